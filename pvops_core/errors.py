@@ -1,0 +1,175 @@
+"""Every error that pvops raises on purpose: one root, a few families, each carrying where it happened.
+
+A caller that shows errors to a person needs ``str(error)`` only; a caller that acts on them reads the fields.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.define(eq=False)
+class PvopsError(Exception):
+    """Root of all errors raised on purpose.
+
+    Attributes:
+        message: what went wrong and, where there is something to do about it, what to do next.
+    """
+
+    message: str
+
+    def __attrs_post_init__(self) -> None:
+        super().__init__(self.message)
+
+    def where(self) -> str:
+        """The place the error speaks of, for the front of the printed line; empty if there is none."""
+        return ""
+
+    def __str__(self) -> str:
+        place = self.where()
+        return f"{place}: {self.message}" if place else self.message
+
+
+@attrs.define(eq=False)
+class UsageError(PvopsError):
+    """The caller asked for something that does not exist or does not fit together (exit code 2)."""
+
+
+@attrs.define(eq=False)
+class ImageError(PvopsError):
+    """A kernel image, payload or other file is not what it should be.
+
+    Attributes:
+        path: the file as the caller named it.
+        offset: byte offset in the file (or in the unpacked image, which ``field`` then says), if known.
+        field: the structure field or section concerned, for example ``e_shoff`` or ``.parainstructions[12].type``.
+    """
+
+    path: str = ""
+    offset: int | None = None
+    field: str = ""
+
+    def where(self) -> str:
+        """File, offset and field."""
+        parts = [self.path or "image"]
+        if self.offset is not None:
+            parts.append(f"offset {self.offset:#x}")
+        if self.field:
+            parts.append(self.field)
+        return ": ".join(parts)
+
+
+@attrs.define(eq=False)
+class MachineError(PvopsError):
+    """The machine was asked for something it cannot do, or the guest did something that ends the run.
+
+    Attributes:
+        vcpu: index of the vCPU concerned, if one is.
+        rip: its instruction pointer at the time.
+        op: the paravirt op that was being served, if any.
+    """
+
+    vcpu: int | None = None
+    rip: int | None = None
+    op: str = ""
+
+    def where(self) -> str:
+        """vCPU, instruction pointer and op."""
+        parts = []
+        if self.vcpu is not None:
+            parts.append(f"vcpu {self.vcpu}")
+        if self.rip is not None:
+            parts.append(f"rip {self.rip:#x}")
+        if self.op:
+            parts.append(self.op)
+        return ", ".join(parts)
+
+
+@attrs.define(eq=False)
+class MemoryAccessError(MachineError):
+    """A host-side access fell outside guest-physical memory.
+
+    Attributes:
+        address: first guest-physical byte of the access.
+        length: bytes asked for.
+    """
+
+    address: int = 0
+    length: int = 0
+
+    def where(self) -> str:
+        """The physical range, after the usual place."""
+        place = super().where()
+        span = f"physical {self.address:#x}+{self.length:#x}"
+        return f"{place}, {span}" if place else span
+
+
+@attrs.define(eq=False)
+class PatchError(PvopsError):
+    """A patchlet, a patch plan or a poke was refused; guest text is as it was before.
+
+    Attributes:
+        op: the op concerned.
+        address: guest-virtual address of the site, if one is concerned.
+        code: the bytes refused.
+    """
+
+    op: str = ""
+    address: int | None = None
+    code: bytes = b""
+
+    def where(self) -> str:
+        """Op, site and bytes."""
+        parts = []
+        if self.op:
+            parts.append(self.op)
+        if self.address is not None:
+            parts.append(f"site {self.address:#x}")
+        if self.code:
+            parts.append(f"bytes {self.code.hex(' ')}")
+        return ", ".join(parts)
+
+
+@attrs.define(eq=False)
+class SwitchError(PvopsError):
+    """An op could not be switched; everything is as it was before.
+
+    Attributes:
+        op: the op that was to be switched.
+        implementation: the implementation that was to take it over.
+    """
+
+    op: str = ""
+    implementation: str = ""
+
+    def where(self) -> str:
+        """Op and implementation."""
+        return f"{self.op} -> {self.implementation}" if self.op else ""
+
+
+@attrs.define(eq=False)
+class PluginError(PvopsError):
+    """A backend plugin is broken; the others go on.
+
+    Attributes:
+        distribution: name of the installed distribution, or the path given with ``--plugin``.
+        version: its version.
+        entry_point: ``name = module:attribute`` as the distribution declares it.
+        hook: the hook concerned, if one is.
+    """
+
+    distribution: str = ""
+    version: str = ""
+    entry_point: str = ""
+    hook: str = ""
+
+    def where(self) -> str:
+        """Distribution, version, entry point and hook."""
+        parts = []
+        if self.distribution:
+            parts.append(f"{self.distribution} {self.version}".strip())
+        if self.entry_point:
+            parts.append(f"entry point {self.entry_point}")
+        if self.hook:
+            parts.append(f"hook {self.hook}")
+        return ", ".join(parts)
