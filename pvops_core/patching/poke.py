@@ -1,0 +1,232 @@
+"""The only writer of guest text: transactions that leave it wholly old or wholly new.
+
+The order is the one that text coherence on the emulated CPUs demands (and that Linux keeps with stop_machine
+and sync_core): every vCPU stopped outside the bytes concerned, old bytes checked, new bytes written,
+translations dropped on every engine, result verified, and only then any vCPU resumed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+
+from pvops_core.errors import PatchError, PvopsError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pvops_core.machine import Machine
+
+PAGE_SHIFT = 12
+PAGE_MASK = 0xFFF
+
+
+class Step(enum.Enum):
+    """The steps of a transaction, in order; an observer is told of each before it is taken."""
+
+    QUIESCE = "quiesce"
+    TRANSLATE = "translate"
+    CHECK = "check"
+    WRITE = "write"
+    INVALIDATE = "invalidate"
+    VERIFY = "verify"
+    RESUME = "resume"
+
+
+def _not_short(_instance: Poke, _attribute: attrs.Attribute[bytes], value: bytes) -> None:
+    if not value:
+        raise PatchError("a poke of no bytes")
+
+
+@attrs.frozen
+class Poke:
+    """One write to guest text.
+
+    Attributes:
+        address: guest-virtual address of the first byte.
+        expected: the bytes that must be there now.
+        new: the bytes to be there afterwards, as many.
+    """
+
+    address: int
+    expected: bytes = attrs.field(validator=_not_short)
+    new: bytes = attrs.field()
+
+    @new.validator
+    def _same_length(self, _attribute: attrs.Attribute[bytes], value: bytes) -> None:
+        if len(value) != len(self.expected):
+            raise PatchError(
+                f"a poke of {len(value)} bytes over {len(self.expected)}", address=self.address, code=value
+            )
+
+
+@attrs.frozen(eq=False)
+class PokeBatch:
+    """Many pokes of one length, as arrays: row ``i`` is the poke at ``addresses[i]``.
+
+    Attributes:
+        addresses: guest-virtual addresses, shape ``(n,)``.
+        expected: bytes that must be there now, shape ``(n, length)``.
+        new: bytes to be there afterwards, shape ``(n, length)``.
+    """
+
+    addresses: NDArray[np.uint64]
+    expected: NDArray[np.uint8]
+    new: NDArray[np.uint8]
+
+    @property
+    def length(self) -> int:
+        """Bytes of each poke."""
+        return int(self.new.shape[1])
+
+    def ranges(self) -> NDArray[np.uint64]:
+        """``[start, end)`` of each poke, shape ``(n, 2)``."""
+        return np.stack((self.addresses, self.addresses + np.uint64(self.length)), axis=1)
+
+
+def batches(pokes: Iterable[Poke]) -> tuple[PokeBatch, ...]:
+    """Single pokes grouped by length, each group in the order given."""
+    groups: dict[int, list[Poke]] = {}
+    for poke in pokes:
+        groups.setdefault(len(poke.new), []).append(poke)
+    return tuple(_batch(length, group) for length, group in groups.items())
+
+
+def _batch(length: int, group: Sequence[Poke]) -> PokeBatch:
+    return PokeBatch(
+        addresses=np.array([poke.address for poke in group], dtype=np.uint64),
+        expected=np.frombuffer(b"".join(poke.expected for poke in group), dtype=np.uint8).reshape(-1, length),
+        new=np.frombuffer(b"".join(poke.new for poke in group), dtype=np.uint8).reshape(-1, length),
+    )
+
+
+Observer = Callable[[Step], None]
+
+
+def _unobserved(_step: Step) -> None:
+    """The observer of a transaction that nobody watches."""
+
+
+class Poker:
+    """Writes guest text, and the pointers that must change together with it, in transactions.
+
+    Args:
+        machine: the machine whose vCPUs execute the text.
+        translate: machine-physical address of a page of guest text, given its guest-virtual address (both of
+            the page's first byte); raises a :class:`PvopsError` for an address that is not guest text.
+        observer: told of every step of every transaction before it is taken. If it raises, the transaction
+            is undone and the exception passed on.
+    """
+
+    def __init__(
+        self, machine: Machine, translate: Callable[[int], int], observer: Observer = _unobserved
+    ) -> None:
+        self._machine = machine
+        self._translate = translate
+        self.observer = observer
+
+    def transaction(self, pokes: Iterable[Poke] = (), *, arrays: Sequence[PokeBatch] = (), by: str) -> int:
+        """Make all these writes, or none of them.
+
+        Args:
+            pokes: single writes.
+            arrays: writes in bulk, made in the same transaction.
+            by: who asks, for the event log.
+
+        Returns:
+            How many places were written.
+
+        Raises:
+            PatchError: a vCPU is running, two writes overlap, an address is not guest text, the old bytes
+                are not the expected ones, or the new ones did not arrive; the text is as it was before.
+            MachineError: a vCPU could not be brought out of the bytes; the text is as it was before.
+        """
+        todo = (*batches(pokes), *(batch for batch in arrays if len(batch.addresses)))
+        if not todo:
+            return 0
+        if self._machine.running:
+            raise PatchError("guest text was to be written while a vCPU runs; defer it to the call's end")
+        ranges = np.concatenate([batch.ranges() for batch in todo])
+        _refuse_overlaps(ranges)
+        self.observer(Step.QUIESCE)
+        self._machine.quiesce(ranges)
+        self.observer(Step.TRANSLATE)
+        places = [self._places(batch) for batch in todo]
+        self.observer(Step.CHECK)
+        for batch, place in zip(todo, places, strict=True):
+            self._check(batch, place)
+        self._write(todo, places, ranges)
+        self._machine.log.record("poke", by=by, places=len(ranges), bytes=int(sum(p.size for p in places)))
+        return len(ranges)
+
+    def _write(
+        self, todo: Sequence[PokeBatch], places: Sequence[NDArray[np.int64]], ranges: NDArray[np.uint64]
+    ) -> None:
+        """From the first byte written on, any failure puts the old bytes back, everywhere."""
+        memory = self._machine.memory.array
+        try:
+            for batch, place in zip(todo, places, strict=True):
+                self.observer(Step.WRITE)
+                memory[place] = batch.new
+            self.observer(Step.INVALIDATE)
+            self._machine.invalidate(ranges)
+            self.observer(Step.VERIFY)
+            for batch, place in zip(todo, places, strict=True):
+                self._verify(batch, place)
+            self.observer(Step.RESUME)
+        except BaseException:
+            for batch, place in zip(todo, places, strict=True):
+                memory[place] = batch.expected
+            self._machine.invalidate(ranges)
+            raise
+
+    def _places(self, batch: PokeBatch) -> NDArray[np.int64]:
+        """Index into machine memory of every byte, shape ``(n, length)``; a poke may cross pages."""
+        byte_addresses = batch.addresses[:, None] + np.arange(batch.length, dtype=np.uint64)
+        pages = byte_addresses >> np.uint64(PAGE_SHIFT)
+        known, inverse = np.unique(pages[:, (0, -1)], return_inverse=True)
+        frames = np.array([self._frame(int(page)) for page in known], dtype=np.int64)
+        first, last = frames[inverse.reshape(-1, 2)].T
+        base = np.where(pages == pages[:, :1], first[:, None], last[:, None])
+        return base + (byte_addresses & np.uint64(PAGE_MASK)).astype(np.int64)
+
+    def _frame(self, page: int) -> int:
+        address = page << PAGE_SHIFT
+        try:
+            return self._translate(address)
+        except PvopsError as error:
+            raise PatchError(f"not guest text ({error})", address=address) from error
+
+    def _check(self, batch: PokeBatch, place: NDArray[np.int64]) -> None:
+        found = self._machine.memory.array[place]
+        wrong = np.flatnonzero((found != batch.expected).any(axis=1))
+        if len(wrong):
+            row = int(wrong[0])
+            raise PatchError(
+                f"found {found[row].tobytes().hex(' ')} where {batch.expected[row].tobytes().hex(' ')} was "
+                f"expected ({len(wrong)} of {len(found)} places differ)",
+                address=int(batch.addresses[row]),
+                code=batch.new[row].tobytes(),
+            )
+
+    def _verify(self, batch: PokeBatch, place: NDArray[np.int64]) -> None:
+        found = self._machine.memory.array[place]
+        wrong = np.flatnonzero((found != batch.new).any(axis=1))
+        if len(wrong):
+            row = int(wrong[0])
+            raise PatchError(
+                f"wrote the bytes but found {found[row].tobytes().hex(' ')}",
+                address=int(batch.addresses[row]),
+                code=batch.new[row].tobytes(),
+            )
+
+
+def _refuse_overlaps(ranges: NDArray[np.uint64]) -> None:
+    order = ranges[np.argsort(ranges[:, 0], kind="stable")]
+    clash = np.flatnonzero(order[1:, 0] < order[:-1, 1])
+    if len(clash):
+        raise PatchError("two pokes of one transaction overlap", address=int(order[int(clash[0]) + 1, 0]))
