@@ -1,0 +1,62 @@
+"""What a patcher is told besides the site: the table as it stands, and what may be put in place of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from pvops_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pvops_core.patching.patchlets import Patchlet
+
+    from pvops_core.ops.model import Layout
+
+
+@attrs.frozen(eq=False, slots=False)
+class PatchContext:
+    """The table and the text around a site, as a ``patch`` hook may know them.
+
+    Attributes:
+        layout: the op table's layout; ``type`` arguments are its type numbers.
+        targets: by type number, the guest-virtual address that the slot holds; 0 is an empty slot.
+        nop_address: address of the kernel's ``_paravirt_nop`` (2.6: ``paravirt_nop``): a slot that holds it does
+            nothing.
+        bug_address: address of ``paravirt_BUG``, which a 5.x or 6.x kernel calls in place of an empty slot.
+        nops: the kernel's nops for the CPU at hand: as many bytes as asked for.
+        patchlets: by op name, the patchlet that stands for the backend's implementation.
+        symbols: guest symbols, for the places that patchlets leave open.
+    """
+
+    layout: Layout
+    targets: Sequence[int]
+    nop_address: int
+    bug_address: int
+    nops: Callable[[int], bytes]
+    patchlets: Mapping[str, Patchlet] = attrs.field(factory=dict)
+    symbols: Mapping[str, int] = attrs.field(factory=dict)
+
+    @cached_property
+    def has_patch_slot(self) -> bool:
+        """Whether the table has a ``patch`` slot of its own, as in 2.6; later kernels patch by one fixed rule."""
+        return any(slot.op.name == "patch" for slot in self.layout.slots)
+
+    def target(self, type: int) -> int:
+        """Address that the slot of this type number holds (0: empty); UsageError if there is no such slot."""
+        if 0 <= type < len(self.targets):
+            return self.targets[type]
+        raise UsageError(f"layout {self.layout.name} has no op of type {type} (it has {len(self.targets)})")
+
+
+class Patcher(Protocol):
+    """A ``patch`` hook, bound to its backend.
+
+    ``unsigned patch(u8 type, u16 clobbers, void *insnbuf, unsigned long addr, unsigned len)`` of struct paravirt_ops.
+    """
+
+    def __call__(self, ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
+        """Write code for the site into ``insnbuf``; the bytes used, or ``len`` to leave the site alone."""
+        ...
