@@ -1,0 +1,135 @@
+"""Payload decompression for everything that Linux's x86 build offers, with a bound on what comes out.
+
+The kernel's build appends the unpacked size to each payload that does not carry it itself (scripts/Makefile.lib,
+``size_append``), so a payload that unpacks to more than it declares is refused as soon as it does so.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import lz4.block
+import zstandard
+
+CHUNK: Final = 1 << 20
+LZ4_LEGACY: Final = b"\x02\x21\x4c\x18"
+LZ4_BLOCK: Final = 8 << 20
+"""Unpacked size of every block of lz4's legacy format but the last."""
+
+Stream = Callable[[bytes, int], Iterator[bytes]]
+
+
+class PayloadError(ValueError):
+    """The payload is damaged or unpacks to more than allowed; the caller knows the file and the offset."""
+
+
+def _gzip(data: bytes, limit: int) -> Iterator[bytes]:
+    engine = zlib.decompressobj(wbits=31)
+    while not engine.eof:
+        piece = engine.decompress(data, min(CHUNK, limit))
+        if not piece and not engine.unconsumed_tail and not engine.eof:
+            raise PayloadError("the gzip stream ends early")
+        data = engine.unconsumed_tail
+        yield piece
+
+
+def _pull(engine: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: bytes) -> Iterator[bytes]:
+    while not engine.eof:
+        piece = engine.decompress(data, CHUNK)
+        if not piece and engine.needs_input:
+            raise PayloadError("the stream ends early")
+        data = b""
+        yield piece
+
+
+def _bzip2(data: bytes, limit: int) -> Iterator[bytes]:
+    del limit
+    return _pull(bz2.BZ2Decompressor(), data)
+
+
+def _lzma(data: bytes, limit: int) -> Iterator[bytes]:
+    # The dictionary of a hostile stream may claim 4 GiB; the kernel's own never exceeds what it unpacks to.
+    memory = max(limit, 64 << 20) + (64 << 20)
+    return _pull(lzma.LZMADecompressor(memlimit=memory), data)
+
+
+def _lz4(data: bytes, limit: int) -> Iterator[bytes]:
+    position = len(LZ4_LEGACY)
+    room = min(LZ4_BLOCK, limit)
+    # The four bytes that may be left at the end are the size that the build appended.
+    while position + 4 < len(data):
+        size = int.from_bytes(data[position : position + 4], "little")
+        position += 4
+        if size == 0 or position + size > len(data):
+            raise PayloadError(f"the lz4 block at payload offset {position - 4:#x} claims {size:#x} bytes")
+        piece = lz4.block.decompress(data[position : position + size], uncompressed_size=room)
+        yield piece
+        if len(piece) < LZ4_BLOCK:
+            return
+        position += size
+
+
+def _zstd(data: bytes, limit: int) -> Iterator[bytes]:
+    window = max(limit, 8 << 20)
+    engine = zstandard.ZstdDecompressor(max_window_size=1 << window.bit_length())
+    with engine.stream_reader(data, read_across_frames=False) as reader:
+        while piece := reader.read(CHUNK):
+            yield piece
+
+
+FORMATS: Final[tuple[tuple[str, bytes, Stream | None], ...]] = (
+    ("gzip", b"\x1f\x8b", _gzip),
+    ("bzip2", b"BZh", _bzip2),
+    ("xz", b"\xfd7zXZ\0", _lzma),
+    ("lzma", b"\x5d\0\0", _lzma),
+    ("lz4", LZ4_LEGACY, _lz4),
+    ("zstd", b"\x28\xb5\x2f\xfd", _zstd),
+    ("lzo", b"\x89LZO", None),
+)
+"""Name, magic and reader, as include/linux/decompress and lib/decompress.c list them.
+
+Kernels packed with lzo are named and refused: see the decision record on payload formats.
+"""
+
+_FAILURES = (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError, lz4.block.LZ4BlockError, zstandard.ZstdError)
+
+
+def identify(data: bytes) -> str | None:
+    """Name of the format that ``data`` begins like, or None."""
+    return next((name for name, magic, _ in FORMATS if data.startswith(magic)), None)
+
+
+def unpack(data: bytes, limit: int, magic: bytes) -> bytes:
+    """Unpack a payload.
+
+    Args:
+        data: the payload, from its magic on; what follows the compressed stream is ignored.
+        limit: most bytes that may come out.
+        magic: what the first unpacked bytes must be; anything else stops the work after one chunk.
+
+    Raises:
+        PayloadError: unknown format, damaged stream, more than ``limit`` bytes, or another beginning.
+    """
+    name = identify(data)
+    stream = next((reader for known, _, reader in FORMATS if known == name), None)
+    if stream is None:
+        raise PayloadError(f"cannot unpack {name or 'an unknown format'} (begins {data[:6].hex(' ')})")
+    pieces: list[bytes] = []
+    total = 0
+    try:
+        for piece in stream(data, limit + 1):
+            if total == 0 and not piece.startswith(magic):
+                raise PayloadError(f"unpacks to something that begins {piece[:4].hex(' ')}, not {magic.hex(' ')}")
+            pieces.append(piece)
+            total += len(piece)
+            if total > limit:
+                raise PayloadError(f"unpacks to more than the {limit:#x} bytes it declares")
+    except PayloadError:
+        raise
+    except _FAILURES as failure:
+        raise PayloadError(f"damaged {name} stream: {failure}") from failure
+    return b"".join(pieces)

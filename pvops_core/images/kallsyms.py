@@ -1,0 +1,252 @@
+"""Symbols of a stripped kernel, from the tables that scripts/kallsyms.c compiled into its read-only data.
+
+Nothing names these tables in a stripped image, so they are found by what must be true of them:
+
+* ``token_table``: 256 strings; ``token_index``: their 256 offsets, right behind it. A character that symbols use keeps
+  its own code, so the strings numbered "0" to "9" are those digits: that is what is searched for.
+* ``markers``: the offset in ``names`` of every 256th name, so a rising run from 0, before ``token_table``.
+* ``names``: length-prefixed, before ``markers``; ``num_syms`` just before it, and agreeing with both.
+* the addresses: absolute before ``num_syms`` (to 4.5), or offsets with a base (since 2213e9a66bb87): before
+  ``num_syms`` too, and since 404bad70fcf7 (6.4) behind ``token_index``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pvops_core.images.model import KernelImage
+
+TOKENS: Final = 256
+BLOCK: Final = 256
+"""Names between two markers."""
+
+CANDIDATE_LIMIT: Final = 64
+"""Places tried for each table; a kernel has one or two that look right at first sight."""
+
+MARKERS_SPAN: Final = 8 << 20
+"""How far before ``token_table`` the markers may begin: behind them are at most 3 bytes a symbol."""
+
+NAMES_SPAN: Final = 64 << 20
+_LONGEST_BLOCK: Final = BLOCK * 514
+_DIGITS: Final = re.compile(b"".join(b"%d\0" % digit for digit in range(10)))
+
+
+@attrs.frozen
+class Tokens:
+    """The decompression dictionary.
+
+    Attributes:
+        start: offset in the image of ``token_table``.
+        end: offset of the first byte behind ``token_index``.
+        strings: the 256 tokens.
+    """
+
+    start: int
+    end: int
+    strings: tuple[bytes, ...] = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Names:
+    """The compressed names.
+
+    Attributes:
+        count_at: offset in the image of ``num_syms``.
+        count: its value.
+        start: offset of the first name.
+        starts: offset of every name's first token byte.
+        sizes: token bytes of every name.
+    """
+
+    count_at: int
+    count: int
+    start: int
+    starts: list[int] = attrs.field(repr=False)
+    sizes: list[int] = attrs.field(repr=False)
+
+
+def read_kallsyms(image: KernelImage) -> list[tuple[str, int, bool]] | None:
+    """Name, address and whether it is global, of every symbol in kallsyms; None if the image has no such tables.
+
+    Raises:
+        ImageError: the names are there but no table of addresses fits them.
+    """
+    for tokens in _find_tokens(image.data):
+        names = _find_names(image.data, tokens)
+        if names is None:
+            continue
+        addresses = _find_addresses(image, tokens, names)
+        if addresses is None:
+            message = f"{names.count} names, but no address table that fits them"
+            raise image.error(message, field="kallsyms_names", offset=names.start)
+        return _expand(image.data, tokens, names, addresses)
+    return None
+
+
+def _align(offset: int, to: int) -> int:
+    return -(-offset // to) * to
+
+
+def _find_tokens(data: bytes) -> Iterator[Tokens]:
+    for tried, hit in enumerate(_DIGITS.finditer(data)):
+        if tried == CANDIDATE_LIMIT:
+            return
+        found = _tokens_at(data, hit.start())
+        if found is not None:
+            yield found
+
+
+def _tokens_at(data: bytes, zero: int) -> Tokens | None:
+    """The dictionary whose string number 0x30 is at ``zero``.
+
+    Where the first string begins cannot be seen (the byte before may be anything), but the index says how long it is.
+    """
+    second = zero
+    for _ in range(ord("0") - 1):
+        second = data.rfind(b"\0", max(0, second - 512), second - 1) + 1
+        if second <= 0:
+            return None
+    end = second
+    relative = [0]
+    for _ in range(TOKENS - 1):
+        end = data.find(b"\0", end, end + 512) + 1
+        if end <= 0:
+            return None
+        relative.append(end - second)
+    for step in (2, 4, 8):
+        at = _align(end, step)
+        index = np.frombuffer(data[at : at + 2 * TOKENS], "<u2").tolist()
+        if len(index) == TOKENS and index[0] == 0 and [value - index[1] for value in index[1:]] == relative[:-1]:
+            start = second - index[1]
+            if start < 0:
+                return None
+            strings = [data[start + value : data.find(b"\0", start + value)] for value in index]
+            return Tokens(start, at + 2 * TOKENS, tuple(strings))
+    return None
+
+
+def _find_names(data: bytes, tokens: Tokens) -> Names | None:
+    for size in (4, 8):
+        for at, count in _marker_runs(data, tokens, size):
+            markers = np.frombuffer(data, f"<u{size}", count, at).tolist()
+            found = _names_before(data, at, markers)
+            if found is not None:
+                return found
+    return None
+
+
+def _marker_runs(data: bytes, tokens: Tokens, size: int) -> list[tuple[int, int]]:
+    """Offset and length of the rising runs that begin with 0 before the tokens, the longest first."""
+    base = _align(max(0, tokens.start - MARKERS_SPAN), 8)
+    words = np.frombuffer(data, f"<u{size}", (tokens.start - base) // size, base).astype(np.int64)
+    steps = np.diff(words)
+    rising = (steps >= BLOCK) & (steps < _LONGEST_BLOCK)
+    # A run ends before the first step that does not rise.
+    falls = np.append(np.flatnonzero(~rising), len(steps))
+    starts = np.flatnonzero((words[:-1] == 0) & rising)
+    lengths = falls[np.searchsorted(falls, starts)] - starts + 1
+    longest = np.argsort(-lengths, kind="stable")[:CANDIDATE_LIMIT]
+    return [(base + int(starts[run]) * size, int(lengths[run])) for run in longest]
+
+
+def _names_before(data: bytes, markers_at: int, markers: list[int]) -> Names | None:
+    """The names that these markers mark: found by the count in front of them, proved by walking them."""
+    most = len(markers) * BLOCK
+    # A chance word behind the markers may look like one more of them, so a block less is possible.
+    least = max(0, most - 2 * BLOCK)
+    base = _align(max(0, markers_at - NAMES_SPAN), 4)
+    words: NDArray[np.uint32] = np.frombuffer(data, "<u4", (markers_at - base) // 4, base)
+    # The names end at most one padding before the markers; they begin at least their last marker earlier.
+    for hit in np.flatnonzero((words > least) & (words <= most))[::-1].tolist():
+        count_at, count = base + hit * 4, int(words[hit])
+        if count_at + markers[(count - 1) // BLOCK] > markers_at:
+            continue
+        for start in {count_at + 4, _align(count_at + 4, 8), count_at + 8}:
+            walked = _walk(data, start, count, markers, markers_at)
+            if walked is not None:
+                return Names(count_at, count, start, *walked)
+    return None
+
+
+def _walk(data: bytes, start: int, count: int, markers: list[int], end: int) -> tuple[list[int], list[int]] | None:
+    starts: list[int] = []
+    sizes: list[int] = []
+    position = start
+    for number in range(count):
+        if number % BLOCK == 0 and position - start != markers[number // BLOCK]:
+            return None
+        size = data[position]
+        position += 1
+        if size & 0x80:
+            # Since 73bbb94466fd3 (6.1) a long name has seven more bits in a second byte.
+            size = size & 0x7F | data[position] << 7
+            position += 1
+        starts.append(position)
+        sizes.append(size)
+        position += size
+        if position > end:
+            return None
+    return (starts, sizes) if 0 <= end - position < 16 else None
+
+
+def _find_addresses(image: KernelImage, tokens: Tokens, names: Names) -> list[int] | None:
+    data, count, pointer = image.data, names.count, image.pointer_size
+    before = names.count_at - pointer
+    for offsets_at, base_at in (
+        (before - _align(4 * count, pointer), before),
+        (_align(tokens.end, pointer), _align(tokens.end, pointer) + _align(4 * count, pointer)),
+    ):
+        if offsets_at < 0 or base_at + pointer > len(data):
+            continue
+        base = int.from_bytes(data[base_at : base_at + pointer], "little")
+        found = _relative(np.frombuffer(data, "<i4", count, offsets_at), base, pointer)
+        if _plausible(image, found):
+            return found
+    at = names.count_at - count * pointer
+    if at >= 0:
+        absolute = np.frombuffer(data, f"<u{pointer}", count, at).tolist()
+        if _plausible(image, absolute):
+            return absolute
+    return None
+
+
+def _relative(offsets: NDArray[np.int32], base: int, pointer: int) -> list[int]:
+    """Addresses from offsets.
+
+    With KALLSYMS_ABSOLUTE_PERCPU (x86_64 with SMP, to 6.14) a negative offset is counted down from base - 1 and any other is
+    a value by itself, such as a per-CPU symbol's; without it all are unsigned and counted up from the base.
+    """
+    mask = (1 << 8 * pointer) - 1
+    if np.count_nonzero(offsets < 0) * 2 > len(offsets):
+        return [value if value >= 0 else base - 1 - value & mask for value in offsets.tolist()]
+    return [base + value & mask for value in offsets.astype(np.uint32).tolist()]
+
+
+def _plausible(image: KernelImage, addresses: list[int]) -> bool:
+    """Whether these can be a kernel's symbols: most of them in its segments, and in ascending order but for absolute ones."""
+    spans = [(segment.address, segment.address + segment.memory_size) for segment in image.segments]
+    array = np.array(addresses, np.uint64)
+    inside = np.zeros(len(array), bool)
+    for low, high in spans:
+        inside |= (array >= np.uint64(low)) & (array <= np.uint64(high - 1))
+    kernel = array[inside & (array >= np.uint64(max(low for low, _ in spans) >> 1))]
+    ascending = np.count_nonzero(kernel[1:] >= kernel[:-1])
+    return len(kernel) * 2 > len(array) and ascending + 1 == len(kernel)
+
+
+def _expand(data: bytes, tokens: Tokens, names: Names, addresses: list[int]) -> list[tuple[str, int, bool]]:
+    """Decode all names; the first character of each is its type letter, upper case for a global symbol."""
+    token = tokens.strings
+    found = []
+    for start, size, address in zip(names.starts, names.sizes, addresses, strict=True):
+        name = b"".join([token[byte] for byte in data[start : start + size]]).decode("ascii", "replace")
+        found.append((name[1:], address, name[:1].isupper()))
+    return found

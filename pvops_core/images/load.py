@@ -1,0 +1,71 @@
+"""From a file to a :class:`KernelImage`: tells bzImage from ELF, unpacks, reads the headers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+from pathlib import Path
+from typing import Final
+
+from pvops_core.errors import ImageError
+from pvops_core.images.bzimage import is_bzimage, unpack_bzimage
+from pvops_core.images.elf import read_headers
+from pvops_core.images.model import KernelImage
+
+FILE_LIMIT: Final = 1 << 30
+"""Largest file read; a vmlinux with all debug information is about 700 MiB."""
+
+# linux_banner; the second banner, for /proc/version, has %s in place of the release.
+_BANNER: Final = re.compile(rb"Linux version ([!-~]{1,64}) \(")
+
+
+def load_image(source: Path | str | bytes, name: str = "") -> KernelImage:
+    """Read a kernel: a bzImage with any payload that :mod:`.decompress` knows, or an ELF file, 32 or 64 bit.
+
+    Args:
+        source: a path, or the bytes of the file.
+        name: what messages call it; by default the path.
+
+    Raises:
+        ImageError: the file cannot be read, is no x86 kernel, or is damaged.
+    """
+    if isinstance(source, bytes):
+        data, path = source, name or "image"
+    else:
+        path = name or str(source)
+        data = _read_file(Path(source), path)
+    release = ""
+    if is_bzimage(data):
+        data, header = unpack_bzimage(data, path)
+        release = header.release
+    headers = read_headers(data, path)
+    return KernelImage(
+        path=path,
+        data=data,
+        sha256=hashlib.sha256(data).hexdigest(),
+        release=release or _banner_release(data),
+        machine=headers.machine,
+        entry=headers.entry,
+        sections=headers.sections,
+        segments=headers.segments,
+        notes=headers.notes,
+    )
+
+
+def _read_file(source: Path, path: str) -> bytes:
+    try:
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("is not a regular file", path)
+        if status.st_size > FILE_LIMIT:
+            raise ImageError(f"has {status.st_size:#x} bytes; the most read is {FILE_LIMIT:#x}", path)
+        return source.read_bytes()
+    except (OSError, ValueError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else failure
+        raise ImageError(f"cannot be read: {reason}", path) from failure
+
+
+def _banner_release(data: bytes) -> str:
+    found = _BANNER.search(data)
+    return found[1].decode("ascii") if found else ""

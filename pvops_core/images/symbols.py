@@ -1,0 +1,97 @@
+"""The symbols of a kernel: from ``.symtab`` or, where that has been stripped, from the kallsyms tables in its text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import numpy as np
+
+from pvops_core.images.kallsyms import read_kallsyms
+
+if TYPE_CHECKING:
+    from pvops_core.images.model import KernelImage
+
+SYMBOL_LIMIT: Final = 1 << 20
+"""Most symbols read; a distribution kernel has some 150,000."""
+
+NAME_LIMIT: Final = 512
+"""Most bytes of a name; the kernel's own KSYM_NAME_LEN is 128, later 512."""
+
+_STT_SECTION: Final = 3
+_STT_FILE: Final = 4
+_STB_LOCAL: Final = 0
+_SYM64: Final = np.dtype(
+    [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("shndx", "<u2"), ("value", "<u8"), ("size", "<u8")]
+)
+_SYM32: Final = np.dtype(
+    [("name", "<u4"), ("value", "<u4"), ("size", "<u4"), ("info", "u1"), ("other", "u1"), ("shndx", "<u2")]
+)
+
+
+@attrs.frozen(eq=False)
+class SymbolTable:
+    """Symbols by name and by address.
+
+    Attributes:
+        source: ``".symtab"``, ``"kallsyms"`` or ``""`` where the image has neither.
+        by_name: name to virtual address; of several with one name a global one wins, then the first.
+        addresses: ascending; no address twice.
+        names: of the first symbol at each of ``addresses``, in the table's own order.
+    """
+
+    source: str
+    by_name: dict[str, int] = attrs.field(repr=False)
+    addresses: list[int] = attrs.field(repr=False)
+    names: list[str] = attrs.field(repr=False)
+
+
+def _build(source: str, symbols: Iterable[tuple[str, int, bool]]) -> SymbolTable:
+    by_name: dict[str, int] = {}
+    globals_: dict[str, int] = {}
+    by_address: dict[int, str] = {}
+    for name, address, is_global in symbols:
+        (globals_ if is_global else by_name).setdefault(name, address)
+        by_address.setdefault(address, name)
+    by_name.update(globals_)
+    addresses = sorted(by_address)
+    return SymbolTable(source, by_name, addresses, [by_address[address] for address in addresses])
+
+
+def read_symbols(image: KernelImage) -> SymbolTable:
+    """Read the symbols of an image; an empty table if it has none.
+
+    Raises:
+        ImageError: ``.symtab`` or kallsyms is there and is damaged.
+    """
+    section = next((section for section in image.sections if section.kind == "SHT_SYMTAB"), None)
+    if section is not None and section.size:
+        return _build(".symtab", _symtab(image, section.index))
+    found = read_kallsyms(image)
+    if found is not None:
+        return _build("kallsyms", found)
+    return SymbolTable("", {}, [], [])
+
+
+def _symtab(image: KernelImage, index: int) -> Iterable[tuple[str, int, bool]]:
+    section = image.sections[index]
+    field = f"section[{index}] {section.name}"
+    if section.link >= len(image.sections) or image.sections[section.link].kind != "SHT_STRTAB":
+        raise image.error(f"sh_link {section.link} is no string table", field=field, offset=section.offset)
+    record = _SYM64 if image.pointer_size == 8 else _SYM32
+    count = section.size // record.itemsize
+    if count > SYMBOL_LIMIT:
+        raise image.error(f"{count} symbols; the most read is {SYMBOL_LIMIT}", field=field, offset=section.offset)
+    table = np.frombuffer(image.data, record, count, section.offset)
+    kind = table["info"] & 0xF
+    table = table[(table["shndx"] != 0) & (table["name"] != 0) & (kind != _STT_SECTION) & (kind != _STT_FILE)]
+    strings = image.sections[section.link]
+    end = strings.offset + strings.size
+    is_global = (table["info"] >> 4) != _STB_LOCAL
+    for name, value, exported in zip(table["name"].tolist(), table["value"].tolist(), is_global.tolist(), strict=True):
+        start = strings.offset + name
+        stop = image.data.find(b"\0", start, min(end, start + NAME_LIMIT)) if start < end else -1
+        if stop < 0:
+            raise image.error(f"name {name:#x} does not end in the string table", field=field, offset=section.offset)
+        yield image.data[start:stop].decode("utf-8", "replace"), value, exported

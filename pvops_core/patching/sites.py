@@ -1,0 +1,126 @@
+"""The call sites that a kernel annotated in ``.parainstructions``.
+
+``struct paravirt_patch_site`` (arch/x86/include/asm/paravirt_types.h) is a pointer, a type byte and a length byte, then
+a 16-bit clobber word, padded to 8 bytes on i386 and to 16 on x86_64.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pvops_core.images import KernelImage, Section
+
+SECTION: Final = ".parainstructions"
+
+LONGEST: Final = 254
+"""Longest site that the kernel takes: MAX_PATCH_LEN, 255 - 1; a longer one is a BUG."""
+
+_RECORDS: Final = {
+    8: np.dtype({"names": ["instr", "type", "len", "clobbers"], "formats": ["<u8", "u1", "u1", "<u2"],
+                 "offsets": [0, 8, 9, 10], "itemsize": 16}),
+    4: np.dtype({"names": ["instr", "type", "len", "clobbers"], "formats": ["<u4", "u1", "u1", "<u2"],
+                 "offsets": [0, 4, 5, 6], "itemsize": 8}),
+}  # fmt: skip
+
+
+@attrs.frozen
+class SiteRecord:
+    """One annotated call.
+
+    Attributes:
+        address: virtual address of its first byte.
+        type: number of its op: the offset in the table of ops, in pointers.
+        length: bytes that may be replaced.
+        clobbers: the record's clobber word: registers the replacement may destroy, where the generation has it.
+        section: name of the section that holds the site.
+    """
+
+    address: int
+    type: int
+    length: int
+    clobbers: int
+    section: str
+
+
+def read_sites(image: KernelImage) -> tuple[SiteRecord, ...]:
+    """All sites of an image, in the order of the section; empty if it has no such section.
+
+    Raises:
+        ImageError: a record that is cut off, or whose bytes are not in one executable section, overlap another site's,
+            or have a length that no kernel takes.
+    """
+    data = image.paravirt
+    if not data:
+        return ()
+    record = _RECORDS[image.pointer_size]
+    if len(data) % record.itemsize:
+        size = f"{len(data):#x} bytes is no multiple of the record's {record.itemsize}"
+        raise _error(image, len(data) // record.itemsize, "size", size, record)
+    table = np.frombuffer(data, record)
+    address, length = table["instr"].astype(np.uint64), table["len"].astype(np.uint64)
+    for bad in np.flatnonzero((length == 0) | (length > LONGEST)).tolist():
+        raise _error(image, bad, "len", f"is {int(length[bad])}; a site has 1 to {LONGEST} bytes", record)
+    sections, where = _holders(image, address, length, record)
+    order = np.argsort(address, kind="stable")
+    ends = address[order] + length[order]
+    for bad in np.flatnonzero(ends[:-1] > address[order][1:]).tolist():
+        first, second = int(order[bad]), int(order[bad + 1])
+        message = f"{int(address[second]):#x} overlaps site {first} at {int(address[first]):#x}"
+        raise _error(image, second, "instr", message, record)
+    return tuple(
+        SiteRecord(at, type_, size, clobbers, sections[place].name)
+        for at, type_, size, clobbers, place in zip(
+            address.tolist(),
+            table["type"].tolist(),
+            table["len"].tolist(),
+            table["clobbers"].tolist(),
+            where.tolist(),
+            strict=True,
+        )
+    )
+
+
+def _holders(
+    image: KernelImage, address: NDArray[np.uint64], length: NDArray[np.uint64], record: np.dtype[np.void]
+) -> tuple[list[Section], NDArray[np.int64]]:
+    """The executable sections in address order, and for each site the number of the one that holds all of it."""
+    sections = executable_sections(image)
+    starts = np.array([section.address for section in sections], np.uint64)
+    ends = np.array([section.address + section.size for section in sections], np.uint64)
+    where = np.searchsorted(starts, address, side="right") - 1
+    inside = where >= 0
+    inside[inside] = address[inside] < ends[where[inside]]
+    # Compared as what is left, so that an address near 2^64 cannot wrap.
+    inside[inside] = ends[where[inside]] - address[inside] >= length[inside]
+    for bad in np.flatnonzero(~inside).tolist():
+        message = f"{int(address[bad]):#x}+{int(length[bad])} is not inside an executable section"
+        raise _error(image, bad, "instr", message, record)
+    return sections, where
+
+
+def executable_sections(image: KernelImage) -> list[Section]:
+    """The sections whose bytes are instructions, in address order.
+
+    Raises:
+        ImageError: two of them overlap, so that a site could be in either.
+    """
+    found = [section for section in image.sections if section.executable and section.in_file and section.size]
+    found.sort(key=lambda section: section.address)
+    for lower, upper in itertools.pairwise(found):
+        if upper.address < lower.address + lower.size:
+            message = f"{upper.name} at {upper.address:#x} overlaps {lower.name}"
+            raise image.error(message, field=f"section[{upper.index}] sh_addr")
+    return found
+
+
+def _error(image: KernelImage, index: int, field: str, message: str, record: np.dtype[np.void]) -> Exception:
+    section = image.section(SECTION)
+    offset = section.offset + index * record.itemsize if section else None
+    return image.error(message, field=f"{SECTION}[{index}].{field}", offset=offset)
