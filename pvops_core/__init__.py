@@ -1,0 +1,1 @@
+"""Run, test, patch, switch and compare x86 paravirtualisation backends."""

@@ -1,0 +1,582 @@
+"""Hooks of struct pv_cpu_ops: privileged instructions, descriptor tables and context switches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.hookspecs.markers import hookspec
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+
+@hookspec(firstresult=True)
+def get_debugreg(cpu: Vcpu, regno: int) -> int | None:
+    """Read a debug register; called by ptrace, kgdb and the debug trap.
+
+    Args:
+        cpu: the calling vCPU.
+        regno: int; 0 to 3, 6 or 7.
+
+    Returns:
+        unsigned long: the register.
+
+    Source: pv_cpu_ops.get_debugreg.
+    """
+
+
+@hookspec(firstresult=True)
+def set_debugreg(cpu: Vcpu, regno: int, value: int) -> None:
+    """Write a debug register; called at boot, by ptrace and when a task with breakpoints is switched to.
+
+    Args:
+        cpu: the calling vCPU.
+        regno: int; 0 to 3, 6 or 7.
+        value: unsigned long; a linear address for 0 to 3, else flags.
+
+    Source: pv_cpu_ops.set_debugreg.
+    """
+
+
+@hookspec(firstresult=True)
+def clts(cpu: Vcpu) -> None:
+    """Clear CR0.TS so that the FPU may be used; called when a task first uses it after a switch.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_cpu_ops.clts; gone in 4.11 with lazy FPU switching.
+    """
+
+
+@hookspec(firstresult=True)
+def read_cr0(cpu: Vcpu) -> int | None:
+    """Read CR0.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Returns:
+        unsigned long: CR0 as the guest should see it.
+
+    Source: pv_cpu_ops.read_cr0.
+    """
+
+
+@hookspec(firstresult=True)
+def write_cr0(cpu: Vcpu, cr0: int) -> None:
+    """Write CR0: to set or clear TS, WP and CD.
+
+    Args:
+        cpu: the calling vCPU.
+        cr0: unsigned long; the value.
+
+    Raises:
+        GuestFault: #GP for a combination that the processor refuses.
+
+    Source: pv_cpu_ops.write_cr0.
+    """
+
+
+@hookspec(firstresult=True)
+def read_cr4_safe(cpu: Vcpu) -> int | None:
+    """Read CR4, or give 0 on a processor that has none; called when registers are shown and saved.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Returns:
+        unsigned long: CR4 as the guest should see it, or 0.
+
+    Source: pv_cpu_ops.read_cr4_safe (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def read_cr4(cpu: Vcpu) -> int | None:
+    """Read CR4.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Returns:
+        unsigned long: CR4 as the guest should see it.
+
+    Source: pv_cpu_ops.read_cr4 (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def write_cr4(cpu: Vcpu, cr4: int) -> None:
+    """Write CR4: when features are switched on at boot, and to flush global TLB entries by a change of PGE.
+
+    Args:
+        cpu: the calling vCPU.
+        cr4: unsigned long; the value.
+
+    Raises:
+        GuestFault: #GP for bits that the processor does not have.
+
+    Source: pv_cpu_ops.write_cr4.
+    """
+
+
+@hookspec(firstresult=True)
+def wbinvd(cpu: Vcpu) -> None:
+    """Write back and invalidate the caches; called when memory types or page attributes change.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_cpu_ops.wbinvd.
+    """
+
+
+@hookspec(firstresult=True)
+def cpuid(cpu: Vcpu, eax: int, ebx: int, ecx: int, edx: int) -> None:
+    """Execute cpuid: the leaf is in *eax and the sub-leaf in *ecx, and all four words receive the answer.
+
+    Args:
+        cpu: the calling vCPU.
+        eax: unsigned int *; guest-virtual address of the leaf, then of EAX.
+        ebx: unsigned int *; guest-virtual address for EBX.
+        ecx: unsigned int *; guest-virtual address of the sub-leaf, then of ECX.
+        edx: unsigned int *; guest-virtual address for EDX.
+
+    Source: pv_cpu_ops.cpuid.
+    """
+
+
+@hookspec(firstresult=True)
+def read_msr(cpu: Vcpu, msr: int, err: int) -> int | None:
+    """Read a model-specific register.
+
+    Args:
+        cpu: the calling vCPU.
+        msr: unsigned int; number of the register.
+        err: int *; guest-virtual address that receives 0, or -EFAULT if there is no such register. 0 in the 6.1 layouts, whose op
+            has no such argument.
+
+    Returns:
+        u64: the register; 0 if there is none.
+
+    Raises:
+        GuestFault: #GP if there is no such register and ``err`` is 0.
+
+    Source: pv_cpu_ops.read_msr (2.6.24; asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def write_msr(cpu: Vcpu, msr: int, low: int, high: int) -> int | None:
+    """Write a model-specific register.
+
+    Args:
+        cpu: the calling vCPU.
+        msr: unsigned int; number of the register.
+        low: unsigned int; low half of the value.
+        high: unsigned int; high half of the value.
+
+    Returns:
+        int in the 2.6 layouts: 0, or -EFAULT if the write was refused. Not used in the 6.1 layouts.
+
+    Raises:
+        GuestFault: #GP in the 6.1 layouts if the write was refused.
+
+    Source: pv_cpu_ops.write_msr; 2.6 declares one u64 and passes the two halves.
+    """
+
+
+@hookspec(firstresult=True)
+def read_msr_safe(cpu: Vcpu, msr: int, err: int) -> int | None:
+    """Read a model-specific register that may not exist.
+
+    Args:
+        cpu: the calling vCPU.
+        msr: unsigned int; number of the register.
+        err: int *; guest-virtual address that receives 0, or -EIO if there is no such register.
+
+    Returns:
+        u64: the register; 0 if there is none.
+
+    Source: pv_cpu_ops.read_msr_safe (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def write_msr_safe(cpu: Vcpu, msr: int, low: int, high: int) -> int | None:
+    """Write a model-specific register that may not exist.
+
+    Args:
+        cpu: the calling vCPU.
+        msr: unsigned int; number of the register.
+        low: unsigned int; low half of the value.
+        high: unsigned int; high half of the value.
+
+    Returns:
+        int: 0, or -EIO if the write was refused.
+
+    Source: pv_cpu_ops.write_msr_safe (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def read_tsc(cpu: Vcpu) -> int | None:
+    """Read the time-stamp counter.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Returns:
+        u64: cycles since reset, from the machine's virtual clock.
+
+    Source: pv_cpu_ops.read_tsc (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def read_pmc(cpu: Vcpu, counter: int) -> int | None:
+    """Read a performance counter.
+
+    Args:
+        cpu: the calling vCPU.
+        counter: int; number of the counter.
+
+    Returns:
+        u64: the count, 40 bits.
+
+    Raises:
+        GuestFault: #GP if there is no such counter.
+
+    Source: pv_cpu_ops.read_pmc; 2.6 declares no argument and passes the counter.
+    """
+
+
+@hookspec(firstresult=True)
+def load_tr_desc(cpu: Vcpu) -> None:
+    """Load the task register with the selector of this CPU's TSS; called once on each CPU.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_cpu_ops.load_tr_desc.
+    """
+
+
+@hookspec(firstresult=True)
+def load_gdt(cpu: Vcpu, dtr: int) -> None:
+    """Load GDTR; called on each CPU at boot and when its table moves.
+
+    Args:
+        cpu: the calling vCPU.
+        dtr: const struct desc_ptr * (2.6: const struct Xgt_desc_struct *); guest-virtual address of u16 limit, then base, unaligned.
+
+    Raises:
+        GuestFault: #GP if the platform does not accept the table.
+
+    Source: pv_cpu_ops.load_gdt.
+    """
+
+
+@hookspec(firstresult=True)
+def load_idt(cpu: Vcpu, dtr: int) -> None:
+    """Load IDTR; called on each CPU at boot.
+
+    Args:
+        cpu: the calling vCPU.
+        dtr: const struct desc_ptr * (2.6: const struct Xgt_desc_struct *); guest-virtual address of u16 limit, then base, unaligned.
+
+    Source: pv_cpu_ops.load_idt.
+    """
+
+
+@hookspec(firstresult=True)
+def store_gdt(cpu: Vcpu, dtr: int) -> None:
+    """Store GDTR.
+
+    Args:
+        cpu: the calling vCPU.
+        dtr: struct Xgt_desc_struct *; guest-virtual address that receives u16 limit, then base, unaligned.
+
+    Source: pv_cpu_ops.store_gdt (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def store_idt(cpu: Vcpu, dtr: int) -> None:
+    """Store IDTR.
+
+    Args:
+        cpu: the calling vCPU.
+        dtr: struct Xgt_desc_struct *; guest-virtual address that receives u16 limit, then base, unaligned.
+
+    Source: pv_cpu_ops.store_idt (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def set_ldt(cpu: Vcpu, desc: int, entries: int) -> None:
+    """Make a table the LDT of the current address space, or none; called at a switch between address spaces with LDTs.
+
+    Args:
+        cpu: the calling vCPU.
+        desc: const void *; guest-virtual address of the table.
+        entries: unsigned int; number of descriptors; 0 for no LDT.
+
+    Source: pv_cpu_ops.set_ldt.
+    """
+
+
+@hookspec(firstresult=True)
+def store_tr(cpu: Vcpu) -> int | None:
+    """Read the task register.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Returns:
+        unsigned long: the selector.
+
+    Source: pv_cpu_ops.store_tr.
+    """
+
+
+@hookspec(firstresult=True)
+def load_tls(cpu: Vcpu, t: int, cpu_nr: int) -> None:
+    """Copy a thread's TLS descriptors into a CPU's GDT; called at every context switch.
+
+    Args:
+        cpu: the calling vCPU.
+        t: struct thread_struct *; guest-virtual address; the three 8-byte descriptors come first in it.
+        cpu_nr: unsigned int; number of the CPU whose GDT is written: the caller's own.
+
+    Source: pv_cpu_ops.load_tls.
+    """
+
+
+@hookspec(firstresult=True)
+def load_gs_index(cpu: Vcpu, idx: int) -> None:
+    """Load a selector into GS of user mode, keeping the kernel's GS base; 0 is loaded where the selector is not valid.
+
+    Args:
+        cpu: the calling vCPU.
+        idx: unsigned int; the selector.
+
+    Source: pv_cpu_ops.load_gs_index (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def write_ldt_entry(cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc: int) -> None:
+    """Write a descriptor of an LDT, which may be in use; called by modify_ldt.
+
+    Args:
+        cpu: the calling vCPU.
+        dt: struct desc_struct *; guest-virtual address of the table.
+        entrynum: int; number of the descriptor.
+        low: u32; its first word (2.6); 0 in the 6.1 layouts.
+        high: u32; its second word (2.6); 0 in the 6.1 layouts.
+        desc: const void *; guest-virtual address of the 8-byte descriptor (6.1); 0 in the 2.6 layouts.
+
+    Source: pv_cpu_ops.write_ldt_entry.
+    """
+
+
+@hookspec(firstresult=True)
+def write_gdt_entry(cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc: int, size: int) -> None:
+    """Write a descriptor of a GDT, which may be in use.
+
+    Args:
+        cpu: the calling vCPU.
+        dt: struct desc_struct *; guest-virtual address of the table.
+        entrynum: int; number of the descriptor.
+        low: u32; its first word (2.6); 0 in the 6.1 layouts.
+        high: u32; its second word (2.6); 0 in the 6.1 layouts.
+        desc: const void *; guest-virtual address of the descriptor (6.1); 0 in the 2.6 layouts.
+        size: int; DESC_TSS (0x9), DESC_LDT (0x2) or DESCTYPE_S (0x10): the first two are 16 bytes on x86_64; 0 in the 2.6 layouts.
+
+    Source: pv_cpu_ops.write_gdt_entry.
+    """
+
+
+@hookspec(firstresult=True)
+def write_idt_entry(cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, gate: int) -> None:
+    """Write a gate of an IDT, which may be in use.
+
+    Args:
+        cpu: the calling vCPU.
+        dt: gate_desc * (2.6: struct desc_struct *); guest-virtual address of the table.
+        entrynum: int; the vector.
+        low: u32; first word of the gate (2.6); 0 in the 6.1 layouts.
+        high: u32; second word of the gate (2.6); 0 in the 6.1 layouts.
+        gate: const gate_desc *; guest-virtual address of the gate, 16 bytes on x86_64 (6.1); 0 in the 2.6 layouts.
+
+    Source: pv_cpu_ops.write_idt_entry.
+    """
+
+
+@hookspec(firstresult=True)
+def alloc_ldt(cpu: Vcpu, ldt: int, entries: int) -> None:
+    """Called when memory becomes an LDT and is filled: Xen makes it read-only.
+
+    Args:
+        cpu: the calling vCPU.
+        ldt: struct desc_struct *; guest-virtual address of the table.
+        entries: unsigned int; number of descriptors.
+
+    Source: pv_cpu_ops.alloc_ldt (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def free_ldt(cpu: Vcpu, ldt: int, entries: int) -> None:
+    """Called before the memory of an LDT is freed: Xen makes it read-write.
+
+    Args:
+        cpu: the calling vCPU.
+        ldt: struct desc_struct *; guest-virtual address of the table.
+        entries: unsigned int; number of descriptors.
+
+    Source: pv_cpu_ops.free_ldt (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def load_esp0(cpu: Vcpu, tss: int, thread: int) -> None:
+    """Set the stack that traps from user mode start on; called at every context switch (2.6).
+
+    Args:
+        cpu: the calling vCPU.
+        tss: struct tss_struct *; guest-virtual address of the CPU's TSS: esp0 at 4, ss1 (the sysenter selector) at 16.
+        thread: struct thread_struct *; guest-virtual address; esp0 at 24, sysenter_cs at 28.
+
+    Source: pv_cpu_ops.load_esp0 (2.6.24); asm-i386/processor.h.
+    """
+
+
+@hookspec(firstresult=True)
+def load_sp0(cpu: Vcpu, sp0: int) -> None:
+    """Set the stack that traps from user mode start on; called at context switches (6.1).
+
+    Args:
+        cpu: the calling vCPU.
+        sp0: unsigned long; guest-virtual address of the stack's top.
+
+    Source: pv_cpu_ops.load_sp0 (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def set_iopl_mask(cpu: Vcpu, mask: int) -> None:
+    """Set the I/O privilege level of the current context; called at context switches between tasks whose levels differ.
+
+    Args:
+        cpu: the calling vCPU.
+        mask: unsigned int; the level in bits 12 and 13, as in EFLAGS.
+
+    Source: pv_cpu_ops.set_iopl_mask (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def io_delay(cpu: Vcpu) -> None:
+    """Wait about a microsecond between accesses to a slow device, as a write to port 0x80 does.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_cpu_ops.io_delay.
+    """
+
+
+@hookspec(firstresult=True)
+def invalidate_io_bitmap(cpu: Vcpu) -> None:
+    """Take the I/O permission bitmap out of force; called at the exit to a user task that has none.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_cpu_ops.invalidate_io_bitmap (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def update_io_bitmap(cpu: Vcpu) -> None:
+    """Bring the current task's I/O permission bitmap into force; called at the exit to user mode.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_cpu_ops.update_io_bitmap (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def start_context_switch(cpu: Vcpu, prev: int) -> None:
+    """Begin a context switch: what the next ops ask for may be batched until end_context_switch.
+
+    Args:
+        cpu: the calling vCPU.
+        prev: struct task_struct *; guest-virtual address of the task that is left.
+
+    Source: pv_cpu_ops.start_context_switch (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def end_context_switch(cpu: Vcpu, next: int) -> None:
+    """End a context switch: everything batched takes effect before this returns.
+
+    Args:
+        cpu: the calling vCPU.
+        next: struct task_struct *; guest-virtual address of the task that is entered.
+
+    Source: pv_cpu_ops.end_context_switch (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def cpu_lazy_mode_enter(cpu: Vcpu) -> None:
+    """Begin a context switch: what the next ops ask for may be batched until cpu_lazy_mode_leave.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_cpu_ops.lazy_mode.enter (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def cpu_lazy_mode_leave(cpu: Vcpu) -> None:
+    """End a context switch: everything batched takes effect before this returns.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_cpu_ops.lazy_mode.leave (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def irq_enable_sysexit(cpu: Vcpu) -> None:
+    """Enable interrupts and return to user mode by sysexit, with EIP from EDX and ESP from ECX. Jumped to; does not come back.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_cpu_ops.irq_enable_sysexit (2.6.24); native: sti; sysexit.
+    """
+
+
+@hookspec(firstresult=True)
+def iret(cpu: Vcpu) -> None:
+    """Return from an interrupt by the frame at the stack pointer. Jumped to; does not come back.
+
+    Args:
+        cpu: the calling vCPU; the hook leaves it where the frame says.
+
+    Raises:
+        GuestFault: what the processor raises for a frame that it refuses.
+
+    Source: pv_cpu_ops.iret (2.6.24); native: iret.
+    """

@@ -1,0 +1,80 @@
+"""Hooks of struct pv_irq_ops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.hookspecs.markers import hookspec
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+
+@hookspec(firstresult=True)
+def save_fl(cpu: Vcpu) -> int | None:
+    """Read the interrupt state; called by every local_irq_save and irqs_disabled.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Returns:
+        unsigned long: bit 9 (X86_EFLAGS_IF) is set if interrupts are enabled; the other bits mean nothing.
+
+    Source: pv_irq_ops.save_fl; callee-save since 2.6.29.
+    """
+
+
+@hookspec(firstresult=True)
+def restore_fl(cpu: Vcpu, flags: int) -> None:
+    """Set the interrupt state that save_fl gave; called by every local_irq_restore.
+
+    Args:
+        cpu: the calling vCPU.
+        flags: unsigned long; bit 9 (X86_EFLAGS_IF) enables interrupts, the other bits mean nothing.
+
+    Source: pv_irq_ops.restore_fl; gone in 5.12 (irq_enable does it).
+    """
+
+
+@hookspec(firstresult=True)
+def irq_disable(cpu: Vcpu) -> None:
+    """Disable interrupts; called by every local_irq_disable.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_irq_ops.irq_disable; callee-save since 2.6.29.
+    """
+
+
+@hookspec(firstresult=True)
+def irq_enable(cpu: Vcpu) -> None:
+    """Enable interrupts; called by every local_irq_enable. What is pending is delivered before the guest goes on.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_irq_ops.irq_enable; callee-save since 2.6.29.
+    """
+
+
+@hookspec(firstresult=True)
+def safe_halt(cpu: Vcpu) -> None:
+    """Enable interrupts and wait for one, without a gap between in which one could be missed; called by the idle loop.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_irq_ops.safe_halt; native: sti; hlt.
+    """
+
+
+@hookspec(firstresult=True)
+def halt(cpu: Vcpu) -> None:
+    """Wait with interrupts as they are: with them off, for ever. Called when a CPU goes offline or the kernel has died.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Source: pv_irq_ops.halt; native: hlt.
+    """

@@ -1,0 +1,358 @@
+"""Hooks of struct pv_mmu_ops that act on single page-table entries.
+
+An entry is 4 bytes on i386 and 8 with PAE and on x86_64. What lies in memory may differ from what the kernel means: on Xen it
+holds machine frames, and ``pte_val`` and ``make_pte`` and their like translate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.hookspecs.markers import hookspec
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+
+@hookspec(firstresult=True)
+def set_pte(cpu: Vcpu, ptep: int, pteval: int) -> None:
+    """Write a level-1 entry, of a table that may be in use.
+
+    Args:
+        cpu: the calling vCPU.
+        ptep: pte_t *; guest-virtual address of the entry.
+        pteval: pte_t; the entry as it is to be stored.
+
+    Source: pv_mmu_ops.set_pte.
+    """
+
+
+@hookspec(firstresult=True)
+def set_pte_at(cpu: Vcpu, mm: int, addr: int, ptep: int, pteval: int) -> None:
+    """Write the level-1 entry of a known address and address space (2.6).
+
+    Args:
+        cpu: the calling vCPU.
+        mm: struct mm_struct *; guest-virtual address of the space.
+        addr: unsigned long; linear address that the entry maps.
+        ptep: pte_t *; guest-virtual address of the entry.
+        pteval: pte_t; the entry as it is to be stored.
+
+    Source: pv_mmu_ops.set_pte_at (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def set_pmd(cpu: Vcpu, pmdp: int, pmdval: int) -> None:
+    """Write a level-2 entry (on i386 without PAE: the top level).
+
+    Args:
+        cpu: the calling vCPU.
+        pmdp: pmd_t *; guest-virtual address of the entry.
+        pmdval: pmd_t; the entry as it is to be stored.
+
+    Source: pv_mmu_ops.set_pmd.
+    """
+
+
+@hookspec(firstresult=True)
+def set_pud(cpu: Vcpu, pudp: int, pudval: int) -> None:
+    """Write a level-3 entry (with PAE: the page-directory-pointer table, followed by a TLB flush).
+
+    Args:
+        cpu: the calling vCPU.
+        pudp: pud_t *; guest-virtual address of the entry.
+        pudval: pud_t; the entry as it is to be stored.
+
+    Source: pv_mmu_ops.set_pud.
+    """
+
+
+@hookspec(firstresult=True)
+def set_p4d(cpu: Vcpu, p4dp: int, p4dval: int) -> None:
+    """Write a level-4 entry.
+
+    Args:
+        cpu: the calling vCPU.
+        p4dp: p4d_t *; guest-virtual address of the entry.
+        p4dval: p4d_t; the entry as it is to be stored.
+
+    Source: pv_mmu_ops.set_p4d (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def set_pgd(cpu: Vcpu, pgdp: int, pgdval: int) -> None:
+    """Write a level-5 entry; with four levels nothing calls it.
+
+    Args:
+        cpu: the calling vCPU.
+        pgdp: pgd_t *; guest-virtual address of the entry.
+        pgdval: pgd_t; the entry as it is to be stored.
+
+    Source: pv_mmu_ops.set_pgd (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def pte_update(cpu: Vcpu, mm: int, addr: int, ptep: int) -> None:
+    """Called when an entry was changed in place by an atomic instruction (2.6).
+
+    Args:
+        cpu: the calling vCPU.
+        mm: struct mm_struct *; guest-virtual address of the space.
+        addr: unsigned long; linear address that the entry maps.
+        ptep: pte_t *; guest-virtual address of the entry.
+
+    Source: pv_mmu_ops.pte_update (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def pte_update_defer(cpu: Vcpu, mm: int, addr: int, ptep: int) -> None:
+    """Called when an entry was changed in place and a TLB flush will follow before anyone relies on it (2.6).
+
+    Args:
+        cpu: the calling vCPU.
+        mm: struct mm_struct *; guest-virtual address of the space.
+        addr: unsigned long; linear address that the entry maps.
+        ptep: pte_t *; guest-virtual address of the entry.
+
+    Source: pv_mmu_ops.pte_update_defer (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def set_pte_atomic(cpu: Vcpu, ptep: int, pteval: int) -> None:
+    """Write an entry that is in use, so that no CPU ever sees half of it (2.6 PAE).
+
+    Args:
+        cpu: the calling vCPU.
+        ptep: pte_t *; guest-virtual address of the entry.
+        pteval: pte_t; the entry as it is to be stored.
+
+    Source: pv_mmu_ops.set_pte_atomic (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def set_pte_present(cpu: Vcpu, mm: int, addr: int, ptep: int, pte: int) -> None:
+    """Write an entry that may be present, passing through not-present so that no CPU sees a mix (2.6 PAE).
+
+    Args:
+        cpu: the calling vCPU.
+        mm: struct mm_struct *; guest-virtual address of the space.
+        addr: unsigned long; linear address that the entry maps.
+        ptep: pte_t *; guest-virtual address of the entry.
+        pte: pte_t; the entry as it is to be stored.
+
+    Source: pv_mmu_ops.set_pte_present (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def pte_clear(cpu: Vcpu, mm: int, addr: int, ptep: int) -> None:
+    """Clear a level-1 entry, low half first (2.6 PAE).
+
+    Args:
+        cpu: the calling vCPU.
+        mm: struct mm_struct *; guest-virtual address of the space.
+        addr: unsigned long; linear address that the entry maps.
+        ptep: pte_t *; guest-virtual address of the entry.
+
+    Source: pv_mmu_ops.pte_clear (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def pmd_clear(cpu: Vcpu, pmdp: int) -> None:
+    """Clear a level-2 entry, low half first (2.6 PAE).
+
+    Args:
+        cpu: the calling vCPU.
+        pmdp: pmd_t *; guest-virtual address of the entry.
+
+    Source: pv_mmu_ops.pmd_clear (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def ptep_modify_prot_start(cpu: Vcpu, vma: int, addr: int, ptep: int) -> int | None:
+    """Read a user entry whose protection is about to change, so that the hardware's accessed and dirty bits are not lost.
+
+    Args:
+        cpu: the calling vCPU.
+        vma: struct vm_area_struct *; guest-virtual address of the area.
+        addr: unsigned long; linear address that the entry maps.
+        ptep: pte_t *; guest-virtual address of the entry.
+
+    Returns:
+        pte_t: the entry as stored. Native clears it meanwhile, Xen leaves it.
+
+    Source: pv_mmu_ops.ptep_modify_prot_start (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def ptep_modify_prot_commit(cpu: Vcpu, vma: int, addr: int, ptep: int, pte: int) -> None:
+    """Write the entry that ptep_modify_prot_start read, keeping accessed and dirty bits set since.
+
+    Args:
+        cpu: the calling vCPU.
+        vma: struct vm_area_struct *; guest-virtual address of the area.
+        addr: unsigned long; linear address that the entry maps.
+        ptep: pte_t *; guest-virtual address of the entry.
+        pte: pte_t; the entry as it is to be stored.
+
+    Source: pv_mmu_ops.ptep_modify_prot_commit (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def pte_val(cpu: Vcpu, pte: int) -> int | None:
+    """What the kernel should see of a level-1 entry as stored: Xen turns its machine frame into a pseudo-physical one. Callee-save since 2.6.30.
+
+    Args:
+        cpu: the calling vCPU.
+        pte: pte_t; the entry as stored.
+
+    Returns:
+        pteval_t: the entry as the kernel means it.
+
+    Source: pv_mmu_ops.pte_val.
+    """
+
+
+@hookspec(firstresult=True)
+def make_pte(cpu: Vcpu, val: int) -> int | None:
+    """The level-1 entry to store for what the kernel means: Xen turns its pseudo-physical frame into a machine one. Callee-save since 2.6.30.
+
+    Args:
+        cpu: the calling vCPU.
+        val: pteval_t; the entry as the kernel means it.
+
+    Returns:
+        pte_t: the entry as it is to be stored.
+
+    Source: pv_mmu_ops.make_pte.
+    """
+
+
+@hookspec(firstresult=True)
+def pmd_val(cpu: Vcpu, pmd: int) -> int | None:
+    """What the kernel should see of a level-2 entry as stored: Xen turns its machine frame into a pseudo-physical one. Callee-save since 2.6.30.
+
+    Args:
+        cpu: the calling vCPU.
+        pmd: pmd_t; the entry as stored.
+
+    Returns:
+        pmdval_t: the entry as the kernel means it.
+
+    Source: pv_mmu_ops.pmd_val.
+    """
+
+
+@hookspec(firstresult=True)
+def make_pmd(cpu: Vcpu, val: int) -> int | None:
+    """The level-2 entry to store for what the kernel means: Xen turns its pseudo-physical frame into a machine one. Callee-save since 2.6.30.
+
+    Args:
+        cpu: the calling vCPU.
+        val: pmdval_t; the entry as the kernel means it.
+
+    Returns:
+        pmd_t: the entry as it is to be stored.
+
+    Source: pv_mmu_ops.make_pmd.
+    """
+
+
+@hookspec(firstresult=True)
+def pud_val(cpu: Vcpu, pud: int) -> int | None:
+    """What the kernel should see of a level-3 entry as stored: Xen turns its machine frame into a pseudo-physical one. Callee-save since 2.6.30.
+
+    Args:
+        cpu: the calling vCPU.
+        pud: pud_t; the entry as stored.
+
+    Returns:
+        pudval_t: the entry as the kernel means it.
+
+    Source: pv_mmu_ops.pud_val (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def make_pud(cpu: Vcpu, val: int) -> int | None:
+    """The level-3 entry to store for what the kernel means: Xen turns its pseudo-physical frame into a machine one. Callee-save since 2.6.30.
+
+    Args:
+        cpu: the calling vCPU.
+        val: pudval_t; the entry as the kernel means it.
+
+    Returns:
+        pud_t: the entry as it is to be stored.
+
+    Source: pv_mmu_ops.make_pud (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def p4d_val(cpu: Vcpu, p4d: int) -> int | None:
+    """What the kernel should see of a level-4 entry as stored: Xen turns its machine frame into a pseudo-physical one. Callee-save.
+
+    Args:
+        cpu: the calling vCPU.
+        p4d: p4d_t; the entry as stored.
+
+    Returns:
+        p4dval_t: the entry as the kernel means it.
+
+    Source: pv_mmu_ops.p4d_val (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def make_p4d(cpu: Vcpu, val: int) -> int | None:
+    """The level-4 entry to store for what the kernel means: Xen turns its pseudo-physical frame into a machine one. Callee-save.
+
+    Args:
+        cpu: the calling vCPU.
+        val: p4dval_t; the entry as the kernel means it.
+
+    Returns:
+        p4d_t: the entry as it is to be stored.
+
+    Source: pv_mmu_ops.make_p4d (asm/paravirt_types.h 6.1).
+    """
+
+
+@hookspec(firstresult=True)
+def pgd_val(cpu: Vcpu, pgd: int) -> int | None:
+    """What the kernel should see of a top-level entry as stored: Xen turns its machine frame into a pseudo-physical one. Callee-save since 2.6.30.
+
+    Args:
+        cpu: the calling vCPU.
+        pgd: pgd_t; the entry as stored.
+
+    Returns:
+        pgdval_t: the entry as the kernel means it.
+
+    Source: pv_mmu_ops.pgd_val.
+    """
+
+
+@hookspec(firstresult=True)
+def make_pgd(cpu: Vcpu, val: int) -> int | None:
+    """The top-level entry to store for what the kernel means: Xen turns its pseudo-physical frame into a machine one. Callee-save since 2.6.30.
+
+    Args:
+        cpu: the calling vCPU.
+        val: pgdval_t; the entry as the kernel means it.
+
+    Returns:
+        pgd_t: the entry as it is to be stored.
+
+    Source: pv_mmu_ops.make_pgd.
+    """

@@ -1,0 +1,112 @@
+"""Who answers when the guest traps: the other half of a backend."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pvops_core.guests import GuestImage
+    from pvops_core.machine import Machine, Vcpu
+
+
+class Platform(ABC):
+    """A machine's surroundings: bare metal, a hypervisor or a host. Answers everything that leaves the guest.
+
+    The methods after ``build`` are those of the machine's ``TrapHandler``; a platform on bare metal inherits them from
+    ``pvops_core.machine.BareMetal`` by naming that class first.
+
+    Attributes:
+        machine: the machine.
+        guest: what is loaded into it.
+        options: the backend's own options, as text.
+        features: numbers of the CPU features that ALTERNATIVE entries of the guest see as present; set before ``build``.
+        hypercalls: how often each hypercall was made, by name.
+        traps: how often each exception or trap was taken, by name.
+        console: what the guest printed.
+        page_table_updates: page-table entries written through the platform.
+        flushes: TLB flushes asked of the platform.
+    """
+
+    def __init__(self, machine: Machine, guest: GuestImage, options: Mapping[str, str]) -> None:
+        self.machine = machine
+        self.guest = guest
+        self.options = options
+        self.features: frozenset[int] = frozenset()
+        self.hypercalls: Counter[str] = Counter()
+        self.traps: Counter[str] = Counter()
+        self.console = bytearray()
+        self.page_table_updates = 0
+        self.flushes = 0
+
+    @abstractmethod
+    def build(self) -> None:
+        """Load the guest, make its first page tables and boot information, and put the vCPUs at its entry.
+
+        Raises:
+            MachineError: it does not fit into the machine.
+        """
+
+    def machine_address(self, pa: int) -> int:
+        """The machine-physical address of a guest-physical one, both in bytes: the same unless the platform translates."""
+        return pa
+
+    @abstractmethod
+    def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
+        """The guest faulted.
+
+        Args:
+            vcpu: the vCPU, with RIP at the instruction.
+            vector: 0 to 31.
+            error_code: as the processor gives it; None for vectors that have none.
+            address: the linear address of a page fault, else None.
+        """
+
+    @abstractmethod
+    def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
+        """The guest executed ``int``; RIP is after it."""
+
+    @abstractmethod
+    def syscall(self, vcpu: Vcpu) -> None:
+        """The guest executed ``syscall``; RIP is after it, and the guest goes on where the handler leaves RIP."""
+
+    @abstractmethod
+    def sysenter(self, vcpu: Vcpu) -> None:
+        """The guest executed ``sysenter``; RIP is after it, and the guest goes on where the handler leaves RIP."""
+
+    @abstractmethod
+    def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """Answer ``cpuid`` with EAX, EBX, ECX and EDX."""
+
+    @abstractmethod
+    def io_in(self, vcpu: Vcpu, port: int, size: int) -> int:
+        """Answer a read of an I/O port of 1, 2 or 4 bytes."""
+
+    @abstractmethod
+    def io_out(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:
+        """Take a write to an I/O port of 1, 2 or 4 bytes."""
+
+    @abstractmethod
+    def privileged(self, vcpu: Vcpu, name: str, *operands: int) -> int | None:
+        """Answer a privileged instruction that the guest's ring does not allow, or raise GuestFault (vector 13).
+
+        Args:
+            vcpu: the vCPU.
+            name: the method of ``vcpu.insn`` that it amounts to.
+            *operands: that method's arguments.
+        """
+
+    @abstractmethod
+    def halted(self, vcpu: Vcpu) -> None:
+        """The guest executed ``hlt``."""
+
+    @abstractmethod
+    def before_entry(self, vcpu: Vcpu) -> None:
+        """Called before every time slice: deliver what is pending here."""
+
+    @abstractmethod
+    def idle(self) -> bool:
+        """Every vCPU is halted: move the clock to the next event and give True, or False if there is none."""

@@ -1,0 +1,67 @@
+"""Hooks of struct pv_time_ops."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.hookspecs.markers import hookspec
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+
+@hookspec(firstresult=True)
+def get_wallclock(cpu: Vcpu) -> int | None:
+    """Read the persistent clock; called at boot and on resume.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Returns:
+        unsigned long: seconds since 1970-01-01 UTC, from the machine's virtual clock.
+
+    Source: pv_time_ops.get_wallclock (2.6.24); native: the CMOS clock.
+    """
+
+
+@hookspec(firstresult=True)
+def set_wallclock(cpu: Vcpu, nowtime: int) -> int | None:
+    """Set the persistent clock; called every 11 minutes while the kernel's clock is synchronised.
+
+    Args:
+        cpu: the calling vCPU.
+        nowtime: unsigned long; seconds since 1970-01-01 UTC.
+
+    Returns:
+        int: 0 if set, -1 if it cannot be.
+
+    Source: pv_time_ops.set_wallclock (2.6.24).
+    """
+
+
+@hookspec(firstresult=True)
+def sched_clock(cpu: Vcpu) -> int | None:
+    """Read the scheduler's clock; called at every context switch and timestamped message.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Returns:
+        unsigned long long: nanoseconds since an arbitrary start; never goes back on one CPU.
+
+    Source: pv_time_ops.sched_clock (2.6.24); native: the time-stamp counter, scaled.
+    """
+
+
+@hookspec(firstresult=True)
+def get_cpu_khz(cpu: Vcpu) -> int | None:
+    """Find the frequency of the time-stamp counter; called once at boot and after a change of it.
+
+    Args:
+        cpu: the calling vCPU.
+
+    Returns:
+        unsigned long: kHz; 0 if it cannot be found.
+
+    Source: pv_time_ops.get_cpu_khz (2.6.24).
+    """
