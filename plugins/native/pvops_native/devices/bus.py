@@ -1,0 +1,77 @@
+"""The I/O port space: which device answers a port, and how wide accesses reach byte-wide devices.
+
+Source of the rules: Intel SDM volume 1, chapter 19 (I/O ports are bytes; a word or doubleword access covers two
+or four consecutive ports). A port that nobody claims floats: it reads as all ones and ignores writes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
+
+import attrs
+
+WIRE: Final = {"wire": True}
+"""Metadata of a device's field that is a connection to the outside and no part of its state."""
+
+
+class PortDevice(Protocol):
+    """A byte-wide device on the port bus."""
+
+    @property
+    def ports(self) -> Iterable[int]:
+        """The ports it decodes."""
+
+    def read(self, port: int) -> int:
+        """The byte that the device drives when ``port`` is read."""
+
+    def write(self, port: int, value: int) -> None:
+        """Takes the byte ``value`` written to ``port``."""
+
+
+def state_of(device: object) -> dict[str, Any]:
+    """A deep copy of every field of an attrs-made device that is not a wire."""
+    fields = attrs.fields(type(device))  # type: ignore[arg-type]  # devices are attrs classes
+    return {f.name: copy.deepcopy(getattr(device, f.name)) for f in fields if f.metadata != WIRE}
+
+
+def set_state(device: object, state: dict[str, Any]) -> None:
+    """Puts a state taken by `state_of` back; the state may be put back again later."""
+    for name, value in state.items():
+        setattr(device, name, copy.deepcopy(value))
+
+
+class PortBus:
+    """All devices of a machine, by port; also the keeper of their state for snapshots."""
+
+    def __init__(self, devices: Iterable[PortDevice]) -> None:
+        self._devices = tuple(devices)
+        self._by_port = {port: device for device in self._devices for port in device.ports}
+
+    def read(self, port: int, size: int) -> int:
+        """Reads ``size`` (1, 2 or 4) bytes from ``port`` upwards, lowest port in the lowest byte."""
+        value = 0
+        for offset in range(size):
+            device = self._by_port.get(port + offset & 0xFFFF)
+            byte = 0xFF if device is None else device.read(port + offset & 0xFFFF) & 0xFF
+            value |= byte << 8 * offset
+        return value
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """Writes the ``size`` (1, 2 or 4) low bytes of ``value`` to ``port`` upwards."""
+        for offset in range(size):
+            device = self._by_port.get(port + offset & 0xFFFF)
+            if device is not None:
+                device.write(port + offset & 0xFFFF, value >> 8 * offset & 0xFF)
+
+    def save(self) -> object:
+        """The state of every device, for a machine snapshot."""
+        return tuple(state_of(device) for device in self._devices)
+
+    def load(self, state: object) -> None:
+        """Puts a state taken by `save` back."""
+        if not isinstance(state, tuple):
+            raise TypeError("not a state that PortBus.save made")
+        for device, saved in zip(self._devices, state, strict=True):
+            set_state(device, saved)

@@ -1,0 +1,43 @@
+"""Switching off and resetting: the ACPI PM1a control register, the keyboard controller and the reset control register.
+
+Source: ACPI specification 4.8.3.2.1 (SLP_EN is bit 13) with QEMU's i440FX placing the register at 0x604; IBM PC/AT
+technical reference (8042 command 0xfe pulses the reset line); Intel 82371 data sheet (0xcf9, RST_CPU is bit 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from pvops_native.devices.bus import WIRE
+
+
+@attrs.define
+class Power:
+    """The three ways in which the guest ends the run; ``stop`` is given "poweroff" or "reboot"."""
+
+    stop: Callable[[str], None] = attrs.field(metadata=WIRE)
+    pm1a: int = 0
+    reset_control: int = 0
+    ports: tuple[int, ...] = (0x64, 0x604, 0x605, 0xCF9)
+
+    def read(self, port: int) -> int:
+        """What was written; the keyboard controller's status is "no data, ready for a command"."""
+        values = {0x64: 0, 0x604: self.pm1a & 0xFF, 0x605: self.pm1a >> 8}
+        return values.get(port, self.reset_control)
+
+    def write(self, port: int, value: int) -> None:
+        """SLP_EN switches off, 8042 command 0xfe and RST_CPU reset."""
+        if port == 0x604:
+            self.pm1a = self.pm1a & 0xFF00 | value
+        elif port == 0x605:
+            self.pm1a = self.pm1a & 0x00FF | (value & 0xDF) << 8  # SLP_EN reads as zero
+            if value & 0x20:
+                self.stop("poweroff")
+        elif port == 0xCF9:
+            self.reset_control = value & 0x0A
+            if value & 4:
+                self.stop("reboot")
+        elif value == 0xFE:
+            self.stop("reboot")

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import calendar
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pvops_native.devices.bus import PortBus
+from pvops_native.devices.cmos import Cmos
+from pvops_native.devices.power import Power
+from pvops_native.devices.uart import Uart
+
+EPOCH = calendar.timegm((2007, 8, 10, 12, 34, 56))
+
+
+@attrs.define
+class Clock:
+    ns: int = 0
+
+    def now(self) -> int:
+        return self.ns
+
+
+def cmos(clock: Clock | None = None, epoch: int = EPOCH) -> Cmos:
+    return Cmos((clock or Clock()).now, epoch)
+
+
+def read(device: Cmos, register: int) -> int:
+    device.write(0x70, register)
+    return device.read(0x71)
+
+
+def set_(device: Cmos, register: int, value: int) -> None:
+    device.write(0x70, register)
+    device.write(0x71, value)
+
+
+def test_clock_runs_with_the_virtual_clock() -> None:
+    clock = Clock()
+    device = cmos(clock)
+    assert [read(device, n) for n in (0x32, 9, 8, 7, 6, 4, 2, 0)] == [0x20, 7, 8, 0x10, 6, 0x12, 0x34, 0x56]
+    clock.ns = 4_000_000_000
+    assert (read(device, 2), read(device, 0)) == (0x35, 0)
+
+
+def test_update_in_progress_shows_before_the_second() -> None:
+    clock = Clock(999_000_000)
+    device = cmos(clock)
+    assert read(device, 10) == 0xA6
+    clock.ns = 1_000_000_000
+    assert read(device, 10) == 0x26
+
+
+def test_twelve_hour_and_binary_modes() -> None:
+    device = cmos()
+    set_(device, 11, 0x00)
+    assert read(device, 4) == 0x92
+    set_(device, 4, 0x81)  # 1 in the afternoon
+    set_(device, 11, 0x06)
+    assert read(device, 4) == 13
+    set_(device, 11, 0x04)
+    set_(device, 4, 12)  # midnight
+    set_(device, 11, 0x06)
+    assert read(device, 4) == 0
+
+
+def test_setting_holds_the_clock() -> None:
+    clock = Clock()
+    device = cmos(clock)
+    set_(device, 11, 0x82)
+    clock.ns = 10_000_000_000
+    set_(device, 0, 0x07)
+    assert read(device, 0) == 7
+    set_(device, 11, 0x02)
+    clock.ns = 11_000_000_000
+    assert read(device, 0) == 8
+
+
+def test_memory_bytes_keep_what_was_written() -> None:
+    device = cmos()
+    set_(device, 0x40, 0x5A)
+    assert read(device, 0x40) == 0x5A
+    assert read(device, 13) == 0x80
+
+
+@settings(max_examples=60, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from([0, 2, 4, 6, 7, 8, 9, 0x32, 10, 11, 0x70]), st.integers(0, 255)), max_size=30))
+def test_no_write_breaks_the_clock(writes: list[tuple[int, int]]) -> None:
+    device = cmos()
+    for register, value in writes:
+        set_(device, register, value)
+        assert all(0 <= read(device, n) <= 255 for n in range(128))
+
+
+@pytest.mark.parametrize(
+    ("port", "size", "value", "reason"),
+    [(0x604, 2, 0x2000, "poweroff"), (0x64, 1, 0xFE, "reboot"), (0xCF9, 1, 0x06, "reboot"), (0x604, 2, 0x3400, "poweroff")],
+)
+def test_the_ways_out(port: int, size: int, value: int, reason: str) -> None:
+    ends: list[str] = []
+    PortBus([Power(ends.append)]).write(port, size, value)
+    assert ends == [reason]
+
+
+@pytest.mark.parametrize(("port", "size", "value"), [(0x604, 2, 0x0001), (0x64, 1, 0xD1), (0xCF9, 1, 0x02), (0x605, 1, 0x1F)])
+def test_what_is_no_way_out(port: int, size: int, value: int) -> None:
+    ends: list[str] = []
+    PortBus([Power(ends.append)]).write(port, size, value)
+    assert not ends
+
+
+@attrs.define
+class Line:
+    level: bool = False
+
+    def drive(self, level: bool) -> None:
+        self.level = level
+
+
+def uart() -> tuple[bytearray, Line, Uart]:
+    sent, line = bytearray(), Line()
+    return sent, line, Uart(sent.append, line.drive)
+
+
+def test_bytes_leave_at_once() -> None:
+    sent, _, device = uart()
+    for byte in b"hello":
+        assert device.read(0x3FD) & 0x20
+        device.write(0x3F8, byte)
+    assert sent == b"hello"
+
+
+def test_divisor_hides_data_and_enables() -> None:
+    sent, _, device = uart()
+    device.write(0x3FB, 0x83)
+    device.write(0x3F8, 12)
+    device.write(0x3F9, 1)
+    assert (device.read(0x3F8), device.read(0x3F9)) == (12, 1)
+    device.write(0x3FB, 3)
+    assert device.divisor == 0x10C
+    assert device.read(0x3F9) == 0
+    assert not sent
+
+
+def test_interrupts_need_out2_and_an_enable() -> None:
+    _, line, device = uart()
+    device.receive(b"ab")
+    assert not line.level
+    device.write(0x3F9, 1)
+    assert not line.level
+    device.write(0x3FC, 8)
+    assert line.level
+    assert device.read(0x3FA) == 4
+    assert device.read(0x3F8) == ord("a")
+    assert device.read(0x3FD) & 1
+    assert device.read(0x3F8) == ord("b")
+    assert not line.level
+    assert device.read(0x3FA) == 1
+
+
+def test_empty_transmitter_interrupts_until_its_cause_is_read() -> None:
+    _, line, device = uart()
+    device.write(0x3FC, 8)
+    device.write(0x3F9, 2)
+    assert line.level
+    assert device.read(0x3FA) == 2
+    assert not line.level
+    device.write(0x3F8, 65)
+    assert line.level
+
+
+def test_loopback_turns_bytes_and_modem_lines_round() -> None:
+    sent, line, device = uart()
+    device.write(0x3FC, 0x1F)
+    device.write(0x3F9, 1)
+    device.write(0x3F8, 0x55)
+    assert device.read(0x3FE) == 0xF0
+    assert device.read(0x3F8) == 0x55
+    assert not sent
+    assert not line.level
+
+
+def test_scratch_register() -> None:
+    _, _, device = uart()
+    device.write(0x3FF, 0xA5)
+    assert device.read(0x3FF) == 0xA5
+
+
+@given(st.integers(0, 0xFFFF), st.sampled_from([1, 2, 4]), st.integers(0, 0xFFFFFFFF))
+def test_unclaimed_ports_float(port: int, size: int, value: int) -> None:
+    bus = PortBus([])
+    bus.write(port, size, value)
+    assert bus.read(port, size) == (1 << 8 * size) - 1
+
+
+def test_wide_accesses_cover_neighbouring_ports() -> None:
+    _, _, device = uart()
+    bus = PortBus([device])
+    bus.write(0x3FF, 2, 0x1277)
+    assert bus.read(0x3FF, 4) == 0xFFFFFF77
+
+
+def test_state_comes_back_as_often_as_wanted() -> None:
+    sent, _, device = uart()
+    clock = Clock()
+    bus = PortBus([device, cmos(clock)])
+    device.receive(b"x")
+    saved = bus.save()
+    for _ in range(2):
+        device.read(0x3F8)
+        device.write(0x3FF, 9)
+        device.receive(b"yz")
+        bus.load(saved)
+        assert list(device.received) == [ord("x")]
+        assert device.scratch == 0
+    assert sent == b""
