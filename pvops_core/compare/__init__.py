@@ -1,0 +1,1 @@
+"""Comparing backends: cells, the child processes that run them, observations, differences and reports."""

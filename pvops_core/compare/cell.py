@@ -1,0 +1,101 @@
+"""A cell: one guest on one backend with one workload and one seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import validators
+
+from pvops_core.kinds import MachineKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BUILTIN = "builtin"
+DEFAULT_MEMORY = 16 << 20
+
+_text = validators.instance_of(str)
+_number = validators.and_(validators.instance_of(int), validators.ge(0))
+
+
+@attrs.frozen
+class Group:
+    """What the cells of one comparison row have in common: all but the backend.
+
+    Attributes:
+        guest: ``builtin``, or the path of a kernel image.
+        layout: name of the paravirt layout, for example ``6.1-64``.
+        kind: machine kind.
+        workload: the guest's command line.
+        seed: of the scheduler and of everything else that is chosen in a run.
+        vcpus: number of virtual CPUs.
+    """
+
+    guest: str
+    layout: str
+    kind: MachineKind
+    workload: str
+    seed: int
+    vcpus: int
+
+    @property
+    def title(self) -> str:
+        """A line that names the group to a person."""
+        cpus = "1 vCPU" if self.vcpus == 1 else f"{self.vcpus} vCPUs"
+        workload = f", {self.workload!r}" if self.workload else ""
+        return f"{self.kind.value} · layout {self.layout} · {cpus}{workload}"
+
+
+@attrs.frozen
+class Cell:
+    """One run to be made, as plain data that can be sent to a child process.
+
+    Attributes:
+        backend: name of the backend.
+        layout: name of the paravirt layout.
+        kind: machine kind that the layout runs on.
+        guest: ``builtin``, or the path of a kernel image.
+        workload: the guest's command line.
+        seed: of the run.
+        vcpus: number of virtual CPUs.
+        memory: guest-physical memory in bytes.
+        count_instructions: count guest instructions; costs wall time, changes nothing else.
+        options: platform options, by name.
+    """
+
+    backend: str = attrs.field(validator=_text)
+    layout: str = attrs.field(validator=_text)
+    kind: MachineKind = attrs.field(converter=MachineKind)
+    guest: str = attrs.field(default=BUILTIN, validator=_text)
+    workload: str = attrs.field(default="", validator=_text)
+    seed: int = attrs.field(default=0, validator=_number)
+    vcpus: int = attrs.field(default=1, validator=_number)
+    memory: int = attrs.field(default=DEFAULT_MEMORY, validator=_number)
+    count_instructions: bool = attrs.field(default=True, validator=validators.instance_of(bool))
+    options: Mapping[str, str] = attrs.field(
+        factory=dict, validator=validators.deep_mapping(_text, _text, validators.instance_of(dict))
+    )
+
+    @property
+    def group(self) -> Group:
+        """The comparison this cell belongs to."""
+        return Group(self.guest, self.layout, self.kind, self.workload, self.seed, self.vcpus)
+
+    @property
+    def title(self) -> str:
+        """A short name for progress lines and error messages."""
+        return f"{self.backend} on {self.layout} ({self.kind.value})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; ``from_json`` takes it back."""
+        return attrs.asdict(self) | {"kind": self.kind.value}
+
+    @classmethod
+    def from_json(cls, document: Any) -> Cell:  # noqa: ANN401 -- whatever a JSON parser returned
+        """The cell of ``to_json``.
+
+        Raises:
+            TypeError, ValueError: the document is not one.
+        """
+        return cls(**document)

@@ -1,0 +1,115 @@
+"""The comparison as columns of text, as many and as wide as a terminal has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from pvops_core.compare.costs import COSTS, Cost, quantity
+from pvops_core.compare.observation import SITE_FORMS, Observation
+
+_SHORT = {"page-table updates": "PT upd", "TLB flushes": "flush", "hypercalls": "hcalls", "instructions": "insns"}
+_TERSE = ("inlined", "direct", "indirect")
+
+
+@attrs.frozen
+class Column:
+    """One column of a table of runs.
+
+    Attributes:
+        title: its head.
+        text: what it says of one run.
+    """
+
+    title: str
+    text: Callable[[Observation], str]
+
+
+@attrs.frozen
+class Columns:
+    """A set of columns.
+
+    Attributes:
+        columns: from left to right.
+        gap: blanks between two of them.
+    """
+
+    columns: tuple[Column, ...]
+    gap: int = 2
+
+    def widths(self, observations: Sequence[Observation]) -> tuple[int, ...]:
+        """Width of each column over all runs, so that the tables of all groups line up."""
+        return tuple(
+            max(len(word) for word in [*column.title.split(), *(column.text(o) for o in observations)])
+            for column in self.columns
+        )
+
+    def total_width(self, observations: Sequence[Observation]) -> int:
+        """Characters that all of them take in a line, a gap before each."""
+        return sum(width + self.gap for width in self.widths(observations))
+
+
+def fitting(observations: Sequence[Observation], width: int, leading: int) -> Columns:
+    """The fullest set of columns that fits ``width`` characters beside ``leading`` others; the tersest if none does.
+
+    Args:
+        observations: all that will be shown.
+        width: of the terminal.
+        leading: width of the two columns that come before, without the gap between them.
+    """
+    sets = (_full(observations), _short(), _terse())
+    fits = (each for each in sets if leading + each.gap + each.total_width(observations) <= width)
+    return next(fits, sets[-1])
+
+
+def abbreviated(value: float) -> str:
+    """A count in at most five characters up to a thousand billions."""
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            scaled = value / (1e3 if suffix == "k" else size)
+            return f"{scaled:.1f}{suffix}" if scaled < 100 else f"{scaled:.0f}{suffix}"
+    return f"{value:.0f}"
+
+
+def _full(observations: Sequence[Observation]) -> Columns:
+    """Every cost in full, and every form of site that occurs."""
+    forms = {form for o in observations for form, number in o.sites_by_form.items() if number}
+    ordered = [*_TERSE, *(form for form in SITE_FORMS if form in forms - {*_TERSE})]
+    ordered += sorted(forms - {*SITE_FORMS})
+    calls, *others = COSTS
+    return Columns((_exact(calls), *(_form(form) for form in ordered), *(_exact(cost) for cost in others)))
+
+
+def _short() -> Columns:
+    """Every cost, counts abbreviated, and the three forms of site that tell most."""
+    calls, *others = COSTS
+    return Columns((_brief(calls), *(_form(form) for form in _TERSE), *(_brief(cost) for cost in others)))
+
+
+def _terse() -> Columns:
+    """As ``_short``, the forms of site in one column, without wall time."""
+    calls, *others = (cost for cost in COSTS if cost.key != "wall_s")
+    sites = Column("inl/ dir/ ind", _joined_forms)
+    return Columns((_brief(calls), sites, *(_brief(cost) for cost in others)), gap=1)
+
+
+def _joined_forms(observation: Observation) -> str:
+    forms = observation.sites_by_form
+    return "/".join(str(forms[form]) for form in _TERSE)
+
+
+def _form(form: str) -> Column:
+    return Column(form, lambda observation: str(observation.sites_by_form.get(form, 0)))
+
+
+def _exact(cost: Cost) -> Column:
+    return Column(cost.title, lambda observation: quantity(cost.of(observation), cost.unit))
+
+
+def _brief(cost: Cost) -> Column:
+    def text(observation: Observation) -> str:
+        value = cost.of(observation)
+        return quantity(value, cost.unit) if cost.unit else abbreviated(value)
+
+    return Column(_SHORT.get(cost.title, cost.title), text)

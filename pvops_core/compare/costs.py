@@ -1,0 +1,64 @@
+"""What may differ between backends and is worth knowing: the costs, in the order of every table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from pvops_core.compare.observation import Observation
+
+
+@attrs.frozen
+class Cost:
+    """One number that a run is charged.
+
+    Attributes:
+        key: its name in JSON.
+        title: its name in tables.
+        explanation: one line on what is counted.
+        of: reads it from an observation.
+        unit: ``""`` for a count, ``ns`` or ``s``.
+    """
+
+    key: str
+    title: str
+    explanation: str
+    of: Callable[[Observation], float]
+    unit: str = ""
+
+
+COSTS = (
+    Cost("op_calls", "op calls", "calls that a backend's hook served", lambda o: sum(o.op_calls.values())),
+    Cost("traps", "traps", "times that the guest trapped into its platform", lambda o: sum(o.traps.values())),
+    Cost("hypercalls", "hypercalls", "requests made to the hypervisor", lambda o: sum(o.hypercalls.values())),
+    Cost(
+        "page_table_updates",
+        "page-table updates",
+        "page-table entries that the platform wrote or checked for the guest",
+        lambda o: o.page_table_updates,
+    ),
+    Cost("flushes", "TLB flushes", "TLB flushes made by the platform", lambda o: o.flushes),
+    Cost("instructions", "instructions", "guest instructions executed", lambda o: o.instructions),
+    Cost("virtual_ns", "virtual time", "what the run took on the virtual clock", lambda o: o.virtual_ns, "ns"),
+    Cost("wall_s", "wall time", "what the run took here, which says little", lambda o: o.wall_s, "s"),
+)
+
+
+def quantity(value: float, unit: str = "") -> str:
+    """A number for a person: whole counts with thousands separated, times in the unit that suits them."""
+    if unit == "ns":
+        return _duration(value)
+    if unit == "s":
+        return _duration(value * 1e9)
+    return f"{value:,.0f}"
+
+
+def _duration(nanoseconds: float) -> str:
+    for size, name in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")):
+        if nanoseconds >= size:
+            value = nanoseconds / size
+            return f"{value:,.{max(0, 2 - len(str(int(value))) + 1)}f} {name}"
+    return f"{nanoseconds:.0f} ns"

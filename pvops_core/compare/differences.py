@@ -1,0 +1,102 @@
+"""What must be equal on every backend, and where it is not."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pvops_core.compare.observation import Observation
+
+RESULT_PREFIX = "guest:"
+"""Console lines that begin so are the guest's results."""
+PLATFORM_PREFIX = "guest: platform"
+"""... but for these, in which the guest says what it runs on."""
+ABSENT = "(absent)"
+
+
+@attrs.frozen
+class Difference:
+    """One result that is not what the reference backend gave.
+
+    Attributes:
+        field: ``outcome``, ``results.NAME`` or ``console``.
+        reference: name of the backend compared with.
+        backend: name of the backend that differs.
+        expected: the reference's value.
+        found: the other's value.
+    """
+
+    field: str
+    reference: str
+    backend: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reference} has {self.expected}, {self.backend} has {self.found}"
+
+
+@attrs.frozen
+class LinePair:
+    """A row of two consoles laid side by side; ``None`` where one has no such line."""
+
+    left: str | None
+    right: str | None
+
+    @property
+    def equal(self) -> bool:
+        """The line is the same on both sides."""
+        return self.left == self.right
+
+
+def result_lines(console: str) -> list[str]:
+    """The console lines that are results: those that every backend must print alike."""
+    return [
+        line for line in console.splitlines() if line.startswith(RESULT_PREFIX) and not line.startswith(PLATFORM_PREFIX)
+    ]
+
+
+def align(left: Sequence[str], right: Sequence[str]) -> list[LinePair]:
+    """Two lists of lines side by side, equal lines beside each other."""
+    rows: list[LinePair] = []
+    matcher = difflib.SequenceMatcher(None, left, right, autojunk=False)
+    for _, left_start, left_end, right_start, right_end in matcher.get_opcodes():
+        a, b = left[left_start:left_end], right[right_start:right_end]
+        rows.extend(LinePair(*pair) for pair in itertools.zip_longest(a, b))
+    return rows
+
+
+def differences(reference: Observation, other: Observation) -> tuple[Difference, ...]:
+    """Every result of ``other`` that is not the reference's, the weightiest first."""
+    names = reference.cell.backend, other.cell.backend
+    return tuple(
+        Difference(field, *names, expected, found) for field, expected, found in _unequal_results(reference, other)
+    )
+
+
+def _unequal_results(reference: Observation, other: Observation) -> Iterator[tuple[str, str, str]]:
+    """Field, the reference's value, the other's value."""
+    if reference.outcome is not other.outcome:
+        yield "outcome", _ending(reference), _ending(other)
+    for word in sorted(reference.results.keys() | other.results.keys()):
+        expected = reference.results.get(word, ABSENT)
+        found = other.results.get(word, ABSENT)
+        if expected != found:
+            yield f"results.{word}", expected, found
+    for pair in align(result_lines(reference.console), result_lines(other.console)):
+        if not pair.equal:
+            yield "console", _line(pair.left), _line(pair.right)
+
+
+def _ending(observation: Observation) -> str:
+    return f"{observation.outcome.value} ({observation.reason})" if observation.reason else observation.outcome.value
+
+
+def _line(text: str | None) -> str:
+    return ABSENT if text is None else repr(text)

@@ -1,0 +1,75 @@
+"""Runs cells side by side, each in a child process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Protocol
+
+from pvops_core.compare.child import WORKER, Child
+from pvops_core.compare.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pvops_core.compare.cell import Cell
+    from pvops_core.compare.observation import Observation
+    from pvops_core.compare.wire import Request
+
+
+class Listener(Protocol):
+    """Told of what happens while cells run; an exception that it raises ends the whole execution."""
+
+    def started(self, cell: Cell) -> None:
+        """A child process is about to be started for the cell."""
+
+    def console(self, cell: Cell, text: str) -> None:
+        """The cell's guest printed something."""
+
+    def finished(self, observation: Observation) -> None:
+        """The cell has its observation, of whatever outcome."""
+
+
+def default_jobs(cells: int) -> int:
+    """As many children at once as there are CPUs to use, and no more than there are cells."""
+    return max(1, min(len(os.sched_getaffinity(0)), cells))
+
+
+def execute(
+    requests: Sequence[Request],
+    *,
+    listener: Listener,
+    jobs: int | None = None,
+    limits: Limits | None = None,
+    command: Sequence[str] = WORKER,
+) -> tuple[Observation, ...]:
+    """Run every request; the observations are in the order of the requests.
+
+    No request's end, however bad, takes another's observation away. When this function is left by an exception
+    (``KeyboardInterrupt`` among them) every child has been ended. Not to be called inside a running event loop.
+    """
+    running = _execute(requests, listener, jobs or default_jobs(len(requests)), limits or Limits(), command)
+    return asyncio.run(running)
+
+
+async def _execute(
+    requests: Sequence[Request], listener: Listener, jobs: int, limits: Limits, command: Sequence[str]
+) -> tuple[Observation, ...]:
+    slots = asyncio.Semaphore(jobs)
+
+    async def one(request: Request) -> Observation:
+        async with slots:
+            cell = request.cell
+            listener.started(cell)
+            child = Child(request, limits, command, lambda text: listener.console(cell, text))
+            observation = await child.run()
+            listener.finished(observation)
+            return observation
+
+    tasks = [asyncio.create_task(one(request)) for request in requests]
+    try:
+        return tuple(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

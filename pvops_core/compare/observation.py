@@ -1,0 +1,125 @@
+"""An observation: everything that one run let itself be seen by, as plain data."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import validators
+
+from pvops_core.compare.cell import Cell
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SITE_FORMS = ("inlined", "direct", "indirect", "nop", "alternative")
+"""What a site can have become, in the order in which tables show it; backends may add forms."""
+
+
+class Outcome(enum.Enum):
+    """How a run ended. The first two are the guest's own will, the next two its failure, the rest ours."""
+
+    POWEROFF = "poweroff"
+    REBOOT = "reboot"
+    CRASH = "crash"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    """pvops or a plugin refused or failed, with a message."""
+    DIED = "died"
+    """The child process ended without an answer, for example by an abort in a library."""
+    MEMORY = "memory"
+    """The child process grew beyond its limit."""
+    GARBAGE = "garbage"
+    """The child process answered with something that is not an observation, or with far too much."""
+
+    @property
+    def finished(self) -> bool:
+        """The guest came to its own end."""
+        return self in {Outcome.POWEROFF, Outcome.REBOOT}
+
+    @property
+    def exit_code(self) -> int:
+        """What this outcome alone makes of a command: 0, 6 (the guest failed) or 4 (we did)."""
+        if self.finished:
+            return 0
+        return 6 if self in {Outcome.CRASH, Outcome.TIMEOUT} else 4
+
+
+_text = validators.instance_of(str)
+_number = validators.instance_of(int)
+_texts = validators.deep_mapping(_text, _text, validators.instance_of(dict))
+_counter = validators.deep_mapping(_text, _number, validators.instance_of(dict))
+_counters = validators.deep_mapping(_text, _counter, validators.instance_of(dict))
+
+
+@attrs.frozen
+class Observation:
+    """One cell's run.
+
+    Attributes:
+        cell: what was run.
+        outcome: how it ended.
+        reason: one line on why, for a person; empty after an ordinary poweroff.
+        results: the guest's own report, word by word; must be equal on every backend.
+        console: what the guest printed.
+        op_calls: op name -> calls that a hook served.
+        sites: op name -> form (see ``SITE_FORMS``) -> number of sites of that form at the end.
+        traps: trap name -> number of times that the guest trapped into its platform.
+        hypercalls: hypercall name -> calls.
+        counts: the machine's own counters, by name.
+        page_table_updates: page-table entries that the platform wrote or checked for the guest.
+        flushes: TLB flushes made by the platform.
+        instructions: guest instructions executed; 0 where they were not counted.
+        virtual_ns: virtual time in nanoseconds.
+        wall_s: wall time of the run in seconds, without start-up; the one field that differs from run to run.
+        switches: times that an op was given another implementation while the guest ran.
+        event_log_sha256: hash of the event log, equal for equal cells.
+        text_sha256: hash of the guest's text at the end.
+        versions: software name -> version.
+        detail: longer text about a failure: a traceback, or the end of the child's error output.
+    """
+
+    cell: Cell
+    outcome: Outcome = attrs.field(converter=Outcome)
+    reason: str = attrs.field(default="", validator=_text)
+    results: Mapping[str, str] = attrs.field(factory=dict, validator=_texts)
+    console: str = attrs.field(default="", validator=_text)
+    op_calls: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
+    sites: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict, validator=_counters)
+    traps: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
+    hypercalls: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
+    counts: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
+    page_table_updates: int = attrs.field(default=0, validator=_number)
+    flushes: int = attrs.field(default=0, validator=_number)
+    instructions: int = attrs.field(default=0, validator=_number)
+    virtual_ns: int = attrs.field(default=0, validator=_number)
+    wall_s: float = attrs.field(default=0.0, validator=validators.instance_of((int, float)))
+    switches: int = attrs.field(default=0, validator=_number)
+    event_log_sha256: str = attrs.field(default="", validator=_text)
+    text_sha256: str = attrs.field(default="", validator=_text)
+    versions: Mapping[str, str] = attrs.field(factory=dict, validator=_texts)
+    detail: str = attrs.field(default="", validator=_text)
+
+    @property
+    def sites_by_form(self) -> dict[str, int]:
+        """Form -> number of sites, over all ops; the usual forms are always there and come first."""
+        totals = dict.fromkeys(SITE_FORMS, 0)
+        for forms in self.sites.values():
+            for form, number in forms.items():
+                totals[form] = totals.get(form, 0) + number
+        return totals
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; ``from_json`` takes it back."""
+        return attrs.asdict(self) | {"cell": self.cell.to_json(), "outcome": self.outcome.value}
+
+    @classmethod
+    def from_json(cls, document: Any) -> Observation:  # noqa: ANN401 -- whatever a JSON parser returned
+        """The observation of ``to_json``.
+
+        Raises:
+            TypeError, ValueError, KeyError: the document is not one.
+        """
+        fields = dict(document)
+        return cls(cell=Cell.from_json(fields.pop("cell")), **fields)

@@ -1,0 +1,90 @@
+"""What parent and worker say to each other: one JSON document a line.
+
+The parent writes one request and then keeps the worker's standard input open; its end is the worker's sign to
+go. The worker writes any number of messages, the last of which is the observation.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import Any
+
+import attrs
+
+from pvops_core.compare.cell import Cell
+from pvops_core.compare.observation import Observation
+
+
+class Phase(enum.Enum):
+    """How far a worker has come; named when it dies."""
+
+    STARTING = "starting"
+    LOADING = "loading backends"
+    BUILDING = "building the machine"
+    RUNNING = "running the guest"
+    COLLECTING = "collecting what was observed"
+
+
+@attrs.frozen
+class Request:
+    """One run to be made by a worker.
+
+    Attributes:
+        cell: the run.
+        plugins: paths given with ``--plugin``.
+        max_ns: limit of virtual time in nanoseconds, if any.
+    """
+
+    cell: Cell
+    plugins: tuple[str, ...] = ()
+    max_ns: int | None = None
+
+    def encode(self) -> bytes:
+        """The request's line."""
+        return _line({"cell": self.cell.to_json(), "plugins": self.plugins, "max_ns": self.max_ns})
+
+    @classmethod
+    def decode(cls, line: bytes) -> Request:
+        """The request of a line.
+
+        Raises:
+            TypeError, ValueError, KeyError: it is not one.
+        """
+        document = json.loads(line)
+        return cls(Cell.from_json(document["cell"]), tuple(document["plugins"]), document["max_ns"])
+
+
+Message = Phase | str | Observation
+"""A step taken, a piece of console text, or the end."""
+
+
+def encode(message: Message) -> bytes:
+    """The message's line."""
+    match message:
+        case Phase():
+            return _line({"phase": message.value})
+        case str():
+            return _line({"console": message})
+        case Observation():
+            return _line({"observation": message.to_json()})
+
+
+def decode(line: bytes) -> Message:
+    """The message of a line.
+
+    Raises:
+        TypeError, ValueError, KeyError: it is not one.
+    """
+    match json.loads(line):
+        case {"phase": str(value)}:
+            return Phase(value)
+        case {"console": str(text)}:
+            return text
+        case {"observation": document}:
+            return Observation.from_json(document)
+    raise ValueError("not a message of a worker")
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    return json.dumps(document).encode() + b"\n"
