@@ -32,8 +32,8 @@ class KernelFill(Protocol):
             cpus: number of CPUs that the kernel sees.
 
         Returns:
-            The kernel's own op path (``mmu.write_cr3``) to a symbol, an address, or None for an empty slot. Ops that are not named
-            stay as the base backend has them.
+            The kernel's own op path (``mmu.write_cr3``) to a symbol, an address, or None for an empty slot.
+            Ops that are not named stay as the base backend has them.
 
         Raises:
             ImageError: the image lacks what this platform needs.
@@ -90,7 +90,8 @@ class Backend:
         name: its name, the same as the entry point's.
         api: the interface that it was written for: ``API``.
         description: one line for ``pvops backends``.
-        base: name of the backend whose ops, platform, kernel and patchlets stand where this one has none; None for none.
+        base: name of the backend whose ops, platform, kernel and patchlets stand where this one has none;
+            None for none.
         ops: class whose methods marked ``@hookimpl`` are the ops.
         platform: who answers the guest's traps; None: the base's.
         kernel: how a real kernel fills its table; None: the base's.

@@ -45,7 +45,7 @@ def clts(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_cpu_ops.clts; gone in 4.11 with lazy FPU switching.
+    Source: pv_cpu_ops.clts; gone with lazy FPU switching.
     """
 
 
@@ -154,8 +154,8 @@ def read_msr(cpu: Vcpu, msr: int, err: int) -> int | None:
     Args:
         cpu: the calling vCPU.
         msr: unsigned int; number of the register.
-        err: int *; guest-virtual address that receives 0, or -EFAULT if there is no such register. 0 in the 6.1 layouts, whose op
-            has no such argument.
+        err: int *; guest-virtual address that receives 0, or -EFAULT if there is no such register. 0 in the
+            6.1 layouts, whose op has no such argument.
 
     Returns:
         u64: the register; 0 if there is none.
@@ -269,7 +269,8 @@ def load_gdt(cpu: Vcpu, dtr: int) -> None:
 
     Args:
         cpu: the calling vCPU.
-        dtr: const struct desc_ptr * (2.6: const struct Xgt_desc_struct *); guest-virtual address of u16 limit, then base, unaligned.
+        dtr: const struct desc_ptr * (2.6: const struct Xgt_desc_struct *); guest-virtual address of u16
+            limit, then base, unaligned.
 
     Raises:
         GuestFault: #GP if the platform does not accept the table.
@@ -284,7 +285,8 @@ def load_idt(cpu: Vcpu, dtr: int) -> None:
 
     Args:
         cpu: the calling vCPU.
-        dtr: const struct desc_ptr * (2.6: const struct Xgt_desc_struct *); guest-virtual address of u16 limit, then base, unaligned.
+        dtr: const struct desc_ptr * (2.6: const struct Xgt_desc_struct *); guest-virtual address of u16
+            limit, then base, unaligned.
 
     Source: pv_cpu_ops.load_idt.
     """
@@ -393,7 +395,8 @@ def write_gdt_entry(cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc
         low: u32; its first word (2.6); 0 in the 6.1 layouts.
         high: u32; its second word (2.6); 0 in the 6.1 layouts.
         desc: const void *; guest-virtual address of the descriptor (6.1); 0 in the 2.6 layouts.
-        size: int; DESC_TSS (0x9), DESC_LDT (0x2) or DESCTYPE_S (0x10): the first two are 16 bytes on x86_64; 0 in the 2.6 layouts.
+        size: int; DESC_TSS (0x9), DESC_LDT (0x2) or DESCTYPE_S (0x10): the first two are 16 bytes on x86_64;
+            0 in the 2.6 layouts.
 
     Source: pv_cpu_ops.write_gdt_entry.
     """
@@ -409,7 +412,8 @@ def write_idt_entry(cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, gate
         entrynum: int; the vector.
         low: u32; first word of the gate (2.6); 0 in the 6.1 layouts.
         high: u32; second word of the gate (2.6); 0 in the 6.1 layouts.
-        gate: const gate_desc *; guest-virtual address of the gate, 16 bytes on x86_64 (6.1); 0 in the 2.6 layouts.
+        gate: const gate_desc *; guest-virtual address of the gate, 16 bytes on x86_64 (6.1); 0 in the 2.6
+            layouts.
 
     Source: pv_cpu_ops.write_idt_entry.
     """
@@ -447,7 +451,8 @@ def load_esp0(cpu: Vcpu, tss: int, thread: int) -> None:
 
     Args:
         cpu: the calling vCPU.
-        tss: struct tss_struct *; guest-virtual address of the CPU's TSS: esp0 at 4, ss1 (the sysenter selector) at 16.
+        tss: struct tss_struct *; guest-virtual address of the CPU's TSS: esp0 at 4, ss1 (the sysenter
+            selector) at 16.
         thread: struct thread_struct *; guest-virtual address; esp0 at 24, sysenter_cs at 28.
 
     Source: pv_cpu_ops.load_esp0 (2.6.24); asm-i386/processor.h.
@@ -559,7 +564,9 @@ def cpu_lazy_mode_leave(cpu: Vcpu) -> None:
 
 @hookspec(firstresult=True)
 def irq_enable_sysexit(cpu: Vcpu) -> None:
-    """Enable interrupts and return to user mode by sysexit, with EIP from EDX and ESP from ECX. Jumped to; does not come back.
+    """Enable interrupts and return to user mode by sysexit. Jumped to; does not come back.
+
+    EIP comes from EDX and ESP from ECX.
 
     Args:
         cpu: the calling vCPU.

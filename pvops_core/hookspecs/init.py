@@ -16,7 +16,8 @@ def kernel_rpl() -> int | None:
     """Privilege level that the guest kernel runs at; read once, when the table is filled.
 
     Returns:
-        unsigned int: 0 on bare hardware, 1 under Xen and lguest on i386. Segment selectors of the kernel carry it.
+        unsigned int: 0 on bare hardware, 1 under Xen and lguest on i386. Segment selectors of the kernel
+        carry it.
 
     Source: paravirt_ops.kernel_rpl (2.6.23); pv_info.kernel_rpl (2.6.24).
     """
@@ -56,16 +57,16 @@ def name() -> str | None:
 
 
 @hookspec(firstresult=True)
-def patch(
-    ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray | memoryview, addr: int, len: int
-) -> int | None:
-    """Write the code that replaces one call site; called for every site record at boot and again when an op is switched.
+def patch(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int | None:
+    """Write the code that replaces one call site; called for every site at boot, and again at a switch.
 
-    Nothing may be written but the buffer: the core pads what is left with nops and pokes the whole. The buffer begins as a copy of
-    the site's bytes, so an implementation that returns ``len`` without writing leaves the site as it was.
+    Nothing may be written but the buffer: the core pads what is left with nops and pokes the whole. The
+    buffer begins as a copy of the site's bytes, so an implementation that returns ``len`` without writing
+    leaves the site as it was.
 
     Args:
-        ctx: layout, symbols, targets and patchlets of this backend; also gives the default patcher of the layout's generation.
+        ctx: layout, symbols, targets and patchlets of this backend; also gives the default patcher of the
+            layout's generation.
         type: u8; type number of the op in ``ctx.layout``.
         clobbers: u16; ``Clobber`` bits, the registers that the new code may destroy.
         insnbuf: void *; writable buffer of exactly ``len`` bytes, not the place where the code will run.

@@ -20,7 +20,7 @@ def save_fl(cpu: Vcpu) -> int | None:
     Returns:
         unsigned long: bit 9 (X86_EFLAGS_IF) is set if interrupts are enabled; the other bits mean nothing.
 
-    Source: pv_irq_ops.save_fl; callee-save since 2.6.29.
+    Source: pv_irq_ops.save_fl; callee-save since 2.6.30.
     """
 
 
@@ -43,7 +43,7 @@ def irq_disable(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_irq_ops.irq_disable; callee-save since 2.6.29.
+    Source: pv_irq_ops.irq_disable; callee-save since 2.6.30.
     """
 
 
@@ -54,7 +54,7 @@ def irq_enable(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_irq_ops.irq_enable; callee-save since 2.6.29.
+    Source: pv_irq_ops.irq_enable; callee-save since 2.6.30.
     """
 
 

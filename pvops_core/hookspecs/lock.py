@@ -16,7 +16,8 @@ def queued_spin_lock_slowpath(cpu: Vcpu, lock: int, val: int) -> None:
 
     Args:
         cpu: the calling vCPU.
-        lock: struct qspinlock *; guest-virtual address of the 4-byte lock word: locked byte, pending byte, queue tail.
+        lock: struct qspinlock *; guest-virtual address of the 4-byte lock word: locked byte, pending byte,
+            queue tail.
         val: u32; the lock word as that exchange saw it.
 
     Source: pv_lock_ops.queued_spin_lock_slowpath (asm/paravirt_types.h); kernel/locking/qspinlock.c.
@@ -37,7 +38,9 @@ def queued_spin_unlock(cpu: Vcpu, lock: int) -> None:
 
 @hookspec(firstresult=True)
 def lock_wait(cpu: Vcpu, ptr: int, val: int) -> None:
-    """Sleep until kicked, if a byte still has a value; called by a vCPU that has spun in vain. May return without cause.
+    """Sleep until kicked, if a byte still has a value; called by a vCPU that has spun in vain.
+
+    May return without cause.
 
     Args:
         cpu: the calling vCPU.

@@ -47,7 +47,8 @@ def read_cr3(cpu: Vcpu) -> int | None:
         cpu: the calling vCPU.
 
     Returns:
-        unsigned long: what write_cr3 was last given: a guest-physical address with flags, also where the real CR3 holds another.
+        unsigned long: what write_cr3 was last given: a guest-physical address with flags, also where the real
+        CR3 holds another.
 
     Source: pv_mmu_ops.read_cr3.
     """
@@ -55,11 +56,14 @@ def read_cr3(cpu: Vcpu) -> int | None:
 
 @hookspec(firstresult=True)
 def write_cr3(cpu: Vcpu, cr3: int) -> None:
-    """Load a page-table base: at every switch of address space, and at boot for the kernel's own table. Flushes non-global TLB entries.
+    """Load a page-table base, at every switch of address space and at boot for the kernel's own table.
+
+    Flushes TLB entries that are not global.
 
     Args:
         cpu: the calling vCPU.
-        cr3: unsigned long; guest-physical address of the top-level table in bytes (pseudo-physical on Xen), with flags below bit 12.
+        cr3: unsigned long; guest-physical address of the top-level table in bytes (pseudo-physical on Xen),
+            with flags below bit 12.
 
     Raises:
         GuestFault: #GP for a base that the platform refuses.
@@ -158,7 +162,8 @@ def flush_tlb_others(cpu: Vcpu, cpus: int, mm: int, va: int) -> None:
 
     Args:
         cpu: the calling vCPU.
-        cpus: const cpumask_t *; guest-virtual address of a bit mask of CPUs, an array of longs; never this CPU.
+        cpus: const cpumask_t *; guest-virtual address of a bit mask of CPUs, an array of longs; never this
+            CPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         va: unsigned long; a linear address in the page, or all ones for the whole space.
 
@@ -172,8 +177,10 @@ def flush_tlb_multi(cpu: Vcpu, cpus: int, info: int) -> None:
 
     Args:
         cpu: the calling vCPU.
-        cpus: const struct cpumask *; guest-virtual address of a bit mask of CPUs, an array of longs; this CPU may be among them.
-        info: const struct flush_tlb_info *; guest-virtual address of mm (pointer), start, end (unsigned long, bytes), …
+        cpus: const struct cpumask *; guest-virtual address of a bit mask of CPUs, an array of longs; this CPU
+            may be among them.
+        info: const struct flush_tlb_info *; guest-virtual address of mm (pointer), start, end (unsigned long,
+            bytes), …
 
     Source: pv_mmu_ops.flush_tlb_multi (asm/paravirt_types.h 6.1); asm/tlbflush.h.
     """
@@ -404,7 +411,8 @@ def set_lazy_mode(cpu: Vcpu, mode: int) -> None:
 
     Args:
         cpu: the calling vCPU.
-        mode: enum paravirt_lazy_mode; 0 NONE ends a batch, 1 MMU and 2 CPU begin one, 3 FLUSH brings it into effect and goes on.
+        mode: enum paravirt_lazy_mode; 0 NONE ends a batch, 1 MMU and 2 CPU begin one, 3 FLUSH brings it into
+            effect and goes on.
 
     Source: paravirt_ops.set_lazy_mode (2.6.23).
     """
@@ -449,8 +457,10 @@ def set_fixmap(cpu: Vcpu, idx: int, phys: int, flags: int) -> None:
 
     Args:
         cpu: the calling vCPU.
-        idx: unsigned int; enum fixed_addresses: the page's number, counted down from the top of the fixed map.
-        phys: phys_addr_t; guest-physical address in bytes; on Xen the number of a machine frame for some indices.
+        idx: unsigned int; enum fixed_addresses: the page's number, counted down from the top of the fixed
+            map.
+        phys: phys_addr_t; guest-physical address in bytes; on Xen the number of a machine frame for some
+            indices.
         flags: pgprot_t; page protection bits; 0 unmaps.
 
     Source: pv_mmu_ops.set_fixmap (asm/paravirt_types.h 6.1).

@@ -1,7 +1,7 @@
 """Hooks of struct pv_mmu_ops that act on single page-table entries.
 
-An entry is 4 bytes on i386 and 8 with PAE and on x86_64. What lies in memory may differ from what the kernel means: on Xen it
-holds machine frames, and ``pte_val`` and ``make_pte`` and their like translate.
+An entry is 4 bytes on i386 and 8 with PAE and on x86_64. What lies in memory may differ from what the kernel
+means: on Xen it holds machine frames, and ``pte_val`` and ``make_pte`` and their like translate.
 """
 
 from __future__ import annotations
@@ -178,7 +178,9 @@ def pmd_clear(cpu: Vcpu, pmdp: int) -> None:
 
 @hookspec(firstresult=True)
 def ptep_modify_prot_start(cpu: Vcpu, vma: int, addr: int, ptep: int) -> int | None:
-    """Read a user entry whose protection is about to change, so that the hardware's accessed and dirty bits are not lost.
+    """Read a user entry whose protection is about to change.
+
+    The hardware's accessed and dirty bits must not be lost until ptep_modify_prot_commit.
 
     Args:
         cpu: the calling vCPU.
@@ -210,7 +212,9 @@ def ptep_modify_prot_commit(cpu: Vcpu, vma: int, addr: int, ptep: int, pte: int)
 
 @hookspec(firstresult=True)
 def pte_val(cpu: Vcpu, pte: int) -> int | None:
-    """What the kernel should see of a level-1 entry as stored: Xen turns its machine frame into a pseudo-physical one. Callee-save since 2.6.30.
+    """What the kernel should see of a level-1 entry as stored. Callee-save since 2.6.30.
+
+    Xen turns its machine frame into a pseudo-physical one.
 
     Args:
         cpu: the calling vCPU.
@@ -225,7 +229,9 @@ def pte_val(cpu: Vcpu, pte: int) -> int | None:
 
 @hookspec(firstresult=True)
 def make_pte(cpu: Vcpu, val: int) -> int | None:
-    """The level-1 entry to store for what the kernel means: Xen turns its pseudo-physical frame into a machine one. Callee-save since 2.6.30.
+    """The level-1 entry to store for what the kernel means. Callee-save since 2.6.30.
+
+    Xen turns its pseudo-physical frame into a machine one.
 
     Args:
         cpu: the calling vCPU.
@@ -240,7 +246,9 @@ def make_pte(cpu: Vcpu, val: int) -> int | None:
 
 @hookspec(firstresult=True)
 def pmd_val(cpu: Vcpu, pmd: int) -> int | None:
-    """What the kernel should see of a level-2 entry as stored: Xen turns its machine frame into a pseudo-physical one. Callee-save since 2.6.30.
+    """What the kernel should see of a level-2 entry as stored. Callee-save since 2.6.30.
+
+    Xen turns its machine frame into a pseudo-physical one.
 
     Args:
         cpu: the calling vCPU.
@@ -255,7 +263,9 @@ def pmd_val(cpu: Vcpu, pmd: int) -> int | None:
 
 @hookspec(firstresult=True)
 def make_pmd(cpu: Vcpu, val: int) -> int | None:
-    """The level-2 entry to store for what the kernel means: Xen turns its pseudo-physical frame into a machine one. Callee-save since 2.6.30.
+    """The level-2 entry to store for what the kernel means. Callee-save since 2.6.30.
+
+    Xen turns its pseudo-physical frame into a machine one.
 
     Args:
         cpu: the calling vCPU.
@@ -270,7 +280,9 @@ def make_pmd(cpu: Vcpu, val: int) -> int | None:
 
 @hookspec(firstresult=True)
 def pud_val(cpu: Vcpu, pud: int) -> int | None:
-    """What the kernel should see of a level-3 entry as stored: Xen turns its machine frame into a pseudo-physical one. Callee-save since 2.6.30.
+    """What the kernel should see of a level-3 entry as stored. Callee-save since 2.6.30.
+
+    Xen turns its machine frame into a pseudo-physical one.
 
     Args:
         cpu: the calling vCPU.
@@ -285,7 +297,9 @@ def pud_val(cpu: Vcpu, pud: int) -> int | None:
 
 @hookspec(firstresult=True)
 def make_pud(cpu: Vcpu, val: int) -> int | None:
-    """The level-3 entry to store for what the kernel means: Xen turns its pseudo-physical frame into a machine one. Callee-save since 2.6.30.
+    """The level-3 entry to store for what the kernel means. Callee-save since 2.6.30.
+
+    Xen turns its pseudo-physical frame into a machine one.
 
     Args:
         cpu: the calling vCPU.
@@ -300,7 +314,9 @@ def make_pud(cpu: Vcpu, val: int) -> int | None:
 
 @hookspec(firstresult=True)
 def p4d_val(cpu: Vcpu, p4d: int) -> int | None:
-    """What the kernel should see of a level-4 entry as stored: Xen turns its machine frame into a pseudo-physical one. Callee-save.
+    """What the kernel should see of a level-4 entry as stored. Callee-save.
+
+    Xen turns its machine frame into a pseudo-physical one.
 
     Args:
         cpu: the calling vCPU.
@@ -315,7 +331,9 @@ def p4d_val(cpu: Vcpu, p4d: int) -> int | None:
 
 @hookspec(firstresult=True)
 def make_p4d(cpu: Vcpu, val: int) -> int | None:
-    """The level-4 entry to store for what the kernel means: Xen turns its pseudo-physical frame into a machine one. Callee-save.
+    """The level-4 entry to store for what the kernel means. Callee-save.
+
+    Xen turns its pseudo-physical frame into a machine one.
 
     Args:
         cpu: the calling vCPU.
@@ -330,7 +348,9 @@ def make_p4d(cpu: Vcpu, val: int) -> int | None:
 
 @hookspec(firstresult=True)
 def pgd_val(cpu: Vcpu, pgd: int) -> int | None:
-    """What the kernel should see of a top-level entry as stored: Xen turns its machine frame into a pseudo-physical one. Callee-save since 2.6.30.
+    """What the kernel should see of a top-level entry as stored. Callee-save since 2.6.30.
+
+    Xen turns its machine frame into a pseudo-physical one.
 
     Args:
         cpu: the calling vCPU.
@@ -345,7 +365,9 @@ def pgd_val(cpu: Vcpu, pgd: int) -> int | None:
 
 @hookspec(firstresult=True)
 def make_pgd(cpu: Vcpu, val: int) -> int | None:
-    """The top-level entry to store for what the kernel means: Xen turns its pseudo-physical frame into a machine one. Callee-save since 2.6.30.
+    """The top-level entry to store for what the kernel means. Callee-save since 2.6.30.
+
+    Xen turns its pseudo-physical frame into a machine one.
 
     Args:
         cpu: the calling vCPU.

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 class Platform(ABC):
     """A machine's surroundings: bare metal, a hypervisor or a host. Answers everything that leaves the guest.
 
-    The methods after ``build`` are those of the machine's ``TrapHandler``; a platform on bare metal inherits them from
-    ``pvops_core.machine.BareMetal`` by naming that class first.
+    The methods after ``build`` are those of the machine's ``TrapHandler``; a platform on bare metal inherits
+    them from ``pvops_core.machine.BareMetal`` by naming that class first.
 
     Attributes:
         machine: the machine.
         guest: what is loaded into it.
         options: the backend's own options, as text.
-        features: numbers of the CPU features that ALTERNATIVE entries of the guest see as present; set before ``build``.
+        features: numbers of the CPU features that ALTERNATIVE entries of the guest see as present; set before
+            ``build``.
         hypercalls: how often each hypercall was made, by name.
         traps: how often each exception or trap was taken, by name.
         console: what the guest printed.
@@ -51,7 +52,7 @@ class Platform(ABC):
         """
 
     def machine_address(self, pa: int) -> int:
-        """The machine-physical address of a guest-physical one, both in bytes: the same unless the platform translates."""
+        """The machine-physical address of a guest-physical one; the same unless the platform translates."""
         return pa
 
     @abstractmethod

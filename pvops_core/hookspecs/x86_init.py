@@ -71,8 +71,8 @@ def pagetable_setup_done(cpu: Vcpu, pgd_base: int) -> None:
 def pagetable_reserve(cpu: Vcpu, start: int, end: int) -> None:
     """Keep the used part of the early page-table buffer; called once the kernel has mapped its memory.
 
-    The part in use is reserved. What was set aside beyond ``end`` and not used goes back to the allocator, so a platform that had made
-    it read-only must make it read-write first, and none of the used part.
+    The part in use is reserved. What was set aside beyond ``end`` and not used goes back to the allocator, so
+    a platform that had made it read-only must make it read-write first, and none of the used part.
 
     Args:
         cpu: the calling vCPU.

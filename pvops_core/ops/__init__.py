@@ -1,4 +1,4 @@
-"""The catalogue: every op, its C signature, calling convention and clobbers, and the type numbers of each kernel layout."""
+"""The catalogue: every op with its C signature and calling convention, and each layout's type numbers."""
 
 from pvops_core.ops.abi import Place, Signature, signature
 from pvops_core.ops.ctypes import CType

@@ -1,9 +1,11 @@
 """Where a slot's arguments and result lie: calling conventions resolved to registers and stack words.
 
-i386: gcc's ``-mregparm=3`` as the kernel is built; an argument of two words takes two registers or, if there are not two left, lies on
-the stack with all that follow (config/i386, function_arg). A caller finds a stack argument above the return address.
-Small structs (a PAE pte_t) travel as integers of their width, results of two words in edx:eax (asm-i386/paravirt.h, the notes above
-__PVOP_CALL). On i386 a callee-save thunk saves ecx only (asm/paravirt.h, PV_SAVE_ALL_CALLER_REGS).
+i386: gcc's ``-mregparm=3`` as the kernel is built; an argument of two words takes two registers or, if there
+    are not two left, lies on
+the stack with all that follow (config/i386, function_arg). A caller finds a stack argument above the return
+address. Small structs (a PAE pte_t) travel as integers of their width, results of two words in edx:eax
+(asm-i386/paravirt.h, the notes above __PVOP_CALL). On i386 a callee-save thunk saves ecx only
+(asm/paravirt.h, PV_SAVE_ALL_CALLER_REGS).
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ class Signature:
         return tuple(values)
 
     def results(self, value: int) -> tuple[int, ...]:
-        """What to put into the registers of ``self.result``: the value cut to the result's width and split into words."""
+        """What to put into the registers of ``self.result``: the value cut to its width, in words."""
         value &= (1 << self.result_bits) - 1
         mask = (1 << self.kind.bits) - 1
         return tuple((value >> (number * self.kind.bits)) & mask for number in range(len(self.result)))

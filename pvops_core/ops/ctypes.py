@@ -1,7 +1,7 @@
 """The C types that pv ops take and give, with their widths on each kind of machine.
 
-Widths follow the i386 and x86_64 System V ABIs and the kernel's page-table types (``asm/pgtable_types.h``; before 2.6.25
-``asm-i386/page.h``): a ``pte_t`` and its like are as wide as a page-table entry.
+Widths follow the i386 and x86_64 System V ABIs and the kernel's page-table types (``asm/pgtable_types.h``;
+before 2.6.25 ``asm-i386/page.h``): a ``pte_t`` and its like are as wide as a page-table entry.
 """
 
 from __future__ import annotations

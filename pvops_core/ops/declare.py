@@ -34,7 +34,8 @@ def declare(
 ) -> Op:
     """Make an op of a C declaration such as ``void write_cr3(unsigned long cr3)``.
 
-    A declaration without parentheses is a data slot. ValueError if the text does not parse: catalogue text is ours.
+    A declaration without parentheses is a data slot. ValueError if the text does not parse: catalogue text is
+    ours.
     """
     match = _DECLARATION.match(" ".join(declaration.split()))
     if match is None:

@@ -1,6 +1,7 @@
 """The tables themselves: which op has which type number in which generation of kernels.
 
-Orders are those of the structs in the headers that ``linux_2_6`` and ``linux_6_1`` name, for kernels without CONFIG_HIGHPTE.
+Orders are those of the structs in the headers that ``linux_2_6`` and ``linux_6_1`` name, for kernels without
+CONFIG_HIGHPTE.
 """
 
 from __future__ import annotations
@@ -25,21 +26,23 @@ _PATHS = {
 """Paths below the group of those ops whose hook name is not the kernel's."""
 
 _SEED_HEAD = """
-    kernel_rpl shared_kernel_pmd paravirt_enabled name patch arch_setup memory_setup post_allocator_init init_IRQ time_init
-    pagetable_setup_start pagetable_setup_done banner get_wallclock set_wallclock cpuid get_debugreg set_debugreg clts
-    read_cr0 write_cr0 read_cr2 write_cr2 read_cr3 write_cr3 read_cr4_safe read_cr4 write_cr4
-    save_fl restore_fl irq_disable irq_enable safe_halt halt wbinvd read_msr write_msr read_tsc read_pmc sched_clock get_cpu_khz
-    load_tr_desc load_gdt load_idt store_gdt store_idt set_ldt store_tr load_tls write_ldt_entry write_gdt_entry write_idt_entry
-    load_esp0 set_iopl_mask io_delay activate_mm dup_mmap exit_mmap
+    kernel_rpl shared_kernel_pmd paravirt_enabled name patch arch_setup memory_setup post_allocator_init
+    init_IRQ time_init pagetable_setup_start pagetable_setup_done banner get_wallclock set_wallclock cpuid
+    get_debugreg set_debugreg clts read_cr0 write_cr0 read_cr2 write_cr2 read_cr3 write_cr3 read_cr4_safe
+    read_cr4 write_cr4 save_fl restore_fl irq_disable irq_enable safe_halt halt wbinvd read_msr write_msr
+    read_tsc read_pmc sched_clock get_cpu_khz load_tr_desc load_gdt load_idt store_gdt store_idt set_ldt
+    store_tr load_tls write_ldt_entry write_gdt_entry write_idt_entry load_esp0 set_iopl_mask io_delay
+    activate_mm dup_mmap exit_mmap
 """
 _APIC = "apic_write apic_write_atomic apic_read setup_boot_clock setup_secondary_clock startup_ipi_hook"
 _FLUSH_AND_SET = """
-    flush_tlb_user flush_tlb_kernel flush_tlb_single flush_tlb_others alloc_pt alloc_pd alloc_pd_clone release_pt release_pd
-    set_pte set_pte_at set_pmd pte_update pte_update_defer
+    flush_tlb_user flush_tlb_kernel flush_tlb_single flush_tlb_others alloc_pt alloc_pd alloc_pd_clone
+    release_pt release_pd set_pte set_pte_at set_pmd pte_update pte_update_defer
 """
 _CONVERT = "pte_val pgd_val make_pte make_pgd"
 _PAE = """
-    set_pte_atomic set_pte_present set_pud pte_clear pmd_clear pte_val pmd_val pgd_val make_pte make_pmd make_pgd
+    set_pte_atomic set_pte_present set_pud pte_clear pmd_clear pte_val pmd_val pgd_val make_pte make_pmd
+    make_pgd
 """
 _SEED_TAIL = "set_lazy_mode irq_enable_sysexit iret"
 
@@ -47,33 +50,35 @@ _SPLIT = {
     "pv_init_ops": "patch arch_setup memory_setup post_allocator_init banner",
     "pv_time_ops": "time_init get_wallclock set_wallclock sched_clock get_cpu_khz",
     "pv_cpu_ops": """
-        get_debugreg set_debugreg clts read_cr0 write_cr0 read_cr4_safe read_cr4 write_cr4 load_tr_desc load_gdt load_idt store_gdt
-        store_idt set_ldt store_tr load_tls write_ldt_entry write_gdt_entry write_idt_entry load_esp0 set_iopl_mask wbinvd io_delay
-        cpuid read_msr write_msr read_tsc read_pmc irq_enable_sysexit iret cpu_lazy_mode_enter cpu_lazy_mode_leave
+        get_debugreg set_debugreg clts read_cr0 write_cr0 read_cr4_safe read_cr4 write_cr4 load_tr_desc
+        load_gdt load_idt store_gdt store_idt set_ldt store_tr load_tls write_ldt_entry write_gdt_entry
+        write_idt_entry load_esp0 set_iopl_mask wbinvd io_delay cpuid read_msr write_msr read_tsc read_pmc
+        irq_enable_sysexit iret cpu_lazy_mode_enter cpu_lazy_mode_leave
     """,
     "pv_irq_ops": "init_IRQ save_fl restore_fl irq_disable irq_enable safe_halt halt",
     "pv_apic_ops": _APIC,
     "pv_mmu_ops": f"""
-        pagetable_setup_start pagetable_setup_done read_cr2 write_cr2 read_cr3 write_cr3 activate_mm dup_mmap exit_mmap
-        {_FLUSH_AND_SET}
+        pagetable_setup_start pagetable_setup_done read_cr2 write_cr2 read_cr3 write_cr3 activate_mm dup_mmap
+        exit_mmap {_FLUSH_AND_SET}
     """,
 }
 _SPLIT_TAIL = "mmu_lazy_mode_enter mmu_lazy_mode_leave"
 
 _XXL = {
     "cpu": """
-        io_delay get_debugreg set_debugreg read_cr0 write_cr0 write_cr4 load_tr_desc load_gdt load_idt set_ldt store_tr load_tls
-        load_gs_index write_ldt_entry write_gdt_entry write_idt_entry alloc_ldt free_ldt load_sp0 invalidate_io_bitmap
-        update_io_bitmap wbinvd cpuid read_msr write_msr read_msr_safe write_msr_safe read_pmc
-        start_context_switch end_context_switch
+        io_delay get_debugreg set_debugreg read_cr0 write_cr0 write_cr4 load_tr_desc load_gdt load_idt set_ldt
+        store_tr load_tls load_gs_index write_ldt_entry write_gdt_entry write_idt_entry alloc_ldt free_ldt
+        load_sp0 invalidate_io_bitmap update_io_bitmap wbinvd cpuid read_msr write_msr read_msr_safe
+        write_msr_safe read_pmc start_context_switch end_context_switch
     """,
     "irq": "save_fl irq_disable irq_enable safe_halt halt",
     "mmu": """
         flush_tlb_user flush_tlb_kernel flush_tlb_one_user flush_tlb_multi tlb_remove_table exit_mmap
-        notify_page_enc_status_changed read_cr2 write_cr2 read_cr3 write_cr3 activate_mm dup_mmap pgd_alloc pgd_free
-        alloc_pte alloc_pmd alloc_pud alloc_p4d release_pte release_pmd release_pud release_p4d set_pte set_pmd
-        ptep_modify_prot_start ptep_modify_prot_commit pte_val make_pte pgd_val make_pgd set_pud pmd_val make_pmd pud_val make_pud
-        set_p4d p4d_val make_p4d set_pgd mmu_lazy_mode_enter mmu_lazy_mode_leave mmu_lazy_mode_flush set_fixmap
+        notify_page_enc_status_changed read_cr2 write_cr2 read_cr3 write_cr3 activate_mm dup_mmap pgd_alloc
+        pgd_free alloc_pte alloc_pmd alloc_pud alloc_p4d release_pte release_pmd release_pud release_p4d
+        set_pte set_pmd ptep_modify_prot_start ptep_modify_prot_commit pte_val make_pte pgd_val make_pgd
+        set_pud pmd_val make_pmd pud_val make_pud set_p4d p4d_val make_p4d set_pgd mmu_lazy_mode_enter
+        mmu_lazy_mode_leave mmu_lazy_mode_flush set_fixmap
     """,
     "lock": "queued_spin_lock_slowpath queued_spin_unlock lock_wait lock_kick vcpu_is_preempted",
 }

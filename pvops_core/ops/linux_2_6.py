@@ -1,8 +1,8 @@
 """The ops of Linux 2.6.23 and 2.6.24 (i386): declarations shared by both tables.
 
-Where the struct leaves an argument unnamed the name is that of the header's own inline wrapper. The struct declares the value of
-write_msr as one u64 and read_pmc without argument, but the wrappers pass ``low, high`` and ``counter``, and so do these declarations:
-the registers are the same.
+Where the struct leaves an argument unnamed the name is that of the header's own inline wrapper. The struct
+declares the value of write_msr as one u64 and read_pmc without argument, but the wrappers pass ``low, high``
+and ``counter``, and so do these declarations: the registers are the same.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The ops of Linux 6.1, 64-bit and 32-bit.
 
-Prototypes as in ``arch/x86/include/asm/paravirt_types.h`` and, for callee-save ops, whose struct shows none, as the inline
-functions of ``asm/paravirt.h`` call them. Argument names missing there are those of the native implementation.
+Prototypes as in ``arch/x86/include/asm/paravirt_types.h`` and, for callee-save ops, whose struct shows none,
+as the inline functions of ``asm/paravirt.h`` call them. Argument names missing there are those of the native
+implementation.
 """
 
 from __future__ import annotations

@@ -128,7 +128,8 @@ class Layout:
         name: for example ``2.6.23-lapic-pae`` or ``6.1-64``.
         kind: the machine its kernels are for.
         slots: the table, in order of type number, without gaps.
-        boot_hooks: hooks outside the table, numbered on their own from 0 (the built-in guest keeps them in ``boot_ops``).
+        boot_hooks: hooks outside the table, numbered on their own from 0 (the built-in guest keeps them in
+            ``boot_ops``).
         record_size: bytes of one ``.parainstructions`` record.
     """
 
@@ -179,7 +180,8 @@ class Layout:
         """Guest-virtual address of the slot of a type number.
 
         Args:
-            symbols: addresses of the kernel's variables, among them the slot's (``pv_ops``, ``paravirt_ops``, ``pv_mmu_ops``).
+            symbols: addresses of the kernel's variables, among them the slot's (``pv_ops``, ``paravirt_ops``,
+                ``pv_mmu_ops``).
             number: type number.
 
         Raises:
