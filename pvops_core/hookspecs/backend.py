@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 if TYPE_CHECKING:
-    from pvops_core.guests import GuestImage
     from pvops_core.hookspecs.platform import Platform
     from pvops_core.images import KernelImage
     from pvops_core.kinds import MachineKind
@@ -79,7 +78,6 @@ class Environment:
 
 
 OpsFactory = Callable[[Environment], object]
-PlatformFactory = Callable[["Machine", "GuestImage", Mapping[str, str]], "Platform"]
 
 
 @attrs.frozen(kw_only=True)
@@ -93,7 +91,7 @@ class Backend:
         base: name of the backend whose ops, platform, kernel and patchlets stand where this one has none;
             None for none.
         ops: class whose methods marked ``@hookimpl`` are the ops.
-        platform: who answers the guest's traps; None: the base's.
+        platform: class of who answers the guest's traps; None: the base's.
         kernel: how a real kernel fills its table; None: the base's.
         patchlets: code that may replace calls.
         nops: ops that do nothing here (the kernel's _paravirt_nop): their calls become nops.
@@ -107,7 +105,7 @@ class Backend:
     description: str = ""
     base: str | None = None
     ops: type | None = None
-    platform: PlatformFactory | None = None
+    platform: type[Platform] | None = None
     kernel: KernelFill | None = None
     patchlets: tuple[Patchlet, ...] = ()
     nops: frozenset[str] = frozenset()

@@ -43,6 +43,11 @@ class Platform(ABC):
         self.page_table_updates = 0
         self.flushes = 0
 
+    @staticmethod
+    def machine_memory(guest_memory: int) -> int:
+        """Bytes of machine memory that a guest of ``guest_memory`` bytes needs, what the platform keeps included."""
+        return guest_memory
+
     @abstractmethod
     def build(self) -> None:
         """Load the guest, make its first page tables and boot information, and put the vCPUs at its entry.

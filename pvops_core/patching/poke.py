@@ -122,12 +122,14 @@ class Poker:
             is undone and the exception passed on.
     """
 
-    def __init__(
-        self, machine: Machine, translate: Callable[[int], int], observer: Observer = _unobserved
-    ) -> None:
+    def __init__(self, machine: Machine, translate: Callable[[int], int], observer: Observer = _unobserved) -> None:
         self._machine = machine
         self._translate = translate
         self.observer = observer
+
+    def read(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
+        """The bytes at many places of guest text, shape ``(n, length)``; PatchError for one that is not text."""
+        return self._machine.memory.array[self._places(addresses, length)]
 
     def transaction(self, pokes: Iterable[Poke] = (), *, arrays: Sequence[PokeBatch] = (), by: str) -> int:
         """Make all these writes, or none of them.
@@ -155,7 +157,7 @@ class Poker:
         self.observer(Step.QUIESCE)
         self._machine.quiesce(ranges)
         self.observer(Step.TRANSLATE)
-        places = [self._places(batch) for batch in todo]
+        places = [self._places(batch.addresses, batch.length) for batch in todo]
         self.observer(Step.CHECK)
         for batch, place in zip(todo, places, strict=True):
             self._check(batch, place)
@@ -184,9 +186,9 @@ class Poker:
             self._machine.invalidate(ranges)
             raise
 
-    def _places(self, batch: PokeBatch) -> NDArray[np.int64]:
+    def _places(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.int64]:
         """Index into machine memory of every byte, shape ``(n, length)``; a poke may cross pages."""
-        byte_addresses = batch.addresses[:, None] + np.arange(batch.length, dtype=np.uint64)
+        byte_addresses = addresses[:, None] + np.arange(length, dtype=np.uint64)
         pages = byte_addresses >> np.uint64(PAGE_SHIFT)
         known, inverse = np.unique(pages[:, (0, -1)], return_inverse=True)
         frames = np.array([self._frame(int(page)) for page in known], dtype=np.int64)

@@ -1,0 +1,60 @@
+"""What ALTERNATIVE entries make of patched sites, given who implements the ops now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.patching.alternatives import FEATURES, replace
+
+if TYPE_CHECKING:
+    from pvops_core.patching.alternatives import AltEntry
+    from pvops_core.switchboard.implementations import Implementation
+
+LOCK_FEATURES = {"queued_spin_unlock": FEATURES["PVUNLOCK"], "vcpu_is_preempted": FEATURES["VCPUPREEMPT"]}
+"""Features that ``paravirt_set_cap`` (arch/x86/kernel/paravirt-spinlocks.c) forces when an op is not the native one."""
+
+
+def lock_features(current: Mapping[str, Implementation], native: str) -> frozenset[int]:
+    """The features that ``paravirt_set_cap`` would force on.
+
+    Args:
+        current: implementations by op.
+        native: name of the backend that all others are based on: what the kernel was linked with.
+    """
+    return frozenset(
+        feature for op, feature in LOCK_FEATURES.items() if op in current and current[op].backend != native
+    )
+
+
+@attrs.frozen(eq=False)
+class SiteAlternatives:
+    """The entries that lie within call sites, in section order, by the address they replace.
+
+    Attributes:
+        entries: entries with their replacement's bytes as assembled.
+        nops: the kernel's nops.
+    """
+
+    entries: Mapping[int, Sequence[tuple[AltEntry, bytes]]]
+    nops: Callable[[int], bytes]
+
+    @classmethod
+    def of(
+        cls, entries: Iterable[AltEntry], read: Callable[[int, int], bytes], nops: Callable[[int], bytes]
+    ) -> SiteAlternatives:
+        """Collect entries, reading their replacements from the image."""
+        found: dict[int, list[tuple[AltEntry, bytes]]] = {}
+        for entry in entries:
+            code = read(entry.replacement, entry.replacement_length) if entry.replacement_length else b""
+            found.setdefault(entry.address, []).append((entry, code))
+        return cls(found, nops)
+
+    def apply(self, address: int, code: bytes, features: frozenset[int]) -> bytes:
+        """A site's bytes after alternatives, of its bytes after the paravirt step."""
+        for entry, replacement in self.entries.get(address, ()):
+            if entry.length <= len(code) and entry.applies(features):
+                code = replace(entry, replacement, self.nops) + code[entry.length :]
+        return code

@@ -1,0 +1,353 @@
+"""The switchboard: which implementation each op has now, and the one way to change it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from pvops_core.errors import MachineError, PvopsError, SwitchError
+from pvops_core.ops import Layout, Slot, signature
+from pvops_core.patching.context import PatchContext
+from pvops_core.patching.default import patch_default, patch_site
+from pvops_core.patching.poke import Poke, PokeBatch, Poker
+from pvops_core.switchboard import dispatch
+from pvops_core.switchboard.alternatives import lock_features
+from pvops_core.switchboard.implementations import Bound, Form, Implementation, data_values, of_callable, resolve
+
+if TYPE_CHECKING:
+    from pvops_core.machine import GuestFault, Machine, Vcpu
+    from pvops_core.patching.context import Patcher
+    from pvops_core.switchboard.alternatives import SiteAlternatives
+    from pvops_core.switchboard.gates import Entrances
+    from pvops_core.switchboard.sitebook import Shape, SiteBook
+
+PATCH = "patch"
+PATCH_ARGUMENTS = ("type", "clobbers", "insnbuf", "addr", "len")
+
+
+@attrs.frozen
+class Switch:
+    """One change of an op's implementation.
+
+    Attributes:
+        op: the op.
+        old: name of the implementation before.
+        new: name of the one since.
+        by: who asked.
+        ns: virtual time.
+        sites: how many patched sites changed with it.
+    """
+
+    op: str
+    old: str
+    new: str
+    by: str
+    ns: int
+    sites: int
+
+
+@attrs.frozen(eq=False)
+class Text:
+    """What the switchboard knows of the guest's text.
+
+    Attributes:
+        layout: the layout of its op table.
+        symbols: guest-virtual addresses of its symbols, those of the tables among them.
+        sites: its call sites.
+        alternatives: ALTERNATIVE entries within its sites.
+        nops: the nops its kernel would use on this CPU: as many bytes as asked for.
+    """
+
+    layout: Layout
+    symbols: Mapping[str, int]
+    sites: SiteBook
+    alternatives: SiteAlternatives
+    nops: Callable[[int], bytes]
+
+
+class Switchboard:
+    """Gives every op of a guest an implementation, serves the guest's calls, and switches while it runs.
+
+    Args:
+        machine: the machine.
+        text: the guest's text.
+        chain: the backend in force, its base, its base's base, each with its ops made for this machine.
+        poker: writes guest text.
+        entrances: gates in guest text.
+        fault: gives the guest a fault that an implementation ran into.
+        forced: CPU features that the platform forces on, by number; see :meth:`features`.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        text: Text,
+        chain: Sequence[Bound],
+        poker: Poker,
+        entrances: Entrances,
+        fault: Callable[[Vcpu, GuestFault], None],
+        forced: frozenset[int] = frozenset(),
+    ) -> None:
+        self._machine = machine
+        self._text = text
+        self._chain = tuple(chain)
+        self._poker = poker
+        self._entrances = entrances
+        self._fault = fault
+        self._forced = forced
+        self._current = resolve(text.layout, chain)
+        self._context: PatchContext | None = None
+        self.calls: Counter[str] = Counter()
+        self.history: list[Switch] = []
+
+    # What is there -----------------------------------------------------------------------------------------------
+
+    def implementation(self, op: str) -> Implementation:
+        """The implementation of an op now; UsageError if the layout has no such op."""
+        return self._current[self._text.layout.by_op(op).op.name]
+
+    def offered(self, op: str, backend: str) -> Implementation:
+        """The implementation that a backend of the chain has for an op; SwitchError if there is none."""
+        names = [bound.backend.name for bound in self._chain]
+        if backend not in names:
+            raise SwitchError(f"no such backend here; there are {', '.join(names)}", op=op, implementation=backend)
+        return resolve(self._text.layout, self._chain[names.index(backend) :])[op]
+
+    def features(self) -> frozenset[int]:
+        """Numbers of the CPU features that the guest's ALTERNATIVE entries find forced on."""
+        return self._features_of(self._current)
+
+    def _features_of(self, current: Mapping[str, Implementation]) -> frozenset[int]:
+        return self._forced | lock_features(current, self._chain[-1].backend.name)
+
+    def site_forms(self) -> Counter[str]:
+        """How many sites are indirect, direct, nop or inlined now."""
+        return sum(self.site_forms_by_op().values(), Counter())
+
+    def site_forms_by_op(self) -> Mapping[str, Counter[str]]:
+        """The same by op."""
+        return self._text.sites.forms(self._poker, self._text.nops)
+
+    # Before the guest starts -------------------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """Write the gates and fill the guest's tables, once, before its first instruction."""
+        code = self._entrances.code()
+        self._poker.transaction((self._rewrite(address, new) for address, new in code.items()), by="install")
+        for implementation in self._current.values():
+            self._open(implementation)
+        self._poker.transaction((*self._slot_pokes(self._current), *self._data_pokes()), by="install")
+
+    def _open(self, implementation: Implementation) -> None:
+        if implementation.form is Form.NOP:
+            return
+        self._entrances.open(implementation, self._handler(implementation))
+
+    def _handler(self, implementation: Implementation) -> Callable[[Vcpu], None]:
+        slot = self._text.layout.by_op(implementation.op)
+        if implementation.form is Form.EMPTY:
+            return dispatch.bug(implementation.op)
+        served = self._in_guest_patch(implementation) if implementation.op == PATCH else implementation
+        return dispatch.handler(self._machine, signature(slot, self._text.layout.kind), served, self.calls, self._fault)
+
+    # Patching ----------------------------------------------------------------------------------------------------
+
+    def context(self) -> PatchContext:
+        """The table as it stands, for a ``patch`` hook."""
+        if self._context is None:
+            self._context = self._context_of(self._current)
+        return self._context
+
+    def _context_of(self, current: Mapping[str, Implementation]) -> PatchContext:
+        layout = self._text.layout
+        patchlets = {p.op: p for bound in reversed(self._chain) for p in bound.backend.patchlets}
+        return PatchContext(
+            layout=layout,
+            targets=[0 if slot.op.is_data else self._entrances.address(current[slot.op.name]) for slot in layout.slots],
+            nop_address=self._entrances.nop_address,
+            bug_address=self._entrances.bug_address,
+            nops=self._text.nops,
+            patchlets=patchlets,
+            symbols=self._text.symbols,
+        )
+
+    def _patcher(self, implementation: Implementation) -> Patcher:
+        """Whose rules patch the sites of an implementation: its backend's, or only calls for one from outside."""
+        patch = self._current[PATCH]
+        if not implementation.backend or patch.function is None:
+            return patch_default
+        return _with_arguments(patch.function, patch.arguments)
+
+    def _in_guest_patch(self, implementation: Implementation) -> Implementation:
+        """The ``patch`` op as the guest calls it: with a buffer in its own memory."""
+
+        def patch(vcpu: Vcpu, type: int, clobbers: int, insnbuf: int, addr: int, len: int) -> int:
+            buffer = bytearray(vcpu.read_virtual(insnbuf, len))
+            op = self._text.layout.by_type(type).op.name
+            used = self._patcher(self._current[op])(self.context(), type, clobbers, buffer, addr, len)
+            vcpu.write_virtual(insnbuf, bytes(buffer))
+            return used
+
+        return attrs.evolve(implementation, function=patch, arguments=PATCH_ARGUMENTS)
+
+    def apply_paravirt(self, *, by: str = "apply_paravirt") -> int:
+        """Patch every site from outside, in one transaction, as the guest's own boot would; sites written."""
+        return self._poker.transaction(
+            arrays=self._repatched(self._text.sites.ops, self._current, every_site=True), by=by
+        )
+
+    def _repatched(
+        self, ops: Iterable[str], current: Mapping[str, Implementation], *, every_site: bool
+    ) -> list[PokeBatch]:
+        context = self._context_of(current)
+        features = self._features_of(current)
+        found = []
+        for op in ops:
+            coder = partial(self._code, context, self._patcher(current[op]), features if current[op].backend else None)
+            found += [self._repatch(shape, coder, every_site=every_site) for shape in self._text.sites.of(op)]
+        return [batch for batch in found if batch is not None]
+
+    def _code(
+        self, context: PatchContext, patch: Patcher, features: frozenset[int] | None, shape: Shape, row: int
+    ) -> bytes:
+        """What stands at a site once patched; without features no ALTERNATIVE speaks for its implementation."""
+        address = int(shape.addresses[row])
+        code = patch_site(context, patch, shape.type, shape.clobbers, shape.original[row].tobytes(), address)
+        return code if features is None else self._text.alternatives.apply(address, code, features)
+
+    def _repatch(self, shape: Shape, code: Callable[[Shape, int], bytes], *, every_site: bool) -> PokeBatch | None:
+        """New bytes for the sites of a shape that are patched now, or for all of them."""
+        now = self._poker.read(shape.addresses, shape.length)
+        rows = np.arange(len(now)) if every_site else np.flatnonzero((now != shape.original).any(axis=1))
+        if not len(rows):
+            return None
+        patched = b"".join(code(shape, row) for row in rows.tolist())
+        new = np.frombuffer(patched, dtype=np.uint8).reshape(-1, shape.length)
+        changed = np.flatnonzero((new != now[rows]).any(axis=1))
+        return PokeBatch(shape.addresses[rows][changed], now[rows][changed], new[changed]) if len(changed) else None
+
+    # Switching ---------------------------------------------------------------------------------------------------
+
+    def switch(self, op: str, implementation: Implementation | Callable[..., Any] | str | None, *, by: str) -> None:
+        """Give an op another implementation: its slot, and every site that no longer goes through the slot.
+
+        From inside a hook it takes effect when the call has returned.
+
+        Args:
+            op: the op.
+            implementation: an implementation, a callable ``f(cpu, …)`` with the hook's arguments, the name of a
+                backend of the chain, or None for a nop.
+            by: who asks, for the history.
+
+        Raises:
+            SwitchError: there is no such op or implementation, or its sites could not be patched; everything is
+                as it was before.
+        """
+        try:
+            changes = {self._text.layout.by_op(op).op.name: self._implementation(op, implementation)}
+        except PvopsError as error:
+            raise _switch_error(op, implementation, error) from error
+        self._switch_soon(changes, by)
+
+    def switch_backend(self, backend: str, *, by: str) -> None:
+        """Give every op the implementation that a backend of the chain has for it, in one transaction.
+
+        Raises:
+            SwitchError: as for :meth:`switch`.
+        """
+        wanted = {op: self.offered(op, backend) for op in self._current}
+        changes = {op: new for op, new in wanted.items() if new.name != self._current[op].name}
+        self._switch_soon(changes, by)
+
+    def _implementation(self, op: str, wanted: Implementation | Callable[..., Any] | str | None) -> Implementation:
+        if wanted is None:
+            return Implementation(op, "nop", "", Form.NOP)
+        if isinstance(wanted, str):
+            return self.offered(op, wanted)
+        if isinstance(wanted, Implementation):
+            return wanted
+        for bound in self._chain:
+            if bound.ops is not None and getattr(wanted, "__self__", None) is bound.ops:
+                name = bound.backend.name
+                return of_callable(op, wanted, f"{name}.{wanted.__name__}", name)
+        return of_callable(op, wanted)
+
+    def _switch_soon(self, changes: Mapping[str, Implementation], by: str) -> None:
+        if self._machine.running:
+            self._machine.defer(lambda: self._switch(changes, by))
+        else:
+            self._switch(changes, by)
+
+    def _switch(self, changes: Mapping[str, Implementation], by: str) -> None:
+        current = {**self._current, **changes}
+        opened = [new for new in changes.values() if not self._entrances.has(new)]
+        try:
+            for implementation in opened:
+                self._open(implementation)
+            arrays = self._repatched(changes, current, every_site=False)
+            self._poker.transaction(self._slot_pokes(changes), arrays=arrays, by=by)
+        except BaseException as error:
+            for implementation in opened:
+                self._entrances.close(implementation)
+            if isinstance(error, PvopsError):
+                op, new = next(iter(changes.items()))
+                raise _switch_error(op, new, error) from error
+            raise
+        self._record(changes, arrays, by)
+        self._current = current
+        self._context = None
+
+    def _record(self, changes: Mapping[str, Implementation], arrays: Sequence[PokeBatch], by: str) -> None:
+        sites = sum(len(batch.addresses) for batch in arrays)
+        for op, new in changes.items():
+            old = self._current[op]
+            self.history.append(Switch(op, old.name, new.name, by, self._machine.clock.ns, sites))
+            self._machine.log.record("switch", op=op, old=old.name, new=new.name, by=by, sites=sites)
+
+    # Slots -------------------------------------------------------------------------------------------------------
+
+    def _slot_pokes(self, changes: Mapping[str, Implementation]) -> Iterator[Poke]:
+        size = self._text.layout.pointer_size
+        for op, implementation in changes.items():
+            value = self._entrances.address(implementation)
+            yield self._rewrite(self._slot_address(self._text.layout.by_op(op)), value.to_bytes(size, "little"))
+
+    def _data_pokes(self) -> Iterator[Poke]:
+        """Values of the slots that are no functions; one that is text (``name``) stays as the guest was built."""
+        size = self._text.layout.pointer_size
+        for slot, value in data_values(self._text.layout, self._chain):
+            yield self._rewrite(self._slot_address(slot), value.to_bytes(size, "little"))
+
+    def _slot_address(self, slot: Slot) -> int:
+        try:
+            return self._text.symbols[slot.symbol] + slot.offset
+        except KeyError:
+            raise MachineError(f"the guest has no symbol {slot.symbol}", op=slot.op.name) from None
+
+    def _rewrite(self, address: int, new: bytes) -> Poke:
+        now = self._poker.read(np.array([address], dtype=np.uint64), len(new))[0].tobytes()
+        return Poke(address, now, new)
+
+
+def _with_arguments(function: Callable[..., int], names: tuple[str, ...]) -> Patcher:
+    """A ``patch`` hook that may have left out arguments it does not want."""
+    if names == PATCH_ARGUMENTS:
+        return function
+
+    def patch(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
+        given = dict(zip(PATCH_ARGUMENTS, (type, clobbers, insnbuf, addr, len), strict=True))
+        return function(ctx, *(given[name] for name in names))
+
+    return patch
+
+
+def _switch_error(op: str, wanted: object, error: PvopsError) -> SwitchError:
+    if isinstance(error, SwitchError):
+        return error
+    name = wanted.name if isinstance(wanted, Implementation) else str(getattr(wanted, "__qualname__", wanted))
+    return SwitchError(str(error), op=op, implementation=name)

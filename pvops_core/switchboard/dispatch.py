@@ -1,0 +1,132 @@
+"""From a gate to a Python callable and back: the hot path of a hook call.
+
+Everything that can be known before the call (which registers hold which argument, where the result goes) is worked out
+once per implementation; a call reads its registers in one batch and writes its result in one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from pvops_core.errors import PluginError, PvopsError
+from pvops_core.machine import GuestFault, Reschedule, Vcpu
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Batch, Machine
+    from pvops_core.ops import Signature
+    from pvops_core.switchboard.implementations import Implementation
+
+Reader = Callable[[Vcpu], Sequence[int]]
+Writer = Callable[[Vcpu, int], None]
+Handler = Callable[[Vcpu], None]
+
+
+def reader(machine: Machine, signature: Signature, arguments: Sequence[str]) -> Reader:
+    """A function that gives an implementation's arguments, in the order it names them.
+
+    An argument that this layout's op does not have is 0: hook specifications join the prototypes of all years.
+    """
+    if not arguments:
+        return _nothing
+    batches = [vcpu.batch(*signature.registers) for vcpu in machine.vcpus]
+    if _passes_straight(signature, arguments):
+        return _straight(batches)
+    return _picking(batches, signature, arguments)
+
+
+def _passes_straight(signature: Signature, arguments: Sequence[str]) -> bool:
+    """Whether the registers, as read, are the arguments: one full register each, in order, none signed."""
+    bits = signature.kind.bits
+    whole = all(place.bits == bits and not place.signed and place.stack is None for place in signature.places)
+    return whole and tuple(arguments) == tuple(place.name for place in signature.places)
+
+
+def _straight(batches: Sequence[Batch]) -> Reader:
+    reads = [batch.read for batch in batches]
+
+    def read(vcpu: Vcpu) -> Sequence[int]:
+        return reads[vcpu.index]()
+
+    return read
+
+
+def _nothing(_vcpu: Vcpu) -> Sequence[int]:
+    return ()
+
+
+def _picking(batches: Sequence[Batch], signature: Signature, arguments: Sequence[str]) -> Reader:
+    order = {place.name: number for number, place in enumerate(signature.places)}
+    picks = [order.get(name, -1) for name in arguments]
+    size = signature.kind.pointer_size
+    words = signature.stack_words
+
+    def read(vcpu: Vcpu) -> Sequence[int]:
+        above_return = vcpu.rsp + size
+        stack = [vcpu.word(above_return + number * size) for number in range(words)] if words else ()
+        values = (*signature.arguments(batches[vcpu.index].read(), stack), 0)
+        return [values[pick] for pick in picks]
+
+    return read
+
+
+def writer(machine: Machine, signature: Signature) -> Writer | None:
+    """A function that puts a result where the caller looks for it; None for a void function."""
+    if not signature.result:
+        return None
+    batches = [vcpu.batch(*signature.result) for vcpu in machine.vcpus]
+
+    def write(vcpu: Vcpu, value: int) -> None:
+        batches[vcpu.index].write(*signature.results(value))
+
+    return write
+
+
+def handler(
+    machine: Machine,
+    signature: Signature,
+    implementation: Implementation,
+    calls: Counter[str],
+    fault: Callable[[Vcpu, GuestFault], None],
+) -> Handler:
+    """The gate handler of an implementation.
+
+    Args:
+        machine: its machine.
+        signature: how the guest calls the op.
+        implementation: a function.
+        calls: counts calls by op.
+        fault: gives the guest a fault that the implementation ran into, as its own instructions would have.
+    """
+    op = implementation.op
+    function = implementation.function
+    read = reader(machine, signature, implementation.arguments)
+    write = writer(machine, signature)
+
+    def serve(vcpu: Vcpu) -> None:
+        calls[op] += 1
+        try:
+            result = function(vcpu, *read(vcpu))  # type: ignore[misc]  # a function implementation has one
+            if write is not None:
+                write(vcpu, result or 0)
+        except GuestFault as guest_fault:
+            fault(vcpu, guest_fault)
+        except Reschedule:
+            calls[op] -= 1
+            raise
+        except PvopsError:
+            raise
+        except Exception as error:
+            raise blame(implementation, vcpu, error) from error
+
+    return serve
+
+
+def blame(implementation: Implementation, vcpu: Vcpu, error: Exception) -> PluginError:
+    """What to raise for an exception that a plugin's hook let out."""
+    return PluginError(
+        f"{implementation.name} raised {type(error).__name__}: {error} (vcpu {vcpu.index})",
+        distribution=implementation.backend,
+        hook=implementation.op,
+    )

@@ -1,0 +1,87 @@
+"""Gives every implementation an address in guest text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pvops_core.errors import MachineError, SwitchError
+from pvops_core.switchboard.implementations import Form, Implementation
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Gates, Vcpu
+
+
+BUG_GATE = 0
+
+
+def _bug(vcpu: Vcpu) -> None:
+    raise MachineError(
+        "the guest called an op that its platform left empty (paravirt_BUG)", vcpu=vcpu.index, rip=vcpu.rip
+    )
+
+
+class Entrances:
+    """The gates of one machine, handed out one to an implementation.
+
+    Args:
+        gates: the machine's gates, mapped.
+        count: how many there are.
+    """
+
+    def __init__(self, gates: Gates, count: int) -> None:
+        self._gates = gates
+        self._count = count
+        self._free = list(range(count - 1, BUG_GATE, -1))
+        self._index: dict[Implementation, int] = {}
+        gates.bind(BUG_GATE, _bug)
+
+    @property
+    def nop_address(self) -> int:
+        """Address of the ``ret`` that serves as ``_paravirt_nop``."""
+        return self._gates.return_address
+
+    def has(self, implementation: Implementation) -> bool:
+        """Whether an implementation has a gate."""
+        return implementation in self._index
+
+    @property
+    def bug_address(self) -> int:
+        """Address of ``paravirt_BUG``: the first gate, which belongs to no implementation."""
+        return self._gates.address(BUG_GATE)
+
+    def open(self, implementation: Implementation, handler: Callable[[Vcpu], None]) -> int:
+        """Give an implementation a gate, once, and its address.
+
+        Raises:
+            SwitchError: no gate is left.
+        """
+        index = self._index.get(implementation)
+        if index is None:
+            if not self._free:
+                raise SwitchError(
+                    "no gate is left in this guest", op=implementation.op, implementation=implementation.name
+                )
+            index = self._index[implementation] = self._free.pop()
+            self._gates.bind(index, handler)
+        return self._gates.address(index)
+
+    def close(self, implementation: Implementation) -> None:
+        """Take a gate back from an implementation that did not come into use."""
+        index = self._index.pop(implementation, None)
+        if index is not None:
+            self._free.append(index)
+
+    def address(self, implementation: Implementation) -> int:
+        """What the slot of this implementation's op holds; 0 for an empty slot."""
+        match implementation.form:
+            case Form.FUNCTION:
+                return self._gates.address(self._index[implementation])
+            case Form.NOP:
+                return self.nop_address
+            case Form.EMPTY:
+                return 0
+
+    def code(self) -> dict[int, bytes]:
+        """What must stand in guest text at each gate's address."""
+        return {self._gates.address(index): self._gates.code(index) for index in range(self._count)}

@@ -1,0 +1,101 @@
+"""The call sites of a guest, by op: what they were built as, what stands there now, what it amounts to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pvops_core.ops import Layout
+    from pvops_core.patching.poke import Poker
+    from pvops_core.patching.sites import SiteRecord
+
+BRANCHES = (0xE8, 0xE9)
+
+
+@attrs.frozen(eq=False)
+class Shape:
+    """All sites of one op that are equally long and let the same registers be destroyed.
+
+    Attributes:
+        type: type number of the op.
+        clobbers: what its records allow to be destroyed.
+        addresses: guest-virtual addresses, shape ``(n,)``.
+        original: bytes as built, shape ``(n, length)``.
+    """
+
+    type: int
+    clobbers: int
+    addresses: NDArray[np.uint64]
+    original: NDArray[np.uint8]
+
+    @property
+    def length(self) -> int:
+        """Bytes of each site."""
+        return int(self.original.shape[1])
+
+
+class SiteBook:
+    """Every site of a guest.
+
+    Args:
+        layout: the guest's layout.
+        records: its site records.
+        original: bytes as built, given address and length.
+    """
+
+    def __init__(self, layout: Layout, records: Iterable[SiteRecord], original: Callable[[int, int], bytes]) -> None:
+        groups: dict[tuple[int, int, int], list[int]] = {}
+        for record in records:
+            groups.setdefault((record.type, record.length, record.clobbers), []).append(record.address)
+        self._shapes: dict[str, list[Shape]] = {}
+        for (type, length, clobbers), addresses in groups.items():
+            code = b"".join(original(address, length) for address in addresses)
+            shape = Shape(
+                type,
+                clobbers,
+                np.array(addresses, dtype=np.uint64),
+                np.frombuffer(code, dtype=np.uint8).reshape(-1, length),
+            )
+            self._shapes.setdefault(layout.by_type(type).op.name, []).append(shape)
+
+    def of(self, op: str) -> Sequence[Shape]:
+        """The sites of an op."""
+        return self._shapes.get(op, ())
+
+    @property
+    def ops(self) -> Sequence[str]:
+        """Ops that have sites."""
+        return tuple(self._shapes)
+
+    def __len__(self) -> int:
+        return sum(len(shape.addresses) for shapes in self._shapes.values() for shape in shapes)
+
+    def forms(self, poker: Poker, nops: Callable[[int], bytes]) -> Mapping[str, Counter[str]]:
+        """By op, how many of its sites are ``indirect``, ``direct``, ``nop`` or ``inlined`` now."""
+        return {op: self._forms_of(shapes, poker, nops) for op, shapes in self._shapes.items()}
+
+    @staticmethod
+    def _forms_of(shapes: Iterable[Shape], poker: Poker, nops: Callable[[int], bytes]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for shape in shapes:
+            nothing = nops(shape.length)
+            for original, now in zip(shape.original, poker.read(shape.addresses, shape.length), strict=True):
+                found[_form(original.tobytes(), now.tobytes(), nothing, nops)] += 1
+        return found
+
+
+def _form(original: bytes, now: bytes, nothing: bytes, nops: Callable[[int], bytes]) -> str:
+    if now == original:
+        return "indirect"
+    if now == nothing:
+        return "nop"
+    if now[0] in BRANCHES and now[5:] == nops(len(now) - 5):
+        return "direct"
+    return "inlined"
