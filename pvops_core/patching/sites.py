@@ -15,6 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pvops_core.errors import ImageError
     from pvops_core.images import KernelImage, Section
 
 SECTION: Final = ".parainstructions"
@@ -62,18 +63,18 @@ def read_sites(image: KernelImage) -> tuple[SiteRecord, ...]:
     record = _RECORDS[image.pointer_size]
     if len(data) % record.itemsize:
         size = f"{len(data):#x} bytes is no multiple of the record's {record.itemsize}"
-        raise _error(image, len(data) // record.itemsize, "size", size, record)
+        raise site_error(image, len(data) // record.itemsize, "size", size)
     table = np.frombuffer(data, record)
     address, length = table["instr"].astype(np.uint64), table["len"].astype(np.uint64)
     for bad in np.flatnonzero((length == 0) | (length > LONGEST)).tolist():
-        raise _error(image, bad, "len", f"is {int(length[bad])}; a site has 1 to {LONGEST} bytes", record)
-    sections, where = _holders(image, address, length, record)
+        raise site_error(image, bad, "len", f"is {int(length[bad])}; a site has 1 to {LONGEST} bytes")
+    sections, where = _holders(image, address, length)
     order = np.argsort(address, kind="stable")
     ends = address[order] + length[order]
     for bad in np.flatnonzero(ends[:-1] > address[order][1:]).tolist():
         first, second = int(order[bad]), int(order[bad + 1])
         message = f"{int(address[second]):#x} overlaps site {first} at {int(address[first]):#x}"
-        raise _error(image, second, "instr", message, record)
+        raise site_error(image, second, "instr", message)
     return tuple(
         SiteRecord(at, type_, size, clobbers, sections[place].name)
         for at, type_, size, clobbers, place in zip(
@@ -88,7 +89,7 @@ def read_sites(image: KernelImage) -> tuple[SiteRecord, ...]:
 
 
 def _holders(
-    image: KernelImage, address: NDArray[np.uint64], length: NDArray[np.uint64], record: np.dtype[np.void]
+    image: KernelImage, address: NDArray[np.uint64], length: NDArray[np.uint64]
 ) -> tuple[list[Section], NDArray[np.int64]]:
     """The executable sections in address order, and for each site the number of the one that holds all of it."""
     sections = executable_sections(image)
@@ -101,7 +102,7 @@ def _holders(
     inside[inside] = ends[where[inside]] - address[inside] >= length[inside]
     for bad in np.flatnonzero(~inside).tolist():
         message = f"{int(address[bad]):#x}+{int(length[bad])} is not inside an executable section"
-        raise _error(image, bad, "instr", message, record)
+        raise site_error(image, bad, "instr", message)
     return sections, where
 
 
@@ -120,7 +121,29 @@ def executable_sections(image: KernelImage) -> list[Section]:
     return found
 
 
-def _error(image: KernelImage, index: int, field: str, message: str, record: np.dtype[np.void]) -> Exception:
+def slot_operand(code: bytes, address: int, pointer_size: int) -> int | None:
+    """The table slot that a site calls or jumps through, where its operand is an address and not a register's.
+
+    Args:
+        code: the site's bytes, unpatched.
+        address: its virtual address.
+        pointer_size: 8 for x86_64, where ``ff 15`` and ``ff 25`` count from the next instruction; 4 for i386.
+    """
+    for at in range(len(code) - 5):
+        if code[at] != 0xFF:
+            continue
+        if code[at + 1] in {0x15, 0x25}:
+            operand = int.from_bytes(code[at + 2 : at + 6], "little", signed=True)
+            base = address + at + 6 if pointer_size == 8 else 0
+            return (base + operand) & ((1 << 8 * pointer_size) - 1)
+        if pointer_size == 8 and code[at + 1] in {0x14, 0x24} and code[at + 2] == 0x25 and at + 7 <= len(code):
+            operand = int.from_bytes(code[at + 3 : at + 7], "little", signed=True)
+            return operand & ((1 << 64) - 1)
+    return None
+
+
+def site_error(image: KernelImage, index: int, field: str, message: str) -> ImageError:
+    """An error about one field of one record, ready to raise."""
     section = image.section(SECTION)
-    offset = section.offset + index * record.itemsize if section else None
+    offset = section.offset + index * _RECORDS[image.pointer_size].itemsize if section else None
     return image.error(message, field=f"{SECTION}[{index}].{field}", offset=offset)

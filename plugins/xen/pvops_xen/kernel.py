@@ -1,0 +1,82 @@
+"""How a real kernel fills pv_ops as a Xen PV domain, up to the moment when it patches itself.
+
+``xen_start_kernel`` (arch/x86/xen/enlighten_pv.c) copies three groups from tables that are compiled in; later steps of
+the boot then put better functions in some slots. A kernel without one of these symbols has not got that step either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import ImageError
+from pvops_core.patching.fills import callee_save, compiled_table, present, queued_spinlocks
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
+    from pvops_core.ops import Layout
+
+TABLES: Final = {"cpu": "xen_cpu_ops", "irq": "xen_irq_ops", "mmu": "xen_mmu_ops"}
+"""Groups of pv_ops that ``xen_start_kernel`` overwrites, and from where."""
+
+ENTRY_NOTE: Final = 1
+"""XEN_ELFNOTE_ENTRY (xen/include/public/elfnote.h): the PV entry point; without it no toolstack starts the domain."""
+
+VCPU_INFO_PLACED: Final = {
+    "irq.save_fl": "xen_save_fl_direct",
+    "irq.irq_disable": "xen_irq_disable_direct",
+    "irq.irq_enable": "xen_irq_enable_direct",
+    "mmu.read_cr2": "xen_read_cr2_direct",
+}
+"""``xen_setup_vcpu_info_placement``: the event mask is at a fixed per-CPU place. Assembly, without thunks."""
+
+PAGE_TABLES_READY: Final = {
+    "mmu.set_pte": "xen_set_pte",
+    "mmu.set_pmd": "xen_set_pmd",
+    "mmu.set_pud": "xen_set_pud",
+    "mmu.set_p4d": "xen_set_p4d",
+    "mmu.alloc_pte": "xen_alloc_pte",
+    "mmu.alloc_pmd": "xen_alloc_pmd",
+    "mmu.alloc_pud": "xen_alloc_pud",
+    "mmu.release_pte": "xen_release_pte",
+    "mmu.release_pmd": "xen_release_pmd",
+    "mmu.release_pud": "xen_release_pud",
+    "mmu.make_pte": callee_save("xen_make_pte"),
+    "mmu.write_cr3": "xen_write_cr3",
+}
+"""``xen_post_allocator_init`` (arch/x86/xen/mmu_pv.c): struct pages exist, so pinning and the user pgd can be looked up."""
+
+
+class XenKernel:
+    """A Xen PV domain with any number of CPUs."""
+
+    def slots(self, kernel: KernelImage, layout: Layout, cpus: int) -> Mapping[str, str | int | None]:
+        """The compiled-in tables, then what boot changes in them, then the locks.
+
+        ``xen_init_spinlocks`` leaves them native on a single CPU.
+
+        Raises:
+            ImageError: the kernel was built without XEN_PV.
+        """
+        _require_xen_pv(kernel)
+        slots: dict[str, str | int | None] = {}
+        for group, symbol in TABLES.items():
+            slots |= compiled_table(kernel, layout, symbol, group)
+        slots |= present(kernel, VCPU_INFO_PLACED)
+        slots |= present(kernel, PAGE_TABLES_READY)
+        if cpus > 1 and "xen_qlock_wait" in kernel.symbols:
+            slots |= queued_spinlocks(wait="xen_qlock_wait", kick="xen_qlock_kick", vcpu_is_preempted="xen_vcpu_stolen")
+        return slots
+
+    def features(self, kernel: KernelImage, cpus: int) -> frozenset[str]:
+        """``XENPV``, forced in ``xen_start_kernel``."""
+        del kernel, cpus
+        return frozenset({"XENPV"})
+
+
+def _require_xen_pv(kernel: KernelImage) -> None:
+    missing = [f"symbol {symbol}" for symbol in TABLES.values() if symbol not in kernel.symbols]
+    if not any(note.owner == "Xen" and note.type == ENTRY_NOTE for note in kernel.notes):
+        missing.append("Xen note ENTRY")
+    if missing:
+        raise ImageError(f"the kernel was built without XEN_PV: it has no {', no '.join(missing)}", kernel.path)

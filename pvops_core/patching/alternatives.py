@@ -1,0 +1,262 @@
+"""ALTERNATIVE entries: code that the kernel replaces at boot by what its CPU has, or has not.
+
+``struct alt_instr`` changed its shape over the years without saying so anywhere in an image; which shape a section has is
+decided by which of them makes every record speak of real text. Sources: arch/x86/include/asm/alternative.h of 2.6.23, 2.6.38,
+3.3 (self-relative offsets), 4.0 (padlen), 5.13 (padlen gone, inverted feature) and 6.3 (flags of their own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import numpy as np
+
+from pvops_core.patching.relocation import relocate_replacement
+from pvops_core.patching.sites import executable_sections
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pvops_core.images import KernelImage
+
+SECTION: Final = ".altinstructions"
+INVERTED: Final = 0x8000
+"""ALTINSTR_FLAG_INV in the feature word of 5.13 to 6.2: patch if the CPU has *not* got the feature."""
+FLAG_NOT: Final = 0x1
+"""ALT_FLAG_NOT in the flags of 6.3 and later, with the same meaning."""
+FEATURE_LIMIT: Final = 64 * 32
+"""More feature bits than any kernel has words for: (NCAPINTS + NBUGINTS) * 32 is 736 in 6.1."""
+
+NOP: Final = 0x90
+
+# Which of several alternatives features may be forced on by what the kernel runs on, as numbers of
+# arch/x86/include/asm/cpufeatures.h; the names are those of X86_FEATURE_*.
+FEATURES: Final = {
+    "XENPV": 8 * 32 + 16,
+    "PVUNLOCK": 8 * 32 + 20,
+    "VCPUPREEMPT": 8 * 32 + 21,
+}
+
+
+@attrs.frozen
+class AltEntry:
+    """One record of ``.altinstructions``.
+
+    Attributes:
+        address: virtual address of the code that may be replaced.
+        length: its bytes.
+        replacement: virtual address of the code to put there.
+        replacement_length: its bytes; the rest of the place becomes nops.
+        feature: number of the CPU feature that decides.
+        inverted: replace if the CPU has not got the feature.
+    """
+
+    address: int
+    length: int
+    replacement: int
+    replacement_length: int
+    feature: int
+    inverted: bool
+
+    def applies(self, features: frozenset[int]) -> bool:
+        """Whether a CPU with these features gets the replacement."""
+        return (self.feature in features) != self.inverted
+
+
+@attrs.frozen
+class _Shape:
+    """One way the record has been laid out.
+
+    Attributes:
+        record: its fields instr, repl, feature, len, rlen and, where it has them, flags.
+        relative: the two places are distances from the field itself, not addresses.
+        pointer_size: of the kernels that have it; 0 for both.
+    """
+
+    record: np.dtype[np.void]
+    relative: bool
+    pointer_size: int
+
+
+def _shape(formats: str, size: int, *, relative: bool, pointer_size: int = 0, names: str = "") -> _Shape:
+    fields = (names or "instr repl feature len rlen").split()
+    record = np.dtype({"names": fields, "formats": formats.split()})
+    return _Shape(
+        np.dtype({"names": fields, "formats": formats.split(), "offsets": _offsets(record), "itemsize": size}),
+        relative,
+        pointer_size,
+    )
+
+
+def _offsets(record: np.dtype[np.void]) -> list[int]:
+    fields = record.fields or {}
+    return [int(fields[name][1]) for name in record.names or ()]
+
+
+_SHAPES: Final = (
+    _shape("<i4 <i4 <u2 u1 u1", 12, relative=True),
+    _shape("<i4 <i4 <u2 <u2 u1 u1", 14, relative=True, names="instr repl feature flags len rlen"),
+    _shape("<i4 <i4 <u2 u1 u1", 13, relative=True),
+    _shape("<u4 <u4 u1 u1 u1", 12, relative=False, pointer_size=4),
+    _shape("<u4 <u4 <u2 u1 u1", 12, relative=False, pointer_size=4),
+    _shape("<u8 <u8 u1 u1 u1", 24, relative=False, pointer_size=8),
+    _shape("<u8 <u8 <u2 u1 u1", 24, relative=False, pointer_size=8),
+)
+
+
+@attrs.frozen(eq=False)
+class _Columns:
+    """A section read in one shape: addresses as unsigned 64-bit numbers, and which records make sense."""
+
+    table: NDArray[np.void]
+    instr: NDArray[np.uint64]
+    repl: NDArray[np.uint64]
+    valid: NDArray[np.bool_]
+
+
+def read_alternatives(image: KernelImage) -> tuple[AltEntry, ...]:
+    """All entries of an image, in the order of the section; empty if it has none.
+
+    Raises:
+        ImageError: in none of the known shapes does every record speak of text that is there.
+    """
+    data, section = image.altinstructions, image.section(SECTION)
+    if not data or section is None:
+        return ()
+    read = [
+        (shape, _read(image, data, section.address, shape))
+        for shape in _SHAPES
+        if len(data) % shape.record.itemsize == 0 and shape.pointer_size in {0, image.pointer_size}
+    ]
+    if not read:
+        raise image.error(f"{len(data):#x} bytes is no multiple of any record", field=SECTION, offset=section.offset)
+    shape, best = max(read, key=lambda pair: float(np.mean(pair[1].valid)))
+    if not best.valid.all():
+        bad = int(np.flatnonzero(~best.valid)[0])
+        message = (
+            f"{int(best.table['len'][bad])} bytes at {int(best.instr[bad]):#x} by {int(best.table['rlen'][bad])} at "
+        )
+        message += f"{int(best.repl[bad]):#x} are not text"
+        offset = section.offset + bad * shape.record.itemsize
+        raise image.error(message, field=f"{SECTION}[{bad}]", offset=offset)
+    return _entries(best)
+
+
+def _read(image: KernelImage, data: bytes, base: int, shape: _Shape) -> _Columns:
+    table = np.frombuffer(data, shape.record)
+    instr, repl = (table[name].astype(np.uint64) for name in ("instr", "repl"))
+    if shape.relative:
+        # int64 to uint64 and the sums wrap as addresses do; the mask is for 32-bit kernels.
+        mask = np.uint64((1 << 8 * image.pointer_size) - 1)
+        place = np.uint64(base) + np.arange(len(table), dtype=np.uint64) * np.uint64(shape.record.itemsize)
+        instr = (table["instr"].astype(np.int64).astype(np.uint64) + place) & mask
+        repl = (table["repl"].astype(np.int64).astype(np.uint64) + place + np.uint64(4)) & mask
+    feature = table["feature"] & ~np.uint16(INVERTED)
+    valid = (
+        (table["len"] > 0)
+        & (table["rlen"] <= table["len"])
+        & (feature < FEATURE_LIMIT)
+        & _in_text(image, instr, table["len"])
+        & ((table["rlen"] == 0) | _in_text(image, repl, table["rlen"]))
+    )
+    return _Columns(table, instr, repl, valid)
+
+
+def _in_text(image: KernelImage, address: NDArray[np.uint64], length: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    inside = np.zeros(len(address), bool)
+    for section in executable_sections(image):
+        distance = address - np.uint64(section.address)  # wraps to a large number below the section
+        inside |= (distance < section.size) & (distance + length <= section.size)
+    return inside
+
+
+def _entries(columns: _Columns) -> tuple[AltEntry, ...]:
+    table = columns.table
+    feature = table["feature"].astype(np.uint16)
+    if "flags" in (table.dtype.names or ()):
+        inverted = (table["flags"] & FLAG_NOT) != 0
+    else:
+        inverted = (feature & INVERTED) != 0
+    return tuple(
+        AltEntry(*fields)
+        for fields in zip(
+            columns.instr.tolist(),
+            table["len"].tolist(),
+            columns.repl.tolist(),
+            table["rlen"].tolist(),
+            (feature & ~np.uint16(INVERTED)).tolist(),
+            inverted.tolist(),
+            strict=True,
+        )
+    )
+
+
+def overlapping(entries: Sequence[AltEntry], spans: Sequence[tuple[int, int]]) -> list[AltEntry]:
+    """The entries whose text shares a byte with one of the spans.
+
+    Args:
+        entries: in any order.
+        spans: start and end of each span; they do not overlap each other.
+    """
+    if not spans or not entries:
+        return []
+    starts, ends = np.array(sorted(spans), np.uint64).T
+    low = np.array([entry.address for entry in entries], np.uint64)
+    high = low + np.array([entry.length for entry in entries], np.uint64)
+    # The first span that ends after the entry begins is the only one that need be looked at.
+    first = np.searchsorted(ends, low, side="right")
+    hit = first < len(starts)
+    hit[hit] = starts[first[hit]] < high[hit]
+    return [entries[index] for index in np.flatnonzero(hit).tolist()]
+
+
+def replace(entry: AltEntry, code: bytes, padding: Padding) -> bytes:
+    """What the kernel writes over an entry's text when it applies: the replacement, relocated, padded with nops.
+
+    Args:
+        entry: the entry.
+        code: the replacement's bytes as assembled.
+        padding: the kernel's nops and how it finds them.
+    """
+    moved = relocate_replacement(code, entry.replacement, entry.address, padding.nops)
+    return padding.optimize(moved + bytes([NOP]) * (entry.length - len(moved)))
+
+
+@attrs.frozen(eq=False)
+class Padding:
+    """How a kernel joins the one-byte nops in replaced text into longer ones.
+
+    Attributes:
+        nops: as many bytes of nops as asked for.
+        lengths: lengths of the instructions in some code, up to the first that cannot be decoded.
+    """
+
+    nops: Callable[[int], bytes]
+    lengths: Callable[[bytes], Sequence[int]]
+    _done: dict[bytes, bytes] = attrs.field(factory=dict, init=False, repr=False)
+
+    def optimize(self, code: bytes) -> bytes:
+        """Join runs of two and more one-byte nops (``optimize_nops`` of arch/x86/kernel/alternative.c, 6.1).
+
+        The kernel does this to the text of every entry, replaced or not. A 90 inside another instruction is no nop.
+        """
+        if b"\x90\x90" not in code:
+            return code
+        if code not in self._done:
+            self._done[code] = self._optimize(code)
+        return self._done[code]
+
+    def _optimize(self, code: bytes) -> bytes:
+        result = bytearray(code)
+        position = run = 0
+        for size in (*self.lengths(code), 0):
+            if size == 1 and code[position] == NOP:
+                position += 1
+                continue
+            if position - run > 1:
+                result[run:position] = self.nops(position - run)
+            position += size
+            run = position
+        return bytes(result)

@@ -1,0 +1,243 @@
+"""Machine code as plain data: the one module that knows the disassembler.
+
+Only instructions whose effects the disassembler reports truly, or that are put right here, are taken: code put into a
+kernel's text must be understood wholly or not at all. Register effects are those of the Intel SDM, volume 2.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+import attrs
+import capstone
+from capstone import x86_const
+
+from pvops_core.errors import PatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PLAIN = """
+    adc add and bsf bsr bswap bt btc btr bts call cdq cdqe clac cld cli clts cmp cpuid cqo cwde dec endbr32 endbr64 hlt in
+    inc int invlpg iretd iretq jmp lea lfence lgdt lidt lldt lmsw ltr mfence mov movabs movsx movsxd movzx neg nop not or
+    out pause pop popfd popfq push pushfd pushfq rdmsr rdpmc rdtsc ret rol ror sar sbb sfence sgdt shl shr sidt sldt smsw
+    stac sti str sub swapgs syscall sysexit sysret sysretq test vmcall vmmcall wbinvd wrmsr xadd xchg xor cmpxchg
+"""
+_KNOWN = frozenset(_PLAIN.split())
+_KNOWN_FAMILIES = re.compile(r"^(?:j|set|cmov)[a-z]{1,3}$")
+_PREFIX = re.compile(r"^(?:lock|notrack) ")
+
+_EXTRA_WRITES = {
+    "cmpxchg": ("rax",),
+    "syscall": ("rcx", "r11"),
+}
+"""Registers that these instructions write and the disassembler does not name."""
+
+_FAMILIES = {
+    **{name: f"r{name[-2:]}" for letter in "abcd" for name in (f"r{letter}x", f"e{letter}x", f"{letter}x")},
+    **{f"{letter}{half}": f"r{letter}x" for letter in "abcd" for half in "lh"},
+    **{f"{width}{name}": f"r{name}" for name in ("si", "di", "bp", "sp") for width in ("r", "e", "")},
+    **{f"{name}l": f"r{name}" for name in ("si", "di", "bp", "sp")},
+    **{f"r{number}{width}": f"r{number}" for number in range(8, 16) for width in ("", "d", "w", "b")},
+}
+"""Every name of a general register, to the name of its 64 bits."""
+
+
+class Flow(enum.Enum):
+    """Where an instruction leads."""
+
+    ON = "on"
+    CALL = "call"
+    JUMP = "jump"
+    BRANCH = "branch"
+    RETURN = "return"
+    LEAVE = "leave"
+    """Out of the kernel's straight line for good: iret, sysexit, sysret."""
+
+
+@attrs.frozen
+class Memory:
+    """A memory operand.
+
+    Attributes:
+        base: base register by the name of its full width, or None; ``rip`` never: ``address`` holds what it comes to.
+        index: index register likewise.
+        segment: ``fs`` or ``gs`` if the instruction names one.
+        address: the displacement, or the address itself where there is no base and no index.
+        written: whether the instruction writes it.
+    """
+
+    base: str | None
+    index: str | None
+    segment: str | None
+    address: int
+    written: bool
+
+
+@attrs.frozen
+class Instruction:
+    """One instruction.
+
+    Attributes:
+        address: where it lies.
+        size: its bytes.
+        mnemonic: its name, without prefixes.
+        text: name and operands in Intel syntax, numbers in hexadecimal, ``rip``-relative operands as ``[rel ADDRESS]``.
+        reads: general registers that it reads, by the names of their full width, the stack pointer not among them.
+        writes: general registers that it writes, likewise.
+        others: other registers that it names, such as ``cr3`` or ``xmm0``.
+        memory: its memory operands.
+        flow: where it leads.
+        target: address that it calls or jumps to, if it says so itself.
+        moves_stack: whether it changes the stack pointer other than by push, pop or call.
+        copies: destination and source of a register copy of full width.
+        operand: register that it pushes or pops, if it does.
+    """
+
+    address: int
+    size: int
+    mnemonic: str
+    text: str
+    reads: frozenset[str]
+    writes: frozenset[str]
+    others: frozenset[str]
+    memory: tuple[Memory, ...]
+    flow: Flow
+    target: int | None
+    moves_stack: bool
+    copies: tuple[str, str] | None
+    operand: str | None
+
+
+@cache
+def _engine(bits: int) -> capstone.Cs:
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if bits == 64 else capstone.CS_MODE_32)
+    engine.detail = True
+    return engine
+
+
+def disassemble(code: bytes, address: int, bits: int) -> tuple[Instruction, ...]:
+    """Decode code wholly.
+
+    Args:
+        code: the bytes.
+        address: where they lie or will lie.
+        bits: 32 or 64, the mode they run in.
+
+    Raises:
+        PatchError: some bytes are no instruction, or one whose effects are not known here.
+    """
+    found = tuple(_decode(insn, bits) for insn in _engine(bits).disasm(code, address))
+    done = sum(insn.size for insn in found)
+    if done != len(code):
+        raise PatchError(f"the bytes from {done} on are not a whole instruction", code=code)
+    return found
+
+
+def _decode(insn: capstone.CsInsn, bits: int) -> Instruction:
+    mnemonic = _PREFIX.sub("", insn.mnemonic)
+    if mnemonic not in _KNOWN and not _KNOWN_FAMILIES.match(mnemonic):
+        raise PatchError(f"{insn.mnemonic}: not among the instructions whose effects are known", code=bytes(insn.bytes))
+    read, written = ([insn.reg_name(number) for number in numbers] for numbers in insn.regs_access())
+    named = {*read, *written}
+    extra = {name for name in _EXTRA_WRITES.get(mnemonic, ()) if bits == 64 or name == "rax"}
+    stack = {"push", "pop", "call", "ret", "pushfd", "pushfq", "popfd", "popfq"}
+    return Instruction(
+        address=insn.address,
+        size=insn.size,
+        mnemonic=mnemonic,
+        text=_text(insn),
+        reads=_general(read, bits),
+        writes=_general([*written, *extra], bits),
+        others=frozenset(name for name in named if name not in _FAMILIES),
+        memory=tuple(_memory(insn, bits, mnemonic)),
+        flow=_flow(insn, mnemonic),
+        target=_target(insn),
+        moves_stack=any(_FAMILIES.get(name) == "rsp" for name in written) and mnemonic not in stack,
+        copies=_copy(insn, mnemonic, bits),
+        operand=_operand(insn, mnemonic, bits),
+    )
+
+
+def _full(name: str, bits: int) -> str:
+    family = _FAMILIES[name]
+    return family if bits == 64 else f"e{family[1:]}"
+
+
+def _general(names: list[str], bits: int) -> frozenset[str]:
+    return frozenset(_full(name, bits) for name in names if _FAMILIES.get(name, "rsp") != "rsp")
+
+
+def _memory(insn: capstone.CsInsn, bits: int, mnemonic: str) -> Iterator[Memory]:
+    for operand in insn.operands:
+        if operand.type != x86_const.X86_OP_MEM or mnemonic in {"lea", "nop"}:
+            continue
+        base = insn.reg_name(operand.mem.base) if operand.mem.base else None
+        address = operand.mem.disp
+        if base == "rip":
+            base, address = None, insn.address + insn.size + address
+        # The disassembler calls the destination of cmpxchg read only.
+        written = bool(operand.access & capstone.CS_AC_WRITE) or mnemonic == "cmpxchg"
+        yield Memory(
+            base=_full(base, bits) if base else None,
+            index=_full(insn.reg_name(operand.mem.index), bits) if operand.mem.index else None,
+            segment=insn.reg_name(operand.mem.segment) if operand.mem.segment else None,
+            address=address & ((1 << bits) - 1),
+            written=written,
+        )
+
+
+def _flow(insn: capstone.CsInsn, mnemonic: str) -> Flow:
+    if insn.group(x86_const.X86_GRP_CALL):
+        return Flow.CALL
+    if insn.group(x86_const.X86_GRP_RET):
+        return Flow.RETURN
+    if insn.group(x86_const.X86_GRP_IRET):
+        return Flow.LEAVE
+    if insn.group(x86_const.X86_GRP_JUMP):
+        return Flow.JUMP if mnemonic == "jmp" else Flow.BRANCH
+    return Flow.ON
+
+
+def _target(insn: capstone.CsInsn) -> int | None:
+    if insn.group(x86_const.X86_GRP_BRANCH_RELATIVE):
+        return int(insn.operands[0].imm)
+    return None
+
+
+def _copy(insn: capstone.CsInsn, mnemonic: str, bits: int) -> tuple[str, str] | None:
+    operands = insn.operands
+    if mnemonic != "mov" or any(operand.type != x86_const.X86_OP_REG for operand in operands):
+        return None
+    destination, source = (insn.reg_name(operand.reg) for operand in operands)
+    whole = all(name in _FAMILIES and name == _full(name, bits) for name in (destination, source))
+    return (destination, source) if whole else None
+
+
+def _operand(insn: capstone.CsInsn, mnemonic: str, bits: int) -> str | None:
+    if mnemonic not in {"push", "pop"} or insn.operands[0].type != x86_const.X86_OP_REG:
+        return None
+    name = insn.reg_name(insn.operands[0].reg)
+    return name if name in _FAMILIES and name == _full(name, bits) else None
+
+
+_RIP = re.compile(r"\[rip (?P<sign>[+-]) (?P<number>\w+)\]")
+_NUMBER = re.compile(r"\b(?:0x[0-9a-f]+|[0-9]+)\b")
+
+
+def normal(text: str) -> str:
+    """Instruction text with spaces and numbers in the one form that ``Instruction.text`` has."""
+    text = " ".join(text.lower().replace(",", ", ").replace("[", " [").split()).replace("fs: [", "fs:[")
+    text = text.replace("gs: [", "gs:[")
+    return _NUMBER.sub(lambda match: hex(int(match[0], 0)), text)
+
+
+def _text(insn: capstone.CsInsn) -> str:
+    def absolute(match: re.Match[str]) -> str:
+        offset = int(match["number"], 0) * (-1 if match["sign"] == "-" else 1)
+        return f"[rel {insn.address + insn.size + offset:#x}]"
+
+    return normal(_RIP.sub(absolute, f"{insn.mnemonic} {insn.op_str}"))

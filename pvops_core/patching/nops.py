@@ -1,0 +1,158 @@
+"""The nops that kernels fill patched sites up with, by CPU kind and generation.
+
+Sources: ``GENERIC_NOP1`` … ``K7_NOP8`` of include/asm-i386/processor.h (2.6.23), ``P6_NOP1`` … of 32c464f5d97 (2.6.24), and
+``BYTES_NOP1`` … of arch/x86/include/asm/nops.h since a89dfde3dc3c (5.13), which knows one table for each word size.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_core.errors import ImageError
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
+
+KERNEL_TABLE: Final = "x86_nops"
+"""Symbol of the kernel's own table since 5.13: pointers to the nop of 0, 1, 2 … bytes."""
+
+_LONGEST: Final = 15
+"""An x86 instruction has at most 15 bytes."""
+
+
+class NopKind(enum.Enum):
+    """Which table a kernel uses."""
+
+    GENERIC = "generic"
+    """i386 before 5.13 on CPUs that are neither K7 nor K8, and 2.6.23's Intel."""
+    K8 = "k8"
+    """Repeated 66 prefixes; every x86_64 CPU in 2.6.23."""
+    K7 = "k7"
+    """AMD Athlon."""
+    P6 = "p6"
+    """The 0f 1f form: Intel from 2.6.24 on."""
+    MODERN_64 = "x86_64"
+    """Any x86_64 CPU since 5.13."""
+    MODERN_32 = "i386"
+    """Any i386 CPU since 5.13."""
+
+
+@attrs.frozen
+class NopTable:
+    """Nops of 1, 2, 3 … bytes; called with a length it gives that many bytes, the longest ones first (``add_nops``).
+
+    Attributes:
+        sequences: the nop of each length, from 1 on.
+    """
+
+    sequences: tuple[bytes, ...] = attrs.field()
+
+    @sequences.validator
+    def _lengths(self, _attribute: attrs.Attribute[tuple[bytes, ...]], value: tuple[bytes, ...]) -> None:
+        if not value or any(len(code) != size for size, code in enumerate(value, 1)):
+            raise ValueError("a nop table needs the nops of 1, 2, 3 … bytes in order")
+
+    def __call__(self, length: int) -> bytes:
+        """``length`` bytes of nops, none for 0."""
+        longest = len(self.sequences)
+        whole, rest = divmod(length, longest)
+        return self.sequences[-1] * whole + (self.sequences[rest - 1] if rest else b"")
+
+
+def _table(*codes: str) -> NopTable:
+    return NopTable(tuple(bytes.fromhex(code) for code in codes))
+
+
+NOPS: Final[Mapping[NopKind, NopTable]] = MappingProxyType(
+    {
+        NopKind.GENERIC: _table(
+            "90",
+            "89 f6",  # mov esi, esi
+            "8d 76 00",  # lea esi, [esi + disp8]
+            "8d 74 26 00",  # the same with a SIB byte
+            "90 8d 74 26 00",
+            "8d b6 00 00 00 00",  # lea esi, [esi + disp32]
+            "8d b4 26 00 00 00 00",
+            "90 8d b4 26 00 00 00 00",
+        ),
+        NopKind.K8: _table(
+            "90",
+            "66 90",
+            "66 66 90",
+            "66 66 66 90",
+            "66 66 90 66 90",
+            "66 66 90 66 66 90",
+            "66 66 66 90 66 66 90",
+            "66 66 66 90 66 66 66 90",
+        ),
+        NopKind.K7: _table(
+            "90",
+            "8b c0",  # mov eax, eax
+            "8d 04 20",  # lea eax, [eax]
+            "8d 44 20 00",
+            "8d 44 20 00 90",
+            "8d 80 00 00 00 00",
+            "8d 04 05 00 00 00 00",
+            "8d 04 05 00 00 00 00 90",
+        ),
+        NopKind.P6: _table(
+            "90",
+            "66 90",
+            "0f 1f 00",  # nop dword [eax]
+            "0f 1f 40 00",
+            "0f 1f 44 00 00",
+            "66 0f 1f 44 00 00",
+            "0f 1f 80 00 00 00 00",
+            "0f 1f 84 00 00 00 00 00",
+        ),
+        NopKind.MODERN_64: _table(
+            "90",
+            "66 90",
+            "0f 1f 00",
+            "0f 1f 40 00",
+            "0f 1f 44 00 00",
+            "66 0f 1f 44 00 00",
+            "0f 1f 80 00 00 00 00",
+            "0f 1f 84 00 00 00 00 00",
+        ),
+        NopKind.MODERN_32: _table(
+            "90",
+            "89 f6",
+            "8d 76 00",
+            "8d 74 26 00",
+            "3e 8d 74 26 00",  # with a ds prefix in place of a second instruction
+            "8d b6 00 00 00 00",
+            "8d b4 26 00 00 00 00",
+            "3e 8d b4 26 00 00 00 00",
+        ),
+    }
+)
+"""The tables as the headers have them."""
+
+
+def kernel_nops(image: KernelImage) -> NopTable:
+    """The nops of a 5.13 or later kernel: its own table where its symbols name it, else the header's for its word size.
+
+    Args:
+        image: the kernel.
+    """
+    fallback = NOPS[NopKind.MODERN_64 if image.pointer_size == 8 else NopKind.MODERN_32]
+    table = image.symbols.get(KERNEL_TABLE)
+    if table is None:
+        return fallback
+    codes: list[bytes] = []
+    try:
+        # What follows the table is another variable: the bytes of nops lie one behind the other, a pointer elsewhere ends it.
+        pointers = image.pointers(table, _LONGEST + 1)
+        for size in range(1, _LONGEST + 1):
+            if size > 1 and pointers[size] != pointers[size - 1] + size - 1:
+                break
+            codes.append(image.read(pointers[size], size))
+    except ImageError:
+        return fallback
+    return NopTable(tuple(codes))
