@@ -137,6 +137,16 @@ def disassemble(code: bytes, address: int, bits: int) -> tuple[Instruction, ...]
     return found
 
 
+def instruction_lengths(code: bytes, bits: int) -> list[int]:
+    """Lengths of the instructions from the first byte on, ending before the first that cannot be decoded.
+
+    Args:
+        code: the bytes.
+        bits: 32 or 64, the mode they run in.
+    """
+    return [size for _address, size, _mnemonic, _operands in _engine(bits).disasm_lite(code, 0)]
+
+
 def _decode(insn: capstone.CsInsn, bits: int) -> Instruction:
     mnemonic = _PREFIX.sub("", insn.mnemonic)
     if mnemonic not in _KNOWN and not _KNOWN_FAMILIES.match(mnemonic):
