@@ -18,6 +18,7 @@ RESULT_PREFIX = "guest:"
 PLATFORM_PREFIX = "guest: platform"
 """... but for these, in which the guest says what it runs on."""
 ABSENT = "(absent)"
+MOST_ALIGNED = 2000
 
 
 @attrs.frozen
@@ -63,13 +64,33 @@ def result_lines(console: str) -> list[str]:
 
 
 def align(left: Sequence[str], right: Sequence[str]) -> list[LinePair]:
-    """Two lists of lines side by side, equal lines beside each other."""
-    rows: list[LinePair] = []
+    """Two lists of lines side by side, equal lines beside each other.
+
+    Where more than ``MOST_ALIGNED`` lines lie between a common beginning and a common end, those are paired by
+    their number alone: aligning takes time that grows with the square.
+    """
+    start = _common(left, right)
+    end = _common(left[start:][::-1], right[start:][::-1])
+    middle = left[start : len(left) - end], right[start : len(right) - end]
+    rows = [LinePair(line, line) for line in left[:start]]
+    rows += _by_content(*middle) if max(map(len, middle)) <= MOST_ALIGNED else _by_number(*middle)
+    rows += [LinePair(line, line) for line in left[len(left) - end :]]
+    return rows
+
+
+def _common(left: Sequence[str], right: Sequence[str]) -> int:
+    """Number of lines with which both begin."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
+
+
+def _by_content(left: Sequence[str], right: Sequence[str]) -> Iterator[LinePair]:
     matcher = difflib.SequenceMatcher(None, left, right, autojunk=False)
     for _, left_start, left_end, right_start, right_end in matcher.get_opcodes():
-        a, b = left[left_start:left_end], right[right_start:right_end]
-        rows.extend(LinePair(*pair) for pair in itertools.zip_longest(a, b))
-    return rows
+        yield from _by_number(left[left_start:left_end], right[right_start:right_end])
+
+
+def _by_number(left: Sequence[str], right: Sequence[str]) -> Iterator[LinePair]:
+    return itertools.starmap(LinePair, itertools.zip_longest(left, right))
 
 
 def differences(reference: Observation, other: Observation) -> tuple[Difference, ...]:

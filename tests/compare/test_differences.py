@@ -55,3 +55,11 @@ def test_aligned_lines_are_both_consoles_and_equal_only_when_they_are(left: list
     assert [row.right for row in rows if row.right is not None] == right
     assert all(row.left is not None or row.right is not None for row in rows)
     assert all(row.equal for row in rows) == (left == right)
+
+
+def test_long_consoles_are_paired_without_delay() -> None:
+    left = ["same", *(f"left {n}" for n in range(100_000)), "end"]
+    right = ["same", "right", *(f"left {n}" for n in range(100_000, 0, -1)), "end"]
+    rows = align(left, right)
+    assert len(rows) == len(right)
+    assert (rows[0].equal, rows[1].equal, rows[-1].equal) == (True, False, True)

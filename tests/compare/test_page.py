@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import html.parser
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from pvops_core.compare.comparison import Comparison, Skipped, grouped
+from pvops_core.compare.observation import Observation, Outcome
+from pvops_core.compare.page import page
+from pvops_core.compare.plots import SERIES, Bar, grouped_bars, stacked_bars
+from pvops_core.errors import PluginError
+
+Make = Callable[..., Observation]
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Checks that elements are closed in order, and collects what the page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[tuple[str, str | None]] = set()
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes.update(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def comparison(make: Make) -> Comparison:
+    other = make("xen", console="guest: memory bad\nguest: digest 5eed\n", results={"digest": "5eed"})
+    crashed = make("lguest", layout="2.6.23", kind="i386", outcome=Outcome.CRASH, reason="triple fault", detail="here")
+    groups = grouped([make(), other, make(layout="2.6.23", kind="i386"), crashed])
+    skipped = (Skipped("xen", "2.6.23", "xen has no i386"),)
+    return Comparison(groups, skipped=skipped, command="pvops compare --seed 7")
+
+
+def test_a_page_says_it_all(comparison: Comparison) -> None:
+    reader = Reader(page(comparison))
+    for words in [
+        comparison.verdict,
+        "x86_64 · layout 6.1-64 · 1 vCPU",
+        "i386 · layout 2.6.23 · 1 vCPU",
+        "xen has no i386",
+        "lguest: crash: triple fault",
+        "guest: memory bad",
+        "mmu_update",
+        "2 inlined, 1 direct",
+        "pvops compare --seed 7",
+        "python 3.11.7",
+        "ab" * 32,
+    ]:
+        assert words in reader.text, words
+    assert "svg" in reader.tags
+
+
+def test_a_page_needs_nothing_from_outside_and_the_same_data_give_the_same_bytes(comparison: Comparison) -> None:
+    text = page(comparison)
+    reader = Reader(text)
+    assert reader.tags & {"script", "link", "iframe", "img", "object", "embed"} == set()
+    targets = {value for name, value in reader.attributes if name in {"src", "href", "xlink:href"}}
+    assert all(target and target.startswith("#") for target in targets)
+    assert "url(" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert page(comparison) == text
+
+
+def test_colours_come_from_the_page(comparison: Comparison) -> None:
+    text = page(comparison)
+    drawings = text[text.index("<svg") : text.rindex("</svg>")]
+    assert "#" not in drawings
+    assert "var(--series-1)" in drawings
+    for number in range(SERIES):
+        assert f"--series-{number}:" in text
+
+
+HOSTILE = "<script>alert('$x$')</script>&\"'"
+
+
+def test_nothing_that_a_plugin_or_guest_says_becomes_markup(make: Make) -> None:
+    fields = {
+        "results": {HOSTILE: HOSTILE},
+        "console": f"guest: {HOSTILE}",
+        "reason": HOSTILE,
+        "detail": HOSTILE,
+        "op_calls": {HOSTILE: 3},
+        "sites": {HOSTILE: {HOSTILE: 2}},
+        "traps": {HOSTILE: 1},
+        "versions": {HOSTILE: HOSTILE},
+    }
+    cell = {"workload": HOSTILE}
+    observations = [
+        make(HOSTILE, HOSTILE, cell=cell, **fields),
+        make("b", HOSTILE, cell=cell),
+        make("c", HOSTILE, cell=cell, outcome=Outcome.DIED, **fields),
+    ]
+    result = Comparison(
+        grouped(observations),
+        skipped=(Skipped(HOSTILE, HOSTILE, HOSTILE),),
+        plugin_errors=(PluginError(HOSTILE, distribution=HOSTILE),),
+        command=HOSTILE,
+    )
+    reader = Reader(page(result))
+    assert "script" not in reader.tags
+    assert HOSTILE in reader.text
+
+
+def test_a_comparison_of_nothing_has_a_page() -> None:
+    assert "Nothing ran." in Reader(page(Comparison(()))).text
+
+
+def test_a_bar_is_as_long_as_its_value() -> None:
+    svg = grouped_bars("t", [Bar("r", 0, 1, "one"), Bar("r", 1, 2, "two"), Bar("s", 0, 0, "none")])
+    assert 'aria-label="t"' in svg
+    lengths = []
+    for path in svg.split('<path d="')[1:4]:
+        xs = [float(line.split()[1]) for line in path.split('"')[0].splitlines() if line[:1] in "ML"]
+        lengths.append(max(xs) - min(xs))
+    assert lengths[1] == pytest.approx(2 * lengths[0])
+    assert lengths[2] == 0
+
+
+def test_stacked_parts_add_up() -> None:
+    svg = stacked_bars("t", {"a": [1, 0, 2], "b": []})
+    assert ">3<" in svg
+    assert "var(--series-2)" in svg
+    assert "var(--series-1)" not in svg
+
+
+def test_plots_are_loaded_only_for_a_page() -> None:
+    modules = "pvops_core.compare.text, pvops_core.compare.executor, pvops_core.compare.document"
+    code = f"import sys, {modules}; sys.exit('matplotlib' in sys.modules or 'jinja2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
