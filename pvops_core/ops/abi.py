@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _ARGUMENTS = {32: ("eax", "edx", "ecx"), 64: ("rdi", "rsi", "rdx", "rcx", "r8", "r9")}
 _RESULT = {32: ("eax", "edx"), 64: ("rax", "rdx")}
-_CALLER_SAVED = {
+CALLER_SAVED = {
     32: frozenset({"eax", "ecx", "edx"}),
     64: frozenset({"rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11"}),
 }
@@ -133,7 +133,7 @@ def _clobbers(op: Op, kind: MachineKind) -> frozenset[str]:
         case Convention.CALLEE_SAVE:
             return _CALLEE_SAVE_LOST[kind.bits]
         case _:
-            return _CALLER_SAVED[kind.bits]
+            return CALLER_SAVED[kind.bits]
 
 
 @cache

@@ -1,8 +1,8 @@
 """Boot-time hooks that lie outside the table of ops.
 
 ``patch`` left the table in 5.13; ``pagetable_reserve`` came to x86_init in 2.6.39 (279b706bf800); the setup pair
-moved from pv_mmu_ops to x86_init.paging, and init_IRQ, time_init and arch_setup to x86_init, in 2.6.32. The built-in guest calls them all through ``boot_ops``, so that a backend
-sees one order of boot whatever the table.
+moved from pv_mmu_ops to x86_init.paging, and init_IRQ, time_init and arch_setup to x86_init, in 2.6.32. The
+built-in guest calls them all through ``boot_ops``, so that a backend sees one order of boot whatever the table.
 """
 
 from __future__ import annotations

@@ -149,12 +149,20 @@ class Layout:
         return {slot.op.name: slot for slot in (*self.boot_hooks, *self.slots)}
 
     @cached_property
+    def _in_table(self) -> frozenset[str]:
+        return frozenset(slot.op.name for slot in self.slots)
+
+    @cached_property
     def _by_path(self) -> Mapping[str, Slot]:
         return {slot.path: slot for slot in self.slots}
 
     def __contains__(self, name: object) -> bool:
         """Whether the layout has an op or boot hook of this name."""
         return name in self._by_op
+
+    def has_slot(self, name: str) -> bool:
+        """Whether the table itself, boot hooks apart, has an op of this name."""
+        return name in self._in_table
 
     def by_type(self, number: int) -> Slot:
         """The slot of a type number; UsageError if the table has none."""

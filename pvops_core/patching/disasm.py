@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PLAIN = """
-    adc add and bsf bsr bswap bt btc btr bts call cdq cdqe clac cld cli clts cmp cpuid cqo cwde dec endbr32 endbr64 hlt in
-    inc int invlpg iretd iretq jmp lea lfence lgdt lidt lldt lmsw ltr mfence mov movabs movsx movsxd movzx neg nop not or
-    out pause pop popfd popfq push pushfd pushfq rdmsr rdpmc rdtsc ret rol ror sar sbb sfence sgdt shl shr sidt sldt smsw
-    stac sti str sub swapgs syscall sysexit sysret sysretq test vmcall vmmcall wbinvd wrmsr xadd xchg xor cmpxchg
+    adc add and bsf bsr bswap bt btc btr bts call cdq cdqe clac cld cli clts cmp cpuid cqo cwde dec endbr32 endbr64
+    hlt in inc int invlpg iretd iretq jmp lea lfence lgdt lidt lldt lmsw ltr mfence mov movabs movsx movsxd movzx neg
+    nop not or out pause pop popfd popfq push pushfd pushfq rdmsr rdpmc rdtsc ret rol ror sar sbb sfence sgdt shl shr
+    sidt sldt smsw stac sti str sub swapgs syscall sysexit sysret sysretq test vmcall vmmcall wbinvd wrmsr xadd xchg
+    xor cmpxchg
 """
 _KNOWN = frozenset(_PLAIN.split())
 _KNOWN_FAMILIES = re.compile(r"^(?:j|set|cmov)[a-z]{1,3}$")
