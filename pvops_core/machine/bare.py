@@ -1,0 +1,113 @@
+"""Bare metal: traps go to the guest through its own tables, as hardware does it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.machine.cpuid import cpuid
+from pvops_core.machine.faults import UD, GuestFault, general_protection
+from pvops_core.machine.insn import refuse
+from pvops_core.machine.msrs import (
+    MSR_CSTAR,
+    MSR_FMASK,
+    MSR_LSTAR,
+    MSR_STAR,
+    MSR_SYSENTER_CS,
+    MSR_SYSENTER_EIP,
+    MSR_SYSENTER_ESP,
+)
+from pvops_core.machine.paging import EFER_SCE
+from pvops_core.machine.registers import FLAG_IF, FLAG_RF, FLAG_VM, MSR_EFER
+from pvops_core.machine.segments import flat
+
+if TYPE_CHECKING:
+    from pvops_core.machine.machine import Machine
+    from pvops_core.machine.vcpu import Vcpu
+
+
+class BareMetal:
+    """The platform of a machine with nothing above it; base of the native backend's platform.
+
+    Ports read as all ones and swallow writes, and nothing ever wakes a halted vCPU: devices are the subclass's.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
+        """Through the guest's IDT."""
+        if address is not None:
+            vcpu.cr2 = address
+        vcpu.deliver(vector, error_code)
+
+    def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
+        """Through the guest's IDT if the gate's DPL allows; else #GP at the instruction."""
+        vcpu.deliver_software(vector)
+
+    def syscall(self, vcpu: Vcpu) -> None:
+        """As SDM volume 2, SYSCALL: CS and SS from STAR, RIP from LSTAR (CSTAR from compatibility mode), flags by FMASK."""
+        if not vcpu.msr(MSR_EFER) & EFER_SCE or not vcpu.long_mode:
+            raise GuestFault("syscall without EFER.SCE", vector=UD)
+        flags = vcpu.rflags
+        vcpu.set("rcx", vcpu.rip)
+        vcpu.set("r11", flags & ~FLAG_RF)
+        selector = vcpu.msr(MSR_STAR) >> 32 & 0xFFFC
+        target = vcpu.msr(MSR_LSTAR if vcpu.in_64_bit_code else MSR_CSTAR)
+        vcpu.enter(
+            0,
+            cs=(selector, flat(0, code=True, bits=64)),
+            ss=(selector + 8, flat(0, code=False, bits=64)),
+            rip=target,
+            rsp=vcpu.rsp,
+            rflags=flags & ~(vcpu.msr(MSR_FMASK) | FLAG_RF),
+        )
+
+    def sysenter(self, vcpu: Vcpu) -> None:
+        """As SDM volume 2, SYSENTER: CS and SS from SYSENTER_CS, RIP and RSP from their MSRs, interrupts off."""
+        selector = vcpu.msr(MSR_SYSENTER_CS) & 0xFFFC
+        if not selector:
+            raise general_protection("sysenter with a null SYSENTER_CS")
+        bits = 64 if vcpu.long_mode else 32
+        vcpu.enter(
+            0,
+            cs=(selector, flat(0, code=True, bits=bits)),
+            ss=(selector + 8, flat(0, code=False, bits=bits)),
+            rip=vcpu.msr(MSR_SYSENTER_EIP),
+            rsp=vcpu.msr(MSR_SYSENTER_ESP),
+            rflags=vcpu.rflags & ~(FLAG_IF | FLAG_RF | FLAG_VM),
+        )
+
+    def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """The machine's own table."""
+        return cpuid(vcpu, leaf, subleaf)
+
+    def io_in(self, vcpu: Vcpu, port: int, size: int) -> int:
+        """No device: all ones."""
+        del vcpu, port
+        return (1 << size * 8) - 1
+
+    def io_out(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:
+        """No device: nothing."""
+
+    def privileged(self, vcpu: Vcpu, name: str, *operands: int) -> int | None:
+        """Hardware does nothing for the guest: #GP(0)."""
+        del vcpu, operands
+        raise refuse(name)
+
+    def halted(self, vcpu: Vcpu) -> None:
+        """Wait for an interrupt."""
+        vcpu.halt()
+
+    def before_entry(self, vcpu: Vcpu) -> None:
+        """Deliver the first pending interrupt if the guest allows interrupts now."""
+        if vcpu.pending and vcpu.interrupts_enabled and not vcpu.interrupt_shadow:
+            vcpu.deliver_interrupt(vcpu.pending.pop(0))
+
+    def idle(self) -> bool:
+        """Wake vCPUs that have an interrupt pending and allow it; without devices nothing else can happen."""
+        woken = False
+        for vcpu in self.machine.vcpus:
+            if vcpu.pending and vcpu.interrupts_enabled:
+                vcpu.wake()
+                woken = True
+        return woken

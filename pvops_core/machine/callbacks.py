@@ -1,0 +1,152 @@
+"""From the engine to the platform: one vCPU's hooks.
+
+Nothing may leave a callback as an exception, since there is C above it: the run loop is told, the engine stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pvops_core.machine import engine as uc
+from pvops_core.machine import faults
+from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.state import Slot
+
+if TYPE_CHECKING:
+    from pvops_core.machine.runloop import RunLoop
+    from pvops_core.machine.vcpu import Vcpu
+
+_ERROR_CODE, _SOFTWARE, _BLOCKS = int(Slot.ERROR_CODE), int(Slot.SOFTWARE), int(Slot.BLOCKS)
+_PATIENCE = 10_000
+"""How often the same instruction may fault at the same address with nothing executed in between."""
+
+
+class Callbacks:
+    """The Python callbacks of one engine."""
+
+    def __init__(self, vcpu: Vcpu, engine: uc.Engine, state: uc.Words, loop: RunLoop) -> None:
+        self._vcpu = vcpu
+        self._engine = engine
+        self._state = state
+        self._loop = loop
+        self._registers = vcpu.batch("eax", "ebx", "ecx", "edx")
+        self._last: tuple[int, int, int] = (0, 0, 0)
+        self._last_blocks = 0
+        self._repeats = 0
+        engine.hook(uc.HOOK_INTR, uc.INTR_CALLBACK(self._interrupt))
+        engine.hook(uc.HOOK_INVALID, uc.INVALID_CALLBACK(self._invalid))
+        engine.hook_instruction(uc.INSN_SYSCALL, uc.SYSCALL_CALLBACK(self._syscall))
+        engine.hook_instruction(uc.INSN_SYSENTER, uc.SYSCALL_CALLBACK(self._sysenter))
+        engine.hook_instruction(uc.INSN_CPUID, uc.CPUID_CALLBACK(self._cpuid))
+        engine.hook_instruction(uc.INSN_IN, uc.IN_CALLBACK(self._in))
+        engine.hook_instruction(uc.INSN_OUT, uc.OUT_CALLBACK(self._out))
+
+    def hook_gates(self, begin: int, end: int) -> None:
+        """Call the machine's gates for every instruction that starts in [begin, end]."""
+        self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(self._gate), begin, end)
+        self._engine.flush_code()
+
+    def _serve(self, action: Callable[..., None], *arguments: int) -> None:
+        """Run a handler: its fault goes to the guest, its error ends the run, its wishes stop the engine."""
+        loop = self._loop
+        try:
+            try:
+                action(self._vcpu, *arguments)
+            except GuestFault as fault:
+                loop.platform.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
+        except BaseException as error:  # noqa: BLE001 - handed on by the run loop
+            loop.fail(error)
+        if loop.interrupted:
+            self._engine.stop()
+
+    def _gate(self, _engine: int, address: int, _size: int, _data: int) -> None:
+        self._serve(self._loop.gates.call, address)
+
+    def _interrupt(self, _engine: int, vector: int, _data: int) -> None:
+        self._serve(self._dispatch, vector)
+
+    def _dispatch(self, vcpu: Vcpu, vector: int) -> None:
+        machine = vcpu.machine
+        if self._state[_SOFTWARE]:
+            machine.counts["software_interrupts"] += 1
+            self._loop.platform.software_interrupt(vcpu, vector)
+            return
+        machine.counts["exceptions"] += 1
+        error_code = self._state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
+        address = vcpu.cr2 if vector == faults.PF else None
+        if not self._progresses(vector, vcpu.rip, address or 0):
+            machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {vcpu.rip:#x} for ever")
+            return
+        self._loop.platform.exception(vcpu, vector, error_code, address)
+
+    def _progresses(self, vector: int, rip: int, address: int) -> bool:
+        key, blocks = (vector, rip, address), self._state[_BLOCKS]
+        if key == self._last and 0 <= blocks - self._last_blocks <= 1:
+            self._repeats += 1
+        else:
+            self._last, self._repeats = key, 0
+        self._last_blocks = blocks
+        return self._repeats < _PATIENCE
+
+    def _invalid(self, _engine: int, _data: int) -> bool:
+        self._serve(self._undefined)
+        return True
+
+    def _undefined(self, vcpu: Vcpu) -> None:
+        vcpu.machine.counts["exceptions"] += 1
+        if not self._progresses(faults.UD, vcpu.rip, 0):
+            vcpu.machine.stop("crash", f"vcpu {vcpu.index} makes no progress: #UD at {vcpu.rip:#x} for ever")
+            return
+        self._loop.platform.exception(vcpu, faults.UD, None, None)
+
+    def _syscall(self, _engine: int, _data: int) -> None:
+        self._serve(self._system_call)
+
+    def _system_call(self, vcpu: Vcpu) -> None:
+        vcpu.machine.counts["syscalls"] += 1
+        vcpu.rip += 2
+        try:
+            try:
+                self._loop.platform.syscall(vcpu)
+            except GuestFault as fault:
+                vcpu.rip -= 2
+                self._loop.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+        finally:
+            vcpu.rip -= 2  # Unicorn adds the length of the instruction after the callback, whatever RIP is
+
+    def _sysenter(self, _engine: int, _data: int) -> None:
+        self._serve(self._system_enter)
+
+    def _system_enter(self, vcpu: Vcpu) -> None:
+        vcpu.machine.counts["syscalls"] += 1
+        vcpu.rip += 2
+        try:
+            self._loop.platform.sysenter(vcpu)
+        finally:
+            vcpu.rip -= 2
+
+    def _cpuid(self, _engine: int, _data: int) -> int:
+        self._serve(self._identify)
+        return 1
+
+    def _identify(self, vcpu: Vcpu) -> None:
+        vcpu.machine.counts["cpuids"] += 1
+        leaf, _, subleaf, _ = self._registers.read()
+        self._registers.write(*self._loop.platform.cpuid(vcpu, leaf, subleaf))
+
+    def _in(self, _engine: int, port: int, size: int, _data: int) -> int:
+        result = 0
+
+        def read(vcpu: Vcpu) -> None:
+            nonlocal result
+            result = vcpu.insn.in_(port, size)
+
+        self._serve(read)
+        return result & 0xFFFFFFFF
+
+    def _out(self, _engine: int, port: int, size: int, value: int, _data: int) -> None:
+        def write(vcpu: Vcpu) -> None:
+            vcpu.insn.out(port, value, size)
+
+        self._serve(write)

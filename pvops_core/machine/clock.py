@@ -1,0 +1,56 @@
+"""Virtual time: moved on by executed code and by what handlers charge, never by the host's clock."""
+
+from __future__ import annotations
+
+import ctypes
+
+from pvops_core.machine.state import BLOCK_NS, Slot
+
+_BLOCKS = int(Slot.BLOCKS)
+
+
+class Clock:
+    """Nanoseconds since the machine was made.
+
+    While a vCPU runs, its native counter of blocks moves the clock; between slices the count is folded in.
+    """
+
+    def __init__(self) -> None:
+        self._folded = 0
+        self._running: ctypes.Array[ctypes.c_int64] | None = None
+
+    @property
+    def ns(self) -> int:
+        """Virtual time now, in nanoseconds."""
+        if self._running is None:
+            return self._folded
+        return self._folded + self._running[_BLOCKS] * BLOCK_NS
+
+    def advance(self, ns: int) -> None:
+        """Charge time: what a handler did would have taken ``ns`` nanoseconds (0 or more)."""
+        if ns < 0:
+            raise ValueError(f"the clock cannot go back by {-ns} ns")
+        self._folded += ns
+
+    def follow(self, state: ctypes.Array[ctypes.c_int64]) -> None:
+        """A vCPU starts a slice: its blocks count from now."""
+        state[_BLOCKS] = 0
+        self._running = state
+
+    def fold(self) -> int:
+        """The slice is over; gives the blocks it ran."""
+        if self._running is None:
+            return 0
+        blocks = self._running[_BLOCKS]
+        self._running = None
+        self._folded += blocks * BLOCK_NS
+        return blocks
+
+    def save(self) -> object:
+        """State for a snapshot."""
+        return self._folded
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+        assert isinstance(state, int)  # noqa: S101
+        self._folded = state

@@ -1,0 +1,77 @@
+"""Guest text that changes: every vCPU out of the way, and no engine left with old translations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pvops_core.errors import MachineError
+from pvops_core.machine.faults import GuestFault
+
+if TYPE_CHECKING:
+    from pvops_core.machine.cpuslot import CpuSlot
+    from pvops_core.machine.machine import Machine
+
+_FLUSH_ABOVE = 8
+"""From about this many ranges on, dropping all of an engine's code is cheaper than each range."""
+_MAX_STEPS = 64
+_PAGE = 0x1000
+
+
+class Coherence:
+    """Text coherence of one machine's engines."""
+
+    def __init__(self, machine: Machine, slots: list[CpuSlot]) -> None:
+        self._machine = machine
+        self._slots = slots
+
+    def invalidate(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Drop translations of the ranges on every engine."""
+        pieces = [piece for start, end in ranges for piece in _by_page(start, end)]
+        for slot in self._slots:
+            self._invalidate(slot, pieces)
+
+    def _invalidate(self, slot: CpuSlot, pieces: list[tuple[int, int]]) -> None:
+        # The engine translates the addresses as the CPU would now, and silently does nothing where that faults.
+        counts = self._machine.counts
+        if len(pieces) <= _FLUSH_ABOVE and all(self._visible(slot, start) for start, _ in pieces):
+            counts["code_ranges_dropped"] += len(pieces)
+            for start, end in pieces:
+                slot.engine.remove_code(start, end)
+        else:
+            counts["code_flushes"] += 1
+            slot.engine.flush_code()
+
+    @staticmethod
+    def _visible(slot: CpuSlot, va: int) -> bool:
+        try:
+            slot.vcpu.walk(va, fetch=True)
+        except GuestFault:
+            return False
+        return True
+
+    def quiesce(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Step every vCPU out of the inside of the ranges."""
+        if self._machine.loop.in_guest:
+            raise MachineError("quiesce from inside a handler: defer it")
+        for slot in self._slots:
+            self._leave(slot, ranges)
+
+    def _leave(self, slot: CpuSlot, ranges: Sequence[tuple[int, int]]) -> None:
+        vcpu = slot.vcpu
+        for _ in range(_MAX_STEPS):
+            rip = vcpu.rip
+            if not any(start < rip < end for start, end in ranges):
+                return
+            self._machine.loop.step(slot)
+        raise MachineError("does not leave the text that is to be changed", vcpu=vcpu.index, rip=vcpu.rip)
+
+
+def _by_page(start: int, end: int) -> list[tuple[int, int]]:
+    """Cut [start, end) at page borders."""
+    pieces = []
+    while start < end:
+        stop = min(end, (start | _PAGE - 1) + 1)
+        pieces.append((start, stop))
+        start = stop
+    return pieces

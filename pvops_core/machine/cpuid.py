@@ -1,0 +1,81 @@
+"""What cpuid says on this machine: one table, the same whatever the host's CPU is.
+
+Only what the engine really does is offered. There is no local APIC, no XSAVE, no PCID, SMEP or SMAP, no RDRAND.
+Source of the bit places: Intel SDM volume 2, CPUID, and AMD APM volume 3, appendix E.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.machine.kinds import MachineKind
+from pvops_core.machine.paging import PHYSICAL_BITS
+
+if TYPE_CHECKING:
+    from pvops_core.machine.vcpu import Vcpu
+
+Leaf = tuple[int, int, int, int]
+
+_VENDOR: Final = b"GenuineIntel"
+_BRAND: Final = b"pvops virtual CPU".ljust(48, b"\0")
+_SIGNATURE: Final = 0x000006F1  # family 6, model 15, stepping 1
+
+_LEAF1_EDX = {
+    "fpu": 0, "de": 2, "pse": 3, "tsc": 4, "msr": 5, "pae": 6, "cx8": 8, "sep": 11, "pge": 13, "cmov": 15,
+    "pat": 16, "clflush": 19, "mmx": 23, "fxsr": 24, "sse": 25, "sse2": 26,
+}  # fmt: skip
+_LEAF1_ECX = {
+    "sse3": 0,
+    "ssse3": 9,
+    "cx16": 13,
+    "sse4_1": 19,
+    "sse4_2": 20,
+    "movbe": 22,
+    "popcnt": 23,
+    "hypervisor": 31,
+}
+_LEAF7_EBX = {"fsgsbase": 0, "bmi1": 3, "bmi2": 8, "erms": 9}
+_EXTENDED_EDX = {"syscall": 11, "nx": 20, "pdpe1gb": 26, "rdtscp": 27, "lm": 29}
+_EXTENDED_ECX = {"lahf": 0, "abm": 5}
+
+
+def _bits(table: dict[str, int], *without: str) -> int:
+    return sum(1 << bit for name, bit in table.items() if name not in without)
+
+
+def _text(data: bytes) -> Leaf:
+    a, b, c, d = (int.from_bytes(data[at : at + 4], "little") for at in range(0, 16, 4))
+    return a, b, c, d
+
+
+def cpuid(vcpu: Vcpu, leaf: int, subleaf: int) -> Leaf:
+    """EAX, EBX, ECX and EDX of a leaf; zeros for one that the machine does not have."""
+    kind = vcpu.machine.kind
+    if leaf == 0:
+        ebx, edx, ecx = (int.from_bytes(_VENDOR[at : at + 4], "little") for at in range(0, 12, 4))
+        return 7, ebx, ecx, edx
+    if leaf == 1:
+        return _leaf1(vcpu, kind)
+    if leaf == 7 and subleaf == 0:
+        return 0, _bits(_LEAF7_EBX), 0, 0
+    if leaf == 0x80000000:
+        return 0x80000008, 0, 0, 0
+    if leaf == 0x80000001:
+        hidden = {
+            MachineKind.X86_64: (),
+            MachineKind.PAE: ("syscall", "pdpe1gb", "lm"),
+            MachineKind.I386: ("syscall", "pdpe1gb", "lm", "nx"),
+        }[kind]
+        return _SIGNATURE, 0, _bits(_EXTENDED_ECX), _bits(_EXTENDED_EDX, *hidden)
+    if 0x80000002 <= leaf <= 0x80000004:
+        at = (leaf - 0x80000002) * 16
+        return _text(_BRAND[at : at + 16])
+    if leaf == 0x80000008:
+        return PHYSICAL_BITS | (48 if kind is MachineKind.X86_64 else 32) << 8, 0, 0, 0
+    return 0, 0, 0, 0
+
+
+def _leaf1(vcpu: Vcpu, kind: MachineKind) -> Leaf:
+    hidden = ("pae",) if kind is MachineKind.I386 else ()
+    ebx = vcpu.index << 24 | len(vcpu.machine.vcpus) << 16 | 8 << 8
+    return _SIGNATURE, ebx, _bits(_LEAF1_ECX), _bits(_LEAF1_EDX, *hidden)

@@ -1,0 +1,49 @@
+"""Faults that the guest must get: raised by Python code that acts for the guest, given to the platform by whoever called it."""
+
+from __future__ import annotations
+
+import attrs
+
+from pvops_core.errors import MachineError
+
+DE, DB, NMI, BP, OF, BR, UD, NM, DF = range(9)
+TS, NP, SS, GP, PF = range(10, 15)
+MF, AC, MC, XM = range(16, 20)
+
+# Intel SDM volume 3, table 6-1: the vectors that push an error code.
+WITH_ERROR_CODE = frozenset({DF, TS, NP, SS, GP, PF, AC})
+
+# Intel SDM volume 3, table 6-4: faults that, one during the delivery of another, make a double fault.
+CONTRIBUTORY = frozenset({DE, TS, NP, SS, GP})
+
+
+@attrs.define(eq=False)
+class GuestFault(MachineError):
+    """An exception that the guest must get, met while Python acted for it.
+
+    Attributes:
+        vector: exception vector, 0..31.
+        error_code: u32 error code; None for vectors that push none.
+        address: guest-virtual address that goes into CR2, for page faults.
+    """
+
+    vector: int = GP
+    error_code: int | None = None
+    address: int | None = None
+
+
+@attrs.define(eq=False)
+class PageFault(GuestFault):
+    """A page fault; ``error_code`` has the P, W, U, RSVD and I bits of the hardware."""
+
+    vector: int = PF
+
+
+def general_protection(reason: str, error_code: int = 0) -> GuestFault:
+    """A #GP with the selector or zero as error code."""
+    return GuestFault(reason, vector=GP, error_code=error_code)
+
+
+def undefined_instruction(reason: str) -> GuestFault:
+    """A #UD."""
+    return GuestFault(reason, vector=UD)

@@ -1,0 +1,84 @@
+"""Addresses in guest text that call Python: how the guest reaches the implementation of an op.
+
+A gate is a jump to a shared ``ret`` behind the last gate. Executing the jump calls the bound handler once; then the
+guest goes on at the ``ret`` and returns to its caller, without another callback, unless the handler moved RIP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pvops_core.errors import MachineError
+
+if TYPE_CHECKING:
+    from pvops_core.machine.machine import Machine
+    from pvops_core.machine.vcpu import Vcpu
+
+Handler = Callable[["Vcpu"], None]
+_JUMP = 5  # bytes of jmp rel32
+
+
+class Gates:
+    """The gates of one machine: one range of equal steps, followed by one byte for the ``ret``."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._base = 0
+        self._stride = 0
+        self._handlers: list[Handler | None] = []
+
+    def map(self, base_va: int, count: int, stride: int = 8) -> None:
+        """Hook ``count`` gates from ``base_va``; once in a machine's life.
+
+        The caller writes the bytes (``code`` or ``text``) into guest text there. ``stride`` is at least 5 bytes.
+        """
+        if self._handlers:
+            raise MachineError("gates are mapped already")
+        if count < 1 or stride < _JUMP:
+            raise MachineError(f"{count} gates of {stride} bytes cannot be mapped")
+        self._base, self._stride = base_va, stride
+        self._handlers = [None] * count
+        self._machine.hook_gates(base_va, base_va + count * stride - 1)
+
+    def address(self, index: int) -> int:
+        """Virtual address of a gate: what guest text calls."""
+        self._check(index)
+        return self._base + index * self._stride
+
+    def code(self, index: int) -> bytes:
+        """Bytes of a gate, ``stride`` long."""
+        self._check(index)
+        to_ret = (len(self._handlers) - index) * self._stride - _JUMP
+        return (b"\xe9" + to_ret.to_bytes(4, "little")).ljust(self._stride, b"\xcc")
+
+    @property
+    def text(self) -> bytes:
+        """All gates and the shared ``ret``, to be written at the base."""
+        return b"".join(map(self.code, range(len(self._handlers)))) + b"\xc3"
+
+    def bind(self, index: int, handler: Handler) -> None:
+        """Set what a gate calls from now on."""
+        self._check(index)
+        self._handlers[index] = handler
+
+    def call(self, vcpu: Vcpu, address: int) -> None:
+        """A gate was reached."""
+        index, rest = divmod(address - self._base, self._stride)
+        handler = None if rest else self._handlers[index]
+        if handler is None:
+            raise MachineError("no handler is bound to this gate", vcpu=vcpu.index, rip=address)
+        handler(vcpu)
+
+    def _check(self, index: int) -> None:
+        if not 0 <= index < len(self._handlers):
+            raise MachineError(f"there is no gate {index}")
+
+    def save(self) -> object:
+        """State for a snapshot."""
+        return tuple(self._handlers)
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+        assert isinstance(state, tuple)  # noqa: S101
+        self._handlers = list(state) or self._handlers

@@ -1,0 +1,51 @@
+"""The platform as the machine sees it: who answers when the guest traps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pvops_core.machine.vcpu import Vcpu
+
+
+class TrapHandler(Protocol):
+    """Answers the guest's traps. RIP and every other register are the guest's when a method is called; what a method leaves there is where the guest goes on.
+
+    A GuestFault that leaves any method but ``exception`` is given to ``exception``.
+    """
+
+    def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
+        """The CPU raised an exception. ``address`` is CR2 of a page fault; RIP is at the instruction (after it for traps)."""
+
+    def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
+        """The guest executed int n, int3 or into; RIP is after it. The gate's DPL has not been checked."""
+
+    def syscall(self, vcpu: Vcpu) -> None:
+        """The guest executed syscall; RIP is after it."""
+
+    def sysenter(self, vcpu: Vcpu) -> None:
+        """The guest executed sysenter; RIP is after it."""
+
+    def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """The guest executed cpuid; gives EAX, EBX, ECX and EDX."""
+
+    def io_in(self, vcpu: Vcpu, port: int, size: int) -> int:
+        """The guest read 1, 2 or 4 bytes from a port, and may."""
+
+    def io_out(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:
+        """The guest wrote 1, 2 or 4 bytes to a port, and may."""
+
+    def privileged(self, vcpu: Vcpu, name: str, *operands: int) -> int | None:
+        """Python code asked for an instruction (a method name of Instructions) that the privilege level forbids.
+
+        Gives the result of an instruction that has one, or raises GuestFault.
+        """
+
+    def halted(self, vcpu: Vcpu) -> None:
+        """The guest executed hlt; RIP is after it. ``vcpu.halt()`` makes it wait."""
+
+    def before_entry(self, vcpu: Vcpu) -> None:
+        """Before every time slice: deliver pending events here."""
+
+    def idle(self) -> bool:
+        """Every vCPU is halted: move the clock to the next event, wake a vCPU, give True; False if nothing will ever come."""

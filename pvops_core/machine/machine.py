@@ -1,0 +1,207 @@
+"""A machine: memory, vCPUs, clock, event log, and the platform that answers its traps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+import attrs
+
+from pvops_core.errors import MachineError
+from pvops_core.machine.callbacks import Callbacks
+from pvops_core.machine.clock import Clock
+from pvops_core.machine.coherence import Coherence
+from pvops_core.machine.cpuslot import CpuSlot
+from pvops_core.machine.eventlog import EventLog
+from pvops_core.machine.gates import Gates
+from pvops_core.machine.handler import TrapHandler
+from pvops_core.machine.kinds import MachineKind
+from pvops_core.machine.memory import MemorySnapshot, PhysicalMemory
+from pvops_core.machine.probe import context_layout
+from pvops_core.machine.runloop import RunLoop, Stop
+from pvops_core.machine.scheduler import Scheduler
+from pvops_core.machine.state import Slot
+from pvops_core.machine.vcpu import Vcpu
+
+_MAX_VCPUS = 64
+
+
+class Stateful(Protocol):
+    """Python state that belongs to a machine's snapshots."""
+
+    def save(self) -> object:
+        """The state, as something that later changes do not touch."""
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+
+
+@attrs.frozen
+class Snapshot:
+    """A machine at one time; it belongs to the machine it was taken from."""
+
+    memory: MemorySnapshot
+    parts: tuple[object, ...]
+    keepers: tuple[tuple[Stateful, object], ...]
+    counts: Counter[str]
+
+
+class Machine:
+    """One machine.
+
+    Args:
+        kind: word size and page-table format.
+        memory: bytes of guest-physical memory from address 0.
+        vcpus: how many virtual CPUs, one engine each.
+        seed: decides the order and length of time slices.
+        count_instructions: count every instruction exactly, at some cost.
+        slice_blocks: mean length of a time slice in blocks of code.
+    """
+
+    def __init__(
+        self,
+        kind: MachineKind,
+        *,
+        memory: int = 16 << 20,
+        vcpus: int = 1,
+        seed: int = 0,
+        count_instructions: bool = False,
+        slice_blocks: int = 10_000,
+    ) -> None:
+        from pvops_core.machine.native import callbacks  # noqa: PLC0415 - numba takes 0.3 s; only machines need it
+
+        if not 1 <= vcpus <= _MAX_VCPUS:
+            raise MachineError(f"a machine has 1 to {_MAX_VCPUS} vCPUs, not {vcpus}")
+        if slice_blocks < 1:
+            raise MachineError(f"a slice of {slice_blocks} blocks is no slice")
+        self.kind = kind
+        self.layout = context_layout()
+        self.memory = PhysicalMemory(memory)
+        self.count_instructions = count_instructions
+        self.clock = Clock()
+        self.log = EventLog(self.clock)
+        self.counts: Counter[str] = Counter()
+        self.scheduler = Scheduler(seed, slice_blocks)
+        self.gates = Gates(self)
+        self._slots: list[CpuSlot] = []
+        self._keepers: list[Stateful] = []
+        self._platform: TrapHandler | None = None
+        self.loop = RunLoop(self, self._slots, self.gates)
+        self._callbacks: list[Callbacks] = []
+        native = callbacks()
+        try:
+            for index in range(vcpus):
+                slot = CpuSlot(self, index, native)
+                self._slots.append(slot)
+                self._callbacks.append(Callbacks(slot.vcpu, slot.engine, slot.state, self.loop))
+        except BaseException:
+            self.close()
+            raise
+        self.vcpus: tuple[Vcpu, ...] = tuple(slot.vcpu for slot in self._slots)
+        self._coherence = Coherence(self, self._slots)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the engines; the machine cannot be used afterwards."""
+        for slot in self._slots:
+            slot.close()
+        self._slots.clear()
+        self._callbacks.clear()
+
+    @property
+    def platform(self) -> TrapHandler:
+        """Who answers traps; MachineError if nobody is attached."""
+        if self._platform is None:
+            raise MachineError("no platform is attached")
+        return self._platform
+
+    def attach(self, platform: TrapHandler) -> None:
+        """Set who answers the guest's traps."""
+        self._platform = platform
+
+    @property
+    def instructions(self) -> int:
+        """Instructions executed so far by all vCPUs; 0 unless they are counted."""
+        return sum(slot.state[Slot.INSTRUCTIONS] for slot in self._slots)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of code executed so far by all vCPUs, without those of a slice that is going on."""
+        return sum(slot.blocks for slot in self._slots)
+
+    def run(self, *, max_ns: int | None = None) -> Stop:
+        """Run until a handler stops the machine, nothing can run any more, or ``max_ns`` of virtual time have passed.
+
+        Raises:
+            MachineError: the machine is closed or running already, or the engine failed.
+            BaseException: whatever a handler raised.
+        """
+        if not self._slots:
+            raise MachineError("the machine is closed")
+        return self.loop.run(max_ns)
+
+    def stop(self, reason: str, detail: str = "") -> None:
+        """End the run once the present handler has returned."""
+        self.loop.stop(Stop(reason, detail))
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """From a handler: run ``action`` when every vCPU is stopped and the handler has returned."""
+        self.loop.defer(action)
+
+    def hook_gates(self, begin: int, end: int) -> None:
+        """Call gates for instructions in [begin, end], on every vCPU."""
+        for callbacks in self._callbacks:
+            callbacks.hook_gates(begin, end)
+
+    def invalidate(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Drop translated code of virtual ranges [start, end) on every engine."""
+        self._coherence.invalidate(ranges)
+
+    def quiesce(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Bring every vCPU out of the inside of virtual ranges [start, end), by single steps; a start is not inside.
+
+        Raises:
+            MachineError: a vCPU does not leave, or a handler is running (defer the call instead).
+        """
+        self._coherence.quiesce(ranges)
+
+    def keep(self, owner: Stateful) -> None:
+        """Make Python state part of snapshots from now on."""
+        if owner not in self._keepers:
+            self._keepers.append(owner)
+
+    def _parts(self) -> tuple[Stateful, ...]:
+        return (self.clock, self.log, self.scheduler, self.gates, *self._slots)
+
+    def snapshot(self) -> Snapshot:
+        """Everything that decides how the machine goes on; not from inside a handler."""
+        self._not_in_guest("snapshot")
+        return Snapshot(
+            self.memory.save(),
+            tuple(part.save() for part in self._parts()),
+            tuple((owner, owner.save()) for owner in self._keepers),
+            self.counts.copy(),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot of this machine; not from inside a handler."""
+        self._not_in_guest("restore")
+        self.memory.load(snapshot.memory)
+        for part, state in zip(self._parts(), snapshot.parts, strict=True):
+            part.load(state)
+        for owner, state in snapshot.keepers:
+            owner.load(state)
+        self.counts = snapshot.counts.copy()
+
+    def _not_in_guest(self, what: str) -> None:
+        if self.loop.in_guest:
+            raise MachineError(f"{what} from inside a handler: defer it")

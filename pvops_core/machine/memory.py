@@ -1,0 +1,128 @@
+"""Guest-physical memory: one host buffer that every engine has mapped, read and written in place."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import struct
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pvops_core.errors import MachineError, MemoryAccessError
+
+PAGE: Final = 0x1000
+_CHUNK = 1 << 20
+_FIXED_PRIVATE = mmap.MAP_PRIVATE | 0x10  # MAP_FIXED has no name in the mmap module
+_U8, _U16, _U32, _U64 = (struct.Struct(code) for code in "BHIQ")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64)
+
+
+class MemorySnapshot:
+    """The contents of memory at one time, in a memory file that restored machines share copy-on-write."""
+
+    def __init__(self, array: npt.NDArray[np.uint8]) -> None:
+        self.size = array.size
+        self._file = os.memfd_create("pvops-snapshot")
+        os.ftruncate(self._file, self.size)
+        for start in range(0, self.size, _CHUNK):
+            chunk = array[start : start + _CHUNK]
+            if chunk.any():  # the rest stays a hole, which reads as zeros
+                os.pwrite(self._file, chunk.data, start)
+
+    def __del__(self) -> None:
+        os.close(self._file)
+
+    def map_at(self, address: int) -> None:
+        """Put a private copy of the contents at a host address, in place of what is there."""
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        if _libc.mmap(address, self.size, protection, _FIXED_PRIVATE, self._file, 0) != address:
+            raise MachineError(f"memory cannot be restored: {os.strerror(ctypes.get_errno())}")
+
+
+class PhysicalMemory:
+    """Guest-physical memory from address 0 to ``size``.
+
+    Every access is little-endian and raises MemoryAccessError outside of it. Nothing here tells the engines: after
+    writing to a page that holds guest text, ``Machine.invalidate`` its addresses.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size <= 0 or size % PAGE:
+            raise MachineError(f"memory of {size:#x} bytes is not a whole number of pages")
+        self.size = size
+        self._buffer = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.array: npt.NDArray[np.uint8] = np.frombuffer(self._buffer, np.uint8)
+        self.address: int = self.array.ctypes.data
+
+    def _check(self, pa: int, length: int) -> None:
+        if pa < 0 or length < 0 or pa + length > self.size:
+            raise MemoryAccessError(f"outside memory of {self.size:#x} bytes", address=pa, length=length)
+
+    def read(self, pa: int, n: int) -> bytes:
+        """``n`` bytes from physical address ``pa``."""
+        self._check(pa, n)
+        return self._buffer[pa : pa + n]
+
+    def write(self, pa: int, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes at physical address ``pa``."""
+        self._check(pa, len(data))
+        self._buffer[pa : pa + len(data)] = data
+
+    def u8(self, pa: int) -> int:
+        """One byte."""
+        self._check(pa, 1)
+        return self._buffer[pa]
+
+    def u16(self, pa: int) -> int:
+        """A 16-bit word."""
+        self._check(pa, 2)
+        value: int = _U16.unpack_from(self._buffer, pa)[0]
+        return value
+
+    def u32(self, pa: int) -> int:
+        """A 32-bit word."""
+        self._check(pa, 4)
+        value: int = _U32.unpack_from(self._buffer, pa)[0]
+        return value
+
+    def u64(self, pa: int) -> int:
+        """A 64-bit word."""
+        self._check(pa, 8)
+        value: int = _U64.unpack_from(self._buffer, pa)[0]
+        return value
+
+    def set_u8(self, pa: int, value: int) -> None:
+        """Write one byte."""
+        self._check(pa, 1)
+        self._buffer[pa] = value & 0xFF
+
+    def set_u16(self, pa: int, value: int) -> None:
+        """Write a 16-bit word."""
+        self._check(pa, 2)
+        _U16.pack_into(self._buffer, pa, value & 0xFFFF)
+
+    def set_u32(self, pa: int, value: int) -> None:
+        """Write a 32-bit word."""
+        self._check(pa, 4)
+        _U32.pack_into(self._buffer, pa, value & 0xFFFFFFFF)
+
+    def set_u64(self, pa: int, value: int) -> None:
+        """Write a 64-bit word."""
+        self._check(pa, 8)
+        _U64.pack_into(self._buffer, pa, value & 0xFFFFFFFFFFFFFFFF)
+
+    def save(self) -> MemorySnapshot:
+        """Copy the contents out."""
+        return MemorySnapshot(self.array)
+
+    def load(self, snapshot: MemorySnapshot) -> None:
+        """Go back to a snapshot: pages are shared with it until they are written."""
+        if snapshot.size != self.size:
+            raise MachineError(f"snapshot of {snapshot.size:#x} bytes does not fit memory of {self.size:#x}")
+        snapshot.map_at(self.address)

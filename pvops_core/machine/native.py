@@ -1,0 +1,139 @@
+"""Callbacks that the engine calls at native speed: numba compiles them to C functions, cached on disk.
+
+Each works on the array of words described in ``state`` that the engine hands over as user data. Addresses of
+functions and buffers are words of that array too, so compiled code holds no address of one process and can be
+shared by all. Keep these functions few and small: they take the place of Python callbacks only where something
+happens hundreds of thousands of times a run.
+
+Importing this module costs the import of numba; only ``Machine`` does, when one is made.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import attrs
+from llvmlite import ir
+from numba import carray, cfunc, types
+from numba.extending import intrinsic
+
+from pvops_core.machine.state import NO_EXCEPTION, STATE_WORDS, Slot
+
+# Plain integers: numba freezes module constants into what it compiles.
+_BUDGET, _BLOCKS, _INSTRUCTIONS, _EXPIRED = (
+    int(Slot.BUDGET),
+    int(Slot.BLOCKS),
+    int(Slot.INSTRUCTIONS),
+    int(Slot.EXPIRED),
+)
+_ENGINE, _STOP, _SAVE, _RESTORE = (
+    int(Slot.ENGINE),
+    int(Slot.EMU_STOP),
+    int(Slot.CONTEXT_SAVE),
+    int(Slot.CONTEXT_RESTORE),
+)
+_CONTEXT, _EXCEPTION_WORD, _ERROR_WORD, _SOFTWARE_WORD = (
+    int(Slot.CONTEXT),
+    int(Slot.EXCEPTION_WORD),
+    int(Slot.ERROR_WORD),
+    int(Slot.SOFTWARE_WORD),
+)
+_ERROR_CODE, _SOFTWARE = int(Slot.ERROR_CODE), int(Slot.SOFTWARE)
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+Emitter = Any  # numba and llvmlite have no types
+
+
+def _call(_typing: Emitter, _function: Emitter, _first: Emitter, _second: Emitter) -> tuple[Emitter, Emitter]:
+    """Call the C function at an address with two pointers; a function of one ignores the second."""
+
+    def emit(context: Emitter, builder: Emitter, _signature: Emitter, arguments: Emitter) -> Emitter:
+        kind = ir.FunctionType(_I32, [_I64, _I64])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), emit
+
+
+def _load(_typing: Emitter, _address: Emitter) -> tuple[Emitter, Emitter]:
+    """The unsigned 32-bit word at an address."""
+
+    def emit(_context: Emitter, builder: Emitter, _signature: Emitter, arguments: Emitter) -> Emitter:
+        return builder.zext(builder.load(builder.inttoptr(arguments[0], _I32.as_pointer())), _I64)
+
+    return types.int64(types.int64), emit
+
+
+def _store(_typing: Emitter, _address: Emitter, _value: Emitter) -> tuple[Emitter, Emitter]:
+    """Write a 32-bit word to an address."""
+
+    def emit(context: Emitter, builder: Emitter, _signature: Emitter, arguments: Emitter) -> Emitter:
+        pointer = builder.inttoptr(arguments[0], _I32.as_pointer())
+        builder.store(builder.trunc(arguments[1], _I32), pointer)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), emit
+
+
+call = intrinsic(_call)
+load = intrinsic(_load)
+store = intrinsic(_store)
+
+
+def _block(_engine: Emitter, _address: Emitter, _size: Emitter, data: Emitter) -> None:
+    """Before every block: count it, and end the slice when the budget is used up."""
+    words = carray(data, STATE_WORDS)
+    words[_BLOCKS] += 1
+    words[_BUDGET] -= 1
+    if words[_BUDGET] < 0:
+        words[_BLOCKS] -= 1  # this block does not run now
+        words[_EXPIRED] = 1
+        call(words[_STOP], words[_ENGINE], 0)
+
+
+def _instruction(_engine: Emitter, _address: Emitter, _size: Emitter, data: Emitter) -> None:
+    """Before every instruction, where they are counted."""
+    words = carray(data, STATE_WORDS)
+    words[_INSTRUCTIONS] += 1
+
+
+def _interrupt(_engine: Emitter, _vector: Emitter, data: Emitter) -> None:
+    """Before the Python callback of every exception: fetch what Unicorn does not tell, and end the exception.
+
+    Unicorn leaves the exception marked as in progress for ever, so that the next one would count as a double fault.
+    """
+    words = carray(data, STATE_WORDS)
+    call(words[_SAVE], words[_ENGINE], words[_CONTEXT])
+    words[_ERROR_CODE] = load(words[_ERROR_WORD])
+    words[_SOFTWARE] = load(words[_SOFTWARE_WORD])
+    if load(words[_EXCEPTION_WORD]) != NO_EXCEPTION:
+        store(words[_EXCEPTION_WORD], NO_EXCEPTION)
+        call(words[_RESTORE], words[_ENGINE], words[_CONTEXT])
+
+
+@attrs.frozen
+class Callbacks:
+    """Addresses of the compiled callbacks, with the objects that keep their code in memory."""
+
+    block: int
+    instruction: int
+    interrupt: int
+    keep: tuple[object, ...]
+
+
+def _compile(signature: Emitter, function: Emitter) -> Emitter:
+    try:
+        return cfunc(signature, cache=True)(function)
+    except RuntimeError:  # no place where numba may write its cache
+        return cfunc(signature)(function)
+
+
+@functools.cache
+def callbacks() -> Callbacks:
+    """The compiled callbacks of this process."""
+    words = types.CPointer(types.int64)
+    code = types.void(types.voidptr, types.uint64, types.uint32, words)
+    interrupt = types.void(types.voidptr, types.uint32, words)
+    functions = (_compile(code, _block), _compile(code, _instruction), _compile(interrupt, _interrupt))
+    return Callbacks(*(function.address for function in functions), functions)

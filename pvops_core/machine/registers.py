@@ -1,0 +1,180 @@
+"""Registers of a vCPU by name, one at a time or many in one call."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterable
+
+from pvops_core.errors import MachineError
+from pvops_core.machine import engine as uc
+from pvops_core.machine.kinds import MachineKind
+
+_WIDE = {f"r{name}": f"e{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip", "flags")}
+_SEGMENTS = frozenset({"cs", "ss", "ds", "es", "fs", "gs"})
+_ONLY_64 = frozenset({f"r{number}" for number in range(8, 16)} | {"fs_base", "gs_base"})
+
+FLAG_CF, FLAG_TF, FLAG_IF, FLAG_NT, FLAG_RF, FLAG_VM, FLAG_AC = (1 << bit for bit in (0, 8, 9, 14, 16, 17, 18))
+FLAG_IOPL = 3 << 12
+MSR_EFER = 0xC0000080
+
+
+def register_id(kind: MachineKind, name: str) -> int:
+    """Unicorn's number of a register. The 64-bit names mean the 32-bit registers on a 32-bit machine.
+
+    Raises:
+        MachineError: no such register on this kind of machine.
+    """
+    if kind.bits == 32:
+        name = _WIDE.get(name, name)
+    elif name == "flags":
+        name = "rflags"
+    number = uc.REGISTER_IDS.get(name)
+    if number is None or (kind.bits == 32 and name in _ONLY_64):
+        raise MachineError(f"{kind.value} has no register {name!r}")
+    return number
+
+
+class Batch:
+    """A fixed list of registers, read or written in one call of the library."""
+
+    __slots__ = ("_address", "_count", "_handle", "_ids", "_pointers", "_struct", "_values", "_where")
+
+    def __init__(self, engine: uc.Engine, ids: Iterable[int]) -> None:
+        numbers = tuple(ids)
+        count = len(numbers)
+        self._handle = engine.handle
+        self._count = count
+        self._ids = (ctypes.c_int * count)(*numbers)
+        self._values = (ctypes.c_uint64 * count)()
+        start = ctypes.addressof(self._values)
+        self._pointers = (ctypes.c_void_p * count)(*(start + 8 * index for index in range(count)))
+        self._address = ctypes.addressof(self._ids)
+        self._where = ctypes.addressof(self._pointers)
+        self._struct = struct.Struct(f"{count}Q")
+
+    def read(self) -> tuple[int, ...]:
+        """The registers' values, unsigned."""
+        uc.reg_read_batch(self._handle, self._address, self._where, self._count)
+        return self._struct.unpack(self._values)
+
+    def write(self, *values: int) -> None:
+        """Set all of them; values are cut to 64 bits."""
+        self._values[:] = values
+        uc.reg_write_batch(self._handle, self._address, self._where, self._count)
+
+
+class Registers:
+    """Access to one engine's registers. Reads give unsigned numbers; writes take any int and cut it to the width."""
+
+    def __init__(self, kind: MachineKind, engine: uc.Engine) -> None:
+        self._kind = kind
+        self._engine = engine
+        self._ids: dict[str, int] = {}
+        self._ip, self._sp, self._flags = (register_id(kind, name) for name in ("rip", "rsp", "rflags"))
+        self._cs = uc.REGISTER_IDS["cs"]
+
+    def _id(self, name: str) -> int:
+        number = self._ids.get(name)
+        if number is None:
+            number = self._ids[name] = register_id(self._kind, name)
+        return number
+
+    def get(self, name: str) -> int:
+        """One register."""
+        return self._engine.read(self._id(name))
+
+    def set(self, name: str, value: int) -> None:
+        """Set one register; segment registers have ``load_segment`` and ``set_segments`` instead."""
+        if name in _SEGMENTS:
+            raise MachineError(f"{name} is loaded with its descriptor, not set")
+        self._engine.write(self._id(name), value & self._kind.mask)
+
+    def batch(self, *names: str) -> Batch:
+        """Prepare a list of registers to be read or written in one call; make it once, use it often."""
+        return Batch(self._engine, map(self._id, names))
+
+    @property
+    def rip(self) -> int:
+        """Instruction pointer. In a handler, setting it decides where the guest goes on."""
+        return self._engine.read(self._ip)
+
+    @rip.setter
+    def rip(self, value: int) -> None:
+        self._engine.write(self._ip, value & self._kind.mask)
+
+    @property
+    def rsp(self) -> int:
+        """Stack pointer."""
+        return self._engine.read(self._sp)
+
+    @rsp.setter
+    def rsp(self, value: int) -> None:
+        self._engine.write(self._sp, value & self._kind.mask)
+
+    @property
+    def rflags(self) -> int:
+        """Flags."""
+        return self._engine.read(self._flags)
+
+    @rflags.setter
+    def rflags(self, value: int) -> None:
+        self._engine.write(self._flags, value & 0x3F7FD7 | 2)
+
+    @property
+    def interrupts_enabled(self) -> bool:
+        """RFLAGS.IF."""
+        return bool(self.rflags & FLAG_IF)
+
+    @interrupts_enabled.setter
+    def interrupts_enabled(self, value: bool) -> None:
+        self.rflags = self.rflags & ~FLAG_IF | (FLAG_IF if value else 0)
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level, 0..3."""
+        return self._engine.read(self._cs) & 3
+
+    @property
+    def cr0(self) -> int:
+        """Control register 0; set without the checks of ``insn.mov_to_cr``."""
+        return self.get("cr0")
+
+    @cr0.setter
+    def cr0(self, value: int) -> None:
+        self.set("cr0", value)
+
+    @property
+    def cr2(self) -> int:
+        """Address of the last page fault."""
+        return self.get("cr2")
+
+    @cr2.setter
+    def cr2(self, value: int) -> None:
+        self.set("cr2", value)
+
+    @property
+    def cr3(self) -> int:
+        """Physical address of the top page table; setting it flushes the TLB."""
+        return self.get("cr3")
+
+    @cr3.setter
+    def cr3(self, value: int) -> None:
+        self.set("cr3", value)
+
+    @property
+    def cr4(self) -> int:
+        """Control register 4; set without the checks of ``insn.mov_to_cr``."""
+        return self.get("cr4")
+
+    @cr4.setter
+    def cr4(self, value: int) -> None:
+        self.set("cr4", value)
+
+    def msr(self, number: int) -> int:
+        """A model-specific register as the CPU keeps it (0 for one that it does not have)."""
+        return self._engine.read_msr(number)
+
+    def set_msr(self, number: int, value: int) -> None:
+        """Set a model-specific register; one that the CPU does not have is ignored."""
+        self._engine.write_msr(number, value)

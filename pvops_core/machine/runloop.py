@@ -1,0 +1,178 @@
+"""The one run loop: who runs, for how long, and what happens between two slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.errors import MachineError
+from pvops_core.machine import engine as uc
+from pvops_core.machine.state import BLOCK_NS, Slot
+
+if TYPE_CHECKING:
+    from pvops_core.machine.cpuslot import CpuSlot
+    from pvops_core.machine.gates import Gates
+    from pvops_core.machine.handler import TrapHandler
+    from pvops_core.machine.machine import Machine
+
+_BUDGET, _EXPIRED = int(Slot.BUDGET), int(Slot.EXPIRED)
+_HLT = 0xF4
+
+
+@attrs.frozen
+class Stop:
+    """Why a run ended.
+
+    Attributes:
+        reason: "poweroff", "reboot", "crash", "timeout", "dead" or what a handler gave to ``stop``.
+        detail: more of it, for people.
+    """
+
+    reason: str
+    detail: str = ""
+
+
+class RunLoop:
+    """Runs the vCPUs of one machine."""
+
+    def __init__(self, machine: Machine, slots: list[CpuSlot], gates: Gates) -> None:
+        self._machine = machine
+        self._slots = slots
+        self.gates = gates
+        self.running = False
+        self.in_guest = False
+        self.interrupted = False
+        self._stop: Stop | None = None
+        self._error: BaseException | None = None
+        self._deferred: list[Callable[[], None]] = []
+
+    @property
+    def platform(self) -> TrapHandler:
+        """Who answers traps."""
+        return self._machine.platform
+
+    def interrupt(self) -> None:
+        """End the present slice when the handler returns."""
+        self.interrupted = True
+
+    def stop(self, stop: Stop) -> None:
+        """End the run when the handler returns; the first reason counts."""
+        self._stop = self._stop or stop
+        self.interrupted = True
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with an error; the first counts."""
+        self._error = self._error or error
+        self.interrupted = True
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Run an action between two slices."""
+        self._deferred.append(action)
+        self.interrupted = True
+
+    def run(self, max_ns: int | None) -> Stop:
+        """Run until something stops the machine."""
+        if self.running:
+            raise MachineError("the machine is running already")
+        clock = self._machine.clock
+        deadline = None if max_ns is None else clock.ns + max_ns
+        self.running = True
+        self._stop = self._error = None
+        try:
+            while True:
+                self._between()
+                if self._stop is not None:
+                    return self._stop
+                if deadline is not None and clock.ns >= deadline:
+                    return Stop("timeout", f"{max_ns} ns of virtual time have passed")
+                self._turn(deadline)
+        finally:
+            self.running = False
+            self._deferred.clear()
+
+    def _between(self) -> None:
+        """Hand on an error, then do what was deferred."""
+        while True:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if not self._deferred:
+                break
+            self._deferred.pop(0)()
+        self.interrupted = False
+
+    def _turn(self, deadline: int | None) -> None:
+        machine = self._machine
+        runnable = [slot.vcpu.index for slot in self._slots if not slot.vcpu.halted]
+        if not runnable:
+            self._idle()
+            return
+        slot = self._slots[machine.scheduler.pick(runnable)]
+        budget = machine.scheduler.length()
+        if deadline is not None:
+            budget = min(budget, (deadline - machine.clock.ns) // BLOCK_NS + 1)
+        self.platform.before_entry(slot.vcpu)
+        if self.interrupted or slot.vcpu.halted:
+            return
+        if slot.vcpu.pending and slot.vcpu.interrupt_shadow:
+            budget = 1
+        self._slice(slot, budget)
+
+    def _idle(self) -> None:
+        clock = self._machine.clock
+        before = clock.ns
+        if not self.platform.idle():
+            self.stop(Stop("dead", "every vCPU is halted and nothing will wake one"))
+        elif clock.ns == before and all(slot.vcpu.halted for slot in self._slots) and not self.interrupted:
+            raise MachineError("the platform's idle() neither moved the clock nor woke a vCPU")
+
+    def _slice(self, slot: CpuSlot, budget: int) -> None:
+        state, vcpu = slot.state, slot.vcpu
+        state[_BUDGET], state[_EXPIRED] = budget, 0
+        clock = self._machine.clock
+        clock.follow(state)
+        self.in_guest = True
+        try:
+            status = slot.engine.start(vcpu.rip)
+        finally:
+            self.in_guest = False
+            slot.blocks += clock.fold()
+        if self._error is not None or self.interrupted:
+            return
+        if status:
+            self._bad_end(slot, status)
+        elif not state[_EXPIRED]:
+            self._halted(slot)
+
+    def step(self, slot: CpuSlot) -> None:
+        """Run one instruction of a vCPU that is not in a handler."""
+        state, clock = slot.state, self._machine.clock
+        state[_BUDGET], state[_EXPIRED] = 1 << 40, 0
+        clock.follow(state)
+        self.in_guest = True
+        try:
+            status = slot.engine.step(slot.vcpu.rip)
+        finally:
+            self.in_guest = False
+            slot.blocks += clock.fold()
+        if status:
+            self._bad_end(slot, status)
+
+    def _bad_end(self, slot: CpuSlot, status: int) -> None:
+        vcpu = slot.vcpu
+        name = uc.ERROR_NAMES.get(status, str(status))
+        if status in uc.BUS_ERRORS:
+            self.stop(
+                Stop(
+                    "crash",
+                    f"vcpu {vcpu.index} at {vcpu.rip:#x}: {name.replace('unmapped', 'outside physical memory')}",
+                )
+            )
+            return
+        raise MachineError(f"the engine stopped: {name}", vcpu=vcpu.index, rip=vcpu.rip)
+
+    def _halted(self, slot: CpuSlot) -> None:
+        vcpu = slot.vcpu
+        self.platform.halted(vcpu)

@@ -1,0 +1,48 @@
+"""Which vCPU runs next and for how long: decided by a seeded generator, so that a run can be repeated."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+
+class Scheduler:
+    """Rounds over the runnable vCPUs in a random order, with slices of random length.
+
+    Args:
+        seed: the machine's seed.
+        slice_blocks: mean length of a slice in blocks of code; 1 or more.
+    """
+
+    def __init__(self, seed: int, slice_blocks: int) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        self._slice_blocks = slice_blocks
+        self._round: list[int] = []
+
+    def pick(self, runnable: Sequence[int]) -> int:
+        """The vCPU that runs next; every runnable one runs once in a round."""
+        if len(runnable) == 1:
+            return runnable[0]
+        while True:
+            if not self._round:
+                self._round = list(runnable)
+                self._random.shuffle(self._round)
+            index = self._round.pop()
+            if index in runnable:
+                return index
+
+    def length(self) -> int:
+        """Blocks that the next slice may run: half to one and a half times the mean."""
+        half = self._slice_blocks // 2
+        return max(1, half + self._random.randrange(self._slice_blocks + 1))
+
+    def save(self) -> object:
+        """State for a snapshot."""
+        return self._random.getstate(), tuple(self._round)
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+        assert isinstance(state, tuple)  # noqa: S101
+        generator, order = state
+        self._random.setstate(generator)
+        self._round = list(order)

@@ -1,0 +1,259 @@
+"""One virtual CPU: registers, memory as it sees it, privilege level and traps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.machine import traps
+from pvops_core.machine.descriptors import read_descriptor
+from pvops_core.machine.engine import Context, Engine, TableRegister
+from pvops_core.machine.insn import Instructions
+from pvops_core.machine.iret import iret
+from pvops_core.machine.paging import EFER_LMA, Walk
+from pvops_core.machine.registers import MSR_EFER, Registers
+from pvops_core.machine.segments import Descriptor, HiddenState, flat
+from pvops_core.machine.virtual import VirtualMemory
+
+if TYPE_CHECKING:
+    from pvops_core.machine.machine import Machine
+
+Loaded = tuple[int, Descriptor]
+
+
+class Vcpu(Registers):
+    """A vCPU. It starts at level 0 with flat segments, paging off (identity), interrupts off, everything else zero."""
+
+    def __init__(self, machine: Machine, index: int, engine: Engine, context: Context) -> None:
+        super().__init__(machine.kind, engine)
+        self.machine: Final = machine
+        self.index: Final = index
+        self.insn: Final = Instructions(self)
+        self.virtual: Final = VirtualMemory(self, engine, machine.memory, machine.kind.bits)
+        self._context = context
+        self._hidden = HiddenState(context, machine.layout)
+        self._size = machine.kind.pointer_size
+        self.halted = False
+        self.pending: list[int] = []
+        self.tsc_offset = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        bits = self.machine.kind.bits
+        self._engine.save(self._context)
+        for name in ("cs", "ss", "ds", "es", "fs", "gs"):
+            self._hidden.load(name, 0, flat(0, code=name == "cs", bits=bits))
+        self._hidden.set_cpl(0)
+        self._engine.restore(self._context)
+
+    # Segments and privilege level
+
+    @property
+    def long_mode(self) -> bool:
+        """EFER.LMA: 64-bit or compatibility mode."""
+        return bool(self.msr(MSR_EFER) & EFER_LMA)
+
+    @property
+    def in_64_bit_code(self) -> bool:
+        """CS is a 64-bit code segment."""
+        return self.long_mode and bool(self.segment("cs")[3] & 1 << 21)
+
+    def selector(self, name: str) -> int:
+        """The visible part of a segment register."""
+        return self.get(name)
+
+    def segment(self, name: str) -> tuple[int, int, int, int]:
+        """Selector, base, limit and second descriptor word of a segment register as the CPU holds it."""
+        self._engine.save(self._context)
+        return self._hidden.segment(name)
+
+    def table(self, name: str) -> TableRegister:
+        """gdtr, idtr, ldtr or tr: base and limit (and selector and flags of the last two)."""
+        return self._engine.read_table(name)
+
+    def set_table(self, name: str, base: int, limit: int, selector: int = 0, flags: int = 0) -> None:
+        """Load gdtr, idtr, ldtr or tr without any check."""
+        self._engine.write_table(name, TableRegister(selector, base, limit, flags))
+
+    @property
+    def interrupt_shadow(self) -> bool:
+        """The last instruction was sti or mov ss: no interrupt may come before the next one has run."""
+        self._engine.save(self._context)
+        return self._hidden.interrupt_shadow
+
+    def load_segment(self, name: str, selector: int) -> None:
+        """Load a segment register from the guest's descriptor tables, whatever the privilege level; CS and SS keep the level."""
+        null = not selector & 0xFFFC
+        descriptor = Descriptor(0, 0) if null else read_descriptor(self, selector)
+        self._engine.save(self._context)
+        self._hidden.load(name, selector, descriptor)
+        self._commit(self.rip)
+
+    def set_segments(self, cpl: int, cs: int, ss: int) -> None:
+        """Change the privilege level from outside: CS and SS are loaded from the guest's descriptor tables.
+
+        The level is ``cpl`` and the selectors' low two bits become it. A null ``ss`` is allowed in 64-bit mode.
+        """
+        code = read_descriptor(self, cs)
+        stack = read_descriptor(self, ss) if ss & 0xFFFC else Descriptor(0, cpl << 13)
+        rip = self.rip
+        self._engine.save(self._context)
+        self._hidden.load("cs", cs & 0xFFFC | cpl, code)
+        self._hidden.load("ss", ss & 0xFFFC | cpl, stack)
+        self._hidden.set_cpl(cpl)
+        self._commit(rip)
+
+    def enter(
+        self, cpl: int, *, cs: Loaded, ss: Loaded | None, rip: int, rsp: int, rflags: int, outward: bool = False
+    ) -> None:
+        """Go to another place, perhaps at another privilege level, with descriptors already checked.
+
+        ``outward`` also empties data segments that the new level may not use, as a return to an outer level does.
+        """
+        self._engine.save(self._context)
+        hidden = self._hidden
+        hidden.load("cs", *cs)
+        if ss is not None:
+            hidden.load("ss", *ss)
+        hidden.set_cpl(cpl)
+        if outward:
+            for name in ("ds", "es", "fs", "gs"):
+                descriptor = Descriptor(0, hidden.segment(name)[3])
+                if descriptor.dpl < cpl and not descriptor.conforming:
+                    hidden.load(name, 0, Descriptor(0, 0))
+        self._engine.restore(self._context)
+        self.rflags = rflags
+        self.rsp = rsp
+        self.rip = rip
+
+    def _commit(self, rip: int) -> None:
+        self._engine.restore(self._context)
+        self.rip = rip  # makes the engine leave the block that was translated for the old state
+
+    # Memory and stack
+
+    def walk(self, va: int, *, write: bool = False, user: bool | None = None, fetch: bool = False) -> Walk:
+        """Translate an address by a software walk; ``user`` None means as the current privilege level.
+
+        Raises:
+            GuestFault: the fault that the access would give.
+        """
+        return self.virtual.walk(va, write=write, user=user, fetch=fetch)
+
+    def read_virtual(self, va: int, n: int) -> bytes:
+        """Read at the current privilege level; GuestFault on a fault."""
+        return self.virtual.read(va, n)
+
+    def write_virtual(self, va: int, data: bytes) -> None:
+        """Write at the current privilege level: all of it, or a GuestFault and nothing."""
+        self.virtual.write(va, data)
+
+    def u8(self, va: int) -> int:
+        """One byte."""
+        return self.virtual.number(va, 1)
+
+    def u16(self, va: int) -> int:
+        """A 16-bit word."""
+        return self.virtual.number(va, 2)
+
+    def u32(self, va: int) -> int:
+        """A 32-bit word."""
+        return self.virtual.number(va, 4)
+
+    def u64(self, va: int) -> int:
+        """A 64-bit word."""
+        return self.virtual.number(va, 8)
+
+    def word(self, va: int) -> int:
+        """A pointer-sized word."""
+        return self.virtual.number(va, self._size)
+
+    def set_u8(self, va: int, value: int) -> None:
+        """Write one byte."""
+        self.virtual.set_number(va, 1, value)
+
+    def set_u16(self, va: int, value: int) -> None:
+        """Write a 16-bit word."""
+        self.virtual.set_number(va, 2, value)
+
+    def set_u32(self, va: int, value: int) -> None:
+        """Write a 32-bit word."""
+        self.virtual.set_number(va, 4, value)
+
+    def set_u64(self, va: int, value: int) -> None:
+        """Write a 64-bit word."""
+        self.virtual.set_number(va, 8, value)
+
+    def set_word(self, va: int, value: int) -> None:
+        """Write a pointer-sized word."""
+        self.virtual.set_number(va, self._size, value)
+
+    def push(self, value: int) -> None:
+        """Push a pointer-sized word; the stack pointer moves only if the write succeeds."""
+        rsp = self.rsp - self._size & self.machine.kind.mask
+        self.set_word(rsp, value)
+        self.rsp = rsp
+
+    def pop(self) -> int:
+        """Pop a pointer-sized word."""
+        rsp = self.rsp
+        value = self.word(rsp)
+        self.rsp = rsp + self._size
+        return value
+
+    def ret(self) -> None:
+        """Return to the address on the stack."""
+        self.rip = self.pop()
+
+    # Traps
+
+    def deliver(self, vector: int, error_code: int | None = None) -> None:
+        """Deliver an exception through the guest's IDT; a page fault's address must be in CR2 already."""
+        traps.deliver(self, traps.Event(vector, error_code))
+
+    def deliver_software(self, vector: int) -> None:
+        """Deliver int n: the gate's DPL is checked."""
+        traps.deliver(self, traps.Event(vector, software=True))
+
+    def deliver_interrupt(self, vector: int) -> None:
+        """Deliver an external interrupt."""
+        self.halted = False
+        traps.deliver(self, traps.Event(vector, external=True))
+
+    def iret(self) -> None:
+        """As if the guest executed iret (iretq in 64-bit mode) here: takes the frame on its stack; GuestFault as iret."""
+        iret(self)
+
+    def flush_tlb(self, va: int | None = None) -> None:
+        """Drop cached translations (all of them: the engine cannot drop one)."""
+        self.machine.counts["tlb_flushes"] += 1
+        self._engine.flush_tlb()
+
+    def halt(self) -> None:
+        """Do not run until woken."""
+        self.halted = True
+        self.machine.loop.interrupt()
+
+    def wake(self) -> None:
+        """Run again after ``halt``."""
+        self.halted = False
+
+    def raise_irq(self, vector: int) -> None:
+        """Make an external interrupt pending; a bare-metal platform delivers it when IF allows."""
+        if vector not in self.pending:
+            self.pending.append(vector)
+
+    # Snapshots
+
+    def save(self) -> object:
+        """State for a snapshot."""
+        self._engine.save(self._context)
+        return bytes(self._context.bytes), self.halted, tuple(self.pending), self.tsc_offset
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+        assert isinstance(state, tuple)  # noqa: S101
+        words, self.halted, pending, self.tsc_offset = state
+        self.pending = list(pending)
+        self._context.bytes[:] = words
+        self._engine.restore(self._context)
+        self._engine.flush_tlb()
