@@ -6,7 +6,7 @@ The order is the kernel's (arch/x86/kernel/alternative.c, 6.1): ``paravirt_set_c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -148,7 +148,31 @@ def forced_features(kernel: ParavirtKernel, table: Sequence[int], fills: Sequenc
     return frozenset(FEATURES[name] for name in names)
 
 
-def plan_kernel(kernel: ParavirtKernel, fills: Sequence[Fill], cpus: int) -> tuple[PlannedSite, ...]:
+@attrs.frozen(eq=False)
+class KernelPlan:
+    """What a kernel makes of its sites on a platform.
+
+    Attributes:
+        kernel: the kernel.
+        table: its table when it patches itself; see :func:`fill_table`.
+        features: the CPU features forced on; see :func:`forced_features`.
+        sites: every site, in the order of its section.
+    """
+
+    kernel: ParavirtKernel
+    table: tuple[int, ...]
+    features: frozenset[int]
+    sites: tuple[PlannedSite, ...]
+
+    def kind(self, type: int) -> str:
+        """What the paravirt step makes of the calls of an op: ``"call"``, ``"nop"``, or ``"bug"`` for an empty slot."""
+        target = self.table[type]
+        if not target:
+            return "bug"
+        return "nop" if target == self.kernel.nop_address else "call"
+
+
+def plan_kernel(kernel: ParavirtKernel, fills: Sequence[Fill], cpus: int) -> KernelPlan:
     """Plan and apply all of a kernel's sites.
 
     Args:
@@ -172,14 +196,19 @@ def plan_kernel(kernel: ParavirtKernel, fills: Sequence[Fill], cpus: int) -> tup
         symbols=kernel.image.symbols,
     )
     features = forced_features(kernel, table, fills, cpus)
-    return make_plan(kernel.image, ctx, patch_default, kernel.sites, kernel.alternatives, features, kernel.padding)
+    sites = make_plan(kernel.image, ctx, patch_default, kernel.sites, kernel.alternatives, features, kernel.padding)
+    return KernelPlan(kernel, table, features, sites)
 
 
-def patched_image(kernel: ParavirtKernel, plan: Sequence[PlannedSite]) -> bytes:
-    """The unpacked image with every site's final bytes in place; nothing else changes."""
-    data = bytearray(kernel.image.data)
-    section: Callable[[int], int] = kernel.image.offset_of
-    for planned in plan:
-        offset = section(planned.site.address)
-        data[offset : offset + len(planned.final)] = planned.final
+def patched_image(plan: KernelPlan) -> bytes:
+    """The unpacked image with every site's final bytes in place; nothing else changes.
+
+    Raises:
+        ImageError: a site is in no segment of the file, so that no loader would see it.
+    """
+    image = plan.kernel.image
+    data = bytearray(image.data)
+    for planned in plan.sites:
+        offset = image.offset_of(planned.site.address, planned.site.length)
+        data[offset : offset + planned.site.length] = planned.final
     return bytes(data)

@@ -1,0 +1,96 @@
+"""The ``pvops`` command: one module a verb, imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from pvops_core.cli.common import ExitCode, exit_code_of, printable
+from pvops_core.errors import PvopsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VERBS: Final[Mapping[str, str]] = {
+    "patch": "pvops_core.cli.patch:patch",
+    "sites": "pvops_core.cli.sites:sites",
+}
+"""Verb to the function that is it. Its parameters are the verb's, its docstring the help, its result the exit code."""
+
+
+class _Verbs(TyperGroup):
+    """A group whose verbs are imported when they are asked for: starting up costs no more than the verb used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - the base class's type is private
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - likewise
+        del ctx
+        return load_verb(cmd_name) if cmd_name in VERBS else None
+
+
+def load_verb(name: str) -> Any:  # noqa: ANN401 - likewise
+    """The command of a verb, ready to run."""
+    module, _, attribute = VERBS[name].partition(":")
+    function: Callable[..., int | None] = getattr(importlib.import_module(module), attribute)
+    verb = typer.Typer(add_completion=False, rich_markup_mode=None)
+    verb.command(name)(function)
+    return typer.main.get_command(verb)
+
+
+app = typer.Typer(cls=_Verbs, name="pvops", rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - an option's callback
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - only this option needs it
+
+        sys.stdout.write(f"pvops {version('pvops-core')}\n")
+        raise typer.Exit(ExitCode.FINE)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    ctx: typer.Context,
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run, test, patch, switch and compare x86 paravirtualisation backends."""
+    if ctx.invoked_subcommand is None:
+        sys.stderr.write(ctx.get_help() + "\n")
+        raise typer.Exit(ExitCode.USAGE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the process's exit code.
+
+    Args:
+        arguments: without the program's name; by default the process's own.
+    """
+    try:
+        result = app(args=arguments, prog_name="pvops", standalone_mode=False)
+    except PvopsError as error:
+        return _complain(str(error), exit_code_of(error))
+    except typer.TyperException as error:
+        return _complain(error.format_message(), ExitCode.USAGE)
+    except typer.Abort:
+        return _complain("interrupted", ExitCode.CRASH)
+    except BrokenPipeError:
+        # Whoever read our output has had enough; what Python flushes at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FINE
+    return int(result or ExitCode.FINE)
+
+
+def _complain(message: str, code: int) -> int:
+    sys.stderr.write(f"pvops: {printable(message)}\n")
+    return code

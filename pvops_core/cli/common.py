@@ -1,0 +1,135 @@
+"""What all verbs share: exit codes, output, options, progress."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from pvops_core.errors import ImageError, PvopsError, UsageError
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
+
+STDOUT: Final = "-"
+
+
+class ExitCode(enum.IntEnum):
+    """What a verb's exit code means; 1 is left to uncaught tracebacks."""
+
+    FINE = 0
+    USAGE = 2
+    """Bad arguments or bad input."""
+    NOTHING = 3
+    """Nothing ran."""
+    FAULT = 4
+    """The framework or a plugin failed."""
+    DIFFERENCE = 5
+    """A difference or a failure was found."""
+    CRASH = 6
+    """The guest crashed or ran out of time, or the run was broken off."""
+
+
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output.")
+]
+PluginOption = Annotated[
+    list[str] | None, typer.Option("--plugin", metavar="PATH", help="Load a backend from a file or folder as well.")
+]
+
+
+def exit_code_of(error: PvopsError) -> ExitCode:
+    """The exit code for an error that ends a verb."""
+    return ExitCode.USAGE if isinstance(error, (UsageError, ImageError)) else ExitCode.FAULT
+
+
+def printable(text: str) -> str:
+    """Text on one line: line ends and control characters, as file names may have them, escaped."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def write_json(verb: str, result: Mapping[str, Any], target: str | None) -> None:
+    """Write a verb's result under its schema name; nothing without a target.
+
+    Args:
+        verb: name of the verb.
+        result: what it found; anything that JSON knows.
+        target: a path, ``"-"`` for standard output, or None.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    if target is None:
+        return
+    text = json.dumps({"schema": f"pvops.{verb}/1", **result}, indent=1) + "\n"
+    if target == STDOUT:
+        sys.stdout.write(text)
+    else:
+        write_file(Path(target), text.encode())
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file wholly or not at all: into a new one beside it, which then takes its name.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)  # a device or a pipe cannot be renamed over
+            return
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            beside.write_bytes(data)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except (OSError, ValueError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else failure
+        raise UsageError(f"{path}: cannot be written: {reason}") from failure
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows in aligned columns on standard output; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    numeric = [all(row[column].isdigit() for row in cells) for column in range(len(head))]
+    widths = [max([len(name), *(len(row[column]) for row in cells)]) for column, name in enumerate(head)]
+    for row in (list(head), *cells):
+        line = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        )
+        sys.stdout.write("  ".join(line).rstrip() + "\n")
+
+
+@contextmanager
+def progress(label: str) -> Iterator[None]:
+    """Show on standard error what is going on, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415 - only a terminal needs it, and it is slow to import
+
+    with Console(stderr=True).status(label):
+        yield
+
+
+def image_json(image: KernelImage) -> dict[str, str]:
+    """The ``image`` member of every verb that reads a kernel."""
+    return {"path": image.path, "sha256": image.sha256, "machine": image.machine, "release": image.release}
+
+
+def symbol_json(image: KernelImage, address: int) -> str:
+    """An address as ``symbol+0xoffset``; empty where no symbol is below it."""
+    found = image.symbol_at(address)
+    if found is None:
+        return ""
+    name, distance = found
+    return f"{name}+{distance:#x}" if distance else name

@@ -1,0 +1,139 @@
+"""``pvops patch``: what a kernel makes of its paravirt sites on a backend's platform."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pvops_core.cli.common import (
+    STDOUT,
+    ExitCode,
+    JsonOption,
+    PluginOption,
+    image_json,
+    print_table,
+    progress,
+    symbol_json,
+    write_file,
+    write_json,
+)
+from pvops_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pvops_core.patching.fills import Fill
+    from pvops_core.patching.kernel import KernelPlan
+
+MOST_CPUS = 8192
+"""CONFIG_NR_CPUS_RANGE_END of x86."""
+
+
+def patch(
+    kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="A bzImage or vmlinux.")],
+    backend: Annotated[str, typer.Option(help="The backend whose platform the kernel runs on.")],
+    cpus: Annotated[int, typer.Option(min=1, max=MOST_CPUS, help="CPUs that the kernel sees.")] = 1,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the patched vmlinux here.")] = None,
+    json: JsonOption = None,
+    plugin: PluginOption = None,
+) -> int:
+    """Work out every paravirt site's bytes after the kernel's paravirt step and after its alternatives."""
+    from pvops_core.images import load_image  # noqa: PLC0415 - heavy
+    from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel  # noqa: PLC0415
+
+    if output is not None and output.exists() and kernel.exists() and output.samefile(kernel):
+        raise UsageError(f"--output {output} is the kernel itself")
+    fills = find_fills(backend, plugin or ())
+    with progress(f"patching {kernel} for {backend}"):
+        plan = plan_kernel(read_kernel(load_image(kernel)), fills, cpus)
+    result = describe(plan, backend, cpus)
+    if output is not None:
+        write_file(output, patched_image(plan))
+    write_json("patch", result, json)
+    if json != STDOUT:
+        _print(plan, result)
+    return ExitCode.FINE
+
+
+def find_fills(name: str, plugins: Sequence[str]) -> list[Fill]:
+    """How a backend and its bases fill a kernel's table, the innermost base first.
+
+    Raises:
+        UsageError: there is no such backend.
+        PluginError: it, or a base of it, is broken.
+    """
+    from pvops_core.plugins import chain, load_backends  # noqa: PLC0415 - imports every backend
+
+    backends = chain(name, load_backends(plugins=tuple(plugins)).backends)
+    return [backend.kernel for backend in reversed(backends) if backend.kernel is not None]
+
+
+def describe(plan: KernelPlan, backend: str, cpus: int) -> dict[str, Any]:
+    """The result as JSON without its schema."""
+    image, slots = plan.kernel.image, plan.kernel.layout.slots
+    return {
+        "image": image_json(image),
+        "backend": backend,
+        "cpus": cpus,
+        "sites": [
+            {
+                "address": f"{planned.site.address:#x}",
+                "section": planned.site.section,
+                "op": slots[planned.site.type].path,
+                "type": planned.site.type,
+                "length": planned.site.length,
+                "original": planned.original.hex(),
+                "paravirt": planned.paravirt.hex(),
+                "final": planned.final.hex(),
+            }
+            for planned in plan.sites
+        ],
+        "summary": summarise(plan),
+    }
+
+
+def summarise(plan: KernelPlan) -> dict[str, Any]:
+    """How many sites each step made into what, and what each op's slot holds."""
+    from pvops_core.patching.alternatives import FEATURES  # noqa: PLC0415 - heavy
+
+    inlined = Counter(planned.site.type for planned in plan.sites if planned.final != planned.paravirt)
+    per_type = Counter(planned.site.type for planned in plan.sites)
+    paravirt: Counter[str] = Counter()
+    final: Counter[str] = Counter()
+    for type_, count in per_type.items():
+        paravirt[plan.kind(type_)] += count
+        final[plan.kind(type_)] += count - inlined[type_]
+    final["inlined"] = inlined.total()
+    image, slots = plan.kernel.image, plan.kernel.layout.slots
+    return {
+        "sites": len(plan.sites),
+        "layout": plan.kernel.layout.name,
+        "features": sorted(name for name, number in FEATURES.items() if number in plan.features),
+        "paravirt": {kind: paravirt[kind] for kind in ("call", "nop", "bug")},
+        "final": {kind: final[kind] for kind in ("call", "nop", "bug", "inlined")},
+        "ops": {
+            slots[type_].path: {
+                "sites": count,
+                "target": symbol_json(image, plan.table[type_]) if plan.table[type_] else None,
+                "paravirt": plan.kind(type_),
+                "inlined": inlined[type_],
+            }
+            for type_, count in sorted(per_type.items())
+        },
+    }
+
+
+def _print(plan: KernelPlan, result: dict[str, Any]) -> None:
+    summary = result["summary"]
+    rows = [
+        (op, entry["sites"], entry["target"] or "(empty)", entry["paravirt"], entry["inlined"])
+        for op, entry in summary["ops"].items()
+    ]
+    print_table(("op", "sites", "target", "paravirt", "inlined"), rows)
+    for step in ("paravirt", "final"):
+        counts = ", ".join(f"{count} {kind}" for kind, count in summary[step].items() if count)
+        sys.stdout.write(f"{step}: {len(plan.sites)} sites: {counts}\n")

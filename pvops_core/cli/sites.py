@@ -1,0 +1,85 @@
+"""``pvops sites``: the paravirt call sites of a kernel."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pvops_core.cli.common import (
+    STDOUT,
+    ExitCode,
+    JsonOption,
+    image_json,
+    print_table,
+    progress,
+    symbol_json,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
+
+
+def sites(
+    kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="A bzImage or vmlinux.")],
+    json: JsonOption = None,
+) -> int:
+    """List a kernel's paravirt call sites: section, op, type, length, address, symbol; and how many each op has."""
+    from pvops_core.images import load_image  # noqa: PLC0415 - heavy
+
+    with progress(f"reading {kernel}"):
+        image = load_image(kernel)
+        result = describe(image)
+    write_json("sites", {"image": image_json(image), **result}, json)
+    if not result["sites"]:
+        sys.stderr.write(f"pvops: {printable(image.path)} has no .parainstructions\n")
+        return ExitCode.NOTHING
+    if json != STDOUT:
+        _print(result)
+    return ExitCode.FINE
+
+
+def describe(image: KernelImage) -> dict[str, Any]:
+    """The result's members besides ``image``: ``layout``, ``sites`` and ``summary``.
+
+    Raises:
+        ImageError: the sites are damaged.
+        UsageError: the kernel's table is of no known layout.
+    """
+    from pvops_core.patching.sites import read_sites  # noqa: PLC0415 - heavy
+    from pvops_core.patching.tables import find_table  # noqa: PLC0415
+
+    records = read_sites(image)
+    table = find_table(image, records) if records else None
+    ops = [slot.path for slot in table.layout.slots] if table else []
+    counts = Counter(record.type for record in records)
+    return {
+        "layout": table.layout.name if table else None,
+        "sites": [
+            {
+                "address": f"{record.address:#x}",
+                "section": record.section,
+                "op": ops[record.type],
+                "type": record.type,
+                "length": record.length,
+                "clobbers": record.clobbers,
+                "symbol": symbol_json(image, record.address),
+            }
+            for record in records
+        ],
+        "summary": {
+            "sites": len(records),
+            "ops": {ops[type_]: count for type_, count in counts.most_common()},
+            "sections": dict(Counter(record.section for record in records).most_common()),
+        },
+    }
+
+
+def _print(result: dict[str, Any]) -> None:
+    columns = ("section", "op", "type", "length", "address", "symbol")
+    print_table(columns, ([site[column] for column in columns] for site in result["sites"]))
+    print_table(("op", "sites"), [("", ""), *result["summary"]["ops"].items(), ("all", result["summary"]["sites"])])
