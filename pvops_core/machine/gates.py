@@ -46,6 +46,11 @@ class Gates:
         self._check(index)
         return self._base + index * self._stride
 
+    @property
+    def return_address(self) -> int:
+        """Virtual address of the shared ``ret``, which calls nothing: a function that does nothing."""
+        return self._base + len(self._handlers) * self._stride
+
     def code(self, index: int) -> bytes:
         """Bytes of a gate, ``stride`` long."""
         self._check(index)

@@ -138,6 +138,11 @@ class Machine:
         """Blocks of code executed so far by all vCPUs, without those of a slice that is going on."""
         return sum(slot.blocks for slot in self._slots)
 
+    @property
+    def running(self) -> bool:
+        """Whether a vCPU is executing or a handler of its is; what must see all vCPUs stopped is deferred then."""
+        return self.loop.in_guest
+
     def run(self, *, max_ns: int | None = None) -> Stop:
         """Run until a handler stops the machine, nothing can run any more, or ``max_ns`` of virtual time have passed.
 

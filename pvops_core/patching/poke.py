@@ -129,7 +129,8 @@ class Poker:
 
     def read(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
         """The bytes at many places of guest text, shape ``(n, length)``; PatchError for one that is not text."""
-        return self._machine.memory.array[self._places(addresses, length)]
+        found: NDArray[np.uint8] = self._machine.memory.array[self._places(addresses, length)]
+        return found
 
     def transaction(self, pokes: Iterable[Poke] = (), *, arrays: Sequence[PokeBatch] = (), by: str) -> int:
         """Make all these writes, or none of them.
@@ -188,13 +189,14 @@ class Poker:
 
     def _places(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.int64]:
         """Index into machine memory of every byte, shape ``(n, length)``; a poke may cross pages."""
-        byte_addresses = addresses[:, None] + np.arange(length, dtype=np.uint64)
-        pages = byte_addresses >> np.uint64(PAGE_SHIFT)
+        byte_addresses: NDArray[np.uint64] = addresses[:, None] + np.arange(length, dtype=np.uint64)
+        pages: NDArray[np.uint64] = byte_addresses >> np.uint64(PAGE_SHIFT)
         known, inverse = np.unique(pages[:, (0, -1)], return_inverse=True)
         frames = np.array([self._frame(int(page)) for page in known], dtype=np.int64)
         first, last = frames[inverse.reshape(-1, 2)].T
         base = np.where(pages == pages[:, :1], first[:, None], last[:, None])
-        return base + (byte_addresses & np.uint64(PAGE_MASK)).astype(np.int64)
+        places: NDArray[np.int64] = base + (byte_addresses & np.uint64(PAGE_MASK)).astype(np.int64)
+        return places
 
     def _frame(self, page: int) -> int:
         address = page << PAGE_SHIFT

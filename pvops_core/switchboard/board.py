@@ -14,6 +14,7 @@ from pvops_core.errors import MachineError, PvopsError, SwitchError
 from pvops_core.ops import Layout, Slot, signature
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import patch_default, patch_site
+from pvops_core.patching.patchlets import select
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.alternatives import lock_features
@@ -22,6 +23,7 @@ from pvops_core.switchboard.implementations import Bound, Form, Implementation, 
 if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu
     from pvops_core.patching.context import Patcher
+    from pvops_core.patching.patchlets import Patchlet
     from pvops_core.switchboard.alternatives import SiteAlternatives
     from pvops_core.switchboard.gates import Entrances
     from pvops_core.switchboard.sitebook import Shape, SiteBook
@@ -144,14 +146,12 @@ class Switchboard:
         self._poker.transaction((*self._slot_pokes(self._current), *self._data_pokes()), by="install")
 
     def _open(self, implementation: Implementation) -> None:
-        if implementation.form is Form.NOP:
+        if implementation.form is not Form.FUNCTION:
             return
         self._entrances.open(implementation, self._handler(implementation))
 
     def _handler(self, implementation: Implementation) -> Callable[[Vcpu], None]:
         slot = self._text.layout.by_op(implementation.op)
-        if implementation.form is Form.EMPTY:
-            return dispatch.bug(implementation.op)
         served = self._in_guest_patch(implementation) if implementation.op == PATCH else implementation
         return dispatch.handler(self._machine, signature(slot, self._text.layout.kind), served, self.calls, self._fault)
 
@@ -165,16 +165,24 @@ class Switchboard:
 
     def _context_of(self, current: Mapping[str, Implementation]) -> PatchContext:
         layout = self._text.layout
-        patchlets = {p.op: p for bound in reversed(self._chain) for p in bound.backend.patchlets}
         return PatchContext(
             layout=layout,
             targets=[0 if slot.op.is_data else self._entrances.address(current[slot.op.name]) for slot in layout.slots],
             nop_address=self._entrances.nop_address,
             bug_address=self._entrances.bug_address,
             nops=self._text.nops,
-            patchlets=patchlets,
+            patchlets=self._patchlets_of(current),
             symbols=self._text.symbols,
         )
+
+    def _patchlets_of(self, current: Mapping[str, Implementation]) -> Mapping[str, Patchlet]:
+        """A patchlet stands for its own backend's implementation, and for no other that an op may have now."""
+        by_backend = {b.backend.name: select(b.backend.patchlets, self._text.layout) for b in self._chain}
+        return {
+            op: patchlet
+            for op, implementation in current.items()
+            if (patchlet := by_backend.get(implementation.backend, {}).get(op)) is not None
+        }
 
     def _patcher(self, implementation: Implementation) -> Patcher:
         """Whose rules patch the sites of an implementation: its backend's, or only calls for one from outside."""

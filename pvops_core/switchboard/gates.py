@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pvops_core.errors import MachineError, SwitchError
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Gates, Vcpu
 
 
+PAGE_SIZE = 0x1000
 BUG_GATE = 0
 
 
@@ -31,7 +33,6 @@ class Entrances:
 
     def __init__(self, gates: Gates, count: int) -> None:
         self._gates = gates
-        self._count = count
         self._free = list(range(count - 1, BUG_GATE, -1))
         self._index: dict[Implementation, int] = {}
         gates.bind(BUG_GATE, _bug)
@@ -83,5 +84,7 @@ class Entrances:
                 return 0
 
     def code(self) -> dict[int, bytes]:
-        """What must stand in guest text at each gate's address."""
-        return {self._gates.address(index): self._gates.code(index) for index in range(self._count)}
+        """What must stand in guest text for the gates to work, by address, no piece across a page."""
+        base, text = self._gates.address(0), self._gates.text
+        borders = [0, *range(PAGE_SIZE - base % PAGE_SIZE, len(text), PAGE_SIZE), len(text)]
+        return {base + start: text[start:end] for start, end in pairwise(borders)}

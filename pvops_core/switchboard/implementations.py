@@ -139,10 +139,21 @@ def _resolve_one(manager: pluggy.PluginManager, op: str, chain: Iterable[Bound])
         backend = bound.backend.name
         name = f"{backend}.{op}"
         if backend in hooks:
-            hook = hooks[backend]
-            return Implementation(op, name, backend, Form.FUNCTION, hook.function, tuple(hook.argnames[1:]))
+            return _of_hook(op, name, backend, hooks[backend])
         if op in bound.backend.nops:
             return Implementation(op, name, backend, Form.NOP)
         if op in bound.backend.empty:
             return Implementation(op, name, backend, Form.EMPTY)
     return Implementation(op, f"none.{op}", "", Form.EMPTY)
+
+
+def _of_hook(op: str, name: str, backend: str, hook: pluggy.HookImpl) -> Implementation:
+    """A hook may leave out any argument, the vCPU (for ``patch`` the context) too."""
+    function = hook.function
+    if hook.argnames[:1] in (("cpu",), ("ctx",)):
+        return Implementation(op, name, backend, Form.FUNCTION, function, tuple(hook.argnames[1:]))
+
+    def without_first(_first: object, *arguments: object) -> object:
+        return function(*arguments)
+
+    return Implementation(op, name, backend, Form.FUNCTION, without_first, tuple(hook.argnames))
