@@ -1,0 +1,215 @@
+"""Poke transactions: wholly old or wholly new, on every vCPU, whatever fails at whichever step."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from pvops_core.errors import MachineError, PatchError
+from pvops_core.machine import BareMetal, Machine, MachineKind, Vcpu
+from pvops_core.patching.poke import Poke, PokeBatch, Poker, Step
+
+TEXT = 0x1000
+SITE = TEXT + 0x100
+RESULTS = 0x8000
+OLD, NEW = 0x11111111, 0x22222222
+PAIRS = 6
+ROUNDS = 600
+
+
+class Broken(Exception):
+    """What an injected fault raises."""
+
+
+class Quiet(BareMetal):
+    """Bare metal that ends the run when the last vCPU halts."""
+
+    def halted(self, vcpu: Vcpu) -> None:
+        vcpu.halt()
+        if all(other.halted for other in self.machine.vcpus):
+            self.machine.stop("poweroff")
+
+
+def site(value: int) -> bytes:
+    """``mov eax, value; nop``: a mix of two of them would put a third number into eax."""
+    return b"\xb8" + struct.pack("<I", value) + b"\x90"
+
+
+def loop(rounds: int) -> bytes:
+    """Call the site function ``rounds`` times, storing each result at [edi]; then hlt."""
+    begin = b"\xb9" + struct.pack("<I", rounds)  # mov ecx, rounds
+    call = b"\xe8" + struct.pack("<i", SITE - (TEXT + len(begin) + 5))
+    store = b"\x89\x07\x83\xc7\x04"  # mov [edi], eax; add edi, 4
+    again = b"\x49\x75" + struct.pack("<b", -(len(call) + len(store) + 3))  # dec ecx; jnz
+    return begin + call + store + again + b"\xf4"
+
+
+def results_at(index: int) -> int:
+    return RESULTS + index * 0x2000
+
+
+@contextmanager
+def machine(vcpus: int, seed: int = 0, rounds: int = ROUNDS) -> Iterator[Machine]:
+    """Every vCPU calls one function made of PAIRS sites, of which the last decides the result."""
+    with Machine(MachineKind.I386, memory=1 << 20, vcpus=vcpus, seed=seed, slice_blocks=7) as made:
+        made.attach(Quiet(made))
+        made.memory.write(TEXT, loop(rounds))
+        made.memory.write(SITE, site(OLD) * PAIRS + b"\xc3")
+        for vcpu in made.vcpus:
+            vcpu.rip = TEXT
+            vcpu.rsp = 0x7000 - 0x100 * vcpu.index
+            vcpu.set("edi", results_at(vcpu.index))
+        yield made
+
+
+def poker(of: Machine) -> Poker:
+    return Poker(of, lambda page: page)
+
+
+def pokes(old: int, new: int) -> list[Poke]:
+    return [Poke(SITE + 6 * number, site(old), site(new)) for number in range(PAIRS)]
+
+
+def text(of: Machine) -> bytes:
+    return of.memory.read(SITE, 6 * PAIRS)
+
+
+def results(of: Machine, index: int, rounds: int = ROUNDS) -> list[int]:
+    return list(struct.unpack(f"<{rounds}I", of.memory.read(results_at(index), 4 * rounds)))
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 4, 8])
+def test_new_text_is_what_every_vcpu_executes(vcpus: int) -> None:
+    with machine(vcpus) as made:
+        made.run(max_ns=2000)
+        assert poker(made).transaction(pokes(OLD, NEW), by="test") == PAIRS
+        assert text(made) == site(NEW) * PAIRS
+        assert made.run().reason == "poweroff"
+        for index in range(vcpus):
+            found = results(made, index)
+            assert set(found) <= {OLD, NEW}
+            assert found == sorted(found), "a vCPU went back to the old text"
+            assert found[-1] == NEW
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 4, 8])
+@pytest.mark.parametrize("step", list(Step))
+def test_a_fault_at_any_step_leaves_the_old_text(vcpus: int, step: Step) -> None:
+    with machine(vcpus, seed=vcpus) as made:
+        poke = poker(made)
+
+        def fail(at: Step) -> None:
+            if at is step:
+                raise Broken
+
+        poke.observer = fail
+        made.run(max_ns=1500)
+        with pytest.raises(Broken):
+            poke.transaction(pokes(OLD, NEW), by="test")
+        assert text(made) == site(OLD) * PAIRS
+        assert made.run().reason == "poweroff"
+        assert all(set(results(made, index)) == {OLD} for index in range(vcpus))
+
+
+@pytest.mark.parametrize("method", ["quiesce", "invalidate"])
+@pytest.mark.parametrize("vcpus", [1, 4])
+def test_a_machine_that_fails_leaves_the_old_text(vcpus: int, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with machine(vcpus) as made:
+        made.run(max_ns=1500)
+        real, calls = getattr(made, method), itertools.count()
+
+        def fail_once(ranges: object) -> None:
+            if next(calls) == 0:
+                raise MachineError("injected")
+            real(ranges)
+
+        monkeypatch.setattr(made, method, fail_once)
+        with pytest.raises(MachineError, match="injected"):
+            poker(made).transaction(pokes(OLD, NEW), by="test")
+        assert text(made) == site(OLD) * PAIRS
+        assert made.run().reason == "poweroff"
+        assert all(set(results(made, index)) == {OLD} for index in range(vcpus))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_vcpu_fetches_a_mix_whenever_the_text_changes(seed: int) -> None:
+    with machine(4, seed=seed) as made:
+        poke = poker(made)
+        values = itertools.cycle([(OLD, NEW), (NEW, OLD)])
+        while made.run(max_ns=300 + 37 * seed).reason == "timeout":
+            poke.transaction(pokes(*next(values)), by="test")
+        for index in range(4):
+            assert set(results(made, index)) <= {OLD, NEW}
+
+
+def test_a_vcpu_inside_a_site_is_brought_out_of_it_first() -> None:
+    with machine(1) as made:
+        vcpu = made.vcpus[0]
+        vcpu.rip = SITE + 5  # behind mov, before nop
+        poker(made).transaction([Poke(SITE, site(OLD), b"\xf4" * 6)], by="test")
+        assert vcpu.rip == SITE + 6
+
+
+def test_unexpected_old_bytes_change_nothing() -> None:
+    with machine(2) as made:
+        wrong = [*pokes(OLD, NEW)[:-1], Poke(SITE + 6 * (PAIRS - 1), site(NEW), site(OLD))]
+        with pytest.raises(PatchError, match="expected") as caught:
+            poker(made).transaction(wrong, by="test")
+        assert caught.value.address == SITE + 6 * (PAIRS - 1)
+        assert text(made) == site(OLD) * PAIRS
+
+
+def test_overlapping_pokes_are_refused() -> None:
+    with machine(1) as made, pytest.raises(PatchError, match="overlap"):
+        poker(made).transaction([Poke(SITE, b"\xb8", b"\xb9"), Poke(SITE, b"\xb8", b"\xba")], by="test")
+
+
+def test_a_poke_needs_bytes_and_as_many_new_as_old() -> None:
+    with pytest.raises(PatchError, match="no bytes"):
+        Poke(SITE, b"", b"")
+    with pytest.raises(PatchError, match="2 bytes over 1"):
+        Poke(SITE, b"\x90", b"\x90\x90")
+
+
+def test_an_address_that_is_not_text_is_refused() -> None:
+    def translate(page: int) -> int:
+        raise MachineError(f"{page:#x} is not there")
+
+    with machine(1) as made, pytest.raises(PatchError, match="not guest text"):
+        Poker(made, translate).transaction(pokes(OLD, NEW), by="test")
+
+
+def test_text_is_not_written_from_inside_a_handler() -> None:
+    with machine(1) as made:
+        made.gates.map(0x4000, 2)
+        made.memory.write(0x4000, made.gates.text)
+        made.gates.bind(0, lambda _vcpu: poker(made).transaction(pokes(OLD, NEW), by="test"))
+        made.vcpus[0].rip = 0x4000
+        with pytest.raises(PatchError, match="defer"):
+            made.run()
+        assert text(made) == site(OLD) * PAIRS
+
+
+def test_a_poke_across_pages_follows_both_translations() -> None:
+    with machine(1) as made:
+        frames = {0x20000: 0x50000, 0x21000: 0x30000}
+        made.memory.write(0x50FFD, b"\x01\x02\x03")
+        made.memory.write(0x30000, b"\x04\x05")
+        poke = Poker(made, frames.__getitem__)
+        poke.transaction([Poke(0x20FFD, bytes([1, 2, 3, 4, 5]), bytes([6, 7, 8, 9, 10]))], by="test")
+        assert made.memory.read(0x50FFD, 3) == bytes([6, 7, 8])
+        assert made.memory.read(0x30000, 2) == bytes([9, 10])
+        assert poke.read(np.array([0x20FFE], dtype=np.uint64), 3).tobytes() == bytes([7, 8, 9])
+
+
+def test_nothing_to_do_is_no_transaction() -> None:
+    with machine(1) as made:
+        empty = PokeBatch(np.zeros(0, np.uint64), np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8))
+        before = made.log.sha256
+        assert poker(made).transaction(arrays=[empty], by="test") == 0
+        assert made.log.sha256 == before
