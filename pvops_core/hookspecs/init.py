@@ -8,7 +8,7 @@ from pvops_core.hookspecs.markers import hookspec
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-    from pvops_core.patching import PatchContext
+    from pvops_core.patching.context import PatchContext
 
 
 @hookspec(firstresult=True)

@@ -17,7 +17,7 @@ from pvops_core.patching.disasm import disassemble, normal
 from pvops_core.patching.template import Template, parse, references, substitute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from pvops_core.ops import Layout, Op
 
@@ -55,7 +55,7 @@ class Patchlet:
     asm: str
     code: str
     clobbers: Clobber = Clobber.NONE
-    layouts: tuple[str, ...] = ("*",)
+    layouts: Collection[str] = ("*",)
     where_it_fits: bool = False
     keeping: tuple[str, ...] = ()
 

@@ -1,0 +1,7 @@
+"""Finds, checks, loads and isolates backends: the entry points of group ``pvops.backends``."""
+
+from pvops_core.plugins.chains import chain, patchlets
+from pvops_core.plugins.discovery import GROUP, Found, discover
+from pvops_core.plugins.loading import Loaded, load_backends
+
+__all__ = ["GROUP", "Found", "Loaded", "chain", "discover", "load_backends", "patchlets"]

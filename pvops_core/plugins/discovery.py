@@ -1,0 +1,107 @@
+"""Which plugins there are, learnt from metadata alone: nothing is imported here."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.plugins import paths
+from pvops_core.plugins.found import Found
+
+if TYPE_CHECKING:
+    from pvops_core.errors import PluginError
+
+GROUP = "pvops.backends"
+"""The entry-point group of backends."""
+
+MORE = "PVOPS_PLUGINS"
+"""Environment variable: more plugins, as ``--plugin`` takes them, parted by commas; paths may be globs."""
+
+FEWER = "PVOPS_DISABLE_PLUGINS"
+"""Environment variable: globs, parted by commas, of entry-point or distribution names to leave out."""
+
+__all__ = ["FEWER", "GROUP", "MORE", "Found", "discover"]
+
+
+def discover(plugins: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> list[Found]:
+    """List the plugins there are, without importing any.
+
+    Args:
+        plugins: what was given with ``--plugin``.
+        environ: the environment; None for the process's own.
+
+    Returns:
+        Installed ones by name, then those given. One whose metadata cannot be read has a ``problem``.
+    """
+    environ = os.environ if environ is None else environ
+    more = [*_words(environ.get(MORE, "")), *plugins]
+    fewer = _words(environ.get(FEWER, ""))
+    found = [*sorted(_installed(), key=_order), *(one for text in more for one in paths.plugins_at(text, GROUP))]
+    return [one for one in found if not _switched_off(one, fewer)]
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _switched_off(found: Found, globs: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs for name in (found.name, found.distribution) if name)
+
+
+def _order(found: Found) -> tuple[str, bool, str]:
+    """By name; among claimants of one name the distribution that is called after it comes first, and so wins."""
+    return found.name, _normal(found.distribution) != f"pvops-{_normal(found.name)}", found.distribution
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _installed() -> Iterator[Found]:
+    seen: set[str] = set()
+    for distribution in metadata.distributions():
+        try:
+            name, version = _identity(distribution)
+            if _normal(name) in seen:
+                # A second copy further down sys.path, which import would not see either.
+                continue
+            seen.add(_normal(name))
+            entries = list(distribution.entry_points.select(group=GROUP))
+        except Exception as error:  # noqa: BLE001  whatever reading somebody's files raises is that plugin's problem
+            yield from _unreadable(distribution, error)
+            continue
+        for entry in entries:
+            yield Found(entry.name, name, version, entry.value)
+
+
+def _identity(distribution: metadata.Distribution) -> tuple[str, str]:
+    fields = distribution.metadata
+    name, version = fields["Name"], fields["Version"]
+    return str(name) if name else _folder(distribution), str(version) if version else ""
+
+
+def _folder(distribution: metadata.Distribution) -> str:
+    return os.path.basename(str(getattr(distribution, "_path", "an unnamed distribution")))  # noqa: PTH119  text only
+
+
+def _unreadable(distribution: metadata.Distribution, error: Exception) -> Iterator[Found]:
+    """A plugin whose entry points cannot be read; other people's broken distributions are not ours to report."""
+    try:
+        text = (distribution.read_text("entry_points.txt") or "") if not isinstance(error, UnicodeError) else GROUP
+    except (OSError, UnicodeError):
+        text = ""
+    folder = _folder(distribution)
+    if GROUP in text or _normal(folder).startswith("pvops-"):
+        yield Found("", folder, "", "", problem=f"its metadata cannot be read: {type(error).__name__}: {error}")
+
+
+def broken(found: Found) -> PluginError:
+    """The error for a plugin with a problem."""
+    return attrs.evolve(found.error(), message=found.problem)

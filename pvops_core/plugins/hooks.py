@@ -1,0 +1,83 @@
+"""The hook specs as data, and the implementations of them that an ops class has."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pvops_core import hookspecs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pvops_core.hookspecs import Backend
+
+_SPEC = f"{hookspecs.PROJECT}_spec"
+_IMPL = f"{hookspecs.PROJECT}_impl"
+
+
+@attrs.frozen
+class Spec:
+    """A hook spec.
+
+    Attributes:
+        name: the hook.
+        arguments: names of its arguments: ``cpu`` (``ctx`` for ``patch``) first, none for a value.
+        group: module it is in, without the package.
+        doc: its docstring.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    group: str
+    doc: str
+
+
+@cache
+def specs() -> Mapping[str, Spec]:
+    """All hook specs by name."""
+    found = {
+        name: Spec(name, tuple(inspect.signature(function).parameters), module.__name__.rpartition(".")[2], doc)
+        for module in hookspecs.MODULES
+        for name, function in vars(module).items()
+        if hasattr(function, _SPEC) and (doc := inspect.getdoc(function) or "") is not None
+    }
+    return MappingProxyType(found)
+
+
+@attrs.frozen
+class Marked:
+    """An attribute of an ops class that is marked as an implementation.
+
+    Attributes:
+        attribute: its name in the class.
+        hook: the hook that it implements.
+        value: as found in the class, a staticmethod or classmethod as such.
+        options: what it was marked with.
+    """
+
+    attribute: str
+    hook: str
+    value: object
+    options: Mapping[str, Any]
+
+
+def marked(ops: type) -> list[Marked]:
+    """The implementations of an ops class, those it inherits among them."""
+    found = []
+    for attribute in dir(ops):
+        value = inspect.getattr_static(ops, attribute)
+        function = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+        options = getattr(function, _IMPL, None) if not isinstance(function, type) else None
+        if isinstance(options, dict):
+            found.append(Marked(attribute, options.get("specname") or attribute, value, options))
+    return found
+
+
+def implemented(backend: Backend) -> frozenset[str]:
+    """Names of the hooks that a backend implements itself."""
+    return frozenset(one.hook for one in marked(backend.ops)) if backend.ops else frozenset()
