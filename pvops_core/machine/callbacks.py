@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.vcpu import Vcpu
 
 _ERROR_CODE, _SOFTWARE, _BLOCKS = int(Slot.ERROR_CODE), int(Slot.SOFTWARE), int(Slot.BLOCKS)
+_TWO_BYTE_OPCODE = 0x0F
 _PATIENCE = 10_000
 """How often the same instruction may fault at the same address with nothing executed in between."""
 
@@ -34,6 +35,7 @@ class Callbacks:
         self._last: tuple[int, int, int] = (0, 0, 0)
         self._last_blocks = 0
         self._repeats = 0
+        self._postponed: tuple[bytes, GuestFault] | None = None
         engine.hook(uc.HOOK_INTR, uc.INTR_CALLBACK(self._interrupt))
         engine.hook(uc.HOOK_INVALID, uc.INVALID_CALLBACK(self._invalid))
         engine.hook_instruction(uc.INSN_SYSCALL, uc.SYSCALL_CALLBACK(self._syscall))
@@ -47,12 +49,13 @@ class Callbacks:
         self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(self._gate), begin, end)
         self._engine.flush_code()
 
-    def _serve(self, action: Callable[..., None], *arguments: int) -> None:
+    def _serve(self, action: Callable[..., None], *arguments: object) -> None:
         """Run a handler: its fault goes to the guest, its error ends the run, its wishes stop the engine."""
         loop = self._loop
         try:
             try:
-                action(self._vcpu, *arguments)
+                if self._postponed is None:
+                    action(self._vcpu, *arguments)
             except GuestFault as fault:
                 loop.platform.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
         except BaseException as error:  # noqa: BLE001 - handed on by the run loop
@@ -101,30 +104,32 @@ class Callbacks:
         self._loop.platform.exception(vcpu, faults.UD, None, None)
 
     def _syscall(self, _engine: int, _data: int) -> None:
-        self._serve(self._system_call)
-
-    def _system_call(self, vcpu: Vcpu) -> None:
-        vcpu.machine.counts["syscalls"] += 1
-        vcpu.rip += 2
-        try:
-            try:
-                self._loop.platform.syscall(vcpu)
-            except GuestFault as fault:
-                vcpu.rip -= 2
-                self._loop.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
-        finally:
-            vcpu.rip -= 2  # Unicorn adds the length of the instruction after the callback, whatever RIP is
+        self._serve(self._fast_call, self._loop.platform.syscall)
 
     def _sysenter(self, _engine: int, _data: int) -> None:
-        self._serve(self._system_enter)
+        self._serve(self._fast_call, self._loop.platform.sysenter)
 
-    def _system_enter(self, vcpu: Vcpu) -> None:
+    def _fast_call(self, vcpu: Vcpu, handler: Callable[[Vcpu], None]) -> None:
+        """Syscall or sysenter: Unicorn adds the instruction's length after the callback, wherever RIP then is."""
         vcpu.machine.counts["syscalls"] += 1
-        vcpu.rip += 2
+        start = vcpu.rip
+        length = self._length(vcpu, start)
+        vcpu.rip = start + length
         try:
-            self._loop.platform.sysenter(vcpu)
+            handler(vcpu)
+        except GuestFault as fault:
+            vcpu.rip = start
+            self._loop.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
         finally:
-            vcpu.rip -= 2
+            vcpu.rip -= length
+
+    @staticmethod
+    def _length(vcpu: Vcpu, rip: int) -> int:
+        """Bytes of a two-byte instruction with its prefixes."""
+        length = 2
+        while vcpu.u8(rip + length - 2) != _TWO_BYTE_OPCODE:
+            length += 1
+        return length
 
     def _cpuid(self, _engine: int, _data: int) -> int:
         self._serve(self._identify)
@@ -136,17 +141,38 @@ class Callbacks:
         self._registers.write(*self._loop.platform.cpuid(vcpu, leaf, subleaf))
 
     def _in(self, _engine: int, port: int, size: int, _data: int) -> int:
-        result = 0
+        values = [0]
 
         def read(vcpu: Vcpu) -> None:
-            nonlocal result
-            result = vcpu.insn.in_(port, size)
+            values[0] = vcpu.insn.in_(port, size)
 
-        self._serve(read)
-        return result & 0xFFFFFFFF
+        self._serve_port(read)
+        return values[0] & 0xFFFFFFFF
 
     def _out(self, _engine: int, port: int, size: int, value: int, _data: int) -> None:
-        def write(vcpu: Vcpu) -> None:
-            vcpu.insn.out(port, value, size)
+        self._serve_port(lambda vcpu: vcpu.insn.out(port, value, size))
 
-        self._serve(write)
+    def _serve_port(self, action: Callable[[Vcpu], None]) -> None:
+        """Unlike other hooks, those of in and out cannot end the block: its rest runs before the engine stops.
+
+        A fault is therefore postponed: the registers of now are kept and come back when the engine has stopped.
+        """
+
+        def guarded(vcpu: Vcpu) -> None:
+            try:
+                action(vcpu)
+            except GuestFault as fault:
+                self._postponed = (vcpu.save_registers(), fault)
+                self._loop.interrupt()
+
+        self._serve(guarded)
+
+    def finish(self) -> bool:
+        """After a slice: deliver what was postponed, if anything."""
+        if self._postponed is None:
+            return False
+        registers, fault = self._postponed
+        self._postponed = None
+        self._vcpu.load_registers(registers)
+        self._loop.platform.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
+        return True

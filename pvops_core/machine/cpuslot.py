@@ -6,6 +6,7 @@ import ctypes
 from typing import TYPE_CHECKING
 
 from pvops_core.machine import engine as uc
+from pvops_core.machine.callbacks import Callbacks
 from pvops_core.machine.state import Slot, State
 from pvops_core.machine.vcpu import Vcpu
 
@@ -30,6 +31,7 @@ class CpuSlot:
         if machine.count_instructions:
             self.engine.hook_native(uc.HOOK_CODE, native.instruction, data)
         self.vcpu = Vcpu(machine, index, self.engine, self.context)
+        self.callbacks = Callbacks(self.vcpu, self.engine, self.state, machine.loop)
 
     def _fill(self, machine: Machine) -> None:
         layout, context, state = machine.layout, self.context, self.state

@@ -10,7 +10,6 @@ from typing import Protocol, Self
 import attrs
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.callbacks import Callbacks
 from pvops_core.machine.clock import Clock
 from pvops_core.machine.coherence import Coherence
 from pvops_core.machine.cpuslot import CpuSlot
@@ -77,6 +76,7 @@ class Machine:
         if slice_blocks < 1:
             raise MachineError(f"a slice of {slice_blocks} blocks is no slice")
         self.kind = kind
+        self.seed = seed
         self.layout = context_layout()
         self.memory = PhysicalMemory(memory)
         self.count_instructions = count_instructions
@@ -89,13 +89,10 @@ class Machine:
         self._keepers: list[Stateful] = []
         self._platform: TrapHandler | None = None
         self.loop = RunLoop(self, self._slots, self.gates)
-        self._callbacks: list[Callbacks] = []
         native = callbacks()
         try:
             for index in range(vcpus):
-                slot = CpuSlot(self, index, native)
-                self._slots.append(slot)
-                self._callbacks.append(Callbacks(slot.vcpu, slot.engine, slot.state, self.loop))
+                self._slots.append(CpuSlot(self, index, native))
         except BaseException:
             self.close()
             raise
@@ -115,7 +112,6 @@ class Machine:
         for slot in self._slots:
             slot.close()
         self._slots.clear()
-        self._callbacks.clear()
 
     @property
     def platform(self) -> TrapHandler:
@@ -164,8 +160,8 @@ class Machine:
 
     def hook_gates(self, begin: int, end: int) -> None:
         """Call gates for instructions in [begin, end], on every vCPU."""
-        for callbacks in self._callbacks:
-            callbacks.hook_gates(begin, end)
+        for slot in self._slots:
+            slot.callbacks.hook_gates(begin, end)
 
     def invalidate(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Drop translated code of virtual ranges [start, end) on every engine."""

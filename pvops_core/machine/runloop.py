@@ -139,7 +139,7 @@ class RunLoop:
         finally:
             self.in_guest = False
             slot.blocks += clock.fold()
-        if self._error is not None or self.interrupted:
+        if self._error is not None or slot.callbacks.finish() or self.interrupted:
             return
         if status:
             self._bad_end(slot, status)
@@ -157,7 +157,7 @@ class RunLoop:
         finally:
             self.in_guest = False
             slot.blocks += clock.fold()
-        if status:
+        if self._error is None and not slot.callbacks.finish() and status:
             self._bad_end(slot, status)
 
     def _bad_end(self, slot: CpuSlot, status: int) -> None:

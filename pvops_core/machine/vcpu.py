@@ -244,16 +244,24 @@ class Vcpu(Registers):
 
     # Snapshots
 
+    def save_registers(self) -> bytes:
+        """The whole CPU state, as bytes that ``load_registers`` takes back."""
+        self._engine.save(self._context)
+        return bytes(self._context.bytes)
+
+    def load_registers(self, words: bytes) -> None:
+        """Go back to a CPU state that ``save_registers`` of this vCPU gave."""
+        self._context.bytes[:] = words
+        self._engine.restore(self._context)
+        self._engine.flush_tlb()
+
     def save(self) -> object:
         """State for a snapshot."""
-        self._engine.save(self._context)
-        return bytes(self._context.bytes), self.halted, tuple(self.pending), self.tsc_offset
+        return self.save_registers(), self.halted, tuple(self.pending), self.tsc_offset
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
         assert isinstance(state, tuple)  # noqa: S101
         words, self.halted, pending, self.tsc_offset = state
         self.pending = list(pending)
-        self._context.bytes[:] = words
-        self._engine.restore(self._context)
-        self._engine.flush_tlb()
+        self.load_registers(words)
