@@ -1,0 +1,233 @@
+"""The three generations of the lguest ABI: call numbers, argument registers, and struct lguest_data.
+
+The ABI was private to one kernel version (guest and host were built from one tree) and changed under its
+users. Source: include/linux/lguest.h (2.6.23) and arch/x86/include/asm/lguest_hcall.h, include/linux/lguest.h
+(2.6.24 and 2.6.35).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import attrs
+
+from pvops_core.errors import UsageError
+
+TRAP_ENTRY = 0x1F
+"""The vector of a hypercall: ``int $0x1f``."""
+
+RING_SIZE = 64
+"""Entries of the ring of asynchronous hypercalls."""
+
+DONE = 0xFF
+"""Ring status of a free or finished entry; 0 is a call that waits."""
+
+IRQS = 32
+"""Virtual interrupts of a guest; 0 is the timer."""
+
+
+class Call(enum.Enum):
+    """The hypercalls, by the names of the newest generation that has each."""
+
+    FLUSH_ASYNC = "FLUSH_ASYNC"
+    LGUEST_INIT = "LGUEST_INIT"
+    CRASH = "CRASH"
+    SHUTDOWN = "SHUTDOWN"
+    LOAD_GDT = "LOAD_GDT"
+    NEW_PGTABLE = "NEW_PGTABLE"
+    FLUSH_TLB = "FLUSH_TLB"
+    LOAD_IDT_ENTRY = "LOAD_IDT_ENTRY"
+    SET_STACK = "SET_STACK"
+    TS = "TS"
+    SET_CLOCKEVENT = "SET_CLOCKEVENT"
+    HALT = "HALT"
+    BIND_DMA = "BIND_DMA"
+    SEND_DMA = "SEND_DMA"
+    SET_PTE = "SET_PTE"
+    SET_PMD = "SET_PMD"
+    LOAD_TLS = "LOAD_TLS"
+    NOTIFY = "NOTIFY"
+    LOAD_GDT_ENTRY = "LOAD_GDT_ENTRY"
+    SEND_INTERRUPTS = "SEND_INTERRUPTS"
+
+
+@attrs.frozen
+class DataLayout:
+    """Byte offsets of the members of struct lguest_data; None where a generation has no such member.
+
+    Widths: ``irq_enabled``, ``irq_pending``, ``cr2``, ``reserve_mem``, ``tsc_khz``, ``pgdir``, ``noirq_*``,
+    ``kernel_address`` and ``syscall_vec`` are 32 bit; ``blocked_interrupts`` is one word of 32 bits; ``time``
+    is two 32-bit words (seconds, nanoseconds); ``guestid`` is 16 bit; ``hcall_status`` is 64 bytes.
+    """
+
+    hcall_status: int
+    hcalls: int
+    reserve_mem: int
+    tsc_khz: int
+    noirq_start: int
+    noirq_end: int
+    size: int
+    irq_enabled: int = 0
+    blocked_interrupts: int = 4
+    cr2: int = 8
+    time: int = 12
+    irq_pending: int | None = None
+    guestid: int | None = None
+    pgdir: int | None = None
+    kernel_address: int | None = None
+    syscall_vec: int | None = None
+
+
+@attrs.frozen
+class Abi:
+    """One generation.
+
+    Attributes:
+        name: the first kernel release that has it.
+        calls: call number to hypercall.
+        registers: where argument 1, 2, … travel; the number is in eax.
+        ring_words: which argument (0 is the number) each 32-bit word of a ring entry holds.
+        data: struct lguest_data.
+        refuses_pwt: a page-table entry with PWT set kills the guest (until 2.6.25).
+        numbers: hypercall to call number.
+    """
+
+    name: str
+    calls: Mapping[int, Call]
+    registers: tuple[str, ...]
+    ring_words: tuple[int, ...]
+    data: DataLayout
+    refuses_pwt: bool
+    numbers: Mapping[Call, int] = attrs.field(init=False)
+
+    @numbers.default
+    def _numbers(self) -> Mapping[Call, int]:
+        return MappingProxyType({call: number for number, call in self.calls.items()})
+
+    @property
+    def arguments(self) -> int:
+        """How many arguments a call carries."""
+        return len(self.registers)
+
+    @property
+    def ring_stride(self) -> int:
+        """Bytes of one ring entry."""
+        return 4 * len(self.ring_words)
+
+    def has(self, call: Call) -> bool:
+        """Whether this generation knows ``call``."""
+        return call in self.numbers
+
+
+_COMMON = {
+    0: Call.FLUSH_ASYNC,
+    1: Call.LGUEST_INIT,
+    4: Call.NEW_PGTABLE,
+    5: Call.FLUSH_TLB,
+    6: Call.LOAD_IDT_ENTRY,
+    7: Call.SET_STACK,
+    8: Call.TS,
+    9: Call.SET_CLOCKEVENT,
+    10: Call.HALT,
+    14: Call.SET_PTE,
+    15: Call.SET_PMD,
+    16: Call.LOAD_TLS,
+}
+
+ABI_2_6_23 = Abi(
+    name="2.6.23",
+    calls=MappingProxyType(
+        _COMMON | {2: Call.CRASH, 3: Call.LOAD_GDT, 12: Call.BIND_DMA, 13: Call.SEND_DMA},
+    ),
+    registers=("edx", "ebx", "ecx"),
+    ring_words=(0, 1, 2, 3),
+    data=DataLayout(
+        hcall_status=20,
+        hcalls=84,
+        reserve_mem=1108,
+        guestid=1112,
+        tsc_khz=1116,
+        noirq_start=1120,
+        noirq_end=1124,
+        size=1128,
+    ),
+    refuses_pwt=True,
+)
+
+ABI_2_6_24 = Abi(
+    name="2.6.24",
+    calls=MappingProxyType(_COMMON | {2: Call.CRASH, 3: Call.LOAD_GDT, 17: Call.NOTIFY}),
+    registers=("edx", "ebx", "ecx"),
+    # struct hcall_args lies over the saved registers eax, ebx, ecx, edx, but argument 1 still travels in edx.
+    ring_words=(0, 2, 3, 1),
+    data=DataLayout(
+        hcall_status=20,
+        hcalls=84,
+        reserve_mem=1108,
+        tsc_khz=1112,
+        pgdir=1116,
+        noirq_start=1120,
+        noirq_end=1124,
+        kernel_address=1128,
+        syscall_vec=1132,
+        size=1136,
+    ),
+    refuses_pwt=True,
+)
+
+ABI_2_6_35 = Abi(
+    name="2.6.35",
+    calls=MappingProxyType(
+        _COMMON | {2: Call.SHUTDOWN, 17: Call.NOTIFY, 18: Call.LOAD_GDT_ENTRY, 19: Call.SEND_INTERRUPTS},
+    ),
+    registers=("ebx", "ecx", "edx", "esi"),
+    ring_words=(0, 1, 2, 3, 4),
+    data=DataLayout(
+        irq_pending=20,
+        hcall_status=24,
+        hcalls=88,
+        reserve_mem=1368,
+        tsc_khz=1372,
+        noirq_start=1376,
+        noirq_end=1380,
+        kernel_address=1384,
+        syscall_vec=1388,
+        size=1392,
+    ),
+    refuses_pwt=False,
+)
+
+ABIS: Mapping[str, Abi] = MappingProxyType({abi.name: abi for abi in (ABI_2_6_23, ABI_2_6_24, ABI_2_6_35)})
+
+_FREE_RING = bytes([DONE]) * RING_SIZE
+
+
+def abi_by_name(name: str) -> Abi:
+    """The generation called ``name``.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    try:
+        return ABIS[name]
+    except KeyError:
+        raise UsageError(f"no lguest ABI {name!r}; known are {', '.join(ABIS)}") from None
+
+
+def abi_of_data(data: bytes) -> Abi | None:
+    """The generation whose statically initialised struct lguest_data looks like ``data``, if one does.
+
+    A kernel's own copy starts with every ring entry free, so the run of 64 bytes 0xFF tells where the ring
+    is; the system call vector (0x80) behind it tells 2.6.24 from 2.6.23, whose structure ends before it.
+    """
+    for abi in (ABI_2_6_35, ABI_2_6_24, ABI_2_6_23):
+        layout = abi.data
+        if data[layout.hcall_status : layout.hcalls] != _FREE_RING:
+            continue
+        if layout.syscall_vec is None:
+            return abi
+        if int.from_bytes(data[layout.syscall_vec : layout.syscall_vec + 4], "little") == 0x80:
+            return abi
+    return None

@@ -1,0 +1,202 @@
+"""Puts a guest together: memory divided, image loaded, first page tables made, vCPU at the entry in ring 1.
+
+The host's share lies above the guest's: one frame for the descriptors, one for the page table that maps them at
+the top of every address space (the switcher's place), the rest for shadow tables.
+Source: Documentation/lguest/lguest.c for the launcher's part, drivers/lguest/core.c for the host's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from pvops_core.errors import ImageError, MachineError
+from pvops_lguest.host import emulate
+from pvops_lguest.host.abi import ABIS, Abi, abi_by_name, abi_of_data
+from pvops_lguest.host.frames import FramePool
+from pvops_lguest.host.memory import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, GuestMemory
+from pvops_lguest.host.segments import GDT_ENTRIES, GUEST_PL, KERNEL_CS, KERNEL_DS, Segments
+from pvops_lguest.host.shadow import ACCESSED, DIRTY, PRESENT, RW, SWITCHER_INDEX, USER, ShadowTables
+from pvops_lguest.host.state import HostState
+
+if TYPE_CHECKING:
+    from pvops_core.guests import GuestImage
+    from pvops_core.machine import Machine, PhysicalMemory, Vcpu
+
+HOST_AREA = 2 << 20
+"""Bytes of machine memory above the guest's."""
+
+SWITCHER_ADDRESS = SWITCHER_INDEX << 22
+EPOCH_NS = 1_185_000_000 * 1_000_000_000
+"""What the wall clock shows when the machine starts: July 2007, when lguest was merged."""
+
+LGUEST_DATA = "lguest_data"
+
+_CR0 = 0x80010033  # PG, WP, NE, ET, MP, PE: the host's own
+_EFLAGS = 0x202
+_GUEST_TABLE_FLAGS = PRESENT | RW | USER
+
+
+class _VcpuMmu:
+    """The shadow's view of a vCPU."""
+
+    def __init__(self, vcpu: Vcpu) -> None:
+        self._vcpu = vcpu
+
+    def load(self, cr3: int) -> None:
+        self._vcpu.cr3 = cr3
+
+    def flush(self, va: int | None) -> None:
+        self._vcpu.flush_tlb(va)
+
+
+def choose_abi(guest: GuestImage, options: Mapping[str, str]) -> Abi:
+    """The ABI generation: the option ``abi``, or what the image's lguest_data shows, or what its table of ops is of.
+
+    Raises:
+        UsageError: no generation of that name, or nothing says which.
+    """
+    if "abi" in options:
+        return abi_by_name(options["abi"])
+    address = guest.symbols.get(LGUEST_DATA)
+    if address is not None:
+        size = max(abi.data.size for abi in ABIS.values())
+        try:
+            found = abi_of_data(guest.image.read(address, size))
+        except ImageError:
+            found = None
+        if found is not None:
+            return found
+    generation = "-".join(guest.layout.split("-")[:1])
+    return abi_by_name(generation)
+
+
+def make_state(
+    machine: Machine,
+    guest: GuestImage,
+    options: Mapping[str, str],
+    output: bytearray,
+    choose: Callable[[int], int],
+) -> HostState:
+    """Divide memory and make the host's parts for a guest that is not loaded yet.
+
+    Args:
+        machine: the machine; the top ``HOST_AREA`` bytes of its memory become the host's.
+        guest: the guest.
+        options: the platform's options.
+        output: takes the guest's console text.
+        choose: draws a number below its argument.
+
+    Raises:
+        UsageError: an option is wrong.
+        MachineError: there is no memory left for a guest.
+    """
+    limit = machine.memory.size - HOST_AREA
+    if limit <= 0:
+        raise MachineError(
+            f"lguest's host alone needs {HOST_AREA} bytes of memory, and there are {machine.memory.size}"
+        )
+    abi = choose_abi(guest, options)
+    memory = GuestMemory(machine.memory, limit)
+    frames = FramePool(machine.memory, limit >> PAGE_SHIFT, HOST_AREA >> PAGE_SHIFT)
+    segments = Segments(machine.memory, memory, _frame(frames))
+    shadow = ShadowTables(
+        machine.memory,
+        memory,
+        frames,
+        _VcpuMmu(machine.vcpus[0]),
+        kernel_address=guest.kernel_base,
+        choose=choose,
+        refuses_pwt=abi.refuses_pwt,
+    )
+    clock = machine.clock
+    state = HostState(
+        abi=abi,
+        memory=memory,
+        frames=frames,
+        shadow=shadow,
+        segments=segments,
+        output=output,
+        wallclock=lambda: EPOCH_NS + clock.ns,
+        tsc_khz=emulate.TSC_KHZ,
+    )
+    state.switcher_entry = _map_switcher(machine.memory, frames, segments)
+    return state
+
+
+def _frame(frames: FramePool) -> int:
+    pa = frames.take()
+    if pa is None:
+        raise MachineError("the host's area has no frame left")
+    return pa
+
+
+def _map_switcher(memory: PhysicalMemory, frames: FramePool, segments: Segments) -> int:
+    """Make the page table of the top 4 MiB, which shows the CPU its descriptors; gives its directory entry."""
+    table = _frame(frames)
+    memory.set_u32(table, segments.pa | PRESENT | ACCESSED)
+    return table | PRESENT | RW | ACCESSED | DIRTY
+
+
+def load_image(memory: GuestMemory, guest: GuestImage) -> int:
+    """Copy the image to its physical place; gives the first free byte after it.
+
+    Raises:
+        MachineError: it does not fit below the host's share.
+    """
+    end = 0
+    for segment in guest.image.segments:
+        pa = segment.address - guest.kernel_base
+        if pa < 0 or pa + segment.memory_size > memory.limit:
+            raise MachineError(f"a guest of {pa + segment.memory_size:#x} bytes does not fit into {memory.limit:#x}")
+        memory.write(pa, guest.image.read(segment.address, segment.memory_size))
+        end = max(end, pa + segment.memory_size)
+    return (end + PAGE_MASK) & ~PAGE_MASK
+
+
+def make_linear_tables(memory: GuestMemory, at: int, kernel_base: int) -> tuple[int, int]:
+    """Guest page tables that map all of the guest's memory at ``kernel_base``.
+
+    Args:
+        memory: the guest's memory.
+        at: where they begin, page aligned: the directory first, then the tables.
+        kernel_base: virtual address of guest-physical 0, a multiple of 4 MiB.
+
+    Returns:
+        Guest-physical address of the directory, and the first byte after the tables.
+
+    Raises:
+        MachineError: they do not fit.
+    """
+    pages = memory.limit >> PAGE_SHIFT
+    tables = (pages + 1023) // 1024
+    end = at + (1 + tables) * PAGE_SIZE
+    if end > memory.limit:
+        raise MachineError(f"page tables up to {end:#x} do not fit into {memory.limit:#x} bytes")
+    memory.write(at, bytes(end - at))
+    for table in range(tables):
+        pa = at + (1 + table) * PAGE_SIZE
+        memory.set_u32(at + ((kernel_base >> 22) + table) * 4, pa | _GUEST_TABLE_FLAGS)
+        for entry in range(min(1024, pages - table * 1024)):
+            memory.set_u32(pa + entry * 4, (table * 1024 + entry) << PAGE_SHIFT | _GUEST_TABLE_FLAGS)
+    return at, end
+
+
+def enter_guest(vcpu: Vcpu, state: HostState, gpgdir: int, entry: int, esi: int) -> None:
+    """Stand the vCPU at the guest's entry: shadow tables loaded, ring 1, flat segments, interrupts really on.
+
+    Args:
+        vcpu: the boot CPU, in ring 0 without paging.
+        state: the host.
+        gpgdir: guest-physical address of the guest's first page directory.
+        entry: guest-virtual address to start at.
+        esi: what the guest finds in esi.
+    """
+    state.shadow.start(gpgdir, state.switcher_entry)
+    vcpu.set_table("gdtr", SWITCHER_ADDRESS, GDT_ENTRIES * 8 - 1)
+    vcpu.cr0 = _CR0
+    vcpu.cr4 = emulate.CR4_TSD
+    vcpu.set_segments(GUEST_PL, KERNEL_CS, KERNEL_DS)
+    for name in ("ds", "es"):
+        vcpu.load_segment(name, KERNEL_DS)
+    vcpu.batch("esi", "eflags", "eip").write(esi, _EFLAGS, entry)

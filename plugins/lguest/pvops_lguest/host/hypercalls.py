@@ -1,0 +1,226 @@
+"""The hypercalls: what each does, and the ring of those that the guest queued.
+
+Source: drivers/lguest/hypercalls.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pvops_lguest.host.abi import RING_SIZE, Call
+from pvops_lguest.host.data import LguestData
+from pvops_lguest.host.kill import GuestKilledError
+from pvops_lguest.host.memory import PAGE_SIZE
+from pvops_lguest.host.segments import GUEST_PL
+from pvops_lguest.host.shadow import PGDIR_SHIFT, SWITCHER_INDEX
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_lguest.host.state import HostState
+
+MESSAGE_SIZE = 128
+POWER_DOWN = "Power down"
+"""What pm_power_off says through CRASH, where there is no SHUTDOWN."""
+
+SHUTDOWN_POWEROFF = 1
+SHUTDOWN_RESTART = 2
+
+CR0_TS = 0x8
+
+Handler = Callable[["Vcpu", Sequence[int]], "int | None"]
+Observer = Callable[["Vcpu", Call, Sequence[int], bool], None]
+
+
+class Hypercalls:
+    """Serves the hypercalls of one guest.
+
+    ``observe`` is told of each call before it is done: the vCPU, the call, its arguments, and whether it came
+    from the ring.
+    """
+
+    def __init__(self, state: HostState, observe: Observer) -> None:
+        self._state = state
+        self._observe = observe
+        self._handlers: Mapping[Call, Handler] = {
+            Call.FLUSH_ASYNC: self._flush_async,
+            Call.LGUEST_INIT: self._second_init,
+            Call.CRASH: self._crash,
+            Call.SHUTDOWN: self._shutdown,
+            Call.LOAD_GDT: self._load_gdt,
+            Call.NEW_PGTABLE: self._new_pgtable,
+            Call.FLUSH_TLB: self._flush_tlb,
+            Call.LOAD_IDT_ENTRY: self._load_idt_entry,
+            Call.SET_STACK: self._set_stack,
+            Call.TS: self._ts,
+            Call.SET_CLOCKEVENT: self._set_clockevent,
+            Call.HALT: self._halt,
+            Call.BIND_DMA: self._bind_dma,
+            Call.SEND_DMA: self._send_dma,
+            Call.SET_PTE: self._set_pte,
+            Call.SET_PMD: self._set_pmd,
+            Call.LOAD_TLS: self._load_tls,
+            Call.NOTIFY: self._notify,
+            Call.LOAD_GDT_ENTRY: self._load_gdt_entry,
+            Call.SEND_INTERRUPTS: self._send_interrupts,
+        }
+
+    def enter(self, vcpu: Vcpu, number: int, arguments: Sequence[int]) -> int | None:
+        """A hypercall arrives: do what waits in the ring, in order, then the call itself.
+
+        The first call of a guest must be LGUEST_INIT.
+
+        Args:
+            vcpu: the CPU that makes it.
+            number: the call number of the guest's ABI.
+            arguments: as many as the ABI carries, 32 bit each.
+
+        Returns:
+            What the guest finds in eax; None if eax is left alone.
+
+        Raises:
+            GuestKilledError: the guest's end, deserved or asked for.
+        """
+        if self._state.data is None:
+            self._initialize(vcpu, number, arguments)
+            return None
+        self._drain(vcpu, self._state.data)
+        return self._call(vcpu, number, arguments, queued=False)
+
+    def _call(self, vcpu: Vcpu, number: int, arguments: Sequence[int], *, queued: bool) -> int | None:
+        call = self._state.abi.calls.get(number)
+        if call is None:
+            raise GuestKilledError(f"Bad hypercall {number}")
+        self._observe(vcpu, call, arguments, queued)
+        return self._handlers[call](vcpu, arguments)
+
+    def _drain(self, vcpu: Vcpu, data: LguestData) -> None:
+        """Do the queued calls, from where the last drain stopped to the first free entry, once round at most.
+
+        The real host pauses for its launcher after a NOTIFY or SEND_DMA and comes back for the rest; the
+        launcher's part is done at once here, so the order is the same without the pause.
+        """
+        state = self._state
+        for _ in range(RING_SIZE):
+            index = state.next_hcall
+            if not data.ring_pending(index):
+                return
+            state.next_hcall = (index + 1) % RING_SIZE
+            number, *arguments = data.ring_entry(index)
+            self._call(vcpu, number, arguments, queued=True)
+            data.ring_done(index)
+
+    # Start and end
+
+    def _initialize(self, vcpu: Vcpu, number: int, arguments: Sequence[int]) -> None:
+        state = self._state
+        if state.abi.calls.get(number) is not Call.LGUEST_INIT:
+            raise GuestKilledError(f"hypercall {number} before INIT")
+        self._observe(vcpu, Call.LGUEST_INIT, arguments, False)  # noqa: FBT003 - a callback has no keywords
+        data = LguestData(state.memory, state.abi, arguments[0])
+        kernel_address = data.kernel_address
+        if kernel_address is not None:
+            if kernel_address >> PGDIR_SHIFT >= SWITCHER_INDEX:
+                raise GuestKilledError(f"bad kernel address {kernel_address:#x}")
+            state.shadow.kernel_address = kernel_address
+        if data.syscall_vec not in (None, state.traps.syscall_vector):
+            raise GuestKilledError(f"bad system call vector {data.syscall_vec:#x}")
+        data.fill(tsc_khz=state.tsc_khz, pgdir=state.shadow.gpgdir)
+        state.data = data
+        state.interrupts.noirq = data.noirq
+        state.write_time()
+        state.shadow.clear_all()
+
+    def _second_init(self, _vcpu: Vcpu, _arguments: Sequence[int]) -> None:
+        raise GuestKilledError("already have lguest_data")
+
+    def _message(self, pa: int) -> str:
+        text = self._state.memory.read(pa, MESSAGE_SIZE)[: MESSAGE_SIZE - 1]
+        return text.partition(b"\0")[0].decode("latin-1")
+
+    def _crash(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        message = self._message(arguments[0])
+        outcome = "poweroff" if message == POWER_DOWN else "crash"
+        raise GuestKilledError(f"CRASH: {message}", outcome=outcome)
+
+    def _shutdown(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        message = self._message(arguments[0])
+        outcomes = {SHUTDOWN_POWEROFF: "poweroff", SHUTDOWN_RESTART: "reboot"}
+        # A panic is the same call with reason "power off"; only the text tells them apart, as for a reader.
+        outcome = outcomes.get(arguments[1], "crash")
+        if outcome == "poweroff" and message != POWER_DOWN:
+            outcome = "crash"
+        raise GuestKilledError(f"CRASH: {message}", outcome=outcome)
+
+    # Processor state
+
+    def _load_gdt(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.segments.load_gdt(arguments[0], arguments[1])
+
+    def _load_gdt_entry(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.segments.load_entry(*arguments[:3])
+
+    def _load_tls(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.segments.load_tls(arguments[0])
+
+    def _load_idt_entry(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.traps.load_idt_entry(*arguments[:3])
+
+    def _set_stack(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        ss, esp, pages = arguments[:3]
+        if ss & 3 != GUEST_PL:
+            raise GuestKilledError(f"bad stack segment {ss}")
+        if pages > 2:
+            raise GuestKilledError(f"bad stack pages {pages}")
+        stack, shadow = self._state.stack, self._state.shadow
+        stack.ss1, stack.esp1, stack.pages = ss, esp, pages
+        # esp is one past the stack's last byte, which may be the first of an unmapped page.
+        shadow.pinned = tuple((esp - 1 - page * PAGE_SIZE) & 0xFFFFFFFF for page in range(pages))
+        shadow.pin_all()
+
+    def _ts(self, vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.ts = arguments[0] != 0
+        vcpu.cr0 = vcpu.cr0 & ~CR0_TS | (CR0_TS if self._state.ts else 0)
+
+    # Page tables
+
+    def _new_pgtable(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.shadow.new_pgtable(arguments[0])
+
+    def _flush_tlb(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        if arguments[0]:
+            self._state.shadow.clear_all()
+        else:
+            self._state.shadow.flush_user()
+
+    def _set_pte(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.shadow.set_pte(*arguments[:3])
+
+    def _set_pmd(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.shadow.set_pmd(*arguments[:2])
+
+    # Time and interrupts
+
+    def _set_clockevent(self, vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.interrupts.set_clockevent(vcpu.machine.clock.ns, arguments[0])
+
+    def _halt(self, vcpu: Vcpu, _arguments: Sequence[int]) -> None:
+        self._state.interrupts.halted = True
+        vcpu.halt()
+
+    def _send_interrupts(self, _vcpu: Vcpu, _arguments: Sequence[int]) -> None:
+        """Nothing: coming here is what it is for, since interrupts are looked at on the way back."""
+
+    def _flush_async(self, _vcpu: Vcpu, _arguments: Sequence[int]) -> None:
+        """Nothing: the ring was emptied before."""
+
+    # Devices
+
+    def _bind_dma(self, _vcpu: Vcpu, arguments: Sequence[int]) -> int:
+        return self._state.dma.bind(*arguments[:3])
+
+    def _send_dma(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.console.send_dma(*arguments[:2])
+
+    def _notify(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.console.early(arguments[0])

@@ -1,0 +1,83 @@
+"""Virtual interrupts and the guest's clock event.
+
+Source: drivers/lguest/interrupts_and_traps.c (maybe_do_interrupt, guest_set_clockevent).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_lguest.host.data import INTERRUPT_FLAG
+from pvops_lguest.host.traps import FIRST_EXTERNAL_VECTOR, Gate
+
+if TYPE_CHECKING:
+    from pvops_lguest.host.data import LguestData
+    from pvops_lguest.host.traps import Traps
+
+TIMER_IRQ = 0
+
+
+class Interrupts:
+    """Which interrupts wait, when the timer's is due, and whether the guest sleeps until one comes.
+
+    Attributes:
+        noirq: first and last-but-one address of the code that is never interrupted.
+        halted: the guest asked to sleep (HALT).
+        deadline: virtual time in nanoseconds at which the timer interrupt is due; None when it is off.
+    """
+
+    def __init__(self, traps: Traps) -> None:
+        self._traps = traps
+        self._pending = 0
+        self.noirq = (0, 0)
+        self.halted = False
+        self.deadline: int | None = None
+
+    def set_clockevent(self, now: int, delta: int) -> None:
+        """SET_CLOCKEVENT: the timer interrupt in ``delta`` nanoseconds; 0 turns it off."""
+        self.deadline = now + delta if delta else None
+
+    def tick(self, now: int) -> None:
+        """Raise the timer interrupt if it is due."""
+        if self.deadline is not None and self.deadline <= now:
+            self.deadline = None
+            self.raise_irq(TIMER_IRQ)
+
+    def raise_irq(self, irq: int) -> None:
+        """Make interrupt ``irq`` (0 to 31) wait for delivery."""
+        self._pending |= 1 << irq
+
+    def next_irq(self, data: LguestData) -> int | None:
+        """The interrupt to deliver first: the lowest that waits and is not blocked."""
+        ready = self._pending & ~data.blocked_interrupts
+        return (ready & -ready).bit_length() - 1 if ready else None
+
+    def take(self, data: LguestData, eip: int) -> Gate | None:
+        """The handler to enter now, if the guest can take an interrupt at ``eip``.
+
+        Wakes a halted guest, which then has interrupts on. An interrupt without a handler keeps waiting.
+        """
+        irq = self.next_irq(data)
+        if irq is None or self.noirq[0] <= eip < self.noirq[1]:
+            return None
+        if self.halted:
+            data.irq_enabled = INTERRUPT_FLAG
+            self.halted = False
+        elif not data.irq_enabled:
+            data.set_irq_pending(INTERRUPT_FLAG)
+            return None
+        gate = self._traps.gate(FIRST_EXTERNAL_VECTOR + irq)
+        if gate is not None:
+            self._pending &= ~(1 << irq)
+        if self.next_irq(data) is None:
+            data.set_irq_pending(0)
+        return gate
+
+    def save(self) -> object:
+        """State for a snapshot."""
+        return self._pending, self.noirq, self.halted, self.deadline
+
+    def load(self, state: object) -> None:
+        """Go back to what :meth:`save` gave."""
+        assert isinstance(state, tuple)
+        self._pending, self.noirq, self.halted, self.deadline = state

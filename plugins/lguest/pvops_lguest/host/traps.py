@@ -1,0 +1,165 @@
+"""The guest's interrupt descriptors and the delivery of traps and interrupts through them.
+
+Source: drivers/lguest/interrupts_and_traps.c.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_lguest.host.abi import TRAP_ENTRY
+from pvops_lguest.host.data import INTERRUPT_FLAG
+from pvops_lguest.host.kill import GuestKilledError
+from pvops_lguest.host.segments import GUEST_PL, KERNEL_CS
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_lguest.host.data import LguestData
+    from pvops_lguest.host.memory import VirtualGuestMemory
+
+IDT_ENTRIES = 256
+FIRST_EXTERNAL_VECTOR = 32
+SYSCALL_VECTOR = 0x80
+
+DEVICE_NOT_AVAILABLE = 7
+GENERAL_PROTECTION = 13
+PAGE_FAULT = 14
+
+NEVER_THE_GUESTS = frozenset({2, 8, 15, TRAP_ENTRY})
+"""Vectors whose gates the host ignores: NMI, double fault, spurious interrupt, hypercall."""
+
+_SEEN_FIRST_BY_HOST = frozenset({DEVICE_NOT_AVAILABLE, GENERAL_PROTECTION, PAGE_FAULT, TRAP_ENTRY})
+_WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
+
+INTERRUPT_GATE = 0xE
+TRAP_GATE = 0xF
+
+# TF, NT, RF and VM: a handler does not inherit them.
+_HANDLER_FLAGS = ~(0x100 | 0x4000 | 0x10000 | 0x20000) & 0xFFFFFFFF
+
+
+@attrs.frozen
+class Gate:
+    """One present interrupt descriptor: handler address, type 0xE or 0xF, and who may raise it by ``int``."""
+
+    handler: int
+    type: int
+    dpl: int
+
+
+@attrs.define
+class KernelStack:
+    """Where a trap from user mode puts its frame: selector, top of the stack, and how many pages it has."""
+
+    ss1: int = 0
+    esp1: int = 0
+    pages: int = 0
+
+
+class Traps:
+    """One guest's IDT and how to enter its handlers."""
+
+    def __init__(self, stack: KernelStack) -> None:
+        self._gates: dict[int, Gate] = {}
+        self._stack = stack
+        self.syscall_vector = SYSCALL_VECTOR
+
+    def load_idt_entry(self, vector: int, low: int, high: int) -> None:
+        """LOAD_IDT_ENTRY: set the guest's gate for ``vector`` from the two words of its descriptor.
+
+        Raises:
+            GuestKilledError: no such vector, or neither an interrupt nor a trap gate.
+        """
+        if vector in NEVER_THE_GUESTS:
+            return
+        if vector >= IDT_ENTRIES:
+            raise GuestKilledError(f"Setting idt entry {vector}")
+        if not high & 0x8000:
+            self._gates.pop(vector, None)
+            return
+        type = high >> 8 & 0xF
+        if type not in (INTERRUPT_GATE, TRAP_GATE):
+            raise GuestKilledError(f"bad IDT type {type}")
+        self._gates[vector] = Gate((low & 0xFFFF) | (high & 0xFFFF0000), type, high >> 13 & 3)
+
+    def gate(self, vector: int) -> Gate | None:
+        """The guest's gate for ``vector``, None where it is not present."""
+        return self._gates.get(vector)
+
+    def direct(self, vector: int) -> Gate | None:
+        """The gate that the CPU takes for ``vector`` without the host, if it does.
+
+        Only trap gates can be: an interrupt gate would turn the real interrupt flag off. And not those that
+        the host must see first, nor hardware vectors except the system call.
+        """
+        gate = self._gates.get(vector)
+        if gate is None or gate.type != TRAP_GATE or vector in _SEEN_FIRST_BY_HOST:
+            return None
+        return gate if vector < FIRST_EXTERNAL_VECTOR or vector == self.syscall_vector else None
+
+    def software_level(self, vector: int) -> int:
+        """The least privileged ring that may raise ``vector`` with an ``int`` instruction."""
+        if vector == TRAP_ENTRY:
+            return GUEST_PL
+        gate = self._gates.get(vector)
+        hardware = vector >= FIRST_EXTERNAL_VECTOR and vector != self.syscall_vector
+        if gate is None or hardware or vector in _SEEN_FIRST_BY_HOST:
+            return 0
+        return gate.dpl
+
+    def enter(
+        self,
+        vcpu: Vcpu,
+        gate: Gate,
+        memory: VirtualGuestMemory,
+        *,
+        error_code: int | None,
+        data: LguestData | None,
+    ) -> None:
+        """Enter a handler on the guest's kernel stack, with the frame that the CPU would push.
+
+        Args:
+            vcpu: the CPU; its registers are those of the interrupted code.
+            gate: the handler.
+            memory: the guest's virtual memory.
+            error_code: pushed last if not None.
+            data: the shared page when the host delivers, whose irq_enabled is the interrupt flag that the
+                frame shows and that an interrupt gate turns off; None when the CPU enters directly.
+
+        Raises:
+            GuestKilledError: the guest does not map its stack.
+        """
+        esp, eflags, cs, eip, ss = vcpu.batch("esp", "eflags", "cs", "eip", "ss").read()
+        frame = [eflags, cs, eip]
+        if data is not None and not data.irq_enabled & INTERRUPT_FLAG:
+            frame[0] &= ~INTERRUPT_FLAG
+        top, kernel_ss = esp, ss
+        if cs & 3 != GUEST_PL:
+            top, kernel_ss = self._stack.esp1, self._stack.ss1
+            frame[:0] = [ss, esp]
+        if error_code is not None:
+            frame.append(error_code)
+        for word in frame:
+            top = (top - 4) & 0xFFFFFFFF
+            memory.set_u32(top, word)
+        vcpu.set_segments(GUEST_PL, KERNEL_CS, kernel_ss)
+        vcpu.batch("esp", "eflags", "eip").write(top, eflags & _HANDLER_FLAGS, gate.handler)
+        if data is not None and gate.type == INTERRUPT_GATE:
+            data.irq_enabled = 0
+
+    def error_code(self, vector: int, error_code: int | None) -> int | None:
+        """The error code that the frame of ``vector`` has: 0 if the CPU gave none, None if it has none."""
+        return (error_code or 0) if vector in _WITH_ERROR_CODE else None
+
+    def save(self) -> object:
+        """State for a snapshot."""
+        return dict(self._gates), attrs.astuple(self._stack), self.syscall_vector
+
+    def load(self, state: object) -> None:
+        """Go back to what :meth:`save` gave."""
+        assert isinstance(state, tuple)
+        gates, stack, self.syscall_vector = state
+        self._gates = dict(gates)
+        self._stack.ss1, self._stack.esp1, self._stack.pages = stack

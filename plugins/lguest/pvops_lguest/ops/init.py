@@ -1,0 +1,46 @@
+"""Boot: what the backend is called, the memory map, and the patcher.
+
+Source: lguest_init, lguest_memory_setup and lguest_patch of drivers/lguest/lguest.c (2.6.23) and
+arch/x86/lguest/boot.c (2.6.24).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.hookspecs import hookimpl
+from pvops_core.patching.default import patch_default
+from pvops_lguest.host.segments import GUEST_PL
+from pvops_lguest.ops.guest import GuestSide
+from pvops_lguest.patchlets import LGUEST_PATCHLETS
+
+if TYPE_CHECKING:
+    from pvops_core.patching.context import PatchContext
+
+
+class InitOps(GuestSide):
+    """Values of the table and ops of early boot."""
+
+    @hookimpl
+    def kernel_rpl(self) -> int:
+        """The kernel runs in ring 1."""
+        return GUEST_PL
+
+    @hookimpl
+    def paravirt_enabled(self) -> int:
+        """This is not bare hardware."""
+        return 1
+
+    @hookimpl
+    def name(self) -> str:
+        """As the boot banner has it."""
+        return "lguest"
+
+    @hookimpl
+    def patch(self, ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
+        """One of the four templates where it fits; otherwise what any kernel does by default."""
+        patchlet = ctx.patchlets.get(ctx.layout.by_type(type).op.name)
+        if patchlet in LGUEST_PATCHLETS and patchlet.size <= len:
+            insnbuf[: patchlet.size] = patchlet.assemble(addr, ctx.symbols)
+            return patchlet.size
+        return patch_default(ctx, type, clobbers, insnbuf, addr, len)

@@ -1,0 +1,300 @@
+"""The lguest host as a platform: the guest's kernel in ring 1, its user mode in ring 3, the host in Python."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pvops_core.errors import MachineError, UsageError
+from pvops_core.hookspecs import Platform
+from pvops_core.kinds import MachineKind
+from pvops_core.machine.cpuid import cpuid
+from pvops_lguest.host import builder, costs, emulate
+from pvops_lguest.host.abi import TRAP_ENTRY, Call
+from pvops_lguest.host.hypercalls import CR0_TS, Hypercalls
+from pvops_lguest.host.kill import GuestKilledError
+from pvops_lguest.host.memory import VirtualGuestMemory
+from pvops_lguest.host.traps import DEVICE_NOT_AVAILABLE, GENERAL_PROTECTION, PAGE_FAULT, Gate
+
+if TYPE_CHECKING:
+    from pvops_core.guests import GuestImage
+    from pvops_core.machine import Machine, Vcpu
+
+INVALID_OPCODE = 6
+_INT3 = 0xCC
+_INTO = 0xCE
+
+_PAGE_TABLE_CALLS = frozenset({Call.SET_PTE, Call.SET_PMD})
+_FLUSH_CALLS = frozenset({Call.FLUSH_TLB})
+
+
+class LguestPlatform(Platform):
+    """One lguest guest and its host.
+
+    Options: ``abi`` (2.6.23, 2.6.24 or 2.6.35; otherwise what the guest's image shows).
+
+    Attributes:
+        state: everything the host knows of the guest.
+        batched: hypercalls taken from the ring, by name; they are in ``hypercalls`` too.
+        shadow_fills: page faults that only filled the shadow tables.
+    """
+
+    def __init__(self, machine: Machine, guest: GuestImage, options: Mapping[str, str]) -> None:
+        """Divide the machine's memory between guest and host.
+
+        Raises:
+            UsageError: the machine is not a 32-bit one with one vCPU, or an option is wrong.
+            MachineError: there is too little memory.
+        """
+        super().__init__(machine, guest, options)
+        if machine.kind is not MachineKind.I386:
+            raise UsageError(f"lguest runs i386 guests without PAE, not {machine.kind.value}")
+        if len(machine.vcpus) != 1:
+            raise UsageError(f"an lguest guest has one vCPU, not {len(machine.vcpus)}")
+        self.batched: Counter[str] = Counter()
+        self.shadow_fills = 0
+        self._random = random.Random(f"lguest {machine.seed}")  # noqa: S311 - replacement, not a secret
+        self.state = builder.make_state(machine, guest, options, self.console, self._random.randrange)
+        self._calls = Hypercalls(self.state, self._observe)
+        self._virtual = VirtualGuestMemory(self.state.memory, self.state.shadow.guest_pa)
+        machine.keep(self)
+
+    @staticmethod
+    def machine_memory(guest_ram: int) -> int:
+        """Bytes that the machine must have for a guest of ``guest_ram`` bytes: the host needs some for its tables."""
+        return guest_ram + builder.HOST_AREA
+
+    def build(self) -> None:
+        """Load the guest below the host's share, make its first page tables, and stand it at its entry in ring 1."""
+        builder.build(self.machine, self.guest, self.state, self.features)
+
+    # Hypercalls
+
+    def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int:
+        """A hypercall by Python code that acts for the guest's kernel: the same way as ``int $0x1f``.
+
+        Args:
+            vcpu: the calling vCPU.
+            nr: the call number, as the guest's ABI has it.
+            *args: its arguments in order, 32 bit each; those not given are 0.
+
+        Returns:
+            eax as the guest would find it: the call's result, or ``nr`` where it has none.
+
+        Raises:
+            UsageError: more arguments than the ABI carries.
+        """
+        abi = self.state.abi
+        if len(args) > abi.arguments:
+            raise UsageError(f"an lguest {abi.name} hypercall has {abi.arguments} arguments, not {len(args)}")
+        arguments = [arg & 0xFFFFFFFF for arg in args] + [0] * (abi.arguments - len(args))
+        result: int | None = None
+        with self._guest_may_end(vcpu):
+            self.machine.clock.advance(costs.HOST_TRIP_NS)
+            result = self._calls.enter(vcpu, nr, arguments)
+        return nr if result is None else result
+
+    def number(self, call: Call) -> int:
+        """The number of a hypercall in the guest's ABI.
+
+        Raises:
+            UsageError: the ABI does not have it.
+        """
+        try:
+            return self.state.abi.numbers[call]
+        except KeyError:
+            raise UsageError(f"lguest {self.state.abi.name} has no hypercall {call.value}") from None
+
+    def _observe(self, vcpu: Vcpu, call: Call, arguments: Sequence[int], queued: bool) -> None:  # noqa: FBT001 - a callback
+        self.hypercalls[call.value] += 1
+        if queued:
+            self.batched[call.value] += 1
+            self.machine.clock.advance(costs.QUEUED_CALL_NS)
+        if call in _PAGE_TABLE_CALLS:
+            self.page_table_updates += 1
+        if call in _FLUSH_CALLS:
+            self.flushes += 1
+        fields = {f"arg{index}": value for index, value in enumerate(arguments, 1)}
+        self.machine.log.record("hypercall", vcpu.index, name=call.value, queued=int(queued), **fields)
+
+    @contextlib.contextmanager
+    def _guest_may_end(self, vcpu: Vcpu) -> Iterator[None]:
+        try:
+            yield
+        except GuestKilledError as end:
+            self.machine.log.record("guest end", vcpu.index, outcome=end.outcome, reason=end.message)
+            self.machine.stop(end.outcome, end.message)
+
+    # Traps
+
+    def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
+        """Repair what only the shadows lacked, do what the host does for the guest, hand the rest to its handlers."""
+        with self._guest_may_end(vcpu):
+            if vector == PAGE_FAULT and self.demand(address or 0, error_code or 0):
+                return
+            if vector == GENERAL_PROTECTION and not error_code and emulate.rdtsc(vcpu, self._code(vcpu)):
+                return
+            if vector == DEVICE_NOT_AVAILABLE and not self.state.ts:
+                # The guest did not ask for this one: the host restores the FPU's state on its own.
+                vcpu.cr0 &= ~CR0_TS
+                return
+            self._reflect(vcpu, vector, error_code, address)
+
+    def demand(self, address: int, error_code: int) -> bool:
+        """Fill the shadow tables for an access that faulted.
+
+        Args:
+            address: guest-virtual.
+            error_code: the page fault's.
+
+        Returns:
+            False if the guest's own tables do not allow it.
+        """
+        if not self.state.shadow.demand(address, error_code):
+            return False
+        self.shadow_fills += 1
+        self.machine.clock.advance(costs.HOST_TRIP_NS)
+        return True
+
+    def _code(self, vcpu: Vcpu) -> bytes:
+        """The two bytes at EIP; fewer where the guest maps only the first."""
+        code = bytearray()
+        for address in (vcpu.rip, (vcpu.rip + 1) & 0xFFFFFFFF):
+            try:
+                code += self.state.memory.read(self.state.shadow.guest_pa(address), 1)
+            except GuestKilledError:
+                # The guest did nothing wrong: it is only we who looked there.
+                break
+        return bytes(code)
+
+    def _reflect(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
+        state = self.state
+        self.traps[f"vector {vector}"] += 1
+        self.machine.log.record("trap", vcpu.index, vector=vector, error=error_code or 0, address=address or 0)
+        direct = state.traps.direct(vector)
+        if direct is not None:
+            self._enter(vcpu, direct, state.traps.error_code(vector, error_code), reflected=False)
+            return
+        if vector == PAGE_FAULT and state.data is not None:
+            state.data.set_cr2(address or 0)
+        gate = state.traps.gate(vector)
+        if gate is None:
+            detail = address if vector == PAGE_FAULT else error_code
+            raise GuestKilledError(f"unhandled trap {vector} at {vcpu.rip:#x} ({detail or 0:#x})", vcpu.index, vcpu.rip)
+        self._enter(vcpu, gate, state.traps.error_code(vector, error_code), reflected=True)
+
+    def _enter(self, vcpu: Vcpu, gate: Gate, error_code: int | None, *, reflected: bool) -> None:
+        self.machine.clock.advance(costs.HOST_TRIP_NS if reflected else costs.DIRECT_TRAP_NS)
+        data = self.state.data if reflected else None
+        self.state.traps.enter(vcpu, gate, self._virtual, error_code=error_code, data=data)
+
+    def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
+        """``int n``: a hypercall, a system call, or whatever gate the guest opened to that ring."""
+        if vcpu.cpl > self.state.traps.software_level(vector):
+            with self._guest_may_end(vcpu):
+                vcpu.rip = (vcpu.rip - self._int_length(vcpu, vector)) & 0xFFFFFFFF
+                self._reflect(vcpu, GENERAL_PROTECTION, vector * 8 + 2, None)
+            return
+        if vector == TRAP_ENTRY:
+            number, *arguments = vcpu.batch("eax", *self.state.abi.registers).read()
+            vcpu.set("eax", self.hypercall(vcpu, number, *arguments))
+            return
+        with self._guest_may_end(vcpu):
+            self._reflect(vcpu, vector, None, None)
+
+    def _int_length(self, vcpu: Vcpu, vector: int) -> int:
+        """Bytes of the instruction before EIP: ``int3`` and ``into`` are one, ``int n`` is two with n as its second."""
+        pa = self.state.shadow.guest_pa((vcpu.rip - 1) & 0xFFFFFFFF)
+        last = self.state.memory.read(pa, 1)[0]
+        return 1 if (vector, last) in ((3, _INT3), (4, _INTO)) else 2
+
+    def syscall(self, vcpu: Vcpu) -> None:
+        """A 32-bit CPU that has no ``syscall``: an invalid opcode."""
+        self._refuse(vcpu, INVALID_OPCODE)
+
+    def sysenter(self, vcpu: Vcpu) -> None:
+        """The host zeroed SYSENTER_CS, for the instruction leads to ring 0: a general protection fault."""
+        self._refuse(vcpu, GENERAL_PROTECTION)
+
+    def _refuse(self, vcpu: Vcpu, vector: int) -> None:
+        vcpu.rip = (vcpu.rip - 2) & 0xFFFFFFFF
+        self.exception(vcpu, vector, 0, None)
+
+    def privileged(self, vcpu: Vcpu, name: str, *operands: int) -> int | None:
+        """Port instructions and rdtsc as the host does them; any other is the guest's own fault."""
+        return emulate.privileged(vcpu, name, *operands)
+
+    def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """The processor's own answer: cpuid does not trap, so the host has no say."""
+        return cpuid(vcpu, leaf, subleaf)
+
+    def io_in(self, vcpu: Vcpu, port: int, size: int) -> int:
+        """There is no device: all ones."""
+        del vcpu, port
+        return (1 << 8 * size) - 1
+
+    def io_out(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:
+        """There is no device: lost."""
+
+    def halted(self, vcpu: Vcpu) -> None:
+        """``hlt`` runs in ring 0 only, where no guest is.
+
+        Raises:
+            MachineError: always.
+        """
+        raise MachineError("hlt outside of the guest's rings", vcpu.index, vcpu.rip)
+
+    # Interrupts and time
+
+    def before_entry(self, vcpu: Vcpu) -> None:
+        """Deliver the first interrupt that waits, if the guest takes any now."""
+        state = self.state
+        interrupts = state.interrupts
+        interrupts.tick(self.machine.clock.ns)
+        if state.data is None:
+            return
+        with self._guest_may_end(vcpu):
+            gate = interrupts.take(state.data, vcpu.rip)
+            if gate is not None:
+                self.traps["interrupt"] += 1
+                self.machine.log.record("interrupt", vcpu.index, handler=gate.handler)
+                state.write_time()
+                self._enter(vcpu, gate, None, reflected=True)
+            if vcpu.halted and not interrupts.halted:
+                vcpu.wake()
+
+    def idle(self) -> bool:
+        """The guest sleeps: go on to its timer, if that will wake it."""
+        data, interrupts, clock = self.state.data, self.state.interrupts, self.machine.clock
+        if data is None:
+            return False
+        interrupts.tick(clock.ns)
+        if interrupts.next_irq(data) is None and interrupts.deadline is not None:
+            clock.advance(interrupts.deadline - clock.ns)
+            interrupts.tick(clock.ns)
+        if interrupts.next_irq(data) is None:
+            return False
+        self.machine.vcpus[0].wake()
+        return True
+
+    # Snapshots
+
+    def save(self) -> object:
+        """Python's part of the state."""
+        counts = (dict(self.hypercalls), dict(self.traps), dict(self.batched))
+        sums = (self.page_table_updates, self.flushes, self.shadow_fills)
+        return self.state.save(), self._random.getstate(), counts, sums
+
+    def load(self, state: object) -> None:
+        """Go back to what :meth:`save` gave."""
+        assert isinstance(state, tuple)
+        host, chance, counts, sums = state
+        self.state.load(host)
+        self._random.setstate(chance)
+        for counter, saved in zip((self.hypercalls, self.traps, self.batched), counts, strict=True):
+            counter.clear()
+            counter.update(saved)
+        self.page_table_updates, self.flushes, self.shadow_fills = sums

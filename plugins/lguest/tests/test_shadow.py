@@ -1,0 +1,278 @@
+"""Shadow page tables against an independent model of a guest that tells, or does not, what it changed."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from pvops_lguest.host.frames import FramePool
+from pvops_lguest.host.kill import GuestKilledError
+from pvops_lguest.host.memory import GuestMemory
+from pvops_lguest.host.shadow import ShadowTables
+
+P, RW, US, PWT, A, D, PSE, G = 1, 2, 4, 8, 0x20, 0x40, 0x80, 0x100
+KERNEL = 0xC0000000
+RAM_FRAMES = 64
+HOST_FRAMES = 12
+LIMIT = RAM_FRAMES << 12
+
+DIRECTORIES = [frame << 12 for frame in range(6)]
+KERNEL_TABLES = [6 << 12, 7 << 12]
+USER_TABLES = [frame << 12 for frame in range(8, 16)]
+STACK_VA = KERNEL + 5 * 4096
+USER_INDEXES = (0, 767)
+PAGES = (0, 1023)
+USER_VAS = [index << 22 | page << 12 for index in USER_INDEXES for page in PAGES]
+KERNEL_VAS = [KERNEL + (index << 22) + (page << 12) for index in (0, 1) for page in PAGES]
+
+
+class Memory:
+    """Flat memory with the accessors that the host uses."""
+
+    def __init__(self, size: int) -> None:
+        self.data = bytearray(size)
+
+    def read(self, pa: int, length: int) -> bytes:
+        assert 0 <= pa <= pa + length <= len(self.data)
+        return bytes(self.data[pa : pa + length])
+
+    def write(self, pa: int, data: bytes) -> None:
+        assert 0 <= pa <= pa + len(data) <= len(self.data)
+        self.data[pa : pa + len(data)] = data
+
+    def u32(self, pa: int) -> int:
+        return struct.unpack_from("<I", self.data, pa)[0]
+
+    def set_u32(self, pa: int, value: int) -> None:
+        struct.pack_into("<I", self.data, pa, value)
+
+
+class Cpu:
+    """A walk of the shadow tables with a TLB that forgets only what it is told to forget."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.cr3 = 0
+        self.tlb: dict[int, tuple[int, int]] = {}
+
+    def load(self, cr3: int) -> None:
+        self.cr3 = cr3
+        self.tlb.clear()
+
+    def flush(self, va: int | None) -> None:
+        if va is None:
+            self.tlb.clear()
+        else:
+            self.tlb.pop(va >> 12, None)
+
+    def walk(self, va: int) -> tuple[int, int]:
+        pde = self.memory.u32(self.cr3 + (va >> 22) * 4)
+        if not pde & P:
+            return pde, 0
+        return pde, self.memory.u32((pde & ~0xFFF) + (va >> 12 & 0x3FF) * 4)
+
+    def allows(self, va: int, *, write: bool, user: bool) -> bool:
+        needed = P | (RW if write else 0) | (US if user else 0)
+        for pair in (self.tlb.get(va >> 12, (0, 0)), self.walk(va)):
+            if pair[0] & pair[1] & needed == needed:
+                self.tlb[va >> 12] = pair
+                return True
+        return False
+
+
+def expected_entry(gpte: int) -> int:
+    """What a guest entry may look like to the CPU, stated apart from the code under test."""
+    entry = gpte - (gpte & G)
+    if not gpte & D:
+        entry -= entry & RW
+    return entry
+
+
+FLAGS = st.builds(
+    lambda *bits: sum(bits),
+    *(st.sampled_from((0, bit)) for bit in (RW, US, A, D, G)),
+)
+PTES = st.one_of(
+    st.just(0),
+    st.builds(lambda frame, flags: frame << 12 | flags | P, st.integers(16, RAM_FRAMES - 1), FLAGS),
+    st.builds(lambda bits: bits << 1, st.integers(0, 2**31 - 1)),
+)
+
+
+class ShadowMachine(RuleBasedStateMachine):
+    """Guest writes with and without a word, accesses, and every page-table hypercall."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory = Memory((RAM_FRAMES + HOST_FRAMES) << 12)
+        self.cpu = Cpu(self.memory)
+
+    @initialize(seed=st.randoms(use_true_random=False))
+    def start(self, seed) -> None:
+        for gpgdir in DIRECTORIES:
+            for index, table in enumerate(KERNEL_TABLES):
+                self.memory.set_u32(gpgdir + (768 + index) * 4, table | P | RW)
+        self.memory.set_u32(KERNEL_TABLES[0] + 5 * 4, 63 << 12 | P | RW | A | D)
+        guest = GuestMemory(self.memory, LIMIT)
+        frames = FramePool(self.memory, RAM_FRAMES, HOST_FRAMES)
+        self.frames = frames
+        self.switcher = frames.take()
+        self.shadow = ShadowTables(
+            self.memory, guest, frames, self.cpu, kernel_address=KERNEL, choose=seed.randrange, refuses_pwt=True
+        )
+        self.shadow.start(DIRECTORIES[0], self.switcher | P | RW)
+        self.shadow.pinned = (STACK_VA + 4095,)
+        self.shadow.pin_all()
+        self.gpgdir = DIRECTORIES[0]
+        self.may_pde: dict[tuple[int, int], set[int]] = {}
+        self.may_pte: dict[tuple[int, int], set[int]] = {}
+        self.note()
+
+    # The model: for each address, the entries that a shadow may still hold
+
+    @staticmethod
+    def owner(gpgdir: int, va: int) -> int:
+        return -1 if va >= KERNEL else gpgdir
+
+    def guest_walk(self, gpgdir: int, va: int) -> tuple[int, int]:
+        pde = self.memory.u32(gpgdir + (va >> 22) * 4)
+        if not pde & P:
+            return pde, 0
+        return pde, self.memory.u32((pde & ~0xFFF) + (va >> 12 & 0x3FF) * 4)
+
+    def note(self) -> None:
+        for gpgdir in DIRECTORIES:
+            for va in USER_VAS + KERNEL_VAS:
+                pde, pte = self.guest_walk(gpgdir, va)
+                self.may_pde.setdefault((self.owner(gpgdir, va), va >> 22), set()).add(pde & 0xFFF)
+                self.may_pte.setdefault((self.owner(gpgdir, va), va), set()).add(pte)
+
+    def told(self, gpgdirs, vas, *, directory: bool) -> None:
+        for gpgdir in gpgdirs:
+            for va in vas:
+                key = self.owner(gpgdir, va)
+                self.may_pte[key, va] = set()
+                if directory:
+                    self.may_pde[key, va >> 22] = set()
+        self.note()
+
+    # What the guest does
+
+    @rule(gpgdir=st.sampled_from(DIRECTORIES), va=st.sampled_from(USER_VAS), pte=PTES, tell=st.booleans())
+    def write_user_pte(self, gpgdir, va, pte, tell) -> None:
+        pde, _ = self.guest_walk(gpgdir, va)
+        if not pde & P:
+            return
+        # Tables may be shared between directories, whose other users are then not told.
+        self.memory.set_u32((pde & ~0xFFF) + (va >> 12 & 0x3FF) * 4, pte)
+        self.note()
+        if tell:
+            self.shadow.set_pte(gpgdir, va, pte)
+            self.told([gpgdir], [va], directory=False)
+
+    @rule(va=st.sampled_from(KERNEL_VAS), pte=PTES, tell=st.booleans(), gpgdir=st.sampled_from(DIRECTORIES))
+    def write_kernel_pte(self, va, pte, tell, gpgdir) -> None:
+        pde, _ = self.guest_walk(gpgdir, va)
+        self.memory.set_u32((pde & ~0xFFF) + (va >> 12 & 0x3FF) * 4, pte)
+        self.note()
+        if tell:
+            self.shadow.set_pte(gpgdir, va, pte)
+            self.told(DIRECTORIES, [va], directory=False)
+
+    @rule(
+        gpgdir=st.sampled_from(DIRECTORIES),
+        index=st.sampled_from(USER_INDEXES),
+        table=st.sampled_from(USER_TABLES),
+        flags=st.sampled_from((0, P, P | RW, P | US, P | RW | US, P | RW | US | A | D)),
+        tell=st.booleans(),
+    )
+    def write_user_pde(self, gpgdir, index, table, flags, tell) -> None:
+        self.memory.set_u32(gpgdir + index * 4, table | flags)
+        self.note()
+        if tell:
+            self.shadow.set_pmd(gpgdir, index)
+            self.told([gpgdir], [va for va in USER_VAS if va >> 22 == index], directory=True)
+
+    @rule(flags=st.sampled_from((P, P | RW, P | RW | US)), tell=st.booleans())
+    def write_kernel_pde(self, flags, tell) -> None:
+        for gpgdir in DIRECTORIES:
+            self.memory.set_u32(gpgdir + 769 * 4, KERNEL_TABLES[1] | flags)
+        self.note()
+        if tell:
+            for gpgdir in DIRECTORIES:
+                self.shadow.set_pmd(gpgdir, 769)
+            self.told(DIRECTORIES, [va for va in KERNEL_VAS if va >> 22 == 769], directory=True)
+
+    @rule(gpgdir=st.sampled_from(DIRECTORIES), index=st.integers(1023, 5000))
+    def switcher_pmd_is_ignored(self, gpgdir, index) -> None:
+        self.shadow.set_pmd(gpgdir, index)
+
+    @rule(gpgdir=st.sampled_from(DIRECTORIES))
+    def new_pgtable(self, gpgdir) -> None:
+        self.shadow.new_pgtable(gpgdir)
+        self.gpgdir = gpgdir
+
+    @rule()
+    def flush_user(self) -> None:
+        self.shadow.flush_user()
+        self.told([self.gpgdir], USER_VAS, directory=True)
+
+    @rule()
+    def flush_all(self) -> None:
+        self.shadow.clear_all()
+        self.told(DIRECTORIES, USER_VAS + KERNEL_VAS, directory=True)
+
+    @rule(va=st.sampled_from(USER_VAS + KERNEL_VAS), write=st.booleans(), user=st.booleans())
+    def access(self, va, write, user) -> None:
+        if self.cpu.allows(va, write=write, user=user):
+            return
+        pde, pte = self.guest_walk(self.gpgdir, va)
+        needed = P | (RW if write else 0) | (US if user else 0)
+        permitted = pde & pte & needed == needed
+        if permitted and (pte & (PSE | PWT) or pte >> 12 >= RAM_FRAMES):
+            with pytest.raises(GuestKilledError, match="bad page table entry"):
+                self.shadow.demand(va, write * 2 | user * 4)
+            return
+        assert self.shadow.demand(va, write * 2 | user * 4) == permitted
+        self.note()
+        if permitted:
+            # The access goes through now, or the guest would fault for ever.
+            assert self.cpu.allows(va, write=write, user=user)
+            assert self.guest_walk(self.gpgdir, va)[1] & A
+            assert not write or self.guest_walk(self.gpgdir, va)[1] & D
+
+    # What must hold
+
+    @invariant()
+    def shadow_is_what_the_guest_has_or_had_untold(self) -> None:
+        if not self.cpu.cr3:
+            return
+        pairs = {va: self.cpu.walk(va) for va in USER_VAS + KERNEL_VAS}
+        cached = {page << 12: pair for page, pair in self.cpu.tlb.items()}
+        for source in (pairs, cached):
+            for va, (pde, pte) in source.items():
+                if not (pde & P and pte & P):
+                    continue
+                key = self.owner(self.gpgdir, va)
+                assert pde & 0xFFF in self.may_pde[key, va >> 22]
+                assert pte in {expected_entry(entry) for entry in self.may_pte[key, va]}
+                assert pte >> 12 < RAM_FRAMES
+
+    @invariant()
+    def stack_and_switcher_stay(self) -> None:
+        if self.cpu.cr3:
+            assert self.cpu.walk(STACK_VA)[1] & (P | RW) == P | RW
+            assert self.memory.u32(self.cpu.cr3 + 1023 * 4) == self.switcher | P | RW
+
+
+ShadowMachine.TestCase.settings = settings(
+    max_examples=30,
+    stateful_step_count=40,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestShadow = ShadowMachine.TestCase
