@@ -29,3 +29,8 @@ class MachineKind(enum.Enum):
     def entry_size(self) -> int:
         """Width of a page-table entry in bytes."""
         return 4 if self is MachineKind.I386 else 8
+
+    @property
+    def mask(self) -> int:
+        """All bits of a general register."""
+        return (1 << self.bits) - 1

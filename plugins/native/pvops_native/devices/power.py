@@ -15,7 +15,10 @@ from pvops_native.devices.bus import WIRE
 
 @attrs.define
 class Power:
-    """The three ways in which the guest ends the run; ``stop`` is given "poweroff" or "reboot"."""
+    """The ways in which the guest ends the run; ``stop`` is given "poweroff", "reboot" or "crash".
+
+    Sleep type 0 is soft-off, as on QEMU's machine; a guest that gives another type says that it gave up.
+    """
 
     stop: Callable[[str], None] = attrs.field(metadata=WIRE)
     pm1a: int = 0
@@ -34,7 +37,7 @@ class Power:
         elif port == 0x605:
             self.pm1a = self.pm1a & 0x00FF | (value & 0xDF) << 8  # SLP_EN reads as zero
             if value & 0x20:
-                self.stop("poweroff")
+                self.stop("crash" if value & 0x1C else "poweroff")
         elif port == 0xCF9:
             self.reset_control = value & 0x0A
             if value & 4:

@@ -96,7 +96,7 @@ def test_no_write_breaks_the_clock(writes: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize(
     ("port", "size", "value", "reason"),
-    [(0x604, 2, 0x2000, "poweroff"), (0x64, 1, 0xFE, "reboot"), (0xCF9, 1, 0x06, "reboot"), (0x604, 2, 0x3400, "poweroff")],
+    [(0x604, 2, 0x2000, "poweroff"), (0x64, 1, 0xFE, "reboot"), (0xCF9, 1, 0x06, "reboot"), (0x604, 2, 0x2400, "crash")],
 )
 def test_the_ways_out(port: int, size: int, value: int, reason: str) -> None:
     ends: list[str] = []

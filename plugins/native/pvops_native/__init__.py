@@ -1,0 +1,23 @@
+"""The native backend of pvops: bare metal's ops and a small PC for them to run on."""
+
+from __future__ import annotations
+
+from pvops_core.hookspecs import API, Backend
+from pvops_core.kinds import MachineKind
+from pvops_native.kernel import NativeKernel
+from pvops_native.ops import EMPTY, NOPS, NativeOps
+from pvops_native.patchlets import NATIVE_PATCHLETS
+from pvops_native.platform import NativePlatform
+
+backend = Backend(
+    name="native",
+    api=API,
+    description="bare metal: the kernel's own native_* functions on a small PC",
+    ops=NativeOps,
+    platform=NativePlatform,
+    kernel=NativeKernel(),
+    patchlets=NATIVE_PATCHLETS,
+    nops=NOPS,
+    empty=EMPTY,
+    kinds=frozenset(MachineKind),
+)

@@ -1,0 +1,139 @@
+"""A local APIC: registers, priorities, timer and fixed interrupts between processors.
+
+Source: Intel SDM volume 3, chapter 11 (11.4.1 register map, 11.5.4 timer, 11.6 interprocessor interrupts, 11.8 priorities). Start-up and
+INIT messages are accepted and do nothing: how processors start is the platform's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from pvops_native.devices.bus import WIRE
+
+ID, VERSION, TPR, PPR, EOI, LDR, DFR, SPURIOUS = 0x20, 0x30, 0x80, 0xA0, 0xB0, 0xD0, 0xE0, 0xF0
+ISR, IRR, ESR, ICR_LOW, ICR_HIGH, LVT_TIMER = 0x100, 0x200, 0x280, 0x300, 0x310, 0x320
+INITIAL_COUNT, CURRENT_COUNT, DIVIDE = 0x380, 0x390, 0x3E0
+LVTS: Final = (LVT_TIMER, 0x330, 0x340, 0x350, 0x360, 0x370)
+MASKED: Final = 1 << 16
+PERIODIC: Final = 1 << 17
+ENABLED: Final = 1 << 8
+BUS_NS: Final = 10
+"""The timer's input clock is 100 MHz."""
+_WRITABLE: Final = frozenset({ID, TPR, LDR, DFR, SPURIOUS, ESR, ICR_HIGH, DIVIDE, *LVTS})
+
+
+def _reset() -> dict[int, int]:
+    return {VERSION: 0x0005_0014, DFR: 0xFFFF_FFFF, SPURIOUS: 0xFF, **dict.fromkeys(LVTS, MASKED)}
+
+
+@attrs.define
+class LocalApic:
+    """The APIC of processor ``number``; ``send`` gets (vector, targets) of every fixed interrupt it sends."""
+
+    number: int
+    now: Callable[[], int] = attrs.field(metadata=WIRE)
+    send: Callable[[int, Callable[[LocalApic], bool]], None] = attrs.field(metadata=WIRE)
+    registers: dict[int, int] = attrs.field(factory=_reset)
+    requested: int = 0
+    in_service: int = 0
+    started: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.registers[ID] = self.number << 24
+
+    def request(self, vector: int) -> None:
+        """An interrupt arrives; a disabled APIC does not take it."""
+        if self.registers[SPURIOUS] & ENABLED:
+            self.requested |= 1 << vector
+
+    def _priority(self) -> int:
+        """The processor-priority register: the task's or, if higher, the class of what is in service."""
+        task, service = self.registers.get(TPR, 0), max(self.in_service.bit_length() - 1, 0)
+        return task if task >> 4 >= service >> 4 else service & 0xF0
+
+    def pending(self) -> int | None:
+        """The vector that the processor would be given now, if any."""
+        best = self.requested.bit_length() - 1
+        return best if best >= 16 and best >> 4 > self._priority() >> 4 else None
+
+    def acknowledge(self, vector: int) -> None:
+        """The processor takes a pending vector, which is in service until EOI is written."""
+        self.requested &= ~(1 << vector)
+        self.in_service |= 1 << vector
+
+    def read(self, register: int) -> int:
+        """A 32-bit register at a byte offset; offsets between registers read as zero."""
+        if register == CURRENT_COUNT:
+            return self._remaining()
+        if register == PPR:
+            return self._priority()
+        for first, bits in ((ISR, self.in_service), (IRR, self.requested)):
+            if first <= register < first + 0x80:
+                return bits >> 2 * (register - first) & 0xFFFF_FFFF
+        return self.registers.get(register, 0)
+
+    def write(self, register: int, value: int) -> None:
+        """A 32-bit register; writes to read-only ones are lost."""
+        if register == EOI:
+            self.in_service &= ~(1 << max(self.in_service.bit_length() - 1, 0))
+        elif register == INITIAL_COUNT:
+            self.service()
+            self.registers[register] = value
+            self.started = self.now() if value else None
+        elif register == ICR_LOW:
+            self.registers[register] = value & ~(1 << 12)
+            self._interprocessor(value)
+        elif register == ESR:
+            self.registers[register] = 0
+        elif register in _WRITABLE:
+            self.service()
+            self.registers[register] = value
+
+    def _interprocessor(self, value: int) -> None:
+        if value >> 8 & 7:  # not fixed
+            return
+        destination, shorthand = self.registers.get(ICR_HIGH, 0) >> 24, value >> 18 & 3
+
+        def addressed(apic: LocalApic) -> bool:
+            if shorthand:
+                return (apic is self) == (shorthand == 1) or shorthand == 2
+            if value >> 11 & 1:
+                return bool(apic.registers.get(LDR, 0) >> 24 & destination)
+            return destination in {0xFF, apic.registers[ID] >> 24}
+
+        self.send(value & 0xFF, addressed)
+
+    def _period(self) -> int:
+        """Nanoseconds of one count."""
+        divide = self.registers.get(DIVIDE, 0)
+        code = divide & 3 | divide >> 1 & 4
+        return BUS_NS << (code + 1 & 7)
+
+    def _remaining(self) -> int:
+        initial = self.registers.get(INITIAL_COUNT, 0)
+        if self.started is None:
+            return 0
+        counts = (self.now() - self.started) // self._period()
+        periodic = self.registers[LVT_TIMER] & PERIODIC
+        return initial - counts % initial if periodic else max(0, initial - counts)
+
+    def next_event(self) -> int | None:
+        """Nanosecond at which the timer runs out, if it runs and its interrupt is not masked."""
+        if self.started is None or self.registers[LVT_TIMER] & MASKED:
+            return None
+        return self.started + self.registers[INITIAL_COUNT] * self._period()
+
+    def service(self) -> None:
+        """Takes the timer's interrupt if it has run out; missed periods merge."""
+        if self.started is None:
+            return
+        span = self.registers[INITIAL_COUNT] * self._period()
+        if self.now() < self.started + span:
+            return
+        timer = self.registers[LVT_TIMER]
+        self.started = self.now() - (self.now() - self.started) % span if timer & PERIODIC else None
+        if not timer & MASKED:
+            self.request(timer & 0xFF)

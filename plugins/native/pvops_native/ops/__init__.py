@@ -1,0 +1,89 @@
+"""Bare metal's ops, one module per group of the kernel's own functions, composed here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pvops_native.ops.apic import ApicOps
+from pvops_native.ops.control import ControlOps
+from pvops_native.ops.convert import ConvertOps
+from pvops_native.ops.cpu import CpuOps
+from pvops_native.ops.descriptors import DescriptorOps
+from pvops_native.ops.entries import EntryOps
+from pvops_native.ops.info import InfoOps
+from pvops_native.ops.init import InitOps
+from pvops_native.ops.irq import IrqOps
+from pvops_native.ops.lock import LockOps
+from pvops_native.ops.memory import MemoryOps
+from pvops_native.ops.msr import MsrOps
+from pvops_native.ops.patch import PatchOps
+from pvops_native.ops.time import TimeOps
+from pvops_native.ops.tlb import TlbOps
+
+NOPS: Final = frozenset(
+    {
+        # init, x86_init
+        "arch_setup",
+        # cpu
+        "alloc_ldt",
+        "free_ldt",
+        "start_context_switch",
+        "end_context_switch",
+        "cpu_lazy_mode_enter",
+        "cpu_lazy_mode_leave",
+        # apic
+        "startup_ipi_hook",
+        # mmu
+        "activate_mm",
+        "dup_mmap",
+        "exit_mmap",
+        "notify_page_enc_status_changed",
+        "pgd_free",
+        "alloc_pt",
+        "alloc_pd",
+        "alloc_pd_clone",
+        "release_pt",
+        "release_pd",
+        "alloc_pte",
+        "alloc_pmd",
+        "alloc_pud",
+        "alloc_p4d",
+        "release_pte",
+        "release_pmd",
+        "release_pud",
+        "release_p4d",
+        "pte_update",
+        "pte_update_defer",
+        "set_lazy_mode",
+        "mmu_lazy_mode_enter",
+        "mmu_lazy_mode_leave",
+        "mmu_lazy_mode_flush",
+        # lock
+        "lock_wait",
+        "lock_kick",
+    }
+)
+"""Ops whose slot holds _paravirt_nop on bare metal."""
+
+EMPTY: Final = frozenset({"post_allocator_init"})
+"""Ops whose slot bare metal leaves empty."""
+
+
+class NativeOps(
+    InfoOps,
+    InitOps,
+    PatchOps,
+    TimeOps,
+    CpuOps,
+    MsrOps,
+    DescriptorOps,
+    ControlOps,
+    IrqOps,
+    ApicOps,
+    TlbOps,
+    EntryOps,
+    ConvertOps,
+    MemoryOps,
+    LockOps,
+):
+    """Every op as the kernel's native_* functions do it."""

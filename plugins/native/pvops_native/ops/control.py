@@ -1,0 +1,36 @@
+"""Leaving the kernel: iret and sti; sysexit, which are jumped to and do not come back.
+
+Source: arch/i386/kernel/entry.S, native_iret and native_irq_enable_sysexit (2.6.23); Intel SDM volume 2, SYSEXIT.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.hookspecs import hookimpl
+from pvops_core.machine import GuestFault
+from pvops_native.ops.base import NativeGroup
+from pvops_native.ops.descriptors import MSR_SYSENTER_CS
+from pvops_native.ops.msr import GENERAL_PROTECTION
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+
+class ControlOps(NativeGroup):
+    """cpu.iret and cpu.irq_enable_sysexit."""
+
+    @hookimpl
+    def iret(self, cpu: Vcpu) -> None:
+        """native_iret: the CPU itself pops the frame."""
+        cpu.iret()
+
+    @hookimpl
+    def irq_enable_sysexit(self, cpu: Vcpu) -> None:
+        """native_irq_enable_sysexit: sti; sysexit (to edx with stack ecx, user segments by the SYSENTER_CS register)."""
+        cpu.insn.sti()
+        selector = cpu.insn.rdmsr(MSR_SYSENTER_CS) & 0xFFFF
+        if cpu.cpl or not selector & 0xFFFC:
+            raise GuestFault("sysexit", vector=GENERAL_PROTECTION, error_code=0)
+        cpu.rip, cpu.rsp = cpu.get("edx"), cpu.get("ecx")
+        cpu.set_segments(3, selector + 16 | 3, selector + 24 | 3)

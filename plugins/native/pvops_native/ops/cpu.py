@@ -1,0 +1,89 @@
+"""Control and debug registers, cpuid, caches and ports: asm/system.h (2.6), asm/special_insns.h and asm/processor.h (6.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.hookspecs import hookimpl
+from pvops_native.ops.base import NativeGroup
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+EFLAGS_IOPL: Final = 0x3000
+
+
+class CpuOps(NativeGroup):
+    """cpu.* that is one instruction, or nearly so."""
+
+    @hookimpl
+    def cpuid(self, cpu: Vcpu, eax: int, ebx: int, ecx: int, edx: int) -> None:
+        """native_cpuid: the arguments are four unsigned int pointers; *eax and *ecx go in, all four come out."""
+        answer = cpu.insn.cpuid(cpu.u32(eax), cpu.u32(ecx))
+        for pointer, value in zip((eax, ebx, ecx, edx), answer, strict=True):
+            cpu.set_u32(pointer, value)
+
+    @hookimpl
+    def get_debugreg(self, cpu: Vcpu, regno: int) -> int:
+        """native_get_debugreg: mov from a debug register."""
+        return cpu.insn.mov_from_dr(regno)
+
+    @hookimpl
+    def set_debugreg(self, cpu: Vcpu, regno: int, value: int) -> None:
+        """native_set_debugreg: mov to a debug register."""
+        cpu.insn.mov_to_dr(regno, value)
+
+    @hookimpl
+    def clts(self, cpu: Vcpu) -> None:
+        """native_clts: clts."""
+        cpu.insn.clts()
+
+    @hookimpl
+    def read_cr0(self, cpu: Vcpu) -> int:
+        """native_read_cr0."""
+        return cpu.insn.mov_from_cr(0)
+
+    @hookimpl
+    def write_cr0(self, cpu: Vcpu, cr0: int) -> None:
+        """native_write_cr0."""
+        cpu.insn.mov_to_cr(0, cr0)
+
+    @hookimpl
+    def read_cr4(self, cpu: Vcpu) -> int:
+        """native_read_cr4."""
+        return cpu.insn.mov_from_cr(4)
+
+    @hookimpl
+    def read_cr4_safe(self, cpu: Vcpu) -> int:
+        """native_read_cr4_safe: a processor without CR4 faults and the fixup gives 0; all of ours have it."""
+        return cpu.insn.mov_from_cr(4)
+
+    @hookimpl
+    def write_cr4(self, cpu: Vcpu, cr4: int) -> None:
+        """native_write_cr4."""
+        cpu.insn.mov_to_cr(4, cr4)
+
+    @hookimpl
+    def wbinvd(self, cpu: Vcpu) -> None:
+        """native_wbinvd."""
+        cpu.insn.wbinvd()
+
+    @hookimpl
+    def read_tsc(self, cpu: Vcpu) -> int:
+        """native_read_tsc: rdtsc, 64 bits."""
+        return cpu.insn.rdtsc()
+
+    @hookimpl
+    def read_pmc(self, cpu: Vcpu, counter: int) -> int:
+        """native_read_pmc: rdpmc, 64 bits."""
+        return cpu.insn.rdpmc(counter)
+
+    @hookimpl
+    def set_iopl_mask(self, cpu: Vcpu, mask: int) -> None:
+        """native_set_iopl_mask: replaces the IOPL bits of EFLAGS by those in mask."""
+        cpu.insn.popf(cpu.insn.pushf() & ~EFLAGS_IOPL | mask)
+
+    @hookimpl
+    def io_delay(self, cpu: Vcpu) -> None:
+        """native_io_delay: outb %al, $0x80."""
+        cpu.insn.out(0x80, cpu.get("eax") & 0xFF, 1)

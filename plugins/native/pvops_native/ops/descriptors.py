@@ -1,0 +1,164 @@
+"""Descriptor tables and the task state: asm/desc.h, native_load_tls, native_set_ldt and their neighbours.
+
+Table indices are those of asm/segment.h (GDT_ENTRY_TSS, GDT_ENTRY_LDT, GDT_ENTRY_TLS_MIN); offsets those of struct thread_struct
+and the hardware's TSS (Intel SDM volume 3, 7.2.1 and 7.7).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.hookspecs import hookimpl
+from pvops_core.machine import GuestFault
+from pvops_native.ops.base import NativeGroup
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+ENTRY_TSS: Final = {32: 16, 64: 8}
+ENTRY_LDT: Final = {32: 17, 64: 10}
+ENTRY_TLS_MIN: Final = {32: 6, 64: 12}
+TLS_ENTRIES: Final = 3
+LDT_TYPE: Final = 0x82
+MSR_SYSENTER_CS: Final = 0x174
+THREAD_ESP0, THREAD_SYSENTER_CS = 24, 28
+TSS_SP0: Final = 4
+TSS_SS1: Final = 16
+TSS_IO_BITMAP_BASE: Final = 102
+
+
+def system_descriptor(base: int, limit: int, type_: int) -> int:
+    """A present system descriptor of DPL 0, byte limit, as 128 bits (a 32-bit GDT takes the low 64)."""
+    low = limit & 0xFFFF | (base & 0xFFFFFF) << 16 | type_ << 40 | (limit >> 16 & 0xF) << 48 | (base >> 24 & 0xFF) << 56
+    return low | base >> 32 << 64
+
+
+class DescriptorOps(NativeGroup):
+    """GDT, IDT, LDT, TLS and TSS."""
+
+    def _bits(self) -> int:
+        return self.env.layout.kind.bits
+
+    def _descriptor_base(self, cpu: Vcpu, selector: int) -> tuple[int, int]:
+        """Base and limit that the GDT holds for a system descriptor (limit in bytes, granularity applied)."""
+        address = cpu.insn.sgdt()[0] + (selector & 0xFFF8)
+        low = cpu.u64(address)
+        base = low >> 16 & 0xFFFFFF | low >> 56 << 24
+        if self.wide:
+            base |= cpu.u32(address + 8) << 32
+        limit = low & 0xFFFF | low >> 32 & 0xF0000
+        return base, limit << 12 | 0xFFF if low >> 55 & 1 else limit
+
+    @hookimpl
+    def load_tr_desc(self, cpu: Vcpu) -> None:
+        """native_load_tr_desc: ltr with the kernel's TSS selector."""
+        cpu.insn.ltr(ENTRY_TSS[self._bits()] * 8)
+
+    @hookimpl
+    def store_tr(self, cpu: Vcpu) -> int:
+        """native_store_tr: str."""
+        return cpu.insn.str()
+
+    @hookimpl
+    def load_gdt(self, cpu: Vcpu, dtr: int) -> None:
+        """native_load_gdt: lgdt of a struct of u16 limit and pointer base."""
+        cpu.insn.lgdt(cpu.word(dtr + 2), cpu.u16(dtr))
+
+    @hookimpl
+    def load_idt(self, cpu: Vcpu, dtr: int) -> None:
+        """native_load_idt: lidt."""
+        cpu.insn.lidt(cpu.word(dtr + 2), cpu.u16(dtr))
+
+    @hookimpl
+    def store_gdt(self, cpu: Vcpu, dtr: int) -> None:
+        """native_store_gdt: sgdt."""
+        self._store(cpu, dtr, *cpu.insn.sgdt())
+
+    @hookimpl
+    def store_idt(self, cpu: Vcpu, dtr: int) -> None:
+        """native_store_idt: sidt."""
+        self._store(cpu, dtr, *cpu.insn.sidt())
+
+    def _store(self, cpu: Vcpu, dtr: int, base: int, limit: int) -> None:
+        cpu.set_u16(dtr, limit)
+        cpu.set_word(dtr + 2, base)
+
+    @hookimpl
+    def set_ldt(self, cpu: Vcpu, desc: int, entries: int) -> None:
+        """native_set_ldt: an LDT descriptor of ``entries`` 8-byte entries at ``desc`` into the GDT, then lldt; none loads 0."""
+        if not entries:
+            cpu.insn.lldt(0)
+            return
+        index = ENTRY_LDT[self._bits()]
+        value = system_descriptor(desc, entries * 8 - 1, LDT_TYPE)
+        slot = cpu.insn.sgdt()[0] + index * 8
+        cpu.write_virtual(slot, value.to_bytes(16, "little")[: 16 if self.wide else 8])
+        cpu.insn.lldt(index * 8)
+
+    @hookimpl
+    def load_tls(self, cpu: Vcpu, t: int, cpu_nr: int) -> None:
+        """native_load_tls: copies thread->tls_array (first in the struct, three descriptors) into the GDT of CPU cpu_nr."""
+        gdt = self.env.machine.vcpus[cpu_nr].insn.sgdt()[0] + ENTRY_TLS_MIN[self._bits()] * 8
+        for offset in range(0, TLS_ENTRIES * 8, 8):
+            cpu.set_u64(gdt + offset, cpu.u64(t + offset))
+
+    @hookimpl
+    def load_gs_index(self, cpu: Vcpu, idx: int) -> None:
+        """native_load_gs_index: swapgs; mov to gs; swapgs, so that only the user's GS base changes; a bad selector loads 0."""
+        try:
+            cpu.insn.load_gs(idx & 0xFFFF)
+        except GuestFault:  # the kernel's fixup, bad_gs, loads the null selector
+            cpu.insn.load_gs(0)
+
+    @hookimpl
+    def write_ldt_entry(self, cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc: int) -> None:
+        """native_write_ldt_entry: 8 bytes, by value (low, high) or from ``desc``."""
+        self._write_entry(cpu, dt + entrynum * 8, low, high, desc, 8)
+
+    @hookimpl
+    def write_gdt_entry(self, cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc: int, size: int) -> None:
+        """native_write_gdt_entry: ``size`` is a descriptor type in 6.1; TSS and LDT descriptors take 16 bytes in a 64-bit GDT."""
+        wide = self.wide and size in {0x9, 0x2}  # DESC_TSS, DESC_LDT
+        self._write_entry(cpu, dt + entrynum * 8, low, high, desc, 16 if wide else 8)
+
+    @hookimpl
+    def write_idt_entry(self, cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, gate: int) -> None:
+        """native_write_idt_entry: a gate of 8 bytes, 16 on x86_64."""
+        length = 16 if self.wide else 8
+        self._write_entry(cpu, dt + entrynum * length, low, high, gate, length)
+
+    def _write_entry(self, cpu: Vcpu, place: int, low: int, high: int, source: int, length: int) -> None:
+        if source:
+            cpu.write_virtual(place, cpu.read_virtual(source, length))
+        else:
+            cpu.set_u32(place, low)
+            cpu.set_u32(place + 4, high)
+
+    @hookimpl
+    def load_esp0(self, cpu: Vcpu, tss: int, thread: int) -> None:
+        """native_load_esp0: the ring 0 stack into the TSS; a changed sysenter_cs also into ss1 and the MSR."""
+        cpu.set_u32(tss + TSS_SP0, cpu.u32(thread + THREAD_ESP0))
+        sysenter_cs = cpu.u32(thread + THREAD_SYSENTER_CS)
+        if cpu.u16(tss + TSS_SS1) != sysenter_cs:
+            cpu.set_u16(tss + TSS_SS1, sysenter_cs & 0xFFFF)
+            cpu.insn.wrmsr(MSR_SYSENTER_CS, sysenter_cs)
+
+    @hookimpl
+    def load_sp0(self, cpu: Vcpu, sp0: int) -> None:
+        """native_load_sp0: the ring 0 stack into this CPU's TSS."""
+        cpu.set_word(self._tss(cpu)[0] + TSS_SP0, sp0)
+
+    def _tss(self, cpu: Vcpu) -> tuple[int, int]:
+        """Base and limit of the TSS that this CPU's GDT describes (cpu_tss_rw of this CPU)."""
+        return self._descriptor_base(cpu, ENTRY_TSS[self._bits()] * 8)
+
+    @hookimpl
+    def invalidate_io_bitmap(self, cpu: Vcpu) -> None:
+        """native_tss_invalidate_io_bitmap: the bitmap's offset points beyond the TSS's limit."""
+        base, limit = self._tss(cpu)
+        cpu.set_u16(base + TSS_IO_BITMAP_BASE, limit + 1 & 0xFFFF)
+
+    @hookimpl
+    def update_io_bitmap(self, cpu: Vcpu) -> None:
+        """native_tss_update_io_bitmap for a task without TIF_IO_BITMAP, which is every task of a guest that has no ioperm()."""
+        self.invalidate_io_bitmap(cpu)

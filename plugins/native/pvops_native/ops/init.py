@@ -1,0 +1,94 @@
+"""Boot: banner, memory map and the early page tables.
+
+Source: arch/i386/kernel/paravirt.c, default_banner, and mm/init.c, native_pagetable_setup_start and _done (2.6.23, 2.6.24);
+arch/x86/mm/init.c, native_pagetable_reserve (2.6.39).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.hookspecs import hookimpl
+from pvops_core.kinds import MachineKind
+from pvops_native.ops.base import NativeGroup
+
+if TYPE_CHECKING:
+    from pvops_core.hookspecs import Environment
+    from pvops_core.machine import Vcpu
+
+USER_PGDS: Final = 3
+"""PAE, PAGE_OFFSET 0xc0000000: top-level entries of user space; the fourth is the kernel's."""
+PRESENT: Final = 1
+E820_RAM: Final = 1
+PAGE_MASK: Final = ~0xFFF
+
+
+class InitOps(NativeGroup):
+    """init.* and x86_init.* (the nops aside).
+
+    Attributes:
+        reserved: ranges of guest-physical memory [start, end) that pagetable_reserve kept, as memblock would.
+    """
+
+    def __init__(self, env: Environment) -> None:
+        super().__init__(env)
+        self.reserved: list[tuple[int, int]] = []
+
+    @hookimpl
+    def banner(self, cpu: Vcpu) -> None:
+        """default_banner: one line to the kernel's log, naming what the table's name slot points to."""
+        name = self._name(cpu)
+        self.env.platform.console += b"Booting paravirtualized kernel on " + name + b"\n"
+
+    def _name(self, cpu: Vcpu) -> bytes:
+        """The string of paravirt_ops.name; the native one where the table has no such slot (2.6.24 and later: pv_info)."""
+        if "name" not in self.env.layout:
+            return b"bare hardware"
+        pointer = cpu.word(self.env.layout.slot_address(self.env.symbols, self.env.layout.by_op("name").type))
+        text = bytearray()
+        while pointer and (byte := cpu.u8(pointer + len(text))) and len(text) < 64:
+            text.append(byte)
+        return bytes(text)
+
+    @hookimpl
+    def memory_setup(self, cpu: Vcpu) -> int:
+        """machine_specific_memory_setup: the firmware's map into the kernel's e820, where the guest has one.
+
+        struct e820map is int nr_map and entries of u64 address, u64 size, u32 type. The machine's memory has no hole. Returns
+        char *, 0: a name of the map's source would have to lie in guest memory.
+        """
+        e820 = self.env.symbols.get("e820")
+        if e820 is not None:
+            cpu.write_virtual(e820, struct.pack("<IQQI", 1, 0, self.env.machine.memory.size, E820_RAM))
+        return 0
+
+    @hookimpl
+    def pagetable_setup_start(self, cpu: Vcpu, pgd_base: int) -> None:
+        """native_pagetable_setup_start: under PAE every user entry of a table not yet in force gets the zero page.
+
+        The kernel's own entry is emptied so that a fresh page directory is made. A table that the CPU already walks, because the
+        guest was entered with PAE on, keeps what it has. Without PAE the table needs no preparation.
+        """
+        if self.env.layout.kind is not MachineKind.PAE or self._in_force(cpu, pgd_base):
+            return
+        zero_page = self.env.symbols.get("empty_zero_page")
+        entry = cpu.walk(zero_page).pa & PAGE_MASK | PRESENT if zero_page else 0
+        for index in range(USER_PGDS):
+            cpu.set_u64(pgd_base + 8 * index, entry)
+        cpu.set_u64(pgd_base + 8 * USER_PGDS, 0)
+
+    @hookimpl
+    def pagetable_setup_done(self, cpu: Vcpu, pgd_base: int) -> None:
+        """native_pagetable_setup_done: under PAE low memory gets the kernel's first entry, for secondaries in real mode."""
+        if self.env.layout.kind is MachineKind.PAE:
+            cpu.set_u64(pgd_base, cpu.u64(pgd_base + 8 * USER_PGDS))
+
+    def _in_force(self, cpu: Vcpu, pgd_base: int) -> bool:
+        return cpu.walk(pgd_base).pa == cpu.insn.mov_from_cr(3) & ~0x1F
+
+    @hookimpl
+    def pagetable_reserve(self, cpu: Vcpu, start: int, end: int) -> None:
+        """native_pagetable_reserve: memblock_x86_reserve_range(start, end, "PGTABLE"), u64 guest-physical bytes."""
+        self.reserved.append((start, end))
+        self.env.machine.log.record("memblock-reserve", vcpu=cpu.index, start=start, end=end)

@@ -1,0 +1,67 @@
+"""The interrupt flag and halting: asm/irqflags.h, native_save_fl and its neighbours; native_init_IRQ.
+
+Source of the controller's programming: arch/i386/kernel/i8259.c (2.6.23), init_8259A; arch/x86/kernel/i8259.c (6.1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.hookspecs import hookimpl
+from pvops_native.ops.base import NativeGroup
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+FIRST_VECTOR: Final = {32: 0x20, 64: 0x30}
+"""Vector of request 0: FIRST_EXTERNAL_VECTOR on i386, ISA_IRQ_VECTOR(0) on x86_64."""
+
+
+class IrqOps(NativeGroup):
+    """irq.* of every layout."""
+
+    @hookimpl
+    def save_fl(self, cpu: Vcpu) -> int:
+        """native_save_fl: pushf; pop."""
+        return cpu.insn.pushf()
+
+    @hookimpl
+    def restore_fl(self, cpu: Vcpu, flags: int) -> None:
+        """native_restore_fl: push flags; popf."""
+        cpu.insn.popf(flags)
+
+    @hookimpl
+    def irq_disable(self, cpu: Vcpu) -> None:
+        """native_irq_disable: cli."""
+        cpu.insn.cli()
+
+    @hookimpl
+    def irq_enable(self, cpu: Vcpu) -> None:
+        """native_irq_enable: sti."""
+        cpu.insn.sti()
+
+    @hookimpl
+    def safe_halt(self, cpu: Vcpu) -> None:
+        """native_safe_halt: sti; hlt, with no interrupt between the two."""
+        cpu.insn.sti()
+        cpu.insn.hlt()
+
+    @hookimpl
+    def halt(self, cpu: Vcpu) -> None:
+        """native_halt: hlt, whatever the interrupt flag."""
+        cpu.insn.hlt()
+
+    @hookimpl
+    def init_IRQ(self, cpu: Vcpu) -> None:  # noqa: N802  # the kernel's name
+        """native_init_IRQ, init_8259A(0): both controllers initialised and every line but the cascade masked."""
+        base = FIRST_VECTOR[self.env.layout.kind.bits]
+        out = cpu.insn.out
+        out(0x21, 0xFF, 1)
+        out(0xA1, 0xFF, 1)
+        for port, vector, wiring in ((0x20, base, 0x04), (0xA0, base + 8, 0x02)):
+            out(port, 0x11, 1)  # ICW1: edge-triggered, cascaded, ICW4 follows
+            out(port + 1, vector, 1)
+            out(port + 1, wiring, 1)
+            out(port + 1, 0x01, 1)  # ICW4: 8086 mode, end of interrupt by command
+        out(0x21, 0xFB, 1)
+        out(0xA1, 0xFF, 1)

@@ -1,0 +1,63 @@
+"""Address spaces and the fixed map: arch/x86/mm/pgtable.c and include/asm-generic/tlb.h (6.1).
+
+Source: __paravirt_pgd_alloc, native_set_fixmap, set_pte_vaddr (arch/x86/mm/init_64.c), tlb_remove_page.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import MachineError
+from pvops_core.hookspecs import hookimpl
+from pvops_native.ops.base import NativeGroup
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+PAGE_SHIFT: Final = 12
+FIXADDR_TOP: Final = {32: 0xFFFFF000, 64: 0xFFFFFFFFFF7FF000}
+"""Virtual address of fixed page 0, from which the others count down (asm/fixmap.h)."""
+ENTRY_ADDRESS: Final = 0x000FFFFFFFFFF000
+PRESENT: Final = 1
+
+
+class MemoryOps(NativeGroup):
+    """mmu.* of 6.1 that is neither an entry nor a flush."""
+
+    @hookimpl
+    def pgd_alloc(self, cpu: Vcpu) -> int:  # noqa: ARG002  # a hook names the vCPU first, needed or not
+        """__paravirt_pgd_alloc: int, 0."""
+        return 0
+
+    @hookimpl
+    def tlb_remove_table(self, cpu: Vcpu, tlb: int, table: int) -> None:
+        """tlb_remove_page: the table joins the batch of pages that are freed after the flush.
+
+        The guest's struct mmu_gather: mm, unsigned long nr, void *tables[].
+        """
+        size = self.env.layout.pointer_size
+        count = cpu.word(tlb + size)
+        cpu.set_word(tlb + 2 * size + count * size, table)
+        cpu.set_word(tlb + size, count + 1)
+
+    @hookimpl
+    def set_fixmap(self, cpu: Vcpu, idx: int, phys: int, flags: int) -> None:
+        """native_set_fixmap: the leaf entry of fixed page ``idx``, then invlpg.
+
+        Raises:
+            MachineError: the page has no table yet, where the kernel's allocator would have to make one.
+        """
+        va = FIXADDR_TOP[self.env.layout.kind.bits] - (idx << PAGE_SHIFT)
+        entry = phys & ENTRY_ADDRESS | flags if flags else 0
+        self.env.machine.memory.set_u64(self._leaf(cpu, va), entry)
+        cpu.insn.invlpg(va)
+
+    def _leaf(self, cpu: Vcpu, va: int) -> int:
+        """Physical address of the leaf entry of an address in the tables in force."""
+        table = cpu.insn.mov_from_cr(3) & ENTRY_ADDRESS
+        for shift in (39, 30, 21):
+            entry = self.env.machine.memory.u64(table + (va >> shift & 0x1FF) * 8)
+            if not entry & PRESENT:
+                raise MachineError(f"fixed page {va:#x} has no page table", vcpu=cpu.index, op="set_fixmap")
+            table = entry & ENTRY_ADDRESS
+        return table + (va >> PAGE_SHIFT & 0x1FF) * 8
