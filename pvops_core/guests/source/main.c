@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The order of boot. */
+#include "kernel.h"
+
+struct boot_info boot_info;
+union task_stack boot_stack[MAX_CPUS] __attribute__((aligned(STACK_SIZE)));
+struct boot_ops boot_ops;
+
+#if defined(LAYOUT_2_6_23)
+struct paravirt_ops paravirt_ops;
+#elif defined(LAYOUT_2_6_24)
+struct pv_init_ops pv_init_ops;
+struct pv_time_ops pv_time_ops;
+struct pv_cpu_ops pv_cpu_ops;
+struct pv_irq_ops pv_irq_ops;
+struct pv_apic_ops pv_apic_ops;
+struct pv_mmu_ops pv_mmu_ops;
+#else
+struct paravirt_patch_template pv_ops;
+#endif
+
+/* Hooks of boot run once, so each has two sites and the command line says which is used. */
+#define AT_EITHER_SITE(call)							\
+	do {									\
+		if (!option("sites=second"))					\
+			call;							\
+		else								\
+			call;							\
+	} while (0)
+
+void start_kernel(const struct boot_info *info);
+
+void start_kernel(const struct boot_info *info)
+{
+	if (info->magic != BOOT_INFO_MAGIC || info->version != BOOT_INFO_VERSION || info->size != sizeof(*info))
+		for (;;)
+			asm volatile("ud2");
+	memcpy(&boot_info, info, sizeof(boot_info));
+	guest_report.ncpus = 1;
+	drivers_init();
+	printk("guest: " LAYOUT_NAME " starts, %u pages\n", (u32)boot_info.nr_pages);
+
+	AT_EITHER_SITE(arch_setup());
+#ifndef __x86_64__
+	AT_EITHER_SITE(memory_setup());
+	AT_EITHER_SITE(banner());
+#endif
+	cpu_init(0);
+	memory_init();
+	drivers_map();
+#ifndef __x86_64__
+	AT_EITHER_SITE(post_allocator_init());
+#endif
+	patch_kernel();
+	write_cr3(pa(init_mm.pgd));
+
+	AT_EITHER_SITE(init_IRQ());
+	irq_init();
+	AT_EITHER_SITE(time_init());
+	timer_start();
+	irq_enable();
+
+	exercise();
+	run_processes();
+	smp_run();
+	report();
+	irq_disable();
+	guest_report.status = REPORT_DONE;
+	power_off(false);
+}

@@ -1,0 +1,1 @@
+__attribute__((section(".text.start"))) void _start(void) { for (;;) ; }
