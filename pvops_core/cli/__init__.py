@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 VERBS: Final[Mapping[str, str]] = {
     "patch": "pvops_core.cli.patch:patch",
+    "backends": "pvops_core.cli.backends:backends",
     "sites": "pvops_core.cli.sites:sites",
 }
 """Verb to the function that is it. Its parameters are the verb's, its docstring the help, its result the exit code."""
