@@ -3,7 +3,7 @@
 from pvops_core.machine.bare import BareMetal
 from pvops_core.machine.clock import Clock
 from pvops_core.machine.eventlog import Event, EventLog
-from pvops_core.machine.faults import GuestFault, PageFault, general_protection, undefined_instruction
+from pvops_core.machine.faults import GuestFault, PageFault, Reschedule, general_protection, undefined_instruction
 from pvops_core.machine.gates import Gates
 from pvops_core.machine.handler import TrapHandler
 from pvops_core.machine.kinds import MachineKind
@@ -27,6 +27,7 @@ __all__ = [
     "MachineKind",
     "PageFault",
     "PhysicalMemory",
+    "Reschedule",
     "Snapshot",
     "Stateful",
     "Stop",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pvops_core.machine import engine as uc
 from pvops_core.machine import faults
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.faults import GuestFault, Reschedule
 from pvops_core.machine.state import Slot
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class Callbacks:
                     action(self._vcpu, *arguments)
             except GuestFault as fault:
                 loop.platform.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
+        except Reschedule:
+            loop.reschedule()
         except BaseException as error:  # noqa: BLE001 - handed on by the run loop
             loop.fail(error)
         if loop.interrupted:

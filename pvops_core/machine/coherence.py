@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.faults import GuestFault
@@ -11,11 +13,16 @@ from pvops_core.machine.faults import GuestFault
 if TYPE_CHECKING:
     from pvops_core.machine.cpuslot import CpuSlot
     from pvops_core.machine.machine import Machine
+    from pvops_core.machine.vcpu import Vcpu
 
 _FLUSH_ABOVE = 8
 """From about this many ranges on, dropping all of an engine's code is cheaper than each range."""
 _MAX_STEPS = 64
 _PAGE = 0x1000
+
+
+Ranges = NDArray[np.uint64]
+"""Virtual ranges ``[start, end)``, shape ``(n, 2)``."""
 
 
 class Coherence:
@@ -25,9 +32,13 @@ class Coherence:
         self._machine = machine
         self._slots = slots
 
-    def invalidate(self, ranges: Sequence[tuple[int, int]]) -> None:
+    def invalidate(self, ranges: Ranges) -> None:
         """Drop translations of the ranges on every engine."""
-        pieces = [piece for start, end in ranges for piece in _by_page(start, end)]
+        if len(ranges) > _FLUSH_ABOVE:
+            for slot in self._slots:
+                self._flush(slot)
+            return
+        pieces = [piece for start, end in ranges.tolist() for piece in _by_page(start, end)]
         for slot in self._slots:
             self._invalidate(slot, pieces)
 
@@ -39,8 +50,11 @@ class Coherence:
             for start, end in pieces:
                 slot.engine.remove_code(start, end)
         else:
-            counts["code_flushes"] += 1
-            slot.engine.flush_code()
+            self._flush(slot)
+
+    def _flush(self, slot: CpuSlot) -> None:
+        self._machine.counts["code_flushes"] += 1
+        slot.engine.flush_code()
 
     @staticmethod
     def _visible(slot: CpuSlot, va: int) -> bool:
@@ -50,21 +64,27 @@ class Coherence:
             return False
         return True
 
-    def quiesce(self, ranges: Sequence[tuple[int, int]]) -> None:
+    def quiesce(self, ranges: Ranges) -> None:
         """Step every vCPU out of the inside of the ranges."""
         if self._machine.loop.in_guest:
             raise MachineError("quiesce from inside a handler: defer it")
         for slot in self._slots:
             self._leave(slot, ranges)
 
-    def _leave(self, slot: CpuSlot, ranges: Sequence[tuple[int, int]]) -> None:
+    def _leave(self, slot: CpuSlot, ranges: Ranges) -> None:
         vcpu = slot.vcpu
         for _ in range(_MAX_STEPS):
-            rip = vcpu.rip
-            if not any(start < rip < end for start, end in ranges):
+            if not self._inside(vcpu, ranges):
                 return
             self._machine.loop.step(slot)
         raise MachineError("does not leave the text that is to be changed", vcpu=vcpu.index, rip=vcpu.rip)
+
+    def _inside(self, vcpu: Vcpu, ranges: Ranges) -> bool:
+        """Whether a vCPU executes the inside of a range, or is about to return into it from a gate."""
+        at = vcpu.rip
+        if at == self._machine.gates.return_address:
+            at = vcpu.virtual.number(vcpu.rsp, self._machine.kind.pointer_size, system=True)
+        return bool(((ranges[:, 0] < at) & (at < ranges[:, 1])).any())
 
 
 def _by_page(start: int, end: int) -> list[tuple[int, int]]:

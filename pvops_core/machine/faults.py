@@ -17,6 +17,10 @@ WITH_ERROR_CODE = frozenset({DF, TS, NP, SS, GP, PF, AC})
 CONTRIBUTORY = frozenset({DE, TS, NP, SS, GP})
 
 
+class Reschedule(Exception):  # noqa: N818 - not an error: how a handler asks for something
+    """Raised by a handler that must wait for another vCPU: called again, with all as it was, in a later slice."""
+
+
 @attrs.define(eq=False)
 class GuestFault(MachineError):
     """An exception that the guest must get, met while Python acted for it.

@@ -74,6 +74,9 @@ class Gates:
         if handler is None:
             raise MachineError("no handler is bound to this gate", vcpu=vcpu.index, rip=address)
         handler(vcpu)
+        # Where the slice ends here, the next one must not begin with the same call again.
+        if self._machine.loop.interrupted and vcpu.rip == address:
+            vcpu.rip = self.return_address
 
     def _check(self, index: int) -> None:
         if not 0 <= index < len(self._handlers):

@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import attrs
+import numpy as np
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.clock import Clock
-from pvops_core.machine.coherence import Coherence
+from pvops_core.machine.coherence import Coherence, Ranges
 from pvops_core.machine.cpuslot import CpuSlot
 from pvops_core.machine.eventlog import EventLog
 from pvops_core.machine.gates import Gates
@@ -163,17 +164,17 @@ class Machine:
         for slot in self._slots:
             slot.callbacks.hook_gates(begin, end)
 
-    def invalidate(self, ranges: Sequence[tuple[int, int]]) -> None:
+    def invalidate(self, ranges: Ranges | Sequence[tuple[int, int]]) -> None:
         """Drop translated code of virtual ranges [start, end) on every engine."""
-        self._coherence.invalidate(ranges)
+        self._coherence.invalidate(np.asarray(ranges, dtype=np.uint64).reshape(-1, 2))
 
-    def quiesce(self, ranges: Sequence[tuple[int, int]]) -> None:
+    def quiesce(self, ranges: Ranges | Sequence[tuple[int, int]]) -> None:
         """Bring every vCPU out of the inside of virtual ranges [start, end), by single steps; a start is not inside.
 
         Raises:
             MachineError: a vCPU does not leave, or a handler is running (defer the call instead).
         """
-        self._coherence.quiesce(ranges)
+        self._coherence.quiesce(np.asarray(ranges, dtype=np.uint64).reshape(-1, 2))
 
     def keep(self, owner: Stateful) -> None:
         """Make Python state part of snapshots from now on."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _BUDGET, _EXPIRED = int(Slot.BUDGET), int(Slot.EXPIRED)
 _HLT = 0xF4
+WAIT_NS = 1000
+"""Virtual time that a vCPU spends before it looks again for what it waits for."""
 
 
 @attrs.frozen
@@ -70,6 +72,11 @@ class RunLoop:
     def defer(self, action: Callable[[], None]) -> None:
         """Run an action between two slices."""
         self._deferred.append(action)
+        self.interrupted = True
+
+    def reschedule(self) -> None:
+        """End the present slice for a vCPU that waits for another; time passes, so that waiting for ever ends."""
+        self._machine.clock.advance(WAIT_NS)
         self.interrupted = True
 
     def run(self, max_ns: int | None) -> Stop:

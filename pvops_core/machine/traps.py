@@ -94,9 +94,17 @@ def deliver(vcpu: Vcpu, event: Event) -> None:
                 return
             if second.address is not None:
                 vcpu.cr2 = second.address
+            if event.software:
+                vcpu.rip -= _length(vcpu, event.vector)  # the fault is at the instruction, not after it
             event = _combine(event, second)
         else:
             return
+
+
+def _length(vcpu: Vcpu, vector: int) -> int:
+    """Bytes of the software interrupt that ends at RIP: int3 and into have one, int n two."""
+    short = {faults.BP: 0xCC, faults.OF: 0xCE}.get(vector)
+    return 1 if short is not None and vcpu.u8(vcpu.rip - 1) == short else 2
 
 
 def _combine(first: Event, second: GuestFault) -> Event:

@@ -22,7 +22,7 @@ PAIRS = 6
 ROUNDS = 600
 
 
-class Broken(Exception):
+class InjectedError(Exception):
     """What an injected fault raises."""
 
 
@@ -105,11 +105,11 @@ def test_a_fault_at_any_step_leaves_the_old_text(vcpus: int, step: Step) -> None
 
         def fail(at: Step) -> None:
             if at is step:
-                raise Broken
+                raise InjectedError
 
         poke.observer = fail
         made.run(max_ns=1500)
-        with pytest.raises(Broken):
+        with pytest.raises(InjectedError):
             poke.transaction(pokes(OLD, NEW), by="test")
         assert text(made) == site(OLD) * PAIRS
         assert made.run().reason == "poweroff"

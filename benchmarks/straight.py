@@ -1,0 +1,64 @@
+"""Straight code with time slices and the virtual clock on, against the bare engine; a patched site against its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
+
+from benchmarks import rig
+from benchmarks.measure import Result, best
+from pvops_core.machine import Machine
+from pvops_core.machine import engine as uc
+from pvops_core.patching.poke import Poke, Poker
+
+ROUNDS = 1_000_000
+BODY = bytes.fromhex("4801d8 4831c3 48ffc0 4889c2 4829d3 4801d0") * 8
+"""48 register instructions: add, xor, inc, mov, sub, add, eight times."""
+CALL = bytes.fromhex("ff1500000000")
+INLINED = bytes.fromhex("4889f8 0f1f00")
+"""mov rax, rdi and three bytes of nop: what pgd_val is on bare metal."""
+
+
+def bare(machine: Machine, code: bytes) -> float:
+    """Seconds for the code on an engine with no callback at all."""
+    engine = uc.Engine(64, machine.memory.address, machine.memory.size)
+    with closing(engine):
+        for name in ("cr4", "cr3", "cr0"):
+            if name == "cr3":
+                engine.write_msr(0xC0000080, 0x500)
+            engine.write(uc.REGISTER_IDS[name], machine.vcpus[0].get(name))
+        machine.memory.write(rig.TEXT, code)
+        return best(lambda: engine.start(rig.TEXT))
+
+
+def sliced(machine: Machine, code: bytes) -> float:
+    """Seconds for the code on the machine."""
+    return best(machine.run, before=lambda: rig.start(machine, code))
+
+
+def patched(machine: Machine) -> float:
+    """Seconds for code whose sites were poked into place while the machine stood."""
+    code = rig.counted(CALL * 8, ROUNDS)
+    rig.start(machine, code)
+    sites = np.arange(8) * len(CALL) + rig.TEXT + 5
+    Poker(machine, lambda page: page).transaction(
+        [Poke(address, CALL, INLINED) for address in sites.tolist()], by="benchmark"
+    )
+
+    def again() -> None:
+        machine.vcpus[0].rip = rig.TEXT
+
+    return best(machine.run, before=again)
+
+
+def run() -> Iterator[Result]:
+    """Two rows."""
+    code = rig.counted(BODY, ROUNDS)
+    with rig.machine() as machine:
+        floor = bare(machine, code)
+        yield Result("straight code, slices and clock on", sliced(machine, code) * 1e3, "ms", 1.1, floor * 1e3, "bare engine")
+    with rig.machine() as machine:
+        placed = sliced(machine, rig.counted(INLINED * 8, ROUNDS))
+        yield Result("patched site", patched(machine) * 1e3, "ms", 1.1, placed * 1e3, "the same instruction placed by hand")
