@@ -44,7 +44,7 @@ PAGE_TABLES_READY: Final = {
     "mmu.make_pte": callee_save("xen_make_pte"),
     "mmu.write_cr3": "xen_write_cr3",
 }
-"""``xen_post_allocator_init`` (arch/x86/xen/mmu_pv.c): struct pages exist, so pinning and the user pgd can be looked up."""
+"""``xen_post_allocator_init`` (arch/x86/xen/mmu_pv.c): with struct pages come pinning and user pgds."""
 
 
 class XenKernel:

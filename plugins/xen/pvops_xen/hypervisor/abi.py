@@ -1,0 +1,279 @@
+"""Numbers of Xen's guest interface (xen/include/public: xen.h, version.h, memory.h, vcpu.h, sched.h, event_channel.h).
+
+Names stay as Xen's, so that a reader can look them up.
+"""
+
+import enum
+from typing import Final
+
+PAGE_SHIFT: Final = 12
+PAGE_SIZE: Final = 1 << PAGE_SHIFT
+PAGE_MASK: Final = PAGE_SIZE - 1
+
+EPERM: Final = 1
+ENOENT: Final = 2
+ESRCH: Final = 3
+EINTR: Final = 4
+EIO: Final = 5
+ENOMEM: Final = 12
+EACCES: Final = 13
+EFAULT: Final = 14
+EBUSY: Final = 16
+EEXIST: Final = 17
+EINVAL: Final = 22
+ENOSPC: Final = 28
+ENOSYS: Final = 38
+EOPNOTSUPP: Final = 95
+ETIME: Final = 62
+
+DOMID_SELF: Final = 0x7FF0
+DOMID_IO: Final = 0x7FF1
+DOMID_XEN: Final = 0x7FF2
+
+
+class Hypercall(enum.IntEnum):
+    """Hypercall numbers (xen.h, ``__HYPERVISOR_*``)."""
+
+    SET_TRAP_TABLE = 0
+    MMU_UPDATE = 1
+    SET_GDT = 2
+    STACK_SWITCH = 3
+    SET_CALLBACKS = 4
+    FPU_TASKSWITCH = 5
+    SCHED_OP_COMPAT = 6
+    PLATFORM_OP = 7
+    SET_DEBUGREG = 8
+    GET_DEBUGREG = 9
+    UPDATE_DESCRIPTOR = 10
+    MEMORY_OP = 12
+    MULTICALL = 13
+    UPDATE_VA_MAPPING = 14
+    SET_TIMER_OP = 15
+    XEN_VERSION = 17
+    CONSOLE_IO = 18
+    GRANT_TABLE_OP = 20
+    VM_ASSIST = 21
+    UPDATE_VA_MAPPING_OTHERDOMAIN = 22
+    IRET = 23
+    VCPU_OP = 24
+    SET_SEGMENT_BASE = 25
+    MMUEXT_OP = 26
+    XSM_OP = 27
+    NMI_OP = 28
+    SCHED_OP = 29
+    CALLBACK_OP = 30
+    XENOPROF_OP = 31
+    EVENT_CHANNEL_OP = 32
+    PHYSDEV_OP = 33
+    HVM_OP = 34
+    SYSCTL = 35
+    DOMCTL = 36
+    KEXEC_OP = 37
+    TMEM_OP = 38
+    ARGO_OP = 39
+    XENPMU_OP = 40
+    DM_OP = 41
+    HYPFS_OP = 42
+
+
+class MmuUpdate(enum.IntEnum):
+    """Low two bits of ``mmu_update.ptr``."""
+
+    NORMAL_PT_UPDATE = 0
+    MACHPHYS_UPDATE = 1
+    PT_UPDATE_PRESERVE_AD = 2
+    PT_UPDATE_NO_TRANSLATE = 3
+
+
+class MmuExt(enum.IntEnum):
+    """``mmuext_op.cmd``."""
+
+    PIN_L1_TABLE = 0
+    PIN_L2_TABLE = 1
+    PIN_L3_TABLE = 2
+    PIN_L4_TABLE = 3
+    UNPIN_TABLE = 4
+    NEW_BASEPTR = 5
+    TLB_FLUSH_LOCAL = 6
+    INVLPG_LOCAL = 7
+    TLB_FLUSH_MULTI = 8
+    INVLPG_MULTI = 9
+    TLB_FLUSH_ALL = 10
+    INVLPG_ALL = 11
+    FLUSH_CACHE = 12
+    SET_LDT = 13
+    NEW_USER_BASEPTR = 15
+    CLEAR_PAGE = 16
+    COPY_PAGE = 17
+    FLUSH_CACHE_GLOBAL = 18
+    MARK_SUPER = 19
+    UNMARK_SUPER = 20
+
+
+UVMF_NONE: Final = 0
+UVMF_TLB_FLUSH: Final = 1
+UVMF_INVLPG: Final = 2
+UVMF_FLUSHTYPE_MASK: Final = 3
+UVMF_ALL: Final = 1 << 2
+
+
+class VmAssist(enum.IntEnum):
+    """``vm_assist`` types."""
+
+    FOUR_GB_SEGMENTS = 0
+    FOUR_GB_SEGMENTS_NOTIFY = 1
+    WRITABLE_PAGETABLES = 2
+    PAE_EXTENDED_CR3 = 3
+    ARCHITECTURAL_IOPL = 4
+    RUNSTATE_UPDATE_FLAG = 5
+    M2P_STRICT = 32
+
+
+class Virq(enum.IntEnum):
+    """Virtual interrupts that an unprivileged domain may bind."""
+
+    TIMER = 0
+    DEBUG = 1
+    XENOPROF = 7
+    ARGO = 11
+    XENPMU = 13
+
+
+NR_VIRQS: Final = 24
+
+
+class VcpuOp(enum.IntEnum):
+    """``vcpu_op`` commands (vcpu.h)."""
+
+    INITIALISE = 0
+    UP = 1
+    DOWN = 2
+    IS_UP = 3
+    GET_RUNSTATE_INFO = 4
+    REGISTER_RUNSTATE_MEMORY_AREA = 5
+    SET_PERIODIC_TIMER = 6
+    STOP_PERIODIC_TIMER = 7
+    SET_SINGLESHOT_TIMER = 8
+    STOP_SINGLESHOT_TIMER = 9
+    REGISTER_VCPU_INFO = 10
+    SEND_NMI = 11
+    GET_PHYSID = 12
+    REGISTER_VCPU_TIME_MEMORY_AREA = 13
+
+
+VCPU_SSHOTTMR_FUTURE: Final = 1
+
+
+class SchedOp(enum.IntEnum):
+    """``sched_op`` commands (sched.h)."""
+
+    YIELD = 0
+    BLOCK = 1
+    SHUTDOWN = 2
+    POLL = 3
+
+
+class EvtchnOp(enum.IntEnum):
+    """``event_channel_op`` commands (event_channel.h)."""
+
+    BIND_INTERDOMAIN = 0
+    BIND_VIRQ = 1
+    BIND_PIRQ = 2
+    CLOSE = 3
+    SEND = 4
+    STATUS = 5
+    ALLOC_UNBOUND = 6
+    BIND_IPI = 7
+    BIND_VCPU = 8
+    UNMASK = 9
+    RESET = 10
+    INIT_CONTROL = 11
+    EXPAND_ARRAY = 12
+    SET_PRIORITY = 13
+
+
+class Callback(enum.IntEnum):
+    """``callback_register.type`` (callback.h)."""
+
+    EVENT = 0
+    FAILSAFE = 1
+    SYSCALL = 2
+    SYSENTER_DEPRECATED = 3
+    NMI = 4
+    SYSENTER = 5
+    SYSCALL32 = 7
+
+
+CALLBACKF_MASK_EVENTS: Final = 1
+
+
+class MemoryOp(enum.IntEnum):
+    """``memory_op`` commands (memory.h)."""
+
+    INCREASE_RESERVATION = 0
+    DECREASE_RESERVATION = 1
+    MAXIMUM_RAM_PAGE = 2
+    CURRENT_RESERVATION = 3
+    MAXIMUM_RESERVATION = 4
+    MACHPHYS_MFN_LIST = 5
+    POPULATE_PHYSMAP = 6
+    MEMORY_MAP = 9
+    EXCHANGE = 11
+    MACHPHYS_MAPPING = 12
+
+
+class VersionOp(enum.IntEnum):
+    """``xen_version`` commands (version.h)."""
+
+    VERSION = 0
+    EXTRAVERSION = 1
+    COMPILE_INFO = 2
+    CAPABILITIES = 3
+    CHANGESET = 4
+    PLATFORM_PARAMETERS = 5
+    GET_FEATURES = 6
+    PAGESIZE = 7
+    GUEST_HANDLE = 8
+    COMMANDLINE = 9
+
+
+class Segbase(enum.IntEnum):
+    """``set_segment_base`` selectors (arch-x86/xen-x86_64.h)."""
+
+    FS = 0
+    GS_USER = 1
+    GS_KERNEL = 2
+    GS_USER_SEL = 3
+
+
+VGCF_IN_SYSCALL: Final = 1 << 8
+VGCF_I387_VALID: Final = 1 << 0
+VGCF_IN_KERNEL: Final = 1 << 2
+VGCF_ONLINE: Final = 1 << 5
+
+SHUTDOWN_REASONS: Final = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft_reset")
+
+# The GDT entries from here on are Xen's own; the guest has the 14 pages before (xen-x86_32.h, xen-x86_64.h).
+FIRST_RESERVED_GDT_PAGE: Final = 14
+FIRST_RESERVED_GDT_ENTRY: Final = FIRST_RESERVED_GDT_PAGE * 512
+
+FLAT_KERNEL_CS64: Final = 0xE033
+FLAT_KERNEL_SS64: Final = 0xE02B
+FLAT_USER_CS64: Final = 0xE033
+FLAT_USER_CS32: Final = 0xE023
+FLAT_RING1_CS32: Final = 0xE019
+FLAT_RING1_DS32: Final = 0xE021
+FLAT_RING3_CS32: Final = 0xE02B
+FLAT_RING3_DS32: Final = 0xE033
+
+HYPERVISOR_VIRT_START64: Final = 0xFFFF_8000_0000_0000
+HYPERVISOR_VIRT_END64: Final = 0xFFFF_8800_0000_0000
+HYPERVISOR_VIRT_START32: Final = 0xF580_0000
+
+EVTCHN_2L_CHANNELS64: Final = 4096
+EVTCHN_2L_CHANNELS32: Final = 1024
+
+NR_TRAPS: Final = 256
+TRAP_PAGE_FAULT: Final = 14
+TRAP_GP_FAULT: Final = 13
+TRAP_SYSCALL_HYPERCALL32: Final = 0x82

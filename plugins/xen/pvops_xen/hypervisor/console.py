@@ -1,0 +1,60 @@
+"""The guest's console: bytes written by hypercall, and the shared ring of the paravirtual console (io/console.h)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, Protocol
+
+import attrs
+
+_INDEX: Final = struct.Struct("<I")
+OUT: Final = 1024
+OUT_SIZE: Final = 2048
+OUT_CONS: Final = 3080
+OUT_PROD: Final = 3084
+
+
+class _Memory(Protocol):
+    def read(self, pa: int, length: int, /) -> bytes: ...
+    def write(self, pa: int, data: bytes, /) -> None: ...
+
+
+@attrs.define
+class Console:
+    """Collects what the guest prints.
+
+    Attributes:
+        output: all bytes, in order; only ever grows.
+        ring: machine address of the ring page; 0 for none.
+    """
+
+    output: bytearray = attrs.field(factory=bytearray)
+    ring: int = 0
+
+    def write(self, data: bytes) -> None:
+        """Bytes from the console hypercall."""
+        self.output += data
+
+    def drain(self, memory: _Memory) -> None:
+        """Take what the guest put into the ring; its indices run free and wrap at 32 bits."""
+        if not self.ring:
+            return
+        consumed = _INDEX.unpack(memory.read(self.ring + OUT_CONS, 4))[0]
+        produced = _INDEX.unpack(memory.read(self.ring + OUT_PROD, 4))[0]
+        count = produced - consumed & 0xFFFF_FFFF
+        if count > OUT_SIZE:  # nonsense from the guest: nothing can be trusted
+            return
+        data = memory.read(self.ring + OUT, OUT_SIZE)
+        start = consumed % OUT_SIZE
+        self.output += (data + data)[start : start + count]
+        memory.write(self.ring + OUT_CONS, _INDEX.pack(produced))
+
+    def save(self) -> object:
+        """State for a snapshot."""
+        return bytes(self.output), self.ring
+
+    def load(self, saved: object) -> None:
+        """Take over what ``save`` gave, in place: others hold ``output``."""
+        if not isinstance(saved, tuple):
+            raise TypeError("not a snapshot of a console")
+        self.output[:], self.ring = saved

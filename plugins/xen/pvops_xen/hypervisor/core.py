@@ -1,0 +1,129 @@
+"""The hypervisor's state in one place: what the hypercall modules work on. It decides nothing itself."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from pvops_xen.hypervisor.abi import PAGE_SHIFT
+from pvops_xen.hypervisor.console import Console
+from pvops_xen.hypervisor.frames import FrameTable
+from pvops_xen.hypervisor.layout import Abi
+from pvops_xen.hypervisor.state import Domain, VcpuState
+from pvops_xen.hypervisor.validate import Validator
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Machine, PhysicalMemory, Vcpu
+
+
+class Statistics(Protocol):
+    """Counts of what the guest made Xen do."""
+
+    hypercalls: Counter[str]
+    traps: Counter[str]
+    page_table_updates: int
+    flushes: int
+
+
+@attrs.define(eq=False)
+class Hypervisor:
+    """One domain on one machine.
+
+    Attributes:
+        machine: the machine; its memory is machine memory.
+        domain: the guest's domain.
+        frames: the frame table.
+        validator: type rules over it.
+        console: what the guest printed.
+        stats: where hypercalls, traps, page-table updates and flushes are counted.
+        m2p: machine address of the machine-to-physical table.
+        perdomain_l1: machine addresses of the L1 tables that map each vCPU's GDT and LDT pages for the CPU.
+        descriptor_base: virtual address that the first of them maps.
+        in_multicall: a multicall is being served; one cannot hold another.
+    """
+
+    machine: Machine
+    domain: Domain
+    frames: FrameTable
+    validator: Validator
+    console: Console
+    stats: Statistics
+    m2p: int = 0
+    perdomain_l1: tuple[int, ...] = ()
+    descriptor_base: int = 0
+    in_multicall: bool = False
+
+    @property
+    def abi(self) -> Abi:
+        """Offsets for the guest's width."""
+        return self.domain.abi
+
+    @property
+    def memory(self) -> PhysicalMemory:
+        """Machine memory."""
+        return self.machine.memory
+
+    def state(self, cpu: Vcpu) -> VcpuState:
+        """What Xen knows of a vCPU."""
+        return self.domain.vcpus[cpu.index]
+
+    def log(self, message: str) -> None:
+        """Xen's own console (``gdprintk``): part of the event log, not of the guest's output."""
+        self.machine.log.record("xen", message=message)
+
+    def crash(self, message: str) -> None:
+        """``domain_crash``: the run ends, and says why."""
+        if not self.domain.crashed:
+            self.domain.crashed = message
+            self.log(f"domain crash: {message}")
+            self.machine.stop("crash", message)
+
+    def pfn_of(self, mfn: int) -> int:
+        """Machine-to-physical entry of a frame."""
+        if self.abi.m2p_entry == 8:
+            return self.memory.u64(self.m2p + 8 * mfn)
+        return self.memory.u32(self.m2p + 4 * mfn)
+
+    def set_pfn_of(self, mfn: int, pfn: int) -> None:
+        """Change it; a value that does not fit an entry is cut off, as the store itself does."""
+        if self.abi.m2p_entry == 8:
+            self.memory.set_u64(self.m2p + 8 * mfn, pfn)
+        else:
+            self.memory.set_u32(self.m2p + 4 * mfn, pfn & 0xFFFF_FFFF)
+
+    def flush_tlb(self, vcpus: int | None = None, address: int | None = None) -> None:
+        """Flush one address or everything from the TLBs of a set of vCPUs (bit mask; None: all)."""
+        self.stats.flushes += 1
+        for cpu in self.machine.vcpus:
+            if vcpus is None or vcpus >> cpu.index & 1:
+                cpu.flush_tlb(address)
+
+    def load_cr3(self, cpu: Vcpu) -> None:
+        """Run on the page table of the present mode."""
+        state = self.state(cpu)
+        root = state.guest_table if state.in_kernel or self.abi.bits == 32 else state.guest_table_user
+        cpu.cr3 = root << PAGE_SHIFT
+
+    def save(self) -> object:
+        """State for a snapshot: everything that is not in machine memory."""
+        stats = self.stats
+        counters = (stats.hypercalls.copy(), stats.traps.copy(), stats.page_table_updates, stats.flushes)
+        return copy.deepcopy(self.domain), self.frames.copy(), self.validator.epoch, self.console.save(), counters
+
+    def load(self, saved: object) -> None:
+        """Take over what ``save`` gave."""
+        if not isinstance(saved, tuple):
+            raise TypeError("not a snapshot of this hypervisor")
+        domain, frames, epoch, console, counters = saved
+        for field in attrs.fields(Domain):
+            setattr(self.domain, field.name, copy.deepcopy(getattr(domain, field.name)))
+        self.frames.load(frames)
+        self.validator.epoch = epoch
+        self.console.load(console)
+        hypercalls, traps, self.stats.page_table_updates, self.stats.flushes = counters
+        for mine, theirs in ((self.stats.hypercalls, hypercalls), (self.stats.traps, traps)):
+            mine.clear()
+            mine.update(theirs)

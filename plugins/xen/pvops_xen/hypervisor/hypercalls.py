@@ -1,0 +1,154 @@
+"""The hypercall table: number to handler, for both widths, with counting and the one place that turns faults into errors."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.machine.faults import GuestFault
+from pvops_xen.hypervisor import access, information, mmu, reservation, sched, tables, vcpus
+from pvops_xen.hypervisor.abi import EFAULT, EINVAL, ENOSYS, Hypercall
+from pvops_xen.hypervisor.bounce import iret
+from pvops_xen.hypervisor.events import event_channel_op
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+Handler = Callable[..., int]
+
+
+def _signed32(value: int) -> int:
+    value &= 0xFFFF_FFFF
+    return value - (1 << 32) if value >> 31 else value
+
+
+def _update_descriptor32(hv: Hypervisor, cpu: Vcpu, ma_low: int, ma_high: int, low: int, high: int) -> int:
+    return tables.update_descriptor(hv, cpu, ma_low | ma_high << 32, low | high << 32)
+
+
+def _update_va_mapping32(hv: Hypervisor, cpu: Vcpu, va: int, low: int, high: int, flags: int) -> int:
+    return mmu.update_va_mapping(hv, cpu, va, low | high << 32, flags)
+
+
+def _update_otherdomain32(hv: Hypervisor, cpu: Vcpu, va: int, low: int, high: int, flags: int, domid: int) -> int:
+    return mmu.update_va_mapping_otherdomain(hv, cpu, va, low | high << 32, flags, domid)
+
+
+def _set_timer32(hv: Hypervisor, cpu: Vcpu, low: int, high: int) -> int:
+    return sched.set_timer_op(hv, cpu, low | high << 32)
+
+
+def _iret(hv: Hypervisor, cpu: Vcpu) -> int:
+    iret(hv, cpu)
+    return cpu.get("rax")
+
+
+def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
+    """``multicall(calls, nr)``: each entry's result is stored in it; an iret among them ends the list."""
+    if hv.in_multicall:
+        hv.log("Multicall reentry is disallowed.")
+        return -EINVAL
+    abi, word = hv.abi, hv.abi.word
+    count &= 0xFFFF_FFFF
+    access.check(abi, calls, count * abi.multicall_size)
+    hv.in_multicall = True
+    try:
+        for index in range(count):
+            entry = calls + index * abi.multicall_size
+            fields = struct.unpack(f"<8{'Q' if word == 8 else 'I'}", access.read(abi, cpu, entry, abi.multicall_size))
+            result = dispatch(hv, cpu, fields[0], fields[2:])
+            if fields[0] == Hypercall.IRET:
+                return result
+            access.write_word(abi, cpu, entry + word, result)
+            if hv.domain.crashed:
+                break
+    finally:
+        hv.in_multicall = False
+    return 0
+
+
+# Handler and number of arguments. A 32-bit guest passes 64-bit arguments in two registers.
+_COMMON: Final[dict[int, tuple[Handler, int]]] = {
+    Hypercall.SET_TRAP_TABLE: (tables.set_trap_table, 1),
+    Hypercall.MMU_UPDATE: (mmu.mmu_update, 4),
+    Hypercall.SET_GDT: (tables.set_gdt, 2),
+    Hypercall.STACK_SWITCH: (tables.stack_switch, 2),
+    Hypercall.SET_CALLBACKS: (tables.set_callbacks, 4),
+    Hypercall.FPU_TASKSWITCH: (tables.fpu_taskswitch, 1),
+    Hypercall.SCHED_OP_COMPAT: (sched.sched_op_compat, 2),
+    Hypercall.PLATFORM_OP: (information.denied, 1),
+    Hypercall.SET_DEBUGREG: (tables.set_debugreg, 2),
+    Hypercall.GET_DEBUGREG: (tables.get_debugreg, 1),
+    Hypercall.UPDATE_DESCRIPTOR: (tables.update_descriptor, 2),
+    Hypercall.MEMORY_OP: (reservation.memory_op, 2),
+    Hypercall.MULTICALL: (_multicall, 2),
+    Hypercall.UPDATE_VA_MAPPING: (mmu.update_va_mapping, 3),
+    Hypercall.SET_TIMER_OP: (sched.set_timer_op, 1),
+    Hypercall.XEN_VERSION: (information.xen_version, 2),
+    Hypercall.CONSOLE_IO: (information.console_io, 3),
+    Hypercall.VM_ASSIST: (information.vm_assist, 2),
+    Hypercall.UPDATE_VA_MAPPING_OTHERDOMAIN: (mmu.update_va_mapping_otherdomain, 4),
+    Hypercall.IRET: (_iret, 0),
+    Hypercall.VCPU_OP: (vcpus.vcpu_op, 3),
+    Hypercall.SET_SEGMENT_BASE: (tables.set_segment_base, 2),
+    Hypercall.MMUEXT_OP: (mmu.mmuext_op, 4),
+    Hypercall.SCHED_OP: (sched.sched_op, 2),
+    Hypercall.CALLBACK_OP: (tables.callback_op, 2),
+    Hypercall.EVENT_CHANNEL_OP: (event_channel_op, 2),
+    Hypercall.PHYSDEV_OP: (information.physdev_op, 2),
+    Hypercall.SYSCTL: (information.denied, 1),
+    Hypercall.DOMCTL: (information.denied, 1),
+    Hypercall.KEXEC_OP: (information.denied, 2),
+}
+HYPERCALLS: Final[dict[int, dict[int, tuple[Handler, int]]]] = {
+    64: _COMMON,
+    32: _COMMON
+    | {
+        Hypercall.UPDATE_DESCRIPTOR: (_update_descriptor32, 4),
+        Hypercall.UPDATE_VA_MAPPING: (_update_va_mapping32, 4),
+        Hypercall.SET_TIMER_OP: (_set_timer32, 2),
+        Hypercall.UPDATE_VA_MAPPING_OTHERDOMAIN: (_update_otherdomain32, 5),
+    },
+}
+# Arguments that C declares as unsigned int: a 64-bit guest's upper register half does not count.
+_INT_ARGUMENTS: Final[dict[int, tuple[int, ...]]] = {
+    Hypercall.MMU_UPDATE: (1, 3),
+    Hypercall.MMUEXT_OP: (1, 3),
+    Hypercall.SET_GDT: (1,),
+    Hypercall.FPU_TASKSWITCH: (0,),
+    Hypercall.SET_DEBUGREG: (0,),
+    Hypercall.GET_DEBUGREG: (0,),
+    Hypercall.VM_ASSIST: (0, 1),
+    Hypercall.SET_SEGMENT_BASE: (0,),
+    Hypercall.PHYSDEV_OP: (0,),
+    Hypercall.CALLBACK_OP: (0,),
+}
+
+
+_NAMES: Final = {int(call): call.name.lower() for call in Hypercall}
+
+
+def name_of(number: int) -> str:
+    """Name of a hypercall, for counts."""
+    return _NAMES.get(number) or f"hypercall_{number}"
+
+
+def dispatch(hv: Hypervisor, cpu: Vcpu, number: int, arguments: tuple[int, ...]) -> int:
+    """Make a hypercall: 0 or more, or a negative errno. Arguments that it does not have are ignored, missing ones are 0."""
+    hv.stats.hypercalls[name_of(number)] += 1
+    found = HYPERCALLS[hv.abi.bits].get(number)
+    if found is None:
+        return -ENOSYS
+    handler, count = found
+    padded = (*arguments, 0, 0, 0, 0, 0, 0)[:count]
+    values = [value & hv.abi.mask for value in padded]
+    for index in _INT_ARGUMENTS.get(number, ()):
+        values[index] &= 0xFFFF_FFFF
+    if number == Hypercall.CONSOLE_IO:
+        values[:2] = [_signed32(value) for value in values[:2]]
+    try:
+        return handler(hv, cpu, *values)
+    except (access.BadHandle, GuestFault):
+        return -EFAULT

@@ -1,0 +1,110 @@
+"""Hypercalls that tell a guest about Xen and change small things: version, assists, console, I/O rights."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pvops_xen.hypervisor import access, policy
+from pvops_xen.hypervisor.abi import (
+    EINVAL,
+    ENOSYS,
+    EPERM,
+    HYPERVISOR_VIRT_START64,
+    PAGE_SIZE,
+    VersionOp,
+    VmAssist,
+)
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+_TEXTS: Final = {
+    VersionOp.EXTRAVERSION: (policy.EXTRAVERSION, 16),
+    VersionOp.COMPILE_INFO: (b"pvops".ljust(64, b"\0"), 144),
+    VersionOp.CAPABILITIES: (policy.CAPABILITIES, 1024),
+    VersionOp.CHANGESET: (policy.CHANGESET, 64),
+    VersionOp.GUEST_HANDLE: (b"", 16),
+    VersionOp.COMMANDLINE: (b"", 1024),
+}
+_LARGEST_CONSOLE_WRITE: Final = 1 << 20
+
+
+def xen_version(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
+    """``xen_version(cmd, arg)``; also what a guest calls to have pending upcalls delivered."""
+    abi = hv.abi
+    if command == VersionOp.VERSION:
+        return policy.XEN_MAJOR << 16 | policy.XEN_MINOR
+    if command == VersionOp.PAGESIZE:
+        return PAGE_SIZE
+    if command in _TEXTS:
+        text, size = _TEXTS[VersionOp(command)]
+        access.write(abi, cpu, argument, text.ljust(size, b"\0"))
+        return 0
+    if command == VersionOp.PLATFORM_PARAMETERS:
+        access.write_word(abi, cpu, argument, HYPERVISOR_VIRT_START64 if abi.bits == 64 else abi.m2p_start)
+        return 0
+    if command != VersionOp.GET_FEATURES:
+        return -ENOSYS
+    index = access.read_u32(abi, cpu, argument)
+    if index:
+        return -EINVAL
+    features = policy.FEATURES
+    if abi.bits == 32 and hv.domain.assisted(VmAssist.PAE_EXTENDED_CR3):
+        features |= policy.FEATURE_PAE_EXTENDED_CR3
+    access.write_u32(abi, cpu, argument + 4, features)
+    return 0
+
+
+_VALID_ASSISTS: Final = {
+    32: frozenset(kind for kind in VmAssist if kind != VmAssist.M2P_STRICT),
+    64: frozenset(VmAssist),
+}
+
+
+def vm_assist(hv: Hypervisor, cpu: Vcpu, command: int, kind: int) -> int:
+    """``vm_assist(cmd, type)``: enable (0) or disable (1)."""
+    del cpu
+    if kind not in _VALID_ASSISTS[hv.abi.bits]:
+        return -EINVAL
+    if command not in {0, 1}:
+        return -ENOSYS
+    if command == 0:
+        hv.domain.assists |= 1 << kind
+    else:
+        hv.domain.assists &= ~(1 << kind)
+    return 0
+
+
+def console_io(hv: Hypervisor, cpu: Vcpu, command: int, count: int, buffer: int) -> int:
+    """``console_io(cmd, count, buffer)``: write (0) is taken from any domain; there is nothing to read (1)."""
+    if command == 1:
+        return 0
+    if command != 0:
+        return -ENOSYS
+    if not 0 <= count <= _LARGEST_CONSOLE_WRITE:
+        return -EINVAL
+    hv.console.write(access.read(hv.abi, cpu, buffer, count))
+    return 0
+
+
+def physdev_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
+    """``physdev_op``: the I/O privilege level and the I/O bitmap; a domain without devices has no more."""
+    if command == 6:
+        level = access.read_u32(hv.abi, cpu, argument)
+        if level > 3:
+            return -EINVAL
+        hv.state(cpu).iopl = level
+        return 0
+    if command == 7:
+        raw = access.read(hv.abi, cpu, argument, 2 * hv.abi.word)
+        ports = int.from_bytes(raw[hv.abi.word : hv.abi.word + 4], "little")
+        return -EINVAL if ports > 65536 else 0
+    return -ENOSYS
+
+
+def denied(hv: Hypervisor, cpu: Vcpu, *args: int) -> int:
+    """Calls that only a control domain may make."""
+    del hv, cpu, args
+    return -EPERM

@@ -1,0 +1,81 @@
+"""The guest's LDT: its pages become part of the CPU's LDT one by one, when a selector of theirs is first used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_xen.hypervisor import entries as pte
+from pvops_xen.hypervisor.abi import EINVAL, PAGE_MASK, PAGE_SHIFT
+from pvops_xen.hypervisor.access import addr_ok
+from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.segments import LDT_PAGE, map_slot, window
+from pvops_xen.hypervisor.walk import guest_l1e
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+
+_PRESENT_LDT: Final = 0x8200  # type and present bits of an LDT descriptor's second word
+
+
+def set_ldt(hv: Hypervisor, cpu: Vcpu, base: int, count: int) -> int:
+    """MMUEXT_SET_LDT: base must be page aligned, at most 8192 entries; nothing is mapped yet."""
+    count &= 0xFFFF_FFFF
+    base = base if count else 0
+    if base & PAGE_MASK or count > 8192 or (count and not addr_ok(hv.abi, base, count * 8)):
+        hv.log(f"Bad args to SET_LDT: ptr={base:x}, ents={count:x}")
+        return -EINVAL
+    state = hv.state(cpu)
+    if (state.ldt_base, state.ldt_ents) != (base, count):
+        unmap_ldt(hv, cpu)
+        state.ldt_base, state.ldt_ents = base, count
+        load_ldt_register(hv, cpu)
+    return 0
+
+
+def load_ldt_register(hv: Hypervisor, cpu: Vcpu) -> None:
+    """Point the CPU at its window, whose pages fault until they are first used."""
+    count = hv.state(cpu).ldt_ents
+    base = window(hv, cpu.index) + (LDT_PAGE << PAGE_SHIFT)
+    cpu.set_table("ldtr", base if count else 0, max(8 * count - 1, 0), flags=_PRESENT_LDT if count else 0)
+
+
+def unmap_ldt(hv: Hypervisor, cpu: Vcpu) -> None:
+    """``pv_destroy_ldt``: the CPU's LDT has no pages any more."""
+    state = hv.state(cpu)
+    if not state.ldt_mapped:
+        return
+    for page, mfn in state.ldt_mapped.items():
+        map_slot(hv, cpu.index, LDT_PAGE + page, 0)
+        hv.validator.put_page_and_type(mfn)
+    state.ldt_mapped.clear()
+    cpu.flush_tlb()
+
+
+def map_ldt_page(hv: Hypervisor, cpu: Vcpu, offset: int) -> bool:
+    """``pv_map_ldt_shadow_page``: the CPU touched this byte offset of the LDT; True if the page is there now."""
+    state = hv.state(cpu)
+    if offset >= state.ldt_ents * 8:
+        return False
+    address = guest_l1e(hv, cpu.index, state.ldt_base + offset)
+    entry = hv.memory.u64(address) if address is not None else 0
+    if not entry & pte.P:
+        return False
+    mfn = pte.frame_of(entry)
+    if hv.validator.get_page_and_type(mfn, FrameType.SEG_DESC):
+        return False
+    page = offset >> PAGE_SHIFT
+    if page in state.ldt_mapped:
+        hv.validator.put_page_and_type(state.ldt_mapped[page])
+    state.ldt_mapped[page] = mfn
+    map_slot(hv, cpu.index, LDT_PAGE + page, mfn)
+    cpu.flush_tlb()
+    return True
+
+
+def drop_frame(hv: Hypervisor, mfn: int) -> None:
+    """A mapping of a descriptor page went away: no vCPU may go on using it as part of its LDT."""
+    for cpu in hv.machine.vcpus:
+        if mfn in hv.state(cpu).ldt_mapped.values():
+            unmap_ldt(hv, cpu)

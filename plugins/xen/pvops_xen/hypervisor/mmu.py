@@ -1,0 +1,389 @@
+"""The page-table hypercalls: mmu_update, update_va_mapping and mmuext_op (xen/arch/x86/mm.c)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.machine.faults import GuestFault
+from pvops_xen.hypervisor import access, update
+from pvops_xen.hypervisor.abi import (
+    DOMID_IO,
+    DOMID_SELF,
+    DOMID_XEN,
+    EACCES,
+    EFAULT,
+    EINVAL,
+    ENOSYS,
+    EOPNOTSUPP,
+    EPERM,
+    ESRCH,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    UVMF_ALL,
+    UVMF_FLUSHTYPE_MASK,
+    UVMF_INVLPG,
+    UVMF_NONE,
+    MmuExt,
+    MmuUpdate,
+)
+from pvops_xen.hypervisor.frames import PINNED, FrameType
+from pvops_xen.hypervisor.ldt import set_ldt, unmap_ldt
+from pvops_xen.hypervisor.policy import L1_FRAME_REFUSED
+from pvops_xen.hypervisor.walk import guest_l1e
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+_PREEMPTED: Final = 1 << 31
+_UPDATE: Final = struct.Struct("<QQ")
+
+
+def _owner_error(hv: Hypervisor, foreigndom: int) -> int:
+    """``get_pg_owner`` and the right to use it: 0, -ESRCH or -EPERM."""
+    if foreigndom in {DOMID_SELF, DOMID_IO}:
+        return 0
+    if foreigndom == DOMID_XEN:
+        return -EPERM
+    del hv
+    return -ESRCH
+
+
+def _report_done(hv: Hypervisor, cpu: Vcpu, pdone: int, done: int) -> None:
+    """Tell the guest how many were done; a bad pointer for that is ignored, as Xen ignores it."""
+    if not pdone:
+        return
+    try:
+        access.write_u32(hv.abi, cpu, pdone, done)
+    except (access.BadHandle, GuestFault):
+        return
+
+
+def _elements(hv: Hypervisor, cpu: Vcpu, address: int, count: int, size: int) -> Iterator[bytes]:
+    """The elements of a guest's array, each read when its turn comes; a fault ends the iteration by raising."""
+    chunk = 32
+    for first in range(0, count, chunk):
+        these = min(chunk, count - first)
+        try:
+            data = access.read(hv.abi, cpu, address + first * size, these * size)
+        except (access.BadHandle, GuestFault):
+            for index in range(first, first + these):
+                yield access.read(hv.abi, cpu, address + index * size, size)
+        else:
+            for index in range(these):
+                yield data[index * size : (index + 1) * size]
+
+
+def _run_array(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int, int], pdone: int, act: Callable[[bytes], int]) -> int:
+    """Apply ``act`` to each element of (address, count, size) up to the first error; report how many were done."""
+    address, count, size = array
+    done, error = 0, 0
+    try:
+        access.check(hv.abi, address, count * size)
+    except access.BadHandle:
+        return -EFAULT
+    try:
+        for element in _elements(hv, cpu, address, count, size):
+            error = act(element)
+            if error:
+                break
+            done += 1
+    except (access.BadHandle, GuestFault):
+        error = -EFAULT
+    _report_done(hv, cpu, pdone, done)
+    return error
+
+
+def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, foreigndom: int) -> int:
+    """``mmu_update(reqs, count, done_out, foreigndom)``: an array of checked stores to page tables."""
+    table_owner = foreigndom >> 16 & 0xFFFF
+    if table_owner and table_owner - 1 not in {hv.domain.domid, DOMID_SELF}:
+        return -ESRCH
+    error = _owner_error(hv, foreigndom & 0xFFFF)
+    if error:
+        return error
+    io_only = foreigndom & 0xFFFF == DOMID_IO
+
+    def act(element: bytes) -> int:
+        ptr, val = _UPDATE.unpack(element)
+        return _one_update(hv, ptr, val, io_only=io_only)
+
+    return _run_array(hv, cpu, (ureqs, count & ~_PREEMPTED & 0xFFFF_FFFF, _UPDATE.size), pdone, act)
+
+
+def _one_update(hv: Hypervisor, ptr: int, val: int, *, io_only: bool) -> int:
+    command, address = ptr & 7, ptr & ~7
+    if command == MmuUpdate.MACHPHYS_UPDATE:
+        return _machphys_update(hv, ptr >> PAGE_SHIFT, val)
+    if command not in {
+        MmuUpdate.NORMAL_PT_UPDATE,
+        MmuUpdate.PT_UPDATE_PRESERVE_AD,
+        MmuUpdate.PT_UPDATE_NO_TRANSLATE,
+    }:
+        return -ENOSYS
+    if io_only and val & 1 and hv.frames.is_guests((val & 0x000F_FFFF_FFFF_F000) >> PAGE_SHIFT):
+        return L1_FRAME_REFUSED  # the caller said that the frame is an I/O frame, and it is not
+    error = update.write_word(hv.validator, address, val, preserve_ad=command == MmuUpdate.PT_UPDATE_PRESERVE_AD)
+    if not error:
+        hv.stats.page_table_updates += 1
+    return error
+
+
+def _machphys_update(hv: Hypervisor, mfn: int, pfn: int) -> int:
+    if not hv.frames.is_guests(mfn):
+        hv.log(f"Could not get page for mach->phys update: {mfn:x}")
+        return -EINVAL
+    hv.set_pfn_of(mfn, pfn)
+    return 0
+
+
+def update_va_mapping(hv: Hypervisor, cpu: Vcpu, va: int, value: int, flags: int) -> int:
+    """``update_va_mapping(va, val, flags)``: change the L1 entry that maps an address, then flush as told."""
+    error = -EINVAL
+    address = guest_l1e(hv, cpu.index, va)
+    if address is not None and hv.frames.get_page(address >> PAGE_SHIFT):
+        if hv.frames.in_use_as(address >> PAGE_SHIFT) == FrameType.L1:
+            error = update.modify(hv.validator, address, value)
+        hv.frames.put_page(address >> PAGE_SHIFT)
+    if not error:
+        hv.stats.page_table_updates += 1
+    flush_error = _flush_after_update(hv, cpu, va, flags)
+    return error or flush_error
+
+
+def _flush_after_update(hv: Hypervisor, cpu: Vcpu, va: int, flags: int) -> int:
+    kind = flags & UVMF_FLUSHTYPE_MASK
+    if kind not in {1, UVMF_INVLPG}:
+        return 0 if kind == UVMF_NONE else -EINVAL
+    where = flags & ~UVMF_FLUSHTYPE_MASK
+    if where == 0:
+        vcpus: int | None = 1 << cpu.index
+    elif where == UVMF_ALL:
+        vcpus = None
+    else:
+        try:
+            vcpus = read_vcpu_mask(hv, cpu, where)
+        except (access.BadHandle, GuestFault):
+            return -EFAULT
+    hv.flush_tlb(vcpus, va if kind == UVMF_INVLPG else None)
+    return 0
+
+
+def update_va_mapping_otherdomain(hv: Hypervisor, cpu: Vcpu, va: int, value: int, flags: int, domid: int) -> int:
+    """The same for frames of another domain: an unprivileged caller may name only itself."""
+    error = _owner_error(hv, domid & 0xFFFF)
+    return error or update_va_mapping(hv, cpu, va, value, flags)
+
+
+def read_vcpu_mask(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
+    """A bitmap of vCPUs in guest memory, in words of the guest's width; only the words that matter are read."""
+    mask = 0
+    bits = hv.abi.bits
+    for index in range((len(hv.domain.vcpus) + bits - 1) // bits):
+        mask |= access.read_word(hv.abi, cpu, address + index * hv.abi.word) << (index * bits)
+    return mask & (1 << len(hv.domain.vcpus)) - 1
+
+
+def mmuext_op(hv: Hypervisor, cpu: Vcpu, uops: int, count: int, pdone: int, foreigndom: int) -> int:
+    """``mmuext_op(ops, count, done_out, foreigndom)``: pinning, base pointers, flushes, the LDT."""
+    error = _owner_error(hv, foreigndom & 0xFFFF)
+    if error or foreigndom & 0xFFFF != DOMID_SELF:
+        return error or -EPERM
+    word = hv.abi.word
+
+    def act(element: bytes) -> int:
+        command = int.from_bytes(element[:4], "little")
+        arg1 = int.from_bytes(element[element_word : element_word + word], "little")
+        arg2 = int.from_bytes(element[element_word + word : element_word + 2 * word], "little")
+        handler = _EXTENDED.get(command)
+        return handler(hv, cpu, arg1, arg2) if handler else -ENOSYS
+
+    element_word = word  # the command is a u32, aligned as a long
+    return _run_array(hv, cpu, (uops, count & ~_PREEMPTED & 0xFFFF_FFFF, hv.abi.mmuext_size), pdone, act)
+
+
+def _pin(kind: FrameType) -> Callable[[Hypervisor, Vcpu, int, int], int]:
+    def pin(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
+        del cpu, arg2
+        if kind == FrameType.L4 and hv.abi.bits == 32:
+            return 0  # there is no such level; Xen ignores it
+        frames, validator = hv.frames, hv.validator
+        if not frames.get_page(mfn):
+            return -EINVAL
+        error = validator.get_type(mfn, kind)
+        if error:
+            hv.log(f"Error {error} while pinning mfn {mfn:x}")
+            frames.put_page(mfn)
+            return error
+        if frames.flags[mfn] & PINNED:
+            hv.log(f"mfn {mfn:x} already pinned")
+            validator.put_page_and_type(mfn)
+            return -EINVAL
+        frames.flags[mfn] |= PINNED
+        return 0
+
+    return pin
+
+
+def _unpin(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
+    del cpu, arg2
+    if not hv.frames.is_guests(mfn):
+        hv.log(f"mfn {mfn:x} bad, or bad owner d{hv.domain.domid}")
+        return -EINVAL
+    if not hv.frames.flags[mfn] & PINNED:
+        hv.log(f"mfn {mfn:x} not pinned")
+        return -EINVAL
+    hv.frames.flags[mfn] &= ~PINNED
+    hv.validator.put_page_and_type(mfn)
+    return 0
+
+
+def root_type(bits: int) -> FrameType:
+    """Type of a root page table: L4, or L3 with PAE."""
+    return FrameType.L4 if bits == 64 else FrameType.L3
+
+
+def new_guest_cr3(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int = 0) -> int:
+    """Run kernel mode on another root: the new one gains a reference before the old one loses its own."""
+    del arg2
+    state = hv.state(cpu)
+    old = state.guest_table
+    if old != mfn:
+        error = hv.validator.get_page_and_type(mfn, root_type(hv.abi.bits))
+        if error:
+            hv.log(f"Error while installing new baseptr {mfn:x}")
+            return error
+        unmap_ldt(hv, cpu)
+        state.guest_table = mfn
+    hv.stats.flushes += 1
+    hv.load_cr3(cpu)
+    if old and old != mfn:
+        hv.validator.put_page_and_type(old)
+    return 0
+
+
+def _new_user_baseptr(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
+    del arg2
+    if hv.abi.bits == 32:
+        return -ENOSYS
+    state = hv.state(cpu)
+    old = state.guest_table_user
+    if old == mfn:
+        return 0
+    if mfn:
+        error = hv.validator.get_page_and_type(mfn, FrameType.L4)
+        if error:
+            hv.log(f"Error {error} installing new mfn {mfn:x}")
+            return error
+    state.guest_table_user = mfn
+    if old:
+        hv.validator.put_page_and_type(old)
+    return 0
+
+
+def _flush_local(hv: Hypervisor, cpu: Vcpu, arg1: int, arg2: int) -> int:
+    del arg1, arg2
+    hv.flush_tlb(1 << cpu.index)
+    return 0
+
+
+def _invlpg_local(hv: Hypervisor, cpu: Vcpu, address: int, arg2: int) -> int:
+    del arg2
+    hv.flush_tlb(1 << cpu.index, address)
+    return 0
+
+
+def _flush_multi(hv: Hypervisor, cpu: Vcpu, arg1: int, mask: int) -> int:
+    del arg1
+    return _flush_masked(hv, cpu, mask, None)
+
+
+def _invlpg_multi(hv: Hypervisor, cpu: Vcpu, address: int, mask: int) -> int:
+    return _flush_masked(hv, cpu, mask, address)
+
+
+def _flush_masked(hv: Hypervisor, cpu: Vcpu, mask: int, address: int | None) -> int:
+    try:
+        vcpus = read_vcpu_mask(hv, cpu, mask)
+    except (access.BadHandle, GuestFault):
+        return -EINVAL
+    if address is None or access.addr_ok(hv.abi, address):
+        hv.flush_tlb(vcpus, address)
+    return 0
+
+
+def _flush_all(hv: Hypervisor, cpu: Vcpu, arg1: int, arg2: int) -> int:
+    del cpu, arg1, arg2
+    hv.flush_tlb()
+    return 0
+
+
+def _invlpg_all(hv: Hypervisor, cpu: Vcpu, address: int, arg2: int) -> int:
+    del cpu, arg2
+    if access.addr_ok(hv.abi, address):
+        hv.flush_tlb(None, address)
+    return 0
+
+
+def _flush_cache(hv: Hypervisor, cpu: Vcpu, arg1: int, arg2: int) -> int:
+    """Only domains with devices may."""
+    del hv, cpu, arg1, arg2
+    return -EACCES
+
+
+def _flush_cache_global(hv: Hypervisor, cpu: Vcpu, arg1: int, arg2: int) -> int:
+    del hv, cpu, arg1, arg2
+    return -EINVAL
+
+
+def _clear_page(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
+    del cpu, arg2
+    return _write_page(hv, mfn, bytes(PAGE_SIZE))
+
+
+def _copy_page(hv: Hypervisor, cpu: Vcpu, mfn: int, source: int) -> int:
+    del cpu
+    if not hv.frames.is_guests(source):
+        hv.log(f"Error copying from mfn {source:x}")
+        return -EINVAL
+    return _write_page(hv, mfn, hv.memory.read(source << PAGE_SHIFT, PAGE_SIZE))
+
+
+def _write_page(hv: Hypervisor, mfn: int, data: bytes) -> int:
+    if hv.validator.get_page_and_type(mfn, FrameType.WRITABLE):
+        hv.log(f"Error writing mfn {mfn:x}")
+        return -EINVAL
+    hv.memory.write(mfn << PAGE_SHIFT, data)
+    hv.validator.put_page_and_type(mfn)
+    return 0
+
+
+def _mark_super(hv: Hypervisor, cpu: Vcpu, arg1: int, arg2: int) -> int:
+    del hv, cpu, arg1, arg2
+    return -EOPNOTSUPP
+
+
+_EXTENDED: Final[dict[int, Callable[[Hypervisor, Vcpu, int, int], int]]] = {
+    MmuExt.PIN_L1_TABLE: _pin(FrameType.L1),
+    MmuExt.PIN_L2_TABLE: _pin(FrameType.L2),
+    MmuExt.PIN_L3_TABLE: _pin(FrameType.L3),
+    MmuExt.PIN_L4_TABLE: _pin(FrameType.L4),
+    MmuExt.UNPIN_TABLE: _unpin,
+    MmuExt.NEW_BASEPTR: new_guest_cr3,
+    MmuExt.TLB_FLUSH_LOCAL: _flush_local,
+    MmuExt.INVLPG_LOCAL: _invlpg_local,
+    MmuExt.TLB_FLUSH_MULTI: _flush_multi,
+    MmuExt.INVLPG_MULTI: _invlpg_multi,
+    MmuExt.TLB_FLUSH_ALL: _flush_all,
+    MmuExt.INVLPG_ALL: _invlpg_all,
+    MmuExt.FLUSH_CACHE: _flush_cache,
+    MmuExt.SET_LDT: set_ldt,
+    MmuExt.NEW_USER_BASEPTR: _new_user_baseptr,
+    MmuExt.CLEAR_PAGE: _clear_page,
+    MmuExt.COPY_PAGE: _copy_page,
+    MmuExt.FLUSH_CACHE_GLOBAL: _flush_cache_global,
+    MmuExt.MARK_SUPER: _mark_super,
+    MmuExt.UNMARK_SUPER: _mark_super,
+}

@@ -1,0 +1,90 @@
+"""Decisions that a hypervisor's configuration makes, each in one readable place: errors, features, CPUID, MSRs."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from pvops_xen.hypervisor.abi import EINVAL, EPERM
+
+# get_page_from_l1e of Xen up to 4.1 makes the hypercall fail with -EINVAL, that of later ones with -EBUSY; a guest
+# treats any negative result alike. One of them has to be chosen.
+L1_FRAME_REFUSED: Final = -EINVAL
+# A frame beyond the machine's memory counts as memory-mapped I/O, which an unprivileged domain may not map.
+L1_IO_REFUSED: Final = -EPERM
+
+XEN_MAJOR: Final = 4
+XEN_MINOR: Final = 17
+EXTRAVERSION: Final = b".0"
+CAPABILITIES: Final = b"xen-3.0-x86_64 xen-3.0-x86_32p "
+CHANGESET: Final = b"unavailable"
+
+# XENFEAT_*: mmu_pt_update_preserve_ad 5, highmem_assist 6, gnttab_map_avail_bits 7, memory_op_vnode_supported 13.
+FEATURES: Final = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 13
+# XENFEAT_pae_pgdir_above_4gb: set for a 32-bit guest that asked for pae_extended_cr3.
+FEATURE_PAE_EXTENDED_CR3: Final = 1 << 4
+
+TSC_HZ: Final = 1_000_000_000  # one tick a virtual nanosecond: every clock agrees by construction
+
+_VENDOR: Final = (0x756E6547, 0x6C65746E, 0x49656E69)  # GenuineIntel as ebx, ecx, edx
+_SIGNATURE: Final = (0x566E6558, 0x65584D4D, 0x4D4D566E)  # XenVMMXenVMM as ebx, ecx, edx
+
+# Leaf 1 EDX: FPU DE TSC MSR PAE CX8 APIC SEP CMOV CLFSH MMX FXSR SSE SSE2. Left out: VME PSE MCE MTRR PGE MCA PAT PSE36.
+_LEAF1_EDX: Final = sum(1 << bit for bit in (0, 2, 4, 5, 6, 8, 9, 11, 15, 19, 23, 24, 25, 26))
+# Leaf 1 ECX: SSE3 SSSE3 CX16 SSE4.1 SSE4.2 POPCNT and the hypervisor bit. Left out: MONITOR PCID X2APIC XSAVE AVX RDRAND.
+_LEAF1_ECX: Final = sum(1 << bit for bit in (0, 9, 13, 19, 20, 23, 31))
+_EXT1_EDX64: Final = _LEAF1_EDX & 0x0183F3FF & ~(1 << 11) | 1 << 11 | 1 << 20 | 1 << 29  # SYSCALL NX LM
+_EXT1_ECX: Final = 1 << 0  # LAHF
+
+Leaf = tuple[int, int, int, int]
+
+_CPUID: Final[Mapping[int, Leaf]] = {
+    0x0: (0x7, _VENDOR[0], _VENDOR[1], _VENDOR[2]),
+    0x1: (0x000206A7, 0x00000800, _LEAF1_ECX, _LEAF1_EDX),
+    0x2: (0x00000001, 0, 0, 0),
+    0x7: (0, 0, 0, 0),
+    0x40000000: (0x40000002, _SIGNATURE[0], _SIGNATURE[1], _SIGNATURE[2]),
+    0x40000001: (XEN_MAJOR << 16 | XEN_MINOR, 0, 0, 0),
+    0x40000002: (1, 0x40000000, 0, 1),
+    0x80000000: (0x80000008, 0, 0, 0),
+    0x80000001: (0, 0, _EXT1_ECX, _EXT1_EDX64),
+    0x80000002: (0x6F767670, 0x69762073, 0x61757472, 0x2058206C),
+    0x80000003: (0x50206E65, 0x72702056, 0x7365636F, 0x00726F73),
+    0x80000004: (0, 0, 0, 0),
+    0x80000008: (0x3028, 0, 0, 0),
+}
+
+
+def cpuid(leaf: int, subleaf: int, bits: int) -> Leaf:
+    """What a guest of this width reads for a CPUID leaf; unknown leaves are zero.
+
+    Hidden are the features that a PV guest must not use (PSE, PGE, PCID, SMEP, SMAP, XSAVE, MTRR, x2APIC, MONITOR) and
+    the random numbers, which would make two runs differ.
+    """
+    del subleaf
+    eax, ebx, ecx, edx = _CPUID.get(leaf & 0xFFFF_FFFF, (0, 0, 0, 0))
+    if leaf == 0x8000_0001 and bits == 32:
+        edx &= ~(1 << 29 | 1 << 11)
+    return eax, ebx, ecx, edx
+
+
+_MSRS: Final[Mapping[int, int]] = {
+    0x1B: 0xFEE0_0900,  # APIC_BASE: enabled, boot processor
+    0x8B: 0,  # UCODE_REV
+    0xCE: 0,  # PLATFORM_INFO
+    0x140: 0,  # MISC_FEATURES_ENABLES
+    0x1A0: 1,  # MISC_ENABLE: fast strings
+    0x277: 0x0501_0007_0406,  # CR_PAT as Xen sets it
+    0xC000_0080: 0xD01,  # EFER: SCE LME LMA NXE
+}
+
+# Writes that Xen drops silently because guests do them out of habit.
+_MSR_WRITES_IGNORED: Final = frozenset({0x1B, 0x8B, 0x140, 0x1A0, 0x277, 0xC000_0080, 0xC000_0103})
+
+
+def read_msr(index: int) -> int | None:
+    """Value of an MSR that is the same for every vCPU; None where Xen gives #GP."""
+    return _MSRS.get(index)
+
+
+def msr_write_ignored(index: int) -> bool:
+    """The write has no effect; other unknown writes are #GP."""
+    return index in _MSR_WRITES_IGNORED

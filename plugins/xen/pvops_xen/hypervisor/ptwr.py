@@ -1,0 +1,234 @@
+"""Writable page tables: plain stores to a read-only mapped L1 table, carried out with full checks (pv/ro-page-fault.c).
+
+The guest's store faulted; its address is known from the fault, so only the operation and its other operand have to be
+read out of the instruction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import PatchError
+from pvops_core.machine.faults import GuestFault
+from pvops_core.patching.disasm import disassemble, instruction_lengths
+from pvops_xen.hypervisor import entries as pte
+from pvops_xen.hypervisor import update
+from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT
+from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.walk import guest_l1e
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+_MEMORY: Final = re.compile(r"^(byte|word|dword|qword) ptr .*\]$")
+_SIZES: Final = {"byte": 1, "word": 2, "dword": 4, "qword": 8}
+_CF, _ZF, _SF, _OF, _PF, _AF = 1, 1 << 6, 1 << 7, 1 << 11, 1 << 2, 1 << 4
+_ARITHMETIC: Final = _CF | _ZF | _SF | _OF | _PF | _AF
+
+
+def emulate_write(hv: Hypervisor, cpu: Vcpu, address: int) -> bool:
+    """Carry out the faulting store if it is to an L1 table mapped read-only; False if the guest must get the fault."""
+    if guest_l1e(hv, cpu.index, address) is None:
+        return False
+    mapping = update.read_entry(hv.validator, guest_l1e(hv, cpu.index, address) or 0)
+    mfn = pte.frame_of(mapping)
+    if mapping & (pte.P | pte.RW) != pte.P or not hv.frames.is_guests(mfn):
+        return False
+    if hv.frames.in_use_as(mfn) != FrameType.L1:
+        return False
+    store = _decode(hv, cpu)
+    if store is None:
+        return False
+    target = mfn << PAGE_SHIFT | address & PAGE_MASK
+    if not _perform(hv, cpu, target, store):
+        return False
+    hv.stats.page_table_updates += 1
+    hv.stats.traps["emulated_pte_write"] += 1
+    return True
+
+
+class _Store:
+    """An instruction that writes memory: its name, operand size, the other operand, and its length."""
+
+    __slots__ = ("length", "mnemonic", "size", "source")
+
+    def __init__(self, mnemonic: str, size: int, source: str, length: int) -> None:
+        self.mnemonic = mnemonic
+        self.size = size
+        self.source = source
+        self.length = length
+
+
+def _decode(hv: Hypervisor, cpu: Vcpu) -> _Store | None:
+    rip = cpu.rip
+    for size in (15, 0x1000 - rip % 0x1000):
+        try:
+            code = cpu.read_virtual(rip, size)[:15]
+            break
+        except GuestFault:
+            continue
+    else:
+        return None
+    lengths = instruction_lengths(code, hv.abi.bits)
+    if not lengths:
+        return None
+    try:
+        instruction = disassemble(code[: lengths[0]], rip, hv.abi.bits)[0]
+    except PatchError:
+        return None
+    operands = [part.strip() for part in _operand_text(instruction.text, instruction.mnemonic).split(", ")]
+    if instruction.mnemonic == "xchg" and len(operands) == 2 and not _MEMORY.match(operands[0]):
+        operands.reverse()
+    found = _MEMORY.match(operands[0]) if operands else None
+    if found is None:
+        return None
+    source = operands[1] if len(operands) > 1 else ""
+    return _Store(instruction.mnemonic, _SIZES[found[1]], source, lengths[0])
+
+
+def _operand_text(text: str, mnemonic: str) -> str:
+    return text.split(mnemonic, 1)[1].strip()
+
+
+def _value(cpu: Vcpu, source: str, size: int) -> int | None:
+    """A register or immediate operand."""
+    mask = (1 << 8 * size) - 1
+    if not source:
+        return 1
+    try:
+        return int(source, 16) & mask
+    except ValueError:
+        pass
+    if source in {"ah", "bh", "ch", "dh"}:
+        return cpu.get(f"r{source[0]}x") >> 8 & 0xFF
+    try:
+        return cpu.get(_full_name(source)) & mask
+    except (KeyError, ValueError):
+        return None
+
+
+def _full_name(name: str) -> str:
+    if re.fullmatch(r"r\d+[dwb]?", name):
+        return name.rstrip("dwb")
+    if name in {"al", "bl", "cl", "dl"}:
+        return f"r{name[0]}x"
+    if name in {"sil", "dil", "bpl", "spl"}:
+        return f"r{name[:2]}"
+    return f"r{name[-2:]}"
+
+
+def _set_register(cpu: Vcpu, source: str, size: int, value: int) -> None:
+    """Write a register operand; a 32-bit write clears the upper half, smaller ones keep the rest."""
+    if source in {"ah", "bh", "ch", "dh"}:
+        name = f"r{source[0]}x"
+        cpu.set(name, cpu.get(name) & ~0xFF00 | value << 8)
+        return
+    name = _full_name(source)
+    if size >= 4:
+        cpu.set(name, value)
+    else:
+        mask = (1 << 8 * size) - 1
+        cpu.set(name, cpu.get(name) & ~mask | value & mask)
+
+
+_LOGIC: Final[dict[str, Callable[[int, int], int]]] = {
+    "and": lambda old, operand: old & operand,
+    "or": lambda old, operand: old | operand,
+    "xor": lambda old, operand: old ^ operand,
+}
+_BITS: Final[dict[str, Callable[[int, int], int]]] = {
+    "bts": lambda old, bit: old | bit,
+    "btr": lambda old, bit: old & ~bit,
+    "btc": lambda old, bit: old ^ bit,
+}
+
+
+def _perform(hv: Hypervisor, cpu: Vcpu, target: int, store: _Store) -> bool:
+    """Read, compute, write back with checks, then the instruction's other effects and RIP."""
+    size = store.size
+    if target % size or size > 8:
+        hv.log(f"ptwr_emulate: unaligned or bad size ptwr access ({size})")
+        return False
+    operand = _value(cpu, store.source, size)
+    if operand is None:
+        return False
+    old = int.from_bytes(hv.memory.read(target, size), "little")
+    flags = cpu.rflags
+    registers: list[tuple[str, int]] = []
+    new: int | None = None
+    mask = (1 << 8 * size) - 1
+    if store.mnemonic == "mov":
+        new = operand
+    elif store.mnemonic == "xchg":
+        new = operand
+        registers.append((store.source, old))
+    elif store.mnemonic == "cmpxchg":
+        expected = cpu.get("rax") & mask
+        new = operand if old == expected else old
+        flags = _compare_flags(flags, expected, old, size)
+        if old != expected:
+            registers.append(({1: "al", 2: "ax", 4: "eax", 8: "rax"}[size], old))
+    elif store.mnemonic in _LOGIC:
+        new = _LOGIC[store.mnemonic](old, operand) & mask
+        flags = _logic_flags(flags, new, size)
+    elif store.mnemonic in _BITS:
+        if not _is_immediate(store.source) and operand >= 8 * size:
+            return False  # a register bit index beyond the operand moves the address: the fault would tell another one
+        bit = 1 << operand % (8 * size)
+        new = _BITS[store.mnemonic](old, bit) & mask
+        flags = flags | _CF if old & bit else flags & ~_CF
+    if new is None or not _commit(hv, target, size, new):
+        return False
+    for register, value in registers:
+        _set_register(cpu, register, size, value)
+    cpu.rflags = flags
+    cpu.rip += store.length
+    return True
+
+
+def _is_immediate(source: str) -> bool:
+    return source.startswith("0x")
+
+
+def _commit(hv: Hypervisor, target: int, size: int, value: int) -> bool:
+    """Put a value into the entry that holds it, and have the whole entry checked."""
+    word = target & ~7
+    shift = 8 * (target & 7)
+    mask = ((1 << 8 * size) - 1) << shift
+    entry = hv.memory.u64(word)
+    new = entry & ~mask | value << shift
+    error = update.modify(hv.validator, word, new)
+    if error and hv.abi.bits == 32 and size == 4 and target & 4 and new & pte.P:
+        # A PAE guest writes an entry in halves. If the upper one comes first, the two halves do not fit together; the
+        # entry is then taken as not present until the lower one follows.
+        error = update.modify(hv.validator, word, new & ~pte.P)
+    if error:
+        hv.log(f"ptwr_emulate: could not get_page_from_l1e() {error}")
+    return not error
+
+
+def _parity(value: int) -> int:
+    return 0 if (value & 0xFF).bit_count() & 1 else _PF
+
+
+def _result_flags(value: int, size: int) -> int:
+    sign = _SF if value >> (8 * size - 1) & 1 else 0
+    return (0 if value else _ZF) | sign | _parity(value)
+
+
+def _logic_flags(flags: int, value: int, size: int) -> int:
+    return flags & ~_ARITHMETIC | _result_flags(value, size)
+
+
+def _compare_flags(flags: int, left: int, right: int, size: int) -> int:
+    """Flags of ``left - right``."""
+    mask = (1 << 8 * size) - 1
+    result = left - right & mask
+    top = 1 << (8 * size - 1)
+    overflow = _OF if (left ^ right) & (left ^ result) & top else 0
+    carry = _CF if left < right else 0
+    adjust = _AF if (left ^ right ^ result) & 0x10 else 0
+    return flags & ~_ARITHMETIC | _result_flags(result, size) | overflow | carry | adjust

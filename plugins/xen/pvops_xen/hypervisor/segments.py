@@ -1,0 +1,65 @@
+"""The GDT and LDT that the CPU really uses: the guest's pages, mapped with Xen's own last page in a per-vCPU window."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pvops_xen.hypervisor import entries as pte
+from pvops_xen.hypervisor.abi import FIRST_RESERVED_GDT_PAGE, PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+WINDOW_PAGES: Final = 32  # 16 for the GDT, 16 for the LDT (GDT_LDT_VCPU_SHIFT)
+LDT_PAGE: Final = 16
+WINDOW_SIZE: Final = WINDOW_PAGES << PAGE_SHIFT
+# Supervisor pages: a 64-bit guest runs in ring 3 and cannot reach them. A PAE guest's kernel runs in ring 1, which is
+# a supervisor to the MMU, so there they are read-only as well.
+_FLAGS64: Final = pte.P | pte.RW | pte.A | pte.D
+_FLAGS32: Final = pte.P | pte.A
+
+# Xen's own descriptors, from selector 0xe008 on: ring-0 code and data, then what a guest may load (xen-x86_*.h).
+XEN_DESCRIPTORS64: Final = (
+    0x00AF_9B00_0000_FFFF,
+    0x00CF_9300_0000_FFFF,
+    0,
+    0x00CF_FB00_0000_FFFF,
+    0x00CF_F300_0000_FFFF,
+    0x00AF_FB00_0000_FFFF,
+)
+XEN_DESCRIPTORS32: Final = (
+    0x00CF_9B00_0000_FFFF,
+    0x00CF_9300_0000_FFFF,
+    0x00CF_BB00_0000_FFFF,
+    0x00CF_B300_0000_FFFF,
+    0x00CF_FB00_0000_FFFF,
+    0x00CF_F300_0000_FFFF,
+)
+
+
+def xen_gdt_page(bits: int) -> bytes:
+    """The page of descriptors that Xen keeps behind the guest's own."""
+    descriptors = XEN_DESCRIPTORS64 if bits == 64 else XEN_DESCRIPTORS32
+    return struct.pack(f"<8x{len(descriptors)}Q", *descriptors).ljust(1 << PAGE_SHIFT, b"\0")
+
+
+def window(hv: Hypervisor, index: int) -> int:
+    """Virtual address of a vCPU's window."""
+    return hv.descriptor_base + index * WINDOW_SIZE
+
+
+def map_slot(hv: Hypervisor, index: int, page: int, mfn: int) -> None:
+    """Put a frame (0: nothing) into a page of a vCPU's window."""
+    number = index * WINDOW_PAGES + page
+    flags = _FLAGS64 if hv.abi.bits == 64 else _FLAGS32
+    entry = (mfn << PAGE_SHIFT | flags) if mfn else 0
+    hv.memory.set_u64(hv.perdomain_l1[number // 512] + number % 512 * 8, entry)
+
+
+def install_gdt(hv: Hypervisor, cpu: Vcpu, frames: list[int]) -> None:
+    """Map a list of GDT frames for a vCPU and flush what the CPU may remember of the old ones."""
+    for page in range(FIRST_RESERVED_GDT_PAGE):
+        map_slot(hv, cpu.index, page, frames[page] if page < len(frames) else 0)
+    cpu.flush_tlb()

@@ -1,0 +1,164 @@
+"""What Xen remembers of a domain and of each of its vCPUs. Plain data, so that a snapshot is a deep copy."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from pvops_xen.hypervisor.abi import NR_TRAPS
+from pvops_xen.hypervisor.layout import Abi
+
+
+@attrs.frozen
+class Entry:
+    """Where the guest wants to be entered.
+
+    Attributes:
+        cs: code selector that the guest named.
+        address: guest-virtual address; 0 means none.
+        mask_events: the entry starts with upcalls masked.
+        dpl: lowest privilege (0..3) that may raise it by a software interrupt.
+    """
+
+    cs: int = 0
+    address: int = 0
+    mask_events: bool = False
+    dpl: int = 0
+
+
+NO_ENTRY = Entry()
+
+
+@attrs.define
+class VcpuState:
+    """One virtual CPU as Xen sees it.
+
+    Attributes:
+        index: its number.
+        initialised: it has a context (always true of the first).
+        up: it may run.
+        guest_table: machine frame of the root for kernel mode; 0 before there is one.
+        guest_table_user: that for user mode (64-bit guests); 0 for none.
+        in_kernel: the guest is in kernel mode. For a 64-bit guest this is Xen's flag, for both modes run in ring 3.
+        kernel_ss, kernel_sp: stack for entries from user mode.
+        traps: one entry a vector.
+        event, failsafe, syscall, syscall32, sysenter: callbacks.
+        gdt_frames: machine frames of the guest's GDT, 14 at most.
+        gdt_ents: entries of it that count.
+        ldt_base, ldt_ents: virtual address and size of the LDT.
+        ldt_mapped: LDT page number to the machine frame mapped lazily for it.
+        fs_base, gs_base_kernel, gs_base_user: segment bases of 64-bit guests.
+        gs_user_sel: selector loaded with SEGBASE_GS_USER_SEL.
+        debugreg: DR0 to DR7.
+        cr0, cr2, cr4: control registers as the guest sees them.
+        info: machine address of its vcpu_info.
+        info_registered: it lies in guest memory (VCPUOP_register_vcpu_info).
+        runstate_area, time_area: virtual addresses registered for them; 0 for none.
+        iopl: I/O privilege level set by physdev_op.
+        singleshot: absolute time in ns of the single-shot timer; None if it is off.
+        periodic: period in ns; 0 if off.
+        periodic_next: absolute time of the next tick.
+        poll_ports: event channels that it waits for in SCHEDOP_poll; None if it does not.
+        poll_until: absolute time in ns when that wait ends; None for never.
+        virqs: virtual interrupt to event channel.
+    """
+
+    index: int
+    initialised: bool = False
+    up: bool = False
+    guest_table: int = 0
+    guest_table_user: int = 0
+    in_kernel: bool = True
+    kernel_ss: int = 0
+    kernel_sp: int = 0
+    traps: list[Entry] = attrs.field(factory=lambda: [NO_ENTRY] * NR_TRAPS)
+    event: Entry = NO_ENTRY
+    failsafe: Entry = NO_ENTRY
+    syscall: Entry = NO_ENTRY
+    syscall32: Entry = NO_ENTRY
+    sysenter: Entry = NO_ENTRY
+    nmi: Entry = NO_ENTRY
+    gdt_frames: list[int] = attrs.field(factory=list)
+    gdt_ents: int = 0
+    ldt_base: int = 0
+    ldt_ents: int = 0
+    ldt_mapped: dict[int, int] = attrs.field(factory=dict)
+    fs_base: int = 0
+    gs_base_kernel: int = 0
+    gs_base_user: int = 0
+    gs_user_sel: int = 0
+    debugreg: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0, 0, 0, 0xFFFF_0FF0, 0x400])
+    cr0: int = 0x8005_003B & ~8  # PE MP ET NE WP AM PG, TS off
+    cr2: int = 0
+    cr4: int = 0x620  # PAE OSFXSR OSXMMEXCPT
+    info: int = 0
+    info_registered: bool = False
+    runstate_area: int = 0
+    time_area: int = 0
+    iopl: int = 0
+    singleshot: int | None = None
+    periodic: int = 0
+    periodic_next: int = 0
+    poll_ports: tuple[int, ...] | None = None
+    poll_until: int | None = None
+    virqs: dict[int, int] = attrs.field(factory=dict)
+
+
+class ChannelState(enum.IntEnum):
+    """``EVTCHNSTAT_*``."""
+
+    CLOSED = 0
+    UNBOUND = 1
+    INTERDOMAIN = 2
+    PIRQ = 3
+    VIRQ = 4
+    IPI = 5
+
+
+@attrs.define
+class Channel:
+    """An event channel of the domain.
+
+    Attributes:
+        state: what it is bound to.
+        vcpu: vCPU that is notified.
+        detail: the virtual interrupt, or the remote domain.
+        sink: name of Xen's or dom0's end ("console", "xenstore"); empty if the other end is nobody.
+    """
+
+    state: ChannelState = ChannelState.CLOSED
+    vcpu: int = 0
+    detail: int = 0
+    sink: str = ""
+
+
+@attrs.define
+class Domain:
+    """The guest's domain.
+
+    Attributes:
+        abi: offsets for its width.
+        nr_pages: frames it was built with.
+        shared_info: machine address.
+        vcpus: its virtual CPUs.
+        channels: event channels, index 0 never used.
+        assists: bit set of VmAssist.
+        p2m: machine frame of each of the guest's frames at build time.
+        crashed: Xen's message if the domain was crashed.
+    """
+
+    abi: Abi
+    nr_pages: int
+    shared_info: int
+    vcpus: list[VcpuState]
+    channels: list[Channel] = attrs.field(factory=lambda: [Channel()])
+    assists: int = 0
+    p2m: list[int] = attrs.field(factory=list)
+    crashed: str = ""
+    domid: int = 1
+    e820: tuple[tuple[int, int, int], ...] = ()
+
+    def assisted(self, assist: int) -> bool:
+        """A vm_assist type is enabled."""
+        return bool(self.assists >> assist & 1)

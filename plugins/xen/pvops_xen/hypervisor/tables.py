@@ -1,0 +1,242 @@
+"""Hypercalls for descriptor tables, traps, callbacks and segment bases (xen/arch/x86/pv: descriptor-tables.c, callback.c, misc)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pvops_xen.hypervisor import access
+from pvops_xen.hypervisor.abi import (
+    CALLBACKF_MASK_EVENTS,
+    EINVAL,
+    ENOSYS,
+    EPERM,
+    FIRST_RESERVED_GDT_ENTRY,
+    PAGE_SHIFT,
+    Callback,
+    Segbase,
+)
+from pvops_xen.hypervisor.descriptors import check_descriptor
+from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.segments import install_gdt
+from pvops_xen.hypervisor.state import NO_ENTRY, Entry
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+_ENODEV: Final = 19
+_MSR_FS_BASE: Final = 0xC000_0100
+_MSR_GS_BASE: Final = 0xC000_0101
+_MSR_KERNEL_GS_BASE: Final = 0xC000_0102
+_MAX_TRAP_ENTRIES: Final = 4096
+_DR7_GD: Final = 1 << 13
+
+
+def guest_selector(bits: int, selector: int) -> int:
+    """``fixup_guest_code_selector``: a selector at the guest kernel's own ring at least."""
+    ring = 3 if bits == 64 else 1
+    return selector if selector & 3 >= ring else selector & ~3 | ring
+
+
+def set_trap_table(hv: Hypervisor, cpu: Vcpu, traps: int) -> int:
+    """``set_trap_table(traps)``: an array that ends with address 0; a null pointer clears the table."""
+    state, abi = hv.state(cpu), hv.abi
+    if traps == 0:
+        state.traps = [NO_ENTRY] * len(state.traps)
+        return 0
+    for index in range(_MAX_TRAP_ENTRIES):
+        raw = access.read(abi, cpu, traps + index * abi.trap_info_size, abi.trap_info_size)
+        vector, flags, selector = struct.unpack_from("<BBH", raw)
+        address = int.from_bytes(raw[abi.word : 2 * abi.word], "little")
+        if address == 0:
+            return 0
+        if not access.canonical(abi, address):
+            return -EINVAL
+        code = guest_selector(abi.bits, selector)
+        state.traps[vector] = Entry(code, address, bool(flags & 4), flags & 3)
+    return -EINVAL
+
+
+def set_gdt(hv: Hypervisor, cpu: Vcpu, frame_list: int, entries: int) -> int:
+    """``set_gdt(frames, entries)``: the frames must pass as descriptor pages; the old ones are given up."""
+    if entries > FIRST_RESERVED_GDT_ENTRY:
+        return -EINVAL
+    count = (entries + 511) // 512
+    raw = access.read(hv.abi, cpu, frame_list, count * hv.abi.word)
+    word = hv.abi.word
+    frames = [int.from_bytes(raw[i * word : (i + 1) * word], "little") for i in range(count)]
+    return load_gdt(hv, cpu, frames, entries)
+
+
+def load_gdt(hv: Hypervisor, cpu: Vcpu, frames: list[int], entries: int) -> int:
+    """Take a list of frames as a vCPU's GDT: 0, or -EINVAL with nothing changed."""
+    taken: list[int] = []
+    for mfn in frames:
+        if hv.validator.get_page_and_type(mfn, FrameType.SEG_DESC):
+            for earlier in taken:
+                hv.validator.put_page_and_type(earlier)
+            return -EINVAL
+        taken.append(mfn)
+    state = hv.state(cpu)
+    for mfn in state.gdt_frames:
+        hv.validator.put_page_and_type(mfn)
+    state.gdt_frames, state.gdt_ents = list(frames), entries
+    install_gdt(hv, cpu, frames)
+    return 0
+
+
+def update_descriptor(hv: Hypervisor, cpu: Vcpu, address: int, descriptor: int) -> int:
+    """``update_descriptor(maddr, desc)``: one checked store to a descriptor table, or to any writable frame."""
+    del cpu
+    checked = check_descriptor(descriptor, hv.abi.bits)
+    mfn = address >> PAGE_SHIFT
+    if address & 7 or checked is None or not hv.frames.get_page(mfn):
+        return -EINVAL
+    try:
+        in_table = hv.frames.in_use_as(mfn) == FrameType.SEG_DESC
+        kind = FrameType.SEG_DESC if in_table else FrameType.WRITABLE
+        if hv.validator.get_type(mfn, kind):
+            return -EINVAL
+        hv.memory.set_u64(address, checked)
+        hv.validator.put_type(mfn)
+        return 0
+    finally:
+        hv.frames.put_page(mfn)
+
+
+def stack_switch(hv: Hypervisor, cpu: Vcpu, ss: int, sp: int) -> int:
+    """``stack_switch(ss, sp)``: the stack for entries from user mode."""
+    state = hv.state(cpu)
+    state.kernel_ss = guest_selector(hv.abi.bits, ss & 0xFFFF)
+    state.kernel_sp = sp
+    return 0
+
+
+def set_callbacks(hv: Hypervisor, cpu: Vcpu, *args: int) -> int:
+    """``set_callbacks``: (event, failsafe, syscall) addresses, or two (selector, address) pairs for 32-bit guests."""
+    state, bits = hv.state(cpu), hv.abi.bits
+    if bits == 64:
+        event, failsafe, syscall = args[:3]
+        if not all(access.canonical(hv.abi, address) for address in (event, failsafe, syscall)):
+            return -EINVAL
+        state.event, state.failsafe = Entry(0, event, mask_events=True), Entry(0, failsafe)
+        state.syscall = Entry(0, syscall)
+        return 0
+    state.event = Entry(guest_selector(bits, args[0]), args[1], mask_events=True)
+    state.failsafe = Entry(guest_selector(bits, args[2]), args[3])
+    return 0
+
+
+def callback_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
+    """``callback_op``: register (0) or unregister (1) one callback."""
+    if command not in {0, 1}:
+        return -ENOSYS
+    abi = hv.abi
+    raw = access.read(abi, cpu, argument, 2 * abi.word if abi.bits == 64 else 12)
+    kind, flags = struct.unpack_from("<HH", raw)
+    if command == 1:
+        return _unregister(hv, cpu, kind)
+    mask = bool(flags & CALLBACKF_MASK_EVENTS)
+    if abi.bits == 64:
+        entry = Entry(0, int.from_bytes(raw[8:16], "little"), mask)
+        if not access.canonical(abi, entry.address):
+            return -EINVAL
+    else:
+        selector, address = struct.unpack_from("<II", raw, 4)
+        entry = Entry(guest_selector(32, selector & 0xFFFF), address, mask)
+    return _register(hv, cpu, kind, entry)
+
+
+_CALLBACK_FIELDS: Final = {
+    Callback.EVENT: "event",
+    Callback.FAILSAFE: "failsafe",
+    Callback.SYSCALL: "syscall",
+    Callback.SYSCALL32: "syscall32",
+    Callback.SYSENTER: "sysenter",
+    Callback.SYSENTER_DEPRECATED: "sysenter",
+    Callback.NMI: "nmi",
+}
+_ONLY_64: Final = frozenset({Callback.SYSCALL, Callback.SYSCALL32})
+
+
+def _register(hv: Hypervisor, cpu: Vcpu, kind: int, entry: Entry) -> int:
+    if kind not in _CALLBACK_FIELDS or (hv.abi.bits == 32 and kind in _ONLY_64):
+        return -ENOSYS
+    if kind == Callback.EVENT:  # an upcall always starts masked
+        entry = Entry(entry.cs, entry.address, mask_events=True)
+    setattr(hv.state(cpu), _CALLBACK_FIELDS[Callback(kind)], entry)
+    return 0
+
+
+def _unregister(hv: Hypervisor, cpu: Vcpu, kind: int) -> int:
+    if kind == Callback.NMI:
+        hv.state(cpu).nmi = NO_ENTRY
+        return 0
+    return -EINVAL if kind in _CALLBACK_FIELDS else -ENOSYS
+
+
+def set_segment_base(hv: Hypervisor, cpu: Vcpu, which: int, base: int) -> int:
+    """``set_segment_base(which, base)``, 64-bit guests only; called in kernel mode, so the kernel's GS is the live one."""
+    if hv.abi.bits == 32:
+        return -ENOSYS
+    state = hv.state(cpu)
+    if which == Segbase.GS_USER_SEL:
+        state.gs_user_sel = base & 0xFFFF
+        return 0
+    if which not in {Segbase.FS, Segbase.GS_USER, Segbase.GS_KERNEL} or not access.canonical(hv.abi, base):
+        return -EINVAL
+    if which == Segbase.FS:
+        state.fs_base = base
+        cpu.set_msr(_MSR_FS_BASE, base)
+    elif which == Segbase.GS_USER:
+        state.gs_base_user = base
+    else:
+        state.gs_base_kernel = base
+        cpu.set_msr(_MSR_GS_BASE, base)
+    return 0
+
+
+def switch_gs(hv: Hypervisor, cpu: Vcpu) -> None:
+    """The guest changed mode: the base that was live is put away, the other mode's is made live (``toggle_guest_mode``)."""
+    state = hv.state(cpu)
+    live = cpu.msr(_MSR_GS_BASE)
+    if state.in_kernel:  # it has just come from user mode
+        state.gs_base_user = live
+        cpu.set_msr(_MSR_GS_BASE, state.gs_base_kernel)
+    else:
+        state.gs_base_kernel = live
+        cpu.set_msr(_MSR_GS_BASE, state.gs_base_user)
+
+
+def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
+    """``set_debugreg(reg, value)``: breakpoints on Xen itself and general detect are refused."""
+    registers = hv.state(cpu).debugreg
+    if number in range(4):
+        if not access.addr_ok(hv.abi, value):
+            return -EPERM
+        registers[number] = value
+    elif number in {4, 6}:
+        registers[6] = value & 0xE00F | 0xFFFF_0FF0
+    elif number in {5, 7}:
+        if value & _DR7_GD:
+            return -EPERM
+        registers[7] = value & 0xFFFF_2FFF | 0x400
+    else:
+        return -_ENODEV
+    return 0
+
+
+def get_debugreg(hv: Hypervisor, cpu: Vcpu, number: int) -> int:
+    """``get_debugreg(reg)``."""
+    if number not in range(8):
+        return -_ENODEV
+    return hv.state(cpu).debugreg[number + 2 if number in {4, 5} else number]
+
+
+def fpu_taskswitch(hv: Hypervisor, cpu: Vcpu, set_ts: int) -> int:
+    """``fpu_taskswitch(set)``: CR0.TS, so that the next use of the FPU traps."""
+    state = hv.state(cpu)
+    state.cr0 = state.cr0 | 8 if set_ts else state.cr0 & ~8
+    cpu.cr0 = cpu.cr0 | 8 if set_ts else cpu.cr0 & ~8
+    return 0

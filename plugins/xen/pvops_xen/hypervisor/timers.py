@@ -1,0 +1,66 @@
+"""Time as Xen gives it to a guest: the pvclock pages and the one-shot and periodic timers of each vCPU, on the virtual clock."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pvops_xen.hypervisor.abi import Virq
+from pvops_xen.hypervisor.events import raise_virq
+from pvops_xen.hypervisor.layout import VCPU_TIME_OFFSET
+
+if TYPE_CHECKING:
+    from pvops_xen.hypervisor.core import Hypervisor
+    from pvops_xen.hypervisor.state import VcpuState
+
+NS: Final = 1_000_000_000
+# A date for wall-clock reads: a run must not depend on when it is made. 2007-08-10, the seed commit's day.
+EPOCH_SECONDS: Final = 1_186_704_000
+
+# One TSC tick is one nanosecond: ((tsc << 1) * 2^31) >> 32.
+_MULTIPLIER: Final = 1 << 31
+_SHIFT: Final = 1
+_TSC_STABLE: Final = 1
+VCPU_TIME: Final = struct.Struct("<IIQQIbB2x")
+
+
+def write_vcpu_time(hv: Hypervisor, state: VcpuState) -> None:
+    """Fill vcpu_info.time. It never has to be written again: TSC 0 is time 0 for ever."""
+    data = VCPU_TIME.pack(2, 0, 0, 0, _MULTIPLIER, _SHIFT, _TSC_STABLE)
+    hv.memory.write(state.info + VCPU_TIME_OFFSET, data)
+
+
+def write_wallclock(hv: Hypervisor) -> None:
+    """Fill shared_info's wall clock: the date when system time was 0."""
+    base = hv.domain.shared_info
+    hv.memory.write(base + hv.abi.wc, struct.pack("<III", 2, EPOCH_SECONDS & 0xFFFF_FFFF, 0))
+    hv.memory.set_u32(base + hv.abi.wc_sec_hi, EPOCH_SECONDS >> 32)
+
+
+def next_deadline(hv: Hypervisor) -> int | None:
+    """When the first timer that the guest would hear of fires, in ns of the virtual clock; None if none is set."""
+    times = []
+    for state in hv.domain.vcpus:
+        times.append(state.poll_until)
+        if Virq.TIMER in state.virqs:
+            times += [state.singleshot, state.periodic_next if state.periodic else None]
+    return min((time for time in times if time is not None), default=None)
+
+
+def fire_due(hv: Hypervisor) -> None:
+    """Raise VIRQ_TIMER on the vCPUs whose timers have expired, and end polls that have timed out."""
+    now = hv.machine.clock.ns
+    for state in hv.domain.vcpus:
+        due = False
+        if state.singleshot is not None and state.singleshot <= now:
+            state.singleshot = None
+            due = True
+        if state.periodic and state.periodic_next <= now:
+            missed = (now - state.periodic_next) // state.periodic
+            state.periodic_next += (missed + 1) * state.periodic
+            due = True
+        if due:
+            raise_virq(hv, state.index, Virq.TIMER)
+        if state.poll_until is not None and state.poll_until <= now:
+            state.poll_ports = state.poll_until = None
+            hv.machine.vcpus[state.index].wake()

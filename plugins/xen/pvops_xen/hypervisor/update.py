@@ -1,0 +1,82 @@
+"""One checked write to one page-table entry (``mod_l1_entry`` … ``mod_l4_entry`` of xen/arch/x86/mm.c)."""
+
+import struct
+from typing import Final
+
+from pvops_xen.hypervisor import entries as pte
+from pvops_xen.hypervisor.abi import EINVAL, PAGE_MASK, PAGE_SHIFT
+from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.validate import Validator
+
+_WORD: Final = struct.Struct("<Q")
+# While these stay, the new entry refers to what the old one did and in the same way: its references serve again.
+_REFERENCES: Final = pte.ADDRESS | pte.P | pte.RW
+
+
+def read_entry(validator: Validator, address: int) -> int:
+    """The entry at a machine address."""
+    value: int = _WORD.unpack(validator.memory.read(address, 8))[0]
+    return value
+
+
+def _write_entry(validator: Validator, address: int, value: int) -> None:
+    validator.memory.write(address, _WORD.pack(value))
+
+
+def modify(validator: Validator, address: int, new: int, *, preserve_ad: bool = False) -> int:
+    """Write ``new`` to the page-table entry at a machine address, if it may be there: 0 or a negative errno.
+
+    The frame must be in use as a page table; its level decides the checks. ``preserve_ad`` keeps the accessed and dirty
+    bits of the old entry (MMU_PT_UPDATE_PRESERVE_AD).
+    """
+    mfn, slot = address >> PAGE_SHIFT, (address & PAGE_MASK) >> 3
+    level = int(validator.frames.in_use_as(mfn))
+    if not validator.is_guest_slot(mfn, level, slot):
+        validator.log(f"L{level} update in Xen-private area, slot {slot:#x}")
+        return -EINVAL
+    if level == 3 and validator.bits == 32 and slot == 3:
+        # It names the table with Xen's own slots, which must stay where they are.
+        return -EINVAL
+    old = read_entry(validator, address)
+    if new & pte.P:
+        bad = new & pte.disallowed(level, validator.bits)
+        if bad:
+            validator.log(f"Bad L{level} flags {bad:x}")
+            return -EINVAL
+        if (old ^ new) & _REFERENCES == 0:
+            _store(validator, address, old, new, level, preserve_ad=preserve_ad)
+            return 0
+        error = validator.get_entry(new, level, mfn, slot)
+        if error:
+            return error
+    _store(validator, address, old, new, level, preserve_ad=preserve_ad)
+    if old & pte.P:
+        validator.put_entry(old, level, mfn)
+    return 0
+
+
+def _store(validator: Validator, address: int, old: int, new: int, level: int, *, preserve_ad: bool) -> None:
+    stored = pte.adjust(new, level, validator.bits)
+    if preserve_ad:
+        stored |= old & (pte.A | pte.D)
+    _write_entry(validator, address, stored)
+
+
+def write_word(validator: Validator, address: int, value: int, *, preserve_ad: bool = False) -> int:
+    """``mmu_update``'s normal update: checked in a page table, plain in a frame that may be written."""
+    mfn = address >> PAGE_SHIFT
+    if not validator.frames.get_page(mfn):
+        validator.log("Could not get page for normal update")
+        return -EINVAL
+    try:
+        kind = validator.frames.in_use_as(mfn)
+        if FrameType.L1 <= kind <= FrameType.L4:
+            return modify(validator, address, value, preserve_ad=preserve_ad)
+        error = validator.get_type(mfn, FrameType.WRITABLE)
+        if error:
+            return error
+        _write_entry(validator, address, value)
+        validator.put_type(mfn)
+        return 0
+    finally:
+        validator.frames.put_page(mfn)

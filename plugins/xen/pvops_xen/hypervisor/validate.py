@@ -1,0 +1,296 @@
+"""Promotion and demotion of frames: a frame becomes a page table only when everything it points to may be so used.
+
+The rules are those of xen/arch/x86/mm.c (``get_page_type``, ``alloc_l1_table`` … ``alloc_l4_table``,
+``get_page_from_l1e``, linear page tables). A table is walked once, when it gains its type, never again while it keeps it.
+"""
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+import attrs
+
+from pvops_xen.hypervisor import entries as pte
+from pvops_xen.hypervisor.abi import EINVAL, PAGE_SHIFT, PAGE_SIZE
+from pvops_xen.hypervisor.descriptors import fix_descriptor_page
+from pvops_xen.hypervisor.frames import PAE_XEN_L2, PINNED, VALIDATED, FrameTable, FrameType
+from pvops_xen.hypervisor.policy import L1_FRAME_REFUSED, L1_IO_REFUSED
+
+_TABLE: Final = struct.Struct("<512Q")
+FIRST_XEN_L4_SLOT: Final = 256
+LAST_XEN_L4_SLOT: Final = 271
+_ALL_ONES_FRAME: Final = pte.ADDRESS >> PAGE_SHIFT
+
+
+class TableMemory(Protocol):
+    """What the validator needs of physical memory."""
+
+    def read(self, pa: int, length: int, /) -> bytes:
+        """Bytes at a machine address."""
+        ...
+
+    def write(self, pa: int, data: bytes, /) -> None:
+        """Store bytes at a machine address."""
+        ...
+
+
+@attrs.define
+class XenSlots:
+    """The entries that Xen puts into every root table (64-bit) or into the last second-level table (PAE).
+
+    Attributes:
+        l4: slot number to entry, for slots 256 to 271; those not named are cleared.
+        l2: slot number to entry, for the slots from ``first_l2`` on.
+        first_l2: first slot of the PAE hole, ``0xF5800000 >> 21 & 511``.
+    """
+
+    l4: Mapping[int, int] = attrs.field(factory=dict)
+    l2: Mapping[int, int] = attrs.field(factory=dict)
+    first_l2: int = (0xF580_0000 >> 21) & 511
+
+
+def _no_log(message: str) -> None:
+    del message
+
+
+@attrs.define
+class Validator:
+    """Reference and type counting over a frame table and the memory it describes.
+
+    Attributes:
+        frames: the frame table.
+        memory: machine memory.
+        bits: 32 (PAE) or 64: the guest's width.
+        slots: Xen's own entries.
+        flush_stale: called when a frame changes type that a TLB may still map writable.
+        log: takes Xen's message for a refusal.
+        epoch: counts full TLB flushes; ``flush_stale`` moves it on.
+    """
+
+    frames: FrameTable
+    memory: TableMemory
+    bits: int
+    slots: XenSlots
+    flush_stale: Callable[[], None] = lambda: None
+    log: Callable[[str], None] = _no_log
+    drop_descriptors: Callable[[int], None] = lambda mfn: None
+    epoch: int = 0
+
+    # --- types -----------------------------------------------------------------------------------------------------
+
+    def get_type(self, mfn: int, kind: FrameType, *, pae_xen: bool = False) -> int:
+        """Take a type reference; promotes an unused frame, validating what it holds. Returns 0 or a negative errno."""
+        frames = self.frames
+        wanted_flag = PAE_XEN_L2 if pae_xen else 0
+        same = frames.kind[mfn] == kind and frames.flags[mfn] & PAE_XEN_L2 == wanted_flag
+        if frames.types[mfn]:
+            if not same:
+                self._log_bad_type(mfn, kind)
+                return -EINVAL
+            if not frames.flags[mfn] & VALIDATED:  # it is being validated further up this very walk
+                return -EINVAL
+            frames.types[mfn] += 1
+            return 0
+        if not same:
+            self._change_type(mfn, kind, wanted_flag)
+        frames.types[mfn] = 1
+        if kind == FrameType.WRITABLE:
+            frames.flags[mfn] |= VALIDATED
+        if frames.flags[mfn] & VALIDATED:
+            return 0
+        error = self._promote(mfn, kind)
+        if error:
+            self.log(f"Error while validating mfn {mfn:x} for type {kind.name}: {error}")
+            frames.types[mfn] = 0
+            frames.kind[mfn] = FrameType.NONE
+            frames.flags[mfn] &= ~(PAE_XEN_L2 | VALIDATED)
+            return error
+        frames.flags[mfn] |= VALIDATED
+        return 0
+
+    def put_type(self, mfn: int) -> None:
+        """Drop a type reference; the last one demotes a page table and drops what it holds."""
+        frames = self.frames
+        frames.types[mfn] -= 1
+        if frames.types[mfn]:
+            return
+        frames.stamp[mfn] = self.epoch
+        if FrameType.L1 <= frames.kind[mfn] <= FrameType.L4 and frames.flags[mfn] & VALIDATED:
+            frames.flags[mfn] &= ~VALIDATED
+            self._demote(mfn, FrameType(frames.kind[mfn]))
+
+    def get_page_and_type(self, mfn: int, kind: FrameType, *, pae_xen: bool = False) -> int:
+        """A general and a type reference of one of the guest's frames: 0 or a negative errno."""
+        if not self.frames.get_page(mfn):
+            self.log(f"mfn {mfn:x} is not the domain's")
+            return -EINVAL
+        error = self.get_type(mfn, kind, pae_xen=pae_xen)
+        if error:
+            self.frames.put_page(mfn)
+        return error
+
+    def put_page_and_type(self, mfn: int) -> None:
+        """Drop both."""
+        self.put_type(mfn)
+        self.frames.put_page(mfn)
+
+    def _change_type(self, mfn: int, kind: FrameType, flag: int) -> None:
+        """Give an unused frame another type; stale writable TLB entries must not outlive the change."""
+        frames = self.frames
+        if frames.kind[mfn] != FrameType.NONE and frames.stamp[mfn] >= self.epoch:
+            self.epoch += 1
+            self.flush_stale()
+        frames.kind[mfn] = kind
+        frames.flags[mfn] = frames.flags[mfn] & ~(VALIDATED | PAE_XEN_L2 | PINNED) | flag
+
+    def _log_bad_type(self, mfn: int, kind: FrameType) -> None:
+        frames = self.frames
+        held = FrameType(frames.kind[mfn])
+        self.log(f"Bad type (saw {held.name} x {frames.types[mfn]} != exp {kind.name}) for mfn {mfn:x}")
+
+    # --- tables ----------------------------------------------------------------------------------------------------
+
+    def table(self, mfn: int) -> tuple[int, ...]:
+        """The 512 entries of a frame."""
+        return _TABLE.unpack(self.memory.read(mfn << PAGE_SHIFT, PAGE_SIZE))
+
+    def is_guest_slot(self, mfn: int, level: int, slot: int) -> bool:
+        """The guest, and not Xen, rules this slot of the table."""
+        if level == 4:
+            return not FIRST_XEN_L4_SLOT <= slot <= LAST_XEN_L4_SLOT
+        if level == 3 and self.bits == 32:
+            return slot < 4
+        if level == 2 and self.frames.flags[mfn] & PAE_XEN_L2:
+            return slot < self.slots.first_l2
+        return True
+
+    def _promote(self, mfn: int, kind: FrameType) -> int:
+        if kind == FrameType.SEG_DESC:
+            return self._promote_descriptors(mfn)
+        level = int(kind)
+        table = self.table(mfn)
+        for slot, entry in enumerate(table):
+            if not entry & pte.P or not self.is_guest_slot(mfn, level, slot):
+                continue
+            error = self.get_entry(entry, level, mfn, slot)
+            if error:
+                self.log(f"Failure {error} in alloc_l{level}_table: slot {slot:#x}")
+                self._drop(table[:slot], mfn, level)
+                return error
+        if level == 3 and self.bits == 32:
+            error = self._check_pae_root(table)
+            if error:
+                self._drop(table, mfn, level)
+                return error
+        self._store_adjusted(mfn, level, table)
+        return 0
+
+    def _check_pae_root(self, table: Sequence[int]) -> int:
+        """``create_pae_xen_mappings``: the last GiB holds Xen's mappings, so it must be there, and only once."""
+        last = table[3]
+        if not last & pte.P:
+            self.log("PAE L3 3rd slot is empty")
+            return -EINVAL
+        if self.frames.types[pte.frame_of(last)] != 1:
+            self.log("PAE L3 3rd slot is shared")
+            return -EINVAL
+        return 0
+
+    def _store_adjusted(self, mfn: int, level: int, table: Sequence[int]) -> None:
+        fixed = [pte.adjust(entry, level, self.bits) for entry in table]
+        if level == 4:
+            for slot in range(FIRST_XEN_L4_SLOT, LAST_XEN_L4_SLOT + 1):
+                fixed[slot] = self.slots.l4.get(slot, 0)
+        elif level == 3 and self.bits == 32:
+            fixed[4:] = [0] * 508
+        elif level == 2 and self.frames.flags[mfn] & PAE_XEN_L2:
+            first = self.slots.first_l2
+            fixed[first:] = [self.slots.l2.get(slot, 0) for slot in range(first, 512)]
+        if fixed != list(table):
+            self.memory.write(mfn << PAGE_SHIFT, _TABLE.pack(*fixed))
+
+    def _promote_descriptors(self, mfn: int) -> int:
+        page = self.memory.read(mfn << PAGE_SHIFT, PAGE_SIZE)
+        fixed = fix_descriptor_page(page, self.bits)
+        if fixed is None:
+            self.log(f"Bad descriptor in mfn {mfn:x}")
+            return -EINVAL
+        if fixed != page:
+            self.memory.write(mfn << PAGE_SHIFT, fixed)
+        return 0
+
+    def _demote(self, mfn: int, kind: FrameType) -> None:
+        self._drop(self.table(mfn), mfn, int(kind))
+
+    def _drop(self, table: Sequence[int], mfn: int, level: int) -> None:
+        for slot, entry in enumerate(table):
+            if entry & pte.P and self.is_guest_slot(mfn, level, slot):
+                self.put_entry(entry, level, mfn)
+
+    # --- entries ---------------------------------------------------------------------------------------------------
+
+    def get_entry(self, entry: int, level: int, table_mfn: int, slot: int) -> int:
+        """References for what a present entry of a table at ``level`` names: 0 or a negative errno."""
+        bad = entry & pte.disallowed(level, self.bits)
+        if bad:
+            self.log(f"Bad L{level} flags {bad:x}")
+            return -EINVAL
+        if level == 1:
+            return self._get_mapped(entry)
+        mfn = pte.frame_of(entry)
+        pae_xen = level == 3 and self.bits == 32 and slot == 3
+        error = self.get_page_and_type(mfn, FrameType(level - 1), pae_xen=pae_xen)
+        if error == -EINVAL and not (level == 3 and self.bits == 32) and self._get_linear(entry, level, table_mfn):
+            return 0
+        return error
+
+    def put_entry(self, entry: int, level: int, table_mfn: int) -> None:
+        """Drop the references that ``get_entry`` took for a present entry."""
+        mfn = pte.frame_of(entry)
+        frames = self.frames
+        if level == 1:
+            if entry & pte.RW:
+                self.put_type(mfn)
+            elif frames.kind[mfn] == FrameType.SEG_DESC and frames.types[mfn]:
+                self.drop_descriptors(mfn)
+            frames.put_page(mfn)
+        elif mfn != table_mfn:
+            if frames.kind[mfn] == level:  # a linear reference: the table and what it names are of one level
+                frames.linear[mfn] += 1
+                frames.linear[table_mfn] -= 1
+            self.put_page_and_type(mfn)
+
+    def _get_mapped(self, entry: int) -> int:
+        """``get_page_from_l1e``: the frame must be the domain's, and a writable mapping needs the writable type."""
+        mfn = pte.frame_of(entry)
+        if mfn >= len(self.frames):
+            self.log(f"non-privileged attempt to map MMIO space {mfn:x}")
+            return -EINVAL if mfn == _ALL_ONES_FRAME else L1_IO_REFUSED
+        if not self.frames.get_page(mfn):
+            self.log(f"Error getting mfn {mfn:x} from L1 entry {entry:016x}: not the domain's")
+            return L1_FRAME_REFUSED
+        if entry & pte.RW and self.get_type(mfn, FrameType.WRITABLE):
+            self.log(f"Error getting mfn {mfn:x} from L1 entry {entry:016x}: not to be written")
+            self.frames.put_page(mfn)
+            return L1_FRAME_REFUSED
+        return 0
+
+    def _get_linear(self, entry: int, level: int, table_mfn: int) -> bool:
+        """A read-only entry may name a validated table of its own level, if linear uses do not chain."""
+        if entry & pte.RW:
+            self.log("Attempt to create linear p.t. with write perms")
+            return False
+        mfn = pte.frame_of(entry)
+        if mfn == table_mfn:
+            return True
+        frames = self.frames
+        fits = frames.is_guests(mfn) and frames.types[mfn] and frames.kind[mfn] == level
+        if not fits or not frames.flags[mfn] & VALIDATED or frames.flags[mfn] & PAE_XEN_L2:
+            return False
+        if frames.linear[table_mfn] < 0 or frames.linear[mfn] > 0:
+            return False
+        frames.linear[table_mfn] += 1
+        frames.linear[mfn] -= 1
+        frames.refs[mfn] += 1
+        frames.types[mfn] += 1
+        return True

@@ -1,0 +1,39 @@
+"""Walks of the guest's page tables by machine address, as Xen's linear page tables let it reach any entry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_xen.hypervisor import entries as pte
+from pvops_xen.hypervisor.access import addr_ok
+
+if TYPE_CHECKING:
+    from pvops_core.machine import PhysicalMemory
+    from pvops_xen.hypervisor.core import Hypervisor
+
+
+def levels(bits: int) -> int:
+    """Levels of page tables: 4, or 3 with PAE."""
+    return 4 if bits == 64 else 3
+
+
+def entry_address(memory: PhysicalMemory, root: int, va: int, bits: int, level: int = 1) -> int | None:
+    """Machine address of the entry of a level that maps ``va``; None if an upper entry is not present."""
+    table = root << 12
+    for current in range(levels(bits), level, -1):
+        entry = memory.u64(table + (va >> (3 + 9 * current) & 511) * 8)
+        if not entry & pte.P or (current == 2 and entry & pte.PSE):
+            return None
+        table = entry & pte.ADDRESS
+        if table >= memory.size:
+            return None
+    return table + (va >> (3 + 9 * level) & 511) * 8
+
+
+def guest_l1e(hv: Hypervisor, index: int, va: int) -> int | None:
+    """``map_guest_l1e``: machine address of the L1 entry for an address in the vCPU's present address space."""
+    if not addr_ok(hv.abi, va):
+        return None
+    state = hv.domain.vcpus[index]
+    root = state.guest_table if state.in_kernel or hv.abi.bits == 32 else state.guest_table_user
+    return entry_address(hv.memory, root, va, hv.abi.bits)
