@@ -34,7 +34,8 @@ _FLUSH_CALLS = frozenset({Call.FLUSH_TLB})
 class LguestPlatform(Platform):
     """One lguest guest and its host.
 
-    Options: ``abi`` (2.6.23, 2.6.24 or 2.6.35; otherwise what the guest's image shows).
+    Options: ``abi``, 2.6.23, 2.6.24 or 2.6.35 (otherwise what the guest's image shows); ``rtc``, the date at the
+    start in seconds since 1970; ``cmdline``, the guest's command line.
 
     Attributes:
         state: everything the host knows of the guest.
@@ -69,7 +70,7 @@ class LguestPlatform(Platform):
 
     def build(self) -> None:
         """Load the guest below the host's share, make its first page tables, and stand it at its entry in ring 1."""
-        builder.build(self.machine, self.guest, self.state, self.features)
+        builder.build(self.machine, self.guest, self.state, self.features, self.options)
 
     # Hypercalls
 

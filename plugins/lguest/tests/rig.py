@@ -124,6 +124,24 @@ class Host:
         low = 0x61 << 16 | handler & 0xFFFF
         self.call(Call.LOAD_IDT_ENTRY, vector, low, handler & 0xFFFF0000 | 0x8000 | type << 8 | dpl << 13)
 
+    def user_page(self, va: int, pa: int, flags: int = 7) -> None:
+        """Map one page in the guest's own tables, below the kernel."""
+        table = self.get(self.gpgdir + (va >> 22) * 4) & ~0xFFF or 0xA000
+        self.set(self.gpgdir + (va >> 22) * 4, table | 7)
+        self.set(table + (va >> 12 & 0x3FF) * 4, pa | flags)
+
+    def segments(self) -> None:
+        """Tell the host a GDT with kernel and user segments, written as careless kernels do: level 0, not accessed."""
+        table = [(0, 0)] * 32
+        table[12:16] = [(0xFFFF, 0xCF9A00), (0xFFFF, 0xCF9200), (0xFFFF, 0xCFFA00), (0xFFFF, 0xCFF200)]
+        self.machine.memory.write(0x150000, b"".join(struct.pack("<II", *entry) for entry in table))
+        self.call(Call.LOAD_GDT, 0x150000, 32)
+
+    def to_user(self, program: Program, eip: int, esp: int) -> Program:
+        """The instructions that leave for ring 3."""
+        program.push(0x7B).push(esp).push(0x202).push(0x73).push(eip)
+        return program.raw("cf")
+
     def program(self, program: Program) -> Host:
         self.machine.memory.write(program.at, bytes(program.code))
         return self

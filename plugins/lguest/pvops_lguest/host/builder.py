@@ -7,10 +7,11 @@ Source: Documentation/lguest/lguest.c for the launcher's part, drivers/lguest/co
 
 from __future__ import annotations
 
+import calendar
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from pvops_core.errors import ImageError, MachineError
+from pvops_core.errors import ImageError, MachineError, UsageError
 from pvops_lguest.host import emulate
 from pvops_lguest.host.abi import ABIS, Abi, abi_by_name, abi_of_data
 from pvops_lguest.host.frames import FramePool
@@ -27,8 +28,10 @@ HOST_AREA = 2 << 20
 """Bytes of machine memory above the guest's."""
 
 SWITCHER_ADDRESS = SWITCHER_INDEX << 22
-EPOCH_NS = 1_185_000_000 * 1_000_000_000
-"""What the wall clock shows when the machine starts: July 2007, when lguest was merged."""
+EPOCH = calendar.timegm((2007, 8, 10, 0, 0, 0))
+"""What the wall clock shows when the machine starts, unless told otherwise; the same as on bare metal."""
+
+TICK_HZ = 100
 
 LGUEST_DATA = "lguest_data"
 
@@ -109,7 +112,7 @@ def make_state(
         choose=choose,
         refuses_pwt=abi.refuses_pwt,
     )
-    clock = machine.clock
+    clock, epoch = machine.clock, _epoch(options)
     state = HostState(
         abi=abi,
         memory=memory,
@@ -117,11 +120,18 @@ def make_state(
         shadow=shadow,
         segments=segments,
         output=output,
-        wallclock=lambda: EPOCH_NS + clock.ns,
+        wallclock=lambda: epoch * 1_000_000_000 + clock.ns,
         tsc_khz=emulate.TSC_KHZ,
     )
     state.switcher_entry = _map_switcher(machine.memory, frames, segments)
     return state
+
+
+def _epoch(options: Mapping[str, str]) -> int:
+    text = options.get("rtc", str(EPOCH))
+    if not text.isdecimal():
+        raise UsageError(f"option rtc={text!r} is not a number of seconds since 1970")
+    return int(text)
 
 
 def _frame(frames: FramePool) -> int:
@@ -136,6 +146,42 @@ def _map_switcher(memory: PhysicalMemory, frames: FramePool, segments: Segments)
     table = _frame(frames)
     memory.set_u32(table, segments.pa | PRESENT | ACCESSED)
     return table | PRESENT | RW | ACCESSED | DIRTY
+
+
+def build(
+    machine: Machine, guest: GuestImage, state: HostState, features: frozenset[int], options: Mapping[str, str]
+) -> None:
+    """Load a built-in guest as its boot protocol says: image, boot information, first page tables, in this order.
+
+    Args:
+        machine: the machine.
+        guest: the guest.
+        state: its host.
+        features: CPU features that the guest sees.
+        options: the platform's options; ``cmdline`` is the guest's command line.
+
+    Raises:
+        MachineError: it does not fit below the host's share.
+    """
+    from pvops_core.guests.bootinfo import BootInfo, PlatformKind  # noqa: PLC0415 - that room imports this one's base
+
+    memory = state.memory
+    info_pa = load_image(memory, guest)
+    gpgdir, end = make_linear_tables(memory, info_pa + PAGE_SIZE, guest.kernel_base)
+    info = BootInfo(
+        platform=PlatformKind.LGUEST,
+        nr_pages=memory.limit >> PAGE_SHIFT,
+        ncpus=1,
+        tick_hz=TICK_HZ,
+        root=guest.kernel_base + gpgdir,
+        table_pfn=gpgdir >> PAGE_SHIFT,
+        table_frames=(end - gpgdir) >> PAGE_SHIFT,
+        first_pfn=end >> PAGE_SHIFT,
+        features=features,
+        command_line=options.get("cmdline", ""),
+    )
+    memory.write(info_pa, info.pack())
+    enter_guest(machine.vcpus[0], state, gpgdir, guest.entry, guest.kernel_base + info_pa)
 
 
 def load_image(memory: GuestMemory, guest: GuestImage) -> int:

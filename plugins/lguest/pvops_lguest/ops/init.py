@@ -6,6 +6,7 @@ arch/x86/lguest/boot.c (2.6.24).
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 from pvops_core.hookspecs import hookimpl
@@ -15,7 +16,10 @@ from pvops_lguest.ops.guest import GuestSide
 from pvops_lguest.patchlets import LGUEST_PATCHLETS
 
 if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
     from pvops_core.patching.context import PatchContext
+
+_E820_RAM = 1
 
 
 class InitOps(GuestSide):
@@ -35,6 +39,19 @@ class InitOps(GuestSide):
     def name(self) -> str:
         """As the boot banner has it."""
         return "lguest"
+
+    @hookimpl
+    def memory_setup(self, cpu: Vcpu) -> int:
+        """One region of RAM into the kernel's e820 map, where the guest has one: int nr_map, {u64, u64, u32}.
+
+        Returns:
+            char *, 0: the map's name would have to lie in guest memory.
+        """
+        e820 = self._env.symbols.get("e820")
+        if e820 is not None:
+            one_region = struct.pack("<IQQI", 1, 0, self._host.state.memory.limit, _E820_RAM)
+            self.touching(lambda: cpu.write_virtual(e820, one_region))
+        return 0
 
     @hookimpl
     def patch(self, ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
