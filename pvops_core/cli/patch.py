@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pvops_core.cli import runs
 from pvops_core.cli.common import (
     STDOUT,
     ExitCode,
@@ -62,14 +63,29 @@ def patch(
 def find_fills(name: str, plugins: Sequence[str]) -> list[Fill]:
     """How a backend and its bases fill a kernel's table, the innermost base first.
 
-    Raises:
-        UsageError: there is no such backend.
-        PluginError: it, or a base of it, is broken.
-    """
-    from pvops_core.plugins import chain, load_backends  # noqa: PLC0415 - imports every backend
+    Args:
+        name: of the backend.
+        plugins: files and folders to load backends from besides the installed ones.
 
-    backends = chain(name, load_backends(plugins=tuple(plugins)).backends)
-    return [backend.kernel for backend in reversed(backends) if backend.kernel is not None]
+    Raises:
+        UsageError: there is no such backend, or nothing says how it fills a table.
+        PluginError: the backend is there and is broken.
+    """
+    from pvops_core.plugins import chain  # noqa: PLC0415 - heavy
+
+    loaded = runs.load(plugins)
+    if name not in loaded.backends:
+        for error in loaded.errors:
+            if error.entry_point.partition("=")[0].strip() == name:
+                raise error
+        raise UsageError(f"no backend {name!r}; there are {', '.join(sorted(loaded.backends)) or 'none'}")
+    links = chain(loaded.backends[name], loaded.backends)
+    fills = [link.kernel for link in reversed(links) if link.kernel is not None]
+    if not fills:
+        raise UsageError(
+            f"backend {name!r} does not say how a kernel fills its table: it has no kernel, nor has its base"
+        )
+    return fills
 
 
 def describe(plan: KernelPlan, backend: str, cpus: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pvops_core.cli.common import (
     JsonOption,
     image_json,
     print_table,
+    printable,
     progress,
     symbol_json,
     write_json,

@@ -16,6 +16,7 @@ import lz4.block
 import zstandard
 
 CHUNK: Final = 1 << 20
+ZSTD_STEP: Final = 1 << 10
 LZ4_LEGACY: Final = b"\x02\x21\x4c\x18"
 LZ4_BLOCK: Final = 8 << 20
 """Unpacked size of every block of lz4's legacy format but the last."""
@@ -75,10 +76,14 @@ def _lz4(data: bytes, limit: int) -> Iterator[bytes]:
 
 def _zstd(data: bytes, limit: int) -> Iterator[bytes]:
     window = max(limit, 8 << 20)
-    engine = zstandard.ZstdDecompressor(max_window_size=1 << window.bit_length())
-    with engine.stream_reader(data, read_across_frames=False) as reader:
-        while piece := reader.read(CHUNK):
-            yield piece
+    engine = zstandard.ZstdDecompressor(max_window_size=1 << window.bit_length()).decompressobj()
+    # The reader that bounds its output goes on into the appended size as if it were a frame. This one stops; and as no
+    # block has fewer than 4 bytes or unpacks to more than 128 KiB, small pieces bound what one step gives.
+    for start in range(0, len(data), ZSTD_STEP):
+        yield engine.decompress(data[start : start + ZSTD_STEP])
+        if engine.eof:
+            return
+    raise PayloadError("the zstd frame ends early")
 
 
 FORMATS: Final[tuple[tuple[str, bytes, Stream | None], ...]] = (
@@ -121,15 +126,19 @@ def unpack(data: bytes, limit: int, magic: bytes) -> bytes:
     pieces: list[bytes] = []
     total = 0
     try:
-        for piece in stream(data, limit + 1):
-            if total == 0 and not piece.startswith(magic):
-                raise PayloadError(f"unpacks to something that begins {piece[:4].hex(' ')}, not {magic.hex(' ')}")
+        for piece in filter(None, stream(data, limit + 1)):
+            _check_piece(piece, total, limit, magic)
             pieces.append(piece)
             total += len(piece)
-            if total > limit:
-                raise PayloadError(f"unpacks to more than the {limit:#x} bytes it declares")
     except PayloadError:
         raise
     except _FAILURES as failure:
         raise PayloadError(f"damaged {name} stream: {failure}") from failure
     return b"".join(pieces)
+
+
+def _check_piece(piece: bytes, before: int, limit: int, magic: bytes) -> None:
+    if not before and not piece.startswith(magic):
+        raise PayloadError(f"unpacks to something that begins {piece[:4].hex(' ')}, not {magic.hex(' ')}")
+    if before + len(piece) > limit:
+        raise PayloadError(f"unpacks to more than the {limit:#x} bytes it declares")

@@ -28,14 +28,18 @@ TOKENS: Final = 256
 BLOCK: Final = 256
 """Names between two markers."""
 
-CANDIDATE_LIMIT: Final = 64
+CANDIDATE_LIMIT: Final = 16
 """Places tried for each table; a kernel has one or two that look right at first sight."""
 
 MARKERS_SPAN: Final = 8 << 20
 """How far before ``token_table`` the markers may begin: behind them are at most 3 bytes a symbol."""
 
-NAMES_SPAN: Final = 64 << 20
-_LONGEST_BLOCK: Final = BLOCK * 514
+WALK_LIMIT: Final = 4 << 20
+"""Most names walked in search of the right ones; a kernel has some 150,000."""
+
+LONGEST_BLOCK: Final = BLOCK * 514
+"""Most bytes between two markers: a name has at most KSYM_NAME_LEN, 512, characters, and two bytes of length."""
+
 _DIGITS: Final = re.compile(b"".join(b"%d\0" % digit for digit in range(10)))
 
 
@@ -134,21 +138,27 @@ def _tokens_at(data: bytes, zero: int) -> Tokens | None:
 
 
 def _find_names(data: bytes, tokens: Tokens) -> Names | None:
+    walked = 0
     for size in (4, 8):
-        for at, count in _marker_runs(data, tokens, size):
-            markers = np.frombuffer(data, f"<u{size}", count, at).tolist()
-            found = _names_before(data, at, markers)
-            if found is not None:
-                return found
+        for at, length in _marker_runs(data, tokens, size):
+            markers = np.frombuffer(data, f"<u{size}", length, at).tolist()
+            for count_at, count in _counts_before(data, at, markers):
+                walked += count
+                if walked > WALK_LIMIT:
+                    return None
+                for start in {count_at + 4, _align(count_at + 4, 8), count_at + 8}:
+                    found = _walk(data, start, count, markers, at)
+                    if found is not None:
+                        return Names(count_at, count, start, *found)
     return None
 
 
 def _marker_runs(data: bytes, tokens: Tokens, size: int) -> list[tuple[int, int]]:
     """Offset and length of the rising runs that begin with 0 before the tokens, the longest first."""
     base = _align(max(0, tokens.start - MARKERS_SPAN), 8)
-    words = np.frombuffer(data, f"<u{size}", (tokens.start - base) // size, base).astype(np.int64)
+    words = np.frombuffer(data, f"<u{size}", max(0, tokens.start - base) // size, base).astype(np.int64)
     steps = np.diff(words)
-    rising = (steps >= BLOCK) & (steps < _LONGEST_BLOCK)
+    rising = (steps >= BLOCK) & (steps < LONGEST_BLOCK)
     # A run ends before the first step that does not rise.
     falls = np.append(np.flatnonzero(~rising), len(steps))
     starts = np.flatnonzero((words[:-1] == 0) & rising)
@@ -157,23 +167,19 @@ def _marker_runs(data: bytes, tokens: Tokens, size: int) -> list[tuple[int, int]
     return [(base + int(starts[run]) * size, int(lengths[run])) for run in longest]
 
 
-def _names_before(data: bytes, markers_at: int, markers: list[int]) -> Names | None:
-    """The names that these markers mark: found by the count in front of them, proved by walking them."""
+def _counts_before(data: bytes, markers_at: int, markers: list[int]) -> list[tuple[int, int]]:
+    """Offset and value of the words that may be ``num_syms``: just before the names, and agreeing with the markers."""
     most = len(markers) * BLOCK
-    # A chance word behind the markers may look like one more of them, so a block less is possible.
-    least = max(0, most - 2 * BLOCK)
-    base = _align(max(0, markers_at - NAMES_SPAN), 4)
-    words: NDArray[np.uint32] = np.frombuffer(data, "<u4", (markers_at - base) // 4, base)
-    # The names end at most one padding before the markers; they begin at least their last marker earlier.
-    for hit in np.flatnonzero((words > least) & (words <= most))[::-1].tolist():
-        count_at, count = base + hit * 4, int(words[hit])
-        if count_at + markers[(count - 1) // BLOCK] > markers_at:
-            continue
-        for start in {count_at + 4, _align(count_at + 4, 8), count_at + 8}:
-            walked = _walk(data, start, count, markers, markers_at)
-            if walked is not None:
-                return Names(count_at, count, start, *walked)
-    return None
+    # A chance word behind the markers may look like one more of them, so a block less is possible. No kernel has so few
+    # names that one block holds them, and proof by one marker would be none.
+    least = max(BLOCK, most - 2 * BLOCK)
+    # Between the last marked name and the markers are less than a block of names and some padding. The words nearest to the
+    # names come first: among the offsets in front of them many look like the count.
+    base = _align(max(0, markers_at - markers[-1] - LONGEST_BLOCK), 4)
+    end = markers_at - markers[-2]
+    words = np.frombuffer(data, "<u4", max(0, end - base) // 4, base)
+    hits = np.flatnonzero((words > least) & (words <= most))[: -CANDIDATE_LIMIT - 1 : -1].tolist()
+    return [(base + hit * 4, int(words[hit])) for hit in hits]
 
 
 def _walk(data: bytes, start: int, count: int, markers: list[int], end: int) -> tuple[list[int], list[int]] | None:
@@ -212,7 +218,7 @@ def _find_addresses(image: KernelImage, tokens: Tokens, names: Names) -> list[in
             return found
     at = names.count_at - count * pointer
     if at >= 0:
-        absolute = np.frombuffer(data, f"<u{pointer}", count, at).tolist()
+        absolute: list[int] = np.frombuffer(data, f"<u{pointer}", count, at).tolist()
         if _plausible(image, absolute):
             return absolute
     return None
@@ -221,8 +227,8 @@ def _find_addresses(image: KernelImage, tokens: Tokens, names: Names) -> list[in
 def _relative(offsets: NDArray[np.int32], base: int, pointer: int) -> list[int]:
     """Addresses from offsets.
 
-    With KALLSYMS_ABSOLUTE_PERCPU (x86_64 with SMP, to 6.14) a negative offset is counted down from base - 1 and any other is
-    a value by itself, such as a per-CPU symbol's; without it all are unsigned and counted up from the base.
+    With KALLSYMS_ABSOLUTE_PERCPU (x86_64 with SMP, to 6.14) a negative offset is counted down from base - 1 and any
+    other is a value by itself, such as a per-CPU symbol's; without it all are unsigned and count up from the base.
     """
     mask = (1 << 8 * pointer) - 1
     if np.count_nonzero(offsets < 0) * 2 > len(offsets):
@@ -231,7 +237,7 @@ def _relative(offsets: NDArray[np.int32], base: int, pointer: int) -> list[int]:
 
 
 def _plausible(image: KernelImage, addresses: list[int]) -> bool:
-    """Whether these can be a kernel's symbols: most of them in its segments, and in ascending order but for absolute ones."""
+    """Whether these can be a kernel's symbols: most in its segments, and those in ascending order."""
     spans = [(segment.address, segment.address + segment.memory_size) for segment in image.segments]
     array = np.array(addresses, np.uint64)
     inside = np.zeros(len(array), bool)

@@ -1,8 +1,9 @@
 """ALTERNATIVE entries: code that the kernel replaces at boot by what its CPU has, or has not.
 
-``struct alt_instr`` changed its shape over the years without saying so anywhere in an image; which shape a section has is
-decided by which of them makes every record speak of real text. Sources: arch/x86/include/asm/alternative.h of 2.6.23, 2.6.38,
-3.3 (self-relative offsets), 4.0 (padlen), 5.13 (padlen gone, inverted feature) and 6.3 (flags of their own).
+``struct alt_instr`` changed its shape over the years without saying so anywhere in an image; which shape a section has
+is decided by which of them makes every record speak of real text. Sources: arch/x86/include/asm/alternative.h of
+2.6.23, 2.6.38, 3.3 (self-relative offsets), 4.0 (padlen), 5.13 (padlen gone, inverted feature) and 6.3 (flags of
+their own).
 """
 
 from __future__ import annotations
@@ -80,29 +81,23 @@ class _Shape:
     pointer_size: int
 
 
-def _shape(formats: str, size: int, *, relative: bool, pointer_size: int = 0, names: str = "") -> _Shape:
-    fields = (names or "instr repl feature len rlen").split()
-    record = np.dtype({"names": fields, "formats": formats.split()})
-    return _Shape(
-        np.dtype({"names": fields, "formats": formats.split(), "offsets": _offsets(record), "itemsize": size}),
-        relative,
-        pointer_size,
-    )
-
-
-def _offsets(record: np.dtype[np.void]) -> list[int]:
-    fields = record.fields or {}
-    return [int(fields[name][1]) for name in record.names or ()]
+def _shape(formats: str, size: int, *, relative: bool, pointer_size: int = 0) -> _Shape:
+    """A shape from its fields, ``name:format`` each and without gaps, and the record's whole size."""
+    fields = [field.split(":") for field in formats.split()]
+    packed = np.dtype([(name, form) for name, form in fields])
+    # Bytes that no field names (padlen, padding) lie at the end.
+    record = np.dtype([*((name, form) for name, form in fields), ("rest", f"V{size - packed.itemsize}")])
+    return _Shape(record, relative, pointer_size)
 
 
 _SHAPES: Final = (
-    _shape("<i4 <i4 <u2 u1 u1", 12, relative=True),
-    _shape("<i4 <i4 <u2 <u2 u1 u1", 14, relative=True, names="instr repl feature flags len rlen"),
-    _shape("<i4 <i4 <u2 u1 u1", 13, relative=True),
-    _shape("<u4 <u4 u1 u1 u1", 12, relative=False, pointer_size=4),
-    _shape("<u4 <u4 <u2 u1 u1", 12, relative=False, pointer_size=4),
-    _shape("<u8 <u8 u1 u1 u1", 24, relative=False, pointer_size=8),
-    _shape("<u8 <u8 <u2 u1 u1", 24, relative=False, pointer_size=8),
+    _shape("instr:<i4 repl:<i4 feature:<u2 len:u1 rlen:u1", 12, relative=True),
+    _shape("instr:<i4 repl:<i4 feature:<u2 flags:<u2 len:u1 rlen:u1", 14, relative=True),
+    _shape("instr:<i4 repl:<i4 feature:<u2 len:u1 rlen:u1", 13, relative=True),
+    _shape("instr:<u4 repl:<u4 feature:u1 len:u1 rlen:u1", 12, relative=False, pointer_size=4),
+    _shape("instr:<u4 repl:<u4 feature:<u2 len:u1 rlen:u1", 12, relative=False, pointer_size=4),
+    _shape("instr:<u8 repl:<u8 feature:u1 len:u1 rlen:u1", 24, relative=False, pointer_size=8),
+    _shape("instr:<u8 repl:<u8 feature:<u2 len:u1 rlen:u1", 24, relative=False, pointer_size=8),
 )
 
 
@@ -175,13 +170,11 @@ def _in_text(image: KernelImage, address: NDArray[np.uint64], length: NDArray[np
 def _entries(columns: _Columns) -> tuple[AltEntry, ...]:
     table = columns.table
     feature = table["feature"].astype(np.uint16)
-    if "flags" in (table.dtype.names or ()):
-        inverted = (table["flags"] & FLAG_NOT) != 0
-    else:
-        inverted = (feature & INVERTED) != 0
+    has_flags = "flags" in (table.dtype.names or ())
+    inverted = (table["flags"] & FLAG_NOT if has_flags else feature & INVERTED) != 0
     return tuple(
-        AltEntry(*fields)
-        for fields in zip(
+        AltEntry(at, length, code, size, number, negated)
+        for at, length, code, size, number, negated in zip(
             columns.instr.tolist(),
             table["len"].tolist(),
             columns.repl.tolist(),

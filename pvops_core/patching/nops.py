@@ -1,7 +1,7 @@
 """The nops that kernels fill patched sites up with, by CPU kind and generation.
 
-Sources: ``GENERIC_NOP1`` … ``K7_NOP8`` of include/asm-i386/processor.h (2.6.23), ``P6_NOP1`` … of 32c464f5d97 (2.6.24), and
-``BYTES_NOP1`` … of arch/x86/include/asm/nops.h since a89dfde3dc3c (5.13), which knows one table for each word size.
+Sources: ``GENERIC_NOP1`` … ``K7_NOP8`` of include/asm-i386/processor.h (2.6.23), ``P6_NOP1`` … of 32c464f5d97 (2.6.24),
+and ``BYTES_NOP1`` … of arch/x86/include/asm/nops.h since 5.13, which has one table for each word size.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def kernel_nops(image: KernelImage) -> NopTable:
         return fallback
     codes: list[bytes] = []
     try:
-        # What follows the table is another variable: the bytes of nops lie one behind the other, a pointer elsewhere ends it.
+        # The nops lie one behind the other; a pointer to anywhere else belongs to the variable behind the table.
         pointers = image.pointers(table, _LONGEST + 1)
         for size in range(1, _LONGEST + 1):
             if size > 1 and pointers[size] != pointers[size - 1] + size - 1:

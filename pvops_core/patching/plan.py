@@ -9,13 +9,13 @@ import attrs
 
 from pvops_core.errors import PatchError
 from pvops_core.patching.alternatives import AltEntry, Padding, replace
-from pvops_core.patching.context import PatchContext, Patcher
 from pvops_core.patching.default import patch_site
 from pvops_core.patching.sites import SiteRecord, site_error
 from pvops_core.patching.text import Text
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
+    from pvops_core.patching.context import PatchContext, Patcher
 
 
 @attrs.frozen

@@ -21,11 +21,11 @@ def signed32(value: int) -> int:
 
 
 def relocate_replacement(code: bytes, source: int, destination: int, nops: Callable[[int], bytes]) -> bytes:
-    """The bytes of an ALTERNATIVE's replacement as ``apply_alternatives`` writes them (arch/x86/kernel/alternative.c, 6.1).
+    """An ALTERNATIVE's replacement as ``apply_alternatives`` writes it (arch/x86/kernel/alternative.c, 6.1).
 
-    A replacement that is one ``call rel32`` keeps its target; one that is one ``jmp rel32`` keeps its target and becomes the
-    two-byte form where a forward distance fits (``recompute_jump``; a backward one never does there). All others are
-    copied as they are.
+    A replacement that is one ``call rel32`` keeps its target; one that is one ``jmp rel32`` keeps its target and becomes
+    the two-byte form where a forward distance fits (``recompute_jump``; a backward one never does there). All others
+    are copied as they are.
 
     Args:
         code: the replacement as assembled.

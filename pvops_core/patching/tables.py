@@ -13,15 +13,15 @@ import attrs
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.fills import NOP_NAMES
-from pvops_core.patching.text import Text
 from pvops_core.patching.sites import SiteRecord, site_error, slot_operand
+from pvops_core.patching.text import Text
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
 
 ENOUGH: Final = 0.5
-"""Share of filled slots whose function must bear the op's name. The right layout has more than 0.6, a shifted one next to none."""
+"""Share of filled slots whose function must bear the op's name: over 0.6 in the right layout, near 0 in others."""
 
 
 @attrs.frozen(eq=False)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pvops_core.images import KernelImage
 from pvops_core.patching.sites import read_sites
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
 
 
 @pytest.mark.kernel

@@ -1,7 +1,7 @@
 """How a real kernel fills pv_ops on bare metal: it does not, the table is linked that way.
 
-``native_pv_lock_init`` moves a static key only, and no other bare-metal boot code writes a slot before the kernel patches
-itself.
+``native_pv_lock_init`` moves a static key only, and no other bare-metal boot code writes a slot before the kernel
+patches itself.
 """
 
 from __future__ import annotations

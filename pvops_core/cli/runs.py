@@ -1,0 +1,72 @@
+"""What the verbs that run guests share: their options, plugins, layouts, and how to write the command again."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pvops_core.cli.common import printable
+
+if TYPE_CHECKING:
+    from pvops_core.errors import PluginError
+    from pvops_core.kinds import MachineKind
+    from pvops_core.plugins import Loaded
+
+CpusOption = Annotated[int, typer.Option(min=1, help="Virtual CPUs.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the run: the same seed gives the same run.")]
+MemoryOption = Annotated[int, typer.Option(min=1, metavar="MIB", help="Guest memory in MiB.")]
+MaxSecondsOption = Annotated[
+    float, typer.Option(min=0.001, metavar="S", help="Wall time after which a run is given up, in seconds.")
+]
+DEFAULT_MAX_SECONDS = 120.0
+DEFAULT_MEMORY = 16
+
+
+def load(plugins: Sequence[str]) -> Loaded:
+    """All backends; those that cannot be loaded are told of on standard error."""
+    from pvops_core.plugins import load_backends  # noqa: PLC0415 - heavy
+
+    loaded = load_backends(plugins=plugins)
+    for error in loaded.errors:
+        complain(error)
+    return loaded
+
+
+def complain(error: PluginError) -> None:
+    """Name a broken plugin on standard error."""
+    sys.stderr.write(f"pvops: broken plugin: {printable(str(error))}\n")
+
+
+def broken_names(loaded: Loaded) -> set[str]:
+    """Names of the backends that are there but could not be loaded."""
+    names_of_broken = {error.entry_point.partition("=")[0].strip() for error in loaded.errors}
+    return names_of_broken - loaded.backends.keys()
+
+
+def builtin_layouts() -> dict[str, MachineKind]:
+    """Each layout that a built-in guest was made for, with its machine kind; the widest machines first."""
+    from pvops_core.guests import builtin  # noqa: PLC0415 - heavy
+    from pvops_core.ops import LAYOUTS  # noqa: PLC0415
+
+    kinds = {name: LAYOUTS[name].kind for name in builtin.LAYOUTS}
+    return dict(sorted(kinds.items(), key=lambda item: -item[1].bits))
+
+
+def names(text: str) -> list[str]:
+    """The names in a list parted by commas."""
+    return [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def again(verb: str, options: Mapping[str, object]) -> str:
+    """The command that makes the same runs again, on one line; options without a value are left out."""
+    words = ["pvops", verb]
+    for name, value in options.items():
+        values = value if isinstance(value, tuple) else (value,)
+        for each in values:
+            if each not in {None, ""}:
+                words += [f"--{name}", str(each)]
+    return shlex.join(words)

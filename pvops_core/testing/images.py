@@ -1,0 +1,192 @@
+"""Small kernel images written in memory, for tests that need one of a certain shape."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import struct
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import attrs
+import lz4.block
+import zstandard
+
+ALLOC: Final = 2
+EXEC: Final = 4
+_EXECUTABLE: Final = 2
+_MACHINES: Final = {64: 62, 32: 3}
+_TYPES: Final = {"null": 0, "progbits": 1, "symtab": 2, "strtab": 3, "note": 7, "nobits": 8}
+
+
+@attrs.define
+class _Section:
+    name: str
+    kind: str
+    flags: int
+    address: int
+    data: bytes
+    offset: int = 0
+    link: int = 0
+    entry_size: int = 0
+
+
+@attrs.define
+class ElfBuilder:
+    """An x86 ELF executable; every section that is in memory gets a segment of its own.
+
+    Attributes:
+        bits: 64 or 32.
+        base: virtual address of the first section that is given none.
+    """
+
+    bits: int = 64
+    base: int = 0xFFFFFFFF81000000
+    _sections: list[_Section] = attrs.field(factory=list, init=False)
+    _symbols: list[tuple[str, int, int]] = attrs.field(factory=list, init=False)
+
+    def section(self, name: str, data: bytes, *, flags: int = ALLOC, address: int | None = None) -> int:
+        """Add a section with these bytes and give its virtual address, a fresh page unless one is given."""
+        if address is None:
+            ends = [section.address + len(section.data) for section in self._sections if section.flags & ALLOC]
+            address = -(-max([self.base, *ends]) // 0x1000) * 0x1000
+        self._sections.append(_Section(name, "progbits", flags, address, data))
+        return address
+
+    def text(self, name: str, data: bytes, *, address: int | None = None) -> int:
+        """Add a section of instructions."""
+        return self.section(name, data, flags=ALLOC | EXEC, address=address)
+
+    def notes(self, *notes: tuple[str, int, bytes]) -> None:
+        """Add ELF notes: owner, type and data each."""
+        data = b""
+        for owner, kind, payload in notes:
+            name = owner.encode() + b"\0"
+            data += struct.pack("<III", len(name), len(payload), kind) + _pad(name, 4) + _pad(payload, 4)
+        self.section(".notes", data)
+        self._sections[-1].kind = "note"
+
+    def symbol(self, name: str, address: int, *, is_global: bool = True) -> None:
+        """Add a function symbol; with none at all the image is a stripped one."""
+        self._symbols.append((name, address, 0x12 if is_global else 0x02))
+
+    def build(self) -> bytes:
+        """The file."""
+        sections = [_Section("", "null", 0, 0, b""), *self._sections, *self._symbol_sections()]
+        names = b"\0"
+        name_at = {}
+        sections.append(_Section(".shstrtab", "strtab", 0, 0, b""))
+        for section in sections:
+            name_at[section.name] = len(names) if section.name else 0
+            names += section.name.encode() + b"\0" if section.name else b""
+        sections[-1].data = names
+        loads = [section for section in sections if section.flags & ALLOC]
+        header_size, segment_size, section_size = (64, 56, 64) if self.bits == 64 else (52, 32, 40)
+        notes = [section for section in loads if section.kind == "note"]
+        body = bytearray(header_size + segment_size * (len(loads) + len(notes)))
+        for section in sections[1:]:
+            body += bytes(-len(body) % 16)
+            section.offset = len(body)
+            body += section.data
+        body += bytes(-len(body) % 16)
+        table = len(body)
+        for section in sections:
+            body += self._section_header(section, name_at[section.name])
+        segments = [(1, section) for section in loads] + [(4, section) for section in notes]
+        headers = b"".join(self._segment_header(kind, section) for kind, section in segments)
+        entry = loads[0].address if loads else 0
+        counts = (header_size, segment_size, len(segments), section_size, len(sections), len(sections) - 1)
+        word = "Q" if self.bits == 64 else "I"
+        ident = b"\x7fELF" + bytes([2 if self.bits == 64 else 1, 1, 1]) + bytes(9)
+        header = struct.pack(
+            f"<HHI{word * 3}I6H", _EXECUTABLE, _MACHINES[self.bits], 1, entry, header_size, table, 0, *counts
+        )
+        body[: header_size + len(headers)] = ident + header + headers
+        return bytes(body)
+
+    def _symbol_sections(self) -> list[_Section]:
+        if not self._symbols:
+            return []
+        strings, table = b"\0", bytes(24 if self.bits == 64 else 16)
+        for name, address, info in self._symbols:
+            if self.bits == 64:
+                table += struct.pack("<IBBHQQ", len(strings), info, 0, 1, address, 0)
+            else:
+                table += struct.pack("<IIIBBH", len(strings), address, 0, info, 0, 1)
+            strings += name.encode() + b"\0"
+        # The null section and ours come first, so the string table's number is one more than the symbol table's.
+        link = len(self._sections) + 2
+        return [
+            _Section(".symtab", "symtab", 0, 0, table, link=link, entry_size=24 if self.bits == 64 else 16),
+            _Section(".strtab", "strtab", 0, 0, strings),
+        ]
+
+    def _section_header(self, section: _Section, name: int) -> bytes:
+        word = "Q" if self.bits == 64 else "I"
+        place = (section.flags, section.address, section.offset, len(section.data))
+        tail = (section.link, 0, 1 if section.kind != "null" else 0, section.entry_size)
+        return struct.pack(f"<II{word * 4}II{word * 2}", name, _TYPES[section.kind], *place, *tail)
+
+    def _segment_header(self, kind: int, section: _Section) -> bytes:
+        flags = 5 if section.flags & EXEC else 6
+        size = len(section.data)
+        physical = section.address & 0x3FFFFFFF
+        if self.bits == 64:
+            return struct.pack("<IIQQQQQQ", kind, flags, section.offset, section.address, physical, size, size, 0x1000)
+        return struct.pack("<8I", kind, section.offset, section.address, physical, size, size, flags, 0x1000)
+
+
+def _pad(data: bytes, to: int) -> bytes:
+    return data + bytes(-len(data) % to)
+
+
+def _lz4_legacy(data: bytes) -> bytes:
+    packed = b"\x02\x21\x4c\x18"
+    for at in range(0, len(data), 8 << 20):
+        block = lz4.block.compress(data[at : at + (8 << 20)], store_size=False)
+        packed += struct.pack("<I", len(block)) + block
+    return packed
+
+
+def _sized(packer: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    return lambda data: packer(data) + struct.pack("<I", len(data))
+
+
+PACKERS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "gzip": lambda data: gzip.compress(data, mtime=0),
+    "bzip2": _sized(bz2.compress),
+    "lzma": _sized(lambda data: lzma.compress(data, lzma.FORMAT_ALONE)),
+    "xz": _sized(lambda data: lzma.compress(data, lzma.FORMAT_XZ, check=lzma.CHECK_CRC32)),
+    "lz4": _sized(_lz4_legacy),
+    "zstd": _sized(zstandard.compress),
+}
+"""Format name to what makes a kernel's payload of it, the appended size included where the format has none."""
+
+
+def make_bzimage(vmlinux: bytes, packer: str = "gzip", *, release: str = "6.1.0-test", protocol: int = 0x20F) -> bytes:
+    """A bzImage around a vmlinux.
+
+    Args:
+        vmlinux: what it unpacks to.
+        packer: a key of :data:`PACKERS`.
+        release: what its version string begins with.
+        protocol: boot protocol version; one below 0x208 has no payload fields.
+    """
+    return wrap_payload(PACKERS[packer](vmlinux), release=release, protocol=protocol)
+
+
+def wrap_payload(payload: bytes, *, release: str = "6.1.0-test", protocol: int = 0x20F) -> bytes:
+    """A bzImage around any payload; see :func:`make_bzimage`."""
+    setup_sectors, gap = 3, 64
+    image = bytearray((setup_sectors + 1) * 512 + gap)
+    image[0x1F1] = setup_sectors
+    image[0x1FE:0x200] = b"\x55\xaa"
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", image, 0x206, protocol)
+    version = f"{release} (builder@example.org) #1 SMP".encode() + b"\0"
+    struct.pack_into("<H", image, 0x20E, 0x200)
+    image[0x400 : 0x400 + len(version)] = version
+    if protocol >= 0x208:
+        struct.pack_into("<II", image, 0x248, gap, len(payload))
+    return bytes(image + payload)
