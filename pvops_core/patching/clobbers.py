@@ -27,7 +27,7 @@ _GENERAL = {
 }
 _FLAGS = "flags"
 _MADE = "made"
-_CHANGE_INTERRUPT_FLAG = frozenset({"cli", "sti", "popfd", "popfq"})
+_INTERRUPT_FLAG = "the interrupt flag"
 _MAY_CHANGE_INTERRUPT_FLAG = frozenset({"irq_disable", "irq_enable", "restore_fl", "safe_halt"})
 _FLOATING = ("xmm", "ymm", "zmm", "mm", "st")
 _MOST_PATHS = 64
@@ -99,7 +99,7 @@ class _Walk:
         self.jumped_to = op.convention is Convention.JUMP
 
     def run(self) -> None:
-        pending = [(0, _State({name: name for name in _GENERAL[self.bits]}))]
+        pending = [(0, _State({name: name for name in (*_GENERAL[self.bits], _INTERRUPT_FLAG)}))]
         paths = 0
         while pending:
             number, state = pending.pop()
@@ -150,16 +150,12 @@ class _Walk:
             self.refuse(f"{insn.text}: it moves the stack pointer")
         if any(name.startswith(_FLOATING) for name in insn.others):
             self.refuse(f"{insn.text}: kernel code may not use floating-point registers")
-        self.check_interrupt_flag(insn, state)
         self.check_memory(insn, state)
         match insn.mnemonic:
-            case "push" if insn.operand:
-                return attrs.evolve(state, stack=(*state.stack, state.registers[insn.operand]))
-            case "push":
-                self.check_reads(insn, state)
-                return attrs.evolve(state, stack=(*state.stack, _MADE))
-            case "pushfd" | "pushfq":
-                return attrs.evolve(state, stack=(*state.stack, _FLAGS))
+            case "push" | "pushfd" | "pushfq":
+                return attrs.evolve(state, stack=(*state.stack, self.pushed(insn, state)))
+            case "cli" | "sti":
+                return state.put(_INTERRUPT_FLAG, _MADE)
             case "pop" | "popfd" | "popfq":
                 return self.pop(insn, state)
         if insn.copies:
@@ -175,6 +171,13 @@ class _Walk:
             lost |= CALLER_SAVED[self.bits]
         return attrs.evolve(state, registers={**state.registers, **dict.fromkeys(lost, _MADE)})
 
+    def pushed(self, insn: Instruction, state: _State) -> str:
+        if insn.operand:
+            return state.registers[insn.operand]
+        self.check_reads(insn, state)
+        saves_flags = insn.mnemonic != "push" and state.registers[_INTERRUPT_FLAG] == _INTERRUPT_FLAG
+        return _FLAGS if saves_flags else _MADE
+
     def pop(self, insn: Instruction, state: _State) -> _State:
         if not state.stack:
             self.refuse(f"{insn.text}: it pops what it did not push")
@@ -182,17 +185,10 @@ class _Walk:
         after = attrs.evolve(state, stack=state.stack[:-1])
         if insn.mnemonic != "pop":
             self.check_token(insn, token)
-            return after
+            return after.put(_INTERRUPT_FLAG, _INTERRUPT_FLAG if token == _FLAGS else _MADE)
         if insn.operand is None:
             self.refuse(f"{insn.text}: it pops into something other than a general register")
         return after.put(insn.operand, token)
-
-    def check_interrupt_flag(self, insn: Instruction, state: _State) -> None:
-        if insn.mnemonic not in _CHANGE_INTERRUPT_FLAG or self.jumped_to:
-            return
-        restores = insn.mnemonic.startswith("popf") and state.stack[-1:] == (_FLAGS,)
-        if self.rules.signature.op.name not in _MAY_CHANGE_INTERRUPT_FLAG and not restores:
-            self.refuse(f"{insn.text}: it changes the interrupt flag, which is not this op's business")
 
     def check_memory(self, insn: Instruction, state: _State) -> None:
         for memory in insn.memory:
@@ -219,6 +215,9 @@ class _Walk:
         for register in _GENERAL[self.bits]:
             if state.registers[register] != register and register not in self.rules.may_write:
                 self.refuse(f"it destroys {register}, which the site keeps")
+        may_change = self.jumped_to or self.rules.signature.op.name in _MAY_CHANGE_INTERRUPT_FLAG
+        if state.registers[_INTERRUPT_FLAG] != _INTERRUPT_FLAG and not may_change:
+            self.refuse("it leaves the interrupt flag changed, which is not this op's business")
 
     def finish(self, state: _State) -> None:
         if self.jumped_to:
