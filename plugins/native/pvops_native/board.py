@@ -79,7 +79,7 @@ class Board:
         return vector
 
     def next_event(self, listening: Container[int]) -> int | None:
-        """The nanosecond of the next timer interrupt that reaches one of the ``listening`` processors; None if none will."""
+        """The nanosecond of the next timer interrupt that a ``listening`` processor gets; None if there is none."""
         times = [apic.next_event() for apic in self.apics if apic.number in listening]
         if 0 in listening and self.pic.deliverable(IRQ_TIMER):
             times.append(self.pit.next_event())

@@ -1,4 +1,4 @@
-"""Puts a built-in guest into memory as its boot protocol says (docs/guest.md): image, boot_info, GDT, page tables, in this order."""
+"""Puts a built-in guest into memory as docs/guest.md says: image, boot_info, GDT, page tables, in this order."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import MachineError
+from pvops_core.guests.bootinfo import BootInfo, PlatformKind
 from pvops_native import processor
 from pvops_native.tables import PAGE, TableBuilder
 
@@ -37,8 +38,6 @@ def load(machine: Machine, guest: GuestImage, features: frozenset[int], options:
     Raises:
         MachineError: it does not fit into memory.
     """
-    from pvops_core.guests.bootinfo import BootInfo, PlatformKind
-
     end = _copy_image(machine.memory, guest)
     info_frame = -(-end // PAGE)
     gdt_frame = info_frame + 1
@@ -57,6 +56,7 @@ def load(machine: Machine, guest: GuestImage, features: frozenset[int], options:
         table_pfn=gdt_frame + 1,
         table_frames=builder.next_frame - gdt_frame - 1,
         first_pfn=builder.next_frame,
+        seed=machine.seed,
         features=features,
         command_line=options.get("cmdline", ""),
     )

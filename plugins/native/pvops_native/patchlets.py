@@ -1,7 +1,7 @@
 """Bare metal's patchlets: for each op the instructions that may stand in place of its call, as assembly and as bytes.
 
-Source: arch/i386/kernel/paravirt.c, DEF_NATIVE (2.6.23, 2.6.24); arch/x86/kernel/paravirt_patch.c, struct patch_xxl (2019) for both word
-sizes; asm/paravirt.h, ALT_NOT and asm/qspinlock.h (6.1).
+Source: arch/i386/kernel/paravirt.c, DEF_NATIVE (2.6.23, 2.6.24); arch/x86/kernel/paravirt_patch.c, struct patch_xxl
+(2019) for both word sizes; asm/paravirt.h, ALT_NOT and asm/qspinlock.h (6.1).
 """
 
 from __future__ import annotations

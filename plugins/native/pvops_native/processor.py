@@ -1,7 +1,7 @@
 """Bringing a processor from reset into the kernel's world: descriptor tables, paging, level 0.
 
-Source: Intel SDM volume 3, 9.8 (switching to protected, PAE and IA-32e mode); selectors as Linux places them (asm/segment.h), so
-that those of the guest's own GDT are the same.
+Source: Intel SDM volume 3, 9.8 (switching to protected, PAE and IA-32e mode); selectors as Linux places them
+(asm/segment.h), so that those of the guest's own GDT are the same.
 """
 
 from __future__ import annotations

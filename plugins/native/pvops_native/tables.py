@@ -6,14 +6,16 @@ Source: Intel SDM volume 3, 4.3 (32-bit), 4.4 (PAE) and 4.5 (4-level) for the fo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import numpy as np
 
 from pvops_core.errors import MachineError
 from pvops_core.kinds import MachineKind
-from pvops_core.machine import PhysicalMemory
+
+if TYPE_CHECKING:
+    from pvops_core.machine import PhysicalMemory
 
 PAGE: Final = 4096
 PRESENT, WRITABLE, ACCESSED, DIRTY = 1, 2, 1 << 5, 1 << 6

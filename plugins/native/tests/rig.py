@@ -7,18 +7,31 @@ from types import TracebackType
 from typing import Any, Self
 
 import attrs
-
-from pvops_core.hookspecs import Environment
-from pvops_core.kinds import MachineKind
-from pvops_core.machine import Machine, Vcpu
-from pvops_core.ops import LAYOUTS, Layout
-from pvops_native import processor
+from pvops_native import backend, processor
 from pvops_native.ops import NativeOps
+from pvops_native.patchlets import patchlets_of
 from pvops_native.platform import NativePlatform
 from pvops_native.tables import PAGE, TableBuilder
 
+from pvops_core.hookspecs import Environment
+from pvops_core.kinds import MachineKind
+from pvops_core.machine import GuestFault, Machine, Vcpu
+from pvops_core.ops import LAYOUTS, Layout
+from pvops_core.patching.nops import NOPS, NopKind
+from pvops_core.patching.poke import Poker
+from pvops_core.switchboard import Switchboard
+from pvops_core.switchboard.alternatives import SiteAlternatives
+from pvops_core.switchboard.board import Text
+from pvops_core.switchboard.gates import Entrances
+from pvops_core.switchboard.implementations import Bound
+from pvops_core.switchboard.sitebook import SiteBook
+from pvops_core.testing.equivalence import Bench
+
 BASE = {32: 0xC000_0000, 64: 0xFFFF_FFFF_8000_0000}
-GDT, IDT, TSS, SCRATCH, STACK, CODE, TABLES = (n * PAGE for n in (1, 2, 3, 4, 6, 8, 16))
+GDT, IDT, TSS, SCRATCH, STACK, CODE, GATES, TABLE, TABLES = (n * PAGE for n in (1, 2, 3, 4, 6, 8, 9, 12, 32))
+GATE_COUNT = 500
+USER = 0x40_0000
+"""Virtual address of two pages that user mode may use: text, then stack."""
 KIND_LAYOUTS = {MachineKind.I386: "2.6.23-lapic", MachineKind.PAE: "2.6.24-pae", MachineKind.X86_64: "6.1-64"}
 
 
@@ -27,6 +40,10 @@ class FakeGuest:
     """What the platform's constructor may look at."""
 
     symbols: Mapping[str, int]
+
+
+def _no_switch(op: str, implementation: object, by: str) -> None:
+    raise AssertionError(f"{by} switches {op} to {implementation}")
 
 
 class Rig:
@@ -43,6 +60,7 @@ class Rig:
         self.machine.attach(self.platform)
         limit = processor.flat_gdt(self.machine.memory, GDT, self.kind.bits)
         self.root = TableBuilder(self.machine.memory, self.kind, TABLES // PAGE).build(memory // PAGE, self.base)
+        self._user_pages()
         world = processor.first_world(self.kind, self.root, self.base + GDT, max(limit, 0xFF))
         for vcpu in self.machine.vcpus:
             processor.enter(vcpu, world, self.base + CODE)
@@ -54,13 +72,30 @@ class Rig:
                 layout=self.layout,
                 platform=self.platform,
                 symbols=self.symbols,
-                switch=lambda op, implementation, by: None,
+                switch=_no_switch,
             )
         )
 
     def at(self, pa: int) -> int:
         """Kernel virtual address of a physical one."""
         return self.base + pa
+
+    def _user_pages(self) -> None:
+        """On 32 bits, user mode's segments and two pages of it."""
+        if self.kind.bits == 64:
+            return
+        memory = self.machine.memory
+        memory.set_u64(GDT + 0x70, 0x00CF_FB00_0000_FFFF)
+        memory.set_u64(GDT + 0x78, 0x00CF_F300_0000_FFFF)
+        leaf, flags = memory.size // 2, 7
+        if self.kind is MachineKind.I386:
+            memory.set_u32(self.root + 4, leaf | flags)
+        else:
+            memory.set_u64((memory.u64(self.root) & ~0xFFF) + 16, leaf | flags)
+        for number in range(2):
+            entry, size = leaf + PAGE + number * PAGE | flags, self.kind.entry_size
+            memory.write(leaf + number * size, entry.to_bytes(size, "little"))
+        memory.write(leaf + PAGE, b"\x0f\x0b")
 
     def run(self, code: bytes, *, max_ns: int = 1_000_000) -> str:
         """Runs code at level 0 until it stops; gives the reason."""
@@ -75,3 +110,38 @@ class Rig:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.machine.close()
+
+
+def bench(rig: Rig) -> Bench:
+    """A bench for equivalence tests: native ops behind a table in the rig's memory."""
+    rig.machine.gates.map(rig.at(GATES), GATE_COUNT)
+    for slot in (*rig.layout.slots, *rig.layout.boot_hooks):
+        rig.symbols.setdefault(slot.symbol, rig.at(TABLE) + 0x400 * len(rig.symbols))
+    nops = NOPS[NopKind.GENERIC if rig.kind.bits == 32 else NopKind.MODERN_64]
+    text = Text(
+        layout=rig.layout,
+        symbols=rig.symbols,
+        sites=SiteBook(rig.layout, (), lambda _va, _length: b""),
+        alternatives=SiteAlternatives({}, nops),
+        nops=nops,
+    )
+    poker = Poker(rig.machine, lambda va: va - rig.base)
+
+    def fault(vcpu: Vcpu, fault: GuestFault) -> None:
+        rig.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+
+    board = Switchboard(
+        rig.machine, text, [Bound(backend, rig.ops)], poker, Entrances(rig.machine.gates, GATE_COUNT), fault
+    )
+    board.install()
+    return Bench(
+        machine=rig.machine,
+        layout=rig.layout,
+        symbols=rig.symbols,
+        patchlets=patchlets_of(rig.layout),
+        poker=poker,
+        translate=lambda va: va - rig.base,
+        text=rig.at(CODE),
+        scratch=rig.at(SCRATCH),
+        user=USER if rig.kind.bits == 32 else 0,
+    )

@@ -1,7 +1,7 @@
 """A local APIC: registers, priorities, timer and fixed interrupts between processors.
 
-Source: Intel SDM volume 3, chapter 11 (11.4.1 register map, 11.5.4 timer, 11.6 interprocessor interrupts, 11.8 priorities). Start-up and
-INIT messages are accepted and do nothing: how processors start is the platform's affair.
+Source: Intel SDM volume 3, chapter 11 (11.4.1 register map, 11.5.4 timer, 11.6 interprocessor interrupts, 11.8
+priorities). Start-up and INIT messages are accepted and do nothing: how processors start is the platform's affair.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ NOPS: Final = frozenset(
     {
         # init, x86_init
         "arch_setup",
+        "post_allocator_init",
         # cpu
         "alloc_ldt",
         "free_ldt",
@@ -65,7 +66,7 @@ NOPS: Final = frozenset(
 )
 """Ops whose slot holds _paravirt_nop on bare metal."""
 
-EMPTY: Final = frozenset({"post_allocator_init"})
+EMPTY: Final[frozenset[str]] = frozenset()
 """Ops whose slot bare metal leaves empty."""
 
 

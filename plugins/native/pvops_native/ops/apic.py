@@ -1,7 +1,8 @@
-"""The local APIC's registers: arch/i386/kernel/apic.c and asm-i386/apic.h (2.6.23), native_apic_read and its neighbours.
+"""The local APIC's registers: arch/i386/kernel/apic.c and asm-i386/apic.h (2.6.23), native_apic_read and more.
 
-The kernel reaches them at a fixed virtual address of the page 0xfee00000. The machine has memory only, so these ops go to the
-platform's model of that page; where the platform has none nothing answers there: reads are all ones, writes are lost.
+The kernel reaches them at a fixed virtual address of the page 0xfee00000. The machine has memory only, so these ops
+go to the platform's model of that page; where the platform has none nothing answers there: reads are all ones,
+writes are lost.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class ApicOps(NativeGroup):
 
     @hookimpl
     def setup_boot_clock(self, cpu: Vcpu) -> None:
-        """setup_boot_APIC_clock with the local timer not in use: its entry gets a vector and stays masked; the 8254 ticks."""
+        """setup_boot_APIC_clock with the local timer not in use: its entry stays masked, the 8254 ticks."""
         self.apic_write(cpu, LVT_TIMER, MASKED | LOCAL_TIMER_VECTOR)
 
     @hookimpl

@@ -27,7 +27,7 @@ class ControlOps(NativeGroup):
 
     @hookimpl
     def irq_enable_sysexit(self, cpu: Vcpu) -> None:
-        """native_irq_enable_sysexit: sti; sysexit (to edx with stack ecx, user segments by the SYSENTER_CS register)."""
+        """native_irq_enable_sysexit: sti; sysexit (to edx with stack ecx, segments by SYSENTER_CS)."""
         cpu.insn.sti()
         selector = cpu.insn.rdmsr(MSR_SYSENTER_CS) & 0xFFFF
         if cpu.cpl or not selector & 0xFFFC:

@@ -15,6 +15,7 @@ from pvops_native.ops.base import NativeGroup
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
+
 class ConvertOps(NativeGroup):
     """mmu.*_val and mmu.make_*: as wide as a page-table entry."""
 

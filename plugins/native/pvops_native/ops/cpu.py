@@ -1,4 +1,4 @@
-"""Control and debug registers, cpuid, caches and ports: asm/system.h (2.6), asm/special_insns.h and asm/processor.h (6.1)."""
+"""Control and debug registers, cpuid, caches, ports: asm/system.h (2.6), asm/special_insns.h, asm/processor.h (6.1)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Descriptor tables and the task state: asm/desc.h, native_load_tls, native_set_ldt and their neighbours.
 
-Table indices are those of asm/segment.h (GDT_ENTRY_TSS, GDT_ENTRY_LDT, GDT_ENTRY_TLS_MIN); offsets those of struct thread_struct
-and the hardware's TSS (Intel SDM volume 3, 7.2.1 and 7.7).
+Table indices are those of asm/segment.h (GDT_ENTRY_TSS, GDT_ENTRY_LDT, GDT_ENTRY_TLS_MIN); offsets those of struct
+thread_struct and the hardware's TSS (Intel SDM volume 3, 7.2.1 and 7.7).
 """
 
 from __future__ import annotations
@@ -72,20 +72,20 @@ class DescriptorOps(NativeGroup):
     @hookimpl
     def store_gdt(self, cpu: Vcpu, dtr: int) -> None:
         """native_store_gdt: sgdt."""
-        self._store(cpu, dtr, *cpu.insn.sgdt())
+        self._store_table(cpu, dtr, *cpu.insn.sgdt())
 
     @hookimpl
     def store_idt(self, cpu: Vcpu, dtr: int) -> None:
         """native_store_idt: sidt."""
-        self._store(cpu, dtr, *cpu.insn.sidt())
+        self._store_table(cpu, dtr, *cpu.insn.sidt())
 
-    def _store(self, cpu: Vcpu, dtr: int, base: int, limit: int) -> None:
+    def _store_table(self, cpu: Vcpu, dtr: int, base: int, limit: int) -> None:
         cpu.set_u16(dtr, limit)
         cpu.set_word(dtr + 2, base)
 
     @hookimpl
     def set_ldt(self, cpu: Vcpu, desc: int, entries: int) -> None:
-        """native_set_ldt: an LDT descriptor of ``entries`` 8-byte entries at ``desc`` into the GDT, then lldt; none loads 0."""
+        """native_set_ldt: a descriptor of the ``entries`` entries at ``desc`` into the GDT, then lldt; none loads 0."""
         if not entries:
             cpu.insn.lldt(0)
             return
@@ -97,14 +97,14 @@ class DescriptorOps(NativeGroup):
 
     @hookimpl
     def load_tls(self, cpu: Vcpu, t: int, cpu_nr: int) -> None:
-        """native_load_tls: copies thread->tls_array (first in the struct, three descriptors) into the GDT of CPU cpu_nr."""
+        """native_load_tls: thread->tls_array (first in the struct, three descriptors) into the GDT of CPU cpu_nr."""
         gdt = self.env.machine.vcpus[cpu_nr].insn.sgdt()[0] + ENTRY_TLS_MIN[self._bits()] * 8
         for offset in range(0, TLS_ENTRIES * 8, 8):
             cpu.set_u64(gdt + offset, cpu.u64(t + offset))
 
     @hookimpl
     def load_gs_index(self, cpu: Vcpu, idx: int) -> None:
-        """native_load_gs_index: swapgs; mov to gs; swapgs, so that only the user's GS base changes; a bad selector loads 0."""
+        """native_load_gs_index: swapgs; mov to gs; swapgs: only the user's GS base changes; a bad selector loads 0."""
         try:
             cpu.insn.load_gs(idx & 0xFFFF)
         except GuestFault:  # the kernel's fixup, bad_gs, loads the null selector
@@ -117,7 +117,7 @@ class DescriptorOps(NativeGroup):
 
     @hookimpl
     def write_gdt_entry(self, cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc: int, size: int) -> None:
-        """native_write_gdt_entry: ``size`` is a descriptor type in 6.1; TSS and LDT descriptors take 16 bytes in a 64-bit GDT."""
+        """native_write_gdt_entry: ``size`` is a type; TSS and LDT descriptors take 16 bytes in a 64-bit GDT."""
         wide = self.wide and size in {0x9, 0x2}  # DESC_TSS, DESC_LDT
         self._write_entry(cpu, dt + entrynum * 8, low, high, desc, 16 if wide else 8)
 
@@ -160,5 +160,5 @@ class DescriptorOps(NativeGroup):
 
     @hookimpl
     def update_io_bitmap(self, cpu: Vcpu) -> None:
-        """native_tss_update_io_bitmap for a task without TIF_IO_BITMAP, which is every task of a guest that has no ioperm()."""
+        """native_tss_update_io_bitmap for a task without TIF_IO_BITMAP, as all are where there is no ioperm()."""
         self.invalidate_io_bitmap(cpu)

@@ -1,7 +1,7 @@
 """Stores to page tables, in the width and order of each page-table format.
 
-Source: asm/pgtable-2level.h and pgtable-3level.h (2.6.23) with their barriers; asm/pgtable_64.h (6.1); the ptep_modify_prot pair of
-include/linux/pgtable.h, which on bare metal is an exchange with zero and a plain store.
+Source: asm/pgtable-2level.h and pgtable-3level.h (2.6.23) with their barriers; asm/pgtable_64.h (6.1); the
+ptep_modify_prot pair of include/linux/pgtable.h, which on bare metal is an exchange with zero and a plain store.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class EntryOps(NativeGroup):
     """mmu.set_*, mmu.*_clear: the store is a guest access, so a read-only table faults as it does on hardware."""
 
-    def _store(self, cpu: Vcpu, place: int, value: int) -> None:
+    def _store_entry(self, cpu: Vcpu, place: int, value: int) -> None:
         """One store of a whole entry: mov, or cmpxchg8b where the entry is wider than a register."""
         if self.env.layout.kind is MachineKind.I386:
             cpu.set_u32(place, value)
@@ -33,7 +33,7 @@ class EntryOps(NativeGroup):
             cpu.set_u32(ptep + 4, pteval >> 32)
             cpu.set_u32(ptep, pteval & 0xFFFFFFFF)
         else:
-            self._store(cpu, ptep, pteval)
+            self._store_entry(cpu, ptep, pteval)
 
     @hookimpl
     def set_pte_at(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
@@ -43,7 +43,7 @@ class EntryOps(NativeGroup):
     @hookimpl
     def set_pte_atomic(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
         """native_set_pte_atomic (PAE): set_64bit, one cmpxchg8b."""
-        self._store(cpu, ptep, pteval)
+        self._store_entry(cpu, ptep, pteval)
 
     @hookimpl
     def set_pte_present(self, cpu: Vcpu, ptep: int, pte: int) -> None:
@@ -54,22 +54,22 @@ class EntryOps(NativeGroup):
     @hookimpl
     def set_pmd(self, cpu: Vcpu, pmdp: int, pmdval: int) -> None:
         """native_set_pmd: one store; set_64bit under PAE."""
-        self._store(cpu, pmdp, pmdval)
+        self._store_entry(cpu, pmdp, pmdval)
 
     @hookimpl
     def set_pud(self, cpu: Vcpu, pudp: int, pudval: int) -> None:
         """native_set_pud: one store; set_64bit under PAE."""
-        self._store(cpu, pudp, pudval)
+        self._store_entry(cpu, pudp, pudval)
 
     @hookimpl
     def set_p4d(self, cpu: Vcpu, p4dp: int, p4dval: int) -> None:
         """native_set_p4d: one store."""
-        self._store(cpu, p4dp, p4dval)
+        self._store_entry(cpu, p4dp, p4dval)
 
     @hookimpl
     def set_pgd(self, cpu: Vcpu, pgdp: int, pgdval: int) -> None:
         """native_set_pgd: one store."""
-        self._store(cpu, pgdp, pgdval)
+        self._store_entry(cpu, pgdp, pgdval)
 
     @hookimpl
     def pte_clear(self, cpu: Vcpu, ptep: int) -> None:
@@ -85,7 +85,7 @@ class EntryOps(NativeGroup):
 
     @hookimpl
     def ptep_modify_prot_start(self, cpu: Vcpu, ptep: int) -> int:
-        """__ptep_modify_prot_start: takes the pte_t out, leaving none, so that the hardware cannot change it meanwhile."""
+        """__ptep_modify_prot_start: takes the pte_t out and leaves 0, so that the hardware cannot change it."""
         value = cpu.u64(ptep)
         cpu.set_u64(ptep, 0)
         return value

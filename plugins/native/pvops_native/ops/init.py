@@ -1,7 +1,7 @@
 """Boot: banner, memory map and the early page tables.
 
-Source: arch/i386/kernel/paravirt.c, default_banner, and mm/init.c, native_pagetable_setup_start and _done (2.6.23, 2.6.24);
-arch/x86/mm/init.c, native_pagetable_reserve (2.6.39).
+Source: arch/i386/kernel/paravirt.c, default_banner, and mm/init.c, native_pagetable_setup_start and _done (2.6.23,
+2.6.24); arch/x86/mm/init.c, native_pagetable_reserve (2.6.39).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ USER_PGDS: Final = 3
 """PAE, PAGE_OFFSET 0xc0000000: top-level entries of user space; the fourth is the kernel's."""
 PRESENT: Final = 1
 E820_RAM: Final = 1
+LONGEST_NAME: Final = 64
 PAGE_MASK: Final = ~0xFFF
 
 
@@ -42,12 +43,15 @@ class InitOps(NativeGroup):
         self.env.platform.console += b"Booting paravirtualized kernel on " + name + b"\n"
 
     def _name(self, cpu: Vcpu) -> bytes:
-        """The string of paravirt_ops.name; the native one where the table has no such slot (2.6.24 and later: pv_info)."""
-        if "name" not in self.env.layout:
+        """The string that the table's name slot points to; bare metal's own where there is none (2.6.24: pv_info)."""
+        layout = self.env.layout
+        pointer = 0
+        if "name" in layout:
+            pointer = cpu.word(layout.slot_address(self.env.symbols, layout.by_op("name").type))
+        if not pointer:
             return b"bare hardware"
-        pointer = cpu.word(self.env.layout.slot_address(self.env.symbols, self.env.layout.by_op("name").type))
         text = bytearray()
-        while pointer and (byte := cpu.u8(pointer + len(text))) and len(text) < 64:
+        while len(text) < LONGEST_NAME and (byte := cpu.u8(pointer + len(text))):
             text.append(byte)
         return bytes(text)
 
@@ -55,8 +59,8 @@ class InitOps(NativeGroup):
     def memory_setup(self, cpu: Vcpu) -> int:
         """machine_specific_memory_setup: the firmware's map into the kernel's e820, where the guest has one.
 
-        struct e820map is int nr_map and entries of u64 address, u64 size, u32 type. The machine's memory has no hole. Returns
-        char *, 0: a name of the map's source would have to lie in guest memory.
+        struct e820map is int nr_map and entries of u64 address, u64 size, u32 type. The machine's memory has no
+        hole. Returns char *, 0: a name of the map's source would have to lie in guest memory.
         """
         e820 = self.env.symbols.get("e820")
         if e820 is not None:
@@ -67,8 +71,8 @@ class InitOps(NativeGroup):
     def pagetable_setup_start(self, cpu: Vcpu, pgd_base: int) -> None:
         """native_pagetable_setup_start: under PAE every user entry of a table not yet in force gets the zero page.
 
-        The kernel's own entry is emptied so that a fresh page directory is made. A table that the CPU already walks, because the
-        guest was entered with PAE on, keeps what it has. Without PAE the table needs no preparation.
+        The kernel's own entry is emptied so that a fresh page directory is made. A table that the CPU already walks,
+        because the guest was entered with PAE on, keeps what it has. Without PAE the table needs no preparation.
         """
         if self.env.layout.kind is not MachineKind.PAE or self._in_force(cpu, pgd_base):
             return
@@ -80,7 +84,7 @@ class InitOps(NativeGroup):
 
     @hookimpl
     def pagetable_setup_done(self, cpu: Vcpu, pgd_base: int) -> None:
-        """native_pagetable_setup_done: under PAE low memory gets the kernel's first entry, for secondaries in real mode."""
+        """native_pagetable_setup_done: under PAE low memory gets the kernel's entry, for secondaries in real mode."""
         if self.env.layout.kind is MachineKind.PAE:
             cpu.set_u64(pgd_base, cpu.u64(pgd_base + 8 * USER_PGDS))
 

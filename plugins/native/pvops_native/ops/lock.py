@@ -1,7 +1,8 @@
 """Queued spinlocks: kernel/locking/qspinlock.c and asm/qspinlock.h (6.1), without paravirt waiting.
 
-The lock word as asm-generic/qspinlock_types.h has it: locked in byte 0, pending in byte 1, the tail (CPU + 1, nesting level) from
-bit 16. A waiter gives its time slice away instead of burning it, and keeps its place in the queue.
+The lock word as asm-generic/qspinlock_types.h has it: locked in byte 0, pending in byte 1, the tail (CPU + 1,
+nesting level) from bit 16. A waiter gives its time slice away instead of burning it, and keeps its place in the
+queue.
 """
 
 from __future__ import annotations

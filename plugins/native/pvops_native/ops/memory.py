@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PAGE_SHIFT: Final = 12
 FIXADDR_TOP: Final = {32: 0xFFFFF000, 64: 0xFFFFFFFFFF7FF000}
-"""Virtual address of fixed page 0, from which the others count down (asm/fixmap.h)."""
+"""Virtual address of fixed page 0, the others below it (asm/fixmap.h), where no symbol fixaddr_top says so."""
 ENTRY_ADDRESS: Final = 0x000FFFFFFFFFF000
 PRESENT: Final = 1
 
@@ -33,12 +33,13 @@ class MemoryOps(NativeGroup):
     def tlb_remove_table(self, cpu: Vcpu, tlb: int, table: int) -> None:
         """tlb_remove_page: the table joins the batch of pages that are freed after the flush.
 
-        The guest's struct mmu_gather: mm, unsigned long nr, void *tables[].
+        The guest's struct mmu_gather: mm, unsigned long nr, void *tables[], unless its symbols place them elsewhere.
         """
-        size = self.env.layout.pointer_size
-        count = cpu.word(tlb + size)
-        cpu.set_word(tlb + 2 * size + count * size, table)
-        cpu.set_word(tlb + size, count + 1)
+        size, symbols = self.env.layout.pointer_size, self.env.symbols
+        nr = tlb + symbols.get("gather_nr_offset", size)
+        count = cpu.word(nr)
+        cpu.set_word(tlb + symbols.get("gather_tables_offset", 2 * size) + count * size, table)
+        cpu.set_word(nr, count + 1)
 
     @hookimpl
     def set_fixmap(self, cpu: Vcpu, idx: int, phys: int, flags: int) -> None:
@@ -47,7 +48,8 @@ class MemoryOps(NativeGroup):
         Raises:
             MachineError: the page has no table yet, where the kernel's allocator would have to make one.
         """
-        va = FIXADDR_TOP[self.env.layout.kind.bits] - (idx << PAGE_SHIFT)
+        top = self.env.symbols.get("fixaddr_top", FIXADDR_TOP[self.env.layout.kind.bits])
+        va = top - (idx << PAGE_SHIFT)
         entry = phys & ENTRY_ADDRESS | flags if flags else 0
         self.env.machine.memory.set_u64(self._leaf(cpu, va), entry)
         cpu.insn.invlpg(va)

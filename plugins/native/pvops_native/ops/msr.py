@@ -1,7 +1,7 @@
 """Model-specific registers: asm/msr.h, native_read_msr_safe and native_write_msr_safe with their exception fixups.
 
-2.6.23 and 2.6.24 have one op each way that reports a fault; 6.1 has a safe pair, which reports, and a plain pair, whose fault is
-only logged (arch/x86/mm/extable.c, ex_handler_msr).
+2.6.23 and 2.6.24 have one op each way that reports a fault; 6.1 has a safe pair, which reports, and a plain pair,
+whose fault is only logged (arch/x86/mm/extable.c, ex_handler_msr).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class MsrOps(NativeGroup):
 
     @hookimpl
     def read_msr(self, cpu: Vcpu, msr: int, err: int) -> int:
-        """Native u64 read_msr(unsigned int msr[, int *err]).
+        """native_read_msr, native_read_msr_safe: u64.
 
         2.6 tables pass err: *err becomes 0 or -EFAULT. 6.1 passes none: a fault is logged and 0 is read.
         """

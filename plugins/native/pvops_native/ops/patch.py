@@ -1,7 +1,8 @@
 """The patch op: native_patch of 2.6.23 and 2.6.24; paravirt_patch of 6.1, which inlines nothing.
 
-Source: arch/i386/kernel/paravirt.c, native_patch, paravirt_patch_insns and paravirt_patch_nop (2.6.23; paravirt_32.c in 2.6.24);
-arch/x86/kernel/paravirt.c, paravirt_patch (6.1): there ALTERNATIVE entries do the inlining, after this step.
+Source: arch/i386/kernel/paravirt.c, native_patch, paravirt_patch_insns and paravirt_patch_nop (2.6.23;
+paravirt_32.c in 2.6.24); arch/x86/kernel/paravirt.c, paravirt_patch (6.1): there ALTERNATIVE entries do the
+inlining, after this step.
 """
 
 from __future__ import annotations

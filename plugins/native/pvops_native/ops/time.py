@@ -1,6 +1,7 @@
 """Clocks: arch/i386/kernel/tsc.c, time.c, i8253.c and mach-default/mach_time.h (2.6.23 and 2.6.24).
 
-The wall clock is the CMOS clock, the scheduler's the time-stamp counter calibrated against the 8254, the tick the 8254.
+The wall clock is the CMOS clock, the scheduler's the time-stamp counter calibrated against the 8254, the tick the
+8254.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ class TimeOps(NativeGroup):
     def get_cpu_khz(self, cpu: Vcpu) -> int:
         """native_calculate_cpu_khz: unsigned long, cycles of the time-stamp counter in a span of counter 2, in kHz.
 
-        Counter 2 runs once through a hundredth of a second in mode 0 while port 0x61 is polled for its end; 0 if it ends at
-        once (no timer there).
+        Counter 2 runs once through a hundredth of a second in mode 0 while port 0x61 is polled for its end; 0 if it
+        ends at once (no timer there).
         """
         insn = cpu.insn
         latch = (PIT_HZ + CALIBRATE_HZ // 2) // CALIBRATE_HZ

@@ -67,7 +67,7 @@ class TlbOps(NativeGroup):
 
     @hookimpl
     def flush_tlb_others(self, cpu: Vcpu, cpus: int, va: int) -> None:
-        """native_flush_tlb_others (2.6): one page, or everything if ``va`` is TLB_FLUSH_ALL, on the CPUs of a cpumask_t *."""
+        """native_flush_tlb_others (2.6): one page, or all if ``va`` is TLB_FLUSH_ALL, on the CPUs of a cpumask_t *."""
         everything = (1 << self.env.layout.kind.bits) - 1
         for other in self._members(cpu, cpus):
             other.flush_tlb(None if va == everything else va)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import attrs
 import pytest
-
 from pvops_native.devices import apic as lapic
 from pvops_native.devices.apic import LocalApic
 
@@ -65,7 +64,13 @@ def test_priorities_and_end_of_interrupt() -> None:
 
 @pytest.mark.parametrize(
     ("high", "low", "who"),
-    [(1 << 24, 0x31, [1]), (0, 0x0004_0031, [0]), (0, 0x0008_0031, [0, 1, 2]), (0, 0x000C_0031, [1, 2]), (6 << 24, 0x831, [1, 2])],
+    [
+        (1 << 24, 0x31, [1]),
+        (0, 0x0004_0031, [0]),
+        (0, 0x0008_0031, [0, 1, 2]),
+        (0, 0x000C_0031, [1, 2]),
+        (6 << 24, 0x831, [1, 2]),
+    ],
 )
 def test_interrupts_between_processors(high: int, low: int, who: list[int]) -> None:
     there = system()

@@ -4,7 +4,6 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from pvops_native.devices.pit import Pit, ns_of, ticks_at
 
 

@@ -6,7 +6,6 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from pvops_native.devices.bus import PortBus
 from pvops_native.devices.cmos import Cmos
 from pvops_native.devices.power import Power
@@ -86,7 +85,9 @@ def test_memory_bytes_keep_what_was_written() -> None:
 
 
 @settings(max_examples=60, derandomize=True)
-@given(st.lists(st.tuples(st.sampled_from([0, 2, 4, 6, 7, 8, 9, 0x32, 10, 11, 0x70]), st.integers(0, 255)), max_size=30))
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 2, 4, 6, 7, 8, 9, 0x32, 10, 11, 0x70]), st.integers(0, 255)), max_size=30)
+)
 def test_no_write_breaks_the_clock(writes: list[tuple[int, int]]) -> None:
     device = cmos()
     for register, value in writes:
@@ -96,7 +97,12 @@ def test_no_write_breaks_the_clock(writes: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize(
     ("port", "size", "value", "reason"),
-    [(0x604, 2, 0x2000, "poweroff"), (0x64, 1, 0xFE, "reboot"), (0xCF9, 1, 0x06, "reboot"), (0x604, 2, 0x2400, "crash")],
+    [
+        (0x604, 2, 0x2000, "poweroff"),
+        (0x64, 1, 0xFE, "reboot"),
+        (0xCF9, 1, 0x06, "reboot"),
+        (0x604, 2, 0x2400, "crash"),
+    ],
 )
 def test_the_ways_out(port: int, size: int, value: int, reason: str) -> None:
     ends: list[str] = []
@@ -104,7 +110,9 @@ def test_the_ways_out(port: int, size: int, value: int, reason: str) -> None:
     assert ends == [reason]
 
 
-@pytest.mark.parametrize(("port", "size", "value"), [(0x604, 2, 0x0001), (0x64, 1, 0xD1), (0xCF9, 1, 0x02), (0x605, 1, 0x1F)])
+@pytest.mark.parametrize(
+    ("port", "size", "value"), [(0x604, 2, 0x0001), (0x64, 1, 0xD1), (0xCF9, 1, 0x02), (0x605, 1, 0x1F)]
+)
 def test_what_is_no_way_out(port: int, size: int, value: int) -> None:
     ends: list[str] = []
     PortBus([Power(ends.append)]).write(port, size, value)
@@ -115,7 +123,7 @@ def test_what_is_no_way_out(port: int, size: int, value: int) -> None:
 class Line:
     level: bool = False
 
-    def drive(self, level: bool) -> None:
+    def drive(self, level: bool) -> None:  # noqa: FBT001  # a wire has one level and nothing else
         self.level = level
 
 
