@@ -14,12 +14,12 @@ from pvops_core.errors import PluginError, PvopsError
 from pvops_core.machine import GuestFault, Reschedule, Vcpu
 
 if TYPE_CHECKING:
-    from pvops_core.machine import Batch, Machine
-    from pvops_core.ops import Signature
+    from pvops_core.machine import Machine
+    from pvops_core.ops import Place, Signature
     from pvops_core.switchboard.implementations import Implementation
 
 Reader = Callable[[Vcpu], Sequence[int]]
-Writer = Callable[[Vcpu, int], None]
+Writer = Callable[[Vcpu, int | None], None]
 Handler = Callable[[Vcpu], None]
 
 
@@ -28,35 +28,37 @@ def reader(machine: Machine, signature: Signature, arguments: Sequence[str]) -> 
 
     An argument that this layout's op does not have is 0: hook specifications join the prototypes of all years.
     """
+    places = {place.name: place for place in signature.places}
+    wanted = [places[name] for name in arguments if name in places]
     if not arguments:
         return _nothing
-    batches = [vcpu.batch(*signature.registers) for vcpu in machine.vcpus]
-    if _passes_straight(signature, arguments):
-        return _straight(batches)
-    return _picking(batches, signature, arguments)
-
-
-def _passes_straight(signature: Signature, arguments: Sequence[str]) -> bool:
-    """Whether the registers, as read, are the arguments: one full register each, in order, none signed."""
-    bits = signature.kind.bits
-    whole = all(place.bits == bits and not place.signed and place.stack is None for place in signature.places)
-    return whole and tuple(arguments) == tuple(place.name for place in signature.places)
-
-
-def _straight(batches: Sequence[Batch]) -> Reader:
-    reads = [batch.read for batch in batches]
-
-    def read(vcpu: Vcpu) -> Sequence[int]:
-        return reads[vcpu.index]()
-
-    return read
+    if len(wanted) < len(arguments) or any(len(place.registers) != 1 for place in wanted):
+        return _anywhere(machine, signature, arguments)
+    return _in_registers(machine, signature, wanted)
 
 
 def _nothing(_vcpu: Vcpu) -> Sequence[int]:
     return ()
 
 
-def _picking(batches: Sequence[Batch], signature: Signature, arguments: Sequence[str]) -> Reader:
+def _in_registers(machine: Machine, signature: Signature, wanted: Sequence[Place]) -> Reader:
+    """Every argument in one register: those registers are read and no others."""
+    reads = [vcpu.batch(*(place.registers[0] for place in wanted)).read for vcpu in machine.vcpus]
+    bits = signature.kind.bits
+
+    def read(vcpu: Vcpu) -> Sequence[int]:
+        return reads[vcpu.index]()
+
+    def read_and_cut(vcpu: Vcpu) -> Sequence[int]:
+        return [place.value((word,), bits) for place, word in zip(wanted, reads[vcpu.index](), strict=True)]
+
+    whole = all(place.bits == bits and not place.signed for place in wanted)
+    return read if whole else read_and_cut
+
+
+def _anywhere(machine: Machine, signature: Signature, arguments: Sequence[str]) -> Reader:
+    """Arguments of two words, on the stack, or not there at all."""
+    batches = [vcpu.batch(*signature.registers) for vcpu in machine.vcpus]
     order = {place.name: number for number, place in enumerate(signature.places)}
     picks = [order.get(name, -1) for name in arguments]
     size = signature.kind.pointer_size
@@ -75,12 +77,16 @@ def writer(machine: Machine, signature: Signature) -> Writer | None:
     """A function that puts a result where the caller looks for it; None for a void function."""
     if not signature.result:
         return None
-    batches = [vcpu.batch(*signature.result) for vcpu in machine.vcpus]
+    writes = [vcpu.batch(*signature.result).write for vcpu in machine.vcpus]
+    mask = (1 << signature.result_bits) - 1
 
-    def write(vcpu: Vcpu, value: int) -> None:
-        batches[vcpu.index].write(*signature.results(value))
+    def write(vcpu: Vcpu, value: int | None) -> None:
+        writes[vcpu.index]((value or 0) & mask)
 
-    return write
+    def write_words(vcpu: Vcpu, value: int | None) -> None:
+        writes[vcpu.index](*signature.results(value or 0))
+
+    return write if len(signature.result) == 1 else write_words
 
 
 def handler(
@@ -109,7 +115,7 @@ def handler(
         try:
             result = function(vcpu, *read(vcpu))  # type: ignore[misc]  # a function implementation has one
             if write is not None:
-                write(vcpu, result or 0)
+                write(vcpu, result)
         except GuestFault as guest_fault:
             fault(vcpu, guest_fault)
         except Reschedule:
