@@ -173,8 +173,8 @@ def _counts_before(data: bytes, markers_at: int, markers: list[int]) -> list[tup
     # A chance word behind the markers may look like one more of them, so a block less is possible. No kernel has so few
     # names that one block holds them, and proof by one marker would be none.
     least = max(BLOCK, most - 2 * BLOCK)
-    # Between the last marked name and the markers are less than a block of names and some padding. The words nearest to the
-    # names come first: among the offsets in front of them many look like the count.
+    # Between the last marked name and the markers are less than a block of names and some padding. The words nearest to
+    # the names come first: among the offsets in front of them many look like the count.
     base = _align(max(0, markers_at - markers[-1] - LONGEST_BLOCK), 4)
     end = markers_at - markers[-2]
     words = np.frombuffer(data, "<u4", max(0, end - base) // 4, base)

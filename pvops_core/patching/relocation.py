@@ -23,7 +23,7 @@ def signed32(value: int) -> int:
 def relocate_replacement(code: bytes, source: int, destination: int, nops: Callable[[int], bytes]) -> bytes:
     """An ALTERNATIVE's replacement as ``apply_alternatives`` writes it (arch/x86/kernel/alternative.c, 6.1).
 
-    A replacement that is one ``call rel32`` keeps its target; one that is one ``jmp rel32`` keeps its target and becomes
+    A replacement that is one ``call rel32`` keeps its target; one that is one ``jmp rel32`` keeps it too and becomes
     the two-byte form where a forward distance fits (``recompute_jump``; a backward one never does there). All others
     are copied as they are.
 

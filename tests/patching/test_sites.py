@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from pvops_core.errors import ImageError, UsageError
+from pvops_core.images import load_image
+from pvops_core.ops import LAYOUTS
+from pvops_core.patching.sites import SiteRecord, executable_sections, read_sites, slot_operand
+from pvops_core.patching.tables import find_table
+from pvops_core.testing.images import ElfBuilder
+from pvops_core.testing.kernels import SmallKernel
+
+TEXT = 0xFFFFFFFF81000000
+TEXT32 = 0xC1000000
+
+
+def image_with(records: bytes, *, bits: int = 64) -> bytes:
+    builder = ElfBuilder(bits, base=TEXT if bits == 64 else TEXT32)
+    builder.text(".text", b"\x90" * 256)
+    builder.section(".parainstructions", records)
+    return builder.build()
+
+
+def test_records_of_both_word_sizes() -> None:
+    wide = struct.pack("<QBBHI", TEXT + 16, 30, 6, 0x1FF, 0) + struct.pack("<QBBHI", TEXT, 31, 10, 7, 0)
+    assert read_sites(load_image(image_with(wide))) == (
+        SiteRecord(TEXT + 16, 30, 6, 0x1FF, ".text"),
+        SiteRecord(TEXT, 31, 10, 7, ".text"),
+    )
+    narrow = struct.pack("<IBBH", TEXT32 + 3, 28, 13, 1)
+    assert read_sites(load_image(image_with(narrow, bits=32))) == (SiteRecord(TEXT32 + 3, 28, 13, 1, ".text"),)
+
+
+@pytest.mark.parametrize(
+    ("second", "field"),
+    [
+        ((TEXT + 16, 1, 0), "len"),
+        ((TEXT + 16, 1, 255), "len"),
+        ((TEXT + 251, 1, 6), "instr"),
+        ((TEXT - 1, 1, 6), "instr"),
+        ((0, 1, 6), "instr"),
+        ((0xFFFFFFFFFFFFFFFF, 1, 6), "instr"),
+        ((TEXT + 5, 1, 6), "instr"),
+        ((TEXT, 1, 6), "instr"),
+    ],
+)
+def test_bad_record_is_named(second: tuple[int, int, int], field: str) -> None:
+    records = struct.pack("<QBBHI", TEXT, 0, 6, 0, 0) + struct.pack("<QBB6x", *second)
+    image = load_image(image_with(records))
+    with pytest.raises(ImageError) as caught:
+        read_sites(image)
+    section = image.section(".parainstructions")
+    assert section is not None
+    assert caught.value.field == f".parainstructions[1].{field}"
+    assert caught.value.offset == section.offset + 16
+
+
+def test_cut_off_record() -> None:
+    with pytest.raises(ImageError) as caught:
+        read_sites(load_image(image_with(bytes(24))))
+    assert caught.value.field == ".parainstructions[1].size"
+
+
+def test_sections_of_text_may_not_overlap() -> None:
+    builder = ElfBuilder()
+    builder.text(".text", bytes(256), address=TEXT)
+    raw = bytearray(builder.build())
+    # A second header for the same bytes: sections may overlap where segments may not.
+    table = struct.unpack_from("<Q", raw, 40)[0]
+    header = raw[table + 64 : table + 128]
+    raw[table + 128 : table + 192], rest = header, raw[table + 128 : table + 192]
+    raw += rest
+    struct.pack_into("<HH", raw, 60, 4, 3)
+    raw[58:60] = struct.pack("<H", 64)
+    image = load_image(bytes(raw))
+    with pytest.raises(ImageError, match="overlaps"):
+        executable_sections(image)
+
+
+@pytest.mark.parametrize(
+    ("code", "pointer", "slot"),
+    [
+        ("ff 15 10 00 00 00", 8, 0x1016),
+        ("ff 15 f0 ff ff ff", 8, 0x0FF6),
+        ("ff 15 78 56 34 c1", 4, 0xC1345678),
+        ("51 52 ff 15 78 56 34 c1 5a 59", 4, 0xC1345678),  # the 10-byte shape of 2.6
+        ("50 51 52 2e ff 15 78 56 34 c1 5a 59 58", 4, 0xC1345678),  # 13 bytes, from assembly
+        ("2e ff 25 78 56 34 c1", 4, 0xC1345678),  # jmp
+        ("ff 14 25 78 56 34 81", 8, 0xFFFFFFFF81345678),  # absolute, early x86_64
+        ("51 ff 50 08 59 90 90", 4, None),  # through a register
+        ("e8 00 00 00 00 90", 8, None),
+        ("ff 15 10 00", 8, None),
+    ],
+)
+def test_slot_operand(code: str, pointer: int, slot: int | None) -> None:
+    assert slot_operand(bytes.fromhex(code), 0x1000, pointer) == slot
+
+
+@pytest.mark.parametrize("name", ["6.1-64", "6.1-32"])
+def test_layout_is_told_from_the_table(name: str) -> None:
+    layout = LAYOUTS[name]
+    image = load_image(SmallKernel(layout, types=range(len(layout.slots))).builder().build())
+    table = find_table(image, read_sites(image))
+    assert table.layout is layout
+    assert len(table.slots) == len(layout.slots)
+
+
+def test_a_table_of_another_generation_is_not_taken_for_a_known_one() -> None:
+    class Shifted(SmallKernel):
+        @property
+        def linked(self) -> list[str]:
+            return [*super().linked[7:], *super().linked[:7]]
+
+    layout = LAYOUTS["6.1-64"]
+    image = load_image(Shifted(layout, types=range(len(layout.slots))).builder().build())
+    with pytest.raises(UsageError, match="fits none of the layouts"):
+        find_table(image, read_sites(image))
+
+
+def test_type_beyond_every_table_is_named() -> None:
+    layout = LAYOUTS["6.1-64"]
+    image = load_image(SmallKernel(layout, types=[0, 1, 250]).builder().build())
+    with pytest.raises(ImageError) as caught:
+        find_table(image, read_sites(image))
+    assert caught.value.field == ".parainstructions[2].type"
