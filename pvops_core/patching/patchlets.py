@@ -141,22 +141,27 @@ def check(patchlet: Patchlet, op: Op, kind: MachineKind, limit: int) -> None:
     check_effects(code, _rules(patchlet, op, kind, symbols), refuse)
 
 
-def check_all(patchlets: Iterable[Patchlet]) -> None:
+def check_all(patchlets: Iterable[Patchlet], kinds: Collection[MachineKind] = ()) -> None:
     """Check a backend's patchlets for every layout that they are for.
+
+    Args:
+        patchlets: the patchlets.
+        kinds: the kinds of machine that the backend knows; empty for all.
 
     Raises:
         PatchError: one of them fails, is for no layout, or is the second one for an op of a layout.
     """
     patchlets = tuple(patchlets)
+    layouts = [layout for layout in LAYOUTS.values() if not kinds or layout.kind in kinds]
     for patchlet in patchlets:
-        served = [layout for layout in LAYOUTS.values() if patchlet.serves(layout)]
+        served = [layout for layout in layouts if patchlet.serves(layout)]
         if not served:
             Refuse(patchlet.op, patchlet.template.code)(f"no layout of {', '.join(patchlet.layouts)} has this op")
         for layout in served:
             op = layout.by_op(patchlet.op).op
             limit = LONGEST if patchlet.where_it_fits else usual_length(op, layout)
             check(patchlet, op, layout.kind, limit)
-    for layout in LAYOUTS.values():
+    for layout in layouts:
         select(patchlets, layout)
 
 

@@ -177,6 +177,6 @@ class _Check:
     def patchlets(self) -> None:
         self.collection("patchlets", Patchlet)
         try:
-            check_all(self.backend.patchlets)
+            check_all(self.backend.patchlets, self.backend.kinds)
         except PatchError as error:
             self.fail(str(error), error.op)

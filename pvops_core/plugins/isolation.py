@@ -8,6 +8,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+import attrs
+
 from pvops_core.errors import PluginError
 
 if TYPE_CHECKING:
@@ -28,8 +30,10 @@ def isolated(found: Found) -> Iterator[None]:
     with _interrupts(pressed), contextlib.redirect_stdout(sys.stderr):
         try:
             yield
-        except PluginError:
-            raise
+        except PluginError as error:
+            raise attrs.evolve(
+                error, distribution=found.distribution, version=found.version, entry_point=found.entry_point
+            ) from error.__cause__
         except BaseException as error:
             if pressed.is_set():
                 raise
@@ -37,7 +41,11 @@ def isolated(found: Found) -> Iterator[None]:
 
 
 def _sentence(error: BaseException) -> str:
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  its own __str__ is somebody's code too
+        text = "(an error that cannot say what it is)"
+    what = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"loading it raised {what}"
 
 
