@@ -57,6 +57,7 @@ class LguestPlatform(Platform):
             raise UsageError(f"an lguest guest has one vCPU, not {len(machine.vcpus)}")
         self.batched: Counter[str] = Counter()
         self.shadow_fills = 0
+        self._end: tuple[str, str] | None = None
         self._random = random.Random(f"lguest {machine.seed}")  # noqa: S311 - replacement, not a secret
         self.state = builder.make_state(machine, guest, options, self.console, self._random.randrange)
         self._calls = Hypercalls(self.state, self._observe)
@@ -93,6 +94,9 @@ class LguestPlatform(Platform):
             raise UsageError(f"an lguest {abi.name} hypercall has {abi.arguments} arguments, not {len(args)}")
         arguments = [arg & 0xFFFFFFFF for arg in args] + [0] * (abi.arguments - len(args))
         result: int | None = None
+        if self._end is not None:
+            # An op that makes many calls was killed by an earlier one.
+            return nr
         with self._guest_may_end(vcpu):
             self.machine.clock.advance(costs.HOST_TRIP_NS)
             result = self._calls.enter(vcpu, nr, arguments)
@@ -127,7 +131,8 @@ class LguestPlatform(Platform):
             yield
         except GuestKilledError as end:
             self.machine.log.record("guest end", vcpu.index, outcome=end.outcome, reason=end.message)
-            self.machine.stop(end.outcome, end.message)
+            self._end = (end.outcome, end.message)
+            self.machine.stop(*self._end)
 
     # Traps
 
@@ -252,6 +257,9 @@ class LguestPlatform(Platform):
 
     def before_entry(self, vcpu: Vcpu) -> None:
         """Deliver the first interrupt that waits, if the guest takes any now."""
+        if self._end is not None:
+            self.machine.stop(*self._end)
+            return
         state = self.state
         interrupts = state.interrupts
         interrupts.tick(self.machine.clock.ns)
@@ -286,7 +294,7 @@ class LguestPlatform(Platform):
     def save(self) -> object:
         """Python's part of the state."""
         counts = (dict(self.hypercalls), dict(self.traps), dict(self.batched))
-        sums = (self.page_table_updates, self.flushes, self.shadow_fills)
+        sums = (self.page_table_updates, self.flushes, self.shadow_fills, self._end)
         return self.state.save(), self._random.getstate(), counts, sums
 
     def load(self, state: object) -> None:
@@ -298,4 +306,4 @@ class LguestPlatform(Platform):
         for counter, saved in zip((self.hypercalls, self.traps, self.batched), counts, strict=True):
             counter.clear()
             counter.update(saved)
-        self.page_table_updates, self.flushes, self.shadow_fills = sums
+        self.page_table_updates, self.flushes, self.shadow_fills, self._end = sums

@@ -17,7 +17,13 @@ def test_offsets_as_seen_in_running_guests() -> None:
     assert (seed.hcall_status, seed.hcalls, seed.reserve_mem, seed.guestid, seed.tsc_khz) == (20, 84, 1108, 1112, 1116)
     assert (seed.noirq_start, seed.noirq_end) == (1120, 1124)
     assert (middle.tsc_khz, middle.pgdir, middle.kernel_address, middle.syscall_vec) == (1112, 1116, 1128, 1132)
-    assert (late.irq_pending, late.hcall_status, late.hcalls, late.reserve_mem, late.tsc_khz) == (20, 24, 88, 1368, 1372)
+    assert (late.irq_pending, late.hcall_status, late.hcalls, late.reserve_mem, late.tsc_khz) == (
+        20,
+        24,
+        88,
+        1368,
+        1372,
+    )
 
 
 def test_calls_that_came_and_went() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pvops_core.errors import ImageError, MachineError, UsageError
+from pvops_core.guests import BootInfo, PlatformKind
 from pvops_lguest.host import emulate
 from pvops_lguest.host.abi import ABIS, Abi, abi_by_name, abi_of_data
 from pvops_lguest.host.frames import FramePool
@@ -163,8 +164,6 @@ def build(
     Raises:
         MachineError: it does not fit below the host's share.
     """
-    from pvops_core.guests.bootinfo import BootInfo, PlatformKind  # noqa: PLC0415 - that room imports this one's base
-
     memory = state.memory
     info_pa = load_image(memory, guest)
     gpgdir, end = make_linear_tables(memory, info_pa + PAGE_SIZE, guest.kernel_base)

@@ -41,6 +41,12 @@ class InitOps(GuestSide):
         return "lguest"
 
     @hookimpl
+    def banner(self, cpu: Vcpu) -> None:
+        """default_banner, which prints what the table says the kernel runs on."""
+        del cpu
+        self._host.console += f"Booting paravirtualized kernel on {self.name()}\n".encode()
+
+    @hookimpl
     def memory_setup(self, cpu: Vcpu) -> int:
         """One region of RAM into the kernel's e820 map, where the guest has one: int nr_map, {u64, u64, u32}.
 

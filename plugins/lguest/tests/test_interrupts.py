@@ -1,0 +1,229 @@
+"""Virtual interrupts: when they come, in which order, and what wakes a halted guest."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pvops_lguest.host.abi import ABIS, Call
+from pvops_lguest.host.data import LguestData
+from pvops_lguest.host.interrupts import Interrupts
+from pvops_lguest.host.traps import KernelStack, Traps
+
+from .conftest import MakeHost
+from .rig import BASE, STACK_TOP, Host, Program
+
+HANDLER = 0x104000
+OUT = 0x140000
+ON = 0x200
+
+
+class Page:
+    """The members of the shared page that interrupts use."""
+
+    def __init__(self, irq_enabled: int, blocked: int) -> None:
+        self.irq_enabled = irq_enabled
+        self.blocked_interrupts = blocked
+        self.pending: int | None = None
+
+    def set_irq_pending(self, value: int) -> None:
+        self.pending = value
+
+
+def interrupts(*handled: int) -> Interrupts:
+    traps = Traps(KernelStack())
+    for irq in handled:
+        traps.load_idt_entry(32 + irq, 0x00610000 | irq, 0xC0008E00)
+    return Interrupts(traps)
+
+
+@settings(max_examples=150, derandomize=True)
+@given(
+    raised=st.sets(st.integers(0, 31)),
+    blocked=st.integers(0, 2**32 - 1),
+    enabled=st.sampled_from([0, ON]),
+    halted=st.booleans(),
+    eip=st.integers(0, 12),
+)
+def test_what_is_taken(raised: set[int], blocked: int, enabled: int, halted: bool, eip: int) -> None:  # noqa: FBT001 - given
+    subject = interrupts(*range(32))
+    subject.noirq = (4, 9)
+    subject.halted = halted
+    for irq in raised:
+        subject.raise_irq(irq)
+    page = Page(enabled, blocked)
+    ready = sorted(irq for irq in raised if not blocked >> irq & 1)
+    gate = subject.take(page, eip)  # type: ignore[arg-type]  # a stand-in
+    if not ready or 4 <= eip < 9 or not (halted or enabled):
+        assert gate is None
+        assert subject.halted == halted
+        if ready:
+            assert subject.next_irq(page) == ready[0]  # type: ignore[arg-type]  # as above
+            assert page.pending == (None if 4 <= eip < 9 else ON)
+        return
+    assert gate is not None
+    assert gate.handler == 0xC0000000 | ready[0]
+    assert not subject.halted
+    assert page.irq_enabled == ON
+    rest = ready[1:]
+    assert subject.next_irq(page) == (rest[0] if rest else None)  # type: ignore[arg-type]  # as above
+    assert page.pending == (None if rest else 0)
+
+
+def test_an_interrupt_without_handler_waits() -> None:
+    subject = interrupts()
+    subject.raise_irq(3)
+    page = Page(ON, 0)
+    assert subject.take(page, 0) is None  # type: ignore[arg-type]  # a stand-in
+    assert subject.next_irq(page) == 3  # type: ignore[arg-type]  # as above
+
+
+def test_the_clock_event() -> None:
+    subject = interrupts()
+    page = Page(ON, 0)
+    subject.set_clockevent(100, 50)
+    subject.tick(149)
+    assert subject.next_irq(page) is None  # type: ignore[arg-type]  # a stand-in
+    subject.tick(150)
+    assert subject.next_irq(page) == 0  # type: ignore[arg-type]  # as above
+    assert subject.deadline is None
+    subject.set_clockevent(100, 50)
+    subject.set_clockevent(100, 0)
+    assert subject.deadline is None
+
+
+def looping(host: Host, *, enabled: int = ON) -> Program:
+    """A guest that counts in memory for ever, with a timer handler that stores a mark and returns."""
+    host.init()
+    host.set(host.member("blocked_interrupts"), 0)
+    host.set(host.member("irq_enabled"), enabled)
+    host.gate(32, BASE + HANDLER)
+    host.program(Program(HANDLER).op(0xFF05, BASE + OUT).store(host.member("irq_enabled"), ON).raw("cf"))
+    return Program().op(0xFF05, BASE + OUT + 4).raw("ebf8")
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_the_timer_interrupts_a_loop_and_it_goes_on(make_host: MakeHost, abi: str) -> None:
+    host = make_host(abi)
+    host.program(looping(host))
+    host.call(Call.SET_CLOCKEVENT, 100_000)
+    time = host.get(host.member("time") + 4)
+    host.ends(90_000)
+    assert host.get(OUT) == 0
+    before = host.get(OUT + 4)
+    assert before > 0
+    host.ends(200_000)
+    assert host.get(OUT) == 1
+    assert host.get(OUT + 4) > before
+    assert host.get(host.member("time") + 4) > time
+    assert host.platform.traps == {"interrupt": 1}
+
+
+def test_nothing_comes_while_interrupts_are_off(host: Host) -> None:
+    host.program(looping(host, enabled=0))
+    host.state.interrupts.raise_irq(0)
+    host.ends(200_000)
+    assert host.get(OUT) == 0
+    host.set(host.member("irq_enabled"), ON)
+    host.ends(200_000)
+    assert host.get(OUT) == 1
+
+
+def test_a_waiting_interrupt_is_shown_to_later_guests(make_host: MakeHost) -> None:
+    host = make_host("2.6.35")
+    host.program(looping(host, enabled=0))
+    host.state.interrupts.raise_irq(0)
+    host.ends(100_000)
+    assert host.get(host.member("irq_pending")) == ON
+    host.set(host.member("irq_enabled"), ON)
+    host.ends(100_000)
+    assert host.get(host.member("irq_pending")) == 0
+
+
+def test_nothing_comes_while_it_is_blocked(host: Host) -> None:
+    host.program(looping(host))
+    host.set(host.member("blocked_interrupts"), 1)
+    host.state.interrupts.raise_irq(0)
+    host.ends(200_000)
+    assert host.get(OUT) == 0
+
+
+def test_the_window_of_iret_is_never_interrupted(make_host: MakeHost) -> None:
+    """A guest that stands in [noirq_start, noirq_end) at every entry is left alone until it is out."""
+    host = make_host()
+    window = Program(0x105000).hang()
+    host.set(host.member("noirq_start"), BASE + window.at)
+    host.set(host.member("noirq_end"), BASE + window.at + 2)
+    looping(host)
+    host.program(window)
+    host.state.interrupts.raise_irq(0)
+    host.vcpu.rip = BASE + window.at
+    host.ends(200_000)
+    assert host.get(OUT) == 0
+    host.vcpu.rip = BASE + window.at + 2
+    host.program(Program(window.at + 2).hang())
+    host.ends(200_000)
+    assert host.get(OUT) == 1
+    # It interrupted the first byte after the window.
+    assert host.get(STACK_TOP - 12) == BASE + window.at + 2
+
+
+@pytest.mark.parametrize("enabled", [0, ON])
+def test_halt_sleeps_until_the_timer(host: Host, enabled: int) -> None:
+    """Whatever irq_enabled was: the interrupt that wakes turns it on."""
+    looping(host, enabled=enabled)
+    program = Program()
+    host.call_code(program, Call.SET_CLOCKEVENT, 3_000_000)
+    host.call_code(program, Call.HALT)
+    program.store(OUT + 8, 1).hang()
+    host.program(program)
+    host.ends(4_000_000)
+    assert host.get(OUT) == 1
+    assert host.get(OUT + 8) == 1
+    assert 3_000_000 <= host.machine.clock.ns
+    # What the handler will return to had interrupts on, for the host set them first.
+    assert host.get(STACK_TOP - 4) & ON
+
+
+def test_an_interrupt_that_waits_already_ends_halt_at_once(host: Host) -> None:
+    looping(host, enabled=0)
+    host.state.interrupts.raise_irq(0)
+    program = Program()
+    host.call_code(program, Call.HALT)
+    host.program(program.store(OUT + 8, 1).hang())
+    assert host.ends(500_000)[0] == "timeout"
+    assert (host.get(OUT), host.get(OUT + 8)) == (1, 1)
+
+
+def test_halt_with_nothing_to_come_is_the_end(host: Host) -> None:
+    looping(host)
+    program = Program()
+    host.call_code(program, Call.HALT)
+    host.program(program.hang())
+    assert host.ends()[0] == "dead"
+    host.set(host.member("blocked_interrupts"), 1)
+    host.call(Call.SET_CLOCKEVENT, 1000)
+    assert host.ends()[0] == "dead"
+
+
+def test_the_guest_comes_back_with_its_registers(host: Host) -> None:
+    looping(host)
+    host.program(Program().load(eax=1, ecx=2, edx=3, ebx=4, esi=5, edi=6).hang())
+    host.call(Call.SET_CLOCKEVENT, 1000)
+    host.ends(300_000)
+    assert host.get(OUT) == 1
+    assert host.vcpu.batch("eax", "ecx", "edx", "ebx", "esi", "edi", "esp").read() == (
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        BASE + STACK_TOP,
+    )
+
+
+def test_the_shared_page_is_read_where_the_guest_put_it(host: Host) -> None:
+    looping(host)
+    assert isinstance(host.state.data, LguestData)
+    assert host.state.data.irq_enabled == ON
