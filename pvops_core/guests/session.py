@@ -114,8 +114,6 @@ class Session:
         )
         self.platform.features = self.switchboard.features()
         self.platform.build()
-        start, end = guest.text_range
-        machine.watch_tsc(start, guest.image.read(start, end - start))
         self.switchboard.install()
 
     def _text(self) -> Text:

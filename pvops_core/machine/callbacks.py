@@ -49,14 +49,6 @@ class Callbacks:
         self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(self._gate), begin, end)
         self._engine.flush_code()
 
-    def hook_address(self, address: int, handler: Callable[[Vcpu], None]) -> None:
-        """Call a handler before the instruction at an address; where it moves RIP, that is not executed."""
-
-        def called(_engine: int, _address: int, _size: int, _data: int) -> None:
-            self._serve(handler)
-
-        self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(called), address, address)
-
     def _serve(self, action: Callable[..., None], *arguments: object) -> None:
         """Run a handler: its fault goes to the guest, its error ends the run, its wishes stop the engine."""
         loop = self._loop

@@ -6,7 +6,7 @@ import ctypes
 
 from pvops_core.machine.state import BLOCK_NS, Slot
 
-_BLOCKS = int(Slot.BLOCKS)
+_BLOCKS, _CLOCK = int(Slot.BLOCKS), int(Slot.CLOCK)
 
 
 class Clock:
@@ -31,10 +31,13 @@ class Clock:
         if ns < 0:
             raise ValueError(f"the clock cannot go back by {-ns} ns")
         self._folded += ns
+        if self._running is not None:
+            self._running[_CLOCK] = self._folded
 
     def follow(self, state: ctypes.Array[ctypes.c_int64]) -> None:
         """A vCPU starts a slice: its blocks count from now."""
         state[_BLOCKS] = 0
+        state[_CLOCK] = self._folded
         self._running = state
 
     def fold(self) -> int:
@@ -52,5 +55,5 @@ class Clock:
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, int)  # noqa: S101
+        assert isinstance(state, int)
         self._folded = state

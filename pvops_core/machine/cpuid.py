@@ -1,6 +1,7 @@
 """What cpuid says on this machine: one table, the same whatever the host's CPU is.
 
-Only what the engine really does is offered. There is no local APIC, no XSAVE, no PCID, SMEP or SMAP, no RDRAND.
+Only what the engine really does is offered. There is no local APIC and no XSAVE, and no RDRAND, whose numbers would
+come from the host.
 Source of the bit places: Intel SDM volume 2, CPUID, and AMD APM volume 3, appendix E.
 """
 
@@ -25,18 +26,10 @@ _LEAF1_EDX = {
     "pat": 16, "clflush": 19, "mmx": 23, "fxsr": 24, "sse": 25, "sse2": 26,
 }  # fmt: skip
 _LEAF1_ECX = {
-    "sse3": 0,
-    "ssse3": 9,
-    "cx16": 13,
-    "sse4_1": 19,
-    "sse4_2": 20,
-    "movbe": 22,
-    "popcnt": 23,
-    "hypervisor": 31,
-}
-_LEAF7_EBX = {"fsgsbase": 0, "bmi1": 3, "bmi2": 8, "erms": 9}
-_EXTENDED_EDX = {"syscall": 11, "nx": 20, "pdpe1gb": 26, "rdtscp": 27, "lm": 29}
-_EXTENDED_ECX = {"lahf": 0, "abm": 5}
+    "sse3": 0, "pclmulqdq": 1, "ssse3": 9, "cx16": 13, "sse4_1": 19, "sse4_2": 20, "popcnt": 23, "aes": 25, "hypervisor": 31,
+}  # fmt: skip
+_EXTENDED_EDX = {"syscall": 11, "nx": 20, "rdtscp": 27, "lm": 29}
+_EXTENDED_ECX = {"lahf": 0}
 
 
 def _bits(table: dict[str, int], *without: str) -> int:
@@ -50,21 +43,20 @@ def _text(data: bytes) -> Leaf:
 
 def cpuid(vcpu: Vcpu, leaf: int, subleaf: int) -> Leaf:
     """EAX, EBX, ECX and EDX of a leaf; zeros for one that the machine does not have."""
+    del subleaf  # no leaf of this machine has any
     kind = vcpu.machine.kind
     if leaf == 0:
         ebx, edx, ecx = (int.from_bytes(_VENDOR[at : at + 4], "little") for at in range(0, 12, 4))
-        return 7, ebx, ecx, edx
+        return 1, ebx, ecx, edx
     if leaf == 1:
         return _leaf1(vcpu, kind)
-    if leaf == 7 and subleaf == 0:
-        return 0, _bits(_LEAF7_EBX), 0, 0
     if leaf == 0x80000000:
         return 0x80000008, 0, 0, 0
     if leaf == 0x80000001:
         hidden = {
             MachineKind.X86_64: (),
-            MachineKind.PAE: ("syscall", "pdpe1gb", "lm"),
-            MachineKind.I386: ("syscall", "pdpe1gb", "lm", "nx"),
+            MachineKind.PAE: ("syscall", "lm"),
+            MachineKind.I386: ("syscall", "lm", "nx"),
         }[kind]
         return _SIGNATURE, 0, _bits(_EXTENDED_ECX), _bits(_EXTENDED_EDX, *hidden)
     if 0x80000002 <= leaf <= 0x80000004:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from pvops_core.machine import engine as uc
 from pvops_core.machine.callbacks import Callbacks
+from pvops_core.machine.msrs import MSR_TSC_AUX
+from pvops_core.machine.registers import register_id
 from pvops_core.machine.state import Slot, State
 from pvops_core.machine.vcpu import Vcpu
 
@@ -30,7 +32,8 @@ class CpuSlot:
         self.engine.hook_native(uc.HOOK_INTR, native.interrupt, data)
         if machine.count_instructions:
             self.engine.hook_native(uc.HOOK_CODE, native.instruction, data)
-        self.vcpu = Vcpu(machine, index, self.engine, self.context)
+        self._answer_time_stamps(machine, native, data)
+        self.vcpu = Vcpu(machine, index, self.engine, self.context, self.state)
         self.callbacks = Callbacks(self.vcpu, self.engine, self.state, machine.loop)
 
     def _fill(self, machine: Machine) -> None:
@@ -44,13 +47,33 @@ class CpuSlot:
         state[Slot.ERROR_WORD] = context.address + layout.error_code
         state[Slot.SOFTWARE_WORD] = context.address + layout.software
 
+    def _answer_time_stamps(self, machine: Machine, native: Native, data: int) -> None:
+        """Rdtsc and rdtscp would read the host's counter."""
+        state = self.state
+        ids = (ctypes.c_int * 3)(*(register_id(machine.kind, name) for name in ("rax", "rdx", "rcx")))
+        values = (ctypes.c_uint64 * 3)()
+        start = ctypes.addressof(values)
+        pointers = (ctypes.c_void_p * 3)(start, start + 8, start + 16)
+        aux_id = ctypes.c_int(uc.REGISTER_IDS["msr"])
+        aux = uc.MsrValue(MSR_TSC_AUX, 0)
+        aux_pointer = ctypes.c_void_p(ctypes.addressof(aux))
+        self._keep = (ids, values, pointers, aux_id, aux, aux_pointer)
+        state[Slot.READ_BATCH] = uc.function_address("uc_reg_read_batch")
+        state[Slot.WRITE_BATCH] = uc.function_address("uc_reg_write_batch")
+        state[Slot.TSC_IDS], state[Slot.TSC_POINTERS] = ctypes.addressof(ids), ctypes.addressof(pointers)
+        state[Slot.TSC_VALUES] = start
+        state[Slot.AUX_ID], state[Slot.AUX_POINTER] = ctypes.addressof(aux_id), ctypes.addressof(aux_pointer)
+        state[Slot.AUX_VALUE] = ctypes.addressof(aux) + uc.MsrValue.value.offset
+        self.engine.hook_native_instruction(uc.INSN_RDTSC, native.rdtsc, data)
+        self.engine.hook_native_instruction(uc.INSN_RDTSCP, native.rdtscp, data)
+
     def save(self) -> object:
         """State for a snapshot."""
         return self.vcpu.save(), self.blocks, self.state[Slot.INSTRUCTIONS]
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)  # noqa: S101
+        assert isinstance(state, tuple)
         vcpu, self.blocks, self.state[Slot.INSTRUCTIONS] = state
         self.vcpu.load(vcpu)
         self.engine.flush_code()

@@ -73,6 +73,8 @@ INSN_OUT: int = x86_const.UC_X86_INS_OUT
 INSN_SYSCALL: int = x86_const.UC_X86_INS_SYSCALL
 INSN_SYSENTER: int = x86_const.UC_X86_INS_SYSENTER
 INSN_CPUID: int = x86_const.UC_X86_INS_CPUID
+INSN_RDTSC: int = x86_const.UC_X86_INS_RDTSC
+INSN_RDTSCP: int = x86_const.UC_X86_INS_RDTSCP
 
 
 def function_address(name: str) -> int:
@@ -132,8 +134,9 @@ class Engine:
         self.closed = False
         self._callbacks: list[object] = []
         self._stepping = False
-        # One model for both widths: 32-bit guests need its NX and PAE, sysenter needs an Intel one.
-        self._control(const.UC_CTL_CPU_MODEL, 1, ctypes.c_int(x86_const.UC_CPU_X86_SKYLAKE_SERVER))
+        # One model for both widths: 32-bit guests need its PAE and NX, sysenter in 64-bit mode an Intel one, and
+        # one without rdrand, whose numbers come from the host.
+        self._control(const.UC_CTL_CPU_MODEL, 1, ctypes.c_int(x86_const.UC_CPU_X86_SANDYBRIDGE))
         self._control(const.UC_CTL_TCG_BUFFER_SIZE, 1, ctypes.c_uint32(_CODE_BUFFER))
         self._control(const.UC_CTL_UC_USE_EXITS, 1, ctypes.c_int(1))  # with none set: no stop address at all
         self.check("map", _library.uc_mem_map_ptr(self.handle, 0, size, const.UC_PROT_ALL, memory))
@@ -190,6 +193,10 @@ class Engine:
     def hook_native(self, kind: int, function: int, data: int, begin: int = 1, end: int = 0) -> int:
         """Add a hook that calls machine code at ``function`` with ``data`` as its last argument."""
         return self._add_hook(kind, _pointer(function), _pointer(data), begin, end)
+
+    def hook_native_instruction(self, instruction: int, function: int, data: int) -> int:
+        """Add a hook on one instruction that calls machine code."""
+        return self._add_hook(_HOOK_INSN, _pointer(function), _pointer(data), 1, 0, ctypes.c_int(instruction))
 
     def _add_hook(
         self, kind: int, function: ctypes.c_void_p, data: ctypes.c_void_p, begin: int, end: int, *more: object

@@ -77,7 +77,7 @@ class EventLog:
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)  # noqa: S101
+        assert isinstance(state, tuple)
         self._events = list(state)
         self._hash = hashlib.sha256()
         self._hashed = 0

@@ -88,5 +88,5 @@ class Gates:
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)  # noqa: S101
+        assert isinstance(state, tuple)
         self._handlers = list(state) or self._handlers

@@ -23,7 +23,6 @@ from pvops_core.machine.probe import context_layout
 from pvops_core.machine.runloop import RunLoop, Stop
 from pvops_core.machine.scheduler import Scheduler
 from pvops_core.machine.state import Slot
-from pvops_core.machine.tsc import TscSites
 from pvops_core.machine.vcpu import Vcpu
 
 _MAX_VCPUS = 64
@@ -99,7 +98,6 @@ class Machine:
             self.close()
             raise
         self.vcpus: tuple[Vcpu, ...] = tuple(slot.vcpu for slot in self._slots)
-        self._tsc_sites = TscSites(self._slots)
         self._coherence = Coherence(self, self._slots)
 
     def __enter__(self) -> Self:
@@ -165,10 +163,6 @@ class Machine:
         """Call gates for instructions in [begin, end], on every vCPU."""
         for slot in self._slots:
             slot.callbacks.hook_gates(begin, end)
-
-    def watch_tsc(self, va: int, code: bytes) -> None:
-        """Answer from the virtual clock every ``rdtsc`` in code that stands, or is about to stand, at ``va``."""
-        self._tsc_sites.watch(va, code)
 
     def invalidate(self, ranges: Ranges | Sequence[tuple[int, int]]) -> None:
         """Drop translated code of virtual ranges [start, end) on every engine."""

@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import carray, cfunc, types
 from numba.extending import intrinsic
 
-from pvops_core.machine.state import NO_EXCEPTION, STATE_WORDS, Slot
+from pvops_core.machine.state import BLOCK_NS, NO_EXCEPTION, STATE_WORDS, Slot
 
 # Plain integers: numba freezes module constants into what it compiles.
 _BUDGET, _BLOCKS, _INSTRUCTIONS, _EXPIRED = (
@@ -40,6 +40,14 @@ _CONTEXT, _EXCEPTION_WORD, _ERROR_WORD, _SOFTWARE_WORD = (
     int(Slot.SOFTWARE_WORD),
 )
 _ERROR_CODE, _SOFTWARE = int(Slot.ERROR_CODE), int(Slot.SOFTWARE)
+_CLOCK, _TSC_OFFSET, _READ_BATCH, _WRITE_BATCH = (
+    int(Slot.CLOCK),
+    int(Slot.TSC_OFFSET),
+    int(Slot.READ_BATCH),
+    int(Slot.WRITE_BATCH),
+)
+_TSC_IDS, _TSC_POINTERS, _TSC_VALUES = int(Slot.TSC_IDS), int(Slot.TSC_POINTERS), int(Slot.TSC_VALUES)
+_AUX_ID, _AUX_POINTER, _AUX_VALUE = int(Slot.AUX_ID), int(Slot.AUX_POINTER), int(Slot.AUX_VALUE)
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 Emitter = Any  # numba and llvmlite have no types
@@ -76,9 +84,25 @@ def _store(_typing: Emitter, _address: Emitter, _value: Emitter) -> tuple[Emitte
     return types.void(types.int64, types.int64), emit
 
 
-call = intrinsic(_call)
-load = intrinsic(_load)
-store = intrinsic(_store)
+def _call_batch(
+    _typing: Emitter, _function: Emitter, _engine: Emitter, _ids: Emitter, _values: Emitter, _count: Emitter
+) -> tuple[Emitter, Emitter]:
+    """Call uc_reg_read_batch or uc_reg_write_batch at an address."""
+
+    def emit(context: Emitter, builder: Emitter, _signature: Emitter, arguments: Emitter) -> Emitter:
+        kind = ir.FunctionType(_I32, [_I64, _I64, _I64, _I32])
+        count = builder.trunc(arguments[4], _I32)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [*arguments[1:4], count])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), emit
+
+
+# The compiled side calls these without the typing context, which type checkers cannot know.
+call_batch: Emitter = intrinsic(_call_batch)
+call: Emitter = intrinsic(_call)
+load: Emitter = intrinsic(_load)
+store: Emitter = intrinsic(_store)
 
 
 def _block(_engine: Emitter, _address: Emitter, _size: Emitter, data: Emitter) -> None:
@@ -112,6 +136,28 @@ def _interrupt(_engine: Emitter, _vector: Emitter, data: Emitter) -> None:
         call(words[_RESTORE], words[_ENGINE], words[_CONTEXT])
 
 
+def _rdtsc(_engine: Emitter, data: Emitter) -> Emitter:
+    """Instead of rdtsc where it is allowed: EDX:EAX from virtual time; 1 = the instruction is done."""
+    words = carray(data, STATE_WORDS)
+    ticks = words[_CLOCK] + words[_BLOCKS] * BLOCK_NS + words[_TSC_OFFSET]
+    store(words[_TSC_VALUES], ticks & 0xFFFFFFFF)
+    store(words[_TSC_VALUES] + 8, (ticks >> 32) & 0xFFFFFFFF)
+    call_batch(words[_WRITE_BATCH], words[_ENGINE], words[_TSC_IDS], words[_TSC_POINTERS], 2)
+    return 1
+
+
+def _rdtscp(_engine: Emitter, data: Emitter) -> Emitter:
+    """Instead of rdtscp where it is allowed: as rdtsc, and ECX from IA32_TSC_AUX."""
+    words = carray(data, STATE_WORDS)
+    call_batch(words[_READ_BATCH], words[_ENGINE], words[_AUX_ID], words[_AUX_POINTER], 1)
+    ticks = words[_CLOCK] + words[_BLOCKS] * BLOCK_NS + words[_TSC_OFFSET]
+    store(words[_TSC_VALUES], ticks & 0xFFFFFFFF)
+    store(words[_TSC_VALUES] + 8, (ticks >> 32) & 0xFFFFFFFF)
+    store(words[_TSC_VALUES] + 16, load(words[_AUX_VALUE]))
+    call_batch(words[_WRITE_BATCH], words[_ENGINE], words[_TSC_IDS], words[_TSC_POINTERS], 3)
+    return 1
+
+
 @attrs.frozen
 class Callbacks:
     """Addresses of the compiled callbacks, with the objects that keep their code in memory."""
@@ -119,6 +165,8 @@ class Callbacks:
     block: int
     instruction: int
     interrupt: int
+    rdtsc: int
+    rdtscp: int
     keep: tuple[object, ...]
 
 
@@ -135,5 +183,15 @@ def callbacks() -> Callbacks:
     words = types.CPointer(types.int64)
     code = types.void(types.voidptr, types.uint64, types.uint32, words)
     interrupt = types.void(types.voidptr, types.uint32, words)
-    functions = (_compile(code, _block), _compile(code, _instruction), _compile(interrupt, _interrupt))
-    return Callbacks(*(function.address for function in functions), functions)
+    replaces = types.int32(types.voidptr, words)
+    block, instruction = _compile(code, _block), _compile(code, _instruction)
+    interrupted = _compile(interrupt, _interrupt)
+    rdtsc, rdtscp = _compile(replaces, _rdtsc), _compile(replaces, _rdtscp)
+    return Callbacks(
+        block=block.address,
+        instruction=instruction.address,
+        interrupt=interrupted.address,
+        rdtsc=rdtsc.address,
+        rdtscp=rdtscp.address,
+        keep=(block, instruction, interrupted, rdtsc, rdtscp),
+    )

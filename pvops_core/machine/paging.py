@@ -28,6 +28,9 @@ _HIGH_RESERVED = ADDRESS & ~((1 << PHYSICAL_BITS) - 1)
 _HIGH_IGNORED = 0x7FF0000000000000
 
 
+Levels = tuple[tuple[int, int], ...]  # (shift, index bits) from the top
+
+
 class ErrorCode(enum.IntFlag):
     """Error code of a page fault."""
 
@@ -86,7 +89,7 @@ class Paging:
         if self.efer & EFER_LMA:
             if (va >> 47) not in {0, 0x1FFFF}:
                 raise general_protection(f"non-canonical address {va:#x}")
-            levels = ((39, 9), (30, 9), (21, 9), (12, 9))
+            levels: Levels = ((39, 9), (30, 9), (21, 9), (12, 9))
         elif self.cr4 & CR4_PAE:
             levels = ((30, 2), (21, 9), (12, 9))
         else:
@@ -106,10 +109,12 @@ class _Walker:
         self.long = bool(paging.efer & EFER_LMA)
         self.read: Callable[[int], int] = memory.u64 if self.wide else memory.u32
         self.reserved = _HIGH_RESERVED if self.wide else 0
+        if self.wide and not self.long:
+            self.reserved |= _HIGH_IGNORED
         if self.wide and not paging.efer & EFER_NXE:
             self.reserved |= NO_EXECUTE
 
-    def run(self, levels: tuple[tuple[int, int], ...]) -> Walk:
+    def run(self, levels: Levels) -> Walk:
         size = 8 if self.wide else 4
         pdpt = self.wide and not self.long
         table = self.paging.cr3 & (0xFFFFFFE0 if pdpt else ADDRESS)
@@ -144,7 +149,7 @@ class _Walker:
     def check_reserved(self, entry: int, shift: int, *, large: bool, top_of_pae: bool) -> None:
         reserved = self.reserved
         if top_of_pae:
-            reserved |= NO_EXECUTE | _HIGH_IGNORED
+            reserved |= NO_EXECUTE
         elif self.long and shift == 39:
             reserved |= LARGE
         elif large and self.wide:

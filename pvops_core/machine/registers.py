@@ -17,6 +17,7 @@ _ONLY_64 = frozenset({f"r{number}" for number in range(8, 16)} | {"fs_base", "gs
 FLAG_CF, FLAG_TF, FLAG_IF, FLAG_NT, FLAG_RF, FLAG_VM, FLAG_AC = (1 << bit for bit in (0, 8, 9, 14, 16, 17, 18))
 FLAG_IOPL = 3 << 12
 MSR_EFER = 0xC0000080
+_ALL = 0xFFFFFFFFFFFFFFFF
 
 
 def register_id(kind: MachineKind, name: str) -> int:
@@ -60,7 +61,7 @@ class Batch:
 
     def write(self, *values: int) -> None:
         """Set all of them; values are cut to 64 bits."""
-        self._values[:] = values
+        self._struct.pack_into(self._values, 0, *(value & _ALL for value in values))
         uc.reg_write_batch(self._handle, self._address, self._where, self._count)
 
 

@@ -42,7 +42,7 @@ class Scheduler:
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)  # noqa: S101
+        assert isinstance(state, tuple)
         generator, order = state
         self._random.setstate(generator)
         self._round = list(order)

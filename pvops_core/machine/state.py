@@ -34,6 +34,21 @@ class Slot(enum.IntEnum):
     """Error code of the last exception."""
     SOFTWARE = 13
     """1 if an instruction (int n, int3, into) asked for the last exception."""
+    CLOCK = 14
+    """Virtual time in nanoseconds, without the blocks of this slice."""
+    TSC_OFFSET = 15
+    """What the vCPU's time-stamp counter is ahead of virtual time."""
+    READ_BATCH = 16
+    """Addresses of uc_reg_read_batch and uc_reg_write_batch, then of their arguments."""
+    WRITE_BATCH = 17
+    TSC_IDS = 18
+    """RAX, RDX, RCX: numbers, pointers to the values, the values."""
+    TSC_POINTERS = 19
+    TSC_VALUES = 20
+    AUX_ID = 21
+    """IA32_TSC_AUX: register number, pointer to the value; it is read to the third of the values above."""
+    AUX_POINTER = 22
+    AUX_VALUE = 23
 
 
 STATE_WORDS = len(Slot)

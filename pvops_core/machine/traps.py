@@ -72,12 +72,11 @@ class Gate:
 
 @attrs.frozen
 class _Stack:
-    """Where the frame goes: linear address of its top, the new stack pointer's base, and a new SS if it changes."""
+    """Where the frame goes: the stack pointer above it, its segment's base, and the new SS if it changes."""
 
     pointer: int
     base: int
-    selector: int | None
-    descriptor: Descriptor | None
+    segment: tuple[int, Descriptor] | None = None
 
 
 def deliver(vcpu: Vcpu, event: Event) -> None:
@@ -150,7 +149,7 @@ def _deliver(vcpu: Vcpu, event: Event) -> None:
     vcpu.enter(
         level,
         cs=(gate.selector & 0xFFFC | level, code),
-        ss=None if stack.selector is None else (stack.selector, stack.descriptor),
+        ss=stack.segment,
         rip=gate.offset,
         rsp=pointer,
         rflags=flags & ~cleared,
@@ -193,13 +192,13 @@ def _stack_64(vcpu: Vcpu, gate: Gate, level: int, *, changes: bool) -> _Stack:
     if pointer >> 47 not in {0, 0x1FFFF}:
         raise GuestFault(f"stack at non-canonical {pointer:#x}", vector=faults.SS, error_code=0)
     if not changes:
-        return _Stack(pointer, 0, None, None)
-    return _Stack(pointer, 0, level, Descriptor(0, level << 13))
+        return _Stack(pointer, 0)
+    return _Stack(pointer, 0, (level, Descriptor(0, level << 13)))
 
 
 def _stack_32(vcpu: Vcpu, level: int, ext: int, *, changes: bool) -> _Stack:
     if not changes:
-        return _Stack(vcpu.rsp, vcpu.segment("ss")[1], None, None)
+        return _Stack(vcpu.rsp, vcpu.segment("ss")[1])
     wide = bool(vcpu.table("tr").flags & 1 << 11)  # type 9 or 11: a 32-bit TSS
     pointer = _tss_word(vcpu, 4 + level * 8, 4) if wide else _tss_word(vcpu, 2 + level * 4, 2)
     selector = _tss_word(vcpu, 8 + level * 8, 2) if wide else _tss_word(vcpu, 4 + level * 4, 2)
@@ -208,7 +207,7 @@ def _stack_32(vcpu: Vcpu, level: int, ext: int, *, changes: bool) -> _Stack:
         raise selector_fault(faults.TS, selector, f"no stack for level {level}", ext)
     if not descriptor.present:
         raise selector_fault(faults.SS, selector, "not present", ext)
-    return _Stack(pointer, descriptor.base, selector, descriptor)
+    return _Stack(pointer, descriptor.base, (selector, descriptor))
 
 
 def _tss_word(vcpu: Vcpu, offset: int, size: int) -> int:

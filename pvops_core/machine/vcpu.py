@@ -6,24 +6,26 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine import traps
 from pvops_core.machine.descriptors import read_descriptor
-from pvops_core.machine.engine import Context, Engine, TableRegister
+from pvops_core.machine.engine import Context, Engine, TableRegister, Words
 from pvops_core.machine.insn import Instructions
 from pvops_core.machine.iret import iret
-from pvops_core.machine.paging import EFER_LMA, Walk
+from pvops_core.machine.paging import CR4_PAE, EFER_LMA, Walk
 from pvops_core.machine.registers import MSR_EFER, Registers
 from pvops_core.machine.segments import Descriptor, HiddenState, flat
+from pvops_core.machine.state import Slot
 from pvops_core.machine.virtual import VirtualMemory
 
 if TYPE_CHECKING:
     from pvops_core.machine.machine import Machine
 
 Loaded = tuple[int, Descriptor]
+_TSC_OFFSET = int(Slot.TSC_OFFSET)
 
 
 class Vcpu(Registers):
     """A vCPU. It starts at level 0 with flat segments, paging off (identity), interrupts off, everything else zero."""
 
-    def __init__(self, machine: Machine, index: int, engine: Engine, context: Context) -> None:
+    def __init__(self, machine: Machine, index: int, engine: Engine, context: Context, state: Words) -> None:
         super().__init__(machine.kind, engine)
         self.machine: Final = machine
         self.index: Final = index
@@ -34,7 +36,7 @@ class Vcpu(Registers):
         self._size = machine.kind.pointer_size
         self.halted = False
         self.pending: list[int] = []
-        self.tsc_offset = 0
+        self._state = state
         self._reset()
 
     def _reset(self) -> None:
@@ -44,6 +46,7 @@ class Vcpu(Registers):
             self._hidden.load(name, 0, flat(0, code=name == "cs", bits=bits))
         self._hidden.set_cpl(0)
         self._engine.restore(self._context)
+        self.cr4 = CR4_PAE if bits == 64 else 0  # whatever the engine's model starts with
 
     # Segments and privilege level
 
@@ -223,6 +226,15 @@ class Vcpu(Registers):
         """As if the guest executed iret (iretq in 64-bit mode) here: takes the frame on its stack; GuestFault as iret."""
         iret(self)
 
+    @property
+    def tsc_offset(self) -> int:
+        """What this vCPU's time-stamp counter is ahead of virtual time."""
+        return self._state[_TSC_OFFSET]
+
+    @tsc_offset.setter
+    def tsc_offset(self, value: int) -> None:
+        self._state[_TSC_OFFSET] = value
+
     def flush_tlb(self, va: int | None = None) -> None:
         """Drop cached translations (all of them: the engine cannot drop one)."""
         self.machine.counts["tlb_flushes"] += 1
@@ -261,7 +273,7 @@ class Vcpu(Registers):
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)  # noqa: S101
+        assert isinstance(state, tuple)
         words, self.halted, pending, self.tsc_offset = state
         self.pending = list(pending)
         self.load_registers(words)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 PAGE_SHIFT = 12
 PAGE_MASK = 0xFFF
-TWO_BYTE_OPCODE = 0x0F
 
 
 class Step(enum.Enum):
@@ -176,7 +175,6 @@ class Poker:
             for batch, place in zip(todo, places, strict=True):
                 self.observer(Step.WRITE)
                 memory[place] = batch.new
-                self._watch(batch)
             self.observer(Step.INVALIDATE)
             self._machine.invalidate(ranges)
             self.observer(Step.VERIFY)
@@ -188,11 +186,6 @@ class Poker:
                 memory[place] = batch.expected
             self._machine.invalidate(ranges)
             raise
-
-    def _watch(self, batch: PokeBatch) -> None:
-        """New text that reads the time stamp counter must read the machine's, which is the virtual clock."""
-        for row in np.flatnonzero((batch.new == TWO_BYTE_OPCODE).any(axis=1)).tolist():
-            self._machine.watch_tsc(int(batch.addresses[row]), batch.new[row].tobytes())
 
     def _places(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.int64]:
         """Index into machine memory of every byte, shape ``(n, length)``; a poke may cross pages."""

@@ -199,7 +199,6 @@ class Switchboard:
             op = self._text.layout.by_type(type).op.name
             used = self._patcher(self._current[op])(self.context(), type, clobbers, buffer, addr, len)
             vcpu.write_virtual(insnbuf, bytes(buffer))
-            self._machine.watch_tsc(addr, bytes(buffer))
             return used
 
         return attrs.evolve(implementation, function=patch, arguments=PATCH_ARGUMENTS)

@@ -85,7 +85,14 @@ class Rig:
     def _descriptors(self) -> None:
         code = 0xAF if self.long else 0xCF
         raw = [0]
-        for kind, size, dpl in ((0x9A, code, 0), (0x92, 0xCF, 0), (0x92, 0xCF, 3), (0x9A, code, 3), (0x9A, code, 1), (0x92, 0xCF, 1)):
+        for kind, size, dpl in (
+            (0x9A, code, 0),
+            (0x92, 0xCF, 0),
+            (0x92, 0xCF, 3),
+            (0x9A, code, 3),
+            (0x9A, code, 1),
+            (0x92, 0xCF, 1),
+        ):
             raw.append(size << 48 | (kind | dpl << 5) << 40 | 0xF << 48 | 0xFFFF)
         raw.append(0x0000890000000067 | (TSS & 0xFFFFFF) << 16)
         raw.append(0)
@@ -117,7 +124,9 @@ class Rig:
         vcpu.rip = CODE
         vcpu.rsp = STACK - vcpu.index * 0x400
 
-    def gate(self, vector: int, target: int, *, kind: int = GATE, dpl: int = 0, ist: int = 0, cs: int = KCS, present: int = 1) -> None:
+    def gate(
+        self, vector: int, target: int, *, kind: int = GATE, dpl: int = 0, ist: int = 0, cs: int = KCS, present: int = 1
+    ) -> None:
         flags = present << 7 | dpl << 5 | kind
         low = target & 0xFFFF | cs << 16 | ist << 32 | flags << 40 | (target >> 16 & 0xFFFF) << 48
         if self.long:

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from pvops_core.machine import BareMetal, GuestFault, Machine, MachineKind, PageFault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from pvops_core.machine import Vcpu
+    from tests.machine.conftest import Rig
 
 CODE, TARGET = 0x1000, 0x40000000
 ROOT, MID1, MID2, LAST, PAGE = 0x2000, 0x3000, 0x4000, 0x5000, 0x100000
@@ -26,11 +29,11 @@ class Stopper(BareMetal):
 
     fault: tuple[int, int | None, int | None] | None = None
 
-    def exception(self, vcpu, vector, error_code, address) -> None:  # type: ignore[no-untyped-def]
+    def exception(self, _vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
         self.fault = (vector, error_code, address)
         self.machine.stop("fault")
 
-    def software_interrupt(self, vcpu, vector) -> None:  # type: ignore[no-untyped-def]
+    def software_interrupt(self, _vcpu: Vcpu, _vector: int) -> None:
         self.machine.stop("ok")
 
 
@@ -126,7 +129,16 @@ def entry() -> st.SearchStrategy[int]:
     pse=st.booleans(),
     user=st.booleans(),
 )
-def test_walk_agrees_with_the_cpu(which, probers, entries, code, wp, nxe, pse, user) -> None:  # type: ignore[no-untyped-def]
+def test_walk_agrees_with_the_cpu(
+    which: MachineKind,
+    probers: dict[MachineKind, Prober],
+    entries: list[int],
+    code: str,
+    wp: bool,
+    nxe: bool,
+    pse: bool,
+    user: bool,
+) -> None:
     prober = probers[which]
     prober.start(entries, wp=wp, nxe=nxe, pse=pse, user=user)
     cpu = prober.cpu
@@ -152,7 +164,7 @@ def test_walk_agrees_with_the_cpu(which, probers, entries, code, wp, nxe, pse, u
         assert prober.platform.fault == expected
 
 
-def test_walk_leaves_accessed_and_dirty_bits_to_the_cpu(kind, rig) -> None:  # type: ignore[no-untyped-def]
+def test_walk_leaves_accessed_and_dirty_bits_to_the_cpu(rig: Rig) -> None:
     at = rig.map(0x300000, 0x31000, 7)
     rig.cpu.write_virtual(0x300000, b"x")
     assert rig.memory.u32(at) & 0x60 == 0
@@ -166,7 +178,7 @@ def test_walk_leaves_accessed_and_dirty_bits_to_the_cpu(kind, rig) -> None:  # t
     assert rig.memory.u32(at) & 0x60 == 0x60
 
 
-def test_virtual_accesses_cross_pages_or_leave_everything_alone(kind, rig) -> None:  # type: ignore[no-untyped-def]
+def test_virtual_accesses_cross_pages_or_leave_everything_alone(rig: Rig) -> None:
     rig.map(0x300000, 0x31000, 7)
     rig.map(0x301000, 0x35000, 7)
     rig.cpu.write_virtual(0x300FFE, b"abcd")
@@ -178,7 +190,7 @@ def test_virtual_accesses_cross_pages_or_leave_everything_alone(kind, rig) -> No
     assert rig.memory.read(0x35FFE, 2) == b"\0\0"
 
 
-def test_virtual_accesses_follow_the_privilege_level(kind, rig) -> None:  # type: ignore[no-untyped-def]
+def test_virtual_accesses_follow_the_privilege_level(rig: Rig) -> None:
     rig.map(0x300000, 0x31000, 3)
     assert rig.cpu.u8(0x300000) == 0
     rig.cpu.set_segments(3, 0x23, 0x1B)
@@ -188,7 +200,7 @@ def test_virtual_accesses_follow_the_privilege_level(kind, rig) -> None:  # type
     assert caught.value.error_code == 5
 
 
-def test_non_canonical_is_general_protection(make_rig) -> None:  # type: ignore[no-untyped-def]
+def test_non_canonical_is_general_protection(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(MachineKind.X86_64)
     with pytest.raises(GuestFault) as caught:
         rig.cpu.u8(0x8000_0000_0000)

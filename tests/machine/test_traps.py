@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from pvops_core.machine import MachineKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.machine.conftest import Rig
 
 GDT, CODE, USER_CODE, HANDLERS, DATA = 0x1000, 0x10000, 0x18000, 0x8000, 0x30000
 STACK, RING0_STACK, IST_STACK, USER_STACK = 0x20000, 0x22000, 0x24000, 0x26000
@@ -12,12 +19,12 @@ RF = 1 << 16
 WRITE_ABSENT = {32: "c6050000300055", 64: "c604250000300055"}
 
 
-def absent(rig):  # type: ignore[no-untyped-def]
+def absent(rig: Rig) -> str:
     """mov byte [0x300000], 0x55: not mapped unless a test maps it."""
     return WRITE_ABSENT[rig.kind.bits]
 
 
-def test_page_fault_at_level_0_keeps_the_stack(rig) -> None:  # type: ignore[no-untyped-def]
+def test_page_fault_at_level_0_keeps_the_stack(rig: Rig) -> None:
     rig.gate(14, HANDLERS)
     rig.code("f4", HANDLERS)
     rig.code(absent(rig))
@@ -31,7 +38,7 @@ def test_page_fault_at_level_0_keeps_the_stack(rig) -> None:  # type: ignore[no-
     assert rig.cpu.rsp == STACK - len(frame) * rig.size
 
 
-def test_page_fault_from_level_3_takes_the_stack_of_the_tss(rig) -> None:  # type: ignore[no-untyped-def]
+def test_page_fault_from_level_3_takes_the_stack_of_the_tss(rig: Rig) -> None:
     rig.gate(14, HANDLERS)
     rig.code("f4", HANDLERS)
     rig.code(absent(rig), USER_CODE)
@@ -44,14 +51,14 @@ def test_page_fault_from_level_3_takes_the_stack_of_the_tss(rig) -> None:  # typ
     assert rig.cpu.get("ss") == (0 if rig.long else 0x10)
 
 
-def test_many_faults_in_a_row_never_become_a_double_fault(rig) -> None:  # type: ignore[no-untyped-def]
+def test_many_faults_in_a_row_never_become_a_double_fault(rig: Rig) -> None:
     rig.code(absent(rig) * 5 + "f4")
     rig.platform.on_exception = lambda vcpu, _: (setattr(vcpu, "rip", vcpu.rip + len(absent(rig)) // 2), True)[1]
     assert rig.run() == "poweroff"
     assert [seen[0] for seen in rig.platform.seen] == [14] * 5
 
 
-def test_handler_returns_to_the_instruction(rig) -> None:  # type: ignore[no-untyped-def]
+def test_handler_returns_to_the_instruction(rig: Rig) -> None:
     """The guest's own handler maps the page (present bit) and returns; the store is done then."""
     entry = rig.map(0x300000, DATA, 6)
     rig.gate(14, HANDLERS)
@@ -68,7 +75,7 @@ def test_handler_returns_to_the_instruction(rig) -> None:  # type: ignore[no-unt
     assert rig.machine.counts["software_interrupts"] == 1
 
 
-def test_interrupt_gate_of_too_low_a_level_is_general_protection(rig) -> None:  # type: ignore[no-untyped-def]
+def test_interrupt_gate_of_too_low_a_level_is_general_protection(rig: Rig) -> None:
     rig.gate(0x80, HANDLERS)
     rig.gate(13, HANDLERS + 0x100)
     rig.code("f4", HANDLERS + 0x100)
@@ -82,7 +89,7 @@ def test_interrupt_gate_of_too_low_a_level_is_general_protection(rig) -> None:  
     ("fa", 13, 0), ("f4", 13, 0), ("0f20d8", 13, 0), ("0f30", 13, 0), ("e464", 13, 0), ("e664", 13, 0),
     ("0f0b", 6, None), ("0f34", 13, 0), ("66b8f0008ed8", 13, 0xF0), ("31c9f7f1", 0, None), ("66b808008ed0", 13, 8),
 ])  # fmt: skip
-def test_what_level_3_may_not_do(rig, code, vector, error) -> None:  # type: ignore[no-untyped-def]
+def test_what_level_3_may_not_do(rig: Rig, code: str, vector: int, error: int | None) -> None:
     rig.gate(vector, HANDLERS)
     rig.code("f4", HANDLERS)
     rig.code(code + "ebfe", USER_CODE)
@@ -91,7 +98,7 @@ def test_what_level_3_may_not_do(rig, code, vector, error) -> None:  # type: ign
     assert rig.platform.seen[0][:2] == (vector, error)
 
 
-def test_ring_1_is_entered_and_left(make_rig) -> None:  # type: ignore[no-untyped-def]
+def test_ring_1_is_entered_and_left(make_rig: Callable[..., Rig]) -> None:
     for kind in (MachineKind.I386, MachineKind.PAE):
         rig = make_rig(kind)
         rig.gate(0x80, HANDLERS, dpl=1)
@@ -105,7 +112,7 @@ def test_ring_1_is_entered_and_left(make_rig) -> None:  # type: ignore[no-untype
         assert rig.frame(count=5) == [HANDLERS + 0x102, 0x29, 0x2, 0x28000 - 20, 0x31]
 
 
-def test_ist_stack(make_rig) -> None:  # type: ignore[no-untyped-def]
+def test_ist_stack(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(MachineKind.X86_64)
     rig.gate(14, HANDLERS, ist=1)
     rig.code("f4", HANDLERS)
@@ -117,7 +124,7 @@ def test_ist_stack(make_rig) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(("kind_of_gate", "enabled"), [(0xE, False), (0xF, True)])
-def test_interrupt_gates_clear_if_and_trap_gates_do_not(rig, kind_of_gate, enabled) -> None:  # type: ignore[no-untyped-def]
+def test_interrupt_gates_clear_if_and_trap_gates_do_not(rig: Rig, kind_of_gate: int, enabled: bool) -> None:
     rig.gate(0x80, HANDLERS, kind=kind_of_gate)
     rig.code("f4", HANDLERS)
     rig.code("fbcd80")
@@ -125,7 +132,7 @@ def test_interrupt_gates_clear_if_and_trap_gates_do_not(rig, kind_of_gate, enabl
     assert rig.cpu.interrupts_enabled is enabled
 
 
-def test_absent_gate_handler_becomes_a_double_fault(rig) -> None:  # type: ignore[no-untyped-def]
+def test_absent_gate_handler_becomes_a_double_fault(rig: Rig) -> None:
     rig.gate(14, HANDLERS, present=0)
     rig.gate(8, HANDLERS + 0x100)
     rig.code("f4", HANDLERS + 0x100)
@@ -134,7 +141,7 @@ def test_absent_gate_handler_becomes_a_double_fault(rig) -> None:  # type: ignor
     assert rig.frame(count=2) == [0, CODE]
 
 
-def test_absent_stack_ends_as_a_triple_fault(rig) -> None:  # type: ignore[no-untyped-def]
+def test_absent_stack_ends_as_a_triple_fault(rig: Rig) -> None:
     rig.gate(14, HANDLERS)
     rig.gate(8, HANDLERS)
     rig.code(absent(rig))
@@ -144,16 +151,16 @@ def test_absent_stack_ends_as_a_triple_fault(rig) -> None:  # type: ignore[no-un
     assert "triple fault" in stop.detail
 
 
-def test_gate_not_present_names_the_vector(rig) -> None:  # type: ignore[no-untyped-def]
+def test_gate_not_present_names_the_vector(rig: Rig) -> None:
     rig.gate(0x80, HANDLERS, present=0)
     rig.gate(11, HANDLERS)
     rig.code("f4", HANDLERS)
     rig.code("cd80")
     assert rig.run() == "poweroff"
-    assert rig.frame(count=1) == [0x80 * 8 + 2 ]
+    assert rig.frame(count=1) == [0x80 * 8 + 2]
 
 
-def test_interrupts_wait_for_if_and_the_sti_shadow(rig) -> None:  # type: ignore[no-untyped-def]
+def test_interrupts_wait_for_if_and_the_sti_shadow(rig: Rig) -> None:
     rig.gate(0x20, HANDLERS)
     rig.code("fa f4", HANDLERS)
     rig.cpu.raise_irq(0x20)
@@ -164,7 +171,7 @@ def test_interrupts_wait_for_if_and_the_sti_shadow(rig) -> None:  # type: ignore
     assert rig.cpu.pending == []
 
 
-def test_iret_by_python_is_the_iret_of_the_cpu(rig) -> None:  # type: ignore[no-untyped-def]
+def test_iret_by_python_is_the_iret_of_the_cpu(rig: Rig) -> None:
     rig.iret_to(USER_CODE, 0x23, USER_STACK, 0x1B, flags=0x202)
     start = rig.cpu.save_registers()
     rig.gate(0x80, HANDLERS, dpl=3)
@@ -180,7 +187,7 @@ def test_iret_by_python_is_the_iret_of_the_cpu(rig) -> None:  # type: ignore[no-
     assert rig.frame(count=5) == by_cpu
 
 
-def test_syscall_and_sysret(make_rig) -> None:  # type: ignore[no-untyped-def]
+def test_syscall_and_sysret(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(MachineKind.X86_64)
     insn = rig.cpu.insn
     insn.wrmsr(0xC0000081, 0x0013000800000000)
@@ -197,7 +204,7 @@ def test_syscall_and_sysret(make_rig) -> None:  # type: ignore[no-untyped-def]
     assert rig.frame(count=2) == [USER_CODE + 5, 0x23]
 
 
-def test_no_execute(make_rig) -> None:  # type: ignore[no-untyped-def]
+def test_no_execute(make_rig: Callable[..., Rig]) -> None:
     for kind in (MachineKind.PAE, MachineKind.X86_64):
         rig = make_rig(kind)
         rig.map(0x300000, DATA, 7 | 1 << 63)
@@ -209,7 +216,7 @@ def test_no_execute(make_rig) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("protect", [False, True])
-def test_write_protection_of_the_kernel(rig, protect) -> None:  # type: ignore[no-untyped-def]
+def test_write_protection_of_the_kernel(rig: Rig, protect: bool) -> None:
     rig.map(0x300000, DATA, 1)
     rig.cpu.cr0 = rig.cpu.cr0 & ~0x10000 | (0x10000 if protect else 0)
     rig.gate(14, HANDLERS)
