@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -76,7 +77,7 @@ def find_fills(name: str, plugins: Sequence[str]) -> list[Fill]:
     loaded = runs.load(plugins)
     if name not in loaded.backends:
         for error in loaded.errors:
-            if error.entry_point.partition("=")[0].strip() == name:
+            if re.split("[=:]", error.entry_point)[0].strip() == name:
                 raise error
         raise UsageError(f"no backend {name!r}; there are {', '.join(sorted(loaded.backends)) or 'none'}")
     links = chain(loaded.backends[name], loaded.backends)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pvops_core import cli
+from pvops_core.images import load_image
+from pvops_core.ops import LAYOUTS
+from pvops_core.testing.images import make_bzimage
+from pvops_core.testing.kernels import SmallKernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LAYOUT = LAYOUTS["6.1-64"]
+PLUGIN = """
+from pvops_core.hookspecs import API, Backend
+
+class Kernel:
+    def slots(self, kernel, layout, cpus):
+        return {"cpu.io_delay": "quiet_io_delay"} if cpus > 1 else {"cpu.io_delay": None}
+
+    def features(self, kernel, cpus):
+        return frozenset()
+
+backend = Backend(name="quiet", api=API, base="native", kernel=Kernel())
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "vmlinuz"
+    kernel = SmallKernel(LAYOUT, types=range(len(LAYOUT.slots)), functions=["quiet_io_delay"])
+    path.write_bytes(make_bzimage(kernel.builder().build(), "xz", release="6.1.77"))
+    return path
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    path = tmp_path / "quiet.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = cli.main(["patch", *map(str, arguments)])
+    return code, *capsys.readouterr()
+
+
+def test_json_and_output(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, report = tmp_path / "vmlinux", tmp_path / "report.json"
+    code, out, _ = run(capsys, small, "--backend", "native", "--output", output, "--json", report)
+    assert code == 0
+    assert f"paravirt: {len(LAYOUT.slots)} sites" in out
+    result = json.loads(report.read_text())
+    image, patched = load_image(small), load_image(output)
+    assert result["schema"] == "pvops.patch/1"
+    assert result["image"] == {"path": str(small), "sha256": image.sha256, "machine": "x86_64", "release": "6.1.77"}
+    assert (result["backend"], result["cpus"]) == ("native", 1)
+    assert {tuple(site) for site in result["sites"]} == {
+        ("address", "section", "op", "type", "length", "original", "paravirt", "final")
+    }
+    for site in result["sites"]:
+        address = int(site["address"], 16)
+        assert image.read(address, 6).hex() == site["original"]
+        assert patched.read(address, 6).hex() == site["final"]
+    assert sum(result["summary"]["final"].values()) == result["summary"]["sites"] == len(result["sites"])
+    assert list(patched.sections) == list(image.sections)
+
+
+@pytest.mark.parametrize(("cpus", "kind"), [(1, "bug"), (2, "call")])
+def test_third_party_backend_from_a_file(
+    small: Path, plugin: Path, cpus: int, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, small, "--backend", "quiet", "--plugin", plugin, "--cpus", cpus, "--json", "-")
+    assert code == 0
+    assert json.loads(out)["summary"]["ops"]["cpu.io_delay"]["paravirt"] == kind
+
+
+def test_unknown_backend_lists_the_known(small: Path, plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, small, "--backend", "vmi", "--plugin", plugin)
+    assert code == 2
+    assert "no backend 'vmi'" in err
+    assert "native, quiet" in err
+
+
+def test_broken_backend_is_a_fault(small: Path, plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin.write_text("raise SystemExit('gone')")
+    code, _, err = run(capsys, small, "--backend", "quiet", "--plugin", plugin)
+    assert code == 4
+    assert "quiet.py" in err
+    assert "SystemExit: gone" in err
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (["--cpus", "0"], "--cpus"),
+        (["--cpus", "many"], "--cpus"),
+        (["--output", "KERNEL"], "is the kernel itself"),
+        (["--output", "/absent/vmlinux"], "cannot be written"),
+    ],
+)
+def test_bad_arguments(small: Path, extra: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = small.read_bytes()
+    options = [str(small) if word == "KERNEL" else word for word in extra]
+    code, _, err = run(capsys, small, "--backend", "native", *options)
+    assert code == 2
+    assert says in err
+    assert small.read_bytes() == before
+
+
+def test_backend_is_required(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, small)
+    assert (code, err) == (2, "pvops: Missing option '--backend'.\n")
+
+
+@pytest.mark.kernel
+def test_real_kernel(kernel_path: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "vmlinux"
+    path = kernel_path("vmlinuz-6.1.0-56-cloud-amd64")
+    code, out, _ = run(capsys, path, "--backend", "native", "--output", output, "--json", "-")
+    assert code == 0
+    result = json.loads(out)
+    assert result["summary"]["final"] == {"call": 1336, "nop": 82, "bug": 0, "inlined": 2261}
+    patched = load_image(output)
+    assert all(patched.read(int(site["address"], 16), 6).hex() == site["final"] for site in result["sites"])
+
+
+@pytest.mark.kernel
+def test_kernel_without_xen_pv(kernel_path: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, kernel_path("vmlinuz-6.1.0-50-686-pae"), "--backend", "xen")
+    assert code == 2
+    assert "built without XEN_PV" in err
