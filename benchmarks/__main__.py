@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import Result
+if TYPE_CHECKING:
+    from benchmarks.measure import Result
 
 MODULES = ("hook_trip", "straight", "snapshots", "switching", "kernel_patching")
 
@@ -18,7 +20,15 @@ def row(result: Result) -> tuple[str, ...]:
     floor = "" if result.floor is None else f"{result.floor:,.3g} {result.unit}"
     ratio = "" if result.ratio is None else f"{result.ratio:.2f}"
     aim = f"{result.aim:g}" + ("" if result.floor is not None else f" {result.unit}")
-    return (result.name, f"{result.value:,.4g} {result.unit}", floor, ratio, aim, "yes" if result.met else "no", result.of)
+    return (
+        result.name,
+        f"{result.value:,.4g} {result.unit}",
+        floor,
+        ratio,
+        aim,
+        "yes" if result.met else "no",
+        result.of,
+    )
 
 
 def main(wanted: list[str]) -> None:

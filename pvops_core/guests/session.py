@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from pvops_core.errors import MachineError, UsageError
-from pvops_core.guests.builtin import builtin, parse_report
+from pvops_core.guests.builtin import GuestImage, builtin, parse_report
 from pvops_core.hookspecs import Backend, Environment, Platform
 from pvops_core.machine import GuestFault, Machine, Stop, Vcpu
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.alternatives import FEATURES
+from pvops_core.patching.alternatives import FEATURES, Padding
+from pvops_core.patching.disasm import instruction_lengths
 from pvops_core.patching.poke import Poker
 from pvops_core.plugins import chain
 from pvops_core.switchboard import Switchboard
@@ -23,7 +25,7 @@ from pvops_core.switchboard.implementations import Bound
 from pvops_core.switchboard.sitebook import SiteBook
 
 if TYPE_CHECKING:
-    from pvops_core.guests.builtin import GuestImage, Report
+    from pvops_core.guests.report import Report
 
 
 class Settings(TypedDict, total=False):
@@ -55,6 +57,10 @@ class Session:
         MachineError: the guest does not fit into the machine.
         PluginError: the backend's ops do not fit their specifications.
     """
+
+    machine: Machine
+    platform: Platform
+    switchboard: Switchboard
 
     def __init__(
         self,
@@ -118,13 +124,14 @@ class Session:
 
     def _text(self) -> Text:
         guest = self.guest
-        read = guest.image.read
+        read, nops = guest.image.read, cache(guest.nops)
+        padding = Padding(nops, partial(instruction_lengths, bits=guest.kind.bits))
         return Text(
             layout=self.layout,
             symbols=guest.symbols,
             sites=SiteBook(self.layout, guest.sites, read),
-            alternatives=SiteAlternatives.of(guest.alternatives, read, guest.nops),
-            nops=guest.nops,
+            alternatives=SiteAlternatives.of(guest.alternatives, read, padding),
+            nops=nops,
         )
 
     def _forced(self, backends: tuple[Backend, ...]) -> frozenset[int]:

@@ -10,7 +10,7 @@ import attrs
 from pvops_core.patching.alternatives import FEATURES, replace
 
 if TYPE_CHECKING:
-    from pvops_core.patching.alternatives import AltEntry
+    from pvops_core.patching.alternatives import AltEntry, Padding
     from pvops_core.switchboard.implementations import Implementation
 
 LOCK_FEATURES = {"queued_spin_unlock": FEATURES["PVUNLOCK"], "vcpu_is_preempted": FEATURES["VCPUPREEMPT"]}
@@ -35,26 +35,26 @@ class SiteAlternatives:
 
     Attributes:
         entries: entries with their replacement's bytes as assembled.
-        nops: the kernel's nops.
+        padding: the kernel's nops and how it joins them.
     """
 
     entries: Mapping[int, Sequence[tuple[AltEntry, bytes]]]
-    nops: Callable[[int], bytes]
+    padding: Padding
 
     @classmethod
     def of(
-        cls, entries: Iterable[AltEntry], read: Callable[[int, int], bytes], nops: Callable[[int], bytes]
+        cls, entries: Iterable[AltEntry], read: Callable[[int, int], bytes], padding: Padding
     ) -> SiteAlternatives:
         """Collect entries, reading their replacements from the image."""
         found: dict[int, list[tuple[AltEntry, bytes]]] = {}
         for entry in entries:
             code = read(entry.replacement, entry.replacement_length) if entry.replacement_length else b""
             found.setdefault(entry.address, []).append((entry, code))
-        return cls(found, nops)
+        return cls(found, padding)
 
     def apply(self, address: int, code: bytes, features: frozenset[int]) -> bytes:
         """A site's bytes after alternatives, of its bytes after the paravirt step."""
         for entry, replacement in self.entries.get(address, ()):
             if entry.length <= len(code) and entry.applies(features):
-                code = replace(entry, replacement, self.nops) + code[entry.length :]
+                code = replace(entry, replacement, self.padding) + code[entry.length :]
         return code

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -118,7 +117,9 @@ class Switchboard:
         names = [bound.backend.name for bound in self._chain]
         if backend not in names:
             raise SwitchError(f"no such backend here; there are {', '.join(names)}", op=op, implementation=backend)
-        return resolve(self._text.layout, self._chain[names.index(backend) :])[op]
+        offered = resolve(self._text.layout, self._chain[names.index(backend) :])[op]
+        current = self._current[op]
+        return current if current.name == offered.name and current.backend == offered.backend else offered
 
     def features(self) -> frozenset[int]:
         """Numbers of the CPU features that the guest's ALTERNATIVE entries find forced on."""
@@ -216,26 +217,38 @@ class Switchboard:
         features = self._features_of(current)
         found = []
         for op in ops:
-            coder = partial(self._code, context, self._patcher(current[op]), features if current[op].backend else None)
-            found += [self._repatch(shape, coder, every_site=every_site) for shape in self._text.sites.of(op)]
+            patch, known = self._patcher(current[op]), features if current[op].backend else None
+            shapes = self._text.sites.of(op)
+            found += [self._repatch(shape, context, patch, known, every_site=every_site) for shape in shapes]
         return [batch for batch in found if batch is not None]
 
-    def _code(
-        self, context: PatchContext, patch: Patcher, features: frozenset[int] | None, shape: Shape, row: int
-    ) -> bytes:
-        """What stands at a site once patched; without features no ALTERNATIVE speaks for its implementation."""
-        address = int(shape.addresses[row])
-        code = patch_site(context, patch, shape.type, shape.clobbers, shape.original[row].tobytes(), address)
-        return code if features is None else self._text.alternatives.apply(address, code, features)
+    def _repatch(
+        self,
+        shape: Shape,
+        context: PatchContext,
+        patch: Patcher,
+        features: frozenset[int] | None,
+        *,
+        every_site: bool,
+    ) -> PokeBatch | None:
+        """New bytes for the sites of a shape that are patched now, or for all of them.
 
-    def _repatch(self, shape: Shape, code: Callable[[Shape, int], bytes], *, every_site: bool) -> PokeBatch | None:
-        """New bytes for the sites of a shape that are patched now, or for all of them."""
+        Without features no ALTERNATIVE speaks for the implementation.
+        """
         now = self._poker.read(shape.addresses, shape.length)
         rows = np.arange(len(now)) if every_site else np.flatnonzero((now != shape.original).any(axis=1))
         if not len(rows):
             return None
-        patched = b"".join(code(shape, row) for row in rows.tolist())
-        new = np.frombuffer(patched, dtype=np.uint8).reshape(-1, shape.length)
+        type, clobbers, length = shape.type, shape.clobbers, shape.length
+        addresses, original = shape.addresses[rows].tolist(), shape.original[rows].tobytes()
+        codes = [
+            patch_site(context, patch, type, clobbers, original[row * length : (row + 1) * length], address)
+            for row, address in enumerate(addresses)
+        ]
+        if features is not None:
+            apply = self._text.alternatives.apply
+            codes = [apply(address, code, features) for address, code in zip(addresses, codes, strict=True)]
+        new = np.frombuffer(b"".join(codes), dtype=np.uint8).reshape(-1, length)
         changed = np.flatnonzero((new != now[rows]).any(axis=1))
         return PokeBatch(shape.addresses[rows][changed], now[rows][changed], new[changed]) if len(changed) else None
 
@@ -257,10 +270,10 @@ class Switchboard:
                 as it was before.
         """
         try:
-            changes = {self._text.layout.by_op(op).op.name: self._implementation(op, implementation)}
+            new = self._implementation(self._text.layout.by_op(op).op.name, implementation)
         except PvopsError as error:
             raise _switch_error(op, implementation, error) from error
-        self._switch_soon(changes, by)
+        self._switch_soon({op: new}, by)
 
     def switch_backend(self, backend: str, *, by: str) -> None:
         """Give every op the implementation that a backend of the chain has for it, in one transaction.
@@ -292,6 +305,7 @@ class Switchboard:
             self._switch(changes, by)
 
     def _switch(self, changes: Mapping[str, Implementation], by: str) -> None:
+        changes = {op: new for op, new in changes.items() if new is not self._current[op]}
         current = {**self._current, **changes}
         opened = [new for new in changes.values() if not self._entrances.has(new)]
         try:
@@ -307,6 +321,8 @@ class Switchboard:
                 raise _switch_error(op, new, error) from error
             raise
         self._record(changes, arrays, by)
+        for op in changes:
+            self._entrances.close(self._current[op])
         self._current = current
         self._context = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -33,7 +34,8 @@ class Entrances:
 
     def __init__(self, gates: Gates, count: int) -> None:
         self._gates = gates
-        self._free = list(range(count - 1, BUG_GATE, -1))
+        # First in, first out: a vCPU may yet stand before a gate that was closed, which must go on to work.
+        self._free = deque(range(BUG_GATE + 1, count))
         self._index: dict[Implementation, int] = {}
         gates.bind(BUG_GATE, _bug)
 
@@ -63,12 +65,12 @@ class Entrances:
                 raise SwitchError(
                     "no gate is left in this guest", op=implementation.op, implementation=implementation.name
                 )
-            index = self._index[implementation] = self._free.pop()
+            index = self._index[implementation] = self._free.popleft()
             self._gates.bind(index, handler)
         return self._gates.address(index)
 
     def close(self, implementation: Implementation) -> None:
-        """Take a gate back from an implementation that did not come into use."""
+        """Take a gate back from an implementation that is not in use, or no longer."""
         index = self._index.pop(implementation, None)
         if index is not None:
             self._free.append(index)

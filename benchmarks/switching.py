@@ -1,0 +1,91 @@
+"""Switching an op whose 10,000 sites are patched, on a machine with 8 vCPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+from benchmarks import rig
+from benchmarks.measure import Result, best
+from pvops_core.hookspecs import API, Backend, hookimpl
+from pvops_core.ops import LAYOUTS
+from pvops_core.patching.alternatives import Padding
+from pvops_core.patching.default import patch_default
+from pvops_core.patching.nops import NOPS, NopKind
+from pvops_core.patching.poke import Poker
+from pvops_core.patching.sites import SiteRecord
+from pvops_core.switchboard import Switchboard
+from pvops_core.switchboard.alternatives import SiteAlternatives
+from pvops_core.switchboard.board import Text
+from pvops_core.switchboard.gates import Entrances
+from pvops_core.switchboard.implementations import Bound
+from pvops_core.switchboard.sitebook import SiteBook
+
+if TYPE_CHECKING:
+    from pvops_core.machine import GuestFault, Machine, Vcpu
+    from pvops_core.patching.context import PatchContext
+
+SITES, VCPUS, AIM_MS = 10_000, 8, 20.0
+GATES, GATE_COUNT, TABLE, BOOT_TABLE, SITE_BASE = 0x20000, 1000, 0x30000, 0x31000, 0x40000
+LENGTH = 6
+OP = "save_fl"
+
+
+class Ops:
+    """One op and the patcher of 6.1."""
+
+    @hookimpl
+    def save_fl(self, cpu: Vcpu) -> int:
+        """The flags."""
+        return cpu.rflags
+
+    @hookimpl
+    def patch(self, ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
+        """The kernel's default."""
+        return patch_default(ctx, type, clobbers, insnbuf, addr, len)
+
+
+def other(cpu: Vcpu) -> int:
+    """What the op is switched to and back."""
+    return cpu.rflags
+
+
+def fault(_vcpu: Vcpu, error: GuestFault) -> None:
+    """Nothing here faults."""
+    raise error
+
+
+def board(machine: Machine) -> Switchboard:
+    """A switchboard over a text of SITES calls of one op."""
+    layout = LAYOUTS["6.1-64"]
+    number = layout.by_op(OP).type
+    addresses = range(SITE_BASE, SITE_BASE + SITES * LENGTH, LENGTH)
+    for address in addresses:
+        machine.memory.write(address, site(address))
+    sites = SiteBook(layout, (SiteRecord(a, number, LENGTH, 0, ".text") for a in addresses), machine.memory.read)
+    machine.gates.map(GATES, GATE_COUNT)
+    nops = cache(NOPS[NopKind.MODERN_64])
+    none = SiteAlternatives({}, Padding(nops, lambda code: [len(code)]))
+    text = Text(layout, {"pv_ops": TABLE, "boot_ops": BOOT_TABLE}, sites, none, nops)
+    chain = [Bound(Backend(name="benchmark", api=API), Ops())]
+    poker = Poker(machine, lambda page: page)
+    return Switchboard(machine, text, chain, poker, Entrances(machine.gates, GATE_COUNT), fault)
+
+
+def site(address: int) -> bytes:
+    """``call *pv_ops+type*8(%rip)``."""
+    slot = TABLE + 8 * LAYOUTS["6.1-64"].by_op(OP).type
+    return b"\xff\x15" + (slot - (address + LENGTH)).to_bytes(4, "little", signed=True)
+
+
+def run() -> Iterator[Result]:
+    """The row."""
+    with rig.machine(vcpus=VCPUS) as machine:
+        switchboard = board(machine)
+        switchboard.install()
+        switchboard.apply_paravirt()
+        targets = cycle([other, switchboard.implementation(OP)])
+        seconds = best(lambda: switchboard.switch(OP, next(targets), by="benchmark"))
+        yield Result(f"switch of an op with {SITES:,} sites, {VCPUS} vCPUs", seconds * 1e3, "ms", AIM_MS)
