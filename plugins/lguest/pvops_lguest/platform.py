@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.hookspecs import Platform
 from pvops_core.kinds import MachineKind
+from pvops_core.machine import general_protection
 from pvops_core.machine.cpuid import cpuid
-from pvops_lguest.host import builder, costs, emulate
+from pvops_lguest.host import builder, costs
 from pvops_lguest.host.abi import TRAP_ENTRY, Call
 from pvops_lguest.host.hypercalls import CR0_TS, Hypercalls
 from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import VirtualGuestMemory
+from pvops_lguest.host.segments import GUEST_PL
 from pvops_lguest.host.traps import DEVICE_NOT_AVAILABLE, GENERAL_PROTECTION, PAGE_FAULT, Gate
 
 if TYPE_CHECKING:
@@ -141,8 +143,6 @@ class LguestPlatform(Platform):
         with self._guest_may_end(vcpu):
             if vector == PAGE_FAULT and self.demand(address or 0, error_code or 0):
                 return
-            if vector == GENERAL_PROTECTION and not error_code and emulate.rdtsc(vcpu, self._code(vcpu)):
-                return
             if vector == DEVICE_NOT_AVAILABLE and not self.state.ts:
                 # The guest did not ask for this one: the host restores the FPU's state on its own.
                 vcpu.cr0 &= ~CR0_TS
@@ -164,17 +164,6 @@ class LguestPlatform(Platform):
         self.shadow_fills += 1
         self.machine.clock.advance(costs.HOST_TRIP_NS)
         return True
-
-    def _code(self, vcpu: Vcpu) -> bytes:
-        """The two bytes at EIP; fewer where the guest maps only the first."""
-        code = bytearray()
-        for address in (vcpu.rip, (vcpu.rip + 1) & 0xFFFFFFFF):
-            try:
-                code += self.state.memory.read(self.state.shadow.guest_pa(address), 1)
-            except GuestKilledError:
-                # The guest did nothing wrong: it is only we who looked there.
-                break
-        return bytes(code)
 
     def _reflect(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
         state = self.state
@@ -230,8 +219,15 @@ class LguestPlatform(Platform):
         self.exception(vcpu, vector, 0, None)
 
     def privileged(self, vcpu: Vcpu, name: str, *operands: int) -> int | None:
-        """Port instructions and rdtsc as the host does them; any other is the guest's own fault."""
-        return emulate.privileged(vcpu, name, *operands)
+        """Port instructions, which a kernel probes with, are done for it; any other is the guest's own fault.
+
+        Every read gives all ones, and writes are lost (emulate_insn() of drivers/lguest/x86/core.c).
+        """
+        if vcpu.cpl == GUEST_PL and name == "in_":
+            return (1 << 8 * operands[1]) - 1
+        if vcpu.cpl == GUEST_PL and name == "out":
+            return None
+        raise general_protection(f"{name} is not allowed in ring {vcpu.cpl}")
 
     def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """The processor's own answer: cpuid does not trap, so the host has no say."""

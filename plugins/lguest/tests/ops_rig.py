@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from pvops_lguest.ops import LguestOps
+
 from pvops_core.hookspecs import Environment
 from pvops_core.ops import LAYOUTS
-from pvops_lguest.ops import LguestOps
 
 from .rig import BASE, DATA, Host
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from pvops_lguest.host import builder
 from pvops_lguest.host.abi import DONE, Call
-from pvops_lguest.host.state import HostState
 from pvops_lguest.platform import LguestPlatform
 
 from pvops_core.machine import Machine, MachineKind, Vcpu
+
+if TYPE_CHECKING:
+    from pvops_lguest.host.state import HostState
 
 BASE = 0xC0000000
 CODE = 0x100000

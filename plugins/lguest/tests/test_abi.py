@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from pvops_core.errors import UsageError
 from pvops_lguest.host.abi import ABI_2_6_23, ABI_2_6_24, ABI_2_6_35, ABIS, Abi, Call, abi_by_name, abi_of_data
 
-from .conftest import MakeHost
+from pvops_core.errors import UsageError
+
 from .rig import DATA, Program
+
+if TYPE_CHECKING:
+    from .conftest import MakeHost
 
 EVERY_ABI = pytest.mark.parametrize("abi", ABIS.values(), ids=list(ABIS))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from pvops_lguest.host.abi import Call
 
-from .conftest import MakeHost
 from .rig import BASE, DATA, STACK_TOP, Host, Program
+
+if TYPE_CHECKING:
+    from .conftest import MakeHost
 
 USER_CODE = 0x08048000
 USER_STACK = 0x0804A000

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import pytest
 from pvops_lguest.host.abi import ABIS, Call
 
-from .conftest import MakeHost
 from .rig import BASE, DATA, RAM, Host, Program
+
+if TYPE_CHECKING:
+    from .conftest import MakeHost
 
 
 def reason_of(host: Host, call: Call | int, *args: int) -> tuple[str, str]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
-from pvops_core.errors import UsageError
-from pvops_core.hookspecs import MODULES, Environment
-from pvops_core.machine import GuestFault
-from pvops_core.ops import LAYOUTS
 from pvops_lguest import backend
 from pvops_lguest.host.abi import ABIS, Call
 from pvops_lguest.ops import LguestOps
 
-from .conftest import MakeHost
+from pvops_core.errors import UsageError
+from pvops_core.hookspecs import MODULES, Environment
+from pvops_core.machine import GuestFault
+from pvops_core.ops import LAYOUTS
+
 from .ops_rig import OpsHost
 from .rig import BASE, DATA, RAM
+
+if TYPE_CHECKING:
+    from .conftest import MakeHost
 
 SCRATCH = 0x140000
 ON = 0x200

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+from pvops_lguest.patchlets import LGUEST_LAYOUTS, LGUEST_PATCHLETS
+
 from pvops_core.ops import LAYOUTS, Clobber
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.nops import NOPS, NopKind
 from pvops_core.patching.patchlets import check_all, select
-from pvops_lguest.patchlets import LGUEST_LAYOUTS, LGUEST_PATCHLETS
 
-from .conftest import MakeHost
 from .ops_rig import OpsHost
 from .rig import BASE, DATA
+
+if TYPE_CHECKING:
+    from .conftest import MakeHost
 
 WORD = (BASE + DATA).to_bytes(4, "little")
 TEMPLATES = {

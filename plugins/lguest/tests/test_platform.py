@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
-from pvops_core.errors import MachineError, UsageError
-from pvops_core.machine import Machine, MachineKind
 from pvops_lguest.host import builder
 from pvops_lguest.host.abi import Call
 from pvops_lguest.host.memory import GuestMemory
 from pvops_lguest.platform import LguestPlatform
 
-from .conftest import MakeHost
+from pvops_core.errors import MachineError, UsageError
+from pvops_core.machine import Machine, MachineKind
+
 from .rig import BASE, CODE, RAM, Host, Program
+
+if TYPE_CHECKING:
+    from .conftest import MakeHost
 
 GUEST = SimpleNamespace(
     kind=MachineKind.I386, layout="2.6.24", image=None, symbols={}, kernel_base=BASE, entry=BASE + CODE
@@ -44,7 +48,10 @@ def test_options_are_checked() -> None:
 
 
 def test_the_host_needs_memory_too() -> None:
-    with Machine(MachineKind.I386, memory=builder.HOST_AREA) as machine, pytest.raises(MachineError, match="host alone"):
+    with (
+        Machine(MachineKind.I386, memory=builder.HOST_AREA) as machine,
+        pytest.raises(MachineError, match="host alone"),
+    ):
         platform(machine)
     assert LguestPlatform.machine_memory(RAM) == RAM + builder.HOST_AREA
 

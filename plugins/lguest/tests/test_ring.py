@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pvops_lguest.host.abi import ABIS, DONE, RING_SIZE, Call
 
-from .conftest import MakeHost
 from .ops_rig import OpsHost
-from .rig import Host
+
+if TYPE_CHECKING:
+    from .conftest import MakeHost
+    from .rig import Host
 
 
 def names(host: Host) -> list[tuple[str, int, int]]:

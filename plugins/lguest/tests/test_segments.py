@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from pvops_lguest.host.abi import Call
 from pvops_lguest.host.segments import IGNORED, fixed_up
 
-from .conftest import MakeHost
-from .rig import Host
+if TYPE_CHECKING:
+    from .conftest import MakeHost
+    from .rig import Host
 
 WORDS = st.integers(0, 2**32 - 1)
 

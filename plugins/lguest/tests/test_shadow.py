@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 
 import pytest
@@ -111,7 +112,7 @@ class ShadowMachine(RuleBasedStateMachine):
         self.cpu = Cpu(self.memory)
 
     @initialize(seed=st.randoms(use_true_random=False))
-    def start(self, seed) -> None:
+    def start(self, seed: random.Random) -> None:
         for gpgdir in DIRECTORIES:
             for index, table in enumerate(KERNEL_TABLES):
                 self.memory.set_u32(gpgdir + (768 + index) * 4, table | P | RW)
@@ -150,7 +151,7 @@ class ShadowMachine(RuleBasedStateMachine):
                 self.may_pde.setdefault((self.owner(gpgdir, va), va >> 22), set()).add(pde & 0xFFF)
                 self.may_pte.setdefault((self.owner(gpgdir, va), va), set()).add(pte)
 
-    def told(self, gpgdirs, vas, *, directory: bool) -> None:
+    def told(self, gpgdirs: list[int], vas: list[int], *, directory: bool) -> None:
         for gpgdir in gpgdirs:
             for va in vas:
                 key = self.owner(gpgdir, va)
@@ -162,7 +163,7 @@ class ShadowMachine(RuleBasedStateMachine):
     # What the guest does
 
     @rule(gpgdir=st.sampled_from(DIRECTORIES), va=st.sampled_from(USER_VAS), pte=PTES, tell=st.booleans())
-    def write_user_pte(self, gpgdir, va, pte, tell) -> None:
+    def write_user_pte(self, gpgdir: int, va: int, pte: int, *, tell: bool) -> None:
         pde, _ = self.guest_walk(gpgdir, va)
         if not pde & P:
             return
@@ -174,7 +175,7 @@ class ShadowMachine(RuleBasedStateMachine):
             self.told([gpgdir], [va], directory=False)
 
     @rule(va=st.sampled_from(KERNEL_VAS), pte=PTES, tell=st.booleans(), gpgdir=st.sampled_from(DIRECTORIES))
-    def write_kernel_pte(self, va, pte, tell, gpgdir) -> None:
+    def write_kernel_pte(self, va: int, pte: int, gpgdir: int, *, tell: bool) -> None:
         pde, _ = self.guest_walk(gpgdir, va)
         self.memory.set_u32((pde & ~0xFFF) + (va >> 12 & 0x3FF) * 4, pte)
         self.note()
@@ -189,7 +190,7 @@ class ShadowMachine(RuleBasedStateMachine):
         flags=st.sampled_from((0, P, P | RW, P | US, P | RW | US, P | RW | US | A | D)),
         tell=st.booleans(),
     )
-    def write_user_pde(self, gpgdir, index, table, flags, tell) -> None:
+    def write_user_pde(self, gpgdir: int, index: int, table: int, flags: int, *, tell: bool) -> None:
         self.memory.set_u32(gpgdir + index * 4, table | flags)
         self.note()
         if tell:
@@ -197,7 +198,7 @@ class ShadowMachine(RuleBasedStateMachine):
             self.told([gpgdir], [va for va in USER_VAS if va >> 22 == index], directory=True)
 
     @rule(flags=st.sampled_from((P, P | RW, P | RW | US)), tell=st.booleans())
-    def write_kernel_pde(self, flags, tell) -> None:
+    def write_kernel_pde(self, flags: int, *, tell: bool) -> None:
         for gpgdir in DIRECTORIES:
             self.memory.set_u32(gpgdir + 769 * 4, KERNEL_TABLES[1] | flags)
         self.note()
@@ -207,11 +208,11 @@ class ShadowMachine(RuleBasedStateMachine):
             self.told(DIRECTORIES, [va for va in KERNEL_VAS if va >> 22 == 769], directory=True)
 
     @rule(gpgdir=st.sampled_from(DIRECTORIES), index=st.integers(1023, 5000))
-    def switcher_pmd_is_ignored(self, gpgdir, index) -> None:
+    def switcher_pmd_is_ignored(self, gpgdir: int, index: int) -> None:
         self.shadow.set_pmd(gpgdir, index)
 
     @rule(gpgdir=st.sampled_from(DIRECTORIES))
-    def new_pgtable(self, gpgdir) -> None:
+    def new_pgtable(self, gpgdir: int) -> None:
         self.shadow.new_pgtable(gpgdir)
         self.gpgdir = gpgdir
 
@@ -226,7 +227,7 @@ class ShadowMachine(RuleBasedStateMachine):
         self.told(DIRECTORIES, USER_VAS + KERNEL_VAS, directory=True)
 
     @rule(va=st.sampled_from(USER_VAS + KERNEL_VAS), write=st.booleans(), user=st.booleans())
-    def access(self, va, write, user) -> None:
+    def access(self, va: int, *, write: bool, user: bool) -> None:
         if self.cpu.allows(va, write=write, user=user):
             return
         pde, pte = self.guest_walk(self.gpgdir, va)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from pvops_core.errors import ImageError, MachineError, UsageError
 from pvops_core.guests import BootInfo, PlatformKind
-from pvops_lguest.host import emulate
 from pvops_lguest.host.abi import ABIS, Abi, abi_by_name, abi_of_data
 from pvops_lguest.host.frames import FramePool
 from pvops_lguest.host.memory import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, GuestMemory
@@ -34,11 +33,15 @@ EPOCH = calendar.timegm((2007, 8, 10, 0, 0, 0))
 
 TICK_HZ = 100
 
+TSC_KHZ = 1_000_000
+"""The machine's time-stamp counter counts nanoseconds of virtual time."""
+
 LGUEST_DATA = "lguest_data"
 
 _CR0 = 0x80010033  # PG, WP, NE, ET, MP, PE: the host's own
 _EFLAGS = 0x202
-_GUEST_TABLE_FLAGS = PRESENT | RW | USER
+# The launcher leaves ACCESSED and DIRTY to be set later; with them set, running code changes nothing here.
+_GUEST_TABLE_FLAGS = PRESENT | RW | USER | ACCESSED | DIRTY
 
 
 class _VcpuMmu:
@@ -122,7 +125,7 @@ def make_state(
         segments=segments,
         output=output,
         wallclock=lambda: epoch * 1_000_000_000 + clock.ns,
-        tsc_khz=emulate.TSC_KHZ,
+        tsc_khz=TSC_KHZ,
     )
     state.switcher_entry = _map_switcher(machine.memory, frames, segments)
     return state
@@ -238,9 +241,9 @@ def enter_guest(vcpu: Vcpu, state: HostState, gpgdir: int, entry: int, esi: int)
         esi: what the guest finds in esi.
     """
     state.shadow.start(gpgdir, state.switcher_entry)
+    state.shadow.preload()
     vcpu.set_table("gdtr", SWITCHER_ADDRESS, GDT_ENTRIES * 8 - 1)
     vcpu.cr0 = _CR0
-    vcpu.cr4 = emulate.CR4_TSD
     vcpu.set_segments(GUEST_PL, KERNEL_CS, KERNEL_DS)
     for name in ("ds", "es"):
         vcpu.load_segment(name, KERNEL_DS)

@@ -160,6 +160,24 @@ class ShadowTables:
         self._current = 0
         self._mmu.load(self.cr3)
 
+    def preload(self) -> None:
+        """Shadow at once what the guest's present directory maps and marks as used, as SET_PTE would.
+
+        For the launcher's own tables, which are good; stops when frames run short.
+
+        Raises:
+            GuestKilledError: they are not good.
+        """
+        for index in range(SWITCHER_INDEX):
+            gpgd = self._guest.u32(self.gpgdir + index * 4)
+            if not gpgd & PRESENT:
+                continue
+            if not self._frames.available:
+                return
+            table = self._table_for(index << PGDIR_SHIFT, gpgd)
+            entries = memoryview(self._guest.read(gpgd & _FRAME, PAGE_MASK + 1)).cast("I")
+            self._memory.write(table, b"".join(self._eager_entry(gpte).to_bytes(4, "little") for gpte in entries))
+
     def _blank_directory(self) -> int:
         pa = self._take_frame()
         self._memory.set_u32(pa + SWITCHER_INDEX * 4, self._switcher)
@@ -304,11 +322,14 @@ class ShadowTables:
         spgd = self._memory.u32(self._slot(index, va))
         if not spgd & PRESENT:
             return
-        entry = 0
-        if gpte & PRESENT and gpte & (ACCESSED | DIRTY):
-            self._check_gpte(gpte)
-            entry = self._shadow_entry(gpte)
-        self._memory.set_u32((spgd & _FRAME) + (va >> PAGE_SHIFT) % 1024 * 4, entry)
+        self._memory.set_u32((spgd & _FRAME) + (va >> PAGE_SHIFT) % 1024 * 4, self._eager_entry(gpte))
+
+    def _eager_entry(self, gpte: int) -> int:
+        """What goes in for an entry before anyone faulted on it: nothing, unless the guest marked it as used."""
+        if not gpte & PRESENT or not gpte & (ACCESSED | DIRTY):
+            return 0
+        self._check_gpte(gpte)
+        return self._shadow_entry(gpte)
 
     def _shadows_of(self, gpgdir: int) -> Iterator[int]:
         return (i for i, directory in enumerate(self._directories) if directory.gpgdir == gpgdir)
