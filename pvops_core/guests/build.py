@@ -33,6 +33,9 @@ _COMMON = (
 ).split()
 _I386 = "-m32 -march=i686 -mtune=generic -mregparm=3 -msoft-float".split()
 _X86_64 = "-m64 -march=x86-64 -mtune=generic -mcmodel=kernel -mno-red-zone -msoft-float".split()
+_ONLY_32 = frozenset({"entry_32.S", "exercise_32.c", "drivers_lguest.c"})
+_ONLY_64 = frozenset({"entry_64.S", "exercise_64.c"})
+_NOT_COMPILED = frozenset({"asm_offsets.c", "guest.lds.S"})
 _OFFSET = re.compile(r"^=> (\w+) (.+)$", re.MULTILINE)
 
 
@@ -51,6 +54,14 @@ class Variant:
     flags: tuple[str, ...]
     emulation: str
     user_base: int
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """Files to compile: all but those of the other word size."""
+        wide = self.emulation == "elf_x86_64"
+        other = _ONLY_32 if wide else _ONLY_64
+        names = {path.name for pattern in ("*.c", "*.S") for path in SOURCE.glob(pattern)}
+        return frozenset(names - other - _NOT_COMPILED)
 
     @property
     def path(self) -> Path:
@@ -124,11 +135,8 @@ def build(variant: Variant) -> bytes:
         _offsets(flags, out)
         _user_program(variant, flags, out)
         _run(["gcc", *flags, "-E", "-P", "-x", "c", "-D__ASSEMBLER__", "-Ui386", "-o", str(out / "guest.lds"), "guest.lds.S"], SOURCE)
-        entry = "entry_64.S" if variant.emulation == "elf_x86_64" else "entry_32.S"
-        skipped = {"asm_offsets.c", "drivers_lguest.c"} if variant.emulation == "elf_x86_64" else {"asm_offsets.c"}
-        sources = [entry, "user_image.S", *sorted(path.name for path in SOURCE.glob("*.c") if path.name not in skipped)]
         objects = []
-        for source in sources:
+        for source in sorted(variant.sources):
             target = str(out / f"{source}.o")
             _run(["gcc", *flags, "-c", "-o", target, source], SOURCE)
             objects.append(target)

@@ -172,6 +172,11 @@ static void syscall_init(unsigned int cpu)
 
 #endif
 
+void tss_init(unsigned int cpu)
+{
+	put_tss(cpu_gdt(cpu), cpu_tss(cpu));
+}
+
 void cpu_init(unsigned int cpu)
 {
 	struct desc_ptr gdtr = { sizeof(gdt_pages[0].table) - 1, (unsigned long)cpu_gdt(cpu) };
@@ -185,7 +190,7 @@ void cpu_init(unsigned int cpu)
 	task->thread.sp0 = (unsigned long)task + STACK_SIZE;
 	for (i = 0; i < ARRAY_SIZE(segments); i++)
 		put_segment(cpu_gdt(cpu), segments[i].entry, &segments[i].desc);
-	put_tss(cpu_gdt(cpu), tss);
+	tss_init(cpu);
 	load_gdt(&gdtr);
 #ifdef __x86_64__
 	if (!on_xen)

@@ -7,6 +7,15 @@
 #include "paravirt.h"
 #include "segments.h"
 
+/* Hooks of boot run once, so each has two sites and the command line says which is used. */
+#define AT_EITHER_SITE(call)							\
+	do {									\
+		if (!option("sites=second"))					\
+			call;							\
+		else								\
+			call;							\
+	} while (0)
+
 /* lib.c */
 void *memset(void *to, int byte, size_t count);
 void *memcpy(void *to, const void *from, size_t count);
@@ -67,6 +76,7 @@ __noreturn void guard_leave(struct guard *guard);
 
 void do_trap(struct regs *regs);
 void cpu_init(unsigned int cpu);
+void tss_init(unsigned int cpu);			/* its descriptor, fresh: ltr marks it busy */
 void load_segments(void);
 struct tss_struct *cpu_tss(unsigned int cpu);
 struct desc_struct *cpu_gdt(unsigned int cpu);
@@ -81,6 +91,7 @@ void memory_init(void);
 void *alloc_page(void);					/* zeroed */
 void free_page(void *page);
 bool demand_fault(unsigned long address);
+pte_t *area_pte(unsigned long address);
 unsigned long pages_free(void);
 static inline u64 virt_to_pfn(const void *address) { return ((unsigned long)address - KERNEL_BASE) >> PAGE_SHIFT; }
 static inline void *pfn_to_virt(u64 pfn) { return (void *)((unsigned long)(pfn << PAGE_SHIFT) + KERNEL_BASE); }
@@ -88,8 +99,7 @@ static inline void *pfn_to_virt(u64 pfn) { return (void *)((unsigned long)(pfn <
 
 /* mm.c: address spaces of processes */
 struct mm *mm_create(struct mm *parent);
-void mm_activate(struct mm *previous, struct mm *next);
-void mm_switch(struct mm *next);
+void mm_prepare(struct mm *mm, unsigned long address);	/* all tables on the way to an address */
 void mm_destroy(struct mm *mm);
 pte_t *mm_map(struct mm *mm, unsigned long address, void *page, pteval_t flags);
 pte_t *mm_lookup(struct mm *mm, unsigned long address);
@@ -101,7 +111,7 @@ struct task {
 	struct mm *mm;
 	struct guard *guard;
 	unsigned long fault_handler;		/* user address that a bad access continues at */
-	unsigned long gs;
+	unsigned long tls;			/* FS base on x86_64, the gs selector on i386 */
 	long exit_code;
 	bool exited;
 };

@@ -8,8 +8,18 @@
 #define LHCALL_LGUEST_INIT	1
 #define LHCALL_CRASH		2
 #define LHCALL_SET_CLOCKEVENT	9
+#define LHCALL_SEND_DMA		13
 #define LHCALL_NOTIFY		17
 #define LHCALL_RING_SIZE	64
+
+#define CONSOLE_KEY		0
+#define LGUEST_MAX_DMA_SECTIONS	16
+
+struct lguest_dma {
+	u32 used_len;
+	u32 addr[LGUEST_MAX_DMA_SECTIONS];	/* physical; a section lies in one page */
+	u16 len[LGUEST_MAX_DMA_SECTIONS];
+};
 
 struct lguest_data {
 	u32 irq_enabled;

@@ -5,6 +5,17 @@
 struct boot_info boot_info;
 union task_stack boot_stack[MAX_CPUS] __attribute__((aligned(STACK_SIZE)));
 struct boot_ops boot_ops;
+#ifndef __x86_64__
+/* Where memory_setup may put the memory map, as Linux's e820. */
+struct {
+	u32 nr_map;
+	struct {
+		u64 address, size;
+		u32 type;
+	} __packed map[32];
+} e820;
+#endif
+u8 empty_zero_page[PAGE_SIZE] __page_aligned;
 
 #if defined(LAYOUT_2_6_23)
 struct paravirt_ops paravirt_ops;
@@ -18,15 +29,6 @@ struct pv_mmu_ops pv_mmu_ops;
 #else
 struct paravirt_patch_template pv_ops;
 #endif
-
-/* Hooks of boot run once, so each has two sites and the command line says which is used. */
-#define AT_EITHER_SITE(call)							\
-	do {									\
-		if (!option("sites=second"))					\
-			call;							\
-		else								\
-			call;							\
-	} while (0)
 
 void start_kernel(const struct boot_info *info);
 
@@ -49,7 +51,8 @@ void start_kernel(const struct boot_info *info)
 	memory_init();
 	drivers_map();
 #ifndef __x86_64__
-	AT_EITHER_SITE(post_allocator_init());
+	if (PV_PRESENT(init, post_allocator_init))
+		AT_EITHER_SITE(post_allocator_init());
 #endif
 	patch_kernel();
 	write_cr3(pa(init_mm.pgd));

@@ -114,14 +114,14 @@ void memory_init(void)
 	find_buffer();
 	root = alloc_low_page();
 	init_mm.pgd = root;
-	pagetable_setup_start(root);
+	AT_EITHER_SITE(pagetable_setup_start(root));
 	build_table(ROOT_LEVEL, root, table_base());
 	write_cr3(pa(root));
 	flush_tlb_kernel();
 	if (!option("pagetable_reserve=none"))
 		boot_pagetable_reserve(pgt_buf_start << PAGE_SHIFT, pgt_buf_end << PAGE_SHIFT);
 	use_spare_pages();
-	pagetable_setup_done(root);
+	AT_EITHER_SITE(pagetable_setup_done(root));
 }
 
 void *alloc_page(void)
@@ -152,6 +152,11 @@ unsigned long pages_free(void)
 	return free_count + (unsigned long)(boot_info.nr_pages - next_pfn);
 }
 
+pte_t *area_pte(unsigned long address)
+{
+	return walk(init_mm.pgd, address);
+}
+
 /* The lower half of the area has its pages when they are first touched. */
 bool demand_fault(unsigned long address)
 {
@@ -159,7 +164,7 @@ bool demand_fault(unsigned long address)
 
 	if (address < AREA_BASE || address >= AREA_BASE + AREA_SIZE / 2)
 		return false;
-	pte = walk(init_mm.pgd, address);
+	pte = area_pte(address);
 	if (!pte || (pte_val(*pte) & _PAGE_PRESENT))
 		return false;
 	set_pte(pte, make_pte((pteval_t)pa(alloc_page()) | PAGE_KERNEL));
