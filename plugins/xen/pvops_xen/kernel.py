@@ -79,4 +79,6 @@ def _require_xen_pv(kernel: KernelImage) -> None:
     if not any(note.owner == "Xen" and note.type == ENTRY_NOTE for note in kernel.notes):
         missing.append("Xen note ENTRY")
     if missing:
-        raise ImageError(f"the kernel was built without XEN_PV: it has no {', no '.join(missing)}", kernel.path)
+        raise ImageError(
+            f"the kernel was built without XEN_PV: it has no {', no '.join(missing)}", kernel.path, field="symbols"
+        )

@@ -29,6 +29,7 @@ _PF: Final = 14
 _TS: Final = 1 << 3
 _ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9", "rcx", "r11")
 _ARGUMENTS32: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
+_XEN_MEMORY: Final = 1 << 18
 _HYPERCALL_NS: Final = 200  # what a trap into the hypervisor and back costs
 _TRAP_NS: Final = 500
 
@@ -38,18 +39,26 @@ class XenPlatform(Platform):
 
     Options:
         seed: decides where the guest's frames lie (an integer; 0 unless given).
+        memory: bytes of the guest's memory; all that the machine has, without Xen's own, unless given.
     """
 
     def __init__(self, machine: Machine, guest: GuestImage, options: Mapping[str, str]) -> None:
         super().__init__(machine, guest, options)
         if machine.kind.pointer_size * 8 != machine.kind.bits or machine.kind.value == "i386":
             raise MachineError("Xen has no 32-bit guests without PAE")
-        self.hv = builder.create(machine, self, self.console, int(options.get("seed", "0")))
+        memory = int(options["memory"]) if "memory" in options else None
+        self.hv = builder.create(machine, self, self.console, seed=int(options.get("seed", "0")), guest_memory=memory)
         self._registers = [
             cpu.batch(*(_ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32)) for cpu in machine.vcpus
         ]
+        self.initial_tables: builder.InitialTables | None = None
         machine.keep(self.hv)
         machine.attach(self)
+
+    @staticmethod
+    def machine_memory(guest_memory: int) -> int:
+        """The guest's, and what Xen takes: its M2P table (8 bytes a frame), a few tables and a window a vCPU."""
+        return guest_memory + (guest_memory >> 8 & ~(PAGE_SIZE - 1)) + _XEN_MEMORY
 
     def machine_address(self, pa: int) -> int:
         """Machine address of a pseudo-physical one, by the list that the domain was built with."""

@@ -95,8 +95,17 @@ def _l1_tables(memory: PhysicalMemory, va: int, pages: int, top: tuple[int, dict
         yield table
 
 
-def create(machine: Machine, stats: Statistics, console: bytearray, seed: int) -> Hypervisor:
-    """A hypervisor with one empty domain: Xen has its frames, the guest the rest in an order that the seed decides.
+def create(
+    machine: Machine, stats: Statistics, console: bytearray, *, seed: int, guest_memory: int | None = None
+) -> Hypervisor:
+    """A hypervisor with one empty domain: Xen has its frames, the guest its memory in an order that the seed decides.
+
+    Args:
+        machine: the machine.
+        stats: where things are counted.
+        console: receives what the guest prints.
+        seed: of the order.
+        guest_memory: bytes; None for all that is left.
 
     Raises:
         MachineError: too many vCPUs, or too little memory.
@@ -137,7 +146,7 @@ def create(machine: Machine, stats: Statistics, console: bytearray, seed: int) -
     hv.validator.flush_stale = hv.flush_tlb
     hv.validator.drop_descriptors = lambda mfn: drop_frame(hv, mfn)
     memory.write(hv.m2p, b"\xff" * (m2p_pages << PAGE_SHIFT))
-    _give_memory(hv, heap.next, seed)
+    _give_memory(hv, heap.next, guest_memory, seed)
     for cpu in machine.vcpus:
         map_slot(hv, cpu.index, FIRST_RESERVED_GDT_PAGE, gdt)
         _init_vcpu_info(hv, domain.vcpus[cpu.index])
@@ -145,9 +154,13 @@ def create(machine: Machine, stats: Statistics, console: bytearray, seed: int) -
     return hv
 
 
-def _give_memory(hv: Hypervisor, first: int, seed: int) -> None:
+def _give_memory(hv: Hypervisor, first: int, size: int | None, seed: int) -> None:
     order = list(range(first, len(hv.frames)))
+    count = len(order) if size is None else size >> PAGE_SHIFT
+    if count > len(order):
+        raise MachineError(f"the machine has {len(order)} frames for the guest, who is to have {count}")
     random.Random(seed).shuffle(order)  # noqa: S311 - the same every time on purpose
+    del order[count:]
     for pfn, mfn in enumerate(order):
         hv.frames.give(mfn, GUEST)
         hv.set_pfn_of(mfn, pfn)

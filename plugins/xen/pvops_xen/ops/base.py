@@ -1,0 +1,79 @@
+"""What all of the guest's Xen code shares: hypercalls, frame numbers, and where the guest keeps things."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from pvops_core.errors import UsageError
+from pvops_core.machine.faults import GuestFault
+from pvops_xen.ops.frames import FrameNumbers
+from pvops_xen.ops.multicalls import Multicalls
+from pvops_xen.platform import XenPlatform
+
+if TYPE_CHECKING:
+    from pvops_core.hookspecs import Environment
+    from pvops_core.machine import Vcpu
+
+UD = 6
+
+
+class XenGroup:
+    """Base of each group of ops. One object is built of all groups, so what is set here is set once.
+
+    Attributes:
+        env: the core's environment.
+        platform: the hypervisor.
+        bits: 32 or 64.
+        frames: machine and pseudo-physical frame numbers.
+        calls: batches of hypercalls, one a vCPU.
+        protected: pseudo-physical frames that must not be mapped writable: page tables in the making and in use,
+            descriptor tables.
+        pinned: those of them that are page tables under a pinned root (the kernel's PG_pinned).
+        late: boot has got past the early page-table code.
+        user_roots: pseudo-physical frame of a kernel root to virtual address of the user root that goes with it.
+        cr3, cr0: vCPU to what write_cr3 and write_cr0 were last given.
+        kickers: vCPU to the event channel that wakes it when it waits for a lock.
+        waiters: lock to the vCPUs that sleep for it, in order.
+        gdt, idt: vCPU to where its tables lie (the IDT with its size).
+        tls: (vCPU, entry) to the TLS descriptor that its GDT holds.
+    """
+
+    def __init__(self, env: Environment) -> None:
+        if not isinstance(env.platform, XenPlatform):
+            raise UsageError("the xen ops need the xen platform: nobody else answers their hypercalls")
+        self.env = env
+        self.platform: XenPlatform = env.platform
+        self.bits: int = env.machine.kind.bits
+        self.frames = FrameNumbers(self.platform)
+        self.calls = [Multicalls(self.platform, cpu) for cpu in env.machine.vcpus]
+        self.protected: set[int] = set()
+        self.pinned: set[int] = set()
+        self.late = False
+        self.user_roots: dict[int, int] = {}
+        self.cr3: dict[int, int] = {}
+        self.cr0: dict[int, int] = {}
+        self.kickers: dict[int, int] = {}
+        self.waiters: dict[int, list[int]] = {}
+        self.gdt: dict[int, int] = {}
+        self.idt: dict[int, tuple[int, int]] = {}
+        self.tls: dict[tuple[int, int], int] = {}
+
+    def mc(self, cpu: Vcpu) -> Multicalls:
+        """The vCPU's batch."""
+        return self.calls[cpu.index]
+
+    def info(self, cpu: Vcpu) -> int:
+        """Machine address of the vCPU's vcpu_info, wherever it lies now."""
+        return self.platform.hv.domain.vcpus[cpu.index].info
+
+    def symbol(self, name: str) -> int:
+        """Address or value of a guest symbol; UsageError if the guest lacks it."""
+        try:
+            return self.env.symbols[name]
+        except KeyError:
+            raise UsageError(f"the guest has no symbol {name}, which the xen ops need") from None
+
+    def bug(self, why: str) -> NoReturn:
+        """BUG(): the kernel executes ud2."""
+        self.env.machine.log.record("bug", message=why)
+        raise GuestFault(f"BUG: {why}", vector=UD)

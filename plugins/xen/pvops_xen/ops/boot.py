@@ -1,0 +1,164 @@
+"""pv_init_ops, x86_init: what happens once, while the kernel boots (arch/x86/xen/enlighten_pv.c, setup.c, mmu_pv.c)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import PatchError
+from pvops_core.hookspecs import hookimpl
+from pvops_core.patching.default import patch_default
+from pvops_xen.hypervisor.abi import (
+    CALLBACKF_MASK_EVENTS,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    Callback,
+    Hypercall,
+    MemoryOp,
+    VcpuOp,
+    VmAssist,
+)
+from pvops_xen.ops.spaces import SpaceOps
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_core.patching.context import PatchContext
+
+_KERNEL_CS32: Final = 0x61
+_DIRECT: Final = frozenset({"irq_disable", "irq_enable", "save_fl", "restore_fl"})
+
+
+class BootOps(SpaceOps):
+    """Boot-time hooks and the values that are no functions."""
+
+    @hookimpl
+    def kernel_rpl(self) -> int:
+        """A 32-bit kernel runs in ring 1."""
+        return 1
+
+    @hookimpl
+    def shared_kernel_pmd(self) -> int:
+        """Xen keeps entries of its own in the kernel's directory: one a space."""
+        return 0
+
+    @hookimpl
+    def paravirt_enabled(self) -> int:
+        """Not bare hardware."""
+        return 1
+
+    @hookimpl
+    def name(self) -> str:
+        """As the banner names it."""
+        return "Xen"
+
+    @hookimpl
+    def banner(self, cpu: Vcpu) -> None:
+        """One line to Xen's console."""
+        text = b"Booting paravirtualized kernel on Xen\n"
+        address = cpu.rsp - 256 & ~0xF
+        cpu.write_virtual(address, text)
+        self.platform.hypercall(cpu, Hypercall.CONSOLE_IO, 0, len(text), address)
+
+    @hookimpl
+    def memory_setup(self, cpu: Vcpu) -> int:
+        """Ask Xen for a memory map; it has none, so nr_pages of start_info stands. No name is given for the map."""
+        word = self.platform.hv.abi.word
+        address = cpu.rsp - 512 & ~0xF
+        cpu.write_virtual(address, (8).to_bytes(word, "little") + (address + 32).to_bytes(word, "little"))
+        self.platform.hypercall(cpu, Hypercall.MEMORY_OP, MemoryOp.MEMORY_MAP, address)
+        return 0
+
+    # --- callbacks -------------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def arch_setup(self, cpu: Vcpu) -> None:
+        """Ask for Xen's help, and say where it shall enter the kernel."""
+        assists = [VmAssist.WRITABLE_PAGETABLES, VmAssist.PAE_EXTENDED_CR3]
+        if self.bits == 32:
+            assists.insert(0, VmAssist.FOUR_GB_SEGMENTS)
+        for assist in assists:
+            self.platform.hypercall(cpu, Hypercall.VM_ASSIST, 0, assist)
+        for kind, symbol, needed in (
+            (Callback.EVENT, "xen_hypervisor_callback", True),
+            (Callback.FAILSAFE, "xen_failsafe_callback", True),
+            (Callback.SYSENTER, "xen_sysenter_target", False),
+            (Callback.SYSCALL, "xen_syscall_target", False),
+            (Callback.SYSCALL32, "xen_syscall32_target", False),
+        ):
+            address = self.symbol(symbol) if needed else self.env.symbols.get(symbol)
+            if address is not None and self._register(cpu, kind, address) and needed:
+                self.bug(f"the {kind.name.lower()} callback was refused")
+        level = cpu.rsp - 256 & ~0xF
+        cpu.write_virtual(level, (1).to_bytes(4, "little"))
+        self.platform.hypercall(cpu, Hypercall.PHYSDEV_OP, 6, level)
+
+    def _register(self, cpu: Vcpu, kind: Callback, address: int) -> int:
+        if self.bits == 64:
+            data = struct.pack("<HHIQ", kind, CALLBACKF_MASK_EVENTS, 0, address)
+        else:
+            data = struct.pack("<HHII", kind, CALLBACKF_MASK_EVENTS, _KERNEL_CS32, address)
+        place = cpu.rsp - 256 & ~0xF
+        cpu.write_virtual(place, data)
+        return self.platform.hypercall(cpu, Hypercall.CALLBACK_OP, 0, place)
+
+    # --- page tables -----------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def pagetable_setup_start(self, cpu: Vcpu) -> None:
+        """The builder's tables stay read-only in whatever the kernel maps from now on."""
+        del cpu
+        tables = self.platform.initial_tables
+        if tables is not None:
+            self.protected.update(range(tables.first_pfn, tables.first_pfn + tables.count))
+
+    @hookimpl
+    def pagetable_reserve(self, cpu: Vcpu, start: int, end: int) -> None:
+        """Reserve the used range, and set the rest of the buffer read-write: it goes back to the allocator."""
+        self.env.machine.log.record("memblock-reserve", cpu.index, start=start, end=end)
+        for pfn in range((end + PAGE_SIZE - 1) >> PAGE_SHIFT, self.page_table_buffer(cpu).stop):
+            self.protect(cpu, pfn, writable=True)
+
+    @hookimpl
+    def pagetable_setup_done(self, cpu: Vcpu, pgd_base: int) -> None:
+        """``xen_mark_init_mm_pinned``, ``xen_post_allocator_init``: every table of the kernel's is in use from now on."""
+        root = self.machine_of(cpu, pgd_base) >> PAGE_SHIFT
+        self.pinned.add(self.frames.pfn(root))
+        top = 4 if self.bits == 64 else 3
+        self.pinned.update(pfn for pfn, _level in self._below(root, top, 512))
+        self.protected |= self.pinned
+        self.late = True
+
+    @hookimpl
+    def post_allocator_init(self, cpu: Vcpu) -> None:
+        """2.6: nothing is left to be done; pagetable_setup_done has the early code behind it."""
+        del cpu
+
+    @hookimpl
+    def time_init(self, cpu: Vcpu) -> None:
+        """The periodic timer is stopped: the one-shot timer serves."""
+        self.platform.hypercall(cpu, Hypercall.VCPU_OP, VcpuOp.STOP_PERIODIC_TIMER, cpu.index, 0)
+
+    # --- patching --------------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def patch(self, ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
+        """``xen_patch`` (32-bit): the direct forms of the interrupt ops where vcpu_info is the guest's own copy and they fit."""
+        op = ctx.layout.by_type(type).op.name
+        patchlet = ctx.patchlets.get(op) if op in _DIRECT and ctx.has_patch_slot else None
+        if patchlet is not None and patchlet.size <= len and self._has_vcpu_info_placement():
+            try:
+                insnbuf[: patchlet.size] = patchlet.assemble(addr, ctx.symbols)
+            except PatchError:  # no check_events in this guest: the call stays
+                pass
+            else:
+                return patchlet.size
+        return patch_default(ctx, type, clobbers, insnbuf, addr, len)
+
+    def _has_vcpu_info_placement(self) -> bool:
+        """The only vCPU's vcpu_info is at the symbol that the direct forms name."""
+        hv = self.platform.hv
+        state = hv.domain.vcpus[0]
+        symbol = self.env.symbols.get("xen_vcpu_info")
+        if symbol is None or not state.info_registered or len(hv.domain.vcpus) != 1:
+            return False
+        return self.platform.machine_address(symbol - self.symbol("kernel_base")) == state.info

@@ -1,0 +1,228 @@
+"""pv_cpu_ops: control and model-specific registers, cpuid, context switches (arch/x86/xen/enlighten.c, enlighten_pv.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.hookspecs import hookimpl
+from pvops_core.machine.faults import GuestFault
+from pvops_xen.hypervisor.abi import Hypercall, Segbase
+from pvops_xen.ops.base import XenGroup
+from pvops_xen.ops.multicalls import Lazy
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+_TS: Final = 1 << 3
+_CR4_HIDDEN: Final = 1 << 4 | 1 << 7 | 1 << 8  # PSE PGE PCE: Xen's to decide
+_SET_IOPL: Final = 6
+_SET_IOBITMAP: Final = 7
+_EIO: Final = 5
+_EFAULT: Final = 14
+_APIC_BASE: Final = 0x1B
+_X2APIC_ENABLE: Final = 1 << 10
+_BASES: Final = {0xC000_0100: Segbase.FS, 0xC000_0102: Segbase.GS_USER, 0xC000_0101: Segbase.GS_KERNEL}
+# STAR LSTAR CSTAR SYSCALL_MASK, SYSENTER_CS ESP EIP: fast system calls are told by callbacks instead.
+_FILTERED: Final = frozenset({0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, 0x174, 0x175, 0x176})
+_SEP: Final = 1 << 11
+# Leaf 1: what the guest's kernel must not use even if the processor has it.
+_LEAF1_EDX_HIDDEN: Final = 1 << 7 | 1 << 9 | 1 << 12 | 1 << 14 | 1 << 22  # MCE APIC MTRR MCA ACPI
+_LEAF1_ECX_HIDDEN: Final = 1 << 3 | 1 << 17 | 1 << 21 | 1 << 26  # MWAIT PCID X2APIC XSAVE
+
+
+class CpuOps(XenGroup):
+    """Instructions that would trap are hypercalls; those that trap rarely are left to Xen's emulation."""
+
+    # --- registers -------------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def read_cr0(self, cpu: Vcpu) -> int:
+        """The value is remembered: only TS ever changes, and only here."""
+        value = self.cr0.get(cpu.index)
+        if value is None:
+            value = self.cr0[cpu.index] = cpu.insn.mov_from_cr(0)
+        return value
+
+    @hookimpl
+    def write_cr0(self, cpu: Vcpu, cr0: int) -> None:
+        """Only TS counts; it goes with the batch."""
+        self.cr0[cpu.index] = cr0
+        self._task_switched(cpu, on=bool(cr0 & _TS))
+
+    @hookimpl
+    def clts(self, cpu: Vcpu) -> None:
+        """fpu_taskswitch(0)."""
+        if cpu.index in self.cr0:
+            self.cr0[cpu.index] &= ~_TS
+        self._task_switched(cpu, on=False)
+
+    def _task_switched(self, cpu: Vcpu, *, on: bool) -> None:
+        batch = self.mc(cpu)
+        batch.add(Hypercall.FPU_TASKSWITCH, int(on))
+        batch.issue(Lazy.CPU)
+
+    @hookimpl
+    def read_cr4(self, cpu: Vcpu) -> int:
+        """Emulated by Xen."""
+        return cpu.insn.mov_from_cr(4)
+
+    @hookimpl
+    def read_cr4_safe(self, cpu: Vcpu) -> int:
+        """Emulated by Xen."""
+        return cpu.insn.mov_from_cr(4)
+
+    @hookimpl
+    def write_cr4(self, cpu: Vcpu, cr4: int) -> None:
+        """Emulated by Xen, without the bits that are Xen's."""
+        cpu.insn.mov_to_cr(4, cr4 & ~_CR4_HIDDEN)
+
+    @hookimpl
+    def get_debugreg(self, cpu: Vcpu, regno: int) -> int:
+        """get_debugreg."""
+        return max(self.platform.hypercall(cpu, Hypercall.GET_DEBUGREG, regno), 0)
+
+    @hookimpl
+    def set_debugreg(self, cpu: Vcpu, regno: int, value: int) -> None:
+        """set_debugreg; a refusal is not told, as in the kernel."""
+        self.platform.hypercall(cpu, Hypercall.SET_DEBUGREG, regno, value)
+
+    # --- model-specific registers ----------------------------------------------------------------------------------
+
+    def _read(self, cpu: Vcpu, msr: int) -> int:
+        value = cpu.insn.rdmsr(msr)
+        return value & ~_X2APIC_ENABLE if msr == _APIC_BASE else value
+
+    def _write(self, cpu: Vcpu, msr: int, value: int) -> int:
+        """0, or the result of the hypercall; GuestFault where the instruction faults."""
+        if self.bits == 64 and msr in _BASES:
+            return self.platform.hypercall(cpu, Hypercall.SET_SEGMENT_BASE, _BASES[msr], value)
+        if msr not in _FILTERED:
+            cpu.insn.wrmsr(msr, value)
+        return 0
+
+    @hookimpl
+    def read_msr(self, cpu: Vcpu, msr: int, err: int) -> int:
+        """rdmsr by Xen's emulation; ``err`` receives the outcome where the op has it."""
+        try:
+            value = self._read(cpu, msr)
+        except GuestFault:
+            if not err:
+                raise
+            cpu.set_u32(err, -_EFAULT)
+            return 0
+        if err:
+            cpu.set_u32(err, 0)
+        return value
+
+    @hookimpl
+    def read_msr_safe(self, cpu: Vcpu, msr: int, err: int) -> int:
+        """As read_msr, -EIO for a register that is not there."""
+        try:
+            value = self._read(cpu, msr)
+        except GuestFault:
+            cpu.set_u32(err, -_EIO)
+            return 0
+        cpu.set_u32(err, 0)
+        return value
+
+    @hookimpl
+    def write_msr(self, cpu: Vcpu, msr: int, low: int, high: int) -> int:
+        """Segment bases by hypercall, system-call entries not at all, the rest by Xen's emulation."""
+        try:
+            return -_EFAULT if self._write(cpu, msr, low | high << 32) else 0
+        except GuestFault:
+            if self.bits == 64:
+                raise
+            return -_EFAULT
+
+    @hookimpl
+    def write_msr_safe(self, cpu: Vcpu, msr: int, low: int, high: int) -> int:
+        """As write_msr, -EIO for a refusal."""
+        try:
+            return -_EIO if self._write(cpu, msr, low | high << 32) else 0
+        except GuestFault:
+            return -_EIO
+
+    @hookimpl
+    def cpuid(self, cpu: Vcpu, eax: int, ebx: int, ecx: int, edx: int) -> None:
+        """The forced-emulation cpuid, with what a PV kernel must not use masked out of leaf 1."""
+        leaf, sub = cpu.u32(eax), cpu.u32(ecx)
+        answer = list(self.platform.cpuid(cpu, leaf, sub))
+        if leaf == 1:
+            answer[2] &= ~_LEAF1_ECX_HIDDEN
+            answer[3] &= ~_LEAF1_EDX_HIDDEN
+            if self.bits == 32 and "xen_sysenter_target" not in self.env.symbols:
+                answer[3] &= ~_SEP  # there is no entry that Xen could be told of
+        for address, value in zip((eax, ebx, ecx, edx), answer, strict=True):
+            cpu.set_u32(address, value)
+
+    # --- context switches ------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def start_context_switch(self, cpu: Vcpu) -> None:
+        """``paravirt_start_context_switch``: an MMU batch is ended and will be resumed; CPU mode begins."""
+        batch = self.mc(cpu)
+        if batch.mode == Lazy.MMU:
+            batch.leave()
+            batch.resume_mmu = True
+        batch.enter(Lazy.CPU)
+
+    @hookimpl
+    def end_context_switch(self, cpu: Vcpu) -> None:
+        """Everything batched takes effect."""
+        batch = self.mc(cpu)
+        batch.leave()
+        if batch.resume_mmu:
+            batch.resume_mmu = False
+            batch.enter(Lazy.MMU)
+
+    @hookimpl
+    def cpu_lazy_mode_enter(self, cpu: Vcpu) -> None:
+        """2.6.24: CPU mode begins."""
+        self.mc(cpu).enter(Lazy.CPU)
+
+    @hookimpl
+    def cpu_lazy_mode_leave(self, cpu: Vcpu) -> None:
+        """2.6.24: everything batched takes effect."""
+        self.mc(cpu).leave()
+
+    # --- I/O rights ------------------------------------------------------------------------------------------------
+
+    def _physdev(self, cpu: Vcpu, command: int, argument: bytes) -> None:
+        address = cpu.rsp - 256 & ~0xF
+        cpu.write_virtual(address, argument)
+        self.platform.hypercall(cpu, Hypercall.PHYSDEV_OP, command, address)
+
+    @hookimpl
+    def set_iopl_mask(self, cpu: Vcpu, mask: int) -> None:
+        """The kernel itself always has level 1, so 0 means 1."""
+        level = mask >> 12 & 3 if mask else 1
+        self._physdev(cpu, _SET_IOPL, level.to_bytes(4, "little"))
+
+    @hookimpl
+    def invalidate_io_bitmap(self, cpu: Vcpu) -> None:
+        """No port is open any more."""
+        self._physdev(cpu, _SET_IOBITMAP, bytes(16))
+
+    @hookimpl
+    def update_io_bitmap(self, cpu: Vcpu) -> None:
+        """Tell Xen the task's bitmap; the built-in guest's tasks have none, so that its TSS says no port is open."""
+        self._physdev(cpu, _SET_IOBITMAP, bytes(16))
+
+    @hookimpl
+    def io_delay(self, cpu: Vcpu) -> None:
+        """Nothing: no port is slow here."""
+        del cpu
+
+    @hookimpl
+    def iret(self, cpu: Vcpu) -> None:
+        """The iret hypercall (32-bit): its frame begins with eax."""
+        cpu.push(cpu.get("rax"))
+        self.platform.hypercall(cpu, Hypercall.IRET)
+        self.platform.deliver_pending(cpu)
+
+    @hookimpl
+    def store_tr(self, cpu: Vcpu) -> int:
+        """A guest has no task register."""
+        del cpu
+        return 0

@@ -1,0 +1,210 @@
+"""pv_cpu_ops: descriptor tables (arch/x86/xen/enlighten_pv.c): GDT and LDT by hypercall, the IDT as a trap table."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.hookspecs import hookimpl
+from pvops_xen.hypervisor.abi import PAGE_SHIFT, PAGE_SIZE, Hypercall, MmuExt
+from pvops_xen.ops.multicalls import Lazy
+from pvops_xen.ops.spaces import SpaceOps
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+_INTERRUPT_GATE: Final = 0xE
+_TRAP_GATE: Final = 0xF
+_MASK_EVENTS: Final = 4
+_DESC_LDT: Final = 0x2
+_DESC_TSS: Final = 0x9
+_TLS_ENTRIES: Final = 3
+_TLS_MIN: Final = {64: 12, 32: 6}
+_KERNEL_DS: Final = {64: 0x18, 32: 0x68}
+_SYSTEM_TYPES: Final = frozenset({_DESC_LDT, _DESC_TSS})
+
+
+class DescriptorOps(SpaceOps):
+    """Tables that Xen reads are mapped read-only; every store to them is a hypercall."""
+
+    # --- GDT and LDT -----------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def load_gdt(self, cpu: Vcpu, dtr: int) -> None:
+        """set_gdt with the frames of the table, each made read-only first."""
+        size, base = self._table_register(cpu, dtr)
+        word = self.platform.hv.abi.word
+        frames = b""
+        for va in range(base & ~(PAGE_SIZE - 1), base + size, PAGE_SIZE):
+            pfn = self.frames.pfn(self.machine_of(cpu, va) >> PAGE_SHIFT)
+            if pfn not in self.protected:
+                self.protect(cpu, pfn, writable=False)
+            frames += self.frames.mfn(pfn).to_bytes(word, "little")
+        address = cpu.rsp - 256 & ~0xF
+        cpu.write_virtual(address, frames)
+        if self.platform.hypercall(cpu, Hypercall.SET_GDT, address, size // 8):
+            self.bug(f"the GDT at {base:#x} was refused")
+        self.gdt[cpu.index] = base
+
+    def _table_register(self, cpu: Vcpu, dtr: int) -> tuple[int, int]:
+        """Size in bytes and address out of a struct desc_ptr."""
+        return cpu.u16(dtr) + 1, cpu.word(dtr + 2)
+
+    @hookimpl
+    def store_gdt(self, cpu: Vcpu, dtr: int) -> None:
+        """sgdt itself; it does not trap."""
+        base, limit = cpu.insn.sgdt()
+        cpu.set_u16(dtr, limit)
+        cpu.set_word(dtr + 2, base)
+
+    @hookimpl
+    def store_idt(self, cpu: Vcpu, dtr: int) -> None:
+        """sidt itself."""
+        base, limit = cpu.insn.sidt()
+        cpu.set_u16(dtr, limit)
+        cpu.set_word(dtr + 2, base)
+
+    def _update_descriptor(self, cpu: Vcpu, va: int, descriptor: int) -> None:
+        self.mc(cpu).flush()
+        machine = self.machine_of(cpu, va)
+        halves = (machine & 0xFFFF_FFFF, machine >> 32, descriptor & 0xFFFF_FFFF, descriptor >> 32)
+        arguments = (machine, descriptor) if self.bits == 64 else halves
+        if self.platform.hypercall(cpu, Hypercall.UPDATE_DESCRIPTOR, *arguments):
+            self.bug(f"the descriptor {descriptor:016x} was refused")
+
+    @hookimpl
+    def write_gdt_entry(self, cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc: int, size: int) -> None:
+        """update_descriptor; a TSS or LDT descriptor would be refused and is of no use to Xen."""
+        descriptor = cpu.u64(desc) if desc else low | high << 32
+        kind = descriptor >> 40 & 0x1F
+        if size in _SYSTEM_TYPES or (not desc and kind & ~2 in _SYSTEM_TYPES):
+            return
+        self._update_descriptor(cpu, dt + 8 * entrynum, descriptor)
+
+    @hookimpl
+    def write_ldt_entry(self, cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc: int) -> None:
+        """update_descriptor."""
+        self._update_descriptor(cpu, dt + 8 * entrynum, cpu.u64(desc) if desc else low | high << 32)
+
+    @hookimpl
+    def set_ldt(self, cpu: Vcpu, desc: int, entries: int) -> None:
+        """MMUEXT_SET_LDT, with the batch of a context switch."""
+        batch = self.mc(cpu)
+        batch.extended(MmuExt.SET_LDT, desc, entries)
+        batch.issue(Lazy.CPU)
+
+    def _ldt_pages(self, cpu: Vcpu, ldt: int, entries: int) -> Iterator[int]:
+        for va in range(ldt & ~(PAGE_SIZE - 1), ldt + 8 * entries, PAGE_SIZE):
+            yield self.frames.pfn(self.machine_of(cpu, va) >> PAGE_SHIFT)
+
+    @hookimpl
+    def alloc_ldt(self, cpu: Vcpu, ldt: int, entries: int) -> None:
+        """Its pages become read-only."""
+        for pfn in self._ldt_pages(cpu, ldt, entries):
+            self.protect(cpu, pfn, writable=False)
+
+    @hookimpl
+    def free_ldt(self, cpu: Vcpu, ldt: int, entries: int) -> None:
+        """Its pages become read-write."""
+        for pfn in self._ldt_pages(cpu, ldt, entries):
+            self.protect(cpu, pfn, writable=True)
+
+    @hookimpl
+    def load_tls(self, cpu: Vcpu, t: int, cpu_nr: int) -> None:
+        """update_descriptor for each entry that differs from what the GDT holds."""
+        gdt = self.gdt.get(cpu_nr)
+        if gdt is None:
+            return
+        offset = self.env.symbols.get("thread_tls_array_offset", 0)
+        batch = self.mc(cpu)
+        for index in range(_TLS_ENTRIES):
+            place = gdt + 8 * (_TLS_MIN[self.bits] + index)
+            descriptor = cpu.u64(t + offset + 8 * index)
+            if self.tls.get((cpu_nr, index)) != descriptor:
+                self.tls[cpu_nr, index] = descriptor
+                batch.update_descriptor(self.machine_of(cpu, place), descriptor)
+        batch.issue(Lazy.CPU)
+
+    @hookimpl
+    def load_gs_index(self, cpu: Vcpu, idx: int) -> None:
+        """SEGBASE_GS_USER_SEL."""
+        if self.platform.hypercall(cpu, Hypercall.SET_SEGMENT_BASE, 3, idx):
+            self.bug(f"load_gs_index({idx:#x})")
+
+    # --- the kernel's stack ----------------------------------------------------------------------------------------
+
+    @hookimpl
+    def load_sp0(self, cpu: Vcpu, sp0: int) -> None:
+        """stack_switch."""
+        self._stack(cpu, sp0)
+
+    @hookimpl
+    def load_esp0(self, cpu: Vcpu, tss: int, thread: int) -> None:
+        """stack_switch; the TSS is kept in step for the code that reads it."""
+        sp0 = cpu.u32(thread + self.env.symbols.get("thread_sp0_offset", 24))
+        cpu.set_u32(tss + self.env.symbols.get("tss_sp0_offset", 4), sp0)
+        self._stack(cpu, sp0)
+
+    def _stack(self, cpu: Vcpu, sp0: int) -> None:
+        batch = self.mc(cpu)
+        batch.add(Hypercall.STACK_SWITCH, _KERNEL_DS[self.bits], sp0)
+        batch.issue(Lazy.CPU)
+
+    # --- traps -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _xen_entries(self) -> dict[int, int]:
+        """Address of each entry point to that of its Xen form: the pairs NAME and xen_NAME."""
+        symbols = self.env.symbols
+        return {address: symbols[f"xen_{name}"] for name, address in symbols.items() if f"xen_{name}" in symbols}
+
+    def _trap_info(self, vector: int, gate: bytes) -> bytes:
+        """``cvt_gate_to_trap``: a gate as Xen takes it; empty for what is no interrupt or trap gate."""
+        low, high = struct.unpack_from("<II", gate)
+        kind = high >> 8 & 0x1F
+        if not high & 1 << 15 or kind not in {_INTERRUPT_GATE, _TRAP_GATE}:
+            return b""
+        address = low & 0xFFFF | high & 0xFFFF_0000
+        if self.bits == 64:
+            address |= struct.unpack_from("<I", gate, 8)[0] << 32
+        address = self._xen_entries.get(address, address)
+        flags = high >> 13 & 3 | (_MASK_EVENTS if kind == _INTERRUPT_GATE else 0)
+        selector = low >> 16
+        if self.bits == 64:
+            return struct.pack("<BBHIQ", vector, flags, selector, 0, address)
+        return struct.pack("<BBHI", vector, flags, selector, address)
+
+    def _set_traps(self, cpu: Vcpu, table: bytes) -> None:
+        """set_trap_table, in pieces that fit the stack; each ends with an empty entry."""
+        size = self.platform.hv.abi.trap_info_size
+        for start in range(0, len(table), 32 * size):
+            piece = table[start : start + 32 * size] + bytes(size)
+            address = cpu.rsp - 128 - len(piece) & ~0xF
+            cpu.write_virtual(address, piece)
+            if self.platform.hypercall(cpu, Hypercall.SET_TRAP_TABLE, address):
+                self.bug("set_trap_table was refused")
+
+    @hookimpl
+    def load_idt(self, cpu: Vcpu, dtr: int) -> None:
+        """set_trap_table with every gate of the table."""
+        size, base = self._table_register(cpu, dtr)
+        self.idt[cpu.index] = (base, size)
+        gate = 16 if self.bits == 64 else 8
+        raw = cpu.read_virtual(base, size)
+        gates = (raw[at : at + gate] for at in range(0, size - gate + 1, gate))
+        self._set_traps(cpu, b"".join(self._trap_info(vector, piece) for vector, piece in enumerate(gates)))
+
+    @hookimpl
+    def write_idt_entry(self, cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, gate: int) -> None:
+        """A plain store; if the table is in use the trap table follows."""
+        size = 16 if self.bits == 64 else 8
+        data = cpu.read_virtual(gate, size) if gate else struct.pack("<II", low, high)
+        place = dt + size * entrynum
+        cpu.write_virtual(place, data)
+        base, length = self.idt.get(cpu.index, (0, 0))
+        if base <= place < base + length:
+            info = self._trap_info(entrynum, data)
+            if info:
+                self._set_traps(cpu, info)

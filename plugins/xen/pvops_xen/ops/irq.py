@@ -1,0 +1,81 @@
+"""pv_irq_ops: the interrupt flag is a byte that the guest shares with Xen (arch/x86/xen/irq.c, xen-asm.S)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.hookspecs import hookimpl
+from pvops_xen.hypervisor.abi import EvtchnOp, Hypercall, SchedOp, VcpuOp
+from pvops_xen.ops.base import XenGroup
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+IF: Final = 1 << 9
+
+
+class IrqOps(XenGroup):
+    """Upcalls masked means interrupts disabled. Nothing here touches the CPU's own flag, which stays set."""
+
+    def _masked(self, cpu: Vcpu) -> bool:
+        return bool(self.env.machine.memory.u8(self.info(cpu) + 1))
+
+    def _mask(self, cpu: Vcpu, *, masked: bool) -> None:
+        self.env.machine.memory.set_u8(self.info(cpu) + 1, int(masked))
+
+    def _check_events(self, cpu: Vcpu) -> None:
+        """``check_events``: an upcall that became pending while masked is delivered now, on the way back to the caller."""
+        if self.env.machine.memory.u8(self.info(cpu)):
+            self.platform.hypercall(cpu, Hypercall.XEN_VERSION, 0, 0)
+            cpu.ret()
+            self.platform.deliver_pending(cpu)
+
+    @hookimpl
+    def save_fl(self, cpu: Vcpu) -> int:
+        """X86_EFLAGS_IF if upcalls are not masked, else 0."""
+        return 0 if self._masked(cpu) else IF
+
+    @hookimpl
+    def restore_fl(self, cpu: Vcpu, flags: int) -> None:
+        """Mask upcalls if IF is clear; unmask them, and take what is pending, if it is set."""
+        self._mask(cpu, masked=not flags & IF)
+        if flags & IF:
+            self._check_events(cpu)
+
+    @hookimpl
+    def irq_disable(self, cpu: Vcpu) -> None:
+        """Mask upcalls."""
+        self._mask(cpu, masked=True)
+
+    @hookimpl
+    def irq_enable(self, cpu: Vcpu) -> None:
+        """Unmask upcalls and take what is pending."""
+        self._mask(cpu, masked=False)
+        self._check_events(cpu)
+
+    @hookimpl
+    def safe_halt(self, cpu: Vcpu) -> None:
+        """SCHEDOP_block: unmask and sleep in one step. The vCPU has returned to its caller when an upcall wakes it."""
+        cpu.ret()
+        if self.platform.hypercall(cpu, Hypercall.SCHED_OP, SchedOp.BLOCK, 0):
+            self.bug("SCHEDOP_block failed")
+        self.platform.deliver_pending(cpu)
+
+    @hookimpl
+    def halt(self, cpu: Vcpu) -> None:
+        """With interrupts off the vCPU goes down for good; else as safe_halt."""
+        if self._masked(cpu):
+            cpu.ret()
+            self.platform.hypercall(cpu, Hypercall.VCPU_OP, VcpuOp.DOWN, cpu.index, 0)
+        else:
+            self.safe_halt(cpu)
+
+    @hookimpl
+    def init_IRQ(self, cpu: Vcpu) -> None:  # noqa: N802 - the kernel's name
+        """Ask for the FIFO event channels; any refusal means the two-level ones, whose ports all start masked."""
+        address = cpu.rsp - 256 & ~0xF
+        cpu.write_virtual(address, bytes(32))
+        self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.INIT_CONTROL, address)
+        hv = self.platform.hv
+        mask = hv.domain.shared_info + hv.abi.evtchn_mask
+        hv.memory.write(mask, b"\xff" * (hv.abi.channels // 8))

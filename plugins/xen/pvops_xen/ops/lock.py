@@ -1,0 +1,103 @@
+"""pv_lock_ops: spinlocks whose waiters sleep in Xen (arch/x86/xen/spinlock.c; kernel/locking/qspinlock_paravirt.h)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.hookspecs import hookimpl
+from pvops_core.machine import Reschedule
+from pvops_xen.hypervisor.abi import EvtchnOp, Hypercall, SchedOp
+from pvops_xen.hypervisor.layout import EVTCHN_PENDING
+from pvops_xen.ops.base import XenGroup
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+_LOCKED: Final = 1
+_SLOW: Final = 3  # _Q_SLOW_VAL: somebody sleeps, so the owner must kick
+
+
+class LockOps(XenGroup):
+    """A waiter polls an event channel of its own; the owner sends an event there.
+
+    The channel is masked, so that it never makes an upcall. On one vCPU nobody ever waits.
+    """
+
+    def _kicker(self, cpu: Vcpu, number: int) -> int:
+        """Event channel of a vCPU's kicks; bound when it is first needed (``xen_init_lock_cpu``)."""
+        port = self.kickers.get(number)
+        if port is None:
+            address = cpu.rsp - 256 & ~0xF
+            cpu.write_virtual(address, struct.pack("<II", number, 0))
+            if self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.BIND_IPI, address):
+                self.bug("no event channel for spinlocks")
+            port = self.kickers[number] = cpu.u32(address + 4)
+            self._bit(self.platform.hv.abi.evtchn_mask, port, value=True)
+        return port
+
+    def _bit(self, bitmap: int, port: int, *, value: bool) -> None:
+        """Set or clear a port's bit in a bitmap of shared_info."""
+        memory = self.env.machine.memory
+        address = self.platform.hv.domain.shared_info + bitmap + port // 8
+        old = memory.u8(address)
+        memory.set_u8(address, old | 1 << port % 8 if value else old & ~(1 << port % 8))
+
+    @hookimpl
+    def lock_wait(self, cpu: Vcpu, ptr: int, val: int) -> None:
+        """``xen_qlock_wait``: forget old kicks; if the byte still has the value, poll the channel."""
+        port = self._kicker(cpu, cpu.index)
+        self._bit(EVTCHN_PENDING, port, value=False)
+        if cpu.u8(ptr) == val:
+            cpu.ret()
+            self._poll(cpu, port)
+
+    def _poll(self, cpu: Vcpu, port: int) -> None:
+        word = self.platform.hv.abi.word
+        address = cpu.rsp - 256 & ~0xF
+        ports = address + 32
+        head = ports.to_bytes(word, "little") + struct.pack("<I", 1).ljust(word, b"\0") + bytes(8)
+        cpu.write_virtual(address, head.ljust(32, b"\0") + struct.pack("<I", port))
+        self.platform.hypercall(cpu, Hypercall.SCHED_OP, SchedOp.POLL, address)
+
+    @hookimpl
+    def lock_kick(self, cpu: Vcpu, cpu_nr: int) -> None:
+        """``xen_qlock_kick``: send the event."""
+        port = self._kicker(cpu, cpu_nr)
+        address = cpu.rsp - 256 & ~0xF
+        cpu.write_virtual(address, struct.pack("<I", port))
+        self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.SEND, address)
+
+    @hookimpl
+    def queued_spin_lock_slowpath(self, cpu: Vcpu, lock: int, val: int) -> None:
+        """Take the lock, or mark that somebody sleeps for it and sleep; tried again after a kick, in order of arrival."""
+        del val
+        queue = self.waiters.setdefault(lock, [])
+        if not cpu.u8(lock) and (not queue or queue[0] == cpu.index):
+            if queue:
+                queue.pop(0)
+            cpu.set_u8(lock, _SLOW if queue else _LOCKED)
+            return
+        if cpu.index not in queue:
+            queue.append(cpu.index)
+        cpu.set_u8(lock, cpu.u8(lock) and _SLOW)
+        port = self._kicker(cpu, cpu.index)
+        self._bit(EVTCHN_PENDING, port, value=False)
+        self._poll(cpu, port)
+        raise Reschedule
+
+    @hookimpl
+    def queued_spin_unlock(self, cpu: Vcpu, lock: int) -> None:
+        """Release the lock; the first who sleeps for it is kicked."""
+        cpu.set_u8(lock, 0)
+        queue = self.waiters.get(lock)
+        if queue:
+            self.lock_kick(cpu, queue[0])
+
+    @hookimpl
+    def vcpu_is_preempted(self, cpu: Vcpu, cpu_nr: int) -> int:
+        """``xen_vcpu_stolen``: another vCPU that could run but does not, for this one runs now."""
+        if cpu_nr == cpu.index or not 0 <= cpu_nr < len(self.env.machine.vcpus):
+            return 0
+        up = self.platform.hv.domain.vcpus[cpu_nr].up
+        return int(up and not self.env.machine.vcpus[cpu_nr].halted)

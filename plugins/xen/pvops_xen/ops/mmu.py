@@ -1,0 +1,216 @@
+"""pv_mmu_ops: entries (arch/x86/xen/mmu.c, mmu_pv.c). What is stored holds machine frames; what the kernel sees does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.hookspecs import hookimpl
+from pvops_xen.hypervisor import entries as pte
+from pvops_xen.hypervisor.abi import UVMF_INVLPG, Hypercall, MmuUpdate
+from pvops_xen.ops.base import XenGroup
+from pvops_xen.ops.multicalls import Lazy
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+_USER_SLOTS: Final = 256  # of a 64-bit root: the lower half is user space
+
+
+class EntryOps(XenGroup):
+    """Conversions and the writing of entries."""
+
+    # --- conversions -----------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def pte_val(self, cpu: Vcpu, pte: int) -> int:
+        """Machine to pseudo-physical."""
+        del cpu
+        return self.frames.entry_to_guest(pte)
+
+    @hookimpl
+    def pmd_val(self, cpu: Vcpu, pmd: int) -> int:
+        """Machine to pseudo-physical."""
+        del cpu
+        return self.frames.entry_to_guest(pmd)
+
+    @hookimpl
+    def pud_val(self, cpu: Vcpu, pud: int) -> int:
+        """Machine to pseudo-physical."""
+        del cpu
+        return self.frames.entry_to_guest(pud)
+
+    @hookimpl
+    def p4d_val(self, cpu: Vcpu, p4d: int) -> int:
+        """Machine to pseudo-physical."""
+        del cpu
+        return self.frames.entry_to_guest(p4d)
+
+    @hookimpl
+    def pgd_val(self, cpu: Vcpu, pgd: int) -> int:
+        """Machine to pseudo-physical."""
+        del cpu
+        return self.frames.entry_to_guest(pgd)
+
+    @hookimpl
+    def make_pte(self, cpu: Vcpu, val: int) -> int:
+        """Pseudo-physical to machine."""
+        del cpu
+        return self.frames.entry_to_machine(val)
+
+    @hookimpl
+    def make_pmd(self, cpu: Vcpu, val: int) -> int:
+        """Pseudo-physical to machine."""
+        del cpu
+        return self.frames.entry_to_machine(val)
+
+    @hookimpl
+    def make_pud(self, cpu: Vcpu, val: int) -> int:
+        """Pseudo-physical to machine."""
+        del cpu
+        return self.frames.entry_to_machine(val)
+
+    @hookimpl
+    def make_p4d(self, cpu: Vcpu, val: int) -> int:
+        """Pseudo-physical to machine."""
+        del cpu
+        return self.frames.entry_to_machine(val)
+
+    @hookimpl
+    def make_pgd(self, cpu: Vcpu, val: int) -> int:
+        """Pseudo-physical to machine."""
+        del cpu
+        return self.frames.entry_to_machine(val)
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def machine_of(self, cpu: Vcpu, va: int) -> int:
+        """``arbitrary_virt_to_machine``: machine address behind a virtual one."""
+        return cpu.walk(va).pa
+
+    def is_pinned(self, cpu: Vcpu, va: int) -> bool:
+        """``xen_page_pinned``: the page that holds an entry is a table in use."""
+        return self.frames.pfn(self.machine_of(cpu, va) >> 12) in self.pinned
+
+    @hookimpl
+    def set_pte(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
+        """Early: a plain store, with what must not be writable made read-only. Later: mmu_update, batched in MMU mode."""
+        if not self.late:
+            cpu.set_u64(ptep, self._early(cpu, ptep, pteval))
+            return
+        self._update(cpu, ptep, pteval)
+
+    def _early(self, cpu: Vcpu, ptep: int, value: int) -> int:
+        """``mask_rw_pte``: page tables and descriptor tables stay read-only in whatever early code maps."""
+        old = cpu.u64(ptep)
+        if not value & pte.P:
+            return value
+        if old & pte.P and not old & pte.RW:
+            value &= ~pte.RW
+        pfn = self.frames.pfn(pte.frame_of(value))
+        if pfn in self.protected or pfn in self.page_table_buffer(cpu):
+            value &= ~pte.RW
+        return value
+
+    def page_table_buffer(self, cpu: Vcpu) -> range:
+        """Frames set aside for early page tables: pgt_buf_start to pgt_buf_top."""
+        start, top = (cpu.u64(self.symbol(name)) for name in ("pgt_buf_start", "pgt_buf_top"))
+        return range(start, top)
+
+    def _update(self, cpu: Vcpu, va: int, value: int, kind: MmuUpdate = MmuUpdate.NORMAL_PT_UPDATE) -> None:
+        batch = self.mc(cpu)
+        batch.update_entry(self.machine_of(cpu, va), value, kind)
+        batch.issue(Lazy.MMU)
+
+    @hookimpl
+    def set_pte_at(self, cpu: Vcpu, addr: int, ptep: int, pteval: int) -> None:
+        """By address where the table is the one in use (one call less to translate), else as set_pte."""
+        if self.late and self._maps(cpu, addr, ptep):
+            batch = self.mc(cpu)
+            if batch.mode == Lazy.MMU:
+                batch.update_va_mapping(addr, pteval)
+                return
+            if not self.platform.hypercall(
+                cpu, Hypercall.UPDATE_VA_MAPPING, *batch.va_arguments(addr, pteval, 0)
+            ):
+                return
+        self.set_pte(cpu, ptep, pteval)
+
+    def _maps(self, cpu: Vcpu, addr: int, ptep: int) -> bool:
+        from pvops_xen.hypervisor.walk import guest_l1e  # noqa: PLC0415 - keeps the ops' imports few
+
+        return guest_l1e(self.platform.hv, cpu.index, addr) == self.machine_of(cpu, ptep)
+
+    def _set_upper(self, cpu: Vcpu, va: int, value: int) -> None:
+        """A table that is not pinned is ordinary memory; else mmu_update."""
+        if self.is_pinned(cpu, va):
+            self._update(cpu, va, value)
+        else:
+            cpu.set_u64(va, value)
+
+    @hookimpl
+    def set_pmd(self, cpu: Vcpu, pmdp: int, pmdval: int) -> None:
+        """Write a level-2 entry."""
+        self._set_upper(cpu, pmdp, pmdval)
+
+    @hookimpl
+    def set_pud(self, cpu: Vcpu, pudp: int, pudval: int) -> None:
+        """Write a level-3 entry."""
+        self._set_upper(cpu, pudp, pudval)
+
+    @hookimpl
+    def set_p4d(self, cpu: Vcpu, p4dp: int, p4dval: int) -> None:
+        """Write a root entry; user space's also into the root that user mode runs on."""
+        user = self._user_entry(cpu, p4dp)
+        self._set_upper(cpu, p4dp, p4dval)
+        if user:
+            self._set_upper(cpu, user, p4dval)
+
+    def _user_entry(self, cpu: Vcpu, p4dp: int) -> int:
+        """``xen_get_user_pgd``: the same slot of the user root; 0 if there is none, or the slot is the kernel's."""
+        if p4dp % 4096 // 8 >= _USER_SLOTS:
+            return 0
+        user = self.user_root(cpu, self.frames.pfn(self.machine_of(cpu, p4dp) >> 12))
+        return user + p4dp % 4096 if user else 0
+
+    def user_root(self, cpu: Vcpu, pfn: int) -> int:
+        """Virtual address of the user root that belongs to a kernel root; 0 for none. Given by the group for spaces."""
+        raise NotImplementedError
+
+    @hookimpl
+    def set_pte_atomic(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
+        """mmu_update is atomic anyway."""
+        self.set_pte(cpu, ptep, pteval)
+
+    @hookimpl
+    def set_pte_present(self, cpu: Vcpu, addr: int, ptep: int, pte: int) -> None:
+        """As set_pte_at: no one sees half an entry."""
+        self.set_pte_at(cpu, addr, ptep, pte)
+
+    @hookimpl
+    def pte_clear(self, cpu: Vcpu, ptep: int) -> None:
+        """An empty entry."""
+        self.set_pte(cpu, ptep, 0)
+
+    @hookimpl
+    def pmd_clear(self, cpu: Vcpu, pmdp: int) -> None:
+        """An empty entry."""
+        self._set_upper(cpu, pmdp, 0)
+
+    @hookimpl
+    def ptep_modify_prot_start(self, cpu: Vcpu, ptep: int) -> int:
+        """The entry as it is; nothing is cleared, for the commit keeps accessed and dirty bits."""
+        return cpu.u64(ptep)
+
+    @hookimpl
+    def ptep_modify_prot_commit(self, cpu: Vcpu, ptep: int, pte: int) -> None:
+        """MMU_PT_UPDATE_PRESERVE_AD: Xen ors the bits that were set meanwhile into the new entry."""
+        self._update(cpu, ptep, pte, MmuUpdate.PT_UPDATE_PRESERVE_AD)
+
+    @hookimpl
+    def set_fixmap(self, cpu: Vcpu, idx: int, phys: int, flags: int) -> None:
+        """One page at fixaddr_top - idx pages, through update_va_mapping."""
+        va = self.symbol("fixaddr_top") - (idx << 12) & self.platform.hv.abi.mask
+        entry = self.frames.entry_to_machine(phys & pte.ADDRESS | flags) if flags & pte.P else 0
+        arguments = self.mc(cpu).va_arguments(va, entry, UVMF_INVLPG)
+        if self.platform.hypercall(cpu, Hypercall.UPDATE_VA_MAPPING, *arguments):
+            self.bug(f"set_fixmap({idx}, {phys:#x}) was refused")

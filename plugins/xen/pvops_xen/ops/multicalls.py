@@ -1,0 +1,191 @@
+"""Batches of hypercalls, and the lazy modes that say when they may wait (arch/x86/xen/multicalls.c, kernel/paravirt.c)."""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_xen.hypervisor.abi import DOMID_SELF, Hypercall
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.platform import XenPlatform
+
+MC_BATCH: Final = 32
+MC_ARGS: Final = 512
+_RED_ZONE: Final = 128
+
+
+class Lazy(enum.IntEnum):
+    """``enum paravirt_lazy_mode``."""
+
+    NONE = 0
+    MMU = 1
+    CPU = 2
+    FLUSH = 3
+
+
+@attrs.define
+class _Call:
+    """One entry: number and arguments; ``data`` is an array in memory whose address is argument ``at``."""
+
+    nr: int
+    args: list[int]
+    data: bytearray = attrs.field(factory=bytearray)
+    at: int = 0
+
+
+class Multicalls:
+    """One vCPU's batch. Arguments in memory are put on the guest's stack, as local variables of the calling code would be.
+
+    Attributes:
+        mode: the lazy mode in force.
+        resume_mmu: an MMU batch was interrupted by a context switch (TIF_LAZY_MMU_UPDATES).
+        failed: calls that Xen refused so far.
+    """
+
+    def __init__(self, platform: XenPlatform, cpu: Vcpu) -> None:
+        self._platform = platform
+        self._cpu = cpu
+        self._calls: list[_Call] = []
+        self.mode = Lazy.NONE
+        self.resume_mmu = False
+        self.failed = 0
+
+    # --- filling ---------------------------------------------------------------------------------------------------
+
+    def add(self, nr: Hypercall, *args: int, data: bytes = b"", at: int = 0) -> None:
+        """Append a call; a full batch is sent first."""
+        if len(self._calls) == MC_BATCH or self._argument_bytes() + len(data) > MC_ARGS:
+            self.flush()
+        self._calls.append(_Call(nr, list(args), bytearray(data), at))
+
+    def update_entry(self, machine_address: int, value: int, kind: int = 0) -> None:
+        """An mmu_update; it joins the one before it if that is the last call and there is room."""
+        data = struct.pack("<QQ", machine_address | kind, value)
+        last = self._calls[-1] if self._calls else None
+        if last is not None and last.nr == Hypercall.MMU_UPDATE and self._argument_bytes() + 16 <= MC_ARGS:
+            last.data += data
+            last.args[1] += 1
+        else:
+            self.add(Hypercall.MMU_UPDATE, 0, 1, 0, DOMID_SELF, data=data)
+
+    def extended(self, command: int, arg1: int = 0, arg2: int = 0, *, mask: bytes = b"") -> None:
+        """An mmuext_op of one; ``mask`` is a vCPU bitmap whose address becomes arg2."""
+        word = self._word
+        operation = command.to_bytes(word, "little") + arg1.to_bytes(word, "little") + arg2.to_bytes(word, "little")
+        self.add(Hypercall.MMUEXT_OP, 0, 1, 0, DOMID_SELF, data=operation + mask)
+
+    def update_va_mapping(self, va: int, entry: int, flags: int = 0) -> None:
+        """An update_va_mapping, with the entry split for a 32-bit guest."""
+        self.add(Hypercall.UPDATE_VA_MAPPING, *self.va_arguments(va, entry, flags))
+
+    def va_arguments(self, va: int, entry: int, flags: int) -> tuple[int, ...]:
+        """Arguments of update_va_mapping in the guest's width."""
+        return (va, entry, flags) if self._word == 8 else (va, entry & 0xFFFF_FFFF, entry >> 32, flags)
+
+    def update_descriptor(self, machine_address: int, descriptor: int) -> None:
+        """An update_descriptor, split likewise."""
+        if self._word == 8:
+            self.add(Hypercall.UPDATE_DESCRIPTOR, machine_address, descriptor)
+            return
+        halves = [value >> shift & 0xFFFF_FFFF for value in (machine_address, descriptor) for shift in (0, 32)]
+        self.add(Hypercall.UPDATE_DESCRIPTOR, *halves)
+
+    @property
+    def _word(self) -> int:
+        return self._platform.hv.abi.word
+
+    def _argument_bytes(self) -> int:
+        return sum(len(call.data) for call in self._calls)
+
+    # --- sending ---------------------------------------------------------------------------------------------------
+
+    def issue(self, mode: Lazy) -> int:
+        """``xen_mc_issue``: send the batch unless this lazy mode lets it wait; the number of refused calls."""
+        return 0 if self.mode == mode else self.flush()
+
+    def flush(self) -> int:
+        """Send the batch: a single call directly, more as a multicall. Gives the number of calls that were refused."""
+        calls, self._calls = self._calls, []
+        if not calls:
+            return 0
+        addresses, data, base = self._place(calls)
+        for call, address in zip(calls, addresses, strict=True):
+            if call.data:
+                call.args[call.at] = address
+        self._point_at_masks(calls, addresses, data, base)
+        if len(calls) == 1:
+            if data:
+                self._cpu.write_virtual(base, bytes(data))
+            results = [self._platform.hypercall(self._cpu, calls[0].nr, *calls[0].args)]
+        else:
+            results = self._multicall(calls, data, base)
+        bad = [(call.nr, result) for call, result in zip(calls, results, strict=True) if result < 0]
+        for nr, result in bad:
+            self._platform.machine.log.record("xen_mc_flush", self._cpu.index, op=nr, result=result)
+        self.failed += len(bad)
+        return len(bad)
+
+    def _place(self, calls: list[_Call]) -> tuple[list[int], bytearray, int]:
+        """Where each call's data goes below the stack pointer: addresses, all the bytes, and where they begin."""
+        size = sum(len(call.data) for call in calls)
+        base = (self._cpu.rsp - _RED_ZONE - size) & ~0xF
+        data = bytearray()
+        addresses = []
+        for call in calls:
+            addresses.append(base + len(data))
+            data += call.data
+        return addresses, data, base
+
+    def _point_at_masks(self, calls: list[_Call], addresses: list[int], data: bytearray, base: int) -> None:
+        """An mmuext_op with a bitmap behind it: arg2 of the operation is the bitmap's address."""
+        size = 3 * self._word
+        for call, address in zip(calls, addresses, strict=True):
+            if call.nr == Hypercall.MMUEXT_OP and len(call.data) > size:
+                place = address - base + 2 * self._word
+                data[place : place + self._word] = (address + size).to_bytes(self._word, "little")
+
+    def _multicall(self, calls: list[_Call], data: bytearray, base: int) -> list[int]:
+        code = "Q" if self._word == 8 else "I"
+        mask = (1 << 8 * self._word) - 1
+        entry_size = 8 * self._word
+        table = (base - entry_size * len(calls)) & ~0xF
+        raw = b"".join(
+            struct.pack(f"<8{code}", call.nr, 0, *(value & mask for value in (call.args + [0] * 6)[:6]))
+            for call in calls
+        )
+        self._cpu.write_virtual(table, raw.ljust(base - table, b"\0") + bytes(data))
+        if self._platform.hypercall(self._cpu, Hypercall.MULTICALL, table, len(calls)) < 0:
+            return [-1] * len(calls)
+        after = self._cpu.read_virtual(table, len(raw))
+        signed = code.lower()
+        return [
+            struct.unpack_from(f"<{signed}", after, index * entry_size + self._word)[0] for index in range(len(calls))
+        ]
+
+    # --- lazy modes ------------------------------------------------------------------------------------------------
+
+    def enter(self, mode: Lazy) -> None:
+        """``paravirt_enter_lazy_mmu`` and ``_cpu``."""
+        self.mode = mode
+
+    def leave(self) -> None:
+        """Everything batched takes effect, then calls are no longer held back."""
+        self.flush()
+        self.mode = Lazy.NONE
+
+    def save(self) -> object:
+        """State for a snapshot."""
+        calls = [(call.nr, tuple(call.args), bytes(call.data), call.at) for call in self._calls]
+        return calls, self.mode, self.resume_mmu, self.failed
+
+    def load(self, saved: object) -> None:
+        """Take over what ``save`` gave."""
+        if not isinstance(saved, tuple):
+            raise TypeError("not a snapshot of a batch")
+        calls, self.mode, self.resume_mmu, self.failed = saved
+        self._calls = [_Call(nr, list(args), bytearray(data), at) for nr, args, data, at in calls]

@@ -1,0 +1,340 @@
+"""pv_mmu_ops: the life of page tables and address spaces (arch/x86/xen/mmu.c, mmu_pv.c): read-only, pinned, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.hookspecs import hookimpl
+from pvops_core.machine.faults import PageFault
+from pvops_xen.hypervisor import entries as pte
+from pvops_xen.hypervisor.abi import DOMID_SELF, PAGE_SHIFT, Hypercall, MmuExt
+from pvops_xen.ops.frames import INVALID
+from pvops_xen.ops.mmu import EntryOps
+from pvops_xen.ops.multicalls import Lazy
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+_KERNEL: Final = pte.P | pte.RW | pte.A | pte.D
+_USER_SLOTS64: Final = 256
+_USER_SLOTS_PAE: Final = 3
+_VMEMMAP: Final = 0xFFFF_EA00_0000_0000
+_STRUCT_PAGE: Final = 64
+_PAGE_PRIVATE: Final = 0x28
+
+
+class SpaceOps(EntryOps):
+    """Tables are made read-only before Xen takes them, and given back after."""
+
+    def va(self, pfn: int) -> int:
+        """``__va``: where the kernel maps a frame of its own."""
+        return self.symbol("kernel_base") + (pfn << PAGE_SHIFT) & self.platform.hv.abi.mask
+
+    def protect(self, cpu: Vcpu, pfn: int, *, writable: bool) -> None:
+        """``set_page_prot`` of the kernel's own mapping of a frame: at once, or BUG."""
+        self._remember(pfn, writable=writable)
+        arguments = self.mc(cpu).va_arguments(self.va(pfn), self._entry(pfn, writable=writable), 0)
+        if self.platform.hypercall(cpu, Hypercall.UPDATE_VA_MAPPING, *arguments):
+            self.bug(f"pfn {pfn:#x} could not be made {'read-write' if writable else 'read-only'}")
+
+    def _protect_later(self, cpu: Vcpu, pfn: int, *, writable: bool) -> None:
+        """The same as part of the batch."""
+        self._remember(pfn, writable=writable)
+        self.mc(cpu).update_va_mapping(self.va(pfn), self._entry(pfn, writable=writable))
+
+    def _remember(self, pfn: int, *, writable: bool) -> None:
+        if writable:
+            self.protected.discard(pfn)
+        else:
+            self.protected.add(pfn)
+
+    def _entry(self, pfn: int, *, writable: bool) -> int:
+        return self.frames.mfn(pfn) << PAGE_SHIFT | (_KERNEL if writable else _KERNEL & ~pte.RW)
+
+    def pin_now(self, cpu: Vcpu, command: MmuExt, pfn: int) -> None:
+        """``pin_pagetable_pfn``: at once, or BUG."""
+        word = self.platform.hv.abi.word
+        operation = b"".join(n.to_bytes(word, "little") for n in (command, self.frames.mfn(pfn), 0))
+        address = cpu.rsp - 256 & ~0xF
+        cpu.write_virtual(address, operation)
+        if self.platform.hypercall(cpu, Hypercall.MMUEXT_OP, address, 1, 0, DOMID_SELF):
+            self.bug(f"{command.name} of pfn {pfn:#x} was refused")
+
+    def _pin_root_command(self) -> MmuExt:
+        return MmuExt.PIN_L4_TABLE if self.bits == 64 else MmuExt.PIN_L3_TABLE
+
+    # --- tables ----------------------------------------------------------------------------------------------------
+
+    def _root_pfn(self, cpu: Vcpu, mm: int) -> int:
+        root = cpu.word(mm + self.symbol("mm_pgd_offset"))
+        return root - self.symbol("kernel_base") >> PAGE_SHIFT
+
+    def _alloc(self, cpu: Vcpu, mm: int, pfn: int, *, leaf: bool) -> None:
+        """A page becomes a table: early at once, later only if its space is in use already."""
+        if not self.late:
+            self.protect(cpu, pfn, writable=False)
+            if leaf:
+                self.pin_now(cpu, MmuExt.PIN_L1_TABLE, pfn)
+        elif self._root_pfn(cpu, mm) in self.pinned:
+            self.pinned.add(pfn)
+            self._protect_later(cpu, pfn, writable=False)
+            if leaf:
+                self.mc(cpu).extended(MmuExt.PIN_L1_TABLE, self.frames.mfn(pfn))
+            self.mc(cpu).issue(Lazy.MMU)
+
+    def _release(self, cpu: Vcpu, pfn: int, *, leaf: bool) -> None:
+        """A page is a table no more."""
+        if self.late and pfn in self.pinned:
+            self.pinned.discard(pfn)
+            if leaf:
+                self.mc(cpu).extended(MmuExt.UNPIN_TABLE, self.frames.mfn(pfn))
+            self._protect_later(cpu, pfn, writable=True)
+            self.mc(cpu).issue(Lazy.MMU)
+        elif not self.late and pfn in self.protected:
+            if leaf:
+                self.pin_now(cpu, MmuExt.UNPIN_TABLE, pfn)
+            self.protect(cpu, pfn, writable=True)
+
+    @hookimpl
+    def alloc_pte(self, cpu: Vcpu, mm: int, pfn: int) -> None:
+        """A page becomes a level-1 table."""
+        self._alloc(cpu, mm, pfn, leaf=True)
+
+    @hookimpl
+    def alloc_pmd(self, cpu: Vcpu, mm: int, pfn: int) -> None:
+        """A page becomes a level-2 table."""
+        self._alloc(cpu, mm, pfn, leaf=False)
+
+    @hookimpl
+    def alloc_pud(self, cpu: Vcpu, mm: int, pfn: int) -> None:
+        """A page becomes a level-3 table."""
+        self._alloc(cpu, mm, pfn, leaf=False)
+
+    @hookimpl
+    def release_pte(self, cpu: Vcpu, pfn: int) -> None:
+        """A level-1 table is given up."""
+        self._release(cpu, pfn, leaf=True)
+
+    @hookimpl
+    def release_pmd(self, cpu: Vcpu, pfn: int) -> None:
+        """A level-2 table is given up."""
+        self._release(cpu, pfn, leaf=False)
+
+    @hookimpl
+    def release_pud(self, cpu: Vcpu, pfn: int) -> None:
+        """A level-3 table is given up."""
+        self._release(cpu, pfn, leaf=False)
+
+    @hookimpl
+    def alloc_pt(self, cpu: Vcpu, mm: int, pfn: int) -> None:
+        """A page becomes a level-1 table (2.6)."""
+        self._alloc(cpu, mm, pfn, leaf=True)
+
+    @hookimpl
+    def alloc_pd(self, cpu: Vcpu, pfn: int) -> None:
+        """A page becomes a page directory (2.6). The op does not say whose, so only early ones are made read-only here."""
+        if not self.late:
+            self.protect(cpu, pfn, writable=False)
+
+    @hookimpl
+    def alloc_pd_clone(self, cpu: Vcpu) -> None:
+        """A directory copied from another (2.6): Xen needs nothing until its space is pinned."""
+        del cpu
+
+    @hookimpl
+    def release_pt(self, cpu: Vcpu, pfn: int) -> None:
+        """A level-1 table is given up (2.6)."""
+        self._release(cpu, pfn, leaf=True)
+
+    @hookimpl
+    def release_pd(self, cpu: Vcpu, pfn: int) -> None:
+        """A page directory is given up (2.6)."""
+        self._release(cpu, pfn, leaf=False)
+
+    # --- spaces ----------------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def pgd_alloc(self, cpu: Vcpu, mm: int) -> int:
+        """Remember which user root belongs to this space's kernel root (the kernel keeps it in page->private)."""
+        root = self._root_pfn(cpu, mm)
+        if root in self.pinned:
+            self.bug("pgd_alloc of a pinned root")
+        self.user_roots[root] = cpu.word(mm + self.symbol("mm_user_pgd_offset"))
+        return 0
+
+    @hookimpl
+    def pgd_free(self, cpu: Vcpu, mm: int) -> None:
+        """Forget it."""
+        self.user_roots.pop(self._root_pfn(cpu, mm), None)
+
+    def user_root(self, cpu: Vcpu, pfn: int) -> int:
+        """``xen_get_user_pgd``: page->private of the root. Before there are struct pages the look-up itself faults."""
+        if self.bits == 32:
+            return 0
+        if not self.late:
+            struct_page = _VMEMMAP + pfn * _STRUCT_PAGE
+            try:
+                return cpu.word(struct_page + _PAGE_PRIVATE)
+            except PageFault as fault:
+                self.env.machine.log.record("xen_get_user_pgd", cpu.index, address=struct_page)
+                raise fault from None
+        return self.user_roots.get(pfn, 0)
+
+    def _user_entry(self, cpu: Vcpu, p4dp: int) -> int:
+        return super()._user_entry(cpu, p4dp) if self.late else 0
+
+    def _tables(self, root_mfn: int) -> Iterator[tuple[int, int]]:
+        """(pfn, level) of the tables below a root that belong to user space, lowest levels first; not those in use."""
+        top = 4 if self.bits == 64 else 3
+        slots = _USER_SLOTS64 if self.bits == 64 else _USER_SLOTS_PAE
+        yield from self._below(root_mfn, top, slots)
+        if top == 3:  # the kernel's directory is not shared among PAE guests
+            entry = self.platform.hv.validator.table(root_mfn)[3]
+            pfn = self.frames.pfn(pte.frame_of(entry)) if entry & pte.P else INVALID
+            if pfn != INVALID:
+                yield pfn, 2
+
+    def _below(self, mfn: int, level: int, slots: int) -> Iterator[tuple[int, int]]:
+        for entry in self.platform.hv.validator.table(mfn)[:slots]:
+            if not entry & pte.P:
+                continue
+            child = pte.frame_of(entry)
+            pfn = self.frames.pfn(child)
+            if pfn == INVALID:
+                continue
+            if level > 2:
+                yield from self._below(child, level - 1, 512)
+            yield pfn, level - 1
+
+    def _pin_space(self, cpu: Vcpu, mm: int) -> None:
+        """``xen_pgd_pin``: every table of the space read-only, leaves and roots pinned, in as few calls as possible."""
+        root = self._root_pfn(cpu, mm)
+        if root in self.pinned:
+            return
+        batch = self.mc(cpu)
+        for pfn, level in [*self._tables(self.frames.mfn(root)), (root, 0)]:
+            if pfn in self.pinned:
+                continue
+            self.pinned.add(pfn)
+            self._protect_later(cpu, pfn, writable=False)
+            if level == 1:
+                batch.extended(MmuExt.PIN_L1_TABLE, self.frames.mfn(pfn))
+        batch.extended(self._pin_root_command(), self.frames.mfn(root))
+        user = self._user_root_pfn(root)
+        if user is not None:
+            self.pinned.add(user)
+            self._protect_later(cpu, user, writable=False)
+            batch.extended(MmuExt.PIN_L4_TABLE, self.frames.mfn(user))
+        batch.flush()
+
+    def _user_root_pfn(self, root: int) -> int | None:
+        va = self.user_roots.get(root, 0) if self.bits == 64 else 0
+        return va - self.symbol("kernel_base") >> PAGE_SHIFT if va else None
+
+    def _unpin_space(self, cpu: Vcpu, mm: int) -> None:
+        """``xen_pgd_unpin``."""
+        root = self._root_pfn(cpu, mm)
+        batch = self.mc(cpu)
+        batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(root))
+        user = self._user_root_pfn(root)
+        if user is not None:
+            batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(user))
+        tables = [*self._tables(self.frames.mfn(root)), (root, 0)] + ([(user, 0)] if user is not None else [])
+        for pfn, level in tables:
+            if pfn not in self.pinned:
+                continue
+            self.pinned.discard(pfn)
+            if level == 1:
+                batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(pfn))
+            self._protect_later(cpu, pfn, writable=True)
+        batch.flush()
+
+    @hookimpl
+    def activate_mm(self, cpu: Vcpu, next: int) -> None:
+        """Pin the space that is about to be used for the first time."""
+        self._pin_space(cpu, next)
+
+    @hookimpl
+    def dup_mmap(self, cpu: Vcpu, mm: int) -> None:
+        """Pin the copy that fork has made."""
+        self._pin_space(cpu, mm)
+
+    @hookimpl
+    def exit_mmap(self, cpu: Vcpu, mm: int) -> None:
+        """Get every vCPU off the space, then unpin it."""
+        root = self._root_pfn(cpu, mm)
+        if root not in self.pinned:
+            return
+        self._drop_references(cpu, self.frames.mfn(root))
+        self._unpin_space(cpu, mm)
+
+    def _drop_references(self, cpu: Vcpu, root_mfn: int) -> None:
+        """``xen_drop_mm_ref``: a vCPU that lazily still runs on the root goes to the kernel's own."""
+        home = self._root_pfn(cpu, self.symbol("init_mm"))
+        for other in self.env.machine.vcpus:
+            if self.platform.hv.domain.vcpus[other.index].guest_table == root_mfn:
+                self.xen_write_cr3(other, home << PAGE_SHIFT)
+
+    # --- the base pointer ------------------------------------------------------------------------------------------
+
+    @hookimpl
+    def read_cr3(self, cpu: Vcpu) -> int:
+        """What write_cr3 was last given; at first the root that the builder made."""
+        known = self.cr3.get(cpu.index)
+        if known is not None:
+            return known
+        root = self.platform.hv.domain.vcpus[cpu.index].guest_table
+        return self.frames.pfn(root) << PAGE_SHIFT
+
+    @hookimpl
+    def write_cr3(self, cpu: Vcpu, cr3: int) -> None:
+        """``xen_write_cr3_init``: load the kernel's root and nothing else, once, then make way for the late version.
+
+        The new root becomes read-only and pinned, the builder's is given up. User roots do not exist yet, and neither does
+        what they would be found by.
+        """
+        pfn = cr3 >> PAGE_SHIFT
+        old = self.platform.hv.domain.vcpus[cpu.index].guest_table
+        if self.frames.mfn(pfn) != old:
+            self.protect(cpu, pfn, writable=False)
+            self.mc(cpu).extended(MmuExt.NEW_BASEPTR, self.frames.mfn(pfn))
+            if self.mc(cpu).flush():
+                self.bug(f"the root at {cr3:#x} was refused")
+            self.pin_now(cpu, self._pin_root_command(), pfn)
+            self._give_back_builder_tables(cpu, old)
+        self.cr3[cpu.index] = cr3
+        self.env.switch("write_cr3", self.xen_write_cr3, "xen_write_cr3_init")
+
+    def _give_back_builder_tables(self, cpu: Vcpu, old_root: int) -> None:
+        """The first root is unpinned, and its tables are ordinary memory again."""
+        tables = self.platform.initial_tables
+        if tables is None or old_root != tables.root:
+            return
+        self.pin_now(cpu, MmuExt.UNPIN_TABLE, tables.first_pfn)
+        for pfn in range(tables.first_pfn, tables.first_pfn + tables.count):
+            self.protect(cpu, pfn, writable=True)
+
+    def xen_write_cr3(self, cpu: Vcpu, cr3: int) -> None:
+        """The late version: also loads the root that user mode runs on, or none."""
+        pfn = cr3 >> PAGE_SHIFT
+        batch = self.mc(cpu)
+        user = self.user_root(cpu, pfn)
+        self.cr3[cpu.index] = cr3
+        batch.extended(MmuExt.NEW_BASEPTR, self.frames.mfn(pfn))
+        if self.bits == 64:
+            user_pfn = user - self.symbol("kernel_base") >> PAGE_SHIFT if user else 0
+            batch.extended(MmuExt.NEW_USER_BASEPTR, self.frames.mfn(user_pfn) if user else 0)
+        batch.issue(Lazy.CPU)
+
+    @hookimpl
+    def read_cr2(self, cpu: Vcpu) -> int:
+        """vcpu_info.arch.cr2."""
+        abi = self.platform.hv.abi
+        return int.from_bytes(self.env.machine.memory.read(self.info(cpu) + abi.cr2, abi.word), "little")
+
+    @hookimpl
+    def write_cr2(self, cpu: Vcpu, cr2: int) -> None:
+        """vcpu_info.arch.cr2."""
+        abi = self.platform.hv.abi
+        self.env.machine.memory.write(self.info(cpu) + abi.cr2, (cr2 & abi.mask).to_bytes(abi.word, "little"))
