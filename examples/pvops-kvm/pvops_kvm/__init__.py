@@ -1,0 +1,21 @@
+"""Linux as a KVM guest: bare metal's ops but for delays, remote TLB flushes and spinlocks."""
+
+from __future__ import annotations
+
+from pvops_core.hookspecs import API, Backend
+from pvops_core.kinds import MachineKind
+from pvops_kvm.host import KvmPlatform
+from pvops_kvm.kernel import KvmKernel
+from pvops_kvm.ops import KvmOps
+
+backend = Backend(
+    name="kvm",
+    api=API,
+    description="a fully virtualised guest that lets KVM help with delays, TLB flushes and spinlocks",
+    base="native",
+    ops=KvmOps,
+    platform=KvmPlatform,
+    kernel=KvmKernel(),
+    kinds=frozenset({MachineKind.X86_64}),
+    capabilities=frozenset({"lock.paravirt", "mmu.remote_flush"}),
+)
