@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 VERBS: Final[Mapping[str, str]] = {
+    "compare": "pvops_core.cli.compare:compare",
+    "run": "pvops_core.cli.run:run",
     "patch": "pvops_core.cli.patch:patch",
     "backends": "pvops_core.cli.backends:backends",
     "sites": "pvops_core.cli.sites:sites",

@@ -14,7 +14,7 @@ from pvops_core.compare.comparison import Comparison, grouped
 from pvops_core.compare.document import compare_document
 from pvops_core.compare.executor import execute
 from pvops_core.compare.limits import Limits
-from pvops_core.compare.plan import Plan, Workload, choose, machine_kinds, plan_builtin
+from pvops_core.compare.plan import Plan, Workload, bases_first, choose, machine_kinds, plan_builtin
 from pvops_core.compare.progress import ProgressListener
 from pvops_core.compare.wire import Request
 from pvops_core.kinds import MachineKind
@@ -97,7 +97,7 @@ def _plan(loaded: Loaded, wanted: Sequence[str], layouts: dict[str, MachineKind]
     whole = [name for name in wanted if name not in runs.broken_names(loaded)]
     if wanted and not whole:
         return Plan((), ())
-    chosen = choose("backend", whole, list(loaded.backends))
+    chosen = choose("backend", whole, bases_first(loaded.backends))
     return plan_builtin(
         {name: machine_kinds(loaded.backends[name], loaded.backends) for name in chosen}, layouts, workload
     )

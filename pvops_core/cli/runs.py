@@ -49,10 +49,9 @@ def broken_names(loaded: Loaded) -> set[str]:
 
 def builtin_layouts() -> dict[str, MachineKind]:
     """Each layout that a built-in guest was made for, with its machine kind; the widest machines first."""
-    from pvops_core.guests import builtin  # noqa: PLC0415 - heavy
-    from pvops_core.ops import LAYOUTS  # noqa: PLC0415
+    from pvops_core import guests, ops  # noqa: PLC0415 - heavy
 
-    kinds = {name: LAYOUTS[name].kind for name in builtin.LAYOUTS}
+    kinds = {name: ops.LAYOUTS[name].kind for name in guests.LAYOUTS}
     return dict(sorted(kinds.items(), key=lambda item: -item[1].bits))
 
 

@@ -74,7 +74,7 @@ class Cell:
     memory: int = attrs.field(default=DEFAULT_MEMORY, validator=_number)
     count_instructions: bool = attrs.field(default=True, validator=validators.instance_of(bool))
     options: Mapping[str, str] = attrs.field(
-        factory=dict, validator=validators.deep_mapping(_text, _text, validators.instance_of(dict))
+        factory=dict, hash=False, validator=validators.deep_mapping(_text, _text, validators.instance_of(dict))
     )
 
     @property

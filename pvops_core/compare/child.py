@@ -24,7 +24,7 @@ WORKER = (sys.executable, "-P", "-m", "pvops_core.compare.worker")
 
 _STDERR_TAIL = 8 << 10
 _MEMORY_POLL_S = 0.1
-_DRAIN_S = 1.0  # a process that left the child's group may hold the pipe open for ever
+_DRAIN_S = 5.0  # a process that left the child's group may hold the pipe open for ever
 _MIB = 1 << 20
 
 
@@ -187,4 +187,11 @@ async def _end(process: Process) -> None:
     if process.stdin is not None:
         process.stdin.close()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), _DRAIN_S)
+        await asyncio.wait_for(asyncio.gather(process.wait(), _drain(process)), _DRAIN_S)
+
+
+async def _drain(process: Process) -> None:
+    """Read what is left: a pipe that is full is not seen to be closed."""
+    if process.stdout is not None:
+        while await process.stdout.read(1 << 16):
+            pass

@@ -58,7 +58,9 @@ def fitting(observations: Sequence[Observation], width: int, leading: int) -> Co
         width: of the terminal.
         leading: width of the two columns that come before, without the gap between them.
     """
-    sets = (_full(observations), _short(), _terse())
+    full, short, terse = _full(observations), _short(), _terse()
+    roomy, dense = attrs.evolve(full, gap=3), attrs.evolve(short, gap=1)
+    sets = (roomy, full, short, dense, attrs.evolve(terse, gap=1))
     fits = (each for each in sets if leading + each.gap + each.total_width(observations) <= width)
     return next(fits, sets[-1])
 
@@ -90,8 +92,8 @@ def _short() -> Columns:
 def _terse() -> Columns:
     """As ``_short``, the forms of site in one column, without wall time."""
     calls, *others = (cost for cost in COSTS if cost.key != "wall_s")
-    sites = Column("inl/ dir/ ind", _joined_forms)
-    return Columns((_brief(calls), sites, *(_brief(cost) for cost in others)), gap=1)
+    sites = Column("inlined /direct /indirect", _joined_forms)
+    return Columns((_brief(calls), sites, *(_brief(cost) for cost in others)))
 
 
 def _joined_forms(observation: Observation) -> str:

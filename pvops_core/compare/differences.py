@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 RESULT_PREFIX = "guest:"
 """Console lines that begin so are the guest's results."""
-PLATFORM_PREFIX = "guest: platform"
+PLATFORM_PREFIX = "guest: platform:"
 """... but for these, in which the guest says what it runs on."""
 ABSENT = "(absent)"
 MOST_ALIGNED = 2000

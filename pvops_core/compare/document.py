@@ -1,8 +1,7 @@
-"""The JSON of a run and of a comparison; docs/comparison.md describes every field."""
+"""The JSON of a run and of a comparison, without the schema's name; docs/comparison.md describes every field."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,25 +11,45 @@ if TYPE_CHECKING:
     from pvops_core.compare.observation import Observation
     from pvops_core.errors import PluginError
 
-COMPARE_SCHEMA = "pvops.compare/1"
-RUN_SCHEMA = "pvops.run/1"
-
 
 def run_document(observation: Observation) -> dict[str, Any]:
-    """``pvops.run/1``: one run."""
-    return {"schema": RUN_SCHEMA} | _run(observation)
+    """``pvops.run/1``: one run, a cell with its observation, flat, counters together under ``counts``."""
+    return observation.cell.to_json() | {
+        "outcome": observation.outcome.value,
+        "reason": observation.reason,
+        "detail": observation.detail,
+        "results": observation.results,
+        "console": observation.console,
+        "counts": {
+            "ops": observation.op_calls,
+            "hypercalls": observation.hypercalls,
+            "traps": observation.traps,
+            "page_table_updates": observation.page_table_updates,
+            "flushes": observation.flushes,
+            "switches": observation.switches,
+            "machine": observation.counts,
+            "guest": observation.guest_counts,
+        },
+        "sites": observation.sites_by_form,
+        "sites_by_op": observation.sites,
+        "instructions": observation.instructions,
+        "virtual_ns": observation.virtual_ns,
+        "wall_s": round(observation.wall_s, 3),
+        "event_log_sha256": observation.event_log_sha256,
+        "text_sha256": observation.text_sha256,
+        "versions": observation.versions,
+    }
 
 
 def compare_document(comparison: Comparison) -> dict[str, Any]:
     """``pvops.compare/1``: all runs, what they had in common, and where they differ."""
     return {
-        "schema": COMPARE_SCHEMA,
         "equal": comparison.equal,
         "verdict": comparison.verdict,
         "exit_code": comparison.exit_code,
         "command": comparison.command,
         "groups": [_group(group) for group in comparison.groups],
-        "cells": [_run(observation) for observation in comparison.observations],
+        "cells": [run_document(observation) for observation in comparison.observations],
         "skipped": [attrs.asdict(skipped) for skipped in comparison.skipped],
         "plugin_errors": [plugin_error_document(error) for error in comparison.plugin_errors],
     }
@@ -47,11 +66,6 @@ def plugin_error_document(error: PluginError) -> dict[str, str]:
     }
 
 
-def dumps(document: dict[str, Any]) -> str:
-    """The text that is written, with its final newline."""
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-
-
 def _group(group: GroupResult) -> dict[str, Any]:
     return attrs.asdict(group.group) | {
         "kind": group.group.kind.value,
@@ -59,32 +73,4 @@ def _group(group: GroupResult) -> dict[str, Any]:
         "backends": [observation.cell.backend for observation in group.observations],
         "reference": group.reference.cell.backend,
         "differences": [attrs.asdict(difference) for difference in group.differences],
-    }
-
-
-def _run(observation: Observation) -> dict[str, Any]:
-    """A cell with its observation, flat, counters together under ``counts``."""
-    return observation.cell.to_json() | {
-        "outcome": observation.outcome.value,
-        "reason": observation.reason,
-        "detail": observation.detail,
-        "results": observation.results,
-        "console": observation.console,
-        "counts": {
-            "ops": observation.op_calls,
-            "hypercalls": observation.hypercalls,
-            "traps": observation.traps,
-            "page_table_updates": observation.page_table_updates,
-            "flushes": observation.flushes,
-            "switches": observation.switches,
-            "machine": observation.counts,
-        },
-        "sites": observation.sites_by_form,
-        "sites_by_op": observation.sites,
-        "instructions": observation.instructions,
-        "virtual_ns": observation.virtual_ns,
-        "wall_s": round(observation.wall_s, 3),
-        "event_log_sha256": observation.event_log_sha256,
-        "text_sha256": observation.text_sha256,
-        "versions": observation.versions,
     }

@@ -68,6 +68,7 @@ class Observation:
         traps: trap name -> number of times that the guest trapped into its platform.
         hypercalls: hypercall name -> calls.
         counts: the machine's own counters, by name.
+        guest_counts: what the guest counted and the platform decides, by name: ticks, pokes of its text.
         page_table_updates: page-table entries that the platform wrote or checked for the guest.
         flushes: TLB flushes made by the platform.
         instructions: guest instructions executed; 0 where they were not counted.
@@ -90,6 +91,7 @@ class Observation:
     traps: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
     hypercalls: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
     counts: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
+    guest_counts: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
     page_table_updates: int = attrs.field(default=0, validator=_number)
     flushes: int = attrs.field(default=0, validator=_number)
     instructions: int = attrs.field(default=0, validator=_number)

@@ -117,6 +117,7 @@ def group_counters(group: GroupResult) -> list[Counters]:
         ("Hypercalls", lambda o: o.hypercalls),
         ("Traps", lambda o: o.traps),
         ("Machine", lambda o: o.counts),
+        ("Guest's own counts", lambda o: o.guest_counts),
     )
     tables = [Counters(title, _counter_rows([of(o) for o in group.observations])) for title, of in sources]
     return [table for table in tables if table.rows]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -33,9 +34,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     )
     columns = fitting(comparison.observations, console.width, sum(lead))
     widths = (*lead, *columns.widths(comparison.observations))
+    if comparison.groups:
+        console.print(_head(columns, widths))
     for group in comparison.groups:
         console.print(_title(group))
-        console.print(_table(group, columns, widths))
+        console.print(_rows(group, columns, widths))
         console.print()
     _print_skipped(comparison.skipped, console)
     _print_verdict(comparison, console)
@@ -56,17 +59,30 @@ def _title(group: GroupResult) -> Text:
     return Text(group.group.title, style="bold")
 
 
-def _table(group: GroupResult, columns: Columns, widths: Sequence[int]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, columns.gap, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("backend", width=widths[0], no_wrap=True)
-    table.add_column("results", width=widths[1], no_wrap=True)
-    for column, width in zip(columns.columns, widths[2:], strict=True):
-        table.add_column(column.title, justify="right", width=width, vertical="bottom")
+def _head(columns: Columns, widths: Sequence[int]) -> Table:
+    """The columns' names, above all groups; the groups' tables have the same widths."""
+    table = _columns(columns, widths)
+    table.show_header = True
+    return table
+
+
+def _rows(group: GroupResult, columns: Columns, widths: Sequence[int]) -> Table:
+    table = _columns(columns, widths)
     for observation in group.observations:
         state = group_state(group, observation)
         style = _STATE_STYLES.get(state, "bold red")
         cells = (column.text(observation) for column in columns.columns)
         table.add_row(Text(observation.cell.backend), Text(state, style=style), *cells)
+    return table
+
+
+def _columns(columns: Columns, widths: Sequence[int]) -> Table:
+    padding = columns.gap - 1  # the box has a blank of its own between columns
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, padding, 0, 0), pad_edge=False, show_edge=False, show_header=False)
+    titles = ("backend", "results", *(column.title for column in columns.columns))
+    for title, width in zip(titles, widths, strict=True):
+        justify: Literal["left", "right"] = "left" if title in titles[:2] else "right"
+        table.add_column(title, justify=justify, width=width, vertical="bottom", no_wrap=justify == "left")
     return table
 
 
@@ -89,7 +105,8 @@ def _print_verdict(comparison: Comparison, console: Console) -> None:
 
 def _print_failures(failures: Iterable[Observation], console: Console) -> None:
     for failure in failures:
-        console.print(Text(f"  {failure.cell.backend}: {failure.outcome.value}: {failure.reason}"))
+        line = Text(f"{failure.cell.backend}: {failure.outcome.value}: {failure.reason}")
+        console.print(Padding(line, (0, 0, 0, 2)))
         told = failure.detail or failure.console
         for line in told.splitlines()[-_MOST_DETAIL_LINES:]:
             console.print(Text(f"    | {line}", style="dim"))
@@ -97,6 +114,6 @@ def _print_failures(failures: Iterable[Observation], console: Console) -> None:
 
 def _print_differences(group: GroupResult, console: Console) -> None:
     for difference in group.differences[:_MOST_DIFFERENCES]:
-        console.print(Text(f"  {difference}"))
+        console.print(Padding(Text(str(difference)), (0, 0, 0, 2)))
     if more := len(group.differences[_MOST_DIFFERENCES:]):
         console.print(Text(f"  … and {more} more", style="dim"))

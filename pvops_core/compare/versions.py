@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 
 _DISTRIBUTIONS = ("pvops-core", "unicorn", "capstone")
 
 
-def versions(*backends: str) -> dict[str, str]:
-    """Software name -> version: Python, pvops, the libraries that execute and check code, and ``backends``.
+def versions(plugins: Mapping[str, str]) -> dict[str, str]:
+    """Software name -> version: Python, pvops, the libraries that execute and check code, and the plugins.
 
     Args:
-        backends: names of the distributions that the backends in use came from.
+        plugins: distribution -> version of the backends in use, empty for one that has none.
     """
-    found = {"python": platform.python_version()}
-    for name in (*_DISTRIBUTIONS, *backends):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # a plugin given by its path
-            found[name] = "not installed"
-    return found
+    libraries = {name: metadata.version(name) for name in _DISTRIBUTIONS}
+    own = {name: version or "unpackaged" for name, version in plugins.items()}
+    return {"python": platform.python_version()} | libraries | own

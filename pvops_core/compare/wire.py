@@ -34,15 +34,17 @@ class Request:
         cell: the run.
         plugins: paths given with ``--plugin``.
         max_ns: limit of virtual time in nanoseconds, if any.
+        events: file that the event log is written to, if any.
     """
 
     cell: Cell
     plugins: tuple[str, ...] = ()
     max_ns: int | None = None
+    events: str | None = None
 
     def encode(self) -> bytes:
         """The request's line."""
-        return _line({"cell": self.cell.to_json(), "plugins": self.plugins, "max_ns": self.max_ns})
+        return _line(attrs.asdict(self) | {"cell": self.cell.to_json()})
 
     @classmethod
     def decode(cls, line: bytes) -> Request:
@@ -51,8 +53,8 @@ class Request:
         Raises:
             TypeError, ValueError, KeyError: it is not one.
         """
-        document = json.loads(line)
-        return cls(Cell.from_json(document["cell"]), tuple(document["plugins"]), document["max_ns"])
+        fields = json.loads(line)
+        return cls(Cell.from_json(fields.pop("cell")), tuple(fields.pop("plugins")), **fields)
 
 
 Message = Phase | str | Observation

@@ -10,7 +10,7 @@ from pvops_core.compare.observation import Observation, Outcome
 
 Make = Callable[..., Observation]
 
-_CONSOLE = "booting\nguest: platform {backend}\nguest: memory ok\nguest: digest 5eed\n"
+_CONSOLE = "booting\nguest: platform: {backend}\nguest: memory ok\nguest: digest 5eed\n"
 
 
 @pytest.fixture

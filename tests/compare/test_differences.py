@@ -14,7 +14,7 @@ lines = st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=12)
 
 def test_costs_hashes_and_platform_lines_are_no_results(make: Make) -> None:
     other = make(
-        "xen", instructions=5, text_sha256="00", console="guest: platform xen\nguest: memory ok\nguest: digest 5eed\n"
+        "xen", instructions=5, text_sha256="00", console="guest: platform: xen\nguest: memory ok\nguest: digest 5eed\n"
     )
     assert differences(make(), other) == ()
 
@@ -44,7 +44,7 @@ def test_the_ending_counts(make: Make) -> None:
 
 
 def test_result_lines() -> None:
-    assert result_lines("x guest: a\nguest: b\r\nguest: platform p\nguest:c") == ["guest: b", "guest:c"]
+    assert result_lines("x guest: a\nguest: b\r\nguest: platform: p\nguest:c") == ["guest: b", "guest:c"]
 
 
 @settings(derandomize=True, max_examples=200)

@@ -1,0 +1,26 @@
+"""Writes a run's event log as text: one JSON object a line, in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pvops_core.machine.eventlog import Event
+
+
+def write_events(events: Iterable[Event], path: str) -> None:
+    """Write ``{"ns", "kind", "vcpu", "fields"}`` for each event; bytes become hex digits.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with Path(path).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(_plain(event)) + "\n" for event in events)
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    fields = {name: value.hex() if isinstance(value, bytes) else value for name, value in event.fields}
+    return {"ns": event.ns, "kind": event.kind, "vcpu": event.vcpu, "fields": fields}

@@ -1,0 +1,94 @@
+"""What will be compared: which cells, and which combinations are left out since they do not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.compare.cell import Cell
+from pvops_core.compare.comparison import Skipped
+from pvops_core.errors import UsageError
+from pvops_core.kinds import MachineKind
+from pvops_core.plugins import chain
+
+if TYPE_CHECKING:
+    from pvops_core.hookspecs import Backend
+
+Kinds = Mapping[str, Collection[MachineKind]]
+"""Backend name -> machine kinds that it can be."""
+
+
+@attrs.frozen
+class Plan:
+    """Cells to run, group by group, and what was left out."""
+
+    cells: tuple[Cell, ...]
+    skipped: tuple[Skipped, ...]
+
+
+@attrs.frozen
+class Workload:
+    """What all cells of a comparison have in common.
+
+    Attributes:
+        cmdline: the guest's command line.
+        seed: of every run.
+        vcpus: number of virtual CPUs.
+        memory: guest memory in bytes.
+    """
+
+    cmdline: str
+    seed: int
+    vcpus: int
+    memory: int
+
+    def cell(self, backend: str, layout: str, kind: MachineKind) -> Cell:
+        """One backend's run of it."""
+        return Cell(backend, layout, kind, workload=self.cmdline, seed=self.seed, vcpus=self.vcpus, memory=self.memory)
+
+
+def plan_builtin(backends: Kinds, layouts: Mapping[str, MachineKind], workload: Workload) -> Plan:
+    """The built-in guest in each layout on each backend that can be its kind of machine."""
+    cells: list[Cell] = []
+    skipped: list[Skipped] = []
+    for layout, kind in layouts.items():
+        for backend, kinds in backends.items():
+            if kind in kinds:
+                cells.append(workload.cell(backend, layout, kind))
+            else:
+                skipped.append(Skipped(backend, layout, f"{backend} is no {kind.value} machine"))
+    return Plan(tuple(cells), tuple(skipped))
+
+
+def machine_kinds(backend: Backend, backends: Mapping[str, Backend]) -> frozenset[MachineKind]:
+    """The kinds that a backend can be: those of the platform in force, less those that it does not name itself.
+
+    Raises:
+        UsageError: a base is not there.
+    """
+    owner = next((each for each in chain(backend, backends) if each.platform is not None), backend)
+    return owner.kinds & backend.kinds if backend.kinds else owner.kinds
+
+
+def bases_first(backends: Mapping[str, Backend]) -> list[str]:
+    """Backends' names, those first that are based on none: they are what the others are measured by."""
+    return sorted(backends, key=lambda name: (len(chain(backends[name], backends)), name))
+
+
+def choose(what: str, wanted: Sequence[str], there: Sequence[str]) -> list[str]:
+    """The wanted ones of those there are, each once, or all if none is named.
+
+    Args:
+        what: what they are, for the message.
+        wanted: names asked for.
+        there: names to choose from.
+
+    Raises:
+        UsageError: a name that is not there.
+    """
+    for name in wanted:
+        if name not in there:
+            raise UsageError(f"no {what} {name!r}; there are {', '.join(there) or 'none'}")
+    return list(dict.fromkeys(wanted or there))

@@ -1,0 +1,62 @@
+"""The child process: reads one request on standard input, runs it, answers on standard output.
+
+    python -m pvops_core.compare.worker
+
+Whatever a plugin or a library prints goes to standard error; the answer has a pipe of its own.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+from pvops_core.compare import wire
+from pvops_core.compare.lifeline import leave_with_parent
+from pvops_core.compare.observation import Observation, Outcome
+from pvops_core.compare.observe import observe
+from pvops_core.errors import PvopsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def main() -> None:
+    """Serve one request; exit status 0 whenever an observation was sent."""
+    send = _take_stdout()
+    faulthandler.enable()
+    request = wire.Request.decode(sys.stdin.buffer.readline())
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    send(_run(request, send))
+
+
+def _run(request: wire.Request, send: Callable[[wire.Message], None]) -> Observation:
+    try:
+        return observe(request, send)
+    except PvopsError as error:
+        return Observation(request.cell, Outcome.ERROR, reason=f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- a plugin may raise anything; it is this cell's result
+        reason = f"{type(error).__name__}: {error}"
+        return Observation(request.cell, Outcome.ERROR, reason=reason, detail=traceback.format_exc())
+
+
+def _take_stdout() -> Callable[[wire.Message], None]:
+    """Keep standard output for messages; what others print from now on goes to standard error."""
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def send(message: wire.Message) -> None:
+        line = wire.encode(message)
+        with lock:
+            pipe.write(line)
+            pipe.flush()
+
+    return send
+
+
+if __name__ == "__main__":
+    main()
