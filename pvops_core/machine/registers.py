@@ -74,6 +74,7 @@ class Registers:
         self._ids: dict[str, int] = {}
         self._ip, self._sp, self._flags = (register_id(kind, name) for name in ("rip", "rsp", "rflags"))
         self._cs = uc.REGISTER_IDS["cs"]
+        self.rip_written = False
 
     def _id(self, name: str) -> int:
         number = self._ids.get(name)
@@ -102,6 +103,7 @@ class Registers:
 
     @rip.setter
     def rip(self, value: int) -> None:
+        self.rip_written = True
         self._engine.write(self._ip, value & self._kind.mask)
 
     @property

@@ -86,7 +86,6 @@ class RunLoop:
         clock = self._machine.clock
         deadline = None if max_ns is None else clock.ns + max_ns
         self.running = True
-        self._stop = self._error = None
         try:
             while True:
                 self._between()
@@ -97,18 +96,20 @@ class RunLoop:
                 self._turn(deadline)
         finally:
             self.running = False
+            self._stop = self._error = None
             self._deferred.clear()
 
     def _between(self) -> None:
         """Hand on an error, then do what was deferred."""
-        while True:
-            if self._error is not None:
-                error, self._error = self._error, None
-                raise error
-            if not self._deferred:
-                break
+        self._raise()
+        while self._deferred:
             self._deferred.pop(0)()
         self.interrupted = False
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def _turn(self, deadline: int | None) -> None:
         machine = self._machine
@@ -155,17 +156,22 @@ class RunLoop:
 
     def step(self, slot: CpuSlot) -> None:
         """Run one instruction of a vCPU that is not in a handler."""
-        state, clock = slot.state, self._machine.clock
+        state, clock, start = slot.state, self._machine.clock, slot.vcpu.rip
         state[_BUDGET], state[_EXPIRED] = 1 << 40, 0
         clock.follow(state)
         self.in_guest = True
         try:
-            status = slot.engine.step(slot.vcpu.rip)
+            status = slot.engine.step(start)
         finally:
             self.in_guest = False
             slot.blocks += clock.fold()
-        if self._error is None and not slot.callbacks.finish() and status:
+        self._raise()
+        if slot.callbacks.finish():
+            return
+        if status:
             self._bad_end(slot, status)
+        elif slot.vcpu.rip == start + 1 and self._after_hlt(slot):
+            self.platform.halted(slot.vcpu)
 
     def _bad_end(self, slot: CpuSlot, status: int) -> None:
         vcpu = slot.vcpu
@@ -182,4 +188,12 @@ class RunLoop:
 
     def _halted(self, slot: CpuSlot) -> None:
         vcpu = slot.vcpu
+        if not self._after_hlt(slot):
+            raise MachineError("the engine stopped for no known reason", vcpu=vcpu.index, rip=vcpu.rip)
         self.platform.halted(vcpu)
+
+    @staticmethod
+    def _after_hlt(slot: CpuSlot) -> bool:
+        """The instruction that ends at RIP is hlt, which only level 0 can have executed."""
+        vcpu = slot.vcpu
+        return vcpu.cpl == 0 and vcpu.virtual.number(vcpu.rip - 1, 1, system=True) == _HLT

@@ -183,3 +183,9 @@ def make_rig() -> Iterator[Callable[..., Rig]]:
 @pytest.fixture
 def rig(kind: MachineKind, make_rig: Callable[..., Rig]) -> Rig:
     return make_rig(kind)
+
+
+@pytest.fixture(scope="session")
+def rigs() -> Callable[..., Rig]:
+    """A maker for tests that make and close their own rigs."""
+    return Rig
