@@ -8,6 +8,17 @@
 
 static const struct desc_struct flat_data = { 0x0000ffff, 0x00cff200 };
 
+static const struct desc_struct small_data = { 0x00002345, 0x00c1f200 };
+
+/* What the processor sees: the table it uses need not be ours. */
+static u32 segment_limit(u32 selector)
+{
+	u32 limit = 0;
+
+	asm volatile("lsl %1, %0" : "+r" (limit) : "r" (selector) : "cc");
+	return limit;
+}
+
 static void exercise_ldt(struct desc_struct *ldt)
 {
 	TWICE(write_ldt_entry(ldt, 1, flat_data.low, flat_data.high); digest(ldt[1].low));
@@ -30,8 +41,8 @@ void exercise_descriptors(void)
 	TWICE(write_gdt_entry(gdt, GDT_ENTRY_TLS_MIN + 1, flat_data.low, flat_data.high); digest(gdt[GDT_ENTRY_TLS_MIN + 1].low));
 	TWICE(write_idt_entry(idt_table, 3, gate.low, gate.high); digest(!memcmp(&idt_table[3], &gate, sizeof(gate))));
 	TWICE(tss_init(0); load_tr_desc());
-	task->thread.tls_array[2] = flat_data;
-	TWICE(load_tls(&task->thread, 0); digest(gdt[GDT_ENTRY_TLS_MIN + 2].low));
+	task->thread.tls_array[2] = small_data;
+	TWICE(load_tls(&task->thread, 0); digest(segment_limit(USER_TLS + 16)));
 	TWICE(load_esp0(cpu_tss(0), &task->thread));
 	TWICE(set_iopl_mask(0));
 	exercise_ldt(ldt);

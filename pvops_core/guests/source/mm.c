@@ -6,10 +6,13 @@
 
 static struct mm mms[MAX_MMS];
 
+/* Entries of the root below USER_SLOTS are the process's; a hypervisor may have some of its own between them and the kernel's. */
 #ifdef __x86_64__
 #define KERNEL_SLOT	level_index(ROOT_LEVEL, KERNEL_BASE)
+#define USER_SLOTS	(ENTRIES / 2)
 #else
 #define KERNEL_SLOT	level_index(ROOT_LEVEL, (unsigned long)KERNEL_BASE)
+#define USER_SLOTS	KERNEL_SLOT
 #endif
 
 static struct mm *find_mm(void)
@@ -133,7 +136,7 @@ static void clear_table(struct mmu_gather *tlb, int level, void *table)
 	unsigned int i, end = level_entries(level);
 
 	if (level == ROOT_LEVEL)
-		end = KERNEL_SLOT;
+		end = USER_SLOTS;
 	for (i = 0; i < end; i++) {
 		pteval_t *entry = (pteval_t *)table + i;
 		void *child;
