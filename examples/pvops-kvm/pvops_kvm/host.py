@@ -38,7 +38,7 @@ class KvmPlatform(NativePlatform):
             super().halted(vcpu)
 
     def preempted(self, number: int, asked_by: Vcpu) -> bool:
-        """struct kvm_steal_time.preempted: one vCPU runs at a time here, so all others are off their processor."""
+        """The byte kvm_steal_time.preempted: one vCPU runs at a time here, so all others are off their processor."""
         return number != asked_by.index
 
     def save(self) -> object:

@@ -1,7 +1,8 @@
 """How a real kernel fills pv_ops when it finds KVM under it.
 
-Source: arch/x86/kernel/kvm.c (6.1): paravirt_ops_setup, kvm_guest_init, pv_tlb_flush_supported, kvm_spinlock_init; all run before
-the kernel patches itself. A kernel without one of the functions was built without that part, and keeps what it was linked with.
+Source: arch/x86/kernel/kvm.c (6.1): paravirt_ops_setup, kvm_guest_init, pv_tlb_flush_supported, kvm_spinlock_init;
+all run before the kernel patches itself. A kernel without one of the functions was built without that part, and keeps
+what it was linked with.
 """
 
 from __future__ import annotations

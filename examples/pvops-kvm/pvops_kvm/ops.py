@@ -82,7 +82,7 @@ class KvmOps:
         cpu.insn.hlt()
 
     @hookimpl
-    def lock_kick(self, cpu: Vcpu, cpu_nr: int) -> None:
+    def lock_kick(self, cpu: Vcpu, cpu_nr: int) -> None:  # noqa: ARG002  a hook names the vCPU first, needed or not
         """kvm_kick_cpu: hypercall KVM_HC_KICK_CPU with the APIC number, which here is the CPU's."""
         self.host.kick(cpu_nr)
 
