@@ -169,8 +169,9 @@ def test_impossible_machines_are_refused(kind: MachineKind, options: dict[str, i
 def test_any_code_ends_typed(which: MachineKind, code: bytes, user: bool, rigs: Callable[..., Rig]) -> None:  # noqa: FBT001
     """Random bytes, handlers that halt: the run ends with a reason or a MachineError, never otherwise."""
     rig = rigs(which)
+    rig.memory.array[0x8000:0x40000] = 0xCC  # whoever runs astray soon traps
     for vector in range(32):
-        rig.gate(vector, HANDLERS)
+        rig.gate(vector, HANDLERS, dpl=3)
     rig.code("f4", HANDLERS)
     if user:
         rig.code(code + b"\xcd\x80", 0x18000)
