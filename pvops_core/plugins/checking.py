@@ -13,9 +13,10 @@ import pluggy
 from pvops_core import hookspecs
 from pvops_core.errors import PatchError
 from pvops_core.hookspecs import API, Backend, Platform
+from pvops_core.hookspecs.specs import specs
 from pvops_core.kinds import MachineKind
 from pvops_core.patching.patchlets import Patchlet, check_all
-from pvops_core.plugins.hooks import Marked, marked, specs
+from pvops_core.plugins.hooks import Marked, marked
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,10 +1,8 @@
-"""The hook specs as data, and the implementations of them that an ops class has."""
+"""The implementations of hooks that an ops class has."""
 
 from __future__ import annotations
 
 import inspect
-from functools import cache
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,37 +14,7 @@ if TYPE_CHECKING:
 
     from pvops_core.hookspecs import Backend
 
-_SPEC = f"{hookspecs.PROJECT}_spec"
 _IMPL = f"{hookspecs.PROJECT}_impl"
-
-
-@attrs.frozen
-class Spec:
-    """A hook spec.
-
-    Attributes:
-        name: the hook.
-        arguments: names of its arguments: ``cpu`` (``ctx`` for ``patch``) first, none for a value.
-        group: module it is in, without the package.
-        doc: its docstring.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    group: str
-    doc: str
-
-
-@cache
-def specs() -> Mapping[str, Spec]:
-    """All hook specs by name."""
-    found = {
-        name: Spec(name, tuple(inspect.signature(function).parameters), module.__name__.rpartition(".")[2], doc)
-        for module in hookspecs.MODULES
-        for name, function in vars(module).items()
-        if hasattr(function, _SPEC) and (doc := inspect.getdoc(function) or "") is not None
-    }
-    return MappingProxyType(found)
 
 
 @attrs.frozen

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from pvops_core.hookspecs.specs import specs
 from pvops_core.ops import LAYOUTS, Op
-from pvops_core.plugins.hooks import specs
 
 OPS: dict[str, list[Op]] = {}
 for _layout in LAYOUTS.values():

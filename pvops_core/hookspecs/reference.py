@@ -1,0 +1,76 @@
+"""The reference page of all hooks: ``python -m pvops_core.hookspecs.reference > docs/hooks.md``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+
+from pvops_core import hookspecs
+from pvops_core.hookspecs.specs import Spec, specs
+from pvops_core.ops import LAYOUTS, Layout, Slot
+
+SHOWN = ("2.6.23", "2.6.23-lapic-pae", "2.6.24", "2.6.24-pae", "6.1-64", "6.1-32")
+"""The layouts whose type numbers are given: those of the built-in guests and of the kernels that distributions ship."""
+
+HEAD = """# Hooks
+
+Every hook that a backend may implement, made by `python -m pvops_core.hookspecs.reference` from the specs in
+`pvops_core/hookspecs` and the catalogue in `pvops_core/ops`. A number after a layout is the op's type number there;
+`boot` marks a hook outside the table.
+"""
+
+
+def page() -> str:
+    """The page as Markdown."""
+    return "\n".join([HEAD, *_groups()]) + "\n"
+
+
+def _groups() -> Iterator[str]:
+    modules = {module.__name__.rpartition(".")[2]: module for module in hookspecs.MODULES}
+    for group, members in groupby(specs().values(), key=lambda spec: spec.group):
+        summary = (modules[group].__doc__ or "").partition("\n")[0]
+        yield f"## {group}\n\n{summary}\n"
+        for spec in members:
+            yield _hook(spec)
+
+
+def _hook(spec: Spec) -> str:
+    return (
+        f"### {spec.name}\n\n    {spec.signature}\n\n" + "\n".join(_prototypes(spec.name)) + f"\n\n{_body(spec.doc)}\n"
+    )
+
+
+def _prototypes(name: str) -> Iterator[str]:
+    places: dict[tuple[str, str], list[str]] = {}
+    for layout in (LAYOUTS[shown] for shown in SHOWN):
+        if name in layout:
+            slot = layout.by_op(name)
+            key = (slot.op.prototype, slot.op.convention.value)
+            places.setdefault(key, []).append(f"{layout.name} {_number(layout, slot)}")
+    for (prototype, convention), where in places.items():
+        yield f"* `{prototype}` ({convention}): {', '.join(where)}"
+
+
+def _number(layout: Layout, slot: Slot) -> str:
+    return str(slot.type) if layout.has_slot(slot.op.name) else "boot"
+
+
+def _body(doc: str) -> str:
+    """A docstring's sections as Markdown: arguments and errors become list items."""
+    lines: list[str] = []
+    listed = False
+    for line in doc.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if line in {"Args:", "Returns:", "Raises:"}:
+            listed = line != "Returns:"
+            lines += [line, ""]
+        elif indent == 4:
+            lines.append(f"- {line.strip()}" if listed else line.strip())
+        else:
+            lines.append(f"  {line.strip()}" if indent else line)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
