@@ -21,6 +21,7 @@ from pvops_core.patching.poke import Poke, Poker
 from pvops_core.testing.landing import UD2, Landing
 
 if TYPE_CHECKING:
+    from pvops_core.guests.session import Session
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.patching.patchlets import Patchlet
 
@@ -56,6 +57,7 @@ class Bench:
         scratch: virtual address of a writable page: pointers point into its first 1 KiB, the stack is in the rest.
         user: virtual address of two pages, text and stack, that user mode may use; 0 if there are none.
         prepare: sets what else is random in a state, with the generator to take it from.
+        compared: bytes of machine memory from 0 that must agree; what a host keeps above them is its own; None for all.
     """
 
     machine: Machine
@@ -68,6 +70,7 @@ class Bench:
     scratch: int
     user: int = 0
     prepare: Callable[[random.Random], None] = attrs.field(default=lambda _generator: None)
+    compared: int | None = None
 
     @property
     def cpu(self) -> Vcpu:
@@ -179,7 +182,7 @@ def _run(bench: Bench, code: bytes, landing: int, how: Signature) -> Outcome:
     if not landed.reached:
         raise AssertionError(f"{how.op.name}: {code.hex(' ')} did not come to its end: {stop.reason} {stop.detail}")
     registers = {name: cpu.get(name) for name in (*GENERAL[bench.layout.kind.bits], *OTHERS)}
-    memory = np.array(machine.memory.array)
+    memory = np.array(machine.memory.array[: bench.compared])
     for start, size in dead:
         memory[start : start + size] = 0
     return Outcome(registers, memory.tobytes())
@@ -231,3 +234,34 @@ def _times(how: Signature, hook: Outcome, patchlet: Outcome) -> Iterable[str]:
     ]
     if abs(times[0] - times[1]) > CALL_TIME:
         yield f"the time is {times[0]} for the hook and {times[1]} for the patchlet"
+
+
+def bench_of(
+    session: Session, prepare: Callable[[random.Random], None] = lambda _generator: None, user: int = 0
+) -> Bench:
+    """A bench in a session that has not run yet: the guest's entry is overwritten, its last pages are scratch.
+
+    Args:
+        session: the built-in guest on the backend to be tested.
+        prepare: sets what else of the backend's state is random, with the generator to take it from.
+        user: two pages that user mode may use, if an op needs them.
+    """
+    guest = session.guest
+    memory = int(session.platform.options["memory"])
+
+    def translate(va: int) -> int:
+        return session.platform.machine_address(va - guest.kernel_base)
+
+    return Bench(
+        machine=session.machine,
+        layout=session.layout,
+        symbols=guest.symbols,
+        patchlets=session.switchboard.context().patchlets,
+        poker=Poker(session.machine, translate),
+        translate=translate,
+        text=guest.entry,
+        scratch=guest.kernel_base + memory - 2 * 0x1000,
+        user=user,
+        prepare=prepare,
+        compared=memory,
+    )

@@ -47,7 +47,7 @@ class NativePlatform(BareMetal, Platform):
         clock = machine.clock
         wires = Wires(lambda: clock.ns, self.console.append, self._stop, self._start)
         self.board = Board(wires, _epoch(options), len(machine.vcpus))
-        machine.keep(self.board)
+        machine.keep(self)
 
     @property
     def apics(self) -> tuple[LocalApic, ...]:
@@ -62,6 +62,19 @@ class NativePlatform(BareMetal, Platform):
         boot.set("rsi", loaded.boot_info)
         for vcpu in others:
             vcpu.halt()
+
+    def save(self) -> object:
+        """The devices, the console and the counts, for a machine snapshot."""
+        return self.board.save(), bytes(self.console), self.traps.copy()
+
+    def load(self, state: object) -> None:
+        """Puts a state taken by `save` back."""
+        if not isinstance(state, tuple):
+            raise TypeError("not a state that NativePlatform.save made")
+        board, console, traps = state
+        self.board.load(board)
+        self.console[:] = console
+        self.traps = traps.copy()
 
     def _stop(self, reason: str) -> None:
         self.machine.stop(reason, "asked for by the guest")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+import copy
+from typing import TYPE_CHECKING, Final
 
 from pvops_native.ops.apic import ApicOps
 from pvops_native.ops.control import ControlOps
@@ -20,11 +21,13 @@ from pvops_native.ops.patch import PatchOps
 from pvops_native.ops.time import TimeOps
 from pvops_native.ops.tlb import TlbOps
 
+if TYPE_CHECKING:
+    from pvops_core.hookspecs import Environment
+
 NOPS: Final = frozenset(
     {
         # init, x86_init
         "arch_setup",
-        "post_allocator_init",
         # cpu
         "alloc_ldt",
         "free_ldt",
@@ -66,7 +69,7 @@ NOPS: Final = frozenset(
 )
 """Ops whose slot holds _paravirt_nop on bare metal."""
 
-EMPTY: Final[frozenset[str]] = frozenset()
+EMPTY: Final = frozenset({"post_allocator_init"})
 """Ops whose slot bare metal leaves empty."""
 
 
@@ -87,4 +90,18 @@ class NativeOps(
     MemoryOps,
     LockOps,
 ):
-    """Every op as the kernel's native_* functions do it."""
+    """Every op as the kernel's native_* functions do it; keeps what they remember over snapshots of the machine."""
+
+    def __init__(self, env: Environment) -> None:
+        super().__init__(env)
+        env.machine.keep(self)
+
+    def save(self) -> object:
+        """What the ops remember: who waits for which lock, the calibrated frequency, the ranges reserved."""
+        return copy.deepcopy((self.waiting, self.khz, self.reserved))
+
+    def load(self, state: object) -> None:
+        """Puts a state taken by `save` back."""
+        if not isinstance(state, tuple):
+            raise TypeError("not a state that NativeOps.save made")
+        self.waiting, self.khz, self.reserved = copy.deepcopy(state)

@@ -13,8 +13,8 @@ from pvops_native.ops.base import NativeGroup
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
-FIRST_VECTOR: Final = {32: 0x20, 64: 0x30}
-"""Vector of request 0: FIRST_EXTERNAL_VECTOR on i386, ISA_IRQ_VECTOR(0) on x86_64."""
+FIRST_VECTOR: Final = 0x20
+"""Vector of request 0: FIRST_EXTERNAL_VECTOR. (6.1 rounds it up to 0x30 for the sake of its I/O APIC vectors.)"""
 
 
 class IrqOps(NativeGroup):
@@ -54,7 +54,7 @@ class IrqOps(NativeGroup):
     @hookimpl
     def init_IRQ(self, cpu: Vcpu) -> None:  # noqa: N802  # the kernel's name
         """native_init_IRQ, init_8259A(0): both controllers initialised and every line but the cascade masked."""
-        base = FIRST_VECTOR[self.env.layout.kind.bits]
+        base = FIRST_VECTOR
         out = cpu.insn.out
         out(0x21, 0xFF, 1)
         out(0xA1, 0xFF, 1)

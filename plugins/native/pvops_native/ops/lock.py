@@ -24,11 +24,15 @@ TAIL_CPU_SHIFT: Final = 18
 
 
 class LockOps(NativeGroup):
-    """lock.* (the nops aside)."""
+    """lock.* (the nops aside).
+
+    Attributes:
+        waiting: by address of a lock, the processors in its queue.
+    """
 
     def __init__(self, env: Environment) -> None:
         super().__init__(env)
-        self._queues: dict[int, deque[int]] = {}
+        self.waiting: dict[int, deque[int]] = {}
 
     @hookimpl
     def queued_spin_lock_slowpath(self, cpu: Vcpu, lock: int) -> None:
@@ -38,14 +42,14 @@ class LockOps(NativeGroup):
         number is the tail; taking the lock and giving the queue up are one store, as the kernel's cmpxchg.
         """
         word = cpu.u32(lock)
-        queue = self._queues.setdefault(lock, deque())
+        queue = self.waiting.setdefault(lock, deque())
         if cpu.index not in queue:
             queue.append(cpu.index)
         if queue[0] == cpu.index and not word & 0xFF:
             queue.popleft()
             cpu.set_u32(lock, self._word(queue) | LOCKED)
             if not queue:
-                del self._queues[lock]
+                del self.waiting[lock]
             return
         cpu.set_u32(lock, self._word(queue) | word & 0xFF)
         raise Reschedule

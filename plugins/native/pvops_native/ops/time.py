@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
-from pvops_native.devices.cmos import B_BINARY, B_SET, REG_A, REG_B, UIP, mktime
+from pvops_native.devices.cmos import B_BINARY, B_SET, REG_B, mktime
 from pvops_native.devices.pit import HZ as PIT_HZ
 from pvops_native.ops.base import NativeGroup
 
@@ -26,11 +26,15 @@ _HALF_HOUR: Final = 30
 
 
 class TimeOps(NativeGroup):
-    """time.* and the setup of clocks."""
+    """time.* and the setup of clocks.
+
+    Attributes:
+        khz: frequency of the time-stamp counter as last calibrated; 0 before.
+    """
 
     def __init__(self, env: Environment) -> None:
         super().__init__(env)
-        self._khz = 0
+        self.khz = 0
 
     @hookimpl
     def time_init(self, cpu: Vcpu) -> None:
@@ -48,13 +52,9 @@ class TimeOps(NativeGroup):
     @hookimpl
     def get_wallclock(self, cpu: Vcpu) -> int:
         """native_get_wallclock, mach_get_cmos_time: unsigned long, seconds since 1970."""
-        for _ in range(_TRIES):  # an update in progress makes the registers unreadable
-            if not self._cmos(cpu, REG_A) & UIP:
-                break
-        while True:
-            first = self._fields(cpu)
-            if first == (fields := self._fields(cpu)):
-                break
+        fields = self._fields(cpu)
+        while fields != (again := self._fields(cpu)):  # the second ended meanwhile
+            fields = again
         second, minute, hour, day, month, year = fields
         year += 1900 + (100 if year < 70 else 0)
         return mktime(year, month, day, hour, minute, second)
@@ -115,11 +115,11 @@ class TimeOps(NativeGroup):
         cycles = insn.rdtsc() - start
         if polls in {1, _TRIES}:
             return 0
-        self._khz = cycles * CALIBRATE_HZ // 1000
-        return self._khz
+        self.khz = cycles * CALIBRATE_HZ // 1000
+        return self.khz
 
     @hookimpl
     def sched_clock(self, cpu: Vcpu) -> int:
         """native_sched_clock: unsigned long long, nanoseconds by the calibrated time-stamp counter (0 without one)."""
-        khz = self._khz or self.get_cpu_khz(cpu)
+        khz = self.khz or self.get_cpu_khz(cpu)
         return cpu.insn.rdtsc() * 1_000_000 // khz if khz else 0
