@@ -186,7 +186,7 @@ class KernelImage:
             start = address - segment.address
             if start >= 0 and start + length <= segment.file_size:
                 return segment.offset + start
-        raise self.error(f"no segment holds the {length} bytes at {address:#x}")
+        raise self.error(f"no segment holds all of its {length:#x} bytes", field=f"address {address:#x}")
 
     def read(self, address: int, length: int) -> bytes:
         """Memory as it is when the image has been loaded.
@@ -203,7 +203,7 @@ class KernelImage:
             if start >= 0 and 0 <= length <= READ_LIMIT and start + length <= segment.memory_size:
                 end = min(start + length, segment.file_size)
                 return self.data[segment.offset + start : segment.offset + end].ljust(length, b"\0")
-        raise self.error(f"no segment holds the {length} bytes at {address:#x}")
+        raise self.error(f"no segment holds all of its {length:#x} bytes", field=f"address {address:#x}")
 
     def pointers(self, address: int, count: int) -> tuple[int, ...]:
         """``count`` little-endian pointers from a virtual address on.

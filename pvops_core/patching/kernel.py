@@ -75,7 +75,7 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
     if not sites:
         raise UsageError(f"{image.path} has no {SECTION}: it was built without PARAVIRT, or is 6.8 or later")
     table = find_table(image, sites)
-    if any(slot.symbol != TABLE for slot in table.layout.slots):
+    if any(slot.symbol != TABLE or slot.op.name == "patch" for slot in table.layout.slots):
         message = f"{image.path} has the {table.layout.name} table, whose own patch op decides: run it instead"
         raise UsageError(message)
     for index, site in enumerate(sites):

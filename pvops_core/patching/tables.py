@@ -1,4 +1,4 @@
-"""Which layout of the catalogue a kernel's table has, told from its sites and from what the table holds.
+"""Which layout a kernel's table has, told from its type information, or from its sites and what the table holds.
 
 No version is looked at: a site's operand says where its slot is, and the function there bears the op's name.
 """
@@ -12,6 +12,7 @@ import attrs
 
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.ops import LAYOUTS
+from pvops_core.patching.derived import layout_from_types
 from pvops_core.patching.fills import NOP_NAMES
 from pvops_core.patching.sites import SiteRecord, site_error, slot_operand
 from pvops_core.patching.text import Text
@@ -57,11 +58,16 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
         raise site_error(
             image, 0, "instr", "no site calls through a table: the image is patched already, or is no kernel"
         )
+    derived = layout_from_types(image)
     candidates = [layout for layout in LAYOUTS.values() if layout.pointer_size == image.pointer_size]
+    if derived is not None:
+        candidates = [derived]
     most = max(len(layout.slots) for layout in candidates)
     for index, site in enumerate(sites):
         if site.type >= most:
             raise site_error(image, index, "type", f"is {site.type}; no {image.machine} table has more than {most} ops")
+    if derived is not None:
+        return SiteTable(derived, slots, seen)
     highest = max(site.type for site in sites)
     names = _functions(image, slots)
     fitting = [(_score(layout, names), layout) for layout in candidates if len(layout.slots) > highest]

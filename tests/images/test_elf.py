@@ -154,7 +154,7 @@ def test_mutated_elf_is_read_or_refused(data: st.DataObject, bits: int) -> None:
         at = data.draw(st.integers(0, len(raw) - 1))
         raw[at] = data.draw(st.integers(0, 255))
     del raw[data.draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw)))) :]
-    start = time.monotonic()
+    start = time.process_time()
     try:
         image = load_image(bytes(raw), "mutated")
         _ = image.symbols, image.paravirt, image.altinstructions
@@ -164,7 +164,7 @@ def test_mutated_elf_is_read_or_refused(data: st.DataObject, bits: int) -> None:
         return
     assert refusal.path == "mutated"
     assert refusal.message
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

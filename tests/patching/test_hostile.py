@@ -1,0 +1,106 @@
+"""Kernels damaged on purpose, read to the end: planned or refused, never more."""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pvops_native.kernel import NativeKernel
+from pvops_xen.kernel import XenKernel
+
+from pvops_core.errors import ImageError, UsageError
+from pvops_core.images import load_image
+from pvops_core.ops import LAYOUTS
+from pvops_core.patching.alternatives import FEATURES
+from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel
+from pvops_core.testing.kernels import Alternative, SmallKernel
+
+if TYPE_CHECKING:
+    from pvops_core.ops import Layout
+
+
+def kernel(layout: Layout) -> bytes:
+    entries = [
+        Alternative(index, FEATURES["XENPV"], inverted=True, code=b"\x9c\x58" * (index % 3))
+        for index in range(0, len(layout.slots), 3)
+    ]
+    small = SmallKernel(layout, types=range(len(layout.slots)), alternatives=entries)
+    return small.builder().build()
+
+
+GOOD = {name: kernel(LAYOUTS[name]) for name in ("6.1-64", "6.1-32")}
+
+
+def to_the_end(raw: bytes) -> bool:
+    """Whether the kernel could be planned; it is refused with a place otherwise."""
+    start = time.process_time()
+    try:
+        plan = plan_kernel(read_kernel(load_image(raw, "hostile")), [NativeKernel()], 2)
+        patched_image(plan)
+    except ImageError as failure:
+        refusal: ImageError | None = failure
+    except UsageError:
+        refusal = None
+    else:
+        return True
+    assert time.process_time() - start < 2
+    assert refusal is None or refusal.path == "hostile"
+    return False
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_the_undamaged_kernel_is_planned(name: str) -> None:
+    assert to_the_end(GOOD[name])
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(data=st.data(), name=st.sampled_from(sorted(GOOD)))
+def test_flipped_bytes(data: st.DataObject, name: str) -> None:
+    raw = bytearray(GOOD[name])
+    image = load_image(GOOD[name])
+    places = [
+        image.section(each) for each in (".parainstructions", ".altinstructions", ".data", ".init.text", ".symtab")
+    ]
+    for _ in range(data.draw(st.integers(1, 5))):
+        section = data.draw(st.sampled_from([place for place in places if place is not None]))
+        raw[section.offset + data.draw(st.integers(0, section.size - 1))] = data.draw(st.integers(0, 255))
+    to_the_end(bytes(raw))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data(), name=st.sampled_from(sorted(GOOD)))
+def test_section_headers_that_lie(data: st.DataObject, name: str) -> None:
+    """Sizes and places of sections that are inside the file and wrong: zero, overlapping, cut, moved."""
+    raw = bytearray(GOOD[name])
+    wide = name == "6.1-64"
+    (table,) = struct.unpack_from("<Q" if wide else "<I", raw, 40 if wide else 32)
+    count = struct.unpack_from("<H", raw, 60 if wide else 48)[0]
+    header, word = (64, "<Q") if wide else (40, "<I")
+    members = (8, 16, 24, 32, 56) if wide else (8, 12, 16, 20, 36)  # flags, addr, offset, size, entsize
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = table + header * data.draw(st.integers(0, count - 1)) + data.draw(st.sampled_from(members))
+        (old,) = struct.unpack_from(word, raw, at)
+        limit = (1 << (64 if wide else 32)) - 1
+        value = data.draw(st.sampled_from([0, 1, old // 2, old + 1, old + 0x1000, limit, limit // 2, len(raw)]))
+        struct.pack_into(word, raw, at, value & limit)
+    to_the_end(bytes(raw))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(name=st.sampled_from(sorted(GOOD)), data=st.data())
+def test_cut_off(name: str, data: st.DataObject) -> None:
+    assert not to_the_end(GOOD[name][: data.draw(st.integers(0, len(GOOD[name]) - 1))])
+
+
+def test_xen_tables_that_lead_out_of_the_image() -> None:
+    builder = SmallKernel(LAYOUTS["6.1-64"], types=range(84)).builder()
+    for symbol in ("xen_cpu_ops", "xen_irq_ops", "xen_mmu_ops"):
+        builder.symbol(symbol, 0xFFFFFFFFFFFFF000)
+    builder.notes(("Xen", 1, bytes(8)))
+    image = load_image(builder.build())
+    with pytest.raises(ImageError, match="no segment holds"):
+        plan_kernel(read_kernel(image), [XenKernel()], 1)
