@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_core.errors import UsageError
-from pvops_core.patching.patchlets import select
-from pvops_core.plugins.hooks import implemented
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pvops_core.errors import PluginError
     from pvops_core.hookspecs import Backend
-    from pvops_core.ops import Layout
-    from pvops_core.patching.patchlets import Patchlet
     from pvops_core.plugins.found import Found
 
 
@@ -52,20 +48,3 @@ def check_bases(backends: Mapping[str, Backend], sources: Mapping[str, Found]) -
             continue
         if all(link.platform is None for link in links):
             yield name, sources[name].error("neither it nor its base has a platform")
-
-
-def patchlets(links: Sequence[Backend], layout: Layout) -> Mapping[str, Patchlet]:
-    """The patchlets in force for a layout, by op name.
-
-    A backend that has an op of its own is not patched with its base's code for that op.
-
-    Args:
-        links: what ``chain`` gave.
-        layout: the layout.
-    """
-    chosen: dict[str, Patchlet] = {}
-    for backend in reversed(links):
-        for op in (*implemented(backend), *backend.nops, *backend.empty):
-            chosen.pop(op, None)
-        chosen |= select(backend.patchlets, layout)
-    return chosen

@@ -7,37 +7,16 @@ from pathlib import Path
 import pytest
 
 from pvops_core.errors import UsageError
-from pvops_core.ops import LAYOUTS
-from pvops_core.plugins import chain, discover, implemented, load_backends, patchlets
+from pvops_core.plugins import chain, discover, implemented, load_backends
 
 from .conftest import HEAD, ONLY_HERE, Shelf
 
 TOWER = """
-class BaseOps:
-    def __init__(self, env): ...
-    @hookimpl
-    def irq_disable(self, cpu): ...
-    @hookimpl
-    def save_fl(self, cpu): return 0
-
-class TopOps:
-    def __init__(self, env): ...
-    @hookimpl
-    def irq_disable(self, cpu): ...
-
-def cli(asm="cli", code="fa"):
-    return Patchlet("irq_disable", asm, code)
-
-base = make("base", ops=BaseOps, patchlets=(
-    cli(), Patchlet("save_fl", "pushfq; pop rax", "9c58", layouts=("6.1-64",)), Patchlet("wbinvd", "wbinvd", "0f09"),
-    Patchlet("irq_enable", "sti", "fb"),
-))
-top = make("top", base="base", platform=None, ops=TopOps, nops=frozenset({"wbinvd"}))
-own = make("own", base="base", platform=None, ops=TopOps, patchlets=(cli("nop; cli", "90fa"),))
+base = make("base")
+top = make("top", base="base", platform=None)
 """
 
-
-ENTRIES = {name: f"tower:{name}" for name in ("base", "top", "own")}
+ENTRIES = {name: f"tower:{name}" for name in ("base", "top")}
 
 
 def test_a_chain_is_the_backend_and_its_bases(shelf: Shelf) -> None:
@@ -47,20 +26,6 @@ def test_a_chain_is_the_backend_and_its_bases(shelf: Shelf) -> None:
     assert [link.name for link in chain(loaded.backends["top"], loaded.backends)] == ["top", "base"]
     with pytest.raises(UsageError, match="based on 'base', which is not there"):
         chain(loaded.backends["top"], {})
-
-
-def test_an_op_is_not_patched_with_the_base_code_of_what_it_overrides(shelf: Shelf) -> None:
-    shelf.put("tower", TOWER, entries=ENTRIES)
-    backends = load_backends(environ=ONLY_HERE).backends
-    layout = LAYOUTS["6.1-64"]
-    of = {name: patchlets(chain(backend, backends), layout) for name, backend in backends.items()}
-    assert set(of["base"]) == {"irq_disable", "save_fl", "wbinvd", "irq_enable"}
-    assert set(of["top"]) == {"save_fl", "irq_enable"}
-    assert set(of["own"]) == {"irq_disable", "save_fl", "wbinvd", "irq_enable"}
-    assert of["own"]["irq_disable"].code == "90fa"
-    assert set(patchlets(chain(backends["base"], backends), LAYOUTS["2.6.23"])) == {
-        "irq_disable", "wbinvd", "irq_enable",
-    }  # fmt: skip
 
 
 def test_inherited_and_renamed_methods_are_hooks(shelf: Shelf) -> None:
