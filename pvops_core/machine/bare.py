@@ -45,7 +45,7 @@ class BareMetal:
         vcpu.deliver_software(vector)
 
     def syscall(self, vcpu: Vcpu) -> None:
-        """As SDM volume 2, SYSCALL: CS and SS from STAR, RIP from LSTAR (CSTAR from compatibility mode), flags by FMASK."""
+        """As SDM volume 2, SYSCALL: CS and SS from STAR, RIP from LSTAR or CSTAR, flags cleared by FMASK."""
         if not vcpu.msr(MSR_EFER) & EFER_SCE or not vcpu.long_mode:
             raise GuestFault("syscall without EFER.SCE", vector=UD)
         flags = vcpu.rflags

@@ -5,7 +5,6 @@ Nothing may leave a callback as an exception, since there is C above it: the run
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pvops_core.machine import engine as uc
@@ -14,6 +13,8 @@ from pvops_core.machine.faults import GuestFault, Reschedule
 from pvops_core.machine.state import Slot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.machine.runloop import RunLoop
     from pvops_core.machine.vcpu import Vcpu
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
+from typing import TYPE_CHECKING
 
 from pvops_core.machine.state import BLOCK_NS, Slot
+
+if TYPE_CHECKING:
+    import ctypes
 
 _BLOCKS, _CLOCK = int(Slot.BLOCKS), int(Slot.CLOCK)
 

@@ -13,6 +13,8 @@ from pvops_core.machine.kinds import MachineKind
 from pvops_core.machine.paging import PHYSICAL_BITS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from pvops_core.machine.vcpu import Vcpu
 
 Leaf = tuple[int, int, int, int]
@@ -26,7 +28,8 @@ _LEAF1_EDX = {
     "pat": 16, "clflush": 19, "mmx": 23, "fxsr": 24, "sse": 25, "sse2": 26,
 }  # fmt: skip
 _LEAF1_ECX = {
-    "sse3": 0, "pclmulqdq": 1, "ssse3": 9, "cx16": 13, "sse4_1": 19, "sse4_2": 20, "popcnt": 23, "aes": 25, "hypervisor": 31,
+    "sse3": 0, "pclmulqdq": 1, "ssse3": 9, "cx16": 13, "sse4_1": 19, "sse4_2": 20, "popcnt": 23, "aes": 25,
+    "hypervisor": 31,
 }  # fmt: skip
 _EXTENDED_EDX = {"syscall": 11, "nx": 20, "rdtscp": 27, "lm": 29}
 _EXTENDED_ECX = {"lahf": 0}
@@ -44,30 +47,51 @@ def _text(data: bytes) -> Leaf:
 def cpuid(vcpu: Vcpu, leaf: int, subleaf: int) -> Leaf:
     """EAX, EBX, ECX and EDX of a leaf; zeros for one that the machine does not have."""
     del subleaf  # no leaf of this machine has any
-    kind = vcpu.machine.kind
-    if leaf == 0:
-        ebx, edx, ecx = (int.from_bytes(_VENDOR[at : at + 4], "little") for at in range(0, 12, 4))
-        return 1, ebx, ecx, edx
-    if leaf == 1:
-        return _leaf1(vcpu, kind)
-    if leaf == 0x80000000:
-        return 0x80000008, 0, 0, 0
-    if leaf == 0x80000001:
-        hidden = {
-            MachineKind.X86_64: (),
-            MachineKind.PAE: ("syscall", "lm"),
-            MachineKind.I386: ("syscall", "lm", "nx"),
-        }[kind]
-        return _SIGNATURE, 0, _bits(_EXTENDED_ECX), _bits(_EXTENDED_EDX, *hidden)
-    if 0x80000002 <= leaf <= 0x80000004:
-        at = (leaf - 0x80000002) * 16
-        return _text(_BRAND[at : at + 16])
-    if leaf == 0x80000008:
-        return PHYSICAL_BITS | (48 if kind is MachineKind.X86_64 else 32) << 8, 0, 0, 0
-    return 0, 0, 0, 0
+    answer = _LEAVES.get(leaf)
+    return answer(vcpu) if answer is not None else (0, 0, 0, 0)
 
 
-def _leaf1(vcpu: Vcpu, kind: MachineKind) -> Leaf:
-    hidden = ("pae",) if kind is MachineKind.I386 else ()
-    ebx = vcpu.index << 24 | len(vcpu.machine.vcpus) << 16 | 8 << 8
+def _vendor(_vcpu: Vcpu) -> Leaf:
+    ebx, edx, ecx = (int.from_bytes(_VENDOR[at : at + 4], "little") for at in range(0, 12, 4))
+    return 1, ebx, ecx, edx
+
+
+def _features(vcpu: Vcpu) -> Leaf:
+    machine = vcpu.machine
+    hidden = ("pae",) if machine.kind is MachineKind.I386 else ()
+    ebx = vcpu.index << 24 | len(machine.vcpus) << 16 | 8 << 8  # APIC number, logical CPUs, 64-byte cache lines
     return _SIGNATURE, ebx, _bits(_LEAF1_ECX), _bits(_LEAF1_EDX, *hidden)
+
+
+def _extended_vendor(_vcpu: Vcpu) -> Leaf:
+    return 0x80000008, 0, 0, 0
+
+
+def _extended_features(vcpu: Vcpu) -> Leaf:
+    hidden = {
+        MachineKind.X86_64: (),
+        MachineKind.PAE: ("syscall", "lm"),
+        MachineKind.I386: ("syscall", "lm", "nx"),
+    }[vcpu.machine.kind]
+    return _SIGNATURE, 0, _bits(_EXTENDED_ECX), _bits(_EXTENDED_EDX, *hidden)
+
+
+def _addresses(vcpu: Vcpu) -> Leaf:
+    return PHYSICAL_BITS | (48 if vcpu.machine.kind is MachineKind.X86_64 else 32) << 8, 0, 0, 0
+
+
+def _brand(part: int) -> Callable[[Vcpu], Leaf]:
+    text = _text(_BRAND[part * 16 : part * 16 + 16])
+    return lambda _vcpu: text
+
+
+_LEAVES: Mapping[int, Callable[[Vcpu], Leaf]] = {
+    0: _vendor,
+    1: _features,
+    0x80000000: _extended_vendor,
+    0x80000001: _extended_features,
+    0x80000002: _brand(0),
+    0x80000003: _brand(1),
+    0x80000004: _brand(2),
+    0x80000008: _addresses,
+}

@@ -8,15 +8,15 @@ as a ``PyDLL``, whose calls keep the interpreter lock: a register read takes les
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 
-import unicorn
 from unicorn import unicorn_const as const
 from unicorn import x86_const
 from unicorn.unicorn_py3 import unicorn as binding
 
 from pvops_core.errors import MachineError
 
-UNICORN_VERSION: str = unicorn.__version__
+UNICORN_VERSION = importlib.metadata.version("unicorn")
 
 # Room for translated code. The library's default reserves 1 GiB of address space for every engine.
 _CODE_BUFFER = 256 << 20

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.machine.clock import Clock
+if TYPE_CHECKING:
+    from pvops_core.machine.clock import Clock
 
 Value = int | str | bytes
 

@@ -1,4 +1,4 @@
-"""Faults that the guest must get: raised by Python code that acts for the guest, given to the platform by whoever called it."""
+"""Faults that the guest must get: raised by Python code that acts for it, given to the platform by its caller."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reschedule(Exception):  # noqa: N818 - not an error: how a handler asks fo
 
 
 @attrs.define(eq=False)
-class GuestFault(MachineError):
+class GuestFault(MachineError):  # noqa: N818 - the manuals call it a fault
     """An exception that the guest must get, met while Python acted for it.
 
     Attributes:

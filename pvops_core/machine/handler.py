@@ -9,13 +9,18 @@ if TYPE_CHECKING:
 
 
 class TrapHandler(Protocol):
-    """Answers the guest's traps. RIP and every other register are the guest's when a method is called; what a method leaves there is where the guest goes on.
+    """Answers the guest's traps.
+
+    RIP and every other register are the guest's when a method is called; the guest goes on with what it leaves there.
 
     A GuestFault that leaves any method but ``exception`` is given to ``exception``.
     """
 
     def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
-        """The CPU raised an exception. ``address`` is CR2 of a page fault; RIP is at the instruction (after it for traps)."""
+        """The CPU raised an exception; RIP is at the instruction, or after it for a trap.
+
+        ``error_code`` is None for vectors without one, ``address`` is CR2 of a page fault.
+        """
 
     def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
         """The guest executed int n, int3 or into; RIP is after it. The gate's DPL has not been checked."""
@@ -48,4 +53,4 @@ class TrapHandler(Protocol):
         """Before every time slice: deliver pending events here."""
 
     def idle(self) -> bool:
-        """Every vCPU is halted: move the clock to the next event, wake a vCPU, give True; False if nothing will ever come."""
+        """Every vCPU is halted: move the clock to the next event and wake one; False if nothing will ever come."""

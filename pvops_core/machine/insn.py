@@ -105,7 +105,7 @@ class Instructions:
         return self._vcpu.get(f"cr{n}")
 
     def mov_to_cr(self, n: int, v: int) -> None:
-        """Load a control register: reserved bits are #GP(0); CR3 flushes the TLB, CR0 and CR4 when paging bits change."""
+        """Load a control register: reserved bits are #GP(0); the TLB is flushed as the CPU does it."""
         vcpu = self._vcpu
         if n not in {0, 2, 3, 4} and not (n == 8 and vcpu.machine.kind.bits == 64):
             raise undefined_instruction(f"no cr{n}")
@@ -267,7 +267,7 @@ class Instructions:
         return not bits & (1 << size) - 1
 
     def load_gs(self, sel: int) -> None:
-        """Load GS with a selector as native_load_gs_index does: GS as the kernel has it (its base) stays, the user's is replaced."""
+        """Load GS as native_load_gs_index does: the base that swapgs would bring is replaced, the present one stays."""
         vcpu = self._vcpu
         if vcpu.machine.kind.bits == 32:
             vcpu.load_segment("gs", sel)

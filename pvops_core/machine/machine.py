@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import attrs
 import numpy as np
@@ -16,14 +14,19 @@ from pvops_core.machine.coherence import Coherence, Ranges
 from pvops_core.machine.cpuslot import CpuSlot
 from pvops_core.machine.eventlog import EventLog
 from pvops_core.machine.gates import Gates
-from pvops_core.machine.handler import TrapHandler
-from pvops_core.machine.kinds import MachineKind
 from pvops_core.machine.memory import MemorySnapshot, PhysicalMemory
 from pvops_core.machine.probe import context_layout
 from pvops_core.machine.runloop import RunLoop, Stop
 from pvops_core.machine.scheduler import Scheduler
 from pvops_core.machine.state import Slot
-from pvops_core.machine.vcpu import Vcpu
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from pvops_core.machine.handler import TrapHandler
+    from pvops_core.machine.kinds import MachineKind
+    from pvops_core.machine.vcpu import Vcpu
 
 _MAX_VCPUS = 64
 

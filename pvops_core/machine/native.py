@@ -15,8 +15,9 @@ from typing import Any
 
 import attrs
 from llvmlite import ir
-from numba import carray, cfunc, types
+from numba import cfunc, types
 from numba.extending import intrinsic
+from numba.np.numpy_support import carray as untyped_carray
 
 from pvops_core.machine.state import BLOCK_NS, NO_EXCEPTION, STATE_WORDS, Slot
 
@@ -51,6 +52,7 @@ _AUX_ID, _AUX_POINTER, _AUX_VALUE = int(Slot.AUX_ID), int(Slot.AUX_POINTER), int
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 Emitter = Any  # numba and llvmlite have no types
+carray: Emitter = untyped_carray
 
 
 def _call(_typing: Emitter, _function: Emitter, _first: Emitter, _second: Emitter) -> tuple[Emitter, Emitter]:
@@ -180,7 +182,8 @@ def _compile(signature: Emitter, function: Emitter) -> Emitter:
 @functools.cache
 def callbacks() -> Callbacks:
     """The compiled callbacks of this process."""
-    words = types.CPointer(types.int64)
+    pointer_to: Emitter = types.CPointer
+    words = pointer_to(types.int64)
     code = types.void(types.voidptr, types.uint64, types.uint32, words)
     interrupt = types.void(types.voidptr, types.uint32, words)
     replaces = types.int32(types.voidptr, words)

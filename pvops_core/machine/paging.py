@@ -6,12 +6,16 @@ Source: Intel SDM volume 3, chapter 4. The physical address width is that of the
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 
 from pvops_core.machine.faults import PageFault, general_protection
-from pvops_core.machine.memory import PhysicalMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pvops_core.machine.memory import PhysicalMemory
 
 PHYSICAL_BITS = 40
 

@@ -1,8 +1,8 @@
 """Where Unicorn keeps the parts of the CPU state that its interface does not reach.
 
-The saved context is a copy of the library's own CPU structure. A small 64-bit guest is run through known states (privilege
-level 0 and 3, three kinds of fault, a software interrupt) and the words that took the expected values in each of
-them are the ones looked for. A build of the library where exactly one place does not fit is refused.
+The saved context is a copy of the library's own CPU structure. A small 64-bit guest is run through known states
+(privilege level 0 and 3, three kinds of fault, a software interrupt); the words that took the expected values in each
+of them are the ones looked for. A build of the library where exactly one place does not fit is refused.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import ctypes
 import functools
 import mmap
 import struct
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
 from pvops_core.errors import MachineError
 from pvops_core.machine import engine as uc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Hidden flags of the CPU, as QEMU's target/i386/cpu.h numbers them.
 HF_CPL = 3

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from pvops_core.errors import MachineError
 from pvops_core.machine import engine as uc
-from pvops_core.machine.kinds import MachineKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pvops_core.machine.kinds import MachineKind
 
 _WIDE = {f"r{name}": f"e{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip", "flags")}
 _SEGMENTS = frozenset({"cs", "ss", "ds", "es", "fs", "gs"})

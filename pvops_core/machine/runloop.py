@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,6 +11,8 @@ from pvops_core.machine import engine as uc
 from pvops_core.machine.state import BLOCK_NS, Slot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.machine.cpuslot import CpuSlot
     from pvops_core.machine.gates import Gates
     from pvops_core.machine.handler import TrapHandler

@@ -7,10 +7,10 @@ words of the saved context are written instead.
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.machine.engine import Context
 from pvops_core.machine.probe import (
     HF_ADDSEG,
     HF_CPL,
@@ -21,6 +21,9 @@ from pvops_core.machine.probe import (
     HF_SS32,
     ContextLayout,
 )
+
+if TYPE_CHECKING:
+    from pvops_core.machine.engine import Context
 
 _CACHE = struct.Struct("<I4xQII")
 _CODE, _WRITABLE, _CONFORMING, _LONG, _BIG = 1 << 11, 1 << 9, 1 << 10, 1 << 21, 1 << 22

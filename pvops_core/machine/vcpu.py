@@ -30,7 +30,7 @@ class Vcpu(Registers):
         self.machine: Final = machine
         self.index: Final = index
         self.insn: Final = Instructions(self)
-        self.virtual: Final = VirtualMemory(self, engine, machine.memory, machine.kind.bits)
+        self.virtual: Final = VirtualMemory(engine, machine.memory, machine.kind.bits)
         self._context = context
         self._hidden = HiddenState(context, machine.layout)
         self._size = machine.kind.pointer_size
@@ -84,7 +84,7 @@ class Vcpu(Registers):
         return self._hidden.interrupt_shadow
 
     def load_segment(self, name: str, selector: int) -> None:
-        """Load a segment register from the guest's descriptor tables, whatever the privilege level; CS and SS keep the level."""
+        """Load a segment register from the guest's descriptor tables, whatever the level, which stays."""
         null = not selector & 0xFFFC
         descriptor = Descriptor(0, 0) if null else read_descriptor(self, selector)
         self._engine.save(self._context)
@@ -223,7 +223,7 @@ class Vcpu(Registers):
         traps.deliver(self, traps.Event(vector, external=True))
 
     def iret(self) -> None:
-        """As if the guest executed iret (iretq in 64-bit mode) here: takes the frame on its stack; GuestFault as iret."""
+        """As if the guest executed iret (iretq in long mode) here, with the frame on its stack; GuestFault as iret."""
         iret(self)
 
     @property
@@ -236,7 +236,8 @@ class Vcpu(Registers):
         self._state[_TSC_OFFSET] = value
 
     def flush_tlb(self, va: int | None = None) -> None:
-        """Drop cached translations (all of them: the engine cannot drop one)."""
+        """Drop the cached translation of an address, or all of them."""
+        del va  # the engine has no call to drop one
         self.machine.counts["tlb_flushes"] += 1
         self._engine.flush_tlb()
 

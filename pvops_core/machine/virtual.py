@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pvops_core.machine import engine as uc
-from pvops_core.machine.memory import PhysicalMemory
 from pvops_core.machine.paging import Access, Paging, Walk
-from pvops_core.machine.registers import FLAG_AC, MSR_EFER, Registers
+from pvops_core.machine.registers import FLAG_AC, MSR_EFER
 
-_READ, _WRITE = Access(), Access(write=True)
-_USER_READ, _USER_WRITE = Access(user=True), Access(user=True, write=True)
+if TYPE_CHECKING:
+    from pvops_core.machine.memory import PhysicalMemory
 
 
 class VirtualMemory:
-    """Virtual accesses of one vCPU. All raise GuestFault where the CPU would fault; none sets accessed or dirty bits."""
+    """Virtual accesses of one vCPU: GuestFault where the CPU would fault, no accessed or dirty bits set."""
 
-    def __init__(self, registers: Registers, engine: uc.Engine, memory: PhysicalMemory, bits: int) -> None:
+    def __init__(self, engine: uc.Engine, memory: PhysicalMemory, bits: int) -> None:
         self._memory = memory
         self._mask = (1 << bits) - 1
         self._engine = engine
@@ -28,7 +27,6 @@ class VirtualMemory:
         start = ctypes.addressof(self._values)
         places = [start + 8 * index for index in range(5)]
         self._pointers = (ctypes.c_void_p * 6)(*places, ctypes.addressof(self._efer))
-        self._registers = registers
 
     def paging(self) -> tuple[Paging, bool]:
         """The registers that decide translation, and whether the vCPU is in user mode."""
@@ -41,43 +39,35 @@ class VirtualMemory:
         paging, is_user = self.paging()
         return paging.walk(self._memory, va & self._mask, Access(write, is_user if user is None else user, fetch))
 
-    def _pieces(self, va: int, n: int, *, write: bool, system: bool) -> Iterator[tuple[int, int]]:
-        paging, user = self.paging()
-        if system or not user:
-            access = _WRITE if write else _READ
-        else:
-            access = _USER_WRITE if write else _USER_READ
-        va &= self._mask
+    def _places(self, va: int, n: int, access: Access, paging: Paging) -> list[tuple[int, int]]:
+        """Physical address and length of each piece of a range, all translated before any is touched."""
+        places = []
         while n > 0:
+            va &= self._mask
             size = min(n, 0x1000 - (va & 0xFFF))
-            yield paging.walk(self._memory, va, access).pa, size
-            va = va + size & self._mask
+            places.append((paging.walk(self._memory, va, access).pa, size))
+            va += size
             n -= size
+        return places
 
     def read(self, va: int, n: int, *, system: bool = False) -> bytes:
         """Read ``n`` bytes; ``system`` reads as the CPU reads its own tables, at level 0."""
-        pieces = list(self._pieces(va, n, write=False, system=system))
-        return b"".join(self._memory.read(pa, size) for pa, size in pieces)
+        paging, user = self.paging()
+        places = self._places(va, n, Access(user=user and not system), paging)
+        return b"".join(self._memory.read(pa, size) for pa, size in places)
 
     def write(self, va: int, data: bytes, *, system: bool = False) -> None:
         """Write bytes: all of them, or none when a page of them faults."""
-        at = 0
-        for pa, size in list(self._pieces(va, len(data), write=True, system=system)):
-            self._memory.write(pa, data[at : at + size])
-            at += size
+        _, user = self.paging()
+        self.write_as(va, data, user=user and not system)
 
     def write_as(self, va: int, data: bytes, *, user: bool) -> None:
-        """Write as level 3 or as a supervisor, whatever the level now."""
+        """Write as level 3 or as a supervisor, whatever the level is now."""
         paging, _ = self.paging()
-        access = _USER_WRITE if user else _WRITE
-        at, places = 0, []
-        while at < len(data):
-            here = va + at & self._mask
-            size = min(len(data) - at, 0x1000 - (here & 0xFFF))
-            places.append((paging.walk(self._memory, here, access).pa, at, size))
+        at = 0
+        for pa, size in self._places(va, len(data), Access(write=True, user=user), paging):
+            self._memory.write(pa, data[at : at + size])
             at += size
-        for pa, start, size in places:
-            self._memory.write(pa, data[start : start + size])
 
     def number(self, va: int, size: int, *, system: bool = False) -> int:
         """A little-endian number."""

@@ -134,6 +134,7 @@ def test_walk_agrees_with_the_cpu(
     probers: dict[MachineKind, Prober],
     entries: list[int],
     code: str,
+    *,
     wp: bool,
     nxe: bool,
     pse: bool,

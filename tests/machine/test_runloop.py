@@ -166,7 +166,7 @@ def test_impossible_machines_are_refused(kind: MachineKind, options: dict[str, i
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(code=st.binary(min_size=1, max_size=40), user=st.booleans())
 @pytest.mark.parametrize("which", list(MachineKind))
-def test_any_code_ends_typed(which: MachineKind, code: bytes, user: bool, rigs: Callable[..., Rig]) -> None:  # noqa: FBT001
+def test_any_code_ends_typed(which: MachineKind, code: bytes, *, user: bool, rigs: Callable[..., Rig]) -> None:
     """Random bytes, handlers that halt: the run ends with a reason or a MachineError, never otherwise."""
     rig = rigs(which)
     rig.memory.array[0x8000:0x40000] = 0xCC  # whoever runs astray soon traps

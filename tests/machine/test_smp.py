@@ -40,9 +40,7 @@ def said(rig: Rig) -> list[int]:
 
 
 @pytest.mark.parametrize("ranges", [1, 20])
-def test_no_engine_runs_old_text_after_invalidate(
-    kind: MachineKind, make_rig: Callable[..., Rig], ranges: int
-) -> None:
+def test_no_engine_runs_old_text_after_invalidate(kind: MachineKind, make_rig: Callable[..., Rig], ranges: int) -> None:
     rig = looping(make_rig, kind)
     assert said(rig) == [1, 1, 1]
     machine = rig.machine

@@ -124,7 +124,7 @@ def test_ist_stack(make_rig: Callable[..., Rig]) -> None:
 
 
 @pytest.mark.parametrize(("kind_of_gate", "enabled"), [(0xE, False), (0xF, True)])
-def test_interrupt_gates_clear_if_and_trap_gates_do_not(rig: Rig, kind_of_gate: int, enabled: bool) -> None:
+def test_interrupt_gates_clear_if_and_trap_gates_do_not(rig: Rig, kind_of_gate: int, *, enabled: bool) -> None:
     rig.gate(0x80, HANDLERS, kind=kind_of_gate)
     rig.code("f4", HANDLERS)
     rig.code("fbcd80")
@@ -216,7 +216,7 @@ def test_no_execute(make_rig: Callable[..., Rig]) -> None:
 
 
 @pytest.mark.parametrize("protect", [False, True])
-def test_write_protection_of_the_kernel(rig: Rig, protect: bool) -> None:
+def test_write_protection_of_the_kernel(rig: Rig, *, protect: bool) -> None:
     rig.map(0x300000, DATA, 1)
     rig.cpu.cr0 = rig.cpu.cr0 & ~0x10000 | (0x10000 if protect else 0)
     rig.gate(14, HANDLERS)
