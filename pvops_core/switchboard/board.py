@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -77,7 +78,7 @@ class Switchboard:
     Args:
         machine: the machine.
         text: the guest's text.
-        chain: the backend in force, its base, its base's base, each with its ops made for this machine.
+        bound: the backend in force, its base, its base's base, each with its ops made for this machine.
         poker: writes guest text.
         entrances: gates in guest text.
         fault: gives the guest a fault that an implementation ran into.
@@ -88,7 +89,7 @@ class Switchboard:
         self,
         machine: Machine,
         text: Text,
-        chain: Sequence[Bound],
+        bound: Sequence[Bound],
         poker: Poker,
         entrances: Entrances,
         fault: Callable[[Vcpu, GuestFault], None],
@@ -96,15 +97,33 @@ class Switchboard:
     ) -> None:
         self._machine = machine
         self._text = text
-        self._chain = tuple(chain)
-        self._poker = poker
+        self._chain = tuple(bound)
+        self.poker = poker
         self._entrances = entrances
         self._fault = fault
         self._forced = forced
-        self._current = resolve(text.layout, chain)
+        self._current = resolve(text.layout, bound)
+        self._own = {implementation.name: implementation for implementation in self._current.values()}
         self._context: PatchContext | None = None
         self.calls: Counter[str] = Counter()
         self.history: list[Switch] = []
+        machine.keep(self)
+
+    def save(self) -> object:
+        """State for a snapshot: who implements what, and what has been counted and noted."""
+        return self._current, self.calls.copy(), tuple(self.history), self._text.sites.save(), self._entrances.save()
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+        assert isinstance(state, tuple)
+        self._current, calls, history, sites, entrances = state
+        # Gate handlers hold the counter itself, so it is refilled and not replaced.
+        self.calls.clear()
+        self.calls.update(calls)
+        self.history = list(history)
+        self._text.sites.load(sites)
+        self._entrances.load(entrances)
+        self._context = None
 
     # What is there -----------------------------------------------------------------------------------------------
 
@@ -117,9 +136,11 @@ class Switchboard:
         names = [bound.backend.name for bound in self._chain]
         if backend not in names:
             raise SwitchError(f"no such backend here; there are {', '.join(names)}", op=op, implementation=backend)
-        offered = resolve(self._text.layout, self._chain[names.index(backend) :])[op]
-        current = self._current[op]
-        return current if current.name == offered.name and current.backend == offered.backend else offered
+        return self._known(resolve(self._text.layout, self._chain[names.index(backend) :])[op])
+
+    def _known(self, implementation: Implementation) -> Implementation:
+        """A backend's implementation is the same object, behind the same gate, whenever it is switched to."""
+        return self._own.setdefault(implementation.name, implementation)
 
     def features(self) -> frozenset[int]:
         """Numbers of the CPU features that the guest's ALTERNATIVE entries find forced on."""
@@ -128,23 +149,27 @@ class Switchboard:
     def _features_of(self, current: Mapping[str, Implementation]) -> frozenset[int]:
         return self._forced | lock_features(current, self._chain[-1].backend.name)
 
+    def empty(self, op: str) -> Implementation:
+        """An empty slot, to switch an op to: calling it is a bug of the guest."""
+        return Implementation(op, "empty", "", Form.EMPTY)
+
     def site_forms(self) -> Counter[str]:
         """How many sites are indirect, direct, nop or inlined now."""
         return sum(self.site_forms_by_op().values(), Counter())
 
     def site_forms_by_op(self) -> Mapping[str, Counter[str]]:
         """The same by op."""
-        return self._text.sites.forms(self._poker, self._text.nops)
+        return self._text.sites.forms(self.poker, self._text.nops)
 
     # Before the guest starts -------------------------------------------------------------------------------------
 
     def install(self) -> None:
         """Write the gates and fill the guest's tables, once, before its first instruction."""
         code = self._entrances.code()
-        self._poker.transaction((self._rewrite(address, new) for address, new in code.items()), by="install")
+        self.poker.transaction((self._rewrite(address, new) for address, new in code.items()), by="install")
         for implementation in self._current.values():
             self._open(implementation)
-        self._poker.transaction((*self._slot_pokes(self._current), *self._data_pokes()), by="install")
+        self.poker.transaction((*self._slot_pokes(self._current), *self._data_pokes()), by="install")
 
     def _open(self, implementation: Implementation) -> None:
         if implementation.form is not Form.FUNCTION:
@@ -200,15 +225,18 @@ class Switchboard:
             op = self._text.layout.by_type(type).op.name
             used = self._patcher(self._current[op])(self.context(), type, clobbers, buffer, addr, len)
             vcpu.write_virtual(insnbuf, bytes(buffer))
+            self._text.sites.mark(addr)
             return used
 
         return attrs.evolve(implementation, function=patch, arguments=PATCH_ARGUMENTS)
 
     def apply_paravirt(self, *, by: str = "apply_paravirt") -> int:
         """Patch every site from outside, in one transaction, as the guest's own boot would; sites written."""
-        return self._poker.transaction(
-            arrays=self._repatched(self._text.sites.ops, self._current, every_site=True), by=by
-        )
+        sites = self._text.sites
+        written = self.poker.transaction(arrays=self._repatched(sites.ops, self._current, every_site=True), by=by)
+        for shape in chain.from_iterable(map(sites.of, sites.ops)):
+            shape.patched[:] = True
+        return written
 
     def _repatched(
         self, ops: Iterable[str], current: Mapping[str, Implementation], *, every_site: bool
@@ -235,8 +263,9 @@ class Switchboard:
 
         Without features no ALTERNATIVE speaks for the implementation.
         """
-        now = self._poker.read(shape.addresses, shape.length)
-        rows = np.arange(len(now)) if every_site else np.flatnonzero((now != shape.original).any(axis=1))
+        now = self.poker.read(shape.addresses, shape.length)
+        patched = shape.patched | (now != shape.original).any(axis=1)
+        rows = np.arange(len(now)) if every_site else np.flatnonzero(patched)
         if not len(rows):
             return None
         type, clobbers, length = shape.type, shape.clobbers, shape.length
@@ -295,7 +324,7 @@ class Switchboard:
         for bound in self._chain:
             if bound.ops is not None and getattr(wanted, "__self__", None) is bound.ops:
                 name = bound.backend.name
-                return of_callable(op, wanted, f"{name}.{wanted.__name__}", name)
+                return self._known(of_callable(op, wanted, f"{name}.{wanted.__name__}", name))
         return of_callable(op, wanted)
 
     def _switch_soon(self, changes: Mapping[str, Implementation], by: str) -> None:
@@ -312,7 +341,7 @@ class Switchboard:
             for implementation in opened:
                 self._open(implementation)
             arrays = self._repatched(changes, current, every_site=False)
-            self._poker.transaction(self._slot_pokes(changes), arrays=arrays, by=by)
+            self.poker.transaction(self._slot_pokes(changes), arrays=arrays, by=by)
         except BaseException as error:
             for implementation in opened:
                 self._entrances.close(implementation)
@@ -322,7 +351,8 @@ class Switchboard:
             raise
         self._record(changes, arrays, by)
         for op in changes:
-            self._entrances.close(self._current[op])
+            if not self._current[op].backend:
+                self._entrances.close(self._current[op])
         self._current = current
         self._context = None
 
@@ -354,7 +384,7 @@ class Switchboard:
             raise MachineError(f"the guest has no symbol {slot.symbol}", op=slot.op.name) from None
 
     def _rewrite(self, address: int, new: bytes) -> Poke:
-        now = self._poker.read(np.array([address], dtype=np.uint64), len(new))[0].tobytes()
+        now = self.poker.read(np.array([address], dtype=np.uint64), len(new))[0].tobytes()
         return Poke(address, now, new)
 
 

@@ -75,6 +75,16 @@ class Entrances:
         if index is not None:
             self._free.append(index)
 
+    def save(self) -> object:
+        """Which gates are whose, for a snapshot."""
+        return tuple(self._free), dict(self._index)
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state; what the gates call is part of the machine's own."""
+        assert isinstance(state, tuple)
+        free, index = state
+        self._free, self._index = deque(free), dict(index)
+
     def address(self, implementation: Implementation) -> int:
         """What the slot of this implementation's op holds; 0 for an empty slot."""
         match implementation.form:

@@ -28,12 +28,14 @@ class Shape:
         clobbers: what its records allow to be destroyed.
         addresses: guest-virtual addresses, shape ``(n,)``.
         original: bytes as built, shape ``(n, length)``.
+        patched: whether a site has been patched, shape ``(n,)``; also where the patcher chose to leave it alone.
     """
 
     type: int
     clobbers: int
     addresses: NDArray[np.uint64]
     original: NDArray[np.uint8]
+    patched: NDArray[np.bool_]
 
     @property
     def length(self) -> int:
@@ -55,6 +57,7 @@ class SiteBook:
         for record in records:
             groups.setdefault((record.type, record.length, record.clobbers), []).append(record.address)
         self._shapes: dict[str, list[Shape]] = {}
+        self._places: dict[int, tuple[Shape, int]] = {}
         for (type, length, clobbers), addresses in groups.items():
             code = b"".join(original(address, length) for address in addresses)
             shape = Shape(
@@ -62,12 +65,31 @@ class SiteBook:
                 clobbers,
                 np.array(addresses, dtype=np.uint64),
                 np.frombuffer(code, dtype=np.uint8).reshape(-1, length),
+                np.zeros(len(addresses), dtype=np.bool_),
             )
+            self._places.update((address, (shape, row)) for row, address in enumerate(addresses))
             self._shapes.setdefault(layout.by_type(type).op.name, []).append(shape)
 
     def of(self, op: str) -> Sequence[Shape]:
         """The sites of an op."""
         return self._shapes.get(op, ())
+
+    def mark(self, address: int) -> None:
+        """Note that the guest has patched the site at an address, if there is one."""
+        if address in self._places:
+            shape, row = self._places[address]
+            shape.patched[row] = True
+
+    def save(self) -> object:
+        """Which sites are patched, for a snapshot."""
+        return [shape.patched.copy() for shapes in self._shapes.values() for shape in shapes]
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+        assert isinstance(state, list)
+        shapes = (shape for shapes in self._shapes.values() for shape in shapes)
+        for shape, patched in zip(shapes, state, strict=True):
+            shape.patched[:] = patched
 
     @property
     def ops(self) -> Sequence[str]:

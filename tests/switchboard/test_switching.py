@@ -1,0 +1,200 @@
+"""Switching ops: slot and sites together, back again, from a hook, whole backends, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from pvops_core.errors import MachineError, PluginError, SwitchError, UsageError
+from pvops_core.guests.session import Session
+from pvops_core.hookspecs import Environment, hookimpl
+from pvops_core.machine import Vcpu
+from pvops_core.ops import LAYOUTS as CATALOGUE
+from pvops_core.patching.poke import Step
+
+from .conftest import LAYOUTS, Make
+
+
+def slot(session: Session, op: str) -> int:
+    """What the op's slot in guest memory holds."""
+    layout = CATALOGUE[session.guest.layout]
+    place = layout.by_op(op)
+    address = session.guest.symbols[place.symbol] + place.offset
+    return int.from_bytes(session.read(address, layout.pointer_size), "little")
+
+
+def state(session: Session) -> tuple[object, ...]:
+    """All that a failed switch must leave alone."""
+    board = session.switchboard
+    layout = CATALOGUE[session.guest.layout]
+    slots = tuple(slot(session, place.op.name) for place in layout.slots)
+    names = tuple(board.implementation(place.op.name).name for place in layout.slots if not place.op.is_data)
+    return slots, names, session.text_sha256(), tuple(board.history)
+
+
+def flags(cpu: Vcpu) -> int:
+    return cpu.rflags
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_site_begins_indirect_and_its_slot_holds_a_gate(make: Make, layout: str) -> None:
+    session = make(layout)
+    assert set(session.switchboard.site_forms()) == {"indirect"}
+    start = session.guest.gates_address
+    assert start < slot(session, "save_fl") < start + 8 * session.guest.gate_count
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_switch_moves_the_slot_and_every_patched_site_and_back(make: Make, layout: str) -> None:
+    session = make(layout)
+    board = session.switchboard
+    board.apply_paravirt()
+    before = state(session)
+    forms = board.site_forms_by_op()["save_fl"]
+    own = board.implementation("save_fl")
+    board.switch("save_fl", flags, by="test")
+    assert slot(session, "save_fl") != before[0]
+    assert board.implementation("save_fl").function is flags
+    assert "inlined" not in board.site_forms_by_op()["save_fl"], "an inlined site would skip the new hook"
+    assert forms["inlined"] > 0
+    board.switch("save_fl", own, by="test")
+    assert session.text_sha256() == before[2]
+    assert [change.new for change in board.history] == ["flags", "native.save_fl"]
+    assert board.site_forms_by_op()["save_fl"] == forms
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("step", list(Step))
+def test_a_failed_switch_changes_nothing(make: Make, layout: str, step: Step) -> None:
+    session = make(layout)
+    board = session.switchboard
+    board.apply_paravirt()
+    before = state(session)
+
+    def fail(at: Step) -> None:
+        if at is step:
+            raise MachineError("injected")
+
+    board.poker.observer = fail
+    with pytest.raises(SwitchError, match="injected") as caught:
+        board.switch("save_fl", flags, by="test")
+    assert caught.value.op == "save_fl"
+    assert state(session) == before
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_op_switched_to_nothing_becomes_nops_where_it_was_patched(make: Make, layout: str) -> None:
+    session = make(layout)
+    board = session.switchboard
+    board.apply_paravirt()
+    board.switch("write_cr3", None, by="test")
+    assert set(board.site_forms_by_op()["write_cr3"]) == {"nop"}
+    board.switch("write_cr3", "native", by="test")
+    assert "nop" not in board.site_forms_by_op()["write_cr3"]
+
+
+def test_an_op_can_be_switched_more_often_than_there_are_gates(make: Make) -> None:
+    session = make("6.1-64")
+    for number in range(2 * session.guest.gate_count):
+        session.switchboard.switch("save_fl", lambda cpu, number=number: number, by="test")
+    assert len(session.switchboard.history) == 2 * session.guest.gate_count
+
+
+class Tired:
+    """An op that hands over to its better half at its third call, as Xen's early write_cr3 does."""
+
+    def __init__(self, env: Environment) -> None:
+        self.env = env
+        self.calls: list[str] = []
+
+    @hookimpl
+    def irq_disable(self, cpu: Vcpu) -> None:
+        self.calls.append("early")
+        if len(self.calls) == 3:
+            self.env.switch("irq_disable", self.irq_disable_late, by="irq_disable")
+            assert self.env.machine.running
+        cpu.insn.cli()
+
+    def irq_disable_late(self, cpu: Vcpu) -> None:
+        self.calls.append("late")
+        cpu.insn.cli()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_hook_that_switches_itself_is_not_called_again(make: Make, layout: str) -> None:
+    session = make(layout, Tired)
+    stop = session.run(max_ns=2_000_000_000)
+    assert stop.reason == "poweroff", stop
+    (change,) = session.switchboard.history
+    assert (change.op, change.new, change.by) == ("irq_disable", "other.irq_disable_late", "irq_disable")
+    calls = session.switchboard.calls["irq_disable"]
+    assert calls > 3
+    function = session.switchboard.implementation("irq_disable").function
+    assert function is not None
+    recorded = function.__self__.calls  # type: ignore[attr-defined]
+    assert recorded == ["early"] * 3 + ["late"] * (calls - 3)
+
+
+class Flags:
+    """A backend that overrides one op."""
+
+    def __init__(self, env: Environment) -> None:
+        self.env = env
+
+    @hookimpl
+    def save_fl(self, cpu: Vcpu) -> int:
+        return cpu.insn.pushf()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_whole_backend_is_switched_in_one_transaction(make: Make, layout: str) -> None:
+    session = make(layout, Flags)
+    board = session.switchboard
+    board.apply_paravirt()
+    assert board.implementation("save_fl").backend == "other"
+    board.switch_backend("native", by="test")
+    assert board.implementation("save_fl").backend == "native"
+    assert board.site_forms_by_op()["save_fl"]["inlined"] > 0
+    board.switch_backend("other", by="test")
+    assert board.implementation("save_fl").backend == "other"
+    assert [change.op for change in board.history] == ["save_fl", "save_fl"]
+
+
+def test_what_cannot_be_switched_to_is_refused_by_name(make: Make) -> None:
+    board = make("6.1-64").switchboard
+    with pytest.raises(SwitchError, match="no op 'frobnicate'"):
+        board.switch("frobnicate", flags, by="test")
+    with pytest.raises(SwitchError, match="no such backend"):
+        board.switch("save_fl", "vmi", by="test")
+    with pytest.raises(SwitchError, match="not callable"):
+        board.switch("save_fl", 7, by="test")  # type: ignore[arg-type]
+    with pytest.raises(SwitchError, match="takes no argument"):
+        board.switch("save_fl", lambda: 0, by="test")
+    with pytest.raises(UsageError, match="no op"):
+        board.implementation("frobnicate")
+
+
+class Broken:
+    """A hook that fails as plugins fail."""
+
+    def __init__(self, env: Environment) -> None:
+        self.env = env
+
+    @hookimpl
+    def load_gdt(self, cpu: Vcpu, dtr: int) -> None:
+        raise ZeroDivisionError(f"dtr {dtr}")
+
+
+def test_an_exception_of_a_hook_names_backend_and_hook(make: Make) -> None:
+    session = make("6.1-64", Broken)
+    with pytest.raises(PluginError, match="ZeroDivisionError") as caught:
+        session.run(max_ns=10_000_000)
+    assert (caught.value.distribution, caught.value.hook) == ("other", "load_gdt")
+
+
+def test_a_call_of_an_empty_slot_ends_the_run(make: Make) -> None:
+    session = make("6.1-64")
+    board = session.switchboard
+    board.switch("load_gdt", board.empty("load_gdt"), by="test")
+    board.apply_paravirt()
+    with pytest.raises(MachineError, match="paravirt_BUG"):
+        session.run(max_ns=10_000_000)
