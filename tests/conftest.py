@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from pvops_core.images import KernelImage, load_image
+
+# The same examples in every run, on a machine of any speed.
+settings.register_profile("pvops", derandomize=True, deadline=None)
+settings.load_profile("pvops")
 
 PACKAGES = {
     "vmlinuz-6.1.0-56-cloud-amd64": "linux-image-6.1.0-56-cloud-amd64-unsigned",

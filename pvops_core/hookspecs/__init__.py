@@ -7,12 +7,12 @@ arguments of all, and those that the guest's table does not know are 0. A result
 cut to it; None counts as 0. A ``GuestFault`` raised by a hook is given to the platform as the guest's.
 """
 
-from pvops_core.hookspecs import apic, cpu, init, irq, lock, mmu, pagetable, time, x86_init
+from pvops_core.hookspecs import apic, cpu, descriptors, init, irq, lock, mmu, pagetable, time, x86_init
 from pvops_core.hookspecs.backend import API, Backend, Environment, KernelFill, Switch
 from pvops_core.hookspecs.markers import PROJECT, hookimpl, hookspec
 from pvops_core.hookspecs.platform import Platform
 
-MODULES = (init, x86_init, time, cpu, irq, apic, mmu, pagetable, lock)
+MODULES = (init, x86_init, time, cpu, descriptors, irq, apic, mmu, pagetable, lock)
 """The modules of hook specs."""
 
 __all__ = [

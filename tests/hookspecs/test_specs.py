@@ -55,5 +55,5 @@ def test_a_spec_says_what_comes_back_and_where_the_fact_is_from(name: str) -> No
 
 def test_modules_are_the_kernel_groups() -> None:
     assert {spec.group for spec in specs().values()} == {
-        "init", "x86_init", "time", "cpu", "irq", "apic", "mmu", "pagetable", "lock",
+        "init", "x86_init", "time", "cpu", "descriptors", "irq", "apic", "mmu", "pagetable", "lock",
     }  # fmt: skip
