@@ -17,6 +17,8 @@ import zstandard
 
 CHUNK: Final = 1 << 20
 ZSTD_STEP: Final = 1 << 10
+ZSTD_WINDOW: Final = 1 << 27
+"""ZSTD_WINDOWSIZE_MAX of lib/decompress_unzstd.c: what the build's ``--ultra -22`` asks for, however small the kernel."""
 LZ4_LEGACY: Final = b"\x02\x21\x4c\x18"
 LZ4_BLOCK: Final = 8 << 20
 """Unpacked size of every block of lz4's legacy format but the last."""
@@ -75,8 +77,8 @@ def _lz4(data: bytes, limit: int) -> Iterator[bytes]:
 
 
 def _zstd(data: bytes, limit: int) -> Iterator[bytes]:
-    window = max(limit, 8 << 20)
-    engine = zstandard.ZstdDecompressor(max_window_size=1 << window.bit_length()).decompressobj()
+    del limit
+    engine = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
     # The reader that bounds its output goes on into the appended size as if it were a frame. This one stops; and as no
     # block has fewer than 4 bytes or unpacks to more than 128 KiB, small pieces bound what one step gives.
     for start in range(0, len(data), ZSTD_STEP):

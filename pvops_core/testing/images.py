@@ -149,6 +149,13 @@ def _lz4_legacy(data: bytes) -> bytes:
     return packed
 
 
+def _zstd(data: bytes) -> bytes:
+    """As the kernel's build calls it: from a pipe, so without the size in the frame, and with the widest window."""
+    widest = zstandard.ZstdCompressionParameters.from_level(3, window_log=27, write_content_size=False)
+    engine = zstandard.ZstdCompressor(compression_params=widest).compressobj()
+    return engine.compress(data) + engine.flush()
+
+
 def _sized(packer: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
     return lambda data: packer(data) + struct.pack("<I", len(data))
 
@@ -159,7 +166,7 @@ PACKERS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "lzma": _sized(lambda data: lzma.compress(data, lzma.FORMAT_ALONE)),
     "xz": _sized(lambda data: lzma.compress(data, lzma.FORMAT_XZ, check=lzma.CHECK_CRC32)),
     "lz4": _sized(_lz4_legacy),
-    "zstd": _sized(zstandard.compress),
+    "zstd": _sized(_zstd),
 }
 """Format name to what makes a kernel's payload of it, the appended size included where the format has none."""
 
