@@ -17,7 +17,7 @@ from pvops_core.compare.observation import Observation, Outcome
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
 WORKER = (sys.executable, "-P", "-m", "pvops_core.compare.worker")
 """The command of a worker. ``-P``: a file of the current directory must not shadow a module."""
@@ -76,9 +76,7 @@ class Child:
         except _LostError as lost:
             outcome = lost
         finally:
-            await _end(process)
-            await asyncio.wait([listening], timeout=_DRAIN_S)
-            listening.cancel()
+            await _in_full(_end(process, listening))
         return outcome if isinstance(outcome, Observation) else self._lost(outcome.outcome, outcome.reason)
 
     async def _supervise(self, process: Process) -> Observation:
@@ -177,7 +175,17 @@ def _how_it_ended(status: int) -> str:
     return f"the worker process was killed by {name}"
 
 
-async def _end(process: Process) -> None:
+async def _in_full(ending: Coroutine[None, None, None]) -> None:
+    """Let work be done to its end, which is near, even if the task that waits for it is cancelled meanwhile."""
+    task = asyncio.create_task(ending)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+async def _end(process: Process, listening: asyncio.Task[None]) -> None:
     """Kill the child and its process group, and collect it.
 
     The wait is bounded since it lasts until the pipes are closed, which a process outside the group can delay.
@@ -188,6 +196,8 @@ async def _end(process: Process) -> None:
         process.stdin.close()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.gather(process.wait(), _drain(process)), _DRAIN_S)
+    await asyncio.wait([listening], timeout=_DRAIN_S)
+    listening.cancel()
 
 
 async def _drain(process: Process) -> None:

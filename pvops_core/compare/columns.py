@@ -9,6 +9,7 @@ import attrs
 from pvops_core.compare.costs import COSTS, Cost, quantity
 from pvops_core.compare.observation import SITE_FORMS, Observation
 
+NOT_MEASURED = "-"
 _SHORT = {"page-table updates": "PT upd", "TLB flushes": "flush", "hypercalls": "hcalls", "instructions": "insns"}
 _TERSE = ("inlined", "direct", "indirect")
 
@@ -92,7 +93,7 @@ def _short() -> Columns:
 def _terse() -> Columns:
     """As ``_short``, the forms of site in one column, without wall time."""
     calls, *others = (cost for cost in COSTS if cost.key != "wall_s")
-    sites = Column("inlined /direct /indirect", _joined_forms)
+    sites = _column("inlined /direct /indirect", _joined_forms)
     return Columns((_brief(calls), sites, *(_brief(cost) for cost in others)))
 
 
@@ -101,12 +102,16 @@ def _joined_forms(observation: Observation) -> str:
     return "/".join(str(forms[form]) for form in _TERSE)
 
 
+def _column(title: str, text: Callable[[Observation], str]) -> Column:
+    return Column(title, lambda observation: text(observation) if observation.measured else NOT_MEASURED)
+
+
 def _form(form: str) -> Column:
-    return Column(form, lambda observation: str(observation.sites_by_form.get(form, 0)))
+    return _column(form, lambda observation: str(observation.sites_by_form.get(form, 0)))
 
 
 def _exact(cost: Cost) -> Column:
-    return Column(cost.title, lambda observation: quantity(cost.of(observation), cost.unit))
+    return _column(cost.title, lambda observation: quantity(cost.of(observation), cost.unit))
 
 
 def _brief(cost: Cost) -> Column:
@@ -114,4 +119,4 @@ def _brief(cost: Cost) -> Column:
         value = cost.of(observation)
         return quantity(value, cost.unit) if cost.unit else abbreviated(value)
 
-    return Column(_SHORT.get(cost.title, cost.title), text)
+    return _column(_SHORT.get(cost.title, cost.title), text)

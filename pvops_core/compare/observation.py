@@ -104,6 +104,11 @@ class Observation:
     detail: str = attrs.field(default="", validator=_text)
 
     @property
+    def measured(self) -> bool:
+        """It has numbers: a run that was lost has none."""
+        return bool(self.event_log_sha256)
+
+    @property
     def sites_by_form(self) -> dict[str, int]:
         """Form -> number of sites, over all ops; the usual forms are always there and come first."""
         totals = dict.fromkeys(SITE_FORMS, 0)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping
+
+import attrs
 
 from pvops_core.compare.console import ConsoleStream
 from pvops_core.compare.events import write_events
 from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.compare.versions import versions
 from pvops_core.compare.wire import Message, Phase, Request
-from pvops_core.errors import MachineError
+from pvops_core.errors import MachineError, PvopsError
 from pvops_core.guests.report import Status
 from pvops_core.guests.session import Session
 from pvops_core.plugins import Found, Loaded, chain, load_backends
@@ -21,6 +24,22 @@ _ENDS = {
     "crash": Outcome.CRASH,
     "timeout": Outcome.TIMEOUT,
 }
+
+
+@attrs.frozen
+class Ending:
+    """How a run ended, and why: in a line and, if there is more to say, in many."""
+
+    outcome: Outcome
+    reason: str
+    detail: str = ""
+
+    @classmethod
+    def of_error(cls, error: BaseException) -> Ending:
+        """The end that an exception makes, with the traceback of what nobody raised on purpose."""
+        unforeseen = error.__cause__ if isinstance(error, PvopsError) else error
+        trace = "".join(traceback.format_exception(unforeseen)) if unforeseen else ""
+        return cls(Outcome.ERROR, f"{type(error).__name__}: {error}", trace)
 
 
 def observe(request: Request, send: Callable[[Message], None]) -> Observation:
@@ -53,43 +72,44 @@ def observe(request: Request, send: Callable[[Message], None]) -> Observation:
         send(Phase.RUNNING)
         start = time.perf_counter()
         with ConsoleStream(session.platform.console, send):
-            outcome, reason = _run(session, request.max_ns)
+            ending = _run(session, request.max_ns)
         wall_s = time.perf_counter() - start
         send(Phase.COLLECTING)
         if request.events:
             write_events(session.machine.log.events, request.events)
         used = {found.distribution: found.version for found in _sources(cell.backend, loaded)}
-        return _collect(request, session, outcome, reason, wall_s, versions(used))
+        return _collect(request, session, ending, wall_s, versions(used))
 
 
 def _sources(backend: str, loaded: Loaded) -> list[Found]:
     return [loaded.sources[each.name] for each in chain(loaded.backends[backend], loaded.backends)]
 
 
-def _run(session: Session, max_ns: int | None) -> tuple[Outcome, str]:
-    """How the run ended, and why. A guest that ends without saying in its report that it was done has crashed."""
+def _run(session: Session, max_ns: int | None) -> Ending:
+    """Run the session, whatever a plugin raises. A guest that ends without a report that it was done has crashed."""
     try:
         stop = session.run(max_ns=max_ns)
         status = session.report().status
     except MachineError as error:
-        return Outcome.CRASH, str(error)
+        return Ending(Outcome.CRASH, str(error))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - what the plugins' code raises is this run's result
+        return Ending.of_error(error)
     outcome = _ENDS.get(stop.reason)
     if outcome is None:
-        return Outcome.CRASH, f"{stop.reason}: {stop.detail}" if stop.detail else stop.reason
+        return Ending(Outcome.CRASH, f"{stop.reason}: {stop.detail}" if stop.detail else stop.reason)
     if outcome.finished and status is not Status.DONE:
-        return Outcome.CRASH, f"{outcome.value} while the guest's report says that it is {status.name.lower()}"
-    return outcome, stop.detail
+        return Ending(Outcome.CRASH, f"{outcome.value} while the guest's report says that it is {status.name.lower()}")
+    return Ending(outcome, stop.detail)
 
 
-def _collect(
-    request: Request, session: Session, outcome: Outcome, reason: str, wall_s: float, used: Mapping[str, str]
-) -> Observation:
+def _collect(request: Request, session: Session, ending: Ending, wall_s: float, used: Mapping[str, str]) -> Observation:
     platform, machine, board = session.platform, session.machine, session.switchboard
-    report = session.report() if outcome.finished else None
+    report = session.report() if ending.outcome.finished else None
     return Observation(
         request.cell,
-        outcome,
-        reason=reason,
+        ending.outcome,
+        reason=ending.reason,
+        detail=ending.detail,
         results={name: str(value) for name, value in report.results.items()} if report else {},
         console=platform.console.decode(errors="replace"),
         op_calls=dict(board.calls),

@@ -173,6 +173,7 @@ def _cost_plots(comparison: Comparison, series: Mapping[str, int]) -> Iterator[t
             Bar(_row_name(group), series[o.cell.backend], cost.of(o), quantity(cost.of(o), cost.unit))
             for group in comparison.groups
             for o in group.observations
+            if o.measured
         ]
         if cost.key != "wall_s" and any(bar.value for bar in bars):
             yield cost, Markup(grouped_bars(cost.title, bars))  # noqa: S704 -- made by the plotter, which escapes
@@ -184,6 +185,7 @@ def _sites_plot(comparison: Comparison) -> Markup | None:
         f"{_row_name(group)} {o.cell.backend}": [o.sites_by_form.get(form, 0) for form in names]
         for group in comparison.groups
         for o in group.observations
+        if o.measured
     }
     return Markup(stacked_bars("sites by form", rows)) if names else None  # noqa: S704 -- as above
 

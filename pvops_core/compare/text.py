@@ -105,8 +105,8 @@ def _print_verdict(comparison: Comparison, console: Console) -> None:
 
 def _print_failures(failures: Iterable[Observation], console: Console) -> None:
     for failure in failures:
-        line = Text(f"{failure.cell.backend}: {failure.outcome.value}: {failure.reason}")
-        console.print(Padding(line, (0, 0, 0, 2)))
+        end = Text(f"{failure.cell.backend}: {failure.outcome.value}: {failure.reason}")
+        console.print(Padding(end, (0, 0, 0, 2)))
         told = failure.detail or failure.console
         for line in told.splitlines()[-_MOST_DETAIL_LINES:]:
             console.print(Text(f"    | {line}", style="dim"))

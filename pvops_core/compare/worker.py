@@ -11,14 +11,12 @@ import faulthandler
 import os
 import sys
 import threading
-import traceback
 from typing import TYPE_CHECKING
 
 from pvops_core.compare import wire
 from pvops_core.compare.lifeline import leave_with_parent
-from pvops_core.compare.observation import Observation, Outcome
-from pvops_core.compare.observe import observe
-from pvops_core.errors import PvopsError
+from pvops_core.compare.observation import Observation
+from pvops_core.compare.observe import Ending, observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,11 +34,9 @@ def main() -> None:
 def _run(request: wire.Request, send: Callable[[wire.Message], None]) -> Observation:
     try:
         return observe(request, send)
-    except PvopsError as error:
-        return Observation(request.cell, Outcome.ERROR, reason=f"{type(error).__name__}: {error}")
-    except (Exception, SystemExit) as error:  # noqa: BLE001 -- a plugin may raise anything; it is this cell's result
-        reason = f"{type(error).__name__}: {error}"
-        return Observation(request.cell, Outcome.ERROR, reason=reason, detail=traceback.format_exc())
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; it is this cell's result
+        ending = Ending.of_error(error)
+        return Observation(request.cell, ending.outcome, reason=ending.reason, detail=ending.detail)
 
 
 def _take_stdout() -> Callable[[wire.Message], None]:

@@ -91,6 +91,7 @@ def test_each_bad_end_is_its_cells_own(tmp_path: Path, capsys: pytest.CaptureFix
         "aborts": plugin(tmp_path, "aborts", read_cr0="os.abort()"),
         "raises": plugin(tmp_path, "raises", init="raise ValueError('no luck')"),
         "exits": plugin(tmp_path, "exits", init="raise SystemExit(0)"),
+        "fails": plugin(tmp_path, "fails", read_cr0="[][cpu]"),
         "crashes": plugin(tmp_path, "crashes", read_cr0="cpu.machine.stop('crash', 'on purpose')"),
     }
     given = [word for path in ends.values() for word in ("--plugin", path)]
@@ -102,15 +103,19 @@ def test_each_bad_end_is_its_cells_own(tmp_path: Path, capsys: pytest.CaptureFix
         "aborts": "died",
         "raises": "error",
         "exits": "error",
+        "fails": "error",
         "crashes": "crash",
     }
     reasons = {cell["backend"]: cell["reason"] for cell in document["cells"]}
     assert "SIGABRT while running the guest" in reasons["aborts"]
     assert "no luck" in reasons["raises"]
+    assert "hook read_cr0" in reasons["fails"]
     assert "on purpose" in reasons["crashes"]
+    details = {cell["backend"]: cell["detail"] for cell in document["cells"]}
+    assert "in read_cr0" in details["fails"]
     consoles = {cell["backend"]: cell["console"] for cell in document["cells"]}
-    assert consoles["aborts"].startswith(f"guest: {LAYOUT} starts")
-    assert "4 of 5 runs did not finish." in capsys.readouterr().out
+    assert all(consoles[name].startswith(f"guest: {LAYOUT} starts") for name in ("aborts", "fails", "crashes"))
+    assert "5 of 6 runs did not finish." in capsys.readouterr().out
 
 
 def test_a_guest_without_end_is_given_up(tmp_path: Path) -> None:

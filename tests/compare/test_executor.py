@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -187,6 +188,17 @@ class Failing(Recorder):
 def test_an_error_of_the_listener_ends_the_execution() -> None:
     with pytest.raises(BrokenPipeError):
         execute(requests("a", "b"), listener=Failing(), command=worker("say(console='x'); time.sleep(60)"))
+
+
+def test_children_that_are_ending_when_others_fail_are_still_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    unclosed: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unclosed.append)
+    command = ["/bin/sh", "-c", """read line; echo '{"console": "x"}'; sleep 60"""]
+    for _ in range(5):
+        with pytest.raises(BrokenPipeError):
+            execute(requests(*"abcdef"), listener=Failing(), jobs=6, command=command)
+        gc.collect()
+    assert unclosed == []
 
 
 PARENT = """

@@ -68,6 +68,14 @@ def test_failures_say_why_and_show_the_last_lines(make: Make) -> None:
     assert "line 17" not in text
 
 
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_run_that_was_lost_has_no_numbers(make: Make, width: int) -> None:
+    lost = Observation(make("xen").cell, Outcome.DIED, reason="killed")
+    columns = row(printed(Comparison(grouped([make(), lost])), width), "xen")
+    assert columns[1] == "died"
+    assert set(columns[2:]) == {"-"}
+
+
 def test_what_was_skipped_is_said_once_for_a_reason(make: Make) -> None:
     skipped = tuple(Skipped("xen", layout, "xen has no i386") for layout in ("2.6.23", "2.6.24"))
     text = printed(Comparison(grouped([make()]), skipped=skipped))
