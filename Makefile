@@ -32,5 +32,9 @@ types: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
+# Rebuilds the built-in guest's objects from its source; needs the gcc and binutils that build.py names.
+guest: setup
+	$(BIN)/python -m pvops_core.guests.build
+
 clean:
 	rm -rf $(VENV)

@@ -6,6 +6,7 @@ relative to the source folder, and nothing in the output depends on time or host
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess  # noqa: S404 - running a compiler is what this module is for
@@ -100,7 +101,7 @@ def toolchain() -> tuple[str, str] | None:
 
 def _run(command: list[str], folder: Path) -> str:
     done = subprocess.run(  # noqa: S603 - the command is ours
-        command, cwd=folder, capture_output=True, text=True, check=False, env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
+        command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
     )
     if done.returncode:
         raise PvopsError(f"{' '.join(command)} failed:\n{done.stderr}")

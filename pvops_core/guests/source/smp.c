@@ -2,22 +2,30 @@
 /* The other CPUs: all count up one number under one spinlock. */
 #include "kernel.h"
 
-#define ROUNDS	200
+#define ROUNDS		200
+#define LONG_EVERY	20	/* every so many rounds the lock is held for longer than a time slice, so that others wait */
+#define LONG_SPINS	4000
 
 unsigned int secondary_cpu;
 unsigned long secondary_sp;
 
 static spinlock_t lock;
 static volatile unsigned int arrived, finished;
+static volatile bool started;
 
+/* Read, dally, write back: without the lock counts would be lost. */
 static void count(void)
 {
-	unsigned int i;
+	unsigned int i, spin;
 
 	for (i = 0; i < ROUNDS; i++) {
 		unsigned long flags = spin_lock(&lock);
+		u64 before = guest_report.spin_count;
 
-		guest_report.spin_count++;
+		if (boot_info.ncpus > 1 && i % LONG_EVERY == 0)
+			for (spin = 0; spin < LONG_SPINS; spin++)
+				asm volatile("rep; nop");
+		WRITE_ONCE(guest_report.spin_count, before + 1);
 		spin_unlock(&lock, flags);
 	}
 }
@@ -37,6 +45,8 @@ void secondary_main(unsigned int cpu)
 		setup_secondary_clock();
 #endif
 	advance(&arrived);
+	while (!started)
+		asm volatile("rep; nop");
 	count();
 	advance(&finished);
 	for (;;) {
@@ -67,6 +77,7 @@ void smp_run(void)
 
 	for (cpu = 1; cpu < boot_info.ncpus && cpu < MAX_CPUS; cpu++)
 		bring_up(cpu);
+	started = true;
 	count();
 	while (finished != guest_report.ncpus - 1)
 		asm volatile("rep; nop");
