@@ -42,9 +42,7 @@ class SiteAlternatives:
     padding: Padding
 
     @classmethod
-    def of(
-        cls, entries: Iterable[AltEntry], read: Callable[[int, int], bytes], padding: Padding
-    ) -> SiteAlternatives:
+    def of(cls, entries: Iterable[AltEntry], read: Callable[[int, int], bytes], padding: Padding) -> SiteAlternatives:
         """Collect entries, reading their replacements from the image."""
         found: dict[int, list[tuple[AltEntry, bytes]]] = {}
         for entry in entries:

@@ -18,7 +18,7 @@ from pvops_core.patching.patchlets import select
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.alternatives import lock_features
-from pvops_core.switchboard.implementations import Bound, Form, Implementation, data_values, of_callable, resolve
+from pvops_core.switchboard.implementations import Bound, Form, Implementation, Offers, of_callable
 
 if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu
@@ -102,8 +102,9 @@ class Switchboard:
         self._entrances = entrances
         self._fault = fault
         self._forced = forced
-        self._current = resolve(text.layout, bound)
-        self._own = {implementation.name: implementation for implementation in self._current.values()}
+        self._offers = Offers(text.layout, bound)
+        self._current = dict(self._offers.table(self._offers.backends[0]))
+        self._methods: dict[str, Implementation] = {}
         self._context: PatchContext | None = None
         self.calls: Counter[str] = Counter()
         self.history: list[Switch] = []
@@ -133,21 +134,18 @@ class Switchboard:
 
     def offered(self, op: str, backend: str) -> Implementation:
         """The implementation that a backend of the chain has for an op; SwitchError if there is none."""
-        names = [bound.backend.name for bound in self._chain]
-        if backend not in names:
-            raise SwitchError(f"no such backend here; there are {', '.join(names)}", op=op, implementation=backend)
-        return self._known(resolve(self._text.layout, self._chain[names.index(backend) :])[op])
-
-    def _known(self, implementation: Implementation) -> Implementation:
-        """A backend's implementation is the same object, behind the same gate, whenever it is switched to."""
-        return self._own.setdefault(implementation.name, implementation)
+        try:
+            return self._offers.table(backend)[op]
+        except KeyError:
+            there = ", ".join(self._offers.backends)
+            raise SwitchError(f"no such backend here; there are {there}", op=op, implementation=backend) from None
 
     def features(self) -> frozenset[int]:
         """Numbers of the CPU features that the guest's ALTERNATIVE entries find forced on."""
         return self._features_of(self._current)
 
     def _features_of(self, current: Mapping[str, Implementation]) -> frozenset[int]:
-        return self._forced | lock_features(current, self._chain[-1].backend.name)
+        return self._forced | lock_features(current, self._offers.backends[-1])
 
     def empty(self, op: str) -> Implementation:
         """An empty slot, to switch an op to: calling it is a bug of the guest."""
@@ -324,7 +322,8 @@ class Switchboard:
         for bound in self._chain:
             if bound.ops is not None and getattr(wanted, "__self__", None) is bound.ops:
                 name = bound.backend.name
-                return self._known(of_callable(op, wanted, f"{name}.{wanted.__name__}", name))
+                made = of_callable(op, wanted, f"{name}.{wanted.__name__}", name)
+                return self._methods.setdefault(made.name, made)
         return of_callable(op, wanted)
 
     def _switch_soon(self, changes: Mapping[str, Implementation], by: str) -> None:
@@ -374,7 +373,7 @@ class Switchboard:
     def _data_pokes(self) -> Iterator[Poke]:
         """Values of the slots that are no functions; one that is text (``name``) stays as the guest was built."""
         size = self._text.layout.pointer_size
-        for slot, value in data_values(self._text.layout, self._chain):
+        for slot, value in self._offers.data_values():
             yield self._rewrite(self._slot_address(slot), value.to_bytes(size, "little"))
 
     def _slot_address(self, slot: Slot) -> int:

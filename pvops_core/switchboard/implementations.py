@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -83,44 +83,74 @@ def of_callable(op: str, function: Callable[..., Any], name: str = "", backend: 
     return Implementation(op, shown, backend, Form.FUNCTION, function, tuple(positional[1:]))
 
 
-def resolve(layout: Layout, chain: Sequence[Bound]) -> dict[str, Implementation]:
-    """Choose an implementation for every op and boot hook of a layout.
+class Offers:
+    """What the backends of a chain have for every op and boot hook of a layout.
+
+    As in the kernel, where a platform overwrites part of a native table, the first backend that says anything about
+    an op decides; an op of which none does is an empty slot.
 
     Args:
         layout: the layout.
-        chain: the backend, its base, its base's base. As in the kernel, where a platform overwrites part of a
-            native table, the first that says anything about an op decides; an op of which none does is an empty slot.
+        bound: the backend in force, its base, its base's base.
 
     Raises:
         PluginError: a hook does not fit its specification.
     """
-    manager = _manager(chain)
-    return {
-        slot.op.name: _resolve_one(manager, slot.op.name, chain)
-        for slot in (*layout.slots, *layout.boot_hooks)
-        if not slot.op.is_data
-    }
+
+    def __init__(self, layout: Layout, bound: Sequence[Bound]) -> None:
+        self._layout = layout
+        self._bound = tuple(bound)
+        # pluggy lists implementations in the order of registration; the last is the one it would call first.
+        self._hooks = pluggy.PluginManager(hookspecs.PROJECT)
+        for module in hookspecs.MODULES:
+            self._hooks.add_hookspecs(module)
+        for one in reversed(self._bound):
+            if one.ops is not None:
+                _register(self._hooks, one)
+        self._tables: dict[int, Mapping[str, Implementation]] = {}
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Names of the chain's backends, the one in force first."""
+        return tuple(one.backend.name for one in self._bound)
+
+    def table(self, backend: str) -> Mapping[str, Implementation]:
+        """Implementations by op with this backend of the chain in force; KeyError if it is not one of them."""
+        if backend not in self.backends:
+            raise KeyError(backend)
+        first = self.backends.index(backend)
+        if first not in self._tables:
+            # An op that an upper backend leaves to its base is the base's implementation: one object, one gate.
+            below = self.table(self.backends[first + 1]) if first + 1 < len(self._bound) else {}
+            own = self._bound[first].backend
+            self._tables[first] = {op: self._of(own, op) or below.get(op) or _none(op) for op in self._functions()}
+        return self._tables[first]
+
+    def _functions(self) -> Iterator[str]:
+        for slot in (*self._layout.slots, *self._layout.boot_hooks):
+            if not slot.op.is_data:
+                yield slot.op.name
+
+    def _of(self, backend: Backend, op: str) -> Implementation | None:
+        name = f"{backend.name}.{op}"
+        for hook in getattr(self._hooks.hook, op).get_hookimpls():
+            if hook.plugin_name == backend.name:
+                return _of_hook(op, name, backend.name, hook)
+        if op in backend.nops:
+            return Implementation(op, name, backend.name, Form.NOP)
+        return Implementation(op, name, backend.name, Form.EMPTY) if op in backend.empty else None
+
+    def data_values(self) -> Iterator[tuple[Slot, int]]:
+        """The numbers that backends put into the layout's slots that are no functions."""
+        for slot in self._layout.slots:
+            if slot.op.is_data:
+                value = getattr(self._hooks.hook, slot.op.name)()
+                if isinstance(value, int):
+                    yield slot, value
 
 
-def data_values(layout: Layout, chain: Sequence[Bound]) -> Iterator[tuple[Slot, int]]:
-    """The numbers that backends put into a layout's slots that are no functions."""
-    manager = _manager(chain)
-    for slot in layout.slots:
-        if slot.op.is_data:
-            value = getattr(manager.hook, slot.op.name)()
-            if isinstance(value, int):
-                yield slot, value
-
-
-def _manager(chain: Sequence[Bound]) -> pluggy.PluginManager:
-    """The chain's ops, registered so that the first backend's come first."""
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    for module in hookspecs.MODULES:
-        manager.add_hookspecs(module)
-    for bound in reversed(chain):
-        if bound.ops is not None:
-            _register(manager, bound)
-    return manager
+def _none(op: str) -> Implementation:
+    return Implementation(op, f"none.{op}", "", Form.EMPTY)
 
 
 def _register(manager: pluggy.PluginManager, bound: Bound) -> None:
@@ -129,22 +159,6 @@ def _register(manager: pluggy.PluginManager, bound: Bound) -> None:
         manager.register(bound.ops, name=name)
     except pluggy.PluginValidationError as error:
         raise PluginError(str(error), entry_point=name) from error
-
-
-def _resolve_one(manager: pluggy.PluginManager, op: str, chain: Iterable[Bound]) -> Implementation:
-    caller = getattr(manager.hook, op)
-    # pluggy lists implementations in the order of registration; the last is the one it would call first.
-    hooks = {hook.plugin_name: hook for hook in caller.get_hookimpls()}
-    for bound in chain:
-        backend = bound.backend.name
-        name = f"{backend}.{op}"
-        if backend in hooks:
-            return _of_hook(op, name, backend, hooks[backend])
-        if op in bound.backend.nops:
-            return Implementation(op, name, backend, Form.NOP)
-        if op in bound.backend.empty:
-            return Implementation(op, name, backend, Form.EMPTY)
-    return Implementation(op, f"none.{op}", "", Form.EMPTY)
 
 
 def _of_hook(op: str, name: str, backend: str, hook: pluggy.HookImpl) -> Implementation:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from pvops_core.errors import MachineError, PluginError, SwitchError, UsageError
-from pvops_core.guests.session import Session
 from pvops_core.hookspecs import Environment, hookimpl
-from pvops_core.machine import Vcpu
 from pvops_core.ops import LAYOUTS as CATALOGUE
+from pvops_core.patching.default import patch_default
 from pvops_core.patching.poke import Step
 
 from .conftest import LAYOUTS, Make
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pvops_core.guests.session import Session
+    from pvops_core.machine import Vcpu
+    from pvops_core.patching.context import PatchContext
 
 
 def slot(session: Session, op: str) -> int:
@@ -95,23 +103,34 @@ def test_an_op_switched_to_nothing_becomes_nops_where_it_was_patched(make: Make,
 def test_an_op_can_be_switched_more_often_than_there_are_gates(make: Make) -> None:
     session = make("6.1-64")
     for number in range(2 * session.guest.gate_count):
-        session.switchboard.switch("save_fl", lambda cpu, number=number: number, by="test")
+        session.switchboard.switch("save_fl", lambda _cpu, number=number: number, by="test")
     assert len(session.switchboard.history) == 2 * session.guest.gate_count
 
 
 class Tired:
-    """An op that hands over to its better half at its third call, as Xen's early write_cr3 does."""
+    """Ops that hand over to their better halves at their third call, as Xen's early write_cr3 does."""
 
     def __init__(self, env: Environment) -> None:
         self.env = env
         self.calls: list[str] = []
 
-    @hookimpl
-    def irq_disable(self, cpu: Vcpu) -> None:
+    def called(self, op: str, late: Callable[..., int | None]) -> None:
         self.calls.append("early")
         if len(self.calls) == 3:
-            self.env.switch("irq_disable", self.irq_disable_late, by="irq_disable")
+            self.env.switch(op, late, by=op)
             assert self.env.machine.running
+
+
+class TiredFlag(Tired):
+    """In 2.6 the site of this op pushes and pops around the call: the caller returns into its middle."""
+
+    @hookimpl
+    def patch(self, ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
+        return patch_default(ctx, type, clobbers, insnbuf, addr, len)
+
+    @hookimpl
+    def irq_disable(self, cpu: Vcpu) -> None:
+        self.called("irq_disable", self.irq_disable_late)
         cpu.insn.cli()
 
     def irq_disable_late(self, cpu: Vcpu) -> None:
@@ -119,16 +138,30 @@ class Tired:
         cpu.insn.cli()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_hook_that_switches_itself_is_not_called_again(make: Make, layout: str) -> None:
-    session = make(layout, Tired)
+class TiredEntry(Tired):
+    @hookimpl
+    def set_pte(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
+        self.called("set_pte", self.set_pte_late)
+        cpu.set_u64(ptep, pteval)
+
+    def set_pte_late(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
+        self.calls.append("late")
+        cpu.set_u64(ptep, pteval)
+
+
+@pytest.mark.parametrize(
+    ("layout", "op", "ops"),
+    [("2.6.24", "irq_disable", TiredFlag), ("2.6.24-pae", "set_pte", TiredEntry), ("6.1-64", "set_pte", TiredEntry)],
+)
+def test_a_hook_that_switches_itself_is_not_called_again(make: Make, layout: str, op: str, ops: type[Tired]) -> None:
+    session = make(layout, ops)
     stop = session.run(max_ns=2_000_000_000)
     assert stop.reason == "poweroff", stop
     (change,) = session.switchboard.history
-    assert (change.op, change.new, change.by) == ("irq_disable", "other.irq_disable_late", "irq_disable")
-    calls = session.switchboard.calls["irq_disable"]
+    assert (change.op, change.new, change.by) == (op, f"other.{op}_late", op)
+    calls = session.switchboard.calls[op]
     assert calls > 3
-    function = session.switchboard.implementation("irq_disable").function
+    function = session.switchboard.implementation(op).function
     assert function is not None
     recorded = function.__self__.calls  # type: ignore[attr-defined]
     assert recorded == ["early"] * 3 + ["late"] * (calls - 3)
@@ -181,7 +214,7 @@ class Broken:
 
     @hookimpl
     def load_gdt(self, cpu: Vcpu, dtr: int) -> None:
-        raise ZeroDivisionError(f"dtr {dtr}")
+        raise ZeroDivisionError(f"vcpu {cpu.index}, dtr {dtr}")
 
 
 def test_an_exception_of_a_hook_names_backend_and_hook(make: Make) -> None:
