@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PLAIN = """
-    adc add and bsf bsr bswap bt btc btr bts call cdq cdqe clac cld cli clts cmp cpuid cqo cwde dec endbr32 endbr64
+    adc add and bsf bsr bt btc btr bts call cdq cdqe clac cld cli clts cmp cpuid cqo cwde dec endbr32 endbr64
     hlt in inc int invlpg iretd iretq jmp lea lfence lgdt lidt lldt lmsw ltr mfence mov movabs movsx movsxd movzx neg
     nop not or out pause pop popfd popfq push pushfd pushfq rdmsr rdpmc rdtsc ret rol ror sar sbb sfence sgdt shl shr
     sidt sldt smsw stac sti str sub swapgs syscall sysexit sysret sysretq test vmcall vmmcall wbinvd wrmsr xadd xchg
@@ -36,6 +36,9 @@ _EXTRA_WRITES = {
     "syscall": ("rcx", "r11"),
 }
 """Registers that these instructions write and the disassembler does not name."""
+
+_WRITE_THEIR_OPERAND = re.compile(r"^(?:cmpxchg|rol|ror|set\w+)$")
+"""Instructions whose memory operand the disassembler, for some of them, calls read only."""
 
 _FAMILIES = {
     **{name: f"r{name[-2:]}" for letter in "abcd" for name in (f"r{letter}x", f"e{letter}x", f"{letter}x")},
@@ -161,7 +164,7 @@ def _decode(insn: capstone.CsInsn, bits: int) -> Instruction:
         size=insn.size,
         mnemonic=mnemonic,
         text=_text(insn),
-        reads=_general(read, bits),
+        reads=_general([*read, *_tested(insn, mnemonic)], bits),
         writes=_general([*written, *extra], bits),
         others=frozenset(name for name in named if name not in _FAMILIES),
         memory=tuple(_memory(insn, bits, mnemonic)),
@@ -186,19 +189,32 @@ def _memory(insn: capstone.CsInsn, bits: int, mnemonic: str) -> Iterator[Memory]
     for operand in insn.operands:
         if operand.type != x86_const.X86_OP_MEM or mnemonic in {"lea", "nop"}:
             continue
-        base = insn.reg_name(operand.mem.base) if operand.mem.base else None
-        address = operand.mem.disp
-        if base == "rip":
-            base, address = None, insn.address + insn.size + address
-        # The disassembler calls the destination of cmpxchg read only.
-        written = bool(operand.access & capstone.CS_AC_WRITE) or mnemonic == "cmpxchg"
+        relative = operand.mem.base == x86_const.X86_REG_RIP
+        address = operand.mem.disp + (insn.address + insn.size if relative else 0)
+        written = bool(operand.access & capstone.CS_AC_WRITE) or bool(_WRITE_THEIR_OPERAND.match(mnemonic))
         yield Memory(
-            base=_full(base, bits) if base else None,
-            index=_full(insn.reg_name(operand.mem.index), bits) if operand.mem.index else None,
+            base=None if relative else _pointer(insn, operand.mem.base, bits),
+            index=_pointer(insn, operand.mem.index, bits),
             segment=insn.reg_name(operand.mem.segment) if operand.mem.segment else None,
             address=address & ((1 << bits) - 1),
             written=written,
         )
+
+
+def _tested(insn: capstone.CsInsn, mnemonic: str) -> list[str]:
+    """The register operands of ``test``, of which the disassembler forgets the second."""
+    registers = (operand for operand in insn.operands if operand.type == x86_const.X86_OP_REG)
+    return [insn.reg_name(operand.reg) for operand in registers] if mnemonic == "test" else []
+
+
+def _pointer(insn: capstone.CsInsn, number: int, bits: int) -> str | None:
+    """Register that an address is made of; capstone names two that stand for none."""
+    if number in {x86_const.X86_REG_INVALID, x86_const.X86_REG_RIZ, x86_const.X86_REG_EIZ}:
+        return None
+    name: str = insn.reg_name(number)
+    if name not in _FAMILIES or name != _full(name, bits):
+        raise PatchError(f"{insn.mnemonic} {insn.op_str}: {name} is no whole pointer", code=bytes(insn.bytes))
+    return name
 
 
 def _flow(insn: capstone.CsInsn, mnemonic: str) -> Flow:
@@ -239,11 +255,22 @@ _RIP = re.compile(r"\[rip (?P<sign>[+-]) (?P<number>\w+)\]")
 _NUMBER = re.compile(r"\b(?:0x[0-9a-f]+|[0-9]+)\b")
 
 
+_SPACED = re.compile(r"\s*([+*-])\s*")
+_COMMA = re.compile(r"\s*,\s*")
+_BRACKET = re.compile(r"\s*\[\s*")
+_SEGMENT = re.compile(r"\s*:\s*\[")
+
+
 def normal(text: str) -> str:
     """Instruction text with spaces and numbers in the one form that ``Instruction.text`` has."""
-    text = " ".join(text.lower().replace(",", ", ").replace("[", " [").split()).replace("fs: [", "fs:[")
-    text = text.replace("gs: [", "gs:[")
-    return _NUMBER.sub(lambda match: hex(int(match[0], 0)), text)
+    text = _SPACED.sub(r" \1 ", _COMMA.sub(", ", text.lower()))
+    text = _SEGMENT.sub(":[", _BRACKET.sub(" [", text)).replace(" ]", "]")
+    return " ".join(_NUMBER.sub(_hexadecimal, text).split())
+
+
+def _hexadecimal(match: re.Match[str]) -> str:
+    number = match[0]
+    return hex(int(number, 16 if number.startswith("0x") else 10))
 
 
 def _text(insn: capstone.CsInsn) -> str:
