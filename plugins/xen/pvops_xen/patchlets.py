@@ -42,7 +42,9 @@ XEN_PATCHLETS: Final = (
             "test ah, 2; sete byte ptr [{xen_vcpu_info+1}]; cmp word ptr [{xen_vcpu_info}], 1; "
             "jne {.+25}; call {check_events}"
         ),
-        code="f6 c4 02 0f 94 05 {xen_vcpu_info+1:abs32} 66 83 3d {xen_vcpu_info:abs32} 01 75 05 e8 {check_events:rel32}",
+        code=(
+            "f6 c4 02 0f 94 05 {xen_vcpu_info+1:abs32} 66 83 3d {xen_vcpu_info:abs32} 01 75 05 e8 {check_events:rel32}"
+        ),
         layouts=_LAYOUTS,
         where_it_fits=True,
         keeping=("check_events",),

@@ -1,4 +1,4 @@
-"""Guest memory as hypercalls reach it: through the caller's page tables, never into Xen's own part of the address space."""
+"""Guest memory as hypercalls reach it: through the caller's page tables, never into Xen's own addresses."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import MachineError
-from pvops_xen.hypervisor.layout import Abi
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.layout import Abi
 
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 
 
 @attrs.define(eq=False)
-class BadHandle(MachineError):
+class BadHandleError(MachineError):
     """A guest pointer reaches into Xen's part of the address space: the hypercall fails with -EFAULT."""
 
 
@@ -26,7 +26,7 @@ def addr_ok(abi: Abi, address: int, length: int = 1) -> bool:
     """The range lies where a guest may have memory, and is canonical."""
     end = address + length
     if abi.bits == 32:
-        return 0 <= address and end <= abi.m2p_start
+        return address >= 0 and end <= abi.m2p_start
     if end <= 1 << 47:
         return address >= 0
     return address >= 0xFFFF_8800_0000_0000 and end <= 1 << 64
@@ -38,9 +38,9 @@ def canonical(abi: Abi, address: int) -> bool:
 
 
 def check(abi: Abi, address: int, length: int) -> None:
-    """Raise BadHandle for a range that a guest must not name."""
+    """Raise BadHandleError for a range that a guest must not name."""
     if length and not addr_ok(abi, address, length):
-        raise BadHandle(f"guest handle {address:#x}+{length:#x} is not in guest space")
+        raise BadHandleError(f"guest handle {address:#x}+{length:#x} is not in guest space")
 
 
 def read(abi: Abi, cpu: Vcpu, address: int, length: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Entering the guest's kernel: bounce frames, mode switches and the way back (xen/arch/x86/x86_64/entry.S, pv/iret.c, compat).
+"""Entering the guest's kernel and the way back: bounce frames, mode switches, iret (x86_64/entry.S, pv/iret.c).
 
 A frame is built on the guest kernel's stack as if hardware had pushed it, and the vCPU goes on at the guest's handler.
 """
@@ -18,12 +18,12 @@ from pvops_xen.hypervisor.abi import (
     VmAssist,
 )
 from pvops_xen.hypervisor.access import addr_ok, canonical
-from pvops_xen.hypervisor.state import Entry
 from pvops_xen.hypervisor.tables import switch_gs
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
+    from pvops_xen.hypervisor.state import Entry
 
 IF: Final = 1 << 9
 IOPL: Final = 3 << 12

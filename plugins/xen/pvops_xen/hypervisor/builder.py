@@ -1,4 +1,4 @@
-"""The domain builder: Xen's own frames, the guest's scattered memory, its page tables, start_info and first registers."""
+"""The domain builder: Xen's frames, the guest's scattered memory, its page tables, start_info, first registers."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ class InitialTables:
 
 
 def build_tables(hv: Hypervisor, virt_base: int, first_pfn: int) -> InitialTables:
-    """Map all the guest's memory at ``virt_base`` with 4 KiB pages; the tables, from ``first_pfn`` on, read-only; pin the root."""
+    """Map all memory at ``virt_base`` with 4 KiB pages, the tables (from ``first_pfn`` on) read-only; pin the root."""
     domain, memory = hv.domain, hv.memory
     top = 4 if hv.abi.bits == 64 else 3
     p2m = domain.p2m

@@ -1,4 +1,4 @@
-"""VCPUOP_initialise: a vCPU's first register state, out of vcpu_guest_context (xen/arch/x86/domain.c, arch_set_info_guest)."""
+"""VCPUOP_initialise: a vCPU's first registers, out of vcpu_guest_context (arch_set_info_guest of xen/arch/x86)."""
 
 from __future__ import annotations
 

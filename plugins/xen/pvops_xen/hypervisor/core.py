@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
-from pvops_xen.hypervisor.console import Console
-from pvops_xen.hypervisor.frames import FrameTable
-from pvops_xen.hypervisor.layout import Abi
-from pvops_xen.hypervisor.state import Domain, VcpuState
-from pvops_xen.hypervisor.validate import Validator
+from pvops_xen.hypervisor.state import Domain
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
+    from pvops_xen.hypervisor.console import Console
+    from pvops_xen.hypervisor.frames import FrameTable
+    from pvops_xen.hypervisor.layout import Abi
+    from pvops_xen.hypervisor.state import VcpuState
+    from pvops_xen.hypervisor.validate import Validator
 
 
 class Statistics(Protocol):

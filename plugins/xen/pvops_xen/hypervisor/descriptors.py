@@ -1,6 +1,6 @@
 """Segment descriptors: which ones Xen accepts, and how it fixes them (``check_descriptor``, ``validate_segdesc_page``).
 
-A descriptor is 64 bits; ``high`` below is its upper half, where type (8-11), S (12), DPL (13-14), P (15) and L (21) are.
+A descriptor is 64 bits; ``high`` is its upper half: type (8-11), S (12), DPL (13-14), P (15), L (21).
 """
 
 import struct

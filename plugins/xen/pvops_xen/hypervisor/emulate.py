@@ -1,4 +1,4 @@
-"""Privileged instructions that Xen carries out for a guest's kernel (xen/arch/x86/pv/emul-priv-op.c), by name and by opcode.
+"""Privileged instructions that Xen carries out for a guest's kernel (pv/emul-priv-op.c), by name and by opcode.
 
 Everything else is #GP for the guest: hlt, invlpg, lgdt and their like have hypercalls.
 """

@@ -1,4 +1,4 @@
-"""The hypercall table: number to handler, for both widths, with counting and the one place that turns faults into errors."""
+"""The hypercall table: number to handler for both widths, counting, and the one place where faults become errors."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def name_of(number: int) -> str:
 
 
 def dispatch(hv: Hypervisor, cpu: Vcpu, number: int, arguments: tuple[int, ...]) -> int:
-    """Make a hypercall: 0 or more, or a negative errno. Arguments that it does not have are ignored, missing ones are 0."""
+    """Make a hypercall: 0 or more, or a negative errno. Surplus arguments are ignored, missing ones are 0."""
     hv.stats.hypercalls[name_of(number)] += 1
     found = HYPERCALLS[hv.abi.bits].get(number)
     if found is None:
@@ -150,5 +150,5 @@ def dispatch(hv: Hypervisor, cpu: Vcpu, number: int, arguments: tuple[int, ...])
         values[:2] = [_signed32(value) for value in values[:2]]
     try:
         return handler(hv, cpu, *values)
-    except (access.BadHandle, GuestFault):
+    except (access.BadHandleError, GuestFault):
         return -EFAULT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor import access, policy
@@ -45,15 +44,17 @@ def xen_version(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     if command == VersionOp.PLATFORM_PARAMETERS:
         access.write_word(abi, cpu, argument, HYPERVISOR_VIRT_START64 if abi.bits == 64 else abi.m2p_start)
         return 0
-    if command != VersionOp.GET_FEATURES:
-        return -ENOSYS
-    index = access.read_u32(abi, cpu, argument)
-    if index:
+    return _get_features(hv, cpu, argument) if command == VersionOp.GET_FEATURES else -ENOSYS
+
+
+def _get_features(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """xen_feature_info: the guest names a word of features (there is one) and gets it."""
+    if access.read_u32(hv.abi, cpu, argument):
         return -EINVAL
     features = policy.FEATURES
-    if abi.bits == 32 and hv.domain.assisted(VmAssist.PAE_EXTENDED_CR3):
+    if hv.abi.bits == 32 and hv.domain.assisted(VmAssist.PAE_EXTENDED_CR3):
         features |= policy.FEATURE_PAE_EXTENDED_CR3
-    access.write_u32(abi, cpu, argument + 4, features)
+    access.write_u32(hv.abi, cpu, argument + 4, features)
     return 0
 
 

@@ -57,7 +57,7 @@ def _report_done(hv: Hypervisor, cpu: Vcpu, pdone: int, done: int) -> None:
         return
     try:
         access.write_u32(hv.abi, cpu, pdone, done)
-    except (access.BadHandle, GuestFault):
+    except (access.BadHandleError, GuestFault):
         return
 
 
@@ -68,7 +68,7 @@ def _elements(hv: Hypervisor, cpu: Vcpu, address: int, count: int, size: int) ->
         these = min(chunk, count - first)
         try:
             data = access.read(hv.abi, cpu, address + first * size, these * size)
-        except (access.BadHandle, GuestFault):
+        except (access.BadHandleError, GuestFault):
             for index in range(first, first + these):
                 yield access.read(hv.abi, cpu, address + index * size, size)
         else:
@@ -82,7 +82,7 @@ def _run_array(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int, int], pdone: in
     done, error = 0, 0
     try:
         access.check(hv.abi, address, count * size)
-    except access.BadHandle:
+    except access.BadHandleError:
         return -EFAULT
     try:
         for element in _elements(hv, cpu, address, count, size):
@@ -90,7 +90,7 @@ def _run_array(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int, int], pdone: in
             if error:
                 break
             done += 1
-    except (access.BadHandle, GuestFault):
+    except (access.BadHandleError, GuestFault):
         error = -EFAULT
     _report_done(hv, cpu, pdone, done)
     return error
@@ -165,7 +165,7 @@ def _flush_after_update(hv: Hypervisor, cpu: Vcpu, va: int, flags: int) -> int:
     else:
         try:
             vcpus = read_vcpu_mask(hv, cpu, where)
-        except (access.BadHandle, GuestFault):
+        except (access.BadHandleError, GuestFault):
             return -EFAULT
     hv.flush_tlb(vcpus, va if kind == UVMF_INVLPG else None)
     return 0
@@ -307,7 +307,7 @@ def _invlpg_multi(hv: Hypervisor, cpu: Vcpu, address: int, mask: int) -> int:
 def _flush_masked(hv: Hypervisor, cpu: Vcpu, mask: int, address: int | None) -> int:
     try:
         vcpus = read_vcpu_mask(hv, cpu, mask)
-    except (access.BadHandle, GuestFault):
+    except (access.BadHandleError, GuestFault):
         return -EINVAL
     if address is None or access.addr_ok(hv.abi, address):
         hv.flush_tlb(vcpus, address)

@@ -27,9 +27,9 @@ TSC_HZ: Final = 1_000_000_000  # one tick a virtual nanosecond: every clock agre
 _VENDOR: Final = (0x756E6547, 0x6C65746E, 0x49656E69)  # GenuineIntel as ebx, ecx, edx
 _SIGNATURE: Final = (0x566E6558, 0x65584D4D, 0x4D4D566E)  # XenVMMXenVMM as ebx, ecx, edx
 
-# Leaf 1 EDX: FPU DE TSC MSR PAE CX8 APIC SEP CMOV CLFSH MMX FXSR SSE SSE2. Left out: VME PSE MCE MTRR PGE MCA PAT PSE36.
+# Leaf 1 EDX: FPU DE TSC MSR PAE CX8 APIC SEP CMOV CLFSH MMX FXSR SSE SSE2, not VME PSE MCE MTRR PGE MCA PAT PSE36.
 _LEAF1_EDX: Final = sum(1 << bit for bit in (0, 2, 4, 5, 6, 8, 9, 11, 15, 19, 23, 24, 25, 26))
-# Leaf 1 ECX: SSE3 SSSE3 CX16 SSE4.1 SSE4.2 POPCNT and the hypervisor bit. Left out: MONITOR PCID X2APIC XSAVE AVX RDRAND.
+# Leaf 1 ECX: SSE3 SSSE3 CX16 SSE4.1 SSE4.2 POPCNT and the hypervisor bit, not MONITOR PCID X2APIC XSAVE AVX RDRAND.
 _LEAF1_ECX: Final = sum(1 << bit for bit in (0, 9, 13, 19, 20, 23, 31))
 _EXT1_EDX64: Final = _LEAF1_EDX & 0x0183F3FF & ~(1 << 11) | 1 << 11 | 1 << 20 | 1 << 29  # SYSCALL NX LM
 _EXT1_ECX: Final = 1 << 0  # LAHF

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.errors import PatchError
 from pvops_core.machine.faults import GuestFault
@@ -134,57 +134,81 @@ def _set_register(cpu: Vcpu, source: str, size: int, value: int) -> None:
         cpu.set(name, cpu.get(name) & ~mask | value & mask)
 
 
-_LOGIC: Final[dict[str, Callable[[int, int], int]]] = {
-    "and": lambda old, operand: old & operand,
-    "or": lambda old, operand: old | operand,
-    "xor": lambda old, operand: old ^ operand,
-}
-_BITS: Final[dict[str, Callable[[int, int], int]]] = {
-    "bts": lambda old, bit: old | bit,
-    "btr": lambda old, bit: old & ~bit,
-    "btc": lambda old, bit: old ^ bit,
+class _Effect(NamedTuple):
+    """What an instruction does: the new value of memory, a register that is written, and the flags."""
+
+    new: int
+    flags: int
+    register: str = ""
+    value: int = 0
+
+
+def _mov(cpu: Vcpu, store: _Store, old: int, operand: int) -> _Effect:
+    del store, old
+    return _Effect(operand, cpu.rflags)
+
+
+def _xchg(cpu: Vcpu, store: _Store, old: int, operand: int) -> _Effect:
+    return _Effect(operand, cpu.rflags, store.source, old)
+
+
+def _cmpxchg(cpu: Vcpu, store: _Store, old: int, operand: int) -> _Effect:
+    expected = cpu.get("rax") & (1 << 8 * store.size) - 1
+    flags = _compare_flags(cpu.rflags, expected, old, store.size)
+    if old == expected:
+        return _Effect(operand, flags)
+    return _Effect(old, flags, {1: "al", 2: "ax", 4: "eax", 8: "rax"}[store.size], old)
+
+
+def _logic(compute: Callable[[int, int], int]) -> _Operation:
+    def effect(cpu: Vcpu, store: _Store, old: int, operand: int) -> _Effect:
+        new = compute(old, operand)
+        return _Effect(new, _logic_flags(cpu.rflags, new, store.size))
+
+    return effect
+
+
+def _bit(compute: Callable[[int, int], int]) -> _Operation:
+    def effect(cpu: Vcpu, store: _Store, old: int, operand: int) -> _Effect | None:
+        if not _is_immediate(store.source) and operand >= 8 * store.size:
+            return None  # an index beyond the operand moves the address: the fault would tell another one
+        bit = 1 << operand % (8 * store.size)
+        flags = cpu.rflags | _CF if old & bit else cpu.rflags & ~_CF
+        return _Effect(compute(old, bit), flags)
+
+    return effect
+
+
+_Operation = Callable[["Vcpu", _Store, int, int], "_Effect | None"]
+_OPERATIONS: Final[dict[str, _Operation]] = {
+    "mov": _mov,
+    "xchg": _xchg,
+    "cmpxchg": _cmpxchg,
+    "and": _logic(lambda old, operand: old & operand),
+    "or": _logic(lambda old, operand: old | operand),
+    "xor": _logic(lambda old, operand: old ^ operand),
+    "bts": _bit(lambda old, bit: old | bit),
+    "btr": _bit(lambda old, bit: old & ~bit),
+    "btc": _bit(lambda old, bit: old ^ bit),
 }
 
 
 def _perform(hv: Hypervisor, cpu: Vcpu, target: int, store: _Store) -> bool:
     """Read, compute, write back with checks, then the instruction's other effects and RIP."""
-    size = store.size
-    if target % size or size > 8:
-        hv.log(f"ptwr_emulate: unaligned or bad size ptwr access ({size})")
+    if target % store.size:
+        hv.log(f"ptwr_emulate: unaligned ptwr access ({store.size})")
         return False
-    operand = _value(cpu, store.source, size)
-    if operand is None:
+    operation = _OPERATIONS.get(store.mnemonic)
+    operand = _value(cpu, store.source, store.size)
+    if operation is None or operand is None:
         return False
-    old = int.from_bytes(hv.memory.read(target, size), "little")
-    flags = cpu.rflags
-    registers: list[tuple[str, int]] = []
-    new: int | None = None
-    mask = (1 << 8 * size) - 1
-    if store.mnemonic == "mov":
-        new = operand
-    elif store.mnemonic == "xchg":
-        new = operand
-        registers.append((store.source, old))
-    elif store.mnemonic == "cmpxchg":
-        expected = cpu.get("rax") & mask
-        new = operand if old == expected else old
-        flags = _compare_flags(flags, expected, old, size)
-        if old != expected:
-            registers.append(({1: "al", 2: "ax", 4: "eax", 8: "rax"}[size], old))
-    elif store.mnemonic in _LOGIC:
-        new = _LOGIC[store.mnemonic](old, operand) & mask
-        flags = _logic_flags(flags, new, size)
-    elif store.mnemonic in _BITS:
-        if not _is_immediate(store.source) and operand >= 8 * size:
-            return False  # a register bit index beyond the operand moves the address: the fault would tell another one
-        bit = 1 << operand % (8 * size)
-        new = _BITS[store.mnemonic](old, bit) & mask
-        flags = flags | _CF if old & bit else flags & ~_CF
-    if new is None or not _commit(hv, target, size, new):
+    old = int.from_bytes(hv.memory.read(target, store.size), "little")
+    effect = operation(cpu, store, old, operand)
+    if effect is None or not _commit(hv, target, store.size, effect.new):
         return False
-    for register, value in registers:
-        _set_register(cpu, register, size, value)
-    cpu.rflags = flags
+    if effect.register:
+        _set_register(cpu, effect.register, store.size, effect.value)
+    cpu.rflags = effect.flags
     cpu.rip += store.length
     return True
 

@@ -18,7 +18,7 @@ _E820: Final = struct.Struct("<QQI")
 
 
 def _domain_error(hv: Hypervisor, domid: int) -> int:
-    if domid == DOMID_SELF or domid == hv.domain.domid:
+    if domid in {DOMID_SELF, hv.domain.domid}:
         return 0
     return -EPERM if domid == 0 else -ESRCH
 
@@ -75,7 +75,7 @@ def _extent(hv: Hypervisor, cpu: Vcpu, start: int, index: int) -> int | None:
 
 
 def _give_up(hv: Hypervisor, mfn: int) -> bool:
-    """``guest_remove_page``: unpin the frame and drop the domain's own reference; it is free when no one else holds it."""
+    """``guest_remove_page``: unpin the frame and drop the domain's own reference; the last reference frees it."""
     frames = hv.frames
     if not frames.is_guests(mfn) or not frames.flags[mfn] & ALLOCATED or mfn == hv.domain.shared_info >> PAGE_SHIFT:
         return False

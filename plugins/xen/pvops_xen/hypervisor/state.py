@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
 
 import attrs
 
 from pvops_xen.hypervisor.abi import NR_TRAPS
-from pvops_xen.hypervisor.layout import Abi
+
+if TYPE_CHECKING:
+    from pvops_xen.hypervisor.layout import Abi
 
 
 @attrs.frozen

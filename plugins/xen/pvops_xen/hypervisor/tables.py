@@ -1,4 +1,4 @@
-"""Hypercalls for descriptor tables, traps, callbacks and segment bases (xen/arch/x86/pv: descriptor-tables.c, callback.c, misc)."""
+"""Hypercalls for descriptor tables, traps, callbacks and segment bases (xen/arch/x86/pv)."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _unregister(hv: Hypervisor, cpu: Vcpu, kind: int) -> int:
 
 
 def set_segment_base(hv: Hypervisor, cpu: Vcpu, which: int, base: int) -> int:
-    """``set_segment_base(which, base)``, 64-bit guests only; called in kernel mode, so the kernel's GS is the live one."""
+    """``set_segment_base(which, base)``, 64-bit guests only; in kernel mode, so the kernel's GS is live."""
     if hv.abi.bits == 32:
         return -ENOSYS
     state = hv.state(cpu)
@@ -198,7 +198,7 @@ def set_segment_base(hv: Hypervisor, cpu: Vcpu, which: int, base: int) -> int:
 
 
 def switch_gs(hv: Hypervisor, cpu: Vcpu) -> None:
-    """The guest changed mode: the base that was live is put away, the other mode's is made live (``toggle_guest_mode``)."""
+    """The guest changed mode: the live base is put away, the other mode's is made live (``toggle_guest_mode``)."""
     state = hv.state(cpu)
     live = cpu.msr(_MSR_GS_BASE)
     if state.in_kernel:  # it has just come from user mode

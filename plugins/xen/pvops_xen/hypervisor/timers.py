@@ -1,4 +1,4 @@
-"""Time as Xen gives it to a guest: the pvclock pages and the one-shot and periodic timers of each vCPU, on the virtual clock."""
+"""Time as Xen gives it to a guest: pvclock records, one-shot and periodic timers of each vCPU, on the virtual clock."""
 
 from __future__ import annotations
 

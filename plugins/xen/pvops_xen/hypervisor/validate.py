@@ -1,7 +1,8 @@
 """Promotion and demotion of frames: a frame becomes a page table only when everything it points to may be so used.
 
 The rules are those of xen/arch/x86/mm.c (``get_page_type``, ``alloc_l1_table`` … ``alloc_l4_table``,
-``get_page_from_l1e``, linear page tables). A table is walked once, when it gains its type, never again while it keeps it.
+``get_page_from_l1e``, linear page tables). A table is walked once,
+when it gains its type, never again while it keeps it.
 """
 
 import struct
@@ -53,6 +54,10 @@ def _no_log(message: str) -> None:
     del message
 
 
+def _no_frame(mfn: int) -> None:
+    del mfn
+
+
 @attrs.define
 class Validator:
     """Reference and type counting over a frame table and the memory it describes.
@@ -64,6 +69,7 @@ class Validator:
         slots: Xen's own entries.
         flush_stale: called when a frame changes type that a TLB may still map writable.
         log: takes Xen's message for a refusal.
+        drop_descriptors: called when a read-only mapping of a descriptor page goes away.
         epoch: counts full TLB flushes; ``flush_stale`` moves it on.
     """
 
@@ -73,7 +79,7 @@ class Validator:
     slots: XenSlots
     flush_stale: Callable[[], None] = lambda: None
     log: Callable[[str], None] = _no_log
-    drop_descriptors: Callable[[int], None] = lambda mfn: None
+    drop_descriptors: Callable[[int], None] = _no_frame
     epoch: int = 0
 
     # --- types -----------------------------------------------------------------------------------------------------

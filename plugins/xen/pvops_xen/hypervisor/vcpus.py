@@ -1,4 +1,4 @@
-"""``vcpu_op``: bringing vCPUs up and down, their shared areas and their timers (xen/common/domain.c, arch/x86/domain.c)."""
+"""``vcpu_op``: bringing vCPUs up and down, their shared areas and their timers (xen/common/domain.c)."""
 
 from __future__ import annotations
 

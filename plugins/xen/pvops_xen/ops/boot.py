@@ -120,7 +120,7 @@ class BootOps(SpaceOps):
 
     @hookimpl
     def pagetable_setup_done(self, cpu: Vcpu, pgd_base: int) -> None:
-        """``xen_mark_init_mm_pinned``, ``xen_post_allocator_init``: every table of the kernel's is in use from now on."""
+        """``xen_mark_init_mm_pinned``, ``xen_post_allocator_init``: the kernel's tables are in use from now on."""
         root = self.machine_of(cpu, pgd_base) >> PAGE_SHIFT
         self.pinned.add(self.frames.pfn(root))
         top = 4 if self.bits == 64 else 3
@@ -142,7 +142,7 @@ class BootOps(SpaceOps):
 
     @hookimpl
     def patch(self, ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
-        """``xen_patch`` (32-bit): the direct forms of the interrupt ops where vcpu_info is the guest's own copy and they fit."""
+        """``xen_patch`` (32-bit): direct forms of interrupt ops if vcpu_info is the guest's own and they fit."""
         op = ctx.layout.by_type(type).op.name
         patchlet = ctx.patchlets.get(op) if op in _DIRECT and ctx.has_patch_slot else None
         if patchlet is not None and patchlet.size <= len and self._has_vcpu_info_placement():

@@ -1,4 +1,4 @@
-"""pv_cpu_ops: control and model-specific registers, cpuid, context switches (arch/x86/xen/enlighten.c, enlighten_pv.c)."""
+"""pv_cpu_ops: control and model-specific registers, cpuid, context switches (arch/x86/xen/enlighten_pv.c)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class CpuOps(XenGroup):
 
     @hookimpl
     def read_msr(self, cpu: Vcpu, msr: int, err: int) -> int:
-        """rdmsr by Xen's emulation; ``err`` receives the outcome where the op has it."""
+        """Rdmsr by Xen's emulation; ``err`` receives the outcome where the op has it."""
         try:
             value = self._read(cpu, msr)
         except GuestFault:

@@ -54,14 +54,14 @@ class DescriptorOps(SpaceOps):
 
     @hookimpl
     def store_gdt(self, cpu: Vcpu, dtr: int) -> None:
-        """sgdt itself; it does not trap."""
+        """Sgdt itself; it does not trap."""
         base, limit = cpu.insn.sgdt()
         cpu.set_u16(dtr, limit)
         cpu.set_word(dtr + 2, base)
 
     @hookimpl
     def store_idt(self, cpu: Vcpu, dtr: int) -> None:
-        """sidt itself."""
+        """Sidt itself."""
         base, limit = cpu.insn.sidt()
         cpu.set_u16(dtr, limit)
         cpu.set_word(dtr + 2, base)

@@ -1,6 +1,6 @@
-"""Pseudo-physical and machine frame numbers, looked up as the guest's kernel does: p2m list and M2P table, both ways checked.
+"""Pseudo-physical and machine frame numbers, looked up as the guest's kernel does: p2m list and M2P table.
 
-Source: arch/x86/include/asm/xen/page.h (phys_to_machine, mfn_to_pfn), arch/x86/xen/mmu.c (pte_mfn_to_pfn, pte_pfn_to_mfn).
+Source: arch/x86/include/asm/xen/page.h (mfn_to_pfn), arch/x86/xen/mmu_pv.c (pte_mfn_to_pfn, pte_pfn_to_mfn).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FrameNumbers:
         return self._p2m[pfn] if 0 <= pfn < len(self._p2m) else INVALID
 
     def pfn(self, mfn: int) -> int:
-        """The guest's frame that lies in a machine frame; INVALID for a foreign frame, for which the two tables disagree."""
+        """The guest's frame that lies in a machine frame; INVALID for a foreign one, where the two tables disagree."""
         if mfn >= len(self._hv.frames):
             return INVALID
         pfn = self._hv.pfn_of(mfn)

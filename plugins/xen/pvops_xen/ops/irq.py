@@ -24,7 +24,7 @@ class IrqOps(XenGroup):
         self.env.machine.memory.set_u8(self.info(cpu) + 1, int(masked))
 
     def _check_events(self, cpu: Vcpu) -> None:
-        """``check_events``: an upcall that became pending while masked is delivered now, on the way back to the caller."""
+        """``check_events``: an upcall that became pending while masked comes now, on the way back to the caller."""
         if self.env.machine.memory.u8(self.info(cpu)):
             self.platform.hypercall(cpu, Hypercall.XEN_VERSION, 0, 0)
             cpu.ret()

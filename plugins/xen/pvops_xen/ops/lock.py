@@ -70,7 +70,7 @@ class LockOps(XenGroup):
 
     @hookimpl
     def queued_spin_lock_slowpath(self, cpu: Vcpu, lock: int, val: int) -> None:
-        """Take the lock, or mark that somebody sleeps for it and sleep; tried again after a kick, in order of arrival."""
+        """Take the lock, or mark that somebody sleeps for it and sleep; tried again after a kick, in order."""
         del val
         queue = self.waiters.setdefault(lock, [])
         if not cpu.u8(lock) and (not queue or queue[0] == cpu.index):

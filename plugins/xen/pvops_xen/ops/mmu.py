@@ -1,4 +1,4 @@
-"""pv_mmu_ops: entries (arch/x86/xen/mmu.c, mmu_pv.c). What is stored holds machine frames; what the kernel sees does not."""
+"""pv_mmu_ops: entries (arch/x86/xen/mmu_pv.c). What is stored holds machine frames; what the kernel sees does not."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class EntryOps(XenGroup):
 
     @hookimpl
     def set_pte(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
-        """Early: a plain store, with what must not be writable made read-only. Later: mmu_update, batched in MMU mode."""
+        """Early: a plain store, what must not be writable made read-only. Later: mmu_update, batched in MMU mode."""
         if not self.late:
             cpu.set_u64(ptep, self._early(cpu, ptep, pteval))
             return
@@ -129,9 +129,7 @@ class EntryOps(XenGroup):
             if batch.mode == Lazy.MMU:
                 batch.update_va_mapping(addr, pteval)
                 return
-            if not self.platform.hypercall(
-                cpu, Hypercall.UPDATE_VA_MAPPING, *batch.va_arguments(addr, pteval, 0)
-            ):
+            if not self.platform.hypercall(cpu, Hypercall.UPDATE_VA_MAPPING, *batch.va_arguments(addr, pteval, 0)):
                 return
         self.set_pte(cpu, ptep, pteval)
 

@@ -1,4 +1,4 @@
-"""Batches of hypercalls, and the lazy modes that say when they may wait (arch/x86/xen/multicalls.c, kernel/paravirt.c)."""
+"""Batches of hypercalls, and the lazy modes that say when they may wait (arch/x86/xen/multicalls.c)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Call:
 
 
 class Multicalls:
-    """One vCPU's batch. Arguments in memory are put on the guest's stack, as local variables of the calling code would be.
+    """One vCPU's batch. Arguments in memory go on the guest's stack, as local variables of the calling code would.
 
     Attributes:
         mode: the lazy mode in force.

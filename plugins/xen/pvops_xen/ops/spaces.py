@@ -1,4 +1,4 @@
-"""pv_mmu_ops: the life of page tables and address spaces (arch/x86/xen/mmu.c, mmu_pv.c): read-only, pinned, and back."""
+"""pv_mmu_ops: the life of page tables and address spaces (arch/x86/xen/mmu_pv.c): read-only, pinned, and back."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class SpaceOps(EntryOps):
 
     @hookimpl
     def alloc_pd(self, cpu: Vcpu, pfn: int) -> None:
-        """A page becomes a page directory (2.6). The op does not say whose, so only early ones are made read-only here."""
+        """A page becomes a page directory (2.6). The op does not say whose: only early ones become read-only here."""
         if not self.late:
             self.protect(cpu, pfn, writable=False)
 
@@ -291,8 +291,8 @@ class SpaceOps(EntryOps):
     def write_cr3(self, cpu: Vcpu, cr3: int) -> None:
         """``xen_write_cr3_init``: load the kernel's root and nothing else, once, then make way for the late version.
 
-        The new root becomes read-only and pinned, the builder's is given up. User roots do not exist yet, and neither does
-        what they would be found by.
+        The new root becomes read-only and pinned, the builder's is given up. User roots do not exist yet, and
+        neither does what they would be found by.
         """
         pfn = cr3 >> PAGE_SHIFT
         old = self.platform.hv.domain.vcpus[cpu.index].guest_table

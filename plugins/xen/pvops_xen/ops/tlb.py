@@ -47,7 +47,7 @@ class TlbOps(XenGroup):
     def flush_tlb_others(self, cpu: Vcpu, cpus: int, va: int) -> None:
         """MMUEXT_*_MULTI on a mask without this vCPU; all ones in ``va`` means everything."""
         one = None if va == _WHOLE_SPACE32 & self.platform.hv.abi.mask else va
-        self._multi(cpu, self._mask(cpu, cpus) & ~(1 << cpu.index), one)
+        self._multi(cpu, self._cpumask(cpu, cpus) & ~(1 << cpu.index), one)
 
     @hookimpl
     def flush_tlb_multi(self, cpu: Vcpu, cpus: int, info: int) -> None:
@@ -55,9 +55,9 @@ class TlbOps(XenGroup):
         start = cpu.word(info + self.symbol("flush_start_offset"))
         end = cpu.word(info + self.symbol("flush_end_offset"))
         one_page = end != self.platform.hv.abi.mask and end - start <= PAGE_SIZE
-        self._multi(cpu, self._mask(cpu, cpus), start if one_page else None)
+        self._multi(cpu, self._cpumask(cpu, cpus), start if one_page else None)
 
-    def _mask(self, cpu: Vcpu, cpus: int) -> int:
+    def _cpumask(self, cpu: Vcpu, cpus: int) -> int:
         """A cpumask in guest memory, cut to the vCPUs that there are."""
         count = len(self.env.machine.vcpus)
         word = self.platform.hv.abi.word
