@@ -35,6 +35,8 @@ ARITHMETIC: Final = 0x8D5
 TRAP_FLAG: Final = 0x100
 RESTORABLE: Final = 0xAD7
 """Flags that a random state has: the arithmetic ones and IF, with the bit that is always set."""
+ACCESSED_DIRTY: Final = 0x60
+"""Bits that the CPU sets in page-table entries."""
 DEAD_STACK: Final = 256
 SCRATCH_SIZE: Final = 0x400
 CLOCKS: Final = frozenset({"read_tsc", "sched_clock"})
@@ -185,6 +187,9 @@ def _run(bench: Bench, code: bytes, landing: int, how: Signature) -> Outcome:
     memory = np.array(machine.memory.array[: bench.compared])
     for start, size in dead:
         memory[start : start + size] = 0
+    for place in _entries(bench, how):
+        if place < len(memory):
+            memory[place] |= ACCESSED_DIRTY
     return Outcome(registers, memory.tobytes())
 
 
@@ -198,6 +203,16 @@ def _write_text(bench: Bench, code: bytes, landing: int) -> None:
     memory = bench.machine.memory
     pokes = [Poke(va, memory.read(bench.translate(va), len(data)), data) for va, data in new.items()]
     bench.poker.transaction(pokes, by="equivalence")
+
+
+def _entries(bench: Bench, how: Signature) -> Iterable[int]:
+    """Physical places of the table entries on the way to what one of the two touches: the CPU marks them as it goes."""
+    cpu = bench.cpu
+    slot = bench.layout.slot_address(bench.symbols, bench.layout.by_op(how.op.name).type)
+    size = bench.layout.pointer_size
+    target = int.from_bytes(bench.machine.memory.read(bench.translate(slot), size), "little")
+    for va in (bench.text, bench.scratch, slot, target, bench.machine.gates.return_address):
+        yield from (place for place, _value in cpu.walk(va, user=False).entries)
 
 
 def _stack(bench: Bench) -> Iterable[tuple[int, int]]:
