@@ -40,7 +40,12 @@ COSTS = (
         "page-table entries that the platform wrote or checked for the guest",
         lambda o: o.page_table_updates,
     ),
-    Cost("flushes", "TLB flushes", "TLB flushes made by the platform", lambda o: o.flushes),
+    Cost(
+        "tlb_flushes",
+        "TLB flushes",
+        "TLB flushes made by hooks and platform; those of inlined code are not seen",
+        lambda o: o.counts.get("tlb_flushes", 0),
+    ),
     Cost("instructions", "instructions", "guest instructions executed", lambda o: o.instructions),
     Cost("virtual_ns", "virtual time", "what the run took on the virtual clock", lambda o: o.virtual_ns, "ns"),
     Cost("wall_s", "wall time", "what the run took here, which says little", lambda o: o.wall_s, "s"),

@@ -70,7 +70,7 @@ class Observation:
         counts: the machine's own counters, by name.
         guest_counts: what the guest counted and the platform decides, by name: ticks, pokes of its text.
         page_table_updates: page-table entries that the platform wrote or checked for the guest.
-        flushes: TLB flushes made by the platform.
+        flushes: TLB flushes asked of the platform.
         instructions: guest instructions executed; 0 where they were not counted.
         virtual_ns: virtual time in nanoseconds.
         wall_s: wall time of the run in seconds, without start-up; the one field that differs from run to run.
