@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 SECTION: Final = ".BTF"
 MAGIC: Final = 0xEB9F
 NAME_LIMIT: Final = 512
+TYPE_LIMIT: Final = 1 << 19
+"""Most types read; a distribution kernel has some 100,000."""
+
 MEMBER_LIMIT: Final = 2048
 """Members looked at, those of structures inside included; a hostile file may nest a structure in itself."""
 
@@ -123,7 +126,7 @@ def read_btf(image: KernelImage) -> Btf | None:
         return None
     types = [0]
     at = start
-    while at + 12 <= end:
+    while at + 12 <= end and len(types) <= TYPE_LIMIT:
         info = int.from_bytes(data[at + 4 : at + 8], "little")
         tail = _TAIL.get(info >> 24 & 0x1F)
         if tail is None:

@@ -18,7 +18,7 @@ import zstandard
 CHUNK: Final = 1 << 20
 ZSTD_STEP: Final = 1 << 10
 ZSTD_WINDOW: Final = 1 << 27
-"""ZSTD_WINDOWSIZE_MAX of lib/decompress_unzstd.c: what the build's ``--ultra -22`` asks for, however small the kernel."""
+"""ZSTD_WINDOWSIZE_MAX of lib/decompress_unzstd.c: what ``zstd --ultra -22`` asks for, whatever the kernel's size."""
 LZ4_LEGACY: Final = b"\x02\x21\x4c\x18"
 LZ4_BLOCK: Final = 8 << 20
 """Unpacked size of every block of lz4's legacy format but the last."""

@@ -13,7 +13,7 @@ from pvops_core.images.kallsyms import read_kallsyms
 if TYPE_CHECKING:
     from pvops_core.images.model import KernelImage
 
-SYMBOL_LIMIT: Final = 1 << 20
+SYMBOL_LIMIT: Final = 1 << 19
 """Most symbols read; a distribution kernel has some 150,000."""
 
 NAME_LIMIT: Final = 512

@@ -20,7 +20,7 @@ from pvops_core.patching.sites import executable_sections
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pvops_core.images import KernelImage
+    from pvops_core.images import KernelImage, Section
 
 SECTION: Final = ".altinstructions"
 INVERTED: Final = 0x8000
@@ -29,6 +29,9 @@ FLAG_NOT: Final = 0x1
 """ALT_FLAG_NOT in the flags of 6.3 and later, with the same meaning."""
 FEATURE_LIMIT: Final = 64 * 32
 """More feature bits than any kernel has words for: (NCAPINTS + NBUGINTS) * 32 is 736 in 6.1."""
+
+ENTRY_LIMIT: Final = 1 << 18
+"""Most entries read; a distribution kernel has some 10,000."""
 
 NOP: Final = 0x90
 
@@ -120,8 +123,12 @@ def read_alternatives(image: KernelImage) -> tuple[AltEntry, ...]:
     data, section = image.altinstructions, image.section(SECTION)
     if not data or section is None:
         return ()
+    if len(data) > ENTRY_LIMIT * 12:
+        message = f"{len(data):#x} bytes: at most {ENTRY_LIMIT} entries are read"
+        raise image.error(message, field=SECTION, offset=section.offset)
+    text = executable_sections(image)
     read = [
-        (shape, _read(image, data, section.address, shape))
+        (shape, _read(image, text, data, shape))
         for shape in _SHAPES
         if len(data) % shape.record.itemsize == 0 and shape.pointer_size in {0, image.pointer_size}
     ]
@@ -139,8 +146,10 @@ def read_alternatives(image: KernelImage) -> tuple[AltEntry, ...]:
     return _entries(best)
 
 
-def _read(image: KernelImage, data: bytes, base: int, shape: _Shape) -> _Columns:
+def _read(image: KernelImage, text: Sequence[Section], data: bytes, shape: _Shape) -> _Columns:
     table = np.frombuffer(data, shape.record)
+    section = image.section(SECTION)
+    base = section.address if section else 0
     instr, repl = (table[name].astype(np.uint64) for name in ("instr", "repl"))
     if shape.relative:
         # int64 to uint64 and the sums wrap as addresses do; the mask is for 32-bit kernels.
@@ -153,17 +162,19 @@ def _read(image: KernelImage, data: bytes, base: int, shape: _Shape) -> _Columns
         (table["len"] > 0)
         & (table["rlen"] <= table["len"])
         & (feature < FEATURE_LIMIT)
-        & _in_text(image, instr, table["len"])
-        & ((table["rlen"] == 0) | _in_text(image, repl, table["rlen"]))
+        & _in_text(text, instr, table["len"])
+        & ((table["rlen"] == 0) | _in_text(text, repl, table["rlen"]))
     )
     return _Columns(table, instr, repl, valid)
 
 
-def _in_text(image: KernelImage, address: NDArray[np.uint64], length: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    inside = np.zeros(len(address), bool)
-    for section in executable_sections(image):
-        distance = address - np.uint64(section.address)  # wraps to a large number below the section
-        inside |= (distance < section.size) & (distance + length <= section.size)
+def _in_text(text: Sequence[Section], address: NDArray[np.uint64], length: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    if not text:
+        return np.zeros(len(address), bool)
+    starts, sizes = np.array([(section.address, section.size) for section in text], np.uint64).T
+    holder = np.searchsorted(starts, address, side="right") - 1  # -1, the last, if it is below all of them
+    distance = address - starts[holder]  # and then this wraps to a large number
+    inside: NDArray[np.bool_] = (distance < sizes[holder]) & (sizes[holder] - distance >= length)
     return inside
 
 

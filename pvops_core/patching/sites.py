@@ -23,6 +23,9 @@ SECTION: Final = ".parainstructions"
 LONGEST: Final = 254
 """Longest site that the kernel takes: MAX_PATCH_LEN, 255 - 1; a longer one is a BUG."""
 
+SITE_LIMIT: Final = 1 << 17
+"""Most sites read; a distribution kernel has some 4,000."""
+
 _RECORDS: Final = {
     8: np.dtype({"names": ["instr", "type", "len", "clobbers"], "formats": ["<u8", "u1", "u1", "<u2"],
                  "offsets": [0, 8, 9, 10], "itemsize": 16}),
@@ -64,6 +67,8 @@ def read_sites(image: KernelImage) -> tuple[SiteRecord, ...]:
     if len(data) % record.itemsize:
         size = f"{len(data):#x} bytes is no multiple of the record's {record.itemsize}"
         raise site_error(image, len(data) // record.itemsize, "size", size)
+    if len(data) // record.itemsize > SITE_LIMIT:
+        raise site_error(image, SITE_LIMIT, "size", f"is one too many: at most {SITE_LIMIT} sites are read")
     table = np.frombuffer(data, record)
     address, length = table["instr"].astype(np.uint64), table["len"].astype(np.uint64)
     for bad in np.flatnonzero((length == 0) | (length > LONGEST)).tolist():
@@ -110,15 +115,24 @@ def executable_sections(image: KernelImage) -> list[Section]:
     """The sections whose bytes are instructions, in address order.
 
     Raises:
-        ImageError: two of them overlap, so that a site could be in either.
+        ImageError: two of them overlap in memory or in the file, so that a site could be in either.
     """
     found = [section for section in image.sections if section.executable and section.in_file and section.size]
-    found.sort(key=lambda section: section.address)
-    for lower, upper in itertools.pairwise(found):
-        if upper.address < lower.address + lower.size:
-            message = f"{upper.name} at {upper.address:#x} overlaps {lower.name}"
-            raise image.error(message, field=f"section[{upper.index}] sh_addr")
+    for member, place in (("sh_offset", _offset), ("sh_addr", _address)):
+        found.sort(key=place)
+        for lower, upper in itertools.pairwise(found):
+            if place(upper) < place(lower) + lower.size:
+                message = f"{upper.name} at {place(upper):#x} overlaps {lower.name}"
+                raise image.error(message, field=f"section[{upper.index}] {member}")
     return found
+
+
+def _offset(section: Section) -> int:
+    return section.offset
+
+
+def _address(section: Section) -> int:
+    return section.address
 
 
 def slot_operand(code: bytes, address: int, pointer_size: int) -> int | None:

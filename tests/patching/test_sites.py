@@ -7,7 +7,7 @@ import pytest
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.sites import SiteRecord, executable_sections, read_sites, slot_operand
+from pvops_core.patching.sites import SITE_LIMIT, SiteRecord, executable_sections, read_sites, slot_operand
 from pvops_core.patching.tables import find_table
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kernels import SmallKernel
@@ -63,20 +63,26 @@ def test_cut_off_record() -> None:
     assert caught.value.field == ".parainstructions[1].size"
 
 
-def test_sections_of_text_may_not_overlap() -> None:
+def test_too_many_sites_are_refused_before_they_are_read() -> None:
+    image = load_image(image_with(bytes(16 * (SITE_LIMIT + 1))))
+    with pytest.raises(ImageError, match="at most"):
+        read_sites(image)
+
+
+@pytest.mark.parametrize("member", [16, 24])
+def test_one_section_of_text_over_another(member: int) -> None:
+    """In memory (sh_addr) or only in the file (sh_offset): either way a site would be in both."""
     builder = ElfBuilder()
-    builder.text(".text", bytes(256), address=TEXT)
+    builder.text(".text", bytes(256))
+    builder.text(".init.text", bytes(256))
     raw = bytearray(builder.build())
-    # A second header for the same bytes: sections may overlap where segments may not.
-    table = struct.unpack_from("<Q", raw, 40)[0]
-    header = raw[table + 64 : table + 128]
-    raw[table + 128 : table + 192], rest = header, raw[table + 128 : table + 192]
-    raw += rest
-    struct.pack_into("<HH", raw, 60, 4, 3)
-    raw[58:60] = struct.pack("<H", 64)
+    (table,) = struct.unpack_from("<Q", raw, 40)
+    (first,) = struct.unpack_from("<Q", raw, table + 64 + member)
+    struct.pack_into("<Q", raw, table + 128 + member, first + 255)
     image = load_image(bytes(raw))
-    with pytest.raises(ImageError, match="overlaps"):
+    with pytest.raises(ImageError) as caught:
         executable_sections(image)
+    assert caught.value.field == f"section[2] {'sh_addr' if member == 16 else 'sh_offset'}"
 
 
 @pytest.mark.parametrize(
