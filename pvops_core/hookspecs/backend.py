@@ -77,9 +77,6 @@ class Environment:
     switch: Switch
 
 
-OpsFactory = Callable[[Environment], object]
-
-
 @attrs.frozen(kw_only=True)
 class Backend:
     """A backend: what its entry point in group ``pvops.backends`` names.
