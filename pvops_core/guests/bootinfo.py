@@ -46,7 +46,7 @@ class BootInfo:
         seed: the run's seed.
         start_info: Xen: virtual address of ``start_info``.
         shared_info: Xen: machine address of ``shared_info``.
-        mfn_list: Xen: virtual address of the list of machine frames by pseudo-physical frame, a pointer-sized word each.
+        mfn_list: Xen: virtual address of the machine frames by pseudo-physical frame, a pointer-sized word each.
         features: numbers of the CPU features in force, as alternatives count them (word * 32 + bit).
         command_line: words parted by spaces, ASCII.
     """

@@ -1,7 +1,8 @@
 """Builds the guest's objects from its source: ``python -m pvops_core.guests.build`` (or ``make guest``).
 
-The committed objects are what :data:`COMPILER` and :data:`LINKER` make of the source, byte for byte, wherever the tree lies: paths are
-relative to the source folder, and nothing in the output depends on time or host. Only people who change the guest need a compiler.
+The committed objects are what :data:`COMPILER` and :data:`LINKER` make of the source, byte for byte, wherever the tree
+lies: paths are relative to the source folder, and nothing in the output depends on time or host. Only people who change
+the guest need a compiler.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess  # noqa: S404 - running a compiler is what this module is for
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -27,13 +28,21 @@ HERE = Path(__file__).parent
 SOURCE = HERE / "source"
 OBJECTS = HERE / "objects"
 
-_COMMON = (
-    "-std=gnu11 -O2 -g0 -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fcf-protection=none -fno-common -fno-strict-aliasing "
-    "-fno-asynchronous-unwind-tables -fno-crossjumping -fno-ident -fno-tree-loop-distribute-patterns -fno-builtin "
-    "-mno-sse -mno-mmx -mno-sse2 -mno-3dnow -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-parameter -nostdinc"
-).split()
-_I386 = "-m32 -march=i686 -mtune=generic -mregparm=3 -msoft-float".split()
-_X86_64 = "-m64 -march=x86-64 -mtune=generic -mcmodel=kernel -mno-red-zone -msoft-float".split()
+
+def _words(*lines: str) -> tuple[str, ...]:
+    return tuple(" ".join(lines).split())
+
+
+_COMMON = _words(
+    "-std=gnu11 -O2 -g0 -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-parameter",
+    "-ffreestanding -nostdinc -fno-builtin -fno-tree-loop-distribute-patterns",  # nothing but what is in the folder
+    "-fno-pic -fno-pie -fno-common -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables",
+    "-fno-strict-aliasing -fno-ident",
+    "-fno-crossjumping",  # two sites of one op must stay two
+    "-mno-sse -mno-mmx -mno-sse2 -mno-3dnow -msoft-float",
+)
+_I386 = _words("-m32 -march=i686 -mtune=generic -mregparm=3")
+_X86_64 = _words("-m64 -march=x86-64 -mtune=generic -mcmodel=kernel -mno-red-zone")
 _ONLY_32 = frozenset({"entry_32.S", "exercise_32.c", "drivers_lguest.c"})
 _ONLY_64 = frozenset({"entry_64.S", "exercise_64.c"})
 _NOT_COMPILED = frozenset({"asm_offsets.c", "guest.lds.S"})
@@ -135,7 +144,22 @@ def build(variant: Variant) -> bytes:
         flags = [*_COMMON, *variant.flags, "-I.", f"-I{out}", f"-ffile-prefix-map={out}=."]
         _offsets(flags, out)
         _user_program(variant, flags, out)
-        _run(["gcc", *flags, "-E", "-P", "-x", "c", "-D__ASSEMBLER__", "-Ui386", "-o", str(out / "guest.lds"), "guest.lds.S"], SOURCE)
+        _run(
+            [
+                "gcc",
+                *flags,
+                "-E",
+                "-P",
+                "-x",
+                "c",
+                "-D__ASSEMBLER__",
+                "-Ui386",
+                "-o",
+                str(out / "guest.lds"),
+                "guest.lds.S",
+            ],
+            SOURCE,
+        )
         objects = []
         for source in sorted(variant.sources):
             target = str(out / f"{source}.o")

@@ -1,4 +1,4 @@
-"""What the guest has to say at the end: ``struct guest_report`` of the guest's ``kernel.h``, at symbol ``guest_report``."""
+"""What the guest says at the end: ``struct guest_report`` of its ``kernel.h``, at symbol ``guest_report``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,20 @@ from pvops_core.errors import MachineError
 MAGIC = 0x5452
 FORMAT = struct.Struct("<4IQ10IQ4I")
 REPORT_SYMBOL = "guest_report"
+_COUNTS = (
+    "result_count",
+    "refused",
+    "syscalls",
+    "page_faults",
+    "ticks",
+    "switches",
+    "sites",
+    "pokes",
+    "alternatives",
+    "exercised",
+    "spin_count",
+)
+"""The plain numbers, in the struct's order; the exit codes follow them."""
 
 
 class Status(enum.IntEnum):
@@ -96,7 +110,9 @@ class Report:
         Raises:
             MachineError: they are none: the guest overwrote them, or they were read from a wrong place.
         """
-        magic, size, status, ncpus, digest, *counts, spin_count, code0, code1, code2, code3 = FORMAT.unpack(data)
+        magic, size, status, ncpus, digest, *rest = FORMAT.unpack(data)
         if magic != MAGIC or size != FORMAT.size or status not in list(Status):
             raise MachineError(f"the guest's report is damaged: it begins with {data[:12].hex(' ')}")
-        return cls(Status(status), ncpus, digest, *counts, spin_count, (code0, code1, code2, code3))
+        counts, exit_codes = rest[: len(_COUNTS)], tuple(rest[len(_COUNTS) :])
+        named = dict(zip(_COUNTS, counts, strict=True))
+        return cls(status=Status(status), ncpus=ncpus, digest=digest, exit_codes=exit_codes, **named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,7 +15,9 @@ from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS as ALL_LAYOUTS
 from pvops_core.ops import Convention, Layout
 from pvops_core.patching.alternatives import FEATURES
-from pvops_core.patching.sites import SiteRecord
+
+if TYPE_CHECKING:
+    from pvops_core.patching.sites import SiteRecord
 
 IRQ_OPS = frozenset({"save_fl", "restore_fl", "irq_disable", "irq_enable"})
 NATIVE_INLINES = {
@@ -172,5 +175,3 @@ def test_builtin_refuses_what_is_not_there() -> None:
 
 def test_objects_are_those_of_the_layouts() -> None:
     assert {path.name for path in OBJECTS.iterdir()} == {f"guest-{name}.elf" for name in LAYOUTS}
-
-

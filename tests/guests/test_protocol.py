@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pvops_core.errors import MachineError, UsageError
-from pvops_core.guests import LAYOUTS, BootInfo, PlatformKind, Report, Status, builtin, parse_report
-from pvops_core.guests import bootinfo, report
-from pvops_core.images import KernelImage
+from pvops_core.guests import LAYOUTS, BootInfo, PlatformKind, Report, Status, bootinfo, builtin, parse_report, report
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
 
 NUMBERS = (
     "platform",
@@ -33,9 +35,7 @@ def fields(image: KernelImage, section: str) -> dict[str, tuple[int, int]]:
     """A table of struct fields that the compiler made: name to offset and size; "" is the whole struct."""
     data = image.section_bytes(section)
     assert data is not None
-    return {
-        name.rstrip(b"\0").decode(): (offset, size) for name, offset, size in struct.iter_unpack("<16sII", data)
-    }
+    return {name.rstrip(b"\0").decode(): (offset, size) for name, offset, size in struct.iter_unpack("<16sII", data)}
 
 
 @pytest.fixture(params=LAYOUTS)
