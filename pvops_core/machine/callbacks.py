@@ -36,6 +36,7 @@ class Callbacks:
         self._last: tuple[int, int, int] = (0, 0, 0)
         self._last_blocks = 0
         self._repeats = 0
+        self.moved = False
         self._postponed: tuple[bytes, GuestFault] | None = None
         engine.hook(uc.HOOK_INTR, uc.INTR_CALLBACK(self._interrupt))
         engine.hook(uc.HOOK_INVALID, uc.INVALID_CALLBACK(self._invalid))
@@ -53,17 +54,23 @@ class Callbacks:
     def _serve(self, action: Callable[..., None], *arguments: object) -> None:
         """Run a handler: its fault goes to the guest, its error ends the run, its wishes stop the engine."""
         loop = self._loop
+        vcpu = self._vcpu
+        vcpu.rip_written = False
         try:
             try:
                 if self._postponed is None:
-                    action(self._vcpu, *arguments)
+                    action(vcpu, *arguments)
             except GuestFault as fault:
-                loop.platform.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
+                loop.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
         except Reschedule:
             loop.reschedule()
         except BaseException as error:  # noqa: BLE001 - handed on by the run loop
             loop.fail(error)
-        if loop.interrupted:
+        if vcpu.rip_written:
+            # From now on the engine would not know RIP inside a block (in, out, sysenter): begin again from here.
+            self.moved = True
+            self._engine.stop()
+        elif loop.interrupted:
             self._engine.stop()
 
     def _gate(self, _engine: int, address: int, _size: int, _data: int) -> None:
@@ -169,6 +176,11 @@ class Callbacks:
                 self._loop.interrupt()
 
         self._serve(guarded)
+
+    @property
+    def postponed(self) -> bool:
+        """A fault waits for the engine to stop."""
+        return self._postponed is not None
 
     def finish(self) -> bool:
         """After a slice: deliver what was postponed, if anything."""

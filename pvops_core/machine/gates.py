@@ -73,7 +73,6 @@ class Gates:
         handler = None if rest else self._handlers[index]
         if handler is None:
             raise MachineError("no handler is bound to this gate", vcpu=vcpu.index, rip=address)
-        vcpu.rip_written = False
         handler(vcpu)
         # Where the engine leaves this block, it must not begin again with the same call.
         if (vcpu.rip_written or self._machine.loop.interrupted) and vcpu.rip == address:

@@ -43,10 +43,11 @@ def register_id(kind: MachineKind, name: str) -> int:
 class Batch:
     """A fixed list of registers, read or written in one call of the library."""
 
-    __slots__ = ("_address", "_count", "_handle", "_ids", "_pointers", "_struct", "_values", "_where")
+    __slots__ = ("_address", "_count", "_handle", "_ids", "_moves", "_pointers", "_struct", "_values", "_where")
 
-    def __init__(self, engine: uc.Engine, ids: Iterable[int]) -> None:
+    def __init__(self, engine: uc.Engine, ids: Iterable[int], moves: Registers | None = None) -> None:
         numbers = tuple(ids)
+        self._moves = moves
         count = len(numbers)
         self._handle = engine.handle
         self._count = count
@@ -65,6 +66,8 @@ class Batch:
 
     def write(self, *values: int) -> None:
         """Set all of them; values are cut to 64 bits."""
+        if self._moves is not None:
+            self._moves.rip_written = True
         self._struct.pack_into(self._values, 0, *(value & _ALL for value in values))
         uc.reg_write_batch(self._handle, self._address, self._where, self._count)
 
@@ -94,11 +97,14 @@ class Registers:
         """Set one register; segment registers have ``load_segment`` and ``set_segments`` instead."""
         if name in _SEGMENTS:
             raise MachineError(f"{name} is loaded with its descriptor, not set")
-        self._engine.write(self._id(name), value & self._kind.mask)
+        number = self._id(name)
+        self.rip_written |= number == self._ip
+        self._engine.write(number, value & self._kind.mask)
 
     def batch(self, *names: str) -> Batch:
         """Prepare a list of registers to be read or written in one call; make it once, use it often."""
-        return Batch(self._engine, map(self._id, names))
+        ids = tuple(map(self._id, names))
+        return Batch(self._engine, ids, self if self._ip in ids else None)
 
     @property
     def rip(self) -> int:

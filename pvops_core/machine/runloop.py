@@ -138,13 +138,13 @@ class RunLoop:
             raise MachineError("the platform's idle() neither moved the clock nor woke a vCPU")
 
     def _slice(self, slot: CpuSlot, budget: int) -> None:
-        state, vcpu = slot.state, slot.vcpu
+        state = slot.state
         state[_BUDGET], state[_EXPIRED] = budget, 0
         clock = self._machine.clock
         clock.follow(state)
         self.in_guest = True
         try:
-            status = slot.engine.start(vcpu.rip)
+            status = self._enter(slot)
         finally:
             self.in_guest = False
             slot.blocks += clock.fold()
@@ -154,6 +154,15 @@ class RunLoop:
             self._bad_end(slot, status)
         elif not state[_EXPIRED]:
             self._halted(slot)
+
+    def _enter(self, slot: CpuSlot) -> int:
+        """Run the engine until the slice ends; each handler that moves RIP makes it begin again there."""
+        callbacks = slot.callbacks
+        while True:
+            callbacks.moved = False
+            status = slot.engine.start(slot.vcpu.rip)
+            if status or not callbacks.moved or self.interrupted or slot.state[_EXPIRED] or callbacks.postponed:
+                return status
 
     def step(self, slot: CpuSlot) -> None:
         """Run one instruction of a vCPU that is not in a handler."""

@@ -267,6 +267,7 @@ class Vcpu(Registers):
         self._context.bytes[:] = words
         self._engine.restore(self._context)
         self._engine.flush_tlb()
+        self.rip = self.rip  # where a handler did this, the engine must leave the block it is in
 
     def save(self) -> object:
         """State for a snapshot."""

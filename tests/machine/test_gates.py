@@ -51,6 +51,31 @@ def test_a_handler_may_send_the_guest_elsewhere(rig: Rig) -> None:
     assert rig.cpu.rip == CODE + 0x101
 
 
+@pytest.mark.parametrize("way", ["property", "set", "batch", "registers"])
+def test_every_way_to_write_rip_moves_the_guest(rig: Rig, way: str) -> None:
+    gates(rig)
+    rig.cpu.rip = CODE + 0x100
+    elsewhere = rig.cpu.save_registers()
+    rig.cpu.rip = CODE
+    batch = rig.cpu.batch("rax", "rip")
+
+    def handler(vcpu: Vcpu) -> None:
+        if way == "property":
+            vcpu.rip = CODE + 0x100
+        elif way == "set":
+            vcpu.set("rip", CODE + 0x100)
+        elif way == "batch":
+            batch.write(1, CODE + 0x100)
+        else:
+            vcpu.load_registers(elsewhere)
+
+    rig.machine.gates.bind(0, handler)
+    rig.code("90 e464 f4", CODE + 0x100)
+    rig.code(call(CODE, GATES))
+    assert rig.run() == "poweroff"
+    assert rig.cpu.rip == CODE + 0x104
+
+
 def test_a_fault_of_a_handler_goes_to_the_guest(rig: Rig) -> None:
     gates(rig)
     rig.machine.gates.bind(0, lambda vcpu: vcpu.set_u32(0x300000, 1))

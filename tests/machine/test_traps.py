@@ -225,3 +225,21 @@ def test_write_protection_of_the_kernel(rig: Rig, *, protect: bool) -> None:
     assert rig.run() == "poweroff"
     assert [seen[:3] for seen in rig.platform.seen] == ([(14, 3, 0x300000)] if protect else [])
     assert rig.memory.u8(DATA) == (0 if protect else 0x55)
+
+
+@pytest.mark.parametrize("code", ["0f34", "0f05", "e464", "e664", "6e", "cd80", "0fa2"])
+def test_rip_is_known_after_a_handler_has_moved_it(rig: Rig, code: str) -> None:
+    """The engine loses RIP inside a block once a callback has written it, unless it is started again."""
+    seen: list[int] = []
+    platform = rig.platform
+    note = lambda vcpu, *_: seen.append(vcpu.rip)  # noqa: E731 - one for five methods
+    platform.syscall = platform.sysenter = platform.io_out = platform.software_interrupt = note
+    platform.io_in = lambda vcpu, *_: seen.append(vcpu.rip) or 0  # type: ignore[func-returns-value, method-assign]
+    platform.cpuid = lambda vcpu, *_: (seen.append(vcpu.rip) or 0, 0, 0, 0)  # type: ignore[func-returns-value, method-assign]
+    platform.on_exception = lambda vcpu, _: (setattr(vcpu, "rip", vcpu.rip + 2), True)[1]
+    end = rig.code("0f0b 9090" + code + "90 f4")
+    rig.cpu.set("rsi", DATA)
+    assert rig.run() == "poweroff"
+    after = code in {"0f34", "0f05", "cd80"}
+    assert seen == [end - 2 if after else end - 2 - len(code) // 2]
+    assert rig.cpu.rip == end
