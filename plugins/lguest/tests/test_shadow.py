@@ -17,12 +17,15 @@ from pvops_lguest.host.shadow import ShadowTables
 P, RW, US, PWT, A, D, PSE, G = 1, 2, 4, 8, 0x20, 0x40, 0x80, 0x100
 KERNEL = 0xC0000000
 RAM_FRAMES = 64
-HOST_FRAMES = 12
+# Switcher, four directories, and the tables of one address space: the host runs short all the time.
+HOST_FRAMES = 9
 LIMIT = RAM_FRAMES << 12
 
-DIRECTORIES = [frame << 12 for frame in range(6)]
+# One more than the host shadows at a time.
+DIRECTORIES = [frame << 12 for frame in range(5)]
 KERNEL_TABLES = [6 << 12, 7 << 12]
-USER_TABLES = [frame << 12 for frame in range(8, 16)]
+USER_TABLES = [frame << 12 for frame in range(8, 18)]
+FIRST_DATA = 18
 STACK_VA = KERNEL + 5 * 4096
 USER_INDEXES = (0, 767)
 PAGES = (0, 1023)
@@ -92,15 +95,20 @@ def expected_entry(gpte: int) -> int:
     return entry
 
 
+# None: the directory in use, which is where most of a guest's changes are.
+DIRECTORY = st.one_of(st.none(), st.sampled_from(DIRECTORIES))
 FLAGS = st.builds(
     lambda *bits: sum(bits),
     *(st.sampled_from((0, bit)) for bit in (RW, US, A, D, G)),
 )
 PTES = st.one_of(
     st.just(0),
-    st.builds(lambda frame, flags: frame << 12 | flags | P, st.integers(16, RAM_FRAMES - 1), FLAGS),
+    st.builds(lambda frame, flags: frame << 12 | flags | P, st.integers(FIRST_DATA, RAM_FRAMES - 1), FLAGS),
     st.builds(lambda bits: bits << 1, st.integers(0, 2**31 - 1)),
 )
+
+
+ACCESS = st.tuples(st.sampled_from(USER_VAS + KERNEL_VAS), st.booleans(), st.booleans())
 
 
 class ShadowMachine(RuleBasedStateMachine):
@@ -116,6 +124,11 @@ class ShadowMachine(RuleBasedStateMachine):
         for gpgdir in DIRECTORIES:
             for index, table in enumerate(KERNEL_TABLES):
                 self.memory.set_u32(gpgdir + (768 + index) * 4, table | P | RW)
+            for number, index in enumerate(USER_INDEXES):
+                self.memory.set_u32(gpgdir + index * 4, (8 + 2 * (gpgdir >> 12) + number) << 12 | P | RW | US)
+        for table in (*USER_TABLES, *KERNEL_TABLES):
+            for page in PAGES:
+                self.memory.set_u32(table + page * 4, seed.randrange(FIRST_DATA, 63) << 12 | P | RW | US)
         self.memory.set_u32(KERNEL_TABLES[0] + 5 * 4, 63 << 12 | P | RW | A | D)
         guest = GuestMemory(self.memory, LIMIT)
         frames = FramePool(self.memory, RAM_FRAMES, HOST_FRAMES)
@@ -162,8 +175,10 @@ class ShadowMachine(RuleBasedStateMachine):
 
     # What the guest does
 
-    @rule(gpgdir=st.sampled_from(DIRECTORIES), va=st.sampled_from(USER_VAS), pte=PTES, tell=st.booleans())
-    def write_user_pte(self, gpgdir: int, va: int, pte: int, *, tell: bool) -> None:
+    @rule(where=DIRECTORY, va=st.sampled_from(USER_VAS), pte=PTES, tell=st.booleans())
+    def write_user_pte(self, where: int | None, va: int, pte: int, *, tell: bool) -> None:
+        gpgdir = self.gpgdir if where is None else where
+        self.access(va, write=bool(pte & A), user=False)
         pde, _ = self.guest_walk(gpgdir, va)
         if not pde & P:
             return
@@ -176,6 +191,7 @@ class ShadowMachine(RuleBasedStateMachine):
 
     @rule(va=st.sampled_from(KERNEL_VAS), pte=PTES, tell=st.booleans(), gpgdir=st.sampled_from(DIRECTORIES))
     def write_kernel_pte(self, va: int, pte: int, gpgdir: int, *, tell: bool) -> None:
+        self.access(va, write=bool(pte & A), user=False)
         pde, _ = self.guest_walk(gpgdir, va)
         self.memory.set_u32((pde & ~0xFFF) + (va >> 12 & 0x3FF) * 4, pte)
         self.note()
@@ -184,13 +200,15 @@ class ShadowMachine(RuleBasedStateMachine):
             self.told(DIRECTORIES, [va], directory=False)
 
     @rule(
-        gpgdir=st.sampled_from(DIRECTORIES),
+        where=DIRECTORY,
         index=st.sampled_from(USER_INDEXES),
         table=st.sampled_from(USER_TABLES),
         flags=st.sampled_from((0, P, P | RW, P | US, P | RW | US, P | RW | US | A | D)),
         tell=st.booleans(),
     )
-    def write_user_pde(self, gpgdir: int, index: int, table: int, flags: int, *, tell: bool) -> None:
+    def write_user_pde(self, where: int | None, index: int, table: int, flags: int, *, tell: bool) -> None:
+        gpgdir = self.gpgdir if where is None else where
+        self.access(index << 22, write=bool(flags & A), user=False)
         self.memory.set_u32(gpgdir + index * 4, table | flags)
         self.note()
         if tell:
@@ -226,7 +244,11 @@ class ShadowMachine(RuleBasedStateMachine):
         self.shadow.clear_all()
         self.told(DIRECTORIES, USER_VAS + KERNEL_VAS, directory=True)
 
-    @rule(va=st.sampled_from(USER_VAS + KERNEL_VAS), write=st.booleans(), user=st.booleans())
+    @rule(accesses=st.lists(ACCESS, min_size=1, max_size=8))
+    def run_a_while(self, accesses: list[tuple[int, bool, bool]]) -> None:
+        for va, write, user in accesses:
+            self.access(va, write=write, user=user)
+
     def access(self, va: int, *, write: bool, user: bool) -> None:
         if self.cpu.allows(va, write=write, user=user):
             return
@@ -270,8 +292,8 @@ class ShadowMachine(RuleBasedStateMachine):
 
 
 ShadowMachine.TestCase.settings = settings(
-    max_examples=30,
-    stateful_step_count=40,
+    max_examples=50,
+    stateful_step_count=50,
     derandomize=True,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
