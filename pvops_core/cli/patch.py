@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pvops_core.cli import runs
 from pvops_core.cli.common import (
     STDOUT,
     ExitCode,
@@ -23,12 +21,10 @@ from pvops_core.cli.common import (
     write_file,
     write_json,
 )
+from pvops_core.cli.fills import find_fills
 from pvops_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pvops_core.patching.fills import Fill
     from pvops_core.patching.kernel import KernelPlan
 
 MOST_CPUS = 8192
@@ -59,34 +55,6 @@ def patch(
     if json != STDOUT:
         _print(plan, result)
     return ExitCode.FINE
-
-
-def find_fills(name: str, plugins: Sequence[str]) -> list[Fill]:
-    """How a backend and its bases fill a kernel's table, the innermost base first.
-
-    Args:
-        name: of the backend.
-        plugins: files and folders to load backends from besides the installed ones.
-
-    Raises:
-        UsageError: there is no such backend, or nothing says how it fills a table.
-        PluginError: the backend is there and is broken.
-    """
-    from pvops_core.plugins import chain  # noqa: PLC0415 - heavy
-
-    loaded = runs.load(plugins)
-    if name not in loaded.backends:
-        for error in loaded.errors:
-            if re.split("[=:]", error.entry_point)[0].strip() == name:
-                raise error
-        raise UsageError(f"no backend {name!r}; there are {', '.join(sorted(loaded.backends)) or 'none'}")
-    links = chain(loaded.backends[name], loaded.backends)
-    fills = [link.kernel for link in reversed(links) if link.kernel is not None]
-    if not fills:
-        raise UsageError(
-            f"backend {name!r} does not say how a kernel fills its table: it has no kernel, nor has its base"
-        )
-    return fills
 
 
 def describe(plan: KernelPlan, backend: str, cpus: int) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from pvops_core.hookspecs import API, Backend
 
 class Kernel:
     def slots(self, kernel, layout, cpus):
-        return {"cpu.io_delay": "quiet_io_delay"} if cpus > 1 else {"cpu.io_delay": None}
+        if cpus == 1:
+            return {"cpu.io_delay": None}
+        return {"cpu.io_delay": "quiet_io_delay"}
 
     def features(self, kernel, cpus):
         return frozenset()
@@ -93,6 +95,33 @@ def test_broken_backend_is_a_fault(small: Path, plugin: Path, capsys: pytest.Cap
     assert code == 4
     assert "quiet.py" in err
     assert "SystemExit: gone" in err
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise KeyError('lost')", "its kernel's slots raised KeyError: 'lost'"),
+        ("raise SystemExit(3)", "slots raised SystemExit: 3"),
+        ("return ['cpu.io_delay']", "slots gave a list, not a mapping"),
+        ("return {'cpu.io_delay': 1.5}", "gave 1.5 for 'cpu.io_delay'"),
+        ("return {'cpu.io_delay': -1}", "gave -1 for 'cpu.io_delay'"),
+        ("return {'cpu.io_delay': 1 << 64}", "for 'cpu.io_delay': no symbol, address or None"),
+    ],
+)
+def test_a_fill_that_fails_is_the_plugins_fault(
+    small: Path, plugin: Path, body: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin.write_text(PLUGIN.replace("if cpus == 1:", f"{body}\n        if cpus == 1:"))
+    code, _, err = run(capsys, small, "--backend", "quiet", "--plugin", plugin)
+    assert code == 4
+    assert "quiet.py" in err
+    assert says in err
+
+
+def test_a_fill_may_refuse_the_kernel(small: Path, plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body = "from pvops_core.errors import ImageError; raise ImageError('not for us', kernel.path)"
+    plugin.write_text(PLUGIN.replace("if cpus == 1:", f"{body}\n        if cpus == 1:"))
+    assert run(capsys, small, "--backend", "quiet", "--plugin", plugin)[::2] == (2, f"pvops: {small}: not for us\n")
 
 
 @pytest.mark.parametrize(
