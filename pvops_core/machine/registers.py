@@ -45,7 +45,7 @@ class Batch:
 
     __slots__ = ("_address", "_count", "_handle", "_ids", "_moves", "_pointers", "_struct", "_values", "_where")
 
-    def __init__(self, engine: uc.Engine, ids: Iterable[int], moves: Registers | None = None) -> None:
+    def __init__(self, engine: uc.Engine, ids: Iterable[int], moves: tuple[Registers, int] | None = None) -> None:
         numbers = tuple(ids)
         self._moves = moves
         count = len(numbers)
@@ -66,10 +66,11 @@ class Batch:
 
     def write(self, *values: int) -> None:
         """Set all of them; values are cut to 64 bits."""
-        if self._moves is not None:
-            self._moves.rip_written = True
         self._struct.pack_into(self._values, 0, *(value & _ALL for value in values))
         uc.reg_write_batch(self._handle, self._address, self._where, self._count)
+        if self._moves is not None:  # only a single write of RIP makes the engine leave the block it is in
+            registers, place = self._moves
+            registers.rip = values[place]
 
 
 class Registers:
@@ -104,7 +105,7 @@ class Registers:
     def batch(self, *names: str) -> Batch:
         """Prepare a list of registers to be read or written in one call; make it once, use it often."""
         ids = tuple(map(self._id, names))
-        return Batch(self._engine, ids, self if self._ip in ids else None)
+        return Batch(self._engine, ids, (self, ids.index(self._ip)) if self._ip in ids else None)
 
     @property
     def rip(self) -> int:
