@@ -8,9 +8,10 @@ cut to it; None counts as 0. A ``GuestFault`` raised by a hook is given to the p
 """
 
 from pvops_core.hookspecs import apic, cpu, descriptors, init, irq, lock, mmu, pagetable, time, x86_init
-from pvops_core.hookspecs.backend import API, Backend, Environment, KernelFill, Switch
+from pvops_core.hookspecs.backend import API, Backend, Environment, Switch
 from pvops_core.hookspecs.markers import PROJECT, hookimpl, hookspec
 from pvops_core.hookspecs.platform import Platform
+from pvops_core.patching.fills import KernelFill
 
 MODULES = (init, x86_init, time, cpu, descriptors, irq, apic, mmu, pagetable, lock)
 """The modules of hook specs."""

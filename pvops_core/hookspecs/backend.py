@@ -9,37 +9,14 @@ import attrs
 
 if TYPE_CHECKING:
     from pvops_core.hookspecs.platform import Platform
-    from pvops_core.images import KernelImage
     from pvops_core.kinds import MachineKind
     from pvops_core.machine import Machine
     from pvops_core.ops import Layout
+    from pvops_core.patching.fills import KernelFill
     from pvops_core.patching.patchlets import Patchlet
 
 API = 1
 """The number of this interface: a backend that names another is not loaded."""
-
-
-class KernelFill(Protocol):
-    """How a real kernel fills pv_ops on a platform, and which CPU features the platform forces."""
-
-    def slots(self, kernel: KernelImage, layout: Layout, cpus: int) -> Mapping[str, str | int | None]:
-        """What the kernel has put into its table by the time it patches itself.
-
-        Args:
-            kernel: the image, for its symbols and notes.
-            layout: the table.
-            cpus: number of CPUs that the kernel sees.
-
-        Returns:
-            The kernel's own op path (``mmu.write_cr3``) to a symbol, an address, or None for an empty slot.
-            Ops that are not named stay as the base backend has them.
-
-        Raises:
-            ImageError: the image lacks what this platform needs.
-        """
-
-    def features(self, kernel: KernelImage, cpus: int) -> frozenset[str]:
-        """Names of the CPU features that this platform forces on: ``XENPV``, ``PVUNLOCK``, ``VCPUPREEMPT``."""
 
 
 class Switch(Protocol):

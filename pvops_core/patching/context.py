@@ -11,9 +11,8 @@ import attrs
 from pvops_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from pvops_core.patching.patchlets import Patchlet
-
     from pvops_core.ops.model import Layout
+    from pvops_core.patching.patchlets import Patchlet
 
 
 @attrs.frozen(eq=False, slots=False)

@@ -21,16 +21,27 @@ SPIN_UNLOCK: Final = "lock.queued_spin_unlock"
 VCPU_IS_PREEMPTED: Final = "lock.vcpu_is_preempted"
 
 
-class Fill(Protocol):
-    """Structurally the ``KernelFill`` of the hook specs, which this room may not import."""
+class KernelFill(Protocol):
+    """How a real kernel fills pv_ops on a platform, and which CPU features the platform forces."""
 
     def slots(self, kernel: KernelImage, layout: Layout, cpus: int) -> Mapping[str, str | int | None]:
-        """The kernel's op path to what this platform's code puts there before the kernel patches itself."""
-        ...
+        """What the kernel has put into its table by the time it patches itself.
+
+        Args:
+            kernel: the image, for its symbols and notes.
+            layout: the table.
+            cpus: number of CPUs that the kernel sees.
+
+        Returns:
+            The kernel's own op path (``mmu.write_cr3``) to a symbol, an address, or None for an empty slot.
+            Ops that are not named stay as the base backend has them.
+
+        Raises:
+            ImageError: the image lacks what this platform needs.
+        """
 
     def features(self, kernel: KernelImage, cpus: int) -> frozenset[str]:
-        """Names of the CPU features that this platform's code forces on."""
-        ...
+        """Names of the CPU features that this platform forces on: ``XENPV``, ``PVUNLOCK``, ``VCPUPREEMPT``."""
 
 
 def callee_save(function: str) -> str:

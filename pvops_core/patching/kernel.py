@@ -17,7 +17,7 @@ from pvops_core.patching.alternatives import FEATURES, AltEntry, Padding, overla
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import BRANCH_SIZE, patch_default
 from pvops_core.patching.disasm import instruction_lengths
-from pvops_core.patching.fills import SPIN_UNLOCK, VCPU_IS_PREEMPTED, Fill, find_nop, required, resolve
+from pvops_core.patching.fills import SPIN_UNLOCK, VCPU_IS_PREEMPTED, KernelFill, find_nop, required, resolve
 from pvops_core.patching.nops import kernel_nops
 from pvops_core.patching.plan import PlannedSite, make_plan
 from pvops_core.patching.sites import SECTION, SiteRecord, read_sites, site_error
@@ -111,7 +111,7 @@ def _compiled(image: KernelImage, table: SiteTable) -> tuple[int, ...]:
     return image.pointers(base, len(table.layout.slots))
 
 
-def fill_table(kernel: ParavirtKernel, fills: Sequence[Fill], cpus: int) -> tuple[int, ...]:
+def fill_table(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) -> tuple[int, ...]:
     """The table as the kernel has it when it patches itself, by type number; 0 is an empty slot.
 
     Args:
@@ -130,7 +130,9 @@ def fill_table(kernel: ParavirtKernel, fills: Sequence[Fill], cpus: int) -> tupl
     return tuple(table)
 
 
-def forced_features(kernel: ParavirtKernel, table: Sequence[int], fills: Sequence[Fill], cpus: int) -> frozenset[int]:
+def forced_features(
+    kernel: ParavirtKernel, table: Sequence[int], fills: Sequence[KernelFill], cpus: int
+) -> frozenset[int]:
     """Numbers of the CPU features forced on: by the platforms' code, and by ``paravirt_set_cap`` from the table.
 
     Raises:
@@ -172,7 +174,7 @@ class KernelPlan:
         return "nop" if target == self.kernel.nop_address else "call"
 
 
-def plan_kernel(kernel: ParavirtKernel, fills: Sequence[Fill], cpus: int) -> KernelPlan:
+def plan_kernel(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) -> KernelPlan:
     """Plan and apply all of a kernel's sites.
 
     Args:

@@ -189,7 +189,8 @@ class Poker:
 
     def _places(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.int64]:
         """Index into machine memory of every byte, shape ``(n, length)``; a poke may cross pages."""
-        byte_addresses: NDArray[np.uint64] = addresses[:, None] + np.arange(length, dtype=np.uint64)
+        offsets = np.arange(length, dtype=np.uint64)
+        byte_addresses = np.add(addresses[:, None], offsets, dtype=np.uint64)
         pages: NDArray[np.uint64] = byte_addresses >> np.uint64(PAGE_SHIFT)
         known, inverse = np.unique(pages[:, (0, -1)], return_inverse=True)
         frames = np.array([self._frame(int(page)) for page in known], dtype=np.int64)
