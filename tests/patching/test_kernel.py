@@ -19,13 +19,13 @@ from pvops_core.testing.kernels import SITE, STUB, Alternative, SmallKernel
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
-    from pvops_core.patching.fills import Fill
+    from pvops_core.patching.fills import KernelFill
 
 CLOUD = "vmlinuz-6.1.0-56-cloud-amd64"
 GENERIC = "vmlinuz-6.1.0-56-amd64"
 PAE = "vmlinuz-6.1.0-50-686-pae"
-NATIVE: list[Fill] = [NativeKernel()]
-XEN: list[Fill] = [NativeKernel(), XenKernel()]
+NATIVE: list[KernelFill] = [NativeKernel()]
+XEN: list[KernelFill] = [NativeKernel(), XenKernel()]
 
 Kernels = Callable[[str], "KernelImage"]
 
@@ -71,7 +71,7 @@ def column(plan: KernelPlan, stage: str) -> str:
     ("record", "kernel", "fills"), [("native-cloud", CLOUD, NATIVE), ("xen-generic-1cpu", GENERIC, XEN)]
 )
 def test_plan_is_what_a_real_boot_did(
-    kernels: Kernels, oracle: Callable[[str], Mapping[str, Any]], record: str, kernel: str, fills: list[Fill]
+    kernels: Kernels, oracle: Callable[[str], Mapping[str, Any]], record: str, kernel: str, fills: list[KernelFill]
 ) -> None:
     boot, image = oracle(record), kernels(kernel)
     assert image.sha256 == boot["vmlinux_sha256"]
@@ -179,7 +179,7 @@ def every() -> list[int]:
     return list(range(len(LAYOUT.slots)))
 
 
-def plan_small(kernel: SmallKernel, *fills: Fill, cpus: int = 1) -> KernelPlan:
+def plan_small(kernel: SmallKernel, *fills: KernelFill, cpus: int = 1) -> KernelPlan:
     return plan_kernel(read_kernel(load_image(kernel.builder().build(), "small")), fills, cpus)
 
 
