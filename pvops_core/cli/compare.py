@@ -10,7 +10,7 @@ import typer
 
 from pvops_core.cli import runs
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, write_file, write_json
-from pvops_core.compare.comparison import Comparison, grouped
+from pvops_core.compare.comparison import Comparison, grouped, unsupported
 from pvops_core.compare.document import compare_document
 from pvops_core.compare.executor import execute
 from pvops_core.compare.limits import Limits
@@ -66,7 +66,7 @@ def compare(
     }
     comparison = Comparison(
         grouped(observations),
-        plan.skipped,
+        (*plan.skipped, *unsupported(observations)),
         tuple(loaded.errors),
         plugin_errors_count=not wanted
         or not loaded.backends.keys() >= set(wanted)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.compare.differences import Difference, differences
+from pvops_core.compare.observation import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -131,10 +132,19 @@ class Comparison:
         return f"{sentence[0].upper()}{sentence[1:]}."
 
 
+def unsupported(observations: Iterable[Observation]) -> tuple[Skipped, ...]:
+    """What did not run since the backend turned out not to be able to."""
+    return tuple(
+        Skipped(o.cell.backend, o.cell.layout, o.reason) for o in observations if o.outcome is Outcome.UNSUPPORTED
+    )
+
+
 def grouped(observations: Iterable[Observation]) -> tuple[GroupResult, ...]:
-    """Observations gathered by what they have in common, in the order in which each group first comes."""
+    """What ran, gathered by what it has in common, in the order in which each group first comes."""
     groups: dict[Group, list[Observation]] = {}
     for observation in observations:
+        if observation.outcome is Outcome.UNSUPPORTED:
+            continue
         groups.setdefault(observation.cell.group, []).append(observation)
     return tuple(GroupResult(group, tuple(members)) for group, members in groups.items())
 

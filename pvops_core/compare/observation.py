@@ -24,6 +24,8 @@ class Outcome(enum.Enum):
     REBOOT = "reboot"
     CRASH = "crash"
     TIMEOUT = "timeout"
+    UNSUPPORTED = "unsupported"
+    """The backend cannot be what the cell asks for; nothing ran."""
     ERROR = "error"
     """pvops or a plugin refused or failed, with a message."""
     DIED = "died"
@@ -40,9 +42,11 @@ class Outcome(enum.Enum):
 
     @property
     def exit_code(self) -> int:
-        """What this outcome alone makes of a command: 0, 6 (the guest failed) or 4 (we did)."""
+        """What this outcome alone makes of a command: 0, 2 (asked too much), 6 (the guest failed) or 4 (we did)."""
         if self.finished:
             return 0
+        if self is Outcome.UNSUPPORTED:
+            return 2
         return 6 if self in {Outcome.CRASH, Outcome.TIMEOUT} else 4
 
 

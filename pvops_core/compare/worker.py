@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from pvops_core.compare import wire
 from pvops_core.compare.lifeline import leave_with_parent
-from pvops_core.compare.observation import Observation
+from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.compare.observe import Ending, observe
+from pvops_core.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,8 @@ def main() -> None:
 def _run(request: wire.Request, send: Callable[[wire.Message], None]) -> Observation:
     try:
         return observe(request, send)
+    except UsageError as error:
+        return Observation(request.cell, Outcome.UNSUPPORTED, reason=str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; it is this cell's result
         ending = Ending.of_error(error)
         return Observation(request.cell, ending.outcome, reason=ending.reason, detail=ending.detail)

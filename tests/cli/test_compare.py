@@ -13,6 +13,7 @@ from pvops_core.cli import main
 LAYOUT = "2.6.23-lapic-pae"
 PLUGIN = """
 import os
+from pvops_core.errors import UsageError
 from pvops_core.hookspecs import API, Backend, hookimpl
 from pvops_core.kinds import MachineKind
 
@@ -145,6 +146,14 @@ def test_a_backend_that_cannot_be_the_machine_is_left_out(tmp_path: Path) -> Non
     assert document["skipped"] == [
         {"backend": "lguest", "layout": LAYOUT, "reason": "lguest is no pae machine"},
     ]
+
+
+def test_a_backend_that_cannot_have_so_many_cpus_is_left_out(tmp_path: Path) -> None:
+    one_only = plugin(tmp_path, "single", init="if len(env.machine.vcpus) > 1: raise UsageError('one vCPU, no more')")
+    code, document = compare(tmp_path, "--backends", "single", "--plugin", one_only, "--cpus", "2")
+    assert code == 3
+    assert document["skipped"] == [{"backend": "single", "layout": LAYOUT, "reason": "one vCPU, no more"}]
+    assert main(["run", "--backend", "single", "--plugin", one_only, "--cpus", "2"]) == 2
 
 
 @pytest.mark.parametrize(

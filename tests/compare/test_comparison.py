@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pvops_core.compare.comparison import Comparison, grouped
+from pvops_core.compare.comparison import Comparison, Skipped, grouped, unsupported
 from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.errors import PluginError
 
@@ -74,6 +74,15 @@ def test_the_worst_decides(make: Make) -> None:
     assert comparison(make(), differs, crashed).exit_code == 6
     assert comparison(make(), differs, crashed, make("c", outcome=Outcome.DIED)).exit_code == 4
     assert comparison(make(), differs, crashed).verdict == "Results differ in 1 of 1 group; 1 of 3 runs did not finish."
+
+
+def test_what_a_backend_cannot_be_is_left_out(make: Make) -> None:
+    observations = [make(), make("lguest", outcome=Outcome.UNSUPPORTED, reason="an lguest guest has one vCPU")]
+    (group,) = grouped(observations)
+    assert group.equal
+    assert [o.cell.backend for o in group.observations] == ["native"]
+    assert unsupported(observations) == (Skipped("lguest", "6.1-64", "an lguest guest has one vCPU"),)
+    assert Outcome.UNSUPPORTED.exit_code == 2
 
 
 def test_nothing_ran() -> None:
