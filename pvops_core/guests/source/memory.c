@@ -91,6 +91,8 @@ static void find_buffer(void)
 	buffer_limit = pgt_buf_start + tables + tables / 2 + 4;
 	if (buffer_limit >= boot_info.nr_pages || pa(_end) > boot_info.first_pfn << PAGE_SHIFT)
 		panic("%llu pages of memory are too few", boot_info.nr_pages);
+	if (boot_info.nr_pages > (AREA_BASE - KERNEL_BASE) >> PAGE_SHIFT)
+		panic("%llu pages of memory are too many", boot_info.nr_pages);
 	early_rw = option("map=early-rw");
 	pgt_buf_top = early_rw ? pgt_buf_end : buffer_limit;
 	next_pfn = buffer_limit;
