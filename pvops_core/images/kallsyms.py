@@ -6,7 +6,7 @@ Nothing names these tables in a stripped image, so they are found by what must b
   its own code, so the strings numbered "0" to "9" are those digits: that is what is searched for.
 * ``markers``: the offset in ``names`` of every 256th name, so a rising run from 0, before ``token_table``.
 * ``names``: length-prefixed, before ``markers``; ``num_syms`` just before it, and agreeing with both.
-* the addresses: absolute before ``num_syms`` (to 4.5), or offsets with a base (since 2213e9a66bb87): before
+* the addresses: absolute before ``num_syms`` (to 4.5), or offsets with a base (since 2213e9a6, 4.6): before
   ``num_syms`` too, and since 404bad70fcf7 (6.4) behind ``token_index``.
 """
 
@@ -192,7 +192,7 @@ def _walk(data: bytes, start: int, count: int, markers: list[int], end: int) -> 
         size = data[position]
         position += 1
         if size & 0x80:
-            # Since 73bbb94466fd3 (6.1) a long name has seven more bits in a second byte.
+            # Since 6.1 a long name has seven more bits in a second byte.
             size = size & 0x7F | data[position] << 7
             position += 1
         starts.append(position)

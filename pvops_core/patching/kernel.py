@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pvops_core.ops import Layout
 
 TABLE: Final = "pv_ops"
-"""The table since 5cdc69cda71a (4.20); kernels with it patch by one fixed rule and have no ``patch`` op."""
+"""The table since 4.20. Up to 5.11 it has a ``patch`` op; from 5.12 on kernels patch by one fixed rule."""
 
 BUG: Final = "paravirt_BUG"
 
