@@ -13,7 +13,7 @@ from pvops_core.compare.cell import Cell
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SITE_FORMS = ("inlined", "direct", "indirect", "nop", "alternative")
+SITE_FORMS = ("inlined", "direct", "indirect", "nop")
 """What a site can have become, in the order in which tables show it; backends may add forms."""
 
 

@@ -35,9 +35,13 @@ def test_a_wide_table_has_every_cost_in_full(make: Make) -> None:
 
 
 def test_a_form_of_site_that_no_run_has_takes_no_column(make: Make) -> None:
-    assert "alternative" not in printed(Comparison(grouped([make()])))
-    with_alternatives = make("xen", sites={"save_fl": {"alternative": 3}})
-    assert "alternative" in printed(Comparison(grouped([make(), with_alternatives])))
+    without = make("xen", sites={"save_fl": {"direct": 3}})
+    assert "nop" not in printed(Comparison(grouped([without])))
+    assert "nop" in printed(Comparison(grouped([make(), without])))
+
+
+def test_a_form_of_site_that_is_new_gets_a_column(make: Make) -> None:
+    assert "trampoline" in printed(Comparison(grouped([make("xen", sites={"save_fl": {"trampoline": 3}})])))
 
 
 @pytest.mark.parametrize("width", [60, 80, 90, 100, 120, 160])
