@@ -34,7 +34,7 @@ def _words(*lines: str) -> tuple[str, ...]:
 
 
 _COMMON = _words(
-    "-std=gnu11 -O2 -g0 -Wall -Wextra -Werror -Wno-unused-function -Wno-unused-parameter",
+    "-std=gnu11 -O2 -g0 -Wall -Wextra -Werror -Wno-unused-parameter",
     "-ffreestanding -nostdinc -fno-builtin -fno-tree-loop-distribute-patterns",  # nothing but what is in the folder
     "-fno-pic -fno-pie -fno-common -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables",
     "-fno-strict-aliasing -fno-ident",

@@ -85,7 +85,7 @@ static void exercise_leaf(void)
 #define BATCH	8
 
 /* A run of updates in lazy mode; they are in force when it ends. */
-static noinline void exercise_lazy(unsigned int round)
+static void exercise_lazy(void)
 {
 	void *pages[BATCH];
 	u64 words[BATCH];
@@ -128,7 +128,7 @@ static void exercise_demand(void)
 /* activate_mm, dup_mmap and exit_mmap are for once in an address space's life: two lives, each by its own sites. */
 static void exercise_life(bool second)
 {
-	struct mm *mm = mm_create(&init_mm);
+	struct mm *mm = mm_create();
 
 	mm_map(mm, USER_BASE, alloc_page(), PAGE_USER);
 	if (second)
@@ -137,7 +137,7 @@ static void exercise_life(bool second)
 		dup_mmap(&init_mm, mm);
 	digest(mm_lookup(mm, USER_BASE) != NULL);
 	mm_destroy(mm);
-	mm = mm_create(&init_mm);
+	mm = mm_create();
 	mm_map(mm, USER_BASE, alloc_page(), PAGE_USER);
 	if (second)
 		dup_mmap(&init_mm, mm);
@@ -157,8 +157,8 @@ void exercise(void)
 	exercise_descriptors();
 	exercise_flushes();
 	exercise_leaf();
-	exercise_lazy(0);
-	exercise_lazy(1);
+	exercise_lazy();
+	exercise_lazy();
 	exercise_demand();
 	exercise_life(false);
 	exercise_life(true);

@@ -102,7 +102,7 @@ static void exercise_table_pages(void)
 /* A top level that has the kernel's entries of another. */
 static noinline void exercise_clone(bool second)
 {
-	struct mm *mm = mm_create(&init_mm);
+	struct mm *mm = mm_create();
 	void *page = alloc_page();
 
 	if (second)
@@ -141,11 +141,10 @@ static void exercise_entries(void)
 #ifdef CONFIG_X86_PAE
 static noinline void exercise_pmd_clear(bool second)
 {
-	struct mm *mm = mm_create(&init_mm);
+	struct mm *mm = mm_create();
 	pmd_t *directory, *pmd;
 	void *table;
 
-	free_page(alloc_page());
 	mm_prepare(mm, USER_BASE);
 	directory = entry_table(ROOT_LEVEL, table_entry(ROOT_LEVEL, mm->pgd, USER_BASE));
 	pmd = table_entry(2, directory, USER_BASE);

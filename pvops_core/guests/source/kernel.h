@@ -98,7 +98,7 @@ static inline void *pfn_to_virt(u64 pfn) { return (void *)((unsigned long)(pfn <
 #define pa(address)	((unsigned long)(address) - KERNEL_BASE)
 
 /* mm.c: address spaces of processes */
-struct mm *mm_create(struct mm *parent);
+struct mm *mm_create(void);
 void mm_prepare(struct mm *mm, unsigned long address);	/* all tables on the way to an address */
 void mm_destroy(struct mm *mm);
 pte_t *mm_map(struct mm *mm, unsigned long address, void *page, pteval_t flags);

@@ -69,7 +69,7 @@ static void fill_root(struct mm *mm)
 }
 #endif
 
-struct mm *mm_create(struct mm *parent)
+struct mm *mm_create(void)
 {
 	struct mm *mm = find_mm();
 

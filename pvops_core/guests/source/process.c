@@ -124,7 +124,7 @@ static void map_program(struct mm *mm)
 
 static struct task *exec(void)
 {
-	struct mm *mm = mm_create(&init_mm);
+	struct mm *mm = mm_create();
 	struct task *task;
 	struct regs *regs;
 
@@ -178,7 +178,7 @@ static void copy_memory(struct mm *from, struct mm *to)
 static long fork(const struct regs *regs)
 {
 	struct task *parent = current(), *child;
-	struct mm *mm = mm_create(parent->mm);
+	struct mm *mm = mm_create();
 	struct regs *copy;
 
 	copy_memory(parent->mm, mm);

@@ -55,8 +55,7 @@ static inline long syscall(bool fast, long number, unsigned long a, unsigned lon
 			     "1:	pop %%edx\n\t"
 			     "add $2f - 1b, %%edx\n\t"
 			     "mov %%esp, %%ebp\n\t"
-			     "jmp 3f\n"
-			     "3:	sysenter\n"
+			     "sysenter\n"
 			     "2:	pop %%edx; pop %%ecx; pop %%ebp"
 			     : "+a" (number) : "b" (a), "c" (b) : "memory");
 	else
