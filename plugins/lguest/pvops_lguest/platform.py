@@ -19,7 +19,7 @@ from pvops_lguest.host.hypercalls import CR0_TS, Hypercalls
 from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import VirtualGuestMemory
 from pvops_lguest.host.segments import GUEST_PL
-from pvops_lguest.host.traps import DEVICE_NOT_AVAILABLE, GENERAL_PROTECTION, PAGE_FAULT, Gate
+from pvops_lguest.host.traps import DEVICE_NOT_AVAILABLE, GENERAL_PROTECTION, PAGE_FAULT, Gate, name_of
 
 if TYPE_CHECKING:
     from pvops_core.guests import GuestImage
@@ -140,6 +140,7 @@ class LguestPlatform(Platform):
 
     def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
         """Repair what only the shadows lacked, do what the host does for the guest, hand the rest to its handlers."""
+        self.traps[name_of(vector)] += 1
         with self._guest_may_end(vcpu):
             if vector == PAGE_FAULT and self.demand(address or 0, error_code or 0):
                 return
@@ -167,7 +168,6 @@ class LguestPlatform(Platform):
 
     def _reflect(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
         state = self.state
-        self.traps[f"vector {vector}"] += 1
         self.machine.log.record("trap", vcpu.index, vector=vector, error=error_code or 0, address=address or 0)
         direct = state.traps.direct(vector)
         if direct is not None:
@@ -189,6 +189,7 @@ class LguestPlatform(Platform):
     def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
         """``int n``: a hypercall, a system call, or whatever gate the guest opened to that ring."""
         if vcpu.cpl > self.state.traps.software_level(vector):
+            self.traps[name_of(GENERAL_PROTECTION)] += 1
             with self._guest_may_end(vcpu):
                 vcpu.rip = (vcpu.rip - self._int_length(vcpu, vector)) & 0xFFFFFFFF
                 self._reflect(vcpu, GENERAL_PROTECTION, vector * 8 + 2, None)
@@ -197,6 +198,7 @@ class LguestPlatform(Platform):
             number, *arguments = vcpu.batch("eax", *self.state.abi.registers).read()
             vcpu.set("eax", self.hypercall(vcpu, number, *arguments))
             return
+        self.traps[name_of(vector)] += 1
         with self._guest_may_end(vcpu):
             self._reflect(vcpu, vector, None, None)
 
@@ -223,10 +225,10 @@ class LguestPlatform(Platform):
 
         Every read gives all ones, and writes are lost (emulate_insn() of drivers/lguest/x86/core.c).
         """
-        if vcpu.cpl == GUEST_PL and name == "in_":
-            return (1 << 8 * operands[1]) - 1
-        if vcpu.cpl == GUEST_PL and name == "out":
-            return None
+        if vcpu.cpl == GUEST_PL and name in ("in_", "out"):
+            self.traps[f"emulated_{name.rstrip('_')}"] += 1
+            self.machine.clock.advance(costs.HOST_TRIP_NS)
+            return (1 << 8 * operands[1]) - 1 if name == "in_" else None
         raise general_protection(f"{name} is not allowed in ring {vcpu.cpl}")
 
     def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:

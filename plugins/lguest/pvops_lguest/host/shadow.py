@@ -211,6 +211,13 @@ class ShadowTables:
         Raises:
             GuestKilledError: an entry is bad, or the address is the host's.
         """
+        filled = self._fill(va, error_code)
+        if self._evicted:
+            # To make room the stack was dropped too, even if the access was then refused.
+            self.pin_all()
+        return filled
+
+    def _fill(self, va: int, error_code: int) -> bool:
         gpgd, gpte, where = self.guest_entry(va)
         if not gpgd & PRESENT:
             return False
@@ -228,8 +235,6 @@ class ShadowTables:
         gpte |= ACCESSED | (DIRTY if error_code & FAULT_WRITE else 0)
         self._memory.set_u32(table + (va >> PAGE_SHIFT) % 1024 * 4, self._shadow_entry(gpte))
         self._guest.set_u32(where, gpte)
-        if self._evicted:
-            self.pin_all()
         return True
 
     def _table_for(self, va: int, gpgd: int) -> int:

@@ -27,6 +27,14 @@ DEVICE_NOT_AVAILABLE = 7
 GENERAL_PROTECTION = 13
 PAGE_FAULT = 14
 
+NAMES = (
+    *("divide_error", "debug", "nmi", "int3", "overflow", "bounds", "invalid_op", "device_not_available"),
+    *("double_fault", "coprocessor_segment_overrun", "invalid_tss", "segment_not_present", "stack_segment"),
+    *("general_protection", "page_fault", "spurious_interrupt", "coprocessor_error", "alignment_check"),
+    *("machine_check", "simd_error"),
+)
+"""The kernel's names of the exceptions (arch/i386/kernel/entry.S), by vector."""
+
 NEVER_THE_GUESTS = frozenset({2, 8, 15, TRAP_ENTRY})
 """Vectors whose gates the host ignores: NMI, double fault, spurious interrupt, hypercall."""
 
@@ -38,6 +46,11 @@ TRAP_GATE = 0xF
 
 # TF, NT, RF and VM: a handler does not inherit them.
 _HANDLER_FLAGS = ~(0x100 | 0x4000 | 0x10000 | 0x20000) & 0xFFFFFFFF
+
+
+def name_of(vector: int) -> str:
+    """Name of a vector, for counts."""
+    return NAMES[vector] if vector < len(NAMES) else f"int_{vector:#x}"
 
 
 @attrs.frozen
