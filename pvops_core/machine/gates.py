@@ -72,7 +72,10 @@ class Gates:
         index, rest = divmod(address - self._base, self._stride)
         handler = None if rest else self._handlers[index]
         if handler is None:
-            raise MachineError("no handler is bound to this gate", vcpu=vcpu.index, rip=address)
+            # Sound text calls bound gates by their addresses only: whatever came here was led astray.
+            what = "the middle of a gate" if rest else "a gate to which no handler is bound"
+            self._machine.stop("crash", f"vcpu {vcpu.index} ran into {what} at {address:#x}")
+            return
         handler(vcpu)
         # Where the engine leaves this block, it must not begin again with the same call.
         if (vcpu.rip_written or self._machine.loop.interrupted) and vcpu.rip == address:

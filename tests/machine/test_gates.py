@@ -103,11 +103,16 @@ def test_flags_and_level_set_by_a_handler_hold(rig: Rig) -> None:
     assert (frame[1], frame[2] & 0x41, frame[3]) == (0x23, 0x41, 0x20000)
 
 
-def test_an_unbound_gate_is_an_error(rig: Rig) -> None:
+@pytest.mark.parametrize(("place", "what"), [(8, "no handler is bound"), (3, "the middle of a gate")])
+def test_a_guest_that_strays_into_the_gates_has_crashed(rig: Rig, place: int, what: str) -> None:
     gates(rig)
-    rig.code(call(CODE, GATES + 8))
-    with pytest.raises(MachineError, match="no handler"):
-        rig.run()
+    rig.code(call(CODE, GATES + place))
+    stop = rig.machine.run(max_ns=1_000_000)
+    assert stop.reason == "crash"
+    assert what in stop.detail
+    assert f"{GATES + place:#x}" in stop.detail
+    assert rig.cpu.rip == GATES + place
+    assert rig.cpu.pop() == CODE + 5
 
 
 def test_an_interrupted_call_is_not_made_twice(rig: Rig) -> None:
