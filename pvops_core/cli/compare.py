@@ -47,6 +47,7 @@ def compare(
 
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran.
     """
+    runs.check_folders(html, json)
     plugins = tuple(plugin or ())
     loaded = runs.load(plugins)
     wanted = runs.names(backends)

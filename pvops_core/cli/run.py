@@ -51,8 +51,7 @@ def run(
 
     Exit code: 0 the guest came to its end, 6 it crashed or timed out, 4 pvops or a plugin failed.
     """
-    if events and not events.absolute().parent.is_dir():
-        raise UsageError(f"{events}: its folder does not exist")
+    runs.check_folders(events, json)
     plugins = tuple(plugin or ())
     loaded = runs.load(plugins)
     if backend in runs.broken_names(loaded):
@@ -110,6 +109,8 @@ def _summary(observation: Observation) -> Iterator[str]:
     yield _row("outcome", ": ".join(filter(None, (observation.outcome.value, printable(observation.reason)))))
     if not observation.outcome.finished and observation.detail:
         yield from observation.detail.splitlines()
+    if not observation.measured:
+        return
     yield _row("results", ", ".join(f"{word} {value}" for word, value in observation.results.items()))
     yield _row("sites", _named(observation.sites_by_form))
     named = {"op_calls": observation.op_calls, "traps": observation.traps, "hypercalls": observation.hypercalls}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pvops_core.cli.common import printable
+from pvops_core.cli.common import STDOUT, printable
+from pvops_core.errors import UsageError
 
 if TYPE_CHECKING:
     from pvops_core.errors import PluginError
@@ -45,6 +47,17 @@ def broken_names(loaded: Loaded) -> set[str]:
     """Names of the backends that are there but could not be loaded."""
     names_of_broken = {error.entry_point.partition("=")[0].strip() for error in loaded.errors}
     return names_of_broken - loaded.backends.keys()
+
+
+def check_folders(*files: str | Path | None) -> None:
+    """Refuse files that could not be written once the runs are over.
+
+    Raises:
+        UsageError: a file's folder is not there.
+    """
+    for file in files:
+        if file is not None and str(file) != STDOUT and not Path(file).absolute().parent.is_dir():
+            raise UsageError(f"{file}: its folder does not exist")
 
 
 def builtin_layouts() -> dict[str, MachineKind]:

@@ -7,6 +7,7 @@ Whatever a plugin or a library prints goes to standard error; the answer has a p
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import os
 import sys
@@ -37,9 +38,18 @@ def _run(request: wire.Request, send: Callable[[wire.Message], None]) -> Observa
         return observe(request, send)
     except UsageError as error:
         return Observation(request.cell, Outcome.UNSUPPORTED, reason=str(error))
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            return _failed(request, error)
+        reason = f"there is not enough memory for a guest with {request.cell.memory >> 20} MiB"
+        return Observation(request.cell, Outcome.MEMORY, reason=reason)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; it is this cell's result
-        ending = Ending.of_error(error)
-        return Observation(request.cell, ending.outcome, reason=ending.reason, detail=ending.detail)
+        return _failed(request, error)
+
+
+def _failed(request: wire.Request, error: BaseException) -> Observation:
+    ending = Ending.of_error(error)
+    return Observation(request.cell, ending.outcome, reason=ending.reason, detail=ending.detail)
 
 
 def _take_stdout() -> Callable[[wire.Message], None]:

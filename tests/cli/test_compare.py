@@ -168,6 +168,8 @@ def test_a_backend_that_cannot_have_so_many_cpus_is_left_out(tmp_path: Path) -> 
         (["--memory", "lots"], "memory"),
         (["--max-seconds", "0"], "max-seconds"),
         (["--no-such"], "no-such"),
+        (["--html", "/no/such/report.html"], "/no/such/report.html: its folder does not exist"),
+        (["--json", "/no/such/report.json"], "/no/such/report.json: its folder does not exist"),
     ],
 )
 def test_wrong_usage(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,13 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "its folder does not exist" in capsys.readouterr().err
 
 
+def test_a_guest_that_no_memory_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--memory", str(1 << 30)]) == 4
+    out = capsys.readouterr().out
+    assert "memory" in out
+    assert "Traceback" not in out
+
+
 def test_a_broken_backend_that_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
