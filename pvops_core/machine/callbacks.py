@@ -83,11 +83,15 @@ class Callbacks:
         machine = vcpu.machine
         if self._state[_SOFTWARE]:
             machine.counts["software_interrupts"] += 1
+            machine.log.record("int", vcpu.index, vector=vector, rip=vcpu.rip)
             self._loop.platform.software_interrupt(vcpu, vector)
             return
         machine.counts["exceptions"] += 1
         error_code = self._state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
         address = vcpu.cr2 if vector == faults.PF else None
+        machine.log.record(
+            "exception", vcpu.index, vector=vector, rip=vcpu.rip, error=error_code or 0, address=address or 0
+        )
         if not self._progresses(vector, vcpu.rip, address or 0):
             machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {vcpu.rip:#x} for ever")
             return
@@ -108,6 +112,7 @@ class Callbacks:
 
     def _undefined(self, vcpu: Vcpu) -> None:
         vcpu.machine.counts["exceptions"] += 1
+        vcpu.machine.log.record("exception", vcpu.index, vector=faults.UD, rip=vcpu.rip)
         if not self._progresses(faults.UD, vcpu.rip, 0):
             vcpu.machine.stop("crash", f"vcpu {vcpu.index} makes no progress: #UD at {vcpu.rip:#x} for ever")
             return
@@ -123,6 +128,7 @@ class Callbacks:
         """Syscall or sysenter: Unicorn adds the instruction's length after the callback, wherever RIP then is."""
         vcpu.machine.counts["syscalls"] += 1
         start = vcpu.rip
+        vcpu.machine.log.record("syscall", vcpu.index, rip=start)
         length = self._length(vcpu, start)
         vcpu.rip = start + length
         try:

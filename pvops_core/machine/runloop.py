@@ -147,7 +147,10 @@ class RunLoop:
             status = self._enter(slot)
         finally:
             self.in_guest = False
-            slot.blocks += clock.fold()
+            blocks = clock.fold()
+            slot.blocks += blocks
+        if len(self._slots) > 1:
+            self._machine.log.record("slice", slot.vcpu.index, blocks=blocks)
         if self._error is not None or slot.callbacks.finish() or self.interrupted:
             return
         if status:
