@@ -64,7 +64,7 @@ class Observation:
     Attributes:
         cell: what was run.
         outcome: how it ended.
-        reason: one line on why, for a person; empty after an ordinary poweroff.
+        reason: one line on why, for a person.
         results: the guest's own report, word by word; must be equal on every backend.
         console: what the guest printed.
         op_calls: op name -> calls that a hook served.
