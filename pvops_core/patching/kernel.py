@@ -202,15 +202,20 @@ def plan_kernel(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) 
     return KernelPlan(kernel, table, features, sites)
 
 
-def patched_image(plan: KernelPlan) -> bytes:
-    """The unpacked image with every site's final bytes in place; nothing else changes.
+def apply_plan(plan: KernelPlan, data: bytearray) -> None:
+    """Put every site's final bytes into a copy of the unpacked image; nothing else changes.
 
     Raises:
         ImageError: a site is in no segment of the file, so that no loader would see it.
     """
     image = plan.kernel.image
-    data = bytearray(image.data)
     for planned in plan.sites:
         offset = image.offset_of(planned.site.address, planned.site.length)
         data[offset : offset + planned.site.length] = planned.final
+
+
+def patched_image(plan: KernelPlan) -> bytes:
+    """The unpacked image as the kernel has patched it; ImageError as for :func:`apply_plan`."""
+    data = bytearray(plan.kernel.image.data)
+    apply_plan(plan, data)
     return bytes(data)
