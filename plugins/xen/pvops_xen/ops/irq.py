@@ -34,8 +34,8 @@ class IrqOps(XenGroup):
     def save_fl(self, cpu: Vcpu) -> int:
         """X86_EFLAGS_IF if upcalls are not masked, else 0.
 
-        Once vcpu_info is the guest's own, a 32-bit kernel has ``xen_save_fl_direct`` here, which leaves the bits outside
-        of ah as they were in eax; its callers look at IF only.
+        Once vcpu_info is the guest's own, a 32-bit kernel has ``xen_save_fl_direct`` here, which leaves the rest of
+        eax outside of ah as it was; its callers look at IF only.
         """
         flags = 0 if self._masked(cpu) else IF
         if self.bits == 32 and self.platform.hv.domain.vcpus[cpu.index].info_registered:

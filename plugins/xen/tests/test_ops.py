@@ -1,0 +1,204 @@
+"""Ops one by one, on a domain without a guest: translation, batches, page tables, the shared interrupt mask."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pvops_xen import XenOps
+from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.ops.multicalls import MC_BATCH, Lazy
+
+from pvops_core.hookspecs import Environment
+from pvops_core.machine import GuestFault, PageFault
+from pvops_core.ops import LAYOUTS
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+TABLE, TARGET, MM, ROOT, USER_ROOT = 0x300, 0x310, 0x320, 0x330, 0x331
+
+
+def ops_of(bench: Bench, switches: list[str] | None = None) -> XenOps:
+    symbols = {"kernel_base": bench.base, "mm_pgd_offset": 0, "mm_user_pgd_offset": bench.word, "init_mm": bench.va(MM)}
+    symbols |= {"pgt_buf_start": bench.va(0x111), "pgt_buf_top": bench.va(0x111) + 8}
+    seen = switches if switches is not None else []
+    environment = Environment(
+        machine=bench.machine,
+        layout=LAYOUTS["6.1-64" if bench.word == 8 else "2.6.24-pae"],
+        platform=bench.platform,
+        symbols=symbols,
+        switch=lambda op, implementation, by: seen.append(f"{op}:{implementation.__name__}:{by}"),
+    )
+    return XenOps(environment)
+
+
+def table_in_use(bench: Bench) -> int:
+    bench.write(TABLE, bytes(4096))
+    assert bench.set_mapping(TABLE, writable=False) == 0
+    assert bench.mmuext(0, bench.mfn(TABLE)) == 0
+    return bench.va(TABLE)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pfn=st.integers(0, 2000), flags=st.integers(0, 0xFFF))
+def test_translation_goes_there_and_back(bench64: Bench, pfn: int, flags: int) -> None:
+    ops, value = ops_of(bench64), pfn << 12 | flags
+    stored = ops.make_pte(bench64.cpu, value)
+    if not flags & 1:
+        assert stored == value
+    elif pfn < bench64.platform.hv.domain.nr_pages:
+        assert stored >> 12 == bench64.mfn(pfn)
+        assert ops.pte_val(bench64.cpu, stored) == value
+    else:
+        assert stored == 0
+
+
+def test_a_foreign_frame_is_not_present(bench: Bench) -> None:
+    ops = ops_of(bench)
+    assert ops.pte_val(bench.cpu, bench.platform.hv.m2p | 0x63) == 0x62
+    assert ops.pte_val(bench.cpu, 0x7FFFFFF << 12 | 0x63) == 0x62
+
+
+def test_lazy_updates_wait_and_full_batches_do_not(bench: Bench) -> None:
+    va, ops = table_in_use(bench), ops_of(bench)
+    ops.late = True
+    ops.mmu_lazy_mode_enter(bench.cpu)
+    before = bench.platform.hypercalls["mmu_update"]
+    for slot in range(MC_BATCH):
+        ops.set_pte(bench.cpu, va + 8 * slot, ops.make_pte(bench.cpu, TARGET << 12 | 0x61))
+    assert bench.platform.hypercalls["mmu_update"] == before
+    assert bench.cpu.u64(va) == 0
+    ops.set_pte(bench.cpu, va + 8 * MC_BATCH, 0)  # 512 bytes of arguments are used up: the rest goes first or after
+    ops.mmu_lazy_mode_leave(bench.cpu)
+    assert bench.cpu.u64(va) >> 12 & 0xFFFFFFF == bench.mfn(TARGET)
+    assert bench.platform.hypercalls["mmu_update"] - before == 2
+    ops.set_pte(bench.cpu, va, 0)
+    assert bench.cpu.u64(va) == 0
+
+
+def test_a_refused_call_of_a_batch_is_reported(bench: Bench) -> None:
+    va, ops = table_in_use(bench), ops_of(bench)
+    ops.late = True
+    ops.mmu_lazy_mode_enter(bench.cpu)
+    ops.set_pte(bench.cpu, va, bench.mfn(TABLE) << 12 | 0x63)
+    ops.flush_tlb_kernel(bench.cpu)
+    assert ops.calls[0].flush() == 1
+    assert ops.calls[0].failed == 1
+    assert any(event.kind == "xen_mc_flush" for event in bench.machine.log.events)
+
+
+def test_a_context_switch_interrupts_an_mmu_batch(bench: Bench) -> None:
+    ops = ops_of(bench)
+    batch = ops.calls[0]
+    ops.mmu_lazy_mode_enter(bench.cpu)
+    ops.start_context_switch(bench.cpu)
+    assert batch.mode == Lazy.CPU
+    ops.load_sp0(bench.cpu, 0x1234)
+    assert bench.platform.hv.domain.vcpus[0].kernel_sp == 0
+    ops.end_context_switch(bench.cpu)
+    assert bench.platform.hv.domain.vcpus[0].kernel_sp == 0x1234
+    assert batch.mode == Lazy.MMU
+
+
+def test_early_entries_keep_tables_read_only(bench: Bench) -> None:
+    ops = ops_of(bench)
+    bench.write(0x111, struct.pack("<QQ", TARGET, TARGET + 1))
+    ops.protected.add(TARGET + 1)
+    place = bench.write(0x112, bytes(32))
+    for slot, pfn in enumerate((TARGET, TARGET + 1, TARGET + 2)):
+        ops.set_pte(bench.cpu, place + 8 * slot, ops.make_pte(bench.cpu, pfn << 12 | 0x63))
+    assert [bench.cpu.u64(place + 8 * slot) >> 1 & 1 for slot in range(3)] == [0, 0, 1]
+
+
+def test_pagetable_reserve_gives_the_rest_back(bench: Bench) -> None:
+    ops = ops_of(bench)
+    bench.write(0x111, struct.pack("<QQ", TARGET, TARGET + 4))
+    for pfn in range(TARGET, TARGET + 4):
+        ops.protect(bench.cpu, pfn, writable=False)
+    ops.pagetable_reserve(bench.cpu, TARGET << 12, (TARGET + 2) << 12)
+    writable = []
+    for pfn in range(TARGET, TARGET + 4):
+        try:
+            bench.cpu.walk(bench.va(pfn), write=True)
+        except PageFault:
+            writable.append(False)
+        else:
+            writable.append(True)
+    assert writable == [False, False, True, True]
+
+
+def test_a_refused_pin_is_a_bug(bench: Bench) -> None:
+    ops = ops_of(bench)
+    bench.write(TABLE, (bench.platform.hv.m2p | 0x63).to_bytes(8, "little"))
+    with pytest.raises(GuestFault) as caught:
+        ops.alloc_pte(bench.cpu, bench.va(MM), TABLE)
+    assert caught.value.vector == 6
+
+
+def test_a_space_is_pinned_and_given_back(bench64: Bench) -> None:
+    bench, ops = bench64, ops_of(bench64)
+    ops.late = True
+    mm = bench.write(MM, bench.words(bench.va(ROOT), bench.va(USER_ROOT)))
+    for pfn in (ROOT, USER_ROOT, 0x332, 0x333, 0x334):
+        bench.write(pfn, bytes(4096))
+    kernel = bench.platform.hv.memory.u64((bench.mfn(0x200) << 12) + 511 * 8)
+    bench.write(ROOT, kernel.to_bytes(8, "little"), 511 * 8)
+    ops.pgd_alloc(bench.cpu, mm)
+    table = 0x67
+    ops.set_pte(bench.cpu, bench.va(0x334), ops.make_pte(bench.cpu, TARGET << 12 | table))
+    ops.set_pmd(bench.cpu, bench.va(0x333), ops.make_pmd(bench.cpu, 0x334 << 12 | table))
+    ops.set_pud(bench.cpu, bench.va(0x332), ops.make_pud(bench.cpu, 0x333 << 12 | table))
+    ops.set_p4d(bench.cpu, bench.va(ROOT), ops.make_p4d(bench.cpu, 0x332 << 12 | table))
+    assert bench.cpu.u64(bench.va(USER_ROOT)) == bench.cpu.u64(bench.va(ROOT))
+    ops.activate_mm(bench.cpu, mm)
+    frames = bench.platform.hv.frames
+    kinds = [frames.in_use_as(bench.mfn(pfn)) for pfn in (ROOT, USER_ROOT, 0x332, 0x333, 0x334)]
+    assert kinds == [FrameType.L4, FrameType.L4, FrameType.L3, FrameType.L2, FrameType.L1]
+    ops.xen_write_cr3(bench.cpu, ROOT << 12)
+    state = bench.platform.hv.domain.vcpus[0]
+    assert (state.guest_table, state.guest_table_user) == (bench.mfn(ROOT), bench.mfn(USER_ROOT))
+    ops.user_roots.pop(0x200, None)
+    ops.xen_write_cr3(bench.cpu, 0x200 << 12)
+    assert state.guest_table_user == 0
+    ops.exit_mmap(bench.cpu, mm)
+    assert all(frames.types[bench.mfn(pfn)] == 1 for pfn in (0x332, 0x333, 0x334))  # mapped writable again
+    assert not {ROOT, USER_ROOT, 0x332, 0x333, 0x334} & ops.pinned
+
+
+def test_early_write_cr3_makes_way_for_the_late_one(bench64: Bench) -> None:
+    switches: list[str] = []
+    ops = ops_of(bench64, switches)
+    ops.write_cr3(bench64.cpu, 0x200 << 12)
+    assert switches == ["write_cr3:xen_write_cr3:xen_write_cr3_init"]
+    with pytest.raises(PageFault) as caught:
+        ops.xen_write_cr3(bench64.cpu, 0x200 << 12)
+    assert caught.value.address == 0xFFFFEA0000000000 + 0x200 * 64 + 0x28
+
+
+def test_the_interrupt_mask(bench: Bench) -> None:
+    ops, cpu = ops_of(bench), bench.cpu
+    info = bench.platform.hv.domain.vcpus[0].info
+    assert ops.save_fl(cpu) == 0
+    ops.irq_enable(cpu)
+    assert (ops.save_fl(cpu), bench.platform.hv.memory.u8(info + 1)) == (0x200, 0)
+    ops.irq_disable(cpu)
+    assert ops.save_fl(cpu) == 0
+    ops.restore_fl(cpu, 0x200)
+    assert ops.save_fl(cpu) == 0x200
+
+
+def test_msrs(bench64: Bench) -> None:
+    ops, cpu = ops_of(bench64), bench64.cpu
+    assert ops.write_msr(cpu, 0xC0000100, 0x5000, 0) == 0
+    assert bench64.platform.hv.domain.vcpus[0].fs_base == 0x5000
+    assert ops.write_msr_safe(cpu, 0xC0000082, 1, 0) == 0
+    assert ops.write_msr_safe(cpu, 0x12345, 1, 0) == -5
+    err = bench64.va(0x110)
+    assert ops.read_msr_safe(cpu, 0x12345, err) == 0
+    assert cpu.u32(err) == 0xFFFFFFFB
+    with pytest.raises(GuestFault):
+        ops.read_msr(cpu, 0x12345, 0)
