@@ -19,10 +19,10 @@ from pvops_core.patching.poke import Poker
 from pvops_core.plugins import chain
 from pvops_core.switchboard import Switchboard
 from pvops_core.switchboard.alternatives import SiteAlternatives
-from pvops_core.switchboard.board import Text
 from pvops_core.switchboard.gates import Entrances
 from pvops_core.switchboard.implementations import Bound
 from pvops_core.switchboard.sitebook import SiteBook
+from pvops_core.switchboard.text import Text
 
 if TYPE_CHECKING:
     from pvops_core.guests.report import Report

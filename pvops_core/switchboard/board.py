@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -11,25 +11,17 @@ import attrs
 import numpy as np
 
 from pvops_core.errors import MachineError, PvopsError, SwitchError
-from pvops_core.ops import Layout, Slot, signature
-from pvops_core.patching.context import PatchContext
-from pvops_core.patching.default import patch_default, patch_site
-from pvops_core.patching.patchlets import select
+from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
-from pvops_core.switchboard.alternatives import lock_features
 from pvops_core.switchboard.implementations import Bound, Form, Implementation, Offers, of_callable
+from pvops_core.switchboard.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
 
 if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu
-    from pvops_core.patching.context import Patcher
-    from pvops_core.patching.patchlets import Patchlet
-    from pvops_core.switchboard.alternatives import SiteAlternatives
+    from pvops_core.patching.context import PatchContext
     from pvops_core.switchboard.gates import Entrances
-    from pvops_core.switchboard.sitebook import Shape, SiteBook
-
-PATCH = "patch"
-PATCH_ARGUMENTS = ("type", "clobbers", "insnbuf", "addr", "len")
+    from pvops_core.switchboard.text import Text
 
 
 @attrs.frozen
@@ -51,25 +43,6 @@ class Switch:
     by: str
     ns: int
     sites: int
-
-
-@attrs.frozen(eq=False)
-class Text:
-    """What the switchboard knows of the guest's text.
-
-    Attributes:
-        layout: the layout of its op table.
-        symbols: guest-virtual addresses of its symbols, those of the tables among them.
-        sites: its call sites.
-        alternatives: ALTERNATIVE entries within its sites.
-        nops: the nops its kernel would use on this CPU: as many bytes as asked for.
-    """
-
-    layout: Layout
-    symbols: Mapping[str, int]
-    sites: SiteBook
-    alternatives: SiteAlternatives
-    nops: Callable[[int], bytes]
 
 
 class Switchboard:
@@ -101,7 +74,7 @@ class Switchboard:
         self.poker = poker
         self._entrances = entrances
         self._fault = fault
-        self._forced = forced
+        self._patcher = SitePatcher(text, bound, poker, entrances, forced)
         self._offers = Offers(text.layout, bound)
         self._current = dict(self._offers.table(self._offers.backends[0]))
         self._methods: dict[str, Implementation] = {}
@@ -142,10 +115,7 @@ class Switchboard:
 
     def features(self) -> frozenset[int]:
         """Numbers of the CPU features that the guest's ALTERNATIVE entries find forced on."""
-        return self._features_of(self._current)
-
-    def _features_of(self, current: Mapping[str, Implementation]) -> frozenset[int]:
-        return self._forced | lock_features(current, self._offers.backends[-1])
+        return self._patcher.features(self._current)
 
     def empty(self, op: str) -> Implementation:
         """An empty slot, to switch an op to: calling it is a bug of the guest."""
@@ -184,36 +154,8 @@ class Switchboard:
     def context(self) -> PatchContext:
         """The table as it stands, for a ``patch`` hook."""
         if self._context is None:
-            self._context = self._context_of(self._current)
+            self._context = self._patcher.context(self._current)
         return self._context
-
-    def _context_of(self, current: Mapping[str, Implementation]) -> PatchContext:
-        layout = self._text.layout
-        return PatchContext(
-            layout=layout,
-            targets=[0 if slot.op.is_data else self._entrances.address(current[slot.op.name]) for slot in layout.slots],
-            nop_address=self._entrances.nop_address,
-            bug_address=self._entrances.bug_address,
-            nops=self._text.nops,
-            patchlets=self._patchlets_of(current),
-            symbols=self._text.symbols,
-        )
-
-    def _patchlets_of(self, current: Mapping[str, Implementation]) -> Mapping[str, Patchlet]:
-        """A patchlet stands for its own backend's implementation, and for no other that an op may have now."""
-        by_backend = {b.backend.name: select(b.backend.patchlets, self._text.layout) for b in self._chain}
-        return {
-            op: patchlet
-            for op, implementation in current.items()
-            if (patchlet := by_backend.get(implementation.backend, {}).get(op)) is not None
-        }
-
-    def _patcher(self, implementation: Implementation) -> Patcher:
-        """Whose rules patch the sites of an implementation: its backend's, or only calls for one from outside."""
-        patch = self._current[PATCH]
-        if not implementation.backend or patch.function is None:
-            return patch_default
-        return _with_arguments(patch.function, patch.arguments)
 
     def _in_guest_patch(self, implementation: Implementation) -> Implementation:
         """The ``patch`` op as the guest calls it: with a buffer in its own memory."""
@@ -221,8 +163,8 @@ class Switchboard:
         def patch(vcpu: Vcpu, type: int, clobbers: int, insnbuf: int, addr: int, len: int) -> int:
             buffer = bytearray(vcpu.read_virtual(insnbuf, len))
             op = self._text.layout.by_type(type).op.name
-            used = self._patcher(self._current[op])(self.context(), type, clobbers, buffer, addr, len)
-            vcpu.write_virtual(insnbuf, bytes(buffer))
+            used = self._patcher.patcher(self._current, op)(self.context(), type, clobbers, buffer, addr, len)
+            vcpu.write_virtual(insnbuf, bytes(buffer[:len]))
             self._text.sites.mark(addr)
             return used
 
@@ -231,53 +173,10 @@ class Switchboard:
     def apply_paravirt(self, *, by: str = "apply_paravirt") -> int:
         """Patch every site from outside, in one transaction, as the guest's own boot would; sites written."""
         sites = self._text.sites
-        written = self.poker.transaction(arrays=self._repatched(sites.ops, self._current, every_site=True), by=by)
+        written = self.poker.transaction(arrays=self._patcher.batches(sites.ops, self._current, every_site=True), by=by)
         for shape in chain.from_iterable(map(sites.of, sites.ops)):
             shape.patched[:] = True
         return written
-
-    def _repatched(
-        self, ops: Iterable[str], current: Mapping[str, Implementation], *, every_site: bool
-    ) -> list[PokeBatch]:
-        context = self._context_of(current)
-        features = self._features_of(current)
-        found = []
-        for op in ops:
-            patch, known = self._patcher(current[op]), features if current[op].backend else None
-            shapes = self._text.sites.of(op)
-            found += [self._repatch(shape, context, patch, known, every_site=every_site) for shape in shapes]
-        return [batch for batch in found if batch is not None]
-
-    def _repatch(
-        self,
-        shape: Shape,
-        context: PatchContext,
-        patch: Patcher,
-        features: frozenset[int] | None,
-        *,
-        every_site: bool,
-    ) -> PokeBatch | None:
-        """New bytes for the sites of a shape that are patched now, or for all of them.
-
-        Without features no ALTERNATIVE speaks for the implementation.
-        """
-        now = self.poker.read(shape.addresses, shape.length)
-        patched = shape.patched | (now != shape.original).any(axis=1)
-        rows = np.arange(len(now)) if every_site else np.flatnonzero(patched)
-        if not len(rows):
-            return None
-        type, clobbers, length = shape.type, shape.clobbers, shape.length
-        addresses, original = shape.addresses[rows].tolist(), shape.original[rows].tobytes()
-        codes = [
-            patch_site(context, patch, type, clobbers, original[row * length : (row + 1) * length], address)
-            for row, address in enumerate(addresses)
-        ]
-        if features is not None:
-            apply = self._text.alternatives.apply
-            codes = [apply(address, code, features) for address, code in zip(addresses, codes, strict=True)]
-        new = np.frombuffer(b"".join(codes), dtype=np.uint8).reshape(-1, length)
-        changed = np.flatnonzero((new != now[rows]).any(axis=1))
-        return PokeBatch(shape.addresses[rows][changed], now[rows][changed], new[changed]) if len(changed) else None
 
     # Switching ---------------------------------------------------------------------------------------------------
 
@@ -339,7 +238,7 @@ class Switchboard:
         try:
             for implementation in opened:
                 self._open(implementation)
-            arrays = self._repatched(changes, current, every_site=False)
+            arrays = self._patcher.batches(changes, current, every_site=False)
             self.poker.transaction(self._slot_pokes(changes), arrays=arrays, by=by)
         except BaseException as error:
             for implementation in opened:
@@ -374,7 +273,7 @@ class Switchboard:
         """Values of the slots that are no functions; one that is text (``name``) stays as the guest was built."""
         size = self._text.layout.pointer_size
         for slot, value in self._offers.data_values():
-            yield self._rewrite(self._slot_address(slot), value.to_bytes(size, "little"))
+            yield self._rewrite(self._slot_address(slot), (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
 
     def _slot_address(self, slot: Slot) -> int:
         try:
@@ -385,18 +284,6 @@ class Switchboard:
     def _rewrite(self, address: int, new: bytes) -> Poke:
         now = self.poker.read(np.array([address], dtype=np.uint64), len(new))[0].tobytes()
         return Poke(address, now, new)
-
-
-def _with_arguments(function: Callable[..., int], names: tuple[str, ...]) -> Patcher:
-    """A ``patch`` hook that may have left out arguments it does not want."""
-    if names == PATCH_ARGUMENTS:
-        return function
-
-    def patch(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
-        given = dict(zip(PATCH_ARGUMENTS, (type, clobbers, insnbuf, addr, len), strict=True))
-        return function(ctx, *(given[name] for name in names))
-
-    return patch
 
 
 def _switch_error(op: str, wanted: object, error: PvopsError) -> SwitchError:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pvops_core.errors import MachineError, PluginError, SwitchError, UsageError
+from pvops_core.errors import MachineError, PatchError, PluginError, SwitchError, UsageError
 from pvops_core.hookspecs import Environment, hookimpl
 from pvops_core.ops import LAYOUTS as CATALOGUE
 from pvops_core.patching.default import patch_default
@@ -165,6 +165,52 @@ def test_a_hook_that_switches_itself_is_not_called_again(make: Make, layout: str
     assert function is not None
     recorded = function.__self__.calls  # type: ignore[attr-defined]
     assert recorded == ["early"] * 3 + ["late"] * (calls - 3)
+
+
+class BadPatcher:
+    """A ``patch`` hook that fails in a way of the test's choosing."""
+
+    def __init__(self, env: Environment) -> None:
+        self.env = env
+
+    @hookimpl
+    def save_fl(self, cpu: Vcpu) -> int:
+        return cpu.insn.pushf()
+
+    @hookimpl
+    def patch(self, insnbuf: bytearray, len: int) -> int:
+        return self.answer(insnbuf, len)
+
+    def answer(self, insnbuf: bytearray, len: int) -> int:
+        raise ZeroDivisionError(f"{insnbuf.hex()} {len}")
+
+
+class Greedy(BadPatcher):
+    def answer(self, insnbuf: bytearray, len: int) -> int:
+        del insnbuf
+        return len + 1
+
+
+class Stretching(BadPatcher):
+    def answer(self, insnbuf: bytearray, len: int) -> int:
+        insnbuf += b"\x90"
+        return len
+
+
+class Mute(BadPatcher):
+    def answer(self, insnbuf: bytearray, len: int) -> int:
+        return None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("ops", [BadPatcher, Greedy, Stretching, Mute])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_patch_hook_that_fails_changes_nothing(make: Make, layout: str, ops: type[BadPatcher]) -> None:
+    session = make(layout, ops)
+    board = session.switchboard
+    before = state(session)
+    with pytest.raises((PatchError, PluginError)):
+        board.apply_paravirt()
+    assert state(session) == before
 
 
 class Flags:

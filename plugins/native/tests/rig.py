@@ -21,10 +21,10 @@ from pvops_core.patching.nops import NOPS, NopKind
 from pvops_core.patching.poke import Poker
 from pvops_core.switchboard import Switchboard
 from pvops_core.switchboard.alternatives import SiteAlternatives
-from pvops_core.switchboard.board import Text
 from pvops_core.switchboard.gates import Entrances
 from pvops_core.switchboard.implementations import Bound
 from pvops_core.switchboard.sitebook import SiteBook
+from pvops_core.switchboard.text import Text
 from pvops_core.testing.equivalence import Bench
 
 BASE = {32: 0xC000_0000, 64: 0xFFFF_FFFF_8000_0000}

@@ -1,0 +1,32 @@
+"""What the switchboard knows of a guest's text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from pvops_core.ops import Layout
+    from pvops_core.switchboard.alternatives import SiteAlternatives
+    from pvops_core.switchboard.sitebook import SiteBook
+
+
+@attrs.frozen(eq=False)
+class Text:
+    """What the switchboard knows of the guest's text.
+
+    Attributes:
+        layout: the layout of its op table.
+        symbols: guest-virtual addresses of its symbols, those of the tables among them.
+        sites: its call sites.
+        alternatives: ALTERNATIVE entries within its sites.
+        nops: the nops its kernel would use on this CPU: as many bytes as asked for.
+    """
+
+    layout: Layout
+    symbols: Mapping[str, int]
+    sites: SiteBook
+    alternatives: SiteAlternatives
+    nops: Callable[[int], bytes]
