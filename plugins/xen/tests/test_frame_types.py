@@ -44,6 +44,11 @@ class Types(RuleBasedStateMachine):
             self.frames.give(mfn, XEN if mfn == XEN_FRAME else GUEST)
         self.validator = Validator(self.frames, self.memory, 64, XenSlots(l4={256: 0x1007}))
         self.pins: Counter[int] = Counter()
+        # A tree to begin with, each level with an entry of its own level too: frame n holds a table of level n.
+        for level in range(1, 5):
+            below = [9, 10] if level == 1 else [level - 1, level]
+            table = struct.pack("<QQ", below[0] << 12 | P | RW, below[1] << 12 | P)
+            self.memory.write(level << 12, table)
 
     slots = st.sampled_from([0, 1, 2, 255, 256, 260, 272, 511])
     entries = st.builds(
@@ -71,6 +76,14 @@ class Types(RuleBasedStateMachine):
             mfn = data.draw(st.sampled_from(free))
             self.memory.write(mfn << 12 | slot << 3, struct.pack("<Q", entry))
 
+    @rule(level=st.integers(1, 4))
+    def pin_the_tree(self, level: int) -> None:
+        self.pin(level, level)
+
+    @rule(level=st.integers(1, 4))
+    def unpin_the_tree(self, level: int) -> None:
+        self.unpin(level)
+
     @rule(mfn=st.integers(0, FRAMES - 1), level=st.integers(1, 4))
     def pin(self, mfn: int, level: int) -> None:
         if self.validator.get_page_and_type(mfn, FrameType(level)):
@@ -93,8 +106,8 @@ class Types(RuleBasedStateMachine):
         refs: Counter[int] = Counter()
         types: Counter[int] = Counter()
         for mfn in range(1, FRAMES):
-            if self.frames.flags[mfn] & ALLOCATED:
-                refs[mfn] += 1
+            assert self.frames.flags[mfn] & ALLOCATED, f"{mfn} was freed"
+            refs[mfn] += 1
             if self.pins[mfn]:
                 refs[mfn] += 1
                 types[mfn] += 1
