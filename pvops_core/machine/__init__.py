@@ -1,18 +1,55 @@
-"""Memory, vCPUs, clock, scheduler, traps and event log of a virtual x86 machine. Knows nothing of pv_ops."""
+"""Memory, vCPUs, clock, scheduler, traps and event log of a virtual x86 machine. Knows nothing of pv_ops.
 
-from pvops_core.machine.bare import BareMetal
-from pvops_core.machine.clock import Clock
-from pvops_core.machine.eventlog import Event, EventLog
+What needs the engine is imported when it is first used: backends name these classes long before a machine is made,
+and listing or patching makes none.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from pvops_core.kinds import MachineKind
 from pvops_core.machine.faults import GuestFault, PageFault, Reschedule, general_protection, undefined_instruction
-from pvops_core.machine.gates import Gates
-from pvops_core.machine.handler import TrapHandler
-from pvops_core.machine.kinds import MachineKind
-from pvops_core.machine.machine import Machine, Snapshot, Stateful
-from pvops_core.machine.memory import PhysicalMemory
-from pvops_core.machine.paging import ErrorCode, Walk
-from pvops_core.machine.registers import Batch
-from pvops_core.machine.runloop import Stop
-from pvops_core.machine.vcpu import Vcpu
+
+if TYPE_CHECKING:
+    from pvops_core.machine.bare import BareMetal
+    from pvops_core.machine.clock import Clock
+    from pvops_core.machine.eventlog import Event, EventLog
+    from pvops_core.machine.gates import Gates
+    from pvops_core.machine.handler import TrapHandler
+    from pvops_core.machine.machine import Machine, Snapshot, Stateful
+    from pvops_core.machine.memory import PhysicalMemory
+    from pvops_core.machine.paging import ErrorCode, Walk
+    from pvops_core.machine.registers import Batch
+    from pvops_core.machine.runloop import Stop
+    from pvops_core.machine.vcpu import Vcpu
+
+_HOMES = {
+    "BareMetal": "bare",
+    "Batch": "registers",
+    "Clock": "clock",
+    "ErrorCode": "paging",
+    "Event": "eventlog",
+    "EventLog": "eventlog",
+    "Gates": "gates",
+    "Machine": "machine",
+    "PhysicalMemory": "memory",
+    "Snapshot": "machine",
+    "Stateful": "machine",
+    "Stop": "runloop",
+    "TrapHandler": "handler",
+    "Vcpu": "vcpu",
+    "Walk": "paging",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
 
 __all__ = [
     "BareMetal",
