@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs.platform import Platform
+    from pvops_core.hookspecs.platform import KernelPlatform, Platform
     from pvops_core.kinds import MachineKind
     from pvops_core.machine import Machine
     from pvops_core.ops import Layout
@@ -66,6 +66,8 @@ class Backend:
             None for none.
         ops: class whose methods marked ``@hookimpl`` are the ops.
         platform: class of who answers the guest's traps; None: the base's.
+        kernel_platform: class of who loads a real kernel and answers its traps; None: the base's, unless this
+            backend has a platform of its own, which then cannot boot kernels.
         kernel: how a real kernel fills its table; None: the base's.
         patchlets: code that may replace calls.
         nops: ops that do nothing here (the kernel's _paravirt_nop): their calls become nops.
@@ -80,6 +82,7 @@ class Backend:
     base: str | None = None
     ops: type | None = None
     platform: type[Platform] | None = None
+    kernel_platform: type[KernelPlatform] | None = None
     kernel: KernelFill | None = None
     patchlets: tuple[Patchlet, ...] = ()
     nops: frozenset[str] = frozenset()

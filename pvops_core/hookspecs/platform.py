@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pvops_core.boot import Kernel
     from pvops_core.guests import GuestImage
     from pvops_core.machine import Machine, Vcpu
 
 
-class Platform(ABC):
-    """A machine's surroundings: bare metal, a hypervisor or a host. Answers everything that leaves the guest.
+class Surroundings(ABC):
+    """What the platforms of the built-in guest and of real kernels have in common: traps, console, counters.
 
-    The methods after ``build`` are those of the machine's ``TrapHandler``; a platform on bare metal inherits
+    The methods from ``exception`` on are those of the machine's ``TrapHandler``; a platform on bare metal inherits
     them from ``pvops_core.machine.BareMetal`` by naming that class first.
 
     Attributes:
         machine: the machine.
-        guest: what is loaded into it.
         options: the backend's own options, as text.
-        features: numbers of the CPU features that ALTERNATIVE entries of the guest see as present; set before
-            ``build``.
         hypercalls: how often each hypercall was made, by name.
         traps: how often each exception or trap was taken, by name.
         console: what the guest printed.
@@ -32,11 +30,9 @@ class Platform(ABC):
         flushes: TLB flushes asked of the platform.
     """
 
-    def __init__(self, machine: Machine, guest: GuestImage, options: Mapping[str, str]) -> None:
+    def __init__(self, machine: Machine, options: Mapping[str, str]) -> None:
         self.machine = machine
-        self.guest = guest
         self.options = options
-        self.features: frozenset[int] = frozenset()
         self.hypercalls: Counter[str] = Counter()
         self.traps: Counter[str] = Counter()
         self.console = bytearray()
@@ -116,3 +112,40 @@ class Platform(ABC):
     @abstractmethod
     def idle(self) -> bool:
         """Every vCPU is halted: move the clock to the next event and give True, or False if there is none."""
+
+
+class Platform(Surroundings):
+    """Surroundings of the built-in guest.
+
+    Attributes:
+        guest: what is loaded into the machine.
+        features: numbers of the CPU features that ALTERNATIVE entries of the guest see as present; set before
+            ``build``.
+    """
+
+    def __init__(self, machine: Machine, guest: GuestImage, options: Mapping[str, str]) -> None:
+        super().__init__(machine, options)
+        self.guest = guest
+        self.features: frozenset[int] = frozenset()
+
+
+class KernelPlatform(Surroundings):
+    """Surroundings of a real kernel, which patches itself and fills its own table of ops.
+
+    Attributes:
+        kernel: what is booted.
+        until: the run ends, for the reason "until", when the console's text has just come to end in this; empty
+            for never.
+    """
+
+    def __init__(self, machine: Machine, kernel: Kernel, options: Mapping[str, str]) -> None:
+        super().__init__(machine, options)
+        self.kernel = kernel
+        self.until = b""
+
+    def emit(self, text: bytes) -> None:
+        """Put what the guest printed on its console there, a byte at a time or more."""
+        for byte in text:
+            self.console.append(byte)
+            if self.until and byte == self.until[-1] and self.console.endswith(self.until):
+                self.machine.stop("until", "the console says what was waited for")

@@ -12,7 +12,7 @@ import pluggy
 
 from pvops_core import hookspecs
 from pvops_core.errors import PatchError
-from pvops_core.hookspecs import API, Backend, Platform
+from pvops_core.hookspecs import API, Backend, KernelPlatform, Platform
 from pvops_core.hookspecs.specs import specs
 from pvops_core.kinds import MachineKind
 from pvops_core.patching.patchlets import Patchlet, check_all
@@ -75,19 +75,25 @@ class _Check:
         backend = self.backend
         if backend.ops is not None:
             self.takes(backend.ops, "ops", "the Environment", 1)
-        if backend.platform is not None:
-            self.takes(backend.platform, "platform", "machine, guest and options", 3)
-            if not issubclass(backend.platform, Platform):
-                self.fail(f"its platform {backend.platform.__name__} is not a subclass of Platform")
-            if missing := sorted(getattr(backend.platform, "__abstractmethods__", ())):
-                self.fail(f"its platform {backend.platform.__name__} lacks {', '.join(missing)}")
+        self.platform("platform", Platform, "machine, guest and options")
+        self.platform("kernel_platform", KernelPlatform, "machine, kernel and options")
         for method in ("slots", "features"):
             if backend.kernel is not None and not callable(getattr(backend.kernel, method, None)):
                 self.fail(f"its kernel has no method {method!r}")
         self.collection("kinds", MachineKind)
         self.collection("capabilities", str)
-        if backend.platform is not None and not backend.kinds:
+        if (backend.platform or backend.kernel_platform) is not None and not backend.kinds:
             self.fail("it has a platform, but names no kind of machine in kinds")
+
+    def platform(self, field: str, kind: type, what: str) -> None:
+        platform = getattr(self.backend, field)
+        if platform is None:
+            return
+        self.takes(platform, field, what, 3)
+        if not issubclass(platform, kind):
+            self.fail(f"its {field} {platform.__name__} is not a subclass of {kind.__name__}")
+        if missing := sorted(getattr(platform, "__abstractmethods__", ())):
+            self.fail(f"its {field} {platform.__name__} lacks {', '.join(missing)}")
 
     def takes(self, factory: object, field: str, what: str, number: int) -> None:
         if not isinstance(factory, type):

@@ -8,6 +8,7 @@ from typing import Final
 
 import attrs
 
+from pvops_native.devices.acpi import AcpiRegisters
 from pvops_native.devices.apic import LocalApic
 from pvops_native.devices.bus import PortBus, set_state, state_of
 from pvops_native.devices.cmos import Cmos
@@ -53,7 +54,8 @@ class Board:
         self.uart = Uart(wires.send, lambda level: self.pic.set_line(IRQ_SERIAL, level=level))
         self.cmos = Cmos(wires.now, epoch)
         self.apics = tuple(LocalApic(number, wires.now, self._send) for number in range(processors))
-        self.ports = PortBus((self.pic, self.pit, self.uart, self.cmos, Power(wires.stop), Starter(wires.start)))
+        others = (Power(wires.stop), AcpiRegisters(wires.now), Starter(wires.start))
+        self.ports = PortBus((self.pic, self.pit, self.uart, self.cmos, *others))
 
     def _send(self, vector: int, addressed: Callable[[LocalApic], bool]) -> None:
         for apic in self.apics:

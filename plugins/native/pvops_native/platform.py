@@ -1,58 +1,27 @@
-"""Bare metal: the guest's traps go to the guest, its ports to the devices of a small PC.
-
-Options: ``rtc``, the CMOS clock's date at start in seconds since 1970 (UTC).
-"""
+"""Bare metal for the built-in guest."""
 
 from __future__ import annotations
 
-import calendar
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from pvops_core.errors import MachineError, UsageError
+from pvops_core.errors import MachineError
 from pvops_core.hookspecs import Platform
-from pvops_core.machine import BareMetal
 from pvops_native import processor
-from pvops_native.board import Board, Wires
 from pvops_native.loader import load
+from pvops_native.pc import Pc
 
 if TYPE_CHECKING:
     from pvops_core.guests import GuestImage
-    from pvops_core.machine import Machine, Vcpu
-    from pvops_native.devices.apic import LocalApic
-
-PORT_NS: Final = 1000
-"""A transfer on an ISA bus takes about a microsecond."""
-EPOCH: Final = calendar.timegm((2007, 8, 10, 0, 0, 0))
-"""What the clock shows at start unless told otherwise: the same in every run."""
-EXCEPTIONS: Final = (
-    *("#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "#9", "#TS", "#NP", "#SS", "#GP", "#PF"),
-    *("#15", "#MF", "#AC", "#MC", "#XM"),
-)
-"""Names of the exceptions by vector (Intel SDM volume 3, table 6-1)."""
+    from pvops_core.machine import Machine
 
 
-def _epoch(options: Mapping[str, str]) -> int:
-    text = options.get("rtc", str(EPOCH))
-    if not text.isdecimal():
-        raise UsageError(f"option rtc={text!r} is not a number of seconds since 1970")
-    return int(text)
-
-
-class NativePlatform(BareMetal, Platform):
-    """A PC: one board of devices around the machine's processors."""
+class NativePlatform(Pc, Platform):
+    """A PC with the built-in guest in its memory."""
 
     def __init__(self, machine: Machine, guest: GuestImage, options: Mapping[str, str]) -> None:
         Platform.__init__(self, machine, guest, options)
-        clock = machine.clock
-        wires = Wires(lambda: clock.ns, self.console.append, self._stop, self._start)
-        self.board = Board(wires, _epoch(options), len(machine.vcpus))
-        machine.keep(self)
-
-    @property
-    def apics(self) -> tuple[LocalApic, ...]:
-        """The local APICs, by processor."""
-        return self.board.apics
+        self.fit_out(self.console.append)
 
     def build(self) -> None:
         """Load the guest, make its tables, start the first processor; the others wait to be started."""
@@ -62,22 +31,6 @@ class NativePlatform(BareMetal, Platform):
         boot.set("rsi", loaded.boot_info)
         for vcpu in others:
             vcpu.halt()
-
-    def save(self) -> object:
-        """The devices, the console and the counts, for a machine snapshot."""
-        return self.board.save(), bytes(self.console), self.traps.copy()
-
-    def load(self, state: object) -> None:
-        """Puts a state taken by `save` back."""
-        if not isinstance(state, tuple):
-            raise TypeError("not a state that NativePlatform.save made")
-        board, console, traps = state
-        self.board.load(board)
-        self.console[:] = console
-        self.traps = traps.copy()
-
-    def _stop(self, reason: str) -> None:
-        self.machine.stop(reason, "asked for by the guest")
 
     def _start(self, number: int) -> None:
         """Start a processor at the guest's entry for secondaries, in the world of the first."""
@@ -90,73 +43,3 @@ class NativePlatform(BareMetal, Platform):
         base, limit = boot.insn.sgdt()
         processor.enter(vcpu, processor.World(boot.cr3, base, limit, boot.cr4), entry)
         vcpu.wake()
-
-    # Traps: counted, then as the hardware does it
-
-    def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
-        """Counted by name, then through the guest's IDT."""
-        self.traps[EXCEPTIONS[vector] if vector < len(EXCEPTIONS) else f"#{vector}"] += 1
-        super().exception(vcpu, vector, error_code, address)
-
-    def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
-        """Counted, then through the guest's IDT."""
-        self.traps[f"int {vector:#x}"] += 1
-        super().software_interrupt(vcpu, vector)
-
-    def syscall(self, vcpu: Vcpu) -> None:
-        """Counted, then to LSTAR."""
-        self.traps["syscall"] += 1
-        super().syscall(vcpu)
-
-    def sysenter(self, vcpu: Vcpu) -> None:
-        """Counted, then to SYSENTER_EIP."""
-        self.traps["sysenter"] += 1
-        super().sysenter(vcpu)
-
-    # Ports
-
-    def io_in(self, vcpu: Vcpu, port: int, size: int) -> int:  # noqa: ARG002  # every processor sees the same bus
-        """Read from the bus."""
-        self.machine.clock.advance(PORT_NS)
-        return self.board.ports.read(port, size)
-
-    def io_out(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:  # noqa: ARG002  # as above
-        """Write to the bus."""
-        self.machine.clock.advance(PORT_NS)
-        self.board.ports.write(port, size, value)
-
-    # Interrupts
-
-    def before_entry(self, vcpu: Vcpu) -> None:
-        """Bring the timers up to date, wake who has an interrupt, and deliver this processor's."""
-        self.board.service()
-        self._wake()
-        if self._accepts(vcpu) and not vcpu.interrupt_shadow:
-            vector = self.board.acknowledge(vcpu.index)
-            self.machine.log.record("interrupt", vcpu=vcpu.index, vector=vector)
-            vcpu.deliver_interrupt(vector)
-
-    def _accepts(self, vcpu: Vcpu) -> bool:
-        """An interrupt waits for the processor and it takes interrupts."""
-        return self.board.pending(vcpu.index) and vcpu.interrupts_enabled
-
-    def _wake(self) -> bool:
-        """Wake halted processors that have an interrupt to take; whether there were any."""
-        sleepers = [vcpu for vcpu in self.machine.vcpus if vcpu.halted and self._accepts(vcpu)]
-        for vcpu in sleepers:
-            vcpu.wake()
-        return bool(sleepers)
-
-    def idle(self) -> bool:
-        """Move the clock to the next timer interrupt that a halted processor will take."""
-        self.board.service()
-        if self._wake():
-            return True
-        listening = {vcpu.index for vcpu in self.machine.vcpus if vcpu.interrupts_enabled}
-        event = self.board.next_event(listening)
-        if event is None:
-            return False
-        self.machine.clock.advance(max(0, event - self.machine.clock.ns))
-        self.board.service()
-        self._wake()
-        return True

@@ -20,6 +20,7 @@ CR0: Final = 0x8001_0033
 CR4_PAE: Final = 1 << 5
 CR4_PGE: Final = 1 << 7
 MSR_EFER: Final = 0xC000_0080
+EFER_LME: Final = 1 << 8
 EFER: Final = {MachineKind.I386: 0, MachineKind.PAE: 0x800, MachineKind.X86_64: 0x900}
 """NXE where entries have the bit; LME where it belongs."""
 CODE_SELECTOR: Final = {32: 0x60, 64: 0x10}

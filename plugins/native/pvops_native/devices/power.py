@@ -7,10 +7,15 @@ technical reference (8042 command 0xfe pulses the reset line); Intel 82371 data 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import attrs
 
 from pvops_native.devices.bus import WIRE
+
+PM1_CONTROL: Final = 0x604
+RESET_CONTROL: Final = 0xCF9
+KEYBOARD_CONTROL: Final = 0x64
 
 
 @attrs.define
@@ -23,7 +28,7 @@ class Power:
     stop: Callable[[str], None] = attrs.field(metadata=WIRE)
     pm1a: int = 0
     reset_control: int = 0
-    ports: tuple[int, ...] = (0x64, 0x604, 0x605, 0xCF9)
+    ports: tuple[int, ...] = (KEYBOARD_CONTROL, PM1_CONTROL, PM1_CONTROL + 1, RESET_CONTROL)
 
     def read(self, port: int) -> int:
         """What was written; the keyboard controller's status is "no data, ready for a command"."""

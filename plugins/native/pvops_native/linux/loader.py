@@ -1,0 +1,130 @@
+"""Puts a kernel into memory and a processor at its entry, by the 32-bit or 64-bit boot protocol.
+
+Source: Documentation/arch/x86/boot.rst, "32-bit Boot Protocol" and "64-bit Boot Protocol". The kernel goes where it
+was linked to lie (its segments' physical addresses), so it has nothing to relocate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pvops_core.errors import MachineError
+from pvops_core.kinds import MachineKind
+from pvops_native import processor
+from pvops_native.linux import acpi
+from pvops_native.linux.parameters import RESERVED, BootParameters, Range
+
+if TYPE_CHECKING:
+    from pvops_core.boot import Kernel
+    from pvops_core.images import KernelImage
+    from pvops_core.machine import PhysicalMemory, Vcpu
+
+PAGE: Final = 4096
+GDT: Final = 0x1000
+TABLES: Final = 0x2000
+PARAMETERS: Final = 0x90000
+CMDLINE: Final = 0x91000
+CMDLINE_MOST: Final = 2047
+"""COMMAND_LINE_SIZE of x86 is 2048, with the NUL."""
+LOW_END, BIOS, HIGH = 0x9F000, 0xE0000, 0x100000
+_IDENTITY_GIB: Final = 4
+_LARGE: Final = 0x83  # present, writable, 2 MiB
+CODE, DATA = 0x10, 0x18
+"""__BOOT_CS and __BOOT_DS."""
+_DESCRIPTORS: Final = {
+    32: (0x00CF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF),
+    64: (0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF),
+}
+_PROTECTED: Final = 0x11
+"""CR0: PE and ET."""
+
+
+def load(memory: PhysicalMemory, kernel: Kernel) -> None:
+    """Write kernel, ramdisk, command line, ACPI tables and boot parameters.
+
+    Raises:
+        MachineError: they do not fit into the machine's memory.
+        ImageError: the image has no segments, or one below 1 MiB.
+    """
+    end = _load_segments(memory, kernel.image)
+    initrd = _load_initrd(memory, kernel.initrd, end)
+    cmdline = kernel.cmdline.encode()
+    if len(cmdline) > CMDLINE_MOST:
+        raise MachineError(f"a command line of {len(cmdline)} bytes is longer than the {CMDLINE_MOST} that Linux takes")
+    memory.write(CMDLINE, cmdline + b"\0")
+    parameters = BootParameters(
+        memory_map=(Range(0, LOW_END), Range(BIOS, HIGH, RESERVED), Range(HIGH, memory.size)),
+        cmdline=CMDLINE,
+        cmdline_size=len(cmdline),
+        initrd=initrd,
+        initrd_size=len(kernel.initrd),
+        rsdp=acpi.write_tables(memory),
+    )
+    memory.write(PARAMETERS, parameters.pack())
+
+
+def _load_segments(memory: PhysicalMemory, image: KernelImage) -> int:
+    """Copy the segments to their physical places; the first byte after the last."""
+    if not image.segments:
+        raise image.error("has nothing to load", field="program headers")
+    end = HIGH
+    for number, segment in enumerate(image.segments):
+        if segment.physical < HIGH:
+            raise image.error(
+                f"is to lie at {segment.physical:#x}, below 1 MiB, where firmware is", field=f"segment {number}"
+            )
+        if segment.physical + segment.memory_size > memory.size:
+            raise MachineError(
+                f"the kernel reaches to {segment.physical + segment.memory_size:#x}; "
+                f"{memory.size >> 20} MiB of memory are not enough"
+            )
+        data = image.data[segment.offset : segment.offset + segment.file_size]
+        memory.write(segment.physical, data)
+        end = max(end, segment.physical + segment.memory_size)
+    return end
+
+
+def _load_initrd(memory: PhysicalMemory, initrd: bytes, kernel_end: int) -> int:
+    """Copy the ramdisk to the top of memory; its physical address, 0 where there is none."""
+    if not initrd:
+        return 0
+    start = (memory.size - len(initrd)) & ~(PAGE - 1)
+    if start < kernel_end:
+        raise MachineError(f"a ramdisk of {len(initrd) >> 10} KiB does not fit beside the kernel")
+    memory.write(start, initrd)
+    return start
+
+
+def enter(vcpu: Vcpu, entry: int) -> None:
+    """Put a processor at the kernel's entry as the boot protocol of its width says: flat segments, interrupts off.
+
+    In 64-bit mode the first 4 GiB are mapped one to one; in 32-bit mode paging is off.
+    """
+    memory = vcpu.machine.memory
+    wide = vcpu.machine.kind is MachineKind.X86_64
+    for selector, descriptor in zip((CODE, DATA), _DESCRIPTORS[vcpu.machine.kind.bits], strict=True):
+        memory.set_u64(GDT + selector, descriptor)
+    if wide:
+        vcpu.insn.mov_to_cr(4, processor.CR4_PAE)
+        vcpu.insn.wrmsr(processor.MSR_EFER, processor.EFER_LME)
+        vcpu.insn.mov_to_cr(3, _identity(memory))
+    vcpu.insn.mov_to_cr(0, processor.CR0 if wide else _PROTECTED)
+    vcpu.insn.lgdt(GDT, DATA + 7)
+    vcpu.set_segments(0, CODE, DATA)
+    for name in ("ds", "es"):
+        vcpu.load_segment(name, DATA)
+    vcpu.set("rsi", PARAMETERS)
+    vcpu.rip = entry
+
+
+def _identity(memory: PhysicalMemory) -> int:
+    """Page tables that map the first 4 GiB one to one, in pages of 2 MiB; the top one's physical address."""
+    top, middle, low = TABLES, TABLES + PAGE, TABLES + 2 * PAGE
+    memory.set_u64(top, middle | 3)
+    for gib in range(_IDENTITY_GIB):
+        memory.set_u64(middle + 8 * gib, low + gib * PAGE | 3)
+    pages = np.arange(_IDENTITY_GIB * 512, dtype="<u8") << np.uint64(21) | np.uint64(_LARGE)
+    memory.write(low, pages.tobytes())
+    return top

@@ -1,0 +1,160 @@
+"""A machine with a real kernel in it and a backend's platform around it, ready to run."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+
+import attrs
+
+from pvops_core.errors import UsageError
+from pvops_core.machine import Machine, Stop, Vcpu
+
+if TYPE_CHECKING:
+    from pvops_core.boot.kernel import Kernel
+    from pvops_core.hookspecs import Backend, KernelPlatform
+
+DEFAULT_MEMORY = 256 << 20
+SLICE_BLOCKS = 200_000
+"""Mean length of a slice. The platform ends slices at its timers; more turns of the run loop than that are waste."""
+
+
+class BootSettings(TypedDict, total=False):
+    """Keyword arguments of a boot session, as :class:`BootSession` explains them."""
+
+    vcpus: int
+    seed: int
+    memory: int
+    options: Mapping[str, str]
+    count_instructions: bool
+    until: str
+
+
+class BootSession:
+    """One kernel on one backend. A context manager; closing it frees the machine.
+
+    Args:
+        kernel: what is booted.
+        backends: the backend in force, its base, its base's base.
+        vcpus: how many virtual CPUs; 1 unless given.
+        seed: decides everything that is not decided otherwise; 0 unless given.
+        memory: the kernel's memory in bytes, rounded down to whole pages; 256 MiB unless given.
+        options: options of the platform.
+        count_instructions: count executed instructions exactly, at some cost; off unless given.
+        until: end the run, for the reason "until", when this has been printed on the console.
+
+    Raises:
+        UsageError: the backend cannot boot kernels, or not on this kind of machine.
+        MachineError: the kernel does not fit into the machine.
+        ImageError: the backend cannot boot this image.
+    """
+
+    machine: Machine
+    platform: KernelPlatform
+
+    def __init__(self, kernel: Kernel, backends: tuple[Backend, ...], **settings: Unpack[BootSettings]) -> None:
+        self.kernel = kernel
+        platform = kernel_platform(kernel, backends)
+        memory = settings.get("memory", DEFAULT_MEMORY) & ~0xFFF
+        self.machine = Machine(
+            kernel.kind,
+            memory=platform.machine_memory(memory),
+            vcpus=settings.get("vcpus", 1),
+            seed=settings.get("seed", 0),
+            count_instructions=settings.get("count_instructions", False),
+            slice_blocks=SLICE_BLOCKS,
+        )
+        try:
+            self.platform = platform(self.machine, kernel, {**settings.get("options", {}), "memory": str(memory)})
+            self.platform.until = settings.get("until", "").encode()
+            self.machine.attach(self.platform)
+            self.platform.build()
+        except BaseException:
+            self.machine.close()
+            raise
+
+    def run(self, *, max_ns: int | None = None, max_seconds: float | None = None) -> Stop:
+        """Run the kernel until it powers off, crashes or is stopped.
+
+        Args:
+            max_ns: virtual nanoseconds after which it is stopped, if any.
+            max_seconds: seconds of wall time after which it is stopped, if any. Such a run cannot be repeated
+                exactly, and its end says where each vCPU was.
+        """
+        timer = _Timer(self.machine, max_seconds) if max_seconds is not None else None
+        try:
+            stop = self.machine.run(max_ns=max_ns)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return attrs.evolve(stop, detail=f"{stop.detail}; {self.whereabouts()}") if stop.reason == "timeout" else stop
+
+    def whereabouts(self) -> str:
+        """Where each vCPU is, by symbol: "vcpu 0 at default_idle+0x13 (0xffffffff…), waiting"."""
+        return ", ".join(self._place(vcpu) for vcpu in self.machine.vcpus)
+
+    def _place(self, vcpu: Vcpu) -> str:
+        rip = vcpu.rip
+        found = self.kernel.image.symbol_at(rip)
+        name = f"{found[0]}+{found[1]:#x} ({rip:#x})" if found else f"{rip:#x}"
+        return f"vcpu {vcpu.index} at {name}{', waiting' if vcpu.halted else ''}"
+
+    def text_sha256(self) -> str:
+        """Hash of the kernel's text as it is in memory now: the image's section ``.text``.
+
+        Raises:
+            ImageError: the image has none.
+        """
+        image = self.kernel.image
+        section = image.section(".text")
+        segment = next(
+            (each for each in image.segments if section and section.address - each.address in range(each.file_size)),
+            None,
+        )
+        if section is None or segment is None:
+            raise image.error("has no text in a segment", field=".text")
+        start = segment.physical + section.address - segment.address
+        digest = hashlib.sha256()
+        for at in range(start & ~0xFFF, start + section.size, 0x1000):
+            first, last = max(at, start), min(at + 0x1000, start + section.size)
+            digest.update(self.machine.memory.read(self.platform.machine_address(first), last - first))
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Free the machine."""
+        self.machine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Timer(threading.Timer):
+    """Stops a machine after a time of the host's clock."""
+
+    def __init__(self, machine: Machine, seconds: float) -> None:
+        super().__init__(seconds, machine.stop, ("timeout", f"{seconds:g} s of wall time have passed"))
+        self.daemon = True
+        self.start()
+
+
+def kernel_platform(kernel: Kernel, backends: tuple[Backend, ...]) -> type[KernelPlatform]:
+    """Who hosts the kernel: the first backend of a chain that has a platform of either sort.
+
+    Raises:
+        UsageError: that one cannot boot kernels, or is not this kind of machine.
+    """
+    owner = next((each for each in backends if each.platform or each.kernel_platform), None)
+    if owner is None or owner.kernel_platform is None:
+        raise UsageError(f"backend {backends[0].name!r} cannot boot kernel images")
+    if kernel.kind not in owner.kinds:
+        kinds = ", ".join(sorted(kind.value for kind in owner.kinds))
+        raise UsageError(f"backend {owner.name!r} is no {kernel.kind.value} machine; it can be {kinds}")
+    return owner.kernel_platform
