@@ -151,6 +151,26 @@ def instruction_lengths(code: bytes, bits: int) -> list[int]:
     return [size for _address, size, _mnemonic, _operands in _engine(bits).disasm_lite(code, 0)]
 
 
+def listing(code: bytes, address: int, bits: int) -> list[tuple[int, bytes, str]]:
+    """Whatever bytes amount to, for people to read: address, bytes and text of each instruction.
+
+    Args:
+        code: the bytes, which may be garbage: one that begins no instruction is ``(bad)``.
+        address: where they lie.
+        bits: 32 or 64, the mode they would run in.
+    """
+    lines: list[tuple[int, bytes, str]] = []
+    done = 0
+    while done < len(code):
+        for insn in _engine(bits).disasm(code[done:], address + done):
+            lines.append((insn.address, bytes(insn.bytes), f"{insn.mnemonic} {insn.op_str}".rstrip()))
+            done += insn.size
+        if done < len(code):
+            lines.append((address + done, code[done : done + 1], "(bad)"))
+            done += 1
+    return lines
+
+
 def _decode(insn: capstone.CsInsn, bits: int) -> Instruction:
     mnemonic = _PREFIX.sub("", insn.mnemonic)
     if mnemonic not in _KNOWN and not _KNOWN_FAMILIES.match(mnemonic):

@@ -1,0 +1,54 @@
+"""Plays a scenario in a process of its own: a library that dies there does not take the caller along."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.errors import MachineError, PvopsError, UsageError
+
+if TYPE_CHECKING:
+    from pvops_core.scenarios.model import Performance
+
+
+@attrs.frozen
+class Failure:
+    """An error that ended a scenario, in a form that passes between processes."""
+
+    text: str
+    usage: bool
+
+
+def play_apart(name: str, seed: int) -> Performance:
+    """Play a scenario in a child process, which the runs' virtual time bounds.
+
+    Raises:
+        UsageError: there is no such scenario, or a backend that it needs is missing.
+        MachineError: the framework or a plugin failed, or the process died.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            played = pool.submit(_play, name, seed).result()
+        except BrokenProcessPool as error:
+            raise MachineError(f"the process that played {name} died") from error
+    if isinstance(played, Failure):
+        raise UsageError(played.text) if played.usage else MachineError(played.text)
+    return played
+
+
+def _play(name: str, seed: int) -> Performance | Failure:
+    from pvops_core.plugins import load_backends  # noqa: PLC0415 - heavy, and only the child needs them
+    from pvops_core.scenarios import SCENARIOS, Stage, perform  # noqa: PLC0415
+
+    if name not in SCENARIOS:
+        return Failure(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}", usage=True)
+    try:
+        return perform(SCENARIOS[name], Stage(load_backends().backends, seed))
+    except PvopsError as error:
+        return Failure(str(error), usage=isinstance(error, UsageError))
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        return Failure(f"{type(error).__name__}: {error}", usage=False)

@@ -1,0 +1,220 @@
+"""Runs the built-in guest once and keeps all that a scenario wants to look at afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pvops_core.errors import MachineError, UsageError
+from pvops_core.guests.builtin import GuestImage, builtin
+from pvops_core.guests.report import Status
+from pvops_core.guests.session import Session
+from pvops_core.plugins import chain
+from pvops_core.scenarios.witness import Fault, Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pvops_core.hookspecs import Backend
+    from pvops_core.machine import Event, Stop
+    from pvops_core.patching.sites import SiteRecord
+    from pvops_core.switchboard import Switch
+
+MAX_NS = 1_000_000_000
+"""Virtual time that a run may take; a sound one takes a tenth of it."""
+
+Prepare = Callable[[Session], None]
+
+
+def _nothing(_session: Session) -> None:
+    """A run that needs no preparation."""
+
+
+@attrs.frozen
+class TableBuffer:
+    """Frames that the guest set aside for its first page tables: used below ``end``, spare from there to ``top``."""
+
+    start: int
+    end: int
+    top: int
+
+    @classmethod
+    def of(cls, session: Session) -> TableBuffer:
+        """As the guest's variables say now."""
+        return cls(*(_word(session, f"pgt_buf_{name}") for name in ("start", "end", "top")))
+
+
+def _word(session: Session, symbol: str) -> int:
+    return int.from_bytes(session.read(session.guest.symbols[symbol], 8), "little")
+
+
+@attrs.frozen(eq=False)
+class Run:
+    """What one run of the guest came to.
+
+    Attributes:
+        guest: the guest.
+        backend: name of the backend in force.
+        cmdline: the guest's command line.
+        stop: how it ended.
+        done: it came to its own end, by its own report.
+        digest: hash over its results; 0 if it has none.
+        console: what it printed.
+        faults: its exceptions.
+        events: the machine's event log.
+        history: switches of ops.
+        rip: where the first vCPU stood at the end.
+        stack: the words on top of its stack then, top first; empty if they cannot be read.
+        text: the guest's text at the end.
+        tables: the frames of its first page tables.
+        gates: address to the op whose implementation it calls.
+    """
+
+    guest: GuestImage
+    backend: str
+    cmdline: str
+    stop: Stop
+    done: bool
+    digest: int
+    console: str
+    faults: tuple[Fault, ...]
+    events: tuple[Event, ...]
+    history: tuple[Switch, ...]
+    rip: int
+    stack: tuple[int, ...]
+    text: bytes
+    tables: TableBuffer
+    gates: Mapping[int, str]
+
+    @property
+    def title(self) -> str:
+        """Layout, backend and command line."""
+        return " ".join(filter(None, (self.guest.layout, "on", self.backend, self.cmdline and f"({self.cmdline})")))
+
+    @property
+    def crashed(self) -> bool:
+        """The run ended because the guest could not go on."""
+        return self.stop.reason == "crash" and not self.done
+
+    @property
+    def panic(self) -> str:
+        """The guest's last words, if it panicked."""
+        lines = [line for line in self.console.splitlines() if line.startswith("guest: panic: ")]
+        return lines[-1].removeprefix("guest: ") if lines else ""
+
+    @property
+    def ending(self) -> str:
+        """How it ended, in a few words."""
+        if self.done:
+            return f"the guest came to its end, digest {self.digest:016x}"
+        return f"{self.stop.reason}: {self.panic or self.stop.detail}"
+
+    def now(self, address: int, length: int) -> bytes:
+        """Bytes of the guest's text at the end of the run; fewer beyond its end."""
+        start = self.guest.text_range[0]
+        return self.text[address - start : address - start + length]
+
+    def built(self, address: int, length: int) -> bytes:
+        """The same as built."""
+        return self.guest.image.read(address, length)
+
+    def in_text(self, address: int) -> bool:
+        """Whether an address lies in the guest's text."""
+        start, end = self.guest.text_range
+        return start <= address < end
+
+    def site_at(self, address: int) -> SiteRecord | None:
+        """The site in which an address lies."""
+        return next((site for site in self.guest.sites if 0 <= address - site.address < site.length), None)
+
+    def named(self, kind: str) -> Iterable[Mapping[str, Any]]:
+        """Fields of the logged events of a kind."""
+        return [dict(event.fields) for event in self.events if event.kind == kind]
+
+
+@attrs.frozen
+class Stage:
+    """Where scenarios are played.
+
+    Attributes:
+        backends: all that are installed.
+        seed: of every run.
+    """
+
+    backends: Mapping[str, Backend]
+    seed: int = 0
+
+    def run(
+        self,
+        layout: str,
+        backend: str | Backend,
+        cmdline: str = "",
+        *,
+        prepare: Prepare = _nothing,
+    ) -> Run:
+        """Run the built-in guest of a layout to its end.
+
+        Args:
+            layout: name of the layout.
+            backend: the backend, or the name of an installed one.
+            cmdline: the guest's command line.
+            prepare: what to do with the session before it runs.
+
+        Raises:
+            UsageError: the backend is not there or not for this layout.
+        """
+        if isinstance(backend, str):
+            backend = self.installed(backend)
+        witness, guest = Witness(), builtin(layout)
+        backends = witness.watch(chain(backend, self.backends))
+        with Session(guest, backends, seed=self.seed, cmdline=cmdline) as session:
+            prepare(session)
+            stop = session.run(max_ns=MAX_NS)
+            return _collect(session, backend.name, cmdline, stop, witness)
+
+    def installed(self, name: str) -> Backend:
+        """An installed backend; UsageError if it is not."""
+        if name not in self.backends:
+            raise UsageError(f"this scenario needs the backend {name!r}; installed are {', '.join(self.backends)}")
+        return self.backends[name]
+
+
+def _collect(session: Session, backend: str, cmdline: str, stop: Stop, witness: Witness) -> Run:
+    machine = session.machine
+    start, end = session.guest.text_range
+    report = session.report()
+    done = report.status is Status.DONE
+    return Run(
+        guest=session.guest,
+        backend=backend,
+        cmdline=cmdline,
+        stop=stop,
+        done=done and stop.reason == "poweroff",
+        digest=report.digest if done else 0,
+        console=session.platform.console.decode(errors="replace"),
+        faults=tuple(witness.faults),
+        events=machine.log.events,
+        history=tuple(session.switchboard.history),
+        rip=machine.vcpus[0].rip,
+        stack=_stack(session),
+        text=session.read(start, end - start),
+        tables=TableBuffer.of(session),
+        gates=_gates(session),
+    )
+
+
+def _gates(session: Session) -> dict[int, str]:
+    context = session.switchboard.context()
+    shared = {0, context.nop_address, context.bug_address}
+    named = zip(context.targets, session.layout.slots, strict=True)
+    return {target: slot.op.name for target, slot in named if target not in shared}
+
+
+def _stack(session: Session) -> tuple[int, ...]:
+    cpu = session.machine.vcpus[0]
+    try:
+        return tuple(cpu.word(cpu.rsp + index * session.layout.pointer_size) for index in range(4))
+    except (MachineError, OverflowError):
+        return ()

@@ -1,0 +1,56 @@
+"""A performance as a story for a terminal or a pipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rich.padding import Padding
+from rich.text import Text
+
+from pvops_core.scenarios.model import Role
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pvops_core.scenarios.model import Act, Performance
+
+_HEADINGS: Final = {Role.OLD: "OLD", Role.ELSEWHERE: "NO HARM", Role.FIXED: "FIXED"}
+_STYLES: Final = {Role.OLD: "bold red", Role.ELSEWHERE: "bold cyan", Role.FIXED: "bold green"}
+_INDENT: Final = 2
+
+
+def print_performance(performance: Performance, console: Console) -> None:
+    """Print what was shown, act by act, and the verdict."""
+    console.print(Text.assemble((performance.name, "bold"), ": ", performance.summary))
+    for commit in performance.commits:
+        _line(console, Text.assemble((commit.id, "yellow"), f"  {commit.when}: {commit.what}"))
+    for act in performance.acts:
+        console.print()
+        _print_act(act, console)
+    console.print()
+    console.print(_verdict(performance))
+
+
+def _print_act(act: Act, console: Console) -> None:
+    console.print(Text.assemble((_HEADINGS[act.role], _STYLES[act.role]), f"  {act.title}"))
+    for sentence in act.story:
+        _line(console, Text(sentence))
+    for listing in act.listings:
+        _line(console, Text(f"{listing.title}:", style="dim"))
+        for line in listing.lines:
+            _line(console, Text(line), _INDENT * 3)
+    _line(console, Text.assemble("ended: ", (act.ending, "italic")))
+    for check in act.checks:
+        mark = ("yes", "green") if check.held else ("NO", "bold red")
+        _line(console, Text.assemble("- ", check.claim, ": ", mark))
+
+
+def _line(console: Console, text: Text, indent: int = _INDENT) -> None:
+    console.print(Padding(text, (0, 0, 0, indent), expand=False))
+
+
+def _verdict(performance: Performance) -> Text:
+    if performance.honest:
+        return Text("As history says: the old behaviour fails for that reason, and the fixed one works.", "bold green")
+    wrong = [act.title for act in performance.acts if not act.held]
+    return Text(f"Not as history says: {'; '.join(wrong) or 'nothing was shown'}.", "bold red")
