@@ -19,18 +19,13 @@ from numba import cfunc, types
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray as untyped_carray
 
+from pvops_core.machine.blockhook import compile_block
 from pvops_core.machine.state import BLOCK_NS, NO_EXCEPTION, STATE_WORDS, Slot
 
 # Plain integers: numba freezes module constants into what it compiles.
-_BUDGET, _BLOCKS, _INSTRUCTIONS, _EXPIRED = (
-    int(Slot.BUDGET),
-    int(Slot.BLOCKS),
-    int(Slot.INSTRUCTIONS),
-    int(Slot.EXPIRED),
-)
-_ENGINE, _STOP, _SAVE, _RESTORE = (
+_BLOCKS, _INSTRUCTIONS = int(Slot.BLOCKS), int(Slot.INSTRUCTIONS)
+_ENGINE, _SAVE, _RESTORE = (
     int(Slot.ENGINE),
-    int(Slot.EMU_STOP),
     int(Slot.CONTEXT_SAVE),
     int(Slot.CONTEXT_RESTORE),
 )
@@ -107,17 +102,6 @@ load: Emitter = intrinsic(_load)
 store: Emitter = intrinsic(_store)
 
 
-def _block(_engine: Emitter, _address: Emitter, _size: Emitter, data: Emitter) -> None:
-    """Before every block: count it, and end the slice when the budget is used up."""
-    words = carray(data, STATE_WORDS)
-    words[_BLOCKS] += 1
-    words[_BUDGET] -= 1
-    if words[_BUDGET] < 0:
-        words[_BLOCKS] -= 1  # this block does not run now
-        words[_EXPIRED] = 1
-        call(words[_STOP], words[_ENGINE], 0)
-
-
 def _instruction(_engine: Emitter, _address: Emitter, _size: Emitter, data: Emitter) -> None:
     """Before every instruction, where they are counted."""
     words = carray(data, STATE_WORDS)
@@ -187,14 +171,15 @@ def callbacks() -> Callbacks:
     code = types.void(types.voidptr, types.uint64, types.uint32, words)
     interrupt = types.void(types.voidptr, types.uint32, words)
     replaces = types.int32(types.voidptr, words)
-    block, instruction = _compile(code, _block), _compile(code, _instruction)
+    block, block_code = compile_block()
+    instruction = _compile(code, _instruction)
     interrupted = _compile(interrupt, _interrupt)
     rdtsc, rdtscp = _compile(replaces, _rdtsc), _compile(replaces, _rdtscp)
     return Callbacks(
-        block=block.address,
+        block=block,
         instruction=instruction.address,
         interrupt=interrupted.address,
         rdtsc=rdtsc.address,
         rdtscp=rdtscp.address,
-        keep=(block, instruction, interrupted, rdtsc, rdtscp),
+        keep=(block_code, instruction, interrupted, rdtsc, rdtscp),
     )

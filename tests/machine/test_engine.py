@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import resource
 from pathlib import Path
@@ -52,19 +53,23 @@ def test_cpuid_offers_nothing_that_the_engine_lacks() -> None:
 
 
 def test_machines_do_not_leak() -> None:
+    machines = 10
+
     def grown() -> int:
-        for _ in range(10):
+        for _ in range(machines):
             with Machine(MachineKind.X86_64, vcpus=2) as machine:
                 machine.memory.array[::4096] = 1
                 snapshot = machine.snapshot()
                 machine.restore(snapshot)
             del snapshot, machine
+        gc.collect()
         return len(list(Path("/proc/self/maps").read_text().splitlines()))
 
     grown()
     before = grown(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     after = grown(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert after[0] <= before[0] + 4
+    # The interpreter's own arenas come and go; a leak would be one mapping or more a machine.
+    assert after[0] < before[0] + machines
     assert after[1] <= before[1] + 20_000
 
 
