@@ -38,6 +38,7 @@ class Callbacks:
         self._repeats = 0
         self.moved = False
         self._postponed: tuple[bytes, GuestFault] | None = None
+        self._ends: set[int] = set()
         engine.hook(uc.HOOK_INTR, uc.INTR_CALLBACK(self._interrupt))
         engine.hook(uc.HOOK_INVALID, uc.INVALID_CALLBACK(self._invalid))
         engine.hook_instruction(uc.INSN_SYSCALL, uc.SYSCALL_CALLBACK(self._syscall))
@@ -50,6 +51,17 @@ class Callbacks:
         """Call the machine's gates for every instruction that starts in [begin, end]."""
         self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(self._gate), begin, end)
         self._engine.flush_code()
+
+    def stop_at(self, address: int) -> None:
+        """From now on end the slice before an instruction at an address is executed."""
+        if address not in self._ends:
+            self._ends.add(address)
+            self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(self._end), address, address)
+            self._engine.flush_code()
+
+    def _end(self, _engine: int, _address: int, _size: int, _data: int) -> None:
+        self._loop.interrupt()
+        self._engine.stop()
 
     def _serve(self, action: Callable[..., None], *arguments: object) -> None:
         """Run a handler: its fault goes to the guest, its error ends the run, its wishes stop the engine."""

@@ -162,6 +162,29 @@ class Machine:
         """From a handler: run ``action`` when every vCPU is stopped and the handler has returned."""
         self.loop.defer(action)
 
+    def watch(self, watcher: Callable[[], int | None]) -> None:
+        """Call ``watcher`` between slices, when no vCPU runs; it gives the time it wants to be asked at, or None."""
+        self.loop.watchers.append(watcher)
+
+    def unwatch(self, watcher: Callable[[], int | None]) -> None:
+        """End ``watch``."""
+        self.loop.watchers.remove(watcher)
+
+    def call(self, vcpu: Vcpu, until: int, *, blocks: int) -> bool:
+        """Run one vCPU alone, without delivering interrupts, until it is about to execute the instruction at ``until``.
+
+        The caller has set its registers, and keeps and restores what it needs. Not from inside a handler.
+
+        Args:
+            vcpu: who runs.
+            until: guest-virtual address of an instruction.
+            blocks: blocks of code that it may take.
+
+        Returns:
+            False if it did not come there: too few blocks, or it halted, or the machine was stopped.
+        """
+        return self.loop.call(self._slots[vcpu.index], until, blocks)
+
     def hook_gates(self, begin: int, end: int) -> None:
         """Call gates for instructions in [begin, end], on every vCPU."""
         for slot in self._slots:

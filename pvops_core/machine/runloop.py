@@ -50,6 +50,7 @@ class RunLoop:
         self._stop: Stop | None = None
         self._error: BaseException | None = None
         self._deferred: list[Callable[[], None]] = []
+        self.watchers: list[Callable[[], int | None]] = []
 
     @property
     def platform(self) -> TrapHandler:
@@ -89,23 +90,25 @@ class RunLoop:
         self.running = True
         try:
             while True:
-                self._between()
+                horizon = self._between()
                 if self._stop is not None:
                     return self._stop
                 if deadline is not None and clock.ns >= deadline:
                     return Stop("timeout", f"{max_ns} ns of virtual time have passed")
-                self._turn(deadline)
+                self._turn(min((ns for ns in (deadline, horizon) if ns is not None), default=None))
         finally:
             self.running = False
             self._stop = self._error = None
             self._deferred.clear()
 
-    def _between(self) -> None:
-        """Hand on an error, then do what was deferred."""
+    def _between(self) -> int | None:
+        """Hand on an error, do what was deferred, ask the watchers; gives the time at which they want to be asked."""
         self._raise()
         while self._deferred:
             self._deferred.pop(0)()
+        wishes = [wish for watcher in tuple(self.watchers) if (wish := watcher()) is not None]
         self.interrupted = False
+        return min(wishes, default=None)
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -114,14 +117,17 @@ class RunLoop:
 
     def _turn(self, deadline: int | None) -> None:
         machine = self._machine
-        runnable = [slot.vcpu.index for slot in self._slots if not slot.vcpu.halted]
+        runnable = [slot.vcpu.index for slot in self._slots if slot.vcpu.runnable]
         if not runnable:
             self._idle()
             return
         slot = self._slots[machine.scheduler.pick(runnable)]
         budget = machine.scheduler.length()
         if deadline is not None:
-            budget = min(budget, (deadline - machine.clock.ns) // BLOCK_NS + 1)
+            budget = min(budget, max(0, deadline - machine.clock.ns) // BLOCK_NS + 1)
+        if slot.vcpu.unmaskable:
+            slot.vcpu.wake()
+            self.platform.exception(slot.vcpu, slot.vcpu.unmaskable.pop(0), None, None)
         self.platform.before_entry(slot.vcpu)
         if self.interrupted or slot.vcpu.halted:
             return
@@ -134,7 +140,7 @@ class RunLoop:
         before = clock.ns
         if not self.platform.idle():
             self.stop(Stop("dead", "every vCPU is halted and nothing will wake one"))
-        elif clock.ns == before and all(slot.vcpu.halted for slot in self._slots) and not self.interrupted:
+        elif clock.ns == before and not self.interrupted and not any(slot.vcpu.runnable for slot in self._slots):
             raise MachineError("the platform's idle() neither moved the clock nor woke a vCPU")
 
     def _slice(self, slot: CpuSlot, budget: int) -> None:
@@ -166,6 +172,21 @@ class RunLoop:
             status = slot.engine.start(slot.vcpu.rip)
             if status or not callbacks.moved or self.interrupted or slot.state[_EXPIRED] or callbacks.postponed:
                 return status
+
+    def call(self, slot: CpuSlot, until: int, blocks: int) -> bool:
+        """Run one vCPU alone, without interrupts, to ``until``; False if it does not come there in so many blocks."""
+        if self.in_guest:
+            raise MachineError("a call of guest code from inside a handler: defer it")
+        slot.callbacks.stop_at(until)
+        end = slot.blocks + blocks
+        while slot.vcpu.rip != until:
+            left = end - slot.blocks
+            if left <= 0 or self._stop is not None or slot.vcpu.halted:
+                return False
+            self.interrupted = False
+            self._slice(slot, left)
+            self._raise()
+        return True
 
     def step(self, slot: CpuSlot) -> None:
         """Run one instruction of a vCPU that is not in a handler."""

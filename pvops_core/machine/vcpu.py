@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine import traps
 from pvops_core.machine.descriptors import read_descriptor
 from pvops_core.machine.engine import Context, Engine, TableRegister, Words
+from pvops_core.machine.faults import NMI
 from pvops_core.machine.insn import Instructions
 from pvops_core.machine.iret import iret
 from pvops_core.machine.paging import CR4_PAE, EFER_LMA, Walk
@@ -35,7 +36,9 @@ class Vcpu(Registers):
         self._hidden = HiddenState(context, machine.layout)
         self._size = machine.kind.pointer_size
         self.halted = False
+        self.held = False
         self.pending: list[int] = []
+        self.unmaskable: list[int] = []
         self._state = state
         self._reset()
 
@@ -250,6 +253,24 @@ class Vcpu(Registers):
         """Run again after ``halt``."""
         self.halted = False
 
+    def hold(self) -> None:
+        """From outside: do not run, whatever happens, until released; what arrives meanwhile waits."""
+        self.held = True
+
+    def release(self) -> None:
+        """Run again after ``hold``."""
+        self.held = False
+
+    @property
+    def runnable(self) -> bool:
+        """Whether the run loop may give it a slice now."""
+        return not self.held and (not self.halted or bool(self.unmaskable))
+
+    def raise_unmaskable(self, vector: int = NMI) -> None:
+        """Deliver a non-maskable interrupt (2), or a machine check (18), when it next runs, whatever IF says."""
+        if vector not in self.unmaskable:
+            self.unmaskable.append(vector)
+
     def raise_irq(self, vector: int) -> None:
         """Make an external interrupt pending; a bare-metal platform delivers it when IF allows."""
         if vector not in self.pending:
@@ -271,11 +292,12 @@ class Vcpu(Registers):
 
     def save(self) -> object:
         """State for a snapshot."""
-        return self.save_registers(), self.halted, tuple(self.pending), self.tsc_offset
+        waiting = tuple(self.pending), tuple(self.unmaskable)
+        return self.save_registers(), self.halted, self.held, waiting, self.tsc_offset
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
         assert isinstance(state, tuple)
-        words, self.halted, pending, self.tsc_offset = state
-        self.pending = list(pending)
+        words, self.halted, self.held, (pending, unmaskable), self.tsc_offset = state
+        self.pending, self.unmaskable = list(pending), list(unmaskable)
         self.load_registers(words)

@@ -294,7 +294,7 @@ class Machine(RuleBasedStateMachine):
             assert found == 0
             self.there.remove(name)
 
-    def expected(self, name: str, command: Command, *, nodeps: bool) -> tuple[int, bool]:
+    def expected(self, name: str, command: Command, *, nodeps: bool) -> tuple[int, bool]:  # noqa: PLR0911 - one a rule
         """The errno, and whether something is scheduled."""
         if name not in self.there:
             return errno.ENOENT, False
