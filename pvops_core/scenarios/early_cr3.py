@@ -66,14 +66,14 @@ def late_from_the_start(run: Run) -> Act:
         story=(
             f"Before the first instruction {switch.by} switched {OP} from {switch.old} to {switch.new}.",
             (
-                f"The guest then loads its own page tables for the first time: root in frame {run.tables.start:#x}. The "
-                "late version also loads the root that user mode runs on. It is kept in the struct page of the kernel's "
-                f"root: page->private, at {fault.address:#x}."
+                f"The guest then loads its own page tables for the first time: root in frame {run.tables.start:#x}. "
+                "The late version also loads the root that user mode runs on. It is kept in the struct page of the "
+                f"kernel's root: page->private, at {fault.address:#x}."
             ),
             (
                 f"The array of struct pages is not there yet. The read faults: vector {fault.vector}, error code "
-                f"{fault.error_code} (4 as ring 3 faults, where Xen runs 64-bit kernels; the guest is told 0), no table "
-                f"maps the address, RIP at {symbolic(run, fault.rip)}."
+                f"{fault.error_code} (4 as ring 3 faults, where Xen runs 64-bit kernels; the guest is told 0), no "
+                f"table maps the address, RIP at {symbolic(run, fault.rip)}."
             ),
         ),
         facts={

@@ -60,8 +60,9 @@ def spare_pages_read_only(run: Run) -> Act:
         ),
         story=(
             (
-                f"The page-table buffer is frames {tables.start:#x} to {tables.top - 1:#x}; the tables took those below "
-                f"{tables.end:#x}. All of it was mapped read-only, for Xen takes no page table that can be written."
+                f"The page-table buffer is frames {tables.start:#x} to {tables.top - 1:#x}; the tables took those "
+                f"below {tables.end:#x}. All of it was mapped read-only, for Xen takes no page table that can be "
+                "written."
             ),
             (
                 f"The rest, {tables.top - tables.end} pages, became ordinary memory as it was. The first write, at RIP "
@@ -109,8 +110,8 @@ def mapped_too_early(run: Run) -> Act:
             ),
             (
                 f"mmuext_op PIN_{why['wanted']}_TABLE was refused with error {refused[0]['result']} (-EINVAL): machine "
-                f"frame 0x{why['mfn']} has type {why['type'].lower()}, {count} reference{'s' if count > 1 else ''}, where "
-                f"{why['wanted']} was asked for."
+                f"frame 0x{why['mfn']} has type {why['type'].lower()}, {count} reference{'s' if count > 1 else ''}, "
+                f"where {why['wanted']} was asked for."
             ),
             f"The kernel has no answer to that but BUG(), at RIP {symbolic(run, fault.rip)}.",
         ),

@@ -70,9 +70,9 @@ def _half_patched(run: Run, fault: Fault, site: SiteRecord) -> Act:
                 f"{symbolic(run, site.address)} and then asked for a nop of {site.length - used} behind them."
             ),
             (
-                f"The poke that writes nops looks first whether the page is writable. That walk calls {op} through this "
-                f"very site: the new call returns to {fault.rip:#x}, where the old call's last byte still stands and "
-                "takes the next instructions for its operands."
+                f"The poke that writes nops looks first whether the page is writable. That walk calls {op} through "
+                f"this very site: the new call returns to {fault.rip:#x}, where the old call's last byte still stands "
+                "and takes the next instructions for its operands."
             ),
             f"The guest died there of a page fault at {fault.address or 0:#x}, error code {fault.error_code or 0:#x}.",
         ),
@@ -107,9 +107,9 @@ def two_stages_on_native(run: Run) -> Act:
         run,
         (
             (
-                f"The walk calls {', '.join(ops)}. On bare metal they give back their argument: native_patch uses no byte "
-                f"of their {len(walked)} sites in {POKES}, and all {max(lengths, default=0)} bytes of each are filled by "
-                "one nop. There is no moment at which the walk finds half a site."
+                f"The walk calls {', '.join(ops)}. On bare metal they give back their argument: native_patch uses no "
+                f"byte of their {len(walked)} sites in {POKES}, and all {max(lengths, default=0)} bytes of each are "
+                "filled by one nop. There is no moment at which the walk finds half a site."
             ),
         ),
         [
@@ -180,12 +180,12 @@ def uninitialised(run: Run, fixed: Run) -> Act:
         ),
         story=(
             (
-                f"The patcher declined {len(found.declined)} of {len(guest.sites)} sites, saying so by giving back their "
-                "length. The buffer was then written over them as it was: with what the stack held."
+                f"The patcher declined {len(found.declined)} of {len(guest.sites)} sites, saying so by giving back "
+                "their length. The buffer was then written over them as it was: with what the stack held."
             ),
             (
-                f"In {len(found.leftovers)} of them that is the code of the site patched before, whose call is right at "
-                "that site's address and at no other."
+                f"In {len(found.leftovers)} of them that is the code of the site patched before, whose call is right "
+                "at that site's address and at no other."
             ),
             f"The guest executed the one of {op} at {symbolic(run, site.address)}: its call leads to {run.rip:#x}.",
         ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rich.padding import Padding
 from rich.text import Text
 
 from pvops_core.scenarios.model import Role
@@ -46,7 +45,9 @@ def _print_act(act: Act, console: Console) -> None:
 
 
 def _line(console: Console, text: Text, indent: int = _INDENT) -> None:
-    console.print(Padding(text, (0, 0, 0, indent), expand=False))
+    for part in text.wrap(console, console.width - indent):
+        part.rstrip()
+        console.print(Text(" " * indent).append_text(part))
 
 
 def _verdict(performance: Performance) -> Text:

@@ -10,7 +10,7 @@ import unicorn
 from unicorn import x86_const
 
 from pvops_core.errors import PatchError
-from pvops_core.patching.disasm import Flow, Instruction, disassemble, normal
+from pvops_core.patching.disasm import Flow, Instruction, disassemble, listing, normal
 
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{number}" for number in range(8, 16)))
 NUMBERS = [getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in GENERAL]
@@ -122,3 +122,23 @@ def test_a_scaled_index_of_none_is_none() -> None:
 )
 def test_ways_of_writing_come_to_one(text: str, same: str) -> None:
     assert normal(text) == same
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_listing_takes_any_bytes_and_loses_none(bits: int) -> None:
+    draw = random.Random(bits)
+    for size in range(64):
+        code = draw.randbytes(size)
+        lines = listing(code, TEXT, bits)
+        assert b"".join(raw for _address, raw, _text in lines) == code
+        assert [address for address, _raw, _text in lines] == [
+            TEXT + sum(len(raw) for _address, raw, _text in lines[:number]) for number in range(len(lines))
+        ]
+
+
+def test_a_listing_goes_on_after_what_is_no_instruction() -> None:
+    assert listing(bytes.fromhex("06 0f 0b fa"), 0x1000, 64) == [
+        (0x1000, b"\x06", "(bad)"),
+        (0x1001, b"\x0f\x0b", "ud2"),
+        (0x1003, b"\xfa", "cli"),
+    ]
