@@ -5,6 +5,9 @@ A caller that shows errors to a person needs ``str(error)`` only; a caller that 
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 import attrs
 
 
@@ -33,6 +36,20 @@ class PvopsError(Exception):
 @attrs.define(eq=False)
 class UsageError(PvopsError):
     """The caller asked for something that does not exist or does not fit together (exit code 2)."""
+
+
+def unknown(what: str, name: str, there: Iterable[str]) -> UsageError:
+    """The error for a name that is not there, with those that are and the one that may have been meant.
+
+    Args:
+        what: what it should have been the name of.
+        name: as the caller gave it.
+        there: the names to choose from.
+    """
+    names = list(there)
+    meant = difflib.get_close_matches(name, names, n=1)
+    guess = f" (did you mean {meant[0]}?)" if meant else ""
+    return UsageError(f"no {what} {name!r}; there are {', '.join(names) or 'none'}{guess}")
 
 
 @attrs.define(eq=False)

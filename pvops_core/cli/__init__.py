@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
+from pvops_core.cli import streams
 from pvops_core.cli.common import ExitCode, exit_code_of, printable
-from pvops_core.errors import PvopsError
+from pvops_core.errors import PvopsError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,10 @@ VERBS: Final[Mapping[str, str]] = {
 """Verb to the function that is it. Its parameters are the verb's, its docstring the help, its result the exit code."""
 
 
+_INTERRUPTED: Final = 130
+"""What typer makes of Ctrl-C."""
+
+
 class _Verbs(TyperGroup):
     """A group whose verbs are imported when they are asked for: starting up costs no more than the verb used."""
 
@@ -38,6 +43,11 @@ class _Verbs(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - likewise
         del ctx
         return load_verb(cmd_name) if cmd_name in VERBS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - likewise
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            raise unknown("verb", args[0], VERBS)
+        return super().resolve_command(ctx, args)
 
 
 def load_verb(name: str) -> Any:  # noqa: ANN401 - likewise
@@ -80,21 +90,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; by default the process's own.
     """
+    streams.open_missing()
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        streams.stop_writing()
+        return ExitCode.FINE
+    except OSError as failure:  # what verbs read and write has its own errors: this is the output itself
+        streams.stop_writing()
+        return _complain(f"standard output: {failure.strerror}", ExitCode.FAULT)
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         result = app(args=arguments, prog_name="pvops", standalone_mode=False)
     except PvopsError as error:
         return _complain(str(error), exit_code_of(error))
     except typer.TyperException as error:
         return _complain(error.format_message(), ExitCode.USAGE)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # typer's own answer to it is exit code 1
+            raise ended.__context__ from None
+        raise
     except typer.Abort:
         return _complain("interrupted", ExitCode.CRASH)
-    except BrokenPipeError:
-        # Whoever read our output has had enough; what Python flushes at exit must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.FINE
+    if result == _INTERRUPTED:
+        return _complain("interrupted", ExitCode.CRASH)
     return int(result or ExitCode.FINE)
 
 
 def _complain(message: str, code: int) -> int:
-    sys.stderr.write(f"pvops: {printable(message)}\n")
+    with contextlib.suppress(OSError):  # the exit code says it too
+        sys.stderr.write(f"pvops: {printable(message)}\n")
     return code

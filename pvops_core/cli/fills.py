@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.cli import runs
-from pvops_core.errors import PvopsError, UsageError
+from pvops_core.errors import PvopsError, UsageError, unknown
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -84,7 +84,7 @@ def find_fills(name: str, plugins: Sequence[str]) -> list[GuardedFill]:
         for error in loaded.errors:
             if re.split("[=:]", error.entry_point)[0].strip() == name:
                 raise error
-        raise UsageError(f"no backend {name!r}; there are {', '.join(sorted(loaded.backends)) or 'none'}")
+        raise unknown("backend", name, sorted(loaded.backends))
     links = chain(loaded.backends[name], loaded.backends)
     fills = [GuardedFill(link.kernel, loaded.sources[link.name]) for link in reversed(links) if link.kernel is not None]
     if not fills:

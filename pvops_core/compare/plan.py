@@ -9,7 +9,7 @@ import attrs
 
 from pvops_core.compare.cell import Cell
 from pvops_core.compare.comparison import Skipped
-from pvops_core.errors import UsageError
+from pvops_core.errors import unknown
 from pvops_core.kinds import MachineKind
 from pvops_core.plugins import chain
 
@@ -90,5 +90,5 @@ def choose(what: str, wanted: Sequence[str], there: Sequence[str]) -> list[str]:
     """
     for name in wanted:
         if name not in there:
-            raise UsageError(f"no {what} {name!r}; there are {', '.join(there) or 'none'}")
+            raise unknown(what, name, there)
     return list(dict.fromkeys(wanted or there))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from pvops_core.errors import UsageError
+from pvops_core.errors import unknown
 from pvops_core.guests.report import FORMAT, REPORT_SYMBOL, Report
 from pvops_core.images import KernelImage, load_image
 from pvops_core.kinds import MachineKind
@@ -90,7 +90,7 @@ class GuestImage:
 def builtin(layout_name: str) -> GuestImage:
     """The built-in guest of a layout; UsageError if there is none."""
     if layout_name not in LAYOUTS:
-        raise UsageError(f"no built-in guest for layout {layout_name!r}; there are {', '.join(LAYOUTS)}")
+        raise unknown("built-in guest for layout", layout_name, LAYOUTS)
     path = OBJECTS / f"guest-{layout_name}.elf"
     return GuestImage(layout_name, load_image(path.read_bytes(), f"the built-in guest of {layout_name}"))
 

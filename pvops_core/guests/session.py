@@ -8,7 +8,7 @@ from functools import cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
-from pvops_core.errors import MachineError, UsageError
+from pvops_core.errors import MachineError, UsageError, unknown
 from pvops_core.guests.builtin import GuestImage, builtin, parse_report
 from pvops_core.hookspecs import Backend, Environment, Platform
 from pvops_core.machine import GuestFault, Machine, Stop, Vcpu
@@ -92,7 +92,7 @@ class Session:
     ) -> Session:
         """The built-in guest of a layout on a backend, by its name among ``backends``; the rest as for the class."""
         if backend not in backends:
-            raise UsageError(f"no backend {backend!r}; there are {', '.join(sorted(backends))}")
+            raise unknown("backend", backend, sorted(backends))
         return cls(builtin(layout), chain(backends[backend], backends), **settings)
 
     def _assemble(self, platform: type[Platform], backends: tuple[Backend, ...], options: Mapping[str, str]) -> None:

@@ -61,7 +61,7 @@ def test_kernel_without_sites(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ("arguments", "code", "says"),
     [
         ([], 2, "Usage: pvops"),
-        (["frobnicate"], 2, "No such command 'frobnicate'"),
+        (["frobnicate"], 2, "no verb 'frobnicate'; there are"),
         (["sites"], 2, "Missing argument 'KERNEL'"),
         (["sites", "/absent"], 2, "/absent: cannot be read: No such file"),
         (["sites", "/"], 2, "is not a regular file"),
