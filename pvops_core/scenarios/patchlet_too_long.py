@@ -146,7 +146,11 @@ def _overrun(run: Run, fault: Fault, site: SiteRecord) -> Act:
         story=(
             f"{SIZE} bytes were written over the {site.length} of {too_long.OP} at {symbolic(run, site.address)}: "
             f"the last {spill} lie on the instruction after it, {''.join(after[:1])}."
-            + (f" That is a call of {op_of(guest, hit)}, which was then patched itself: two halves." if hit else ""),
+            + (
+                f" That is a call of {op_of(guest, hit)}, patched next: its new code lies on the patchlet's end."
+                if hit
+                else ""
+            ),
             (
                 f"What is left of it is executed as something else: exception {fault.vector} at RIP {fault.rip:#x}, "
                 f"{fault.rip - end} bytes behind the site, where the guest as built has no instruction."

@@ -20,18 +20,18 @@ _INDENT: Final = 2
 
 def print_performance(performance: Performance, console: Console) -> None:
     """Print what was shown, act by act, and the verdict."""
-    console.print(Text.assemble((performance.name, "bold"), ": ", performance.summary))
+    _line(console, Text.assemble((performance.name, "bold"), ": ", performance.summary), 0)
     for commit in performance.commits:
         _line(console, Text.assemble((commit.id, "yellow"), f"  {commit.when}: {commit.what}"))
     for act in performance.acts:
         console.print()
         _print_act(act, console)
     console.print()
-    console.print(_verdict(performance))
+    _line(console, _verdict(performance), 0)
 
 
 def _print_act(act: Act, console: Console) -> None:
-    console.print(Text.assemble((_HEADINGS[act.role], _STYLES[act.role]), f"  {act.title}"))
+    _line(console, Text.assemble((_HEADINGS[act.role], _STYLES[act.role]), f"  {act.title}"), 0)
     for sentence in act.story:
         _line(console, Text(sentence))
     for listing in act.listings:
