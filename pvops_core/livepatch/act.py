@@ -1,0 +1,236 @@
+"""What happens in the quiet zone: text is rewritten and hooks are run, wholly or not at all.
+
+Text is written in as few transactions as the hooks allow: none runs between two of them without need, so an action
+without hooks is one. If anything fails afterwards, what was written is written back. Source: apply_payload,
+revert_payload and livepatch_do_action of xen/common/livepatch.c.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Protocol
+
+from pvops_core.errors import MachineError
+from pvops_core.livepatch.errors import LivepatchError
+from pvops_core.livepatch.model import Command, Phase, Record
+from pvops_core.livepatch.registry import Work
+from pvops_core.patching.poke import Poke
+
+BY_HOOK = b""
+"""What stands for the saved bytes of a function that an action hook says it has applied."""
+
+
+class Zone(Protocol):
+    """The guest while it is quiet."""
+
+    def read(self, address: int, length: int) -> bytes:
+        """Bytes of guest text."""
+
+    def write(self, pokes: Sequence[Poke], by: str) -> None:
+        """Write guest text in one transaction."""
+
+    def call(self, record: Record, phase: Phase) -> int:
+        """Run the hooks of a phase, in order, as guest code; what the last returned."""
+
+    def publish(self, record: Record) -> None:
+        """Show the guest which functions of a payload are applied, and its state."""
+
+    def applied_flags(self, record: Record) -> Sequence[bool]:
+        """Which functions are applied, as the guest has it since an action hook ran."""
+
+    def warn(self, message: str) -> None:
+        """Note something for a person to read."""
+
+
+class Overlay:
+    """Guest text as it is going to be.
+
+    Args:
+        read: gives bytes of guest text as it is.
+    """
+
+    def __init__(self, read: Callable[[int, int], bytes]) -> None:
+        self._read = read
+        self._bytes: dict[int, int] = {}
+
+    def read(self, address: int, length: int) -> bytes:
+        """Bytes as they are going to be."""
+        found = bytearray(self._read(address, length))
+        for place in range(address, address + length):
+            if place in self._bytes:
+                found[place - address] = self._bytes[place]
+        return bytes(found)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Change bytes."""
+        self._bytes.update(enumerate(data, address))
+
+    def pokes(self) -> list[Poke]:
+        """The writes that make it so, those that change nothing left out."""
+        runs = groupby(enumerate(sorted(self._bytes)), lambda pair: pair[1] - pair[0])
+        found = []
+        for _, run in runs:
+            places = [place for _, place in run]
+            now = self._read(places[0], len(places))
+            new = bytes(self._bytes[place] for place in places)
+            if new != now:
+                found.append(Poke(places[0], now, new))
+        return found
+
+
+class Journal:
+    """Text that is being changed in a quiet zone, and the way back."""
+
+    def __init__(self, zone: Zone, by: str) -> None:
+        self._zone = zone
+        self._by = by
+        self._done: list[list[Poke]] = []
+        self.text = Overlay(zone.read)
+
+    def flush(self) -> None:
+        """Write what has been changed so far."""
+        pokes = self.text.pokes()
+        if pokes:
+            self._zone.write(pokes, self._by)
+            self._done.append(pokes)
+        self.text = Overlay(self._zone.read)
+
+    def call(self, record: Record, phase: Phase) -> int:
+        """Run the hooks of a phase, which find the text as it is by then."""
+        if not record.payload.hooks.of(phase):
+            return 0
+        self.flush()
+        self._zone.publish(record)
+        return self._zone.call(record, phase)
+
+    def undo(self) -> None:
+        """Write back everything.
+
+        Raises:
+            MachineError: that failed as well: the text is neither old nor new.
+        """
+        self.text = Overlay(self._zone.read)
+        while self._done:
+            pokes = self._done.pop()
+            back = [Poke(poke.address, poke.new, poke.expected) for poke in reversed(pokes)]
+            try:
+                self._zone.write(back, f"undo {self._by}")
+            except Exception as error:
+                raise MachineError(f"partially applied payload: text could not be written back: {error}") from error
+
+
+def perform(work: Work, applied: Sequence[Record], zone: Zone) -> None:
+    """Do a scheduled action.
+
+    Args:
+        work: the action.
+        applied: the payloads in force, the last applied last.
+        zone: the guest, quiet.
+
+    Raises:
+        LivepatchError: an expectation is not met, or a hook failed; text and payloads are as before.
+        MachineError: a payload would be left partially applied, which nothing can go on from.
+        BaseException: what the zone raised; text and payloads are as before.
+    """
+    record = work.record
+    journal = Journal(zone, f"livepatch {work.command.name.lower()} {record.name}")
+    touched = [record, *applied]
+    before = [list(each.saved) for each in touched]
+    try:
+        match work.command:
+            case Command.APPLY:
+                apply(record, journal, zone)
+            case Command.REVERT:
+                revert(record, journal, zone)
+            case _:
+                replace(record, applied, journal, zone)
+        journal.flush()
+    except BaseException:
+        for each, each.saved in zip(touched, before, strict=True):
+            pass
+        journal.undo()
+        raise
+    finally:
+        for each in touched:
+            zone.publish(each)
+
+
+def apply(record: Record, journal: Journal, zone: Zone) -> None:
+    """Check what is expected, run the load hooks, then rewrite each function; or run the payload's own action."""
+    check_expectations(record, journal.text)
+    if record.payload.hooks.of(Phase.APPLY):
+        _own_action(record, Phase.APPLY, journal, zone)
+        return
+    journal.call(record, Phase.LOAD)
+    for number, function in enumerate(record.payload.functions):
+        if record.saved[number] is not None:
+            zone.warn(f"{record.name}: {function.name} is applied already")
+            continue
+        record.saved[number] = journal.text.read(function.place, len(function.new))
+        journal.text.write(function.place, function.new)
+
+
+def revert(record: Record, journal: Journal, zone: Zone) -> None:
+    """Put back each function, then run the unload hooks; or run the payload's own action."""
+    if record.payload.hooks.of(Phase.REVERT):
+        _own_action(record, Phase.REVERT, journal, zone)
+        return
+    put_back(record, journal.text)
+    for number, function in enumerate(record.payload.functions):
+        if record.saved[number] is None:
+            zone.warn(f"{record.name}: {function.name} is not applied")
+        record.saved[number] = None
+    journal.call(record, Phase.UNLOAD)
+
+
+def replace(record: Record, applied: Sequence[Record], journal: Journal, zone: Zone) -> None:
+    """Revert everything, the last applied first, then apply one payload.
+
+    What it expects is checked before anything is done, on the text as it is going to be.
+    """
+    ahead = Overlay(zone.read)
+    for each in reversed(applied):
+        if not each.payload.hooks.of(Phase.REVERT):
+            put_back(each, ahead)
+    check_expectations(record, ahead)
+    for each in reversed(applied):
+        revert(each, journal, zone)
+    apply(record, journal, zone)
+
+
+def put_back(record: Record, text: Overlay) -> None:
+    """Write the bytes that a payload replaced, the last first."""
+    pairs: Iterable[tuple[int, bytes | None]] = zip(
+        (function.place for function in record.payload.functions), record.saved, strict=True
+    )
+    for place, saved in reversed(list(pairs)):
+        if saved:
+            text.write(place, saved)
+
+
+def check_expectations(record: Record, text: Overlay) -> None:
+    """EINVAL unless every function begins with the bytes that its payload expects."""
+    for function in record.payload.functions:
+        found = text.read(function.old_address, len(function.expected))
+        if found != function.expected:
+            raise LivepatchError(
+                f"{function.name} begins {found.hex(' ')}, where {function.expected.hex(' ')} is expected",
+                errno=errno.EINVAL,
+                payload=record.name,
+            )
+
+
+def _own_action(record: Record, phase: Phase, journal: Journal, zone: Zone) -> None:
+    """Let the payload's hook do what it wants; then it must have done all of it, or have failed and done nothing."""
+    wanted = phase is Phase.APPLY
+    result = journal.call(record, phase)
+    flags = list(zone.applied_flags(record))
+    if any(flag is not (wanted if result == 0 else not wanted) for flag in flags):
+        raise MachineError(f"partially {'applied' if wanted else 'reverted'} payload '{record.name}'!")
+    if result:
+        raise LivepatchError(
+            f"its {phase.value} hook returned {result}", errno=abs(result) or errno.EINVAL, payload=record.name
+        )
+    record.saved = [BY_HOOK if flag else None for flag in flags]

@@ -1,0 +1,131 @@
+"""How vCPUs meet: a state machine of counters, as Xen's semaphore and ready flag, that knows nothing of a machine.
+
+The first vCPU in is master. In phase *CPU* the others come in, with interrupts on; when all have, phase *IRQ* begins,
+in which each switches interrupts off. One deadline holds for both. When the last has, all are quiet and the master
+acts; too late, and everybody goes on as if nothing had been. Source: check_for_livepatch_work in
+xen/common/livepatch.c.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+import attrs
+
+
+class Phase(enum.Enum):
+    """Where a rendezvous stands."""
+
+    CPU = "CPU"
+    """vCPUs are coming in."""
+    IRQ = "IRQ"
+    """All are in and switch interrupts off."""
+    QUIET = "quiet"
+    """All have interrupts off: the master may act."""
+    DONE = "done"
+    """The master has acted and released everybody."""
+    LATE = "late"
+    """The deadline passed first; nobody is held any more."""
+
+
+@attrs.frozen
+class Lateness:
+    """A deadline that passed.
+
+    Attributes:
+        phase: CPU or IRQ.
+        arrived: how many vCPUs beside the master had come in that phase.
+        wanted: how many there are beside it.
+        missing: the vCPUs that had not.
+    """
+
+    phase: Phase
+    arrived: int
+    wanted: int
+    missing: tuple[int, ...]
+
+    def __str__(self) -> str:
+        names = ", ".join(f"vcpu {index}" for index in self.missing)
+        return (
+            f"Timed out on semaphore in {self.phase.value} quiesce phase {self.arrived}/{self.wanted}"
+            f" ({names} did not come)"
+        )
+
+
+class Rendezvous:
+    """One meeting of the online vCPUs.
+
+    Args:
+        online: numbers of the vCPUs that must come.
+        now: virtual time in nanoseconds.
+        timeout_ns: how long both phases may take together.
+    """
+
+    def __init__(self, online: Iterable[int], now: int, timeout_ns: int) -> None:
+        self.online = frozenset(online)
+        self.deadline = now + timeout_ns
+        self.phase = Phase.CPU
+        self.master: int | None = None
+        self.lateness: Lateness | None = None
+        self._in: set[int] = set()
+        self._off: set[int] = set()
+
+    @property
+    def over(self) -> bool:
+        """Whether it is done or late."""
+        return self.phase in {Phase.DONE, Phase.LATE}
+
+    def arrived(self, cpu: int) -> bool:
+        """Whether a vCPU has come in."""
+        return cpu in self._in
+
+    def silent(self, cpu: int) -> bool:
+        """Whether a vCPU has switched interrupts off for the meeting, and so does not run."""
+        return cpu in self._off and not self.over
+
+    def come_in(self, cpu: int, now: int) -> None:
+        """A vCPU comes in with an empty stack; the first is master."""
+        if self.expire(now) or self.phase is not Phase.CPU or cpu not in self.online:
+            return
+        if self.master is None:
+            self.master = cpu
+        self._in.add(cpu)
+        if self._in == self.online:
+            self.phase = Phase.IRQ
+
+    def switch_off(self, cpu: int, now: int) -> None:
+        """A vCPU that is in switches its interrupts off; the master's turn counts as the others' do."""
+        if self.expire(now) or self.phase is not Phase.IRQ:
+            return
+        self._off.add(cpu)
+        if self._off == self.online:
+            self.phase = Phase.QUIET
+
+    def leave(self, cpu: int) -> None:
+        """A vCPU goes offline: nobody waits for it any more."""
+        self.online -= {cpu}
+        self._in.discard(cpu)
+        self._off.discard(cpu)
+        if self.master == cpu:
+            self.master = min(self._in, default=None)
+        if self.phase is Phase.CPU and self.online and self._in == self.online:
+            self.phase = Phase.IRQ
+        if self.phase is Phase.IRQ and self._off == self.online:
+            self.phase = Phase.QUIET
+
+    def expire(self, now: int) -> bool:
+        """Look at the clock; True if it is too late, or has been."""
+        if self.phase in {Phase.CPU, Phase.IRQ} and now > self.deadline:
+            there = self._in if self.phase is Phase.CPU else self._off
+            others = self.online - ({self.master} if self.master is not None else set())
+            self.lateness = Lateness(
+                self.phase, len(there & others), len(self.online) - 1, tuple(sorted(self.online - there))
+            )
+            self.phase = Phase.LATE
+        return self.phase is Phase.LATE
+
+    def acted(self) -> None:
+        """The master has acted: everybody goes on."""
+        assert self.phase is Phase.QUIET
+        self.phase = Phase.DONE
