@@ -31,7 +31,7 @@ from pvops_xen.hypervisor.timers import write_vcpu_time, write_wallclock
 from pvops_xen.hypervisor.validate import Validator, XenSlots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
 
@@ -96,14 +96,19 @@ def _l1_tables(memory: PhysicalMemory, va: int, pages: int, top: tuple[int, dict
 
 
 def create(
-    machine: Machine, stats: Statistics, console: bytearray, *, seed: int, guest_memory: int | None = None
+    machine: Machine,
+    stats: Statistics,
+    emit: Callable[[bytes], None],
+    *,
+    seed: int,
+    guest_memory: int | None = None,
 ) -> Hypervisor:
     """A hypervisor with one empty domain: Xen has its frames, the guest its memory in an order that the seed decides.
 
     Args:
         machine: the machine.
         stats: where things are counted.
-        console: receives what the guest prints.
+        emit: receives what the guest prints.
         seed: of the order.
         guest_memory: bytes; None for all that is left.
 
@@ -136,7 +141,7 @@ def create(
         domain=domain,
         frames=frames,
         validator=Validator(frames, memory, bits, xen_slots),
-        console=Console(console),
+        console=Console(emit),
         stats=stats,
         m2p=m2p << PAGE_SHIFT,
         perdomain_l1=tuple(_l1_tables(memory, windows, window_pages, top)),
@@ -238,11 +243,15 @@ def build_tables(hv: Hypervisor, virt_base: int, first_pfn: int) -> InitialTable
         table = p2m[tables[1, va >> 21]] << PAGE_SHIFT
         flags = _GUEST_PAGE & ~pte.RW if first_pfn <= pfn < next_pfn else _GUEST_PAGE
         memory.set_u64(table + (va >> PAGE_SHIFT & 511) * 8, p2m[pfn] << PAGE_SHIFT | flags)
-    return InitialTables(first_pfn, next_pfn - first_pfn, _pin(hv, p2m[first_pfn]))
+    return InitialTables(first_pfn, next_pfn - first_pfn, pin_root(hv, p2m[first_pfn]))
 
 
-def _pin(hv: Hypervisor, mfn: int) -> int:
-    """Pin a root and make it vCPU 0's: one reference each."""
+def pin_root(hv: Hypervisor, mfn: int) -> int:
+    """Pin a root and make it vCPU 0's: one reference each. Gives the root.
+
+    Raises:
+        MachineError: it is no tree of page tables that Xen takes.
+    """
     kind = root_type(hv.abi.bits)
     for _ in range(2):
         if hv.validator.get_page_and_type(mfn, kind):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import attrs
@@ -21,19 +22,21 @@ class _Memory(Protocol):
 
 @attrs.define
 class Console:
-    """Collects what the guest prints.
+    """Takes what the guest prints.
 
     Attributes:
-        output: all bytes, in order; only ever grows.
+        emit: gets the bytes, in order.
         ring: machine address of the ring page; 0 for none.
+        port: event channel of the ring; 0 for none.
     """
 
-    output: bytearray = attrs.field(factory=bytearray)
+    emit: Callable[[bytes], None]
     ring: int = 0
+    port: int = 0
 
     def write(self, data: bytes) -> None:
         """Bytes from the console hypercall."""
-        self.output += data
+        self.emit(data)
 
     def drain(self, memory: _Memory) -> None:
         """Take what the guest put into the ring; its indices run free and wrap at 32 bits."""
@@ -46,15 +49,15 @@ class Console:
             return
         data = memory.read(self.ring + OUT, OUT_SIZE)
         start = consumed % OUT_SIZE
-        self.output += (data + data)[start : start + count]
+        self.emit((data + data)[start : start + count])
         memory.write(self.ring + OUT_CONS, _INDEX.pack(produced))
 
     def save(self) -> object:
         """State for a snapshot."""
-        return bytes(self.output), self.ring
+        return self.ring, self.port
 
     def load(self, saved: object) -> None:
-        """Take over what ``save`` gave, in place: others hold ``output``."""
+        """Take over what ``save`` gave."""
         if not isinstance(saved, tuple):
             raise TypeError("not a snapshot of a console")
-        self.output[:], self.ring = saved
+        self.ring, self.port = saved

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 class Statistics(Protocol):
-    """Counts of what the guest made Xen do."""
+    """Counts of what the guest made Xen do, and what it printed."""
 
+    console: bytearray
     hypercalls: Counter[str]
     traps: Counter[str]
     page_table_updates: int
@@ -112,7 +113,8 @@ class Hypervisor:
         """State for a snapshot: everything that is not in machine memory."""
         stats = self.stats
         counters = (stats.hypercalls.copy(), stats.traps.copy(), stats.page_table_updates, stats.flushes)
-        return copy.deepcopy(self.domain), self.frames.copy(), self.validator.epoch, self.console.save(), counters
+        console = bytes(stats.console), self.console.save()
+        return copy.deepcopy(self.domain), self.frames.copy(), self.validator.epoch, console, counters
 
     def load(self, saved: object) -> None:
         """Take over what ``save`` gave."""
@@ -123,7 +125,8 @@ class Hypervisor:
             setattr(self.domain, field.name, copy.deepcopy(getattr(domain, field.name)))
         self.frames.load(frames)
         self.validator.epoch = epoch
-        self.console.load(console)
+        self.stats.console[:] = console[0]
+        self.console.load(console[1])
         hypercalls, traps, self.stats.page_table_updates, self.stats.flushes = counters
         for mine, theirs in ((self.stats.hypercalls, hypercalls), (self.stats.traps, traps)):
             mine.clear()

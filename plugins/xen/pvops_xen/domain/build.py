@@ -1,0 +1,118 @@
+"""Builds a domain out of an image: its memory, page tables, start_info and the first vCPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pvops_core.errors import MachineError
+from pvops_xen.domain.notes import XenNotes, read_notes
+from pvops_xen.domain.space import Plan, Request, pages, plan
+from pvops_xen.domain.startinfo import StartOfDay
+from pvops_xen.domain.stubs import hypercall_page
+from pvops_xen.hypervisor import builder
+from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT
+from pvops_xen.hypervisor.events import open_to_host
+
+if TYPE_CHECKING:
+    from pvops_core.boot import Kernel
+    from pvops_core.images import KernelImage
+    from pvops_xen.hypervisor.core import Hypervisor
+
+E820_RAM: Final = 1
+
+
+def build_domain(hv: Hypervisor, kernel: Kernel) -> None:
+    """Load an image into the domain's memory and put vCPU 0 at its entry.
+
+    Raises:
+        ImageError: its notes or segments are not those of a guest that can be built.
+        MachineError: it does not fit into the domain.
+    """
+    image = kernel.image
+    notes = read_notes(image)
+    first, last = _extent(image, notes)
+    word = image.pointer_size
+    nr_pages = hv.domain.nr_pages
+    layout = plan(
+        Request(
+            bits=8 * word,
+            virt_base=notes.virt_base,
+            kernel_end=pages(last - notes.virt_base),
+            initrd_pages=pages(len(kernel.initrd)),
+            initrd_mapped=not notes.unmapped_initrd,
+            p2m_pages=pages(nr_pages * word),
+            p2m_address=_p2m_address(image, notes),
+            memory=nr_pages,
+        )
+    )
+    _load(hv, image, notes)
+    if notes.hypercall_page is not None:
+        if not first <= notes.hypercall_page < last or notes.hypercall_page & PAGE_MASK:
+            raise image.error(f"is at {notes.hypercall_page:#x}, no page of the kernel", field="note HYPERCALL_PAGE")
+        builder.write_physical(hv, notes.hypercall_page - notes.virt_base, hypercall_page(hv.abi.bits))
+    builder.write_physical(hv, layout.initrd << PAGE_SHIFT, kernel.initrd)
+    builder.write_physical(hv, layout.p2m << PAGE_SHIFT, builder.p2m_list(hv))
+    for pfn, table in layout.space.contents(np.asarray(hv.domain.p2m, dtype=np.uint64)).items():
+        builder.write_physical(hv, pfn << PAGE_SHIFT, table)
+    _services(hv, layout)
+    start = StartOfDay(hv, notes, layout, kernel)
+    builder.write_physical(hv, layout.start_info << PAGE_SHIFT, start.pack())
+    builder.pin_root(hv, hv.domain.p2m[layout.tables])
+    hv.domain.e820 = ((0, nr_pages << PAGE_SHIFT, E820_RAM),)
+    _enter(hv, notes, layout)
+
+
+def _extent(image: KernelImage, notes: XenNotes) -> tuple[int, int]:
+    """First virtual address of the loaded image and the first after it."""
+    if not image.segments:
+        raise image.error("has nothing to load", field="program headers")
+    limit = 1 << 8 * image.pointer_size
+    for number, segment in enumerate(image.segments):
+        start = segment.physical + notes.offset
+        if start < notes.virt_base or start + segment.memory_size > limit:
+            raise image.error(
+                f"would lie at {start & limit - 1:#x}, below its base of {notes.virt_base:#x} or beyond the end",
+                field=f"segment {number}",
+            )
+    first = min(segment.physical for segment in image.segments) + notes.offset
+    last = max(segment.physical + segment.memory_size for segment in image.segments) + notes.offset
+    if not first <= notes.entry < last:
+        raise image.error(f"is {notes.entry:#x}, outside the image at {first:#x} to {last:#x}", field="note ENTRY")
+    return first, last
+
+
+def _p2m_address(image: KernelImage, notes: XenNotes) -> int | None:
+    """Where the p2m list goes: an unaligned address, or one above the kernel's base, is as good as none."""
+    where = notes.init_p2m
+    if where is None or image.pointer_size == 4 or where >= notes.virt_base or where & PAGE_MASK:
+        return None
+    return where
+
+
+def _load(hv: Hypervisor, image: KernelImage, notes: XenNotes) -> None:
+    for number, segment in enumerate(image.segments):
+        start = segment.physical - notes.paddr_offset
+        if pages(start + segment.memory_size) > hv.domain.nr_pages:
+            raise MachineError(
+                f"segment {number} of the kernel reaches to {(start + segment.memory_size) >> 20} MiB; "
+                f"the guest has {hv.domain.nr_pages >> 8} MiB"
+            )
+        builder.write_physical(hv, start, image.data[segment.offset : segment.offset + segment.file_size])
+
+
+def _services(hv: Hypervisor, layout: Plan) -> None:
+    """The console's ring and channel."""
+    hv.console.ring = hv.domain.p2m[layout.console] << PAGE_SHIFT
+    hv.console.port = open_to_host(hv, "console")
+
+
+def _enter(hv: Hypervisor, notes: XenNotes, layout: Plan) -> None:
+    for cpu in hv.machine.vcpus:
+        builder.prepare_cpu(hv, cpu)
+        if cpu.index:
+            cpu.halt()
+    first = hv.machine.vcpus[0]
+    builder.start(hv, first, notes.entry, notes.virt_base + (layout.start_info << PAGE_SHIFT))
+    first.rsp = notes.virt_base + (layout.stack + 1 << PAGE_SHIFT)

@@ -1,0 +1,228 @@
+"""A Xen host: every trap of its guest comes here and goes to the hypervisor model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import MachineError, UsageError
+from pvops_core.hookspecs import Surroundings
+from pvops_core.machine.faults import GuestFault
+from pvops_xen.hypervisor import builder, emulate, policy, traps
+from pvops_xen.hypervisor.abi import PAGE_SHIFT, PAGE_SIZE, TRAP_SYSCALL_HYPERCALL32, Hypercall, VmAssist
+from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
+from pvops_xen.hypervisor.events import upcall_due
+from pvops_xen.hypervisor.hypercalls import dispatch
+from pvops_xen.hypervisor.ldt import map_ldt_page
+from pvops_xen.hypervisor.ptwr import emulate_write
+from pvops_xen.hypervisor.segments import LDT_PAGE, WINDOW_SIZE, window
+from pvops_xen.hypervisor.timers import fire_due, next_deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+_UD: Final = 6
+_NM: Final = 7
+_GP: Final = 13
+_PF: Final = 14
+_TS: Final = 1 << 3
+_ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9", "rcx", "r11")
+_ARGUMENTS32: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
+_XEN_MEMORY: Final = 1 << 18
+_HYPERCALL_NS: Final = 200  # what a trap into the hypervisor and back costs
+_TRAP_NS: Final = 500
+
+
+class XenHost(Surroundings):
+    """A Xen host with one paravirtualised domain. Its memory is machine memory; the guest's is scattered in it.
+
+    Options:
+        seed: decides where the guest's frames lie (an integer; 0 unless given).
+        memory: bytes of the guest's memory; all that the machine has, without Xen's own, unless given.
+    """
+
+    hv: Hypervisor
+
+    def start_hypervisor(self, emit: Callable[[bytes], None]) -> None:
+        """Make the hypervisor with an empty domain; ``emit`` gets what the guest prints.
+
+        Raises:
+            MachineError: the machine is none that Xen runs on, or too small.
+            UsageError: an option is no number.
+        """
+        machine = self.machine
+        if machine.kind.value == "i386":
+            raise MachineError("Xen has no 32-bit guests without PAE")
+        seed, memory = self._option("seed") or 0, self._option("memory")
+        self.hv = builder.create(machine, self, emit, seed=seed, guest_memory=memory)
+        self._registers = [
+            cpu.batch(*(_ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32)) for cpu in machine.vcpus
+        ]
+        machine.keep(self.hv)
+
+    def _option(self, name: str) -> int | None:
+        text = self.options.get(name)
+        if text is None:
+            return None
+        try:
+            return int(text)
+        except ValueError as failure:
+            raise UsageError(f"option {name}={text!r} is no number") from failure
+
+    @staticmethod
+    def machine_memory(guest_memory: int) -> int:
+        """The guest's, and what Xen takes: its M2P table (8 bytes a frame), a few tables and a window a vCPU."""
+        return guest_memory + (guest_memory >> 8 & ~(PAGE_SIZE - 1)) + _XEN_MEMORY
+
+    def machine_address(self, pa: int) -> int:
+        """Machine address of a pseudo-physical one, by the list that the domain was built with."""
+        pfn = pa >> PAGE_SHIFT
+        if not 0 <= pfn < self.hv.domain.nr_pages:
+            raise MachineError(f"the guest has no pseudo-physical page {pfn}")
+        return self.hv.domain.p2m[pfn] << PAGE_SHIFT | pa % PAGE_SIZE
+
+    # --- hypercalls ------------------------------------------------------------------------------------------------
+
+    def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int:
+        """Make a hypercall for the guest, as if its kernel had: the result is 0 or more, or a negative errno."""
+        self.machine.clock.advance(_HYPERCALL_NS)
+        result = dispatch(self.hv, vcpu, nr, args)
+        self.machine.log.record("hypercall", vcpu.index, nr=nr, result=result)
+        return result
+
+    def _hypercall_from_guest(self, vcpu: Vcpu) -> None:
+        registers = self._registers[vcpu.index]
+        nr, *values = registers.read()
+        result = self.hypercall(vcpu, nr & 0xFFFF_FFFF, *values[:6])
+        if nr != Hypercall.IRET:
+            vcpu.set("rax", result)
+        self.deliver_pending(vcpu)
+
+    def deliver_pending(self, vcpu: Vcpu) -> bool:
+        """Enter the guest at its event callback if an upcall is pending and not masked."""
+        if self.hv.domain.crashed or vcpu.halted or not upcall_due(self.hv, vcpu.index):
+            return False
+        deliver_upcall(self.hv, vcpu)
+        return True
+
+    # --- traps -----------------------------------------------------------------------------------------------------
+
+    def syscall(self, vcpu: Vcpu) -> None:
+        """From kernel mode a hypercall, from user mode the guest's system-call entry."""
+        hv = self.hv
+        state = hv.state(vcpu)
+        flags, rip = vcpu.rflags, vcpu.rip
+        vcpu.set("rcx", rip)
+        vcpu.set("r11", flags)
+        if state.in_kernel:
+            self._hypercall_from_guest(vcpu)
+            return
+        entry = state.syscall if vcpu.in_64_bit_code else state.syscall32
+        if not entry.address:
+            vcpu.rip = rip - 2
+            traps.inject(hv, vcpu, _UD, None)
+            return
+        hv.stats.traps["syscall"] += 1
+        vcpu.set_segments(3, 0xE033 if vcpu.in_64_bit_code else 0xE023, 0xE02B)
+        vcpu.rip = rip
+        enter(hv, vcpu, entry)
+
+    def sysenter(self, vcpu: Vcpu) -> None:
+        """The guest's sysenter callback; without one a #GP."""
+        entry = self.hv.state(vcpu).sysenter
+        if not entry.address or in_guest_kernel(self.hv, vcpu):
+            vcpu.rip -= 2
+            traps.inject_general_protection(self.hv, vcpu)
+            return
+        self.hv.stats.traps["sysenter"] += 1
+        vcpu.rip = 0  # the processor kept neither RIP nor RSP
+        enter(self.hv, vcpu, entry)
+
+    def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
+        """A hypercall of a 32-bit kernel, or a trap for the guest."""
+        if vector == TRAP_SYSCALL_HYPERCALL32 and self.hv.abi.bits == 32 and vcpu.cpl == 1:
+            self._hypercall_from_guest(vcpu)
+        else:
+            traps.software_interrupt(self.hv, vcpu, vector)
+
+    def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
+        """What Xen handles itself is done here; the rest is bounced to the guest."""
+        hv = self.hv
+        self.machine.clock.advance(_TRAP_NS)
+        self.machine.log.record("trap", vcpu.index, vector=vector, rip=vcpu.rip)
+        if vector == _PF and address is not None:
+            if not self._fixed_up(vcpu, error_code or 0, address):
+                traps.inject_page_fault(hv, vcpu, error_code or 0, address)
+        elif vector == _GP:
+            if error_code or not emulate.emulate_at_rip(hv, vcpu):
+                traps.inject_general_protection(hv, vcpu, error_code or 0)
+        elif vector == _UD:
+            if not emulate.forced_cpuid(hv, vcpu):
+                traps.inject(hv, vcpu, _UD, None)
+        else:
+            if vector == _NM:
+                hv.state(vcpu).cr0 &= ~_TS
+                vcpu.cr0 &= ~_TS
+            traps.inject(hv, vcpu, vector, error_code)
+        self.deliver_pending(vcpu)
+
+    def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:
+        """``fixup_page_fault``: the LDT's window, and stores to page tables."""
+        hv = self.hv
+        offset = address - window(hv, vcpu.index)
+        if LDT_PAGE << PAGE_SHIFT <= offset < WINDOW_SIZE:
+            offset -= LDT_PAGE << PAGE_SHIFT
+            if map_ldt_page(hv, vcpu, offset):
+                return True
+            traps.inject_page_fault(hv, vcpu, error_code, hv.state(vcpu).ldt_base + offset)
+            return True
+        kind = error_code & (traps.PF_PROT | traps.PF_WRITE | traps.PF_RSVD | traps.PF_INSN)
+        return (
+            kind == traps.PF_PROT | traps.PF_WRITE
+            and hv.domain.assisted(VmAssist.WRITABLE_PAGETABLES)
+            and in_guest_kernel(hv, vcpu)
+            and emulate_write(hv, vcpu, address)
+        )
+
+    def privileged(self, vcpu: Vcpu, name: str, *operands: int) -> int | None:
+        """What Xen emulates for a guest's kernel; #GP for the rest."""
+        return emulate.privileged(self.hv, vcpu, name, *operands)
+
+    def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """The policy's answer."""
+        del vcpu
+        return policy.cpuid(leaf, subleaf, self.hv.abi.bits)
+
+    def io_in(self, vcpu: Vcpu, port: int, size: int) -> int:
+        """All ones: the domain has no devices."""
+        del vcpu, port
+        return (1 << 8 * size) - 1
+
+    def io_out(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:
+        """Dropped."""
+        del vcpu, port, size, value
+
+    # --- scheduling ------------------------------------------------------------------------------------------------
+
+    def halted(self, vcpu: Vcpu) -> None:
+        """A guest never runs where hlt is allowed."""
+        self.hv.crash(f"hlt at {vcpu.rip:#x}")
+
+    def before_entry(self, vcpu: Vcpu) -> None:
+        """On every way back to the guest: timers, then a pending upcall."""
+        fire_due(self.hv)
+        try:
+            self.deliver_pending(vcpu)
+        except GuestFault as fault:
+            self.exception(vcpu, fault.vector, fault.error_code, fault.address)
+
+    def idle(self) -> bool:
+        """Nobody runs: the clock goes on to the next timer."""
+        deadline = next_deadline(self.hv)
+        if deadline is None:
+            return False
+        self.machine.clock.advance(max(deadline - self.machine.clock.ns, 1))
+        fire_due(self.hv)
+        return True
