@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from pvops_core.errors import MachineError, SwitchError
+from pvops_core.errors import SwitchError
 from pvops_core.switchboard.implementations import Form, Implementation
 
 if TYPE_CHECKING:
@@ -19,9 +19,10 @@ BUG_GATE = 0
 
 
 def _bug(vcpu: Vcpu) -> None:
-    raise MachineError(
-        "the guest called an op that its platform left empty (paravirt_BUG)", vcpu=vcpu.index, rip=vcpu.rip
-    )
+    """A patched site called an empty slot: a bug of the guest, which ends there as a kernel would."""
+    caller = vcpu.word(vcpu.rsp)
+    detail = f"vcpu {vcpu.index} called an op that its platform left empty (paravirt_BUG), from before {caller:#x}"
+    vcpu.machine.stop("crash", detail)
 
 
 class Entrances:
