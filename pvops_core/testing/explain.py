@@ -1,0 +1,109 @@
+"""What a failed test shows of its machine: where the CPU is, what changed, how addresses translate, what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import PvopsError
+from pvops_core.machine import GuestFault
+from pvops_core.patching.disasm import listing
+from pvops_core.testing.changes import Look
+
+if TYPE_CHECKING:
+    from pvops_core.guests.session import Session
+    from pvops_core.machine import Event, Vcpu
+    from pvops_core.testing.lab import Lab
+
+AROUND: Final = 24
+"""Bytes before and after RIP that are disassembled."""
+EVENTS: Final = 10
+LINES: Final = 6
+
+
+def explain(lab: Lab, node: str) -> str:
+    """The whole report of a lab as a test left it.
+
+    Args:
+        lab: the lab.
+        node: the test's node id, for the command that replays it.
+    """
+    session = lab.session
+    parts = [
+        f"replay: pytest '{node}' --pvops-backend {lab.cell.backend} --pvops-seed {lab.seed}",
+        f"{lab.cell} from point {lab.cell.point!r}; now {session.machine.clock.ns} ns",
+    ]
+    for cpu in session.machine.vcpus:
+        parts += _cpu(session, cpu)
+    parts += _changed(lab)
+    parts += _walks(session)
+    parts += _events(session)
+    return "\n".join(parts)
+
+
+def place(session: Session, address: int) -> str:
+    """An address as the guest's symbols name it."""
+    found = session.guest.image.symbol_at(address)
+    if found is None or found[1] > 0x10000:
+        return f"{address:#x}"
+    name, distance = found
+    return f"{address:#x} <{name}+{distance:#x}>" if distance else f"{address:#x} <{name}>"
+
+
+def _cpu(session: Session, cpu: Vcpu) -> Iterator[str]:
+    state = "halted" if cpu.halted else f"level {cpu.cpl}"
+    yield f"vcpu {cpu.index} at {place(session, cpu.rip)}, {state}, RSP {cpu.rsp:#x}, RFLAGS {cpu.rflags:#x}"
+    if cpu.halted:
+        return
+    found = session.guest.image.symbol_at(cpu.rip)
+    back = min(found[1], AROUND) if found else 0
+    try:
+        code = cpu.virtual.read(cpu.rip - back, back + AROUND, system=True)
+    except (GuestFault, PvopsError) as error:
+        yield f"  no code to show: {error}"
+        return
+    for address, data, text in listing(code, cpu.rip - back, session.guest.kind.bits):
+        yield f"  {'>' if address == cpu.rip else ' '} {address:#x}  {data.hex(' '):<30} {text}"
+
+
+def _changed(lab: Lab) -> Iterator[str]:
+    now = Look(lab.session, lab.session.machine.vcpus[0])
+    now.take()
+    yield "registers that changed since the test began:"
+    for name, old in lab.began.items():
+        if (new := now.registers[name]) != old:
+            yield f"  {name}: {old:#x} -> {new:#x}"
+
+
+def _walks(session: Session) -> Iterator[str]:
+    """How the last fault's address and RIP translate."""
+    cpu = session.machine.vcpus[0]
+    faults = [dict(event.fields).get("address") for event in session.machine.log.events if event.kind == "exception"]
+    wanted = {address for address in faults[-1:] if isinstance(address, int)} | {cpu.rip}
+    for address in sorted(wanted):
+        try:
+            walk = cpu.walk(address, user=False)
+        except GuestFault as fault:
+            yield f"page walk of {place(session, address)}: {fault}"
+            continue
+        entries = ", ".join(f"[{where:#x}] = {entry:#x}" for where, entry in walk.entries)
+        yield f"page walk of {place(session, address)}: {entries} -> physical {walk.pa:#x}"
+
+
+def _events(session: Session) -> Iterator[str]:
+    events = session.machine.log.events
+    yield f"last events of {len(events)}:"
+    yield from (f"  {shown(event)}" for event in events[-EVENTS:])
+    said = session.platform.console.decode(errors="replace").splitlines()
+    yield "last lines of the guest's:"
+    yield from (f"  {line}" for line in said[-LINES:])
+
+
+def shown(event: Event) -> str:
+    """An event on one line."""
+    fields = " ".join(
+        f"{name}={value:#x}" if isinstance(value, int) and value > 9 else f"{name}={value!s}"
+        for name, value in event.fields
+    )
+    vcpu = "" if event.vcpu is None else f" vcpu {event.vcpu}"
+    return f"{event.ns} ns{vcpu} {event.kind} {fields}".rstrip()

@@ -1,0 +1,192 @@
+"""The pytest plugin: options, markers, and fixtures that give every test a machine of its own.
+
+Nothing heavy is imported before a test asks for one of the fixtures.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from pvops_core.guests.session import Session
+    from pvops_core.hookspecs import Backend
+    from pvops_core.machine import Machine, Vcpu
+    from pvops_core.plugins.loading import Loaded
+    from pvops_core.testing.call import Caller
+    from pvops_core.testing.cells import Cell
+    from pvops_core.testing.lab import Lab, Pool
+    from pvops_core.testing.patched import Patcher
+    from pvops_core.testing.textpage import TextPage
+
+MARKERS: Final = {
+    "pvops_backends(*names)": "the backends to be tested where the command line names none",
+    "pvops_kinds(*names)": "run on these kinds of machine only: i386, pae, x86_64",
+    "pvops_layouts(*globs)": "run on the guests of these layouts; by default on the newest of each kind",
+    "pvops_vcpus(*numbers)": "run with each of these numbers of vCPUs; by default with one",
+    "pvops_ops(*names)": "run on layouts that have all these ops only",
+    "pvops_needs(*capabilities)": "skip on a backend that has not all these capabilities",
+    "pvops_at(point)": "begin there in the guest's boot: entry, unpatched, patched (the default), running, finished",
+    "pvops_cmdline(*words)": "the guest's command line",
+}
+_LOADED: Final[pytest.StashKey[Loaded]] = pytest.StashKey()
+_POOL: Final[pytest.StashKey[Pool]] = pytest.StashKey()
+_LAB: Final[pytest.StashKey[Lab]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options."""
+    group = parser.getgroup("pvops", "paravirtualisation backends")
+    group.addoption("--pvops-backend", metavar="NAMES", help="the backends to test, parted by commas")
+    group.addoption("--pvops-plugin", metavar="PATH", action="append", default=[], help="load a backend from there too")
+    group.addoption("--pvops-kernel", metavar="FILE", help="the kernel image for tests that boot one")
+    group.addoption("--pvops-seed", metavar="N", type=int, default=0, help="seed of every machine (default: 0)")
+    parser.addini("pvops_backend", "the backend to test where nothing else names one", default="native")
+    parser.addini("pvops_plugins", "backends to load from these paths too", type="paths")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the markers known."""
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close the machines."""
+    if _POOL in config.stash:
+        config.stash[_POOL].close()
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say which backend and seed, if anybody asked."""
+    backends, seed = config.getoption("--pvops-backend"), config.getoption("--pvops-seed")
+    return f"pvops: backend {backends or 'by default'}, seed {seed}" if backends or seed else None
+
+
+def _names(test: pytest.Item, config: pytest.Config) -> list[str]:
+    """The backends to be tested: those of the command line, the test's own, or the project's."""
+    if given := config.getoption("--pvops-backend"):
+        return [name for name in given.split(",") if name]
+    marker = test.get_closest_marker("pvops_backends")
+    return list(marker.args) if marker else [config.getini("pvops_backend")]
+
+
+def loaded_backends(config: pytest.Config) -> Loaded:
+    """All backends there are, loaded once in a run of pytest."""
+    if _LOADED not in config.stash:
+        from pvops_core.plugins import load_backends  # noqa: PLC0415 - only tests of backends pay for it
+
+        paths = [*config.getoption("--pvops-plugin"), *map(str, config.getini("pvops_plugins"))]
+        config.stash[_LOADED] = load_backends(paths)
+    return config.stash[_LOADED]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once on each machine that it and the backends can have."""
+    if "pvops_cell" not in metafunc.fixturenames:
+        return
+    from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
+    from pvops_core.testing.cells import cells  # noqa: PLC0415
+
+    test, loaded = metafunc.definition, loaded_backends(metafunc.config)
+    names = _names(test, metafunc.config)
+    if missing := [name for name in names if name not in loaded.backends]:
+        reasons = "".join(f"\n  {error}" for error in loaded.errors)
+        there = ", ".join(sorted(loaded.backends))
+        raise pytest.UsageError(f"no backend {', '.join(missing)}; there are {there}{reasons}")
+    try:
+        found = cells(test, names, loaded.backends)
+    except PvopsError as error:
+        raise pytest.UsageError(f"{test.nodeid}: {error}") from error
+    metafunc.parametrize("pvops_cell", found, ids=str, indirect=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the machine of a test that failed."""
+    report = yield
+    if report.failed and call.when == "call" and _LAB in item.stash:
+        from pvops_core.testing.explain import explain  # noqa: PLC0415 - likewise
+
+        report.sections.append(("pvops machine", explain(item.stash[_LAB], item.nodeid)))
+    return report
+
+
+@pytest.fixture
+def pvops_cell(request: pytest.FixtureRequest) -> Cell:
+    """The machine that this run of the test is for."""
+    cell: Cell = request.param
+    if cell.why_not:
+        pytest.skip(f"{cell.backend}: {cell.why_not}")
+    return cell
+
+
+@pytest.fixture
+def pvops_lab(request: pytest.FixtureRequest, pvops_cell: Cell) -> Lab:
+    """The machine, at the point where the test begins."""
+    config = request.config
+    if _POOL not in config.stash:
+        from pvops_core.testing.lab import Pool  # noqa: PLC0415 - likewise
+
+        config.stash[_POOL] = Pool(loaded_backends(config).backends, config.getoption("--pvops-seed"))
+    lab = config.stash[_POOL].lab(pvops_cell)
+    request.node.stash[_LAB] = lab
+    return lab
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, pvops_cell: Cell) -> Backend:
+    """The backend that is tested."""
+    return loaded_backends(request.config).backends[pvops_cell.backend]
+
+
+@pytest.fixture
+def session(pvops_lab: Lab) -> Session:
+    """The built-in guest on the backend, its first vCPU standing in the kernel."""
+    return pvops_lab.session
+
+
+@pytest.fixture
+def machine(session: Session) -> Machine:
+    """The session's machine."""
+    return session.machine
+
+
+@pytest.fixture
+def vcpu(machine: Machine) -> Vcpu:
+    """The machine's first vCPU."""
+    return machine.vcpus[0]
+
+
+@pytest.fixture
+def call(pvops_lab: Lab) -> Caller:
+    """Calls one op and says what it did: ``call("write_cr3", root).changes``."""
+    return pvops_lab.call
+
+
+@pytest.fixture
+def patch(pvops_lab: Lab) -> Patcher:
+    """The code that the backend puts in place of a call: ``patch("irq_disable").assembles_to("cli")``."""
+    return pvops_lab.patch
+
+
+@pytest.fixture
+def text_page(pvops_lab: Lab) -> TextPage:
+    """Room in the guest's text for code of the test's own."""
+    from pvops_core.testing.textpage import TextPage  # noqa: PLC0415 - likewise
+
+    return TextPage(pvops_lab.call)
+
+
+@pytest.fixture
+def kernel(request: pytest.FixtureRequest) -> object:
+    """A booted real kernel, as a snapshot; skipped with the reason where there is none."""
+    image = request.config.getoption("--pvops-kernel") or os.environ.get("PVOPS_KERNELS")
+    if not image:
+        pytest.skip("no kernel image: give --pvops-kernel FILE, or PVOPS_KERNELS=folder")
+    pytest.skip("this version of pvops reads and patches real kernels but does not boot them yet")

@@ -1,0 +1,86 @@
+"""Places in the built-in guest's boot at which a test may begin, and how to get there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pvops_core.errors import MachineError, UsageError
+from pvops_core.machine import Reschedule
+from pvops_core.patching.poke import Poke
+from pvops_core.testing.landing import UD2, Landing
+
+if TYPE_CHECKING:
+    from pvops_core.guests.session import Session
+    from pvops_core.machine import Stop, Vcpu
+
+ENTRY: Final = "entry"
+OP: Final = "op:"
+POINTS: Final[Mapping[str, str]] = {
+    "unpatched": "patch_kernel",
+    "patched": "irq_init",
+    "running": "exercise",
+    "finished": "report",
+}
+"""Name to the guest's function that begins there: own page tables but no site patched yet; patched, interrupts still
+off; interrupts on and a timer ticking; processes and other vCPUs have done their work. ``entry`` is before the first
+instruction, and any function of the guest's that boot comes by can be named as well."""
+LIMIT: Final = 2_000_000_000
+
+
+def run_to(session: Session, point: str) -> None:
+    """Run a guest that has not run yet until its first vCPU comes to a point.
+
+    Args:
+        session: the guest.
+        point: ``entry``, a name in :data:`POINTS`, ``op:`` and the name of an op, whose first call has been made
+            but not served yet, or a function of the guest's.
+
+    Raises:
+        UsageError: there is no such point.
+        MachineError: the guest ended, or 2 s of virtual time passed, before it came there.
+    """
+    if point == ENTRY:
+        return
+    if point.startswith(OP):
+        _run_to_op(session, point.removeprefix(OP))
+        return
+    symbol = POINTS.get(point, point)
+    if symbol not in session.guest.symbols:
+        raise UsageError(f"no point {point!r}; there are {ENTRY}, {', '.join(POINTS)}, and the guest's functions")
+    address = session.guest.symbols[symbol]
+    poker = session.switchboard.poker
+    built = poker.read(np.array([address], dtype=np.uint64), len(UD2))[0].tobytes()
+    poker.transaction([Poke(address, built, UD2)], by="testing")
+    with Landing(session.machine, address) as landing:
+        stop = session.run(max_ns=LIMIT)
+    if not landing.reached:
+        raise _missed(session, symbol, stop)
+    poker.transaction([Poke(address, UD2, built)], by="testing")
+
+
+def _run_to_op(session: Session, op: str) -> None:
+    """Put something in the op's place that stops the machine and asks to be called again."""
+    board, machine = session.switchboard, session.machine
+    history, served = tuple(board.history), board.implementation(op)
+
+    def wait(cpu: Vcpu) -> None:
+        machine.stop(OP, f"vcpu {cpu.index}")
+        raise Reschedule
+
+    board.switch(op, wait, by="testing")
+    stop = session.run(max_ns=LIMIT)
+    if stop.reason != OP:
+        raise _missed(session, op, stop)
+    slot = session.layout.by_op(op)
+    cpu = machine.vcpus[0]
+    board.switch(op, served, by="testing")
+    board.history[:] = history
+    cpu.rip = cpu.word(session.guest.symbols[slot.symbol] + slot.offset)
+
+
+def _missed(session: Session, what: str, stop: Stop) -> MachineError:
+    said = session.platform.console.decode(errors="replace").strip().rpartition("\n")[2]
+    return MachineError(f"the guest did not come to {what}: {stop.reason} {stop.detail} ({said})")

@@ -1,0 +1,107 @@
+"""The plugin as a project of somebody else's sees it: in a pytest of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+HEAD = "import pytest\n"
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> pytest.Pytester:
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
+    return pytester
+
+
+def run(project: pytest.Pytester, text: str, *options: str) -> pytest.RunResult:
+    project.makepyfile(HEAD + text)
+    return project.runpytest_inprocess("-rs", *options)
+
+
+def test_loading_it_imports_neither_emulator_nor_compiler() -> None:
+    code = "import sys, pvops_core.testing.plugin; print([n for n in sys.modules if n.split('.')[0] in BAD])"
+    code = code.replace("BAD", "('unicorn', 'numba', 'capstone', 'numpy', 'llvmlite')")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_test_runs_on_every_kind_its_backend_can_be(project: pytest.Pytester) -> None:
+    text = "def test_it(machine, vcpu, backend): assert vcpu is machine.vcpus[0] and backend.name == 'native'\n"
+    run(project, text).assert_outcomes(passed=3)
+    run(project, text.replace("native", "xen"), "--pvops-backend", "xen").assert_outcomes(passed=2)
+
+
+def test_markers_choose_machines(project: pytest.Pytester) -> None:
+    text = """
+@pytest.mark.pvops_kinds("i386")
+@pytest.mark.pvops_vcpus(1, 2, 3)
+def test_vcpus(machine):
+    assert machine.kind.value == "i386"
+
+@pytest.mark.pvops_ops("store_gdt")
+def test_op(session):
+    assert session.layout.name.startswith("2.6")
+
+@pytest.mark.pvops_needs("mmu.readonly_tables")
+def test_needs(session):
+    pass
+"""
+    result = run(project, text)
+    result.assert_outcomes(passed=5, skipped=1)
+    result.stdout.fnmatch_lines(["*native: needs mmu.readonly_tables"])
+
+
+def test_a_test_starts_where_the_one_before_it_started(project: pytest.Pytester) -> None:
+    text = """
+@pytest.mark.pvops_kinds("x86_64")
+@pytest.mark.parametrize("number", range(3))
+def test_it(call, session, number):
+    place = session.guest.symbols["empty_zero_page"]
+    assert call.load(place) == 0
+    call.store(place, 7)
+    session.switchboard.switch("io_delay", None, by="test")
+    assert len(session.switchboard.history) == 1
+"""
+    run(project, text).assert_outcomes(passed=3)
+
+
+def test_a_failure_shows_the_machine_and_how_to_replay_it(project: pytest.Pytester) -> None:
+    text = """
+@pytest.mark.pvops_kinds("x86_64")
+def test_it(call, vcpu):
+    call.store(0x1000, 1)
+"""
+    result = run(project, text, "--pvops-seed", "7")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*CallError: a store to 0x1000 did not come back: crash*vector 14*address 0x1000",
+            "*pvops machine*",
+            "replay: pytest *test_it*native-6.1-64-1cpu* --pvops-backend native --pvops-seed 7",
+            "vcpu 0 at 0xffffffff80*<*>, level 0*",
+            "  > 0x*",
+            "registers that changed since the test began:",
+            "  cr2: 0x0 -> 0x1000",
+            "page walk of 0xffffffff80*-> physical 0x*",
+            "last events of *",
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", ["nobody", "native,nobody"])
+def test_an_unknown_backend_is_a_usage_error(project: pytest.Pytester, name: str) -> None:
+    result = run(project, "def test_it(machine): pass\n", "--pvops-backend", name)
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*no backend nobody; there are *native*"])
+
+
+def test_no_kernel_is_a_skip_with_the_reason(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PVOPS_KERNELS", raising=False)
+    result = run(project, "def test_it(kernel): pass\n")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*no kernel image: give --pvops-kernel*"])
