@@ -49,7 +49,6 @@ def describe(image: KernelImage) -> dict[str, Any]:
 
     Raises:
         ImageError: the sites are damaged.
-        UsageError: the kernel's table is of no known layout.
     """
     from pvops_core.patching.sites import read_sites  # noqa: PLC0415 - heavy
     from pvops_core.patching.tables import find_table  # noqa: PLC0415

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.errors import UsageError
+from pvops_core.errors import ImageError, UsageError
 from pvops_core.patching.alternatives import FEATURES, AltEntry, Padding, overlapping, read_alternatives
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import BRANCH_SIZE, patch_default
@@ -68,16 +68,18 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
     """Read everything about a kernel's sites that does not depend on the backend.
 
     Raises:
-        ImageError: a section, table or site is damaged.
-        UsageError: the kernel has no paravirt sites, or is of a generation that cannot be patched statically.
+        ImageError: a section, table or site is damaged, the kernel has no paravirt sites, or it is of a generation
+            that cannot be patched statically.
     """
     sites = read_sites(image)
     if not sites:
-        raise UsageError(f"{image.path} has no {SECTION}: it was built without PARAVIRT, or is 6.8 or later")
+        raise ImageError(
+            "is not there: the kernel was built without PARAVIRT, or is 6.8 or later", image.path, field=SECTION
+        )
     table = find_table(image, sites)
     if any(slot.symbol != TABLE or slot.op.name == "patch" for slot in table.layout.slots):
-        message = f"{image.path} has the {table.layout.name} table, whose own patch op decides: run it instead"
-        raise UsageError(message)
+        message = f"calls through a {table.layout.name} table, whose own patch op decides: run it instead"
+        raise site_error(image, table.first[0], "instr", message)
     for index, site in enumerate(sites):
         if site.length < BRANCH_SIZE:
             raise site_error(image, index, "len", f"is {site.length}; a call needs {BRANCH_SIZE}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.errors import ImageError, UsageError
+from pvops_core.errors import ImageError
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.derived import layout_from_types
 from pvops_core.patching.fills import NOP_NAMES
@@ -50,8 +50,8 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
     """Find the layout whose op names fit the functions in the table.
 
     Raises:
-        ImageError: the sites name types that no layout has, or call through no table at all.
-        UsageError: the kernel's table is of a generation that the catalogue has not got.
+        ImageError: the sites name types that no layout has, or call through no table at all, or through one of
+            a generation that the catalogue has not got.
     """
     slots, seen = _slots(image, sites)
     if not slots:
@@ -73,7 +73,9 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
     fitting = [(_score(layout, names), layout) for layout in candidates if len(layout.slots) > highest]
     score, layout = max(fitting, key=lambda pair: pair[0])
     if score < ENOUGH:
-        raise UsageError(f"{image.path}: the table of ops fits none of the layouts {', '.join(sorted(LAYOUTS))}")
+        known = ", ".join(sorted(LAYOUTS))
+        index = seen[min(slots)]
+        raise site_error(image, index, "instr", f"calls through a table that fits none of the layouts {known}")
     return SiteTable(layout, slots, seen)
 
 

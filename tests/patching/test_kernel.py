@@ -265,7 +265,7 @@ def test_target_out_of_reach_is_the_images_fault() -> None:
 
 
 def test_kernel_without_sites() -> None:
-    with pytest.raises(UsageError, match=r"no \.parainstructions"):
+    with pytest.raises(ImageError, match=r"\.parainstructions: is not there"):
         plan_small(SmallKernel(LAYOUT))
 
 

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from pvops_core.errors import ImageError, UsageError
+from pvops_core.errors import ImageError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.sites import SITE_LIMIT, SiteRecord, executable_sections, read_sites, slot_operand
@@ -121,7 +121,7 @@ def test_a_table_of_another_generation_is_not_taken_for_a_known_one() -> None:
 
     layout = LAYOUTS["6.1-64"]
     image = load_image(Shifted(layout, types=range(len(layout.slots))).builder().build())
-    with pytest.raises(UsageError, match="fits none of the layouts"):
+    with pytest.raises(ImageError, match=r"\.parainstructions\[0\]\.instr: .* fits none of the layouts"):
         find_table(image, read_sites(image))
 
 
