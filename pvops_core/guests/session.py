@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from pvops_core.errors import MachineError, UsageError, unknown
-from pvops_core.guests.builtin import GuestImage, builtin, parse_report
+from pvops_core.guests.builtin import builtin, parse_report
 from pvops_core.hookspecs import Backend, Environment, Platform
 from pvops_core.machine import GuestFault, Machine, Stop, Vcpu
 from pvops_core.ops import LAYOUTS
@@ -26,6 +26,7 @@ from pvops_core.switchboard.text import Text
 
 if TYPE_CHECKING:
     from pvops_core.guests.report import Report
+    from pvops_core.hookspecs.guest import GuestImage
 
 
 class Settings(TypedDict, total=False):

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pvops_core.boot import Kernel
-    from pvops_core.guests import GuestImage
+    from pvops_core.hookspecs.guest import GuestImage, Kernel
     from pvops_core.machine import Machine, Vcpu
 
 

@@ -9,7 +9,7 @@ from pvops_core.patching.disasm import listing
 from pvops_core.scenarios.model import Listing
 
 if TYPE_CHECKING:
-    from pvops_core.guests.builtin import GuestImage
+    from pvops_core.hookspecs.guest import GuestImage
     from pvops_core.patching.sites import SiteRecord
     from pvops_core.scenarios.stage import Run
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pvops_core.errors import MachineError, UsageError
-from pvops_core.guests.builtin import GuestImage, builtin
+from pvops_core.guests import GuestImage, builtin
 from pvops_core.guests.report import Status
 from pvops_core.guests.session import Session
 from pvops_core.plugins import chain
