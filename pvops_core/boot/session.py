@@ -14,7 +14,7 @@ from pvops_core.errors import UsageError
 from pvops_core.machine import Machine, Stop, Vcpu
 
 if TYPE_CHECKING:
-    from pvops_core.boot.kernel import Kernel
+    from pvops_core.hookspecs.guest import Kernel
     from pvops_core.hookspecs import Backend, KernelPlatform
 
 DEFAULT_MEMORY = 256 << 20
@@ -140,7 +140,7 @@ class _Timer(threading.Timer):
     """Stops a machine after a time of the host's clock."""
 
     def __init__(self, machine: Machine, seconds: float) -> None:
-        super().__init__(seconds, machine.stop, ("timeout", f"{seconds:g} s of wall time have passed"))
+        super().__init__(seconds, machine.stop, ("timeout", "the wall time allowed is over"))
         self.daemon = True
         self.start()
 

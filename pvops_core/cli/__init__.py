@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 VERBS: Final[Mapping[str, str]] = {
     "compare": "pvops_core.cli.compare:compare",
     "run": "pvops_core.cli.run:run",
+    "boot": "pvops_core.cli.boot:boot",
     "scenario": "pvops_core.cli.scenario:scenario",
     "patch": "pvops_core.cli.patch:patch",
     "backends": "pvops_core.cli.backends:backends",

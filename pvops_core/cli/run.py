@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
-import attrs
 import typer
 
 from pvops_core.cli import runs
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, printable, write_json
-from pvops_core.compare.costs import COSTS, quantity
+from pvops_core.cli.account import Echo, summary
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
 from pvops_core.compare.document import run_document
 from pvops_core.compare.executor import execute
 from pvops_core.compare.limits import Limits
@@ -20,10 +19,8 @@ from pvops_core.compare.wire import Request
 from pvops_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection
 
-    from pvops_core.compare.cell import Cell
-    from pvops_core.compare.observation import Observation
     from pvops_core.kinds import MachineKind
 
 _MOST_NAMES = 5
@@ -62,32 +59,11 @@ def run(
     cell = Workload(cmdline, seed, cpus, memory << 20).cell(name, chosen, kind)
     request = Request(cell, plugins, events=str(events) if events else None)
     text = sys.stderr if json == STDOUT else sys.stdout
-    (observation,) = execute([request], listener=_Echo(text), limits=Limits(wall_s=max_seconds))
+    (observation,) = execute([request], listener=Echo(text), limits=Limits(wall_s=max_seconds))
     write_json("run", run_document(observation), json)
-    for line in _summary(observation):
+    for line in summary(observation):
         text.write(f"{line}\n")
     return observation.outcome.exit_code
-
-
-@attrs.frozen
-class _Echo:
-    """Passes the guest's console on as it comes."""
-
-    text: TextIO
-
-    def started(self, cell: Cell) -> None:
-        """Nothing to say yet."""
-
-    def console(self, cell: Cell, text: str) -> None:
-        """Show it now."""
-        del cell
-        self.text.write(text)
-        self.text.flush()
-
-    def finished(self, observation: Observation) -> None:
-        """The summary follows on a line of its own."""
-        if observation.console and not observation.console.endswith("\n"):
-            self.text.write("\n")
 
 
 def _layout(backend: str, kinds: Collection[MachineKind], wanted: str | None) -> tuple[str, MachineKind]:
@@ -103,31 +79,3 @@ def _layout(backend: str, kinds: Collection[MachineKind], wanted: str | None) ->
             return name, there[name]
     can_be = ", ".join(sorted(kind.value for kind in kinds))
     raise UsageError(f"backend {backend!r} cannot run layout {', '.join(candidates)}: its machine kinds are {can_be}")
-
-
-def _summary(observation: Observation) -> Iterator[str]:
-    yield _row("outcome", ": ".join(filter(None, (observation.outcome.value, printable(observation.reason)))))
-    if not observation.outcome.finished and observation.detail:
-        yield from observation.detail.splitlines()
-    if not observation.measured:
-        return
-    yield _row("results", ", ".join(f"{word} {value}" for word, value in observation.results.items()))
-    yield _row("sites", _named(observation.sites_by_form))
-    named = {"op_calls": observation.op_calls, "traps": observation.traps, "hypercalls": observation.hypercalls}
-    for cost in COSTS:
-        text = quantity(cost.of(observation), cost.unit)
-        most = _named(named.get(cost.key, {}))
-        yield _row(cost.title, f"{text} ({most})" if most else text)
-    yield _row("event log", observation.event_log_sha256)
-    yield _row("text", observation.text_sha256)
-
-
-def _row(name: str, text: str) -> str:
-    return f"{name:<20}{text}".rstrip()
-
-
-def _named(counter: Mapping[str, int]) -> str:
-    """The most frequent names with their counts."""
-    ordered = sorted(counter.items(), key=lambda item: (-item[1], item[0]))
-    shown = [f"{name} {number:,}" for name, number in ordered[:_MOST_NAMES] if number]
-    return ", ".join([*shown, "…"] if len(ordered) > _MOST_NAMES else shown)

@@ -56,6 +56,7 @@ class Cell:
         layout: name of the paravirt layout.
         kind: machine kind that the layout runs on.
         guest: ``builtin``, or the path of a kernel image.
+        initrd: path of the kernel's initial ramdisk; empty for none.
         workload: the guest's command line.
         seed: of the run.
         vcpus: number of virtual CPUs.
@@ -73,6 +74,7 @@ class Cell:
     vcpus: int = attrs.field(default=1, validator=_number)
     memory: int = attrs.field(default=DEFAULT_MEMORY, validator=_number)
     count_instructions: bool = attrs.field(default=True, validator=validators.instance_of(bool))
+    initrd: str = attrs.field(default="", validator=_text)
     options: Mapping[str, str] = attrs.field(
         factory=dict, hash=False, validator=validators.deep_mapping(_text, _text, validators.instance_of(dict))
     )
@@ -85,7 +87,7 @@ class Cell:
     @property
     def title(self) -> str:
         """A short name for progress lines and error messages."""
-        return f"{self.backend} on {self.layout} ({self.kind.value})"
+        return f"{self.backend} on {self.layout or self.guest} ({self.kind.value})"
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; ``from_json`` takes it back."""

@@ -24,6 +24,8 @@ class Outcome(enum.Enum):
     REBOOT = "reboot"
     CRASH = "crash"
     TIMEOUT = "timeout"
+    UNTIL = "until"
+    """The console said what was waited for, and the run was ended there."""
     UNSUPPORTED = "unsupported"
     """The backend cannot be what the cell asks for; nothing ran."""
     ERROR = "error"
@@ -43,7 +45,7 @@ class Outcome(enum.Enum):
     @property
     def exit_code(self) -> int:
         """What this outcome alone makes of a command: 0, 2 (asked too much), 6 (the guest failed) or 4 (we did)."""
-        if self.finished:
+        if self.finished or self is Outcome.UNTIL:
             return 0
         if self is Outcome.UNSUPPORTED:
             return 2

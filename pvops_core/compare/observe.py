@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Mapping
 
-import attrs
-
+from pvops_core.compare.boots import observe_boot
+from pvops_core.compare.cell import BUILTIN
 from pvops_core.compare.console import ConsoleStream
+from pvops_core.compare.ending import Ending
 from pvops_core.compare.events import write_events
 from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.compare.versions import versions
 from pvops_core.compare.wire import Message, Phase, Request
-from pvops_core.errors import MachineError, PvopsError
+from pvops_core.errors import MachineError, unknown
 from pvops_core.guests.report import Status
 from pvops_core.guests.session import Session
 from pvops_core.plugins import Found, Loaded, chain, load_backends
-
-_ENDS = {
-    "poweroff": Outcome.POWEROFF,
-    "reboot": Outcome.REBOOT,
-    "crash": Outcome.CRASH,
-    "timeout": Outcome.TIMEOUT,
-}
-
-
-@attrs.frozen
-class Ending:
-    """How a run ended, and why: in a line and, if there is more to say, in many."""
-
-    outcome: Outcome
-    reason: str
-    detail: str = ""
-
-    @classmethod
-    def of_error(cls, error: BaseException) -> Ending:
-        """The end that an exception makes, with the traceback of what nobody raised on purpose."""
-        unforeseen = error.__cause__ if isinstance(error, PvopsError) else error
-        trace = "".join(traceback.format_exception(unforeseen)) if unforeseen else ""
-        return cls(Outcome.ERROR, f"{type(error).__name__}: {error}", trace)
 
 
 def observe(request: Request, send: Callable[[Message], None]) -> Observation:
@@ -56,6 +33,11 @@ def observe(request: Request, send: Callable[[Message], None]) -> Observation:
     cell = request.cell
     send(Phase.LOADING)
     loaded = load_backends(plugins=request.plugins)
+    if cell.backend not in loaded.backends:
+        raise unknown("backend", cell.backend, list(loaded.backends))
+    used = {found.distribution: found.version for found in _sources(cell.backend, loaded)}
+    if cell.guest != BUILTIN:
+        return observe_boot(request, loaded.backends, versions(used), send)
     send(Phase.BUILDING)
     session = Session.builtin(
         cell.layout,
@@ -77,7 +59,6 @@ def observe(request: Request, send: Callable[[Message], None]) -> Observation:
         send(Phase.COLLECTING)
         if request.events:
             write_events(session.machine.log.events, request.events)
-        used = {found.distribution: found.version for found in _sources(cell.backend, loaded)}
         return _collect(request, session, ending, wall_s, versions(used))
 
 
@@ -94,12 +75,11 @@ def _run(session: Session, max_ns: int | None) -> Ending:
         return Ending(Outcome.CRASH, str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - what the plugins' code raises is this run's result
         return Ending.of_error(error)
-    outcome = _ENDS.get(stop.reason)
-    if outcome is None:
-        return Ending(Outcome.CRASH, f"{stop.reason}: {stop.detail}" if stop.detail else stop.reason)
-    if outcome.finished and status is not Status.DONE:
-        return Ending(Outcome.CRASH, f"{outcome.value} while the guest's report says that it is {status.name.lower()}")
-    return Ending(outcome, stop.detail)
+    ending = Ending.of_stop(stop)
+    if ending.outcome.finished and status is not Status.DONE:
+        said = f"{ending.outcome.value} while the guest's report says that it is {status.name.lower()}"
+        return Ending(Outcome.CRASH, said)
+    return ending
 
 
 def _collect(request: Request, session: Session, ending: Ending, wall_s: float, used: Mapping[str, str]) -> Observation:

@@ -34,6 +34,9 @@ class Request:
         cell: the run.
         plugins: paths given with ``--plugin``.
         max_ns: limit of virtual time in nanoseconds, if any.
+        deadline: time of the host's monotonic clock at which the worker itself ends a real kernel's run, so that it
+            can say where the kernel was.
+        until: console text at which a real kernel's run ends; empty for none.
         events: file that the event log is written to, if any.
     """
 
@@ -41,6 +44,8 @@ class Request:
     plugins: tuple[str, ...] = ()
     max_ns: int | None = None
     events: str | None = None
+    deadline: float | None = None
+    until: str = ""
 
     def encode(self) -> bytes:
         """The request's line."""

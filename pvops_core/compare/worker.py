@@ -15,10 +15,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from pvops_core.compare import wire
+from pvops_core.compare.ending import Ending
 from pvops_core.compare.lifeline import leave_with_parent
 from pvops_core.compare.observation import Observation, Outcome
-from pvops_core.compare.observe import Ending, observe
-from pvops_core.errors import UsageError
+from pvops_core.compare.observe import observe
+from pvops_core.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ def main() -> None:
 def _run(request: wire.Request, send: Callable[[wire.Message], None]) -> Observation:
     try:
         return observe(request, send)
-    except UsageError as error:
+    except (ImageError, UsageError) as error:
         return Observation(request.cell, Outcome.UNSUPPORTED, reason=str(error))
     except OSError as error:
         if error.errno != errno.ENOMEM:

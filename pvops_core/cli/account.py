@@ -1,0 +1,70 @@
+"""What the verbs that make one run show of it: the console as it comes, then what the run was made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+import attrs
+
+from pvops_core.cli.common import printable
+from pvops_core.compare.costs import COSTS, quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pvops_core.compare.cell import Cell
+    from pvops_core.compare.observation import Observation
+
+_MOST_NAMES = 5
+
+
+@attrs.frozen
+class Echo:
+    """Passes the guest's console on as it comes."""
+
+    text: TextIO
+
+    def started(self, cell: Cell) -> None:
+        """Nothing to say yet."""
+
+    def console(self, cell: Cell, text: str) -> None:
+        """Show it now."""
+        del cell
+        self.text.write(text)
+        self.text.flush()
+
+    def finished(self, observation: Observation) -> None:
+        """The summary follows on a line of its own."""
+        if observation.console and not observation.console.endswith("\n"):
+            self.text.write("\n")
+
+
+def summary(observation: Observation) -> Iterator[str]:
+    """The lines that tell of a run, for a person."""
+    yield _row("outcome", ": ".join(filter(None, (observation.outcome.value, printable(observation.reason)))))
+    if not observation.outcome.finished and observation.detail:
+        yield from observation.detail.splitlines()
+    if not observation.measured:
+        return
+    if observation.results:
+        yield _row("results", ", ".join(f"{word} {value}" for word, value in observation.results.items()))
+    if observation.sites:
+        yield _row("sites", _named(observation.sites_by_form))
+    named = {"op_calls": observation.op_calls, "traps": observation.traps, "hypercalls": observation.hypercalls}
+    for cost in COSTS:
+        text = quantity(cost.of(observation), cost.unit)
+        most = _named(named.get(cost.key, {}))
+        yield _row(cost.title, f"{text} ({most})" if most else text)
+    yield _row("event log", observation.event_log_sha256)
+    yield _row("text", observation.text_sha256)
+
+
+def _row(name: str, text: str) -> str:
+    return f"{name:<20}{text}".rstrip()
+
+
+def _named(counter: Mapping[str, int]) -> str:
+    """The most frequent names with their counts."""
+    ordered = sorted(counter.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{name} {number:,}" for name, number in ordered[:_MOST_NAMES] if number]
+    return ", ".join([*shown, "…"] if len(ordered) > _MOST_NAMES else shown)

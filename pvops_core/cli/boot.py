@@ -1,0 +1,80 @@
+"""``pvops boot``: a real kernel once, on one backend."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pvops_core.boot import read_kernel
+from pvops_core.cli import runs
+from pvops_core.cli.account import Echo, summary
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
+from pvops_core.compare.cell import Cell
+from pvops_core.compare.document import run_document
+from pvops_core.compare.executor import execute
+from pvops_core.compare.limits import Limits
+from pvops_core.compare.plan import choose
+from pvops_core.compare.wire import Request
+from pvops_core.errors import UsageError
+
+DEFAULT_MEMORY = 256
+_ROOM = 3 << 30
+"""Bytes that a worker may take beside the guest's memory."""
+_GRACE = 1.08
+"""The worker keeps the limit itself, to say where the guest was; one that does not is ended this much later."""
+
+
+def boot(
+    kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="A kernel: bzImage or ELF.")],
+    *,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="The backend.")] = "native",
+    initrd: Annotated[Path | None, typer.Option(metavar="FILE", help="The initial ramdisk.")] = None,
+    cmdline: Annotated[str, typer.Option(metavar="TEXT", help="The kernel's command line.")] = "",
+    cpus: runs.CpusOption = 1,
+    seed: runs.SeedOption = 0,
+    memory: runs.MemoryOption = DEFAULT_MEMORY,
+    until: Annotated[str, typer.Option(metavar="TEXT", help="End the run when the console has said this.")] = "",
+    max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
+    events: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")
+    ] = None,
+    json: JsonOption = None,
+    plugin: PluginOption = None,
+) -> int:
+    """Boot a real kernel, showing its console, and tell what the run was made of.
+
+    Exit code: 0 the kernel came to its end or to the text waited for, 2 the files are no kernel or do not fit the
+    backend, 6 it crashed or timed out, 4 pvops or a plugin failed.
+    """
+    deadline = time.monotonic() - time.process_time() + max_seconds  # counted from the start of this process
+    if events and not events.absolute().parent.is_dir():
+        raise UsageError(f"{events}: its folder does not exist")
+    plugins = tuple(plugin or ())
+    loaded = runs.load(plugins)
+    if backend in runs.broken_names(loaded):
+        return ExitCode.FAULT
+    (name,) = choose("backend", [backend], list(loaded.backends))
+    read = read_kernel(kernel, initrd)
+    cell = Cell(
+        name,
+        "",
+        read.kind,
+        guest=str(kernel),
+        initrd=str(initrd or ""),
+        workload=cmdline,
+        seed=seed,
+        vcpus=cpus,
+        memory=memory << 20,
+        count_instructions=False,
+    )
+    request = Request(cell, plugins, events=str(events) if events else None, deadline=deadline, until=until)
+    text = sys.stderr if json == STDOUT else sys.stdout
+    (observation,) = execute([request], listener=Echo(text), limits=Limits(max_seconds * _GRACE, _ROOM + cell.memory))
+    write_json("boot", {"image": image_json(read.image)} | run_document(observation), json)
+    for line in summary(observation):
+        text.write(f"{line}\n")
+    return observation.outcome.exit_code

@@ -1,0 +1,102 @@
+"""Runs one cell whose guest is a real kernel, and collects what can be seen of it."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from pvops_core.boot import BootSession, read_kernel
+from pvops_core.compare.console import ConsoleStream
+from pvops_core.compare.ending import Ending
+from pvops_core.compare.events import write_events
+from pvops_core.compare.observation import Observation, Outcome
+from pvops_core.compare.wire import Message, Phase, Request
+from pvops_core.errors import ImageError, MachineError
+from pvops_core.plugins import chain
+
+if TYPE_CHECKING:
+    from pvops_core.hookspecs import Backend
+
+
+def observe_boot(
+    request: Request, backends: Mapping[str, Backend], used: Mapping[str, str], send: Callable[[Message], None]
+) -> Observation:
+    """Boot the request's kernel and run it to its end.
+
+    Args:
+        request: what to run.
+        backends: all backends, by name; the request's is among them.
+        used: versions of the software in use.
+        send: told of each phase and of the console's text as it comes.
+
+    Raises:
+        PvopsError: the files are no kernel, or do not fit the backend or the machine.
+    """
+    cell = request.cell
+    send(Phase.BUILDING)
+    kernel = read_kernel(cell.guest, cell.initrd or None, cell.workload)
+    session = BootSession(
+        kernel,
+        chain(backends[cell.backend], backends),
+        vcpus=cell.vcpus,
+        seed=cell.seed,
+        memory=cell.memory,
+        options=cell.options,
+        count_instructions=cell.count_instructions,
+        until=request.until,
+    )
+    with session:
+        gc.freeze()  # what was made up to here lasts, and need not be looked at again
+        send(Phase.RUNNING)
+        start = time.perf_counter()
+        with ConsoleStream(session.platform.console, send):
+            ending = _run(session, request)
+        wall_s = time.perf_counter() - start
+        send(Phase.COLLECTING)
+        if request.events:
+            write_events(session.machine.log.events, request.events)
+        return _collect(request, session, ending, wall_s, used)
+
+
+def _run(session: BootSession, request: Request) -> Ending:
+    """Run the session, whatever a plugin raises."""
+    left = None if request.deadline is None else max(0.0, request.deadline - time.monotonic())
+    try:
+        return Ending.of_stop(session.run(max_ns=request.max_ns, max_seconds=left))
+    except MachineError as error:
+        return Ending(Outcome.CRASH, f"{error}; {session.whereabouts()}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - what the plugins' code raises is this run's result
+        return Ending.of_error(error)
+
+
+def _collect(
+    request: Request, session: BootSession, ending: Ending, wall_s: float, used: Mapping[str, str]
+) -> Observation:
+    platform, machine = session.platform, session.machine
+    return Observation(
+        request.cell,
+        ending.outcome,
+        reason=ending.reason,
+        detail=ending.detail,
+        console=platform.console.decode(errors="replace"),
+        traps=dict(platform.traps),
+        hypercalls=dict(platform.hypercalls),
+        counts=dict(machine.counts),
+        page_table_updates=platform.page_table_updates,
+        flushes=platform.flushes,
+        instructions=machine.instructions,
+        virtual_ns=machine.clock.ns,
+        wall_s=wall_s,
+        event_log_sha256=machine.log.sha256,
+        text_sha256=_text_sha256(session),
+        versions=dict(used),
+    )
+
+
+def _text_sha256(session: BootSession) -> str:
+    try:
+        return session.text_sha256()
+    except ImageError:  # an image without section headers does not say where its text is
+        return ""
