@@ -1,0 +1,208 @@
+"""The walls of docs/architecture.md, read off the sources: who may import what, and who may write guest text."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pvops_core.guests.session import Session
+from pvops_core.machine.memory import PhysicalMemory
+from pvops_core.plugins import load_backends
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / "pvops_core"
+BACKENDS = sorted(
+    path.parent for kind in ("plugins", "examples") for path in ROOT.glob(f"{kind}/*/pvops_*/__init__.py")
+)
+SOURCES = sorted(path for folder in (CORE, *BACKENDS) for path in folder.rglob("*.py"))
+MOST_LINES = 500
+
+HOST_MODULES = {"time", "random", "secrets", "uuid", "datetime"}
+MAY_USE_HOST = {
+    "pvops_core/machine/scheduler.py": "a generator made from the run's seed",
+    "plugins/lguest/pvops_lguest/platform.py": "a generator made from the run's seed",
+    "plugins/xen/pvops_xen/hypervisor/builder.py": "a generator made from the domain's options",
+    "plugins/native/pvops_native/devices/cmos.py": "calendar arithmetic on the virtual clock",
+    "pvops_core/testing/": "generators made from a test's seed",
+    "pvops_core/compare/": "wall time beside a run, in the report only",
+    "pvops_core/cli/": "wall-time limits around a run",
+}
+HOST_CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time", "now"}
+HOST_CHANCE = {"urandom", "getrandom", "SystemRandom", "default_rng"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of the modules that a source names anywhere, also inside functions and for types alone."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            assert node.level == 0, f"{name_of(path)} imports relatively"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def importers(library: str) -> set[str]:
+    return {name_of(path) for path in SOURCES if any(name.split(".")[0] == library for name in imports(path))}
+
+
+def rooms() -> list[str]:
+    """The rooms in the order of docs/architecture.md; each may import those before it."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    found = re.search(r"never below:\n(.*?)\.\s", text, re.DOTALL)
+    assert found is not None
+    return re.findall(r"`(\w+)`", found[1])
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(CORE).parts[0].removesuffix(".py")
+
+
+def test_the_sources_are_found() -> None:
+    assert len(SOURCES) > 200
+    assert {path.name for path in BACKENDS} == {"pvops_native", "pvops_xen", "pvops_lguest", "pvops_kvm"}
+
+
+@pytest.mark.parametrize(
+    ("library", "owner"),
+    [("unicorn", "pvops_core/machine/engine.py"), ("capstone", "pvops_core/patching/disasm.py")],
+)
+def test_one_module_imports_each_engine_library(library: str, owner: str) -> None:
+    assert importers(library) == {owner}
+
+
+def test_rooms_import_only_upwards() -> None:
+    order = rooms()
+    wrong = []
+    for path in CORE.rglob("*.py"):
+        room = room_of(path)
+        if room in {"__init__", "__main__"}:
+            continue
+        assert room in order, f"docs/architecture.md does not say where {room} is"
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "pvops_core" and len(parts) > 1 and parts[1] in order[order.index(room) + 1 :]:
+                wrong.append(f"{name_of(path)} imports {name}")
+    assert not wrong
+
+
+def test_the_core_knows_no_backend() -> None:
+    backends = {path.name for path in BACKENDS}
+    assert not {library: found for library in backends if (found := importers(library) & core_names())}
+
+
+def core_names() -> set[str]:
+    return {name_of(path) for path in CORE.rglob("*.py")}
+
+
+def test_backends_touch_no_engine_and_start_no_machine() -> None:
+    wrong = []
+    for path in (path for folder in BACKENDS for path in folder.rglob("*.py")):
+        wrong += [f"{name_of(path)} imports {name}" for name in imports(path) if "machine.engine" in name]
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute) and node.attr in {"engine", "engines", "emu_start", "emu_stop"}:
+                wrong.append(f"{name_of(path)}:{node.lineno} reaches for .{node.attr}")
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "run"
+                and ast.unparse(node.func.value).endswith("machine")
+            ):
+                wrong.append(f"{name_of(path)}:{node.lineno} runs the machine")
+    assert not wrong
+
+
+def test_a_run_knows_neither_the_hosts_clock_nor_its_chance() -> None:
+    wrong = []
+    for path in SOURCES:
+        name = name_of(path)
+        used = HOST_MODULES & {module.split(".")[0] for module in imports(path)}
+        if used and not name.startswith(tuple(MAY_USE_HOST)):
+            wrong.append(f"{name} imports {', '.join(sorted(used))}")
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Attribute) and node.attr in HOST_CHANCE:
+                wrong.append(f"{name}:{node.lineno} uses {node.attr}")
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr in HOST_CLOCKS
+                and isinstance(node.value, ast.Name)
+                and node.value.id in HOST_MODULES
+                and not name.startswith(("pvops_core/compare/", "pvops_core/cli/"))
+            ):
+                wrong.append(f"{name}:{node.lineno} reads {node.value.id}.{node.attr}")
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "random.Random" and not node.args:
+                wrong.append(f"{name}:{node.lineno} draws without a seed")
+    assert not wrong
+
+
+def test_no_source_is_longer_than_a_reader_can_take() -> None:
+    sources = [
+        *SOURCES,
+        *ROOT.glob("tests/**/*.py"),
+        *ROOT.glob("plugins/*/tests/**/*.py"),
+        *ROOT.glob("benchmarks/*.py"),
+    ]
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
+    assert not {name: length for name, length in lengths.items() if length > MOST_LINES}
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["import pvops_core", "import pvops_core.cli; assert pvops_core.cli.main(['--version']) == 0"],
+    ids=["import", "version"],
+)
+def test_starting_up_imports_nothing_heavy(command: str) -> None:
+    heavy = "{'numba', 'llvmlite', 'unicorn', 'capstone', 'numpy', 'matplotlib'}"
+    code = f"import sys; {command}; print(*({heavy} & set(sys.modules)), file=sys.stderr, end='')"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("layout", "backend"),
+    [("6.1-64", "native"), ("6.1-64", "xen"), ("2.6.24", "lguest"), ("2.6.23-lapic-pae", "xen")],
+)
+def test_only_pokes_write_the_text_of_a_guest_that_runs(
+    layout: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Session.builtin(layout, backend, backends=load_backends().backends) as session:
+        start, end = session.guest.text_range
+        vcpu = session.machine.vcpus[0]
+        pages = {vcpu.walk(va).pa >> 12 for va in range(start, end, 0x1000)}
+        partly = {vcpu.walk(va).pa >> 12 for va in (start, end)}  # may hold what is not text as well
+        wrong = []
+
+        def watched(name: str, size: int | None) -> None:
+            plain = getattr(PhysicalMemory, name)
+
+            def write(memory: PhysicalMemory, pa: int, value: Any) -> None:  # noqa: ANN401 - bytes or a number
+                length = size if size is not None else len(value)
+                if {pa >> 12, (pa + length - 1) >> 12} & (pages - partly):
+                    wrong.append(f"{name} of {length} bytes at {pa:#x}")
+                plain(memory, pa, value)
+
+            monkeypatch.setattr(PhysicalMemory, name, write)
+
+        for name, size in {"write": None, "set_u8": 1, "set_u16": 2, "set_u32": 4, "set_u64": 8}.items():
+            watched(name, size)
+        before = session.text_sha256()
+        assert session.run().reason == "poweroff"
+        assert session.text_sha256() != before, "nothing was patched: this proves nothing"
+    assert not wrong
