@@ -131,7 +131,14 @@ class Callbacks:
         self._loop.platform.exception(vcpu, faults.UD, None, None)
 
     def _syscall(self, _engine: int, _data: int) -> None:
-        self._serve(self._fast_call, self._loop.platform.syscall)
+        self._serve(self._system_call)
+
+    def _system_call(self, vcpu: Vcpu) -> None:
+        machine = vcpu.machine
+        if machine.in_place is not None and machine.in_place(vcpu):
+            machine.counts["syscalls"] += 1
+        else:
+            self._fast_call(vcpu, self._loop.platform.syscall)
 
     def _sysenter(self, _engine: int, _data: int) -> None:
         self._serve(self._fast_call, self._loop.platform.sysenter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from pvops_core.machine.vcpu import Vcpu
@@ -54,3 +54,17 @@ class TrapHandler(Protocol):
 
     def idle(self) -> bool:
         """Every vCPU is halted: move the clock to the next event and wake one; False if nothing will ever come."""
+
+
+@runtime_checkable
+class SyscallInPlace(Protocol):
+    """What a platform may have besides, for system calls that mostly go on at the next instruction.
+
+    Writing RIP from a handler makes the engine begin again; these calls are spared that.
+    """
+
+    def syscall_in_place(self, vcpu: Vcpu) -> bool:
+        """The guest executed syscall; RIP is still at it and must not be written.
+
+        True: this was all, and the guest goes on after the instruction. False: ``syscall`` is to follow.
+        """

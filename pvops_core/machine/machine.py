@@ -14,6 +14,7 @@ from pvops_core.machine.coherence import Coherence, Ranges
 from pvops_core.machine.cpuslot import CpuSlot
 from pvops_core.machine.eventlog import EventLog
 from pvops_core.machine.gates import Gates
+from pvops_core.machine.handler import SyscallInPlace
 from pvops_core.machine.memory import MemorySnapshot, PhysicalMemory
 from pvops_core.machine.probe import context_layout
 from pvops_core.machine.runloop import RunLoop, Stop
@@ -92,6 +93,7 @@ class Machine:
         self._slots: list[CpuSlot] = []
         self._keepers: list[Stateful] = []
         self._platform: TrapHandler | None = None
+        self.in_place: Callable[[Vcpu], bool] | None = None
         self.loop = RunLoop(self, self._slots, self.gates)
         native = callbacks()
         try:
@@ -127,6 +129,7 @@ class Machine:
     def attach(self, platform: TrapHandler) -> None:
         """Set who answers the guest's traps."""
         self._platform = platform
+        self.in_place = platform.syscall_in_place if isinstance(platform, SyscallInPlace) else None
 
     @property
     def instructions(self) -> int:

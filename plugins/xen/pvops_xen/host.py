@@ -28,8 +28,10 @@ _NM: Final = 7
 _GP: Final = 13
 _PF: Final = 14
 _TS: Final = 1 << 3
-_ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9", "rcx", "r11")
+_ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")
 _ARGUMENTS32: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
+_LEAVING: Final = frozenset({Hypercall.IRET, Hypercall.MULTICALL})
+"""Hypercalls that may go on elsewhere: iret, by itself or at the end of a list."""
 _XEN_MEMORY: Final = 1 << 18
 _HYPERCALL_NS: Final = 200  # what a trap into the hypervisor and back costs
 _TRAP_NS: Final = 500
@@ -60,6 +62,8 @@ class XenHost(Surroundings):
         self._registers = [
             cpu.batch(*(_ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32)) for cpu in machine.vcpus
         ]
+        self._answers = [cpu.batch("rax" if machine.kind.bits == 64 else "eax") for cpu in machine.vcpus]
+        self._answered = False  # the hypercall at this syscall is made, what is pending is still to be delivered
         machine.keep(self.hv)
 
     def _option(self, name: str) -> int | None:
@@ -93,12 +97,22 @@ class XenHost(Surroundings):
         return result
 
     def _hypercall_from_guest(self, vcpu: Vcpu) -> None:
-        registers = self._registers[vcpu.index]
-        nr, *values = registers.read()
-        result = self.hypercall(vcpu, nr & 0xFFFF_FFFF, *values[:6])
+        nr, *values = self._registers[vcpu.index].read()
+        result = self.hypercall(vcpu, nr & 0xFFFF_FFFF, *values)
         if nr != Hypercall.IRET:
             vcpu.set("rax", result)
         self.deliver_pending(vcpu)
+
+    def syscall_in_place(self, vcpu: Vcpu) -> bool:
+        """A hypercall after which a 64-bit guest's kernel goes on where it is; most are."""
+        if not self.hv.state(vcpu).in_kernel:
+            return False
+        nr, *values = self._registers[vcpu.index].read()
+        if nr in _LEAVING:
+            return False
+        self._answers[vcpu.index].write(self.hypercall(vcpu, nr & 0xFFFF_FFFF, *values))
+        self._answered = not vcpu.halted and upcall_due(self.hv, vcpu.index)
+        return not self._answered
 
     def deliver_pending(self, vcpu: Vcpu) -> bool:
         """Enter the guest at its event callback if an upcall is pending and not masked."""
@@ -113,6 +127,10 @@ class XenHost(Surroundings):
         """From kernel mode a hypercall, from user mode the guest's system-call entry."""
         hv = self.hv
         state = hv.state(vcpu)
+        if self._answered:
+            self._answered = False
+            self.deliver_pending(vcpu)
+            return
         flags, rip = vcpu.rflags, vcpu.rip
         vcpu.set("rcx", rip)
         vcpu.set("r11", flags)

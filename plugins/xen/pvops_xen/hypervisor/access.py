@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import MachineError
+from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
     from pvops_xen.hypervisor.layout import Abi
 
 _U32: Final = struct.Struct("<I")
@@ -43,40 +45,56 @@ def check(abi: Abi, address: int, length: int) -> None:
         raise BadHandleError(f"guest handle {address:#x}+{length:#x} is not in guest space")
 
 
-def read(abi: Abi, cpu: Vcpu, address: int, length: int) -> bytes:
+def _pieces(hv: Hypervisor, cpu: Vcpu, address: int, length: int, *, write: bool) -> list[tuple[int, int]]:
+    """Machine address and length of each piece of a range, all translated before any is touched."""
+    pieces = []
+    while length > 0:
+        size = min(length, PAGE_SIZE - (address & PAGE_MASK))
+        pieces.append((hv.space.translate(cpu, address, write=write), size))
+        address += size
+        length -= size
+    return pieces
+
+
+def read(hv: Hypervisor, cpu: Vcpu, address: int, length: int) -> bytes:
     """``copy_from_guest``."""
-    check(abi, address, length)
-    return cpu.read_virtual(address, length) if length else b""
+    check(hv.abi, address, length)
+    if (address & PAGE_MASK) + length <= PAGE_SIZE:
+        return hv.memory.read(hv.space.translate(cpu, address), length) if length else b""
+    return b"".join(hv.memory.read(pa, size) for pa, size in _pieces(hv, cpu, address, length, write=False))
 
 
-def write(abi: Abi, cpu: Vcpu, address: int, data: bytes) -> None:
-    """``copy_to_guest``."""
-    check(abi, address, len(data))
-    cpu.write_virtual(address, data)
+def write(hv: Hypervisor, cpu: Vcpu, address: int, data: bytes) -> None:
+    """``copy_to_guest``: all of it, or a fault and nothing."""
+    check(hv.abi, address, len(data))
+    at = 0
+    for pa, size in _pieces(hv, cpu, address, len(data), write=True):
+        hv.memory.write(pa, data[at : at + size])
+        at += size
 
 
-def read_u32(abi: Abi, cpu: Vcpu, address: int) -> int:
+def read_u32(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
     """One u32."""
-    value: int = _U32.unpack(read(abi, cpu, address, 4))[0]
+    value: int = _U32.unpack(read(hv, cpu, address, 4))[0]
     return value
 
 
-def read_u64(abi: Abi, cpu: Vcpu, address: int) -> int:
+def read_u64(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
     """One u64."""
-    value: int = _U64.unpack(read(abi, cpu, address, 8))[0]
+    value: int = _U64.unpack(read(hv, cpu, address, 8))[0]
     return value
 
 
-def read_word(abi: Abi, cpu: Vcpu, address: int) -> int:
+def read_word(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
     """One unsigned long of the guest's width."""
-    return int.from_bytes(read(abi, cpu, address, abi.word), "little")
+    return int.from_bytes(read(hv, cpu, address, hv.abi.word), "little")
 
 
-def write_u32(abi: Abi, cpu: Vcpu, address: int, value: int) -> None:
+def write_u32(hv: Hypervisor, cpu: Vcpu, address: int, value: int) -> None:
     """One u32."""
-    write(abi, cpu, address, _U32.pack(value & 0xFFFF_FFFF))
+    write(hv, cpu, address, _U32.pack(value & 0xFFFF_FFFF))
 
 
-def write_word(abi: Abi, cpu: Vcpu, address: int, value: int) -> None:
+def write_word(hv: Hypervisor, cpu: Vcpu, address: int, value: int) -> None:
     """One unsigned long of the guest's width."""
-    write(abi, cpu, address, (value & abi.mask).to_bytes(abi.word, "little"))
+    write(hv, cpu, address, (value & hv.abi.mask).to_bytes(hv.abi.word, "little"))

@@ -44,7 +44,7 @@ _GUEST_TABLE: Final = pte.P | pte.RW | pte.USER | pte.A | pte.D
 _MAX_VCPUS: Final = 32
 
 _EFER: Final = 0xC000_0080
-_CR4: Final = 1 << 2 | 1 << 5 | 1 << 9 | 1 << 10  # TSD PAE OSFXSR OSXMMEXCPT
+_CR4: Final = 1 << 5 | 1 << 9 | 1 << 10  # PAE OSFXSR OSXMMEXCPT; the machine answers rdtsc from virtual time
 _CR0: Final = 0x8001_0033  # PG WP NE ET MP PE
 
 

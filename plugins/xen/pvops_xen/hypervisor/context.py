@@ -44,7 +44,7 @@ def initialise(hv: Hypervisor, caller: Vcpu, state: VcpuState, argument: int) ->
     """Give a vCPU its context: 0, -EFAULT or -EINVAL. It does not run before VCPUOP_up."""
     abi = hv.abi
     layout = GUEST_CONTEXT64 if abi.bits == 64 else GUEST_CONTEXT32
-    words = _Words(access.read(abi, caller, argument, layout.size), abi)
+    words = _Words(access.read(hv, caller, argument, layout.size), abi)
     cpu = hv.machine.vcpus[state.index]
     entries = words.at(layout.gdt_ents)
     if entries > FIRST_RESERVED_GDT_ENTRY or words.at(layout.ldt_ents) > 8192:

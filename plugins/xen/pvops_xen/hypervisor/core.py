@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
+from pvops_xen.hypervisor.space import GuestSpace
 from pvops_xen.hypervisor.state import Domain
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Hypervisor:
         perdomain_l1: machine addresses of the L1 tables that map each vCPU's GDT and LDT pages for the CPU.
         descriptor_base: virtual address that the first of them maps.
         in_multicall: a multicall is being served; one cannot hold another.
+        space: the guest's address space.
     """
 
     machine: Machine
@@ -57,6 +59,11 @@ class Hypervisor:
     perdomain_l1: tuple[int, ...] = ()
     descriptor_base: int = 0
     in_multicall: bool = False
+    space: GuestSpace = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Look at the guest's address space through its memory."""
+        self.space = GuestSpace(self.machine.memory, self.domain)
 
     @property
     def abi(self) -> Abi:

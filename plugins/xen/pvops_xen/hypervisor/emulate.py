@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 _TS: Final = 1 << 3
+_TSD: Final = 1 << 2
 # CR4 bits that a PV guest sees and may set: VME PVI TSD DE (0-3), PAE, MCE (6), OSFXSR, OSXMMEXCPT.
 _CR4_GUEST: Final = 0b1111 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10
 FEP: Final = bytes.fromhex("0f0b78656e")  # ud2 and "xen": the forced emulation prefix
@@ -81,6 +82,7 @@ def _mov_to_cr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None
             raise general_protection(f"{value:#x} is no root page table")
     elif number == 4:
         state.cr4 = value & _CR4_GUEST | 1 << 5
+        cpu.cr4 = cpu.cr4 & ~_TSD | value & _TSD
     else:
         raise general_protection(f"no control register {number} for a guest")
     return None
@@ -154,8 +156,9 @@ _KERNEL_ONLY: Final[dict[str, Answer]] = {
     "mov_to_dr": _mov_to_dr,
     "rdmsr": _rdmsr,
     "wrmsr": _wrmsr,
+    "rdtsc": _rdtsc,  # it traps only where the guest has set CR4.TSD, and then is its kernel's
 }
-_ANY_MODE: Final[dict[str, Answer]] = {"rdtsc": _rdtsc, "in_": _in, "out": _out}
+_ANY_MODE: Final[dict[str, Answer]] = {"in_": _in, "out": _out}
 
 
 def privileged(hv: Hypervisor, cpu: Vcpu, name: str, *operands: int) -> int | None:

@@ -125,7 +125,7 @@ def _valid(hv: Hypervisor, port: int) -> bool:
 
 
 def _bind_virq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    virq, index = struct.unpack("<II", access.read(hv.abi, cpu, argument, 8))
+    virq, index = struct.unpack("<II", access.read(hv, cpu, argument, 8))
     if virq >= NR_VIRQS or (virq not in _PER_VCPU_VIRQS and index):
         return -EINVAL
     if index >= len(hv.domain.vcpus):
@@ -137,28 +137,28 @@ def _bind_virq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     if port < 0:
         return port
     bound[virq] = port
-    access.write_u32(hv.abi, cpu, argument + 8, port)
+    access.write_u32(hv, cpu, argument + 8, port)
     return 0
 
 
 def _bind_ipi(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    index = access.read_u32(hv.abi, cpu, argument)
+    index = access.read_u32(hv, cpu, argument)
     if index >= len(hv.domain.vcpus):
         return -ENOENT
     port = _allocate(hv, Channel(ChannelState.IPI, index))
     if port < 0:
         return port
-    access.write_u32(hv.abi, cpu, argument + 4, port)
+    access.write_u32(hv, cpu, argument + 4, port)
     return 0
 
 
 def _bind_pirq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    access.read(hv.abi, cpu, argument, 12)
+    access.read(hv, cpu, argument, 12)
     return -EPERM  # an unprivileged domain owns no interrupt lines
 
 
 def _bind_interdomain(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    remote, port = struct.unpack("<H2xI", access.read(hv.abi, cpu, argument, 8))
+    remote, port = struct.unpack("<H2xI", access.read(hv, cpu, argument, 8))
     if remote not in {DOMID_SELF, hv.domain.domid}:
         return -ESRCH
     channels = hv.domain.channels
@@ -168,24 +168,24 @@ def _bind_interdomain(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     if local < 0:
         return local
     channels[port] = Channel(ChannelState.INTERDOMAIN, channels[port].vcpu, local, "loop")
-    access.write_u32(hv.abi, cpu, argument + 8, local)
+    access.write_u32(hv, cpu, argument + 8, local)
     set_pending(hv, local)
     return 0
 
 
 def _alloc_unbound(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    dom, remote = struct.unpack("<HH", access.read(hv.abi, cpu, argument, 4))
+    dom, remote = struct.unpack("<HH", access.read(hv, cpu, argument, 4))
     if dom not in {DOMID_SELF, hv.domain.domid}:
         return -ESRCH
     port = _allocate(hv, Channel(ChannelState.UNBOUND, 0, remote))
     if port < 0:
         return port
-    access.write_u32(hv.abi, cpu, argument + 4, port)
+    access.write_u32(hv, cpu, argument + 4, port)
     return 0
 
 
 def _close(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    port = access.read_u32(hv.abi, cpu, argument)
+    port = access.read_u32(hv, cpu, argument)
     channel = hv.domain.channels[port] if _valid(hv, port) else Channel()
     if channel.state == ChannelState.CLOSED:
         return -EINVAL
@@ -207,7 +207,7 @@ def close_port(hv: Hypervisor, port: int) -> None:
 
 
 def _send(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    return send(hv, access.read_u32(hv.abi, cpu, argument))
+    return send(hv, access.read_u32(hv, cpu, argument))
 
 
 def send(hv: Hypervisor, port: int) -> int:
@@ -227,7 +227,7 @@ def send(hv: Hypervisor, port: int) -> int:
 
 
 def _status(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    dom, port = struct.unpack("<H2xI", access.read(hv.abi, cpu, argument, 8))
+    dom, port = struct.unpack("<H2xI", access.read(hv, cpu, argument, 8))
     if dom not in {DOMID_SELF, hv.domain.domid}:
         return -ESRCH
     if not _valid(hv, port):
@@ -241,12 +241,12 @@ def _status(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     elif channel.state == ChannelState.INTERDOMAIN:
         loop = channel.sink == "loop"
         answer += struct.pack("<H2xI", hv.domain.domid if loop else 0, channel.detail)
-    access.write(hv.abi, cpu, argument + 8, answer)
+    access.write(hv, cpu, argument + 8, answer)
     return 0
 
 
 def _bind_vcpu(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    port, index = struct.unpack("<II", access.read(hv.abi, cpu, argument, 8))
+    port, index = struct.unpack("<II", access.read(hv, cpu, argument, 8))
     if index >= len(hv.domain.vcpus):
         return -ENOENT
     channel = hv.domain.channels[port] if _valid(hv, port) else Channel()
@@ -259,7 +259,7 @@ def _bind_vcpu(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _unmask(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    port = access.read_u32(hv.abi, cpu, argument)
+    port = access.read_u32(hv, cpu, argument)
     if not _valid(hv, port):
         return -EINVAL
     address, bit = _bit(hv, hv.abi.evtchn_mask, port)
@@ -271,7 +271,7 @@ def _unmask(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _reset(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    dom = int.from_bytes(access.read(hv.abi, cpu, argument, 2), "little")
+    dom = int.from_bytes(access.read(hv, cpu, argument, 2), "little")
     if dom not in {DOMID_SELF, hv.domain.domid}:
         return -ESRCH
     for port in range(1, len(hv.domain.channels)):

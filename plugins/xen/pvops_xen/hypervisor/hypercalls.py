@@ -57,11 +57,11 @@ def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
     try:
         for index in range(count):
             entry = calls + index * abi.multicall_size
-            fields = struct.unpack(f"<8{'Q' if word == 8 else 'I'}", access.read(abi, cpu, entry, abi.multicall_size))
+            fields = struct.unpack(f"<8{'Q' if word == 8 else 'I'}", access.read(hv, cpu, entry, abi.multicall_size))
             result = dispatch(hv, cpu, fields[0], fields[2:])
             if fields[0] == Hypercall.IRET:
                 return result
-            access.write_word(abi, cpu, entry + word, result)
+            access.write_word(hv, cpu, entry + word, result)
             if hv.domain.crashed:
                 break
     finally:

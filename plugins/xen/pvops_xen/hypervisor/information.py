@@ -39,22 +39,22 @@ def xen_version(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
         return PAGE_SIZE
     if command in _TEXTS:
         text, size = _TEXTS[VersionOp(command)]
-        access.write(abi, cpu, argument, text.ljust(size, b"\0"))
+        access.write(hv, cpu, argument, text.ljust(size, b"\0"))
         return 0
     if command == VersionOp.PLATFORM_PARAMETERS:
-        access.write_word(abi, cpu, argument, HYPERVISOR_VIRT_START64 if abi.bits == 64 else abi.m2p_start)
+        access.write_word(hv, cpu, argument, HYPERVISOR_VIRT_START64 if abi.bits == 64 else abi.m2p_start)
         return 0
     return _get_features(hv, cpu, argument) if command == VersionOp.GET_FEATURES else -ENOSYS
 
 
 def _get_features(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """xen_feature_info: the guest names a word of features (there is one) and gets it."""
-    if access.read_u32(hv.abi, cpu, argument):
+    if access.read_u32(hv, cpu, argument):
         return -EINVAL
     features = policy.FEATURES
     if hv.abi.bits == 32 and hv.domain.assisted(VmAssist.PAE_EXTENDED_CR3):
         features |= policy.FEATURE_PAE_EXTENDED_CR3
-    access.write_u32(hv.abi, cpu, argument + 4, features)
+    access.write_u32(hv, cpu, argument + 4, features)
     return 0
 
 
@@ -86,20 +86,20 @@ def console_io(hv: Hypervisor, cpu: Vcpu, command: int, count: int, buffer: int)
         return -ENOSYS
     if not 0 <= count <= _LARGEST_CONSOLE_WRITE:
         return -EINVAL
-    hv.console.write(access.read(hv.abi, cpu, buffer, count))
+    hv.console.write(access.read(hv, cpu, buffer, count))
     return 0
 
 
 def physdev_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     """``physdev_op``: the I/O privilege level and the I/O bitmap; a domain without devices has no more."""
     if command == 6:
-        level = access.read_u32(hv.abi, cpu, argument)
+        level = access.read_u32(hv, cpu, argument)
         if level > 3:
             return -EINVAL
         hv.state(cpu).iopl = level
         return 0
     if command == 7:
-        raw = access.read(hv.abi, cpu, argument, 2 * hv.abi.word)
+        raw = access.read(hv, cpu, argument, 2 * hv.abi.word)
         ports = int.from_bytes(raw[hv.abi.word : hv.abi.word + 4], "little")
         return -EINVAL if ports > 65536 else 0
     return -ENOSYS

@@ -56,7 +56,7 @@ def _report_done(hv: Hypervisor, cpu: Vcpu, pdone: int, done: int) -> None:
     if not pdone:
         return
     try:
-        access.write_u32(hv.abi, cpu, pdone, done)
+        access.write_u32(hv, cpu, pdone, done)
     except (access.BadHandleError, GuestFault):
         return
 
@@ -67,10 +67,10 @@ def _elements(hv: Hypervisor, cpu: Vcpu, address: int, count: int, size: int) ->
     for first in range(0, count, chunk):
         these = min(chunk, count - first)
         try:
-            data = access.read(hv.abi, cpu, address + first * size, these * size)
+            data = access.read(hv, cpu, address + first * size, these * size)
         except (access.BadHandleError, GuestFault):
             for index in range(first, first + these):
-                yield access.read(hv.abi, cpu, address + index * size, size)
+                yield access.read(hv, cpu, address + index * size, size)
         else:
             for index in range(these):
                 yield data[index * size : (index + 1) * size]
@@ -182,7 +182,7 @@ def read_vcpu_mask(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
     mask = 0
     bits = hv.abi.bits
     for index in range((len(hv.domain.vcpus) + bits - 1) // bits):
-        mask |= access.read_word(hv.abi, cpu, address + index * hv.abi.word) << (index * bits)
+        mask |= access.read_word(hv, cpu, address + index * hv.abi.word) << (index * bits)
     return mask & (1 << len(hv.domain.vcpus)) - 1
 
 

@@ -35,19 +35,19 @@ def _maximum_ram_page(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _current_reservation(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid = int.from_bytes(access.read(hv.abi, cpu, argument, 2), "little")
+    domid = int.from_bytes(access.read(hv, cpu, argument, 2), "little")
     return _domain_error(hv, domid) or _held(hv)
 
 
 def _maximum_reservation(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid = int.from_bytes(access.read(hv.abi, cpu, argument, 2), "little")
+    domid = int.from_bytes(access.read(hv, cpu, argument, 2), "little")
     return _domain_error(hv, domid) or hv.domain.nr_pages
 
 
 def _reservation(hv: Hypervisor, cpu: Vcpu, argument: int) -> tuple[int, int, int, int]:
     """xen_memory_reservation: extent_start, nr_extents, extent_order, domid."""
     word = hv.abi.word
-    raw = access.read(hv.abi, cpu, argument, 2 * word + 12 if word == 4 else 32)
+    raw = access.read(hv, cpu, argument, 2 * word + 12 if word == 4 else 32)
     start, count = (int.from_bytes(raw[i * word : (i + 1) * word], "little") for i in range(2))
     order, _flags, domid = struct.unpack_from("<IIH", raw, 2 * word)
     return start, count, order, domid
@@ -71,7 +71,7 @@ def _decrease(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def _extent(hv: Hypervisor, cpu: Vcpu, start: int, index: int) -> int | None:
     if start + (index + 1) * hv.abi.word > hv.abi.mask:
         return None
-    return access.read_word(hv.abi, cpu, start + index * hv.abi.word)
+    return access.read_word(hv, cpu, start + index * hv.abi.word)
 
 
 def _give_up(hv: Hypervisor, mfn: int) -> bool:
@@ -118,7 +118,7 @@ def _hand_out(hv: Hypervisor, cpu: Vcpu, start: int, count: int, *, physmap: boo
         if pfn is None:
             return -EFAULT
         if start:
-            access.write_word(hv.abi, cpu, start + done * hv.abi.word, mfn)
+            access.write_word(hv, cpu, start + done * hv.abi.word, mfn)
         hv.frames.give(mfn, GUEST)
         hv.memory.write(mfn << PAGE_SHIFT, bytes(1 << PAGE_SHIFT))
         hv.set_pfn_of(mfn, pfn)
@@ -131,13 +131,13 @@ def _memory_map(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     if not regions:
         return -ENOSYS
     word = hv.abi.word
-    raw = access.read(hv.abi, cpu, argument, 2 * word)
+    raw = access.read(hv, cpu, argument, 2 * word)
     room, buffer = int.from_bytes(raw[:4], "little"), int.from_bytes(raw[word:], "little")
     count = min(room, len(regions))
     if count <= 0:
         return -EINVAL
-    access.write(hv.abi, cpu, buffer, b"".join(_E820.pack(*region) for region in regions[:count]))
-    access.write_u32(hv.abi, cpu, argument, count)
+    access.write(hv, cpu, buffer, b"".join(_E820.pack(*region) for region in regions[:count]))
+    access.write_u32(hv, cpu, argument, count)
     return 0
 
 
@@ -145,7 +145,7 @@ def _machphys_mapping(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     abi = hv.abi
     word = abi.word
     answer = b"".join(value.to_bytes(word, "little") for value in (abi.m2p_start, abi.m2p_end, len(hv.frames) - 1))
-    access.write(abi, cpu, argument, answer)
+    access.write(hv, cpu, argument, answer)
     return 0
 
 

@@ -35,7 +35,7 @@ def _block(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _shutdown(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    reason = access.read_u32(hv.abi, cpu, argument)
+    reason = access.read_u32(hv, cpu, argument)
     return shutdown(hv, reason)
 
 
@@ -52,12 +52,12 @@ def shutdown(hv: Hypervisor, reason: int) -> int:
 def _poll(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Sleep until one of some ports is pending, masked or not, or a time has come."""
     word = hv.abi.word
-    raw = access.read(hv.abi, cpu, argument, 24 if word == 8 else 16)
+    raw = access.read(hv, cpu, argument, 24 if word == 8 else 16)
     handle = int.from_bytes(raw[:word], "little")
     count, timeout = struct.unpack_from("<I4xQ" if word == 8 else "<IQ", raw, word)
     if count > _MAX_POLL_PORTS:
         return -EINVAL
-    ports = struct.unpack(f"<{count}I", access.read(hv.abi, cpu, handle, 4 * count))
+    ports = struct.unpack(f"<{count}I", access.read(hv, cpu, handle, 4 * count))
     if any(not 0 < port < len(hv.domain.channels) for port in ports):
         return -EINVAL
     state = hv.state(cpu)

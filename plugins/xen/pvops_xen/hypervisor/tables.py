@@ -46,7 +46,7 @@ def set_trap_table(hv: Hypervisor, cpu: Vcpu, traps: int) -> int:
         state.traps = [NO_ENTRY] * len(state.traps)
         return 0
     for index in range(_MAX_TRAP_ENTRIES):
-        raw = access.read(abi, cpu, traps + index * abi.trap_info_size, abi.trap_info_size)
+        raw = access.read(hv, cpu, traps + index * abi.trap_info_size, abi.trap_info_size)
         vector, flags, selector = struct.unpack_from("<BBH", raw)
         address = int.from_bytes(raw[abi.word : 2 * abi.word], "little")
         if address == 0:
@@ -63,7 +63,7 @@ def set_gdt(hv: Hypervisor, cpu: Vcpu, frame_list: int, entries: int) -> int:
     if entries > FIRST_RESERVED_GDT_ENTRY:
         return -EINVAL
     count = (entries + 511) // 512
-    raw = access.read(hv.abi, cpu, frame_list, count * hv.abi.word)
+    raw = access.read(hv, cpu, frame_list, count * hv.abi.word)
     word = hv.abi.word
     frames = [int.from_bytes(raw[i * word : (i + 1) * word], "little") for i in range(count)]
     return load_gdt(hv, cpu, frames, entries)
@@ -133,7 +133,7 @@ def callback_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     if command not in {0, 1}:
         return -ENOSYS
     abi = hv.abi
-    raw = access.read(abi, cpu, argument, 2 * abi.word if abi.bits == 64 else 12)
+    raw = access.read(hv, cpu, argument, 2 * abi.word if abi.bits == 64 else 12)
     kind, flags = struct.unpack_from("<HH", raw)
     if command == 1:
         return _unregister(hv, cpu, kind)

@@ -76,20 +76,20 @@ def _runstate(hv: Hypervisor) -> bytes:
 
 def _get_runstate(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     del state
-    access.write(hv.abi, cpu, argument, _runstate(hv))
+    access.write(hv, cpu, argument, _runstate(hv))
     return 0
 
 
 def _register_runstate(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
-    area = access.read_word(hv.abi, cpu, argument)
+    area = access.read_word(hv, cpu, argument)
     if area:
-        access.write(hv.abi, cpu, area, _runstate(hv))
+        access.write(hv, cpu, area, _runstate(hv))
     state.runstate_area = area
     return 0
 
 
 def _set_periodic(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
-    period = access.read_u64(hv.abi, cpu, argument)
+    period = access.read_u64(hv, cpu, argument)
     if not _SHORTEST_PERIOD <= period < 1 << 62:
         return -EINVAL
     state.periodic = period
@@ -106,7 +106,7 @@ def _stop_periodic(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -
 def _set_singleshot(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     if state.index != cpu.index:
         return -EINVAL
-    timeout, flags = struct.unpack("<QI", access.read(hv.abi, cpu, argument, 12))
+    timeout, flags = struct.unpack("<QI", access.read(hv, cpu, argument, 12))
     if flags & VCPU_SSHOTTMR_FUTURE and timeout < hv.machine.clock.ns:
         return -ETIME
     state.singleshot = timeout
@@ -123,7 +123,7 @@ def _stop_singleshot(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int)
 
 def _register_info(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     """Move a vCPU's vcpu_info into guest memory: contents go along, and everything counts as pending once."""
-    mfn, offset = struct.unpack("<QI", access.read(hv.abi, cpu, argument, 12))
+    mfn, offset = struct.unpack("<QI", access.read(hv, cpu, argument, 12))
     if offset > PAGE_SIZE - VCPU_INFO_SIZE:
         return -_ENXIO
     if state.info_registered or (state.index != cpu.index and state.up):
@@ -145,9 +145,9 @@ def _get_physid(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> i
 
 
 def _register_time(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
-    area = access.read_word(hv.abi, cpu, argument)
+    area = access.read_word(hv, cpu, argument)
     data = hv.memory.read(state.info + 32, VCPU_TIME.size)
-    access.write(hv.abi, cpu, area, data)
+    access.write(hv, cpu, area, data)
     state.time_area = area
     return 0
 

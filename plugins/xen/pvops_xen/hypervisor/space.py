@@ -1,0 +1,79 @@
+"""The guest's address space as Xen sees it: which machine address a kernel's access goes to, walked in Python.
+
+Page tables are valid here by construction, since Xen has checked every entry, so a walk need not look for reserved
+bits or frames that do not exist. Every page of a 64-bit guest is a user page to the processor.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_core.machine.faults import PageFault
+from pvops_xen.hypervisor import entries as pte
+from pvops_xen.hypervisor.abi import PAGE_MASK
+
+if TYPE_CHECKING:
+    from pvops_core.machine import PhysicalMemory, Vcpu
+    from pvops_xen.hypervisor.state import Domain
+
+_WRITE: Final = 2
+_PROTECTION: Final = 1
+
+
+def _fault(va: int, error_code: int) -> PageFault:
+    return PageFault(f"page fault at {va:#x}", error_code=error_code, address=va)
+
+
+@attrs.define(eq=False)
+class GuestSpace:
+    """Translations for the vCPUs of one domain.
+
+    Attributes:
+        memory: machine memory.
+        domain: the domain.
+        words: machine memory as 64-bit words.
+    """
+
+    memory: PhysicalMemory
+    domain: Domain
+    words: memoryview = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Look at memory as words: an element of the view is read in a tenth of the time of a checked access."""
+        self.words = memoryview(self.memory.array.data).cast("Q")
+
+    def root(self, index: int) -> int:
+        """Machine frame of the root that a vCPU runs on."""
+        state = self.domain.vcpus[index]
+        return state.guest_table if state.in_kernel or self.domain.abi.bits == 32 else state.guest_table_user
+
+    def translate(self, cpu: Vcpu, va: int, *, write: bool = False) -> int:
+        """Machine address of a byte of the guest's, with the rights of its kernel.
+
+        Raises:
+            PageFault: it is not mapped, or not to be written.
+        """
+        words = self.words
+        table = self.root(cpu.index) << 9
+        allowed = pte.RW
+        if self.domain.abi.bits == 64:
+            entry = words[table + (va >> 39 & 511)]
+            if not entry & 1:
+                raise _fault(va, _WRITE * write)
+            allowed &= entry
+            table = (entry & pte.ADDRESS) >> 3
+        entry = words[table + (va >> 30 & 511)]  # those of a PAE root have no rights
+        if not entry & 1:
+            raise _fault(va, _WRITE * write)
+        if self.domain.abi.bits == 64:
+            allowed &= entry
+        for shift in (21, 12):
+            entry = words[((entry & pte.ADDRESS) >> 3) + (va >> shift & 511)]
+            if not entry & 1:
+                raise _fault(va, _WRITE * write)
+            allowed &= entry
+        if write and not allowed:
+            raise _fault(va, _WRITE | _PROTECTION)
+        return entry & pte.ADDRESS | va & PAGE_MASK
