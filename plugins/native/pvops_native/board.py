@@ -87,6 +87,14 @@ class Board:
             times.append(self.pit.next_event())
         return min((time for time in times if time is not None), default=None)
 
+    def next_timer(self, processor: int) -> int | None:
+        """The nanosecond at which a timer next asks for a processor's interrupt, whether that is let through or not."""
+        time = self.apics[processor].next_event()
+        if processor or self.pic.masked(IRQ_TIMER):
+            return time
+        tick = self.pit.next_event()
+        return time if tick is None else tick if time is None else min(time, tick)
+
     def save(self) -> object:
         """The state of all devices."""
         return self.ports.save(), [state_of(apic) for apic in self.apics]

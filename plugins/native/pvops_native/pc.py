@@ -102,10 +102,11 @@ class Pc(BareMetal, Surroundings):
         self.machine.clock.advance(PORT_NS)
         return self.board.ports.read(port, size)
 
-    def io_out(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:  # noqa: ARG002  # as above
+    def io_out(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:
         """Write to the bus."""
         self.machine.clock.advance(PORT_NS)
         self.board.ports.write(port, size, value)
+        self._expect(vcpu)
 
     # Interrupts
 
@@ -117,6 +118,14 @@ class Pc(BareMetal, Surroundings):
             vector = self.board.acknowledge(vcpu.index)
             self.machine.log.record("interrupt", vcpu=vcpu.index, vector=vector)
             vcpu.deliver_interrupt(vector)
+        self._expect(vcpu)
+
+    def _expect(self, vcpu: Vcpu) -> None:
+        """Tell the machine when the next interrupt for a processor comes, as far as it can be known now."""
+        index = vcpu.index
+        when = 0 if self.board.pending(index) else self.board.next_timer(index)
+        if when is not None:
+            vcpu.expect(when)
 
     def _accepts(self, vcpu: Vcpu) -> bool:
         """An interrupt waits for the processor and it takes interrupts."""

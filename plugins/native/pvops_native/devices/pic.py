@@ -178,6 +178,11 @@ class PicPair:
         """Whether the INTR line to the CPU is high."""
         return self.master.pending() is not None
 
+    def masked(self, irq: int) -> bool:
+        """Whether the mask register of the chip holds a request on ``irq`` back."""
+        chip, line = (self.master, irq) if irq < 8 else (self.slave, irq - 8)
+        return bool(chip.imr >> line & 1)
+
     def deliverable(self, irq: int) -> bool:
         """Whether a request on ``irq`` would raise INTR now (not masked, nothing above it in service)."""
         chip, line = (self.master, irq) if irq < 8 else (self.slave, irq - 8)
