@@ -41,13 +41,14 @@ def compare(
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
     json: JsonOption = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with plots.")] = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table as a picture.")] = None,
     plugin: PluginOption = None,
 ) -> int:
     """Run the built-in guest on every backend: are the results equal, and what does each cost?
 
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran.
     """
-    runs.check_folders(html, json)
+    runs.check_folders(html, svg, json)
     plugins = tuple(plugin or ())
     loaded = runs.load(plugins)
     wanted = runs.names(backends)
@@ -74,7 +75,7 @@ def compare(
         or any(error.distribution in plugins for error in loaded.errors),
         command=runs.again("compare", given),
     )
-    _report(comparison, json, html)
+    _report(comparison, json, html, svg)
     return comparison.exit_code
 
 
@@ -104,12 +105,16 @@ def _plan(loaded: Loaded, wanted: Sequence[str], layouts: dict[str, MachineKind]
     )
 
 
-def _report(comparison: Comparison, json: str | None, html: Path | None) -> None:
+def _report(comparison: Comparison, json: str | None, html: Path | None, svg: Path | None) -> None:
     write_json("compare", compare_document(comparison), json)
     if html:
         from pvops_core.compare.page import page  # noqa: PLC0415 - loads the plotter
 
         write_file(html, page(comparison).encode())
+    if svg:
+        from pvops_core.compare.picture import picture  # noqa: PLC0415 - loads rich's renderer
+
+        write_file(svg, picture(comparison, "pvops compare").encode())
     if json == STDOUT:
         return
     from rich.console import Console  # noqa: PLC0415 - not needed for JSON
@@ -120,5 +125,5 @@ def _report(comparison: Comparison, json: str | None, html: Path | None) -> None
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(highlight=False, width=_PIPED_WIDTH)
     print_comparison(comparison, console)
-    if not (json or html):
+    if not (json or html or svg):
         console.print(_HINT, style="dim")

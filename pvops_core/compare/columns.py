@@ -52,7 +52,9 @@ class Columns:
 
 
 def fitting(observations: Sequence[Observation], width: int, leading: int) -> Columns:
-    """The fullest set of columns that fits ``width`` characters beside ``leading`` others; the tersest if none does.
+    """The fullest set of columns that fits ``width`` characters beside ``leading`` others.
+
+    Where not even the tersest fits, its last columns are left out.
 
     Args:
         observations: all that will be shown.
@@ -62,8 +64,17 @@ def fitting(observations: Sequence[Observation], width: int, leading: int) -> Co
     full, short, terse = _full(observations), _short(), _terse()
     roomy, dense = attrs.evolve(full, gap=3), attrs.evolve(short, gap=1)
     sets = (roomy, full, short, dense, attrs.evolve(terse, gap=1))
-    fits = (each for each in sets if leading + each.gap + each.total_width(observations) <= width)
-    return next(fits, sets[-1])
+    narrow = (
+        attrs.evolve(terse, gap=1, columns=terse.columns[:number]) for number in range(len(terse.columns) - 1, 0, -1)
+    )
+    fits = (each for each in (*sets, *narrow) if leading + each.gap + each.total_width(observations) <= width)
+    return next(fits, attrs.evolve(terse, gap=1, columns=terse.columns[:1]))
+
+
+def repeatable(observations: Sequence[Observation]) -> Columns:
+    """As the fullest set, without wall time: what is the same in every run with one seed."""
+    wall = next(cost.title for cost in COSTS if cost.key == "wall_s")
+    return Columns(tuple(column for column in _full(observations).columns if column.title != wall))
 
 
 def abbreviated(value: float) -> str:

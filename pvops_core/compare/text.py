@@ -25,14 +25,20 @@ _MOST_DETAIL_LINES = 12
 _STATE_STYLES = {"equal": "green", "reference": "", "alone": "dim"}
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Everything but how to get more of it."""
+def print_comparison(comparison: Comparison, console: Console, columns: Columns | None = None) -> None:
+    """Everything but how to get more of it.
+
+    Args:
+        comparison: what to print.
+        console: where to.
+        columns: those of the tables; by default as many as the console has room for.
+    """
     states = [group_state(group, o) for group in comparison.groups for o in group.observations]
     lead = (
         max([len("backend"), *(len(o.cell.backend) for o in comparison.observations)]),
         max([len("results"), *(len(state) for state in states)]),
     )
-    columns = fitting(comparison.observations, console.width, sum(lead))
+    columns = columns or fitting(comparison.observations, console.width, sum(lead))
     widths = (*lead, *columns.widths(comparison.observations))
     if comparison.groups:
         console.print(_head(columns, widths))
