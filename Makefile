@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest -n: two workers are what the smallest machine has.
 JOBS ?= 2
 
-.PHONY: setup compare test lint types bench guest clean
+.PHONY: setup compare test lint types bench guest picture clean
 
 setup: $(VENV)/.ready
 
@@ -35,6 +35,10 @@ bench: setup
 # Rebuilds the built-in guest's objects from its source; needs the gcc and binutils that build.py names.
 guest: setup
 	$(BIN)/python -m pvops_core.guests.build
+
+# The README's picture; the same in every run until the guest, a backend or the table changes.
+picture: setup
+	$(BIN)/pvops compare --backends native,xen,lguest --svg docs/compare.svg
 
 clean:
 	rm -rf $(VENV)
