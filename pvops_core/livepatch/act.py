@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pvops_core.errors import MachineError
-from pvops_core.livepatch.errors import LivepatchError
+from pvops_core.livepatch.errors import LivepatchError, PartialError
 from pvops_core.livepatch.model import Command, Phase, Record
-from pvops_core.livepatch.registry import Work
 from pvops_core.patching.poke import Poke
+
+if TYPE_CHECKING:
+    from pvops_core.livepatch.registry import Work
 
 BY_HOOK = b""
 """What stands for the saved bytes of a function that an action hook says it has applied."""
@@ -109,7 +110,7 @@ class Journal:
         """Write back everything.
 
         Raises:
-            MachineError: that failed as well: the text is neither old nor new.
+            PartialError: that failed as well: the text is neither old nor new.
         """
         self.text = Overlay(self._zone.read)
         while self._done:
@@ -118,7 +119,7 @@ class Journal:
             try:
                 self._zone.write(back, f"undo {self._by}")
             except Exception as error:
-                raise MachineError(f"partially applied payload: text could not be written back: {error}") from error
+                raise PartialError(f"partially applied payload: text could not be written back: {error}") from error
 
 
 def perform(work: Work, applied: Sequence[Record], zone: Zone) -> None:
@@ -131,7 +132,7 @@ def perform(work: Work, applied: Sequence[Record], zone: Zone) -> None:
 
     Raises:
         LivepatchError: an expectation is not met, or a hook failed; text and payloads are as before.
-        MachineError: a payload would be left partially applied, which nothing can go on from.
+        PartialError: a payload would be left partially applied, which nothing can go on from.
         BaseException: what the zone raised; text and payloads are as before.
     """
     record = work.record
@@ -147,14 +148,13 @@ def perform(work: Work, applied: Sequence[Record], zone: Zone) -> None:
             case _:
                 replace(record, applied, journal, zone)
         journal.flush()
-    except BaseException:
-        for each, each.saved in zip(touched, before, strict=True):
-            pass
-        journal.undo()
-        raise
-    finally:
         for each in touched:
             zone.publish(each)
+    except BaseException:
+        for each, saved in zip(touched, before, strict=True):
+            each.saved = saved
+        journal.undo()
+        raise
 
 
 def apply(record: Record, journal: Journal, zone: Zone) -> None:
@@ -228,7 +228,7 @@ def _own_action(record: Record, phase: Phase, journal: Journal, zone: Zone) -> N
     result = journal.call(record, phase)
     flags = list(zone.applied_flags(record))
     if any(flag is not (wanted if result == 0 else not wanted) for flag in flags):
-        raise MachineError(f"partially {'applied' if wanted else 'reverted'} payload '{record.name}'!")
+        raise PartialError(f"partially {'applied' if wanted else 'reverted'} payload '{record.name}'!")
     if result:
         raise LivepatchError(
             f"its {phase.value} hook returned {result}", errno=abs(result) or errno.EINVAL, payload=record.name

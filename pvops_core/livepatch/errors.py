@@ -7,7 +7,7 @@ import os
 
 import attrs
 
-from pvops_core.errors import ImageError, PvopsError
+from pvops_core.errors import ImageError, MachineError, PvopsError
 
 
 def errno_text(number: int) -> str:
@@ -47,6 +47,11 @@ class PayloadError(ImageError):
 
     def __str__(self) -> str:
         return f"{super().__str__()}: {errno_text(self.errno)}"
+
+
+@attrs.define(eq=False)
+class PartialError(MachineError):
+    """A payload would be left neither applied nor reverted: the guest cannot go on (Xen panics)."""
 
 
 def errno_of(error: PvopsError) -> int:

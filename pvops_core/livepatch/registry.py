@@ -298,9 +298,13 @@ class Registry:
             if result:
                 record.rc = -abs(result)
                 _refuse(abs(result), record.name, f"its {veto.value} hook returned {result}")
-        record.rc = -errno.EAGAIN
+        before, record.rc = record.rc, -errno.EAGAIN
         self.work = Work(command, record, timeout)
-        self._host.schedule(self.work)
+        try:
+            self._host.schedule(self.work)
+        except BaseException:
+            self.work, record.rc = None, before
+            raise
 
     def finish(self, rc: int) -> Work:
         """The scheduled action is over: note its result and the new states; gives what it was.

@@ -102,6 +102,12 @@ class Rendezvous:
         if self._off == self.online:
             self.phase = Phase.QUIET
 
+    def join(self, cpu: int) -> None:
+        """A vCPU comes online: it must come in as well, so the first phase is not over yet."""
+        self.online |= {cpu}
+        if self.phase is Phase.IRQ:
+            self.phase = Phase.CPU
+
     def leave(self, cpu: int) -> None:
         """A vCPU goes offline: nobody waits for it any more."""
         self.online -= {cpu}
@@ -129,3 +135,13 @@ class Rendezvous:
         """The master has acted: everybody goes on."""
         assert self.phase is Phase.QUIET
         self.phase = Phase.DONE
+
+    def save(self) -> object:
+        """State for a snapshot."""
+        return self.online, self.phase, self.master, frozenset(self._in), frozenset(self._off)
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+        assert isinstance(state, tuple)
+        self.online, self.phase, self.master, inside, off = state
+        self._in, self._off, self.lateness = set(inside), set(off), None

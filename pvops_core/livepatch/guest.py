@@ -1,0 +1,121 @@
+"""What live patching needs to know of a guest: the seam between it and the built-in guest, a booted kernel, a test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import attrs
+
+from pvops_core.livepatch.area import PAGE_SIZE, Area
+from pvops_core.machine.registers import FLAG_IF
+from pvops_core.patching.poke import Poke
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
+    from pvops_core.machine import Machine, Vcpu
+    from pvops_core.patching.poke import Poker
+
+BUILD_ID_NOTE = 3
+"""NT_GNU_BUILD_ID."""
+_PAGE_FAULT = 14
+_STACK_ALIGNMENT = 16
+
+
+@runtime_checkable
+class CallsIn(Protocol):
+    """What a platform says whose guest keeps its interrupt flag or privilege level elsewhere than in the CPU."""
+
+    def interruptible(self, vcpu: Vcpu) -> bool:
+        """Whether the guest would take an interrupt here and now."""
+
+    def in_user_mode(self, vcpu: Vcpu) -> bool:
+        """Whether user code is executing (and the kernel's stack is therefore empty)."""
+
+    def kernel_mode(self, vcpu: Vcpu) -> AbstractContextManager[int]:
+        """A context manager: the vCPU is in kernel mode with interrupts off meanwhile; it gives the stack pointer.
+
+        Registers are put back by the caller, what the platform keeps elsewhere by the context manager.
+        """
+
+
+class BareCalls:
+    """How it is where the CPU itself says."""
+
+    def interruptible(self, vcpu: Vcpu) -> bool:
+        """IF is set, and the instruction before did not put interrupts off."""
+        return vcpu.interrupts_enabled and not vcpu.interrupt_shadow
+
+    def in_user_mode(self, vcpu: Vcpu) -> bool:
+        """Level 3."""
+        return vcpu.cpl == 3
+
+    @contextmanager
+    def kernel_mode(self, vcpu: Vcpu) -> Iterator[int]:
+        """From user mode as a trap would go: code segment of the page-fault gate, stack of the TSS, GS swapped."""
+        if self.in_user_mode(vcpu):
+            vcpu.deliver(_PAGE_FAULT, 0)
+            if vcpu.in_64_bit_code:
+                vcpu.insn.swapgs()
+        vcpu.rflags &= ~FLAG_IF
+        yield vcpu.rsp
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PatchedGuest:
+    """A guest that can be live-patched.
+
+    Attributes:
+        machine: its machine.
+        poker: writes its text, the pages set aside included.
+        translate: machine-physical address of a page of text or of a page set aside, given its virtual address.
+        symbols: guest-virtual addresses of its symbols.
+        build_id: what payloads say they were built for.
+        area: pages set aside, mapped readable, writable and executable, within 2 GiB of the text.
+        stack_size: a kernel stack's bytes, to which it is aligned.
+        features: CPU features in force, for payloads' alternatives.
+        calls: who says whether a vCPU can be called in.
+    """
+
+    machine: Machine
+    poker: Poker
+    translate: Callable[[int], int]
+    symbols: Mapping[str, int]
+    build_id: bytes
+    area: Area
+    stack_size: int
+    features: frozenset[int] = frozenset()
+    calls: BareCalls | CallsIn = attrs.field(factory=BareCalls)
+
+    def read(self, va: int, length: int) -> bytes:
+        """Bytes of its text, or of the pages set aside."""
+        memory = self.machine.memory
+        return b"".join(memory.read(pa, size) for pa, size in self._pieces(va, length))
+
+    def write_text(self, va: int, data: bytes, by: str) -> None:
+        """Write to pages set aside as text is written; one transaction."""
+        self.poker.transaction([Poke(va, self.read(va, len(data)), data)], by=by)
+
+    def write_data(self, va: int, data: bytes) -> None:
+        """Write to pages set aside that hold no text."""
+        done = 0
+        for pa, size in self._pieces(va, len(data)):
+            self.machine.memory.write(pa, data[done : done + size])
+            done += size
+
+    def _pieces(self, va: int, length: int) -> Iterator[tuple[int, int]]:
+        while length > 0:
+            page, offset = va & -PAGE_SIZE, va % PAGE_SIZE
+            size = min(PAGE_SIZE - offset, length)
+            yield self.translate(page) + offset, size
+            va, length = va + size, length - size
+
+
+def build_id_of(image: KernelImage) -> bytes:
+    """An image's GNU build-id; of one that has none, the first 20 bytes of the SHA-256 of the image."""
+    for note in image.notes:
+        if note.owner == "GNU" and note.type == BUILD_ID_NOTE and note.data:
+            return note.data
+    return hashlib.sha256(image.data).digest()[:20]

@@ -1,0 +1,249 @@
+"""Live patching of one running guest: the registry, the rendezvous over the run loop, the act, the log."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.errors import MachineError, PvopsError
+from pvops_core.livepatch import act, guestcode
+from pvops_core.livepatch.description import Description
+from pvops_core.livepatch.errors import LivepatchError, PartialError
+from pvops_core.livepatch.meeting import Meeting
+from pvops_core.livepatch.model import Command, Phase, State
+from pvops_core.livepatch.registry import Registry
+from pvops_core.livepatch.safepoints import SafePoints, Span
+
+if TYPE_CHECKING:
+    from pvops_core.livepatch.guest import PatchedGuest
+    from pvops_core.livepatch.loading import Placed
+    from pvops_core.livepatch.model import Payload, Record
+    from pvops_core.livepatch.registry import Work
+    from pvops_core.machine import Vcpu
+    from pvops_core.patching.poke import Poke
+
+Loader = Callable[["PatchedGuest", str, bytes, Registry, bool], "Placed"]
+_POST = {Command.APPLY: Phase.POSTAPPLY, Command.REVERT: Phase.POSTREVERT}
+
+
+class Livepatch:
+    """Live patches of one guest. Operations are those of ``registry``; actions happen while the machine runs.
+
+    Args:
+        guest: the guest.
+        loader: makes a payload of a file and puts it into the guest.
+    """
+
+    def __init__(self, guest: PatchedGuest, loader: Loader) -> None:
+        self.guest = guest
+        self.registry = Registry(self)
+        self.messages: list[str] = []
+        self._loader = loader
+        self._placed: dict[str, Placed] = {}
+        self._meeting: Meeting | None = None
+        self._prepared = False
+        self._master: Vcpu | None = None
+        guest.machine.keep(_Keeper(self))
+
+    # What the registry asks --------------------------------------------------------------------------------------
+
+    @property
+    def build_id(self) -> bytes:
+        """The guest's."""
+        return self.guest.build_id
+
+    def load(self, name: str, data: bytes, registry: Registry, *, force: bool) -> Payload:
+        """Read a payload file and place it into the guest."""
+        self._not_running()
+        self._prepare()
+        placed = self._loader(self.guest, name, data, registry, force)
+        self._placed[name] = placed
+        self.guest.machine.log.record("livepatch", what="upload", payload=name)
+        return placed.payload
+
+    def unload(self, payload: Payload) -> None:
+        """Take a payload out of the guest."""
+        self._not_running()
+        self._placed.pop(payload.name).remove(self.guest)
+        self.guest.machine.log.record("livepatch", what="unload", payload=payload.name)
+
+    def call(self, record: Record, phase: Phase) -> int:
+        """Run the hooks of a phase as guest code; outside a quiet zone on a vCPU that is at a safe point, if any is."""
+        hooks = record.payload.hooks.of(phase)
+        if not hooks:
+            return 0
+        self._not_running()
+        vcpu = self._master or self._borrowed()
+        argument = record.payload.handle if phase.takes_payload else 0
+        result = 0
+        for hook in hooks:
+            result = guestcode.call(self.guest, vcpu, hook, argument)
+            self.guest.machine.log.record("livepatch", vcpu.index, what=phase.value, payload=record.name, rc=result)
+        return result if phase.result else 0
+
+    def schedule(self, work: Work) -> None:
+        """Call the vCPUs together, from the next slice on."""
+        self._not_running()
+        machine = self.guest.machine
+        points = SafePoints(self.guest, self._spans(work))
+        self._meeting = Meeting(machine, points, work.timeout_ns)
+        machine.log.record("livepatch", what=work.command.name, payload=work.record.name, timeout=work.timeout_ns)
+        machine.watch(self._between)
+
+    def _not_running(self) -> None:
+        if self.guest.machine.running:
+            raise MachineError("live patching from inside a handler: defer it")
+
+    def _prepare(self) -> None:
+        """Put the landing into the first of the pages set aside, once."""
+        if not self._prepared:
+            self._prepared = True
+            self.guest.write_text(self.guest.area.landing, guestcode.LANDING, "livepatch")
+
+    def _borrowed(self) -> Vcpu:
+        points = SafePoints(self.guest, ())
+        vcpus = self.guest.machine.vcpus
+        ready = (vcpu for vcpu in vcpus if not points.offline(vcpu) and not points.objection(vcpu))
+        return next(ready, vcpus[0])
+
+    def _spans(self, work: Work) -> list[Span]:
+        """Text that nobody may be inside of: what is rewritten, and what is no longer going to be reached."""
+        records = [work.record]
+        if work.command is Command.REPLACE:
+            records += self.registry.applied
+        spans: list[Span] = []
+        for record in records:
+            spans += (Span(f.old_address, f.old_address + f.old_size, f.name) for f in record.payload.functions)
+            if record.state is State.APPLIED:
+                start, end = self._placed[record.name].text
+                spans.append(Span(start, end, f"payload {record.name}"))
+        return spans
+
+    # The rendezvous ----------------------------------------------------------------------------------------------
+
+    def _between(self) -> int | None:
+        """Between two slices: who comes in, whether all are quiet, whether it is too late."""
+        meeting, work = self._meeting, self.registry.work
+        assert meeting is not None, "nobody watches without a meeting"
+        assert work is not None, "a meeting is about something"
+        wish = meeting.proceed()
+        if wish is not None:
+            return wish
+        self.guest.machine.unwatch(self._between)
+        self._meeting = None
+        try:
+            self._finish(work, meeting, self._act(work, meeting))
+        finally:
+            self._master = None
+            meeting.release()
+            if self.registry.work is work:
+                self.registry.finish(-errno.EIO)
+        return None
+
+    def _act(self, work: Work, meeting: Meeting) -> int:
+        if meeting.lateness:
+            self._say(f"{work.record.name}: {meeting.lateness}")
+            return -errno.EBUSY
+        self._master = meeting.master
+        try:
+            act.perform(work, tuple(self.registry.applied), self)
+        except LivepatchError as error:
+            self._say(str(error))
+            return -error.errno
+        except PvopsError as error:
+            if isinstance(error, PartialError):
+                self.guest.machine.stop("crash", error.message)
+            self._say(str(error))
+            return -errno.EIO
+        finally:
+            self._master = None
+        return 0
+
+    def _finish(self, work: Work, meeting: Meeting, rc: int) -> None:
+        """Note the result, show it to the guest, and run the hook that comes after."""
+        record, applied_before = work.record, tuple(self.registry.applied)
+        self.registry.finish(rc)
+        for each in {id(each): each for each in (record, *applied_before)}.values():
+            self.publish(each)
+        self.guest.machine.log.record("livepatch", what="finished", payload=record.name, rc=rc)
+        self._say(f"{record.name} finished {work.command.name} with rc={rc}")
+        if work.command in _POST and not meeting.lateness:
+            self._master = meeting.master
+            try:
+                self.call(record, _POST[work.command])
+            except LivepatchError as error:
+                self._say(str(error))
+
+    def _say(self, message: str) -> None:
+        self.messages.append(f"livepatch: {message}")
+
+    # What the act asks -------------------------------------------------------------------------------------------
+
+    def read(self, address: int, length: int) -> bytes:
+        """Bytes of guest text."""
+        return self.guest.read(address, length)
+
+    def write(self, pokes: Sequence[Poke], by: str) -> None:
+        """Write guest text in one transaction."""
+        self.guest.poker.transaction(pokes, by=by)
+
+    def warn(self, message: str) -> None:
+        """Keep a message."""
+        self._say(message)
+
+    def publish(self, record: Record) -> None:
+        """Write what has changed into the guest's description of a payload."""
+        if record.payload.handle:
+            Description(self.guest, record).publish()
+
+    def applied_flags(self, record: Record) -> Sequence[bool]:
+        """The flags of the guest's description."""
+        return Description(self.guest, record).applied()
+
+    # Snapshots ---------------------------------------------------------------------------------------------------
+
+    def save_state(self) -> object:
+        """State for a snapshot."""
+        meeting = self._meeting.save() if self._meeting else None
+        return (
+            self.registry.save(),
+            self.guest.area.save(),
+            dict(self._placed),
+            (self._meeting, meeting),
+            tuple(self.messages),
+            self._prepared,
+        )
+
+    def load_state(self, state: object) -> None:
+        """Go back to a saved state."""
+        assert isinstance(state, tuple)
+        registry, area, placed, (meeting, meeting_state), messages, self._prepared = state
+        self.registry.load(registry)
+        self.guest.area.load(area)
+        self._placed, self.messages = dict(placed), list(messages)
+        watched = self._meeting is not None
+        self._meeting = meeting
+        if meeting is not None:
+            meeting.load(meeting_state)
+        if watched and meeting is None:
+            self.guest.machine.unwatch(self._between)
+        if not watched and meeting is not None:
+            self.guest.machine.watch(self._between)
+
+
+@attrs.frozen
+class _Keeper:
+    """The live patches as a part of machine snapshots; the registry has another ``load``."""
+
+    livepatch: Livepatch
+
+    def save(self) -> object:
+        """State for a snapshot."""
+        return self.livepatch.save_state()
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+        self.livepatch.load_state(state)

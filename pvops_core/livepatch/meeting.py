@@ -1,0 +1,130 @@
+"""The rendezvous on a machine: between two slices, whoever can stop comes in and is held.
+
+A vCPU that is in still takes interrupts until all are: it runs their handlers and comes back. So does Xen's, which is
+why the second phase can be late as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.livepatch.rendezvous import Phase, Rendezvous
+
+if TYPE_CHECKING:
+    from pvops_core.livepatch.safepoints import SafePoints
+    from pvops_core.machine import Machine, Vcpu
+
+LOOK_NS = 500
+"""How often those that have not come are looked at, in virtual time."""
+WAIT_NS = 10_000
+"""How far time moves at once when nobody can run until something happens."""
+
+
+class Meeting:
+    """One rendezvous of a machine's vCPUs.
+
+    Args:
+        machine: the machine.
+        points: knows where a vCPU can be stopped.
+        timeout_ns: virtual time that they have to come.
+    """
+
+    def __init__(self, machine: Machine, points: SafePoints, timeout_ns: int) -> None:
+        self._machine = machine
+        self._points = points
+        online = (vcpu.index for vcpu in machine.vcpus if not points.offline(vcpu))
+        self._rendezvous = Rendezvous(online, machine.clock.ns, timeout_ns)
+        self.lateness = ""
+
+    @property
+    def master(self) -> Vcpu | None:
+        """The first that came in; None if nobody has, or all are offline."""
+        number = self._rendezvous.master
+        return None if number is None else self._machine.vcpus[number]
+
+    def proceed(self) -> int | None:
+        """Look at everybody. Gives the time to look again at, or None: all are quiet, or it is too late."""
+        meeting, clock = self._rendezvous, self._machine.clock
+        while True:
+            if meeting.expire(clock.ns):
+                self.lateness = self._excuses()
+                self.release()
+                return None
+            self._come_and_go()
+            for vcpu in self._machine.vcpus:
+                if meeting.arrived(vcpu.index):
+                    self._wait(vcpu)
+                elif vcpu.index in meeting.online and not self._points.objection(vcpu):
+                    meeting.come_in(vcpu.index, clock.ns)
+                    vcpu.hold()
+            self._switch_off()
+            if meeting.phase is Phase.QUIET or not meeting.online:
+                self._hold_all()
+                return None
+            if any(vcpu.runnable for vcpu in self._machine.vcpus):
+                return min(meeting.deadline, clock.ns + LOOK_NS)
+            self._pass_time()
+
+    def _come_and_go(self) -> None:
+        """Who has been started or parked since."""
+        meeting = self._rendezvous
+        for vcpu in self._machine.vcpus:
+            offline = not meeting.arrived(vcpu.index) and self._points.offline(vcpu)
+            if offline and vcpu.index in meeting.online:
+                meeting.leave(vcpu.index)
+            elif not offline and vcpu.index not in meeting.online:
+                meeting.join(vcpu.index)
+
+    def _wait(self, vcpu: Vcpu) -> None:
+        """One that is in: an interrupt may take it away, and it comes back when that is served."""
+        if not vcpu.held:
+            if not self._points.objection(vcpu):
+                vcpu.hold()
+            return
+        if self._rendezvous.phase is not Phase.CPU:
+            return
+        before = vcpu.rip, vcpu.rsp
+        self._machine.platform.before_entry(vcpu)
+        if (vcpu.rip, vcpu.rsp) != before:
+            vcpu.release()
+
+    def _switch_off(self) -> None:
+        meeting = self._rendezvous
+        if meeting.phase is Phase.IRQ:
+            for index in sorted(meeting.online):
+                if self._machine.vcpus[index].held:
+                    meeting.switch_off(index, self._machine.clock.ns)
+
+    def _hold_all(self) -> None:
+        for vcpu in self._machine.vcpus:
+            vcpu.hold()
+
+    def _pass_time(self) -> None:
+        """Nobody can run: those who are in wait for one that sleeps, which an interrupt may wake."""
+        self._machine.clock.advance(WAIT_NS)
+        for vcpu in self._machine.vcpus:
+            if vcpu.halted and not vcpu.held:
+                self._machine.platform.before_entry(vcpu)
+
+    def _excuses(self) -> str:
+        lateness = self._rendezvous.lateness
+        assert lateness is not None, "late without lateness"
+        vcpus = (self._machine.vcpus[index] for index in lateness.missing)
+        whys = (f"vcpu {vcpu.index} {self._points.objection(vcpu) or 'was on its way'}" for vcpu in vcpus)
+        return f"{lateness}: {'; '.join(whys)}"
+
+    def release(self) -> None:
+        """Everybody goes on."""
+        if self._rendezvous.phase is Phase.QUIET:
+            self._rendezvous.acted()
+        for vcpu in self._machine.vcpus:
+            vcpu.release()
+
+    def save(self) -> object:
+        """State for a snapshot; who is held is part of the machine's own."""
+        return self._rendezvous.save()
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+        self._rendezvous.load(state)
+        self.lateness = ""
