@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, print_table, printable, write_json
+from pvops_core.compare.document import plugin_error_document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,8 @@ def backends(
 ) -> int:
     """List backends by their distributions' metadata, importing none unless asked to check them."""
     rows, errors = _checked(plugin or []) if check else _listed(plugin or [])
-    write_json("backends", {"checked": check, "backends": rows, "errors": [_fault(error) for error in errors]}, json)
+    faults = [plugin_error_document(error) for error in errors]
+    write_json("backends", {"checked": check, "backends": rows, "errors": faults}, json)
     if json != STDOUT:
         _print(rows, check=check)
     for error in errors:
@@ -71,16 +73,6 @@ def _declared(backend: Backend) -> dict[str, Any]:
         "capabilities": sorted(backend.capabilities),
         "hooks": sorted(implemented(backend)),
         "patchlets": sorted({patchlet.op for patchlet in backend.patchlets}),
-    }
-
-
-def _fault(error: PluginError) -> dict[str, str]:
-    return {
-        "distribution": error.distribution,
-        "version": error.version,
-        "entry_point": error.entry_point,
-        "hook": error.hook,
-        "message": error.message,
     }
 
 
