@@ -9,7 +9,7 @@ from pvops_core.machine.state import BLOCK_NS, Slot
 if TYPE_CHECKING:
     import ctypes
 
-_BLOCKS, _CLOCK = int(Slot.BLOCKS), int(Slot.CLOCK)
+_BLOCKS, _CLOCK, _BUDGET = int(Slot.BLOCKS), int(Slot.CLOCK), int(Slot.BUDGET)
 
 
 class Clock:
@@ -36,6 +36,7 @@ class Clock:
         self._folded += ns
         if self._running is not None:
             self._running[_CLOCK] = self._folded
+            self._running[_BUDGET] -= ns // BLOCK_NS  # a slice is so much time, whatever it is spent on
 
     def follow(self, state: ctypes.Array[ctypes.c_int64]) -> None:
         """A vCPU starts a slice: its blocks count from now."""

@@ -46,6 +46,8 @@ class CpuSlot:
         state[Slot.EXCEPTION_WORD] = context.address + layout.exception
         state[Slot.ERROR_WORD] = context.address + layout.error_code
         state[Slot.SOFTWARE_WORD] = context.address + layout.software
+        state[Slot.READ_REGISTER] = uc.function_address("uc_reg_read")
+        state[Slot.FLAGS_ID] = register_id(machine.kind, "rflags")
 
     def _answer_time_stamps(self, machine: Machine, native: Native, data: int) -> None:
         """Rdtsc and rdtscp would read the host's counter."""

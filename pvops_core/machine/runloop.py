@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.machine import Machine
 
-_BUDGET, _EXPIRED = int(Slot.BUDGET), int(Slot.EXPIRED)
+_BUDGET, _PATIENCE, _EXPIRED = int(Slot.BUDGET), int(Slot.PATIENCE), int(Slot.EXPIRED)
 _HLT = 0xF4
 WAIT_NS = 1000
 """Virtual time that a vCPU spends before it looks again for what it waits for."""
@@ -125,6 +125,7 @@ class RunLoop:
         budget = machine.scheduler.length()
         if deadline is not None:
             budget = min(budget, max(0, deadline - machine.clock.ns) // BLOCK_NS + 1)
+        _allow(slot, budget)
         if slot.vcpu.unmaskable:
             slot.vcpu.wake()
             self.platform.exception(slot.vcpu, slot.vcpu.unmaskable.pop(0), None, None)
@@ -132,8 +133,8 @@ class RunLoop:
         if self.interrupted or slot.vcpu.halted:
             return
         if slot.vcpu.pending and slot.vcpu.interrupt_shadow:
-            budget = 1
-        self._slice(slot, budget)
+            _allow(slot, 1)
+        self._slice(slot)
 
     def _idle(self) -> None:
         clock = self._machine.clock
@@ -143,9 +144,8 @@ class RunLoop:
         elif clock.ns == before and not self.interrupted and not any(slot.vcpu.runnable for slot in self._slots):
             raise MachineError("the platform's idle() neither moved the clock nor woke a vCPU")
 
-    def _slice(self, slot: CpuSlot, budget: int) -> None:
+    def _slice(self, slot: CpuSlot) -> None:
         state = slot.state
-        state[_BUDGET], state[_EXPIRED] = budget, 0
         clock = self._machine.clock
         clock.follow(state)
         self.in_guest = True
@@ -184,15 +184,16 @@ class RunLoop:
             if left <= 0 or self._stop is not None or slot.vcpu.halted:
                 return False
             self.interrupted = False
-            self._slice(slot, left)
+            _allow(slot, left)
+            self._slice(slot)
             self._raise()
         return True
 
     def step(self, slot: CpuSlot) -> None:
         """Run one instruction of a vCPU that is not in a handler."""
-        state, clock, start = slot.state, self._machine.clock, slot.vcpu.rip
-        state[_BUDGET], state[_EXPIRED] = 1 << 40, 0
-        clock.follow(state)
+        clock, start = self._machine.clock, slot.vcpu.rip
+        _allow(slot, 1 << 40)
+        clock.follow(slot.state)
         self.in_guest = True
         try:
             status = slot.engine.step(start)
@@ -231,3 +232,9 @@ class RunLoop:
         """The instruction that ends at RIP is hlt, which only level 0 can have executed."""
         vcpu = slot.vcpu
         return vcpu.cpl == 0 and vcpu.virtual.number(vcpu.rip - 1, 1, system=True) == _HLT
+
+
+def _allow(slot: CpuSlot, blocks: int) -> None:
+    """Let the vCPU's next slice have so many blocks."""
+    state = slot.state
+    state[_BUDGET], state[_PATIENCE], state[_EXPIRED] = blocks, 0, 0

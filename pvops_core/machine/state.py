@@ -49,6 +49,12 @@ class Slot(enum.IntEnum):
     """IA32_TSC_AUX: register number, pointer to the value; it is read to the third of the values above."""
     AUX_POINTER = 22
     AUX_VALUE = 23
+    PATIENCE = 24
+    """Blocks that may run after the budget has been used up, for as long as interrupts are off."""
+    READ_REGISTER = 25
+    """Address of uc_reg_read, the flags register's number, and where its value goes."""
+    FLAGS_ID = 26
+    FLAGS = 27
 
 
 STATE_WORDS = len(Slot)

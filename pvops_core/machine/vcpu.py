@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine import traps
+from pvops_core.machine.crossing import Crossing
 from pvops_core.machine.descriptors import read_descriptor
 from pvops_core.machine.engine import Context, Engine, TableRegister, Words
 from pvops_core.machine.faults import NMI
@@ -13,14 +14,14 @@ from pvops_core.machine.iret import iret
 from pvops_core.machine.paging import CR4_PAE, EFER_LMA, Walk
 from pvops_core.machine.registers import MSR_EFER, Registers
 from pvops_core.machine.segments import Descriptor, HiddenState, flat
-from pvops_core.machine.state import Slot
+from pvops_core.machine.state import BLOCK_NS, Slot
 from pvops_core.machine.virtual import VirtualMemory
 
 if TYPE_CHECKING:
     from pvops_core.machine.machine import Machine
 
 Loaded = tuple[int, Descriptor]
-_TSC_OFFSET = int(Slot.TSC_OFFSET)
+_TSC_OFFSET, _BUDGET, _PATIENCE = int(Slot.TSC_OFFSET), int(Slot.BUDGET), int(Slot.PATIENCE)
 
 
 class Vcpu(Registers):
@@ -34,6 +35,7 @@ class Vcpu(Registers):
         self.virtual: Final = VirtualMemory(engine, machine.memory, machine.kind.bits)
         self._context = context
         self._hidden = HiddenState(context, machine.layout)
+        self.crossing: Final = Crossing(engine, context, machine.layout)
         self._size = machine.kind.pointer_size
         self.halted = False
         self.held = False
@@ -248,6 +250,19 @@ class Vcpu(Registers):
         """Do not run until woken."""
         self.halted = True
         self.machine.loop.interrupt()
+
+    def expect(self, ns: int) -> None:
+        """An interrupt is to be delivered here at virtual time ``ns``: end the slice then, or after a block if past.
+
+        While the guest has interrupts off the slice goes on to the first block with interrupts on, but not beyond where
+        it would have ended anyhow. From ``before_entry`` this is about the slice to come, else about the present one.
+        """
+        state = self._state
+        blocks = max(1, -(-(ns - self.machine.clock.ns) // BLOCK_NS))
+        less = state[_BUDGET] - blocks
+        if less > 0:
+            state[_BUDGET] = blocks
+            state[_PATIENCE] += less
 
     def wake(self) -> None:
         """Run again after ``halt``."""
