@@ -66,7 +66,7 @@ class Patched:
     def act(self, name: str, command: Command, **more: int) -> int:
         """An action and enough time for it; its result."""
         self.registry.action(name, command, **more)
-        self.run()
+        self.run(20_000 + 2_000 * len(self.machine.vcpus))
         return self.registry.get(name).rc
 
     def stored(self) -> set[int]:

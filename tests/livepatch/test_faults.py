@@ -35,7 +35,7 @@ def states(made: Patched) -> list[State]:
     return [record.state for record in made.registry.records]
 
 
-@pytest.mark.parametrize("vcpus", [1, 2, 8, 64])
+@pytest.mark.parametrize("vcpus", [1, 2, 8, 72])
 @pytest.mark.parametrize("command", list(NAMES))
 def test_a_poke_that_fails_at_any_step(vcpus: int, command: Command, patched: Make) -> None:
     made = prepared(patched, vcpus, command)

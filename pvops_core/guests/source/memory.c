@@ -14,7 +14,10 @@ struct mm init_mm;
 volatile u64 pgt_buf_start, pgt_buf_end, pgt_buf_top;
 static u64 buffer_limit;
 
+#define LIVEPATCH_FRAMES	1024	/* left alone at the end of memory if the command line says livepatch */
+
 static u64 next_pfn;			/* frames from here on were never handed out */
+static u64 last_pfn;			/* and up to here they may be */
 static void *free_list;
 static unsigned long free_count;
 
@@ -96,6 +99,12 @@ static void find_buffer(void)
 	early_rw = option("map=early-rw");
 	pgt_buf_top = early_rw ? pgt_buf_end : buffer_limit;
 	next_pfn = buffer_limit;
+	last_pfn = boot_info.nr_pages;
+	if (option("livepatch")) {
+		if (last_pfn < next_pfn + LIVEPATCH_FRAMES)
+			panic("%llu pages of memory leave none for payloads", boot_info.nr_pages);
+		last_pfn -= LIVEPATCH_FRAMES;
+	}
 }
 
 /* The spare pages of the buffer become ordinary memory: the first write to one faults if it is still read-only. */
@@ -134,7 +143,7 @@ void *alloc_page(void)
 		free_list = *(void **)page;
 		free_count--;
 	} else {
-		if (next_pfn == boot_info.nr_pages)
+		if (next_pfn == last_pfn)
 			panic("out of memory");
 		page = pfn_to_virt(next_pfn++);
 	}
@@ -151,7 +160,7 @@ void free_page(void *page)
 
 unsigned long pages_free(void)
 {
-	return free_count + (unsigned long)(boot_info.nr_pages - next_pfn);
+	return free_count + (unsigned long)(last_pfn - next_pfn);
 }
 
 pte_t *area_pte(unsigned long address)

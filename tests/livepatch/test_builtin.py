@@ -1,0 +1,74 @@
+"""The built-in guest on its platforms, live-patched while it boots and works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pvops_core.errors import UsageError
+from pvops_core.guests.patched import live_patches
+from pvops_core.guests.session import Session
+from pvops_core.livepatch.builder import PayloadBuilder
+from pvops_core.livepatch.manager import Livepatch
+from pvops_core.livepatch.model import Command
+from pvops_core.plugins import load_backends
+
+PAIRS = [("native", "6.1-64"), ("native", "2.6.24"), ("native", "2.6.23-lapic-pae"), ("lguest", "2.6.24")]
+PAIRS += [("xen", "6.1-64"), ("xen", "2.6.24-pae")]
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
+    backend, layout = request.param
+    with Session.builtin(layout, backend, backends=load_backends().backends, cmdline="livepatch") as made:
+        yield made
+
+
+def identity(livepatch: Livepatch) -> PayloadBuilder:
+    guest = livepatch.guest
+    return PayloadBuilder(guest.machine.kind, build_id=b"p", depends=guest.build_id, host=guest.build_id)
+
+
+def drive(session: Session, livepatch: Livepatch, command: Command) -> int:
+    livepatch.registry.action("p", command)
+    while livepatch.registry.work is not None:
+        assert session.run(max_ns=10_000).reason == "timeout"
+    return livepatch.registry.get("p").rc
+
+
+def test_patched_and_reverted_at_work_it_does_what_it_does_unpatched(session: Session) -> None:
+    """``memset`` is replaced by one that does the same in another way; the guest's digest must not change."""
+    livepatch = live_patches(session)
+    made = identity(livepatch)
+    if session.guest.kind.bits == 64:
+        # mov r8, rdi; mov rcx, rdx; mov eax, esi; rep stosb; mov rax, r8; ret
+        code = "4989f8 4889d1 89f0 f3aa 4c89c0 c3"
+    else:
+        # push edi; mov edi, eax; push eax; mov eax, edx; rep stosb; pop eax; pop edi; ret
+        code = "57 89c7 50 89d0 f3aa 58 5f c3"
+    made.text("new_memset", bytes.fromhex(code))
+    made.replace("memset", "new_memset", old_size=15)
+    livepatch.registry.upload("p", made.build())
+    assert session.run(max_ns=300_000).reason == "timeout"
+    rounds = 0
+    while session.run(max_ns=200_000).reason == "timeout":
+        rounds += 1
+        assert drive(session, livepatch, Command.APPLY) == 0, livepatch.messages
+        session.run(max_ns=50_000)
+        assert drive(session, livepatch, Command.REVERT) == 0, livepatch.messages
+        if rounds == 5:
+            break
+    assert rounds == 5
+    assert session.run().reason == "poweroff"
+    with Session.builtin(session.guest.layout, "native", backends=load_backends().backends) as plain:
+        assert plain.run().reason == "poweroff"
+        assert plain.report().results == session.report().results
+
+
+def test_without_the_word_there_is_no_room() -> None:
+    with (
+        Session.builtin("2.6.24", "native", backends=load_backends().backends) as made,
+        pytest.raises(UsageError, match="livepatch"),
+    ):
+        live_patches(made)
