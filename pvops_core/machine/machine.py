@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.kinds import MachineKind
     from pvops_core.machine.vcpu import Vcpu
 
-_MAX_VCPUS = 64
+_MAX_VCPUS = 128
 
 
 class Stateful(Protocol):

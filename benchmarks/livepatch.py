@@ -1,0 +1,100 @@
+"""Live patching: the quiet zone and the whole rendezvous on 1, 8 and 72 vCPUs, beside bare invalidation on as many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from benchmarks import rig
+from benchmarks.measure import Result, best
+from pvops_core.livepatch import act
+from pvops_core.livepatch.area import Area
+from pvops_core.livepatch.builder import PayloadBuilder
+from pvops_core.livepatch.guest import PatchedGuest
+from pvops_core.livepatch.loading import load
+from pvops_core.livepatch.manager import Livepatch
+from pvops_core.livepatch.model import Command
+from pvops_core.patching.poke import Poker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pvops_core.machine import Machine
+
+AIM_US = 100.0
+FUNCTION, AREA, AREA_PAGES = 0x20000, 0x40000, 16
+ID = b"benchmark"
+# f: mov eax, 1; ret        l: sti; call f; jmp l
+BODY = bytes.fromhex("b801000000c3")
+LOOP = b"\xfb\xe8" + (FUNCTION - (rig.TEXT + 6)).to_bytes(4, "little") + b"\xeb\xf8"
+
+
+def patched(machine: Machine) -> Livepatch:
+    """A machine whose vCPUs all call one function for ever, and a payload that replaces it."""
+    machine.memory.write(FUNCTION, BODY)
+    rig.start(machine, LOOP)
+    for vcpu in machine.vcpus:
+        vcpu.rsp = 0x80000 + 0x1000 * vcpu.index
+    guest = PatchedGuest(
+        machine=machine,
+        poker=Poker(machine, lambda page: page),
+        translate=lambda page: page,
+        symbols={"f": FUNCTION},
+        build_id=ID,
+        area=Area(AREA, AREA_PAGES),
+        stack_size=0x1000,
+    )
+    made = PayloadBuilder(machine.kind, build_id=b"payload", depends=ID, host=ID)
+    made.text("g", bytes.fromhex("b802000000c3"))
+    made.replace("f", "g", old_size=len(BODY))
+    livepatch = Livepatch(guest, load)
+    livepatch.registry.upload("payload", made.build())
+    return livepatch
+
+
+class Timed:
+    """The time that the act in the quiet zone takes, whenever there is one."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._perform = act.perform
+
+    def __call__(self, *arguments: object) -> None:
+        """As ``act.perform``."""
+        start = perf_counter()
+        self._perform(*arguments)  # type: ignore[arg-type]
+        self.seconds.append(perf_counter() - start)
+
+
+def toggle(livepatch: Livepatch, machine: Machine) -> None:
+    """Apply, or revert if it is applied; runs until that is over."""
+    registry = livepatch.registry
+    registry.action("payload", Command.REVERT if registry.applied else Command.APPLY)
+    while registry.work is not None:
+        machine.run(max_ns=1000)
+
+
+def run() -> Iterator[Result]:
+    """Two rows for each number of vCPUs."""
+    for vcpus in (1, 8, 72):
+        with rig.machine(vcpus=vcpus) as machine:
+            livepatch = patched(machine)
+            machine.run(max_ns=100_000 * vcpus)
+            floor = best(partial(machine.invalidate, [(FUNCTION, FUNCTION + 5)]), repeats=20) * 1e6
+            yield from rows(vcpus, partial(toggle, livepatch, machine), floor)
+
+
+def rows(vcpus: int, toggled: Callable[[], None], floor: float) -> Iterator[Result]:
+    """Measure some actions of one machine."""
+    timed = Timed()
+    act.perform = timed  # type: ignore[assignment]
+    try:
+        whole = best(toggled, repeats=20) * 1e6
+    finally:
+        act.perform = timed._perform  # noqa: SLF001 - what it was
+    quiet = min(timed.seconds) * 1e6
+    of = f"invalidating one place on {vcpus} engines: {floor:.1f} us"
+    yield Result(f"live patch, quiet zone, {vcpus} vCPUs", quiet, "us", AIM_US, of=of)
+    yield Result(f"live patch, request to end, {vcpus} vCPUs", whole, "us", AIM_US * 100, of=of)
