@@ -44,6 +44,8 @@ class ContextLayout:
     software: int
     hidden_flags: int
     segments: int
+    control: int
+    """CR0, followed by CR1 to CR4, 8 bytes each."""
 
     def segment(self, name: str) -> int:
         """Offset of a segment register's cache."""
@@ -52,6 +54,7 @@ class ContextLayout:
 
 _SIZE = 0x10000
 _GDT, _CODE, _STACK = 0x4000, 0x5000, 0x6F00
+_ROOT, _CR0 = 0x1000, 0x80010011
 _UNMAPPED, _SUPERVISOR = 0x200000, 0x7000
 _KERNEL_CS, _KERNEL_SS, _USER_SS, _USER_CS = 0x08, 0x10, 0x1B, 0x23
 _DESCRIPTORS = (0, 0x00AF9A000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFA000000FFFF)
@@ -112,7 +115,7 @@ def _observe() -> tuple[bytes, bytes, list[bytes]]:
     engine.hook(uc.HOOK_INTR, uc.INTR_CALLBACK(on_interrupt))
     registers = uc.REGISTER_IDS
     engine.write_table("gdtr", uc.TableRegister(0, _GDT, len(_DESCRIPTORS) * 8 - 1, 0))
-    for name, value in (("cr4", 0x220), ("cr3", 0x1000), ("cr0", 0x80010011), ("rsp", _STACK - 56)):
+    for name, value in (("cr4", 0x220), ("cr3", _ROOT), ("cr0", _CR0), ("rsp", _STACK - 56)):
         engine.write(registers[name], value)
     engine.start(_CODE)
     for hook in hooks:
@@ -181,4 +184,14 @@ def context_layout() -> ContextLayout:
         software=_find("software interrupt word", events, [event[3] for event in _EVENTS]),
         hidden_flags=hidden[0] * 4,
         segments=code_segment - SEGMENT_STRIDE,
+        control=_control(user),
     )
+
+
+def _control(context: bytes) -> int:
+    """Offset of the control registers: CR0, then 8 bytes each."""
+    numbers = memoryview(context[: len(context) & ~7]).cast("Q")
+    found = [at * 8 for at in range(len(numbers) - 4) if numbers[at] == _CR0 and numbers[at + 3] == _ROOT]
+    if len(found) != 1:
+        raise _refused(f"{len(found)} places of its CPU state look like the control registers, not one")
+    return found[0]

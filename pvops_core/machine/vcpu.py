@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine import traps
+from pvops_core.machine.crossing import Crossing
 from pvops_core.machine.descriptors import read_descriptor
 from pvops_core.machine.engine import Context, Engine, TableRegister, Words
 from pvops_core.machine.faults import NMI
@@ -34,6 +35,7 @@ class Vcpu(Registers):
         self.virtual: Final = VirtualMemory(engine, machine.memory, machine.kind.bits)
         self._context = context
         self._hidden = HiddenState(context, machine.layout)
+        self.crossing: Final = Crossing(engine, context, machine.layout)
         self._size = machine.kind.pointer_size
         self.halted = False
         self.held = False

@@ -8,8 +8,17 @@ from pvops_core.errors import MachineError, UsageError
 from pvops_core.hookspecs import Surroundings
 from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import builder, emulate, policy, traps
-from pvops_xen.hypervisor.abi import PAGE_SHIFT, PAGE_SIZE, TRAP_SYSCALL_HYPERCALL32, Hypercall, VmAssist
+from pvops_xen.hypervisor.abi import (
+    FLAT_KERNEL_CS64,
+    FLAT_KERNEL_SS64,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    TRAP_SYSCALL_HYPERCALL32,
+    Hypercall,
+    VmAssist,
+)
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
+from pvops_xen.hypervisor.bounce64 import lower_kernel
 from pvops_xen.hypervisor.events import upcall_due
 from pvops_xen.hypervisor.hypercalls import dispatch
 from pvops_xen.hypervisor.ldt import map_ldt_page
@@ -26,10 +35,13 @@ if TYPE_CHECKING:
 _UD: Final = 6
 _NM: Final = 7
 _GP: Final = 13
+_SEGMENT_FAULTS: Final = frozenset({10, 11, 12})
 _PF: Final = 14
 _TS: Final = 1 << 3
 _ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")
 _ARGUMENTS32: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
+_SYSCALL_SELECTORS: Final = (FLAT_KERNEL_CS64, FLAT_KERNEL_SS64)
+_SYSCALL32_SELECTORS: Final = (0xE023, FLAT_KERNEL_SS64)
 _LEAVING: Final = frozenset({Hypercall.IRET, Hypercall.MULTICALL})
 """Hypercalls that may go on elsewhere: iret, by itself or at the end of a list."""
 _XEN_MEMORY: Final = 1 << 18
@@ -137,15 +149,14 @@ class XenHost(Surroundings):
         if state.in_kernel:
             self._hypercall_from_guest(vcpu)
             return
-        entry = state.syscall if vcpu.in_64_bit_code else state.syscall32
+        wide = vcpu.in_64_bit_code
+        entry = state.syscall if wide else state.syscall32
         if not entry.address:
             vcpu.rip = rip - 2
             traps.inject(hv, vcpu, _UD, None)
             return
         hv.stats.traps["syscall"] += 1
-        vcpu.set_segments(3, 0xE033 if vcpu.in_64_bit_code else 0xE023, 0xE02B)
-        vcpu.rip = rip
-        enter(hv, vcpu, entry)
+        enter(hv, vcpu, entry, selectors=_SYSCALL_SELECTORS if wide else _SYSCALL32_SELECTORS)
 
     def sysenter(self, vcpu: Vcpu) -> None:
         """The guest's sysenter callback; without one a #GP."""
@@ -174,12 +185,13 @@ class XenHost(Surroundings):
             if not self._fixed_up(vcpu, error_code or 0, address):
                 traps.inject_page_fault(hv, vcpu, error_code or 0, address)
         elif vector == _GP:
-            if error_code or not emulate.emulate_at_rip(hv, vcpu):
+            emulated = not error_code and emulate.emulate_at_rip(hv, vcpu)
+            if not emulated and not lower_kernel(hv, vcpu):
                 traps.inject_general_protection(hv, vcpu, error_code or 0)
         elif vector == _UD:
             if not emulate.forced_cpuid(hv, vcpu):
                 traps.inject(hv, vcpu, _UD, None)
-        else:
+        elif vector not in _SEGMENT_FAULTS or not lower_kernel(hv, vcpu):
             if vector == _NM:
                 hv.state(vcpu).cr0 &= ~_TS
                 vcpu.cr0 &= ~_TS

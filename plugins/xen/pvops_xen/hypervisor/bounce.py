@@ -9,15 +9,14 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.faults import GuestFault
+from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import (
-    FLAT_KERNEL_CS64,
-    FLAT_KERNEL_SS64,
     FLAT_RING1_CS32,
     PAGE_SIZE,
     VGCF_IN_SYSCALL,
-    VmAssist,
 )
 from pvops_xen.hypervisor.access import addr_ok, canonical
+from pvops_xen.hypervisor.bounce64 import CLEARED_ON_ENTRY, IF, IOPL, enter64, go_back, saved_flags
 from pvops_xen.hypervisor.tables import switch_gs
 
 if TYPE_CHECKING:
@@ -25,10 +24,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
     from pvops_xen.hypervisor.state import Entry
 
-IF: Final = 1 << 9
-IOPL: Final = 3 << 12
-_TF, _NT, _RF, _VM, _AC = 1 << 8, 1 << 14, 1 << 16, 1 << 17, 1 << 18
-_CLEARED_ON_ENTRY: Final = _TF | _NT | _RF | _VM | _AC
+_VM: Final = 1 << 17
 _SEGMENTS: Final = ("ds", "es", "fs", "gs")
 
 
@@ -37,7 +33,15 @@ def in_guest_kernel(hv: Hypervisor, cpu: Vcpu) -> bool:
     return hv.state(cpu).in_kernel if hv.abi.bits == 64 else cpu.cpl == 1
 
 
-def enter(hv: Hypervisor, cpu: Vcpu, entry: Entry, error_code: int | None = None, *, failsafe: bool = False) -> None:
+def enter(
+    hv: Hypervisor,
+    cpu: Vcpu,
+    entry: Entry,
+    error_code: int | None = None,
+    *,
+    failsafe: bool = False,
+    selectors: tuple[int, int] | None = None,
+) -> None:
     """Push a frame and go on at a handler. A missing handler, or a stack that cannot be written, crashes the domain.
 
     Args:
@@ -46,62 +50,24 @@ def enter(hv: Hypervisor, cpu: Vcpu, entry: Entry, error_code: int | None = None
         entry: where to.
         error_code: pushed if not None.
         failsafe: push the data selectors too, as the failsafe callback expects.
+        selectors: CS and SS that a 64-bit frame shows instead of the CPU's.
     """
     if not entry.address:
         hv.crash(f"no handler for an entry at {cpu.rip:#x}")
     elif hv.abi.bits == 64:
-        _enter64(hv, cpu, entry, error_code, failsafe=failsafe)
+        enter64(hv, cpu, entry, error_code, failsafe=failsafe, selectors=selectors)
     else:
         _enter32(hv, cpu, entry, error_code, failsafe=failsafe)
 
 
-def _saved_flags(hv: Hypervisor, cpu: Vcpu, mask: int) -> int:
-    """RFLAGS as the guest is to see them: IF tells whether upcalls were unmasked."""
-    flags = cpu.rflags & ~(IF | IOPL)
-    if hv.domain.assisted(VmAssist.ARCHITECTURAL_IOPL):
-        flags |= hv.state(cpu).iopl << 12
-    return flags if mask else flags | IF
-
-
-def _mask_of(hv: Hypervisor, cpu: Vcpu) -> int:
-    return hv.memory.u8(hv.state(cpu).info + 1)
-
-
-def _enter64(hv: Hypervisor, cpu: Vcpu, entry: Entry, error_code: int | None, *, failsafe: bool) -> None:
-    state = hv.state(cpu)
-    mask = _mask_of(hv, cpu)
-    selector = cpu.get("cs")
-    code_word = (selector & ~3 if state.in_kernel else selector) | mask << 32
-    rsp, ss = cpu.rsp, cpu.get("ss")
-    flags = _saved_flags(hv, cpu, mask)
-    frame = [cpu.get("rcx"), cpu.get("r11")]
-    if failsafe:
-        frame += [cpu.get(name) for name in _SEGMENTS]
-    if error_code is not None:
-        frame.append(error_code)
-    frame += [cpu.rip, code_word, flags, rsp, ss]
-    if not state.in_kernel:
-        rsp = state.kernel_sp
-        toggle_mode(hv, cpu)
-    sp = (rsp & ~0xF) - 8 * len(frame)
-    if not _push(hv, cpu, sp, struct.pack(f"<{len(frame)}Q", *frame), user=True):
-        return
-    if entry.mask_events:
-        hv.memory.set_u8(state.info + 1, 1)
-    cpu.set_segments(3, FLAT_KERNEL_CS64, FLAT_KERNEL_SS64)
-    cpu.rsp = sp
-    cpu.rflags = cpu.rflags & ~(_CLEARED_ON_ENTRY | IOPL) | IF
-    cpu.rip = entry.address
-
-
 def _enter32(hv: Hypervisor, cpu: Vcpu, entry: Entry, error_code: int | None, *, failsafe: bool) -> None:
     state = hv.state(cpu)
-    mask = _mask_of(hv, cpu)
+    mask = hv.memory.u8(state.info + 1)
     from_user = cpu.cpl == 3
     frame = [cpu.get(name) for name in _SEGMENTS] if failsafe else []
     if error_code is not None:
         frame.append(error_code)
-    frame += [cpu.rip, cpu.get("cs") | mask << 16, _saved_flags(hv, cpu, mask)]
+    frame += [cpu.rip, cpu.get("cs") | mask << 16, saved_flags(hv, state, cpu.rflags, mask)]
     if from_user:
         frame += [cpu.rsp, cpu.get("ss")]
     stack, stack_selector = (state.kernel_sp, state.kernel_ss) if from_user else (cpu.rsp, cpu.get("ss"))
@@ -116,7 +82,7 @@ def _enter32(hv: Hypervisor, cpu: Vcpu, entry: Entry, error_code: int | None, *,
         hv.crash(f"entry at {entry.address:#x}: {fault.message}")
         return
     cpu.rsp = sp
-    cpu.rflags = cpu.rflags & ~(_CLEARED_ON_ENTRY | IOPL) | IF
+    cpu.rflags = cpu.rflags & ~(CLEARED_ON_ENTRY | IOPL) | IF
     cpu.rip = entry.address
 
 
@@ -162,24 +128,28 @@ def _set_mask(hv: Hypervisor, cpu: Vcpu, flags: int) -> None:
 
 def _iret64(hv: Hypervisor, cpu: Vcpu) -> None:
     state = hv.state(cpu)
+    stack = cpu.rsp
     try:
-        frame = cpu.read_virtual(cpu.rsp, 72)
-    except GuestFault:
-        hv.crash(f"Fault while reading IRET context from guest stack at {cpu.rsp:#x}")
+        words = struct.unpack("<9Q", access.read(hv, cpu, stack, 72))
+    except (access.BadHandleError, GuestFault):
+        hv.crash(f"Fault while reading IRET context from guest stack at {stack:#x}")
         return
-    rax, r11, rcx, flags, rip, cs, rflags, rsp, ss = struct.unpack("<9Q", frame)
+    rax, r11, rcx, flags, rip, cs, rflags, rsp, ss = words
     to_user = cs & 3 == 3
     if to_user and not state.guest_table_user:
         hv.crash("Guest switching to user mode with no user page tables")
         return
     new_flags = rflags & ~(IOPL | _VM) | IF
-    in_syscall = bool(flags & VGCF_IN_SYSCALL)
+    if flags & VGCF_IN_SYSCALL:
+        rcx, r11 = rip, new_flags
     _set_mask(hv, cpu, rflags)
+    if canonical(hv.abi, rip) and go_back(hv, cpu, (rip, cs, new_flags, rsp, ss), (rax, rcx, r11)):
+        return
     if to_user:
         toggle_mode(hv, cpu)
-    cpu.set("rax", rax)
-    cpu.set("rcx", rip if in_syscall else rcx)
-    cpu.set("r11", new_flags if in_syscall else r11)
+    state.stale_user = True
+    for name, value in (("rax", rax), ("rcx", rcx), ("r11", r11)):
+        cpu.set(name, value)
     if not _return_to(hv, cpu, (3, cs & 0xFFFF | 3, ss & 0xFFFF | 3), rip=rip, rsp=rsp, flags=new_flags):
         _failsafe(hv, cpu, rip)
 

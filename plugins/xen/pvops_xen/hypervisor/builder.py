@@ -19,6 +19,7 @@ from pvops_xen.hypervisor.abi import (
     PAGE_SHIFT,
     PAGE_SIZE,
 )
+from pvops_xen.hypervisor.bounce64 import raise_kernel
 from pvops_xen.hypervisor.console import Console
 from pvops_xen.hypervisor.core import Hypervisor, Statistics
 from pvops_xen.hypervisor.frames import GUEST, PINNED, XEN, FrameTable
@@ -313,4 +314,6 @@ def start(hv: Hypervisor, cpu: Vcpu, entry: int, argument: int) -> None:
         cpu.load_segment(name, data if hv.abi.bits == 32 else 0)
     cpu.rflags = 1 << 9
     cpu.set("rsi", argument)
+    if hv.abi.bits == 64:
+        raise_kernel(hv, cpu)
     cpu.rip = entry

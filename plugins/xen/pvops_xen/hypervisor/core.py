@@ -31,6 +31,15 @@ class Statistics(Protocol):
     flushes: int
 
 
+class FrameRegisters:
+    """The registers of a 64-bit vCPU that frames hold, in the groups in which they are read and written."""
+
+    def __init__(self, cpu: Vcpu) -> None:
+        self.frame = cpu.batch("rip", "rsp", "rflags", "rcx", "r11")
+        self.place = cpu.batch("rsp", "rflags")
+        self.back = cpu.batch("rsp", "rflags", "rax", "rcx", "r11")
+
+
 @attrs.define(eq=False)
 class Hypervisor:
     """One domain on one machine.
@@ -47,6 +56,7 @@ class Hypervisor:
         descriptor_base: virtual address that the first of them maps.
         in_multicall: a multicall is being served; one cannot hold another.
         space: the guest's address space.
+        registers: those of each vCPU that frames hold, for 64-bit guests.
     """
 
     machine: Machine
@@ -60,10 +70,12 @@ class Hypervisor:
     descriptor_base: int = 0
     in_multicall: bool = False
     space: GuestSpace = attrs.field(init=False)
+    registers: tuple[FrameRegisters, ...] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """Look at the guest's address space through its memory."""
+        """Look at the guest's address space through its memory, and prepare reading its registers."""
         self.space = GuestSpace(self.machine.memory, self.domain)
+        self.registers = tuple(map(FrameRegisters, self.machine.vcpus)) if self.abi.bits == 64 else ()
 
     @property
     def abi(self) -> Abi:
@@ -115,6 +127,7 @@ class Hypervisor:
         state = self.state(cpu)
         root = state.guest_table if state.in_kernel or self.abi.bits == 32 else state.guest_table_user
         cpu.cr3 = root << PAGE_SHIFT
+        state.stale_user = not state.in_kernel  # everything is flushed, but user mode may fill in some of the kernel's
 
     def save(self) -> object:
         """State for a snapshot: everything that is not in machine memory."""

@@ -35,14 +35,10 @@ def check_descriptor(descriptor: int, bits: int) -> int | None:
     if high & S:
         if (high & DPL) >> 13 < kernel_ring:
             high = high & ~DPL | kernel_ring << 13
-        if bits == 32:
-            if high & L:
-                return None
-            # The CPU must not have to write to a table that it sees read-only.
-            high |= ACCESSED
-        elif high & _CODE and high & L and high & DB:
+        if high & L and (bits == 32 or (high & _CODE and high & DB)):
             return None
-        return high << 32 | low
+        # The CPU must not have to write to a table that it sees read-only.
+        return (high | ACCESSED) << 32 | low
     return _check_gate(high, low, kernel_ring)
 
 

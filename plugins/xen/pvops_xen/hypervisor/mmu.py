@@ -278,6 +278,7 @@ def _new_user_baseptr(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
             hv.log(f"Error {error} installing new mfn {mfn:x}")
             return error
     state.guest_table_user = mfn
+    state.stale_user = True
     if old:
         hv.validator.put_page_and_type(old)
     return 0

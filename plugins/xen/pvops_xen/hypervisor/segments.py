@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 WINDOW_PAGES: Final = 32  # 16 for the GDT, 16 for the LDT (GDT_LDT_VCPU_SHIFT)
 LDT_PAGE: Final = 16
 WINDOW_SIZE: Final = WINDOW_PAGES << PAGE_SHIFT
-# Supervisor pages: a 64-bit guest runs in ring 3 and cannot reach them. A PAE guest's kernel runs in ring 1, which is
-# a supervisor to the MMU, so there they are read-only as well.
-_FLAGS64: Final = pte.P | pte.RW | pte.A | pte.D
-_FLAGS32: Final = pte.P | pte.A
+# Supervisor pages, read-only: a guest's kernel runs in ring 1, which is a supervisor to the MMU.
+_FLAGS: Final = pte.P | pte.A
 
 # Xen's own descriptors, from selector 0xe008 on: ring-0 code and data, then what a guest may load (xen-x86_*.h).
 XEN_DESCRIPTORS64: Final = (
@@ -53,8 +51,7 @@ def window(hv: Hypervisor, index: int) -> int:
 def map_slot(hv: Hypervisor, index: int, page: int, mfn: int) -> None:
     """Put a frame (0: nothing) into a page of a vCPU's window."""
     number = index * WINDOW_PAGES + page
-    flags = _FLAGS64 if hv.abi.bits == 64 else _FLAGS32
-    entry = (mfn << PAGE_SHIFT | flags) if mfn else 0
+    entry = (mfn << PAGE_SHIFT | _FLAGS) if mfn else 0
     hv.memory.set_u64(hv.perdomain_l1[number // 512] + number % 512 * 8, entry)
 
 

@@ -44,6 +44,7 @@ class VcpuState:
         guest_table: machine frame of the root for kernel mode; 0 before there is one.
         guest_table_user: that for user mode (64-bit guests); 0 for none.
         in_kernel: the guest is in kernel mode. For a 64-bit guest this is Xen's flag, for both modes run in ring 3.
+        stale_user: the CPU may hold translations for level 3 that are not those of the present user root.
         kernel_ss, kernel_sp: stack for entries from user mode.
         traps: one entry a vector.
         event, failsafe, syscall, syscall32, sysenter: callbacks.
@@ -73,6 +74,7 @@ class VcpuState:
     guest_table: int = 0
     guest_table_user: int = 0
     in_kernel: bool = True
+    stale_user: bool = True
     kernel_ss: int = 0
     kernel_sp: int = 0
     traps: list[Entry] = attrs.field(factory=lambda: [NO_ENTRY] * NR_TRAPS)

@@ -1,0 +1,176 @@
+"""Entries into a 64-bit guest's kernel and the way back by iret: the two most frequent changes of the CPU's state.
+
+To the guest both its modes are level 3. To the processor its kernel is level 1, as soon as Xen has entered it once:
+that forbids it what level 3 forbids, and the engine keeps the translations of the two modes apart (see
+``pvops_core.machine.crossing``), so that a system call drops none. Where a segment check tells the two levels apart
+(a kernel that loads SS, say) the kernel is put to level 3 and the instruction tried again.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.machine.crossing import packed
+from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.segments import Descriptor
+from pvops_xen.hypervisor import access
+from pvops_xen.hypervisor.abi import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, PAGE_SHIFT, VmAssist
+from pvops_xen.hypervisor.segments import XEN_DESCRIPTORS64
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+    from pvops_xen.hypervisor.state import Entry, VcpuState
+
+IF: Final = 1 << 9
+IOPL: Final = 3 << 12
+KERNEL_LEVEL: Final = 1
+_TF, _NT, _RF, _VM, _AC = 1 << 8, 1 << 14, 1 << 16, 1 << 17, 1 << 18
+CLEARED_ON_ENTRY: Final = _TF | _NT | _RF | _VM | _AC
+_FLAGS: Final = 0x3F7FD7
+_ALWAYS: Final = 2
+_DATA_SEGMENTS: Final = ("ds", "es", "fs", "gs")
+_FIRST_XEN_SELECTOR: Final = 0xE008
+_TABLE_INDICATOR: Final = 4
+
+
+def _flat(selector: int) -> bytes:
+    return packed(selector, Descriptor.of(XEN_DESCRIPTORS64[(selector - _FIRST_XEN_SELECTOR) >> 3]))
+
+
+_KERNEL_CODE: Final = _flat(FLAT_KERNEL_CS64)
+_KERNEL_STACK: Final = _flat(FLAT_KERNEL_SS64)
+# What a selector and its descriptor come to, once they have been checked; None: not for the short way.
+_loaded: dict[tuple[int, int, bool], bytes | None] = {}
+
+
+def saved_flags(hv: Hypervisor, state: VcpuState, flags: int, mask: int) -> int:
+    """RFLAGS as the guest is to see them: IF tells whether upcalls were unmasked."""
+    flags &= ~(IF | IOPL)
+    if hv.domain.assisted(VmAssist.ARCHITECTURAL_IOPL):
+        flags |= state.iopl << 12
+    return flags if mask else flags | IF
+
+
+def enter64(
+    hv: Hypervisor,
+    cpu: Vcpu,
+    entry: Entry,
+    error_code: int | None,
+    *,
+    failsafe: bool = False,
+    selectors: tuple[int, int] | None = None,
+) -> None:
+    """Push a frame and go on at a handler; crashes the domain if the stack cannot be written.
+
+    ``selectors`` are the CS and SS that the frame shows instead of the CPU's.
+    """
+    state = hv.state(cpu)
+    level, cs, ss, gs_base = cpu.crossing.look()
+    cs, ss = selectors or (cs, ss)
+    registers = hv.registers[cpu.index]
+    rip, rsp, rflags, rcx, r11 = registers.frame.read()
+    mask = hv.memory.u8(state.info + 1)
+    frame = [rcx, r11]
+    if failsafe:
+        frame += [cpu.get(name) for name in _DATA_SEGMENTS]
+    if error_code is not None:
+        frame.append(error_code)
+    code = (cs & ~3 if state.in_kernel else cs) | mask << 32
+    frame += [rip, code, saved_flags(hv, state, rflags, mask), rsp, ss]
+    if state.in_kernel:
+        state.stale_user |= level != KERNEL_LEVEL
+    else:
+        state.in_kernel = True
+        state.gs_base_user, gs_base = gs_base, state.gs_base_kernel
+        rsp = state.kernel_sp
+    sp = (rsp & ~0xF) - 8 * len(frame)
+    if not _push(hv, cpu, sp, struct.pack(f"<{len(frame)}Q", *frame)):
+        return
+    if entry.mask_events:
+        hv.memory.set_u8(state.info + 1, 1)
+    cpu.crossing.go(KERNEL_LEVEL, _KERNEL_CODE, _KERNEL_STACK, root=state.guest_table << PAGE_SHIFT, gs_base=gs_base)
+    registers.place.write(sp, (rflags & ~(CLEARED_ON_ENTRY | IOPL) | IF) & _FLAGS | _ALWAYS)
+    cpu.rip = entry.address
+
+
+def _push(hv: Hypervisor, cpu: Vcpu, sp: int, data: bytes) -> bool:
+    """Write a frame with the rights of the guest's kernel; crashes the domain where that fails."""
+    if sp < 0 or not access.addr_ok(hv.abi, sp, len(data)):
+        hv.crash(f"create_bounce_frame: stack {sp:#x} is not the guest's")
+        return False
+    try:
+        access.write(hv, cpu, sp, data)
+    except GuestFault:
+        hv.crash(f"create_bounce_frame: fault at stack {sp:#x}")
+        return False
+    return True
+
+
+def go_back(hv: Hypervisor, cpu: Vcpu, frame: tuple[int, ...], registers: tuple[int, int, int]) -> bool:
+    """Return to (RIP, CS, RFLAGS, RSP, SS) with RAX, RCX and R11 set; the level is in CS.
+
+    False, and nothing changed, if a selector is none that can be loaded without a closer look.
+    """
+    rip, cs, rflags, rsp, ss = frame
+    state = hv.state(cpu)
+    to_user = cs & 3 == 3
+    code, stack = _load(hv, state, cs | 3, code=True), _load(hv, state, ss | 3, code=False)
+    if code is None or stack is None:
+        return False
+    level, _, _, gs_base = cpu.crossing.look()
+    state.stale_user |= level != KERNEL_LEVEL
+    root = state.guest_table
+    if to_user:
+        state.in_kernel = False
+        state.gs_base_kernel, gs_base = gs_base, state.gs_base_user
+        root = state.guest_table_user
+    cpu.crossing.go(3 if to_user else KERNEL_LEVEL, code, stack, root=root << PAGE_SHIFT, gs_base=gs_base)
+    if to_user and state.stale_user:
+        state.stale_user = False
+        cpu.flush_tlb()
+    hv.registers[cpu.index].back.write(rsp, rflags & _FLAGS | _ALWAYS, *registers)
+    cpu.rip = rip
+    return True
+
+
+def _load(hv: Hypervisor, state: VcpuState, selector: int, *, code: bool) -> bytes | None:
+    """A selector of the GDT with its descriptor, ready for the CPU; None if the long way must decide."""
+    selector &= 0xFFFF
+    if selector & _TABLE_INDICATOR:
+        return None
+    index = selector >> 3
+    if selector >= _FIRST_XEN_SELECTOR:
+        index -= _FIRST_XEN_SELECTOR >> 3
+        raw = XEN_DESCRIPTORS64[index] if index < len(XEN_DESCRIPTORS64) else 0
+    elif index < state.gdt_ents:
+        raw = hv.memory.u64((state.gdt_frames[index >> 9] << PAGE_SHIFT) + (index & 511) * 8)
+    else:
+        return None
+    key = selector, raw, code
+    if key not in _loaded:
+        descriptor = Descriptor.of(raw)
+        fits = descriptor.long and not descriptor.big if code else descriptor.writable_data
+        good = fits and descriptor.present and descriptor.dpl == 3
+        _loaded[key] = packed(selector, descriptor) if good else None
+    return _loaded[key]
+
+
+def raise_kernel(hv: Hypervisor, cpu: Vcpu) -> None:
+    """A guest's kernel is about to run for the first time: let it be level 1 to the processor."""
+    state = hv.state(cpu)
+    gs_base = cpu.crossing.look()[3]
+    cpu.crossing.go(KERNEL_LEVEL, _KERNEL_CODE, _KERNEL_STACK, root=state.guest_table << PAGE_SHIFT, gs_base=gs_base)
+
+
+def lower_kernel(hv: Hypervisor, cpu: Vcpu) -> bool:
+    """The guest's kernel met a fault that depends on levels: put it to level 3, to try again. False if it was there."""
+    state = hv.state(cpu)
+    if hv.abi.bits == 32 or not state.in_kernel or cpu.crossing.look()[0] != KERNEL_LEVEL:
+        return False
+    cpu.crossing.lower()
+    cpu.flush_tlb()
+    state.stale_user = True
+    cpu.rip = cpu.rip
+    return True
