@@ -2,6 +2,7 @@
 
 from pvops_core.hookspecs import API, Backend
 from pvops_core.kinds import MachineKind
+from pvops_lguest.kernel import LguestKernel
 from pvops_lguest.ops import LguestOps
 from pvops_lguest.patchlets import LGUEST_PATCHLETS
 from pvops_lguest.platform import LguestPlatform
@@ -13,6 +14,7 @@ backend = Backend(
     base="native",
     ops=LguestOps,
     platform=LguestPlatform,
+    kernel=LguestKernel(),
     patchlets=LGUEST_PATCHLETS,
     kinds=frozenset({MachineKind.I386}),
     capabilities=frozenset({"mmu.shadow", "mmu.batching", "cpu.ring1", "irq.flag_in_memory"}),
