@@ -33,8 +33,8 @@ ROOM: Final = 0x80
 """Bytes of the guest's text that calls use: the end of the padding before its gates."""
 DEAD_STACK: Final = 0x1000
 PAGE_FAULT: Final = 14
-LIMIT: Final = 10_000_000
-"""Virtual time that a call may take, in ns."""
+LIMIT: Final = 200_000_000
+"""Virtual time that a call may take, in ns: calibrating a clock takes some tens of milliseconds."""
 ARGUMENTS: Final = {32: ("eax", "edx", "ecx"), 64: ("rdi", "rsi", "rdx", "rcx", "r8", "r9")}
 
 
@@ -132,18 +132,20 @@ class Caller:
     def function(self, name: str, *arguments: int) -> Effect:
         """Call a C function of the guest's by its symbol; its result is a register's width.
 
+        Args:
+            name: the symbol.
+            *arguments: words, in C order; on i386 one of 64 bits is two, low word first.
+
         Raises:
-            UsageError: the guest has no such symbol, or more arguments are given than registers take them.
+            UsageError: the guest has no such symbol.
             CallError: it did not come back.
         """
         guest = self.session.guest
         if name not in guest.symbols:
             raise UsageError(f"the guest has no function {name!r}")
-        taken = ARGUMENTS[guest.kind.bits]
-        if len(arguments) > len(taken):
-            raise UsageError(f"{name}: {len(arguments)} arguments, but only {len(taken)} go in registers")
+        stack = arguments[len(ARGUMENTS[guest.kind.bits]) :]
         code = b"\xe8" + struct.pack("<i", guest.symbols[name] - (self.text + 5))
-        return self._detour(name, code, self._in_registers(*arguments), (), None)
+        return self._detour(name, code, self._in_registers(*arguments), stack, None)
 
     def refused(self, op: str, *arguments: int) -> Fault:
         """Call an op that is to end in a fault that the guest cannot go on from; gives the last fault.

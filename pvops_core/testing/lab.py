@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.errors import UsageError
 from pvops_core.guests.session import Session
 from pvops_core.testing.call import Caller
 from pvops_core.testing.changes import Look
@@ -23,6 +24,10 @@ MEMORY: Final = 4 << 20
 """Bytes of a test's guest: the built-in one needs no more, and less is compared faster."""
 KEPT: Final = 12
 """Machines kept at a time."""
+
+
+class ImpossibleError(UsageError):
+    """A backend cannot be the machine that was asked for: so many vCPUs, say."""
 
 
 @attrs.frozen(eq=False)
@@ -50,17 +55,21 @@ class Lab:
         """Make a machine, run it to the cell's point and take a snapshot.
 
         Raises:
+            ImpossibleError: the backend has no such machine.
             PvopsError: it cannot be made, or does not come to the point.
         """
-        session = Session.builtin(
-            cell.layout,
-            cell.backend,
-            backends=backends,
-            vcpus=cell.vcpus,
-            seed=seed,
-            memory=MEMORY,
-            cmdline=cell.cmdline,
-        )
+        try:
+            session = Session.builtin(
+                cell.layout,
+                cell.backend,
+                backends=backends,
+                vcpus=cell.vcpus,
+                seed=seed,
+                memory=MEMORY,
+                cmdline=cell.cmdline,
+            )
+        except UsageError as error:
+            raise ImpossibleError(error.message) from error
         try:
             run_to(session, cell.point)
             start = session.machine.snapshot()

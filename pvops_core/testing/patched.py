@@ -34,6 +34,7 @@ class Patched:
         bits: 32 or 64.
         symbols: the guest's symbols.
         entry: what the slot holds.
+        beyond: what ``patch`` left behind the buffer's end, where it may not write.
     """
 
     op: str
@@ -44,6 +45,7 @@ class Patched:
     bits: int
     symbols: Mapping[str, int]
     entry: int
+    beyond: bytes = b""
 
     @property
     def form(self) -> str:
@@ -84,6 +86,8 @@ class Patched:
         limit = len(self.before) if length is None else length
         if not 0 <= self.used <= limit:
             raise AssertionError(f"{self.op}: {self.used} bytes do not fit into {limit}")
+        if any(self.beyond):
+            raise AssertionError(f"{self.op}: wrote behind the site's end: {self.beyond.hex(' ')}")
         return True
 
 
@@ -123,8 +127,9 @@ class Patcher:
         clobbers = slot.op.clobbers if layout.has_slot("patch") else Clobber.ANY
         done = call("patch", slot.type, int(clobbers), buffer, at, room)
         code = call.cpu.read_virtual(buffer, room)
+        beyond = call.cpu.read_virtual(buffer + room, len(before))
         entry = call.cpu.word(place)
-        return Patched(op, at, before, code, done.result, guest.kind.bits, guest.symbols, entry)
+        return Patched(op, at, before, code, done.result, guest.kind.bits, guest.symbols, entry, beyond)
 
     def site(self, op: str, number: int = 0) -> Patched:
         """One of the guest's own sites as it stands now, after all steps of patching and with its nops.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -43,6 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pvops-backend", metavar="NAMES", help="the backends to test, parted by commas")
     group.addoption("--pvops-plugin", metavar="PATH", action="append", default=[], help="load a backend from there too")
     group.addoption("--pvops-kernel", metavar="FILE", help="the kernel image for tests that boot one")
+    group.addoption("--pvops-ops", metavar="NAMES", help="conformance suite: try these ops only, parted by commas")
+    smoke = "conformance suite: try only what the backend itself implements, and whole guests"
+    group.addoption("--pvops-smoke", action="store_true", help=smoke)
+    group.addoption("--pvops-ktap", metavar="FILE", help="write the verdict on every op there, as KTAP")
     group.addoption("--pvops-seed", metavar="N", type=int, default=0, help="seed of every machine (default: 0)")
     parser.addini("pvops_backend", "the backend to test where nothing else names one", default="native")
     parser.addini("pvops_plugins", "backends to load from these paths too", type="paths")
@@ -74,6 +79,17 @@ def _names(test: pytest.Item, config: pytest.Config) -> list[str]:
     return list(marker.args) if marker else [config.getini("pvops_backend")]
 
 
+def _ops(config: pytest.Config, backend: Backend) -> frozenset[str] | None:
+    """The ops that the conformance suite is to try; None for all."""
+    from pvops_core.testing.conformance.cases import own_ops  # noqa: PLC0415 - likewise
+
+    given = config.getoption("--pvops-ops")
+    wanted = frozenset(given.split(",")) if given else None
+    if not config.getoption("--pvops-smoke"):
+        return wanted
+    return own_ops(backend) if wanted is None else own_ops(backend) & wanted
+
+
 def loaded_backends(config: pytest.Config) -> Loaded:
     """All backends there are, loaded once in a run of pytest."""
     if _LOADED not in config.stash:
@@ -86,10 +102,11 @@ def loaded_backends(config: pytest.Config) -> Loaded:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test once on each machine that it and the backends can have."""
-    if "pvops_cell" not in metafunc.fixturenames:
+    if "pvops_cell" not in metafunc.fixturenames and "pvops_case" not in metafunc.fixturenames:
         return
     from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
     from pvops_core.testing.cells import cells  # noqa: PLC0415
+    from pvops_core.testing.conformance.cases import cases as suite_cases  # noqa: PLC0415
 
     test, loaded = metafunc.definition, loaded_backends(metafunc.config)
     names = _names(test, metafunc.config)
@@ -97,6 +114,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         reasons = "".join(f"\n  {error}" for error in loaded.errors)
         there = ", ".join(sorted(loaded.backends))
         raise pytest.UsageError(f"no backend {', '.join(missing)}; there are {there}{reasons}")
+    if "pvops_case" in metafunc.fixturenames:
+        tried = [
+            case
+            for name in names
+            for case in suite_cases(
+                test.originalname, loaded.backends[name], loaded.backends, _ops(metafunc.config, loaded.backends[name])
+            )
+        ]
+        metafunc.parametrize("pvops_case", tried, ids=str, indirect=True)
+        return
     try:
         found = cells(test, names, loaded.backends)
     except PvopsError as error:
@@ -110,11 +137,27 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the machine of a test that failed."""
     report = yield
+    if report.failed and call.excinfo is not None and not call.excinfo.errisinstance(AssertionError):
+        report.user_properties.append(("pvops_crash", str(call.excinfo.value)))
     if report.failed and call.when == "call" and _LAB in item.stash:
         from pvops_core.testing.explain import explain  # noqa: PLC0415 - likewise
 
         report.sections.append(("pvops machine", explain(item.stash[_LAB], item.nodeid)))
     return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:  # noqa: ANN401 - a private class
+    """The verdict on every op that the conformance suite tried."""
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    if any(name == "pvops_op" for report in reports for name, _value in getattr(report, "user_properties", ())):
+        from pvops_core.testing.verdicts import ktap, table, verdicts  # noqa: PLC0415 - likewise
+
+        found = verdicts(reports)
+        terminalreporter.section("verdicts")
+        for line in table(found):
+            terminalreporter.write_line(line)
+        if target := config.getoption("--pvops-ktap"):
+            Path(target).write_text(ktap(found), encoding="utf-8")
 
 
 @pytest.fixture
@@ -134,7 +177,12 @@ def pvops_lab(request: pytest.FixtureRequest, pvops_cell: Cell) -> Lab:
         from pvops_core.testing.lab import Pool  # noqa: PLC0415 - likewise
 
         config.stash[_POOL] = Pool(loaded_backends(config).backends, config.getoption("--pvops-seed"))
-    lab = config.stash[_POOL].lab(pvops_cell)
+    from pvops_core.testing.lab import ImpossibleError  # noqa: PLC0415 - likewise
+
+    try:
+        lab = config.stash[_POOL].lab(pvops_cell)
+    except ImpossibleError as error:
+        pytest.skip(f"{pvops_cell.backend}: {error}")
     request.node.stash[_LAB] = lab
     return lab
 

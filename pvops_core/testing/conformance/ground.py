@@ -1,0 +1,139 @@
+"""What the laws stand on: the guest's structures, its page tables, and words for looking at them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import pytest
+
+from pvops_core.testing.call import CallError
+
+if TYPE_CHECKING:
+    from pvops_core.hookspecs import Backend
+    from pvops_core.machine import Vcpu
+    from pvops_core.ops import Layout
+    from pvops_core.testing.call import Caller
+    from pvops_core.testing.effect import Effect
+    from pvops_core.testing.lab import Lab
+
+PAGE: Final = 0x1000
+KERNEL: Final = 0x63
+"""Present, writable, accessed, dirty."""
+TABLE: Final = 0x67
+FRAME: Final = 0x000F_FFFF_FFFF_F000
+AREA: Final = 0x2004_0000
+"""Above the kernel's base: pages of the guest's that it maps when it wants to, their table always there."""
+TLS: Final = {32: 6, 64: 12}
+
+
+@attrs.frozen(slots=False)
+class Ground:
+    """A machine and its guest's structures.
+
+    Attributes:
+        lab: the machine.
+        backend: the backend that is tested.
+        has: its capabilities.
+    """
+
+    lab: Lab
+    backend: Backend
+    has: frozenset[str]
+
+    @property
+    def call(self) -> Caller:
+        """Calls ops."""
+        return self.lab.call
+
+    @property
+    def cpu(self) -> Vcpu:
+        """The vCPU that calls."""
+        return self.lab.call.cpu
+
+    @property
+    def layout(self) -> Layout:
+        """The guest's table."""
+        return self.lab.session.layout
+
+    @property
+    def bits(self) -> int:
+        """32 or 64."""
+        return self.lab.session.guest.kind.bits
+
+    @property
+    def word(self) -> int:
+        """Bytes of a pointer."""
+        return self.bits // 8
+
+    def symbol(self, name: str) -> int:
+        """Guest-virtual address of a symbol, or the number that an absolute one is."""
+        return self.lab.session.guest.symbols[name]
+
+    @cached_property
+    def init_mm(self) -> int:
+        """The kernel's own address space."""
+        return self.symbol("init_mm")
+
+    @property
+    def area(self) -> int:
+        """A page of the guest's that is not mapped."""
+        return self.symbol("kernel_base") + AREA
+
+    def page(self, word: int = 0) -> int:
+        """A fresh page, its first word set."""
+        page = self.call.page()
+        if word:
+            self.call.store(page, word)
+        return page
+
+    def pfn(self, va: int) -> int:
+        """Frame number of a page of the kernel's."""
+        return self.call.physical(va) >> 12
+
+    def pte(self, va: int) -> int:
+        """Where the leaf entry of a kernel address is."""
+        return self.call.function("area_pte", va).result
+
+    def stored(self, place: int) -> int:
+        """An entry as it stands in a table."""
+        size = self.lab.session.guest.kind.entry_size
+        value = self.call.load(place)
+        return value | self.call.load(place + 4) << 32 if size > self.word else value
+
+    def made(self, level: str, va: int, flags: int = KERNEL) -> int:
+        """The entry to store for a page and flags."""
+        meant = self.call.physical(va) | flags
+        return self.call(f"make_{level}", meant).result if f"make_{level}" in self.layout else meant
+
+    def read(self, level: str, entry: int) -> int:
+        """What the kernel sees of an entry as stored."""
+        return self.call(f"{level}_val", entry).result if f"{level}_val" in self.layout else entry
+
+    def map(self, va: int, page: int, flags: int = KERNEL) -> None:
+        """Map a page in the kernel's own address space, by set_pte; nothing is flushed."""
+        self.call("set_pte", self.pte(va), self.made("pte", page, flags))
+
+    def bytes(self, va: int, length: int) -> bytes:
+        """Memory as the guest's own instructions read it; whole words."""
+        words = (self.call.load(va + done) for done in range(0, length, self.word))
+        return b"".join(word.to_bytes(self.word, "little") for word in words)
+
+    def flush(self) -> None:
+        """Flush everything."""
+        self.call("flush_tlb_kernel")
+
+    def writable(self, page: int) -> bool:
+        """Whether the kernel's own mapping of a page lets it be written."""
+        return bool(self.stored(self.pte(page)) & 2)
+
+    def may_refuse(self, op: str, *arguments: int) -> Effect:
+        """Call an op that a platform may answer with a fault; the test is skipped if this one does."""
+        try:
+            return self.call(op, *arguments)
+        except CallError as error:
+            if not error.faults:
+                raise
+            vector = error.faults[-1].vector
+            pytest.skip(f"the platform refuses {op} (vector {vector})")

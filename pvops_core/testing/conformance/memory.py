@@ -1,0 +1,262 @@
+"""Laws of the ops that build page tables and keep the TLB true."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.testing.conformance.ground import FRAME, KERNEL, PAGE, TABLE
+from pvops_core.testing.conformance.laws import law
+
+if TYPE_CHECKING:
+    from pvops_core.testing.conformance.ground import Ground
+
+LEVELS: Final = ("pte", "pmd", "pud", "p4d", "pgd")
+USER: Final = {32: 0x0804_8000, 64: 0x40_0000}
+RW: Final = 2
+SEEN: Final = FRAME | RW | 1
+"""What a hypervisor may not change in an entry; it may add bits of its own, as Xen's USER in 64-bit guests."""
+FIXMAP: Final = 3
+
+
+@law(*(f"{level}_val" for level in LEVELS), *(f"make_{level}" for level in LEVELS))
+def entries_come_back_as_they_were_meant(ground: Ground, op: str) -> None:
+    """What the kernel sees of an entry is what it had made, and making one changes nothing."""
+    level = op.removeprefix("make_").removesuffix("_val")
+    page = ground.call.physical(ground.page())
+    for meant in (page | 1, page | KERNEL, page | TABLE, page | 0x25, 0, 0x80 << 12 & ~1):
+        made = ground.call(f"make_{level}", meant)
+        seen = ground.call(f"{level}_val", made.result)
+        assert seen.result == meant
+        assert not made.changes, made.changes
+        assert not seen.changes, seen.changes
+
+
+@law("set_pte", "set_pte_at", "set_pte_atomic", "set_pte_present")
+def a_mapping_is_in_force_after_the_flush(ground: Ground, op: str) -> None:
+    """Map one page, look through the mapping, map another in its place."""
+    place = ground.pte(ground.area)
+    for word in (0x1111_0001, 0x2222_0002):
+        entry = ground.made("pte", ground.page(word))
+        wide = (ground.init_mm, ground.area) if op in {"set_pte_at", "set_pte_present"} else ()
+        done = ground.call(op, *wide, place, entry)
+        assert not done.changes.registers, done.changes
+        ground.flush()
+        assert ground.call.load(ground.area) == word
+        assert ground.stored(place) & SEEN == entry & SEEN
+
+
+@law("pte_clear")
+def a_cleared_entry_maps_nothing(ground: Ground, op: str) -> None:
+    """It reads as 0."""
+    ground.map(ground.area, ground.page())
+    ground.call(op, ground.init_mm, ground.area, ground.pte(ground.area))
+    assert ground.read("pte", ground.stored(ground.pte(ground.area))) == 0
+
+
+@law("set_pmd", "set_pud", "set_p4d", "set_pgd", "pmd_clear")
+def an_entry_of_a_table_not_in_use_is_what_was_set(ground: Ground, op: str) -> None:
+    """In a page that no address space has."""
+    level = op.removeprefix("set_").removesuffix("_clear")
+    table, entry = (
+        ground.page(),
+        ground.made(level, ground.page(), 1 if level == "pud" and ground.bits == 32 else TABLE),
+    )
+    if op.endswith("_clear"):
+        ground.call("set_pmd", table, entry)
+        ground.call(op, table)
+        assert ground.read(level, ground.stored(table)) == 0
+    else:
+        done = ground.call(op, table, entry)
+        assert ground.stored(table) == entry
+        assert not done.changes.registers, done.changes
+
+
+@law("pte_update", "pte_update_defer")
+def telling_of_an_update_changes_nothing_seen(ground: Ground, op: str) -> None:
+    """The entry itself stays."""
+    ground.map(ground.area, ground.page(word=0x77))
+    place = ground.pte(ground.area)
+    before = ground.stored(place)
+    ground.call(op, ground.init_mm, ground.area, place)
+    ground.flush()
+    assert ground.stored(place) == before
+    assert ground.call.load(ground.area) == 0x77
+
+
+@law("ptep_modify_prot_start", "ptep_modify_prot_commit")
+def a_protection_changes_between_start_and_commit(ground: Ground, _op: str) -> None:
+    """The page stays, read-only."""
+    vma = ground.page()
+    for number, word in enumerate((ground.init_mm, ground.area, ground.area + PAGE)):
+        ground.cpu.set_word(vma + number * ground.word, word)
+    ground.map(ground.area, ground.page(word=0x99))
+    place = ground.pte(ground.area)
+    old = ground.call("ptep_modify_prot_start", vma, ground.area, place).result
+    new = ground.call("make_pte", ground.read("pte", old) & ~RW).result
+    ground.call("ptep_modify_prot_commit", vma, ground.area, place, new)
+    ground.flush()
+    assert not ground.read("pte", ground.stored(place)) & RW
+    assert ground.call.load(ground.area) == 0x99
+
+
+FLUSHES: Final = (
+    "flush_tlb_user",
+    "flush_tlb_kernel",
+    "flush_tlb_single",
+    "flush_tlb_one_user",
+    "write_cr3",
+)
+
+
+@law(*FLUSHES)
+def no_stale_translation_is_left(ground: Ground, op: str) -> None:
+    """An address that was used, and whose entry changed, is translated anew."""
+    ground.map(ground.area, ground.page(word=0x11))
+    ground.flush()
+    assert ground.call.load(ground.area) == 0x11
+    ground.map(ground.area, ground.page(word=0x22))
+    if op == "write_cr3":
+        done = ground.call(op, ground.call("read_cr3").result)
+    elif op in {"flush_tlb_single", "flush_tlb_one_user"}:
+        done = ground.call(op, ground.area)
+    else:
+        done = ground.call(op)
+    assert ground.call.load(ground.area) == 0x22
+    assert not done.changes.registers, done.changes
+
+
+@law("mmu_lazy_mode_enter", "mmu_lazy_mode_leave", also=("mmu_lazy_mode_enter",))
+def a_batch_is_in_force_when_it_ends(ground: Ground, _op: str) -> None:
+    """Eight mappings in lazy mode."""
+    pages = [ground.page(word=0x100 + number) for number in range(8)]
+    entries = [ground.made("pte", page) for page in pages]
+    place, size = ground.pte(ground.area), ground.lab.session.guest.kind.entry_size
+    ground.call("mmu_lazy_mode_enter")
+    for number, entry in enumerate(entries):
+        ground.call("set_pte", place + number * size, entry)
+    ground.call("mmu_lazy_mode_leave")
+    ground.flush()
+    for number in range(8):
+        assert ground.call.load(ground.area + number * PAGE) == 0x100 + number
+
+
+@law("mmu_lazy_mode_flush")
+def a_flushed_batch_is_in_force_at_once(ground: Ground, op: str) -> None:
+    """While lazy mode goes on."""
+    entry = ground.made("pte", ground.page(word=0x44))
+    place = ground.pte(ground.area)
+    ground.call("mmu_lazy_mode_enter")
+    ground.call("set_pte", place, entry)
+    ground.call(op)
+    assert ground.stored(place) & SEEN == entry & SEEN
+    ground.call("mmu_lazy_mode_leave")
+
+
+@law("set_lazy_mode")
+def a_lazy_mode_ends_with_its_updates_done(ground: Ground, op: str) -> None:
+    """PARAVIRT_LAZY_MMU is 1, NONE 0, FLUSH 3."""
+    entry = ground.made("pte", ground.page(word=0x44))
+    ground.call(op, 1)
+    ground.call("set_pte", ground.pte(ground.area), entry)
+    ground.call(op, 3)
+    ground.call(op, 0)
+    ground.flush()
+    assert ground.call.load(ground.area) == 0x44
+
+
+@law("alloc_pte", "alloc_pt", "release_pte", "release_pt")
+def a_leaf_table_is_protected_while_it_is_one(ground: Ground, op: str) -> None:
+    """Where page tables are read-only the page becomes so when it is announced; in the end it can be written."""
+    page = ground.page()
+    alloc, release = (op, op.replace("alloc", "release")) if "alloc" in op else (op.replace("release", "alloc"), op)
+    ground.call(alloc, ground.init_mm, ground.pfn(page))
+    if "mmu.readonly_tables" in ground.has:
+        assert not ground.writable(page)
+    ground.call(release, ground.pfn(page))
+    assert ground.writable(page)
+    ground.call.store(page, 0x1234)
+
+
+@law("alloc_pmd", "alloc_pud", "alloc_p4d", "release_pmd", "release_pud", "release_p4d", "alloc_pd", "release_pd")
+def an_upper_table_is_given_back(ground: Ground, op: str) -> None:
+    """In the end the page can be written."""
+    page = ground.page()
+    name = op.partition("_")[2]
+    for step in ("alloc", "release"):
+        wide = step == "alloc" and name != "pd"
+        ground.call(f"{step}_{name}", *((ground.init_mm,) if wide else ()), ground.pfn(page))
+    assert ground.writable(page)
+    ground.call.store(page, 0x1234)
+
+
+@law("activate_mm", "dup_mmap", "exit_mmap", "pgd_alloc", "pgd_free", "alloc_pd_clone")
+def an_address_space_lives_and_ends(ground: Ground, op: str) -> None:
+    """Made, used, torn down: its mappings are there, and its root can be written when it is gone."""
+    call = ground.call
+    mm = call.function("mm_create").result
+    page = ground.page(word=0x5A5A)
+    call.function("mm_map", mm, USER[ground.bits], page, 0x67, 0)
+    root = ground.cpu.word(mm + ground.symbol("mm_pgd_offset"))
+    use = "dup_mmap" if op == "dup_mmap" else "activate_mm"
+    done = call(use, ground.init_mm, mm)
+    assert not done.changes.registers, done.changes
+    if "mmu.readonly_tables" in ground.has:
+        assert not ground.writable(root)
+    before = call("read_cr3").result
+    call("write_cr3", call.physical(root))
+    assert call("read_cr3").result & ~0xFFF == call.physical(root)
+    call("write_cr3", before)
+    call("exit_mmap", mm)
+    call.function("mm_destroy", mm)
+    assert ground.writable(root)
+
+
+@law("set_fixmap")
+def a_fixed_page_is_mapped(ground: Ground, op: str) -> None:
+    """And unmapped again."""
+    page = ground.page(word=0x6B)
+    va = ground.symbol("fixaddr_top") - FIXMAP * PAGE
+    ground.call(op, FIXMAP, ground.call.physical(page), KERNEL)
+    assert ground.call.load(va) == 0x6B
+    ground.call(op, FIXMAP, 0, 0)
+    assert not ground.read("pte", ground.stored(ground.pte(va))) & 1
+
+
+@law("tlb_remove_table")
+def a_removed_table_waits_in_the_gather(ground: Ground, op: str) -> None:
+    """It is appended."""
+    gather, tables = ground.page(), [ground.page(), ground.page()]
+    for number, table in enumerate(tables, 1):
+        ground.call(op, gather, table)
+        assert ground.cpu.word(gather + ground.symbol("gather_nr_offset")) == number
+    place = gather + ground.symbol("gather_tables_offset")
+    assert [ground.cpu.word(place + ground.word * number) for number in range(2)] == tables
+
+
+@law("flush_tlb_multi", "flush_tlb_others", point="finished", vcpus=2)
+def another_vcpu_loses_its_stale_translations(ground: Ground, op: str) -> None:
+    """Both vCPUs, and the caller keeps its registers."""
+    page = ground.page()
+    ground.cpu.set_word(page, 2)
+    if op == "flush_tlb_multi":
+        info = page + 64
+        for name, value in (("mm", ground.init_mm), ("start", ground.area), ("end", ground.area + PAGE)):
+            ground.cpu.set_word(info + ground.symbol(f"flush_{name}_offset"), value)
+        ground.cpu.set_u8(info + 3 * ground.word + 12, 12)
+        done = ground.call(op, page, info)
+    else:
+        done = ground.call(op, page, ground.init_mm, ground.area)
+    assert done.flushes or done.hypercalls, "nobody was asked to flush"
+    assert not done.changes.registers, done.changes
+
+
+@law("pagetable_reserve", point="op:pagetable_reserve")
+def spare_tables_become_memory(ground: Ground, op: str) -> None:
+    """The used part of the buffer is kept, the rest can be written."""
+    start, end, top = (ground.cpu.u64(ground.symbol(f"pgt_buf_{name}")) << 12 for name in ("start", "end", "top"))
+    done = ground.call(op, start, end)
+    assert top > end, "the guest took more than it needed"
+    reserved = [dict(event.fields) for event in done.events if event.kind == "memblock-reserve"]
+    assert {"start": start, "end": end} in reserved
+    for pa in range(end, top, PAGE):
+        ground.call.store(ground.call.virtual(pa), 0x5A)

@@ -1,0 +1,181 @@
+"""Laws of the ops that read and write registers and the interrupt flag, and of those that change nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.testing.changes import ARITHMETIC
+from pvops_core.testing.conformance.laws import law
+
+if TYPE_CHECKING:
+    from pvops_core.testing.conformance.ground import Ground
+
+IF: Final = 0x200
+TS: Final = 8
+FS_BASE: Final = 0xC000_0100
+NO_MSR: Final = 0x1234_5678
+NOTHING: Final = frozenset[str]()
+QUIET: Final = """
+    io_delay wbinvd save_fl read_cr0 read_cr2 read_cr3 read_cr4 read_cr4_safe store_tr sched_clock read_tsc get_cpu_khz
+    flush_tlb_user flush_tlb_kernel mmu_lazy_mode_enter mmu_lazy_mode_leave mmu_lazy_mode_flush cpu_lazy_mode_enter
+    cpu_lazy_mode_leave invalidate_io_bitmap
+"""
+
+
+@law(*QUIET.split())
+def leaves_registers_and_tables_alone(ground: Ground, op: str) -> None:
+    """No register that the caller may rely on, no control register, no descriptor table is another afterwards."""
+    done = ground.may_refuse(op)
+    assert not done.changes.registers, f"{op} changed {done.changes}"
+    assert not done.switches
+
+
+@law("irq_disable", "irq_enable", "restore_fl", "save_fl", also=("save_fl",))
+def the_flag_is_what_was_set_last(ground: Ground, op: str) -> None:
+    """Whatever was before: enabled, disabled, restored to either."""
+    call = ground.call
+    for wanted in (IF, 0, 0, IF, IF, 0):
+        usual = "irq_enable" if wanted else "irq_disable"
+        done = call(op, wanted | 2) if op == "restore_fl" else call(usual)
+        assert call("save_fl").result & IF == wanted
+        assert set(done.changes.registers) <= {"rflags"}, done.changes
+        changed = done.changes.registers.get("rflags")
+        assert changed is None or (changed.old ^ changed.new) & ~ARITHMETIC == IF, done.changes
+
+
+@law("read_cr0", "write_cr0", also=("write_cr0", "read_cr0"))
+def cr0_reads_as_it_was_written(ground: Ground, _op: str) -> None:
+    """TS set and cleared again."""
+    call = ground.call
+    before = call("read_cr0").result
+    for wanted in (before | TS, before & ~TS):
+        done = call("write_cr0", wanted)
+        assert set(done.changes.registers) <= {"cr0"}, done.changes
+        assert call("read_cr0").result & TS == wanted & TS
+
+
+@law("clts")
+def clts_clears_ts(ground: Ground, op: str) -> None:
+    """And nothing else of CR0."""
+    call = ground.call
+    call("write_cr0", call("read_cr0").result | TS)
+    before = call("read_cr0").result
+    done = call(op)
+    assert before ^ call("read_cr0").result == TS
+    assert set(done.changes.registers) <= {"cr0"}, done.changes
+
+
+@law("read_cr2", "write_cr2")
+def cr2_reads_as_it_was_written(ground: Ground, _op: str) -> None:
+    """The address of a fault."""
+    for wanted in (ground.area, 0x1000):
+        ground.may_refuse("write_cr2", wanted)
+        assert ground.call("read_cr2").result == wanted
+
+
+@law("read_cr3")
+def cr3_is_the_kernels_root(ground: Ground, op: str) -> None:
+    """In the guest's own physical addresses."""
+    root = ground.cpu.word(ground.init_mm + ground.symbol("mm_pgd_offset"))
+    assert ground.call(op).result & ~0xFFF == ground.call.physical(root)
+
+
+@law("read_cr4", "read_cr4_safe", "write_cr4")
+def cr4_may_be_written_back(ground: Ground, op: str) -> None:
+    """What was read, changes nothing."""
+    if op == "write_cr4" and "read_cr4" not in ground.layout:
+        value = ground.cpu.cr4
+    else:
+        value = ground.may_refuse("read_cr4" if op == "write_cr4" else op).result
+    done = ground.may_refuse("write_cr4", value)
+    assert not done.changes.registers, done.changes
+
+
+@law("get_debugreg", "set_debugreg")
+def debug_registers_read_as_they_were_written(ground: Ground, _op: str) -> None:
+    """Each of the four addresses by itself."""
+    for number in range(4):
+        ground.may_refuse("set_debugreg", number, ground.area + number)
+    for number in range(4):
+        assert ground.may_refuse("get_debugreg", number).result == ground.area + number
+
+
+@law("read_msr", "write_msr", "read_msr_safe", "write_msr_safe", also=("read_msr_safe",))
+def msrs_read_as_they_were_written(ground: Ground, op: str) -> None:
+    """FS_BASE, which every 64-bit kernel writes."""
+    safe = "_safe" if op.endswith("_safe") else ""
+    error = ground.page(word=5)
+    wrote = ground.call(f"write_msr{safe}", FS_BASE, 0x1234_5000, 0x7F)
+    arguments = (FS_BASE, error) if safe else (FS_BASE,)
+    assert ground.call(f"read_msr{safe}", *arguments).result == 0x7F_1234_5000
+    assert set(wrote.changes.registers) <= {f"msr {FS_BASE:#x}"}, wrote.changes
+    if safe:
+        assert wrote.result == 0
+        assert ground.cpu.u32(error) == 0
+
+
+@law("read_msr_safe", "write_msr_safe")
+def an_msr_that_is_not_there_is_an_error(ground: Ground, op: str) -> None:
+    """-EIO, and no fault."""
+    error = ground.page()
+    if op == "read_msr_safe":
+        ground.call(op, NO_MSR, error)
+        assert ground.cpu.u32(error) != 0
+    elif "hypercalls" not in ground.has:  # a hypervisor may drop such writes
+        assert ground.call(op, NO_MSR, 1, 0).result != 0
+
+
+@law("cpuid")
+def cpuid_answers_in_its_four_words(ground: Ground, op: str) -> None:
+    """The leaf is in the first; nothing else is written."""
+    page = ground.page()
+    places = [page + 4 * number for number in range(4)]
+    done = ground.call(op, *places)
+    assert ground.cpu.u32(page) > 0, "the highest leaf is more than 0"
+    assert any(ground.cpu.u32(place) for place in places[1:]), "there is a vendor"
+    assert not done.changes.registers, done.changes
+    assert all(page <= place < page + 16 for place in done.changes.memory), done.changes
+
+
+@law("sched_clock", "read_tsc")
+def time_goes_on(ground: Ground, op: str) -> None:
+    """Never back."""
+    times = [ground.call(op).result for _ in range(4)]
+    assert times == sorted(times)
+    assert times[-1] > times[0]
+
+
+@law("get_cpu_khz")
+def the_processor_has_a_speed(ground: Ground, op: str) -> None:
+    """In kHz: between 1 MHz and 100 GHz."""
+    assert 10**3 <= ground.call(op).result <= 10**8
+
+
+@law("get_wallclock", "set_wallclock")
+def the_wall_clock_may_be_set_to_itself(ground: Ground, _op: str) -> None:
+    """Without an error."""
+    now = ground.call("get_wallclock").result
+    assert ground.call("set_wallclock", now).result in {0, 0xFFFF_FFFF}
+    assert abs(ground.call("get_wallclock").result - now) <= 1
+
+
+@law("apic_read", "apic_write", "apic_write_atomic")
+def apic_registers_read_as_they_were_written(ground: Ground, op: str) -> None:
+    """The task priority."""
+    write = "apic_write" if op == "apic_read" else op
+    for value in (0x20, 0):
+        ground.may_refuse(write, 0x80, value)
+        if "kind.apic" in ground.has or ground.backend.base is None:
+            assert ground.may_refuse("apic_read", 0x80).result == value
+
+
+@law("safe_halt", point="running")
+def safe_halt_returns_with_an_interrupt(ground: Ground, op: str) -> None:
+    """None is lost: the guest's tick has gone on, and interrupts are on."""
+    call, cpu = ground.call, ground.cpu
+    for _ in range(3):
+        before = cpu.word(ground.symbol("ticks"))
+        call("irq_disable")
+        call(op)
+        assert cpu.word(ground.symbol("ticks")) > before
+        assert call("save_fl").result & IF

@@ -1,0 +1,152 @@
+"""Laws of descriptors, context switches, locks and patching."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.testing.conformance.ground import TLS
+from pvops_core.testing.conformance.laws import law
+
+if TYPE_CHECKING:
+    from pvops_core.testing.conformance.ground import Ground
+
+SMALL: Final = (0x0000_2345, 0x00C1_F300)
+"""A data segment for level 3 of 0x12346 pages, accessed already."""
+LIMIT: Final = 0x1_2345_FFF
+LSL: Final = b"\x0f\x03\xc1"
+"""lsl eax, ecx: what the processor knows of a segment."""
+
+
+def _limit(ground: Ground, entry: int) -> int:
+    ground.cpu.set("ecx", entry * 8 + 3)
+    ground.cpu.set("eax", 0)
+    ground.call.write(LSL)
+    from pvops_core.testing.textpage import TextPage  # noqa: PLC0415 - only this law runs code of its own
+
+    back = ground.cpu.rip
+    TextPage(ground.call).run(LSL)
+    ground.cpu.rip = back
+    return ground.cpu.get("eax")
+
+
+def _descriptor(ground: Ground, op: str, table: int, entry: int) -> None:
+    if ground.bits == 64:
+        page = ground.page()
+        for number, half in enumerate(SMALL):
+            ground.cpu.set_u32(page + 4 * number, half)
+        ground.call(op, table, entry, page, *((0x10,) if op == "write_gdt_entry" else ()))
+    else:
+        ground.call(op, table, entry, *SMALL)
+
+
+@law("write_gdt_entry")
+def the_processor_finds_a_descriptor_written(ground: Ground, op: str) -> None:
+    """``lsl`` gives its limit."""
+    gdt, entry = ground.call.function("cpu_gdt", 0).result, TLS[ground.bits] + 1
+    _descriptor(ground, op, gdt, entry)
+    assert _limit(ground, entry) == LIMIT
+
+
+@law("load_tls")
+def the_processor_finds_the_threads_segments(ground: Ground, op: str) -> None:
+    """All three."""
+    thread = ground.page()
+    array = thread + ground.symbol("thread_tls_array_offset")
+    for number in range(3):
+        ground.cpu.set_u32(array + 8 * number, SMALL[0])
+        ground.cpu.set_u32(array + 8 * number + 4, SMALL[1])
+    ground.call(op, thread, 0)
+    for number in range(3):
+        assert _limit(ground, TLS[ground.bits] + number) == LIMIT
+
+
+@law("write_ldt_entry")
+def an_entry_of_an_ldt_is_what_was_written(ground: Ground, op: str) -> None:
+    """In a page that may become one."""
+    ldt = ground.page()
+    if "alloc_ldt" in ground.layout:
+        ground.call("alloc_ldt", ldt, 16)
+    _descriptor(ground, op, ldt, 1)
+    assert ground.bytes(ldt + 8, 8) == SMALL[0].to_bytes(4, "little") + SMALL[1].to_bytes(4, "little")
+
+
+@law("alloc_ldt", "free_ldt")
+def an_ldts_page_is_given_back(ground: Ground, _op: str) -> None:
+    """Read-only where tables are, and writable at the end."""
+    ldt = ground.page()
+    ground.call("alloc_ldt", ldt, 16)
+    if "mmu.readonly_tables" in ground.has:
+        assert not ground.writable(ldt)
+    ground.call("free_ldt", ldt, 16)
+    assert ground.writable(ldt)
+    ground.call.store(ldt, 1)
+
+
+@law("write_idt_entry")
+def a_gate_is_what_was_written(ground: Ground, op: str) -> None:
+    """Gate 3 as gate 4."""
+    idt = ground.symbol("idt_table")
+    size = 16 if ground.bits == 64 else 8
+    gate = ground.bytes(idt + 4 * size, size)
+    if ground.bits == 64:
+        page = ground.page()
+        ground.cpu.write_virtual(page, gate)
+        ground.call(op, idt, 3, page)
+    else:
+        ground.call(op, idt, 3, int.from_bytes(gate[:4], "little"), int.from_bytes(gate[4:], "little"))
+    assert ground.bytes(idt + 3 * size, size) == gate
+
+
+@law("load_gdt", "load_idt", "store_gdt", "store_idt")
+def tables_may_be_loaded_again(ground: Ground, op: str) -> None:
+    """The same table: no register is another afterwards."""
+    page = ground.page()
+    gdt = op.endswith("gdt")
+    table = ground.call.function("cpu_gdt", 0).result if gdt else ground.symbol("idt_table")
+    size = (128 if ground.bits == 64 else 256) if gdt else 256 * (16 if ground.bits == 64 else 8)
+    ground.cpu.write_virtual(page, (size - 1).to_bytes(2, "little") + table.to_bytes(ground.word, "little"))
+    done = ground.call(op, page)
+    assert not done.changes.registers, done.changes
+
+
+@law("set_ldt", "load_tr_desc", "load_gs_index", "load_sp0", "load_esp0", "set_iopl_mask", "update_io_bitmap")
+def the_context_may_be_set(ground: Ground, op: str) -> None:
+    """It comes back with nothing changed but what it is about."""
+    thread = ground.page()
+    ground.cpu.set_word(thread + ground.symbol("thread_sp0_offset"), ground.cpu.rsp)
+    arguments = {
+        "load_sp0": (ground.cpu.rsp,),
+        "load_esp0": (ground.call.function("cpu_tss", 0).result, thread),
+    }.get(op, ())
+    about = {"set_ldt": {"ldtr"}, "load_tr_desc": {"tr"}, "load_gs_index": {"gs", "msr 0xc0000102", "msr 0xc0000101"}}
+    if op == "load_tr_desc":
+        ground.call.function("tss_init", 0)  # a task that is loaded is busy, and cannot be loaded again
+    done = ground.call(op, *arguments)
+    assert set(done.changes.registers) <= about.get(op, set()), done.changes
+
+
+@law("queued_spin_lock_slowpath", "queued_spin_unlock")
+def a_lock_is_taken_and_given_back(ground: Ground, _op: str) -> None:
+    """The low byte is the lock."""
+    lock = ground.page()
+    ground.call("queued_spin_lock_slowpath", lock, 0)
+    assert ground.cpu.u8(lock) == 1
+    done = ground.call("queued_spin_unlock", lock)
+    assert ground.cpu.u8(lock) == 0
+    assert not done.changes.registers, done.changes
+
+
+@law("lock_wait")
+def nobody_waits_for_what_has_changed(ground: Ground, op: str) -> None:
+    """The byte has another value by now."""
+    byte = ground.page(word=1)
+    done = ground.call(op, byte, 0)
+    assert not done.changes.registers, done.changes
+
+
+@law("lock_kick", "vcpu_is_preempted")
+def a_running_vcpu_is_there(ground: Ground, op: str) -> None:
+    """Kicking it does no harm; it is preempted or not."""
+    done = ground.call(op, 0)
+    assert done.result in {0, 1}
+    assert not done.changes.registers, done.changes

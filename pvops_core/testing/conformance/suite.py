@@ -1,0 +1,208 @@
+"""The suite's one entry class. An author may derive from it to add tests; running it as it is takes no code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from pvops_core.errors import SwitchError, UsageError
+from pvops_core.guests.builtin import builtin
+from pvops_core.guests.session import Session
+from pvops_core.ops import Convention
+from pvops_core.patching.patchlets import usual_length
+from pvops_core.patching.template import references
+from pvops_core.plugins import chain
+from pvops_core.switchboard import Form
+from pvops_core.testing.cells import capabilities
+from pvops_core.testing.conformance.audit import Audit, audit
+from pvops_core.testing.conformance.ground import Ground
+from pvops_core.testing.equivalence import Bench, check_equivalence
+from pvops_core.testing.lab import MEMORY
+from pvops_core.testing.plugin import loaded_backends
+
+if TYPE_CHECKING:
+    from pvops_core.hookspecs import Backend
+    from pvops_core.machine import Vcpu
+    from pvops_core.testing.cells import Cell
+    from pvops_core.testing.conformance.cases import Case
+    from pvops_core.testing.lab import Lab
+    from pvops_core.testing.patched import Patcher
+
+LIMIT: Final = 2_000_000_000
+SEEDS: Final = range(3)
+_AUDITS: Final[pytest.StashKey[dict[Cell, Audit]]] = pytest.StashKey()
+_RESULTS: Final[pytest.StashKey[dict[tuple[str, int], Mapping[str, int | str]]]] = pytest.StashKey()
+
+
+class Conformance:
+    """Everything that a backend must be, tried on every machine that it can be."""
+
+    @pytest.fixture
+    def pvops_case(self, request: pytest.FixtureRequest) -> Case:
+        """What is tried; its op is what the verdict is about."""
+        case: Case = request.param
+        if case.op:
+            request.node.user_properties.append(("pvops_op", case.op))
+        return case
+
+    @pytest.fixture
+    def pvops_cell(self, pvops_case: Case) -> Cell:
+        """The machine that the case is for."""
+        if pvops_case.cell.why_not:
+            pytest.skip(f"{pvops_case.cell.backend}: {pvops_case.cell.why_not}")
+        return pvops_case.cell
+
+    @pytest.fixture
+    def backends(self, request: pytest.FixtureRequest) -> Mapping[str, Backend]:
+        """All backends that are loaded."""
+        return loaded_backends(request.config).backends
+
+    def test_law(self, pvops_case: Case, pvops_lab: Lab, backend: Backend, backends: Mapping[str, Backend]) -> None:
+        """The op keeps a law that holds for every backend."""
+        if pvops_case.law is None:
+            raise ValueError(f"{pvops_case} has no law")
+        if pvops_lab.session.switchboard.implementation(pvops_case.op).form is Form.EMPTY:
+            pytest.skip("the slot is empty")
+        pvops_case.law.check(Ground(pvops_lab, backend, capabilities(backend, backends)), pvops_case.op)
+
+    def test_calling_convention(
+        self, request: pytest.FixtureRequest, pvops_case: Case, backend: Backend, backends: Mapping[str, Backend]
+    ) -> None:
+        """Whenever the booting guest calls it, the op keeps the registers and flags that it may not destroy."""
+        audits = request.config.stash.setdefault(_AUDITS, {})
+        cell = pvops_case.cell
+        if cell not in audits:
+            audits[cell] = audit(cell.layout, backend, backends)
+        found = audits[cell]
+        if pvops_case.op in found.faults:
+            raise AssertionError(f"{pvops_case.op}: {'; '.join(found.faults[pvops_case.op])}")
+        if not found.calls[pvops_case.op]:
+            pytest.skip("no hook of its own that is told the vCPU was called in a boot")
+
+    def test_patch_fits_and_relocates(self, pvops_case: Case, patch: Patcher, session: Session) -> None:
+        """``patch`` keeps within sites of every length, and what it writes is right where the site is."""
+        op, usual = pvops_case.op, usual_length(session.layout.by_op(pvops_case.op).op, session.layout)
+        for length in sorted({usual, 5, 6, 7, 10, 16}):
+            here, there = patch(op, length), patch(op, length, address=session.guest.symbols["exercise"])
+            assert here.fits()
+            assert there.fits()
+            assert here.form == there.form
+            if here.form in {"call", "jump"}:
+                assert here.target == there.target == here.entry
+        if session.switchboard.implementation(op).form is Form.NOP:
+            assert patch(op).form in {"nop", "inlined"}
+
+    def test_patchlet_does_what_its_hook_does(self, pvops_case: Case, pvops_lab: Lab) -> None:
+        """The same registers, result, flags and memory from the same random states."""
+        bench, op, call = _bench(pvops_lab), pvops_case.op, pvops_lab.call
+        patchlet = bench.patchlets.get(op)
+        if patchlet is None:
+            pytest.skip("its patchlet stands for an implementation that is not in force")
+        if op == "irq_enable_sysexit":
+            pytest.skip("needs pages for user mode, which the guest does not have yet")
+        for symbol, _addend in references(patchlet.asm):
+            if symbol not in bench.symbols:
+                pytest.skip(f"the guest has no {symbol}")
+            call.store(bench.symbols[symbol], call.load(bench.symbols[symbol]))  # a shadowed page is there from now on
+        for state in ("irq_enable", "irq_disable"):
+            call(state)
+            for seed in SEEDS:
+                check_equivalence(bench, op, seed)
+
+    def test_switches_there_and_back(
+        self, pvops_case: Case, pvops_lab: Lab, backend: Backend, backends: Mapping[str, Backend]
+    ) -> None:
+        """To a function, to nothing, to every backend of the chain and back; a switch that fails changes nothing."""
+        session, call, patch = pvops_lab.session, pvops_lab.call, pvops_lab.patch
+        op, board = pvops_case.op, session.switchboard
+        first, jumped = board.implementation(op), session.layout.by_op(op).op.convention is Convention.JUMP
+        before = _sites(session, op)
+        served: list[int] = []
+
+        def probe(cpu: Vcpu) -> int:
+            served.append(cpu.index)
+            return 0
+
+        board.switch(op, probe, by="conformance")
+        if not jumped:
+            call(op)
+            assert served == [0]
+        for number in range(len(before)):
+            form = patch.site(op, number).form
+            assert form in {"call", "jump", "left"}, f"site {number} is {form} after a switch to a function"
+        board.switch(op, None, by="conformance")
+        with pytest.raises(SwitchError):
+            board.switch(op, "no such backend", by="conformance")
+        assert board.implementation(op).form is Form.NOP
+        for link in chain(backend, backends):
+            board.switch(op, link.name, by="conformance")
+        board.switch(op, first, by="conformance")
+        assert board.implementation(op) is first
+        assert _sites(session, op) == before
+        assert [switch.op for switch in board.history if switch.by == "conformance"]
+
+    def test_whole_guest(
+        self, request: pytest.FixtureRequest, pvops_case: Case, backend: Backend, backends: Mapping[str, Backend]
+    ) -> None:
+        """The built-in guest comes to its end with the results that it has on the backend's last base."""
+        cell = pvops_case.cell
+        known = request.config.stash.setdefault(_RESULTS, {})
+        last = chain(backend, backends)[-1]
+        if (cell.layout, cell.vcpus) not in known:
+            known[cell.layout, cell.vcpus] = _results(cell, last.name, backends)
+        wanted = known[cell.layout, cell.vcpus]
+        assert wanted["status"] == "done"
+        assert _results(cell, backend.name, backends, cell.cmdline) == wanted
+
+    def test_two_runs_are_one(self, pvops_case: Case, backends: Mapping[str, Backend]) -> None:
+        """Of one seed: the same events at the same times."""
+        cell = pvops_case.cell
+        logs = set()
+        for _ in range(2):
+            with _session(cell, cell.backend, backends) as session:
+                session.run(max_ns=LIMIT)
+                logs.add(session.machine.log.sha256)
+        assert len(logs) == 1
+
+
+def _bench(lab: Lab) -> Bench:
+    """The lab's machine for runs of code in the place of a call."""
+    session, call = lab.session, lab.call
+
+    def translate(va: int) -> int:
+        return session.platform.machine_address(va - session.guest.kernel_base)
+
+    return Bench(
+        machine=session.machine,
+        layout=session.layout,
+        symbols=session.guest.symbols,
+        patchlets=session.switchboard.context().patchlets,
+        poker=session.switchboard.poker,
+        translate=translate,
+        text=call.text,
+        scratch=call.page(),
+        compared=MEMORY,
+    )
+
+
+def _sites(session: Session, op: str) -> list[bytes]:
+    """The bytes of an op's sites."""
+    slot = session.layout.by_op(op)
+    return [session.read(site.address, site.length) for site in session.guest.sites if site.type == slot.type]
+
+
+def _session(cell: Cell, backend: str, backends: Mapping[str, Backend], cmdline: str = "") -> Session:
+    links = chain(backends[backend], backends)
+    try:
+        return Session(builtin(cell.layout), links, vcpus=cell.vcpus, memory=MEMORY, cmdline=cmdline)
+    except UsageError as error:
+        pytest.skip(f"{backend}: {error}")
+
+
+def _results(cell: Cell, backend: str, backends: Mapping[str, Backend], cmdline: str = "") -> Mapping[str, int | str]:
+    with _session(cell, backend, backends, cmdline) as session:
+        stop = session.run(max_ns=LIMIT)
+        assert stop.reason == "poweroff", f"{stop.reason} {stop.detail}: {session.platform.console.decode()[-300:]}"
+        return session.report().results
