@@ -14,8 +14,8 @@ from pvops_core.errors import UsageError
 from pvops_core.machine import Machine, Stop, Vcpu
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs.guest import Kernel
     from pvops_core.hookspecs import Backend, KernelPlatform
+    from pvops_core.hookspecs.guest import Kernel
 
 DEFAULT_MEMORY = 256 << 20
 SLICE_BLOCKS = 200_000
