@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pvops_core.errors import UsageError
 from pvops_core.guests.patched import live_patches
 from pvops_core.guests.session import Session
-from pvops_core.livepatch.builder import PayloadBuilder
-from pvops_core.livepatch.manager import Livepatch
-from pvops_core.livepatch.model import Command
+from pvops_core.livepatch.builder import ABSOLUTE, RELATIVE, PayloadBuilder, Reference
+from pvops_core.livepatch.model import Command, Phase
 from pvops_core.plugins import load_backends
+
+if TYPE_CHECKING:
+    from pvops_core.livepatch.manager import Livepatch
 
 PAIRS = [("native", "6.1-64"), ("native", "2.6.24"), ("native", "2.6.23-lapic-pae"), ("lguest", "2.6.24")]
 PAIRS += [("xen", "6.1-64"), ("xen", "2.6.24-pae")]
@@ -41,13 +44,11 @@ def test_patched_and_reverted_at_work_it_does_what_it_does_unpatched(session: Se
     """``memset`` is replaced by one that does the same in another way; the guest's digest must not change."""
     livepatch = live_patches(session)
     made = identity(livepatch)
-    if session.guest.kind.bits == 64:
-        # mov r8, rdi; mov rcx, rdx; mov eax, esi; rep stosb; mov rax, r8; ret
-        code = "4989f8 4889d1 89f0 f3aa 4c89c0 c3"
-    else:
-        # push edi; mov edi, eax; push eax; mov eax, edx; rep stosb; pop eax; pop edi; ret
-        code = "57 89c7 50 89d0 f3aa 58 5f c3"
-    made.text("new_memset", bytes.fromhex(code))
+    # mov r8, rdi; mov rcx, rdx; mov eax, esi; rep stosb; mov rax, r8; ret
+    wide = "4989f8 4889d1 89f0 f3aa 4c89c0 c3"
+    # push edi; mov edi, eax; push eax; mov eax, edx; rep stosb; pop eax; pop edi; ret
+    narrow = "57 89c7 50 89d0 f3aa 58 5f c3"
+    made.text("new_memset", bytes.fromhex(wide if session.guest.kind.bits == 64 else narrow))
     made.replace("memset", "new_memset", old_size=15)
     livepatch.registry.upload("p", made.build())
     assert session.run(max_ns=300_000).reason == "timeout"
@@ -64,6 +65,35 @@ def test_patched_and_reverted_at_work_it_does_what_it_does_unpatched(session: Se
     with Session.builtin(session.guest.layout, "native", backends=load_backends().backends) as plain:
         assert plain.run().reason == "poweroff"
         assert plain.report().results == session.report().results
+
+
+def test_hooks_run_in_the_guest_s_kernel_wherever_its_vcpu_is(session: Session) -> None:
+    """A load hook stores a byte that only the kernel may, many times, user mode included."""
+    livepatch = live_patches(session)
+    made = identity(livepatch)
+    made.data("hook_count", bytes(8))
+    if session.guest.kind.bits == 64:
+        made.text("hook", bytes.fromhex("ff0500000000c3"), [Reference(2, "hook_count", RELATIVE[64], -4)])
+    else:
+        made.text("hook", bytes.fromhex("ff0500000000c3"), [Reference(2, "hook_count", ABSOLUTE[32])])
+    made.hook(Phase.LOAD, "hook")
+    made.hook(Phase.UNLOAD, "hook")
+    livepatch.registry.upload("p", made.build())
+    calls, cpu, rounds = livepatch.guest.calls, session.machine.vcpus[0], 0
+    while rounds < 5 and session.run(max_ns=300).reason == "timeout":
+        if calls.in_user_mode(cpu) and calls.interruptible(cpu):
+            place = cpu.rip, cpu.rsp, cpu.cpl
+            for command in (Command.APPLY, Command.REVERT):
+                livepatch.registry.action("p", command)
+                session.machine.run(max_ns=0)
+                assert livepatch.registry.get("p").rc == 0, livepatch.messages
+                assert (cpu.rip, cpu.rsp, cpu.cpl) == place
+                assert calls.in_user_mode(cpu)
+            livepatch.registry.action("p", Command.UNLOAD)
+            livepatch.registry.upload("p", made.build())
+            rounds += 1
+    assert rounds
+    assert session.run().reason == "poweroff"
 
 
 def test_without_the_word_there_is_no_room() -> None:

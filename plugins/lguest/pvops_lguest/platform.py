@@ -20,6 +20,7 @@ from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import VirtualGuestMemory
 from pvops_lguest.host.segments import GUEST_PL
 from pvops_lguest.host.traps import DEVICE_NOT_AVAILABLE, GENERAL_PROTECTION, PAGE_FAULT, Gate, name_of
+from pvops_lguest.livepatching import LguestCallsIn
 
 if TYPE_CHECKING:
     from pvops_core.guests import GuestImage
@@ -33,7 +34,7 @@ _PAGE_TABLE_CALLS = frozenset({Call.SET_PTE, Call.SET_PMD})
 _FLUSH_CALLS = frozenset({Call.FLUSH_TLB})
 
 
-class LguestPlatform(Platform):
+class LguestPlatform(LguestCallsIn, Platform):
     """One lguest guest and its host.
 
     Options: ``abi``, 2.6.23, 2.6.24 or 2.6.35 (otherwise what the guest's image shows); ``rtc``, the date at the

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from pvops_core.hookspecs import KernelPlatform
 from pvops_xen.domain.build import build_domain
 from pvops_xen.host import XenHost
+from pvops_xen.livepatching import XenCallsIn
 
 if TYPE_CHECKING:
     from pvops_core.boot import Kernel
     from pvops_core.machine import Machine
 
 
-class XenKernelPlatform(XenHost, KernelPlatform):
+class XenKernelPlatform(XenCallsIn, XenHost, KernelPlatform):
     """A Xen host whose domain runs a kernel image with Xen notes. Options: those of the host."""
 
     def __init__(self, machine: Machine, kernel: Kernel, options: Mapping[str, str]) -> None:

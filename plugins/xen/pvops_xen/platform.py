@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pvops_core.hookspecs import Platform
 from pvops_xen.host import XenHost
+from pvops_xen.livepatching import XenCallsIn
 from pvops_xen.loader import load_builtin
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.builder import InitialTables
 
 
-class XenPlatform(XenHost, Platform):
+class XenPlatform(XenCallsIn, XenHost, Platform):
     """A Xen host whose domain runs the built-in guest. Options: those of the host."""
 
     def __init__(self, machine: Machine, guest: GuestImage, options: Mapping[str, str]) -> None:

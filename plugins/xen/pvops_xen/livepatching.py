@@ -1,0 +1,52 @@
+"""Where a guest of Xen's can be stopped for live patching, and how its kernel is entered from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from pvops_xen.hypervisor.abi import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, FLAT_RING1_CS32
+from pvops_xen.hypervisor.bounce import in_guest_kernel, toggle_mode
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+_MASK: Final = 1
+"""Offset of ``evtchn_upcall_mask`` in ``struct vcpu_info``."""
+
+
+class XenCallsIn:
+    """What live patching asks a platform that is a Xen host: the CPU's own flags say nothing of a PV guest."""
+
+    hv: Hypervisor
+
+    def interruptible(self, vcpu: Vcpu) -> bool:
+        """Upcalls are not masked."""
+        return not self.hv.memory.u8(self._mask_of(vcpu))
+
+    def in_user_mode(self, vcpu: Vcpu) -> bool:
+        """By Xen's own flag, or by ring."""
+        return not in_guest_kernel(self.hv, vcpu)
+
+    @contextmanager
+    def kernel_mode(self, vcpu: Vcpu) -> Iterator[int]:
+        """As a bounce would enter it, but without a frame; upcalls masked."""
+        hv, state, mask = self.hv, self.hv.state(vcpu), self._mask_of(vcpu)
+        before, user = hv.memory.u8(mask), self.in_user_mode(vcpu)
+        hv.memory.set_u8(mask, 1)
+        if user and hv.abi.bits == 64:
+            toggle_mode(hv, vcpu)
+            vcpu.set_segments(3, FLAT_KERNEL_CS64, FLAT_KERNEL_SS64)
+        elif user:
+            vcpu.set_segments(1, FLAT_RING1_CS32, state.kernel_ss)
+        try:
+            yield state.kernel_sp if user else vcpu.rsp
+        finally:
+            if user and hv.abi.bits == 64:
+                toggle_mode(hv, vcpu)
+            hv.memory.set_u8(mask, before)
+
+    def _mask_of(self, vcpu: Vcpu) -> int:
+        return self.hv.state(vcpu).info + _MASK
