@@ -38,6 +38,7 @@ class Callbacks:
         self._repeats = 0
         self.moved = False
         self._postponed: tuple[bytes, GuestFault] | None = None
+        self._read = 0
         self._ends: set[int] = set()
         engine.hook(uc.HOOK_INTR, uc.INTR_CALLBACK(self._interrupt))
         engine.hook(uc.HOOK_INVALID, uc.INVALID_CALLBACK(self._invalid))
@@ -176,31 +177,32 @@ class Callbacks:
         self._registers.write(*self._loop.platform.cpuid(vcpu, leaf, subleaf))
 
     def _in(self, _engine: int, port: int, size: int, _data: int) -> int:
-        values = [0]
+        self._read = 0
+        self._serve(self._read_port, port, size)
+        return self._read & 0xFFFFFFFF
 
-        def read(vcpu: Vcpu) -> None:
-            values[0] = vcpu.insn.in_(port, size)
-
-        self._serve_port(read)
-        return values[0] & 0xFFFFFFFF
+    def _read_port(self, vcpu: Vcpu, port: int, size: int) -> None:
+        try:
+            self._read = vcpu.insn.in_(port, size)
+        except GuestFault as fault:
+            self._postpone(fault)
 
     def _out(self, _engine: int, port: int, size: int, value: int, _data: int) -> None:
-        self._serve_port(lambda vcpu: vcpu.insn.out(port, value, size))
+        self._serve(self._write_port, port, size, value)
 
-    def _serve_port(self, action: Callable[[Vcpu], None]) -> None:
+    def _write_port(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:
+        try:
+            vcpu.insn.out(port, value, size)
+        except GuestFault as fault:
+            self._postpone(fault)
+
+    def _postpone(self, fault: GuestFault) -> None:
         """Unlike other hooks, those of in and out cannot end the block: its rest runs before the engine stops.
 
-        A fault is therefore postponed: the registers of now are kept and come back when the engine has stopped.
+        So the registers of now are kept, and come back when the engine has stopped.
         """
-
-        def guarded(vcpu: Vcpu) -> None:
-            try:
-                action(vcpu)
-            except GuestFault as fault:
-                self._postponed = (vcpu.save_registers(), fault)
-                self._loop.interrupt()
-
-        self._serve(guarded)
+        self._postponed = (self._vcpu.save_registers(), fault)
+        self._loop.interrupt()
 
     @property
     def postponed(self) -> bool:

@@ -29,6 +29,7 @@ class Instructions:
 
     def __init__(self, vcpu: Vcpu) -> None:
         self._vcpu = vcpu
+        self._level = vcpu.batch("cs", "rflags")
 
     def _ask(self, name: str, *operands: int) -> int:
         return self._vcpu.machine.platform.privileged(self._vcpu, name, *operands) or 0
@@ -39,7 +40,8 @@ class Instructions:
 
     def _io_sensitive(self) -> bool:
         """CPL > IOPL."""
-        return self._vcpu.cpl > self._vcpu.rflags >> 12 & 3
+        cs, flags = self._level.read()
+        return cs & 3 > flags >> 12 & 3
 
     def cli(self) -> None:
         """Clear IF; needs CPL <= IOPL."""

@@ -33,6 +33,13 @@ _HIGH_IGNORED = 0x7FF0000000000000
 
 
 Levels = tuple[tuple[int, int], ...]  # (shift, index bits) from the top
+_LONG_LEVELS: Levels = ((39, 9), (30, 9), (21, 9), (12, 9))
+_PAE_LEVELS: Levels = ((30, 2), (21, 9), (12, 9))
+_LEVELS: Levels = ((22, 10), (12, 10))
+_LONG_SHIFTS = tuple(shift for shift, _ in _LONG_LEVELS)
+_CANONICAL = (0, 0x1FFFF)
+_LARGE_ADDRESS = ADDRESS & ~0x1FFFFF
+_LARGE_RESERVED = 0x1FFFFF & ADDRESS & ~0x1000
 
 
 class ErrorCode(enum.IntFlag):
@@ -90,15 +97,39 @@ class Paging:
         """
         if not self.cr0 & CR0_PG:
             return Walk(va, (), 4096, PRESENT | WRITABLE | USER)
+        return _Walker(self, memory, va, access).run(self.levels(va))
+
+    def levels(self, va: int) -> Levels:
+        """Shift and index width of each level of tables; a general protection fault for a non-canonical address."""
         if self.efer & EFER_LMA:
-            if (va >> 47) not in {0, 0x1FFFF}:
+            if va >> 47 not in _CANONICAL:
                 raise general_protection(f"non-canonical address {va:#x}")
-            levels: Levels = ((39, 9), (30, 9), (21, 9), (12, 9))
-        elif self.cr4 & CR4_PAE:
-            levels = ((30, 2), (21, 9), (12, 9))
-        else:
-            levels = ((22, 10), (12, 10))
-        return _Walker(self, memory, va, access).run(levels)
+            return _LONG_LEVELS
+        return _PAE_LEVELS if self.cr4 & CR4_PAE else _LEVELS
+
+    def address(self, memory: PhysicalMemory, va: int, access: Access) -> int:
+        """The physical address that ``walk`` gives, or its fault; quicker where nothing is out of the ordinary.
+
+        That is long mode, pages of 4 KiB or 2 MiB, and every entry allowing the access.
+        """
+        plain = self.efer & EFER_LMA and self.cr0 & CR0_PG and not self.cr4 & (CR4_SMEP | CR4_SMAP)
+        if plain and va >> 47 in _CANONICAL:
+            needed = PRESENT | (WRITABLE if access.write else 0) | (USER if access.user else 0)
+            refused = _HIGH_RESERVED if self.efer & EFER_NXE and not access.fetch else _HIGH_RESERVED | NO_EXECUTE
+            table, size = self.cr3 & ADDRESS, memory.size
+            for shift in _LONG_SHIFTS:
+                at = table + (va >> shift & 511) * 8
+                entry = memory.u64(at) if at < size else 0
+                if ~entry & needed or entry & refused:
+                    break
+                if shift != 12 and entry & LARGE:
+                    if shift != 21 or entry & _LARGE_RESERVED:
+                        break
+                    return entry & _LARGE_ADDRESS | va & 0x1FFFFF
+                table = entry & ADDRESS
+            else:
+                return table | va & 0xFFF
+        return self.walk(memory, va, access).pa
 
 
 class _Walker:

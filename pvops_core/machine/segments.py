@@ -142,10 +142,20 @@ class HiddenState:
 
     def load(self, name: str, selector: int, descriptor: Descriptor) -> None:
         """Put a descriptor into a segment register without any check, and mark it accessed in the cache."""
+        self._put(name, selector, descriptor)
+        self._update()
+
+    def load_both(self, cs: tuple[int, Descriptor], ss: tuple[int, Descriptor] | None) -> None:
+        """Load CS and perhaps SS."""
+        self._put("cs", *cs)
+        if ss is not None:
+            self._put("ss", *ss)
+        self._update()
+
+    def _put(self, name: str, selector: int, descriptor: Descriptor) -> None:
         base, limit = descriptor.base, descriptor.limit
         at = self._layout.segment(name)
         _CACHE.pack_into(self._bytes, at, selector & 0xFFFF, base, limit, descriptor.high | 1 << 8)
-        self._update()
 
     def set_cpl(self, cpl: int) -> None:
         """Set the privilege level."""

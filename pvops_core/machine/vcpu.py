@@ -119,9 +119,7 @@ class Vcpu(Registers):
         """
         self._engine.save(self._context)
         hidden = self._hidden
-        hidden.load("cs", *cs)
-        if ss is not None:
-            hidden.load("ss", *ss)
+        hidden.load_both(cs, ss)
         hidden.set_cpl(cpl)
         if outward:
             for name in ("ds", "es", "fs", "gs"):

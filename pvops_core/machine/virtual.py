@@ -45,7 +45,7 @@ class VirtualMemory:
         while n > 0:
             va &= self._mask
             size = min(n, 0x1000 - (va & 0xFFF))
-            places.append((paging.walk(self._memory, va, access).pa, size))
+            places.append((paging.address(self._memory, va, access), size))
             va += size
             n -= size
         return places
@@ -54,6 +54,8 @@ class VirtualMemory:
         """Read ``n`` bytes; ``system`` reads as the CPU reads its own tables, at level 0."""
         paging, user = self.paging()
         places = self._places(va, n, Access(user=user and not system), paging)
+        if len(places) == 1:
+            return self._memory.read(*places[0])
         return b"".join(self._memory.read(pa, size) for pa, size in places)
 
     def write(self, va: int, data: bytes, *, system: bool = False) -> None:

@@ -55,7 +55,10 @@ class Chip:
 
     def pending(self) -> int | None:
         """The line that would be acknowledged now, or None: unmasked and above everything in service."""
-        rank = self._rank(self.irr & ~self.imr)
+        requests = self.irr & ~self.imr
+        if not requests:
+            return None
+        rank = self._rank(requests)
         in_service = self.isr & ~self.imr if self.special_mask else self.isr
         if self.fully_nested_special:
             in_service &= ~(1 << CASCADE)
