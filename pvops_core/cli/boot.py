@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pvops_core.boot import read_kernel
 from pvops_core.cli import runs
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
@@ -17,9 +17,12 @@ from pvops_core.compare.cell import Cell
 from pvops_core.compare.document import run_document
 from pvops_core.compare.executor import execute
 from pvops_core.compare.limits import Limits
+from pvops_core.compare.observation import Outcome
 from pvops_core.compare.plan import choose
 from pvops_core.compare.wire import Request
 from pvops_core.errors import UsageError
+from pvops_core.hookspecs.guest import kind_of
+from pvops_core.images import load_image, machine_of
 
 DEFAULT_MEMORY = 256
 _ROOM = 3 << 30
@@ -58,11 +61,10 @@ def boot(
     if backend in runs.broken_names(loaded):
         return ExitCode.FAULT
     (name,) = choose("backend", [backend], list(loaded.backends))
-    read = read_kernel(kernel, initrd)
     cell = Cell(
         name,
         "",
-        read.kind,
+        kind_of(machine_of(kernel)),
         guest=str(kernel),
         initrd=str(initrd or ""),
         workload=cmdline,
@@ -73,8 +75,14 @@ def boot(
     )
     request = Request(cell, plugins, events=str(events) if events else None, deadline=deadline, until=until)
     text = sys.stderr if json == STDOUT else sys.stdout
-    (observation,) = execute([request], listener=Echo(text), limits=Limits(max_seconds * _GRACE, _ROOM + cell.memory))
-    write_json("boot", {"image": image_json(read.image)} | run_document(observation), json)
+    limits = Limits(max_seconds * _GRACE, _ROOM + cell.memory)
+    with ThreadPoolExecutor(1) as pool:  # while the worker starts
+        image = pool.submit(load_image, kernel) if json else None
+        (observation,) = execute([request], listener=Echo(text), limits=limits)
+    if observation.outcome is Outcome.UNSUPPORTED:
+        raise UsageError(observation.reason)
+    if image is not None:
+        write_json("boot", {"image": image_json(image.result())} | run_document(observation), json)
     for line in summary(observation):
         text.write(f"{line}\n")
     return observation.outcome.exit_code

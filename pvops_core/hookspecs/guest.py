@@ -98,4 +98,9 @@ class Kernel:
     @property
     def kind(self) -> MachineKind:
         """The machine it needs. A processor with PAE also runs the 32-bit kernels that do not use it."""
-        return MachineKind.X86_64 if self.image.machine == "x86_64" else MachineKind.PAE
+        return kind_of(self.image.machine)
+
+
+def kind_of(machine: str) -> MachineKind:
+    """The kind of machine that a kernel for "x86_64" or "i386" needs."""
+    return MachineKind.X86_64 if machine == "x86_64" else MachineKind.PAE

@@ -34,7 +34,7 @@ def load_image(source: Path | str | bytes, name: str = "") -> KernelImage:
         data, path = source, name or "image"
     else:
         path = name or str(source)
-        data = _read_file(Path(source), path)
+        data = read_file(Path(source), path)
     release = ""
     if is_bzimage(data):
         data, header = unpack_bzimage(data, path)
@@ -53,7 +53,8 @@ def load_image(source: Path | str | bytes, name: str = "") -> KernelImage:
     )
 
 
-def _read_file(source: Path, path: str) -> bytes:
+def read_file(source: Path, path: str) -> bytes:
+    """The bytes of a file that may be a kernel; ImageError, which calls it ``path``, if it cannot be read."""
     try:
         status = source.stat()
         if not stat.S_ISREG(status.st_mode):
