@@ -122,7 +122,7 @@ class Comparison:
         failed = sum(len(group.failures) for group in self.groups)
         different = sum(bool(group.differences) for group in self.groups)
         if not failed and not different:
-            return f"Results are equal in {_of_all(len(self.groups))}, over {_counted(len(self.observations), 'run')}."
+            return self._praise()
         parts = []
         if different:
             parts.append(f"results differ in {different} of {_counted(len(self.groups), 'group')}")
@@ -130,6 +130,15 @@ class Comparison:
             parts.append(f"{failed} of {_counted(len(self.observations), 'run')} did not finish")
         sentence = "; ".join(parts)
         return f"{sentence[0].upper()}{sentence[1:]}."
+
+    def _praise(self) -> str:
+        runs = _counted(len(self.observations), "run")
+        compared = [group for group in self.groups if len(group.observations) > 1]
+        if not compared:
+            return f"Nothing to compare: {runs}, each alone in its group."
+        alone = len(self.groups) - len(compared)
+        rest = f"; {_counted(alone, 'group')} had one backend alone" if alone else ""
+        return f"Results are equal in {_of_all(len(compared))}, over {runs}{rest}."
 
 
 def unsupported(observations: Iterable[Observation]) -> tuple[Skipped, ...]:

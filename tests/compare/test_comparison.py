@@ -97,3 +97,11 @@ def test_a_broken_plugin_counts_unless_others_were_asked_for(make: Make) -> None
     assert Comparison(groups, plugin_errors=broken, plugin_errors_count=False).exit_code == 0
     assert Comparison((), plugin_errors=broken).exit_code == 4
     assert Comparison((), plugin_errors=broken, plugin_errors_count=False).exit_code == 3
+
+
+def test_a_backend_that_is_alone_is_not_called_equal(make: Make) -> None:
+    alone = make("xen", layout="2.6.24-pae", kind="pae")
+    verdict = Comparison(grouped([make(), make("xen"), alone])).verdict
+    assert verdict == "Results are equal in the one group, over 3 runs; 1 group had one backend alone."
+    verdict = Comparison(grouped([alone])).verdict
+    assert verdict == "Nothing to compare: 1 run, each alone in its group."
