@@ -37,7 +37,7 @@ def test_a_scenario_is_told_and_written(capsys: pytest.CaptureFixture[str], tmp_
         assert commit["id"] in out
     assert document["acts"][0]["facts"]["fault_address"] in out
     assert document["acts"][0]["ending"] in " ".join(out.split())
-    assert out.splitlines()[-1].startswith("As history says")
+    assert out.split("\n\n")[-1].startswith("As history says")
     assert not any(line.endswith(" ") for line in out.splitlines())
 
 
