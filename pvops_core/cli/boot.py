@@ -12,13 +12,12 @@ import typer
 
 from pvops_core.cli import runs
 from pvops_core.cli.account import Echo, summary
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
+from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, image_json, write_json
 from pvops_core.compare.cell import Cell
 from pvops_core.compare.document import run_document
 from pvops_core.compare.executor import execute
 from pvops_core.compare.limits import Limits
 from pvops_core.compare.observation import Outcome
-from pvops_core.compare.plan import choose
 from pvops_core.compare.wire import Request
 from pvops_core.errors import UsageError
 from pvops_core.hookspecs.guest import kind_of
@@ -57,12 +56,8 @@ def boot(
     if events and not events.absolute().parent.is_dir():
         raise UsageError(f"{events}: its folder does not exist")
     plugins = tuple(plugin or ())
-    loaded = runs.load(plugins)
-    if backend in runs.broken_names(loaded):
-        return ExitCode.FAULT
-    (name,) = choose("backend", [backend], list(loaded.backends))
     cell = Cell(
-        name,
+        backend,
         "",
         kind_of(machine_of(kernel)),
         guest=str(kernel),

@@ -13,7 +13,7 @@ from pvops_core.compare.events import write_events
 from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.compare.versions import versions
 from pvops_core.compare.wire import Message, Phase, Request
-from pvops_core.errors import MachineError, unknown
+from pvops_core.errors import MachineError, PvopsError, unknown
 from pvops_core.guests.report import Status
 from pvops_core.guests.session import Session
 from pvops_core.plugins import Found, Loaded, chain, load_backends
@@ -34,7 +34,7 @@ def observe(request: Request, send: Callable[[Message], None]) -> Observation:
     send(Phase.LOADING)
     loaded = load_backends(plugins=request.plugins)
     if cell.backend not in loaded.backends:
-        raise unknown("backend", cell.backend, list(loaded.backends))
+        raise _missing(cell.backend, loaded)
     used = {found.distribution: found.version for found in _sources(cell.backend, loaded)}
     if cell.guest != BUILTIN:
         return observe_boot(request, loaded.backends, versions(used), send)
@@ -60,6 +60,13 @@ def observe(request: Request, send: Callable[[Message], None]) -> Observation:
         if request.events:
             write_events(session.machine.log.events, request.events)
         return _collect(request, session, ending, wall_s, versions(used))
+
+
+def _missing(backend: str, loaded: Loaded) -> PvopsError:
+    """Why a backend is not there: its plugin is broken, or one given by path may have been it, or no such name."""
+    named = {error.entry_point.partition(" = ")[0]: error for error in reversed(loaded.errors)}
+    by_path = (error for error in loaded.errors if " = " not in error.entry_point)
+    return named.get(backend) or next(by_path, None) or unknown("backend", backend, list(loaded.backends))
 
 
 def _sources(backend: str, loaded: Loaded) -> list[Found]:

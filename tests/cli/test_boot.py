@@ -92,3 +92,12 @@ def test_the_machine_is_known_before_a_kernel_is_unpacked(kernel: Path, tmp_path
     builder.text(".text", b"\xf4")
     elf.write_bytes(builder.build())
     assert machine_of(elf) == "i386"
+
+
+def test_a_broken_backend_is_a_failure_that_says_why(
+    kernel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = tmp_path / "broken.py"
+    plugin.write_text("raise RuntimeError('no such luck')")
+    assert main(["boot", str(kernel), "--backend", "broken", "--plugin", str(plugin)]) == 4
+    assert "no such luck" in capsys.readouterr().out
