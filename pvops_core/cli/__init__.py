@@ -22,12 +22,17 @@ VERBS: Final[Mapping[str, str]] = {
     "compare": "pvops_core.cli.compare:compare",
     "run": "pvops_core.cli.run:run",
     "boot": "pvops_core.cli.boot:boot",
+    "livepatch": "pvops_core.cli.livepatch:livepatch",
     "scenario": "pvops_core.cli.scenario:scenario",
     "patch": "pvops_core.cli.patch:patch",
     "backends": "pvops_core.cli.backends:backends",
     "sites": "pvops_core.cli.sites:sites",
+    "new-backend": "pvops_core.cli.new_backend:new_backend",
 }
-"""Verb to the function that is it. Its parameters are the verb's, its docstring the help, its result the exit code."""
+"""Verb to the function that is it. Its parameters are the verb's, its docstring the help, its result the exit code.
+
+A verb with verbs of its own is a ``typer.Typer`` instead.
+"""
 
 
 _INTERRUPTED: Final = 130
@@ -54,7 +59,9 @@ class _Verbs(TyperGroup):
 def load_verb(name: str) -> Any:  # noqa: ANN401 - likewise
     """The command of a verb, ready to run."""
     module, _, attribute = VERBS[name].partition(":")
-    function: Callable[..., int | None] = getattr(importlib.import_module(module), attribute)
+    function: Callable[..., int | None] | typer.Typer = getattr(importlib.import_module(module), attribute)
+    if isinstance(function, typer.Typer):
+        return typer.main.get_command(function)
     verb = typer.Typer(add_completion=False, rich_markup_mode=None)
     verb.command(name)(function)
     return typer.main.get_command(verb)

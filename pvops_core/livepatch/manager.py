@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.errors import MachineError, PvopsError
+from pvops_core.errors import MachineError, PatchError, PvopsError
 from pvops_core.livepatch import act, guestcode
 from pvops_core.livepatch.description import Description
 from pvops_core.livepatch.errors import LivepatchError, PartialError
@@ -18,6 +18,9 @@ from pvops_core.livepatch.registry import Registry
 from pvops_core.livepatch.safepoints import SafePoints, Span
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pvops_core.livepatch.guest import PatchedGuest
     from pvops_core.livepatch.loading import Placed
     from pvops_core.livepatch.model import Payload, Record
@@ -46,6 +49,8 @@ class Livepatch:
         self._meeting: Meeting | None = None
         self._prepared = False
         self._master: Vcpu | None = None
+        self._writing = False
+        guest.poker.guard = self._guard
         guest.machine.keep(_Keeper(self))
 
     # What the registry asks --------------------------------------------------------------------------------------
@@ -188,7 +193,24 @@ class Livepatch:
 
     def write(self, pokes: Sequence[Poke], by: str) -> None:
         """Write guest text in one transaction."""
-        self.guest.poker.transaction(pokes, by=by)
+        self._writing = True
+        try:
+            self.guest.poker.transaction(pokes, by=by)
+        finally:
+            self._writing = False
+
+    def _guard(self, ranges: NDArray[np.uint64], by: str) -> None:
+        """Nobody else writes over an applied payload's jump: it would be lost, and its revert would write old bytes."""
+        if self._writing:
+            return
+        for record in self.registry.applied:
+            for function in record.payload.functions:
+                start, end = function.place, function.place + len(function.new)
+                if bool(((ranges[:, 0] < end) & (start < ranges[:, 1])).any()):
+                    raise PatchError(
+                        f"live patch {record.name} has replaced {function.name} here; revert it first ({by})",
+                        address=start,
+                    )
 
     def warn(self, message: str) -> None:
         """Keep a message."""

@@ -111,6 +111,13 @@ def _unobserved(_step: Step) -> None:
     """The observer of a transaction that nobody watches."""
 
 
+Guard = Callable[["NDArray[np.uint64]", str], None]
+
+
+def _unguarded(_ranges: NDArray[np.uint64], _by: str) -> None:
+    """The guard of text that nobody has laid a hand on."""
+
+
 class Poker:
     """Writes guest text, and the pointers that must change together with it, in transactions.
 
@@ -120,12 +127,17 @@ class Poker:
             the page's first byte); raises a :class:`PvopsError` for an address that is not guest text.
         observer: told of every step of every transaction before it is taken. If it raises, the transaction
             is undone and the exception passed on.
+
+    Attributes:
+        guard: is shown the ranges ``[start, end)`` of every transaction and who asks, before anything is done;
+            raises a PatchError for ranges that are not to be written now.
     """
 
     def __init__(self, machine: Machine, translate: Callable[[int], int], observer: Observer = _unobserved) -> None:
         self._machine = machine
         self._translate = translate
         self.observer = observer
+        self.guard: Guard = _unguarded
 
     def read(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
         """The bytes at many places of guest text, shape ``(n, length)``; PatchError for one that is not text."""
@@ -155,6 +167,7 @@ class Poker:
             raise PatchError("guest text was to be written while a vCPU runs; defer it to the call's end")
         ranges = np.concatenate([batch.ranges() for batch in todo])
         _refuse_overlaps(ranges)
+        self.guard(ranges, by)
         self.observer(Step.QUIESCE)
         self._machine.quiesce(ranges)
         self.observer(Step.TRANSLATE)

@@ -123,6 +123,9 @@ class SitePatcher:
         rows = np.arange(len(now)) if every_site else np.flatnonzero(patched)
         if not len(rows):
             return None
+        # Even where nothing is going to change: who guards a site would later put back what it is not to be any more.
+        places = shape.addresses[rows]
+        self._poker.guard(np.stack((places, places + np.uint64(shape.length)), axis=1), "its sites are patched")
         number, clobbers, length = shape.type, shape.clobbers, shape.length
         addresses, original = shape.addresses[rows].tolist(), shape.original[rows].tobytes()
         codes = [

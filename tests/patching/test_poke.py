@@ -6,6 +6,7 @@ import itertools
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ import pytest
 from pvops_core.errors import MachineError, PatchError
 from pvops_core.machine import BareMetal, Machine, MachineKind, Vcpu
 from pvops_core.patching.poke import Poke, PokeBatch, Poker, Step
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TEXT = 0x1000
 SITE = TEXT + 0x100
@@ -205,6 +209,22 @@ def test_a_poke_across_pages_follows_both_translations() -> None:
         assert made.memory.read(0x50FFD, 3) == bytes([6, 7, 8])
         assert made.memory.read(0x30000, 2) == bytes([9, 10])
         assert poke.read(np.array([0x20FFE], dtype=np.uint64), 3).tobytes() == bytes([7, 8, 9])
+
+
+def test_a_guard_sees_what_is_to_be_written_and_may_refuse() -> None:
+    with machine(1) as made:
+        poke = poker(made)
+        seen: list[tuple[list[list[int]], str]] = []
+
+        def guard(ranges: NDArray[np.uint64], by: str) -> None:
+            seen.append((ranges.tolist(), by))
+            raise PatchError("guarded")
+
+        poke.guard = guard
+        with pytest.raises(PatchError, match="guarded"):
+            poke.transaction(pokes(OLD, NEW)[:2], by="test")
+        assert seen == [([[SITE, SITE + 6], [SITE + 6, SITE + 12]], "test")]
+        assert text(made) == site(OLD) * PAIRS
 
 
 def test_nothing_to_do_is_no_transaction() -> None:

@@ -1,0 +1,206 @@
+"""``pvops livepatch``: make payloads, look into them, and live-patch a guest while it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from pvops_core.cli import runs
+from pvops_core.cli.common import (
+    STDOUT,
+    ExitCode,
+    JsonOption,
+    PluginOption,
+    print_table,
+    printable,
+    progress,
+    write_file,
+    write_json,
+)
+from pvops_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pvops_core.guests.session import Session
+    from pvops_core.images import KernelImage
+    from pvops_core.kinds import MachineKind
+    from pvops_core.livepatch.script import Step
+    from pvops_core.machine import Stop
+
+livepatch: Final = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Make payloads, and live-patch a guest while it runs.",
+)
+_CHUNK_NS = 1_000_000
+LayoutOption = Annotated[str, typer.Option(metavar="NAME", help="Layout of the built-in guest.")]
+
+
+@livepatch.command()
+def build(
+    source: Annotated[Path, typer.Argument(help="A C or assembly file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The payload.")],
+    *,
+    function: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD[=NEW]", help="A function to replace; NEW is new_OLD if not given, nops if empty."),
+    ] = None,
+    layout: LayoutOption = "6.1-64",
+    kernel: Annotated[Path | None, typer.Option(metavar="FILE", help="A kernel image in place of the guest.")] = None,
+    depends: Annotated[
+        str | None,
+        typer.Option(metavar="HEX", help="Build-id of the payload to apply it on; the guest's if not given."),
+    ] = None,
+    json: JsonOption = None,
+) -> int:
+    """Make a payload from source, with cc and ld.
+
+    Exit code: 0 made, 2 the source, the guest or the tools are not there or do not fit.
+    """
+    from pvops_core.livepatch.compiling import build_payload, parse_replacement, size_in  # noqa: PLC0415 - heavy
+    from pvops_core.livepatch.guest import build_id_of  # noqa: PLC0415
+
+    image, kind = _image(layout, kernel)
+    replacements = [parse_replacement(text) for text in function or ()]
+    sizes = {each.old: size_in(image, each.old) for each in replacements}
+    host = build_id_of(image)
+    with progress(f"building {source.name}"):
+        data = build_payload(source, replacements, sizes, kind, depends=_hex(depends) or host, host=host)
+    write_file(output, data)
+    write_json("livepatch", {"payload": _describe(str(output), data, kind)}, json)
+    if json != STDOUT:
+        sys.stdout.write(f"{output}: {len(data)} bytes, {len(replacements)} functions\n")
+    return ExitCode.FINE
+
+
+@livepatch.command()
+def show(
+    payload: Annotated[Path, typer.Argument(help="A payload file.")],
+    *,
+    layout: LayoutOption = "6.1-64",
+    json: JsonOption = None,
+) -> int:
+    """Tell what is in a payload.
+
+    Exit code: 0 told, 2 it is none.
+    """
+    _, kind = _image(layout, None)
+    told = _describe(str(payload), _read(str(payload)), kind)
+    write_json("livepatch", {"payload": told}, json)
+    if json != STDOUT:
+        print_table(("section", "bytes"), [(name, size) for name, size in told["sections"].items()])
+    return ExitCode.FINE
+
+
+@livepatch.command()
+def run(
+    script: Annotated[str, typer.Argument(metavar="SCRIPT", help="Timed commands, a file, or - for standard input.")],
+    *,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="The backend.")] = "native",
+    layout: LayoutOption = "6.1-64",
+    cmdline: Annotated[str, typer.Option(metavar="TEXT", help="The guest's command line.")] = "",
+    cpus: runs.CpusOption = 1,
+    seed: runs.SeedOption = 0,
+    memory: runs.MemoryOption = runs.DEFAULT_MEMORY,
+    max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
+    json: JsonOption = None,
+    plugin: PluginOption = None,
+) -> int:
+    """Run the built-in guest and do upload, apply, revert, replace, unload, load and list at given times.
+
+    Exit code: 0 every command succeeded, 1 one failed, 2 one should be tried again (or bad usage), 4 pvops or a
+    plugin failed, 6 the guest crashed or timed out.
+    """
+    from pvops_core.guests.patched import WORD, live_patches  # noqa: PLC0415 - heavy
+    from pvops_core.guests.session import Session  # noqa: PLC0415
+    from pvops_core.livepatch.script import Script, read_script  # noqa: PLC0415
+    from pvops_core.livepatch.tool import Tool  # noqa: PLC0415
+
+    steps = read_script(sys.stdin.read() if script == STDOUT else _read(script).decode("utf-8", "replace"), script)
+    backends = runs.load(tuple(plugin or ())).backends
+    text = sys.stderr if json == STDOUT else sys.stdout
+    settings = {"vcpus": cpus, "seed": seed, "memory": memory << 20, "cmdline": f"{cmdline} {WORD}".strip()}
+    done: list[dict[str, object]] = []
+    with Session.builtin(layout, backend, backends=backends, **settings) as session:  # type: ignore[arg-type]
+        patches = live_patches(session)
+        clock = session.machine.clock
+
+        def say(line: str) -> None:
+            text.write(f"[{clock.ns / 1e6:10.6f}] {printable(line)}\n")
+
+        def note(step: Step, code: int) -> None:
+            done.append({"ns": clock.ns, "command": " ".join(step.words), "exit": code})
+
+        driver = Script(session.machine, Tool(patches, _read, say), steps, note)
+        driver.start()
+        stop = _run(session, max_seconds)
+        text.write(session.platform.console.decode("utf-8", "replace"))
+        for line in patches.messages:
+            text.write(f"{printable(line)}\n")
+        left = [" ".join(step.words) for step in driver.left]
+        result = {
+            "commands": done,
+            "not_done": left,
+            "outcome": stop.reason,
+            "reason": stop.detail,
+            "messages": patches.messages,
+            "event_log_sha256": session.machine.log.sha256,
+            "text_sha256": session.text_sha256(),
+        }
+    write_json("livepatch", result, json)
+    text.write(f"outcome {stop.reason}{': ' + printable(stop.detail) if stop.detail else ''}\n")
+    for line in left:
+        text.write(f"not done: {line}\n")
+    if stop.reason != "poweroff":
+        return ExitCode.CRASH
+    codes = [code for each in done if isinstance(code := each["exit"], int) and code]
+    return codes[0] if codes else 1 if left else ExitCode.FINE
+
+
+def _run(session: Session, max_seconds: float) -> Stop:
+    """Run to the guest's end, looking at the clock on the wall now and then."""
+    until = monotonic() + max_seconds
+    while (stop := session.run(max_ns=_CHUNK_NS)).reason == "timeout" and monotonic() < until:
+        pass
+    return stop
+
+
+def _image(layout: str, kernel: Path | None) -> tuple[KernelImage, MachineKind]:
+    from pvops_core.guests import builtin  # noqa: PLC0415 - heavy
+    from pvops_core.images import load_image  # noqa: PLC0415
+    from pvops_core.kinds import MachineKind  # noqa: PLC0415
+
+    if kernel is None:
+        guest = builtin(layout)
+        return guest.image, guest.kind
+    image = load_image(kernel)
+    return image, MachineKind.X86_64 if image.pointer_size == 8 else MachineKind.PAE
+
+
+def _hex(text: str | None) -> bytes:
+    try:
+        return bytes.fromhex(text or "")
+    except ValueError as error:
+        raise UsageError(f"build-id {text!r} is not hexadecimal") from error
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path}: cannot be read: {reason}") from error
+
+
+def _describe(path: str, data: bytes, kind: MachineKind) -> dict[str, dict[str, int]]:
+    from pvops_core.livepatch.objects import read_object  # noqa: PLC0415 - heavy
+
+    item = read_object(data, path, kind)
+    return {
+        "sections": {section.name: section.size for section in item.sections if section.loaded},
+        "symbols": {symbol.name: symbol.size for symbol in item.symbols if symbol.name and symbol.section},
+    }

@@ -1,0 +1,169 @@
+"""Makes a payload of C or assembly: compiled, given its tables, and linked into one relocatable object.
+
+Needs ``cc`` and ``ld`` (or what CC and LD name); everything else in pvops does without them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.errors import UsageError
+from pvops_core.livepatch.model import PAYLOAD_VERSION
+from pvops_core.livepatch.objects import SHN_LORESERVE, SHN_UNDEF, read_object
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
+    from pvops_core.kinds import MachineKind
+
+INCLUDE = Path(__file__).parent / "include"
+_PLAIN = ["-fno-pic", "-fno-pie"]
+_COMMON = [
+    *_PLAIN,
+    *("-ffreestanding", "-fno-common", "-fno-stack-protector", "-fcf-protection=none"),
+    *("-fno-asynchronous-unwind-tables", "-fno-strict-aliasing", "-mno-sse", "-mno-mmx", "-msoft-float"),
+    *("-O2", "-Wall"),
+]
+_FLAGS = {
+    64: ["-m64", "-mcmodel=kernel", "-mno-red-zone"],
+    32: ["-m32", "-march=i686", "-mregparm=3"],
+}
+_EMULATION = {64: "elf_x86_64", 32: "elf_i386"}
+_SECONDS = 60
+
+
+@attrs.frozen
+class Replacement:
+    """One function to replace: by a function of the source, or by nops where ``new`` is empty."""
+
+    old: str
+    new: str
+
+
+def parse_replacement(text: str) -> Replacement:
+    """``old=new``; ``old`` alone is replaced by the function of that name with ``new_`` before it; ``old=`` by nops."""
+    old, sign, new = text.partition("=")
+    if not old:
+        raise UsageError(f"{text!r} names no function; write old=new")
+    return Replacement(old, new if sign else f"new_{old}")
+
+
+def size_in(image: KernelImage, symbol: str) -> int:
+    """Bytes from a function of a kernel to the next symbol: no less than it has.
+
+    Raises:
+        UsageError: there is no such function.
+    """
+    address = image.symbols.get(symbol)
+    if address is None:
+        raise UsageError(f"{image.path} has no symbol {symbol}")
+    section = image.section_at(address)
+    end = section.address + section.size if section is not None else address
+    return min((other for other in image.symbols.values() if address < other < end), default=end) - address
+
+
+def build_payload(
+    source: Path,
+    replacements: Sequence[Replacement],
+    sizes: Mapping[str, int],
+    kind: MachineKind,
+    *,
+    depends: bytes,
+    host: bytes,
+) -> bytes:
+    """The payload file; its build-id is the hash of what was compiled.
+
+    Args:
+        source: a C or assembly file.
+        replacements: what it replaces.
+        sizes: bytes of each old function.
+        kind: the guest's machine.
+        depends: build-id of what it is to be applied on.
+        host: the guest's build-id.
+
+    Raises:
+        UsageError: there is no compiler or linker, the source does not compile, or lacks a function.
+    """
+    compiler, linker = _tool("CC", "cc"), _tool("LD", "ld")
+    if not source.is_file():
+        raise UsageError(f"{source}: no such file")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        compiled, table, tables, out = (folder / part for part in ("code.o", "tables.S", "tables.o", "payload"))
+        flags = [*_COMMON, *_FLAGS[kind.bits], "-I", str(INCLUDE)]
+        _run([*compiler, *flags, "-c", str(source.absolute()), "-o", str(compiled)], source)
+        data = compiled.read_bytes()
+        own = hashlib.sha1(data + depends + host, usedforsecurity=False).digest()
+        table.write_text(_tables(replacements, sizes, _sizes(data, source, kind), kind, (own, depends, host)))
+        _run([*compiler, *_PLAIN, *_FLAGS[kind.bits], "-c", str(table), "-o", str(tables)], source)
+        _run([*linker, "-m", _EMULATION[kind.bits], "-r", "-o", str(out), str(compiled), str(tables)], source)
+        return out.read_bytes()
+
+
+def _tool(variable: str, name: str) -> list[str]:
+    words = os.environ.get(variable, name).split()
+    if not words or shutil.which(words[0]) is None:
+        raise UsageError(
+            f"{' '.join(words) or variable} is not installed: building a payload from source needs a C compiler and "
+            f"linker ({variable} names another one); the Python builder in pvops_core.livepatch.builder needs none"
+        )
+    return words
+
+
+def _run(command: list[str], source: Path) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603 - the command is ours
+            command, capture_output=True, text=True, check=False, timeout=_SECONDS, errors="replace"
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"{source}: {error}") from error
+    if done.returncode:
+        raise UsageError(f"{source}: {Path(command[0]).name} failed:\n{done.stderr.strip()}")
+
+
+def _sizes(data: bytes, source: Path, kind: MachineKind) -> dict[str, int]:
+    item = read_object(data, str(source), kind)
+    return {symbol.name: symbol.size for symbol in item.symbols if SHN_UNDEF < symbol.section < SHN_LORESERVE}
+
+
+def _tables(
+    replacements: Sequence[Replacement],
+    old_sizes: Mapping[str, int],
+    new_sizes: Mapping[str, int],
+    kind: MachineKind,
+    ids: tuple[bytes, bytes, bytes],
+) -> str:
+    """Assembly source of the sections that say what is to be done."""
+    word = ".quad" if kind.bits == 64 else ".long"
+    lines = []
+    for number, each in enumerate(replacements):
+        if each.new and each.new not in new_sizes:
+            raise UsageError(f"the source defines no function {each.new}, which is to replace {each.old}")
+        size = new_sizes[each.new] if each.new else min(31, old_sizes[each.old] - 1)
+        lines += [
+            '.section .rodata.livepatch, "a"',
+            f'.Lname{number}: .asciz "{each.old}"',
+            '.section .livepatch.funcs, "a"',
+            f"{word} .Lname{number}, {each.new or 0}, 0",
+            f".long {size}, {old_sizes[each.old]}",
+            f".byte {PAYLOAD_VERSION}",
+            ".zero 39 + 32",
+        ]
+    for section, value in zip((".note.gnu.build-id", ".livepatch.depends", ".livepatch.xen_depends"), ids, strict=True):
+        lines += [
+            f'.section {section}, "a", @note',
+            ".balign 4",
+            f".long 4, {len(value)}, 3",
+            '.asciz "GNU"',
+            f".byte {', '.join(str(byte) for byte in value)}",
+            ".balign 4",
+        ]
+    return "\n".join([*lines, '.section .note.GNU-stack, "", @progbits', ""])

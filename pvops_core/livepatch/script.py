@@ -1,0 +1,112 @@
+"""Timed commands for the live patches of a guest: what happens when, one command a line.
+
+    # when      command
+    300us       upload hello hello.livepatch
+    1.5ms       apply hello
+    +10us       list
+
+A time is virtual, from the start of the run; with a plus sign, from the end of the command before. Units are ns, us,
+ms and s. A command begins when its time has come and the one before is over.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.errors import UsageError
+from pvops_core.livepatch.tool import VERBS
+
+if TYPE_CHECKING:
+    from pvops_core.livepatch.tool import Tool, Verb
+    from pvops_core.machine import Machine
+
+_TIME = re.compile(r"(\+?)(\d+(?:\.\d+)?)(ns|us|ms|s)\Z")
+_UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+
+
+@attrs.frozen
+class Step:
+    """One line: when, from the start or from the end of the one before, and what."""
+
+    ns: int
+    relative: bool
+    words: tuple[str, ...]
+
+
+def read_script(text: str, path: str) -> tuple[Step, ...]:
+    """The steps of a script.
+
+    Raises:
+        UsageError: a line is none; the message says which.
+    """
+    return tuple(
+        _step(line, f"{path}:{number}")
+        for number, line in enumerate(text.splitlines(), 1)
+        if line.partition("#")[0].strip()
+    )
+
+
+def _step(line: str, place: str) -> Step:
+    try:
+        when, *words = shlex.split(line, comments=True)
+    except ValueError as error:
+        raise UsageError(f"{place}: {error}") from error
+    found = _TIME.match(when)
+    if found is None:
+        raise UsageError(f"{place}: {when!r} is no time; write 300us, 1.5ms or +10us")
+    if not words or words[0] not in VERBS:
+        raise UsageError(f"{place}: a time and one of {', '.join(VERBS)} are wanted")
+    sign, number, unit = found.groups()
+    return Step(round(float(number) * _UNITS[unit]), bool(sign), tuple(words))
+
+
+class Script:
+    """Drives a tool through its steps while the machine runs.
+
+    Args:
+        machine: the machine.
+        tool: what does them.
+        steps: in order.
+        done: is told of each step's exit code.
+    """
+
+    def __init__(
+        self, machine: Machine, tool: Tool, steps: tuple[Step, ...], done: Callable[[Step, int], None]
+    ) -> None:
+        self._machine = machine
+        self._tool = tool
+        self._left = list(steps)
+        self._done = done
+        self._verb: Verb | None = None
+        self._since = 0
+
+    @property
+    def left(self) -> tuple[Step, ...]:
+        """What has not been begun, and the one that is not over."""
+        return tuple(self._left)
+
+    def start(self) -> None:
+        """From the next slice on."""
+        self._machine.watch(self._look)
+
+    def _look(self) -> int | None:
+        while self._left:
+            step, now = self._left[0], self._machine.clock.ns
+            if self._verb is None:
+                due = step.ns + (self._since if step.relative else 0)
+                if now < due:
+                    return due
+                self._verb = self._tool.run(step.words)
+            try:
+                return next(self._verb)
+            except StopIteration as over:
+                self._verb, self._since = None, now
+                self._left.pop(0)
+                self._done(step, over.value)
+        self._machine.unwatch(self._look)
+        return None
