@@ -18,11 +18,20 @@ from pvops_core.images import KernelImage, load_image
 settings.register_profile("pvops", derandomize=True, deadline=None)
 settings.load_profile("pvops")
 
+OF_THE_USER = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PVOPS_PLUGINS", "PVOPS_DISABLE_PLUGINS")
+"""Variables that change what commands print or load."""
+
 PACKAGES = {
     "vmlinuz-6.1.0-56-cloud-amd64": "linux-image-6.1.0-56-cloud-amd64-unsigned",
     "vmlinuz-6.1.0-56-amd64": "linux-image-6.1.0-56-amd64-unsigned",
     "vmlinuz-6.1.0-50-686-pae": "linux-image-6.1.0-50-686-pae-unsigned:i386",
 }
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in OF_THE_USER:
+        monkeypatch.delenv(name, raising=False)
 
 
 def _absent(what: str, how: str) -> None:
