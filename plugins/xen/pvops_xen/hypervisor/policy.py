@@ -33,6 +33,7 @@ _LEAF1_EDX: Final = sum(1 << bit for bit in (0, 2, 4, 5, 6, 8, 9, 11, 15, 19, 23
 _LEAF1_ECX: Final = sum(1 << bit for bit in (0, 9, 13, 19, 20, 23, 31))
 _EXT1_EDX64: Final = _LEAF1_EDX & 0x0183F3FF & ~(1 << 11) | 1 << 11 | 1 << 20 | 1 << 29  # SYSCALL NX LM
 _EXT1_ECX: Final = 1 << 0  # LAHF
+_LEAF7_EDX: Final = 1 << 29  # IA32_ARCH_CAPABILITIES exists
 
 Leaf = tuple[int, int, int, int]
 
@@ -40,7 +41,7 @@ _CPUID: Final[Mapping[int, Leaf]] = {
     0x0: (0x7, _VENDOR[0], _VENDOR[1], _VENDOR[2]),
     0x1: (0x000206A7, 0x00000800, _LEAF1_ECX, _LEAF1_EDX),
     0x2: (0x00000001, 0, 0, 0),
-    0x7: (0, 0, 0, 0),
+    0x7: (0, 0, 0, _LEAF7_EDX),
     0x40000000: (0x40000002, _SIGNATURE[0], _SIGNATURE[1], _SIGNATURE[2]),
     0x40000001: (XEN_MAJOR << 16 | XEN_MINOR, 0, 0, 0),
     0x40000002: (1, 0x40000000, 0, 1),
@@ -66,10 +67,15 @@ def cpuid(leaf: int, subleaf: int, bits: int) -> Leaf:
     return eax, ebx, ecx, edx
 
 
+# IA32_ARCH_CAPABILITIES: an emulated processor speculates about nothing, so it has none of the flaws of those that do
+# (RDCL SSB MDS PSCHANGE_MC TAA SBDR_SSDP FBSDP PSDP BHI GDS RFDS ITS, and no need to flush the L1 data cache).
+_ARCH_CAPABILITIES: Final = sum(1 << bit for bit in (0, 3, 4, 5, 6, 8, 13, 14, 15, 20, 26, 27, 62))
+
 _MSRS: Final[Mapping[int, int]] = {
     0x1B: 0xFEE0_0900,  # APIC_BASE: enabled, boot processor
     0x8B: 0,  # UCODE_REV
     0xCE: 0,  # PLATFORM_INFO
+    0x10A: _ARCH_CAPABILITIES,
     0x140: 0,  # MISC_FEATURES_ENABLES
     0x1A0: 1,  # MISC_ENABLE: fast strings
     0x277: 0x0501_0007_0406,  # CR_PAT as Xen sets it
