@@ -39,18 +39,24 @@ class Coherence:
                 self._flush(slot)
             return
         pieces = [piece for start, end in ranges.tolist() for piece in _by_page(start, end)]
+        visible: dict[tuple[int, ...], bool] = {}
         for slot in self._slots:
-            self._invalidate(slot, pieces)
+            self._invalidate(slot, pieces, visible)
 
-    def _invalidate(self, slot: CpuSlot, pieces: list[tuple[int, int]]) -> None:
+    def _invalidate(self, slot: CpuSlot, pieces: list[tuple[int, int]], visible: dict[tuple[int, ...], bool]) -> None:
         # The engine translates the addresses as the CPU would now, and silently does nothing where that faults.
-        counts = self._machine.counts
-        if len(pieces) <= _FLUSH_ABOVE and all(self._visible(slot, start) for start, _ in pieces):
-            counts["code_ranges_dropped"] += len(pieces)
-            for start, end in pieces:
-                slot.engine.remove_code(start, end)
-        else:
+        # Most vCPUs are in the kernel's address space at one level, so one walk answers for all of them.
+        key = slot.vcpu.virtual.key()
+        seen = visible.get(key)
+        if seen is None:
+            few = len(pieces) <= _FLUSH_ABOVE
+            seen = visible[key] = few and all(self._visible(slot, start) for start, _ in pieces)
+        if not seen:
             self._flush(slot)
+            return
+        self._machine.counts["code_ranges_dropped"] += len(pieces)
+        for start, end in pieces:
+            slot.engine.remove_code(start, end)
 
     def _flush(self, slot: CpuSlot) -> None:
         self._machine.counts["code_flushes"] += 1
@@ -68,8 +74,10 @@ class Coherence:
         """Step every vCPU out of the inside of the ranges."""
         if self._machine.loop.in_guest:
             raise MachineError("quiesce from inside a handler: defer it")
-        for slot in self._slots:
-            self._leave(slot, ranges)
+        places = np.array([self._place(slot.vcpu) for slot in self._slots], dtype=np.uint64)[:, None]
+        inside = ((ranges[:, 0] < places) & (places < ranges[:, 1])).any(axis=1)
+        for index in np.flatnonzero(inside).tolist():
+            self._leave(self._slots[index], ranges)
 
     def _leave(self, slot: CpuSlot, ranges: Ranges) -> None:
         vcpu = slot.vcpu
@@ -79,11 +87,16 @@ class Coherence:
             self._machine.loop.step(slot)
         raise MachineError("does not leave the text that is to be changed", vcpu=vcpu.index, rip=vcpu.rip)
 
-    def _inside(self, vcpu: Vcpu, ranges: Ranges) -> bool:
-        """Whether a vCPU executes the inside of a range, or is about to return into it from a gate."""
+    def _place(self, vcpu: Vcpu) -> int:
+        """Where a vCPU is, or where it is about to return to from a gate."""
         at = vcpu.rip
         if at == self._machine.gates.return_address:
             at = vcpu.virtual.number(vcpu.rsp, self._machine.kind.pointer_size, system=True)
+        return at
+
+    def _inside(self, vcpu: Vcpu, ranges: Ranges) -> bool:
+        """Whether a vCPU executes the inside of a range, or is about to return into it from a gate."""
+        at = self._place(vcpu)
         return bool(((ranges[:, 0] < at) & (at < ranges[:, 1])).any())
 
 

@@ -34,6 +34,12 @@ class VirtualMemory:
         cr0, cr3, cr4, cs, flags = self._values
         return Paging(cr0, cr3, cr4, self._efer.value, bool(flags & FLAG_AC)), cs & 3 == 3
 
+    def key(self) -> tuple[int, ...]:
+        """What decides how an address is translated: two vCPUs of one machine with one key translate alike."""
+        uc.reg_read_batch(self._engine.handle, self._ids, self._pointers, 6)
+        cr0, cr3, cr4, cs, flags = self._values
+        return cr0, cr3, cr4, self._efer.value, flags & FLAG_AC, cs & 3
+
     def walk(self, va: int, *, write: bool = False, user: bool | None = None, fetch: bool = False) -> Walk:
         """Translate an address; ``user`` None means as the current privilege level."""
         paging, is_user = self.paging()
