@@ -241,8 +241,11 @@ class XenHost(Surroundings):
         self.hv.crash(f"hlt at {vcpu.rip:#x}")
 
     def before_entry(self, vcpu: Vcpu) -> None:
-        """On every way back to the guest: timers, then a pending upcall."""
+        """On every way back to the guest: timers, then a pending upcall. The slice ends when the next timer is due."""
         fire_due(self.hv)
+        deadline = next_deadline(self.hv)
+        if deadline is not None:
+            vcpu.expect(deadline)
         try:
             self.deliver_pending(vcpu)
         except GuestFault as fault:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.faults import GuestFault, general_protection
-from pvops_xen.hypervisor import policy, tables
+from pvops_xen.hypervisor import access, policy, tables
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
 from pvops_xen.hypervisor.bounce import in_guest_kernel
 from pvops_xen.hypervisor.mmu import new_guest_cr3
@@ -184,7 +184,7 @@ _MOVES: Final = {0x20: "mov_from_cr", 0x21: "mov_from_dr", 0x22: "mov_to_cr", 0x
 def emulate_at_rip(hv: Hypervisor, cpu: Vcpu) -> bool:
     """A #GP arrived: carry out the instruction at RIP if it is one that Xen does. False: the guest gets the #GP."""
     rip = cpu.rip
-    code = _fetch(cpu, rip)
+    code = fetch(hv, cpu, rip)
     rex = 0
     start = 0
     if hv.abi.bits == 64 and code and code[0] & 0xF0 == 0x40:
@@ -199,12 +199,12 @@ def emulate_at_rip(hv: Hypervisor, cpu: Vcpu) -> bool:
     return True
 
 
-def _fetch(cpu: Vcpu, rip: int) -> bytes:
+def fetch(hv: Hypervisor, cpu: Vcpu, rip: int) -> bytes:
     """Up to 15 bytes of code; fewer at the end of mapped memory."""
     for size in (15, 0x1000 - rip % 0x1000):
         try:
-            return cpu.read_virtual(rip, size)[:15]
-        except GuestFault:
+            return access.read(hv, cpu, rip, size)[:15]
+        except (access.BadHandleError, GuestFault):
             continue
     return b""
 
@@ -241,7 +241,7 @@ def _one(hv: Hypervisor, cpu: Vcpu, code: bytes, rex: int) -> int:
 
 def forced_cpuid(hv: Hypervisor, cpu: Vcpu) -> bool:
     """#UD: the prefix that asks Xen to emulate, with cpuid behind it."""
-    if _fetch(cpu, cpu.rip)[:7] != FEP + CPUID:
+    if fetch(hv, cpu, cpu.rip)[:7] != FEP + CPUID:
         return False
     answer = policy.cpuid(cpu.get("rax") & 0xFFFF_FFFF, cpu.get("rcx") & 0xFFFF_FFFF, hv.abi.bits)
     for register, value in zip(("rax", "rbx", "rcx", "rdx"), answer, strict=True):

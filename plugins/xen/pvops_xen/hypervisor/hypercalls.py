@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 Handler = Callable[..., int]
 
 
-def _signed32(value: int) -> int:
-    value &= 0xFFFF_FFFF
-    return value - (1 << 32) if value >> 31 else value
-
-
 def _update_descriptor32(hv: Hypervisor, cpu: Vcpu, ma_low: int, ma_high: int, low: int, high: int) -> int:
     return tables.update_descriptor(hv, cpu, ma_low | ma_high << 32, low | high << 32)
 
@@ -124,6 +119,7 @@ _INT_ARGUMENTS: Final[dict[int, tuple[int, ...]]] = {
     Hypercall.SET_SEGMENT_BASE: (0,),
     Hypercall.PHYSDEV_OP: (0,),
     Hypercall.CALLBACK_OP: (0,),
+    Hypercall.CONSOLE_IO: (0, 1),
 }
 
 
@@ -135,20 +131,33 @@ def name_of(number: int) -> str:
     return _NAMES.get(number) or f"hypercall_{number}"
 
 
+def _masks(number: int, count: int, bits: int) -> tuple[int, ...]:
+    """What counts of each argument."""
+    narrow = _INT_ARGUMENTS.get(number, ())
+    return tuple((1 << (32 if index in narrow else bits)) - 1 for index in range(count))
+
+
+# What a call of each number takes: its name for the counts, the handler, and the masks of its arguments.
+_CALLS: Final = {
+    bits: {
+        number: (name_of(number), handler, _masks(number, count, bits)) for number, (handler, count) in table.items()
+    }
+    for bits, table in HYPERCALLS.items()
+}
+_NO_ARGUMENTS: Final = (0,) * 6
+
+
 def dispatch(hv: Hypervisor, cpu: Vcpu, number: int, arguments: tuple[int, ...]) -> int:
     """Make a hypercall: 0 or more, or a negative errno. Surplus arguments are ignored, missing ones are 0."""
-    hv.stats.hypercalls[name_of(number)] += 1
-    found = HYPERCALLS[hv.abi.bits].get(number)
+    found = _CALLS[hv.domain.abi.bits].get(number)
     if found is None:
+        hv.stats.hypercalls[name_of(number)] += 1
         return -ENOSYS
-    handler, count = found
-    padded = (*arguments, 0, 0, 0, 0, 0, 0)[:count]
-    values = [value & hv.abi.mask for value in padded]
-    for index in _INT_ARGUMENTS.get(number, ()):
-        values[index] &= 0xFFFF_FFFF
-    if number == Hypercall.CONSOLE_IO:
-        values[:2] = [_signed32(value) for value in values[:2]]
+    name, handler, masks = found
+    hv.stats.hypercalls[name] += 1
+    if len(arguments) < len(masks):
+        arguments += _NO_ARGUMENTS
     try:
-        return handler(hv, cpu, *values)
+        return handler(hv, cpu, *[value & mask for value, mask in zip(arguments, masks, strict=False)])
     except (access.BadHandleError, GuestFault):
         return -EFAULT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.faults import GuestFault
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 _PREEMPTED: Final = 1 << 31
+_CHUNK: Final = 32
 _UPDATE: Final = struct.Struct("<QQ")
 
 
@@ -61,35 +62,30 @@ def _report_done(hv: Hypervisor, cpu: Vcpu, pdone: int, done: int) -> None:
         return
 
 
-def _elements(hv: Hypervisor, cpu: Vcpu, address: int, count: int, size: int) -> Iterator[bytes]:
-    """The elements of a guest's array, each read when its turn comes; a fault ends the iteration by raising."""
-    chunk = 32
-    for first in range(0, count, chunk):
-        these = min(chunk, count - first)
-        try:
-            data = access.read(hv, cpu, address + first * size, these * size)
-        except (access.BadHandleError, GuestFault):
-            for index in range(first, first + these):
-                yield access.read(hv, cpu, address + index * size, size)
-        else:
-            for index in range(these):
-                yield data[index * size : (index + 1) * size]
+def _chunk(hv: Hypervisor, cpu: Vcpu, address: int, count: int, size: int) -> bytes:
+    """Some elements of a guest's array; only the first if they cannot all be read."""
+    try:
+        return access.read(hv, cpu, address, count * size)
+    except GuestFault:
+        return access.read(hv, cpu, address, size)
 
 
 def _run_array(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int, int], pdone: int, act: Callable[[bytes], int]) -> int:
     """Apply ``act`` to each element of (address, count, size) up to the first error; report how many were done."""
     address, count, size = array
-    done, error = 0, 0
+    done = error = 0
     try:
         access.check(hv.abi, address, count * size)
     except access.BadHandleError:
         return -EFAULT
     try:
-        for element in _elements(hv, cpu, address, count, size):
-            error = act(element)
-            if error:
-                break
-            done += 1
+        while done < count and not error:
+            data = _chunk(hv, cpu, address + done * size, min(_CHUNK, count - done), size)
+            for at in range(0, len(data), size):
+                error = act(data[at : at + size])
+                if error:
+                    break
+                done += 1
     except (access.BadHandleError, GuestFault):
         error = -EFAULT
     _report_done(hv, cpu, pdone, done)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.errors import PatchError
-from pvops_core.machine.faults import GuestFault
 from pvops_core.patching.disasm import disassemble, instruction_lengths
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor import update
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT
+from pvops_xen.hypervisor.emulate import fetch
 from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.hypervisor.walk import guest_l1e
 
@@ -64,14 +64,7 @@ class _Store:
 
 def _decode(hv: Hypervisor, cpu: Vcpu) -> _Store | None:
     rip = cpu.rip
-    for size in (15, 0x1000 - rip % 0x1000):
-        try:
-            code = cpu.read_virtual(rip, size)[:15]
-            break
-        except GuestFault:
-            continue
-    else:
-        return None
+    code = fetch(hv, cpu, rip)
     lengths = instruction_lengths(code, hv.abi.bits)
     if not lengths:
         return None

@@ -92,5 +92,7 @@ def sched_op_compat(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> i
 def set_timer_op(hv: Hypervisor, cpu: Vcpu, timeout: int) -> int:
     """``set_timer_op(timeout)``: absolute ns; 0 stops the timer, a time that has passed fires it at once."""
     state = hv.state(cpu)
-    state.singleshot = None if timeout == 0 else timeout
+    state.singleshot = timeout or None
+    if timeout:
+        cpu.expect(timeout)
     return 0

@@ -110,6 +110,7 @@ def _set_singleshot(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) 
     if flags & VCPU_SSHOTTMR_FUTURE and timeout < hv.machine.clock.ns:
         return -ETIME
     state.singleshot = timeout
+    cpu.expect(timeout)
     return 0
 
 
