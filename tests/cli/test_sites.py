@@ -95,8 +95,10 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_help_and_json(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([verb, "--help"]) == 0
-    assert "--json" in capsys.readouterr().out
+    under = getattr(cli.load_verb(verb), "commands", {})
+    for words in [[verb, name] for name in under] or [[verb]]:
+        assert cli.main([*words, "--help"]) == 0
+        assert "--json" in capsys.readouterr().out
 
 
 def test_printable() -> None:
