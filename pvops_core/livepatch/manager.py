@@ -12,6 +12,7 @@ from pvops_core.errors import MachineError, PatchError, PvopsError
 from pvops_core.livepatch import act, guestcode
 from pvops_core.livepatch.description import Description
 from pvops_core.livepatch.errors import LivepatchError, PartialError
+from pvops_core.livepatch.fixups import Fixups
 from pvops_core.livepatch.meeting import Meeting
 from pvops_core.livepatch.model import Command, Phase, State
 from pvops_core.livepatch.registry import Registry
@@ -106,7 +107,15 @@ class Livepatch:
         """Put the landing into the first of the pages set aside, once."""
         if not self._prepared:
             self._prepared = True
+            Fixups.put_before(self.guest.machine, self._fixup)
             self.guest.write_text(self.guest.area.landing, guestcode.LANDING, "livepatch")
+
+    def _fixup(self, address: int) -> int | None:
+        """Where the exception table of a payload wants to go on after a fault."""
+        if address not in self.guest.area:
+            return None
+        tables = (placed.fixups for placed in self._placed.values())
+        return next((table[address] for table in tables if address in table), None)
 
     def _borrowed(self) -> Vcpu:
         points = SafePoints(self.guest, ())

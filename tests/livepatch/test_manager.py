@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import struct
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 from pvops_core.livepatch.builder import RELATIVE, Reference
 from pvops_core.livepatch.model import Command, State
-from tests.livepatch.conftest import NEW, NEWER, PLAIN, VERSION, VERSION_CODE, Make
+from tests.livepatch.conftest import NEW, NEWER, PLAIN, VERSION, VERSION_CODE, Make, returning
 
 if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
@@ -264,3 +266,37 @@ def test_snapshots_know_of_live_patches(patched: Make) -> None:
         made.registry.action("hello", Command.UNLOAD)
         made.machine.restore(snapshot)
         assert made.registry.get("hello").rc == -errno.EAGAIN
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_fault_that_the_payload_expects(patched: Make, *, listed: bool) -> None:
+    made = patched(vcpus=2)
+    builder = made.builder(b"faulty")
+    builder.text("faulty", b"\x90\x0f\x0b" + returning(NEW))  # nop; ud2; then the good end
+    builder.replace("version", "faulty", old_size=len(VERSION_CODE))
+    if listed:
+        builder.fixup("faulty", 1, 3)
+    made.registry.upload("faulty", builder.build())
+    made.rig.gate(6, 0x14000)
+    made.rig.code("ebfe", 0x14000)
+    assert made.act("faulty", Command.APPLY) == 0
+    made.run()
+    assert made.stored() == ({NEW} if listed else {0})
+
+
+@pytest.mark.parametrize("features", [frozenset(), frozenset({40})])
+def test_alternatives_of_a_payload(patched: Make, features: frozenset[int]) -> None:
+    made = patched()
+    object.__setattr__(made.guest, "features", features)
+    builder = made.builder(b"alternative")
+    builder.text("alternative", returning(NEW))
+    builder.replace("version", "alternative", old_size=len(VERSION_CODE))
+    other = builder.section(".altinstr_replacement", 6)
+    other.data += returning(NEWER)[:5]
+    builder.symbols.append(attrs.evolve(builder.symbols[0], name="other", section=other.name))
+    table = builder.section(".altinstructions", 2)
+    table.references += [Reference(0, "alternative", RELATIVE[64]), Reference(4, "other", RELATIVE[64])]
+    table.data += struct.pack("<iiHBB", 0, 0, 40, 5, 5)
+    made.registry.upload("alternative", builder.build())
+    assert made.act("alternative", Command.APPLY) == 0
+    assert made.stored() == {NEWER if features else NEW}
