@@ -77,7 +77,7 @@ def room_of(path: Path) -> str:
 
 def test_the_sources_are_found() -> None:
     assert len(SOURCES) > 200
-    assert {path.name for path in BACKENDS} == {"pvops_native", "pvops_xen", "pvops_lguest", "pvops_kvm"}
+    assert {path.name for path in BACKENDS} >= {"pvops_native", "pvops_xen", "pvops_lguest", "pvops_kvm"}
 
 
 @pytest.mark.parametrize(
