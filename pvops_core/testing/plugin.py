@@ -45,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pvops-plugin", metavar="PATH", action="append", default=[], help="load a backend from there too")
     group.addoption("--pvops-kernel", metavar="FILE", help="the kernel image for tests that boot one")
     group.addoption("--pvops-ops", metavar="NAMES", help="conformance suite: try these ops only, parted by commas")
+    group.addoption("--pvops-layouts", metavar="GLOBS", help="conformance suite: these layouts only, parted by commas")
     smoke = "conformance suite: try only what the backend itself implements, and whole guests"
     group.addoption("--pvops-smoke", action="store_true", help=smoke)
     group.addoption("--pvops-ktap", metavar="FILE", help="write the verdict on every op there, as KTAP")
@@ -79,17 +80,6 @@ def _names(test: pytest.Item, config: pytest.Config) -> list[str]:
     return list(marker.args) if marker else [config.getini("pvops_backend")]
 
 
-def _ops(config: pytest.Config, backend: Backend) -> frozenset[str] | None:
-    """The ops that the conformance suite is to try; None for all."""
-    from pvops_core.testing.conformance.cases import own_ops  # noqa: PLC0415 - likewise
-
-    given = config.getoption("--pvops-ops")
-    wanted = frozenset(given.split(",")) if given else None
-    if not config.getoption("--pvops-smoke"):
-        return wanted
-    return own_ops(backend) if wanted is None else own_ops(backend) & wanted
-
-
 def loaded_backends(config: pytest.Config) -> Loaded:
     """All backends there are, loaded once in a run of pytest."""
     if _LOADED not in config.stash:
@@ -115,12 +105,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         there = ", ".join(sorted(loaded.backends))
         raise pytest.UsageError(f"no backend {', '.join(missing)}; there are {there}{reasons}")
     if "pvops_case" in metafunc.fixturenames:
+        config, given = metafunc.config, metafunc.config.getoption("--pvops-ops")
+        ops = frozenset(given.split(",")) if given else None
         tried = [
             case
             for name in names
             for case in suite_cases(
-                test.originalname, loaded.backends[name], loaded.backends, _ops(metafunc.config, loaded.backends[name])
+                test.originalname, loaded.backends[name], loaded.backends, ops, smoke=config.getoption("--pvops-smoke")
             )
+            if case.within(config.getoption("--pvops-layouts") or "*")
         ]
         metafunc.parametrize("pvops_case", tried, ids=str, indirect=True)
         return

@@ -27,7 +27,7 @@ POINTS: Final[Mapping[str, str]] = {
 """Name to the guest's function that begins there: own page tables but no site patched yet; patched, interrupts still
 off; interrupts on and a timer ticking; processes and other vCPUs have done their work. ``entry`` is before the first
 instruction, and any function of the guest's that boot comes by can be named as well."""
-LIMIT: Final = 2_000_000_000
+LIMIT: Final = 400_000_000
 
 
 def run_to(session: Session, point: str) -> None:
@@ -40,7 +40,7 @@ def run_to(session: Session, point: str) -> None:
 
     Raises:
         UsageError: there is no such point.
-        MachineError: the guest ended, or 2 s of virtual time passed, before it came there.
+        MachineError: the guest ended, or 0.4 s of virtual time passed, before it came there.
     """
     if point == ENTRY:
         return

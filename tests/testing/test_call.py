@@ -94,8 +94,6 @@ def test_what_cannot_be_called_is_refused(call: Caller, patch: Patcher, text_pag
         call("io_delay", 1)
     with pytest.raises(UsageError, match="no function"):
         call.function("no_such_function")
-    with pytest.raises(UsageError, match="only 3"):
-        call.function("alloc_page", 1, 2, 3, 4)
     with pytest.raises(UsageError, match="none of number 99"):
         patch.site("io_delay", 99)
     with pytest.raises(UsageError, match="room for"):

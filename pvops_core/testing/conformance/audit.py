@@ -15,13 +15,13 @@ from pvops_core.ops import LAYOUTS, Convention, signature
 from pvops_core.plugins import chain
 from pvops_core.plugins.hooks import marked
 from pvops_core.testing.changes import ARITHMETIC, GENERAL
+from pvops_core.testing.conformance.finish import finish
 
 if TYPE_CHECKING:
     from pvops_core.hookspecs import Backend
     from pvops_core.machine import Stop, Vcpu
     from pvops_core.ops import Layout, Signature
 
-LIMIT: Final = 2_000_000_000
 MEMORY: Final = 4 << 20
 IF: Final = 0x200
 ABOUT_IF: Final = frozenset({"irq_enable", "irq_disable", "restore_fl", "safe_halt", "halt"})
@@ -80,7 +80,7 @@ def audit(layout: str, backend: Backend, backends: Mapping[str, Backend]) -> Aud
         attrs.evolve(link, ops=found.watched(link.ops)) if link.ops else link for link in chain(backend, backends)
     ]
     with Session(builtin(layout), tuple(links), memory=MEMORY) as session:
-        found.stop = session.run(max_ns=LIMIT)
+        found.stop = finish(session)
     return found
 
 

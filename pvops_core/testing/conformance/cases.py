@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -11,7 +12,7 @@ from pvops_core.guests import LAYOUTS as GUESTS
 from pvops_core.ops import LAYOUTS, Convention
 from pvops_core.patching.patchlets import select
 from pvops_core.plugins import chain, implemented
-from pvops_core.testing.cells import Cell, capabilities
+from pvops_core.testing.cells import USUAL, Cell, capabilities
 from pvops_core.testing.conformance import memory, registers, structures
 from pvops_core.testing.conformance.laws import LAWS, Law
 
@@ -38,6 +39,10 @@ class Case:
     cell: Cell
     law: Law | None = None
 
+    def within(self, globs: str) -> bool:
+        """Whether its layout matches one of these globs, parted by commas."""
+        return any(fnmatchcase(self.cell.layout, glob) for glob in globs.split(","))
+
     def __str__(self) -> str:
         parts = (self.op, self.law.name if self.law else "", str(self.cell), self.cell.cmdline)
         return "-".join(part for part in parts if part)
@@ -49,7 +54,12 @@ def own_ops(backend: Backend) -> frozenset[str]:
 
 
 def cases(
-    test: str, backend: Backend, backends: Mapping[str, Backend], ops: frozenset[str] | None = None
+    test: str,
+    backend: Backend,
+    backends: Mapping[str, Backend],
+    ops: frozenset[str] | None = None,
+    *,
+    smoke: bool = False,
 ) -> list[Case]:
     """The cases of one test of the suite.
 
@@ -57,10 +67,20 @@ def cases(
         test: name of the test function.
         backend: the backend.
         backends: all that are loaded.
-        ops: only cases about these, and those about the guest as a whole; None for all.
+        ops: only cases about these; None for all, and for those about the guest as a whole.
+        smoke: only cases about what the backend itself implements, and whole guests of the usual layouts.
     """
     found = _cases(test, backend, backends)
-    return [case for case in found if ops is None or not case.op or case.op in ops]
+    if ops is not None:
+        return [case for case in found if case.op in ops]
+    if not smoke:
+        return found
+    own, usual = own_ops(backend), set(USUAL.values())
+    return [case for case in found if case.op in own or (not case.op and _plain(case.cell, usual))]
+
+
+def _plain(cell: Cell, layouts: Container[str]) -> bool:
+    return cell.layout in layouts and not cell.cmdline
 
 
 def _cases(test: str, backend: Backend, backends: Mapping[str, Backend]) -> list[Case]:

@@ -17,6 +17,7 @@ from pvops_core.plugins import chain
 from pvops_core.switchboard import Form
 from pvops_core.testing.cells import capabilities
 from pvops_core.testing.conformance.audit import Audit, audit
+from pvops_core.testing.conformance.finish import finish
 from pvops_core.testing.conformance.ground import Ground
 from pvops_core.testing.equivalence import Bench, check_equivalence
 from pvops_core.testing.lab import MEMORY
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from pvops_core.testing.lab import Lab
     from pvops_core.testing.patched import Patcher
 
-LIMIT: Final = 2_000_000_000
 SEEDS: Final = range(3)
 _AUDITS: Final[pytest.StashKey[dict[Cell, Audit]]] = pytest.StashKey()
 _RESULTS: Final[pytest.StashKey[dict[tuple[str, int], Mapping[str, int | str]]]] = pytest.StashKey()
@@ -162,7 +162,7 @@ class Conformance:
         logs = set()
         for _ in range(2):
             with _session(cell, cell.backend, backends) as session:
-                session.run(max_ns=LIMIT)
+                finish(session)
                 logs.add(session.machine.log.sha256)
         assert len(logs) == 1
 
@@ -203,6 +203,6 @@ def _session(cell: Cell, backend: str, backends: Mapping[str, Backend], cmdline:
 
 def _results(cell: Cell, backend: str, backends: Mapping[str, Backend], cmdline: str = "") -> Mapping[str, int | str]:
     with _session(cell, backend, backends, cmdline) as session:
-        stop = session.run(max_ns=LIMIT)
+        stop = finish(session)
         assert stop.reason == "poweroff", f"{stop.reason} {stop.detail}: {session.platform.console.decode()[-300:]}"
         return session.report().results

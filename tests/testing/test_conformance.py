@@ -1,0 +1,74 @@
+"""The conformance suite: it passes what is sound, it catches what is planted, and its verdicts say which is which."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+PLANTED = Path(__file__).with_name("planted.py")
+SUITE = ("--pyargs", "pvops_core.testing.conformance")
+spec = importlib.util.spec_from_file_location("planted", PLANTED)
+assert spec
+assert spec.loader
+planted = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(planted)
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester) -> pytest.Pytester:
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
+    return pytester
+
+
+def verdict(result: pytest.RunResult, op: str) -> str:
+    lines = [line.split() for line in result.outlines if line.startswith(f"{op} ")]
+    return lines[-1][1] if lines else ""
+
+
+@pytest.mark.parametrize("name", planted.BUGS, ids=lambda name: f"{name}-{planted.BUGS[name][0]}")
+def test_every_planted_bug_is_caught(suite: pytest.Pytester, name: str) -> None:
+    op, what = planted.BUGS[name]
+    options = ("--pvops-plugin", f"{PLANTED}:{name}", "--pvops-backend", name, "--pvops-layouts", "6.1-64,2.6.24-pae")
+    if op in planted.ONLY_WHOLE:
+        chosen = ("-k", "(test_whole_guest or test_two_runs or test_patch_fits) and 6.1-64-1cpu and not replace")
+        result = suite.runpytest_inprocess("-q", "--maxfail=1", *options, *chosen, *SUITE)
+        assert result.parseoutcomes().keys() & {"failed", "errors"}, what
+        return
+    result = suite.runpytest_inprocess("-q", *options, "--pvops-ops", op, *SUITE)
+    assert verdict(result, op) in {"FAILURE", "CRASH"}, what
+
+
+@pytest.mark.parametrize("backend", ["native", "xen", "lguest"])
+def test_first_party_backends_pass(suite: pytest.Pytester, backend: str, tmp_path: Path) -> None:
+    """All of it is much; here what each kind of test says of a few ops."""
+    ops, ktap = "save_fl,irq_disable,write_cr3,pgd_val,pagetable_reserve,patch,set_pte,alloc_p4d", tmp_path / "ktap"
+    options = ("--pvops-backend", backend, "--pvops-ops", ops, "--pvops-ktap", str(ktap))
+    result = suite.runpytest_inprocess("-q", *options, *SUITE)
+    assert not result.parseoutcomes().get("failed")
+    assert verdict(result, "write_cr3") == "SUCCESS"
+    lines = ktap.read_text().splitlines()
+    assert lines[:2] == ["KTAP version 1", f"1..{len(lines) - 2}"]
+    assert f"ok {[line.split()[2] for line in lines[2:]].index('write_cr3') + 1} write_cr3" in lines
+
+
+def test_smoke_tries_what_the_backend_itself_has(suite: pytest.Pytester) -> None:
+    result = suite.runpytest_inprocess(
+        "-q", "--pvops-plugin", f"{PLANTED}:bug0", "--pvops-backend", "bug0", "--pvops-smoke", "--collect-only", *SUITE
+    )
+    tried = {line.partition("[")[2].partition("-")[0] for line in result.outlines if "test_law[" in line}
+    assert tried == {"save_fl"}
+    assert any("test_whole_guest" in line for line in result.outlines)
+
+
+def test_a_crash_is_told_from_a_failure(suite: pytest.Pytester) -> None:
+    verdicts = {}
+    for name, (op, what) in planted.BUGS.items():
+        if "exception" in what or "DF" in what:
+            options = ("--pvops-plugin", f"{PLANTED}:{name}", "--pvops-backend", name, "--pvops-ops", op)
+            result = suite.runpytest_inprocess("-q", *options, "-k", "test_law or convention", *SUITE)
+            verdicts[op] = verdict(result, op)
+    assert verdicts == {"set_fixmap": "CRASH", "io_delay": "FAILURE"}
