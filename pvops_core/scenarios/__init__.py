@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pvops_core.scenarios import early_cr3, pagetable_reserve, patch_in_place, patchlet_too_long
+from pvops_core.scenarios import early_cr3, livepatches, pagetable_reserve, patch_in_place, patchlet_too_long
 from pvops_core.scenarios.model import Act, Check, Performance, Role, Scenario, perform
 from pvops_core.scenarios.stage import Stage
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
-    room.SCENARIO.name: room.SCENARIO for room in (patch_in_place, pagetable_reserve, early_cr3, patchlet_too_long)
+    scenario.name: scenario
+    for scenario in (
+        patch_in_place.SCENARIO,
+        pagetable_reserve.SCENARIO,
+        early_cr3.SCENARIO,
+        patchlet_too_long.SCENARIO,
+        livepatches.TIMEOUT,
+        livepatches.STACKED,
+    )
 }
 """All scenarios by name, in the order of what they show."""
 
