@@ -13,7 +13,7 @@ STEP: Final = 1_000_000
 LIMIT: Final = 400_000_000
 """Virtual time that a boot may take, in ns; a sound one takes a tenth of it to a fifth."""
 CALLS: Final = 60_000
-"""Calls of ops that it may make; a sound one makes 3,000 to 13,000. They take real time, but hardly any virtual time."""
+"""Calls of ops that it may make; a sound one makes 3,000 to 13,000. They take real time, hardly any virtual time."""
 
 
 def finish(session: Session) -> Stop:

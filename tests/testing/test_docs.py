@@ -1,0 +1,58 @@
+"""The pages for authors say what there is: every marker, option, fixture, word and planted bug."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from pvops_core.testing import plugin
+from pvops_core.testing.conformance.suite import Conformance
+
+pytest_plugins = ["pytester"]
+
+DOCS = Path(__file__).parents[2] / "docs"
+HOOK = (DOCS / "testing-a-hook.md").read_text()
+BACKEND = (DOCS / "writing-a-backend.md").read_text()
+
+
+def test_every_marker_is_told() -> None:
+    assert [name for name in plugin.MARKERS if f"`{name.partition('(')[0]}(" not in HOOK] == []
+
+
+def test_every_option_is_told(pytester: pytest.Pytester) -> None:
+    text = "\n".join(pytester.runpytest_inprocess("--help").outlines)
+    options = set(re.findall(r"--pvops-[a-z]+", text))
+    assert {"--pvops-backend", "--pvops-seed"} <= options
+    assert [option for option in sorted(options) if option not in HOOK + BACKEND] == []
+
+
+def test_every_test_of_the_suite_is_told() -> None:
+    tests = [name for name in vars(Conformance) if name.startswith("test_")]
+    assert tests
+    assert [name for name in tests if f"`{name}`" not in BACKEND] == []
+
+
+def test_every_planted_bug_is_in_the_table() -> None:
+    spec = importlib.util.spec_from_file_location("planted", Path(__file__).with_name("planted.py"))
+    assert spec
+    assert spec.loader
+    planted = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(planted)
+    assert [what for op, what in planted.BUGS.values() if f"| `{op}` | {what} |" not in BACKEND] == []
+
+
+@pytest.mark.parametrize("backend", ["native", "xen"])
+def test_the_examples_run(pytester: pytest.Pytester, backend: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", HOOK, re.DOTALL)
+    assert len(blocks) == 2
+    text = "import pytest\n\n" + "\n\n".join(blocks)
+    if backend != "native":
+        text = text.partition('@pytest.mark.pvops_backends("native")')[0]
+    pytester.makepyfile(text)
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
+    result = pytester.runpytest_inprocess("--pvops-backend", backend)
+    assert result.ret == 0
+    assert result.parseoutcomes()["passed"] >= 5
