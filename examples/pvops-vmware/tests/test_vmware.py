@@ -51,9 +51,7 @@ def test_a_guest_ends_as_on_bare_metal() -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize(
-    ("symbols", "wanted"), [(("vmware_platform",), {"cpu.io_delay": "_paravirt_nop"}), ((), {})]
-)
+@pytest.mark.parametrize(("symbols", "wanted"), [(("vmware_platform",), {"cpu.io_delay": "_paravirt_nop"}), ((), {})])
 def test_a_kernel_with_vmwares_code_skips_delays(symbols: tuple[str, ...], wanted: dict[str, str]) -> None:
     fill = BACKENDS["vmware"].kernel
     assert fill
