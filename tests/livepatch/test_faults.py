@@ -8,9 +8,9 @@ import itertools
 import pytest
 
 from pvops_core.errors import MachineError
-from pvops_core.livepatch.model import Command, State
+from pvops_core.livepatch.model import Command, Phase, State
 from pvops_core.patching.poke import Step
-from tests.livepatch.conftest import NEW, NEWER, PLAIN, Make, Patched
+from tests.livepatch.conftest import NEW, NEWER, PLAIN, VERSION_CODE, Make, Patched, returning
 
 
 def prepared(patched: Make, vcpus: int, command: Command) -> Patched:
@@ -108,3 +108,66 @@ def test_nobody_ever_executes_a_mix(seed: int, patched: Make) -> None:
         assert made.act("other", Command.REVERT) == 0
         assert made.stored() <= {PLAIN, 0}
     assert made.code() == code
+
+
+def hooked(made: Patched, name: str, value: int) -> None:
+    """A payload with a load and an unload hook, so that a replace is several transactions."""
+    builder = made.builder(name.encode())
+    builder.text(f"{name}_version", returning(value))
+    builder.replace("version", f"{name}_version", old_size=len(VERSION_CODE))
+    builder.text(f"{name}_hook", b"\xc3")
+    builder.hook(Phase.LOAD, f"{name}_hook")
+    builder.hook(Phase.UNLOAD, f"{name}_hook")
+    made.registry.upload(name, builder.build())
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 8])
+def test_a_fault_between_the_transactions_of_a_replace_with_hooks(vcpus: int, patched: Make) -> None:
+    """Each step of each transaction in turn; what was written before it is written back."""
+    made = patched(vcpus=vcpus)
+    hooked(made, "one", NEW)
+    hooked(made, "two", NEWER)
+    made.run(5_000)
+    assert made.act("one", Command.APPLY) == 0
+    code, before = made.code(), states(made)
+    steps = 0
+    for wanted in itertools.count():
+        seen = itertools.count()
+
+        def fail(_step: Step, wanted: int = wanted, seen: itertools.count[int] = seen) -> None:
+            if next(seen) == wanted:
+                raise MachineError("injected")
+
+        made.poker.observer = fail
+        rc = made.act("two", Command.REPLACE)
+        if rc == 0:
+            steps = wanted
+            break
+        assert rc == -errno.EIO
+        assert made.code() == code
+        assert states(made) == before
+        made.poker.observer = lambda _step: None
+        assert made.stored() <= {NEW, 0}
+    assert steps == 2 * len(Step), "two transactions: the old one back, the new one in"
+    made.poker.observer = lambda _step: None
+    assert made.stored() <= {NEWER, 0}
+
+
+def test_text_that_cannot_even_be_written_back_ends_the_guest(patched: Make) -> None:
+    """As Xen panics: neither state would be true."""
+    made = patched()
+    hooked(made, "one", NEW)
+    hooked(made, "two", NEWER)
+    made.run(5_000)
+    assert made.act("one", Command.APPLY) == 0
+    writes = itertools.count()
+
+    def fail(step: Step) -> None:
+        if step is Step.WRITE and next(writes) >= 1:
+            raise MachineError("injected for good")
+
+    made.poker.observer = fail
+    made.registry.action("two", Command.REPLACE)
+    stop = made.machine.run(max_ns=50_000)
+    assert stop.reason == "crash"
+    assert "partially applied payload" in stop.detail

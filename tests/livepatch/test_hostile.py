@@ -16,7 +16,7 @@ from pvops_core.livepatch.model import MAX_SIZE, Phase
 from tests.livepatch.conftest import NEW, VERSION_CODE, Make, Patched, returning
 from tests.machine.conftest import TABLES
 
-Spoil = Callable[[PayloadBuilder], None]
+Spoil = Callable[[PayloadBuilder], object]
 
 
 def good(made: Patched) -> PayloadBuilder:
@@ -70,6 +70,11 @@ def twice(section: str) -> Spoil:
         again.name = section
 
     return spoil
+
+
+def apply_twice(builder: PayloadBuilder) -> None:
+    for _ in range(2):
+        builder.hook(Phase.APPLY, "hook")
 
 
 def second(**how: object) -> Spoil:
@@ -127,7 +132,7 @@ CASES: dict[str, tuple[Spoil, int]] = {
     "hook of the guest": (lambda b: b.hook(Phase.UNLOAD, "minor"), INVAL),
     "half a hook": (more(HOOKS + "load", bytes(4)), INVAL),
     "null hook": (more(HOOKS + "load", bytes(8)), INVAL),
-    "two apply hooks": (lambda b: [b.hook(Phase.APPLY, "hook") for _ in range(2)] and None, INVAL),
+    "two apply hooks": (apply_twice, INVAL),
     "unknown symbol": (refer("nobody", 1), errno.ENOENT),
     "relocation of an unknown type": (refer("hook", 99), NOSUP),
     "relocation past its section": (refer("hook", 1, offset=9), INVAL),

@@ -82,7 +82,8 @@ def test_a_timeout_is_told_of(patched: Make) -> None:
 
 
 def test_bad_commands(patched: Make) -> None:
-    tool = Tool(patched().livepatch, {}.__getitem__, print)
+    made = patched()
+    tool = Tool(made.livepatch, files(made).__getitem__, print)
     for words in (["apply"], ["apply", "a", "b"], ["frob"], [], ["list", "--wrong"], ["upload", "x"]):
         with pytest.raises(UsageError):
             tool.run(words)
@@ -103,7 +104,7 @@ def test_scripts_are_read() -> None:
 def test_steps_wait_for_their_time(patched: Make) -> None:
     made, times = patched(), []
     steps = (Step(5_000, relative=False, words=("list",)), Step(2_000, relative=True, words=("list",)))
-    tool = Tool(made.livepatch, {}.__getitem__, lambda _line: None)
+    tool = Tool(made.livepatch, files(made).__getitem__, lambda _line: None)
     Script(made.machine, tool, steps, lambda _step, _code: times.append(made.machine.clock.ns)).start()
     made.run(10_000)
     assert 5_000 <= times[0] <= 5_005
