@@ -150,3 +150,15 @@ def a_running_vcpu_is_there(ground: Ground, op: str) -> None:
     done = ground.call(op, 0)
     assert done.result in {0, 1}
     assert not done.changes.registers, done.changes
+
+
+@law("patch")
+def every_site_takes_what_patch_writes(ground: Ground, _op: str) -> None:
+    """Code for a site of each op of the table fits, and stays a sound branch if it is one."""
+    patch = ground.lab.patch
+    for slot in ground.layout.slots:
+        if slot.op.is_data or slot.op.name == "patch":
+            continue
+        made = patch(slot.op.name)
+        assert made.fits()
+        assert made.form != "call" or made.target == made.entry
