@@ -106,7 +106,18 @@ class XenHost(Surroundings):
         self.machine.clock.advance(_HYPERCALL_NS)
         result = dispatch(self.hv, vcpu, nr, args)
         self.machine.log.record("hypercall", vcpu.index, nr=nr, result=result)
+        if self.hv.validator.rewritten:
+            self._drop_old_code()
         return result
+
+    def _drop_old_code(self) -> None:
+        """Text that was writable is not any more: no vCPU may go on with what it has translated of it before.
+
+        Hardware sees to that by itself; the engine of one vCPU does not see what another writes.
+        """
+        pages = sorted(self.hv.validator.rewritten)
+        self.hv.validator.rewritten.clear()
+        self.machine.invalidate([(page, page + PAGE_SIZE) for page in pages])
 
     def _hypercall_from_guest(self, vcpu: Vcpu) -> None:
         nr, *values = self._registers[vcpu.index].read()
@@ -196,6 +207,8 @@ class XenHost(Surroundings):
                 hv.state(vcpu).cr0 &= ~_TS
                 vcpu.cr0 &= ~_TS
             traps.inject(hv, vcpu, vector, error_code)
+        if hv.validator.rewritten:
+            self._drop_old_code()
         self.deliver_pending(vcpu)
 
     def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:

@@ -13,7 +13,7 @@ from pvops_xen import backend
 from pvops_xen.domain.notes import ElfNote, read_notes
 from pvops_xen.domain.space import SLACK, Request, plan
 from pvops_xen.domain.stubs import hypercall_page
-from pvops_xen.hypervisor.layout import START_INFO32, START_INFO64
+from pvops_xen.hypervisor.layout import GUEST_CONTEXT64, START_INFO32, START_INFO64, USER_REGS64
 
 from pvops_core.boot import BootSession, Kernel
 from pvops_core.errors import ImageError, MachineError
@@ -46,9 +46,9 @@ def code_of(bits: int, *, by_page: bool = False) -> bytes:
     return code + call(29, len(code)) + bytes(4)
 
 
-def elf(bits: int, changes: Notes | None = None, *, by_page: bool = False) -> bytes:
+def elf(bits: int, changes: Notes | None = None, *, by_page: bool = False, before: str = "") -> bytes:
     builder = ElfBuilder(bits, TEXT[bits])
-    builder.text(".text", code_of(bits, by_page=by_page))
+    builder.text(".text", bytes.fromhex(before) + code_of(bits, by_page=by_page))
     builder.section(".page", bytes(0x1000), address=PAGE[bits])
     word = bits // 8
     notes: dict[ElfNote, bytes | None] = {
@@ -103,6 +103,29 @@ def test_a_guest_prints_and_powers_off(boots: list[BootSession], bits: int, *, b
     session = boot(boots, elf(bits, changes, by_page=by_page))
     assert session.run(max_ns=10**9).reason == "poweroff"
     assert bytes(session.platform.console) == MAGIC[bits]
+
+
+def test_a_kernel_may_load_the_stack_segment_of_its_own_level(boots: list[BootSession]) -> None:
+    session = boot(boots, elf(64, before="b82be00000 8ed0"))  # mov eax, 0xe02b; mov ss, eax
+    cpu = session.machine.vcpus[0]
+    assert cpu.crossing.look()[:3] == (1, 0xE033, 0xE02B)
+    assert session.run(max_ns=10**9).reason == "poweroff"
+    assert cpu.crossing.look()[:3] == (3, 0xE033, 0xE02B)
+
+
+@pytest.mark.parametrize("iopl", [0, 1])
+def test_a_new_vcpu_has_the_io_privilege_of_its_flags(boots: list[BootSession], iopl: int) -> None:
+    session = boot(boots, elf(64), vcpus=2)
+    cpu, hv = session.machine.vcpus[0], session.platform.hv  # type: ignore[attr-defined]
+    context = bytearray(GUEST_CONTEXT64.size)
+    in_kernel, registers = 4, {"cs": 0xE033, "ss": 0xE02B, "rflags": iopl << 12, "rip": TEXT[64]}
+    struct.pack_into("<Q", context, GUEST_CONTEXT64.flags, in_kernel)
+    struct.pack_into("<Q", context, GUEST_CONTEXT64.ctrlreg + 24, cpu.cr3)
+    for name, value in registers.items():
+        struct.pack_into("<Q", context, GUEST_CONTEXT64.user_regs + 8 * USER_REGS64.index(name), value)
+    cpu.write_virtual(BASE[64] + 0x200000, context)
+    assert session.platform.hypercall(cpu, 24, 0, 1, BASE[64] + 0x200000) == 0  # type: ignore[attr-defined]
+    assert hv.domain.vcpus[1].iopl == iopl
 
 
 @pytest.mark.parametrize("bits", [64, 32])

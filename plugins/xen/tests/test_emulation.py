@@ -135,3 +135,14 @@ def test_segment_bases_by_wrmsr(bench64: Bench) -> None:
     bench64.run("0f30" + ENDING)
     assert cpu.msr(0xC0000101) == 0x1234000
     assert bench64.platform.hv.domain.vcpus[0].gs_base_kernel == 0x1234000
+
+
+def test_text_that_was_writable_is_translated_anew(bench: Bench) -> None:
+    hv, counts = bench.platform.hv, bench.machine.counts
+    hv.validator.text = {bench.mfn(TARGET): bench.va(TARGET)}
+    dropped = counts["code_ranges_dropped"] + counts["code_flushes"]
+    assert bench.set_mapping(SPARE, writable=False) == 0
+    assert counts["code_ranges_dropped"] + counts["code_flushes"] == dropped
+    assert bench.set_mapping(TARGET, writable=False) == 0
+    assert counts["code_ranges_dropped"] + counts["code_flushes"] == dropped + 1
+    assert not hv.validator.rewritten

@@ -12,7 +12,7 @@ from pvops_xen.domain.space import Plan, Request, pages, plan
 from pvops_xen.domain.startinfo import StartOfDay
 from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.hypervisor import builder
-from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT
+from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from pvops_xen.hypervisor.events import open_to_host
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 E820_RAM: Final = 1
+_EXECUTE: Final = 1
 
 
 def build_domain(hv: Hypervisor, kernel: Kernel) -> None:
@@ -61,7 +62,23 @@ def build_domain(hv: Hypervisor, kernel: Kernel) -> None:
     builder.write_physical(hv, layout.start_info << PAGE_SHIFT, start.pack())
     builder.pin_root(hv, hv.domain.p2m[layout.tables])
     hv.domain.e820 = ((0, nr_pages << PAGE_SHIFT, E820_RAM),)
+    if len(hv.machine.vcpus) > 1:
+        hv.validator.text = _text(hv, image, notes)
     _enter(hv, notes, layout)
+
+
+def _text(hv: Hypervisor, image: KernelImage, notes: XenNotes) -> dict[int, int]:
+    """Machine frame and virtual address of each page of the executable segments."""
+    return {
+        hv.domain.p2m[at >> PAGE_SHIFT]: notes.virt_base + at
+        for segment in image.segments
+        if segment.flags & _EXECUTE
+        for at in range(
+            segment.physical - notes.paddr_offset & ~PAGE_MASK,
+            segment.physical - notes.paddr_offset + segment.memory_size,
+            PAGE_SIZE,
+        )
+    }
 
 
 def _extent(image: KernelImage, notes: XenNotes) -> tuple[int, int]:

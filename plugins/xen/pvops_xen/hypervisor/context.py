@@ -120,6 +120,7 @@ def _load_registers(hv: Hypervisor, cpu: Vcpu, state: VcpuState, words: _Words, 
         return -EINVAL
     for name, value in values.items():
         cpu.set(name, value)
+    state.iopl = flags >> 12 & 3  # Xen keeps it apart; the processor's own stays 0
     cpu.rflags = flags & ~(3 << 12) | _IF
     if bits == 64:
         cpu.set_msr(0xC000_0100, state.fs_base)

@@ -71,6 +71,8 @@ class Validator:
         log: takes Xen's message for a refusal.
         drop_descriptors: called when a read-only mapping of a descriptor page goes away.
         epoch: counts full TLB flushes; ``flush_stale`` moves it on.
+        text: machine frame to virtual address of those whose code several processors may have translated.
+        rewritten: addresses of such frames that have just lost a writable mapping: they may hold other code now.
     """
 
     frames: FrameTable
@@ -81,6 +83,8 @@ class Validator:
     log: Callable[[str], None] = _no_log
     drop_descriptors: Callable[[int], None] = _no_frame
     epoch: int = 0
+    text: dict[int, int] = attrs.field(factory=dict)
+    rewritten: set[int] = attrs.field(factory=set)
 
     # --- types -----------------------------------------------------------------------------------------------------
 
@@ -257,6 +261,8 @@ class Validator:
         if level == 1:
             if entry & pte.RW:
                 self.put_type(mfn)
+                if mfn in self.text:
+                    self.rewritten.add(self.text[mfn])
             elif frames.kind[mfn] == FrameType.SEG_DESC and frames.types[mfn]:
                 self.drop_descriptors(mfn)
             frames.put_page(mfn)
