@@ -52,7 +52,7 @@ def boot(
     Exit code: 0 the kernel came to its end or to the text waited for, 2 the files are no kernel or do not fit the
     backend, 6 it crashed or timed out, 4 pvops or a plugin failed.
     """
-    deadline = time.monotonic() - time.process_time() + max_seconds  # counted from the start of this process
+    deadline = time.monotonic() + max_seconds
     if events and not events.absolute().parent.is_dir():
         raise UsageError(f"{events}: its folder does not exist")
     plugins = tuple(plugin or ())
