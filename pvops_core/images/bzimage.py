@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from pvops_core.errors import ImageError
-from pvops_core.images.decompress import FORMATS, PayloadError, unpack
+from pvops_core.images.decompress import PayloadError, unpack
 
 BOOT_FLAG: Final = 0x1FE
 HEADER_MAGIC: Final = 0x202
@@ -113,8 +113,3 @@ def unpack_bzimage(data: bytes, path: str) -> tuple[bytes, BootHeader]:
         message = f"unpacks to {len(unpacked):#x} bytes where {exact:#x} are declared"
         raise ImageError(message, path, header.payload + header.length - 4, "payload size")
     return unpacked, header
-
-
-def known_formats() -> tuple[str, ...]:
-    """Names of the payload formats that can be unpacked."""
-    return tuple(name for name, _, stream in FORMATS if stream is not None)

@@ -7,10 +7,7 @@ Sources: ``paravirt_patch_default``, ``paravirt_patch_call``, ``paravirt_patch_j
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-import attrs
 
 from pvops_core.errors import PatchError
 from pvops_core.ops.model import Clobber, Convention
@@ -81,23 +78,6 @@ def _patch_2007(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray,
     return write_branch(CALL_OPCODE, insnbuf, addr, target)
 
 
-@attrs.frozen
-class PatchedSite:
-    """What the paravirt step makes of one site.
-
-    Attributes:
-        address: guest-virtual address of the site.
-        type: type number of its op.
-        original: its bytes before.
-        code: its bytes after, as many.
-    """
-
-    address: int
-    type: int
-    original: bytes
-    code: bytes
-
-
 def patch_site(ctx: PatchContext, patch: Patcher, type: int, clobbers: int, original: bytes, addr: int) -> bytes:
     """The bytes that ``apply_paravirt`` writes over one site.
 
@@ -119,13 +99,3 @@ def patch_site(ctx: PatchContext, patch: Patcher, type: int, clobbers: int, orig
     if used < length:
         insnbuf[used:] = ctx.nops(length - used)
     return bytes(insnbuf)
-
-
-def apply_paravirt(
-    ctx: PatchContext, patch: Patcher, sites: Sequence[tuple[int, int, int, bytes]]
-) -> list[PatchedSite]:
-    """The paravirt step over many sites: ``(address, type, clobbers, original)`` each; see :func:`patch_site`."""
-    return [
-        PatchedSite(address, type, original, patch_site(ctx, patch, type, clobbers, original, address))
-        for address, type, clobbers, original in sites
-    ]

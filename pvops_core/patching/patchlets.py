@@ -13,6 +13,7 @@ from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS, Clobber, Convention, signature
 from pvops_core.patching.clobbers import Refuse, Rules
 from pvops_core.patching.clobbers import check as check_effects
+from pvops_core.patching.default import LONGEST_SITE
 from pvops_core.patching.disasm import disassemble, normal
 from pvops_core.patching.template import Template, parse, references, substitute
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from pvops_core.ops import Layout, Op
-
-LONGEST = 254
-"""Longest site that any kernel takes (MAX_PATCH_LEN, asm/alternative.h)."""
 
 _TRIAL_ADDRESS = 0x10000000
 _TRIAL_SYMBOLS = 0x20000000
@@ -159,7 +157,7 @@ def check_all(patchlets: Iterable[Patchlet], kinds: Collection[MachineKind] = ()
             Refuse(patchlet.op, patchlet.template.code)(f"no layout of {', '.join(patchlet.layouts)} has this op")
         for layout in served:
             op = layout.by_op(patchlet.op).op
-            limit = LONGEST if patchlet.where_it_fits else usual_length(op, layout)
+            limit = LONGEST_SITE if patchlet.where_it_fits else usual_length(op, layout)
             check(patchlet, op, layout.kind, limit)
     for layout in layouts:
         select(patchlets, layout)

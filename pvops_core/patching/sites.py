@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import numpy as np
 
+from pvops_core.patching.default import LONGEST_SITE
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from pvops_core.images import KernelImage, Section
 
 SECTION: Final = ".parainstructions"
-
-LONGEST: Final = 254
-"""Longest site that the kernel takes: MAX_PATCH_LEN, 255 - 1; a longer one is a BUG."""
 
 SITE_LIMIT: Final = 1 << 17
 """Most sites read; a distribution kernel has some 4,000."""
@@ -71,8 +70,8 @@ def read_sites(image: KernelImage) -> tuple[SiteRecord, ...]:
         raise site_error(image, SITE_LIMIT, "size", f"is one too many: at most {SITE_LIMIT} sites are read")
     table = np.frombuffer(data, record)
     address, length = table["instr"].astype(np.uint64), table["len"].astype(np.uint64)
-    for bad in np.flatnonzero((length == 0) | (length > LONGEST)).tolist():
-        raise site_error(image, bad, "len", f"is {int(length[bad])}; a site has 1 to {LONGEST} bytes")
+    for bad in np.flatnonzero((length == 0) | (length > LONGEST_SITE)).tolist():
+        raise site_error(image, bad, "len", f"is {int(length[bad])}; a site has 1 to {LONGEST_SITE} bytes")
     sections, where = _holders(image, address, length)
     order = np.argsort(address, kind="stable")
     ends = address[order] + length[order]

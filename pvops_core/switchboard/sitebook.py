@@ -96,9 +96,6 @@ class SiteBook:
         """Ops that have sites."""
         return tuple(self._shapes)
 
-    def __len__(self) -> int:
-        return sum(len(shape.addresses) for shapes in self._shapes.values() for shape in shapes)
-
     def forms(self, poker: Poker, nops: Callable[[int], bytes]) -> Mapping[str, Counter[str]]:
         """By op, how many of its sites are ``indirect``, ``direct``, ``nop`` or ``inlined`` now."""
         return {op: self._forms_of(shapes, poker, nops) for op, shapes in self._shapes.items()}

@@ -13,7 +13,8 @@ from pvops_core.errors import PatchError
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS, Clobber, Convention, Op
 from pvops_core.ops.declare import declare
-from pvops_core.patching.patchlets import LONGEST, Patchlet, check, check_all, select, usual_length
+from pvops_core.patching.default import LONGEST_SITE
+from pvops_core.patching.patchlets import Patchlet, check, check_all, select, usual_length
 
 I386 = MachineKind.I386
 X86_64 = MachineKind.X86_64
@@ -218,9 +219,9 @@ def test_the_length_of_usual_sites_is_the_limit_unless_said_otherwise() -> None:
     assert usual_length(LAYOUTS["2.6.23"].by_op("iret").op, LAYOUTS["2.6.23"]) == 7
     assert usual_length(LAYOUTS["2.6.24"].by_op("save_fl").op, LAYOUTS["2.6.24"]) == 10
     assert usual_length(LAYOUTS["6.1-32"].by_op("io_delay").op, LAYOUTS["6.1-32"]) == 6
-    nops = "; ".join(["nop"] * (LONGEST + 1))
+    nops = "; ".join(["nop"] * (LONGEST_SITE + 1))
     with pytest.raises(PatchError, match="255 bytes do not fit into a site of 254"):
-        check_all([Patchlet("io_delay", nops, "90" * (LONGEST + 1), where_it_fits=True)])
+        check_all([Patchlet("io_delay", nops, "90" * (LONGEST_SITE + 1), where_it_fits=True)])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor import access
@@ -88,26 +89,18 @@ def _give_up(hv: Hypervisor, mfn: int) -> bool:
     return True
 
 
-def _populate(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    """Get frames for pseudo-physical ones; the list's entries become the machine frames. Never beyond the maximum."""
+def _populate(hv: Hypervisor, cpu: Vcpu, argument: int, *, physmap: bool) -> int:
+    """Get frames, never beyond the maximum; the list's entries become the machine frames.
+
+    With ``physmap`` the entries name places in pseudo-physical memory that the frames take; without, they take none.
+    """
     start, count, order, domid = _reservation(hv, cpu, argument)
     error = _domain_error(hv, domid)
     if error:
         return error
     if order:
         return 0
-    return _hand_out(hv, cpu, start, count, physmap=True)
-
-
-def _increase(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    """The same without a place in pseudo-physical memory."""
-    start, count, order, domid = _reservation(hv, cpu, argument)
-    error = _domain_error(hv, domid)
-    if error:
-        return error
-    if order:
-        return 0
-    return _hand_out(hv, cpu, start, count, physmap=False)
+    return _hand_out(hv, cpu, start, count, physmap=physmap)
 
 
 def _hand_out(hv: Hypervisor, cpu: Vcpu, start: int, count: int, *, physmap: bool) -> int:
@@ -150,12 +143,12 @@ def _machphys_mapping(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
-    MemoryOp.INCREASE_RESERVATION: _increase,
+    MemoryOp.INCREASE_RESERVATION: partial(_populate, physmap=False),
     MemoryOp.DECREASE_RESERVATION: _decrease,
     MemoryOp.MAXIMUM_RAM_PAGE: _maximum_ram_page,
     MemoryOp.CURRENT_RESERVATION: _current_reservation,
     MemoryOp.MAXIMUM_RESERVATION: _maximum_reservation,
-    MemoryOp.POPULATE_PHYSMAP: _populate,
+    MemoryOp.POPULATE_PHYSMAP: partial(_populate, physmap=True),
     MemoryOp.MEMORY_MAP: _memory_map,
     MemoryOp.MACHPHYS_MAPPING: _machphys_mapping,
 }
