@@ -1,4 +1,7 @@
-"""The JSON of a run and of a comparison, without the schema's name; docs/comparison.md describes every field."""
+"""The JSON of a run and of a comparison, without the schema's name.
+
+docs/reference/comparison.md describes every field.
+"""
 
 from __future__ import annotations
 

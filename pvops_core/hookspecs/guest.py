@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(slots=False)
 class GuestImage:
-    """A guest that follows the boot protocol of docs/guest.md.
+    """A guest that follows the boot protocol of docs/reference/guest.md.
 
     Attributes:
         layout: name of its layout of ops.

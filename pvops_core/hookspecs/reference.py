@@ -1,4 +1,4 @@
-"""The reference page of all hooks: ``python -m pvops_core.hookspecs.reference > docs/hooks.md``."""
+"""The reference page of all hooks: ``python -m pvops_core.hookspecs.reference > docs/reference/hooks.md``."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pvops_core.compare.observation import Observation
 from pvops_core.errors import PluginError
 
 Make = Callable[..., Observation]
-DOCS = Path(__file__).parents[2] / "docs" / "comparison.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "comparison.md"
 
 
 def documented(heading: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""docs/guest.md says what the source has."""
+"""docs/reference/guest.md says what the source has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from pvops_core.guests import LAYOUTS, builtin
 from pvops_core.guests.build import SOURCE
 
-PAGE = (Path(__file__).parents[2] / "docs" / "guest.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "guest.md").read_text()
 
 
 def test_every_option_is_described() -> None:

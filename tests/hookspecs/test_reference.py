@@ -7,11 +7,11 @@ from pathlib import Path
 from pvops_core.hookspecs.reference import page
 from pvops_core.hookspecs.specs import specs
 
-DOCS = Path(__file__).parents[2] / "docs" / "hooks.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "hooks.md"
 
 
 def test_the_page_is_up_to_date() -> None:
-    again = "run python -m pvops_core.hookspecs.reference > docs/hooks.md"
+    again = "run python -m pvops_core.hookspecs.reference > docs/reference/hooks.md"
     assert DOCS.read_text(encoding="utf-8") == page(), again
 
 

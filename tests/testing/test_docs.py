@@ -14,8 +14,8 @@ from pvops_core.testing.conformance.suite import Conformance
 pytest_plugins = ["pytester"]
 
 DOCS = Path(__file__).parents[2] / "docs"
-HOOK = (DOCS / "testing-a-hook.md").read_text()
-BACKEND = (DOCS / "writing-a-backend.md").read_text()
+HOOK = (DOCS / "reference" / "testing-a-hook.md").read_text()
+BACKEND = (DOCS / "how-to" / "writing-a-backend.md").read_text()
 
 
 def test_every_marker_is_told() -> None:

@@ -1,4 +1,4 @@
-"""Puts a built-in guest into memory as docs/guest.md says: image, boot_info, GDT, page tables, in this order."""
+"""Puts a built-in guest into memory in the order of docs/reference/guest.md: image, boot_info, GDT, page tables."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The processor start register at port 0x608: writing a processor's number there, 32 bits, lets it run.
 
-Not a PC's: start-up messages of the local APIC begin in real mode, which the machine does not have. docs/guest.md
-describes the register.
+Not a PC's: start-up messages of the local APIC begin in real mode, which the machine does not have.
+docs/reference/guest.md describes the register.
 """
 
 from __future__ import annotations
