@@ -16,6 +16,7 @@ from pvops_core.machine import Machine, Stop, Vcpu
 if TYPE_CHECKING:
     from pvops_core.hookspecs import Backend, KernelPlatform
     from pvops_core.hookspecs.guest import Kernel
+    from pvops_core.hookspecs.keyboard import Keyboard
 
 DEFAULT_MEMORY = 256 << 20
 SLICE_BLOCKS = 200_000
@@ -31,6 +32,7 @@ class BootSettings(TypedDict, total=False):
     options: Mapping[str, str]
     count_instructions: bool
     until: str
+    keyboard: Keyboard
 
 
 class BootSession:
@@ -45,6 +47,7 @@ class BootSession:
         options: options of the platform.
         count_instructions: count executed instructions exactly, at some cost; off unless given.
         until: end the run, for the reason "until", when this has been printed on the console.
+        keyboard: what is typed at the console, before the run and while it goes on; nothing unless given.
 
     Raises:
         UsageError: the backend cannot boot kernels, or not on this kind of machine.
@@ -70,8 +73,10 @@ class BootSession:
         try:
             self.platform = platform(self.machine, kernel, {**settings.get("options", {}), "memory": str(memory)})
             self.platform.until = settings.get("until", "").encode()
+            self.platform.keyboard = settings.get("keyboard") or self.platform.keyboard
             self.machine.attach(self.platform)
             self.platform.build()
+            self.machine.watch(self.platform.read_keyboard)
         except BaseException:
             self.machine.close()
             raise

@@ -13,6 +13,7 @@ import typer
 from pvops_core.cli import runs
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, image_json, write_json
+from pvops_core.cli.keyboard import open_input, unbuffered
 from pvops_core.compare.cell import Cell
 from pvops_core.compare.document import run_document
 from pvops_core.compare.executor import execute
@@ -40,6 +41,15 @@ def boot(
     seed: runs.SeedOption = 0,
     memory: runs.MemoryOption = DEFAULT_MEMORY,
     until: Annotated[str, typer.Option(metavar="TEXT", help="End the run when the console has said this.")] = "",
+    typed: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help="Type what the file holds at the console; - for standard input to its end. Unless given, what "
+            "comes on standard input while the guest runs.",
+        ),
+    ] = None,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
     events: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")
@@ -68,12 +78,21 @@ def boot(
         memory=memory << 20,
         count_instructions=False,
     )
-    request = Request(cell, plugins, events=str(events) if events else None, deadline=deadline, until=until)
+    given = open_input(typed)
+    request = Request(
+        cell,
+        plugins,
+        events=str(events) if events else None,
+        deadline=deadline,
+        until=until,
+        typed=given.typed,
+        live=given.typist is not None,
+    )
     text = sys.stderr if json == STDOUT else sys.stdout
     limits = Limits(max_seconds * _GRACE, _ROOM + cell.memory)
-    with ThreadPoolExecutor(1) as pool:  # while the worker starts
-        image = pool.submit(load_image, kernel) if json else None
-        (observation,) = execute([request], listener=Echo(text), limits=limits)
+    with ThreadPoolExecutor(1) as pool, unbuffered(given):
+        image = pool.submit(load_image, kernel) if json else None  # while the worker starts
+        (observation,) = execute([request], listener=Echo(text), limits=limits, typist=given.typist)
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
     if image is not None:

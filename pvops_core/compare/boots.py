@@ -18,10 +18,15 @@ from pvops_core.plugins import chain
 
 if TYPE_CHECKING:
     from pvops_core.hookspecs import Backend
+    from pvops_core.hookspecs.keyboard import Keyboard
 
 
 def observe_boot(
-    request: Request, backends: Mapping[str, Backend], used: Mapping[str, str], send: Callable[[Message], None]
+    request: Request,
+    backends: Mapping[str, Backend],
+    used: Mapping[str, str],
+    send: Callable[[Message], None],
+    keyboard: Keyboard,
 ) -> Observation:
     """Boot the request's kernel and run it to its end.
 
@@ -30,6 +35,7 @@ def observe_boot(
         backends: all backends, by name; the request's is among them.
         used: versions of the software in use.
         send: told of each phase and of the console's text as it comes.
+        keyboard: what is typed at the console.
 
     Raises:
         PvopsError: the files are no kernel, or do not fit the backend or the machine.
@@ -46,6 +52,7 @@ def observe_boot(
         options=cell.options,
         count_instructions=cell.count_instructions,
         until=request.until,
+        keyboard=keyboard,
     )
     with session:
         gc.freeze()  # what was made up to here lasts, and need not be looked at again

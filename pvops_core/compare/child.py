@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Callable, Coroutine, Sequence
 
+    from pvops_core.compare.typist import Typist
+
 WORKER = (sys.executable, "-P", "-m", "pvops_core.compare.worker")
 """The command of a worker. ``-P``: a file of the current directory must not shadow a module."""
 
@@ -46,12 +48,14 @@ class Child:
         limits: what it may take.
         command: how it is started.
         on_console: told of each piece of console text as it comes.
+        typist: who types at the guest's console while it runs, if anybody.
     """
 
     request: wire.Request
     limits: Limits = attrs.field(factory=Limits)
     command: Sequence[str] = WORKER
     on_console: Callable[[str], None] | None = None
+    typist: Typist | None = None
     _phase: wire.Phase = attrs.field(default=wire.Phase.STARTING, init=False)
     _console: list[str] = attrs.field(factory=list, init=False)
     _stderr: bytearray = attrs.field(factory=bytearray, init=False)
@@ -102,8 +106,12 @@ class Child:
         with contextlib.suppress(ConnectionError):  # it died first: the exit status tells more
             process.stdin.write(self.request.encode())
             await process.stdin.drain()
+        with self.typist.at(process.stdin) if self.typist else contextlib.nullcontext():
+            return await self._read_answer(process, process.stdout)
+
+    async def _read_answer(self, process: Process, stdout: asyncio.StreamReader) -> Observation:
         room = self.limits.output
-        while line := await _read_line(process.stdout, self.limits.output):
+        while line := await _read_line(stdout, self.limits.output):
             room -= len(line)
             if room < 0:
                 raise _too_much(self.limits.output)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from pvops_core.compare.child import WORKER, Child
 from pvops_core.compare.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pvops_core.compare.cell import Cell
     from pvops_core.compare.observation import Observation
+    from pvops_core.compare.typist import Typist
     from pvops_core.compare.wire import Request
 
 
@@ -42,18 +44,20 @@ def execute(
     jobs: int | None = None,
     limits: Limits | None = None,
     command: Sequence[str] = WORKER,
+    typist: Typist | None = None,
 ) -> tuple[Observation, ...]:
     """Run every request; the observations are in the order of the requests.
 
     No request's end, however bad, takes another's observation away. When this function is left by an exception
-    (``KeyboardInterrupt`` among them) every child has been ended. Not to be called inside a running event loop.
+    (``KeyboardInterrupt`` among them) every child has been ended. What ``typist`` types goes to a guest that runs alone
+    and whose request is live. Not to be called inside a running event loop.
     """
-    running = _execute(requests, listener, jobs or default_jobs(len(requests)), limits or Limits(), command)
-    return asyncio.run(running)
+    make = partial(Child, limits=limits or Limits(), command=command, typist=typist)
+    return asyncio.run(_execute(requests, listener, jobs or default_jobs(len(requests)), make))
 
 
 async def _execute(
-    requests: Sequence[Request], listener: Listener, jobs: int, limits: Limits, command: Sequence[str]
+    requests: Sequence[Request], listener: Listener, jobs: int, make: Callable[..., Child]
 ) -> tuple[Observation, ...]:
     slots = asyncio.Semaphore(jobs)
 
@@ -61,7 +65,7 @@ async def _execute(
         async with slots:
             cell = request.cell
             listener.started(cell)
-            child = Child(request, limits, command, lambda text: listener.console(cell, text))
+            child = make(request, on_console=lambda text: listener.console(cell, text))
             observation = await child.run()
             listener.finished(observation)
             return observation

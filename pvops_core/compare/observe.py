@@ -16,15 +16,17 @@ from pvops_core.compare.wire import Message, Phase, Request
 from pvops_core.errors import MachineError, PvopsError, unknown
 from pvops_core.guests.report import Status
 from pvops_core.guests.session import Session
+from pvops_core.hookspecs.keyboard import Keyboard
 from pvops_core.plugins import Found, Loaded, chain, load_backends
 
 
-def observe(request: Request, send: Callable[[Message], None]) -> Observation:
+def observe(request: Request, send: Callable[[Message], None], keyboard: Keyboard | None = None) -> Observation:
     """Run the request's cell to its end.
 
     Args:
         request: what to run.
         send: told of each phase and of the console's text as it comes.
+        keyboard: what is typed at a real kernel's console.
 
     Raises:
         PvopsError: the backend does not exist or does not fit, or the machine could not be made. What happens once
@@ -37,7 +39,7 @@ def observe(request: Request, send: Callable[[Message], None]) -> Observation:
         raise _missing(cell.backend, loaded)
     used = {found.distribution: found.version for found in _sources(cell.backend, loaded)}
     if cell.guest != BUILTIN:
-        return observe_boot(request, loaded.backends, versions(used), send)
+        return observe_boot(request, loaded.backends, versions(used), send, keyboard or Keyboard(request.typed))
     send(Phase.BUILDING)
     session = Session.builtin(
         cell.layout,

@@ -1,7 +1,8 @@
 """What parent and worker say to each other: one JSON document a line.
 
 The parent writes one request and then keeps the worker's standard input open; its end is the worker's sign to
-go. The worker writes any number of messages, the last of which is the observation.
+go. Until then it may write what is typed at the guest's console. The worker writes any number of messages, the last
+of which is the observation.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class Request:
             can say where the kernel was.
         until: console text at which a real kernel's run ends; empty for none.
         events: file that the event log is written to, if any.
+        typed: what is typed at a real kernel's console, there from the start.
+        live: more may be typed while it runs, and is told in lines that follow.
     """
 
     cell: Cell
@@ -46,10 +49,12 @@ class Request:
     events: str | None = None
     deadline: float | None = None
     until: str = ""
+    typed: bytes = b""
+    live: bool = False
 
     def encode(self) -> bytes:
         """The request's line."""
-        return _line(attrs.asdict(self) | {"cell": self.cell.to_json()})
+        return _line(attrs.asdict(self) | {"cell": self.cell.to_json(), "typed": self.typed.hex()})
 
     @classmethod
     def decode(cls, line: bytes) -> Request:
@@ -59,7 +64,8 @@ class Request:
             TypeError, ValueError, KeyError: it is not one.
         """
         fields = json.loads(line)
-        return cls(Cell.from_json(fields.pop("cell")), tuple(fields.pop("plugins")), **fields)
+        cell, typed = Cell.from_json(fields.pop("cell")), bytes.fromhex(fields.pop("typed"))
+        return cls(cell, tuple(fields.pop("plugins")), typed=typed, **fields)
 
 
 Message = Phase | str | Observation
@@ -91,6 +97,20 @@ def decode(line: bytes) -> Message:
         case {"observation": document}:
             return Observation.from_json(document)
     raise ValueError("not a message of a worker")
+
+
+def encode_typed(data: bytes) -> bytes:
+    """The line for something that was typed; nothing means that nothing will be any more."""
+    return _line({"typed": data.hex()})
+
+
+def decode_typed(line: bytes) -> bytes:
+    """What the line says was typed.
+
+    Raises:
+        TypeError, ValueError, KeyError: it says no such thing.
+    """
+    return bytes.fromhex(json.loads(line)["typed"])
 
 
 def _line(document: dict[str, Any]) -> bytes:

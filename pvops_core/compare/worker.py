@@ -10,16 +10,16 @@ from __future__ import annotations
 import errno
 import faulthandler
 import os
-import sys
 import threading
 from typing import TYPE_CHECKING
 
 from pvops_core.compare import wire
 from pvops_core.compare.ending import Ending
-from pvops_core.compare.lifeline import leave_with_parent
+from pvops_core.compare.lifeline import lines_of_parent, listen
 from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.compare.observe import observe
 from pvops_core.errors import ImageError, UsageError
+from pvops_core.hookspecs.keyboard import Keyboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,14 +29,18 @@ def main() -> None:
     """Serve one request; exit status 0 whenever an observation was sent."""
     send = _take_stdout()
     faulthandler.enable()
-    request = wire.Request.decode(sys.stdin.buffer.readline())
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    send(_run(request, send))
+    lines = lines_of_parent()
+    request = wire.Request.decode(next(lines))
+    keyboard = Keyboard(request.typed)
+    if request.live:
+        keyboard.listen()
+    threading.Thread(target=listen, args=(lines, keyboard), daemon=True).start()
+    send(_run(request, send, keyboard))
 
 
-def _run(request: wire.Request, send: Callable[[wire.Message], None]) -> Observation:
+def _run(request: wire.Request, send: Callable[[wire.Message], None], keyboard: Keyboard) -> Observation:
     try:
-        return observe(request, send)
+        return observe(request, send, keyboard)
     except (ImageError, UsageError) as error:
         return Observation(request.cell, Outcome.UNSUPPORTED, reason=str(error))
     except OSError as error:

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from pvops_core.hookspecs.keyboard import Keyboard
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -135,12 +137,14 @@ class KernelPlatform(Surroundings):
         kernel: what is booted.
         until: the run ends, for the reason "until", when the console's text has just come to end in this; empty
             for never.
+        keyboard: what is typed at the console waits there.
     """
 
     def __init__(self, machine: Machine, kernel: Kernel, options: Mapping[str, str]) -> None:
         super().__init__(machine, options)
         self.kernel = kernel
         self.until = b""
+        self.keyboard = Keyboard()
 
     def emit(self, text: bytes) -> None:
         """Put what the guest printed on its console there, a byte at a time or more."""
@@ -148,3 +152,20 @@ class KernelPlatform(Surroundings):
             self.console.append(byte)
             if self.until and byte == self.until[-1] and self.console.endswith(self.until):
                 self.machine.stop("until", "the console says what was waited for")
+
+    def typed(self, data: bytes) -> None:
+        """What was typed at the console arrives, between two slices; dropped unless the platform has a device."""
+
+    def read_keyboard(self) -> None:
+        """Give what was typed since the last time to ``typed``, and note it in the event log."""
+        data = self.keyboard.take()
+        if data:
+            self.machine.log.record("typed", data=data)
+            self.typed(data)
+
+    def wait_for_typing(self) -> bool:
+        """For ``idle``, when no timer is left: wait until somebody has typed something; False if nobody will."""
+        if not self.keyboard.wait(lambda: self.machine.loop.interrupted):
+            return self.machine.loop.interrupted
+        self.read_keyboard()
+        return True

@@ -101,3 +101,9 @@ def test_a_broken_backend_is_a_failure_that_says_why(
     plugin.write_text("raise RuntimeError('no such luck')")
     assert main(["boot", str(kernel), "--backend", "broken", "--plugin", str(plugin)]) == 4
     assert "no such luck" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["nowhere", "."])
+def test_input_that_cannot_be_read_is_named(kernel: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["boot", str(kernel), "--input", name]) == 2
+    assert f"{name}: " in capsys.readouterr().err

@@ -213,9 +213,11 @@ execute([wire.Request(Cell("b", "6.1-64", "x86_64"))], listener=Printing(), comm
 """
 LEAVING = """
 import json, os, sys, threading, time
-from pvops_core.compare.lifeline import leave_with_parent
-sys.stdin.readline()
-threading.Thread(target=leave_with_parent, daemon=True).start()
+from pvops_core.compare.lifeline import lines_of_parent, listen
+from pvops_core.hookspecs.keyboard import Keyboard
+lines = lines_of_parent()
+next(lines)
+threading.Thread(target=listen, args=(lines, Keyboard()), daemon=True).start()
 print(json.dumps({"console": str(os.getpid())}), flush=True)
 time.sleep(60)
 """

@@ -43,10 +43,17 @@ def test_messages_survive_the_pipe(message: wire.Message) -> None:
 
 
 @settings(derandomize=True, max_examples=50)
-@given(cells, st.lists(st.text(), max_size=2), st.none() | st.integers(0))
-def test_requests_survive_the_pipe(cell: Cell, plugins: list[str], max_ns: int | None) -> None:
-    request = wire.Request(cell, tuple(plugins), max_ns)
+@given(cells, st.lists(st.text(), max_size=2), st.none() | st.integers(0), st.binary())
+def test_requests_survive_the_pipe(cell: Cell, plugins: list[str], max_ns: int | None, typed: bytes) -> None:
+    request = wire.Request(cell, tuple(plugins), max_ns, typed=typed, live=bool(plugins))
     assert wire.Request.decode(request.encode()) == request
+
+
+@given(st.binary())
+def test_what_is_typed_survives_the_pipe(data: bytes) -> None:
+    line = wire.encode_typed(data)
+    assert line.endswith(b"\n")
+    assert wire.decode_typed(line[:-1]) == data
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""Where a guest's console input comes from: a file, or standard input as it is typed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from pvops_core.cli.common import STDOUT
+from pvops_core.compare.typist import Typist
+from pvops_core.errors import UsageError
+
+STDIN = STDOUT
+_MOST = 16 << 20
+
+
+@attrs.frozen
+class Input:
+    """What is typed at the console.
+
+    Attributes:
+        typed: there from the start.
+        typist: who types while the guest runs, if anybody.
+    """
+
+    typed: bytes = b""
+    typist: Typist | None = None
+
+
+def open_input(source: str | None) -> Input:
+    """Input from a file, from standard input to its end ("-"), or from standard input as it comes (None).
+
+    Raises:
+        UsageError: the file cannot be read, or is none that anybody typed.
+    """
+    if source == STDIN:
+        return Input(_bounded(sys.stdin.buffer.read(_MOST + 1), "standard input"))
+    if source is not None:
+        try:
+            with Path(source).open("rb") as file:
+                return Input(_bounded(file.read(_MOST + 1), source))
+        except OSError as error:
+            raise UsageError(f"{source}: {error.strerror}") from None
+    return _standard_input()
+
+
+def _bounded(data: bytes, name: str) -> bytes:
+    if len(data) > _MOST:
+        raise UsageError(f"{name}: more than {_MOST >> 20} MiB to be typed")
+    return data
+
+
+def _standard_input() -> Input:
+    """A file is there from the start; a terminal or a pipe is read while the guest runs."""
+    try:
+        descriptor = sys.stdin.fileno()
+        mode = os.fstat(descriptor).st_mode
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by something that is no file
+        return Input()
+    if stat.S_ISREG(mode):
+        return Input(_bounded(sys.stdin.buffer.read(_MOST + 1), "standard input"))
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or _is_ours(descriptor):
+        return Input(typist=Typist(descriptor))
+    return Input()
+
+
+def _is_ours(descriptor: int) -> bool:
+    """It is a terminal, and this process may read it: it is not in the background."""
+    try:
+        return os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp()
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def unbuffered(given: Input) -> Iterator[None]:
+    """While entered, a terminal that is typed at gives each key at once and leaves showing it to the guest."""
+    if given.typist is None or not os.isatty(given.typist.descriptor):
+        yield
+        return
+    descriptor = given.typist.descriptor
+    before = termios.tcgetattr(descriptor)
+    now = termios.tcgetattr(descriptor)
+    now[0] &= ~termios.ICRNL
+    now[3] &= ~(termios.ICANON | termios.ECHO)
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, now)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
