@@ -60,6 +60,21 @@ class Callbacks:
             self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(self._end), address, address)
             self._engine.flush_code()
 
+    def hook_at(self, address: int, action: Callable[[Vcpu, int], None]) -> int:
+        """Call ``action(vcpu, address)`` as a handler before an instruction is executed; gives the hook's number."""
+
+        def reached(_engine: int, at: int, _size: int, _data: int) -> None:
+            self._serve(action, at)
+
+        hook = self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(reached), address, address)
+        self._engine.flush_code()
+        return hook
+
+    def unhook(self, hook: int) -> None:
+        """Take a hook of ``hook_at`` away."""
+        self._engine.unhook(hook)
+        self._engine.flush_code()
+
     def _end(self, _engine: int, _address: int, _size: int, _data: int) -> None:
         self._loop.interrupt()
         self._engine.stop()

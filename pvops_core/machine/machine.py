@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 
 from pvops_core.errors import MachineError
+from pvops_core.machine.breakpoints import Breakpoint, Breakpoints
 from pvops_core.machine.clock import Clock
 from pvops_core.machine.coherence import Coherence, Ranges
 from pvops_core.machine.cpuslot import CpuSlot
@@ -94,6 +95,7 @@ class Machine:
         self._keepers: list[Stateful] = []
         self._platform: TrapHandler | None = None
         self.in_place: Callable[[Vcpu], bool] | None = None
+        self._breakpoints = Breakpoints(self, self._slots)
         self.loop = RunLoop(self, self._slots, self.gates)
         native = callbacks()
         try:
@@ -173,6 +175,20 @@ class Machine:
         """End ``watch``."""
         self.loop.watchers.remove(watcher)
 
+    def break_at(self, address: int, action: Callable[[Vcpu], None]) -> Breakpoint:
+        """Call ``action`` whenever a vCPU is about to execute the instruction at a guest-virtual address.
+
+        It may be called before there is anything at the address. It costs nothing elsewhere.
+
+        Raises:
+            MachineError: a handler is running; defer it.
+        """
+        return self._breakpoints.add(address, action)
+
+    def remove(self, breakpoint_: Breakpoint) -> None:
+        """End ``break_at``; MachineError from inside a handler."""
+        self._breakpoints.remove(breakpoint_)
+
     def call(self, vcpu: Vcpu, until: int, *, blocks: int) -> bool:
         """Run one vCPU alone, without delivering interrupts, until it is about to execute the instruction at ``until``.
 
@@ -211,7 +227,7 @@ class Machine:
             self._keepers.append(owner)
 
     def _parts(self) -> tuple[Stateful, ...]:
-        return (self.clock, self.log, self.scheduler, self.gates, *self._slots)
+        return (self.clock, self.log, self.scheduler, self.gates, self._breakpoints, *self._slots)
 
     def snapshot(self) -> Snapshot:
         """Everything that decides how the machine goes on; not from inside a handler."""

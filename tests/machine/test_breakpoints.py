@@ -1,0 +1,117 @@
+"""Breakpoints: each arrival is told once, whatever else ends slices, and nothing is left when they are gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pvops_core.errors import MachineError
+from pvops_core.machine import MachineKind
+from tests.machine.conftest import CODE, DATA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pvops_core.machine import Vcpu
+    from tests.machine.conftest import Rig
+
+# l: nop; inc dword [edi]; jmp l
+LOOP = "90 ff07 ebfb"
+INC = CODE + 1
+
+
+def looping(make_rig: Callable[..., Rig], kind: MachineKind, vcpus: int = 1, **options: int) -> Rig:
+    rig = make_rig(kind, vcpus=vcpus, **options)
+    rig.code(LOOP)
+    for vcpu in rig.machine.vcpus:
+        vcpu.set("rdi", DATA + 4 * vcpu.index)
+    return rig
+
+
+@pytest.mark.parametrize("slice_blocks", [3, 50, 1_000])
+def test_every_arrival_is_told_once(kind: MachineKind, make_rig: Callable[..., Rig], slice_blocks: int) -> None:
+    rig = looping(make_rig, kind, 2, slice_blocks=slice_blocks)
+    told = [0, 0]
+
+    def count(vcpu: Vcpu) -> None:
+        assert vcpu.rip == INC
+        assert rig.memory.u32(DATA + 4 * vcpu.index) == told[vcpu.index]
+        told[vcpu.index] += 1
+
+    rig.machine.break_at(INC, count)
+    rig.run(20_000)
+    assert told == [rig.memory.u32(DATA), rig.memory.u32(DATA + 4)]
+    assert sum(told) > 1000
+
+
+def test_a_stop_there_comes_before_the_instruction_and_goes_on_after_it(
+    kind: MachineKind, make_rig: Callable[..., Rig]
+) -> None:
+    rig = looping(make_rig, kind)
+    rig.machine.break_at(INC, lambda _vcpu: rig.machine.stop("here"))
+    for number in range(5):
+        assert rig.run(20_000) == "here"
+        assert rig.cpu.rip == INC
+        assert rig.memory.u32(DATA) == number
+    snapshot = rig.machine.snapshot()
+    assert rig.run(20_000) == "here"
+    rig.machine.restore(snapshot)
+    assert rig.run(20_000) == "here"
+    assert rig.memory.u32(DATA) == 5
+
+
+def test_an_action_may_go_elsewhere(kind: MachineKind, make_rig: Callable[..., Rig]) -> None:
+    rig = looping(make_rig, kind)
+    skipped = []
+
+    def skip(vcpu: Vcpu) -> None:
+        skipped.append(vcpu.rip)
+        vcpu.rip = CODE
+
+    rig.machine.break_at(INC, skip)
+    rig.run(5_000)
+    assert rig.memory.u32(DATA) == 0
+    assert len(skipped) > 10
+
+
+def test_removed_ones_are_silent_and_those_beside_them_are_not(make_rig: Callable[..., Rig]) -> None:
+    rig = looping(make_rig, MachineKind.X86_64)
+    told: list[str] = []
+    machine = rig.machine
+    first = machine.break_at(INC, lambda _vcpu: told.append("first"))
+    second = machine.break_at(INC, lambda _vcpu: told.append("second"))
+    rig.run(1_000)
+    assert told[:2] == ["first", "second"]
+    machine.remove(first)
+    told.clear()
+    rig.run(1_000)
+    assert set(told) == {"second"}
+    machine.remove(second)
+    machine.remove(second)
+    told.clear()
+    rig.run(1_000)
+    assert not told
+
+
+def test_they_change_between_slices_only(make_rig: Callable[..., Rig]) -> None:
+    rig = looping(make_rig, MachineKind.X86_64)
+    machine = rig.machine
+
+    def greedy(_vcpu: Vcpu) -> None:
+        machine.break_at(CODE, greedy)
+
+    machine.break_at(INC, greedy)
+    with pytest.raises(MachineError, match="defer it"):
+        rig.run(1_000)
+
+
+def test_an_error_in_an_action_ends_the_run_with_it(make_rig: Callable[..., Rig]) -> None:
+    rig = looping(make_rig, MachineKind.X86_64)
+
+    def fail(_vcpu: Vcpu) -> None:
+        raise LookupError("here")
+
+    rig.machine.break_at(INC, fail)
+    with pytest.raises(LookupError, match="here"):
+        rig.run(1_000)
