@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 from typer.core import TyperGroup
@@ -18,21 +18,31 @@ from pvops_core.errors import PvopsError, unknown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-VERBS: Final[Mapping[str, str]] = {
-    "compare": "pvops_core.cli.compare:compare",
-    "run": "pvops_core.cli.run:run",
-    "boot": "pvops_core.cli.boot:boot",
-    "livepatch": "pvops_core.cli.livepatch:livepatch",
-    "scenario": "pvops_core.cli.scenario:scenario",
-    "patch": "pvops_core.cli.patch:patch",
-    "backends": "pvops_core.cli.backends:backends",
-    "sites": "pvops_core.cli.sites:sites",
-    "new-backend": "pvops_core.cli.new_backend:new_backend",
-}
-"""Verb to the function that is it. Its parameters are the verb's, its docstring the help, its result the exit code.
 
-A verb with verbs of its own is a ``typer.Typer`` instead.
-"""
+class Verb(NamedTuple):
+    """A verb, without anything of it being imported.
+
+    Attributes:
+        target: ``module:function``. The function's parameters are the verb's, its docstring the help, its result the
+            exit code. A verb with verbs of its own is a ``typer.Typer`` instead.
+        summary: what it does, for the list of verbs.
+    """
+
+    target: str
+    summary: str
+
+
+VERBS: Final[Mapping[str, Verb]] = {
+    "compare": Verb("pvops_core.cli.compare:compare", "Run a guest on every backend, and tell what differs."),
+    "run": Verb("pvops_core.cli.run:run", "Run the built-in guest once."),
+    "boot": Verb("pvops_core.cli.boot:boot", "Boot a real kernel."),
+    "livepatch": Verb("pvops_core.cli.livepatch:livepatch", "Make payloads, and live-patch a guest while it runs."),
+    "scenario": Verb("pvops_core.cli.scenario:scenario", "Play a failure of the past, and its repair."),
+    "patch": Verb("pvops_core.cli.patch:patch", "Work out what a kernel on a backend does to its own text."),
+    "backends": Verb("pvops_core.cli.backends:backends", "List backends, and check them."),
+    "sites": Verb("pvops_core.cli.sites:sites", "List a kernel's paravirt call sites."),
+    "new-backend": Verb("pvops_core.cli.new_backend:new_backend", "Write a new backend's first distribution."),
+}
 
 
 _INTERRUPTED: Final = 130
@@ -50,6 +60,11 @@ class _Verbs(TyperGroup):
         del ctx
         return load_verb(cmd_name) if cmd_name in VERBS else None
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - likewise
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.summary) for name, verb in VERBS.items()])
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - likewise
         if args and not args[0].startswith("-") and args[0] not in VERBS:
             raise unknown("verb", args[0], VERBS)
@@ -58,7 +73,7 @@ class _Verbs(TyperGroup):
 
 def load_verb(name: str) -> Any:  # noqa: ANN401 - likewise
     """The command of a verb, ready to run."""
-    module, _, attribute = VERBS[name].partition(":")
+    module, _, attribute = VERBS[name].target.partition(":")
     function: Callable[..., int | None] | typer.Typer = getattr(importlib.import_module(module), attribute)
     if isinstance(function, typer.Typer):
         return typer.main.get_command(function)

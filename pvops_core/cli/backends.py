@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from pvops_core.errors import PluginError
     from pvops_core.hookspecs import Backend
-    from pvops_core.plugins import Found
+    from pvops_core.plugins.found import Found
+    from pvops_core.plugins.summary import Summary
 
 
 def backends(
@@ -24,7 +25,7 @@ def backends(
     plugin: PluginOption = None,
     json: JsonOption = None,
 ) -> int:
-    """List backends by their distributions' metadata, importing none unless asked to check them."""
+    """List backends by their metadata and sources, importing none unless asked to check them."""
     rows, errors = _checked(plugin or []) if check else _listed(plugin or [])
     faults = [plugin_error_document(error) for error in errors]
     write_json("backends", {"checked": check, "backends": rows, "errors": faults}, json)
@@ -38,10 +39,11 @@ def backends(
 
 
 def _listed(plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[PluginError]]:
-    from pvops_core.plugins import discover  # noqa: PLC0415 - heavy
+    from pvops_core.plugins.discovery import discover  # noqa: PLC0415 - other verbs do without
+    from pvops_core.plugins.summary import summary  # noqa: PLC0415 - likewise
 
     found = discover(plugins)
-    rows = [_source(one) for one in found if not one.problem]
+    rows = [_read(one, summary(one)) for one in found if not one.problem]
     return rows, [one.error(one.problem) for one in found if one.problem]
 
 
@@ -62,6 +64,17 @@ def _source(found: Found) -> dict[str, Any]:
     }
 
 
+def _read(found: Found, read: Summary) -> dict[str, Any]:
+    row = _source(found)
+    row["name"] = row["name"] or read.name or ""
+    return row | {
+        "description": read.description,
+        "base": read.base,
+        "capabilities": read.capabilities,
+        "hooks": read.hooks,
+    }
+
+
 def _declared(backend: Backend) -> dict[str, Any]:
     from pvops_core.plugins import implemented  # noqa: PLC0415 - heavy
 
@@ -79,23 +92,17 @@ def _declared(backend: Backend) -> dict[str, Any]:
 def _print(rows: Sequence[dict[str, Any]], *, check: bool) -> None:
     if not rows:
         return
-    if not check:
-        head = ("name", "distribution", "version", "entry point")
-        print_table(head, [[printable(str(value)) for value in row.values()] for row in rows])
-        return
-    print_table(
-        ("name", "distribution", "version", "base", "kinds", "hooks", "patchlets", "description"),
-        [
-            (
-                row["name"],
-                printable(row["distribution"]),
-                printable(row["version"]),
-                row["base"] or "-",
-                " ".join(row["kinds"]) or "-",
-                len(row["hooks"]),
-                len(row["patchlets"]),
-                printable(row["description"]),
-            )
-            for row in rows
-        ],
-    )
+    columns = ("kinds", "hooks", "patchlets") if check else ("hooks",)
+    head = ("name", "distribution", "version", "base", *columns, "capabilities", "description")
+    print_table(head, [[_cell(name, row) for name in head] for row in rows])
+
+
+def _cell(name: str, row: dict[str, Any]) -> str:
+    """A number of hooks and patchlets, the words of other lists, ``?`` for what only a check would tell."""
+    value = row[name]
+    if value is None:
+        return "-" if name == "base" else "?"
+    if name in {"hooks", "patchlets"}:
+        return str(len(value))
+    text = value if isinstance(value, str) else " ".join(value)
+    return printable(text) or "-"

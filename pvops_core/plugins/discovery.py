@@ -67,39 +67,33 @@ def _normal(name: str) -> str:
 def _installed() -> Iterator[Found]:
     seen: set[str] = set()
     for distribution in metadata.distributions():
-        try:
-            name, version = _identity(distribution)
-            if _normal(name) in seen:
-                # A second copy further down sys.path, which import would not see either.
-                continue
-            seen.add(_normal(name))
-            entries = list(distribution.entry_points.select(group=GROUP))
-        except Exception as error:  # noqa: BLE001  whatever reading somebody's files raises is that plugin's problem
-            yield from _unreadable(distribution, error)
+        folder = _folder(distribution)
+        name = _normal(folder.partition("-")[0])
+        if name in seen:
+            # A second copy further down sys.path, which import would not see either.
             continue
-        for entry in entries:
-            yield Found(entry.name, name, version, entry.value)
+        seen.add(name)
+        try:
+            yield from _plugins(distribution)
+        except Exception as error:  # noqa: BLE001  whatever reading somebody's files raises is that plugin's problem
+            problem = f"its metadata cannot be read: {type(error).__name__}: {error}"
+            yield Found("", folder, "", "", problem=problem)
 
 
-def _identity(distribution: metadata.Distribution) -> tuple[str, str]:
+def _plugins(distribution: metadata.Distribution) -> Iterator[Found]:
+    """Its plugins. Of a distribution without any no more is read than tells that: there may be hundreds."""
+    if GROUP not in (distribution.read_text("entry_points.txt") or ""):
+        return
     fields = distribution.metadata
-    name, version = fields["Name"], fields["Version"]
-    return str(name) if name else _folder(distribution), str(version) if version else ""
+    name, version = fields["Name"] or _folder(distribution), fields["Version"] or ""
+    for entry in distribution.entry_points.select(group=GROUP):
+        yield Found(entry.name, str(name), str(version), entry.value)
 
 
 def _folder(distribution: metadata.Distribution) -> str:
-    return os.path.basename(str(getattr(distribution, "_path", "an unnamed distribution")))  # noqa: PTH119  text only
-
-
-def _unreadable(distribution: metadata.Distribution, error: Exception) -> Iterator[Found]:
-    """A plugin whose entry points cannot be read; other people's broken distributions are not ours to report."""
-    try:
-        text = (distribution.read_text("entry_points.txt") or "") if not isinstance(error, UnicodeError) else GROUP
-    except (OSError, UnicodeError):
-        text = ""
-    folder = _folder(distribution)
-    if GROUP in text or _normal(folder).startswith("pvops-"):
-        yield Found("", folder, "", "", problem=f"its metadata cannot be read: {type(error).__name__}: {error}")
+    """The folder of its metadata, which begins with its name."""
+    path = getattr(distribution, "_path", None)
+    return str(distribution.metadata["Name"]) if path is None else os.path.basename(str(path))  # noqa: PTH119  text only
 
 
 def broken(found: Found) -> PluginError:

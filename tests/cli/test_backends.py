@@ -34,8 +34,19 @@ def test_listing_imports_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "pvops.backends/1"
     assert document["checked"] is False
-    assert document["backends"] == [{"name": "", "distribution": str(bad), "version": "", "entry_point": "bad:backend"}]
+    unknown = dict.fromkeys(("description", "base", "capabilities", "hooks"))
+    known = {"name": "", "distribution": str(bad), "version": "", "entry_point": "bad:backend"}
+    assert document["backends"] == [known | unknown]
     assert document["errors"] == []
+
+
+def test_listing_says_what_the_source_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bad.py"
+    file.write_text(GOOD + "raise SystemExit(77)")
+    assert main(["backends", "--plugin", str(file)]) == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "distribution", "version", "base", "hooks", "capabilities", "description"]
+    assert row.split() == ["mine", str(file), "-", "-", "1", "-", "My", "own."]
 
 
 def test_checking_reports_each_broken_one_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
