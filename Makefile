@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest -n: two workers are what the smallest machine has.
 JOBS ?= 2
 
-.PHONY: setup compare test lint types bench guest picture clean
+.PHONY: setup compare test lint types bench bench-boot guest picture clean
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,10 @@ types: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# Real kernels booted here and in QEMU (Debian package qemu-system-x86), turn about; wants PVOPS_KERNELS.
+bench-boot: setup
+	$(BIN)/python -m benchmarks.boots
 
 # Rebuilds the built-in guest's objects from its source; needs the gcc and binutils that build.py names.
 guest: setup
