@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 import pytest
-from pvops_xen.hypervisor import builder
+from pvops_xen.hypervisor import audit, builder
 from pvops_xen.platform import XenPlatform
 
 from pvops_core.kinds import MachineKind
@@ -90,16 +90,18 @@ def _bench(kind: MachineKind, vcpus: int) -> Bench:
 
 @pytest.fixture
 def make_bench() -> Iterator[Callable[..., Bench]]:
-    machines = []
+    """Makes benches; whatever a test did to them, the frame table must still be right at its end."""
+    benches = []
 
     def make(kind: MachineKind, vcpus: int = 1) -> Bench:
-        bench = _bench(kind, vcpus)
-        machines.append(bench.machine)
-        return bench
+        benches.append(_bench(kind, vcpus))
+        return benches[-1]
 
     yield make
-    for machine in machines:
-        machine.close()
+    findings = [finding for bench in benches for finding in audit.audit(bench.platform.hv)]
+    for bench in benches:
+        bench.machine.close()
+    assert not findings
 
 
 @pytest.fixture(params=[MachineKind.X86_64, MachineKind.PAE], ids=["64", "pae"])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pvops_xen.hypervisor import audit
 from pvops_xen.hypervisor.abi import EEXIST, EINVAL, ENOENT, ENOSYS
-from pvops_xen.hypervisor.frames import ALLOCATED, GUEST, PINNED, FrameType
 from pvops_xen.hypervisor.state import Entry
 
 from pvops_core.kinds import MachineKind
@@ -19,43 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Bench
-
-
-def recount(bench: Bench) -> None:
-    """Every reference in the frame table has a holder."""
-    hv = bench.platform.hv
-    frames = hv.frames
-    refs: Counter[int] = Counter()
-    types: Counter[int] = Counter()
-    for mfn in range(len(frames)):
-        if frames.owner[mfn] != GUEST:
-            continue
-        refs[mfn] += bool(frames.flags[mfn] & ALLOCATED)
-        if frames.flags[mfn] & PINNED:
-            refs[mfn] += 1
-            types[mfn] += 1
-        kind = frames.in_use_as(mfn)
-        if FrameType.L1 <= kind <= FrameType.L4:
-            for slot, entry in enumerate(hv.validator.table(mfn)):
-                if entry & 1 and hv.validator.is_guest_slot(mfn, int(kind), slot):
-                    target = entry >> 12 & 0xFFFFFFF
-                    if target == mfn and kind > 1:
-                        continue
-                    refs[target] += 1
-                    types[target] += kind > 1 or bool(entry & 2)
-    refs[hv.domain.shared_info >> 12] += 1
-    types[hv.domain.shared_info >> 12] += 1
-    for state in hv.domain.vcpus:
-        held = [state.guest_table, state.guest_table_user, *state.gdt_frames, *state.ldt_mapped.values()]
-        if state.info_registered:
-            held.append(state.info >> 12)
-        for mfn in filter(None, held):
-            refs[mfn] += 1
-            types[mfn] += 1
-    for mfn in range(len(frames)):
-        if frames.owner[mfn] == GUEST:
-            assert frames.refs[mfn] == refs[mfn], f"references of {mfn:x}"
-            assert frames.types[mfn] == types[mfn], f"type references of {mfn:x}"
 
 
 def interesting(bench: Bench) -> st.SearchStrategy[int]:
@@ -82,7 +44,7 @@ def test_any_arguments(make_bench: Callable[..., Bench], kind: MachineKind) -> N
         result = bench.call(number, *args)
         assert isinstance(result, int)
         assert result > -200
-        recount(bench)
+        audit.check(bench.platform.hv)
 
     fuzz()
 
@@ -175,4 +137,4 @@ def test_snapshots_hold_the_hypervisor(bench: Bench) -> None:
     assert list(bench.platform.hv.frames.types) == table
     assert bench.platform.hypercalls == hypercalls
     assert bench.platform.console == b""
-    recount(bench)
+    audit.check(bench.platform.hv)
