@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest -n: two workers are what the smallest machine has.
 JOBS ?= 2
 
-.PHONY: setup compare test lint types bench bench-boot guest picture clean
+.PHONY: setup compare test lint types bench bench-boot guest picture reference docs clean
 
 setup: $(VENV)/.ready
 
@@ -44,5 +44,19 @@ guest: setup
 picture: setup
 	$(BIN)/pvops compare --backends native,xen,lguest --svg docs/compare.svg
 
+# The pages that are made of what they describe; tests fail when one is out of date.
+reference: setup
+	$(BIN)/python -m pvops_core.hookspecs.reference > docs/reference/hooks.md
+	$(BIN)/typer pvops_core.cli utils docs --name pvops --title Commands --output docs/reference/commands.md
+
+# The site in docs/_build/html and the man page in docs/_build/man; a warning is an error.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder man docs docs/_build/man
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --group docs
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) docs/_build

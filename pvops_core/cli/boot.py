@@ -32,15 +32,17 @@ _GRACE = 1.08
 
 
 def boot(
-    kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="A kernel: bzImage or ELF.")],
+    kernel: Annotated[
+        Path, typer.Argument(metavar="KERNEL", help="Kernel to boot: bzImage or ELF, as distributions ship it.")
+    ],
     *,
-    backend: Annotated[str, typer.Option(metavar="NAME", help="The backend.")] = "native",
-    initrd: Annotated[Path | None, typer.Option(metavar="FILE", help="The initial ramdisk.")] = None,
-    cmdline: Annotated[str, typer.Option(metavar="TEXT", help="The kernel's command line.")] = "",
+    backend: Annotated[str, typer.Option(metavar="NAME", help="Backend whose platform it boots on.")] = "native",
+    initrd: Annotated[Path | None, typer.Option(metavar="FILE", help="Initial ramdisk.")] = None,
+    cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the kernel.")] = "",
     cpus: runs.CpusOption = 1,
     seed: runs.SeedOption = 0,
     memory: runs.MemoryOption = DEFAULT_MEMORY,
-    until: Annotated[str, typer.Option(metavar="TEXT", help="End the run when the console has said this.")] = "",
+    until: Annotated[str, typer.Option(metavar="TEXT", help="End the run as soon as the console has said this.")] = "",
     typed: Annotated[
         str | None,
         typer.Option(
@@ -57,7 +59,9 @@ def boot(
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
-    """Boot a real kernel, showing its console, and tell what the run was made of.
+    """Boot a real kernel once.
+
+    Shows the kernel's console, then what the run was made of: traps, hypercalls, blocks of code, times, hashes.
 
     Exit code: 0 the kernel came to its end or to the text waited for, 2 the files are no kernel or do not fit the
     backend, 6 it crashed or timed out, 4 pvops or a plugin failed.

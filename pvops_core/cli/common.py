@@ -38,10 +38,13 @@ class ExitCode(enum.IntEnum):
 
 
 JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - for standard output.")
+    str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - is standard output.")
 ]
 PluginOption = Annotated[
-    list[str] | None, typer.Option("--plugin", metavar="PATH", help="Load a backend from a file or folder as well.")
+    list[str] | None,
+    typer.Option(
+        "--plugin", metavar="PATH", help="Also load the backend of this file, folder or module; may be repeated."
+    ),
 ]
 
 

@@ -30,21 +30,36 @@ _HINT = "More: --html FILE for a page with plots, every op and the consoles; --j
 
 def compare(
     *,
-    backends: Annotated[str, typer.Option(metavar="A,B", help="Backends; all that are installed if not given.")] = "",
-    layouts: Annotated[str, typer.Option(metavar="A,B", help="Paravirt layouts; all if not given.")] = "",
-    kinds: Annotated[str, typer.Option(metavar="A,B", help="Machine kinds: i386, pae, x86_64; all if not given.")] = "",
-    workload: Annotated[str, typer.Option(metavar="TEXT", help="The guest's command line.")] = "",
+    backends: Annotated[
+        str, typer.Option(metavar="A,B", help="Backends to compare; all that are installed if not given.")
+    ] = "",
+    layouts: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B", help="Layouts of the table of ops (one guest each), such as 6.1-64; all if not given."
+        ),
+    ] = "",
+    kinds: Annotated[
+        str, typer.Option(metavar="A,B", help="Only layouts of these machine kinds: i386, pae, x86_64.")
+    ] = "",
+    workload: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the guest.")] = "",
     cpus: runs.CpusOption = 1,
     seed: runs.SeedOption = 0,
     memory: runs.MemoryOption = runs.DEFAULT_MEMORY,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at once; one for each CPU if not given.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Runs at once; one for each CPU if not given.")
+    ] = None,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
     json: JsonOption = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one page with plots.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with the table, plots, every op and the consoles.")
+    ] = None,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table as a picture.")] = None,
     plugin: PluginOption = None,
 ) -> int:
-    """Run the built-in guest on every backend: are the results equal, and what does each cost?
+    """Compare backends on one guest.
+
+    Runs the built-in guest on every backend. Are the results equal, and what does each backend cost?
 
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran.
     """

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from pvops_core.machine import Stop
 
 livepatch: Final = typer.Typer(
+    name="livepatch",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Make payloads, and live-patch a guest while it runs.",
+    help="Live-patch a guest while it runs.",
 )
 _CHUNK_NS = 1_000_000
 LayoutOption = Annotated[str, typer.Option(metavar="NAME", help="Layout of the built-in guest.")]
@@ -42,22 +43,27 @@ LayoutOption = Annotated[str, typer.Option(metavar="NAME", help="Layout of the b
 
 @livepatch.command()
 def build(
-    source: Annotated[Path, typer.Argument(help="A C or assembly file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The payload.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="C or assembly file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Payload file to write.")],
     *,
     function: Annotated[
         list[str] | None,
-        typer.Option(metavar="OLD[=NEW]", help="A function to replace; NEW is new_OLD if not given, nops if empty."),
+        typer.Option(
+            metavar="OLD[=NEW]",
+            help="Function to replace; NEW is new_OLD if not given, nops if empty; may be repeated.",
+        ),
     ] = None,
     layout: LayoutOption = "6.1-64",
-    kernel: Annotated[Path | None, typer.Option(metavar="FILE", help="A kernel image in place of the guest.")] = None,
+    kernel: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Kernel image that it is for, in place of the guest.")
+    ] = None,
     depends: Annotated[
         str | None,
         typer.Option(metavar="HEX", help="Build-id of the payload to apply it on; the guest's if not given."),
     ] = None,
     json: JsonOption = None,
 ) -> int:
-    """Make a payload from source, with cc and ld.
+    """Make a payload of C or assembly.
 
     Exit code: 0 made, 2 the source, the guest or the tools are not there or do not fit.
     """
@@ -79,12 +85,12 @@ def build(
 
 @livepatch.command()
 def show(
-    payload: Annotated[Path, typer.Argument(help="A payload file.")],
+    payload: Annotated[Path, typer.Argument(metavar="PAYLOAD", help="Payload file.")],
     *,
     layout: LayoutOption = "6.1-64",
     json: JsonOption = None,
 ) -> int:
-    """Tell what is in a payload.
+    """List the sections of a payload.
 
     Exit code: 0 told, 2 it is none.
     """
@@ -98,11 +104,11 @@ def show(
 
 @livepatch.command()
 def run(
-    script: Annotated[str, typer.Argument(metavar="SCRIPT", help="Timed commands, a file, or - for standard input.")],
+    script: Annotated[str, typer.Argument(metavar="SCRIPT", help="File of timed commands; - is standard input.")],
     *,
-    backend: Annotated[str, typer.Option(metavar="NAME", help="The backend.")] = "native",
+    backend: Annotated[str, typer.Option(metavar="NAME", help="Backend to run on.")] = "native",
     layout: LayoutOption = "6.1-64",
-    cmdline: Annotated[str, typer.Option(metavar="TEXT", help="The guest's command line.")] = "",
+    cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the guest.")] = "",
     cpus: runs.CpusOption = 1,
     seed: runs.SeedOption = 0,
     memory: runs.MemoryOption = runs.DEFAULT_MEMORY,
@@ -110,7 +116,9 @@ def run(
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
-    """Run the built-in guest and do upload, apply, revert, replace, unload, load and list at given times.
+    """Patch the running guest at given times.
+
+    Each line of the script is a virtual time and a command: upload, apply, revert, replace, unload, load or list.
 
     Exit code: 0 every command succeeded, 1 one failed, 2 one should be tried again (or bad usage), 4 pvops or a
     plugin failed, 6 the guest crashed or timed out.

@@ -24,17 +24,25 @@ SUFFIX: Final = ".jinja"
 
 def new_backend(
     name: Annotated[
-        str, typer.Argument(help="Name of the backend: lower-case letters, digits and single underscores.")
+        str,
+        typer.Argument(metavar="NAME", help="Name of the backend: lower-case letters, digits and single underscores."),
     ],
     *,
     directory: Annotated[
-        Path | None, typer.Option("--directory", metavar="DIR", help="Make it there instead of in pvops-NAME.")
+        Path | None, typer.Option("--directory", metavar="DIR", help="Folder to make it in; pvops-NAME if not given.")
     ] = None,
-    base: Annotated[str, typer.Option("--base", metavar="NAME", help="The backend that has all other ops.")] = "native",
-    description: Annotated[str, typer.Option("--description", metavar="TEXT", help="What it is, in a line.")] = "",
+    base: Annotated[
+        str, typer.Option("--base", metavar="NAME", help="Backend that has all ops which this one lacks.")
+    ] = "native",
+    description: Annotated[str, typer.Option("--description", metavar="TEXT", help="One line on what it is.")] = "",
     json: JsonOption = None,
 ) -> int:
-    """Write a new backend: packaging, one op, its tests, a README and a CI job."""
+    """Write a new backend to begin from.
+
+    It is a whole distribution: packaging, one op, its tests, a README and a CI job.
+
+    Exit code: 0 written, 2 no name for a backend, or the folder is in use.
+    """
     for what, given in (("name", name), ("base", base)):
         if not NAME.fullmatch(given) or keyword.iskeyword(given) or len(given) > 40:
             raise UsageError(

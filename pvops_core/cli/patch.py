@@ -32,14 +32,22 @@ MOST_CPUS = 8192
 
 
 def patch(
-    kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="A bzImage or vmlinux.")],
-    backend: Annotated[str, typer.Option(help="The backend whose platform the kernel runs on.")],
-    cpus: Annotated[int, typer.Option(min=1, max=MOST_CPUS, help="CPUs that the kernel sees.")] = 1,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the patched vmlinux here.")] = None,
+    kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="Kernel to read: bzImage or vmlinux.")],
+    backend: Annotated[str, typer.Option(metavar="NAME", help="Backend whose platform the kernel runs on.")],
+    cpus: Annotated[int, typer.Option(min=1, max=MOST_CPUS, metavar="N", help="CPUs that the kernel sees.")] = 1,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the unpacked kernel with its sites patched.")
+    ] = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
-    """Work out every paravirt site's bytes after the kernel's paravirt step and after its alternatives."""
+    """Show what a kernel makes of its call sites.
+
+    Works out, without running the kernel, every paravirt site's bytes after its paravirt step and after its
+    alternatives, on a backend's platform.
+
+    Exit code: 0 worked out, 2 no kernel, or one that has no table of ops that is known, 4 pvops or a plugin failed.
+    """
     from pvops_core.images import load_image  # noqa: PLC0415 - heavy
     from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel  # noqa: PLC0415
 

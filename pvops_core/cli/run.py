@@ -28,12 +28,15 @@ _MOST_NAMES = 5
 
 def run(
     *,
-    backend: Annotated[str, typer.Option(metavar="NAME", help="The backend.")] = "native",
+    backend: Annotated[str, typer.Option(metavar="NAME", help="Backend to run on.")] = "native",
     layout: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Paravirt layout; the first that the backend can be if not given."),
+        typer.Option(
+            metavar="NAME",
+            help="Layout of the table of ops, such as 6.1-64; the first that the backend can be if not given.",
+        ),
     ] = None,
-    cmdline: Annotated[str, typer.Option(metavar="TEXT", help="The guest's command line.")] = "",
+    cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the guest.")] = "",
     cpus: runs.CpusOption = 1,
     seed: runs.SeedOption = 0,
     memory: runs.MemoryOption = runs.DEFAULT_MEMORY,
@@ -44,7 +47,9 @@ def run(
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
-    """Run the built-in guest once, showing its console, and tell what the run was made of.
+    """Run the built-in guest once.
+
+    Shows the guest's console, then what the run was made of: op calls, traps, hypercalls, sites, times, hashes.
 
     Exit code: 0 the guest came to its end, 6 it crashed or timed out, 4 pvops or a plugin failed.
     """

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
     from pvops_core.plugins import Loaded
 
-CpusOption = Annotated[int, typer.Option(min=1, help="Virtual CPUs.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the run: the same seed gives the same run.")]
+CpusOption = Annotated[int, typer.Option(min=1, metavar="N", help="Virtual CPUs.")]
+SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the run: the same seed gives the same run.")]
 MemoryOption = Annotated[int, typer.Option(min=1, metavar="MIB", help="Guest memory in MiB.")]
 MaxSecondsOption = Annotated[
-    float, typer.Option(min=0.001, metavar="S", help="Wall time after which a run is given up, in seconds.")
+    float, typer.Option(min=0.001, metavar="S", help="Seconds of wall time after which a run is given up.")
 ]
 DEFAULT_MAX_SECONDS = 120.0
 DEFAULT_MEMORY = 16

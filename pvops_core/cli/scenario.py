@@ -19,13 +19,15 @@ _PIPED_WIDTH = 120
 def scenario(
     *,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The scenario; without one they are listed.")
+        str | None, typer.Argument(metavar="[NAME]", help="Scenario to play; without one they are listed.")
     ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the scenarios, one line each.")] = False,
     seed: SeedOption = 0,
     json: JsonOption = None,
 ) -> int:
-    """Play a failure of the past: the old behaviour fails, and why; the fixed one works.
+    """Play a failure of the past again.
+
+    The old behaviour must fail for the reason that history gives, and the one that mended it must work.
 
     Exit code: 0 as history says, 5 not so, 4 pvops or a plugin failed.
     """

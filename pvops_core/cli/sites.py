@@ -26,10 +26,15 @@ if TYPE_CHECKING:
 
 
 def sites(
-    kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="A bzImage or vmlinux.")],
+    kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="Kernel to read: bzImage or vmlinux.")],
     json: JsonOption = None,
 ) -> int:
-    """List a kernel's paravirt call sites: section, op, type, length, address, symbol; and how many each op has."""
+    """List a kernel's paravirt call sites.
+
+    Tells section, op, type number, length, address and symbol of each, and how many each op has.
+
+    Exit code: 0 listed, 2 no kernel, 3 it has no sites.
+    """
     from pvops_core.images import load_image  # noqa: PLC0415 - heavy
 
     with progress(f"reading {kernel}"):
