@@ -211,7 +211,10 @@ def _section(index: int, entry: Any, names: bytes) -> Section:  # noqa: ANN401 -
 
 
 def _read_notes(reader: _Reader, offset: int, size: int, field: str) -> Iterator[Note]:
-    """The notes in a range; each is three words, then the owner and the data, both padded to 4 bytes."""
+    """The notes in a range; each is three words, then the owner and the data, both padded to 4 bytes.
+
+    The data of the last may be cut short: GRUB's 32-bit Xen image states 12 bytes where 4 are left.
+    """
     position, end = offset, offset + size
     for index in range(NOTE_LIMIT):
         if position + 12 > end:
@@ -220,10 +223,10 @@ def _read_notes(reader: _Reader, offset: int, size: int, field: str) -> Iterator
         start = position + 12
         data = start + (name_size + 3 & ~3)
         following = data + (data_size + 3 & ~3)
-        if data + data_size > end:
+        if start + name_size > end or (data_size and data >= end):
             message = f"owner of {name_size:#x} and data of {data_size:#x} bytes reach past the notes' end"
             raise reader.error(message, position, f"{field} note[{index}]")
         owner = reader.data[start : start + name_size].rstrip(b"\0").decode("ascii", "replace")
-        yield Note(owner, kind, reader.data[data : data + data_size])
+        yield Note(owner, kind, reader.data[data : min(data + data_size, end)])
         position = following
     raise reader.error(f"holds more than {NOTE_LIMIT} notes", offset, field)

@@ -172,3 +172,17 @@ def test_mutated_elf_is_read_or_refused(data: st.DataObject, bits: int) -> None:
 def test_noise_behind_the_magic_is_refused(raw: bytes) -> None:
     with pytest.raises(ImageError):
         load_image(b"\x7fELF" + raw)
+
+
+@pytest.mark.parametrize(("name_size", "data_size", "good"), [(4, 12, True), (40, 0, False), (16, 4, False)])
+def test_only_the_last_note_s_data_may_be_cut_short(name_size: int, data_size: int, *, good: bool) -> None:
+    builder = ElfBuilder(32, 0x1000)
+    builder.notes(("Xen", 9, b"yes\0"))
+    image = bytearray(builder.build())
+    at = image.index(struct.pack("<III", 4, 4, 9) + b"Xen\0yes\0")
+    struct.pack_into("<II", image, at, name_size, data_size)
+    if good:
+        assert [(note.owner, note.data) for note in load_image(bytes(image)).notes] == [("Xen", b"yes\0")]
+    else:
+        with pytest.raises(ImageError, match="past the notes' end"):
+            load_image(bytes(image))

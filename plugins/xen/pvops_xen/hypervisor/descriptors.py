@@ -6,6 +6,9 @@ A descriptor is 64 bits; ``high`` is its upper half: type (8-11), S (12), DPL (1
 import struct
 from typing import Final
 
+from pvops_xen.hypervisor.abi import FIRST_RESERVED_GDT_ENTRY, FLAT_KERNEL_CS64, FLAT_RING1_CS32
+from pvops_xen.hypervisor.abi import HYPERVISOR_VIRT_START32 as M2P32
+
 _PAGE: Final = struct.Struct("<512Q")
 _EMPTY: Final = bytes(4096)
 
@@ -15,10 +18,12 @@ P: Final = 1 << 15
 AVL: Final = 1 << 20
 L: Final = 1 << 21
 DB: Final = 1 << 22
+GRANULARITY: Final = 1 << 23
 ACCESSED: Final = 1 << 8
 _CODE: Final = 1 << 11
 _CALL_GATE: Final = 0xC00
 _TYPE: Final = 0xF00
+_GATE_RESERVED: Final = {32: 0xE0, 64: 0xFF}
 
 
 def check_descriptor(descriptor: int, bits: int) -> int | None:
@@ -26,37 +31,41 @@ def check_descriptor(descriptor: int, bits: int) -> int | None:
 
     Not-present ones pass. Code and data segments get a DPL of at least the guest kernel's ring (3 for 64-bit, 1 for
     32-bit guests); of system descriptors only call gates are taken, and only ones whose target selector is the guest's.
+    A gate's own DPL becomes 0, so that the processor refuses it and Xen is asked; what it was is kept in the selector.
     """
     high = descriptor >> 32
     low = descriptor & 0xFFFF_FFFF
     if not high & P:
         return descriptor
     kernel_ring = 3 if bits == 64 else 1
+    dpl = max((high & DPL) >> 13, kernel_ring)
     if high & S:
-        if (high & DPL) >> 13 < kernel_ring:
-            high = high & ~DPL | kernel_ring << 13
         if high & L and (bits == 32 or (high & _CODE and high & DB)):
             return None
+        if bits == 32:
+            high, low = _reach_m2p(high, low)
         # The CPU must not have to write to a table that it sees read-only.
-        return (high | ACCESSED) << 32 | low
-    return _check_gate(high, low, kernel_ring)
+        return (high & ~DPL | dpl << 13 | ACCESSED) << 32 | low
+    if high & _TYPE == 0:  # an invalid system descriptor: harmless, and the second half of a 64-bit gate
+        return (high & ~DPL | dpl << 13) << 32 | low
+    if high & _TYPE != _CALL_GATE or not _is_gate_target(low >> 16, bits) or high & _GATE_RESERVED[bits]:
+        return None
+    return (high & ~DPL) << 32 | low & ~(3 << 16) | dpl << 16
 
 
-def _check_gate(high: int, low: int, kernel_ring: int) -> int | None:
-    """A call gate to a code segment of the guest's own, or nothing."""
-    if high & _TYPE == 0:  # an invalid system descriptor: harmless
-        return high << 32 | low
-    if high & _TYPE != _CALL_GATE:
-        return None
-    selector = low >> 16
-    # A gate must not reach Xen's own ring; its selector's ring is made the guest kernel's.
-    if selector & 3 < kernel_ring:
-        low = low & ~(3 << 16) | kernel_ring << 16
-    if selector & 4 == 0 and (low >> 19) >= 14 * 512:
-        return None
-    if high & 0x1F:
-        return None  # parameters would be copied from a stack that is not the guest's
-    return high << 32 | low
+def _reach_m2p(high: int, low: int) -> tuple[int, int]:
+    """A flat 32-bit segment that ends where Xen's part begins, or in it, is made to reach all of the M2P table."""
+    base = high & 0xFF00_0000 | (high & 0xFF) << 16 | low >> 16
+    limit = (high & 0xF_0000 | low & 0xFFFF) + 1
+    if high & GRANULARITY:
+        limit <<= 12
+    return (high | 0xF_0000, low | 0xFFFF) if base == 0 and limit > M2P32 else (high, low)
+
+
+def _is_gate_target(selector: int, bits: int) -> bool:
+    """``guest_gate_selector_okay``: in the guest's part of the GDT, in its LDT, or Xen's flat kernel code segment."""
+    flat = FLAT_KERNEL_CS64 if bits == 64 else FLAT_RING1_CS32
+    return selector >> 3 < FIRST_RESERVED_GDT_ENTRY or selector == flat or bool(selector & 4)
 
 
 def fix_descriptor_page(page: bytes, bits: int) -> bytes | None:

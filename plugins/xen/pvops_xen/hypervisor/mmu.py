@@ -24,7 +24,7 @@ from pvops_xen.hypervisor.abi import (
     UVMF_ALL,
     UVMF_FLUSHTYPE_MASK,
     UVMF_INVLPG,
-    UVMF_NONE,
+    UVMF_TLB_FLUSH,
     MmuExt,
     MmuUpdate,
 )
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _PREEMPTED: Final = 1 << 31
 _CHUNK: Final = 32
+_DOM0: Final = 0
 _UPDATE: Final = struct.Struct("<QQ")
 
 
@@ -46,9 +47,12 @@ def _owner_error(hv: Hypervisor, foreigndom: int) -> int:
     """``get_pg_owner`` and the right to use it: 0, -ESRCH or -EPERM."""
     if foreigndom in {DOMID_SELF, DOMID_IO}:
         return 0
-    if foreigndom == DOMID_XEN:
+    if foreigndom == hv.domain.domid:
+        hv.log("Cannot specify itself as foreign domain")
+        return -ESRCH
+    if foreigndom in {_DOM0, DOMID_XEN}:
         return -EPERM
-    del hv
+    hv.log(f"Unknown domain d{foreigndom}")
     return -ESRCH
 
 
@@ -75,10 +79,6 @@ def _run_array(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int, int], pdone: in
     address, count, size = array
     done = error = 0
     try:
-        access.check(hv.abi, address, count * size)
-    except access.BadHandleError:
-        return -EFAULT
-    try:
         while done < count and not error:
             data = _chunk(hv, cpu, address + done * size, min(_CHUNK, count - done), size)
             for at in range(0, len(data), size):
@@ -94,9 +94,11 @@ def _run_array(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int, int], pdone: in
 
 def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, foreigndom: int) -> int:
     """``mmu_update(reqs, count, done_out, foreigndom)``: an array of checked stores to page tables."""
+    count &= ~_PREEMPTED
+    access.check(hv.abi, ureqs, count * _UPDATE.size)
     table_owner = foreigndom >> 16 & 0xFFFF
-    if table_owner and table_owner - 1 not in {hv.domain.domid, DOMID_SELF}:
-        return -ESRCH
+    if table_owner and table_owner - 1 != hv.domain.domid:
+        return -EPERM if table_owner - 1 == _DOM0 else -ESRCH
     error = _owner_error(hv, foreigndom & 0xFFFF)
     if error:
         return error
@@ -106,13 +108,13 @@ def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, fo
         ptr, val = _UPDATE.unpack(element)
         return _one_update(hv, ptr, val, io_only=io_only)
 
-    return _run_array(hv, cpu, (ureqs, count & ~_PREEMPTED & 0xFFFF_FFFF, _UPDATE.size), pdone, act)
+    return _run_array(hv, cpu, (ureqs, count, _UPDATE.size), pdone, act)
 
 
 def _one_update(hv: Hypervisor, ptr: int, val: int, *, io_only: bool) -> int:
     command, address = ptr & 7, ptr & ~7
     if command == MmuUpdate.MACHPHYS_UPDATE:
-        return _machphys_update(hv, ptr >> PAGE_SHIFT, val)
+        return _machphys_update(hv, ptr >> PAGE_SHIFT, val, io_only=io_only)
     if command not in {
         MmuUpdate.NORMAL_PT_UPDATE,
         MmuUpdate.PT_UPDATE_PRESERVE_AD,
@@ -127,8 +129,8 @@ def _one_update(hv: Hypervisor, ptr: int, val: int, *, io_only: bool) -> int:
     return error
 
 
-def _machphys_update(hv: Hypervisor, mfn: int, pfn: int) -> int:
-    if not hv.frames.is_guests(mfn):
+def _machphys_update(hv: Hypervisor, mfn: int, pfn: int, *, io_only: bool) -> int:
+    if io_only or not hv.frames.is_guests(mfn):
         hv.log(f"Could not get page for mach->phys update: {mfn:x}")
         return -EINVAL
     hv.set_pfn_of(mfn, pfn)
@@ -143,16 +145,17 @@ def update_va_mapping(hv: Hypervisor, cpu: Vcpu, va: int, value: int, flags: int
         if hv.frames.in_use_as(address >> PAGE_SHIFT) == FrameType.L1:
             error = update.modify(hv.validator, address, value)
         hv.frames.put_page(address >> PAGE_SHIFT)
-    if not error:
-        hv.stats.page_table_updates += 1
-    flush_error = _flush_after_update(hv, cpu, va, flags)
-    return error or flush_error
+    if error:
+        return error
+    hv.stats.page_table_updates += 1
+    return _flush_after_update(hv, cpu, va, flags)
 
 
 def _flush_after_update(hv: Hypervisor, cpu: Vcpu, va: int, flags: int) -> int:
+    """What the flags ask for; one that asks for both kinds of flush gets none, as in Xen."""
     kind = flags & UVMF_FLUSHTYPE_MASK
-    if kind not in {1, UVMF_INVLPG}:
-        return 0 if kind == UVMF_NONE else -EINVAL
+    if kind not in {UVMF_TLB_FLUSH, UVMF_INVLPG}:
+        return 0
     where = flags & ~UVMF_FLUSHTYPE_MASK
     if where == 0:
         vcpus: int | None = 1 << cpu.index
@@ -184,6 +187,8 @@ def read_vcpu_mask(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
 
 def mmuext_op(hv: Hypervisor, cpu: Vcpu, uops: int, count: int, pdone: int, foreigndom: int) -> int:
     """``mmuext_op(ops, count, done_out, foreigndom)``: pinning, base pointers, flushes, the LDT."""
+    count &= ~_PREEMPTED
+    access.check(hv.abi, uops, count * hv.abi.mmuext_size)
     error = _owner_error(hv, foreigndom & 0xFFFF)
     if error or foreigndom & 0xFFFF != DOMID_SELF:
         return error or -EPERM
@@ -197,7 +202,7 @@ def mmuext_op(hv: Hypervisor, cpu: Vcpu, uops: int, count: int, pdone: int, fore
         return handler(hv, cpu, arg1, arg2) if handler else -ENOSYS
 
     element_word = word  # the command is a u32, aligned as a long
-    return _run_array(hv, cpu, (uops, count & ~_PREEMPTED & 0xFFFF_FFFF, hv.abi.mmuext_size), pdone, act)
+    return _run_array(hv, cpu, (uops, count, hv.abi.mmuext_size), pdone, act)
 
 
 def _pin(kind: FrameType) -> Callable[[Hypervisor, Vcpu, int, int], int]:

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Final
 
-from pvops_xen.hypervisor.abi import EINVAL, EPERM
+from pvops_xen.hypervisor.abi import EBUSY, EPERM
 
-# get_page_from_l1e of Xen up to 4.1 makes the hypercall fail with -EINVAL, that of later ones with -EBUSY; a guest
-# treats any negative result alike. One of them has to be chosen.
-L1_FRAME_REFUSED: Final = -EINVAL
+# get_page_from_l1e's answer where the frame is not the domain's, or may not be written (Xen up to 4.1 said -EINVAL).
+L1_FRAME_REFUSED: Final = -EBUSY
 # A frame beyond the machine's memory counts as memory-mapped I/O, which an unprivileged domain may not map.
 L1_IO_REFUSED: Final = -EPERM
 

@@ -31,6 +31,9 @@ _MSR_GS_BASE: Final = 0xC000_0101
 _MSR_KERNEL_GS_BASE: Final = 0xC000_0102
 _MAX_TRAP_ENTRIES: Final = 4096
 _DR7_GD: Final = 1 << 13
+_DR7_ACTIVE: Final = 0xFF
+_PORT: Final = 2
+_CR4_DE: Final = 1 << 3
 
 
 def guest_selector(bits: int, selector: int) -> int:
@@ -114,14 +117,15 @@ def stack_switch(hv: Hypervisor, cpu: Vcpu, ss: int, sp: int) -> int:
 
 
 def set_callbacks(hv: Hypervisor, cpu: Vcpu, *args: int) -> int:
-    """``set_callbacks``: (event, failsafe, syscall) addresses, or two (selector, address) pairs for 32-bit guests."""
+    """``set_callbacks``: (event, failsafe, syscall) addresses, or two (selector, address) pairs for 32-bit guests.
+
+    One that is not canonical stays as it was; the answer is 0 all the same.
+    """
     state, bits = hv.state(cpu), hv.abi.bits
     if bits == 64:
-        event, failsafe, syscall = args[:3]
-        if not all(access.canonical(hv.abi, address) for address in (event, failsafe, syscall)):
-            return -EINVAL
-        state.event, state.failsafe = Entry(0, event, mask_events=True), Entry(0, failsafe)
-        state.syscall = Entry(0, syscall)
+        for kind, address in zip((Callback.EVENT, Callback.FAILSAFE, Callback.SYSCALL), args[:3], strict=True):
+            if access.canonical(hv.abi, address):
+                _register(hv, cpu, kind, Entry(0, address))
         return 0
     state.event = Entry(guest_selector(bits, args[0]), args[1], mask_events=True)
     state.failsafe = Entry(guest_selector(bits, args[2]), args[3])
@@ -211,25 +215,34 @@ def switch_gs(hv: Hypervisor, cpu: Vcpu) -> None:
 
 def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
     """``set_debugreg(reg, value)``: breakpoints on Xen itself and general detect are refused."""
-    registers = hv.state(cpu).debugreg
+    state = hv.state(cpu)
     if number in range(4):
         if not access.addr_ok(hv.abi, value):
             return -EPERM
-        registers[number] = value
-    elif number in {4, 6}:
-        registers[6] = value & 0xE00F | 0xFFFF_0FF0
-    elif number in {5, 7}:
-        if value & _DR7_GD:
-            return -EPERM
-        registers[7] = value & 0xFFFF_2FFF | 0x400
-    else:
+        state.debugreg[number] = value
+        return 0
+    if number not in range(8) or (number in {4, 5} and state.cr4 & _CR4_DE):
         return -_ENODEV
+    if value >> 32:
+        return -EINVAL
+    if number in {4, 6}:
+        state.debugreg[6] = value & 0xE00F | 0xFFFF_0FF0
+    elif _is_forbidden(value, state.cr4):
+        return -EPERM
+    else:
+        state.debugreg[7] = value & 0xFFFF_2FFF | 0x400
     return 0
+
+
+def _is_forbidden(dr7: int, cr4: int) -> bool:
+    """DR7 asks for general detect, or without CR4.DE for a breakpoint on a port (2 in bits 16 and 17, 20 and 21 …)."""
+    on_port = any(dr7 >> shift & 3 == _PORT for shift in range(16, 32, 4))
+    return bool(dr7 & _DR7_GD or (dr7 & _DR7_ACTIVE and on_port and not cr4 & _CR4_DE))
 
 
 def get_debugreg(hv: Hypervisor, cpu: Vcpu, number: int) -> int:
     """``get_debugreg(reg)``."""
-    if number not in range(8):
+    if number not in range(8) or (number in {4, 5} and hv.state(cpu).cr4 & _CR4_DE):
         return -_ENODEV
     return hv.state(cpu).debugreg[number + 2 if number in {4, 5} else number]
 

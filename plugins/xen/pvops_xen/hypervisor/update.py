@@ -4,7 +4,7 @@ import struct
 from typing import Final
 
 from pvops_xen.hypervisor import entries as pte
-from pvops_xen.hypervisor.abi import EINVAL, PAGE_MASK, PAGE_SHIFT
+from pvops_xen.hypervisor.abi import EINVAL, EPERM, PAGE_MASK, PAGE_SHIFT
 from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.hypervisor.validate import Validator
 
@@ -33,7 +33,7 @@ def modify(validator: Validator, address: int, new: int, *, preserve_ad: bool = 
     level = int(validator.frames.in_use_as(mfn))
     if not validator.is_guest_slot(mfn, level, slot):
         validator.log(f"L{level} update in Xen-private area, slot {slot:#x}")
-        return -EINVAL
+        return -EPERM if level == FrameType.L2 else -EINVAL
     if level == 3 and validator.bits == 32 and slot == 3:
         # It names the table with Xen's own slots, which must stay where they are.
         return -EINVAL
