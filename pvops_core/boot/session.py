@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 import attrs
 
-from pvops_core.errors import UsageError
+from pvops_core.boot.points import POINTS, Passed, Points
+from pvops_core.boot.symbols import find_symbol
+from pvops_core.errors import ImageError, MachineError, UsageError
 from pvops_core.machine import Machine, Stop, Vcpu
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class BootSettings(TypedDict, total=False):
     options: Mapping[str, str]
     count_instructions: bool
     until: str
+    stop_at: str
     keyboard: Keyboard
 
 
@@ -47,6 +50,7 @@ class BootSession:
         options: options of the platform.
         count_instructions: count executed instructions exactly, at some cost; off unless given.
         until: end the run, for the reason "until", when this has been printed on the console.
+        stop_at: end the run, for the reason "until", when a vCPU comes to this place, as for :meth:`run_to`.
         keyboard: what is typed at the console, before the run and while it goes on; nothing unless given.
 
     Raises:
@@ -57,6 +61,7 @@ class BootSession:
 
     machine: Machine
     platform: KernelPlatform
+    points: Points
 
     def __init__(self, kernel: Kernel, backends: tuple[Backend, ...], **settings: Unpack[BootSettings]) -> None:
         self.kernel = kernel
@@ -77,6 +82,9 @@ class BootSession:
             self.machine.attach(self.platform)
             self.platform.build()
             self.machine.watch(self.platform.read_keyboard)
+            self.points = Points(self.machine, _symbols(kernel))
+            if settings.get("stop_at"):
+                self._stop_at(settings["stop_at"])
         except BaseException:
             self.machine.close()
             raise
@@ -96,6 +104,54 @@ class BootSession:
             if timer is not None:
                 timer.cancel()
         return attrs.evolve(stop, detail=f"{stop.detail}; {self.whereabouts()}") if stop.reason == "timeout" else stop
+
+    def run_to(self, place: str, *, max_ns: int | None = None, max_seconds: float | None = None) -> Vcpu:
+        """Run the kernel until a vCPU is about to execute a function, at least one instruction from here on.
+
+        Args:
+            place: a symbol of the kernel's, or the name of one of :data:`~pvops_core.boot.points.POINTS`, which are
+                met once.
+            max_ns: as for :meth:`run`.
+            max_seconds: as for :meth:`run`.
+
+        Returns:
+            The vCPU that stands there.
+
+        Raises:
+            UsageError: the kernel has no such symbol, or has met the point before.
+            MachineError: the run ended before it came there.
+        """
+        arrived: list[Vcpu] = []
+        forget = self._stop_at(place, arrived.append)
+        try:
+            stop = self.run(max_ns=max_ns, max_seconds=max_seconds)
+        finally:
+            forget()
+        if not arrived:
+            raise MachineError(f"the kernel did not come to {place}: {stop.reason} {stop.detail}".rstrip())
+        return arrived[0]
+
+    def _stop_at(self, place: str, arrived: Callable[[Vcpu], None] = lambda _vcpu: None) -> Callable[[], None]:
+        """Stop the machine, for the reason "until", when a vCPU comes to a place; gives what ends that."""
+        machine = self.machine
+
+        def stop(vcpu: Vcpu) -> None:
+            arrived(vcpu)
+            machine.stop("until", f"vcpu {vcpu.index} came to {place}")
+
+        def stop_at_point(passed: Passed, vcpu: Vcpu) -> None:
+            if passed.name == place:
+                stop(vcpu)
+
+        point = next((point for point in POINTS if point.name == place), None)
+        address = find_symbol(self.kernel.image, *(point.symbols if point else (place,)))
+        if point is None:
+            breakpoint_ = machine.break_at(address, stop)
+            return lambda: machine.remove(breakpoint_)
+        if place in self.points.passed:
+            raise UsageError(f"the kernel has come by {place} before")
+        self.points.listen(stop_at_point)
+        return lambda: self.points.ignore(stop_at_point)
 
     def whereabouts(self) -> str:
         """Where each vCPU is, by symbol: "vcpu 0 at default_idle+0x13 (0xffffffff…), waiting"."""
@@ -139,6 +195,14 @@ class BootSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _symbols(kernel: Kernel) -> Mapping[str, int]:
+    """The kernel's symbols; none where they are damaged, without which it boots as well."""
+    try:
+        return kernel.image.symbols
+    except ImageError:
+        return {}
 
 
 class _Timer(threading.Timer):

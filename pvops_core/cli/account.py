@@ -55,6 +55,9 @@ def summary(observation: Observation) -> Iterator[str]:
         text = quantity(cost.of(observation), cost.unit)
         most = _named(named.get(cost.key, {}))
         yield _row(cost.title, f"{text} ({most})" if most else text)
+    for name, point in observation.points.items():
+        seconds = f"{point['virtual_ns'] / 1e9:.3f} s virtual, {point['wall_s']:.1f} s"
+        yield _row(f"at {name}", seconds)
     yield _row("event log", observation.event_log_sha256)
     yield _row("text", observation.text_sha256)
 

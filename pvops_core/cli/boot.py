@@ -43,6 +43,14 @@ def boot(
     seed: runs.SeedOption = 0,
     memory: runs.MemoryOption = DEFAULT_MEMORY,
     until: Annotated[str, typer.Option(metavar="TEXT", help="End the run as soon as the console has said this.")] = "",
+    stop_at: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="End the run where a CPU comes to this function of the kernel's, or to a named point: start_kernel, "
+            "alternatives, paravirt, patched, free_initmem, init, power-off.",
+        ),
+    ] = "",
     typed: Annotated[
         str | None,
         typer.Option(
@@ -63,8 +71,8 @@ def boot(
 
     Shows the kernel's console, then what the run was made of: traps, hypercalls, blocks of code, times, hashes.
 
-    Exit code: 0 the kernel came to its end or to the text waited for, 2 the files are no kernel or do not fit the
-    backend, 6 it crashed or timed out, 4 pvops or a plugin failed.
+    Exit code: 0 the kernel came to its end, or to the text or place waited for, 2 the files are no kernel or do not fit
+    the backend, 6 it crashed or timed out, 4 pvops or a plugin failed.
     """
     deadline = time.monotonic() + max_seconds
     if events and not events.absolute().parent.is_dir():
@@ -89,6 +97,7 @@ def boot(
         events=str(events) if events else None,
         deadline=deadline,
         until=until,
+        stop_at=stop_at,
         typed=given.typed,
         live=given.typist is not None,
     )

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import attrs
+
 from pvops_core.boot import BootSession, read_kernel
 from pvops_core.compare.console import ConsoleStream
 from pvops_core.compare.ending import Ending
@@ -17,8 +19,10 @@ from pvops_core.errors import ImageError, MachineError
 from pvops_core.plugins import chain
 
 if TYPE_CHECKING:
+    from pvops_core.boot.points import Passed, Points
     from pvops_core.hookspecs import Backend
     from pvops_core.hookspecs.keyboard import Keyboard
+    from pvops_core.machine import Vcpu
 
 
 def observe_boot(
@@ -52,19 +56,42 @@ def observe_boot(
         options=cell.options,
         count_instructions=cell.count_instructions,
         until=request.until,
+        stop_at=request.stop_at,
         keyboard=keyboard,
     )
     with session:
         gc.freeze()  # what was made up to here lasts, and need not be looked at again
         send(Phase.RUNNING)
-        start = time.perf_counter()
+        watch = Stopwatch(session.points)
         with ConsoleStream(session.platform.console, send):
             ending = _run(session, request)
-        wall_s = time.perf_counter() - start
+        wall_s = watch.seconds()
         send(Phase.COLLECTING)
         if request.events:
             write_events(session.machine.log.events, request.events)
-        return _collect(request, session, ending, wall_s, used)
+        found = _collect(request, session, ending, wall_s, used)
+        return attrs.evolve(found, points=watch.points)
+
+
+class Stopwatch:
+    """Wall time since it was made, and at each named point of a boot.
+
+    Attributes:
+        points: what ``Observation.points`` says.
+    """
+
+    def __init__(self, points: Points) -> None:
+        self._start = time.perf_counter()
+        self.points: dict[str, dict[str, float]] = {}
+        points.listen(self._note)
+
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.perf_counter() - self._start
+
+    def _note(self, passed: Passed, _vcpu: Vcpu) -> None:
+        seconds = round(self.seconds(), 3)
+        self.points[passed.name] = {"virtual_ns": passed.ns, "wall_s": seconds, "vcpu": passed.vcpu}
 
 
 def _run(session: BootSession, request: Request) -> Ending:

@@ -35,6 +35,7 @@ def run_document(observation: Observation) -> dict[str, Any]:
         },
         "sites": observation.sites_by_form,
         "sites_by_op": observation.sites,
+        "points": observation.points,
         "instructions": observation.instructions,
         "virtual_ns": observation.virtual_ns,
         "wall_s": round(observation.wall_s, 3),

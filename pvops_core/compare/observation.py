@@ -56,6 +56,8 @@ _text = validators.instance_of(str)
 _number = validators.instance_of(int)
 _texts = validators.deep_mapping(_text, _text, validators.instance_of(dict))
 _counter = validators.deep_mapping(_text, _number, validators.instance_of(dict))
+_measure = validators.deep_mapping(_text, validators.instance_of((int, float)), validators.instance_of(dict))
+_measures = validators.deep_mapping(_text, _measure, validators.instance_of(dict))
 _counters = validators.deep_mapping(_text, _counter, validators.instance_of(dict))
 
 
@@ -84,6 +86,8 @@ class Observation:
         event_log_sha256: hash of the event log, equal for equal cells.
         text_sha256: hash of the guest's text at the end.
         versions: software name -> version.
+        points: name of a point of a real kernel's boot -> ``virtual_ns`` and ``wall_s`` at which it was first met,
+            and the number of the ``vcpu`` that met it; in the order of meeting.
         detail: longer text about a failure: a traceback, or the end of the child's error output.
     """
 
@@ -107,6 +111,7 @@ class Observation:
     event_log_sha256: str = attrs.field(default="", validator=_text)
     text_sha256: str = attrs.field(default="", validator=_text)
     versions: Mapping[str, str] = attrs.field(factory=dict, validator=_texts)
+    points: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict, validator=_measures)
     detail: str = attrs.field(default="", validator=_text)
 
     @property

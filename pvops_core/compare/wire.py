@@ -38,6 +38,7 @@ class Request:
         deadline: time of the host's monotonic clock at which the worker itself ends a real kernel's run, so that it
             can say where the kernel was.
         until: console text at which a real kernel's run ends; empty for none.
+        stop_at: symbol or named point at which a real kernel's run ends; empty for none.
         events: file that the event log is written to, if any.
         typed: what is typed at a real kernel's console, there from the start.
         live: more may be typed while it runs, and is told in lines that follow.
@@ -49,6 +50,7 @@ class Request:
     events: str | None = None
     deadline: float | None = None
     until: str = ""
+    stop_at: str = ""
     typed: bytes = b""
     live: bool = False
 

@@ -14,6 +14,7 @@ from pvops_core.machine.faults import GuestFault, PageFault, Reschedule, general
 
 if TYPE_CHECKING:
     from pvops_core.machine.bare import BareMetal
+    from pvops_core.machine.breakpoints import Breakpoint
     from pvops_core.machine.clock import Clock
     from pvops_core.machine.eventlog import Event, EventLog
     from pvops_core.machine.gates import Gates
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BareMetal": "bare",
     "Batch": "registers",
+    "Breakpoint": "breakpoints",
     "Clock": "clock",
     "ErrorCode": "paging",
     "Event": "eventlog",
@@ -54,6 +56,7 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "BareMetal",
     "Batch",
+    "Breakpoint",
     "Clock",
     "ErrorCode",
     "Event",

@@ -1,0 +1,138 @@
+"""Named points of a kernel's boot: places in its own code, found by symbol, and when it came by them.
+
+Nothing is slowed down or changed by them: a point is a breakpoint that is met once or a few times in a boot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Machine, Vcpu
+
+
+_MOST_POPPED: Final = 0x100
+
+
+@attrs.frozen
+class Point:
+    """A place in a kernel's code.
+
+    Attributes:
+        name: what reports call it.
+        symbols: the functions of which any may be it.
+        returned: not a function's first instruction but the one it returns to.
+    """
+
+    name: str
+    symbols: tuple[str, ...]
+    returned: bool = False
+
+
+POINTS: Final = (
+    Point("start_kernel", ("start_kernel",)),
+    Point("alternatives", ("alternative_instructions",)),
+    Point("paravirt", ("apply_paravirt",), returned=True),
+    Point("patched", ("alternative_instructions",), returned=True),
+    Point("free_initmem", ("free_initmem",)),
+    Point("init", ("run_init_process",)),
+    Point("power-off", ("machine_power_off", "machine_restart", "machine_halt")),
+)
+"""In the order of a boot: C code begins (init/main.c); the kernel patches itself (arch/x86/kernel/alternative.c), has
+patched its paravirt sites, has followed its alternatives; init text is given back; the first process is about to be
+executed; the machine is switched off or, where the kernel knows no way to do that, halted."""
+
+
+@attrs.frozen
+class Passed:
+    """The first time that a kernel came by a point.
+
+    Attributes:
+        name: the point's.
+        address: guest-virtual address of the instruction.
+        vcpu: index of the vCPU.
+        ns: virtual time in nanoseconds.
+    """
+
+    name: str
+    address: int
+    vcpu: int
+    ns: int
+
+
+Listener = Callable[[Passed, "Vcpu"], None]
+
+
+class Points:
+    """Notes when a machine's kernel comes by its named points.
+
+    Attributes:
+        passed: the points met so far, by name, in the order of meeting.
+    """
+
+    def __init__(self, machine: Machine, symbols: Mapping[str, int]) -> None:
+        self._machine = machine
+        self._listeners: list[Listener] = []
+        self._returns: set[tuple[str, int, int]] = set()
+        self.passed: dict[str, Passed] = {}
+        for point in POINTS:
+            for symbol in point.symbols:
+                if symbol in symbols:
+                    self._watch(point, symbols[symbol])
+        machine.keep(self)
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` at each point, from the handler that noted it, with the vCPU standing there."""
+        self._listeners.append(listener)
+
+    def ignore(self, listener: Listener) -> None:
+        """End ``listen``."""
+        self._listeners.remove(listener)
+
+    def _watch(self, point: Point, address: int) -> None:
+        if point.returned:
+            self._machine.break_at(address, lambda vcpu: self._await_return(point, vcpu))
+        else:
+            self._machine.break_at(address, lambda vcpu: self._note(point, vcpu))
+
+    def _await_return(self, point: Point, vcpu: Vcpu) -> None:
+        """At the function's first instruction: break where this call of it returns to.
+
+        The stack pointer tells that from another's coming by there. The breakpoint stays: a snapshot may go back.
+        """
+        machine, pointer = self._machine, vcpu.rsp
+        place = vcpu.word(pointer), pointer + machine.kind.pointer_size
+
+        def came(back: Vcpu) -> None:
+            # A 32-bit callee may take its arguments off the stack too.
+            if 0 <= back.rsp - place[1] < _MOST_POPPED:
+                self._note(point, back)
+
+        if point.name not in self.passed and (point.name, *place) not in self._returns:
+            self._returns.add((point.name, *place))
+            machine.defer(partial(_break, machine, place[0], came))
+
+    def _note(self, point: Point, vcpu: Vcpu) -> None:
+        if point.name in self.passed:
+            return
+        passed = self.passed[point.name] = Passed(point.name, vcpu.rip, vcpu.index, self._machine.clock.ns)
+        self._machine.log.record("point", vcpu.index, name=point.name)
+        for listener in tuple(self._listeners):
+            listener(passed, vcpu)
+
+    def save(self) -> object:
+        """The points met, for a snapshot."""
+        return dict(self.passed)
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+        assert isinstance(state, dict)
+        self.passed = dict(state)
+
+
+def _break(machine: Machine, address: int, action: Callable[[Vcpu], None]) -> None:
+    machine.break_at(address, action)
