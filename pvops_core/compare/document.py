@@ -1,6 +1,6 @@
 """The JSON of a run and of a comparison, without the schema's name.
 
-docs/reference/comparison.md describes every field.
+docs/reference/json.md describes every field.
 """
 
 from __future__ import annotations

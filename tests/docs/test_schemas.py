@@ -1,0 +1,169 @@
+"""What verbs write as JSON is what ``schema/`` says, field for field, and its page is made of that."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from referencing import Registry, Resource
+
+from pvops_core.cli import VERBS, main
+from pvops_core.guests import builtin
+from pvops_core.livepatch.builder import PayloadBuilder
+from pvops_core.livepatch.guest import build_id_of
+from pvops_core.ops import LAYOUTS
+from pvops_core.testing.images import ElfBuilder
+from pvops_core.testing.kernels import SmallKernel
+
+ROOT = Path(__file__).parents[2]
+PAYLOAD_SOURCE = ROOT / "pvops_core" / "livepatch" / "examples" / "hello.c"
+OFF = "66ba0406 66b80020 66ef f4"
+"""Machine code that switches bare metal off."""
+Schema = dict[str, Any]
+Command = Callable[[Path], list[str]]
+
+
+def _written(path: Path, data: bytes | str) -> str:
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return str(path)
+
+
+def _small_kernel(folder: Path) -> str:
+    layout = LAYOUTS["6.1-64"]
+    return _written(folder / "vmlinux", SmallKernel(layout, types=range(len(layout.slots))).builder().build())
+
+
+def _bootable(folder: Path) -> str:
+    builder = ElfBuilder(64, 0x1000000)
+    builder.symbol("start_kernel", builder.text(".text", bytes.fromhex(OFF)))
+    return _written(folder / "vmlinux", builder.build())
+
+
+def _payload(folder: Path) -> str:
+    guest = builtin("6.1-64")
+    host = build_id_of(guest.image)
+    made = PayloadBuilder(guest.kind, build_id=b"quiet", depends=host, host=host)
+    made.text("no_report", b"\xc3")
+    made.replace("report", "no_report", old_size=16)
+    return _written(folder / "quiet.livepatch", made.build())
+
+
+def _broken_plugin(folder: Path) -> str:
+    return _written(folder / "broken.py", "backend = None\n")
+
+
+def _livepatch_script(folder: Path) -> list[str]:
+    script = _written(folder / "script", f"300us load {_payload(folder)}\n+1us list\n100ms list\n")
+    return ["livepatch", "run", script]
+
+
+COMMANDS: Mapping[str, Command] = {
+    "run": lambda _: ["run"],
+    "run out of time": lambda _: ["run", "--max-seconds", "0.001"],
+    "boot": lambda folder: ["boot", _bootable(folder), "--memory", "32"],
+    "compare": lambda _: ["compare", "--layouts", "6.1-64"],
+    "compare what differs": lambda folder: [
+        "compare",
+        *(
+            "--backends",
+            "native,lguest",
+            "--layouts",
+            "2.6.23-lapic",
+            "--cpus",
+            "2",
+            "--plugin",
+            _broken_plugin(folder),
+        ),
+    ],
+    "backends": lambda _: ["backends"],
+    "backends checked": lambda folder: ["backends", "--check", "--plugin", _broken_plugin(folder)],
+    "sites": lambda folder: ["sites", _small_kernel(folder)],
+    "sites of none": lambda folder: ["sites", _bootable(folder)],
+    "patch": lambda folder: ["patch", _small_kernel(folder), "--backend", "native"],
+    "scenario": lambda _: ["scenario"],
+    "scenario by name": lambda _: ["scenario", "early-cr3"],
+    "new-backend": lambda folder: ["new-backend", "demo", "--directory", str(folder / "demo")],
+    "livepatch build": lambda folder: [
+        *("livepatch", "build", str(PAYLOAD_SOURCE), "--function", "report", "--output", str(folder / "made")),
+    ],
+    "livepatch show": lambda folder: ["livepatch", "show", _payload(folder)],
+    "livepatch run": _livepatch_script,
+}
+
+
+def _places(schema: Schema) -> Iterator[Schema]:
+    """The schema of every place in the document: all but the parts that others are put together of."""
+    below = [schema[key] for key in ("items", "additionalProperties") if key in schema]
+    for part in [*schema.get("properties", {}).values(), *below]:
+        yield part
+        yield from _places(part)
+    for part in [*schema.get("$defs", {}).values(), *schema.get("allOf", ()), *schema.get("oneOf", ())]:
+        yield from _places(part)
+
+
+def _closed(schema: Schema) -> Schema:
+    """The schema with nothing allowed that it does not describe: what is published lets fields be added."""
+    closed: Schema = json.loads(json.dumps(schema))
+    for place in [closed, *_places(closed)]:
+        place["unevaluatedProperties"] = False
+    return closed
+
+
+@pytest.fixture(scope="module")
+def schemas() -> dict[str, Schema]:
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "schema").glob("*.json"))]
+    return {schema["$id"].split(":")[3]: schema for schema in found}
+
+
+@pytest.fixture(scope="module")
+def registry(schemas: dict[str, Schema]) -> Registry[Any]:
+    resources = (Resource.from_contents(_closed(schema)) for schema in schemas.values())
+    return Registry().with_resources((resource.id() or "", resource) for resource in resources)
+
+
+def test_every_verb_has_a_schema_that_is_one(schemas: dict[str, Schema]) -> None:
+    assert schemas.keys() == VERBS.keys()
+    for verb, schema in schemas.items():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert schema["properties"]["schema"]["const"] == f"pvops.{verb}/1"
+
+
+@pytest.mark.parametrize("what", COMMANDS)
+def test_what_is_written_is_what_the_schema_says(
+    what: str, schemas: dict[str, Schema], registry: Registry[Any], tmp_path: Path
+) -> None:
+    if what == "livepatch build" and not (shutil.which("cc") and shutil.which("ld")):
+        pytest.skip("needs cc and ld")
+    target = tmp_path / "result.json"
+    words = COMMANDS[what](tmp_path)
+    main([*words, "--json", str(target)])
+    document = json.loads(target.read_text(encoding="utf-8"))
+    schema = _closed(schemas[words[0]])
+    jsonschema.Draft202012Validator(schema, registry=registry).validate(document)
+
+
+def test_a_field_that_is_not_described_is_noticed(schemas: dict[str, Schema], registry: Registry[Any]) -> None:
+    listed = {"schema": "pvops.scenario/1", "scenarios": [{"name": "a", "summary": "b"}]}
+    validator = jsonschema.Draft202012Validator(_closed(schemas["scenario"]), registry=registry)
+    validator.validate(listed)
+    for spoilt in (
+        {**listed, "more": 1},
+        {**listed, "scenarios": [{"name": "a", "summary": "b", "more": 1}]},
+        {**listed, "scenarios": [{"name": "a"}]},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate(spoilt)
+
+
+def test_the_page_is_up_to_date() -> None:
+    made = subprocess.run(
+        [sys.executable, ROOT / "docs/tools/fields.py"], check=True, capture_output=True, encoding="utf-8"
+    ).stdout
+    assert (ROOT / "docs/reference/json.md").read_text(encoding="utf-8") == made, "run make reference"
