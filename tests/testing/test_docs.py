@@ -42,17 +42,3 @@ def test_every_planted_bug_is_in_the_table() -> None:
     planted = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(planted)
     assert [what for op, what in planted.BUGS.values() if f"| `{op}` | {what} |" not in BACKEND] == []
-
-
-@pytest.mark.parametrize("backend", ["native", "xen"])
-def test_the_examples_run(pytester: pytest.Pytester, backend: str) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", HOOK, re.DOTALL)
-    assert len(blocks) == 2
-    text = "import pytest\n\n" + "\n\n".join(blocks)
-    if backend != "native":
-        text = text.partition('@pytest.mark.pvops_backends("native")')[0]
-    pytester.makepyfile(text)
-    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
-    result = pytester.runpytest_inprocess("--pvops-backend", backend)
-    assert result.ret == 0
-    assert result.parseoutcomes()["passed"] >= 5
