@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from pvops_core.testing import plugin
 from pvops_core.testing.conformance.suite import Conformance
+
+if TYPE_CHECKING:
+    import pytest
 
 pytest_plugins = ["pytester"]
 
