@@ -34,7 +34,7 @@ def observe(request: Request, send: Callable[[Message], None], keyboard: Keyboar
     """
     cell = request.cell
     send(Phase.LOADING)
-    loaded = load_backends(plugins=request.plugins)
+    loaded = load_backends(plugins=request.plugins, watched=True)
     if cell.backend not in loaded.backends:
         raise _missing(cell.backend, loaded)
     used = {found.distribution: found.version for found in _sources(cell.backend, loaded)}

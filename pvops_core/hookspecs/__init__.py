@@ -8,8 +8,8 @@ cut to it; None counts as 0. A ``GuestFault`` raised by a hook is given to the p
 """
 
 from pvops_core.hookspecs import apic, cpu, descriptors, init, irq, lock, mmu, pagetable, time, x86_init
-from pvops_core.hookspecs.backend import API, Backend, Environment, Switch
-from pvops_core.hookspecs.markers import PROJECT, hookimpl, hookspec
+from pvops_core.hookspecs.backend import API, OLDEST_API, Backend, Environment, Switch
+from pvops_core.hookspecs.markers import PROJECT, HookDeprecationWarning, hookimpl, hookspec
 from pvops_core.hookspecs.platform import KernelPlatform, Platform, Surroundings
 from pvops_core.patching.fills import KernelFill
 
@@ -19,9 +19,11 @@ MODULES = (init, x86_init, time, cpu, descriptors, irq, apic, mmu, pagetable, lo
 __all__ = [
     "API",
     "MODULES",
+    "OLDEST_API",
     "PROJECT",
     "Backend",
     "Environment",
+    "HookDeprecationWarning",
     "KernelFill",
     "KernelPlatform",
     "Platform",

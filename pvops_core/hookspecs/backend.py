@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pvops_core.patching.patchlets import Patchlet
 
 API = 1
-"""The number of this interface: a backend that names another is not loaded."""
+"""The number of this interface; it grows when something of it goes or changes its meaning."""
+OLDEST_API = 1
+"""The oldest interface that backends may still be written for."""
 
 
 class Switch(Protocol):
@@ -60,7 +62,7 @@ class Backend:
 
     Attributes:
         name: its name, the same as the entry point's.
-        api: the interface that it was written for: ``API``.
+        api: the interface that it was written for: the number that ``API`` was then.
         description: one line for ``pvops backends``.
         base: name of the backend whose ops, platform, kernel and patchlets stand where this one has none;
             None for none.

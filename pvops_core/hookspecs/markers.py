@@ -9,3 +9,11 @@ PROJECT = "pvops"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class HookDeprecationWarning(FutureWarning):
+    """A hook, or an argument of one, that a backend uses and that will go: what to use, and until when it stays.
+
+    A spec is marked by ``@hookspec(warn_on_impl=HookDeprecationWarning("..."))``, or ``warn_on_impl_args`` with the
+    argument's name; whoever implements it is warned when the backend is loaded.
+    """

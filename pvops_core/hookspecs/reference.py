@@ -36,9 +36,11 @@ def _groups() -> Iterator[str]:
 
 
 def _hook(spec: Spec) -> str:
-    return (
-        f"### {spec.name}\n\n    {spec.signature}\n\n" + "\n".join(_prototypes(spec.name)) + f"\n\n{_body(spec.doc)}\n"
+    prototypes, warnings = (
+        "\n".join(_prototypes(spec.name)),
+        "".join(f"\nDeprecated: {it}\n" for it in spec.deprecations),
     )
+    return f"### {spec.name}\n\n    {spec.signature}\n\n{prototypes}\n{warnings}\n{_body(spec.doc)}\n"
 
 
 def _prototypes(name: str) -> Iterator[str]:

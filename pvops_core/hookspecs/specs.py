@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -27,6 +27,7 @@ class Spec:
         group: module it is in, without the package.
         signature: the Python signature as text.
         doc: its docstring.
+        deprecations: what is said of it and of its arguments to those who still use them.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Spec:
     group: str
     signature: str
     doc: str
+    deprecations: tuple[str, ...] = ()
 
 
 @cache
@@ -42,10 +44,16 @@ def specs() -> Mapping[str, Spec]:
     found = {}
     for module in hookspecs.MODULES:
         for name, function in vars(module).items():
-            if hasattr(function, _MARK):
+            options = getattr(function, _MARK, None)
+            if options is not None:
                 signature = inspect.signature(function)
                 text = f"{name}{signature}".replace("'", "")
                 doc = inspect.getdoc(function) or ""
                 group = module.__name__.rpartition(".")[2]
-                found[name] = Spec(name, tuple(signature.parameters), group, text, doc)
+                found[name] = Spec(name, tuple(signature.parameters), group, text, doc, _deprecations(options))
     return MappingProxyType(found)
+
+
+def _deprecations(options: Mapping[str, Any]) -> tuple[str, ...]:
+    given = [options["warn_on_impl"], *(options["warn_on_impl_args"] or {}).values()]
+    return tuple(str(warning) for warning in given if warning is not None)

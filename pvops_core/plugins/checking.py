@@ -12,7 +12,7 @@ import pluggy
 
 from pvops_core import hookspecs
 from pvops_core.errors import PatchError
-from pvops_core.hookspecs import API, Backend, KernelPlatform, Platform
+from pvops_core.hookspecs import API, OLDEST_API, Backend, KernelPlatform, Platform
 from pvops_core.hookspecs.specs import specs
 from pvops_core.kinds import MachineKind
 from pvops_core.patching.patchlets import Patchlet, check_all
@@ -41,8 +41,7 @@ def check_backend(found: Found, declared: object) -> Backend:
     """
     if not isinstance(declared, Backend):
         raise found.error(f"{found.value} is a {type(declared).__name__}, not a pvops_core.hookspecs.Backend")
-    if declared.api != API or isinstance(declared.api, bool):
-        raise found.error(f"it was written for plugin API {declared.api!r}; this pvops has API {API}")
+    _check_api(found, declared.api)
     check = _Check(found, declared)
     check.identity()
     check.parts()
@@ -50,6 +49,18 @@ def check_backend(found: Found, declared: object) -> Backend:
     check.slots()
     check.patchlets()
     return declared
+
+
+def _check_api(found: Found, api: object) -> None:
+    written, span = f"it was written for plugin API {api!r}", f"this pvops has API {API}"
+    if not isinstance(api, int) or isinstance(api, bool) or api < 1:
+        raise found.error(f"{written}, which is no number of one; {span}")
+    if api > API:
+        raise found.error(f"{written}; {span}: a newer pvops-core is needed")
+    if api < OLDEST_API:
+        raise found.error(
+            f"{written}; {span} and knows them from {OLDEST_API} on: a newer {found.distribution} is needed"
+        )
 
 
 class _Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from functools import reduce
@@ -17,6 +18,7 @@ from pvops_core.plugins.chains import check_bases
 from pvops_core.plugins.checking import check_backend
 from pvops_core.plugins.discovery import broken, discover
 from pvops_core.plugins.isolation import isolated
+from pvops_core.plugins.trial import tried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,18 +46,29 @@ class Loaded:
     errors: tuple[PluginError, ...]
 
 
-def load_backends(plugins: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> Loaded:
+def load_backends(
+    plugins: Iterable[str] = (), environ: Mapping[str, str] | None = None, *, watched: bool = False
+) -> Loaded:
     """Load and check all backends.
 
     Args:
         plugins: what was given with ``--plugin``.
         environ: the environment; None for the process's own.
+        watched: this process is a child that somebody watches and ends, so that plugins need no trial in another.
+
+    Raises:
+        UsageError: a number in the environment is none.
     """
+    environ = os.environ if environ is None else environ
     backends: dict[str, Backend] = {}
     sources: dict[str, Found] = {}
     errors: list[PluginError] = []
-    for found in discover(plugins, environ):
+    there = discover(plugins, environ)
+    failed = {} if watched else tried(there, environ)
+    for found in there:
         try:
+            if found in failed:
+                raise failed[found]
             backend = load(found)
             _check_free(found, backend.name, sources)
         except PluginError as problem:

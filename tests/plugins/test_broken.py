@@ -304,3 +304,16 @@ def test_listing_imports_nothing(shelf: Shelf) -> None:
     assert (found.name, found.distribution, found.version) == ("bad", "the-bad-one", "1.2.3")
     assert found.entry_point == "bad = the_bad_one:backend"
     assert module not in sys.modules
+
+
+def test_an_api_that_is_no_longer_known_is_told_from_a_newer_one(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pvops_core.plugins.checking.API", 4)
+    monkeypatch.setattr("pvops_core.plugins.checking.OLDEST_API", 3)
+    names = {"api2": 2, "api3": 3, "api4": 4, "api5": 5}
+    code = "\n".join(f"{name} = make('{name}', api={number})" for name, number in names.items())
+    shelf.put("four-of-them", code, entries={name: f"four_of_them:{name}" for name in names})
+    loaded = load_backends(environ=ONLY_HERE)
+    assert set(loaded.backends) == {"api3", "api4"}
+    older, newer = (error.message for error in loaded.errors)
+    assert older.endswith("plugin API 2; this pvops has API 4 and knows them from 3 on: a newer four-of-them is needed")
+    assert newer.endswith("plugin API 5; this pvops has API 4: a newer pvops-core is needed")
