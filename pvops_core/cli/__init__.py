@@ -33,15 +33,15 @@ class Verb(NamedTuple):
 
 
 VERBS: Final[Mapping[str, Verb]] = {
-    "compare": Verb("pvops_core.cli.compare:compare", "Run a guest on every backend, and tell what differs."),
+    "compare": Verb("pvops_core.cli.compare:compare", "Compare backends on one guest."),
     "run": Verb("pvops_core.cli.run:run", "Run the built-in guest once."),
-    "boot": Verb("pvops_core.cli.boot:boot", "Boot a real kernel."),
-    "livepatch": Verb("pvops_core.cli.livepatch:livepatch", "Make payloads, and live-patch a guest while it runs."),
-    "scenario": Verb("pvops_core.cli.scenario:scenario", "Play a failure of the past, and its repair."),
-    "patch": Verb("pvops_core.cli.patch:patch", "Work out what a kernel on a backend does to its own text."),
-    "backends": Verb("pvops_core.cli.backends:backends", "List backends, and check them."),
+    "boot": Verb("pvops_core.cli.boot:boot", "Boot a real kernel once."),
+    "livepatch": Verb("pvops_core.cli.livepatch:livepatch", "Live-patch a guest while it runs."),
+    "scenario": Verb("pvops_core.cli.scenario:scenario", "Play a failure of the past again."),
+    "patch": Verb("pvops_core.cli.patch:patch", "Show what a kernel makes of its call sites."),
+    "backends": Verb("pvops_core.cli.backends:backends", "List the backends that there are."),
     "sites": Verb("pvops_core.cli.sites:sites", "List a kernel's paravirt call sites."),
-    "new-backend": Verb("pvops_core.cli.new_backend:new_backend", "Write a new backend's first distribution."),
+    "new-backend": Verb("pvops_core.cli.new_backend:new_backend", "Write a new backend to begin from."),
 }
 
 

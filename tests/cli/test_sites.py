@@ -94,6 +94,11 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
+def test_the_list_of_verbs_says_what_their_help_says(verb: str) -> None:
+    assert cli.load_verb(verb).help.splitlines()[0] == cli.VERBS[verb].summary
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_help_and_json(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     under = getattr(cli.load_verb(verb), "commands", {})
     for words in [[verb, name] for name in under] or [[verb]]:
