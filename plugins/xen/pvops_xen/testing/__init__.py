@@ -1,0 +1,1 @@
+"""Help for testing the hypervisor model itself: small domains, random hypercalls."""
