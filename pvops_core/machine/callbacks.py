@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pvops_core.machine.runloop import RunLoop
     from pvops_core.machine.vcpu import Vcpu
 
-_ERROR_CODE, _SOFTWARE, _BLOCKS = int(Slot.ERROR_CODE), int(Slot.SOFTWARE), int(Slot.BLOCKS)
+_ERROR_CODE, _SOFTWARE = int(Slot.ERROR_CODE), int(Slot.SOFTWARE)
+_BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
 _TWO_BYTE_OPCODE = 0x0F
 _PATIENCE = 10_000
 """How often the same instruction may fault at the same address with nothing executed in between."""
@@ -126,7 +127,7 @@ class Callbacks:
         self._loop.platform.exception(vcpu, vector, error_code, address)
 
     def _progresses(self, vector: int, rip: int, address: int) -> bool:
-        key, blocks = (vector, rip, address), self._state[_BLOCKS]
+        key, blocks = (vector, rip, address), self._state[_ALLOWED] - self._state[_BUDGET]
         if key == self._last and 0 <= blocks - self._last_blocks <= 1:
             self._repeats += 1
         else:

@@ -9,7 +9,7 @@ from pvops_core.machine.state import BLOCK_NS, Slot
 if TYPE_CHECKING:
     import ctypes
 
-_BLOCKS, _CLOCK, _BUDGET = int(Slot.BLOCKS), int(Slot.CLOCK), int(Slot.BUDGET)
+_ALLOWED, _CLOCK, _BUDGET = int(Slot.ALLOWED), int(Slot.CLOCK), int(Slot.BUDGET)
 
 
 class Clock:
@@ -25,22 +25,26 @@ class Clock:
     @property
     def ns(self) -> int:
         """Virtual time now, in nanoseconds."""
-        if self._running is None:
+        words = self._running
+        if words is None:
             return self._folded
-        return self._folded + self._running[_BLOCKS] * BLOCK_NS
+        return self._folded + (words[_ALLOWED] - words[_BUDGET]) * BLOCK_NS
 
     def advance(self, ns: int) -> None:
         """Charge time: what a handler did would have taken ``ns`` nanoseconds (0 or more)."""
         if ns < 0:
             raise ValueError(f"the clock cannot go back by {-ns} ns")
         self._folded += ns
-        if self._running is not None:
-            self._running[_CLOCK] = self._folded
-            self._running[_BUDGET] -= ns // BLOCK_NS  # a slice is so much time, whatever it is spent on
+        words = self._running
+        if words is not None:
+            words[_CLOCK] = self._folded
+            blocks = ns // BLOCK_NS  # a slice is so much time, whatever it is spent on
+            words[_BUDGET] -= blocks
+            words[_ALLOWED] -= blocks
 
     def follow(self, state: ctypes.Array[ctypes.c_int64]) -> None:
         """A vCPU starts a slice: its blocks count from now."""
-        state[_BLOCKS] = 0
+        state[_ALLOWED] = state[_BUDGET]
         state[_CLOCK] = self._folded
         self._running = state
 
@@ -48,7 +52,7 @@ class Clock:
         """The slice is over; gives the blocks it ran."""
         if self._running is None:
             return 0
-        blocks = self._running[_BLOCKS]
+        blocks = self._running[_ALLOWED] - self._running[_BUDGET]
         self._running = None
         self._folded += blocks * BLOCK_NS
         return blocks

@@ -75,7 +75,7 @@ class Machine:
         count_instructions: bool = False,
         slice_blocks: int = 10_000,
     ) -> None:
-        from pvops_core.machine.native import callbacks  # noqa: PLC0415 - numba takes 0.3 s; only machines need it
+        from pvops_core.machine.native import callbacks  # noqa: PLC0415 - llvmlite takes a while; only machines need it
 
         if not 1 <= vcpus <= _MAX_VCPUS:
             raise MachineError(f"a machine has 1 to {_MAX_VCPUS} vCPUs, not {vcpus}")

@@ -14,8 +14,8 @@ class Slot(enum.IntEnum):
 
     BUDGET = 0
     """Blocks that may still run before the slice ends."""
-    BLOCKS = 1
-    """Blocks run so far."""
+    ALLOWED = 1
+    """What the budget was when the slice began: the difference has been run. What shortens a slice lessens both."""
     INSTRUCTIONS = 2
     """Instructions run so far, where they are counted."""
     EXPIRED = 3

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pvops_core.machine.machine import Machine
 
 Loaded = tuple[int, Descriptor]
-_TSC_OFFSET, _BUDGET, _PATIENCE = int(Slot.TSC_OFFSET), int(Slot.BUDGET), int(Slot.PATIENCE)
+_TSC_OFFSET, _PATIENCE = int(Slot.TSC_OFFSET), int(Slot.PATIENCE)
+_BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
 
 
 class Vcpu(Registers):
@@ -260,6 +261,7 @@ class Vcpu(Registers):
         less = state[_BUDGET] - blocks
         if less > 0:
             state[_BUDGET] = blocks
+            state[_ALLOWED] -= less
             state[_PATIENCE] += less
 
     def wake(self) -> None:

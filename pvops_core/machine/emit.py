@@ -1,0 +1,149 @@
+"""Machine code made at start-up: small C functions over an array of words, written with LLVM.
+
+A function of numba's is called through a wrapper that looks after Python exceptions, and numba itself takes a quarter
+of a second to come up; for a handful of functions of a few instructions each both cost more than they give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any
+
+import attrs
+from llvmlite import binding, ir
+
+VOID, I32, I64 = ir.VoidType(), ir.IntType(32), ir.IntType(64)
+Value = Any  # llvmlite has no types
+
+
+class Routine:
+    """The body of one function while it is written. Its last parameter is a pointer to 64-bit words.
+
+    Attributes:
+        arguments: the function's parameters, without the words.
+    """
+
+    def __init__(self, function: Value) -> None:
+        self._function = function
+        *self.arguments, self._words = function.args
+        self._builder = ir.IRBuilder(function.append_basic_block())
+
+    def _place(self, slot: IntEnum) -> Value:
+        return self._builder.gep(self._words, [I64(int(slot))])
+
+    def address(self, slot: IntEnum) -> Value:
+        """The address of a word."""
+        return self._builder.ptrtoint(self._place(slot), I64)
+
+    def get(self, slot: IntEnum) -> Value:
+        """A word."""
+        return self._builder.load(self._place(slot))
+
+    def put(self, slot: IntEnum, value: Value | int) -> None:
+        """Set a word."""
+        self._builder.store(self._number(value), self._place(slot))
+
+    @staticmethod
+    def _number(value: Value | int) -> Value:
+        return I64(value) if isinstance(value, int) else value
+
+    def add(self, left: Value, right: Value | int) -> Value:
+        """Left plus right."""
+        return self._builder.add(left, self._number(right))
+
+    def subtract(self, left: Value, right: Value | int) -> Value:
+        """Left minus right."""
+        return self._builder.sub(left, self._number(right))
+
+    def multiply(self, left: Value, right: Value | int) -> Value:
+        """Left times right."""
+        return self._builder.mul(left, self._number(right))
+
+    def high(self, value: Value) -> Value:
+        """The upper 32 bits."""
+        return self._builder.lshr(value, I64(32))
+
+    def both(self, left: Value, right: Value | int) -> Value:
+        """Left and right, bit by bit."""
+        return self._builder.and_(left, self._number(right))
+
+    def ones(self, count: Value) -> Value:
+        """So many (1 to 32, 32 bits wide) low bits set, as a 32-bit number."""
+        return self._builder.lshr(I32(0xFFFFFFFF), self._builder.sub(I32(32), count))
+
+    def load32(self, address: Value) -> Value:
+        """The unsigned 32-bit word at an address."""
+        return self._builder.zext(self._builder.load(self._builder.inttoptr(address, I32.as_pointer())), I64)
+
+    def store32(self, address: Value, value: Value | int) -> None:
+        """Write the low 32 bits of a value to an address."""
+        pointer = self._builder.inttoptr(address, I32.as_pointer())
+        self._builder.store(self._builder.trunc(self._number(value), I32), pointer)
+
+    def call(self, slot: IntEnum, *arguments: Value) -> Value:
+        """Call the C function whose address is in a word; it gives a 32-bit number, or nothing that is looked at."""
+        kind = ir.FunctionType(I32, [argument.type for argument in arguments])
+        return self._builder.call(self._builder.inttoptr(self.get(slot), kind.as_pointer()), arguments)
+
+    def leave(self, name: str) -> None:
+        """Return by way of another of the functions made with this one, which must take the words alone."""
+        other = self._function.module.get_global(name)
+        self._builder.call(other, [self._words], tail=True)
+        self._builder.ret_void()
+
+    def narrow(self, value: Value) -> Value:
+        """The low 32 bits, as C passes an int."""
+        return self._builder.trunc(value, I32)
+
+    @contextmanager
+    def when(self, left: Value, comparison: str, right: Value | int, *, likely: bool | None = None) -> Iterator[None]:
+        """What is written inside runs only if a signed comparison holds."""
+        with self._builder.if_then(self._builder.icmp_signed(comparison, left, self._number(right)), likely=likely):
+            yield
+
+    def done(self, value: Value | None = None) -> None:
+        """Return."""
+        if value is None:
+            self._builder.ret_void()
+        else:
+            self._builder.ret(value)
+
+
+@attrs.frozen
+class Source:
+    """A function to be made.
+
+    Attributes:
+        write: writes its body.
+        parameters: types of its parameters, without the pointer to the words, which comes last.
+        result: type of its result.
+    """
+
+    write: Callable[[Routine], None]
+    parameters: tuple[Value, ...]
+    result: Value = VOID
+
+
+def compile_all(sources: Mapping[str, Source]) -> tuple[dict[str, int], object]:
+    """Make the functions.
+
+    Returns:
+        Their addresses by name, and what keeps the code in memory.
+    """
+    module = ir.Module(name="pvops")
+    functions = {
+        name: ir.Function(module, ir.FunctionType(source.result, [*source.parameters, I64.as_pointer()]), name=name)
+        for name, source in sources.items()
+    }
+    for name, source in sources.items():
+        source.write(Routine(functions[name]))
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    machine = binding.Target.from_default_triple().create_target_machine(opt=2)
+    parsed = binding.parse_assembly(str(module))
+    parsed.verify()
+    engine = binding.create_mcjit_compiler(parsed, machine)
+    engine.finalize_object()
+    return {name: engine.get_function_address(name) for name in sources}, engine
