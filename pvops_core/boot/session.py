@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from pvops_core.hookspecs import Backend, KernelPlatform
     from pvops_core.hookspecs.guest import Kernel
     from pvops_core.hookspecs.keyboard import Keyboard
+    from pvops_core.kinds import MachineKind
 
 DEFAULT_MEMORY = 256 << 20
+_PAGE_MASK = 0xFFF
 SLICE_BLOCKS = 200_000
 """Mean length of a slice. The platform ends slices at its timers; more turns of the run loop than that are waste."""
 
@@ -65,7 +67,7 @@ class BootSession:
 
     def __init__(self, kernel: Kernel, backends: tuple[Backend, ...], **settings: Unpack[BootSettings]) -> None:
         self.kernel = kernel
-        platform = kernel_platform(kernel, backends)
+        platform = kernel_platform(kernel.kind, backends)
         memory = settings.get("memory", DEFAULT_MEMORY) & ~0xFFF
         self.machine = Machine(
             kernel.kind,
@@ -169,20 +171,30 @@ class BootSession:
         Raises:
             ImageError: the image has none.
         """
+        section = self.kernel.image.section(".text")
+        if section is None:
+            raise self.kernel.image.error("has none", field=".text")
+        return hashlib.sha256(self.read_image(section.address, section.size)).hexdigest()
+
+    def read_image(self, address: int, size: int) -> bytes:
+        """What is now in memory where the image was loaded.
+
+        Args:
+            address: virtual address in one of the image's segments, as linked.
+            size: bytes.
+
+        Raises:
+            ImageError: they are not all in one segment.
+        """
         image = self.kernel.image
-        section = image.section(".text")
-        segment = next(
-            (each for each in image.segments if section and section.address - each.address in range(each.file_size)),
-            None,
-        )
-        if section is None or segment is None:
-            raise image.error("has no text in a segment", field=".text")
-        start = segment.physical + section.address - segment.address
-        digest = hashlib.sha256()
-        for at in range(start & ~0xFFF, start + section.size, 0x1000):
-            first, last = max(at, start), min(at + 0x1000, start + section.size)
-            digest.update(self.machine.memory.read(self.platform.machine_address(first), last - first))
-        return digest.hexdigest()
+        segment = next((each for each in image.segments if 0 <= address - each.address < each.memory_size), None)
+        if segment is None or address + size > segment.address + segment.memory_size:
+            raise image.error(f"{address:#x}+{size:#x} is in no segment", field="program headers")
+        start = segment.physical + address - segment.address
+        pages = range(start & ~_PAGE_MASK, start + size, _PAGE_MASK + 1)
+        spans = ((max(page, start), min(page + _PAGE_MASK + 1, start + size)) for page in pages)
+        memory, machine_address = self.machine.memory, self.platform.machine_address
+        return b"".join(memory.read(machine_address(first), last - first) for first, last in spans)
 
     def close(self) -> None:
         """Free the machine."""
@@ -214,8 +226,8 @@ class _Timer(threading.Timer):
         self.start()
 
 
-def kernel_platform(kernel: Kernel, backends: tuple[Backend, ...]) -> type[KernelPlatform]:
-    """Who hosts the kernel: the first backend of a chain that has a platform of either sort.
+def kernel_platform(kind: MachineKind, backends: tuple[Backend, ...]) -> type[KernelPlatform]:
+    """Who hosts a kernel of this kind: the first backend of a chain that has a platform of either sort.
 
     Raises:
         UsageError: that one cannot boot kernels, or is not this kind of machine.
@@ -223,7 +235,7 @@ def kernel_platform(kernel: Kernel, backends: tuple[Backend, ...]) -> type[Kerne
     owner = next((each for each in backends if each.platform or each.kernel_platform), None)
     if owner is None or owner.kernel_platform is None:
         raise UsageError(f"backend {backends[0].name!r} cannot boot kernel images")
-    if kernel.kind not in owner.kinds:
+    if kind not in owner.kinds:
         kinds = ", ".join(sorted(kind.value for kind in owner.kinds))
-        raise UsageError(f"backend {owner.name!r} is no {kernel.kind.value} machine; it can be {kinds}")
+        raise UsageError(f"backend {owner.name!r} is no {kind.value} machine; it can be {kinds}")
     return owner.kernel_platform

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from pvops_core.cli import streams
+from pvops_core.cli import stopwatch, streams
 from pvops_core.cli.common import ExitCode, exit_code_of, printable
 from pvops_core.errors import PvopsError, unknown
 
@@ -113,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; by default the process's own.
     """
+    stopwatch.begin(with_process=arguments is None)
     streams.open_missing()
     try:
         code = _run(arguments)

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pvops_core.cli import runs
+from pvops_core.cli import kernels, runs, stopwatch
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, image_json, write_json
 from pvops_core.cli.keyboard import open_input, unbuffered
 from pvops_core.compare.cell import Cell
 from pvops_core.compare.document import run_document
 from pvops_core.compare.executor import execute
-from pvops_core.compare.limits import Limits
 from pvops_core.compare.observation import Outcome
 from pvops_core.compare.wire import Request
 from pvops_core.errors import UsageError
-from pvops_core.hookspecs.guest import kind_of
-from pvops_core.images import load_image, machine_of
-
-DEFAULT_MEMORY = 256
-_ROOM = 3 << 30
-"""Bytes that a worker may take beside the guest's memory."""
-_GRACE = 1.08
-"""The worker keeps the limit itself, to say where the guest was; one that does not is ended this much later."""
+from pvops_core.images import load_image
 
 
 def boot(
@@ -41,7 +32,7 @@ def boot(
     cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the kernel.")] = "",
     cpus: runs.CpusOption = 1,
     seed: runs.SeedOption = 0,
-    memory: runs.MemoryOption = DEFAULT_MEMORY,
+    memory: runs.MemoryOption = kernels.DEFAULT_MEMORY,
     until: Annotated[str, typer.Option(metavar="TEXT", help="End the run as soon as the console has said this.")] = "",
     stop_at: Annotated[
         str,
@@ -74,14 +65,13 @@ def boot(
     Exit code: 0 the kernel came to its end, or to the text or place waited for, 2 the files are no kernel or do not fit
     the backend, 6 it crashed or timed out, 4 pvops or a plugin failed.
     """
-    deadline = time.monotonic() + max_seconds
     if events and not events.absolute().parent.is_dir():
         raise UsageError(f"{events}: its folder does not exist")
     plugins = tuple(plugin or ())
     cell = Cell(
         backend,
         "",
-        kind_of(machine_of(kernel)),
+        kernels.kernel_kind(kernel),
         guest=str(kernel),
         initrd=str(initrd or ""),
         workload=cmdline,
@@ -91,18 +81,19 @@ def boot(
         count_instructions=False,
     )
     given = open_input(typed)
+    left = max(0.0, max_seconds - stopwatch.elapsed())
     request = Request(
         cell,
         plugins,
         events=str(events) if events else None,
-        deadline=deadline,
+        max_seconds=left,
         until=until,
         stop_at=stop_at,
         typed=given.typed,
         live=given.typist is not None,
     )
     text = sys.stderr if json == STDOUT else sys.stdout
-    limits = Limits(max_seconds * _GRACE, _ROOM + cell.memory)
+    limits = kernels.kernel_limits(left, memory)
     with ThreadPoolExecutor(1) as pool, unbuffered(given):
         image = pool.submit(load_image, kernel) if json else None  # while the worker starts
         (observation,) = execute([request], listener=Echo(text), limits=limits, typist=given.typist)

@@ -6,21 +6,34 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import attrs
 import typer
 
-from pvops_core.cli import runs
+from pvops_core.cli import kernels, runs
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, write_file, write_json
-from pvops_core.compare.comparison import Comparison, grouped, unsupported
+from pvops_core.compare.bootdiff import wanted_ops
+from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
 from pvops_core.compare.document import compare_document
 from pvops_core.compare.executor import execute
 from pvops_core.compare.limits import Limits
-from pvops_core.compare.plan import Plan, Workload, bases_first, choose, machine_kinds, plan_builtin
+from pvops_core.compare.phases import PHASES
+from pvops_core.compare.plan import (
+    Files,
+    Plan,
+    Workload,
+    bases_first,
+    choose,
+    machine_kinds,
+    plan_builtin,
+    plan_kernel,
+)
 from pvops_core.compare.progress import ProgressListener
 from pvops_core.compare.wire import Request
+from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pvops_core.plugins import Loaded
 
@@ -30,6 +43,11 @@ _HINT = "More: --html FILE for a page with plots, every op and the consoles; --j
 
 def compare(
     *,
+    kernel: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Kernel to boot on each backend, in place of the built-in guest."),
+    ] = None,
+    initrd: Annotated[Path | None, typer.Option(metavar="FILE", help="Initial ramdisk of the kernel.")] = None,
     backends: Annotated[
         str, typer.Option(metavar="A,B", help="Backends to compare; all that are installed if not given.")
     ] = "",
@@ -42,10 +60,24 @@ def compare(
     kinds: Annotated[
         str, typer.Option(metavar="A,B", help="Only layouts of these machine kinds: i386, pae, x86_64.")
     ] = "",
-    workload: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the guest.")] = "",
+    workload: Annotated[
+        str, typer.Option("--workload", "--cmdline", metavar="TEXT", help="Command line of the guest.")
+    ] = "",
     cpus: runs.CpusOption = 1,
     seed: runs.SeedOption = 0,
-    memory: runs.MemoryOption = runs.DEFAULT_MEMORY,
+    memory: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="MIB", help="Guest memory in MiB; if not given 16, and 256 for a kernel."),
+    ] = None,
+    phases: Annotated[
+        str, typer.Option(metavar="A,B", help=f"Phases of the kernel's boot to tell of: {', '.join(PHASES)}.")
+    ] = "",
+    ops: Annotated[
+        str, typer.Option(metavar="A,B", help="Ops whose sites in the kernel to tell of; patterns such as 'irq.*' too.")
+    ] = "",
+    instructions: Annotated[
+        bool, typer.Option("--instructions", help="Count the kernel's instructions too, which takes long.")
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Runs at once; one for each CPU if not given.")
     ] = None,
@@ -61,37 +93,102 @@ def compare(
 
     Runs the built-in guest on every backend. Are the results equal, and what does each backend cost?
 
+    With --kernel it boots that kernel on every backend, and tells what the boots took in each of their phases, which
+    paravirt sites became something else, and which lines of the consoles differ. The name of each platform's console
+    is added to the command line unless that names one.
+
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran.
     """
     runs.check_folders(html, svg, json)
     plugins = tuple(plugin or ())
     loaded = runs.load(plugins)
-    wanted = runs.names(backends)
-    chosen_layouts = _layouts(runs.names(layouts), runs.names(kinds))
-    plan = _plan(loaded, wanted, chosen_layouts, Workload(workload, seed, cpus, memory << 20))
-    requests = [Request(cell, plugins) for cell in plan.cells]
-    with ProgressListener(len(requests)) as listener:
-        observations = execute(requests, listener=listener, jobs=jobs, limits=Limits(wall_s=max_seconds))
-    given = {
-        "backends": ",".join(wanted),
-        "layouts": ",".join(chosen_layouts) if layouts or kinds else "",
-        "workload": workload,
-        "cpus": cpus,
-        "seed": seed,
-        "memory": memory,
-        "plugin": plugins,
-    }
+    wanted = _Wanted(loaded, tuple(runs.names(backends)), plugins, max_seconds)
+    choice = Choice(tuple(choose("phase", runs.names(phases), list(PHASES))), tuple(runs.names(ops)))
+    if kernel is None:
+        _refuse("--kernel", {"initrd": initrd, "phases": phases, "ops": ops, "instructions": instructions})
+        task = Workload(workload, seed, cpus, (memory or runs.DEFAULT_MEMORY) << 20)
+        job = _of_builtin(wanted, task, runs.names(layouts), runs.names(kinds))
+    else:
+        _refuse("the built-in guest", {"layouts": layouts, "kinds": kinds})
+        task = Workload(workload, seed, cpus, (memory or kernels.DEFAULT_MEMORY) << 20)
+        wanted_ops(choice.ops)  # names that there are not are found now, and not when all is done
+        job = _of_kernel(wanted, task, kernel, initrd, count=instructions)
+        job.again.update({"phases": phases, "ops": ops})
+    with ProgressListener(len(job.requests)) as listener:
+        observations = execute(job.requests, listener=listener, jobs=jobs, limits=job.limits)
+    common = {"cpus": cpus, "seed": seed, "memory": task.memory >> 20, "plugin": plugins}
     comparison = Comparison(
         grouped(observations),
-        (*plan.skipped, *unsupported(observations)),
+        (*job.plan.skipped, *unsupported(observations)),
         tuple(loaded.errors),
-        plugin_errors_count=not wanted
-        or not loaded.backends.keys() >= set(wanted)
-        or any(error.distribution in plugins for error in loaded.errors),
-        command=runs.again("compare", given),
+        plugin_errors_count=wanted.errors_count,
+        command=runs.again("compare", {"backends": ",".join(wanted.names)} | job.again | common),
+        choice=choice,
     )
     _report(comparison, json, html, svg)
     return comparison.exit_code
+
+
+@attrs.frozen
+class _Wanted:
+    """Backends asked for: those there are, the names given (none for all), plugins given by path, and their time."""
+
+    loaded: Loaded
+    names: tuple[str, ...]
+    plugins: tuple[str, ...]
+    max_seconds: float
+
+    @property
+    def errors_count(self) -> bool:
+        """Whether a broken plugin makes the comparison fail."""
+        return (
+            not self.names
+            or not self.loaded.backends.keys() >= set(self.names)
+            or any(error.distribution in self.plugins for error in self.loaded.errors)
+        )
+
+    def chosen(self) -> list[str]:
+        """Names of backends to run; one that was asked for and is broken has been told of, and is left out.
+
+        Raises:
+            UsageError: a backend that is not there at all.
+        """
+        whole = [name for name in self.names if name not in runs.broken_names(self.loaded)]
+        return [] if self.names and not whole else choose("backend", whole, bases_first(self.loaded.backends))
+
+
+@attrs.frozen
+class _Job:
+    """What will be run, what each run may take, and the options that ask for it again."""
+
+    plan: Plan
+    requests: list[Request]
+    limits: Limits
+    again: dict[str, object]
+
+
+def _refuse(what: str, options: Mapping[str, object]) -> None:
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"--{name} goes with {what} only")
+
+
+def _of_builtin(wanted: _Wanted, task: Workload, layouts: Sequence[str], kinds: Sequence[str]) -> _Job:
+    backends = wanted.loaded.backends
+    chosen = _layouts(layouts, kinds)
+    plan = plan_builtin({name: machine_kinds(backends[name], backends) for name in wanted.chosen()}, chosen, task)
+    requests = [Request(cell, wanted.plugins) for cell in plan.cells]
+    again: dict[str, object] = {"layouts": ",".join(chosen) if layouts or kinds else "", "workload": task.cmdline}
+    return _Job(plan, requests, Limits(wall_s=wanted.max_seconds), again)
+
+
+def _of_kernel(wanted: _Wanted, task: Workload, kernel: Path, initrd: Path | None, *, count: bool) -> _Job:
+    files = Files(str(kernel), str(initrd or ""), kernels.kernel_kind(kernel))
+    plan = plan_kernel(wanted.chosen(), wanted.loaded.backends, files, task, count=count)
+    seconds = wanted.max_seconds
+    requests = [Request(cell, wanted.plugins, max_seconds=seconds, examine=True) for cell in plan.cells]
+    again: dict[str, object] = {"kernel": files.kernel, "initrd": files.initrd, "cmdline": task.cmdline}
+    return _Job(plan, requests, kernels.kernel_limits(seconds, task.memory >> 20), again)
 
 
 def _layouts(wanted: Sequence[str], kinds: Sequence[str]) -> dict[str, MachineKind]:
@@ -103,21 +200,6 @@ def _layouts(wanted: Sequence[str], kinds: Sequence[str]) -> dict[str, MachineKi
     there = runs.builtin_layouts()
     of_kinds = choose("machine kind", kinds, [kind.value for kind in MachineKind])
     return {name: there[name] for name in choose("layout", wanted, list(there)) if there[name].value in of_kinds}
-
-
-def _plan(loaded: Loaded, wanted: Sequence[str], layouts: dict[str, MachineKind], workload: Workload) -> Plan:
-    """The cells of the wanted backends; one that was asked for and is broken has been told of, and is left out.
-
-    Raises:
-        UsageError: a backend that is not there at all.
-    """
-    whole = [name for name in wanted if name not in runs.broken_names(loaded)]
-    if wanted and not whole:
-        return Plan((), ())
-    chosen = choose("backend", whole, bases_first(loaded.backends))
-    return plan_builtin(
-        {name: machine_kinds(loaded.backends[name], loaded.backends) for name in chosen}, layouts, workload
-    )
 
 
 def _report(comparison: Comparison, json: str | None, html: Path | None, svg: Path | None) -> None:

@@ -5,24 +5,21 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
-
-import attrs
+from typing import TYPE_CHECKING, Any
 
 from pvops_core.boot import BootSession, read_kernel
 from pvops_core.compare.console import ConsoleStream
 from pvops_core.compare.ending import Ending
 from pvops_core.compare.events import write_events
+from pvops_core.compare.examination import Examination
 from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.compare.wire import Message, Phase, Request
 from pvops_core.errors import ImageError, MachineError
 from pvops_core.plugins import chain
 
 if TYPE_CHECKING:
-    from pvops_core.boot.points import Passed, Points
     from pvops_core.hookspecs import Backend
     from pvops_core.hookspecs.keyboard import Keyboard
-    from pvops_core.machine import Vcpu
 
 
 def observe_boot(
@@ -46,7 +43,7 @@ def observe_boot(
     """
     cell = request.cell
     send(Phase.BUILDING)
-    kernel = read_kernel(cell.guest, cell.initrd or None, cell.workload)
+    kernel = read_kernel(cell.guest, cell.initrd or None, cell.cmdline)
     session = BootSession(
         kernel,
         chain(backends[cell.backend], backends),
@@ -62,36 +59,14 @@ def observe_boot(
     with session:
         gc.freeze()  # what was made up to here lasts, and need not be looked at again
         send(Phase.RUNNING)
-        watch = Stopwatch(session.points)
+        exam = Examination(session, sites=request.examine)
         with ConsoleStream(session.platform.console, send):
             ending = _run(session, request)
-        wall_s = watch.seconds()
+        exam.stop()
         send(Phase.COLLECTING)
         if request.events:
             write_events(session.machine.log.events, request.events)
-        found = _collect(request, session, ending, wall_s, used)
-        return attrs.evolve(found, points=watch.points)
-
-
-class Stopwatch:
-    """Wall time since it was made, and at each named point of a boot.
-
-    Attributes:
-        points: what ``Observation.points`` says.
-    """
-
-    def __init__(self, points: Points) -> None:
-        self._start = time.perf_counter()
-        self.points: dict[str, dict[str, float]] = {}
-        points.listen(self._note)
-
-    def seconds(self) -> float:
-        """Since it was made."""
-        return time.perf_counter() - self._start
-
-    def _note(self, passed: Passed, _vcpu: Vcpu) -> None:
-        seconds = round(self.seconds(), 3)
-        self.points[passed.name] = {"virtual_ns": passed.ns, "wall_s": seconds, "vcpu": passed.vcpu}
+        return _collect(request, session, ending, {**exam.found(), "versions": dict(used)})
 
 
 def _run(session: BootSession, request: Request) -> Ending:
@@ -105,9 +80,7 @@ def _run(session: BootSession, request: Request) -> Ending:
         return Ending.of_error(error)
 
 
-def _collect(
-    request: Request, session: BootSession, ending: Ending, wall_s: float, used: Mapping[str, str]
-) -> Observation:
+def _collect(request: Request, session: BootSession, ending: Ending, others: Mapping[str, Any]) -> Observation:
     platform, machine = session.platform, session.machine
     return Observation(
         request.cell,
@@ -122,10 +95,9 @@ def _collect(
         flushes=platform.flushes,
         instructions=machine.instructions,
         virtual_ns=machine.clock.ns,
-        wall_s=wall_s,
         event_log_sha256=machine.log.sha256,
         text_sha256=_text_sha256(session),
-        versions=dict(used),
+        **others,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 BUILTIN = "builtin"
 DEFAULT_MEMORY = 16 << 20
+_CONSOLE = "console="
 
 _text = validators.instance_of(str)
 _number = validators.and_(validators.instance_of(int), validators.ge(0))
@@ -25,7 +27,7 @@ class Group:
 
     Attributes:
         guest: ``builtin``, or the path of a kernel image.
-        layout: name of the paravirt layout, for example ``6.1-64``.
+        layout: name of the paravirt layout, for example ``6.1-64``; empty for a kernel.
         kind: machine kind.
         workload: the guest's command line.
         seed: of the scheduler and of everything else that is chosen in a run.
@@ -44,7 +46,17 @@ class Group:
         """A line that names the group to a person."""
         cpus = "1 vCPU" if self.vcpus == 1 else f"{self.vcpus} vCPUs"
         workload = f", {self.workload!r}" if self.workload else ""
-        return f"{self.kind.value} · layout {self.layout} · {cpus}{workload}"
+        return f"{self.kind.value} · {self.subject} · {cpus}{workload}"
+
+    @property
+    def of_kernel(self) -> bool:
+        """The guest is a real kernel."""
+        return self.guest != BUILTIN
+
+    @property
+    def subject(self) -> str:
+        """What runs, in a few words: the built-in guest's layout, or the kernel's file."""
+        return Path(self.guest).name if self.of_kernel else f"layout {self.layout}"
 
 
 @attrs.frozen
@@ -58,6 +70,8 @@ class Cell:
         guest: ``builtin``, or the path of a kernel image.
         initrd: path of the kernel's initial ramdisk; empty for none.
         workload: the guest's command line.
+        console_name: what a kernel is told to print to where its command line does not say (``ttyS0``, ``hvc0``); empty
+            for nothing. Backends differ in it within a group.
         seed: of the run.
         vcpus: number of virtual CPUs.
         memory: guest-physical memory in bytes.
@@ -75,6 +89,7 @@ class Cell:
     memory: int = attrs.field(default=DEFAULT_MEMORY, validator=_number)
     count_instructions: bool = attrs.field(default=True, validator=validators.instance_of(bool))
     initrd: str = attrs.field(default="", validator=_text)
+    console_name: str = attrs.field(default="", validator=_text)
     options: Mapping[str, str] = attrs.field(
         factory=dict, hash=False, validator=validators.deep_mapping(_text, _text, validators.instance_of(dict))
     )
@@ -83,6 +98,14 @@ class Cell:
     def group(self) -> Group:
         """The comparison this cell belongs to."""
         return Group(self.guest, self.layout, self.kind, self.workload, self.seed, self.vcpus)
+
+    @property
+    def cmdline(self) -> str:
+        """The command line that the guest gets."""
+        words = self.workload.split()
+        if not self.console_name or any(word.startswith(_CONSOLE) for word in words):
+            return self.workload
+        return " ".join([*words, _CONSOLE + self.console_name])
 
     @property
     def title(self) -> str:

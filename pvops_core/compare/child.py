@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import attrs
@@ -59,9 +60,11 @@ class Child:
     _phase: wire.Phase = attrs.field(default=wire.Phase.STARTING, init=False)
     _console: list[str] = attrs.field(factory=list, init=False)
     _stderr: bytearray = attrs.field(factory=bytearray, init=False)
+    _started: float = attrs.field(default=0.0, init=False)
 
     async def run(self) -> Observation:
         """Start the worker, wait for its answer, end it. Raises nothing but what ``on_console`` raises."""
+        self._started = time.monotonic()
         try:
             process = await asyncio.create_subprocess_exec(
                 *self.command,
@@ -104,7 +107,7 @@ class Child:
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(ConnectionError):  # it died first: the exit status tells more
-            process.stdin.write(self.request.encode())
+            process.stdin.write(self._timed_request().encode())
             await process.stdin.drain()
         with self.typist.at(process.stdin) if self.typist else contextlib.nullcontext():
             return await self._read_answer(process, process.stdout)
@@ -128,6 +131,10 @@ class Child:
                         raise _LostError(Outcome.GARBAGE, "the worker answered for another run")
                     return message
         raise _LostError(Outcome.DIED, f"{_how_it_ended(await process.wait())} while {self._phase.value}")
+
+    def _timed_request(self) -> wire.Request:
+        limit = self.request.max_seconds
+        return self.request if limit is None else attrs.evolve(self.request, deadline=self._started + limit)
 
     async def _watch_memory(self, pid: int) -> Observation:
         while True:

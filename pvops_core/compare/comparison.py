@@ -25,6 +25,19 @@ EXIT_GUEST_FAILED = 6
 
 
 @attrs.frozen
+class Choice:
+    """What a report of boots is narrowed to.
+
+    Attributes:
+        phases: names of phases; all if empty.
+        ops: names of ops, kernel paths (``irq.save_fl``) or patterns; the weightiest if empty.
+    """
+
+    phases: tuple[str, ...] = ()
+    ops: tuple[str, ...] = ()
+
+
+@attrs.frozen
 class Skipped:
     """A backend and layout that do not go together, and why."""
 
@@ -82,6 +95,7 @@ class Comparison:
         plugin_errors: plugins that could not be loaded; the others went on.
         plugin_errors_count: whether a broken plugin makes the comparison fail: not when others were asked for by name.
         command: how to run it again.
+        choice: what a report of boots is narrowed to.
     """
 
     groups: tuple[GroupResult, ...]
@@ -89,6 +103,12 @@ class Comparison:
     plugin_errors: tuple[PluginError, ...] = ()
     plugin_errors_count: bool = True
     command: str = ""
+    choice: Choice = attrs.field(factory=Choice)
+
+    @property
+    def of_kernel(self) -> bool:
+        """The guest is a real kernel, so groups are boots of it."""
+        return any(group.group.of_kernel for group in self.groups)
 
     @property
     def observations(self) -> tuple[Observation, ...]:
@@ -123,7 +143,7 @@ class Comparison:
         different = sum(bool(group.differences) for group in self.groups)
         if not failed and not different:
             return self._praise()
-        parts = []
+        parts: list[str] = []
         if different:
             parts.append(f"results differ in {different} of {_counted(len(self.groups), 'group')}")
         if failed:
@@ -132,6 +152,9 @@ class Comparison:
         return f"{sentence[0].upper()}{sentence[1:]}."
 
     def _praise(self) -> str:
+        if self.of_kernel:
+            ends = ", ".join(dict.fromkeys(o.outcome.value for o in self.observations))
+            return f"{_counted(len(self.observations), 'boot')} came to an end: {ends}."
         runs = _counted(len(self.observations), "run")
         compared = [group for group in self.groups if len(group.observations) > 1]
         if not compared:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -30,6 +30,8 @@ class Cost:
     unit: str = ""
 
 
+_LAST = ("instructions", "virtual_ns", "wall_s")
+
 COSTS = (
     Cost("op_calls", "op calls", "calls that a backend's hook served", lambda o: sum(o.op_calls.values())),
     Cost("traps", "traps", "times that the guest trapped into its platform", lambda o: sum(o.traps.values())),
@@ -50,6 +52,37 @@ COSTS = (
     Cost("virtual_ns", "virtual time", "what the run took on the virtual clock", lambda o: o.virtual_ns, "ns"),
     Cost("wall_s", "wall time", "what the run took here, which says little", lambda o: o.wall_s, "s"),
 )
+
+
+BOOT_COSTS = (
+    *(cost for cost in COSTS if cost.key not in _LAST),
+    Cost("ports", "port accesses", "reads and writes of I/O ports", lambda o: port_accesses(o.counts)),
+    Cost("msrs", "MSR accesses", "rdmsr and wrmsr, where they are seen", lambda o: _accesses(o.counts, "msr")),
+    *(cost for cost in COSTS if cost.key in _LAST),
+)
+"""What is worth knowing of a real kernel's boot."""
+
+_COUNTED_ON_DEMAND = {
+    "op_calls": lambda o: bool(o.op_calls),
+    "instructions": lambda o: bool(o.instructions),
+    "msrs": lambda o: "msr_reads" in o.counts,
+}
+
+
+def port_accesses(counts: Mapping[str, int]) -> int:
+    """Reads and writes of I/O ports in a machine's counts."""
+    return _accesses(counts, "port")
+
+
+def _accesses(counts: Mapping[str, int], kind: str) -> int:
+    return counts.get(f"{kind}_reads", 0) + counts.get(f"{kind}_writes", 0)
+
+
+def known(cost: Cost, observation: Observation) -> bool:
+    """Whether a run was asked to count this, and could."""
+    if not observation.measured:
+        return False
+    return not observation.cell.group.of_kernel or _COUNTED_ON_DEMAND.get(cost.key, lambda _: True)(observation)
 
 
 def quantity(value: float, unit: str = "") -> str:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from pvops_core.compare.bootdiff import boot_differences, wanted_ops
+
 if TYPE_CHECKING:
-    from pvops_core.compare.comparison import Comparison, GroupResult
+    from pvops_core.compare.bootdiff import BootDifference
+    from pvops_core.compare.comparison import Choice, Comparison, GroupResult
     from pvops_core.compare.observation import Observation
     from pvops_core.errors import PluginError
 
@@ -35,6 +38,7 @@ def run_document(observation: Observation) -> dict[str, Any]:
         },
         "sites": observation.sites_by_form,
         "sites_by_op": observation.sites,
+        "sites_note": observation.sites_note,
         "points": observation.points,
         "instructions": observation.instructions,
         "virtual_ns": observation.virtual_ns,
@@ -52,7 +56,7 @@ def compare_document(comparison: Comparison) -> dict[str, Any]:
         "verdict": comparison.verdict,
         "exit_code": comparison.exit_code,
         "command": comparison.command,
-        "groups": [_group(group) for group in comparison.groups],
+        "groups": [_group(group, comparison.choice) for group in comparison.groups],
         "cells": [run_document(observation) for observation in comparison.observations],
         "skipped": [attrs.asdict(skipped) for skipped in comparison.skipped],
         "plugin_errors": [plugin_error_document(error) for error in comparison.plugin_errors],
@@ -70,11 +74,29 @@ def plugin_error_document(error: PluginError) -> dict[str, str]:
     }
 
 
-def _group(group: GroupResult) -> dict[str, Any]:
+def _group(group: GroupResult, choice: Choice) -> dict[str, Any]:
     return attrs.asdict(group.group) | {
         "kind": group.group.kind.value,
         "equal": group.equal,
         "backends": [observation.cell.backend for observation in group.observations],
         "reference": group.reference.cell.backend,
         "differences": [attrs.asdict(difference) for difference in group.differences],
+        **({"boots": [_boot(each, choice) for each in boot_differences(group)]} if group.group.of_kernel else {}),
+    }
+
+
+def _boot(difference: BootDifference, choice: Choice) -> dict[str, Any]:
+    wanted = wanted_ops(choice.ops)
+    by_op = difference.by_op
+    return {
+        "reference": difference.reference.cell.backend,
+        "backend": difference.other.cell.backend,
+        "sites": difference.compared,
+        "sites_differing": len(difference.sites),
+        "sites_by_op": {
+            op: {"sites": number, "differing": by_op[op]} for op, number in difference.shared.items() if wanted(op)
+        },
+        "differing": [attrs.asdict(site) for site in difference.sites if wanted(site.op)],
+        "console": [[pair.left, pair.right] for pair in difference.unlike],
+        "console_alike": len(difference.lines) - len(difference.unlike),
     }

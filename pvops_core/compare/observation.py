@@ -58,6 +58,7 @@ _texts = validators.deep_mapping(_text, _text, validators.instance_of(dict))
 _counter = validators.deep_mapping(_text, _number, validators.instance_of(dict))
 _measure = validators.deep_mapping(_text, validators.instance_of((int, float)), validators.instance_of(dict))
 _measures = validators.deep_mapping(_text, _measure, validators.instance_of(dict))
+_codes = validators.deep_mapping(_text, _texts, validators.instance_of(dict))
 _counters = validators.deep_mapping(_text, _counter, validators.instance_of(dict))
 
 
@@ -85,9 +86,12 @@ class Observation:
         switches: times that an op was given another implementation while the guest ran.
         event_log_sha256: hash of the event log, equal for equal cells.
         text_sha256: hash of the guest's text at the end.
+        site_codes: op name -> address of a site, in hex -> its bytes, in hex; of a real kernel that was examined.
+        sites_note: when the sites of a real kernel were read, or why they were not.
         versions: software name -> version.
-        points: name of a point of a real kernel's boot -> ``virtual_ns`` and ``wall_s`` at which it was first met,
-            and the number of the ``vcpu`` that met it; in the order of meeting.
+        points: name of a point of a real kernel's boot -> ``virtual_ns`` and ``wall_s`` at which it was first met, the
+            number of the ``vcpu`` that met it, and the ``traps``, ``hypercalls``, ``page_table_updates`` and accesses
+            to ``ports`` until then; in the order of meeting.
         detail: longer text about a failure: a traceback, or the end of the child's error output.
     """
 
@@ -110,6 +114,8 @@ class Observation:
     switches: int = attrs.field(default=0, validator=_number)
     event_log_sha256: str = attrs.field(default="", validator=_text)
     text_sha256: str = attrs.field(default="", validator=_text)
+    site_codes: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict, validator=_codes)
+    sites_note: str = attrs.field(default="", validator=_text)
     versions: Mapping[str, str] = attrs.field(factory=dict, validator=_texts)
     points: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict, validator=_measures)
     detail: str = attrs.field(default="", validator=_text)

@@ -8,8 +8,10 @@ import attrs
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pvops_core.compare.costs import COSTS, Cost, quantity
+from pvops_core.compare.bootdiff import BootDifference, boot_differences, wanted_ops
+from pvops_core.compare.costs import BOOT_COSTS, COSTS, Cost, known, quantity
 from pvops_core.compare.differences import LinePair, align, result_lines
+from pvops_core.compare.phases import PHASE_COLUMNS, phase_rows
 from pvops_core.compare.plots import SERIES, Bar, grouped_bars, stacked_bars
 from pvops_core.compare.text import group_state
 
@@ -81,7 +83,7 @@ def page(comparison: Comparison) -> str:
     series = series_numbers(comparison)
     return environment.get_template("comparison.html").render(
         comparison=comparison,
-        costs=COSTS,
+        costs=_costs(comparison),
         series=series,
         plots=list(_cost_plots(comparison, series)),
         sites_plot=_sites_plot(comparison),
@@ -89,6 +91,12 @@ def page(comparison: Comparison) -> str:
         versions=_versions(comparison),
         series_of=lambda number: number % SERIES,
         quantity=quantity,
+        known=known,
+        phase_columns=PHASE_COLUMNS,
+        phase_rows=lambda group: phase_rows(group.observations, comparison.choice.phases),
+        phase_plots=list(_phase_plots(comparison, series)),
+        boots=boot_differences,
+        op_rows=lambda difference: _op_rows(difference, comparison.choice.ops),
         state=group_state,
         counters=group_counters,
         site_rows=site_rows,
@@ -131,6 +139,8 @@ def site_rows(group: GroupResult) -> list[tuple[str, list[str]]]:
 
 def console_diffs(group: GroupResult) -> list[ConsoleDiff]:
     """The reference's console beside each other backend's."""
+    if group.group.of_kernel:
+        return [_cut(boot.reference, boot.other, boot.lines, equal=not boot.unlike) for boot in boot_differences(group)]
     return [_console_diff(group.reference, other) for other in group.observations if other is not group.reference]
 
 
@@ -157,26 +167,53 @@ def _forms_text(by_form: Mapping[str, int]) -> str:
 
 def _console_diff(left: Observation, right: Observation) -> ConsoleDiff:
     rows = align(left.console.splitlines(), right.console.splitlines())
+    return _cut(left, right, rows, equal=result_lines(left.console) == result_lines(right.console))
+
+
+def _cut(left: Observation, right: Observation, rows: Sequence[LinePair], *, equal: bool) -> ConsoleDiff:
     return ConsoleDiff(
         left.cell.backend,
         right.cell.backend,
         tuple(rows[:_MOST_CONSOLE_LINES]),
-        result_lines(left.console) == result_lines(right.console),
+        equal,
         len(rows[_MOST_CONSOLE_LINES:]),
     )
 
 
 def _cost_plots(comparison: Comparison, series: Mapping[str, int]) -> Iterator[tuple[Cost, Markup]]:
     """Each cost of the guest's own that any run has."""
-    for cost in COSTS:
+    for cost in _costs(comparison):
         bars = [
             Bar(_row_name(group), series[o.cell.backend], cost.of(o), quantity(cost.of(o), cost.unit))
             for group in comparison.groups
             for o in group.observations
-            if o.measured
+            if known(cost, o)
         ]
         if cost.key != "wall_s" and any(bar.value for bar in bars):
             yield cost, Markup(grouped_bars(cost.title, bars))  # noqa: S704 -- made by the plotter, which escapes
+
+
+def _costs(comparison: Comparison) -> Sequence[Cost]:
+    return BOOT_COSTS if comparison.of_kernel else COSTS
+
+
+def _phase_plots(comparison: Comparison, series: Mapping[str, int]) -> Iterator[tuple[str, Markup]]:
+    """Each amount that is told of phases, phase by phase."""
+    for column in PHASE_COLUMNS:
+        bars = [
+            Bar(name, series[backend], amounts.get(column.key, 0), quantity(amounts.get(column.key, 0), column.unit))
+            for group in comparison.groups
+            for name, backend, amounts in phase_rows(group.observations, comparison.choice.phases)
+        ]
+        if any(bar.value for bar in bars):
+            title = f"{column.title} by phase"
+            yield title, Markup(grouped_bars(title, bars))  # noqa: S704 -- made by the plotter, which escapes
+
+
+def _op_rows(difference: BootDifference, ops: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Op, number of its sites, how many of them differ, for the ops asked for."""
+    wanted, by_op = wanted_ops(ops), difference.by_op
+    return [(op, number, by_op[op]) for op, number in sorted(difference.shared.items()) if wanted(op)]
 
 
 def _sites_plot(comparison: Comparison) -> Markup | None:
@@ -191,7 +228,7 @@ def _sites_plot(comparison: Comparison) -> Markup | None:
 
 
 def _row_name(group: GroupResult) -> str:
-    return f"{group.group.kind.value} {group.group.layout}"
+    return f"{group.group.kind.value} {group.group.subject}"
 
 
 def _versions(comparison: Comparison) -> dict[str, str]:

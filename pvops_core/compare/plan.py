@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pvops_core.boot.session import kernel_platform
 from pvops_core.compare.cell import Cell
 from pvops_core.compare.comparison import Skipped
-from pvops_core.errors import unknown
+from pvops_core.errors import UsageError, unknown
 from pvops_core.kinds import MachineKind
 from pvops_core.plugins import chain
 
@@ -49,6 +50,21 @@ class Workload:
         return Cell(backend, layout, kind, workload=self.cmdline, seed=self.seed, vcpus=self.vcpus, memory=self.memory)
 
 
+@attrs.frozen
+class Files:
+    """A real kernel to be booted.
+
+    Attributes:
+        kernel: path of its image.
+        initrd: path of its initial ramdisk; empty for none.
+        kind: the machine it needs.
+    """
+
+    kernel: str
+    initrd: str
+    kind: MachineKind
+
+
 def plan_builtin(backends: Kinds, layouts: Mapping[str, MachineKind], workload: Workload) -> Plan:
     """The built-in guest in each layout on each backend that can be its kind of machine."""
     cells: list[Cell] = []
@@ -59,6 +75,39 @@ def plan_builtin(backends: Kinds, layouts: Mapping[str, MachineKind], workload: 
                 cells.append(workload.cell(backend, layout, kind))
             else:
                 skipped.append(Skipped(backend, layout, f"{backend} is no {kind.value} machine"))
+    return Plan(tuple(cells), tuple(skipped))
+
+
+def plan_kernel(
+    names: Sequence[str], backends: Mapping[str, Backend], files: Files, workload: Workload, *, count: bool = False
+) -> Plan:
+    """A real kernel on each named backend that can boot it, each told of its own console.
+
+    Args:
+        names: the backends wanted.
+        backends: all that there are.
+        files: what is booted.
+        workload: command line, seed, vCPUs and memory.
+        count: count instructions.
+    """
+    cells: list[Cell] = []
+    skipped: list[Skipped] = []
+    for name in names:
+        try:
+            platform = kernel_platform(files.kind, chain(backends[name], backends))
+        except UsageError as reason:
+            skipped.append(Skipped(name, "", str(reason)))
+            continue
+        cell = workload.cell(name, "", files.kind)
+        cells.append(
+            attrs.evolve(
+                cell,
+                guest=files.kernel,
+                initrd=files.initrd,
+                console_name=platform.console_name,
+                count_instructions=count,
+            )
+        )
     return Plan(tuple(cells), tuple(skipped))
 
 

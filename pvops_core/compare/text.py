@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pvops_core.compare.boottext import print_boots
 from pvops_core.compare.columns import Columns, fitting
 
 if TYPE_CHECKING:
@@ -33,6 +34,17 @@ def print_comparison(comparison: Comparison, console: Console, columns: Columns 
         console: where to.
         columns: those of the tables; by default as many as the console has room for.
     """
+    if comparison.of_kernel:
+        for group in comparison.groups:
+            print_boots(group, console, comparison.choice)
+            console.print()
+    else:
+        _print_groups(comparison, console, columns)
+    _print_skipped(comparison.skipped, console)
+    _print_verdict(comparison, console)
+
+
+def _print_groups(comparison: Comparison, console: Console, columns: Columns | None) -> None:
     states = [group_state(group, o) for group in comparison.groups for o in group.observations]
     lead = (
         max([len("backend"), *(len(o.cell.backend) for o in comparison.observations)]),
@@ -46,13 +58,13 @@ def print_comparison(comparison: Comparison, console: Console, columns: Columns 
         console.print(_title(group))
         console.print(_rows(group, columns, widths))
         console.print()
-    _print_skipped(comparison.skipped, console)
-    _print_verdict(comparison, console)
 
 
 def group_state(group: GroupResult, observation: Observation) -> str:
     """One word on a run's results beside the others of its group."""
     if not observation.outcome.finished:
+        return observation.outcome.value
+    if group.group.of_kernel:
         return observation.outcome.value
     if len(group.observations) == 1:
         return "alone"
@@ -97,7 +109,8 @@ def _print_skipped(skipped: Iterable[Skipped], console: Console) -> None:
     for each in skipped:
         reasons.setdefault(each.reason, []).append(each.layout)
     for reason, layouts in reasons.items():
-        console.print(Text(f"Not run: {reason} ({', '.join(layouts)}).", style="dim"))
+        where = f" ({', '.join(layouts)})" if any(layouts) else ""
+        console.print(Text(f"Not run: {reason}{where}.", style="dim"))
 
 
 def _print_verdict(comparison: Comparison, console: Console) -> None:

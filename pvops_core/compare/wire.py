@@ -35,8 +35,10 @@ class Request:
         cell: the run.
         plugins: paths given with ``--plugin``.
         max_ns: limit of virtual time in nanoseconds, if any.
-        deadline: time of the host's monotonic clock at which the worker itself ends a real kernel's run, so that it
-            can say where the kernel was.
+        max_seconds: wall time after which a real kernel's run is to be over, from the start of its worker, if any.
+        deadline: the same as a time of the host's monotonic clock, set when the worker is started: it ends the run
+            itself, so that it can say where the kernel was.
+        examine: whether to read a real kernel's call sites and note when it comes to the points of interest.
         until: console text at which a real kernel's run ends; empty for none.
         stop_at: symbol or named point at which a real kernel's run ends; empty for none.
         events: file that the event log is written to, if any.
@@ -48,7 +50,9 @@ class Request:
     plugins: tuple[str, ...] = ()
     max_ns: int | None = None
     events: str | None = None
+    max_seconds: float | None = None
     deadline: float | None = None
+    examine: bool = False
     until: str = ""
     stop_at: str = ""
     typed: bytes = b""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pvops_core.hookspecs.keyboard import Keyboard
 
@@ -134,11 +134,15 @@ class KernelPlatform(Surroundings):
     """Surroundings of a real kernel, which patches itself and fills its own table of ops.
 
     Attributes:
+        console_name: what a kernel calls the console that this platform serves (``console=ttyS0``); a comparison adds
+            that word to a command line that names no console. Empty where there is nothing to add.
         kernel: what is booted.
         until: the run ends, for the reason "until", when the console's text has just come to end in this; empty
             for never.
         keyboard: what is typed at the console waits there.
     """
+
+    console_name: ClassVar[str] = ""
 
     def __init__(self, machine: Machine, kernel: Kernel, options: Mapping[str, str]) -> None:
         super().__init__(machine, options)

@@ -198,6 +198,7 @@ class Callbacks:
         return self._read & 0xFFFFFFFF
 
     def _read_port(self, vcpu: Vcpu, port: int, size: int) -> None:
+        vcpu.machine.counts["port_reads"] += 1
         try:
             self._read = vcpu.insn.in_(port, size)
         except GuestFault as fault:
@@ -207,6 +208,7 @@ class Callbacks:
         self._serve(self._write_port, port, size, value)
 
     def _write_port(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:
+        vcpu.machine.counts["port_writes"] += 1
         try:
             vcpu.insn.out(port, value, size)
         except GuestFault as fault:

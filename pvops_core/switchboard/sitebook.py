@@ -104,16 +104,22 @@ class SiteBook:
     def _forms_of(shapes: Iterable[Shape], poker: Poker, nops: Callable[[int], bytes]) -> Counter[str]:
         found: Counter[str] = Counter()
         for shape in shapes:
-            nothing = nops(shape.length)
             for original, now in zip(shape.original, poker.read(shape.addresses, shape.length), strict=True):
-                found[_form(original.tobytes(), now.tobytes(), nothing, nops)] += 1
+                found[site_form(original.tobytes(), now.tobytes(), nops)] += 1
         return found
 
 
-def _form(original: bytes, now: bytes, nothing: bytes, nops: Callable[[int], bytes]) -> str:
+def site_form(original: bytes, now: bytes, nops: Callable[[int], bytes]) -> str:
+    """What has become of a site: ``indirect``, ``direct``, ``nop`` or ``inlined``.
+
+    Args:
+        original: its bytes as built.
+        now: its bytes now, as many.
+        nops: gives the nops that patched sites are padded with.
+    """
     if now == original:
         return "indirect"
-    if now == nothing:
+    if now == nops(len(now)):
         return "nop"
     if now[0] in BRANCHES and now[5:] == nops(len(now) - 5):
         return "direct"

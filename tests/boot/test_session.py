@@ -98,12 +98,12 @@ def test_a_backend_without_a_kernel_platform_does_not_borrow_its_base_s(
 ) -> None:
     kernel = Kernel(load_image(elf(POWER_OFF)))
     native = backends["native"]
-    assert kernel_platform(kernel, (native,)) is native.kernel_platform
+    assert kernel_platform(kernel.kind, (native,)) is native.kernel_platform
     own = Backend(name="own", api=1, base="native", platform=native.platform, kinds=native.kinds)
     with pytest.raises(UsageError, match="'own' cannot boot kernel images"):
-        kernel_platform(kernel, (own, native))
+        kernel_platform(kernel.kind, (own, native))
     none = Backend(name="none", api=1, base="native")
-    assert kernel_platform(kernel, (none, native)) is native.kernel_platform
+    assert kernel_platform(kernel.kind, (none, native)) is native.kernel_platform
     narrow = Backend(name="narrow", api=1, kernel_platform=native.kernel_platform, kinds=frozenset({MachineKind.PAE}))
     with pytest.raises(UsageError, match="no x86_64 machine"):
-        kernel_platform(kernel, (narrow,))
+        kernel_platform(kernel.kind, (narrow,))

@@ -170,6 +170,14 @@ def test_a_backend_that_cannot_have_so_many_cpus_is_left_out(tmp_path: Path) -> 
         (["--no-such"], "no-such"),
         (["--html", "/no/such/report.html"], "/no/such/report.html: its folder does not exist"),
         (["--json", "/no/such/report.json"], "/no/such/report.json: its folder does not exist"),
+        (["--initrd", "x"], "--initrd goes with --kernel only"),
+        (["--phases", "user"], "--phases goes with --kernel only"),
+        (["--ops", "save_fl"], "--ops goes with --kernel only"),
+        (["--instructions"], "--instructions goes with --kernel only"),
+        (["--kernel", "/no/such", "--layouts", "6.1-64"], "--layouts goes with the built-in guest only"),
+        (["--kernel", "/no/such", "--phases", "late"], "no phase 'late'; there are entry, setup"),
+        (["--kernel", "/no/such", "--ops", "nothing"], "no op 'nothing'"),
+        (["--kernel", "/no/such"], "/no/such: cannot be read"),
     ],
 )
 def test_wrong_usage(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

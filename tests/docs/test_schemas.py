@@ -82,6 +82,7 @@ COMMANDS: Mapping[str, Command] = {
             _broken_plugin(folder),
         ),
     ],
+    "compare of a kernel": lambda folder: ["compare", "--kernel", _bootable(folder), "--memory", "32"],
     "backends": lambda _: ["backends"],
     "backends checked": lambda folder: ["backends", "--check", "--plugin", _broken_plugin(folder)],
     "sites": lambda folder: ["sites", _small_kernel(folder)],

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class NativeKernelPlatform(Pc, KernelPlatform):
     """A PC that boots Linux."""
 
+    console_name = "ttyS0"
+
     def __init__(self, machine: Machine, kernel: Kernel, options: Mapping[str, str]) -> None:
         KernelPlatform.__init__(self, machine, kernel, options)
         self.fit_out(lambda byte: self.emit(bytes((byte,))))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class XenKernelPlatform(XenCallsIn, XenHost, KernelPlatform):
     """A Xen host whose domain runs a kernel image with Xen notes. Options: those of the host."""
 
+    console_name = "hvc0"
+
     def __init__(self, machine: Machine, kernel: Kernel, options: Mapping[str, str]) -> None:
         KernelPlatform.__init__(self, machine, kernel, options)
         self.start_hypervisor(self.emit)
