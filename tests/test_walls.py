@@ -32,6 +32,7 @@ MAY_USE_HOST = {
     "plugins/xen/pvops_xen/hypervisor/builder.py": "a generator made from the domain's options",
     "plugins/native/pvops_native/devices/cmos.py": "calendar arithmetic on the virtual clock",
     "pvops_core/testing/": "generators made from a test's seed",
+    "plugins/xen/pvops_xen/testing/": "generators made from a test's seed",
     "pvops_core/compare/": "wall time beside a run, in the report only",
     "pvops_core/cli/": "wall-time limits around a run",
 }
