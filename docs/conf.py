@@ -14,6 +14,8 @@ exclude_patterns = ["_build", "tools"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 
+# Names are told apart by the page they are on; a bare "type" in a signature may be several attributes.
+suppress_warnings = ["ref.python"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}

@@ -1,11 +1,9 @@
-"""What verbs write as JSON is what ``schema/`` says, field for field, and its page is made of that."""
+"""What verbs write as JSON is what ``schema/`` says, field for field."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -161,10 +159,3 @@ def test_a_field_that_is_not_described_is_noticed(schemas: dict[str, Schema], re
     ):
         with pytest.raises(jsonschema.ValidationError):
             validator.validate(spoilt)
-
-
-def test_the_page_is_up_to_date() -> None:
-    made = subprocess.run(
-        [sys.executable, ROOT / "docs/tools/fields.py"], check=True, capture_output=True, encoding="utf-8"
-    ).stdout
-    assert (ROOT / "docs/reference/json.md").read_text(encoding="utf-8") == made, "run make reference"

@@ -1,0 +1,20 @@
+"""Pages that scripts make are what the scripts would make of them now."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize(
+    ("script", "page"), [("fields.py", "reference/json.md"), ("plugin.py", "reference/pytest-plugin.md")]
+)
+def test_the_page_is_up_to_date(script: str, page: str) -> None:
+    command = [sys.executable, DOCS / "tools" / script]
+    made = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
+    assert (DOCS / page).read_text(encoding="utf-8") == made, "run make reference"
