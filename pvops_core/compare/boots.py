@@ -65,7 +65,7 @@ def observe_boot(
         exam.stop()
         send(Phase.COLLECTING)
         if request.events:
-            write_events(session.machine.log.events, request.events)
+            write_events(session.machine.log, request.events)
         return _collect(request, session, ending, {**exam.found(), "versions": dict(used)})
 
 

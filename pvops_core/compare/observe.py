@@ -60,7 +60,7 @@ def observe(request: Request, send: Callable[[Message], None], keyboard: Keyboar
         wall_s = time.perf_counter() - start
         send(Phase.COLLECTING)
         if request.events:
-            write_events(session.machine.log.events, request.events)
+            write_events(session.machine.log, request.events)
         return _collect(request, session, ending, wall_s, versions(used))
 
 

@@ -1,16 +1,28 @@
-"""What happened in a run, in order, stamped with virtual time, with one hash over all of it."""
+"""What happened in a run, in order, stamped with virtual time, with one hash over all of it.
+
+A long run has millions of events. Only the newest are kept as they came; the others are hashed and packed, a hundred
+times smaller than as objects where they are alike, as those of a guest that is stuck are.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import pickle
+from typing import TYPE_CHECKING, Final
 
 import attrs
+import lz4.block
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pvops_core.machine.clock import Clock
 
 Value = int | str | bytes
+_Raw = tuple[int, str, int | None, dict[str, Value]]
+
+PACKED: Final = 1 << 13
+"""Events in a pack."""
 
 
 @attrs.frozen
@@ -29,12 +41,19 @@ class Event:
     vcpu: int | None
     fields: tuple[tuple[str, Value], ...]
 
-    def encode(self) -> bytes:
-        """The one byte form that is hashed: every value with its type and length, so that no two events look alike."""
-        parts: list[Value] = [self.ns, self.kind, -1 if self.vcpu is None else self.vcpu]
-        for name, value in self.fields:
-            parts += (name, value)
-        return b"".join(map(_encode, parts)) + b"\n"
+
+def _event(raw: _Raw) -> Event:
+    ns, kind, vcpu, fields = raw
+    return Event(ns, kind, vcpu, tuple(sorted(fields.items())))
+
+
+def _form(raw: _Raw) -> bytes:
+    """The one byte form that is hashed: every value with its type and length, so that no two events look alike."""
+    ns, kind, vcpu, fields = raw
+    parts: list[Value] = [ns, kind, -1 if vcpu is None else vcpu]
+    for name in sorted(fields):
+        parts += (name, fields[name])
+    return b"".join(map(_encode, parts)) + b"\n"
 
 
 def _encode(value: Value) -> bytes:
@@ -48,38 +67,70 @@ def _encode(value: Value) -> bytes:
 
 
 class EventLog:
-    """All events of a run so far."""
+    """All events of a run so far; iterating over it gives them in order."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._events: list[Event] = []
-        self._hash = hashlib.sha256()
-        self._hashed = 0
+        self._packs: list[bytes] = []
+        self._recent: list[_Raw] = []
+        self._hash = hashlib.sha256()  # of the packs
 
     def record(self, kind: str, vcpu: int | None = None, **fields: Value) -> None:
         """Add an event that happens now."""
-        self._events.append(Event(self._clock.ns, kind, vcpu, tuple(sorted(fields.items()))))
+        recent = self._recent
+        recent.append((self._clock.ns, kind, vcpu, fields))
+        if len(recent) == PACKED:
+            self._pack()
+
+    def _pack(self) -> None:
+        recent = self._recent
+        self._hash.update(b"".join(map(_form, recent)))
+        self._packs.append(lz4.block.compress(pickle.dumps(recent, protocol=5)))
+        recent.clear()
+
+    def __len__(self) -> int:
+        return len(self._packs) * PACKED + len(self._recent)
+
+    def __iter__(self) -> Iterator[Event]:
+        return self._from(0)
+
+    def _from(self, first: int) -> Iterator[Event]:
+        """The events from a number on."""
+        skipped, within = divmod(first, PACKED)
+        for pack in self._packs[skipped:]:
+            yield from map(_event, _unpack(pack)[within:])
+            within = 0
+        at_hand = first - len(self._packs) * PACKED
+        yield from map(_event, self._recent[max(at_hand, 0) :])
 
     @property
     def events(self) -> tuple[Event, ...]:
         """The events in order."""
-        return tuple(self._events)
+        return tuple(self)
+
+    def since(self, count: int) -> tuple[Event, ...]:
+        """All but the first so many."""
+        return tuple(self._from(count))
 
     @property
     def sha256(self) -> str:
         """Hash over all events so far, in hex."""
-        for event in self._events[self._hashed :]:
-            self._hash.update(event.encode())
-        self._hashed = len(self._events)
-        return self._hash.hexdigest()
+        digest = self._hash.copy()
+        digest.update(b"".join(map(_form, self._recent)))
+        return digest.hexdigest()
 
     def save(self) -> object:
         """State for a snapshot."""
-        return tuple(self._events)
+        return tuple(self._packs), tuple(self._recent), self._hash.copy()
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
         assert isinstance(state, tuple)
-        self._events = list(state)
-        self._hash = hashlib.sha256()
-        self._hashed = 0
+        packs, recent, digest = state
+        self._packs, self._recent, self._hash = list(packs), list(recent), digest.copy()
+
+
+def _unpack(pack: bytes) -> list[_Raw]:
+    # Our own bytes, made in this process.
+    raws: list[_Raw] = pickle.loads(lz4.block.decompress(pack))  # noqa: S301
+    return raws

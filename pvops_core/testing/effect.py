@@ -91,7 +91,7 @@ class Tally:
             flushes=platform.flushes + machine.counts["tlb_flushes"],
             table_updates=platform.page_table_updates,
             switches=len(board.history),
-            events=len(machine.log.events),
+            events=len(machine.log),
             console=len(platform.console),
             ns=machine.clock.ns,
         )
@@ -109,7 +109,7 @@ class Tally:
             flushes=now.flushes - self.flushes,
             table_updates=now.table_updates - self.table_updates,
             switches=tuple(session.switchboard.history[self.switches :]),
-            events=session.machine.log.events[self.events : -1],  # the last is the end of the call itself
+            events=session.machine.log.since(self.events)[:-1],  # the last is the end of the call itself
             console=session.platform.console[self.console :].decode(errors="replace"),
             faults=faults,
             ns=now.ns - self.ns,
