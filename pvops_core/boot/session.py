@@ -12,6 +12,7 @@ import attrs
 
 from pvops_core.boot.points import POINTS, Passed, Points
 from pvops_core.boot.symbols import find_symbol
+from pvops_core.boot.text import ImageMemory
 from pvops_core.errors import ImageError, MachineError, UsageError
 from pvops_core.machine import Machine, Stop, Vcpu
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
 
 DEFAULT_MEMORY = 256 << 20
-_PAGE_MASK = 0xFFF
 SLICE_BLOCKS = 200_000
 """Mean length of a slice. The platform ends slices at its timers; more turns of the run loop than that are waste."""
 
@@ -63,6 +63,7 @@ class BootSession:
 
     machine: Machine
     platform: KernelPlatform
+    image_memory: ImageMemory
     points: Points
 
     def __init__(self, kernel: Kernel, backends: tuple[Backend, ...], **settings: Unpack[BootSettings]) -> None:
@@ -84,6 +85,7 @@ class BootSession:
             self.machine.attach(self.platform)
             self.platform.build()
             self.machine.watch(self.platform.read_keyboard)
+            self.image_memory = ImageMemory(self.machine, self.platform, kernel.image)
             self.points = Points(self.machine, _symbols(kernel))
             if settings.get("stop_at"):
                 self._stop_at(settings["stop_at"])
@@ -174,27 +176,7 @@ class BootSession:
         section = self.kernel.image.section(".text")
         if section is None:
             raise self.kernel.image.error("has none", field=".text")
-        return hashlib.sha256(self.read_image(section.address, section.size)).hexdigest()
-
-    def read_image(self, address: int, size: int) -> bytes:
-        """What is now in memory where the image was loaded.
-
-        Args:
-            address: virtual address in one of the image's segments, as linked.
-            size: bytes.
-
-        Raises:
-            ImageError: they are not all in one segment.
-        """
-        image = self.kernel.image
-        segment = next((each for each in image.segments if 0 <= address - each.address < each.memory_size), None)
-        if segment is None or address + size > segment.address + segment.memory_size:
-            raise image.error(f"{address:#x}+{size:#x} is in no segment", field="program headers")
-        start = segment.physical + address - segment.address
-        pages = range(start & ~_PAGE_MASK, start + size, _PAGE_MASK + 1)
-        spans = ((max(page, start), min(page + _PAGE_MASK + 1, start + size)) for page in pages)
-        memory, machine_address = self.machine.memory, self.platform.machine_address
-        return b"".join(memory.read(machine_address(first), last - first) for first, last in spans)
+        return hashlib.sha256(self.image_memory.read(section.address, section.size)).hexdigest()
 
     def close(self) -> None:
         """Free the machine."""

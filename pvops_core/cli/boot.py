@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pvops_core.cli import kernels, runs, stopwatch
+from pvops_core.cli import inside, kernels, runs, stopwatch
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, image_json, write_json
 from pvops_core.cli.keyboard import open_input, unbuffered
@@ -17,9 +18,11 @@ from pvops_core.compare.cell import Cell
 from pvops_core.compare.document import run_document
 from pvops_core.compare.executor import execute
 from pvops_core.compare.observation import Outcome
-from pvops_core.compare.wire import Request
+from pvops_core.compare.wire import Inside, Request
 from pvops_core.errors import UsageError
 from pvops_core.images import load_image
+
+RECORDS = "PVOPS_ORACLE"
 
 
 def boot(
@@ -51,6 +54,14 @@ def boot(
             "comes on standard input while the guest runs.",
         ),
     ] = None,
+    verify_patching: Annotated[
+        bool,
+        typer.Option(
+            "--verify-patching",
+            help="Compare every paravirt site that the kernel patches with what `pvops patch` predicts and, where "
+            "the variable PVOPS_ORACLE names a folder of records of real boots, with the record of this kernel.",
+        ),
+    ] = False,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
     events: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")
@@ -63,7 +74,7 @@ def boot(
     Shows the kernel's console, then what the run was made of: traps, hypercalls, blocks of code, times, hashes.
 
     Exit code: 0 the kernel came to its end, or to the text or place waited for, 2 the files are no kernel or do not fit
-    the backend, 6 it crashed or timed out, 4 pvops or a plugin failed.
+    the backend, 5 what it patched is not what was expected, 6 it crashed or timed out, 4 pvops or a plugin failed.
     """
     if events and not events.absolute().parent.is_dir():
         raise UsageError(f"{events}: its folder does not exist")
@@ -91,6 +102,7 @@ def boot(
         stop_at=stop_at,
         typed=given.typed,
         live=given.typist is not None,
+        inside=Inside(verify_patching, os.environ.get(RECORDS, "") if verify_patching else ""),
     )
     text = sys.stderr if json == STDOUT else sys.stdout
     limits = kernels.kernel_limits(left, memory)
@@ -101,6 +113,6 @@ def boot(
         raise UsageError(observation.reason)
     if image is not None:
         write_json("boot", {"image": image_json(image.result())} | run_document(observation), json)
-    for line in summary(observation):
+    for line in (*summary(observation), *inside.lines(observation.inside)):
         text.write(f"{line}\n")
-    return observation.outcome.exit_code
+    return observation.outcome.exit_code or inside.exit_code(observation.inside)

@@ -12,6 +12,7 @@ from pvops_core.compare.console import ConsoleStream
 from pvops_core.compare.ending import Ending
 from pvops_core.compare.events import write_events
 from pvops_core.compare.examination import Examination
+from pvops_core.compare.insight import Insight
 from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.compare.wire import Message, Phase, Request
 from pvops_core.errors import ImageError, MachineError
@@ -44,9 +45,10 @@ def observe_boot(
     cell = request.cell
     send(Phase.BUILDING)
     kernel = read_kernel(cell.guest, cell.initrd or None, cell.cmdline)
+    links = chain(backends[cell.backend], backends)
     session = BootSession(
         kernel,
-        chain(backends[cell.backend], backends),
+        links,
         vcpus=cell.vcpus,
         seed=cell.seed,
         memory=cell.memory,
@@ -57,6 +59,7 @@ def observe_boot(
         keyboard=keyboard,
     )
     with session:
+        insight = Insight(request.inside, session, links)
         gc.freeze()  # what was made up to here lasts, and need not be looked at again
         send(Phase.RUNNING)
         exam = Examination(session, sites=request.examine)
@@ -66,7 +69,7 @@ def observe_boot(
         send(Phase.COLLECTING)
         if request.events:
             write_events(session.machine.log, request.events)
-        return _collect(request, session, ending, {**exam.found(), "versions": dict(used)})
+        return _collect(request, session, ending, {**exam.found(), "inside": insight.found(), "versions": dict(used)})
 
 
 def _run(session: BootSession, request: Request) -> Ending:

@@ -40,6 +40,7 @@ def run_document(observation: Observation) -> dict[str, Any]:
         "sites_by_op": observation.sites,
         "sites_note": observation.sites_note,
         "points": observation.points,
+        "inside": observation.inside,
         "instructions": observation.instructions,
         "virtual_ns": observation.virtual_ns,
         "wall_s": round(observation.wall_s, 3),

@@ -52,7 +52,7 @@ class SiteCodes:
         codes: dict[str, dict[str, str]] = {}
         for record in self._records:
             name = self._slots[record.type].op.name
-            code = self._session.read_image(record.address, record.length)
+            code = self._session.image_memory.read(record.address, record.length)
             codes.setdefault(name, {})[f"{record.address:#x}"] = code.hex()
         self.codes, self.note = codes, f"read {moment}"
 

@@ -28,6 +28,19 @@ class Phase(enum.Enum):
 
 
 @attrs.frozen
+class Inside:
+    """What a real kernel's boot is looked at for.
+
+    Attributes:
+        verify_patching: hold what the kernel patches against our patcher's plan.
+        records: folder of records of real boots to hold it against too; empty for none.
+    """
+
+    verify_patching: bool = False
+    records: str = ""
+
+
+@attrs.frozen
 class Request:
     """One run to be made by a worker.
 
@@ -44,6 +57,7 @@ class Request:
         events: file that the event log is written to, if any.
         typed: what is typed at a real kernel's console, there from the start.
         live: more may be typed while it runs, and is told in lines that follow.
+        inside: what a real kernel's run is looked at for.
     """
 
     cell: Cell
@@ -57,6 +71,7 @@ class Request:
     stop_at: str = ""
     typed: bytes = b""
     live: bool = False
+    inside: Inside = Inside()
 
     def encode(self) -> bytes:
         """The request's line."""
@@ -71,7 +86,8 @@ class Request:
         """
         fields = json.loads(line)
         cell, typed = Cell.from_json(fields.pop("cell")), bytes.fromhex(fields.pop("typed"))
-        return cls(cell, tuple(fields.pop("plugins")), typed=typed, **fields)
+        inside = Inside(**fields.pop("inside"))
+        return cls(cell, tuple(fields.pop("plugins")), typed=typed, inside=inside, **fields)
 
 
 Message = Phase | str | Observation

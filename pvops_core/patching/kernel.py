@@ -48,6 +48,7 @@ class ParavirtKernel:
         layout: the layout of its table.
         sites: its call sites.
         alternatives: the ALTERNATIVE entries that touch a site.
+        table_address: virtual address of its table.
         compiled: the table as linked, by type number: what bare metal starts with.
         nop_address: its function that does nothing; -1 where its symbols do not name it.
         bug_address: ``paravirt_BUG``; 0 where its symbols do not name it.
@@ -58,6 +59,7 @@ class ParavirtKernel:
     layout: Layout
     sites: tuple[SiteRecord, ...]
     alternatives: tuple[AltEntry, ...]
+    table_address: int
     compiled: tuple[int, ...]
     nop_address: int
     bug_address: int
@@ -90,14 +92,16 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
         layout=table.layout,
         sites=sites,
         alternatives=tuple(overlapping(read_alternatives(image), spans)),
-        compiled=_compiled(image, table),
+        table_address=(base := _base(image, table)),
+        compiled=image.pointers(base, len(table.layout.slots)),
         nop_address=find_nop(image) or -1,
         bug_address=image.symbols.get(BUG, 0),
         padding=Padding(nops, partial(instruction_lengths, bits=8 * image.pointer_size)),
     )
 
 
-def _compiled(image: KernelImage, table: SiteTable) -> tuple[int, ...]:
+def _base(image: KernelImage, table: SiteTable) -> int:
+    """Where the table is: all sites agree on that, and the symbol where there is one."""
     size = image.pointer_size
     index, site_type = table.first
     base = table.slots[site_type] - site_type * size
@@ -110,7 +114,7 @@ def _compiled(image: KernelImage, table: SiteTable) -> tuple[int, ...]:
     named = image.symbols.get(TABLE, base)
     if named != base:
         raise site_error(image, index, "type", f"puts the table at {base:#x}, but {TABLE} is at {named:#x}")
-    return image.pointers(base, len(table.layout.slots))
+    return base
 
 
 def fill_table(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) -> tuple[int, ...]:

@@ -39,10 +39,12 @@ class ElfBuilder:
     Attributes:
         bits: 64 or 32.
         base: virtual address of the first section that is given none.
+        entry: virtual address where it begins; the first section unless given.
     """
 
     bits: int = 64
     base: int = 0xFFFFFFFF81000000
+    entry: int | None = None
     _sections: list[_Section] = attrs.field(factory=list, init=False)
     _symbols: list[tuple[str, int, int]] = attrs.field(factory=list, init=False)
 
@@ -95,7 +97,7 @@ class ElfBuilder:
             body += self._section_header(section, name_at[section.name])
         segments = [(1, section) for section in loads] + [(4, section) for section in notes]
         headers = b"".join(self._segment_header(kind, section) for kind, section in segments)
-        entry = loads[0].address if loads else 0
+        entry = self.entry if self.entry is not None else loads[0].address if loads else 0
         counts = (header_size, segment_size, len(segments), section_size, len(sections), len(sections) - 1)
         word = "Q" if self.bits == 64 else "I"
         ident = b"\x7fELF" + bytes([2 if self.bits == 64 else 1, 1, 1]) + bytes(9)

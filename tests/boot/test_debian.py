@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,12 @@ def document(kernel_path: KernelPath, tmp_path: Path) -> Callable[..., dict[str,
 def test_a_kernel_boots_to_user_space_and_powers_off(
     document: Callable[..., dict[str, Any]], name: str, words: str
 ) -> None:
-    found = document(name, f"console=ttyS0{words}")
+    found = document(name, f"console=ttyS0{words}", "--verify-patching")
     assert found["outcome"] == "poweroff", found["reason"]
+    patching = found["inside"]["patching"]
+    assert patching["equal"], patching["differences"][:3]
+    if name == CLOUD and os.environ.get("PVOPS_ORACLE"):
+        assert patching["record"]
     lines = found["console"].splitlines()
     assert "guest-init: sum 20100" in lines
     assert "guest-init: done" in lines

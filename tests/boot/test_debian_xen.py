@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from pvops_core.cli import main
 
-CLOUD = "vmlinuz-6.1.0-56-cloud-amd64"
+CLOUD, GENERIC = "vmlinuz-6.1.0-56-cloud-amd64", "vmlinuz-6.1.0-56-amd64"
+POINTS = ["start_kernel", "alternatives", "paravirt", "patched", "free_initmem", "init", "power-off"]
 CONSOLE = "console=hvc0 earlyprintk=xen"
 Document = Callable[..., dict[str, Any]]
 
@@ -38,8 +40,12 @@ def document(kernel_path: Callable[[str], Path], tmp_path: Path) -> Document:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "words", "cpus"), [(CLOUD, " nr_cpus=1", 1), (CLOUD, "", 1), (CLOUD, "", 2)])
 def test_a_kernel_boots_to_user_space_and_powers_off(document: Document, name: str, words: str, cpus: int) -> None:
-    found = document(name, CONSOLE + words, "--cpus", str(cpus), "--max-seconds", "600")
+    found = document(name, CONSOLE + words, "--cpus", str(cpus), "--max-seconds", "600", "--verify-patching")
     assert found["outcome"] == "poweroff", found["reason"]
+    patching = found["inside"]["patching"]
+    assert patching["equal"], patching["differences"][:3]
+    assert patching["steps"] == {"paravirt": 0, "final": 0}
+    assert list(found["points"]) == POINTS
     lines = found["console"].replace("\r", "").splitlines()
     for line in ("guest-init: hypervisor xen", f"guest-init: cpus {cpus}", "guest-init: sum 20100", "guest-init: done"):
         assert line in lines
@@ -56,3 +62,13 @@ def test_one_seed_gives_one_boot_and_another_its_like(document: Document) -> Non
     del first["wall_s"], second["wall_s"]
     assert first == second
     assert other["outcome"] == "until"
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+def test_the_generic_kernel_patches_itself_as_a_recorded_boot_did(document: Document) -> None:
+    found = document(GENERIC, CONSOLE, "--stop-at", "patched", "--max-seconds", "600", "--verify-patching")
+    patching = found["inside"]["patching"]
+    assert patching["equal"], patching["differences"][:3]
+    if os.environ.get("PVOPS_ORACLE"):
+        assert patching["record"]
