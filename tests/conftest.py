@@ -58,6 +58,19 @@ def kernel_path() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def grub_path() -> Callable[[str], Path]:
+    """The path of one of GRUB's images for Xen domains by its file name; skips where it is not there."""
+
+    def get(name: str) -> Path:
+        path = Path(os.environ.get("PVOPS_GRUB") or "/usr/lib/grub-xen") / name
+        if not path.is_file():
+            pytest.skip(f"no {path}; install Debian's grub-xen-host, or unpack it and set PVOPS_GRUB=folder")
+        return path
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def kernels() -> Callable[[str], KernelImage]:
     """A loaded Debian kernel by its file name; skips, or fails where kernels are required."""
     loaded: dict[str, KernelImage] = {}

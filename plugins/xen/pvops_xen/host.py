@@ -20,6 +20,7 @@ from pvops_xen.hypervisor.abi import (
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel
 from pvops_xen.hypervisor.events import upcall_due
+from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch
 from pvops_xen.hypervisor.ldt import map_ldt_page
 from pvops_xen.hypervisor.ptwr import emulate_write
@@ -44,7 +45,7 @@ _SYSCALL_SELECTORS: Final = (FLAT_KERNEL_CS64, FLAT_KERNEL_SS64)
 _SYSCALL32_SELECTORS: Final = (0xE023, FLAT_KERNEL_SS64)
 _LEAVING: Final = frozenset({Hypercall.IRET, Hypercall.MULTICALL})
 """Hypercalls that may go on elsewhere: iret, by itself or at the end of a list."""
-_XEN_MEMORY: Final = 1 << 18
+_XEN_MEMORY: Final = (1 << 18) + (FRAMES_NEEDED << PAGE_SHIFT)
 _HYPERCALL_NS: Final = 200  # what a trap into the hypervisor and back costs
 _TRAP_NS: Final = 500
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pvops_core.errors import UsageError
 from pvops_core.hookspecs import KernelPlatform
 from pvops_xen.domain.build import build_domain
 from pvops_xen.host import XenHost
+from pvops_xen.hypervisor.events import serve
 from pvops_xen.livepatching import XenCallsIn
+from pvops_xen.xenstore.toolstack import SHUTDOWN_WORDS, request_shutdown
 
 if TYPE_CHECKING:
     from pvops_core.boot import Kernel
@@ -32,3 +35,26 @@ class XenKernelPlatform(XenCallsIn, XenHost, KernelPlatform):
             MachineError: it does not fit.
         """
         build_domain(self.hv, self.kernel)
+
+    def typed(self, data: bytes) -> None:
+        """To the console's ring, as room comes."""
+        self.hv.console.typed += data
+        serve(self.hv, self.hv.console.port)
+
+    def request_shutdown(self, word: str) -> None:
+        """Ask the guest to end, as ``xl shutdown`` does: not from inside a handler.
+
+        Args:
+            word: "poweroff", "reboot", "halt", "suspend" or "crash".
+
+        Raises:
+            UsageError: it is none of these.
+        """
+        if word not in SHUTDOWN_WORDS:
+            raise UsageError(f"a guest can be asked to {', '.join(sorted(SHUTDOWN_WORDS))}, not to {word!r}")
+        request_shutdown(self.hv.store.daemon, self.hv.domain.domid, word)
+        serve(self.hv, self.hv.store.port)
+
+    def idle(self) -> bool:
+        """Without a timer, somebody who types may still wake the guest."""
+        return super().idle() or self.wait_for_typing()

@@ -14,6 +14,8 @@ from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.hypervisor import builder
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from pvops_xen.hypervisor.events import open_to_host
+from pvops_xen.hypervisor.grants import table as grants
+from pvops_xen.xenstore.toolstack import DomainFacts, write_domain
 
 if TYPE_CHECKING:
     from pvops_core.boot import Kernel
@@ -120,9 +122,21 @@ def _load(hv: Hypervisor, image: KernelImage, notes: XenNotes) -> None:
 
 
 def _services(hv: Hypervisor, layout: Plan) -> None:
-    """The console's ring and channel."""
-    hv.console.ring = hv.domain.p2m[layout.console] << PAGE_SHIFT
+    """Console and xenstore: their pages, channels and grants, and what xenstore says of the domain."""
+    domain, p2m = hv.domain, hv.domain.p2m
+    hv.store.open(hv.memory, p2m[layout.xenstore] << PAGE_SHIFT, open_to_host(hv, "xenstore"))
+    hv.console.page = p2m[layout.console] << PAGE_SHIFT
     hv.console.port = open_to_host(hv, "console")
+    grants.seed(hv, p2m[layout.console], p2m[layout.xenstore])
+    facts = DomainFacts(
+        domid=domain.domid,
+        name="pvops",
+        memory_kib=domain.nr_pages << PAGE_SHIFT - 10,
+        vcpus=len(domain.vcpus),
+        store=(hv.store.port, p2m[layout.xenstore]),
+        console=(hv.console.port, p2m[layout.console]),
+    )
+    write_domain(hv.store.daemon, facts)
 
 
 def _enter(hv: Hypervisor, notes: XenNotes, layout: Plan) -> None:

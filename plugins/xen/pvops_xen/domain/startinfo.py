@@ -74,7 +74,7 @@ class StartOfDay:
     def _numbers(self) -> dict[str, int]:
         """Fields of 32 bits."""
         flags = SIF_MOD_START_PFN if self.kernel.initrd and self.notes.unmapped_initrd else 0
-        return {"flags": flags, "store_evtchn": 0, "console_evtchn": self.hv.console.port}
+        return {"flags": flags, "store_evtchn": self.hv.store.port, "console_evtchn": self.hv.console.port}
 
     def _va(self, pfn: int) -> int:
         return self.notes.virt_base + (pfn << PAGE_SHIFT)

@@ -19,6 +19,7 @@ from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import FIRST_RESERVED_GDT_PAGE, PAGE_SHIFT, PAGE_SIZE
 from pvops_xen.hypervisor.descriptors import fix_descriptor_page
 from pvops_xen.hypervisor.frames import ALLOCATED, FREE, GUEST, PAE_XEN_L2, PINNED, VALIDATED, XEN, FrameType
+from pvops_xen.hypervisor.grants.state import GntMap
 from pvops_xen.hypervisor.mmu import root_type
 from pvops_xen.hypervisor.segments import LDT_PAGE, WINDOW_PAGES
 from pvops_xen.hypervisor.validate import FIRST_XEN_L4_SLOT, LAST_XEN_L4_SLOT
@@ -99,7 +100,21 @@ def _vcpus(hv: Hypervisor) -> Iterator[Hold]:
             yield Hold(mfn, FrameType.SEG_DESC, f"{who} descriptors")
 
 
-HOLDERS: Final[tuple[Holder, ...]] = (_allocations, _shared_info, _vcpus)
+def _grants(hv: Hypervisor) -> Iterator[Hold]:
+    """The table's own frames, what dom0 keeps mapped, and mappings for devices; those for processors are entries."""
+    grants = hv.domain.grants
+    for mfn in (*grants.frames, *grants.status):
+        yield Hold(mfn, FrameType.WRITABLE, "Xen's grant table")
+    for active in grants.active.values():
+        if active.domid == 0:
+            yield Hold(active.mfn, FrameType.WRITABLE, "dom0")
+    for mapping in grants.mappings.values():
+        if mapping.flags & GntMap.DEVICE_MAP:
+            kind = None if mapping.flags & GntMap.READONLY else FrameType.WRITABLE
+            yield Hold(grants.active[mapping.ref].mfn, kind, "a grant mapped for devices")
+
+
+HOLDERS: Final[tuple[Holder, ...]] = (_allocations, _shared_info, _vcpus, _grants)
 """Everything but page tables that takes references. A module that takes more adds its function here."""
 
 

@@ -23,6 +23,7 @@ from pvops_xen.hypervisor.bounce64 import raise_kernel
 from pvops_xen.hypervisor.console import Console
 from pvops_xen.hypervisor.core import Hypervisor, Statistics
 from pvops_xen.hypervisor.frames import GUEST, PINNED, XEN, FrameTable
+from pvops_xen.hypervisor.grants import table as grants
 from pvops_xen.hypervisor.layout import CMD_LINE_SIZE, START_INFO32, START_INFO64, VCPU_INFO_SIZE, abi_of
 from pvops_xen.hypervisor.ldt import drop_frame
 from pvops_xen.hypervisor.mmu import root_type
@@ -30,6 +31,7 @@ from pvops_xen.hypervisor.segments import WINDOW_PAGES, map_slot, window, xen_gd
 from pvops_xen.hypervisor.state import Domain, VcpuState
 from pvops_xen.hypervisor.timers import write_vcpu_time, write_wallclock
 from pvops_xen.hypervisor.validate import Validator, XenSlots
+from pvops_xen.xenstore.service import StoreService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -143,14 +145,17 @@ def create(
         frames=frames,
         validator=Validator(frames, memory, bits, xen_slots),
         console=Console(emit),
+        store=StoreService(domain.domid),
         stats=stats,
         m2p=m2p << PAGE_SHIFT,
         perdomain_l1=tuple(_l1_tables(memory, windows, window_pages, top)),
         descriptor_base=windows,
     )
-    hv.validator.log = hv.log
+    hv.validator.log = hv.console.log = hv.store.log = hv.log
     hv.validator.flush_stale = hv.flush_tlb
     hv.validator.drop_descriptors = lambda mfn: drop_frame(hv, mfn)
+    domain.grants.spare = [heap.take() for _ in range(grants.FRAMES_NEEDED)]
+    grants.grow(hv, 1)
     memory.write(hv.m2p, b"\xff" * (m2p_pages << PAGE_SHIFT))
     _give_memory(hv, heap.next, guest_memory, seed)
     for cpu in machine.vcpus:

@@ -1,63 +1,73 @@
-"""The guest's console: bytes written by hypercall, and the shared ring of the paravirtual console (io/console.h)."""
+"""The guest's console: bytes by hypercall, and the shared page of the paravirtual console (io/console.h)."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
-_INDEX: Final = struct.Struct("<I")
-OUT: Final = 1024
-OUT_SIZE: Final = 2048
-OUT_CONS: Final = 3080
-OUT_PROD: Final = 3084
+from pvops_xen.hypervisor.ring import BadRingError, Ring
+
+if TYPE_CHECKING:
+    from pvops_core.machine import PhysicalMemory
+
+IN: Final = Ring(size=1024, data=0, consumer=3072, producer=3076)
+OUT: Final = Ring(size=2048, data=1024, consumer=3080, producer=3084)
 
 
-class _Memory(Protocol):
-    def read(self, pa: int, length: int, /) -> bytes: ...
-    def write(self, pa: int, data: bytes, /) -> None: ...
+def _no_log(message: str) -> None:
+    del message
 
 
 @attrs.define
 class Console:
-    """Takes what the guest prints.
+    """Takes what the guest prints, and keeps what is typed until the guest takes it.
 
     Attributes:
         emit: gets the bytes, in order.
-        ring: machine address of the ring page; 0 for none.
-        port: event channel of the ring; 0 for none.
+        page: machine address of the shared page; 0 for none.
+        port: event channel of the page; 0 for none.
+        typed: what is typed and does not fit into the page yet.
+        log: takes what is wrong with the guest's indices.
     """
 
     emit: Callable[[bytes], None]
-    ring: int = 0
+    page: int = 0
     port: int = 0
+    typed: bytes = b""
+    log: Callable[[str], None] = _no_log
 
     def write(self, data: bytes) -> None:
         """Bytes from the console hypercall."""
         self.emit(data)
 
-    def drain(self, memory: _Memory) -> None:
-        """Take what the guest put into the ring; its indices run free and wrap at 32 bits."""
-        if not self.ring:
-            return
-        consumed = _INDEX.unpack(memory.read(self.ring + OUT_CONS, 4))[0]
-        produced = _INDEX.unpack(memory.read(self.ring + OUT_PROD, 4))[0]
-        count = produced - consumed & 0xFFFF_FFFF
-        if count > OUT_SIZE:  # nonsense from the guest: nothing can be trusted
-            return
-        data = memory.read(self.ring + OUT, OUT_SIZE)
-        start = consumed % OUT_SIZE
-        self.emit((data + data)[start : start + count])
-        memory.write(self.ring + OUT_CONS, _INDEX.pack(produced))
+    def read(self, most: int) -> bytes:
+        """Typed bytes for the console hypercall."""
+        data, self.typed = self.typed[:most], self.typed[most:]
+        return data
+
+    def exchange(self, memory: PhysicalMemory) -> bool:
+        """Take what the guest printed, give it what was typed: whether it has to be told of anything."""
+        if not self.page:
+            return False
+        try:
+            printed = OUT.take(memory, self.page)
+            if printed:
+                self.emit(printed)
+            given = IN.put(memory, self.page, self.typed) if self.typed else 0
+        except BadRingError as bad:
+            self.log(f"console ring: {bad}")
+            return False
+        self.typed = self.typed[given:]
+        return bool(printed or given)
 
     def save(self) -> object:
         """State for a snapshot."""
-        return self.ring, self.port
+        return self.page, self.port, self.typed
 
     def load(self, saved: object) -> None:
         """Take over what ``save`` gave."""
         if not isinstance(saved, tuple):
             raise TypeError("not a snapshot of a console")
-        self.ring, self.port = saved
+        self.page, self.port, self.typed = saved

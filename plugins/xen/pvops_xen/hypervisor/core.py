@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.layout import Abi
     from pvops_xen.hypervisor.state import VcpuState
     from pvops_xen.hypervisor.validate import Validator
+    from pvops_xen.xenstore.service import StoreService
 
 
 class Statistics(Protocol):
@@ -49,7 +50,8 @@ class Hypervisor:
         domain: the guest's domain.
         frames: the frame table.
         validator: type rules over it.
-        console: what the guest printed.
+        console: what the guest printed, and what is typed for it.
+        store: the xenstore that it talks to.
         stats: where hypercalls, traps, page-table updates and flushes are counted.
         m2p: machine address of the machine-to-physical table.
         perdomain_l1: machine addresses of the L1 tables that map each vCPU's GDT and LDT pages for the CPU.
@@ -64,6 +66,7 @@ class Hypervisor:
     frames: FrameTable
     validator: Validator
     console: Console
+    store: StoreService
     stats: Statistics
     m2p: int = 0
     perdomain_l1: tuple[int, ...] = ()
@@ -133,7 +136,7 @@ class Hypervisor:
         """State for a snapshot: everything that is not in machine memory."""
         stats = self.stats
         counters = (stats.hypercalls.copy(), stats.traps.copy(), stats.page_table_updates, stats.flushes)
-        console = bytes(stats.console), self.console.save()
+        console = bytes(stats.console), self.console.save(), self.store.save()
         return copy.deepcopy(self.domain), self.frames.copy(), self.validator.epoch, console, counters
 
     def load(self, saved: object) -> None:
@@ -147,6 +150,7 @@ class Hypervisor:
         self.validator.epoch = epoch
         self.stats.console[:] = console[0]
         self.console.load(console[1])
+        self.store.load(console[2])
         hypercalls, traps, self.stats.page_table_updates, self.stats.flushes = counters
         for mine, theirs in ((self.stats.hypercalls, hypercalls), (self.stats.traps, traps)):
             mine.clear()

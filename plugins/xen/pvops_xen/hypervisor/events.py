@@ -206,6 +206,13 @@ def close_port(hv: Hypervisor, port: int) -> None:
         hv.memory.set_u8(address, hv.memory.u8(address) & ~bit)
 
 
+def serve(hv: Hypervisor, port: int) -> None:
+    """Let the service at the other end look at its shared page, and tell the guest if that changed anything."""
+    service = next((each for each in (hv.console, hv.store) if each.port == port), None)
+    if service is not None and service.exchange(hv.memory):
+        set_pending(hv, port)
+
+
 def _send(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     return send(hv, access.read_u32(hv, cpu, argument))
 
@@ -218,9 +225,8 @@ def send(hv: Hypervisor, port: int) -> int:
     elif channel.state == ChannelState.INTERDOMAIN:
         if channel.sink == "loop":
             set_pending(hv, channel.detail)
-        elif channel.sink == "console":
-            hv.console.drain(hv.memory)
-            set_pending(hv, port)
+        else:
+            serve(hv, port)
     elif channel.state != ChannelState.UNBOUND:
         return -EINVAL
     return 0

@@ -11,6 +11,7 @@ from pvops_xen.hypervisor import access, information, mmu, reservation, sched, t
 from pvops_xen.hypervisor.abi import EFAULT, EINVAL, ENOSYS, Hypercall
 from pvops_xen.hypervisor.bounce import iret
 from pvops_xen.hypervisor.events import event_channel_op
+from pvops_xen.hypervisor.grants.ops import grant_table_op
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -83,6 +84,7 @@ _COMMON: Final[dict[int, tuple[Handler, int]]] = {
     Hypercall.SET_TIMER_OP: (sched.set_timer_op, 1),
     Hypercall.XEN_VERSION: (information.xen_version, 2),
     Hypercall.CONSOLE_IO: (information.console_io, 3),
+    Hypercall.GRANT_TABLE_OP: (grant_table_op, 3),
     Hypercall.VM_ASSIST: (information.vm_assist, 2),
     Hypercall.UPDATE_VA_MAPPING_OTHERDOMAIN: (mmu.update_va_mapping_otherdomain, 4),
     Hypercall.IRET: (_iret, 0),
@@ -116,6 +118,7 @@ _INT_ARGUMENTS: Final[dict[int, tuple[int, ...]]] = {
     Hypercall.SET_DEBUGREG: (0,),
     Hypercall.GET_DEBUGREG: (0,),
     Hypercall.VM_ASSIST: (0, 1),
+    Hypercall.GRANT_TABLE_OP: (0, 2),
     Hypercall.SET_SEGMENT_BASE: (0,),
     Hypercall.PHYSDEV_OP: (0,),
     Hypercall.CALLBACK_OP: (0,),

@@ -79,9 +79,11 @@ def vm_assist(hv: Hypervisor, cpu: Vcpu, command: int, kind: int) -> int:
 
 
 def console_io(hv: Hypervisor, cpu: Vcpu, command: int, count: int, buffer: int) -> int:
-    """``console_io(cmd, count, buffer)``: write (0) is taken from any domain; there is nothing to read (1)."""
+    """``console_io(cmd, count, buffer)``: write (0), or read (1) what of the typed does not fit into the ring."""
     if command == 1:
-        return 0
+        access.write(hv, cpu, buffer, typed := hv.console.typed[:count])
+        hv.console.read(len(typed))
+        return len(typed)
     if command != 0:
         return -ENOSYS
     if count > _LARGEST_CONSOLE_WRITE:  # a negative one too, which is a large number here

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_xen.hypervisor.abi import NR_TRAPS
+from pvops_xen.hypervisor.grants.state import GrantTable
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.layout import Abi
@@ -151,6 +152,7 @@ class Domain:
         assists: bit set of VmAssist.
         p2m: machine frame of each of the guest's frames at build time.
         crashed: Xen's message if the domain was crashed.
+        grants: its grant table.
     """
 
     abi: Abi
@@ -163,6 +165,7 @@ class Domain:
     crashed: str = ""
     domid: int = 1
     e820: tuple[tuple[int, int, int], ...] = ()
+    grants: GrantTable = attrs.field(factory=GrantTable)
 
     def assisted(self, assist: int) -> bool:
         """A vm_assist type is enabled."""

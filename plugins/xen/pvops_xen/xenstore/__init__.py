@@ -1,0 +1,1 @@
+"""A xenstored: the tree in which domains and toolstack tell each other things (docs/misc/xenstore.txt of Xen)."""

@@ -1,0 +1,103 @@
+"""What a toolstack writes for a new domain, and how it asks one to end (libxl_create.c, libxl_dom.c of Xen)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_xen.xenstore.tree import READ, Permission
+
+if TYPE_CHECKING:
+    from pvops_xen.xenstore.daemon import Daemon
+
+_GUESTS_OWN: Final = (
+    "control/shutdown",
+    "control/feature-poweroff",
+    "control/feature-reboot",
+    "control/feature-suspend",
+    "control/sysrq",
+    "device/suspend/event-channel",
+    "data",
+    "drivers",
+    "feature",
+    "attr",
+    "error",
+)
+_READ_ONLY: Final = ("cpu", "memory", "device", "control")
+SHUTDOWN_WORDS: Final = frozenset({"poweroff", "reboot", "halt", "suspend", "crash"})
+
+
+@attrs.frozen
+class DomainFacts:
+    """What is written of a domain.
+
+    Attributes:
+        domid: its number.
+        name: its name.
+        memory_kib: its memory.
+        vcpus: how many it has.
+        store: port and frame of xenstore's page.
+        console: port and frame of the console's page.
+    """
+
+    domid: int
+    name: str
+    memory_kib: int
+    vcpus: int
+    store: tuple[int, int]
+    console: tuple[int, int]
+
+    @property
+    def uuid(self) -> str:
+        """The same in every run."""
+        return f"70766f70-7300-4000-8000-{self.domid:012x}"
+
+
+def write_domain(daemon: Daemon, facts: DomainFacts) -> None:
+    """Make the domain's part of the tree, with the rights that it has there."""
+    tree = daemon.as_toolstack()
+    home, machine = f"/local/domain/{facts.domid}", f"/vm/{facts.uuid}"
+    readable = (Permission(0, 0), Permission(READ, facts.domid))
+    own = (Permission(0, facts.domid),)
+    tree.mkdir("/local/domain/0")
+    for path in (home, machine, *(f"{home}/{name}" for name in _READ_ONLY)):
+        tree.mkdir(path)
+        tree.set_permissions(path, readable)
+    for name in _GUESTS_OWN:
+        tree.mkdir(f"{home}/{name}")
+        tree.set_permissions(f"{home}/{name}", own)
+    values = {f"{machine}/uuid": facts.uuid, f"{machine}/name": facts.name, f"{home}/vm": machine}
+    values |= {f"{home}/{name}": value for name, value in _values(facts).items()}
+    for path, value in values.items():
+        tree.write(path, value.encode())
+
+
+def _values(facts: DomainFacts) -> dict[str, str]:
+    """What is below the domain's own path."""
+    backend = f"/local/domain/0/backend/console/{facts.domid}/0"
+    found = {
+        "name": facts.name,
+        "domid": str(facts.domid),
+        "control/platform-feature-multiprocessor-suspend": "1",
+        "control/platform-feature-xs_reset_watches": "1",
+        "memory/static-max": str(facts.memory_kib),
+        "memory/target": str(facts.memory_kib),
+        "memory/videoram": "0",
+        "store/port": str(facts.store[0]),
+        "store/ring-ref": str(facts.store[1]),
+        "console/backend": backend,
+        "console/backend-id": "0",
+        "console/limit": "1048576",
+        "console/type": "xenconsoled",
+        "console/output": "pty",
+        "console/tty": "",
+        "console/port": str(facts.console[0]),
+        "console/ring-ref": str(facts.console[1]),
+    }
+    return found | {f"cpu/{index}/availability": "online" for index in range(facts.vcpus)}
+
+
+def request_shutdown(daemon: Daemon, domid: int, word: str) -> None:
+    """Ask a domain to end: it has to watch ``control/shutdown`` for that."""
+    daemon.as_toolstack().write(f"/local/domain/{domid}/control/shutdown", word.encode())
