@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pvops_core.cli import main
+from pvops_core.cli import main, template
 from pvops_core.plugins import load_backends
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
@@ -56,6 +57,17 @@ def test_it_installs_and_is_listed(project: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_its_types_hold(project: Path) -> None:
+    """Hook calls are typed for authors: strict mypy accepts the template, and sees a hook's wrong argument."""
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(project / "cache"))
+    run(*mypy, "pvops_my_demo", "tests", cwd=project)
+    ops = project / "pvops_my_demo" / "ops.py"
+    ops.write_text(f"{ops.read_text()}        cpu.cr3 = cpu.walk(0)\n")
+    done = subprocess.run([*mypy, "pvops_my_demo"], cwd=project, capture_output=True, text=True, check=False)
+    assert "Incompatible types in assignment" in done.stdout
+
+
+@pytest.mark.slow
 def test_it_compares(project: Path) -> None:
     run(*PVOPS, "compare", "--plugin", str(project), "--backends", "native,my_demo", "--json", os.devnull, cwd=project)
 
@@ -86,3 +98,109 @@ def test_what_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "pvops-demo" / "mine").write_text("mine")
     assert main(["new-backend", "demo"]) == 2
     assert [path.name for path in (tmp_path / "pvops-demo").iterdir()] == ["mine"]
+
+
+def git(folder: Path, *words: str) -> str:
+    return run("git", "-c", "user.name=me", "-c", "user.email=me@example.com", *words, cwd=folder).stdout
+
+
+@pytest.fixture
+def kept(project: Path) -> Path:
+    """A project that its author keeps in git."""
+    git(project, "init", "--quiet")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "Begin")
+    return project
+
+
+@pytest.fixture
+def newer(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A newer template: another docstring, a line more in the README, a file more and one less."""
+    del kept
+    versions = dict(template.versions())
+    first = versions["v1"]
+    assert isinstance(first, Path)
+    folder = tmp_path / "template"
+    shutil.copytree(first, folder)
+    ops, readme = folder / "pvops_{{ name }}" / "ops.py.jinja", folder / "README.md.jinja"
+    ops.write_text(ops.read_text().replace("Nothing: a virtual device", "Nothing at all: a virtual device"))
+    readme.write_text(f"{readme.read_text()}\nMade of the second template.\n")
+    (folder / "NEWS of {{ camel }}.jinja").write_text("{{ name }} on {{ base }}\n")
+    (folder / "{{ dot }}github" / "workflows" / "test.yml.jinja").unlink()
+    monkeypatch.setattr(template, "versions", lambda: versions | {"v2": folder})
+    return folder
+
+
+def update(folder: Path, *more: str) -> int:
+    return main(["new-backend", "my_demo", "--directory", str(folder), "--update", *more])
+
+
+@pytest.mark.usefixtures("newer")
+def test_an_update_keeps_what_the_author_changed(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ops, readme = kept / "pvops_my_demo" / "ops.py", kept / "README.md"
+    mine = "\n    @hookimpl\n    def clts(self, cpu: Vcpu) -> None:\n        cpu.insn.clts()\n"
+    ops.write_text(ops.read_text().replace("    @hookimpl\n    def io", f"{mine[1:]}\n    @hookimpl\n    def io"))
+    readme.write_text(f"# My own title\n{readme.read_text().partition(chr(10))[2]}")
+    (kept / "pvops_my_demo" / "more.py").write_text("MINE = 1\n")
+    git(kept, "add", "--all")
+    git(kept, "commit", "--quiet", "--message", "Mine")
+    capsys.readouterr()
+    assert update(kept, "--json", "-") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["conflicts"] == []
+    assert set(document["files"]) == {
+        ".copier-answers.yml", ".github/workflows/test.yml", "NEWS of MyDemo", "README.md", "pvops_my_demo/ops.py"
+    }  # fmt: skip
+    assert mine in ops.read_text()
+    assert "Nothing at all: a virtual device" in ops.read_text()
+    assert readme.read_text().startswith("# My own title\n")
+    assert readme.read_text().endswith("Made of the second template.\n")
+    assert (kept / "pvops_my_demo" / "more.py").read_text() == "MINE = 1\n"
+    assert (kept / "NEWS of MyDemo").read_text() == "my_demo on native\n"
+    assert template.answers_of(kept)["_commit"] == "v2"
+    assert "my_demo" in load_backends([str(kept)], environ={}).backends
+
+
+@pytest.mark.usefixtures("newer")
+def test_where_both_changed_a_line_both_are_shown(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ops = kept / "pvops_my_demo" / "ops.py"
+    ops.write_text(ops.read_text().replace("Nothing: a virtual device", "As I like it: a virtual device"))
+    git(kept, "commit", "--quiet", "--all", "--message", "Mine")
+    assert update(kept, "--json", os.devnull) == 5
+    assert "ops.py: both you and the template changed the same lines" in capsys.readouterr().err
+    for text in ("Nothing at all: a virtual", "As I like it: a virtual", "<<<<<<< before updating"):
+        assert text in ops.read_text()
+
+
+def test_an_update_to_the_same_template_changes_no_file(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert update(kept, "--json", os.devnull) == 0
+    assert capsys.readouterr().out.split() == [str(kept / ".copier-answers.yml")]
+
+
+@pytest.mark.usefixtures("newer")
+@pytest.mark.parametrize("what", ["uncommitted", "no repository", "no answers", "another", "no copier", "no git"])
+def test_an_update_that_cannot_be_made_changes_nothing(
+    kept: Path, what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    match what:
+        case "uncommitted":
+            (kept / "README.md").write_text("mine")
+        case "no repository":
+            shutil.rmtree(kept / ".git")
+        case "no answers":
+            (kept / template.ANSWERS).unlink()
+        case "another":
+            (kept / template.ANSWERS).write_text("name: other\n")
+        case "no copier":
+            monkeypatch.setattr(template, "find_spec", lambda _name: None)
+        case "no git":
+            monkeypatch.setattr(template.shutil, "which", lambda _name: None)
+
+    def files() -> dict[Path, str]:
+        found = (path for path in kept.rglob("*") if path.is_file() and ".git/" not in str(path))
+        return {path: path.read_text() for path in found}
+
+    before = files()
+    assert update(kept) == 2
+    assert capsys.readouterr().err.startswith("pvops: ")
+    assert files() == before
