@@ -34,3 +34,8 @@ class MachineKind(enum.Enum):
     def mask(self) -> int:
         """All bits of a general register."""
         return (1 << self.bits) - 1
+
+
+def kind_of(machine: str) -> MachineKind:
+    """The kind of machine that a kernel for "x86_64" or "i386" needs."""
+    return MachineKind.X86_64 if machine == "x86_64" else MachineKind.PAE

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
-
-import attrs
 
 from pvops_core.boot.points import POINTS, Passed, Points
 from pvops_core.boot.symbols import find_symbol
 from pvops_core.boot.text import ImageMemory
 from pvops_core.errors import ImageError, MachineError, UsageError
 from pvops_core.machine import Machine, Stop, Vcpu
+from pvops_core.machine.watchdog import run_within, whereabouts
 
 if TYPE_CHECKING:
     from pvops_core.hookspecs import Backend, KernelPlatform
@@ -101,13 +99,7 @@ class BootSession:
             max_seconds: seconds of wall time after which it is stopped, if any. Such a run cannot be repeated
                 exactly, and its end says where each vCPU was.
         """
-        timer = _Timer(self.machine, max_seconds) if max_seconds is not None else None
-        try:
-            stop = self.machine.run(max_ns=max_ns)
-        finally:
-            if timer is not None:
-                timer.cancel()
-        return attrs.evolve(stop, detail=f"{stop.detail}; {self.whereabouts()}") if stop.reason == "timeout" else stop
+        return run_within(self.machine, self.kernel.image.symbol_at, max_ns=max_ns, max_seconds=max_seconds)
 
     def run_to(self, place: str, *, max_ns: int | None = None, max_seconds: float | None = None) -> Vcpu:
         """Run the kernel until a vCPU is about to execute a function, at least one instruction from here on.
@@ -159,13 +151,7 @@ class BootSession:
 
     def whereabouts(self) -> str:
         """Where each vCPU is, by symbol: "vcpu 0 at default_idle+0x13 (0xffffffff…), waiting"."""
-        return ", ".join(self._place(vcpu) for vcpu in self.machine.vcpus)
-
-    def _place(self, vcpu: Vcpu) -> str:
-        rip = vcpu.rip
-        found = self.kernel.image.symbol_at(rip)
-        name = f"{found[0]}+{found[1]:#x} ({rip:#x})" if found else f"{rip:#x}"
-        return f"vcpu {vcpu.index} at {name}{', waiting' if vcpu.halted else ''}"
+        return whereabouts(self.machine, self.kernel.image.symbol_at)
 
     def text_sha256(self) -> str:
         """Hash of the kernel's text as it is in memory now: the image's section ``.text``.
@@ -197,15 +183,6 @@ def _symbols(kernel: Kernel) -> Mapping[str, int]:
         return kernel.image.symbols
     except ImageError:
         return {}
-
-
-class _Timer(threading.Timer):
-    """Stops a machine after a time of the host's clock."""
-
-    def __init__(self, machine: Machine, seconds: float) -> None:
-        super().__init__(seconds, machine.stop, ("timeout", "the wall time allowed is over"))
-        self.daemon = True
-        self.start()
 
 
 def kernel_platform(kind: MachineKind, backends: tuple[Backend, ...]) -> type[KernelPlatform]:

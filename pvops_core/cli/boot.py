@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from pvops_core.cli import inside, kernels, runs, stopwatch
+from pvops_core.cli import inside, kernels, runs
 from pvops_core.cli.account import Echo, summary
+from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, image_json, write_json
 from pvops_core.cli.keyboard import open_input, unbuffered
 from pvops_core.compare.cell import Cell
@@ -92,12 +93,12 @@ def boot(
         count_instructions=False,
     )
     given = open_input(typed)
-    left = max(0.0, max_seconds - stopwatch.elapsed())
+    allowed = Allowed.of_command(max_seconds)
     request = Request(
         cell,
         plugins,
         events=str(events) if events else None,
-        max_seconds=left,
+        max_seconds=allowed.guest,
         until=until,
         stop_at=stop_at,
         typed=given.typed,
@@ -105,7 +106,7 @@ def boot(
         inside=Inside(verify_patching, os.environ.get(RECORDS, "") if verify_patching else ""),
     )
     text = sys.stderr if json == STDOUT else sys.stdout
-    limits = kernels.kernel_limits(left, memory)
+    limits = kernels.kernel_limits(allowed, memory)
     with ThreadPoolExecutor(1) as pool, unbuffered(given):
         image = pool.submit(load_image, kernel) if json else None  # while the worker starts
         (observation,) = execute([request], listener=Echo(text), limits=limits, typist=given.typist)

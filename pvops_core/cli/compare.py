@@ -10,6 +10,7 @@ import attrs
 import typer
 
 from pvops_core.cli import kernels, runs
+from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, write_file, write_json
 from pvops_core.compare.bootdiff import wanted_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
@@ -177,18 +178,19 @@ def _of_builtin(wanted: _Wanted, task: Workload, layouts: Sequence[str], kinds: 
     backends = wanted.loaded.backends
     chosen = _layouts(layouts, kinds)
     plan = plan_builtin({name: machine_kinds(backends[name], backends) for name in wanted.chosen()}, chosen, task)
-    requests = [Request(cell, wanted.plugins) for cell in plan.cells]
+    allowed = Allowed.of_run(wanted.max_seconds)
+    requests = [Request(cell, wanted.plugins, max_seconds=allowed.guest) for cell in plan.cells]
     again: dict[str, object] = {"layouts": ",".join(chosen) if layouts or kinds else "", "workload": task.cmdline}
-    return _Job(plan, requests, Limits(wall_s=wanted.max_seconds), again)
+    return _Job(plan, requests, Limits(wall_s=allowed.worker), again)
 
 
 def _of_kernel(wanted: _Wanted, task: Workload, kernel: Path, initrd: Path | None, *, count: bool) -> _Job:
     files = Files(str(kernel), str(initrd or ""), kernels.kernel_kind(kernel))
     plan = plan_kernel(wanted.chosen(), wanted.loaded.backends, files, task, count=count)
-    seconds = wanted.max_seconds
-    requests = [Request(cell, wanted.plugins, max_seconds=seconds, examine=True) for cell in plan.cells]
+    allowed = Allowed.of_run(wanted.max_seconds)
+    requests = [Request(cell, wanted.plugins, max_seconds=allowed.guest, examine=True) for cell in plan.cells]
     again: dict[str, object] = {"kernel": files.kernel, "initrd": files.initrd, "cmdline": task.cmdline}
-    return _Job(plan, requests, kernels.kernel_limits(seconds, task.memory >> 20), again)
+    return _Job(plan, requests, kernels.kernel_limits(allowed, task.memory >> 20), again)
 
 
 def _layouts(wanted: Sequence[str], kinds: Sequence[str]) -> dict[str, MachineKind]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.compare.limits import Limits
-from pvops_core.hookspecs.guest import kind_of
 from pvops_core.images import machine_of
+from pvops_core.kinds import kind_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pvops_core.cli.allowance import Allowed
     from pvops_core.kinds import MachineKind
 
 DEFAULT_MEMORY: Final = 256
 _ROOM: Final = 3 << 30
 """Bytes that a worker may take beside the guest's memory."""
-_GRACE: Final = 1.08
-"""The worker keeps the limit itself, to say where the guest was; one that does not is ended this much later."""
 
 
 def kernel_kind(path: Path) -> MachineKind:
@@ -29,6 +28,11 @@ def kernel_kind(path: Path) -> MachineKind:
     return kind_of(machine_of(path))
 
 
-def kernel_limits(max_seconds: float, megabytes: int) -> Limits:
-    """What the worker of a boot may take."""
-    return Limits(max_seconds * _GRACE, _ROOM + (megabytes << 20))
+def kernel_limits(allowed: Allowed, megabytes: int) -> Limits:
+    """What the worker of a boot may take.
+
+    Args:
+        allowed: its time.
+        megabytes: the guest's memory.
+    """
+    return Limits(allowed.worker, _ROOM + (megabytes << 20))

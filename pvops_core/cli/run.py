@@ -10,6 +10,7 @@ import typer
 
 from pvops_core.cli import runs
 from pvops_core.cli.account import Echo, summary
+from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
 from pvops_core.compare.document import run_document
 from pvops_core.compare.executor import execute
@@ -62,9 +63,10 @@ def run(
     (name,) = choose("backend", [backend], list(backends))
     chosen, kind = _layout(name, machine_kinds(backends[name], backends), layout)
     cell = Workload(cmdline, seed, cpus, memory << 20).cell(name, chosen, kind)
-    request = Request(cell, plugins, events=str(events) if events else None)
+    allowed = Allowed.of_command(max_seconds)
+    request = Request(cell, plugins, max_seconds=allowed.guest, events=str(events) if events else None)
     text = sys.stderr if json == STDOUT else sys.stdout
-    (observation,) = execute([request], listener=Echo(text), limits=Limits(wall_s=max_seconds))
+    (observation,) = execute([request], listener=Echo(text), limits=Limits(wall_s=allowed.worker))
     write_json("run", run_document(observation), json)
     for line in summary(observation):
         text.write(f"{line}\n")

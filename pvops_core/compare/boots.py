@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +73,8 @@ def observe_boot(
 
 def _run(session: BootSession, request: Request) -> Ending:
     """Run the session, whatever a plugin raises."""
-    left = None if request.deadline is None else max(0.0, request.deadline - time.monotonic())
     try:
-        return Ending.of_stop(session.run(max_ns=request.max_ns, max_seconds=left))
+        return Ending.of_stop(session.run(max_ns=request.max_ns, max_seconds=request.seconds_left()))
     except MachineError as error:
         return Ending(Outcome.CRASH, f"{error}; {session.whereabouts()}")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - what the plugins' code raises is this run's result

@@ -95,7 +95,7 @@ class Child:
                 {answer, watch}, timeout=self.limits.wall_s, return_when=asyncio.FIRST_COMPLETED
             )
             if not done:
-                reason = f"no end after {self.limits.wall_s:g} s of wall time, while {self._phase.value}"
+                reason = f"no end after {self.limits.wall_s:.3g} s of wall time, while {self._phase.value}"
                 raise _LostError(Outcome.TIMEOUT, reason)
             return (answer if answer in done else watch).result()
         finally:

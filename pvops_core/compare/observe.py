@@ -56,7 +56,7 @@ def observe(request: Request, send: Callable[[Message], None], keyboard: Keyboar
         send(Phase.RUNNING)
         start = time.perf_counter()
         with ConsoleStream(session.platform.console, send):
-            ending = _run(session, request.max_ns)
+            ending = _run(session, request)
         wall_s = time.perf_counter() - start
         send(Phase.COLLECTING)
         if request.events:
@@ -75,10 +75,10 @@ def _sources(backend: str, loaded: Loaded) -> list[Found]:
     return [loaded.sources[each.name] for each in chain(loaded.backends[backend], loaded.backends)]
 
 
-def _run(session: Session, max_ns: int | None) -> Ending:
+def _run(session: Session, request: Request) -> Ending:
     """Run the session, whatever a plugin raises. A guest that ends without a report that it was done has crashed."""
     try:
-        stop = session.run(max_ns=max_ns)
+        stop = session.run(max_ns=request.max_ns, max_seconds=request.seconds_left())
         status = session.report().status
     except MachineError as error:
         return Ending(Outcome.CRASH, str(error))

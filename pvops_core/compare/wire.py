@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import json
+import time
 from typing import Any
 
 import attrs
@@ -48,9 +49,9 @@ class Request:
         cell: the run.
         plugins: paths given with ``--plugin``.
         max_ns: limit of virtual time in nanoseconds, if any.
-        max_seconds: wall time after which a real kernel's run is to be over, from the start of its worker, if any.
+        max_seconds: wall time after which the run is to be over, from the start of its worker, if any.
         deadline: the same as a time of the host's monotonic clock, set when the worker is started: it ends the run
-            itself, so that it can say where the kernel was.
+            itself, so that it can say where the guest was.
         examine: whether to read a real kernel's call sites and note when it comes to the points of interest.
         until: console text at which a real kernel's run ends; empty for none.
         stop_at: symbol or named point at which a real kernel's run ends; empty for none.
@@ -72,6 +73,10 @@ class Request:
     typed: bytes = b""
     live: bool = False
     inside: Inside = Inside()
+
+    def seconds_left(self) -> float | None:
+        """How long the run may still go on; None for as long as it will."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def encode(self) -> bytes:
         """The request's line."""

@@ -12,6 +12,7 @@ from pvops_core.errors import MachineError, UsageError, unknown
 from pvops_core.guests.builtin import builtin, parse_report
 from pvops_core.hookspecs import Backend, Environment, Platform
 from pvops_core.machine import GuestFault, Machine, Stop, Vcpu
+from pvops_core.machine.watchdog import run_within
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.alternatives import FEATURES, Padding
 from pvops_core.patching.disasm import instruction_lengths
@@ -149,9 +150,15 @@ class Session:
     def _fault(self, vcpu: Vcpu, fault: GuestFault) -> None:
         self.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
 
-    def run(self, *, max_ns: int | None = None) -> Stop:
-        """Run the guest until it powers off, crashes, is stopped, or ``max_ns`` of virtual time have passed."""
-        return self.machine.run(max_ns=max_ns)
+    def run(self, *, max_ns: int | None = None, max_seconds: float | None = None) -> Stop:
+        """Run the guest until it powers off, crashes or is stopped.
+
+        Args:
+            max_ns: virtual nanoseconds after which it is stopped, if any.
+            max_seconds: seconds of wall time after which it is stopped, if any. Such a run cannot be repeated
+                exactly, and its end says where each vCPU was.
+        """
+        return run_within(self.machine, self.guest.image.symbol_at, max_ns=max_ns, max_seconds=max_seconds)
 
     def report(self) -> Report:
         """What the guest wrote into its report."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.kinds import MachineKind
+from pvops_core.kinds import MachineKind, kind_of
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.alternatives import AltEntry, read_alternatives
 from pvops_core.patching.nops import NOPS, NopKind, NopTable
@@ -99,8 +99,3 @@ class Kernel:
     def kind(self) -> MachineKind:
         """The machine it needs. A processor with PAE also runs the 32-bit kernels that do not use it."""
         return kind_of(self.image.machine)
-
-
-def kind_of(machine: str) -> MachineKind:
-    """The kind of machine that a kernel for "x86_64" or "i386" needs."""
-    return MachineKind.X86_64 if machine == "x86_64" else MachineKind.PAE

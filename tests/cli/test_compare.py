@@ -125,7 +125,7 @@ def test_a_guest_without_end_is_given_up(tmp_path: Path) -> None:
     assert code == 6
     (cell,) = document["cells"]
     assert cell["outcome"] == "timeout"
-    assert cell["reason"].startswith("no end after 2 s of wall time, while ")
+    assert cell["reason"].startswith("no end after 2.16 s of wall time, while ")
 
 
 def test_a_broken_plugin_is_told_of_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,9 @@ from pvops_lguest.host.data import LguestData
 from pvops_lguest.host.interrupts import Interrupts
 from pvops_lguest.host.traps import KernelStack, Traps
 
-from .rig import BASE, STACK_TOP, Host, Program
+from pvops_core.machine.watchdog import run_within
+
+from .rig import BASE, CODE, STACK_TOP, Host, Program
 
 if TYPE_CHECKING:
     from .conftest import MakeHost
@@ -121,6 +125,19 @@ def test_the_timer_interrupts_a_loop_and_it_goes_on(make_host: MakeHost, abi: st
     assert host.get(OUT + 4) > before
     assert host.get(host.member("time") + 4) > time
     assert host.platform.traps["interrupt"] == 1
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_a_loop_without_interrupts_ends_in_time_at_a_named_address(make_host: MakeHost, abi: str) -> None:
+    host = make_host(abi)
+    host.program(looping(host, enabled=0))
+    host.call(Call.SET_CLOCKEVENT, 100_000)
+    begin = time.monotonic()
+    stop = run_within(host.machine, lambda address: ("loop", address - BASE - CODE), max_seconds=0.5)
+    assert 0.5 <= time.monotonic() - begin < 2
+    assert stop.reason == "timeout"
+    assert re.search(r"vcpu 0 at loop\+0x[06] ", stop.detail)
+    assert host.get(OUT) == 0  # the timer waits for ever
 
 
 def test_nothing_comes_while_interrupts_are_off(host: Host) -> None:
