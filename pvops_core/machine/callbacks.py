@@ -5,6 +5,7 @@ Nothing may leave a callback as an exception, since there is C above it: the run
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 from pvops_core.machine import engine as uc
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _ERROR_CODE, _SOFTWARE = int(Slot.ERROR_CODE), int(Slot.SOFTWARE)
 _BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
+_FAULT_RIP, _FAULT_ADDRESS = int(Slot.FAULT_RIP), int(Slot.FAULT_ADDRESS)
+_CALL, _ANSWER, _ANSWERED = 8 * Slot.CALL, int(Slot.ANSWER), int(Slot.ANSWERED)
 _TWO_BYTE_OPCODE = 0x0F
 _PATIENCE = 10_000
 """How often the same instruction may fault at the same address with nothing executed in between."""
@@ -41,13 +44,20 @@ class Callbacks:
         self._postponed: tuple[bytes, GuestFault] | None = None
         self._read = 0
         self._ends: set[int] = set()
+        self._in_place: Callable[..., int | None] | None = None
+        self._call = struct.Struct("")
+        self.syscall = engine.keep(uc.SYSCALL_CALLBACK(self._syscall))  # native code calls these two
+        self.port_in = engine.keep(uc.IN_CALLBACK(self._in))
         engine.hook(uc.HOOK_INTR, uc.INTR_CALLBACK(self._interrupt))
         engine.hook(uc.HOOK_INVALID, uc.INVALID_CALLBACK(self._invalid))
-        engine.hook_instruction(uc.INSN_SYSCALL, uc.SYSCALL_CALLBACK(self._syscall))
         engine.hook_instruction(uc.INSN_SYSENTER, uc.SYSCALL_CALLBACK(self._sysenter))
         engine.hook_instruction(uc.INSN_CPUID, uc.CPUID_CALLBACK(self._cpuid))
-        engine.hook_instruction(uc.INSN_IN, uc.IN_CALLBACK(self._in))
         engine.hook_instruction(uc.INSN_OUT, uc.OUT_CALLBACK(self._out))
+
+    def serve_in_place(self, handler: Callable[..., int | None], count: int) -> None:
+        """Ask a handler first what a system call comes to, with so many registers' values."""
+        self._in_place = handler
+        self._call = struct.Struct(f"{count}Q")
 
     def hook_gates(self, begin: int, end: int) -> None:
         """Call the machine's gates for every instruction that starts in [begin, end]."""
@@ -109,20 +119,19 @@ class Callbacks:
         self._serve(self._dispatch, vector)
 
     def _dispatch(self, vcpu: Vcpu, vector: int) -> None:
-        machine = vcpu.machine
-        if self._state[_SOFTWARE]:
+        machine, state = vcpu.machine, self._state
+        rip = state[_FAULT_RIP] & machine.kind.mask
+        if state[_SOFTWARE]:
             machine.counts["software_interrupts"] += 1
-            machine.log.record("int", vcpu.index, vector=vector, rip=vcpu.rip)
+            machine.log.record("int", vcpu.index, vector=vector, rip=rip)
             self._loop.platform.software_interrupt(vcpu, vector)
             return
         machine.counts["exceptions"] += 1
-        error_code = self._state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
-        address = vcpu.cr2 if vector == faults.PF else None
-        machine.log.record(
-            "exception", vcpu.index, vector=vector, rip=vcpu.rip, error=error_code or 0, address=address or 0
-        )
-        if not self._progresses(vector, vcpu.rip, address or 0):
-            machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {vcpu.rip:#x} for ever")
+        error_code = state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
+        address = state[_FAULT_ADDRESS] & machine.kind.mask if vector == faults.PF else None
+        machine.log.record("exception", vcpu.index, vector=vector, rip=rip, error=error_code or 0, address=address or 0)
+        if not self._progresses(vector, rip, address or 0):
+            machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
             return
         self._loop.platform.exception(vcpu, vector, error_code, address)
 
@@ -151,11 +160,14 @@ class Callbacks:
         self._serve(self._system_call)
 
     def _system_call(self, vcpu: Vcpu) -> None:
-        machine = vcpu.machine
-        if machine.in_place is not None and machine.in_place(vcpu):
-            machine.counts["syscalls"] += 1
-        else:
-            self._fast_call(vcpu, self._loop.platform.syscall)
+        if self._in_place is not None:
+            result = self._in_place(vcpu, *self._call.unpack_from(self._state, _CALL))
+            if result is not None:
+                self._state[_ANSWER] = result
+                self._state[_ANSWERED] = 1
+                vcpu.machine.counts["syscalls"] += 1
+                return
+        self._fast_call(vcpu, self._loop.platform.syscall)
 
     def _sysenter(self, _engine: int, _data: int) -> None:
         self._serve(self._fast_call, self._loop.platform.sysenter)

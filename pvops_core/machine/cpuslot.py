@@ -9,10 +9,11 @@ from pvops_core.machine import engine as uc
 from pvops_core.machine.callbacks import Callbacks
 from pvops_core.machine.msrs import MSR_TSC_AUX
 from pvops_core.machine.registers import register_id
-from pvops_core.machine.state import Slot, State
+from pvops_core.machine.state import CALL_WORDS, Slot, State
 from pvops_core.machine.vcpu import Vcpu
 
 if TYPE_CHECKING:
+    from pvops_core.machine.handler import SyscallInPlace
     from pvops_core.machine.machine import Machine
     from pvops_core.machine.native import Callbacks as Native
 
@@ -26,15 +27,19 @@ class CpuSlot:
         self.context = uc.Context(self.engine)
         self.state = State()
         self.blocks = 0
+        self._kind = machine.kind
+        self._keep: list[object] = []
         self._fill(machine)
         data = ctypes.addressof(self.state)
         self.engine.hook_native(uc.HOOK_BLOCK, native.block, data)
         self.engine.hook_native(uc.HOOK_INTR, native.interrupt, data)
         if machine.count_instructions:
             self.engine.hook_native(uc.HOOK_CODE, native.instruction, data)
-        self._answer_time_stamps(machine, native, data)
+        self._answer_time_stamps(native, data)
         self.vcpu = Vcpu(machine, index, self.engine, self.context, self.state)
         self.callbacks = Callbacks(self.vcpu, self.engine, self.state, machine.loop)
+
+        self._catch_calls(native, data)
 
     def _fill(self, machine: Machine) -> None:
         layout, context, state = machine.layout, self.context, self.state
@@ -46,24 +51,44 @@ class CpuSlot:
         state[Slot.EXCEPTION_WORD] = context.address + layout.exception
         state[Slot.ERROR_WORD] = context.address + layout.error_code
         state[Slot.SOFTWARE_WORD] = context.address + layout.software
+        state[Slot.READ_BATCH] = uc.function_address("uc_reg_read_batch")
+        state[Slot.WRITE_BATCH] = uc.function_address("uc_reg_write_batch")
+        state[Slot.WRITE_REGISTER] = uc.function_address("uc_reg_write")
+        state[Slot.FAULT_IDS], state[Slot.FAULT_POINTERS] = self._group(Slot.FAULT_RIP, "rip", "cr2")
         state[Slot.READ_REGISTER] = uc.function_address("uc_reg_read")
         state[Slot.FLAGS_ID] = register_id(machine.kind, "rflags")
 
-    def _answer_time_stamps(self, machine: Machine, native: Native, data: int) -> None:
+    def _group(self, first: Slot, *names: str) -> tuple[int, int]:
+        """Addresses of what reads registers into words from one on: their numbers, and pointers to the words."""
+        count, start = len(names), ctypes.addressof(self.state) + 8 * first
+        ids = (ctypes.c_int * count)(*(register_id(self._kind, name) for name in names))
+        pointers = (ctypes.c_void_p * count)(*(start + 8 * index for index in range(count)))
+        self._keep += [ids, pointers]
+        return ctypes.addressof(ids), ctypes.addressof(pointers)
+
+    def _catch_calls(self, native: Native, data: int) -> None:
+        """Syscall and in pass through native code first."""
+        self.state[Slot.SYSCALL] = self.callbacks.syscall
+        self.state[Slot.PORT_IN] = self.callbacks.port_in
+        self.engine.hook_native_instruction(uc.INSN_SYSCALL, native.syscall, data)
+        self.engine.hook_native_instruction(uc.INSN_IN, native.port_in, data)
+
+    def serve_in_place(self, platform: SyscallInPlace) -> None:
+        """Give system calls to ``platform.syscall_in_place`` first."""
+        names = platform.call_registers
+        assert len(names) <= CALL_WORDS
+        self.state[Slot.CALL_IDS], self.state[Slot.CALL_POINTERS] = self._group(Slot.CALL, *names)
+        self.state[Slot.CALL_COUNT] = len(names)
+        self.callbacks.serve_in_place(platform.syscall_in_place, len(names))
+
+    def _answer_time_stamps(self, native: Native, data: int) -> None:
         """Rdtsc and rdtscp would read the host's counter."""
         state = self.state
-        ids = (ctypes.c_int * 3)(*(register_id(machine.kind, name) for name in ("rax", "rdx", "rcx")))
-        values = (ctypes.c_uint64 * 3)()
-        start = ctypes.addressof(values)
-        pointers = (ctypes.c_void_p * 3)(start, start + 8, start + 16)
         aux_id = ctypes.c_int(uc.REGISTER_IDS["msr"])
         aux = uc.MsrValue(MSR_TSC_AUX, 0)
         aux_pointer = ctypes.c_void_p(ctypes.addressof(aux))
-        self._keep = (ids, values, pointers, aux_id, aux, aux_pointer)
-        state[Slot.READ_BATCH] = uc.function_address("uc_reg_read_batch")
-        state[Slot.WRITE_BATCH] = uc.function_address("uc_reg_write_batch")
-        state[Slot.TSC_IDS], state[Slot.TSC_POINTERS] = ctypes.addressof(ids), ctypes.addressof(pointers)
-        state[Slot.TSC_VALUES] = start
+        self._keep += [aux_id, aux, aux_pointer]
+        state[Slot.TSC_IDS], state[Slot.TSC_POINTERS] = self._group(Slot.TSC_LOW, "rax", "rdx", "rcx")
         state[Slot.AUX_ID], state[Slot.AUX_POINTER] = ctypes.addressof(aux_id), ctypes.addressof(aux_pointer)
         state[Slot.AUX_VALUE] = ctypes.addressof(aux) + uc.MsrValue.value.offset
         self.engine.hook_native_instruction(uc.INSN_RDTSC, native.rdtsc, data)

@@ -69,9 +69,9 @@ class Routine:
         """Left and right, bit by bit."""
         return self._builder.and_(left, self._number(right))
 
-    def ones(self, count: Value) -> Value:
-        """So many (1 to 32, 32 bits wide) low bits set, as a 32-bit number."""
-        return self._builder.lshr(I32(0xFFFFFFFF), self._builder.sub(I32(32), count))
+    def ones(self, size: Value) -> Value:
+        """So many bytes (1 to 4, 32 bits wide) of ones, as a 32-bit number."""
+        return self._builder.lshr(I32(0xFFFFFFFF), self._builder.sub(I32(32), self._builder.mul(size, I32(8))))
 
     def load32(self, address: Value) -> Value:
         """The unsigned 32-bit word at an address."""

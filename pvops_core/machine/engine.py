@@ -184,6 +184,11 @@ class Engine:
         """End ``start``; only from inside a callback."""
         _library.uc_emu_stop(self.handle)
 
+    def keep(self, callback: object) -> int:
+        """The address of a ctypes function object, which lives as long as the engine does."""
+        self._callbacks.append(callback)
+        return ctypes.cast(callback, _pointer).value or 0  # type: ignore[arg-type]
+
     def hook(self, kind: int, callback: object, begin: int = 1, end: int = 0) -> int:
         """Add a hook whose callback is a ctypes function object; gives its handle."""
         self._callbacks.append(callback)

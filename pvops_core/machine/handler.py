@@ -61,10 +61,15 @@ class SyscallInPlace(Protocol):
     """What a platform may have besides, for system calls that mostly go on at the next instruction.
 
     Writing RIP from a handler makes the engine begin again; these calls are spared that.
+
+    Attributes:
+        call_registers: what the guest passes them in, eight registers at most; the first gets the result.
     """
 
-    def syscall_in_place(self, vcpu: Vcpu) -> bool:
-        """The guest executed syscall; RIP is still at it and must not be written.
+    call_registers: tuple[str, ...]
 
-        True: this was all, and the guest goes on after the instruction. False: ``syscall`` is to follow.
+    def syscall_in_place(self, vcpu: Vcpu, *values: int) -> int | None:
+        """The guest executed syscall with these values in the registers; RIP is still at it and must not be written.
+
+        A result: this was all, and the guest goes on after the instruction. None: ``syscall`` is to follow.
         """

@@ -94,7 +94,6 @@ class Machine:
         self._slots: list[CpuSlot] = []
         self._keepers: list[Stateful] = []
         self._platform: TrapHandler | None = None
-        self.in_place: Callable[[Vcpu], bool] | None = None
         self._breakpoints = Breakpoints(self, self._slots)
         self.loop = RunLoop(self, self._slots, self.gates)
         native = callbacks()
@@ -131,7 +130,9 @@ class Machine:
     def attach(self, platform: TrapHandler) -> None:
         """Set who answers the guest's traps."""
         self._platform = platform
-        self.in_place = platform.syscall_in_place if isinstance(platform, SyscallInPlace) else None
+        if isinstance(platform, SyscallInPlace):
+            for slot in self._slots:
+                slot.serve_in_place(platform)
 
     @property
     def instructions(self) -> int:

@@ -58,6 +58,7 @@ def _interrupt(at: Routine) -> None:
     Unicorn leaves the exception marked as in progress for ever, so that the next one would count as a double fault.
     """
     engine, context = at.get(Slot.ENGINE), at.get(Slot.CONTEXT)
+    at.call(Slot.READ_BATCH, engine, at.get(Slot.FAULT_IDS), at.get(Slot.FAULT_POINTERS), I32(2))
     at.call(Slot.CONTEXT_SAVE, engine, context)
     at.put(Slot.ERROR_CODE, at.load32(at.get(Slot.ERROR_WORD)))
     at.put(Slot.SOFTWARE, at.load32(at.get(Slot.SOFTWARE_WORD)))
@@ -76,9 +77,9 @@ def _ticks(at: Routine) -> Value:
 
 def _answer(at: Routine, registers: int) -> None:
     """EDX:EAX get the time; the first so many of the registers prepared are written."""
-    ticks, values = _ticks(at), at.get(Slot.TSC_VALUES)
-    at.store32(values, ticks)
-    at.store32(at.add(values, 8), at.high(ticks))
+    ticks = _ticks(at)
+    at.put(Slot.TSC_LOW, at.both(ticks, 0xFFFFFFFF))
+    at.put(Slot.TSC_HIGH, at.high(ticks))
     ids, pointers = at.get(Slot.TSC_IDS), at.get(Slot.TSC_POINTERS)
     at.call(Slot.WRITE_BATCH, at.get(Slot.ENGINE), ids, pointers, I32(registers))
     at.done(I32(1))
@@ -92,8 +93,28 @@ def _rdtsc(at: Routine) -> None:
 def _rdtscp(at: Routine) -> None:
     """Instead of rdtscp where it is allowed: as rdtsc, and ECX from IA32_TSC_AUX."""
     at.call(Slot.READ_BATCH, at.get(Slot.ENGINE), at.get(Slot.AUX_ID), at.get(Slot.AUX_POINTER), I32(1))
-    at.store32(at.add(at.get(Slot.TSC_VALUES), 16), at.load32(at.get(Slot.AUX_VALUE)))
+    at.put(Slot.TSC_PROCESSOR, at.load32(at.get(Slot.AUX_VALUE)))
     _answer(at, 3)
+
+
+def _syscall(at: Routine) -> None:
+    """Around the Python callback of syscall: the registers that it wants come in, the one that it answers goes out."""
+    engine, ids = at.get(Slot.ENGINE), at.get(Slot.CALL_IDS)
+    at.call(Slot.READ_BATCH, engine, ids, at.get(Slot.CALL_POINTERS), at.narrow(at.get(Slot.CALL_COUNT)))
+    at.put(Slot.ANSWERED, 0)
+    at.call(Slot.SYSCALL, *at.arguments, at.address(Slot.BUDGET))
+    with at.when(at.get(Slot.ANSWERED), "!=", 0):
+        at.call(Slot.WRITE_REGISTER, engine, at.narrow(at.load32(ids)), at.address(Slot.ANSWER))
+    at.done()
+
+
+def _port_in(at: Routine) -> None:
+    """Before the Python callback of in: while all ports float, none is needed."""
+    size = at.arguments[2]
+    with at.when(at.get(Slot.FLOATING), "!=", 0):
+        at.put(Slot.FLOATED, at.add(at.get(Slot.FLOATED), 1))
+        at.done(at.ones(size))
+    at.done(at.call(Slot.PORT_IN, *at.arguments, at.address(Slot.BUDGET)))
 
 
 _CODE = (I64, I64, I32)
@@ -104,6 +125,8 @@ _SOURCES = {
     "interrupt": Source(_interrupt, (I64, I32)),
     "rdtsc": Source(_rdtsc, (I64,), I32),
     "rdtscp": Source(_rdtscp, (I64,), I32),
+    "syscall": Source(_syscall, (I64,)),
+    "port_in": Source(_port_in, (I64, I32, I32), I32),
 }
 
 
@@ -116,6 +139,8 @@ class Callbacks:
     interrupt: int
     rdtsc: int
     rdtscp: int
+    syscall: int
+    port_in: int
     keep: object
 
 

@@ -170,6 +170,7 @@ class RunLoop:
         while True:
             callbacks.moved = False
             status = slot.engine.start(slot.vcpu.rip)
+            slot.vcpu.ground_ports()
             if status or not callbacks.moved or self.interrupted or slot.state[_EXPIRED] or callbacks.postponed:
                 return status
 
@@ -197,6 +198,7 @@ class RunLoop:
         self.in_guest = True
         try:
             status = slot.engine.step(start)
+            slot.vcpu.ground_ports()
         finally:
             self.in_guest = False
             slot.blocks += clock.fold()

@@ -14,49 +14,74 @@ class Slot(enum.IntEnum):
 
     BUDGET = 0
     """Blocks that may still run before the slice ends."""
-    ALLOWED = 1
+    ALLOWED = enum.auto()
     """What the budget was when the slice began: the difference has been run. What shortens a slice lessens both."""
-    INSTRUCTIONS = 2
+    INSTRUCTIONS = enum.auto()
     """Instructions run so far, where they are counted."""
-    EXPIRED = 3
+    EXPIRED = enum.auto()
     """1 once the budget has ended the slice."""
-    ENGINE = 4
+    ENGINE = enum.auto()
     """The engine's handle, then addresses of the library functions that callbacks call."""
-    EMU_STOP = 5
-    CONTEXT_SAVE = 6
-    CONTEXT_RESTORE = 7
-    CONTEXT = 8
+    EMU_STOP = enum.auto()
+    CONTEXT_SAVE = enum.auto()
+    CONTEXT_RESTORE = enum.auto()
+    CONTEXT = enum.auto()
     """The context buffer, then the addresses of words within it."""
-    EXCEPTION_WORD = 9
-    ERROR_WORD = 10
-    SOFTWARE_WORD = 11
-    ERROR_CODE = 12
+    EXCEPTION_WORD = enum.auto()
+    ERROR_WORD = enum.auto()
+    SOFTWARE_WORD = enum.auto()
+    ERROR_CODE = enum.auto()
     """Error code of the last exception."""
-    SOFTWARE = 13
+    SOFTWARE = enum.auto()
     """1 if an instruction (int n, int3, into) asked for the last exception."""
-    CLOCK = 14
+    CLOCK = enum.auto()
     """Virtual time in nanoseconds, without the blocks of this slice."""
-    TSC_OFFSET = 15
+    TSC_OFFSET = enum.auto()
     """What the vCPU's time-stamp counter is ahead of virtual time."""
-    READ_BATCH = 16
+    READ_BATCH = enum.auto()
     """Addresses of uc_reg_read_batch and uc_reg_write_batch, then of their arguments."""
-    WRITE_BATCH = 17
-    TSC_IDS = 18
+    WRITE_BATCH = enum.auto()
+    TSC_IDS = enum.auto()
     """RAX, RDX, RCX: numbers, pointers to the values, the values."""
-    TSC_POINTERS = 19
-    TSC_VALUES = 20
-    AUX_ID = 21
-    """IA32_TSC_AUX: register number, pointer to the value; it is read to the third of the values above."""
-    AUX_POINTER = 22
-    AUX_VALUE = 23
-    PATIENCE = 24
+    TSC_POINTERS = enum.auto()
+    TSC_LOW = enum.auto()
+    TSC_HIGH = enum.auto()
+    TSC_PROCESSOR = enum.auto()
+    AUX_ID = enum.auto()
+    """IA32_TSC_AUX: register number, pointer to the value, which becomes the third of those above."""
+    AUX_POINTER = enum.auto()
+    AUX_VALUE = enum.auto()
+    PATIENCE = enum.auto()
     """Blocks that may run after the budget has been used up, for as long as interrupts are off."""
-    READ_REGISTER = 25
+    READ_REGISTER = enum.auto()
     """Address of uc_reg_read, the flags register's number, and where its value goes."""
-    FLAGS_ID = 26
-    FLAGS = 27
+    FLAGS_ID = enum.auto()
+    FLAGS = enum.auto()
+    WRITE_REGISTER = enum.auto()
+    """Address of uc_reg_write."""
+    FAULT_IDS = enum.auto()
+    """RIP and CR2 at an exception: numbers, pointers to the values, the values."""
+    FAULT_POINTERS = enum.auto()
+    FAULT_RIP = enum.auto()
+    FAULT_ADDRESS = enum.auto()
+    SYSCALL = enum.auto()
+    """Address of the Python callback of syscall, and of that of ``in``."""
+    PORT_IN = enum.auto()
+    CALL_IDS = enum.auto()
+    """The registers that syscall passes on: numbers, pointers to the values, how many; the values are at CALL."""
+    CALL_POINTERS = enum.auto()
+    CALL_COUNT = enum.auto()
+    ANSWERED = enum.auto()
+    """1 if the Python callback leaves what the first of these registers is to become in ANSWER."""
+    ANSWER = enum.auto()
+    FLOATING = enum.auto()
+    """1 while whatever port is read gives all ones, and how often that has been done since."""
+    FLOATED = enum.auto()
+    CALL = enum.auto()
+    """The first of CALL_WORDS words."""
 
 
-STATE_WORDS = len(Slot)
+CALL_WORDS = 8
+STATE_WORDS = len(Slot) - 1 + CALL_WORDS
 State = ctypes.c_int64 * STATE_WORDS
 NO_EXCEPTION = 0xFFFFFFFF

@@ -18,11 +18,14 @@ from pvops_core.machine.state import BLOCK_NS, Slot
 from pvops_core.machine.virtual import VirtualMemory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.machine.machine import Machine
 
 Loaded = tuple[int, Descriptor]
 _TSC_OFFSET, _PATIENCE = int(Slot.TSC_OFFSET), int(Slot.PATIENCE)
 _BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
+_FLOATING, _FLOATED = int(Slot.FLOATING), int(Slot.FLOATED)
 
 
 class Vcpu(Registers):
@@ -42,6 +45,7 @@ class Vcpu(Registers):
         self.held = False
         self.pending: list[int] = []
         self.unmaskable: list[int] = []
+        self._floating: Callable[[int], None] = lambda _: None
         self._state = state
         self._reset()
 
@@ -244,6 +248,22 @@ class Vcpu(Registers):
         del va  # the engine has no call to drop one
         self.machine.counts["tlb_flushes"] += 1
         self._engine.flush_tlb()
+
+    def float_ports(self, told: Callable[[int], None]) -> None:
+        """From a handler: until one moves this vCPU, whatever port it reads gives all ones, and nobody is asked.
+
+        ``told`` is then given how often that was. What moves a vCPU is a write of its RIP, or the end of a slice.
+        """
+        self._floating = told
+        self._state[_FLOATING] = 1
+
+    def ground_ports(self) -> None:
+        """Ports do not float any more; ``told`` is called."""
+        state = self._state
+        if state[_FLOATING]:
+            count, state[_FLOATED], state[_FLOATING] = state[_FLOATED], 0, 0
+            self.machine.counts["port_reads"] += count
+            self._floating(count)
 
     def halt(self) -> None:
         """Do not run until woken."""

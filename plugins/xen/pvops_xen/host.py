@@ -72,10 +72,8 @@ class XenHost(Surroundings):
             raise MachineError("Xen has no 32-bit guests without PAE")
         seed, memory = self._option("seed") or 0, self._option("memory")
         self.hv = builder.create(machine, self, emit, seed=seed, guest_memory=memory)
-        self._registers = [
-            cpu.batch(*(_ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32)) for cpu in machine.vcpus
-        ]
-        self._answers = [cpu.batch("rax" if machine.kind.bits == 64 else "eax") for cpu in machine.vcpus]
+        self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
+        self._registers = [cpu.batch(*self.call_registers) for cpu in machine.vcpus]
         self._answered = False  # the hypercall at this syscall is made, what is pending is still to be delivered
         machine.keep(self.hv)
 
@@ -127,16 +125,17 @@ class XenHost(Surroundings):
             vcpu.set("rax", result)
         self.deliver_pending(vcpu)
 
-    def syscall_in_place(self, vcpu: Vcpu) -> bool:
+    def syscall_in_place(self, vcpu: Vcpu, *values: int) -> int | None:
         """A hypercall after which a 64-bit guest's kernel goes on where it is; most are."""
-        if not self.hv.state(vcpu).in_kernel:
-            return False
-        nr, *values = self._registers[vcpu.index].read()
-        if nr in _LEAVING:
-            return False
-        self._answers[vcpu.index].write(self.hypercall(vcpu, nr & 0xFFFF_FFFF, *values))
-        self._answered = not vcpu.halted and upcall_due(self.hv, vcpu.index)
-        return not self._answered
+        hv = self.hv
+        if not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING:
+            return None
+        result = self.hypercall(vcpu, values[0] & 0xFFFF_FFFF, *values[1:])
+        if vcpu.halted or not upcall_due(hv, vcpu.index):
+            return result
+        vcpu.set("rax", result)
+        self._answered = True
+        return None
 
     def deliver_pending(self, vcpu: Vcpu) -> bool:
         """Enter the guest at its event callback if an upcall is pending and not masked."""

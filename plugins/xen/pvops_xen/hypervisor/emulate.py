@@ -135,6 +135,8 @@ def _rdtsc(hv: Hypervisor, cpu: Vcpu) -> int | None:
 def _in(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> int | None:
     if not io_permitted(hv, cpu):
         raise general_protection(f"in from port {port:#x}")
+    if hv.abi.bits == 64:  # its level changes only where Xen moves it, so it may as long as it is not moved
+        cpu.float_ports(lambda count: hv.stats.traps.update(emulated_in=count))
     return (1 << 8 * size) - 1  # there is nothing behind any port
 
 

@@ -99,6 +99,7 @@ def physdev_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
         if level > 3:
             return -EINVAL
         hv.state(cpu).iopl = level
+        cpu.ground_ports()
         return 0
     if command == 7:
         raw = access.read(hv, cpu, argument, 2 * hv.abi.word)
