@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest -n: two workers are what the smallest machine has.
 JOBS ?= 2
 
-.PHONY: setup compare test lint types bench bench-boot guest picture reference docs clean
+.PHONY: setup compare test lint types bench bench-boot mutate wheels guest picture reference docs clean
 
 setup: $(VENV)/.ready
 
@@ -36,6 +36,18 @@ bench: setup
 bench-boot: setup
 	$(BIN)/python -m benchmarks.boots
 
+# Small faults in what patches, switches and is an op: do the tests see them? Samples; half an hour and more.
+mutate: $(VENV)/.mutation
+	nice -n 19 $(BIN)/python -m mutation
+
+$(VENV)/.mutation: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --group mutation
+	touch $@
+
+# Wheels of all distributions in an empty environment, and everything used from there.
+wheels: setup
+	.ci/wheels
+
 # Rebuilds the built-in guest's objects from its source; needs the gcc and binutils that build.py names.
 guest: setup
 	$(BIN)/python -m pvops_core.guests.build
@@ -61,4 +73,4 @@ $(VENV)/.docs: $(VENV)/.ready
 	touch $@
 
 clean:
-	rm -rf $(VENV) docs/_build
+	rm -rf $(VENV) .mutation docs/_build

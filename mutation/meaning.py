@@ -1,0 +1,36 @@
+"""Which mutants cannot mean anything: those in annotations and in imports for types, which never run."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+
+def meaningless(file: Path, start: tuple[int, int], end: tuple[int, int]) -> bool:
+    """Whether a piece of a file is never run.
+
+    Args:
+        file: the source.
+        start: line, from 1, and column, from 0, where the piece begins.
+        end: where it ends.
+    """
+    return any(first <= start and end <= last for first, last in _dead(file))
+
+
+@cache
+def _dead(file: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return [((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)) for node in _types(tree)]
+
+
+def _types(tree: ast.Module) -> Iterator[ast.expr | ast.stmt]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.arg(annotation=ast.expr() as annotation) | ast.AnnAssign(annotation=annotation):
+                yield annotation
+            case ast.FunctionDef(returns=ast.expr() as annotation):
+                yield annotation
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                yield from node.body
