@@ -62,3 +62,38 @@ def test_one_seed_gives_one_boot(document: Callable[..., dict[str, Any]]) -> Non
     assert first["outcome"] == "until"
     del first["wall_s"], second["wall_s"]
     assert first == second
+
+
+INIT = b"""#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs dev /dev
+read -r line < /dev/ttyS0
+/bin/busybox echo "guest-init: read $line" > /dev/console
+/bin/busybox poweroff -f
+"""
+
+
+def archive(name: str, data: bytes) -> bytes:
+    """A cpio archive (newc) of one executable file; the kernel unpacks any number of them one after the other."""
+
+    def entry(name: str, data: bytes, mode: int) -> bytes:
+        fields = (1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+        head = b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
+        return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+
+    return entry(name, data, 0o100755) + entry("TRAILER!!!", b"", 0)
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+def test_an_init_reads_a_line_that_is_typed(kernel_path: KernelPath, tmp_path: Path) -> None:
+    kernel = kernel_path(CLOUD)
+    initrd, typed, target = (tmp_path / name for name in ("initrd", "typed", "boot.json"))
+    given = kernel.with_name("initramfs.cpio.gz").read_bytes()
+    initrd.write_bytes(given + bytes(-len(given) % 4) + archive("init", INIT))
+    typed.write_text("Hello, 16550A\r")
+    words = ("--cmdline", "console=ttyS0", "--input", str(typed), "--json", str(target))
+    main(["boot", str(kernel), "--initrd", str(initrd), *words])
+    found = json.loads(target.read_text())
+    assert found["outcome"] == "poweroff", found["reason"]
+    assert "ttyS0 at I/O 0x3f8 (irq = 4, base_baud = 115200) is a 16550A" in found["console"]
+    assert "guest-init: read Hello, 16550A" in found["console"]

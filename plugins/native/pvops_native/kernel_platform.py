@@ -23,6 +23,14 @@ class NativeKernelPlatform(Pc, KernelPlatform):
         KernelPlatform.__init__(self, machine, kernel, options)
         self.fit_out(lambda byte: self.emit(bytes((byte,))))
 
+    def typed(self, data: bytes) -> None:
+        """Over the serial line."""
+        self.board.uart.receive(data)
+
+    def idle(self) -> bool:
+        """Without a timer, somebody who types may still wake the guest."""
+        return super().idle() or self.wait_for_typing()
+
     def build(self) -> None:
         """Load the kernel and put the first processor at its entry; the others wait for ever."""
         boot, *others = self.machine.vcpus
