@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
+from pvops_core.boot.payload_pages import FRAMES
 from pvops_core.boot.points import POINTS, Passed, Points
 from pvops_core.boot.symbols import find_symbol
 from pvops_core.boot.text import ImageMemory
@@ -36,6 +37,7 @@ class BootSettings(TypedDict, total=False):
     until: str
     stop_at: str
     keyboard: Keyboard
+    livepatch: bool
 
 
 class BootSession:
@@ -52,6 +54,7 @@ class BootSession:
         until: end the run, for the reason "until", when this has been printed on the console.
         stop_at: end the run, for the reason "until", when a vCPU comes to this place, as for :meth:`run_to`.
         keyboard: what is typed at the console, before the run and while it goes on; nothing unless given.
+        livepatch: the machine has memory for payloads besides, which the kernel does not know of; none unless given.
 
     Raises:
         UsageError: the backend cannot boot kernels, or not on this kind of machine.
@@ -68,9 +71,10 @@ class BootSession:
         self.kernel = kernel
         platform = kernel_platform(kernel.kind, backends)
         memory = settings.get("memory", DEFAULT_MEMORY) & ~0xFFF
+        self.livepatch = settings.get("livepatch", False)
         self.machine = Machine(
             kernel.kind,
-            memory=platform.machine_memory(memory),
+            memory=platform.machine_memory(memory) + (FRAMES << 12 if self.livepatch else 0),
             vcpus=settings.get("vcpus", 1),
             seed=settings.get("seed", 0),
             count_instructions=settings.get("count_instructions", False),

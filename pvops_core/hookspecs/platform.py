@@ -150,6 +150,22 @@ class KernelPlatform(Surroundings):
         self.until = b""
         self.keyboard = Keyboard()
 
+    def spare_frames(self, count: int) -> list[int]:
+        """Physical addresses of frames for a tool's use: the machine has them and the guest does not know of them.
+
+        Here those behind the guest's memory. They are given once.
+        """
+        start = int(self.options["memory"])
+        return [start + (number << 12) for number in range(count)]
+
+    def write_entry(self, address: int, value: int, size: int) -> None:
+        """Store an entry of ``size`` bytes into a page table of the guest's, at a physical address.
+
+        Raises:
+            MachineError: the platform, which rules over page tables, does not take it.
+        """
+        self.machine.memory.write(address, value.to_bytes(size, "little"))
+
     def emit(self, text: bytes) -> None:
         """Put what the guest printed on its console there, a byte at a time or more."""
         for byte in text:

@@ -1,12 +1,56 @@
-"""The guest-physical pages that are set aside for payloads, and who has which."""
+"""The guest-virtual pages that are set aside for payloads, who has which, and what each may be used for."""
 
 from __future__ import annotations
 
+import enum
 import errno
+from typing import TYPE_CHECKING, Protocol
 
 from pvops_core.livepatch.errors import LivepatchError
 
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
 PAGE_SIZE = 0x1000
+
+
+class Access(enum.Enum):
+    """What pages of a payload are for."""
+
+    TEXT = "rx"
+    DATA = "rw"
+    RODATA = "ro"
+
+
+class Pages(Protocol):
+    """How the pages set aside come into the guest's address spaces, with which rights."""
+
+    def prepare(self) -> None:
+        """See to it that the pages can be given rights from now on.
+
+        Raises:
+            LivepatchError: EAGAIN, the guest has not come so far yet; EBUSY, it uses the addresses itself.
+        """
+
+    def protect(self, address: int, size: int, access: Access | None) -> None:
+        """Give the pages of a range what an access needs and no more; None: they are not there."""
+
+    def fault(self, vcpu: Vcpu, address: int) -> bool:
+        """A vCPU met a page fault in the area. True: the page was missing in its address space, and is there now."""
+
+
+class MappedByGuest:
+    """The guest has mapped all of them itself, to be read, written and executed, and they stay as they are."""
+
+    def prepare(self) -> None:
+        """Nothing is to be done."""
+
+    def protect(self, address: int, size: int, access: Access | None) -> None:
+        """They stay as the guest has mapped them."""
+
+    def fault(self, vcpu: Vcpu, address: int) -> bool:  # noqa: ARG002 - as Pages has it
+        """What faults is the guest's to answer."""
+        return False
 
 
 class Area:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pvops_core.livepatch.area import Access
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.livepatch.linking import Access
 from pvops_core.livepatch.model import OPAQUE_SIZE, PAYLOAD_VERSION, Function, Hooks, Phase
 from pvops_core.livepatch.objects import SHN_LORESERVE, SHN_UNDEF
 from pvops_core.livepatch.trampoline import ENDBR64, code_for, offset_of

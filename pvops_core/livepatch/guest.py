@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
 
-from pvops_core.livepatch.area import PAGE_SIZE, Area
+from pvops_core.livepatch.area import PAGE_SIZE, Area, MappedByGuest, Pages
 from pvops_core.machine.registers import FLAG_IF
 from pvops_core.patching.poke import Poke
 
@@ -63,6 +63,30 @@ class BareCalls:
         yield vcpu.rsp
 
 
+@attrs.frozen
+class TaskStack:
+    """The kernel stack of one task.
+
+    Attributes:
+        name: the task, for messages.
+        start: guest-virtual address of its first byte.
+        end: the first address after it.
+        vcpu: number of the vCPU that the task is executing on; None for one that sleeps or waits for its turn.
+        words: what is on it, as bytes, from a sleeping task's stack pointer to the end; empty for one that executes.
+    """
+
+    name: str
+    start: int
+    end: int
+    vcpu: int | None
+    words: bytes = attrs.field(default=b"", repr=False)
+
+
+def no_tasks() -> Sequence[TaskStack]:
+    """Of a guest that has no tasks beside what its vCPUs are executing, or of which nothing more is known."""
+    return ()
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class PatchedGuest:
     """A guest that can be live-patched.
@@ -73,10 +97,12 @@ class PatchedGuest:
         translate: machine-physical address of a page of text or of a page set aside, given its virtual address.
         symbols: guest-virtual addresses of its symbols.
         build_id: what payloads say they were built for.
-        area: pages set aside, mapped readable, writable and executable, within 2 GiB of the text.
+        area: pages set aside, within 2 GiB of the text.
+        pages: maps them into the guest, with the rights that each is to have.
         stack_size: a kernel stack's bytes, to which it is aligned.
         features: CPU features in force, for payloads' alternatives.
         calls: who says whether a vCPU can be called in.
+        tasks: gives the stacks of all tasks as they are now, asked for when every vCPU is held.
     """
 
     machine: Machine
@@ -88,6 +114,8 @@ class PatchedGuest:
     stack_size: int
     features: frozenset[int] = frozenset()
     calls: BareCalls | CallsIn = attrs.field(factory=BareCalls)
+    pages: Pages = attrs.field(factory=MappedByGuest)
+    tasks: Callable[[], Sequence[TaskStack]] = no_tasks
 
     def read(self, va: int, length: int) -> bytes:
         """Bytes of its text, or of the pages set aside."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pvops_core.livepatch.guest import PatchedGuest
     from pvops_core.machine import Vcpu
 
-LIMIT_NS = 10_000_000
+LIMIT_NS = 100_000_000
 """Virtual time that one hook may take. A hook that hangs in Xen's quiet zone hangs the machine."""
 LANDING = b"\xeb\xfe"
 """What stands where a called function returns to; it is never executed."""
@@ -28,7 +28,7 @@ def call(guest: PatchedGuest, vcpu: Vcpu, function: int, argument: int = 0) -> i
     """Call a function of the guest with one argument; its result as a signed 32-bit number.
 
     Raises:
-        LivepatchError: ETIMEDOUT, it did not return in 10 ms of virtual time, or the machine was stopped meanwhile.
+        LivepatchError: ETIMEDOUT, it did not return in 100 ms of virtual time, or the machine was stopped meanwhile.
     """
     machine = guest.machine
     registers, halted, held = vcpu.save_registers(), vcpu.halted, vcpu.held
@@ -41,10 +41,11 @@ def call(guest: PatchedGuest, vcpu: Vcpu, function: int, argument: int = 0) -> i
             vcpu.rflags &= ~_DIRECTION
             vcpu.rip = function
             returned = machine.call(vcpu, guest.area.landing, blocks=LIMIT_NS // BLOCK_NS)
-            result = vcpu.get("eax")
+            result, last = vcpu.get("eax"), vcpu.rip
     finally:
         vcpu.load_registers(registers)
         vcpu.halted, vcpu.held = halted, held
     if not returned:
-        raise LivepatchError(f"the function at {function:#x} did not return", errno=errno.ETIMEDOUT)
+        message = f"the function at {function:#x} did not return; it was at {last:#x}"
+        raise LivepatchError(message, errno=errno.ETIMEDOUT)
     return result - (1 << 32) if result >> 31 & 1 else result & 0xFFFFFFFF

@@ -6,7 +6,6 @@ arch_livepatch_perform_rela of xen/arch/x86/livepatch.c; the ELF supplements for
 
 from __future__ import annotations
 
-import enum
 import errno
 import struct
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
+from pvops_core.livepatch.area import Access
 from pvops_core.livepatch.objects import (
     SHF_EXECINSTR,
     SHF_WRITE,
@@ -29,14 +29,6 @@ from pvops_core.livepatch.objects import (
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.area import Area
-
-
-class Access(enum.Enum):
-    """What a region's pages are for."""
-
-    TEXT = "rx"
-    DATA = "rw"
-    RODATA = "ro"
 
 
 @attrs.frozen

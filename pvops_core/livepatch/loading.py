@@ -10,8 +10,9 @@ import attrs
 
 from pvops_core.errors import PvopsError
 from pvops_core.livepatch import contents, description
+from pvops_core.livepatch.area import Access
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.livepatch.linking import Access, Linked, link
+from pvops_core.livepatch.linking import Linked, link
 from pvops_core.livepatch.model import Payload
 from pvops_core.livepatch.objects import SHF_WRITE, RelocatableObject, read_object
 from pvops_core.livepatch.payload_alternatives import apply_alternatives
@@ -45,6 +46,7 @@ class Placed:
         """Take it out of the guest and clear its pages."""
         for region in self.regions:
             guest.write_text(region.address, bytes(len(region.data)), f"livepatch unload {self.payload.name}")
+            guest.pages.protect(region.address, len(region.data), None)
             guest.area.release(region.address)
 
 
@@ -146,9 +148,11 @@ def _write(guest: PatchedGuest, placed: Placed) -> None:
     done = []
     try:
         for region in placed.regions:
-            guest.write_text(region.address, bytes(region.data), f"livepatch upload {placed.payload.name}")
             done.append(region)
+            guest.pages.protect(region.address, len(region.data), region.access)
+            guest.write_text(region.address, bytes(region.data), f"livepatch upload {placed.payload.name}")
     except BaseException:
         for region in done:
             guest.write_text(region.address, bytes(len(region.data)), "livepatch undo upload")
+            guest.pages.protect(region.address, len(region.data), None)
         raise

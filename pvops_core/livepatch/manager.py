@@ -10,6 +10,7 @@ import attrs
 
 from pvops_core.errors import MachineError, PatchError, PvopsError
 from pvops_core.livepatch import act, guestcode
+from pvops_core.livepatch.area import PAGE_SIZE, Access
 from pvops_core.livepatch.description import Description
 from pvops_core.livepatch.errors import LivepatchError, PartialError
 from pvops_core.livepatch.fixups import Fixups
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pvops_core.patching.poke import Poke
 
 Loader = Callable[["PatchedGuest", str, bytes, Registry, bool], "Placed"]
+_STRIDE, _PATIENCE = 100, 1000
+"""A vCPU that is to run a hook goes on for so many blocks of code, so often, until it takes interrupts."""
 _POST = {Command.APPLY: Phase.POSTAPPLY, Command.REVERT: Phase.POSTREVERT}
 
 
@@ -106,9 +109,12 @@ class Livepatch:
     def _prepare(self) -> None:
         """Put the landing into the first of the pages set aside, once."""
         if not self._prepared:
+            guest = self.guest
+            guest.pages.prepare()
+            guest.pages.protect(guest.area.landing, PAGE_SIZE, Access.TEXT)
+            guest.write_text(guest.area.landing, guestcode.LANDING, "livepatch")
+            Fixups.put_before(guest.machine, self._fixup, guest.pages.fault)
             self._prepared = True
-            Fixups.put_before(self.guest.machine, self._fixup)
-            self.guest.write_text(self.guest.area.landing, guestcode.LANDING, "livepatch")
 
     def _fixup(self, address: int) -> int | None:
         """Where the exception table of a payload wants to go on after a fault."""
@@ -118,10 +124,22 @@ class Livepatch:
         return next((table[address] for table in tables if address in table), None)
 
     def _borrowed(self) -> Vcpu:
+        """A vCPU that would take an interrupt: one that does so now, or the first that soon does.
+
+        Raises:
+            LivepatchError: EAGAIN, there is none: what the guest does with interrupts off is not to be broken into.
+        """
         points = SafePoints(self.guest, ())
-        vcpus = self.guest.machine.vcpus
-        ready = (vcpu for vcpu in vcpus if not points.offline(vcpu) and not points.objection(vcpu))
-        return next(ready, vcpus[0])
+        online = [vcpu for vcpu in self.guest.machine.vcpus if not points.offline(vcpu)]
+        for vcpu in online:
+            if not points.objection(vcpu):
+                return vcpu
+        for vcpu in online:
+            for _ in range(_PATIENCE):
+                self.guest.machine.call(vcpu, self.guest.area.landing, blocks=_STRIDE)
+                if not points.objection(vcpu):
+                    return vcpu
+        raise LivepatchError("no vCPU takes interrupts now, to run a hook on", errno=errno.EAGAIN)
 
     def _spans(self, work: Work) -> list[Span]:
         """Text that nobody may be inside of: what is rewritten, and what is no longer going to be reached."""

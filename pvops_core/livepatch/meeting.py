@@ -6,6 +6,7 @@ why the second phase can be late as well.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from pvops_core.livepatch.rendezvous import Phase, Rendezvous
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 LOOK_NS = 500
 """How often those that have not come are looked at, in virtual time."""
+TASKS_NS = 100_000
+"""How long everybody goes on for when a task sleeps where it must not."""
 WAIT_NS = 10_000
 """How far time moves at once when nobody can run until something happens."""
 
@@ -35,6 +38,8 @@ class Meeting:
         online = (vcpu.index for vcpu in machine.vcpus if not points.offline(vcpu))
         self._rendezvous = Rendezvous(online, machine.clock.ns, timeout_ns)
         self.lateness = ""
+        self._rest_until = 0
+        self._objections: dict[int | None, Counter[str]] = {}
 
     @property
     def master(self) -> Vcpu | None:
@@ -50,20 +55,31 @@ class Meeting:
                 self.lateness = self._excuses()
                 self.release()
                 return None
+            if clock.ns < self._rest_until:
+                return min(meeting.deadline + 1, self._rest_until)
             self._come_and_go()
             for vcpu in self._machine.vcpus:
                 if meeting.arrived(vcpu.index):
                     self._wait(vcpu)
-                elif vcpu.index in meeting.online and not self._points.objection(vcpu):
+                elif vcpu.index in meeting.online and not self._objects(vcpu.index, self._points.objection(vcpu)):
                     meeting.come_in(vcpu.index, clock.ns)
                     vcpu.hold()
             self._switch_off()
             if meeting.phase is Phase.QUIET or not meeting.online:
                 self._hold_all()
-                return None
+                if not self._objects(None, self._points.objection_of_tasks()):
+                    return None
+                self._scatter()
+                continue
             if any(vcpu.runnable for vcpu in self._machine.vcpus):
-                return min(meeting.deadline, clock.ns + LOOK_NS)
+                return min(meeting.deadline + 1, clock.ns + LOOK_NS)
             self._pass_time()
+
+    def _objects(self, vcpu: int | None, why: str) -> bool:
+        """Note why a vCPU does not come in, or (None) why the tasks do not let it act."""
+        if why:
+            self._objections.setdefault(vcpu, Counter())[why] += 1
+        return bool(why)
 
     def _come_and_go(self) -> None:
         """Who has been started or parked since."""
@@ -95,6 +111,14 @@ class Meeting:
                 if self._machine.vcpus[index].held:
                     meeting.switch_off(index, self._machine.clock.ns)
 
+    def _scatter(self) -> None:
+        """Those who are in cannot move a task that sleeps in a function: they go on, and it may wake."""
+        if self._rendezvous.phase is Phase.QUIET:
+            self._rendezvous.scatter()
+        self._rest_until = self._machine.clock.ns + TASKS_NS
+        for vcpu in self._machine.vcpus:
+            vcpu.release()
+
     def _hold_all(self) -> None:
         for vcpu in self._machine.vcpus:
             vcpu.hold()
@@ -109,9 +133,10 @@ class Meeting:
     def _excuses(self) -> str:
         lateness = self._rendezvous.lateness
         assert lateness is not None, "late without lateness"
-        vcpus = (self._machine.vcpus[index] for index in lateness.missing)
-        whys = (f"vcpu {vcpu.index} {self._points.objection(vcpu) or 'was on its way'}" for vcpu in vcpus)
-        return f"{lateness}: {'; '.join(whys)}"
+        heard = {who: whys.most_common(1)[0][0] for who, whys in self._objections.items()}
+        told = [heard[None]] if None in heard else []
+        told += [f"vcpu {who} {heard[who]}" for who in lateness.missing if who in heard]
+        return f"{lateness}: {'; '.join(told) or 'they were on their way'}"
 
     def release(self) -> None:
         """Everybody goes on."""
@@ -122,9 +147,12 @@ class Meeting:
 
     def save(self) -> object:
         """State for a snapshot; who is held is part of the machine's own."""
-        return self._rendezvous.save()
+        return self._rendezvous.save(), self._rest_until
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
-        self._rendezvous.load(state)
+        assert isinstance(state, tuple)
+        meeting, self._rest_until = state
+        self._rendezvous.load(meeting)
+        self._objections = {}
         self.lateness = ""

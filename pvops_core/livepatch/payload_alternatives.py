@@ -10,7 +10,7 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pvops_core.livepatch.linking import Access
+from pvops_core.livepatch.area import Access
 from pvops_core.patching.alternatives import INVERTED, AltEntry, Padding, replace
 from pvops_core.patching.disasm import instruction_lengths
 from pvops_core.patching.nops import NOPS, NopKind

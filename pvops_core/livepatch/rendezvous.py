@@ -131,6 +131,13 @@ class Rendezvous:
             self.phase = Phase.LATE
         return self.phase is Phase.LATE
 
+    def scatter(self) -> None:
+        """The master finds that it may not act yet: everybody goes on for a while, and comes in again."""
+        assert self.phase is Phase.QUIET
+        self.phase, self.master = Phase.CPU, None
+        self._in.clear()
+        self._off.clear()
+
     def acted(self) -> None:
         """The master has acted: everybody goes on."""
         assert self.phase is Phase.QUIET

@@ -17,8 +17,12 @@ import numpy as np
 from pvops_core.machine import GuestFault
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.guest import PatchedGuest
+    from numpy.typing import NDArray
+
+    from pvops_core.livepatch.guest import PatchedGuest, TaskStack
     from pvops_core.machine import Vcpu
+
+    Words = NDArray[np.uint64]
 
 _PAGE = 0x1000
 
@@ -59,19 +63,43 @@ class SafePoints:
             return f"executes {inside.name}"
         return self._on_stack(vcpu)
 
+    def objection_of_tasks(self) -> str:
+        """Why no vCPU may go on in new text, all being held: a task that sleeps in a function, or one interrupted.
+
+        A vCPU that is not on its task's stack serves an interrupt on a stack of its own, and what it has interrupted
+        cannot be seen.
+        """
+        for task in self._guest.tasks():
+            if task.vcpu is None:
+                span = self._returned_into(self._words(task.words))
+                if span is not None:
+                    return f"{task.name} sleeps in {span.name}"
+            elif self._elsewhere(self._guest.machine.vcpus[task.vcpu], task):
+                return f"vcpu {task.vcpu} is on a stack that is not that of {task.name}"
+        return ""
+
+    def _elsewhere(self, vcpu: Vcpu, task: TaskStack) -> bool:
+        if self.offline(vcpu) or self._guest.calls.in_user_mode(vcpu):
+            return False
+        return not task.start <= vcpu.rsp <= task.end
+
     def _span_of(self, address: int) -> Span | None:
         return next((span for span in self._spans if span.start <= address < span.end), None)
 
     def _on_stack(self, vcpu: Vcpu) -> str:
         """A function that the vCPU may return into."""
-        words = self._stack(vcpu)
-        for span in self._spans:
-            # A return address lies behind a call, never at a function's first byte.
-            if bool(((words > span.start) & (words < span.end)).any()):
-                return f"may return into {span.name}"
-        return ""
+        span = self._returned_into(self._stack(vcpu))
+        return f"may return into {span.name}" if span is not None else ""
 
-    def _stack(self, vcpu: Vcpu) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
+    def _returned_into(self, words: Words) -> Span | None:
+        # A return address lies behind a call, never at a function's first byte.
+        return next((span for span in self._spans if bool(((words > span.start) & (words < span.end)).any())), None)
+
+    def _words(self, data: bytes) -> Words:
+        size = self._guest.machine.kind.pointer_size
+        return np.frombuffer(data[: len(data) // size * size], dtype=f"<u{size}").astype(np.uint64)
+
+    def _stack(self, vcpu: Vcpu) -> Words:
         """The words from the stack pointer to the stack's end, as far as they are mapped."""
         size = vcpu.machine.kind.pointer_size
         start = vcpu.rsp & -size
@@ -84,4 +112,4 @@ class SafePoints:
             except GuestFault:
                 break
             start = stop
-        return np.frombuffer(bytes(data), dtype=f"<u{size}").astype(np.uint64)
+        return self._words(bytes(data))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _BUDGET, _PATIENCE, _EXPIRED = int(Slot.BUDGET), int(Slot.PATIENCE), int(Slot.EXPIRED)
 _HLT = 0xF4
+_FROM_OUTSIDE = frozenset({"until", "timeout"})
+"""Reasons to stop that are not the guest's own end: a call of guest code that is under way is finished first."""
 WAIT_NS = 1000
 """Virtual time that a vCPU spends before it looks again for what it waits for."""
 
@@ -182,7 +184,8 @@ class RunLoop:
         end = slot.blocks + blocks
         while slot.vcpu.rip != until:
             left = end - slot.blocks
-            if left <= 0 or self._stop is not None or slot.vcpu.halted:
+            ended = self._stop is not None and self._stop.reason not in _FROM_OUTSIDE
+            if left <= 0 or ended or slot.vcpu.halted:
                 return False
             self.interrupted = False
             _allow(slot, left)

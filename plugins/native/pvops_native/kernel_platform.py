@@ -34,7 +34,7 @@ class NativeKernelPlatform(Pc, KernelPlatform):
     def build(self) -> None:
         """Load the kernel and put the first processor at its entry; the others wait for ever."""
         boot, *others = self.machine.vcpus
-        loader.load(self.machine.memory, self.kernel)
+        loader.load(self.machine.memory, self.kernel, int(self.options.get("memory", self.machine.memory.size)))
         loader.enter(boot, self.kernel.image.entry)
         for vcpu in others:
             vcpu.halt()

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor.abi import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, FLAT_RING1_CS32
+from pvops_core.errors import MachineError
+from pvops_xen.hypervisor.abi import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, FLAT_RING1_CS32, PAGE_SHIFT
 from pvops_xen.hypervisor.bounce import in_guest_kernel, toggle_mode
+from pvops_xen.hypervisor.frames import FREE, GUEST
+from pvops_xen.hypervisor.update import write_word
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -47,6 +50,22 @@ class XenCallsIn:
             if user and hv.abi.bits == 64:
                 toggle_mode(hv, vcpu)
             hv.memory.set_u8(mask, before)
+
+    def spare_frames(self, count: int) -> list[int]:
+        """Frames that nobody has become the domain's, without an entry in its list of frames."""
+        frames = self.hv.frames
+        free = [mfn for mfn in range(1, len(frames)) if frames.owner[mfn] == FREE][:count]
+        if len(free) < count:
+            raise MachineError(f"{count} frames are wanted for payloads, {len(free)} are free")
+        for mfn in free:
+            frames.give(mfn, GUEST)
+        return [mfn << PAGE_SHIFT for mfn in free]
+
+    def write_entry(self, address: int, value: int, size: int) -> None:
+        """As a privileged domain's ``mmu_update`` on this one: checked, and counted with the guest's own."""
+        del size
+        if write_word(self.hv.validator, address, value):
+            raise MachineError(f"Xen does not take {value:#x} as a page-table entry at {address:#x}")
 
     def _mask_of(self, vcpu: Vcpu) -> int:
         return self.hv.state(vcpu).info + _MASK

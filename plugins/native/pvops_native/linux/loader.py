@@ -41,21 +41,26 @@ _PROTECTED: Final = 0x11
 """CR0: PE and ET."""
 
 
-def load(memory: PhysicalMemory, kernel: Kernel) -> None:
+def load(memory: PhysicalMemory, kernel: Kernel, size: int) -> None:
     """Write kernel, ramdisk, command line, ACPI tables and boot parameters.
+
+    Args:
+        memory: the machine's memory.
+        kernel: what is loaded.
+        size: bytes of memory that the kernel is told of.
 
     Raises:
         MachineError: they do not fit into the machine's memory.
         ImageError: the image has no segments, or one below 1 MiB.
     """
-    end = _load_segments(memory, kernel.image)
-    initrd = _load_initrd(memory, kernel.initrd, end)
+    end = _load_segments(memory, kernel.image, size)
+    initrd = _load_initrd(memory, kernel.initrd, end, size)
     cmdline = kernel.cmdline.encode()
     if len(cmdline) > CMDLINE_MOST:
         raise MachineError(f"a command line of {len(cmdline)} bytes is longer than the {CMDLINE_MOST} that Linux takes")
     memory.write(CMDLINE, cmdline + b"\0")
     parameters = BootParameters(
-        memory_map=(Range(0, LOW_END), Range(BIOS, HIGH, RESERVED), Range(HIGH, memory.size)),
+        memory_map=(Range(0, LOW_END), Range(BIOS, HIGH, RESERVED), Range(HIGH, size)),
         cmdline=CMDLINE,
         cmdline_size=len(cmdline),
         initrd=initrd,
@@ -65,7 +70,7 @@ def load(memory: PhysicalMemory, kernel: Kernel) -> None:
     memory.write(PARAMETERS, parameters.pack())
 
 
-def _load_segments(memory: PhysicalMemory, image: KernelImage) -> int:
+def _load_segments(memory: PhysicalMemory, image: KernelImage, size: int) -> int:
     """Copy the segments to their physical places; the first byte after the last."""
     if not image.segments:
         raise image.error("has nothing to load", field="program headers")
@@ -75,10 +80,10 @@ def _load_segments(memory: PhysicalMemory, image: KernelImage) -> int:
             raise image.error(
                 f"is to lie at {segment.physical:#x}, below 1 MiB, where firmware is", field=f"segment {number}"
             )
-        if segment.physical + segment.memory_size > memory.size:
+        if segment.physical + segment.memory_size > size:
             raise MachineError(
                 f"the kernel reaches to {segment.physical + segment.memory_size:#x}; "
-                f"{memory.size >> 20} MiB of memory are not enough"
+                f"{size >> 20} MiB of memory are not enough"
             )
         data = image.data[segment.offset : segment.offset + segment.file_size]
         memory.write(segment.physical, data)
@@ -86,11 +91,11 @@ def _load_segments(memory: PhysicalMemory, image: KernelImage) -> int:
     return end
 
 
-def _load_initrd(memory: PhysicalMemory, initrd: bytes, kernel_end: int) -> int:
+def _load_initrd(memory: PhysicalMemory, initrd: bytes, kernel_end: int, size: int) -> int:
     """Copy the ramdisk to the top of memory; its physical address, 0 where there is none."""
     if not initrd:
         return 0
-    start = (memory.size - len(initrd)) & ~(PAGE - 1)
+    start = (size - len(initrd)) & ~(PAGE - 1)
     if start < kernel_end:
         raise MachineError(f"a ramdisk of {len(initrd) >> 10} KiB does not fit beside the kernel")
     memory.write(start, initrd)

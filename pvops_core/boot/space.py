@@ -1,0 +1,80 @@
+"""A kernel's own address space, seen from outside while its vCPUs may be in any other.
+
+Linux keeps its page tables' root under one symbol for good; where a kernel has none, the spaces that its vCPUs are in
+just now are looked through.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_core.errors import MachineError
+from pvops_core.machine import GuestFault
+from pvops_core.machine.paging import Access
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pvops_core.boot.session import BootSession
+    from pvops_core.machine import Walk
+    from pvops_core.machine.paging import Paging
+
+ROOTS: Final = ("init_top_pgt", "swapper_pg_dir")
+"""Symbols of the root of Linux's page tables: 64 and 32 bits wide."""
+_PAGE: Final = 0x1000
+_KERNEL: Final = Access()
+
+
+class KernelSpace:
+    """The address space of a session's kernel."""
+
+    def __init__(self, session: BootSession) -> None:
+        self._session = session
+        self._memory = session.machine.memory
+        symbols = session.kernel.image.symbols
+        self._root = next((symbols[name] for name in ROOTS if name in symbols), None)
+
+    def image_address(self, va: int) -> int:
+        """Machine address of a byte of the image as it was loaded; MachineError for any other."""
+        for segment in self._session.kernel.image.segments:
+            if 0 <= va - segment.address < segment.memory_size:
+                return self._session.platform.machine_address(segment.physical + va - segment.address)
+        raise MachineError(f"{va:#x} is not in the kernel's image")
+
+    def roots(self) -> Iterator[Paging]:
+        """The ways in which addresses are translated, the kernel's own first."""
+        found = [vcpu.virtual.paging()[0] for vcpu in self._session.machine.vcpus]
+        if self._root is not None:
+            root = self.image_address(self._root)
+            yield from (attrs.evolve(paging, cr3=root) for paging in found[:1])
+        yield from found
+
+    def walk(self, va: int) -> Walk:
+        """Translate an address of the kernel's.
+
+        Raises:
+            GuestFault: no address space has it.
+        """
+        fault: GuestFault | None = None
+        for paging in self.roots():
+            try:
+                return paging.walk(self._memory, va, _KERNEL)
+            except GuestFault as missing:
+                fault = fault or missing
+        assert fault is not None, "a machine has a vCPU"
+        raise fault
+
+    def read(self, va: int, length: int) -> bytes:
+        """Bytes of the kernel's memory; GuestFault where it has none."""
+        found = bytearray()
+        while len(found) < length:
+            at = va + len(found)
+            size = min(length - len(found), _PAGE - at % _PAGE)
+            found += self._memory.read(self.walk(at).pa, size)
+        return bytes(found)
+
+    def word(self, va: int) -> int:
+        """A pointer."""
+        return int.from_bytes(self.read(va, self._session.machine.kind.pointer_size), "little")
