@@ -41,7 +41,7 @@ def live_patches(session: BootSession) -> Livepatch:
     pages = KernelPages(session, space, base)
 
     def translate(va: int) -> int:
-        return pages.machine_address(va) if va in area else space.image_address(va)
+        return pages.machine_address(va) if va in area else session.image_memory.machine_address(va)
 
     tasks, stack_size = tasks_of(session, space)
     guest = PatchedGuest(

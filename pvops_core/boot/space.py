@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.errors import MachineError
 from pvops_core.machine import GuestFault
 from pvops_core.machine.paging import Access
 
@@ -33,21 +32,15 @@ class KernelSpace:
     def __init__(self, session: BootSession) -> None:
         self._session = session
         self._memory = session.machine.memory
+        self._image = session.image_memory
         symbols = session.kernel.image.symbols
         self._root = next((symbols[name] for name in ROOTS if name in symbols), None)
-
-    def image_address(self, va: int) -> int:
-        """Machine address of a byte of the image as it was loaded; MachineError for any other."""
-        for segment in self._session.kernel.image.segments:
-            if 0 <= va - segment.address < segment.memory_size:
-                return self._session.platform.machine_address(segment.physical + va - segment.address)
-        raise MachineError(f"{va:#x} is not in the kernel's image")
 
     def roots(self) -> Iterator[Paging]:
         """The ways in which addresses are translated, the kernel's own first."""
         found = [vcpu.virtual.paging()[0] for vcpu in self._session.machine.vcpus]
         if self._root is not None:
-            root = self.image_address(self._root)
+            root = self._image.machine_address(self._root)
             yield from (attrs.evolve(paging, cr3=root) for paging in found[:1])
         yield from found
 
