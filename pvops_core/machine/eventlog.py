@@ -47,23 +47,45 @@ def _event(raw: _Raw) -> Event:
     return Event(ns, kind, vcpu, tuple(sorted(fields.items())))
 
 
+_FORMATS: dict[tuple[str, ...], tuple[bytes, tuple[str, ...]]] = {}
+
+
+def _format(kind: str, names: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
+    """How events of a kind with fields of these names, all numbers, are written: a format, and the fields in order."""
+    order = tuple(sorted(names))
+    parts = [b"%d;", _text(kind), b"%d;"]
+    for name in order:
+        parts += (_text(name), b"%d;")
+    escaped = (part if part == b"%d;" else part.replace(b"%", b"%%") for part in parts)
+    return b"".join(escaped) + b"\n", order
+
+
 def _form(raw: _Raw) -> bytes:
-    """The one byte form that is hashed: every value with its type and length, so that no two events look alike."""
+    """The one byte form that is hashed: every value with its type, so that no two events look alike."""
     ns, kind, vcpu, fields = raw
-    parts: list[Value] = [ns, kind, -1 if vcpu is None else vcpu]
-    for name in sorted(fields):
-        parts += (name, fields[name])
-    return b"".join(map(_encode, parts)) + b"\n"
+    key = (kind, *fields)
+    found = _FORMATS.get(key)
+    if found is None:
+        found = _FORMATS[key] = _format(kind, key[1:])
+    number = -1 if vcpu is None else vcpu
+    try:
+        return found[0] % (ns, number, *[fields[name] for name in found[1]])
+    except TypeError:  # a field that is no number
+        parts: list[Value] = [ns, kind, number]
+        for name in found[1]:
+            parts += (name, fields[name])
+        return b"".join(map(_encode, parts)) + b"\n"
 
 
 def _encode(value: Value) -> bytes:
     if isinstance(value, int):
-        tag, data = b"i", b"%d" % value
-    elif isinstance(value, str):
-        tag, data = b"s", value.encode("utf-8", "surrogatepass")
-    else:
-        tag, data = b"b", bytes(value)
-    return b"%s%d:%s" % (tag, len(data), data)
+        return b"%d;" % value
+    return _text(value) if isinstance(value, str) else b"b%d:%s" % (len(value), value)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return b"s%d:%s" % (len(data), data)
 
 
 class EventLog:

@@ -62,11 +62,15 @@ class PhysicalMemory:
 
     def _check(self, pa: int, length: int) -> None:
         if pa < 0 or length < 0 or pa + length > self.size:
-            raise MemoryAccessError(f"outside memory of {self.size:#x} bytes", address=pa, length=length)
+            raise self._outside(pa, length)
+
+    def _outside(self, pa: int, length: int) -> MemoryAccessError:
+        return MemoryAccessError(f"outside memory of {self.size:#x} bytes", address=pa, length=length)
 
     def read(self, pa: int, n: int) -> bytes:
         """``n`` bytes from physical address ``pa``."""
-        self._check(pa, n)
+        if pa < 0 or n < 0 or pa + n > self.size:
+            raise self._outside(pa, n)
         return self._buffer[pa : pa + n]
 
     def write(self, pa: int, data: bytes | bytearray | memoryview) -> None:
@@ -76,8 +80,9 @@ class PhysicalMemory:
 
     def u8(self, pa: int) -> int:
         """One byte."""
-        self._check(pa, 1)
-        return self._buffer[pa]
+        if 0 <= pa < self.size:
+            return self._buffer[pa]
+        raise self._outside(pa, 1)
 
     def u16(self, pa: int) -> int:
         """A 16-bit word."""
@@ -93,9 +98,10 @@ class PhysicalMemory:
 
     def u64(self, pa: int) -> int:
         """A 64-bit word."""
-        self._check(pa, 8)
-        value: int = _U64.unpack_from(self._buffer, pa)[0]
-        return value
+        if 0 <= pa <= self.size - 8:
+            value: int = _U64.unpack_from(self._buffer, pa)[0]
+            return value
+        raise self._outside(pa, 8)
 
     def set_u8(self, pa: int, value: int) -> None:
         """Write one byte."""
@@ -114,7 +120,8 @@ class PhysicalMemory:
 
     def set_u64(self, pa: int, value: int) -> None:
         """Write a 64-bit word."""
-        self._check(pa, 8)
+        if not 0 <= pa <= self.size - 8:
+            raise self._outside(pa, 8)
         _U64.pack_into(self._buffer, pa, value & 0xFFFFFFFFFFFFFFFF)
 
     def save(self) -> MemorySnapshot:

@@ -27,6 +27,12 @@ class Memory:
     def write(self, pa: int, data: bytes, /) -> None:
         self.data[pa : pa + len(data)] = data
 
+    def u64(self, pa: int, /) -> int:
+        return int.from_bytes(self.read(pa, 8), "little")
+
+    def set_u64(self, pa: int, value: int, /) -> None:
+        self.write(pa, value.to_bytes(8, "little"))
+
 
 def present_entries(memory: Memory, mfn: int, level: int) -> list[tuple[int, int]]:
     table = struct.unpack("<512Q", memory.read(mfn << 12, 4096))

@@ -26,6 +26,8 @@ class FrameType(enum.IntEnum):
     WRITABLE = 7
 
 
+_TYPES: Final = {int(kind): kind for kind in FrameType}  # faster than making the enumeration's member anew
+
 VALIDATED: Final = 1
 PINNED: Final = 2
 PAE_XEN_L2: Final = 4  # the second-level table of the last GiB of a PAE guest: holds Xen's own slots
@@ -85,10 +87,10 @@ class FrameTable:
 
     def get_page(self, mfn: int) -> bool:
         """Take a general reference of a frame of the guest's; False if it is not."""
-        if not self.is_guests(mfn):
-            return False
-        self.refs[mfn] += 1
-        return True
+        if 0 <= mfn < len(self.owner) and self.owner[mfn] == GUEST:
+            self.refs[mfn] += 1
+            return True
+        return False
 
     def put_page(self, mfn: int) -> None:
         """Drop a general reference; the last one frees the frame."""
@@ -100,7 +102,7 @@ class FrameTable:
 
     def in_use_as(self, mfn: int) -> FrameType:
         """The type for which references are held; NONE if none are."""
-        return FrameType(self.kind[mfn]) if self.types[mfn] else FrameType.NONE
+        return _TYPES[self.kind[mfn]] if self.types[mfn] else FrameType.NONE
 
     def copy(self) -> "FrameTable":
         """An independent copy, for snapshots."""

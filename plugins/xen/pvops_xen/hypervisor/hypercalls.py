@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from operator import and_
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.faults import GuestFault
@@ -161,6 +162,6 @@ def dispatch(hv: Hypervisor, cpu: Vcpu, number: int, arguments: tuple[int, ...])
     if len(arguments) < len(masks):
         arguments += _NO_ARGUMENTS
     try:
-        return handler(hv, cpu, *[value & mask for value, mask in zip(arguments, masks, strict=False)])
+        return handler(hv, cpu, *map(and_, arguments, masks))
     except (access.BadHandleError, GuestFault):
         return -EFAULT

@@ -41,6 +41,10 @@ _PREEMPTED: Final = 1 << 31
 _CHUNK: Final = 32
 _DOM0: Final = 0
 _UPDATE: Final = struct.Struct("<QQ")
+_OPERATION: Final = {64: struct.Struct("<I4xQQ"), 32: struct.Struct("<III")}
+_STORES: Final = frozenset(
+    {MmuUpdate.NORMAL_PT_UPDATE, MmuUpdate.PT_UPDATE_PRESERVE_AD, MmuUpdate.PT_UPDATE_NO_TRANSLATE}
+)
 
 
 def _owner_error(hv: Hypervisor, foreigndom: int) -> int:
@@ -74,15 +78,21 @@ def _chunk(hv: Hypervisor, cpu: Vcpu, address: int, count: int, size: int) -> by
         return access.read(hv, cpu, address, size)
 
 
-def _run_array(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int, int], pdone: int, act: Callable[[bytes], int]) -> int:
-    """Apply ``act`` to each element of (address, count, size) up to the first error; report how many were done."""
-    address, count, size = array
+def _run_array(
+    hv: Hypervisor, cpu: Vcpu, array: tuple[int, int, struct.Struct], pdone: int, act: Callable[..., int]
+) -> int:
+    """Apply ``act`` to the fields of each element of (address, count, layout) up to the first error.
+
+    The guest is told how many were done.
+    """
+    address, count, layout = array
+    size = layout.size
     done = error = 0
     try:
         while done < count and not error:
             data = _chunk(hv, cpu, address + done * size, min(_CHUNK, count - done), size)
-            for at in range(0, len(data), size):
-                error = act(data[at : at + size])
+            for fields in layout.iter_unpack(data):
+                error = act(*fields)
                 if error:
                     break
                 done += 1
@@ -104,22 +114,17 @@ def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, fo
         return error
     io_only = foreigndom & 0xFFFF == DOMID_IO
 
-    def act(element: bytes) -> int:
-        ptr, val = _UPDATE.unpack(element)
+    def act(ptr: int, val: int) -> int:
         return _one_update(hv, ptr, val, io_only=io_only)
 
-    return _run_array(hv, cpu, (ureqs, count, _UPDATE.size), pdone, act)
+    return _run_array(hv, cpu, (ureqs, count, _UPDATE), pdone, act)
 
 
 def _one_update(hv: Hypervisor, ptr: int, val: int, *, io_only: bool) -> int:
     command, address = ptr & 7, ptr & ~7
     if command == MmuUpdate.MACHPHYS_UPDATE:
         return _machphys_update(hv, ptr >> PAGE_SHIFT, val, io_only=io_only)
-    if command not in {
-        MmuUpdate.NORMAL_PT_UPDATE,
-        MmuUpdate.PT_UPDATE_PRESERVE_AD,
-        MmuUpdate.PT_UPDATE_NO_TRANSLATE,
-    }:
+    if command not in _STORES:
         return -ENOSYS
     if io_only and val & 1 and hv.frames.is_guests((val & 0x000F_FFFF_FFFF_F000) >> PAGE_SHIFT):
         return L1_FRAME_REFUSED  # the caller said that the frame is an I/O frame, and it is not
@@ -192,17 +197,13 @@ def mmuext_op(hv: Hypervisor, cpu: Vcpu, uops: int, count: int, pdone: int, fore
     error = _owner_error(hv, foreigndom & 0xFFFF)
     if error or foreigndom & 0xFFFF != DOMID_SELF:
         return error or -EPERM
-    word = hv.abi.word
+    layout = _OPERATION[hv.abi.bits]
 
-    def act(element: bytes) -> int:
-        command = int.from_bytes(element[:4], "little")
-        arg1 = int.from_bytes(element[element_word : element_word + word], "little")
-        arg2 = int.from_bytes(element[element_word + word : element_word + 2 * word], "little")
+    def act(command: int, arg1: int, arg2: int) -> int:
         handler = _EXTENDED.get(command)
         return handler(hv, cpu, arg1, arg2) if handler else -ENOSYS
 
-    element_word = word  # the command is a u32, aligned as a long
-    return _run_array(hv, cpu, (uops, count, hv.abi.mmuext_size), pdone, act)
+    return _run_array(hv, cpu, (uops, count, layout), pdone, act)
 
 
 def _pin(kind: FrameType) -> Callable[[Hypervisor, Vcpu, int, int], int]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _WRITE: Final = 2
 _PROTECTION: Final = 1
+_ADDRESS: Final = pte.ADDRESS
+_RW: Final = pte.RW
 
 
 def _fault(va: int, error_code: int) -> PageFault:
@@ -56,24 +58,24 @@ class GuestSpace:
             PageFault: it is not mapped, or not to be written.
         """
         words = self.words
-        table = self.root(cpu.index) << 9
-        allowed = pte.RW
         if self.domain.abi.bits == 64:
-            entry = words[table + (va >> 39 & 511)]
+            entry = allowed = words[(self.root(cpu.index) << 9) + (va >> 39 & 511)]
             if not entry & 1:
                 raise _fault(va, _WRITE * write)
+            entry = words[((entry & _ADDRESS) >> 3) + (va >> 30 & 511)]
             allowed &= entry
-            table = (entry & pte.ADDRESS) >> 3
-        entry = words[table + (va >> 30 & 511)]  # those of a PAE root have no rights
+        else:
+            allowed = _RW  # the entries of a PAE root have no rights
+            entry = words[(self.root(cpu.index) << 9) + (va >> 30 & 511)]
         if not entry & 1:
             raise _fault(va, _WRITE * write)
-        if self.domain.abi.bits == 64:
-            allowed &= entry
-        for shift in (21, 12):
-            entry = words[((entry & pte.ADDRESS) >> 3) + (va >> shift & 511)]
-            if not entry & 1:
-                raise _fault(va, _WRITE * write)
-            allowed &= entry
-        if write and not allowed:
+        entry = words[((entry & _ADDRESS) >> 3) + (va >> 21 & 511)]
+        if not entry & 1:
+            raise _fault(va, _WRITE * write)
+        allowed &= entry
+        entry = words[((entry & _ADDRESS) >> 3) + (va >> 12 & 511)]
+        if not entry & 1:
+            raise _fault(va, _WRITE * write)
+        if write and not allowed & entry & _RW:
             raise _fault(va, _WRITE | _PROTECTION)
-        return entry & pte.ADDRESS | va & PAGE_MASK
+        return entry & _ADDRESS | va & PAGE_MASK

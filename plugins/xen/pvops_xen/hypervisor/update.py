@@ -1,6 +1,5 @@
 """One checked write to one page-table entry (``mod_l1_entry`` … ``mod_l4_entry`` of xen/arch/x86/mm.c)."""
 
-import struct
 from typing import Final
 
 from pvops_xen.hypervisor import entries as pte
@@ -8,19 +7,13 @@ from pvops_xen.hypervisor.abi import EINVAL, EPERM, PAGE_MASK, PAGE_SHIFT
 from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.hypervisor.validate import Validator
 
-_WORD: Final = struct.Struct("<Q")
 # While these stay, the new entry refers to what the old one did and in the same way: its references serve again.
 _REFERENCES: Final = pte.ADDRESS | pte.P | pte.RW
 
 
 def read_entry(validator: Validator, address: int) -> int:
     """The entry at a machine address."""
-    value: int = _WORD.unpack(validator.memory.read(address, 8))[0]
-    return value
-
-
-def _write_entry(validator: Validator, address: int, value: int) -> None:
-    validator.memory.write(address, _WORD.pack(value))
+    return validator.memory.u64(address)
 
 
 def modify(validator: Validator, address: int, new: int, *, preserve_ad: bool = False) -> int:
@@ -31,13 +24,13 @@ def modify(validator: Validator, address: int, new: int, *, preserve_ad: bool = 
     """
     mfn, slot = address >> PAGE_SHIFT, (address & PAGE_MASK) >> 3
     level = int(validator.frames.in_use_as(mfn))
-    if not validator.is_guest_slot(mfn, level, slot):
+    if level != FrameType.L1 and not validator.is_guest_slot(mfn, level, slot):
         validator.log(f"L{level} update in Xen-private area, slot {slot:#x}")
         return -EPERM if level == FrameType.L2 else -EINVAL
     if level == 3 and validator.bits == 32 and slot == 3:
         # It names the table with Xen's own slots, which must stay where they are.
         return -EINVAL
-    old = read_entry(validator, address)
+    old = validator.memory.u64(address)
     if new & pte.P:
         bad = new & pte.disallowed(level, validator.bits)
         if bad:
@@ -59,7 +52,7 @@ def _store(validator: Validator, address: int, old: int, new: int, level: int, *
     stored = pte.adjust(new, level, validator.bits)
     if preserve_ad:
         stored |= old & (pte.A | pte.D)
-    _write_entry(validator, address, stored)
+    validator.memory.set_u64(address, stored)
 
 
 def write_word(validator: Validator, address: int, value: int, *, preserve_ad: bool = False) -> int:
@@ -75,7 +68,7 @@ def write_word(validator: Validator, address: int, value: int, *, preserve_ad: b
         error = validator.get_type(mfn, FrameType.WRITABLE)
         if error:
             return error
-        _write_entry(validator, address, value)
+        validator.memory.set_u64(address, value)
         validator.put_type(mfn)
         return 0
     finally:

@@ -34,6 +34,14 @@ class TableMemory(Protocol):
         """Store bytes at a machine address."""
         ...
 
+    def u64(self, pa: int, /) -> int:
+        """The 64-bit word at a machine address."""
+        ...
+
+    def set_u64(self, pa: int, value: int, /) -> None:
+        """Store one."""
+        ...
+
 
 @attrs.define
 class XenSlots:
