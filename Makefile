@@ -52,9 +52,11 @@ wheels: setup
 guest: setup
 	$(BIN)/python -m pvops_core.guests.build
 
-# The README's picture; the same in every run until the guest, a backend or the table changes.
+# The pictures: the README's, of a run, the same in every run until the guest, a backend or the table changes; and those
+# of the pages.
 picture: setup
 	$(BIN)/pvops compare --backends native,xen,lguest --svg docs/compare.svg
+	$(BIN)/python docs/tools/pictures.py docs/explanation/pictures
 
 # The pages that are made of what they describe; tests fail when one is out of date.
 reference: setup

@@ -2,7 +2,8 @@
 
 ``sh`` blocks and the commands of ``console`` blocks run in a folder that is the page's own, and what a console shows
 must be what they say; ``...`` stands for anything. ``python`` blocks share one namespace, except tests, which pytest
-runs. ``<!-- skip: next "why" -->`` above a block leaves it out.
+runs. A block that begins with a file's name in a comment is that file. ``<!-- skip: next "why" -->`` above a block
+leaves it out.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import doctest
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,7 @@ MADE: Final = {"hooks.md", "commands.md", "json.md", "pytest-plugin.md"}
 SHOWN: Final = {"text", "c", "toml", "ini", "json", "yaml"}
 """Languages of blocks that are not there to be run."""
 COMMAND: Final = re.compile(r"^\$ (.*\n(?:> .*\n)*)((?:(?!\$ ).*\n?)*)", re.MULTILINE)
+FILE: Final = re.compile(r"(?:#|//|/\*) ([\w-]+\.\w+)(?: \*/)?\n")
 LIMIT_S: Final = 120
 
 
@@ -56,6 +59,11 @@ def _run(command: str) -> str:
     return done.stdout + done.stderr
 
 
+def evaluate_file(example: Example) -> None:
+    if named := FILE.match(example.parsed):
+        Path(named[1]).write_text(example.parsed)
+
+
 def evaluate_sh(example: Example) -> None:
     _run(example.parsed)
 
@@ -74,7 +82,9 @@ def _plain(text: str) -> str:
 
 
 def evaluate_python(example: Example) -> None:
-    if re.search(r"^def test_", example.parsed, re.MULTILINE):
+    if FILE.match(example.parsed):
+        evaluate_file(example)
+    elif re.search(r"^def test_", example.parsed, re.MULTILINE):
         example.namespace["tests"].append(example.parsed)
     else:
         PythonEvaluator()(example)
@@ -84,6 +94,7 @@ PARSERS: Final = (
     CodeBlockParser("sh", evaluate_sh),
     CodeBlockParser("console", evaluate_console),
     CodeBlockParser("python", evaluate_python),
+    *(CodeBlockParser(language, evaluate_file) for language in sorted(SHOWN)),
     SkipParser(),
 )
 
@@ -101,7 +112,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @every_page
 def test_every_block_runs(page: Path, folder: Path) -> None:
     document = Document.parse(str(page), *PARSERS)
-    document.namespace |= {"tests": [], "no_kernels": not os.environ.get("PVOPS_KERNELS")}
+    document.namespace |= {
+        "tests": [],
+        "no_kernels": not os.environ.get("PVOPS_KERNELS"),
+        "no_compiler": not (shutil.which("cc") and shutil.which("ld")),
+    }
     for example in document:
         try:
             example.evaluate()
@@ -117,7 +132,7 @@ def test_every_block_runs(page: Path, folder: Path) -> None:
 def test_every_block_says_what_it_is(page: Path) -> None:
     tokens = MarkdownIt().parse(page.read_text(encoding="utf-8"))
     blocks = [(token.type, token.info, token.map) for token in tokens if token.type in {"fence", "code_block"}]
-    known = SHOWN | {"sh", "console", "python"}
+    known = SHOWN | {"sh", "console", "python", "{eval-rst}"}
     assert [block for block in blocks if block[0] == "code_block" or block[1] not in known] == []
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from pvops_core.cli import VERBS
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reference" / "commands.md"
 MADE = ("utils", "docs", "--name", "pvops", "--title", "Commands")
 
 
@@ -36,3 +37,11 @@ def test_every_verb_says_its_exit_codes(page: str) -> None:
 
 def test_no_summary_is_cut_short(page: str) -> None:
     assert [line for line in page.splitlines() if line.startswith("* `") and line.endswith("...")] == []
+
+
+def test_every_variable_is_described() -> None:
+    sources = [path for room in ("pvops_core", "plugins", "tests") for path in (ROOT / room).rglob("*.py")]
+    names = {name for path in sources for name in re.findall(r"\bPVOPS_[A-Z_]+\b", path.read_text(encoding="utf-8"))}
+    text = (ROOT / "docs" / "reference" / "command-line.md").read_text(encoding="utf-8")
+    assert "PVOPS_PLUGINS" in names
+    assert {name for name in names if f"`{name}`" not in text} <= {"PVOPS_MINE"}, "PVOPS_MINE is a test's own"
