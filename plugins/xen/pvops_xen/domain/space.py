@@ -20,8 +20,7 @@ from pvops_xen.hypervisor.abi import PAGE_SHIFT, PAGE_SIZE
 SLACK: Final = 512 << 10
 BOUNDARY: Final = 4 << 20
 _L1_FLAGS: Final = pte.P | pte.RW | pte.A
-_UPPER64: Final = pte.P | pte.RW | pte.USER | pte.A | pte.D
-_UPPER32: Final = pte.P | pte.RW | pte.A | pte.D
+_UPPER: Final = pte.P | pte.RW | pte.USER | pte.A | pte.D
 _PAE_LAST_GIB: Final = 0xC000_0000
 Entries = npt.NDArray[np.uint64]
 Key = tuple[int, int]
@@ -109,7 +108,7 @@ class Space:
             if level == self.levels:
                 continue
             parent = (level + 1, number >> 9 if level + 1 < self.levels else 0)
-            flags = pte.P if self.levels == 3 and level == 2 else _UPPER64 if self.bits == 64 else _UPPER32
+            flags = pte.P if self.levels == 3 and level == 2 else _UPPER
             arrays[parent][number & 511] = int(p2m[pfn]) << PAGE_SHIFT | flags
 
     def _map(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pvops_core.errors import MachineError
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import FIRST_RESERVED_GDT_PAGE, PAGE_SHIFT, PAGE_SIZE
-from pvops_xen.hypervisor.descriptors import fix_descriptor_page
+from pvops_xen.hypervisor.descriptors import is_descriptor_page
 from pvops_xen.hypervisor.frames import ALLOCATED, FREE, GUEST, PAE_XEN_L2, PINNED, VALIDATED, XEN, FrameType
 from pvops_xen.hypervisor.grants.state import GntMap
 from pvops_xen.hypervisor.mmu import root_type
@@ -282,7 +282,7 @@ def _check_descriptors(count: _Recount) -> None:
         if hv.frames.in_use_as(mfn) != FrameType.SEG_DESC:
             continue
         page = hv.memory.read(mfn << PAGE_SHIFT, PAGE_SIZE)
-        if fix_descriptor_page(page, hv.abi.bits) != page:
+        if not is_descriptor_page(page, hv.abi.bits):
             count.find(mfn, "holds a descriptor that Xen refuses")
     for state in hv.domain.vcpus:
         _check_window(count, state)

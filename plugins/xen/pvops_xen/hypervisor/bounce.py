@@ -13,10 +13,13 @@ from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import (
     FLAT_RING1_CS32,
     PAGE_SIZE,
+    TRAP_GP_FAULT,
     VGCF_IN_SYSCALL,
+    VmAssist,
 )
 from pvops_xen.hypervisor.access import addr_ok, canonical
 from pvops_xen.hypervisor.bounce64 import CLEARED_ON_ENTRY, IF, IOPL, enter64, go_back, saved_flags
+from pvops_xen.hypervisor.ldt import load_segments
 from pvops_xen.hypervisor.tables import switch_gs
 
 if TYPE_CHECKING:
@@ -77,7 +80,7 @@ def _enter32(hv: Hypervisor, cpu: Vcpu, entry: Entry, error_code: int | None, *,
     if entry.mask_events:
         hv.memory.set_u8(state.info + 1, 1)
     try:
-        cpu.set_segments(1, entry.cs or FLAT_RING1_CS32, stack_selector)
+        load_segments(hv, cpu, 1, entry.cs or FLAT_RING1_CS32, stack_selector)
     except GuestFault as fault:
         hv.crash(f"entry at {entry.address:#x}: {fault.message}")
         return
@@ -139,6 +142,8 @@ def _iret64(hv: Hypervisor, cpu: Vcpu) -> None:
     if to_user and not state.guest_table_user:
         hv.crash("Guest switching to user mode with no user page tables")
         return
+    if hv.domain.assisted(VmAssist.ARCHITECTURAL_IOPL):
+        state.iopl = rflags >> 12 & 3
     new_flags = rflags & ~(IOPL | _VM) | IF
     if flags & VGCF_IN_SYSCALL:
         rcx, r11 = rip, new_flags
@@ -159,7 +164,7 @@ def _return_to(hv: Hypervisor, cpu: Vcpu, where: tuple[int, int, int], *, rip: i
     if not canonical(hv.abi, rip):
         return False
     try:
-        cpu.set_segments(*where)
+        load_segments(hv, cpu, *where)
     except GuestFault:
         return False
     cpu.rsp = rsp
@@ -183,15 +188,33 @@ def _iret32(hv: Hypervisor, cpu: Vcpu) -> None:
         hv.crash(f"Fault while reading IRET context from guest stack at {esp:#x}")
         return
     level = cs & 3
-    if level == 0 or eflags & _VM:
+    cpu.set("rax", eax)
+    if hv.domain.assisted(VmAssist.ARCHITECTURAL_IOPL):
+        hv.state(cpu).iopl = eflags >> 12 & 3
+    if eflags & _VM:
+        _refuse_vm86(hv, cpu, eflags)
+        return
+    if level == 0:
         hv.crash(f"iret to ring {level} with flags {eflags:#x}")
         return
     _set_mask(hv, cpu, eflags)
-    cpu.set("rax", eax)
     new_esp, ss = outer if outer is not None else (esp + 16, cpu.get("ss"))
     flags = eflags & ~(IOPL | _VM) | IF
     if not _return_to(hv, cpu, (level, cs & 0xFFFF, ss & 0xFFFF), rip=eip, rsp=new_esp, flags=flags):
         _failsafe(hv, cpu, eip)
+
+
+def _refuse_vm86(hv: Hypervisor, cpu: Vcpu, eflags: int) -> None:
+    """There is no virtual-8086 mode: the guest gets #GP as if the first instruction there had, its frame left alone."""
+    entry = hv.state(cpu).traps[TRAP_GP_FAULT]
+    if not entry.address:
+        hv.crash(f"iret to virtual-8086 mode with flags {eflags:#x}, and no handler for #GP")
+        return
+    cpu.write_virtual(cpu.rsp, bytes(4))  # eax's place becomes the error code
+    _set_mask(hv, cpu, 0 if entry.mask_events else eflags)
+    cpu.rflags = eflags & ~(CLEARED_ON_ENTRY | IOPL) | IF
+    if not _return_to(hv, cpu, (1, entry.cs, cpu.get("ss")), rip=entry.address, rsp=cpu.rsp, flags=cpu.rflags):
+        _failsafe(hv, cpu, entry.address)
 
 
 def deliver_upcall(hv: Hypervisor, cpu: Vcpu) -> None:

@@ -17,6 +17,7 @@ from pvops_xen.hypervisor.layout import (
     Abi,
     GuestContext,
 )
+from pvops_xen.hypervisor.ldt import load_segments
 from pvops_xen.hypervisor.state import Entry, VcpuState
 from pvops_xen.hypervisor.tables import guest_selector, load_gdt
 from pvops_xen.hypervisor.timers import write_vcpu_time
@@ -113,7 +114,7 @@ def _load_registers(hv: Hypervisor, cpu: Vcpu, state: VcpuState, words: _Words, 
     selectors = {name: values.pop(name) & 0xFFFF for name in ("cs", "ss", "ds", "es", "fs", "gs")}
     flags = values.pop("rflags" if bits == 64 else "eflags")
     try:
-        cpu.set_segments(level, guest_selector(bits, selectors["cs"]), guest_selector(bits, selectors["ss"]))
+        load_segments(hv, cpu, level, guest_selector(bits, selectors["cs"]), guest_selector(bits, selectors["ss"]))
         for name in ("ds", "es", "fs", "gs"):
             cpu.load_segment(name, selectors[name])
     except GuestFault:

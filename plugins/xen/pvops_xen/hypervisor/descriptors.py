@@ -79,3 +79,17 @@ def fix_descriptor_page(page: bytes, bits: int) -> bytes | None:
             return None
         fixed.append(checked)
     return _PAGE.pack(*fixed)
+
+
+def is_descriptor_page(page: bytes, bits: int) -> bool:
+    """Every descriptor of a page is one that Xen has let in, or made of one."""
+    return all(_is_safe(descriptor, bits) for descriptor in _PAGE.unpack(page))
+
+
+def _is_safe(descriptor: int, bits: int) -> bool:
+    high = descriptor >> 32
+    if not high & P or high & (S | _TYPE) == 0:
+        return True
+    if high & S:
+        return check_descriptor(descriptor, bits) == descriptor
+    return high & (_TYPE | DPL | _GATE_RESERVED[bits]) == _CALL_GATE

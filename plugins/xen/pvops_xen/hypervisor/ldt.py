@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.machine.descriptors import read_descriptor, selector_fault
+from pvops_core.machine.faults import GP, NP, PF, SS, GuestFault
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import EINVAL, PAGE_MASK, PAGE_SHIFT
 from pvops_xen.hypervisor.access import addr_ok
@@ -13,6 +15,7 @@ from pvops_xen.hypervisor.walk import guest_l1e
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
+    from pvops_core.machine.segments import Descriptor
     from pvops_xen.hypervisor.core import Hypervisor
 
 
@@ -39,6 +42,37 @@ def load_ldt_register(hv: Hypervisor, cpu: Vcpu) -> None:
     count = hv.state(cpu).ldt_ents
     base = window(hv, cpu.index) + (LDT_PAGE << PAGE_SHIFT)
     cpu.set_table("ldtr", base if count else 0, max(8 * count - 1, 0), flags=_PRESENT_LDT if count else 0)
+
+
+def load_segments(hv: Hypervisor, cpu: Vcpu, level: int, cs: int, ss: int) -> None:
+    """Go to a privilege level with CS and SS, checked as an interrupt return checks them.
+
+    Raises:
+        GuestFault: the processor would fault on one of the two; nothing has changed.
+    """
+    code = _descriptor(hv, cpu, cs)
+    if not code.code or cs & 3 != level or (code.dpl > level if code.conforming else code.dpl != level):
+        raise selector_fault(GP, cs, "cannot be returned to")
+    if not code.present:
+        raise selector_fault(NP, cs, "not present")
+    if ss & 0xFFFC or level == 3 or not code.long:
+        stack = _descriptor(hv, cpu, ss)
+        if ss & 3 != level or stack.dpl != level or not stack.writable_data:
+            raise selector_fault(GP, ss, f"no stack for level {level}")
+        if not stack.present:
+            raise selector_fault(SS, ss, "not present")
+    cpu.set_segments(level, cs, ss)
+
+
+def _descriptor(hv: Hypervisor, cpu: Vcpu, selector: int) -> Descriptor:
+    """A descriptor of the CPU's tables; a page of the LDT that is used for the first time is mapped on the way."""
+    try:
+        return read_descriptor(cpu, selector)
+    except GuestFault as fault:
+        offset = (fault.address or 0) - window(hv, cpu.index) - (LDT_PAGE << PAGE_SHIFT)
+        if not selector & 4 or fault.vector != PF or offset < 0 or not map_ldt_page(hv, cpu, offset):
+            raise
+        return read_descriptor(cpu, selector)
 
 
 def unmap_ldt(hv: Hypervisor, cpu: Vcpu) -> None:

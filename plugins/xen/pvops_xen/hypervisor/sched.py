@@ -41,8 +41,10 @@ def _shutdown(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def shutdown(hv: Hypervisor, reason: int) -> int:
     """End the run for a reason of the guest's (SHUTDOWN_*)."""
+    reason &= 0xFF
     if reason >= len(SHUTDOWN_REASONS):
-        return -EINVAL
+        hv.machine.stop("crash", f"the guest shut down for reason {reason}, which is none")
+        return 0
     name = SHUTDOWN_REASONS[reason]
     detail = "the guest says that it has crashed" if name == "crash" else ""
     hv.machine.stop(name, detail)
