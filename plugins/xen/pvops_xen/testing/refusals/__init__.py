@@ -1,0 +1,16 @@
+"""Things that Xen forbids a PV guest: each is tried by a guest of a few pages, and ends as Xen 4.17 ends it."""
+
+from pvops_xen.testing.refusals import calls, descriptors, entry, processor, stores, tables
+from pvops_xen.testing.refusals.case import Case, Crash, Errno, Gives, Trap
+
+CASES: tuple[Case, ...] = (
+    *tables.CASES,
+    *stores.CASES,
+    *descriptors.CASES,
+    *processor.CASES,
+    *entry.CASES,
+    *calls.CASES,
+)
+"""Every case, in the order of the page that lists them."""
+
+__all__ = ["CASES", "Case", "Crash", "Errno", "Gives", "Trap"]

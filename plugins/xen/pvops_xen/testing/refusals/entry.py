@@ -1,0 +1,179 @@
+"""Ways into the guest's kernel and back: frames, stacks, handlers and callbacks that are none."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pvops_xen.hypervisor.abi import Hypercall
+from pvops_xen.testing.guests import FAILSAFE, KERNEL_SELECTORS, Outcome
+from pvops_xen.testing.refusals.case import Collection, Crash, Errno, Gives, Trap
+
+if TYPE_CHECKING:
+    from pvops_xen.testing.guests import SmallGuest
+
+_NOT_CANONICAL: Final = 1 << 47
+_XENS: Final = {64: 0xFFFF_8200_0000_1000, 32: 0xF580_1000}
+case = CASES = Collection()
+
+
+def _stack(g: SmallGuest) -> str:
+    return "rsp" if g.bits == 64 else "esp"
+
+
+def _on_stack(g: SmallGuest, stack: int) -> Outcome:
+    return g.execute(f"mov {_stack(g)}, {stack:#x}\n ud2")
+
+
+def _cleared(g: SmallGuest) -> None:
+    """Forget every handler."""
+    g.call(Hypercall.SET_TRAP_TABLE, 0)
+
+
+@case(
+    "an exception without a handler", "pv_inject_event: null_trap_bounce", Crash("Unhandled: vec 6, invalid_op[0000]")
+)
+def _(g: SmallGuest) -> Outcome:
+    _cleared(g)
+    return g.execute("ud2")
+
+
+@case(
+    "a page fault without a handler", "pv_inject_event: null_trap_bounce", Crash("Unhandled: vec 14, page_fault[0002]")
+)
+def _(g: SmallGuest) -> Outcome:
+    _cleared(g)
+    return g.execute("mov dword ptr [0x1000], 1")
+
+
+@case("a fault on a stack that is not mapped", "create_bounce_frame", Crash("create_bounce_frame"))
+def _(g: SmallGuest) -> Outcome:
+    return _on_stack(g, 0x2000_0000)
+
+
+@case("a fault on a stack in Xen's part", "create_bounce_frame", Crash("create_bounce_frame"))
+def _(g: SmallGuest) -> Outcome:
+    return _on_stack(g, _XENS[g.bits])
+
+
+@case("a fault on a stack at 0", "create_bounce_frame", Crash("create_bounce_frame"))
+def _(g: SmallGuest) -> Outcome:
+    return _on_stack(g, 0)
+
+
+@case("a fault on a stack in a page table", "create_bounce_frame", Crash("create_bounce_frame"))
+def _(g: SmallGuest) -> Outcome:
+    g.update_va_mapping(g.va(0), g.table(1) << 12 | 1)
+    return _on_stack(g, g.va(0) + 0x800)
+
+
+@case("a handler that faults at its first instruction, for ever", "create_bounce_frame", Crash("no progress"))
+def _(g: SmallGuest) -> Outcome:
+    table = struct.pack(
+        "<BBHIQ" if g.bits == 64 else "<BBHI",
+        *((14, 0, 0xE033, 0, 0x5000) if g.bits == 64 else (14, 0, 0xE019, 0x5000)),
+    )
+    g.call(Hypercall.SET_TRAP_TABLE, g.put("data", table + bytes(16)))
+    return g.execute("mov eax, [0x1000]")
+
+
+@case("an entry from a process on a stack that is not mapped", "create_bounce_frame", Crash("create_bounce_frame"))
+def _(g: SmallGuest) -> Outcome:
+    g.call(Hypercall.STACK_SWITCH, KERNEL_SELECTORS[g.bits][1], 0x2000_0000)
+    return g.execute_as_user("ud2")
+
+
+@case("a trap table with an address that is not canonical", "do_set_trap_table", Errno("EINVAL"), 64)
+def _(g: SmallGuest) -> int:
+    return g.call(Hypercall.SET_TRAP_TABLE, g.put("data", struct.pack("<BBHIQ", 6, 0, 0xE033, 0, _NOT_CANONICAL)))
+
+
+@case("a trap table in Xen's part", "copy_from_guest", Errno("EFAULT"))
+def _(g: SmallGuest) -> int:
+    return g.call(Hypercall.SET_TRAP_TABLE, _XENS[g.bits])
+
+
+@case("a trap table that runs off mapped memory", "copy_from_guest", Errno("EFAULT"))
+def _(g: SmallGuest) -> int:
+    return g.call(Hypercall.SET_TRAP_TABLE, 0x2000_0000)
+
+
+@case("callbacks that are not canonical", "do_set_callbacks", Gives("0, and the old ones stay"), 64)
+def _(g: SmallGuest) -> bool:
+    before = g.hv.domain.vcpus[0].event
+    return g.call(Hypercall.SET_CALLBACKS, *[_NOT_CANONICAL] * 3) == 0 and g.hv.domain.vcpus[0].event == before
+
+
+@case("a callback that is not canonical by callback_op", "register_guest_callback", Errno("EINVAL"), 64)
+def _(g: SmallGuest) -> int:
+    return g.call(Hypercall.CALLBACK_OP, 0, g.put("data", struct.pack("<HHIQ", 0, 0, 0, _NOT_CANONICAL)))
+
+
+@case("a callback of an unknown kind", "register_guest_callback", Errno("ENOSYS"))
+def _(g: SmallGuest) -> int:
+    return g.call(Hypercall.CALLBACK_OP, 0, g.put("data", struct.pack("<HHIQ", 99, 0, 0, 0)))
+
+
+@case("an iret to a process without a user root", "do_iret", Crash("no user page tables"), 64)
+def _(g: SmallGuest) -> Outcome:
+    return g.iret(0, 0, 0, 0, g.va("probe"), 0xE033, 0x202, g.va("stack"), 0xE02B)
+
+
+@case("an iret to ring 0", "compat_iret: ring_0", Crash("iret to ring 0"), 32)
+def _(g: SmallGuest) -> Outcome:
+    return g.iret(0, g.va("probe"), 0xE008, 0x202)
+
+
+@case("an iret to Xen's code segment", "do_iret: cs | 3; failsafe", Trap(FAILSAFE), 64)
+def _(g: SmallGuest) -> Outcome:
+    return g.iret(0, 0, 0, 0, g.va("probe"), 0xE008, 0x202, g.va("stack") + 0x800, 0xE02B)
+
+
+@case("an iret to an address that is not canonical", "failsafe callback", Trap(FAILSAFE), 64)
+def _(g: SmallGuest) -> Outcome:
+    return g.iret(0, 0, 0, 0, _NOT_CANONICAL, 0xE030, 0x202, g.va("stack") + 0x800, 0xE02B)
+
+
+@case("an iret to a selector beyond the GDT", "failsafe callback", Trap(FAILSAFE))
+def _(g: SmallGuest) -> Outcome:
+    if g.bits == 64:
+        return g.iret(0, 0, 0, 0, g.va("probe"), 0x1000, 0x202, g.va("stack") + 0x800, 0xE02B)
+    return g.iret(0, g.va("probe"), 0x1001, 0x202)
+
+
+@case("an iret with a frame in Xen's part", "do_iret", Crash("Fault while reading IRET context"), 64)
+def _(g: SmallGuest) -> Outcome:
+    return g.execute(f"mov {_stack(g)}, {_XENS[g.bits]:#x}\n mov eax, 23\n {'syscall' if g.bits == 64 else 'int 0x82'}")
+
+
+@case("an iret with a frame that is not mapped", "do_iret", Crash("Fault while reading IRET context"))
+def _(g: SmallGuest) -> Outcome:
+    return g.execute(f"mov {_stack(g)}, 0x20000000\n mov eax, 23\n {'syscall' if g.bits == 64 else 'int 0x82'}")
+
+
+@case("I/O privilege by the flags of an iret", "do_iret: IOPL", Trap(13))
+def _(g: SmallGuest) -> Outcome:
+    code = "cli"
+    top = g.va("stack") + 4096
+    g.place("probe:\n" + code)
+    if g.bits == 64:
+        return g.iret(0, 0, 0, 0, g.va("probe"), 0xE030, 0x3202, top, 0xE02B)
+    return g.iret(0, g.va("probe"), 0xE019, 0x3202)
+
+
+@case("virtual-8086 mode by the flags of an iret", "do_iret: ~VM", Trap(6), 64)
+def _(g: SmallGuest) -> Outcome:
+    g.place("probe:\n ud2")  # the flag is dropped, the code runs
+    return g.iret(0, 0, 0, 0, g.va("probe"), 0xE030, 0x20202, g.va("stack") + 4096, 0xE02B)
+
+
+@case("virtual-8086 mode by the flags of an iret", "compat_iret: VM", Trap(13), 32)
+def _(g: SmallGuest) -> Outcome:
+    return g.iret(0, g.va("probe"), 0xE019, 0x20202)
+
+
+@case("a native iret to Xen's ring", "the processor", Trap(13, 0xE008))
+def _(g: SmallGuest) -> Outcome:
+    if g.bits == 64:
+        return g.execute("push 0xe010\n push rsp\n pushf\n push 0xe008\n push offset probe\n iretq")
+    return g.execute("pushf\n push 0xe008\n .byte 0x68\n .long probe\n iretd")
