@@ -12,7 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from benchmarks.measure import Result
 
-MODULES = ("hook_trip", "straight", "snapshots", "switching", "livepatch", "kernel_patching")
+MODULES = ("hook_trip", "straight", "snapshots", "switching", "livepatch", "kernel_patching", "startup", "hook_tests")
 
 
 def row(result: Result) -> tuple[str, ...]:

@@ -64,6 +64,12 @@ class Look:
     registers: dict[str, int] = attrs.field(factory=dict, init=False)
     memory: NDArray[np.unsignedinteger[Any]] = attrs.field(init=False)
 
+    _virtual: _Virtual = attrs.field(init=False)
+
+    @_virtual.default
+    def _seen_by_the_guest(self) -> _Virtual:
+        return _Virtual(self.session)
+
     @memory.default
     def _blank(self) -> NDArray[np.unsignedinteger[Any]]:
         return np.empty_like(self._live())
@@ -105,11 +111,10 @@ class Look:
         if not len(places):
             return
         old, new = self.memory[places].tolist(), live[places].tolist()
-        virtual = _Virtual(self.session)
         for place, before, after in zip(places.tolist(), old, new, strict=True):
             if before & PRESENT and not (before ^ after) & ~ACCESSED_DIRTY:
                 continue
-            va = virtual.address(place * live.itemsize)
+            va = self._virtual.address(place * live.itemsize)
             if va is not None and va not in dead:
                 yield va, Change(before, after)
 
@@ -155,15 +160,16 @@ class _Virtual:
         self._platform = session.platform
         self._base = session.guest.kernel_base
         self._size = int(session.platform.options["memory"])
-        self._pages: Mapping[int, int] | None = None
+        self._pages: dict[int, int] = {}
 
     def address(self, machine: int) -> int | None:
         """Kernel-virtual address; None for a frame that is not the guest's own."""
         page = machine & ~0xFFF
-        if page < self._size and self._platform.machine_address(page) == page:
-            return self._base + machine
-        if self._pages is None:
-            where = self._platform.machine_address
+        where = self._platform.machine_address
+        pa = self._pages.get(page, page)
+        if pa >= self._size or where(pa) != page:  # the guest may have exchanged frames since
             self._pages = {where(pa): pa for pa in range(0, self._size, 0x1000)}
-        pa = self._pages.get(page)
-        return None if pa is None else self._base + pa + (machine & 0xFFF)
+            if page not in self._pages:
+                return None
+            pa = self._pages[page]
+        return self._base + pa + (machine & 0xFFF)

@@ -142,3 +142,25 @@ def test_a_listing_goes_on_after_what_is_no_instruction() -> None:
         (0x1001, b"\x0f\x0b", "ud2"),
         (0x1003, b"\xfa", "cli"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("code", "written"),
+    [
+        ("488b03", [False]),  # mov rax, [rbx]
+        ("488903", [True]),  # mov [rbx], rax
+        ("480103", [True]),  # add [rbx], rax
+        ("483903", [False]),  # cmp [rbx], rax
+        ("488503", [False]),  # test [rbx], rax
+        ("0fc703", None),  # no such instruction
+        ("ff33", [False]),  # push [rbx]
+        ("488d03", []),  # lea rax, [rbx]
+    ],
+)
+def test_memory_that_is_only_read_is_told_from_memory_that_is_written(code: str, written: list[bool] | None) -> None:
+    if written is None:
+        with pytest.raises(PatchError):
+            disassemble(bytes.fromhex(code), TEXT, 64)
+        return
+    (insn,) = disassemble(bytes.fromhex(code), TEXT, 64)
+    assert [memory.written for memory in insn.memory] == written

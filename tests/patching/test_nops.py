@@ -45,7 +45,7 @@ def kernel_with_table(codes: list[bytes], *, tail: int) -> ElfBuilder:
     return builder
 
 
-@pytest.mark.parametrize("longest", [8, 11])
+@pytest.mark.parametrize("longest", [8, 11, 15])
 @pytest.mark.parametrize("tail", [0, 0xFFFFFFFF81000000, 0x1234])
 def test_the_kernels_own_table_is_read(longest: int, tail: int) -> None:
     codes = [bytes([0x40 + size]) * size for size in range(1, longest + 1)]

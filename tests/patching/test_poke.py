@@ -168,9 +168,16 @@ def test_unexpected_old_bytes_change_nothing() -> None:
         assert text(made) == site(OLD) * PAIRS
 
 
-def test_overlapping_pokes_are_refused() -> None:
-    with machine(1) as made, pytest.raises(PatchError, match="overlap"):
-        poker(made).transaction([Poke(SITE, b"\xb8", b"\xb9"), Poke(SITE, b"\xb8", b"\xba")], by="test")
+@pytest.mark.parametrize("apart", [0, 1], ids=["two", "the last two of three"])
+def test_overlapping_pokes_are_refused(apart: int) -> None:
+    with machine(1) as made:
+        code = poker(made).read(np.array([SITE], dtype=np.uint64), 4)[0].tobytes()
+        pokes = [
+            Poke(SITE + place, code[place : place + size], bytes(size)) for place, size in ((0, 1), (1, 2), (2, 1))
+        ]
+        with pytest.raises(PatchError, match="overlap"):
+            poker(made).transaction(pokes[1 - apart :], by="test")
+        assert poker(made).read(np.array([SITE], dtype=np.uint64), 4)[0].tobytes() == code
 
 
 def test_a_poke_needs_bytes_and_as_many_new_as_old() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pvops_core.patching.nops import NOPS, NopKind
@@ -27,11 +27,15 @@ def test_a_moved_branch_keeps_its_target(opcode: int, distance: int, move: int) 
 
 
 @given(distance=st.integers(-400, 400))
+@example(0)
+@example(1)
+@example(129)
 def test_only_short_forward_jumps_get_the_short_form(distance: int) -> None:
     here = 0x1000000
     code = b"\xe9" + (distance - 5).to_bytes(4, "little", signed=True)
     moved = relocate_replacement(code, here, here, nops)
     assert (moved[0] == 0xEB) == (0 <= distance <= 129)
+    assert target(moved, here) == here + distance
     if moved[0] == 0xEB:
         assert moved[2:] == nops(3)
 
