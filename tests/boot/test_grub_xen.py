@@ -11,7 +11,7 @@ import pytest
 
 from pvops_core.cli import main
 
-IMAGES = ("grub-x86_64-xen.bin",)
+IMAGES = ("grub-x86_64-xen.bin", "grub-i386-xen.bin")
 
 
 def boot(image: Path, folder: Path, *options: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pvops_xen.hypervisor.abi import (
 )
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel
-from pvops_xen.hypervisor.events import upcall_due
+from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch
 from pvops_xen.hypervisor.ldt import map_ldt_page

@@ -9,7 +9,7 @@ from pvops_core.errors import UsageError
 from pvops_core.hookspecs import KernelPlatform
 from pvops_xen.domain.build import build_domain
 from pvops_xen.host import XenHost
-from pvops_xen.hypervisor.events import serve
+from pvops_xen.hypervisor.events.channels import serve
 from pvops_xen.livepatching import XenCallsIn
 from pvops_xen.xenstore.toolstack import SHUTDOWN_WORDS, request_shutdown
 

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from pvops_xen.hypervisor.events import make_upcall_pending
+from pvops_xen.hypervisor.events.upcalls import make_upcall_pending
 from pvops_xen.hypervisor.state import Entry
 
 if TYPE_CHECKING:

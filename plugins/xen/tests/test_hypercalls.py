@@ -98,7 +98,6 @@ def test_event_channels(bench: Bench) -> None:
     assert op(4, port)[0] == -EINVAL
     assert op(3, ipi)[0] == 0
     assert op(3, ipi)[0] == -EINVAL
-    assert op(11, 0)[0] == -ENOSYS
     assert op(9, 77)[0] == -EINVAL
 
 

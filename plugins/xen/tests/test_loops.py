@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from pvops_xen.hypervisor.events import upcall_due
+from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.state import Entry
 
 from pvops_core.machine.watchdog import run_within

@@ -13,7 +13,7 @@ from pvops_xen.domain.startinfo import StartOfDay
 from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.hypervisor import builder
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from pvops_xen.hypervisor.events import open_to_host
+from pvops_xen.hypervisor.events.channels import open_to_host
 from pvops_xen.hypervisor.grants import table as grants
 from pvops_xen.xenstore.toolstack import DomainFacts, write_domain
 

@@ -171,6 +171,10 @@ class SchedOp(enum.IntEnum):
     BLOCK = 1
     SHUTDOWN = 2
     POLL = 3
+    REMOTE_SHUTDOWN = 4
+    SHUTDOWN_CODE = 5
+    WATCHDOG = 6
+    PIN_OVERRIDE = 7
 
 
 class EvtchnOp(enum.IntEnum):

@@ -114,7 +114,15 @@ def _grants(hv: Hypervisor) -> Iterator[Hold]:
             yield Hold(grants.active[mapping.ref].mfn, kind, "a grant mapped for devices")
 
 
-HOLDERS: Final[tuple[Holder, ...]] = (_allocations, _shared_info, _vcpus, _grants)
+def _fifo(hv: Hypervisor) -> Iterator[Hold]:
+    """Event words and control blocks."""
+    fifo = hv.domain.fifo
+    if fifo is not None:
+        for mfn in (*fifo.array, *(address >> PAGE_SHIFT for address in fifo.control.values())):
+            yield Hold(mfn, FrameType.WRITABLE, "event channels")
+
+
+HOLDERS: Final[tuple[Holder, ...]] = (_allocations, _shared_info, _vcpus, _grants, _fifo)
 """Everything but page tables that takes references. A module that takes more adds its function here."""
 
 

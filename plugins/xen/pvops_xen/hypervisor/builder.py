@@ -10,6 +10,7 @@ import attrs
 
 from pvops_core.errors import MachineError
 from pvops_xen.hypervisor import entries as pte
+from pvops_xen.hypervisor import runstate
 from pvops_xen.hypervisor.abi import (
     FIRST_RESERVED_GDT_PAGE,
     FLAT_KERNEL_CS64,
@@ -309,6 +310,7 @@ def start(hv: Hypervisor, cpu: Vcpu, entry: int, argument: int) -> None:
     """Put vCPU 0 at the guest's entry, in kernel mode, with an address in rsi."""
     state = hv.state(cpu)
     state.initialised = state.up = True
+    runstate.change(hv, cpu.index, runstate.RUNNING)
     if hv.abi.bits == 64:
         cpu.set_segments(3, FLAT_KERNEL_CS64, FLAT_KERNEL_SS64)
         data = FLAT_KERNEL_SS64

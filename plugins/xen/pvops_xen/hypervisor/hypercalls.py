@@ -11,7 +11,7 @@ from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import access, information, mmu, reservation, sched, tables, vcpus
 from pvops_xen.hypervisor.abi import EFAULT, EINVAL, ENOSYS, Hypercall
 from pvops_xen.hypervisor.bounce import iret
-from pvops_xen.hypervisor.events import event_channel_op
+from pvops_xen.hypervisor.events.ops import event_channel_op
 from pvops_xen.hypervisor.grants.ops import grant_table_op
 
 if TYPE_CHECKING:

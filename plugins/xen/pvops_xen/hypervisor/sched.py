@@ -6,9 +6,12 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor import access
-from pvops_xen.hypervisor.abi import EINVAL, ENOSYS, SHUTDOWN_REASONS, SchedOp
-from pvops_xen.hypervisor.events import is_pending
+from pvops_xen.hypervisor import access, runstate
+from pvops_xen.hypervisor.abi import EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH, SHUTDOWN_REASONS, SchedOp
+from pvops_xen.hypervisor.events.channels import is_pending
+from pvops_xen.hypervisor.events.fifo import CHANNELS
+from pvops_xen.hypervisor.events.upcalls import block, upcall_due
+from pvops_xen.hypervisor.timers import NS, WATCHDOGS
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -27,27 +30,67 @@ def _yield(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def _block(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Unmask upcalls and sleep until one is pending: both in one step, so that none is missed."""
     del argument
-    info = hv.state(cpu).info
-    hv.memory.set_u8(info + 1, 0)
-    if not hv.memory.u8(info):
-        cpu.halt()
+    hv.memory.set_u8(hv.state(cpu).info + 1, 0)
+    block(hv, cpu.index)
     return 0
 
 
 def _shutdown(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    reason = access.read_u32(hv, cpu, argument)
-    return shutdown(hv, reason)
+    return shutdown(hv, access.read_u32(hv, cpu, argument))
 
 
 def shutdown(hv: Hypervisor, reason: int) -> int:
-    """End the run for a reason of the guest's (SHUTDOWN_*)."""
-    reason &= 0xFF
+    """End the run for a reason of the guest's (SHUTDOWN_*), or for the one that it gave before."""
+    domain = hv.domain
+    if domain.shutdown_code is None:
+        domain.shutdown_code = reason & 0xFF
+    reason = domain.shutdown_code
     if reason >= len(SHUTDOWN_REASONS):
         hv.machine.stop("crash", f"the guest shut down for reason {reason}, which is none")
         return 0
     name = SHUTDOWN_REASONS[reason]
-    detail = "the guest says that it has crashed" if name == "crash" else ""
-    hv.machine.stop(name, detail)
+    details = {"crash": "the guest says that it has crashed", "watchdog": "a watchdog of the guest's has expired"}
+    hv.machine.stop("crash" if name == "watchdog" else name, details.get(name, ""))
+    return 0
+
+
+def _shutdown_code(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """The reason that a later shutdown will have, whatever it says itself."""
+    code = access.read_u32(hv, cpu, argument) & 0xFF
+    if hv.domain.shutdown_code is None:
+        hv.domain.shutdown_code = code
+    return 0
+
+
+def _remote_shutdown(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """Only those that control domains may end them, this one itself by this call included."""
+    domid = int.from_bytes(access.read(hv, cpu, argument, 8)[:2], "little")
+    return -EPERM if domid in {0, hv.domain.domid} else -ESRCH
+
+
+def _pin_override(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    access.read_u32(hv, cpu, argument)
+    return -EPERM
+
+
+def _watchdog(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """Start a watchdog (number 0; the answer is its number), set it anew, or end it (timeout 0)."""
+    number, seconds = struct.unpack("<II", access.read(hv, cpu, argument, 8))
+    timers, expiry = hv.domain.watchdogs, hv.machine.clock.ns + seconds * NS
+    if number > WATCHDOGS:
+        return -EINVAL
+    if not number:
+        free = next((each for each in range(1, WATCHDOGS + 1) if each not in timers), None)
+        if free is None:
+            return -ENOSPC
+        timers[free] = expiry
+        return free
+    if number not in timers:
+        return -EINVAL
+    if seconds:
+        timers[number] = expiry
+    else:
+        del timers[number]
     return 0
 
 
@@ -60,13 +103,16 @@ def _poll(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     if count > _MAX_POLL_PORTS:
         return -EINVAL
     ports = struct.unpack(f"<{count}I", access.read(hv, cpu, handle, 4 * count))
-    if any(not 0 < port < len(hv.domain.channels) for port in ports):
+    limit = hv.abi.channels if hv.domain.fifo is None else CHANNELS
+    if any(port >= limit for port in ports):
         return -EINVAL
     state = hv.state(cpu)
-    if any(is_pending(hv, port) for port in ports) or (timeout and timeout <= hv.machine.clock.ns):
+    ready = upcall_due(hv, cpu.index) or any(is_pending(hv, port) for port in ports)
+    if ready or (timeout and timeout <= hv.machine.clock.ns):
         return 0
     state.poll_ports, state.poll_until = ports, timeout or None
     cpu.halt()
+    runstate.change(hv, cpu.index, runstate.BLOCKED)
     return 0
 
 
@@ -75,6 +121,10 @@ _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
     SchedOp.BLOCK: _block,
     SchedOp.SHUTDOWN: _shutdown,
     SchedOp.POLL: _poll,
+    SchedOp.REMOTE_SHUTDOWN: _remote_shutdown,
+    SchedOp.SHUTDOWN_CODE: _shutdown_code,
+    SchedOp.WATCHDOG: _watchdog,
+    SchedOp.PIN_OVERRIDE: _pin_override,
 }
 
 
@@ -87,7 +137,7 @@ def sched_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
 def sched_op_compat(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     """The call of Xen 3.0: the shutdown reason is the argument itself."""
     if command == SchedOp.SHUTDOWN:
-        return shutdown(hv, argument & 0xFFFF_FFFF)
+        return shutdown(hv, argument)
     return sched_op(hv, cpu, command, argument) if command in {SchedOp.YIELD, SchedOp.BLOCK} else -ENOSYS
 
 

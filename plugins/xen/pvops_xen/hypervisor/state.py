@@ -9,8 +9,10 @@ import attrs
 
 from pvops_xen.hypervisor.abi import NR_TRAPS
 from pvops_xen.hypervisor.grants.state import GrantTable
+from pvops_xen.hypervisor.runstate import Runstate
 
 if TYPE_CHECKING:
+    from pvops_xen.hypervisor.events.fifo import Fifo
     from pvops_xen.hypervisor.layout import Abi
 
 
@@ -67,6 +69,7 @@ class VcpuState:
         poll_ports: event channels that it waits for in SCHEDOP_poll; None if it does not.
         poll_until: absolute time in ns when that wait ends; None for never.
         virqs: virtual interrupt to event channel.
+        runstate: how it spends its time.
     """
 
     index: int
@@ -109,6 +112,7 @@ class VcpuState:
     poll_ports: tuple[int, ...] | None = None
     poll_until: int | None = None
     virqs: dict[int, int] = attrs.field(factory=dict)
+    runstate: Runstate = attrs.field(factory=Runstate)
 
 
 class ChannelState(enum.IntEnum):
@@ -130,7 +134,7 @@ class Channel:
         state: what it is bound to.
         vcpu: vCPU that is notified.
         detail: the virtual interrupt, or the remote domain.
-        sink: name of Xen's or dom0's end ("console", "xenstore"); empty if the other end is nobody.
+        sink: who is at the other end: "console", "xenstore", "loop" for the domain itself, or nobody (empty).
     """
 
     state: ChannelState = ChannelState.CLOSED
@@ -149,23 +153,29 @@ class Domain:
         shared_info: machine address.
         vcpus: its virtual CPUs.
         channels: event channels, index 0 never used.
+        fifo: their queues, if the domain uses the FIFO interface.
         assists: bit set of VmAssist.
         p2m: machine frame of each of the guest's frames at build time.
         crashed: Xen's message if the domain was crashed.
         grants: its grant table.
+        shutdown_code: why it shuts down, when it has said so.
+        watchdogs: when each of those that it has started ends it, in ns, by number.
     """
 
     abi: Abi
     nr_pages: int
     shared_info: int
     vcpus: list[VcpuState]
-    channels: list[Channel] = attrs.field(factory=lambda: [Channel()])
+    channels: list[Channel] = attrs.field(factory=lambda: [Channel() for _ in range(64)])
+    fifo: Fifo | None = None
     assists: int = 0
     p2m: list[int] = attrs.field(factory=list)
     crashed: str = ""
     domid: int = 1
     e820: tuple[tuple[int, int, int], ...] = ()
     grants: GrantTable = attrs.field(factory=GrantTable)
+    shutdown_code: int | None = None
+    watchdogs: dict[int, int] = attrs.field(factory=dict)
 
     def assisted(self, assist: int) -> bool:
         """A vm_assist type is enabled."""

@@ -6,7 +6,8 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor.abi import Virq
-from pvops_xen.hypervisor.events import raise_virq
+from pvops_xen.hypervisor.events.channels import raise_virq
+from pvops_xen.hypervisor.events.upcalls import unblock
 from pvops_xen.hypervisor.layout import VCPU_TIME_OFFSET
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.state import VcpuState
 
 NS: Final = 1_000_000_000
+WATCHDOGS: Final = 2  # that a domain can have
 # A date for wall-clock reads: a run must not depend on when it is made. 2007-08-10, the seed commit's day.
 EPOCH_SECONDS: Final = 1_186_704_000
 
@@ -39,7 +41,7 @@ def write_wallclock(hv: Hypervisor) -> None:
 
 def next_deadline(hv: Hypervisor) -> int | None:
     """When the first timer that the guest would hear of fires, in ns of the virtual clock; None if none is set."""
-    times = []
+    times: list[int | None] = list(hv.domain.watchdogs.values())
     for state in hv.domain.vcpus:
         times.append(state.poll_until)
         if Virq.TIMER in state.virqs:
@@ -50,6 +52,8 @@ def next_deadline(hv: Hypervisor) -> int | None:
 def fire_due(hv: Hypervisor) -> None:
     """Raise VIRQ_TIMER on the vCPUs whose timers have expired, and end polls that have timed out."""
     now = hv.machine.clock.ns
+    if any(time <= now for time in hv.domain.watchdogs.values()):
+        hv.machine.stop("crash", "a watchdog of the guest's has expired")
     for state in hv.domain.vcpus:
         due = False
         if state.singleshot is not None and state.singleshot <= now:
@@ -62,5 +66,4 @@ def fire_due(hv: Hypervisor) -> None:
         if due:
             raise_virq(hv, state.index, Virq.TIMER)
         if state.poll_until is not None and state.poll_until <= now:
-            state.poll_ports = state.poll_until = None
-            hv.machine.vcpus[state.index].wake()
+            unblock(hv, state.index)

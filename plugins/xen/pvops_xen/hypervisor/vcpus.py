@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor import access
+from pvops_core.machine.faults import GuestFault
+from pvops_xen.hypervisor import access, runstate
 from pvops_xen.hypervisor.abi import (
     EEXIST,
     EINVAL,
@@ -19,9 +21,9 @@ from pvops_xen.hypervisor.abi import (
     VcpuOp,
 )
 from pvops_xen.hypervisor.context import initialise
-from pvops_xen.hypervisor.events import make_upcall_pending
+from pvops_xen.hypervisor.events.upcalls import make_upcall_pending
 from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.layout import VCPU_INFO_SIZE
+from pvops_xen.hypervisor.layout import VCPU_INFO_SIZE, VCPU_TIME_OFFSET
 from pvops_xen.hypervisor.timers import VCPU_TIME
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 _ENXIO: Final = 6
 _SHORTEST_PERIOD: Final = 1_000_000
-_RUNSTATE: Final = struct.Struct("<iIQQQQQ")  # a 32-bit guest has no padding after the state
+_NMI: Final = 2
 
 Operation = Callable[["Hypervisor", "Vcpu", "VcpuState", int], int]
 
@@ -49,15 +51,18 @@ def _up(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     if not state.up:
         state.up = True
         hv.machine.vcpus[state.index].wake()
+        runstate.change(hv, state.index, runstate.RUNNING)
     return 0
 
 
 def _down(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     del cpu, argument
+    if not any(other.up for other in hv.domain.vcpus if other is not state):
+        hv.machine.stop("poweroff", "the last vCPU went down")
+        return 0
     state.up = False
     hv.machine.vcpus[state.index].halt()
-    if not any(other.up for other in hv.domain.vcpus):
-        hv.machine.stop("poweroff", "the last vCPU went down")
+    runstate.change(hv, state.index, runstate.OFFLINE)
     return 0
 
 
@@ -66,26 +71,24 @@ def _is_up(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     return int(state.up)
 
 
-def _runstate(hv: Hypervisor) -> bytes:
-    """RUNSTATE_running, all the time so far spent running: nobody steals time here."""
-    now = hv.machine.clock.ns
-    if hv.abi.bits == 64:
-        return _RUNSTATE.pack(0, 0, 0, now, 0, 0, 0)
-    return struct.pack("<i5Q", 0, 0, now, 0, 0, 0)
-
-
 def _get_runstate(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
-    del state
-    access.write(hv, cpu, argument, _runstate(hv))
+    access.write(hv, cpu, argument, runstate.now(hv, state))
     return 0
 
 
 def _register_runstate(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     area = access.read_word(hv, cpu, argument)
-    if area:
-        access.write(hv, cpu, area, _runstate(hv))
+    access.check(hv.abi, area, len(runstate.now(hv, state)))
     state.runstate_area = area
+    _try_to_write(hv, cpu, area, runstate.now(hv, state))
     return 0
+
+
+def _try_to_write(hv: Hypervisor, cpu: Vcpu, area: int, data: bytes) -> None:
+    """Fill an area that was registered, if it can be written to now."""
+    if area:
+        with contextlib.suppress(GuestFault):
+            access.write(hv, cpu, area, data)
 
 
 def _set_periodic(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
@@ -125,7 +128,7 @@ def _stop_singleshot(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int)
 def _register_info(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     """Move a vCPU's vcpu_info into guest memory: contents go along, and everything counts as pending once."""
     mfn, offset = struct.unpack("<QI", access.read(hv, cpu, argument, 12))
-    if offset > PAGE_SIZE - VCPU_INFO_SIZE:
+    if offset > PAGE_SIZE - VCPU_INFO_SIZE or offset % hv.abi.word:
         return -_ENXIO
     if state.info_registered or (state.index != cpu.index and state.up):
         return -EINVAL
@@ -147,9 +150,19 @@ def _get_physid(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> i
 
 def _register_time(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     area = access.read_word(hv, cpu, argument)
-    data = hv.memory.read(state.info + 32, VCPU_TIME.size)
-    access.write(hv, cpu, area, data)
+    access.check(hv.abi, area, VCPU_TIME.size)
     state.time_area = area
+    _try_to_write(hv, cpu, area, hv.memory.read(state.info + VCPU_TIME_OFFSET, VCPU_TIME.size))
+    return 0
+
+
+def _send_nmi(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+    """Whatever the vCPU masks; without a handler it is lost."""
+    del cpu
+    if argument:
+        return -EINVAL
+    if state.traps[_NMI].address and state.up:
+        hv.machine.vcpus[state.index].raise_unmaskable(_NMI)
     return 0
 
 
@@ -165,6 +178,7 @@ _OPERATIONS: Final[dict[int, Operation]] = {
     VcpuOp.SET_SINGLESHOT_TIMER: _set_singleshot,
     VcpuOp.STOP_SINGLESHOT_TIMER: _stop_singleshot,
     VcpuOp.REGISTER_VCPU_INFO: _register_info,
+    VcpuOp.SEND_NMI: _send_nmi,
     VcpuOp.GET_PHYSID: _get_physid,
     VcpuOp.REGISTER_VCPU_TIME_MEMORY_AREA: _register_time,
 }

@@ -1,0 +1,193 @@
+"""FIFO interface: a word a port in frames of the guest's, linked into 16 queues a vCPU, by priority.
+
+Source: xen/common/event_fifo.c, xen/include/public/event_channel.h.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_xen.hypervisor.abi import EINVAL, ENOENT, ENOSPC, EOPNOTSUPP, PAGE_SHIFT, PAGE_SIZE
+from pvops_xen.hypervisor.events import twolevel
+from pvops_xen.hypervisor.events.upcalls import make_upcall_pending, wake_pollers
+from pvops_xen.hypervisor.frames import FrameType
+
+if TYPE_CHECKING:
+    from pvops_xen.hypervisor.core import Hypervisor
+
+PENDING: Final = 1 << 31
+MASKED: Final = 1 << 30
+LINKED: Final = 1 << 29
+BUSY: Final = 1 << 28
+LINK_BITS: Final = 17
+LINK_MASK: Final = (1 << LINK_BITS) - 1
+CHANNELS: Final = 1 << LINK_BITS
+DEFAULT_PRIORITY: Final = 7
+LOWEST_PRIORITY: Final = 15
+WORDS: Final = PAGE_SIZE // 4
+_HEADS: Final = 8
+_CONTROL_SIZE: Final = _HEADS + 4 * (LOWEST_PRIORITY + 1)
+
+Queue = tuple[int, int]
+"""A vCPU and a priority."""
+
+
+@attrs.define
+class Fifo:
+    """A domain that uses this interface.
+
+    Attributes:
+        control: machine address of each vCPU's control block.
+        array: machine frames of the event words.
+        tails: last port of each queue; it is linked as long as the queue is not empty.
+        last: queue that each port was linked into last.
+        priorities: of ports that do not have the default.
+        early: ports that had an event when they had no word yet.
+    """
+
+    control: dict[int, int] = attrs.field(factory=dict)
+    array: list[int] = attrs.field(factory=list)
+    tails: dict[Queue, int] = attrs.field(factory=dict)
+    last: dict[int, Queue] = attrs.field(factory=dict)
+    priorities: dict[int, int] = attrs.field(factory=dict)
+    early: set[int] = attrs.field(factory=set)
+
+    def word(self, port: int) -> int | None:
+        """Machine address of a port's word."""
+        page, slot = divmod(port, WORDS)
+        return (self.array[page] << PAGE_SHIFT) + 4 * slot if page < len(self.array) else None
+
+
+def _flags(hv: Hypervisor, fifo: Fifo, port: int) -> int:
+    address = fifo.word(port)
+    return 0 if address is None else hv.memory.u32(address)
+
+
+def is_pending(hv: Hypervisor, fifo: Fifo, port: int) -> bool:
+    """The port's pending bit."""
+    return bool(_flags(hv, fifo, port) & PENDING)
+
+
+def is_busy(hv: Hypervisor, fifo: Fifo, port: int) -> bool:
+    """It is in a queue still: nobody must have it anew."""
+    return bool(_flags(hv, fifo, port) & LINKED)
+
+
+def set_pending(hv: Hypervisor, fifo: Fifo, port: int) -> None:
+    """An event on a port: unless masked or linked already, it goes to the end of its queue."""
+    address = fifo.word(port)
+    if address is None:
+        fifo.early.add(port)
+        return
+    old = hv.memory.u32(address)
+    hv.memory.set_u32(address, old | PENDING)
+    index = hv.domain.channels[port].vcpu
+    control = fifo.control.get(index)
+    if control is None:
+        hv.log(f"vCPU {index} has no FIFO event channel control block")
+    elif not old & (MASKED | LINKED):
+        hv.memory.set_u32(address, old | PENDING | LINKED)
+        queue = index, fifo.priorities.get(port, DEFAULT_PRIORITY)
+        if not _link(hv, fifo, queue, port):
+            hv.memory.set_u32(control + _HEADS + 4 * queue[1], port)
+            _make_ready(hv, control, queue)
+        fifo.tails[queue] = port
+    if not old & PENDING:
+        wake_pollers(hv, port)
+
+
+def _link(hv: Hypervisor, fifo: Fifo, queue: Queue, port: int) -> bool:
+    """Link the end of a queue to a port; False if the queue is empty."""
+    before = fifo.last.get(port, (0, 0))
+    if fifo.tails.get(before) == port:  # what it was the end of is empty now
+        fifo.tails[before] = 0
+    fifo.last[port] = queue
+    tail = fifo.tails.get(queue, 0)
+    address = fifo.word(tail) if tail else None
+    if address is None:
+        return False
+    word = hv.memory.u32(address)
+    if not word & LINKED:
+        return False
+    hv.memory.set_u32(address, word & ~(BUSY | LINK_MASK) | port)
+    return True
+
+
+def _make_ready(hv: Hypervisor, control: int, queue: Queue) -> None:
+    """The queue's head is there for its vCPU; one that knew already is not told again."""
+    ready, bit = hv.memory.u32(control), 1 << queue[1]
+    if not ready & bit:
+        hv.memory.set_u32(control, ready | bit)
+        make_upcall_pending(hv, queue[0])
+
+
+def clear_pending(hv: Hypervisor, fifo: Fifo, port: int) -> None:
+    """The port is free again; the guest takes it out of its queue itself."""
+    address = fifo.word(port)
+    if address is not None:
+        hv.memory.set_u32(address, hv.memory.u32(address) & ~PENDING)
+    fifo.early.discard(port)
+    fifo.priorities.pop(port, None)
+
+
+def unmask(hv: Hypervisor, fifo: Fifo, port: int) -> None:
+    """Clear the port's mask; what is pending is linked now."""
+    address = fifo.word(port)
+    if address is None:
+        return
+    word = hv.memory.u32(address) & ~MASKED
+    hv.memory.set_u32(address, word)
+    if word & PENDING:
+        set_pending(hv, fifo, port)
+
+
+# --- setting it up ---------------------------------------------------------------------------------------------------
+
+
+def _take_frame(hv: Hypervisor, mfn: int) -> bool:
+    """Map a frame of the guest's that Xen writes to from now on."""
+    return not hv.validator.get_page_and_type(mfn, FrameType.WRITABLE)
+
+
+def init_control(hv: Hypervisor, mfn: int, offset: int, index: int) -> int:
+    """EVTCHNOP_init_control: a vCPU's control block. The first switches the domain to this interface."""
+    if index >= len(hv.domain.vcpus):
+        return -ENOENT
+    if offset > PAGE_SIZE - _CONTROL_SIZE or offset & 7:
+        return -EINVAL
+    fifo = hv.domain.fifo or Fifo()
+    if index in fifo.control or not _take_frame(hv, mfn):
+        return -EINVAL
+    fifo.control[index] = mfn << PAGE_SHIFT | offset
+    if hv.domain.fifo is None:
+        channels = min(len(hv.domain.channels), hv.abi.channels)
+        fifo.early = {port for port in range(1, channels) if twolevel.is_pending(hv, port)}
+        hv.domain.fifo = fifo
+    return 0
+
+
+def expand_array(hv: Hypervisor, mfn: int) -> int:
+    """EVTCHNOP_expand_array: words for 1,024 more ports."""
+    fifo = hv.domain.fifo
+    if fifo is None:
+        return -EOPNOTSUPP
+    if len(fifo.array) >= CHANNELS // WORDS:
+        return -ENOSPC
+    if not _take_frame(hv, mfn):
+        return -EINVAL
+    first = len(fifo.array) * WORDS
+    fifo.array.append(mfn)
+    for port in sorted(fifo.early & set(range(first, first + WORDS))):
+        fifo.early.discard(port)
+        set_pending(hv, fifo, port)
+    return 0
+
+
+def destroy(hv: Hypervisor) -> None:
+    """Back to the two-level interface."""
+    fifo, hv.domain.fifo = hv.domain.fifo, None
+    if fifo is not None:
+        for mfn in (*(address >> PAGE_SHIFT for address in fifo.control.values()), *fifo.array):
+            hv.validator.put_page_and_type(mfn)

@@ -1,0 +1,201 @@
+"""``event_channel_op``: what a domain can do with its channels, and the errors where it cannot."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pvops_xen.hypervisor import access
+from pvops_xen.hypervisor.abi import DOMID_SELF, EEXIST, EINVAL, ENOENT, ENOSYS, EPERM, ESRCH, NR_VIRQS, EvtchnOp
+from pvops_xen.hypervisor.events import channels, fifo
+from pvops_xen.hypervisor.state import Channel, ChannelState
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+_PIRQS: Final = 256  # interrupt numbers that a domain without devices could name
+_BINDABLE: Final = frozenset({ChannelState.VIRQ, ChannelState.UNBOUND, ChannelState.INTERDOMAIN})
+
+
+def _domain_error(hv: Hypervisor, domid: int) -> int:
+    """What asking about a domain gives: 0 for oneself, -EPERM for dom0, -ESRCH for who does not exist."""
+    if domid in {DOMID_SELF, hv.domain.domid}:
+        return 0
+    return -ESRCH if domid else -EPERM
+
+
+def _bind_virq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    virq, index = struct.unpack("<II", access.read(hv, cpu, argument, 12)[:8])
+    if virq >= NR_VIRQS or (virq not in channels.PER_VCPU_VIRQS and index):
+        return -EINVAL
+    if index >= len(hv.domain.vcpus):
+        return -ENOENT
+    bound = hv.domain.vcpus[index].virqs
+    if virq in bound:
+        return -EEXIST
+    port = channels.allocate(hv, Channel(ChannelState.VIRQ, index, virq))
+    if port < 0:
+        return port
+    bound[virq] = port
+    access.write_u32(hv, cpu, argument + 8, port)
+    return 0
+
+
+def _bind_ipi(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    index = int.from_bytes(access.read(hv, cpu, argument, 8)[:4], "little")
+    if index >= len(hv.domain.vcpus):
+        return -ENOENT
+    port = channels.allocate(hv, Channel(ChannelState.IPI, index))
+    if port < 0:
+        return port
+    access.write_u32(hv, cpu, argument + 4, port)
+    return 0
+
+
+def _bind_pirq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """An unprivileged domain owns no interrupt lines."""
+    pirq = int.from_bytes(access.read(hv, cpu, argument, 12)[:4], "little")
+    return -EINVAL if pirq >= _PIRQS else -EPERM
+
+
+def _bind_interdomain(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    domid, remote = struct.unpack("<H2xI", access.read(hv, cpu, argument, 12)[:8])
+    if domid not in {DOMID_SELF, hv.domain.domid}:
+        return -ESRCH if domid else -EINVAL  # dom0 waits for nobody
+    channel = channels.find(hv, remote)
+    if channel is None or channel.state != ChannelState.UNBOUND or channel.detail != hv.domain.domid:
+        return -EINVAL
+    local = channels.connect(hv, remote)
+    if local < 0:
+        return local
+    access.write_u32(hv, cpu, argument + 8, local)
+    return 0
+
+
+def _alloc_unbound(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    domid, remote = struct.unpack("<HH", access.read(hv, cpu, argument, 8)[:4])
+    error = _domain_error(hv, domid)
+    if error:
+        return error
+    remote = hv.domain.domid if remote == DOMID_SELF else remote
+    port = channels.allocate(hv, Channel(ChannelState.UNBOUND, 0, remote))
+    if port < 0:
+        return port
+    access.write_u32(hv, cpu, argument + 4, port)
+    return 0
+
+
+def _close(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    port = access.read_u32(hv, cpu, argument)
+    channel = channels.find(hv, port)
+    if channel is None or channel.state == ChannelState.CLOSED:
+        return -EINVAL
+    channels.close(hv, port)
+    return 0
+
+
+def _send(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    port = access.read_u32(hv, cpu, argument)
+    return 0 if channels.find(hv, port) is not None and channels.notify(hv, port) else -EINVAL
+
+
+def _status(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    domid, port = struct.unpack("<H2xI", access.read(hv, cpu, argument, 24)[:8])
+    error = _domain_error(hv, domid)
+    if error:
+        return error
+    channel = channels.find(hv, port)
+    if channel is None:
+        return -EINVAL
+    answer = struct.pack("<II", channel.state, channel.vcpu)
+    if channel.state == ChannelState.VIRQ:
+        answer += struct.pack("<I", channel.detail)
+    elif channel.state == ChannelState.UNBOUND:
+        answer += struct.pack("<H", channel.detail & 0xFFFF)
+    elif channel.state == ChannelState.INTERDOMAIN:
+        answer += struct.pack("<H2xI", hv.domain.domid if channel.sink == channels.LOOP else 0, channel.detail)
+    access.write(hv, cpu, argument + 8, answer)
+    return 0
+
+
+def _bind_vcpu(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    port, index = struct.unpack("<II", access.read(hv, cpu, argument, 8))
+    if index >= len(hv.domain.vcpus):
+        return -ENOENT
+    channel = channels.find(hv, port)
+    if channel is None or channel.state not in _BINDABLE:
+        return -EINVAL
+    if channel.state == ChannelState.VIRQ and channel.detail in channels.PER_VCPU_VIRQS:
+        return -EINVAL
+    channel.vcpu = index
+    return 0
+
+
+def _unmask(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    port = access.read_u32(hv, cpu, argument)
+    if channels.find(hv, port) is None:
+        return -EINVAL
+    channels.unmask(hv, port)
+    return 0
+
+
+def _reset(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    error = _domain_error(hv, int.from_bytes(access.read(hv, cpu, argument, 2), "little"))
+    if error:
+        return error
+    for port, channel in enumerate(hv.domain.channels):
+        if channel.state != ChannelState.CLOSED:
+            channels.close(hv, port)
+    fifo.destroy(hv)
+    return 0
+
+
+def _init_control(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    mfn, offset, index = struct.unpack("<QII", access.read(hv, cpu, argument, 24)[:16])
+    error = fifo.init_control(hv, mfn, offset, index)
+    if not error:
+        access.write(hv, cpu, argument + 16, bytes((fifo.LINK_BITS,)))
+    return error
+
+
+def _expand_array(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    return fifo.expand_array(hv, access.read_u64(hv, cpu, argument))
+
+
+def _set_priority(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    port, priority = struct.unpack("<II", access.read(hv, cpu, argument, 8))
+    queues = hv.domain.fifo
+    if channels.find(hv, port) is None:
+        return -EINVAL
+    if queues is None:
+        return -ENOSYS
+    if priority > fifo.LOWEST_PRIORITY:
+        return -EINVAL
+    queues.priorities[port] = priority
+    return 0
+
+
+_OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
+    EvtchnOp.BIND_INTERDOMAIN: _bind_interdomain,
+    EvtchnOp.BIND_VIRQ: _bind_virq,
+    EvtchnOp.BIND_PIRQ: _bind_pirq,
+    EvtchnOp.CLOSE: _close,
+    EvtchnOp.SEND: _send,
+    EvtchnOp.STATUS: _status,
+    EvtchnOp.ALLOC_UNBOUND: _alloc_unbound,
+    EvtchnOp.BIND_IPI: _bind_ipi,
+    EvtchnOp.BIND_VCPU: _bind_vcpu,
+    EvtchnOp.UNMASK: _unmask,
+    EvtchnOp.RESET: _reset,
+    EvtchnOp.INIT_CONTROL: _init_control,
+    EvtchnOp.EXPAND_ARRAY: _expand_array,
+    EvtchnOp.SET_PRIORITY: _set_priority,
+}
+
+
+def event_channel_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
+    """``event_channel_op(cmd, arg)``."""
+    operation = _OPERATIONS.get(command & 0xFFFF_FFFF)
+    return operation(hv, cpu, argument) if operation else -ENOSYS

@@ -1,0 +1,56 @@
+"""How a vCPU spends its time (vcpu.h, ``struct vcpu_runstate_info``): nobody takes any from a vCPU that could run."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_core.machine.faults import GuestFault
+from pvops_xen.hypervisor import access
+
+if TYPE_CHECKING:
+    from pvops_xen.hypervisor.core import Hypervisor
+    from pvops_xen.hypervisor.state import VcpuState
+
+RUNNING: Final = 0
+RUNNABLE: Final = 1
+BLOCKED: Final = 2
+OFFLINE: Final = 3
+_LAYOUT: Final = {64: struct.Struct("<i4x5Q"), 32: struct.Struct("<i5Q")}
+
+
+@attrs.define
+class Runstate:
+    """State, since when (ns), and the time spent in each of the four."""
+
+    state: int = OFFLINE
+    since: int = 0
+    times: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0])
+
+
+def now(hv: Hypervisor, state: VcpuState) -> bytes:
+    """The record as of now, in the guest's width."""
+    run, clock = state.runstate, hv.machine.clock.ns
+    times = list(run.times)
+    times[run.state] += clock - run.since
+    return _LAYOUT[hv.abi.bits].pack(run.state, run.since, *times)
+
+
+def change(hv: Hypervisor, index: int, new: int) -> None:
+    """A vCPU goes over into another state, and its registered area says so.
+
+    An area that cannot be written to now is left as it is, as by Xen; it is right again after the next change.
+    """
+    state = hv.domain.vcpus[index]
+    run, clock = state.runstate, hv.machine.clock.ns
+    if run.state == new:
+        return
+    run.times[run.state] += clock - run.since
+    run.state, run.since = new, clock
+    if state.runstate_area:
+        try:
+            access.write(hv, hv.machine.vcpus[index], state.runstate_area, now(hv, state))
+        except (access.BadHandleError, GuestFault):
+            hv.log(f"the runstate area of vCPU {index} at {state.runstate_area:#x} cannot be written")
