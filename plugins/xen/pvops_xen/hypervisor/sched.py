@@ -41,10 +41,8 @@ def _shutdown(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def shutdown(hv: Hypervisor, reason: int) -> int:
     """End the run for a reason of the guest's (SHUTDOWN_*), or for the one that it gave before."""
-    domain = hv.domain
-    if domain.shutdown_code is None:
-        domain.shutdown_code = reason & 0xFF
-    reason = domain.shutdown_code
+    said = hv.domain.shutdown_code
+    reason = (reason if said is None else said) & 0xFF
     if reason >= len(SHUTDOWN_REASONS):
         hv.machine.stop("crash", f"the guest shut down for reason {reason}, which is none")
         return 0
