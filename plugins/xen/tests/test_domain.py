@@ -64,6 +64,15 @@ def elf(bits: int, changes: Notes | None = None, *, by_page: bool = False, befor
     return builder.build()
 
 
+def _moved(bits: int, base: int) -> dict[ElfNote, bytes]:
+    """Notes of an image whose addresses begin elsewhere."""
+    word = bits // 8
+    return {
+        ElfNote.VIRT_BASE: base.to_bytes(word, "little"),
+        ElfNote.ENTRY: (base + 0x100000).to_bytes(word, "little"),
+    }
+
+
 @pytest.fixture
 def boots() -> Iterator[list[BootSession]]:
     sessions: list[BootSession] = []
@@ -167,7 +176,14 @@ def test_ramdisk_and_p2m_list_out_of_the_mapping(boots: list[BootSession]) -> No
         (64, {ElfNote.LOADER: b"special\0"}, "note LOADER"),
         (64, {ElfNote.FEATURES: b"!time_travel"}, "note FEATURES"),
         (64, {ElfNote.FEATURES: b"highmem_assist|!auto_translated_physmap"}, "note FEATURES"),
-        (64, {ElfNote.VIRT_BASE: b"\0"}, "note VIRT_BASE"),
+        (64, {ElfNote.VIRT_BASE: bytes(3)}, "note VIRT_BASE"),
+        (64, {ElfNote.VIRT_BASE: (0xFFFF_8000_0000_0000).to_bytes(8, "little")}, "note ENTRY"),
+        (64, _moved(64, 0xFFFF_8000_0000_0000), "note VIRT_BASE"),
+        (64, _moved(64, 0x8000_0000_0000), "note VIRT_BASE"),
+        (32, _moved(32, 0xF580_0000), "note VIRT_BASE"),
+        (64, {ElfNote.INIT_P2M: (0xFFFF_8300_0000_0000).to_bytes(8, "little")}, "note INIT_P2M"),
+        (64, {ElfNote.INIT_P2M: (BASE[64] - 0x1000).to_bytes(8, "little")}, "note INIT_P2M"),
+        (64, {ElfNote.VIRT_BASE: None, ElfNote.PADDR_OFFSET: bytes(8)}, "note PADDR_OFFSET"),
         (64, {ElfNote.ENTRY: bytes(8)}, "note ENTRY"),
         (64, {ElfNote.HYPERCALL_PAGE: (PAGE[64] + 8).to_bytes(8, "little")}, "note HYPERCALL_PAGE"),
         (64, {ElfNote.PADDR_OFFSET: (1 << 30).to_bytes(8, "little")}, "segment 0"),

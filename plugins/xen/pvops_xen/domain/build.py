@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pvops_core.errors import MachineError
-from pvops_xen.domain.notes import XenNotes, read_notes
+from pvops_xen.domain.notes import ElfNote, XenNotes, read_notes
 from pvops_xen.domain.space import Plan, Request, pages, plan
 from pvops_xen.domain.startinfo import StartOfDay
 from pvops_xen.domain.stubs import hypercall_page
+from pvops_xen.domain.symtab import bsd_symtab
 from pvops_xen.hypervisor import builder
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from pvops_xen.hypervisor.access import addr_ok
 from pvops_xen.hypervisor.events.channels import open_to_host
 from pvops_xen.hypervisor.grants import table as grants
 from pvops_xen.xenstore.toolstack import DomainFacts, write_domain
@@ -35,14 +37,17 @@ def build_domain(hv: Hypervisor, kernel: Kernel) -> None:
     """
     image = kernel.image
     notes = read_notes(image)
-    first, last = _extent(image, notes)
     word = image.pointer_size
     nr_pages = hv.domain.nr_pages
+    _check_segments(image, notes, nr_pages)
+    first, last = _extent(image, notes)
+    symbols = bsd_symtab(image) if notes.bsd_symtab else b""
+    end = (last + word - 1) & -word
     layout = plan(
         Request(
             bits=8 * word,
             virt_base=notes.virt_base,
-            kernel_end=pages(last - notes.virt_base),
+            kernel_end=pages(end + len(symbols) - notes.virt_base),
             initrd_pages=pages(len(kernel.initrd)),
             initrd_mapped=not notes.unmapped_initrd,
             p2m_pages=pages(nr_pages * word),
@@ -50,10 +55,14 @@ def build_domain(hv: Hypervisor, kernel: Kernel) -> None:
             memory=nr_pages,
         )
     )
+    _check_areas(hv, image, notes, layout)
     _load(hv, image, notes)
+    builder.write_physical(hv, end - notes.virt_base, symbols)
     if notes.hypercall_page is not None:
         if not first <= notes.hypercall_page < last or notes.hypercall_page & PAGE_MASK:
-            raise image.error(f"is at {notes.hypercall_page:#x}, no page of the kernel", field="note HYPERCALL_PAGE")
+            raise image.error(
+                f"is at {notes.hypercall_page:#x}, no page of the kernel", field=notes.field(ElfNote.HYPERCALL_PAGE)
+            )
         builder.write_physical(hv, notes.hypercall_page - notes.virt_base, hypercall_page(hv.abi.bits))
     builder.write_physical(hv, layout.initrd << PAGE_SHIFT, kernel.initrd)
     builder.write_physical(hv, layout.p2m << PAGE_SHIFT, builder.p2m_list(hv))
@@ -83,8 +92,8 @@ def _text(hv: Hypervisor, image: KernelImage, notes: XenNotes) -> dict[int, int]
     }
 
 
-def _extent(image: KernelImage, notes: XenNotes) -> tuple[int, int]:
-    """First virtual address of the loaded image and the first after it."""
+def _check_segments(image: KernelImage, notes: XenNotes, nr_pages: int) -> None:
+    """Every segment lies where the domain can have memory."""
     if not image.segments:
         raise image.error("has nothing to load", field="program headers")
     limit = 1 << 8 * image.pointer_size
@@ -95,11 +104,34 @@ def _extent(image: KernelImage, notes: XenNotes) -> tuple[int, int]:
                 f"would lie at {start & limit - 1:#x}, below its base of {notes.virt_base:#x} or beyond the end",
                 field=f"segment {number}",
             )
+        end = segment.physical - notes.paddr_offset + segment.memory_size
+        if pages(end) > nr_pages:
+            raise MachineError(
+                f"segment {number} of the kernel reaches to {end >> 20} MiB; the guest has {nr_pages >> 8} MiB"
+            )
+
+
+def _extent(image: KernelImage, notes: XenNotes) -> tuple[int, int]:
+    """First virtual address of the loaded image and the first after it."""
     first = min(segment.physical for segment in image.segments) + notes.offset
     last = max(segment.physical + segment.memory_size for segment in image.segments) + notes.offset
     if not first <= notes.entry < last:
-        raise image.error(f"is {notes.entry:#x}, outside the image at {first:#x} to {last:#x}", field="note ENTRY")
+        raise image.error(
+            f"is {notes.entry:#x}, outside the image at {first:#x} to {last:#x}", field=notes.field(ElfNote.ENTRY)
+        )
     return first, last
+
+
+def _check_areas(hv: Hypervisor, image: KernelImage, notes: XenNotes, layout: Plan) -> None:
+    """What is mapped lies in the guest's part of the address space, and nothing is mapped twice."""
+    kernel, *others = layout.space.areas
+    for area, kind in ((kernel, ElfNote.VIRT_BASE), *((area, ElfNote.INIT_P2M) for area in others)):
+        if not addr_ok(hv.abi, area.va, area.end - area.va):
+            raise image.error(
+                f"puts {area.count} pages at {area.va:#x}, where a guest has no addresses", field=notes.field(kind)
+            )
+        if area is not kernel and area.va < kernel.end and kernel.va < area.end:
+            raise image.error(f"puts the p2m list at {area.va:#x}, into the kernel", field=notes.field(kind))
 
 
 def _p2m_address(image: KernelImage, notes: XenNotes) -> int | None:
@@ -111,13 +143,8 @@ def _p2m_address(image: KernelImage, notes: XenNotes) -> int | None:
 
 
 def _load(hv: Hypervisor, image: KernelImage, notes: XenNotes) -> None:
-    for number, segment in enumerate(image.segments):
+    for segment in image.segments:
         start = segment.physical - notes.paddr_offset
-        if pages(start + segment.memory_size) > hv.domain.nr_pages:
-            raise MachineError(
-                f"segment {number} of the kernel reaches to {(start + segment.memory_size) >> 20} MiB; "
-                f"the guest has {hv.domain.nr_pages >> 8} MiB"
-            )
         builder.write_physical(hv, start, image.data[segment.offset : segment.offset + segment.file_size])
 
 
