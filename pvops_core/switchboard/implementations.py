@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -62,6 +62,12 @@ class Bound:
 
     backend: Backend
     ops: object | None
+
+    @property
+    def absent(self) -> Collection[str]:
+        """Ops that the backend leaves as its base has them on this machine, whatever it declares."""
+        absent: Collection[str] = getattr(self.ops, "absent", ())
+        return absent
 
 
 def of_callable(op: str, function: Callable[..., Any], name: str = "", backend: str = "") -> Implementation:
@@ -122,7 +128,7 @@ class Offers:
         if first not in self._tables:
             # An op that an upper backend leaves to its base is the base's implementation: one object, one gate.
             below = self.table(self.backends[first + 1]) if first + 1 < len(self._bound) else {}
-            own = self._bound[first].backend
+            own = self._bound[first]
             self._tables[first] = {op: self._of(own, op) or below.get(op) or _none(op) for op in self._functions()}
         return self._tables[first]
 
@@ -131,8 +137,10 @@ class Offers:
             if not slot.op.is_data:
                 yield slot.op.name
 
-    def _of(self, backend: Backend, op: str) -> Implementation | None:
-        name = f"{backend.name}.{op}"
+    def _of(self, bound: Bound, op: str) -> Implementation | None:
+        if op in bound.absent:
+            return None
+        backend, name = bound.backend, f"{bound.backend.name}.{op}"
         for hook in getattr(self._hooks.hook, op).get_hookimpls():
             if hook.plugin_name == backend.name:
                 return _of_hook(op, name, backend.name, hook)

@@ -125,7 +125,7 @@ def the_context_may_be_set(ground: Ground, op: str) -> None:
     assert set(done.changes.registers) <= about.get(op, set()), done.changes
 
 
-@law("queued_spin_lock_slowpath", "queued_spin_unlock")
+@law("queued_spin_lock_slowpath", "queued_spin_unlock", vcpus=2)
 def a_lock_is_taken_and_given_back(ground: Ground, _op: str) -> None:
     """The low byte is the lock."""
     lock = ground.page()
@@ -136,7 +136,7 @@ def a_lock_is_taken_and_given_back(ground: Ground, _op: str) -> None:
     assert not done.changes.registers, done.changes
 
 
-@law("lock_wait")
+@law("lock_wait", vcpus=2)
 def nobody_waits_for_what_has_changed(ground: Ground, op: str) -> None:
     """The byte has another value by now."""
     byte = ground.page(word=1)
@@ -144,7 +144,7 @@ def nobody_waits_for_what_has_changed(ground: Ground, op: str) -> None:
     assert not done.changes.registers, done.changes
 
 
-@law("lock_kick", "vcpu_is_preempted")
+@law("lock_kick", "vcpu_is_preempted", vcpus=2)
 def a_running_vcpu_is_there(ground: Ground, op: str) -> None:
     """Kicking it does no harm; it is preempted or not."""
     done = ground.call(op, 0)

@@ -9,7 +9,7 @@ from pvops_xen.ops.boot import BootOps
 from pvops_xen.ops.cpu import CpuOps
 from pvops_xen.ops.descriptors import DescriptorOps
 from pvops_xen.ops.irq import IrqOps
-from pvops_xen.ops.lock import LockOps
+from pvops_xen.ops.lock import PV_SPINLOCKS, LockOps
 from pvops_xen.ops.time import TimeOps
 from pvops_xen.ops.tlb import TlbOps
 
@@ -23,10 +23,15 @@ _KEPT: Final = (
 
 
 class XenOps(IrqOps, CpuOps, DescriptorOps, TlbOps, LockOps, TimeOps, BootOps):
-    """Every op that the Xen code of 2.6.23, 2.6.24 and 6.1 replaces."""
+    """Every op that the Xen code of 2.6.23, 2.6.24 and 6.1 replaces.
+
+    Attributes:
+        absent: the spinlocks on one vCPU (``xen_init_spinlocks``): there is nobody to wait for.
+    """
 
     def __init__(self, env: Environment) -> None:
         super().__init__(env)
+        self.absent = PV_SPINLOCKS if len(env.machine.vcpus) == 1 else frozenset[str]()
         env.machine.keep(self)
 
     def save(self) -> object:

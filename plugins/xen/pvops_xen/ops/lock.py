@@ -14,6 +14,10 @@ from pvops_xen.ops.base import XenGroup
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
+PV_SPINLOCKS: Final = frozenset(
+    {"lock_wait", "lock_kick", "queued_spin_lock_slowpath", "queued_spin_unlock", "vcpu_is_preempted"}
+)
+"""The ops that ``xen_init_spinlocks`` sets, all or none of them."""
 _LOCKED: Final = 1
 _SLOW: Final = 3  # _Q_SLOW_VAL: somebody sleeps, so the owner must kick
 
@@ -21,7 +25,7 @@ _SLOW: Final = 3  # _Q_SLOW_VAL: somebody sleeps, so the owner must kick
 class LockOps(XenGroup):
     """A waiter polls an event channel of its own; the owner sends an event there.
 
-    The channel is masked, so that it never makes an upcall. On one vCPU nobody ever waits.
+    The channel is masked, so that it never makes an upcall. None of these is in force on one vCPU.
     """
 
     def _kicker(self, cpu: Vcpu, number: int) -> int:
