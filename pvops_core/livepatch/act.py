@@ -1,8 +1,9 @@
 """What happens in the quiet zone: text is rewritten and hooks are run, wholly or not at all.
 
 Text is written in as few transactions as the hooks allow: none runs between two of them without need, so an action
-without hooks is one. If anything fails afterwards, what was written is written back. Source: apply_payload,
-revert_payload and livepatch_do_action of xen/common/livepatch.c.
+without hooks is one. If anything fails afterwards, what was written is written back. Only one thing ends halfway, as in
+Xen: a REPLACE whose payload then refuses leaves everything reverted. Source: apply_payload, revert_payload and
+livepatch_do_action of xen/common/livepatch.c.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
+
+import attrs
 
 from pvops_core.livepatch.errors import LivepatchError, PartialError
 from pvops_core.livepatch.model import Command, Phase, Record
@@ -21,6 +24,22 @@ if TYPE_CHECKING:
 
 BY_HOOK = b""
 """What stands for the saved bytes of a function that an action hook says it has applied."""
+
+
+@attrs.define(eq=False)
+class RefusedError(LivepatchError):
+    """The payload itself does not want the action: an expectation is not met, or its action hook says so."""
+
+
+@attrs.define(eq=False)
+class AbortedError(LivepatchError):
+    """A REPLACE that ended after its reverts.
+
+    Attributes:
+        reverted: the payloads that were reverted, in that order; they stay so.
+    """
+
+    reverted: tuple[Record, ...] = ()
 
 
 class Zone(Protocol):
@@ -98,6 +117,11 @@ class Journal:
             self._done.append(pokes)
         self.text = Overlay(self._zone.read)
 
+    def commit(self) -> None:
+        """Write what has been changed so far, and keep it whatever comes."""
+        self.flush()
+        self._done.clear()
+
     def call(self, record: Record, phase: Phase) -> int:
         """Run the hooks of a phase, which find the text as it is by then."""
         if not record.payload.hooks.of(phase):
@@ -132,6 +156,7 @@ def perform(work: Work, applied: Sequence[Record], zone: Zone) -> None:
 
     Raises:
         LivepatchError: an expectation is not met, or a hook failed; text and payloads are as before.
+        AbortedError: the same in a REPLACE that had reverted payloads by then; those stay reverted.
         PartialError: a payload would be left partially applied, which nothing can go on from.
         BaseException: what the zone raised; text and payloads are as before.
     """
@@ -150,11 +175,30 @@ def perform(work: Work, applied: Sequence[Record], zone: Zone) -> None:
         journal.flush()
         for each in touched:
             zone.publish(each)
+    except AbortedError as error:
+        _settle(error, touched, before, journal, zone)
+        raise
     except BaseException:
         for each, saved in zip(touched, before, strict=True):
             each.saved = saved
         journal.undo()
         raise
+
+
+def _settle(
+    error: AbortedError, touched: Sequence[Record], before: Sequence[list[bytes | None]], journal: Journal, zone: Zone
+) -> None:
+    """Keep the reverts of a REPLACE that was aborted; if that fails, all is as before."""
+    try:
+        journal.commit()
+    except BaseException:
+        for each, saved in zip(touched, before, strict=True):
+            each.saved = saved
+        error.reverted = ()
+        journal.undo()
+        raise
+    for each in touched:
+        zone.publish(each)
 
 
 def apply(record: Record, journal: Journal, zone: Zone) -> None:
@@ -188,16 +232,22 @@ def revert(record: Record, journal: Journal, zone: Zone) -> None:
 def replace(record: Record, applied: Sequence[Record], journal: Journal, zone: Zone) -> None:
     """Revert everything, the last applied first, then apply one payload.
 
-    What it expects is checked before anything is done, on the text as it is going to be.
+    Raises:
+        AbortedError: a payload would not be reverted, or the new one not be applied, by its own word.
     """
-    ahead = Overlay(zone.read)
-    for each in reversed(applied):
-        if not each.payload.hooks.of(Phase.REVERT):
-            put_back(each, ahead)
-    check_expectations(record, ahead)
-    for each in reversed(applied):
-        revert(each, journal, zone)
-    apply(record, journal, zone)
+    reverted: list[Record] = []
+    try:
+        for each in reversed(applied):
+            revert(each, journal, zone)
+            reverted.append(each)
+        apply(record, journal, zone)
+    except RefusedError as error:
+        if reverted == list(reversed(applied)):
+            zone.warn(
+                f"{record.name}: SYSTEM MIGHT BE INSECURE: "
+                "Replace action has been aborted after reverting ALL payloads!"
+            )
+        raise AbortedError(error.message, errno=error.errno, payload=error.payload, reverted=tuple(reverted)) from error
 
 
 def put_back(record: Record, text: Overlay) -> None:
@@ -215,7 +265,7 @@ def check_expectations(record: Record, text: Overlay) -> None:
     for function in record.payload.functions:
         found = text.read(function.old_address, len(function.expected))
         if found != function.expected:
-            raise LivepatchError(
+            raise RefusedError(
                 f"{function.name} begins {found.hex(' ')}, where {function.expected.hex(' ')} is expected",
                 errno=errno.EINVAL,
                 payload=record.name,
@@ -230,7 +280,7 @@ def _own_action(record: Record, phase: Phase, journal: Journal, zone: Zone) -> N
     if any(flag is not (wanted if result == 0 else not wanted) for flag in flags):
         raise PartialError(f"partially {'applied' if wanted else 'reverted'} payload '{record.name}'!")
     if result:
-        raise LivepatchError(
+        raise RefusedError(
             f"its {phase.value} hook returned {result}", errno=abs(result) or errno.EINVAL, payload=record.name
         )
     record.saved = [BY_HOOK if flag else None for flag in flags]

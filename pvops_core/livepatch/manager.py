@@ -167,7 +167,7 @@ class Livepatch:
         self.guest.machine.unwatch(self._between)
         self._meeting = None
         try:
-            self._finish(work, meeting, self._act(work, meeting))
+            self._finish(work, meeting, *self._act(work, meeting))
         finally:
             self._master = None
             meeting.release()
@@ -175,29 +175,30 @@ class Livepatch:
                 self.registry.finish(-errno.EIO)
         return None
 
-    def _act(self, work: Work, meeting: Meeting) -> int:
+    def _act(self, work: Work, meeting: Meeting) -> tuple[int, tuple[Record, ...]]:
+        """The result, and which payloads an action that was aborted has reverted."""
         if meeting.lateness:
             self._say(f"{work.record.name}: {meeting.lateness}")
-            return -errno.EBUSY
+            return -errno.EBUSY, ()
         self._master = meeting.master
         try:
             act.perform(work, tuple(self.registry.applied), self)
         except LivepatchError as error:
             self._say(str(error))
-            return -error.errno
+            return -error.errno, error.reverted if isinstance(error, act.AbortedError) else ()
         except PvopsError as error:
             if isinstance(error, PartialError):
                 self.guest.machine.stop("crash", error.message)
             self._say(str(error))
-            return -errno.EIO
+            return -errno.EIO, ()
         finally:
             self._master = None
-        return 0
+        return 0, ()
 
-    def _finish(self, work: Work, meeting: Meeting, rc: int) -> None:
+    def _finish(self, work: Work, meeting: Meeting, rc: int, reverted: tuple[Record, ...]) -> None:
         """Note the result, show it to the guest, and run the hook that comes after."""
         record, applied_before = work.record, tuple(self.registry.applied)
-        self.registry.finish(rc)
+        self.registry.finish(rc, reverted)
         for each in {id(each): each for each in (record, *applied_before)}.values():
             self.publish(each)
         self.guest.machine.log.record("livepatch", what="finished", payload=record.name, rc=rc)

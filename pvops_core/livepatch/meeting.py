@@ -133,6 +133,9 @@ class Meeting:
     def _excuses(self) -> str:
         lateness = self._rendezvous.lateness
         assert lateness is not None, "late without lateness"
+        for who in lateness.missing:
+            if who not in self._objections:
+                self._objects(who, self._points.objection(self._machine.vcpus[who]))
         heard = {who: whys.most_common(1)[0][0] for who, whys in self._objections.items()}
         told = [heard[None]] if None in heard else []
         told += [f"vcpu {who} {heard[who]}" for who in lateness.missing if who in heard]

@@ -6,7 +6,7 @@ Source: livepatch_upload, livepatch_list, livepatch_action and schedule_work of 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn, Protocol
 
 import attrs
@@ -306,25 +306,29 @@ class Registry:
             self.work, record.rc = None, before
             raise
 
-    def finish(self, rc: int) -> Work:
+    def finish(self, rc: int, reverted: Sequence[Record] = ()) -> Work:
         """The scheduled action is over: note its result and the new states; gives what it was.
 
         Args:
-            rc: 0 or a negative errno; then states stay as they were.
+            rc: 0 or a negative errno; then states stay as they were,
+            reverted: but for these payloads, which a REPLACE had reverted by then.
         """
         work, self.work = self.work, None
         assert work is not None, "nothing was scheduled"
         work.record.rc = rc
+        self._took_away(reverted)
         if rc == 0:
             self._move(work)
         return work
 
+    def _took_away(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self.applied.remove(record)
+            record.state, record.reverted, record.rc = State.CHECKED, True, 0
+
     def _move(self, work: Work) -> None:
         if work.command is not Command.APPLY:
-            gone = [work.record] if work.command is Command.REVERT else list(reversed(self.applied))
-            for record in gone:
-                self.applied.remove(record)
-                record.state, record.reverted, record.rc = State.CHECKED, True, 0
+            self._took_away([work.record] if work.command is Command.REVERT else self.applied[::-1])
         if work.command is not Command.REVERT:
             self.applied.append(work.record)
             work.record.state = State.APPLIED

@@ -86,7 +86,7 @@ def play_timeout(stage: Stage) -> Iterator[Act]:
     status = told.patches.registry.get("hello") if told.patches is not None else None
     message = next((text for text in told.messages if "Timed out" in text), "")
     unchanged = works(
-        Role.OLD,
+        Role.REFUSED,
         "a request that waits 20 us, made while the guest boots",
         run,
         [f"{message}."],
@@ -103,7 +103,7 @@ def play_timeout(stage: Stage) -> Iterator[Act]:
     patient = Told()
     run = stage.run(LAYOUT, "native", WORD, prepare=scripted(patient, "1us upload hello hello\n100us apply hello"))
     yield works(
-        Role.FIXED,
+        Role.ALLOWED,
         "the same request with 30 ms",
         run,
         patient.lines,
@@ -122,7 +122,7 @@ def play_stacked(stage: Stage) -> Iterator[Act]:
     script = head + "+1us apply bye\n+1us apply hello\n+1us apply bye\n+1us apply replace\n+1us revert hello"
     run = stage.run(LAYOUT, "native", WORD, prepare=scripted(wrong, script))
     yield works(
-        Role.OLD,
+        Role.REFUSED,
         "bye before hello, replace applied on top, hello reverted under bye",
         run,
         wrong.lines,
@@ -137,7 +137,7 @@ def play_stacked(stage: Stage) -> Iterator[Act]:
     script = head + "+1us apply hello\n+1us apply bye\n+1us replace replace\n+1us revert replace"
     run = stage.run(LAYOUT, "native", WORD, prepare=scripted(right, script))
     yield works(
-        Role.FIXED,
+        Role.ALLOWED,
         "hello, bye on it, both replaced at once, that reverted",
         run,
         right.lines,

@@ -23,6 +23,14 @@ class Role(enum.Enum):
     """The old behaviour does no harm here."""
     FIXED = "fixed"
     """The behaviour since then works on the guest and backend where the old one failed."""
+    REFUSED = "refused"
+    """What would be wrong is refused, with the reason, and nothing is harmed."""
+    ALLOWED = "allowed"
+    """The same wish, made rightly, is granted."""
+
+
+HISTORY, RULE = frozenset({Role.OLD, Role.FIXED}), frozenset({Role.REFUSED, Role.ALLOWED})
+"""What a scenario must show: a failure of the past and what became of it, or a rule from both its sides."""
 
 
 @attrs.frozen
@@ -119,8 +127,14 @@ class Performance:
 
     @property
     def honest(self) -> bool:
-        """The old behaviour failed as history says, and the fixed one worked."""
-        return {Role.OLD, Role.FIXED} <= {act.role for act in self.acts} and all(act.held for act in self.acts)
+        """Both sides were shown, of history or of a rule, and everything was as it must be."""
+        shown = {act.role for act in self.acts}
+        return (shown >= HISTORY or shown >= RULE) and all(act.held for act in self.acts)
+
+    @property
+    def of_a_rule(self) -> bool:
+        """Whether it shows a rule, and not what happened once."""
+        return any(act.role in RULE for act in self.acts)
 
 
 def perform(scenario: Scenario, stage: Stage) -> Performance:

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 
     from pvops_core.scenarios.model import Act, Performance
 
-_HEADINGS: Final = {Role.OLD: "OLD", Role.ELSEWHERE: "NO HARM", Role.FIXED: "FIXED"}
-_STYLES: Final = {Role.OLD: "bold red", Role.ELSEWHERE: "bold cyan", Role.FIXED: "bold green"}
+_HEADINGS: Final = {
+    Role.OLD: ("OLD", "bold red"),
+    Role.ELSEWHERE: ("NO HARM", "bold cyan"),
+    Role.FIXED: ("FIXED", "bold green"),
+    Role.REFUSED: ("REFUSED", "bold yellow"),
+    Role.ALLOWED: ("ALLOWED", "bold green"),
+}
 _INDENT: Final = 2
 
 
@@ -31,7 +36,7 @@ def print_performance(performance: Performance, console: Console) -> None:
 
 
 def _print_act(act: Act, console: Console) -> None:
-    _line(console, Text.assemble((_HEADINGS[act.role], _STYLES[act.role]), f"  {act.title}"), 0)
+    _line(console, Text.assemble(_HEADINGS[act.role], f"  {act.title}"), 0)
     for sentence in act.story:
         _line(console, Text(sentence))
     for listing in act.listings:
@@ -51,7 +56,12 @@ def _line(console: Console, text: Text, indent: int = _INDENT) -> None:
 
 
 def _verdict(performance: Performance) -> Text:
+    if performance.honest and performance.of_a_rule:
+        return Text(
+            "As the rule says: what is wrong is refused and harms nothing, what is right is done.", "bold green"
+        )
     if performance.honest:
         return Text("As history says: the old behaviour fails for that reason, and the fixed one works.", "bold green")
     wrong = [act.title for act in performance.acts if not act.held]
-    return Text(f"Not as history says: {'; '.join(wrong) or 'nothing was shown'}.", "bold red")
+    authority = "the rule" if performance.of_a_rule else "history"
+    return Text(f"Not as {authority} says: {'; '.join(wrong) or 'nothing was shown'}.", "bold red")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pvops_core.errors import MachineError
 from pvops_core.livepatch.builder import ABSOLUTE, PayloadBuilder, Reference
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.livepatch.model import Command, Phase, State
-from tests.livepatch.conftest import NEW, PLAIN, VERSION, VERSION_CODE, Make, Patched, returning
+from tests.livepatch.conftest import NEW, NEWER, PLAIN, VERSION, VERSION_CODE, Make, Patched, returning
 
 if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
@@ -177,6 +178,57 @@ def test_action_hooks_that_fail(phase: Phase, state: State, patched: Make) -> No
     assert made.registry.get("hooked").state is state
     assert made.registry.get("hooked").rc == -errno.EINVAL
     assert log(made) == [phase]
+
+
+@pytest.mark.parametrize("vcpus", [1, 3])
+def test_a_replace_whose_payload_refuses_leaves_everything_reverted(vcpus: int, patched: Make) -> None:
+    made = patched(vcpus=vcpus)
+    before = made.code()
+    made.upload("hello", NEW)
+    made.upload("bye", NEWER, depends=b"hello")
+    made.registry.upload("hooked", hooked(made, {Phase.APPLY: -errno.ENOSPC}).build())
+    made.act("hello", Command.APPLY)
+    made.act("bye", Command.APPLY)
+    assert made.act("hooked", Command.REPLACE) == -errno.ENOSPC
+    assert [record.state for record in made.registry.records] == [State.CHECKED] * 3
+    assert [made.registry.get(name).rc for name in ("hello", "bye")] == [0, 0]
+    assert not made.registry.applied
+    assert made.code() == before
+    assert made.stored() == {PLAIN}
+    assert any("aborted after reverting ALL payloads" in message for message in made.livepatch.messages)
+
+
+def test_a_replace_goes_no_further_than_a_payload_that_will_not_go(patched: Make) -> None:
+    made = patched()
+    made.registry.upload("hooked", hooked(made, {Phase.REVERT: -errno.EINVAL}).build())
+    made.upload("bye", NEWER, depends=b"hooked")
+    made.upload("other", 0x44444444)
+    made.act("hooked", Command.APPLY)
+    hooked_only = made.code()
+    made.act("bye", Command.APPLY)
+    assert made.act("other", Command.REPLACE) == -errno.EINVAL
+    assert [record.state for record in made.registry.records] == [State.APPLIED, State.CHECKED, State.CHECKED]
+    assert [record.name for record in made.registry.applied] == ["hooked"]
+    assert made.code() == hooked_only
+    assert not any("INSECURE" in message for message in made.livepatch.messages)
+
+
+def test_a_fault_while_an_aborted_replace_settles_leaves_all_as_it_was(patched: Make) -> None:
+    made = patched()
+    made.upload("hello", NEW)
+    made.registry.upload("hooked", hooked(made, {Phase.APPLY: -errno.ENOSPC}).build())
+    made.act("hello", Command.APPLY)
+    before = made.code()
+
+    def fail(_step: object) -> None:
+        raise MachineError("injected")
+
+    made.poker.observer = fail
+    assert made.act("hooked", Command.REPLACE) == -errno.EIO
+    made.poker.observer = lambda _step: None
+    assert made.code() == before
+    assert made.registry.get("hello").state is State.APPLIED
+    assert made.stored() == {NEW}
 
 
 def test_a_hook_that_says_what_is_not_true_ends_the_guest(patched: Make) -> None:

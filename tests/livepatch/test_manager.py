@@ -11,6 +11,7 @@ import pytest
 
 from pvops_core.livepatch.builder import RELATIVE, Reference
 from pvops_core.livepatch.model import Command, State
+from pvops_core.livepatch.registry import Status
 from tests.livepatch.conftest import NEW, NEWER, PLAIN, VERSION, VERSION_CODE, Make, returning
 
 if TYPE_CHECKING:
@@ -244,7 +245,9 @@ def test_expectations(patched: Make, *, right: bool) -> None:
         made.act("expecting", Command.REVERT)
     assert made.act("hello", Command.APPLY) == 0
     assert made.act("expecting", Command.REPLACE) == (0 if right else -errno.EINVAL)
-    assert made.stored() == {NEWER if right else NEW}, "a replace that is refused reverts nothing"
+    assert made.stored() == {NEWER if right else PLAIN}, "a replace that is refused has reverted all"
+    assert made.registry.get("hello") == Status(State.CHECKED, 0)
+    assert any("SYSTEM MIGHT BE INSECURE" in message for message in made.livepatch.messages) is not right
 
 
 def test_snapshots_know_of_live_patches(patched: Make) -> None:

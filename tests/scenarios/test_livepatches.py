@@ -17,7 +17,7 @@ def test_what_is_refused_harms_nobody(play: Play, name: str) -> None:
     performance = play(name)
     failed = [(act.title, check.claim) for act in performance.acts for check in act.checks if not check.held]
     assert not failed
-    assert [act.role for act in performance.acts] == [Role.OLD, Role.FIXED]
+    assert [act.role for act in performance.acts] == [Role.REFUSED, Role.ALLOWED]
     assert len({act.facts["digest"] for act in performance.acts}) == 1, "the guest's results are the same"
 
 
