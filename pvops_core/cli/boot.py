@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pvops_core.cli import inside, kernels, runs
+from pvops_core.cli import inside, kernels, live, runs
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, image_json, write_json
@@ -63,6 +63,8 @@ def boot(
             "the variable PVOPS_ORACLE names a folder of records of real boots, with the record of this kernel.",
         ),
     ] = False,
+    livepatch: live.ScriptOption = None,
+    livepatch_socket: live.SocketOption = None,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
     events: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")
@@ -75,7 +77,8 @@ def boot(
     Shows the kernel's console, then what the run was made of: traps, hypercalls, blocks of code, times, hashes.
 
     Exit code: 0 the kernel came to its end, or to the text or place waited for, 2 the files are no kernel or do not fit
-    the backend, 5 what it patched is not what was expected, 6 it crashed or timed out, 4 pvops or a plugin failed.
+    the backend, 5 what it patched is not what was expected, 6 it crashed or timed out, 4 pvops or a plugin failed. 1 or
+    2 is that of the first command of --livepatch that failed.
     """
     if events and not events.absolute().parent.is_dir():
         raise UsageError(f"{events}: its folder does not exist")
@@ -104,6 +107,7 @@ def boot(
         typed=given.typed,
         live=given.typist is not None,
         inside=Inside(verify_patching, os.environ.get(RECORDS, "") if verify_patching else ""),
+        patching=live.patching(livepatch, livepatch_socket),
     )
     text = sys.stderr if json == STDOUT else sys.stdout
     limits = kernels.kernel_limits(allowed, memory)
@@ -114,6 +118,7 @@ def boot(
         raise UsageError(observation.reason)
     if image is not None:
         write_json("boot", {"image": image_json(image.result())} | run_document(observation), json)
-    for line in (*summary(observation), *inside.lines(observation.inside)):
+    for line in (*summary(observation), *inside.lines(observation.inside), *live.lines(observation.livepatch)):
         text.write(f"{line}\n")
-    return observation.outcome.exit_code or inside.exit_code(observation.inside)
+    code = observation.outcome.exit_code or inside.exit_code(observation.inside)
+    return code or live.exit_code(observation.livepatch)

@@ -99,6 +99,15 @@ def write_file(path: Path, data: bytes) -> None:
         raise UsageError(f"{path}: cannot be written: {reason}") from failure
 
 
+def read_file(path: str) -> bytes:
+    """The bytes of a file; UsageError if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else failure
+        raise UsageError(f"{path}: cannot be read: {reason}") from failure
+
+
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows in aligned columns on standard output; numbers to the right."""
     cells = [[str(cell) for cell in row] for row in rows]

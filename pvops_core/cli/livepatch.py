@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from pvops_core.cli import runs
+from pvops_core.cli import livepatch_verbs, runs
 from pvops_core.cli.common import (
     STDOUT,
     ExitCode,
@@ -18,6 +18,7 @@ from pvops_core.cli.common import (
     print_table,
     printable,
     progress,
+    read_file,
     write_file,
     write_json,
 )
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from pvops_core.guests.session import Session
     from pvops_core.images import KernelImage
     from pvops_core.kinds import MachineKind
-    from pvops_core.livepatch.script import Step
     from pvops_core.machine import Stop
 
 livepatch: Final = typer.Typer(
@@ -37,6 +37,7 @@ livepatch: Final = typer.Typer(
     rich_markup_mode=None,
     help="Live-patch a guest while it runs.",
 )
+livepatch_verbs.add_to(livepatch)
 _CHUNK_NS = 1_000_000
 LayoutOption = Annotated[str, typer.Option(metavar="NAME", help="Layout of the built-in guest.")]
 
@@ -95,7 +96,7 @@ def show(
     Exit code: 0 told, 2 it is none.
     """
     _, kind = _image(layout, None)
-    told = _describe(str(payload), _read(str(payload)), kind)
+    told = _describe(str(payload), read_file(str(payload)), kind)
     write_json("livepatch", {"payload": told}, json)
     if json != STDOUT:
         print_table(("section", "bytes"), [(name, size) for name, size in told["sections"].items()])
@@ -125,48 +126,43 @@ def run(
     """
     from pvops_core.guests.patched import WORD, live_patches  # noqa: PLC0415 - heavy
     from pvops_core.guests.session import Session  # noqa: PLC0415
+    from pvops_core.livepatch.report import Report, exit_code  # noqa: PLC0415
     from pvops_core.livepatch.script import Script, read_script  # noqa: PLC0415
     from pvops_core.livepatch.tool import Tool  # noqa: PLC0415
 
-    steps = read_script(sys.stdin.read() if script == STDOUT else _read(script).decode("utf-8", "replace"), script)
+    steps = read_script(sys.stdin.read() if script == STDOUT else read_file(script).decode("utf-8", "replace"), script)
     backends = runs.load(tuple(plugin or ())).backends
     text = sys.stderr if json == STDOUT else sys.stdout
     settings = {"vcpus": cpus, "seed": seed, "memory": memory << 20, "cmdline": f"{cmdline} {WORD}".strip()}
-    done: list[dict[str, object]] = []
     with Session.builtin(layout, backend, backends=backends, **settings) as session:  # type: ignore[arg-type]
         patches = live_patches(session)
-        clock = session.machine.clock
 
-        def say(line: str) -> None:
-            text.write(f"[{clock.ns / 1e6:10.6f}] {printable(line)}\n")
+        def show(line: str) -> None:
+            text.write(f"{printable(line)}\n")
 
-        def note(step: Step, code: int) -> None:
-            done.append({"ns": clock.ns, "command": " ".join(step.words), "exit": code})
-
-        driver = Script(session.machine, Tool(patches, _read, say), steps, note)
+        report = Report(patches, show)
+        tool = Tool(patches, read_file, report.say)
+        driver = Script(session.machine, tool, steps, report.step, session.platform.console)
         driver.start()
         stop = _run(session, max_seconds)
         text.write(session.platform.console.decode("utf-8", "replace"))
         for line in patches.messages:
             text.write(f"{printable(line)}\n")
-        left = [" ".join(step.words) for step in driver.left]
+        found = report.found(driver)
         result = {
-            "commands": done,
-            "not_done": left,
+            **found,
             "outcome": stop.reason,
             "reason": stop.detail,
-            "messages": patches.messages,
             "event_log_sha256": session.machine.log.sha256,
             "text_sha256": session.text_sha256(),
         }
     write_json("livepatch", result, json)
     text.write(f"outcome {stop.reason}{': ' + printable(stop.detail) if stop.detail else ''}\n")
-    for line in left:
+    for line in found["not_done"]:
         text.write(f"not done: {line}\n")
     if stop.reason != "poweroff":
         return ExitCode.CRASH
-    codes = [code for each in done if isinstance(code := each["exit"], int) and code]
-    return codes[0] if codes else 1 if left else ExitCode.FINE
+    return exit_code(found)
 
 
 def _run(session: Session, max_seconds: float) -> Stop:
@@ -194,14 +190,6 @@ def _hex(text: str | None) -> bytes:
         return bytes.fromhex(text or "")
     except ValueError as error:
         raise UsageError(f"build-id {text!r} is not hexadecimal") from error
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"{path}: cannot be read: {reason}") from error
 
 
 def _describe(path: str, data: bytes, kind: MachineKind) -> dict[str, dict[str, int]]:

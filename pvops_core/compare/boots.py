@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pvops_core.boot import BootSession, read_kernel
+from pvops_core.boot.patching import LiveBoot
 from pvops_core.compare.console import ConsoleStream
 from pvops_core.compare.ending import Ending
 from pvops_core.compare.events import write_events
@@ -56,8 +57,9 @@ def observe_boot(
         until=request.until,
         stop_at=request.stop_at,
         keyboard=keyboard,
+        livepatch=request.patching.wanted,
     )
-    with session:
+    with session, LiveBoot(session, request.patching, lambda line: send(f"{line}\n")) as live:
         insight = Insight(request.inside, session, links)
         gc.freeze()  # what was made up to here lasts, and need not be looked at again
         send(Phase.RUNNING)
@@ -68,7 +70,8 @@ def observe_boot(
         send(Phase.COLLECTING)
         if request.events:
             write_events(session.machine.log, request.events)
-        return _collect(request, session, ending, {**exam.found(), "inside": insight.found(), "versions": dict(used)})
+        others = {"inside": insight.found(), "livepatch": live.found(), "versions": dict(used)}
+        return _collect(request, session, ending, {**exam.found(), **others})
 
 
 def _run(session: BootSession, request: Request) -> Ending:

@@ -41,6 +41,7 @@ def run_document(observation: Observation) -> dict[str, Any]:
         "sites_note": observation.sites_note,
         "points": observation.points,
         "inside": observation.inside,
+        "livepatch": observation.livepatch,
         "instructions": observation.instructions,
         "virtual_ns": observation.virtual_ns,
         "wall_s": round(observation.wall_s, 3),

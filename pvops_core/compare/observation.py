@@ -93,6 +93,7 @@ class Observation:
             number of the ``vcpu`` that met it, and the ``traps``, ``hypercalls``, ``page_table_updates`` and accesses
             to ``ports`` until then; in the order of meeting.
         inside: what looking inside a real kernel's boot found, as JSON; empty unless asked for.
+        livepatch: what was done to a real kernel's live patches, as JSON; empty unless asked for.
         detail: longer text about a failure: a traceback, or the end of the child's error output.
     """
 
@@ -120,6 +121,7 @@ class Observation:
     versions: Mapping[str, str] = attrs.field(factory=dict, validator=_texts)
     points: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict, validator=_measures)
     inside: Mapping[str, Any] = attrs.field(factory=dict, validator=validators.instance_of(dict))
+    livepatch: Mapping[str, Any] = attrs.field(factory=dict, validator=validators.instance_of(dict))
     detail: str = attrs.field(default="", validator=_text)
 
     @property

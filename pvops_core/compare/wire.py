@@ -16,6 +16,7 @@ import attrs
 
 from pvops_core.compare.cell import Cell
 from pvops_core.compare.observation import Observation
+from pvops_core.livepatch.wish import NOTHING, Patching
 
 
 class Phase(enum.Enum):
@@ -59,6 +60,7 @@ class Request:
         typed: what is typed at a real kernel's console, there from the start.
         live: more may be typed while it runs, and is told in lines that follow.
         inside: what a real kernel's run is looked at for.
+        patching: what is done to a real kernel's live patches while it runs.
     """
 
     cell: Cell
@@ -73,6 +75,7 @@ class Request:
     typed: bytes = b""
     live: bool = False
     inside: Inside = Inside()
+    patching: Patching = NOTHING
 
     def seconds_left(self) -> float | None:
         """How long the run may still go on; None for as long as it will."""
@@ -91,8 +94,8 @@ class Request:
         """
         fields = json.loads(line)
         cell, typed = Cell.from_json(fields.pop("cell")), bytes.fromhex(fields.pop("typed"))
-        inside = Inside(**fields.pop("inside"))
-        return cls(cell, tuple(fields.pop("plugins")), typed=typed, inside=inside, **fields)
+        inside, patching = Inside(**fields.pop("inside")), Patching(**fields.pop("patching"))
+        return cls(cell, tuple(fields.pop("plugins")), typed=typed, inside=inside, patching=patching, **fields)
 
 
 Message = Phase | str | Observation

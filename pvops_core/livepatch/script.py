@@ -1,12 +1,14 @@
 """Timed commands for the live patches of a guest: what happens when, one command a line.
 
-    # when      command
-    300us       upload hello hello.livepatch
-    1.5ms       apply hello
-    +10us       list
+    # when              command
+    300us               upload hello hello.livepatch
+    1.5ms               apply hello
+    +10us               list
+    when "login:"       revert hello
 
 A time is virtual, from the start of the run; with a plus sign, from the end of the command before. Units are ns, us,
-ms and s. A command begins when its time has come and the one before is over.
+ms and s. A text is waited for on the guest's console, in what is printed after the end of the command before. A command
+begins when its time has come and the one before is over.
 """
 
 from __future__ import annotations
@@ -19,23 +21,30 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.errors import UsageError
-from pvops_core.livepatch.tool import VERBS
+from pvops_core.livepatch.tool import check_words
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.tool import Tool, Verb
     from pvops_core.machine import Machine
 
+_WHEN = "when"
 _TIME = re.compile(r"(\+?)(\d+(?:\.\d+)?)(ns|us|ms|s)\Z")
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
 @attrs.frozen
 class Step:
-    """One line: when, from the start or from the end of the one before, and what."""
+    """One line: when, from the start or from the end of the one before, after which text on the console, and what."""
 
     ns: int
     relative: bool
     words: tuple[str, ...]
+    text: str = ""
+
+    @property
+    def command(self) -> str:
+        """What is done, as one line."""
+        return shlex.join(self.words)
 
 
 def read_script(text: str, path: str) -> tuple[Step, ...]:
@@ -56,13 +65,21 @@ def _step(line: str, place: str) -> Step:
         when, *words = shlex.split(line, comments=True)
     except ValueError as error:
         raise UsageError(f"{place}: {error}") from error
+    text = ""
+    if when == _WHEN:
+        text, *words = words or [""]
+        when = "+0ns"
+        if not text:
+            raise UsageError(f'{place}: a text is wanted after {_WHEN}, as in: {_WHEN} "login:" apply hello')
     found = _TIME.match(when)
     if found is None:
-        raise UsageError(f"{place}: {when!r} is no time; write 300us, 1.5ms or +10us")
-    if not words or words[0] not in VERBS:
-        raise UsageError(f"{place}: a time and one of {', '.join(VERBS)} are wanted")
+        raise UsageError(f"{place}: {when!r} is no time; write 300us, 1.5ms, +10us, or {_WHEN} and a text")
+    try:
+        check_words(words)
+    except UsageError as error:
+        raise UsageError(f"{place}: {error}") from error
     sign, number, unit = found.groups()
-    return Step(round(float(number) * _UNITS[unit]), bool(sign), tuple(words))
+    return Step(round(float(number) * _UNITS[unit]), bool(sign), tuple(words), text)
 
 
 class Script:
@@ -73,10 +90,16 @@ class Script:
         tool: what does them.
         steps: in order.
         done: is told of each step's exit code.
+        console: what the guest has printed.
     """
 
     def __init__(
-        self, machine: Machine, tool: Tool, steps: tuple[Step, ...], done: Callable[[Step, int], None]
+        self,
+        machine: Machine,
+        tool: Tool,
+        steps: tuple[Step, ...],
+        done: Callable[[Step, int], None],
+        console: bytearray,
     ) -> None:
         self._machine = machine
         self._tool = tool
@@ -84,6 +107,8 @@ class Script:
         self._done = done
         self._verb: Verb | None = None
         self._since = 0
+        self._console = console
+        self._heard = 0
 
     @property
     def left(self) -> tuple[Step, ...]:
@@ -101,11 +126,13 @@ class Script:
                 due = step.ns + (self._since if step.relative else 0)
                 if now < due:
                     return due
+                if self._console.find(step.text.encode(), self._heard) < 0:
+                    return None
                 self._verb = self._tool.run(step.words)
             try:
                 return next(self._verb)
             except StopIteration as over:
-                self._verb, self._since = None, now
+                self._verb, self._since, self._heard = None, now, len(self._console)
                 self._left.pop(0)
                 self._done(step, over.value)
         self._machine.unwatch(self._look)

@@ -43,12 +43,28 @@ _ACTIONS = {
     "replace": _Action(Command.REPLACE, State.CHECKED, State.APPLIED, "Replacing all live patches with"),
 }
 _OPTIONS = {"--nodeps", "--force"}
-VERBS = ("list", "upload", "apply", "revert", "replace", "unload", "load")
+VERBS = {"list": 0, "get": 1, "upload": 2, "apply": 1, "revert": 1, "replace": 1, "unload": 1, "load": 1}
+"""How many arguments each verb takes, beside its options."""
 
 
 def code_of(number: int) -> int:
     """The exit code for an errno."""
     return FINE if not number else TRY_AGAIN if number in _BUSY else FAILED
+
+
+def check_words(words: Sequence[str]) -> tuple[str, list[str], frozenset[str]]:
+    """A command's verb, arguments and options.
+
+    Raises:
+        UsageError: there is no such verb, or it takes other arguments.
+    """
+    options = frozenset(word for word in words if word.startswith("--"))
+    verb, *arguments = [word for word in words if word not in options] or [""]
+    if verb not in VERBS:
+        raise UsageError(f"livepatch {' '.join(words)}: not one of {', '.join(VERBS)}")
+    if options - _OPTIONS or len(arguments) != VERBS[verb]:
+        raise UsageError(f"livepatch {' '.join(words)}: other arguments are wanted")
+    return verb, arguments, options
 
 
 class Tool:
@@ -72,14 +88,12 @@ class Tool:
         Raises:
             UsageError: there is no such verb, or it takes other arguments.
         """
-        options = {word for word in words if word.startswith("--")}
-        verb, *arguments = [word for word in words if word not in options] or [""]
-        wanted = {"list": 0, "upload": 2}.get(verb, 1)
-        if verb not in VERBS or options - _OPTIONS or len(arguments) != wanted:
-            raise UsageError(f"livepatch {' '.join(words)}: not one of {', '.join(VERBS)}, or other arguments")
+        verb, arguments, options = check_words(words)
         match verb:
             case "list":
                 return self._list()
+            case "get":
+                return self._get(*arguments)
             case "upload":
                 return self._upload(*arguments, force="--force" in options)
             case "unload":
@@ -97,6 +111,16 @@ class Tool:
                 rest = f" ({status.rc}, {os.strerror(-status.rc)})" if status.rc else ""
                 told = ";".join(text.decode("utf-8", "replace") for text in metadata.split(b"\0") if text)
                 self._say(f"{name:<40}| {status.state.name:<11}| {told}{rest}".rstrip())
+        return FINE
+
+    def _get(self, name: str) -> Verb:
+        yield from ()
+        try:
+            status = self._registry.get(name)
+        except PvopsError as error:
+            self._say(f"Status of {name}... failed: {error}")
+            return code_of(errno_of(error))
+        self._say(f"{name}: {status.state.name}{f' ({status.rc}, {os.strerror(-status.rc)})' if status.rc else ''}")
         return FINE
 
     def _upload(self, name: str, path: str, *, force: bool = False) -> Verb:

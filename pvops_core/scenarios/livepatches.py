@@ -60,7 +60,9 @@ def scripted(told: Told, script: str) -> Callable[[Session], None]:
         files["bye"] = payload(patches.guest, "bye", b"hello")
         tool = Tool(patches, files.__getitem__, told.lines.append)
         steps = read_script(script, "scenario")
-        Script(session.machine, tool, steps, lambda _step, code: told.codes.append(code)).start()
+        Script(
+            session.machine, tool, steps, lambda _step, code: told.codes.append(code), session.platform.console
+        ).start()
 
     return prepare
 

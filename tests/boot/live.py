@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pvops_core.boot import BootSession, Kernel
 from pvops_core.boot.patched import live_patches
-from pvops_core.images import load_image
+from pvops_core.images import KernelImage, load_image
 from pvops_core.livepatch.builder import ABSOLUTE, RELATIVE, PayloadBuilder, Reference
 from pvops_core.livepatch.compiling import size_in
 from pvops_core.livepatch.model import Command
@@ -15,7 +15,27 @@ from tests.boot.ramdisk import WATCHING, with_init
 
 SHOW = "version_proc_show"
 TROUBLE = ("WARNING:", "BUG:", "Oops", "Call Trace", "multicall(s) failed", "general protection")
+SIGNED_32 = 11
+"""R_X86_64_32S."""
 _SECONDS = 60
+
+
+def replacing(made: PayloadBuilder, image: KernelImage, name: str, code: bytes, refer: list[Reference]) -> bytes:
+    """A payload that puts code in the place of what shows /proc/version."""
+    made.text(name, code, refer)
+    made.replace(SHOW, name, old_size=size_in(image, SHOW))
+    return made.build()
+
+
+def showing(made: PayloadBuilder, image: KernelImage, text: str) -> bytes:
+    """A payload by which /proc/version shows a text."""
+    made.data(f"{text}_text", f"{text}\n\0".encode(), writable=False)
+    wide = made.bits == 64
+    # mov rsi or edx, text; call seq_puts; xor eax, eax; ret
+    code = bytes.fromhex("48c7c600000000" if wide else "ba00000000") + bytes.fromhex("e80000000031c0c3")
+    words = Reference(3, f"{text}_text", SIGNED_32) if wide else Reference(1, f"{text}_text", ABSOLUTE[32])
+    call = Reference(8 if wide else 6, "seq_puts", RELATIVE[made.bits], -4)
+    return replacing(made, image, f"{text}_show", code, [words, call])
 
 
 class Live:
@@ -56,22 +76,9 @@ class Live:
         build_id = self.guest.build_id
         return PayloadBuilder(self.machine.kind, build_id=name.encode(), depends=depends or build_id, host=build_id)
 
-    def replacing(self, made: PayloadBuilder, name: str, code: bytes, refer: list[Reference]) -> bytes:
-        """A payload that puts code in the place of what shows /proc/version."""
-        made.text(name, code, refer)
-        made.replace(SHOW, name, old_size=size_in(self.image, SHOW))
-        return made.build()
-
     def upload(self, name: str, depends: bytes = b"") -> None:
         """A payload by which /proc/version shows its name."""
-        made = self.builder(name, depends)
-        made.data(f"{name}_text", f"{name}\n\0".encode(), writable=False)
-        kind, bits = self.machine.kind, self.machine.kind.bits
-        # mov rsi or edx, text; call seq_puts; xor eax, eax; ret
-        code = bytes.fromhex("48c7c600000000" if bits == 64 else "ba00000000") + bytes.fromhex("e80000000031c0c3")
-        text = Reference(3 if bits == 64 else 1, f"{name}_text", 11 if bits == 64 else ABSOLUTE[kind.bits])
-        call = Reference(8 if bits == 64 else 6, "seq_puts", RELATIVE[bits], -4)
-        self.registry.upload(name, self.replacing(made, f"{name}_show", code, [text, call]))
+        self.registry.upload(name, showing(self.builder(name, depends), self.image, name))
 
     def sound(self) -> None:
         """The kernel has not complained."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,17 +11,21 @@ import pytest
 
 from pvops_core.boot import BootSession, Kernel
 from pvops_core.boot.patched import live_patches
+from pvops_core.cli import main
 from pvops_core.errors import UsageError
 from pvops_core.images import load_image
+from pvops_core.kinds import MachineKind
 from pvops_core.livepatch.area import PAGE_SIZE
-from pvops_core.livepatch.builder import RELATIVE, Reference
+from pvops_core.livepatch.builder import RELATIVE, PayloadBuilder, Reference
 from pvops_core.livepatch.compiling import size_in
 from pvops_core.livepatch.errors import LivepatchError
+from pvops_core.livepatch.guest import build_id_of
 from pvops_core.livepatch.model import Command, Phase, State
 from pvops_core.machine import GuestFault
 from pvops_core.machine.paging import NO_EXECUTE, WRITABLE
 from pvops_core.plugins import load_backends
-from tests.boot.live import SHOW, Live
+from tests.boot.live import SHOW, Live, replacing, showing
+from tests.boot.ramdisk import WATCHING, with_init
 
 CLOUD, PAE = "vmlinuz-6.1.0-56-cloud-amd64", "vmlinuz-6.1.0-50-686-pae"
 SOON = 1_000_000
@@ -80,7 +85,7 @@ def test_pages_have_the_rights_that_their_sections_ask_for(booted: Callable[[], 
     made = live.builder("rights")
     made.data("variable", b"1234")
     made.data("constant", b"1234", writable=False)
-    live.registry.upload("rights", live.replacing(made, "quick", bytes.fromhex("31c0c3"), []))
+    live.registry.upload("rights", replacing(made, live.image, "quick", bytes.fromhex("31c0c3"), []))
     found = live.registry.symbols
     assert rights(live, live.registry.record("rights").payload.functions[0].new_address) == "rx"
     assert rights(live, found["variable"]) == "rw"
@@ -114,7 +119,7 @@ def test_no_payload_goes_while_a_vcpu_executes_it(booted: Callable[[], Live]) ->
     # sti; l: pause; mov eax, [rel gate]; test eax, eax; jz l; xor eax, eax; ret
     code = bytes.fromhex("fb f390 8b05 00000000 85c0 74f4 31c0 c3")
     live.registry.upload(
-        "waiting", live.replacing(made, "waiting_show", code, [Reference(5, "gate", RELATIVE[64], -4)])
+        "waiting", replacing(made, live.image, "waiting_show", code, [Reference(5, "gate", RELATIVE[64], -4)])
     )
     assert live.act("waiting", Command.APPLY) == 0
     start, end = live.registry.record("waiting").payload.functions[0].new_address, 0x1000
@@ -133,7 +138,7 @@ def test_no_payload_goes_while_a_vcpu_executes_it(booted: Callable[[], Live]) ->
 def test_a_vcpu_with_interrupts_off_is_named(booted: Callable[[], Live]) -> None:
     live = booted()
     made = live.builder("deaf")
-    live.registry.upload("deaf", live.replacing(made, "deaf_show", b"\xfa" + SPIN, []))
+    live.registry.upload("deaf", replacing(made, live.image, "deaf_show", b"\xfa" + SPIN, []))
     live.upload("Hello")
     assert live.act("deaf", Command.APPLY) == 0
     live.machine.run(max_ns=20_000_000)
@@ -167,7 +172,7 @@ def test_hooks_call_the_kernel_from_any_mode(booted: Callable[[], Live], mode: i
     made.text("talk", code, [Reference(7, "words", 11), Reference(14, "_printk", RELATIVE[64], -4)])
     for phase in (Phase.LOAD, Phase.PREAPPLY):
         made.hook(phase, "talk")
-    live.registry.upload("talker", live.replacing(made, "quick", bytes.fromhex("31c0c3"), []))
+    live.registry.upload("talker", replacing(made, live.image, "quick", bytes.fromhex("31c0c3"), []))
     while live.machine.vcpus[0].cpl != mode:
         live.machine.run(max_ns=1_000)
     assert live.act("talker", Command.APPLY) == 0
@@ -207,3 +212,31 @@ def test_early_uploads_are_put_off(kernel_path: Callable[[str], Path]) -> None:
         pytest.raises(UsageError, match="livepatch=True"),
     ):
         live_patches(session)
+
+
+def test_a_script_patches_a_boot(
+    kernel_path: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = kernel_path(CLOUD)
+    image = load_image(kernel)
+    host = build_id_of(image)
+    payload, script, ramdisk = tmp_path / "hello.livepatch", tmp_path / "script", tmp_path / "ramdisk"
+    payload.write_bytes(
+        showing(PayloadBuilder(MachineKind.X86_64, build_id=b"1", depends=host, host=host), image, "Hello")
+    )
+    script.write_text(f'when "seen Linux" load {payload}\nwhen "seen Hello" revert hello\n+1us get hello\n')
+    ramdisk.write_bytes(with_init(kernel.with_name("initramfs.cpio.gz"), WATCHING))
+    words = ["--initrd", str(ramdisk), "--cmdline", "console=ttyS0 quiet", "--livepatch", str(script)]
+    target = tmp_path / "boot.json"
+    assert main(["boot", str(kernel), *words, "--until", "seen Hello", "--json", str(target)]) == 1
+    document = json.loads(target.read_text())
+    assert document["outcome"] == "until"
+    assert [each["exit"] for each in document["livepatch"]["commands"]] == [0]
+    assert document["livepatch"]["not_done"] == ["revert hello", "get hello"]
+    assert [each["state"] for each in document["livepatch"]["payloads"]] == ["APPLIED"]
+    out = capsys.readouterr().out
+    assert "Applying hello... completed" in out
+    assert "not done            revert hello" in out
+    script.write_text("1us apply\n")
+    assert main(["boot", str(kernel), *words]) == 2
+    assert "script:1" in capsys.readouterr().err

@@ -66,6 +66,16 @@ COMMANDS: Mapping[str, Command] = {
     "run": lambda _: ["run"],
     "run out of time": lambda _: ["run", "--max-seconds", "0.001"],
     "boot": lambda folder: ["boot", _bootable(folder), "--memory", "32"],
+    "boot live-patched": lambda folder: [
+        *(
+            "boot",
+            _bootable(folder),
+            "--memory",
+            "32",
+            "--livepatch",
+            _written(folder / "script", "0ns list\n1s list\n"),
+        ),
+    ],
     "compare": lambda _: ["compare", "--layouts", "6.1-64"],
     "compare what differs": lambda folder: [
         "compare",

@@ -25,7 +25,7 @@ def play(made: Patched, *commands: str, until: int = 200_000_000) -> tuple[list[
     codes: list[int] = []
     steps = tuple(Step(0, relative=True, words=tuple(command.split())) for command in commands)
     tool = Tool(made.livepatch, files(made).__getitem__, lines.append)
-    script = Script(made.machine, tool, steps, lambda _step, code: codes.append(code))
+    script = Script(made.machine, tool, steps, lambda _step, code: codes.append(code), bytearray())
     script.start()
     for _ in range(until // 1_000_000):
         made.run(1_000_000)
@@ -105,7 +105,39 @@ def test_steps_wait_for_their_time(patched: Make) -> None:
     made, times = patched(), []
     steps = (Step(5_000, relative=False, words=("list",)), Step(2_000, relative=True, words=("list",)))
     tool = Tool(made.livepatch, files(made).__getitem__, lambda _line: None)
-    Script(made.machine, tool, steps, lambda _step, _code: times.append(made.machine.clock.ns)).start()
+    Script(made.machine, tool, steps, lambda _step, _code: times.append(made.machine.clock.ns), bytearray()).start()
     made.run(10_000)
     assert 5_000 <= times[0] <= 5_005
     assert 7_000 <= times[1] <= 7_010
+
+
+def test_a_step_waits_for_a_text(patched: Make) -> None:
+    made, said = patched(), []
+    console = bytearray(b"login:")
+    steps = read_script('1us list\nwhen "login:" list\nwhen "login:" get x\n', "s")
+    tool = Tool(made.livepatch, files(made).__getitem__, lambda _line: None)
+    Script(made.machine, tool, steps, lambda step, code: said.append((step.command, code)), console).start()
+    made.run(5_000)
+    assert said == [("list", 0)], "what was there before does not count"
+    console += b" login"
+    made.run(5_000)
+    assert len(said) == 1
+    console += b":"
+    made.run(5_000)
+    assert said == [("list", 0), ("list", 0)]
+    console += b"login:"
+    made.run(5_000)
+    assert said[2:] == [("get x", 1)]
+
+
+@pytest.mark.parametrize("wrong", ["when", 'when ""', "when x", 'when "x" frob', "when list"])
+def test_lines_that_wait_for_nothing(wrong: str) -> None:
+    with pytest.raises(UsageError, match="s:1"):
+        read_script(wrong, "s")
+
+
+def test_get_tells_state_and_result(patched: Make) -> None:
+    lines, codes = play(patched(), "upload hello some/hello.livepatch", "get hello", "get nobody")
+    assert codes == [0, 0, 1]
+    assert lines[1] == "hello: CHECKED"
+    assert "ENOENT" in lines[2]

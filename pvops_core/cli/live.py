@@ -1,0 +1,55 @@
+"""What ``pvops boot`` does about live patches: a script of timed commands, a socket for a running machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pvops_core.cli.common import printable, read_file
+from pvops_core.livepatch import report
+from pvops_core.livepatch.script import read_script
+from pvops_core.livepatch.wish import Patching
+
+ScriptOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCRIPT",
+        help="Live-patch the kernel while it runs, by a file of timed commands as for `pvops livepatch run`.",
+    ),
+]
+SocketOption = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="Listen at this socket for `pvops livepatch list`, `apply` and its kin."),
+]
+
+
+def patching(script: str | None, socket: Path | None) -> Patching:
+    """What the options ask for.
+
+    Raises:
+        UsageError: the script cannot be read, or a line of it is no command; the message names the line.
+    """
+    text = ""
+    if script is not None:
+        text = read_file(script).decode("utf-8", "replace")
+        read_script(text, script)
+    return Patching(text, script or "", str(socket.absolute()) if socket else "")
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """What is told of it at the end of a run."""
+    for each in found.get("payloads", ()):
+        result = f" ({each['rc']})" if each["rc"] else ""
+        yield f"{'payload':<20}{printable(each['name'])} {each['state']}{result}"
+    for message in found.get("messages", ()):
+        yield f"{'log':<20}{printable(message)}"
+    for line in found.get("not_done", ()):
+        yield f"{'not done':<20}{printable(line)}"
+
+
+def exit_code(found: Mapping[str, Any]) -> int:
+    """What it makes of the command's exit code."""
+    return report.exit_code(found)

@@ -1,0 +1,208 @@
+"""A socket by which a running machine's live patches are worked with from outside.
+
+A connection is one request and one reply, a JSON document a line each. Threads only read and write; what is asked for
+is done between two slices of the machine, and noted in its event log with the virtual time at which it was.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import queue
+import shlex
+import socket
+import struct
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+
+from pvops_core.errors import UsageError
+from pvops_core.livepatch.errors import LivepatchError
+from pvops_core.livepatch.model import MAX_SIZE
+from pvops_core.livepatch.report import Report, payloads
+from pvops_core.livepatch.tool import FAILED, Tool, check_words
+
+if TYPE_CHECKING:
+    from pvops_core.livepatch.manager import Livepatch
+    from pvops_core.livepatch.tool import Verb
+
+LINE_LIMIT = 4 * MAX_SIZE
+"""Most bytes of a request: a payload too long by far is still refused by name, not by this."""
+ROOT = 0
+"""The user who may do everything."""
+SECONDS = 10
+"""How long a request may take to arrive."""
+_ENDED: dict[str, Any] = {"exit": FAILED, "error": "the machine has ended"}
+_CREDENTIALS = struct.Struct("3i")
+
+
+@attrs.define(eq=False)
+class Asked:
+    """A request on its way.
+
+    Attributes:
+        words: the command.
+        files: what its files hold.
+        reply: gets the document that answers it, when it is done.
+    """
+
+    words: list[str]
+    files: dict[str, bytes]
+    reply: queue.SimpleQueue[dict[str, Any]] = attrs.field(factory=queue.SimpleQueue)
+
+
+class Server:
+    """Listens for one machine; a context manager, closing it takes the socket away.
+
+    Args:
+        path: of the socket, which must not be there, or be one that nobody listens at.
+        livepatch: the machine's live patches.
+        report: where what is done is kept.
+        owner: numeric id of the one user beside root who may ask for anything.
+
+    Raises:
+        UsageError: the socket cannot be made.
+    """
+
+    def __init__(self, path: Path, livepatch: Livepatch, report: Report, owner: int | None = None) -> None:
+        self._livepatch = livepatch
+        self._machine = livepatch.guest.machine
+        self._report = report
+        self._owner = os.geteuid() if owner is None else owner
+        self._asked: queue.SimpleQueue[Asked] = queue.SimpleQueue()
+        self._over = threading.Event()
+        self._present: tuple[Asked, Verb] | None = None
+        self._path = path
+        self._socket = _listen(path)
+        threading.Thread(target=self._accept, daemon=True).start()
+        self._machine.watch(self._look)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it; whoever still waits is told."""
+        self._machine.unwatch(self._look)
+        self._over.set()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who waits for a connection
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+        if self._present is not None:
+            self._present[0].reply.put(_ENDED)
+        self._send_away()
+
+    def _send_away(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._asked.get_nowait().reply.put(_ENDED)
+
+    # The machine's side ------------------------------------------------------------------------------------------
+
+    def _look(self) -> int | None:
+        """Between two slices: go on with the present request, or begin the next."""
+        while True:
+            if self._present is None:
+                if self._asked.empty():
+                    return None
+                self._begin(self._asked.get())
+                continue
+            asked, verb = self._present
+            try:
+                return next(verb)
+            except StopIteration as over:
+                self._present = None
+                self._answer(asked, over.value)
+
+    def _begin(self, asked: Asked) -> None:
+        hashes = ",".join(hashlib.sha256(data).hexdigest() for data in asked.files.values())
+        self._machine.log.record("livepatch", what="request", words=shlex.join(asked.words), sha256=hashes)
+        tool = Tool(self._livepatch, asked.files.__getitem__, self._report.say)
+        self._present = asked, tool.run(asked.words)
+
+    def _answer(self, asked: Asked, code: int) -> None:
+        lines = self._report.done(asked.words, code)
+        found = {"exit": code, "lines": lines, "ns": self._machine.clock.ns, "payloads": payloads(self._livepatch)}
+        asked.reply.put(found)
+
+    # The threads' side -------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(SECONDS)
+            try:
+                self._allow(connection)
+                asked = _read(connection)
+            except (UsageError, LivepatchError) as error:
+                reply: dict[str, Any] = {"exit": FAILED, "error": str(error)}
+            else:
+                self._asked.put(asked)
+                if self._over.is_set():
+                    self._send_away()
+                reply = asked.reply.get()
+            connection.sendall(json.dumps(reply).encode() + b"\n")
+
+    def _allow(self, connection: socket.socket) -> None:
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, user, _ = _CREDENTIALS.unpack(raw)
+        if user not in {ROOT, self._owner}:
+            raise LivepatchError(f"user {user} may not live-patch this machine", errno=errno.EPERM)
+
+
+def _listen(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket() and made.connect_ex(str(path)) == errno.ECONNREFUSED:
+            path.unlink()  # left behind by a machine that was killed
+            made.close()
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            made.bind(str(path))
+        finally:
+            os.umask(before)
+        made.listen()
+    except OSError as failure:
+        made.close()
+        raise UsageError(f"{path}: no socket can be made: {failure.strerror or failure}") from failure
+    return made
+
+
+def _read(connection: socket.socket) -> Asked:
+    """A request; UsageError for what is none."""
+    line = bytearray()
+    try:
+        while not line.endswith(b"\n"):
+            piece = connection.recv(1 << 16)
+            line += piece
+            if not piece or len(line) > LINE_LIMIT:
+                raise UsageError("not one line of a request")
+        document = json.loads(line)
+        words = [str(word) for word in document["words"]]
+        files = {str(name): base64.b64decode(data, validate=True) for name, data in document["files"].items()}
+    except TimeoutError as late:
+        raise UsageError(f"no whole request in {SECONDS} seconds") from late
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error) as failure:
+        raise UsageError(f"not a request: {failure}") from failure
+    verb, arguments, _ = check_words(words)
+    if verb in {"upload", "load"} and arguments[-1] not in files:
+        raise UsageError(f"the request lacks the bytes of {arguments[-1]}")
+    return Asked(words, files)
