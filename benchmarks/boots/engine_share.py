@@ -12,7 +12,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
-from time import perf_counter
+from time import thread_time
 
 from pvops_core.boot import BootSession, read_kernel
 from pvops_core.machine import callbacks
@@ -31,7 +31,7 @@ class StopWatch:
         """Time the entries of the engine."""
 
         def timed(engine: Engine, rip: int) -> int:
-            begin = perf_counter()
+            begin = thread_time()
             try:
                 return start(engine, rip)
             finally:
@@ -43,7 +43,7 @@ class StopWatch:
         """Time the handlers, by the name of what they do."""
 
         def timed(owner: callbacks.Callbacks, action: Callable[..., None], *arguments: object) -> None:
-            begin = perf_counter()
+            begin = thread_time()
             try:
                 serve(owner, action, *arguments)
             finally:
@@ -52,7 +52,7 @@ class StopWatch:
         return timed
 
     def _add(self, name: str, begin: float) -> None:
-        self.seconds[name] += perf_counter() - begin
+        self.seconds[name] += thread_time() - begin
         self.calls[name] += 1
 
 
@@ -62,14 +62,14 @@ def main(backend: str, kernel: str, initrd: str, memory: str, cmdline: str) -> N
     Engine.start = watch.engine(Engine.start)  # type: ignore[method-assign]
     callbacks.Callbacks._serve = watch.handler(callbacks.Callbacks._serve)  # type: ignore[method-assign]  # noqa: SLF001
     loaded = load_backends()
-    begin = perf_counter()
+    begin = thread_time()
     session = BootSession(
         read_kernel(kernel, initrd, cmdline), chain(loaded.backends[backend], loaded.backends), memory=int(memory) << 20
     )
     with session:
-        built = perf_counter()
+        built = thread_time()
         stop = session.run()
-        over = perf_counter()
+        over = thread_time()
     inside = watch.seconds.pop("in_engine")
     handlers = sum(watch.seconds.values())
     report = {

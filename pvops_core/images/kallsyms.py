@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pvops_core.images.model import KernelImage
 
 TOKENS: Final = 256
+_ZERO, _NOTHING = TOKENS, TOKENS + 1
+_AT_ONCE: Final = 1 << 14  # larger lists are fetched from the system and given back, page by page
 BLOCK: Final = 256
 """Names between two markers."""
 
@@ -249,10 +251,18 @@ def _plausible(image: KernelImage, addresses: list[int]) -> bool:
 
 
 def _expand(data: bytes, tokens: Tokens, names: Names, addresses: list[int]) -> list[tuple[str, int, bool]]:
-    """Decode all names; the first character of each is its type letter, upper case for a global symbol."""
-    token = tokens.strings
-    found = []
-    for start, size, address in zip(names.starts, names.sizes, addresses, strict=True):
-        name = b"".join([token[byte] for byte in data[start : start + size]]).decode("ascii", "replace")
-        found.append((name[1:], address, name[:1].isupper()))
-    return found
+    """Decode all names; the first character of each is its type letter, upper case for a global symbol.
+
+    They are put together many at a time, with a zero byte, which is in no token, in front of each.
+    """
+    starts, sizes = np.array(names.starts), np.array(names.sizes)
+    first = names.starts[0] - 1
+    codes = np.frombuffer(data[first : int((starts + sizes)[-1])], np.uint8).astype(np.uint16)
+    gaps = starts[1:] - (starts + sizes)[:-1]
+    codes[(starts[1:] - 2 - first)[gaps > 1]] = _NOTHING  # long names have two bytes of length
+    codes[starts - 1 - first] = _ZERO
+    strings = (*tokens.strings, b"\0", b"")
+    pieces = (codes[at : at + _AT_ONCE].tolist() for at in range(0, len(codes), _AT_ONCE))
+    text = b"".join(b"".join(map(strings.__getitem__, piece)) for piece in pieces).decode("ascii", "replace")
+    found = zip(text.split("\0")[1:], addresses, strict=True)
+    return [(name[1:], address, name[:1].isupper()) for name, address in found]

@@ -48,13 +48,10 @@ class SymbolTable:
 
 
 def _build(source: str, symbols: Iterable[tuple[str, int, bool]]) -> SymbolTable:
-    by_name: dict[str, int] = {}
-    globals_: dict[str, int] = {}
-    by_address: dict[int, str] = {}
-    for name, address, is_global in symbols:
-        (globals_ if is_global else by_name).setdefault(name, address)
-        by_address.setdefault(address, name)
-    by_name.update(globals_)
+    backwards = list(symbols)[::-1]  # so that the first of several comes last, and stays
+    by_name = {name: address for name, address, _ in backwards}
+    by_name.update({name: address for name, address, is_global in backwards if is_global})
+    by_address = {address: name for name, address, _ in backwards}
     addresses = sorted(by_address)
     return SymbolTable(source, by_name, addresses, [by_address[address] for address in addresses])
 

@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import numpy as np
 
 from pvops_core.errors import MachineError
 from pvops_xen.hypervisor import entries as pte
@@ -173,9 +174,10 @@ def _give_memory(hv: Hypervisor, first: int, size: int | None, seed: int) -> Non
         raise MachineError(f"the machine has {len(order)} frames for the guest, who is to have {count}")
     random.Random(seed).shuffle(order)  # noqa: S311 - the same every time on purpose
     del order[count:]
-    for pfn, mfn in enumerate(order):
+    for mfn in order:
         hv.frames.give(mfn, GUEST)
-        hv.set_pfn_of(mfn, pfn)
+    entries = np.frombuffer(hv.memory.array.data, np.uint64 if hv.abi.m2p_entry == 8 else np.uint32, offset=hv.m2p)
+    entries[order] = np.arange(len(order))
     hv.domain.p2m = order
     hv.domain.nr_pages = len(order)
 
