@@ -6,13 +6,36 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
+import attrs
+
 from pvops_core.hookspecs.keyboard import Keyboard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pvops_core.hookspecs.guest import GuestImage, Kernel
     from pvops_core.machine import Machine, Vcpu
+
+
+@attrs.frozen
+class HypercallMade:
+    """A hypercall that the platform has answered.
+
+    Attributes:
+        vcpu: index of the vCPU.
+        name: the hypercall's.
+        arguments: as the guest passed them, unsigned.
+        result: 0 or more, or a negative errno.
+        ns: virtual time when it was made.
+        inner: it is an entry of a multicall.
+    """
+
+    vcpu: int
+    name: str
+    arguments: tuple[int, ...]
+    result: int
+    ns: int
+    inner: bool = False
 
 
 class Surroundings(ABC):
@@ -29,6 +52,8 @@ class Surroundings(ABC):
         console: what the guest printed.
         page_table_updates: page-table entries written through the platform.
         flushes: TLB flushes asked of the platform.
+        hypercall_observer: where somebody looks, called for each hypercall that has been made, those of a multicall
+            before the multicall itself.
     """
 
     def __init__(self, machine: Machine, options: Mapping[str, str]) -> None:
@@ -39,6 +64,7 @@ class Surroundings(ABC):
         self.console = bytearray()
         self.page_table_updates = 0
         self.flushes = 0
+        self.hypercall_observer: Callable[[HypercallMade], None] | None = None
 
     @staticmethod
     def machine_memory(guest_memory: int) -> int:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pvops_core.machine.vcpu import Vcpu
 
 Action = Callable[["Vcpu"], None]
+Standing = tuple[int, int] | None
+"""Where a vCPU stands whose arrival has been told: address and stack pointer."""
 
 
 @attrs.frozen(eq=False)
@@ -103,6 +105,21 @@ class Breakpoints:
             breakpoint_.action(vcpu)
         if self._machine.loop.interrupted and vcpu.rip == address:
             self._standing[vcpu.index] = here
+
+    def displace(self, vcpu: Vcpu, standing: Standing = None) -> Standing:
+        """The vCPU is put elsewhere from outside: what comes is a new arrival, wherever it is.
+
+        Args:
+            vcpu: which.
+            standing: what an earlier ``displace`` gave, when it is put back.
+
+        Returns:
+            Where it stood having been served, if it did.
+        """
+        before = self._standing.pop(vcpu.index, None)
+        if standing is not None:
+            self._standing[vcpu.index] = standing
+        return before
 
     def save(self) -> object:
         """Which vCPUs stand at a breakpoint that has been served, for a snapshot."""

@@ -65,7 +65,7 @@ class Callbacks:
         self._engine.flush_code()
 
     def stop_at(self, address: int) -> None:
-        """From now on end the slice before an instruction at an address is executed."""
+        """From now on end the slice before an instruction at an address is executed, where a call is to end there."""
         if address not in self._ends:
             self._ends.add(address)
             self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(self._end), address, address)
@@ -86,9 +86,10 @@ class Callbacks:
         self._engine.unhook(hook)
         self._engine.flush_code()
 
-    def _end(self, _engine: int, _address: int, _size: int, _data: int) -> None:
-        self._loop.interrupt()
-        self._engine.stop()
+    def _end(self, _engine: int, address: int, _size: int, _data: int) -> None:
+        if address == self._loop.landing:
+            self._loop.interrupt()
+            self._engine.stop()
 
     def _serve(self, action: Callable[..., None], *arguments: object) -> None:
         """Run a handler: its fault goes to the guest, its error ends the run, its wishes stop the engine."""

@@ -94,7 +94,7 @@ class Machine:
         self._slots: list[CpuSlot] = []
         self._keepers: list[Stateful] = []
         self._platform: TrapHandler | None = None
-        self._breakpoints = Breakpoints(self, self._slots)
+        self.breakpoints = Breakpoints(self, self._slots)
         self.loop = RunLoop(self, self._slots, self.gates)
         native = callbacks()
         try:
@@ -184,11 +184,11 @@ class Machine:
         Raises:
             MachineError: a handler is running; defer it.
         """
-        return self._breakpoints.add(address, action)
+        return self.breakpoints.add(address, action)
 
     def remove(self, breakpoint_: Breakpoint) -> None:
         """End ``break_at``; MachineError from inside a handler."""
-        self._breakpoints.remove(breakpoint_)
+        self.breakpoints.remove(breakpoint_)
 
     def call(self, vcpu: Vcpu, until: int, *, blocks: int) -> bool:
         """Run one vCPU alone, without delivering interrupts, until it is about to execute the instruction at ``until``.
@@ -228,7 +228,7 @@ class Machine:
             self._keepers.append(owner)
 
     def _parts(self) -> tuple[Stateful, ...]:
-        return (self.clock, self.log, self.scheduler, self.gates, self._breakpoints, *self._slots)
+        return (self.clock, self.log, self.scheduler, self.gates, self.breakpoints, *self._slots)
 
     def snapshot(self) -> Snapshot:
         """Everything that decides how the machine goes on; not from inside a handler."""

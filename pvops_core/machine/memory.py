@@ -38,6 +38,10 @@ class MemorySnapshot:
     def __del__(self) -> None:
         os.close(self._file)
 
+    def read(self, pa: int, n: int) -> bytes:
+        """``n`` bytes as they were at physical address ``pa``."""
+        return os.pread(self._file, n, pa)
+
     def map_at(self, address: int) -> None:
         """Put a private copy of the contents at a host address, in place of what is there."""
         protection = mmap.PROT_READ | mmap.PROT_WRITE

@@ -50,6 +50,8 @@ class RunLoop:
         self.in_guest = False
         self.interrupted = False
         self._stop: Stop | None = None
+        self.landing: int | None = None  # where the call of guest code that goes on is to end
+        self.call_ended: Stop | None = None  # the last call of guest code, by a handler
         self._error: BaseException | None = None
         self._deferred: list[Callable[[], None]] = []
         self.watchers: list[Callable[[], int | None]] = []
@@ -181,17 +183,27 @@ class RunLoop:
         if self.in_guest:
             raise MachineError("a call of guest code from inside a handler: defer it")
         slot.callbacks.stop_at(until)
+        self.landing = until
         end = slot.blocks + blocks
-        while slot.vcpu.rip != until:
-            left = end - slot.blocks
-            ended = self._stop is not None and self._stop.reason not in _FROM_OUTSIDE
-            if left <= 0 or ended or slot.vcpu.halted:
-                return False
-            self.interrupted = False
-            _allow(slot, left)
-            self._slice(slot)
-            self._raise()
+        try:
+            while slot.vcpu.rip != until:
+                left = end - slot.blocks
+                if left <= 0 or self._ended() or slot.vcpu.halted:
+                    return False
+                self.interrupted = False
+                _allow(slot, left)
+                self._slice(slot)
+                self._raise()
+        finally:
+            self.landing = None
+            self.call_ended = self._stop if self._ended() else None
+            if self._ended():
+                self._stop = None
         return True
+
+    def _ended(self) -> bool:
+        """A handler has ended the run, not somebody from outside, whose wish outlasts a call of guest code."""
+        return self._stop is not None and self._stop.reason not in _FROM_OUTSIDE
 
     def step(self, slot: CpuSlot) -> None:
         """Run one instruction of a vCPU that is not in a handler."""

@@ -32,6 +32,14 @@ ACCESSED_DIRTY: Final = 0x60
 PRESENT: Final = 1
 
 
+def registers_of(cpu: Vcpu) -> dict[str, int]:
+    """A vCPU's registers by name, descriptor tables (``gdtr``: base) and MSRs (``msr 0x174``) among them."""
+    bits = cpu.machine.kind.bits
+    registers = {name: cpu.get(name) for name in (*GENERAL[bits], *SYSTEM)}
+    registers |= {name: cpu.table(name).base for name in TABLES}
+    return registers | {f"msr {number:#x}": cpu.msr(number) for number in MSRS[bits]}
+
+
 @attrs.frozen
 class Change:
     """One thing that is not what it was.
@@ -79,16 +87,10 @@ class Look:
         words = np.uint64 if self.session.guest.kind.bits == 64 else np.uint32
         return self.session.machine.memory.array[:size].view(words)
 
-    def _registers(self) -> dict[str, int]:
-        cpu, bits = self.cpu, self.session.guest.kind.bits
-        registers = {name: cpu.get(name) for name in (*GENERAL[bits], *SYSTEM)}
-        registers |= {name: cpu.table(name).base for name in TABLES}
-        return registers | {f"msr {number:#x}": cpu.msr(number) for number in MSRS[bits]}
-
     def take(self) -> None:
         """Look now; the machine must not be running."""
         self.registers.clear()
-        self.registers.update(self._registers())
+        self.registers.update(registers_of(self.cpu))
         np.copyto(self.memory, self._live())
 
     def changes(self, *, lost: frozenset[str] = frozenset(), dead: range = range(0)) -> Changes:
@@ -100,7 +102,7 @@ class Look:
         """
         registers = {
             name: Change(self.registers[name], new)
-            for name, new in self._registers().items()
+            for name, new in registers_of(self.cpu).items()
             if name not in lost and _differs(name, self.registers[name], new)
         }
         return Changes(registers, dict(self._memory(dead)))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pvops_core.hookspecs import Backend
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.plugins.loading import Loaded
+    from pvops_core.testing.booted import Booted, BootedKernel, Recipe
     from pvops_core.testing.call import Caller
     from pvops_core.testing.cells import Cell
     from pvops_core.testing.lab import Lab, Pool
@@ -30,11 +31,14 @@ MARKERS: Final = {
     "pvops_vcpus(*numbers)": "run with each of these numbers of vCPUs; by default with one",
     "pvops_ops(*names)": "run on layouts that have all these ops only",
     "pvops_needs(*capabilities)": "skip on a backend that has not all these capabilities",
-    "pvops_at(point)": "begin there in the guest's boot: entry, unpatched, patched (the default), running, finished",
+    "pvops_at(point)": "begin there in the guest's boot: entry, unpatched, patched (the default), running, finished; "
+    "a real kernel's at a function or a named point, by default init",
     "pvops_cmdline(*words)": "the guest's command line",
 }
 _LOADED: Final[pytest.StashKey[Loaded]] = pytest.StashKey()
 _POOL: Final[pytest.StashKey[Pool]] = pytest.StashKey()
+_BOOTED: Final[pytest.StashKey[Booted]] = pytest.StashKey()
+_KERNEL: Final[pytest.StashKey[BootedKernel]] = pytest.StashKey()
 _LAB: Final[pytest.StashKey[Lab]] = pytest.StashKey()
 
 
@@ -43,7 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("pvops", "paravirtualisation backends")
     group.addoption("--pvops-backend", metavar="NAMES", help="the backends to test, parted by commas")
     group.addoption("--pvops-plugin", metavar="PATH", action="append", default=[], help="load a backend from there too")
-    group.addoption("--pvops-kernel", metavar="FILE", help="the kernel image for tests that boot one")
+    group.addoption("--pvops-kernel", metavar="FILE", help="the kernel for tests that boot one, or a folder of some")
+    group.addoption("--pvops-initrd", metavar="FILE", help="its ramdisk; by default one that has only a place for init")
     group.addoption("--pvops-ops", metavar="NAMES", help="conformance suite: try these ops only, parted by commas")
     group.addoption("--pvops-layouts", metavar="GLOBS", help="conformance suite: these layouts only, parted by commas")
     smoke = "conformance suite: try only what the backend itself implements, and whole guests"
@@ -64,6 +69,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Close the machines."""
     if _POOL in config.stash:
         config.stash[_POOL].close()
+    if _BOOTED in config.stash:
+        config.stash[_BOOTED].close()
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -92,7 +99,7 @@ def loaded_backends(config: pytest.Config) -> Loaded:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test once on each machine that it and the backends can have."""
-    if "pvops_cell" not in metafunc.fixturenames and "pvops_case" not in metafunc.fixturenames:
+    if not {"pvops_cell", "pvops_case", "pvops_recipe"} & set(metafunc.fixturenames):
         return
     from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
     from pvops_core.testing.cells import cells  # noqa: PLC0415
@@ -104,6 +111,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         reasons = "".join(f"\n  {error}" for error in loaded.errors)
         there = ", ".join(sorted(loaded.backends))
         raise pytest.UsageError(f"no backend {', '.join(missing)}; there are {there}{reasons}")
+    if "pvops_recipe" in metafunc.fixturenames:
+        metafunc.parametrize("pvops_recipe", names, indirect=True)
+        return
     if "pvops_case" in metafunc.fixturenames:
         config, given = metafunc.config, metafunc.config.getoption("--pvops-ops")
         ops = frozenset(given.split(",")) if given else None
@@ -132,10 +142,11 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed and call.excinfo is not None and not call.excinfo.errisinstance(AssertionError):
         report.user_properties.append(("pvops_crash", str(call.excinfo.value)))
-    if report.failed and call.when == "call" and _LAB in item.stash:
-        from pvops_core.testing.explain import explain  # noqa: PLC0415 - likewise
+    if report.failed and call.when == "call" and (_LAB in item.stash or _KERNEL in item.stash):
+        from pvops_core.testing.explain import explain, of_kernel, of_lab  # noqa: PLC0415 - likewise
 
-        report.sections.append(("pvops machine", explain(item.stash[_LAB], item.nodeid)))
+        scene = of_lab(item.stash[_LAB]) if _LAB in item.stash else of_kernel(item.stash[_KERNEL])
+        report.sections.append(("pvops machine", explain(scene, item.nodeid)))
     return report
 
 
@@ -225,9 +236,42 @@ def text_page(pvops_lab: Lab) -> TextPage:
 
 
 @pytest.fixture
-def kernel(request: pytest.FixtureRequest) -> object:
-    """A booted real kernel, as a snapshot; skipped with the reason where there is none."""
-    image = request.config.getoption("--pvops-kernel") or os.environ.get("PVOPS_KERNELS")
-    if not image:
+def pvops_recipe(request: pytest.FixtureRequest) -> Recipe:
+    """What this run of the test boots."""
+    from pvops_core.testing.booted import PLACE, Recipe, find_image  # noqa: PLC0415 - likewise
+
+    config, node = request.config, request.node
+    given = config.getoption("--pvops-kernel") or os.environ.get("PVOPS_KERNELS")
+    if not given:
         pytest.skip("no kernel image: give --pvops-kernel FILE, or PVOPS_KERNELS=folder")
-    pytest.skip("this version of pvops reads and patches real kernels but does not boot them yet")
+    image = find_image(given)
+    if image is None:
+        pytest.skip(f"no kernel image: {given} is not there, or holds no vmlinu*")
+    place, vcpus = node.get_closest_marker("pvops_at"), node.get_closest_marker("pvops_vcpus")
+    cmdline = node.get_closest_marker("pvops_cmdline")
+    return Recipe(
+        str(image),
+        request.param,
+        config.getoption("--pvops-initrd") or "",
+        " ".join(cmdline.args) if cmdline else "",
+        place.args[0] if place else PLACE,
+        vcpus.args[0] if vcpus else 1,
+        config.getoption("--pvops-seed"),
+    )
+
+
+@pytest.fixture
+def kernel(request: pytest.FixtureRequest, pvops_recipe: Recipe) -> BootedKernel:
+    """A booted real kernel, as it was when it came to its place; skipped with the reason where there is none."""
+    from pvops_core.errors import UsageError  # noqa: PLC0415 - likewise
+    from pvops_core.testing.booted import Booted  # noqa: PLC0415
+
+    config = request.config
+    if _BOOTED not in config.stash:
+        config.stash[_BOOTED] = Booted(loaded_backends(config).backends)
+    try:
+        booted = config.stash[_BOOTED].kernel(pvops_recipe)
+    except UsageError as error:
+        pytest.skip(f"{pvops_recipe.backend}: {error}")
+    request.node.stash[_KERNEL] = booted
+    return booted

@@ -11,7 +11,7 @@ from pvops_core.images import KernelImage, load_image
 from pvops_core.ops import LAYOUTS
 from pvops_core.testing.kernels import SITE, SmallKernel
 
-HEAD, BASE, STACK = 0x1000000, 0x1001000, 0x1200000
+HEAD, CELL, BASE, STACK = 0x1000000, 0x1000F00, 0x1001000, 0x1200000
 POWER_OFF = bytes.fromhex("66ba0406 66b80020 66ef f4")
 Writes = Mapping[str, Iterable[tuple[int, bytes]]]
 
@@ -30,12 +30,18 @@ class SelfPatching(SmallKernel):
         table = LAYOUTS[layout]
         return cls(table, [table.by_path(path).type for path in paths])
 
-    def build(self, writes: Writes | None = None, body: Sequence[bytes | int] = ()) -> KernelImage:
+    def build(
+        self,
+        writes: Writes | None = None,
+        body: Sequence[bytes | int] = (),
+        functions: Mapping[str, bytes] | None = None,
+    ) -> KernelImage:
         """The kernel.
 
         Args:
             writes: what apply_paravirt and what the rest of alternative_instructions write where.
             body: what comes then: code, or numbers of sites to call.
+            functions: code of more functions, by name.
         """
         writes = writes or {}
         builder = self.builder()
@@ -63,8 +69,11 @@ class SelfPatching(SmallKernel):
         code.fill(paravirt, code.here)
         code.write(writes.get("apply_paravirt", ()))
         code.add(b"\xc3")
+        for name, function in (functions or {}).items():
+            builder.symbol(name, code.here)
+            code.add(function)
         builder.symbol("start_kernel", HEAD)
-        builder.entry = builder.text(".head.text", bytes(code.code), address=HEAD)
+        builder.entry = builder.text(".head.text", bytes(code.code).ljust(0x1000, b"\0"), address=HEAD)
         return load_image(builder.build())
 
 

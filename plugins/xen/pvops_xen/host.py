@@ -21,7 +21,7 @@ from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel
 from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
-from pvops_xen.hypervisor.hypercalls import dispatch
+from pvops_xen.hypervisor.hypercalls import dispatch, made
 from pvops_xen.hypervisor.ldt import map_ldt_page
 from pvops_xen.hypervisor.ptwr import emulate_write
 from pvops_xen.hypervisor.segments import LDT_PAGE, WINDOW_SIZE, window
@@ -102,9 +102,12 @@ class XenHost(Surroundings):
 
     def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int:
         """Make a hypercall for the guest, as if its kernel had: the result is 0 or more, or a negative errno."""
+        began = self.machine.clock.ns
         self.machine.clock.advance(_HYPERCALL_NS)
         result = dispatch(self.hv, vcpu, nr, args)
         self.machine.log.record("hypercall", vcpu.index, nr=nr, result=result)
+        if self.hypercall_observer is not None:
+            self.hypercall_observer(made(self.hv, vcpu, nr, args, result, began))
         if self.hv.validator.rewritten:
             self._drop_old_code()
         return result

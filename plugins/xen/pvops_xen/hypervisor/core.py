@@ -13,6 +13,9 @@ from pvops_xen.hypervisor.space import GuestSpace
 from pvops_xen.hypervisor.state import Domain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pvops_core.hookspecs.platform import HypercallMade
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
     from pvops_xen.hypervisor.console import Console
     from pvops_xen.hypervisor.frames import FrameTable
@@ -30,6 +33,7 @@ class Statistics(Protocol):
     traps: Counter[str]
     page_table_updates: int
     flushes: int
+    hypercall_observer: Callable[[HypercallMade], None] | None
 
 
 class FrameRegisters:

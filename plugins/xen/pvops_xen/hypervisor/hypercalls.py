@@ -7,6 +7,7 @@ from collections.abc import Callable
 from operator import and_
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.hookspecs.platform import HypercallMade
 from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import access, information, mmu, reservation, sched, tables, vcpus
 from pvops_xen.hypervisor.abi import EFAULT, EINVAL, ENOSYS, Hypercall
@@ -55,7 +56,10 @@ def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
         for index in range(count):
             entry = calls + index * abi.multicall_size
             fields = struct.unpack(f"<8{'Q' if word == 8 else 'I'}", access.read(hv, cpu, entry, abi.multicall_size))
+            ns = hv.machine.clock.ns
             result = dispatch(hv, cpu, fields[0], fields[2:])
+            if hv.stats.hypercall_observer is not None:
+                hv.stats.hypercall_observer(made(hv, cpu, fields[0], fields[2:], result, ns, inner=True))
             if fields[0] == Hypercall.IRET:
                 return result
             access.write_word(hv, cpu, entry + word, result)
@@ -165,3 +169,12 @@ def dispatch(hv: Hypervisor, cpu: Vcpu, number: int, arguments: tuple[int, ...])
         return handler(hv, cpu, *map(and_, arguments, masks))
     except (access.BadHandleError, GuestFault):
         return -EFAULT
+
+
+def made(
+    hv: Hypervisor, cpu: Vcpu, number: int, arguments: tuple[int, ...], result: int, ns: int, *, inner: bool = False
+) -> HypercallMade:
+    """What to tell those who look of a hypercall that was made at virtual time ``ns``."""
+    _name, _handler, masks = _CALLS[hv.domain.abi.bits].get(number, ("", None, ()))
+    taken = tuple(value & mask for value, mask in zip(arguments, masks, strict=False))
+    return HypercallMade(cpu.index, name_of(number), taken, result, ns, inner)

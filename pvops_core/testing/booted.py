@@ -1,0 +1,177 @@
+"""Booted real kernels for tests: each boots once, up to a place, and goes back to its snapshot for every test."""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import attrs
+
+from pvops_core.boot import BootSession, Kernel, read_kernel
+from pvops_core.boot.session import kernel_platform
+from pvops_core.images import machine_of
+from pvops_core.plugins import chain
+from pvops_core.testing.changes import registers_of
+from pvops_core.testing.kernelcall import LIMIT, Called, KernelCaller
+
+if TYPE_CHECKING:
+    from pvops_core.hookspecs import Backend
+    from pvops_core.machine import Machine, Snapshot, Vcpu
+
+KEPT: Final = 2
+"""Booted kernels kept at a time: each takes as much memory as its guest has."""
+PLACE: Final = "init"
+"""Where tests begin unless they say otherwise: all is set up, interrupts are on, a kernel thread is about to become the
+first process."""
+MAX_SECONDS: Final = 300
+
+
+@attrs.frozen
+class Recipe:
+    """What to boot, and how far.
+
+    Attributes:
+        image: path of the kernel.
+        backend: name of the backend.
+        initrd: path of the initial ramdisk; empty for one that has nothing but an executable ``/init``, which is
+            enough to come to the beginning of the first process.
+        cmdline: command line; the platform's console is added where it names none.
+        place: a function of the kernel's or a named point of its boot.
+        vcpus: number of virtual CPUs.
+        seed: of the run.
+    """
+
+    image: str
+    backend: str
+    initrd: str = ""
+    cmdline: str = ""
+    place: str = PLACE
+    vcpus: int = 1
+    seed: int = 0
+
+
+class BootedKernel:
+    """A booted kernel, standing at a place; the fixture ``kernel``. A context manager; closing it frees the machine.
+
+    Args:
+        recipe: what to boot.
+        backends: all that are loaded.
+
+    Attributes:
+        session: the kernel on its machine.
+        vcpu: who came to the place, and calls.
+        start: where tests begin.
+        began: the vCPU's registers there.
+
+    Raises:
+        PvopsError: it cannot be booted, or did not come to the place.
+    """
+
+    def __init__(self, recipe: Recipe, backends: Mapping[str, Backend]) -> None:
+        self.recipe = recipe
+        links = chain(backends[recipe.backend], backends)
+        kernel = read_kernel(recipe.image, recipe.initrd or None, recipe.cmdline)
+        words = recipe.cmdline.split()
+        if not any(word.startswith("console=") for word in words):
+            words.append(f"console={kernel_platform(kernel.kind, links).console_name}")
+        kernel = Kernel(kernel.image, kernel.initrd or _SMALLEST_RAMDISK, " ".join(words))
+        self.session = BootSession(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed)
+        try:
+            self.vcpu: Vcpu = self.session.run_to(recipe.place, max_seconds=MAX_SECONDS)
+            self.start: Snapshot = self.session.machine.snapshot()
+            self.began = registers_of(self.vcpu)
+            self.restore()
+        except BaseException:
+            self.session.close()
+            raise
+
+    @property
+    def machine(self) -> Machine:
+        """Its machine."""
+        return self.session.machine
+
+    @property
+    def symbols(self) -> Mapping[str, int]:
+        """Guest-virtual addresses of its symbols."""
+        return self.session.kernel.image.symbols
+
+    @cached_property
+    def _caller(self) -> KernelCaller:
+        return KernelCaller(self.session, self.start, self.vcpu)
+
+    def call(self, function: str | int, *arguments: int, interrupts: bool = False, max_ns: int = LIMIT) -> Called:
+        """Call one of its functions; see :class:`~pvops_core.testing.kernelcall.KernelCaller`."""
+        return self._caller(function, *arguments, interrupts=interrupts, max_ns=max_ns)
+
+    def restore(self) -> None:
+        """Go back to where tests begin."""
+        self.machine.restore(self.start)
+
+    def close(self) -> None:
+        """Free the machine."""
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Booted:
+    """The booted kernels of one test run; those used longest ago are closed.
+
+    Args:
+        backends: all that are loaded.
+    """
+
+    def __init__(self, backends: Mapping[str, Backend]) -> None:
+        self._backends = backends
+        self._kernels: OrderedDict[Recipe, BootedKernel] = OrderedDict()
+
+    def kernel(self, recipe: Recipe) -> BootedKernel:
+        """A kernel, as it was when it had come to its place."""
+        kernel = self._kernels.pop(recipe, None)
+        if kernel is None:
+            while len(self._kernels) >= KEPT:
+                self._kernels.popitem(last=False)[1].close()
+            kernel = BootedKernel(recipe, self._backends)
+        else:
+            kernel.restore()
+        self._kernels[recipe] = kernel
+        return kernel
+
+    def close(self) -> None:
+        """Close all of them."""
+        while self._kernels:
+            self._kernels.popitem()[1].close()
+
+
+def find_image(given: str) -> Path | None:
+    """A kernel image: the file, or of a folder the first ``vmlinu*`` by name, 64-bit ones first; None for none."""
+    path = Path(given)
+    if not path.is_dir():
+        return path if path.is_file() else None
+    files = [file for file in sorted(path.glob("vmlinu*")) if file.is_file()]
+    return min(files, key=lambda file: machine_of(file) != "x86_64", default=None)
+
+
+def _cpio(name: str, mode: int, data: bytes) -> bytes:
+    """One member of an archive in the "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+    head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+    return _padded(head) + _padded(data)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+_SMALLEST_RAMDISK: Final = _cpio("init", 0o100755, struct.pack("<I", 0)) + _cpio("TRAILER!!!", 0, b"")

@@ -1,0 +1,86 @@
+"""Calls of single functions of Debian's kernel, booted once on each platform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pvops_core.plugins import load_backends
+from pvops_core.testing.booted import BootedKernel, Recipe
+from pvops_core.testing.call import CallError
+
+CLOUD = "vmlinuz-6.1.0-56-cloud-amd64"
+IF = 0x200
+pytestmark = [pytest.mark.kernel, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def xen(kernel_path: Callable[[str], Path]) -> Iterator[BootedKernel]:
+    with BootedKernel(Recipe(str(kernel_path(CLOUD)), "xen"), load_backends().backends) as booted:
+        yield booted
+
+
+@pytest.fixture
+def kernel(xen: BootedKernel) -> BootedKernel:
+    xen.restore()
+    return xen
+
+
+def test_pgd_val_is_a_pure_function(kernel: BootedKernel) -> None:
+    entry = kernel.call("__raw_callee_save_xen_make_pgd", 0x2A10067)
+    assert kernel.call("__raw_callee_save_xen_pgd_val", entry.result).result == 0x2A10067
+    assert not entry.changes
+    assert not entry.hypercalls
+
+
+def test_write_cr3_makes_one_hypercall_of_two_operations(kernel: BootedKernel) -> None:
+    root = kernel.call("xen_read_cr3").result
+    done = kernel.call("xen_write_cr3", root)
+    (made,) = done.made
+    assert (made.name, made.arguments[1], made.result) == ("mmuext_op", 2, 0)
+    assert not done.multicalls
+    assert kernel.call("xen_read_cr3").result == root
+
+
+def test_what_a_context_switch_puts_off_goes_out_in_one_multicall(kernel: BootedKernel) -> None:
+    task, root = kernel.symbols["init_task"], kernel.call("xen_read_cr3").result
+    assert not kernel.call("paravirt_start_context_switch", task).made
+    assert not kernel.call("xen_load_sp0", kernel.vcpu.rsp).made
+    assert not kernel.call("xen_write_cr3", root).made
+    done = kernel.call("xen_end_context_switch", task)
+    assert [call.name for call in done.multicalls] == ["stack_switch", "mmuext_op"]
+    assert done.hypercalls == {"multicall": 1, "stack_switch": 1, "mmuext_op": 1}
+
+
+def test_interrupts_are_off_in_a_call_and_on_again_after_it(kernel: BootedKernel) -> None:
+    assert not kernel.call("xen_save_fl_direct").result & IF
+    assert kernel.call("xen_save_fl_direct", interrupts=True).result & IF
+
+
+def test_a_function_may_sleep_where_interrupts_come(kernel: BootedKernel) -> None:
+    assert kernel.call("msleep", 20, interrupts=True).ns >= 20_000_000
+    kernel.restore()
+    with pytest.raises(CallError, match="msleep did not come back: halted"):
+        kernel.call("msleep", 20)
+
+
+def test_a_panic_is_a_call_that_does_not_come_back_and_is_undone(kernel: BootedKernel) -> None:
+    with pytest.raises(CallError, match="panic did not come back: crash"):
+        kernel.call("panic", kernel.symbols["linux_banner"])
+    kernel.restore()
+    assert kernel.call("strlen", kernel.symbols["linux_banner"]).result > 50
+    assert kernel.session.run_to("kernel_execve") is kernel.vcpu
+
+
+def test_the_same_on_bare_metal(kernel_path: Callable[[str], Path]) -> None:
+    with BootedKernel(Recipe(str(kernel_path(CLOUD)), "native"), load_backends().backends) as kernel:
+        assert not kernel.call("native_save_fl").result & IF
+        assert kernel.call("native_save_fl", interrupts=True).result & IF
+        assert kernel.call("strlen", kernel.symbols["linux_banner"]).result > 50
+        root = kernel.call("__native_read_cr3").result
+        assert root & -0x1000 == kernel.vcpu.cr3 & -0x1000
+        done = kernel.call("native_write_cr3", root)
+        assert not done.changes
+        kernel.call("msleep", 5, interrupts=True)
