@@ -203,7 +203,10 @@ class Callbacks:
     def _identify(self, vcpu: Vcpu) -> None:
         vcpu.machine.counts["cpuids"] += 1
         leaf, _, subleaf, _ = self._registers.read()
-        self._registers.write(*self._loop.platform.cpuid(vcpu, leaf, subleaf))
+        try:
+            self._registers.write(*self._loop.platform.cpuid(vcpu, leaf, subleaf))
+        except GuestFault as fault:
+            self._postpone(fault)
 
     def _in(self, _engine: int, port: int, size: int, _data: int) -> int:
         self._read = 0
@@ -228,7 +231,7 @@ class Callbacks:
             self._postpone(fault)
 
     def _postpone(self, fault: GuestFault) -> None:
-        """Unlike other hooks, those of in and out cannot end the block: its rest runs before the engine stops.
+        """Unlike other hooks, those of in, out and cpuid cannot end the block: its rest runs before the engine stops.
 
         So the registers of now are kept, and come back when the engine has stopped.
         """

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.hookspecs import Surroundings
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import builder, emulate, policy, traps
 from pvops_xen.hypervisor.abi import (
     FLAT_KERNEL_CS64,
@@ -33,16 +33,20 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
+_DB: Final = 1
 _UD: Final = 6
 _NM: Final = 7
 _GP: Final = 13
 _SEGMENT_FAULTS: Final = frozenset({10, 11, 12})
 _PF: Final = 14
 _TS: Final = 1 << 3
+_TF: Final = 1 << 8
+_SINGLE_STEP: Final = 1 << 14  # of DR6
 _ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")
 _ARGUMENTS32: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
 _SYSCALL_SELECTORS: Final = (FLAT_KERNEL_CS64, FLAT_KERNEL_SS64)
 _SYSCALL32_SELECTORS: Final = (0xE023, FLAT_KERNEL_SS64)
+_SYSENTER_SELECTORS: Final = (3, FLAT_KERNEL_SS64)  # a null code selector
 _LEAVING: Final = frozenset({Hypercall.IRET, Hypercall.MULTICALL})
 """Hypercalls that may go on elsewhere: iret, by itself or at the end of a list."""
 _XEN_MEMORY: Final = (1 << 18) + (FRAMES_NEEDED << PAGE_SHIFT)
@@ -180,8 +184,8 @@ class XenHost(Surroundings):
             traps.inject_general_protection(self.hv, vcpu)
             return
         self.hv.stats.traps["sysenter"] += 1
-        vcpu.rip = 0  # the processor kept neither RIP nor RSP
-        enter(self.hv, vcpu, entry)
+        vcpu.rip = vcpu.rsp = 0  # the processor kept neither
+        enter(self.hv, vcpu, entry, selectors=_SYSENTER_SELECTORS if self.hv.abi.bits == 64 else None)
 
     def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
         """A hypercall of a 32-bit kernel, or a trap for the guest."""
@@ -203,21 +207,31 @@ class XenHost(Surroundings):
             if not emulated and not lower_kernel(hv, vcpu):
                 traps.inject_general_protection(hv, vcpu, error_code or 0)
         elif vector == _UD:
-            if not emulate.forced_cpuid(hv, vcpu):
+            if not emulate.answer_undefined(hv, vcpu):
                 traps.inject(hv, vcpu, _UD, None)
         elif vector not in _SEGMENT_FAULTS or not lower_kernel(hv, vcpu):
-            if vector == _NM:
-                hv.state(vcpu).cr0 &= ~_TS
-                vcpu.cr0 &= ~_TS
+            self._note(vcpu, vector)
             traps.inject(hv, vcpu, vector, error_code)
         if hv.validator.rewritten:
             self._drop_old_code()
         self.deliver_pending(vcpu)
 
+    def _note(self, vcpu: Vcpu, vector: int) -> None:
+        """What Xen changes before the guest gets an exception: it has the FPU now, it made a single step."""
+        state = self.hv.state(vcpu)
+        if vector == _NM:
+            state.cr0 &= ~_TS
+            vcpu.cr0 &= ~_TS
+        elif vector == _DB and vcpu.rflags & _TF:
+            state.debugreg[6] |= _SINGLE_STEP
+
     def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:
-        """``fixup_page_fault``: the LDT's window, and stores to page tables."""
+        """``fixup_page_fault``: the window of descriptor tables, and stores to page tables."""
         hv = self.hv
         offset = address - window(hv, vcpu.index)
+        if 0 <= offset < LDT_PAGE << PAGE_SHIFT:  # a selector beyond the guest's GDT
+            traps.inject_general_protection(hv, vcpu, offset & ~7)
+            return True
         if LDT_PAGE << PAGE_SHIFT <= offset < WINDOW_SIZE:
             offset -= LDT_PAGE << PAGE_SHIFT
             if map_ldt_page(hv, vcpu, offset):
@@ -237,8 +251,9 @@ class XenHost(Surroundings):
         return emulate.privileged(self.hv, vcpu, name, *operands)
 
     def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
-        """The policy's answer."""
-        del vcpu
+        """The policy's answer, or #GP where the guest has asked for that."""
+        if emulate.faults_on_cpuid(self.hv, vcpu):
+            raise general_protection("cpuid in a process")
         return policy.cpuid(leaf, subleaf, self.hv.abi.bits)
 
     def io_in(self, vcpu: Vcpu, port: int, size: int) -> int:

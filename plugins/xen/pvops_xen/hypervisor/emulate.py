@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import access, policy, tables
-from pvops_xen.hypervisor.abi import PAGE_SHIFT
+from pvops_xen.hypervisor.abi import PAGE_SHIFT, TRAP_GP_FAULT
 from pvops_xen.hypervisor.bounce import in_guest_kernel
 from pvops_xen.hypervisor.mmu import new_guest_cr3
+from pvops_xen.hypervisor.traps import inject
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -24,6 +25,9 @@ _TSD: Final = 1 << 2
 _CR4_GUEST: Final = 0b1111 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10
 FEP: Final = bytes.fromhex("0f0b78656e")  # ud2 and "xen": the forced emulation prefix
 CPUID: Final = bytes.fromhex("0fa2")
+ICEBP: Final = bytes.fromhex("f1")
+_DEBUG: Final = 1
+_MISC_FEATURES_ENABLES: Final = 0x140
 _FS_BASE, _GS_BASE, _KERNEL_GS_BASE, _TSC = 0xC000_0100, 0xC000_0101, 0xC000_0102, 0x10
 
 Answer = Callable[..., "int | None"]
@@ -109,6 +113,8 @@ def _rdmsr(hv: Hypervisor, cpu: Vcpu, index: int) -> int | None:
             return hv.state(cpu).gs_base_user
     if index == _TSC:
         return hv.machine.clock.ns
+    if index == _MISC_FEATURES_ENABLES:
+        return int(hv.state(cpu).cpuid_faulting)
     value = policy.read_msr(index)
     if value is None:
         raise general_protection(f"rdmsr {index:#x}")
@@ -120,6 +126,9 @@ def _wrmsr(hv: Hypervisor, cpu: Vcpu, index: int, value: int) -> int | None:
     if hv.abi.bits == 64 and index in bases:
         if tables.set_segment_base(hv, cpu, bases[index], value):
             raise general_protection(f"{value:#x} is not canonical")
+        return None
+    if index == _MISC_FEATURES_ENABLES and value in {0, 1}:
+        hv.state(cpu).cpuid_faulting = bool(value)
         return None
     if not policy.msr_write_ignored(index):
         hv.log(f"Domain attempted WRMSR {index:08x} to {value:016x}")
@@ -241,12 +250,26 @@ def _one(hv: Hypervisor, cpu: Vcpu, code: bytes, rex: int) -> int:
     return 0
 
 
-def forced_cpuid(hv: Hypervisor, cpu: Vcpu) -> bool:
-    """#UD: the prefix that asks Xen to emulate, with cpuid behind it."""
-    if fetch(hv, cpu, cpu.rip)[:7] != FEP + CPUID:
+def answer_undefined(hv: Hypervisor, cpu: Vcpu) -> bool:
+    """#UD: cpuid behind the prefix that asks Xen to emulate, or icebp, which the engine does not know; else False."""
+    code = fetch(hv, cpu, cpu.rip)
+    if code.startswith(ICEBP):
+        cpu.rip += 1
+        inject(hv, cpu, _DEBUG, None)
+        return True
+    if code[:7] != FEP + CPUID:
         return False
+    if faults_on_cpuid(hv, cpu):
+        cpu.rip += len(FEP)
+        inject(hv, cpu, TRAP_GP_FAULT, 0)
+        return True
     answer = policy.cpuid(cpu.get("rax") & 0xFFFF_FFFF, cpu.get("rcx") & 0xFFFF_FFFF, hv.abi.bits)
     for register, value in zip(("rax", "rbx", "rcx", "rdx"), answer, strict=True):
         cpu.set(register, value)
     cpu.rip += 7
     return True
+
+
+def faults_on_cpuid(hv: Hypervisor, cpu: Vcpu) -> bool:
+    """The guest has asked that cpuid of its processes be its kernel's to answer (MSR_MISC_FEATURES_ENABLES)."""
+    return hv.state(cpu).cpuid_faulting and not in_guest_kernel(hv, cpu)

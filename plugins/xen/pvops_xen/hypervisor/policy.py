@@ -73,16 +73,15 @@ _ARCH_CAPABILITIES: Final = sum(1 << bit for bit in (0, 3, 4, 5, 6, 8, 13, 14, 1
 _MSRS: Final[Mapping[int, int]] = {
     0x1B: 0xFEE0_0900,  # APIC_BASE: enabled, boot processor
     0x8B: 0,  # UCODE_REV
-    0xCE: 0,  # PLATFORM_INFO
+    0xCE: 1 << 31,  # PLATFORM_INFO: cpuid can be made to fault in processes
     0x10A: _ARCH_CAPABILITIES,
-    0x140: 0,  # MISC_FEATURES_ENABLES
     0x1A0: 1,  # MISC_ENABLE: fast strings
     0x277: 0x0501_0007_0406,  # CR_PAT as Xen sets it
     0xC000_0080: 0xD01,  # EFER: SCE LME LMA NXE
 }
 
 # Writes that Xen drops silently because guests do them out of habit.
-_MSR_WRITES_IGNORED: Final = frozenset({0x1B, 0x8B, 0x140, 0x1A0, 0x277, 0xC000_0080, 0xC000_0103})
+_MSR_WRITES_IGNORED: Final = frozenset({0x1B, 0x8B, 0x1A0, 0x277, 0xC000_0080, 0xC000_0103})
 
 
 def read_msr(index: int) -> int | None:

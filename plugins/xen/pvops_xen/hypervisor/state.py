@@ -59,6 +59,7 @@ class VcpuState:
         gs_user_sel: selector loaded with SEGBASE_GS_USER_SEL.
         debugreg: DR0 to DR7.
         cr0, cr2, cr4: control registers as the guest sees them.
+        cpuid_faulting: cpuid of its processes is #GP.
         info: machine address of its vcpu_info.
         info_registered: it lies in guest memory (VCPUOP_register_vcpu_info).
         runstate_area, time_area: virtual addresses registered for them; 0 for none.
@@ -101,6 +102,7 @@ class VcpuState:
     cr0: int = 0x8005_003B & ~8  # PE MP ET NE WP AM PG, TS off
     cr2: int = 0
     cr4: int = 0x620  # PAE OSFXSR OSXMMEXCPT
+    cpuid_faulting: bool = False
     info: int = 0
     info_registered: bool = False
     runstate_area: int = 0
