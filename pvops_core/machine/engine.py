@@ -43,17 +43,14 @@ _library.uc_emu_stop.argtypes = (_pointer,)
 _library.uc_mem_map_ptr.argtypes = (_pointer, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32, _pointer)
 _library.uc_hook_del.argtypes = (_pointer, ctypes.c_size_t)
 _library.uc_context_alloc.argtypes = (_pointer, _pointer)
-_library.uc_context_save.argtypes = (_pointer, _pointer)
-_library.uc_context_restore.argtypes = (_pointer, _pointer)
 _library.uc_context_free.argtypes = (_pointer,)
 _library.uc_context_size.argtypes = (_pointer,)
 _library.uc_context_size.restype = ctypes.c_size_t
-_library.uc_reg_read.argtypes = (_pointer, ctypes.c_int, _pointer)
-_library.uc_reg_write.argtypes = (_pointer, ctypes.c_int, _pointer)
-reg_read_batch = _library.uc_reg_read_batch
-reg_write_batch = _library.uc_reg_write_batch
-for _function in (reg_read_batch, reg_write_batch):
-    _function.argtypes = (_pointer, _pointer, _pointer, ctypes.c_int)
+# What is called all the time declares no types: converting an address takes longer than reading a register. Pointers
+# must be given as objects of ctypes, prepared once; a plain int is a C int.
+_reg_read, _reg_write = _library.uc_reg_read, _library.uc_reg_write
+_save, _restore = _library.uc_context_save, _library.uc_context_restore
+reg_read_batch, reg_write_batch = _library.uc_reg_read_batch, _library.uc_reg_write_batch
 
 # Of its own, with fixed arguments: live patching calls it once for each engine while the machine stands still.
 _remove_code = _library["uc_ctl"]
@@ -110,6 +107,7 @@ class Context:
     def __init__(self, engine: Engine) -> None:
         handle = ctypes.c_void_p()
         engine.check("context", _library.uc_context_alloc(engine.handle, ctypes.byref(handle)))
+        self.pointer = handle
         self.address: int = handle.value or 0
         self.size: int = _library.uc_context_size(engine.handle)
         self.bytes = memoryview((ctypes.c_uint8 * self.size).from_address(self.address)).cast("B")
@@ -134,6 +132,7 @@ class Engine:
         handle = ctypes.c_void_p()
         mode = const.UC_MODE_64 if bits == 64 else const.UC_MODE_32
         self.check("open", _library.uc_open(const.UC_ARCH_X86, mode, ctypes.byref(handle)))
+        self.pointer = handle
         self.handle: int = handle.value or 0
         self.bits = bits
         self.closed = False
@@ -146,7 +145,7 @@ class Engine:
         self._control(const.UC_CTL_UC_USE_EXITS, 1, ctypes.c_int(1))  # with none set: no stop address at all
         self.check("map", _library.uc_mem_map_ptr(self.handle, 0, size, const.UC_PROT_ALL, memory))
         self._value = ctypes.c_uint64()
-        self._value_address = ctypes.addressof(self._value)
+        self._place = ctypes.byref(self._value)
 
     def check(self, what: str, status: int) -> None:
         """Raise MachineError unless the library said OK."""
@@ -226,43 +225,47 @@ class Engine:
     def read(self, register: int) -> int:
         """One register by Unicorn's number, for rare use."""
         self._value.value = 0
-        self.check("register read", _library.uc_reg_read(self.handle, register, self._value_address))
+        if status := _reg_read(self.pointer, register, self._place):
+            self.check("register read", status)
         return self._value.value
 
     def write(self, register: int, value: int) -> None:
         """Set one register by Unicorn's number, for rare use."""
         self._value.value = value
-        self.check("register write", _library.uc_reg_write(self.handle, register, self._value_address))
+        if status := _reg_write(self.pointer, register, self._place):
+            self.check("register write", status)
 
     def read_msr(self, number: int) -> int:
         """A model-specific register as the engine keeps it; 0 for those it does not know."""
         msr = MsrValue(number, 0)
-        self.check("rdmsr", _library.uc_reg_read(self.handle, REGISTER_IDS["msr"], ctypes.byref(msr)))
+        self.check("rdmsr", _reg_read(self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
         value: int = msr.value
         return value
 
     def write_msr(self, number: int, value: int) -> None:
         """Set a model-specific register; those that the engine does not know are ignored by it."""
         msr = MsrValue(number, value)
-        self.check("wrmsr", _library.uc_reg_write(self.handle, REGISTER_IDS["msr"], ctypes.byref(msr)))
+        self.check("wrmsr", _reg_write(self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
 
     def read_table(self, name: str) -> TableRegister:
         """gdtr, idtr, ldtr or tr."""
         register = TableRegister()
-        self.check(name, _library.uc_reg_read(self.handle, REGISTER_IDS[name], ctypes.byref(register)))
+        self.check(name, _reg_read(self.pointer, REGISTER_IDS[name], ctypes.byref(register)))
         return register
 
     def write_table(self, name: str, register: TableRegister) -> None:
         """Set gdtr, idtr, ldtr or tr with all hidden parts."""
-        self.check(name, _library.uc_reg_write(self.handle, REGISTER_IDS[name], ctypes.byref(register)))
+        self.check(name, _reg_write(self.pointer, REGISTER_IDS[name], ctypes.byref(register)))
 
     def save(self, context: Context) -> None:
         """Copy the whole CPU state out."""
-        self.check("context save", _library.uc_context_save(self.handle, context.address))
+        if status := _save(self.pointer, context.pointer):
+            self.check("context save", status)
 
     def restore(self, context: Context) -> None:
         """Copy the whole CPU state in."""
-        self.check("context restore", _library.uc_context_restore(self.handle, context.address))
+        if status := _restore(self.pointer, context.pointer):
+            self.check("context restore", status)
 
     def remove_code(self, begin: int, end: int) -> None:
         """Drop translated code of [begin, end), within one page, addresses as the CPU translates them now."""

@@ -21,7 +21,6 @@ _ONLY_64 = frozenset({f"r{number}" for number in range(8, 16)} | {"fs_base", "gs
 FLAG_CF, FLAG_TF, FLAG_IF, FLAG_NT, FLAG_RF, FLAG_VM, FLAG_AC = (1 << bit for bit in (0, 8, 9, 14, 16, 17, 18))
 FLAG_IOPL = 3 << 12
 MSR_EFER = 0xC0000080
-_ALL = 0xFFFFFFFFFFFFFFFF
 
 
 def register_id(kind: MachineKind, name: str) -> int:
@@ -43,31 +42,29 @@ def register_id(kind: MachineKind, name: str) -> int:
 class Batch:
     """A fixed list of registers, read or written in one call of the library."""
 
-    __slots__ = ("_address", "_count", "_handle", "_ids", "_moves", "_pointers", "_struct", "_values", "_where")
+    __slots__ = ("_count", "_engine", "_ids", "_moves", "_pointers", "_struct", "_values")
 
     def __init__(self, engine: uc.Engine, ids: Iterable[int], moves: tuple[Registers, int] | None = None) -> None:
         numbers = tuple(ids)
         self._moves = moves
         count = len(numbers)
-        self._handle = engine.handle
+        self._engine = engine.pointer
         self._count = count
         self._ids = (ctypes.c_int * count)(*numbers)
         self._values = (ctypes.c_uint64 * count)()
         start = ctypes.addressof(self._values)
         self._pointers = (ctypes.c_void_p * count)(*(start + 8 * index for index in range(count)))
-        self._address = ctypes.addressof(self._ids)
-        self._where = ctypes.addressof(self._pointers)
         self._struct = struct.Struct(f"{count}Q")
 
     def read(self) -> tuple[int, ...]:
         """The registers' values, unsigned."""
-        uc.reg_read_batch(self._handle, self._address, self._where, self._count)
+        uc.reg_read_batch(self._engine, self._ids, self._pointers, self._count)
         return self._struct.unpack(self._values)
 
     def write(self, *values: int) -> None:
         """Set all of them; values are cut to 64 bits."""
-        self._struct.pack_into(self._values, 0, *(value & _ALL for value in values))
-        uc.reg_write_batch(self._handle, self._address, self._where, self._count)
+        self._values[:] = values  # type: ignore[call-overload]  # any sequence will do
+        uc.reg_write_batch(self._engine, self._ids, self._pointers, self._count)
         if self._moves is not None:  # only a single write of RIP makes the engine leave the block it is in
             registers, place = self._moves
             registers.rip = values[place]
