@@ -124,9 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         streams.stop_writing()
         return ExitCode.FINE
-    except OSError as failure:  # what verbs read and write has its own errors: this is the output itself
+    except OSError as failure:  # what verbs read and write has errors of its own
         streams.stop_writing()
-        return _complain(f"standard output: {failure.strerror}", ExitCode.FAULT)
+        return _complain(f"{failure.filename or 'standard output'}: {failure.strerror}", ExitCode.FAULT)
     return code
 
 

@@ -80,8 +80,7 @@ def boot(
     the backend, 5 what it patched is not what was expected, 6 it crashed or timed out, 4 pvops or a plugin failed. 1 or
     2 is that of the first command of --livepatch that failed.
     """
-    if events and not events.absolute().parent.is_dir():
-        raise UsageError(f"{events}: its folder does not exist")
+    runs.check_folders(events, json)
     plugins = tuple(plugin or ())
     cell = Cell(
         backend,

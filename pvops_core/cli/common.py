@@ -78,6 +78,23 @@ def write_json(verb: str, result: Mapping[str, Any], target: str | None) -> None
         write_file(Path(target), text.encode())
 
 
+def read_file(path: str, most: int = 64 << 20) -> bytes:
+    """The bytes of a file or pipe; ``"-"`` is standard input.
+
+    Raises:
+        UsageError: it cannot be read, or has more than so many bytes.
+    """
+    try:
+        with Path("/dev/stdin" if path == STDOUT else path).open("rb") as file:
+            data = file.read(most + 1)
+    except (OSError, ValueError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else failure
+        raise UsageError(f"{path}: cannot be read: {reason}") from failure
+    if len(data) > most:
+        raise UsageError(f"{path}: has more than {most >> 20} MiB")
+    return data
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file wholly or not at all: into a new one beside it, which then takes its name.
 
@@ -97,15 +114,6 @@ def write_file(path: Path, data: bytes) -> None:
     except (OSError, ValueError) as failure:
         reason = failure.strerror if isinstance(failure, OSError) else failure
         raise UsageError(f"{path}: cannot be written: {reason}") from failure
-
-
-def read_file(path: str) -> bytes:
-    """The bytes of a file; UsageError if it cannot be read."""
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as failure:
-        reason = failure.strerror if isinstance(failure, OSError) else failure
-        raise UsageError(f"{path}: cannot be read: {reason}") from failure
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

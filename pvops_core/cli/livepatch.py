@@ -130,7 +130,7 @@ def run(
     from pvops_core.livepatch.script import Script, read_script  # noqa: PLC0415
     from pvops_core.livepatch.tool import Tool  # noqa: PLC0415
 
-    steps = read_script(sys.stdin.read() if script == STDOUT else read_file(script).decode("utf-8", "replace"), script)
+    steps = read_script(read_file(script).decode("utf-8", "replace"), script)
     backends = runs.load(tuple(plugin or ())).backends
     text = sys.stderr if json == STDOUT else sys.stdout
     settings = {"vcpus": cpus, "seed": seed, "memory": memory << 20, "cmdline": f"{cmdline} {WORD}".strip()}

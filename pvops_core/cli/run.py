@@ -15,6 +15,7 @@ from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, wr
 from pvops_core.compare.document import run_document
 from pvops_core.compare.executor import execute
 from pvops_core.compare.limits import Limits
+from pvops_core.compare.observation import Outcome
 from pvops_core.compare.plan import Workload, choose, machine_kinds
 from pvops_core.compare.wire import Request
 from pvops_core.errors import UsageError
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pvops_core.kinds import MachineKind
-
-_MOST_NAMES = 5
 
 
 def run(
@@ -52,7 +51,8 @@ def run(
 
     Shows the guest's console, then what the run was made of: op calls, traps, hypercalls, sites, times, hashes.
 
-    Exit code: 0 the guest came to its end, 6 it crashed or timed out, 4 pvops or a plugin failed.
+    Exit code: 0 the guest came to its end, 2 the backend cannot be what is asked for, 6 the guest crashed or timed out,
+    4 pvops or a plugin failed.
     """
     runs.check_folders(events, json)
     plugins = tuple(plugin or ())
@@ -67,6 +67,8 @@ def run(
     request = Request(cell, plugins, max_seconds=allowed.guest, events=str(events) if events else None)
     text = sys.stderr if json == STDOUT else sys.stdout
     (observation,) = execute([request], listener=Echo(text), limits=Limits(wall_s=allowed.worker))
+    if observation.outcome is Outcome.UNSUPPORTED:
+        raise UsageError(observation.reason)
     write_json("run", run_document(observation), json)
     for line in summary(observation):
         text.write(f"{line}\n")

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
     from pvops_core.plugins import Loaded
 
-CpusOption = Annotated[int, typer.Option(min=1, metavar="N", help="Virtual CPUs.")]
+MOST_MEMORY: Final = 1 << 20
+"""A machine's physical addresses have 40 bits."""
+CpusOption = Annotated[int, typer.Option(min=1, max=128, metavar="N", help="Virtual CPUs.")]
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the run: the same seed gives the same run.")]
-MemoryOption = Annotated[int, typer.Option(min=1, metavar="MIB", help="Guest memory in MiB.")]
+MemoryOption = Annotated[int, typer.Option(min=1, max=MOST_MEMORY, metavar="MIB", help="Guest memory in MiB.")]
 MaxSecondsOption = Annotated[
     float, typer.Option(min=0.001, metavar="S", help="Seconds of wall time after which a run is given up.")
 ]
@@ -53,11 +55,15 @@ def check_folders(*files: str | Path | None) -> None:
     """Refuse files that could not be written once the runs are over.
 
     Raises:
-        UsageError: a file's folder is not there.
+        UsageError: a file's folder is not there, or the file is a folder itself.
     """
     for file in files:
-        if file is not None and str(file) != STDOUT and not Path(file).absolute().parent.is_dir():
+        if file is None or str(file) == STDOUT:
+            continue
+        if not Path(file).absolute().parent.is_dir():
             raise UsageError(f"{file}: its folder does not exist")
+        if Path(file).is_dir():
+            raise UsageError(f"{file}: is a folder")
 
 
 def builtin_layouts() -> dict[str, MachineKind]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pvops_core.errors import UsageError
+
 if TYPE_CHECKING:
     from pvops_core.machine.eventlog import Event
 
@@ -15,10 +17,13 @@ def write_events(events: Iterable[Event], path: str) -> None:
     """Write ``{"ns", "kind", "vcpu", "fields"}`` for each event; bytes become hex digits.
 
     Raises:
-        OSError: the file cannot be written.
+        UsageError: the file cannot be written.
     """
-    with Path(path).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(_plain(event)) + "\n" for event in events)
+    try:
+        with Path(path).open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(_plain(event)) + "\n" for event in events)
+    except OSError as failure:
+        raise UsageError(f"{path}: cannot be written: {failure.strerror}") from failure
 
 
 def _plain(event: Event) -> dict[str, Any]:

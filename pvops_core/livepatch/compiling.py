@@ -38,6 +38,7 @@ _FLAGS = {
 }
 _EMULATION = {64: "elf_x86_64", 32: "elf_i386"}
 _SECONDS = 60
+SUFFIXES = (".c", ".S", ".s")
 
 
 @attrs.frozen
@@ -93,8 +94,7 @@ def build_payload(
         UsageError: there is no compiler or linker, the source does not compile, or lacks a function.
     """
     compiler, linker = _tool("CC", "cc"), _tool("LD", "ld")
-    if not source.is_file():
-        raise UsageError(f"{source}: no such file")
+    _check_source(source)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         compiled, table, tables, out = (folder / part for part in ("code.o", "tables.S", "tables.o", "payload"))
@@ -106,6 +106,18 @@ def build_payload(
         _run([*compiler, *_PLAIN, *_FLAGS[kind.bits], "-c", str(table), "-o", str(tables)], source)
         _run([*linker, "-m", _EMULATION[kind.bits], "-r", "-o", str(out), str(compiled), str(tables)], source)
         return out.read_bytes()
+
+
+def _check_source(source: Path) -> None:
+    """Refuse what a compiler would take for something else: it tells sources from objects by their names."""
+    if source.suffix not in SUFFIXES:
+        raise UsageError(f"{source}: is not named as C or assembly is: {', '.join(SUFFIXES)}")
+    try:
+        there = source.is_file()
+    except (OSError, ValueError) as error:  # no name that a file can have
+        raise UsageError(f"{source}: {error}") from error
+    if not there:
+        raise UsageError(f"{source}: no such file")
 
 
 def _tool(variable: str, name: str) -> list[str]:

@@ -60,7 +60,10 @@ class PhysicalMemory:
         if size <= 0 or size % PAGE:
             raise MachineError(f"memory of {size:#x} bytes is not a whole number of pages")
         self.size = size
-        self._buffer = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            self._buffer = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, OverflowError):
+            raise MachineError(f"the host has no room for a memory of {size:#x} bytes") from None
         self.array: npt.NDArray[np.uint8] = np.frombuffer(self._buffer, np.uint8)
         self.address: int = self.array.ctypes.data
 

@@ -67,7 +67,7 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
 
 
 def test_a_guest_that_no_memory_holds(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "--memory", str(1 << 30)]) == 4
+    assert main(["run", "--memory", str(1 << 20)]) == 4
     out = capsys.readouterr().out
     assert "memory" in out
     assert "Traceback" not in out
