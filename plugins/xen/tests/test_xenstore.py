@@ -258,7 +258,7 @@ acts = st.sampled_from(["write", "mkdir", "rm", "start", "commit", "abort"])
 paths = st.sampled_from(["data", "data/a", "data/a/b", "data/c", "attr/x", "name"])
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(acts, paths, st.integers(0, 2))))
 def test_transactions_are_all_or_nothing(steps: list[tuple[str, str, int]]) -> None:
     client = Client()
@@ -292,7 +292,7 @@ def _check(daemon: Daemon) -> None:
     assert {domid: count for domid, count in daemon.tree.counts.items() if count} == counts
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200)))
 def test_bytes_of_any_kind_end_in_an_answer_or_a_reason(data: bytes, cuts: list[int]) -> None:
     client = Client()

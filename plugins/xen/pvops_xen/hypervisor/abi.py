@@ -16,6 +16,9 @@ ESRCH: Final = 3
 EINTR: Final = 4
 EIO: Final = 5
 ENOMEM: Final = 12
+EBADRQC: Final = 56
+ENODEV: Final = 19
+E2BIG: Final = 7
 EACCES: Final = 13
 EFAULT: Final = 14
 EBUSY: Final = 16
@@ -49,8 +52,10 @@ class Hypercall(enum.IntEnum):
     MULTICALL = 13
     UPDATE_VA_MAPPING = 14
     SET_TIMER_OP = 15
+    EVENT_CHANNEL_OP_COMPAT = 16
     XEN_VERSION = 17
     CONSOLE_IO = 18
+    PHYSDEV_OP_COMPAT = 19
     GRANT_TABLE_OP = 20
     VM_ASSIST = 21
     UPDATE_VA_MAPPING_OTHERDOMAIN = 22
@@ -74,6 +79,8 @@ class Hypercall(enum.IntEnum):
     XENPMU_OP = 40
     DM_OP = 41
     HYPFS_OP = 42
+    MCA = 48
+    PAGING_DOMCTL_CONT = 49
 
 
 class MmuUpdate(enum.IntEnum):
@@ -221,9 +228,55 @@ class MemoryOp(enum.IntEnum):
     MAXIMUM_RESERVATION = 4
     MACHPHYS_MFN_LIST = 5
     POPULATE_PHYSMAP = 6
+    ADD_TO_PHYSMAP = 7
     MEMORY_MAP = 9
+    MACHINE_MEMORY_MAP = 10
     EXCHANGE = 11
     MACHPHYS_MAPPING = 12
+    SET_MEMORY_MAP = 13
+    MAXIMUM_GPFN = 14
+    REMOVE_FROM_PHYSMAP = 15
+    SET_POD_TARGET = 16
+    GET_POD_TARGET = 17
+    GET_SHARING_FREED_PAGES = 18
+    GET_SHARING_SHARED_PAGES = 19
+    ACCESS_OP = 21
+    ADD_TO_PHYSMAP_BATCH = 23
+    CLAIM_PAGES = 24
+    MACHPHYS_COMPAT_MFN_LIST = 25
+    GET_VNUMAINFO = 26
+    RESERVED_DEVICE_MEMORY_MAP = 27
+    ACQUIRE_RESOURCE = 28
+
+
+class PhysdevOp(enum.IntEnum):
+    """``physdev_op`` commands (physdev.h)."""
+
+    IRQ_UNMASK_NOTIFY = 4
+    IRQ_STATUS_QUERY = 5
+    SET_IOPL = 6
+    SET_IOBITMAP = 7
+    APIC_READ = 8
+    APIC_WRITE = 9
+    ALLOC_IRQ_VECTOR = 10
+    EOI = 12
+    MAP_PIRQ = 13
+    UNMAP_PIRQ = 14
+    MANAGE_PCI_ADD = 15
+    MANAGE_PCI_REMOVE = 16
+    PIRQ_EOI_GMFN_V1 = 17
+    RESTORE_MSI = 19
+    MANAGE_PCI_ADD_EXT = 20
+    SETUP_GSI = 21
+    GET_FREE_PIRQ = 23
+    PCI_MMCFG_RESERVED = 24
+    PCI_DEVICE_ADD = 25
+    PCI_DEVICE_REMOVE = 26
+    RESTORE_MSI_EXT = 27
+    PIRQ_EOI_GMFN_V2 = 28
+    DBGP_OP = 29
+    PREPARE_MSIX = 30
+    RELEASE_MSIX = 31
 
 
 class VersionOp(enum.IntEnum):
@@ -239,6 +292,7 @@ class VersionOp(enum.IntEnum):
     PAGESIZE = 7
     GUEST_HANDLE = 8
     COMMANDLINE = 9
+    BUILD_ID = 10
 
 
 class Segbase(enum.IntEnum):

@@ -122,7 +122,12 @@ def _fifo(hv: Hypervisor) -> Iterator[Hold]:
             yield Hold(mfn, FrameType.WRITABLE, "event channels")
 
 
-HOLDERS: Final[tuple[Holder, ...]] = (_allocations, _shared_info, _vcpus, _grants, _fifo)
+def _eoi(hv: Hypervisor) -> Iterator[Hold]:
+    if hv.domain.eoi_frame:
+        yield Hold(hv.domain.eoi_frame, FrameType.WRITABLE, "physdev_op")
+
+
+HOLDERS: Final[tuple[Holder, ...]] = (_allocations, _shared_info, _vcpus, _grants, _fifo, _eoi)
 """Everything but page tables that takes references. A module that takes more adds its function here."""
 
 
@@ -312,8 +317,10 @@ def _check_window(count: _Recount, state: VcpuState) -> None:
 
 
 def _check_roots(count: _Recount) -> None:
-    """Every vCPU that runs does so on the root of its mode."""
+    """Every vCPU that runs does so on the root of its mode; those of a domain that was crashed run no more."""
     hv = count.hv
+    if hv.domain.crashed:
+        return
     for cpu in hv.machine.vcpus:
         state = hv.state(cpu)
         if state.initialised and cpu.cr3 >> PAGE_SHIFT != hv.space.root(cpu.index):

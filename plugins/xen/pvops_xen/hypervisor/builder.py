@@ -59,7 +59,7 @@ class _XenHeap:
 
     frames: FrameTable
     memory: PhysicalMemory
-    next: int = 1  # frame 0 stays free, so that 0 can mean none
+    next: int = 1
 
     def take(self, count: int = 1) -> int:
         """The first of ``count`` cleared frames in a row."""
@@ -125,6 +125,7 @@ def create(
         raise MachineError(f"a domain has at most {_MAX_VCPUS} vCPUs here, not {len(machine.vcpus)}")
     abi = abi_of(bits)
     frames = FrameTable.of_size(memory.size >> PAGE_SHIFT)
+    frames.give(0, XEN)  # nobody ever has it, so that 0 can mean none
     heap = _XenHeap(frames, memory)
     slots: dict[int, int] = {}
     top = (4 if bits == 64 else 2, slots)

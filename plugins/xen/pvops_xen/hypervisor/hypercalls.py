@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs.platform import HypercallMade
 from pvops_core.machine.faults import GuestFault
-from pvops_xen.hypervisor import access, information, mmu, reservation, sched, tables, vcpus
+from pvops_xen.hypervisor import access, control, information, memory, mmu, physdev, sched, tables, vcpus
 from pvops_xen.hypervisor.abi import EFAULT, EINVAL, ENOSYS, Hypercall
 from pvops_xen.hypervisor.bounce import iret
-from pvops_xen.hypervisor.events.ops import event_channel_op
+from pvops_xen.hypervisor.events.ops import event_channel_op, event_channel_op_compat
 from pvops_xen.hypervisor.grants.ops import grant_table_op
 
 if TYPE_CHECKING:
@@ -79,16 +79,18 @@ _COMMON: Final[dict[int, tuple[Handler, int]]] = {
     Hypercall.SET_CALLBACKS: (tables.set_callbacks, 4),
     Hypercall.FPU_TASKSWITCH: (tables.fpu_taskswitch, 1),
     Hypercall.SCHED_OP_COMPAT: (sched.sched_op_compat, 2),
-    Hypercall.PLATFORM_OP: (information.denied, 1),
+    Hypercall.PLATFORM_OP: (control.platform_op, 1),
     Hypercall.SET_DEBUGREG: (tables.set_debugreg, 2),
     Hypercall.GET_DEBUGREG: (tables.get_debugreg, 1),
     Hypercall.UPDATE_DESCRIPTOR: (tables.update_descriptor, 2),
-    Hypercall.MEMORY_OP: (reservation.memory_op, 2),
+    Hypercall.MEMORY_OP: (memory.memory_op, 2),
     Hypercall.MULTICALL: (_multicall, 2),
     Hypercall.UPDATE_VA_MAPPING: (mmu.update_va_mapping, 3),
     Hypercall.SET_TIMER_OP: (sched.set_timer_op, 1),
+    Hypercall.EVENT_CHANNEL_OP_COMPAT: (event_channel_op_compat, 1),
     Hypercall.XEN_VERSION: (information.xen_version, 2),
     Hypercall.CONSOLE_IO: (information.console_io, 3),
+    Hypercall.PHYSDEV_OP_COMPAT: (physdev.physdev_op_compat, 1),
     Hypercall.GRANT_TABLE_OP: (grant_table_op, 3),
     Hypercall.VM_ASSIST: (information.vm_assist, 2),
     Hypercall.UPDATE_VA_MAPPING_OTHERDOMAIN: (mmu.update_va_mapping_otherdomain, 4),
@@ -96,13 +98,21 @@ _COMMON: Final[dict[int, tuple[Handler, int]]] = {
     Hypercall.VCPU_OP: (vcpus.vcpu_op, 3),
     Hypercall.SET_SEGMENT_BASE: (tables.set_segment_base, 2),
     Hypercall.MMUEXT_OP: (mmu.mmuext_op, 4),
+    Hypercall.NMI_OP: (tables.nmi_op, 2),
     Hypercall.SCHED_OP: (sched.sched_op, 2),
     Hypercall.CALLBACK_OP: (tables.callback_op, 2),
+    Hypercall.XENOPROF_OP: (control.xenoprof_op, 2),
     Hypercall.EVENT_CHANNEL_OP: (event_channel_op, 2),
-    Hypercall.PHYSDEV_OP: (information.physdev_op, 2),
-    Hypercall.SYSCTL: (information.denied, 1),
-    Hypercall.DOMCTL: (information.denied, 1),
-    Hypercall.KEXEC_OP: (information.denied, 2),
+    Hypercall.PHYSDEV_OP: (physdev.physdev_op, 2),
+    Hypercall.HVM_OP: (control.hvm_op, 2),
+    Hypercall.SYSCTL: (control.sysctl, 1),
+    Hypercall.DOMCTL: (control.domctl, 1),
+    Hypercall.KEXEC_OP: (control.denied, 2),
+    Hypercall.XENPMU_OP: (control.xenpmu_op, 2),
+    Hypercall.DM_OP: (control.dm_op, 3),
+    Hypercall.HYPFS_OP: (control.denied, 5),
+    Hypercall.MCA: (control.denied, 1),
+    Hypercall.PAGING_DOMCTL_CONT: (control.paging_domctl_cont, 1),
 }
 HYPERCALLS: Final[dict[int, dict[int, tuple[Handler, int]]]] = {
     64: _COMMON,
@@ -127,6 +137,10 @@ _INT_ARGUMENTS: Final[dict[int, tuple[int, ...]]] = {
     Hypercall.SET_SEGMENT_BASE: (0,),
     Hypercall.PHYSDEV_OP: (0,),
     Hypercall.CALLBACK_OP: (0,),
+    Hypercall.NMI_OP: (0,),
+    Hypercall.XENOPROF_OP: (0,),
+    Hypercall.XENPMU_OP: (0,),
+    Hypercall.DM_OP: (0, 1),
     Hypercall.CONSOLE_IO: (0, 1),
 }
 

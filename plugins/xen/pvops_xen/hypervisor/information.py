@@ -19,32 +19,35 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
-_TEXTS: Final = {
-    VersionOp.EXTRAVERSION: (policy.EXTRAVERSION, 16),
-    VersionOp.COMPILE_INFO: (b"pvops".ljust(64, b"\0"), 144),
-    VersionOp.CAPABILITIES: (policy.CAPABILITIES, 1024),
-    VersionOp.CHANGESET: (policy.CHANGESET, 64),
-    VersionOp.GUEST_HANDLE: (b"", 16),
-    VersionOp.COMMANDLINE: (b"", 1024),
+_NUMBERS: Final = {
+    VersionOp.VERSION: policy.XEN_MAJOR << 16 | policy.XEN_MINOR,
+    VersionOp.PAGESIZE: PAGE_SIZE,
+    VersionOp.BUILD_ID: -EPERM,
+}
+_TEXTS: Final[dict[int, bytes]] = {
+    VersionOp.EXTRAVERSION: policy.EXTRAVERSION.ljust(16, b"\0"),
+    VersionOp.COMPILE_INFO: b"pvops".ljust(144, b"\0"),
+    VersionOp.CAPABILITIES: policy.CAPABILITIES.ljust(1024, b"\0"),
+    VersionOp.CHANGESET: policy.CHANGESET.ljust(64, b"\0"),
+    VersionOp.COMMANDLINE: b"<denied>\0",  # how Xen was started is not for every domain
 }
 _LARGEST_CONSOLE_WRITE: Final = 1 << 20
 
 
 def xen_version(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     """``xen_version(cmd, arg)``; also what a guest calls to have pending upcalls delivered."""
-    abi = hv.abi
-    if command == VersionOp.VERSION:
-        return policy.XEN_MAJOR << 16 | policy.XEN_MINOR
-    if command == VersionOp.PAGESIZE:
-        return PAGE_SIZE
-    if command in _TEXTS:
-        text, size = _TEXTS[VersionOp(command)]
-        access.write(hv, cpu, argument, text.ljust(size, b"\0"))
-        return 0
+    if command in _NUMBERS:
+        return _NUMBERS[VersionOp(command)]
+    if command == VersionOp.GET_FEATURES:
+        return _get_features(hv, cpu, argument)
     if command == VersionOp.PLATFORM_PARAMETERS:
-        access.write_word(hv, cpu, argument, HYPERVISOR_VIRT_START64 if abi.bits == 64 else abi.m2p_start)
+        access.write_word(hv, cpu, argument, HYPERVISOR_VIRT_START64 if hv.abi.bits == 64 else hv.abi.m2p_start)
         return 0
-    return _get_features(hv, cpu, argument) if command == VersionOp.GET_FEATURES else -ENOSYS
+    text = policy.uuid_of(hv.domain.domid) if command == VersionOp.GUEST_HANDLE else _TEXTS.get(command)
+    if text is None:
+        return -ENOSYS
+    access.write(hv, cpu, argument, text)
+    return 0
 
 
 def _get_features(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
@@ -52,7 +55,7 @@ def _get_features(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     if access.read_u32(hv, cpu, argument):
         return -EINVAL
     features = policy.FEATURES
-    if hv.abi.bits == 32 and hv.domain.assisted(VmAssist.PAE_EXTENDED_CR3):
+    if hv.domain.assisted(VmAssist.PAE_EXTENDED_CR3):
         features |= policy.FEATURE_PAE_EXTENDED_CR3
     access.write_u32(hv, cpu, argument + 4, features)
     return 0
@@ -90,25 +93,3 @@ def console_io(hv: Hypervisor, cpu: Vcpu, command: int, count: int, buffer: int)
         return -EINVAL
     hv.console.write(access.read(hv, cpu, buffer, count))
     return 0
-
-
-def physdev_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
-    """``physdev_op``: the I/O privilege level and the I/O bitmap; a domain without devices has no more."""
-    if command == 6:
-        level = access.read_u32(hv, cpu, argument)
-        if level > 3:
-            return -EINVAL
-        hv.state(cpu).iopl = level
-        cpu.ground_ports()
-        return 0
-    if command == 7:
-        raw = access.read(hv, cpu, argument, 2 * hv.abi.word)
-        ports = int.from_bytes(raw[hv.abi.word : hv.abi.word + 4], "little")
-        return -EINVAL if ports > 65536 else 0
-    return -ENOSYS
-
-
-def denied(hv: Hypervisor, cpu: Vcpu, *args: int) -> int:
-    """Calls that only a control domain may make."""
-    del hv, cpu, args
-    return -EPERM

@@ -16,8 +16,9 @@ EXTRAVERSION: Final = b".0"
 CAPABILITIES: Final = b"xen-3.0-x86_64 xen-3.0-x86_32p "
 CHANGESET: Final = b"unavailable"
 
-# XENFEAT_*: mmu_pt_update_preserve_ad 5, highmem_assist 6, gnttab_map_avail_bits 7, memory_op_vnode_supported 13.
-FEATURES: Final = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 13
+# XENFEAT_*: mmu_pt_update_preserve_ad 5, highmem_assist 6, gnttab_map_avail_bits 7, memory_op_vnode_supported 13,
+# not_direct_mapped 16.
+FEATURES: Final = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 13 | 1 << 16
 # XENFEAT_pae_pgdir_above_4gb: set for a 32-bit guest that asked for pae_extended_cr3.
 FEATURE_PAE_EXTENDED_CR3: Final = 1 << 4
 
@@ -92,3 +93,8 @@ def read_msr(index: int) -> int | None:
 def msr_write_ignored(index: int) -> bool:
     """The write has no effect; other unknown writes are #GP."""
     return index in _MSR_WRITES_IGNORED
+
+
+def uuid_of(domid: int) -> bytes:
+    """A domain's UUID, the same in every run."""
+    return bytes.fromhex("70766f70730040008000") + domid.to_bytes(6, "big")

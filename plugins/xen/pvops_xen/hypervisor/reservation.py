@@ -1,160 +1,156 @@
-"""``memory_op``: how much memory the domain has, giving frames back and getting some again (xen/common/memory.c)."""
+"""Giving frames back and getting some: increase, decrease, populate (xen/common/memory.c).
+
+What cannot be done ends the call; the answer is how many extents were done, and never an error but for dom0's memory.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
+from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import access
-from pvops_xen.hypervisor.abi import DOMID_SELF, EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, PAGE_SHIFT, MemoryOp
+from pvops_xen.hypervisor.abi import DOMID_SELF, EPERM, PAGE_SHIFT, MemoryOp
 from pvops_xen.hypervisor.frames import ALLOCATED, FREE, GUEST, PINNED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
-_E820: Final = struct.Struct("<QQI")
+MAX_ORDER: Final = 9  # that a domain without devices may ask for
+_MOST_EXTENTS: Final = (1 << 32) - 1 >> 6
+NOWHERE: Final = (1 << 64) - 1
 
 
-def _domain_error(hv: Hypervisor, domid: int) -> int:
-    if domid in {DOMID_SELF, hv.domain.domid}:
-        return 0
-    return -EPERM if domid == 0 else -ESRCH
+@attrs.frozen
+class Reservation:
+    """xen_memory_reservation: extents of 2**order frames, ``start`` being the address of their list."""
+
+    start: int
+    count: int
+    order: int
+    flags: int
+    domid: int
 
 
-def _held(hv: Hypervisor) -> int:
-    return sum(
-        1 for owner, flags in zip(hv.frames.owner, hv.frames.flags, strict=True) if owner == GUEST and flags & ALLOCATED
-    )
+def size(hv: Hypervisor) -> int:
+    """Bytes of the structure."""
+    return 32 if hv.abi.word == 8 else 20
 
 
-def _maximum_ram_page(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    del cpu, argument
-    return len(hv.frames) - 1
+def read(hv: Hypervisor, cpu: Vcpu, address: int) -> Reservation:
+    """The structure in guest memory."""
+    raw = access.read(hv, cpu, address, size(hv))
+    return Reservation(*struct.unpack_from("<QQIIH" if hv.abi.word == 8 else "<IIIIH", raw))
 
 
-def _current_reservation(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid = int.from_bytes(access.read(hv, cpu, argument, 2), "little")
-    return _domain_error(hv, domid) or _held(hv)
+def adjust(hv: Hypervisor, cpu: Vcpu, kind: MemoryOp, argument: int, done: int) -> int:
+    """Do one of ``OPERATIONS`` for the extents from number ``done`` on."""
+    try:
+        wanted = read(hv, cpu, argument)
+    except (access.BadHandleError, GuestFault):
+        return done
+    if wanted.count > _MOST_EXTENTS or done >= wanted.count:
+        return done
+    if wanted.domid not in {DOMID_SELF, hv.domain.domid}:
+        return done if wanted.domid else -EPERM
+    if wanted.order > MAX_ORDER:
+        return done
+    operation = OPERATIONS[kind]
+    try:
+        while done < wanted.count and operation(hv, cpu, wanted, done):
+            done += 1
+    except (access.BadHandleError, GuestFault):
+        pass
+    return done
 
 
-def _maximum_reservation(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid = int.from_bytes(access.read(hv, cpu, argument, 2), "little")
-    return _domain_error(hv, domid) or hv.domain.nr_pages
+def _extent(hv: Hypervisor, wanted: Reservation, index: int) -> int:
+    """Address of an element of the list."""
+    return wanted.start + index * hv.abi.word
 
 
-def _reservation(hv: Hypervisor, cpu: Vcpu, argument: int) -> tuple[int, int, int, int]:
-    """xen_memory_reservation: extent_start, nr_extents, extent_order, domid."""
-    word = hv.abi.word
-    raw = access.read(hv, cpu, argument, 2 * word + 12 if word == 4 else 32)
-    start, count = (int.from_bytes(raw[i * word : (i + 1) * word], "little") for i in range(2))
-    order, _flags, domid = struct.unpack_from("<IIH", raw, 2 * word)
-    return start, count, order, domid
+def _decrease(hv: Hypervisor, cpu: Vcpu, wanted: Reservation, index: int) -> bool:
+    mfn = access.read_word(hv, cpu, _extent(hv, wanted, index))
+    return all(give_up(hv, mfn + i) for i in range(1 << wanted.order))
 
 
-def _decrease(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    """Give frames back; the answer is how many were taken, the rest of the list is left alone."""
-    start, count, order, domid = _reservation(hv, cpu, argument)
-    error = _domain_error(hv, domid)
-    if error:
-        return error
-    if order > 9:
-        return 0
-    for done in range(count):
-        mfn = _extent(hv, cpu, start, done)
-        if mfn is None or not all(_give_up(hv, mfn + i) for i in range(1 << order)):
-            return done
-    return count
-
-
-def _extent(hv: Hypervisor, cpu: Vcpu, start: int, index: int) -> int | None:
-    if start + (index + 1) * hv.abi.word > hv.abi.mask:
-        return None
-    return access.read_word(hv, cpu, start + index * hv.abi.word)
-
-
-def _give_up(hv: Hypervisor, mfn: int) -> bool:
+def give_up(hv: Hypervisor, mfn: int) -> bool:
     """``guest_remove_page``: unpin the frame and drop the domain's own reference; the last reference frees it."""
     frames = hv.frames
-    if not frames.is_guests(mfn) or not frames.flags[mfn] & ALLOCATED or mfn == hv.domain.shared_info >> PAGE_SHIFT:
+    if not frames.is_guests(mfn) or not frames.flags[mfn] & ALLOCATED:
         return False
     if frames.flags[mfn] & PINNED:
         frames.flags[mfn] &= ~PINNED
         hv.validator.put_page_and_type(mfn)
     frames.flags[mfn] &= ~ALLOCATED
     frames.put_page(mfn)
-    hv.set_pfn_of(mfn, (1 << 64) - 1)
+    hv.set_pfn_of(mfn, NOWHERE)
     return True
 
 
-def _populate(hv: Hypervisor, cpu: Vcpu, argument: int, *, physmap: bool) -> int:
-    """Get frames, never beyond the maximum; the list's entries become the machine frames.
-
-    With ``physmap`` the entries name places in pseudo-physical memory that the frames take; without, they take none.
-    """
-    start, count, order, domid = _reservation(hv, cpu, argument)
-    error = _domain_error(hv, domid)
-    if error:
-        return error
-    if order:
-        return 0
-    return _hand_out(hv, cpu, start, count, physmap=physmap)
+def _increase(hv: Hypervisor, cpu: Vcpu, wanted: Reservation, index: int) -> bool:
+    """New frames that take no place in pseudo-physical memory."""
+    first = find_free(hv, wanted.order, _room(hv))
+    if first is None:
+        return False
+    if wanted.start:
+        access.write_word(hv, cpu, _extent(hv, wanted, index), first)
+    give(hv, first, wanted.order, None)
+    return True
 
 
-def _hand_out(hv: Hypervisor, cpu: Vcpu, start: int, count: int, *, physmap: bool) -> int:
-    allowed = min(count, hv.domain.nr_pages - _held(hv))
-    free = [mfn for mfn in range(len(hv.frames)) if hv.frames.owner[mfn] == FREE][: max(allowed, 0)]
-    for done, mfn in enumerate(free):
-        pfn = _extent(hv, cpu, start, done) if physmap else (1 << 64) - 1
-        if pfn is None:
-            return -EFAULT
-        if start:
-            access.write_word(hv, cpu, start + done * hv.abi.word, mfn)
-        hv.frames.give(mfn, GUEST)
-        hv.memory.write(mfn << PAGE_SHIFT, bytes(1 << PAGE_SHIFT))
-        hv.set_pfn_of(mfn, pfn)
-    return len(free)
+def _populate(hv: Hypervisor, cpu: Vcpu, wanted: Reservation, index: int) -> bool:
+    """New frames for the places that the list names; their numbers go there instead."""
+    pfn = access.read_word(hv, cpu, _extent(hv, wanted, index))
+    first = find_free(hv, wanted.order, _room(hv))
+    if first is None:
+        return False
+    access.write_word(hv, cpu, _extent(hv, wanted, index), first)
+    give(hv, first, wanted.order, pfn)
+    return True
 
 
-def _memory_map(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    """The e820 map of the domain, if the builder gave it one."""
-    regions = hv.domain.e820
-    if not regions:
-        return -ENOSYS
-    word = hv.abi.word
-    raw = access.read(hv, cpu, argument, 2 * word)
-    room, buffer = int.from_bytes(raw[:4], "little"), int.from_bytes(raw[word:], "little")
-    count = min(room, len(regions))
-    if count <= 0:
-        return -EINVAL
-    access.write(hv, cpu, buffer, b"".join(_E820.pack(*region) for region in regions[:count]))
-    access.write_u32(hv, cpu, argument, count)
-    return 0
+def _room(hv: Hypervisor) -> int:
+    """Frames that the domain may still have."""
+    return hv.domain.nr_pages - held(hv)
 
 
-def _machphys_mapping(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    abi = hv.abi
-    word = abi.word
-    answer = b"".join(value.to_bytes(word, "little") for value in (abi.m2p_start, abi.m2p_end, len(hv.frames) - 1))
-    access.write(hv, cpu, argument, answer)
-    return 0
+def held(hv: Hypervisor) -> int:
+    """Frames that the domain has."""
+    return sum(
+        1 for owner, flags in zip(hv.frames.owner, hv.frames.flags, strict=True) if owner == GUEST and flags & ALLOCATED
+    )
 
 
-_OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
-    MemoryOp.INCREASE_RESERVATION: partial(_populate, physmap=False),
+def find_free(hv: Hypervisor, order: int, room: int) -> int | None:
+    """The first of 2**order free frames in a row, on a boundary of as many; None if there are none, or not for it."""
+    if 1 << order > room:
+        return None
+    wanted = bytes([FREE]) * (1 << order)
+    owners, at = hv.frames.owner, 0
+    while (at := owners.find(wanted, at)) >= 0:
+        aligned = at + (1 << order) - 1 >> order << order
+        if owners[aligned : aligned + (1 << order)] == wanted:
+            return aligned
+        at += 1
+    return None
+
+
+def give(hv: Hypervisor, first: int, order: int, pfn: int | None) -> None:
+    """Clear 2**order frames and make them the domain's, at a place in pseudo-physical memory or at none."""
+    for index in range(1 << order):
+        hv.frames.give(first + index, GUEST)
+        hv.memory.write(first + index << PAGE_SHIFT, bytes(1 << PAGE_SHIFT))
+        hv.set_pfn_of(first + index, NOWHERE if pfn is None else pfn + index & NOWHERE)
+
+
+OPERATIONS: Final[dict[MemoryOp, Callable[[Hypervisor, Vcpu, Reservation, int], bool]]] = {
+    MemoryOp.INCREASE_RESERVATION: _increase,
     MemoryOp.DECREASE_RESERVATION: _decrease,
-    MemoryOp.MAXIMUM_RAM_PAGE: _maximum_ram_page,
-    MemoryOp.CURRENT_RESERVATION: _current_reservation,
-    MemoryOp.MAXIMUM_RESERVATION: _maximum_reservation,
-    MemoryOp.POPULATE_PHYSMAP: partial(_populate, physmap=True),
-    MemoryOp.MEMORY_MAP: _memory_map,
-    MemoryOp.MACHPHYS_MAPPING: _machphys_mapping,
+    MemoryOp.POPULATE_PHYSMAP: _populate,
 }
-
-
-def memory_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
-    """``memory_op(cmd, arg)``."""
-    operation = _OPERATIONS.get(command & 0xFFFF_FFFF)
-    return operation(hv, cpu, argument) if operation else -ENOSYS

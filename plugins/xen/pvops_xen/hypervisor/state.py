@@ -88,7 +88,6 @@ class VcpuState:
     syscall: Entry = NO_ENTRY
     syscall32: Entry = NO_ENTRY
     sysenter: Entry = NO_ENTRY
-    nmi: Entry = NO_ENTRY
     gdt_frames: list[int] = attrs.field(factory=list)
     gdt_ents: int = 0
     ldt_base: int = 0
@@ -162,6 +161,7 @@ class Domain:
         grants: its grant table.
         shutdown_code: why it shuts down, when it has said so.
         watchdogs: when each of those that it has started ends it, in ns, by number.
+        eoi_frame: frame in which it wants to be told of interrupts to be ended; 0 for none.
     """
 
     abi: Abi
@@ -178,6 +178,7 @@ class Domain:
     grants: GrantTable = attrs.field(factory=GrantTable)
     shutdown_code: int | None = None
     watchdogs: dict[int, int] = attrs.field(factory=dict)
+    eoi_frame: int = 0
 
     def assisted(self, assist: int) -> bool:
         """A vm_assist type is enabled."""

@@ -12,6 +12,8 @@ from pvops_xen.hypervisor.abi import (
     ENOSYS,
     EPERM,
     FIRST_RESERVED_GDT_ENTRY,
+    FLAT_KERNEL_CS64,
+    FLAT_RING1_CS32,
     PAGE_SHIFT,
     Callback,
     Segbase,
@@ -159,12 +161,14 @@ _CALLBACK_FIELDS: Final = {
     Callback.SYSCALL32: "syscall32",
     Callback.SYSENTER: "sysenter",
     Callback.SYSENTER_DEPRECATED: "sysenter",
-    Callback.NMI: "nmi",
 }
+_NMI: Final = 2
 _ONLY_64: Final = frozenset({Callback.SYSCALL, Callback.SYSCALL32})
 
 
 def _register(hv: Hypervisor, cpu: Vcpu, kind: int, entry: Entry) -> int:
+    if kind == Callback.NMI:
+        return _register_nmi(hv, cpu, entry.address)
     if kind not in _CALLBACK_FIELDS or (hv.abi.bits == 32 and kind in _ONLY_64):
         return -ENOSYS
     if kind == Callback.EVENT:  # an upcall always starts masked
@@ -175,9 +179,26 @@ def _register(hv: Hypervisor, cpu: Vcpu, kind: int, entry: Entry) -> int:
 
 def _unregister(hv: Hypervisor, cpu: Vcpu, kind: int) -> int:
     if kind == Callback.NMI:
-        hv.state(cpu).nmi = NO_ENTRY
-        return 0
+        return _register_nmi(hv, cpu, 0)
     return -EINVAL if kind in _CALLBACK_FIELDS else -ENOSYS
+
+
+def _register_nmi(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
+    """An NMI's callback is its entry in the trap table, always with Xen's flat code segment."""
+    hv.state(cpu).traps[_NMI] = Entry(FLAT_KERNEL_CS64 if hv.abi.bits == 64 else FLAT_RING1_CS32, address)
+    return 0
+
+
+def nmi_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
+    """``nmi_op(cmd, arg)``: register (0) or unregister (1) the callback for NMIs."""
+    if command == 1:
+        return _register_nmi(hv, cpu, 0)
+    if command != 0:
+        return -ENOSYS
+    address = access.read_word(hv, cpu, argument)
+    if not access.canonical(hv.abi, address):
+        return -EINVAL
+    return _register_nmi(hv, cpu, address)
 
 
 def set_segment_base(hv: Hypervisor, cpu: Vcpu, which: int, base: int) -> int:

@@ -23,7 +23,7 @@ from pvops_xen.hypervisor.abi import (
 from pvops_xen.hypervisor.context import initialise
 from pvops_xen.hypervisor.events.upcalls import make_upcall_pending
 from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.layout import VCPU_INFO_SIZE, VCPU_TIME_OFFSET
+from pvops_xen.hypervisor.layout import GUEST_CONTEXT32, GUEST_CONTEXT64, VCPU_INFO_SIZE, VCPU_TIME_OFFSET
 from pvops_xen.hypervisor.timers import VCPU_TIME
 
 if TYPE_CHECKING:
@@ -39,9 +39,8 @@ Operation = Callable[["Hypervisor", "Vcpu", "VcpuState", int], int]
 
 
 def _initialise(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
-    if state.initialised:
-        return -EEXIST
-    return initialise(hv, cpu, state, argument)
+    access.read(hv, cpu, argument, GUEST_CONTEXT64.size if hv.abi.bits == 64 else GUEST_CONTEXT32.size)
+    return -EEXIST if state.initialised else initialise(hv, cpu, state, argument)
 
 
 def _up(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:

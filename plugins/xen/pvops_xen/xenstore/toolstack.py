@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_xen.hypervisor.policy import uuid_of
 from pvops_xen.xenstore.tree import READ, Permission
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ class DomainFacts:
 
     @property
     def uuid(self) -> str:
-        """The same in every run."""
-        return f"70766f70-7300-4000-8000-{self.domid:012x}"
+        """As xenstore's paths have it."""
+        text = uuid_of(self.domid).hex()
+        return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
 def write_domain(daemon: Daemon, facts: DomainFacts) -> None:

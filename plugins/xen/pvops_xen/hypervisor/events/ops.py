@@ -195,6 +195,15 @@ _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
 }
 
 
+_COMPAT: Final = frozenset(range(EvtchnOp.UNMASK + 1))
+
+
+def event_channel_op_compat(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """The call of Xen 3.0.2 and before: the command comes in front of the structure."""
+    command = access.read_u32(hv, cpu, argument)
+    return event_channel_op(hv, cpu, command, argument + 4) if command in _COMPAT else -ENOSYS
+
+
 def event_channel_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     """``event_channel_op(cmd, arg)``."""
     operation = _OPERATIONS.get(command & 0xFFFF_FFFF)

@@ -28,9 +28,11 @@ def _(g: SmallGuest) -> int:
     return g.call(55)
 
 
-for _number in (Hypercall.PLATFORM_OP, Hypercall.SYSCTL, Hypercall.DOMCTL):
+for _number, _version in ((Hypercall.PLATFORM_OP, 0x0300_0001), (Hypercall.SYSCTL, 0x15), (Hypercall.DOMCTL, 0x15)):
     case(f"{_number.name.lower()} of a domain without rights", "xsm", Errno("EPERM"))(
-        lambda g, number=_number: g.call(number, g.va("data"))  # type: ignore[misc]
+        lambda g, number=_number, version=_version: g.call(  # type: ignore[misc]
+            number, g.put("data", struct.pack("<IIH", 2, version, 0))
+        )
     )
 
 
@@ -126,7 +128,7 @@ def _(g: SmallGuest) -> int:
     return _reservation(g, MemoryOp.DECREASE_RESERVATION, 1 << 30)
 
 
-@case("give another domain's memory away", "rcu_lock_remote_domain_by_id", Errno("ESRCH"))
+@case("give another domain's memory away", "rcu_lock_domain_by_any_id", Gives("0 frames done", 0))
 def _(g: SmallGuest) -> int:
     return _reservation(g, MemoryOp.DECREASE_RESERVATION, 5, domid=77)
 

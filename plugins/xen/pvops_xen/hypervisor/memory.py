@@ -1,0 +1,226 @@
+"""``memory_op``: questions about memory, and what only others may do (xen/common/memory.c, xen/arch/x86/mm.c)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from pvops_xen.hypervisor import access, exchange, reservation
+from pvops_xen.hypervisor.abi import (
+    DOMID_SELF,
+    EACCES,
+    EINVAL,
+    ENOENT,
+    ENOSYS,
+    EOPNOTSUPP,
+    EPERM,
+    ESRCH,
+    PAGE_SHIFT,
+    MemoryOp,
+)
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+E820_MAX: Final = 1024
+_E820: Final = struct.Struct("<QQI")
+_COMMAND_BITS: Final = 6
+_FOREIGN, _RANGE = 4, 3
+_M2P_PIECE: Final = 2 << 20
+
+
+def domain_error(hv: Hypervisor, domid: int) -> int:
+    """0 for oneself, -EPERM for dom0, -ESRCH for who does not exist."""
+    if domid in {DOMID_SELF, hv.domain.domid}:
+        return 0
+    return -ESRCH if domid else -EPERM
+
+
+def _u16(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
+    return int.from_bytes(access.read(hv, cpu, address, 2), "little")
+
+
+def _word(raw: bytes, index: int, word: int) -> int:
+    return int.from_bytes(raw[index * word : (index + 1) * word], "little")
+
+
+# --- how much memory -------------------------------------------------------------------------------------------------
+
+
+def _maximum_ram_page(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    del cpu, argument
+    return len(hv.frames)
+
+
+def _current_reservation(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    return domain_error(hv, _u16(hv, cpu, argument)) or reservation.held(hv)
+
+
+def _maximum_reservation(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    return domain_error(hv, _u16(hv, cpu, argument)) or hv.domain.nr_pages
+
+
+def _maximum_gpfn(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """What the guest itself has put into shared_info, less one."""
+    error = domain_error(hv, _u16(hv, cpu, argument))
+    raw = hv.memory.read(hv.domain.shared_info + hv.abi.max_pfn, hv.abi.word)
+    return error or max(int.from_bytes(raw, "little"), 1) - 1
+
+
+# --- maps ------------------------------------------------------------------------------------------------------------
+
+
+def _memory_map(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """The e820 map of the domain, if it has one."""
+    regions = hv.domain.e820
+    if not regions:
+        return -ENOSYS
+    raw = access.read(hv, cpu, argument, 2 * hv.abi.word)
+    shown = regions[: int.from_bytes(raw[:4], "little")]
+    access.write(hv, cpu, _word(raw, 1, hv.abi.word), b"".join(_E820.pack(*region) for region in shown))
+    access.write_u32(hv, cpu, argument, len(shown))
+    return 0
+
+
+def _set_memory_map(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    word = hv.abi.word
+    raw = access.read(hv, cpu, argument, 3 * word)
+    count = int.from_bytes(raw[word : word + 4], "little")
+    if count > E820_MAX:
+        return -EINVAL
+    error = domain_error(hv, int.from_bytes(raw[:2], "little"))
+    if error:
+        return error
+    entries = access.read(hv, cpu, _word(raw, 2, word), _E820.size * count)
+    hv.domain.e820 = tuple((base, size, kind) for base, size, kind in _E820.iter_unpack(entries))
+    return 0
+
+
+def _machphys_mapping(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    abi = hv.abi
+    values = abi.m2p_start, abi.m2p_end, len(hv.frames) - 1
+    access.write(hv, cpu, argument, b"".join(value.to_bytes(abi.word, "little") for value in values))
+    return 0
+
+
+def _machphys_mfn_list(hv: Hypervisor, cpu: Vcpu, argument: int, *, present: bool = True) -> int:
+    """The first frame of each 2 MiB of the machine-to-physical table."""
+    word = hv.abi.word
+    raw = access.read(hv, cpu, argument, 3 * word)
+    size = len(hv.frames) * hv.abi.m2p_entry if present else 0
+    count = min(int.from_bytes(raw[:4], "little"), (size + _M2P_PIECE - 1) // _M2P_PIECE)
+    mfns = (hv.m2p + index * _M2P_PIECE >> PAGE_SHIFT for index in range(count))
+    access.write(hv, cpu, _word(raw, 1, word), b"".join(mfn.to_bytes(word, "little") for mfn in mfns))
+    access.write_u32(hv, cpu, argument + 2 * word, count)
+    return 0
+
+
+# --- what a paravirtualised domain has not ---------------------------------------------------------------------------
+
+
+def _add_to_physmap(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """Only domains whose memory Xen translates have a map to add to."""
+    raw = access.read(hv, cpu, argument, 8 + 2 * hv.abi.word)
+    if int.from_bytes(raw[4:8], "little") == _FOREIGN:
+        return -ENOSYS
+    return domain_error(hv, int.from_bytes(raw[:2], "little")) or -EACCES
+
+
+def _add_to_physmap_batch(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    domid, space = struct.unpack("<HH", access.read(hv, cpu, argument, 8 + 3 * hv.abi.word)[:4])
+    return -EOPNOTSUPP if space == _RANGE else domain_error(hv, domid) or -EACCES
+
+
+def _remove_from_physmap(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    raw = access.read(hv, cpu, argument, 2 * hv.abi.word)
+    error = domain_error(hv, int.from_bytes(raw[:2], "little"))
+    return error or (0 if hv.frames.is_guests(_word(raw, 1, hv.abi.word)) else -ENOENT)
+
+
+def _claim_pages(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """Only the toolstack reserves memory."""
+    wanted = reservation.read(hv, cpu, argument)
+    known = wanted.domid in {0, hv.domain.domid}
+    return -EINVAL if wanted.start or wanted.order or wanted.flags or not known else -EPERM
+
+
+def _vnumainfo(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    domid, padding = struct.unpack("<HH", access.read(hv, cpu, argument, 4))
+    return -EINVAL if padding else domain_error(hv, domid) or -EOPNOTSUPP
+
+
+def _reserved_device_memory(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """There is none."""
+    if access.read_u32(hv, cpu, argument) & ~1:
+        return -EINVAL
+    access.write_u32(hv, cpu, argument + 4, 0)
+    return 0
+
+
+def _acquire_resource(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """Resources are those of other domains, and for those who run them."""
+    domid, _, _, count, padding, _, frames = struct.unpack_from(
+        "<HHIIIQQ" if hv.abi.word == 8 else "<HHIIIQI", access.read(hv, cpu, argument, 24 + hv.abi.word)
+    )
+    if padding or (not frames and count):
+        return -EINVAL
+    return -EPERM if domid in {0, DOMID_SELF, hv.domain.domid} else -ESRCH
+
+
+def _access_op(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    domid = int.from_bytes(access.read(hv, cpu, argument, 8)[2:4], "little")
+    if domid in {DOMID_SELF, hv.domain.domid}:
+        return -EPERM
+    return -ESRCH if domid else -EINVAL
+
+
+def _pod_target(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    domid = int.from_bytes(access.read(hv, cpu, argument, 32)[24:26], "little")
+    return domain_error(hv, domid) or -EPERM
+
+
+def _constant(hv: Hypervisor, cpu: Vcpu, argument: int, *, answer: int) -> int:
+    del hv, cpu, argument
+    return answer
+
+
+_OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
+    MemoryOp.MAXIMUM_RAM_PAGE: _maximum_ram_page,
+    MemoryOp.CURRENT_RESERVATION: _current_reservation,
+    MemoryOp.MAXIMUM_RESERVATION: _maximum_reservation,
+    MemoryOp.MACHPHYS_MFN_LIST: _machphys_mfn_list,
+    MemoryOp.ADD_TO_PHYSMAP: _add_to_physmap,
+    MemoryOp.MEMORY_MAP: _memory_map,
+    MemoryOp.MACHINE_MEMORY_MAP: partial(_constant, answer=-EPERM),
+    MemoryOp.EXCHANGE: exchange.exchange,
+    MemoryOp.MACHPHYS_MAPPING: _machphys_mapping,
+    MemoryOp.SET_MEMORY_MAP: _set_memory_map,
+    MemoryOp.MAXIMUM_GPFN: _maximum_gpfn,
+    MemoryOp.REMOVE_FROM_PHYSMAP: _remove_from_physmap,
+    MemoryOp.SET_POD_TARGET: _pod_target,
+    MemoryOp.GET_POD_TARGET: _pod_target,
+    MemoryOp.GET_SHARING_FREED_PAGES: partial(_constant, answer=0),
+    MemoryOp.GET_SHARING_SHARED_PAGES: partial(_constant, answer=0),
+    MemoryOp.ACCESS_OP: _access_op,
+    MemoryOp.ADD_TO_PHYSMAP_BATCH: _add_to_physmap_batch,
+    MemoryOp.CLAIM_PAGES: _claim_pages,
+    MemoryOp.MACHPHYS_COMPAT_MFN_LIST: partial(_machphys_mfn_list, present=False),
+    MemoryOp.GET_VNUMAINFO: _vnumainfo,
+    MemoryOp.RESERVED_DEVICE_MEMORY_MAP: _reserved_device_memory,
+    MemoryOp.ACQUIRE_RESOURCE: _acquire_resource,
+}
+
+
+def memory_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
+    """``memory_op(cmd, arg)``; the upper bits of the command say how many extents have been done already."""
+    command &= 0xFFFF_FFFF
+    kind, done = command & (1 << _COMMAND_BITS) - 1, command >> _COMMAND_BITS
+    if kind in reservation.OPERATIONS:
+        return reservation.adjust(hv, cpu, MemoryOp(kind), argument, done)
+    operation = _OPERATIONS.get(kind)
+    if operation is None:
+        return -ENOSYS
+    return -EINVAL if done else operation(hv, cpu, argument)
