@@ -66,8 +66,8 @@ class Backend:
         description: one line for ``pvops backends``.
         base: name of the backend whose ops, platform, kernel and patchlets stand where this one has none;
             None for none.
-        ops: class whose methods marked ``@hookimpl`` are the ops. An object of it may have an attribute ``absent``: names
-            of ops that on its machine stay as the base has them, as a kernel with one CPU keeps its plain spinlocks.
+        ops: class whose methods marked ``@hookimpl`` are the ops. An object of it may have an attribute ``absent``:
+            names of ops that stay as the base has them on its machine, as a kernel with one CPU keeps its plain locks.
         platform: class of who answers the guest's traps; None: the base's.
         kernel_platform: class of who loads a real kernel and answers its traps; None: the base's, unless this
             backend has a platform of its own, which then cannot boot kernels.

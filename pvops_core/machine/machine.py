@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.kinds import MachineKind
+    from pvops_core.machine.msrs import ServedMsr
     from pvops_core.machine.vcpu import Vcpu
 
 _MAX_VCPUS = 128
@@ -91,6 +92,7 @@ class Machine:
         self.counts: Counter[str] = Counter()
         self.scheduler = Scheduler(seed, slice_blocks)
         self.gates = Gates(self)
+        self.served_msrs: dict[int, ServedMsr] = {}
         self._slots: list[CpuSlot] = []
         self._keepers: list[Stateful] = []
         self._platform: TrapHandler | None = None

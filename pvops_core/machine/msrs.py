@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+import attrs
 
 from pvops_core.machine.faults import general_protection
 from pvops_core.machine.kinds import MachineKind
@@ -38,12 +41,27 @@ _ADDRESSES = frozenset(
 )
 
 
+@attrs.frozen
+class ServedMsr:
+    """A register that the processor does not have and a hypervisor offers.
+
+    Attributes:
+        read: gives its value, 64 bits, or raises #GP(0).
+        write: takes one, or raises #GP(0).
+    """
+
+    read: Callable[[Vcpu], int]
+    write: Callable[[Vcpu, int], None]
+
+
 def _known(vcpu: Vcpu, number: int) -> bool:
     return number in _BOTH or (number in _LONG and vcpu.machine.kind is MachineKind.X86_64)
 
 
 def read_msr(vcpu: Vcpu, number: int) -> int:
     """As rdmsr at level 0: the register, or #GP(0) if the machine does not have it."""
+    if number in vcpu.machine.served_msrs:
+        return vcpu.machine.served_msrs[number].read(vcpu) & 0xFFFFFFFFFFFFFFFF
     if number == MSR_TSC:
         return vcpu.machine.clock.ns + vcpu.tsc_offset & 0xFFFFFFFFFFFFFFFF
     if not _known(vcpu, number):
@@ -54,6 +72,9 @@ def read_msr(vcpu: Vcpu, number: int) -> int:
 def write_msr(vcpu: Vcpu, number: int, value: int) -> None:
     """As wrmsr at level 0: #GP(0) for an unknown register, reserved bits or a non-canonical address."""
     value &= 0xFFFFFFFFFFFFFFFF
+    if number in vcpu.machine.served_msrs:
+        vcpu.machine.served_msrs[number].write(vcpu, value)
+        return
     if number == MSR_TSC:
         vcpu.tsc_offset = value - vcpu.machine.clock.ns
         return

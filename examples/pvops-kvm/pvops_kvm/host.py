@@ -1,55 +1,189 @@
-"""The host: a PC like bare metal's, with a hypervisor that knows which vCPU is off its processor."""
+"""KVM: the hypervisor under a PC. It answers cpuid, its MSRs and hypercalls, and tells each vCPU when it does not run.
+
+Source: arch/x86/kvm/x86.c and cpuid.c (6.1): kvm_emulate_hypercall, kvm_set_msr_common, record_steal_time,
+kvm_steal_time_set_preempted, kvm_guest_time_update, kvm_write_wall_clock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pvops_native.platform import NativePlatform
+from pvops_native.pc import Pc, epoch
+
+from pvops_core.machine import GuestFault, Vcpu, general_protection
+from pvops_core.machine.msrs import ServedMsr
+from pvops_kvm import abi, clocks
+from pvops_kvm.abi import ENABLED, Call, Feature, Msr
 
 if TYPE_CHECKING:
-    from pvops_core.guests import GuestImage
-    from pvops_core.machine import Machine, Vcpu
+    from pvops_core.machine import Machine
 
-KICK_CPU: Final = "KVM_HC_KICK_CPU"
+VMCALL: Final = (b"\x0f\x01\xc1", b"\x0f\x01\xd9")
+"""Intel's vmcall and AMD's vmmcall; KVM takes either."""
+UNDEFINED: Final = 6
+ARGUMENTS: Final = {64: ("rax", "rbx", "rcx", "rdx", "rsi"), 32: ("eax", "ebx", "ecx", "edx", "esi")}
+
+_KEPT: Final = ("times", "poll_control", "unhalted", "asleep", "running", "wall_clock", "hypercalls", "flushes")
 
 
-class KvmPlatform(NativePlatform):
-    """Bare metal's devices; hypercalls as in Documentation/virt/kvm/x86/hypercalls.rst."""
+class KvmHost(Pc):
+    """A PC whose processors KVM shares out: one vCPU runs at a time."""
 
-    def __init__(self, machine: Machine, guest: GuestImage, options: Mapping[str, str]) -> None:
-        super().__init__(machine, guest, options)
-        self._unhalted: set[int] = set()
+    offered: Feature = abi.USUAL
+    """What the host offers; a class of one's own may offer less."""
 
-    def kick(self, number: int) -> None:
-        """KVM_HC_KICK_CPU: wake a vCPU from hlt, or keep it from its next one if it is not asleep yet."""
-        self.hypercalls[KICK_CPU] += 1
+    def fit_out(self, send: Callable[[int], None]) -> None:
+        """Put the devices in, and KVM's registers."""
+        super().fit_out(send)
+        machine: Machine = self.machine
+        self.times = [clocks.VcpuTimes() for _ in machine.vcpus]
+        self.poll_control = [1 for _ in machine.vcpus]
+        self.unhalted: set[int] = set()
+        self.asleep: set[int] = set()
+        self.running: int | None = None
+        self._memory = machine.memory.size
+        for msr, needed in abi.NEEDS.items():
+            if needed in self.offered:
+                machine.served_msrs[msr] = ServedMsr(partial(self._read, msr), partial(self._write, msr))
+
+    # cpuid
+
+    def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """The signature, the features, and the processor's own leaves."""
+        if leaf == abi.SIGNATURE_LEAF:
+            ebx, ecx, edx = (int.from_bytes(abi.SIGNATURE[at : at + 4], "little") for at in (0, 4, 8))
+            return abi.FEATURES_LEAF, ebx, ecx, edx
+        if leaf == abi.FEATURES_LEAF:
+            return self.offered & 0xFFFF_FFFF, 0, 0, self.offered >> 32 & 1
+        return super().cpuid(vcpu, leaf, subleaf)
+
+    # Registers
+
+    def _read(self, msr: Msr, vcpu: Vcpu) -> int:
+        match msr:
+            case Msr.STEAL_TIME:
+                return self.times[vcpu.index].steal_time
+            case Msr.SYSTEM_TIME | Msr.SYSTEM_TIME_NEW:
+                return self.times[vcpu.index].system_time
+            case Msr.POLL_CONTROL:
+                return self.poll_control[vcpu.index]
+        return self.wall_clock
+
+    wall_clock = 0
+    """What was last written to MSR_KVM_WALL_CLOCK(_NEW): one register for all vCPUs."""
+
+    def _write(self, msr: Msr, vcpu: Vcpu, value: int) -> None:
+        times = self.times[vcpu.index]
+        match msr:
+            case Msr.STEAL_TIME:
+                self._check(msr, value, abi.STEAL_ALIGN, abi.STEAL.size)
+                times.steal_time = value
+                clocks.vcpu_comes(self.machine, vcpu, times)
+            case Msr.SYSTEM_TIME | Msr.SYSTEM_TIME_NEW:
+                self._check(msr, value, 4, abi.TIME.size)
+                times.system_time = value
+                clocks.write_system_time(self.machine, vcpu, value)
+            case Msr.POLL_CONTROL:
+                if value & ~1:
+                    raise general_protection(f"MSR {msr:#x}: reserved bits in {value:#x}")
+                self.poll_control[vcpu.index] = value
+            case Msr.WALL_CLOCK | Msr.WALL_CLOCK_NEW:
+                self._check(msr, value | ENABLED, 4, abi.WALL.size)
+                self.wall_clock = value
+                clocks.write_wall_clock(self.machine, value, epoch(self.options))
+
+    def _check(self, msr: Msr, value: int, alignment: int, size: int) -> None:
+        """An address that KVM can write at; its low bits but the lowest are reserved."""
+        address = value & ~ENABLED
+        if address % alignment or (value & ENABLED and address + size > self._memory):
+            raise general_protection(f"MSR {msr:#x} takes no address {value:#x}")
+
+    # Hypercalls
+
+    def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
+        """A vmcall is no exception here: the processor gives it to KVM."""
+        if vector == UNDEFINED and _fetched(vcpu) in VMCALL:
+            names = ARGUMENTS[64 if vcpu.long_mode else 32]
+            number, *arguments = (vcpu.get(name) for name in names)
+            result = -abi.EPERM if vcpu.cpl else self.hypercall(vcpu, number, arguments)
+            vcpu.set(names[0], result & vcpu.machine.kind.mask)
+            vcpu.rip += len(VMCALL[0])
+            return
+        super().exception(vcpu, vector, error_code, address)
+
+    def hypercall(self, vcpu: Vcpu, number: int, arguments: list[int]) -> int:
+        """Serve one; its result, negative for an error."""
+        known = {call.value: call for call in Call}
+        self.hypercalls[f"KVM_HC_{known[number].name}" if number in known else f"{number:#x}"] += 1
+        match number:
+            case Call.KICK_CPU if Feature.PV_UNHALT in self.offered:
+                self._kick(arguments[1])
+                return 0
+            case Call.SCHED_YIELD if Feature.PV_SCHED_YIELD in self.offered:
+                return 0  # who runs next is the scheduler's business
+            case Call.VAPIC_POLL_IRQ:
+                return 0
+        self.machine.log.record("no-hypercall", vcpu=vcpu.index, number=number)
+        return -abi.ENOSYS
+
+    def _kick(self, number: int) -> None:
+        """Wake the vCPU of an APIC number from hlt, or keep it from its next one if it is not asleep.
+
+        One that was never started does not run either, and is not woken.
+        """
+        if not 0 <= number < len(self.machine.vcpus):
+            return
         vcpu = self.machine.vcpus[number]
-        if vcpu.halted:
+        if vcpu.halted and number in self.asleep:
+            self.asleep.discard(number)
             vcpu.wake()
         else:
-            self._unhalted.add(number)
+            self.unhalted.add(number)
 
     def halted(self, vcpu: Vcpu) -> None:
         """Sleep, unless a kick came first."""
-        if vcpu.index in self._unhalted:
-            self._unhalted.discard(vcpu.index)
+        if vcpu.index in self.unhalted:
+            self.unhalted.discard(vcpu.index)
         else:
+            self.asleep.add(vcpu.index)
             super().halted(vcpu)
 
-    def preempted(self, number: int, asked_by: Vcpu) -> bool:
-        """The byte kvm_steal_time.preempted: one vCPU runs at a time here, so all others are off their processor."""
-        return number != asked_by.index
+    # Scheduling
+
+    def before_entry(self, vcpu: Vcpu) -> None:
+        """One vCPU goes on the processor, and another off it."""
+        if vcpu.index != self.running:
+            if self.running is not None:
+                clocks.vcpu_leaves(self.machine, self.machine.vcpus[self.running], self.times[self.running])
+            self.running = vcpu.index
+            if clocks.vcpu_comes(self.machine, vcpu, self.times[vcpu.index]):
+                self.flushes += 1
+                vcpu.flush_tlb()
+            clocks.write_system_time(self.machine, vcpu, self.times[vcpu.index].system_time)
+        super().before_entry(vcpu)
+
+    # Snapshots
 
     def save(self) -> object:
-        """Bare metal's state and the kicks that were not used yet."""
-        return super().save(), frozenset(self._unhalted), self.hypercalls.copy()
+        """The PC's state and KVM's."""
+        mine = tuple(getattr(self, name) for name in _KEPT)
+        return super().save(), copy.deepcopy(mine)
 
     def load(self, state: object) -> None:
         """Put a state taken by ``save`` back."""
         if not isinstance(state, tuple):
-            raise TypeError("not a state that KvmPlatform.save made")
-        below, unhalted, hypercalls = state
+            raise TypeError("not a state that KvmHost.save made")
+        below, mine = state
         super().load(below)
-        self._unhalted = set(unhalted)
-        self.hypercalls = hypercalls.copy()
+        for name, value in zip(_KEPT, copy.deepcopy(mine), strict=True):
+            setattr(self, name, value)
+
+
+def _fetched(vcpu: Vcpu) -> bytes:
+    try:
+        return vcpu.virtual.read(vcpu.rip, len(VMCALL[0]), system=True)  # it was fetched, so whoever runs may
+    except GuestFault:
+        return b""

@@ -7,35 +7,17 @@ what it was linked with.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import attrs
 
 from pvops_core.patching.fills import callee_save, present, queued_spinlocks
+from pvops_kvm.abi import USUAL, Feature
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
-
-
-class Feature(enum.Flag):
-    """What the host offers and hints at: KVM_CPUID_FEATURES (0x40000001), asm/kvm_para.h."""
-
-    NONE = 0
-    NOP_IO_DELAY = enum.auto()
-    STEAL_TIME = enum.auto()
-    PV_UNHALT = enum.auto()
-    PV_TLB_FLUSH = enum.auto()
-    REALTIME = enum.auto()
-    """A hint: every vCPU has a processor of its own."""
-    MWAIT = enum.auto()
-    """The processor's own feature bit: a vCPU that waits by mwait does not leave the guest."""
-
-
-USUAL = Feature.NOP_IO_DELAY | Feature.STEAL_TIME | Feature.PV_UNHALT | Feature.PV_TLB_FLUSH
-"""What KVM offers where nobody takes anything away."""
 
 
 @attrs.frozen

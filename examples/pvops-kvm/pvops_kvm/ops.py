@@ -1,13 +1,16 @@
-"""The ops that a KVM guest replaces: arch/x86/kernel/kvm.c (6.1)."""
+"""The ops that a KVM guest replaces: arch/x86/kernel/kvm.c and kernel/locking/qspinlock_paravirt.h (6.1)."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError
 from pvops_core.hookspecs import hookimpl
-from pvops_kvm.host import KvmPlatform
+from pvops_core.machine import Reschedule
+from pvops_kvm.abi import ENABLED, PREEMPTED, STEAL, VCPU_FLUSH_TLB, VCPU_PREEMPTED, Call, Msr
+from pvops_kvm.platform import SYSTEM_TIME, KvmPlatform
 
 if TYPE_CHECKING:
     from pvops_core.hookspecs import Environment
@@ -15,16 +18,63 @@ if TYPE_CHECKING:
 
 FLUSH_CEILING: Final = 33
 """tlb_single_page_flush_ceiling (arch/x86/mm/tlb.c): more pages than this are flushed as a whole."""
+SPINLOCKS: Final = frozenset({"queued_spin_lock_slowpath", "queued_spin_unlock", "lock_wait", "lock_kick"})
+"""Ops that ``kvm_spinlock_init`` replaces on more than one CPU."""
+FLUSHES: Final = frozenset({"flush_tlb_multi", "tlb_remove_table"})
+"""Ops that ``kvm_guest_init`` replaces on more than one CPU (``pv_tlb_flush_supported``)."""
+LOCKED: Final = 1
+SLOW: Final = 3
+"""_Q_SLOW_VAL: somebody sleeps for the lock."""
 
 
 class KvmOps:
-    """io_delay, the remote TLB flush and the spinlock ops."""
+    """io_delay, the remote TLB flush and the spinlock ops.
+
+    Attributes:
+        absent: those of them that one CPU has no use for.
+        online: CPUs that have told KVM where their areas are (``kvm_guest_cpu_init``).
+        waiters: by address of a lock, the CPUs that wait for it, in order.
+    """
 
     def __init__(self, env: Environment) -> None:
         if not isinstance(env.platform, KvmPlatform):
             raise MachineError("KVM's ops need KVM's platform under them")
         self.env = env
         self.host = env.platform
+        self.absent = SPINLOCKS | FLUSHES if len(env.machine.vcpus) == 1 else frozenset[str]()
+        self.online: set[int] = set()
+        self.waiters: dict[int, list[int]] = {}
+        env.machine.keep(self)
+
+    def save(self) -> object:
+        """Which CPUs are online, and who waits for which lock."""
+        return copy.deepcopy((self.online, self.waiters))
+
+    def load(self, state: object) -> None:
+        """Put a state taken by ``save`` back."""
+        if not isinstance(state, tuple):
+            raise TypeError("not a state that KvmOps.save made")
+        self.online, self.waiters = copy.deepcopy(state)
+
+    def come_online(self, cpu: Vcpu) -> None:
+        """kvm_guest_cpu_init, kvm_register_clock: tell KVM where this CPU's areas are.
+
+        The kernel does it when a CPU starts; the built-in guest has no op there, so it is done at the first one that
+        is KVM's.
+        """
+        if cpu.index not in self.online:
+            self.online.add(cpu.index)
+            area = self.host.area(cpu.index)
+            cpu.insn.wrmsr(Msr.STEAL_TIME, area | ENABLED)
+            cpu.insn.wrmsr(Msr.SYSTEM_TIME_NEW, area + SYSTEM_TIME | ENABLED)
+
+    def steal_clock(self, number: int) -> int:
+        """kvm_steal_clock: u64 nanoseconds that a CPU could have run and did not.
+
+        No op of the table: the kernel reaches it by a static call.
+        """
+        memory = self.env.machine.memory
+        return int(STEAL.unpack(memory.read(self.host.area(number), STEAL.size))[0]) if number in self.online else 0
 
     @hookimpl
     def io_delay(self, cpu: Vcpu) -> None:
@@ -32,13 +82,16 @@ class KvmOps:
 
     @hookimpl
     def flush_tlb_multi(self, cpu: Vcpu, cpus: int, info: int) -> None:
-        """kvm_flush_tlb_multi: a vCPU that is off its processor flushes all when it comes back, and gets no interrupt.
+        """kvm_flush_tlb_multi: a CPU that is off its processor is told to flush when it comes back, and not disturbed.
 
         ``cpus`` is a struct cpumask *, ``info`` a struct flush_tlb_info *.
         """
+        self.come_online(cpu)
+        memory = self.env.machine.memory
         for vcpu in self._members(cpu, cpus):
-            if self.host.preempted(vcpu.index, cpu):
-                vcpu.flush_tlb()
+            place = self.host.area(vcpu.index) + PREEMPTED
+            if vcpu.index in self.online and memory.u8(place) & VCPU_PREEMPTED:
+                memory.set_u8(place, memory.u8(place) | VCPU_FLUSH_TLB)
             else:
                 self._flush_range(cpu, vcpu, info)
 
@@ -82,11 +135,40 @@ class KvmOps:
         cpu.insn.hlt()
 
     @hookimpl
-    def lock_kick(self, cpu: Vcpu, cpu_nr: int) -> None:  # noqa: ARG002  a hook names the vCPU first, needed or not
-        """kvm_kick_cpu: hypercall KVM_HC_KICK_CPU with the APIC number, which here is the CPU's."""
-        self.host.kick(cpu_nr)
+    def lock_kick(self, cpu: Vcpu, cpu_nr: int) -> None:
+        """kvm_kick_cpu: KVM_HC_KICK_CPU with the APIC number, which here is the CPU's."""
+        self.host.hypercall(cpu, Call.KICK_CPU, [0, cpu_nr, 0, 0])
+
+    @hookimpl
+    def queued_spin_lock_slowpath(self, cpu: Vcpu, lock: int) -> None:
+        """__pv_queued_spin_lock_slowpath: take the u8 at ``lock``, or say that somebody sleeps for it and sleep."""
+        self.come_online(cpu)
+        queue = self.waiters.setdefault(lock, [])
+        if not cpu.u8(lock) and (not queue or queue[0] == cpu.index):
+            del queue[:1]
+            cpu.set_u8(lock, SLOW if queue else LOCKED)
+            if not queue:
+                del self.waiters[lock]
+            return
+        if cpu.index not in queue:
+            queue.append(cpu.index)
+        if cpu.u8(lock):
+            cpu.set_u8(lock, SLOW)
+        cpu.insn.hlt()
+        raise Reschedule
+
+    @hookimpl
+    def queued_spin_unlock(self, cpu: Vcpu, lock: int) -> None:
+        """__pv_queued_spin_unlock: clear the u8 at ``lock``; the first who sleeps for it is kicked."""
+        slow = cpu.u8(lock) == SLOW
+        cpu.set_u8(lock, 0)
+        if slow and lock in self.waiters:
+            self.lock_kick(cpu, self.waiters[lock][0])
 
     @hookimpl
     def vcpu_is_preempted(self, cpu: Vcpu, cpu_nr: int) -> int:
-        """__kvm_vcpu_is_preempted: the KVM_VCPU_PREEMPTED bit of the vCPU's steal time."""
-        return int(self.host.preempted(cpu_nr, cpu))
+        """__kvm_vcpu_is_preempted: bool, the KVM_VCPU_PREEMPTED bit of a CPU's steal time."""
+        self.come_online(cpu)
+        if cpu_nr not in self.online:
+            return 0
+        return self.env.machine.memory.u8(self.host.area(cpu_nr) + PREEMPTED) & VCPU_PREEMPTED

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from pvops_core.cli import main
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.kernel import plan_kernel, read_kernel
-from pvops_core.plugins import chain
+from pvops_core.plugins import chain, load_backends
 
 if TYPE_CHECKING:
     from pvops_core.hookspecs import Backend, KernelFill
@@ -101,3 +104,19 @@ def test_a_real_kernel_differs_from_bare_metal_where_kvm_code_says_so(
     ops = {site.address: image.layout.by_type(site.type).path for site in image.sites}
     changed = {ops[address] for address, code in kvm.items() if code != native[address]}
     assert changed == set(ALWAYS) | (set(FLUSHES) | set(LOCKS) if cpus > 1 else set())
+
+
+@pytest.mark.slow
+def test_a_real_kernel_finds_kvm_and_patches_itself_as_planned(kernel: KernelImage, tmp_path: Path) -> None:
+    """It is told nothing but what cpuid says; what it makes of its own text is what ``pvops patch`` says."""
+    document = tmp_path / "boot.json"
+    words = ["--cmdline", "console=ttyS0 nokaslr", "--stop-at", "patched", "--verify-patching", "--json", str(document)]
+    folder = [] if "kvm" in load_backends().backends else ["--plugin", str(Path(__file__).parents[1])]
+    assert main(["boot", kernel.path, "--backend", "kvm", *words, *folder]) == 0
+    found = json.loads(document.read_text())
+    assert "Hypervisor detected: KVM" in found["console"]
+    assert "kvm-clock: Using msrs 4b564d01 and 4b564d00" in found["console"]
+    patching = found["inside"]["patching"]
+    assert patching["equal"]
+    assert patching["steps"] == {"paravirt": 0, "final": 0}
+    assert patching["sites"] > 3000

@@ -29,7 +29,8 @@ EXCEPTIONS: Final = (
 """Names of the exceptions by vector (Intel SDM volume 3, table 6-1)."""
 
 
-def _epoch(options: Mapping[str, str]) -> int:
+def epoch(options: Mapping[str, str]) -> int:
+    """What the CMOS clock shows at start, in seconds since 1970; UsageError if the option is no number."""
     text = options.get("rtc", str(EPOCH))
     if not text.isdecimal():
         raise UsageError(f"option rtc={text!r} is not a number of seconds since 1970")
@@ -46,7 +47,7 @@ class Pc(BareMetal, Surroundings):
         machine = self.machine
         clock = machine.clock
         wires = Wires(lambda: clock.ns, send, self._stop, self._start)
-        self.board = Board(wires, _epoch(self.options), len(machine.vcpus))
+        self.board = Board(wires, epoch(self.options), len(machine.vcpus))
         machine.keep(self)
 
     @property

@@ -1,0 +1,73 @@
+"""KVM's virtual machines: one with the built-in guest, one with a real kernel."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from pvops_native.kernel_platform import NativeKernelPlatform
+from pvops_native.platform import NativePlatform
+
+from pvops_core.guests.bootinfo import FORMAT
+from pvops_core.machine import GuestFault
+from pvops_kvm.host import KvmHost
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+PAGE: Final = 4096
+PER_CPU: Final = 128
+"""Bytes of a CPU's areas: struct kvm_steal_time, then struct pvclock_vcpu_time_info."""
+SYSTEM_TIME: Final = 64
+"""Where in them the latter is."""
+NR_PAGES: Final = 4
+"""The number of ``nr_pages`` among the fields of ``boot_info``."""
+WRITERS: Final = ("native_write_msr", "native_write_msr_safe")
+"""Functions of a kernel that execute wrmsr: ``(u32 msr, u32 low, u32 high)``."""
+
+
+class KvmPlatform(KvmHost, NativePlatform):
+    """The built-in guest. Its last pages are not told to it: there the kernel's per-CPU areas lie."""
+
+    def build(self) -> None:
+        """As bare metal does, with the areas set aside."""
+        super().build()
+        machine, boot = self.machine, self.machine.vcpus[0]
+        info = boot.get("rsi") - self.guest.kernel_base
+        fields = list(FORMAT.unpack(machine.memory.read(info, FORMAT.size)))
+        fields[NR_PAGES] -= -(-len(machine.vcpus) * PER_CPU // PAGE)
+        self.areas: int = fields[NR_PAGES] * PAGE
+        machine.memory.write(info, FORMAT.pack(*fields))
+
+    def area(self, number: int) -> int:
+        """Physical address of a CPU's areas."""
+        return self.areas + number * PER_CPU
+
+
+class KvmKernelPlatform(KvmHost, NativeKernelPlatform):
+    """A real kernel, which finds KVM by cpuid and does the rest itself.
+
+    The engine executes wrmsr without telling anybody, so KVM looks on where the kernel has that instruction: in the
+    functions that its table of ops has for it.
+    """
+
+    def build(self) -> None:
+        """As bare metal does; KVM looks on at the writes of MSRs."""
+        super().build()
+        symbols = self.kernel.image.symbols
+        for name in WRITERS:
+            if name in symbols:
+                self.machine.break_at(symbols[name], partial(self._write_msr, name))
+
+    def _write_msr(self, name: str, vcpu: Vcpu) -> None:
+        msr, low, high = (vcpu.get(register) & 0xFFFF_FFFF for register in ("rdi", "rsi", "rdx"))
+        served = self.machine.served_msrs.get(msr)
+        if served is None:
+            return  # the processor's own: the instruction does it
+        result = 0
+        try:
+            served.write(vcpu, high << 32 | low)
+        except GuestFault:
+            result = -5 if name.endswith("_safe") else 0  # -EIO; the plain one only warns
+        vcpu.set("rax", result & vcpu.machine.kind.mask)
+        vcpu.ret()
