@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.fleet import COLUMNS, Fleet
+from pvops_core.machine.registers import FLAG_AC
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpuslot import CpuSlot
@@ -19,6 +21,11 @@ _FLUSH_ABOVE = 8
 """From about this many ranges on, dropping all of an engine's code is cheaper than each range."""
 _MAX_STEPS = 64
 _PAGE = 0x1000
+_RIP = COLUMNS.index("rip")
+# What decides how an address is translated: control registers, the level, AC, EFER.
+_DECIDING = np.array(
+    [{"cs": 3, "eflags": FLAG_AC, "rip": 0}.get(name, (1 << 64) - 1) for name in COLUMNS], dtype=np.uint64
+)
 
 
 Ranges = NDArray[np.uint64]
@@ -31,41 +38,45 @@ class Coherence:
     def __init__(self, machine: Machine, slots: list[CpuSlot]) -> None:
         self._machine = machine
         self._slots = slots
+        self._fleet = Fleet([slot.engine for slot in slots])
 
     def invalidate(self, ranges: Ranges) -> None:
         """Drop translations of the ranges on every engine."""
-        if len(ranges) > _FLUSH_ABOVE:
-            for slot in self._slots:
-                self._flush(slot)
-            return
+        counts = self._machine.counts
         pieces = [piece for start, end in ranges.tolist() for piece in _by_page(start, end)]
-        visible: dict[tuple[int, ...], bool] = {}
-        for slot in self._slots:
-            self._invalidate(slot, pieces, visible)
+        if len(pieces) > _FLUSH_ABOVE:
+            blind = self._slots
+        else:
+            # The engine translates the addresses as the CPU would now, and silently does nothing where that faults.
+            blind = self._blind(pieces)
+            for start, end in pieces:
+                self._fleet.drop(start, end)
+            counts["code_ranges_dropped"] += len(pieces) * (len(self._slots) - len(blind))
+        for slot in blind:
+            counts["code_flushes"] += 1
+            slot.engine.flush_code()
 
-    def _invalidate(self, slot: CpuSlot, pieces: list[tuple[int, int]], visible: dict[tuple[int, ...], bool]) -> None:
-        # The engine translates the addresses as the CPU would now, and silently does nothing where that faults.
+    def _blind(self, pieces: list[tuple[int, int]]) -> list[CpuSlot]:
+        """The vCPUs that cannot see all of the pieces from where they are."""
         # Most vCPUs are in the kernel's address space at one level, so one walk answers for all of them.
-        key = slot.vcpu.virtual.key()
-        seen = visible.get(key)
-        if seen is None:
-            few = len(pieces) <= _FLUSH_ABOVE
-            seen = visible[key] = few and all(self._visible(slot, start) for start, _ in pieces)
-        if not seen:
-            self._flush(slot)
-            return
-        self._machine.counts["code_ranges_dropped"] += len(pieces)
-        for start, end in pieces:
-            slot.engine.remove_code(start, end)
-
-    def _flush(self, slot: CpuSlot) -> None:
-        self._machine.counts["code_flushes"] += 1
-        slot.engine.flush_code()
+        keys = self._fleet.look() & _DECIDING
+        if bool((keys == keys[0]).all()):
+            return [] if self._sees(self._slots[0], pieces) else self._slots
+        seen: dict[bytes, bool] = {}
+        blind = []
+        for slot, row in zip(self._slots, keys, strict=True):
+            key = row.tobytes()
+            if key not in seen:
+                seen[key] = self._sees(slot, pieces)
+            if not seen[key]:
+                blind.append(slot)
+        return blind
 
     @staticmethod
-    def _visible(slot: CpuSlot, va: int) -> bool:
+    def _sees(slot: CpuSlot, pieces: list[tuple[int, int]]) -> bool:
         try:
-            slot.vcpu.walk(va, fetch=True)
+            for start, _ in pieces:
+                slot.vcpu.walk(start, fetch=True)
         except GuestFault:
             return False
         return True
@@ -74,9 +85,10 @@ class Coherence:
         """Step every vCPU out of the inside of the ranges."""
         if self._machine.loop.in_guest:
             raise MachineError("quiesce from inside a handler: defer it")
-        places = np.array([self._place(slot.vcpu) for slot in self._slots], dtype=np.uint64)[:, None]
-        inside = ((ranges[:, 0] < places) & (places < ranges[:, 1])).any(axis=1)
-        for index in np.flatnonzero(inside).tolist():
+        places = self._fleet.look()[:, _RIP, None]
+        # One that has just left a gate is about to return to where it was called from.
+        concerned = (ranges[:, 0] < places) & (places < ranges[:, 1]) | (places == self._machine.gates.return_address)
+        for index in np.flatnonzero(concerned.any(axis=1)).tolist():
             self._leave(self._slots[index], ranges)
 
     def _leave(self, slot: CpuSlot, ranges: Ranges) -> None:

@@ -77,6 +77,10 @@ class Routine:
         """The unsigned 32-bit word at an address."""
         return self._builder.zext(self._builder.load(self._builder.inttoptr(address, I32.as_pointer())), I64)
 
+    def load64(self, address: Value) -> Value:
+        """The 64-bit word at an address."""
+        return self._builder.load(self._builder.inttoptr(address, I64.as_pointer()))
+
     def store32(self, address: Value, value: Value | int) -> None:
         """Write the low 32 bits of a value to an address."""
         pointer = self._builder.inttoptr(address, I32.as_pointer())
@@ -97,11 +101,31 @@ class Routine:
         """The low 32 bits, as C passes an int."""
         return self._builder.trunc(value, I32)
 
+    def wide(self, value: Value) -> Value:
+        """A 32-bit number as a 64-bit one."""
+        return self._builder.zext(value, I64)
+
     @contextmanager
     def when(self, left: Value, comparison: str, right: Value | int, *, likely: bool | None = None) -> Iterator[None]:
         """What is written inside runs only if a signed comparison holds."""
         with self._builder.if_then(self._builder.icmp_signed(comparison, left, self._number(right)), likely=likely):
             yield
+
+    @contextmanager
+    def each(self, count: Value) -> Iterator[Value]:
+        """What is written inside runs for each number from 0 to ``count`` - 1, which it gives."""
+        builder, before = self._builder, self._builder.block
+        test, body, after = (self._function.append_basic_block() for _ in range(3))
+        builder.branch(test)
+        builder.position_at_end(test)
+        number = builder.phi(I64)
+        number.add_incoming(I64(0), before)
+        builder.cbranch(builder.icmp_signed("<", number, count), body, after)
+        builder.position_at_end(body)
+        yield number
+        number.add_incoming(builder.add(number, I64(1)), builder.block)
+        builder.branch(test)
+        builder.position_at_end(after)
 
     def done(self, value: Value | None = None) -> None:
         """Return."""

@@ -52,10 +52,11 @@ _reg_read, _reg_write = _library.uc_reg_read, _library.uc_reg_write
 _save, _restore = _library.uc_context_save, _library.uc_context_restore
 reg_read_batch, reg_write_batch = _library.uc_reg_read_batch, _library.uc_reg_write_batch
 
-# Of its own, with fixed arguments: live patching calls it once for each engine while the machine stands still.
+# Of its own, with fixed arguments, to be cheap enough to be measured.
 _remove_code = _library["uc_ctl"]
 _remove_code.argtypes = (_pointer, ctypes.c_uint, ctypes.c_uint64, ctypes.c_uint64)
-_REMOVE_CODE = const.UC_CTL_TB_REMOVE_CACHE | 2 << 26 | const.UC_CTL_IO_WRITE << 30
+REMOVE_CODE: int = const.UC_CTL_TB_REMOVE_CACHE | 2 << 26 | const.UC_CTL_IO_WRITE << 30
+"""``uc_ctl``'s word for dropping translated code: begin and end follow."""
 
 CODE_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, ctypes.c_uint64, ctypes.c_uint32, _pointer)
 INTR_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, ctypes.c_uint32, _pointer)
@@ -269,7 +270,7 @@ class Engine:
 
     def remove_code(self, begin: int, end: int) -> None:
         """Drop translated code of [begin, end), within one page, addresses as the CPU translates them now."""
-        status = _remove_code(self.handle, _REMOVE_CODE, begin, end)
+        status = _remove_code(self.handle, REMOVE_CODE, begin, end)
         if status:
             self.check("removal of code", status)
 

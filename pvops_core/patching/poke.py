@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import numpy as np
@@ -19,7 +19,7 @@ from pvops_core.errors import PatchError, PvopsError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pvops_core.machine import Machine
+    from pvops_core.machine import Machine, PhysicalMemory
 
 PAGE_SHIFT = 12
 PAGE_MASK = 0xFFF
@@ -88,20 +88,132 @@ class PokeBatch:
         return np.stack((self.addresses, self.addresses + np.uint64(self.length)), axis=1)
 
 
-def batches(pokes: Iterable[Poke]) -> tuple[PokeBatch, ...]:
-    """Single pokes grouped by length, each group in the order given."""
-    groups: dict[int, list[Poke]] = {}
-    for poke in pokes:
-        groups.setdefault(len(poke.new), []).append(poke)
-    return tuple(_batch(length, group) for length, group in groups.items())
+class _Writes(Protocol):
+    """Some writes of a transaction, on their way."""
+
+    def ranges(self) -> list[list[int]] | NDArray[np.uint64]:
+        """``[start, end)`` of each."""
+
+    def locate(self, frame: Callable[[int], int]) -> None:
+        """Find their places in machine memory, given what tells a page's."""
+
+    def check(self, memory: PhysicalMemory) -> None:
+        """PatchError unless what is expected is there."""
+
+    def write(self, memory: PhysicalMemory) -> None:
+        """Put the new bytes there."""
+
+    def undo(self, memory: PhysicalMemory) -> None:
+        """Put the old ones back."""
+
+    def verify(self, memory: PhysicalMemory) -> None:
+        """PatchError unless the new bytes are there."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes they are in all."""
 
 
-def _batch(length: int, group: Sequence[Poke]) -> PokeBatch:
-    return PokeBatch(
-        addresses=np.array([poke.address for poke in group], dtype=np.uint64),
-        expected=np.frombuffer(b"".join(poke.expected for poke in group), dtype=np.uint8).reshape(-1, length),
-        new=np.frombuffer(b"".join(poke.new for poke in group), dtype=np.uint8).reshape(-1, length),
-    )
+class _Single:
+    """One poke: cheaper as bytes than as arrays."""
+
+    def __init__(self, poke: Poke) -> None:
+        self._poke = poke
+        self._places: list[tuple[int, slice]] = []
+        self.size = len(poke.new)
+
+    def ranges(self) -> list[list[int]]:
+        return [[self._poke.address, self._poke.address + self.size]]
+
+    def locate(self, frame: Callable[[int], int]) -> None:
+        at, done, self._places = self._poke.address, 0, []
+        while done < self.size:
+            stop = min(self.size, done + (PAGE_MASK + 1) - (at & PAGE_MASK))
+            self._places.append((frame(at >> PAGE_SHIFT) + (at & PAGE_MASK), slice(done, stop)))
+            at, done = at + stop - done, stop
+
+    def check(self, memory: PhysicalMemory) -> None:
+        found = self._read(memory)
+        if found != self._poke.expected:
+            raise self._error(f"found {found.hex(' ')} where {self._poke.expected.hex(' ')} was expected")
+
+    def write(self, memory: PhysicalMemory) -> None:
+        self._store(memory, self._poke.new)
+
+    def undo(self, memory: PhysicalMemory) -> None:
+        self._store(memory, self._poke.expected)
+
+    def verify(self, memory: PhysicalMemory) -> None:
+        found = self._read(memory)
+        if found != self._poke.new:
+            raise self._error(f"wrote the bytes but found {found.hex(' ')}")
+
+    def _read(self, memory: PhysicalMemory) -> bytes:
+        return b"".join([memory.read(place, part.stop - part.start) for place, part in self._places])
+
+    def _store(self, memory: PhysicalMemory, data: bytes) -> None:
+        for place, part in self._places:
+            memory.write(place, data[part])
+
+    def _error(self, message: str) -> PatchError:
+        return PatchError(message, address=self._poke.address, code=self._poke.new)
+
+
+class _Many:
+    """A batch: thousands are handled at once."""
+
+    def __init__(self, batch: PokeBatch) -> None:
+        self._batch = batch
+        self._places: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self.size = int(batch.new.size)
+
+    def ranges(self) -> NDArray[np.uint64]:
+        return self._batch.ranges()
+
+    def locate(self, frame: Callable[[int], int]) -> None:
+        self._places = _places(self._batch.addresses, self._batch.length, frame)
+
+    def check(self, memory: PhysicalMemory) -> None:
+        found = memory.array[self._places]
+        wrong = np.flatnonzero((found != self._batch.expected).any(axis=1))
+        if len(wrong):
+            row = int(wrong[0])
+            expected = self._batch.expected[row].tobytes().hex(" ")
+            raise self._error(
+                row,
+                f"found {found[row].tobytes().hex(' ')} where {expected} was expected "
+                f"({len(wrong)} of {len(found)} places differ)",
+            )
+
+    def write(self, memory: PhysicalMemory) -> None:
+        memory.array[self._places] = self._batch.new
+
+    def undo(self, memory: PhysicalMemory) -> None:
+        memory.array[self._places] = self._batch.expected
+
+    def verify(self, memory: PhysicalMemory) -> None:
+        found = memory.array[self._places]
+        wrong = np.flatnonzero((found != self._batch.new).any(axis=1))
+        if len(wrong):
+            row = int(wrong[0])
+            raise self._error(row, f"wrote the bytes but found {found[row].tobytes().hex(' ')}")
+
+    def _error(self, row: int, message: str) -> PatchError:
+        batch = self._batch
+        return PatchError(message, address=int(batch.addresses[row]), code=batch.new[row].tobytes())
+
+
+def _places(addresses: NDArray[np.uint64], length: int, frame: Callable[[int], int]) -> NDArray[np.int64]:
+    """Index into machine memory of every byte, shape ``(n, length)``; a poke may cross pages."""
+    offsets = np.arange(length, dtype=np.uint64)
+    byte_addresses = np.add(addresses[:, None], offsets, dtype=np.uint64)
+    pages: NDArray[np.uint64] = byte_addresses >> np.uint64(PAGE_SHIFT)
+    known, inverse = np.unique(pages[:, (0, -1)], return_inverse=True)
+    frames = np.array([frame(int(page)) for page in known], dtype=np.int64)
+    first, last = frames[inverse.reshape(-1, 2)].T
+    base = np.where(pages == pages[:, :1], first[:, None], last[:, None])
+    places: NDArray[np.int64] = base + (byte_addresses & np.uint64(PAGE_MASK)).astype(np.int64)
+    return places
 
 
 Observer = Callable[[Step], None]
@@ -141,7 +253,7 @@ class Poker:
 
     def read(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
         """The bytes at many places of guest text, shape ``(n, length)``; PatchError for one that is not text."""
-        found: NDArray[np.uint8] = self._machine.memory.array[self._places(addresses, length)]
+        found: NDArray[np.uint8] = self._machine.memory.array[_places(addresses, length, self._frame)]
         return found
 
     def transaction(self, pokes: Iterable[Poke] = (), *, arrays: Sequence[PokeBatch] = (), by: str) -> int:
@@ -160,57 +272,45 @@ class Poker:
                 are not the expected ones, or the new ones did not arrive; the text is as it was before.
             MachineError: a vCPU could not be brought out of the bytes; the text is as it was before.
         """
-        todo = (*batches(pokes), *(batch for batch in arrays if len(batch.addresses)))
+        todo: list[_Writes] = [_Single(poke) for poke in pokes]
+        todo += [_Many(batch) for batch in arrays if len(batch.addresses)]
         if not todo:
             return 0
         if self._machine.running:
             raise PatchError("guest text was to be written while a vCPU runs; defer it to the call's end")
-        ranges = np.concatenate([batch.ranges() for batch in todo])
+        ranges = np.concatenate([np.asarray(writes.ranges(), dtype=np.uint64) for writes in todo])
         _refuse_overlaps(ranges)
         self.guard(ranges, by)
         self.observer(Step.QUIESCE)
         self._machine.quiesce(ranges)
         self.observer(Step.TRANSLATE)
-        places = [self._places(batch.addresses, batch.length) for batch in todo]
+        for writes in todo:
+            writes.locate(self._frame)
         self.observer(Step.CHECK)
-        for batch, place in zip(todo, places, strict=True):
-            self._check(batch, place)
-        self._write(todo, places, ranges)
-        self._machine.log.record("poke", by=by, places=len(ranges), bytes=int(sum(p.size for p in places)))
+        for writes in todo:
+            writes.check(self._machine.memory)
+        self._write(todo, ranges)
+        self._machine.log.record("poke", by=by, places=len(ranges), bytes=sum(writes.size for writes in todo))
         return len(ranges)
 
-    def _write(
-        self, todo: Sequence[PokeBatch], places: Sequence[NDArray[np.int64]], ranges: NDArray[np.uint64]
-    ) -> None:
+    def _write(self, todo: Sequence[_Writes], ranges: NDArray[np.uint64]) -> None:
         """From the first byte written on, any failure puts the old bytes back, everywhere."""
-        memory = self._machine.memory.array
+        memory = self._machine.memory
         try:
-            for batch, place in zip(todo, places, strict=True):
+            for writes in todo:
                 self.observer(Step.WRITE)
-                memory[place] = batch.new
+                writes.write(memory)
             self.observer(Step.INVALIDATE)
             self._machine.invalidate(ranges)
             self.observer(Step.VERIFY)
-            for batch, place in zip(todo, places, strict=True):
-                self._verify(batch, place)
+            for writes in todo:
+                writes.verify(memory)
             self.observer(Step.RESUME)
         except BaseException:
-            for batch, place in zip(todo, places, strict=True):
-                memory[place] = batch.expected
+            for writes in todo:
+                writes.undo(memory)
             self._machine.invalidate(ranges)
             raise
-
-    def _places(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.int64]:
-        """Index into machine memory of every byte, shape ``(n, length)``; a poke may cross pages."""
-        offsets = np.arange(length, dtype=np.uint64)
-        byte_addresses = np.add(addresses[:, None], offsets, dtype=np.uint64)
-        pages: NDArray[np.uint64] = byte_addresses >> np.uint64(PAGE_SHIFT)
-        known, inverse = np.unique(pages[:, (0, -1)], return_inverse=True)
-        frames = np.array([self._frame(int(page)) for page in known], dtype=np.int64)
-        first, last = frames[inverse.reshape(-1, 2)].T
-        base = np.where(pages == pages[:, :1], first[:, None], last[:, None])
-        places: NDArray[np.int64] = base + (byte_addresses & np.uint64(PAGE_MASK)).astype(np.int64)
-        return places
 
     def _frame(self, page: int) -> int:
         address = page << PAGE_SHIFT
@@ -219,31 +319,10 @@ class Poker:
         except PvopsError as error:
             raise PatchError(f"not guest text ({error})", address=address) from error
 
-    def _check(self, batch: PokeBatch, place: NDArray[np.int64]) -> None:
-        found = self._machine.memory.array[place]
-        wrong = np.flatnonzero((found != batch.expected).any(axis=1))
-        if len(wrong):
-            row = int(wrong[0])
-            raise PatchError(
-                f"found {found[row].tobytes().hex(' ')} where {batch.expected[row].tobytes().hex(' ')} was "
-                f"expected ({len(wrong)} of {len(found)} places differ)",
-                address=int(batch.addresses[row]),
-                code=batch.new[row].tobytes(),
-            )
-
-    def _verify(self, batch: PokeBatch, place: NDArray[np.int64]) -> None:
-        found = self._machine.memory.array[place]
-        wrong = np.flatnonzero((found != batch.new).any(axis=1))
-        if len(wrong):
-            row = int(wrong[0])
-            raise PatchError(
-                f"wrote the bytes but found {found[row].tobytes().hex(' ')}",
-                address=int(batch.addresses[row]),
-                code=batch.new[row].tobytes(),
-            )
-
 
 def _refuse_overlaps(ranges: NDArray[np.uint64]) -> None:
+    if len(ranges) == 1:
+        return
     order = ranges[np.argsort(ranges[:, 0], kind="stable")]
     clash = np.flatnonzero(order[1:, 0] < order[:-1, 1])
     if len(clash):
