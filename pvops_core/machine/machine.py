@@ -224,6 +224,11 @@ class Machine:
         """
         self._coherence.quiesce(np.asarray(ranges, dtype=np.uint64).reshape(-1, 2))
 
+    def step(self, vcpu: Vcpu) -> None:
+        """Run one instruction of a vCPU, with the traps that it causes; not from inside a handler: defer it."""
+        self._not_in_guest("step")
+        self.loop.step(self._slots[vcpu.index])
+
     def keep(self, owner: Stateful) -> None:
         """Make Python state part of snapshots from now on."""
         if owner not in self._keepers:

@@ -151,6 +151,19 @@ def instruction_lengths(code: bytes, bits: int) -> list[int]:
     return [size for _address, size, _mnemonic, _operands in _engine(bits).disasm_lite(code, 0)]
 
 
+def memory_size(code: bytes, bits: int) -> int:
+    """Bytes that the first instruction reads or writes in memory, at most; 0 if none, or if it cannot be decoded.
+
+    Args:
+        code: the bytes.
+        bits: 32 or 64, the mode they run in.
+    """
+    instruction = next(_engine(bits).disasm(code, 0, 1), None)
+    if instruction is None:
+        return 0
+    return max((operand.size for operand in instruction.operands if operand.type == x86_const.X86_OP_MEM), default=0)
+
+
 def listing(code: bytes, address: int, bits: int) -> list[tuple[int, bytes, str]]:
     """Whatever bytes amount to, for people to read: address, bytes and text of each instruction.
 

@@ -161,6 +161,10 @@ class XenHost(Surroundings):
             self._answered = False
             self.deliver_pending(vcpu)
             return
+        if hv.abi.bits == 32:  # Intel's processors do not know it outside 64-bit code
+            vcpu.rip -= 2
+            traps.inject(hv, vcpu, _UD, None)
+            return
         flags, rip = vcpu.rflags, vcpu.rip
         vcpu.set("rcx", rip)
         vcpu.set("r11", flags)

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from pvops_xen.hypervisor import mmu
+from pvops_xen.hypervisor import audit, mmu
 from pvops_xen.hypervisor.abi import MmuExt
 from pvops_xen.hypervisor.validate import Validator
+from pvops_xen.testing.guests import SmallGuest
 from pvops_xen.testing.mutation import MutationError, Mutator, Run
+from pvops_xen.testing.programs import run_random
 
 from pvops_core.kinds import MachineKind
 
@@ -32,6 +34,15 @@ def test_one_seed_makes_the_same_calls(make_bench: Callable[..., Bench]) -> None
         mutator = Mutator(bench.platform.hv, bench.cpu, random.Random(7))
         logs.append([str(mutator.draw()) for _ in range(40)])
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+def test_random_code(bits: int) -> None:
+    with SmallGuest(bits) as guest:
+        for seed in range(150):
+            outcome = run_random(guest, seed)
+            assert outcome.kind in {"trap", "crash", "done", "timeout", "poweroff", "reboot", "dead"}, f"seed {seed}"
+            assert audit.audit(guest.hv) == [], f"seed {seed}"
 
 
 def test_an_error_in_the_host_names_seed_and_call(bench64: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

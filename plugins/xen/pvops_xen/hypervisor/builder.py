@@ -153,6 +153,7 @@ def create(
         m2p=m2p << PAGE_SHIFT,
         perdomain_l1=tuple(_l1_tables(memory, windows, window_pages, top)),
         descriptor_base=windows,
+        scratch=heap.take(),
     )
     hv.validator.log = hv.console.log = hv.store.log = hv.log
     hv.validator.flush_stale = hv.flush_tlb

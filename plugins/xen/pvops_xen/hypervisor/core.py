@@ -60,6 +60,7 @@ class Hypervisor:
         m2p: machine address of the machine-to-physical table.
         perdomain_l1: machine addresses of the L1 tables that map each vCPU's GDT and LDT pages for the CPU.
         descriptor_base: virtual address that the first of them maps.
+        scratch: a machine frame of Xen's, for copies of page tables.
         in_multicall: a multicall is being served; one cannot hold another.
         space: the guest's address space.
         registers: those of each vCPU that frames hold, for 64-bit guests.
@@ -75,6 +76,7 @@ class Hypervisor:
     m2p: int = 0
     perdomain_l1: tuple[int, ...] = ()
     descriptor_base: int = 0
+    scratch: int = 0
     in_multicall: bool = False
     space: GuestSpace = attrs.field(init=False)
     registers: tuple[FrameRegisters, ...] = attrs.field(init=False)

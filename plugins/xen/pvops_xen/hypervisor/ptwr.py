@@ -1,7 +1,7 @@
 """Writable page tables: plain stores to a read-only mapped L1 table, carried out with full checks (pv/ro-page-fault.c).
 
 The guest's store faulted; its address is known from the fault, so only the operation and its other operand have to be
-read out of the instruction.
+read out of the instruction. Here are those that kernels use all the time; ``rehearse`` takes any other.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pvops_xen.hypervisor import update
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT
 from pvops_xen.hypervisor.emulate import fetch
 from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.rehearse import rehearse
 from pvops_xen.hypervisor.walk import guest_l1e
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 _MEMORY: Final = re.compile(r"^(byte|word|dword|qword) ptr .*\]$")
+# An immediate, a general register, or nothing.
+_SOURCE: Final = re.compile(
+    r"(0x[0-9a-f]+|[0-9]|[re]?[abcd]x|[abcd][lh]|[re]?(si|di|bp|sp)|(si|di|bp|sp)l|r\d+[dwb]?)?"
+)
 _SIZES: Final = {"byte": 1, "word": 2, "dword": 4, "qword": 8}
 _CF, _ZF, _SF, _OF, _PF, _AF = 1, 1 << 6, 1 << 7, 1 << 11, 1 << 2, 1 << 4
 _ARITHMETIC: Final = _CF | _ZF | _SF | _OF | _PF | _AF
@@ -31,23 +36,22 @@ _ARITHMETIC: Final = _CF | _ZF | _SF | _OF | _PF | _AF
 
 def emulate_write(hv: Hypervisor, cpu: Vcpu, address: int) -> bool:
     """Carry out the faulting store if it is to an L1 table mapped read-only; False if the guest must get the fault."""
-    if guest_l1e(hv, cpu.index, address) is None:
+    place = guest_l1e(hv, cpu.index, address)
+    if place is None:
         return False
-    mapping = update.read_entry(hv.validator, guest_l1e(hv, cpu.index, address) or 0)
+    mapping = update.read_entry(hv.validator, place)
     mfn = pte.frame_of(mapping)
-    if mapping & (pte.P | pte.RW) != pte.P or not hv.frames.is_guests(mfn):
-        return False
-    if hv.frames.in_use_as(mfn) != FrameType.L1:
+    if mapping & (pte.P | pte.RW) != pte.P or not hv.frames.is_guests(mfn) or hv.frames.in_use_as(mfn) != FrameType.L1:
         return False
     store = _decode(hv, cpu)
-    if store is None:
-        return False
-    target = mfn << PAGE_SHIFT | address & PAGE_MASK
-    if not _perform(hv, cpu, target, store):
-        return False
-    hv.stats.page_table_updates += 1
-    hv.stats.traps["emulated_pte_write"] += 1
-    return True
+    known = store is not None and store.mnemonic in _OPERATIONS and _SOURCE.fullmatch(store.source)
+    done = _perform(hv, cpu, mfn << PAGE_SHIFT | address & PAGE_MASK, store) if store and known else None
+    if done is None:
+        return rehearse(hv, cpu, address, mfn)
+    if done:
+        hv.stats.page_table_updates += 1
+        hv.stats.traps["emulated_pte_write"] += 1
+    return done
 
 
 class _Store:
@@ -86,7 +90,7 @@ def _operand_text(text: str, mnemonic: str) -> str:
     return text.split(mnemonic, 1)[1].strip()
 
 
-def _value(cpu: Vcpu, source: str, size: int) -> int | None:
+def _value(cpu: Vcpu, source: str, size: int) -> int:
     """A register or immediate operand."""
     mask = (1 << 8 * size) - 1
     if not source:
@@ -97,10 +101,7 @@ def _value(cpu: Vcpu, source: str, size: int) -> int | None:
         pass
     if source in {"ah", "bh", "ch", "dh"}:
         return cpu.get(f"r{source[0]}x") >> 8 & 0xFF
-    try:
-        return cpu.get(_full_name(source)) & mask
-    except (KeyError, ValueError):
-        return None
+    return cpu.get(_full_name(source)) & mask
 
 
 def _full_name(name: str) -> str:
@@ -164,7 +165,7 @@ def _logic(compute: Callable[[int, int], int]) -> _Operation:
 def _bit(compute: Callable[[int, int], int]) -> _Operation:
     def effect(cpu: Vcpu, store: _Store, old: int, operand: int) -> _Effect | None:
         if not _is_immediate(store.source) and operand >= 8 * store.size:
-            return None  # an index beyond the operand moves the address: the fault would tell another one
+            return None  # an index beyond the operand moves the address
         bit = 1 << operand % (8 * store.size)
         flags = cpu.rflags | _CF if old & bit else cpu.rflags & ~_CF
         return _Effect(compute(old, bit), flags)
@@ -186,18 +187,18 @@ _OPERATIONS: Final[dict[str, _Operation]] = {
 }
 
 
-def _perform(hv: Hypervisor, cpu: Vcpu, target: int, store: _Store) -> bool:
-    """Read, compute, write back with checks, then the instruction's other effects and RIP."""
+def _perform(hv: Hypervisor, cpu: Vcpu, target: int, store: _Store) -> bool | None:
+    """Read, compute, write back with checks, then the instruction's other effects and RIP; None: it is out of reach."""
     if target % store.size:
         hv.log(f"ptwr_emulate: unaligned ptwr access ({store.size})")
         return False
-    operation = _OPERATIONS.get(store.mnemonic)
+    operation = _OPERATIONS[store.mnemonic]
     operand = _value(cpu, store.source, store.size)
-    if operation is None or operand is None:
-        return False
     old = int.from_bytes(hv.memory.read(target, store.size), "little")
     effect = operation(cpu, store, old, operand)
-    if effect is None or not _commit(hv, target, store.size, effect.new):
+    if effect is None:
+        return None
+    if not _commit(hv, target, store.size, effect.new):
         return False
     if effect.register:
         _set_register(cpu, effect.register, store.size, effect.value)
