@@ -78,6 +78,7 @@ class XenHost(Surroundings):
         self.hv = builder.create(machine, self, emit, seed=seed, guest_memory=memory)
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
         self._registers = [cpu.batch(*self.call_registers) for cpu in machine.vcpus]
+        self._wide = machine.kind.bits == 64
         self._answered = False  # the hypercall at this syscall is made, what is pending is still to be delivered
         machine.keep(self.hv)
 
@@ -135,7 +136,7 @@ class XenHost(Surroundings):
     def syscall_in_place(self, vcpu: Vcpu, *values: int) -> int | None:
         """A hypercall after which a 64-bit guest's kernel goes on where it is; most are."""
         hv = self.hv
-        if not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING:
+        if not self._wide or not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING:
             return None
         result = self.hypercall(vcpu, values[0] & 0xFFFF_FFFF, *values[1:])
         if vcpu.halted or not upcall_due(hv, vcpu.index):

@@ -5,19 +5,17 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.testing.guests import Outcome
-
 if TYPE_CHECKING:
-    from pvops_xen.testing.guests import SmallGuest
+    from pvops_xen.testing.guests import Outcome, SmallGuest
 
 # Hypercalls, system calls, returns, software interrupts, privileged and odd instructions, segment loads, far jumps.
-PIECES: Final = tuple(
-    bytes.fromhex(piece)
-    for piece in (
-        "cd82 0f05 0f34 f4 0f30 0f32 0f0b cc cd80 0f22d8 0f20c0 8ed8 8ee8 8ed0 cf 48cf fa fb ec ee e470 0f01d0 9d 9c "
-        "0f23f8 0fa2 0f31 c3 cb f1 0f06 0f08 0f09 0fc7f0 0f0b78656e0fa2 8cc8 0f00d8 0f00c8 ff28 9a 0f3f 0f01c8 dbe3 "
-        "0f01f9 0f01f8 0f07 0f35 0faa 0fae00"
-    ).split()
+PIECES: Final = (
+    *(b"\xcd\x82", b"\x0f\x05", b"\x0f\x34", b"\xf4", b"\x0f\x30", b"\x0f\x32", b"\x0f\x0b", b"\xcc", b"\xcd\x80"),
+    *(b"\x0f\x22\xd8", b"\x0f\x20\xc0", b"\x8e\xd8", b"\x8e\xe8", b"\x8e\xd0", b"\xcf", b"\x48\xcf", b"\xfa", b"\xfb"),
+    *(b"\xec", b"\xee", b"\xe4\x70", b"\x0f\x01\xd0", b"\x9d", b"\x9c", b"\x0f\x23\xf8", b"\x0f\xa2", b"\x0f\x31"),
+    *(b"\xc3", b"\xcb", b"\xf1", b"\x0f\x06", b"\x0f\x08", b"\x0f\x09", b"\x0f\xc7\xf0", b"\x0f\x0bxen\x0f\xa2"),
+    *(b"\x8c\xc8", b"\x0f\x00\xd8", b"\x0f\x00\xc8", b"\xff\x28", b"\x9a", b"\x0f\x3f", b"\x0f\x01\xc8", b"\xdb\xe3"),
+    *(b"\x0f\x01\xf9", b"\x0f\x01\xf8", b"\x0f\x07", b"\x0f\x35", b"\x0f\xaa", b"\x0f\xae\x00"),
 )
 _LENGTH: Final = 12
 _LIMIT_NS: Final = 3_000_000
