@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from pvops_core.boot.payload_pages import FRAMES
 from pvops_core.boot.points import POINTS, Passed, Points
 from pvops_core.boot.symbols import find_symbol
 from pvops_core.boot.text import ImageMemory
+from pvops_core.closing import Closing
 from pvops_core.errors import ImageError, MachineError, UsageError
 from pvops_core.machine import Machine, Stop, Vcpu
 from pvops_core.machine.watchdog import run_within, whereabouts
@@ -40,7 +40,7 @@ class BootSettings(TypedDict, total=False):
     livepatch: bool
 
 
-class BootSession:
+class BootSession(Closing):
     """One kernel on one backend. A context manager; closing it frees the machine.
 
     Args:
@@ -171,14 +171,6 @@ class BootSession:
     def close(self) -> None:
         """Free the machine."""
         self.machine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _symbols(kernel: Kernel) -> Mapping[str, int]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cache, partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from pvops_core.closing import Closing
 from pvops_core.errors import MachineError, UsageError, unknown
 from pvops_core.guests.builtin import builtin, parse_report
 from pvops_core.hookspecs import Backend, Environment, Platform
@@ -41,7 +41,7 @@ class Settings(TypedDict, total=False):
     count_instructions: bool
 
 
-class Session:
+class Session(Closing):
     """One guest on one backend. A context manager; closing it frees the machine.
 
     Args:
@@ -179,14 +179,6 @@ class Session:
     def close(self) -> None:
         """Free the machine."""
         self.machine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _pieces(va: int, length: int) -> list[int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 import numpy as np
 
+from pvops_core.closing import Closing
 from pvops_core.errors import MachineError
 from pvops_core.machine.breakpoints import Breakpoint, Breakpoints
 from pvops_core.machine.clock import Clock
@@ -24,7 +25,6 @@ from pvops_core.machine.state import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.kinds import MachineKind
@@ -54,7 +54,7 @@ class Snapshot:
     counts: Counter[str]
 
 
-class Machine:
+class Machine(Closing):
     """One machine.
 
     Args:
@@ -107,14 +107,6 @@ class Machine:
             raise
         self.vcpus: tuple[Vcpu, ...] = tuple(slot.vcpu for slot in self._slots)
         self._coherence = Coherence(self, self._slots)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the engines; the machine cannot be used afterwards."""

@@ -7,13 +7,13 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from pvops_core.boot import BootSession, Kernel, read_kernel
 from pvops_core.boot.session import kernel_platform
+from pvops_core.closing import Closing
 from pvops_core.images import machine_of
 from pvops_core.plugins import chain
 from pvops_core.testing.changes import registers_of
@@ -55,7 +55,7 @@ class Recipe:
     seed: int = 0
 
 
-class BootedKernel:
+class BootedKernel(Closing):
     """A booted kernel, standing at a place; the fixture ``kernel``. A context manager; closing it frees the machine.
 
     Args:
@@ -115,14 +115,6 @@ class BootedKernel:
     def close(self) -> None:
         """Free the machine."""
         self.session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Booted:

@@ -69,13 +69,9 @@ xen_\name:
 
 #include "vectors.h"
 
-/* Stack: vector, error code, ip, cs, flags, sp, ss. */
-trap_common:
-	cld
-	testb	$3, 24(%rsp)
-	jz	1f
-	SWAP_GS_BASE
-1:	push	%rdi
+/* The general registers as struct regs has them. */
+.macro SAVE_REGS
+	push	%rdi
 	push	%rsi
 	push	%rdx
 	push	%rcx
@@ -90,10 +86,9 @@ trap_common:
 	push	%r13
 	push	%r14
 	push	%r15
-	mov	%rsp, %rdi
-	call	do_trap
-	.globl	return_from_trap
-return_from_trap:
+.endm
+
+.macro RESTORE_REGS
 	pop	%r15
 	pop	%r14
 	pop	%r13
@@ -109,6 +104,20 @@ return_from_trap:
 	pop	%rdx
 	pop	%rsi
 	pop	%rdi
+.endm
+
+/* Stack: vector, error code, ip, cs, flags, sp, ss. */
+trap_common:
+	cld
+	testb	$3, 24(%rsp)
+	jz	1f
+	SWAP_GS_BASE
+1:	SAVE_REGS
+	mov	%rsp, %rdi
+	call	do_trap
+	.globl	return_from_trap
+return_from_trap:
+	RESTORE_REGS
 	add	$16, %rsp
 	testb	$3, 8(%rsp)
 	jz	1f
@@ -145,21 +154,7 @@ entry_SYSCALL_64:
 	push	%rcx
 1:	push	$0
 	push	$VECTOR_SYSCALL
-	push	%rdi
-	push	%rsi
-	push	%rdx
-	push	%rcx
-	push	%rax
-	push	%r8
-	push	%r9
-	push	%r10
-	push	%r11
-	push	%rbx
-	push	%rbp
-	push	%r12
-	push	%r13
-	push	%r14
-	push	%r15
+	SAVE_REGS
 	mov	%rsp, %rdi
 	call	do_syscall
 	jmp	return_from_trap

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from pvops_core.boot import BootSession, Kernel
+from pvops_core.closing import Closing
 from pvops_core.images import load_image
 from pvops_core.machine.faults import WITH_ERROR_CODE
 from pvops_core.testing.assembly import assemble
@@ -184,7 +184,7 @@ def image(bits: int, changes: Mapping[ElfNote, bytes | None] | None = None) -> b
     return builder.build()
 
 
-class SmallGuest:
+class SmallGuest(Closing):
     """A domain with this guest, started and waiting. A context manager.
 
     Args:
@@ -219,14 +219,6 @@ class SmallGuest:
     def close(self) -> None:
         """Free the machine."""
         self.session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # --- the guest's memory ----------------------------------------------------------------------------------------
 
