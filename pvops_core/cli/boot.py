@@ -66,9 +66,7 @@ def boot(
     livepatch: live.ScriptOption = None,
     livepatch_socket: live.SocketOption = None,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
-    events: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")
-    ] = None,
+    events: runs.EventsOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:

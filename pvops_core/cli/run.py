@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,9 +40,7 @@ def run(
     seed: runs.SeedOption = 0,
     memory: runs.MemoryOption = runs.DEFAULT_MEMORY,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
-    events: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")
-    ] = None,
+    events: runs.EventsOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:

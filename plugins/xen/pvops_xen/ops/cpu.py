@@ -62,16 +62,6 @@ class CpuOps(XenGroup):
         batch.issue(Lazy.CPU)
 
     @hookimpl
-    def read_cr4(self, cpu: Vcpu) -> int:
-        """Emulated by Xen."""
-        return cpu.insn.mov_from_cr(4)
-
-    @hookimpl
-    def read_cr4_safe(self, cpu: Vcpu) -> int:
-        """Emulated by Xen."""
-        return cpu.insn.mov_from_cr(4)
-
-    @hookimpl
     def write_cr4(self, cpu: Vcpu, cr4: int) -> None:
         """Emulated by Xen, without the bits that are Xen's."""
         cpu.insn.mov_to_cr(4, cr4 & ~_CR4_HIDDEN)
