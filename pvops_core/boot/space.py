@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from pvops_core.machine import GuestFault
 from pvops_core.machine.paging import Access
 
@@ -41,7 +39,7 @@ class KernelSpace:
         found = [vcpu.virtual.paging()[0] for vcpu in self._session.machine.vcpus]
         if self._root is not None:
             root = self._image.machine_address(self._root)
-            yield from (attrs.evolve(paging, cr3=root) for paging in found[:1])
+            yield from (paging._replace(cr3=root) for paging in found[:1])
         yield from found
 
     def walk(self, va: int) -> Walk:

@@ -8,16 +8,12 @@ from pvops_core.machine.cpuid import cpuid
 from pvops_core.machine.faults import UD, GuestFault, general_protection
 from pvops_core.machine.insn import refuse
 from pvops_core.machine.msrs import (
-    MSR_CSTAR,
-    MSR_FMASK,
-    MSR_LSTAR,
-    MSR_STAR,
     MSR_SYSENTER_CS,
     MSR_SYSENTER_EIP,
     MSR_SYSENTER_ESP,
 )
-from pvops_core.machine.paging import EFER_SCE
-from pvops_core.machine.registers import FLAG_IF, FLAG_RF, FLAG_VM, MSR_EFER
+from pvops_core.machine.paging import EFER_LMA, EFER_SCE
+from pvops_core.machine.registers import FLAG_IF, FLAG_RF, FLAG_VM
 from pvops_core.machine.segments import flat
 
 if TYPE_CHECKING:
@@ -46,20 +42,20 @@ class BareMetal:
 
     def syscall(self, vcpu: Vcpu) -> None:
         """As SDM volume 2, SYSCALL: CS and SS from STAR, RIP from LSTAR or CSTAR, flags cleared by FMASK."""
-        if not vcpu.msr(MSR_EFER) & EFER_SCE or not vcpu.long_mode:
+        efer, star, lstar, cstar, mask = vcpu.call_msrs.read()
+        if not efer & EFER_SCE or not efer & EFER_LMA:
             raise GuestFault("syscall without EFER.SCE", vector=UD)
         flags = vcpu.rflags
         vcpu.set("rcx", vcpu.rip)
         vcpu.set("r11", flags & ~FLAG_RF)
-        selector = vcpu.msr(MSR_STAR) >> 32 & 0xFFFC
-        target = vcpu.msr(MSR_LSTAR if vcpu.in_64_bit_code else MSR_CSTAR)
+        selector = star >> 32 & 0xFFFC
         vcpu.enter(
             0,
             cs=(selector, flat(0, code=True, bits=64)),
             ss=(selector + 8, flat(0, code=False, bits=64)),
-            rip=target,
+            rip=lstar if vcpu.in_64_bit_code else cstar,
             rsp=vcpu.rsp,
-            rflags=flags & ~(vcpu.msr(MSR_FMASK) | FLAG_RF),
+            rflags=flags & ~(mask | FLAG_RF),
         )
 
     def sysenter(self, vcpu: Vcpu) -> None:

@@ -6,7 +6,7 @@ Source: Intel SDM volume 3, chapter 4. The physical address width is that of the
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
@@ -69,8 +69,7 @@ class Walk:
     flags: int
 
 
-@attrs.frozen
-class Access:
+class Access(NamedTuple):
     """What kind of access is made."""
 
     write: bool = False
@@ -78,8 +77,7 @@ class Access:
     fetch: bool = False
 
 
-@attrs.frozen
-class Paging:
+class Paging(NamedTuple):
     """The registers that decide how addresses are translated; ``ac`` is RFLAGS.AC, which overrides SMAP."""
 
     cr0: int

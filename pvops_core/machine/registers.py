@@ -70,6 +70,24 @@ class Batch:
             registers.rip = values[place]
 
 
+class MsrBatch:
+    """A fixed list of model-specific registers, read in one call of the library."""
+
+    __slots__ = ("_arguments", "_values")
+
+    def __init__(self, engine: uc.Engine, numbers: Iterable[int]) -> None:
+        self._values = tuple(uc.MsrValue(number, 0) for number in numbers)
+        count = len(self._values)
+        ids = (ctypes.c_int * count)(*[uc.REGISTER_IDS["msr"]] * count)
+        pointers = (ctypes.c_void_p * count)(*map(ctypes.addressof, self._values))
+        self._arguments = (engine.pointer, ids, pointers, count)
+
+    def read(self) -> tuple[int, ...]:
+        """The registers' values as the CPU keeps them (0 for one that it does not have)."""
+        uc.reg_read_batch(*self._arguments)
+        return tuple([each.value for each in self._values])
+
+
 class Registers:
     """Access to one engine's registers. Reads give unsigned numbers; writes take any int and cut it to the width."""
 
@@ -103,6 +121,10 @@ class Registers:
         """Prepare a list of registers to be read or written in one call; make it once, use it often."""
         ids = tuple(map(self._id, names))
         return Batch(self._engine, ids, (self, ids.index(self._ip)) if self._ip in ids else None)
+
+    def msr_batch(self, *numbers: int) -> MsrBatch:
+        """Prepare a list of model-specific registers to be read in one call."""
+        return MsrBatch(self._engine, numbers)
 
     @property
     def rip(self) -> int:

@@ -11,6 +11,7 @@ from pvops_core.machine.engine import Context, Engine, TableRegister, Words
 from pvops_core.machine.faults import NMI
 from pvops_core.machine.insn import Instructions
 from pvops_core.machine.iret import iret
+from pvops_core.machine.msrs import MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR
 from pvops_core.machine.paging import CR4_PAE, EFER_LMA, Walk
 from pvops_core.machine.registers import MSR_EFER, Registers
 from pvops_core.machine.segments import Descriptor, HiddenState, flat
@@ -40,6 +41,7 @@ class Vcpu(Registers):
         self._context = context
         self._hidden = HiddenState(context, machine.layout)
         self.crossing: Final = Crossing(engine, context, machine.layout)
+        self.call_msrs: Final = self.msr_batch(MSR_EFER, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK)  # all of syscall's
         self._size = machine.kind.pointer_size
         self.halted = False
         self.held = False
