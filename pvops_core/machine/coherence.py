@@ -47,30 +47,32 @@ class Coherence:
         if len(pieces) > _FLUSH_ABOVE:
             blind = self._slots
         else:
-            # The engine translates the addresses as the CPU would now, and silently does nothing where that faults.
+            # An engine translates the addresses as the CPU would now, and a fault in that is kept for its next run.
             blind = self._blind(pieces)
-            for start, end in pieces:
-                self._fleet.drop(start, end)
+            if len(blind) < len(self._slots):
+                for start, end in pieces:
+                    self._fleet.drop(start, end)
             counts["code_ranges_dropped"] += len(pieces) * (len(self._slots) - len(blind))
         for slot in blind:
             counts["code_flushes"] += 1
             slot.engine.flush_code()
 
     def _blind(self, pieces: list[tuple[int, int]]) -> list[CpuSlot]:
-        """The vCPUs that cannot see all of the pieces from where they are."""
+        """The vCPUs that cannot see all of the pieces from where they are; the others are chosen."""
         # Most vCPUs are in the kernel's address space at one level, so one walk answers for all of them.
         keys = self._fleet.look() & _DECIDING
         if bool((keys == keys[0]).all()):
+            self._fleet.choose()
             return [] if self._sees(self._slots[0], pieces) else self._slots
         seen: dict[bytes, bool] = {}
-        blind = []
+        sighted = np.zeros(len(self._slots), dtype=np.bool_)
         for slot, row in zip(self._slots, keys, strict=True):
             key = row.tobytes()
             if key not in seen:
                 seen[key] = self._sees(slot, pieces)
-            if not seen[key]:
-                blind.append(slot)
-        return blind
+            sighted[slot.vcpu.index] = seen[key]
+        self._fleet.choose(sighted)
+        return [self._slots[index] for index in np.flatnonzero(~sighted).tolist()]
 
     @staticmethod
     def _sees(slot: CpuSlot, pieces: list[tuple[int, int]]) -> bool:

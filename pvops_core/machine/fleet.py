@@ -40,13 +40,15 @@ class _Slot(enum.IntEnum):
     IDS = 4
     POINTERS = 5
     FAILED = 6
+    CHOSEN_COUNT = 7
+    CHOSEN = 8
 
 
 def _drop(at: Routine) -> None:
-    """Drop translated code of [begin, end) on each engine."""
+    """Drop translated code of [begin, end) on each engine that is chosen."""
     begin, end = at.arguments
-    with at.each(at.get(_Slot.COUNT)) as number:
-        engine = at.load64(at.add(at.get(_Slot.ENGINES), at.multiply(number, _POINTER)))
+    with at.each(at.get(_Slot.CHOSEN_COUNT)) as number:
+        engine = at.load64(at.add(at.get(_Slot.CHOSEN), at.multiply(number, _POINTER)))
         status = at.call(_Slot.CONTROL, engine, I32(uc.REMOVE_CODE), begin, end)
         with at.when(at.wide(status), "!=", 0):
             at.put(_Slot.FAILED, at.wide(status))
@@ -83,7 +85,8 @@ class Fleet:
     def __init__(self, engines: Sequence[Engine]) -> None:
         count = len(engines)
         self._drop, self._look, _ = _loops()
-        self._engines = (ctypes.c_void_p * count)(*(engine.handle for engine in engines))
+        self._engines = np.array([engine.handle for engine in engines], dtype=np.uint64)
+        self._chosen = self._engines.copy()
         numbers = {"efer": "msr", "rip": "rip" if engines[0].bits == 64 else "eip"}
         names = (numbers.get(name, name) for name in COLUMNS)
         self._ids = (ctypes.c_int * len(COLUMNS))(*(uc.REGISTER_IDS[name] for name in names))
@@ -95,17 +98,28 @@ class Fleet:
         self._pointers = (ctypes.c_void_p * len(places))(*places)
         self._words = (ctypes.c_uint64 * len(_Slot))(
             count,
-            ctypes.addressof(self._engines),
+            self._engines.ctypes.data,
             uc.function_address("uc_ctl"),
             uc.function_address("uc_reg_read_batch"),
             ctypes.addressof(self._ids),
             ctypes.addressof(self._pointers),
             0,
+            count,
+            self._chosen.ctypes.data,
         )
         self._address = ctypes.addressof(self._words)
 
+    def choose(self, rows: NDArray[np.bool_] | None = None) -> None:
+        """Which engines ``drop`` is for from now on: those whose row is true; all unless given."""
+        chosen = self._engines if rows is None else self._engines[rows]
+        self._words[_Slot.CHOSEN_COUNT] = len(chosen)
+        self._chosen[: len(chosen)] = chosen
+
     def drop(self, begin: int, end: int) -> None:
-        """Drop translated code of [begin, end), within one page, on every engine that can translate the addresses."""
+        """Drop translated code of [begin, end), within one page, on the chosen engines.
+
+        They must be able to fetch from there: one that cannot would meet a fault when it next runs.
+        """
         self._drop(begin, end, self._address)
         self._check("removal of code")
 
