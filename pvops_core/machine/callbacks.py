@@ -16,6 +16,7 @@ from pvops_core.machine.state import Slot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pvops_core.machine.handler import MemoryDevice
     from pvops_core.machine.runloop import RunLoop
     from pvops_core.machine.vcpu import Vcpu
 
@@ -112,6 +113,28 @@ class Callbacks:
             self._engine.stop()
         elif loop.interrupted:
             self._engine.stop()
+
+    def map_device(self, address: int, size: int, device: MemoryDevice) -> None:
+        """Give loads and stores of a physical range to a device."""
+
+        def load(_engine: int, offset: int, width: int, _data: int) -> int:
+            return self._device(device.load, offset, width) or 0
+
+        def store(_engine: int, offset: int, width: int, value: int, _data: int) -> None:
+            self._device(device.store, offset, width, value)
+
+        self._engine.map_device(address, size, uc.LOAD_CALLBACK(load), uc.STORE_CALLBACK(store))
+
+    def _device(self, access: Callable[..., int | None], *arguments: int) -> int | None:
+        """One access. The engine must not be stopped from here, since it would make the access once more."""
+        result = None
+        try:
+            result = access(self._vcpu, *arguments)
+        except BaseException as error:  # noqa: BLE001 - handed on by the run loop
+            self._loop.fail(error)
+        if self._loop.interrupted:
+            self._vcpu.cut_short()
+        return result
 
     def _gate(self, _engine: int, address: int, _size: int, _data: int) -> None:
         self._serve(self._loop.gates.call, address)

@@ -41,6 +41,7 @@ _library.uc_close.argtypes = (_pointer,)
 _library.uc_emu_start.argtypes = (_pointer, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t)
 _library.uc_emu_stop.argtypes = (_pointer,)
 _library.uc_mem_map_ptr.argtypes = (_pointer, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32, _pointer)
+_library.uc_mmio_map.argtypes = (_pointer, ctypes.c_uint64, ctypes.c_size_t, _pointer, _pointer, _pointer, _pointer)
 _library.uc_hook_del.argtypes = (_pointer, ctypes.c_size_t)
 _library.uc_context_alloc.argtypes = (_pointer, _pointer)
 _library.uc_context_free.argtypes = (_pointer,)
@@ -64,6 +65,8 @@ INVALID_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_bool, _pointer, _pointer)
 SYSCALL_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, _pointer)
 CPUID_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_int, _pointer, _pointer)
 IN_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint32, _pointer, ctypes.c_uint32, ctypes.c_int, _pointer)
+LOAD_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint64, _pointer, ctypes.c_uint64, ctypes.c_uint, _pointer)
+STORE_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, _pointer)
 OUT_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, _pointer)
 
 HOOK_CODE: int = const.UC_HOOK_CODE
@@ -193,6 +196,11 @@ class Engine:
         """Add a hook whose callback is a ctypes function object; gives its handle."""
         self._callbacks.append(callback)
         return self._add_hook(kind, ctypes.cast(callback, _pointer), _pointer(0), begin, end)  # type: ignore[arg-type]
+
+    def map_device(self, address: int, size: int, load: object, store: object) -> None:
+        """Have loads and stores of a physical range, whole pages, call ctypes function objects."""
+        calls = (self.keep(load), self.keep(store))
+        self.check("map device", _library.uc_mmio_map(self.handle, address, size, calls[0], None, calls[1], None))
 
     def hook_instruction(self, instruction: int, callback: object) -> int:
         """Add a hook on one instruction; gives its handle."""

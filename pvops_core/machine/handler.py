@@ -56,6 +56,16 @@ class TrapHandler(Protocol):
         """Every vCPU is halted: move the clock to the next event and wake one; False if nothing will ever come."""
 
 
+class MemoryDevice(Protocol):
+    """Registers in the physical address space. A handler may ask the run to stop, but not move RIP."""
+
+    def load(self, vcpu: Vcpu, offset: int, size: int) -> int:
+        """The guest reads 1, 2, 4 or 8 bytes at an offset into the device's range."""
+
+    def store(self, vcpu: Vcpu, offset: int, size: int, value: int) -> None:
+        """The guest writes 1, 2, 4 or 8 bytes."""
+
+
 @runtime_checkable
 class SyscallInPlace(Protocol):
     """What a platform may have besides, for system calls that mostly go on at the next instruction.

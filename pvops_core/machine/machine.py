@@ -26,7 +26,7 @@ from pvops_core.machine.state import Slot
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pvops_core.machine.handler import TrapHandler
+    from pvops_core.machine.handler import MemoryDevice, TrapHandler
     from pvops_core.machine.kinds import MachineKind
     from pvops_core.machine.msrs import ServedMsr
     from pvops_core.machine.vcpu import Vcpu
@@ -161,6 +161,19 @@ class Machine(Closing):
     def defer(self, action: Callable[[], None]) -> None:
         """From a handler: run ``action`` when every vCPU is stopped and the handler has returned."""
         self.loop.defer(action)
+
+    def map_device(self, address: int, size: int, device: MemoryDevice) -> None:
+        """Give the vCPUs' loads and stores of a physical range without memory to a device.
+
+        Python code that reads guest memory does not see it.
+
+        Args:
+            address: physical, at a page's beginning.
+            size: bytes, whole pages.
+            device: what answers.
+        """
+        for slot in self._slots:
+            slot.callbacks.map_device(address, size, device)
 
     def watch(self, watcher: Callable[[], int | None]) -> None:
         """Call ``watcher`` between slices, when no vCPU runs; it gives the time it wants to be asked at, or None."""

@@ -13,6 +13,7 @@ from pvops_core.machine.insn import Instructions
 from pvops_core.machine.iret import iret
 from pvops_core.machine.msrs import MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR
 from pvops_core.machine.paging import CR4_PAE, EFER_LMA, Walk
+from pvops_core.machine.realmode import enter_real_mode
 from pvops_core.machine.registers import MSR_EFER, Registers
 from pvops_core.machine.segments import Descriptor, HiddenState, flat
 from pvops_core.machine.state import BLOCK_NS, Slot
@@ -285,6 +286,21 @@ class Vcpu(Registers):
             state[_BUDGET] = blocks
             state[_ALLOWED] -= less
             state[_PATIENCE] += less
+
+    def cut_short(self) -> None:
+        """End the present slice at the end of the block that is being executed."""
+        state = self._state
+        state[_ALLOWED] -= state[_BUDGET]
+        state[_BUDGET] = state[_PATIENCE] = 0
+
+    def start_real_mode(self, page: int) -> None:
+        """Run again as an INIT and a start-up message make it: in real mode, at the beginning of a page.
+
+        Args:
+            page: number of a page below 1 MiB, 0 to 255: the vector of the message.
+        """
+        enter_real_mode(self, self._engine, self._context, self._hidden, page)
+        self.halted = False
 
     def wake(self) -> None:
         """Run again after ``halt``."""

@@ -57,8 +57,23 @@ def test_a_kernel_boots_to_user_space_and_powers_off(
 
 @pytest.mark.kernel
 @pytest.mark.slow
-def test_one_seed_gives_one_boot(document: Callable[..., dict[str, Any]]) -> None:
-    first, second = (document(CLOUD, "console=ttyS0 earlyprintk=ttyS0", "--until", "Spectre V1") for _ in range(2))
+@pytest.mark.parametrize(("name", "cpus"), [(CLOUD, 4), (I386, 2)])
+def test_all_processors_come_up(document: Callable[..., dict[str, Any]], name: str, cpus: int) -> None:
+    found = document(name, "console=ttyS0", "--cpus", str(cpus), "--max-seconds", "600")
+    assert found["outcome"] == "poweroff", found["reason"]
+    lines = found["console"].splitlines()
+    for line in (f"guest-init: cpus {cpus}", "guest-init: sum 20100", "guest-init: done"):
+        assert line in lines
+    for word in ("WARNING:", "BUG:", "Oops", "Call Trace"):
+        assert word not in found["console"]
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+@pytest.mark.parametrize(("cpus", "until"), [("1", "Spectre V1"), ("2", "Brought up 1 node, 2 CPUs")])
+def test_one_seed_gives_one_boot(document: Callable[..., dict[str, Any]], cpus: str, until: str) -> None:
+    words = ("--until", until, "--cpus", cpus)
+    first, second = (document(CLOUD, "console=ttyS0 earlyprintk=ttyS0", *words) for _ in range(2))
     assert first["outcome"] == "until"
     del first["wall_s"], second["wall_s"]
     assert first == second

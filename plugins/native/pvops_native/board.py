@@ -9,9 +9,10 @@ from typing import Final
 import attrs
 
 from pvops_native.devices.acpi import AcpiRegisters
-from pvops_native.devices.apic import LocalApic
+from pvops_native.devices.apic import FIXED, INIT, LOWEST, NMI, STARTUP, LocalApic
 from pvops_native.devices.bus import PortBus, set_state, state_of
 from pvops_native.devices.cmos import Cmos
+from pvops_native.devices.ioapic import IoApic
 from pvops_native.devices.pic import PicPair
 from pvops_native.devices.pit import Pit
 from pvops_native.devices.power import Power
@@ -20,6 +21,8 @@ from pvops_native.devices.uart import Uart
 
 IRQ_TIMER: Final = 0
 IRQ_SERIAL: Final = 4
+PIN_TIMER: Final = 2
+"""Input of the I/O APIC that the 8254 drives; every other ISA request line drives the input of its own number."""
 
 
 @attrs.frozen
@@ -31,12 +34,15 @@ class Wires:
         send: gets every byte that leaves the serial port.
         stop: told "poweroff", "reboot" or "crash".
         start: told the number of a processor that is to run.
+        signal: told delivery mode, vector and the number of the processor, of each message between processors that is
+            no interrupt: NMI, INIT and start-up.
     """
 
     now: Callable[[], int]
     send: Callable[[int], None]
     stop: Callable[[str], None]
     start: Callable[[int], None]
+    signal: Callable[[int, int, int], None]
 
 
 class Board:
@@ -49,18 +55,46 @@ class Board:
     """
 
     def __init__(self, wires: Wires, epoch: int, processors: int) -> None:
+        self._signal = wires.signal
+        self._messages = False
         self.pic = PicPair()
-        self.pit = Pit(wires.now, partial(self.pic.pulse, IRQ_TIMER))
-        self.uart = Uart(wires.send, lambda level: self.pic.set_line(IRQ_SERIAL, level=level))
+        self.ioapic = IoApic(self._send)
+        self.pit = Pit(wires.now, self._tick)
+        self.uart = Uart(wires.send, partial(self._drive, IRQ_SERIAL))
         self.cmos = Cmos(wires.now, epoch)
-        self.apics = tuple(LocalApic(number, wires.now, self._send) for number in range(processors))
+        numbers = range(processors)
+        self.apics = tuple(LocalApic(number, wires.now, self._send_between, self.ioapic.ended) for number in numbers)
         others = (Power(wires.stop), AcpiRegisters(wires.now), Starter(wires.start))
         self.ports = PortBus((self.pic, self.pit, self.uart, self.cmos, *others))
 
-    def _send(self, vector: int, addressed: Callable[[LocalApic], bool]) -> None:
-        for apic in self.apics:
-            if addressed(apic):
+    def _tick(self) -> None:
+        self.pic.pulse(IRQ_TIMER)
+        self.ioapic.pulse(PIN_TIMER)
+
+    def _drive(self, irq: int, level: bool) -> None:  # noqa: FBT001  # a wire has one level and nothing else
+        self.pic.set_line(irq, level=level)
+        self.ioapic.set_line(irq, level=level)
+
+    def take_messages(self) -> bool:
+        """Whether a processor has sent a message since this was last asked."""
+        messages, self._messages = self._messages, False
+        return messages
+
+    def _send_between(self, mode: int, vector: int, addressed: Callable[[LocalApic], bool]) -> None:
+        self._messages = True
+        self._send(mode, vector, addressed)
+
+    def _send(self, mode: int, vector: int, addressed: Callable[[LocalApic], bool]) -> None:
+        """A message on the APICs' bus; of those that may take one of lowest priority, the first does."""
+        targets = [apic for apic in self.apics if addressed(apic)]
+        for apic in targets[:1] if mode == LOWEST else targets:
+            if mode in {FIXED, LOWEST}:
                 apic.request(vector)
+            elif mode == INIT:
+                apic.reset()
+                self._signal(mode, vector, apic.number)
+            elif mode in {NMI, STARTUP}:
+                self._signal(mode, vector, apic.number)
 
     def service(self) -> None:
         """Brings every timer up to now."""
@@ -69,8 +103,12 @@ class Board:
             apic.service()
 
     def pending(self, processor: int) -> bool:
-        """Whether an interrupt waits for a processor; the 8259's output goes to the first."""
-        return self.apics[processor].pending() is not None or (processor == 0 and self.pic.interrupting())
+        """Whether an interrupt waits for a processor."""
+        return self.apics[processor].pending() is not None or (self._hears_pic(processor) and self.pic.interrupting())
+
+    def _hears_pic(self, processor: int) -> bool:
+        """The 8259's output goes to the first, through the local APIC."""
+        return processor == 0 and self.apics[0].passes_pic
 
     def acknowledge(self, processor: int) -> int:
         """Takes the interrupt that `pending` spoke of and returns its vector: the local APIC's before the 8259's."""
@@ -83,27 +121,30 @@ class Board:
     def next_event(self, listening: Container[int]) -> int | None:
         """The nanosecond of the next timer interrupt that a ``listening`` processor gets; None if there is none."""
         times = [apic.next_event() for apic in self.apics if apic.number in listening]
-        if 0 in listening and self.pic.deliverable(IRQ_TIMER):
+        by_pic = 0 in listening and self._hears_pic(0) and self.pic.deliverable(IRQ_TIMER)
+        if by_pic or any(self.ioapic.reaches(PIN_TIMER, apic) for apic in self.apics if apic.number in listening):
             times.append(self.pit.next_event())
         return min((time for time in times if time is not None), default=None)
 
     def next_timer(self, processor: int) -> int | None:
         """The nanosecond at which a timer next asks for a processor's interrupt, whether that is let through or not."""
-        time = self.apics[processor].next_event()
-        if processor or self.pic.masked(IRQ_TIMER):
+        apic = self.apics[processor]
+        time = apic.next_event()
+        by_pic = self._hears_pic(processor) and not self.pic.masked(IRQ_TIMER)
+        if not by_pic and not self.ioapic.reaches(PIN_TIMER, apic):
             return time
         tick = self.pit.next_event()
         return time if tick is None else tick if time is None else min(time, tick)
 
     def save(self) -> object:
         """The state of all devices."""
-        return self.ports.save(), [state_of(apic) for apic in self.apics]
+        return self.ports.save(), [state_of(device) for device in (self.ioapic, *self.apics)]
 
     def load(self, state: object) -> None:
         """Puts a state taken by `save` back."""
         if not isinstance(state, tuple):
             raise TypeError("not a state that Board.save made")
-        ports, apics = state
+        ports, others = state
         self.ports.load(ports)
-        for apic, saved in zip(self.apics, apics, strict=True):
-            set_state(apic, saved)
+        for device, saved in zip((self.ioapic, *self.apics), others, strict=True):
+            set_state(device, saved)

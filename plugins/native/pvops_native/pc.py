@@ -46,7 +46,7 @@ class Pc(BareMetal, Surroundings):
         """Put the devices in; ``send`` gets what leaves the serial port."""
         machine = self.machine
         clock = machine.clock
-        wires = Wires(lambda: clock.ns, send, self._stop, self._start)
+        wires = Wires(lambda: clock.ns, send, self._stop, self._start, self._signal)
         self.board = Board(wires, epoch(self.options), len(machine.vcpus))
         machine.keep(self)
 
@@ -73,6 +73,9 @@ class Pc(BareMetal, Surroundings):
 
     def _start(self, number: int) -> None:
         """The guest asks for another processor to be started."""
+
+    def _signal(self, mode: int, vector: int, number: int) -> None:
+        """A processor is sent an NMI, an INIT or a start-up, which only kernels know what to do with."""
 
     # Traps: counted, then as the hardware does it
 

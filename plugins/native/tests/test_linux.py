@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from pvops_native import apics
 from pvops_native.devices.acpi import PM1_EVENT, PM_TIMER, TIMER_HZ, AcpiRegisters
 from pvops_native.kernel_platform import NativeKernelPlatform
 from pvops_native.linux import acpi, loader
@@ -79,6 +80,13 @@ def test_acpi_tables_are_whole(platform: NativeKernelPlatform) -> None:
 
     rsdt = table(memory.u32(acpi.BASE + 16), b"RSDT")
     fadt = table(struct.unpack_from("<I", rsdt, 36)[0], b"FACP")
+    madt = table(struct.unpack_from("<I", rsdt, 40)[0], b"APIC")
+    assert struct.unpack_from("<II", madt, 36) == (apics.LOCAL, 1)
+    kinds, at = [], 44
+    while at < len(madt):
+        kinds.append(madt[at])
+        at += madt[at + 1]
+    assert (kinds, at) == ([0] * len(platform.machine.vcpus) + [1, 2, 4], len(madt))
     assert len(fadt) == 244
     facs, dsdt = struct.unpack_from("<II", fadt, 36)
     assert memory.read(facs, 4) == b"FACS"

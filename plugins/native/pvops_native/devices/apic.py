@@ -1,7 +1,7 @@
 """A local APIC: registers, priorities, timer and fixed interrupts between processors.
 
 Source: Intel SDM volume 3, chapter 11 (11.4.1 register map, 11.5.4 timer, 11.6 interprocessor interrupts, 11.8
-priorities). Start-up and INIT messages are accepted and do nothing: how processors start is the platform's affair.
+priorities). What a message does to a processor is the platform's affair: NMI, INIT and start-up go there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from pvops_native.devices.bus import WIRE
 ID, VERSION, TPR, PPR, EOI, LDR, DFR, SPURIOUS = 0x20, 0x30, 0x80, 0xA0, 0xB0, 0xD0, 0xE0, 0xF0
 ISR, IRR, ESR, ICR_LOW, ICR_HIGH, LVT_TIMER = 0x100, 0x200, 0x280, 0x300, 0x310, 0x320
 INITIAL_COUNT, CURRENT_COUNT, DIVIDE = 0x380, 0x390, 0x3E0
-LVTS: Final = (LVT_TIMER, 0x330, 0x340, 0x350, 0x360, 0x370)
+LVT_LINT0: Final = 0x350
+LVTS: Final = (LVT_TIMER, 0x330, 0x340, LVT_LINT0, 0x360, 0x370)
+FIXED, LOWEST, NMI, INIT, STARTUP, EXTINT = 0, 1, 4, 5, 6, 7
+"""Delivery modes."""
 MASKED: Final = 1 << 16
 PERIODIC: Final = 1 << 17
 ENABLED: Final = 1 << 8
@@ -25,17 +28,29 @@ BUS_NS: Final = 10
 _WRITABLE: Final = frozenset({ID, TPR, LDR, DFR, SPURIOUS, ESR, ICR_HIGH, DIVIDE, *LVTS})
 
 
+def _nothing(_vector: int) -> None:
+    """Nobody listens."""
+
+
 def _reset() -> dict[int, int]:
     return {VERSION: 0x0005_0014, DFR: 0xFFFF_FFFF, SPURIOUS: 0xFF, **dict.fromkeys(LVTS, MASKED)}
 
 
 @attrs.define
 class LocalApic:
-    """The APIC of processor ``number``; ``send`` gets (vector, targets) of every fixed interrupt it sends."""
+    """The APIC of processor ``number``.
+
+    Attributes:
+        number: its identification.
+        now: the virtual clock, in nanoseconds.
+        send: gets delivery mode, vector and targets of every message it sends.
+        ended: told the vector whose service has ended.
+    """
 
     number: int
     now: Callable[[], int] = attrs.field(metadata=WIRE)
-    send: Callable[[int, Callable[[LocalApic], bool]], None] = attrs.field(metadata=WIRE)
+    send: Callable[[int, int, Callable[[LocalApic], bool]], None] = attrs.field(metadata=WIRE)
+    ended: Callable[[int], None] = attrs.field(metadata=WIRE, default=_nothing)
     registers: dict[int, int] = attrs.field(factory=_reset)
     requested: int = 0
     in_service: int = 0
@@ -43,6 +58,28 @@ class LocalApic:
 
     def __attrs_post_init__(self) -> None:
         self.registers[ID] = self.number << 24
+        if self.number == 0:
+            self.registers[LVT_LINT0] = EXTINT << 8  # firmware leaves the first processor the 8259s
+
+    def reset(self) -> None:
+        """As an INIT message leaves it: everything but the identification."""
+        self.registers = _reset() | {ID: self.registers[ID]}
+        self.requested = self.in_service = 0
+        self.started = None
+
+    @property
+    def passes_pic(self) -> bool:
+        """Whether the processor gets what the 8259s ask for: LINT0 is in that mode and not masked."""
+        return self.registers[LVT_LINT0] & (MASKED | 7 << 8) == EXTINT << 8
+
+    def addressed(self, destination: int, *, logical: bool) -> bool:
+        """Whether a message goes to this one (10.6.2, flat and cluster model)."""
+        if destination == 0xFF or not logical:
+            return destination in {0xFF, self.registers[ID] >> 24}
+        own = self.registers.get(LDR, 0) >> 24
+        if self.registers[DFR] >> 28 == 0xF:
+            return bool(own & destination)
+        return own >> 4 == destination >> 4 and bool(own & destination & 0xF)
 
     def request(self, vector: int) -> None:
         """An interrupt arrives; a disabled APIC does not take it."""
@@ -78,7 +115,10 @@ class LocalApic:
     def write(self, register: int, value: int) -> None:
         """A 32-bit register; writes to read-only ones are lost."""
         if register == EOI:
-            self.in_service &= ~(1 << max(self.in_service.bit_length() - 1, 0))
+            vector = self.in_service.bit_length() - 1
+            if vector >= 0:
+                self.in_service &= ~(1 << vector)
+                self.ended(vector)
         elif register == INITIAL_COUNT:
             self.service()
             self.registers[register] = value
@@ -93,18 +133,16 @@ class LocalApic:
             self.registers[register] = value
 
     def _interprocessor(self, value: int) -> None:
-        if value >> 8 & 7:  # not fixed
-            return
-        destination, shorthand = self.registers.get(ICR_HIGH, 0) >> 24, value >> 18 & 3
+        mode, destination, shorthand = value >> 8 & 7, self.registers.get(ICR_HIGH, 0) >> 24, value >> 18 & 3
+        if mode == INIT and not value & 1 << 14:
+            return  # "de-assert" only sets arbitration identifications, which there are none of
 
         def addressed(apic: LocalApic) -> bool:
             if shorthand:
                 return (apic is self) == (shorthand == 1) or shorthand == 2
-            if value >> 11 & 1:
-                return bool(apic.registers.get(LDR, 0) >> 24 & destination)
-            return destination in {0xFF, apic.registers[ID] >> 24}
+            return apic.addressed(destination, logical=bool(value >> 11 & 1))
 
-        self.send(value & 0xFF, addressed)
+        self.send(mode, value & 0xFF, addressed)
 
     def _period(self) -> int:
         """Nanoseconds of one count."""

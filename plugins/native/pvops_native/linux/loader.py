@@ -12,14 +12,14 @@ import numpy as np
 
 from pvops_core.errors import MachineError
 from pvops_core.kinds import MachineKind
-from pvops_native import processor
+from pvops_native import apics, processor
 from pvops_native.linux import acpi
 from pvops_native.linux.parameters import RESERVED, BootParameters, Range
 
 if TYPE_CHECKING:
     from pvops_core.boot import Kernel
     from pvops_core.images import KernelImage
-    from pvops_core.machine import PhysicalMemory, Vcpu
+    from pvops_core.machine import Machine, PhysicalMemory, Vcpu
 
 PAGE: Final = 4096
 GDT: Final = 0x1000
@@ -41,11 +41,11 @@ _PROTECTED: Final = 0x11
 """CR0: PE and ET."""
 
 
-def load(memory: PhysicalMemory, kernel: Kernel, size: int) -> None:
+def load(machine: Machine, kernel: Kernel, size: int) -> None:
     """Write kernel, ramdisk, command line, ACPI tables and boot parameters.
 
     Args:
-        memory: the machine's memory.
+        machine: what is booted.
         kernel: what is loaded.
         size: bytes of memory that the kernel is told of.
 
@@ -53,6 +53,9 @@ def load(memory: PhysicalMemory, kernel: Kernel, size: int) -> None:
         MachineError: they do not fit into the machine's memory.
         ImageError: the image has no segments, or one below 1 MiB.
     """
+    memory = machine.memory
+    if memory.size > apics.IO:
+        raise MachineError(f"bare metal has at most {apics.IO >> 20} MiB of memory: above are the APICs")
     end = _load_segments(memory, kernel.image, size)
     initrd = _load_initrd(memory, kernel.initrd, end, size)
     cmdline = kernel.cmdline.encode()
@@ -65,7 +68,7 @@ def load(memory: PhysicalMemory, kernel: Kernel, size: int) -> None:
         cmdline_size=len(cmdline),
         initrd=initrd,
         initrd_size=len(kernel.initrd),
-        rsdp=acpi.write_tables(memory),
+        rsdp=acpi.write_tables(memory, len(machine.vcpus)),
     )
     memory.write(PARAMETERS, parameters.pack())
 
