@@ -103,6 +103,7 @@ def boot(
         stop_at=stop_at,
         typed=given.typed,
         live=given.typist is not None,
+        attended=given.attended,
         inside=Inside(verify_patching, os.environ.get(RECORDS, "") if verify_patching else ""),
         patching=live.patching(livepatch, livepatch_socket),
     )

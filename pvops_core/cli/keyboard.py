@@ -32,6 +32,11 @@ class Input:
     typed: bytes = b""
     typist: Typist | None = None
 
+    @property
+    def attended(self) -> bool:
+        """It is a person at a terminal who types."""
+        return self.typist is not None and os.isatty(self.typist.descriptor)
+
 
 def open_input(source: str | None) -> Input:
     """Input from a file, from standard input to its end ("-"), or from standard input as it comes (None).
@@ -81,7 +86,7 @@ def _is_ours(descriptor: int) -> bool:
 @contextlib.contextmanager
 def unbuffered(given: Input) -> Iterator[None]:
     """While entered, a terminal that is typed at gives each key at once and leaves showing it to the guest."""
-    if given.typist is None or not os.isatty(given.typist.descriptor):
+    if given.typist is None or not given.attended:
         yield
         return
     descriptor = given.typist.descriptor

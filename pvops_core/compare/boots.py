@@ -14,6 +14,7 @@ from pvops_core.compare.events import write_events
 from pvops_core.compare.examination import Examination
 from pvops_core.compare.insight import Insight
 from pvops_core.compare.observation import Observation, Outcome
+from pvops_core.compare.pace import Pace
 from pvops_core.compare.wire import Message, Phase, Request
 from pvops_core.errors import ImageError, MachineError
 from pvops_core.plugins import chain
@@ -62,6 +63,8 @@ def observe_boot(
     with session, LiveBoot(session, request.patching, lambda line: send(f"{line}\n")) as live:
         insight = Insight(request.inside, session, links)
         gc.freeze()  # what was made up to here lasts, and need not be looked at again
+        if request.attended:
+            session.machine.watch(Pace(session.machine, keyboard).keep)
         send(Phase.RUNNING)
         exam = Examination(session, sites=request.examine)
         with ConsoleStream(session.platform.console, send):

@@ -59,6 +59,7 @@ class Request:
         events: file that the event log is written to, if any.
         typed: what is typed at a real kernel's console, there from the start.
         live: more may be typed while it runs, and is told in lines that follow.
+        attended: it is a person at a terminal who types.
         inside: what a real kernel's run is looked at for.
         patching: what is done to a real kernel's live patches while it runs.
     """
@@ -74,6 +75,7 @@ class Request:
     stop_at: str = ""
     typed: bytes = b""
     live: bool = False
+    attended: bool = False
     inside: Inside = Inside()
     patching: Patching = NOTHING
 

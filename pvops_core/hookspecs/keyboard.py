@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -53,9 +54,10 @@ class Keyboard:
             self._typed.clear()
         return taken
 
-    def wait(self, given_up: Callable[[], bool]) -> bool:
-        """Wait until something is typed; False if nothing will be, or ``given_up`` says so."""
+    def wait(self, given_up: Callable[[], bool], seconds: float = math.inf) -> bool:
+        """Wait until something is typed; False if nothing will be, or ``given_up`` says so, or after some seconds."""
         with self._changed:
-            while not self._typed and self._in_use and not given_up():
-                self._changed.wait(_LOOK_S)
+            while not self._typed and self._in_use and seconds > 0 and not given_up():
+                self._changed.wait(min(_LOOK_S, seconds))
+                seconds -= _LOOK_S
             return bool(self._typed)
