@@ -9,6 +9,7 @@ from pvops_core.hookspecs import Surroundings
 from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import builder, emulate, policy, traps
 from pvops_xen.hypervisor.abi import (
+    ERESTART,
     FLAT_KERNEL_CS64,
     FLAT_KERNEL_SS64,
     PAGE_SHIFT,
@@ -79,6 +80,7 @@ class XenHost(Surroundings):
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
         self._registers = [cpu.batch(*self.call_registers) for cpu in machine.vcpus]
         self._wide = machine.kind.bits == 64
+        self._preempted = False  # the hypercall at this syscall is to be made again
         self._answered = False  # the hypercall at this syscall is made, what is pending is still to be delivered
         machine.keep(self.hv)
 
@@ -107,6 +109,13 @@ class XenHost(Surroundings):
 
     def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int:
         """Make a hypercall for the guest, as if its kernel had: the result is 0 or more, or a negative errno."""
+        result = self._hypercall(vcpu, nr, *args)
+        while result == -ERESTART:
+            result = self._hypercall(vcpu, nr, *self.hv.continuation)
+        return result
+
+    def _hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int:
+        """The same, up to its first preemption (-ERESTART)."""
         began = self.machine.clock.ns
         self.machine.clock.advance(_HYPERCALL_NS)
         result = dispatch(self.hv, vcpu, nr, args)
@@ -128,17 +137,29 @@ class XenHost(Surroundings):
 
     def _hypercall_from_guest(self, vcpu: Vcpu) -> None:
         nr, *values = self._registers[vcpu.index].read()
-        result = self.hypercall(vcpu, nr & 0xFFFF_FFFF, *values)
-        if nr != Hypercall.IRET:
+        result = self._hypercall(vcpu, nr, *values)
+        if result == -ERESTART:
+            self._make_again(vcpu)
+        elif nr != Hypercall.IRET:
             vcpu.set("rax", result)
         self.deliver_pending(vcpu)
+
+    def _make_again(self, vcpu: Vcpu) -> None:
+        """A hypercall was preempted: the guest is put before its instruction, with the rest for arguments."""
+        for name, value in zip(self.call_registers[1:], self.hv.continuation, strict=False):
+            vcpu.set(name, value)
+        vcpu.rip -= 2
+        self.machine.loop.reschedule()
 
     def syscall_in_place(self, vcpu: Vcpu, *values: int) -> int | None:
         """A hypercall after which a 64-bit guest's kernel goes on where it is; most are."""
         hv = self.hv
         if not self._wide or not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING:
             return None
-        result = self.hypercall(vcpu, values[0] & 0xFFFF_FFFF, *values[1:])
+        result = self._hypercall(vcpu, *values)
+        if result == -ERESTART:
+            self._answered = self._preempted = True
+            return None
         if vcpu.halted or not upcall_due(hv, vcpu.index):
             return result
         vcpu.set("rax", result)
@@ -160,6 +181,9 @@ class XenHost(Surroundings):
         state = hv.state(vcpu)
         if self._answered:
             self._answered = False
+            if self._preempted:
+                self._preempted = False
+                self._make_again(vcpu)
             self.deliver_pending(vcpu)
             return
         if hv.abi.bits == 32:  # Intel's processors do not know it outside 64-bit code

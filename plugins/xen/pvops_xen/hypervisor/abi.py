@@ -28,6 +28,7 @@ ENOSPC: Final = 28
 ENOSYS: Final = 38
 EOPNOTSUPP: Final = 95
 ETIME: Final = 62
+ERESTART: Final = 85
 
 DOMID_SELF: Final = 0x7FF0
 DOMID_IO: Final = 0x7FF1

@@ -62,6 +62,7 @@ class Hypervisor:
         descriptor_base: virtual address that the first of them maps.
         scratch: a machine frame of Xen's, for copies of page tables.
         in_multicall: a multicall is being served; one cannot hold another.
+        continuation: arguments with which a preempted hypercall (-ERESTART) is to be made again.
         space: the guest's address space.
         registers: those of each vCPU that frames hold, for 64-bit guests.
     """
@@ -78,6 +79,7 @@ class Hypervisor:
     descriptor_base: int = 0
     scratch: int = 0
     in_multicall: bool = False
+    continuation: tuple[int, ...] = ()
     space: GuestSpace = attrs.field(init=False)
     registers: tuple[FrameRegisters, ...] = attrs.field(init=False)
 

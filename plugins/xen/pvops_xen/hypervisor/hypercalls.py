@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.hookspecs.platform import HypercallMade
 from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import access, control, information, memory, mmu, physdev, sched, tables, vcpus
-from pvops_xen.hypervisor.abi import EFAULT, EINVAL, ENOSYS, Hypercall
+from pvops_xen.hypervisor.abi import EFAULT, EINVAL, ENOSYS, ERESTART, Hypercall
 from pvops_xen.hypervisor.bounce import iret
 from pvops_xen.hypervisor.events.ops import event_channel_op, event_channel_op_compat
 from pvops_xen.hypervisor.grants.ops import grant_table_op
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 Handler = Callable[..., int]
+_STRETCH: Final = 4096
+"""Entries of a multicall after which it is preempted."""
 
 
 def _update_descriptor32(hv: Hypervisor, cpu: Vcpu, ma_low: int, ma_high: int, low: int, high: int) -> int:
@@ -43,6 +45,10 @@ def _iret(hv: Hypervisor, cpu: Vcpu) -> int:
     return cpu.get("rax")
 
 
+def _words(hv: Hypervisor, values: tuple[int, ...]) -> bytes:
+    return struct.pack(f"<{len(values)}{'Q' if hv.abi.bits == 64 else 'I'}", *values)
+
+
 def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
     """``multicall(calls, nr)``: each entry's result is stored in it; an iret among them ends the list."""
     if hv.in_multicall:
@@ -55,12 +61,19 @@ def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
     try:
         for index in range(count):
             entry = calls + index * abi.multicall_size
+            if index == _STRETCH:
+                hv.continuation = (entry, count - index)
+                return -ERESTART
             fields = struct.unpack(f"<8{'Q' if word == 8 else 'I'}", access.read(hv, cpu, entry, abi.multicall_size))
             ns = hv.machine.clock.ns
             result = dispatch(hv, cpu, fields[0], fields[2:])
             if hv.stats.hypercall_observer is not None:
                 hv.stats.hypercall_observer(made(hv, cpu, fields[0], fields[2:], result, ns, inner=True))
             if fields[0] == Hypercall.IRET:
+                return result
+            if result == -ERESTART:
+                access.write(hv, cpu, entry + 2 * word, _words(hv, hv.continuation))
+                hv.continuation = (entry, count - index)
                 return result
             access.write_word(hv, cpu, entry + word, result)
             if hv.domain.crashed:

@@ -18,6 +18,7 @@ from pvops_xen.hypervisor.abi import (
     ENOSYS,
     EOPNOTSUPP,
     EPERM,
+    ERESTART,
     ESRCH,
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 _PREEMPTED: Final = 1 << 31
 _CHUNK: Final = 32
+_STRETCH: Final = 4096
+"""Elements of an array after which a hypercall is preempted: it is made again with the rest."""
 _DOM0: Final = 0
 _UPDATE: Final = struct.Struct("<QQ")
 _OPERATION: Final = {64: struct.Struct("<I4xQQ"), 32: struct.Struct("<III")}
@@ -78,19 +81,37 @@ def _chunk(hv: Hypervisor, cpu: Vcpu, address: int, count: int, size: int) -> by
         return access.read(hv, cpu, address, size)
 
 
+def _done_before(hv: Hypervisor, cpu: Vcpu, pdone: int) -> int:
+    """How many a preempted call had done, by the guest's own memory."""
+    try:
+        return access.read_u32(hv, cpu, pdone) if pdone else 0
+    except (access.BadHandleError, GuestFault):
+        return 0
+
+
 def _run_array(
-    hv: Hypervisor, cpu: Vcpu, array: tuple[int, int, struct.Struct], pdone: int, act: Callable[..., int]
+    hv: Hypervisor, cpu: Vcpu, array: tuple[int, int, struct.Struct], rest: tuple[int, int], act: Callable[..., int]
 ) -> int:
     """Apply ``act`` to the fields of each element of (address, count, layout) up to the first error.
 
-    The guest is told how many were done.
+    The guest is told how many were done. After _STRETCH elements the call is preempted.
+
+    Args:
+        hv: the hypervisor.
+        cpu: the caller.
+        array: where the elements are, how many (with _PREEMPTED if the call goes on), and what they look like.
+        rest: the call's other arguments: where the number done goes, and the foreign domain.
+        act: handles one element.
     """
     address, count, layout = array
-    size = layout.size
+    size, pdone = layout.size, rest[0]
+    before = _done_before(hv, cpu, pdone) if count & _PREEMPTED else 0
+    count &= ~_PREEMPTED
+    limit = min(count, _STRETCH)
     done = error = 0
     try:
-        while done < count and not error:
-            data = _chunk(hv, cpu, address + done * size, min(_CHUNK, count - done), size)
+        while done < limit and not error:
+            data = _chunk(hv, cpu, address + done * size, min(_CHUNK, limit - done), size)
             for fields in layout.iter_unpack(data):
                 error = act(*fields)
                 if error:
@@ -98,14 +119,16 @@ def _run_array(
                 done += 1
     except (access.BadHandleError, GuestFault):
         error = -EFAULT
-    _report_done(hv, cpu, pdone, done)
+    _report_done(hv, cpu, pdone, before + done & 0xFFFF_FFFF)
+    if not error and done < count:
+        hv.continuation = (address + done * size, (count - done) | _PREEMPTED, *rest)
+        return -ERESTART
     return error
 
 
 def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, foreigndom: int) -> int:
     """``mmu_update(reqs, count, done_out, foreigndom)``: an array of checked stores to page tables."""
-    count &= ~_PREEMPTED
-    access.check(hv.abi, ureqs, count * _UPDATE.size)
+    access.check(hv.abi, ureqs, (count & ~_PREEMPTED) * _UPDATE.size)
     table_owner = foreigndom >> 16 & 0xFFFF
     if table_owner and table_owner - 1 != hv.domain.domid:
         return -EPERM if table_owner - 1 == _DOM0 else -ESRCH
@@ -117,7 +140,7 @@ def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, fo
     def act(ptr: int, val: int) -> int:
         return _one_update(hv, ptr, val, io_only=io_only)
 
-    return _run_array(hv, cpu, (ureqs, count, _UPDATE), pdone, act)
+    return _run_array(hv, cpu, (ureqs, count, _UPDATE), (pdone, foreigndom), act)
 
 
 def _one_update(hv: Hypervisor, ptr: int, val: int, *, io_only: bool) -> int:
@@ -192,8 +215,7 @@ def read_vcpu_mask(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
 
 def mmuext_op(hv: Hypervisor, cpu: Vcpu, uops: int, count: int, pdone: int, foreigndom: int) -> int:
     """``mmuext_op(ops, count, done_out, foreigndom)``: pinning, base pointers, flushes, the LDT."""
-    count &= ~_PREEMPTED
-    access.check(hv.abi, uops, count * hv.abi.mmuext_size)
+    access.check(hv.abi, uops, (count & ~_PREEMPTED) * hv.abi.mmuext_size)
     error = _owner_error(hv, foreigndom & 0xFFFF)
     if error or foreigndom & 0xFFFF != DOMID_SELF:
         return error or -EPERM
@@ -203,7 +225,7 @@ def mmuext_op(hv: Hypervisor, cpu: Vcpu, uops: int, count: int, pdone: int, fore
         handler = _EXTENDED.get(command)
         return handler(hv, cpu, arg1, arg2) if handler else -ENOSYS
 
-    return _run_array(hv, cpu, (uops, count, layout), pdone, act)
+    return _run_array(hv, cpu, (uops, count, layout), (pdone, foreigndom), act)
 
 
 def _pin(kind: FrameType) -> Callable[[Hypervisor, Vcpu, int, int], int]:

@@ -157,6 +157,11 @@ def _(g: SmallGuest) -> Outcome:
     return g.execute("mov eax, 17\n syscall")
 
 
+@case("a hypercall by a 32-bit process with syscall", "Intel's processors know it in 64-bit code only", Trap(UD), 32)
+def _(g: SmallGuest) -> Outcome:
+    return g.execute_as_user("mov eax, 17\n syscall")
+
+
 @case("the 32-bit hypercall interrupt in a 64-bit kernel", "HYPERCALL_VECTOR: DPL 1", Trap(GP, 0x82 << 3 | 2), 64)
 def _(g: SmallGuest) -> Outcome:
     return g.execute("mov eax, 17\n int 0x82")
