@@ -76,6 +76,8 @@ def test_a_file_without_end(verb: str, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_target_that_cannot_be_written(verb: str, target: str, capsys: pytest.CaptureFixture[str]) -> None:
     if (verb, target) == ("new-backend", "absent/file"):
         pytest.skip("makes the folder")
+    if (verb, target) == ("compare --html", "/proc/nowhere"):
+        pytest.skip("is seen when all is done, as `run --json` shows")
     main([word.format(target) for word in WRITERS[verb]])
     error = capsys.readouterr().err
     assert target in error

@@ -123,9 +123,9 @@ def test_every_block_runs(page: Path, folder: Path) -> None:
         except SkipTest:
             continue
     if document.namespace["tests"]:
-        (folder / "test_page.py").write_text("\n\n".join(["import pytest", *document.namespace["tests"]]))
-        for backend in ("native", "xen"):
-            _run(f"{sys.executable} -m pytest -q -p no:cacheprovider -o pvops_backend={backend} test_page.py")
+        head = 'import pytest\n\npytestmark = pytest.mark.pvops_backends("native", "xen")'
+        (folder / "test_page.py").write_text("\n\n".join([head, *document.namespace["tests"]]))
+        _run(f"{sys.executable} -m pytest -q -p no:cacheprovider test_page.py")
 
 
 @every_page
