@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pvops_core.errors import ImageError
 from pvops_core.hookspecs.guest import Kernel
 from pvops_core.images import load_image
+from pvops_core.images.load import read_file
 
 
 def read_kernel(path: Path | str, initrd: Path | str | None = None, cmdline: str = "") -> Kernel:
@@ -15,12 +15,4 @@ def read_kernel(path: Path | str, initrd: Path | str | None = None, cmdline: str
     Raises:
         ImageError: one of them cannot be read, or the kernel is none.
     """
-    return Kernel(load_image(path), _read(Path(initrd)) if initrd else b"", cmdline)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as failure:
-        reason = failure.strerror if isinstance(failure, OSError) else failure
-        raise ImageError(f"cannot be read: {reason}", str(path)) from failure
+    return Kernel(load_image(path), read_file(Path(initrd), str(initrd)) if initrd else b"", cmdline)

@@ -13,7 +13,7 @@ import typer
 from pvops_core.cli import inside, kernels, live, runs
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
-from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, image_json, write_json
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
 from pvops_core.cli.keyboard import open_input, unbuffered
 from pvops_core.compare.cell import Cell
 from pvops_core.compare.document import run_document
@@ -80,6 +80,8 @@ def boot(
     """
     runs.check_folders(events, json)
     plugins = tuple(plugin or ())
+    if plugins and runs.broken_paths(runs.load(plugins), plugins):
+        return ExitCode.FAULT
     cell = Cell(
         backend,
         "",

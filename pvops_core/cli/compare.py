@@ -145,7 +145,7 @@ class _Wanted:
         return (
             not self.names
             or not self.loaded.backends.keys() >= set(self.names)
-            or any(error.distribution in self.plugins for error in self.loaded.errors)
+            or runs.broken_paths(self.loaded, self.plugins)
         )
 
     def chosen(self) -> list[str]:

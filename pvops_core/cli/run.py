@@ -54,7 +54,7 @@ def run(
     runs.check_folders(events, json)
     plugins = tuple(plugin or ())
     loaded = runs.load(plugins)
-    if backend in runs.broken_names(loaded):
+    if backend in runs.broken_names(loaded) or runs.broken_paths(loaded, plugins):
         return ExitCode.FAULT
     backends = loaded.backends
     (name,) = choose("backend", [backend], list(backends))

@@ -52,6 +52,11 @@ def broken_names(loaded: Loaded) -> set[str]:
     return names_of_broken - loaded.backends.keys()
 
 
+def broken_paths(loaded: Loaded, plugins: Sequence[str]) -> bool:
+    """Whether a plugin given by path could not be loaded."""
+    return any(error.distribution in plugins for error in loaded.errors)
+
+
 def check_folders(*files: str | Path | None) -> None:
     """Refuse files that could not be written once the runs are over.
 

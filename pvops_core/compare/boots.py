@@ -16,7 +16,7 @@ from pvops_core.compare.insight import Insight
 from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.compare.pace import Pace
 from pvops_core.compare.wire import Message, Phase, Request
-from pvops_core.errors import ImageError, MachineError
+from pvops_core.errors import ImageError, MachineError, UsageError
 from pvops_core.plugins import chain
 
 if TYPE_CHECKING:
@@ -47,19 +47,22 @@ def observe_boot(
     send(Phase.BUILDING)
     kernel = read_kernel(cell.guest, cell.initrd or None, cell.cmdline)
     links = chain(backends[cell.backend], backends)
-    session = BootSession(
-        kernel,
-        links,
-        vcpus=cell.vcpus,
-        seed=cell.seed,
-        memory=cell.memory,
-        options=cell.options,
-        count_instructions=cell.count_instructions,
-        until=request.until,
-        stop_at=request.stop_at,
-        keyboard=keyboard,
-        livepatch=request.patching.wanted,
-    )
+    try:
+        session = BootSession(
+            kernel,
+            links,
+            vcpus=cell.vcpus,
+            seed=cell.seed,
+            memory=cell.memory,
+            options=cell.options,
+            count_instructions=cell.count_instructions,
+            until=request.until,
+            stop_at=request.stop_at,
+            keyboard=keyboard,
+            livepatch=request.patching.wanted,
+        )
+    except MachineError as failure:  # it does not fit, and nothing has run: something else has to be asked for
+        raise UsageError(str(failure)) from failure
     with session, LiveBoot(session, request.patching, lambda line: send(f"{line}\n")) as live:
         insight = Insight(request.inside, session, links)
         gc.freeze()  # what was made up to here lasts, and need not be looked at again

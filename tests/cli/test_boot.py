@@ -99,8 +99,16 @@ def test_a_broken_backend_is_a_failure_that_says_why(
 ) -> None:
     plugin = tmp_path / "broken.py"
     plugin.write_text("raise RuntimeError('no such luck')")
-    assert main(["boot", str(kernel), "--backend", "broken", "--plugin", str(plugin)]) == 4
-    assert "no such luck" in capsys.readouterr().out
+    for backend in ("broken", "native"):
+        assert main(["boot", str(kernel), "--backend", backend, "--plugin", str(plugin)]) == 4
+        assert "no such luck" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_wrong_usage(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["boot", str(kernel), "--memory", "8"]) == 2
+    assert "8 MiB of memory are not enough" in capsys.readouterr().err
+    assert main(["boot", str(kernel), "--initrd", "/dev/zero"]) == 2
+    assert "/dev/zero: is not a regular file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
