@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from pvops_core.boot.hooks import OpHooks
 from pvops_core.boot.payload_pages import FRAMES
 from pvops_core.boot.points import POINTS, Passed, Points
+from pvops_core.boot.slots import SlotWatch
 from pvops_core.boot.symbols import find_symbol
+from pvops_core.boot.table import RunningTable, find_running_table
 from pvops_core.boot.text import ImageMemory
 from pvops_core.closing import Closing
 from pvops_core.errors import ImageError, MachineError, UsageError
@@ -66,6 +70,8 @@ class BootSession(Closing):
     platform: KernelPlatform
     image_memory: ImageMemory
     points: Points
+    table: RunningTable | None
+    slots: SlotWatch | None
 
     def __init__(self, kernel: Kernel, backends: tuple[Backend, ...], **settings: Unpack[BootSettings]) -> None:
         self.kernel = kernel
@@ -89,6 +95,8 @@ class BootSession(Closing):
             self.machine.watch(self.platform.read_keyboard)
             self.image_memory = ImageMemory(self.machine, self.platform, kernel.image)
             self.points = Points(self.machine, _symbols(kernel))
+            self.table = find_running_table(self)
+            self.slots = SlotWatch(self, self.table) if self.table else None
             if settings.get("stop_at"):
                 self._stop_at(settings["stop_at"])
         except BaseException:
@@ -131,27 +139,54 @@ class BootSession(Closing):
             raise MachineError(f"the kernel did not come to {place}: {stop.reason} {stop.detail}".rstrip())
         return arrived[0]
 
+    def once_at(self, place: str, action: Callable[[], None]) -> None:
+        """Call ``action`` when a vCPU first comes to a place, as for :meth:`run_to`, with every vCPU stopped.
+
+        Raises:
+            UsageError: the kernel has no such symbol, or has met the point before.
+        """
+        forget: list[Callable[[], None]] = []
+
+        def arrived(_vcpu: Vcpu) -> None:
+            self.machine.defer(act)
+
+        def act() -> None:
+            if forget:
+                forget.pop()()
+                action()
+
+        forget.append(self._when_at(place, arrived))
+
     def _stop_at(self, place: str, arrived: Callable[[Vcpu], None] = lambda _vcpu: None) -> Callable[[], None]:
         """Stop the machine, for the reason "until", when a vCPU comes to a place; gives what ends that."""
-        machine = self.machine
 
         def stop(vcpu: Vcpu) -> None:
             arrived(vcpu)
-            machine.stop("until", f"vcpu {vcpu.index} came to {place}")
+            self.machine.stop("until", f"vcpu {vcpu.index} came to {place}")
 
-        def stop_at_point(passed: Passed, vcpu: Vcpu) -> None:
+        return self._when_at(place, stop)
+
+    def _when_at(self, place: str, arrived: Callable[[Vcpu], None]) -> Callable[[], None]:
+        """Call ``arrived`` whenever a vCPU comes to a place; gives what ends that."""
+
+        def at_point(passed: Passed, vcpu: Vcpu) -> None:
             if passed.name == place:
-                stop(vcpu)
+                arrived(vcpu)
 
         point = next((point for point in POINTS if point.name == place), None)
         address = find_symbol(self.kernel.image, *(point.symbols if point else (place,)))
         if point is None:
-            breakpoint_ = machine.break_at(address, stop)
-            return lambda: machine.remove(breakpoint_)
+            breakpoint_ = self.machine.break_at(address, arrived)
+            return lambda: self.machine.remove(breakpoint_)
         if place in self.points.passed:
             raise UsageError(f"the kernel has come by {place} before")
-        self.points.listen(stop_at_point)
-        return lambda: self.points.ignore(stop_at_point)
+        self.points.listen(at_point)
+        return lambda: self.points.ignore(at_point)
+
+    @cached_property
+    def hooks(self) -> OpHooks:
+        """Python hooks in the kernel's ops; SwitchError if it has no table that is known here."""
+        return OpHooks(self)
 
     def whereabouts(self) -> str:
         """Where each vCPU is, by symbol: "vcpu 0 at default_idle+0x13 (0xffffffff…), waiting"."""

@@ -44,9 +44,11 @@ class ImageMemory:
         Raises:
             ImageError: they are not all in it.
         """
-        return b"".join(
-            self._machine.memory.read(self.machine_address(start), end - start) for start, end in _pages(va, length)
-        )
+        return b"".join(self._machine.memory.read(start, size) for start, size in self.spans(va, length))
+
+    def spans(self, va: int, length: int) -> Iterator[tuple[int, int]]:
+        """Machine-physical address and length of a range's pieces, page by page; ImageError as for :meth:`read`."""
+        return ((self.machine_address(start), end - start) for start, end in _pages(va, length))
 
     def pointers(self, va: int, count: int, size: int) -> tuple[int, ...]:
         """Little-endian words of ``size`` bytes; ImageError as for :meth:`read`."""

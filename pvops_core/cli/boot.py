@@ -19,7 +19,7 @@ from pvops_core.compare.cell import Cell
 from pvops_core.compare.document import run_document
 from pvops_core.compare.executor import execute
 from pvops_core.compare.observation import Outcome
-from pvops_core.compare.wire import Inside, Request
+from pvops_core.compare.wire import HookOrder, Inside, Request
 from pvops_core.errors import UsageError
 from pvops_core.images import load_image
 
@@ -53,6 +53,15 @@ def boot(
             metavar="FILE",
             help="Type what the file holds at the console; - for standard input to its end. Unless given, what "
             "comes on standard input while the guest runs.",
+        ),
+    ] = None,
+    hook: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OP=MODULE:FUNCTION",
+            help="Put a Python hook in front of an op of the kernel's; a file.py will do for the module. What it "
+            "returns is the op's result in place of the kernel's own, unless it is None. With @BEGIN..END behind it, "
+            "either of which may be left out, it stands from one function or named point of the kernel's to another.",
         ),
     ] = None,
     verify_patching: Annotated[
@@ -106,7 +115,11 @@ def boot(
         typed=given.typed,
         live=given.typist is not None,
         attended=given.attended,
-        inside=Inside(verify_patching, os.environ.get(RECORDS, "") if verify_patching else ""),
+        inside=Inside(
+            verify_patching,
+            os.environ.get(RECORDS, "") if verify_patching else "",
+            tuple(HookOrder.parse(text) for text in hook or ()),
+        ),
         patching=live.patching(livepatch, livepatch_socket),
     )
     text = sys.stderr if json == STDOUT else sys.stdout

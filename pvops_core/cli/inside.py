@@ -21,6 +21,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Everything that was found."""
     if patching := found.get("patching"):
         yield from _patching(patching)
+    for hook in found.get("hooks", ()):
+        yield from _hook(hook)
 
 
 def _patching(patching: Mapping[str, Any]) -> Iterator[str]:
@@ -39,6 +41,13 @@ def _patching(patching: Mapping[str, Any]) -> Iterator[str]:
     left = len(patching["differences"]) - MOST_DIFFERENCES
     if left > 0:
         yield f"… and {left} more"
+
+
+def _hook(hook: Mapping[str, Any]) -> Iterator[str]:
+    calls = f"{hook['calls']:,} calls, {hook['replaced']:,} in place of the kernel's own"
+    yield f"{'hook':<20}{hook['function']} on {hook['op']}: {calls}; {hook['sites']:,} patched sites"
+    if hook["originals"]:
+        yield f"{'':<20}in front of {', then '.join(hook['originals'])}"
 
 
 def _verdict(patching: Mapping[str, Any]) -> str:

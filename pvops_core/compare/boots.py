@@ -104,6 +104,7 @@ def _collect(request: Request, session: BootSession, ending: Ending, others: Map
         page_table_updates=platform.page_table_updates,
         flushes=platform.flushes,
         instructions=machine.instructions,
+        switches=len(session.slots.history) if session.slots else 0,
         virtual_ns=machine.clock.ns,
         event_log_sha256=machine.log.sha256,
         text_sha256=_text_sha256(session),

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from pvops_core.boot.records import find_records
 from pvops_core.boot.verify import PatchingCheck
+from pvops_core.errors import UsageError
+from pvops_core.plugins.loading import load_object
+from pvops_core.plugins.paths import plugins_at
 
 if TYPE_CHECKING:
     from pvops_core.boot import BootSession
-    from pvops_core.compare.wire import Inside
+    from pvops_core.boot.hooks import OpHook
+    from pvops_core.compare.wire import HookOrder, Inside
     from pvops_core.hookspecs import Backend
 
 
@@ -34,7 +40,60 @@ class Insight:
             folder = Path(asked.records) if asked.records else None
             records = find_records(folder, session.kernel.image.sha256) if folder else ()
             self._check = PatchingCheck(session, fills, records)
+        self._hooks = [OrderedHook(order, session) for order in asked.hooks]
 
     def found(self) -> dict[str, Any]:
-        """What was seen: ``patching``, where that was asked for."""
-        return {"patching": self._check.to_json()} if self._check else {}
+        """What was seen: ``patching`` and ``hooks``, where they were asked for."""
+        found: dict[str, Any] = {"patching": self._check.to_json()} if self._check else {}
+        if self._hooks:
+            found["hooks"] = [hook.to_json() for hook in self._hooks]
+        return found
+
+
+class OrderedHook:
+    """A Python hook that is put in and taken out as an order says.
+
+    Args:
+        order: the order.
+        session: whose kernel it is for.
+
+    Raises:
+        PluginError: the function cannot be imported.
+        UsageError: the kernel has no such op, function or point.
+        SwitchError: the function cannot be a hook of the op.
+    """
+
+    def __init__(self, order: HookOrder, session: BootSession) -> None:
+        self._order, self._hooks = order, session.hooks
+        self._hook: OpHook | None = None
+        self._out = False
+        function = load_object(next(plugins_at(order.function, "")))
+        if not callable(function):
+            raise UsageError(f"{order.function} is not callable")
+        session.hooks.check(order.op, function)
+        if order.begin:
+            session.once_at(order.begin, lambda: self._put_in(function))
+        else:
+            self._put_in(function)
+        if order.end:
+            session.once_at(order.end, self._take_out)
+
+    def _put_in(self, function: Callable[..., int | None]) -> None:
+        if not self._out:
+            self._hook = self._hooks.install(self._order.op, function, self._order.function)
+
+    def _take_out(self) -> None:
+        self._out = True
+        if self._hook is not None:
+            self._hooks.remove(self._hook)
+
+    def to_json(self) -> dict[str, Any]:
+        """The order and what came of it."""
+        hook = self._hook
+        return attrs.asdict(self._order) | {
+            "calls": hook.calls if hook else 0,
+            "replaced": hook.replaced if hook else 0,
+            "sites": hook.sites if hook else 0,
+            "originals": list(hook.originals) if hook else [],
+            "standing": hook is not None and hook in self._hooks.standing,
+        }

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 import time
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from pvops_core.compare.cell import Cell
 from pvops_core.compare.observation import Observation
+from pvops_core.errors import UsageError
 from pvops_core.livepatch.wish import NOTHING, Patching
+
+_HOOK: Final = re.compile(
+    r"(?P<op>[\w.]+)=(?P<function>[^@]+:[A-Za-z_][\w.]*)(?:@(?P<begin>[\w.-]*?)(?:\.\.(?P<end>[\w.-]+))?)?\Z"
+)
 
 
 class Phase(enum.Enum):
@@ -30,16 +36,53 @@ class Phase(enum.Enum):
 
 
 @attrs.frozen
+class HookOrder:
+    """A Python hook to be put into a real kernel's op.
+
+    Attributes:
+        op: hook name of the op, or the kernel's path of it.
+        function: where the hook is: ``module:function`` or ``file.py:function``.
+        begin: function of the kernel's, or named point of its boot, at which it is put in; empty for at once.
+        end: the same for when it is taken out; empty for never.
+    """
+
+    op: str
+    function: str
+    begin: str = ""
+    end: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> HookOrder:
+        """The order in ``OP=MODULE:FUNCTION[@BEGIN[..END]]``.
+
+        Raises:
+            UsageError: it is none.
+        """
+        match = _HOOK.match(text)
+        if match is None:
+            raise UsageError(f"{text!r} is not OP=MODULE:FUNCTION, or OP=MODULE:FUNCTION@BEGIN..END")
+        return cls(match["op"], match["function"], match["begin"] or "", match["end"] or "")
+
+
+@attrs.frozen
 class Inside:
     """What a real kernel's boot is looked at for.
 
     Attributes:
         verify_patching: hold what the kernel patches against our patcher's plan.
         records: folder of records of real boots to hold it against too; empty for none.
+        hooks: Python hooks to be put into its ops.
     """
 
     verify_patching: bool = False
     records: str = ""
+    hooks: tuple[HookOrder, ...] = ()
+
+    @classmethod
+    def from_json(cls, document: Any) -> Inside:  # noqa: ANN401 -- whatever a JSON parser returned
+        """What was made of it by ``attrs.asdict`` and JSON; TypeError, KeyError or ValueError for anything else."""
+        fields = dict(document)
+        return cls(hooks=tuple(HookOrder(**each) for each in fields.pop("hooks")), **fields)
 
 
 @attrs.frozen
@@ -96,7 +139,7 @@ class Request:
         """
         fields = json.loads(line)
         cell, typed = Cell.from_json(fields.pop("cell")), bytes.fromhex(fields.pop("typed"))
-        inside, patching = Inside(**fields.pop("inside")), Patching(**fields.pop("patching"))
+        inside, patching = Inside.from_json(fields.pop("inside")), Patching(**fields.pop("patching"))
         return cls(cell, tuple(fields.pop("plugins")), typed=typed, inside=inside, patching=patching, **fields)
 
 

@@ -93,6 +93,13 @@ def _check_free(found: Found, name: str, sources: Mapping[str, Found]) -> None:
 
 def load(found: Found) -> Backend:
     """Import one plugin and check what it declares; PluginError says what is wrong with it."""
+    declared = load_object(found)
+    with isolated(found):
+        return check_backend(found, declared)
+
+
+def load_object(found: Found) -> object:
+    """Import what somebody else's code declares, unchecked; PluginError where that fails."""
     if found.problem:
         raise broken(found)
     match = _VALUE.match(found.value)
@@ -101,10 +108,10 @@ def load(found: Found) -> Backend:
     with isolated(found):
         module = _module(found, match["module"])
         try:
-            declared = reduce(getattr, match["attribute"].split("."), module)
+            declared: object = reduce(getattr, match["attribute"].split("."), module)
         except AttributeError as error:
             raise found.error(f"module {match['module']} has no {match['attribute']!r}: {error}") from error
-        return check_backend(found, declared)
+    return declared
 
 
 def _module(found: Found, name: str) -> ModuleType:

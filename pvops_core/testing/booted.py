@@ -20,6 +20,9 @@ from pvops_core.testing.changes import registers_of
 from pvops_core.testing.kernelcall import LIMIT, Called, KernelCaller
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pvops_core.boot.hooks import OpHook
     from pvops_core.hookspecs import Backend
     from pvops_core.machine import Machine, Snapshot, Vcpu
 
@@ -83,6 +86,8 @@ class BootedKernel(Closing):
         self.session = BootSession(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed)
         try:
             self.vcpu: Vcpu = self.session.run_to(recipe.place, max_seconds=MAX_SECONDS)
+            if self.session.table is not None:
+                assert not self.session.hooks.standing  # made here, it belongs to the snapshot
             self.start: Snapshot = self.session.machine.snapshot()
             self.began = registers_of(self.vcpu)
             self.restore()
@@ -107,6 +112,10 @@ class BootedKernel(Closing):
     def call(self, function: str | int, *arguments: int, interrupts: bool = False, max_ns: int = LIMIT) -> Called:
         """Call one of its functions; see :class:`~pvops_core.testing.kernelcall.KernelCaller`."""
         return self._caller(function, *arguments, interrupts=interrupts, max_ns=max_ns)
+
+    def hook(self, op: str, function: Callable[..., int | None]) -> OpHook:
+        """Put a Python hook in front of an op; see :meth:`pvops_core.boot.hooks.OpHooks.install`."""
+        return self.session.hooks.install(op, function)
 
     def restore(self) -> None:
         """Go back to where tests begin."""

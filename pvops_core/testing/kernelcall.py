@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.boot.symbols import find_symbol
-from pvops_core.boot.table import find_running_table
 from pvops_core.errors import UsageError
 from pvops_core.machine import Stop
 from pvops_core.machine.registers import FLAG_IF
@@ -140,7 +139,7 @@ class KernelCaller:
     @cached_property
     def _irq_ops(self) -> tuple[int, ...] | None:
         """Functions of save_fl, irq_disable and irq_enable; None where the kernel has no such ops."""
-        table = find_running_table(self._session)
+        table = self._session.table
         if table is None or not all(table.layout.has_slot(op) for op in _IRQ_OPS):
             return None
         return tuple(table.target(table.layout.by_op(op)) for op in _IRQ_OPS)

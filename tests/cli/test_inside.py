@@ -52,3 +52,69 @@ def test_a_damaged_record_is_named(
     monkeypatch.setenv("PVOPS_ORACLE", str(tmp_path))
     assert main(["boot", str(kernel), "--memory", "32", "--verify-patching"]) == 2
     assert "bad.json" in capsys.readouterr().err
+
+
+HOOK = """
+def note(cpu, cr3):
+    print("seen", hex(cr3))
+
+def broken(cpu):
+    raise LookupError("no such luck")
+
+def strange(cpu, colour):
+    pass
+
+number = 5
+"""
+
+
+@pytest.fixture
+def calling(tmp_path: Path) -> Path:
+    """A kernel that calls its two sites; its folder has a module of hooks."""
+    path = tmp_path / "vmlinux"
+    path.write_bytes(SelfPatching.of("mmu.write_cr3", "mmu.read_cr3").build(body=(0, 1, 0)).data)
+    (tmp_path / "hooks.py").write_text(HOOK)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("place", "calls"), [("", 2), ("@patched", 2), ("@machine_power_off", 0), ("@..patched", 0), ("@patched..init", 2)]
+)
+def test_a_hook_is_put_in_and_what_came_of_it_is_shown(
+    calling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, calls: int
+) -> None:
+    target, hook = tmp_path / "boot.json", f"{calling.parent}/hooks.py:note"
+    code = main(["boot", str(calling), "--memory", "32", "--json", str(target), "--hook", f"write_cr3={hook}{place}"])
+    if place.endswith("init"):
+        assert code == 2
+        assert "no symbol 'run_init_process'" in capsys.readouterr().err
+        return
+    assert code == 0
+    assert f"on write_cr3: {calls} calls, 0 in place of" in capsys.readouterr().out
+    (found,) = json.loads(target.read_text())["inside"]["hooks"]
+    assert (found["op"], found["function"], found["calls"]) == ("write_cr3", hook, calls)
+    assert found["standing"] == (place != "@..patched")
+    assert found["originals"] == ["native_write_cr3"]
+
+
+@pytest.mark.parametrize(
+    ("hook", "code", "message"),
+    [
+        ("write_cr3", 2, "is not OP=MODULE:FUNCTION"),
+        ("write_cr3={}/hooks.py", 2, "is not OP=MODULE:FUNCTION"),
+        ("write_cr9={}/hooks.py:note", 2, "no op 'write_cr9'"),
+        ("write_cr3={}/hooks.py:nothing", 4, "has no 'nothing'"),
+        ("write_cr3={}/elsewhere.py:note", 4, "elsewhere.py"),
+        ("write_cr3=no_such_module:note", 4, "no_such_module"),
+        ("write_cr3={}/hooks.py:number", 2, "is not callable"),
+        ("write_cr3={}/hooks.py:strange", 4, "takes 'colour'"),
+        ("write_cr3={}/hooks.py:broken", 4, "broken raised LookupError: no such luck"),
+        ("write_cr3={}/hooks.py:note@nowhere", 2, "no symbol 'nowhere'"),
+    ],
+)
+def test_a_hook_that_cannot_be_or_fails_is_named(
+    calling: Path, capsys: pytest.CaptureFixture[str], hook: str, code: int, message: str
+) -> None:
+    assert main(["boot", str(calling), "--memory", "32", "--hook", hook.format(calling.parent)]) == code
+    captured = capsys.readouterr()
+    assert message in captured.out + captured.err

@@ -66,6 +66,33 @@ def test_a_function_may_sleep_where_interrupts_come(kernel: BootedKernel) -> Non
         kernel.call("msleep", 20)
 
 
+def test_a_hook_stands_in_front_of_an_op_and_goes_again(kernel: BootedKernel) -> None:
+    text, seen = kernel.session.text_sha256(), []
+    hook = kernel.hook("irq_disable", lambda cpu: seen.append(cpu.index))
+    assert hook.sites > 300
+    assert kernel.session.text_sha256() != text
+    kernel.call("msleep", 20, interrupts=True)
+    assert len(seen) == hook.calls > 10
+    kernel.session.hooks.remove(hook)
+    assert kernel.session.text_sha256() == text
+    kernel.call("msleep", 20, interrupts=True)
+    assert len(seen) == hook.calls
+
+
+def test_a_hook_is_the_op_where_it_gives_a_result(kernel: BootedKernel) -> None:
+    cr3 = kernel.call("xen_read_cr3").result
+    slot = kernel.session.table.address(kernel.session.table.slot("read_cr3"))  # type: ignore[union-attr]
+    kernel.hook("read_cr3", lambda _cpu: 0x1234000)
+    assert kernel.call(kernel.vcpu.word(slot)).result == 0x1234000
+    kernel.restore()
+    assert kernel.call(kernel.vcpu.word(slot)).result == cr3
+
+
+def test_the_swap_of_the_early_write_cr3_is_in_the_log(kernel: BootedKernel) -> None:
+    switches = [(each.old, each.new) for each in kernel.session.slots.history if each.op == "write_cr3"]  # type: ignore[union-attr]
+    assert switches == [("native_write_cr3", "xen_write_cr3_init"), ("xen_write_cr3_init", "xen_write_cr3")]
+
+
 def test_a_panic_is_a_call_that_does_not_come_back_and_is_undone(kernel: BootedKernel) -> None:
     with pytest.raises(CallError, match="panic did not come back: crash"):
         kernel.call("panic", kernel.symbols["linux_banner"])
@@ -83,4 +110,7 @@ def test_the_same_on_bare_metal(kernel_path: Callable[[str], Path]) -> None:
         assert root & -0x1000 == kernel.vcpu.cr3 & -0x1000
         done = kernel.call("native_write_cr3", root)
         assert not done.changes
+        hook = kernel.hook("irq_disable", lambda _cpu: None)  # its sites were cli
         kernel.call("msleep", 5, interrupts=True)
+        assert hook.calls > 10
+        assert hook.sites > 300
