@@ -62,21 +62,31 @@ def build(
         str | None,
         typer.Option(metavar="HEX", help="Build-id of the payload to apply it on; the guest's if not given."),
     ] = None,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=HEX", help="Bytes that a function to replace must begin with, to be applied; may be repeated."
+        ),
+    ] = None,
+    no_host_id: Annotated[
+        bool, typer.Option("--no-host-id", help="Leave out which guest it is for, as a test that uploads refuse it.")
+    ] = False,
     json: JsonOption = None,
 ) -> int:
     """Make a payload of C or assembly.
 
     Exit code: 0 made, 2 the source, the guest or the tools are not there or do not fit.
     """
-    from pvops_core.livepatch.compiling import build_payload, parse_replacement, size_in  # noqa: PLC0415 - heavy
+    from pvops_core.livepatch.compiling import build_payload, expecting, parse_replacement, size_in  # noqa: PLC0415 - heavy
     from pvops_core.livepatch.guest import build_id_of  # noqa: PLC0415
 
     image, kind = _image(layout, kernel)
-    replacements = [parse_replacement(text) for text in function or ()]
+    replacements = expecting([parse_replacement(text) for text in function or ()], expect or ())
     sizes = {each.old: size_in(image, each.old) for each in replacements}
     host = build_id_of(image)
     with progress(f"building {source.name}"):
-        data = build_payload(source, replacements, sizes, kind, depends=_hex(depends) or host, host=host)
+        ids = {"depends": _hex(depends) or host, "host": None if no_host_id else host}
+        data = build_payload(source, replacements, sizes, kind, **ids)  # type: ignore[arg-type]
     write_file(output, data)
     write_json("livepatch", {"payload": _describe(str(output), data, kind)}, json)
     if json != STDOUT:

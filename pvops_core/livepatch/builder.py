@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.livepatch.contents import BUILD_ID, DEPENDS, EX_TABLE, FUNC, FUNCS, HOOKS, HOST_DEPENDS, MODINFO
-from pvops_core.livepatch.model import PAYLOAD_VERSION, Phase
+from pvops_core.livepatch.model import OPAQUE_SIZE, PAYLOAD_VERSION, Phase
 from pvops_core.livepatch.objects import SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE
 
 if TYPE_CHECKING:
@@ -130,11 +130,8 @@ class PayloadBuilder:
         start, pointer = len(section.data), self.bits // 8
         text = f".L.name{len(self.symbols)}"
         self.data(text, old.encode() + b"\0", writable=False)
-        expectation = b"\0" * 32 if expected is None else bytes([1 | len(expected) << 1]) + expected.ljust(31, b"\0")
         size = self._size_of(new or "") if new_size is None else new_size
-        section.data += FUNC[self.bits].pack(
-            0, 0, old_address, size, old_size, version, expectation[0], expectation[1:]
-        )
+        section.data += FUNC[self.bits].pack(0, 0, old_address, size, old_size, version, *_split(expectation(expected)))
         section.references.append(Reference(start, text, ABSOLUTE[self.bits]))
         if new is not None:
             section.references.append(Reference(start + pointer, new, ABSOLUTE[self.bits]))
@@ -242,6 +239,15 @@ class PayloadBuilder:
         return ident + struct.pack(
             f"<HHI{word * 3}IHHHHHH", 1, machine, 1, 0, 0, table, 0, head, 0, 0, entry, count, count - 1
         )
+
+
+def expectation(expected: bytes | None) -> bytes:
+    """``struct livepatch_expectation``: bytes that must be there, or nothing that is looked at."""
+    return bytes([1 | len(expected) << 1 if expected else 0]) + (expected or b"").ljust(OPAQUE_SIZE, b"\0")
+
+
+def _split(data: bytes) -> tuple[int, bytes]:
+    return data[0], data[1:]
 
 
 def note(build_id: bytes) -> bytes:

@@ -10,14 +10,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
 from pvops_core.errors import UsageError
-from pvops_core.livepatch.model import PAYLOAD_VERSION
+from pvops_core.livepatch.builder import expectation
+from pvops_core.livepatch.model import OPAQUE_SIZE, PAYLOAD_VERSION
 from pvops_core.livepatch.objects import SHN_LORESERVE, SHN_UNDEF, read_object
 
 if TYPE_CHECKING:
@@ -43,10 +44,35 @@ SUFFIXES = (".c", ".S", ".s")
 
 @attrs.frozen
 class Replacement:
-    """One function to replace: by a function of the source, or by nops where ``new`` is empty."""
+    """One function to replace: by a function of the source, or by nops where ``new`` is empty.
+
+    ``expected`` are bytes that it must begin with; empty where nothing is expected.
+    """
 
     old: str
     new: str
+    expected: bytes = b""
+
+
+def expecting(replacements: Sequence[Replacement], texts: Iterable[str]) -> list[Replacement]:
+    """The replacements with what ``old=hex`` texts say of the bytes that old functions must begin with.
+
+    Raises:
+        UsageError: a text is none, or speaks of a function that is not replaced.
+    """
+    found = {each.old: each for each in replacements}
+    for text in texts:
+        old, _, digits = text.partition("=")
+        try:
+            expected = bytes.fromhex(digits)
+        except ValueError as error:
+            raise UsageError(f"{text!r}: write old=hex") from error
+        if old not in found:
+            raise UsageError(f"{text!r}: {old!r} is not among the functions to replace")
+        if not 1 <= len(expected) <= OPAQUE_SIZE:
+            raise UsageError(f"{text!r}: 1 to {OPAQUE_SIZE} bytes can be expected")
+        found[old] = attrs.evolve(found[old], expected=expected)
+    return list(found.values())
 
 
 def parse_replacement(text: str) -> Replacement:
@@ -78,7 +104,7 @@ def build_payload(
     kind: MachineKind,
     *,
     depends: bytes,
-    host: bytes,
+    host: bytes | None,
 ) -> bytes:
     """The payload file; its build-id is the hash of what was compiled.
 
@@ -88,7 +114,7 @@ def build_payload(
         sizes: bytes of each old function.
         kind: the guest's machine.
         depends: build-id of what it is to be applied on.
-        host: the guest's build-id.
+        host: the guest's build-id; None to leave it out, which no guest takes.
 
     Raises:
         UsageError: there is no compiler or linker, the source does not compile, or lacks a function.
@@ -101,7 +127,7 @@ def build_payload(
         flags = [*_COMMON, *_FLAGS[kind.bits], "-I", str(INCLUDE)]
         _run([*compiler, *flags, "-c", str(source.absolute()), "-o", str(compiled)], source)
         data = compiled.read_bytes()
-        own = hashlib.sha1(data + depends + host, usedforsecurity=False).digest()
+        own = hashlib.sha1(data + depends + (host or b""), usedforsecurity=False).digest()
         table.write_text(_tables(replacements, sizes, _sizes(data, source, kind), kind, (own, depends, host)))
         _run([*compiler, *_PLAIN, *_FLAGS[kind.bits], "-c", str(table), "-o", str(tables)], source)
         _run([*linker, "-m", _EMULATION[kind.bits], "-r", "-o", str(out), str(compiled), str(tables)], source)
@@ -151,7 +177,7 @@ def _tables(
     old_sizes: Mapping[str, int],
     new_sizes: Mapping[str, int],
     kind: MachineKind,
-    ids: tuple[bytes, bytes, bytes],
+    ids: tuple[bytes, bytes, bytes | None],
 ) -> str:
     """Assembly source of the sections that say what is to be done."""
     word = ".quad" if kind.bits == 64 else ".long"
@@ -167,9 +193,12 @@ def _tables(
             f"{word} .Lname{number}, {each.new or 0}, 0",
             f".long {size}, {old_sizes[each.old]}",
             f".byte {PAYLOAD_VERSION}",
-            ".zero 39 + 32",
+            ".zero 39",
+            f".byte {', '.join(str(byte) for byte in expectation(each.expected))}",
         ]
     for section, value in zip((".note.gnu.build-id", ".livepatch.depends", ".livepatch.xen_depends"), ids, strict=True):
+        if value is None:
+            continue
         lines += [
             f'.section {section}, "a", @note',
             ".balign 4",

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pvops_core.patching.poke import Poke
 
 Loader = Callable[["PatchedGuest", str, bytes, Registry, bool], "Placed"]
-_STRIDE, _PATIENCE = 100, 1000
-"""A vCPU that is to run a hook goes on for so many blocks of code, so often, until it takes interrupts."""
+_STRIDE, _PATIENCE = 1000, 6000
+"""A vCPU that is to run a hook goes on for so many blocks of code, so often, till it takes interrupts: 30 ms in all."""
 _POST = {Command.APPLY: Phase.POSTAPPLY, Command.REVERT: Phase.POSTREVERT}
 
 
