@@ -44,15 +44,6 @@ def test_it_ends_at_a_text(kernel: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "outcome             until" in capsys.readouterr().out
 
 
-def test_a_loop_is_ended_at_a_named_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    builder = ElfBuilder(32, 0x1000000)
-    builder.symbol("start", builder.text(".text", bytes.fromhex("fa ebfe")))
-    path = tmp_path / "vmlinux"
-    path.write_bytes(builder.build())
-    assert main(["boot", str(path), "--memory", "32", "--max-seconds", "5"]) == 6
-    assert "vcpu 0 at start+0x1 (0x1000001)" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+
+@pytest.fixture
+def enough() -> Callable[[int], float]:
+    """Seconds that let a command get under way now, given how many times longer than the shortest of all it takes.
+
+    Four at least. A machine that is busy while the tests run needs more.
+    """
+
+    def seconds(starts: int) -> float:
+        begin = time.monotonic()
+        subprocess.run([sys.executable, "-m", "pvops_core", "--version"], capture_output=True, check=True)
+        return max(4.0, starts * (time.monotonic() - begin))
+
+    return seconds
