@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 _FLAGS: Final = (0x00, 0x01, 0x03, 0x05, 0x07, 0x61, 0x63, 0x67, 0xE7, 0x163, 0x1E3, 1 << 63 | 0x63, 1 << 62 | 0x63)
+_WORD: Final = (1 << 64) - 1
 _SHARE_OF_MEMORY: Final = 48  # mapped pages that the pools are drawn from
 
 
@@ -305,6 +306,39 @@ class Mutator:
         data = reservation if rng.randrange(3) else reservation * 2 + self.words(0)
         return Hypercall.MEMORY_OP, (rng.choice([*MemoryOp, 7, 8, 13, 28]), self.put(data))
 
+    def grant(self) -> tuple[int, tuple[int, ...]]:
+        """Grants of the domain's own, made, mapped, copied, handed over and taken away by itself."""
+        rng, grants = self.rng, self.hv.domain.grants
+        ref = rng.randrange(8, 14)
+        if grants.frames and rng.randrange(3):
+            flags = rng.choice([1, 1, 1, 5, 2, 9, 3])
+            frame = rng.choice([rng.choice(self._scratch).mfn, self.frame() & 0xFFFF_FFFF])
+            entry = struct.pack("<HHI", flags, self.hv.domain.domid, frame)
+            place = (grants.frames[0] << PAGE_SHIFT) + ref * (8 if grants.version == 1 else 16)
+            self.hv.memory.write(place, entry)
+        where = rng.choice([self.pointer() & -PAGE_SIZE, *[rng.choice(self._pages).va] * 3, self.slot()]) & _WORD
+        handle, flags, domid = (
+            rng.randrange(6),
+            rng.choice([2, 2, 2, 1, 3, 6, 18]),
+            rng.choice([1] * 8 + [0x7FF0, 0, 9]),
+        )
+        side = struct.pack("<QHH4x", rng.choice([ref, self.frame() & _WORD]), domid, rng.choice([0, 8, 4095]))
+        command, data = rng.choice(
+            [
+                (0, struct.pack("<QIIHhIQ", where, flags, ref, domid, 0, 0, 0)),
+                (0, struct.pack("<QIIHhIQ", where, flags, ref, domid, 0, 0, 0)),
+                (1, struct.pack("<QQIhh", where, 0, handle, 0, 0)),
+                (7, struct.pack("<QQIhh", where, self.pointer(), handle, 0, 0)),
+                (2, struct.pack("<HHIhHIQ", domid, 0, rng.choice([1, 2, 4, 65]), 0, 0, 0, self.pointer())),
+                (4, struct.pack("<QHHIhHI", self.frame() & _WORD, domid, 0, ref, 0, 0, 0)),
+                (5, side + side + struct.pack("<HHhH", rng.choice([1, 64, 4096, 5000]), rng.randrange(4), 0, 0)),
+                (8, struct.pack("<I", rng.choice([1, 2, 2, 3]))),
+                (11, struct.pack("<IIhH", ref, rng.randrange(8, 14), 0, 0)),
+                (rng.randrange(14), rng.randbytes(40)),
+            ]
+        )
+        return Hypercall.GRANT_TABLE_OP, (command, self.put(data * 2), rng.choice([1, 1, 2, 0]))
+
     def structured(self) -> tuple[int, tuple[int, ...]]:
         """Any call that takes a command and a structure, the structure full of anything."""
         rng = self.rng
@@ -347,6 +381,8 @@ _SHAPES: Final = (
     Mutator.set_gdt,
     Mutator.update_descriptor,
     Mutator.memory_op,
+    Mutator.grant,
+    Mutator.grant,
     Mutator.structured,
     Mutator.structured,
 )
