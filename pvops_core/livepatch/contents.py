@@ -32,9 +32,10 @@ FUNCS, DEPENDS, HOST_DEPENDS, BUILD_ID = (
     ".note.gnu.build-id",
 )
 HOOKS = ".livepatch.hooks."
-MODINFO, EX_TABLE = ".modinfo", ".ex_table"
+MODINFO, EX_TABLE, ALT_CALLS, BUG_FRAMES = ".modinfo", ".ex_table", ".alt_call_sites", ".bug_frames."
 FUNC = {64: struct.Struct("<QQQIIB39xB31s"), 32: struct.Struct("<IIIIIB39xB31s")}
 """``struct livepatch_func``: name, new_addr, old_addr, new_size, old_size, version, padding, expectation."""
+_BUG_FRAME, _INDIRECT_CALL = 8, 6
 NT_GNU_BUILD_ID = 3
 _NAME_LIMIT = 128
 _STT_SECTION, _STT_FILE = 3, 4
@@ -224,6 +225,32 @@ def exception_table(linked: Linked) -> dict[int, int]:
                 raise linked.item.error(f"{address:#x} is not in the payload's text", f"{EX_TABLE}[{index}]")
         found[fault] = fixup
     return found
+
+
+def check_special(linked: Linked) -> None:
+    """EINVAL unless the tables that are placed and not used hold whole entries, which speak of the payload's text.
+
+    Source: struct alt_call (a distance) and struct bug_frame (two words) of xen/arch/x86/include/asm.
+    """
+    item = linked.item
+    for section in item.sections:
+        if not section.loaded:
+            continue
+        if section.name.startswith(BUG_FRAMES) and section.size % _BUG_FRAME:
+            raise item.error(f"{section.size:#x} bytes are no whole number of frames", section.name)
+        if section.name == ALT_CALLS:
+            _check_calls(linked, section)
+
+
+def _check_calls(linked: Linked, section: ObjectSection) -> None:
+    data, start = linked.section_bytes(section), linked.addresses[section.index]
+    if len(data) % 4:
+        raise linked.item.error(f"{len(data):#x} bytes are no whole number of entries", ALT_CALLS)
+    for index, (distance,) in enumerate(struct.iter_unpack("<i", data)):
+        place = start + 4 * index + distance & (1 << linked.item.bits) - 1
+        region = linked.region(place, Access.TEXT)
+        if region is None or place + _INDIRECT_CALL > region.end:
+            raise linked.item.error(f"{place:#x} is not in the payload's text", f"{ALT_CALLS}[{index}]")
 
 
 def new_symbols(linked: Linked, replaced: Collection[int], lookup: Callable[[str], int | None]) -> dict[str, int]:

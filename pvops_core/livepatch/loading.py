@@ -98,6 +98,7 @@ def _read(
     """Everything that the payload says, in the order in which Xen looks at it."""
     item = linked.item
     contents.check_sections(linked)
+    contents.check_special(linked)
     fixups = contents.exception_table(linked)
     apply_alternatives(linked, guest.features)
     functions = contents.functions(linked, target)

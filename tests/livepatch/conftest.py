@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pvops_core.kinds import MachineKind
 from pvops_core.livepatch.area import Area
 from pvops_core.livepatch.builder import PayloadBuilder, Reference
-from pvops_core.livepatch.guest import PatchedGuest
+from pvops_core.livepatch.guest import PatchedGuest, TaskStack, no_tasks
 from pvops_core.livepatch.loading import load
 from pvops_core.livepatch.manager import Livepatch
 from pvops_core.patching.poke import Poker
@@ -38,7 +38,13 @@ def returning(value: int) -> bytes:
 class Patched:
     """The guest, its live patches, and what its vCPUs have stored last."""
 
-    def __init__(self, kind: MachineKind, vcpus: int = 1, **options: int) -> None:
+    def __init__(
+        self,
+        kind: MachineKind,
+        vcpus: int = 1,
+        tasks: Callable[[], Sequence[TaskStack]] = no_tasks,
+        **options: int,
+    ) -> None:
         self.rig = Rig(kind, vcpus=vcpus, **{"slice_blocks": 50, **options})
         self.machine = self.rig.machine
         self.rig.code(VERSION_CODE, VERSION)
@@ -56,6 +62,7 @@ class Patched:
             build_id=GUEST_ID,
             area=Area(AREA, AREA_PAGES),
             stack_size=0x400,
+            tasks=tasks,
         )
         self.livepatch = Livepatch(self.guest, load)
         self.registry = self.livepatch.registry
@@ -111,7 +118,7 @@ def patched() -> Iterator[Make]:
     """Make guests; they are closed afterwards."""
     made: list[Patched] = []
 
-    def make(kind: MachineKind = MachineKind.X86_64, vcpus: int = 1, **options: int) -> Patched:
+    def make(kind: MachineKind = MachineKind.X86_64, vcpus: int = 1, **options: Any) -> Patched:  # noqa: ANN401
         made.append(Patched(kind, vcpus, **options))
         return made[-1]
 

@@ -59,7 +59,7 @@ def test_a_poke_that_fails_at_any_step(vcpus: int, command: Command, patched: Ma
     assert made.stored() <= {AFTER[command], 0}
 
 
-@pytest.mark.parametrize("vcpus", [1, 2, 8])
+@pytest.mark.parametrize("vcpus", [1, 2, 8, 72])
 @pytest.mark.parametrize("command", list(NAMES))
 @pytest.mark.parametrize("what", ["perform", "publish", "_spans", "_say"])
 def test_an_error_anywhere_else(
@@ -121,7 +121,7 @@ def hooked(made: Patched, name: str, value: int) -> None:
     made.registry.upload(name, builder.build())
 
 
-@pytest.mark.parametrize("vcpus", [1, 2, 8])
+@pytest.mark.parametrize("vcpus", [1, 2, 8, 72])
 def test_a_fault_between_the_transactions_of_a_replace_with_hooks(vcpus: int, patched: Make) -> None:
     """Each step of each transaction in turn; what was written before it is written back."""
     made = patched(vcpus=vcpus)

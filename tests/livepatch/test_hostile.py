@@ -63,6 +63,10 @@ def more(section: str, data: bytes) -> Spoil:
     return lambda b: b.sections[section].data.extend(data)
 
 
+def fresh(section: str, data: bytes) -> Spoil:
+    return lambda b: b.section(section, RODATA).data.extend(data)
+
+
 def twice(section: str) -> Spoil:
     def spoil(builder: PayloadBuilder) -> None:
         again = builder.section(section + "~", builder.sections[section].flags)
@@ -152,6 +156,9 @@ CASES: dict[str, tuple[Spoil, int]] = {
     "half an alternative": (alternative(bytes(11)), INVAL),
     "alternative outside of the text": (alternative(struct.pack("<iiHBB", 0, 0, 0, 5, 1)), INVAL),
     "alternative longer than its place": (alternative(struct.pack("<iiHBB", 0, 0, 0, 1, 5)), INVAL),
+    "half a bug frame": (fresh(".bug_frames.0", bytes(12)), INVAL),
+    "half an alternative call": (fresh(".alt_call_sites", bytes(6)), INVAL),
+    "alternative call outside of the text": (fresh(".alt_call_sites", bytes(4)), INVAL),
     "alternatives without replacements": (alternative(bytes(12), replacement=False), INVAL),
 }
 
