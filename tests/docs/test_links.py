@@ -46,3 +46,9 @@ def test_the_index_leads_to_every_page() -> None:
         if page.name == "README.md":
             new |= {(page.parent / urlsplit(link).path).resolve() for link in _links(page)} - reached
     assert [page for page in _pages() if "docs" in page.relative_to(ROOT).parts and page not in reached] == []
+
+
+def test_the_site_has_every_page() -> None:
+    listed = (ROOT / "docs" / "_toc.yml").read_text(encoding="utf-8").split()
+    pages = [page.relative_to(ROOT / "docs") for page in _pages() if "docs" in page.relative_to(ROOT).parts]
+    assert [page for page in pages if page.parent.name != "adr" and str(page.with_suffix("")) not in listed] == []
