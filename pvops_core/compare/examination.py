@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pvops_core.compare.costs import port_accesses
+from pvops_core.compare.msrs import count_msrs
 from pvops_core.compare.sitecodes import AT_THE_END, SiteCodes
 
 if TYPE_CHECKING:
@@ -22,12 +23,14 @@ class Examination:
 
     Args:
         session: what will run.
-        sites: whether to read the kernel's call sites.
+        sites: whether to read the kernel's call sites, and to count its accesses to model-specific registers.
     """
 
     def __init__(self, session: BootSession, *, sites: bool) -> None:
         self._session = session
         self._sites = SiteCodes(session) if sites else None
+        if sites:
+            count_msrs(session)
         self._points: dict[str, dict[str, float]] = {}
         session.points.listen(self._note)
         self._start = time.perf_counter()
