@@ -30,6 +30,7 @@ def listen(lines: Iterator[bytes], keyboard: Keyboard) -> None:
         for line in lines:
             typed = wire.decode_typed(line)
             if typed:
+                keyboard.listen()  # a pipe that nobody ever writes to is nobody to wait for
                 keyboard.type(typed)
             else:
                 keyboard.end()

@@ -32,7 +32,7 @@ def main() -> None:
     lines = lines_of_parent()
     request = wire.Request.decode(next(lines))
     keyboard = Keyboard(request.typed)
-    if request.live:
+    if request.attended:
         keyboard.listen()
     threading.Thread(target=listen, args=(lines, keyboard), daemon=True).start()
     send(_run(request, send, keyboard))

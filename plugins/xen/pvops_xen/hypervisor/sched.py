@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 _MAX_POLL_PORTS: Final = 128
+_FAR: Final = 1 << 50
+_SOON: Final = 100_000_000
 _YIELD_NS: Final = 1_000  # what a turn of the other vCPUs costs the one that yields
 
 
@@ -140,8 +142,13 @@ def sched_op_compat(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> i
 
 
 def set_timer_op(hv: Hypervisor, cpu: Vcpu, timeout: int) -> int:
-    """``set_timer_op(timeout)``: absolute ns; 0 stops the timer, a time that has passed fires it at once."""
-    state = hv.state(cpu)
+    """``set_timer_op(timeout)``: absolute ns; 0 stops the timer, a time that has passed fires it at once.
+
+    A negative one, and one more than 13 days away, is a guest's mistake in reckoning: the timer fires in 100 ms.
+    """
+    state, now = hv.state(cpu), hv.machine.clock.ns
+    if timeout >> 63 or timeout - now >= _FAR:
+        timeout = now + _SOON
     state.singleshot = timeout or None
     if timeout:
         cpu.expect(timeout)

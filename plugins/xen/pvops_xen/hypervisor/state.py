@@ -108,8 +108,8 @@ class VcpuState:
     time_area: int = 0
     iopl: int = 0
     singleshot: int | None = None
-    periodic: int = 0
-    periodic_next: int = 0
+    periodic: int = 10_000_000  # PV guests have a tick of 100 Hz until they say otherwise
+    periodic_next: int = 10_000_000
     poll_ports: tuple[int, ...] | None = None
     poll_until: int | None = None
     virqs: dict[int, int] = attrs.field(factory=dict)

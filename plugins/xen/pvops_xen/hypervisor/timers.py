@@ -45,8 +45,13 @@ def next_deadline(hv: Hypervisor) -> int | None:
     for state in hv.domain.vcpus:
         times.append(state.poll_until)
         if Virq.TIMER in state.virqs:
-            times += [state.singleshot, state.periodic_next if state.periodic else None]
+            times += [state.singleshot, state.periodic_next if _ticks(hv, state) else None]
     return min((time for time in times if time is not None), default=None)
+
+
+def _ticks(hv: Hypervisor, state: VcpuState) -> bool:
+    """The periodic timer of a vCPU ticks as long as it runs; it wakes nobody, and what was missed comes as one tick."""
+    return bool(state.periodic) and state.up and not hv.machine.vcpus[state.index].halted
 
 
 def fire_due(hv: Hypervisor) -> None:
@@ -59,9 +64,8 @@ def fire_due(hv: Hypervisor) -> None:
         if state.singleshot is not None and state.singleshot <= now:
             state.singleshot = None
             due = True
-        if state.periodic and state.periodic_next <= now:
-            missed = (now - state.periodic_next) // state.periodic
-            state.periodic_next += (missed + 1) * state.periodic
+        if _ticks(hv, state) and state.periodic_next <= now:
+            state.periodic_next = now + state.periodic
             due = True
         if due:
             raise_virq(hv, state.index, Virq.TIMER)

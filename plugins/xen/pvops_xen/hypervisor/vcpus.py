@@ -111,8 +111,8 @@ def _set_singleshot(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) 
     timeout, flags = struct.unpack("<QI", access.read(hv, cpu, argument, 12))
     if flags & VCPU_SSHOTTMR_FUTURE and timeout < hv.machine.clock.ns:
         return -ETIME
-    state.singleshot = timeout
-    cpu.expect(timeout)
+    state.singleshot = timeout if timeout < 1 << 63 else 0  # a negative time has passed
+    cpu.expect(state.singleshot)
     return 0
 
 
