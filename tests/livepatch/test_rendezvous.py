@@ -64,6 +64,9 @@ class Room:
             meeting = self.meeting()
             meeting.acted()
             yield "act", self.after(meeting, new=True)
+            meeting = self.meeting()
+            meeting.scatter()
+            yield "scatter", self.after(meeting)
         elif self.now <= TIMEOUT:
             meeting = self.meeting()
             meeting.expire(self.now + 1)
@@ -156,7 +159,11 @@ def walk(generator: random.Random) -> Phase:
         if meeting.phase is Phase.QUIET:
             assert now <= timeout
             assert set(where) == {"user"}
-            meeting.acted()
+            if generator.random() < 0.2:
+                meeting.scatter()
+                assert not any(map(meeting.arrived, range(count)))
+            else:
+                meeting.acted()
     if meeting.phase is Phase.LATE:
         assert meeting.lateness is not None
         assert meeting.lateness.missing
