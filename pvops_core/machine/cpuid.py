@@ -1,7 +1,7 @@
 """What cpuid says on this machine: one table, the same whatever the host's CPU is.
 
-Only what the engine really does is offered. There is no local APIC and no XSAVE, and no RDRAND, whose numbers would
-come from the host.
+Only what the engine really does is offered (``features``). There is no local APIC and no XSAVE, and no RDRAND, whose
+numbers would come from the host.
 Source of the bit places: Intel SDM volume 2, CPUID, and AMD APM volume 3, appendix E.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.machine.features import ENGINE, LONG_MODE, word
 from pvops_core.machine.kinds import MachineKind
 from pvops_core.machine.paging import PHYSICAL_BITS
 
@@ -21,22 +22,8 @@ Leaf = tuple[int, int, int, int]
 
 _VENDOR: Final = b"GenuineIntel"
 _BRAND: Final = b"pvops virtual CPU".ljust(48, b"\0")
+_EXTENDED: Final = 0x80000001
 _SIGNATURE: Final = 0x000006F1  # family 6, model 15, stepping 1
-
-_LEAF1_EDX = {
-    "fpu": 0, "de": 2, "pse": 3, "tsc": 4, "msr": 5, "pae": 6, "cx8": 8, "sep": 11, "pge": 13, "cmov": 15,
-    "pat": 16, "clflush": 19, "mmx": 23, "fxsr": 24, "sse": 25, "sse2": 26,
-}  # fmt: skip
-_LEAF1_ECX = {
-    "sse3": 0, "pclmulqdq": 1, "ssse3": 9, "cx16": 13, "sse4_1": 19, "sse4_2": 20, "popcnt": 23, "aes": 25,
-    "hypervisor": 31,
-}  # fmt: skip
-_EXTENDED_EDX = {"syscall": 11, "nx": 20, "rdtscp": 27, "lm": 29}
-_EXTENDED_ECX = {"lahf": 0}
-
-
-def _bits(table: dict[str, int], *without: str) -> int:
-    return sum(1 << bit for name, bit in table.items() if name not in without)
 
 
 def _text(data: bytes) -> Leaf:
@@ -58,9 +45,9 @@ def _vendor(_vcpu: Vcpu) -> Leaf:
 
 def _features(vcpu: Vcpu) -> Leaf:
     machine = vcpu.machine
-    hidden = ("pae",) if machine.kind is MachineKind.I386 else ()
+    names = ENGINE - {"pae"} if machine.kind is MachineKind.I386 else ENGINE
     ebx = vcpu.index << 24 | len(machine.vcpus) << 16 | 8 << 8  # APIC number, logical CPUs, 64-byte cache lines
-    return _SIGNATURE, ebx, _bits(_LEAF1_ECX), _bits(_LEAF1_EDX, *hidden)
+    return _SIGNATURE, ebx, word(names, 1, "ecx"), word(names, 1, "edx")
 
 
 def _extended_vendor(_vcpu: Vcpu) -> Leaf:
@@ -68,12 +55,12 @@ def _extended_vendor(_vcpu: Vcpu) -> Leaf:
 
 
 def _extended_features(vcpu: Vcpu) -> Leaf:
-    hidden = {
-        MachineKind.X86_64: (),
-        MachineKind.PAE: ("syscall", "lm"),
-        MachineKind.I386: ("syscall", "lm", "nx"),
+    names = {
+        MachineKind.X86_64: ENGINE,
+        MachineKind.PAE: ENGINE - LONG_MODE,
+        MachineKind.I386: ENGINE - LONG_MODE - {"nx"},
     }[vcpu.machine.kind]
-    return _SIGNATURE, 0, _bits(_EXTENDED_ECX), _bits(_EXTENDED_EDX, *hidden)
+    return _SIGNATURE, 0, word(names, _EXTENDED, "ecx"), word(names, _EXTENDED, "edx")
 
 
 def _addresses(vcpu: Vcpu) -> Leaf:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import KernelPlatform
+from pvops_core.machine.features import word
 from pvops_native import apics
 from pvops_native.devices.apic import INIT, NMI, STARTUP
 from pvops_native.linux import loader
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 MSR_APIC_BASE: Final = 0x1B
 _APIC_ENABLED, _BOOT_PROCESSOR = 1 << 11, 1 << 8
-_CPUID_APIC: Final = 1 << 9
+_CPUID_APIC: Final = word({"apic"}, 1, "edx")
 
 
 class NativeKernelPlatform(Pc, KernelPlatform):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 from pvops_native.devices import apic as lapic
 from pvops_native.kernel_platform import NativeKernelPlatform
+from pvops_native.linux import loader
 
 from pvops_core.boot import Kernel
 from pvops_core.errors import MachineError
@@ -120,6 +122,26 @@ def test_text_that_another_rewrote_counts_from_the_next_message_on(boot: Boot, *
     second.halted = False
     platform.machine.run(max_ns=20_000_000)
     assert platform.machine.memory.u32(0x9100) == (0x22 if told else 0x11)
+
+
+@pytest.mark.parametrize("stack", [0, 1], ids=["own-stack", "ist"])
+def test_an_nmi_that_another_sends_is_taken_with_interrupts_off(boot: Boot, stack: int) -> None:
+    platform = boot(LOCAL + store(lapic.ICR_HIGH, 1 << 24) + store(lapic.ICR_LOW, lapic.NMI << 8) + SPIN)
+    machine = platform.machine
+    first, second = machine.vcpus
+    second.load_registers(first.save_registers())
+    handler, table, task = 0x7100, 0x7800, 0x7000
+    gate = struct.pack("<HHBBHII", handler, loader.CODE, stack, 0x8E, 0, 0, 0)
+    machine.memory.write(table + 16 * 2, gate)
+    machine.memory.write(handler, bytes.fromhex("48892425 00910000 ebfe"))  # mov [0x9100], rsp; jmp .
+    machine.memory.set_u64(task + 0x24, 0x6000)
+    second.set_table("idtr", table, 0xFFF)
+    second.set_table("tr", task, 0x67, 0x40, 0x8B00)
+    machine.memory.write(0x9000, bytes.fromhex(SPIN))
+    second.rip, second.rsp, second.halted = 0x9000, 0x8000, False
+    machine.run(max_ns=100_000)
+    assert machine.memory.u64(0x9100) == (0x6000 if stack else 0x8000) - 5 * 8
+    assert second.rip == handler + 8
 
 
 def test_too_much_memory_is_refused(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from pvops_core.machine.features import ENGINE, word
 from pvops_xen.hypervisor.abi import EBUSY, EPERM
 
 # get_page_from_l1e's answer where the frame is not the domain's, or may not be written (Xen up to 4.1 said -EINVAL).
@@ -27,12 +28,16 @@ TSC_HZ: Final = 1_000_000_000  # one tick a virtual nanosecond: every clock agre
 _VENDOR: Final = (0x756E6547, 0x6C65746E, 0x49656E69)  # GenuineIntel as ebx, ecx, edx
 _SIGNATURE: Final = (0x566E6558, 0x65584D4D, 0x4D4D566E)  # XenVMMXenVMM as ebx, ecx, edx
 
-# Leaf 1 EDX: FPU DE TSC MSR PAE CX8 APIC SEP CMOV CLFSH MMX FXSR SSE SSE2, not VME PSE MCE MTRR PGE MCA PAT PSE36.
-_LEAF1_EDX: Final = sum(1 << bit for bit in (0, 2, 4, 5, 6, 8, 9, 11, 15, 19, 23, 24, 25, 26))
-# Leaf 1 ECX: SSE3 SSSE3 CX16 SSE4.1 SSE4.2 POPCNT and the hypervisor bit, not MONITOR PCID X2APIC XSAVE AVX RDRAND.
-_LEAF1_ECX: Final = sum(1 << bit for bit in (0, 9, 13, 19, 20, 23, 31))
-_EXT1_EDX64: Final = _LEAF1_EDX & 0x0183F3FF & ~(1 << 11) | 1 << 11 | 1 << 20 | 1 << 29  # SYSCALL NX LM
-_EXT1_ECX: Final = 1 << 0  # LAHF
+# What a PV guest is told of, as of the engine's features: large and global pages and the PAT are Xen's to use, and what
+# Xen's default policy for such guests leaves out or adds besides.
+FEATURES_PV: Final = ENGINE - {"pse", "pge", "pat", "pclmulqdq", "aes", "rdtscp"} | {"apic"}
+_EXTENDED: Final = 0x80000001
+# An AMD processor repeats these of leaf 1 there, and guests are used to it.
+_REPEATED: Final = 0x0183F3FF & ~(1 << 11)
+_LEAF1_EDX: Final = word(FEATURES_PV, 1, "edx")
+_LEAF1_ECX: Final = word(FEATURES_PV, 1, "ecx")
+_EXT1_EDX64: Final = _LEAF1_EDX & _REPEATED | word(FEATURES_PV, _EXTENDED, "edx")
+_EXT1_ECX: Final = word(FEATURES_PV, _EXTENDED, "ecx")
 _LEAF7_EDX: Final = 1 << 29  # IA32_ARCH_CAPABILITIES exists
 
 Leaf = tuple[int, int, int, int]
