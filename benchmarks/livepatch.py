@@ -111,7 +111,7 @@ def run() -> Iterator[Result]:
 def rows(vcpus: int, machine: Machine, livepatch: Livepatch) -> Iterator[Result]:
     """Measure some actions of one machine."""
     floor, calls = least(bare(machine), 200), least(partial(called, machine), 200)
-    of = f"invalidating one place on {vcpus} bare engines: {floor:.1f} us, {calls:.1f} us by calls from Python"
+    of = f"one place on {vcpus} bare engines: {floor:.1f} us ({calls:.1f} by calls)"
     coherent = least(partial(machine.invalidate, [(FUNCTION, FUNCTION + 5)]), 200)
     timed = Timed()
     act.perform = timed  # type: ignore[assignment]

@@ -12,7 +12,7 @@ import pytest
 from pvops_core.boot import BootSession, Kernel
 from pvops_core.boot.patched import live_patches
 from pvops_core.cli import main
-from pvops_core.errors import UsageError
+from pvops_core.errors import MachineError, UsageError
 from pvops_core.images import load_image
 from pvops_core.kinds import MachineKind
 from pvops_core.livepatch.area import PAGE_SIZE
@@ -23,12 +23,15 @@ from pvops_core.livepatch.guest import build_id_of
 from pvops_core.livepatch.model import Command, Phase, State
 from pvops_core.machine import GuestFault
 from pvops_core.machine.paging import NO_EXECUTE, WRITABLE
+from pvops_core.patching.poke import Step
+from pvops_core.patching.sites import read_sites
 from pvops_core.plugins import load_backends
 from tests.boot.live import SHOW, Live, replacing, showing
 from tests.boot.ramdisk import WATCHING, with_init
 
 CLOUD, PAE = "vmlinuz-6.1.0-56-cloud-amd64", "vmlinuz-6.1.0-50-686-pae"
 SOON = 1_000_000
+IDLE = "default_idle"
 SPIN = bytes.fromhex("f390ebfc")
 """l: pause; jmp l"""
 
@@ -212,6 +215,54 @@ def test_early_uploads_are_put_off(kernel_path: Callable[[str], Path]) -> None:
         pytest.raises(UsageError, match="livepatch=True"),
     ):
         live_patches(session)
+
+
+def test_a_function_with_paravirt_sites_comes_back_as_the_kernel_patched_it(booted: Callable[[], Live]) -> None:
+    """The kernel has patched the sites of its idle function itself; the payload stands over them and goes again."""
+    live = booted()
+    start = live.image.symbols[IDLE]
+    size = size_in(live.image, IDLE)
+    sites = [site for site in read_sites(live.image) if start <= site.address < start + size]
+    patched = live.guest.read(start, size)
+    assert sites
+    assert patched != live.image.read(start, size), "it is not as it was built"
+    made = live.builder("idle")
+    made.text("new_idle", bytes.fromhex("fbf4c3"))  # sti; hlt; ret
+    made.replace(IDLE, "new_idle", old_size=size)
+    live.registry.upload("idle", made.build())
+    live.upload("Hello")
+    assert live.act("idle", Command.APPLY) == 0
+    assert live.guest.read(start, 1) == b"\xe9"
+    live.machine.run(max_ns=20_000_000)
+    assert live.act("Hello", Command.REPLACE) == 0
+    assert live.guest.read(start, size) == patched
+    live.hear("seen Hello")
+    live.sound()
+
+
+@pytest.mark.parametrize("command", [Command.APPLY, Command.REVERT, Command.REPLACE])
+def test_a_fault_at_any_step_leaves_the_kernel_as_it_was(booted: Callable[[], Live], command: Command) -> None:
+    live = booted()
+    live.upload("Hello")
+    live.upload("Other")
+    if command is not Command.APPLY:
+        assert live.act("Hello", Command.APPLY) == 0
+    name = "Other" if command is Command.REPLACE else "Hello"
+    text, states = live.session.text_sha256(), [record.state for record in live.registry.records]
+    for step in Step:
+
+        def fail(at: Step, step: Step = step) -> None:
+            if at is step:
+                raise MachineError(f"injected at {step.value}")
+
+        live.guest.poker.observer = fail
+        assert live.act(name, command) == -errno.EIO
+        assert live.session.text_sha256() == text
+        assert [record.state for record in live.registry.records] == states
+    live.guest.poker.observer = lambda _step: None
+    assert live.act(name, command) == 0
+    live.hear({Command.APPLY: "seen Hello", Command.REVERT: "seen", Command.REPLACE: "seen Other"}[command])
+    live.sound()
 
 
 def test_a_script_patches_a_boot(
