@@ -77,6 +77,7 @@ COMMANDS: Mapping[str, Command] = {
         ),
     ],
     "compare": lambda _: ["compare", "--layouts", "6.1-64"],
+    "compare boots": lambda folder: ["compare", "--kernel", _bootable(folder), "--backends", "native,lguest"],
     "compare what differs": lambda folder: [
         "compare",
         *(
@@ -156,6 +157,30 @@ def test_what_is_written_is_what_the_schema_says(
     document = json.loads(target.read_text(encoding="utf-8"))
     schema = _closed(schemas[words[0]])
     jsonschema.Draft202012Validator(schema, registry=registry).validate(document)
+
+
+@pytest.mark.kernel
+def test_what_is_written_of_a_look_inside_is_what_the_schema_says(
+    schemas: dict[str, Schema], registry: Registry[Any], tmp_path: Path, kernel_path: Callable[[str], Path]
+) -> None:
+    target, hook = tmp_path / "result.json", tmp_path / "mine.py"
+    hook.write_text("def io_delay(cpu, *_):\n    return None\n")
+    words = ["boot", str(kernel_path("vmlinuz-6.1.0-56-cloud-amd64")), "--cmdline", "console=ttyS0"]
+    main(
+        [
+            *words,
+            "--verify-patching",
+            "--hook",
+            f"io_delay={hook}:io_delay",
+            "--stop-at",
+            "patched",
+            "--json",
+            str(target),
+        ]
+    )
+    document = json.loads(target.read_text(encoding="utf-8"))
+    assert document["inside"].keys() == {"patching", "hooks"}
+    jsonschema.Draft202012Validator(_closed(schemas["boot"]), registry=registry).validate(document)
 
 
 def test_a_field_that_is_not_described_is_noticed(schemas: dict[str, Schema], registry: Registry[Any]) -> None:
