@@ -103,6 +103,7 @@ def _collect(request: Request, session: BootSession, ending: Ending, others: Map
         counts=dict(machine.counts),
         page_table_updates=platform.page_table_updates,
         flushes=platform.flushes,
+        messages=tuple(platform.messages),
         instructions=machine.instructions,
         switches=len(session.slots.history) if session.slots else 0,
         virtual_ns=machine.clock.ns,

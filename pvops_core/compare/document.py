@@ -24,6 +24,7 @@ def run_document(observation: Observation) -> dict[str, Any]:
         "outcome": observation.outcome.value,
         "reason": observation.reason,
         "detail": observation.detail,
+        "messages": list(observation.messages),
         "results": observation.results,
         "console": observation.console,
         "counts": {

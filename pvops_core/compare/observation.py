@@ -11,7 +11,7 @@ from attrs import validators
 from pvops_core.compare.cell import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 SITE_FORMS = ("inlined", "direct", "indirect", "nop")
 """What a site can have become, in the order in which tables show it; backends may add forms."""
@@ -57,6 +57,13 @@ _number = validators.instance_of(int)
 _texts = validators.deep_mapping(_text, _text, validators.instance_of(dict))
 _counter = validators.deep_mapping(_text, _number, validators.instance_of(dict))
 _measure = validators.deep_mapping(_text, validators.instance_of((int, float)), validators.instance_of(dict))
+
+
+def _tuple(lines: Iterable[str]) -> tuple[str, ...]:
+    return tuple(lines)
+
+
+_lines = validators.deep_iterable(_text)
 _measures = validators.deep_mapping(_text, _measure, validators.instance_of(dict))
 _codes = validators.deep_mapping(_text, _texts, validators.instance_of(dict))
 _counters = validators.deep_mapping(_text, _counter, validators.instance_of(dict))
@@ -80,6 +87,7 @@ class Observation:
         guest_counts: what the guest counted and the platform decides, by name: ticks, pokes of its text.
         page_table_updates: page-table entries that the platform wrote or checked for the guest.
         flushes: TLB flushes asked of the platform.
+        messages: what the platform itself said at the end, such as why it refused things.
         instructions: guest instructions executed; 0 where they were not counted.
         virtual_ns: virtual time in nanoseconds.
         wall_s: wall time of the run in seconds, without start-up; the one field that differs from run to run.
@@ -110,6 +118,7 @@ class Observation:
     guest_counts: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
     page_table_updates: int = attrs.field(default=0, validator=_number)
     flushes: int = attrs.field(default=0, validator=_number)
+    messages: tuple[str, ...] = attrs.field(default=(), converter=_tuple, validator=_lines)
     instructions: int = attrs.field(default=0, validator=_number)
     virtual_ns: int = attrs.field(default=0, validator=_number)
     wall_s: float = attrs.field(default=0.0, validator=validators.instance_of((int, float)))

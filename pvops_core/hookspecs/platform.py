@@ -52,6 +52,8 @@ class Surroundings(ABC):
         console: what the guest printed.
         page_table_updates: page-table entries written through the platform.
         flushes: TLB flushes asked of the platform.
+        messages: what the platform itself said, as a hypervisor does on its own console: why it refused things. The
+            last ones; it is the platform's to keep them few.
         hypercall_observer: where somebody looks, called for each hypercall that has been made, those of a multicall
             before the multicall itself.
     """
@@ -64,6 +66,7 @@ class Surroundings(ABC):
         self.console = bytearray()
         self.page_table_updates = 0
         self.flushes = 0
+        self.messages: list[str] = []
         self.hypercall_observer: Callable[[HypercallMade], None] | None = None
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pvops_xen.xenstore.service import StoreService
 
 
+_MESSAGES: Final = 100
+
+
 class Statistics(Protocol):
     """Counts of what the guest made Xen do, and what it printed."""
 
@@ -33,6 +36,7 @@ class Statistics(Protocol):
     traps: Counter[str]
     page_table_updates: int
     flushes: int
+    messages: list[str]
     hypercall_observer: Callable[[HypercallMade], None] | None
 
 
@@ -103,8 +107,10 @@ class Hypervisor:
         return self.domain.vcpus[cpu.index]
 
     def log(self, message: str) -> None:
-        """Xen's own console (``gdprintk``): part of the event log, not of the guest's output."""
+        """Xen's own console (``gdprintk``): part of the event log and the result, not of the guest's output."""
         self.machine.log.record("xen", message=message)
+        self.stats.messages.append(message)
+        del self.stats.messages[:-_MESSAGES]
 
     def crash(self, message: str) -> None:
         """``domain_crash``: the run ends, and says why."""
@@ -144,7 +150,7 @@ class Hypervisor:
         """State for a snapshot: everything that is not in machine memory."""
         stats = self.stats
         counters = (stats.hypercalls.copy(), stats.traps.copy(), stats.page_table_updates, stats.flushes)
-        console = bytes(stats.console), self.console.save(), self.store.save()
+        console = bytes(stats.console), self.console.save(), self.store.save(), stats.messages[:]
         return copy.deepcopy(self.domain), self.frames.copy(), self.validator.epoch, console, counters
 
     def load(self, saved: object) -> None:
@@ -159,6 +165,7 @@ class Hypervisor:
         self.stats.console[:] = console[0]
         self.console.load(console[1])
         self.store.load(console[2])
+        self.stats.messages[:] = console[3]
         hypercalls, traps, self.stats.page_table_updates, self.stats.flushes = counters
         for mine, theirs in ((self.stats.hypercalls, hypercalls), (self.stats.traps, traps)):
             mine.clear()
