@@ -68,7 +68,7 @@ def _one_chunk(
         return -EINVAL
     found: list[int] = []
     for pfn in pfns:
-        new = reservation.find_free(hv, taken.order, 1 << taken.order)
+        new = reservation.find_free(hv, taken.order)
         if new is None:
             for earlier in found:
                 for offset in range(1 << taken.order):

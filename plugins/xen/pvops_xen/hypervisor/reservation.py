@@ -61,6 +61,8 @@ def adjust(hv: Hypervisor, cpu: Vcpu, kind: MemoryOp, argument: int, done: int) 
     if wanted.order > MAX_ORDER:
         return done
     operation = OPERATIONS[kind]
+    if kind != MemoryOp.DECREASE_RESERVATION:  # never beyond what the domain may have
+        wanted = attrs.evolve(wanted, count=min(wanted.count, done + (hv.domain.nr_pages - held(hv) >> wanted.order)))
     try:
         while done < wanted.count and operation(hv, cpu, wanted, done):
             done += 1
@@ -95,7 +97,7 @@ def give_up(hv: Hypervisor, mfn: int) -> bool:
 
 def _increase(hv: Hypervisor, cpu: Vcpu, wanted: Reservation, index: int) -> bool:
     """New frames that take no place in pseudo-physical memory."""
-    first = find_free(hv, wanted.order, _room(hv))
+    first = find_free(hv, wanted.order)
     if first is None:
         return False
     if wanted.start:
@@ -107,17 +109,12 @@ def _increase(hv: Hypervisor, cpu: Vcpu, wanted: Reservation, index: int) -> boo
 def _populate(hv: Hypervisor, cpu: Vcpu, wanted: Reservation, index: int) -> bool:
     """New frames for the places that the list names; their numbers go there instead."""
     pfn = access.read_word(hv, cpu, _extent(hv, wanted, index))
-    first = find_free(hv, wanted.order, _room(hv))
+    first = find_free(hv, wanted.order)
     if first is None:
         return False
     access.write_word(hv, cpu, _extent(hv, wanted, index), first)
     give(hv, first, wanted.order, pfn)
     return True
-
-
-def _room(hv: Hypervisor) -> int:
-    """Frames that the domain may still have."""
-    return hv.domain.nr_pages - held(hv)
 
 
 def held(hv: Hypervisor) -> int:
@@ -127,10 +124,8 @@ def held(hv: Hypervisor) -> int:
     )
 
 
-def find_free(hv: Hypervisor, order: int, room: int) -> int | None:
-    """The first of 2**order free frames in a row, on a boundary of as many; None if there are none, or not for it."""
-    if 1 << order > room:
-        return None
+def find_free(hv: Hypervisor, order: int) -> int | None:
+    """The first of 2**order free frames in a row, on a boundary of as many; None if there are none."""
     wanted = bytes([FREE]) * (1 << order)
     owners, at = hv.frames.owner, 0
     while (at := owners.find(wanted, at)) >= 0:
