@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pvops_xen.hypervisor.abi import EBUSY, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
+from pvops_xen.hypervisor.abi import EBUSY, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from pvops_xen.hypervisor.audit import audit
-from pvops_xen.hypervisor.grants import table
+from pvops_xen.hypervisor.grants import ops, table
 from pvops_xen.hypervisor.grants.state import Active, GntMap, GrantOp, Gtf, Status
 
 from pvops_core.kinds import MachineKind
@@ -370,3 +370,13 @@ def test_whatever_is_asked_every_reference_has_a_holder(make_bench: Callable[...
         grants.audit()
 
     play()
+
+
+def test_long_arrays_are_gone_on_with(grants: Grants, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "STRETCH", 3)
+    for ref in range(8, 18):
+        grants.grant(ref, FRAME)
+    result, raw = grants.op(GrantOp.SWAP_GRANT_REF, struct.pack("<IIhxx", 8, 9, -99) * 10, 10)
+    assert (result, raw[8::12], raw[9::12]) == (0, bytes(10), bytes(10))
+    assert grants.bench.platform.hypercalls["grant_table_op"] == 4
+    assert grants.bench.call(20, GrantOp.COPY, grants.bench.va(ARGUMENT), 1 << 30) == -EFAULT

@@ -188,3 +188,18 @@ def test_an_exchange_that_cannot_be_changes_nothing(bench: Bench) -> None:
     for domid, expected in ((DOM0, -errno.EPERM), (NOBODY, -errno.ESRCH)):
         other = reservation(bench, bench.va(LIST), 1, domid=domid)
         assert exchange(bench, other, other)[0] == expected
+
+
+@pytest.mark.parametrize("command", [MemoryOp.POPULATE_PHYSMAP, MemoryOp.EXCHANGE])
+def test_long_lists_are_gone_on_with(bench: Bench, monkeypatch: pytest.MonkeyPatch, command: MemoryOp) -> None:
+    monkeypatch.setattr("pvops_xen.hypervisor.reservation.STRETCH", 3)
+    mfns = give_back(bench, range(0x320, 0x32A))
+    assert bench.platform.hypercalls["memory_op"] == 4
+    wanted = reservation(bench, extents(bench, list(range(0x320, 0x32A))), 10)
+    if command == MemoryOp.POPULATE_PHYSMAP:
+        assert call(bench, command, wanted) == 10
+        assert sorted(values(bench, 10)) == sorted(mfns)
+        return
+    unmap(bench, range(0x330, 0x33A))
+    given = reservation(bench, extents(bench, [bench.mfn(pfn) for pfn in range(0x330, 0x33A)], OTHER), 10)
+    assert exchange(bench, given, wanted) == (0, 10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_xen.hypervisor import access, reservation
-from pvops_xen.hypervisor.abi import DOMID_SELF, EFAULT, EINVAL, ENOMEM, EPERM, ESRCH
+from pvops_xen.hypervisor.abi import DOMID_SELF, EFAULT, EINVAL, ENOMEM, EPERM, ERESTART, ESRCH, MemoryOp
 from pvops_xen.hypervisor.frames import ALLOCATED
 
 if TYPE_CHECKING:
@@ -25,11 +25,16 @@ def exchange(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
         return error
     chunk = max(given.order, taken.order)
     inputs, outputs = 1 << chunk - given.order, 1 << chunk - taken.order
+    pause = done + max(reservation.STRETCH >> given.order, inputs)
     while done < given.count:
         error = _one_chunk(hv, cpu, (given, done, inputs), (taken, done // inputs * outputs, outputs))
         if error:
             break
         done += inputs
+        if done >= pause and done < given.count:
+            hv.continuation = MemoryOp.EXCHANGE, argument
+            error = -ERESTART
+            break
     access.write_word(hv, cpu, place, done)
     return error
 

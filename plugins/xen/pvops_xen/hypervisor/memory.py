@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 E820_MAX: Final = 1024
 _E820: Final = struct.Struct("<QQI")
-_COMMAND_BITS: Final = 6
 _FOREIGN, _RANGE = 4, 3
 _M2P_PIECE: Final = 2 << 20
 
@@ -217,7 +216,7 @@ _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
 def memory_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     """``memory_op(cmd, arg)``; the upper bits of the command say how many extents have been done already."""
     command &= 0xFFFF_FFFF
-    kind, done = command & (1 << _COMMAND_BITS) - 1, command >> _COMMAND_BITS
+    kind, done = command & (1 << reservation.COMMAND_BITS) - 1, command >> reservation.COMMAND_BITS
     if kind in reservation.OPERATIONS:
         return reservation.adjust(hv, cpu, MemoryOp(kind), argument, done)
     operation = _OPERATIONS.get(kind)

@@ -12,7 +12,7 @@ import attrs
 
 from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import access
-from pvops_xen.hypervisor.abi import DOMID_SELF, EPERM, PAGE_SHIFT, MemoryOp
+from pvops_xen.hypervisor.abi import DOMID_SELF, EPERM, ERESTART, PAGE_SHIFT, MemoryOp
 from pvops_xen.hypervisor.frames import ALLOCATED, FREE, GUEST, PINNED
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
+STRETCH: Final = 4096
+"""Frames after which a call is preempted."""
+COMMAND_BITS: Final = 6
 MAX_ORDER: Final = 9  # that a domain without devices may ask for
 _MOST_EXTENTS: Final = (1 << 32) - 1 >> 6
 NOWHERE: Final = (1 << 64) - 1
@@ -49,7 +52,7 @@ def read(hv: Hypervisor, cpu: Vcpu, address: int) -> Reservation:
 
 
 def adjust(hv: Hypervisor, cpu: Vcpu, kind: MemoryOp, argument: int, done: int) -> int:
-    """Do one of ``OPERATIONS`` for the extents from number ``done`` on."""
+    """Do one of ``OPERATIONS`` for the extents from number ``done`` on; how many are done, or -ERESTART for more."""
     try:
         wanted = read(hv, cpu, argument)
     except (access.BadHandleError, GuestFault):
@@ -63,9 +66,13 @@ def adjust(hv: Hypervisor, cpu: Vcpu, kind: MemoryOp, argument: int, done: int) 
     operation = OPERATIONS[kind]
     if kind != MemoryOp.DECREASE_RESERVATION:  # never beyond what the domain may have
         wanted = attrs.evolve(wanted, count=min(wanted.count, done + (hv.domain.nr_pages - held(hv) >> wanted.order)))
+    pause = done + max(STRETCH >> wanted.order, 1)
     try:
         while done < wanted.count and operation(hv, cpu, wanted, done):
             done += 1
+            if done == pause < wanted.count:
+                hv.continuation = kind | done << COMMAND_BITS, argument
+                return -ERESTART
     except (access.BadHandleError, GuestFault):
         pass
     return done

@@ -11,7 +11,17 @@ import attrs
 
 from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import access
-from pvops_xen.hypervisor.abi import DOMID_SELF, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH, PAGE_SHIFT, PAGE_SIZE
+from pvops_xen.hypervisor.abi import (
+    DOMID_SELF,
+    EINVAL,
+    ENOSYS,
+    EOPNOTSUPP,
+    EPERM,
+    ERESTART,
+    ESRCH,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+)
 from pvops_xen.hypervisor.grants import mapping, moving, table
 from pvops_xen.hypervisor.grants.state import MAX_FRAMES, GrantOp, RefusedError, Status
 
@@ -19,6 +29,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
+STRETCH: Final = 1024
 _COMMAND: Final = 0xFFF
 _CLEAN, _INVALIDATE = 1, 2
 _S16: Final = struct.Struct("<h")
@@ -49,7 +60,6 @@ Act = Callable[[tuple[int, ...], int], None]
 def _each(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int], layout: Layout, act: Act) -> int:
     """Do each request of (address, count) and store its status."""
     address, count = array
-    access.check(hv.abi, address, count * layout.size)
     for at in range(address, address + count * layout.size, layout.size):
         fields = struct.unpack_from(layout.format, access.read(hv, cpu, at, layout.size))
         _answer(hv, cpu, at, layout, partial(act, fields, at))
@@ -200,7 +210,6 @@ def _get_version(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
 
 
 def _cache_flush(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
-    access.check(hv.abi, address, 16 * count)
     for at in range(address, address + 16 * count, 16):
         bus, offset, length, what = struct.unpack("<QHHI", access.read(hv, cpu, at, 16))
         error = _flush_one(hv, bus >> PAGE_SHIFT, offset, length, what)
@@ -222,6 +231,20 @@ def _flush_one(hv: Hypervisor, mfn: int, offset: int, length: int, what: int) ->
     return -EOPNOTSUPP if what == _INVALIDATE else 0
 
 
+def _size(command: int, bits: int) -> int:
+    """Bytes of a request that comes in arrays; 0 of one that does not."""
+    sizes = {
+        GrantOp.MAP_GRANT_REF: _MAP.size,
+        GrantOp.UNMAP_GRANT_REF: _UNMAP.size,
+        GrantOp.UNMAP_AND_REPLACE: _UNMAP.size,
+        GrantOp.TRANSFER: _TRANSFER[bits].size,
+        GrantOp.COPY: _COPY[bits].size,
+        GrantOp.SWAP_GRANT_REF: _SWAP.size,
+        GrantOp.CACHE_FLUSH: 16,
+    }
+    return sizes.get(GrantOp(command), 0)
+
+
 _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int, int], int]]] = {
     GrantOp.MAP_GRANT_REF: _map,
     GrantOp.UNMAP_GRANT_REF: _unmap,
@@ -239,7 +262,10 @@ _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int, int], int]]] = {
 
 
 def grant_table_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int, count: int) -> int:
-    """``grant_table_op(cmd, uop, count)``: 0 when every request has its status, or a negative errno."""
+    """``grant_table_op(cmd, uop, count)``: 0 when every request has its status, or a negative errno.
+
+    After STRETCH requests the call is preempted.
+    """
     if count & 1 << 31:
         return -EINVAL
     if command & _COMMAND != GrantOp.CACHE_FLUSH and command & ~_COMMAND:
@@ -247,7 +273,10 @@ def grant_table_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int, count
     operation = _OPERATIONS.get(command & _COMMAND)
     if operation is None:
         return -ENOSYS
-    try:
+    size = _size(command & _COMMAND, hv.abi.bits)
+    access.check(hv.abi, argument, count * size)
+    if not size or count <= STRETCH:
         return operation(hv, cpu, argument, count)
-    except (access.BadHandleError, GuestFault):
-        return -EFAULT
+    error = operation(hv, cpu, argument, STRETCH)
+    hv.continuation = command, argument + STRETCH * size, count - STRETCH
+    return error or -ERESTART
