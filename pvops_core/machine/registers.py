@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import struct
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _WIDE = {f"r{name}": f"e{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip", "flags")}
 _SEGMENTS = frozenset({"cs", "ss", "ds", "es", "fs", "gs"})
+_NO_WORDS = re.compile(r"(?:[xyz]mm|st|fp)\d+|[gil]dtr|tr|msr|invalid|ending")
+"""Unicorn's names of what is no register of at most 64 bits, and so would be written over more memory than that."""
 _ONLY_64 = frozenset({f"r{number}" for number in range(8, 16)} | {"fs_base", "gs_base"})
 
 FLAG_CF, FLAG_TF, FLAG_IF, FLAG_NT, FLAG_RF, FLAG_VM, FLAG_AC = (1 << bit for bit in (0, 8, 9, 14, 16, 17, 18))
@@ -34,7 +37,7 @@ def register_id(kind: MachineKind, name: str) -> int:
     elif name == "flags":
         name = "rflags"
     number = uc.REGISTER_IDS.get(name)
-    if number is None or (kind.bits == 32 and name in _ONLY_64):
+    if number is None or _NO_WORDS.fullmatch(name) or (kind.bits == 32 and name in _ONLY_64):
         raise MachineError(f"{kind.value} has no register {name!r}")
     return number
 

@@ -104,3 +104,15 @@ def test_a_restored_memory_is_the_saved_one(writes: list[tuple[int, bytes]]) -> 
 def test_a_snapshot_of_another_size_is_refused() -> None:
     with pytest.raises(MachineError, match="does not fit"):
         PhysicalMemory(0x1000).load(PhysicalMemory(0x2000).save())
+
+
+@pytest.mark.parametrize(
+    "name", ["tr", "ldtr", "gdtr", "idtr", "xmm0", "ymm15", "st0", "fp7", "msr", "invalid", "nothing"]
+)
+def test_what_is_no_register_of_a_word_is_refused(name: str) -> None:
+    """The engine would write more than a word over what lies behind it."""
+    with Machine(MachineKind.X86_64, memory=1 << 20) as machine:
+        cpu = machine.vcpus[0]
+        for ask in (cpu.get, cpu.batch, lambda given: cpu.set(given, 0)):
+            with pytest.raises(MachineError, match=f"no register '{name}'"):
+                ask(name)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import pytest
 
-from pvops_core.testing.call import CallError
+from pvops_core.testing.call import Caller, CallError
+from pvops_core.testing.changes import GENERAL
 
 if TYPE_CHECKING:
     from pvops_core.hookspecs import Backend
     from pvops_core.machine import Vcpu
     from pvops_core.ops import Layout
-    from pvops_core.testing.call import Caller
     from pvops_core.testing.effect import Effect
     from pvops_core.testing.lab import Lab
 
@@ -25,7 +25,23 @@ TABLE: Final = 0x67
 FRAME: Final = 0x000F_FFFF_FFFF_F000
 AREA: Final = 0x2004_0000
 """Above the kernel's base: pages of the guest's that it maps when it wants to, their table always there."""
+SETTABLE: Final = 0x3200
+"""The flags that ops are about: IF and IOPL."""
 TLS: Final = {32: 6, 64: 12}
+
+
+class Keeping(Caller):
+    """Calls ops; one that changes a register or flag that its calling convention keeps has failed."""
+
+    def __call__(self, op: str, *arguments: int) -> Effect:
+        """Call an op through its slot; AssertionError names what it changed."""
+        done = super().__call__(op, *arguments)
+        changed = done.changes.registers
+        lost = {name for name in GENERAL[self.session.guest.kind.bits] if name in changed}
+        if op != "restore_fl" and "rflags" in changed and (changed["rflags"].old ^ changed["rflags"].new) & ~SETTABLE:
+            lost.add("rflags")
+        assert not lost, f"{op} changed what its caller keeps: {done.changes}"
+        return done
 
 
 @attrs.frozen(slots=False)
@@ -42,10 +58,15 @@ class Ground:
     backend: Backend
     has: frozenset[str]
 
-    @property
+    @cached_property
     def call(self) -> Caller:
-        """Calls ops."""
-        return self.lab.call
+        """Calls ops, and looks each time whether registers are kept."""
+        return Keeping(self.lab.session)
+
+    @property
+    def bare(self) -> bool:
+        """Ops reach the processor itself: no hypervisor stands for it."""
+        return not self.has & {"hypercalls", "cpu.ring1"}
 
     @property
     def cpu(self) -> Vcpu:

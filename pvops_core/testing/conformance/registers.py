@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 IF: Final = 0x200
 TS: Final = 8
+CR4_TSD: Final = 4
 FS_BASE: Final = 0xC000_0100
 NO_MSR: Final = 0x1234_5678
 NOTHING: Final = frozenset[str]()
@@ -82,13 +83,24 @@ def cr3_is_the_kernels_root(ground: Ground, op: str) -> None:
 
 @law("read_cr4", "read_cr4_safe", "write_cr4")
 def cr4_may_be_written_back(ground: Ground, op: str) -> None:
-    """What was read, changes nothing."""
+    """What was read, changes nothing; on the processor itself a bit more, read again."""
     if op == "write_cr4" and "read_cr4" not in ground.layout:
         value = ground.cpu.cr4
     else:
         value = ground.may_refuse("read_cr4" if op == "write_cr4" else op).result
+    assert not ground.bare or value == ground.cpu.cr4
     done = ground.may_refuse("write_cr4", value)
     assert not done.changes.registers, done.changes
+    if ground.bare:
+        ground.call("write_cr4", value ^ CR4_TSD)
+        assert ground.cpu.cr4 == value ^ CR4_TSD
+
+
+@law("store_tr")
+def the_task_register_is_stored(ground: Ground, op: str) -> None:
+    """Its selector, where the guest has a task of the processor's."""
+    if ground.bare:
+        assert ground.call(op).result == ground.cpu.table("tr").selector
 
 
 @law("get_debugreg", "set_debugreg")
@@ -153,10 +165,15 @@ def the_processor_has_a_speed(ground: Ground, op: str) -> None:
 
 @law("get_wallclock", "set_wallclock")
 def the_wall_clock_may_be_set_to_itself(ground: Ground, _op: str) -> None:
-    """Without an error."""
+    """Without an error; where it can be set, to another minute too."""
     now = ground.call("get_wallclock").result
-    assert ground.call("set_wallclock", now).result in {0, 0xFFFF_FFFF}
+    assert 0 < now < 1 << 32, "seconds since 1970"
+    done = ground.call("set_wallclock", now).result
+    assert done in {0, 0xFFFF_FFFF}
     assert abs(ground.call("get_wallclock").result - now) <= 1
+    if not done and ground.bare:
+        ground.call("set_wallclock", now + 60)
+        assert abs(ground.call("get_wallclock").result - now - 60) <= 1
 
 
 @law("apic_read", "apic_write", "apic_write_atomic")

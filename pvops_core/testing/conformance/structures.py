@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 SMALL: Final = (0x0000_2345, 0x00C1_F300)
 """A data segment for level 3 of 0x12346 pages, accessed already."""
 LIMIT: Final = 0x1_2345_FFF
+USER_DATA: Final = 0x2B
+"""__USER_DS of a 64-bit kernel (asm/segment.h)."""
 LSL: Final = b"\x0f\x03\xc1"
 """lsl eax, ecx: what the processor knows of a segment."""
 
@@ -107,6 +109,16 @@ def tables_may_be_loaded_again(ground: Ground, op: str) -> None:
     ground.cpu.write_virtual(page, (size - 1).to_bytes(2, "little") + table.to_bytes(ground.word, "little"))
     done = ground.call(op, page)
     assert not done.changes.registers, done.changes
+    register = "gdtr" if gdt else "idtr"
+    if op.startswith("store"):
+        if ground.bare:
+            ground.cpu.set_u16(page, 0)
+            ground.call(op, page)
+            assert ground.cpu.u16(page) == ground.cpu.table(register).limit
+    elif ground.bare:
+        ground.cpu.set_u16(page, size - 9)
+        ground.call(op, page)
+        assert ground.cpu.table(register).limit == size - 9
 
 
 @law("set_ldt", "load_tr_desc", "load_gs_index", "load_sp0", "load_esp0", "set_iopl_mask", "update_io_bitmap")
@@ -123,6 +135,62 @@ def the_context_may_be_set(ground: Ground, op: str) -> None:
         ground.call.function("tss_init", 0)  # a task that is loaded is busy, and cannot be loaded again
     done = ground.call(op, *arguments)
     assert set(done.changes.registers) <= about.get(op, set()), done.changes
+
+
+@law("set_ldt")
+def an_ldt_is_loaded(ground: Ground, op: str) -> None:
+    """The processor's register has it, or the hypervisor was told."""
+    ldt = ground.page()
+    if "alloc_ldt" in ground.layout:
+        ground.call("alloc_ldt", ldt, 16)
+    done = ground.call(op, ldt, 16)
+    if ground.bare:
+        table = ground.cpu.table("ldtr")
+        assert (table.base, table.limit) == (ldt, 16 * 8 - 1)
+    elif "hypercalls" in ground.has:
+        assert done.hypercalls
+
+
+@law("load_tr_desc")
+def a_task_that_is_loaded_is_busy(ground: Ground, op: str) -> None:
+    """Its descriptor says so, where the processor reads it."""
+    ground.call.function("tss_init", 0)
+    done = ground.call(op)
+    if ground.bare:
+        assert done.changes.memory, "the descriptor is as it was"
+
+
+@law("load_gs_index")
+def a_selector_is_in_gs(ground: Ground, op: str) -> None:
+    """User data's, or none; or the hypervisor was told."""
+    if not ground.bare:
+        assert ground.call(op, USER_DATA).hypercalls
+        return
+    for selector in (USER_DATA, 0):
+        ground.call(op, selector)
+        assert ground.cpu.selector("gs") & 0xFFFC == selector & 0xFFFC
+
+
+@law("load_sp0", "load_esp0")
+def the_stack_for_entries_is_known(ground: Ground, op: str) -> None:
+    """In the task that the processor reads, or to the hypervisor."""
+    stack = ground.cpu.rsp - 0x100
+    thread = ground.page()
+    ground.cpu.set_word(thread + ground.symbol("thread_sp0_offset"), stack)
+    arguments = (stack,) if op == "load_sp0" else (ground.call.function("cpu_tss", 0).result, thread)
+    done = ground.call(op, *arguments)
+    if ground.bare:
+        assert done.changes.memory, "no word of the task has changed"
+    else:
+        assert done.hypercalls
+
+
+@law("set_iopl_mask")
+def the_io_privilege_is_what_was_set(ground: Ground, op: str) -> None:
+    """In the flags, where they are the processor's own."""
+    ground.call(op, 0x3000)
+    if ground.bare:
+        assert ground.cpu.rflags & 0x3000 == 0x3000
 
 
 @law("queued_spin_lock_slowpath", "queued_spin_unlock", vcpus=2)
