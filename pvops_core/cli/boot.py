@@ -55,6 +55,14 @@ def boot(
             "comes on standard input while the guest runs.",
         ),
     ] = None,
+    trace: Annotated[
+        str,
+        typer.Option(
+            metavar="ops",
+            help="Count and time (virtually) every op at its call sites, every hypercall and every trap. Costs a few "
+            "nanoseconds for each block of code.",
+        ),
+    ] = "",
     hook: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,6 +95,8 @@ def boot(
     the backend, 5 what it patched is not what was expected, 6 it crashed or timed out, 4 pvops or a plugin failed. 1 or
     2 is that of the first command of --livepatch that failed.
     """
+    if trace not in {"", "ops"}:
+        raise UsageError(f"--trace takes ops, not {trace!r}")
     runs.check_folders(events, json)
     plugins = tuple(plugin or ())
     if plugins and runs.broken_paths(runs.load(plugins), plugins):
@@ -119,6 +129,7 @@ def boot(
             verify_patching,
             os.environ.get(RECORDS, "") if verify_patching else "",
             tuple(HookOrder.parse(text) for text in hook or ()),
+            trace=bool(trace),
         ),
         patching=live.patching(livepatch, livepatch_socket),
     )

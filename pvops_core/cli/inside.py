@@ -23,6 +23,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield from _patching(patching)
     for hook in found.get("hooks", ()):
         yield from _hook(hook)
+    if trace := found.get("trace"):
+        yield from _trace(trace)
 
 
 def _patching(patching: Mapping[str, Any]) -> Iterator[str]:
@@ -48,6 +50,18 @@ def _hook(hook: Mapping[str, Any]) -> Iterator[str]:
     yield f"{'hook':<20}{hook['function']} on {hook['op']}: {calls}; {hook['sites']:,} patched sites"
     if hook["originals"]:
         yield f"{'':<20}in front of {', then '.join(hook['originals'])}"
+
+
+def _trace(trace: Mapping[str, Any]) -> Iterator[str]:
+    """A table of each sort, what took longest first."""
+    for what, title in (("ops", "op"), ("hypercalls", "hypercall"), ("traps", "trap")):
+        shares = trace[what]
+        if not shares:
+            continue
+        width = max(len(title), *map(len, shares))
+        yield f"{title:<{width}}  {'count':>12}  {'virtual us':>14}"
+        for name, share in sorted(shares.items(), key=lambda item: (-item[1]["ns"], -item[1]["count"], item[0])):
+            yield f"{name:<{width}}  {share['count']:>12,}  {share['ns'] / 1000:>14,.1f}"
 
 
 def _verdict(patching: Mapping[str, Any]) -> str:

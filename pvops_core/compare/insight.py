@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pvops_core.boot.records import find_records
+from pvops_core.boot.trace import Trace
 from pvops_core.boot.verify import PatchingCheck
 from pvops_core.errors import UsageError
 from pvops_core.plugins.loading import load_object
@@ -40,13 +41,16 @@ class Insight:
             folder = Path(asked.records) if asked.records else None
             records = find_records(folder, session.kernel.image.sha256) if folder else ()
             self._check = PatchingCheck(session, fills, records)
+        self._trace = Trace(session) if asked.trace else None
         self._hooks = [OrderedHook(order, session) for order in asked.hooks]
 
     def found(self) -> dict[str, Any]:
-        """What was seen: ``patching`` and ``hooks``, where they were asked for."""
+        """What was seen: ``patching``, ``hooks`` and ``trace``, where they were asked for."""
         found: dict[str, Any] = {"patching": self._check.to_json()} if self._check else {}
         if self._hooks:
             found["hooks"] = [hook.to_json() for hook in self._hooks]
+        if self._trace is not None:
+            found["trace"] = self._trace.to_json()
         return found
 
 

@@ -72,11 +72,13 @@ class Inside:
         verify_patching: hold what the kernel patches against our patcher's plan.
         records: folder of records of real boots to hold it against too; empty for none.
         hooks: Python hooks to be put into its ops.
+        trace: count and time its ops, hypercalls and traps.
     """
 
     verify_patching: bool = False
     records: str = ""
     hooks: tuple[HookOrder, ...] = ()
+    trace: bool = False
 
     @classmethod
     def from_json(cls, document: Any) -> Inside:  # noqa: ANN401 -- whatever a JSON parser returned

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.handler import MemoryDevice, TrapHandler
     from pvops_core.machine.kinds import MachineKind
     from pvops_core.machine.msrs import ServedMsr
+    from pvops_core.machine.spans import SpanCounter
     from pvops_core.machine.vcpu import Vcpu
 
 _MAX_VCPUS = 128
@@ -192,6 +193,17 @@ class Machine(Closing):
             MachineError: a handler is running; defer it.
         """
         return self.breakpoints.add(address, action)
+
+    def count_spans(self, spans: Sequence[tuple[int, int]]) -> SpanCounter:
+        """Count executions of spans of guest text, (guest-virtual address, length) each, from now on.
+
+        Raises:
+            MachineError: there are none, two overlap, or a handler is running.
+        """
+        self._not_in_guest("count_spans")
+        from pvops_core.machine.spans import SpanCounter  # noqa: PLC0415 - rarely wanted, and compiled when made
+
+        return SpanCounter(self._slots, spans)
 
     def remove(self, breakpoint_: Breakpoint) -> None:
         """End ``break_at``; MachineError from inside a handler."""

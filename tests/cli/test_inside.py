@@ -118,3 +118,17 @@ def test_a_hook_that_cannot_be_or_fails_is_named(
     assert main(["boot", str(calling), "--memory", "32", "--hook", hook.format(calling.parent)]) == code
     captured = capsys.readouterr()
     assert message in captured.out + captured.err
+
+
+def test_a_trace_is_shown_in_tables(calling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "boot.json"
+    assert main(["boot", str(calling), "--memory", "32", "--trace", "ops", "--json", str(target)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    head = next(line for line in shown if line.startswith("op ") and "count" in line)
+    assert head.split() == ["op", "count", "virtual", "us"]
+    assert any(line.split()[:2] == ["mmu.write_cr3", "2"] for line in shown)
+    trace = json.loads(target.read_text())["inside"]["trace"]
+    assert trace["ops"]["mmu.read_cr3"]["count"] == 1
+    assert len(trace["sites"]) == 2
+    assert main(["boot", str(calling), "--memory", "32", "--trace", "everything"]) == 2
+    assert "--trace takes ops" in capsys.readouterr().err
