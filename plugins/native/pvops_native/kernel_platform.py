@@ -60,7 +60,7 @@ class NativeKernelPlatform(Pc, KernelPlatform):
         machine = self.machine
         boot, *others = machine.vcpus
         loader.load(machine, self.kernel, int(self.options.get("memory", machine.memory.size)))
-        loader.enter(boot, self.kernel.image.entry)
+        loader.start(boot, self.kernel.image)
         for vcpu in machine.vcpus:
             vcpu.set_msr(MSR_APIC_BASE, apics.LOCAL | _APIC_ENABLED | (_BOOT_PROCESSOR if vcpu is boot else 0))
         for vcpu in others:

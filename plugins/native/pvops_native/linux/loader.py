@@ -13,7 +13,7 @@ import numpy as np
 from pvops_core.errors import MachineError
 from pvops_core.kinds import MachineKind
 from pvops_native import apics, processor
-from pvops_native.linux import acpi
+from pvops_native.linux import acpi, pvh
 from pvops_native.linux.parameters import RESERVED, BootParameters, Range
 
 if TYPE_CHECKING:
@@ -71,6 +71,23 @@ def load(machine: Machine, kernel: Kernel, size: int) -> None:
         rsdp=acpi.write_tables(memory, len(machine.vcpus)),
     )
     memory.write(PARAMETERS, parameters.pack())
+    pvh.write_start_info(memory, parameters)
+
+
+def start(vcpu: Vcpu, image: KernelImage) -> None:
+    """Put a processor at the image's entry: by the PVH note of one that is no Linux, else by Linux's boot protocol.
+
+    Raises:
+        ImageError: the note is damaged.
+    """
+    entry = pvh.entry_of(image)
+    if entry is None:
+        enter(vcpu, image.entry)
+        return
+    vcpu.start_real_mode(0)  # whatever mode it began in, now it is in none of 64 bits
+    _enter_flat(vcpu, 32)
+    vcpu.set("ebx", pvh.START_INFO)
+    vcpu.rip = entry
 
 
 def _load_segments(memory: PhysicalMemory, image: KernelImage, size: int) -> int:
@@ -110,21 +127,24 @@ def enter(vcpu: Vcpu, entry: int) -> None:
 
     In 64-bit mode the first 4 GiB are mapped one to one; in 32-bit mode paging is off.
     """
-    memory = vcpu.machine.memory
-    wide = vcpu.machine.kind is MachineKind.X86_64
-    for selector, descriptor in zip((CODE, DATA), _DESCRIPTORS[vcpu.machine.kind.bits], strict=True):
-        memory.set_u64(GDT + selector, descriptor)
-    if wide:
+    if vcpu.machine.kind is MachineKind.X86_64:
         vcpu.insn.mov_to_cr(4, processor.CR4_PAE)
         vcpu.insn.wrmsr(processor.MSR_EFER, processor.EFER_LME)
-        vcpu.insn.mov_to_cr(3, _identity(memory))
-    vcpu.insn.mov_to_cr(0, processor.CR0 if wide else _PROTECTED)
+        vcpu.insn.mov_to_cr(3, _identity(vcpu.machine.memory))
+    _enter_flat(vcpu, vcpu.machine.kind.bits)
+    vcpu.set("rsi", PARAMETERS)
+    vcpu.rip = entry
+
+
+def _enter_flat(vcpu: Vcpu, bits: int) -> None:
+    """Protected mode, and for 64 bits paging, with flat segments."""
+    for selector, descriptor in zip((CODE, DATA), _DESCRIPTORS[bits], strict=True):
+        vcpu.machine.memory.set_u64(GDT + selector, descriptor)
+    vcpu.insn.mov_to_cr(0, processor.CR0 if bits == 64 else _PROTECTED)
     vcpu.insn.lgdt(GDT, DATA + 7)
     vcpu.set_segments(0, CODE, DATA)
     for name in ("ds", "es"):
         vcpu.load_segment(name, DATA)
-    vcpu.set("rsi", PARAMETERS)
-    vcpu.rip = entry
 
 
 def _identity(memory: PhysicalMemory) -> int:
