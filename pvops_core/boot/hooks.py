@@ -223,6 +223,10 @@ class OpHooks:
         self._slots.look()
         sites = {site.address: site for site in self._sites(hook)}
         kept = {at: self._left(hook, sites[at], code) for at, code in hook.kept.items() if at in sites}
+        for vcpu in self._machine.vcpus:
+            if vcpu.rip == hook.entrance:  # the hook has been called, perhaps to take itself out, and goes on from here
+                vcpu.rip = self._target(hook)
+                self._machine.breakpoints.displace(vcpu)
         gone = [] if hook.spread else [Poke(hook.entrance, self._entrance(hook), _FILLER)]
         self._poker.transaction(
             [
@@ -250,12 +254,16 @@ class OpHooks:
 
     def _entrance(self, hook: OpHook) -> bytes:
         """Bytes of the entrance: a jump to what the slot held, a return, and filler."""
-        target = hook.original or self._session.kernel.image.symbols.get(BUG, 0)
+        target = self._target(hook)
         distance = target - hook.entrance - _JUMP
         if not target or not -(1 << 31) <= distance < 1 << 31:
             where = self._table.name(target)
             raise PatchError(f"no jump leads from the hook's entrance to {where}", op=hook.op, address=hook.entrance)
         return (b"\xe9" + struct.pack("<i", distance) + _RETURN).ljust(PIECE, b"\xcc")
+
+    def _target(self, hook: OpHook) -> int:
+        """What comes after the hook: what the slot held, or what the kernel calls in place of an empty one."""
+        return hook.original or self._session.kernel.image.symbols.get(BUG, 0)
 
     def _slot_poke(self, hook: OpHook, old: int, new: int) -> Poke:
         size = self._table.layout.pointer_size

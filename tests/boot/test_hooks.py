@@ -159,7 +159,7 @@ def test_a_hook_may_take_itself_out(make: Make) -> None:
         session.hooks.remove(hook)
 
     hook = session.hooks.install("write_cr3", once)
-    session.run()
+    assert session.run().reason == "poweroff"
     assert hook.calls == 1
     assert not session.hooks.standing
 
@@ -171,7 +171,7 @@ def test_a_hook_may_put_another_in(make: Make) -> None:
     def more() -> None:
         session.hooks.install("read_cr3", lambda _cpu: seen.append("read"))
 
-    session.run()
+    assert session.run().reason == "poweroff"
     assert seen == ["read"]
 
 
