@@ -31,7 +31,7 @@ SHOWN: Final = {"text", "c", "toml", "ini", "json", "yaml"}
 """Languages of blocks that are not there to be run."""
 COMMAND: Final = re.compile(r"^\$ (.*\n(?:> .*\n)*)((?:(?!\$ ).*\n?)*)", re.MULTILINE)
 FILE: Final = re.compile(r"(?:#|//|/\*) ([\w-]+\.\w+)(?: \*/)?\n")
-LIMIT_S: Final = 120
+LIMIT_S: Final = 400
 
 
 def _pages() -> list[Path]:
