@@ -213,8 +213,10 @@ class KernelPlatform(Surroundings):
             self.typed(data)
 
     def wait_for_typing(self) -> bool:
-        """For ``idle``, when no timer is left: wait until somebody has typed something; False if nobody will."""
-        if not self.keyboard.wait(lambda: self.machine.loop.interrupted):
-            return self.machine.loop.interrupted
-        self.read_keyboard()
-        return True
+        """For ``idle``, when no timer is left: wait until what somebody types wakes a vCPU; False if nothing will."""
+        loop, vcpus = self.machine.loop, self.machine.vcpus
+        while self.keyboard.wait(lambda: loop.interrupted):
+            self.read_keyboard()
+            if any(vcpu.runnable for vcpu in vcpus):
+                return True
+        return loop.interrupted

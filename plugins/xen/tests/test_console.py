@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor.console import IN, OUT, Console
+from pvops_xen.kernel_platform import XenKernelPlatform
+from pvops_xen.testing.guests import EVENT, SmallGuest
 
+from pvops_core.errors import UsageError
 from pvops_core.machine.memory import PhysicalMemory
 
 if TYPE_CHECKING:
@@ -54,3 +59,46 @@ def test_a_console_without_a_page(memory: PhysicalMemory) -> None:
     console.typed = b"typed"
     assert not console.exchange(memory)
     assert (console.read(3), console.read(9)) == (b"typ", b"ed")
+
+
+BLOCK = {64: "mov eax, 29\n mov edi, 1\n syscall", 32: "mov eax, 29\n mov ebx, 1\n int 0x82"}
+
+
+@pytest.fixture(params=[64, 32])
+def guest(request: pytest.FixtureRequest) -> Iterator[SmallGuest]:
+    with SmallGuest(request.param) as guest:
+        yield guest
+
+
+def typing_soon(guest: SmallGuest, *acts: Callable[[], None]) -> None:
+    for number, act in enumerate(acts):
+        threading.Timer(0.1 * (number + 1), act).start()
+    guest.session.platform.keyboard.listen()
+
+
+def test_a_key_wakes_a_guest_that_sleeps_without_a_timer(guest: SmallGuest) -> None:
+    keyboard = guest.session.platform.keyboard
+    typing_soon(guest, lambda: keyboard.type(b"k"))
+    outcome = guest.execute(BLOCK[guest.bits])
+    assert (outcome.kind, outcome.vector) == ("trap", EVENT)
+    assert IN.take(guest.hv.memory, guest.hv.console.page) == b"k"
+    assert [event.fields for event in guest.session.machine.log.events if event.kind == "typed"] == [(("data", b"k"),)]
+
+
+def test_a_key_that_wakes_nobody_is_no_error(guest: SmallGuest) -> None:
+    keyboard, hv = guest.session.platform.keyboard, guest.hv
+    hv.memory.set_u8(hv.domain.shared_info + hv.abi.evtchn_mask, 0xFF)
+    typing_soon(guest, lambda: keyboard.type(b"k"), keyboard.end)
+    outcome = guest.execute(BLOCK[guest.bits])
+    assert outcome.kind == "dead"
+
+
+def test_only_words_that_a_toolstack_knows_ask_for_an_end(guest: SmallGuest) -> None:
+    platform = guest.session.platform
+    assert isinstance(platform, XenKernelPlatform)
+    with pytest.raises(UsageError, match="'sleep'"):
+        platform.request_shutdown("sleep")
+    platform.request_shutdown("halt")
+    node = guest.hv.store.daemon.tree.get("/local/domain/1/control/shutdown")
+    assert node is not None
+    assert node.value == b"halt"

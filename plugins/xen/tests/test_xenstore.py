@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import struct
 from collections.abc import Iterator
@@ -265,7 +264,7 @@ def test_transactions_are_all_or_nothing(steps: list[tuple[str, str, int]]) -> N
     open_ones: list[int] = []
     for what, path, which in steps:
         number = open_ones[which - 1] if 0 < which <= len(open_ones) else 0
-        before = copy.deepcopy(client.daemon.tree.nodes)
+        before = dict(client.daemon.tree.nodes)
         if what == "start":
             if len(open_ones) < 2:
                 open_ones.append(int(client.ask(Type.TRANSACTION_START, "")[:-1]))
