@@ -1,8 +1,23 @@
-"""``python -m pvops_core`` is ``pvops``."""
+"""``python -m pvops_core`` is ``pvops``, and the installed command begins here too."""
+
+from __future__ import annotations
 
 import sys
 
-from pvops_core.cli import main
+INTERRUPTED = 6
+"""``ExitCode.CRASH``, before the module that has it could be imported."""
+
+
+def main() -> int:
+    """Run the command line; Ctrl-C while that is still being imported ends it as it does later on."""
+    try:
+        from pvops_core.cli import main as run  # noqa: PLC0415 - so that Ctrl-C meets us
+
+        return run()
+    except KeyboardInterrupt:
+        sys.stderr.write("pvops: interrupted\n")
+        return INTERRUPTED
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pvops_core.__main__ import main as start
 from pvops_core.cli import main
+from pvops_core.cli.common import ExitCode
 
 PVOPS = (sys.executable, "-m", "pvops_core")
 
@@ -68,3 +70,16 @@ def test_an_interrupted_run_says_so_without_a_traceback() -> None:
 def test_mistyped_names_come_with_a_guess(words: list[str], guess: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert guess in capsys.readouterr().err
+
+
+def test_an_interrupt_while_starting_up_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str, *_: object) -> None:
+        if name == "pvops_core.cli":
+            raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "pvops_core.cli")
+    monkeypatch.setattr("builtins.__import__", interrupted)
+    assert start() == ExitCode.CRASH
+    assert capsys.readouterr().err == "pvops: interrupted\n"
