@@ -18,9 +18,11 @@ from pvops_core.switchboard import Form
 from pvops_core.testing.cells import capabilities
 from pvops_core.testing.conformance.audit import Audit, audit
 from pvops_core.testing.conformance.finish import finish
-from pvops_core.testing.conformance.ground import Ground
+from pvops_core.testing.conformance.ground import PAGE, TABLE, Ground
+from pvops_core.testing.conformance.memory import USER
 from pvops_core.testing.equivalence import Bench, check_equivalence
 from pvops_core.testing.lab import MEMORY
+from pvops_core.testing.landing import UD2
 from pvops_core.testing.plugin import loaded_backends
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from pvops_core.testing.lab import Lab
     from pvops_core.testing.patched import Patcher
 
+SYSENTER_CS: Final = 0x174
+"""The MSR that sysexit takes its segments from."""
 SEEDS: Final = range(3)
 _AUDITS: Final[pytest.StashKey[dict[Cell, Audit]]] = pytest.StashKey()
 _RESULTS: Final[pytest.StashKey[dict[tuple[str, int], Mapping[str, int | str]]]] = pytest.StashKey()
@@ -96,12 +100,11 @@ class Conformance:
 
     def test_patchlet_does_what_its_hook_does(self, pvops_case: Case, pvops_lab: Lab) -> None:
         """The same registers, result, flags and memory from the same random states."""
-        bench, op, call = _bench(pvops_lab), pvops_case.op, pvops_lab.call
-        patchlet = bench.patchlets.get(op)
+        op, call = pvops_case.op, pvops_lab.call
+        patchlet = pvops_lab.session.switchboard.context().patchlets.get(op)
         if patchlet is None:
             pytest.skip("its patchlet stands for an implementation that is not in force")
-        if op == "irq_enable_sysexit":
-            pytest.skip("needs pages for user mode, which the guest does not have yet")
+        bench = _bench(pvops_lab, user=op == "irq_enable_sysexit")
         for symbol, _addend in references(patchlet.asm):
             if symbol not in bench.symbols:
                 pytest.skip(f"the guest has no {symbol}")
@@ -167,8 +170,21 @@ class Conformance:
         assert len(logs) == 1
 
 
-def _bench(lab: Lab) -> Bench:
-    """The lab's machine for runs of code in the place of a call."""
+def _user_pages(lab: Lab) -> int:
+    """Map a page of undefined instructions and one for a stack where user mode sees them; where sysexit leads, too."""
+    session, call, cpu = lab.session, lab.call, lab.call.cpu
+    base = USER[session.guest.kind.bits]
+    for number in range(2):
+        page = call.page()
+        cpu.write_virtual(page, UD2 * (PAGE // len(UD2)))
+        call.function("mm_map", session.guest.symbols["init_mm"], base + number * PAGE, page, TABLE, 0)
+    if not cpu.insn.rdmsr(SYSENTER_CS):
+        cpu.insn.wrmsr(SYSENTER_CS, cpu.selector("cs"))
+    return base
+
+
+def _bench(lab: Lab, *, user: bool) -> Bench:
+    """The lab's machine for runs of code in the place of a call, with pages for user mode if they are needed."""
     session, call = lab.session, lab.call
 
     def translate(va: int) -> int:
@@ -183,6 +199,7 @@ def _bench(lab: Lab) -> Bench:
         translate=translate,
         text=call.text,
         scratch=call.page(),
+        user=_user_pages(lab) if user else 0,
         compared=MEMORY,
     )
 
