@@ -29,7 +29,7 @@ from pvops_core.compare.plan import (
     plan_kernel,
 )
 from pvops_core.compare.progress import ProgressListener
-from pvops_core.compare.wire import Request
+from pvops_core.compare.wire import Inside, Request
 from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
 
@@ -74,7 +74,12 @@ def compare(
         str, typer.Option(metavar="A,B", help=f"Phases of the kernel's boot to tell of: {', '.join(PHASES)}.")
     ] = "",
     ops: Annotated[
-        str, typer.Option(metavar="A,B", help="Ops whose sites in the kernel to tell of; patterns such as 'irq.*' too.")
+        str,
+        typer.Option(
+            metavar="A,B",
+            help="Ops whose sites in the kernel to tell of, and whose calls to count, which takes time; patterns such "
+            "as 'irq.*' too.",
+        ),
     ] = "",
     instructions: Annotated[
         bool, typer.Option("--instructions", help="Count the kernel's instructions too, which takes long.")
@@ -113,7 +118,7 @@ def compare(
         _refuse("the built-in guest", {"layouts": layouts, "kinds": kinds})
         task = Workload(workload, seed, cpus, (memory or kernels.DEFAULT_MEMORY) << 20)
         wanted_ops(choice.ops)  # names that there are not are found now, and not when all is done
-        job = _of_kernel(wanted, task, kernel, initrd, count=instructions)
+        job = _of_kernel(wanted, task, kernel, initrd, count=instructions, trace=bool(ops))
         job.again.update({"phases": phases, "ops": ops})
     with ProgressListener(len(job.requests)) as listener:
         observations = execute(job.requests, listener=listener, jobs=jobs, limits=job.limits)
@@ -184,11 +189,14 @@ def _of_builtin(wanted: _Wanted, task: Workload, layouts: Sequence[str], kinds: 
     return _Job(plan, requests, Limits(wall_s=allowed.worker), again)
 
 
-def _of_kernel(wanted: _Wanted, task: Workload, kernel: Path, initrd: Path | None, *, count: bool) -> _Job:
+def _of_kernel(wanted: _Wanted, task: Workload, kernel: Path, initrd: Path | None, *, count: bool, trace: bool) -> _Job:
     files = Files(str(kernel), str(initrd or ""), kernels.kernel_kind(kernel))
     plan = plan_kernel(wanted.chosen(), wanted.loaded.backends, files, task, count=count)
     allowed = Allowed.of_run(wanted.max_seconds)
-    requests = [Request(cell, wanted.plugins, max_seconds=allowed.guest, examine=True) for cell in plan.cells]
+    inside = Inside(trace=trace)
+    requests = [
+        Request(cell, wanted.plugins, max_seconds=allowed.guest, examine=True, inside=inside) for cell in plan.cells
+    ]
     again: dict[str, object] = {"kernel": files.kernel, "initrd": files.initrd, "cmdline": task.cmdline}
     return _Job(plan, requests, kernels.kernel_limits(allowed, task.memory >> 20), again)
 

@@ -76,7 +76,12 @@ def observe_boot(
         send(Phase.COLLECTING)
         if request.events:
             write_events(session.machine.log, request.events)
-        others = {"inside": insight.found(), "livepatch": live.found(), "versions": dict(used)}
+        others = {
+            "op_calls": insight.op_calls,
+            "inside": insight.found(),
+            "livepatch": live.found(),
+            "versions": dict(used),
+        }
         return _collect(request, session, ending, {**exam.found(), **others})
 
 

@@ -42,7 +42,16 @@ class Insight:
             records = find_records(folder, session.kernel.image.sha256) if folder else ()
             self._check = PatchingCheck(session, fills, records)
         self._trace = Trace(session) if asked.trace else None
+        self._table = session.table if asked.trace else None
         self._hooks = [OrderedHook(order, session) for order in asked.hooks]
+
+    @property
+    def op_calls(self) -> dict[str, int]:
+        """Op name -> how often it was called at the kernel's sites, inlined code included; empty unless traced."""
+        if self._trace is None or self._table is None:
+            return {}
+        layout = self._table.layout
+        return {layout.by_path(path).op.name: share.count for path, share in self._trace.ops.items()}
 
     def found(self) -> dict[str, Any]:
         """What was seen: ``patching``, ``hooks`` and ``trace``, where they were asked for."""

@@ -79,7 +79,7 @@ class Observation:
         reason: one line on why, for a person.
         results: the guest's own report, word by word; must be equal on every backend.
         console: what the guest printed.
-        op_calls: op name -> calls that a hook served.
+        op_calls: op name -> calls that a hook served; of a real kernel that was traced, calls made at its sites.
         sites: op name -> form (see ``SITE_FORMS``) -> number of sites of that form at the end.
         traps: trap name -> number of times that the guest trapped into its platform.
         hypercalls: hypercall name -> calls.

@@ -99,3 +99,10 @@ def test_instructions_are_counted_when_asked_for(kernel: Callable[[str], Path], 
     assert document["cells"][0]["instructions"] == 1 + 2 * 16 + 4  # out cannot end its block: hlt too
     _, document = compare(path, "--backends", "native")
     assert document["cells"][0]["instructions"] == 0
+
+
+def test_calls_of_ops_cannot_be_counted_where_there_are_none(kernel: Callable[[str], Path], compare: Compare) -> None:
+    code, document = compare(kernel(POWER_OFF), "--backends", "native", "--ops", "save_fl")
+    assert code == 3
+    (skipped,) = document["skipped"]
+    assert "no annotated calls of ops" in skipped["reason"]

@@ -10,7 +10,9 @@ import pytest
 
 from pvops_core.boot import BootSession, Kernel
 from pvops_core.compare.examination import LAST_MOMENT, Examination
+from pvops_core.compare.insight import Insight
 from pvops_core.compare.sitecodes import AT_THE_END, SiteCodes
+from pvops_core.compare.wire import Inside
 from pvops_core.images import KernelImage, load_image
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.sites import read_sites
@@ -96,3 +98,22 @@ def test_sites_are_read_before_their_text_is_freed(symbol: str, note: str) -> No
     (code,) = found["site_codes"]["irq_disable"].values()
     assert code.startswith("ff15" if symbol == LAST_MOMENT else "f415")
     assert found["sites_note"] == note
+
+
+def test_calls_are_counted_at_the_sites() -> None:
+    """The kernel makes its first site a function of its own, calls that three times, and powers off."""
+    types = [LAYOUT.by_path(path).type for path in OPS]
+    builder = LowKernel(LAYOUT, types=types).builder()
+    first, *_ = read_sites(load_image(builder.build()))
+    start = 0x1010000
+    code = bytes.fromhex("bc00800000 c60425") + (first.address + 6).to_bytes(4, "little") + b"\xc3"  # mov esp; a ret
+    for _ in range(3):
+        code += b"\xe8" + (first.address - start - len(code) - 5).to_bytes(4, "little", signed=True)
+    builder.text(".start", code + bytes.fromhex("66ba0406 66b80020 66ef f4"), address=start)
+    image = attrs.evolve(load_image(builder.build()), entry=start)
+    with session(image) as opened:
+        insight = Insight(Inside(trace=True), opened, ())
+        assert opened.run().reason == "poweroff"
+        assert insight.op_calls == {"irq_disable": 3}
+    with session(image) as opened:
+        assert Insight(Inside(), opened, ()).op_calls == {}
