@@ -104,7 +104,7 @@ class Coherence:
     def _place(self, vcpu: Vcpu) -> int:
         """Where a vCPU is, or where it is about to return to from a gate."""
         at = vcpu.rip
-        if at == self._machine.gates.return_address:
+        if self._machine.gates.mapped and at == self._machine.gates.return_address:
             at = vcpu.virtual.number(vcpu.rsp, self._machine.kind.pointer_size, system=True)
         return at
 

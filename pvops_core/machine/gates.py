@@ -41,6 +41,11 @@ class Gates:
         self._handlers = [None] * count
         self._machine.hook_gates(base_va, base_va + count * stride - 1)
 
+    @property
+    def mapped(self) -> bool:
+        """Whether there are any."""
+        return bool(self._handlers)
+
     def address(self, index: int) -> int:
         """Virtual address of a gate: what guest text calls."""
         self._check(index)

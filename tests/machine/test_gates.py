@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.errors import MachineError
+from pvops_core.machine import MachineKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.machine import Vcpu
     from tests.machine.conftest import Rig
 
@@ -141,3 +144,10 @@ def test_a_stop_in_a_gate_goes_on_behind_it(rig: Rig) -> None:
 def test_bad_gates_are_refused(rig: Rig, count: int, stride: int) -> None:
     with pytest.raises(MachineError):
         rig.machine.gates.map(GATES, count, stride)
+
+
+def test_without_gates_a_vcpu_at_address_0_is_at_none(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(MachineKind.X86_64, vcpus=2)
+    rig.machine.vcpus[1].rip = 0  # where a real kernel's other vCPUs are until they are started
+    rig.machine.vcpus[1].rsp = 0x123456789000  # not mapped
+    rig.machine.quiesce([(CODE, CODE + 8)])
