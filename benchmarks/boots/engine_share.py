@@ -70,6 +70,7 @@ def main(backend: str, kernel: str, initrd: str, memory: str, cmdline: str) -> N
         built = thread_time()
         stop = session.run()
         over = thread_time()
+        blocks = session.machine.blocks
     inside = watch.seconds.pop("in_engine")
     handlers = sum(watch.seconds.values())
     report = {
@@ -80,7 +81,7 @@ def main(backend: str, kernel: str, initrd: str, memory: str, cmdline: str) -> N
         "handlers_s": handlers,
         "between_s": over - built - inside,
         "handlers": {name: {"s": seconds, "calls": watch.calls[name]} for name, seconds in watch.seconds.most_common()},
-        "blocks": session.machine.blocks,
+        "blocks": blocks,
     }
     sys.stdout.write(json.dumps(report) + "\n")
 
