@@ -29,8 +29,8 @@ def live_patches(session: BootSession) -> Livepatch:
     """Live patching of a session's kernel. Payloads can be uploaded once it has mapped its text.
 
     Raises:
-        UsageError: the session was made without ``livepatch``, so it has no frames for payloads.
-        LivepatchError: the kernel's memory leaves no room for their addresses.
+        UsageError: the session was made without ``livepatch``, so it has no frames for payloads, or the kernel's memory
+            leaves no room for their addresses.
     """
     if not session.livepatch:
         raise UsageError("the session keeps no memory for payloads; make it with livepatch=True")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.errors import MachineError
+from pvops_core.errors import MachineError, UsageError
 from pvops_core.livepatch.area import PAGE_SIZE, Access
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.machine import GuestFault
@@ -41,7 +41,7 @@ def base_of(session: BootSession) -> int:
     """Guest-virtual address of the area.
 
     Raises:
-        LivepatchError: ENOMEM, the kernel's memory leaves no hole for it.
+        UsageError: the kernel's memory leaves no hole for it.
     """
     image = session.kernel.image
     text = image.symbols.get("_text", image.segments[0].address)
@@ -50,7 +50,10 @@ def base_of(session: BootSession) -> int:
     segment = next(each for each in image.segments if 0 <= text - each.address < each.memory_size)
     memory = int(session.platform.options["memory"])
     if memory > _LOW_MEMORY:
-        raise LivepatchError(f"a 32-bit kernel with {memory >> 20} MiB has no hole for payloads", errno=errno.ENOMEM)
+        raise UsageError(
+            f"a 32-bit kernel with {memory >> 20} MiB of memory has no hole for payloads: "
+            f"{_LOW_MEMORY >> 20} MiB are the most"
+        )
     return segment.address - segment.physical + memory + SIZE - 1 & -SIZE
 
 
