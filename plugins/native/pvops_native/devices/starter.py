@@ -1,6 +1,6 @@
 """The processor start register at port 0x608: writing a processor's number there, 32 bits, lets it run.
 
-Not a PC's: start-up messages of the local APIC begin in real mode, which the machine does not have.
+Not a PC's: start-up messages of the local APIC begin in real mode, which the built-in guest has no code for.
 docs/reference/guest.md describes the register.
 """
 
