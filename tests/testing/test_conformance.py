@@ -38,7 +38,7 @@ def test_every_planted_bug_is_caught(suite: pytest.Pytester, name: str) -> None:
         result = suite.runpytest_inprocess("-q", "--maxfail=1", *options, *chosen, *SUITE)
         assert result.parseoutcomes().keys() & {"failed", "errors"}, what
         return
-    result = suite.runpytest_inprocess("-q", *options, "--pvops-ops", op, *SUITE)
+    result = suite.runpytest_inprocess("-q", "--maxfail=1", *options, "--pvops-ops", op, *SUITE)
     assert verdict(result, op) in {"FAILURE", "CRASH"}, what
 
 
