@@ -41,3 +41,20 @@ def test_the_table_is_right_and_stays_right(booting: BootSession) -> None:
     booting.platform.until = b""
     assert booting.run(max_seconds=300).reason == "poweroff"
     assert audit.audit(hv) == []
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+def test_processes_of_32_bits_run_on_a_64_bit_kernel(kernel_path: Callable[[str], Path]) -> None:
+    """They enter their kernel by sysenter and int 0x80, and find their storage by a selector in GS."""
+    path = kernel_path("vmlinuz-6.1.0-56-cloud-amd64")
+    initrd = path.with_name("initramfs-i386.cpio.gz")
+    if not initrd.is_file():
+        pytest.skip(f"no {initrd.name} beside the kernel")
+    kernel = read_kernel(path, initrd, "console=hvc0 nr_cpus=1")
+    with BootSession(kernel, (backend,), memory=128 << 20) as session:
+        assert session.run(max_seconds=300).reason == "poweroff"
+        lines = session.platform.console.decode().replace("\r", "").splitlines()
+        assert {"guest-init: hypervisor xen", "guest-init: sum 20100", "guest-init: done"} <= set(lines)
+        assert session.platform.traps["sysenter"]
+        assert audit.audit(session.platform.hv) == []  # type: ignore[attr-defined]

@@ -282,3 +282,33 @@ def test_a_context_that_xen_does_not_take(guest: SmallGuest, wrong: str) -> None
     area = guest.put(6, bytes(raw[:4096]))
     guest.put(7, bytes(raw[4096:]) or b"\0")
     assert guest.call(Hypercall.VCPU_OP, VcpuOp.INITIALISE, 1, area) == -22
+
+
+def test_a_selector_for_the_gs_of_processes(guest64: SmallGuest) -> None:
+    g = guest64
+    base = g.va("data")
+    descriptor = 0x00CF_F300_0000_FFFF | (base & 0xFF_FFFF) << 16 | (base >> 24 & 0xFF) << 56
+    g.put(0, struct.pack("<3Q", 0, 0, descriptor))
+    g.protect(0)
+    assert g.set_gdt(g.mfn(0)) == 0
+    assert g.call(Hypercall.SET_SEGMENT_BASE, 2, 0x1234_5000) == 0
+    assert g.call(Hypercall.SET_SEGMENT_BASE, 3, 0x10) == 0
+    kernel = g.execute("mov eax, gs\n mov ebx, eax\n mov ecx, 0xc0000101\n rdmsr")
+    assert (kernel.registers["rbx"], kernel.registers["rax"]) == (0x13, 0x1234_5000)
+    assert g.hv.domain.vcpus[0].gs_base_user == base & 0xFFFF_FFFF
+    assert g.call(Hypercall.SET_SEGMENT_BASE, 3, 0x1008) == 0
+    assert g.execute("mov eax, gs").registers["rax"] == 0
+    assert g.hv.domain.vcpus[0].gs_base_user == 0
+
+
+def test_processes_have_the_gs_base_of_their_selector(guest64: SmallGuest) -> None:
+    """32-bit processes of a 64-bit kernel have their thread's storage there."""
+    g = guest64
+    low = 0x40_0000
+    descriptor = 0x00CF_F300_0000_FFFF | (low & 0xFF_FFFF) << 16
+    g.put(0, struct.pack("<3Q", 0, 0, descriptor))
+    g.protect(0)
+    g.set_gdt(g.mfn(0))
+    g.call(Hypercall.SET_SEGMENT_BASE, 3, 0x13)
+    got = g.execute_as_user("mov eax, gs:[0x24]")
+    assert (got.vector, got.cr2) == (PF, low + 0x24)

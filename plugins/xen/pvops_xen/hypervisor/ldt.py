@@ -50,13 +50,13 @@ def load_segments(hv: Hypervisor, cpu: Vcpu, level: int, cs: int, ss: int) -> No
     Raises:
         GuestFault: the processor would fault on one of the two; nothing has changed.
     """
-    code = _descriptor(hv, cpu, cs)
+    code = descriptor_of(hv, cpu, cs)
     if not code.code or cs & 3 != level or (code.dpl > level if code.conforming else code.dpl != level):
         raise selector_fault(GP, cs, "cannot be returned to")
     if not code.present:
         raise selector_fault(NP, cs, "not present")
     if ss & 0xFFFC or level == 3 or not code.long:
-        stack = _descriptor(hv, cpu, ss)
+        stack = descriptor_of(hv, cpu, ss)
         if ss & 3 != level or stack.dpl != level or not stack.writable_data:
             raise selector_fault(GP, ss, f"no stack for level {level}")
         if not stack.present:
@@ -64,7 +64,7 @@ def load_segments(hv: Hypervisor, cpu: Vcpu, level: int, cs: int, ss: int) -> No
     cpu.set_segments(level, cs, ss)
 
 
-def _descriptor(hv: Hypervisor, cpu: Vcpu, selector: int) -> Descriptor:
+def descriptor_of(hv: Hypervisor, cpu: Vcpu, selector: int) -> Descriptor:
     """A descriptor of the CPU's tables; a page of the LDT that is used for the first time is mapped on the way."""
     try:
         return read_descriptor(cpu, selector)

@@ -56,7 +56,6 @@ class VcpuState:
         ldt_base, ldt_ents: virtual address and size of the LDT.
         ldt_mapped: LDT page number to the machine frame mapped lazily for it.
         fs_base, gs_base_kernel, gs_base_user: segment bases of 64-bit guests.
-        gs_user_sel: selector loaded with SEGBASE_GS_USER_SEL.
         debugreg: DR0 to DR7.
         cr0, cr2, cr4: control registers as the guest sees them.
         cpuid_faulting: cpuid of its processes is #GP.
@@ -96,7 +95,6 @@ class VcpuState:
     fs_base: int = 0
     gs_base_kernel: int = 0
     gs_base_user: int = 0
-    gs_user_sel: int = 0
     debugreg: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0, 0, 0, 0xFFFF_0FF0, 0x400])
     cr0: int = 0x8005_003B & ~8  # PE MP ET NE WP AM PG, TS off
     cr2: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import (
     CALLBACKF_MASK_EVENTS,
@@ -20,11 +21,13 @@ from pvops_xen.hypervisor.abi import (
 )
 from pvops_xen.hypervisor.descriptors import check_descriptor
 from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.ldt import descriptor_of
 from pvops_xen.hypervisor.segments import install_gdt
 from pvops_xen.hypervisor.state import NO_ENTRY, Entry
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
+    from pvops_core.machine.segments import Descriptor
     from pvops_xen.hypervisor.core import Hypervisor
 
 _ENODEV: Final = 19
@@ -35,6 +38,7 @@ _MAX_TRAP_ENTRIES: Final = 4096
 _DR7_GD: Final = 1 << 13
 _DR7_ACTIVE: Final = 0xFF
 _PORT: Final = 2
+_READABLE: Final = 1 << 9  # of a code descriptor's second word
 _CR4_DE: Final = 1 << 3
 
 
@@ -207,7 +211,7 @@ def set_segment_base(hv: Hypervisor, cpu: Vcpu, which: int, base: int) -> int:
         return -ENOSYS
     state = hv.state(cpu)
     if which == Segbase.GS_USER_SEL:
-        state.gs_user_sel = base & 0xFFFF
+        _load_user_gs(hv, cpu, base & 0xFFFF)
         return 0
     if which not in {Segbase.FS, Segbase.GS_USER, Segbase.GS_KERNEL} or not access.canonical(hv.abi, base):
         return -EINVAL
@@ -220,6 +224,30 @@ def set_segment_base(hv: Hypervisor, cpu: Vcpu, which: int, base: int) -> int:
         state.gs_base_kernel = base
         cpu.set_msr(_MSR_GS_BASE, base)
     return 0
+
+
+def _load_user_gs(hv: Hypervisor, cpu: Vcpu, selector: int) -> None:
+    """A selector for the processes' GS, whose base becomes theirs; one that cannot be loaded becomes a null one."""
+    state = hv.state(cpu)
+    state.gs_base_user = 0
+    if selector <= 3 and cpu.get("gs") == selector:
+        return
+    descriptor = _data_descriptor(hv, cpu, selector | 3) if selector > 3 else None
+    if descriptor is not None:
+        state.gs_base_user = descriptor.base
+    live = cpu.msr(_MSR_GS_BASE)
+    cpu.load_segment("gs", 0 if descriptor is None else selector | 3)
+    cpu.set_msr(_MSR_GS_BASE, live)
+
+
+def _data_descriptor(hv: Hypervisor, cpu: Vcpu, selector: int) -> Descriptor | None:
+    """What a selector of ring 3 names, if a data segment register can have it."""
+    try:
+        descriptor = descriptor_of(hv, cpu, selector)
+    except GuestFault:
+        return None
+    readable = not descriptor.system and (not descriptor.code or descriptor.high & _READABLE)
+    return descriptor if readable and descriptor.present and descriptor.dpl == 3 else None
 
 
 def switch_gs(hv: Hypervisor, cpu: Vcpu) -> None:
