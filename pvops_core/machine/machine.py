@@ -267,6 +267,8 @@ class Machine(Closing):
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of this machine; not from inside a handler."""
         self._not_in_guest("restore")
+        if not self.loop.running:
+            self.loop.forget()
         self.memory.load(snapshot.memory)
         for part, state in zip(self._parts(), snapshot.parts, strict=True):
             part.load(state)

@@ -80,6 +80,11 @@ class RunLoop:
         self._deferred.append(action)
         self.interrupted = True
 
+    def forget(self) -> None:
+        """The machine goes back to an earlier state: what was asked for since then, outside of a run, is void."""
+        self._stop = self._error = None
+        self._deferred.clear()
+
     def reschedule(self) -> None:
         """End the present slice for a vCPU that waits for another; time passes, so that waiting for ever ends."""
         self._machine.clock.advance(WAIT_NS)

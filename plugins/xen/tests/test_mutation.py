@@ -27,6 +27,15 @@ def test_a_thousand_hypercalls(make_bench: Callable[..., Bench], kind: MachineKi
     assert Run(bench.platform.hv, bench.cpu, seed, stretch=100).make(1000) == 1000
 
 
+def test_the_domain_runs_on_as_if_nothing_had_been(bench64: Bench) -> None:
+    """Even if a call of the run has crashed it."""
+    machine = bench64.machine
+    snapshot = machine.snapshot()
+    bench64.platform.hv.crash("as a random iret does")
+    machine.restore(snapshot)
+    assert bench64.run("b811000000 31ff 0f05 0f0b").detail.startswith("Unhandled: vec 6")
+
+
 def test_one_seed_makes_the_same_calls(make_bench: Callable[..., Bench]) -> None:
     logs = []
     for _ in range(2):
