@@ -26,8 +26,17 @@ WRITERS: Final = ("native_write_msr", "native_write_msr_safe")
 """Functions of a kernel that execute wrmsr: ``(u32 msr, u32 low, u32 high)``."""
 
 
+PER_CPU_PAGES: Final = 4
+"""Pages for the areas of 128 CPUs, which is as many as a machine can have."""
+
+
 class KvmPlatform(KvmHost, NativePlatform):
-    """The built-in guest. Its last pages are not told to it: there the kernel's per-CPU areas lie."""
+    """The built-in guest. Behind the memory that it is told of lie the kernel's per-CPU areas."""
+
+    @staticmethod
+    def machine_memory(guest_memory: int) -> int:
+        """The areas besides."""
+        return guest_memory + PER_CPU_PAGES * PAGE
 
     def build(self) -> None:
         """As bare metal does, with the areas set aside."""
@@ -35,7 +44,7 @@ class KvmPlatform(KvmHost, NativePlatform):
         machine, boot = self.machine, self.machine.vcpus[0]
         info = boot.get("rsi") - self.guest.kernel_base
         fields = list(FORMAT.unpack(machine.memory.read(info, FORMAT.size)))
-        fields[NR_PAGES] -= -(-len(machine.vcpus) * PER_CPU // PAGE)
+        fields[NR_PAGES] -= PER_CPU_PAGES
         self.areas: int = fields[NR_PAGES] * PAGE
         machine.memory.write(info, FORMAT.pack(*fields))
 
