@@ -28,16 +28,17 @@ class Clock:
         words = self._running
         if words is None:
             return self._folded
-        return self._folded + (words[_ALLOWED] - words[_BUDGET]) * BLOCK_NS
+        return words[_CLOCK] + (words[_ALLOWED] - words[_BUDGET]) * BLOCK_NS
 
     def advance(self, ns: int) -> None:
         """Charge time: what a handler did would have taken ``ns`` nanoseconds (0 or more)."""
         if ns < 0:
             raise ValueError(f"the clock cannot go back by {-ns} ns")
-        self._folded += ns
         words = self._running
-        if words is not None:
-            words[_CLOCK] = self._folded
+        if words is None:
+            self._folded += ns
+        else:
+            words[_CLOCK] += ns
             blocks = ns // BLOCK_NS  # a slice is so much time, whatever it is spent on
             words[_BUDGET] -= blocks
             words[_ALLOWED] -= blocks
@@ -50,11 +51,12 @@ class Clock:
 
     def fold(self) -> int:
         """The slice is over; gives the blocks it ran."""
-        if self._running is None:
+        words = self._running
+        if words is None:
             return 0
-        blocks = self._running[_ALLOWED] - self._running[_BUDGET]
+        blocks = words[_ALLOWED] - words[_BUDGET]
+        self._folded = words[_CLOCK] + blocks * BLOCK_NS
         self._running = None
-        self._folded += blocks * BLOCK_NS
         return blocks
 
     def save(self) -> object:

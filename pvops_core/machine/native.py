@@ -15,7 +15,7 @@ import attrs
 
 from pvops_core.machine.emit import I32, I64, Routine, Source, Value, compile_all
 from pvops_core.machine.registers import FLAG_IF
-from pvops_core.machine.state import BLOCK_NS, NO_EXCEPTION, Slot
+from pvops_core.machine.state import BLOCK_NS, NO_EXCEPTION, TSC_BLOCKS, Slot
 
 
 def _block(at: Routine) -> None:
@@ -78,6 +78,9 @@ def _ticks(at: Routine) -> Value:
 def _answer(at: Routine, registers: int) -> None:
     """EDX:EAX get the time; the first so many of the registers prepared are written."""
     ticks = _ticks(at)
+    at.put(Slot.CLOCK, at.add(at.get(Slot.CLOCK), TSC_BLOCKS * BLOCK_NS))
+    for slot in (Slot.BUDGET, Slot.ALLOWED):  # a slice is so much time, whatever it is spent on
+        at.put(slot, at.subtract(at.get(slot), TSC_BLOCKS))
     at.put(Slot.TSC_LOW, at.both(ticks, 0xFFFFFFFF))
     at.put(Slot.TSC_HIGH, at.high(ticks))
     ids, pointers = at.get(Slot.TSC_IDS), at.get(Slot.TSC_POINTERS)
