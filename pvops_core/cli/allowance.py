@@ -10,7 +10,7 @@ from pvops_core.cli import stopwatch
 
 GRACE: Final = 1.08
 """A worker keeps the limit itself, to say where the guest was; one that does not is ended this much later."""
-ENDING: Final = 0.3
+ENDING: Final = 0.4
 """Collecting what was observed and telling it takes so much of what starting up took, on a machine however busy."""
 
 
