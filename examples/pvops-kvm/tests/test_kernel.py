@@ -106,7 +106,6 @@ def test_a_real_kernel_differs_from_bare_metal_where_kvm_code_says_so(
     assert changed == set(ALWAYS) | (set(FLUSHES) | set(LOCKS) if cpus > 1 else set())
 
 
-@pytest.mark.slow
 def test_a_real_kernel_finds_kvm_and_patches_itself_as_planned(kernel: KernelImage, tmp_path: Path) -> None:
     """It is told nothing but what cpuid says; what it makes of its own text is what ``pvops patch`` says."""
     document = tmp_path / "boot.json"
