@@ -14,6 +14,7 @@ $(VENV)/.ready: pyproject.toml plugins/native/pyproject.toml plugins/xen/pyproje
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --group test --group lint \
 	    -e . -e plugins/native -e plugins/xen -e plugins/lguest
+	$(BIN)/python -m compileall -q pvops_core plugins
 	touch $@
 
 compare: setup

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ PACKAGES = {
     "vmlinuz-6.1.0-56-amd64": "linux-image-6.1.0-56-amd64-unsigned",
     "vmlinuz-6.1.0-50-686-pae": "linux-image-6.1.0-50-686-pae-unsigned:i386",
 }
+
+# A shell ignores interrupts for what it runs in the background, and children inherit that; tests send interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
