@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# pytest -n: two workers are what the smallest machine has.
+# pytest -n: two workers are what the smallest machine has. They take from each other's rest, so none ends long before.
 JOBS ?= 2
 
 .PHONY: setup compare test lint types bench bench-boot mutate wheels guest picture reference docs clean
@@ -21,7 +21,7 @@ compare: setup
 	$(BIN)/pvops compare
 
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .
