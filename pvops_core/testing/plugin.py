@@ -110,7 +110,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if missing := [name for name in names if name not in loaded.backends]:
         reasons = "".join(f"\n  {error}" for error in loaded.errors)
         there = ", ".join(sorted(loaded.backends))
-        raise pytest.UsageError(f"no backend {', '.join(missing)}; there are {there}{reasons}")
+        raise pytest.Collector.CollectError(f"no backend {', '.join(missing)}; there are {there}{reasons}")
     if "pvops_recipe" in metafunc.fixturenames:
         metafunc.parametrize("pvops_recipe", names, indirect=True)
         return

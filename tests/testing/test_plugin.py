@@ -94,8 +94,9 @@ def test_it(call, vcpu):
 
 
 @pytest.mark.parametrize("name", ["nobody", "native,nobody"])
-def test_an_unknown_backend_is_a_usage_error(project: pytest.Pytester, name: str) -> None:
+def test_an_unknown_backend_is_named_without_a_traceback(project: pytest.Pytester, name: str) -> None:
     result = run(project, "def test_it(machine): pass\n", "--pvops-backend", name)
+    assert "plugin.py" not in result.stdout.str()
     assert result.ret != 0
     result.stdout.fnmatch_lines(["*no backend nobody; there are *native*"])
 
