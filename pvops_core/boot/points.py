@@ -1,6 +1,7 @@
 """Named points of a kernel's boot: places in its own code, found by symbol, and when it came by them.
 
-Nothing is slowed down or changed by them: a point is a breakpoint that is met once or a few times in a boot.
+Nothing is slowed down or changed by them: a point is a breakpoint that is met once or a few times in a boot, and that
+only looks unless somebody who listens wants to act there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import attrs
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine, Vcpu
-
+    from pvops_core.machine.breakpoints import Breakpoint
 
 _MOST_POPPED: Final = 0x100
 
@@ -78,6 +79,8 @@ class Points:
         self._machine = machine
         self._listeners: list[Listener] = []
         self._returns: set[tuple[str, int, int]] = set()
+        self._places: list[tuple[int, Callable[[Vcpu], None], Breakpoint]] = []
+        self._acts = False
         self.passed: dict[str, Passed] = {}
         for point in POINTS:
             for symbol in point.symbols:
@@ -85,8 +88,20 @@ class Points:
                     self._watch(point, symbols[symbol])
         machine.keep(self)
 
-    def listen(self, listener: Listener) -> None:
-        """Call ``listener`` at each point, from the handler that noted it, with the vCPU standing there."""
+    def listen(self, listener: Listener, *, acts: bool = True) -> None:
+        """Call ``listener`` at each point, from the handler that noted it, with the vCPU standing there.
+
+        Unless it acts, it only looks: it neither stops the machine there nor changes registers (``Machine.break_at``).
+
+        Raises:
+            MachineError: a handler is running, and it is the first one that acts; defer it.
+        """
+        if acts and not self._acts:
+            self._acts = True
+            places, self._places = self._places, []
+            for address, action, breakpoint_ in places:
+                self._machine.remove(breakpoint_)
+                self._break(address, action)
         self._listeners.append(listener)
 
     def ignore(self, listener: Listener) -> None:
@@ -95,9 +110,13 @@ class Points:
 
     def _watch(self, point: Point, address: int) -> None:
         if point.returned:
-            self._machine.break_at(address, lambda vcpu: self._await_return(point, vcpu))
+            self._break(address, lambda vcpu: self._await_return(point, vcpu))
         else:
-            self._machine.break_at(address, lambda vcpu: self._note(point, vcpu))
+            self._break(address, lambda vcpu: self._note(point, vcpu))
+
+    def _break(self, address: int, action: Callable[[Vcpu], None]) -> None:
+        breakpoint_ = self._machine.break_at(address, action, acts=self._acts)
+        self._places.append((address, action, breakpoint_))
 
     def _await_return(self, point: Point, vcpu: Vcpu) -> None:
         """At the function's first instruction: break where this call of it returns to.
@@ -114,7 +133,7 @@ class Points:
 
         if point.name not in self.passed and (point.name, *place) not in self._returns:
             self._returns.add((point.name, *place))
-            machine.defer(partial(_break, machine, place[0], came))
+            machine.defer(partial(self._break, place[0], came))
 
     def _note(self, point: Point, vcpu: Vcpu) -> None:
         if point.name in self.passed:
@@ -132,7 +151,3 @@ class Points:
         """Go back to a saved state."""
         assert isinstance(state, dict)
         self.passed = dict(state)
-
-
-def _break(machine: Machine, address: int, action: Callable[[Vcpu], None]) -> None:
-    machine.break_at(address, action)

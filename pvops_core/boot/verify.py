@@ -86,7 +86,7 @@ class PatchingCheck:
         self._records = records
         self._seen: dict[str, tuple[bytes, ...]] = {}
         self._table: tuple[int, ...] = ()
-        session.points.listen(self._look)
+        session.points.listen(self._look, acts=False)
 
     def _look(self, passed: Passed, _vcpu: Vcpu) -> None:
         if passed.name not in STEPS:

@@ -32,7 +32,7 @@ class Examination:
         if sites:
             count_msrs(session)
         self._points: dict[str, dict[str, float]] = {}
-        session.points.listen(self._note)
+        session.points.listen(self._note, acts=False)
         self._start = time.perf_counter()
         self._wall_s = 0.0
 

@@ -59,7 +59,7 @@ def count_msrs(session: BootSession) -> None:
         return
     machine.counts.update(dict.fromkeys(_NAMES.values(), 0))
     for address, name in places.items():
-        machine.break_at(address, partial(_count, machine, name))
+        machine.break_at(address, partial(_count, machine, name), acts=False)
 
 
 def _count(machine: Machine, name: str, _vcpu: Vcpu) -> None:

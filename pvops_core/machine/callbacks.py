@@ -62,30 +62,28 @@ class Callbacks:
 
     def hook_gates(self, begin: int, end: int) -> None:
         """Call the machine's gates for every instruction that starts in [begin, end]."""
-        self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(self._gate), begin, end)
-        self._engine.flush_code()
+        self._engine.hook_code(uc.CODE_CALLBACK(self._gate), begin, end)
 
     def stop_at(self, address: int) -> None:
         """From now on end the slice before an instruction at an address is executed, where a call is to end there."""
         if address not in self._ends:
             self._ends.add(address)
-            self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(self._end), address, address)
-            self._engine.flush_code()
+            self._engine.hook_code(uc.CODE_CALLBACK(self._end), address, address)
 
-    def hook_at(self, address: int, action: Callable[[Vcpu, int], None]) -> int:
-        """Call ``action(vcpu, address)`` as a handler before an instruction is executed; gives the hook's number."""
+    def hook_at(self, address: int, action: Callable[[Vcpu, int], None], *, acts: bool) -> int:
+        """Call ``action(vcpu, address)`` as a handler before an instruction is executed; gives the hook's number.
+
+        Unless it acts, what it asks for beyond looking takes effect only at the end of the block.
+        """
 
         def reached(_engine: int, at: int, _size: int, _data: int) -> None:
             self._serve(action, at)
 
-        hook = self._engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(reached), address, address)
-        self._engine.flush_code()
-        return hook
+        return self._engine.hook_code(uc.CODE_CALLBACK(reached), address, address, stops=acts)
 
     def unhook(self, hook: int) -> None:
         """Take a hook of ``hook_at`` away."""
-        self._engine.unhook(hook)
-        self._engine.flush_code()
+        self._engine.unhook_code(hook)
 
     def _end(self, _engine: int, address: int, _size: int, _data: int) -> None:
         if address == self._loop.landing:

@@ -6,6 +6,7 @@ import ctypes
 from typing import TYPE_CHECKING
 
 from pvops_core.machine import engine as uc
+from pvops_core.machine import midblock
 from pvops_core.machine.callbacks import Callbacks
 from pvops_core.machine.msrs import MSR_TSC_AUX
 from pvops_core.machine.registers import register_id
@@ -24,6 +25,8 @@ class CpuSlot:
     def __init__(self, machine: Machine, index: int, native: Native) -> None:
         memory = machine.memory
         self.engine = uc.Engine(machine.kind.bits, memory.address, memory.size)
+        if (switch := midblock.switch_offset()) is not None:
+            self.engine.stop_between_blocks(switch)
         self.context = uc.Context(self.engine)
         self.state = State()
         self.blocks = 0

@@ -142,6 +142,8 @@ class Engine:
         self.closed = False
         self._callbacks: list[object] = []
         self._stepping = False
+        self._stopping: set[int] = set()
+        self._no_stops: ctypes.c_uint8 | None = None
         # One model for both widths: 32-bit guests need its PAE and NX, sysenter in 64-bit mode an Intel one, and
         # one without rdrand, whose numbers come from the host.
         self._control(const.UC_CTL_CPU_MODEL, 1, ctypes.c_int(x86_const.UC_CPU_X86_SANDYBRIDGE))
@@ -165,6 +167,7 @@ class Engine:
         """Free the engine; every other method is forbidden afterwards."""
         if not self.closed:
             self.closed = True
+            self._no_stops = None
             _library.uc_close(self.handle)
             self._callbacks.clear()
 
@@ -172,6 +175,7 @@ class Engine:
         """Run from ``rip`` until something stops the engine; the library's status."""
         if self._stepping:
             self._stepping = False  # the library itself drops the code that counts instructions
+            self._choose_stops()
         status: int = _library.uc_emu_start(self.handle, rip, 0, 0, 0)
         return status
 
@@ -179,6 +183,7 @@ class Engine:
         """Run exactly one instruction; the library's status."""
         if not self._stepping:
             self._stepping = True
+            self._choose_stops()
             self.flush_code()  # blocks translated for full speed do not count instructions
         status: int = _library.uc_emu_start(self.handle, rip, 0, 0, 1)
         return status
@@ -186,6 +191,20 @@ class Engine:
     def stop(self) -> None:
         """End ``start``; only from inside a callback."""
         _library.uc_emu_stop(self.handle)
+
+    def stop_between_blocks(self, switch: int) -> None:
+        """From now on let ``stop`` take effect where a block begins, unless a hook needs it where it stands.
+
+        Args:
+            switch: where the library's structure has its flag for that (``midblock``).
+        """
+        self._no_stops = ctypes.c_uint8.from_address(self.handle + switch)
+        self._choose_stops()
+
+    def _choose_stops(self) -> None:
+        """Decide about code that is translated from now on."""
+        if self._no_stops is not None:
+            self._no_stops.value = not (self._stepping or self._stopping)
 
     def keep(self, callback: object) -> int:
         """The address of a ctypes function object, which lives as long as the engine does."""
@@ -196,6 +215,33 @@ class Engine:
         """Add a hook whose callback is a ctypes function object; gives its handle."""
         self._callbacks.append(callback)
         return self._add_hook(kind, ctypes.cast(callback, _pointer), _pointer(0), begin, end)  # type: ignore[arg-type]
+
+    def hook_code(self, callback: object, begin: int, end: int, *, stops: bool = True) -> int:
+        """Add a hook before the instructions that start in [begin, end], and drop all translated code.
+
+        Args:
+            callback: a ctypes function object.
+            begin: guest-virtual address.
+            end: guest-virtual address of the last one.
+            stops: it may stop the engine or move RIP, which is to take effect before the instruction. One that does not
+                leaves all other code faster.
+
+        Returns:
+            Its handle, for ``unhook_code``.
+        """
+        hook = self.hook(HOOK_CODE, callback, begin, end)
+        if stops:
+            self._stopping.add(hook)
+            self._choose_stops()
+        self.flush_code()
+        return hook
+
+    def unhook_code(self, hook: int) -> None:
+        """Remove a hook of ``hook_code``, and drop all translated code."""
+        self.check("unhook", _library.uc_hook_del(self.handle, hook))
+        self._stopping.discard(hook)
+        self._choose_stops()
+        self.flush_code()
 
     def map_device(self, address: int, size: int, load: object, store: object) -> None:
         """Have loads and stores of a physical range, whole pages, call ctypes function objects."""
@@ -281,6 +327,10 @@ class Engine:
         status = _remove_code(self.handle, REMOVE_CODE, begin, end)
         if status:
             self.check("removal of code", status)
+
+    def set_context_mode(self, mode: int) -> None:
+        """What contexts hold: 1 the CPU, 2 memory, 3 both."""
+        self._control(const.UC_CTL_CONTEXT_MODE, 1, ctypes.c_int(mode))
 
     def flush_code(self) -> None:
         """Drop all translated code."""

@@ -184,15 +184,22 @@ class Machine(Closing):
         """End ``watch``."""
         self.loop.watchers.remove(watcher)
 
-    def break_at(self, address: int, action: Callable[[Vcpu], None]) -> Breakpoint:
+    def break_at(self, address: int, action: Callable[[Vcpu], None], *, acts: bool = True) -> Breakpoint:
         """Call ``action`` whenever a vCPU is about to execute the instruction at a guest-virtual address.
 
-        It may be called before there is anything at the address. It costs nothing elsewhere.
+        It may be called before there is anything at the address.
+
+        Args:
+            address: of the instruction.
+            action: a handler like any other.
+            acts: it may move RIP or stop the machine, before the instruction. While there are breakpoints that act, all
+                code runs slower by some fifth. One that only looks costs nothing elsewhere; what it defers is done, and
+                a stop that it asks for takes effect, at the end of its block of code.
 
         Raises:
             MachineError: a handler is running; defer it.
         """
-        return self.breakpoints.add(address, action)
+        return self.breakpoints.add(address, action, acts=acts)
 
     def count_spans(self, spans: Sequence[tuple[int, int]]) -> SpanCounter:
         """Count executions of spans of guest text, (guest-virtual address, length) each, from now on.
