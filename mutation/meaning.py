@@ -1,4 +1,7 @@
-"""Which mutants cannot mean anything: those in annotations and in imports for types, which never run."""
+"""Which mutants cannot mean anything: in annotations and imports for types, which never run, and in checks on us.
+
+The latter are the ``strict`` of ``zip``: that two lists of ours are of one length is true of all that a test can run.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 
 
 def meaningless(file: Path, start: tuple[int, int], end: tuple[int, int]) -> bool:
-    """Whether a piece of a file is never run.
+    """Whether what a piece of a file says makes no difference.
 
     Args:
         file: the source.
@@ -33,4 +36,6 @@ def _types(tree: ast.Module) -> Iterator[ast.expr | ast.stmt]:
             case ast.FunctionDef(returns=ast.expr() as annotation):
                 yield annotation
             case ast.If(test=ast.Name(id="TYPE_CHECKING")):
-                yield from node.body
+                yield node
+            case ast.keyword(arg="strict", value=value):
+                yield value

@@ -279,3 +279,13 @@ def test_a_call_of_an_empty_slot_ends_the_run(make: Make) -> None:
     stop = session.run(max_ns=10_000_000)
     assert stop.reason == "crash"
     assert "paravirt_BUG" in stop.detail
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_patch_hook_is_told_the_patchlets_of_what_each_op_has_now(make: Make, layout: str) -> None:
+    board = make(layout).switchboard
+    before = board.context().patchlets
+    assert {"save_fl", "irq_enable"} <= before.keys()
+    assert all(patchlet.op == op for op, patchlet in before.items())
+    board.switch("save_fl", flags, by="test")
+    assert board.context().patchlets.keys() == before.keys() - {"save_fl"}
