@@ -10,9 +10,11 @@ import pytest
 
 from pvops_core.guests import LAYOUTS
 from pvops_core.guests.session import Session
+from pvops_core.machine import Machine
 from pvops_core.ops import LAYOUTS as TABLES
-from pvops_core.ops import Convention
+from pvops_core.ops import Convention, signature
 from pvops_core.plugins import load_backends
+from pvops_core.switchboard.dispatch import writer
 from pvops_core.testing.call import Caller
 from pvops_core.testing.points import run_to
 
@@ -79,3 +81,22 @@ def test_arguments_and_result_are_their_types(call: Caller, fill: int, order: st
         assert seen == [tuple(wanted)], slot.op.prototype
         if slot.op.result is not None:
             assert done.result == fill & (1 << slot.op.result.bits(kind)) - 1, slot.op.prototype
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("value", [-1, 0x0123456789ABCDEF, 0, None])
+def test_a_result_fills_its_registers_and_nothing_of_it_is_beyond_its_type(layout: str, value: int | None) -> None:
+    kind = TABLES[layout].kind
+    with Machine(kind, memory=1 << 20) as machine:
+        for slot in _slots(layout):
+            signed = signature(slot.op, kind)
+            write = writer(machine, signed)
+            if write is None:
+                assert slot.op.result is None
+                continue
+            registers = machine.vcpus[0].batch(*signed.result)
+            registers.write(*[0x5A5A5A5A] * len(signed.result))
+            write(machine.vcpus[0], value)
+            low, *high = registers.read()
+            got = low | (high[0] << 32 if high else 0)
+            assert got == (value or 0) & (1 << slot.op.result.bits(kind)) - 1, slot.op.prototype  # type: ignore[union-attr]
