@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pvops_xen import XenOps
+from pvops_xen.hypervisor.abi import VmAssist
 from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.ops.multicalls import MC_BATCH, Lazy
 
@@ -322,3 +323,14 @@ def test_a_mask_of_processors_is_read_no_further_than_it_is_long(bench: Bench) -
     before = bench.platform.hypercalls.total()
     ops.flush_tlb_others(bench.cpu, last, 0x1000)  # nobody else is there
     assert bench.platform.hypercalls.total() == before
+
+
+def test_setup_asks_for_help_and_says_where_to_enter_the_kernel(bench: Bench) -> None:
+    ops, cpu, hv = ops_of(bench), bench.cpu, bench.platform.hv
+    ops.env.symbols.update({"xen_hypervisor_callback": bench.va(0x101), "xen_failsafe_callback": bench.va(0x102)})
+    cpu.rsp = bench.va(0x110) + 4096
+    ops.arch_setup(cpu)
+    assert hv.state(cpu).iopl == 1, "the kernel may use ports"
+    assert hv.domain.assisted(VmAssist.WRITABLE_PAGETABLES)
+    assert hv.domain.assisted(VmAssist.PAE_EXTENDED_CR3)
+    assert hv.domain.assisted(VmAssist.FOUR_GB_SEGMENTS) == (bench.word == 4)
