@@ -190,3 +190,13 @@ class PluginError(PvopsError):
         if self.hook:
             parts.append(f"hook {self.hook}")
         return ", ".join(parts)
+
+    def to_json(self) -> dict[str, str]:
+        """Plain data."""
+        return {
+            "distribution": self.distribution,
+            "version": self.version,
+            "entry_point": self.entry_point,
+            "hook": self.hook,
+            "message": self.message,
+        }

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, print_table, printable, write_json
-from pvops_core.compare.document import plugin_error_document
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +32,7 @@ def backends(
     Exit code: 0 all are sound, 3 there is none, 4 one is broken.
     """
     rows, errors = _checked(plugin or []) if check else _listed(plugin or [])
-    faults = [plugin_error_document(error) for error in errors]
+    faults = [error.to_json() for error in errors]
     write_json("backends", {"checked": check, "backends": rows, "errors": faults}, json)
     if json != STDOUT:
         _print(rows, check=check)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pvops_core.compare.bootdiff import BootDifference
     from pvops_core.compare.comparison import Choice, Comparison, GroupResult
     from pvops_core.compare.observation import Observation
-    from pvops_core.errors import PluginError
 
 
 def run_document(observation: Observation) -> dict[str, Any]:
@@ -62,18 +61,7 @@ def compare_document(comparison: Comparison) -> dict[str, Any]:
         "groups": [_group(group, comparison.choice) for group in comparison.groups],
         "cells": [run_document(observation) for observation in comparison.observations],
         "skipped": [attrs.asdict(skipped) for skipped in comparison.skipped],
-        "plugin_errors": [plugin_error_document(error) for error in comparison.plugin_errors],
-    }
-
-
-def plugin_error_document(error: PluginError) -> dict[str, str]:
-    """A broken plugin."""
-    return {
-        "distribution": error.distribution,
-        "version": error.version,
-        "entry_point": error.entry_point,
-        "hook": error.hook,
-        "message": error.message,
+        "plugin_errors": [error.to_json() for error in comparison.plugin_errors],
     }
 
 
