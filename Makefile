@@ -51,7 +51,7 @@ wheels: setup
 
 # Rebuilds the built-in guest's objects from its source; needs the gcc and binutils that build.py names.
 guest: setup
-	$(BIN)/python -m pvops_core.guests.build
+	$(BIN)/python -m pvops_core.guests.builtin.build
 
 # The pictures: the README's, of a run, the same in every run until the guest, a backend or the table changes; and those
 # of the pages.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks import rig
 from benchmarks.measure import Result, best
-from pvops_core.hookspecs import API, Backend, hookimpl
+from pvops_core.backends import API, Backend
+from pvops_core.hookspecs import hookimpl
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.alternatives import Padding
 from pvops_core.patching.default import patch_default

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pvops_core.guests.session import Session
+from pvops_core.backends import load_backends
 from pvops_core.machine.memory import PhysicalMemory
-from pvops_core.plugins import load_backends
+from pvops_core.session import Session
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "pvops_core"
@@ -183,7 +183,7 @@ def test_starting_up_imports_nothing_heavy(command: str) -> None:
 def test_only_pokes_write_the_text_of_a_guest_that_runs(
     layout: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Session.builtin(layout, backend, backends=load_backends().backends) as session:
+    with Session.of_builtin(layout, backend, backends=load_backends().backends) as session:
         start, end = session.guest.text_range
         vcpu = session.machine.vcpus[0]
         pages = {vcpu.walk(va).pa >> 12 for va in range(start, end, 0x1000)}

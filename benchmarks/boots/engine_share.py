@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Callable
 from time import thread_time
 
-from pvops_core.boot import BootSession, read_kernel
+from pvops_core.backends import chain, load_backends
+from pvops_core.guests import read_kernel
 from pvops_core.machine import callbacks
 from pvops_core.machine.engine import Engine
-from pvops_core.plugins import chain, load_backends
+from pvops_core.session import Session
 
 
 class StopWatch:
@@ -63,7 +64,7 @@ def main(backend: str, kernel: str, initrd: str, memory: str, cmdline: str) -> N
     callbacks.Callbacks._serve = watch.handler(callbacks.Callbacks._serve)  # type: ignore[method-assign]  # noqa: SLF001
     loaded = load_backends()
     begin = thread_time()
-    session = BootSession(
+    session = Session(
         read_kernel(kernel, initrd, cmdline), chain(loaded.backends[backend], loaded.backends), memory=int(memory) << 20
     )
     with session:

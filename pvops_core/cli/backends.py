@@ -12,10 +12,10 @@ from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, pr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pvops_core.backends import Backend
+    from pvops_core.backends.found import Found
+    from pvops_core.backends.summary import Summary
     from pvops_core.errors import PluginError
-    from pvops_core.hookspecs import Backend
-    from pvops_core.plugins.found import Found
-    from pvops_core.plugins.summary import Summary
 
 
 def backends(
@@ -44,8 +44,8 @@ def backends(
 
 
 def _listed(plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[PluginError]]:
-    from pvops_core.plugins.discovery import discover  # noqa: PLC0415 - other verbs do without
-    from pvops_core.plugins.summary import summary  # noqa: PLC0415 - likewise
+    from pvops_core.backends.discovery import discover  # noqa: PLC0415 - other verbs do without
+    from pvops_core.backends.summary import summary  # noqa: PLC0415 - likewise
 
     found = discover(plugins)
     rows = [_read(one, summary(one)) for one in found if not one.problem]
@@ -53,7 +53,7 @@ def _listed(plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[PluginEr
 
 
 def _checked(plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[PluginError]]:
-    from pvops_core.plugins import load_backends  # noqa: PLC0415 - heavy
+    from pvops_core.backends import load_backends  # noqa: PLC0415 - heavy
 
     loaded = load_backends(plugins)
     rows = [{**_source(loaded.sources[name]), **_declared(loaded.backends[name])} for name in loaded.backends]
@@ -81,7 +81,7 @@ def _read(found: Found, read: Summary) -> dict[str, Any]:
 
 
 def _declared(backend: Backend) -> dict[str, Any]:
-    from pvops_core.plugins import implemented  # noqa: PLC0415 - heavy
+    from pvops_core.backends import implemented  # noqa: PLC0415 - heavy
 
     return {
         "name": backend.name,

@@ -36,7 +36,7 @@ from pvops_core.kinds import MachineKind
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pvops_core.plugins import Loaded
+    from pvops_core.backends import Loaded
 
 _PIPED_WIDTH = 160
 _HINT = "More: --html FILE for a page with plots, every op and the consoles; --json FILE for every number."

@@ -13,10 +13,10 @@ from pvops_core.cli import runs
 from pvops_core.errors import PvopsError, UsageError, unknown
 
 if TYPE_CHECKING:
+    from pvops_core.backends import Found
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
     from pvops_core.patching.fills import KernelFill
-    from pvops_core.plugins import Found
 
 
 @attrs.frozen
@@ -77,7 +77,7 @@ def find_fills(name: str, plugins: Sequence[str]) -> list[GuardedFill]:
         UsageError: there is no such backend, or nothing says how it fills a table.
         PluginError: the backend is there and is broken.
     """
-    from pvops_core.plugins import chain  # noqa: PLC0415 - heavy
+    from pvops_core.backends import chain  # noqa: PLC0415 - heavy
 
     loaded = runs.load(plugins)
     if name not in loaded.backends:

@@ -25,10 +25,10 @@ from pvops_core.cli.common import (
 from pvops_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from pvops_core.guests.session import Session
     from pvops_core.images import KernelImage
     from pvops_core.kinds import MachineKind
     from pvops_core.machine import Stop
+    from pvops_core.session import Session
 
 livepatch: Final = typer.Typer(
     name="livepatch",
@@ -134,17 +134,17 @@ def run(
     Exit code: 0 every command succeeded, 1 one failed, 2 one should be tried again (or bad usage), 4 pvops or a
     plugin failed, 6 the guest crashed or timed out.
     """
-    from pvops_core.guests.patched import WORD, live_patches  # noqa: PLC0415 - heavy
-    from pvops_core.guests.session import Session  # noqa: PLC0415
+    from pvops_core.livepatch.builtin import WORD, live_patches  # noqa: PLC0415 - heavy
     from pvops_core.livepatch.report import Report, exit_code  # noqa: PLC0415
     from pvops_core.livepatch.script import Script, read_script  # noqa: PLC0415
     from pvops_core.livepatch.tool import Tool  # noqa: PLC0415
+    from pvops_core.session import Session  # noqa: PLC0415
 
     steps = read_script(read_file(script).decode("utf-8", "replace"), script)
     backends = runs.load(tuple(plugin or ())).backends
     text = sys.stderr if json == STDOUT else sys.stdout
     settings = {"vcpus": cpus, "seed": seed, "memory": memory << 20, "cmdline": f"{cmdline} {WORD}".strip()}
-    with Session.builtin(layout, backend, backends=backends, **settings) as session:  # type: ignore[arg-type]
+    with Session.of_builtin(layout, backend, backends=backends, **settings) as session:  # type: ignore[arg-type]
         patches = live_patches(session)
 
         def show(line: str) -> None:
@@ -184,12 +184,12 @@ def _run(session: Session, max_seconds: float) -> Stop:
 
 
 def _image(layout: str, kernel: Path | None) -> tuple[KernelImage, MachineKind]:
-    from pvops_core.guests import builtin  # noqa: PLC0415 - heavy
+    from pvops_core.guests import builtin_guest  # noqa: PLC0415 - heavy
     from pvops_core.images import load_image  # noqa: PLC0415
     from pvops_core.kinds import MachineKind  # noqa: PLC0415
 
     if kernel is None:
-        guest = builtin(layout)
+        guest = builtin_guest(layout)
         return guest.image, guest.kind
     image = load_image(kernel)
     return image, MachineKind.X86_64 if image.pointer_size == 8 else MachineKind.PAE

@@ -14,9 +14,9 @@ from pvops_core.cli.common import STDOUT, printable
 from pvops_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from pvops_core.backends import Loaded
     from pvops_core.errors import PluginError
     from pvops_core.kinds import MachineKind
-    from pvops_core.plugins import Loaded
 
 MOST_MEMORY: Final = 1 << 20
 """A machine's physical addresses have 40 bits."""
@@ -33,7 +33,7 @@ DEFAULT_MEMORY = 16
 
 def load(plugins: Sequence[str]) -> Loaded:
     """All backends; those that cannot be loaded are told of on standard error."""
-    from pvops_core.plugins import load_backends  # noqa: PLC0415 - heavy
+    from pvops_core.backends import load_backends  # noqa: PLC0415 - heavy
 
     loaded = load_backends(plugins=plugins)
     for error in loaded.errors:

@@ -39,6 +39,11 @@ class Ending:
         return cls(outcome, stop.detail)
 
     @classmethod
+    def of_crash(cls, reason: str) -> Ending:
+        """The end of a guest that failed."""
+        return cls(Outcome.CRASH, reason)
+
+    @classmethod
     def of_error(cls, error: BaseException) -> Ending:
         """The end that an exception makes, with the traceback of what nobody raised on purpose."""
         unforeseen = error.__cause__ if isinstance(error, PvopsError) else error

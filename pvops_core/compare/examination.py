@@ -10,9 +10,9 @@ from pvops_core.compare.msrs import count_msrs
 from pvops_core.compare.sitecodes import AT_THE_END, SiteCodes
 
 if TYPE_CHECKING:
-    from pvops_core.boot import BootSession
-    from pvops_core.boot.points import Passed
+    from pvops_core.guest.points import Passed
     from pvops_core.machine import Vcpu
+    from pvops_core.session import Session
 
 LAST_MOMENT: Final = "free_initmem"
 """The point at which a kernel frees the text that it needed for booting alone; it has long patched itself then."""
@@ -26,7 +26,7 @@ class Examination:
         sites: whether to read the kernel's call sites, and to count its accesses to model-specific registers.
     """
 
-    def __init__(self, session: BootSession, *, sites: bool) -> None:
+    def __init__(self, session: Session, *, sites: bool) -> None:
         self._session = session
         self._sites = SiteCodes(session) if sites else None
         if sites:

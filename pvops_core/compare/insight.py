@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pvops_core.boot.records import find_records
-from pvops_core.boot.trace import Trace
-from pvops_core.boot.verify import PatchingCheck
+from pvops_core.backends.loading import load_object
+from pvops_core.backends.paths import plugins_at
 from pvops_core.errors import UsageError
-from pvops_core.plugins.loading import load_object
-from pvops_core.plugins.paths import plugins_at
+from pvops_core.patching.records import find_records
+from pvops_core.session.trace import Trace
+from pvops_core.session.verify import PatchingCheck
 
 if TYPE_CHECKING:
-    from pvops_core.boot import BootSession
-    from pvops_core.boot.hooks import OpHook
+    from pvops_core.backends import Backend
     from pvops_core.compare.wire import HookOrder, Inside
-    from pvops_core.hookspecs import Backend
+    from pvops_core.session import Session
+    from pvops_core.switchboard.ophooks import OpHook
 
 
 class Insight:
@@ -34,7 +34,7 @@ class Insight:
         PvopsError: something that was asked for cannot be had of this kernel.
     """
 
-    def __init__(self, asked: Inside, session: BootSession, backends: Sequence[Backend]) -> None:
+    def __init__(self, asked: Inside, session: Session, backends: Sequence[Backend]) -> None:
         self._check: PatchingCheck | None = None
         if asked.verify_patching:
             fills = [backend.kernel for backend in reversed(backends) if backend.kernel is not None]
@@ -76,7 +76,7 @@ class OrderedHook:
         SwitchError: the function cannot be a hook of the op.
     """
 
-    def __init__(self, order: HookOrder, session: BootSession) -> None:
+    def __init__(self, order: HookOrder, session: Session) -> None:
         self._order, self._hooks = order, session.hooks
         self._hook: OpHook | None = None
         self._out = False

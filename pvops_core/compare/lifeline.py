@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pvops_core.compare import wire
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs.keyboard import Keyboard
+    from pvops_core.backends.keyboard import Keyboard
 
 
 def lines_of_parent() -> Iterator[bytes]:

@@ -15,9 +15,9 @@ import numpy as np
 from pvops_core.errors import ImageError
 
 if TYPE_CHECKING:
-    from pvops_core.boot import BootSession
     from pvops_core.images import KernelImage
     from pvops_core.machine import Machine, Vcpu
+    from pvops_core.session import Session
 
 SECTION: Final = "__ex_table"
 _NAMES: Final = {b"\x0f\x32": "msr_reads", b"\x0f\x30": "msr_writes"}
@@ -51,7 +51,7 @@ def _of_records(image: KernelImage, address: int, data: bytes, size: int) -> dic
     return found
 
 
-def count_msrs(session: BootSession) -> None:
+def count_msrs(session: Session) -> None:
     """Have a session's machine count them among its counts; to be called before it runs."""
     machine = session.machine
     places = msr_instructions(session.kernel.image)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import time
+import gc
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from pvops_core.compare.boots import observe_boot
-from pvops_core.compare.cell import BUILTIN
+from pvops_core.backends import Loaded, chain, load_backends
+from pvops_core.backends.keyboard import Keyboard
+from pvops_core.compare.cell import BUILTIN, Cell
 from pvops_core.compare.console import ConsoleStream
 from pvops_core.compare.ending import Ending
 from pvops_core.compare.events import write_events
-from pvops_core.compare.observation import Observation, Outcome
+from pvops_core.compare.observation import Observation
+from pvops_core.compare.pace import Pace
+from pvops_core.compare.sights import BuiltinSights, KernelSights
 from pvops_core.compare.versions import versions
 from pvops_core.compare.wire import Message, Phase, Request
-from pvops_core.errors import MachineError, PvopsError, unknown
-from pvops_core.guests.report import Status
-from pvops_core.guests.session import Session
-from pvops_core.hookspecs.keyboard import Keyboard
-from pvops_core.plugins import Found, Loaded, chain, load_backends
+from pvops_core.errors import ImageError, MachineError, PvopsError, UsageError, unknown
+from pvops_core.guests import builtin_guest, read_kernel
+from pvops_core.livepatch.payload_pages import FRAMES
+from pvops_core.session import Session
+
+if TYPE_CHECKING:
+    from pvops_core.backends import Backend
+    from pvops_core.guest import Guest
 
 
 def observe(request: Request, send: Callable[[Message], None], keyboard: Keyboard | None = None) -> Observation:
@@ -29,39 +36,33 @@ def observe(request: Request, send: Callable[[Message], None], keyboard: Keyboar
         keyboard: what is typed at a real kernel's console.
 
     Raises:
-        PvopsError: the backend does not exist or does not fit, or the machine could not be made. What happens once
-            the guest runs is an outcome.
+        PvopsError: the backend does not exist or does not fit, the files are no kernel, or the machine could not be
+            made. What happens once the guest runs is an outcome.
     """
     cell = request.cell
     send(Phase.LOADING)
     loaded = load_backends(plugins=request.plugins, watched=True)
     if cell.backend not in loaded.backends:
         raise _missing(cell.backend, loaded)
-    used = {found.distribution: found.version for found in _sources(cell.backend, loaded)}
-    if cell.guest != BUILTIN:
-        return observe_boot(request, loaded.backends, versions(used), send, keyboard or Keyboard(request.typed))
+    links = chain(loaded.backends[cell.backend], loaded.backends)
+    used = {found.distribution: found.version for found in (loaded.sources[each.name] for each in links)}
     send(Phase.BUILDING)
-    session = Session.builtin(
-        cell.layout,
-        cell.backend,
-        backends=loaded.backends,
-        vcpus=cell.vcpus,
-        seed=cell.seed,
-        memory=cell.memory,
-        cmdline=cell.workload,
-        options=cell.options,
-        count_instructions=cell.count_instructions,
-    )
-    with session:
+    keyboard = keyboard or Keyboard(request.typed)
+    sights = BuiltinSights if cell.guest == BUILTIN else KernelSights
+    with _session(request, links, keyboard) as session, sights(session, request, links, send) as seen:
+        if cell.guest != BUILTIN:
+            gc.freeze()  # what was made up to here lasts, and need not be looked at again
+        if request.attended:
+            session.machine.watch(Pace(session.machine, keyboard).keep)
         send(Phase.RUNNING)
-        start = time.perf_counter()
+        seen.begin()
         with ConsoleStream(session.platform.console, send):
-            ending = _run(session, request)
-        wall_s = time.perf_counter() - start
+            ending = seen.judge(_run(session, request))
+        seen.end()
         send(Phase.COLLECTING)
         if request.events:
             write_events(session.machine.log, request.events)
-        return _collect(request, session, ending, wall_s, versions(used))
+        return _collect(request, session, ending, {**seen.found(ending), "versions": dict(versions(used))})
 
 
 def _missing(backend: str, loaded: Loaded) -> PvopsError:
@@ -71,50 +72,68 @@ def _missing(backend: str, loaded: Loaded) -> PvopsError:
     return named.get(backend) or next(by_path, None) or unknown("backend", backend, list(loaded.backends))
 
 
-def _sources(backend: str, loaded: Loaded) -> list[Found]:
-    return [loaded.sources[each.name] for each in chain(loaded.backends[backend], loaded.backends)]
+def _guest(cell: Cell) -> Guest:
+    if cell.guest == BUILTIN:
+        return builtin_guest(cell.layout, cell.workload)
+    return read_kernel(cell.guest, cell.initrd or None, cell.cmdline)
+
+
+def _session(request: Request, links: tuple[Backend, ...], keyboard: Keyboard) -> Session:
+    cell = request.cell
+    try:
+        return Session(
+            _guest(cell),
+            links,
+            vcpus=cell.vcpus,
+            seed=cell.seed,
+            memory=cell.memory,
+            options=cell.options,
+            count_instructions=cell.count_instructions,
+            until=request.until,
+            stop_at=request.stop_at,
+            keyboard=keyboard,
+            tool_frames=FRAMES if request.patching.wanted else 0,
+        )
+    except MachineError as failure:
+        if cell.guest == BUILTIN:
+            raise
+        raise UsageError(str(failure)) from failure  # nothing has run: something else has to be asked for
 
 
 def _run(session: Session, request: Request) -> Ending:
-    """Run the session, whatever a plugin raises. A guest that ends without a report that it was done has crashed."""
+    """Run the session, whatever a plugin raises."""
     try:
-        stop = session.run(max_ns=request.max_ns, max_seconds=request.seconds_left())
-        status = session.report().status
+        return Ending.of_stop(session.run(max_ns=request.max_ns, max_seconds=request.seconds_left()))
     except MachineError as error:
-        return Ending(Outcome.CRASH, str(error))
+        return Ending.of_crash(f"{error}; {session.whereabouts()}")
     except (Exception, SystemExit) as error:  # noqa: BLE001 - what the plugins' code raises is this run's result
         return Ending.of_error(error)
-    ending = Ending.of_stop(stop)
-    if ending.outcome.finished and status is not Status.DONE:
-        said = f"{ending.outcome.value} while the guest's report says that it is {status.name.lower()}"
-        return Ending(Outcome.CRASH, said)
-    return ending
 
 
-def _collect(request: Request, session: Session, ending: Ending, wall_s: float, used: Mapping[str, str]) -> Observation:
-    platform, machine, board = session.platform, session.machine, session.switchboard
-    report = session.report() if ending.outcome.finished else None
+def _collect(request: Request, session: Session, ending: Ending, others: Mapping[str, Any]) -> Observation:
+    platform, machine = session.platform, session.machine
     return Observation(
         request.cell,
         ending.outcome,
         reason=ending.reason,
         detail=ending.detail,
-        results={name: str(value) for name, value in report.results.items()} if report else {},
         console=platform.console.decode(errors="replace"),
-        op_calls=dict(board.calls),
-        sites={op: dict(forms) for op, forms in board.site_forms_by_op().items()},
         traps=dict(platform.traps),
         hypercalls=dict(platform.hypercalls),
         counts=dict(machine.counts),
-        guest_counts=dict(report.counts) if report else {},
         page_table_updates=platform.page_table_updates,
         flushes=platform.flushes,
         messages=tuple(platform.messages),
         instructions=machine.instructions,
         virtual_ns=machine.clock.ns,
-        wall_s=wall_s,
-        switches=len(board.history),
         event_log_sha256=machine.log.sha256,
-        text_sha256=session.text_sha256(),
-        versions=dict(used),
+        text_sha256=_text_sha256(session),
+        **others,
     )
+
+
+def _text_sha256(session: Session) -> str:
+    try:
+        return session.text_sha256()
+    except ImageError:  # an image without section headers does not say where its text is
+        return ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs.keyboard import Keyboard
+    from pvops_core.backends.keyboard import Keyboard
     from pvops_core.machine import Machine
 
 _GRAIN_NS = 2_000_000

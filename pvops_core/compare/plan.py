@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.boot.session import kernel_platform
+from pvops_core.backends import chain
 from pvops_core.compare.cell import Cell
 from pvops_core.compare.comparison import Skipped
 from pvops_core.errors import UsageError, unknown
+from pvops_core.guests import Kernel
 from pvops_core.kinds import MachineKind
-from pvops_core.plugins import chain
+from pvops_core.session import platform_for
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
 
 Kinds = Mapping[str, Collection[MachineKind]]
 """Backend name -> machine kinds that it can be."""
@@ -94,7 +95,7 @@ def plan_kernel(
     skipped: list[Skipped] = []
     for name in names:
         try:
-            platform = kernel_platform(files.kind, chain(backends[name], backends))
+            platform = platform_for(Kernel.boot_protocol, files.kind, chain(backends[name], backends))
         except UsageError as reason:
             skipped.append(Skipped(name, "", str(reason)))
             continue

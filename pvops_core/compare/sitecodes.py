@@ -14,7 +14,7 @@ from pvops_core.patching.text import Text
 from pvops_core.switchboard.sitebook import site_form
 
 if TYPE_CHECKING:
-    from pvops_core.boot import BootSession
+    from pvops_core.session import Session
 
 Codes = Mapping[str, Mapping[str, str]]
 """Op name -> address of a site -> its bytes, both in hex."""
@@ -32,7 +32,7 @@ class SiteCodes:
         note: when that was, or why they could not be read, for a person.
     """
 
-    def __init__(self, session: BootSession) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
         self.codes: Codes = {}
         self.note = ""
@@ -52,7 +52,7 @@ class SiteCodes:
         codes: dict[str, dict[str, str]] = {}
         for record in self._records:
             name = self._slots[record.type].op.name
-            code = self._session.image_memory.read(record.address, record.length)
+            code = self._session.text.read(record.address, record.length)
             codes.setdefault(name, {})[f"{record.address:#x}"] = code.hex()
         self.codes, self.note = codes, f"read {moment}"
 

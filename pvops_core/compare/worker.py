@@ -13,13 +13,13 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from pvops_core.backends.keyboard import Keyboard
 from pvops_core.compare import wire
 from pvops_core.compare.ending import Ending
 from pvops_core.compare.lifeline import lines_of_parent, listen
 from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.compare.observe import observe
 from pvops_core.errors import ImageError, UsageError
-from pvops_core.hookspecs.keyboard import Keyboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable

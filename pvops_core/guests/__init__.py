@@ -1,8 +1,18 @@
-"""The built-in guest: a small real kernel for each layout, its boot protocol and its report."""
+"""The guests that there are: a small kernel for each layout that is built in, and kernels' images."""
 
-from pvops_core.guests.bootinfo import BootInfo, PlatformKind
-from pvops_core.guests.builtin import LAYOUTS, builtin, parse_report
-from pvops_core.guests.report import Report, Status
-from pvops_core.hookspecs.guest import GuestImage
+from pvops_core.guests.builtin.bootinfo import BootInfo, PlatformKind
+from pvops_core.guests.builtin.image import LAYOUTS, BuiltinGuest, builtin_guest
+from pvops_core.guests.builtin.report import Report, Status
+from pvops_core.guests.linux.kernel import Kernel, read_kernel
 
-__all__ = ["LAYOUTS", "BootInfo", "GuestImage", "PlatformKind", "Report", "Status", "builtin", "parse_report"]
+__all__ = [
+    "LAYOUTS",
+    "BootInfo",
+    "BuiltinGuest",
+    "Kernel",
+    "PlatformKind",
+    "Report",
+    "Status",
+    "builtin_guest",
+    "read_kernel",
+]

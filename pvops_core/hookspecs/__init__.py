@@ -1,4 +1,4 @@
-"""What a backend may implement: one module of hook specs per kernel group, and the declaration of a backend.
+"""What a backend may implement: one module of hook specs per kernel group.
 
 A hook is called with the vCPU first and then the kernel's own arguments as plain integers: pointers are
 guest-virtual addresses, C ``int`` and ``long`` are signed, all else is not. An implementation names the
@@ -7,28 +7,30 @@ arguments of all, and those that the guest's table does not know are 0. A result
 cut to it; None counts as 0. A ``GuestFault`` raised by a hook is given to the platform as the guest's.
 """
 
+import warnings
+from importlib import import_module
+
 from pvops_core.hookspecs import apic, cpu, descriptors, init, irq, lock, mmu, pagetable, time, x86_init
-from pvops_core.hookspecs.backend import API, OLDEST_API, Backend, Environment, Switch
 from pvops_core.hookspecs.markers import PROJECT, HookDeprecationWarning, hookimpl, hookspec
-from pvops_core.hookspecs.platform import KernelPlatform, Platform, Surroundings
-from pvops_core.patching.fills import KernelFill
 
 MODULES = (init, x86_init, time, cpu, descriptors, irq, apic, mmu, pagetable, lock)
 """The modules of hook specs."""
 
-__all__ = [
-    "API",
-    "MODULES",
-    "OLDEST_API",
-    "PROJECT",
-    "Backend",
-    "Environment",
-    "HookDeprecationWarning",
-    "KernelFill",
-    "KernelPlatform",
-    "Platform",
-    "Surroundings",
-    "Switch",
-    "hookimpl",
-    "hookspec",
-]
+__all__ = ["MODULES", "PROJECT", "HookDeprecationWarning", "hookimpl", "hookspec"]
+
+_MOVED = {
+    **{name: name for name in ("API", "OLDEST_API", "Backend", "Environment", "KernelFill", "Platform", "Switch")},
+    "KernelPlatform": "Platform",
+    "Surroundings": "Platform",
+}
+"""Names of API 1 that are pvops_core.backends' now, and go from here with API 3."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = _MOVED[name]
+    message = f"pvops_core.hookspecs.{name} goes with API 3: import {new} from pvops_core.backends"
+    warnings.warn(message, HookDeprecationWarning, stacklevel=2)
+    value: object = getattr(import_module("pvops_core.backends"), new)
+    return value

@@ -76,8 +76,8 @@ class Area:
         """Pages that nobody has."""
         return self.pages - sum(self._taken.values())
 
-    def __contains__(self, address: int) -> bool:
-        return self.base <= address < self.base + self.pages * PAGE_SIZE
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, int) and self.base <= address < self.base + self.pages * PAGE_SIZE
 
     def allocate(self, size: int) -> int:
         """Take pages for ``size`` bytes; their address. ENOMEM if no run of free pages is long enough."""

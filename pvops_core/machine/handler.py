@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -16,42 +17,60 @@ class TrapHandler(Protocol):
     A GuestFault that leaves any method but ``exception`` is given to ``exception``.
     """
 
+    @abstractmethod
     def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
         """The CPU raised an exception; RIP is at the instruction, or after it for a trap.
 
-        ``error_code`` is None for vectors without one, ``address`` is CR2 of a page fault.
+        Args:
+            vcpu: the vCPU.
+            vector: 0 to 31.
+            error_code: as the processor gives it; None for vectors that have none.
+            address: the linear address of a page fault (CR2), else None.
         """
 
+    @abstractmethod
     def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
         """The guest executed int n, int3 or into; RIP is after it. The gate's DPL has not been checked."""
 
+    @abstractmethod
     def syscall(self, vcpu: Vcpu) -> None:
         """The guest executed syscall; RIP is after it."""
 
+    @abstractmethod
     def sysenter(self, vcpu: Vcpu) -> None:
         """The guest executed sysenter; RIP is after it."""
 
+    @abstractmethod
     def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """The guest executed cpuid; gives EAX, EBX, ECX and EDX."""
 
+    @abstractmethod
     def io_in(self, vcpu: Vcpu, port: int, size: int) -> int:
         """The guest read 1, 2 or 4 bytes from a port, and may."""
 
+    @abstractmethod
     def io_out(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:
         """The guest wrote 1, 2 or 4 bytes to a port, and may."""
 
+    @abstractmethod
     def privileged(self, vcpu: Vcpu, name: str, *operands: int) -> int | None:
-        """Python code asked for an instruction (a method name of Instructions) that the privilege level forbids.
+        """Python code asked for an instruction that the privilege level forbids: its result, or GuestFault.
 
-        Gives the result of an instruction that has one, or raises GuestFault.
+        Args:
+            vcpu: the vCPU.
+            name: the method of ``vcpu.insn`` that it amounts to.
+            *operands: that method's arguments.
         """
 
+    @abstractmethod
     def halted(self, vcpu: Vcpu) -> None:
         """The guest executed hlt; RIP is after it. ``vcpu.halt()`` makes it wait."""
 
+    @abstractmethod
     def before_entry(self, vcpu: Vcpu) -> None:
         """Before every time slice: deliver pending events here."""
 
+    @abstractmethod
     def idle(self) -> bool:
         """Every vCPU is halted: move the clock to the next event and wake one; False if nothing will ever come."""
 

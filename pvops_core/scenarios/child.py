@@ -41,7 +41,7 @@ def play_apart(name: str, seed: int) -> Performance:
 
 
 def _play(name: str, seed: int) -> Performance | Failure:
-    from pvops_core.plugins import load_backends  # noqa: PLC0415 - heavy, and only the child needs them
+    from pvops_core.backends import load_backends  # noqa: PLC0415 - heavy, and only the child needs them
     from pvops_core.scenarios import SCENARIOS, Stage, perform  # noqa: PLC0415
 
     if name not in SCENARIOS:

@@ -12,8 +12,8 @@ from pvops_core.scenarios.model import Act, Check, Commit, Role, Scenario, unlik
 from pvops_core.scenarios.places import symbolic
 
 if TYPE_CHECKING:
-    from pvops_core.guests.session import Session
     from pvops_core.scenarios.stage import Run, Stage
+    from pvops_core.session import Session
     from pvops_core.switchboard import Switch
 
 LAYOUT: Final = "6.1-64"

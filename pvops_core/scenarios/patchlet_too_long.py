@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.backends import load_backends
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.disasm import listing
 from pvops_core.patching.patchlets import select
-from pvops_core.plugins import load_backends
 from pvops_core.scenarios import too_long
 from pvops_core.scenarios.model import Act, Check, Commit, Role, Scenario, unlike_history, works
 from pvops_core.scenarios.places import as_built, at_end, code, op_of, symbolic

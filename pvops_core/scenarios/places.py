@@ -9,7 +9,7 @@ from pvops_core.patching.disasm import listing
 from pvops_core.scenarios.model import Listing
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs.guest import GuestImage
+    from pvops_core.guests import BuiltinGuest
     from pvops_core.patching.sites import SiteRecord
     from pvops_core.scenarios.stage import Run
 
@@ -27,7 +27,7 @@ def symbolic(run: Run, address: int) -> str:
     return f"{address:#x} ({name}+{distance:#x})" if distance else f"{address:#x} ({name})"
 
 
-def op_of(guest: GuestImage, site: SiteRecord) -> str:
+def op_of(guest: BuiltinGuest, site: SiteRecord) -> str:
     """The op that a site calls."""
     return LAYOUTS[guest.layout].by_type(site.type).op.name
 
@@ -42,7 +42,7 @@ def at_end(run: Run, title: str, address: int, length: int) -> Listing:
     return code(run.guest, title, address, run.now(address, length + _LONGEST_INSTRUCTION), length)
 
 
-def code(guest: GuestImage, title: str, address: int, data: bytes, length: int) -> Listing:
+def code(guest: BuiltinGuest, title: str, address: int, data: bytes, length: int) -> Listing:
     """The instructions that begin in the first ``length`` of some bytes; more bytes let the last one end."""
     lines = [line for line in listing(data, address, guest.kind.bits) if line[0] < address + length]
     width = max((len(raw.hex(" ")) for _where, raw, _text in lines), default=0)

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from pvops_core.backends import chain
 from pvops_core.errors import MachineError, UsageError
-from pvops_core.guests import GuestImage, builtin
-from pvops_core.guests.report import Status
-from pvops_core.guests.session import Session
-from pvops_core.plugins import chain
+from pvops_core.guests import BuiltinGuest, Status, builtin_guest
 from pvops_core.scenarios.witness import Fault, Witness
+from pvops_core.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
     from pvops_core.machine import Event, Stop
     from pvops_core.patching.sites import SiteRecord
     from pvops_core.switchboard import Switch
@@ -72,7 +71,7 @@ class Run:
         gates: address to the op whose implementation it calls.
     """
 
-    guest: GuestImage
+    guest: BuiltinGuest
     backend: str
     cmdline: str
     stop: Stop
@@ -167,9 +166,9 @@ class Stage:
         """
         if isinstance(backend, str):
             backend = self.installed(backend)
-        witness, guest = Witness(), builtin(layout)
+        witness, guest = Witness(), builtin_guest(layout, cmdline)
         backends = witness.watch(chain(backend, self.backends))
-        with Session(guest, backends, seed=self.seed, cmdline=cmdline) as session:
+        with Session(guest, backends, seed=self.seed) as session:
             prepare(session)
             stop = session.run(max_ns=MAX_NS)
             return _collect(session, backend.name, cmdline, stop, witness)
@@ -187,7 +186,7 @@ def _collect(session: Session, backend: str, cmdline: str, stop: Stop, witness: 
     report = session.report()
     done = report.status is Status.DONE
     return Run(
-        guest=session.guest,
+        guest=session.builtin,
         backend=backend,
         cmdline=cmdline,
         stop=stop,

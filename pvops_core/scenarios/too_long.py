@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pvops_core.hookspecs import API, Backend, hookimpl
+from pvops_core.backends import API, Backend
+from pvops_core.hookspecs import hookimpl
 from pvops_core.kinds import MachineKind
 from pvops_core.patching.default import patch_default
 from pvops_core.patching.patchlets import Patchlet
 from pvops_core.patching.poke import Poke, Poker
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
     from pvops_core.patching.context import PatchContext
 
 OP: Final = "irq_disable"

@@ -11,7 +11,7 @@ from pvops_core.machine import GuestFault
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pvops_core.hookspecs import Backend, Platform
+    from pvops_core.backends import Backend, Platform
     from pvops_core.machine import Vcpu
 
 

@@ -14,7 +14,7 @@ from pvops_core import hookspecs
 from pvops_core.errors import PluginError, SwitchError
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
     from pvops_core.ops import Layout, Slot
 
 

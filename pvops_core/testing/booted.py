@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.boot import BootSession, Kernel, read_kernel
-from pvops_core.boot.session import kernel_platform
+from pvops_core.backends import chain
 from pvops_core.closing import Closing
+from pvops_core.guests import Kernel, read_kernel
 from pvops_core.images import machine_of
-from pvops_core.plugins import chain
+from pvops_core.session import Session, platform_for
 from pvops_core.testing.changes import registers_of
 from pvops_core.testing.kernelcall import LIMIT, Called, KernelCaller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pvops_core.boot.hooks import OpHook
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
     from pvops_core.machine import Machine, Snapshot, Vcpu
+    from pvops_core.switchboard.ophooks import OpHook
 
 KEPT: Final = 2
 """Booted kernels kept at a time: each takes as much memory as its guest has."""
@@ -81,9 +79,9 @@ class BootedKernel(Closing):
         kernel = read_kernel(recipe.image, recipe.initrd or None, recipe.cmdline)
         words = recipe.cmdline.split()
         if not any(word.startswith("console=") for word in words):
-            words.append(f"console={kernel_platform(kernel.kind, links).console_name}")
+            words.append(f"console={platform_for(kernel.boot_protocol, kernel.kind, links).console_name}")
         kernel = Kernel(kernel.image, kernel.initrd or _SMALLEST_RAMDISK, " ".join(words))
-        self.session = BootSession(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed)
+        self.session = Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed)
         try:
             self.vcpu: Vcpu = self.session.run_to(recipe.place, max_seconds=MAX_SECONDS)
             if self.session.table is not None:
@@ -114,7 +112,7 @@ class BootedKernel(Closing):
         return self._caller(function, *arguments, interrupts=interrupts, max_ns=max_ns)
 
     def hook(self, op: str, function: Callable[..., int | None]) -> OpHook:
-        """Put a Python hook in front of an op; see :meth:`pvops_core.boot.hooks.OpHooks.install`."""
+        """Put a Python hook in front of an op; see :meth:`pvops_core.switchboard.ophooks.OpHooks.install`."""
         return self.session.hooks.install(op, function)
 
     def restore(self) -> None:

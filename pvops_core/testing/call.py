@@ -25,9 +25,9 @@ from pvops_core.testing.effect import Effect, Fault, Tally
 from pvops_core.testing.landing import UD2, Landing
 
 if TYPE_CHECKING:
-    from pvops_core.guests.session import Session
     from pvops_core.machine import Stop, Vcpu
     from pvops_core.ops import Place, Signature
+    from pvops_core.session import Session
 
 ROOM: Final = 0x80
 """Bytes of the guest's text that calls use: the end of the padding before its gates."""
@@ -103,7 +103,7 @@ class Caller:
     @cached_property
     def text(self) -> int:
         """Guest-virtual address of the code that calls."""
-        guest = self.session.guest
+        guest = self.session.builtin
         start = guest.gates_address - ROOM
         if any(start <= address < start + ROOM for address in guest.symbols.values()):
             raise MachineError(f"the guest has no padding of {ROOM} bytes before its gates")
@@ -180,11 +180,11 @@ class Caller:
 
     def physical(self, va: int) -> int:
         """The guest's physical address (``__pa``) of an address in its image or linear mapping."""
-        return va - self.session.guest.kernel_base
+        return va - self.session.builtin.kernel_base
 
     def virtual(self, pa: int) -> int:
         """Guest-virtual address (``__va``) of one of the guest's physical addresses."""
-        return pa + self.session.guest.kernel_base
+        return pa + self.session.builtin.kernel_base
 
     def _operand(self, place: int) -> bytes:
         if self.session.guest.kind.bits == 64:

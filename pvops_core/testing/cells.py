@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.backends import chain
 from pvops_core.errors import UsageError
 from pvops_core.guests import LAYOUTS as GUESTS
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS
-from pvops_core.plugins import chain
 
 if TYPE_CHECKING:
     import pytest
 
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
     from pvops_core.ops import Layout
 
 USUAL: Final = {MachineKind.I386: "2.6.24", MachineKind.PAE: "2.6.24-pae", MachineKind.X86_64: "6.1-64"}

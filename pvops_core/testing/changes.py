@@ -12,8 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pvops_core.guests.session import Session
     from pvops_core.machine import Vcpu
+    from pvops_core.session import Session
 
 GENERAL: Final = {
     32: ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp"),
@@ -83,7 +83,7 @@ class Look:
         return np.empty_like(self._live())
 
     def _live(self) -> NDArray[np.unsignedinteger[Any]]:
-        size = int(self.session.platform.options["memory"])
+        size = self.session.platform.guest_memory
         words = np.uint64 if self.session.guest.kind.bits == 64 else np.uint32
         return self.session.machine.memory.array[:size].view(words)
 
@@ -160,8 +160,8 @@ class _Virtual:
 
     def __init__(self, session: Session) -> None:
         self._platform = session.platform
-        self._base = session.guest.kernel_base
-        self._size = int(session.platform.options["memory"])
+        self._base = session.builtin.kernel_base
+        self._size = session.platform.guest_memory
         self._pages: dict[int, int] = {}
 
     def address(self, machine: int) -> int | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from pvops_core.guests.session import Session
     from pvops_core.machine import Event
+    from pvops_core.session import Session
     from pvops_core.switchboard import Switch
     from pvops_core.testing.changes import Changes
 

@@ -21,9 +21,9 @@ from pvops_core.patching.poke import Poke, Poker
 from pvops_core.testing.landing import UD2, Landing
 
 if TYPE_CHECKING:
-    from pvops_core.guests.session import Session
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.patching.patchlets import Patchlet
+    from pvops_core.session import Session
 
 GENERAL: Final = {
     32: ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp"),
@@ -261,8 +261,8 @@ def bench_of(
         prepare: sets what else of the backend's state is random, with the generator to take it from.
         user: two pages that user mode may use, if an op needs them.
     """
-    guest = session.guest
-    memory = int(session.platform.options["memory"])
+    guest = session.builtin
+    memory = session.platform.guest_memory
 
     def translate(va: int) -> int:
         return session.platform.machine_address(va - guest.kernel_base)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.boot.symbols import find_symbol
 from pvops_core.errors import UsageError
+from pvops_core.guest.symbols import find_symbol
 from pvops_core.machine import Stop
 from pvops_core.machine.registers import FLAG_IF
 from pvops_core.machine.state import BLOCK_NS
@@ -25,9 +25,9 @@ from pvops_core.testing.call import ARGUMENTS, CallError
 from pvops_core.testing.kernelchanges import KernelLook
 
 if TYPE_CHECKING:
-    from pvops_core.boot import BootSession
-    from pvops_core.hookspecs.platform import HypercallMade
+    from pvops_core.backends import HypercallMade
     from pvops_core.machine import Event, Machine, Snapshot, Vcpu
+    from pvops_core.session import Session
     from pvops_core.testing.changes import Changes
 
 LIMIT: Final = 1_000_000_000
@@ -83,7 +83,7 @@ class KernelCaller:
         cpu: the vCPU that calls.
     """
 
-    def __init__(self, session: BootSession, snapshot: Snapshot, cpu: Vcpu) -> None:
+    def __init__(self, session: Session, snapshot: Snapshot, cpu: Vcpu) -> None:
         self._session = session
         self._snapshot = snapshot
         self.cpu = cpu
@@ -91,7 +91,7 @@ class KernelCaller:
 
     @cached_property
     def _frames(self) -> Mapping[int, int]:
-        platform, size = self._session.platform, int(self._session.platform.options["memory"])
+        platform, size = self._session.platform, self._session.platform.guest_memory
         return {platform.machine_address(pa): pa for pa in range(0, size, 0x1000)}
 
     def __call__(self, function: str | int, *arguments: int, interrupts: bool = False, max_ns: int = LIMIT) -> Called:
@@ -234,7 +234,7 @@ class _Kept:
 class _Tally:
     """A session's counters from when it is made on."""
 
-    def __init__(self, session: BootSession) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
         platform = session.platform
         self._hypercalls, self._traps = Counter(platform.hypercalls), Counter(platform.traps)

@@ -13,8 +13,8 @@ from pvops_core.machine.written import written_pages
 from pvops_core.testing.changes import ACCESSED_DIRTY, ARITHMETIC, PRESENT, Change, Changes, registers_of
 
 if TYPE_CHECKING:
-    from pvops_core.boot import BootSession
     from pvops_core.machine import Snapshot, Vcpu
+    from pvops_core.session import Session
 
 PAGE: Final = 0x1000
 STACK_PAGES: Final = 4
@@ -33,7 +33,7 @@ class KernelLook:
         frames: machine address of a page to the kernel's physical one.
     """
 
-    def __init__(self, session: BootSession, snapshot: Snapshot, cpu: Vcpu, frames: Mapping[int, int]) -> None:
+    def __init__(self, session: Session, snapshot: Snapshot, cpu: Vcpu, frames: Mapping[int, int]) -> None:
         self._session = session
         self._snapshot = snapshot.memory
         self._cpu = cpu
@@ -96,7 +96,7 @@ class KernelLook:
         bits = self._session.machine.kind.bits
         symbol = self._session.kernel.image.symbols.get("page_offset_base")
         try:
-            base = self._session.image_memory.pointers(symbol, 1, bits // 8)[0] if symbol else 0
+            base = self._session.text.pointers(symbol, 1, bits // 8)[0] if symbol else 0
         except ImageError:
             base = 0
         return base or _DIRECT_MAP[bits]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import UsageError
-from pvops_core.guests.session import Session
+from pvops_core.session import Session
 from pvops_core.testing.call import Caller
 from pvops_core.testing.changes import Look
 from pvops_core.testing.patched import Patcher
 from pvops_core.testing.points import run_to
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
     from pvops_core.machine import Snapshot
     from pvops_core.testing.cells import Cell
 
@@ -59,7 +59,7 @@ class Lab:
             PvopsError: it cannot be made, or does not come to the point.
         """
         try:
-            session = Session.builtin(
+            session = Session.of_builtin(
                 cell.layout,
                 cell.backend,
                 backends=backends,

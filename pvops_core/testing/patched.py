@@ -116,7 +116,7 @@ class Patcher:
             CallError: ``patch`` did not come back.
         """
         session, call = self.call.session, self.call
-        layout, guest = session.layout, session.guest
+        layout, guest = session.layout, session.builtin
         slot = layout.by_op(op)
         room = usual_length(slot.op, layout) if length is None else length
         place = layout.slot_address(guest.symbols, slot.type)
@@ -142,7 +142,7 @@ class Patcher:
             UsageError: the op has no such site.
         """
         session = self.call.session
-        layout, guest = session.layout, session.guest
+        layout, guest = session.layout, session.builtin
         slot = layout.by_op(op)
         sites = [site for site in guest.sites if site.type == slot.type and layout.has_slot(op)]
         if not 0 <= number < len(sites):

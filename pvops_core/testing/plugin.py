@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 if TYPE_CHECKING:
-    from pvops_core.guests.session import Session
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
+    from pvops_core.backends.loading import Loaded
     from pvops_core.machine import Machine, Vcpu
-    from pvops_core.plugins.loading import Loaded
+    from pvops_core.session import Session
     from pvops_core.testing.booted import Booted, BootedKernel, Recipe
     from pvops_core.testing.call import Caller
     from pvops_core.testing.cells import Cell
@@ -90,7 +90,7 @@ def _names(test: pytest.Item, config: pytest.Config) -> list[str]:
 def loaded_backends(config: pytest.Config) -> Loaded:
     """All backends there are, loaded once in a run of pytest."""
     if _LOADED not in config.stash:
-        from pvops_core.plugins import load_backends  # noqa: PLC0415 - only tests of backends pay for it
+        from pvops_core.backends import load_backends  # noqa: PLC0415 - only tests of backends pay for it
 
         paths = [*config.getoption("--pvops-plugin"), *map(str, config.getini("pvops_plugins"))]
         config.stash[_LOADED] = load_backends(paths)

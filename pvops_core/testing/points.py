@@ -13,8 +13,8 @@ from pvops_core.patching.poke import Poke
 from pvops_core.testing.landing import UD2, Landing
 
 if TYPE_CHECKING:
-    from pvops_core.guests.session import Session
     from pvops_core.machine import Stop, Vcpu
+    from pvops_core.session import Session
 
 ENTRY: Final = "entry"
 OP: Final = "op:"

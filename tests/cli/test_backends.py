@@ -10,9 +10,11 @@ import pytest
 from pvops_core.cli import main
 
 GOOD = """
-from pvops_core.hookspecs import API, Backend, Platform, hookimpl
+from pvops_core.backends import API, Backend, Platform
+from pvops_core.hookspecs import hookimpl
 from pvops_core.kinds import MachineKind
-Bare = type("Bare", (Platform,), {name: lambda self, *a: None for name in Platform.__abstractmethods__})
+METHODS = {name: lambda self, *a: None for name in Platform.__abstractmethods__}
+Bare = type("Bare", (Platform,), METHODS | {"loaders": {"builtin": print}})
 class Ops:
     def __init__(self, env): ...
     @hookimpl

@@ -14,7 +14,8 @@ LAYOUT = "2.6.23-lapic-pae"
 PLUGIN = """
 import os
 from pvops_core.errors import UsageError
-from pvops_core.hookspecs import API, Backend, hookimpl
+from pvops_core.backends import API, Backend
+from pvops_core.hookspecs import hookimpl
 from pvops_core.kinds import MachineKind
 
 class Ops:

@@ -15,7 +15,7 @@ from pvops_core.testing.images import ElfBuilder
 POWER_OFF = "66ba0406 66b80020 66ef f4"
 SAY_OK = "66baf803 b04f ee b04b ee b00a ee"
 PLUGIN = """
-from pvops_core.hookspecs import API, Backend
+from pvops_core.backends import API, Backend
 
 backend = Backend(name="{name}", api=API, description="Native by another name.", base="native")
 """

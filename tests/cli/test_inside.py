@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pvops_core.cli import main
-from tests.boot.selfpatching import SelfPatching
+from tests.session.selfpatching import SelfPatching
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pvops_core.cli import main
-from pvops_core.guests import builtin
+from pvops_core.guests import builtin_guest
 from pvops_core.livepatch.builder import PayloadBuilder
 from pvops_core.livepatch.guest import build_id_of
 
@@ -20,7 +20,7 @@ needs_cc = pytest.mark.skipif(not (shutil.which("cc") and shutil.which("ld")), r
 @pytest.fixture
 def payload(tmp_path: Path) -> Path:
     """``report`` of the 6.1 guest becomes a function that does nothing."""
-    guest = builtin("6.1-64")
+    guest = builtin_guest("6.1-64")
     host = build_id_of(guest.image)
     made = PayloadBuilder(guest.kind, build_id=b"quiet", depends=host, host=host)
     made.text("no_report", b"\xc3")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pvops_core.backends import load_backends
 from pvops_core.cli import main, template
-from pvops_core.plugins import load_backends
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 PVOPS = (sys.executable, "-c", "import sys; from pvops_core.cli import main; sys.exit(main())")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LAYOUT = LAYOUTS["6.1-64"]
 PLUGIN = """
-from pvops_core.hookspecs import API, Backend
+from pvops_core.backends import API, Backend
 
 class Kernel:
     def slots(self, kernel, layout, cpus):

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from pvops_core.boot import BootSession, Kernel
+from pvops_core.backends import load_backends
 from pvops_core.compare.msrs import SECTION, count_msrs, msr_instructions
+from pvops_core.guests import Kernel
 from pvops_core.images import load_image
-from pvops_core.plugins import load_backends
+from pvops_core.session import Session
 from pvops_core.testing.images import ElfBuilder
 
 BASE, TABLE = 0x1000000, 0x1002000
@@ -44,7 +45,7 @@ def test_a_kernel_without_the_table_has_none() -> None:
 def test_they_are_counted_as_they_are_executed() -> None:
     image = load_image(kernel(12, (*READS, WRITE)))
     native = load_backends().backends["native"]
-    with BootSession(Kernel(image), (native,), memory=32 << 20) as session:
+    with Session(Kernel(image), (native,), memory=32 << 20) as session:
         count_msrs(session)
         assert session.run().reason == "poweroff"
         assert (session.machine.counts["msr_reads"], session.machine.counts["msr_writes"]) == (2, 1)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import time
 
+from pvops_core.backends.keyboard import Keyboard
 from pvops_core.compare.pace import Pace
-from pvops_core.hookspecs.keyboard import Keyboard
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import Machine
 

@@ -8,15 +8,16 @@ from contextlib import contextmanager
 import attrs
 import pytest
 
-from pvops_core.boot import BootSession, Kernel
+from pvops_core.backends import load_backends
 from pvops_core.compare.examination import LAST_MOMENT, Examination
 from pvops_core.compare.insight import Insight
 from pvops_core.compare.sitecodes import AT_THE_END, SiteCodes
 from pvops_core.compare.wire import Inside
+from pvops_core.guests import Kernel
 from pvops_core.images import KernelImage, load_image
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.sites import read_sites
-from pvops_core.plugins import load_backends
+from pvops_core.session import Session
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kernels import SmallKernel
 
@@ -30,9 +31,9 @@ def small_kernel() -> ElfBuilder:
 
 
 @contextmanager
-def session(image: KernelImage) -> Iterator[BootSession]:
+def session(image: KernelImage) -> Iterator[Session]:
     backends = load_backends().backends
-    with BootSession(Kernel(image), (backends["native"],), memory=64 << 20) as opened:
+    with Session(Kernel(image), (backends["native"],), memory=64 << 20) as opened:
         yield opened
 
 

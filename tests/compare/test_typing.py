@@ -21,7 +21,7 @@ import json, sys, threading
 from pvops_core.compare.lifeline import lines_of_parent, listen
 from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.compare import wire
-from pvops_core.hookspecs.keyboard import Keyboard
+from pvops_core.backends.keyboard import Keyboard
 def tell(message):
     sys.stdout.buffer.write(wire.encode(message))
     sys.stdout.flush()

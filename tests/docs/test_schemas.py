@@ -13,7 +13,7 @@ import pytest
 from referencing import Registry, Resource
 
 from pvops_core.cli import VERBS, main
-from pvops_core.guests import builtin
+from pvops_core.guests import builtin_guest
 from pvops_core.livepatch.builder import PayloadBuilder
 from pvops_core.livepatch.guest import build_id_of
 from pvops_core.ops import LAYOUTS
@@ -45,7 +45,7 @@ def _bootable(folder: Path) -> str:
 
 
 def _payload(folder: Path) -> str:
-    guest = builtin("6.1-64")
+    guest = builtin_guest("6.1-64")
     host = build_id_of(guest.image)
     made = PayloadBuilder(guest.kind, build_id=b"quiet", depends=host, host=host)
     made.text("no_report", b"\xc3")

@@ -14,7 +14,7 @@ from pvops_core.livepatch.contents import HOST_DEPENDS
 from pvops_core.livepatch.model import Phase
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs.guest import GuestImage
+    from pvops_core.guests import BuiltinGuest
 
 EXAMPLES = Path(compiling.__file__).parent / "examples"
 REPORT, NOTHING, EXPECTED, WRONG = "report", "memset", 8, b"\xcc" * 6
@@ -29,7 +29,7 @@ class Assembler:
         host: its build-id.
     """
 
-    def __init__(self, guest: GuestImage, host: bytes) -> None:
+    def __init__(self, guest: BuiltinGuest, host: bytes) -> None:
         self.guest = guest
         self.host = host
         self.role = ""
@@ -160,7 +160,7 @@ _SOURCES = {"unbound": "replace", "expecting": "replace", "mistaken": "replace"}
 class Compiler:
     """Builds the examples. Takes what an :class:`Assembler` takes."""
 
-    def __init__(self, guest: GuestImage, host: bytes) -> None:
+    def __init__(self, guest: BuiltinGuest, host: bytes) -> None:
         self.guest = guest
         self.host = host
 

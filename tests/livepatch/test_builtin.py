@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pvops_core.backends import load_backends
 from pvops_core.errors import UsageError
-from pvops_core.guests.patched import live_patches
-from pvops_core.guests.session import Session
 from pvops_core.livepatch.builder import ABSOLUTE, RELATIVE, PayloadBuilder, Reference
+from pvops_core.livepatch.builtin import live_patches
 from pvops_core.livepatch.model import Command, Phase
-from pvops_core.plugins import load_backends
+from pvops_core.session import Session
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.manager import Livepatch
@@ -24,7 +24,7 @@ PAIRS += [("xen", "6.1-64"), ("xen", "2.6.24-pae")]
 @pytest.fixture(params=PAIRS, ids="-".join)
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     backend, layout = request.param
-    with Session.builtin(layout, backend, backends=load_backends().backends, cmdline="livepatch") as made:
+    with Session.of_builtin(layout, backend, backends=load_backends().backends, cmdline="livepatch") as made:
         yield made
 
 
@@ -62,7 +62,7 @@ def test_patched_and_reverted_at_work_it_does_what_it_does_unpatched(session: Se
             break
     assert rounds == 5
     assert session.run().reason == "poweroff"
-    with Session.builtin(session.guest.layout, "native", backends=load_backends().backends) as plain:
+    with Session.of_builtin(session.builtin.layout, "native", backends=load_backends().backends) as plain:
         assert plain.run().reason == "poweroff"
         assert plain.report().results == session.report().results
 
@@ -98,7 +98,7 @@ def test_hooks_run_in_the_guest_s_kernel_wherever_its_vcpu_is(session: Session) 
 
 def test_without_the_word_there_is_no_room() -> None:
     with (
-        Session.builtin("2.6.24", "native", backends=load_backends().backends) as made,
+        Session.of_builtin("2.6.24", "native", backends=load_backends().backends) as made,
         pytest.raises(UsageError, match="livepatch"),
     ):
         live_patches(made)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from pvops_core.backends import load_backends
 from pvops_core.errors import PvopsError
-from pvops_core.guests.patched import live_patches
-from pvops_core.guests.session import Session
+from pvops_core.livepatch.builtin import live_patches
 from pvops_core.livepatch.errors import LivepatchError, PayloadError
 from pvops_core.livepatch.model import Command, State
 from pvops_core.livepatch.registry import Status
-from pvops_core.plugins import load_backends
+from pvops_core.session import Session
 from tests.livepatch.roles import NOTHING, REPORT, Assembler, Compiler
 
 needs_cc = pytest.mark.skipif(not (shutil.which("cc") and shutil.which("ld")), reason="needs cc and ld")
@@ -24,7 +24,7 @@ class Guest:
     """A guest that has booted as far as it takes interrupts, and its payloads by role."""
 
     def __init__(self, layout: str, maker: type[Assembler | Compiler]) -> None:
-        self.session = Session.builtin(
+        self.session = Session.of_builtin(
             layout, "native", backends=load_backends().backends, cmdline="livepatch", vcpus=2
         )
         self.patches = live_patches(self.session)

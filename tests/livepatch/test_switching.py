@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pvops_core.backends import load_backends
 from pvops_core.errors import PatchError, SwitchError
-from pvops_core.guests.patched import live_patches
-from pvops_core.guests.session import Session
 from pvops_core.livepatch.builder import PayloadBuilder
+from pvops_core.livepatch.builtin import live_patches
 from pvops_core.livepatch.model import Command
-from pvops_core.plugins import load_backends
+from pvops_core.session import Session
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.manager import Livepatch
@@ -22,13 +22,13 @@ LAYOUTS = ("2.6.24", "6.1-64")
 
 @pytest.fixture(params=LAYOUTS)
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    with Session.builtin(request.param, "native", backends=load_backends().backends, cmdline="livepatch") as made:
+    with Session.of_builtin(request.param, "native", backends=load_backends().backends, cmdline="livepatch") as made:
         yield made
 
 
 def sites_of(session: Session, op: str) -> list[tuple[int, int]]:
     number = session.layout.by_op(op).type
-    return [(site.address, site.length) for site in session.guest.sites if site.type == number]
+    return [(site.address, site.length) for site in session.builtin.sites if site.type == number]
 
 
 def upload(session: Session, livepatch: Livepatch, address: int, size: int) -> None:

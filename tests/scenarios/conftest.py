@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from pvops_core.plugins import load_backends
+from pvops_core.backends import load_backends
 from pvops_core.scenarios import SCENARIOS, Performance, Stage, perform
 
 Play = Callable[[str], Performance]

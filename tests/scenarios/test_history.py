@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pvops_core.guests import builtin
+from pvops_core.guests import builtin_guest
 from pvops_core.scenarios import SCENARIOS, Role
 from pvops_core.scenarios.early_cr3 import VMEMMAP
 
@@ -76,7 +76,7 @@ def test_a_spare_page_is_still_read_only(play: Play, layout: str, which: int) ->
     _start, end, top = map(int, buffer)
     assert layout in old.title
     assert end == number(old, "frame") < top
-    assert number(old, "fault_address") == builtin(layout).kernel_base + (end << 12)
+    assert number(old, "fault_address") == builtin_guest(layout).kernel_base + (end << 12)
     assert (old.facts["fault_vector"], old.facts["error_code"]) == (14, 3)
     assert number(old, "entry") & 3 == 1
 

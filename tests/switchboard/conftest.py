@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pvops_core.guests import builtin
-from pvops_core.guests.session import Session
-from pvops_core.hookspecs import API, Backend
-from pvops_core.plugins import load_backends
+from pvops_core.backends import API, Backend, load_backends
+from pvops_core.guests import builtin_guest
+from pvops_core.session import Session
 
 LAYOUTS = ("2.6.24", "2.6.24-pae", "6.1-64")
 
@@ -30,7 +29,7 @@ def make(native: Backend) -> Iterator[Make]:
         chain = (native,)
         if ops is not None:
             chain = (Backend(name="other", api=API, base="native", ops=ops), native)
-        made.append(Session(builtin(layout), chain, **settings))  # type: ignore[arg-type]
+        made.append(Session(builtin_guest(layout), chain, **settings))  # type: ignore[arg-type]
         return made[-1]
 
     yield session

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pvops_core.backends import load_backends
 from pvops_core.guests import LAYOUTS
-from pvops_core.guests.session import Session
 from pvops_core.machine import Machine
 from pvops_core.ops import LAYOUTS as TABLES
 from pvops_core.ops import Convention, signature
-from pvops_core.plugins import load_backends
+from pvops_core.session import Session
 from pvops_core.switchboard.dispatch import writer
 from pvops_core.testing.call import Caller
 from pvops_core.testing.points import run_to
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module", params=LAYOUTS)
 def call(request: pytest.FixtureRequest) -> Iterator[Caller]:
     backends = load_backends().backends
-    with Session.builtin(request.param, "native", backends=backends, memory=4 << 20) as session:
+    with Session.of_builtin(request.param, "native", backends=backends, memory=4 << 20) as session:
         run_to(session, "patched")
         yield Caller(session)
 

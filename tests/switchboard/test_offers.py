@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pvops_core.guests.session import Session
+from pvops_core.backends import load_backends
 from pvops_core.hookspecs import hookimpl
-from pvops_core.plugins import load_backends
+from pvops_core.session import Session
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
     from pvops_core.images import ParavirtSite
     from pvops_core.machine import Vcpu
 
@@ -47,7 +47,7 @@ def test_an_op_that_is_absent_on_this_machine_is_the_bases(make: Make, vcpus: in
 
 @pytest.mark.parametrize(("vcpus", "owner"), [(1, "native"), (2, "xen")])
 def test_xen_leaves_spinlocks_alone_where_nobody_could_wait(vcpus: int, owner: str) -> None:
-    with Session.builtin("6.1-64", "xen", backends=load_backends().backends, vcpus=vcpus) as session:
+    with Session.of_builtin("6.1-64", "xen", backends=load_backends().backends, vcpus=vcpus) as session:
         for op in ("queued_spin_lock_slowpath", "queued_spin_unlock", "lock_wait", "lock_kick", "vcpu_is_preempted"):
             assert session.switchboard.implementation(op).backend == owner
         assert session.run().reason == "poweroff"
@@ -58,4 +58,4 @@ def test_xen_leaves_spinlocks_alone_where_nobody_could_wait(vcpus: int, owner: s
 
 def _sites(session: Session, op: str) -> list[ParavirtSite]:
     slot = session.layout.by_op(op)
-    return [site for site in session.guest.sites if site.type == slot.type]
+    return [site for site in session.builtin.sites if site.type == slot.type]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.errors import MachineError, PatchError, PluginError, SwitchError, UsageError
-from pvops_core.hookspecs import Environment, hookimpl
+from pvops_core.hookspecs import hookimpl
 from pvops_core.ops import LAYOUTS as CATALOGUE
 from pvops_core.patching.default import patch_default
 from pvops_core.patching.poke import Step
@@ -17,14 +17,15 @@ from .conftest import LAYOUTS, Make
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pvops_core.guests.session import Session
+    from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
     from pvops_core.patching.context import PatchContext
+    from pvops_core.session import Session
 
 
 def slot(session: Session, op: str) -> int:
     """What the op's slot in guest memory holds."""
-    layout = CATALOGUE[session.guest.layout]
+    layout = CATALOGUE[session.builtin.layout]
     place = layout.by_op(op)
     address = session.guest.symbols[place.symbol] + place.offset
     return int.from_bytes(session.read(address, layout.pointer_size), "little")
@@ -33,7 +34,7 @@ def slot(session: Session, op: str) -> int:
 def state(session: Session) -> tuple[object, ...]:
     """All that a failed switch must leave alone."""
     board = session.switchboard
-    layout = CATALOGUE[session.guest.layout]
+    layout = CATALOGUE[session.builtin.layout]
     slots = tuple(slot(session, place.op.name) for place in layout.slots)
     names = tuple(board.implementation(place.op.name).name for place in layout.slots if not place.op.is_data)
     return slots, names, session.text_sha256(), tuple(board.history)
@@ -47,8 +48,8 @@ def flags(cpu: Vcpu) -> int:
 def test_every_site_begins_indirect_and_its_slot_holds_a_gate(make: Make, layout: str) -> None:
     session = make(layout)
     assert set(session.switchboard.site_forms()) == {"indirect"}
-    start = session.guest.gates_address
-    assert start < slot(session, "save_fl") < start + 8 * session.guest.gate_count
+    start = session.builtin.gates_address
+    assert start < slot(session, "save_fl") < start + 8 * session.builtin.gate_count
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -102,9 +103,9 @@ def test_an_op_switched_to_nothing_becomes_nops_where_it_was_patched(make: Make,
 
 def test_an_op_can_be_switched_more_often_than_there_are_gates(make: Make) -> None:
     session = make("6.1-64")
-    for number in range(2 * session.guest.gate_count):
+    for number in range(2 * session.builtin.gate_count):
         session.switchboard.switch("save_fl", lambda _cpu, number=number: number, by="test")
-    assert len(session.switchboard.history) == 2 * session.guest.gate_count
+    assert len(session.switchboard.history) == 2 * session.builtin.gate_count
 
 
 class Tired:

@@ -7,13 +7,14 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pvops_core.hookspecs import API, Backend, hookimpl
+from pvops_core.backends import API, Backend
+from pvops_core.hookspecs import hookimpl
 from pvops_core.patching.patchlets import Patchlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
     from pvops_core.patching.context import PatchContext
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pvops_core.backends import load_backends
 from pvops_core.errors import MachineError, UsageError
-from pvops_core.plugins import load_backends
 from pvops_core.testing.booted import Booted, BootedKernel, Recipe, find_image
 from pvops_core.testing.call import CallError
 from pvops_core.testing.changes import Change, registers_of
-from tests.boot.selfpatching import CELL, HEAD, SelfPatching
+from tests.session.selfpatching import CELL, HEAD, SelfPatching
 
 pytest_plugins = ["pytester"]
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
 
 FUNCTIONS_64 = {
     "add": bytes.fromhex("488d0477 c3"),  # lea rax, [rdi + rsi * 2]; ret

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pvops_core.plugins import load_backends
+from pvops_core.backends import load_backends
 from pvops_core.testing.booted import BootedKernel, Recipe
 from pvops_core.testing.call import CallError
 

@@ -11,8 +11,8 @@ from pvops_core.testing.call import Caller, CallError
 from pvops_core.testing.points import run_to
 
 if TYPE_CHECKING:
-    from pvops_core.guests.session import Session
     from pvops_core.machine import Vcpu
+    from pvops_core.session import Session
     from pvops_core.testing.patched import Patcher
     from pvops_core.testing.textpage import TextPage
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from pvops_core.backends import load_backends
 from pvops_core.ops import LAYOUTS
-from pvops_core.plugins import load_backends
 from pvops_core.switchboard import Form
 from pvops_core.testing.cells import Cell, capabilities
 from pvops_core.testing.conformance import cases

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pvops_core.guests.session import Session
     from pvops_core.machine import Vcpu
+    from pvops_core.session import Session
     from pvops_core.testing.call import Caller
     from pvops_core.testing.patched import Patcher
 

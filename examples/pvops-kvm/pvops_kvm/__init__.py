@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pvops_core.hookspecs import API, Backend
+from pvops_core.backends import API, Backend
 from pvops_core.kinds import MachineKind
 from pvops_kvm.kernel import KvmKernel
 from pvops_kvm.ops import KvmOps
-from pvops_kvm.platform import KvmKernelPlatform, KvmPlatform
+from pvops_kvm.platform import KvmPlatform
 
 backend = Backend(
     name="kvm",
@@ -15,7 +15,6 @@ backend = Backend(
     base="native",
     ops=KvmOps,
     platform=KvmPlatform,
-    kernel_platform=KvmKernelPlatform,
     kernel=KvmKernel(),
     kinds=frozenset({MachineKind.X86_64}),
     capabilities=frozenset({"lock.paravirt", "mmu.remote_flush"}),

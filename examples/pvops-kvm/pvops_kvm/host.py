@@ -7,11 +7,10 @@ kvm_steal_time_set_preempted, kvm_guest_time_update, kvm_write_wall_clock.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pvops_native.pc import Pc, epoch
+from pvops_native.platform import NativePlatform
 
 from pvops_core.machine import GuestFault, Vcpu, general_protection
 from pvops_core.machine.msrs import ServedMsr
@@ -19,6 +18,9 @@ from pvops_kvm import abi, clocks
 from pvops_kvm.abi import ENABLED, Call, Feature, Msr
 
 if TYPE_CHECKING:
+    from pvops_native.pc import PcSettings
+
+    from pvops_core.guest import Guest
     from pvops_core.machine import Machine
 
 VMCALL: Final = (b"\x0f\x01\xc1", b"\x0f\x01\xd9")
@@ -29,16 +31,15 @@ ARGUMENTS: Final = {64: ("rax", "rbx", "rcx", "rdx", "rsi"), 32: ("eax", "ebx", 
 _KEPT: Final = ("times", "poll_control", "unhalted", "asleep", "running", "wall_clock", "hypercalls", "flushes")
 
 
-class KvmHost(Pc):
+class KvmHost(NativePlatform):
     """A PC whose processors KVM shares out: one vCPU runs at a time."""
 
     offered: Feature = abi.USUAL
     """What the host offers; a class of one's own may offer less."""
 
-    def fit_out(self, send: Callable[[int], None]) -> None:
-        """Put the devices in, and KVM's registers."""
-        super().fit_out(send)
-        machine: Machine = self.machine
+    def __init__(self, machine: Machine, guest: Guest, settings: PcSettings | None = None) -> None:
+        """Put KVM's registers in, beside a PC's devices."""
+        super().__init__(machine, guest, settings)
         self.times = [clocks.VcpuTimes() for _ in machine.vcpus]
         self.poll_control = [1 for _ in machine.vcpus]
         self.unhalted: set[int] = set()
@@ -93,7 +94,7 @@ class KvmHost(Pc):
             case Msr.WALL_CLOCK | Msr.WALL_CLOCK_NEW:
                 self._check(msr, value | ENABLED, 4, abi.WALL.size)
                 self.wall_clock = value
-                clocks.write_wall_clock(self.machine, value, epoch(self.options))
+                clocks.write_wall_clock(self.machine, value, self.settings.rtc)
 
     def _check(self, msr: Msr, value: int, alignment: int, size: int) -> None:
         """An address that KVM can write at; its low bits but the lowest are reserved."""

@@ -13,7 +13,7 @@ from pvops_kvm.abi import ENABLED, PREEMPTED, STEAL, VCPU_FLUSH_TLB, VCPU_PREEMP
 from pvops_kvm.platform import SYSTEM_TIME, KvmPlatform
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
 
 FLUSH_CEILING: Final = 33

@@ -1,14 +1,12 @@
-"""KVM's virtual machines: one with the built-in guest, one with a real kernel."""
+"""KVM's virtual machines, with the built-in guest or a real kernel in them."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pvops_native.kernel_platform import NativeKernelPlatform
-from pvops_native.platform import NativePlatform
-
-from pvops_core.guests.bootinfo import FORMAT
+from pvops_core.guests import BuiltinGuest
+from pvops_core.guests.builtin.bootinfo import FORMAT
 from pvops_core.machine import GuestFault
 from pvops_kvm.host import KvmHost
 
@@ -30,8 +28,12 @@ PER_CPU_PAGES: Final = 4
 """Pages for the areas of 128 CPUs, which is as many as a machine can have."""
 
 
-class KvmPlatform(KvmHost, NativePlatform):
-    """The built-in guest. Behind the memory that it is told of lie the kernel's per-CPU areas."""
+class KvmPlatform(KvmHost):
+    """A virtual machine. Behind the memory that the built-in guest is told of lie the kernel's per-CPU areas.
+
+    A real kernel finds KVM by cpuid and does the rest itself. The engine executes wrmsr without telling anybody, so KVM
+    looks on where the kernel has that instruction: in the functions that its table of ops has for it.
+    """
 
     @staticmethod
     def machine_memory(guest_memory: int) -> int:
@@ -39,10 +41,18 @@ class KvmPlatform(KvmHost, NativePlatform):
         return guest_memory + PER_CPU_PAGES * PAGE
 
     def build(self) -> None:
-        """As bare metal does, with the areas set aside."""
+        """As bare metal does, with the areas set aside, or looking on at a kernel's writes of MSRs."""
         super().build()
+        if isinstance(self.guest, BuiltinGuest):
+            self._set_areas_aside(self.guest)
+            return
+        for name in WRITERS:
+            if name in self.guest.symbols:
+                self.machine.break_at(self.guest.symbols[name], partial(self._write_msr, name))
+
+    def _set_areas_aside(self, guest: BuiltinGuest) -> None:
         machine, boot = self.machine, self.machine.vcpus[0]
-        info = boot.get("rsi") - self.guest.kernel_base
+        info = boot.get("rsi") - guest.kernel_base
         fields = list(FORMAT.unpack(machine.memory.read(info, FORMAT.size)))
         fields[NR_PAGES] -= PER_CPU_PAGES
         self.areas: int = fields[NR_PAGES] * PAGE
@@ -51,22 +61,6 @@ class KvmPlatform(KvmHost, NativePlatform):
     def area(self, number: int) -> int:
         """Physical address of a CPU's areas."""
         return self.areas + number * PER_CPU
-
-
-class KvmKernelPlatform(KvmHost, NativeKernelPlatform):
-    """A real kernel, which finds KVM by cpuid and does the rest itself.
-
-    The engine executes wrmsr without telling anybody, so KVM looks on where the kernel has that instruction: in the
-    functions that its table of ops has for it.
-    """
-
-    def build(self) -> None:
-        """As bare metal does; KVM looks on at the writes of MSRs."""
-        super().build()
-        symbols = self.kernel.image.symbols
-        for name in WRITERS:
-            if name in symbols:
-                self.machine.break_at(symbols[name], partial(self._write_msr, name))
 
     def _write_msr(self, name: str, vcpu: Vcpu) -> None:
         msr, low, high = (vcpu.get(register) & 0xFFFF_FFFF for register in ("rdi", "rsi", "rdx"))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pvops_core.backends import load_backends
 from pvops_core.images import KernelImage, load_image
-from pvops_core.plugins import load_backends
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
 
 
 @pytest.fixture(scope="session")

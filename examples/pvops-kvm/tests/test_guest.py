@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pvops_core.errors import MachineError
-from pvops_core.guests.session import Session
 from pvops_core.machine import Reschedule
+from pvops_core.session import Session
 from pvops_core.testing.call import Caller
 from pvops_core.testing.points import run_to
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
 
 LIMIT = 200_000_000
 LOCKS = ("queued_spin_lock_slowpath", "queued_spin_unlock", "lock_wait", "lock_kick")
@@ -25,7 +25,7 @@ FLUSHES = ("flush_tlb_multi", "tlb_remove_table")
 def test_a_guest_ends_as_on_bare_metal(backends: Mapping[str, Backend], vcpus: int) -> None:
     results = {}
     for name in ("native", "kvm"):
-        with Session.builtin("6.1-64", name, backends=backends, vcpus=vcpus) as session:
+        with Session.of_builtin("6.1-64", name, backends=backends, vcpus=vcpus) as session:
             assert session.run(max_ns=LIMIT).reason == "poweroff"
             memory = session.platform.console.partition(b"\n")[0]  # the guest says first how much it has
             results[name] = session.report().results, memory
@@ -37,7 +37,7 @@ def test_a_guest_ends_as_on_bare_metal(backends: Mapping[str, Backend], vcpus: i
 
 @pytest.mark.parametrize(("vcpus", "owner"), [(1, "native"), (2, "kvm")])
 def test_one_cpu_has_bare_metals_locks_and_flushes(backends: Mapping[str, Backend], vcpus: int, owner: str) -> None:
-    with Session.builtin("6.1-64", "kvm", backends=backends, vcpus=vcpus) as session:
+    with Session.of_builtin("6.1-64", "kvm", backends=backends, vcpus=vcpus) as session:
         for op in (*LOCKS, *FLUSHES):
             assert session.switchboard.implementation(op).backend == owner
         for op in ("io_delay", "vcpu_is_preempted"):
@@ -46,7 +46,7 @@ def test_one_cpu_has_bare_metals_locks_and_flushes(backends: Mapping[str, Backen
 
 @pytest.fixture
 def session(backends: Mapping[str, Backend]) -> Iterator[Session]:
-    with Session.builtin("6.1-64", "kvm", backends=backends, vcpus=3, memory=4 << 20) as made:
+    with Session.of_builtin("6.1-64", "kvm", backends=backends, vcpus=3, memory=4 << 20) as made:
         run_to(made, "patched")
         yield made
 
@@ -168,5 +168,8 @@ def test_unused_kicks_and_marks_belong_to_a_snapshot(session: Session) -> None:
 def test_the_ops_refuse_another_platform(backends: Mapping[str, Backend]) -> None:
     ops = backends["kvm"].ops
     assert ops is not None
-    with Session.builtin("6.1-64", "native", backends=backends) as session, pytest.raises(MachineError, match="KVM's"):
+    with (
+        Session.of_builtin("6.1-64", "native", backends=backends) as session,
+        pytest.raises(MachineError, match="KVM's"),
+    ):
         ops(session)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from pvops_core.guests.session import Session
 from pvops_core.machine import GuestFault
+from pvops_core.session import Session
 from pvops_core.testing.call import Caller, CallError
 from pvops_core.testing.points import run_to
 from pvops_core.testing.textpage import TextPage
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
 
 WALL, TIME, STEAL, POLL = 0x4B564D00, 0x4B564D01, 0x4B564D03, 0x4B564D05
 VMCALL, VMMCALL = b"\x0f\x01\xc1", b"\x0f\x01\xd9"
@@ -25,7 +25,7 @@ ENOSYS, EPERM = 1000, 1
 
 @pytest.fixture
 def session(backends: Mapping[str, Backend]) -> Iterator[Session]:
-    with Session.builtin("6.1-64", "kvm", backends=backends, vcpus=2, memory=4 << 20) as made:
+    with Session.of_builtin("6.1-64", "kvm", backends=backends, vcpus=2, memory=4 << 20) as made:
         run_to(made, "patched")
         yield made
 
@@ -111,7 +111,7 @@ def test_a_register_that_is_not_offered_is_not_there(backends: Mapping[str, Back
     offered = platform.offered
     poor = type("Poor", (platform,), {"offered": offered & ~(1 << 5)})
     made = {**backends, "kvm": attrs.evolve(backends["kvm"], platform=poor, ops=None)}
-    with Session.builtin("6.1-64", "kvm", backends=made, memory=4 << 20) as session:
+    with Session.of_builtin("6.1-64", "kvm", backends=made, memory=4 << 20) as session:
         run_to(session, "patched")
         cpu = session.machine.vcpus[0]
         cpu.insn.wrmsr(TIME, 0x200000 | 1)
@@ -186,7 +186,7 @@ def test_time_that_others_took_is_stolen(session: Session, call: Caller) -> None
 
 
 def test_a_guest_that_shares_its_processor_knows_what_it_lost(backends: Mapping[str, Backend]) -> None:
-    with Session.builtin("6.1-64", "kvm", backends=backends, vcpus=2) as session:
+    with Session.of_builtin("6.1-64", "kvm", backends=backends, vcpus=2) as session:
         assert session.run(max_ns=200_000_000).reason == "poweroff"
         function = session.switchboard.implementation("io_delay").function
         ops: Any = getattr(function, "__self__")  # noqa: B009 - a method has it, a callable need not

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from pvops_core.backends import chain, load_backends
 from pvops_core.cli import main
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.kernel import plan_kernel, read_kernel
-from pvops_core.plugins import chain, load_backends
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend, KernelFill
+    from pvops_core.backends import Backend, KernelFill
     from pvops_core.images import KernelImage
 
 SYMBOLS = [

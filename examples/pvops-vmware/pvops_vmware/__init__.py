@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.hookspecs import API, Backend
+from pvops_core.backends import API, Backend
 from pvops_core.kinds import MachineKind
 
 if TYPE_CHECKING:

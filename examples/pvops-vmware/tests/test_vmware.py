@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from pvops_core.guests.session import Session
+from pvops_core.backends import load_backends
 from pvops_core.ops import LAYOUTS
-from pvops_core.plugins import load_backends
+from pvops_core.session import Session
 from pvops_core.testing.call import Caller
 from pvops_core.testing.patched import Patcher
 from pvops_core.testing.points import run_to
@@ -24,7 +24,7 @@ BACKENDS = load_backends([str(Path(__file__).parents[1])]).backends
 
 @pytest.fixture(params=["2.6.24", "2.6.24-pae", "6.1-64"])
 def call(request: pytest.FixtureRequest) -> Iterator[Caller]:
-    with Session.builtin(request.param, "vmware", backends=BACKENDS, memory=4 << 20) as session:
+    with Session.of_builtin(request.param, "vmware", backends=BACKENDS, memory=4 << 20) as session:
         run_to(session, "patched")
         yield Caller(session)
 
@@ -45,7 +45,7 @@ def test_its_calls_become_nops(call: Caller) -> None:
 def test_a_guest_ends_as_on_bare_metal() -> None:
     results = []
     for name in ("native", "vmware"):
-        with Session.builtin("6.1-64", name, backends=BACKENDS, memory=4 << 20) as session:
+        with Session.of_builtin("6.1-64", name, backends=BACKENDS, memory=4 << 20) as session:
             assert session.run(max_ns=400_000_000).reason == "poweroff"
             results.append(session.report().results)
     assert results[0] == results[1]

@@ -1,6 +1,6 @@
 """The lguest backend of pvops: a 32-bit guest in ring 1 under a tiny host with shadow page tables."""
 
-from pvops_core.hookspecs import API, Backend
+from pvops_core.backends import API, Backend
 from pvops_core.kinds import MachineKind
 from pvops_lguest.kernel import LguestKernel
 from pvops_lguest.ops import LguestOps

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pvops_core.backends import Platform
 from pvops_core.errors import MachineError, UsageError
-from pvops_core.hookspecs import Platform
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import general_protection
 from pvops_core.machine.cpuid import cpuid
@@ -23,7 +23,7 @@ from pvops_lguest.host.traps import DEVICE_NOT_AVAILABLE, GENERAL_PROTECTION, PA
 from pvops_lguest.livepatching import LguestCallsIn
 
 if TYPE_CHECKING:
-    from pvops_core.guests import GuestImage
+    from pvops_core.guests import BuiltinGuest
     from pvops_core.machine import Machine, Vcpu
 
 INVALID_OPCODE = 6
@@ -37,23 +37,25 @@ _FLUSH_CALLS = frozenset({Call.FLUSH_TLB})
 class LguestPlatform(LguestCallsIn, Platform):
     """One lguest guest and its host.
 
-    Options: ``abi``, 2.6.23, 2.6.24 or 2.6.35 (otherwise what the guest's image shows); ``rtc``, the date at the
-    start in seconds since 1970; ``cmdline``, the guest's command line.
-
     Attributes:
         state: everything the host knows of the guest.
         batched: hypercalls taken from the ring, by name; they are in ``hypercalls`` too.
         shadow_fills: page faults that only filled the shadow tables.
     """
 
-    def __init__(self, machine: Machine, guest: GuestImage, options: Mapping[str, str]) -> None:
+    loaders = {"builtin": builder.load_builtin}  # noqa: RUF012 - as ClassVar in the base
+    settings_class = builder.LguestSettings
+    settings: builder.LguestSettings
+    guest: BuiltinGuest
+
+    def __init__(self, machine: Machine, guest: BuiltinGuest, settings: builder.LguestSettings | None = None) -> None:
         """Divide the machine's memory between guest and host.
 
         Raises:
-            UsageError: the machine is not a 32-bit one with one vCPU, or an option is wrong.
+            UsageError: the machine is not a 32-bit one with one vCPU.
             MachineError: there is too little memory.
         """
-        super().__init__(machine, guest, options)
+        super().__init__(machine, guest, settings)
         if machine.kind is not MachineKind.I386:
             raise UsageError(f"lguest runs i386 guests without PAE, not {machine.kind.value}")
         if len(machine.vcpus) != 1:
@@ -62,7 +64,7 @@ class LguestPlatform(LguestCallsIn, Platform):
         self.shadow_fills = 0
         self._end: tuple[str, str] | None = None
         self._random = random.Random(f"lguest {machine.seed}")  # noqa: S311 - replacement, not a secret
-        self.state = builder.make_state(machine, guest, options, self.console, self._random.randrange)
+        self.state = builder.make_state(machine, guest, self.settings, self.console, self._random.randrange)
         self._calls = Hypercalls(self.state, self._observe)
         self._virtual = VirtualGuestMemory(self.state.memory, self.state.shadow.guest_pa)
         machine.keep(self)
@@ -71,10 +73,6 @@ class LguestPlatform(LguestCallsIn, Platform):
     def machine_memory(guest_ram: int) -> int:
         """Bytes that the machine must have for a guest of ``guest_ram`` bytes: the host needs some for its tables."""
         return guest_ram + builder.HOST_AREA
-
-    def build(self) -> None:
-        """Load the guest below the host's share, make its first page tables, and stand it at its entry in ring 1."""
-        builder.build(self.machine, self.guest, self.state, self.features, self.options)
 
     # Hypercalls
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pvops_lguest.ops import LguestOps
 
-from pvops_core.hookspecs import Environment
+from pvops_core.backends import Environment
 from pvops_core.ops import LAYOUTS
 
 from .rig import BASE, DATA, Host

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from pvops_lguest.host import builder
 from pvops_lguest.host.abi import DONE, Call
+from pvops_lguest.host.builder import LguestSettings
 from pvops_lguest.platform import LguestPlatform
 
+from pvops_core.backends.settings import read_settings
 from pvops_core.machine import Machine, MachineKind, Vcpu
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ class Host:
             kernel_base=BASE,
             entry=BASE + CODE,
         )
-        self.platform = LguestPlatform(self.machine, guest, {"abi": abi, **options})
+        self.platform = LguestPlatform(self.machine, guest, read_settings(LguestSettings, {"abi": abi, **options}))
         self.machine.attach(self.platform)
         gpgdir, _ = builder.make_linear_tables(self.state.memory, 0x8000, BASE)
         self.gpgdir = gpgdir

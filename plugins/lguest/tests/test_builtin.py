@@ -12,9 +12,9 @@ from pvops_lguest.platform import LguestPlatform
 from pvops_native import backend as native
 
 from pvops_core.guests import LAYOUTS
-from pvops_core.guests.session import Session
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS as CATALOGUE
+from pvops_core.session import Session
 from pvops_core.testing.equivalence import bench_of, check_equivalence, pairs
 
 BACKENDS = {"native": native, "lguest": lguest}
@@ -22,7 +22,7 @@ GUESTS = [name for name in LAYOUTS if CATALOGUE[name].kind is MachineKind.I386]
 
 
 def run(layout: str, backend: str, cmdline: str = "", *, seed: int = 0) -> Session:
-    session = Session.builtin(layout, backend, backends=BACKENDS, cmdline=cmdline, seed=seed)
+    session = Session.of_builtin(layout, backend, backends=BACKENDS, cmdline=cmdline, seed=seed)
     try:
         stop = session.run(max_ns=20_000_000_000)
         assert stop.reason == "poweroff", f"{stop} {session.platform.console.decode()}"
@@ -53,7 +53,7 @@ def test_patched_sites_hold_the_templates(layout: str) -> None:
         symbols = session.guest.symbols
         expected = {patchlet.op: patchlet.assemble(0, symbols) for patchlet in LGUEST_PATCHLETS}
         seen = set()
-        for site in session.guest.sites:
+        for site in session.builtin.sites:
             op = session.layout.by_type(site.type).op.name
             code = expected.get(op)
             if code is not None and site.length >= len(code):
@@ -71,7 +71,7 @@ def test_two_runs_have_one_event_log(layout: str) -> None:
 
 @pytest.fixture
 def fresh(layout: str) -> Iterator[Session]:
-    with Session.builtin(layout, "lguest", backends=BACKENDS) as session:
+    with Session.of_builtin(layout, "lguest", backends=BACKENDS) as session:
         yield session
 
 

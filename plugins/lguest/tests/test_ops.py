@@ -12,8 +12,9 @@ from pvops_lguest import backend
 from pvops_lguest.host.abi import ABIS, Call
 from pvops_lguest.ops import LguestOps
 
+from pvops_core.backends import Environment
 from pvops_core.errors import UsageError
-from pvops_core.hookspecs import MODULES, Environment
+from pvops_core.hookspecs import MODULES
 from pvops_core.machine import GuestFault
 from pvops_core.ops import LAYOUTS
 

@@ -11,6 +11,7 @@ from pvops_lguest.host.abi import Call
 from pvops_lguest.host.memory import GuestMemory
 from pvops_lguest.platform import LguestPlatform
 
+from pvops_core.backends.settings import read_settings
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.machine import Machine, MachineKind
 
@@ -25,7 +26,7 @@ GUEST = SimpleNamespace(
 
 
 def platform(machine: Machine, **options: str) -> LguestPlatform:
-    return LguestPlatform(machine, GUEST, options)  # type: ignore[arg-type]  # a stand-in
+    return LguestPlatform(machine, GUEST, read_settings(builder.LguestSettings, options))  # type: ignore[arg-type]  # a stand-in
 
 
 @pytest.mark.parametrize("kind", [MachineKind.PAE, MachineKind.X86_64])
@@ -43,7 +44,7 @@ def test_options_are_checked() -> None:
     with Machine(MachineKind.I386) as machine:
         with pytest.raises(UsageError, match="rtc"):
             platform(machine, rtc="tomorrow")
-        with pytest.raises(UsageError, match="ABI"):
+        with pytest.raises(UsageError, match=r"abi='2\.4'"):
             platform(machine, abi="2.4")
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pvops_core.hookspecs import API, Backend
+from pvops_core.backends import API, Backend
 from pvops_core.kinds import MachineKind
 from pvops_native.kernel import NativeKernel
-from pvops_native.kernel_platform import NativeKernelPlatform
 from pvops_native.ops import EMPTY, NOPS, NativeOps
 from pvops_native.patchlets import NATIVE_PATCHLETS
 from pvops_native.platform import NativePlatform
@@ -16,7 +15,6 @@ backend = Backend(
     description="bare metal: the kernel's own native_* functions on a small PC",
     ops=NativeOps,
     platform=NativePlatform,
-    kernel_platform=NativeKernelPlatform,
     kernel=NativeKernel(),
     patchlets=NATIVE_PATCHLETS,
     nops=NOPS,

@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from pvops_core.errors import MachineError
-from pvops_core.guests.bootinfo import BootInfo, PlatformKind
+from pvops_core.guests import BootInfo, BuiltinGuest, PlatformKind
 from pvops_native import processor
 from pvops_native.tables import PAGE, TableBuilder
 
 if TYPE_CHECKING:
-    from pvops_core.guests import GuestImage
     from pvops_core.machine import Machine, PhysicalMemory
+    from pvops_native.platform import NativePlatform
 
 TICK_HZ: Final = 100
 
 
-@attrs.frozen
-class Loaded:
-    """Where things are.
-
-    Attributes:
-        boot_info: virtual address of the boot information.
-        world: what the first processor starts in.
-    """
-
-    boot_info: int
-    world: processor.World
-
-
-def load(machine: Machine, guest: GuestImage, features: frozenset[int], options: Mapping[str, str]) -> Loaded:
-    """Load a guest and make its first page tables.
+def load_builtin(platform: NativePlatform) -> None:
+    """Load the guest, make its tables, start the first processor; the others wait to be started.
 
     Raises:
         MachineError: it does not fit into memory.
     """
+    guest, machine = platform.guest, platform.machine
+    assert isinstance(guest, BuiltinGuest), "of boot protocol builtin"
     end = _copy_image(machine.memory, guest)
     info_frame = -(-end // PAGE)
     gdt_frame = info_frame + 1
@@ -57,16 +44,33 @@ def load(machine: Machine, guest: GuestImage, features: frozenset[int], options:
         table_frames=builder.next_frame - gdt_frame - 1,
         first_pfn=builder.next_frame,
         seed=machine.seed,
-        features=features,
-        command_line=options.get("cmdline", ""),
+        features=platform.features,
+        command_line=guest.cmdline,
     )
     machine.memory.write(info_frame * PAGE, info.pack())
-    gdt = guest.kernel_base + gdt_frame * PAGE
-    world = processor.first_world(guest.kind, root, gdt, limit)
-    return Loaded(guest.kernel_base + info_frame * PAGE, world)
+    boot, *others = machine.vcpus
+    world = processor.first_world(guest.kind, root, guest.kernel_base + gdt_frame * PAGE, limit)
+    processor.enter(boot, world, guest.entry)
+    boot.set("rsi", guest.kernel_base + info_frame * PAGE)
+    for vcpu in others:
+        vcpu.halt()
+    platform.starter = partial(start_secondary, machine, guest)
 
 
-def _copy_image(memory: PhysicalMemory, guest: GuestImage) -> int:
+def start_secondary(machine: Machine, guest: BuiltinGuest, number: int) -> None:
+    """Start a processor at the guest's entry for secondaries, in the world of the first."""
+    if not 0 < number < len(machine.vcpus):
+        return
+    boot, vcpu = machine.vcpus[0], machine.vcpus[number]
+    entry = guest.symbols.get("secondary_entry")
+    if entry is None:
+        raise MachineError("the guest has no symbol secondary_entry to start a processor at", vcpu=number)
+    base, limit = boot.insn.sgdt()
+    processor.enter(vcpu, processor.World(boot.cr3, base, limit, boot.cr4), entry)
+    vcpu.wake()
+
+
+def _copy_image(memory: PhysicalMemory, guest: BuiltinGuest) -> int:
     """Copies the loadable segments to their physical places; returns the first byte after the last."""
     end = 0
     for segment in guest.image.segments:

@@ -1,27 +1,27 @@
-"""The PC: processors and one board of devices. The guest's traps go to the guest, its ports to the devices.
-
-Options: ``rtc``, the CMOS clock's date at start in seconds since 1970 (UTC).
-"""
+"""The PC: processors and one board of devices. The guest's traps go to the guest, its ports to the devices."""
 
 from __future__ import annotations
 
 import calendar
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.errors import UsageError
-from pvops_core.hookspecs import Surroundings
+import attrs
+
+from pvops_core.backends import Platform, Settings, setting
 from pvops_core.machine import BareMetal
 from pvops_native.board import Board, Wires
 
 if TYPE_CHECKING:
-    from pvops_core.machine import Vcpu
+    from pvops_core.guest import Guest
+    from pvops_core.machine import Machine, Vcpu
     from pvops_native.devices.apic import LocalApic
 
 PORT_NS: Final = 1000
 """A transfer on an ISA bus takes about a microsecond."""
 EPOCH: Final = calendar.timegm((2007, 8, 10, 0, 0, 0))
 """What the clock shows at start unless told otherwise: the same in every run."""
+LATEST: Final = calendar.timegm((9999, 12, 31, 23, 59, 59))
+"""The CMOS clock has four digits for the year."""
 EXCEPTIONS: Final = (
     *("#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "#9", "#TS", "#NP", "#SS", "#GP", "#PF"),
     *("#15", "#MF", "#AC", "#MC", "#XM"),
@@ -29,26 +29,33 @@ EXCEPTIONS: Final = (
 """Names of the exceptions by vector (Intel SDM volume 3, table 6-1)."""
 
 
-def epoch(options: Mapping[str, str]) -> int:
-    """What the CMOS clock shows at start, in seconds since 1970; UsageError if the option is no number."""
-    text = options.get("rtc", str(EPOCH))
-    if not text.isdecimal():
-        raise UsageError(f"option rtc={text!r} is not a number of seconds since 1970")
-    return int(text)
+@attrs.frozen(kw_only=True)
+class PcSettings(Settings):
+    """What may be chosen of a PC."""
+
+    rtc: int = setting(EPOCH, "date of the clock at the start, in seconds since 1970 (UTC)", least=0, most=LATEST)
 
 
-class Pc(BareMetal, Surroundings):
-    """What the built-in guest's bare metal and a real kernel's have in common; ``fit_out`` makes the board."""
+class Pc(BareMetal, Platform):
+    """A PC's devices, and its processors' traps and interrupts."""
 
-    board: Board
+    settings_class = PcSettings
+    settings: PcSettings
 
-    def fit_out(self, send: Callable[[int], None]) -> None:
-        """Put the devices in; ``send`` gets what leaves the serial port."""
-        machine = self.machine
+    def __init__(self, machine: Machine, guest: Guest, settings: PcSettings | None = None) -> None:
+        Platform.__init__(self, machine, guest, settings)
         clock = machine.clock
-        wires = Wires(lambda: clock.ns, send, self._stop, self._start, self._signal)
-        self.board = Board(wires, epoch(self.options), len(machine.vcpus))
+        wires = Wires(lambda: clock.ns, self._send, self._stop, self._start, self._signal)
+        self.board = Board(wires, self.settings.rtc, len(machine.vcpus))
         machine.keep(self)
+
+    def _send(self, byte: int) -> None:
+        """A byte leaves the serial port."""
+        self.emit(bytes((byte,)))
+
+    def typed(self, data: bytes) -> None:
+        """Over the serial line."""
+        self.board.uart.receive(data)
 
     @property
     def apics(self) -> tuple[LocalApic, ...]:
@@ -75,7 +82,7 @@ class Pc(BareMetal, Surroundings):
         """The guest asks for another processor to be started."""
 
     def _signal(self, mode: int, vector: int, number: int) -> None:
-        """A processor is sent an NMI, an INIT or a start-up, which only kernels know what to do with."""
+        """A processor is sent an NMI, an INIT or a start-up."""
 
     # Traps: counted, then as the hardware does it
 
@@ -110,7 +117,7 @@ class Pc(BareMetal, Surroundings):
         """Write to the bus."""
         self.machine.clock.advance(PORT_NS)
         self.board.ports.write(port, size, value)
-        self._expect(vcpu)
+        self.expect(vcpu)
 
     # Interrupts
 
@@ -122,9 +129,9 @@ class Pc(BareMetal, Surroundings):
             vector = self.board.acknowledge(vcpu.index)
             self.machine.log.record("interrupt", vcpu=vcpu.index, vector=vector)
             vcpu.deliver_interrupt(vector)
-        self._expect(vcpu)
+        self.expect(vcpu)
 
-    def _expect(self, vcpu: Vcpu) -> None:
+    def expect(self, vcpu: Vcpu) -> None:
         """Tell the machine when the next interrupt for a processor comes, as far as it can be known now."""
         index = vcpu.index
         when = 0 if self.board.pending(index) else self.board.next_timer(index)

@@ -1,45 +1,89 @@
-"""Bare metal for the built-in guest."""
+"""Bare metal: a PC, what loads its guest, and how its other processors are started."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pvops_core.errors import MachineError
-from pvops_core.hookspecs import Platform
-from pvops_native import processor
-from pvops_native.loader import load
-from pvops_native.pc import Pc
+from pvops_core.machine.features import word
+from pvops_native import loader
+from pvops_native.devices.apic import INIT, NMI, STARTUP
+from pvops_native.linux import boot
+from pvops_native.pc import Pc, PcSettings
 
 if TYPE_CHECKING:
-    from pvops_core.guests import GuestImage
-    from pvops_core.machine import Machine
+    from collections.abc import Callable
+
+    from pvops_core.guest import Guest
+    from pvops_core.machine import Machine, Vcpu
+    from pvops_native.textwatch import TextWatch
+
+_CPUID_APIC: Final = word({"apic"}, 1, "edx")
 
 
-class NativePlatform(Pc, Platform):
-    """A PC with the built-in guest in its memory."""
+class NativePlatform(Pc):
+    """A PC with a guest in its memory.
 
-    def __init__(self, machine: Machine, guest: GuestImage, options: Mapping[str, str]) -> None:
-        Platform.__init__(self, machine, guest, options)
-        self.fit_out(self.console.append)
+    Attributes:
+        starter: what the start port does: given the number of a processor. The built-in guest starts its others by it.
+        firmware: there are ACPI tables and local APICs, as a kernel expects.
+        text: watches over a kernel's text where there is more than one processor.
+    """
 
-    def build(self) -> None:
-        """Load the guest, make its tables, start the first processor; the others wait to be started."""
-        boot, *others = self.machine.vcpus
-        loaded = load(self.machine, self.guest, self.features, self.options)
-        processor.enter(boot, loaded.world, self.guest.entry)
-        boot.set("rsi", loaded.boot_info)
-        for vcpu in others:
-            vcpu.halt()
+    console_name = "ttyS0"
+    loaders = {"builtin": loader.load_builtin, "kernel": boot.load_kernel}  # noqa: RUF012 - as ClassVar in the base
+
+    def __init__(self, machine: Machine, guest: Guest, settings: PcSettings | None = None) -> None:
+        super().__init__(machine, guest, settings)
+        self.starter: Callable[[int], None] = lambda _number: None
+        self.firmware = False
+        self.text: TextWatch | None = None
+        self._waiting = {vcpu.index for vcpu in machine.vcpus[1:]}
+
+    def save(self) -> object:
+        """As a PC's, and which processors wait for a start-up message."""
+        return super().save(), frozenset(self._waiting)
+
+    def load(self, state: object) -> None:
+        """Puts a state taken by `save` back."""
+        if not isinstance(state, tuple):
+            raise TypeError("not a state that NativePlatform.save made")
+        pc, waiting = state
+        super().load(pc)
+        self._waiting = set(waiting)
+        if self.text is not None:
+            self.text.learn()
+
+    def idle(self) -> bool:
+        """Without a timer, somebody who types may still wake the guest."""
+        return super().idle() or self.wait_for_typing()
+
+    def before_entry(self, vcpu: Vcpu) -> None:
+        """Where a processor has sent an interrupt to another, it may have rewritten that one's text before."""
+        if self.board.take_messages() and self.text is not None:
+            self.text.look()
+        super().before_entry(vcpu)
+
+    def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
+        """The machine's table, and whether there is a local APIC."""
+        eax, ebx, ecx, edx = super().cpuid(vcpu, leaf, subleaf)
+        return eax, ebx, ecx, edx | _CPUID_APIC if self.firmware and leaf == 1 else edx
 
     def _start(self, number: int) -> None:
-        """Start a processor at the guest's entry for secondaries, in the world of the first."""
-        if not 0 < number < len(self.machine.vcpus):
-            return
-        boot, vcpu = self.machine.vcpus[0], self.machine.vcpus[number]
-        entry = self.guest.symbols.get("secondary_entry")
-        if entry is None:
-            raise MachineError("the guest has no symbol secondary_entry to start a processor at", vcpu=number)
-        base, limit = boot.insn.sgdt()
-        processor.enter(vcpu, processor.World(boot.cr3, base, limit, boot.cr4), entry)
-        vcpu.wake()
+        self.starter(number)
+
+    def _signal(self, mode: int, vector: int, number: int) -> None:
+        """NMI; INIT makes a processor wait for a start-up, the first of which lets it run at the page that it names.
+
+        Source: Intel SDM volume 3, 8.4.3 and 9.4.4.
+        """
+        vcpu = self.machine.vcpus[number]
+        if mode == NMI:
+            vcpu.raise_unmaskable()
+        elif mode == INIT:
+            self._waiting.add(number)
+            vcpu.interrupts_enabled = False
+            vcpu.halt()
+        elif mode == STARTUP and number in self._waiting:
+            self._waiting.remove(number)
+            self.machine.log.record("start-up", vcpu=number, page=vector)
+            self.machine.defer(lambda: vcpu.start_real_mode(vector))

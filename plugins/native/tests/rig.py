@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import attrs
 from pvops_native import backend, processor
+from pvops_native.loader import start_secondary
 from pvops_native.ops import NativeOps
 from pvops_native.patchlets import patchlets_of
+from pvops_native.pc import PcSettings
 from pvops_native.platform import NativePlatform
 from pvops_native.tables import PAGE, TableBuilder
 
-from pvops_core.hookspecs import Environment
+from pvops_core.backends import Environment
+from pvops_core.backends.settings import read_settings
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import GuestFault, Machine, Vcpu
 from pvops_core.ops import LAYOUTS, Layout
@@ -56,7 +60,8 @@ class Rig:
         self.machine = Machine(self.kind, memory=memory, vcpus=vcpus)
         self.symbols: dict[str, int] = {}
         guest: Any = FakeGuest(self.symbols)
-        self.platform = NativePlatform(self.machine, guest, options)
+        self.platform = NativePlatform(self.machine, guest, read_settings(PcSettings, options))
+        self.platform.starter = partial(start_secondary, self.machine, guest)
         self.machine.attach(self.platform)
         limit = processor.flat_gdt(self.machine.memory, GDT, self.kind.bits)
         self.root = TableBuilder(self.machine.memory, self.kind, TABLES // PAGE).build(memory // PAGE, self.base)

@@ -9,8 +9,8 @@ import pytest
 from pvops_native import backend
 
 from pvops_core.errors import MachineError, UsageError
-from pvops_core.guests.builtin import LAYOUTS
-from pvops_core.guests.session import Session
+from pvops_core.guests import LAYOUTS
+from pvops_core.session import Session
 from pvops_core.testing.equivalence import bench_of, check_equivalence, pairs
 
 BACKENDS = {"native": backend}
@@ -30,7 +30,7 @@ class Run:
 
 
 def run(layout: str, seed: int = 0, vcpus: int = 1) -> Run:
-    with Session.builtin(layout, "native", backends=BACKENDS, seed=seed, vcpus=vcpus) as session:
+    with Session.of_builtin(layout, "native", backends=BACKENDS, seed=seed, vcpus=vcpus) as session:
         stop = session.run(max_ns=10 * SECOND)
         console = session.platform.console.decode()
         assert stop.reason == "poweroff", console
@@ -59,7 +59,7 @@ def test_a_seed_decides_everything(layout: str) -> None:
 
 @pytest.mark.parametrize("layout", ONE_OF_EACH)
 def test_a_restored_machine_goes_the_same_way(layout: str) -> None:
-    with Session.builtin(layout, "native", backends=BACKENDS) as session:
+    with Session.of_builtin(layout, "native", backends=BACKENDS) as session:
         session.run(max_ns=1_000_000)
         start, ends = session.machine.snapshot(), []
         for _ in range(2):
@@ -71,7 +71,7 @@ def test_a_restored_machine_goes_the_same_way(layout: str) -> None:
 
 @pytest.mark.parametrize("layout", ["2.6.24", "6.1-64"])
 def test_hook_and_patchlet_agree_in_the_guest(layout: str) -> None:
-    with Session.builtin(layout, "native", backends=BACKENDS) as session:
+    with Session.of_builtin(layout, "native", backends=BACKENDS) as session:
         bench = bench_of(session)
         for op in pairs(bench):
             if op != "irq_enable_sysexit":  # the guest has no user pages before it runs
@@ -80,9 +80,9 @@ def test_hook_and_patchlet_agree_in_the_guest(layout: str) -> None:
 
 def test_a_small_machine_is_refused() -> None:
     with pytest.raises(MachineError, match="does not fit"):
-        Session.builtin("2.6.24", "native", backends=BACKENDS, memory=1 << 20)
+        Session.of_builtin("2.6.24", "native", backends=BACKENDS, memory=1 << 20)
 
 
 def test_a_bad_date_is_refused() -> None:
     with pytest.raises(UsageError, match="rtc"):
-        Session.builtin("2.6.24", "native", backends=BACKENDS, options={"rtc": "noon"})
+        Session.of_builtin("2.6.24", "native", backends=BACKENDS, options={"rtc": "noon"})

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pytest
 from pvops_native import apics
 from pvops_native.devices.acpi import PM1_EVENT, PM_TIMER, TIMER_HZ, AcpiRegisters
-from pvops_native.kernel_platform import NativeKernelPlatform
 from pvops_native.linux import acpi, loader, pvh
+from pvops_native.platform import NativePlatform
 
-from pvops_core.boot import Kernel
 from pvops_core.errors import ImageError
+from pvops_core.guests import Kernel
 from pvops_core.images import load_image
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import Machine
@@ -24,19 +24,19 @@ SPIN = bytes.fromhex("ebfe")
 
 
 @pytest.fixture(params=[64, 32])
-def platform(request: pytest.FixtureRequest) -> Iterator[NativeKernelPlatform]:
+def platform(request: pytest.FixtureRequest) -> Iterator[NativePlatform]:
     bits = request.param
     builder = ElfBuilder(bits, 0x1000000)
     builder.text(".text", SPIN)
     kernel = Kernel(load_image(builder.build()), b"RAMDISK", "console=ttyS0 nopti")
     with Machine(MachineKind.X86_64 if bits == 64 else MachineKind.PAE, memory=MEMORY) as machine:
-        built = NativeKernelPlatform(machine, kernel, {})
+        built = NativePlatform(machine, kernel)
         machine.attach(built)
         built.build()
         yield built
 
 
-def test_boot_parameters_lead_to_everything(platform: NativeKernelPlatform) -> None:
+def test_boot_parameters_lead_to_everything(platform: NativePlatform) -> None:
     memory, vcpu = platform.machine.memory, platform.machine.vcpus[0]
     page = vcpu.get("rsi")
     assert memory.read(page + 0x202, 4) == b"HdrS"
@@ -52,7 +52,7 @@ def test_boot_parameters_lead_to_everything(platform: NativeKernelPlatform) -> N
     assert memory.u64(page + 0x70) == acpi.BASE
 
 
-def test_the_entry_state_is_the_protocol_s(platform: NativeKernelPlatform) -> None:
+def test_the_entry_state_is_the_protocol_s(platform: NativePlatform) -> None:
     vcpu = platform.machine.vcpus[0]
     assert vcpu.rip == 0x1000000
     assert (vcpu.cpl, vcpu.interrupts_enabled) == (0, False)
@@ -75,7 +75,7 @@ def test_an_image_that_is_no_linux_is_entered_where_its_note_says(bits: int) -> 
     builder.notes(("Xen", 18, (0x1000002).to_bytes(4, "little")))
     kernel = Kernel(load_image(builder.build()), b"RAMDISK", "some words")
     with Machine(MachineKind.X86_64 if bits == 64 else MachineKind.PAE, memory=MEMORY) as machine:
-        built = NativeKernelPlatform(machine, kernel, {})
+        built = NativePlatform(machine, kernel)
         machine.attach(built)
         built.build()
         vcpu, memory = machine.vcpus[0], machine.memory
@@ -104,7 +104,7 @@ def test_a_note_without_an_address_is_named() -> None:
         pvh.entry_of(image)
 
 
-def test_acpi_tables_are_whole(platform: NativeKernelPlatform) -> None:
+def test_acpi_tables_are_whole(platform: NativePlatform) -> None:
     memory = platform.machine.memory
     assert memory.read(acpi.BASE, 8) == b"RSD PTR "
     assert sum(memory.read(acpi.BASE, 20)) & 0xFF == 0
@@ -176,7 +176,7 @@ def test_ticks_come_in_time_to_a_loop_that_only_reads_memory() -> None:
     builder.text(".text", code)
     kernel = Kernel(load_image(builder.build()))
     with Machine(MachineKind.X86_64, memory=MEMORY, slice_blocks=1_000_000) as machine:
-        built = NativeKernelPlatform(machine, kernel, {})
+        built = NativePlatform(machine, kernel)
         machine.attach(built)
         built.build()
         machine.memory.write(0x7000, struct.pack("<HQ", 0xFFF, 0x7800))

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 
 import pytest
 from pvops_native.devices import apic as lapic
-from pvops_native.kernel_platform import NativeKernelPlatform
 from pvops_native.linux import loader
+from pvops_native.platform import NativePlatform
 
-from pvops_core.boot import Kernel
 from pvops_core.errors import MachineError
+from pvops_core.guests import Kernel
 from pvops_core.images import load_image
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import Machine
@@ -23,19 +23,19 @@ BASE = 0x1000000
 LOCAL = "b8 0000e0fe"  # mov eax, 0xfee00000: rax holds the local APIC's address
 ENABLE = "c780 f0000000 ff010000"  # mov dword [rax + 0xf0], 0x1ff
 SPIN = "ebfe"
-Boot = Callable[..., NativeKernelPlatform]
+Boot = Callable[..., NativePlatform]
 
 
 @pytest.fixture
 def boot() -> Iterator[Boot]:
     with ExitStack() as stack:
 
-        def make(code: str, *, bits: int = 64, vcpus: int = 2, memory: int = MEMORY) -> NativeKernelPlatform:
+        def make(code: str, *, bits: int = 64, vcpus: int = 2, memory: int = MEMORY) -> NativePlatform:
             builder = ElfBuilder(bits, BASE)
             builder.text(".text", bytes.fromhex(code))
             kind = MachineKind.X86_64 if bits == 64 else MachineKind.PAE
             machine = stack.enter_context(Machine(kind, memory=memory, vcpus=vcpus, slice_blocks=2000))
-            platform = NativeKernelPlatform(machine, Kernel(load_image(builder.build())), {})
+            platform = NativePlatform(machine, Kernel(load_image(builder.build())))
             machine.attach(platform)
             platform.build()
             return platform

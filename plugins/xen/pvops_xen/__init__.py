@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pvops_core.hookspecs import API, Backend
+from pvops_core.backends import API, Backend
 from pvops_core.kinds import MachineKind
 from pvops_xen.kernel import XenKernel
-from pvops_xen.kernel_platform import XenKernelPlatform
 from pvops_xen.ops import EMPTY, NOPS, XenOps
 from pvops_xen.patchlets import XEN_PATCHLETS
 from pvops_xen.platform import XenPlatform
@@ -17,7 +16,6 @@ backend = Backend(
     base="native",
     ops=XenOps,
     platform=XenPlatform,
-    kernel_platform=XenKernelPlatform,
     kernel=XenKernel(),
     patchlets=XEN_PATCHLETS,
     nops=NOPS,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.errors import MachineError, UsageError
-from pvops_core.hookspecs import Surroundings
+import attrs
+
+from pvops_core.backends import Platform, Settings, setting
+from pvops_core.errors import MachineError
 from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import builder, emulate, policy, traps
 from pvops_xen.hypervisor.abi import (
@@ -29,9 +31,8 @@ from pvops_xen.hypervisor.segments import LDT_PAGE, WINDOW_SIZE, window
 from pvops_xen.hypervisor.timers import fire_due, next_deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pvops_core.machine import Vcpu
+    from pvops_core.guest import Guest
+    from pvops_core.machine import Machine, Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
 _DB: Final = 1
@@ -55,43 +56,36 @@ _HYPERCALL_NS: Final = 200  # what a trap into the hypervisor and back costs
 _TRAP_NS: Final = 500
 
 
-class XenHost(Surroundings):
+@attrs.frozen(kw_only=True)
+class XenSettings(Settings):
+    """What may be chosen of a Xen host."""
+
+    seed: int = setting(0, "decides where in machine memory the guest's frames lie", least=0)
+
+
+class XenHost(Platform):
     """A Xen host with one paravirtualised domain. Its memory is machine memory; the guest's is scattered in it.
 
-    Options:
-        seed: decides where the guest's frames lie (an integer; 0 unless given).
-        memory: bytes of the guest's memory; all that the machine has, without Xen's own, unless given.
+    Raises:
+        MachineError: the machine is none that Xen runs on, or too small.
     """
 
+    settings_class = XenSettings
+    settings: XenSettings
     hv: Hypervisor
 
-    def start_hypervisor(self, emit: Callable[[bytes], None]) -> None:
-        """Make the hypervisor with an empty domain; ``emit`` gets what the guest prints.
-
-        Raises:
-            MachineError: the machine is none that Xen runs on, or too small.
-            UsageError: an option is no number.
-        """
-        machine = self.machine
+    def __init__(self, machine: Machine, guest: Guest, settings: XenSettings | None = None) -> None:
+        super().__init__(machine, guest, settings)
         if machine.kind.value == "i386":
             raise MachineError("Xen has no 32-bit guests without PAE")
-        seed, memory = self._option("seed") or 0, self._option("memory")
-        self.hv = builder.create(machine, self, emit, seed=seed, guest_memory=memory)
+        chosen = self.settings
+        self.hv = builder.create(machine, self, self.emit, seed=chosen.seed, guest_memory=chosen.memory or None)
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
         self._registers = [cpu.batch(*self.call_registers) for cpu in machine.vcpus]
         self._wide = machine.kind.bits == 64
         self._preempted = False  # the hypercall at this syscall is to be made again
         self._answered = False  # the hypercall at this syscall is made, what is pending is still to be delivered
         machine.keep(self.hv)
-
-    def _option(self, name: str) -> int | None:
-        text = self.options.get(name)
-        if text is None:
-            return None
-        try:
-            return int(text)
-        except ValueError as failure:
-            raise UsageError(f"option {name}={text!r} is no number") from failure
 
     @staticmethod
     def machine_memory(guest_memory: int) -> int:

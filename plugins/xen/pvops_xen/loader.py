@@ -19,9 +19,10 @@ def load_builtin(platform: XenPlatform) -> None:
     Raises:
         MachineError: they do not fit.
     """
-    from pvops_core.guests.bootinfo import BootInfo, PlatformKind  # noqa: PLC0415 - imports only what a run needs
+    from pvops_core.guests import BootInfo, BuiltinGuest, PlatformKind  # noqa: PLC0415 - imports only what a run needs
 
     hv, guest = platform.hv, platform.guest
+    assert isinstance(guest, BuiltinGuest), "of boot protocol builtin"
     base = guest.kernel_base
     end = 0
     for segment in guest.image.segments:
@@ -36,13 +37,12 @@ def load_builtin(platform: XenPlatform) -> None:
     builder.write_physical(hv, mfn_list << PAGE_SHIFT, p2m)
     tables = builder.build_tables(hv, base, first_table)
     platform.initial_tables = tables
-    command_line = platform.options.get("cmdline", "")
     page = builder.start_info(
         hv,
         tables,
         pt_base=base + (tables.first_pfn << PAGE_SHIFT),
         mfn_list=base + (mfn_list << PAGE_SHIFT),
-        command_line=command_line,
+        command_line=guest.cmdline,
     )
     builder.write_physical(hv, start_info << PAGE_SHIFT, page)
     info = BootInfo(
@@ -58,7 +58,7 @@ def load_builtin(platform: XenPlatform) -> None:
         shared_info=hv.domain.shared_info,
         mfn_list=base + (mfn_list << PAGE_SHIFT),
         features=platform.features,
-        command_line=command_line,
+        command_line=guest.cmdline,
     )
     builder.write_physical(hv, boot_info << PAGE_SHIFT, info.pack())
     for cpu in platform.machine.vcpus:

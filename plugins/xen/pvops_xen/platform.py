@@ -1,30 +1,57 @@
-"""Xen as the built-in guest's platform."""
+"""Xen as a platform: a host, and what builds a domain of its guest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pvops_core.hookspecs import Platform
-from pvops_xen.host import XenHost
+from pvops_core.errors import UsageError
+from pvops_xen.domain.build import load_kernel
+from pvops_xen.host import XenHost, XenSettings
+from pvops_xen.hypervisor.events.channels import serve
 from pvops_xen.livepatching import XenCallsIn
 from pvops_xen.loader import load_builtin
+from pvops_xen.xenstore.toolstack import SHUTDOWN_WORDS, request_shutdown
 
 if TYPE_CHECKING:
-    from pvops_core.guests import GuestImage
+    from pvops_core.guest import Guest
     from pvops_core.machine import Machine
     from pvops_xen.hypervisor.builder import InitialTables
 
 
-class XenPlatform(XenCallsIn, XenHost, Platform):
-    """A Xen host whose domain runs the built-in guest. Options: those of the host."""
+class XenPlatform(XenCallsIn, XenHost):
+    """A Xen host whose domain runs the built-in guest, or a kernel image with Xen notes.
 
-    def __init__(self, machine: Machine, guest: GuestImage, options: Mapping[str, str]) -> None:
-        Platform.__init__(self, machine, guest, options)
-        self.start_hypervisor(self.console.extend)
+    Attributes:
+        initial_tables: the page tables that the built-in guest begins with.
+    """
+
+    console_name = "hvc0"
+    loaders = {"builtin": load_builtin, "kernel": load_kernel}  # noqa: RUF012 - as ClassVar in the base
+
+    def __init__(self, machine: Machine, guest: Guest, settings: XenSettings | None = None) -> None:
+        super().__init__(machine, guest, settings)
         self.initial_tables: InitialTables | None = None
         machine.attach(self)
 
-    def build(self) -> None:
-        """Load the guest, build its page tables and information pages, and put vCPU 0 at its entry."""
-        load_builtin(self)
+    def typed(self, data: bytes) -> None:
+        """To the console's ring, as room comes."""
+        self.hv.console.typed += data
+        serve(self.hv, self.hv.console.port)
+
+    def request_shutdown(self, word: str) -> None:
+        """Ask the guest to end, as ``xl shutdown`` does: not from inside a handler.
+
+        Args:
+            word: "poweroff", "reboot", "halt", "suspend" or "crash".
+
+        Raises:
+            UsageError: it is none of these.
+        """
+        if word not in SHUTDOWN_WORDS:
+            raise UsageError(f"a guest can be asked to {', '.join(sorted(SHUTDOWN_WORDS))}, not to {word!r}")
+        request_shutdown(self.hv.store.daemon, self.hv.domain.domid, word)
+        serve(self.hv, self.hv.store.port)
+
+    def idle(self) -> bool:
+        """Without a timer, somebody who types may still wake the guest."""
+        return super().idle() or self.wait_for_typing()

@@ -75,7 +75,7 @@ class Bench:
 
 def _bench(kind: MachineKind, vcpus: int) -> Bench:
     machine = Machine(kind, memory=4 << 20, vcpus=vcpus)
-    platform = XenPlatform(machine, None, {})  # type: ignore[arg-type]
+    platform = XenPlatform(machine, None)  # type: ignore[arg-type]
     base = 0xFFFFFFFF80000000 if kind.bits == 64 else 0xC0000000
     platform.initial_tables = builder.build_tables(platform.hv, base, TABLES)
     for cpu in machine.vcpus:

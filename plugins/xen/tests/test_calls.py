@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pvops_core.guests.session import Session
+    from pvops_core.session import Session
     from pvops_core.testing.call import Caller
 
 pytestmark = pytest.mark.pvops_backends("xen")

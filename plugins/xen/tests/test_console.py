@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor.console import IN, OUT, Console
-from pvops_xen.kernel_platform import XenKernelPlatform
+from pvops_xen.platform import XenPlatform
 from pvops_xen.testing.guests import EVENT, SmallGuest
 
 from pvops_core.errors import UsageError
@@ -95,7 +95,7 @@ def test_a_key_that_wakes_nobody_is_no_error(guest: SmallGuest) -> None:
 
 def test_only_words_that_a_toolstack_knows_ask_for_an_end(guest: SmallGuest) -> None:
     platform = guest.session.platform
-    assert isinstance(platform, XenKernelPlatform)
+    assert isinstance(platform, XenPlatform)
     with pytest.raises(UsageError, match="'sleep'"):
         platform.request_shutdown("sleep")
     platform.request_shutdown("halt")

@@ -15,9 +15,10 @@ from pvops_xen.domain.space import SLACK, Request, plan
 from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.hypervisor.layout import GUEST_CONTEXT64, START_INFO32, START_INFO64, USER_REGS64
 
-from pvops_core.boot import BootSession, Kernel
 from pvops_core.errors import ImageError, MachineError
+from pvops_core.guests import Kernel
 from pvops_core.images import load_image
+from pvops_core.session import Session
 from pvops_core.testing.images import ElfBuilder
 
 BASE = {64: 0xFFFF_FFFF_8000_0000, 32: 0xC000_0000}
@@ -74,28 +75,28 @@ def _moved(bits: int, base: int) -> dict[ElfNote, bytes]:
 
 
 @pytest.fixture
-def boots() -> Iterator[list[BootSession]]:
-    sessions: list[BootSession] = []
+def boots() -> Iterator[list[Session]]:
+    sessions: list[Session] = []
     yield sessions
     for session in sessions:
         session.close()
 
 
 def boot(
-    boots: list[BootSession],
+    boots: list[Session],
     image: bytes,
     *,
     initrd: bytes = b"",
     cmdline: str = "",
     memory: int = MEMORY,
     vcpus: int = 1,
-) -> BootSession:
-    session = BootSession(Kernel(load_image(image), initrd, cmdline), (backend,), memory=memory, vcpus=vcpus)
+) -> Session:
+    session = Session(Kernel(load_image(image), initrd, cmdline), (backend,), memory=memory, vcpus=vcpus)
     boots.append(session)
     return session
 
 
-def start_info(session: BootSession, bits: int) -> dict[str, int]:
+def start_info(session: Session, bits: int) -> dict[str, int]:
     """The fields of start_info that are unsigned longs, by way of RSI."""
     layout = START_INFO64 if bits == 64 else START_INFO32
     cpu = session.machine.vcpus[0]
@@ -107,14 +108,14 @@ def start_info(session: BootSession, bits: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("by_page", [False, True])
 @pytest.mark.parametrize("bits", [64, 32])
-def test_a_guest_prints_and_powers_off(boots: list[BootSession], bits: int, *, by_page: bool) -> None:
+def test_a_guest_prints_and_powers_off(boots: list[Session], bits: int, *, by_page: bool) -> None:
     changes: Notes = {ElfNote.HYPERCALL_PAGE: PAGE[bits].to_bytes(bits // 8, "little")} if by_page else {}
     session = boot(boots, elf(bits, changes, by_page=by_page))
     assert session.run(max_ns=10**9).reason == "poweroff"
     assert bytes(session.platform.console) == MAGIC[bits]
 
 
-def test_a_kernel_may_load_the_stack_segment_of_its_own_level(boots: list[BootSession]) -> None:
+def test_a_kernel_may_load_the_stack_segment_of_its_own_level(boots: list[Session]) -> None:
     session = boot(boots, elf(64, before="b82be00000 8ed0"))  # mov eax, 0xe02b; mov ss, eax
     cpu = session.machine.vcpus[0]
     assert cpu.crossing.look()[:3] == (1, 0xE033, 0xE02B)
@@ -123,7 +124,7 @@ def test_a_kernel_may_load_the_stack_segment_of_its_own_level(boots: list[BootSe
 
 
 @pytest.mark.parametrize("iopl", [0, 1])
-def test_a_new_vcpu_has_the_io_privilege_of_its_flags(boots: list[BootSession], iopl: int) -> None:
+def test_a_new_vcpu_has_the_io_privilege_of_its_flags(boots: list[Session], iopl: int) -> None:
     session = boot(boots, elf(64), vcpus=2)
     cpu, hv = session.machine.vcpus[0], session.platform.hv  # type: ignore[attr-defined]
     context = bytearray(GUEST_CONTEXT64.size)
@@ -138,7 +139,7 @@ def test_a_new_vcpu_has_the_io_privilege_of_its_flags(boots: list[BootSession], 
 
 
 @pytest.mark.parametrize("bits", [64, 32])
-def test_everything_is_where_start_info_says(boots: list[BootSession], bits: int) -> None:
+def test_everything_is_where_start_info_says(boots: list[Session], bits: int) -> None:
     initrd = bytes(range(256)) * 40
     session = boot(boots, elf(bits), initrd=initrd, cmdline="one two", vcpus=2)
     cpu, info = session.machine.vcpus[0], start_info(session, bits)
@@ -155,7 +156,7 @@ def test_everything_is_where_start_info_says(boots: list[BootSession], bits: int
     assert session.machine.vcpus[1].halted
 
 
-def test_ramdisk_and_p2m_list_out_of_the_mapping(boots: list[BootSession]) -> None:
+def test_ramdisk_and_p2m_list_out_of_the_mapping(boots: list[Session]) -> None:
     where = 0x80_0000_0000
     notes: Notes = {ElfNote.INIT_P2M: where.to_bytes(8, "little"), ElfNote.MOD_START_PFN: b"\1\0\0\0"}
     session = boot(boots, elf(64, notes), initrd=b"ramdisk")
@@ -191,7 +192,7 @@ def test_ramdisk_and_p2m_list_out_of_the_mapping(boots: list[BootSession]) -> No
         (32, {ElfNote.PAE_MODE: None}, "note PAE_MODE"),
     ],
 )
-def test_the_error_names_the_note_or_segment(boots: list[BootSession], bits: int, changes: Notes, field: str) -> None:
+def test_the_error_names_the_note_or_segment(boots: list[Session], bits: int, changes: Notes, field: str) -> None:
     with pytest.raises(ImageError, match=field):
         boot(boots, elf(bits, changes))
 
@@ -203,7 +204,7 @@ def test_an_image_without_notes() -> None:
         read_notes(load_image(builder.build()))
 
 
-def test_too_little_memory(boots: list[BootSession]) -> None:
+def test_too_little_memory(boots: list[Session]) -> None:
     with pytest.raises(MachineError):
         boot(boots, elf(64), memory=1 << 20)
     with pytest.raises(MachineError):

@@ -17,24 +17,25 @@ from pvops_xen.domain.symtab import bsd_symtab
 from pvops_xen.hypervisor import audit
 from pvops_xen.testing.guests import BASE, SmallGuest, address_of, image
 
-from pvops_core.boot import BootSession, Kernel
 from pvops_core.errors import ImageError, MachineError, PvopsError
+from pvops_core.guests import Kernel
 from pvops_core.images import load_image
+from pvops_core.session import Session
 from pvops_core.testing.images import ElfBuilder
 
 MEMORY = 8 << 20
 
 
 @pytest.fixture
-def sessions() -> Iterator[list[BootSession]]:
-    made: list[BootSession] = []
+def sessions() -> Iterator[list[Session]]:
+    made: list[Session] = []
     yield made
     for session in made:
         session.close()
 
 
-def build(data: bytes, *, memory: int = MEMORY, vcpus: int = 1) -> BootSession:
-    return BootSession(Kernel(load_image(data)), (backend,), memory=memory, vcpus=vcpus)
+def build(data: bytes, *, memory: int = MEMORY, vcpus: int = 1) -> Session:
+    return Session(Kernel(load_image(data)), (backend,), memory=memory, vcpus=vcpus)
 
 
 def with_string(bits: int, text: str) -> bytes:
@@ -69,7 +70,7 @@ def test_the_older_string(bits: int) -> None:
     assert read_notes(load_image(with_string(bits, legacy(bits, ELF_PADDR_OFFSET=None)))).paddr_offset == BASE[bits]
 
 
-def test_a_domain_of_an_image_with_the_older_string(sessions: list[BootSession]) -> None:
+def test_a_domain_of_an_image_with_the_older_string(sessions: list[Session]) -> None:
     text = legacy(64, ELF_PADDR_OFFSET="0", HYPERCALL_PAGE=None)
     sessions.append(build(with_string(64, text)))
     assert sessions[0].machine.vcpus[0].rip == address_of(64, "kernel")
@@ -89,7 +90,7 @@ def test_a_domain_of_an_image_with_the_older_string(sessions: list[BootSession])
         ({"VIRT_BASE": None}, "__xen_guest ELF_PADDR_OFFSET"),
     ],
 )
-def test_errors_name_the_part_of_the_string(sessions: list[BootSession], changes: dict[str, str], field: str) -> None:
+def test_errors_name_the_part_of_the_string(sessions: list[Session], changes: dict[str, str], field: str) -> None:
     with pytest.raises(ImageError, match=field):
         sessions.append(build(with_string(32, legacy(32, **{"ELF_PADDR_OFFSET": "0", **changes}))))
 
@@ -111,7 +112,7 @@ def test_a_symbol_table_behind_the_kernel(bits: int) -> None:
     assert bsd_symtab(load_image(image(bits))) == b""
 
 
-def test_the_domain_has_its_symbols_where_the_kernel_ends(sessions: list[BootSession]) -> None:
+def test_the_domain_has_its_symbols_where_the_kernel_ends(sessions: list[Session]) -> None:
     builder = ElfBuilder(64, address_of(64, "kernel"))
     builder.text(".text", b"\x90" * 13)
     builder.symbol("first", address_of(64, "kernel"))
@@ -166,7 +167,7 @@ def test_a_segment_beyond_memory_is_named() -> None:
 
 
 @pytest.mark.parametrize("bits", [64, 32])
-def test_thirty_two_vcpus_and_an_eighth_of_a_gigabyte(sessions: list[BootSession], bits: int) -> None:
+def test_thirty_two_vcpus_and_an_eighth_of_a_gigabyte(sessions: list[Session], bits: int) -> None:
     session = build(image(bits), memory=128 << 20, vcpus=32)
     sessions.append(session)
     assert session.run(max_ns=10**9).reason == "poweroff"

@@ -13,7 +13,7 @@ from pvops_xen.hypervisor.abi import VmAssist
 from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.ops.multicalls import MC_BATCH, Lazy
 
-from pvops_core.hookspecs import Environment
+from pvops_core.backends import Environment
 from pvops_core.machine import GuestFault, PageFault
 from pvops_core.ops import LAYOUTS
 

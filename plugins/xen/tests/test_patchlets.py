@@ -11,11 +11,11 @@ import pvops_xen
 import pytest
 from pvops_xen.patchlets import XEN_PATCHLETS
 
-from pvops_core.guests import builtin
-from pvops_core.guests.session import Session
+from pvops_core.guests import builtin_guest
 from pvops_core.machine import MachineKind
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.patchlets import check
+from pvops_core.session import Session
 from pvops_core.testing.equivalence import Bench as Equivalence
 from pvops_core.testing.equivalence import bench_of, check_equivalence
 
@@ -32,7 +32,7 @@ def place_vcpu_info(session: Session) -> int:
     """Register the guest's own copy of vcpu_info, as its driver does; gives its machine address."""
     platform = session.platform
     assert isinstance(platform, pvops_xen.XenPlatform)
-    place = platform.machine_address(session.guest.symbols["xen_vcpu_info"] - session.guest.kernel_base)
+    place = platform.machine_address(session.guest.symbols["xen_vcpu_info"] - session.builtin.kernel_base)
     cpu = session.machine.vcpus[0]
     cpu.rsp = session.guest.symbols["boot_stack"] + 0x1000
     cpu.write_virtual(cpu.rsp, struct.pack("<QII", place >> 12, place & 0xFFF, 0))
@@ -45,7 +45,7 @@ def place_vcpu_info(session: Session) -> int:
 
 @pytest.fixture
 def equivalence() -> Iterator[tuple[Equivalence, int]]:
-    with Session(builtin(LAYOUT), CHAIN) as session:
+    with Session(builtin_guest(LAYOUT), CHAIN) as session:
         place = place_vcpu_info(session)
 
         def prepare(generator: random.Random) -> None:
@@ -85,7 +85,7 @@ def test_restore_fl_sets_the_mask_as_its_patchlet_does(equivalence: tuple[Equiva
 
 
 def test_only_irq_disable_fits_the_sites_that_c_code_has() -> None:
-    with Session(builtin(LAYOUT), CHAIN) as session:
+    with Session(builtin_guest(LAYOUT), CHAIN) as session:
         session.run(max_ns=20_000_000_000)
         forms = {(op, length) for op, length in _inlined(session)}
         assert ("irq_disable", 10) in forms
@@ -97,7 +97,7 @@ def _inlined(session: Session) -> list[tuple[str, int]]:
     layout = LAYOUTS[LAYOUT]
     vcpu_info = session.guest.symbols["xen_vcpu_info"]
     found = []
-    for site in session.guest.sites:
+    for site in session.builtin.sites:
         code = session.read(site.address, site.length)
         if any(struct.pack("<I", vcpu_info + offset) in code for offset in (0, 1)):
             found.append((layout.by_type(site.type).op.name, site.length))
@@ -105,6 +105,6 @@ def _inlined(session: Session) -> list[tuple[str, int]]:
 
 
 def test_with_two_vcpus_the_calls_stay() -> None:
-    with Session(builtin(LAYOUT), CHAIN, vcpus=2) as session:
+    with Session(builtin_guest(LAYOUT), CHAIN, vcpus=2) as session:
         session.run(max_ns=20_000_000_000)
         assert not _inlined(session)

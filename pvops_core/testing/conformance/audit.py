@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from pvops_core.guests.builtin import builtin
-from pvops_core.guests.session import Session
+from pvops_core.backends import chain
+from pvops_core.backends.hooks import marked
+from pvops_core.guests import builtin_guest
 from pvops_core.ops import LAYOUTS, Convention, signature
-from pvops_core.plugins import chain
-from pvops_core.plugins.hooks import marked
+from pvops_core.session import Session
 from pvops_core.testing.changes import ARITHMETIC, GENERAL
 from pvops_core.testing.conformance.finish import finish
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
     from pvops_core.machine import Stop, Vcpu
     from pvops_core.ops import Layout, Signature
 
@@ -79,7 +79,7 @@ def audit(layout: str, backend: Backend, backends: Mapping[str, Backend]) -> Aud
     links: Sequence[Backend] = [
         attrs.evolve(link, ops=found.watched(link.ops)) if link.ops else link for link in chain(backend, backends)
     ]
-    with Session(builtin(layout), tuple(links), memory=MEMORY) as session:
+    with Session(builtin_guest(layout), tuple(links), memory=MEMORY) as session:
         found.stop = finish(session)
     return found
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.backends import chain, implemented
 from pvops_core.guests import LAYOUTS as GUESTS
 from pvops_core.ops import LAYOUTS, Convention
 from pvops_core.patching.patchlets import select
-from pvops_core.plugins import chain, implemented
 from pvops_core.testing.cells import USUAL, Cell, capabilities
 from pvops_core.testing.conformance import memory, registers, structures
 from pvops_core.testing.conformance.laws import LAWS, Law
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
     from pvops_core.ops import Layout
 
 LAW_MODULES: Final = (memory, registers, structures)

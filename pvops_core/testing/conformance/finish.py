@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine import Stop
 
 if TYPE_CHECKING:
-    from pvops_core.guests.session import Session
+    from pvops_core.session import Session
 
 STEP: Final = 1_000_000
 LIMIT: Final = 400_000_000

@@ -12,7 +12,7 @@ from pvops_core.testing.call import Caller, CallError
 from pvops_core.testing.changes import GENERAL
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
     from pvops_core.machine import Vcpu
     from pvops_core.ops import Layout
     from pvops_core.testing.effect import Effect

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from pvops_core.backends import chain
 from pvops_core.errors import SwitchError, UsageError
-from pvops_core.guests.builtin import builtin
-from pvops_core.guests.session import Session
+from pvops_core.guests import builtin_guest
 from pvops_core.ops import Convention
 from pvops_core.patching.patchlets import usual_length
 from pvops_core.patching.template import references
-from pvops_core.plugins import chain
+from pvops_core.session import Session
 from pvops_core.switchboard import Form
 from pvops_core.testing.cells import capabilities
 from pvops_core.testing.conformance.audit import Audit, audit
@@ -26,7 +26,7 @@ from pvops_core.testing.landing import UD2
 from pvops_core.testing.plugin import loaded_backends
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Backend
+    from pvops_core.backends import Backend
     from pvops_core.machine import Vcpu
     from pvops_core.testing.cells import Cell
     from pvops_core.testing.conformance.cases import Case
@@ -191,7 +191,7 @@ def _bench(lab: Lab, *, user: bool) -> Bench:
     session, call = lab.session, lab.call
 
     def translate(va: int) -> int:
-        return session.platform.machine_address(va - session.guest.kernel_base)
+        return session.platform.machine_address(va - session.builtin.kernel_base)
 
     return Bench(
         machine=session.machine,
@@ -210,13 +210,13 @@ def _bench(lab: Lab, *, user: bool) -> Bench:
 def _sites(session: Session, op: str) -> list[bytes]:
     """The bytes of an op's sites."""
     slot = session.layout.by_op(op)
-    return [session.read(site.address, site.length) for site in session.guest.sites if site.type == slot.type]
+    return [session.read(site.address, site.length) for site in session.builtin.sites if site.type == slot.type]
 
 
 def _session(cell: Cell, backend: str, backends: Mapping[str, Backend], cmdline: str = "") -> Session:
     links = chain(backends[backend], backends)
     try:
-        return Session(builtin(cell.layout), links, vcpus=cell.vcpus, memory=MEMORY, cmdline=cmdline)
+        return Session(builtin_guest(cell.layout, cmdline), links, vcpus=cell.vcpus, memory=MEMORY)
     except UsageError as error:
         pytest.skip(f"{backend}: {error}")
 

@@ -8,10 +8,13 @@ Source: Documentation/lguest/lguest.c for the launcher's part, drivers/lguest/co
 from __future__ import annotations
 
 import calendar
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pvops_core.errors import ImageError, MachineError, UsageError
+import attrs
+
+from pvops_core.backends import Settings, setting
+from pvops_core.errors import ImageError, MachineError
 from pvops_core.guests import BootInfo, PlatformKind
 from pvops_lguest.host.abi import ABIS, Abi, abi_by_name, abi_of_data
 from pvops_lguest.host.frames import FramePool
@@ -21,8 +24,9 @@ from pvops_lguest.host.shadow import ACCESSED, DIRTY, PRESENT, RW, SWITCHER_INDE
 from pvops_lguest.host.state import HostState
 
 if TYPE_CHECKING:
-    from pvops_core.guests import GuestImage
+    from pvops_core.guests import BuiltinGuest
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
+    from pvops_lguest.platform import LguestPlatform
 
 HOST_AREA = 2 << 20
 """Bytes of machine memory above the guest's."""
@@ -57,14 +61,22 @@ class _VcpuMmu:
         self._vcpu.flush_tlb(va)
 
 
-def choose_abi(guest: GuestImage, options: Mapping[str, str]) -> Abi:
-    """The ABI generation: the option ``abi``, or what the image's lguest_data shows, or what its table of ops is of.
+@attrs.frozen(kw_only=True)
+class LguestSettings(Settings):
+    """What may be chosen of an lguest host."""
+
+    abi: str = setting("", "ABI between guest and host; by default what the guest's image shows", choices=("", *ABIS))
+    rtc: int = setting(EPOCH, "date of the clock at the start, in seconds since 1970 (UTC)", least=0)
+
+
+def choose_abi(guest: BuiltinGuest, name: str) -> Abi:
+    """The ABI generation of a name, or what the image's lguest_data shows, or what its table of ops is of.
 
     Raises:
         UsageError: no generation of that name, or nothing says which.
     """
-    if "abi" in options:
-        return abi_by_name(options["abi"])
+    if name:
+        return abi_by_name(name)
     address = guest.symbols.get(LGUEST_DATA)
     if address is not None:
         size = max(abi.data.size for abi in ABIS.values())
@@ -80,8 +92,8 @@ def choose_abi(guest: GuestImage, options: Mapping[str, str]) -> Abi:
 
 def make_state(
     machine: Machine,
-    guest: GuestImage,
-    options: Mapping[str, str],
+    guest: BuiltinGuest,
+    settings: LguestSettings,
     output: bytearray,
     choose: Callable[[int], int],
 ) -> HostState:
@@ -90,7 +102,7 @@ def make_state(
     Args:
         machine: the machine; the top ``HOST_AREA`` bytes of its memory become the host's.
         guest: the guest.
-        options: the platform's options.
+        settings: the platform's.
         output: takes the guest's console text.
         choose: draws a number below its argument.
 
@@ -103,7 +115,7 @@ def make_state(
         raise MachineError(
             f"lguest's host alone needs {HOST_AREA} bytes of memory, and there are {machine.memory.size}"
         )
-    abi = choose_abi(guest, options)
+    abi = choose_abi(guest, settings.abi)
     memory = GuestMemory(machine.memory, limit)
     frames = FramePool(machine.memory, limit >> PAGE_SHIFT, HOST_AREA >> PAGE_SHIFT)
     segments = Segments(machine.memory, memory, _frame(frames))
@@ -116,7 +128,7 @@ def make_state(
         choose=choose,
         refuses_pwt=abi.refuses_pwt,
     )
-    clock, epoch = machine.clock, _epoch(options)
+    clock, epoch = machine.clock, settings.rtc
     state = HostState(
         abi=abi,
         memory=memory,
@@ -129,13 +141,6 @@ def make_state(
     )
     state.switcher_entry = _map_switcher(machine.memory, frames, segments)
     return state
-
-
-def _epoch(options: Mapping[str, str]) -> int:
-    text = options.get("rtc", str(EPOCH))
-    if not text.isdecimal():
-        raise UsageError(f"option rtc={text!r} is not a number of seconds since 1970")
-    return int(text)
 
 
 def _frame(frames: FramePool) -> int:
@@ -152,21 +157,13 @@ def _map_switcher(memory: PhysicalMemory, frames: FramePool, segments: Segments)
     return table | PRESENT | RW | ACCESSED | DIRTY
 
 
-def build(
-    machine: Machine, guest: GuestImage, state: HostState, features: frozenset[int], options: Mapping[str, str]
-) -> None:
+def load_builtin(platform: LguestPlatform) -> None:
     """Load a built-in guest as its boot protocol says: image, boot information, first page tables, in this order.
-
-    Args:
-        machine: the machine.
-        guest: the guest.
-        state: its host.
-        features: CPU features that the guest sees.
-        options: the platform's options; ``cmdline`` is the guest's command line.
 
     Raises:
         MachineError: it does not fit below the host's share.
     """
+    guest, state = platform.guest, platform.state
     memory = state.memory
     info_pa = load_image(memory, guest)
     gpgdir, end = make_linear_tables(memory, info_pa + PAGE_SIZE, guest.kernel_base)
@@ -179,14 +176,14 @@ def build(
         table_pfn=gpgdir >> PAGE_SHIFT,
         table_frames=(end - gpgdir) >> PAGE_SHIFT,
         first_pfn=end >> PAGE_SHIFT,
-        features=features,
-        command_line=options.get("cmdline", ""),
+        features=platform.features,
+        command_line=guest.cmdline,
     )
     memory.write(info_pa, info.pack())
-    enter_guest(machine.vcpus[0], state, gpgdir, guest.entry, guest.kernel_base + info_pa)
+    enter_guest(platform.machine.vcpus[0], state, gpgdir, guest.entry, guest.kernel_base + info_pa)
 
 
-def load_image(memory: GuestMemory, guest: GuestImage) -> int:
+def load_image(memory: GuestMemory, guest: BuiltinGuest) -> int:
     """Copy the image to its physical place; gives the first free byte after it.
 
     Raises:

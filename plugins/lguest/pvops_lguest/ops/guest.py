@@ -18,7 +18,7 @@ from pvops_lguest.host.builder import LGUEST_DATA
 from pvops_lguest.platform import LguestPlatform
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
 
 LAZY_NONE, LAZY_MMU, LAZY_CPU, LAZY_FLUSH = range(4)
@@ -58,7 +58,7 @@ class GuestSide:
         self._env = env
         self._host = env.platform
         self._memory = env.machine.memory
-        self._kernel_base = env.platform.guest.kernel_base
+        self._kernel_base = self._host.guest.kernel_base
         self._variables = Variables()
         env.machine.keep(self)
 

@@ -17,7 +17,7 @@ from pvops_native.linux import acpi, pvh
 from pvops_native.linux.parameters import RESERVED, BootParameters, Range
 
 if TYPE_CHECKING:
-    from pvops_core.boot import Kernel
+    from pvops_core.guests import Kernel
     from pvops_core.images import KernelImage
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
 

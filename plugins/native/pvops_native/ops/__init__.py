@@ -22,7 +22,7 @@ from pvops_native.ops.time import TimeOps
 from pvops_native.ops.tlb import TlbOps
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
 
 NOPS: Final = frozenset(
     {

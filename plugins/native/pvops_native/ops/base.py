@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
 
 
 class NativeGroup:

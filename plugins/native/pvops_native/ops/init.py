@@ -14,7 +14,7 @@ from pvops_core.kinds import MachineKind
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
 
 USER_PGDS: Final = 3

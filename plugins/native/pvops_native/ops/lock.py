@@ -15,7 +15,7 @@ from pvops_core.machine import Reschedule
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
 
 LOCKED: Final = 1

@@ -14,7 +14,7 @@ from pvops_native.devices.pit import HZ as PIT_HZ
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
 
 TICK_HZ: Final = 100

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pvops_core.errors import MachineError
+from pvops_core.guests import Kernel
 from pvops_xen.domain.notes import ElfNote, XenNotes, read_notes
 from pvops_xen.domain.space import Plan, Request, pages, plan
 from pvops_xen.domain.startinfo import StartOfDay
@@ -20,12 +21,19 @@ from pvops_xen.hypervisor.grants import table as grants
 from pvops_xen.xenstore.toolstack import DomainFacts, write_domain
 
 if TYPE_CHECKING:
-    from pvops_core.boot import Kernel
     from pvops_core.images import KernelImage
     from pvops_xen.hypervisor.core import Hypervisor
+    from pvops_xen.platform import XenPlatform
 
 E820_RAM: Final = 1
 _EXECUTE: Final = 1
+
+
+def load_kernel(platform: XenPlatform) -> None:
+    """Build the platform's domain of its guest, an image with Xen notes; errors as of :func:`build_domain`."""
+    kernel = platform.guest
+    assert isinstance(kernel, Kernel), "of boot protocol kernel"
+    build_domain(platform.hv, kernel)
 
 
 def build_domain(hv: Hypervisor, kernel: Kernel) -> None:

@@ -12,7 +12,7 @@ from pvops_xen.hypervisor.abi import PAGE_SHIFT, PAGE_SIZE
 from pvops_xen.hypervisor.layout import CMD_LINE_SIZE, START_INFO32, START_INFO64
 
 if TYPE_CHECKING:
-    from pvops_core.boot import Kernel
+    from pvops_core.guests import Kernel
     from pvops_xen.domain.notes import XenNotes
     from pvops_xen.domain.space import Plan
     from pvops_xen.hypervisor.core import Hypervisor

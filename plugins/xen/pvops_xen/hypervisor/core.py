@@ -15,7 +15,7 @@ from pvops_xen.hypervisor.state import Domain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pvops_core.hookspecs.platform import HypercallMade
+    from pvops_core.backends import HypercallMade
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
     from pvops_xen.hypervisor.console import Console
     from pvops_xen.hypervisor.frames import FrameTable

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from operator import and_
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.hookspecs.platform import HypercallMade
+from pvops_core.backends import HypercallMade
 from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import access, control, information, memory, mmu, physdev, sched, tables, vcpus
 from pvops_xen.hypervisor.abi import EFAULT, EINVAL, ENOSYS, ERESTART, Hypercall

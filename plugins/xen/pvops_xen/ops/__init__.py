@@ -14,7 +14,7 @@ from pvops_xen.ops.time import TimeOps
 from pvops_xen.ops.tlb import TlbOps
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
 
 # Python state of the guest's kernel that belongs to a snapshot.
 _KEPT: Final = (

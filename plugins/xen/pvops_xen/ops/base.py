@@ -11,7 +11,7 @@ from pvops_xen.ops.multicalls import Multicalls
 from pvops_xen.platform import XenPlatform
 
 if TYPE_CHECKING:
-    from pvops_core.hookspecs import Environment
+    from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
 
 UD = 6

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.boot import BootSession, Kernel
 from pvops_core.closing import Closing
+from pvops_core.guests import Kernel
 from pvops_core.images import load_image
 from pvops_core.machine.faults import WITH_ERROR_CODE
+from pvops_core.session import Session
 from pvops_core.testing.assembly import assemble
 from pvops_core.testing.images import ElfBuilder
 from pvops_xen import backend
@@ -194,7 +195,7 @@ class SmallGuest(Closing):
 
     def __init__(self, bits: int = 64, *, vcpus: int = 1) -> None:
         self.bits, self.word = bits, bits // 8
-        self.session = BootSession(Kernel(load_image(image(bits))), (backend,), memory=MEMORY, vcpus=vcpus)
+        self.session = Session(Kernel(load_image(image(bits))), (backend,), memory=MEMORY, vcpus=vcpus)
         self.hv: Hypervisor = self.session.platform.hv  # type: ignore[attr-defined]
         self.cpu: Vcpu = self.session.machine.vcpus[0]
         self.labels = _labels(bits)

@@ -1,0 +1,38 @@
+"""Boots a kernel's image on a PC: firmware's tables and the boot loader's work, then the kernel is on its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.guests import Kernel
+from pvops_native import apics
+from pvops_native.linux import loader
+from pvops_native.textwatch import TextWatch
+
+if TYPE_CHECKING:
+    from pvops_native.platform import NativePlatform
+
+MSR_APIC_BASE: Final = 0x1B
+_APIC_ENABLED, _BOOT_PROCESSOR = 1 << 11, 1 << 8
+
+
+def load_kernel(platform: NativePlatform) -> None:
+    """Load the kernel and put the first processor at its entry; the others wait for a start-up message.
+
+    Raises:
+        MachineError: it does not fit into the machine's memory.
+        ImageError: it has no segments, or one below 1 MiB.
+    """
+    kernel, machine = platform.guest, platform.machine
+    assert isinstance(kernel, Kernel), "of boot protocol kernel"
+    boot, *others = machine.vcpus
+    platform.firmware = True
+    loader.load(machine, kernel, platform.guest_memory)
+    loader.start(boot, kernel.image)
+    for vcpu in machine.vcpus:
+        vcpu.set_msr(MSR_APIC_BASE, apics.LOCAL | _APIC_ENABLED | (_BOOT_PROCESSOR if vcpu is boot else 0))
+    for vcpu in others:
+        vcpu.halt()
+    apics.map_registers(machine, platform.board, platform.expect)
+    if others:
+        platform.text = TextWatch(machine, kernel.image)

@@ -1,0 +1,144 @@
+"""Imports plugins one by one; those that fail are reported and the others go on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.backends.chains import check_bases
+from pvops_core.backends.checking import check_backend
+from pvops_core.backends.discovery import broken, discover
+from pvops_core.backends.isolation import isolated
+from pvops_core.backends.trial import tried
+from pvops_core.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+    from types import ModuleType
+
+    from pvops_core.backends import Backend
+    from pvops_core.backends.found import Found
+
+_VALUE = re.compile(r"^(?P<module>[\w.]+)\s*:\s*(?P<attribute>[\w.]+)\s*(?:\[.*\])?\s*$")
+
+
+@attrs.frozen
+class Loaded:
+    """What loading came to.
+
+    Attributes:
+        backends: the good ones by name.
+        sources: where each of them comes from, by name.
+        errors: what was wrong with the others.
+    """
+
+    backends: Mapping[str, Backend]
+    sources: Mapping[str, Found]
+    errors: tuple[PluginError, ...]
+
+
+def load_backends(
+    plugins: Iterable[str] = (), environ: Mapping[str, str] | None = None, *, watched: bool = False
+) -> Loaded:
+    """Load and check all backends.
+
+    Args:
+        plugins: what was given with ``--plugin``.
+        environ: the environment; None for the process's own.
+        watched: this process is a child that somebody watches and ends, so that plugins need no trial in another.
+
+    Raises:
+        UsageError: a number in the environment is none.
+    """
+    environ = os.environ if environ is None else environ
+    backends: dict[str, Backend] = {}
+    sources: dict[str, Found] = {}
+    errors: list[PluginError] = []
+    there = discover(plugins, environ)
+    failed = {} if watched else tried(there, environ)
+    for found in there:
+        try:
+            if found in failed:
+                raise failed[found]
+            backend = load(found)
+            _check_free(found, backend.name, sources)
+        except PluginError as problem:
+            errors.append(problem)
+        else:
+            backends[backend.name] = backend
+            sources[backend.name] = found
+    while bad := dict(check_bases(backends, sources)):
+        # Taking one out may leave others without a base.
+        errors += bad.values()
+        for name in bad:
+            del backends[name], sources[name]
+    return Loaded(backends, sources, tuple(errors))
+
+
+def _check_free(found: Found, name: str, sources: Mapping[str, Found]) -> None:
+    if name in sources:
+        first = f"{sources[name].distribution} {sources[name].version}".rstrip()
+        advice = f"to use this one leave that one out: PVOPS_DISABLE_PLUGINS={sources[name].distribution}"
+        raise found.error(f"the name {name!r} is taken by {first}; {advice}")
+
+
+def load(found: Found) -> Backend:
+    """Import one plugin and check what it declares; PluginError says what is wrong with it."""
+    declared = load_object(found)
+    with isolated(found):
+        return check_backend(found, declared)
+
+
+def load_object(found: Found) -> object:
+    """Import what somebody else's code declares, unchecked; PluginError where that fails."""
+    if found.problem:
+        raise broken(found)
+    match = _VALUE.match(found.value)
+    if match is None:
+        raise found.error(f"{found.value!r} is not module:attribute")
+    with isolated(found):
+        module = _module(found, match["module"])
+        try:
+            declared: object = reduce(getattr, match["attribute"].split("."), module)
+        except AttributeError as error:
+            raise found.error(f"module {match['module']} has no {match['attribute']!r}: {error}") from error
+    return declared
+
+
+def _module(found: Found, name: str) -> ModuleType:
+    for folder in reversed(found.folders):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+    if found.file is None:
+        return importlib.import_module(name)
+    return _from_file(found.file)
+
+
+def _from_file(file: Path) -> ModuleType:
+    """Import a file under a name of its own, so that it hides no module and none hides it."""
+    package = file.name == "__init__.py"
+    stem = file.parent.name if package else file.stem
+    name = f"pvops_plugin_{stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    places = [str(file.parent)] if package else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=places)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is not a Python source file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,157 @@
+"""Who answers when the guest traps: the other half of a backend."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+
+from pvops_core.backends.keyboard import Keyboard
+from pvops_core.backends.settings import Settings
+from pvops_core.machine.handler import TrapHandler
+
+if TYPE_CHECKING:
+    from pvops_core.guest import Guest
+    from pvops_core.machine import Machine
+
+
+@attrs.frozen
+class HypercallMade:
+    """A hypercall that the platform has answered.
+
+    Attributes:
+        vcpu: index of the vCPU.
+        name: the hypercall's.
+        arguments: as the guest passed them, unsigned.
+        result: 0 or more, or a negative errno.
+        ns: virtual time when it was made.
+        inner: it is an entry of a multicall.
+    """
+
+    vcpu: int
+    name: str
+    arguments: tuple[int, ...]
+    result: int
+    ns: int
+    inner: bool = False
+
+
+Loader = Callable[[Any], None]
+"""Puts a platform's guest into its machine: called with the platform."""
+
+
+class Platform(TrapHandler):
+    """Who answers the guest's traps, keeps its console and counts.
+
+    Its remaining methods are those of :class:`~pvops_core.machine.handler.TrapHandler`; a platform on bare metal
+    inherits them from ``pvops_core.machine.BareMetal`` by naming that class first.
+
+    Attributes:
+        loaders: by boot protocol of a guest, what loads it here. A platform has no guests but these.
+        settings_class: its settings, each with type, default, range and help.
+        console_name: what a kernel calls the console that this platform serves (``console=ttyS0``); a comparison adds
+            that word to a command line that names no console. Empty where there is nothing to add.
+        machine: the machine.
+        guest: what is loaded into it.
+        settings: the settings' values.
+        features: numbers of the CPU features that ALTERNATIVE entries of the built-in guest see as present; set before
+            ``build``.
+        hypercalls: how often each hypercall was made, by name.
+        traps: how often each exception or trap was taken, by name.
+        console: what the guest printed.
+        until: the run ends, for the reason "until", when the console's text has just come to end in this; empty
+            for never.
+        keyboard: what is typed at the console waits there.
+        page_table_updates: page-table entries written through the platform.
+        flushes: TLB flushes asked of the platform.
+        messages: what the platform itself said, as a hypervisor does on its own console: why it refused things. The
+            last ones; it is the platform's to keep them few.
+        hypercall_observer: where somebody looks, called for each hypercall that has been made, those of a multicall
+            before the multicall itself.
+    """
+
+    loaders: ClassVar[Mapping[str, Loader]] = {}
+    settings_class: ClassVar[type[Settings]] = Settings
+    console_name: ClassVar[str] = ""
+
+    def __init__(self, machine: Machine, guest: Guest, settings: Settings | None = None) -> None:
+        self.machine = machine
+        self.guest = guest
+        self.settings = settings or self.settings_class()
+        self.features: frozenset[int] = frozenset()
+        self.hypercalls: Counter[str] = Counter()
+        self.traps: Counter[str] = Counter()
+        self.console = bytearray()
+        self.until = b""
+        self.keyboard = Keyboard()
+        self.page_table_updates = 0
+        self.flushes = 0
+        self.messages: list[str] = []
+        self.hypercall_observer: Callable[[HypercallMade], None] | None = None
+
+    @staticmethod
+    def machine_memory(guest_memory: int) -> int:
+        """Bytes of machine memory that a guest of ``guest_memory`` bytes needs, what the platform keeps included."""
+        return guest_memory
+
+    @property
+    def guest_memory(self) -> int:
+        """Bytes of the guest's memory."""
+        return self.settings.memory or self.machine.memory.size
+
+    def build(self) -> None:
+        """Load the guest, make its first page tables and boot information, and put the vCPUs at its entry.
+
+        Raises:
+            MachineError: it does not fit into the machine.
+            ImageError: its image says that it cannot be loaded here.
+        """
+        self.loaders[self.guest.boot_protocol](self)
+
+    def machine_address(self, pa: int) -> int:
+        """The machine-physical address of a guest-physical one; the same unless the platform translates."""
+        return pa
+
+    def spare_frames(self, count: int) -> list[int]:
+        """Physical addresses of frames for a tool's use: the machine has them and the guest does not know of them.
+
+        Here those behind the guest's memory. They are given once.
+        """
+        start = self.guest_memory
+        return [start + (number << 12) for number in range(count)]
+
+    def write_entry(self, address: int, value: int, size: int) -> None:
+        """Store an entry of ``size`` bytes into a page table of the guest's, at a physical address.
+
+        Raises:
+            MachineError: the platform, which rules over page tables, does not take it.
+        """
+        self.machine.memory.write(address, value.to_bytes(size, "little"))
+
+    def emit(self, text: bytes) -> None:
+        """Put what the guest printed on its console there, a byte at a time or more."""
+        for byte in text:
+            self.console.append(byte)
+            if self.until and byte == self.until[-1] and self.console.endswith(self.until):
+                self.machine.stop("until", "the console says what was waited for")
+
+    def typed(self, data: bytes) -> None:
+        """What was typed at the console arrives, between two slices; dropped unless the platform has a device."""
+
+    def read_keyboard(self) -> None:
+        """Give what was typed since the last time to ``typed``, and note it in the event log."""
+        data = self.keyboard.take()
+        if data:
+            self.machine.log.record("typed", data=data)
+            self.typed(data)
+
+    def wait_for_typing(self) -> bool:
+        """For ``idle``, when no timer is left: wait until what somebody types wakes a vCPU; False if nothing will."""
+        loop, vcpus = self.machine.loop, self.machine.vcpus
+        while self.keyboard.wait(lambda: loop.interrupted):
+            self.read_keyboard()
+            if any(vcpu.runnable for vcpu in vcpus):
+                return True
+        return loop.interrupted

@@ -1,0 +1,183 @@
+"""The kernel stacks of Linux's tasks, found by the kernel's own type information.
+
+Source: include/linux/sched.h (task_struct), sched/signal.h (signal_struct), kernel/sched/sched.h (rq). Threads hang in
+``signal->thread_head`` since 6.7 and before; every leader is in the list that begins at ``init_task``. What each CPU
+executes, and its idle task, stand in its run queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_core.images.btf import read_btf
+from pvops_core.machine import GuestFault
+
+if TYPE_CHECKING:
+    from pvops_core.guest.space import KernelSpace
+    from pvops_core.images import KernelImage
+    from pvops_core.machine import Machine
+
+_MEMBERS: Final = {
+    "task_struct": ("stack", "tasks.next", "thread_node.next", "thread.sp", "signal", "comm", "pid"),
+    "signal_struct": ("thread_head.next",),
+    "rq": ("curr", "idle"),
+}
+_SYMBOLS: Final = ("init_task", "runqueues", "__per_cpu_offset", "__start_init_task", "__end_init_task")
+_TASK_LIMIT: Final = 100_000
+_COMM: Final = 16
+
+
+@attrs.frozen
+class TaskStack:
+    """The kernel stack of one task.
+
+    Attributes:
+        name: the task, for messages.
+        start: guest-virtual address of its first byte.
+        end: the first address after it.
+        vcpu: number of the vCPU that the task is executing on; None for one that sleeps or waits for its turn.
+        words: what is on it, as bytes, from a sleeping task's stack pointer to the end; empty for one that executes.
+    """
+
+    name: str
+    start: int
+    end: int
+    vcpu: int | None
+    words: bytes = attrs.field(default=b"", repr=False)
+
+
+def no_tasks() -> Sequence[TaskStack]:
+    """Of a guest that has no tasks beside what its vCPUs are executing, or of which nothing more is known."""
+    return ()
+
+
+@attrs.frozen
+class Linux:
+    """Where things are in a kernel: member offsets in bytes by structure and path, and symbols."""
+
+    members: dict[str, dict[str, int]]
+    symbols: dict[str, int]
+
+    @property
+    def stack_size(self) -> int:
+        """THREAD_SIZE: what the linker script leaves for the first task's stack."""
+        return self.symbols["__end_init_task"] - self.symbols["__start_init_task"]
+
+
+def read_linux(image: KernelImage) -> Linux | None:
+    """What a kernel says of its tasks; None for one without type information, or that is no Linux."""
+    btf = read_btf(image)
+    if btf is None or any(name not in image.symbols for name in _SYMBOLS):
+        return None
+    members = {}
+    for structure, wanted in _MEMBERS.items():
+        offsets = {path: place // 8 for path, _, place in btf.leaves(structure) or ()}
+        if any(path not in offsets for path in wanted):
+            return None
+        members[structure] = {path: offsets[path] for path in wanted}
+    return Linux(members, {name: image.symbols[name] for name in _SYMBOLS})
+
+
+class Tasks:
+    """The tasks of a booted Linux."""
+
+    def __init__(self, machine: Machine, space: KernelSpace, linux: Linux) -> None:
+        self._linux = linux
+        self._space = space
+        self._vcpus = len(machine.vcpus)
+        self._word = machine.kind.pointer_size
+
+    def __call__(self) -> Sequence[TaskStack]:
+        """All stacks. Only while every vCPU is held.
+
+        A list that cannot be followed, being changed or not made yet, ends where that shows.
+        """
+        executing: dict[int, int] = {}
+        seen: dict[int, None] = {}
+        for vcpu in range(self._vcpus):
+            try:
+                queue = self._queue(vcpu)
+                current = self._member("rq", queue, "curr")
+                seen[self._member("rq", queue, "idle")] = None
+            except GuestFault:
+                continue  # its run queue is not there yet
+            executing[current] = vcpu
+            seen[current] = None
+        for task in self._all():
+            seen[task] = None
+        found = (self._stack(task, executing.get(task)) for task in seen if task)
+        return tuple(each for each in found if each is not None)
+
+    def _member(self, structure: str, at: int, path: str) -> int:
+        return self._space.word(at + self._linux.members[structure][path])
+
+    def _queue(self, vcpu: int) -> int:
+        symbols = self._linux.symbols
+        offset = self._space.word(symbols["__per_cpu_offset"] + vcpu * self._word)
+        return symbols["runqueues"] + offset & (1 << 8 * self._word) - 1
+
+    def _all(self) -> Iterator[int]:
+        """Every leader, and the threads of each."""
+        members = self._linux.members["task_struct"]
+        for leader in self._list(self._linux.symbols["init_task"], members["tasks.next"]):
+            yield leader
+            try:
+                head = self._member("task_struct", leader, "signal")
+            except GuestFault:
+                continue
+            if head:
+                yield from self._threads(head + self._linux.members["signal_struct"]["thread_head.next"])
+
+    def _threads(self, head: int) -> Iterator[int]:
+        offset = self._linux.members["task_struct"]["thread_node.next"]
+        for number, node in enumerate(self._nodes(head)):
+            if node == head or number > _TASK_LIMIT:
+                return
+            yield node - offset
+
+    def _list(self, first: int, offset: int) -> Iterator[int]:
+        yield first
+        for number, node in enumerate(self._nodes(first + offset)):
+            if node == first + offset or number > _TASK_LIMIT:
+                return
+            yield node - offset
+
+    def _nodes(self, head: int) -> Iterator[int]:
+        node = head
+        while True:
+            try:
+                node = self._space.word(node)
+            except GuestFault:
+                return
+            if not node:
+                return
+            yield node
+
+    def _stack(self, task: int, vcpu: int | None) -> TaskStack | None:
+        members, space = self._linux.members["task_struct"], self._space
+        try:
+            start = space.word(task + members["stack"])
+            comm = space.read(task + members["comm"], _COMM).partition(b"\0")[0]
+            pid = int.from_bytes(space.read(task + members["pid"], 4), "little")
+            if not start:  # it has ended, and its stack is gone
+                return None
+            end = start + self._linux.stack_size
+            name = f"task {pid} ({comm.decode('utf-8', 'replace')})"
+            pointer = space.word(task + members["thread.sp"])
+            asleep = vcpu is None and start <= pointer < end
+            return TaskStack(name, start, end, vcpu, space.read(pointer, end - pointer) if asleep else b"")
+        except GuestFault:
+            return None
+
+
+def tasks_of(
+    image: KernelImage, machine: Machine, space: KernelSpace
+) -> tuple[Callable[[], Sequence[TaskStack]], int | None]:
+    """What gives the tasks of a kernel, and the size of their stacks, as far as the kernel says."""
+    linux = read_linux(image)
+    if linux is None:
+        return no_tasks, None
+    return Tasks(machine, space, linux), linux.stack_size

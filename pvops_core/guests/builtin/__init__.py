@@ -1,0 +1,1 @@
+"""The built-in guest: a small real kernel for each layout, its boot protocol and its report."""

@@ -1,0 +1,1 @@
+"""Kernels' images as guests."""

@@ -1,0 +1,90 @@
+"""A kernel's image as a guest: one that fills its own table of ops and patches itself."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import attrs
+
+from pvops_core.errors import ImageError
+from pvops_core.images import load_image
+from pvops_core.images.load import read_file
+from pvops_core.kinds import kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pvops_core.images import KernelImage
+    from pvops_core.kinds import MachineKind
+
+BOOT_PROTOCOL: Final = "kernel"
+"""What the image itself asks for: Linux's own, PVH's, Xen's; the platform knows which."""
+_PAGE: Final = 0x1000
+
+
+@attrs.frozen(slots=False)
+class Kernel:
+    """A kernel, ready to be put into a machine.
+
+    Attributes:
+        image: the unpacked kernel.
+        initrd: bytes of the initial ramdisk, as they are in its file; empty for none.
+        cmdline: the command line.
+    """
+
+    boot_protocol: ClassVar[str] = BOOT_PROTOCOL
+    default_memory: ClassVar[int] = 256 << 20
+    slice_blocks: ClassVar[int] = 200_000
+    """Mean length of a slice. The platform ends slices at its timers; more turns of the run loop are waste."""
+
+    image: KernelImage
+    initrd: bytes = attrs.field(default=b"", repr=False)
+    cmdline: str = ""
+
+    @property
+    def kind(self) -> MachineKind:
+        """The machine it needs. A processor with PAE also runs the 32-bit kernels that do not use it."""
+        return kind_of(self.image.machine)
+
+    @cached_property
+    def symbols(self) -> Mapping[str, int]:
+        """Its symbols; none where they are damaged, without which it boots as well."""
+        try:
+            return self.image.symbols
+        except ImageError:
+            return {}
+
+    @property
+    def text_range(self) -> tuple[int, int]:
+        """The image's section ``.text``; ImageError if it has none."""
+        section = self.image.section(".text")
+        if section is None:
+            raise self.image.error("has none", field=".text")
+        return section.address, section.address + section.size
+
+    @cached_property
+    def _segments(self) -> tuple[tuple[int, int, int], ...]:
+        """Virtual address, bytes and physical address of each; its pages are its own to the last byte."""
+        return tuple(
+            (each.address, each.memory_size + _PAGE - 1 & -_PAGE, each.physical)
+            for each in self.image.segments
+            if each.memory_size
+        )
+
+    def physical(self, va: int) -> int:
+        """Guest-physical address that a byte is linked to lie at; ImageError if no segment holds it."""
+        for address, size, physical in self._segments:
+            if 0 <= va - address < size:
+                return physical + va - address
+        raise self.image.error(f"{va:#x} is in no segment", field="program headers")
+
+
+def read_kernel(path: Path | str, initrd: Path | str | None = None, cmdline: str = "") -> Kernel:
+    """Read a kernel and its initial ramdisk from files.
+
+    Raises:
+        ImageError: one of them cannot be read, or the kernel is none.
+    """
+    return Kernel(load_image(path), read_file(Path(initrd), str(initrd)) if initrd else b"", cmdline)

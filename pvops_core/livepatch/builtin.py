@@ -1,0 +1,45 @@
+"""The built-in guest as live patching sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import UsageError
+from pvops_core.livepatch.area import PAGE_SIZE, Area
+from pvops_core.livepatch.guest import BareCalls, CallsIn, PatchedGuest, build_id_of
+from pvops_core.livepatch.loading import load
+from pvops_core.livepatch.manager import Livepatch
+
+if TYPE_CHECKING:
+    from pvops_core.session import Session
+
+WORD: Final = "livepatch"
+"""What the guest's command line must have for it to set pages aside."""
+AREA_PAGES: Final = 1024
+"""LIVEPATCH_FRAMES of the guest's memory.c: the last frames of its memory."""
+STACK_SIZE: Final = 8192
+"""STACK_SIZE of its types.h."""
+
+
+def live_patches(session: Session) -> Livepatch:
+    """Live patching of a session's guest, which has not run yet.
+
+    Raises:
+        UsageError: its command line has no word ``livepatch``, so it may use the pages that payloads would get.
+    """
+    guest, platform = session.builtin, session.platform
+    if WORD not in guest.cmdline.split():
+        raise UsageError(f"the guest sets no pages aside for payloads without {WORD!r} on its command line")
+    end = guest.kernel_base + platform.guest_memory
+    patched = PatchedGuest(
+        machine=session.machine,
+        poker=session.poker,
+        translate=session.text.machine_address,
+        symbols=guest.symbols,
+        build_id=build_id_of(guest.image),
+        area=Area(end - AREA_PAGES * PAGE_SIZE, AREA_PAGES),
+        stack_size=STACK_SIZE,
+        features=platform.features,
+        calls=platform if isinstance(platform, CallsIn) else BareCalls(),
+    )
+    return Livepatch(patched, load)

@@ -1,0 +1,71 @@
+"""A booted kernel as live patching sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import UsageError
+from pvops_core.guest.space import KernelSpace
+from pvops_core.guest.tasks import tasks_of
+from pvops_core.livepatch import payload_pages
+from pvops_core.livepatch.area import Area
+from pvops_core.livepatch.guest import BareCalls, CallsIn, PatchedGuest, build_id_of
+from pvops_core.livepatch.loading import load
+from pvops_core.livepatch.manager import Livepatch
+from pvops_core.livepatch.payload_pages import KernelPages, base_of
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_core.session import Session
+
+STACK_SIZES: Final = {64: 16384, 32: 8192}
+"""THREAD_SIZE of Linux by width, where a kernel does not say (asm/page_64_types.h, page_32_types.h)."""
+
+
+def live_patches(session: Session) -> Livepatch:
+    """Live patching of a session's kernel. Payloads can be uploaded once it has mapped its text.
+
+    Raises:
+        UsageError: the session was made without ``livepatch``, so it has no frames for payloads, or the kernel's memory
+            leaves no room for their addresses.
+    """
+    if session.tool_frames < payload_pages.FRAMES:
+        raise UsageError("the session keeps no memory for payloads; make it with tool_frames=payload_pages.FRAMES")
+    machine, image, platform = session.machine, session.kernel.image, session.platform
+    space = KernelSpace(machine, session.text, image.symbols)
+    base = base_of(session)
+    area = Area(base, payload_pages.PAGES)
+    pages = KernelPages(session, space, base)
+    session.text.add(area, pages.machine_address)
+    tasks, stack_size = tasks_of(image, machine, space)
+    guest = PatchedGuest(
+        machine=machine,
+        poker=session.poker,
+        translate=session.text.machine_address,
+        symbols=image.symbols,
+        build_id=build_id_of(image),
+        area=area,
+        stack_size=stack_size or STACK_SIZES[machine.kind.bits],
+        calls=platform if isinstance(platform, CallsIn) else KernelCalls(space),
+        pages=pages,
+        tasks=tasks,
+    )
+    return Livepatch(guest, load)
+
+
+class KernelCalls(BareCalls):
+    """Calls into a kernel on bare metal, whose processes may lack its address space (page-table isolation)."""
+
+    def __init__(self, space: KernelSpace) -> None:
+        self._space = space
+
+    @contextmanager
+    def kernel_mode(self, vcpu: Vcpu) -> Iterator[int]:
+        """As it is done everywhere; then in the kernel's own address space, whatever the process has."""
+        user = self.in_user_mode(vcpu)
+        with super().kernel_mode(vcpu) as stack:
+            if user:
+                vcpu.cr3 = next(self._space.roots()).cr3
+            yield stack

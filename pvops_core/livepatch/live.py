@@ -1,0 +1,63 @@
+"""Live patches of a booted kernel by a script and by a socket, while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pvops_core.errors import UsageError
+from pvops_core.livepatch.kernel import live_patches
+from pvops_core.livepatch.report import Report
+from pvops_core.livepatch.script import Script, read_script
+from pvops_core.livepatch.server import Server
+from pvops_core.livepatch.tool import Tool
+
+if TYPE_CHECKING:
+    from pvops_core.livepatch.wish import Patching
+    from pvops_core.session import Session
+
+
+class LiveBoot:
+    """Does what a :class:`Patching` says while a session runs. A context manager.
+
+    Args:
+        session: made with ``livepatch`` if anything is wanted.
+        patching: what.
+        show: is given lines for the user.
+    """
+
+    def __init__(self, session: Session, patching: Patching, show: Callable[[str], None]) -> None:
+        self._stack = ExitStack()
+        self._script: Script | None = None
+        self._report: Report | None = None
+        if not patching.wanted:
+            return
+        patches = live_patches(session)
+        self._report = report = Report(patches, show)
+        if patching.script:
+            steps = read_script(patching.script, patching.path)
+            tool = Tool(patches, _read, report.say)
+            self._script = Script(session.machine, tool, steps, report.step, session.platform.console)
+            self._script.start()
+        if patching.socket:
+            self._stack.enter_context(Server(Path(patching.socket), patches, report))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def found(self) -> dict[str, Any]:
+        """What was done; empty if nothing was wanted."""
+        return self._report.found(self._script) if self._report is not None else {}
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path}: cannot be read: {reason}") from error

@@ -1,0 +1,73 @@
+"""The switchboard of a session whose guest is the built-in one: it serves every op from the first call on."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+from pvops_core.backends import Environment
+from pvops_core.ops import LAYOUTS
+from pvops_core.patching.alternatives import FEATURES, Padding
+from pvops_core.patching.disasm import instruction_lengths
+from pvops_core.switchboard import Switchboard
+from pvops_core.switchboard.alternatives import SiteAlternatives
+from pvops_core.switchboard.gates import Entrances
+from pvops_core.switchboard.implementations import Bound
+from pvops_core.switchboard.sitebook import SiteBook
+from pvops_core.switchboard.text import Text
+
+if TYPE_CHECKING:
+    from pvops_core.backends import Backend
+    from pvops_core.guests import BuiltinGuest
+    from pvops_core.machine import GuestFault, Vcpu
+    from pvops_core.session.session import Session
+
+
+def make_switchboard(session: Session, guest: BuiltinGuest, backends: tuple[Backend, ...]) -> Switchboard:
+    """Make the backends' ops for a session and connect them to its guest, which is not loaded yet.
+
+    Raises:
+        PluginError: the backends' ops do not fit their specifications.
+    """
+    machine, platform = session.machine, session.platform
+    machine.gates.map(guest.gates_address, guest.gate_count)
+    environment = Environment(
+        machine=machine,
+        layout=LAYOUTS[guest.layout],
+        platform=platform,
+        symbols=guest.symbols,
+        switch=lambda op, implementation, by: session.switchboard.switch(op, implementation, by=by),
+    )
+
+    def fault(vcpu: Vcpu, fault: GuestFault) -> None:
+        platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+
+    return Switchboard(
+        machine,
+        text_of(guest),
+        [Bound(backend, backend.ops(environment) if backend.ops else None) for backend in backends],
+        session.poker,
+        Entrances(machine.gates, guest.gate_count),
+        fault,
+        forced(guest, backends, len(machine.vcpus)),
+    )
+
+
+def text_of(guest: BuiltinGuest) -> Text:
+    """What the switchboard knows of the guest's text."""
+    layout, read, nops = LAYOUTS[guest.layout], guest.image.read, cache(guest.nops)
+    padding = Padding(nops, partial(instruction_lengths, bits=guest.kind.bits))
+    return Text(
+        layout=layout,
+        symbols=guest.symbols,
+        sites=SiteBook(layout, guest.sites, read),
+        alternatives=SiteAlternatives.of(guest.alternatives, read, padding),
+        nops=nops,
+    )
+
+
+def forced(guest: BuiltinGuest, backends: tuple[Backend, ...], vcpus: int) -> frozenset[int]:
+    """Numbers of the CPU features that the backend's kernel forces on."""
+    fill = next((backend.kernel for backend in backends if backend.kernel is not None), None)
+    names = fill.features(guest.image, vcpus) if fill else frozenset()
+    return frozenset(FEATURES[name] for name in names)

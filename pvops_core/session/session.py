@@ -1,0 +1,306 @@
+"""A machine, a guest and a backend, assembled and ready to run."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from pvops_core.backends import chain
+from pvops_core.backends.settings import read_settings
+from pvops_core.closing import Closing
+from pvops_core.errors import MachineError, SwitchError, UsageError, unknown
+from pvops_core.guest import GuestText, find_symbol
+from pvops_core.guest.points import POINTS, Passed, Points
+from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
+from pvops_core.machine import Machine, Stop, Vcpu
+from pvops_core.machine.watchdog import run_within, whereabouts
+from pvops_core.ops import LAYOUTS
+from pvops_core.patching.poke import Poker
+from pvops_core.session.builtin import make_switchboard
+from pvops_core.switchboard.ophooks import OpHooks
+from pvops_core.switchboard.slots import SlotWatch
+from pvops_core.switchboard.table import find_running_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pvops_core.backends import Backend, Platform
+    from pvops_core.backends.keyboard import Keyboard
+    from pvops_core.guest import Guest
+    from pvops_core.kinds import MachineKind
+    from pvops_core.ops import Layout
+    from pvops_core.switchboard import Switchboard
+    from pvops_core.switchboard.table import RunningTable
+
+PAGE_SHIFT = 12
+_WHAT = {BuiltinGuest.boot_protocol: "the built-in guest", Kernel.boot_protocol: "kernel images"}
+
+
+class SessionSettings(TypedDict, total=False):
+    """Keyword arguments of a session, as :class:`Session` explains them."""
+
+    vcpus: int
+    seed: int
+    memory: int
+    options: Mapping[str, str]
+    count_instructions: bool
+    until: str
+    stop_at: str
+    keyboard: Keyboard
+    tool_frames: int
+
+
+class Session(Closing):
+    """One guest on one backend. A context manager; closing it frees the machine.
+
+    Args:
+        guest: what to run.
+        backends: the backend in force, its base, its base's base.
+        vcpus: how many virtual CPUs; 1 unless given.
+        seed: decides everything that is not decided otherwise; 0 unless given.
+        memory: guest memory in bytes, rounded down to whole pages; the guest's usual amount unless given.
+        options: the platform's settings, name to text.
+        count_instructions: count executed instructions exactly, at some cost; off unless given.
+        until: end the run, for the reason "until", when this has been printed on the console.
+        stop_at: end the run, for the reason "until", when a vCPU comes to this place, as for :meth:`run_to`.
+        keyboard: what is typed at the console, before the run and while it goes on; nothing unless given.
+        tool_frames: page frames that the machine has besides, of which the guest does not know, such as those for
+            payloads of live patches; none unless given.
+
+    Attributes:
+        guest: what runs.
+        machine: the machine.
+        platform: who answers its traps.
+        text: the guest's image as it is in memory.
+        poker: the one writer of its text.
+
+    Raises:
+        UsageError: the backend cannot host this guest, or not on this kind of machine, or a setting is wrong.
+        MachineError: the guest does not fit into the machine.
+        ImageError: the backend cannot boot this image.
+        PluginError: the backend's ops do not fit their specifications.
+    """
+
+    machine: Machine
+    platform: Platform
+    text: GuestText
+    poker: Poker
+    switchboard: Switchboard
+    points: Points
+    table: RunningTable | None
+    slots: SlotWatch | None
+
+    def __init__(self, guest: Guest, backends: tuple[Backend, ...], **settings: Unpack[SessionSettings]) -> None:
+        if strange := sorted(settings.keys() - SessionSettings.__annotations__.keys()):
+            raise TypeError(f"Session takes no {strange[0]!r}; the guest has its command line")
+        self.guest = guest
+        platform = platform_for(guest.boot_protocol, guest.kind, backends)
+        memory = settings.get("memory", guest.default_memory) & ~0xFFF
+        values = read_settings(platform.settings_class, settings.get("options", {}), memory=memory)
+        self.tool_frames = settings.get("tool_frames", 0)
+        self.machine = Machine(
+            guest.kind,
+            memory=platform.machine_memory(memory) + (self.tool_frames << PAGE_SHIFT),
+            vcpus=settings.get("vcpus", 1),
+            seed=settings.get("seed", 0),
+            count_instructions=settings.get("count_instructions", False),
+            slice_blocks=guest.slice_blocks,
+        )
+        try:
+            self.platform = platform(self.machine, guest, values)
+            self.platform.until = settings.get("until", "").encode()
+            self.platform.keyboard = settings.get("keyboard") or self.platform.keyboard
+            self.machine.attach(self.platform)
+            self.text = GuestText(self.machine, guest, self.platform.machine_address)
+            self.poker = Poker(self.machine, self.text.machine_address)
+            self._equip(backends)
+            if settings.get("stop_at"):
+                self._stop_at(settings["stop_at"])
+        except BaseException:
+            self.machine.close()
+            raise
+
+    @classmethod
+    def of_builtin(
+        cls,
+        layout: str,
+        backend: str,
+        *,
+        backends: Mapping[str, Backend],
+        cmdline: str = "",
+        **settings: Unpack[SessionSettings],
+    ) -> Session:
+        """The built-in guest of a layout on a backend, by its name among ``backends``; the rest as for the class."""
+        if backend not in backends:
+            raise unknown("backend", backend, sorted(backends))
+        return cls(builtin_guest(layout, cmdline), chain(backends[backend], backends), **settings)
+
+    def _equip(self, backends: tuple[Backend, ...]) -> None:
+        """Load the guest, with what is served of it or looked at in it from its first instruction on."""
+        if isinstance(self.guest, BuiltinGuest):
+            self.switchboard = make_switchboard(self, self.guest, backends)
+            self.platform.features = self.switchboard.features()
+            self.platform.build()
+            self.switchboard.install()
+            return
+        self.platform.build()
+        self.machine.watch(self.platform.read_keyboard)
+        self.points = Points(self.machine, self.guest.symbols)
+        self.table = find_running_table(self.guest.image, self.text)
+        self.slots = SlotWatch(self.machine, self.text, self.table) if self.table else None
+
+    # Who runs ----------------------------------------------------------------------------------------------------
+
+    @property
+    def builtin(self) -> BuiltinGuest:
+        """The guest, which is a built-in one.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if not isinstance(self.guest, BuiltinGuest):
+            raise UsageError(f"{self.guest.image.path} is not the built-in guest")
+        return self.guest
+
+    @property
+    def kernel(self) -> Kernel:
+        """The guest, which is a kernel's image.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if not isinstance(self.guest, Kernel):
+            raise UsageError(f"{self.guest.image.path} is no kernel that was given by its image")
+        return self.guest
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the built-in guest's ops."""
+        return LAYOUTS[self.builtin.layout]
+
+    # Running -----------------------------------------------------------------------------------------------------
+
+    def run(self, *, max_ns: int | None = None, max_seconds: float | None = None) -> Stop:
+        """Run the guest until it powers off, crashes or is stopped.
+
+        Args:
+            max_ns: virtual nanoseconds after which it is stopped, if any.
+            max_seconds: seconds of wall time after which it is stopped, if any. Such a run cannot be repeated
+                exactly, and its end says where each vCPU was.
+        """
+        return run_within(self.machine, self.guest.image.symbol_at, max_ns=max_ns, max_seconds=max_seconds)
+
+    def run_to(self, place: str, *, max_ns: int | None = None, max_seconds: float | None = None) -> Vcpu:
+        """Run the kernel until a vCPU is about to execute a function, at least one instruction from here on.
+
+        Args:
+            place: a symbol of the kernel's, or the name of one of :data:`~pvops_core.guest.points.POINTS`, which are
+                met once.
+            max_ns: as for :meth:`run`.
+            max_seconds: as for :meth:`run`.
+
+        Returns:
+            The vCPU that stands there.
+
+        Raises:
+            UsageError: the kernel has no such symbol, or has met the point before.
+            MachineError: the run ended before it came there.
+        """
+        arrived: list[Vcpu] = []
+        forget = self._stop_at(place, arrived.append)
+        try:
+            stop = self.run(max_ns=max_ns, max_seconds=max_seconds)
+        finally:
+            forget()
+        if not arrived:
+            raise MachineError(f"the kernel did not come to {place}: {stop.reason} {stop.detail}".rstrip())
+        return arrived[0]
+
+    def once_at(self, place: str, action: Callable[[], None]) -> None:
+        """Call ``action`` when a vCPU first comes to a place, as for :meth:`run_to`, with every vCPU stopped.
+
+        Raises:
+            UsageError: the kernel has no such symbol, or has met the point before.
+        """
+        forget: list[Callable[[], None]] = []
+
+        def arrived(_vcpu: Vcpu) -> None:
+            self.machine.defer(act)
+
+        def act() -> None:
+            if forget:
+                forget.pop()()
+                action()
+
+        forget.append(self._when_at(place, arrived))
+
+    def _stop_at(self, place: str, arrived: Callable[[Vcpu], None] = lambda _vcpu: None) -> Callable[[], None]:
+        """Stop the machine, for the reason "until", when a vCPU comes to a place; gives what ends that."""
+
+        def stop(vcpu: Vcpu) -> None:
+            arrived(vcpu)
+            self.machine.stop("until", f"vcpu {vcpu.index} came to {place}")
+
+        return self._when_at(place, stop)
+
+    def _when_at(self, place: str, arrived: Callable[[Vcpu], None]) -> Callable[[], None]:
+        """Call ``arrived`` whenever a vCPU comes to a place; gives what ends that."""
+
+        def at_point(passed: Passed, vcpu: Vcpu) -> None:
+            if passed.name == place:
+                arrived(vcpu)
+
+        point = next((point for point in POINTS if point.name == place), None)
+        address = find_symbol(self.guest.image, *(point.symbols if point else (place,)))
+        if point is None:
+            breakpoint_ = self.machine.break_at(address, arrived)
+            return lambda: self.machine.remove(breakpoint_)
+        if place in self.points.passed:
+            raise UsageError(f"the kernel has come by {place} before")
+        self.points.listen(at_point)
+        return lambda: self.points.ignore(at_point)
+
+    @cached_property
+    def hooks(self) -> OpHooks:
+        """Python hooks in a kernel's own ops; SwitchError if it has no table that is known here."""
+        if self.table is None or self.slots is None:
+            raise SwitchError("the kernel has no table of ops that is known here")
+        image, platform = self.guest.image, self.platform
+        return OpHooks(image, self.machine, platform, self.text, self.poker, self.table, self.slots, self.points)
+
+    def whereabouts(self) -> str:
+        """Where each vCPU is, by symbol: "vcpu 0 at default_idle+0x13 (0xffffffff…), waiting"."""
+        return whereabouts(self.machine, self.guest.image.symbol_at)
+
+    def report(self) -> Report:
+        """What the built-in guest wrote into its report; MachineError if that is damaged."""
+        return Report.read(self.builtin.symbols, self.text.read)
+
+    def read(self, va: int, length: int) -> bytes:
+        """Bytes of the guest's image, as they are in memory now."""
+        return self.text.read(va, length)
+
+    def text_sha256(self) -> str:
+        """Hash of the guest's text as it is now; ImageError if its image does not say where that is."""
+        return self.text.sha256()
+
+    def close(self) -> None:
+        """Free the machine."""
+        self.machine.close()
+
+
+def platform_for(boot_protocol: str, kind: MachineKind, backends: tuple[Backend, ...]) -> type[Platform]:
+    """Who hosts guests of a boot protocol and a kind of machine: the first backend of a chain that has a platform.
+
+    Raises:
+        UsageError: none has, or that one does not host such guests, or is not this kind of machine.
+    """
+    owner = next((backend for backend in backends if backend.platform is not None), None)
+    if owner is None or owner.platform is None:
+        raise UsageError(f"backend {backends[0].name} has no platform, and neither have those it is based on")
+    if boot_protocol not in owner.platform.loaders:
+        raise UsageError(f"backend {backends[0].name!r} cannot boot {_WHAT.get(boot_protocol, boot_protocol)}")
+    if kind not in owner.kinds:
+        kinds = ", ".join(sorted(kind.value for kind in owner.kinds))
+        raise UsageError(f"backend {owner.name!r} is no {kind.value} machine; it can be {kinds}")
+    return owner.platform

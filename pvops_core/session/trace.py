@@ -1,0 +1,159 @@
+"""Traces a boot: how often each op was called, each hypercall made, each trap taken, and the virtual time it took.
+
+Ops are counted at their sites, so that it makes no difference what a site has become: a call through the slot, a direct
+call, inlined code or nothing. Calls that are not annotated are not seen. Nothing of this costs anything unless a trace
+is made.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from pvops_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pvops_core.backends import HypercallMade
+    from pvops_core.machine import Vcpu
+    from pvops_core.session import Session
+
+_VECTORS: Final = (
+    *("#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "#9", "#TS", "#NP", "#SS", "#GP", "#PF"),
+    *("#15", "#MF", "#AC", "#MC", "#XM"),
+)
+"""Names of the exceptions by vector (Intel SDM volume 3, table 6-1)."""
+
+
+@attrs.define
+class Share:
+    """How often something happened, and the virtual time it took together.
+
+    Attributes:
+        count: times.
+        ns: nanoseconds.
+    """
+
+    count: int = 0
+    ns: int = 0
+
+
+Shares = dict[str, Share]
+
+
+class Trace:
+    """The trace of one session, from when it is made until it is closed.
+
+    Args:
+        session: the session, which does not run.
+
+    Raises:
+        UsageError: the kernel has no table of ops that is known here.
+    """
+
+    def __init__(self, session: Session) -> None:
+        if session.table is None:
+            raise UsageError(f"{session.kernel.image.path}: no annotated calls of ops, so none can be counted")
+        self._session = session
+        self._table = session.table
+        self._spans = session.machine.count_spans([(site.address, site.length) for site in self._table.sites])
+        self.hypercalls: Shares = {}
+        self.traps: Shares = {}
+        self._busy = False
+        session.platform.hypercall_observer = self._made
+        for name, naming in _NAMINGS.items():
+            self._time(name, naming)
+        session.machine.attach(session.platform)
+
+    def _time(self, method: str, naming: Callable[..., str]) -> None:
+        """Time a method of the platform's, unless it is called by another that is timed."""
+        platform = self._session.platform
+        inner = getattr(platform, method, None)
+        if inner is None:
+            return
+        clock = self._session.machine.clock
+
+        @functools.wraps(inner)
+        def timed(vcpu: Vcpu, *arguments: Any) -> object:  # noqa: ANN401 - whatever the method takes
+            if method == "exception":
+                self._spans.interrupted(vcpu, vcpu.rip)
+            if self._busy:
+                return inner(vcpu, *arguments)
+            self._busy, begun = True, clock.ns
+            try:
+                return inner(vcpu, *arguments)
+            finally:
+                self._busy = False
+                _add(self.traps, naming(*arguments), clock.ns - begun)
+
+        vars(platform)[method] = timed
+
+    def _made(self, made: HypercallMade) -> None:
+        _add(self.hypercalls, made.name, self._session.machine.clock.ns - made.ns)
+
+    def close(self) -> None:
+        """Trace no more; what was found stays."""
+        platform = self._session.platform
+        platform.hypercall_observer = None
+        for name in _NAMINGS:
+            vars(platform).pop(name, None)
+        self._session.machine.attach(platform)
+        self._spans.close()
+
+    @property
+    def ops(self) -> Shares:
+        """Ops by the kernel's path, those that were called."""
+        found: Shares = {}
+        for site, count, ns in zip(self._table.sites, self._spans.counts, self._spans.times, strict=True):
+            if count:
+                share = found.setdefault(self._table.layout.by_type(site.type).path, Share())
+                share.count += count
+                share.ns += ns
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """The result, as schema/pvops.run-1.json describes it."""
+        slots, name = self._table.layout, self._table.name
+        counted = zip(self._table.sites, self._spans.counts, self._spans.times, strict=True)
+        shares = {"ops": self.ops, "hypercalls": self.hypercalls, "traps": self.traps}
+        return {what: {key: attrs.asdict(share) for key, share in found.items()} for what, found in shares.items()} | {
+            "sites": [
+                {
+                    "address": f"{site.address:#x}",
+                    "symbol": name(site.address),
+                    "op": slots.by_type(site.type).path,
+                    "count": count,
+                    "ns": ns,
+                }
+                for site, count, ns in counted
+                if count
+            ]
+        }
+
+
+def _add(shares: Shares, name: str, ns: int) -> None:
+    share = shares.get(name)
+    if share is None:
+        share = shares[name] = Share()
+    share.count += 1
+    share.ns += ns
+
+
+def _exception(vector: int, *_rest: object) -> str:
+    return _VECTORS[vector] if vector < len(_VECTORS) else f"#{vector}"
+
+
+_NAMINGS: Final[dict[str, Callable[..., str]]] = {
+    "exception": _exception,
+    "software_interrupt": lambda vector: f"int {vector:#x}",
+    "syscall": lambda: "syscall",
+    "syscall_in_place": lambda *_values: "syscall in place",
+    "sysenter": lambda: "sysenter",
+    "cpuid": lambda *_leaf: "cpuid",
+    "io_in": lambda *_port: "in",
+    "io_out": lambda *_port: "out",
+    "halted": lambda: "hlt",
+}
+"""What is timed of a platform: methods of the machine's ``TrapHandler``, and what a call of each is called."""

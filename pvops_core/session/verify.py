@@ -1,0 +1,165 @@
+"""Three witnesses of a kernel's patching: our patcher's plan, the kernel's own work in our machine, and a record of it.
+
+The kernel is looked at when its own ``apply_paravirt`` has returned for the first time (modules come later) and when
+``alternative_instructions`` has: then all text is still there, init text too, and only the vCPU that patches runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from pvops_core.patching.disasm import listing
+from pvops_core.patching.kernel import plan_kernel, read_kernel
+
+if TYPE_CHECKING:
+    from pvops_core.guest.points import Passed
+    from pvops_core.machine import Vcpu
+    from pvops_core.patching.fills import KernelFill
+    from pvops_core.patching.kernel import KernelPlan
+    from pvops_core.patching.records import Record
+    from pvops_core.session import Session
+
+STEPS: Final = {"paravirt": "paravirt", "patched": "final"}
+"""Point of the boot to the step of patching that is over there; what the JSON of ``pvops patch`` calls it."""
+
+
+@attrs.frozen
+class Difference:
+    """A site of which the witnesses say different things, or a slot of the table.
+
+    Attributes:
+        step: ``paravirt`` or ``final``; ``slot`` for a slot.
+        op: the kernel's path of the op.
+        address: guest-virtual address.
+        symbol: where that is, as ``function+0xoffset``.
+        predicted: bytes of our plan.
+        kernel: bytes that the kernel wrote.
+        record: bytes of the record; None where there is none, or none of this site.
+    """
+
+    step: str
+    op: str
+    address: int
+    symbol: str
+    predicted: bytes
+    kernel: bytes
+    record: bytes | None
+
+    def to_json(self, bits: int) -> dict[str, Any]:
+        """Plain data, with what the bytes amount to."""
+        said = {"predicted": self.predicted, "kernel": self.kernel, "record": self.record}
+        return {
+            "step": self.step,
+            "op": self.op,
+            "address": f"{self.address:#x}",
+            "symbol": self.symbol,
+            **{who: None if code is None else code.hex() for who, code in said.items()},
+            "assembly": {who: self._assembly(code, bits) for who, code in said.items() if code is not None},
+        }
+
+    def _assembly(self, code: bytes, bits: int) -> str:
+        if self.step == "slot":
+            return f"{int.from_bytes(code, 'little'):#x}"
+        return "; ".join(text for _address, _code, text in listing(code, self.address, bits))
+
+
+class PatchingCheck:
+    """Watches one boot and says where the witnesses differ.
+
+    Args:
+        session: a session that has not run yet.
+        fills: how the kernel fills its table, of the backend and before it of its bases.
+        records: of this kernel.
+
+    Raises:
+        ImageError: the kernel's patching cannot be planned: it has no sites, say.
+    """
+
+    def __init__(self, session: Session, fills: Sequence[KernelFill], records: Sequence[Record]) -> None:
+        self._session = session
+        self._image = session.kernel.image
+        self._kernel = read_kernel(self._image)
+        self.plan: KernelPlan = plan_kernel(self._kernel, fills, len(session.machine.vcpus))
+        self._records = records
+        self._seen: dict[str, tuple[bytes, ...]] = {}
+        self._table: tuple[int, ...] = ()
+        session.points.listen(self._look, acts=False)
+
+    def _look(self, passed: Passed, _vcpu: Vcpu) -> None:
+        if passed.name not in STEPS:
+            return
+        sites = (planned.site for planned in self.plan.sites)
+        self._seen[STEPS[passed.name]] = tuple(self._session.text.read(site.address, site.length) for site in sites)
+        if not self._table:
+            size = self._image.pointer_size
+            self._table = self._session.text.pointers(self._kernel.table_address, len(self.plan.table), size)
+
+    @property
+    def record(self) -> Record | None:
+        """The record that this boot is held against: the first of a boot with the same functions in its table."""
+        return next((record for record in self._records if record.table == self._table), None)
+
+    @property
+    def equal(self) -> bool:
+        """The kernel has patched itself, and all witnesses say the same."""
+        return set(STEPS.values()) <= self._seen.keys() and not self.differences()
+
+    def differences(self) -> list[Difference]:
+        """What the witnesses differ in: slots, then sites in the order of their section, step by step."""
+        return [*self._slots(), *(found for step in self._seen for found in self._sites(step))]
+
+    def _slots(self) -> list[Difference]:
+        size, layout = self._image.pointer_size, self._kernel.layout
+        return [
+            Difference(
+                "slot",
+                layout.slots[type_].path,
+                self._kernel.table_address + type_ * size,
+                self._name(found) if found else "",
+                planned.to_bytes(size, "little"),
+                found.to_bytes(size, "little"),
+                None,
+            )
+            for type_, (planned, found) in enumerate(zip(self.plan.table, self._table, strict=False))
+            if planned != found
+        ]
+
+    def _sites(self, step: str) -> list[Difference]:
+        record = self.record
+        recorded: Mapping[int, bytes] = getattr(record, step) if record else {}
+        found = []
+        for planned, code in zip(self.plan.sites, self._seen[step], strict=True):
+            site, predicted, other = planned.site, getattr(planned, step), recorded.get(planned.site.address)
+            if code != predicted or (record and other != code):
+                op = self._kernel.layout.slots[site.type].path
+                found.append(Difference(step, op, site.address, self._name(site.address), predicted, code, other))
+        return found
+
+    def _name(self, address: int) -> str:
+        name, distance = self._image.symbol_at(address) or ("", address)
+        return f"{name}+{distance:#x}" if distance else name
+
+    def to_json(self) -> dict[str, Any]:
+        """The result, as docs/explanation/looking-inside.md describes it."""
+        bits = 8 * self._image.pointer_size
+        differences = self.differences()
+        return {
+            "equal": self.equal,
+            "sites": len(self.plan.sites),
+            "steps": {
+                step: sum(found.step == step for found in differences) if step in self._seen else None
+                for step in STEPS.values()
+            },
+            "record": self.record.path if self.record else None,
+            "records": {record.path: self._unlike(record) for record in self._records},
+            "differences": [difference.to_json(bits) for difference in differences],
+        }
+
+    def _unlike(self, record: Record) -> list[str]:
+        """Ops whose slots the record's boot filled differently: why it is not comparable."""
+        slots = self._kernel.layout.slots
+        pairs = zip(record.table, self._table, slots, strict=False)
+        return [slot.path for recorded, found, slot in pairs if recorded != found]

@@ -1,0 +1,422 @@
+"""Python hooks in front of, or in place of, ops of a running kernel.
+
+A hook has an entrance in the padding of the kernel's text: a jump to what the slot held before, then a return. While
+the hook stands the slot leads to the entrance, and every site of the op is as it was built: a call through the slot.
+At the entrance Python is called with the op's arguments. A result makes the guest return at once, so that the kernel's
+own implementation is not called; None lets the guest jump on to it.
+
+The kernel goes on to write its table and its sites as if there was no hook, and the hook is put in again: in front of
+what the kernel has put into the slot, between two slices; at the sites, when ``alternative_instructions`` has returned.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from pvops_core.errors import PatchError, PluginError, PvopsError, SwitchError
+from pvops_core.hookspecs.specs import specs
+from pvops_core.machine.faults import GuestFault, Reschedule
+from pvops_core.ops import signature
+from pvops_core.patching.alternatives import overlapping, read_alternatives
+from pvops_core.patching.context import PatchContext
+from pvops_core.patching.default import patch_default, patch_site
+from pvops_core.patching.fills import find_nop
+from pvops_core.patching.kernel import BUG
+from pvops_core.patching.nops import kernel_nops
+from pvops_core.patching.poke import Poke
+from pvops_core.patching.text import Text
+from pvops_core.switchboard.dispatch import reader, writer
+from pvops_core.switchboard.implementations import of_callable
+from pvops_core.switchboard.padding import PIECE, Padding
+
+if TYPE_CHECKING:
+    from pvops_core.backends import Platform
+    from pvops_core.guest import GuestText
+    from pvops_core.guest.points import Passed, Points
+    from pvops_core.images import KernelImage
+    from pvops_core.machine import Breakpoint, Machine, Vcpu
+    from pvops_core.ops import Slot
+    from pvops_core.patching.poke import Poker
+    from pvops_core.patching.sites import SiteRecord
+    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.slots import SlotWatch
+    from pvops_core.switchboard.table import RunningTable
+
+_JUMP: Final = 5
+_RETURN: Final = b"\xc3"
+_BRANCHES: Final = (b"\xe8", b"\xe9")
+_FILLER: Final = b"\xcc" * PIECE
+UNPATCHED_NS: Final = 100_000
+"""Until the kernel has patched itself it may write its table at any time: with hooks in it, we look this often."""
+
+
+@attrs.define(eq=False)
+class OpHook:
+    """A hook that stands, or stood, in a kernel's table.
+
+    Attributes:
+        op: the op's hook name.
+        name: what people call the hook.
+        calls: how often it was called.
+        replaced: how often it gave a result, so that the kernel's own implementation was not called.
+        originals: what it has stood in front of, by name, in order.
+        sites: how many sites had been patched and were put back to calls through the slot.
+        spread: a module's sites may have been patched with the entrance, which stays a jump when the hook goes.
+    """
+
+    op: str
+    name: str
+    slot: Slot = attrs.field(repr=False)
+    entrance: int = attrs.field(repr=False)
+    original: int = attrs.field(default=0, repr=False)
+    action: Callable[[Vcpu], None] = attrs.field(default=lambda _vcpu: None, repr=False)
+    calls: int = 0
+    replaced: int = 0
+    spread: bool = False
+    originals: list[str] = attrs.field(factory=list)
+    kept: dict[int, bytes] = attrs.field(factory=dict, repr=False)
+
+    @property
+    def sites(self) -> int:
+        """Sites put back to calls through the slot."""
+        return len(self.kept)
+
+    def save(self) -> tuple[object, ...]:
+        """State for a snapshot."""
+        return self.original, self.calls, self.replaced, self.spread, tuple(self.originals), dict(self.kept)
+
+    def load(self, state: tuple[Any, ...]) -> None:
+        """Go back to a saved state."""
+        self.original, self.calls, self.replaced, self.spread, originals, kept = state
+        self.originals, self.kept = list(originals), dict(kept)
+
+
+class OpHooks:
+    """The hooks of one session's kernel; they are part of the machine's snapshots.
+
+    Args:
+        kernel: the kernel.
+        machine: the machine that it runs on.
+        platform: who gets the faults that hooks run into.
+        running: its text as it is now.
+        poker: the writer of its text.
+        table: its table of ops.
+        slots: watches that table.
+        points: notes how far its boot has come.
+    """
+
+    def __init__(
+        self,
+        kernel: KernelImage,
+        machine: Machine,
+        platform: Platform,
+        running: GuestText,
+        poker: Poker,
+        table: RunningTable,
+        slots: SlotWatch,
+        points: Points,
+    ) -> None:
+        self._image = kernel
+        self._machine = machine
+        self._platform = platform
+        self._running = running
+        self._poker = poker
+        self._table = table
+        self._slots = slots
+        self._points = points
+        self._padding = Padding(kernel)
+        self._text = Text(kernel)
+        self._entries: dict[int, Breakpoint] = {}
+        self._standing: dict[str, OpHook] = {}
+        self._mixed = self._mixed_sites()
+        slots.own(self._written)
+        if "apply_paravirt" in kernel.symbols:
+            machine.break_at(kernel.symbols["apply_paravirt"], self._patching)
+        points.listen(self._at_point)
+        machine.watch(self._wish)
+        machine.keep(self)
+
+    def _mixed_sites(self) -> frozenset[int]:
+        """Sites that an ALTERNATIVE touches without being just the site: those are left to the kernel."""
+        spans = [(site.address, site.address + site.length) for site in self._table.sites]
+        exact = dict(spans)
+        entries = overlapping(read_alternatives(self._image), spans)
+        odd = [(entry.address, entry.address + entry.length) for entry in entries]
+        return frozenset(
+            start
+            for first, last in odd
+            if exact.get(first) != last
+            for start, end in spans
+            if start < last and first < end
+        )
+
+    @property
+    def standing(self) -> tuple[OpHook, ...]:
+        """The hooks that stand now, by the order in which they were put in."""
+        return tuple(self._standing.values())
+
+    # Putting in and taking out ---------------------------------------------------------------------------------------
+
+    def install(self, op: str, function: Callable[..., int | None], name: str = "") -> OpHook:
+        """Put a hook in, at once or, from inside a handler, when that has returned.
+
+        Args:
+            op: hook name of the op, or the kernel's path of it.
+            function: called as a hook of that name is: ``f(cpu, …)`` with the op's arguments, of which it may leave out
+                any. None goes on to the kernel's own implementation, a number is the op's result in place of it
+                (of a void op, any number).
+            name: what to call it; the function's own name unless given.
+
+        Raises:
+            UsageError: the kernel's table has no such op.
+            SwitchError: the op has a hook already, is no function, or the function does not fit it.
+            PatchError: there is no room for an entrance, or the text is not as it should be; nothing is changed.
+        """
+        wanted, slot = self.check(op, function, name), self._table.slot(op)
+        if slot.op.name in self._standing:
+            raise SwitchError("has a hook already", op=op, implementation=wanted.name)
+        hook = OpHook(slot.op.name, wanted.name, slot, self._padding.take())
+        hook.action = self._action(hook, wanted)
+        self._standing[hook.op] = hook
+        self._when_stopped(lambda: self._put_in(hook))
+        return hook
+
+    def check(self, op: str, function: Callable[..., int | None], name: str = "") -> Implementation:
+        """Whether a function could be a hook of an op: what it would be, or an error as of :meth:`install`."""
+        slot = self._table.slot(op)
+        wanted = of_callable(slot.op.name, function, name)
+        if slot.op.is_data:
+            raise SwitchError("is data, not a function", op=op, implementation=wanted.name)
+        known = specs()[slot.op.name].arguments[1:]
+        if unknown := [each for each in wanted.arguments if each not in known]:
+            message = f"takes {unknown[0]!r}; the op's arguments are {', '.join(known) or 'none'}"
+            raise SwitchError(message, op=op, implementation=wanted.name)
+        return wanted
+
+    def remove(self, hook: OpHook) -> None:
+        """Take a hook out, at once or, from inside a handler, when that has returned; nothing happens if it is out.
+
+        The slot holds what it held, and sites what the kernel had made of them.
+
+        Raises:
+            PatchError: the text is not as it should be; nothing is changed.
+        """
+        if self._standing.get(hook.op) is hook:
+            self._when_stopped(lambda: self._take_out(hook))
+
+    def _when_stopped(self, action: Callable[[], None]) -> None:
+        if self._machine.running:
+            self._machine.defer(action)
+        else:
+            action()
+
+    def _put_in(self, hook: OpHook) -> None:
+        self._slots.look()
+        try:
+            hook.original = self._table.target(hook.slot)
+            kept = dict(self._patched(hook))
+            self._poker.transaction(
+                [
+                    Poke(hook.entrance, _FILLER, self._entrance(hook)),
+                    self._slot_poke(hook, hook.original, hook.entrance),
+                    *(Poke(at, code, self._built(at, len(code))) for at, code in kept.items()),
+                ],
+                by=f"hook {hook.name}",
+            )
+        except BaseException:
+            del self._standing[hook.op]
+            self._padding.give_back(hook.entrance)
+            raise
+        self._slots.accept()
+        hook.kept = kept
+        hook.originals.append(self._table.name(hook.original))
+        self._open(hook)
+        self._note(hook, "in")
+
+    def _take_out(self, hook: OpHook) -> None:
+        self._slots.look()
+        sites = {site.address: site for site in self._sites(hook)}
+        kept = {at: self._left(hook, sites[at], code) for at, code in hook.kept.items() if at in sites}
+        for vcpu in self._machine.vcpus:
+            if vcpu.rip == hook.entrance:  # the hook has been called, perhaps to take itself out, and goes on from here
+                vcpu.rip = self._target(hook)
+                self._machine.breakpoints.displace(vcpu)
+        gone = [] if hook.spread else [Poke(hook.entrance, self._entrance(hook), _FILLER)]
+        self._poker.transaction(
+            [
+                *gone,
+                self._slot_poke(hook, hook.entrance, hook.original),
+                *(Poke(at, self._built(at, len(code)), code) for at, code in kept.items()),
+            ],
+            by=f"hook {hook.name}",
+        )
+        self._slots.accept()
+        self._close(hook.entrance)
+        if not hook.spread:
+            self._padding.give_back(hook.entrance)
+        del self._standing[hook.op]
+        self._note(hook, "out")
+
+    def _open(self, hook: OpHook) -> None:
+        self._entries[hook.entrance] = self._machine.break_at(hook.entrance, hook.action)
+
+    def _close(self, entrance: int) -> None:
+        self._machine.remove(self._entries.pop(entrance))
+
+    def _note(self, hook: OpHook, action: str) -> None:
+        self._machine.log.record("hook", op=hook.op, name=hook.name, action=action, sites=hook.sites)
+
+    def _entrance(self, hook: OpHook) -> bytes:
+        """Bytes of the entrance: a jump to what the slot held, a return, and filler."""
+        target = self._target(hook)
+        distance = target - hook.entrance - _JUMP
+        if not target or not -(1 << 31) <= distance < 1 << 31:
+            where = self._table.name(target)
+            raise PatchError(f"no jump leads from the hook's entrance to {where}", op=hook.op, address=hook.entrance)
+        return (b"\xe9" + struct.pack("<i", distance) + _RETURN).ljust(PIECE, b"\xcc")
+
+    def _target(self, hook: OpHook) -> int:
+        """What comes after the hook: what the slot held, or what the kernel calls in place of an empty one."""
+        return hook.original or self._image.symbols.get(BUG, 0)
+
+    def _slot_poke(self, hook: OpHook, old: int, new: int) -> Poke:
+        size = self._table.layout.pointer_size
+        return Poke(self._table.address(hook.slot), old.to_bytes(size, "little"), new.to_bytes(size, "little"))
+
+    # Sites -----------------------------------------------------------------------------------------------------------
+
+    def _sites(self, hook: OpHook) -> Iterator[SiteRecord]:
+        passed = "free_initmem" in self._points.passed
+        for site in self._table.sites:
+            if site.type == hook.slot.type and site.address not in self._mixed and not (passed and _gone(site)):
+                yield site
+
+    def _built(self, address: int, length: int) -> bytes:
+        return self._text.read(address, length)
+
+    def _patched(self, hook: OpHook) -> Iterator[tuple[int, bytes]]:
+        """Sites of the op that are not as they were built, and what they are."""
+        for site in self._sites(hook):
+            code = self._running.read(site.address, site.length)
+            if code != self._built(site.address, site.length):
+                yield site.address, code
+
+    def _left(self, hook: OpHook, site: SiteRecord, code: bytes) -> bytes:
+        """What a site is to be when the hook is gone: what the kernel made of it, or would have without the hook."""
+        if code[:1] not in _BRANCHES or struct.unpack_from("<i", code, 1)[0] + site.address + _JUMP != hook.entrance:
+            return code
+        image, targets = self._image, list(self._table.targets())
+        targets[hook.slot.type] = hook.original
+        context = PatchContext(
+            layout=self._table.layout,
+            targets=targets,
+            nop_address=find_nop(image) or -1,
+            bug_address=image.symbols.get(BUG, 0),
+            nops=kernel_nops(image),
+            symbols=image.symbols,
+        )
+        built = self._built(site.address, site.length)
+        return patch_site(context, patch_default, site.type, site.clobbers, built, site.address)
+
+    # While the kernel runs -------------------------------------------------------------------------------------------
+
+    def _action(self, hook: OpHook, wanted: Implementation) -> Callable[[Vcpu], None]:
+        """What happens when the guest has come to the hook's entrance."""
+        how = signature(hook.slot, self._table.layout.kind)
+        read, write = reader(self._machine, how, wanted.arguments), writer(self._machine, how)
+        function, platform = wanted.function, self._platform
+
+        def enter(vcpu: Vcpu) -> None:
+            hook.calls += 1
+            try:
+                result = function(vcpu, *read(vcpu))  # type: ignore[misc]  # a callable's implementation has one
+                if result is None:
+                    return
+                if write is not None:
+                    write(vcpu, result)
+            except GuestFault as fault:
+                platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+                return
+            except Reschedule:
+                hook.calls -= 1
+                raise
+            except PvopsError:
+                raise
+            except Exception as error:
+                message = f"{hook.name} raised {type(error).__name__}: {error} (vcpu {vcpu.index})"
+                raise PluginError(message, hook=hook.op) from error
+            hook.replaced += 1
+            vcpu.rip = hook.entrance + _JUMP
+
+        return enter
+
+    def _written(self, slot: Slot, value: int) -> bool:
+        """Between slices: the kernel has written a slot. A hook stands in front of the new value from now on."""
+        hook = self._standing.get(slot.op.name)
+        if hook is None or hook.entrance not in self._entries:
+            return False
+        before, old = hook.original, self._entrance(hook)
+        hook.original = value
+        try:
+            pokes = [Poke(hook.entrance, old, self._entrance(hook)), self._slot_poke(hook, value, hook.entrance)]
+            self._poker.transaction(pokes, by=f"hook {hook.name}")
+        except BaseException:
+            hook.original = before
+            raise
+        hook.originals.append(self._table.name(value))
+        self._slots.note(slot, before, value)
+        return True
+
+    def _patching(self, _vcpu: Vcpu) -> None:
+        """The kernel patches sites. After its own those are a module's: they may lead to entrances for ever."""
+        if "patched" in self._points.passed:
+            for hook in self.standing:
+                hook.spread = True
+
+    def _wish(self) -> int | None:
+        if self._standing and "patched" not in self._points.passed:
+            return self._machine.clock.ns + UNPATCHED_NS
+        return None
+
+    def _at_point(self, passed: Passed, _vcpu: Vcpu) -> None:
+        if passed.name == "alternatives":
+            self._machine.defer(self._slots.look)  # what the kernel now patches its sites with is our entrance
+        if passed.name == "patched":
+            self._machine.defer(self._again)
+
+    def _again(self) -> None:
+        """The kernel has patched its sites: put those of hooked ops back, in one transaction."""
+        found = {hook.op: dict(self._patched(hook)) for hook in self.standing}
+        pokes = [Poke(at, code, self._built(at, len(code))) for kept in found.values() for at, code in kept.items()]
+        self._poker.transaction(pokes, by="hooks")
+        for hook in self.standing:
+            hook.kept |= found[hook.op]
+            self._note(hook, "again")
+
+    # Snapshots -------------------------------------------------------------------------------------------------------
+
+    def save(self) -> object:
+        """The hooks that stand, for a snapshot."""
+        standing = {op: (hook, hook.save()) for op, hook in self._standing.items()}
+        return standing, self._padding.save()
+
+    def load(self, state: object) -> None:
+        """Go back to a saved state."""
+        assert isinstance(state, tuple)
+        standing, padding = state
+        self._padding.load(padding)
+        self._standing = {op: hook for op, (hook, _fields) in standing.items()}
+        for entrance in tuple(self._entries):
+            self._close(entrance)
+        for hook, fields in standing.values():
+            hook.load(fields)
+            self._open(hook)
+
+
+def _gone(site: SiteRecord) -> bool:
+    """The site is in text that a kernel gives back when it has booted."""
+    return site.section.startswith((".init", ".exit"))

@@ -1,0 +1,175 @@
+"""The three-way check, on a small kernel that patches itself as the test says, and the reading of records."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pvops_core.errors import ImageError
+from pvops_core.guests import Kernel
+from pvops_core.patching.kernel import KernelPlan, plan_kernel, read_kernel
+from pvops_core.patching.records import find_records
+from pvops_core.session import Session
+from pvops_core.session.verify import PatchingCheck
+from pvops_core.testing.kernels import Alternative
+from tests.session.selfpatching import SelfPatching, Writes
+
+if TYPE_CHECKING:
+    from pvops_core.backends import Backend
+    from pvops_core.images import KernelImage
+
+SITES = ("irq.irq_disable", "mmu.write_cr3", "lock.wait")
+Change = Callable[[str, int, bytes], bytes]
+
+
+def small() -> SelfPatching:
+    """Its first site has an ALTERNATIVE that every CPU without feature 272 gets: cli."""
+    kernel = SelfPatching.of(*SITES)
+    kernel.alternatives = [Alternative(0, 272, inverted=True, code=b"\xfa")]
+    return kernel
+
+
+def faithful(change: Change = lambda _step, _number, code: code) -> tuple[Writes, KernelPlan]:
+    """What the kernel has to write to be as planned, and the plan."""
+    plan = plan_kernel(read_kernel(small().build()), [], 1)
+    steps = {"apply_paravirt": "paravirt", "alternative_instructions": "final"}
+    return {
+        function: [
+            (planned.site.address, change(step, number, getattr(planned, step)))
+            for number, planned in enumerate(plan.sites)
+        ]
+        for function, step in steps.items()
+    }, plan
+
+
+def checked(backends: Mapping[str, Backend], image: KernelImage, folder: Path | None = None) -> PatchingCheck:
+    with Session(Kernel(image), (backends["native"],), memory=32 << 20) as session:
+        records = find_records(folder, image.sha256) if folder else ()
+        check = PatchingCheck(session, [], records)
+        assert not check.equal
+        assert session.run().reason == "poweroff"
+        check.to_json()
+        return check
+
+
+def test_a_kernel_that_patches_as_planned_is_equal(backends: dict[str, Backend]) -> None:
+    writes, plan = faithful()
+    check = checked(backends, small().build(writes))
+    assert check.equal
+    document = check.to_json()
+    assert document["steps"] == {"paravirt": 0, "final": 0}
+    assert (document["sites"], document["record"], document["differences"]) == (3, None, [])
+    assert plan.sites[0].final[:1] == b"\xfa"
+
+
+def test_a_byte_that_differs_is_shown_with_all_it_takes(backends: dict[str, Backend]) -> None:
+    def change(step: str, number: int, code: bytes) -> bytes:
+        return b"\xfb" + code[1:] if (step, number) == ("final", 0) else code
+
+    writes, plan = faithful(change)
+    check = checked(backends, small().build(writes))
+    assert not check.equal
+    (difference,) = check.to_json()["differences"]
+    planned = plan.sites[0]
+    assert difference["address"] == f"{planned.site.address:#x}"
+    assert (difference["step"], difference["op"], difference["record"]) == ("final", "irq.irq_disable", None)
+    assert difference["predicted"] == planned.final.hex()
+    assert difference["kernel"] == "fb" + planned.final.hex()[2:]
+    assert difference["assembly"]["predicted"].startswith("cli; nop")
+    assert difference["assembly"]["kernel"].startswith("sti; nop")
+
+
+def test_a_slot_that_the_kernel_fills_otherwise_is_a_difference(backends: dict[str, Backend]) -> None:
+    writes, plan = faithful()
+    slot = plan.kernel.table_address + 8 * plan.kernel.layout.by_path("mmu.read_cr3").type
+    filled = {**writes, "apply_paravirt": [*writes["apply_paravirt"], (slot, b"\x10")]}
+    check = checked(backends, small().build(filled))
+    (difference,) = check.differences()
+    assert (difference.step, difference.op, difference.address) == ("slot", "mmu.read_cr3", slot)
+
+
+def test_a_kernel_that_does_not_patch_differs_everywhere(backends: dict[str, Backend]) -> None:
+    check = checked(backends, small().build())
+    assert check.to_json()["steps"] == {"paravirt": 3, "final": 3}
+
+
+def record(image: KernelImage, plan: KernelPlan, **changes: object) -> dict[str, Any]:
+    addresses = [planned.site.address for planned in plan.sites]
+    document = {
+        "format": "pvops-oracle/1",
+        "run": "test",
+        "vmlinux_sha256": image.sha256,
+        "ops": [["", f"{target:#x}", None] for target in plan.table],
+        "n": 3,
+        "va0": f"{addresses[0]:#x}",
+        "dva": [0, *(after - before for before, after in pairwise(addresses))],
+        "len": [6, 6, 6],
+        "pv": b"".join(planned.paravirt for planned in plan.sites).hex(),
+        "final": b"".join(planned.final for planned in plan.sites).hex(),
+    }
+    return document | changes
+
+
+def test_a_record_of_the_same_boot_is_the_third_witness(backends: dict[str, Backend], tmp_path: Path) -> None:
+    writes, plan = faithful()
+    image = small().build(writes)
+    document = record(image, plan)
+    other = [["", "0x1", None], *document["ops"][1:]]
+    (tmp_path / "a.json").write_text(json.dumps(document | {"ops": other}))
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(json.dumps(document).encode()))
+    (tmp_path / "c.json").write_text('{"format": "something else"}')
+    (tmp_path / "d.json").write_text(json.dumps(document | {"vmlinux_sha256": "of another"}))
+    check = checked(backends, image, tmp_path)
+    assert check.equal
+    assert check.record is not None
+    assert check.record.path == str(tmp_path / "b.json.gz")
+    assert check.to_json()["records"] == {str(tmp_path / "a.json"): ["cpu.io_delay"], check.record.path: []}
+    (tmp_path / "b.json.gz").unlink()
+    (tmp_path / "b.json").write_text(json.dumps(document | {"final": "00" + document["final"][2:]}))
+    check = checked(backends, image, tmp_path)
+    assert not check.equal
+    (difference,) = check.differences()
+    assert difference.record is not None
+    assert (difference.step, difference.record[0]) == ("final", 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n": 4}, "n is 4, but dva has 3 entries"),
+        ({"pv": "00"}, "1 bytes for sites of 18"),
+        ({"final": "xx"}, "non-hexadecimal"),
+        ({"len": [6, 6, -6]}, "for sites of 6"),
+        ({"ops": [["", None, None]]}, "is no pvops-oracle/1 record"),
+        ({"va0": 5}, "is no pvops-oracle/1 record"),
+        ({"dva": {}}, "is no pvops-oracle/1 record"),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    image = small().build()
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(record(image, faithful()[1], **changes)))
+    with pytest.raises(ImageError, match=message) as caught:
+        find_records(tmp_path, image.sha256)
+    assert caught.value.path == str(path)
+
+
+@pytest.mark.parametrize("data", [b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "bad.json").write_bytes(data)
+    with pytest.raises(ImageError, match=r"bad\.json: cannot be read"):
+        find_records(tmp_path, "")
+
+
+def test_what_is_no_gzip_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.json.gz").write_bytes(b"no gzip")
+    with pytest.raises(ImageError, match="cannot be read"):
+        find_records(tmp_path, "")
+    with pytest.raises(ImageError, match="cannot be read"):
+        find_records(tmp_path / "nothing", "")
