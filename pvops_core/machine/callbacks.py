@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pvops_core.machine import engine as uc
 from pvops_core.machine import faults
 from pvops_core.machine.faults import GuestFault, Reschedule
+from pvops_core.machine.stackfaults import canonicality_decides, vector_of
 from pvops_core.machine.state import Slot
 
 if TYPE_CHECKING:
@@ -151,6 +152,10 @@ class Callbacks:
         machine.counts["exceptions"] += 1
         error_code = state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
         address = state[_FAULT_ADDRESS] & machine.kind.mask if vector == faults.PF else None
+        if canonicality_decides(vector, error_code, address):
+            decided = vector_of(vcpu, vector)
+            if decided != vector:
+                vector, error_code, address = decided, 0, None
         machine.log.record("exception", vcpu.index, vector=vector, rip=rip, error=error_code or 0, address=address or 0)
         if not self._progresses(vector, rip, address or 0):
             machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")

@@ -8,7 +8,7 @@ from pvops_core.machine import traps
 from pvops_core.machine.crossing import Crossing
 from pvops_core.machine.descriptors import read_descriptor
 from pvops_core.machine.engine import Context, Engine, TableRegister, Words
-from pvops_core.machine.faults import NMI
+from pvops_core.machine.faults import NMI, GuestFault
 from pvops_core.machine.insn import Instructions
 from pvops_core.machine.iret import iret
 from pvops_core.machine.msrs import MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR
@@ -16,6 +16,7 @@ from pvops_core.machine.paging import CR4_PAE, EFER_LMA, Walk
 from pvops_core.machine.realmode import enter_real_mode
 from pvops_core.machine.registers import MSR_EFER, Registers
 from pvops_core.machine.segments import Descriptor, HiddenState, flat
+from pvops_core.machine.stackfaults import through_stack
 from pvops_core.machine.state import BLOCK_NS, Slot
 from pvops_core.machine.virtual import VirtualMemory
 
@@ -204,13 +205,19 @@ class Vcpu(Registers):
     def push(self, value: int) -> None:
         """Push a pointer-sized word; the stack pointer moves only if the write succeeds."""
         rsp = self.rsp - self._size & self.machine.kind.mask
-        self.set_word(rsp, value)
+        try:
+            self.set_word(rsp, value)
+        except GuestFault as fault:
+            raise through_stack(fault) from None
         self.rsp = rsp
 
     def pop(self) -> int:
         """Pop a pointer-sized word."""
         rsp = self.rsp
-        value = self.word(rsp)
+        try:
+            value = self.word(rsp)
+        except GuestFault as fault:
+            raise through_stack(fault) from None
         self.rsp = rsp + self._size
         return value
 
