@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pvops_core.machine import engine as uc
 from pvops_core.machine import faults
 from pvops_core.machine.faults import GuestFault, Reschedule
+from pvops_core.machine.pageend import PageEnd
 from pvops_core.machine.stackfaults import canonicality_decides, vector_of
 from pvops_core.machine.state import Slot
 
@@ -26,6 +27,7 @@ _BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
 _FAULT_RIP, _FAULT_ADDRESS = int(Slot.FAULT_RIP), int(Slot.FAULT_ADDRESS)
 _CALL, _ANSWER, _ANSWERED = 8 * Slot.CALL, int(Slot.ANSWER), int(Slot.ANSWERED)
 _TWO_BYTE_OPCODE = 0x0F
+_OF_FETCHES = frozenset({faults.PF, faults.GP})
 _PATIENCE = 10_000
 """How often the same instruction may fault at the same address with nothing executed in between."""
 
@@ -43,6 +45,7 @@ class Callbacks:
         self._last_blocks = 0
         self._repeats = 0
         self.moved = False
+        self.page_end = PageEnd(vcpu, engine, state)
         self._postponed: tuple[bytes, GuestFault] | None = None
         self._read = 0
         self._ends: set[int] = set()
@@ -96,6 +99,8 @@ class Callbacks:
         loop = self._loop
         vcpu = self._vcpu
         vcpu.rip_written = False
+        if self.page_end.armed:
+            self.page_end.lift()  # as long as the vCPU is where it was armed
         try:
             try:
                 if self._postponed is None:
@@ -139,7 +144,18 @@ class Callbacks:
         self._serve(self._loop.gates.call, address)
 
     def _interrupt(self, _engine: int, vector: int, _data: int) -> None:
-        self._serve(self._dispatch, vector)
+        if vector in _OF_FETCHES and self._too_early(vector):
+            self._engine.stop()
+        else:
+            self._serve(self._dispatch, vector)
+
+    def _too_early(self, vector: int) -> bool:
+        """The engine could not translate a block to its end, and has not begun to execute it."""
+        state, mask = self._state, self._vcpu.machine.kind.mask
+        if state[_SOFTWARE]:
+            return False
+        address = state[_FAULT_ADDRESS] & mask
+        return self.page_end.too_early(vector, state[_FAULT_RIP] & mask, state[_ERROR_CODE], address)
 
     def _dispatch(self, vcpu: Vcpu, vector: int) -> None:
         machine, state = vcpu.machine, self._state

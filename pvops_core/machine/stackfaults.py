@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _CANONICAL: Final = frozenset({0, 0x1FFFF})
 _LAST_PAGE: Final = 0x7_FFFF_FFFF
+_NO_MEMORY: Final = frozenset({*range(0xE4, 0xE8), *range(0xEC, 0xF0), 0xF4, 0xFA, 0xFB})
+_NO_MEMORY_0F: Final = frozenset({0x06, 0x08, 0x09, *range(0x20, 0x24), *range(0x30, 0x36)})
+"""First bytes of port and privileged instructions without memory operand: what faults often where somebody emulates."""
 
 
 def canonical(address: int, size: int = 1) -> bool:
@@ -34,7 +37,7 @@ def canonicality_decides(vector: int, error_code: int | None, address: int | Non
 
 def vector_of(vcpu: Vcpu, vector: int) -> int:
     """The vector of such a fault at the instruction at RIP: #SS, #GP, or what the engine calls it."""
-    if not vcpu.in_64_bit_code:
+    if _touches_no_memory(vcpu) or not vcpu.in_64_bit_code:
         return vector
     from pvops_core.machine.decode import accesses  # noqa: PLC0415 - the disassembler, for faults only
 
@@ -44,6 +47,14 @@ def vector_of(vcpu: Vcpu, vector: int) -> int:
         if not canonical(base + access.offset & (1 << 64) - 1, access.size):
             return faults.SS if access.segment == "ss" else faults.GP
     return vector
+
+
+def _touches_no_memory(vcpu: Vcpu) -> bool:
+    try:
+        code = vcpu.virtual.read(vcpu.rip, 2, system=True)
+    except GuestFault:
+        return False
+    return code[0] in _NO_MEMORY or (code[0] == 0x0F and code[1] in _NO_MEMORY_0F)
 
 
 def through_stack(fault: GuestFault) -> GuestFault:
