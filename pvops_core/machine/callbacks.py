@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from pvops_core.machine import engine as uc
 from pvops_core.machine import faults
+from pvops_core.machine.exits import answer
 from pvops_core.machine.faults import GuestFault, Reschedule
+from pvops_core.machine.intercepts import EXITS
 from pvops_core.machine.pageend import PageEnd
 from pvops_core.machine.stackfaults import canonicality_decides, vector_of
 from pvops_core.machine.state import Slot
@@ -144,10 +146,17 @@ class Callbacks:
         self._serve(self._loop.gates.call, address)
 
     def _interrupt(self, _engine: int, vector: int, _data: int) -> None:
-        if vector in _OF_FETCHES and self._too_early(vector):
+        if vector >= EXITS:
+            self._serve(self._leave, vector)
+        elif vector in _OF_FETCHES and self._too_early(vector):
             self._engine.stop()
         else:
             self._serve(self._dispatch, vector)
+
+    def _leave(self, vcpu: Vcpu, vector: int) -> None:
+        """The engine asks for an instruction; the rest of its block takes no time beyond the block's."""
+        self._state[_BUDGET] += 1
+        answer(vcpu, vector, self._state[_ERROR_CODE])
 
     def _too_early(self, vector: int) -> bool:
         """The engine could not translate a block to its end, and has not begun to execute it."""

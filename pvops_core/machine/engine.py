@@ -16,6 +16,8 @@ from unicorn import x86_const
 from unicorn.unicorn_py3 import unicorn as binding
 
 from pvops_core.errors import MachineError
+from pvops_core.machine import controlarea
+from pvops_core.machine.controlarea import without_leaving
 
 UNICORN_VERSION = importlib.metadata.version("unicorn")
 
@@ -53,6 +55,12 @@ _library.uc_context_size.restype = ctypes.c_size_t
 _reg_read, _reg_write = _library.uc_reg_read, _library.uc_reg_write
 _save, _restore = _library.uc_context_save, _library.uc_context_restore
 reg_read_batch, reg_write_batch = _library.uc_reg_read_batch, _library.uc_reg_write_batch
+
+
+def read_batch_with_msrs(*arguments: object) -> int:
+    """``reg_read_batch`` where one of the registers is an MSR."""
+    return without_leaving(reg_read_batch, *arguments)
+
 
 # Of its own, with fixed arguments, to be cheap enough to be measured.
 _remove_code = _library["uc_ctl"]
@@ -151,6 +159,8 @@ class Engine:
         self._control(const.UC_CTL_TCG_BUFFER_SIZE, 1, ctypes.c_uint32(_CODE_BUFFER))
         self._control(const.UC_CTL_UC_USE_EXITS, 1, ctypes.c_int(1))  # with none set: no stop address at all
         self.check("map", _library.uc_mem_map_ptr(self.handle, 0, size, const.UC_PROT_ALL, memory))
+        control = (controlarea.ADDRESS, controlarea.SIZE, const.UC_PROT_READ, controlarea.HOST_ADDRESS)
+        self.check("map", _library.uc_mem_map_ptr(self.handle, *control))
         self._value = ctypes.c_uint64()
         self._place = ctypes.byref(self._value)
 
@@ -302,14 +312,16 @@ class Engine:
     def read_msr(self, number: int) -> int:
         """A model-specific register as the engine keeps it; 0 for those it does not know."""
         msr = MsrValue(number, 0)
-        self.check("rdmsr", _reg_read(self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
+        if controlarea.held(number):
+            self.check("rdmsr", without_leaving(_reg_read, self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
         value: int = msr.value
         return value
 
     def write_msr(self, number: int, value: int) -> None:
         """Set a model-specific register; those that the engine does not know are ignored by it."""
         msr = MsrValue(number, value)
-        self.check("wrmsr", _reg_write(self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
+        if controlarea.held(number):
+            self.check("wrmsr", without_leaving(_reg_write, self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
 
     def read_table(self, name: str) -> TableRegister:
         """gdtr, idtr, ldtr or tr."""

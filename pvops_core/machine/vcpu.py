@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine import traps
+from pvops_core.machine import intercepts, traps
 from pvops_core.machine.crossing import Crossing
 from pvops_core.machine.descriptors import read_descriptor
 from pvops_core.machine.engine import Context, Engine, TableRegister, Words
 from pvops_core.machine.faults import NMI, GuestFault
 from pvops_core.machine.insn import Instructions
 from pvops_core.machine.iret import iret
-from pvops_core.machine.msrs import MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR
+from pvops_core.machine.msrs import KEPT, MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR, after_reset
 from pvops_core.machine.paging import CR4_PAE, EFER_LMA, Walk
 from pvops_core.machine.realmode import enter_real_mode
 from pvops_core.machine.registers import MSR_EFER, Registers
@@ -49,6 +49,7 @@ class Vcpu(Registers):
         self.held = False
         self.pending: list[int] = []
         self.unmaskable: list[int] = []
+        self._kept_msrs = after_reset(index)
         self._floating: Callable[[int], None] = lambda _: None
         self._state = state
         self._reset()
@@ -59,7 +60,7 @@ class Vcpu(Registers):
         for name in ("cs", "ss", "ds", "es", "fs", "gs"):
             self._hidden.load(name, 0, flat(0, code=name == "cs", bits=bits))
         self._hidden.set_cpl(0)
-        self._engine.restore(self._context)
+        intercepts.install(self._engine, self._context, self.machine.layout)
         self.cr4 = CR4_PAE if bits == 64 else 0  # whatever the engine's model starts with
 
     # Segments and privilege level
@@ -73,6 +74,17 @@ class Vcpu(Registers):
     def in_64_bit_code(self) -> bool:
         """CS is a 64-bit code segment."""
         return self.long_mode and bool(self.segment("cs")[3] & 1 << 21)
+
+    def msr(self, number: int) -> int:
+        """A model-specific register as the machine keeps it (0 for one that it does not have)."""
+        return self._kept_msrs[number] if number in KEPT else super().msr(number)
+
+    def set_msr(self, number: int, value: int) -> None:
+        """Set a model-specific register without any check; one that the machine does not have is ignored."""
+        if number in KEPT:
+            self._kept_msrs[number] = value
+        else:
+            super().set_msr(number, value)
 
     def selector(self, name: str) -> int:
         """The visible part of a segment register."""
@@ -353,11 +365,12 @@ class Vcpu(Registers):
     def save(self) -> object:
         """State for a snapshot."""
         waiting = tuple(self.pending), tuple(self.unmaskable)
-        return self.save_registers(), self.halted, self.held, waiting, self.tsc_offset
+        return self.save_registers(), self.halted, self.held, waiting, self.tsc_offset, dict(self._kept_msrs)
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
         assert isinstance(state, tuple)
-        words, self.halted, self.held, (pending, unmaskable), self.tsc_offset = state
+        words, self.halted, self.held, (pending, unmaskable), self.tsc_offset, kept = state
+        self._kept_msrs = dict(kept)
         self.pending, self.unmaskable = list(pending), list(unmaskable)
         self.load_registers(words)
