@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pvops_core.machine import engine as uc
 from pvops_core.machine import faults
-from pvops_core.machine.exits import answer
+from pvops_core.machine.exits import answer, icebp
 from pvops_core.machine.faults import GuestFault, Reschedule
 from pvops_core.machine.intercepts import EXITS
 from pvops_core.machine.pageend import PageEnd
@@ -51,6 +51,7 @@ class Callbacks:
         self._postponed: tuple[bytes, GuestFault] | None = None
         self._read = 0
         self._ends: set[int] = set()
+        vcpu.debug.serve = self._serve
         self._in_place: Callable[..., int | None] | None = None
         self._call = struct.Struct("")
         self.syscall = engine.keep(uc.SYSCALL_CALLBACK(self._syscall))  # native code calls these two
@@ -174,6 +175,10 @@ class Callbacks:
             machine.log.record("int", vcpu.index, vector=vector, rip=rip)
             self._loop.platform.software_interrupt(vcpu, vector)
             return
+        if vector != faults.DB:
+            vcpu.debug.faulted()
+        elif not vcpu.debug.stepped():
+            return
         machine.counts["exceptions"] += 1
         error_code = state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
         address = state[_FAULT_ADDRESS] & machine.kind.mask if vector == faults.PF else None
@@ -201,6 +206,8 @@ class Callbacks:
         return True
 
     def _undefined(self, vcpu: Vcpu) -> None:
+        if icebp(vcpu):
+            return
         vcpu.machine.counts["exceptions"] += 1
         vcpu.machine.log.record("exception", vcpu.index, vector=faults.UD, rip=vcpu.rip)
         if not self._progresses(faults.UD, vcpu.rip, 0):
@@ -268,6 +275,7 @@ class Callbacks:
         vcpu.machine.counts["port_reads"] += 1
         try:
             self._read = vcpu.insn.in_(port, size)
+            vcpu.debug.on_port(port, size)
         except GuestFault as fault:
             self._postpone(fault)
 
@@ -278,6 +286,7 @@ class Callbacks:
         vcpu.machine.counts["port_writes"] += 1
         try:
             vcpu.insn.out(port, value, size)
+            vcpu.debug.on_port(port, size)
         except GuestFault as fault:
             self._postpone(fault)
 

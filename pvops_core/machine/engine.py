@@ -73,6 +73,9 @@ INTR_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, ctypes.c_uint32, _pointer)
 INVALID_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_bool, _pointer, _pointer)
 SYSCALL_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, _pointer)
 CPUID_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_int, _pointer, _pointer)
+MEMORY_CALLBACK = ctypes.PYFUNCTYPE(
+    None, _pointer, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, _pointer
+)
 IN_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint32, _pointer, ctypes.c_uint32, ctypes.c_int, _pointer)
 LOAD_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint64, _pointer, ctypes.c_uint64, ctypes.c_uint, _pointer)
 STORE_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, _pointer)
@@ -82,6 +85,9 @@ HOOK_CODE: int = const.UC_HOOK_CODE
 HOOK_BLOCK: int = const.UC_HOOK_BLOCK
 HOOK_INTR: int = const.UC_HOOK_INTR
 HOOK_INVALID: int = const.UC_HOOK_INSN_INVALID
+HOOK_MEM_READ: int = const.UC_HOOK_MEM_READ
+HOOK_MEM_WRITE: int = const.UC_HOOK_MEM_WRITE
+MEM_WRITE: int = const.UC_MEM_WRITE
 _HOOK_INSN: int = const.UC_HOOK_INSN
 INSN_IN: int = x86_const.UC_X86_INS_IN
 INSN_OUT: int = x86_const.UC_X86_INS_OUT
@@ -250,10 +256,20 @@ class Engine:
         """
         hook = self.hook(HOOK_CODE, callback, begin, end)
         if stops:
-            self._stopping.add(hook)
-            self._choose_stops()
+            self._stop_within(hook)
         self.flush_code()
         return hook
+
+    def hook_native_code(self, function: int, data: int) -> int:
+        """As ``hook_code``, before every instruction, with machine code that may stop the engine."""
+        hook = self.hook_native(HOOK_CODE, function, data)
+        self._stop_within(hook)
+        self.flush_code()
+        return hook
+
+    def _stop_within(self, hook: int) -> None:
+        self._stopping.add(hook)
+        self._choose_stops()
 
     def unhook_code(self, hook: int) -> None:
         """Remove a hook of ``hook_code``, and drop all translated code."""

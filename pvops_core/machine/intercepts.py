@@ -1,6 +1,6 @@
 """Has the engine hand over instructions that it would execute by itself.
 
-At level 0 these are rdmsr, wrmsr and moves of debug registers, at every level icebp.
+These are rdmsr, wrmsr and moves of debug registers, at level 0.
 
 The engine emulates AMD's virtualisation, whose guests leave at instructions that their host has chosen. A vCPU is such
 a guest from its first instruction on: an exit arrives as an exception with a number from ``EXITS`` on, RIP at the
@@ -26,7 +26,7 @@ from pvops_core.machine.probe import ContextLayout, context_layout
 
 EXITS: Final = 0x100
 """The engine's number of an exit is this and the exit code."""
-READ_DR, WRITE_DR, ICEBP, MSR = (EXITS + code for code in (0x20, 0x30, 0x88, 0x7C))
+READ_DR, WRITE_DR, MSR = (EXITS + code for code in (0x20, 0x30, 0x7C))
 _FIRST: Final = EXITS + 0x60
 """The exit that the lowest bit of the vector of intercepts stands for."""
 _GUEST: Final = 1 << 21  # QEMU's hidden flag HF_GUEST
@@ -38,10 +38,8 @@ _SIZE: Final = 0x4000
 
 def install(engine: uc.Engine, context: uc.Context, layout: ContextLayout) -> None:
     """Make an engine's vCPU a guest that leaves at the chosen instructions; its context must have been saved."""
-    chosen = 1 << MSR - _FIRST | 1 << ICEBP - _FIRST
-    _CONTROL.pack_into(
-        context.bytes, layout.exception + _BEHIND_EXCEPTION, controlarea.ADDRESS, 0, chosen, 0, 0, 0xFF, 0xFF, 0
-    )
+    words = (controlarea.ADDRESS, 0, 1 << MSR - _FIRST, 0, 0, 0xFF, 0xFF, 0)
+    _CONTROL.pack_into(context.bytes, layout.exception + _BEHIND_EXCEPTION, *words)
     flags = int.from_bytes(context.bytes[layout.hidden_flags : layout.hidden_flags + 4], "little") | _GUEST
     context.bytes[layout.hidden_flags : layout.hidden_flags + 4] = flags.to_bytes(4, "little")
     engine.restore(context)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine import intercepts, traps
 from pvops_core.machine.crossing import Crossing
+from pvops_core.machine.debugregs import DebugRegisters
 from pvops_core.machine.descriptors import read_descriptor
 from pvops_core.machine.engine import Context, Engine, TableRegister, Words
 from pvops_core.machine.faults import NMI, GuestFault
@@ -40,6 +41,7 @@ class Vcpu(Registers):
         self.index: Final = index
         self.insn: Final = Instructions(self)
         self.virtual: Final = VirtualMemory(engine, machine.memory, machine.kind.bits)
+        self.debug: Final = DebugRegisters(self, engine)
         self._context = context
         self._hidden = HiddenState(context, machine.layout)
         self.crossing: Final = Crossing(engine, context, machine.layout)
@@ -277,7 +279,7 @@ class Vcpu(Registers):
         ``told`` is then given how often that was. What moves a vCPU is a write of its RIP, or the end of a slice.
         """
         self._floating = told
-        self._state[_FLOATING] = 1
+        self._state[_FLOATING] = not self.debug.watches_ports
 
     def ground_ports(self) -> None:
         """Ports do not float any more; ``told`` is called."""
@@ -360,6 +362,7 @@ class Vcpu(Registers):
         self._context.bytes[:] = words
         self._engine.restore(self._context)
         self._engine.flush_tlb()
+        self.debug.refresh()
         self.rip = self.rip  # where a handler did this, the engine must leave the block it is in
 
     def save(self) -> object:
