@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pvops_core.guests import Kernel
+from pvops_core.machine.msrs import APIC_ENABLED, MSR_APIC_BASE
 from pvops_native import apics
 from pvops_native.linux import loader
 from pvops_native.textwatch import TextWatch
 
 if TYPE_CHECKING:
     from pvops_native.platform import NativePlatform
-
-MSR_APIC_BASE: Final = 0x1B
-_APIC_ENABLED, _BOOT_PROCESSOR = 1 << 11, 1 << 8
 
 
 def load_kernel(platform: NativePlatform) -> None:
@@ -30,7 +28,7 @@ def load_kernel(platform: NativePlatform) -> None:
     loader.load(machine, kernel, platform.guest_memory)
     loader.start(boot, kernel.image)
     for vcpu in machine.vcpus:
-        vcpu.set_msr(MSR_APIC_BASE, apics.LOCAL | _APIC_ENABLED | (_BOOT_PROCESSOR if vcpu is boot else 0))
+        vcpu.set_msr(MSR_APIC_BASE, vcpu.msr(MSR_APIC_BASE) | APIC_ENABLED)
     for vcpu in others:
         vcpu.halt()
     apics.map_registers(machine, platform.board, platform.expect)
