@@ -12,6 +12,7 @@ from pvops_xen.hypervisor.abi import (
     ERESTART,
     FLAT_KERNEL_CS64,
     FLAT_KERNEL_SS64,
+    FLAT_RING3_DS32,
     PAGE_SHIFT,
     PAGE_SIZE,
     TRAP_SYSCALL_HYPERCALL32,
@@ -19,13 +20,12 @@ from pvops_xen.hypervisor.abi import (
     VmAssist,
 )
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
-from pvops_xen.hypervisor.bounce64 import lower_kernel
+from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
 from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
-from pvops_xen.hypervisor.ldt import map_ldt_page
+from pvops_xen.hypervisor.ldt import window_fault
 from pvops_xen.hypervisor.ptwr import emulate_write
-from pvops_xen.hypervisor.segments import LDT_PAGE, WINDOW_SIZE, window
 from pvops_xen.hypervisor.timers import fire_due, next_deadline
 
 if TYPE_CHECKING:
@@ -42,12 +42,14 @@ _SEGMENT_FAULTS: Final = frozenset({10, 11, 12})
 _PF: Final = 14
 _TS: Final = 1 << 3
 _TF: Final = 1 << 8
+_DF: Final = 1 << 10
 _SINGLE_STEP: Final = 1 << 14  # of DR6
-_ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")
-_ARGUMENTS32: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
+# No call looks at a sixth argument; with the selectors it is seen whether the kernel goes on in the segments it is in.
+_ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "cs", "ss")
+_ARGUMENTS32: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi")
 _SYSCALL_SELECTORS: Final = (FLAT_KERNEL_CS64, FLAT_KERNEL_SS64)
-_SYSCALL32_SELECTORS: Final = (0xE023, FLAT_KERNEL_SS64)
-_SYSENTER_SELECTORS: Final = (3, FLAT_KERNEL_SS64)  # a null code selector
+_NULL_RING3: Final = 3
+_CALL: Final = 6  # the number and five arguments
 _LEAVING: Final = frozenset({Hypercall.IRET, Hypercall.MULTICALL})
 """Hypercalls that may go on elsewhere: iret, by itself or at the end of a list."""
 _XEN_MEMORY: Final = (1 << 18) + (FRAMES_NEEDED << PAGE_SHIFT)
@@ -78,7 +80,8 @@ class XenHost(Surroundings):
         seed, memory = self._option("seed") or 0, self._option("memory")
         self.hv = builder.create(machine, self, emit, seed=seed, guest_memory=memory)
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
-        self._registers = [cpu.batch(*self.call_registers) for cpu in machine.vcpus]
+        self._arguments = self.call_registers[:_CALL]
+        self._registers = [cpu.batch(*self._arguments) for cpu in machine.vcpus]
         self._wide = machine.kind.bits == 64
         self._preempted = False  # the hypercall at this syscall is to be made again
         self._answered = False  # the hypercall at this syscall is made, what is pending is still to be delivered
@@ -146,7 +149,7 @@ class XenHost(Surroundings):
 
     def _make_again(self, vcpu: Vcpu) -> None:
         """A hypercall was preempted: the guest is put before its instruction, with the rest for arguments."""
-        for name, value in zip(self.call_registers[1:], self.hv.continuation, strict=False):
+        for name, value in zip(self._arguments[1:], self.hv.continuation, strict=False):
             vcpu.set(name, value)
         vcpu.rip -= 2
         self.machine.loop.reschedule()
@@ -154,9 +157,9 @@ class XenHost(Surroundings):
     def syscall_in_place(self, vcpu: Vcpu, *values: int) -> int | None:
         """A hypercall after which a 64-bit guest's kernel goes on where it is; most are."""
         hv = self.hv
-        if not self._wide or not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING:
+        if not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING or values[_CALL:] != _SYSCALL_SELECTORS:
             return None
-        result = self._hypercall(vcpu, *values)
+        result = self._hypercall(vcpu, *values[:_CALL])
         if result == -ERESTART:
             self._answered = self._preempted = True
             return None
@@ -186,35 +189,41 @@ class XenHost(Surroundings):
                 self._make_again(vcpu)
             self.deliver_pending(vcpu)
             return
-        if hv.abi.bits == 32:  # Intel's processors do not know it outside 64-bit code
-            vcpu.rip -= 2
-            traps.inject(hv, vcpu, _UD, None)
+        if not vcpu.in_64_bit_code:
+            self._unknown(vcpu)
             return
         flags, rip = vcpu.rflags, vcpu.rip
         vcpu.set("rcx", rip)
         vcpu.set("r11", flags)
         if state.in_kernel:
+            if (vcpu.get("cs"), vcpu.get("ss")) != _SYSCALL_SELECTORS:
+                raise_kernel(hv, vcpu)
             self._hypercall_from_guest(vcpu)
             return
-        wide = vcpu.in_64_bit_code
-        entry = state.syscall if wide else state.syscall32
-        if not entry.address:
+        if state.syscall.missing(hv.abi.bits):
             vcpu.rip = rip - 2
-            traps.inject(hv, vcpu, _UD, None)
+            traps.inject(hv, vcpu, _UD, None, _SYSCALL_SELECTORS)
             return
         hv.stats.traps["syscall"] += 1
-        enter(hv, vcpu, entry, selectors=_SYSCALL_SELECTORS if wide else _SYSCALL32_SELECTORS)
+        enter(hv, vcpu, state.syscall, selectors=_SYSCALL_SELECTORS)
+        vcpu.rflags &= ~_DF
+
+    def _unknown(self, vcpu: Vcpu) -> None:
+        """A syscall outside of 64-bit code, where Intel's processors do not know it."""
+        vcpu.rip -= 2
+        traps.inject(self.hv, vcpu, _UD, None)
 
     def sysenter(self, vcpu: Vcpu) -> None:
-        """The guest's sysenter callback; without one a #GP."""
-        entry = self.hv.state(vcpu).sysenter
-        if not entry.address or in_guest_kernel(self.hv, vcpu):
-            vcpu.rip -= 2
-            traps.inject_general_protection(self.hv, vcpu)
+        """The guest's sysenter callback; without one a #GP. The processor keeps neither RIP nor RSP nor CS."""
+        hv = self.hv
+        entry = hv.state(vcpu).sysenter
+        vcpu.rip = vcpu.rsp = 0
+        selectors = (_NULL_RING3, FLAT_KERNEL_SS64 if self._wide else FLAT_RING3_DS32)
+        if entry.missing(hv.abi.bits):
+            traps.inject(hv, vcpu, _GP, 0, selectors)
             return
-        self.hv.stats.traps["sysenter"] += 1
-        vcpu.rip = vcpu.rsp = 0  # the processor kept neither
-        enter(self.hv, vcpu, entry, selectors=_SYSENTER_SELECTORS if self.hv.abi.bits == 64 else None)
+        hv.stats.traps["sysenter"] += 1
+        enter(hv, vcpu, entry, selectors=selectors)
 
     def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
         """A hypercall of a 32-bit kernel, or a trap for the guest."""
@@ -257,16 +266,13 @@ class XenHost(Surroundings):
     def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:
         """``fixup_page_fault``: the window of descriptor tables, and stores to page tables."""
         hv = self.hv
-        offset = address - window(hv, vcpu.index)
-        if 0 <= offset < LDT_PAGE << PAGE_SHIFT:  # a selector beyond the guest's GDT
-            traps.inject_general_protection(hv, vcpu, offset & ~7)
-            return True
-        if LDT_PAGE << PAGE_SHIFT <= offset < WINDOW_SIZE:
-            offset -= LDT_PAGE << PAGE_SHIFT
-            if map_ldt_page(hv, vcpu, offset):
+        if not error_code & (traps.PF_USER | traps.PF_RSVD):
+            try:
+                if window_fault(hv, vcpu, address, error_code):
+                    return True
+            except GuestFault as fault:
+                traps.inject_fault(hv, vcpu, fault)
                 return True
-            traps.inject_page_fault(hv, vcpu, error_code, hv.state(vcpu).ldt_base + offset)
-            return True
         kind = error_code & (traps.PF_PROT | traps.PF_WRITE | traps.PF_RSVD | traps.PF_INSN)
         return (
             kind == traps.PF_PROT | traps.PF_WRITE

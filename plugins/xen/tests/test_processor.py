@@ -11,7 +11,7 @@ from pvops_xen.hypervisor import audit
 from pvops_xen.hypervisor.abi import Hypercall, VcpuOp
 from pvops_xen.hypervisor.entries import NX, USER
 from pvops_xen.hypervisor.layout import GUEST_CONTEXT32, GUEST_CONTEXT64, USER_REGS32, USER_REGS64
-from pvops_xen.testing.guests import FAILSAFE, KERNEL_SELECTORS, SYSCALL, SYSENTER, SmallGuest
+from pvops_xen.testing.guests import EVENT, KERNEL_SELECTORS, SYSCALL, SYSENTER, SmallGuest
 
 DE, DB, BP, OF, BR, UD, NM, NP, SS, GP, PF = 0, 1, 3, 4, 5, 6, 7, 11, 12, 13, 14
 TF = 1 << 8
@@ -222,13 +222,24 @@ def test_registers_survive_an_exception(guest: SmallGuest) -> None:
     assert {register: got.registers[register] for register in values} == values
 
 
-def test_the_failsafe_frame_has_the_data_selectors(guest64: SmallGuest) -> None:
-    data = 0xE02B
-    guest64.execute(f"mov eax, {data}\n mov ds, eax\n mov es, eax")
-    got = guest64.iret(1, 2, 3, 0, guest64.va("probe"), 0x1000, 0x202, guest64.va("stack") + 0x800, 0xE02B)
-    assert got.vector == FAILSAFE
-    frame = struct.unpack("<6Q", guest64.cpu.read_virtual(got.registers["rsp"], 48))
-    assert frame == (3, 2, data, data, 0, 0)
+@pytest.mark.parametrize("upcall", [False, True], ids=["hypercall", "upcall"])
+def test_a_hypercall_by_syscall_leaves_the_flat_segments(guest64: SmallGuest, *, upcall: bool) -> None:
+    """``lstar_enter``: whatever CS and SS the kernel was in; an upcall that comes of it has them in its frame."""
+    g = guest64
+    g.put(3, struct.pack("<2Q", 0x00AF_FB00_0000_FFFF, 0x00CF_F300_0000_FFFF), 4 * 8)
+    g.protect(3)
+    assert g.set_gdt(g.mfn(3)) == 0
+    far = "mov eax, 0x2b\n mov ss, eax\n push 0x23\n lea rax, [rip + on]\n push rax\n .byte 0x48, 0xcb\n on:"
+    call = "mov eax, 29\n mov edi, 1\n syscall" if upcall else "mov eax, 17\n xor edi, edi\n syscall"
+    g.hv.memory.write(g.hv.domain.vcpus[0].info, bytes([upcall, 1]))
+    got = g.execute(f"{far} mov ebx, cs\n mov esi, ss\n {call}\n mov edx, cs\n mov ecx, ss")
+    registers = got.registers
+    assert (registers["rbx"], registers["rsi"]) == (0x23, 0x2B)
+    if upcall:
+        ss = g.cpu.u64(registers["rsp"] + 48)
+        assert (got.vector, got.selector, ss) == (EVENT, 0xE030, 0xE02B)
+    else:
+        assert (got.kind, registers["rdx"], registers["rcx"]) == ("done", 0xE033, 0xE02B)
 
 
 def context(g: SmallGuest, code: str) -> bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING
 
 from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import EINVAL, FIRST_RESERVED_GDT_ENTRY, NR_TRAPS, VGCF_IN_KERNEL
+from pvops_xen.hypervisor.callbacks import guest_selector, trap_entry
 from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.hypervisor.layout import (
     GUEST_CONTEXT32,
@@ -19,7 +19,7 @@ from pvops_xen.hypervisor.layout import (
 )
 from pvops_xen.hypervisor.ldt import load_segments
 from pvops_xen.hypervisor.state import Entry, VcpuState
-from pvops_xen.hypervisor.tables import guest_selector, load_gdt
+from pvops_xen.hypervisor.tables import load_gdt
 from pvops_xen.hypervisor.timers import write_vcpu_time
 
 if TYPE_CHECKING:
@@ -74,10 +74,7 @@ def _load_entries(state: VcpuState, words: _Words, layout: GuestContext, abi: Ab
     size = abi.trap_info_size
     for index in range(NR_TRAPS):
         offset = layout.trap_ctxt + index * size
-        _vector, flags, selector = struct.unpack_from("<BBH", words.raw, offset)
-        state.traps[index] = Entry(
-            guest_selector(abi.bits, selector), words.at(offset + abi.word), bool(flags & 4), flags & 3
-        )
+        state.traps[index] = trap_entry(abi.bits, words.raw[offset : offset + size])
     state.kernel_ss = guest_selector(abi.bits, words.at(layout.kernel_ss) & 0xFFFF)
     state.kernel_sp = words.at(layout.kernel_sp)
     state.ldt_base, state.ldt_ents = words.at(layout.ldt_base), words.at(layout.ldt_ents)

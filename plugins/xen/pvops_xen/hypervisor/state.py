@@ -22,7 +22,7 @@ class Entry:
 
     Attributes:
         cs: code selector that the guest named.
-        address: guest-virtual address; 0 means none.
+        address: guest-virtual address.
         mask_events: the entry starts with upcalls masked.
         dpl: lowest privilege (0..3) that may raise it by a software interrupt.
     """
@@ -31,6 +31,10 @@ class Entry:
     address: int = 0
     mask_events: bool = False
     dpl: int = 0
+
+    def missing(self, bits: int) -> bool:
+        """``null_trap_bounce``: a 64-bit guest has no handler at 0, a 32-bit one none behind a null selector."""
+        return not (self.address if bits == 64 else self.cs & ~3)
 
 
 NO_ENTRY = Entry()

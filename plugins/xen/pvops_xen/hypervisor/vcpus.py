@@ -160,7 +160,7 @@ def _send_nmi(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int
     del cpu
     if argument:
         return -EINVAL
-    if state.traps[_NMI].address and state.up:
+    if not state.traps[_NMI].missing(hv.abi.bits) and state.up:
         hv.machine.vcpus[state.index].raise_unmaskable(_NMI)
     return 0
 

@@ -47,7 +47,9 @@ EVENT, FAILSAFE, SYSCALL, SYSENTER = 0x100, 0x101, 0x102, 0x103
 """What is recorded in place of a vector when a callback was entered."""
 LEAVE: Final = 0x81
 """Software interrupt by which user code says that it is done."""
-_VECTORS: Final = (*range(20), 0x80, LEAVE, EVENT, FAILSAFE, SYSCALL, SYSENTER)
+GUARDED: Final = 0x83
+"""Software interrupt that is not open to user code."""
+_VECTORS: Final = (*range(20), 0x80, LEAVE, GUARDED, EVENT, FAILSAFE, SYSCALL, SYSENTER)
 _OPEN: Final = frozenset({3, 4, LEAVE})
 _DONE, _TRAPPED = 1, 2
 _REGISTERS: Final = {

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, EvtchnOp, Hypercall, MemoryOp, SchedOp, VcpuOp
-from pvops_xen.testing.refusals.case import Collection, Crash, Errno, Gives
+from pvops_xen.testing.rules.case import Collection, Crash, Errno, Gives
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import Outcome, SmallGuest

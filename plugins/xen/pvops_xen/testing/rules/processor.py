@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, Hypercall
-from pvops_xen.testing.guests import SYSCALL
-from pvops_xen.testing.refusals.case import Collection, Errno, Gives, Trap
+from pvops_xen.testing.guests import GUARDED, SYSCALL
+from pvops_xen.testing.rules.case import Collection, Errno, Gives, Trap
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import Outcome, SmallGuest
@@ -172,9 +172,9 @@ def _(g: SmallGuest) -> Outcome:
     return g.execute("int 0x20")
 
 
-@case("a software interrupt to a gate of the kernel's by a process", "permit_softint", Trap(GP, 0x80 << 3 | 2))
+@case("a software interrupt to a gate of the kernel's by a process", "permit_softint", Trap(GP, GUARDED << 3 | 2))
 def _(g: SmallGuest) -> Outcome:
-    return g.execute_as_user("int 0x80")
+    return g.execute_as_user(f"int {GUARDED}")
 
 
 @case("an exception's vector by a software interrupt in a process", "permit_softint", Trap(GP, 14 << 3 | 2))
