@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.faults import GuestFault, general_protection
-from pvops_xen.hypervisor import access, policy, tables
+from pvops_xen.hypervisor import access, policy, ports, tables
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, TRAP_GP_FAULT
 from pvops_xen.hypervisor.bounce import in_guest_kernel
 from pvops_xen.hypervisor.mmu import new_guest_cr3
@@ -33,15 +33,9 @@ _FS_BASE, _GS_BASE, _KERNEL_GS_BASE, _TSC = 0xC000_0100, 0xC000_0101, 0xC000_010
 Answer = Callable[..., "int | None"]
 
 
-def io_permitted(hv: Hypervisor, cpu: Vcpu) -> bool:
-    """``iopl_ok``: the level set by physdev_op against the guest's mode."""
-    ring = 1 if in_guest_kernel(hv, cpu) else 3
-    return hv.state(cpu).iopl >= ring
-
-
 def _cli_or_sti(hv: Hypervisor, cpu: Vcpu) -> int | None:
     """Nothing: real interrupts are Xen's. A guest without I/O privilege gets #GP as on hardware."""
-    if not io_permitted(hv, cpu):
+    if not ports.iopl_ok(hv, cpu):
         raise general_protection("cli or sti without I/O privilege")
     return None
 
@@ -142,23 +136,24 @@ def _rdtsc(hv: Hypervisor, cpu: Vcpu) -> int | None:
 
 
 def _in(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> int | None:
-    if not io_permitted(hv, cpu):
-        raise general_protection(f"in from port {port:#x}")
-    if hv.abi.bits == 64:  # its level changes only where Xen moves it, so it may as long as it is not moved
+    ports.check_allowed(hv, cpu, port, size)
+    state = hv.state(cpu)
+    if hv.abi.bits == 64 and state.polled_port == port and ports.iopl_ok(hv, cpu) and ports.is_plain(port, size):
+        # A loop. Its level changes only where Xen moves it, so it need not be asked as long as it is not moved.
         cpu.float_ports(lambda count: hv.stats.traps.update(emulated_in=count))
-    return (1 << 8 * size) - 1  # there is nothing behind any port
+    state.polled_port = port
+    return ports.read(hv, port, size)
 
 
 def _out(hv: Hypervisor, cpu: Vcpu, port: int, value: int, size: int) -> int | None:
-    del value, size
-    if not io_permitted(hv, cpu):
-        raise general_protection(f"out to port {port:#x}")
+    ports.check_allowed(hv, cpu, port, size)
+    ports.write(hv, port, size, value)
+    cpu.ground_ports()
+    hv.state(cpu).polled_port = -1
     return None
 
 
 _KERNEL_ONLY: Final[dict[str, Answer]] = {
-    "cli": _cli_or_sti,
-    "sti": _cli_or_sti,
     "clts": _clts,
     "wbinvd": _wbinvd,
     "mov_from_cr": _mov_from_cr,
@@ -169,7 +164,7 @@ _KERNEL_ONLY: Final[dict[str, Answer]] = {
     "wrmsr": _wrmsr,
     "rdtsc": _rdtsc,  # it traps only where the guest has set CR4.TSD, and then is its kernel's
 }
-_ANY_MODE: Final[dict[str, Answer]] = {"in_": _in, "out": _out}
+_ANY_MODE: Final[dict[str, Answer]] = {"cli": _cli_or_sti, "sti": _cli_or_sti, "in_": _in, "out": _out}
 
 
 def privileged(hv: Hypervisor, cpu: Vcpu, name: str, *operands: int) -> int | None:

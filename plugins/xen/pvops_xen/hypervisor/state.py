@@ -67,6 +67,8 @@ class VcpuState:
         info_registered: it lies in guest memory (VCPUOP_register_vcpu_info).
         runstate_area, time_area: virtual addresses registered for them; 0 for none.
         iopl: I/O privilege level set by physdev_op.
+        iobmp, iobmp_limit: virtual address of its bitmap of ports, and how many ports that has.
+        polled_port: the port that it read last; -1 after a write.
         singleshot: absolute time in ns of the single-shot timer; None if it is off.
         periodic: period in ns; 0 if off.
         periodic_next: absolute time of the next tick.
@@ -109,6 +111,9 @@ class VcpuState:
     runstate_area: int = 0
     time_area: int = 0
     iopl: int = 0
+    iobmp: int = 0
+    iobmp_limit: int = 0
+    polled_port: int = -1
     singleshot: int | None = None
     periodic: int = 10_000_000  # PV guests have a tick of 100 Hz until they say otherwise
     periodic_next: int = 10_000_000
@@ -163,6 +168,7 @@ class Domain:
         grants: its grant table.
         shutdown_code: why it shuts down, when it has said so.
         watchdogs: when each of those that it has started ends it, in ns, by number.
+        cmos_index, pci_address: what it last wrote to ports 0x70 and 0xcf8.
         eoi_frame: frame in which it wants to be told of interrupts to be ended; 0 for none.
     """
 
@@ -180,6 +186,8 @@ class Domain:
     grants: GrantTable = attrs.field(factory=GrantTable)
     shutdown_code: int | None = None
     watchdogs: dict[int, int] = attrs.field(factory=dict)
+    cmos_index: int = 0
+    pci_address: int = 0
     eoi_frame: int = 0
 
     def assisted(self, assist: int) -> bool:

@@ -285,7 +285,7 @@ class SmallGuest(Closing):
         self.place(f"probe:\n{code}\n jmp probe + ({back})")
         return self._go(self.va("probe"), registers, max_ns)
 
-    def execute_as_user(self, code: str, *, max_ns: int = 10**9, **registers: int) -> Outcome:
+    def execute_as_user(self, code: str, *, max_ns: int = 10**9, rflags: int = 0x202, **registers: int) -> Outcome:
         """Have the kernel leave for user mode, to execute instructions there."""
         self._open_to_user("probe", "stack")
         if self.bits == 64:
@@ -296,9 +296,9 @@ class SmallGuest(Closing):
         eip = self.va("probe")
         if self.bits == 64:
             names = ("rax", "r11", "rcx")
-            frame = [*(registers.pop(name, 0) for name in names), 0, eip, cs, 0x202, top, ss]
+            frame = [*(registers.pop(name, 0) for name in names), 0, eip, cs, rflags, top, ss]
         else:
-            frame = [registers.pop("eax", 0), eip, cs, 0x202, top, ss]
+            frame = [registers.pop("eax", 0), eip, cs, rflags, top, ss]
         self.put("entry_stack", self.words(*frame), PAGE_SIZE // 2)
         stack = self.va("entry_stack") + PAGE_SIZE // 2
         return self._go(self.labels["leave"], {**registers, "rsp" if self.bits == 64 else "esp": stack}, max_ns)

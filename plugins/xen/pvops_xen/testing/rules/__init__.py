@@ -1,6 +1,6 @@
 """What Xen forbids and allows a PV guest: each is tried by a guest of a few pages, and ends as Xen 4.17 ends it."""
 
-from pvops_xen.testing.rules import callbacks, calls, descriptors, entry, processor, stores, tables
+from pvops_xen.testing.rules import callbacks, calls, descriptors, entry, ports, processor, stores, tables
 from pvops_xen.testing.rules.case import Case, Crash, Done, Errno, Gives, Trap
 
 CASES: tuple[Case, ...] = (
@@ -8,6 +8,7 @@ CASES: tuple[Case, ...] = (
     *stores.CASES,
     *descriptors.CASES,
     *processor.CASES,
+    *ports.CASES,
     *callbacks.CASES,
     *entry.CASES,
     *calls.CASES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.testing.rules import callbacks, calls, descriptors, entry, processor, stores, tables
+from pvops_xen.testing.rules import callbacks, calls, descriptors, entry, ports, processor, stores, tables
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -14,6 +14,7 @@ _GROUPS: Final[tuple[tuple[str, ModuleType], ...]] = (
     ("Stores", stores),
     ("Descriptors and segments", descriptors),
     ("The processor", processor),
+    ("I/O privilege and ports", ports),
     ("Callbacks and the trap table", callbacks),
     ("Ways into the kernel and back", entry),
     ("Other hypercalls", calls),
