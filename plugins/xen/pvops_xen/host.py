@@ -19,13 +19,16 @@ from pvops_xen.hypervisor.abi import (
     Hypercall,
     VmAssist,
 )
+from pvops_xen.hypervisor.arrival import arrive
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
+from pvops_xen.hypervisor.debugreg import DEBUG, STEP
 from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
 from pvops_xen.hypervisor.ldt import window_fault
 from pvops_xen.hypervisor.ptwr import emulate_write
+from pvops_xen.hypervisor.tables import load_task_switched
 from pvops_xen.hypervisor.timers import fire_due, next_deadline
 
 if TYPE_CHECKING:
@@ -34,16 +37,13 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
-_DB: Final = 1
 _UD: Final = 6
 _NM: Final = 7
 _GP: Final = 13
 _SEGMENT_FAULTS: Final = frozenset({10, 11, 12})
 _PF: Final = 14
-_TS: Final = 1 << 3
 _TF: Final = 1 << 8
 _DF: Final = 1 << 10
-_SINGLE_STEP: Final = 1 << 14  # of DR6
 # No call looks at a sixth argument; with the selectors it is seen whether the kernel goes on in the segments it is in.
 _ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "cs", "ss")
 _ARGUMENTS32: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi")
@@ -256,12 +256,10 @@ class XenHost(Surroundings):
 
     def _note(self, vcpu: Vcpu, vector: int) -> None:
         """What Xen changes before the guest gets an exception: it has the FPU now, it made a single step."""
-        state = self.hv.state(vcpu)
         if vector == _NM:
-            state.cr0 &= ~_TS
-            vcpu.cr0 &= ~_TS
-        elif vector == _DB and vcpu.rflags & _TF:
-            state.debugreg[6] |= _SINGLE_STEP
+            load_task_switched(self.hv, vcpu, set_ts=False)
+        elif vector == DEBUG and vcpu.rflags & _TF:
+            self.hv.state(vcpu).debugreg[6] |= STEP
 
     def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:
         """``fixup_page_fault``: the window of descriptor tables, and stores to page tables."""
@@ -312,7 +310,10 @@ class XenHost(Surroundings):
         deadline = next_deadline(self.hv)
         if deadline is not None:
             vcpu.expect(deadline)
+        arrival = self.hv.domain.vcpus[vcpu.index].arrival
         try:
+            if arrival is not None:
+                arrive(self.hv, vcpu, arrival)
             self.deliver_pending(vcpu)
         except GuestFault as fault:
             self.exception(vcpu, fault.vector, fault.error_code, fault.address)

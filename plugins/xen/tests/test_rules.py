@@ -16,7 +16,7 @@ TRIED = [(case, bits) for case in CASES for bits in case.widths]
 
 @pytest.fixture(scope="module")
 def guests() -> Iterator[dict[int, SmallGuest]]:
-    made = {bits: SmallGuest(bits) for bits in (64, 32)}
+    made = {bits: SmallGuest(bits, vcpus=2) for bits in (64, 32)}
     yield made
     for guest in made.values():
         guest.close()

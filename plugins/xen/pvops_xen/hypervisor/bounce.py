@@ -6,10 +6,10 @@ A frame is built on the guest kernel's stack as if hardware had pushed it, and t
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pvops_core.machine.faults import GuestFault
-from pvops_xen.hypervisor.abi import PAGE_SIZE
+from pvops_xen.hypervisor.abi import FLAT_RING1_DS32, PAGE_SIZE
 from pvops_xen.hypervisor.access import addr_ok
 from pvops_xen.hypervisor.bounce64 import IF, IOPL, NT, RF, TF, VM, enter64, saved_flags
 from pvops_xen.hypervisor.ldt import load_segments
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
     from pvops_xen.hypervisor.state import Entry
-
-_SEGMENTS: Final = ("ds", "es", "fs", "gs")
 
 
 def in_guest_kernel(hv: Hypervisor, cpu: Vcpu) -> bool:
@@ -34,8 +32,8 @@ def enter(
     entry: Entry,
     error_code: int | None = None,
     *,
-    failsafe: bool = False,
     selectors: tuple[int, int] | None = None,
+    data: tuple[int, ...] = (),
 ) -> None:
     """Push a frame and go on at a handler. A missing handler, or a stack that cannot be written, crashes the domain.
 
@@ -44,15 +42,15 @@ def enter(
         cpu: the vCPU; its RIP is what the guest will return to.
         entry: where to.
         error_code: pushed if not None.
-        failsafe: push the data selectors too, as the failsafe callback expects.
         selectors: CS and SS that the frame shows instead of the CPU's.
+        data: selectors of DS, ES, FS and GS, as the failsafe callback gets them.
     """
     if entry.missing(hv.abi.bits):
         hv.crash(f"no handler for an entry at {cpu.rip:#x}")
     elif hv.abi.bits == 64:
-        enter64(hv, cpu, entry, error_code, failsafe=failsafe, selectors=selectors)
+        enter64(hv, cpu, entry, error_code, selectors=selectors, data=data)
     else:
-        _enter32(hv, cpu, entry, error_code, failsafe=failsafe, selectors=selectors)
+        _enter32(hv, cpu, entry, error_code, selectors=selectors, data=data)
 
 
 def _enter32(
@@ -61,16 +59,14 @@ def _enter32(
     entry: Entry,
     error_code: int | None,
     *,
-    failsafe: bool,
     selectors: tuple[int, int] | None,
+    data: tuple[int, ...],
 ) -> None:
     state = hv.state(cpu)
     mask = hv.memory.u8(state.info + 1)
     cs, ss = selectors or (cpu.get("cs"), cpu.get("ss"))
     from_user = cs & 2
-    frame = [cpu.get(name) for name in _SEGMENTS] if failsafe else []
-    if error_code is not None:
-        frame.append(error_code)
+    frame = [*data, *(() if error_code is None else (error_code,))]
     frame += [cpu.rip, cs | mask << 16, saved_flags(hv, state, cpu.rflags, mask)]
     if from_user:
         frame += [cpu.rsp, ss]
@@ -81,7 +77,7 @@ def _enter32(
     if entry.mask_events:
         hv.memory.set_u8(state.info + 1, 1)
     try:
-        load_segments(hv, cpu, 1, entry.cs, stack_selector)
+        load_segments(hv, cpu, 1, entry.cs, FLAT_RING1_DS32 if data else stack_selector)
     except GuestFault as fault:
         hv.crash(f"entry at {entry.address:#x}: {fault.message}")
         return

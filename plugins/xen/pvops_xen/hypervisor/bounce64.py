@@ -30,7 +30,6 @@ TF, NT, RF, VM, _AC = 1 << 8, 1 << 14, 1 << 16, 1 << 17, 1 << 18
 CLEARED_ON_ENTRY: Final = TF | NT | RF | VM | _AC
 _FLAGS: Final = 0x3F7FD7
 _ALWAYS: Final = 2
-_DATA_SEGMENTS: Final = ("ds", "es", "fs", "gs")
 _FIRST_XEN_SELECTOR: Final = 0xE008
 _TABLE_INDICATOR: Final = 4
 
@@ -59,12 +58,13 @@ def enter64(
     entry: Entry,
     error_code: int | None,
     *,
-    failsafe: bool = False,
     selectors: tuple[int, int] | None = None,
+    data: tuple[int, ...] = (),
 ) -> None:
     """Push a frame and go on at a handler; crashes the domain if the stack cannot be written.
 
-    ``selectors`` are the CS and SS that the frame shows instead of the CPU's.
+    ``selectors`` are the CS and SS that the frame shows instead of the CPU's, ``data`` those of the data segments for
+    a frame that has them.
     """
     state = hv.state(cpu)
     level, cs, ss, gs_base = cpu.crossing.look()
@@ -72,9 +72,7 @@ def enter64(
     registers = hv.registers[cpu.index]
     rip, rsp, rflags, rcx, r11 = registers.frame.read()
     mask = hv.memory.u8(state.info + 1)
-    frame = [rcx, r11]
-    if failsafe:
-        frame += [cpu.get(name) for name in _DATA_SEGMENTS]
+    frame = [rcx, r11, *data]
     if error_code is not None:
         frame.append(error_code)
     code = (cs & ~3 if state.in_kernel else cs) | mask << 32

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.faults import GuestFault, general_protection
-from pvops_xen.hypervisor import access, policy, ports, tables
-from pvops_xen.hypervisor.abi import PAGE_SHIFT, TRAP_GP_FAULT
+from pvops_core.machine.faults import GuestFault, general_protection, undefined_instruction
+from pvops_xen.hypervisor import access, debugreg, policy, ports, tables
+from pvops_xen.hypervisor.abi import ENODEV, PAGE_SHIFT, TRAP_GP_FAULT
 from pvops_xen.hypervisor.bounce import in_guest_kernel
 from pvops_xen.hypervisor.mmu import new_guest_cr3
 from pvops_xen.hypervisor.traps import inject
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _TS: Final = 1 << 3
 _TSD: Final = 1 << 2
-# CR4 bits that a PV guest sees and may set: VME PVI TSD DE (0-3), PAE, MCE (6), OSFXSR, OSXMMEXCPT.
-_CR4_GUEST: Final = 0b1111 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10
 FEP: Final = bytes.fromhex("0f0b78656e")  # ud2 and "xen": the forced emulation prefix
 CPUID: Final = bytes.fromhex("0fa2")
 ICEBP: Final = bytes.fromhex("f1")
@@ -79,7 +77,7 @@ def _mov_to_cr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None
         if new_guest_cr3(hv, cpu, mfn):
             raise general_protection(f"{value:#x} is no root page table")
     elif number == 4:
-        state.cr4 = value & _CR4_GUEST | 1 << 5
+        state.cr4 = policy.guest_cr4(value)
         cpu.cr4 = cpu.cr4 & ~_TSD | value & _TSD
     else:
         raise general_protection(f"no control register {number} for a guest")
@@ -87,14 +85,17 @@ def _mov_to_cr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None
 
 
 def _mov_from_dr(hv: Hypervisor, cpu: Vcpu, number: int) -> int | None:
-    value = tables.get_debugreg(hv, cpu, number)
+    value = debugreg.get_debugreg(hv, cpu, number)
     if value < 0:
-        raise general_protection(f"no debug register {number}")
+        raise undefined_instruction(f"no debug register {number}")
     return value
 
 
 def _mov_to_dr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None:
-    if tables.set_debugreg(hv, cpu, number, value) < 0:
+    error = debugreg.set_debugreg(hv, cpu, number, value)
+    if error == -ENODEV:
+        raise undefined_instruction(f"no debug register {number}")
+    if error:
         raise general_protection(f"debug register {number} does not take {value:#x}")
     return None
 

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs.platform import HypercallMade
 from pvops_core.machine.faults import GuestFault
-from pvops_xen.hypervisor import access, callbacks, control, information, memory, mmu, physdev, sched, tables, vcpus
+from pvops_xen.hypervisor import (
+    access,
+    callbacks,
+    control,
+    debugreg,
+    information,
+    memory,
+    mmu,
+    physdev,
+    sched,
+    tables,
+    vcpus,
+)
 from pvops_xen.hypervisor.abi import EFAULT, EINVAL, ENOSYS, ERESTART, Hypercall
 from pvops_xen.hypervisor.events.ops import event_channel_op, event_channel_op_compat
 from pvops_xen.hypervisor.grants.ops import grant_table_op
@@ -93,8 +105,8 @@ _COMMON: Final[dict[int, tuple[Handler, int]]] = {
     Hypercall.FPU_TASKSWITCH: (tables.fpu_taskswitch, 1),
     Hypercall.SCHED_OP_COMPAT: (sched.sched_op_compat, 2),
     Hypercall.PLATFORM_OP: (control.platform_op, 1),
-    Hypercall.SET_DEBUGREG: (tables.set_debugreg, 2),
-    Hypercall.GET_DEBUGREG: (tables.get_debugreg, 1),
+    Hypercall.SET_DEBUGREG: (debugreg.set_debugreg, 2),
+    Hypercall.GET_DEBUGREG: (debugreg.get_debugreg, 1),
     Hypercall.UPDATE_DESCRIPTOR: (tables.update_descriptor, 2),
     Hypercall.MEMORY_OP: (memory.memory_op, 2),
     Hypercall.MULTICALL: (_multicall, 2),

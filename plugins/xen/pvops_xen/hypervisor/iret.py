@@ -10,8 +10,6 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import (
@@ -26,6 +24,7 @@ from pvops_xen.hypervisor.bounce import deliver_upcall, toggle_mode
 from pvops_xen.hypervisor.bounce64 import IF, IOPL, NT, RF, TF, VM, go_back
 from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.ldt import load_segments
+from pvops_xen.hypervisor.state import Place
 from pvops_xen.hypervisor.traps import inject_fault
 
 if TYPE_CHECKING:
@@ -34,17 +33,6 @@ if TYPE_CHECKING:
 
 _WORD: Final = 4
 _VM86_FRAME: Final = 10  # words of a frame that virtual-8086 mode is returned to by
-
-
-@attrs.frozen
-class Place:
-    """Where a vCPU is to go on."""
-
-    cs: int
-    ss: int
-    rip: int
-    rsp: int
-    flags: int
 
 
 def iret(hv: Hypervisor, cpu: Vcpu) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 
+_READABLE: Final = 1 << 9  # of a code descriptor's second word
 _PRESENT_LDT: Final = 0x8200  # type and present bits of an LDT descriptor's second word
 
 
@@ -62,6 +63,17 @@ def load_segments(hv: Hypervisor, cpu: Vcpu, level: int, cs: int, ss: int) -> No
         if not stack.present:
             raise selector_fault(SS, ss, "not present")
     cpu.set_segments(level, cs, ss)
+
+
+def data_descriptor(hv: Hypervisor, cpu: Vcpu, selector: int) -> Descriptor | None:
+    """What a selector names, if Xen can load it into a data segment register."""
+    try:
+        descriptor = descriptor_of(hv, cpu, selector)
+    except GuestFault:
+        return None
+    readable = not descriptor.system and (not descriptor.code or descriptor.high & _READABLE)
+    reached = descriptor.conforming or descriptor.dpl >= selector & 3
+    return descriptor if readable and reached and descriptor.present else None
 
 
 def descriptor_of(hv: Hypervisor, cpu: Vcpu, selector: int) -> Descriptor:

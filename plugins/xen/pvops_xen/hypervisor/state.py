@@ -40,6 +40,24 @@ class Entry:
 NO_ENTRY = Entry()
 
 
+@attrs.frozen
+class Place:
+    """Where a vCPU is to go on.
+
+    Attributes:
+        cs, ss: selectors.
+        rip, rsp, flags: registers.
+        data: selectors of DS, ES, FS and GS, where those are to be loaded too.
+    """
+
+    cs: int
+    ss: int
+    rip: int
+    rsp: int
+    flags: int
+    data: tuple[int, ...] = ()
+
+
 @attrs.define
 class VcpuState:
     """One virtual CPU as Xen sees it.
@@ -60,7 +78,8 @@ class VcpuState:
         ldt_base, ldt_ents: virtual address and size of the LDT.
         ldt_mapped: LDT page number to the machine frame mapped lazily for it.
         fs_base, gs_base_kernel, gs_base_user: segment bases of 64-bit guests.
-        debugreg: DR0 to DR7.
+        debugreg: DR0 to DR7, without the breakpoints on ports that DR7 enables.
+        dr7_emul: the bits of DR7 that enable those.
         cr0, cr2, cr4: control registers as the guest sees them.
         cpuid_faulting: cpuid of its processes is #GP.
         info: machine address of its vcpu_info.
@@ -76,6 +95,7 @@ class VcpuState:
         poll_until: absolute time in ns when that wait ends; None for never.
         virqs: virtual interrupt to event channel.
         runstate: how it spends its time.
+        arrival: where it begins, until it first runs.
     """
 
     index: int
@@ -102,6 +122,7 @@ class VcpuState:
     gs_base_kernel: int = 0
     gs_base_user: int = 0
     debugreg: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0, 0, 0, 0xFFFF_0FF0, 0x400])
+    dr7_emul: int = 0
     cr0: int = 0x8005_003B & ~8  # PE MP ET NE WP AM PG, TS off
     cr2: int = 0
     cr4: int = 0x620  # PAE OSFXSR OSXMMEXCPT
@@ -121,6 +142,7 @@ class VcpuState:
     poll_until: int | None = None
     virqs: dict[int, int] = attrs.field(factory=dict)
     runstate: Runstate = attrs.field(factory=Runstate)
+    arrival: Place | None = None
 
 
 class ChannelState(enum.IntEnum):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import (
     EINVAL,
     ENOSYS,
-    EPERM,
     FIRST_RESERVED_GDT_ENTRY,
     PAGE_SHIFT,
     Segbase,
@@ -17,23 +15,17 @@ from pvops_xen.hypervisor.abi import (
 from pvops_xen.hypervisor.callbacks import guest_selector
 from pvops_xen.hypervisor.descriptors import check_descriptor
 from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.ldt import descriptor_of
+from pvops_xen.hypervisor.ldt import data_descriptor
 from pvops_xen.hypervisor.segments import install_gdt
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-    from pvops_core.machine.segments import Descriptor
     from pvops_xen.hypervisor.core import Hypervisor
 
-_ENODEV: Final = 19
+_TS: Final = 1 << 3
 _MSR_FS_BASE: Final = 0xC000_0100
 _MSR_GS_BASE: Final = 0xC000_0101
 _MSR_KERNEL_GS_BASE: Final = 0xC000_0102
-_DR7_GD: Final = 1 << 13
-_DR7_ACTIVE: Final = 0xFF
-_PORT: Final = 2
-_READABLE: Final = 1 << 9  # of a code descriptor's second word
-_CR4_DE: Final = 1 << 3
 
 
 def set_gdt(hv: Hypervisor, cpu: Vcpu, frame_list: int, entries: int) -> int:
@@ -118,22 +110,12 @@ def _load_user_gs(hv: Hypervisor, cpu: Vcpu, selector: int) -> None:
     state.gs_base_user = 0
     if selector <= 3 and cpu.get("gs") == selector:
         return
-    descriptor = _data_descriptor(hv, cpu, selector | 3) if selector > 3 else None
+    descriptor = data_descriptor(hv, cpu, selector | 3) if selector > 3 else None
     if descriptor is not None:
         state.gs_base_user = descriptor.base
     live = cpu.msr(_MSR_GS_BASE)
     cpu.load_segment("gs", 0 if descriptor is None else selector | 3)
     cpu.set_msr(_MSR_GS_BASE, live)
-
-
-def _data_descriptor(hv: Hypervisor, cpu: Vcpu, selector: int) -> Descriptor | None:
-    """What a selector of ring 3 names, if a data segment register can have it."""
-    try:
-        descriptor = descriptor_of(hv, cpu, selector)
-    except GuestFault:
-        return None
-    readable = not descriptor.system and (not descriptor.code or descriptor.high & _READABLE)
-    return descriptor if readable and descriptor.present and descriptor.dpl == 3 else None
 
 
 def switch_gs(hv: Hypervisor, cpu: Vcpu) -> None:
@@ -148,43 +130,14 @@ def switch_gs(hv: Hypervisor, cpu: Vcpu) -> None:
         cpu.set_msr(_MSR_GS_BASE, state.gs_base_user)
 
 
-def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
-    """``set_debugreg(reg, value)``: breakpoints on Xen itself and general detect are refused."""
-    state = hv.state(cpu)
-    if number in range(4):
-        if not access.addr_ok(hv.abi, value):
-            return -EPERM
-        state.debugreg[number] = value
-        return 0
-    if number not in range(8) or (number in {4, 5} and state.cr4 & _CR4_DE):
-        return -_ENODEV
-    if value >> 32:
-        return -EINVAL
-    if number in {4, 6}:
-        state.debugreg[6] = value & 0xE00F | 0xFFFF_0FF0
-    elif _is_forbidden(value, state.cr4):
-        return -EPERM
-    else:
-        state.debugreg[7] = value & 0xFFFF_2FFF | 0x400
-    return 0
-
-
-def _is_forbidden(dr7: int, cr4: int) -> bool:
-    """DR7 asks for general detect, or without CR4.DE for a breakpoint on a port (2 in bits 16 and 17, 20 and 21 …)."""
-    on_port = any(dr7 >> shift & 3 == _PORT for shift in range(16, 32, 4))
-    return bool(dr7 & _DR7_GD or (dr7 & _DR7_ACTIVE and on_port and not cr4 & _CR4_DE))
-
-
-def get_debugreg(hv: Hypervisor, cpu: Vcpu, number: int) -> int:
-    """``get_debugreg(reg)``."""
-    if number not in range(8) or (number in {4, 5} and hv.state(cpu).cr4 & _CR4_DE):
-        return -_ENODEV
-    return hv.state(cpu).debugreg[number + 2 if number in {4, 5} else number]
-
-
 def fpu_taskswitch(hv: Hypervisor, cpu: Vcpu, set_ts: int) -> int:
     """``fpu_taskswitch(set)``: CR0.TS, so that the next use of the FPU traps."""
-    state = hv.state(cpu)
-    state.cr0 = state.cr0 | 8 if set_ts else state.cr0 & ~8
-    cpu.cr0 = cpu.cr0 | 8 if set_ts else cpu.cr0 & ~8
+    load_task_switched(hv, cpu, set_ts=bool(set_ts))
     return 0
+
+
+def load_task_switched(hv: Hypervisor, cpu: Vcpu, *, set_ts: bool) -> None:
+    """CR0.TS of the guest and of its CPU."""
+    state = hv.state(cpu)
+    state.cr0 = state.cr0 & ~_TS | _TS * set_ts
+    cpu.cr0 = cpu.cr0 & ~_TS | _TS * set_ts

@@ -62,6 +62,7 @@ _ARGUMENTS: Final = {
 }
 # Offsets in the mailbox.
 _ARGS, _STATE, _VECTOR, _ZERO, _SAVED = 0, 0x80, 0x88, 0x90, 0x100
+_WAITING: Final = 0xE00  # in the page of the kernel: room for code that waits for another vCPU
 KERNEL_SELECTORS: Final = {64: (0xE033, 0xE02B), 32: (0xE019, 0xE021)}
 USER_SELECTORS: Final = {64: (0xE033, 0xE02B), 32: (0xE02B, 0xE033)}
 
@@ -302,6 +303,21 @@ class SmallGuest(Closing):
         self.put("entry_stack", self.words(*frame), PAGE_SIZE // 2)
         stack = self.va("entry_stack") + PAGE_SIZE // 2
         return self._go(self.labels["leave"], {**registers, "rsp" if self.bits == 64 else "esp": stack}, max_ns)
+
+    def bring_up(self, index: int, max_ns: int = 10**8) -> Outcome:
+        """Have the first vCPU bring another one up and then wait: how the other one's code ends."""
+        first, second, third = _ARGUMENTS[self.bits][1:4]
+        self.put(
+            "kernel",
+            assemble(
+                f"mov eax, {int(Hypercall.VCPU_OP)}\n mov {first}, 1\n mov {second}, {index}\n xor {third}, {third}\n"
+                f"{'syscall' if self.bits == 64 else 'int 0x82'}\n 1: pause\n jmp 1b",
+                self.bits,
+                self.va("kernel") + _WAITING,
+            ),
+            _WAITING,
+        )
+        return self._go(self.va("kernel") + _WAITING, {}, max_ns)
 
     def iret(self, *frame: int) -> Outcome:
         """Have the kernel make the iret hypercall with these words on its stack."""

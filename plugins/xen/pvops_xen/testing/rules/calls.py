@@ -156,11 +156,6 @@ def _(g: SmallGuest) -> int:
     return g.call(Hypercall.VCPU_OP, VcpuOp.UP, 7, 0)
 
 
-@case("a context for a vCPU that runs", "VCPUOP_initialise", Errno("EEXIST"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.VCPU_OP, VcpuOp.INITIALISE, 0, g.va("data"))
-
-
 @case("vcpu_info in a frame of Xen's", "map_vcpu_info", Errno("EINVAL"))
 def _(g: SmallGuest) -> int:
     data = struct.pack("<QII", g.hv.m2p >> PAGE_SHIFT, 0, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.testing.rules import callbacks, calls, descriptors, entry, ports, processor, stores, tables
+from pvops_xen.testing.rules import callbacks, calls, descriptors, entry, ports, processor, stores, tables, vcpus
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -17,6 +17,7 @@ _GROUPS: Final[tuple[tuple[str, ModuleType], ...]] = (
     ("I/O privilege and ports", ports),
     ("Callbacks and the trap table", callbacks),
     ("Ways into the kernel and back", entry),
+    ("New vCPUs", vcpus),
     ("Other hypercalls", calls),
 )
 _HEAD: Final = """# What Xen forbids and allows a guest

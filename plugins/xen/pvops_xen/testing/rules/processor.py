@@ -106,7 +106,7 @@ def _(g: SmallGuest) -> Outcome:
     return g.execute("mov ecx, 0xc0000101\n xor eax, eax\n mov edx, 0x8000\n wrmsr")
 
 
-@case("a breakpoint in Xen by set_debugreg", "breakpoint_addr_ok", Errno("EPERM"))
+@case("a breakpoint in Xen by set_debugreg", "breakpoint_addr_ok", Errno("EPERM"), 64)
 def _(g: SmallGuest) -> int:
     return g.call(Hypercall.SET_DEBUGREG, 0, g.hv.abi.m2p_start)
 
