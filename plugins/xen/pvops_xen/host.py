@@ -29,7 +29,7 @@ from pvops_xen.hypervisor.hypercalls import dispatch, made
 from pvops_xen.hypervisor.ldt import window_fault
 from pvops_xen.hypervisor.ptwr import emulate_write
 from pvops_xen.hypervisor.tables import load_task_switched
-from pvops_xen.hypervisor.timers import fire_due, next_deadline
+from pvops_xen.hypervisor.timers import fire_due, next_deadline, renew_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -305,15 +305,19 @@ class XenHost(Surroundings):
         self.hv.crash(f"hlt at {vcpu.rip:#x}")
 
     def before_entry(self, vcpu: Vcpu) -> None:
-        """On every way back to the guest: timers, then a pending upcall. The slice ends when the next timer is due."""
+        """On every way back to the guest: timers, the time record, then a pending upcall.
+
+        The slice ends when the next timer or Xen's next calibration is due.
+        """
         fire_due(self.hv)
+        state = self.hv.domain.vcpus[vcpu.index]
+        if self.machine.clock.ns >= state.time_until:
+            renew_time(self.hv, vcpu.index)
         deadline = next_deadline(self.hv)
-        if deadline is not None:
-            vcpu.expect(deadline)
-        arrival = self.hv.domain.vcpus[vcpu.index].arrival
+        vcpu.expect(state.time_until if deadline is None else min(deadline, state.time_until))
         try:
-            if arrival is not None:
-                arrive(self.hv, vcpu, arrival)
+            if state.arrival is not None:
+                arrive(self.hv, vcpu, state.arrival)
             self.deliver_pending(vcpu)
         except GuestFault as fault:
             self.exception(vcpu, fault.vector, fault.error_code, fault.address)

@@ -41,17 +41,13 @@ def check_allowed(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> None:
 
 def _permission_bits(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
     """Two bytes of the bitmap, from the kernel's address space; what cannot be read allows nothing."""
-    state = hv.state(cpu)
-    mode, state.in_kernel = state.in_kernel, True
-    try:
+    with access.as_kernel(hv.state(cpu)):
         for size in (2, 1):
             try:
                 return int.from_bytes(access.read(hv, cpu, address, size).ljust(2, b"\xff"), "little")
             except (access.BadHandleError, GuestFault):
                 continue
-        return 0xFFFF
-    finally:
-        state.in_kernel = mode
+    return 0xFFFF
 
 
 def is_plain(port: int, size: int) -> bool:

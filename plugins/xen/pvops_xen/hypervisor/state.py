@@ -85,6 +85,7 @@ class VcpuState:
         info: machine address of its vcpu_info.
         info_registered: it lies in guest memory (VCPUOP_register_vcpu_info).
         runstate_area, time_area: virtual addresses registered for them; 0 for none.
+        time_until: from when on its time record is to be renewed, in ns.
         iopl: I/O privilege level set by physdev_op.
         iobmp, iobmp_limit: virtual address of its bitmap of ports, and how many ports that has.
         polled_port: the port that it read last; -1 after a write.
@@ -131,6 +132,7 @@ class VcpuState:
     info_registered: bool = False
     runstate_area: int = 0
     time_area: int = 0
+    time_until: int = 0
     iopl: int = 0
     iobmp: int = 0
     iobmp_limit: int = 0

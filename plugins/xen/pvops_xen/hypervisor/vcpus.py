@@ -21,8 +21,8 @@ from pvops_xen.hypervisor.abi import (
 from pvops_xen.hypervisor.context import context_size, initialise
 from pvops_xen.hypervisor.events.upcalls import make_upcall_pending
 from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.layout import VCPU_INFO_SIZE, VCPU_TIME_OFFSET
-from pvops_xen.hypervisor.timers import VCPU_TIME
+from pvops_xen.hypervisor.layout import VCPU_INFO_SIZE
+from pvops_xen.hypervisor.timers import VCPU_TIME, renew_time
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -136,6 +136,7 @@ def _register_info(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -
     word = hv.abi.word
     hv.memory.write(new + hv.abi.pending_sel, b"\xff" * word)
     make_upcall_pending(hv, state.index)
+    renew_time(hv, state.index)
     return 0
 
 
@@ -148,7 +149,7 @@ def _register_time(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -
     area = access.read_word(hv, cpu, argument)
     access.check(hv.abi, area, VCPU_TIME.size)
     state.time_area = area
-    _try_to_write(hv, cpu, area, hv.memory.read(state.info + VCPU_TIME_OFFSET, VCPU_TIME.size))
+    renew_time(hv, state.index)
     return 0
 
 
