@@ -22,6 +22,7 @@ from pvops_xen.hypervisor.abi import (
 from pvops_xen.hypervisor.arrival import arrive
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
+from pvops_xen.hypervisor.console import SHOWN
 from pvops_xen.hypervisor.debugreg import DEBUG, STEP
 from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
@@ -63,6 +64,8 @@ class XenHost(Surroundings):
     Options:
         seed: decides where the guest's frames lie (an integer; 0 unless given).
         memory: bytes of the guest's memory; all that the machine has, without Xen's own, unless given.
+        console: what is shown of what the guest prints by console_io and by its ring, which on Xen are two places:
+            ``once`` (every line once, also if it comes by both; so unless given), ``both``, ``ring``, ``hypercall``.
     """
 
     hv: Hypervisor
@@ -72,13 +75,17 @@ class XenHost(Surroundings):
 
         Raises:
             MachineError: the machine is none that Xen runs on, or too small.
-            UsageError: an option is no number.
+            UsageError: an option is no number, or none of those that there are.
         """
         machine = self.machine
         if machine.kind.value == "i386":
             raise MachineError("Xen has no 32-bit guests without PAE")
         seed, memory = self._option("seed") or 0, self._option("memory")
+        shown = self.options.get("console", "once")
+        if shown not in SHOWN:
+            raise UsageError(f"option console={shown!r} is none of {', '.join(SHOWN)}")
         self.hv = builder.create(machine, self, emit, seed=seed, guest_memory=memory)
+        self.hv.console.show = shown
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
         self._arguments = self.call_registers[:_CALL]
         self._registers = [cpu.batch(*self._arguments) for cpu in machine.vcpus]
@@ -324,6 +331,7 @@ class XenHost(Surroundings):
 
     def idle(self) -> bool:
         """Nobody runs: the clock goes on to the next timer."""
+        self.hv.console.lines.settle()
         deadline = next_deadline(self.hv)
         if deadline is None:
             return False
