@@ -14,41 +14,44 @@ from pvops_xen.hypervisor.abi import (
     ERESTART,
     FLAT_KERNEL_CS64,
     FLAT_KERNEL_SS64,
+    FLAT_RING3_DS32,
     PAGE_SHIFT,
     PAGE_SIZE,
     TRAP_SYSCALL_HYPERCALL32,
     Hypercall,
     VmAssist,
 )
+from pvops_xen.hypervisor.arrival import arrive
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
-from pvops_xen.hypervisor.bounce64 import lower_kernel
+from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
+from pvops_xen.hypervisor.console import SHOWN
+from pvops_xen.hypervisor.debugreg import DEBUG, STEP
 from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
-from pvops_xen.hypervisor.ldt import map_ldt_page
+from pvops_xen.hypervisor.ldt import window_fault
 from pvops_xen.hypervisor.ptwr import emulate_write
-from pvops_xen.hypervisor.segments import LDT_PAGE, WINDOW_SIZE, window
-from pvops_xen.hypervisor.timers import fire_due, next_deadline
+from pvops_xen.hypervisor.tables import load_task_switched
+from pvops_xen.hypervisor.timers import fire_due, next_deadline, renew_time
 
 if TYPE_CHECKING:
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine, Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
-_DB: Final = 1
 _UD: Final = 6
 _NM: Final = 7
 _GP: Final = 13
 _SEGMENT_FAULTS: Final = frozenset({10, 11, 12})
 _PF: Final = 14
-_TS: Final = 1 << 3
 _TF: Final = 1 << 8
-_SINGLE_STEP: Final = 1 << 14  # of DR6
-_ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")
-_ARGUMENTS32: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
+_DF: Final = 1 << 10
+# No call looks at a sixth argument; with the selectors it is seen whether the kernel goes on in the segments it is in.
+_ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "cs", "ss")
+_ARGUMENTS32: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi")
 _SYSCALL_SELECTORS: Final = (FLAT_KERNEL_CS64, FLAT_KERNEL_SS64)
-_SYSCALL32_SELECTORS: Final = (0xE023, FLAT_KERNEL_SS64)
-_SYSENTER_SELECTORS: Final = (3, FLAT_KERNEL_SS64)  # a null code selector
+_NULL_RING3: Final = 3
+_CALL: Final = 6  # the number and five arguments
 _LEAVING: Final = frozenset({Hypercall.IRET, Hypercall.MULTICALL})
 """Hypercalls that may go on elsewhere: iret, by itself or at the end of a list."""
 _XEN_MEMORY: Final = (1 << 18) + (FRAMES_NEEDED << PAGE_SHIFT)
@@ -61,6 +64,12 @@ class XenSettings(Settings):
     """What may be chosen of a Xen host."""
 
     seed: int = setting(0, "decides where in machine memory the guest's frames lie", least=0)
+    console: str = setting(
+        "once",
+        "what is shown of what the guest prints by console_io and by its ring, which on Xen are two places: every line "
+        "once (also if it comes by both), both, or one of them",
+        choices=tuple(SHOWN),
+    )
 
 
 class XenHost(Platform):
@@ -80,8 +89,10 @@ class XenHost(Platform):
             raise MachineError("Xen has no 32-bit guests without PAE")
         chosen = self.settings
         self.hv = builder.create(machine, self, self.emit, seed=chosen.seed, guest_memory=chosen.memory or None)
+        self.hv.console.show = chosen.console
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
-        self._registers = [cpu.batch(*self.call_registers) for cpu in machine.vcpus]
+        self._arguments = self.call_registers[:_CALL]
+        self._registers = [cpu.batch(*self._arguments) for cpu in machine.vcpus]
         self._wide = machine.kind.bits == 64
         self._preempted = False  # the hypercall at this syscall is to be made again
         self._answered = False  # the hypercall at this syscall is made, what is pending is still to be delivered
@@ -140,7 +151,7 @@ class XenHost(Platform):
 
     def _make_again(self, vcpu: Vcpu) -> None:
         """A hypercall was preempted: the guest is put before its instruction, with the rest for arguments."""
-        for name, value in zip(self.call_registers[1:], self.hv.continuation, strict=False):
+        for name, value in zip(self._arguments[1:], self.hv.continuation, strict=False):
             vcpu.set(name, value)
         vcpu.rip -= 2
         self.machine.loop.reschedule()
@@ -148,9 +159,9 @@ class XenHost(Platform):
     def syscall_in_place(self, vcpu: Vcpu, *values: int) -> int | None:
         """A hypercall after which a 64-bit guest's kernel goes on where it is; most are."""
         hv = self.hv
-        if not self._wide or not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING:
+        if not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING or values[_CALL:] != _SYSCALL_SELECTORS:
             return None
-        result = self._hypercall(vcpu, *values)
+        result = self._hypercall(vcpu, *values[:_CALL])
         if result == -ERESTART:
             self._answered = self._preempted = True
             return None
@@ -180,35 +191,41 @@ class XenHost(Platform):
                 self._make_again(vcpu)
             self.deliver_pending(vcpu)
             return
-        if hv.abi.bits == 32:  # Intel's processors do not know it outside 64-bit code
-            vcpu.rip -= 2
-            traps.inject(hv, vcpu, _UD, None)
+        if not vcpu.in_64_bit_code:
+            self._unknown(vcpu)
             return
         flags, rip = vcpu.rflags, vcpu.rip
         vcpu.set("rcx", rip)
         vcpu.set("r11", flags)
         if state.in_kernel:
+            if (vcpu.get("cs"), vcpu.get("ss")) != _SYSCALL_SELECTORS:
+                raise_kernel(hv, vcpu)
             self._hypercall_from_guest(vcpu)
             return
-        wide = vcpu.in_64_bit_code
-        entry = state.syscall if wide else state.syscall32
-        if not entry.address:
+        if state.syscall.missing(hv.abi.bits):
             vcpu.rip = rip - 2
-            traps.inject(hv, vcpu, _UD, None)
+            traps.inject(hv, vcpu, _UD, None, _SYSCALL_SELECTORS)
             return
         hv.stats.traps["syscall"] += 1
-        enter(hv, vcpu, entry, selectors=_SYSCALL_SELECTORS if wide else _SYSCALL32_SELECTORS)
+        enter(hv, vcpu, state.syscall, selectors=_SYSCALL_SELECTORS)
+        vcpu.rflags &= ~_DF
+
+    def _unknown(self, vcpu: Vcpu) -> None:
+        """A syscall outside of 64-bit code, where Intel's processors do not know it."""
+        vcpu.rip -= 2
+        traps.inject(self.hv, vcpu, _UD, None)
 
     def sysenter(self, vcpu: Vcpu) -> None:
-        """The guest's sysenter callback; without one a #GP."""
-        entry = self.hv.state(vcpu).sysenter
-        if not entry.address or in_guest_kernel(self.hv, vcpu):
-            vcpu.rip -= 2
-            traps.inject_general_protection(self.hv, vcpu)
+        """The guest's sysenter callback; without one a #GP. The processor keeps neither RIP nor RSP nor CS."""
+        hv = self.hv
+        entry = hv.state(vcpu).sysenter
+        vcpu.rip = vcpu.rsp = 0
+        selectors = (_NULL_RING3, FLAT_KERNEL_SS64 if self._wide else FLAT_RING3_DS32)
+        if entry.missing(hv.abi.bits):
+            traps.inject(hv, vcpu, _GP, 0, selectors)
             return
-        self.hv.stats.traps["sysenter"] += 1
-        vcpu.rip = vcpu.rsp = 0  # the processor kept neither
-        enter(self.hv, vcpu, entry, selectors=_SYSENTER_SELECTORS if self.hv.abi.bits == 64 else None)
+        hv.stats.traps["sysenter"] += 1
+        enter(hv, vcpu, entry, selectors=selectors)
 
     def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
         """A hypercall of a 32-bit kernel, or a trap for the guest."""
@@ -241,26 +258,21 @@ class XenHost(Platform):
 
     def _note(self, vcpu: Vcpu, vector: int) -> None:
         """What Xen changes before the guest gets an exception: it has the FPU now, it made a single step."""
-        state = self.hv.state(vcpu)
         if vector == _NM:
-            state.cr0 &= ~_TS
-            vcpu.cr0 &= ~_TS
-        elif vector == _DB and vcpu.rflags & _TF:
-            state.debugreg[6] |= _SINGLE_STEP
+            load_task_switched(self.hv, vcpu, set_ts=False)
+        elif vector == DEBUG and vcpu.rflags & _TF:
+            self.hv.state(vcpu).debugreg[6] |= STEP
 
     def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:
         """``fixup_page_fault``: the window of descriptor tables, and stores to page tables."""
         hv = self.hv
-        offset = address - window(hv, vcpu.index)
-        if 0 <= offset < LDT_PAGE << PAGE_SHIFT:  # a selector beyond the guest's GDT
-            traps.inject_general_protection(hv, vcpu, offset & ~7)
-            return True
-        if LDT_PAGE << PAGE_SHIFT <= offset < WINDOW_SIZE:
-            offset -= LDT_PAGE << PAGE_SHIFT
-            if map_ldt_page(hv, vcpu, offset):
+        if not error_code & (traps.PF_USER | traps.PF_RSVD):
+            try:
+                if window_fault(hv, vcpu, address, error_code):
+                    return True
+            except GuestFault as fault:
+                traps.inject_fault(hv, vcpu, fault)
                 return True
-            traps.inject_page_fault(hv, vcpu, error_code, hv.state(vcpu).ldt_base + offset)
-            return True
         kind = error_code & (traps.PF_PROT | traps.PF_WRITE | traps.PF_RSVD | traps.PF_INSN)
         return (
             kind == traps.PF_PROT | traps.PF_WRITE
@@ -295,18 +307,26 @@ class XenHost(Platform):
         self.hv.crash(f"hlt at {vcpu.rip:#x}")
 
     def before_entry(self, vcpu: Vcpu) -> None:
-        """On every way back to the guest: timers, then a pending upcall. The slice ends when the next timer is due."""
+        """On every way back to the guest: timers, the time record, then a pending upcall.
+
+        The slice ends when the next timer or Xen's next calibration is due.
+        """
         fire_due(self.hv)
+        state = self.hv.domain.vcpus[vcpu.index]
+        if self.machine.clock.ns >= state.time_until:
+            renew_time(self.hv, vcpu.index)
         deadline = next_deadline(self.hv)
-        if deadline is not None:
-            vcpu.expect(deadline)
+        vcpu.expect(state.time_until if deadline is None else min(deadline, state.time_until))
         try:
+            if state.arrival is not None:
+                arrive(self.hv, vcpu, state.arrival)
             self.deliver_pending(vcpu)
         except GuestFault as fault:
             self.exception(vcpu, fault.vector, fault.error_code, fault.address)
 
     def idle(self) -> bool:
         """Nobody runs: the clock goes on to the next timer."""
+        self.hv.console.lines.settle()
         deadline = next_deadline(self.hv)
         if deadline is None:
             return False

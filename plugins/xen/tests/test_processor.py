@@ -10,8 +10,8 @@ import pytest
 from pvops_xen.hypervisor import audit
 from pvops_xen.hypervisor.abi import Hypercall, VcpuOp
 from pvops_xen.hypervisor.entries import NX, USER
-from pvops_xen.hypervisor.layout import GUEST_CONTEXT32, GUEST_CONTEXT64, USER_REGS32, USER_REGS64
-from pvops_xen.testing.guests import FAILSAFE, KERNEL_SELECTORS, SYSCALL, SYSENTER, SmallGuest
+from pvops_xen.testing.contexts import guest_context
+from pvops_xen.testing.guests import EVENT, KERNEL_SELECTORS, SYSCALL, SYSENTER, SmallGuest
 
 DE, DB, BP, OF, BR, UD, NM, NP, SS, GP, PF = 0, 1, 3, 4, 5, 6, 7, 11, 12, 13, 14
 TF = 1 << 8
@@ -222,36 +222,32 @@ def test_registers_survive_an_exception(guest: SmallGuest) -> None:
     assert {register: got.registers[register] for register in values} == values
 
 
-def test_the_failsafe_frame_has_the_data_selectors(guest64: SmallGuest) -> None:
-    data = 0xE02B
-    guest64.execute(f"mov eax, {data}\n mov ds, eax\n mov es, eax")
-    got = guest64.iret(1, 2, 3, 0, guest64.va("probe"), 0x1000, 0x202, guest64.va("stack") + 0x800, 0xE02B)
-    assert got.vector == FAILSAFE
-    frame = struct.unpack("<6Q", guest64.cpu.read_virtual(got.registers["rsp"], 48))
-    assert frame == (3, 2, data, data, 0, 0)
-
-
-def context(g: SmallGuest, code: str) -> bytes:
-    """A vcpu_guest_context that starts at ``code`` on the root of the first vCPU."""
-    layout, names = (GUEST_CONTEXT64, USER_REGS64) if g.bits == 64 else (GUEST_CONTEXT32, USER_REGS32)
-    raw = bytearray(layout.size)
-    cs, ss = KERNEL_SELECTORS[g.bits]
-    registers = {"cs": cs, "ss": ss, "ds": ss, "es": ss, name(g, "ip"): g.va("probe"), name(g, "sp"): g.va(5)}
-    root = g.hv.space.root(0)
-    fields = {layout.flags: 4, layout.ctrlreg + 3 * g.word: root << 12 if g.bits == 64 else root << 12 | root >> 20}
-    fields |= {layout.user_regs + g.word * names.index(key): value for key, value in registers.items()}
-    for offset, value in fields.items():
-        struct.pack_into("<Q" if g.bits == 64 else "<I", raw, offset, value & g.hv.abi.mask)
-    g.place(code)
-    return bytes(raw)
+@pytest.mark.parametrize("upcall", [False, True], ids=["hypercall", "upcall"])
+def test_a_hypercall_by_syscall_leaves_the_flat_segments(guest64: SmallGuest, *, upcall: bool) -> None:
+    """``lstar_enter``: whatever CS and SS the kernel was in; an upcall that comes of it has them in its frame."""
+    g = guest64
+    g.put(3, struct.pack("<2Q", 0x00AF_FB00_0000_FFFF, 0x00CF_F300_0000_FFFF), 4 * 8)
+    g.protect(3)
+    assert g.set_gdt(g.mfn(3)) == 0
+    far = "mov eax, 0x2b\n mov ss, eax\n push 0x23\n lea rax, [rip + on]\n push rax\n .byte 0x48, 0xcb\n on:"
+    call = "mov eax, 29\n mov edi, 1\n syscall" if upcall else "mov eax, 17\n xor edi, edi\n syscall"
+    g.hv.memory.write(g.hv.domain.vcpus[0].info, bytes([upcall, 1]))
+    got = g.execute(f"{far} mov ebx, cs\n mov esi, ss\n {call}\n mov edx, cs\n mov ecx, ss")
+    registers = got.registers
+    assert (registers["rbx"], registers["rsi"]) == (0x23, 0x2B)
+    if upcall:
+        ss = g.cpu.u64(registers["rsp"] + 48)
+        assert (got.vector, got.selector, ss) == (EVENT, 0xE030, 0xE02B)
+    else:
+        assert (got.kind, registers["rdx"], registers["rcx"]) == ("done", 0xE033, 0xE02B)
 
 
 @pytest.mark.parametrize("index", [1, 2])
 def test_another_vcpu_comes_up(guest: SmallGuest, index: int) -> None:
     mark = guest.va("data") + 0x800
-    raw = context(
-        guest, f"mov {name(guest, 'di')}, {mark:#x}\n mov dword ptr [{name(guest, 'di')}], 0x1234\n l: pause\n jmp l"
-    )
+    raw = guest_context(guest, ss=KERNEL_SELECTORS[guest.bits][1], sp=guest.va(5))
+    pointer = name(guest, "di")
+    guest.place(f"mov {pointer}, {mark:#x}\n mov dword ptr [{pointer}], 0x1234\n l: pause\n jmp l")
     area = guest.put(6, raw[:4096])
     guest.put(7, raw[4096:] or b"\0")
     up = Hypercall.VCPU_OP
@@ -265,23 +261,6 @@ def test_another_vcpu_comes_up(guest: SmallGuest, index: int) -> None:
     assert guest.cpu.u32(mark) == 0x1234
     assert guest.call(up, VcpuOp.DOWN, index, 0) == 0
     assert guest.call(up, VcpuOp.IS_UP, index, 0) == 0
-
-
-@pytest.mark.parametrize("wrong", ["cs", "root", "gdt"])
-def test_a_context_that_xen_does_not_take(guest: SmallGuest, wrong: str) -> None:
-    layout, names = (GUEST_CONTEXT64, USER_REGS64) if guest.bits == 64 else (GUEST_CONTEXT32, USER_REGS32)
-    raw = bytearray(context(guest, "nop"))
-    form = "<Q" if guest.bits == 64 else "<I"
-    if wrong == "cs":
-        struct.pack_into(form, raw, layout.user_regs + guest.word * names.index("cs"), 0xE008)
-    elif wrong == "root":
-        struct.pack_into(form, raw, layout.ctrlreg + 3 * guest.word, guest.mfn(0) << 12)
-    else:
-        struct.pack_into(form, raw, layout.gdt_ents, 512)
-        struct.pack_into(form, raw, layout.gdt_frames, guest.mfn(0))
-    area = guest.put(6, bytes(raw[:4096]))
-    guest.put(7, bytes(raw[4096:]) or b"\0")
-    assert guest.call(Hypercall.VCPU_OP, VcpuOp.INITIALISE, 1, area) == -22
 
 
 def test_a_selector_for_the_gs_of_processes(guest64: SmallGuest) -> None:

@@ -27,7 +27,6 @@ EINVAL: Final = 22
 ENOSPC: Final = 28
 ENOSYS: Final = 38
 EOPNOTSUPP: Final = 95
-ETIME: Final = 62
 ERESTART: Final = 85
 
 DOMID_SELF: Final = 0x7FF0
@@ -169,9 +168,6 @@ class VcpuOp(enum.IntEnum):
     REGISTER_VCPU_TIME_MEMORY_AREA = 13
 
 
-VCPU_SSHOTTMR_FUTURE: Final = 1
-
-
 class SchedOp(enum.IntEnum):
     """``sched_op`` commands (sched.h)."""
 
@@ -308,7 +304,10 @@ class Segbase(enum.IntEnum):
 VGCF_IN_SYSCALL: Final = 1 << 8
 VGCF_I387_VALID: Final = 1 << 0
 VGCF_IN_KERNEL: Final = 1 << 2
+VGCF_FAILSAFE_DISABLES_EVENTS: Final = 1 << 3
+VGCF_SYSCALL_DISABLES_EVENTS: Final = 1 << 4
 VGCF_ONLINE: Final = 1 << 5
+TRAP_SYSCALL: Final = 1 << 8  # of cpu_user_regs.entry_vector: Xen leaves by sysret
 
 SHUTDOWN_REASONS: Final = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft_reset")
 
@@ -320,6 +319,7 @@ FLAT_KERNEL_CS64: Final = 0xE033
 FLAT_KERNEL_SS64: Final = 0xE02B
 FLAT_USER_CS64: Final = 0xE033
 FLAT_USER_CS32: Final = 0xE023
+FLAT_USER_SS32: Final = 0xE02B
 FLAT_RING1_CS32: Final = 0xE019
 FLAT_RING1_DS32: Final = 0xE021
 FLAT_RING3_CS32: Final = 0xE02B

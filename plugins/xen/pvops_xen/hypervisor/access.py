@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
     from pvops_xen.hypervisor.layout import Abi
+    from pvops_xen.hypervisor.state import VcpuState
 
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
@@ -43,6 +46,16 @@ def check(abi: Abi, address: int, length: int) -> None:
     """Raise BadHandleError for a range that a guest must not name."""
     if length and not addr_ok(abi, address, length):
         raise BadHandleError(f"guest handle {address:#x}+{length:#x} is not in guest space")
+
+
+@contextlib.contextmanager
+def as_kernel(state: VcpuState) -> Iterator[None]:
+    """Guest memory is the kernel's meanwhile, whichever mode the vCPU is in (``toggle_guest_pt``)."""
+    mode, state.in_kernel = state.in_kernel, True
+    try:
+        yield
+    finally:
+        state.in_kernel = mode
 
 
 def _pieces(hv: Hypervisor, cpu: Vcpu, address: int, length: int, *, write: bool) -> list[tuple[int, int]]:

@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 IF: Final = 1 << 9
 IOPL: Final = 3 << 12
 KERNEL_LEVEL: Final = 1
-_TF, _NT, _RF, _VM, _AC = 1 << 8, 1 << 14, 1 << 16, 1 << 17, 1 << 18
-CLEARED_ON_ENTRY: Final = _TF | _NT | _RF | _VM | _AC
+TF, NT, RF, VM, _AC = 1 << 8, 1 << 14, 1 << 16, 1 << 17, 1 << 18
+CLEARED_ON_ENTRY: Final = TF | NT | RF | VM | _AC
 _FLAGS: Final = 0x3F7FD7
 _ALWAYS: Final = 2
-_DATA_SEGMENTS: Final = ("ds", "es", "fs", "gs")
 _FIRST_XEN_SELECTOR: Final = 0xE008
 _TABLE_INDICATOR: Final = 4
 
@@ -59,12 +58,13 @@ def enter64(
     entry: Entry,
     error_code: int | None,
     *,
-    failsafe: bool = False,
     selectors: tuple[int, int] | None = None,
+    data: tuple[int, ...] = (),
 ) -> None:
     """Push a frame and go on at a handler; crashes the domain if the stack cannot be written.
 
-    ``selectors`` are the CS and SS that the frame shows instead of the CPU's.
+    ``selectors`` are the CS and SS that the frame shows instead of the CPU's, ``data`` those of the data segments for
+    a frame that has them.
     """
     state = hv.state(cpu)
     level, cs, ss, gs_base = cpu.crossing.look()
@@ -72,9 +72,7 @@ def enter64(
     registers = hv.registers[cpu.index]
     rip, rsp, rflags, rcx, r11 = registers.frame.read()
     mask = hv.memory.u8(state.info + 1)
-    frame = [rcx, r11]
-    if failsafe:
-        frame += [cpu.get(name) for name in _DATA_SEGMENTS]
+    frame = [rcx, r11, *data]
     if error_code is not None:
         frame.append(error_code)
     code = (cs & ~3 if state.in_kernel else cs) | mask << 32
@@ -108,15 +106,16 @@ def _push(hv: Hypervisor, cpu: Vcpu, sp: int, data: bytes) -> bool:
     return True
 
 
-def go_back(hv: Hypervisor, cpu: Vcpu, frame: tuple[int, ...], registers: tuple[int, int, int]) -> bool:
-    """Return to (RIP, CS, RFLAGS, RSP, SS) with RAX, RCX and R11 set; the level is in CS.
+def go_back(
+    hv: Hypervisor, cpu: Vcpu, frame: tuple[int, ...], registers: tuple[int, int, int], *, to_user: bool
+) -> bool:
+    """Return to (RIP, CS, RFLAGS, RSP, SS) with RAX, RCX and R11 set.
 
     False, and nothing changed, if a selector is none that can be loaded without a closer look.
     """
     rip, cs, rflags, rsp, ss = frame
     state = hv.state(cpu)
-    to_user = cs & 3 == 3
-    code, stack = _load(hv, state, cs | 3, code=True), _load(hv, state, ss | 3, code=False)
+    code, stack = _load(hv, state, cs, code=True), _load(hv, state, ss, code=False)
     if code is None or stack is None:
         return False
     level, _, _, gs_base = cpu.crossing.look()
@@ -158,9 +157,10 @@ def _load(hv: Hypervisor, state: VcpuState, selector: int, *, code: bool) -> byt
 
 
 def raise_kernel(hv: Hypervisor, cpu: Vcpu) -> None:
-    """A guest's kernel is about to run for the first time: let it be level 1 to the processor."""
+    """A guest's kernel runs for the first time, or left its segments by syscall: level 1 to the processor, flat."""
     state = hv.state(cpu)
-    gs_base = cpu.crossing.look()[3]
+    level, _, _, gs_base = cpu.crossing.look()
+    state.stale_user |= level != KERNEL_LEVEL
     cpu.crossing.go(KERNEL_LEVEL, _KERNEL_CODE, _KERNEL_STACK, root=state.guest_table << PAGE_SHIFT, gs_base=gs_base)
 
 

@@ -31,7 +31,7 @@ from pvops_xen.hypervisor.ldt import drop_frame
 from pvops_xen.hypervisor.mmu import root_type
 from pvops_xen.hypervisor.segments import WINDOW_PAGES, map_slot, window, xen_gdt_page
 from pvops_xen.hypervisor.state import Domain, VcpuState
-from pvops_xen.hypervisor.timers import write_vcpu_time, write_wallclock
+from pvops_xen.hypervisor.timers import renew_time, write_wallclock
 from pvops_xen.hypervisor.validate import Validator, XenSlots
 from pvops_xen.xenstore.service import StoreService
 
@@ -187,7 +187,7 @@ def _give_memory(hv: Hypervisor, first: int, size: int | None, seed: int) -> Non
 def _init_vcpu_info(hv: Hypervisor, state: VcpuState) -> None:
     state.info = hv.domain.shared_info + state.index * VCPU_INFO_SIZE
     hv.memory.set_u8(state.info + 1, 1)  # upcalls start masked
-    write_vcpu_time(hv, state)
+    renew_time(hv, state.index)
 
 
 def write_physical(hv: Hypervisor, address: int, data: bytes) -> None:

@@ -1,4 +1,7 @@
-"""The guest's console: bytes by hypercall, and the shared page of the paravirtual console (io/console.h)."""
+"""The guest's console: bytes by hypercall, and the shared page of the paravirtual console (io/console.h).
+
+On Xen they are two places. Here they are shown as one unless a setting chooses.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_xen.hypervisor.lines import MergedLines
 from pvops_xen.hypervisor.ring import BadRingError, Ring
 
 if TYPE_CHECKING:
@@ -14,6 +18,11 @@ if TYPE_CHECKING:
 
 IN: Final = Ring(size=1024, data=0, consumer=3072, producer=3076)
 OUT: Final = Ring(size=2048, data=1024, consumer=3080, producer=3084)
+
+
+HYPERCALL, RING = 0, 1
+SHOWN: Final = {"once": (), "both": (HYPERCALL, RING), "ring": (RING,), "hypercall": (HYPERCALL,)}
+"""What is shown by the setting ``console``: every line once, or all that comes by these ways."""
 
 
 def _no_log(message: str) -> None:
@@ -26,6 +35,7 @@ class Console:
 
     Attributes:
         emit: gets the bytes, in order.
+        show: a key of SHOWN.
         page: machine address of the shared page; 0 for none.
         port: event channel of the page; 0 for none.
         typed: what is typed and does not fit into the page yet.
@@ -33,14 +43,23 @@ class Console:
     """
 
     emit: Callable[[bytes], None]
+    show: str = "once"
     page: int = 0
     port: int = 0
     typed: bytes = b""
     log: Callable[[str], None] = _no_log
+    lines: MergedLines = attrs.field(init=False)
 
-    def write(self, data: bytes) -> None:
-        """Bytes from the console hypercall."""
-        self.emit(data)
+    def __attrs_post_init__(self) -> None:
+        """Show both ways as one."""
+        self.lines = MergedLines(self.emit)
+
+    def write(self, data: bytes, way: int = HYPERCALL) -> None:
+        """Bytes that the guest prints, by the console hypercall unless said otherwise."""
+        if self.show == "once":
+            self.lines.write(way, data)
+        elif way in SHOWN[self.show]:
+            self.emit(data)
 
     def read(self, most: int) -> bytes:
         """Typed bytes for the console hypercall."""
@@ -54,7 +73,7 @@ class Console:
         try:
             printed = OUT.take(memory, self.page)
             if printed:
-                self.emit(printed)
+                self.write(printed, RING)
             given = IN.put(memory, self.page, self.typed) if self.typed else 0
         except BadRingError as bad:
             self.log(f"console ring: {bad}")
@@ -64,10 +83,11 @@ class Console:
 
     def save(self) -> object:
         """State for a snapshot."""
-        return self.page, self.port, self.typed
+        return self.page, self.port, self.typed, self.lines.save()
 
     def load(self, saved: object) -> None:
         """Take over what ``save`` gave."""
         if not isinstance(saved, tuple):
             raise TypeError("not a snapshot of a console")
-        self.page, self.port, self.typed = saved
+        self.page, self.port, self.typed, lines = saved
+        self.lines.load(lines)

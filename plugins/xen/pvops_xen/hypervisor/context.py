@@ -1,130 +1,204 @@
-"""VCPUOP_initialise: a vCPU's first registers, out of vcpu_guest_context (arch_set_info_guest of xen/arch/x86)."""
+"""VCPUOP_initialise: a vCPU's first registers, out of vcpu_guest_context (``arch_set_info_guest`` of xen/arch/x86)."""
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.faults import GuestFault
-from pvops_xen.hypervisor import access
-from pvops_xen.hypervisor.abi import EINVAL, FIRST_RESERVED_GDT_ENTRY, NR_TRAPS, VGCF_IN_KERNEL
-from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.layout import (
-    GUEST_CONTEXT32,
-    GUEST_CONTEXT64,
-    USER_REGS32,
-    USER_REGS64,
-    Abi,
-    GuestContext,
+import attrs
+
+from pvops_xen.hypervisor import policy
+from pvops_xen.hypervisor.abi import (
+    EINVAL,
+    FIRST_RESERVED_GDT_PAGE,
+    FLAT_KERNEL_CS64,
+    FLAT_KERNEL_SS64,
+    FLAT_USER_CS32,
+    NR_TRAPS,
+    PAGE_MASK,
+    TRAP_SYSCALL,
+    VGCF_FAILSAFE_DISABLES_EVENTS,
+    VGCF_IN_KERNEL,
+    VGCF_ONLINE,
+    VGCF_SYSCALL_DISABLES_EVENTS,
 )
-from pvops_xen.hypervisor.ldt import load_segments
-from pvops_xen.hypervisor.state import Entry, VcpuState
-from pvops_xen.hypervisor.tables import guest_selector, load_gdt
-from pvops_xen.hypervisor.timers import write_vcpu_time
+from pvops_xen.hypervisor.access import addr_ok, canonical
+from pvops_xen.hypervisor.bounce64 import IF, IOPL, VM
+from pvops_xen.hypervisor.callbacks import guest_selector, trap_entry
+from pvops_xen.hypervisor.debugreg import DR6_DEFAULT, DR7_DEFAULT, set_debugreg
+from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.layout import GUEST_CONTEXT32, GUEST_CONTEXT64, USER_REGS32, USER_REGS64
+from pvops_xen.hypervisor.ldt import load_ldt_register
+from pvops_xen.hypervisor.state import Entry, Place, VcpuState
+from pvops_xen.hypervisor.tables import load_gdt, load_task_switched
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
+    from pvops_xen.hypervisor.layout import Abi, GuestContext
 
-_IF = 1 << 9
-
-
-class _Words:
-    """Fields of the raw structure by offset."""
-
-    def __init__(self, raw: bytes, abi: Abi) -> None:
-        self.raw = raw
-        self.word = abi.word
-
-    def at(self, offset: int) -> int:
-        """An unsigned long."""
-        return int.from_bytes(self.raw[offset : offset + self.word], "little")
+_MOST_LDT_ENTRIES: Final = 8192
+_GDT_PAGE_ENTRIES: Final = 512
+_SEGMENTS: Final = ("ds", "es", "fs", "gs")
+_TSD: Final = 1 << 2
+_TS: Final = 1 << 3
 
 
-def initialise(hv: Hypervisor, caller: Vcpu, state: VcpuState, argument: int) -> int:
-    """Give a vCPU its context: 0, -EFAULT or -EINVAL. It does not run before VCPUOP_up."""
-    abi = hv.abi
-    layout = GUEST_CONTEXT64 if abi.bits == 64 else GUEST_CONTEXT32
-    words = _Words(access.read(hv, caller, argument, layout.size), abi)
-    cpu = hv.machine.vcpus[state.index]
-    entries = words.at(layout.gdt_ents)
-    if entries > FIRST_RESERVED_GDT_ENTRY or words.at(layout.ldt_ents) > 8192:
+@attrs.frozen
+class Context:
+    """The raw structure, in a guest's width."""
+
+    raw: bytes
+    abi: Abi
+
+    @property
+    def layout(self) -> GuestContext:
+        """Where its fields are."""
+        return GUEST_CONTEXT64 if self.abi.bits == 64 else GUEST_CONTEXT32
+
+    def at(self, offset: int, index: int = 0) -> int:
+        """An unsigned long, or one of a row of them."""
+        offset += index * self.abi.word
+        return int.from_bytes(self.raw[offset : offset + self.abi.word], "little")
+
+    def registers(self) -> dict[str, int]:
+        """``user_regs``, by the names of 64-bit registers."""
+        names = USER_REGS64 if self.abi.bits == 64 else USER_REGS32
+        return {name: self.at(self.layout.user_regs, index) for index, name in enumerate(names)}
+
+    def traps(self) -> list[Entry]:
+        """The trap table."""
+        size, start = self.abi.trap_info_size, self.layout.trap_ctxt
+        offsets = range(start, start + NR_TRAPS * size, size)
+        return [trap_entry(self.abi.bits, self.raw[offset : offset + size]) for offset in offsets]
+
+    def callback(self, offset: int, *, masks: bool) -> Entry:
+        """An address, of a 32-bit guest behind a selector."""
+        if self.abi.bits == 64:
+            return Entry(0, self.at(offset), masks)
+        return Entry(guest_selector(32, self.at(offset) & 0xFFFF), self.at(offset, 1), masks)
+
+
+def context_size(abi: Abi) -> int:
+    """Bytes of the structure."""
+    return (GUEST_CONTEXT64 if abi.bits == 64 else GUEST_CONTEXT32).size
+
+
+def initialise(hv: Hypervisor, state: VcpuState, raw: bytes) -> int:
+    """Give a vCPU its context: 0, or an error and it may be tried again. It does not run before VCPUOP_up."""
+    context = Context(raw, hv.abi)
+    if not _is_sound(context):
         return -EINVAL
-    root = _root_frame(words.at(layout.ctrlreg + 3 * abi.word), abi)
-    kind = FrameType.L4 if abi.bits == 64 else FrameType.L3
-    if hv.validator.get_page_and_type(root, kind):
-        return -EINVAL
-    frames = [words.at(layout.gdt_frames + i * abi.word) for i in range((entries + 511) // 512)]
-    if load_gdt(hv, cpu, frames, entries):
-        hv.validator.put_page_and_type(root)
-        return -EINVAL
-    state.guest_table = root
-    state.initialised = True
-    _load_entries(state, words, layout, abi)
-    _load_user_table(hv, state, words, layout, abi)
-    return _load_registers(hv, cpu, state, words, layout)
-
-
-def _root_frame(cr3: int, abi: Abi) -> int:
-    """``xen_cr3_to_pfn``: a 32-bit CR3 is rotated so that frames above 4 GiB fit."""
-    return cr3 >> 12 if abi.bits == 64 else (cr3 >> 12 | cr3 << 20) & 0xFFFF_FFFF
-
-
-def _load_entries(state: VcpuState, words: _Words, layout: GuestContext, abi: Abi) -> None:
-    size = abi.trap_info_size
-    for index in range(NR_TRAPS):
-        offset = layout.trap_ctxt + index * size
-        _vector, flags, selector = struct.unpack_from("<BBH", words.raw, offset)
-        state.traps[index] = Entry(
-            guest_selector(abi.bits, selector), words.at(offset + abi.word), bool(flags & 4), flags & 3
-        )
-    state.kernel_ss = guest_selector(abi.bits, words.at(layout.kernel_ss) & 0xFFFF)
-    state.kernel_sp = words.at(layout.kernel_sp)
-    state.ldt_base, state.ldt_ents = words.at(layout.ldt_base), words.at(layout.ldt_ents)
-    if abi.bits == 64:
-        state.event = Entry(0, words.at(layout.event_callback), mask_events=True)
-        state.failsafe = Entry(0, words.at(layout.failsafe_callback))
-        state.syscall = Entry(0, words.at(layout.syscall_callback))
-        state.fs_base = words.at(layout.fs_base)
-        state.gs_base_kernel = words.at(layout.gs_base_kernel)
-        state.gs_base_user = words.at(layout.gs_base_user)
-        return
-    event, failsafe = (
-        (guest_selector(32, words.at(at) & 0xFFFF), words.at(at + 4))
-        for at in (layout.event_callback, layout.failsafe_callback)
-    )
-    state.event = Entry(*event, mask_events=True)
-    state.failsafe = Entry(*failsafe)
-
-
-def _load_user_table(hv: Hypervisor, state: VcpuState, words: _Words, layout: GuestContext, abi: Abi) -> None:
-    """ctrlreg[1] of a 64-bit context is the user root."""
-    user = words.at(layout.ctrlreg + abi.word) >> 12
-    if abi.bits == 64 and user and not hv.validator.get_page_and_type(user, FrameType.L4):
-        state.guest_table_user = user
-
-
-def _load_registers(hv: Hypervisor, cpu: Vcpu, state: VcpuState, words: _Words, layout: GuestContext) -> int:
-    bits = hv.abi.bits
-    names = USER_REGS64 if bits == 64 else USER_REGS32
-    values = {name: words.at(layout.user_regs + i * hv.abi.word) for i, name in enumerate(names) if name}
-    state.in_kernel = bits == 32 or bool(words.at(layout.flags) & VGCF_IN_KERNEL)
-    hv.load_cr3(cpu)
-    level = 3 if bits == 64 else 1
-    selectors = {name: values.pop(name) & 0xFFFF for name in ("cs", "ss", "ds", "es", "fs", "gs")}
-    flags = values.pop("rflags" if bits == 64 else "eflags")
-    try:
-        load_segments(hv, cpu, level, guest_selector(bits, selectors["cs"]), guest_selector(bits, selectors["ss"]))
-        for name in ("ds", "es", "fs", "gs"):
-            cpu.load_segment(name, selectors[name])
-    except GuestFault:
-        return -EINVAL
-    for name, value in values.items():
-        cpu.set(name, value)
-    state.iopl = flags >> 12 & 3  # Xen keeps it apart; the processor's own stays 0
-    cpu.rflags = flags & ~(3 << 12) | _IF
-    if bits == 64:
-        cpu.set_msr(0xC000_0100, state.fs_base)
-        cpu.set_msr(0xC000_0101, state.gs_base_kernel if state.in_kernel else state.gs_base_user)
-    write_vcpu_time(hv, state)
+    cpu, layout = hv.machine.vcpus[state.index], context.layout
+    entries = context.at(layout.gdt_ents) & 0xFFFF_FFFF
+    frames = [context.at(layout.gdt_frames, index) for index in range(_pages(entries))]
+    error = load_gdt(hv, cpu, frames, entries)
+    if error:
+        return error
+    error = _load_roots(hv, state, context)
+    if error:
+        load_gdt(hv, cpu, [], 0)
+        return error
+    _load_entries(state, context)
+    _load_registers(hv, cpu, state, context)
+    state.initialised, state.up = True, bool(context.at(layout.flags) & VGCF_ONLINE)
     return 0
+
+
+def _pages(entries: int) -> int:
+    return (entries + _GDT_PAGE_ENTRIES - 1) // _GDT_PAGE_ENTRIES
+
+
+def _is_sound(context: Context) -> bool:
+    """What is looked at before anything is taken. Selectors are not: they fault when the vCPU first runs."""
+    layout, abi = context.layout, context.abi
+    base, count = context.at(layout.ldt_base), context.at(layout.ldt_ents)
+    if base & PAGE_MASK or count > _MOST_LDT_ENTRIES:
+        return False
+    if _pages(context.at(layout.gdt_ents)) & 0xFFFF_FFFF > FIRST_RESERVED_GDT_PAGE:
+        return False
+    if abi.bits == 32:
+        return True
+    has_root = context.at(layout.flags) & VGCF_IN_KERNEL or context.at(layout.ctrlreg, 1)
+    if not has_root or not addr_ok(abi, base):
+        return False
+    registers = context.registers()
+    fields = (
+        layout.kernel_sp,
+        layout.fs_base,
+        layout.gs_base_kernel,
+        layout.gs_base_user,
+        layout.event_callback,
+        layout.failsafe_callback,
+        layout.syscall_callback,
+    )
+    addresses = [registers["rip"], registers["rsp"], *map(context.at, fields)]
+    addresses += [entry.address for entry in context.traps()]
+    return all(canonical(abi, address) for address in addresses)
+
+
+def _load_roots(hv: Hypervisor, state: VcpuState, context: Context) -> int:
+    """The root of the kernel, and of a 64-bit guest's processes where one is given."""
+    wide, control = hv.abi.bits == 64, context.layout.ctrlreg
+    kind, cr3 = FrameType.L4 if wide else FrameType.L3, context.at(control, 3)
+    root = cr3 >> 12 if wide else (cr3 >> 12 | cr3 << 20) & 0xFFFF_FFFF  # rotated, so that frames above 4 GiB fit
+    error = hv.validator.get_page_and_type(root, kind)
+    if error:
+        return error
+    user = context.at(control, 1) if wide else 0
+    if user:
+        error = hv.validator.get_page_and_type(user >> 12, FrameType.L4)
+        if error:
+            hv.validator.put_page_and_type(root)
+            return error
+    state.guest_table, state.guest_table_user = root, user >> 12
+    return 0
+
+
+def _load_entries(state: VcpuState, context: Context) -> None:
+    layout, bits, flags = context.layout, context.abi.bits, context.at(context.layout.flags)
+    state.traps = context.traps()
+    state.kernel_ss = guest_selector(bits, context.at(layout.kernel_ss) & 0xFFFF)
+    state.kernel_sp = context.at(layout.kernel_sp)
+    state.event = context.callback(layout.event_callback, masks=True)
+    masks = bool(flags & VGCF_FAILSAFE_DISABLES_EVENTS)
+    state.failsafe = context.callback(layout.failsafe_callback, masks=masks)
+    if bits == 64:
+        masks = bool(flags & VGCF_SYSCALL_DISABLES_EVENTS)
+        state.syscall = context.callback(layout.syscall_callback, masks=masks)
+        state.fs_base = context.at(layout.fs_base)
+        state.gs_base_kernel = context.at(layout.gs_base_kernel)
+        state.gs_base_user = context.at(layout.gs_base_user)
+
+
+def _load_registers(hv: Hypervisor, cpu: Vcpu, state: VcpuState, context: Context) -> None:
+    layout, wide = context.layout, hv.abi.bits == 64
+    control = [context.at(layout.ctrlreg, index) for index in range(5)]
+    state.in_kernel = not wide or bool(context.at(layout.flags) & VGCF_IN_KERNEL)
+    hv.load_cr3(cpu)
+    state.ldt_ents = context.at(layout.ldt_ents)
+    state.ldt_base = context.at(layout.ldt_base) if state.ldt_ents else 0
+    load_ldt_register(hv, cpu)
+    load_task_switched(hv, cpu, set_ts=bool(control[0] & _TS))
+    state.cr2, state.cr4 = control[2], policy.guest_cr4(control[4])
+    cpu.cr4 = cpu.cr4 & ~_TSD | state.cr4 & _TSD
+    state.debugreg, state.dr7_emul = [0] * 6 + [DR6_DEFAULT, DR7_DEFAULT], 0
+    for number in (0, 1, 2, 3, 6, 7):
+        set_debugreg(hv, cpu, number, context.at(layout.debugreg, number))
+    registers = context.registers()
+    flags = registers.pop("rflags" if wide else "eflags")
+    state.iopl = flags >> 12 & 3  # Xen keeps it apart; the processor's own stays 0
+    state.arrival = _place(registers, flags & ~(IOPL | VM) | IF, hv.abi.bits)
+    for name, value in registers.items():
+        cpu.set(name, value)
+
+
+def _place(registers: dict[str, int], flags: int, bits: int) -> Place:
+    """Take where to begin out of the registers; all that is left there are general ones."""
+    vector = registers.pop("") >> 32  # the error code lies before it
+    rip, rsp = (registers.pop(name) for name in (("rip", "rsp") if bits == 64 else ("eip", "esp")))
+    cs, ss = (guest_selector(bits, registers.pop(name) & 0xFFFF) for name in ("cs", "ss"))
+    data = tuple(registers.pop(name) & 0xFFFF for name in _SEGMENTS)
+    if bits == 64 and vector & TRAP_SYSCALL:  # Xen leaves by sysret, for which only these are
+        cs, ss = FLAT_USER_CS32 if cs == FLAT_USER_CS32 else FLAT_KERNEL_CS64, FLAT_KERNEL_SS64
+        registers["rcx"], registers["r11"] = rip, flags
+    return Place(cs, ss, rip, rsp, flags, data)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.faults import GuestFault, general_protection
-from pvops_xen.hypervisor import access, policy, tables
-from pvops_xen.hypervisor.abi import PAGE_SHIFT, TRAP_GP_FAULT
+from pvops_core.machine.faults import GuestFault, general_protection, undefined_instruction
+from pvops_xen.hypervisor import access, debugreg, policy, ports, tables
+from pvops_xen.hypervisor.abi import ENODEV, PAGE_SHIFT, TRAP_GP_FAULT
 from pvops_xen.hypervisor.bounce import in_guest_kernel
 from pvops_xen.hypervisor.mmu import new_guest_cr3
 from pvops_xen.hypervisor.traps import inject
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _TS: Final = 1 << 3
 _TSD: Final = 1 << 2
-# CR4 bits that a PV guest sees and may set: VME PVI TSD DE (0-3), PAE, MCE (6), OSFXSR, OSXMMEXCPT.
-_CR4_GUEST: Final = 0b1111 | 1 << 5 | 1 << 6 | 1 << 9 | 1 << 10
 FEP: Final = bytes.fromhex("0f0b78656e")  # ud2 and "xen": the forced emulation prefix
 CPUID: Final = bytes.fromhex("0fa2")
 ICEBP: Final = bytes.fromhex("f1")
@@ -33,15 +31,9 @@ _FS_BASE, _GS_BASE, _KERNEL_GS_BASE, _TSC = 0xC000_0100, 0xC000_0101, 0xC000_010
 Answer = Callable[..., "int | None"]
 
 
-def io_permitted(hv: Hypervisor, cpu: Vcpu) -> bool:
-    """``iopl_ok``: the level set by physdev_op against the guest's mode."""
-    ring = 1 if in_guest_kernel(hv, cpu) else 3
-    return hv.state(cpu).iopl >= ring
-
-
 def _cli_or_sti(hv: Hypervisor, cpu: Vcpu) -> int | None:
     """Nothing: real interrupts are Xen's. A guest without I/O privilege gets #GP as on hardware."""
-    if not io_permitted(hv, cpu):
+    if not ports.iopl_ok(hv, cpu):
         raise general_protection("cli or sti without I/O privilege")
     return None
 
@@ -85,7 +77,7 @@ def _mov_to_cr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None
         if new_guest_cr3(hv, cpu, mfn):
             raise general_protection(f"{value:#x} is no root page table")
     elif number == 4:
-        state.cr4 = value & _CR4_GUEST | 1 << 5
+        state.cr4 = policy.guest_cr4(value)
         cpu.cr4 = cpu.cr4 & ~_TSD | value & _TSD
     else:
         raise general_protection(f"no control register {number} for a guest")
@@ -93,14 +85,17 @@ def _mov_to_cr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None
 
 
 def _mov_from_dr(hv: Hypervisor, cpu: Vcpu, number: int) -> int | None:
-    value = tables.get_debugreg(hv, cpu, number)
+    value = debugreg.get_debugreg(hv, cpu, number)
     if value < 0:
-        raise general_protection(f"no debug register {number}")
+        raise undefined_instruction(f"no debug register {number}")
     return value
 
 
 def _mov_to_dr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None:
-    if tables.set_debugreg(hv, cpu, number, value) < 0:
+    error = debugreg.set_debugreg(hv, cpu, number, value)
+    if error == -ENODEV:
+        raise undefined_instruction(f"no debug register {number}")
+    if error:
         raise general_protection(f"debug register {number} does not take {value:#x}")
     return None
 
@@ -142,23 +137,24 @@ def _rdtsc(hv: Hypervisor, cpu: Vcpu) -> int | None:
 
 
 def _in(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> int | None:
-    if not io_permitted(hv, cpu):
-        raise general_protection(f"in from port {port:#x}")
-    if hv.abi.bits == 64:  # its level changes only where Xen moves it, so it may as long as it is not moved
+    ports.check_allowed(hv, cpu, port, size)
+    state = hv.state(cpu)
+    if hv.abi.bits == 64 and state.polled_port == port and ports.iopl_ok(hv, cpu) and ports.is_plain(port, size):
+        # A loop. Its level changes only where Xen moves it, so it need not be asked as long as it is not moved.
         cpu.float_ports(lambda count: hv.stats.traps.update(emulated_in=count))
-    return (1 << 8 * size) - 1  # there is nothing behind any port
+    state.polled_port = port
+    return ports.read(hv, port, size)
 
 
 def _out(hv: Hypervisor, cpu: Vcpu, port: int, value: int, size: int) -> int | None:
-    del value, size
-    if not io_permitted(hv, cpu):
-        raise general_protection(f"out to port {port:#x}")
+    ports.check_allowed(hv, cpu, port, size)
+    ports.write(hv, port, size, value)
+    cpu.ground_ports()
+    hv.state(cpu).polled_port = -1
     return None
 
 
 _KERNEL_ONLY: Final[dict[str, Answer]] = {
-    "cli": _cli_or_sti,
-    "sti": _cli_or_sti,
     "clts": _clts,
     "wbinvd": _wbinvd,
     "mov_from_cr": _mov_from_cr,
@@ -169,7 +165,7 @@ _KERNEL_ONLY: Final[dict[str, Answer]] = {
     "wrmsr": _wrmsr,
     "rdtsc": _rdtsc,  # it traps only where the guest has set CR4.TSD, and then is its kernel's
 }
-_ANY_MODE: Final[dict[str, Answer]] = {"in_": _in, "out": _out}
+_ANY_MODE: Final[dict[str, Answer]] = {"cli": _cli_or_sti, "sti": _cli_or_sti, "in_": _in, "out": _out}
 
 
 def privileged(hv: Hypervisor, cpu: Vcpu, name: str, *operands: int) -> int | None:

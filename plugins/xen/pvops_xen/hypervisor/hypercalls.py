@@ -9,11 +9,23 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.backends import HypercallMade
 from pvops_core.machine.faults import GuestFault
-from pvops_xen.hypervisor import access, control, information, memory, mmu, physdev, sched, tables, vcpus
+from pvops_xen.hypervisor import (
+    access,
+    callbacks,
+    control,
+    debugreg,
+    information,
+    memory,
+    mmu,
+    physdev,
+    sched,
+    tables,
+    vcpus,
+)
 from pvops_xen.hypervisor.abi import EFAULT, EINVAL, ENOSYS, ERESTART, Hypercall
-from pvops_xen.hypervisor.bounce import iret
 from pvops_xen.hypervisor.events.ops import event_channel_op, event_channel_op_compat
 from pvops_xen.hypervisor.grants.ops import grant_table_op
+from pvops_xen.hypervisor.iret import iret
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -85,16 +97,16 @@ def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
 
 # Handler and number of arguments. A 32-bit guest passes 64-bit arguments in two registers.
 _COMMON: Final[dict[int, tuple[Handler, int]]] = {
-    Hypercall.SET_TRAP_TABLE: (tables.set_trap_table, 1),
+    Hypercall.SET_TRAP_TABLE: (callbacks.set_trap_table, 1),
     Hypercall.MMU_UPDATE: (mmu.mmu_update, 4),
     Hypercall.SET_GDT: (tables.set_gdt, 2),
     Hypercall.STACK_SWITCH: (tables.stack_switch, 2),
-    Hypercall.SET_CALLBACKS: (tables.set_callbacks, 4),
+    Hypercall.SET_CALLBACKS: (callbacks.set_callbacks, 4),
     Hypercall.FPU_TASKSWITCH: (tables.fpu_taskswitch, 1),
     Hypercall.SCHED_OP_COMPAT: (sched.sched_op_compat, 2),
     Hypercall.PLATFORM_OP: (control.platform_op, 1),
-    Hypercall.SET_DEBUGREG: (tables.set_debugreg, 2),
-    Hypercall.GET_DEBUGREG: (tables.get_debugreg, 1),
+    Hypercall.SET_DEBUGREG: (debugreg.set_debugreg, 2),
+    Hypercall.GET_DEBUGREG: (debugreg.get_debugreg, 1),
     Hypercall.UPDATE_DESCRIPTOR: (tables.update_descriptor, 2),
     Hypercall.MEMORY_OP: (memory.memory_op, 2),
     Hypercall.MULTICALL: (_multicall, 2),
@@ -111,9 +123,9 @@ _COMMON: Final[dict[int, tuple[Handler, int]]] = {
     Hypercall.VCPU_OP: (vcpus.vcpu_op, 3),
     Hypercall.SET_SEGMENT_BASE: (tables.set_segment_base, 2),
     Hypercall.MMUEXT_OP: (mmu.mmuext_op, 4),
-    Hypercall.NMI_OP: (tables.nmi_op, 2),
+    Hypercall.NMI_OP: (callbacks.nmi_op, 2),
     Hypercall.SCHED_OP: (sched.sched_op, 2),
-    Hypercall.CALLBACK_OP: (tables.callback_op, 2),
+    Hypercall.CALLBACK_OP: (callbacks.callback_op, 2),
     Hypercall.XENOPROF_OP: (control.xenoprof_op, 2),
     Hypercall.EVENT_CHANNEL_OP: (event_channel_op, 2),
     Hypercall.PHYSDEV_OP: (physdev.physdev_op, 2),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor import access, policy
 from pvops_xen.hypervisor.abi import (
+    E2BIG,
     EINVAL,
     ENOSYS,
     EPERM,
@@ -31,7 +32,6 @@ _TEXTS: Final[dict[int, bytes]] = {
     VersionOp.CHANGESET: policy.CHANGESET.ljust(64, b"\0"),
     VersionOp.COMMANDLINE: b"<denied>\0",  # how Xen was started is not for every domain
 }
-_LARGEST_CONSOLE_WRITE: Final = 1 << 20
 
 
 def xen_version(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
@@ -82,14 +82,20 @@ def vm_assist(hv: Hypervisor, cpu: Vcpu, command: int, kind: int) -> int:
 
 
 def console_io(hv: Hypervisor, cpu: Vcpu, command: int, count: int, buffer: int) -> int:
-    """``console_io(cmd, count, buffer)``: write (0), or read (1) what of the typed does not fit into the ring."""
+    """``console_io(cmd, count, buffer)``: write (0), or read (1) what of the typed does not fit into the ring.
+
+    What comes before a part that cannot be read is written.
+    """
     if command == 1:
+        if count >> 31:
+            return -E2BIG
         access.write(hv, cpu, buffer, typed := hv.console.typed[:count])
         hv.console.read(len(typed))
         return len(typed)
     if command != 0:
         return -ENOSYS
-    if count > _LARGEST_CONSOLE_WRITE:  # a negative one too, which is a large number here
-        return -EINVAL
-    hv.console.write(access.read(hv, cpu, buffer, count))
+    while count:
+        size = min(count, PAGE_SIZE - buffer % PAGE_SIZE)
+        hv.console.write(access.read(hv, cpu, buffer, size))
+        buffer, count = buffer + size, count - size
     return 0

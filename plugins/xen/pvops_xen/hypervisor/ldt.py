@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.descriptors import read_descriptor, selector_fault
-from pvops_core.machine.faults import GP, NP, PF, SS, GuestFault
+from pvops_core.machine.faults import GP, NP, PF, SS, GuestFault, PageFault
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import EINVAL, PAGE_MASK, PAGE_SHIFT
-from pvops_xen.hypervisor.access import addr_ok
+from pvops_xen.hypervisor.access import addr_ok, canonical
 from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.segments import LDT_PAGE, map_slot, window
+from pvops_xen.hypervisor.segments import LDT_PAGE, WINDOW_SIZE, map_slot, window
 from pvops_xen.hypervisor.walk import guest_l1e
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 
+_READABLE: Final = 1 << 9  # of a code descriptor's second word
 _PRESENT_LDT: Final = 0x8200  # type and present bits of an LDT descriptor's second word
 
 
@@ -64,15 +65,46 @@ def load_segments(hv: Hypervisor, cpu: Vcpu, level: int, cs: int, ss: int) -> No
     cpu.set_segments(level, cs, ss)
 
 
+def data_descriptor(hv: Hypervisor, cpu: Vcpu, selector: int) -> Descriptor | None:
+    """What a selector names, if Xen can load it into a data segment register."""
+    try:
+        descriptor = descriptor_of(hv, cpu, selector)
+    except GuestFault:
+        return None
+    readable = not descriptor.system and (not descriptor.code or descriptor.high & _READABLE)
+    reached = descriptor.conforming or descriptor.dpl >= selector & 3
+    return descriptor if readable and reached and descriptor.present else None
+
+
 def descriptor_of(hv: Hypervisor, cpu: Vcpu, selector: int) -> Descriptor:
     """A descriptor of the CPU's tables; a page of the LDT that is used for the first time is mapped on the way."""
     try:
         return read_descriptor(cpu, selector)
     except GuestFault as fault:
-        offset = (fault.address or 0) - window(hv, cpu.index) - (LDT_PAGE << PAGE_SHIFT)
-        if not selector & 4 or fault.vector != PF or offset < 0 or not map_ldt_page(hv, cpu, offset):
+        if fault.vector != PF:
             raise
+        window_fault(hv, cpu, fault.address or 0)
         return read_descriptor(cpu, selector)
+
+
+def window_fault(hv: Hypervisor, cpu: Vcpu, address: int, error_code: int = 0) -> bool:
+    """``handle_gdt_ldt_mapping_fault``: whether it was in the CPU's window; then a page of the LDT is there now.
+
+    Raises:
+        GuestFault: what the guest gets: the selector is beyond its GDT, or its LDT has no such page.
+    """
+    offset = address - window(hv, cpu.index)
+    if not 0 <= offset < WINDOW_SIZE:
+        return False
+    if offset < LDT_PAGE << PAGE_SHIFT:
+        raise selector_fault(GP, offset & ~7, "beyond the GDT")
+    offset -= LDT_PAGE << PAGE_SHIFT
+    if not map_ldt_page(hv, cpu, offset):
+        address = hv.state(cpu).ldt_base + offset
+        if not canonical(hv.abi, address):
+            raise selector_fault(GP, offset & ~3 | 4, "behind the end of all addresses")
+        raise PageFault("no page of the LDT", error_code=error_code, address=address)
+    return True
 
 
 def unmap_ldt(hv: Hypervisor, cpu: Vcpu) -> None:

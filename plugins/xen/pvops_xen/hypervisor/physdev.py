@@ -41,10 +41,16 @@ def _set_iopl(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _set_iobitmap(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    """The guest's own permissions for its processes: behind the ports there is nothing, so they change nothing."""
-    raw = access.read(hv, cpu, argument, 2 * hv.abi.word)
-    bitmap, ports = (int.from_bytes(part, "little") for part in (raw[: hv.abi.word], raw[hv.abi.word :][:4]))
-    return 0 if ports <= 8 * _BITMAP_BYTES and access.addr_ok(hv.abi, bitmap, _BITMAP_BYTES) else -EINVAL
+    """The guest's own permissions for those without the level: a set bit forbids a port."""
+    word = hv.abi.word
+    raw = access.read(hv, cpu, argument, 2 * word)
+    bitmap, ports = (int.from_bytes(part, "little") for part in (raw[:word], raw[word:][:4]))
+    if ports > 8 * _BITMAP_BYTES or not access.addr_ok(hv.abi, bitmap, _BITMAP_BYTES):
+        return -EINVAL
+    state = hv.state(cpu)
+    state.iobmp, state.iobmp_limit = bitmap, ports
+    cpu.ground_ports()
+    return 0
 
 
 def _eoi(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:

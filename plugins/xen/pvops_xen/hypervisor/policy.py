@@ -40,6 +40,16 @@ _EXT1_EDX64: Final = _LEAF1_EDX & _REPEATED | word(FEATURES_PV, _EXTENDED, "edx"
 _EXT1_ECX: Final = word(FEATURES_PV, _EXTENDED, "ecx")
 _LEAF7_EDX: Final = 1 << 29  # IA32_ARCH_CAPABILITIES exists
 
+# CR4 (pv/domain.c): what a guest chooses (TSD DE), and what it sees of Xen's choice (PAE OSFXSR OSXMMEXCPT).
+_CR4_GUEST: Final = 1 << 2 | 1 << 3
+CR4_VISIBLE: Final = 1 << 5 | 1 << 9 | 1 << 10
+
+
+def guest_cr4(value: int) -> int:
+    """``pv_fixup_guest_cr4``: CR4 as a guest has it that wants this value."""
+    return value & _CR4_GUEST | CR4_VISIBLE
+
+
 Leaf = tuple[int, int, int, int]
 
 _CPUID: Final[Mapping[int, Leaf]] = {

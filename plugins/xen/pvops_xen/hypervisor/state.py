@@ -22,7 +22,7 @@ class Entry:
 
     Attributes:
         cs: code selector that the guest named.
-        address: guest-virtual address; 0 means none.
+        address: guest-virtual address.
         mask_events: the entry starts with upcalls masked.
         dpl: lowest privilege (0..3) that may raise it by a software interrupt.
     """
@@ -32,8 +32,30 @@ class Entry:
     mask_events: bool = False
     dpl: int = 0
 
+    def missing(self, bits: int) -> bool:
+        """``null_trap_bounce``: a 64-bit guest has no handler at 0, a 32-bit one none behind a null selector."""
+        return not (self.address if bits == 64 else self.cs & ~3)
+
 
 NO_ENTRY = Entry()
+
+
+@attrs.frozen
+class Place:
+    """Where a vCPU is to go on.
+
+    Attributes:
+        cs, ss: selectors.
+        rip, rsp, flags: registers.
+        data: selectors of DS, ES, FS and GS, where those are to be loaded too.
+    """
+
+    cs: int
+    ss: int
+    rip: int
+    rsp: int
+    flags: int
+    data: tuple[int, ...] = ()
 
 
 @attrs.define
@@ -56,13 +78,17 @@ class VcpuState:
         ldt_base, ldt_ents: virtual address and size of the LDT.
         ldt_mapped: LDT page number to the machine frame mapped lazily for it.
         fs_base, gs_base_kernel, gs_base_user: segment bases of 64-bit guests.
-        debugreg: DR0 to DR7.
+        debugreg: DR0 to DR7, without the breakpoints on ports that DR7 enables.
+        dr7_emul: the bits of DR7 that enable those.
         cr0, cr2, cr4: control registers as the guest sees them.
         cpuid_faulting: cpuid of its processes is #GP.
         info: machine address of its vcpu_info.
         info_registered: it lies in guest memory (VCPUOP_register_vcpu_info).
         runstate_area, time_area: virtual addresses registered for them; 0 for none.
+        time_until: from when on its time record is to be renewed, in ns.
         iopl: I/O privilege level set by physdev_op.
+        iobmp, iobmp_limit: virtual address of its bitmap of ports, and how many ports that has.
+        polled_port: the port that it read last; -1 after a write.
         singleshot: absolute time in ns of the single-shot timer; None if it is off.
         periodic: period in ns; 0 if off.
         periodic_next: absolute time of the next tick.
@@ -70,6 +96,7 @@ class VcpuState:
         poll_until: absolute time in ns when that wait ends; None for never.
         virqs: virtual interrupt to event channel.
         runstate: how it spends its time.
+        arrival: where it begins, until it first runs.
     """
 
     index: int
@@ -96,6 +123,7 @@ class VcpuState:
     gs_base_kernel: int = 0
     gs_base_user: int = 0
     debugreg: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0, 0, 0, 0xFFFF_0FF0, 0x400])
+    dr7_emul: int = 0
     cr0: int = 0x8005_003B & ~8  # PE MP ET NE WP AM PG, TS off
     cr2: int = 0
     cr4: int = 0x620  # PAE OSFXSR OSXMMEXCPT
@@ -104,7 +132,11 @@ class VcpuState:
     info_registered: bool = False
     runstate_area: int = 0
     time_area: int = 0
+    time_until: int = 0
     iopl: int = 0
+    iobmp: int = 0
+    iobmp_limit: int = 0
+    polled_port: int = -1
     singleshot: int | None = None
     periodic: int = 10_000_000  # PV guests have a tick of 100 Hz until they say otherwise
     periodic_next: int = 10_000_000
@@ -112,6 +144,7 @@ class VcpuState:
     poll_until: int | None = None
     virqs: dict[int, int] = attrs.field(factory=dict)
     runstate: Runstate = attrs.field(factory=Runstate)
+    arrival: Place | None = None
 
 
 class ChannelState(enum.IntEnum):
@@ -159,6 +192,7 @@ class Domain:
         grants: its grant table.
         shutdown_code: why it shuts down, when it has said so.
         watchdogs: when each of those that it has started ends it, in ns, by number.
+        cmos_index, pci_address: what it last wrote to ports 0x70 and 0xcf8.
         eoi_frame: frame in which it wants to be told of interrupts to be ended; 0 for none.
     """
 
@@ -176,6 +210,8 @@ class Domain:
     grants: GrantTable = attrs.field(factory=GrantTable)
     shutdown_code: int | None = None
     watchdogs: dict[int, int] = attrs.field(factory=dict)
+    cmos_index: int = 0
+    pci_address: int = 0
     eoi_frame: int = 0
 
     def assisted(self, assist: int) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.machine.faults import GuestFault
+from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import Virq
 from pvops_xen.hypervisor.events.channels import raise_virq
 from pvops_xen.hypervisor.events.upcalls import unblock
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.state import VcpuState
 
 NS: Final = 1_000_000_000
+EPOCH: Final = NS
+"""How often Xen calibrates its clocks."""
 WATCHDOGS: Final = 2  # that a domain can have
 # A date for wall-clock reads: a run must not depend on when it is made. 2007-08-10, the seed commit's day.
 EPOCH_SECONDS: Final = 1_186_704_000
@@ -23,13 +28,25 @@ EPOCH_SECONDS: Final = 1_186_704_000
 _MULTIPLIER: Final = 1 << 31
 _SHIFT: Final = 1
 _TSC_STABLE: Final = 1
-VCPU_TIME: Final = struct.Struct("<IIQQIbB2x")
+VCPU_TIME: Final = struct.Struct("<I4xQQIbB2x")
 
 
-def write_vcpu_time(hv: Hypervisor, state: VcpuState) -> None:
-    """Fill vcpu_info.time. It never has to be written again: TSC 0 is time 0 for ever."""
-    data = VCPU_TIME.pack(2, 0, 0, 0, _MULTIPLIER, _SHIFT, _TSC_STABLE)
-    hv.memory.write(state.info + VCPU_TIME_OFFSET, data)
+def renew_time(hv: Hypervisor, index: int) -> None:
+    """``__update_vcpu_system_time``: vcpu_info.time and the registered area get Xen's latest calibration.
+
+    Xen calibrates every second, so a record is right for one more second at least. What Xen forces anew (an area that
+    is registered) differs in its version alone.
+    """
+    state = hv.domain.vcpus[index]
+    stamp = hv.machine.clock.ns // EPOCH * EPOCH
+    state.time_until = stamp + EPOCH
+    address = state.info + VCPU_TIME_OFFSET
+    version = ((hv.memory.u32(address) + 1 | 1) + 1) & 0xFFFF_FFFF  # odd while it is being written
+    record = VCPU_TIME.pack(version, stamp, stamp, _MULTIPLIER, _SHIFT, _TSC_STABLE)
+    hv.memory.write(address, record)
+    if state.time_area:
+        with access.as_kernel(state), contextlib.suppress(access.BadHandleError, GuestFault):
+            access.write(hv, hv.machine.vcpus[index], state.time_area, record)
 
 
 def write_wallclock(hv: Hypervisor) -> None:

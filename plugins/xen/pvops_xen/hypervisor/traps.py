@@ -10,6 +10,7 @@ from pvops_xen.hypervisor.bounce import enter, in_guest_kernel
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
+    from pvops_core.machine.faults import GuestFault
     from pvops_xen.hypervisor.core import Hypervisor
 
 NAMES: Final = (
@@ -18,6 +19,7 @@ NAMES: Final = (
     "general_protection", "page_fault", "spurious_interrupt", "coprocessor_error", "alignment_check",
     "machine_check", "simd_error",
 )  # fmt: skip
+_INT80: Final = 0x80
 PF_PROT: Final = 1
 PF_WRITE: Final = 2
 PF_USER: Final = 4
@@ -30,26 +32,42 @@ def name_of(vector: int) -> str:
     return NAMES[vector] if vector < len(NAMES) else f"vector_{vector}"
 
 
-def inject(hv: Hypervisor, cpu: Vcpu, vector: int, error_code: int | None) -> None:
-    """``pv_inject_event``: enter the guest at its handler for a vector; without one the domain crashes."""
+def inject(
+    hv: Hypervisor, cpu: Vcpu, vector: int, error_code: int | None, selectors: tuple[int, int] | None = None
+) -> None:
+    """``pv_inject_event``: enter the guest at its handler for a vector; without one the domain crashes.
+
+    ``selectors`` are the CS and SS that the frame shows instead of the CPU's.
+    """
     if vector in WITH_ERROR_CODE and error_code is None:
         error_code = 0
     entry = hv.state(cpu).traps[vector]
     hv.stats.traps[name_of(vector)] += 1
-    if not entry.address:
+    if entry.missing(hv.abi.bits):
         hv.crash(f"Unhandled: vec {vector}, {name_of(vector)}[{error_code or 0:04x}] at {cpu.rip:#x}")
         return
-    enter(hv, cpu, entry, error_code if vector in WITH_ERROR_CODE else None)
+    enter(hv, cpu, entry, error_code if vector in WITH_ERROR_CODE else None, selectors=selectors)
 
 
-def inject_page_fault(hv: Hypervisor, cpu: Vcpu, error_code: int, address: int) -> None:
+def inject_page_fault(
+    hv: Hypervisor, cpu: Vcpu, error_code: int, address: int, selectors: tuple[int, int] | None = None
+) -> None:
     """A page fault: CR2 goes to vcpu_info, and the user bit says in which of its modes the guest was."""
     state = hv.state(cpu)
     state.cr2 = address
     word = hv.abi.word
     hv.memory.write(state.info + hv.abi.cr2, (address & hv.abi.mask).to_bytes(word, "little"))
-    error_code = error_code & ~PF_USER if in_guest_kernel(hv, cpu) else error_code | PF_USER
-    inject(hv, cpu, TRAP_PAGE_FAULT, error_code)
+    kernel = selectors[0] & 3 == 1 if selectors and hv.abi.bits == 32 else in_guest_kernel(hv, cpu)
+    error_code = error_code & ~PF_USER if kernel else error_code | PF_USER
+    inject(hv, cpu, TRAP_PAGE_FAULT, error_code, selectors)
+
+
+def inject_fault(hv: Hypervisor, cpu: Vcpu, fault: GuestFault, selectors: tuple[int, int] | None = None) -> None:
+    """A fault that was found in the guest's place."""
+    if fault.vector == TRAP_PAGE_FAULT:
+        inject_page_fault(hv, cpu, fault.error_code or 0, fault.address or 0, selectors)
+    else:
+        inject(hv, cpu, fault.vector, fault.error_code, selectors)
 
 
 def inject_general_protection(hv: Hypervisor, cpu: Vcpu, error_code: int = 0) -> None:
@@ -57,17 +75,24 @@ def inject_general_protection(hv: Hypervisor, cpu: Vcpu, error_code: int = 0) ->
     inject(hv, cpu, TRAP_GP_FAULT, error_code)
 
 
+def kernel_ring(hv: Hypervisor) -> int:
+    """The ring that a guest's kernel counts as where privilege is compared."""
+    return 0 if hv.domain.assisted(VmAssist.ARCHITECTURAL_IOPL) else 1
+
+
 def software_interrupt(hv: Hypervisor, cpu: Vcpu, vector: int) -> None:
-    """``int n`` other than the hypercall: allowed if the table's DPL says so, else #GP at the instruction."""
-    if vector in {3, 4}:  # gates of their own, open to every ring
-        inject(hv, cpu, vector, None)
-        return
+    """``int n`` other than the hypercall: allowed if the table's DPL says so, else #GP at the instruction.
+
+    Vectors 3 and 4 have gates of their own that are open to every ring, and so has 0x80 where the guest has a handler.
+    """
     entry = hv.state(cpu).traps[vector]
-    kernel_ring = 0 if hv.domain.assisted(VmAssist.ARCHITECTURAL_IOPL) else 1
-    ring = kernel_ring if in_guest_kernel(hv, cpu) else 3
-    if entry.dpl >= ring and entry.address:
+    if vector in {3, 4}:
+        inject(hv, cpu, vector, None)
+    elif vector == _INT80 and not entry.missing(hv.abi.bits):
         hv.stats.traps[name_of(vector)] += 1
         enter(hv, cpu, entry)
-        return
-    cpu.rip -= 2  # int n is two bytes long
-    inject_general_protection(hv, cpu, vector << 3 | 2)
+    elif entry.dpl >= (kernel_ring(hv) if in_guest_kernel(hv, cpu) else 3):
+        inject(hv, cpu, vector, None)
+    else:
+        cpu.rip -= 2  # int n is two bytes long
+        inject_general_protection(hv, cpu, vector << 3 | 2)

@@ -14,17 +14,15 @@ from pvops_xen.hypervisor.abi import (
     EINVAL,
     ENOENT,
     ENOSYS,
-    ETIME,
     PAGE_SHIFT,
     PAGE_SIZE,
-    VCPU_SSHOTTMR_FUTURE,
     VcpuOp,
 )
-from pvops_xen.hypervisor.context import initialise
+from pvops_xen.hypervisor.context import context_size, initialise
 from pvops_xen.hypervisor.events.upcalls import make_upcall_pending
 from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.layout import GUEST_CONTEXT32, GUEST_CONTEXT64, VCPU_INFO_SIZE, VCPU_TIME_OFFSET
-from pvops_xen.hypervisor.timers import VCPU_TIME
+from pvops_xen.hypervisor.layout import VCPU_INFO_SIZE
+from pvops_xen.hypervisor.timers import VCPU_TIME, renew_time
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -39,8 +37,8 @@ Operation = Callable[["Hypervisor", "Vcpu", "VcpuState", int], int]
 
 
 def _initialise(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
-    access.read(hv, cpu, argument, GUEST_CONTEXT64.size if hv.abi.bits == 64 else GUEST_CONTEXT32.size)
-    return -EEXIST if state.initialised else initialise(hv, cpu, state, argument)
+    raw = access.read(hv, cpu, argument, context_size(hv.abi))
+    return -EEXIST if state.initialised else initialise(hv, state, raw)
 
 
 def _up(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
@@ -108,9 +106,8 @@ def _stop_periodic(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -
 def _set_singleshot(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     if state.index != cpu.index:
         return -EINVAL
-    timeout, flags = struct.unpack("<QI", access.read(hv, cpu, argument, 12))
-    if flags & VCPU_SSHOTTMR_FUTURE and timeout < hv.machine.clock.ns:
-        return -ETIME
+    # Of the flags Xen looks at none any more: a time that has passed fires at once.
+    (timeout,) = struct.unpack("<Q4x", access.read(hv, cpu, argument, 16 if hv.abi.bits == 64 else 12)[:12])
     state.singleshot = timeout if timeout < 1 << 63 else 0  # a negative time has passed
     cpu.expect(state.singleshot)
     return 0
@@ -126,7 +123,7 @@ def _stop_singleshot(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int)
 
 def _register_info(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     """Move a vCPU's vcpu_info into guest memory: contents go along, and everything counts as pending once."""
-    mfn, offset = struct.unpack("<QI", access.read(hv, cpu, argument, 12))
+    mfn, offset = struct.unpack("<QI4x", access.read(hv, cpu, argument, 16))
     if offset > PAGE_SIZE - VCPU_INFO_SIZE or offset % hv.abi.word:
         return -_ENXIO
     if state.info_registered or (state.index != cpu.index and state.up):
@@ -139,6 +136,7 @@ def _register_info(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -
     word = hv.abi.word
     hv.memory.write(new + hv.abi.pending_sel, b"\xff" * word)
     make_upcall_pending(hv, state.index)
+    renew_time(hv, state.index)
     return 0
 
 
@@ -151,7 +149,7 @@ def _register_time(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -
     area = access.read_word(hv, cpu, argument)
     access.check(hv.abi, area, VCPU_TIME.size)
     state.time_area = area
-    _try_to_write(hv, cpu, area, hv.memory.read(state.info + VCPU_TIME_OFFSET, VCPU_TIME.size))
+    renew_time(hv, state.index)
     return 0
 
 
@@ -160,7 +158,7 @@ def _send_nmi(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int
     del cpu
     if argument:
         return -EINVAL
-    if state.traps[_NMI].address and state.up:
+    if not state.traps[_NMI].missing(hv.abi.bits) and state.up:
         hv.machine.vcpus[state.index].raise_unmaskable(_NMI)
     return 0
 

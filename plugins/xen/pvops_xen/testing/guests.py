@@ -48,7 +48,9 @@ EVENT, FAILSAFE, SYSCALL, SYSENTER = 0x100, 0x101, 0x102, 0x103
 """What is recorded in place of a vector when a callback was entered."""
 LEAVE: Final = 0x81
 """Software interrupt by which user code says that it is done."""
-_VECTORS: Final = (*range(20), 0x80, LEAVE, EVENT, FAILSAFE, SYSCALL, SYSENTER)
+GUARDED: Final = 0x83
+"""Software interrupt that is not open to user code."""
+_VECTORS: Final = (*range(20), 0x80, LEAVE, GUARDED, EVENT, FAILSAFE, SYSCALL, SYSENTER)
 _OPEN: Final = frozenset({3, 4, LEAVE})
 _DONE, _TRAPPED = 1, 2
 _REGISTERS: Final = {
@@ -61,6 +63,7 @@ _ARGUMENTS: Final = {
 }
 # Offsets in the mailbox.
 _ARGS, _STATE, _VECTOR, _ZERO, _SAVED = 0, 0x80, 0x88, 0x90, 0x100
+_WAITING: Final = 0xE00  # in the page of the kernel: room for code that waits for another vCPU
 KERNEL_SELECTORS: Final = {64: (0xE033, 0xE02B), 32: (0xE019, 0xE021)}
 USER_SELECTORS: Final = {64: (0xE033, 0xE02B), 32: (0xE02B, 0xE033)}
 
@@ -284,7 +287,7 @@ class SmallGuest(Closing):
         self.place(f"probe:\n{code}\n jmp probe + ({back})")
         return self._go(self.va("probe"), registers, max_ns)
 
-    def execute_as_user(self, code: str, *, max_ns: int = 10**9, **registers: int) -> Outcome:
+    def execute_as_user(self, code: str, *, max_ns: int = 10**9, rflags: int = 0x202, **registers: int) -> Outcome:
         """Have the kernel leave for user mode, to execute instructions there."""
         self._open_to_user("probe", "stack")
         if self.bits == 64:
@@ -295,12 +298,27 @@ class SmallGuest(Closing):
         eip = self.va("probe")
         if self.bits == 64:
             names = ("rax", "r11", "rcx")
-            frame = [*(registers.pop(name, 0) for name in names), 0, eip, cs, 0x202, top, ss]
+            frame = [*(registers.pop(name, 0) for name in names), 0, eip, cs, rflags, top, ss]
         else:
-            frame = [registers.pop("eax", 0), eip, cs, 0x202, top, ss]
+            frame = [registers.pop("eax", 0), eip, cs, rflags, top, ss]
         self.put("entry_stack", self.words(*frame), PAGE_SIZE // 2)
         stack = self.va("entry_stack") + PAGE_SIZE // 2
         return self._go(self.labels["leave"], {**registers, "rsp" if self.bits == 64 else "esp": stack}, max_ns)
+
+    def bring_up(self, index: int, max_ns: int = 10**8) -> Outcome:
+        """Have the first vCPU bring another one up and then wait: how the other one's code ends."""
+        first, second, third = _ARGUMENTS[self.bits][1:4]
+        self.put(
+            "kernel",
+            assemble(
+                f"mov eax, {int(Hypercall.VCPU_OP)}\n mov {first}, 1\n mov {second}, {index}\n xor {third}, {third}\n"
+                f"{'syscall' if self.bits == 64 else 'int 0x82'}\n 1: pause\n jmp 1b",
+                self.bits,
+                self.va("kernel") + _WAITING,
+            ),
+            _WAITING,
+        )
+        return self._go(self.va("kernel") + _WAITING, {}, max_ns)
 
     def iret(self, *frame: int) -> Outcome:
         """Have the kernel make the iret hypercall with these words on its stack."""

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, EvtchnOp, Hypercall, MemoryOp, SchedOp, VcpuOp
-from pvops_xen.testing.refusals.case import Collection, Crash, Errno, Gives
+from pvops_xen.testing.rules.case import Collection, Crash, Errno, Gives
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import Outcome, SmallGuest
@@ -154,11 +154,6 @@ def _(g: SmallGuest) -> int:
 @case("a vCPU that the domain has not", "do_vcpu_op", Errno("ENOENT"))
 def _(g: SmallGuest) -> int:
     return g.call(Hypercall.VCPU_OP, VcpuOp.UP, 7, 0)
-
-
-@case("a context for a vCPU that runs", "VCPUOP_initialise", Errno("EEXIST"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.VCPU_OP, VcpuOp.INITIALISE, 0, g.va("data"))
 
 
 @case("vcpu_info in a frame of Xen's", "map_vcpu_info", Errno("EINVAL"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, Hypercall, MmuExt, VmAssist
-from pvops_xen.testing.refusals.case import Collection, Trap
+from pvops_xen.testing.rules.case import Collection, Trap
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import Outcome, SmallGuest

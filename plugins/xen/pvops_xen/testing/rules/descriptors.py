@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, MmuExt
-from pvops_xen.testing.refusals.case import Collection, Errno, Gives, Trap
+from pvops_xen.testing.rules.case import Collection, Errno, Gives, Trap
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import Outcome, SmallGuest

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import DOMID_XEN, PAGE_SHIFT, Hypercall, MmuExt, MmuUpdate
 from pvops_xen.testing.guests import BASE
-from pvops_xen.testing.refusals.case import Collection, Errno, Gives
+from pvops_xen.testing.rules.case import Collection, Errno, Gives
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import SmallGuest

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, Hypercall
-from pvops_xen.testing.guests import SYSCALL
-from pvops_xen.testing.refusals.case import Collection, Errno, Gives, Trap
+from pvops_xen.testing.guests import GUARDED, SYSCALL
+from pvops_xen.testing.rules.case import Collection, Errno, Gives, Trap
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import Outcome, SmallGuest
@@ -33,8 +33,6 @@ for _code, *_widths in (
     )
 
 for _code in (
-    "cli",
-    "sti",
     "hlt",
     "mov eax, cr0",
     "clts",
@@ -50,9 +48,6 @@ for _code in (
             code.replace("eax, cr0", "rax, cr0").replace("eax, dr7", "rax, dr7") if g.bits == 64 else code
         )
     )
-
-for _code in ("cli", "sti", "in al, 0x71", "out 0x70, al", "in eax, dx"):
-    case(f"{_code} without I/O privilege", "iopl_ok", Trap(GP))(lambda g, code=_code: g.execute(code))  # type: ignore[misc]
 
 for _code in ("vmcall", "vmmcall", "rsm", "ud2"):
     case(f"{_code} in the kernel", "no emulation", Trap(UD))(lambda g, code=_code: g.execute(code))  # type: ignore[misc]
@@ -111,7 +106,7 @@ def _(g: SmallGuest) -> Outcome:
     return g.execute("mov ecx, 0xc0000101\n xor eax, eax\n mov edx, 0x8000\n wrmsr")
 
 
-@case("a breakpoint in Xen by set_debugreg", "breakpoint_addr_ok", Errno("EPERM"))
+@case("a breakpoint in Xen by set_debugreg", "breakpoint_addr_ok", Errno("EPERM"), 64)
 def _(g: SmallGuest) -> int:
     return g.call(Hypercall.SET_DEBUGREG, 0, g.hv.abi.m2p_start)
 
@@ -172,24 +167,14 @@ def _(g: SmallGuest) -> Outcome:
     return g.execute("int 0x20")
 
 
-@case("a software interrupt to a gate of the kernel's by a process", "permit_softint", Trap(GP, 0x80 << 3 | 2))
+@case("a software interrupt to a gate of the kernel's by a process", "permit_softint", Trap(GP, GUARDED << 3 | 2))
 def _(g: SmallGuest) -> Outcome:
-    return g.execute_as_user("int 0x80")
+    return g.execute_as_user(f"int {GUARDED}")
 
 
 @case("an exception's vector by a software interrupt in a process", "permit_softint", Trap(GP, 14 << 3 | 2))
 def _(g: SmallGuest) -> Outcome:
     return g.execute_as_user("int 14")
-
-
-@case("I/O privilege 4", "PHYSDEVOP_set_iopl", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.PHYSDEV_OP, 6, g.put("data", (4).to_bytes(4, "little")))
-
-
-@case("a port bitmap of 65537 ports", "PHYSDEVOP_set_iobitmap", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.PHYSDEV_OP, 7, g.put("data", g.words(g.va(0)) + (65537).to_bytes(4, "little") + bytes(4)))
 
 
 @case("set the interrupt flag by popf", "IF is Xen's", Gives("ignored: interrupts of the machine stay on"))

@@ -1,4 +1,4 @@
-"""A forbidden thing, how it is tried, and how it ends."""
+"""A thing that Xen has a rule for, how it is tried, and how it ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_xen.hypervisor import abi
-from pvops_xen.testing.guests import EVENT, FAILSAFE, SYSCALL, SYSENTER, Outcome
+from pvops_xen.testing.guests import EVENT, FAILSAFE, LEAVE, SYSCALL, SYSENTER, Outcome
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import SmallGuest
@@ -45,7 +45,9 @@ class Trap:
 
     def __str__(self) -> str:
         """The exception, with its error code where it has one."""
-        return _NAMES[self.vector] + (f"({self.error:#x})" if self.vector in _CODED else "")
+        return _NAMES.get(self.vector, f"the handler of {self.vector:#x}") + (
+            f"({self.error:#x})" if self.vector in _CODED else ""
+        )
 
     def fits(self, got: object) -> bool:
         """An outcome is this trap."""
@@ -68,8 +70,21 @@ class Crash:
 
 
 @attrs.frozen
+class Done:
+    """The code runs to its end, or the hypercall gives 0."""
+
+    def __str__(self) -> str:
+        """As it is written."""
+        return "done"
+
+    def fits(self, got: object) -> bool:
+        """A hypercall's result is 0, or an outcome is the kernel's end or the process's."""
+        return got == 0 or (isinstance(got, Outcome) and (got.kind == "done" or got.vector == LEAVE))
+
+
+@attrs.frozen
 class Gives:
-    """It is taken, but not as the guest meant it: what the guest then has is this, and does no harm."""
+    """It is taken; what the guest then has is this."""
 
     text: str
     value: object = True
@@ -83,17 +98,17 @@ class Gives:
         return got == self.value
 
 
-Expected = Errno | Trap | Crash | Gives
+Expected = Errno | Trap | Crash | Done | Gives
 Act = Callable[["SmallGuest"], "int | Outcome"]
 
 
 @attrs.frozen
 class Case:
-    """One forbidden thing.
+    """One rule.
 
     Attributes:
         name: what the guest tries.
-        rule: where Xen forbids it.
+        rule: where Xen has it.
         ends: how it ends.
         act: tries it; gives the hypercall's result, or how the code ended.
         widths: of guests that it is tried by.

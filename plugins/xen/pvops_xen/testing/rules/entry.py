@@ -6,8 +6,8 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor.abi import Hypercall
-from pvops_xen.testing.guests import FAILSAFE, KERNEL_SELECTORS, Outcome
-from pvops_xen.testing.refusals.case import Collection, Crash, Errno, Gives, Trap
+from pvops_xen.testing.guests import EVENT, KERNEL_SELECTORS, Outcome
+from pvops_xen.testing.rules.case import Collection, Crash, Gives, Trap
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import SmallGuest
@@ -83,37 +83,6 @@ def _(g: SmallGuest) -> Outcome:
     return g.execute_as_user("ud2")
 
 
-@case("a trap table with an address that is not canonical", "do_set_trap_table", Errno("EINVAL"), 64)
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_TRAP_TABLE, g.put("data", struct.pack("<BBHIQ", 6, 0, 0xE033, 0, _NOT_CANONICAL)))
-
-
-@case("a trap table in Xen's part", "copy_from_guest", Errno("EFAULT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_TRAP_TABLE, _XENS[g.bits])
-
-
-@case("a trap table that runs off mapped memory", "copy_from_guest", Errno("EFAULT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_TRAP_TABLE, 0x2000_0000)
-
-
-@case("callbacks that are not canonical", "do_set_callbacks", Gives("0, and the old ones stay"), 64)
-def _(g: SmallGuest) -> bool:
-    before = g.hv.domain.vcpus[0].event
-    return g.call(Hypercall.SET_CALLBACKS, *[_NOT_CANONICAL] * 3) == 0 and g.hv.domain.vcpus[0].event == before
-
-
-@case("a callback that is not canonical by callback_op", "register_guest_callback", Errno("EINVAL"), 64)
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.CALLBACK_OP, 0, g.put("data", struct.pack("<HHIQ", 0, 0, 0, _NOT_CANONICAL)))
-
-
-@case("a callback of an unknown kind", "register_guest_callback", Errno("ENOSYS"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.CALLBACK_OP, 0, g.put("data", struct.pack("<HHIQ", 99, 0, 0, 0)))
-
-
 @case("an iret to a process without a user root", "do_iret", Crash("no user page tables"), 64)
 def _(g: SmallGuest) -> Outcome:
     return g.iret(0, 0, 0, 0, g.va("probe"), 0xE033, 0x202, g.va("stack"), 0xE02B)
@@ -124,21 +93,70 @@ def _(g: SmallGuest) -> Outcome:
     return g.iret(0, g.va("probe"), 0xE008, 0x202)
 
 
-@case("an iret to Xen's code segment", "do_iret: cs | 3; failsafe", Trap(FAILSAFE), 64)
+@case("an iret to Xen's code segment", "do_iret: cs | 3; handle_exception", Trap(13, 0xE008), 64)
 def _(g: SmallGuest) -> Outcome:
     return g.iret(0, 0, 0, 0, g.va("probe"), 0xE008, 0x202, g.va("stack") + 0x800, 0xE02B)
 
 
-@case("an iret to an address that is not canonical", "failsafe callback", Trap(FAILSAFE), 64)
+@case("an iret to an address that is not canonical", "handle_exception", Trap(13), 64)
 def _(g: SmallGuest) -> Outcome:
     return g.iret(0, 0, 0, 0, _NOT_CANONICAL, 0xE030, 0x202, g.va("stack") + 0x800, 0xE02B)
 
 
-@case("an iret to a selector beyond the GDT", "failsafe callback", Trap(FAILSAFE))
+@case("an iret to a selector beyond the GDT", "handle_exception", Trap(13, 0x1000))
 def _(g: SmallGuest) -> Outcome:
     if g.bits == 64:
         return g.iret(0, 0, 0, 0, g.va("probe"), 0x1000, 0x202, g.va("stack") + 0x800, 0xE02B)
     return g.iret(0, g.va("probe"), 0x1001, 0x202)
+
+
+@case("an iret to a stack beyond the GDT", "handle_exception", Trap(13, 0x1000))
+def _(g: SmallGuest) -> Outcome:
+    stack = g.va("stack") + 0x800
+    if g.bits == 64:
+        return g.iret(0, 0, 0, 0, g.va("probe"), 0xE030, 0x202, stack, 0x1000)
+    return g.iret(0, g.va("probe"), 0xE02B, 0x202, stack, 0x1003)
+
+
+@case("an iret to a code segment that is not present", "handle_exception", Trap(11, 0x8))
+def _(g: SmallGuest) -> Outcome:
+    g.put(0, (0x00CF_7B00_0000_FFFF if g.bits == 64 else 0x00CF_3B00_0000_FFFF).to_bytes(8, "little"), 8)
+    g.protect(0)
+    g.set_gdt(g.mfn(0))
+    if g.bits == 64:
+        return g.iret(0, 0, 0, 0, g.va("probe"), 0x8, 0x202, g.va("stack") + 0x800, 0xE02B)
+    return g.iret(0, g.va("probe"), 0x9, 0x202)
+
+
+@case("an iret to a selector beyond the GDT while an upcall is pending", "test_all_events", Trap(EVENT))
+def _(g: SmallGuest) -> Outcome:
+    info = g.hv.domain.vcpus[0].info
+    g.hv.memory.write(info, b"\1\1")
+    if g.bits == 64:
+        return g.iret(0, 0, 0, 0, g.va("probe"), 0x1000, 0x202, g.va("stack") + 0x800, 0xE02B)
+    return g.iret(0, g.va("probe"), 0x1001, 0x202)
+
+
+@case("the frame after an iret to a selector beyond the GDT", "handle_exception", Gives("the place it was to go on at"))
+def _(g: SmallGuest) -> bool:
+    if g.bits == 64:
+        got = g.iret(0, 0, 0, 0, g.va("probe"), 0x1000, 0x202, g.va("stack") + 0x800, 0xE02B)
+        rsp, ss = struct.unpack("<2Q", g.cpu.read_virtual(got.registers["rsp"] + 48, 16))
+    else:
+        got = g.iret(0, g.va("probe"), 0x1003, 0x202, g.va("stack") + 0x800, 0xE033)
+        rsp, ss = struct.unpack("<2I", g.cpu.read_virtual(got.registers["esp"] + 16, 8))
+    where = (got.address, got.selector, rsp, ss)
+    expected = (0x1000, 0xE02B) if g.bits == 64 else (0x1003, 0xE033)
+    return where == (g.va("probe"), expected[0], g.va("stack") + 0x800, expected[1])
+
+
+@case("an iret by sysret, whatever its selectors", "restore_all_guest: TRAP_syscall", Gives("Xen's flat segments"), 64)
+def _(g: SmallGuest) -> bool:
+    g.place("probe:\n mov eax, cs\n mov ebx, ss\n ud2")
+    got = g.iret(0, 0, 0, 1 << 8, g.va("probe"), 0x1000, 0x3202, g.va("stack") + 0x800, 0x2000)
+    registers = got.registers
+    selectors = (registers["rax"], registers["rbx"])
+    return selectors == (0xE033, 0xE02B) and (registers["rcx"], registers["r11"] & 0x3200) == (g.va("probe"), 0x200)
 
 
 @case("an iret with a frame in Xen's part", "do_iret", Crash("Fault while reading IRET context"), 64)

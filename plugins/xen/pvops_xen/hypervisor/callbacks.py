@@ -1,0 +1,136 @@
+"""Where a guest wants to be entered: its trap table and its callbacks (xen/arch/x86/pv/callback.c, both widths)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pvops_xen.hypervisor import access
+from pvops_xen.hypervisor.abi import (
+    CALLBACKF_MASK_EVENTS,
+    EINVAL,
+    ENOSYS,
+    ERESTART,
+    FLAT_KERNEL_CS64,
+    FLAT_RING1_CS32,
+    Callback,
+)
+from pvops_xen.hypervisor.state import NO_ENTRY, Entry
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+
+_STRETCH: Final = 4096
+"""Entries of a trap table after which the call is preempted."""
+_REGISTER, _UNREGISTER = 0, 1
+_NMI: Final = 2
+_COMMON: Final[dict[int, str]] = {
+    Callback.EVENT: "event",
+    Callback.FAILSAFE: "failsafe",
+    Callback.SYSCALL32: "syscall32",
+    Callback.SYSENTER: "sysenter",
+}
+_FIELDS: Final[dict[int, dict[int, str]]] = {32: _COMMON, 64: _COMMON | {Callback.SYSCALL: "syscall"}}
+"""The callbacks that a guest of each width may register, beside the NMI's."""
+_UNKNOWN_COMMAND: Final = {32: -EINVAL, 64: -ENOSYS}
+
+
+def guest_selector(bits: int, selector: int) -> int:
+    """``fixup_guest_code_selector``: a selector at the guest kernel's own ring at least."""
+    ring = 3 if bits == 64 else 1
+    return selector if selector & 3 >= ring else selector & ~3 | ring
+
+
+def set_trap_table(hv: Hypervisor, cpu: Vcpu, traps: int) -> int:
+    """``set_trap_table(traps)``: an array that ends with address 0; a null pointer clears the table."""
+    state, abi = hv.state(cpu), hv.abi
+    if traps == 0:
+        state.traps = [NO_ENTRY] * len(state.traps)
+        return 0
+    for at in range(traps, traps + _STRETCH * abi.trap_info_size, abi.trap_info_size):
+        raw = access.read(hv, cpu, at, abi.trap_info_size)
+        address = int.from_bytes(raw[abi.word : 2 * abi.word], "little")
+        if address == 0:
+            return 0
+        if not access.canonical(abi, address):
+            return -EINVAL
+        state.traps[raw[0]] = trap_entry(abi.bits, raw)
+    hv.continuation = (at + abi.trap_info_size,)
+    return -ERESTART
+
+
+def trap_entry(bits: int, raw: bytes) -> Entry:
+    """A ``trap_info`` of a guest's width."""
+    _vector, flags, selector = struct.unpack_from("<BBH", raw)
+    address = int.from_bytes(raw[bits // 8 : bits // 4], "little")
+    return Entry(guest_selector(bits, selector), address, bool(flags & 4), flags & 3)
+
+
+def set_callbacks(hv: Hypervisor, cpu: Vcpu, *args: int) -> int:
+    """``set_callbacks``: (event, failsafe, syscall) addresses, or two (selector, address) pairs for 32-bit guests.
+
+    One that is not canonical stays as it was; the answer is 0 all the same.
+    """
+    wide = hv.abi.bits == 64
+    entries = [(0, address) for address in args[:3]] if wide else [args[:2], args[2:4]]
+    for kind, (selector, address) in zip((Callback.EVENT, Callback.FAILSAFE, Callback.SYSCALL), entries, strict=False):
+        _register(hv, cpu, kind, Entry(selector, address))
+    return 0
+
+
+def callback_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
+    """``callback_op``: register (0) or unregister (1) one callback."""
+    if command == _UNREGISTER:
+        return _unregister(hv, cpu, int.from_bytes(access.read(hv, cpu, argument, 4)[:2], "little"))
+    if command != _REGISTER:
+        return _UNKNOWN_COMMAND[hv.abi.bits]
+    if hv.abi.bits == 64:
+        kind, flags, address = struct.unpack("<HH4xQ", access.read(hv, cpu, argument, 16))
+        selector = 0
+    else:
+        kind, flags, selector, address = struct.unpack("<HHII", access.read(hv, cpu, argument, 12))
+    return _register(hv, cpu, kind, Entry(selector, address, bool(flags & CALLBACKF_MASK_EVENTS)))
+
+
+def _register(hv: Hypervisor, cpu: Vcpu, kind: int, entry: Entry) -> int:
+    """An address is looked at before the kind, and a selector is the guest's whatever it names."""
+    bits = hv.abi.bits
+    if not access.canonical(hv.abi, entry.address):
+        return -EINVAL
+    if kind == Callback.NMI:
+        return _register_nmi(hv, cpu, entry.address)
+    field = _FIELDS[bits].get(kind)
+    if field is None:
+        return -ENOSYS
+    selector = guest_selector(bits, entry.cs & 0xFFFF) if bits == 32 else 0
+    masks = entry.mask_events or kind == Callback.EVENT  # an upcall always starts masked
+    setattr(hv.state(cpu), field, Entry(selector, entry.address, masks))
+    return 0
+
+
+def _unregister(hv: Hypervisor, cpu: Vcpu, kind: int) -> int:
+    """Only the NMI's can be taken back."""
+    if kind == Callback.NMI:
+        hv.state(cpu).traps[_NMI] = NO_ENTRY
+        return 0
+    return -EINVAL if kind in _FIELDS[hv.abi.bits] else -ENOSYS
+
+
+def _register_nmi(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
+    """An NMI's callback is its entry in the trap table, always with Xen's flat code segment, and masks upcalls."""
+    if not access.canonical(hv.abi, address):
+        return -EINVAL
+    selector = FLAT_KERNEL_CS64 if hv.abi.bits == 64 else FLAT_RING1_CS32
+    hv.state(cpu).traps[_NMI] = Entry(selector, address, mask_events=True)
+    return 0
+
+
+def nmi_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
+    """``nmi_op(cmd, arg)``: register (0) or unregister (1) the callback for NMIs."""
+    if command == _UNREGISTER:
+        return _unregister(hv, cpu, Callback.NMI)
+    if command != _REGISTER:
+        return -ENOSYS
+    raw = access.read(hv, cpu, argument, 2 * hv.abi.word)  # the address, and a word that nobody looks at
+    return _register_nmi(hv, cpu, int.from_bytes(raw[: hv.abi.word], "little"))

@@ -1,0 +1,99 @@
+"""Debug registers of a PV guest: what Xen checks and keeps (pv/misc-hypercalls.c, ``set_debugreg``; x86_emulate.c).
+
+Breakpoints on ports are Xen's to find, since it emulates every port access; the others are the processor's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_xen.hypervisor.abi import EINVAL, ENODEV, EPERM
+from pvops_xen.hypervisor.access import addr_ok
+from pvops_xen.hypervisor.traps import inject
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.hypervisor.core import Hypervisor
+    from pvops_xen.hypervisor.state import VcpuState
+
+DEBUG: Final = 1
+STEP: Final = 1 << 14  # of DR6, as all DR6_
+DR6_DEFAULT: Final = 0xFFFF_0FF0
+DR7_DEFAULT: Final = 0x400
+_DR6_ZERO: Final = 1 << 12
+_DR7_ZERO: Final = 0xD800
+_GENERAL_DETECT: Final = 1 << 13
+_ACTIVE: Final = 0xFF  # the enable bits of all four, two each
+_PORT: Final = 2
+_DE: Final = 1 << 3  # of CR4
+_WIDTHS: Final = (1, 2, 8, 4)  # by the two bits of a length
+
+
+def _aliased(state: VcpuState, number: int) -> int | None:
+    """DR4 and DR5 are DR6 and DR7 without CR4.DE, and nothing with it."""
+    if number in {4, 5}:
+        return None if state.cr4 & _DE else number + 2
+    return number if number in range(8) else None
+
+
+def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
+    """``set_debugreg(reg, value)``: 0; -ENODEV, -EINVAL for bits that must be zero, -EPERM for what Xen forbids."""
+    state = hv.state(cpu)
+    register = _aliased(state, number)
+    if register is None:
+        return -ENODEV
+    if register < 4:
+        if hv.abi.bits == 64 and not addr_ok(hv.abi, value):  # a 32-bit guest has no address that is Xen's own
+            return -EPERM
+        state.debugreg[register] = value
+        return 0
+    if value >> 32:
+        return -EINVAL
+    if register == 6:
+        state.debugreg[6] = value & ~_DR6_ZERO | DR6_DEFAULT
+        return 0
+    return _set_control(state, value & ~_DR7_ZERO | DR7_DEFAULT)
+
+
+def _set_control(state: VcpuState, value: int) -> int:
+    """DR7: breakpoints on ports are kept apart, and need CR4.DE as soon as any breakpoint is enabled."""
+    if value & _GENERAL_DETECT:
+        return -EPERM
+    on_ports = 0
+    if value & _ACTIVE:
+        for index in range(4):
+            if value >> 16 + 4 * index & 3 == _PORT:
+                if not state.cr4 & _DE:
+                    return -EPERM
+                on_ports |= value & 3 << 2 * index
+    state.dr7_emul, state.debugreg[7] = on_ports, value & ~on_ports
+    return 0
+
+
+def get_debugreg(hv: Hypervisor, cpu: Vcpu, number: int) -> int:
+    """``get_debugreg(reg)``: the value, or -ENODEV."""
+    state = hv.state(cpu)
+    register = _aliased(state, number)
+    if register is None:
+        return -ENODEV
+    return state.debugreg[register] | (state.dr7_emul if register == 7 else 0)
+
+
+def on_port(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> int:
+    """``check_guest_io_breakpoint``: the bits of DR6 for the breakpoints that an access to ports hits."""
+    state = hv.state(cpu)
+    if not state.dr7_emul or not state.cr4 & _DE:
+        return 0
+    hits = 0
+    for index in range(4):
+        width = _WIDTHS[state.debugreg[7] >> 18 + 4 * index & 3]
+        start = state.debugreg[index] & -width
+        if state.dr7_emul & 3 << 2 * index and start < port + size and start + width > port:
+            hits |= 1 << index
+    return hits
+
+
+def raise_debug(hv: Hypervisor, cpu: Vcpu, status: int) -> None:
+    """#DB at RIP, with these bits in the guest's DR6."""
+    hv.state(cpu).debugreg[6] |= status | DR6_DEFAULT
+    inject(hv, cpu, DEBUG, None)
