@@ -43,8 +43,8 @@ def patch(
 ) -> int:
     """Show what a kernel makes of its call sites.
 
-    Works out, without running the kernel, every paravirt site's bytes after its paravirt step and after its
-    alternatives, on a backend's platform.
+    Works out, without running the kernel, every paravirt site's bytes after its paravirt step (kernels up to 6.7) and
+    after its alternatives, on a backend's platform.
 
     Exit code: 0 worked out, 2 no kernel, or one that has no table of ops that is known, 4 pvops or a plugin failed.
     """
@@ -80,7 +80,7 @@ def describe(plan: KernelPlan, backend: str, cpus: int) -> dict[str, Any]:
                 "type": planned.site.type,
                 "length": planned.site.length,
                 "original": planned.original.hex(),
-                "paravirt": planned.paravirt.hex(),
+                "paravirt": None if planned.paravirt is None else planned.paravirt.hex(),
                 "final": planned.final.hex(),
             }
             for planned in plan.sites
@@ -93,26 +93,28 @@ def summarise(plan: KernelPlan) -> dict[str, Any]:
     """How many sites each step made into what, and what each op's slot holds."""
     from pvops_core.patching.alternatives import FEATURES  # noqa: PLC0415 - heavy
 
-    inlined = Counter(planned.site.type for planned in plan.sites if planned.final != planned.paravirt)
+    inlined = Counter(planned.site.type for planned in plan.sites if planned.inlined)
     per_type = Counter(planned.site.type for planned in plan.sites)
-    paravirt: Counter[str] = Counter()
+    direct: Counter[str] = Counter()
     final: Counter[str] = Counter()
     for type_, count in per_type.items():
-        paravirt[plan.kind(type_)] += count
+        direct[plan.kind(type_)] += count
         final[plan.kind(type_)] += count - inlined[type_]
     final["inlined"] = inlined.total()
     image, slots = plan.kernel.image, plan.kernel.layout.slots
+    two_steps = "paravirt" in plan.steps
     return {
         "sites": len(plan.sites),
         "layout": plan.kernel.layout.name,
         "features": sorted(name for name, number in FEATURES.items() if number in plan.features),
-        "paravirt": {kind: paravirt[kind] for kind in ("call", "nop", "bug")},
+        "paravirt": {kind: direct[kind] for kind in ("call", "nop", "bug")} if two_steps else None,
         "final": {kind: final[kind] for kind in ("call", "nop", "bug", "inlined")},
         "ops": {
             slots[type_].path: {
                 "sites": count,
                 "target": symbol_json(image, plan.table[type_]) if plan.table[type_] else None,
-                "paravirt": plan.kind(type_),
+                "kind": plan.kind(type_),
+                "paravirt": plan.kind(type_) if two_steps else None,
                 "inlined": inlined[type_],
             }
             for type_, count in sorted(per_type.items())
@@ -123,10 +125,10 @@ def summarise(plan: KernelPlan) -> dict[str, Any]:
 def _print(plan: KernelPlan, result: dict[str, Any]) -> None:
     summary = result["summary"]
     rows = [
-        (op, entry["sites"], entry["target"] or "(empty)", entry["paravirt"], entry["inlined"])
+        (op, entry["sites"], entry["target"] or "(empty)", entry["kind"], entry["inlined"])
         for op, entry in summary["ops"].items()
     ]
-    print_table(("op", "sites", "target", "paravirt", "inlined"), rows)
-    for step in ("paravirt", "final"):
+    print_table(("op", "sites", "target", "kind", "inlined"), rows)
+    for step in plan.steps:
         counts = ", ".join(f"{count} {kind}" for kind, count in summary[step].items() if count)
         sys.stdout.write(f"{step}: {len(plan.sites)} sites: {counts}\n")
