@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pvops_core.cli.alternatives import describe as describe_alternatives
+from pvops_core.cli.alternatives import find_cpu, show
 from pvops_core.cli.common import (
     STDOUT,
     ExitCode,
@@ -33,10 +35,23 @@ MOST_CPUS = 8192
 
 def patch(
     kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="Kernel to read: bzImage or vmlinux.")],
+    *,
     backend: Annotated[str, typer.Option(metavar="NAME", help="Backend whose platform the kernel runs on.")],
     cpus: Annotated[int, typer.Option(min=1, max=MOST_CPUS, metavar="N", help="CPUs that the kernel sees.")] = 1,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the unpacked kernel with its sites patched.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the unpacked kernel with its sites (and alternatives) patched."),
+    ] = None,
+    alternatives: Annotated[
+        bool, typer.Option("--alternatives", help="Follow all other alternatives too, feature by feature.")
+    ] = False,
+    cpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CPU",
+            help="CPU that --alternatives are followed for: a file with the record of a boot of this kernel, whose "
+            "features it had. Without it no feature is there but those that the platform forces.",
+        ),
     ] = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
@@ -46,22 +61,35 @@ def patch(
     Works out, without running the kernel, every paravirt site's bytes after its paravirt step (kernels up to 6.7) and
     after its alternatives, on a backend's platform.
 
+    With --alternatives, every other place that the kernel patches by what its CPU has is worked out as well: jumps,
+    calls, padding, retpolines. Where --cpu names a record, it says how many of each kind came out as recorded.
+
     Exit code: 0 worked out, 2 no kernel, or one that has no table of ops that is known, 4 pvops or a plugin failed.
     """
     from pvops_core.images import load_image  # noqa: PLC0415 - heavy
     from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel  # noqa: PLC0415
+    from pvops_core.patching.whole import plan_alternatives  # noqa: PLC0415
 
+    if cpu is not None and not alternatives:
+        raise UsageError("--cpu says which alternatives apply: it needs --alternatives")
     if output is not None and output.exists() and kernel.exists() and output.samefile(kernel):
         raise UsageError(f"--output {output} is the kernel itself")
     fills = find_fills(backend, plugin or ())
     with progress(f"patching {kernel} for {backend}"):
-        plan = plan_kernel(read_kernel(load_image(kernel)), fills, cpus)
+        image = load_image(kernel)
+        known = find_cpu(cpu, image)
+        plan = plan_kernel(read_kernel(image), fills, cpus)
+        whole = plan_alternatives(plan, known.features) if alternatives else None
     result = describe(plan, backend, cpus)
+    if whole is not None:
+        result["alternatives"] = describe_alternatives(plan, whole, known)
     if output is not None:
-        write_file(output, patched_image(plan))
+        write_file(output, patched_image(plan, whole.groups if whole is not None else ()))
     write_json("patch", result, json)
     if json != STDOUT:
         _print(plan, result)
+        if whole is not None:
+            show(result["alternatives"])
     return ExitCode.FINE
 
 

@@ -26,7 +26,7 @@ MEMBER_LIMIT: Final = 2048
 DEPTH_LIMIT: Final = 16
 """Types followed for one C type: a hostile file may make a pointer to itself."""
 
-_INT, _PTR, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _PROTO, _ENUM64 = 1, 2, 4, 5, 6, 7, 8, 13, 19
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _PROTO, _ENUM64 = 1, 2, 3, 4, 5, 6, 7, 8, 13, 19
 _QUALIFIERS: Final = {9: "volatile ", 10: "const ", 11: "", 18: ""}
 _TAGS: Final = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum ", _FWD: "struct ", _ENUM64: "enum "}
 _COMPILERS: Final = {
@@ -100,7 +100,7 @@ class Btf:
         return self.data[start:stop].decode("ascii", "replace") if stop >= 0 else ""
 
     def leaves(self, name: str) -> list[Leaf] | None:
-        """The members of a structure that are no structures themselves.
+        """The members of a structure that are no structures themselves; those of unions without a name are its own.
 
         Args:
             name: of the structure, without ``struct``.
@@ -138,6 +138,11 @@ class Btf:
         count = int.from_bytes(self.data[at + 4 : at + 6], "little")
         arguments = struct.unpack_from(f"<{2 * count}I", self.data, at + 12)[1::2]
         return [self._following(at), *arguments]
+
+    def elements(self, type: int) -> int:
+        """Elements of an array; 0 for a type that is none."""
+        at = self._at(type)
+        return int.from_bytes(self.data[at + 20 : at + 24], "little") if at and self._kind(at) == _ARRAY else 0
 
     def spelling(self, type: int) -> str | None:
         """A type as C spells it, ``const struct desc_ptr *``; None for one that is not there or does not end."""
@@ -183,9 +188,9 @@ class Btf:
         todo = self._members(outermost, "", 0)
         looked_at = len(todo)
         while todo and looked_at <= MEMBER_LIMIT:
-            path, holder, place, type_ = todo.pop()
-            inner = self.types[type_] if type_ < len(self.types) else 0
-            if inner and self._is_struct(inner):
+            path, holder, place, type_, named = todo.pop()
+            inner = self._at(type_)
+            if inner and (self._is_struct(inner) or (not named and self._kind(inner) == _UNION)):
                 members = self._members(inner, path, place)
                 looked_at += max(len(members), 1)
                 todo += members
@@ -193,15 +198,16 @@ class Btf:
                 leaves.append(Leaf(path, holder, place, type_))
         return None if todo else leaves
 
-    def _members(self, at: int, path: str, base: int) -> list[tuple[str, str, int, int]]:
-        """Path, holder, bit offset and type of a structure's members, the last first."""
+    def _members(self, at: int, path: str, base: int) -> list[tuple[str, str, int, int, bool]]:
+        """Path, holder, bit offset and type of a structure's members, and whether they have names, the last first."""
         name, info = struct.unpack_from("<II", self.data, at)
         members = []
         for index in range(min(info & 0xFFFF, MEMBER_LIMIT + 1)):
             member, type_, offset = struct.unpack_from("<III", self.data, at + 12 + 12 * index)
             # With kind_flag the high byte is the width of a bit field.
             place = base + (offset & 0xFFFFFF if info >> 31 else offset)
-            members.append((f"{path}.{self.name(member)}".strip("."), self.name(name), place, type_))
+            own = self.name(member)
+            members.append((f"{path}.{own}".strip("."), self.name(name), place, type_, bool(own)))
         return members[::-1]
 
 

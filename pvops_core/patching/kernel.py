@@ -25,7 +25,7 @@ from pvops_core.patching.fills import (
     resolve,
 )
 from pvops_core.patching.padding import kernel_padding
-from pvops_core.patching.plan import PlannedSite, make_plan
+from pvops_core.patching.plan import PlannedGroup, PlannedSite, make_plan
 from pvops_core.patching.sites import SECTION, SiteRecord, read_sites
 from pvops_core.patching.tables import find_table
 
@@ -161,12 +161,14 @@ class KernelPlan:
         table: its table when it patches itself; see :func:`fill_table`.
         features: the CPU features forced on; see :func:`forced_features`.
         sites: every site, in the order of its section.
+        context: what the sites were patched by.
     """
 
     kernel: ParavirtKernel
     table: tuple[int, ...]
     features: frozenset[int]
     sites: tuple[PlannedSite, ...]
+    context: PatchContext
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -206,7 +208,7 @@ def plan_kernel(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) 
     )
     features = forced_features(kernel, table, fills, cpus)
     sites = make_plan(kernel.image, ctx, patch_default, kernel.sites, kernel.groups, features, kernel.padding)
-    return KernelPlan(kernel, table, features, sites)
+    return KernelPlan(kernel, table, features, sites, ctx)
 
 
 def _require_bug(kernel: ParavirtKernel) -> None:
@@ -214,20 +216,27 @@ def _require_bug(kernel: ParavirtKernel) -> None:
         raise kernel.image.error(f"the kernel has no symbol {' or '.join(BUG_NAMES)}", field="symbols")
 
 
-def apply_plan(plan: KernelPlan, data: bytearray) -> None:
-    """Put every site's final bytes into a copy of the unpacked image; nothing else changes.
+def apply_plan(plan: KernelPlan, data: bytearray, groups: Sequence[PlannedGroup] = ()) -> None:
+    """Put final bytes into a copy of the unpacked image; nothing else changes.
+
+    Args:
+        plan: what becomes of the sites.
+        data: the copy.
+        groups: what becomes of other places with alternatives.
 
     Raises:
-        ImageError: a site is in no segment of the file, so that no loader would see it.
+        ImageError: a place is in no segment of the file, so that no loader would see it.
     """
     image = plan.kernel.image
-    for planned in plan.sites:
-        offset = image.offset_of(planned.site.address, planned.site.length)
-        data[offset : offset + planned.site.length] = planned.final
+    places = [(planned.group.address, planned.final) for planned in groups]
+    places += [(planned.site.address, planned.final) for planned in plan.sites]
+    for address, code in places:
+        offset = image.offset_of(address, len(code))
+        data[offset : offset + len(code)] = code
 
 
-def patched_image(plan: KernelPlan) -> bytes:
+def patched_image(plan: KernelPlan, groups: Sequence[PlannedGroup] = ()) -> bytes:
     """The unpacked image as the kernel has patched it; ImageError as for :func:`apply_plan`."""
     data = bytearray(plan.kernel.image.data)
-    apply_plan(plan, data)
+    apply_plan(plan, data, groups)
     return bytes(data)

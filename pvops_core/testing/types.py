@@ -14,7 +14,7 @@ from pvops_core.ops.model import Convention
 if TYPE_CHECKING:
     from pvops_core.ops import CType, Layout, Op, Slot
 
-INT, PTR, ARRAY, STRUCT, ENUM, TYPEDEF, CONST, PROTO = 1, 2, 3, 4, 6, 8, 10, 13
+INT, PTR, ARRAY, STRUCT, UNION, ENUM, TYPEDEF, CONST, PROTO = 1, 2, 3, 4, 5, 6, 8, 10, 13
 
 _COMPILERS: Final = {
     "unsigned long": ("long unsigned int", 8),
@@ -54,10 +54,10 @@ class Types:
         self.count += 1
         return self.count
 
-    def struct(self, name: str, members: Sequence[tuple[str, int, int]], size: int) -> int:
-        """Add a structure of name, type and bit offset of each member."""
+    def struct(self, name: str, members: Sequence[tuple[str, int, int]], size: int, kind: int = STRUCT) -> int:
+        """Add a structure, or a union, of name, type and bit offset of each member."""
         tail = b"".join(struct.pack("<III", self.text(member), type_, bits) for member, type_, bits in members)
-        return self.add(STRUCT, name, size, length=len(members), tail=tail)
+        return self.add(kind, name, size, length=len(members), tail=tail)
 
     def build(self) -> bytes:
         """The section."""
