@@ -25,6 +25,9 @@ OF_THE_USER = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "PVOPS_PLUGINS", "
 PACKAGES = {
     "vmlinuz-6.1.0-56-cloud-amd64": "linux-image-6.1.0-56-cloud-amd64-unsigned",
     "vmlinuz-6.1.0-56-amd64": "linux-image-6.1.0-56-amd64-unsigned",
+    "vmlinuz-6.12.117+deb12-cloud-amd64": "linux-image-6.12.117+deb12-cloud-amd64-unsigned",
+    "vmlinuz-6.12.117+deb12-amd64": "linux-image-6.12.117+deb12-amd64-unsigned",
+    "vmlinuz-7.2.13+deb14-cloud-amd64": "linux-binary-7.2.13+deb14-cloud-amd64",
     "vmlinuz-6.1.0-50-686-pae": "linux-image-6.1.0-50-686-pae-unsigned:i386",
 }
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pvops_core.cli.alternatives import describe as describe_alternatives
+from pvops_core.cli.alternatives import find_cpu, show
 from pvops_core.cli.common import (
     STDOUT,
     ExitCode,
@@ -33,35 +35,61 @@ MOST_CPUS = 8192
 
 def patch(
     kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="Kernel to read: bzImage or vmlinux.")],
+    *,
     backend: Annotated[str, typer.Option(metavar="NAME", help="Backend whose platform the kernel runs on.")],
     cpus: Annotated[int, typer.Option(min=1, max=MOST_CPUS, metavar="N", help="CPUs that the kernel sees.")] = 1,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the unpacked kernel with its sites patched.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the unpacked kernel with its sites (and alternatives) patched."),
+    ] = None,
+    alternatives: Annotated[
+        bool, typer.Option("--alternatives", help="Follow all other alternatives too, feature by feature.")
+    ] = False,
+    cpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CPU",
+            help="CPU that --alternatives are followed for: a file with the record of a boot of this kernel, whose "
+            "features it had. Without it no feature is there but those that the platform forces.",
+        ),
     ] = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
     """Show what a kernel makes of its call sites.
 
-    Works out, without running the kernel, every paravirt site's bytes after its paravirt step and after its
-    alternatives, on a backend's platform.
+    Works out, without running the kernel, every paravirt site's bytes after its paravirt step (kernels up to 6.7) and
+    after its alternatives, on a backend's platform.
+
+    With --alternatives, every other place that the kernel patches by what its CPU has is worked out as well: jumps,
+    calls, padding, retpolines. Where --cpu names a record, it says how many of each kind came out as recorded.
 
     Exit code: 0 worked out, 2 no kernel, or one that has no table of ops that is known, 4 pvops or a plugin failed.
     """
     from pvops_core.images import load_image  # noqa: PLC0415 - heavy
     from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel  # noqa: PLC0415
+    from pvops_core.patching.whole import plan_alternatives  # noqa: PLC0415
 
+    if cpu is not None and not alternatives:
+        raise UsageError("--cpu says which alternatives apply: it needs --alternatives")
     if output is not None and output.exists() and kernel.exists() and output.samefile(kernel):
         raise UsageError(f"--output {output} is the kernel itself")
     fills = find_fills(backend, plugin or ())
     with progress(f"patching {kernel} for {backend}"):
-        plan = plan_kernel(read_kernel(load_image(kernel)), fills, cpus)
+        image = load_image(kernel)
+        known = find_cpu(cpu, image)
+        plan = plan_kernel(read_kernel(image), fills, cpus)
+        whole = plan_alternatives(plan, known.features) if alternatives else None
     result = describe(plan, backend, cpus)
+    if whole is not None:
+        result["alternatives"] = describe_alternatives(plan, whole, known)
     if output is not None:
-        write_file(output, patched_image(plan))
+        write_file(output, patched_image(plan, whole.groups if whole is not None else ()))
     write_json("patch", result, json)
     if json != STDOUT:
         _print(plan, result)
+        if whole is not None:
+            show(result["alternatives"])
     return ExitCode.FINE
 
 
@@ -80,7 +108,7 @@ def describe(plan: KernelPlan, backend: str, cpus: int) -> dict[str, Any]:
                 "type": planned.site.type,
                 "length": planned.site.length,
                 "original": planned.original.hex(),
-                "paravirt": planned.paravirt.hex(),
+                "paravirt": None if planned.paravirt is None else planned.paravirt.hex(),
                 "final": planned.final.hex(),
             }
             for planned in plan.sites
@@ -93,26 +121,28 @@ def summarise(plan: KernelPlan) -> dict[str, Any]:
     """How many sites each step made into what, and what each op's slot holds."""
     from pvops_core.patching.alternatives import FEATURES  # noqa: PLC0415 - heavy
 
-    inlined = Counter(planned.site.type for planned in plan.sites if planned.final != planned.paravirt)
+    inlined = Counter(planned.site.type for planned in plan.sites if planned.inlined)
     per_type = Counter(planned.site.type for planned in plan.sites)
-    paravirt: Counter[str] = Counter()
+    direct: Counter[str] = Counter()
     final: Counter[str] = Counter()
     for type_, count in per_type.items():
-        paravirt[plan.kind(type_)] += count
+        direct[plan.kind(type_)] += count
         final[plan.kind(type_)] += count - inlined[type_]
     final["inlined"] = inlined.total()
     image, slots = plan.kernel.image, plan.kernel.layout.slots
+    two_steps = "paravirt" in plan.steps
     return {
         "sites": len(plan.sites),
         "layout": plan.kernel.layout.name,
         "features": sorted(name for name, number in FEATURES.items() if number in plan.features),
-        "paravirt": {kind: paravirt[kind] for kind in ("call", "nop", "bug")},
+        "paravirt": {kind: direct[kind] for kind in ("call", "nop", "bug")} if two_steps else None,
         "final": {kind: final[kind] for kind in ("call", "nop", "bug", "inlined")},
         "ops": {
             slots[type_].path: {
                 "sites": count,
                 "target": symbol_json(image, plan.table[type_]) if plan.table[type_] else None,
-                "paravirt": plan.kind(type_),
+                "kind": plan.kind(type_),
+                "paravirt": plan.kind(type_) if two_steps else None,
                 "inlined": inlined[type_],
             }
             for type_, count in sorted(per_type.items())
@@ -123,10 +153,10 @@ def summarise(plan: KernelPlan) -> dict[str, Any]:
 def _print(plan: KernelPlan, result: dict[str, Any]) -> None:
     summary = result["summary"]
     rows = [
-        (op, entry["sites"], entry["target"] or "(empty)", entry["paravirt"], entry["inlined"])
+        (op, entry["sites"], entry["target"] or "(empty)", entry["kind"], entry["inlined"])
         for op, entry in summary["ops"].items()
     ]
-    print_table(("op", "sites", "target", "paravirt", "inlined"), rows)
-    for step in ("paravirt", "final"):
+    print_table(("op", "sites", "target", "kind", "inlined"), rows)
+    for step in plan.steps:
         counts = ", ".join(f"{count} {kind}" for kind, count in summary[step].items() if count)
         sys.stdout.write(f"{step}: {len(plan.sites)} sites: {counts}\n")

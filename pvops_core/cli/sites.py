@@ -42,7 +42,7 @@ def sites(
         result = describe(image)
     write_json("sites", {"image": image_json(image), **result}, json)
     if not result["sites"]:
-        sys.stderr.write(f"pvops: {printable(image.path)} has no .parainstructions\n")
+        sys.stderr.write(f"pvops: {printable(image.path)} annotates no call of an op\n")
         return ExitCode.NOTHING
     if json != STDOUT:
         _print(result)

@@ -74,7 +74,7 @@ def read_linux(image: KernelImage) -> Linux | None:
         return None
     members = {}
     for structure, wanted in _MEMBERS.items():
-        offsets = {path: place // 8 for path, _, place in btf.leaves(structure) or ()}
+        offsets = {leaf.path: leaf.offset // 8 for leaf in btf.leaves(structure) or ()}
         if any(path not in offsets for path in wanted):
             return None
         members[structure] = {path: offsets[path] for path in wanted}

@@ -156,9 +156,9 @@ def read_msr(cpu: Vcpu, msr: int, err: int) -> int | None:
 
     Args:
         cpu: the calling vCPU.
-        msr: unsigned int; number of the register.
+        msr: unsigned int (u32 in the 7.2 layouts); number of the register.
         err: int *; guest-virtual address that receives 0, or -EFAULT if there is no such register. 0 in the
-            6.1 layouts, whose op has no such argument.
+            6.1 and later layouts, whose op has no such argument.
 
     Returns:
         u64: the register; 0 if there is none.
@@ -166,60 +166,65 @@ def read_msr(cpu: Vcpu, msr: int, err: int) -> int | None:
     Raises:
         GuestFault: #GP if there is no such register and ``err`` is 0.
 
-    Source: pv_cpu_ops.read_msr (2.6.24; asm/paravirt_types.h 6.1).
+    Source: pv_cpu_ops.read_msr (2.6.24; asm/paravirt_types.h 6.1, 7.2).
     """
 
 
 @hookspec(firstresult=True)
-def write_msr(cpu: Vcpu, msr: int, low: int, high: int) -> int | None:
+def write_msr(cpu: Vcpu, msr: int, low: int, high: int, val: int) -> int | None:
     """Write a model-specific register.
 
     Args:
         cpu: the calling vCPU.
-        msr: unsigned int; number of the register.
-        low: unsigned int; low half of the value.
-        high: unsigned int; high half of the value.
+        msr: unsigned int (u32 in the 7.2 layouts); number of the register.
+        low: unsigned int; low half of the value, in every layout.
+        high: unsigned int; high half of the value, in every layout.
+        val: u64; the value, in every layout.
 
     Returns:
-        int in the 2.6 layouts: 0, or -EFAULT if the write was refused. Not used in the 6.1 layouts.
+        int in the 2.6 layouts: 0, or -EFAULT if the write was refused. Not used in the 6.1 and later layouts.
 
     Raises:
-        GuestFault: #GP in the 6.1 layouts if the write was refused.
+        GuestFault: #GP in the 6.1 and later layouts if the write was refused.
 
-    Source: pv_cpu_ops.write_msr; 2.6 declares one u64 and passes the two halves.
+    Source: pv_cpu_ops.write_msr; 2.6 declares one u64 and passes the two halves, 6.1 takes halves, 7.2 one u64.
     """
 
 
 @hookspec(firstresult=True)
-def read_msr_safe(cpu: Vcpu, msr: int, err: int) -> int | None:
+def read_msr_safe(cpu: Vcpu, msr: int, err: int, val: int) -> int | None:
     """Read a model-specific register that may not exist.
+
+    What comes back is another thing since 6.16: a hook for both looks which of its two addresses is not 0.
 
     Args:
         cpu: the calling vCPU.
-        msr: unsigned int; number of the register.
-        err: int *; guest-virtual address that receives 0, or -EIO if there is no such register.
+        msr: unsigned int (u32 in the 7.2 layouts); number of the register.
+        err: int *; guest-virtual address that receives 0, or -EIO if there is no such register. 0 in the 7.2 layouts.
+        val: u64 *; guest-virtual address that receives the register, in the 7.2 layouts; 0 in others.
 
     Returns:
-        u64: the register; 0 if there is none.
+        u64: the register; 0 if there is none. In the 7.2 layouts int: 0, or -EIO if there is no such register.
 
-    Source: pv_cpu_ops.read_msr_safe (asm/paravirt_types.h 6.1).
+    Source: pv_cpu_ops.read_msr_safe (asm/paravirt_types.h 6.1, 7.2).
     """
 
 
 @hookspec(firstresult=True)
-def write_msr_safe(cpu: Vcpu, msr: int, low: int, high: int) -> int | None:
+def write_msr_safe(cpu: Vcpu, msr: int, low: int, high: int, val: int) -> int | None:
     """Write a model-specific register that may not exist.
 
     Args:
         cpu: the calling vCPU.
-        msr: unsigned int; number of the register.
-        low: unsigned int; low half of the value.
-        high: unsigned int; high half of the value.
+        msr: unsigned int (u32 in the 7.2 layouts); number of the register.
+        low: unsigned int; low half of the value, in every layout.
+        high: unsigned int; high half of the value, in every layout.
+        val: u64; the value, in every layout.
 
     Returns:
         int: 0, or -EIO if the write was refused.
 
-    Source: pv_cpu_ops.write_msr_safe (asm/paravirt_types.h 6.1).
+    Source: pv_cpu_ops.write_msr_safe (asm/paravirt_types.h 6.1, 7.2).
     """
 
 

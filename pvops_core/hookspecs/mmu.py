@@ -99,6 +99,20 @@ def dup_mmap(cpu: Vcpu, oldmm: int, mm: int) -> None:
 
 
 @hookspec(firstresult=True)
+def enter_mmap(cpu: Vcpu, mm: int) -> None:
+    """Called when an address space is first used, and when fork has copied one: Xen pins its tables here (6.12).
+
+    Takes the place of ``activate_mm`` and ``dup_mmap``.
+
+    Args:
+        cpu: the calling vCPU.
+        mm: struct mm_struct *; guest-virtual address of the space that is entered.
+
+    Source: pv_mmu_ops.enter_mmap (asm/paravirt_types.h 6.12).
+    """
+
+
+@hookspec(firstresult=True)
 def exit_mmap(cpu: Vcpu, mm: int) -> None:
     """Called before an address space is torn down: Xen unpins its tables here.
 
@@ -447,7 +461,7 @@ def mmu_lazy_mode_flush(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_mmu_ops.lazy_mode.flush (asm/paravirt_types.h 6.1).
+    Source: pv_mmu_ops.lazy_mode.flush (asm/paravirt_types.h 6.1), lazy_mode_flush (7.2).
     """
 
 

@@ -10,7 +10,7 @@ from pvops_core import hookspecs
 from pvops_core.hookspecs.specs import Spec, specs
 from pvops_core.ops import LAYOUTS, Layout, Slot
 
-SHOWN = ("2.6.23", "2.6.23-lapic-pae", "2.6.24", "2.6.24-pae", "6.1-64", "6.1-32")
+SHOWN = ("2.6.23", "2.6.23-lapic-pae", "2.6.24", "2.6.24-pae", "6.1-64", "6.1-32", "6.12-64", "7.2-64")
 """The layouts whose type numbers are given: those of the built-in guests and of the kernels that distributions ship."""
 
 HEAD = """# Hooks

@@ -1,6 +1,7 @@
 """Structures by their BTF type information, which a stripped kernel keeps (Documentation/bpf/btf.rst).
 
-Only what it takes to lay out one structure is read: names, members, offsets and the structures inside it.
+Only what it takes to lay out one structure is read: names, members, offsets, the structures inside it, and the C types
+of members that point to functions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,21 @@ TYPE_LIMIT: Final = 1 << 19
 MEMBER_LIMIT: Final = 2048
 """Members looked at, those of structures inside included; a hostile file may nest a structure in itself."""
 
-_STRUCT: Final = 4
+DEPTH_LIMIT: Final = 16
+"""Types followed for one C type: a hostile file may make a pointer to itself."""
+
+_INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _PROTO, _ENUM64 = 1, 2, 3, 4, 5, 6, 7, 8, 13, 19
+_QUALIFIERS: Final = {9: "volatile ", 10: "const ", 11: "", 18: ""}
+_TAGS: Final = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum ", _FWD: "struct ", _ENUM64: "enum "}
+_COMPILERS: Final = {
+    "long unsigned int": "unsigned long",
+    "long int": "long",
+    "long long unsigned int": "unsigned long long",
+    "long long int": "long long",
+    "_Bool": "bool",
+}
+"""Integers as compilers name them, and as kernel headers do."""
+
 # Bytes behind the 12 of each type: fixed, and for each of its vlen members.
 _TAIL: Final = {
     1: (4, 0),  # INT
@@ -47,6 +62,23 @@ _TAIL: Final = {
 }
 
 
+@attrs.frozen
+class Leaf:
+    """A member of a structure that is no structure itself.
+
+    Attributes:
+        path: its name, behind those of the members that hold it.
+        holder: name of the structure that it is a member of.
+        offset: its place in the outermost structure, in bits.
+        type: number of its type.
+    """
+
+    path: str
+    holder: str
+    offset: int
+    type: int
+
+
 @attrs.frozen(eq=False)
 class Btf:
     """The type section of a kernel.
@@ -67,8 +99,8 @@ class Btf:
         stop = self.data.find(b"\0", start, min(end, start + NAME_LIMIT)) if start < end else -1
         return self.data[start:stop].decode("ascii", "replace") if stop >= 0 else ""
 
-    def leaves(self, name: str) -> list[tuple[str, str, int]] | None:
-        """The members of a structure that are no structures themselves: path, structure that holds it, bit offset.
+    def leaves(self, name: str) -> list[Leaf] | None:
+        """The members of a structure that are no structures themselves; those of unions without a name are its own.
 
         Args:
             name: of the structure, without ``struct``.
@@ -85,32 +117,97 @@ class Btf:
         return None
 
     def _is_struct(self, at: int) -> bool:
-        return self.data[at + 7] & 0x1F == _STRUCT
+        return self._kind(at) == _STRUCT
 
-    def _leaves(self, outermost: int) -> list[tuple[str, str, int]] | None:
-        leaves: list[tuple[str, str, int]] = []
+    def _kind(self, at: int) -> int:
+        return self.data[at + 7] & 0x1F
+
+    def prototype(self, type: int) -> list[int] | None:
+        """The types, by number, of the result and then of the arguments of a function that a type points to.
+
+        Args:
+            type: number of the type, of a pointer to a function.
+
+        Returns:
+            The numbers; None if it is no such pointer.
+        """
+        at = self._at(type)
+        at = self._at(self._following(at)) if at and self._kind(at) == _PTR else 0
+        if not at or self._kind(at) != _PROTO:
+            return None
+        count = int.from_bytes(self.data[at + 4 : at + 6], "little")
+        arguments = struct.unpack_from(f"<{2 * count}I", self.data, at + 12)[1::2]
+        return [self._following(at), *arguments]
+
+    def elements(self, type: int) -> int:
+        """Elements of an array; 0 for a type that is none."""
+        at = self._at(type)
+        return int.from_bytes(self.data[at + 20 : at + 24], "little") if at and self._kind(at) == _ARRAY else 0
+
+    def spelling(self, type: int) -> str | None:
+        """A type as C spells it, ``const struct desc_ptr *``; None for one that is not there or does not end."""
+        stars, qualifiers = "", ""
+        for _ in range(DEPTH_LIMIT):
+            at = self._at(type)
+            kind = self._kind(at) if at else 0
+            if kind == _PTR:
+                stars, qualifiers = "*" + qualifiers.rstrip() + stars, ""
+            elif kind in _QUALIFIERS:
+                qualifiers += _QUALIFIERS[kind]
+            else:
+                name = self._plain(type, at, kind)
+                return None if name is None else f"{qualifiers}{name} {stars}".rstrip()
+            type = self._following(at)
+        return None
+
+    def base(self, type: int) -> str | None:
+        """The spelling of what typedefs and qualifiers lead to: an integer, an enumeration, a structure."""
+        for _ in range(DEPTH_LIMIT):
+            at = self._at(type)
+            if not at or (self._kind(at) != _TYPEDEF and self._kind(at) not in _QUALIFIERS):
+                return self.spelling(type)
+            type = self._following(at)
+        return None
+
+    def _plain(self, type: int, at: int, kind: int) -> str | None:
+        if type == 0:
+            return "void"
+        name = self.name(int.from_bytes(self.data[at : at + 4], "little")) if at else ""
+        if not name or kind not in {_INT, _TYPEDEF, *_TAGS}:
+            return None
+        return _TAGS.get(kind, "") + _COMPILERS.get(name, name)
+
+    def _at(self, type: int) -> int:
+        return self.types[type] if type < len(self.types) else 0
+
+    def _following(self, at: int) -> int:
+        return int.from_bytes(self.data[at + 8 : at + 12], "little")
+
+    def _leaves(self, outermost: int) -> list[Leaf] | None:
+        leaves: list[Leaf] = []
         todo = self._members(outermost, "", 0)
         looked_at = len(todo)
         while todo and looked_at <= MEMBER_LIMIT:
-            path, holder, place, type_ = todo.pop()
-            inner = self.types[type_] if type_ < len(self.types) else 0
-            if inner and self._is_struct(inner):
+            path, holder, place, type_, named = todo.pop()
+            inner = self._at(type_)
+            if inner and (self._is_struct(inner) or (not named and self._kind(inner) == _UNION)):
                 members = self._members(inner, path, place)
                 looked_at += max(len(members), 1)
                 todo += members
             else:
-                leaves.append((path, holder, place))
+                leaves.append(Leaf(path, holder, place, type_))
         return None if todo else leaves
 
-    def _members(self, at: int, path: str, base: int) -> list[tuple[str, str, int, int]]:
-        """Path, holder, bit offset and type of a structure's members, the last first."""
+    def _members(self, at: int, path: str, base: int) -> list[tuple[str, str, int, int, bool]]:
+        """Path, holder, bit offset and type of a structure's members, and whether they have names, the last first."""
         name, info = struct.unpack_from("<II", self.data, at)
         members = []
         for index in range(min(info & 0xFFFF, MEMBER_LIMIT + 1)):
             member, type_, offset = struct.unpack_from("<III", self.data, at + 12 + 12 * index)
             # With kind_flag the high byte is the width of a bit field.
             place = base + (offset & 0xFFFFFF if info >> 31 else offset)
-            members.append((f"{path}.{self.name(member)}".strip("."), self.name(name), place, type_))
+            own = self.name(member)
+            members.append((f"{path}.{own}".strip("."), self.name(name), place, type_, bool(own)))
         return members[::-1]
 
 

@@ -7,7 +7,8 @@ Nothing names these tables in a stripped image, so they are found by what must b
 * ``markers``: the offset in ``names`` of every 256th name, so a rising run from 0, before ``token_table``.
 * ``names``: length-prefixed, before ``markers``; ``num_syms`` just before it, and agreeing with both.
 * the addresses: absolute before ``num_syms`` (to 4.5), or offsets with a base (since 2213e9a6, 4.6): before
-  ``num_syms`` too, and since 404bad70fcf7 (6.4) behind ``token_index``.
+  ``num_syms`` too, and since 404bad70fcf7 (6.4) behind ``token_index``. Kernels of today (7.2) have no base any more:
+  behind ``token_index``, in a table that is aligned to its 4 bytes, each offset counts from where it lies itself.
 """
 
 from __future__ import annotations
@@ -206,23 +207,37 @@ def _walk(data: bytes, start: int, count: int, markers: list[int], end: int) -> 
 
 
 def _find_addresses(image: KernelImage, tokens: Tokens, names: Names) -> list[int] | None:
+    return next((found for found in _address_tables(image, tokens, names) if _plausible(image, found)), None)
+
+
+def _address_tables(image: KernelImage, tokens: Tokens, names: Names) -> Iterator[list[int]]:
+    """What the addresses would be in each of the orders that the tables have had."""
     data, count, pointer = image.data, names.count, image.pointer_size
     before = names.count_at - pointer
     for offsets_at, base_at in (
         (before - _align(4 * count, pointer), before),
         (_align(tokens.end, pointer), _align(tokens.end, pointer) + _align(4 * count, pointer)),
     ):
-        if offsets_at < 0 or base_at + pointer > len(data):
-            continue
-        base = int.from_bytes(data[base_at : base_at + pointer], "little")
-        found = _relative(np.frombuffer(data, "<i4", count, offsets_at), base, pointer)
-        if _plausible(image, found):
-            return found
+        if offsets_at >= 0 and base_at + pointer <= len(data):
+            base = int.from_bytes(data[base_at : base_at + pointer], "little")
+            yield _relative(np.frombuffer(data, "<i4", count, offsets_at), base, pointer)
+    own = _align(tokens.end, 4)
+    place = _address_of(image, own, 4 * count)
+    if place is not None:
+        distances = np.frombuffer(data, "<i4", count, own).astype(np.int64)
+        here = np.uint64(place) + np.arange(0, 4 * count, 4, dtype=np.uint64)
+        yield (here + distances.astype(np.uint64) & np.uint64((1 << 8 * pointer) - 1)).tolist()
     at = names.count_at - count * pointer
     if at >= 0:
-        absolute: list[int] = np.frombuffer(data, f"<u{pointer}", count, at).tolist()
-        if _plausible(image, absolute):
-            return absolute
+        yield np.frombuffer(data, f"<u{pointer}", count, at).tolist()
+
+
+def _address_of(image: KernelImage, offset: int, size: int) -> int | None:
+    """The virtual address of bytes of the file; None where no one segment has all of them."""
+    for segment in image.segments:
+        start = offset - segment.offset
+        if start >= 0 and start + size <= segment.file_size:
+            return segment.address + start
     return None
 
 

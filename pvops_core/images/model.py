@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import ImageError
+from pvops_core.images.btf import read_btf
 from pvops_core.images.symbols import read_symbols
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pvops_core.images.btf import Btf
     from pvops_core.images.symbols import SymbolTable
 
 READ_LIMIT: Final = 1 << 28
@@ -132,6 +134,11 @@ class KernelImage:
             ImageError: a table is there and is damaged.
         """
         return read_symbols(self)
+
+    @cached_property
+    def types(self) -> Btf | None:
+        """The kernel's own type information; None if it has none that can be read."""
+        return read_btf(self)
 
     @property
     def symbols(self) -> dict[str, int]:

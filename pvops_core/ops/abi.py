@@ -40,6 +40,8 @@ class Place:
         stack: offset from the stack pointer in bytes (the return address is at 0); None if in registers.
         bits: its width.
         signed: whether the value is sign-extended.
+        shift: its lowest bit in what the registers hold; not 0 only in a view of half an argument.
+        piece: bits that each register holds of it; 0 for all that the register has.
     """
 
     name: str
@@ -47,13 +49,15 @@ class Place:
     stack: int | None
     bits: int
     signed: bool
+    shift: int = 0
+    piece: int = 0
 
     def value(self, words: Sequence[int], word_bits: int) -> int:
         """The argument as a Python integer, of the words that hold it, low word first."""
-        raw = 0
+        raw, step = 0, self.piece or word_bits
         for number, word in enumerate(words):
-            raw |= word << (number * word_bits)
-        raw &= (1 << self.bits) - 1
+            raw |= (word & (1 << step) - 1) << (number * step)
+        raw = raw >> self.shift & (1 << self.bits) - 1
         return raw - (1 << self.bits) if self.signed and raw >> (self.bits - 1) else raw
 
 
@@ -70,6 +74,7 @@ class Signature:
         result: registers that take the result, low word first; empty for a void function.
         result_bits: width of the result; 0 for a void function.
         clobbers: registers that the callee may change, those of the result among them.
+        views: what hooks know arguments by that other generations pass in another shape; see :func:`_views`.
     """
 
     op: Op
@@ -80,6 +85,7 @@ class Signature:
     result: tuple[str, ...]
     result_bits: int
     clobbers: frozenset[str]
+    views: tuple[Place, ...] = ()
 
     def arguments(self, registers: Sequence[int], stack: Sequence[int] = ()) -> tuple[int, ...]:
         """The arguments in C order.
@@ -88,10 +94,17 @@ class Signature:
             registers: values of ``self.registers``, in that order.
             stack: the ``self.stack_words`` words above the return address.
         """
+        return self._values(self.places, registers, stack)
+
+    def arguments_and_views(self, registers: Sequence[int], stack: Sequence[int] = ()) -> tuple[int, ...]:
+        """The arguments in C order, and then the views; see :meth:`arguments`."""
+        return self._values((*self.places, *self.views), registers, stack)
+
+    def _values(self, places: Sequence[Place], registers: Sequence[int], stack: Sequence[int]) -> tuple[int, ...]:
         size = self.kind.pointer_size
         held = dict(zip(self.registers, registers, strict=True))
         values = []
-        for place in self.places:
+        for place in places:
             if place.stack is None:
                 words = [held[register] for register in place.registers]
             else:
@@ -126,6 +139,20 @@ def _places(op: Op, kind: MachineKind) -> Iterator[Place]:
             stack += words * kind.pointer_size
 
 
+def _views(op: Op, places: Sequence[Place]) -> tuple[Place, ...]:
+    """What a write of an MSR has under the other generation's names: two halves up to 6.15, one u64 since."""
+    if op.name not in {"write_msr", "write_msr_safe"}:
+        return ()
+    by_name = {place.name: place for place in places}
+    if "val" in by_name:
+        halves = (("low", 0), ("high", 32))
+        return tuple(attrs.evolve(by_name["val"], name=name, bits=32, shift=shift) for name, shift in halves)
+    if not {"low", "high"} <= by_name.keys():
+        return ()
+    registers = by_name["low"].registers + by_name["high"].registers
+    return (Place("val", registers, None, 64, signed=False, piece=32),)
+
+
 def _clobbers(op: Op, kind: MachineKind) -> frozenset[str]:
     match op.convention:
         case Convention.JUMP | Convention.NONE:
@@ -157,4 +184,5 @@ def signature(what: Op | Slot, kind: MachineKind) -> Signature:
         result=_RESULT[kind.bits][: _words(bits, kind)],
         result_bits=bits,
         clobbers=_clobbers(op, kind),
+        views=_views(op, places),
     )

@@ -1,7 +1,7 @@
 """The tables themselves: which op has which type number in which generation of kernels.
 
-Orders are those of the structs in the headers that ``linux_2_6`` and ``linux_6_1`` name, for kernels without
-CONFIG_HIGHPTE.
+Orders are those of the structs in the headers that ``linux_2_6``, ``linux_6_1`` and their successors name, for kernels
+without CONFIG_HIGHPTE.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+import attrs
+
 from pvops_core.kinds import MachineKind
-from pvops_core.ops import linux_2_6, linux_6_1
+from pvops_core.ops import linux_2_6, linux_6_1, linux_6_12, linux_7_2
 from pvops_core.ops.boot import boot_hooks
 from pvops_core.ops.model import Convention, Layout, Op, Slot
 
@@ -82,6 +84,9 @@ _XXL = {
     """,
     "lock": "queued_spin_lock_slowpath queued_spin_unlock lock_wait lock_kick vcpu_is_preempted",
 }
+_XXL_6_12 = {**_XXL, "mmu": _XXL["mmu"].replace("activate_mm dup_mmap", "enter_mmap")}
+_GONE_BY_7_2 = frozenset(["io_delay", "wbinvd", "tlb_remove_table", "mmu_lazy_mode_enter", "mmu_lazy_mode_leave"])
+_XXL_7_2 = {group: " ".join(op for op in names.split() if op not in _GONE_BY_7_2) for group, names in _XXL_6_12.items()}
 _NOT_XXL = {
     "cpu": "io_delay",
     "irq": "",
@@ -122,15 +127,35 @@ def _split(name: str, *, lapic: bool = True, pae: bool = False) -> Layout:
 
 
 def _template(
-    name: str, kind: MachineKind, groups: Mapping[str, str], ops: Mapping[str, Op], convention: Convention
+    name: str,
+    kind: MachineKind,
+    groups: Mapping[str, str],
+    ops: Mapping[str, Op],
+    convention: Convention,
+    *,
+    annotated: bool = True,
 ) -> Layout:
     paths = [(f"{group}.{_PATHS.get(op, op)}", op) for group, names in groups.items() for op in names.split()]
     size = kind.pointer_size
     slots = (Slot(n, ops[op], path, "pv_ops", size * n) for n, (path, op) in enumerate(paths))
-    return _layout(name, kind, slots, convention, 2 * size)
+    return _layout(name, kind, slots, convention, 2 * size if annotated else 0)
+
+
+def _with_own_locks(layout: Layout) -> Layout:
+    """The layout of 7.2: lock ops in a table of their own, and one op of lazy MMU mode left, which has no struct."""
+    first = next(slot.type for slot in layout.slots if slot.path.startswith("lock."))
+    moved = tuple(
+        attrs.evolve(slot, symbol="pv_ops_lock", offset=slot.offset - first * layout.pointer_size)
+        if slot.type >= first
+        else attrs.evolve(slot, path=slot.path.replace("lazy_mode.", "lazy_mode_"))
+        for slot in layout.slots
+    )
+    return attrs.evolve(layout, slots=moved)
 
 
 _SYSV = linux_6_1.ops(Convention.SYSV)
+_SYSV_6_12 = linux_6_12.ops(Convention.SYSV)
+_SYSV_7_2 = linux_7_2.ops(Convention.SYSV)
 _REGPARM3 = linux_6_1.ops(Convention.REGPARM3)
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
@@ -147,6 +172,10 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             _split("2.6.24-nolapic-pae", lapic=False, pae=True),
             _template("6.1-64", MachineKind.X86_64, _XXL, _SYSV, Convention.SYSV),
             _template("6.1-32", MachineKind.PAE, _NOT_XXL, _REGPARM3, Convention.REGPARM3),
+            _template("6.12-64", MachineKind.X86_64, _XXL_6_12, _SYSV_6_12, Convention.SYSV, annotated=False),
+            _with_own_locks(
+                _template("7.2-64", MachineKind.X86_64, _XXL_7_2, _SYSV_7_2, Convention.SYSV, annotated=False)
+            ),
         )
     }
 )

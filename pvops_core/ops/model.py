@@ -125,12 +125,12 @@ class Layout:
     """A generation's table of ops.
 
     Attributes:
-        name: for example ``2.6.23-lapic-pae`` or ``6.1-64``.
+        name: for example ``2.6.23-lapic-pae`` or ``7.2-64``.
         kind: the machine its kernels are for.
         slots: the table, in order of type number, without gaps.
         boot_hooks: hooks outside the table, numbered on their own from 0 (the built-in guest keeps them in
             ``boot_ops``).
-        record_size: bytes of one ``.parainstructions`` record.
+        record_size: bytes of one ``.parainstructions`` record; 0 where call sites are ALTERNATIVEs, from 6.8 on.
     """
 
     name: str

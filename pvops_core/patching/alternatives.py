@@ -1,39 +1,33 @@
-"""ALTERNATIVE entries: code that the kernel replaces at boot by what its CPU has, or has not.
-
-``struct alt_instr`` changed its shape over the years without saying so anywhere in an image; which shape a section has
-is decided by which of them makes every record speak of real text. Sources: arch/x86/include/asm/alternative.h of
-2.6.23, 2.6.38, 3.3 (self-relative offsets), 4.0 (padlen), 5.13 (padlen gone, inverted feature) and 6.3 (flags of
-their own).
-"""
+"""ALTERNATIVEs: places whose code the kernel replaces at boot, and what it writes there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import numpy as np
 
-from pvops_core.patching.relocation import relocate_replacement
-from pvops_core.patching.sites import executable_sections
+from pvops_core.patching.altrecords import INVERTED, SECTION, AltEntry, read_alternatives
+from pvops_core.patching.padding import Padding
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from pvops_core.patching.padding import Rewriting
 
-    from pvops_core.images import KernelImage, Section
-
-SECTION: Final = ".altinstructions"
-INVERTED: Final = 0x8000
-"""ALTINSTR_FLAG_INV in the feature word of 5.13 to 6.2: patch if the CPU has *not* got the feature."""
-FLAG_NOT: Final = 0x1
-"""ALT_FLAG_NOT in the flags of 6.3 and later, with the same meaning."""
-FEATURE_LIMIT: Final = 64 * 32
-"""More feature bits than any kernel has words for: (NCAPINTS + NBUGINTS) * 32 is 736 in 6.1."""
-
-ENTRY_LIMIT: Final = 1 << 18
-"""Most entries read; a distribution kernel has some 10,000."""
-
-NOP: Final = 0x90
+__all__ = [
+    "ALWAYS",
+    "FEATURES",
+    "INVERTED",
+    "SECTION",
+    "AltEntry",
+    "AltGroup",
+    "Padding",
+    "grouped",
+    "overlapping",
+    "read_alternatives",
+    "replace",
+]
 
 # Which of several alternatives features may be forced on by what the kernel runs on, as numbers of
 # arch/x86/include/asm/cpufeatures.h; the names are those of X86_FEATURE_*.
@@ -43,158 +37,42 @@ FEATURES: Final = {
     "VCPUPREEMPT": 8 * 32 + 21,
 }
 
+ALWAYS: Final = 3 * 32 + 21
+"""X86_FEATURE_ALWAYS, which every CPU has."""
+
 
 @attrs.frozen
-class AltEntry:
-    """One record of ``.altinstructions``.
+class AltGroup:
+    """The entries of one place: consecutive records of one address.
 
     Attributes:
-        address: virtual address of the code that may be replaced.
-        length: its bytes.
-        replacement: virtual address of the code to put there.
-        replacement_length: its bytes; the rest of the place becomes nops.
-        feature: number of the CPU feature that decides.
-        inverted: replace if the CPU has not got the feature.
+        address: virtual address of the place.
+        length: its bytes: those of its longest entry (nested ALTERNATIVEs pad, since 6.11).
+        entries: in the order of the section.
     """
 
     address: int
     length: int
-    replacement: int
-    replacement_length: int
-    feature: int
-    inverted: bool
+    entries: tuple[AltEntry, ...]
 
-    def applies(self, features: frozenset[int]) -> bool:
-        """Whether a CPU with these features gets the replacement."""
-        return (self.feature in features) != self.inverted
+    @property
+    def direct(self) -> AltEntry | None:
+        """The entry that makes the place a call of an op; None in all other groups."""
+        return next((entry for entry in self.entries if entry.direct), None)
 
-
-@attrs.frozen
-class _Shape:
-    """One way the record has been laid out.
-
-    Attributes:
-        record: its fields instr, repl, feature, len, rlen and, where it has them, flags.
-        relative: the two places are distances from the field itself, not addresses.
-        pointer_size: of the kernels that have it; 0 for both.
-    """
-
-    record: np.dtype[np.void]
-    relative: bool
-    pointer_size: int
+    def chosen(self, features: frozenset[int]) -> AltEntry | None:
+        """The entry that a CPU with these features gets: the last that applies; None where the code stays."""
+        return next((entry for entry in reversed(self.entries) if entry.applies(features)), None)
 
 
-def _shape(formats: str, size: int, *, relative: bool, pointer_size: int = 0) -> _Shape:
-    """A shape from its fields, ``name:format`` each and without gaps, and the record's whole size."""
-    fields = [field.split(":") for field in formats.split()]
-    packed = np.dtype([(name, form) for name, form in fields])
-    # Bytes that no field names (padlen, padding) lie at the end.
-    record = np.dtype([*((name, form) for name, form in fields), ("rest", f"V{size - packed.itemsize}")])
-    return _Shape(record, relative, pointer_size)
+def grouped(entries: Sequence[AltEntry]) -> tuple[AltGroup, ...]:
+    """The groups of entries that are in the order of their section."""
+    by_place = itertools.groupby(entries, key=lambda entry: entry.address)
+    return tuple(_group(address, tuple(members)) for address, members in by_place)
 
 
-_SHAPES: Final = (
-    _shape("instr:<i4 repl:<i4 feature:<u2 len:u1 rlen:u1", 12, relative=True),
-    _shape("instr:<i4 repl:<i4 feature:<u2 flags:<u2 len:u1 rlen:u1", 14, relative=True),
-    _shape("instr:<i4 repl:<i4 feature:<u2 len:u1 rlen:u1", 13, relative=True),
-    _shape("instr:<u4 repl:<u4 feature:u1 len:u1 rlen:u1", 12, relative=False, pointer_size=4),
-    _shape("instr:<u4 repl:<u4 feature:<u2 len:u1 rlen:u1", 12, relative=False, pointer_size=4),
-    _shape("instr:<u8 repl:<u8 feature:u1 len:u1 rlen:u1", 24, relative=False, pointer_size=8),
-    _shape("instr:<u8 repl:<u8 feature:<u2 len:u1 rlen:u1", 24, relative=False, pointer_size=8),
-)
-
-
-@attrs.frozen(eq=False)
-class _Columns:
-    """A section read in one shape: addresses as unsigned 64-bit numbers, and which records make sense."""
-
-    table: NDArray[np.void]
-    instr: NDArray[np.uint64]
-    repl: NDArray[np.uint64]
-    valid: NDArray[np.bool_]
-
-
-def read_alternatives(image: KernelImage) -> tuple[AltEntry, ...]:
-    """All entries of an image, in the order of the section; empty if it has none.
-
-    Raises:
-        ImageError: in none of the known shapes does every record speak of text that is there.
-    """
-    data, section = image.altinstructions, image.section(SECTION)
-    if not data or section is None:
-        return ()
-    if len(data) > ENTRY_LIMIT * 12:
-        message = f"{len(data):#x} bytes: at most {ENTRY_LIMIT} entries are read"
-        raise image.error(message, field=SECTION, offset=section.offset)
-    text = executable_sections(image)
-    read = [
-        (shape, _read(image, text, data, shape))
-        for shape in _SHAPES
-        if len(data) % shape.record.itemsize == 0 and shape.pointer_size in {0, image.pointer_size}
-    ]
-    if not read:
-        raise image.error(f"{len(data):#x} bytes is no multiple of any record", field=SECTION, offset=section.offset)
-    shape, best = max(read, key=lambda pair: float(np.mean(pair[1].valid)))
-    if not best.valid.all():
-        bad = int(np.flatnonzero(~best.valid)[0])
-        message = (
-            f"{int(best.table['len'][bad])} bytes at {int(best.instr[bad]):#x} by {int(best.table['rlen'][bad])} at "
-        )
-        message += f"{int(best.repl[bad]):#x} are not text"
-        offset = section.offset + bad * shape.record.itemsize
-        raise image.error(message, field=f"{SECTION}[{bad}]", offset=offset)
-    return _entries(best)
-
-
-def _read(image: KernelImage, text: Sequence[Section], data: bytes, shape: _Shape) -> _Columns:
-    table = np.frombuffer(data, shape.record)
-    section = image.section(SECTION)
-    base = section.address if section else 0
-    instr, repl = (table[name].astype(np.uint64) for name in ("instr", "repl"))
-    if shape.relative:
-        # int64 to uint64 and the sums wrap as addresses do; the mask is for 32-bit kernels.
-        mask = np.uint64((1 << 8 * image.pointer_size) - 1)
-        place = np.uint64(base) + np.arange(len(table), dtype=np.uint64) * np.uint64(shape.record.itemsize)
-        instr = (table["instr"].astype(np.int64).astype(np.uint64) + place) & mask
-        repl = (table["repl"].astype(np.int64).astype(np.uint64) + place + np.uint64(4)) & mask
-    feature = table["feature"] & ~np.uint16(INVERTED)
-    valid = (
-        (table["len"] > 0)
-        & (table["rlen"] <= table["len"])
-        & (feature < FEATURE_LIMIT)
-        & _in_text(text, instr, table["len"])
-        & ((table["rlen"] == 0) | _in_text(text, repl, table["rlen"]))
-    )
-    return _Columns(table, instr, repl, valid)
-
-
-def _in_text(text: Sequence[Section], address: NDArray[np.uint64], length: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    if not text:
-        return np.zeros(len(address), bool)
-    starts, sizes = np.array([(section.address, section.size) for section in text], np.uint64).T
-    holder = np.searchsorted(starts, address, side="right") - 1  # -1, the last, if it is below all of them
-    distance = address - starts[holder]  # and then this wraps to a large number
-    inside: NDArray[np.bool_] = (distance < sizes[holder]) & (sizes[holder] - distance >= length)
-    return inside
-
-
-def _entries(columns: _Columns) -> tuple[AltEntry, ...]:
-    table = columns.table
-    feature = table["feature"].astype(np.uint16)
-    has_flags = "flags" in (table.dtype.names or ())
-    inverted = (table["flags"] & FLAG_NOT if has_flags else feature & INVERTED) != 0
-    return tuple(
-        AltEntry(at, length, code, size, number, negated)
-        for at, length, code, size, number, negated in zip(
-            columns.instr.tolist(),
-            table["len"].tolist(),
-            columns.repl.tolist(),
-            table["rlen"].tolist(),
-            (feature & ~np.uint16(INVERTED)).tolist(),
-            inverted.tolist(),
-            strict=True,
-        )
-    )
+def _group(address: int, entries: tuple[AltEntry, ...]) -> AltGroup:
+    return AltGroup(address, max(entry.length for entry in entries), entries)
 
 
 def overlapping(entries: Sequence[AltEntry], spans: Sequence[tuple[int, int]]) -> list[AltEntry]:
@@ -216,7 +94,7 @@ def overlapping(entries: Sequence[AltEntry], spans: Sequence[tuple[int, int]]) -
     return [entries[index] for index in np.flatnonzero(hit).tolist()]
 
 
-def replace(entry: AltEntry, code: bytes, padding: Padding) -> bytes:
+def replace(entry: AltEntry, code: bytes, padding: Rewriting) -> bytes:
     """What the kernel writes over an entry's text when it applies: the replacement, relocated, padded with nops.
 
     Args:
@@ -224,43 +102,4 @@ def replace(entry: AltEntry, code: bytes, padding: Padding) -> bytes:
         code: the replacement's bytes as assembled.
         padding: the kernel's nops and how it finds them.
     """
-    moved = relocate_replacement(code, entry.replacement, entry.address, padding.nops)
-    return padding.optimize(moved + bytes([NOP]) * (entry.length - len(moved)))
-
-
-@attrs.frozen(eq=False)
-class Padding:
-    """How a kernel joins the one-byte nops in replaced text into longer ones.
-
-    Attributes:
-        nops: as many bytes of nops as asked for.
-        lengths: lengths of the instructions in some code, up to the first that cannot be decoded.
-    """
-
-    nops: Callable[[int], bytes]
-    lengths: Callable[[bytes], Sequence[int]]
-    _done: dict[bytes, bytes] = attrs.field(factory=dict, init=False, repr=False)
-
-    def optimize(self, code: bytes) -> bytes:
-        """Join runs of two and more one-byte nops (``optimize_nops`` of arch/x86/kernel/alternative.c, 6.1).
-
-        The kernel does this to the text of every entry, replaced or not. A 90 inside another instruction is no nop.
-        """
-        if b"\x90\x90" not in code:
-            return code
-        if code not in self._done:
-            self._done[code] = self._optimize(code)
-        return self._done[code]
-
-    def _optimize(self, code: bytes) -> bytes:
-        result = bytearray(code)
-        position = run = 0
-        for size in (*self.lengths(code), 0):
-            if size == 1 and code[position] == NOP:
-                position += 1
-                continue
-            if position - run > 1:
-                result[run:position] = self.nops(position - run)
-            position += size
-            run = position
-        return bytes(result)
+    return padding.fill(code, entry.replacement, entry.address, entry.length)

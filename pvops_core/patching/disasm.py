@@ -151,6 +151,64 @@ def instruction_lengths(code: bytes, bits: int) -> list[int]:
     return [size for _address, size, _mnemonic, _operands in _engine(bits).disasm_lite(code, 0)]
 
 
+@attrs.frozen
+class Encoding:
+    """An instruction's bytes, as far as those who move code need them.
+
+    Attributes:
+        size: bytes.
+        nop: whether it is one of the nops that the kernel joins: 90 of any prefix but rep, and 0f 1f.
+        relative: place and bytes of what counts from the next instruction: a branch's distance, a rip-relative operand.
+    """
+
+    size: int
+    nop: bool
+    relative: tuple[tuple[int, int], ...] = ()
+
+
+def encodings(code: bytes, bits: int) -> tuple[Encoding, ...]:
+    """The encodings of the instructions from the first byte on, ending before the first that cannot be decoded.
+
+    Args:
+        code: the bytes.
+        bits: 32 or 64, the mode they run in.
+    """
+    found: list[Encoding] = []
+    done = 0
+    while True:
+        for insn in _engine(bits).disasm(code[done:], 0):
+            found.append(_encoding(insn, bits))
+            done += insn.size
+        size = _system_size(code[done:])
+        if not size:
+            return tuple(found)
+        found.append(Encoding(size, nop=False))
+        done += size
+
+
+def _system_size(code: bytes) -> int:
+    """Bytes of a register form of ``0f 01``, all of which are three long (Intel SDM volume 2, table A-6), or 0.
+
+    The disassembler lacks the youngest of them, such as wrmsrns.
+    """
+    start = 1 if code[:1] in {b"\x66", b"\xf2", b"\xf3"} else 0
+    known = code[start : start + 2] == b"\x0f\x01" and len(code) > start + 2 and code[start + 2] >= 0xC0
+    return start + 3 if known else 0
+
+
+def _encoding(insn: capstone.CsInsn, bits: int) -> Encoding:
+    first, second = insn.opcode[:2]
+    nop = (first == 0x90 and insn.bytes[0] != 0xF3) or (first, second) == (0x0F, 0x1F)
+    relative = []
+    if first in {0xE8, 0xE9} or (first == 0x0F and second & 0xF0 == 0x80):
+        relative.append((insn.size - 4, 4))
+    elif first == 0xEB or first & 0xF0 == 0x70:
+        relative.append((insn.size - 1, 1))
+    if bits == 64 and insn.encoding.modrm_offset and insn.modrm & 0xC7 == 5:
+        relative.append((insn.encoding.disp_offset, 4))
+    return Encoding(insn.size, nop, tuple(relative))
+
+
 def memory_size(code: bytes, bits: int) -> int:
     """Bytes that the first instruction reads or writes in memory, at most; 0 if none, or if it cannot be decoded.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -14,8 +16,16 @@ if TYPE_CHECKING:
 Target = str | int | None
 """A symbol, an address, or None for an empty slot."""
 
-NOP_NAMES: Final = ("_paravirt_nop", "paravirt_nop")
-"""The function that does nothing: since 2.6.23 one of these; a fill may name either."""
+NOP_NAMES: Final = ("_paravirt_nop", "paravirt_nop", "nop_func")
+"""The function that does nothing: since 2.6.23 one of these; a fill may name any."""
+
+BUG_NAMES: Final = ("paravirt_BUG", "BUG_func")
+"""What a kernel calls in place of an empty slot: the second since 6.8."""
+
+LONGEST_FUNCTION: Final = 1 << 14
+"""Most bytes of a function that are read where no symbol ends it."""
+
+_STORE: Final = re.compile(rb"\x48\xc7\x05(.{4})(.{4})", re.DOTALL)
 
 SPIN_UNLOCK: Final = "lock.queued_spin_unlock"
 VCPU_IS_PREEMPTED: Final = "lock.vcpu_is_preempted"
@@ -87,6 +97,41 @@ def compiled_table(kernel: KernelImage, layout: Layout, symbol: str, group: str)
     return {slot.path: words[slot.type] or None for slot in layout.slots if slot.path.partition(".")[0] == group}
 
 
+def assigned(kernel: KernelImage, layout: Layout, *functions: str) -> dict[str, Target]:
+    """The slots that functions of a 64-bit kernel set one by one, read off their code.
+
+    What a compiler makes of ``pv_ops.mmu.read_cr3 = xen_read_cr3`` is ``mov qword [rip + slot], function``. Of several
+    assignments to a slot the last counts, so functions are named in the order in which the boot calls them; what is
+    under a condition counts too.
+
+    Args:
+        kernel: the image.
+        layout: its table.
+        functions: their names; one that the kernel has not got assigns nothing.
+    """
+    slots = {layout.slot_address(kernel.symbols, slot.type): slot.path for slot in layout.slots}
+    found: dict[str, Target] = {}
+    for function in functions:
+        start = kernel.symbols.get(function)
+        if start is None:
+            continue
+        addresses = kernel.symbol_table.addresses
+        following = bisect_right(addresses, start)
+        end = min([start + LONGEST_FUNCTION, *addresses[following : following + 1]])
+        for match in _STORE.finditer(kernel.read(start, end - start)):
+            operand, value = (int.from_bytes(part, "little", signed=True) for part in match.groups())
+            path = slots.get(start + match.end() + operand)
+            if path is not None:
+                found[path] = value % (1 << 64) or None
+    return found
+
+
+def in_layout(layout: Layout, slots: Mapping[str, Target]) -> dict[str, Target]:
+    """Those of some assignments whose op the kernel's table has: without the op there is no such code either."""
+    paths = {slot.path for slot in layout.slots}
+    return {path: target for path, target in slots.items() if path in paths}
+
+
 def required(kernel: KernelImage, symbol: str) -> int:
     """Address of a symbol without which the kernel cannot run on a platform.
 
@@ -107,6 +152,11 @@ def present(kernel: KernelImage, slots: Mapping[str, str]) -> dict[str, Target]:
 def find_nop(kernel: KernelImage) -> int | None:
     """Address of the function that does nothing; None where the kernel's symbols do not name one."""
     return next((kernel.symbols[name] for name in NOP_NAMES if name in kernel.symbols), None)
+
+
+def find_bug(kernel: KernelImage) -> int | None:
+    """Address of what is called in place of an empty slot; None where the kernel's symbols do not name it."""
+    return next((kernel.symbols[name] for name in BUG_NAMES if name in kernel.symbols), None)
 
 
 def resolve(kernel: KernelImage, path: str, target: Target) -> int:

@@ -1,36 +1,40 @@
 """Static patching of a real kernel: what its text is after its own ``alternative_instructions()``.
 
-The order is the kernel's (arch/x86/kernel/alternative.c, 6.1): ``paravirt_set_cap``, ``apply_paravirt``, then
-``apply_alternatives``, of which only the entries that touch a site are followed.
+The order is the kernel's (arch/x86/kernel/alternative.c): ``paravirt_set_cap``, up to 6.7 ``apply_paravirt``, then
+``apply_alternatives``, of which only the entries that touch a site are followed here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from pvops_core.errors import ImageError, UsageError
-from pvops_core.patching.alternatives import FEATURES, AltEntry, Padding, overlapping, read_alternatives
+from pvops_core.patching.alternatives import FEATURES, AltGroup, grouped, overlapping, read_alternatives
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import BRANCH_SIZE, patch_default
-from pvops_core.patching.disasm import instruction_lengths
-from pvops_core.patching.fills import SPIN_UNLOCK, VCPU_IS_PREEMPTED, KernelFill, find_nop, required, resolve
-from pvops_core.patching.nops import kernel_nops
-from pvops_core.patching.plan import PlannedSite, make_plan
-from pvops_core.patching.sites import SECTION, SiteRecord, read_sites, site_error
-from pvops_core.patching.tables import SiteTable, find_table
+from pvops_core.patching.fills import (
+    BUG_NAMES,
+    SPIN_UNLOCK,
+    VCPU_IS_PREEMPTED,
+    KernelFill,
+    find_bug,
+    find_nop,
+    resolve,
+)
+from pvops_core.patching.padding import kernel_padding
+from pvops_core.patching.plan import PlannedGroup, PlannedSite, make_plan
+from pvops_core.patching.sites import SECTION, SiteRecord, read_sites
+from pvops_core.patching.tables import find_table
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
+    from pvops_core.patching.padding import Rewriting
 
-TABLE: Final = "pv_ops"
-"""The table since 4.20. Up to 5.11 it has a ``patch`` op; from 5.12 on kernels patch by one fixed rule."""
-
-BUG: Final = "paravirt_BUG"
+BUG: Final = BUG_NAMES[0]
 
 SETS_FEATURE: Final[Mapping[str, tuple[str, str]]] = {
     SPIN_UNLOCK: ("__raw_callee_save___native_queued_spin_unlock", "PVUNLOCK"),
@@ -47,23 +51,28 @@ class ParavirtKernel:
         image: the kernel.
         layout: the layout of its table.
         sites: its call sites.
-        alternatives: the ALTERNATIVE entries that touch a site.
-        table_address: virtual address of its table.
+        groups: the ALTERNATIVEs that touch a site.
+        slot_addresses: virtual address of each slot, by type number.
         compiled: the table as linked, by type number: what bare metal starts with.
         nop_address: its function that does nothing; -1 where its symbols do not name it.
-        bug_address: ``paravirt_BUG``; 0 where its symbols do not name it.
-        padding: its nops.
+        bug_address: what it calls in place of an empty slot; 0 where its symbols do not name it.
+        padding: its nops, and how it fits replacements into their places.
     """
 
     image: KernelImage
     layout: Layout
     sites: tuple[SiteRecord, ...]
-    alternatives: tuple[AltEntry, ...]
-    table_address: int
+    groups: tuple[AltGroup, ...]
+    slot_addresses: tuple[int, ...]
     compiled: tuple[int, ...]
     nop_address: int
     bug_address: int
-    padding: Padding
+    padding: Rewriting
+
+    @property
+    def table_address(self) -> int:
+        """Virtual address of its (first) table."""
+        return self.slot_addresses[0]
 
 
 def read_kernel(image: KernelImage) -> ParavirtKernel:
@@ -75,46 +84,33 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
     """
     sites = read_sites(image)
     if not sites:
-        raise ImageError(
-            "is not there: the kernel was built without PARAVIRT, or is 6.8 or later", image.path, field=SECTION
-        )
+        message = "annotates no call of an op: the kernel was built without PARAVIRT"
+        raise ImageError(message, image.path, field=f"{SECTION} or .altinstructions")
     table = find_table(image, sites)
-    if any(slot.symbol != TABLE or slot.op.name == "patch" for slot in table.layout.slots):
+    first = sites[table.first[0]]
+    # Up to 5.11 the table has a patch op; from 5.12 on kernels patch by one fixed rule.
+    if any(slot.op.name == "patch" for slot in table.layout.slots):
         message = f"calls through a {table.layout.name} table, whose own patch op decides: run it instead"
-        raise site_error(image, table.first[0], "instr", message)
-    for index, site in enumerate(sites):
+        raise first.error(image, "instr", message)
+    if len(table.slots) != len(table.layout.slots):
+        raise first.error(image, "instr", f"calls through a {table.layout.name} table, which is not in one piece")
+    for site in sites:
         if site.length < BRANCH_SIZE:
-            raise site_error(image, index, "len", f"is {site.length}; a call needs {BRANCH_SIZE}")
+            raise site.error(image, "len", f"is {site.length}; a call needs {BRANCH_SIZE}")
     spans = [(site.address, site.address + site.length) for site in sites]
-    nops = kernel_nops(image)
+    groups = grouped(overlapping(read_alternatives(image), spans))
+    addresses = tuple(table.slots[number] for number in range(len(table.layout.slots)))
     return ParavirtKernel(
         image=image,
         layout=table.layout,
         sites=sites,
-        alternatives=tuple(overlapping(read_alternatives(image), spans)),
-        table_address=(base := _base(image, table)),
-        compiled=image.pointers(base, len(table.layout.slots)),
+        groups=groups,
+        slot_addresses=addresses,
+        compiled=tuple(image.pointers(address, 1)[0] for address in addresses),
         nop_address=find_nop(image) or -1,
-        bug_address=image.symbols.get(BUG, 0),
-        padding=Padding(nops, partial(instruction_lengths, bits=8 * image.pointer_size)),
+        bug_address=find_bug(image) or 0,
+        padding=kernel_padding(image, direct=any(group.direct for group in groups)),
     )
-
-
-def _base(image: KernelImage, table: SiteTable) -> int:
-    """Where the table is: all sites agree on that, and the symbol where there is one."""
-    size = image.pointer_size
-    index, site_type = table.first
-    base = table.slots[site_type] - site_type * size
-    for type_, address in table.slots.items():
-        if address - type_ * size != base:
-            message = (
-                f"calls through {address:#x}; type {type_} of the table at {base:#x} is at {base + type_ * size:#x}"
-            )
-            raise site_error(image, table.seen[type_], "type", message)
-    named = image.symbols.get(TABLE, base)
-    if named != base:
-        raise site_error(image, index, "type", f"puts the table at {base:#x}, but {TABLE} is at {named:#x}")
-    return base
 
 
 def fill_table(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) -> tuple[int, ...]:
@@ -165,15 +161,22 @@ class KernelPlan:
         table: its table when it patches itself; see :func:`fill_table`.
         features: the CPU features forced on; see :func:`forced_features`.
         sites: every site, in the order of its section.
+        context: what the sites were patched by.
     """
 
     kernel: ParavirtKernel
     table: tuple[int, ...]
     features: frozenset[int]
     sites: tuple[PlannedSite, ...]
+    context: PatchContext
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps that the kernel takes, by the attribute of :class:`PlannedSite` that has their bytes."""
+        return ("paravirt", "final") if any(site.paravirt is not None for site in self.sites) else ("final",)
 
     def kind(self, type: int) -> str:
-        """What the paravirt step makes of the calls of an op: ``"call"``, ``"nop"``, or ``"bug"`` for an empty slot."""
+        """What direct calling makes of the calls of an op: ``"call"``, ``"nop"``, or ``"bug"`` for an empty slot."""
         target = self.table[type]
         if not target:
             return "bug"
@@ -194,7 +197,7 @@ def plan_kernel(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) 
     """
     table = fill_table(kernel, fills, cpus)
     if 0 in (table[site.type] for site in kernel.sites):
-        required(kernel.image, BUG)
+        _require_bug(kernel)
     ctx = PatchContext(
         layout=kernel.layout,
         targets=table,
@@ -204,24 +207,36 @@ def plan_kernel(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) 
         symbols=kernel.image.symbols,
     )
     features = forced_features(kernel, table, fills, cpus)
-    sites = make_plan(kernel.image, ctx, patch_default, kernel.sites, kernel.alternatives, features, kernel.padding)
-    return KernelPlan(kernel, table, features, sites)
+    sites = make_plan(kernel.image, ctx, patch_default, kernel.sites, kernel.groups, features, kernel.padding)
+    return KernelPlan(kernel, table, features, sites, ctx)
 
 
-def apply_plan(plan: KernelPlan, data: bytearray) -> None:
-    """Put every site's final bytes into a copy of the unpacked image; nothing else changes.
+def _require_bug(kernel: ParavirtKernel) -> None:
+    if not kernel.bug_address:
+        raise kernel.image.error(f"the kernel has no symbol {' or '.join(BUG_NAMES)}", field="symbols")
+
+
+def apply_plan(plan: KernelPlan, data: bytearray, groups: Sequence[PlannedGroup] = ()) -> None:
+    """Put final bytes into a copy of the unpacked image; nothing else changes.
+
+    Args:
+        plan: what becomes of the sites.
+        data: the copy.
+        groups: what becomes of other places with alternatives.
 
     Raises:
-        ImageError: a site is in no segment of the file, so that no loader would see it.
+        ImageError: a place is in no segment of the file, so that no loader would see it.
     """
     image = plan.kernel.image
-    for planned in plan.sites:
-        offset = image.offset_of(planned.site.address, planned.site.length)
-        data[offset : offset + planned.site.length] = planned.final
+    places = [(planned.group.address, planned.final) for planned in groups]
+    places += [(planned.site.address, planned.final) for planned in plan.sites]
+    for address, code in places:
+        offset = image.offset_of(address, len(code))
+        data[offset : offset + len(code)] = code
 
 
-def patched_image(plan: KernelPlan) -> bytes:
+def patched_image(plan: KernelPlan, groups: Sequence[PlannedGroup] = ()) -> bytes:
     """The unpacked image as the kernel has patched it; ImageError as for :func:`apply_plan`."""
     data = bytearray(plan.kernel.image.data)
-    apply_plan(plan, data)
+    apply_plan(plan, data, groups)
     return bytes(data)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import PatchError
+
+if TYPE_CHECKING:
+    from pvops_core.patching.disasm import Encoding
 
 CALL: Final = 0xE8
 JUMP: Final = 0xE9
 JUMP_SHORT: Final = 0xEB
+INT3: Final = 0xCC
 BRANCH_SIZE: Final = 5
 SHORT_SIZE: Final = 2
 
@@ -42,3 +48,38 @@ def relocate_replacement(code: bytes, source: int, destination: int, nops: Calla
     if 0 <= distance <= 127 + SHORT_SIZE:
         return bytes([JUMP_SHORT, (distance - SHORT_SIZE) & 0xFF]) + nops(BRANCH_SIZE - SHORT_SIZE)
     return bytes([JUMP]) + signed32(distance - BRANCH_SIZE).to_bytes(4, "little", signed=True)
+
+
+def relocate_code(code: bytes, length: int, source: int, destination: int, instructions: Iterable[Encoding]) -> bytes:
+    """A replacement as kernels since 6.5 write it (``apply_relocation``): all that is relative keeps its target.
+
+    A branch within the replacement stays as it is, and a ``jmp rel32`` becomes the two-byte form wherever the new
+    distance fits, with int3 in the three bytes saved.
+
+    Args:
+        code: the replacement as assembled, padded to its place.
+        length: its own bytes, without the padding.
+        source: virtual address where it was assembled.
+        destination: virtual address where it will run.
+        instructions: what ``code`` is made of.
+
+    Raises:
+        PatchError: a branch of a byte that would have to lead further.
+    """
+    result, at, shift = bytearray(code), 0, source - destination
+    for each in instructions:
+        following = at + each.size
+        for start, size in each.relative:
+            field = slice(at + start, at + start + size)
+            distance = int.from_bytes(code[field], "little", signed=True)
+            moved = distance + shift
+            if not 0 <= following + distance <= length:
+                try:
+                    result[field] = moved.to_bytes(size, "little", signed=True)
+                except OverflowError:
+                    raise PatchError(f"a distance of {size} bytes cannot become {moved}", address=destination) from None
+            if code[at] == JUMP and -128 <= moved + BRANCH_SIZE - SHORT_SIZE <= 127:
+                shortened = bytes([JUMP_SHORT, (moved + BRANCH_SIZE - SHORT_SIZE) & 0xFF])
+                result[at:following] = shortened.ljust(each.size, bytes([INT3]))
+        at = following
+    return bytes(result)

@@ -5,7 +5,7 @@ No version is looked at: a site's operand says where its slot is, and the functi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -14,12 +14,14 @@ from pvops_core.errors import ImageError
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.derived import layout_from_types
 from pvops_core.patching.fills import NOP_NAMES
-from pvops_core.patching.sites import SiteRecord, site_error, slot_operand
+from pvops_core.patching.operands import slot_operand
 from pvops_core.patching.text import Text
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
+    from pvops_core.patching.altrecords import AltEntry
+    from pvops_core.patching.records import SiteRecord
 
 ENOUGH: Final = 0.5
 """Share of filled slots whose function must bear the op's name: over 0.6 in the right layout, near 0 in others."""
@@ -31,7 +33,8 @@ class SiteTable:
 
     Attributes:
         layout: the catalogue's layout that fits.
-        slots: type number to the virtual address of the slot, for the types that sites name.
+        slots: type number to the virtual address of the slot: of all types where the kernel's symbols or its one table
+            say so, else of those that sites name.
         seen: type number to the index of the first such site.
     """
 
@@ -51,32 +54,77 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
 
     Raises:
         ImageError: the sites name types that no layout has, or call through no table at all, or through one of
-            a generation that the catalogue has not got.
+            a generation that the catalogue has not got, or not all through one.
     """
     slots, seen = _slots(image, sites)
     if not slots:
-        raise site_error(
-            image, 0, "instr", "no site calls through a table: the image is patched already, or is no kernel"
+        raise sites[0].error(
+            image, "instr", "no site calls through a table: the image is patched already, or is no kernel"
         )
-    derived = layout_from_types(image)
-    candidates = [layout for layout in LAYOUTS.values() if layout.pointer_size == image.pointer_size]
-    if derived is not None:
-        candidates = [derived]
+    candidates = _candidates(image)
     most = max(len(layout.slots) for layout in candidates)
-    for index, site in enumerate(sites):
+    for site in sites:
         if site.type >= most:
-            raise site_error(image, index, "type", f"is {site.type}; no {image.machine} table has more than {most} ops")
+            raise site.error(image, "type", f"is {site.type}; no {image.machine} table has more than {most} ops")
+    layout = candidates[0]
+    if len(candidates) > 1:
+        highest = max(site.type for site in sites)
+        fitting = [layout for layout in candidates if len(layout.slots) > highest]
+        best = _best(image, ((layout, slots) for layout in fitting))
+        if best is None:
+            known = ", ".join(sorted(LAYOUTS))
+            first = sites[seen[min(slots)]]
+            raise first.error(image, "instr", f"calls through a table that fits none of the layouts {known}")
+        layout = best
+    return SiteTable(layout, _checked(image, sites, layout, slots, seen), seen)
+
+
+def place_layout(image: KernelImage, slots: Mapping[int, AltEntry]) -> tuple[Layout, tuple[int, ...]]:
+    """Find the layout whose tables, by the kernel's symbols, have all of the slots that sites call through.
+
+    Args:
+        image: the kernel.
+        slots: virtual address of each slot to a record of a site that calls through it.
+
+    Returns:
+        The layout, and the address of every slot by type number.
+
+    Raises:
+        ImageError: the kernel's symbols do not name the tables, or a site calls through none of them.
+    """
+    candidates = _candidates(image)
+    placed = [(layout, places) for layout in candidates if (places := _places(image, layout)) is not None]
+    if not placed:
+        wanted = " and ".join(sorted({slot.symbol for slot in candidates[-1].slots}))
+        raise image.error(f"do not name {wanted}: where its table of ops is cannot be told", field="symbols")
+    fitting = [(layout, places) for layout, places in placed if slots.keys() <= set(places)]
+    if not fitting:
+        layout, places = placed[-1]
+        strange = next(address for address in slots if address not in set(places))
+        message = f"calls through {strange:#x}, which is no slot of a {layout.name} table of this kernel"
+        raise slots[strange].error(image, "instr", message)
+    if len(candidates) == 1:
+        return fitting[0]
+    best = _best(image, ((layout, dict(enumerate(places))) for layout, places in fitting))
+    if best is None:
+        message = f"calls through a table that fits none of the layouts {', '.join(sorted(LAYOUTS))}"
+        raise next(iter(slots.values())).error(image, "instr", message)
+    return next((layout, places) for layout, places in fitting if layout is best)
+
+
+def _candidates(image: KernelImage) -> list[Layout]:
+    derived = layout_from_types(image)
     if derived is not None:
-        return SiteTable(derived, slots, seen)
-    highest = max(site.type for site in sites)
-    names = _functions(image, slots)
-    fitting = [(_score(layout, names), layout) for layout in candidates if len(layout.slots) > highest]
-    score, layout = max(fitting, key=lambda pair: pair[0])
-    if score < ENOUGH:
-        known = ", ".join(sorted(LAYOUTS))
-        index = seen[min(slots)]
-        raise site_error(image, index, "instr", f"calls through a table that fits none of the layouts {known}")
-    return SiteTable(layout, slots, seen)
+        return [derived]
+    return [layout for layout in LAYOUTS.values() if layout.pointer_size == image.pointer_size]
+
+
+def _places(image: KernelImage, layout: Layout) -> tuple[int, ...] | None:
+    """The address of every slot by type number; None where the kernel's symbols do not name a table."""
+    symbols = image.symbols
+    if not {slot.symbol for slot in layout.slots} <= symbols.keys():
+        return None
+    return tuple(symbols[slot.symbol] + slot.offset for slot in layout.slots)
 
 
 def _slots(image: KernelImage, sites: Sequence[SiteRecord]) -> tuple[dict[int, int], dict[int, int]]:
@@ -89,9 +137,34 @@ def _slots(image: KernelImage, sites: Sequence[SiteRecord]) -> tuple[dict[int, i
             continue
         if slots.setdefault(site.type, address) != address:
             message = f"is {site.type}, whose other sites call through {slots[site.type]:#x}, not {address:#x}"
-            raise site_error(image, index, "type", message)
+            raise site.error(image, "type", message)
         seen.setdefault(site.type, index)
     return slots, seen
+
+
+def _checked(
+    image: KernelImage, sites: Sequence[SiteRecord], layout: Layout, slots: Mapping[int, int], seen: Mapping[int, int]
+) -> Mapping[int, int]:
+    """Where all slots are, if that is known and all sites agree with it; else the slots that sites name."""
+    places = _places(image, layout)
+    if places is None and len({slot.symbol for slot in layout.slots}) == 1:
+        type_, address = next(iter(slots.items()))
+        places = tuple(address + slot.offset - layout.slots[type_].offset for slot in layout.slots)
+    if places is None:
+        return slots
+    for type_, address in slots.items():
+        if address != places[type_]:
+            slot = layout.slots[type_]
+            message = f"calls through {address:#x}; type {type_} of the table is {slot.path}, at {places[type_]:#x}"
+            raise sites[seen[type_]].error(image, "type", message)
+    return dict(enumerate(places))
+
+
+def _best(image: KernelImage, candidates: Iterable[tuple[Layout, Mapping[int, int]]]) -> Layout | None:
+    """The layout whose op names the functions in its slots bear most; None if none fits well enough."""
+    scored = [(_score(layout, _functions(image, slots)), layout) for layout, slots in candidates]
+    score, layout = max(scored, key=lambda pair: pair[0], default=(0.0, None))
+    return layout if score >= ENOUGH else None
 
 
 def _functions(image: KernelImage, slots: Mapping[int, int]) -> dict[int, str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.patching.fills import KernelFill
     from pvops_core.patching.kernel import KernelPlan
-    from pvops_core.patching.records import Record
+    from pvops_core.patching.boot_records import Record
     from pvops_core.session import Session
 
 STEPS: Final = {"paravirt": "paravirt", "patched": "final"}

@@ -26,9 +26,9 @@ Handler = Callable[[Vcpu], None]
 def reader(machine: Machine, signature: Signature, arguments: Sequence[str]) -> Reader:
     """A function that gives an implementation's arguments, in the order it names them.
 
-    An argument that this layout's op does not have is 0: hook specifications join the prototypes of all years.
+    An argument that this layout's op has in no shape is 0: hook specifications join the prototypes of all years.
     """
-    places = {place.name: place for place in signature.places}
+    places = {place.name: place for place in (*signature.places, *signature.views)}
     wanted = [places[name] for name in arguments if name in places]
     if not arguments:
         return _nothing
@@ -59,7 +59,7 @@ def _in_registers(machine: Machine, signature: Signature, wanted: Sequence[Place
 def _anywhere(machine: Machine, signature: Signature, arguments: Sequence[str]) -> Reader:
     """Arguments of two words, on the stack, or not there at all."""
     batches = [vcpu.batch(*signature.registers) for vcpu in machine.vcpus]
-    order = {place.name: number for number, place in enumerate(signature.places)}
+    order = {place.name: number for number, place in enumerate((*signature.places, *signature.views))}
     picks = [order.get(name, -1) for name in arguments]
     size = signature.kind.pointer_size
     words = signature.stack_words
@@ -67,7 +67,7 @@ def _anywhere(machine: Machine, signature: Signature, arguments: Sequence[str]) 
     def read(vcpu: Vcpu) -> Sequence[int]:
         above_return = vcpu.rsp + size
         stack = [vcpu.word(above_return + number * size) for number in range(words)] if words else ()
-        values = (*signature.arguments(batches[vcpu.index].read(), stack), 0)
+        values = (*signature.arguments_and_views(batches[vcpu.index].read(), stack), 0)
         return [values[pick] for pick in picks]
 
     return read

@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pvops_core import cli
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
+from pvops_core.patching.alternatives import FEATURES
 from pvops_core.testing.images import make_bzimage
-from pvops_core.testing.kernels import SmallKernel
+from pvops_core.testing.kernels import Alternative, SmallKernel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 LAYOUT = LAYOUTS["6.1-64"]
 PLUGIN = """
@@ -145,6 +146,59 @@ def test_bad_arguments(small: Path, extra: list[str], says: str, capsys: pytest.
 def test_backend_is_required(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, small)
     assert (code, err) == (2, "pvops: Missing option '--backend'.\n")
+
+
+def test_alternatives_are_listed_and_put_into_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = LAYOUTS["7.2-64"]
+    entries = [Alternative(28, FEATURES["XENPV"], inverted=True, code=b"\x9c\x58")]
+    kernel = SmallKernel(layout, types=range(78), typed=True, alternatives=entries)
+    path, output = tmp_path / "vmlinux", tmp_path / "patched"
+    path.write_bytes(kernel.builder().build())
+    code, out, _ = run(
+        capsys, path, "--backend", "native", "--alternatives", "--output", output, "--json", tmp_path / "json"
+    )
+    assert code == 0
+    assert out.splitlines()[-1] == "alternatives: 78 groups, after 0 returns and 0 indirect branches"
+    result = json.loads((tmp_path / "json").read_text())
+    assert {site["paravirt"] for site in result["sites"]} == {result["summary"]["paravirt"]} == {None}
+    found, patched = result["alternatives"], load_image(output)
+    assert found["cpu"] is None
+    assert found["summary"]["features"]["xenpv"] == {"there": False, "groups": 1, "replaced": 1}
+    assert found["summary"]["features"]["always"] == {"there": True, "groups": 78, "replaced": 77}
+    group = found["groups"][28]
+    assert (group["kind"], group["chosen"], group["final"]) == ("op", 1, "9c580f1f4000")
+    assert [entry["direct"] for entry in group["entries"]] == [True, False]
+    for each, site in zip(found["groups"], result["sites"], strict=True):
+        assert (each["address"], each["final"]) == (site["address"], site["final"])
+        assert patched.read(int(each["address"], 16), each["length"]).hex() == each["final"]
+
+
+def test_a_cpu_is_of_use_to_alternatives_only(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, small, "--backend", "native", "--cpu", "qemu64")
+    assert code == 2
+    assert "needs --alternatives" in err
+
+
+@pytest.mark.kernel
+def test_a_record_says_how_many_of_each_kind_are_right(
+    kernel_path: Callable[[str], Path],
+    oracle: Callable[[str], Mapping[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps(oracle("c72-native")))
+    path = kernel_path("vmlinuz-7.2.13+deb14-cloud-amd64")
+    code, out, _ = run(
+        capsys, path, "--backend", "native", "--alternatives", "--cpu", record, "--json", tmp_path / "json"
+    )
+    assert code == 0
+    assert "right_bytes" in out
+    summary = json.loads((tmp_path / "json").read_text())["alternatives"]["summary"]
+    assert set(summary["kinds"]) == {"op", "call", "jump", "nop", "retpoline", "code"}
+    assert sum(kind["recorded"] for kind in summary["kinds"].values()) == 6186
+    assert all(kind["right_bytes"] == kind["bytes"] for kind in summary["kinds"].values())
+    assert summary["left_out"] == []
 
 
 @pytest.mark.kernel

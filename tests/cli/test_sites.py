@@ -54,7 +54,7 @@ def test_kernel_without_sites(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path = tmp_path / "plain"
     path.write_bytes(builder.build())
     assert cli.main(["sites", str(path)]) == 3
-    assert "has no .parainstructions" in capsys.readouterr().err
+    assert "annotates no call of an op" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

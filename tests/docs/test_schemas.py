@@ -33,8 +33,8 @@ def _written(path: Path, data: bytes | str) -> str:
     return str(path)
 
 
-def _small_kernel(folder: Path) -> str:
-    layout = LAYOUTS["6.1-64"]
+def _small_kernel(folder: Path, name: str = "6.1-64") -> str:
+    layout = LAYOUTS[name]
     return _written(folder / "vmlinux", SmallKernel(layout, types=range(len(layout.slots))).builder().build())
 
 
@@ -97,6 +97,13 @@ COMMANDS: Mapping[str, Command] = {
     "sites": lambda folder: ["sites", _small_kernel(folder)],
     "sites of none": lambda folder: ["sites", _bootable(folder)],
     "patch": lambda folder: ["patch", _small_kernel(folder), "--backend", "native"],
+    "patch alternatives": lambda folder: [
+        "patch",
+        _small_kernel(folder, "7.2-64"),
+        "--backend",
+        "native",
+        "--alternatives",
+    ],
     "scenario": lambda _: ["scenario"],
     "scenario by name": lambda _: ["scenario", "early-cr3"],
     "new-backend": lambda folder: ["new-backend", "demo", "--directory", str(folder / "demo")],

@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 import random
-import struct
 from typing import TYPE_CHECKING
 
-import attrs
 import pytest
 
 from pvops_core.images import KernelImage, load_image
-from pvops_core.images.btf import read_btf
+from pvops_core.images.btf import Leaf, read_btf
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.derived import layout_from_types
 from pvops_core.testing.images import ElfBuilder
+from pvops_core.testing.types import ARRAY, CONST, ENUM, INT, PROTO, PTR, TYPEDEF, Types
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-INT, PTR, ARRAY, STRUCT, ENUM, TYPEDEF, PROTO = 1, 2, 3, 4, 6, 8, 13
-
-
-@attrs.define
-class Types:
-    """A type section under construction."""
-
-    strings: bytes = b"\0"
-    body: bytes = b""
-    count: int = 0
-
-    def text(self, name: str) -> int:
-        # Each string is there once: pahole shares them.
-        text = b"\0" + name.encode() + b"\0"
-        if name and text not in self.strings:
-            self.strings += text[1:]
-        return self.strings.index(text) + 1 if name else 0
-
-    def add(self, kind: int, name: str, value: int, *, length: int = 0, tail: bytes = b"") -> int:
-        self.body += struct.pack("<III", self.text(name), kind << 24 | length, value) + tail
-        self.count += 1
-        return self.count
-
-    def struct(self, name: str, members: list[tuple[str, int, int]], size: int) -> int:
-        tail = b"".join(struct.pack("<III", self.text(member), type_, bits) for member, type_, bits in members)
-        return self.add(STRUCT, name, size, length=len(members), tail=tail)
-
-    def build(self) -> bytes:
-        header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(self.body), len(self.body), len(self.strings))
-        return header + self.body + self.strings
 
 
 def sample() -> Types:
@@ -76,14 +44,45 @@ def test_leaves_of_nested_structures() -> None:
     types = read_btf(image(sample().build()))
     assert types is not None
     assert types.leaves("outer") == [
-        ("first.one", "inner", 0),
-        ("first.two.func", "thunk", 64),
-        ("first.mode.enter", "lazy", 128),
-        ("first.mode.leave", "lazy", 192),
-        ("last", "outer", 256),
+        Leaf("first.one", "inner", 0, 3),
+        Leaf("first.two.func", "thunk", 64, 3),
+        Leaf("first.mode.enter", "lazy", 128, 3),
+        Leaf("first.mode.leave", "lazy", 192, 3),
+        Leaf("last", "outer", 256, 3),
     ]
     assert types.leaves("colour") is None
     assert types.leaves("absent") is None
+
+
+def test_types_as_c_spells_them() -> None:
+    types = Types()
+    number = types.add(INT, "long unsigned int", 8, tail=bytes(4))
+    desc = types.struct("desc_ptr", [], 0)
+    wanted = {
+        number: "unsigned long",
+        types.add(TYPEDEF, "u64", number): "u64",
+        types.add(PTR, "", types.add(CONST, "", desc)): "const struct desc_ptr *",
+        types.add(PTR, "", types.add(PTR, "", 0)): "void **",
+        types.add(ENUM, "colour", 4): "enum colour",
+        types.add(PTR, "", types.count + 1): None,  # a pointer to itself
+        9999: None,
+    }
+    read = read_btf(image(types.build()))
+    assert read is not None
+    assert {type_: read.spelling(type_) for type_ in wanted} == wanted
+    assert read.base(3) == "unsigned long"
+
+
+def test_prototype_of_a_function_pointer() -> None:
+    types = Types()
+    slot = LAYOUTS["7.2-64"].by_path("cpu.read_msr_safe")
+    pointer = types.function(slot.op)
+    read = read_btf(image(types.build()))
+    assert read is not None
+    numbers = read.prototype(pointer)
+    assert numbers is not None
+    assert [read.spelling(number) for number in numbers] == ["int", "u32", "u64 *"]
+    assert read.prototype(numbers[0]) is None
 
 
 def test_a_structure_inside_itself_ends() -> None:
@@ -110,7 +109,9 @@ def test_damaged_sections_are_read_or_left() -> None:
             broken[rng.randrange(len(broken))] = rng.randrange(256)
         types = read_btf(image(bytes(broken)))
         if types is not None:
-            types.leaves("outer")
+            for leaf in types.leaves("outer") or ():
+                for number in types.prototype(leaf.type) or ():
+                    types.spelling(number)
 
 
 @pytest.mark.kernel
@@ -118,3 +119,6 @@ def test_real_types_and_the_catalogue_agree(kernels: Callable[[str], KernelImage
     for name in ("vmlinuz-6.1.0-56-cloud-amd64", "vmlinuz-6.1.0-56-amd64"):
         assert layout_from_types(kernels(name)) is LAYOUTS["6.1-64"]
     assert layout_from_types(kernels("vmlinuz-6.1.0-50-686-pae")) is None
+    for name in ("vmlinuz-6.12.117+deb12-cloud-amd64", "vmlinuz-6.12.117+deb12-amd64"):
+        assert layout_from_types(kernels(name)) is LAYOUTS["6.12-64"]
+    assert layout_from_types(kernels("vmlinuz-7.2.13+deb14-cloud-amd64")) is LAYOUTS["7.2-64"]

@@ -159,3 +159,26 @@ def test_a_prototype_reads_back_as_the_same_op(layout: str) -> None:
         op = slot.op
         again = declare(op.group, op.source, op.prototype, op.doc, op.convention, op.clobbers)
         assert again == op
+
+
+@pytest.mark.parametrize("name", ["2.6.24", "6.1-64", "6.12-64", "7.2-64"])
+@pytest.mark.parametrize("op", ["write_msr", "write_msr_safe"])
+def test_an_msrs_value_is_whole_and_in_halves_in_every_generation(name: str, op: str) -> None:
+    layout = LAYOUTS[name]
+    if op not in layout:
+        return
+    how = signature(layout.by_op(op), layout.kind)
+    held = {"ecx": 0x11223344, "edx": 0x55667788, "eax": 0x1B}
+    if layout.kind is MachineKind.X86_64:
+        held = {"rdi": 0x1B, "rsi": 0x55667788, "rdx": 0x11223344}
+        if name == "7.2-64":
+            held["rsi"] |= 0x11223344 << 32
+    values = how.arguments_and_views([held[register] for register in how.registers])
+    named = dict(zip([place.name for place in (*how.places, *how.views)], values, strict=True))
+    assert named == {"msr": 0x1B, "low": 0x55667788, "high": 0x11223344, "val": 0x1122334455667788}
+
+
+@given(st.sampled_from(CALLS))
+def test_only_writes_of_msrs_have_views(call: tuple[str, str, MachineKind]) -> None:
+    layout, name, kind = call
+    assert bool(signature(_op(layout, name), kind).views) == name.startswith("write_msr")

@@ -22,6 +22,8 @@ SIZES = {
     "2.6.24": 84,
     "6.1-64": 84,
     "6.1-32": 13,
+    "6.12-64": 83,
+    "7.2-64": 78,
 }
 
 ANCHORS = {
@@ -43,6 +45,10 @@ ANCHORS = {
     "42 read_cr2 45 write_cr3 58 set_pte 62 pte_val 74 set_pgd 75 mmu_lazy_mode_enter 78 set_fixmap "
     "79 queued_spin_lock_slowpath 81 lock_wait 82 lock_kick 83 vcpu_is_preempted",
     "6.1-32": "0 io_delay 1 flush_tlb_user 7 notify_page_enc_status_changed 9 queued_spin_unlock 12 vcpu_is_preempted",
+    "6.12-64": "0 io_delay 46 enter_mmap 47 pgd_alloc 57 set_pte 74 mmu_lazy_mode_enter 77 set_fixmap "
+    "78 queued_spin_lock_slowpath 82 vcpu_is_preempted",
+    "7.2-64": "0 get_debugreg 20 cpuid 22 write_msr 28 save_fl 40 write_cr2 43 enter_mmap 54 set_pte 71 "
+    "mmu_lazy_mode_flush 72 set_fixmap 73 queued_spin_lock_slowpath 75 lock_wait 77 vcpu_is_preempted",
 }
 
 
@@ -78,8 +84,8 @@ def test_a_hook_name_is_the_last_component_of_one_path_everywhere() -> None:
     renamed = {"lock_wait", "lock_kick"}
     for layout in LAYOUTS.values():
         for slot in layout.slots:
-            last = slot.path.rpartition(".")[2]
-            if "lazy_mode." in slot.path:
+            last = slot.path.replace("lazy_mode_", "lazy_mode.").rpartition(".")[2]
+            if "lazy_mode" in slot.path and slot.op.name != "set_lazy_mode":
                 group = slot.path.split(".")[0].removeprefix("pv_").removesuffix("_ops")
                 assert slot.op.name == f"{group}_lazy_mode_{last}"
             elif slot.op.name in renamed:
@@ -137,8 +143,24 @@ def test_conventions_belong_to_the_machine(layout: Layout) -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("record", ["native-cloud", "xen-generic-1cpu"])
+@pytest.mark.parametrize(
+    ("record", "layout"),
+    [
+        ("native-cloud", "6.1-64"),
+        ("xen-generic-1cpu", "6.1-64"),
+        ("c612-native", "6.12-64"),
+        ("g612-xen1", "6.12-64"),
+        ("c72-native", "7.2-64"),
+    ],
+)
 def test_paths_are_those_of_the_kernel_that_was_recorded(
-    oracle: Callable[[str], Mapping[str, Any]], record: str
+    oracle: Callable[[str], Mapping[str, Any]], record: str, layout: str
 ) -> None:
-    assert [entry[0] for entry in oracle(record)["ops"]] == [slot.path for slot in LAYOUTS["6.1-64"].slots]
+    assert [entry[0] for entry in oracle(record)["ops"]] == [slot.path for slot in LAYOUTS[layout].slots]
+
+
+def test_locks_of_today_have_a_table_of_their_own() -> None:
+    layout = LAYOUTS["7.2-64"]
+    symbols = {"pv_ops": 0x1000, "pv_ops_lock": 0x8000}
+    assert layout.slot_address(symbols, layout.by_path("mmu.set_fixmap").type) == 0x1000 + 8 * 72
+    assert layout.slot_address(symbols, layout.by_path("lock.wait").type) == 0x8000 + 8 * 2

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 CLOUD = "vmlinuz-6.1.0-56-cloud-amd64"
 GENERIC = "vmlinuz-6.1.0-56-amd64"
+CLOUD_612 = "vmlinuz-6.12.117+deb12-cloud-amd64"
+GENERIC_612 = "vmlinuz-6.12.117+deb12-amd64"
+CLOUD_72 = "vmlinuz-7.2.13+deb14-cloud-amd64"
 PAE = "vmlinuz-6.1.0-50-686-pae"
 NATIVE: list[KernelFill] = [NativeKernel()]
 XEN: list[KernelFill] = [NativeKernel(), XenKernel()]
@@ -68,7 +71,14 @@ def column(plan: KernelPlan, stage: str) -> str:
 
 @pytest.mark.kernel
 @pytest.mark.parametrize(
-    ("record", "kernel", "fills"), [("native-cloud", CLOUD, NATIVE), ("xen-generic-1cpu", GENERIC, XEN)]
+    ("record", "kernel", "fills"),
+    [
+        ("native-cloud", CLOUD, NATIVE),
+        ("xen-generic-1cpu", GENERIC, XEN),
+        ("c612-native", CLOUD_612, NATIVE),
+        ("g612-xen1", GENERIC_612, XEN),
+        ("c72-native", CLOUD_72, NATIVE),
+    ],
 )
 def test_plan_is_what_a_real_boot_did(
     kernels: Kernels, oracle: Callable[[str], Mapping[str, Any]], record: str, kernel: str, fills: list[KernelFill]
@@ -86,8 +96,37 @@ def test_plan_is_what_a_real_boot_did(
     for (path, address, _), held, slot in zip(boot["ops"], plan.table, plan.kernel.layout.slots, strict=True):
         assert (slot.path, held) == (path, int(address, 16) if address else 0)
     assert column(plan, "original") == boot["file"]
-    assert column(plan, "paravirt") == boot["pv"]
     assert column(plan, "final") == boot["final"]
+    assert plan.steps == (("paravirt", "final") if "pv" in boot else ("final",))
+    if "pv" in boot:
+        assert column(plan, "paravirt") == boot["pv"]
+    else:
+        assert {site.paravirt for site in plan.sites} == {None}
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("kernel", "cpus", "counts"),
+    [
+        (GENERIC_612, 1, (4260, 6, 53)),
+        (GENERIC_612, 2, (4316, 3, 0)),
+        (CLOUD_72, 1, (4097, 13, 58)),
+        (CLOUD_72, 2, (4158, 10, 0)),
+    ],
+)
+def test_xen_of_today(kernels: Kernels, kernel: str, cpus: int, counts: tuple[int, int, int]) -> None:
+    """Calls, nops and inlined sites; those of the first kernel are a recorded boot's, on any number of CPUs."""
+    plan = plan_kernel(read_kernel(kernels(kernel)), XEN, cpus)
+    nop = plan.kernel.padding.nops(6)
+    called = sum(site.final[0] == 0xE8 for site in plan.sites)
+    nothing = sum(site.final == nop for site in plan.sites)
+    assert (called, nothing, sum(site.inlined for site in plan.sites)) == counts
+    targets = {
+        path: plan.kernel.image.symbols[name]
+        for path, name in {"cpu.write_cr4": "xen_write_cr4", "mmu.enter_mmap": "xen_enter_mmap"}.items()
+    }
+    assert {path: plan.table[plan.kernel.layout.by_path(path).type] for path in targets} == targets
+    assert plan.table[plan.kernel.layout.by_path("mmu.write_cr3").type] == plan.kernel.image.symbols["xen_write_cr3"]
 
 
 @pytest.mark.kernel
@@ -265,7 +304,7 @@ def test_target_out_of_reach_is_the_images_fault() -> None:
 
 
 def test_kernel_without_sites() -> None:
-    with pytest.raises(ImageError, match=r"\.parainstructions: is not there"):
+    with pytest.raises(ImageError, match=r"\.altinstructions: annotates no call of an op"):
         plan_small(SmallKernel(LAYOUT))
 
 

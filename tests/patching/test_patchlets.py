@@ -228,7 +228,7 @@ def test_the_length_of_usual_sites_is_the_limit_unless_said_otherwise() -> None:
     ("patchlet", "reason"),
     [
         (Patchlet("irq_disabled", "cli", "fa"), "no layout of * has this op"),
-        (Patchlet("irq_disable", "cli", "fa", layouts=("7.*",)), "no layout of 7.* has this op"),
+        (Patchlet("irq_disable", "cli", "fa", layouts=("8.*",)), "no layout of 8.* has this op"),
         (Patchlet("restore_fl", "push rdi; popfq", "57 9d", layouts=("6.1*",)), "has this op"),
         (Patchlet("pagetable_reserve", "nop", "90"), "has this op"),
     ],

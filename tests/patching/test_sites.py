@@ -7,8 +7,9 @@ import pytest
 from pvops_core.errors import ImageError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.sites import SITE_LIMIT, SiteRecord, executable_sections, read_sites, slot_operand
+from pvops_core.patching.sites import SITE_LIMIT, SiteRecord, read_sites, slot_operand
 from pvops_core.patching.tables import find_table
+from pvops_core.patching.text import executable_sections
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kernels import SmallKernel
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.patching.fills import callee_save, present, queued_spinlocks
+from pvops_core.patching.fills import callee_save, in_layout, present, queued_spinlocks
 from pvops_kvm.abi import USUAL, Feature
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class KvmKernel:
 
         Args:
             kernel: the image.
-            layout: its table; all of these ops are in the 64-bit and the 32-bit one.
+            layout: its table, which may lack some of these ops: io_delay and tlb_remove_table are gone by 7.2.
             cpus: number of possible CPUs: with one there is nobody to wait for or to flush.
         """
         wanted: dict[str, str | int | None] = {}
@@ -47,8 +47,7 @@ class KvmKernel:
             wanted |= {"mmu.flush_tlb_multi": "kvm_flush_tlb_multi", "mmu.tlb_remove_table": "tlb_remove_table"}
         if cpus > 1 and self._sleeps() and "kvm_wait" in kernel.symbols:
             wanted |= queued_spinlocks(wait="kvm_wait", kick="kvm_kick_cpu")
-        paths = {slot.path for slot in layout.slots}
-        return {path: target for path, target in wanted.items() if path in paths}
+        return in_layout(layout, wanted)
 
     def features(self, kernel: KernelImage, cpus: int) -> frozenset[str]:
         """None by KVM's own code; those of the lock ops follow from the table."""

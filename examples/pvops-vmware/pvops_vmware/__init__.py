@@ -1,6 +1,7 @@
 """Linux under VMware: bare metal, but nobody waits for a port that has no device behind it.
 
-Source: arch/x86/kernel/cpu/vmware.c (6.1), vmware_paravirt_ops_setup: ``pv_ops.cpu.io_delay = paravirt_nop``. The steal
+Source: arch/x86/kernel/cpu/vmware.c (6.1), vmware_paravirt_ops_setup: ``pv_ops.cpu.io_delay = paravirt_nop``; kernels
+of today (7.2) have no such op, but a flag that no call site depends on. The steal
 clock that it may set is no op of the table (a static call), and so not here.
 """
 
@@ -13,6 +14,7 @@ import attrs
 
 from pvops_core.backends import API, Backend
 from pvops_core.kinds import MachineKind
+from pvops_core.patching.fills import in_layout
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -25,8 +27,9 @@ class VmwareKernel:
 
     def slots(self, kernel: KernelImage, layout: Layout, cpus: int) -> Mapping[str, str | int | None]:
         """``io_delay`` does nothing; a kernel without VMware's code keeps what it was linked with."""
-        del layout, cpus
-        return {"cpu.io_delay": "_paravirt_nop"} if "vmware_platform" in kernel.symbols else {}
+        del cpus
+        wanted = {"cpu.io_delay": "_paravirt_nop"} if "vmware_platform" in kernel.symbols else {}
+        return in_layout(layout, wanted)
 
     def features(self, kernel: KernelImage, cpus: int) -> frozenset[str]:
         """None that decides about code in place of a call."""

@@ -1,7 +1,8 @@
 """How a real kernel fills pv_ops as a Xen PV domain, up to the moment when it patches itself.
 
-``xen_start_kernel`` (arch/x86/xen/enlighten_pv.c) copies three groups from tables that are compiled in; later steps of
-the boot then put better functions in some slots. A kernel without one of these symbols has not got that step either.
+``xen_start_kernel`` (arch/x86/xen/enlighten_pv.c) copies three groups from tables that are compiled in, or, in kernels
+of today (7.2), it and two functions that it calls set slot by slot, and leave the others as on bare metal; later steps
+of the boot then put better functions in some slots. A kernel without one of these symbols has not got that step either.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import ImageError
-from pvops_core.patching.fills import callee_save, compiled_table, present, queued_spinlocks
+from pvops_core.patching.fills import assigned, callee_save, compiled_table, present, queued_spinlocks
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 TABLES: Final = {"cpu": "xen_cpu_ops", "irq": "xen_irq_ops", "mmu": "xen_mmu_ops"}
 """Groups of pv_ops that ``xen_start_kernel`` overwrites, and from where."""
+
+START: Final = ("xen_start_kernel", "xen_init_irq_ops", "xen_init_mmu_ops")
+"""Functions that set slots themselves in a kernel without these tables, as they are called."""
 
 ENTRY_NOTE: Final = 1
 """XEN_ELFNOTE_ENTRY (xen/include/public/elfnote.h): the PV entry point; without it no toolstack starts the domain."""
@@ -51,7 +55,7 @@ class XenKernel:
     """A Xen PV domain with any number of CPUs."""
 
     def slots(self, kernel: KernelImage, layout: Layout, cpus: int) -> Mapping[str, str | int | None]:
-        """The compiled-in tables, then what boot changes in them, then the locks.
+        """What the boot begins with, from tables or from code, then what it changes later, then the locks.
 
         ``xen_init_spinlocks`` leaves them native on a single CPU.
 
@@ -59,8 +63,10 @@ class XenKernel:
             ImageError: the kernel was built without XEN_PV.
         """
         _require_xen_pv(kernel)
-        slots: dict[str, str | int | None] = {}
-        for group, symbol in TABLES.items():
+        tables = {group: symbol for group, symbol in TABLES.items() if symbol in kernel.symbols}
+        set_by_code = assigned(kernel, layout, *START) if len(tables) < len(TABLES) else {}
+        slots = {path: target for path, target in set_by_code.items() if path.partition(".")[0] not in tables}
+        for group, symbol in tables.items():
             slots |= compiled_table(kernel, layout, symbol, group)
         slots |= present(kernel, VCPU_INFO_PLACED)
         slots |= present(kernel, PAGE_TABLES_READY)
@@ -75,7 +81,8 @@ class XenKernel:
 
 
 def _require_xen_pv(kernel: KernelImage) -> None:
-    missing = [f"symbol {symbol}" for symbol in TABLES.values() if symbol not in kernel.symbols]
+    needed = () if START[0] in kernel.symbols else TABLES.values()
+    missing = [f"symbol {symbol}" for symbol in needed if symbol not in kernel.symbols]
     if not any(note.owner == "Xen" and note.type == ENTRY_NOTE for note in kernel.notes):
         missing.append("Xen note ENTRY")
     if missing:

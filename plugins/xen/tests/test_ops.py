@@ -199,7 +199,7 @@ def test_msrs(bench64: Bench) -> None:
     assert ops.write_msr_safe(cpu, 0xC0000082, 1, 0) == 0
     assert ops.write_msr_safe(cpu, 0x12345, 1, 0) == -5
     err = bench64.va(0x110)
-    assert ops.read_msr_safe(cpu, 0x12345, err) == 0
+    assert ops.read_msr_safe(cpu, 0x12345, err, 0) == 0
     assert cpu.u32(err) == 0xFFFFFFFB
     with pytest.raises(GuestFault):
         ops.read_msr(cpu, 0x12345, 0)
@@ -211,7 +211,7 @@ UNKNOWN, EFER, APIC_BASE, PAT = 0x12345, 0xC0000080, 0x1B, 0x277
 def test_a_register_that_is_not_there_is_an_error_or_a_fault_by_the_kernels_age(bench: Bench) -> None:
     ops, cpu, err = ops_of(bench), bench.cpu, bench.va(0x110)
     cpu.set_u32(err, 7)
-    assert ops.read_msr_safe(cpu, UNKNOWN, err) == 0
+    assert ops.read_msr_safe(cpu, UNKNOWN, err, 0) == 0
     assert cpu.u32(err) == (1 << 32) - 5
     assert ops.write_msr_safe(cpu, UNKNOWN, 1, 0) == -5
     if bench.word == 8:
@@ -227,10 +227,14 @@ def test_a_register_that_is_not_there_is_an_error_or_a_fault_by_the_kernels_age(
 
 def test_a_register_that_is_there_tells_of_no_error(bench: Bench) -> None:
     ops, cpu, err = ops_of(bench), bench.cpu, bench.va(0x110)
-    for read in (ops.read_msr, ops.read_msr_safe):
+    for read in (lambda: ops.read_msr(cpu, PAT, err), lambda: ops.read_msr_safe(cpu, PAT, err, 0)):
         cpu.set_u32(err, 7)
-        assert read(cpu, PAT, err) == 0x50100070406
+        assert read() == 0x50100070406
         assert cpu.u32(err) == 0
+    if bench.word == 8:
+        assert ops.read_msr_safe(cpu, PAT, 0, err) == 0
+        assert cpu.u64(err) == 0x50100070406
+        assert ops.read_msr_safe(cpu, UNKNOWN, 0, err) == -5
     assert ops.read_msr(cpu, APIC_BASE, 0) & 0xFFFFF000 == 0xFEE00000
     assert not ops.read_msr(cpu, APIC_BASE, 0) & 1 << 10, "the kernel must not see an x2APIC"
     # What Xen keeps for itself is dropped without a word (xen_do_write_msr).
@@ -286,12 +290,13 @@ def test_debug_registers_go_by_hypercall_and_a_refusal_is_zero(bench: Bench) -> 
     assert ops.get_debugreg(cpu, 9) == 0
 
 
-def test_a_root_without_a_user_root_is_pinned_alone(bench64: Bench) -> None:
+@pytest.mark.parametrize("use", ["activate_mm", "enter_mmap"])
+def test_a_root_without_a_user_root_is_pinned_alone(bench64: Bench, use: str) -> None:
     ops = ops_of(bench64)
     ops.late = True
     mm = bench64.write(MM, bench64.words(bench64.va(ROOT), 0))
     bench64.write(ROOT, bytes(4096))
-    ops.activate_mm(bench64.cpu, mm)
+    getattr(ops, use)(bench64.cpu, mm)
     assert ops.pinned == {ROOT}
     assert bench64.platform.hv.frames.in_use_as(bench64.mfn(ROOT)) == FrameType.L4
     ops.exit_mmap(bench64.cpu, mm)

@@ -40,6 +40,7 @@ NOPS: Final = frozenset(
         # mmu
         "activate_mm",
         "dup_mmap",
+        "enter_mmap",
         "exit_mmap",
         "notify_page_enc_status_changed",
         "pgd_free",

@@ -37,9 +37,15 @@ class MsrOps(NativeGroup):
         return value
 
     @hookimpl
-    def read_msr_safe(self, cpu: Vcpu, msr: int, err: int) -> int:
-        """native_read_msr_safe (6.1): *err becomes 0 or -EIO; 0 is read where the register is not there."""
+    def read_msr_safe(self, cpu: Vcpu, msr: int, err: int, val: int) -> int:
+        """native_read_msr_safe: 0 is read where the register is not there.
+
+        6.1 passes err: *err becomes 0 or -EIO, and the value is returned. 7.2 passes val: those two change places.
+        """
         value, fault = self._read(cpu, msr)
+        if val:
+            cpu.set_u64(val, value)
+            return -EIO if fault else 0
         cpu.set_u32(err, -EIO & 0xFFFFFFFF if fault else 0)
         return value
 

@@ -105,14 +105,16 @@ class CpuOps(XenGroup):
         return value
 
     @hookimpl
-    def read_msr_safe(self, cpu: Vcpu, msr: int, err: int) -> int:
-        """As read_msr, -EIO for a register that is not there."""
+    def read_msr_safe(self, cpu: Vcpu, msr: int, err: int, val: int) -> int:
+        """As read_msr, -EIO for a register that is not there; where ``val`` receives the value, the outcome returns."""
         try:
-            value = self._read(cpu, msr)
+            value, outcome = self._read(cpu, msr), 0
         except GuestFault:
-            cpu.set_u32(err, -_EIO)
-            return 0
-        cpu.set_u32(err, 0)
+            value, outcome = 0, -_EIO
+        if val:
+            cpu.set_u64(val, value)
+            return outcome
+        cpu.set_u32(err, outcome)
         return value
 
     @hookimpl

@@ -256,6 +256,11 @@ class SpaceOps(EntryOps):
         self._pin_space(cpu, next)
 
     @hookimpl
+    def enter_mmap(self, cpu: Vcpu, mm: int) -> None:
+        """Pin the space that is about to be used for the first time, or that fork has made (6.12)."""
+        self._pin_space(cpu, mm)
+
+    @hookimpl
     def dup_mmap(self, cpu: Vcpu, mm: int) -> None:
         """Pin the copy that fork has made."""
         self._pin_space(cpu, mm)

@@ -1,0 +1,162 @@
+"""``pvops patch --alternatives``: what every ALTERNATIVE becomes, besides those at call sites."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pvops_core.cli.common import print_table, symbol_json
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
+    from pvops_core.patching.kernel import KernelPlan
+    from pvops_core.patching.plan import PlannedGroup
+    from pvops_core.patching.whole import AlternativesPlan
+
+KINDS = ("op", "call", "jump", "nop", "retpoline", "code")
+
+
+@attrs.frozen
+class Cpu:
+    """The CPU that alternatives are followed for.
+
+    Attributes:
+        name: as the user named it; None for one of which nothing is known.
+        features: numbers of its features as the kernel would find them.
+        finals: what a recorded boot made of each place; empty where there is no record.
+    """
+
+    name: str | None = None
+    features: frozenset[int] = frozenset()
+    finals: Mapping[int, bytes] = attrs.field(factory=dict)
+
+
+def find_cpu(name: str | None, image: KernelImage) -> Cpu:
+    """The CPU of a name: a record of a boot of this kernel.
+
+    Raises:
+        ImageError: the file is no record, or not of this kernel.
+    """
+    from pvops_core.patching.bootrecord import read_boot_record  # noqa: PLC0415 - heavy
+
+    if name is None:
+        return Cpu()
+    record = read_boot_record(Path(name), image)
+    return Cpu(name, record.features, record.finals)
+
+
+def describe(plan: KernelPlan, alternatives: AlternativesPlan, cpu: Cpu) -> dict[str, Any]:
+    """The ``alternatives`` member of the result."""
+    from pvops_core.patching.capabilities import feature_names  # noqa: PLC0415 - heavy
+
+    image, names = plan.kernel.image, feature_names(plan.kernel.image)
+    return {
+        "cpu": cpu.name,
+        "features": [_feature(number, names) for number in sorted(alternatives.features)],
+        "groups": [_group(image, planned, names) for planned in alternatives.groups],
+        "summary": {
+            "groups": len(alternatives.groups),
+            "kinds": _kinds(image, alternatives, cpu),
+            "features": _by_feature(alternatives, names),
+            "returns": alternatives.returns,
+            "retpolines": alternatives.retpolines,
+            "left_out": list(alternatives.left_out),
+        },
+    }
+
+
+def _feature(number: int, names: Mapping[int, str]) -> str:
+    return names.get(number) or f"{number // 32}*32+{number % 32}"
+
+
+def _group(image: KernelImage, planned: PlannedGroup, names: Mapping[int, str]) -> dict[str, Any]:
+    from pvops_core.patching.whole import kind_of  # noqa: PLC0415 - heavy
+
+    group = planned.group
+    section = image.section_at(group.address)
+    return {
+        "address": f"{group.address:#x}",
+        "section": section.name if section else "",
+        "symbol": symbol_json(image, group.address),
+        "length": group.length,
+        "kind": kind_of(planned, 8 * image.pointer_size),
+        "entries": [
+            {
+                "feature": _feature(entry.feature, names),
+                "number": entry.feature,
+                "not": entry.inverted,
+                "direct": entry.direct,
+                "replacement": image.read(entry.replacement, entry.replacement_length).hex()
+                if entry.replacement_length
+                else "",
+            }
+            for entry in group.entries
+        ],
+        "chosen": group.entries.index(planned.chosen) if planned.chosen else None,
+        "original": image.read(group.address, group.length).hex(),
+        "final": planned.final.hex(),
+    }
+
+
+def _kinds(image: KernelImage, alternatives: AlternativesPlan, cpu: Cpu) -> dict[str, Any]:
+    """By kind: places, those replaced and, where there is a record, those that came out as in it, with their bytes."""
+    from pvops_core.patching.whole import kind_of  # noqa: PLC0415 - heavy
+
+    counts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    for planned in alternatives.groups:
+        count = counts[kind_of(planned, 8 * image.pointer_size)]
+        count["groups"] += 1
+        count["replaced"] += planned.chosen is not None
+        count["bytes"] += planned.group.length
+        recorded = cpu.finals.get(planned.group.address)
+        if recorded is not None:
+            count["recorded"] += 1
+            count["right"] += recorded == planned.final
+            count["right_bytes"] += sum(one == other for one, other in zip(recorded, planned.final, strict=False))
+    names = ("groups", "replaced", "bytes", *(("recorded", "right", "right_bytes") if cpu.finals else ()))
+    return {kind: {name: count[name] for name in names} for kind, count in counts.items() if count["groups"]}
+
+
+def _by_feature(alternatives: AlternativesPlan, names: Mapping[int, str]) -> dict[str, Any]:
+    """By feature: whether the CPU has it, in how many places it is asked for, and in how many it decided."""
+    asked: Counter[int] = Counter()
+    decided: Counter[int] = Counter()
+    for planned in alternatives.groups:
+        asked.update({entry.feature for entry in planned.group.entries})
+        if planned.chosen is not None:
+            decided[planned.chosen.feature] += 1
+    return {
+        _feature(number, names): {
+            "there": number in alternatives.features or names.get(number) == "always",
+            "groups": count,
+            "replaced": decided[number],
+        }
+        for number, count in sorted(asked.items())
+    }
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print the summary."""
+    summary = result["summary"]
+    rows = [
+        (name, "yes" if each["there"] else "no", each["groups"], each["replaced"])
+        for name, each in summary["features"].items()
+    ]
+    print_table(("feature", "there", "groups", "replaced"), rows)
+    kinds = summary["kinds"]
+    columns = ("groups", "replaced", "bytes", *(("right", "right_bytes") if result_has_record(kinds) else ()))
+    print_table(("kind", *columns), [(kind, *(each[column] for column in columns)) for kind, each in kinds.items()])
+    line = f"alternatives: {summary['groups']} groups, after {summary['returns']} returns and "
+    sys.stdout.write(f"{line}{summary['retpolines']} indirect branches\n")
+    for step in summary["left_out"]:
+        sys.stdout.write(f"not followed: {step}\n")
+
+
+def result_has_record(kinds: Mapping[str, Mapping[str, int]]) -> bool:
+    """Whether places were held against a record."""
+    return any("right" in each for each in kinds.values())

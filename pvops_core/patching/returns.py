@@ -1,0 +1,134 @@
+"""Returns and indirect branches: what the kernel makes of them before it follows alternatives.
+
+objtool lists them in ``.return_sites`` and ``.retpoline_sites``, as distances of 32 bits from each word itself. Most
+lie outside of alternatives, but some in the places that alternatives replace, or in replacements.
+Source: ``apply_returns`` and ``apply_retpolines``, arch/x86/kernel/alternative.c.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pvops_core.patching.capabilities import (
+    CALL_DEPTH,
+    RETHUNK,
+    RETPOLINE,
+    RETPOLINE_LFENCE,
+    SRSO,
+    SRSO_ALIAS,
+    UNRET,
+)
+from pvops_core.patching.relocation import BRANCH_SIZE, INT3, JUMP
+from pvops_core.patching.text import Text, executable_sections, holders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pvops_core.images import KernelImage
+    from pvops_core.patching.padding import Rewriting
+
+RETURNS: Final = ".return_sites"
+RETPOLINES: Final = ".retpoline_sites"
+RETURN_THUNK: Final = "__x86_return_thunk"
+INDIRECT_THUNKS: Final = "__x86_indirect_thunk_array"
+THUNK_SIZE: Final = 32
+"""RETPOLINE_THUNK_SIZE: bytes from one register's thunk to the next."""
+
+LONGEST: Final = 7
+"""Bytes of the longest of these branches: one with a prefix before it and a condition in it."""
+
+RETURN: Final = 0xC3
+LFENCE: Final = b"\x0f\xae\xe8"
+
+THUNKS: Final = (
+    (SRSO_ALIAS, "srso_alias_return_thunk"),
+    (SRSO, "srso_return_thunk"),
+    (CALL_DEPTH, "call_depth_return_thunk"),
+    (UNRET, "retbleed_return_thunk"),
+)
+"""Where returns are led to, by the feature that arch/x86/kernel/cpu/bugs.c forces with it; its last choice first."""
+
+
+def apply_returns(image: KernelImage, text: Text, features: frozenset[int]) -> int:
+    """Make of every ``jmp __x86_return_thunk`` a return, or a jump to the thunk of the CPU; the number changed."""
+    common = image.symbols.get(RETURN_THUNK)
+    chosen = common
+    if RETHUNK in features:
+        names = (name for feature, name in THUNKS if feature in features and name in image.symbols)
+        chosen = image.symbols.get(next(names, RETURN_THUNK))
+    changed = 0
+    for address in sites(image, RETURNS, BRANCH_SIZE):
+        code = text.read(address, BRANCH_SIZE)
+        if code[0] != JUMP or _target(address, code) != common:
+            continue
+        if RETHUNK not in features:
+            made = bytes([RETURN]).ljust(BRANCH_SIZE, bytes([INT3]))
+        else:
+            assert chosen is not None, "the common thunk has been found"
+            made = _branch(address, chosen)
+        text.write(address, made)
+        changed += made != code
+    return changed
+
+
+def apply_retpolines(image: KernelImage, text: Text, features: frozenset[int], padding: Rewriting) -> int:
+    """Make of every branch to an indirect thunk the branch itself, where the CPU needs no retpolines; how many changed.
+
+    Those that stay with CALL_DEPTH are led to other thunks by the kernel; that is not followed.
+    """
+    thunks = image.symbols.get(INDIRECT_THUNKS)
+    if thunks is None or (RETPOLINE in features and RETPOLINE_LFENCE not in features):
+        return 0
+    changed = 0
+    for address in sites(image, RETPOLINES, BRANCH_SIZE):
+        code = text.read(address, LONGEST)
+        made = _direct(address, code, thunks, lfence=RETPOLINE_LFENCE in features)
+        if made is not None:
+            text.write(address, padding.optimize(made))
+            changed += 1
+    return changed
+
+
+def sites(image: KernelImage, section: str, length: int) -> Iterator[int]:
+    """The addresses in a section of distances; those that are not in text are left out: a kernel warns and goes on."""
+    header, data = image.section(section), image.section_bytes(section)
+    if header is None or not data or len(data) % 4:
+        return
+    here = np.uint64(header.address) + np.arange(0, len(data), 4, dtype=np.uint64)
+    mask = np.uint64((1 << 8 * image.pointer_size) - 1)
+    addresses = here + np.frombuffer(data, "<i4").astype(np.int64).astype(np.uint64) & mask
+    inside = holders(executable_sections(image), addresses, np.full(len(addresses), length, np.uint64)) >= 0
+    yield from addresses[inside].tolist()
+
+
+def _target(address: int, code: bytes) -> int:
+    return address + BRANCH_SIZE + int.from_bytes(code[1:BRANCH_SIZE], "little", signed=True)
+
+
+def _branch(address: int, target: int) -> bytes:
+    return bytes([JUMP]) + (target - address - BRANCH_SIZE).to_bytes(BRANCH_SIZE - 1, "little", signed=True)
+
+
+def _direct(address: int, code: bytes, thunks: int, *, lfence: bool) -> bytes | None:
+    """What ``patch_retpoline`` writes in place of a call, jump or conditional jump; None for anything else."""
+    start = 1 if code[0] == 0x2E else 0  # cs call and cs jmp leave room for REX
+    opcode = code[start]
+    condition = code[start + 1] & 0xF if opcode == 0x0F and code[start + 1] & 0xF0 == 0x80 else None
+    length = start + (BRANCH_SIZE if condition is None else BRANCH_SIZE + 1)
+    if (condition is None and opcode not in {0xE8, JUMP}) or len(code) < length:
+        return None
+    distance = int.from_bytes(code[length - 4 : length], "little", signed=True)
+    register, odd = divmod(address + length + distance - thunks, THUNK_SIZE)
+    if odd or not 0 <= register < 16:
+        return None
+    head = b"" if condition is None else bytes([0x70 | condition ^ 1, length - 2])
+    call = opcode == 0xE8
+    branch = (b"\x41" if register >= 8 else b"") + bytes([0xFF, (0xD0 if call else 0xE0) | register & 7])
+    made = head + (LFENCE if lfence else b"") + branch
+    if len(made) > length:
+        return None
+    if not call and len(made) < length:
+        made += bytes([INT3])
+    return made.ljust(length, b"\x90")

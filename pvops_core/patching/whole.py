@@ -1,0 +1,93 @@
+"""All alternatives of a kernel, not just those at its call sites: what each place becomes on a CPU.
+
+The order is the kernel's: retpolines and returns, then alternatives. Call thunks (a CPU with call_depth) and FineIBT (a
+kernel with ``.cfi_sites``) are not followed; :attr:`AlternativesPlan.left_out` says where they would have their part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_core.patching.alternatives import grouped, read_alternatives
+from pvops_core.patching.capabilities import CALL_DEPTH, RETPOLINE, RETPOLINE_LFENCE
+from pvops_core.patching.default import patch_default
+from pvops_core.patching.disasm import encodings
+from pvops_core.patching.plan import PlannedGroup, apply_groups, calls_of_ops
+from pvops_core.patching.returns import apply_retpolines, apply_returns
+from pvops_core.patching.text import Text
+
+if TYPE_CHECKING:
+    from pvops_core.patching.kernel import KernelPlan
+
+FINE_IBT: Final = ".cfi_sites"
+
+_CALL, _JUMPS = 0xE8, (0xE9, 0xEB)
+
+
+@attrs.frozen(eq=False)
+class AlternativesPlan:
+    """What becomes of every place with alternatives.
+
+    Attributes:
+        features: numbers of the CPU features that are there, those that the platform forces among them.
+        groups: the places, in the order of their section.
+        returns: returns that were changed before.
+        retpolines: indirect branches that were changed before.
+        left_out: steps of the kernel that are not followed here though this kernel takes them on this CPU.
+    """
+
+    features: frozenset[int]
+    groups: tuple[PlannedGroup, ...]
+    returns: int
+    retpolines: int
+    left_out: tuple[str, ...]
+
+
+def plan_alternatives(plan: KernelPlan, features: frozenset[int]) -> AlternativesPlan:
+    """Follow all alternatives of a kernel.
+
+    Args:
+        plan: what becomes of its call sites.
+        features: numbers of the features of its CPU, besides those that the platform forces.
+
+    Raises:
+        ImageError: a record, or a replacement, is damaged.
+    """
+    kernel, image = plan.kernel, plan.kernel.image
+    there, text = features | plan.features, Text(image)
+    for planned in plan.sites:
+        if planned.paravirt is not None:
+            text.write(planned.site.address, planned.paravirt)
+    retpolines = apply_retpolines(image, text, there, kernel.padding)
+    returns = apply_returns(image, text, there)
+    calls = calls_of_ops(image, plan.context, patch_default, kernel.sites)
+    groups = apply_groups(image, text, grouped(read_alternatives(image)), there, kernel.padding, calls)
+    left_out = []
+    if image.section(FINE_IBT) is not None:
+        left_out.append("FineIBT")
+    if CALL_DEPTH in there and image.section(".call_sites") is not None:
+        left_out.append("call thunks")
+    return AlternativesPlan(there, groups, returns, retpolines, tuple(left_out))
+
+
+def kind_of(planned: PlannedGroup, bits: int) -> str:
+    """What sort of place it is: ``op``, ``retpoline``, ``call``, ``jump``, ``nop`` or ``code``, by what it became.
+
+    Args:
+        planned: the place.
+        bits: 32 or 64, the mode that its code runs in.
+    """
+    group, final = planned.group, planned.final
+    if group.direct is not None:
+        return "op"
+    if any(entry.feature in {RETPOLINE, RETPOLINE_LFENCE} for entry in group.entries):
+        return "retpoline"
+    if final[0] == _CALL:
+        return "call"
+    # A run of nops that is longer than the longest begins with a jump over int3, which no branch does.
+    padding = final[0] == _JUMPS[1] and final[1] == len(final) - 2 and not final[2:].strip(b"\xcc")
+    if padding or any(first.nop for first in encodings(final, bits)[:1]):
+        return "nop"
+    return "jump" if final[0] in _JUMPS else "code"

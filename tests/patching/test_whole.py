@@ -1,0 +1,211 @@
+"""All alternatives of a kernel on a CPU."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pvops_native.kernel import NativeKernel
+from pvops_xen.kernel import XenKernel
+
+from pvops_core.errors import ImageError
+from pvops_core.images import load_image
+from pvops_core.ops import LAYOUTS
+from pvops_core.patching.alternatives import ALWAYS, AltEntry, AltGroup, grouped
+from pvops_core.patching.bootrecord import read_boot_record
+from pvops_core.patching.capabilities import capability_words, feature_names, read_capabilities
+from pvops_core.patching.kernel import plan_kernel, read_kernel
+from pvops_core.patching.plan import PlannedGroup
+from pvops_core.patching.whole import kind_of, plan_alternatives
+from pvops_core.testing.images import ElfBuilder
+from pvops_core.testing.kernels import Alternative, SmallKernel
+from pvops_core.testing.types import ARRAY, INT, UNION, Types
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from pvops_core.images import KernelImage
+    from pvops_core.patching.fills import KernelFill
+
+NATIVE: list[KernelFill] = [NativeKernel()]
+XEN: list[KernelFill] = [NativeKernel(), XenKernel()]
+BOOTS = {
+    "c612-native": ("vmlinuz-6.12.117+deb12-cloud-amd64", NATIVE),
+    "g612-xen1": ("vmlinuz-6.12.117+deb12-amd64", XEN),
+    "c72-native": ("vmlinuz-7.2.13+deb14-cloud-amd64", NATIVE),
+}
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("record", BOOTS)
+def test_every_place_is_as_a_real_boot_left_it(
+    kernels: Callable[[str], KernelImage],
+    oracle: Callable[[str], Mapping[str, Any]],
+    record: str,
+    tmp_path: Path,
+) -> None:
+    name, fills = BOOTS[record]
+    image, path = kernels(name), tmp_path / "record.json"
+    path.write_text(json.dumps(oracle(record)))
+    boot = read_boot_record(path, image)
+    plan = plan_alternatives(plan_kernel(read_kernel(image), fills, 1), boot.features)
+    assert len(plan.groups) == len(boot.finals) == oracle(record)["alternatives"]["n"]
+    wrong = [planned for planned in plan.groups if boot.finals[planned.group.address] != planned.final]
+    assert not wrong
+    assert not plan.left_out
+    changed = {address for address, _code in _before(oracle(record)["alternatives"])}
+    assert {planned.group.address for planned in plan.groups if _moved(image, planned)} == changed
+
+
+def _before(groups: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """Places whose bytes were not those of the file any more when the kernel came to its alternatives."""
+    addresses, at = [], int(groups["va0"], 16)
+    for step in groups["dva"]:
+        at += step
+        addresses.append(at)
+    return [(addresses[index], code) for index, code in groups["enter_differs"]]
+
+
+def _moved(image: KernelImage, planned: PlannedGroup) -> bool:
+    return image.read(planned.group.address, planned.group.length) != planned.original
+
+
+def planned(entries: list[tuple[int, bool]], final: str, *, direct: bool = False) -> PlannedGroup:
+    made = tuple(AltEntry(0x1000, 6, 0x2000, 1, number, inverted, direct) for number, inverted in entries)
+    return PlannedGroup(AltGroup(0x1000, 6, made), bytes(6), None, bytes.fromhex(final))
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"),
+    [
+        (planned([(ALWAYS, False)], "fa 0f 1f 44 00 00", direct=True), "op"),
+        (planned([(11 * 32 + 12, True)], "ff e0"), "retpoline"),
+        (planned([(3, False)], "e8 00 00 00 00"), "call"),
+        (planned([(3, False)], "eb 16 cc cc cc"), "jump"),
+        (planned([(3, False)], "e9 00 00 00 00"), "jump"),
+        (planned([(3, False)], "66 0f 1f 44 00 00"), "nop"),
+        (planned([(3, False)], "eb 0a " + "cc" * 10), "nop"),
+        (planned([(3, False)], "0f 01 cb"), "code"),
+        (planned([(3, False)], "06"), "code"),
+    ],
+)
+def test_kinds(group: PlannedGroup, kind: str) -> None:
+    assert kind_of(group, 64) == kind
+
+
+def test_a_group_is_as_long_as_its_longest_and_ends_with_its_address() -> None:
+    entries = [AltEntry(at, size, 0, 0, 1, inverted=False) for at, size in ((8, 3), (8, 6), (20, 2), (8, 4))]
+    assert [(group.address, group.length, len(group.entries)) for group in grouped(entries)] == [
+        (8, 6, 2),
+        (20, 2, 1),
+        (8, 4, 1),
+    ]
+
+
+@pytest.mark.parametrize(("features", "index"), [((), None), ((5,), 0), ((7,), 1), ((5, 7), 1), ((5, 7, 9), 1)])
+def test_the_last_that_applies_wins(features: tuple[int, ...], index: int | None) -> None:
+    entries = tuple(AltEntry(8, 6, 0, 0, number, inverted=False) for number in (5, 7))
+    chosen = AltGroup(8, 6, entries).chosen(frozenset(features))
+    assert chosen == (entries[index] if index is not None else None)
+
+
+def test_alternatives_of_6_1_are_followed_after_the_paravirt_step() -> None:
+    layout = LAYOUTS["6.1-64"]
+    entries = [Alternative(1, 77, inverted=False, code=b"\x0f\x01\xcb")]
+    kernel = load_image(SmallKernel(layout, types=range(84), alternatives=entries).builder().build())
+    plan = plan_kernel(read_kernel(kernel), [], 1)
+    without, having = (plan_alternatives(plan, frozenset(features)).groups for features in ((), (77,)))
+    assert without[0].final == plan.sites[1].paravirt
+    assert having[0].final == bytes.fromhex("0f01cb0f1f00")
+
+
+def typed(words: int, bugs: int, names: Mapping[int, str]) -> KernelImage:
+    """A kernel whose cpuinfo_x86 has so many words of features and bugs at bit 64, and names for some."""
+    types = Types()
+    number = types.add(INT, "unsigned int", 4, tail=bytes(4))
+    array = types.add(ARRAY, "", 0, tail=bytes(8) + words.to_bytes(4, "little"))
+    union = types.struct("", [("x86_capability", array, 0)], 4 * words, UNION)
+    types.struct("cpuinfo_x86", [("x86", number, 0), ("", union, 64)], 8 + 4 * words)
+    builder = ElfBuilder()
+    builder.text(".text", bytes(16))
+    start = builder.base + 0x1000
+    count = 32 * words
+    order = [*range(32 * (words - bugs), count), *range(32 * (words - bugs))]
+    strings, table = b"", b""
+    for index in order:
+        text = names.get(index, "").encode()
+        table += (start + 8 * count + len(strings) if text else 0).to_bytes(8, "little")
+        strings += text + b"\0" if text else b""
+    builder.section(".rodata", table + strings + bytes(32), address=start)
+    builder.symbol("x86_bug_flags", start)
+    builder.symbol("x86_cap_flags", start + 8 * 32 * bugs)
+    builder.section(".BTF", types.build())
+    return load_image(builder.build())
+
+
+def test_features_are_read_where_the_types_say() -> None:
+    image = typed(24, 2, {4: "tsc", 22 * 32 + 1: "f00f"})
+    assert capability_words(image) == (8, 24)
+    head = bytearray(8 + 4 * 24)
+    head[8], head[8 + 4 * 22] = 1 << 4, 1 << 1
+    assert read_capabilities(image, bytes(head)) == {4, 22 * 32 + 1}
+    names = feature_names(image)
+    assert (names[4], names[22 * 32 + 1], names[ALWAYS]) == ("tsc", "bug:f00f", "always")
+    with pytest.raises(ImageError, match="features end at 104"):
+        read_capabilities(image, bytes(head[:-1]))
+
+
+def test_a_kernel_without_types_does_not_say_where_its_features_are() -> None:
+    builder = ElfBuilder()
+    builder.text(".text", bytes(16))
+    image = load_image(builder.build())
+    assert feature_names(image)[ALWAYS] == "always"
+    with pytest.raises(ImageError, match="does not say where the features are"):
+        read_capabilities(image, bytes(512))
+
+
+RECORD = {
+    "format": "pvops-oracle/2",
+    "run": "r",
+    "boot_cpu_data_head": "00" * 104,
+    "alternatives": {"va0": "0x1000", "dva": [0, 16], "len": [2, 3], "final": "0102030405"},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format": "pvops-oracle/1"}, "is no pvops-oracle/2 record"),
+        ({"vmlinux_sha256": "00"}, "is of another kernel"),
+        ({"boot_cpu_data_head": "zz"}, "is no whole"),
+        ({"boot_cpu_data_head": "00"}, "has 1 bytes"),
+        ({"alternatives": {"va0": "0x1000"}}, "is no whole"),
+        ({"alternatives": {**RECORD["alternatives"], "final": "0102"}}, "2 bytes for 2 places of 5"),  # type: ignore[dict-item]
+        ({"alternatives": 7}, "is no whole"),
+    ],
+)
+def test_damaged_records(change: Mapping[str, Any], says: str, tmp_path: Path) -> None:
+    image = typed(24, 2, {})
+    path = tmp_path / "record.json.gz"
+    whole = {**RECORD, "vmlinux_sha256": image.sha256}
+    path.write_bytes(gzip.compress(json.dumps(whole).encode()))
+    assert read_boot_record(path, image).finals == {0x1000: b"\1\2", 0x1010: b"\3\4\5"}
+    path.write_text(json.dumps({**whole, **change}))
+    with pytest.raises(ImageError, match=says):
+        read_boot_record(path, image)
+    path.write_bytes(gzip.compress(json.dumps(whole).encode())[:-20])
+    with pytest.raises(ImageError, match="is no whole"):
+        read_boot_record(path, image)
+
+
+def test_steps_that_are_not_followed_are_named() -> None:
+    layout = LAYOUTS["7.2-64"]
+    kernel = SmallKernel(layout, types=range(78), typed=True)
+    builder = kernel.builder()
+    builder.section(".cfi_sites", bytes(8))
+    builder.section(".call_sites", bytes(8))
+    plan = plan_kernel(read_kernel(load_image(builder.build())), [], 1)
+    assert plan_alternatives(plan, frozenset({11 * 32 + 19})).left_out == ("FineIBT", "call thunks")
