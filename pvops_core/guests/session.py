@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError, UsageError, unknown
 from pvops_core.guests.builtin import builtin, parse_report
+from pvops_core.guests.stacks import returns_of
 from pvops_core.hookspecs import Backend, Environment, Platform
 from pvops_core.machine import GuestFault, Machine, Stop, Vcpu
 from pvops_core.machine.watchdog import run_within
@@ -115,7 +116,7 @@ class Session(Closing):
             machine,
             self._text(),
             bound,
-            Poker(machine, self._text_address),
+            Poker(machine, self._text_address, returns=returns_of(guest, machine, self.platform, self.read)),
             Entrances(gates, guest.gate_count),
             self._fault,
             self._forced(backends),

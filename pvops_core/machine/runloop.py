@@ -22,6 +22,8 @@ _BUDGET, _PATIENCE, _EXPIRED = int(Slot.BUDGET), int(Slot.PATIENCE), int(Slot.EX
 _HLT = 0xF4
 _FROM_OUTSIDE = frozenset({"until", "timeout"})
 """Reasons to stop that are not the guest's own end: a call of guest code that is under way is finished first."""
+_ENDS = frozenset({"poweroff", "reboot", "crash", "dead"})
+"""Reasons after which a guest does not go on."""
 WAIT_NS = 1000
 """Virtual time that a vCPU spends before it looks again for what it waits for."""
 
@@ -182,6 +184,19 @@ class RunLoop:
             slot.vcpu.ground_ports()
             if status or not callbacks.moved or self.interrupted or slot.state[_EXPIRED] or callbacks.postponed:
                 return status
+
+    def go_on(self, until: int) -> bool:
+        """One turn, before what waits for a slice's end is done; False if nobody may run, or the guest has ended."""
+        before = self._stop
+        if (before is not None and before.reason in _ENDS) or not any(slot.vcpu.runnable for slot in self._slots):
+            return False
+        self._stop, self.interrupted = None, False
+        try:
+            self._turn(until)
+            self._raise()
+            return self._stop is None
+        finally:
+            self._stop = before or self._stop
 
     def call(self, slot: CpuSlot, until: int, blocks: int) -> bool:
         """Run one vCPU alone, without interrupts, to ``until``; False if it does not come there in so many blocks."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from pvops_core.errors import MachineError, PvopsError, SwitchError
+from pvops_core.errors import MachineError, OccupiedError, PvopsError, SwitchError
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Switch:
-    """One change of an op's implementation.
+    """One change of an op's implementation, or one that was asked for from inside a hook and could not be made.
 
     Attributes:
         op: the op.
         old: name of the implementation before.
         new: name of the one since.
         by: who asked.
-        ns: virtual time.
+        ns: virtual time since which it is in effect, or at which it was refused.
         sites: how many patched sites changed with it.
+        refused: why it was not made: who goes on in the text that had to change; empty for one that is in effect.
     """
 
     op: str
@@ -43,6 +44,7 @@ class Switch:
     by: str
     ns: int
     sites: int
+    refused: str = ""
 
 
 class Switchboard:
@@ -183,7 +185,9 @@ class Switchboard:
     def switch(self, op: str, implementation: Implementation | Callable[..., Any] | str | None, *, by: str) -> None:
         """Give an op another implementation: its slot, and every site that no longer goes through the slot.
 
-        From inside a hook it takes effect when the call has returned.
+        It takes effect when nobody goes on inside of what changes, which is brought about: the guest may go on
+        meanwhile, for up to a millisecond of virtual time. From inside a hook that is after the call has returned;
+        what becomes of it is in ``history``.
 
         Args:
             op: the op.
@@ -227,9 +231,21 @@ class Switchboard:
 
     def _switch_soon(self, changes: Mapping[str, Implementation], by: str) -> None:
         if self._machine.running:
-            self._machine.defer(lambda: self._switch(changes, by))
+            self._machine.defer(lambda: self._switch_later(changes, by))
         else:
             self._switch(changes, by)
+
+    def _switch_later(self, changes: Mapping[str, Implementation], by: str) -> None:
+        """When the hook that asked has returned. That the guest is in the way is no fault of its run."""
+        try:
+            self._switch(changes, by)
+        except SwitchError as error:
+            if not isinstance(error.__cause__, OccupiedError):
+                raise
+            for op, new in changes.items():
+                old, now, why = self._current[op].name, self._machine.clock.ns, str(error.__cause__)
+                self.history.append(Switch(op, old, new.name, by, now, 0, why))
+                self._machine.log.record("switch refused", op=op, old=old, new=new.name, by=by, why=why)
 
     def _switch(self, changes: Mapping[str, Implementation], by: str) -> None:
         changes = {op: new for op, new in changes.items() if new is not self._current[op]}

@@ -20,7 +20,7 @@ from pvops_xen.hypervisor.abi import (
 )
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel
-from pvops_xen.hypervisor.events.upcalls import upcall_due
+from pvops_xen.hypervisor.events.upcalls import unblock, upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
 from pvops_xen.hypervisor.ldt import map_ldt_page
@@ -299,6 +299,10 @@ class XenHost(Surroundings):
     def halted(self, vcpu: Vcpu) -> None:
         """A guest never runs where hlt is allowed."""
         self.hv.crash(f"hlt at {vcpu.rip:#x}")
+
+    def rouse(self, vcpu: Vcpu) -> None:
+        """SCHED_block and SCHED_poll may return before there is an event."""
+        unblock(self.hv, vcpu.index)
 
     def before_entry(self, vcpu: Vcpu) -> None:
         """On every way back to the guest: timers, then a pending upcall. The slice ends when the next timer is due."""
