@@ -46,7 +46,7 @@ def bring_out(machine: Machine, returns: Returns, spans: Spans, *, patience_ns: 
             raise occupied(inside, returns, f"still after {(now - start) / 1000:.0f} us")
         step = min(SHORTEST_NS << looks, LONGEST_NS, start + patience_ns - now)
         if not _go_on(machine, inside, now + step, alone=looks < ALONE or looks % 2 == 0):
-            raise occupied(inside, returns, "and no vCPU may run")
+            raise occupied(inside, returns, "and nobody may run, or the guest has come to its end")
         machine.quiesce(spans.ranges)
         inside = returns.inside(spans)
         looks += 1
