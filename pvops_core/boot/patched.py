@@ -15,7 +15,6 @@ from pvops_core.livepatch.area import Area
 from pvops_core.livepatch.guest import BareCalls, CallsIn, PatchedGuest, build_id_of
 from pvops_core.livepatch.loading import load
 from pvops_core.livepatch.manager import Livepatch
-from pvops_core.patching.poke import Poker
 
 if TYPE_CHECKING:
     from pvops_core.boot.session import BootSession
@@ -43,10 +42,11 @@ def live_patches(session: BootSession) -> Livepatch:
     def translate(va: int) -> int:
         return pages.machine_address(va) if va in area else session.image_memory.machine_address(va)
 
+    session.poker.reach(range(base, base + payload_pages.SIZE), pages.machine_address)
     tasks, stack_size = tasks_of(session, space)
     guest = PatchedGuest(
         machine=machine,
-        poker=Poker(machine, translate),
+        poker=session.poker,
         translate=translate,
         symbols=image.symbols,
         build_id=build_id_of(image),

@@ -18,6 +18,7 @@ from pvops_core.closing import Closing
 from pvops_core.errors import ImageError, MachineError, UsageError
 from pvops_core.machine import Machine, Stop, Vcpu
 from pvops_core.machine.watchdog import run_within, whereabouts
+from pvops_core.patching.poke import Poker
 
 if TYPE_CHECKING:
     from pvops_core.hookspecs import Backend, KernelPlatform
@@ -69,6 +70,7 @@ class BootSession(Closing):
     machine: Machine
     platform: KernelPlatform
     image_memory: ImageMemory
+    poker: Poker
     points: Points
     table: RunningTable | None
     slots: SlotWatch | None
@@ -94,6 +96,7 @@ class BootSession(Closing):
             self.platform.build()
             self.machine.watch(self.platform.read_keyboard)
             self.image_memory = ImageMemory(self.machine, self.platform, kernel.image)
+            self.poker = Poker(self.machine, self.image_memory.machine_address)
             self.points = Points(self.machine, _symbols(kernel))
             self.table = find_running_table(self)
             self.slots = SlotWatch(self, self.table) if self.table else None

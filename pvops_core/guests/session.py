@@ -135,6 +135,7 @@ class Session(Closing):
             sites=SiteBook(self.layout, guest.sites, read),
             alternatives=SiteAlternatives.of(guest.alternatives, read, padding),
             nops=nops,
+            built=read,
         )
 
     def _forced(self, backends: tuple[Backend, ...]) -> frozenset[int]:

@@ -233,10 +233,10 @@ class RunLoop:
     def step(self, slot: CpuSlot) -> None:
         """Run one instruction of a vCPU that is not in a handler."""
         clock, start = self._machine.clock, slot.vcpu.rip
+        self.interrupted = False
         if self._changes_level(slot.vcpu):
             # The engine takes no page fault at a level that it came to by a single step. Here a block is one as well.
             _allow(slot, 1)
-            self.interrupted = False
             self._slice(slot)
             self._raise()
             return

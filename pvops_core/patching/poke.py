@@ -18,12 +18,14 @@ from pvops_core.errors import PatchError, PvopsError
 from pvops_core.guest.leaving import bring_out
 from pvops_core.guest.returns import OnStacks
 from pvops_core.guest.spans import Spans, changing
+from pvops_core.patching.holders import Holders
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pvops_core.guest.returns import Returns
     from pvops_core.machine import Machine, PhysicalMemory
+    from pvops_core.patching.holders import Holder
 
 PAGE_SHIFT = 12
 PAGE_MASK = 0xFFF
@@ -246,15 +248,8 @@ def _unobserved(_step: Step) -> None:
     """The observer of a transaction that nobody watches."""
 
 
-Guard = Callable[["NDArray[np.uint64]", str], None]
-
-
-def _unguarded(_ranges: NDArray[np.uint64], _by: str) -> None:
-    """The guard of text that nobody has laid a hand on."""
-
-
 class Poker:
-    """Writes guest text, and the pointers that must change together with it, in transactions.
+    """Writes guest text, and the pointers that must change together with it, in transactions. A machine has one.
 
     Args:
         machine: the machine whose vCPUs execute the text.
@@ -263,10 +258,6 @@ class Poker:
         observer: told of every step of every transaction before it is taken. If it raises, the transaction
             is undone and the exception passed on.
         returns: knows where everybody goes on; unless given, the vCPUs' stacks are looked through.
-
-    Attributes:
-        guard: is shown the ranges ``[start, end)`` of every transaction and who asks, before anything is done;
-            raises a PatchError for ranges that are not to be written now.
     """
 
     def __init__(
@@ -277,23 +268,44 @@ class Poker:
         returns: Returns | None = None,
     ) -> None:
         self._machine = machine
+        self._translations: list[tuple[range, Callable[[int], int]]] = []
         self._translate = translate
         self.returns: Returns = returns or OnStacks(machine)
         self.observer = observer
-        self.guard: Guard = _unguarded
+        self._holders = Holders()
+
+    def reach(self, pages: range, translate: Callable[[int], int]) -> None:
+        """Write text in more pages as well.
+
+        Args:
+            pages: guest-virtual addresses.
+            translate: machine-physical address of one of these pages.
+        """
+        self._translations.insert(0, (pages, translate))
+
+    def hold(self, holder: Holder) -> None:
+        """From now on nobody else may write what this holder says that it holds."""
+        self._holders.add(holder)
+
+    def refuse_held(self, ranges: NDArray[np.uint64], by: str) -> None:
+        """HeldError if somebody holds a byte of these ranges ``[start, end)``."""
+        self._holders.refuse(ranges, by, None)
 
     def read(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
         """The bytes at many places of guest text, shape ``(n, length)``; PatchError for one that is not text."""
         found: NDArray[np.uint8] = self._machine.memory.array[_places(addresses, length, self._frame)]
         return found
 
-    def transaction(self, pokes: Iterable[Poke] = (), *, arrays: Sequence[PokeBatch] = (), by: str) -> int:
+    def transaction(
+        self, pokes: Iterable[Poke] = (), *, arrays: Sequence[PokeBatch] = (), by: str, holder: Holder | None = None
+    ) -> int:
         """Make all these writes, or none of them.
 
         Args:
             pokes: single writes.
             arrays: writes in bulk, made in the same transaction.
             by: who asks, for the event log.
+            holder: who writes over what it holds itself, if anybody does.
 
         Returns:
             How many places were written.
@@ -301,6 +313,7 @@ class Poker:
         Raises:
             PatchError: a vCPU is running, two writes overlap, an address is not guest text, the old bytes
                 are not the expected ones, or the new ones did not arrive; the text is as it was before.
+            HeldError: somebody else holds some of these bytes.
             OccupiedError: somebody goes on inside of what changes, or returns there, and could not be brought out
                 of it in time; the text is as it was before.
         """
@@ -312,7 +325,7 @@ class Poker:
             raise PatchError("guest text was to be written while a vCPU runs; defer it to the call's end")
         ranges = np.concatenate([np.asarray(writes.ranges(), dtype=np.uint64) for writes in todo])
         _refuse_overlaps(ranges)
-        self.guard(ranges, by)
+        self._holders.refuse(ranges, by, holder)
         self.observer(Step.QUIESCE)
         bring_out(self._machine, self.returns, _spans(todo))
         self.observer(Step.TRANSLATE)
@@ -346,8 +359,9 @@ class Poker:
 
     def _frame(self, page: int) -> int:
         address = page << PAGE_SHIFT
+        translate = next((each for pages, each in self._translations if address in pages), self._translate)
         try:
-            return self._translate(address)
+            return translate(address)
         except PvopsError as error:
             raise PatchError(f"not guest text ({error})", address=address) from error
 

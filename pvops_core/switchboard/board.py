@@ -8,7 +8,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
 
 from pvops_core.errors import MachineError, OccupiedError, PvopsError, SwitchError
 from pvops_core.ops import Slot, signature
@@ -136,10 +135,11 @@ class Switchboard:
     def install(self) -> None:
         """Write the gates and fill the guest's tables, once, before its first instruction."""
         code = self._entrances.code()
-        self.poker.transaction((self._rewrite(address, new) for address, new in code.items()), by="install")
+        self.poker.transaction((self._as_built(address, new) for address, new in code.items()), by="install")
         for implementation in self._current.values():
             self._open(implementation)
-        self.poker.transaction((*self._slot_pokes(self._current), *self._data_pokes()), by="install")
+        slots = (self._as_built(*self._slot_value(op, each)) for op, each in self._current.items())
+        self.poker.transaction((*slots, *self._data_pokes()), by="install")
 
     def _open(self, implementation: Implementation) -> None:
         if implementation.form is not Form.FUNCTION:
@@ -279,17 +279,23 @@ class Switchboard:
 
     # Slots -------------------------------------------------------------------------------------------------------
 
+    def _slot_value(self, op: str, implementation: Implementation) -> tuple[int, bytes]:
+        """Where an op's slot is, and what it holds with an implementation."""
+        value = self._entrances.address(implementation)
+        place = self._slot_address(self._text.layout.by_op(op))
+        return place, value.to_bytes(self._text.layout.pointer_size, "little")
+
     def _slot_pokes(self, changes: Mapping[str, Implementation]) -> Iterator[Poke]:
-        size = self._text.layout.pointer_size
+        """What is expected is what the board itself has put there: a slot that the guest has written is left to it."""
         for op, implementation in changes.items():
-            value = self._entrances.address(implementation)
-            yield self._rewrite(self._slot_address(self._text.layout.by_op(op)), value.to_bytes(size, "little"))
+            place, new = self._slot_value(op, implementation)
+            yield Poke(place, self._slot_value(op, self._current[op])[1], new)
 
     def _data_pokes(self) -> Iterator[Poke]:
         """Values of the slots that are no functions; one that is text (``name``) stays as the guest was built."""
         size = self._text.layout.pointer_size
         for slot, value in self._offers.data_values():
-            yield self._rewrite(self._slot_address(slot), (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+            yield self._as_built(self._slot_address(slot), (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
 
     def _slot_address(self, slot: Slot) -> int:
         try:
@@ -297,9 +303,8 @@ class Switchboard:
         except KeyError:
             raise MachineError(f"the guest has no symbol {slot.symbol}", op=slot.op.name) from None
 
-    def _rewrite(self, address: int, new: bytes) -> Poke:
-        now = self.poker.read(np.array([address], dtype=np.uint64), len(new))[0].tobytes()
-        return Poke(address, now, new)
+    def _as_built(self, address: int, new: bytes) -> Poke:
+        return Poke(address, self._text.built(address, len(new)), new)
 
 
 def _switch_error(op: str, wanted: object, error: PvopsError) -> SwitchError:
