@@ -69,7 +69,7 @@ def board(machine: Machine) -> Switchboard:
     machine.gates.map(GATES, GATE_COUNT)
     nops = cache(NOPS[NopKind.MODERN_64])
     none = SiteAlternatives({}, Padding(nops, lambda code: [len(code)]))
-    text = Text(layout, {"pv_ops": TABLE, "boot_ops": BOOT_TABLE}, sites, none, nops)
+    text = Text(layout, {"pv_ops": TABLE, "boot_ops": BOOT_TABLE}, sites, none, nops, machine.memory.read)
     chain = [Bound(Backend(name="benchmark", api=API), Ops())]
     poker = Poker(machine, lambda page: page)
     return Switchboard(machine, text, chain, poker, Entrances(machine.gates, GATE_COUNT), fault)

@@ -148,6 +148,32 @@ class PatchError(PvopsError):
 
 
 @attrs.define(eq=False)
+class OccupiedError(PatchError):
+    """Text could not be changed: somebody executes it or returns into it, and did not come out in time.
+
+    Attributes:
+        vcpu: number of the vCPU; None of a task that sleeps.
+        task: name of the task, where that is known.
+        place: where it goes on: symbol and offset.
+    """
+
+    vcpu: int | None = None
+    task: str = ""
+    place: str = ""
+
+
+@attrs.define(eq=False)
+class HeldError(PatchError):
+    """Text was not to be changed now: somebody has put something there and will put back what was there before.
+
+    Attributes:
+        holder: who.
+    """
+
+    holder: str = ""
+
+
+@attrs.define(eq=False)
 class SwitchError(PvopsError):
     """An op could not be switched; everything is as it was before.
 

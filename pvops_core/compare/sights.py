@@ -104,7 +104,7 @@ class BuiltinSights(Sights):
             "guest_counts": dict(report.counts) if report else {},
             "op_calls": dict(board.calls),
             "sites": {op: dict(forms) for op, forms in board.site_forms_by_op().items()},
-            "switches": len(board.history),
+            "switches": sum(not switch.refused for switch in board.history),
             "wall_s": self._wall_s,
         }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.guest.returns import TaskStack, no_tasks
 from pvops_core.images.btf import read_btf
 from pvops_core.machine import GuestFault
 
@@ -28,30 +29,6 @@ _MEMBERS: Final = {
 _SYMBOLS: Final = ("init_task", "runqueues", "__per_cpu_offset", "__start_init_task", "__end_init_task")
 _TASK_LIMIT: Final = 100_000
 _COMM: Final = 16
-
-
-@attrs.frozen
-class TaskStack:
-    """The kernel stack of one task.
-
-    Attributes:
-        name: the task, for messages.
-        start: guest-virtual address of its first byte.
-        end: the first address after it.
-        vcpu: number of the vCPU that the task is executing on; None for one that sleeps or waits for its turn.
-        words: what is on it, as bytes, from a sleeping task's stack pointer to the end; empty for one that executes.
-    """
-
-    name: str
-    start: int
-    end: int
-    vcpu: int | None
-    words: bytes = attrs.field(default=b"", repr=False)
-
-
-def no_tasks() -> Sequence[TaskStack]:
-    """Of a guest that has no tasks beside what its vCPUs are executing, or of which nothing more is known."""
-    return ()
 
 
 @attrs.frozen

@@ -9,7 +9,7 @@ livepatch_do_action of xen/common/livepatch.c.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,6 +74,7 @@ class Overlay:
     def __init__(self, read: Callable[[int, int], bytes]) -> None:
         self._read = read
         self._bytes: dict[int, int] = {}
+        self._expected: dict[int, int] = {}
 
     def read(self, address: int, length: int) -> bytes:
         """Bytes as they are going to be."""
@@ -83,9 +84,11 @@ class Overlay:
                 found[place - address] = self._bytes[place]
         return bytes(found)
 
-    def write(self, address: int, data: bytes) -> None:
-        """Change bytes."""
-        self._bytes.update(enumerate(data, address))
+    def write(self, address: int, data: bytes, expected: bytes) -> None:
+        """Change bytes, where those expected are, as many, or are going to be."""
+        for place, old, new in zip(range(address, address + len(data)), expected, data, strict=True):
+            self._expected.setdefault(place, old)
+            self._bytes[place] = new
 
     def pokes(self) -> list[Poke]:
         """The writes that make it so, those that change nothing left out."""
@@ -93,10 +96,10 @@ class Overlay:
         found = []
         for _, run in runs:
             places = [place for _, place in run]
-            now = self._read(places[0], len(places))
+            old = bytes(self._expected[place] for place in places)
             new = bytes(self._bytes[place] for place in places)
-            if new != now:
-                found.append(Poke(places[0], now, new))
+            if new != old:
+                found.append(Poke(places[0], old, new))
         return found
 
 
@@ -212,8 +215,8 @@ def apply(record: Record, journal: Journal, zone: Zone) -> None:
         if record.saved[number] is not None:
             zone.warn(f"{record.name}: {function.name} is applied already")
             continue
-        record.saved[number] = journal.text.read(function.place, len(function.new))
-        journal.text.write(function.place, function.new)
+        saved = record.saved[number] = journal.text.read(function.place, len(function.new))
+        journal.text.write(function.place, function.new, saved)
 
 
 def revert(record: Record, journal: Journal, zone: Zone) -> None:
@@ -252,12 +255,9 @@ def replace(record: Record, applied: Sequence[Record], journal: Journal, zone: Z
 
 def put_back(record: Record, text: Overlay) -> None:
     """Write the bytes that a payload replaced, the last first."""
-    pairs: Iterable[tuple[int, bytes | None]] = zip(
-        (function.place for function in record.payload.functions), record.saved, strict=True
-    )
-    for place, saved in reversed(list(pairs)):
+    for function, saved in reversed(list(zip(record.payload.functions, record.saved, strict=True))):
         if saved:
-            text.write(place, saved)
+            text.write(function.place, saved, function.new)
 
 
 def check_expectations(record: Record, text: Overlay) -> None:

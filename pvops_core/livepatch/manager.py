@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.errors import MachineError, PatchError, PvopsError
+from pvops_core.errors import HeldError, MachineError, OccupiedError, PvopsError
 from pvops_core.livepatch import act, guestcode
 from pvops_core.livepatch.area import PAGE_SIZE, Access
 from pvops_core.livepatch.description import Description
@@ -18,11 +18,9 @@ from pvops_core.livepatch.meeting import Meeting
 from pvops_core.livepatch.model import Command, Phase, State
 from pvops_core.livepatch.registry import Registry
 from pvops_core.livepatch.safepoints import SafePoints, Span
+from pvops_core.patching.holders import Hold
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pvops_core.livepatch.guest import PatchedGuest
     from pvops_core.livepatch.loading import Placed
     from pvops_core.livepatch.model import Payload, Record
@@ -53,8 +51,7 @@ class Livepatch:
         self._meeting: Meeting | None = None
         self._prepared = False
         self._master: Vcpu | None = None
-        self._writing = False
-        guest.poker.guard = self._guard
+        guest.poker.hold(self)
         guest.machine.keep(_Keeper(self))
 
     # What the registry asks --------------------------------------------------------------------------------------
@@ -190,7 +187,7 @@ class Livepatch:
             if isinstance(error, PartialError):
                 self.guest.machine.stop("crash", error.message)
             self._say(str(error))
-            return -errno.EIO, ()
+            return -errno.EBUSY if isinstance(error, HeldError | OccupiedError) else -errno.EIO, ()
         finally:
             self._master = None
         return 0, ()
@@ -221,24 +218,18 @@ class Livepatch:
 
     def write(self, pokes: Sequence[Poke], by: str) -> None:
         """Write guest text in one transaction."""
-        self._writing = True
-        try:
-            self.guest.poker.transaction(pokes, by=by)
-        finally:
-            self._writing = False
+        self.guest.poker.transaction(pokes, by=by, holder=self)
 
-    def _guard(self, ranges: NDArray[np.uint64], by: str) -> None:
-        """Nobody else writes over an applied payload's jump: it would be lost, and its revert would write old bytes."""
-        if self._writing:
-            return
+    def holds(self) -> Iterator[Hold]:
+        """Applied payloads' jumps: written over they would be lost, and a revert would write old bytes."""
         for record in self.registry.applied:
             for function in record.payload.functions:
-                start, end = function.place, function.place + len(function.new)
-                if bool(((ranges[:, 0] < end) & (start < ranges[:, 1])).any()):
-                    raise PatchError(
-                        f"live patch {record.name} has replaced {function.name} here; revert it first ({by})",
-                        address=start,
-                    )
+                yield Hold(
+                    function.place,
+                    function.place + len(function.new),
+                    f"live patch {record.name}",
+                    f"live patch {record.name} has replaced {function.name} here; revert it first",
+                )
 
     def warn(self, message: str) -> None:
         """Keep a message."""

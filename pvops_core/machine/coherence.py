@@ -83,29 +83,45 @@ class Coherence:
             return False
         return True
 
-    def quiesce(self, ranges: Ranges) -> None:
-        """Step every vCPU out of the inside of the ranges."""
+    def quiesce(self, ranges: Ranges) -> tuple[int, ...]:
+        """Step every vCPU out of the inside of the ranges; gives those that do not leave."""
         if self._machine.loop.in_guest:
             raise MachineError("quiesce from inside a handler: defer it")
+        if not len(ranges):
+            return ()
         places = self._fleet.look()[:, _RIP, None]
-        # One that has just left a gate is about to return to where it was called from.
-        concerned = (ranges[:, 0] < places) & (places < ranges[:, 1]) | (places == self._machine.gates.return_address)
-        for index in np.flatnonzero(concerned.any(axis=1)).tolist():
-            self._leave(self._slots[index], ranges)
+        gates, last = self._machine.gates.span
+        # One at a gate, or that has just left one, is about to return to where it was called from.
+        concerned = (ranges[:, 0] < places) & (places < ranges[:, 1]) | (gates <= places) & (places <= last)
+        return tuple(
+            index
+            for index in np.flatnonzero(concerned.any(axis=1)).tolist()
+            if not self._leaves(self._slots[index], ranges)
+        )
 
-    def _leave(self, slot: CpuSlot, ranges: Ranges) -> None:
-        vcpu = slot.vcpu
+    def _leaves(self, slot: CpuSlot, ranges: Ranges) -> bool:
         for _ in range(_MAX_STEPS):
-            if not self._inside(vcpu, ranges):
-                return
+            if not self._inside(slot.vcpu, ranges):
+                return True
+            at = slot.vcpu.rip
+            self._machine.rouse(slot.vcpu)
             self._machine.loop.step(slot)
-        raise MachineError("does not leave the text that is to be changed", vcpu=vcpu.index, rip=vcpu.rip)
+            if slot.vcpu.rip == at and self._at_gate(at):
+                return False  # what it has called waits for another vCPU
+        return not self._inside(slot.vcpu, ranges)
+
+    def _at_gate(self, address: int) -> bool:
+        first, last = self._machine.gates.span
+        return first <= address <= last and last > 0
 
     def _place(self, vcpu: Vcpu) -> int:
         """Where a vCPU is, or where it is about to return to from a gate."""
         at = vcpu.rip
-        if self._machine.gates.mapped and at == self._machine.gates.return_address:
-            at = vcpu.virtual.number(vcpu.rsp, self._machine.kind.pointer_size, system=True)
+        if self._at_gate(at):
+            try:
+                return vcpu.virtual.number(vcpu.rsp, self._machine.kind.pointer_size, system=True)
+            except GuestFault:
+                return at
         return at
 
     def _inside(self, vcpu: Vcpu, ranges: Ranges) -> bool:

@@ -56,6 +56,11 @@ class Gates:
         """Virtual address of the shared ``ret``, which calls nothing: a function that does nothing."""
         return self._base + len(self._handlers) * self._stride
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first gate's address, and the shared ``ret``'s; two zeros without gates."""
+        return (self._base, self.return_address) if self._handlers else (0, 0)
+
     def code(self, index: int) -> bytes:
         """Bytes of a gate, ``stride`` long."""
         self._check(index)

@@ -75,6 +75,14 @@ class TrapHandler(Protocol):
         """Every vCPU is halted: move the clock to the next event and wake one; False if nothing will ever come."""
 
 
+@runtime_checkable
+class Rouses(Protocol):
+    """What a platform has beside :class:`TrapHandler` that knows more of a vCPU that sleeps than the vCPU itself."""
+
+    def rouse(self, vcpu: Vcpu) -> None:
+        """End a vCPU's sleep before anything happens, as hlt and its hypercalls allow; one that is down stays so."""
+
+
 class MemoryDevice(Protocol):
     """Registers in the physical address space. A handler may ask the run to stop, but not move RIP."""
 

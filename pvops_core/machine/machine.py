@@ -17,7 +17,7 @@ from pvops_core.machine.coherence import Coherence, Ranges
 from pvops_core.machine.cpuslot import CpuSlot
 from pvops_core.machine.eventlog import EventLog
 from pvops_core.machine.gates import Gates
-from pvops_core.machine.handler import SyscallInPlace
+from pvops_core.machine.handler import Rouses, SyscallInPlace
 from pvops_core.machine.memory import MemorySnapshot, PhysicalMemory
 from pvops_core.machine.probe import context_layout
 from pvops_core.machine.runloop import RunLoop, Stop
@@ -242,13 +242,42 @@ class Machine(Closing):
         """Drop translated code of virtual ranges [start, end) on every engine."""
         self._coherence.invalidate(np.asarray(ranges, dtype=np.uint64).reshape(-1, 2))
 
-    def quiesce(self, ranges: Ranges | Sequence[tuple[int, int]]) -> None:
-        """Bring every vCPU out of the inside of virtual ranges [start, end), by single steps; a start is not inside.
+    def quiesce(self, ranges: Ranges | Sequence[tuple[int, int]]) -> tuple[int, ...]:
+        """Bring every vCPU out of the inside of virtual ranges (start, end), by single steps; a start is not inside.
+
+        One that stands at a gate is inside if it was called from there: it is served, and returns.
+
+        Returns:
+            The vCPUs that do not leave in a few steps.
 
         Raises:
-            MachineError: a vCPU does not leave, or a handler is running (defer the call instead).
+            MachineError: a handler is running (defer the call instead).
         """
-        self._coherence.quiesce(np.asarray(ranges, dtype=np.uint64).reshape(-1, 2))
+        return self._coherence.quiesce(np.asarray(ranges, dtype=np.uint64).reshape(-1, 2))
+
+    def go_on(self, until: int) -> bool:
+        """One turn of those who may run, not beyond virtual time ``until``: between two slices, or outside of a run.
+
+        Who changes something that a vCPU stands in lets it leave so. What is deferred meanwhile waits; so does a stop.
+
+        Returns:
+            False if nobody may run, or the guest has come to its end.
+
+        Raises:
+            MachineError: a handler is running (defer the call instead).
+            BaseException: whatever a handler raised.
+        """
+        self._not_in_guest("go_on")
+        return self.loop.go_on(until)
+
+    def rouse(self, vcpu: Vcpu) -> None:
+        """End a vCPU's sleep before anything has happened, as ``hlt`` may."""
+        if not vcpu.halted:
+            return
+        if isinstance(self.platform, Rouses):
+            self.platform.rouse(vcpu)
+        else:
+            vcpu.wake()
 
     def step(self, vcpu: Vcpu) -> None:
         """Run one instruction of a vCPU, with the traps that it causes; not from inside a handler: defer it."""

@@ -8,6 +8,7 @@ import attrs
 
 from pvops_core.errors import MachineError
 from pvops_core.machine import engine as uc
+from pvops_core.machine.faults import GuestFault
 from pvops_core.machine.state import BLOCK_NS, Slot
 
 if TYPE_CHECKING:
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
     from pvops_core.machine.gates import Gates
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.machine import Machine
+    from pvops_core.machine.vcpu import Vcpu
 
 _BUDGET, _PATIENCE, _EXPIRED = int(Slot.BUDGET), int(Slot.PATIENCE), int(Slot.EXPIRED)
 _HLT = 0xF4
+_RETURNS = (b"\xcf", b"\x0f\x35", b"\x0f\x07")
+"""iret, sysexit, sysret."""
+_REX_W = 0x48
 _FROM_OUTSIDE = frozenset({"until", "timeout"})
 """Reasons to stop that are not the guest's own end: a call of guest code that is under way is finished first."""
+_ENDS = frozenset({"poweroff", "reboot", "crash", "dead"})
+"""Reasons after which a guest does not go on."""
 WAIT_NS = 1000
 """Virtual time that a vCPU spends before it looks again for what it waits for."""
 
@@ -188,6 +195,19 @@ class RunLoop:
             if leaves or not callbacks.moved:
                 return status
 
+    def go_on(self, until: int) -> bool:
+        """One turn, before what waits for a slice's end is done; False if nobody may run, or the guest has ended."""
+        before = self._stop
+        if (before is not None and before.reason in _ENDS) or not any(slot.vcpu.runnable for slot in self._slots):
+            return False
+        self._stop, self.interrupted = None, False
+        try:
+            self._turn(until)
+            self._raise()
+            return self._stop is None
+        finally:
+            self._stop = before or self._stop
+
     def call(self, slot: CpuSlot, until: int, blocks: int) -> bool:
         """Run one vCPU alone, without interrupts, to ``until``; False if it does not come there in so many blocks."""
         if self.in_guest:
@@ -218,6 +238,13 @@ class RunLoop:
     def step(self, slot: CpuSlot) -> None:
         """Run one instruction of a vCPU that is not in a handler."""
         clock, start = self._machine.clock, slot.vcpu.rip
+        self.interrupted = False
+        if self._changes_level(slot.vcpu):
+            # The engine takes no page fault at a level that it came to by a single step. Here a block is one as well.
+            _allow(slot, 1)
+            self._slice(slot)
+            self._raise()
+            return
         _allow(slot, 1 << 40)
         clock.follow(slot.state)
         self.in_guest = True
@@ -238,6 +265,17 @@ class RunLoop:
             self._bad_end(slot, status)
         elif slot.vcpu.rip == start + 1 and self._after_hlt(slot):
             self.platform.halted(slot.vcpu)
+
+    def _changes_level(self, vcpu: Vcpu) -> bool:
+        """Whether what is executed next may go on at another level: a gate's handler, or a return to user mode."""
+        first, last = self.gates.span
+        if first <= vcpu.rip < last:
+            return True
+        try:
+            code = vcpu.virtual.read(vcpu.rip, 3, system=True)
+        except GuestFault:
+            return False
+        return code.startswith(_RETURNS, 1 if code[0] == _REX_W and vcpu.in_64_bit_code else 0)
 
     def _bad_end(self, slot: CpuSlot, status: int) -> None:
         vcpu = slot.vcpu

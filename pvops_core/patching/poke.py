@@ -1,8 +1,8 @@
 """The only writer of guest text: transactions that leave it wholly old or wholly new.
 
 The order is the one that text coherence on the emulated CPUs demands (and that Linux keeps with stop_machine
-and sync_core): every vCPU stopped outside the bytes concerned, old bytes checked, new bytes written,
-translations dropped on every engine, result verified, and only then any vCPU resumed.
+and sync_core): every vCPU stopped, and nobody about to go on or to return inside of what changes; old bytes checked,
+new bytes written, translations dropped on every engine, result verified, and only then any vCPU resumed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,17 @@ import attrs
 import numpy as np
 
 from pvops_core.errors import PatchError, PvopsError
+from pvops_core.guest.leaving import bring_out
+from pvops_core.guest.returns import OnStacks
+from pvops_core.guest.spans import Spans, changing
+from pvops_core.patching.holders import Holders
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pvops_core.guest.returns import Returns
     from pvops_core.machine import Machine, PhysicalMemory
+    from pvops_core.patching.holders import Holder
 
 PAGE_SHIFT = 12
 PAGE_MASK = 0xFFF
@@ -50,11 +56,13 @@ class Poke:
         address: guest-virtual address of the first byte.
         expected: the bytes that must be there now.
         new: the bytes to be there afterwards, as many.
+        retires: the code there is gone for good: not even its first byte may be executed any more.
     """
 
     address: int
     expected: bytes = attrs.field(validator=_not_short)
     new: bytes = attrs.field()
+    retires: bool = False
 
     @new.validator
     def _same_length(self, _attribute: attrs.Attribute[bytes], value: bytes) -> None:
@@ -87,12 +95,19 @@ class PokeBatch:
         """``[start, end)`` of each poke, shape ``(n, 2)``."""
         return np.stack((self.addresses, self.addresses + np.uint64(self.length)), axis=1)
 
+    def changing(self) -> NDArray[np.uint64]:
+        """The intervals that nobody may be inside of, as :func:`~pvops_core.guest.spans.changing`."""
+        return changing(self.addresses, self.expected, self.new)
+
 
 class _Writes(Protocol):
     """Some writes of a transaction, on their way."""
 
     def ranges(self) -> list[list[int]] | NDArray[np.uint64]:
         """``[start, end)`` of each."""
+
+    def changing(self) -> list[list[int]] | NDArray[np.uint64]:
+        """The intervals that nobody may be inside of."""
 
     def locate(self, frame: Callable[[int], int]) -> None:
         """Find their places in machine memory, given what tells a page's."""
@@ -124,6 +139,13 @@ class _Single:
 
     def ranges(self) -> list[list[int]]:
         return [[self._poke.address, self._poke.address + self.size]]
+
+    def changing(self) -> list[list[int]]:
+        poke = self._poke
+        if poke.retires:
+            return [[poke.address - 1, poke.address + self.size]]
+        places = [at for at in range(self.size) if poke.expected[at] != poke.new[at]]
+        return [[poke.address + places[0], poke.address + places[-1] + 1]] if places else []
 
     def locate(self, frame: Callable[[int], int]) -> None:
         at, done, self._places = self._poke.address, 0, []
@@ -169,6 +191,9 @@ class _Many:
 
     def ranges(self) -> NDArray[np.uint64]:
         return self._batch.ranges()
+
+    def changing(self) -> NDArray[np.uint64]:
+        return self._batch.changing()
 
     def locate(self, frame: Callable[[int], int]) -> None:
         self._places = _places(self._batch.addresses, self._batch.length, frame)
@@ -223,15 +248,8 @@ def _unobserved(_step: Step) -> None:
     """The observer of a transaction that nobody watches."""
 
 
-Guard = Callable[["NDArray[np.uint64]", str], None]
-
-
-def _unguarded(_ranges: NDArray[np.uint64], _by: str) -> None:
-    """The guard of text that nobody has laid a hand on."""
-
-
 class Poker:
-    """Writes guest text, and the pointers that must change together with it, in transactions.
+    """Writes guest text, and the pointers that must change together with it, in transactions. A machine has one.
 
     Args:
         machine: the machine whose vCPUs execute the text.
@@ -239,30 +257,45 @@ class Poker:
             the page's first byte); raises a :class:`PvopsError` for an address that is not guest text.
         observer: told of every step of every transaction before it is taken. If it raises, the transaction
             is undone and the exception passed on.
-
-    Attributes:
-        guard: is shown the ranges ``[start, end)`` of every transaction and who asks, before anything is done;
-            raises a PatchError for ranges that are not to be written now.
+        returns: knows where everybody goes on; unless given, the vCPUs' stacks are looked through.
     """
 
-    def __init__(self, machine: Machine, translate: Callable[[int], int], observer: Observer = _unobserved) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        translate: Callable[[int], int],
+        observer: Observer = _unobserved,
+        returns: Returns | None = None,
+    ) -> None:
         self._machine = machine
         self._translate = translate
+        self.returns: Returns = returns or OnStacks(machine)
         self.observer = observer
-        self.guard: Guard = _unguarded
+        self._holders = Holders()
+
+    def hold(self, holder: Holder) -> None:
+        """From now on nobody else may write what this holder says that it holds."""
+        self._holders.add(holder)
+
+    def refuse_held(self, ranges: NDArray[np.uint64], by: str) -> None:
+        """HeldError if somebody holds a byte of these ranges ``[start, end)``."""
+        self._holders.refuse(ranges, by, None)
 
     def read(self, addresses: NDArray[np.uint64], length: int) -> NDArray[np.uint8]:
         """The bytes at many places of guest text, shape ``(n, length)``; PatchError for one that is not text."""
         found: NDArray[np.uint8] = self._machine.memory.array[_places(addresses, length, self._frame)]
         return found
 
-    def transaction(self, pokes: Iterable[Poke] = (), *, arrays: Sequence[PokeBatch] = (), by: str) -> int:
+    def transaction(
+        self, pokes: Iterable[Poke] = (), *, arrays: Sequence[PokeBatch] = (), by: str, holder: Holder | None = None
+    ) -> int:
         """Make all these writes, or none of them.
 
         Args:
             pokes: single writes.
             arrays: writes in bulk, made in the same transaction.
             by: who asks, for the event log.
+            holder: who writes over what it holds itself, if anybody does.
 
         Returns:
             How many places were written.
@@ -270,7 +303,9 @@ class Poker:
         Raises:
             PatchError: a vCPU is running, two writes overlap, an address is not guest text, the old bytes
                 are not the expected ones, or the new ones did not arrive; the text is as it was before.
-            MachineError: a vCPU could not be brought out of the bytes; the text is as it was before.
+            HeldError: somebody else holds some of these bytes.
+            OccupiedError: somebody goes on inside of what changes, or returns there, and could not be brought out
+                of it in time; the text is as it was before.
         """
         todo: list[_Writes] = [_Single(poke) for poke in pokes]
         todo += [_Many(batch) for batch in arrays if len(batch.addresses)]
@@ -280,9 +315,9 @@ class Poker:
             raise PatchError("guest text was to be written while a vCPU runs; defer it to the call's end")
         ranges = np.concatenate([np.asarray(writes.ranges(), dtype=np.uint64) for writes in todo])
         _refuse_overlaps(ranges)
-        self.guard(ranges, by)
+        self._holders.refuse(ranges, by, holder)
         self.observer(Step.QUIESCE)
-        self._machine.quiesce(ranges)
+        bring_out(self._machine, self.returns, _spans(todo))
         self.observer(Step.TRANSLATE)
         for writes in todo:
             writes.locate(self._frame)
@@ -318,6 +353,11 @@ class Poker:
             return self._translate(address)
         except PvopsError as error:
             raise PatchError(f"not guest text ({error})", address=address) from error
+
+
+def _spans(todo: Sequence[_Writes]) -> Spans:
+    parts = [np.asarray(writes.changing(), dtype=np.uint64).reshape(-1, 2) for writes in todo]
+    return Spans(np.concatenate(parts))
 
 
 def _refuse_overlaps(ranges: NDArray[np.uint64]) -> None:

@@ -63,6 +63,7 @@ def text_of(guest: BuiltinGuest) -> Text:
         sites=SiteBook(layout, guest.sites, read),
         alternatives=SiteAlternatives.of(guest.alternatives, read, padding),
         nops=nops,
+        built=read,
     )
 
 

@@ -12,6 +12,7 @@ from pvops_core.errors import MachineError, SwitchError, UsageError, unknown
 from pvops_core.guest import GuestText, find_symbol
 from pvops_core.guest.points import POINTS, Passed, Points
 from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
+from pvops_core.guests.builtin.stacks import returns_of
 from pvops_core.machine import Machine, Stop, Vcpu
 from pvops_core.machine.watchdog import run_within, whereabouts
 from pvops_core.ops import LAYOUTS
@@ -138,6 +139,7 @@ class Session(Closing):
     def _equip(self, backends: tuple[Backend, ...]) -> None:
         """Load the guest, with what is served of it or looked at in it from its first instruction on."""
         if isinstance(self.guest, BuiltinGuest):
+            self.poker.returns = returns_of(self.guest, self.machine, self.platform, self.read)
             self.switchboard = make_switchboard(self, self.guest, backends)
             self.platform.features = self.switchboard.features()
             self.platform.build()

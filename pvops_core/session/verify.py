@@ -17,9 +17,9 @@ from pvops_core.patching.kernel import plan_kernel, read_kernel
 if TYPE_CHECKING:
     from pvops_core.guest.points import Passed
     from pvops_core.machine import Vcpu
+    from pvops_core.patching.boot_records import Record
     from pvops_core.patching.fills import KernelFill
     from pvops_core.patching.kernel import KernelPlan
-    from pvops_core.patching.boot_records import Record
     from pvops_core.session import Session
 
 STEPS: Final = {"paravirt": "paravirt", "patched": "final"}

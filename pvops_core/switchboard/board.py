@@ -8,9 +8,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
 
-from pvops_core.errors import MachineError, PvopsError, SwitchError
+from pvops_core.errors import MachineError, OccupiedError, PvopsError, SwitchError
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
@@ -26,15 +25,16 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Switch:
-    """One change of an op's implementation.
+    """One change of an op's implementation, or one that was asked for from inside a hook and could not be made.
 
     Attributes:
         op: the op.
         old: name of the implementation before.
         new: name of the one since.
         by: who asked.
-        ns: virtual time.
+        ns: virtual time since which it is in effect, or at which it was refused.
         sites: how many patched sites changed with it.
+        refused: why it was not made: who goes on in the text that had to change; empty for one that is in effect.
     """
 
     op: str
@@ -43,6 +43,7 @@ class Switch:
     by: str
     ns: int
     sites: int
+    refused: str = ""
 
 
 class Switchboard:
@@ -134,10 +135,11 @@ class Switchboard:
     def install(self) -> None:
         """Write the gates and fill the guest's tables, once, before its first instruction."""
         code = self._entrances.code()
-        self.poker.transaction((self._rewrite(address, new) for address, new in code.items()), by="install")
+        self.poker.transaction((self._as_built(address, new) for address, new in code.items()), by="install")
         for implementation in self._current.values():
             self._open(implementation)
-        self.poker.transaction((*self._slot_pokes(self._current), *self._data_pokes()), by="install")
+        slots = (self._as_built(*self._slot_value(op, each)) for op, each in self._current.items())
+        self.poker.transaction((*slots, *self._data_pokes()), by="install")
 
     def _open(self, implementation: Implementation) -> None:
         if implementation.form is not Form.FUNCTION:
@@ -183,7 +185,9 @@ class Switchboard:
     def switch(self, op: str, implementation: Implementation | Callable[..., Any] | str | None, *, by: str) -> None:
         """Give an op another implementation: its slot, and every site that no longer goes through the slot.
 
-        From inside a hook it takes effect when the call has returned.
+        It takes effect when nobody goes on inside of what changes, which is brought about: the guest may go on
+        meanwhile, for up to a millisecond of virtual time. From inside a hook that is after the call has returned;
+        what becomes of it is in ``history``.
 
         Args:
             op: the op.
@@ -227,9 +231,21 @@ class Switchboard:
 
     def _switch_soon(self, changes: Mapping[str, Implementation], by: str) -> None:
         if self._machine.running:
-            self._machine.defer(lambda: self._switch(changes, by))
+            self._machine.defer(lambda: self._switch_later(changes, by))
         else:
             self._switch(changes, by)
+
+    def _switch_later(self, changes: Mapping[str, Implementation], by: str) -> None:
+        """When the hook that asked has returned. That the guest is in the way is no fault of its run."""
+        try:
+            self._switch(changes, by)
+        except SwitchError as error:
+            if not isinstance(error.__cause__, OccupiedError):
+                raise
+            for op, new in changes.items():
+                old, now, why = self._current[op].name, self._machine.clock.ns, str(error.__cause__)
+                self.history.append(Switch(op, old, new.name, by, now, 0, why))
+                self._machine.log.record("switch refused", op=op, old=old, new=new.name, by=by, why=why)
 
     def _switch(self, changes: Mapping[str, Implementation], by: str) -> None:
         changes = {op: new for op, new in changes.items() if new is not self._current[op]}
@@ -263,17 +279,23 @@ class Switchboard:
 
     # Slots -------------------------------------------------------------------------------------------------------
 
+    def _slot_value(self, op: str, implementation: Implementation) -> tuple[int, bytes]:
+        """Where an op's slot is, and what it holds with an implementation."""
+        value = self._entrances.address(implementation)
+        place = self._slot_address(self._text.layout.by_op(op))
+        return place, value.to_bytes(self._text.layout.pointer_size, "little")
+
     def _slot_pokes(self, changes: Mapping[str, Implementation]) -> Iterator[Poke]:
-        size = self._text.layout.pointer_size
+        """What is expected is what the board itself has put there: a slot that the guest has written is left to it."""
         for op, implementation in changes.items():
-            value = self._entrances.address(implementation)
-            yield self._rewrite(self._slot_address(self._text.layout.by_op(op)), value.to_bytes(size, "little"))
+            place, new = self._slot_value(op, implementation)
+            yield Poke(place, self._slot_value(op, self._current[op])[1], new)
 
     def _data_pokes(self) -> Iterator[Poke]:
         """Values of the slots that are no functions; one that is text (``name``) stays as the guest was built."""
         size = self._text.layout.pointer_size
         for slot, value in self._offers.data_values():
-            yield self._rewrite(self._slot_address(slot), (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+            yield self._as_built(self._slot_address(slot), (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
 
     def _slot_address(self, slot: Slot) -> int:
         try:
@@ -281,9 +303,8 @@ class Switchboard:
         except KeyError:
             raise MachineError(f"the guest has no symbol {slot.symbol}", op=slot.op.name) from None
 
-    def _rewrite(self, address: int, new: bytes) -> Poke:
-        now = self.poker.read(np.array([address], dtype=np.uint64), len(new))[0].tobytes()
-        return Poke(address, now, new)
+    def _as_built(self, address: int, new: bytes) -> Poke:
+        return Poke(address, self._text.built(address, len(new)), new)
 
 
 def _switch_error(op: str, wanted: object, error: PvopsError) -> SwitchError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from pvops_core.errors import PatchError, PluginError, PvopsError, SwitchError
+from pvops_core.errors import OccupiedError, PatchError, PluginError, PvopsError, SwitchError
 from pvops_core.hookspecs.specs import specs
 from pvops_core.machine.faults import GuestFault, Reschedule
 from pvops_core.ops import signature
@@ -25,6 +25,7 @@ from pvops_core.patching.alternatives import overlapping, read_alternatives
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import patch_default, patch_site
 from pvops_core.patching.fills import find_nop
+from pvops_core.patching.holders import Hold
 from pvops_core.patching.kernel import BUG
 from pvops_core.patching.nops import kernel_nops
 from pvops_core.patching.poke import Poke
@@ -66,6 +67,8 @@ class OpHook:
         originals: what it has stood in front of, by name, in order.
         sites: how many sites had been patched and were put back to calls through the slot.
         spread: a module's sites may have been patched with the entrance, which stays a jump when the hook goes.
+        refused: why it was not put in or taken out as was asked for from inside a handler: who goes on in the text that
+            had to change.
     """
 
     op: str
@@ -77,6 +80,7 @@ class OpHook:
     calls: int = 0
     replaced: int = 0
     spread: bool = False
+    refused: str = ""
     originals: list[str] = attrs.field(factory=list)
     kept: dict[int, bytes] = attrs.field(factory=dict, repr=False)
 
@@ -87,11 +91,12 @@ class OpHook:
 
     def save(self) -> tuple[object, ...]:
         """State for a snapshot."""
-        return self.original, self.calls, self.replaced, self.spread, tuple(self.originals), dict(self.kept)
+        counts = self.calls, self.replaced
+        return self.original, *counts, self.spread, self.refused, tuple(self.originals), dict(self.kept)
 
     def load(self, state: tuple[Any, ...]) -> None:
         """Go back to a saved state."""
-        self.original, self.calls, self.replaced, self.spread, originals, kept = state
+        self.original, self.calls, self.replaced, self.spread, self.refused, originals, kept = state
         self.originals, self.kept = list(originals), dict(kept)
 
 
@@ -125,6 +130,7 @@ class OpHooks:
         self._platform = platform
         self._running = running
         self._poker = poker
+        poker.hold(self)
         self._table = table
         self._slots = slots
         self._points = points
@@ -174,7 +180,9 @@ class OpHooks:
         Raises:
             UsageError: the kernel's table has no such op.
             SwitchError: the op has a hook already, is no function, or the function does not fit it.
-            PatchError: there is no room for an entrance, or the text is not as it should be; nothing is changed.
+            PatchError: there is no room for an entrance, or the text is not as it should be, held by somebody
+                (HeldError) or in use for longer than a millisecond (OccupiedError); nothing is changed. From inside a
+                handler the last of these is in ``refused``.
         """
         wanted, slot = self.check(op, function, name), self._table.slot(op)
         if slot.op.name in self._standing:
@@ -182,7 +190,7 @@ class OpHooks:
         hook = OpHook(slot.op.name, wanted.name, slot, self._padding.take())
         hook.action = self._action(hook, wanted)
         self._standing[hook.op] = hook
-        self._when_stopped(lambda: self._put_in(hook))
+        self._when_stopped(hook, self._put_in)
         return hook
 
     def check(self, op: str, function: Callable[..., int | None], name: str = "") -> Implementation:
@@ -203,16 +211,34 @@ class OpHooks:
         The slot holds what it held, and sites what the kernel had made of them.
 
         Raises:
-            PatchError: the text is not as it should be; nothing is changed.
+            PatchError: as for :meth:`install`; nothing is changed.
         """
         if self._standing.get(hook.op) is hook:
-            self._when_stopped(lambda: self._take_out(hook))
+            self._when_stopped(hook, self._take_out)
 
-    def _when_stopped(self, action: Callable[[], None]) -> None:
+    def _when_stopped(self, hook: OpHook, action: Callable[[OpHook], None]) -> None:
         if self._machine.running:
-            self._machine.defer(action)
+            self._machine.defer(lambda: self._later(hook, action))
         else:
-            action()
+            action(hook)
+
+    def _later(self, hook: OpHook, action: Callable[[OpHook], None]) -> None:
+        """When the handler that asked has returned. That the kernel is in the way is no fault of its run."""
+        try:
+            action(hook)
+        except OccupiedError as error:
+            hook.refused = str(error)
+            self._machine.log.record("hook refused", op=hook.op, name=hook.name, why=hook.refused)
+
+    def holds(self) -> Iterator[Hold]:
+        """Entrances, slots and the sites that were put back to calls through them."""
+        size = self._table.layout.pointer_size
+        for hook in self._standing.values():
+            if hook.entrance in self._entries:
+                slot = self._table.address(hook.slot)
+                spans = [(hook.entrance, PIECE), (slot, size), *((at, len(code)) for at, code in hook.kept.items())]
+                why = f"hook {hook.name} of {hook.op} stands here; remove it first"
+                yield from (Hold(start, start + length, f"hook {hook.name}", why) for start, length in spans)
 
     def _put_in(self, hook: OpHook) -> None:
         self._slots.look()
@@ -238,14 +264,12 @@ class OpHooks:
         self._note(hook, "in")
 
     def _take_out(self, hook: OpHook) -> None:
+        if self._standing.get(hook.op) is not hook:
+            return  # asked for more than once
         self._slots.look()
         sites = {site.address: site for site in self._sites(hook)}
         kept = {at: self._left(hook, sites[at], code) for at, code in hook.kept.items() if at in sites}
-        for vcpu in self._machine.vcpus:
-            if vcpu.rip == hook.entrance:  # the hook has been called, perhaps to take itself out, and goes on from here
-                vcpu.rip = self._target(hook)
-                self._machine.breakpoints.displace(vcpu)
-        gone = [] if hook.spread else [Poke(hook.entrance, self._entrance(hook), _FILLER)]
+        gone = [] if hook.spread else [Poke(hook.entrance, self._entrance(hook), _FILLER, retires=True)]
         self._poker.transaction(
             [
                 *gone,
@@ -253,6 +277,7 @@ class OpHooks:
                 *(Poke(at, self._built(at, len(code)), code) for at, code in kept.items()),
             ],
             by=f"hook {hook.name}",
+            holder=self,
         )
         self._slots.accept()
         self._close(hook.entrance)
@@ -363,7 +388,7 @@ class OpHooks:
         hook.original = value
         try:
             pokes = [Poke(hook.entrance, old, self._entrance(hook)), self._slot_poke(hook, value, hook.entrance)]
-            self._poker.transaction(pokes, by=f"hook {hook.name}")
+            self._poker.transaction(pokes, by=f"hook {hook.name}", holder=self)
         except BaseException:
             hook.original = before
             raise
@@ -392,7 +417,7 @@ class OpHooks:
         """The kernel has patched its sites: put those of hooked ops back, in one transaction."""
         found = {hook.op: dict(self._patched(hook)) for hook in self.standing}
         pokes = [Poke(at, code, self._built(at, len(code))) for kept in found.values() for at, code in kept.items()]
-        self._poker.transaction(pokes, by="hooks")
+        self._poker.transaction(pokes, by="hooks", holder=self)
         for hook in self.standing:
             hook.kept |= found[hook.op]
             self._note(hook, "again")

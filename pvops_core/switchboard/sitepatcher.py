@@ -125,7 +125,7 @@ class SitePatcher:
             return None
         # Even where nothing is going to change: who guards a site would later put back what it is not to be any more.
         places = shape.addresses[rows]
-        self._poker.guard(np.stack((places, places + np.uint64(shape.length)), axis=1), "its sites are patched")
+        self._poker.refuse_held(np.stack((places, places + np.uint64(shape.length)), axis=1), "its sites are patched")
         number, clobbers, length = shape.type, shape.clobbers, shape.length
         addresses, original = shape.addresses[rows].tolist(), shape.original[rows].tobytes()
         codes = [

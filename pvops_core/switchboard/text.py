@@ -23,6 +23,7 @@ class Text:
         sites: its call sites.
         alternatives: ALTERNATIVE entries within its sites.
         nops: the nops its kernel would use on this CPU: as many bytes as asked for.
+        built: bytes of its image as built, given address and length.
     """
 
     layout: Layout
@@ -30,3 +31,4 @@ class Text:
     sites: SiteBook
     alternatives: SiteAlternatives
     nops: Callable[[int], bytes]
+    built: Callable[[int, int], bytes]

@@ -272,7 +272,7 @@ def bench_of(
         layout=session.layout,
         symbols=guest.symbols,
         patchlets=session.switchboard.context().patchlets,
-        poker=Poker(session.machine, translate),
+        poker=session.switchboard.poker,
         translate=translate,
         text=guest.entry,
         scratch=guest.kernel_base + memory - 2 * 0x1000,

@@ -86,9 +86,8 @@ def test_quiesce_leaves_nobody_inside(kind: MachineKind, make_rig: Callable[...,
 def test_quiesce_gives_up_on_a_loop_inside(rig: Rig) -> None:
     rig.code("90 ebfd")
     rig.cpu.rip = CODE + 1
-    with pytest.raises(MachineError, match="does not leave") as caught:
-        rig.machine.quiesce([(CODE - 1, CODE + 3)])
-    assert caught.value.vcpu == 0
+    assert rig.machine.quiesce([(CODE - 1, CODE + 3)]) == (0,)
+    assert rig.machine.quiesce([]) == ()
 
 
 def test_quiesce_steps_over_hlt_as_the_run_does(rig: Rig) -> None:

@@ -6,17 +6,15 @@ import itertools
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from pvops_core.errors import MachineError, PatchError
+from pvops_core.errors import HeldError, MachineError, OccupiedError, PatchError
+from pvops_core.guest.leaving import PATIENCE_NS
 from pvops_core.machine import BareMetal, Machine, MachineKind, Vcpu
+from pvops_core.patching.holders import Hold
 from pvops_core.patching.poke import Poke, PokeBatch, Poker, Step
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 TEXT = 0x1000
 SITE = TEXT + 0x100
@@ -159,6 +157,69 @@ def test_a_vcpu_inside_a_site_is_brought_out_of_it_first() -> None:
         assert vcpu.rip == SITE + 6
 
 
+def test_a_vcpu_that_returns_into_a_site_runs_on_until_it_is_out() -> None:
+    """The callee of the loop returns into the middle of what changes; a word on the stack is all that says so."""
+    with machine(2) as made:
+        vcpu, other = made.vcpus
+        other.rsp = 0x3000  # another stack than the first's
+        made.run(max_ns=1000)
+        back = TEXT + 10  # behind the call of the loop
+        vcpu.rip, vcpu.rsp = SITE, vcpu.rsp - 4
+        vcpu.set_u32(vcpu.rsp, back)
+        before, ahead = made.clock.ns, other.rip
+        loop_code = made.memory.read(TEXT + 5, 10)
+        poker(made).transaction([Poke(TEXT + 5, loop_code, b"\x90" * 10)], by="test")
+        assert not TEXT + 5 < vcpu.rip < TEXT + 15
+        assert before < made.clock.ns <= before + PATIENCE_NS
+        assert (other.rip == ahead) or not TEXT + 5 < other.rip < TEXT + 15
+        assert not any(each.held for each in made.vcpus)
+
+
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_who_stays_inside_is_named_and_nothing_is_changed(vcpus: int) -> None:
+    with machine(vcpus) as made:
+        made.memory.write(SITE, b"\x90\x90\xeb\xfd")  # a loop on the second byte
+        made.vcpus[0].halt()
+        made.vcpus[vcpus - 1].wake()
+        made.vcpus[vcpus - 1].rip = SITE + 1
+        before = made.clock.ns
+        with pytest.raises(OccupiedError, match="executes 0x1101, still after") as caught:
+            poker(made).transaction([Poke(SITE, b"\x90\x90\xeb\xfd", bytes(4))], by="test")
+        assert (caught.value.vcpu, caught.value.place, caught.value.task) == (vcpus - 1, "0x1101", "")
+        assert made.memory.read(SITE, 4) == b"\x90\x90\xeb\xfd"
+        assert made.clock.ns - before < PATIENCE_NS + 50_000
+        assert not any(each.held for each in made.vcpus)
+
+
+def test_who_is_held_is_not_let_go() -> None:
+    with machine(1) as made:
+        made.memory.write(SITE, b"\x90\x90\xeb\xfd")
+        made.vcpus[0].rip = SITE + 1
+        made.vcpus[0].hold()
+        with pytest.raises(OccupiedError, match="nobody may run"):
+            poker(made).transaction([Poke(SITE, b"\x90\x90\xeb\xfd", bytes(4))], by="test")
+        assert made.vcpus[0].held
+
+
+@pytest.mark.parametrize("at", range(7))
+def test_only_what_lies_between_the_bytes_that_change_concerns_anybody(at: int) -> None:
+    """Of ``90 90 XX XX XX 90`` only who would go on behind the first changed byte, and before the last's end."""
+    with machine(1) as made:
+        made.memory.write(SITE, b"\x90" * 8)
+        made.vcpus[0].rip = SITE + at
+        poker(made).transaction([Poke(SITE, b"\x90" * 6, bytes.fromhex("9090f4f4f490"))], by="test")
+        assert made.vcpus[0].rip == SITE + (5 if at in {3, 4} else at)
+
+
+@pytest.mark.parametrize("retires", [False, True])
+def test_where_code_goes_for_good_its_first_byte_counts_too(retires: bool) -> None:  # noqa: FBT001 - a parameter
+    with machine(1) as made:
+        made.memory.write(SITE, b"\x90" * 8)
+        made.vcpus[0].rip = SITE
+        poker(made).transaction([Poke(SITE, b"\x90" * 2, b"\xcc" * 2, retires=retires)], by="test")
+        assert made.vcpus[0].rip == SITE + (2 if retires else 0)
+
+
 def test_unexpected_old_bytes_change_nothing() -> None:
     with machine(2) as made:
         wrong = [*pokes(OLD, NEW)[:-1], Poke(SITE + 6 * (PAIRS - 1), site(NEW), site(OLD))]
@@ -218,20 +279,27 @@ def test_a_poke_across_pages_follows_both_translations() -> None:
         assert poke.read(np.array([0x20FFE], dtype=np.uint64), 3).tobytes() == bytes([7, 8, 9])
 
 
-def test_a_guard_sees_what_is_to_be_written_and_may_refuse() -> None:
+class Owner:
+    """Holds the first two sites."""
+
+    def holds(self) -> Iterator[Hold]:
+        yield Hold(SITE, SITE + 12, "an owner", "an owner stands here; ask it first")
+
+
+@pytest.mark.parametrize("place", [0, 5, 11])
+def test_who_holds_text_writes_there_and_nobody_else(place: int) -> None:
     with machine(1) as made:
-        poke = poker(made)
-        seen: list[tuple[list[list[int]], str]] = []
-
-        def guard(ranges: NDArray[np.uint64], by: str) -> None:
-            seen.append((ranges.tolist(), by))
-            raise PatchError("guarded")
-
-        poke.guard = guard
-        with pytest.raises(PatchError, match="guarded"):
-            poke.transaction(pokes(OLD, NEW)[:2], by="test")
-        assert seen == [([[SITE, SITE + 6], [SITE + 6, SITE + 12]], "test")]
-        assert text(made) == site(OLD) * PAIRS
+        poke, owner = poker(made), Owner()
+        poke.hold(owner)
+        code = text(made)
+        wanted = [Poke(SITE + place, code[place : place + 3], bytes(3))]
+        with pytest.raises(HeldError, match=r"ask it first \(test\)") as caught:
+            poke.transaction(wanted, by="test")
+        assert (caught.value.holder, caught.value.address) == ("an owner", SITE)
+        assert text(made) == code
+        poke.transaction([Poke(SITE + 18, code[18:20], bytes(2))], by="test")
+        poke.transaction(wanted, by="test", holder=owner)
+        assert text(made)[place : place + 3] == bytes(3)
 
 
 def test_nothing_to_do_is_no_transaction() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from pvops_core.errors import ImageError
 from pvops_core.guests import Kernel
-from pvops_core.patching.kernel import KernelPlan, plan_kernel, read_kernel
 from pvops_core.patching.boot_records import find_records
+from pvops_core.patching.kernel import KernelPlan, plan_kernel, read_kernel
 from pvops_core.session import Session
 from pvops_core.session.verify import PatchingCheck
 from pvops_core.testing.kernels import Alternative

@@ -15,6 +15,7 @@ from pvops_core.machine import general_protection
 from pvops_core.machine.cpuid import cpuid
 from pvops_lguest.host import builder, costs
 from pvops_lguest.host.abi import TRAP_ENTRY, Call
+from pvops_lguest.host.data import INTERRUPT_FLAG
 from pvops_lguest.host.hypercalls import CR0_TS, Hypercalls
 from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import VirtualGuestMemory
@@ -271,6 +272,14 @@ class LguestPlatform(LguestCallsIn, Platform):
                 self._enter(vcpu, gate, None, reflected=True)
             if vcpu.halted and not interrupts.halted:
                 vcpu.wake()
+
+    def rouse(self, vcpu: Vcpu) -> None:
+        """The HALT hypercall may return before there is an interrupt, with interrupts on as after one."""
+        interrupts, data = self.state.interrupts, self.state.data
+        if interrupts.halted and data is not None:
+            data.irq_enabled = INTERRUPT_FLAG
+        interrupts.halted = False
+        vcpu.wake()
 
     def idle(self) -> bool:
         """The guest sleeps: go on to its timer, if that will wake it."""

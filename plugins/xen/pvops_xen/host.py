@@ -26,7 +26,7 @@ from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
 from pvops_xen.hypervisor.console import SHOWN
 from pvops_xen.hypervisor.debugreg import DEBUG, STEP
-from pvops_xen.hypervisor.events.upcalls import upcall_due
+from pvops_xen.hypervisor.events.upcalls import unblock, upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
 from pvops_xen.hypervisor.ldt import window_fault
@@ -305,6 +305,10 @@ class XenHost(Platform):
     def halted(self, vcpu: Vcpu) -> None:
         """A guest never runs where hlt is allowed."""
         self.hv.crash(f"hlt at {vcpu.rip:#x}")
+
+    def rouse(self, vcpu: Vcpu) -> None:
+        """SCHED_block and SCHED_poll may return before there is an event."""
+        unblock(self.hv, vcpu.index)
 
     def before_entry(self, vcpu: Vcpu) -> None:
         """On every way back to the guest: timers, the time record, then a pending upcall.

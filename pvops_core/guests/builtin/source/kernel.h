@@ -105,6 +105,8 @@ pte_t *mm_map(struct mm *mm, unsigned long address, void *page, pteval_t flags);
 pte_t *mm_lookup(struct mm *mm, unsigned long address);
 
 /* process.c */
+#define NR_PROCESSES	2
+
 struct task {
 	unsigned int cpu, pid;
 	struct thread_struct thread;

@@ -21,9 +21,11 @@ __attribute__((used)) static void offsets(void)
 	FIELD(task, struct task, cpu);
 	FIELD(task, struct task, thread);
 	FIELD(task, struct task, mm);
+	FIELD(task, struct task, exited);
 	FIELD(thread, struct thread_struct, tls_array);
 	FIELD(thread, struct thread_struct, sp0);
 	FIELD(thread, struct thread_struct, sysenter_cs);
+	FIELD(thread, struct thread_struct, sp);
 	FIELD(tss, struct tss_struct, sp0);
 	FIELD(tss, struct tss_struct, io_bitmap_base);
 	FIELD(tss, struct tss_struct, io_bitmap);
@@ -36,6 +38,9 @@ __attribute__((used)) static void offsets(void)
 	ABSOLUTE(kernel_base, KERNEL_BASE);
 	ABSOLUTE(gate_count, NR_GATES);
 	ABSOLUTE(gate_size, GATE_SIZE);
+	ABSOLUTE(stack_size, STACK_SIZE);
+	ABSOLUTE(max_cpus, MAX_CPUS);
+	ABSOLUTE(nr_processes, NR_PROCESSES);
 	ABSOLUTE(pv_nr_types, PV_NR_TYPES);
 }
 

@@ -6,9 +6,9 @@
 #include "paging.h"
 #include "syscalls.h"
 
-#define NR_PROCESSES	2
-
 extern char user_image[], user_image_end[];
+
+/* Whoever changes text from outside finds these by their name, and what sleeps there by the numbers of offsets.c. */
 
 static union task_stack stacks[NR_PROCESSES] __attribute__((aligned(STACK_SIZE)));
 static unsigned int running;			/* processes that have not exited */

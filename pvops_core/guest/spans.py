@@ -1,0 +1,71 @@
+"""Places in text where nobody may go on while it changes.
+
+A vCPU may stand at the first byte of what changes, and will execute the new code; and at the first byte behind it. In
+between, an instruction boundary of the old code is none of the new, or one that new code does not come to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Words = NDArray[np.uint64]
+    """Addresses, or words that may be such."""
+
+FEW: Final = 4
+"""So many spans are looked through one by one; of more, each word's is looked up."""
+
+
+class Spans:
+    """Open intervals: an address is inside ``(first, last)`` when ``first < address < last``.
+
+    Args:
+        ranges: the intervals, shape ``(n, 2)``; no two overlap.
+    """
+
+    def __init__(self, ranges: NDArray[np.uint64]) -> None:
+        ranges = ranges[ranges[:, 1] > ranges[:, 0] + np.uint64(1)]
+        if len(ranges) > FEW:
+            ranges = ranges[np.argsort(ranges[:, 0], kind="stable")]
+        self.ranges = ranges
+        self._pairs = ranges.tolist() if len(ranges) <= FEW else []
+
+    def __len__(self) -> int:
+        return len(self.ranges)
+
+    def __contains__(self, address: int) -> bool:
+        return bool(self.hits(np.array([address], dtype=np.uint64))[0])
+
+    def hits(self, words: Words) -> NDArray[np.bool_]:
+        """Which of some words are addresses inside."""
+        if len(self.ranges) > FEW:
+            before = np.searchsorted(self.ranges[:, 0], words, side="left").astype(np.intp) - 1
+            hit: NDArray[np.bool_] = (before >= 0) & (words < self.ranges[before, 1])
+            return hit
+        hit = np.zeros(len(words), dtype=np.bool_)
+        for first, last in self._pairs:
+            hit |= (words > first) & (words < last)
+        return hit
+
+    def around(self, address: int) -> tuple[int, int] | None:
+        """The interval that an address is inside of."""
+        inside = self.ranges[(self.ranges[:, 0] < np.uint64(address)) & (np.uint64(address) < self.ranges[:, 1])]
+        return (int(inside[0, 0]), int(inside[0, 1])) if len(inside) else None
+
+
+def changing(addresses: Words, old: NDArray[np.uint8], new: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The intervals of writes in which bytes really change, shape ``(m, 2)``: row ``i`` of old and new is one write.
+
+    Who goes on before the first byte that changes has executed, and will execute, what the new code has there as well;
+    who goes on behind the last executes only what stays. So nothing but what lies between is concerned.
+    """
+    differs = old != new
+    rows = np.flatnonzero(differs.any(axis=1))
+    differs = differs[rows]
+    first = differs.argmax(axis=1).astype(np.uint64)
+    last = np.uint64(differs.shape[1]) - differs[:, ::-1].argmax(axis=1).astype(np.uint64)
+    return np.stack((addresses[rows] + first, addresses[rows] + last), axis=1)
