@@ -310,7 +310,7 @@ class OpHooks:
         """What happens when the guest has come to the hook's entrance."""
         how = signature(hook.slot, self._table.layout.kind)
         read, write = reader(self._machine, how, wanted.arguments), writer(self._machine, how)
-        function, platform = wanted.function, self._session.platform
+        function = wanted.function
 
         def enter(vcpu: Vcpu) -> None:
             hook.calls += 1
@@ -321,7 +321,7 @@ class OpHooks:
                 if write is not None:
                     write(vcpu, result)
             except GuestFault as fault:
-                platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+                self._machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
                 return
             except Reschedule:
                 hook.calls -= 1

@@ -148,7 +148,7 @@ class Session(Closing):
         return self.platform.machine_address(va - self.guest.kernel_base)
 
     def _fault(self, vcpu: Vcpu, fault: GuestFault) -> None:
-        self.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+        self.machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
 
     def run(self, *, max_ns: int | None = None, max_seconds: float | None = None) -> Stop:
         """Run the guest until it powers off, crashes or is stopped.

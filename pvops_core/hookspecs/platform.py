@@ -54,8 +54,7 @@ class Surroundings(ABC):
         flushes: TLB flushes asked of the platform.
         messages: what the platform itself said, as a hypervisor does on its own console: why it refused things. The
             last ones; it is the platform's to keep them few.
-        hypercall_observer: where somebody looks, called for each hypercall that has been made, those of a multicall
-            before the multicall itself.
+        observers: who is told of hypercalls; a platform that makes a note of one only for them looks here first.
     """
 
     def __init__(self, machine: Machine, options: Mapping[str, str]) -> None:
@@ -67,7 +66,24 @@ class Surroundings(ABC):
         self.page_table_updates = 0
         self.flushes = 0
         self.messages: list[str] = []
-        self.hypercall_observer: Callable[[HypercallMade], None] | None = None
+        self.observers: tuple[Callable[[HypercallMade], None], ...] = ()
+
+    def observe(self, observer: Callable[[HypercallMade], None]) -> None:
+        """Tell ``observer`` of each hypercall that has been made, those of a multicall before the multicall itself.
+
+        Any number may look. Observers belong to the platform and not to snapshots of its machine.
+        """
+        if observer not in self.observers:
+            self.observers = (*self.observers, observer)
+
+    def ignore(self, observer: Callable[[HypercallMade], None]) -> None:
+        """End ``observe``."""
+        self.observers = tuple(each for each in self.observers if each != observer)
+
+    def tell(self, made: HypercallMade) -> None:
+        """The platform has answered a hypercall: tell the observers."""
+        for observer in self.observers:
+            observer(made)
 
     @staticmethod
     def machine_memory(guest_memory: int) -> int:

@@ -54,6 +54,7 @@ class Livepatch:
         self._prepared = False
         self._master: Vcpu | None = None
         self._writing = False
+        self._fixups = Fixups(self._fixup, guest.pages.fault)
         guest.poker.guard = self._guard
         guest.machine.keep(_Keeper(self))
 
@@ -113,7 +114,7 @@ class Livepatch:
             guest.pages.prepare()
             guest.pages.protect(guest.area.landing, PAGE_SIZE, Access.TEXT)
             guest.write_text(guest.area.landing, guestcode.LANDING, "livepatch")
-            Fixups.put_before(guest.machine, self._fixup, guest.pages.fault)
+            guest.machine.observe(self._fixups.exception)
             self._prepared = True
 
     def _fixup(self, address: int) -> int | None:

@@ -100,7 +100,7 @@ class Callbacks:
                 if self._postponed is None:
                     action(vcpu, *arguments)
             except GuestFault as fault:
-                loop.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+                vcpu.machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
         except Reschedule:
             loop.reschedule()
         except BaseException as error:  # noqa: BLE001 - handed on by the run loop
@@ -155,7 +155,7 @@ class Callbacks:
         if not self._progresses(vector, rip, address or 0):
             machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
             return
-        self._loop.platform.exception(vcpu, vector, error_code, address)
+        machine.exception(vcpu, vector, error_code, address)
 
     def _progresses(self, vector: int, rip: int, address: int) -> bool:
         key, blocks = (vector, rip, address), self._state[_ALLOWED] - self._state[_BUDGET]
@@ -176,7 +176,7 @@ class Callbacks:
         if not self._progresses(faults.UD, vcpu.rip, 0):
             vcpu.machine.stop("crash", f"vcpu {vcpu.index} makes no progress: #UD at {vcpu.rip:#x} for ever")
             return
-        self._loop.platform.exception(vcpu, faults.UD, None, None)
+        vcpu.machine.exception(vcpu, faults.UD, None, None)
 
     def _syscall(self, _engine: int, _data: int) -> None:
         self._serve(self._system_call)
@@ -205,7 +205,7 @@ class Callbacks:
             handler(vcpu)
         except GuestFault as fault:
             vcpu.rip = start
-            self._loop.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+            vcpu.machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
         finally:
             vcpu.rip -= length
 
@@ -271,5 +271,5 @@ class Callbacks:
         registers, fault = self._postponed
         self._postponed = None
         self._vcpu.load_registers(registers)
-        self._loop.platform.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
+        self._vcpu.machine.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
         return True

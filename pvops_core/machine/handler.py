@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from pvops_core.machine.vcpu import Vcpu
+
+
+Observer = Callable[["Vcpu", int, int | None, int | None], bool | None]
+"""Told of an exception as :meth:`TrapHandler.exception` is; True if it has answered it, so that nobody else is to."""
 
 
 class TrapHandler(Protocol):

@@ -137,7 +137,7 @@ class RunLoop:
         _allow(slot, budget)
         if slot.vcpu.unmaskable:
             slot.vcpu.wake()
-            self.platform.exception(slot.vcpu, slot.vcpu.unmaskable.pop(0), None, None)
+            self._machine.exception(slot.vcpu, slot.vcpu.unmaskable.pop(0), None, None)
         self.platform.before_entry(slot.vcpu)
         if self.interrupted or slot.vcpu.halted:
             return

@@ -167,9 +167,9 @@ class Stage:
         """
         if isinstance(backend, str):
             backend = self.installed(backend)
-        witness, guest = Witness(), builtin(layout)
-        backends = witness.watch(chain(backend, self.backends))
-        with Session(guest, backends, seed=self.seed, cmdline=cmdline) as session:
+        witness, backends = Witness(), chain(backend, self.backends)
+        with Session(builtin(layout), backends, seed=self.seed, cmdline=cmdline) as session:
+            session.machine.observe(witness.note)
             prepare(session)
             stop = session.run(max_ns=MAX_NS)
             return _collect(session, backend.name, cmdline, stop, witness)

@@ -241,12 +241,11 @@ class _Tally:
         self._numbers = (platform.page_table_updates, platform.flushes, session.machine.clock.ns)
         self._events, self._console = len(session.machine.log), len(platform.console)
         self._made: list[HypercallMade] = []
-        self._observer = platform.hypercall_observer
-        platform.hypercall_observer = self._made.append
+        platform.observe(self._made.append)
 
     def stop(self) -> tuple[HypercallMade, ...]:
         """Observe no more; the hypercalls that were made."""
-        self._session.platform.hypercall_observer = self._observer
+        self._session.platform.ignore(self._made.append)
         return tuple(self._made)
 
     def called(self, what: str, result: int, changes: Changes, made: tuple[HypercallMade, ...]) -> Called:

@@ -219,7 +219,7 @@ class LguestPlatform(LguestCallsIn, Platform):
 
     def _refuse(self, vcpu: Vcpu, vector: int) -> None:
         vcpu.rip = (vcpu.rip - 2) & 0xFFFFFFFF
-        self.exception(vcpu, vector, 0, None)
+        self.machine.exception(vcpu, vector, 0, None)
 
     def privileged(self, vcpu: Vcpu, name: str, *operands: int) -> int | None:
         """Port instructions, which a kernel probes with, are done for it; any other is the guest's own fault.
