@@ -86,8 +86,7 @@ class Callbacks:
         self._engine.unhook_code(hook)
 
     def _end(self, _engine: int, address: int, _size: int, _data: int) -> None:
-        if address == self._loop.landing:
-            self._loop.interrupt()
+        if self._loop.arrive(address):
             self._engine.stop()
 
     def _serve(self, action: Callable[..., None], *arguments: object) -> None:

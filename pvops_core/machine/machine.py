@@ -166,8 +166,13 @@ class Machine(Closing):
         """Whether a vCPU is executing or a handler of its is; what must see all vCPUs stopped is deferred then."""
         return self.loop.in_guest
 
-    def run(self, *, max_ns: int | None = None) -> Stop:
+    def run(self, *, max_ns: int | None = None, until: int | None = None) -> Stop:
         """Run until a handler stops the machine, nothing can run any more, or ``max_ns`` of virtual time have passed.
+
+        Args:
+            max_ns: virtual nanoseconds.
+            until: guest-virtual address of an instruction; the run ends, for the reason "landed", when a vCPU is about
+                to execute it.
 
         Raises:
             MachineError: the machine is closed or running already, or the engine failed.
@@ -175,7 +180,7 @@ class Machine(Closing):
         """
         if not self._slots:
             raise MachineError("the machine is closed")
-        return self.loop.run(max_ns)
+        return self.loop.run(max_ns, until)
 
     def stop(self, reason: str, detail: str = "") -> None:
         """End the run once the present handler has returned."""

@@ -1,0 +1,1 @@
+"""A machine with a guest and a backend, and what is done to it from outside."""
