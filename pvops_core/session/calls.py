@@ -163,6 +163,11 @@ class Call:
             raise self._calls.error(what, stop, self.faults)
 
 
+def _unknown(name: str) -> int:
+    """Where no function has a name."""
+    raise UsageError(f"no function {name!r}: nothing is known of the guest's symbols")
+
+
 @attrs.frozen(eq=False)
 class Calls:
     """Makes calls on one machine.
@@ -170,14 +175,14 @@ class Calls:
     Attributes:
         machine: the machine.
         symbol_at: names addresses.
-        symbols: guest-virtual addresses of the guest's functions.
+        find: gives the guest-virtual address of a function of the guest's by its symbol, or raises a UsageError.
         layout: its table of ops; None where it has none that is known.
         target: gives what a slot holds now.
     """
 
     machine: Machine
     symbol_at: SymbolAt
-    symbols: Mapping[str, int] = attrs.field(factory=dict)
+    find: Callable[[str], int] = attrs.field(default=_unknown)
     layout: Layout | None = None
     target: Callable[[Slot], int] = attrs.field(default=lambda _slot: 0)
 
@@ -206,9 +211,7 @@ class Calls:
         bits = self.machine.kind.bits
         if isinstance(function, int):
             return Callee.function(f"{function:#x}", function, bits, *arguments)
-        if function not in self.symbols:
-            raise UsageError(f"the guest has no function {function!r}")
-        return Callee.function(function, self.symbols[function], bits, *arguments)
+        return Callee.function(function, self.find(function), bits, *arguments)
 
     @contextmanager
     def standing(self, cpu: Vcpu, callee: Callee, landing: int | None = None) -> Iterator[Call]:

@@ -16,8 +16,9 @@ from pvops_core.boot.session import kernel_platform
 from pvops_core.closing import Closing
 from pvops_core.images import machine_of
 from pvops_core.plugins import chain
+from pvops_core.session.calls import LIMIT
 from pvops_core.testing.changes import registers_of
-from pvops_core.testing.kernelcall import LIMIT, Called, KernelCaller
+from pvops_core.testing.meter import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pvops_core.boot.hooks import OpHook
     from pvops_core.hookspecs import Backend
     from pvops_core.machine import Machine, Snapshot, Vcpu
+    from pvops_core.testing.effect import Effect
 
 KEPT: Final = 2
 """Booted kernels kept at a time: each takes as much memory as its guest has."""
@@ -106,12 +108,18 @@ class BootedKernel(Closing):
         return self.session.kernel.image.symbols
 
     @cached_property
-    def _caller(self) -> KernelCaller:
-        return KernelCaller(self.session, self.start, self.vcpu)
+    def _meter(self) -> Meter:
+        return Meter(self.session)
 
-    def call(self, function: str | int, *arguments: int, interrupts: bool = False, max_ns: int = LIMIT) -> Called:
-        """Call one of its functions; see :class:`~pvops_core.testing.kernelcall.KernelCaller`."""
-        return self._caller(function, *arguments, interrupts=interrupts, max_ns=max_ns)
+    def call(self, function: str | int, *arguments: int, interrupts: bool = False, max_ns: int = LIMIT) -> Effect:
+        """Call one of its C functions, by symbol or address; see :meth:`~pvops_core.testing.meter.Meter.measure`."""
+        callee = self._meter.calls.function(function, *arguments)
+        return self._meter.measure(self.vcpu, callee, interrupts=interrupts, max_ns=max_ns)
+
+    def op(self, op: str, *arguments: int, interrupts: bool = False, max_ns: int = LIMIT) -> Effect:
+        """Call what an op's slot holds, with arguments as in the op's C prototype; the rest as for :meth:`call`."""
+        callee = self._meter.calls.op(op, *arguments)
+        return self._meter.measure(self.vcpu, callee, interrupts=interrupts, max_ns=max_ns)
 
     def hook(self, op: str, function: Callable[..., int | None]) -> OpHook:
         """Put a Python hook in front of an op; see :meth:`pvops_core.boot.hooks.OpHooks.install`."""

@@ -11,7 +11,7 @@ import attrs
 from pvops_core.errors import UsageError
 from pvops_core.guests.session import Session
 from pvops_core.testing.call import Caller
-from pvops_core.testing.changes import Look
+from pvops_core.testing.changes import registers_of
 from pvops_core.testing.patched import Patcher
 from pvops_core.testing.points import run_to
 
@@ -73,12 +73,11 @@ class Lab:
         try:
             run_to(session, cell.point)
             start = session.machine.snapshot()
-            look = Look(session, session.machine.vcpus[0])
-            look.take()
+            began = registers_of(session.machine.vcpus[0])
         except BaseException:
             session.close()
             raise
-        return cls(cell, seed, session, start, dict(look.registers), Caller(session))
+        return cls(cell, seed, session, start, began, Caller(session))
 
     def restore(self) -> None:
         """Go back to the start."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import pytest
 
+from pvops_core.machine.registers import GENERAL
 from pvops_core.testing.call import Caller, CallError
-from pvops_core.testing.changes import GENERAL
 
 if TYPE_CHECKING:
     from pvops_core.hookspecs import Backend

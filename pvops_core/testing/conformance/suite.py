@@ -22,7 +22,6 @@ from pvops_core.testing.conformance.ground import PAGE, TABLE, Ground
 from pvops_core.testing.conformance.memory import USER
 from pvops_core.testing.equivalence import Bench, check_equivalence
 from pvops_core.testing.lab import MEMORY
-from pvops_core.testing.landing import UD2
 from pvops_core.testing.plugin import loaded_backends
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 SYSENTER_CS: Final = 0x174
 """The MSR that sysexit takes its segments from."""
+UD2: Final = b"\x0f\x0b"
 SEEDS: Final = range(3)
 _AUDITS: Final[pytest.StashKey[dict[Cell, Audit]]] = pytest.StashKey()
 _RESULTS: Final[pytest.StashKey[dict[tuple[str, int], Mapping[str, int | str]]]] = pytest.StashKey()
