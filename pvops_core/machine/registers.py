@@ -26,12 +26,12 @@ GENERAL = {
     64: ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{number}" for number in range(8, 16))),
 }
 """The general registers but for the stack pointer, by width."""
-FLAG_CF, FLAG_TF, FLAG_IF, FLAG_NT, FLAG_RF, FLAG_VM, FLAG_AC = (1 << bit for bit in (0, 8, 9, 14, 16, 17, 18))
+FLAG_CF, FLAG_TF, FLAG_IF, FLAG_DF, FLAG_NT, FLAG_RF, FLAG_VM, FLAG_AC = (
+    1 << bit for bit in (0, 8, 9, 10, 14, 16, 17, 18)
+)
 FLAG_IOPL = 3 << 12
 ARITHMETIC = 0x8D5
 """CF, PF, AF, ZF, SF, OF: lost in every call."""
-FLAGS_LOST = ARITHMETIC | 1 << 10
-"""Flags that mean nothing beyond a call: the arithmetic ones, and DF, which is clear where functions begin and end."""
 MSR_EFER = 0xC0000080
 
 

@@ -18,7 +18,7 @@ import attrs
 
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.machine.faults import GuestFault
-from pvops_core.machine.registers import FLAG_IF, FLAGS_LOST, GENERAL
+from pvops_core.machine.registers import ARITHMETIC, FLAG_DF, FLAG_IF, GENERAL
 from pvops_core.machine.runloop import Stop
 from pvops_core.machine.state import BLOCK_NS
 from pvops_core.machine.watchdog import whereabouts
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 1_000_000_000
 """Virtual time that a call may take unless told otherwise, in ns."""
-_DIRECTION: Final = 0x400
 _PAGE: Final = 0x1000
 _ALIGNMENT: Final = 16
 _LOOKED_THROUGH: Final = 64
@@ -232,7 +231,7 @@ class Calls:
             raise UsageError(f"{callee.what} is to be called while the machine runs")
         landing = self._midst(cpu) if landing is None else landing
         kept = cpu.batch(*names, "rsp", "rip").read()
-        flags = cpu.rflags & FLAGS_LOST
+        flags = cpu.rflags & (ARITHMETIC | FLAG_DF)
         rsp, size = cpu.rsp, machine.kind.pointer_size
         # The stack is aligned where a call is made (System V ABI, 3.2.2), so after the return too.
         top = rsp - size * len(callee.stack) & -_ALIGNMENT
@@ -241,7 +240,7 @@ class Calls:
         cpu.wake()
         for name, value in callee.registers.items():
             cpu.set(name, value)
-        cpu.rflags &= ~_DIRECTION
+        cpu.rflags &= ~FLAG_DF
         cpu.rsp, cpu.rip = top - size, callee.address
         # A 32-bit callee may take its arguments off the stack, and the address of a structure that it gives back.
         popped = size * (len(callee.stack) + 1) if machine.kind.bits == 32 else 0
@@ -249,7 +248,7 @@ class Calls:
         yield call
         back = call.cpu
         back.batch(*names, "rsp", "rip").write(*kept)
-        back.rflags = back.rflags & ~FLAGS_LOST | flags
+        back.rflags = back.rflags & ~ARITHMETIC | flags
         machine.breakpoints.displace(back, standing)
 
     @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +12,10 @@ import attrs
 
 from pvops_core.boot import BootSession, Kernel, read_kernel
 from pvops_core.boot.session import kernel_platform
-from pvops_core.closing import Closing
 from pvops_core.images import machine_of
 from pvops_core.plugins import chain
 from pvops_core.session.calls import LIMIT
-from pvops_core.testing.changes import registers_of
+from pvops_core.testing.lab import Standing
 from pvops_core.testing.meter import Meter
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
     from pvops_core.boot.hooks import OpHook
     from pvops_core.hookspecs import Backend
-    from pvops_core.machine import Machine, Snapshot, Vcpu
     from pvops_core.testing.effect import Effect
 
 KEPT: Final = 2
@@ -60,47 +57,35 @@ class Recipe:
     seed: int = 0
 
 
-class BootedKernel(Closing):
-    """A booted kernel, standing at a place; the fixture ``kernel``. A context manager; closing it frees the machine.
+class BootedKernel(Standing[BootSession]):
+    """A booted kernel, standing at a place; the fixture ``kernel``.
 
     Args:
         recipe: what to boot.
         backends: all that are loaded.
-
-    Attributes:
-        session: the kernel on its machine.
-        vcpu: who came to the place, and calls.
-        start: where tests begin.
-        began: the vCPU's registers there.
 
     Raises:
         PvopsError: it cannot be booted, or did not come to the place.
     """
 
     def __init__(self, recipe: Recipe, backends: Mapping[str, Backend]) -> None:
-        self.recipe = recipe
         links = chain(backends[recipe.backend], backends)
         kernel = read_kernel(recipe.image, recipe.initrd or None, recipe.cmdline)
         words = recipe.cmdline.split()
         if not any(word.startswith("console=") for word in words):
             words.append(f"console={kernel_platform(kernel.kind, links).console_name}")
         kernel = Kernel(kernel.image, kernel.initrd or _SMALLEST_RAMDISK, " ".join(words))
-        self.session = BootSession(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed)
+        session = BootSession(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed)
         try:
-            self.vcpu: Vcpu = self.session.run_to(recipe.place, max_seconds=MAX_SECONDS)
-            if self.session.table is not None:
-                assert not self.session.hooks.standing  # made here, it belongs to the snapshot
-            self.start: Snapshot = self.session.machine.snapshot()
-            self.began = registers_of(self.vcpu)
-            self.restore()
+            vcpu = session.run_to(recipe.place, max_seconds=MAX_SECONDS)
+            if session.table is not None:
+                assert not session.hooks.standing  # made here, it belongs to the snapshot
+            title = f"{recipe.image} on {recipe.backend} from {recipe.place!r}"
+            options = f"--pvops-kernel {recipe.image} --pvops-backend {recipe.backend} --pvops-seed {recipe.seed}"
+            super().__init__(session, vcpu, title, options)
         except BaseException:
-            self.session.close()
+            session.close()
             raise
-
-    @property
-    def machine(self) -> Machine:
-        """Its machine."""
-        return self.session.machine
 
     @property
     def symbols(self) -> Mapping[str, int]:
@@ -124,43 +109,6 @@ class BootedKernel(Closing):
     def hook(self, op: str, function: Callable[..., int | None]) -> OpHook:
         """Put a Python hook in front of an op; see :meth:`pvops_core.boot.hooks.OpHooks.install`."""
         return self.session.hooks.install(op, function)
-
-    def restore(self) -> None:
-        """Go back to where tests begin."""
-        self.machine.restore(self.start)
-
-    def close(self) -> None:
-        """Free the machine."""
-        self.session.close()
-
-
-class Booted:
-    """The booted kernels of one test run; those used longest ago are closed.
-
-    Args:
-        backends: all that are loaded.
-    """
-
-    def __init__(self, backends: Mapping[str, Backend]) -> None:
-        self._backends = backends
-        self._kernels: OrderedDict[Recipe, BootedKernel] = OrderedDict()
-
-    def kernel(self, recipe: Recipe) -> BootedKernel:
-        """A kernel, as it was when it had come to its place."""
-        kernel = self._kernels.pop(recipe, None)
-        if kernel is None:
-            while len(self._kernels) >= KEPT:
-                self._kernels.popitem(last=False)[1].close()
-            kernel = BootedKernel(recipe, self._backends)
-        else:
-            kernel.restore()
-        self._kernels[recipe] = kernel
-        return kernel
-
-    def close(self) -> None:
-        """Close all of them."""
-        while self._kernels:
-            self._kernels.popitem()[1].close()
 
 
 def find_image(given: str) -> Path | None:

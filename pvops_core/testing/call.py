@@ -72,7 +72,7 @@ class Caller:
             UsageError: the layout has no such op, its slot is empty, it is no function, or takes fewer arguments.
             CallError: it did not come back.
         """
-        return self._measure(self._meter.calls.op(op, *arguments))
+        return self.measure(self._meter.calls.op(op, *arguments))
 
     def function(self, name: str, *arguments: int) -> Effect:
         """Call a C function of the guest's by its symbol; its result is a register's width.
@@ -85,7 +85,7 @@ class Caller:
             UsageError: the guest has no such symbol.
             CallError: it did not come back.
         """
-        return self._measure(self._meter.calls.function(name, *arguments))
+        return self.measure(self._meter.calls.function(name, *arguments))
 
     def refused(self, op: str, *arguments: int) -> Fault:
         """Call an op that is to end in a fault that the guest cannot go on from; gives the last fault.
@@ -142,7 +142,8 @@ class Caller:
     def _code(self, what: str, code: dict[int, bytes], *arguments: int) -> Effect:
         bits = self.session.guest.kind.bits
         self.write(code[bits])
-        return self._measure(Callee.function(what, self.text, bits, *arguments))
+        return self.measure(Callee.function(what, self.text, bits, *arguments))
 
-    def _measure(self, callee: Callee) -> Effect:
+    def measure(self, callee: Callee) -> Effect:
+        """Make a call; CallError if it does not come back."""
         return self._meter.measure(self.cpu, callee, interrupts=True, max_ns=LIMIT)
