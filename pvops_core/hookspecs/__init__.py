@@ -10,7 +10,7 @@ cut to it; None counts as 0. A ``GuestFault`` raised by a hook is given to the p
 from pvops_core.hookspecs import apic, cpu, descriptors, init, irq, lock, mmu, pagetable, time, x86_init
 from pvops_core.hookspecs.backend import API, OLDEST_API, Backend, Environment, Switch
 from pvops_core.hookspecs.markers import PROJECT, HookDeprecationWarning, hookimpl, hookspec
-from pvops_core.hookspecs.platform import KernelPlatform, Platform, Surroundings
+from pvops_core.hookspecs.platform import HypercallMade, KernelPlatform, Platform, Surroundings
 from pvops_core.patching.fills import KernelFill
 
 MODULES = (init, x86_init, time, cpu, descriptors, irq, apic, mmu, pagetable, lock)
@@ -24,6 +24,7 @@ __all__ = [
     "Backend",
     "Environment",
     "HookDeprecationWarning",
+    "HypercallMade",
     "KernelFill",
     "KernelPlatform",
     "Platform",

@@ -25,9 +25,9 @@ class HypercallMade:
         vcpu: index of the vCPU.
         name: the hypercall's.
         arguments: as the guest passed them, unsigned.
-        result: 0 or more, or a negative errno.
+        result: 0 or more, or a negative errno; 0 where the hypercall has none.
         ns: virtual time when it was made.
-        inner: it is an entry of a multicall.
+        inner: it is an entry of a multicall, or was queued.
     """
 
     vcpu: int

@@ -63,7 +63,7 @@ class LguestPlatform(LguestCallsIn, Platform):
         self._end: tuple[str, str] | None = None
         self._random = random.Random(f"lguest {machine.seed}")  # noqa: S311 - replacement, not a secret
         self.state = builder.make_state(machine, guest, options, self.console, self._random.randrange)
-        self._calls = Hypercalls(self.state, self._observe)
+        self._calls = Hypercalls(self.state, self._observe, self.tell)
         self._virtual = VirtualGuestMemory(self.state.memory, self.state.shadow.guest_pa)
         machine.keep(self)
 
