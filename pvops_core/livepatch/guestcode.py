@@ -10,7 +10,8 @@ import errno
 from typing import TYPE_CHECKING
 
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.session.calls import Callee, CallError, Calls
+from pvops_core.session.callee import Callee
+from pvops_core.session.calls import CallError, Calls
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.guest import PatchedGuest

@@ -25,6 +25,8 @@ _BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
 _FAULT_RIP, _FAULT_ADDRESS = int(Slot.FAULT_RIP), int(Slot.FAULT_ADDRESS)
 _CALL, _ANSWER, _ANSWERED = 8 * Slot.CALL, int(Slot.ANSWER), int(Slot.ANSWERED)
 _TWO_BYTE_OPCODE = 0x0F
+_ENDS = 16
+"""Places where calls may end that are remembered: hooking one drops all translated code."""
 _PATIENCE = 10_000
 """How often the same instruction may fault at the same address with nothing executed in between."""
 
@@ -44,7 +46,7 @@ class Callbacks:
         self.moved = False
         self._postponed: tuple[bytes, GuestFault] | None = None
         self._read = 0
-        self._ends: set[int] = set()
+        self._ends: dict[int, int] = {}
         self._in_place: Callable[..., int | None] | None = None
         self._call = struct.Struct("")
         self.syscall = engine.keep(uc.SYSCALL_CALLBACK(self._syscall))  # native code calls these two
@@ -66,9 +68,12 @@ class Callbacks:
 
     def stop_at(self, address: int) -> None:
         """From now on end the slice before an instruction at an address is executed, where a call is to end there."""
-        if address not in self._ends:
-            self._ends.add(address)
-            self._engine.hook_code(uc.CODE_CALLBACK(self._end), address, address)
+        hook = self._ends.pop(address, None)
+        if hook is None:
+            hook = self._engine.hook_code(uc.CODE_CALLBACK(self._end), address, address)
+        self._ends[address] = hook
+        if len(self._ends) > _ENDS:
+            self._engine.unhook_code(self._ends.pop(next(iter(self._ends))))
 
     def hook_at(self, address: int, action: Callable[[Vcpu, int], None], *, acts: bool) -> int:
         """Call ``action(vcpu, address)`` as a handler before an instruction is executed; gives the hook's number.

@@ -88,3 +88,11 @@ class SyscallInPlace(Protocol):
 
         A result: this was all, and the guest goes on after the instruction. None: ``syscall`` is to follow.
         """
+
+
+@runtime_checkable
+class Shadows(Protocol):
+    """What a platform has besides whose CPUs do not walk the guest's own page tables."""
+
+    def demand(self, address: int, error_code: int) -> bool:
+        """Fill what only the shadows lack for an access that faulted; False if the guest's tables do not allow it."""

@@ -10,7 +10,7 @@ call is a detour, and it can go on from there. What else the call has changed, c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -18,24 +18,26 @@ import attrs
 
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.handler import Shadows
 from pvops_core.machine.registers import ARITHMETIC, FLAG_DF, FLAG_IF, GENERAL
 from pvops_core.machine.runloop import Stop
 from pvops_core.machine.state import BLOCK_NS
 from pvops_core.machine.watchdog import whereabouts
 from pvops_core.ops import Convention, signature
-from pvops_core.ops.abi import ARGUMENTS, CALLER_SAVED, RESULT
 from pvops_core.patching.disasm import instruction_lengths
+from pvops_core.session.callee import Callee
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.machine.watchdog import SymbolAt
-    from pvops_core.ops import Layout, Signature, Slot
+    from pvops_core.ops import Layout, Slot
 
 LIMIT: Final = 1_000_000_000
 """Virtual time that a call may take unless told otherwise, in ns."""
 _PAGE: Final = 0x1000
 _ALIGNMENT: Final = 16
 _LOOKED_THROUGH: Final = 64
+_STRIDE: Final = 200_000
 _IRQ_OPS: Final = ("save_fl", "irq_disable", "irq_enable")
 
 
@@ -67,65 +69,6 @@ class CallError(MachineError, AssertionError):
 
     stop: Stop = attrs.field(kw_only=True)
     faults: tuple[Fault, ...] = attrs.field(kw_only=True)
-
-
-@attrs.frozen
-class Callee:
-    """What is called, and with what.
-
-    Attributes:
-        what: its name, for people.
-        address: guest-virtual address of its first instruction.
-        registers: its arguments in registers, by name.
-        stack: its arguments on the stack, lowest address first.
-        how: the op's signature; None for a C function, whose result is a register.
-    """
-
-    what: str
-    address: int
-    registers: Mapping[str, int]
-    stack: Sequence[int] = ()
-    how: Signature | None = None
-
-    @classmethod
-    def function(cls, what: str, address: int, bits: int, *arguments: int) -> Callee:
-        """A C function of the kernel's, with words as arguments (System V; on i386 ``regparm(3)``)."""
-        words = [argument & (1 << bits) - 1 for argument in arguments]
-        names = ARGUMENTS[bits]
-        return cls(what, address, dict(zip(names, words, strict=False)), words[len(names) :])
-
-    @classmethod
-    def op(cls, how: Signature, address: int, *arguments: int) -> Callee:
-        """The function that an op's slot holds, with arguments as in the C prototype; those left out are 0.
-
-        Raises:
-            UsageError: it takes fewer arguments.
-        """
-        name, bits = how.op.name, how.kind.bits
-        if len(arguments) > len(how.places):
-            raise UsageError(f"{name} takes {len(how.places)} arguments, not {len(arguments)}")
-        registers: dict[str, int] = {}
-        stack: list[int] = []
-        for number, place in enumerate(how.places):
-            value = arguments[number] if number < len(arguments) else 0
-            words = [value >> shift & (1 << bits) - 1 for shift in range(0, place.bits, bits)]
-            if place.registers:
-                registers |= dict(zip(place.registers, words, strict=True))
-            else:
-                stack += words
-        return cls(name, address, registers, stack, how)
-
-    def lost(self, bits: int) -> frozenset[str]:
-        """Registers that it may destroy, those of its result among them."""
-        return self.how.clobbers | set(self.how.result) if self.how else frozenset(CALLER_SAVED[bits])
-
-    def result(self, cpu: Vcpu) -> int:
-        """Its result, unsigned, where a vCPU has just returned from it."""
-        bits = cpu.machine.kind.bits
-        if self.how is None:
-            return cpu.get(RESULT[bits][0])
-        value = sum(cpu.get(name) << number * bits for number, name in enumerate(self.how.result))
-        return value & (1 << self.how.result_bits) - 1
 
 
 @attrs.define(eq=False)
@@ -295,17 +238,24 @@ class Calls:
 
         machine.observe(note)
         try:
-            if alone:
-                arrived = machine.call(cpu, until, blocks=max_ns // BLOCK_NS)
-                stop = machine.loop.call_ended or (_HALTED if cpu.halted else Stop("timeout", f"{max_ns} ns"))
-            else:
-                stop = machine.run(max_ns=max_ns, until=until)
-                arrived = stop.reason == "landed"
+            stop = self._alone(cpu, until, max_ns) if alone else machine.run(max_ns=max_ns, until=until)
         finally:
             machine.ignore(note)
-        if not arrived:
+        if stop.reason != "landed":
             raise self.error(what, stop, faults)
         return next(vcpu for vcpu in (cpu, *machine.vcpus) if vcpu.rip == until)
+
+    def _alone(self, cpu: Vcpu, until: int, max_ns: int) -> Stop:
+        """Run one vCPU, a stride at a time: what the platform charges for traps is time, but no blocks of code."""
+        machine, deadline = self.machine, self.machine.clock.ns + max_ns
+        while (left := deadline - machine.clock.ns) > 0:
+            if machine.call(cpu, until, blocks=min(_STRIDE, -(-left // BLOCK_NS))):
+                return Stop("landed")
+            if machine.loop.call_ended is not None:
+                return machine.loop.call_ended
+            if cpu.halted:
+                return Stop("halted", "interrupts wait until the call is over")
+        return Stop("timeout", f"{max_ns} ns of virtual time have passed")
 
     def error(self, what: str, stop: Stop, faults: Sequence[Fault]) -> CallError:
         """The error for a run that ended elsewhere, with where each vCPU is and the last exception."""
@@ -317,18 +267,16 @@ class Calls:
         return CallError(text, stop=stop, faults=tuple(faults))
 
     def _store(self, cpu: Vcpu, va: int, words: Sequence[int]) -> None:
-        """Write to the stack as the guest's own call would: a host that shadows its tables may lack the entry."""
-        size, rip = self.machine.kind.pointer_size, cpu.rip
+        """Write to the stack as the guest's own call would."""
+        size, platform = self.machine.kind.pointer_size, self.machine.platform
         data = b"".join(word.to_bytes(size, "little") for word in words)
-        try:
-            cpu.write_virtual(va, data)
-        except GuestFault as fault:
-            registers = cpu.save_registers()
-            self.machine.exception(cpu, fault.vector, fault.error_code, fault.address)
-            if cpu.rip != rip:
-                cpu.load_registers(registers)
-                raise
-            cpu.write_virtual(va, data)
+        for page in sorted({va & -_PAGE, va + len(data) - 1 & -_PAGE}):
+            try:
+                cpu.walk(max(va, page), write=True)
+            except GuestFault as fault:
+                if not isinstance(platform, Shadows) or not platform.demand(max(va, page), fault.error_code or 0):
+                    raise
+        cpu.write_virtual(va, data)
 
     def _midst(self, cpu: Vcpu) -> int:
         """The inside of the instruction at which a vCPU stands, or of one that follows it."""
@@ -348,6 +296,3 @@ class Calls:
             return cpu.virtual.read(at, _LOOKED_THROUGH, system=True)
         except GuestFault:
             return cpu.virtual.read(at, min(_LOOKED_THROUGH, -at % _PAGE or _PAGE), system=True)
-
-
-_HALTED: Final = Stop("halted", "interrupts wait until the call is over")

@@ -10,7 +10,8 @@ import numpy as np
 
 from pvops_core.errors import MachineError
 from pvops_core.patching.poke import Poke
-from pvops_core.session.calls import Callee, CallError
+from pvops_core.session.callee import Callee
+from pvops_core.session.calls import CallError
 from pvops_core.testing.meter import Meter
 
 if TYPE_CHECKING:

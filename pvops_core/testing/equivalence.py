@@ -18,13 +18,14 @@ import numpy as np
 from pvops_core.errors import UsageError
 from pvops_core.machine.registers import ARITHMETIC, GENERAL
 from pvops_core.ops import Convention, Layout, Signature, signature
-from pvops_core.patching.poke import Poke, Poker
+from pvops_core.patching.poke import Poke
 from pvops_core.session.calls import Calls
 
 if TYPE_CHECKING:
     from pvops_core.guests.session import Session
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.patching.patchlets import Patchlet
+    from pvops_core.patching.poke import Poker
 
 OTHERS: Final = ("rsp", "rflags", "cr0", "cr2", "cr3", "cr4", "cs", "ss", "ds", "es")
 TRAP_FLAG: Final = 0x100
@@ -240,30 +241,31 @@ def _times(how: Signature, hook: Outcome, patchlet: Outcome) -> Iterable[str]:
 
 
 def bench_of(
-    session: Session, prepare: Callable[[random.Random], None] = lambda _generator: None, user: int = 0
+    session: Session,
+    prepare: Callable[[random.Random], None] = lambda _generator: None,
+    user: int = 0,
+    text: int | None = None,
+    scratch: int | None = None,
 ) -> Bench:
-    """A bench in a session that has not run yet: the guest's entry is overwritten, its last pages are scratch.
+    """A bench in a session.
 
     Args:
         session: the built-in guest on the backend to be tested.
         prepare: sets what else of the backend's state is random, with the generator to take it from.
         user: two pages that user mode may use, if an op needs them.
+        text: text that may be overwritten; by default the guest's entry, if the session has not run yet.
+        scratch: a page that may be; by default one of the last two of the guest's memory, likewise.
     """
-    guest = session.guest
-    memory = int(session.platform.options["memory"])
-
-    def translate(va: int) -> int:
-        return session.platform.machine_address(va - guest.kernel_base)
-
+    guest, memory = session.guest, int(session.platform.options["memory"])
     return Bench(
         machine=session.machine,
         layout=session.layout,
         symbols=guest.symbols,
         patchlets=session.switchboard.context().patchlets,
-        poker=Poker(session.machine, translate),
-        translate=translate,
-        text=guest.entry,
-        scratch=guest.kernel_base + memory - 2 * 0x1000,
+        poker=session.switchboard.poker,
+        translate=lambda va: session.platform.machine_address(va - guest.kernel_base),
+        text=guest.entry if text is None else text,
+        scratch=guest.kernel_base + memory - 2 * 0x1000 if scratch is None else scratch,
         user=user,
         prepare=prepare,
         compared=memory,

@@ -11,7 +11,7 @@ from pvops_core.testing.sessions import AnySession, calls_of
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-    from pvops_core.session.calls import Callee
+    from pvops_core.session.callee import Callee
 
 PAGE_FAULT: Final = 14
 

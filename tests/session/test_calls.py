@@ -12,7 +12,8 @@ from pvops_core.kinds import MachineKind
 from pvops_core.machine import GuestFault, Vcpu
 from pvops_core.machine.registers import ARITHMETIC, FLAG_DF, FLAG_IF, GENERAL
 from pvops_core.plugins import load_backends
-from pvops_core.session.calls import Callee, CallError, Calls
+from pvops_core.session.callee import Callee
+from pvops_core.session.calls import CallError, Calls
 from pvops_core.testing.cells import Cell
 from pvops_core.testing.lab import Lab
 from pvops_core.testing.sessions import calls_of
@@ -166,7 +167,7 @@ def test_a_breakpoint_where_it_stands_is_met_once(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("ebfe", "timeout 5000 ns.*vcpu 0 at code"),
+        ("ebfe", "timeout 5000 ns of virtual time have passed; vcpu 0 at code"),
         ("5850 ffe0", "strayed.*vcpu 0 at code"),  # pop eax; push eax; jmp eax
         ("0f0b", "crash .*vector 6.*RIP 0x12000"),
     ],
@@ -246,3 +247,23 @@ def test_what_cannot_be_called_is_refused(rig: Rig, backends: Mapping[str, Backe
     with Lab(Cell("native", "6.1-64"), backends, 0) as lab:
         lab.session.switchboard.switch("io_delay", None, by="test")
         assert not lab.call("io_delay").calls
+
+
+def test_a_stack_that_cannot_be_written_is_a_fault_and_nothing_is_changed(rig: Rig) -> None:
+    callee = function(rig, "c3")
+    rig.cpu.rsp = 0x70_0000
+    before = state(rig.cpu)
+    with pytest.raises(GuestFault):
+        calls(rig).plain(rig.cpu, callee)
+    assert state(rig.cpu) == before
+    rig.cpu.rsp = STACK
+    calls(rig).plain(rig.cpu, callee)
+
+
+def test_many_places_to_call_from(rig: Rig) -> None:
+    """More than the engine keeps hooks for."""
+    for number in (*range(40), 1):
+        callee = function(rig, "b8" + number.to_bytes(4, "little").hex() + "c3")
+        rig.cpu.rip = CODE + 16 * number
+        rig.code("b801000000", rig.cpu.rip)
+        assert calls(rig).plain(rig.cpu, callee) == number

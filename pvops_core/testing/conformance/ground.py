@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pvops_core.hookspecs import Backend
     from pvops_core.machine import Vcpu
     from pvops_core.ops import Layout
-    from pvops_core.session.calls import Callee
+    from pvops_core.session.callee import Callee
     from pvops_core.testing.effect import Effect
     from pvops_core.testing.lab import Lab
 
