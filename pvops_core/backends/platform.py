@@ -25,9 +25,9 @@ class HypercallMade:
         vcpu: index of the vCPU.
         name: the hypercall's.
         arguments: as the guest passed them, unsigned.
-        result: 0 or more, or a negative errno.
+        result: 0 or more, or a negative errno; 0 where the hypercall has none.
         ns: virtual time when it was made.
-        inner: it is an entry of a multicall.
+        inner: it is an entry of a multicall, or was queued.
     """
 
     vcpu: int
@@ -68,8 +68,7 @@ class Platform(TrapHandler):
         flushes: TLB flushes asked of the platform.
         messages: what the platform itself said, as a hypervisor does on its own console: why it refused things. The
             last ones; it is the platform's to keep them few.
-        hypercall_observer: where somebody looks, called for each hypercall that has been made, those of a multicall
-            before the multicall itself.
+        observers: who is told of hypercalls; a platform that makes a note of one only for them looks here first.
     """
 
     loaders: ClassVar[Mapping[str, Loader]] = {}
@@ -89,7 +88,24 @@ class Platform(TrapHandler):
         self.page_table_updates = 0
         self.flushes = 0
         self.messages: list[str] = []
-        self.hypercall_observer: Callable[[HypercallMade], None] | None = None
+        self.observers: tuple[Callable[[HypercallMade], None], ...] = ()
+
+    def observe(self, observer: Callable[[HypercallMade], None]) -> None:
+        """Tell ``observer`` of each hypercall that has been made, those of a multicall before the multicall itself.
+
+        Any number may look. Observers belong to the platform and not to snapshots of its machine.
+        """
+        if observer not in self.observers:
+            self.observers = (*self.observers, observer)
+
+    def ignore(self, observer: Callable[[HypercallMade], None]) -> None:
+        """End ``observe``."""
+        self.observers = tuple(each for each in self.observers if each != observer)
+
+    def tell(self, made: HypercallMade) -> None:
+        """The platform has answered a hypercall: tell the observers."""
+        for observer in self.observers:
+            observer(made)
 
     @staticmethod
     def machine_memory(guest_memory: int) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pvops_core.guest.text import GuestText
     from pvops_core.images import KernelImage
     from pvops_core.kinds import MachineKind
 
@@ -41,6 +42,13 @@ class Guest(Protocol):
     @property
     def slice_blocks(self) -> int:
         """Blocks of code in a time slice of one vCPU."""
+
+    @property
+    def stack_size(self) -> int:
+        """Bytes of a kernel stack, to which it is aligned."""
+
+    def direct_map(self, text: GuestText) -> int:
+        """Guest-virtual address at which its kernel sees all of its memory, one to one, as it says in memory now."""
 
     @property
     def text_range(self) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""Runs functions of the guest from outside: how hooks are called.
+"""Runs functions of the guest on a borrowed vCPU: how hooks are called.
 
-On the borrowed vCPU's own kernel stack, below what is there, interrupts off, arguments as the guest's kernel passes
-them (System V on x86_64, ``regparm(3)`` on i386). All registers are put back afterwards.
+On the vCPU's own kernel stack, below what is there, interrupts off, alone. All its state is put back afterwards: it may
+have been in user mode, or waiting.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import errno
 from typing import TYPE_CHECKING
 
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.machine.state import BLOCK_NS
+from pvops_core.session.callee import Callee
+from pvops_core.session.calls import CallError, Calls
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.guest import PatchedGuest
@@ -21,7 +22,6 @@ LIMIT_NS = 100_000_000
 LANDING = b"\xeb\xfe"
 """What stands where a called function returns to; it is never executed."""
 _ROOM = 256
-_DIRECTION = 1 << 10
 
 
 def call(guest: PatchedGuest, vcpu: Vcpu, function: int, argument: int = 0) -> int:
@@ -30,22 +30,17 @@ def call(guest: PatchedGuest, vcpu: Vcpu, function: int, argument: int = 0) -> i
     Raises:
         LivepatchError: ETIMEDOUT, it did not return in 100 ms of virtual time, or the machine was stopped meanwhile.
     """
-    machine = guest.machine
+    calls = Calls(guest.machine, symbol_at=lambda _va: None)
+    callee = Callee.function(f"the hook at {function:#x}", function, guest.machine.kind.bits, argument)
     registers, halted, held = vcpu.save_registers(), vcpu.halted, vcpu.held
-    vcpu.halted = vcpu.held = False
+    vcpu.held = False
     try:
         with guest.calls.kernel_mode(vcpu) as stack:
-            vcpu.rsp = (stack - _ROOM) & -16
-            vcpu.push(guest.area.landing)
-            vcpu.set("rdi" if machine.kind.bits == 64 else "eax", argument)
-            vcpu.rflags &= ~_DIRECTION
-            vcpu.rip = function
-            returned = machine.call(vcpu, guest.area.landing, blocks=LIMIT_NS // BLOCK_NS)
-            result, last = vcpu.get("eax"), vcpu.rip
+            vcpu.rsp = stack - _ROOM
+            result = calls.plain(vcpu, callee, landing=guest.area.landing, max_ns=LIMIT_NS) & 0xFFFFFFFF
+    except CallError as error:
+        raise LivepatchError(error.message, errno=errno.ETIMEDOUT) from error
     finally:
         vcpu.load_registers(registers)
         vcpu.halted, vcpu.held = halted, held
-    if not returned:
-        message = f"the function at {function:#x} did not return; it was at {last:#x}"
-        raise LivepatchError(message, errno=errno.ETIMEDOUT)
-    return result - (1 << 32) if result >> 31 & 1 else result & 0xFFFFFFFF
+    return result - (1 << 32) if result >> 31 else result

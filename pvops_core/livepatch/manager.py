@@ -51,6 +51,7 @@ class Livepatch:
         self._meeting: Meeting | None = None
         self._prepared = False
         self._master: Vcpu | None = None
+        self._fixups = Fixups(self._fixup, guest.pages.fault)
         guest.poker.hold(self)
         guest.machine.keep(_Keeper(self))
 
@@ -110,7 +111,7 @@ class Livepatch:
             guest.pages.prepare()
             guest.pages.protect(guest.area.landing, PAGE_SIZE, Access.TEXT)
             guest.write_text(guest.area.landing, guestcode.LANDING, "livepatch")
-            Fixups.put_before(guest.machine, self._fixup, guest.pages.fault)
+            guest.machine.observe(self._fixups.exception)
             self._prepared = True
 
     def _fixup(self, address: int) -> int | None:

@@ -30,6 +30,8 @@ _FAULT_RIP, _FAULT_ADDRESS = int(Slot.FAULT_RIP), int(Slot.FAULT_ADDRESS)
 _CALL, _ANSWER, _ANSWERED = 8 * Slot.CALL, int(Slot.ANSWER), int(Slot.ANSWERED)
 _TWO_BYTE_OPCODE = 0x0F
 _OF_FETCHES = frozenset({faults.PF, faults.GP})
+_ENDS = 16
+"""Places where calls may end that are remembered: hooking one drops all translated code."""
 _PATIENCE = 10_000
 """How often the same instruction may fault at the same address with nothing executed in between."""
 
@@ -50,7 +52,7 @@ class Callbacks:
         self.page_end = PageEnd(vcpu, engine, state)
         self._postponed: tuple[bytes, GuestFault] | None = None
         self._read = 0
-        self._ends: set[int] = set()
+        self._ends: dict[int, int] = {}
         vcpu.debug.serve = self._serve
         self._in_place: Callable[..., int | None] | None = None
         self._call = struct.Struct("")
@@ -73,9 +75,12 @@ class Callbacks:
 
     def stop_at(self, address: int) -> None:
         """From now on end the slice before an instruction at an address is executed, where a call is to end there."""
-        if address not in self._ends:
-            self._ends.add(address)
-            self._engine.hook_code(uc.CODE_CALLBACK(self._end), address, address)
+        hook = self._ends.pop(address, None)
+        if hook is None:
+            hook = self._engine.hook_code(uc.CODE_CALLBACK(self._end), address, address)
+        self._ends[address] = hook
+        if len(self._ends) > _ENDS:
+            self._engine.unhook_code(self._ends.pop(next(iter(self._ends))))
 
     def hook_at(self, address: int, action: Callable[[Vcpu, int], None], *, acts: bool) -> int:
         """Call ``action(vcpu, address)`` as a handler before an instruction is executed; gives the hook's number.
@@ -93,8 +98,7 @@ class Callbacks:
         self._engine.unhook_code(hook)
 
     def _end(self, _engine: int, address: int, _size: int, _data: int) -> None:
-        if address == self._loop.landing:
-            self._loop.interrupt()
+        if self._loop.arrive(address):
             self._engine.stop()
 
     def _serve(self, action: Callable[..., None], *arguments: object) -> None:
@@ -109,7 +113,7 @@ class Callbacks:
                 if self._postponed is None:
                     action(vcpu, *arguments)
             except GuestFault as fault:
-                loop.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+                vcpu.machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
         except Reschedule:
             loop.reschedule()
         except BaseException as error:  # noqa: BLE001 - handed on by the run loop
@@ -190,7 +194,7 @@ class Callbacks:
         if not self._progresses(vector, rip, address or 0):
             machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
             return
-        self._loop.platform.exception(vcpu, vector, error_code, address)
+        machine.exception(vcpu, vector, error_code, address)
 
     def _progresses(self, vector: int, rip: int, address: int) -> bool:
         key, blocks = (vector, rip, address), self._state[_ALLOWED] - self._state[_BUDGET]
@@ -213,7 +217,7 @@ class Callbacks:
         if not self._progresses(faults.UD, vcpu.rip, 0):
             vcpu.machine.stop("crash", f"vcpu {vcpu.index} makes no progress: #UD at {vcpu.rip:#x} for ever")
             return
-        self._loop.platform.exception(vcpu, faults.UD, None, None)
+        vcpu.machine.exception(vcpu, faults.UD, None, None)
 
     def _syscall(self, _engine: int, _data: int) -> None:
         self._serve(self._system_call)
@@ -242,7 +246,7 @@ class Callbacks:
             handler(vcpu)
         except GuestFault as fault:
             vcpu.rip = start
-            self._loop.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+            vcpu.machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
         finally:
             vcpu.rip -= length
 
@@ -310,5 +314,5 @@ class Callbacks:
         registers, fault = self._postponed
         self._postponed = None
         self._vcpu.load_registers(registers)
-        self._loop.platform.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
+        self._vcpu.machine.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
         return True

@@ -46,6 +46,10 @@ class Gates:
         """Whether there are any."""
         return bool(self._handlers)
 
+    def holds(self, address: int) -> bool:
+        """Whether an address lies in one, or is that of the shared ``ret``."""
+        return bool(self._handlers) and self._base <= address <= self.return_address
+
     def address(self, index: int) -> int:
         """Virtual address of a gate: what guest text calls."""
         self._check(index)

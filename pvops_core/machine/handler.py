@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from pvops_core.machine.vcpu import Vcpu
+
+
+Observer = Callable[["Vcpu", int, int | None, int | None], bool | None]
+"""Told of an exception as :meth:`TrapHandler.exception` is; True if it has answered it, so that nobody else is to."""
 
 
 class TrapHandler(Protocol):
@@ -110,3 +115,11 @@ class SyscallInPlace(Protocol):
 
         A result: this was all, and the guest goes on after the instruction. None: ``syscall`` is to follow.
         """
+
+
+@runtime_checkable
+class Shadows(Protocol):
+    """What a platform has besides whose CPUs do not walk the guest's own page tables."""
+
+    def demand(self, address: int, error_code: int) -> bool:
+        """Fill what only the shadows lack for an access that faulted; False if the guest's tables do not allow it."""

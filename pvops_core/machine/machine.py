@@ -27,7 +27,7 @@ from pvops_core.machine.state import Slot
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pvops_core.machine.handler import MemoryDevice, TrapHandler
+    from pvops_core.machine.handler import MemoryDevice, Observer, TrapHandler
     from pvops_core.machine.kinds import MachineKind
     from pvops_core.machine.msrs import ServedMsr
     from pvops_core.machine.spans import SpanCounter
@@ -99,6 +99,7 @@ class Machine(Closing):
         self._slots: list[CpuSlot] = []
         self._keepers: list[Stateful] = []
         self._platform: TrapHandler | None = None
+        self._observers: tuple[Observer, ...] = ()
         self.breakpoints = Breakpoints(self, self._slots)
         self.loop = RunLoop(self, self._slots, self.gates)
         native = callbacks()
@@ -131,6 +132,27 @@ class Machine(Closing):
             for slot in self._slots:
                 slot.serve_in_place(platform)
 
+    def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
+        """Give the guest an exception, as :meth:`TrapHandler.exception` has it: observers are told, then the platform.
+
+        Whoever raises one for the guest does it here: the CPU, and Python code that stands for an instruction.
+        """
+        answered = [observer(vcpu, vector, error_code, address) for observer in self._observers]
+        if True not in answered:
+            self.platform.exception(vcpu, vector, error_code, address)
+
+    def observe(self, observer: Observer) -> None:
+        """Tell ``observer`` of every exception from now on, before the platform; the newest is told first.
+
+        Any number may observe. Observers belong to the machine and not to its snapshots.
+        """
+        if observer not in self._observers:
+            self._observers = (observer, *self._observers)
+
+    def ignore(self, observer: Observer) -> None:
+        """End ``observe``."""
+        self._observers = tuple(each for each in self._observers if each != observer)
+
     @property
     def instructions(self) -> int:
         """Instructions executed so far by all vCPUs; 0 unless they are counted."""
@@ -146,8 +168,13 @@ class Machine(Closing):
         """Whether a vCPU is executing or a handler of its is; what must see all vCPUs stopped is deferred then."""
         return self.loop.in_guest
 
-    def run(self, *, max_ns: int | None = None) -> Stop:
+    def run(self, *, max_ns: int | None = None, until: int | None = None) -> Stop:
         """Run until a handler stops the machine, nothing can run any more, or ``max_ns`` of virtual time have passed.
+
+        Args:
+            max_ns: virtual nanoseconds.
+            until: guest-virtual address of an instruction; the run ends, for the reason "landed", when a vCPU is about
+                to execute it.
 
         Raises:
             MachineError: the machine is closed or running already, or the engine failed.
@@ -155,7 +182,7 @@ class Machine(Closing):
         """
         if not self._slots:
             raise MachineError("the machine is closed")
-        return self.loop.run(max_ns)
+        return self.loop.run(max_ns, until)
 
     def stop(self, reason: str, detail: str = "") -> None:
         """End the run once the present handler has returned."""

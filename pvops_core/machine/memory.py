@@ -54,6 +54,12 @@ class PhysicalMemory:
 
     Every access is little-endian and raises MemoryAccessError outside of it. Nothing here tells the engines: after
     writing to a page that holds guest text, ``Machine.invalidate`` its addresses.
+
+    Attributes:
+        size: bytes.
+        array: all of them.
+        address: of the first, in the host's memory.
+        origin: the snapshot that it last went back to, if any.
     """
 
     def __init__(self, size: int) -> None:
@@ -66,6 +72,7 @@ class PhysicalMemory:
             raise MachineError(f"the host has no room for a memory of {size:#x} bytes") from None
         self.array: npt.NDArray[np.uint8] = np.frombuffer(self._buffer, np.uint8)
         self.address: int = self.array.ctypes.data
+        self.origin: MemorySnapshot | None = None
 
     def _check(self, pa: int, length: int) -> None:
         if pa < 0 or length < 0 or pa + length > self.size:
@@ -140,3 +147,4 @@ class PhysicalMemory:
         if snapshot.size != self.size:
             raise MachineError(f"snapshot of {snapshot.size:#x} bytes does not fit memory of {self.size:#x}")
         snapshot.map_at(self.address)
+        self.origin = snapshot

@@ -21,8 +21,17 @@ _NO_WORDS = re.compile(r"(?:[xyz]mm|st|fp)\d+|[gil]dtr|tr|msr|invalid|ending")
 """Unicorn's names of what is no register of at most 64 bits, and so would be written over more memory than that."""
 _ONLY_64 = frozenset({f"r{number}" for number in range(8, 16)} | {"fs_base", "gs_base"})
 
-FLAG_CF, FLAG_TF, FLAG_IF, FLAG_NT, FLAG_RF, FLAG_VM, FLAG_AC = (1 << bit for bit in (0, 8, 9, 14, 16, 17, 18))
+GENERAL = {
+    32: ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp"),
+    64: ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{number}" for number in range(8, 16))),
+}
+"""The general registers but for the stack pointer, by width."""
+FLAG_CF, FLAG_TF, FLAG_IF, FLAG_DF, FLAG_NT, FLAG_RF, FLAG_VM, FLAG_AC = (
+    1 << bit for bit in (0, 8, 9, 10, 14, 16, 17, 18)
+)
 FLAG_IOPL = 3 << 12
+ARITHMETIC = 0x8D5
+"""CF, PF, AF, ZF, SF, OF: lost in every call."""
 MSR_EFER = 0xC0000080
 
 

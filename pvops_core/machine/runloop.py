@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,7 +13,7 @@ from pvops_core.machine.faults import GuestFault
 from pvops_core.machine.state import BLOCK_NS, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pvops_core.machine.cpuslot import CpuSlot
     from pvops_core.machine.gates import Gates
@@ -46,6 +47,14 @@ class Stop:
     detail: str = ""
 
 
+@attrs.define
+class _Landing:
+    """Where a call of guest code is to end, and whether a vCPU has come there."""
+
+    address: int | None
+    reached: bool = False
+
+
 class RunLoop:
     """Runs the vCPUs of one machine."""
 
@@ -57,7 +66,7 @@ class RunLoop:
         self.in_guest = False
         self.interrupted = False
         self._stop: Stop | None = None
-        self.landing: int | None = None  # where the call of guest code that goes on is to end
+        self._landing: _Landing | None = None  # where the call of guest code that goes on is to end
         self.call_ended: Stop | None = None  # the last call of guest code, by a handler
         self._error: BaseException | None = None
         self._deferred: list[Callable[[], None]] = []
@@ -97,21 +106,44 @@ class RunLoop:
         self._machine.clock.advance(WAIT_NS)
         self.interrupted = True
 
-    def run(self, max_ns: int | None) -> Stop:
-        """Run until something stops the machine."""
+    def arrive(self, address: int) -> bool:
+        """A vCPU is about to execute an instruction; whether that ends a call of guest code."""
+        if self._landing is None or address != self._landing.address:
+            return False
+        self._landing.reached = self.interrupted = True
+        return True
+
+    @contextmanager
+    def _landing_at(self, address: int | None) -> Iterator[_Landing]:
+        """While a call is to end at an address, perhaps made in the midst of another."""
+        outer, landing = self._landing, _Landing(address)
+        self._landing = landing
+        try:
+            yield landing
+        finally:
+            self._landing = outer
+
+    def run(self, max_ns: int | None, until: int | None) -> Stop:
+        """Run until something stops the machine, or a vCPU comes to an address."""
         if self.running:
             raise MachineError("the machine is running already")
         clock = self._machine.clock
         deadline = None if max_ns is None else clock.ns + max_ns
+        if until is not None:
+            for slot in self._slots:
+                slot.callbacks.stop_at(until)
         self.running = True
         try:
-            while True:
-                horizon = self._between()
-                if self._stop is not None:
-                    return self._stop
-                if deadline is not None and clock.ns >= deadline:
-                    return Stop("timeout", f"{max_ns} ns of virtual time have passed")
-                self._turn(min((ns for ns in (deadline, horizon) if ns is not None), default=None))
+            with self._landing_at(until) as landing:
+                while True:
+                    horizon = self._between()
+                    if self._stop is not None:
+                        return self._stop
+                    if landing.reached:
+                        return Stop("landed")
+                    if deadline is not None and clock.ns >= deadline:
+                        return Stop("timeout", f"{max_ns} ns of virtual time have passed")
+                    self._turn(min((ns for ns in (deadline, horizon) if ns is not None), default=None))
         finally:
             self.running = False
             self._stop = self._error = None
@@ -144,7 +176,7 @@ class RunLoop:
         _allow(slot, budget)
         if slot.vcpu.unmaskable:
             slot.vcpu.wake()
-            self.platform.exception(slot.vcpu, slot.vcpu.unmaskable.pop(0), None, None)
+            self._machine.exception(slot.vcpu, slot.vcpu.unmaskable.pop(0), None, None)
         self.platform.before_entry(slot.vcpu)
         if self.interrupted or slot.vcpu.halted:
             return
@@ -213,19 +245,18 @@ class RunLoop:
         if self.in_guest:
             raise MachineError("a call of guest code from inside a handler: defer it")
         slot.callbacks.stop_at(until)
-        self.landing = until
         end = slot.blocks + blocks
         try:
-            while slot.vcpu.rip != until:
-                left = end - slot.blocks
-                if left <= 0 or self._ended() or slot.vcpu.halted:
-                    return False
-                self.interrupted = False
-                _allow(slot, left)
-                self._slice(slot)
-                self._raise()
+            with self._landing_at(until):
+                while slot.vcpu.rip != until:
+                    left = end - slot.blocks
+                    if left <= 0 or self._ended() or slot.vcpu.halted:
+                        return False
+                    self.interrupted = False
+                    _allow(slot, left)
+                    self._slice(slot)
+                    self._raise()
         finally:
-            self.landing = None
             self.call_ended = self._stop if self._ended() else None
             if self._ended():
                 self._stop = None

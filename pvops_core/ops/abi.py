@@ -21,8 +21,8 @@ from pvops_core.ops.model import Convention, Op, Slot
 if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
 
-_ARGUMENTS = {32: ("eax", "edx", "ecx"), 64: ("rdi", "rsi", "rdx", "rcx", "r8", "r9")}
-_RESULT = {32: ("eax", "edx"), 64: ("rax", "rdx")}
+ARGUMENTS = {32: ("eax", "edx", "ecx"), 64: ("rdi", "rsi", "rdx", "rcx", "r8", "r9")}
+RESULT = {32: ("eax", "edx"), 64: ("rax", "rdx")}
 CALLER_SAVED = {
     32: frozenset({"eax", "ecx", "edx"}),
     64: frozenset({"rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11"}),
@@ -125,7 +125,7 @@ def _words(bits: int, kind: MachineKind) -> int:
 
 
 def _places(op: Op, kind: MachineKind) -> Iterator[Place]:
-    free = list(_ARGUMENTS[kind.bits])
+    free = list(ARGUMENTS[kind.bits])
     stack = kind.pointer_size
     for arg in op.args:
         bits = arg.bits(kind)
@@ -181,7 +181,7 @@ def signature(what: Op | Slot, kind: MachineKind) -> Signature:
         places=places,
         registers=tuple(register for place in places for register in place.registers),
         stack_words=sum(_words(place.bits, kind) for place in on_stack),
-        result=_RESULT[kind.bits][: _words(bits, kind)],
+        result=RESULT[kind.bits][: _words(bits, kind)],
         result_bits=bits,
         clobbers=_clobbers(op, kind),
         views=_views(op, places),

@@ -166,9 +166,9 @@ class Stage:
         """
         if isinstance(backend, str):
             backend = self.installed(backend)
-        witness, guest = Witness(), builtin_guest(layout, cmdline)
-        backends = witness.watch(chain(backend, self.backends))
+        witness, guest, backends = Witness(), builtin_guest(layout, cmdline), chain(backend, self.backends)
         with Session(guest, backends, seed=self.seed) as session:
+            session.machine.observe(witness.note)
             prepare(session)
             stop = session.run(max_ns=MAX_NS)
             return _collect(session, backend.name, cmdline, stop, witness)

@@ -9,9 +9,6 @@ import attrs
 from pvops_core.machine import GuestFault
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pvops_core.backends import Backend, Platform
     from pvops_core.machine import Vcpu
 
 
@@ -46,24 +43,8 @@ class Witness:
 
     faults: list[Fault] = attrs.field(factory=list)
 
-    def watch(self, backends: Sequence[Backend]) -> tuple[Backend, ...]:
-        """The same backends, of which the one that has the platform tells this witness first."""
-        owner = next((backend for backend in backends if backend.platform is not None), None)
-        if owner is None or owner.platform is None:
-            return tuple(backends)
-        watched = attrs.evolve(owner, platform=self._watched(owner.platform))
-        return tuple(watched if backend is owner else backend for backend in backends)
-
-    def _watched(self, platform: type[Platform]) -> type[Platform]:
-        note = self._note
-
-        def exception(self: Platform, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
-            note(vcpu, vector, error_code, address)
-            platform.exception(self, vcpu, vector, error_code, address)
-
-        return type(f"Watched{platform.__name__}", (platform,), {"exception": exception})
-
-    def _note(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
+    def note(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
+        """Observe one."""
         entry = None if address is None else _leaf(vcpu, address)
         self.faults.append(Fault(vector, error_code, vcpu.rip, address, entry, vcpu.machine.clock.ns))
 

@@ -40,7 +40,7 @@ def make_switchboard(session: Session, guest: BuiltinGuest, backends: tuple[Back
     )
 
     def fault(vcpu: Vcpu, fault: GuestFault) -> None:
-        platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+        machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
 
     return Switchboard(
         machine,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from pvops_core.backends import chain
@@ -18,20 +20,19 @@ from pvops_core.machine.watchdog import run_within, whereabouts
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
 from pvops_core.session.builtin import make_switchboard
+from pvops_core.session.calls import Calls
 from pvops_core.switchboard.ophooks import OpHooks
 from pvops_core.switchboard.slots import SlotWatch
-from pvops_core.switchboard.table import find_running_table
+from pvops_core.switchboard.table import OpTable, by_symbols, find_running_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from pvops_core.backends import Backend, Platform
     from pvops_core.backends.keyboard import Keyboard
     from pvops_core.guest import Guest
     from pvops_core.kinds import MachineKind
     from pvops_core.ops import Layout
-    from pvops_core.switchboard import Switchboard
-    from pvops_core.switchboard.table import RunningTable
+    from pvops_core.switchboard import Switch, Switchboard
+    from pvops_core.switchboard.slots import SlotWritten
 
 PAGE_SHIFT = 12
 _WHAT = {BuiltinGuest.boot_protocol: "the built-in guest", Kernel.boot_protocol: "kernel images"}
@@ -88,7 +89,7 @@ class Session(Closing):
     poker: Poker
     switchboard: Switchboard
     points: Points
-    table: RunningTable | None
+    table: OpTable | None
     slots: SlotWatch | None
 
     def __init__(self, guest: Guest, backends: tuple[Backend, ...], **settings: Unpack[SessionSettings]) -> None:
@@ -139,6 +140,9 @@ class Session(Closing):
     def _equip(self, backends: tuple[Backend, ...]) -> None:
         """Load the guest, with what is served of it or looked at in it from its first instruction on."""
         if isinstance(self.guest, BuiltinGuest):
+            self.table = OpTable(
+                self.guest.image, self.text, self.layout, self.guest.sites, by_symbols(self.guest.symbols)
+            )
             self.poker.returns = returns_of(self.guest, self.machine, self.platform, self.read)
             self.switchboard = make_switchboard(self, self.guest, backends)
             self.platform.features = self.switchboard.features()
@@ -261,6 +265,30 @@ class Session(Closing):
             raise UsageError(f"the kernel has come by {place} before")
         self.points.listen(at_point)
         return lambda: self.points.ignore(at_point)
+
+    @cached_property
+    def calls(self) -> Calls:
+        """Makes calls of the guest's code from outside."""
+        machine, image = self.machine, self.guest.image
+        find = partial(find_symbol, image)
+        if self.table is None:
+            return Calls(machine, image.symbol_at, find)
+        return Calls(machine, image.symbol_at, find, self.table.layout, self.table.target)
+
+    @property
+    def op_calls(self) -> Counter[str]:
+        """How often Python code has served each op: on a kernel the hooks put in front of its own."""
+        if isinstance(self.guest, BuiltinGuest):
+            return Counter(self.switchboard.calls)
+        hooks = self.hooks.standing if self.table is not None else ()
+        return Counter({hook.op: hook.calls for hook in hooks})
+
+    @property
+    def switches(self) -> Sequence[Switch | SlotWritten]:
+        """The ops that were given another implementation so far."""
+        if isinstance(self.guest, BuiltinGuest):
+            return self.switchboard.history
+        return self.slots.history if self.slots is not None else ()
 
     @cached_property
     def hooks(self) -> OpHooks:

@@ -62,7 +62,7 @@ class Trace:
         self.hypercalls: Shares = {}
         self.traps: Shares = {}
         self._busy = False
-        session.platform.hypercall_observer = self._made
+        session.platform.observe(self._made)
         for name, naming in _NAMINGS.items():
             self._time(name, naming)
         session.machine.attach(session.platform)
@@ -96,7 +96,7 @@ class Trace:
     def close(self) -> None:
         """Trace no more; what was found stays."""
         platform = self._session.platform
-        platform.hypercall_observer = None
+        platform.ignore(self._made)
         for name in _NAMINGS:
             vars(platform).pop(name, None)
         self._session.machine.attach(platform)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pvops_core.patching.sites import SiteRecord
     from pvops_core.switchboard.implementations import Implementation
     from pvops_core.switchboard.slots import SlotWatch
-    from pvops_core.switchboard.table import RunningTable
+    from pvops_core.switchboard.table import OpTable
 
 _JUMP: Final = 5
 _RETURN: Final = b"\xc3"
@@ -121,7 +121,7 @@ class OpHooks:
         platform: Platform,
         running: GuestText,
         poker: Poker,
-        table: RunningTable,
+        table: OpTable,
         slots: SlotWatch,
         points: Points,
     ) -> None:
@@ -353,7 +353,7 @@ class OpHooks:
         """What happens when the guest has come to the hook's entrance."""
         how = signature(hook.slot, self._table.layout.kind)
         read, write = reader(self._machine, how, wanted.arguments), writer(self._machine, how)
-        function, platform = wanted.function, self._platform
+        function = wanted.function
 
         def enter(vcpu: Vcpu) -> None:
             hook.calls += 1
@@ -364,7 +364,7 @@ class OpHooks:
                 if write is not None:
                     write(vcpu, result)
             except GuestFault as fault:
-                platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
+                self._machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
                 return
             except Reschedule:
                 hook.calls -= 1

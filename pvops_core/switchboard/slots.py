@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pvops_core.guest import GuestText
     from pvops_core.machine import Machine
     from pvops_core.ops import Slot
-    from pvops_core.switchboard.table import RunningTable
+    from pvops_core.switchboard.table import OpTable
 
 
 @attrs.frozen
@@ -47,7 +47,7 @@ class SlotWatch:
         history: what was written, in order; of one moment by type number.
     """
 
-    def __init__(self, machine: Machine, text: GuestText, table: RunningTable) -> None:
+    def __init__(self, machine: Machine, text: GuestText, table: OpTable) -> None:
         self._machine = machine
         self._table = table
         self._size = table.layout.pointer_size

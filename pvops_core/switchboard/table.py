@@ -1,49 +1,45 @@
-"""A running kernel's table of ops: which layout it has, where it is, and what its slots hold now."""
+"""A running guest's table of ops: which layout it has, where it is, and what its slots hold now."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from pvops_core.errors import ImageError
-from pvops_core.patching.sites import SECTION, SiteRecord, read_sites
+from pvops_core.errors import ImageError, MachineError
+from pvops_core.patching.sites import SECTION, read_sites
 from pvops_core.patching.tables import find_table
 
 if TYPE_CHECKING:
     from pvops_core.guest import GuestText
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout, Slot
+    from pvops_core.patching.records import SiteRecord
 
 
-class RunningTable:
-    """The table, found by the kernel's own sites, whatever its symbols say.
+class OpTable:
+    """The table of ops in a guest's memory.
 
-    Attributes:
-        layout: its layout.
+    Args:
+        image: the guest's image, whose symbols name what slots hold.
+        text: reads it as it is in memory.
+        layout: the table's layout.
         sites: the sites that call through it, in the order of their section.
-
-    Raises:
-        ImageError: the kernel has no annotated sites, or a table that the catalogue does not know.
+        address: guest-virtual address of a slot; MachineError if the guest does not say where it is.
     """
 
-    layout: Layout
-    sites: tuple[SiteRecord, ...]
-
-    def __init__(self, image: KernelImage, text: GuestText) -> None:
+    def __init__(
+        self,
+        image: KernelImage,
+        text: GuestText,
+        layout: Layout,
+        sites: tuple[SiteRecord, ...],
+        address: Callable[[Slot], int],
+    ) -> None:
         self._image = image
         self._text = text
-        self.sites = read_sites(image)
-        if not self.sites:
-            raise image.error("is not there: no call of an op is annotated in this kernel", field=SECTION)
-        table = find_table(image, self.sites)
-        self.layout = table.layout
-        self._slots = table.slots
-        index, type_ = table.first
-        del index
-        self._base = table.slots[type_] - type_ * image.pointer_size
-
-    def address(self, slot: Slot) -> int:
-        """Guest-virtual address of a slot: where its sites say, or its place in a table that lies in one piece."""
-        return self._slots.get(slot.type, self._base + slot.type * self.layout.pointer_size)
+        self.layout = layout
+        self.sites = sites
+        self.address = address
 
     def target(self, slot: Slot) -> int:
         """What the slot holds now: a guest-virtual address, 0 for an empty slot."""
@@ -71,9 +67,37 @@ class RunningTable:
         return self.layout.by_path(op) if "." in op else self.layout.by_op(op)
 
 
-def find_running_table(image: KernelImage, text: GuestText) -> RunningTable | None:
-    """The table of a kernel that runs; None where it has none that is known."""
+def by_symbols(symbols: Mapping[str, int]) -> Callable[[Slot], int]:
+    """Where slots are that have symbols of their own, as the built-in guest's have."""
+
+    def address(slot: Slot) -> int:
+        try:
+            return symbols[slot.symbol] + slot.offset
+        except KeyError:
+            raise MachineError(f"the guest has no symbol {slot.symbol}", op=slot.op.name) from None
+
+    return address
+
+
+def find_running_table(image: KernelImage, text: GuestText) -> OpTable | None:
+    """The table of a kernel that runs, found by its own sites; None where it has none that is known."""
     try:
-        return RunningTable(image, text)
+        return _by_sites(image, text)
     except ImageError:
         return None
+
+
+def _by_sites(image: KernelImage, text: GuestText) -> OpTable:
+    sites = read_sites(image)
+    if not sites:
+        raise image.error("is not there: no call of an op is annotated in this kernel", field=SECTION)
+    found = find_table(image, sites)
+    _, first = found.first
+    size, slots = found.layout.pointer_size, found.slots
+    base = slots[first] - first * image.pointer_size
+
+    def address(slot: Slot) -> int:
+        """Where the slot's sites say, or its place in a table that lies in one piece."""
+        return slots.get(slot.type, base + slot.type * size)
+
+    return OpTable(image, text, found.layout, sites, address)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,17 +11,19 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.backends import chain
-from pvops_core.closing import Closing
 from pvops_core.guests import Kernel, read_kernel
 from pvops_core.images import machine_of
 from pvops_core.session import Session, platform_for
-from pvops_core.testing.changes import registers_of
-from pvops_core.testing.kernelcall import LIMIT, Called, KernelCaller
+from pvops_core.session.calls import LIMIT
+from pvops_core.testing.lab import Standing
+from pvops_core.testing.meter import Meter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.backends import Backend
-    from pvops_core.machine import Machine, Snapshot, Vcpu
     from pvops_core.switchboard.ophooks import OpHook
+    from pvops_core.testing.effect import Effect
 
 KEPT: Final = 2
 """Booted kernels kept at a time: each takes as much memory as its guest has."""
@@ -56,47 +57,35 @@ class Recipe:
     seed: int = 0
 
 
-class BootedKernel(Closing):
-    """A booted kernel, standing at a place; the fixture ``kernel``. A context manager; closing it frees the machine.
+class BootedKernel(Standing[Session]):
+    """A booted kernel, standing at a place; the fixture ``kernel``.
 
     Args:
         recipe: what to boot.
         backends: all that are loaded.
-
-    Attributes:
-        session: the kernel on its machine.
-        vcpu: who came to the place, and calls.
-        start: where tests begin.
-        began: the vCPU's registers there.
 
     Raises:
         PvopsError: it cannot be booted, or did not come to the place.
     """
 
     def __init__(self, recipe: Recipe, backends: Mapping[str, Backend]) -> None:
-        self.recipe = recipe
         links = chain(backends[recipe.backend], backends)
         kernel = read_kernel(recipe.image, recipe.initrd or None, recipe.cmdline)
         words = recipe.cmdline.split()
         if not any(word.startswith("console=") for word in words):
             words.append(f"console={platform_for(kernel.boot_protocol, kernel.kind, links).console_name}")
         kernel = Kernel(kernel.image, kernel.initrd or _SMALLEST_RAMDISK, " ".join(words))
-        self.session = Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed)
+        session = Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed)
         try:
-            self.vcpu: Vcpu = self.session.run_to(recipe.place, max_seconds=MAX_SECONDS)
-            if self.session.table is not None:
-                assert not self.session.hooks.standing  # made here, it belongs to the snapshot
-            self.start: Snapshot = self.session.machine.snapshot()
-            self.began = registers_of(self.vcpu)
-            self.restore()
+            vcpu = session.run_to(recipe.place, max_seconds=MAX_SECONDS)
+            if session.table is not None:
+                assert not session.hooks.standing  # made here, it belongs to the snapshot
+            title = f"{recipe.image} on {recipe.backend} from {recipe.place!r}"
+            options = f"--pvops-kernel {recipe.image} --pvops-backend {recipe.backend} --pvops-seed {recipe.seed}"
+            super().__init__(session, vcpu, title, options)
         except BaseException:
-            self.session.close()
+            session.close()
             raise
-
-    @property
-    def machine(self) -> Machine:
-        """Its machine."""
-        return self.session.machine
 
     @property
     def symbols(self) -> Mapping[str, int]:
@@ -104,53 +93,22 @@ class BootedKernel(Closing):
         return self.session.kernel.image.symbols
 
     @cached_property
-    def _caller(self) -> KernelCaller:
-        return KernelCaller(self.session, self.start, self.vcpu)
+    def _meter(self) -> Meter:
+        return Meter(self.session)
 
-    def call(self, function: str | int, *arguments: int, interrupts: bool = False, max_ns: int = LIMIT) -> Called:
-        """Call one of its functions; see :class:`~pvops_core.testing.kernelcall.KernelCaller`."""
-        return self._caller(function, *arguments, interrupts=interrupts, max_ns=max_ns)
+    def call(self, function: str | int, *arguments: int, interrupts: bool = False, max_ns: int = LIMIT) -> Effect:
+        """Call one of its C functions, by symbol or address; see :meth:`~pvops_core.testing.meter.Meter.measure`."""
+        callee = self._meter.calls.function(function, *arguments)
+        return self._meter.measure(self.vcpu, callee, interrupts=interrupts, max_ns=max_ns)
+
+    def op(self, op: str, *arguments: int, interrupts: bool = False, max_ns: int = LIMIT) -> Effect:
+        """Call what an op's slot holds, with arguments as in the op's C prototype; the rest as for :meth:`call`."""
+        callee = self._meter.calls.op(op, *arguments)
+        return self._meter.measure(self.vcpu, callee, interrupts=interrupts, max_ns=max_ns)
 
     def hook(self, op: str, function: Callable[..., int | None]) -> OpHook:
         """Put a Python hook in front of an op; see :meth:`pvops_core.switchboard.ophooks.OpHooks.install`."""
         return self.session.hooks.install(op, function)
-
-    def restore(self) -> None:
-        """Go back to where tests begin."""
-        self.machine.restore(self.start)
-
-    def close(self) -> None:
-        """Free the machine."""
-        self.session.close()
-
-
-class Booted:
-    """The booted kernels of one test run; those used longest ago are closed.
-
-    Args:
-        backends: all that are loaded.
-    """
-
-    def __init__(self, backends: Mapping[str, Backend]) -> None:
-        self._backends = backends
-        self._kernels: OrderedDict[Recipe, BootedKernel] = OrderedDict()
-
-    def kernel(self, recipe: Recipe) -> BootedKernel:
-        """A kernel, as it was when it had come to its place."""
-        kernel = self._kernels.pop(recipe, None)
-        if kernel is None:
-            while len(self._kernels) >= KEPT:
-                self._kernels.popitem(last=False)[1].close()
-            kernel = BootedKernel(recipe, self._backends)
-        else:
-            kernel.restore()
-        self._kernels[recipe] = kernel
-        return kernel
-
-    def close(self) -> None:
-        """Close all of them."""
-        while self._kernels:
-            self._kernels.popitem()[1].close()
 
 
 def find_image(given: str) -> Path | None:

@@ -1,24 +1,22 @@
-"""What a machine looks like to a hook test, and what has changed between two looks."""
+"""What has changed in a guest's machine between two looks, found without looking at all of its memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.registers import ARITHMETIC, GENERAL
+from pvops_core.machine.written import written_pages
 
+if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.session import Session
 
-GENERAL: Final = {
-    32: ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp"),
-    64: ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16))),
-}
 SYSTEM: Final = ("rflags", "cr0", "cr2", "cr3", "cr4", "cs", "ss", "ds", "es", "fs", "gs", "dr0", "dr1", "dr2", "dr3")
 TABLES: Final = ("gdtr", "idtr", "ldtr", "tr")
 MSRS: Final = {
@@ -26,16 +24,16 @@ MSRS: Final = {
     64: (0x174, 0x175, 0x176, 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000084, 0xC0000100, 0xC0000101, 0xC0000102),
 }
 """SYSENTER_CS, ESP and EIP; EFER, STAR, LSTAR, SFMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE."""
-ARITHMETIC: Final = 0x8D5
-"""CF, PF, AF, ZF, SF, OF: lost in every call."""
+STACK_POINTERS: Final = {32: "esp", 64: "rsp"}
 ACCESSED_DIRTY: Final = 0x60
 PRESENT: Final = 1
+PAGE: Final = 0x1000
 
 
 def registers_of(cpu: Vcpu) -> dict[str, int]:
     """A vCPU's registers by name, descriptor tables (``gdtr``: base) and MSRs (``msr 0x174``) among them."""
     bits = cpu.machine.kind.bits
-    registers = {name: cpu.get(name) for name in (*GENERAL[bits], *SYSTEM)}
+    registers = {name: cpu.get(name) for name in (*GENERAL[bits], STACK_POINTERS[bits], *SYSTEM)}
     registers |= {name: cpu.table(name).base for name in TABLES}
     return registers | {f"msr {number:#x}": cpu.msr(number) for number in MSRS[bits]}
 
@@ -54,71 +52,6 @@ class Change:
 
     def __str__(self) -> str:
         return f"{self.old:#x} -> {self.new:#x}"
-
-
-@attrs.frozen(eq=False)
-class Look:
-    """A machine as it was at one time, to be compared with what it is now; used again and again.
-
-    Attributes:
-        session: whose machine it is.
-        cpu: the vCPU whose registers are looked at.
-        registers: values by name, descriptor tables (``gdtr``: base) and MSRs (``msr 0x174``) among them.
-        memory: all of the guest's memory, as machine-physical words of a pointer's size.
-    """
-
-    session: Session
-    cpu: Vcpu
-    registers: dict[str, int] = attrs.field(factory=dict, init=False)
-    memory: NDArray[np.unsignedinteger[Any]] = attrs.field(init=False)
-
-    _virtual: _Virtual = attrs.field(init=False)
-
-    @_virtual.default
-    def _seen_by_the_guest(self) -> _Virtual:
-        return _Virtual(self.session)
-
-    @memory.default
-    def _blank(self) -> NDArray[np.unsignedinteger[Any]]:
-        return np.empty_like(self._live())
-
-    def _live(self) -> NDArray[np.unsignedinteger[Any]]:
-        size = self.session.platform.guest_memory
-        words = np.uint64 if self.session.guest.kind.bits == 64 else np.uint32
-        return self.session.machine.memory.array[:size].view(words)
-
-    def take(self) -> None:
-        """Look now; the machine must not be running."""
-        self.registers.clear()
-        self.registers.update(registers_of(self.cpu))
-        np.copyto(self.memory, self._live())
-
-    def changes(self, *, lost: frozenset[str] = frozenset(), dead: range = range(0)) -> Changes:
-        """What is different now.
-
-        Args:
-            lost: registers that do not count.
-            dead: guest-virtual addresses, the stack below its pointer, that do not count.
-        """
-        registers = {
-            name: Change(self.registers[name], new)
-            for name, new in registers_of(self.cpu).items()
-            if name not in lost and _differs(name, self.registers[name], new)
-        }
-        return Changes(registers, dict(self._memory(dead)))
-
-    def _memory(self, dead: range) -> Iterator[tuple[int, Change]]:
-        live = self._live()
-        places = np.flatnonzero(live != self.memory)
-        if not len(places):
-            return
-        old, new = self.memory[places].tolist(), live[places].tolist()
-        for place, before, after in zip(places.tolist(), old, new, strict=True):
-            if before & PRESENT and not (before ^ after) & ~ACCESSED_DIRTY:
-                continue
-            va = self._virtual.address(place * live.itemsize)
-            if va is not None and va not in dead:
-                yield va, Change(before, after)
 
 
 class Changes(Mapping[str | int, Change]):
@@ -151,27 +84,92 @@ class Changes(Mapping[str | int, Change]):
         return "{" + ", ".join(shown) + "}"
 
 
-def _differs(name: str, old: int, new: int) -> bool:
-    return bool((old ^ new) & (~ARITHMETIC if name == "rflags" else -1))
+class Frames:
+    """Where a guest's kernel sees machine memory: in its image, or in its map of all memory.
 
-
-class _Virtual:
-    """Where the guest's kernel sees machine memory."""
+    Args:
+        session: the guest's.
+    """
 
     def __init__(self, session: Session) -> None:
         self._platform = session.platform
-        self._base = session.builtin.kernel_base
         self._size = session.platform.guest_memory
+        self._segments = session.guest.image.segments
+        self._map = session.guest.direct_map(session.text)
         self._pages: dict[int, int] = {}
+        self._read = False
 
-    def address(self, machine: int) -> int | None:
-        """Kernel-virtual address; None for a frame that is not the guest's own."""
-        page = machine & ~0xFFF
-        where = self._platform.machine_address
-        pa = self._pages.get(page, page)
-        if pa >= self._size or where(pa) != page:  # the guest may have exchanged frames since
-            self._pages = {where(pa): pa for pa in range(0, self._size, 0x1000)}
-            if page not in self._pages:
-                return None
-            pa = self._pages[page]
-        return self._base + pa + (machine & 0xFFF)
+    def expire(self) -> None:
+        """The guest has run, and may have exchanged frames."""
+        self._read = False
+
+    def virtual(self, machine: int) -> int | None:
+        """Kernel-virtual address of a page; None for a frame that is not the guest's own."""
+        pa = self._pages.get(machine)
+        if not self._read and (pa is None or self._platform.machine_address(pa) != machine):
+            self._pages = {self._platform.machine_address(pa): pa for pa in range(0, self._size, PAGE)}
+            self._read = True
+            pa = self._pages.get(machine)
+        if pa is None:
+            return None
+        for segment in self._segments:
+            if segment.address and 0 <= pa - segment.physical < segment.memory_size:
+                return segment.address + pa - segment.physical
+        return self._map + pa
+
+
+class Look:
+    """A machine as it is now, to be compared with what it is later; the machine is not running.
+
+    Only what has been written since memory last went back to a snapshot is read; if it never has, it does so now.
+
+    Args:
+        session: whose machine it is.
+        cpu: the vCPU whose registers are looked at.
+        frames: where its kernel sees memory.
+        stack: the stack pointer below which nothing counts.
+    """
+
+    def __init__(self, session: Session, cpu: Vcpu, frames: Frames, stack: int) -> None:
+        self._memory, self._size = session.machine.memory, session.machine.kind.pointer_size
+        origin = self._memory.origin
+        if origin is None:
+            origin = self._memory.save()
+            self._memory.load(origin)
+        self._frames = frames
+        self._origin = origin
+        self._pages = {page: self._memory.read(page, PAGE) for page in written_pages(self._memory, self._origin)}
+        self._registers = registers_of(cpu)
+        self._dead = dict(_dead(cpu, stack, session.guest.stack_size))
+
+    def changes(self, cpu: Vcpu, *, lost: frozenset[str]) -> Changes:
+        """What is different now, without ``lost`` registers, the stack pointer, and the stack below it of then."""
+        lost |= {STACK_POINTERS[8 * self._size]}
+        registers = {
+            name: Change(self._registers[name], new)
+            for name, new in registers_of(cpu).items()
+            if name not in lost and (self._registers[name] ^ new) & (~ARITHMETIC if name == "rflags" else -1)
+        }
+        self._frames.expire()
+        return Changes(registers, dict(self._words()))
+
+    def _words(self) -> Iterator[tuple[int, Change]]:
+        for page in written_pages(self._memory, self._origin):
+            before, after = self._pages.get(page) or self._origin.read(page, PAGE), self._memory.read(page, PAGE)
+            if before == after or (va := self._frames.virtual(page)) is None:
+                continue
+            old, new = (np.frombuffer(data, f"<u{self._size}") for data in (before, after))
+            for place in np.flatnonzero(old != new).tolist():
+                was, now = int(old[place]), int(new[place])
+                seen_only = was & PRESENT and not (was ^ now) & ~ACCESSED_DIRTY
+                if place * self._size >= self._dead.get(page, 0) and not seen_only:
+                    yield va + place * self._size, Change(was, now)
+
+
+def _dead(cpu: Vcpu, top: int, size: int) -> Iterator[tuple[int, int]]:
+    """Machine addresses of the pages of a stack below its pointer, as far as they are mapped, and the bytes in each."""
+    for page in range(top & -size, top, PAGE):
+        try:
+            yield cpu.walk(page, user=False).pa, min(PAGE, top - page)
+        except GuestFault:
+            continue

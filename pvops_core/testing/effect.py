@@ -7,28 +7,17 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pvops_core.session.calls import Fault
+
 if TYPE_CHECKING:
+    from pvops_core.backends import HypercallMade
     from pvops_core.machine import Event
     from pvops_core.session import Session
     from pvops_core.switchboard import Switch
+    from pvops_core.switchboard.slots import SlotWritten
     from pvops_core.testing.changes import Changes
 
-
-@attrs.frozen
-class Fault:
-    """An exception of the guest's.
-
-    Attributes:
-        vector: 0 to 31.
-        error_code: as the CPU gives it; None for vectors that have none.
-        rip: guest-virtual address of the instruction.
-        address: linear address of a page fault, else None.
-    """
-
-    vector: int
-    error_code: int | None
-    rip: int
-    address: int | None
+__all__ = ("Effect", "Fault", "Tally")
 
 
 @attrs.frozen(eq=False)
@@ -37,11 +26,15 @@ class Effect:
 
     Attributes:
         what: the op or function that was called.
-        result: its result as an unsigned number; 0 for a void function.
-        changes: registers and memory that are not what they were, without what the calling convention gives up.
-        hypercalls: how often each hypercall was made, by name.
+        result: its result as an unsigned number: of an op as wide as its type, and 0 where that is void; of a function
+            the first result register.
+        changes: registers, and words of memory by guest-virtual address, that are not what they were, without what the
+            calling convention gives up and the stack below its pointer.
+        hypercalls: how often each hypercall was made, by name, those of multicalls among them.
+        made: the hypercalls themselves, in order, where the platform tells of them; each entry of a multicall before
+            the multicall.
         traps: how often each trap was taken by the platform, by name.
-        calls: how often other ops were called meanwhile, by name.
+        calls: how often Python code served other ops meanwhile, by name.
         flushes: TLB flushes, those of the platform's and of the vCPUs' own.
         table_updates: page-table entries written through the platform.
         switches: ops that were given another implementation.
@@ -55,62 +48,59 @@ class Effect:
     result: int
     changes: Changes
     hypercalls: Counter[str]
+    made: tuple[HypercallMade, ...]
     traps: Counter[str]
     calls: Counter[str]
     flushes: int
     table_updates: int
-    switches: tuple[Switch, ...]
+    switches: tuple[Switch | SlotWritten, ...]
     events: tuple[Event, ...]
     console: str
     faults: tuple[Fault, ...]
     ns: int
 
+    @property
+    def multicalls(self) -> tuple[HypercallMade, ...]:
+        """The entries of the multicalls it made, in order."""
+        return tuple(call for call in self.made if call.inner)
 
-@attrs.frozen(eq=False)
+
 class Tally:
-    """A session's counters at one time."""
+    """A session's counters from when it is made until it is closed."""
 
-    hypercalls: Counter[str]
-    traps: Counter[str]
-    calls: Counter[str]
-    flushes: int
-    table_updates: int
-    switches: int
-    events: int
-    console: int
-    ns: int
+    def __init__(self, session: Session) -> None:
+        platform, machine = session.platform, session.machine
+        self._session = session
+        self._hypercalls, self._traps = Counter(platform.hypercalls), Counter(platform.traps)
+        self._calls, self._switches = session.op_calls, len(session.switches)
+        self._flushes, self._updates = self._flushed(), platform.page_table_updates
+        self._events, self._console, self._ns = len(machine.log), len(platform.console), machine.clock.ns
+        self._made: list[HypercallMade] = []
+        platform.observe(self._made.append)
 
-    @classmethod
-    def of(cls, session: Session) -> Tally:
-        """Read them."""
-        platform, machine, board = session.platform, session.machine, session.switchboard
-        return cls(
-            hypercalls=Counter(platform.hypercalls),
-            traps=Counter(platform.traps),
-            calls=Counter(board.calls),
-            flushes=platform.flushes + machine.counts["tlb_flushes"],
-            table_updates=platform.page_table_updates,
-            switches=len(board.history),
-            events=len(machine.log),
-            console=len(platform.console),
-            ns=machine.clock.ns,
-        )
+    def _flushed(self) -> int:
+        return self._session.platform.flushes + self._session.machine.counts["tlb_flushes"]
 
-    def effect(self, session: Session, what: str, result: int, changed: Changes, faults: tuple[Fault, ...]) -> Effect:
+    def close(self) -> None:
+        """Observe no more."""
+        self._session.platform.ignore(self._made.append)
+
+    def effect(self, what: str, result: int, changed: Changes, faults: tuple[Fault, ...]) -> Effect:
         """What has happened since."""
-        now = Tally.of(session)
+        session, platform, machine = self._session, self._session.platform, self._session.machine
         return Effect(
             what=what,
             result=result,
             changes=changed,
-            hypercalls=now.hypercalls - self.hypercalls,
-            traps=now.traps - self.traps,
-            calls=now.calls - self.calls - Counter({what: 1}),
-            flushes=now.flushes - self.flushes,
-            table_updates=now.table_updates - self.table_updates,
-            switches=tuple(session.switchboard.history[self.switches :]),
-            events=session.machine.log.since(self.events)[:-1],  # the last is the end of the call itself
-            console=session.platform.console[self.console :].decode(errors="replace"),
+            hypercalls=platform.hypercalls - self._hypercalls,
+            made=tuple(self._made),
+            traps=platform.traps - self._traps,
+            calls=session.op_calls - self._calls - Counter({what: 1}),
+            flushes=self._flushed() - self._flushes,
+            table_updates=platform.page_table_updates - self._updates,
+            switches=tuple(session.switches[self._switches :]),
+            events=machine.log.since(self._events),
+            console=platform.console[self._console :].decode(errors="replace"),
             faults=faults,
-            ns=now.ns - self.ns,
+            ns=machine.clock.ns - self._ns,
         )

@@ -16,22 +16,18 @@ import attrs
 import numpy as np
 
 from pvops_core.errors import UsageError
+from pvops_core.machine.registers import ARITHMETIC, GENERAL
 from pvops_core.ops import Convention, Layout, Signature, signature
-from pvops_core.patching.poke import Poke, Poker
-from pvops_core.testing.landing import UD2, Landing
+from pvops_core.patching.poke import Poke
+from pvops_core.session.calls import Calls
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.patching.patchlets import Patchlet
+    from pvops_core.patching.poke import Poker
     from pvops_core.session import Session
 
-GENERAL: Final = {
-    32: ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp"),
-    64: ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{number}" for number in range(8, 16))),
-}
 OTHERS: Final = ("rsp", "rflags", "cr0", "cr2", "cr3", "cr4", "cs", "ss", "ds", "es")
-ARITHMETIC: Final = 0x8D5
-"""CF, PF, AF, ZF, SF, OF: lost in every call, unless they are what the op is about."""
 TRAP_FLAG: Final = 0x100
 RESTORABLE: Final = 0xAD7
 """Flags that a random state has: the arithmetic ones and IF, with the bit that is always set."""
@@ -42,6 +38,8 @@ SCRATCH_SIZE: Final = 0x400
 CLOCKS: Final = frozenset({"read_tsc", "sched_clock"})
 """Ops whose result is the time: the two runs may be as far apart as a call takes."""
 CALL_TIME: Final = 1000
+LIMIT: Final = 1_000_000
+"""Virtual time that either may take, in ns."""
 
 
 @attrs.frozen
@@ -174,15 +172,12 @@ def _frame(bench: Bench, how: Signature, generator: random.Random) -> int:
 
 
 def _run(bench: Bench, code: bytes, landing: int, how: Signature) -> Outcome:
-    end = landing or bench.text + len(code)
-    _write_text(bench, code, landing)
+    _write_text(bench, code)
     cpu, machine = bench.cpu, bench.machine
     dead = (bench.translate(bench.text), 64), *_stack(bench)
     cpu.rip = bench.text
-    with Landing(machine, end) as landed:
-        stop = machine.run(max_ns=1_000_000)
-    if not landed.reached:
-        raise AssertionError(f"{how.op.name}: {code.hex(' ')} did not come to its end: {stop.reason} {stop.detail}")
+    what, end = f"{how.op.name}: {code.hex(' ')} did not come to its end", landing or bench.text + len(code)
+    Calls(machine, symbol_at=lambda _va: None).run(what, cpu, end, [], alone=False, max_ns=LIMIT)
     registers = {name: cpu.get(name) for name in (*GENERAL[bench.layout.kind.bits], *OTHERS)}
     memory = np.array(machine.memory.array[: bench.compared])
     for start, size in dead:
@@ -193,16 +188,10 @@ def _run(bench: Bench, code: bytes, landing: int, how: Signature) -> Outcome:
     return Outcome(registers, memory.tobytes())
 
 
-def _write_text(bench: Bench, code: bytes, landing: int) -> None:
-    """The code, and the undefined instruction at which a run ends, through the one writer of text."""
-    if not landing:
-        code += UD2
-    new = {bench.text: code}
-    if landing and landing != bench.user:
-        new[landing] = UD2
-    memory = bench.machine.memory
-    pokes = [Poke(va, memory.read(bench.translate(va), len(data)), data) for va, data in new.items()]
-    bench.poker.transaction(pokes, by="equivalence")
+def _write_text(bench: Bench, code: bytes) -> None:
+    """The code, through the one writer of text."""
+    now = bench.machine.memory.read(bench.translate(bench.text), len(code))
+    bench.poker.transaction([Poke(bench.text, now, code)], by="equivalence")
 
 
 def _entries(bench: Bench, how: Signature) -> Iterable[int]:
@@ -252,30 +241,31 @@ def _times(how: Signature, hook: Outcome, patchlet: Outcome) -> Iterable[str]:
 
 
 def bench_of(
-    session: Session, prepare: Callable[[random.Random], None] = lambda _generator: None, user: int = 0
+    session: Session,
+    prepare: Callable[[random.Random], None] = lambda _generator: None,
+    user: int = 0,
+    text: int | None = None,
+    scratch: int | None = None,
 ) -> Bench:
-    """A bench in a session that has not run yet: the guest's entry is overwritten, its last pages are scratch.
+    """A bench in a session.
 
     Args:
         session: the built-in guest on the backend to be tested.
         prepare: sets what else of the backend's state is random, with the generator to take it from.
         user: two pages that user mode may use, if an op needs them.
+        text: text that may be overwritten; by default the guest's entry, if the session has not run yet.
+        scratch: a page that may be; by default one of the last two of the guest's memory, likewise.
     """
-    guest = session.builtin
-    memory = session.platform.guest_memory
-
-    def translate(va: int) -> int:
-        return session.platform.machine_address(va - guest.kernel_base)
-
+    guest, memory = session.builtin, session.platform.guest_memory
     return Bench(
         machine=session.machine,
         layout=session.layout,
         symbols=guest.symbols,
         patchlets=session.switchboard.context().patchlets,
         poker=session.switchboard.poker,
-        translate=translate,
-        text=guest.entry,
-        scratch=guest.kernel_base + memory - 2 * 0x1000,
+        translate=session.text.machine_address,
+        text=guest.entry if text is None else text,
+        scratch=guest.kernel_base + memory - 2 * 0x1000 if scratch is None else scratch,
         user=user,
         prepare=prepare,
         compared=memory,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
-
-import attrs
 
 from pvops_core.errors import PvopsError
 from pvops_core.machine import GuestFault
@@ -24,57 +22,20 @@ EVENTS: Final = 10
 LINES: Final = 6
 
 
-@attrs.frozen(eq=False)
-class Scene:
-    """What a test ran on.
-
-    Attributes:
-        title: what it was and where the test began.
-        options: of pytest, for the same again.
-        image: the guest.
-        machine: its machine.
-        console: what the guest has printed.
-        began: registers of the first vCPU when the test began.
-    """
-
-    title: str
-    options: str
-    image: KernelImage
-    machine: Machine
-    console: bytes
-    began: Mapping[str, int]
-
-
-def of_lab(lab: Lab) -> Scene:
-    """The scene of a lab."""
-    session = lab.session
-    options = f"--pvops-backend {lab.cell.backend} --pvops-seed {lab.seed}"
-    title = f"{lab.cell} from point {lab.cell.point!r}"
-    return Scene(title, options, session.guest.image, session.machine, bytes(session.platform.console), lab.began)
-
-
-def of_kernel(kernel: BootedKernel) -> Scene:
-    """The scene of a booted kernel."""
-    session, recipe = kernel.session, kernel.recipe
-    options = f"--pvops-kernel {recipe.image} --pvops-backend {recipe.backend} --pvops-seed {recipe.seed}"
-    title = f"{recipe.image} on {recipe.backend} from {recipe.place!r}"
-    image = session.kernel.image
-    return Scene(title, options, image, session.machine, bytes(session.platform.console), kernel.began)
-
-
-def explain(scene: Scene, node: str) -> str:
+def explain(standing: Lab | BootedKernel, node: str) -> str:
     """The whole report of a machine as a test left it.
 
     Args:
-        scene: the machine.
+        standing: the machine.
         node: the test's node id, for the command that replays it.
     """
-    parts = [f"replay: pytest '{node}' {scene.options}", f"{scene.title}; now {scene.machine.clock.ns} ns"]
-    for cpu in scene.machine.vcpus:
-        parts += _cpu(scene, cpu)
-    parts += _changed(scene)
-    parts += _walks(scene)
-    parts += _events(scene)
+    image, machine = standing.session.guest.image, standing.machine
+    parts = [f"replay: pytest '{node}' {standing.options}", f"{standing.title}; now {machine.clock.ns} ns"]
+    for cpu in machine.vcpus:
+        parts += _cpu(image, cpu)
+    parts += _changed(standing)
+    parts += _walks(image, standing.vcpu)
+    parts += _events(machine, bytes(standing.session.platform.console))
     return "\n".join(parts)
 
 
@@ -87,50 +48,49 @@ def place(image: KernelImage, address: int) -> str:
     return f"{address:#x} <{name}+{distance:#x}>" if distance else f"{address:#x} <{name}>"
 
 
-def _cpu(scene: Scene, cpu: Vcpu) -> Iterator[str]:
+def _cpu(image: KernelImage, cpu: Vcpu) -> Iterator[str]:
     state = "halted" if cpu.halted else f"level {cpu.cpl}"
-    yield f"vcpu {cpu.index} at {place(scene.image, cpu.rip)}, {state}, RSP {cpu.rsp:#x}, RFLAGS {cpu.rflags:#x}"
+    yield f"vcpu {cpu.index} at {place(image, cpu.rip)}, {state}, RSP {cpu.rsp:#x}, RFLAGS {cpu.rflags:#x}"
     if cpu.halted:
         return
-    found = scene.image.symbol_at(cpu.rip)
+    found = image.symbol_at(cpu.rip)
     back = min(found[1], AROUND) if found else 0
     try:
         code = cpu.virtual.read(cpu.rip - back, back + AROUND, system=True)
     except (GuestFault, PvopsError) as error:
         yield f"  no code to show: {error}"
         return
-    for address, data, text in listing(code, cpu.rip - back, scene.machine.kind.bits):
+    for address, data, text in listing(code, cpu.rip - back, cpu.machine.kind.bits):
         yield f"  {'>' if address == cpu.rip else ' '} {address:#x}  {data.hex(' '):<30} {text}"
 
 
-def _changed(scene: Scene) -> Iterator[str]:
-    now = registers_of(scene.machine.vcpus[0])
+def _changed(standing: Lab | BootedKernel) -> Iterator[str]:
+    now = registers_of(standing.vcpu)
     yield "registers that changed since the test began:"
-    for name, old in scene.began.items():
+    for name, old in standing.began.items():
         if (new := now[name]) != old:
             yield f"  {name}: {old:#x} -> {new:#x}"
 
 
-def _walks(scene: Scene) -> Iterator[str]:
+def _walks(image: KernelImage, cpu: Vcpu) -> Iterator[str]:
     """How the last fault's address and RIP translate."""
-    cpu = scene.machine.vcpus[0]
-    faults = [dict(event.fields).get("address") for event in scene.machine.log.events if event.kind == "exception"]
+    faults = [dict(event.fields).get("address") for event in cpu.machine.log.events if event.kind == "exception"]
     wanted = {address for address in faults[-1:] if isinstance(address, int)} | {cpu.rip}
     for address in sorted(wanted):
         try:
             walk = cpu.walk(address, user=False)
         except GuestFault as fault:
-            yield f"page walk of {place(scene.image, address)}: {fault}"
+            yield f"page walk of {place(image, address)}: {fault}"
             continue
         entries = ", ".join(f"[{where:#x}] = {entry:#x}" for where, entry in walk.entries)
-        yield f"page walk of {place(scene.image, address)}: {entries} -> physical {walk.pa:#x}"
+        yield f"page walk of {place(image, address)}: {entries} -> physical {walk.pa:#x}"
 
 
-def _events(scene: Scene) -> Iterator[str]:
-    events = scene.machine.log.events
+def _events(machine: Machine, console: bytes) -> Iterator[str]:
+    events = machine.log.events
     yield f"last events of {len(events)}:"
     yield from (f"  {shown(event)}" for event in events[-EVENTS:])
-    said = scene.console.decode(errors="replace").splitlines()
+    said = console.decode(errors="replace").splitlines()
     yield "last lines of the guest's:"
     yield from (f"  {line}" for line in said[-LINES:])
 

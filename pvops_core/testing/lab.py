@@ -1,63 +1,88 @@
-"""Machines kept from test to test: each boots once and goes back to its snapshot for every test."""
+"""Machines kept from test to test: each boots once, up to a place, and goes back to its snapshot for every test."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-import attrs
-
+from pvops_core.closing import Closing
 from pvops_core.errors import UsageError
 from pvops_core.session import Session
 from pvops_core.testing.call import Caller
-from pvops_core.testing.changes import Look
+from pvops_core.testing.changes import registers_of
 from pvops_core.testing.patched import Patcher
 from pvops_core.testing.points import run_to
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
-    from pvops_core.machine import Snapshot
+    from pvops_core.machine import Machine, Vcpu
+    from pvops_core.testing.booted import BootedKernel
     from pvops_core.testing.cells import Cell
 
 MEMORY: Final = 4 << 20
-"""Bytes of a test's guest: the built-in one needs no more, and less is compared faster."""
+"""Bytes of a test's guest: the built-in one needs no more."""
 KEPT: Final = 12
-"""Machines kept at a time."""
+"""Labs kept at a time."""
 
 
 class ImpossibleError(UsageError):
     """A backend cannot be the machine that was asked for: so many vCPUs, say."""
 
 
-@attrs.frozen(eq=False)
-class Lab:
-    """A machine for tests.
+Key = TypeVar("Key")
+Made = TypeVar("Made", Session, Session)
+
+
+class Standing(Closing, Generic[Made]):
+    """A machine that stands where tests begin. A context manager; closing it frees the machine.
+
+    Args:
+        session: guest and backend.
+        vcpu: who has come to the place.
+        title: what it is and where tests begin, for people.
+        options: of pytest, for the same again.
 
     Attributes:
-        cell: what it is.
-        seed: of its scheduler.
-        session: guest and backend.
-        start: where every test begins.
-        began: the first vCPU as it was there.
-        call: calls ops in it.
+        start: where tests begin.
+        began: the vCPU's registers there.
     """
 
-    cell: Cell
-    seed: int
-    session: Session
-    start: Snapshot
-    began: Mapping[str, int]
-    call: Caller
+    def __init__(self, session: Made, vcpu: Vcpu, title: str, options: str) -> None:
+        self.session: Made = session
+        self.vcpu, self.title, self.options = vcpu, title, options
+        self.start = self.machine.snapshot()
+        self.began = registers_of(vcpu)
 
-    @classmethod
-    def open(cls, cell: Cell, backends: Mapping[str, Backend], seed: int) -> Lab:
-        """Make a machine, run it to the cell's point and take a snapshot.
+    @property
+    def machine(self) -> Machine:
+        """Its machine."""
+        return self.session.machine
 
-        Raises:
-            ImpossibleError: the backend has no such machine.
-            PvopsError: it cannot be made, or does not come to the point.
-        """
+    def restore(self) -> None:
+        """Go back to the start."""
+        self.machine.restore(self.start)
+
+    def close(self) -> None:
+        """Free the machine."""
+        self.session.close()
+
+
+class Lab(Standing[Session]):
+    """The built-in guest on a backend, at a point of its boot.
+
+    Args:
+        cell: what it is.
+        backends: all that are loaded.
+        seed: of its scheduler.
+
+    Raises:
+        ImpossibleError: the backend has no such machine.
+        PvopsError: it cannot be made, or does not come to the point.
+    """
+
+    def __init__(self, cell: Cell, backends: Mapping[str, Backend], seed: int) -> None:
         try:
             session = Session.of_builtin(
                 cell.layout,
@@ -72,17 +97,17 @@ class Lab:
             raise ImpossibleError(error.message) from error
         try:
             run_to(session, cell.point)
-            start = session.machine.snapshot()
-            look = Look(session, session.machine.vcpus[0])
-            look.take()
+            title = f"{cell} from point {cell.point!r}"
+            options = f"--pvops-backend {cell.backend} --pvops-seed {seed}"
+            super().__init__(session, session.machine.vcpus[0], title, options)
         except BaseException:
             session.close()
             raise
-        return cls(cell, seed, session, start, dict(look.registers), Caller(session))
 
-    def restore(self) -> None:
-        """Go back to the start."""
-        self.session.machine.restore(self.start)
+    @cached_property
+    def call(self) -> Caller:
+        """Calls ops in it."""
+        return Caller(self.session)
 
     @property
     def patch(self) -> Patcher:
@@ -90,32 +115,34 @@ class Lab:
         return Patcher(self.call)
 
 
-class Pool:
-    """The labs of one test run; those used longest ago are closed.
+Kept = TypeVar("Kept", bound="Lab | BootedKernel")
+
+
+class Pool(Generic[Key, Kept]):
+    """The machines of one test run; those used longest ago are closed.
 
     Args:
-        backends: all that are loaded.
-        seed: of every lab.
+        make: makes the machine for a key.
+        most: machines kept at a time.
     """
 
-    def __init__(self, backends: Mapping[str, Backend], seed: int) -> None:
-        self._backends = backends
-        self._seed = seed
-        self._labs: OrderedDict[Cell, Lab] = OrderedDict()
+    def __init__(self, make: Callable[[Key], Kept], most: int) -> None:
+        self._make = make
+        self._most = most
+        self._kept: OrderedDict[Key, Kept] = OrderedDict()
 
-    def lab(self, cell: Cell) -> Lab:
-        """The lab of a cell, at its start."""
-        lab = self._labs.pop(cell, None)
-        if lab is None:
-            lab = Lab.open(cell, self._backends, self._seed)
-        else:
-            lab.restore()
-        self._labs[cell] = lab
-        while len(self._labs) > KEPT:
-            self._labs.popitem(last=False)[1].session.close()
-        return lab
+    def get(self, key: Key) -> Kept:
+        """The machine for a key, at its start."""
+        standing = self._kept.pop(key, None)
+        if standing is None:
+            while len(self._kept) >= self._most:
+                self._kept.popitem(last=False)[1].close()
+            standing = self._make(key)
+        standing.restore()
+        self._kept[key] = standing
+        return standing
 
     def close(self) -> None:
         """Close all of them."""
-        while self._labs:
-            self._labs.popitem()[1].session.close()
+        while self._kept:
+            self._kept.popitem()[1].close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pvops_core.backends.loading import Loaded
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.session import Session
-    from pvops_core.testing.booted import Booted, BootedKernel, Recipe
+    from pvops_core.testing.booted import BootedKernel, Recipe
     from pvops_core.testing.call import Caller
     from pvops_core.testing.cells import Cell
     from pvops_core.testing.lab import Lab, Pool
@@ -36,10 +37,10 @@ MARKERS: Final = {
     "pvops_cmdline(*words)": "the guest's command line",
 }
 _LOADED: Final[pytest.StashKey[Loaded]] = pytest.StashKey()
-_POOL: Final[pytest.StashKey[Pool]] = pytest.StashKey()
-_BOOTED: Final[pytest.StashKey[Booted]] = pytest.StashKey()
-_KERNEL: Final[pytest.StashKey[BootedKernel]] = pytest.StashKey()
-_LAB: Final[pytest.StashKey[Lab]] = pytest.StashKey()
+_LABS: Final[pytest.StashKey[Pool[Cell, Lab]]] = pytest.StashKey()
+_KERNELS: Final[pytest.StashKey[Pool[Recipe, BootedKernel]]] = pytest.StashKey()
+_USED: Final[pytest.StashKey[Lab | BootedKernel]] = pytest.StashKey()
+"""Whose machine a test has."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,10 +68,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close the machines."""
-    if _POOL in config.stash:
-        config.stash[_POOL].close()
-    if _BOOTED in config.stash:
-        config.stash[_BOOTED].close()
+    if _LABS in config.stash:
+        config.stash[_LABS].close()
+    if _KERNELS in config.stash:
+        config.stash[_KERNELS].close()
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -142,11 +143,10 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed and call.excinfo is not None and not call.excinfo.errisinstance(AssertionError):
         report.user_properties.append(("pvops_crash", str(call.excinfo.value)))
-    if report.failed and call.when == "call" and (_LAB in item.stash or _KERNEL in item.stash):
-        from pvops_core.testing.explain import explain, of_kernel, of_lab  # noqa: PLC0415 - likewise
+    if report.failed and call.when == "call" and _USED in item.stash:
+        from pvops_core.testing.explain import explain  # noqa: PLC0415 - likewise
 
-        scene = of_lab(item.stash[_LAB]) if _LAB in item.stash else of_kernel(item.stash[_KERNEL])
-        report.sections.append(("pvops machine", explain(scene, item.nodeid)))
+        report.sections.append(("pvops machine", explain(item.stash[_USED], item.nodeid)))
     return report
 
 
@@ -176,18 +176,17 @@ def pvops_cell(request: pytest.FixtureRequest) -> Cell:
 @pytest.fixture
 def pvops_lab(request: pytest.FixtureRequest, pvops_cell: Cell) -> Lab:
     """The machine, at the point where the test begins."""
+    from pvops_core.testing.lab import KEPT, ImpossibleError, Lab, Pool  # noqa: PLC0415 - likewise
+
     config = request.config
-    if _POOL not in config.stash:
-        from pvops_core.testing.lab import Pool  # noqa: PLC0415 - likewise
-
-        config.stash[_POOL] = Pool(loaded_backends(config).backends, config.getoption("--pvops-seed"))
-    from pvops_core.testing.lab import ImpossibleError  # noqa: PLC0415 - likewise
-
+    if _LABS not in config.stash:
+        backends, seed = loaded_backends(config).backends, config.getoption("--pvops-seed")
+        config.stash[_LABS] = Pool(partial(Lab, backends=backends, seed=seed), KEPT)
     try:
-        lab = config.stash[_POOL].lab(pvops_cell)
+        lab = config.stash[_LABS].get(pvops_cell)
     except ImpossibleError as error:
         pytest.skip(f"{pvops_cell.backend}: {error}")
-    request.node.stash[_LAB] = lab
+    request.node.stash[_USED] = lab
     return lab
 
 
@@ -264,14 +263,15 @@ def pvops_recipe(request: pytest.FixtureRequest) -> Recipe:
 def kernel(request: pytest.FixtureRequest, pvops_recipe: Recipe) -> BootedKernel:
     """A booted real kernel, as it was when it came to its place; skipped with the reason where there is none."""
     from pvops_core.errors import UsageError  # noqa: PLC0415 - likewise
-    from pvops_core.testing.booted import Booted  # noqa: PLC0415
+    from pvops_core.testing.booted import KEPT, BootedKernel  # noqa: PLC0415
+    from pvops_core.testing.lab import Pool  # noqa: PLC0415
 
     config = request.config
-    if _BOOTED not in config.stash:
-        config.stash[_BOOTED] = Booted(loaded_backends(config).backends)
+    if _KERNELS not in config.stash:
+        config.stash[_KERNELS] = Pool(partial(BootedKernel, backends=loaded_backends(config).backends), KEPT)
     try:
-        booted = config.stash[_BOOTED].kernel(pvops_recipe)
+        booted = config.stash[_KERNELS].get(pvops_recipe)
     except UsageError as error:
         pytest.skip(f"{pvops_recipe.backend}: {error}")
-    request.node.stash[_KERNEL] = booted
+    request.node.stash[_USED] = booted
     return booted

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.machine import Reschedule
-from pvops_core.patching.poke import Poke
-from pvops_core.testing.landing import UD2, Landing
 
 if TYPE_CHECKING:
     from pvops_core.machine import Stop, Vcpu
@@ -50,15 +46,9 @@ def run_to(session: Session, point: str) -> None:
     symbol = POINTS.get(point, point)
     if symbol not in session.guest.symbols:
         raise UsageError(f"no point {point!r}; there are {ENTRY}, {', '.join(POINTS)}, and the guest's functions")
-    address = session.guest.symbols[symbol]
-    poker = session.switchboard.poker
-    built = poker.read(np.array([address], dtype=np.uint64), len(UD2))[0].tobytes()
-    poker.transaction([Poke(address, built, UD2)], by="testing")
-    with Landing(session.machine, address) as landing:
-        stop = session.run(max_ns=LIMIT)
-    if not landing.reached:
+    stop = session.machine.run(max_ns=LIMIT, until=session.guest.symbols[symbol])
+    if stop.reason != "landed":
         raise _missed(session, symbol, stop)
-    poker.transaction([Poke(address, UD2, built)], by="testing")
 
 
 def _run_to_op(session: Session, op: str) -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.errors import UsageError
-from pvops_core.testing.call import LIMIT, ROOM, CallError, Watch
-from pvops_core.testing.landing import UD2
+from pvops_core.testing.call import ROOM
 
 if TYPE_CHECKING:
     from pvops_core.testing.call import Caller
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class TextPage:
-    """The padding of the guest's text, the same that calls use; the fixture ``text_page``.
+    """The padding of the guest's text; the fixture ``text_page``.
 
     Attributes:
         call: writes there.
@@ -32,7 +31,7 @@ class TextPage:
     @property
     def size(self) -> int:
         """Bytes that fit."""
-        return ROOM - len(UD2)
+        return ROOM - 1
 
     def run(self, code: bytes) -> None:
         """Run code with the registers as they are, until it comes to its end; they are left as it leaves them.
@@ -43,11 +42,4 @@ class TextPage:
         """
         if len(code) > self.size:
             raise UsageError(f"{len(code)} bytes of code; there is room for {self.size}")
-        call = self.call
-        call.write(code + UD2)
-        call.cpu.rip = self.address
-        with Watch(call.session, self.address + len(code)) as landing:
-            stop = call.session.run(max_ns=LIMIT)
-        if not landing.reached:
-            faults = tuple(landing.faults)
-            raise CallError(f"the code did not come to its end: {stop.reason} {stop.detail}", stop, faults)
+        self.call.run(code)

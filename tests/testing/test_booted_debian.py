@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pvops_core.backends import load_backends
+from pvops_core.errors import UsageError
 from pvops_core.testing.booted import BootedKernel, Recipe
 from pvops_core.testing.call import CallError
 
@@ -52,6 +53,30 @@ def test_what_a_context_switch_puts_off_goes_out_in_one_multicall(kernel: Booted
     done = kernel.call("xen_end_context_switch", task)
     assert [call.name for call in done.multicalls] == ["stack_switch", "mmuext_op"]
     assert done.hypercalls == {"multicall": 1, "stack_switch": 1, "mmuext_op": 1}
+
+
+def test_an_op_is_called_through_its_slot_by_its_convention(kernel: BootedKernel) -> None:
+    entry = kernel.op("make_pgd", 0x2A10067)
+    assert entry.result == kernel.call("__raw_callee_save_xen_make_pgd", 0x2A10067).result
+    assert kernel.op("pgd_val", entry.result).result == 0x2A10067
+    root = kernel.op("read_cr3").result
+    done = kernel.op("write_cr3", root)
+    assert [made.name for made in done.made] == ["mmuext_op"]
+    assert not done.faults
+    assert not done.calls, "no Python code serves it"
+    kernel.hook("read_cr3", lambda _cpu: root | 1)
+    assert kernel.op("read_cr3").result == root | 1
+    assert kernel.op("io_delay").calls == {}
+    with pytest.raises(UsageError, match="has no op"):
+        kernel.op("iret")
+
+
+def test_a_call_writes_no_text(kernel: BootedKernel) -> None:
+    text = kernel.session.text_sha256()
+    done = kernel.call("strlen", kernel.symbols["linux_banner"])
+    assert kernel.session.text_sha256() == text
+    assert not [event for event in done.events if event.kind in {"poke", "exception"}]
+    assert not done.changes
 
 
 def test_interrupts_are_off_in_a_call_and_on_again_after_it(kernel: BootedKernel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,8 @@ from pvops_core.testing.call import Caller, CallError
 from pvops_core.testing.points import run_to
 
 if TYPE_CHECKING:
+    from pvops_core.hookspecs.platform import HypercallMade
+
     from pvops_core.machine import Vcpu
     from pvops_core.session import Session
     from pvops_core.testing.patched import Patcher
@@ -92,7 +95,7 @@ def test_what_cannot_be_called_is_refused(call: Caller, patch: Patcher, text_pag
             call(op)
     with pytest.raises(UsageError, match="takes 0 arguments, not 1"):
         call("io_delay", 1)
-    with pytest.raises(UsageError, match="no function"):
+    with pytest.raises(UsageError, match=r"no symbol .no_such_function."):
         call.function("no_such_function")
     with pytest.raises(UsageError, match="none of number 99"):
         patch.site("io_delay", 99)
@@ -131,3 +134,40 @@ def test_patch_words_say_no(patch: Patcher) -> None:
     with pytest.raises(AssertionError, match="3 bytes do not fit into 2"):
         patch("write_cr3").fits(2)
     assert patch("flush_tlb_user").form in {"call", "inlined"}
+
+
+@pytest.mark.pvops_backends("xen")
+@pytest.mark.pvops_kinds("x86_64")
+def test_any_number_may_look_at_hypercalls(call: Caller, session: Session) -> None:
+    mine: list[HypercallMade] = []
+    other: list[HypercallMade] = []
+    session.platform.observe(mine.append)
+    session.platform.observe(other.append)
+    snapshot, root = session.machine.snapshot(), call("read_cr3").result
+    done = call("write_cr3", root)
+    assert [(made.name, made.inner) for made in done.made] == [
+        ("mmuext_op", True),
+        ("mmuext_op", True),
+        ("multicall", False),
+    ]
+    assert done.multicalls == done.made[:2]
+    assert mine == other == list(done.made)
+    session.platform.ignore(other.append)
+    session.machine.restore(snapshot)
+    assert [made.result for made in call("write_cr3", root).made] == [0, 0, 0]
+    assert len(mine) == 2 * len(other)
+    session.platform.ignore(mine.append)
+    assert not session.platform.observers
+
+
+@pytest.mark.pvops_backends("xen", "lguest")
+@pytest.mark.pvops_at("entry")
+def test_every_hypercall_that_is_counted_is_told_of(session: Session) -> None:
+    """Those of a whole guest, multicalls and queued ones among them."""
+    told: Counter[str] = Counter()
+    session.platform.observe(lambda made: told.update([made.name]))
+    assert session.run(max_ns=2_000_000_000).reason == "poweroff"
+    assert told
+    counted = Counter(session.platform.hypercalls)
+    assert not told - counted
+    assert (counted - told).total() <= 1, "the one that ends a guest has no result"

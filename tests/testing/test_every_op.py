@@ -93,7 +93,7 @@ class Field:
                 if law.applies(op, self.layout) and op != "patch":
                     if place not in self._labs:
                         cell = Cell(self.backend.name, self.layout.name, *place)
-                        self._labs[place] = Lab.open(cell, self.backends, 0)
+                        self._labs[place] = Lab(cell, self.backends, 0)
                     yield law, op, self._labs[place]
 
     def seen(self, law: Law, op: str, lab: Lab, kind: str) -> bool | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_native.platform import NativePlatform
 
+from pvops_core.backends import HypercallMade
 from pvops_core.machine import GuestFault, Vcpu, general_protection
 from pvops_core.machine.msrs import ServedMsr
 from pvops_kvm import abi, clocks
@@ -117,8 +118,14 @@ class KvmHost(NativePlatform):
 
     def hypercall(self, vcpu: Vcpu, number: int, arguments: list[int]) -> int:
         """Serve one; its result, negative for an error."""
-        known = {call.value: call for call in Call}
-        self.hypercalls[f"KVM_HC_{known[number].name}" if number in known else f"{number:#x}"] += 1
+        known, began = {call.value: call for call in Call}, self.machine.clock.ns
+        name = f"KVM_HC_{known[number].name}" if number in known else f"{number:#x}"
+        self.hypercalls[name] += 1
+        result = self._serve(vcpu, number, arguments)
+        self.tell(HypercallMade(vcpu.index, name, tuple(arguments), result, began))
+        return result
+
+    def _serve(self, vcpu: Vcpu, number: int, arguments: list[int]) -> int:
         match number:
             case Call.KICK_CPU if Feature.PV_UNHALT in self.offered:
                 self._kick(arguments[1])

@@ -66,7 +66,7 @@ class LguestPlatform(LguestCallsIn, Platform):
         self._end: tuple[str, str] | None = None
         self._random = random.Random(f"lguest {machine.seed}")  # noqa: S311 - replacement, not a secret
         self.state = builder.make_state(machine, guest, self.settings, self.console, self._random.randrange)
-        self._calls = Hypercalls(self.state, self._observe)
+        self._calls = Hypercalls(self.state, self._observe, self.tell)
         self._virtual = VirtualGuestMemory(self.state.memory, self.state.shadow.guest_pa)
         machine.keep(self)
 
@@ -218,7 +218,7 @@ class LguestPlatform(LguestCallsIn, Platform):
 
     def _refuse(self, vcpu: Vcpu, vector: int) -> None:
         vcpu.rip = (vcpu.rip - 2) & 0xFFFFFFFF
-        self.exception(vcpu, vector, 0, None)
+        self.machine.exception(vcpu, vector, 0, None)
 
     def privileged(self, vcpu: Vcpu, name: str, *operands: int) -> int | None:
         """Port instructions, which a kernel probes with, are done for it; any other is the guest's own fault.

@@ -125,8 +125,8 @@ class XenHost(Platform):
         self.machine.clock.advance(_HYPERCALL_NS)
         result = dispatch(self.hv, vcpu, nr, args)
         self.machine.log.record("hypercall", vcpu.index, nr=nr, result=result)
-        if self.hypercall_observer is not None:
-            self.hypercall_observer(made(self.hv, vcpu, nr, args, result, began))
+        if self.observers:
+            self.tell(made(self.hv, vcpu, nr, args, result, began))
         if self.hv.validator.rewritten:
             self._drop_old_code()
         return result
@@ -326,7 +326,7 @@ class XenHost(Platform):
                 arrive(self.hv, vcpu, state.arrival)
             self.deliver_pending(vcpu)
         except GuestFault as fault:
-            self.exception(vcpu, fault.vector, fault.error_code, fault.address)
+            self.machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
 
     def idle(self) -> bool:
         """Nobody runs: the clock goes on to the next timer."""

@@ -18,6 +18,7 @@ from pvops_core.patching.nops import NOPS, NopKind, NopTable
 from pvops_core.patching.sites import SiteRecord, read_sites
 
 if TYPE_CHECKING:
+    from pvops_core.guest import GuestText
     from pvops_core.images import KernelImage
 
 LAYOUTS: tuple[str, ...] = ("2.6.23-lapic", "2.6.23-lapic-pae", "2.6.24", "2.6.24-pae", "6.1-64")
@@ -74,6 +75,15 @@ class BuiltinGuest:
     def kernel_base(self) -> int:
         """Virtual address of physical 0."""
         return self.symbols["kernel_base"]
+
+    @property
+    def stack_size(self) -> int:
+        """Bytes of a kernel stack, to which it is aligned (``STACK_SIZE``)."""
+        return self.symbols["stack_size"]
+
+    def direct_map(self, _text: GuestText) -> int:
+        """All of its memory is mapped from ``kernel_base`` on."""
+        return self.kernel_base
 
     @property
     def gates_address(self) -> int:

@@ -16,12 +16,15 @@ from pvops_core.kinds import kind_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pvops_core.guest import GuestText
     from pvops_core.images import KernelImage
     from pvops_core.kinds import MachineKind
 
 BOOT_PROTOCOL: Final = "kernel"
 """What the image itself asks for: Linux's own, PVH's, Xen's; the platform knows which."""
 _PAGE: Final = 0x1000
+_DIRECT_MAP: Final = {4: 0xC0000000, 8: 0xFFFF888000000000}
+"""PAGE_OFFSET by a pointer's size, with the usual split (asm/page_32_types.h, page_64_types.h)."""
 
 
 @attrs.frozen(slots=False)
@@ -63,6 +66,21 @@ class Kernel:
         if section is None:
             raise self.image.error("has none", field=".text")
         return section.address, section.address + section.size
+
+    @property
+    def stack_size(self) -> int:
+        """THREAD_SIZE of Linux, by width (asm/page_64_types.h, page_32_types.h)."""
+        return 16384 if self.image.pointer_size == 8 else 8192
+
+    def direct_map(self, text: GuestText) -> int:
+        """Linux's PAGE_OFFSET: what its ``page_offset_base`` says, where it has that and has set it."""
+        size = self.image.pointer_size
+        symbol = self.symbols.get("page_offset_base")
+        try:
+            base = text.pointers(symbol, 1, size)[0] if symbol else 0
+        except ImageError:
+            base = 0
+        return base or _DIRECT_MAP[size]
 
     @cached_property
     def _segments(self) -> tuple[tuple[int, int, int], ...]:

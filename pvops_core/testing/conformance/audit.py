@@ -12,9 +12,9 @@ import attrs
 from pvops_core.backends import chain
 from pvops_core.backends.hooks import marked
 from pvops_core.guests import builtin_guest
+from pvops_core.machine.registers import ARITHMETIC, GENERAL
 from pvops_core.ops import LAYOUTS, Convention, signature
 from pvops_core.session import Session
-from pvops_core.testing.changes import ARITHMETIC, GENERAL
 from pvops_core.testing.conformance.finish import finish
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def audit(layout: str, backend: Backend, backends: Mapping[str, Backend]) -> Aud
 
 
 def _registers(cpu: Vcpu, how: Signature) -> dict[str, int]:
-    names = (*GENERAL[how.kind.bits], "rip", "rflags")
+    names = (*GENERAL[how.kind.bits], "rsp", "rip", "rflags")
     return {name: cpu.get(name) for name in names}
 
 

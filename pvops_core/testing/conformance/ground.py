@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import pytest
 
+from pvops_core.machine.registers import GENERAL
 from pvops_core.testing.call import Caller, CallError
-from pvops_core.testing.changes import GENERAL
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.machine import Vcpu
     from pvops_core.ops import Layout
+    from pvops_core.session.callee import Callee
     from pvops_core.testing.effect import Effect
     from pvops_core.testing.lab import Lab
 
@@ -31,11 +32,11 @@ TLS: Final = {32: 6, 64: 12}
 
 
 class Keeping(Caller):
-    """Calls ops; one that changes a register or flag that its calling convention keeps has failed."""
+    """Calls ops and functions; one that changes a register or flag that its calling convention keeps has failed."""
 
-    def __call__(self, op: str, *arguments: int) -> Effect:
-        """Call an op through its slot; AssertionError names what it changed."""
-        done = super().__call__(op, *arguments)
+    def measure(self, callee: Callee) -> Effect:
+        """Make a call; AssertionError names what it changed."""
+        done, op = super().measure(callee), callee.what
         changed = done.changes.registers
         lost = {name for name in GENERAL[self.session.guest.kind.bits] if name in changed}
         if op != "restore_fl" and "rflags" in changed and (changed["rflags"].old ^ changed["rflags"].new) & ~SETTABLE:

@@ -22,11 +22,8 @@ LSL: Final = b"\x0f\x03\xc1"
 def _limit(ground: Ground, entry: int) -> int:
     ground.cpu.set("ecx", entry * 8 + 3)
     ground.cpu.set("eax", 0)
-    ground.call.write(LSL)
-    from pvops_core.testing.textpage import TextPage  # noqa: PLC0415 - only this law runs code of its own
-
     back = ground.cpu.rip
-    TextPage(ground.call).run(LSL)
+    ground.call.run(LSL)
     ground.cpu.rip = back
     return ground.cpu.get("eax")
 

@@ -20,9 +20,8 @@ from pvops_core.testing.conformance.audit import Audit, audit
 from pvops_core.testing.conformance.finish import finish
 from pvops_core.testing.conformance.ground import PAGE, TABLE, Ground
 from pvops_core.testing.conformance.memory import USER
-from pvops_core.testing.equivalence import Bench, check_equivalence
+from pvops_core.testing.equivalence import bench_of, check_equivalence
 from pvops_core.testing.lab import MEMORY
-from pvops_core.testing.landing import UD2
 from pvops_core.testing.plugin import loaded_backends
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 SYSENTER_CS: Final = 0x174
 """The MSR that sysexit takes its segments from."""
+UD2: Final = b"\x0f\x0b"
 SEEDS: Final = range(3)
 _AUDITS: Final[pytest.StashKey[dict[Cell, Audit]]] = pytest.StashKey()
 _RESULTS: Final[pytest.StashKey[dict[tuple[str, int], Mapping[str, int | str]]]] = pytest.StashKey()
@@ -107,7 +107,8 @@ class Conformance:
         user = op == "irq_enable_sysexit"
         if user and call.cpu.cpl:
             pytest.skip("sysexit is for ring 0, and this guest's kernel is not there")
-        bench = _bench(pvops_lab, user=user)
+        pages = _user_pages(pvops_lab) if user else 0
+        bench = bench_of(pvops_lab.session, user=pages, text=call.text, scratch=call.page())
         for symbol, _addend in references(patchlet.asm):
             if symbol not in bench.symbols:
                 pytest.skip(f"the guest has no {symbol}")
@@ -184,27 +185,6 @@ def _user_pages(lab: Lab) -> int:
     if not cpu.insn.rdmsr(SYSENTER_CS):
         cpu.insn.wrmsr(SYSENTER_CS, cpu.selector("cs"))
     return base
-
-
-def _bench(lab: Lab, *, user: bool) -> Bench:
-    """The lab's machine for runs of code in the place of a call, with pages for user mode if they are needed."""
-    session, call = lab.session, lab.call
-
-    def translate(va: int) -> int:
-        return session.platform.machine_address(va - session.builtin.kernel_base)
-
-    return Bench(
-        machine=session.machine,
-        layout=session.layout,
-        symbols=session.guest.symbols,
-        patchlets=session.switchboard.context().patchlets,
-        poker=session.switchboard.poker,
-        translate=translate,
-        text=call.text,
-        scratch=call.page(),
-        user=_user_pages(lab) if user else 0,
-        compared=MEMORY,
-    )
 
 
 def _sites(session: Session, op: str) -> list[bytes]:

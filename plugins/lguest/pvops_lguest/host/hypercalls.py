@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pvops_core.backends import HypercallMade
 from pvops_lguest.host.abi import RING_SIZE, Call
 from pvops_lguest.host.data import LguestData
 from pvops_lguest.host.kill import GuestKilledError
@@ -36,12 +37,13 @@ class Hypercalls:
     """Serves the hypercalls of one guest.
 
     ``observe`` is told of each call before it is done: the vCPU, the call, its arguments, and whether it came
-    from the ring.
+    from the ring; ``tell`` when it has been done. A queued call is to lguest what an entry of a multicall is to Xen.
     """
 
-    def __init__(self, state: HostState, observe: Observer) -> None:
+    def __init__(self, state: HostState, observe: Observer, tell: Callable[[HypercallMade], None]) -> None:
         self._state = state
         self._observe = observe
+        self._tell = tell
         self._handlers: Mapping[Call, Handler] = {
             Call.FLUSH_ASYNC: self._flush_async,
             Call.LGUEST_INIT: self._second_init,
@@ -82,7 +84,9 @@ class Hypercalls:
             GuestKilledError: the guest's end, deserved or asked for.
         """
         if self._state.data is None:
+            began = vcpu.machine.clock.ns
             self._initialize(vcpu, number, arguments)
+            self._tell(HypercallMade(vcpu.index, Call.LGUEST_INIT.value, tuple(arguments), 0, began))
             return None
         self._drain(vcpu, self._state.data)
         return self._call(vcpu, number, arguments, queued=False)
@@ -91,8 +95,11 @@ class Hypercalls:
         call = self._state.abi.calls.get(number)
         if call is None:
             raise GuestKilledError(f"Bad hypercall {number}")
+        began = vcpu.machine.clock.ns
         self._observe(vcpu, call, arguments, queued)
-        return self._handlers[call](vcpu, arguments)
+        result = self._handlers[call](vcpu, arguments)
+        self._tell(HypercallMade(vcpu.index, call.value, tuple(arguments), result or 0, began, queued))
+        return result
 
     def _drain(self, vcpu: Vcpu, data: LguestData) -> None:
         """Do the queued calls, from where the last drain stopped to the first free entry, once round at most.

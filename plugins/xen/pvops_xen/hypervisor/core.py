@@ -13,7 +13,7 @@ from pvops_xen.hypervisor.space import GuestSpace
 from pvops_xen.hypervisor.state import Domain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pvops_core.backends import HypercallMade
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
@@ -37,7 +37,13 @@ class Statistics(Protocol):
     page_table_updates: int
     flushes: int
     messages: list[str]
-    hypercall_observer: Callable[[HypercallMade], None] | None
+
+    @property
+    def observers(self) -> Sequence[Callable[[HypercallMade], None]]:
+        """Who is told of hypercalls."""
+
+    def tell(self, made: HypercallMade) -> None:
+        """A hypercall has been made: tell the observers."""
 
 
 class FrameRegisters:

@@ -79,8 +79,8 @@ def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
             fields = struct.unpack(f"<8{'Q' if word == 8 else 'I'}", access.read(hv, cpu, entry, abi.multicall_size))
             ns = hv.machine.clock.ns
             result = dispatch(hv, cpu, fields[0], fields[2:])
-            if hv.stats.hypercall_observer is not None:
-                hv.stats.hypercall_observer(made(hv, cpu, fields[0], fields[2:], result, ns, inner=True))
+            if hv.stats.observers:
+                hv.stats.tell(made(hv, cpu, fields[0], fields[2:], result, ns, inner=True))
             if fields[0] == Hypercall.IRET:
                 return result
             if result == -ERESTART:

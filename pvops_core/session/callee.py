@@ -1,0 +1,74 @@
+"""What is called in a guest, with arguments where its calling convention wants them, and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.errors import UsageError
+from pvops_core.ops.abi import ARGUMENTS, CALLER_SAVED, RESULT
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_core.ops import Signature
+
+
+@attrs.frozen
+class Callee:
+    """What is called, and with what.
+
+    Attributes:
+        what: its name, for people.
+        address: guest-virtual address of its first instruction.
+        registers: its arguments in registers, by name.
+        stack: its arguments on the stack, lowest address first.
+        how: the op's signature; None for a C function, whose result is a register.
+    """
+
+    what: str
+    address: int
+    registers: Mapping[str, int]
+    stack: Sequence[int] = ()
+    how: Signature | None = None
+
+    @classmethod
+    def function(cls, what: str, address: int, bits: int, *arguments: int) -> Callee:
+        """A C function of the kernel's, with words as arguments (System V; on i386 ``regparm(3)``)."""
+        words = [argument & (1 << bits) - 1 for argument in arguments]
+        names = ARGUMENTS[bits]
+        return cls(what, address, dict(zip(names, words, strict=False)), words[len(names) :])
+
+    @classmethod
+    def op(cls, how: Signature, address: int, *arguments: int) -> Callee:
+        """The function that an op's slot holds, with arguments as in the C prototype; those left out are 0.
+
+        Raises:
+            UsageError: it takes fewer arguments.
+        """
+        name, bits = how.op.name, how.kind.bits
+        if len(arguments) > len(how.places):
+            raise UsageError(f"{name} takes {len(how.places)} arguments, not {len(arguments)}")
+        registers: dict[str, int] = {}
+        stack: list[int] = []
+        for number, place in enumerate(how.places):
+            value = arguments[number] if number < len(arguments) else 0
+            words = [value >> shift & (1 << bits) - 1 for shift in range(0, place.bits, bits)]
+            if place.registers:
+                registers |= dict(zip(place.registers, words, strict=True))
+            else:
+                stack += words
+        return cls(name, address, registers, stack, how)
+
+    def lost(self, bits: int) -> frozenset[str]:
+        """Registers that it may destroy, those of its result among them."""
+        return self.how.clobbers | set(self.how.result) if self.how else frozenset(CALLER_SAVED[bits])
+
+    def result(self, cpu: Vcpu) -> int:
+        """Its result, unsigned, where a vCPU has just returned from it."""
+        bits = cpu.machine.kind.bits
+        if self.how is None:
+            return cpu.get(RESULT[bits][0])
+        value = sum(cpu.get(name) << number * bits for number, name in enumerate(self.how.result))
+        return value & (1 << self.how.result_bits) - 1

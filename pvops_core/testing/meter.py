@@ -1,0 +1,61 @@
+"""Makes calls in a session and says what each did: what stands behind the fixtures ``call`` and ``kernel``."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.testing.changes import Frames, Look
+from pvops_core.testing.effect import Effect, Tally
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_core.session import Session
+    from pvops_core.session.callee import Callee
+
+PAGE_FAULT: Final = 14
+
+
+class Meter:
+    """Makes calls in one session.
+
+    Args:
+        session: the session.
+
+    Attributes:
+        calls: finds ops and functions.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._frames = Frames(session)
+        self.calls = session.calls
+
+    def measure(self, cpu: Vcpu, callee: Callee, *, interrupts: bool, max_ns: int) -> Effect:
+        """Make a call.
+
+        Args:
+            cpu: the vCPU that calls.
+            callee: what is called.
+            interrupts: whether interrupts are delivered and other vCPUs run meanwhile. Without, the guest's own ops
+                have switched interrupts off on this vCPU, which runs alone; what arrives waits until the machine runs
+                again, and a function that waits for either does not come back.
+            max_ns: virtual time that it may take.
+
+        Raises:
+            UsageError: the machine is running.
+            CallError: it did not come back; the machine stands where that was noticed.
+            GuestFault: the stack that the vCPU stands on cannot be written.
+        """
+        stack = cpu.rsp
+        with nullcontext() if interrupts else self.calls.quiet(cpu), self.calls.standing(cpu, callee) as call:
+            look, tally = Look(self._session, cpu, self._frames, stack), Tally(self._session)
+            try:
+                call.make(alone=not interrupts, max_ns=max_ns)
+            finally:
+                tally.close()
+            lost = callee.lost(self._session.machine.kind.bits)
+            if any(fault.vector == PAGE_FAULT for fault in call.faults):
+                lost |= {"cr2"}  # of a fault that the platform dealt with, so that nobody else will look there
+            changes = look.changes(call.cpu, lost=lost)
+            return tally.effect(callee.what, callee.result(call.cpu), changes, tuple(call.faults))
