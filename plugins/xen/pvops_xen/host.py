@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.hookspecs import Surroundings
+from pvops_core.machine.debugregs import DR6_RESET
 from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import builder, emulate, policy, traps
 from pvops_xen.hypervisor.abi import (
@@ -41,8 +42,6 @@ _GP: Final = 13
 _SEGMENT_FAULTS: Final = frozenset({10, 11, 12})
 _PF: Final = 14
 _TS: Final = 1 << 3
-_TF: Final = 1 << 8
-_SINGLE_STEP: Final = 1 << 14  # of DR6
 _ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "r9")
 _ARGUMENTS32: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
 _SYSCALL_SELECTORS: Final = (FLAT_KERNEL_CS64, FLAT_KERNEL_SS64)
@@ -246,13 +245,14 @@ class XenHost(Surroundings):
         self.deliver_pending(vcpu)
 
     def _note(self, vcpu: Vcpu, vector: int) -> None:
-        """What Xen changes before the guest gets an exception: it has the FPU now, it made a single step."""
+        """What Xen changes before the guest gets an exception: it has the FPU now, and DR6 what the processor's had."""
         state = self.hv.state(vcpu)
         if vector == _NM:
             state.cr0 &= ~_TS
             vcpu.cr0 &= ~_TS
-        elif vector == _DB and vcpu.rflags & _TF:
-            state.debugreg[6] |= _SINGLE_STEP
+        elif vector == _DB:  # do_debug
+            state.debugreg[6] |= vcpu.debug.read(6)
+            vcpu.debug.write(6, DR6_RESET)
 
     def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:
         """``fixup_page_fault``: the window of descriptor tables, and stores to page tables."""

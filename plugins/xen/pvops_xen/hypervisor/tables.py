@@ -269,6 +269,7 @@ def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
         if not access.addr_ok(hv.abi, value):
             return -EPERM
         state.debugreg[number] = value
+        cpu.debug.write(number, value)
         return 0
     if number not in range(8) or (number in {4, 5} and state.cr4 & _CR4_DE):
         return -_ENODEV
@@ -280,6 +281,7 @@ def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
         return -EPERM
     else:
         state.debugreg[7] = value & 0xFFFF_2FFF | 0x400
+        cpu.debug.write(7, value)
     return 0
 
 
