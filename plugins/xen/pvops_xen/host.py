@@ -8,6 +8,7 @@ import attrs
 
 from pvops_core.backends import Platform, Settings, setting
 from pvops_core.errors import MachineError
+from pvops_core.machine.debugregs import DR6_RESET
 from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import builder, emulate, policy, traps
 from pvops_xen.hypervisor.abi import (
@@ -25,7 +26,7 @@ from pvops_xen.hypervisor.arrival import arrive
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
 from pvops_xen.hypervisor.console import SHOWN
-from pvops_xen.hypervisor.debugreg import DEBUG, STEP
+from pvops_xen.hypervisor.debugreg import DEBUG
 from pvops_xen.hypervisor.events.upcalls import unblock, upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
@@ -44,7 +45,6 @@ _NM: Final = 7
 _GP: Final = 13
 _SEGMENT_FAULTS: Final = frozenset({10, 11, 12})
 _PF: Final = 14
-_TF: Final = 1 << 8
 _DF: Final = 1 << 10
 # No call looks at a sixth argument; with the selectors it is seen whether the kernel goes on in the segments it is in.
 _ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "cs", "ss")
@@ -257,11 +257,12 @@ class XenHost(Platform):
         self.deliver_pending(vcpu)
 
     def _note(self, vcpu: Vcpu, vector: int) -> None:
-        """What Xen changes before the guest gets an exception: it has the FPU now, it made a single step."""
+        """What Xen changes before the guest gets an exception: it has the FPU now, and DR6 what the processor's had."""
         if vector == _NM:
             load_task_switched(self.hv, vcpu, set_ts=False)
-        elif vector == DEBUG and vcpu.rflags & _TF:
-            self.hv.state(vcpu).debugreg[6] |= STEP
+        elif vector == DEBUG:  # do_debug
+            self.hv.state(vcpu).debugreg[6] |= vcpu.debug.read(6)
+            vcpu.debug.write(6, DR6_RESET)
 
     def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:
         """``fixup_page_fault``: the window of descriptor tables, and stores to page tables."""

@@ -46,16 +46,17 @@ def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
         if hv.abi.bits == 64 and not addr_ok(hv.abi, value):  # a 32-bit guest has no address that is Xen's own
             return -EPERM
         state.debugreg[register] = value
+        cpu.debug.write(register, value)
         return 0
     if value >> 32:
         return -EINVAL
     if register == 6:
         state.debugreg[6] = value & ~_DR6_ZERO | DR6_DEFAULT
         return 0
-    return _set_control(state, value & ~_DR7_ZERO | DR7_DEFAULT)
+    return _set_control(state, cpu, value & ~_DR7_ZERO | DR7_DEFAULT)
 
 
-def _set_control(state: VcpuState, value: int) -> int:
+def _set_control(state: VcpuState, cpu: Vcpu, value: int) -> int:
     """DR7: breakpoints on ports are kept apart, and need CR4.DE as soon as any breakpoint is enabled."""
     if value & _GENERAL_DETECT:
         return -EPERM
@@ -67,6 +68,7 @@ def _set_control(state: VcpuState, value: int) -> int:
                     return -EPERM
                 on_ports |= value & 3 << 2 * index
     state.dr7_emul, state.debugreg[7] = on_ports, value & ~on_ports
+    cpu.debug.write(7, value)  # its ports are the machine's to watch too
     return 0
 
 

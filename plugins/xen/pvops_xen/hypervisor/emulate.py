@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 _TS: Final = 1 << 3
-_TSD: Final = 1 << 2
+_TSD, _DE = 1 << 2, 1 << 3
 FEP: Final = bytes.fromhex("0f0b78656e")  # ud2 and "xen": the forced emulation prefix
 CPUID: Final = bytes.fromhex("0fa2")
 ICEBP: Final = bytes.fromhex("f1")
@@ -78,7 +78,8 @@ def _mov_to_cr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None
             raise general_protection(f"{value:#x} is no root page table")
     elif number == 4:
         state.cr4 = policy.guest_cr4(value)
-        cpu.cr4 = cpu.cr4 & ~_TSD | value & _TSD
+        cpu.cr4 = cpu.cr4 & ~(_TSD | _DE) | value & (_TSD | _DE)
+        cpu.debug.refresh()
     else:
         raise general_protection(f"no control register {number} for a guest")
     return None
