@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.hookspecs import Surroundings
 from pvops_core.machine.faults import GuestFault, general_protection
-from pvops_xen.hypervisor import builder, emulate, policy, traps
+from pvops_xen.hypervisor import builder, emulate, opcodes, traps
 from pvops_xen.hypervisor.abi import (
     ERESTART,
     FLAT_KERNEL_CS64,
@@ -23,6 +23,7 @@ from pvops_xen.hypervisor.arrival import arrive
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
 from pvops_xen.hypervisor.console import SHOWN
+from pvops_xen.hypervisor.cpuid import cpuid
 from pvops_xen.hypervisor.debugreg import DEBUG, STEP
 from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
@@ -248,11 +249,11 @@ class XenHost(Surroundings):
             if not self._fixed_up(vcpu, error_code or 0, address):
                 traps.inject_page_fault(hv, vcpu, error_code or 0, address)
         elif vector == _GP:
-            emulated = not error_code and emulate.emulate_at_rip(hv, vcpu)
+            emulated = not error_code and opcodes.emulate_at_rip(hv, vcpu)
             if not emulated and not lower_kernel(hv, vcpu):
                 traps.inject_general_protection(hv, vcpu, error_code or 0)
         elif vector == _UD:
-            if not emulate.answer_undefined(hv, vcpu):
+            if not opcodes.answer_undefined(hv, vcpu):
                 traps.inject(hv, vcpu, _UD, None)
         elif vector not in _SEGMENT_FAULTS or not lower_kernel(hv, vcpu):
             self._note(vcpu, vector)
@@ -292,9 +293,9 @@ class XenHost(Surroundings):
 
     def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """The policy's answer, or #GP where the guest has asked for that."""
-        if emulate.faults_on_cpuid(self.hv, vcpu):
+        if opcodes.faults_on_cpuid(self.hv, vcpu):
             raise general_protection("cpuid in a process")
-        return policy.cpuid(leaf, subleaf, self.hv.abi.bits)
+        return cpuid(self.hv, leaf, subleaf)
 
     def io_in(self, vcpu: Vcpu, port: int, size: int) -> int:
         """All ones: the domain has no devices."""

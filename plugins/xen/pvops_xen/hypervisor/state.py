@@ -82,6 +82,7 @@ class VcpuState:
         dr7_emul: the bits of DR7 that enable those.
         cr0, cr2, cr4: control registers as the guest sees them.
         cpuid_faulting: cpuid of its processes is #GP.
+        msrs: registers that it has written and reads back.
         info: machine address of its vcpu_info.
         info_registered: it lies in guest memory (VCPUOP_register_vcpu_info).
         runstate_area, time_area: virtual addresses registered for them; 0 for none.
@@ -128,6 +129,7 @@ class VcpuState:
     cr2: int = 0
     cr4: int = 0x620  # PAE OSFXSR OSXMMEXCPT
     cpuid_faulting: bool = False
+    msrs: dict[int, int] = attrs.field(factory=dict)
     info: int = 0
     info_registered: bool = False
     runstate_area: int = 0
