@@ -65,6 +65,7 @@ class XenHost(Surroundings):
     Options:
         seed: decides where the guest's frames lie (an integer; 0 unless given).
         memory: bytes of the guest's memory; all that the machine has, without Xen's own, unless given.
+        max_event_channels: the highest port that the domain may have; 1023, as libxl allows, unless given.
         console: what is shown of what the guest prints by console_io and by its ring, which on Xen are two places:
             ``once`` (every line once, also if it comes by both; so unless given), ``both``, ``ring``, ``hypercall``.
     """
@@ -87,6 +88,7 @@ class XenHost(Surroundings):
             raise UsageError(f"option console={shown!r} is none of {', '.join(SHOWN)}")
         self.hv = builder.create(machine, self, emit, seed=seed, guest_memory=memory)
         self.hv.console.show = shown
+        self.hv.domain.max_port = self._option("max_event_channels") or self.hv.domain.max_port
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
         self._arguments = self.call_registers[:_CALL]
         self._registers = [cpu.batch(*self._arguments) for cpu in machine.vcpus]

@@ -16,8 +16,8 @@ CAPABILITIES: Final = b"xen-3.0-x86_64 xen-3.0-x86_32p "
 CHANGESET: Final = b"unavailable"
 
 # XENFEAT_*: mmu_pt_update_preserve_ad 5, highmem_assist 6, gnttab_map_avail_bits 7, memory_op_vnode_supported 13,
-# not_direct_mapped 16.
-FEATURES: Final = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 13 | 1 << 16
+# direct_mapped 17, since a PV guest's frames are the machine's.
+FEATURES: Final = 1 << 5 | 1 << 6 | 1 << 7 | 1 << 13 | 1 << 17
 # XENFEAT_pae_pgdir_above_4gb: set for a 32-bit guest that asked for pae_extended_cr3.
 FEATURE_PAE_EXTENDED_CR3: Final = 1 << 4
 

@@ -187,6 +187,7 @@ class Domain:
         shared_info: machine address.
         vcpus: its virtual CPUs.
         channels: event channels, index 0 never used.
+        max_port: the highest that the toolstack allows it.
         fifo: their queues, if the domain uses the FIFO interface.
         assists: bit set of VmAssist.
         p2m: machine frame of each of the guest's frames at build time.
@@ -195,6 +196,7 @@ class Domain:
         shutdown_code: why it shuts down, when it has said so.
         watchdogs: when each of those that it has started ends it, in ns, by number.
         cmos_index, pci_address: what it last wrote to ports 0x70 and 0xcf8.
+        pirqs: interrupt numbers that it has reserved.
         eoi_frame: frame in which it wants to be told of interrupts to be ended; 0 for none.
     """
 
@@ -203,6 +205,7 @@ class Domain:
     shared_info: int
     vcpus: list[VcpuState]
     channels: list[Channel] = attrs.field(factory=lambda: [Channel() for _ in range(64)])
+    max_port: int = 1023
     fifo: Fifo | None = None
     assists: int = 0
     p2m: list[int] = attrs.field(factory=list)
@@ -214,6 +217,7 @@ class Domain:
     watchdogs: dict[int, int] = attrs.field(factory=dict)
     cmos_index: int = 0
     pci_address: int = 0
+    pirqs: set[int] = attrs.field(factory=set)
     eoi_frame: int = 0
 
     def assisted(self, assist: int) -> bool:
