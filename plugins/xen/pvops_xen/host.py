@@ -10,7 +10,7 @@ from pvops_core.backends import Platform, Settings, setting
 from pvops_core.errors import MachineError
 from pvops_core.machine.debugregs import DR6_RESET
 from pvops_core.machine.faults import GuestFault, general_protection
-from pvops_xen.hypervisor import builder, emulate, policy, traps
+from pvops_xen.hypervisor import builder, emulate, opcodes, traps
 from pvops_xen.hypervisor.abi import (
     ERESTART,
     FLAT_KERNEL_CS64,
@@ -26,6 +26,7 @@ from pvops_xen.hypervisor.arrival import arrive
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
 from pvops_xen.hypervisor.console import SHOWN
+from pvops_xen.hypervisor.cpuid import cpuid
 from pvops_xen.hypervisor.debugreg import DEBUG
 from pvops_xen.hypervisor.events.upcalls import unblock, upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
@@ -64,6 +65,9 @@ class XenSettings(Settings):
     """What may be chosen of a Xen host."""
 
     seed: int = setting(0, "decides where in machine memory the guest's frames lie", least=0)
+    max_event_channels: int = setting(
+        1023, "highest port of an event channel that the domain may have", least=0, most=131071
+    )
     console: str = setting(
         "once",
         "what is shown of what the guest prints by console_io and by its ring, which on Xen are two places: every line "
@@ -90,6 +94,7 @@ class XenHost(Platform):
         chosen = self.settings
         self.hv = builder.create(machine, self, self.emit, seed=chosen.seed, guest_memory=chosen.memory or None)
         self.hv.console.show = chosen.console
+        self.hv.domain.max_port = chosen.max_event_channels
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
         self._arguments = self.call_registers[:_CALL]
         self._registers = [cpu.batch(*self._arguments) for cpu in machine.vcpus]
@@ -243,11 +248,11 @@ class XenHost(Platform):
             if not self._fixed_up(vcpu, error_code or 0, address):
                 traps.inject_page_fault(hv, vcpu, error_code or 0, address)
         elif vector == _GP:
-            emulated = not error_code and emulate.emulate_at_rip(hv, vcpu)
+            emulated = not error_code and opcodes.emulate_at_rip(hv, vcpu)
             if not emulated and not lower_kernel(hv, vcpu):
                 traps.inject_general_protection(hv, vcpu, error_code or 0)
         elif vector == _UD:
-            if not emulate.answer_undefined(hv, vcpu):
+            if not opcodes.answer_undefined(hv, vcpu):
                 traps.inject(hv, vcpu, _UD, None)
         elif vector not in _SEGMENT_FAULTS or not lower_kernel(hv, vcpu):
             self._note(vcpu, vector)
@@ -288,9 +293,9 @@ class XenHost(Platform):
 
     def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """The policy's answer, or #GP where the guest has asked for that."""
-        if emulate.faults_on_cpuid(self.hv, vcpu):
+        if opcodes.faults_on_cpuid(self.hv, vcpu):
             raise general_protection("cpuid in a process")
-        return policy.cpuid(leaf, subleaf, self.hv.abi.bits)
+        return cpuid(self.hv, leaf, subleaf)
 
     def io_in(self, vcpu: Vcpu, port: int, size: int) -> int:
         """All ones: the domain has no devices."""

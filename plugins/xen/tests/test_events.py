@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pvops_xen.hypervisor.abi import EEXIST, EINVAL, ENOENT, ENOSPC, ENOSYS, EOPNOTSUPP, EPERM, ESRCH, EvtchnOp, Virq
+from pvops_xen.hypervisor.abi import (
+    EBUSY,
+    EEXIST,
+    EINVAL,
+    ENOENT,
+    ENOSPC,
+    ENOSYS,
+    EOPNOTSUPP,
+    EPERM,
+    ESRCH,
+    EvtchnOp,
+    Virq,
+)
 from pvops_xen.hypervisor.events import channels, fifo
 from pvops_xen.hypervisor.state import ChannelState
 
@@ -189,7 +201,8 @@ def test_ports_that_are_none(events: Events) -> None:
     assert events.op(EvtchnOp.BIND_IPI, 2) == -ENOENT
     assert events.op(EvtchnOp.SET_PRIORITY, 1, 3) == -ENOSYS
     assert events.op(EvtchnOp.EXPAND_ARRAY, 1) == -EOPNOTSUPP
-    assert events.op(14) == -ENOSYS
+    assert events.op(EvtchnOp.RESET_CONT, SELF) == -EBUSY
+    assert events.op(15) == -ENOSYS
 
 
 def test_a_domain_has_so_many_channels_and_reset_closes_them(events: Events) -> None:

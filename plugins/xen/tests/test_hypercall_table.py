@@ -30,7 +30,7 @@ BARE = {
     20: 0, 21: 0, 22: -errno.EPERM, 24: -errno.EFAULT, 25: 0, 26: -errno.EPERM, 27: -errno.ENOSYS,
     28: -errno.EFAULT, 29: 0, 30: -errno.EFAULT, 31: -errno.ENODEV, 32: -errno.EFAULT, 33: -errno.ENOSYS,
     34: -errno.EFAULT, 35: -errno.EFAULT, 36: -errno.EFAULT, 37: -errno.EPERM, 38: -errno.ENOSYS, 39: -errno.ENOSYS,
-    40: -errno.EOPNOTSUPP, 41: -errno.EINVAL, 42: -errno.EPERM,
+    40: -errno.EOPNOTSUPP, 41: -errno.ENODATA, 42: -errno.EPERM,
     48: -errno.EPERM, 49: -errno.EFAULT,
 }  # fmt: skip
 DIFFERENT_ON_32 = {25: -errno.ENOSYS}
@@ -68,7 +68,8 @@ def test_the_calls_before_3_0_3(bench: Bench) -> None:
     """The command comes with the structure, and only some are known."""
     assert bench.call(19, bench.write(ARGUMENT, bench.words(6, 1))) == 0
     assert bench.platform.hv.domain.vcpus[0].iopl == 1
-    assert bench.call(19, bench.write(ARGUMENT, bench.words(28, 0))) == -errno.ENOSYS
+    assert bench.call(19, bench.write(ARGUMENT, bench.words(28, 0))) == -errno.EINVAL
+    assert bench.call(19, bench.write(ARGUMENT, bench.words(99, 0))) == -errno.ENOSYS
     assert bench.call(16, bench.write(ARGUMENT, struct.pack("<5I", 7, 0, 0, 0, 0))) == 0
     assert bench.cpu.u32(bench.va(ARGUMENT) + 8) == 1
     assert bench.call(16, bench.write(ARGUMENT, struct.pack("<5I", 11, 0, 0, 0, 0))) == -errno.ENOSYS
@@ -80,7 +81,7 @@ def test_event_channel_op(bench: Bench) -> None:
     answers = {
         0: -errno.EINVAL, 1: 0, 2: -errno.EPERM, 3: -errno.EINVAL, 4: -errno.EINVAL, 5: -errno.EPERM,
         6: -errno.EPERM, 7: 0, 8: -errno.EINVAL, 9: 0, 10: -errno.EPERM, 11: -errno.EINVAL, 12: -errno.EOPNOTSUPP,
-        13: -errno.ENOSYS,
+        13: -errno.ENOSYS, 14: -errno.EPERM,
     }  # fmt: skip
     _operations(bench, 32, bytes(64), answers, 20)
 
@@ -179,7 +180,7 @@ def test_xen_version(bench: Bench) -> None:
     ]  # fmt: skip
     argument = bench.write(OTHER, struct.pack("<II", 0, 0))
     bench.call(17, 6, argument)
-    assert bench.cpu.u32(argument + 4) == 1 << 5 | 1 << 6 | 1 << 7 | 1 << 13 | 1 << 16
+    assert bench.cpu.u32(argument + 4) == 1 << 5 | 1 << 6 | 1 << 7 | 1 << 13 | 1 << 17
     assert bench.call(21, 0, 3) == 0
     bench.call(17, 6, argument)
     assert bench.cpu.u32(argument + 4) >> 4 & 1
@@ -211,6 +212,7 @@ def test_calls_of_control_domains(bench: Bench) -> None:
     assert bench.call(34, 1, bench.write(ARGUMENT, struct.pack("<H", SELF))) == -errno.EINVAL
     assert bench.call(34, 1, bench.write(ARGUMENT, struct.pack("<H", 9))) == -errno.ESRCH
     assert bench.call(34, 2, 0) == -errno.ENOSYS
+    hvm_ops(bench)
     buffers = bench.write(ARGUMENT, bytes(64))
     assert [bench.call(41, domid, 1, buffers) for domid in (0, 1, SELF, 9)] == [
         -errno.EINVAL, -errno.EPERM, -errno.EPERM, -errno.ESRCH,
@@ -219,6 +221,121 @@ def test_calls_of_control_domains(bench: Bench) -> None:
     cont = bench.write(ARGUMENT, struct.pack("<IIH", 10, 0x15, 9))
     assert bench.call(49, cont) == -errno.ESRCH
     assert bench.call(49, bench.write(ARGUMENT, struct.pack("<IIH", 11, 0x15, 9))) == -errno.EBADRQC
+
+
+def hvm_ops(bench: Bench) -> None:
+    """``do_hvm_op``: some are for any domain."""
+    known = {0: -22, 1: -22, 5: -22, 9: -95, 10: 0, 11: 0, 15: -1, 23: -22, 24: -22, 25: -95}
+    _operations(bench, 34, bytes(64), known, 30)
+    assert bench.call(34, 10, bench.write(ARGUMENT, bytes(8))) == 0
+    assert 0 < int.from_bytes(bench.cpu.read_virtual(bench.va(ARGUMENT), 8), "little") <= bench.machine.clock.ns
+    for data, expected in (((0x1000, 0), -22), ((1, 29), -22), ((0xFFF, 28), 0)):
+        assert bench.call(34, 11, bench.write(ARGUMENT, struct.pack("<HH28x", *data))) == expected
+    assert bench.call(34, 24, 0) == 0
+    assert bench.call(34, 1, bench.write(ARGUMENT, struct.pack("<HHIQ", 9, 0, 39, 0))) == -errno.EINVAL
+    for command in (9, 15):
+        answers = [
+            bench.call(34, command, bench.write(ARGUMENT, struct.pack("<H14x", domid))) for domid in (SELF, 1, 9)
+        ]
+        assert answers == [-errno.EINVAL, -errno.EINVAL, -errno.ESRCH]
+
+
+def test_a_structure_that_ends_beyond_mapped_memory(bench: Bench) -> None:
+    """Xen reads a structure as a whole, in the width of the guest."""
+    sizes = {
+        (35, None): 136,
+        (7, None): 136,
+        (36, None): 144,
+        (33, 8): bench.word + 8,
+        (33, 13): 40 if bench.word == 8 else 36,
+    }
+    sizes |= {
+        (33, 15): 2,
+        (33, 20): 16,
+        (33, 25): 12,
+        (33, 30): 4,
+        (16, None): 28,
+        (19, None): 24 if bench.word == 8 else 16,
+    }
+    sizes |= {(24, 10): 16, (24, 8): 16 if bench.word == 8 else 12, (30, 1): 4, (28, 0): 2 * bench.word, (29, 4): 8}
+    bench.set_mapping(OTHER, writable=True)
+    nothing = (0, 0) if bench.word == 8 else (0, 0, 0)
+    assert bench.call(14, bench.va(OTHER + 1), *nothing) == 0
+    end = bench.va(OTHER + 1)
+    for (number, command), size in sizes.items():
+        calls = []
+        for at in (end - size, end - size + 1):
+            arguments = (at,) if command is None else (command, at) if number != 24 else (command, 0, at)
+            calls.append(bench.call(number, *arguments))
+        assert calls[0] != -errno.EFAULT, (number, command)
+        assert calls[1] == -errno.EFAULT, (number, command)
+
+
+def test_what_is_looked_at_before_the_argument(bench: Bench) -> None:
+    for number, command in ((33, 24), (33, 29), (29, 7)):
+        assert bench.call(number, command, 0x1000) == -errno.EPERM
+
+
+def test_interrupt_numbers_are_given_once(bench: Bench) -> None:
+    """``get_free_pirq``: GSIs from 16 up, anything else from the last one down."""
+
+    def free(kind: int) -> int:
+        argument = bench.write(ARGUMENT, struct.pack("<II", kind, 0))
+        result = bench.call(33, 23, argument)
+        return result or bench.cpu.u32(argument + 4)
+
+    assert [free(kind) for kind in (1, 1, 0, 7)] == [16, 17, 255, 254]
+    for _ in range(300):
+        last = free(1)
+    assert last == -errno.ENOSPC
+
+
+@pytest.mark.parametrize(
+    ("domid", "expected"), [(SELF, -errno.EPERM), (1, -errno.EPERM), (0, -errno.EPERM), (9, -errno.ESRCH)]
+)
+def test_interrupts_of_a_domain(bench: Bench, domid: int, expected: int) -> None:
+    for command in (13, 14):
+        assert bench.call(33, command, bench.write(ARGUMENT, struct.pack("<H", domid).ljust(48, b"\0"))) == expected
+    multi = struct.pack("<HHI", domid, 0, 4).ljust(32 if bench.word == 8 else 28, b"\0") + struct.pack("<Q", 1)
+    assert bench.call(33, 13, bench.write(ARGUMENT, multi)) == -errno.EINVAL
+
+
+def test_a_poll_looks_at_one_thing_after_the_other(bench: Bench) -> None:
+    """``do_poll``: an upcall that is due first, then each port; what comes later is not looked at."""
+    hv = bench.platform.hv
+
+    def poll(*ports: int, handle: int | None = None, count: int | None = None) -> int:
+        where = bench.write(OTHER, struct.pack(f"<{len(ports)}I", *ports)) if handle is None else handle
+        fields = bench.words(where) + struct.pack("<I", len(ports) if count is None else count)
+        return bench.call(29, 3, bench.write(ARGUMENT, fields.ljust(2 * bench.word, b"\0") + struct.pack("<Q", 1)))
+
+    port = bench.write(ARGUMENT, struct.pack("<II", 0, 0))
+    assert bench.call(32, 7, port) == 0
+    ipi = bench.cpu.u32(port + 4)
+    assert poll(ipi, 999) == -errno.EINVAL
+    assert poll(ipi, 5) == -errno.EINVAL, "a port that is closed"
+    assert poll(handle=hv.abi.m2p_start, count=1) == -errno.EFAULT
+    assert poll(handle=0x1000, count=1) == -errno.EFAULT
+    assert bench.call(32, 4, bench.write(ARGUMENT, struct.pack("<I", ipi))) == 0
+    assert poll(ipi, 999) == 0, "the first is pending"
+    assert poll(999, ipi) == -errno.EINVAL
+    hv.memory.set_u8(hv.domain.vcpus[0].info + 1, 0)
+    assert poll(999) == 0, "an upcall is due"
+
+
+def test_the_size_of_a_page_takes_no_argument(bench: Bench) -> None:
+    assert bench.call(17, 7, bench.va(OTHER)) == -errno.EINVAL
+
+
+def test_commands_are_ints(bench64: Bench) -> None:
+    """What C has as an int counts in a register's lower half alone; ``unsigned long`` counts as a whole."""
+    high = 1 << 40
+    assert bench64.call(17, high, 0) == 4 << 16 | 17
+    assert bench64.call(24, high | 3, high, 0) == 1
+    assert bench64.call(29, high, 0) == 0
+    assert bench64.call(32, high | 9, bench64.write(ARGUMENT, struct.pack("<I", 1))) == 0
+    assert bench64.call(34, high | 10, bench64.write(ARGUMENT, bytes(8))) == -errno.ENOSYS
+    assert bench64.call(12, high | 2, 0) == -errno.EINVAL, "the extents that are done"
 
 
 def test_console_io(bench: Bench) -> None:

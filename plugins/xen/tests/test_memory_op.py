@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 ARGUMENT, LIST, OTHER = 0x110, 0x111, 0x112
 SELF, OWN, DOM0, NOBODY = 0x7FF0, 1, 0, 9
 GONE = range(0x300, 0x310)
+MACHPHYS = {
+    8: [0xFFFF_8000_0000_0000, 0xFFFF_8040_0000_0000, (1 << 35) - 1],
+    4: [0xF580_0000, 0xFFE0_0000, 0x0298_0000 - 1],
+}
 
 
 def call(bench: Bench, command: int, data: bytes) -> int:
@@ -72,8 +76,10 @@ def test_what_cannot_be_done_ends_the_call_with_what_was(bench: Bench) -> None:
     assert call(bench, MemoryOp.DECREASE_RESERVATION, wanted) == 1
     assert call(bench, MemoryOp.DECREASE_RESERVATION | 2 << 6, wanted) == 3, "gone on with after the second"
     assert call(bench, MemoryOp.DECREASE_RESERVATION | 3 << 6, wanted) == 3
-    for domid, expected in ((NOBODY, 0), (DOM0, -errno.EPERM)):
-        assert call(bench, MemoryOp.DECREASE_RESERVATION, reservation(bench, 0, 1, domid=domid)) == expected
+    for domid in (NOBODY, DOM0):
+        assert call(bench, MemoryOp.DECREASE_RESERVATION, reservation(bench, 0, 1, domid=domid)) == 0
+    into_xens = (1 << 47) - 8 if bench.word == 8 else 0xF580_0000 - 4
+    assert call(bench, MemoryOp.INCREASE_RESERVATION, reservation(bench, into_xens, 3)) == 0
     assert call(bench, MemoryOp.POPULATE_PHYSMAP, reservation(bench, bench.va(LIST), 1, order=10)) == 0
     assert call(bench, MemoryOp.POPULATE_PHYSMAP, reservation(bench, 0, 1)) == 0, "its list is not mapped"
     assert bench.call(12, MemoryOp.POPULATE_PHYSMAP, 0) == 0
@@ -92,7 +98,7 @@ def test_questions(bench: Bench) -> None:
     hv.memory.write(hv.domain.shared_info + hv.abi.max_pfn, bench.words(0x400))
     assert call(bench, MemoryOp.MAXIMUM_GPFN, struct.pack("<H", SELF)) == 0x3FF
     assert call(bench, MemoryOp.MACHPHYS_MAPPING, b"") == 0
-    assert values(bench, 3, ARGUMENT) == [hv.abi.m2p_start, hv.abi.m2p_end, len(hv.frames) - 1]
+    assert values(bench, 3, ARGUMENT) == MACHPHYS[bench.word]
     assert call(bench, MemoryOp.MACHPHYS_MFN_LIST, bench.words(9, bench.va(LIST), 0)) == 0
     assert (values(bench, 3, ARGUMENT)[2] & 0xFF, values(bench, 1)[0]) == (1, hv.m2p >> 12)
 
@@ -117,8 +123,9 @@ def test_what_is_for_others(bench: Bench) -> None:
     assert call(bench, MemoryOp.ADD_TO_PHYSMAP, struct.pack("<HHI", SELF, 0, 4).ljust(40, b"\0")) == -errno.ENOSYS
     assert call(bench, MemoryOp.ADD_TO_PHYSMAP_BATCH, physmap) == -errno.EACCES
     assert call(bench, MemoryOp.ADD_TO_PHYSMAP_BATCH, struct.pack("<HH", SELF, 3).ljust(40, b"\0")) == -errno.EOPNOTSUPP
-    assert call(bench, MemoryOp.REMOVE_FROM_PHYSMAP, bench.words(SELF, bench.mfn(GONE[0]))) == 0
-    assert call(bench, MemoryOp.REMOVE_FROM_PHYSMAP, bench.words(SELF, 1)) == -errno.ENOENT
+    for domid, expected in ((SELF, -errno.EACCES), (OWN, -errno.EACCES), (DOM0, -errno.EACCES), (NOBODY, -errno.ESRCH)):
+        assert call(bench, MemoryOp.REMOVE_FROM_PHYSMAP, bench.words(domid, bench.mfn(GONE[0]))) == expected
+        assert call(bench, MemoryOp.ADD_TO_PHYSMAP, struct.pack("<HHI", domid, 0, 0).ljust(40, b"\0")) == expected
     assert call(bench, MemoryOp.MACHINE_MEMORY_MAP, bytes(64)) == -errno.EPERM
     assert call(bench, MemoryOp.CLAIM_PAGES, reservation(bench, 0, 1, domid=OWN)) == -errno.EPERM
     for wrong in (reservation(bench, 1, 1, domid=OWN), reservation(bench, 0, 1, 1, OWN), reservation(bench, 0, 1)):
@@ -134,9 +141,28 @@ def test_what_is_for_others(bench: Bench) -> None:
         assert call(bench, MemoryOp.SET_POD_TARGET, pod) == (-errno.ESRCH if domid == NOBODY else -errno.EPERM)
     for domid, expected in ((SELF, -errno.EPERM), (DOM0, -errno.EINVAL), (NOBODY, -errno.ESRCH)):
         assert call(bench, MemoryOp.ACCESS_OP, struct.pack("<BBHI", 0, 0, domid, 0)) == expected
+    for wrong in (struct.pack("<HHIIIQQ", SELF, 1, 0, 1, 0, *rest) for rest in ((1 << 32, 0), ((1 << 32) - 1, 0))):
+        assert call(bench, MemoryOp.ACQUIRE_RESOURCE, wrong) == -errno.EINVAL
+    buffer = struct.pack("<II", 0, 7) + bench.words(bench.platform.hv.abi.m2p_start, 0)
+    assert call(bench, MemoryOp.RESERVED_DEVICE_MEMORY_MAP, buffer) == -errno.EFAULT
     assert bench.call(12, MemoryOp.GET_SHARING_FREED_PAGES, 0) == 0
     for unknown in (8, 20, 22, 29, 40, 63):
         assert bench.call(12, unknown, 0) == -errno.ENOSYS
+
+
+def test_commands_that_say_how_much_is_done(bench: Bench) -> None:
+    """Those of the architecture are then none, of those that go on the number is looked at, others take none."""
+    physmap = struct.pack("<HHI", SELF, 0, 0).ljust(40, b"\0")
+    expected = {
+        MemoryOp.MAXIMUM_RAM_PAGE: -errno.EINVAL, MemoryOp.CURRENT_RESERVATION: -errno.EINVAL,
+        MemoryOp.MEMORY_MAP: -errno.ENOSYS, MemoryOp.MACHPHYS_MAPPING: -errno.ENOSYS,
+        MemoryOp.MACHPHYS_MFN_LIST: -errno.ENOSYS, MemoryOp.SET_MEMORY_MAP: -errno.ENOSYS,
+        MemoryOp.EXCHANGE: -errno.EINVAL, MemoryOp.REMOVE_FROM_PHYSMAP: -errno.EINVAL,
+        MemoryOp.ADD_TO_PHYSMAP: -errno.EACCES, MemoryOp.ADD_TO_PHYSMAP_BATCH: -errno.EACCES,
+        MemoryOp.CLAIM_PAGES: -errno.EINVAL, MemoryOp.GET_VNUMAINFO: -errno.EINVAL,
+    }  # fmt: skip
+    assert {command: call(bench, command | 1 << 6, physmap) for command in expected} == expected
+    assert call(bench, MemoryOp.ADD_TO_PHYSMAP | 1 << 22, physmap) == -errno.EDOM
 
 
 def a_row(bench: Bench) -> list[int]:

@@ -18,6 +18,8 @@ EIO: Final = 5
 ENOMEM: Final = 12
 EBADRQC: Final = 56
 ENODEV: Final = 19
+EDOM: Final = 33
+ENODATA: Final = 61
 E2BIG: Final = 7
 EACCES: Final = 13
 EFAULT: Final = 14
@@ -198,6 +200,7 @@ class EvtchnOp(enum.IntEnum):
     INIT_CONTROL = 11
     EXPAND_ARRAY = 12
     SET_PRIORITY = 13
+    RESET_CONT = 14
 
 
 class Callback(enum.IntEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable
 from operator import and_
@@ -67,7 +68,6 @@ def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
         hv.log("Multicall reentry is disallowed.")
         return -EINVAL
     abi, word = hv.abi, hv.abi.word
-    count &= 0xFFFF_FFFF
     access.check(abi, calls, count * abi.multicall_size)
     hv.in_multicall = True
     try:
@@ -81,7 +81,9 @@ def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
             result = dispatch(hv, cpu, fields[0], fields[2:])
             if hv.stats.observers:
                 hv.stats.tell(made(hv, cpu, fields[0], fields[2:], result, ns, inner=True))
-            if fields[0] == Hypercall.IRET:
+            if fields[0] == Hypercall.IRET:  # its result is stored where the guest can still be reached there
+                with contextlib.suppress(access.BadHandleError, GuestFault):
+                    access.write_word(hv, cpu, entry + word, result)
                 return result
             if result == -ERESTART:
                 access.write(hv, cpu, entry + 2 * word, _words(hv, hv.continuation))
@@ -151,6 +153,13 @@ HYPERCALLS: Final[dict[int, dict[int, tuple[Handler, int]]]] = {
 }
 # Arguments that C declares as unsigned int: a 64-bit guest's upper register half does not count.
 _INT_ARGUMENTS: Final[dict[int, tuple[int, ...]]] = {
+    Hypercall.SCHED_OP_COMPAT: (0,),
+    Hypercall.MULTICALL: (1,),
+    Hypercall.XEN_VERSION: (0,),
+    Hypercall.VCPU_OP: (0, 1),
+    Hypercall.SCHED_OP: (0,),
+    Hypercall.EVENT_CHANNEL_OP: (0,),
+    Hypercall.HYPFS_OP: (0,),
     Hypercall.MMU_UPDATE: (1, 3),
     Hypercall.MMUEXT_OP: (1, 3),
     Hypercall.SET_GDT: (1,),

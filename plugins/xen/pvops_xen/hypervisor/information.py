@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _NUMBERS: Final = {
     VersionOp.VERSION: policy.XEN_MAJOR << 16 | policy.XEN_MINOR,
-    VersionOp.PAGESIZE: PAGE_SIZE,
     VersionOp.BUILD_ID: -EPERM,
 }
 _TEXTS: Final[dict[int, bytes]] = {
@@ -38,6 +37,8 @@ def xen_version(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     """``xen_version(cmd, arg)``; also what a guest calls to have pending upcalls delivered."""
     if command in _NUMBERS:
         return _NUMBERS[VersionOp(command)]
+    if command == VersionOp.PAGESIZE:
+        return -EINVAL if argument else PAGE_SIZE
     if command == VersionOp.GET_FEATURES:
         return _get_features(hv, cpu, argument)
     if command == VersionOp.PLATFORM_PARAMETERS:

@@ -89,7 +89,7 @@ ABI32: Final = Abi(
     trap_info_size=8,
     m2p_entry=4,
     m2p_start=0xF580_0000,
-    m2p_end=0xFC00_0000,
+    m2p_end=0xFFE0_0000,
     channels=1024,
 )
 

@@ -11,8 +11,8 @@ from pvops_xen.hypervisor import access, exchange, reservation
 from pvops_xen.hypervisor.abi import (
     DOMID_SELF,
     EACCES,
+    EDOM,
     EINVAL,
-    ENOENT,
     ENOSYS,
     EOPNOTSUPP,
     EPERM,
@@ -29,6 +29,7 @@ E820_MAX: Final = 1024
 _E820: Final = struct.Struct("<QQI")
 _FOREIGN, _RANGE = 4, 3
 _M2P_PIECE: Final = 2 << 20
+_RDM_SIZE: Final = {8: 16, 4: 8}  # of an xen_reserved_device_memory, by a word's bytes
 
 
 def domain_error(hv: Hypervisor, domid: int) -> int:
@@ -99,17 +100,18 @@ def _set_memory_map(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _machphys_mapping(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """Where the table may be, not how far it goes: that only the hardware's domain is told."""
     abi = hv.abi
-    values = abi.m2p_start, abi.m2p_end, len(hv.frames) - 1
+    values = abi.m2p_start, abi.m2p_end, (abi.m2p_end - abi.m2p_start) // abi.m2p_entry - 1
     access.write(hv, cpu, argument, b"".join(value.to_bytes(abi.word, "little") for value in values))
     return 0
 
 
-def _machphys_mfn_list(hv: Hypervisor, cpu: Vcpu, argument: int, *, present: bool = True) -> int:
-    """The first frame of each 2 MiB of the machine-to-physical table."""
+def _machphys_mfn_list(hv: Hypervisor, cpu: Vcpu, argument: int, *, compat: bool = False) -> int:
+    """The first frame of each 2 MiB of the machine-to-physical table; of 32-bit guests' there is none beside it."""
     word = hv.abi.word
     raw = access.read(hv, cpu, argument, 3 * word)
-    size = len(hv.frames) * hv.abi.m2p_entry if present else 0
+    size = 0 if compat and word == 8 else len(hv.frames) * hv.abi.m2p_entry
     count = min(int.from_bytes(raw[:4], "little"), (size + _M2P_PIECE - 1) // _M2P_PIECE)
     mfns = (hv.m2p + index * _M2P_PIECE >> PAGE_SHIFT for index in range(count))
     access.write(hv, cpu, _word(raw, 1, word), b"".join(mfn.to_bytes(word, "little") for mfn in mfns))
@@ -120,23 +122,26 @@ def _machphys_mfn_list(hv: Hypervisor, cpu: Vcpu, argument: int, *, present: boo
 # --- what a paravirtualised domain has not ---------------------------------------------------------------------------
 
 
+def _not_translated(hv: Hypervisor, domid: int) -> int:
+    """No domain here is: neither this one nor dom0."""
+    return -EACCES if domid in {0, DOMID_SELF, hv.domain.domid} else -ESRCH
+
+
 def _add_to_physmap(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Only domains whose memory Xen translates have a map to add to."""
     raw = access.read(hv, cpu, argument, 8 + 2 * hv.abi.word)
     if int.from_bytes(raw[4:8], "little") == _FOREIGN:
         return -ENOSYS
-    return domain_error(hv, int.from_bytes(raw[:2], "little")) or -EACCES
+    return _not_translated(hv, int.from_bytes(raw[:2], "little"))
 
 
 def _add_to_physmap_batch(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     domid, space = struct.unpack("<HH", access.read(hv, cpu, argument, 8 + 3 * hv.abi.word)[:4])
-    return -EOPNOTSUPP if space == _RANGE else domain_error(hv, domid) or -EACCES
+    return -EOPNOTSUPP if space == _RANGE else _not_translated(hv, domid)
 
 
 def _remove_from_physmap(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    raw = access.read(hv, cpu, argument, 2 * hv.abi.word)
-    error = domain_error(hv, int.from_bytes(raw[:2], "little"))
-    return error or (0 if hv.frames.is_guests(_word(raw, 1, hv.abi.word)) else -ENOENT)
+    return _not_translated(hv, int.from_bytes(access.read(hv, cpu, argument, 2 * hv.abi.word)[:2], "little"))
 
 
 def _claim_pages(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
@@ -147,13 +152,16 @@ def _claim_pages(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _vnumainfo(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid, padding = struct.unpack("<HH", access.read(hv, cpu, argument, 4))
+    domid, padding = struct.unpack("<HH36x", access.read(hv, cpu, argument, 40))
     return -EINVAL if padding else domain_error(hv, domid) or -EOPNOTSUPP
 
 
 def _reserved_device_memory(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """There is none."""
-    if access.read_u32(hv, cpu, argument) & ~1:
+    word = hv.abi.word
+    flags, count = struct.unpack_from("<II", raw := access.read(hv, cpu, argument, 8 + 2 * word))
+    access.check(hv.abi, int.from_bytes(raw[8 : 8 + word], "little"), count * _RDM_SIZE[word])
+    if flags & ~1:
         return -EINVAL
     access.write_u32(hv, cpu, argument + 4, 0)
     return 0
@@ -161,10 +169,8 @@ def _reserved_device_memory(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def _acquire_resource(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Resources are those of other domains, and for those who run them."""
-    domid, _, _, count, padding, _, frames = struct.unpack_from(
-        "<HHIIIQQ" if hv.abi.word == 8 else "<HHIIIQI", access.read(hv, cpu, argument, 24 + hv.abi.word)
-    )
-    if padding or (not frames and count):
+    domid, _, _, count, padding, frame = struct.unpack_from("<HHIIIQ", access.read(hv, cpu, argument, 24 + hv.abi.word))
+    if padding or frame >> 32 or frame + count >> 32:
         return -EINVAL
     return -EPERM if domid in {0, DOMID_SELF, hv.domain.domid} else -ESRCH
 
@@ -206,20 +212,41 @@ _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
     MemoryOp.ACCESS_OP: _access_op,
     MemoryOp.ADD_TO_PHYSMAP_BATCH: _add_to_physmap_batch,
     MemoryOp.CLAIM_PAGES: _claim_pages,
-    MemoryOp.MACHPHYS_COMPAT_MFN_LIST: partial(_machphys_mfn_list, present=False),
+    MemoryOp.MACHPHYS_COMPAT_MFN_LIST: partial(_machphys_mfn_list, compat=True),
     MemoryOp.GET_VNUMAINFO: _vnumainfo,
     MemoryOp.RESERVED_DEVICE_MEMORY_MAP: _reserved_device_memory,
     MemoryOp.ACQUIRE_RESOURCE: _acquire_resource,
 }
 
 
+_ARCHITECTURES: Final = frozenset(
+    {
+        MemoryOp.MACHPHYS_MFN_LIST,
+        MemoryOp.MEMORY_MAP,
+        MemoryOp.MACHINE_MEMORY_MAP,
+        MemoryOp.MACHPHYS_MAPPING,
+        MemoryOp.SET_MEMORY_MAP,
+        MemoryOp.SET_POD_TARGET,
+        MemoryOp.GET_POD_TARGET,
+        MemoryOp.GET_SHARING_FREED_PAGES,
+        MemoryOp.GET_SHARING_SHARED_PAGES,
+        MemoryOp.MACHPHYS_COMPAT_MFN_LIST,
+    }
+)
+"""Those of ``arch_memory_op``, which knows no command with extents in it."""
+_GOES_ON: Final = frozenset({MemoryOp.ADD_TO_PHYSMAP, MemoryOp.ADD_TO_PHYSMAP_BATCH, MemoryOp.ACQUIRE_RESOURCE})
+
+
 def memory_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     """``memory_op(cmd, arg)``; the upper bits of the command say how many extents have been done already."""
-    command &= 0xFFFF_FFFF
     kind, done = command & (1 << reservation.COMMAND_BITS) - 1, command >> reservation.COMMAND_BITS
     if kind in reservation.OPERATIONS:
         return reservation.adjust(hv, cpu, MemoryOp(kind), argument, done)
     operation = _OPERATIONS.get(kind)
-    if operation is None:
+    if operation is None or (done and kind in _ARCHITECTURES):
         return -ENOSYS
-    return -EINVAL if done else operation(hv, cpu, argument)
+    if done and kind not in _GOES_ON:
+        return -EINVAL
+    if done >> 16 and kind != MemoryOp.ACQUIRE_RESOURCE:
+        return -EDOM
+    return operation(hv, cpu, argument)

@@ -15,8 +15,8 @@ from pvops_core.patching.disasm import disassemble, instruction_lengths
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor import update
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT
-from pvops_xen.hypervisor.emulate import fetch
 from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.opcodes import fetch
 from pvops_xen.hypervisor.rehearse import rehearse
 from pvops_xen.hypervisor.walk import guest_l1e
 

@@ -1,6 +1,6 @@
 """Giving frames back and getting some: increase, decrease, populate (xen/common/memory.c).
 
-What cannot be done ends the call; the answer is how many extents were done, and never an error but for dom0's memory.
+What cannot be done ends the call; the answer is how many extents were done, and never an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import attrs
 
 from pvops_core.machine.faults import GuestFault
 from pvops_xen.hypervisor import access
-from pvops_xen.hypervisor.abi import DOMID_SELF, EPERM, ERESTART, PAGE_SHIFT, MemoryOp
+from pvops_xen.hypervisor.abi import DOMID_SELF, ERESTART, PAGE_SHIFT, MemoryOp
 from pvops_xen.hypervisor.frames import ALLOCATED, FREE, GUEST, PINNED
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def adjust(hv: Hypervisor, cpu: Vcpu, kind: MemoryOp, argument: int, done: int) 
         return done
     if wanted.count > _MOST_EXTENTS or done >= wanted.count:
         return done
-    if wanted.domid not in {DOMID_SELF, hv.domain.domid}:
-        return done if wanted.domid else -EPERM
-    if wanted.order > MAX_ORDER:
+    if wanted.domid not in {DOMID_SELF, hv.domain.domid} or wanted.order > MAX_ORDER:
+        return done
+    if wanted.start and not access.addr_ok(hv.abi, wanted.start, wanted.count * hv.abi.word):
         return done
     operation = OPERATIONS[kind]
     if kind != MemoryOp.DECREASE_RESERVATION:  # never beyond what the domain may have

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor import access, runstate
 from pvops_xen.hypervisor.abi import EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH, SHUTDOWN_REASONS, SchedOp
-from pvops_xen.hypervisor.events.channels import is_pending
-from pvops_xen.hypervisor.events.fifo import CHANNELS
+from pvops_xen.hypervisor.events.channels import find, is_pending
 from pvops_xen.hypervisor.events.upcalls import block, upcall_due
+from pvops_xen.hypervisor.state import ChannelState
 from pvops_xen.hypervisor.timers import NS, WATCHDOGS
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def _remote_shutdown(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _pin_override(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    access.read_u32(hv, cpu, argument)
+    """For the hardware's domain: who asks is looked at before what."""
+    del hv, cpu, argument
     return -EPERM
 
 
@@ -95,22 +96,32 @@ def _watchdog(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _poll(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    """Sleep until one of some ports is pending, masked or not, or a time has come."""
+    """Sleep until one of some ports is pending, masked or not, or a time has come.
+
+    An upcall that is due, and then each port in its turn, is looked at before what comes after it.
+    """
     word = hv.abi.word
     raw = access.read(hv, cpu, argument, 24 if word == 8 else 16)
     handle = int.from_bytes(raw[:word], "little")
     count, timeout = struct.unpack_from("<I4xQ" if word == 8 else "<IQ", raw, word)
     if count > _MAX_POLL_PORTS:
         return -EINVAL
-    ports = struct.unpack(f"<{count}I", access.read(hv, cpu, handle, 4 * count))
-    limit = hv.abi.channels if hv.domain.fifo is None else CHANNELS
-    if any(port >= limit for port in ports):
-        return -EINVAL
-    state = hv.state(cpu)
-    ready = upcall_due(hv, cpu.index) or any(is_pending(hv, port) for port in ports)
-    if ready or (timeout and timeout <= hv.machine.clock.ns):
+    access.check(hv.abi, handle, 4 * count)
+    if upcall_due(hv, cpu.index):
         return 0
-    state.poll_ports, state.poll_until = ports, timeout or None
+    ports = []
+    for index in range(count):
+        port = access.read_u32(hv, cpu, handle + 4 * index)
+        channel = find(hv, port)
+        if channel is None or channel.state == ChannelState.CLOSED:
+            return -EINVAL
+        if is_pending(hv, port):
+            return 0
+        ports.append(port)
+    if timeout and timeout <= hv.machine.clock.ns:
+        return 0
+    state = hv.state(cpu)
+    state.poll_ports, state.poll_until = tuple(ports), timeout or None
     cpu.halt()
     runstate.change(hv, cpu.index, runstate.BLOCKED)
     return 0
@@ -130,7 +141,7 @@ _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
 
 def sched_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     """``sched_op(cmd, arg)``."""
-    operation = _OPERATIONS.get(command & 0xFFFF_FFFF)
+    operation = _OPERATIONS.get(command)
     return operation(hv, cpu, argument) if operation else -ENOSYS
 
 

@@ -82,6 +82,7 @@ class VcpuState:
         dr7_emul: the bits of DR7 that enable those.
         cr0, cr2, cr4: control registers as the guest sees them.
         cpuid_faulting: cpuid of its processes is #GP.
+        msrs: registers that it has written and reads back.
         info: machine address of its vcpu_info.
         info_registered: it lies in guest memory (VCPUOP_register_vcpu_info).
         runstate_area, time_area: virtual addresses registered for them; 0 for none.
@@ -128,6 +129,7 @@ class VcpuState:
     cr2: int = 0
     cr4: int = 0x620  # PAE OSFXSR OSXMMEXCPT
     cpuid_faulting: bool = False
+    msrs: dict[int, int] = attrs.field(factory=dict)
     info: int = 0
     info_registered: bool = False
     runstate_area: int = 0
@@ -185,6 +187,7 @@ class Domain:
         shared_info: machine address.
         vcpus: its virtual CPUs.
         channels: event channels, index 0 never used.
+        max_port: the highest that the toolstack allows it.
         fifo: their queues, if the domain uses the FIFO interface.
         assists: bit set of VmAssist.
         p2m: machine frame of each of the guest's frames at build time.
@@ -193,6 +196,7 @@ class Domain:
         shutdown_code: why it shuts down, when it has said so.
         watchdogs: when each of those that it has started ends it, in ns, by number.
         cmos_index, pci_address: what it last wrote to ports 0x70 and 0xcf8.
+        pirqs: interrupt numbers that it has reserved.
         eoi_frame: frame in which it wants to be told of interrupts to be ended; 0 for none.
     """
 
@@ -201,6 +205,7 @@ class Domain:
     shared_info: int
     vcpus: list[VcpuState]
     channels: list[Channel] = attrs.field(factory=lambda: [Channel() for _ in range(64)])
+    max_port: int = 1023
     fifo: Fifo | None = None
     assists: int = 0
     p2m: list[int] = attrs.field(factory=list)
@@ -212,6 +217,7 @@ class Domain:
     watchdogs: dict[int, int] = attrs.field(factory=dict)
     cmos_index: int = 0
     pci_address: int = 0
+    pirqs: set[int] = attrs.field(factory=set)
     eoi_frame: int = 0
 
     def assisted(self, assist: int) -> bool:

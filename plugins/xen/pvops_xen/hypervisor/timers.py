@@ -25,8 +25,8 @@ WATCHDOGS: Final = 2  # that a domain can have
 EPOCH_SECONDS: Final = 1_186_704_000
 
 # One TSC tick is one nanosecond: ((tsc << 1) * 2^31) >> 32.
-_MULTIPLIER: Final = 1 << 31
-_SHIFT: Final = 1
+MULTIPLIER: Final = 1 << 31
+SHIFT: Final = 1
 _TSC_STABLE: Final = 1
 VCPU_TIME: Final = struct.Struct("<I4xQQIbB2x")
 
@@ -42,7 +42,7 @@ def renew_time(hv: Hypervisor, index: int) -> None:
     state.time_until = stamp + EPOCH
     address = state.info + VCPU_TIME_OFFSET
     version = ((hv.memory.u32(address) + 1 | 1) + 1) & 0xFFFF_FFFF  # odd while it is being written
-    record = VCPU_TIME.pack(version, stamp, stamp, _MULTIPLIER, _SHIFT, _TSC_STABLE)
+    record = VCPU_TIME.pack(version, stamp, stamp, MULTIPLIER, SHIFT, _TSC_STABLE)
     hv.memory.write(address, record)
     if state.time_area:
         with access.as_kernel(state), contextlib.suppress(access.BadHandleError, GuestFault):

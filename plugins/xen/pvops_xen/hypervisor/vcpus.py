@@ -183,8 +183,7 @@ _OPERATIONS: Final[dict[int, Operation]] = {
 
 def vcpu_op(hv: Hypervisor, cpu: Vcpu, command: int, vcpuid: int, argument: int) -> int:
     """``vcpu_op(cmd, vcpuid, extra_args)``: -ENOENT for a vCPU that the domain does not have."""
-    vcpuid &= 0xFFFF_FFFF
     if vcpuid >= len(hv.domain.vcpus):
         return -ENOENT
-    operation = _OPERATIONS.get(command & 0xFFFF_FFFF)
+    operation = _OPERATIONS.get(command)
     return operation(hv, cpu, hv.domain.vcpus[vcpuid], argument) if operation else -ENOSYS

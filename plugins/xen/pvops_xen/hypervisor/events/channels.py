@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 PER_VCPU_VIRQS: Final = frozenset({Virq.TIMER, Virq.DEBUG, Virq.XENOPROF, Virq.XENPMU})
-MAX_PORT: Final = 1023  # what the toolstack allows a domain unless told otherwise
 _BUCKET: Final = 64
 LOOP: Final = "loop"
 
@@ -54,16 +53,23 @@ def find(hv: Hypervisor, port: int) -> Channel | None:
     return channels[port] if port < len(channels) else None
 
 
-def allocate(hv: Hypervisor, channel: Channel) -> int:
-    """A free port for a channel; -ENOSPC if there is none."""
+def free_port(hv: Hypervisor) -> int:
+    """A port that nobody has, below what the toolstack and the interface in use allow; -ENOSPC if there is none."""
     channels, queues = hv.domain.channels, hv.domain.fifo
-    for port in range(1, MAX_PORT + 1):
+    for port in range(1, min(hv.domain.max_port + 1, hv.abi.channels if queues is None else fifo.CHANNELS)):
         if port == len(channels):
             channels += [Channel() for _ in range(_BUCKET)]
         if channels[port].state == ChannelState.CLOSED and not (queues and fifo.is_busy(hv, queues, port)):
-            channels[port] = channel
             return port
     return -ENOSPC
+
+
+def allocate(hv: Hypervisor, channel: Channel) -> int:
+    """A free port for a channel; -ENOSPC if there is none."""
+    port = free_port(hv)
+    if port > 0:
+        hv.domain.channels[port] = channel
+    return port
 
 
 def close(hv: Hypervisor, port: int) -> None:

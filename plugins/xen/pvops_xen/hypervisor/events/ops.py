@@ -7,7 +7,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor import access
-from pvops_xen.hypervisor.abi import DOMID_SELF, EEXIST, EINVAL, ENOENT, ENOSYS, EPERM, ESRCH, NR_VIRQS, EvtchnOp
+from pvops_xen.hypervisor.abi import (
+    DOMID_SELF,
+    EBUSY,
+    EEXIST,
+    EINVAL,
+    ENOENT,
+    ENOSPC,
+    ENOSYS,
+    EPERM,
+    ESRCH,
+    NR_VIRQS,
+    EvtchnOp,
+)
 from pvops_xen.hypervisor.events import channels, fifo
 from pvops_xen.hypervisor.state import Channel, ChannelState
 
@@ -64,12 +76,12 @@ def _bind_interdomain(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     domid, remote = struct.unpack("<H2xI", access.read(hv, cpu, argument, 12)[:8])
     if domid not in {DOMID_SELF, hv.domain.domid}:
         return -ESRCH if domid else -EINVAL  # dom0 waits for nobody
+    if channels.free_port(hv) < 0:
+        return -ENOSPC
     channel = channels.find(hv, remote)
     if channel is None or channel.state != ChannelState.UNBOUND or channel.detail != hv.domain.domid:
         return -EINVAL
     local = channels.connect(hv, remote)
-    if local < 0:
-        return local
     access.write_u32(hv, cpu, argument + 8, local)
     return 0
 
@@ -152,6 +164,11 @@ def _reset(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     return 0
 
 
+def _reset_on(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
+    """What Xen goes on with a long reset by: a guest cannot begin there."""
+    return _domain_error(hv, int.from_bytes(access.read(hv, cpu, argument, 2), "little")) or -EBUSY
+
+
 def _init_control(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     mfn, offset, index = struct.unpack("<QII", access.read(hv, cpu, argument, 24)[:16])
     error = fifo.init_control(hv, mfn, offset, index)
@@ -189,6 +206,7 @@ _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
     EvtchnOp.BIND_VCPU: _bind_vcpu,
     EvtchnOp.UNMASK: _unmask,
     EvtchnOp.RESET: _reset,
+    EvtchnOp.RESET_CONT: _reset_on,
     EvtchnOp.INIT_CONTROL: _init_control,
     EvtchnOp.EXPAND_ARRAY: _expand_array,
     EvtchnOp.SET_PRIORITY: _set_priority,
@@ -196,15 +214,16 @@ _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
 
 
 _COMPAT: Final = frozenset(range(EvtchnOp.UNMASK + 1))
+_COMPAT_SIZE: Final = 28  # of the command and the largest structure, whichever it is
 
 
 def event_channel_op_compat(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """The call of Xen 3.0.2 and before: the command comes in front of the structure."""
-    command = access.read_u32(hv, cpu, argument)
+    command = int.from_bytes(access.read(hv, cpu, argument, _COMPAT_SIZE)[:4], "little")
     return event_channel_op(hv, cpu, command, argument + 4) if command in _COMPAT else -ENOSYS
 
 
 def event_channel_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     """``event_channel_op(cmd, arg)``."""
-    operation = _OPERATIONS.get(command & 0xFFFF_FFFF)
+    operation = _OPERATIONS.get(command)
     return operation(hv, cpu, argument) if operation else -ENOSYS

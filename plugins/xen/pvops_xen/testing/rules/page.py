@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pvops_xen.hypervisor.msrs import MSRS
 from pvops_xen.testing.rules import callbacks, calls, descriptors, entry, ports, processor, stores, tables, vcpus
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from pvops_xen.hypervisor.msrs import Msr
 
 _GROUPS: Final[tuple[tuple[str, ModuleType], ...]] = (
     ("Page tables", tables),
@@ -33,6 +36,17 @@ them (`make reference`).
 """
 
 
+_REGISTERS_HEAD: Final = """
+## Model-specific registers
+
+Tried in `plugins/xen/tests/test_msrs.py`; the table is `pvops_xen.hypervisor.msrs`. All others are #GP(0). A kernel
+that has no handler for #GP yet reads 0 where the host's processor has the register (`read_msr`: faking RDMSR).
+
+| register | number | rdmsr | wrmsr | rule |
+|---|---|---|---|---|
+"""
+
+
 def page() -> str:
     """The page, in Markdown."""
     parts = [_HEAD]
@@ -42,7 +56,23 @@ def page() -> str:
         for case in module.CASES:
             widths = " and ".join(map(str, case.widths))
             parts.append(f"| {case.name} | {widths} | {case.ends} | `{case.rule}` |\n")
+    parts.append(_REGISTERS_HEAD)
+    for row in MSRS:
+        numbers = f"{row.first:#x}" if row.first == row.last else f"{row.first:#x} to {row.last:#x}"
+        parts.append(f"| {row.name} | {numbers} | {_read(row)} | {_written(row)} | `{row.rule}` |\n")
     return "".join(parts)
+
+
+def _read(row: Msr) -> str:
+    if row.read is None:
+        return "#GP(0)"
+    return "what the vCPU has" if callable(row.read) else f"{row.read:#x}"
+
+
+def _written(row: Msr) -> str:
+    if row.write is None:
+        return "#GP(0)"
+    return "by its value" if callable(row.write) else row.write
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pvops_xen.testing.rules.case import Collection, Errno, Gives, Trap
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import Outcome, SmallGuest
 
-UD, GP = 6, 13
+DB, UD, GP = 1, 6, 13
 case = CASES = Collection()
 _EMULATED = "emul-priv-op.c: validate"
 
@@ -182,6 +182,28 @@ def _(g: SmallGuest) -> bool:
     code = "push 0\n popf\n pushf\n pop " + ("rax" if g.bits == 64 else "eax")
     got = g.execute(code)
     return got.kind == "done" and bool(g.cpu.rflags & 1 << 9)
+
+
+for _code, _length in (("rdmsr", 2), ("mov {a}, cr0", 3), ("clts", 2), (".byte 0x66, 0x0f, 0x32", 3), ("ds rdmsr", 3)):
+    case(f"a single step over {_code.format(a='eax')}", "pv_emulate_privileged_op: retire.singlestep", Trap(DB))(
+        lambda g, code=_code: _stepped(g, code)  # type: ignore[misc]
+    )
+
+
+def _stepped(g: SmallGuest, code: str) -> Outcome:
+    name = "rax" if g.bits == 64 else "eax"
+    return g.execute(f"mov ecx, 0x17\n push 0x102\n popf\n {code.format(a=name)}\n ud2")
+
+
+@case("a single step over the forced-emulation prefix and cpuid", "pv_emul_instruction_done", Trap(DB))
+def _(g: SmallGuest) -> Outcome:
+    return g.execute("push 0x102\n popf\n .byte 0x0f, 0x0b, 0x78, 0x65, 0x6e\n cpuid\n ud2")
+
+
+@case("mov to DR4 with CR4.DE", "x86emul_write_dr: -ENODEV", Trap(UD))
+def _(g: SmallGuest) -> Outcome:
+    name = "rax" if g.bits == 64 else "eax"
+    return g.execute(f"mov {name}, 8\n mov cr4, {name}\n mov {name}, dr4")
 
 
 @case("a segment base that is not canonical", "do_set_segment_base", Errno("EINVAL"), 64)
