@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pvops_core.cli.common import print_table, symbol_json
+from pvops_core.errors import unknown
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -37,15 +38,21 @@ class Cpu:
 
 
 def find_cpu(name: str | None, image: KernelImage) -> Cpu:
-    """The CPU of a name: a record of a boot of this kernel.
+    """The CPU of a name: a model, or a file with the record of a boot of this kernel.
 
     Raises:
         ImageError: the file is no record, or not of this kernel.
+        UsageError: there is neither such a model nor such a file.
     """
     from pvops_core.patching.bootrecord import read_boot_record  # noqa: PLC0415 - heavy
+    from pvops_core.patching.cpus import MODELS  # noqa: PLC0415
 
     if name is None:
         return Cpu()
+    if name in MODELS:
+        return Cpu(name, MODELS[name].features(image))
+    if not Path(name).exists():
+        raise unknown("file or CPU", name, sorted(MODELS))
     record = read_boot_record(Path(name), image)
     return Cpu(name, record.features, record.finals)
 

@@ -141,6 +141,30 @@ def progress(label: str) -> Iterator[None]:
         yield
 
 
+KernelOption = Annotated[
+    Path | None, typer.Option("--kernel", metavar="KERNEL", help="Kernel that a module is loaded into.")
+]
+
+
+def load_subject(path: Path, kernel: Path | None) -> KernelImage:
+    """A kernel, or a module linked to its kernel.
+
+    Raises:
+        ImageError: a file cannot be read or is damaged.
+        UsageError: a module without a kernel, or a kernel with one.
+    """
+    from pvops_core.images import load_image  # noqa: PLC0415 - heavy
+    from pvops_core.images.module import link_module, looks_like_module  # noqa: PLC0415
+
+    if not looks_like_module(path):
+        if kernel is not None:
+            raise UsageError(f"{path} is no module: --kernel says which kernel a module is loaded into")
+        return load_image(path)
+    if kernel is None:
+        raise UsageError(f"{path} is a module: say with --kernel which kernel it is loaded into")
+    return link_module(path, load_image(kernel))
+
+
 def image_json(image: KernelImage) -> dict[str, str]:
     """The ``image`` member of every verb that reads a kernel."""
     return {"path": image.path, "sha256": image.sha256, "machine": image.machine, "release": image.release}

@@ -15,8 +15,10 @@ from pvops_core.cli.common import (
     STDOUT,
     ExitCode,
     JsonOption,
+    KernelOption,
     PluginOption,
     image_json,
+    load_subject,
     print_table,
     progress,
     symbol_json,
@@ -34,7 +36,9 @@ MOST_CPUS = 8192
 
 
 def patch(
-    kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="Kernel to read: bzImage or vmlinux.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Kernel to read: bzImage or vmlinux; or a module of one.")
+    ],
     *,
     backend: Annotated[str, typer.Option(metavar="NAME", help="Backend whose platform the kernel runs on.")],
     cpus: Annotated[int, typer.Option(min=1, max=MOST_CPUS, metavar="N", help="CPUs that the kernel sees.")] = 1,
@@ -49,10 +53,12 @@ def patch(
         str | None,
         typer.Option(
             metavar="CPU",
-            help="CPU that --alternatives are followed for: a file with the record of a boot of this kernel, whose "
-            "features it had. Without it no feature is there but those that the platform forces.",
+            help="CPU that --alternatives are followed for: a model of QEMU's (qemu64, max, EPYC), as Linux finds it "
+            "on bare metal, or a file with the record of a boot of this kernel. Without it no feature is there but "
+            "those that the platform forces.",
         ),
     ] = None,
+    kernel: KernelOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
@@ -66,17 +72,18 @@ def patch(
 
     Exit code: 0 worked out, 2 no kernel, or one that has no table of ops that is known, 4 pvops or a plugin failed.
     """
-    from pvops_core.images import load_image  # noqa: PLC0415 - heavy
     from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel  # noqa: PLC0415
     from pvops_core.patching.whole import plan_alternatives  # noqa: PLC0415
 
     if cpu is not None and not alternatives:
         raise UsageError("--cpu says which alternatives apply: it needs --alternatives")
-    if output is not None and output.exists() and kernel.exists() and output.samefile(kernel):
+    if output is not None and kernel is not None:
+        raise UsageError("--output is for kernels: a module is linked and patched when it is loaded")
+    if output is not None and output.exists() and file.exists() and output.samefile(file):
         raise UsageError(f"--output {output} is the kernel itself")
     fills = find_fills(backend, plugin or ())
-    with progress(f"patching {kernel} for {backend}"):
-        image = load_image(kernel)
+    with progress(f"patching {file} for {backend}"):
+        image = load_subject(file, kernel)
         known = find_cpu(cpu, image)
         plan = plan_kernel(read_kernel(image), fills, cpus)
         whole = plan_alternatives(plan, known.features) if alternatives else None

@@ -13,7 +13,9 @@ from pvops_core.cli.common import (
     STDOUT,
     ExitCode,
     JsonOption,
+    KernelOption,
     image_json,
+    load_subject,
     print_table,
     printable,
     progress,
@@ -26,19 +28,21 @@ if TYPE_CHECKING:
 
 
 def sites(
-    kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="Kernel to read: bzImage or vmlinux.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Kernel to read: bzImage or vmlinux; or a module of one.")
+    ],
+    kernel: KernelOption = None,
     json: JsonOption = None,
 ) -> int:
     """List a kernel's paravirt call sites.
 
-    Tells section, op, type number, length, address and symbol of each, and how many each op has.
+    Tells section, op, type number, length, address and symbol of each, and how many each op has. Of a module (.ko,
+    packed or not) those that it has when it is loaded where modules begin.
 
     Exit code: 0 listed, 2 no kernel, 3 it has no sites.
     """
-    from pvops_core.images import load_image  # noqa: PLC0415 - heavy
-
-    with progress(f"reading {kernel}"):
-        image = load_image(kernel)
+    with progress(f"reading {file}"):
+        image = load_subject(file, kernel)
         result = describe(image)
     write_json("sites", {"image": image_json(image), **result}, json)
     if not result["sites"]:

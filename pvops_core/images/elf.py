@@ -74,15 +74,21 @@ class _Reader:
             raise self.error(f"cannot be read: {failure or type(failure).__name__}", offset, field) from failure
 
 
-def read_headers(data: bytes, path: str) -> ElfHeaders:
-    """Read and check the headers of a kernel.
+def is_module(data: bytes) -> bool:
+    """Whether this is an ELF file that is still to be linked (``ET_REL``), as a kernel module is."""
+    return data.startswith(b"\x7fELF") and data[16:18] == b"\1\0"
+
+
+def read_headers(data: bytes, path: str, *, module: bool = False) -> ElfHeaders:
+    """Read and check the headers of a kernel, or of a module.
 
     Args:
         data: the image, from the ELF header on.
         path: for the messages.
+        module: whether it should be a file that is still to be linked, which has no segments.
 
     Raises:
-        ImageError: not an x86 ELF executable, or a header that is damaged or speaks of bytes that are not there.
+        ImageError: not an x86 ELF file of that kind, or a header that is damaged or speaks of bytes that are not there.
     """
     reader = _make_reader(data, path)
     header = reader.parse(reader.structs.Elf_Ehdr, 0, "Elf_Ehdr")
@@ -92,9 +98,10 @@ def read_headers(data: bytes, path: str) -> ElfHeaders:
     if bits != reader.structs.elfclass:
         message = f"is for {machine} but of the {reader.structs.elfclass}-bit class"
         raise reader.error(message, 4, "e_ident[EI_CLASS]")
-    if header.e_type not in {"ET_EXEC", "ET_DYN"}:
-        raise reader.error(f"is of type {header.e_type}, not an executable", 16, "e_type")
-    segments, note_ranges = _read_segments(reader, header)
+    if header.e_type not in ({"ET_REL"} if module else {"ET_EXEC", "ET_DYN"}):
+        kind = "a module" if module else "an executable"
+        raise reader.error(f"is of type {header.e_type}, not {kind}", 16, "e_type")
+    segments, note_ranges = ((), []) if module else _read_segments(reader, header)
     sections = _read_sections(reader, header)
     # Linkers of the 2.6 age left out PT_NOTE in some configurations; the sections say the same.
     note_ranges = note_ranges or [
@@ -207,6 +214,7 @@ def _section(index: int, entry: Any, names: bytes) -> Section:  # noqa: ANN401 -
         size=entry.sh_size,
         link=entry.sh_link,
         entry_size=entry.sh_entsize,
+        info=entry.sh_info,
     )
 
 

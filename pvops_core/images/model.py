@@ -39,6 +39,7 @@ class Section:
         size: bytes in memory; also in the file, unless it is ``SHT_NOBITS``.
         link: ``sh_link``.
         entry_size: ``sh_entsize``.
+        info: ``sh_info``: of relocations, the number of the section that they are for.
     """
 
     index: int
@@ -50,6 +51,7 @@ class Section:
     size: int
     link: int
     entry_size: int
+    info: int = 0
 
     @property
     def in_file(self) -> bool:

@@ -22,10 +22,10 @@ NAME_LIMIT: Final = 512
 _STT_SECTION: Final = 3
 _STT_FILE: Final = 4
 _STB_LOCAL: Final = 0
-_SYM64: Final = np.dtype(
+SYM64: Final = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("shndx", "<u2"), ("value", "<u8"), ("size", "<u8")]
 )
-_SYM32: Final = np.dtype(
+SYM32: Final = np.dtype(
     [("name", "<u4"), ("value", "<u4"), ("size", "<u4"), ("info", "u1"), ("other", "u1"), ("shndx", "<u2")]
 )
 
@@ -47,7 +47,8 @@ class SymbolTable:
     names: list[str] = attrs.field(repr=False)
 
 
-def _build(source: str, symbols: Iterable[tuple[str, int, bool]]) -> SymbolTable:
+def build(source: str, symbols: Iterable[tuple[str, int, bool]]) -> SymbolTable:
+    """A table of name, address and whether it is global, of each symbol."""
     backwards = list(symbols)[::-1]  # so that the first of several comes last, and stays
     by_name = {name: address for name, address, _ in backwards}
     by_name.update({name: address for name, address, is_global in backwards if is_global})
@@ -64,10 +65,10 @@ def read_symbols(image: KernelImage) -> SymbolTable:
     """
     section = next((section for section in image.sections if section.kind == "SHT_SYMTAB"), None)
     if section is not None and section.size:
-        return _build(".symtab", _symtab(image, section.index))
+        return build(".symtab", _symtab(image, section.index))
     found = read_kallsyms(image)
     if found is not None:
-        return _build("kallsyms", found)
+        return build("kallsyms", found)
     return SymbolTable("", {}, [], [])
 
 
@@ -76,7 +77,7 @@ def _symtab(image: KernelImage, index: int) -> Iterable[tuple[str, int, bool]]:
     field = f"section[{index}] {section.name}"
     if section.link >= len(image.sections) or image.sections[section.link].kind != "SHT_STRTAB":
         raise image.error(f"sh_link {section.link} is no string table", field=field, offset=section.offset)
-    record = _SYM64 if image.pointer_size == 8 else _SYM32
+    record = SYM64 if image.pointer_size == 8 else SYM32
     count = section.size // record.itemsize
     if count > SYMBOL_LIMIT:
         raise image.error(f"{count} symbols; the most read is {SYMBOL_LIMIT}", field=field, offset=section.offset)

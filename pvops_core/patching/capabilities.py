@@ -27,6 +27,9 @@ MOST_WORDS: Final = 64
 
 LONGEST_NAME: Final = 32
 
+USUAL_WORDS: Final = (22, 2)
+"""NCAPINTS and NBUGINTS of 6.12 and 7.2."""
+
 HIDDEN: Final = {
     3 * 32 + 18: "lfence_rdtsc",
     3 * 32 + 21: "always",
@@ -84,19 +87,22 @@ def read_capabilities(image: KernelImage, boot_cpu_data: bytes) -> frozenset[int
     return frozenset(32 * index + bit for index, word in enumerate(words) for bit in range(32) if word >> bit & 1)
 
 
+def capability_counts(image: KernelImage) -> tuple[int, int]:
+    """NCAPINTS and NBUGINTS: words of features, and of bugs behind them; 22 and 2 where the kernel does not say."""
+    place, symbols, size = capability_words(image), image.symbols, 32 * image.pointer_size
+    if place is None or not {NAMES, BUG_NAMES} <= symbols.keys():
+        return USUAL_WORDS
+    # The tables of names lie one behind the other; the bugs' is the first, and its length says how many are theirs.
+    bugs = (symbols[NAMES] - symbols[BUG_NAMES]) // size
+    return (place[1] - bugs, bugs) if 0 < bugs < place[1] else USUAL_WORDS
+
+
 def feature_names(image: KernelImage) -> Mapping[int, str]:
     """Names of features by number: those of /proc/cpuinfo, ``bug:`` before a bug's, and some that have none there."""
-    place = capability_words(image)
-    symbols = image.symbols
-    if place is None or not {NAMES, BUG_NAMES} <= symbols.keys():
-        return HIDDEN
-    words = place[1]
-    # The tables lie one behind the other; the bugs' comes first, and its length says how many words are theirs.
-    bugs = (symbols[NAMES] - symbols[BUG_NAMES]) // (32 * image.pointer_size)
-    if not 0 < bugs < words:
-        return HIDDEN
-    capabilities = words - bugs
-    found = dict(HIDDEN)
+    symbols, found = image.symbols, dict(HIDDEN)
+    if not {NAMES, BUG_NAMES} <= symbols.keys():
+        return found
+    capabilities, bugs = capability_counts(image)
     for first, table, prefix, count in ((0, NAMES, "", capabilities), (capabilities, BUG_NAMES, "bug:", bugs)):
         for number, name in _names(image, symbols[table], 32 * count):
             found[32 * first + number] = prefix + name

@@ -19,6 +19,7 @@ from pvops_core.patching.capabilities import (
     SRSO,
     SRSO_ALIAS,
     UNRET,
+    feature_names,
 )
 from pvops_core.patching.relocation import BRANCH_SIZE, INT3, JUMP
 from pvops_core.patching.text import Text, executable_sections, holders
@@ -51,26 +52,48 @@ THUNKS: Final = (
 """Where returns are led to, by the feature that arch/x86/kernel/cpu/bugs.c forces with it; its last choice first."""
 
 
+ITS_THUNK: Final = "its_return_thunk"
+SAFE_HALF: Final = 0x20
+"""A CPU with the bug ITS mispredicts only branches in the lower half of a cache line."""
+
+
 def apply_returns(image: KernelImage, text: Text, features: frozenset[int]) -> int:
     """Make of every ``jmp __x86_return_thunk`` a return, or a jump to the thunk of the CPU; the number changed."""
     common = image.symbols.get(RETURN_THUNK)
-    chosen = common
-    if RETHUNK in features:
-        names = (name for feature, name in THUNKS if feature in features and name in image.symbols)
-        chosen = image.symbols.get(next(names, RETURN_THUNK))
+    thunk = _return_thunk(image, features)
+    aligned = thunk is not None and thunk == image.symbols.get(ITS_THUNK)
     changed = 0
     for address in sites(image, RETURNS, BRANCH_SIZE):
         code = text.read(address, BRANCH_SIZE)
         if code[0] != JUMP or _target(address, code) != common:
             continue
-        if RETHUNK not in features:
+        if thunk is None or (aligned and address & SAFE_HALF):
             made = bytes([RETURN]).ljust(BRANCH_SIZE, bytes([INT3]))
         else:
-            assert chosen is not None, "the common thunk has been found"
-            made = _branch(address, chosen)
+            made = _branch(address, thunk)
         text.write(address, made)
         changed += made != code
     return changed
+
+
+def _return_thunk(image: KernelImage, features: frozenset[int]) -> int | None:
+    """The thunk that returns are led to; None where they return by themselves."""
+    if RETHUNK not in features:
+        return None
+    names = [name for feature, name in THUNKS if feature in features]
+    if _has_its(image, features):
+        names.append(ITS_THUNK)
+    return next((image.symbols[name] for name in (*names, RETURN_THUNK) if name in image.symbols), None)
+
+
+def _has_its(image: KernelImage, features: frozenset[int]) -> bool:
+    return any(name == "bug:its" and number in features for number, name in feature_names(image).items())
+
+
+def needs_trampolines(image: KernelImage, features: frozenset[int]) -> bool:
+    """Whether the kernel leads indirect branches to memory that it allocates: for ITS, and without retpolines."""
+    retpolines = RETPOLINE in features and RETPOLINE_LFENCE not in features
+    return not retpolines and RETHUNK in features and _has_its(image, features)
 
 
 def apply_retpolines(image: KernelImage, text: Text, features: frozenset[int], padding: Rewriting) -> int:

@@ -1,7 +1,8 @@
 """All alternatives of a kernel, not just those at its call sites: what each place becomes on a CPU.
 
 The order is the kernel's: retpolines and returns, then alternatives. Call thunks (a CPU with call_depth) and FineIBT (a
-kernel with ``.cfi_sites``) are not followed; :attr:`AlternativesPlan.left_out` says where they would have their part.
+kernel with ``.cfi_sites``) are not followed, nor are the trampolines that a kernel allocates for a CPU with the bug ITS
+and without retpolines; :attr:`AlternativesPlan.left_out` says where they would have their part.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pvops_core.patching.capabilities import CALL_DEPTH, RETPOLINE, RETPOLINE_LF
 from pvops_core.patching.default import patch_default
 from pvops_core.patching.disasm import encodings
 from pvops_core.patching.plan import PlannedGroup, apply_groups, calls_of_ops
-from pvops_core.patching.returns import apply_retpolines, apply_returns
+from pvops_core.patching.returns import apply_retpolines, apply_returns, needs_trampolines
 from pvops_core.patching.text import Text
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def plan_alternatives(plan: KernelPlan, features: frozenset[int]) -> Alternative
         left_out.append("FineIBT")
     if CALL_DEPTH in there and image.section(".call_sites") is not None:
         left_out.append("call thunks")
+    if needs_trampolines(image, there):
+        left_out.append("ITS trampolines")
     return AlternativesPlan(there, groups, returns, retpolines, tuple(left_out))
 
 

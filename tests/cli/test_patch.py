@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.patching.alternatives import FEATURES
 from pvops_core.testing.images import make_bzimage
 from pvops_core.testing.kernels import Alternative, SmallKernel
+from pvops_core.testing.modules import SmallModule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -177,6 +179,52 @@ def test_a_cpu_is_of_use_to_alternatives_only(small: Path, capsys: pytest.Captur
     code, _, err = run(capsys, small, "--backend", "native", "--cpu", "qemu64")
     assert code == 2
     assert "needs --alternatives" in err
+    code, _, err = run(capsys, small, "--backend", "native", "--alternatives", "--cpu", "qemu46")
+    assert code == 2
+    assert "no file or CPU 'qemu46'; there are EPYC, max, qemu64 (did you mean qemu64?)" in err
+    assert run(capsys, small, "--backend", "native", "--alternatives", "--cpu", "qemu64")[0] == 0
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> tuple[Path, Path]:
+    """A module, and its kernel."""
+    layout = LAYOUTS["6.12-64"]
+    path, kernel = tmp_path / "small.ko.gz", tmp_path / "vmlinuz-6.12"
+    path.write_bytes(gzip.compress(SmallModule(layout, [30, 31, 77], release="6.12.0").build()))
+    small = SmallKernel(layout, types=[0], typed=True, functions=["quiet_io_delay"])
+    kernel.write_bytes(make_bzimage(small.builder().build(), release="6.12.0"))
+    return path, kernel
+
+
+def test_a_module_is_patched_as_its_kernel_would(module: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    path, kernel = module
+    code, out, _ = run(capsys, path, "--kernel", kernel, "--backend", "native", "--alternatives", "--json", "-")
+    assert code == 0
+    result = json.loads(out)
+    assert result["image"]["path"] == str(path)
+    assert [site["op"] for site in result["sites"]] == ["irq.save_fl", "irq.irq_disable", "mmu.set_fixmap"]
+    assert result["sites"][0]["address"] == "0xffffffffc0000000"
+    assert result["summary"]["final"] == {"call": 3, "nop": 0, "bug": 0, "inlined": 0}
+    assert len(result["alternatives"]["groups"]) == 3
+    assert cli.main(["sites", str(path), "--kernel", str(kernel)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["all", "3"]
+
+
+def test_a_module_needs_its_kernel_and_only_a_module_does(
+    module: tuple[Path, Path], small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, kernel = module
+    output = ["--output", tmp_path / "out"]
+    for words, says in (
+        ([path], "is a module: say with --kernel which kernel it is loaded into"),
+        ([small, "--kernel", kernel], "is no module"),
+        ([path, "--kernel", kernel, *output], "--output is for kernels"),
+        ([path, "--kernel", small], "is for x86_64 6.12.0, and"),
+    ):
+        code, _, err = run(capsys, *words, "--backend", "native")
+        assert (code, err.count("\n")) == (2, 1)
+        assert says in err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.kernel

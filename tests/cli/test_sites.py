@@ -62,7 +62,7 @@ def test_kernel_without_sites(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     [
         ([], 2, "Usage: pvops"),
         (["frobnicate"], 2, "no verb 'frobnicate'; there are"),
-        (["sites"], 2, "Missing argument 'KERNEL'"),
+        (["sites"], 2, "Missing argument 'FILE'"),
         (["sites", "/absent"], 2, "/absent: cannot be read: No such file"),
         (["sites", "/"], 2, "is not a regular file"),
         (["sites", __file__], 2, "neither a bzImage nor an ELF image"),

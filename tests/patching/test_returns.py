@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.images import load_image
+from pvops_core.patching import returns
 from pvops_core.patching.capabilities import CALL_DEPTH, RETHUNK, RETPOLINE, RETPOLINE_LFENCE, SRSO, UNRET
 from pvops_core.patching.nops import NOPS, NopKind
 from pvops_core.patching.padding import Relocating
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pvops_core.images import KernelImage
 
 TEXT = 0xFFFFFFFF81000000
-THUNKS, RETURN, OTHERS = TEXT + 0x1000, TEXT + 0x1800, TEXT + 0x1900
+THUNKS, RETURN, OTHERS, ITS = TEXT + 0x1000, TEXT + 0x1800, TEXT + 0x1900, TEXT + 0x1A00
 WAY = Relocating(NOPS[NopKind.MODERN_64], 64)
 
 
@@ -33,6 +34,7 @@ def image(section: str, code: bytes, at: list[int]) -> KernelImage:
     builder.symbol("__x86_indirect_thunk_array", THUNKS)
     builder.symbol("retbleed_return_thunk", OTHERS)
     builder.symbol("srso_return_thunk", OTHERS + 16)
+    builder.symbol("its_return_thunk", ITS)
     return load_image(builder.build())
 
 
@@ -59,6 +61,20 @@ def test_returns_are_led_to_the_thunk_of_the_cpu(features: set[int], target: int
     made = bytes.fromhex("c3 cc cc cc cc") if target is None else branch("e9", target, 3)
     assert text.read(TEXT, 18) == code[:3] + made + code[8:18]
     assert changed == (target != RETURN)
+
+
+def test_with_the_bug_its_returns_in_the_safe_half_of_a_line_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(returns, "feature_names", lambda _image: {700: "bug:its"})
+    code = branch("e9", RETURN, 0).ljust(0x20, b"\x90") + branch("e9", RETURN, 0x20)
+    kernel = image(".return_sites", code, [0, 0x20])
+    text = Text(kernel)
+    assert apply_returns(kernel, text, frozenset({RETHUNK, 700})) == 2
+    assert text.read(TEXT, 5) == branch("e9", ITS, 0)
+    assert text.read(TEXT + 0x20, 5) == bytes.fromhex("c3 cc cc cc cc")
+    needing = [{RETHUNK, 700}, {RETHUNK, 700, RETPOLINE, RETPOLINE_LFENCE}]
+    assert all(returns.needs_trampolines(kernel, frozenset(features)) for features in needing)
+    content = [{RETHUNK, 700, RETPOLINE}, {700}, {RETHUNK}]
+    assert not any(returns.needs_trampolines(kernel, frozenset(features)) for features in content)
 
 
 @pytest.mark.parametrize(

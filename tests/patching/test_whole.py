@@ -16,6 +16,7 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.patching.alternatives import ALWAYS, AltEntry, AltGroup, grouped
 from pvops_core.patching.bootrecord import read_boot_record
 from pvops_core.patching.capabilities import capability_words, feature_names, read_capabilities
+from pvops_core.patching.cpus import MODELS, SYSCALL32, SYSENTER32
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.patching.plan import PlannedGroup
 from pvops_core.patching.whole import kind_of, plan_alternatives
@@ -58,6 +59,28 @@ def test_every_place_is_as_a_real_boot_left_it(
     assert not plan.left_out
     changed = {address for address, _code in _before(oracle(record)["alternatives"])}
     assert {planned.group.address for planned in plan.groups if _moved(image, planned)} == changed
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("record", "hidden"), [("c612-native", set()), ("c72-native", set()), ("g612-xen1", {12, 13})])
+def test_a_model_by_name_is_what_linux_finds_on_bare_metal(
+    kernels: Callable[[str], KernelImage],
+    oracle: Callable[[str], Mapping[str, Any]],
+    record: str,
+    hidden: set[int],
+    tmp_path: Path,
+) -> None:
+    """Under Xen some features of the same CPU are hidden: mtrr, pge, and the bug that sysret has under AMD."""
+    name, fills = BOOTS[record]
+    image, path = kernels(name), tmp_path / "record.json"
+    path.write_text(json.dumps(oracle(record)))
+    finals = read_boot_record(path, image).finals
+    plan = plan_kernel(read_kernel(image), fills, 1)
+    groups = plan_alternatives(plan, MODELS["qemu64"].features(image)).groups
+    wrong = [planned.group for planned in groups if finals[planned.group.address] != planned.final]
+    asked = {entry.feature for group in wrong for entry in group.entries} - {ALWAYS, 22 * 32 + 8}
+    assert asked == hidden
+    assert len(wrong) == (9 if hidden else 0)
 
 
 def _before(groups: Mapping[str, Any]) -> list[tuple[int, str]]:
@@ -156,6 +179,16 @@ def test_features_are_read_where_the_types_say() -> None:
     assert (names[4], names[22 * 32 + 1], names[ALWAYS]) == ("tsc", "bug:f00f", "always")
     with pytest.raises(ImageError, match="features end at 104"):
         read_capabilities(image, bytes(head[:-1]))
+
+
+def test_a_models_words_are_cut_to_the_kernels() -> None:
+    image = typed(10, 1, {})
+    found = MODELS["EPYC"].features(image)
+    assert {number // 32 for number in found} == {0, 1, 3, 4, 6, 7, 8, 9}
+    assert {number - 9 * 32 for number in found if number // 32 == 9} == {6, 8, 10, 15, 16, 17, 27, 29}
+    assert {SYSCALL32, SYSENTER32} <= found
+    image.symbols["xen_enable_sysenter"] = 1
+    assert SYSENTER32 not in MODELS["EPYC"].features(image)
 
 
 def test_a_kernel_without_types_does_not_say_where_its_features_are() -> None:

@@ -1,0 +1,126 @@
+"""A small module of a kernel, written in memory: calls of ops that its kernel will patch when it loads it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_core.patching.alternatives import ALWAYS
+from pvops_core.patching.altrecords import FLAG_DIRECT_CALL
+
+if TYPE_CHECKING:
+    from pvops_core.ops import Layout
+
+PC32: Final = 2
+"""R_X86_64_PC32."""
+
+SITE: Final = 8
+"""Bytes from one site to the next."""
+
+_ALLOC, _EXEC = 2, 4
+
+
+@attrs.frozen
+class _Part:
+    name: str
+    kind: int
+    flags: int
+    data: bytes
+    link: int = 0
+    info: int = 0
+    entry_size: int = 0
+
+
+@attrs.define
+class SmallModule:
+    """What to build: a 64-bit module whose sites are direct calls.
+
+    Attributes:
+        layout: layout of its kernel's tables.
+        types: type number of each site.
+        release: of the kernel that it is for.
+        machine: ``e_machine``.
+    """
+
+    layout: Layout
+    types: Sequence[int] = ()
+    release: str = ""
+    machine: int = 62
+
+    def build(self) -> bytes:
+        """The file."""
+        tables = list(dict.fromkeys(slot.symbol for slot in self.layout.slots))
+        # Symbols: nothing, the sections .text and .altinstr_replacement, the tables, BUG_func, a function, a stranger.
+        names = ["", "", "", *tables, "BUG_func", "own_function", "of_another_module"]
+        bug = names.index("BUG_func")
+        text = b"".join(b"\xff\x15\0\0\0\0".ljust(SITE, b"\xcc") for _ in self.types) + b"\xe8\0\0\0\0"
+        calls = [
+            (SITE * index + 2, 3 + tables.index(slot.symbol), slot.offset - 4)
+            for index, slot in enumerate(self.layout.by_type(number) for number in self.types)
+        ]
+        calls.append((SITE * len(self.types) + 1, len(names) - 1, -4))
+        records, places = b"", []
+        for index in range(len(self.types)):
+            places += [(len(records), 1, SITE * index), (len(records) + 4, 2, 5 * index)]
+            records += struct.pack("<iiHHBB", 0, 0, ALWAYS, FLAG_DIRECT_CALL, 6, 5)
+        replaced = [(5 * index + 1, bug, -4) for index in range(len(self.types))]
+        parts = [
+            _Part("", 0, 0, b""),
+            _Part(".text", 1, _ALLOC | _EXEC, text),
+            _Part(".altinstr_replacement", 1, _ALLOC | _EXEC, b"\xe8\0\0\0\0" * len(self.types)),
+            _Part(".altinstructions", 1, _ALLOC, records),
+            _Part(".modinfo", 1, _ALLOC, f"license=GPL\0vermagic={self.release} SMP\0".encode()),
+            _Part(".bss", 8, _ALLOC | 1, bytes(64)),
+            *self._relocations(calls, replaced, places),
+            self._symbols(names),
+            _Part(".strtab", 3, 0, b"\0" + b"".join(name.encode() + b"\0" for name in names if name)),
+        ]
+        return _elf(parts, self.machine)
+
+    def _relocations(self, *targets: Sequence[tuple[int, int, int]]) -> list[_Part]:
+        return [
+            _Part(
+                f".rela{number}",
+                4,
+                0,
+                b"".join(struct.pack("<QQq", at, symbol << 32 | PC32, addend) for at, symbol, addend in entries),
+                link=9,
+                info=number,
+                entry_size=24,
+            )
+            for number, entries in enumerate(targets, 1)
+        ]
+
+    def _symbols(self, names: Sequence[str]) -> _Part:
+        table, at = b"", 1
+        for number, name in enumerate(names):
+            holder = number if number in {1, 2} else 1 if name == "own_function" else 0
+            info = 3 if number in {1, 2} else 0x12
+            table += struct.pack("<IBBHQQ", at if name else 0, info if number else 0, 0, holder, 0, 0)
+            at += len(name) + 1 if name else 0
+        return _Part(".symtab", 2, 0, table, link=10, info=3, entry_size=24)
+
+
+def _elf(parts: Sequence[_Part], machine: int) -> bytes:
+    """An ET_REL file of sections; one more has their names."""
+    names = b"\0"
+    starts = []
+    for part in parts:
+        starts.append(len(names) if part.name else 0)
+        names += part.name.encode() + b"\0" if part.name else b""
+    starts.append(len(names))
+    names += b".shstrtab\0"
+    body, headers = bytearray(64), b""
+    for part, start in zip([*parts, _Part(".shstrtab", 3, 0, names)], starts, strict=True):
+        body += bytes(-len(body) % 16)
+        place = (start, part.kind, part.flags, 0, len(body), len(part.data), part.link, part.info, 1, part.entry_size)
+        headers += struct.pack("<IIQQQQIIQQ", *place)
+        body += b"" if part.kind == 8 else part.data
+    body += bytes(-len(body) % 16)
+    ident = b"\x7fELF\2\1\1" + bytes(9)
+    counts = (64, 0, 0, 64, len(parts) + 1, len(parts))
+    body[:64] = ident + struct.pack("<HHIQQQI6H", 1, machine, 1, 0, 0, len(body), 0, *counts)
+    return bytes(body) + headers

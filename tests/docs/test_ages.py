@@ -1,0 +1,46 @@
+"""The table of what each age of kernel can do is what the readers and planners do with a small kernel of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pvops_core.errors import ImageError
+from pvops_core.images import load_image
+from pvops_core.ops import LAYOUTS
+from pvops_core.patching.kernel import plan_kernel, read_kernel
+from pvops_core.patching.sites import read_sites
+from pvops_core.patching.whole import plan_alternatives
+from pvops_core.testing.kernels import SmallKernel
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "real-kernels.md"
+AGES = {"2.6.23 to 5.11": "2.6.23", "5.12 to 6.7": "6.1-64", "6.8 to 6.18, 7.0": "6.12-64", "7.2": "7.2-64"}
+
+
+def rows() -> dict[str, list[str]]:
+    section = PAGE.read_text(encoding="utf-8").partition("## What each age")[2].partition("\n## ")[0]
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines[2:]}
+
+
+def test_every_age_has_its_row() -> None:
+    assert list(rows()) == list(AGES)
+
+
+@pytest.mark.parametrize("age", AGES)
+def test_a_kernel_of_that_age_does_what_its_row_says(age: str) -> None:
+    annotated, sites, patch, steps, alternatives, _ = rows()[age]
+    layout = LAYOUTS[AGES[age]]
+    image = load_image(SmallKernel(layout, types=range(len(layout.slots))).builder().build())
+    assert ("parainstructions" in annotated) == (image.paravirt is not None)
+    assert ("two tables" in annotated) == (len({slot.symbol for slot in layout.slots}) == 2)
+    assert (sites == "yes") == (len(read_sites(image)) == len(layout.slots))
+    try:
+        plan = plan_kernel(read_kernel(image), [], 1)
+    except ImageError:
+        assert (patch, alternatives) == ("no", "no")
+        return
+    assert (patch, alternatives) == ("yes", "yes")
+    assert steps == ", ".join(f"`{step}`" for step in plan.steps)
+    assert len(plan_alternatives(plan, frozenset()).groups) == (0 if image.altinstructions is None else len(plan.sites))
