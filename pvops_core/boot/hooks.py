@@ -116,6 +116,7 @@ class OpHooks:
         self._slots: SlotWatch = session.slots
         self._poker = session.poker
         self._poker.hold(self)
+        session.returns.called = self._called
         self._padding = Padding(session.kernel.image)
         self._text = Text(session.kernel.image)
         self._entries: dict[int, Breakpoint] = {}
@@ -211,6 +212,10 @@ class OpHooks:
         except OccupiedError as error:
             hook.refused = str(error)
             self._machine.log.record("hook refused", op=hook.op, name=hook.name, why=hook.refused)
+
+    def _called(self, address: int) -> bool:
+        """Who goes on at an entrance, or at its ``ret``, has just been called from a site."""
+        return any(address - hook.entrance in {0, _JUMP} for hook in self._standing.values())
 
     def holds(self) -> Iterator[Hold]:
         """Entrances, slots and the sites that were put back to calls through them."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from pvops_core.boot.hooks import OpHooks
 from pvops_core.boot.payload_pages import FRAMES
 from pvops_core.boot.points import POINTS, Passed, Points
+from pvops_core.boot.returns import returns_of
 from pvops_core.boot.slots import SlotWatch
 from pvops_core.boot.symbols import find_symbol
 from pvops_core.boot.table import RunningTable, find_running_table
@@ -21,6 +22,7 @@ from pvops_core.machine.watchdog import run_within, whereabouts
 from pvops_core.patching.poke import Poker
 
 if TYPE_CHECKING:
+    from pvops_core.guest.linux import LinuxReturns
     from pvops_core.hookspecs import Backend, KernelPlatform
     from pvops_core.hookspecs.guest import Kernel
     from pvops_core.hookspecs.keyboard import Keyboard
@@ -71,6 +73,7 @@ class BootSession(Closing):
     platform: KernelPlatform
     image_memory: ImageMemory
     poker: Poker
+    returns: LinuxReturns
     points: Points
     table: RunningTable | None
     slots: SlotWatch | None
@@ -96,7 +99,8 @@ class BootSession(Closing):
             self.platform.build()
             self.machine.watch(self.platform.read_keyboard)
             self.image_memory = ImageMemory(self.machine, self.platform, kernel.image)
-            self.poker = Poker(self.machine, self.image_memory.machine_address)
+            self.returns = returns_of(self)
+            self.poker = Poker(self.machine, self.image_memory.machine_address, returns=self.returns)
             self.points = Points(self.machine, _symbols(kernel))
             self.table = find_running_table(self)
             self.slots = SlotWatch(self, self.table) if self.table else None

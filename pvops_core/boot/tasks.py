@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.guest.returns import TaskStack, no_tasks
 from pvops_core.images.btf import read_btf
-from pvops_core.livepatch.guest import TaskStack, no_tasks
 from pvops_core.machine import GuestFault
 
 if TYPE_CHECKING:
@@ -26,7 +26,11 @@ _MEMBERS: Final = {
     "signal_struct": ("thread_head.next",),
     "rq": ("curr", "idle"),
 }
-_SYMBOLS: Final = ("init_task", "runqueues", "__per_cpu_offset", "__start_init_task", "__end_init_task")
+_ALSO: Final = {"curr": "donor"}
+"""What a member is found as in types where it shares its place (since 6.12, struct rq)."""
+_SYMBOLS: Final = ("init_task", "runqueues", "__per_cpu_offset")
+_STACKS: Final = (("__start_init_stack", "__end_init_stack"), ("__start_init_task", "__end_init_task"))
+"""Around the first task's stack: since 6.10, and before."""
 _TASK_LIMIT: Final = 100_000
 _COMM: Final = 16
 
@@ -41,21 +45,25 @@ class Linux:
     @property
     def stack_size(self) -> int:
         """THREAD_SIZE: what the linker script leaves for the first task's stack."""
-        return self.symbols["__end_init_task"] - self.symbols["__start_init_task"]
+        start, end = next(pair for pair in _STACKS if pair[1] in self.symbols)
+        return self.symbols[end] - self.symbols[start]
 
 
 def read_linux(image: KernelImage) -> Linux | None:
     """What a kernel says of its tasks; None for one without type information, or that is no Linux."""
     btf = read_btf(image)
-    if btf is None or any(name not in image.symbols for name in _SYMBOLS):
+    symbols = image.symbols
+    stack = next((pair for pair in _STACKS if pair[0] in symbols and pair[1] in symbols), None)
+    if btf is None or stack is None or any(name not in symbols for name in _SYMBOLS):
         return None
     members = {}
     for structure, wanted in _MEMBERS.items():
         offsets = {path: place // 8 for path, _, place in btf.leaves(structure) or ()}
-        if any(path not in offsets for path in wanted):
+        found = {path: offsets.get(path, offsets.get(_ALSO.get(path, path))) for path in wanted}
+        members[structure] = {path: offset for path, offset in found.items() if offset is not None}
+        if len(members[structure]) < len(wanted):
             return None
-        members[structure] = {path: offsets[path] for path in wanted}
-    return Linux(members, {name: image.symbols[name] for name in _SYMBOLS})
+    return Linux(members, {name: symbols[name] for name in (*_SYMBOLS, *stack)})
 
 
 class Tasks:
@@ -144,8 +152,8 @@ class Tasks:
             end = start + self._linux.stack_size
             name = f"task {pid} ({comm.decode('utf-8', 'replace')})"
             pointer = space.word(task + members["thread.sp"])
-            asleep = vcpu is None and start <= pointer < end
-            return TaskStack(name, start, end, vcpu, space.read(pointer, end - pointer) if asleep else b"")
+            words = space.read(pointer, end - pointer) if start <= pointer < end else b""
+            return TaskStack(name, start, end, vcpu, words)
         except GuestFault:
             return None
 

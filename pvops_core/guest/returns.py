@@ -56,7 +56,7 @@ class TaskStack:
         start: guest-virtual address of its first byte.
         end: the first address after it.
         vcpu: number of the vCPU that the task is executing on; None for one that sleeps or waits for its turn.
-        words: what is on it, as bytes, from a sleeping task's stack pointer to the end; empty for one that executes.
+        words: what is on it, as bytes, from where its stack pointer was when it last went to sleep, to the end.
     """
 
     name: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import attrs
 
+from pvops_core.guest.returns import TaskStack, no_tasks
 from pvops_core.livepatch.area import PAGE_SIZE, Area, MappedByGuest, Pages
 from pvops_core.machine.registers import FLAG_IF
 from pvops_core.patching.poke import Poke
@@ -61,30 +62,6 @@ class BareCalls:
                 vcpu.insn.swapgs()
         vcpu.rflags &= ~FLAG_IF
         yield vcpu.rsp
-
-
-@attrs.frozen
-class TaskStack:
-    """The kernel stack of one task.
-
-    Attributes:
-        name: the task, for messages.
-        start: guest-virtual address of its first byte.
-        end: the first address after it.
-        vcpu: number of the vCPU that the task is executing on; None for one that sleeps or waits for its turn.
-        words: what is on it, as bytes, from a sleeping task's stack pointer to the end; empty for one that executes.
-    """
-
-    name: str
-    start: int
-    end: int
-    vcpu: int | None
-    words: bytes = attrs.field(default=b"", repr=False)
-
-
-def no_tasks() -> Sequence[TaskStack]:
-    """Of a guest that has no tasks beside what its vCPUs are executing, or of which nothing more is known."""
-    return ()
 
 
 @attrs.frozen(kw_only=True, eq=False)

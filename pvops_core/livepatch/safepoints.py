@@ -19,7 +19,8 @@ from pvops_core.machine import GuestFault
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pvops_core.livepatch.guest import PatchedGuest, TaskStack
+    from pvops_core.guest.returns import TaskStack
+    from pvops_core.livepatch.guest import PatchedGuest
     from pvops_core.machine import Vcpu
 
     Words = NDArray[np.uint64]

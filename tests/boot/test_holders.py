@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
@@ -16,9 +17,11 @@ from pvops_core.images import load_image
 from pvops_core.livepatch.builder import PayloadBuilder
 from pvops_core.livepatch.compiling import size_in
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.livepatch.manager import Livepatch
 from pvops_core.livepatch.model import Command
 from pvops_core.plugins import chain, load_backends
+
+if TYPE_CHECKING:
+    from pvops_core.livepatch.manager import Livepatch
 
 CLOUD = "vmlinuz-6.1.0-56-cloud-amd64"
 JUMP = 5
