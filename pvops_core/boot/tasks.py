@@ -1,8 +1,8 @@
 """The kernel stacks of Linux's tasks, found by the kernel's own type information.
 
 Source: include/linux/sched.h (task_struct), sched/signal.h (signal_struct), kernel/sched/sched.h (rq). Threads hang in
-``signal->thread_head`` since 6.7 and before; every leader is in the list that begins at ``init_task``. What each CPU
-executes, and its idle task, stand in its run queue.
+``signal->thread_head`` since 6.7 and before; every leader is in the list that begins at ``init_task``. A CPU's idle
+task stands in its run queue.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 _MEMBERS: Final = {
     "task_struct": ("stack", "tasks.next", "thread_node.next", "thread.sp", "signal", "comm", "pid"),
     "signal_struct": ("thread_head.next",),
-    "rq": ("curr", "idle"),
+    "rq": ("idle",),
 }
-_ALSO: Final = {"curr": "donor"}
-"""What a member is found as in types where it shares its place (since 6.12, struct rq)."""
+_CURRENT: Final = ("current_task", "pcpu_hot")
+"""What each CPU executes, by the first word of a per-CPU symbol: from 6.2 to 6.14 the second (asm/current.h)."""
 _SYMBOLS: Final = ("init_task", "runqueues", "__per_cpu_offset")
 _STACKS: Final = (("__start_init_stack", "__end_init_stack"), ("__start_init_task", "__end_init_task"))
 """Around the first task's stack: since 6.10, and before."""
@@ -54,16 +54,16 @@ def read_linux(image: KernelImage) -> Linux | None:
     btf = read_btf(image)
     symbols = image.symbols
     stack = next((pair for pair in _STACKS if pair[0] in symbols and pair[1] in symbols), None)
-    if btf is None or stack is None or any(name not in symbols for name in _SYMBOLS):
+    current = next((name for name in _CURRENT if name in symbols), None)
+    if btf is None or stack is None or current is None or any(name not in symbols for name in _SYMBOLS):
         return None
     members = {}
     for structure, wanted in _MEMBERS.items():
         offsets = {path: place // 8 for path, _, place in btf.leaves(structure) or ()}
-        found = {path: offsets.get(path, offsets.get(_ALSO.get(path, path))) for path in wanted}
-        members[structure] = {path: offset for path, offset in found.items() if offset is not None}
-        if len(members[structure]) < len(wanted):
+        if any(path not in offsets for path in wanted):
             return None
-    return Linux(members, {name: symbols[name] for name in (*_SYMBOLS, *stack)})
+        members[structure] = {path: offsets[path] for path in wanted}
+    return Linux(members, {name: symbols[name] for name in (*_SYMBOLS, *stack, current)})
 
 
 class Tasks:
@@ -74,6 +74,7 @@ class Tasks:
         self._space = space
         self._vcpus = len(session.machine.vcpus)
         self._word = session.machine.kind.pointer_size
+        self._current = next(name for name in _CURRENT if name in linux.symbols)
 
     def __call__(self) -> Sequence[TaskStack]:
         """All stacks. Only while every vCPU is held.
@@ -84,11 +85,10 @@ class Tasks:
         seen: dict[int, None] = {}
         for vcpu in range(self._vcpus):
             try:
-                queue = self._queue(vcpu)
-                current = self._member("rq", queue, "curr")
-                seen[self._member("rq", queue, "idle")] = None
+                seen[self._member("rq", self._of_cpu("runqueues", vcpu), "idle")] = None
+                current = self._space.word(self._of_cpu(self._current, vcpu))
             except GuestFault:
-                continue  # its run queue is not there yet
+                continue  # it has no memory of its own yet
             executing[current] = vcpu
             seen[current] = None
         for task in self._all():
@@ -99,10 +99,11 @@ class Tasks:
     def _member(self, structure: str, at: int, path: str) -> int:
         return self._space.word(at + self._linux.members[structure][path])
 
-    def _queue(self, vcpu: int) -> int:
+    def _of_cpu(self, symbol: str, vcpu: int) -> int:
+        """Where a CPU has its own of a per-CPU symbol."""
         symbols = self._linux.symbols
         offset = self._space.word(symbols["__per_cpu_offset"] + vcpu * self._word)
-        return symbols["runqueues"] + offset & (1 << 8 * self._word) - 1
+        return symbols[symbol] + offset & (1 << 8 * self._word) - 1
 
     def _all(self) -> Iterator[int]:
         """Every leader, and the threads of each."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pvops_core.errors import ImageError
+from pvops_core.errors import ImageError, MemoryAccessError
 from pvops_core.guest.orc import Orc, read_orc
 from pvops_core.guest.returns import STACK_SIZE, Inside, TaskStack, place_name, stack_words, words_of
 from pvops_core.guest.search import found_in
@@ -127,7 +127,7 @@ class LinuxReturns:
     def _words(self, vcpu: Vcpu, start: int, end: int) -> Words:
         try:
             data = vcpu.virtual.read(start, end - start, system=True)
-        except GuestFault:
+        except (GuestFault, MemoryAccessError):
             data = b""
         return words_of(data, self._machine.kind)
 

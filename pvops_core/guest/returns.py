@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import attrs
 import numpy as np
 
+from pvops_core.errors import MemoryAccessError
 from pvops_core.machine import GuestFault
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def stack_words(vcpu: Vcpu, stack_size: int) -> Words:
         stop = min(end, (start | _PAGE - 1) + 1)
         try:
             data += vcpu.virtual.read(start, stop - start, system=True)
-        except GuestFault:
+        except (GuestFault, MemoryAccessError):
             break
         start = stop
     return words_of(bytes(data), kind)

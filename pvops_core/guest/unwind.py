@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.errors import MemoryAccessError
 from pvops_core.guest.orc import Base, Kind
 from pvops_core.machine import GuestFault
 
@@ -77,7 +78,7 @@ def walk(orc: Orc, frame: Frame, word: Callable[[int], int], called: Callable[[i
         try:
             if not _to_caller(orc, frame, word, called):
                 return Walked(tuple(places), frame.sp, lost=False)
-        except (LostError, GuestFault):
+        except (LostError, GuestFault, MemoryAccessError):
             break
         places.append(frame.ip)
     return Walked(tuple(places), frame.sp, lost=True)
