@@ -1,8 +1,8 @@
 """Brings everybody out of text that is to change, or refuses.
 
 Who is about to leave is stepped out: calls that stand at gates are served first. Who sleeps inside is woken, as ``hlt``
-may end at any time. The others go on through the machine's own run loop, for a bounded virtual time: at first alone,
-so that nobody who is outside comes in again, and where that does not help together with all.
+may end at any time. The others go on through the machine's own run loop, for a bounded virtual time: one after the
+other, so that nobody who is outside comes in again, and where that does not help together with all.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 PATIENCE_NS: Final = 1_000_000
 """Virtual time that those who are inside have to come out."""
-SHORTEST_NS: Final = 500
-LONGEST_NS: Final = 20_000
-"""How long they go on before they are looked at again: twice as long each time."""
-ALONE: Final = 3
-"""So often those who are inside go on alone; after that every other time."""
+SHORTEST_NS: Final = 25
+LOOKS: Final = 11
+"""They are looked at after that time, and after twice as long each time; so many times, then from the shortest on anew:
+who comes in again soon is met outside only by the short ones, and who leaves late by the long ones."""
 
 
 def bring_out(machine: Machine, returns: Returns, spans: Spans, *, patience_ns: int = PATIENCE_NS) -> None:
@@ -44,8 +43,8 @@ def bring_out(machine: Machine, returns: Returns, spans: Spans, *, patience_ns: 
         now = machine.clock.ns
         if now - start >= patience_ns:
             raise occupied(inside, returns, f"still after {(now - start) / 1000:.0f} us")
-        step = min(SHORTEST_NS << looks, LONGEST_NS, start + patience_ns - now)
-        if not _go_on(machine, inside, now + step, alone=looks < ALONE or looks % 2 == 0):
+        step = min(SHORTEST_NS << looks % LOOKS, start + patience_ns - now)
+        if not _go_on(machine, inside, now + step, alone=looks // LOOKS % 2 == 0):
             raise occupied(inside, returns, "and nobody may run, or the guest has come to its end")
         machine.quiesce(spans.ranges)
         inside = returns.inside(spans)
@@ -53,14 +52,14 @@ def bring_out(machine: Machine, returns: Returns, spans: Spans, *, patience_ns: 
 
 
 def _go_on(machine: Machine, inside: Sequence[Inside], until: int, *, alone: bool) -> bool:
-    """Let those who are inside run for a turn, the others too unless ``alone``; whether anybody could."""
-    concerned = {each.vcpu for each in inside}
-    alone = alone and None not in concerned
+    """Let the first who is inside run for a turn, or everybody unless ``alone``; whether anybody could."""
+    first = next((each.vcpu for each in inside if each.vcpu is not None), None)
+    concerned = {first} if alone else {each.vcpu for each in inside}
     held: list[Vcpu] = []
     for vcpu in machine.vcpus:
         if vcpu.index in concerned:
             machine.rouse(vcpu)
-        elif alone and not vcpu.held:
+        elif alone and first is not None and not vcpu.held:
             vcpu.hold()
             held.append(vcpu)
     try:

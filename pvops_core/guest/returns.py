@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import attrs
 import numpy as np
 
+from pvops_core.errors import MemoryAccessError
 from pvops_core.machine import GuestFault
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class TaskStack:
         start: guest-virtual address of its first byte.
         end: the first address after it.
         vcpu: number of the vCPU that the task is executing on; None for one that sleeps or waits for its turn.
-        words: what is on it, as bytes, from a sleeping task's stack pointer to the end; empty for one that executes.
+        words: what is on it, as bytes, from where its stack pointer was when it last went to sleep, to the end.
     """
 
     name: str
@@ -112,7 +113,7 @@ def stack_words(vcpu: Vcpu, stack_size: int) -> Words:
         stop = min(end, (start | _PAGE - 1) + 1)
         try:
             data += vcpu.virtual.read(start, stop - start, system=True)
-        except GuestFault:
+        except (GuestFault, MemoryAccessError):
             break
         start = stop
     return words_of(bytes(data), kind)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.errors import MemoryAccessError
 from pvops_core.machine import GuestFault
+from pvops_core.machine.faults import PF
 from pvops_core.machine.paging import Access
 
 if TYPE_CHECKING:
@@ -61,7 +63,10 @@ class KernelSpace:
         while len(found) < length:
             at = va + len(found)
             size = min(length - len(found), _PAGE - at % _PAGE)
-            found += self._machine.memory.read(self.walk(at).pa, size)
+            try:
+                found += self._machine.memory.read(self.walk(at).pa, size)
+            except MemoryAccessError as error:  # tables that are not made yet
+                raise GuestFault(f"{at:#x} is mapped to no memory", vector=PF, address=at) from error
         return bytes(found)
 
     def word(self, va: int) -> int:

@@ -6,6 +6,7 @@ between, an instruction boundary of the old code is none of the new, or one that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -25,9 +26,14 @@ class Spans:
 
     Args:
         ranges: the intervals, shape ``(n, 2)``; no two overlap.
+        retired: starts of code that goes for good, at each of which an interval begins: those are inside as well.
     """
 
-    def __init__(self, ranges: NDArray[np.uint64]) -> None:
+    def __init__(self, ranges: NDArray[np.uint64], retired: Sequence[int] = ()) -> None:
+        self._plain = ranges
+        if retired:
+            ranges = ranges.copy()
+            ranges[:, 0] -= np.isin(ranges[:, 0], np.array(retired, dtype=np.uint64)).astype(np.uint64)
         ranges = ranges[ranges[:, 1] > ranges[:, 0] + np.uint64(1)]
         if len(ranges) > FEW:
             ranges = ranges[np.argsort(ranges[:, 0], kind="stable")]
@@ -51,10 +57,9 @@ class Spans:
             hit |= (words > first) & (words < last)
         return hit
 
-    def around(self, address: int) -> tuple[int, int] | None:
-        """The interval that an address is inside of."""
-        inside = self.ranges[(self.ranges[:, 0] < np.uint64(address)) & (np.uint64(address) < self.ranges[:, 1])]
-        return (int(inside[0, 0]), int(inside[0, 1])) if len(inside) else None
+    def of_returns(self) -> Spans:
+        """The same without starts of code that goes: nobody returns there, and other pointers lead there."""
+        return Spans(self._plain)
 
 
 def changing(addresses: Words, old: NDArray[np.uint8], new: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -1,8 +1,8 @@
 """The kernel stacks of Linux's tasks, found by the kernel's own type information.
 
 Source: include/linux/sched.h (task_struct), sched/signal.h (signal_struct), kernel/sched/sched.h (rq). Threads hang in
-``signal->thread_head`` since 6.7 and before; every leader is in the list that begins at ``init_task``. What each CPU
-executes, and its idle task, stand in its run queue.
+``signal->thread_head`` since 6.7 and before; every leader is in the list that begins at ``init_task``. A CPU's idle
+task stands in its run queue.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.errors import ImageError
 from pvops_core.guest.returns import TaskStack, no_tasks
 from pvops_core.images.btf import read_btf
 from pvops_core.machine import GuestFault
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
 _MEMBERS: Final = {
     "task_struct": ("stack", "tasks.next", "thread_node.next", "thread.sp", "signal", "comm", "pid"),
     "signal_struct": ("thread_head.next",),
-    "rq": ("curr", "idle"),
+    "rq": ("idle",),
 }
-_SYMBOLS: Final = ("init_task", "runqueues", "__per_cpu_offset", "__start_init_task", "__end_init_task")
+_CURRENT: Final = ("current_task", "pcpu_hot")
+"""What each CPU executes, by the first word of a per-CPU symbol: from 6.2 to 6.14 the second (asm/current.h)."""
+_SYMBOLS: Final = ("init_task", "runqueues", "__per_cpu_offset")
+_STACKS: Final = (("__start_init_stack", "__end_init_stack"), ("__start_init_task", "__end_init_task"))
+"""Around the first task's stack: since 6.10, and before."""
 _TASK_LIMIT: Final = 100_000
 _COMM: Final = 16
 
@@ -41,13 +46,17 @@ class Linux:
     @property
     def stack_size(self) -> int:
         """THREAD_SIZE: what the linker script leaves for the first task's stack."""
-        return self.symbols["__end_init_task"] - self.symbols["__start_init_task"]
+        start, end = next(pair for pair in _STACKS if pair[1] in self.symbols)
+        return self.symbols[end] - self.symbols[start]
 
 
 def read_linux(image: KernelImage) -> Linux | None:
     """What a kernel says of its tasks; None for one without type information, or that is no Linux."""
     btf = read_btf(image)
-    if btf is None or any(name not in image.symbols for name in _SYMBOLS):
+    symbols = image.symbols
+    stack = next((pair for pair in _STACKS if pair[0] in symbols and pair[1] in symbols), None)
+    current = next((name for name in _CURRENT if name in symbols), None)
+    if btf is None or stack is None or current is None or any(name not in symbols for name in _SYMBOLS):
         return None
     members = {}
     for structure, wanted in _MEMBERS.items():
@@ -55,7 +64,7 @@ def read_linux(image: KernelImage) -> Linux | None:
         if any(path not in offsets for path in wanted):
             return None
         members[structure] = {path: offsets[path] for path in wanted}
-    return Linux(members, {name: image.symbols[name] for name in _SYMBOLS})
+    return Linux(members, {name: symbols[name] for name in (*_SYMBOLS, *stack, current)})
 
 
 class Tasks:
@@ -66,6 +75,7 @@ class Tasks:
         self._space = space
         self._vcpus = len(machine.vcpus)
         self._word = machine.kind.pointer_size
+        self._current = next(name for name in _CURRENT if name in linux.symbols)
 
     def __call__(self) -> Sequence[TaskStack]:
         """All stacks. Only while every vCPU is held.
@@ -76,11 +86,10 @@ class Tasks:
         seen: dict[int, None] = {}
         for vcpu in range(self._vcpus):
             try:
-                queue = self._queue(vcpu)
-                current = self._member("rq", queue, "curr")
-                seen[self._member("rq", queue, "idle")] = None
+                seen[self._member("rq", self._of_cpu("runqueues", vcpu), "idle")] = None
+                current = self._space.word(self._of_cpu(self._current, vcpu))
             except GuestFault:
-                continue  # its run queue is not there yet
+                continue  # it has no memory of its own yet
             executing[current] = vcpu
             seen[current] = None
         for task in self._all():
@@ -91,10 +100,11 @@ class Tasks:
     def _member(self, structure: str, at: int, path: str) -> int:
         return self._space.word(at + self._linux.members[structure][path])
 
-    def _queue(self, vcpu: int) -> int:
+    def _of_cpu(self, symbol: str, vcpu: int) -> int:
+        """Where a CPU has its own of a per-CPU symbol."""
         symbols = self._linux.symbols
         offset = self._space.word(symbols["__per_cpu_offset"] + vcpu * self._word)
-        return symbols["runqueues"] + offset & (1 << 8 * self._word) - 1
+        return symbols[symbol] + offset & (1 << 8 * self._word) - 1
 
     def _all(self) -> Iterator[int]:
         """Every leader, and the threads of each."""
@@ -144,8 +154,8 @@ class Tasks:
             end = start + self._linux.stack_size
             name = f"task {pid} ({comm.decode('utf-8', 'replace')})"
             pointer = space.word(task + members["thread.sp"])
-            asleep = vcpu is None and start <= pointer < end
-            return TaskStack(name, start, end, vcpu, space.read(pointer, end - pointer) if asleep else b"")
+            words = space.read(pointer, end - pointer) if start <= pointer < end else b""
+            return TaskStack(name, start, end, vcpu, words)
         except GuestFault:
             return None
 
@@ -158,3 +168,12 @@ def tasks_of(
     if linux is None:
         return no_tasks, None
     return Tasks(machine, space, linux), linux.stack_size
+
+
+def find_tasks(image: KernelImage, machine: Machine, space: KernelSpace) -> Callable[[], Sequence[TaskStack]] | None:
+    """What gives the tasks of a kernel; None where its symbols or types are damaged or do not say."""
+    try:
+        linux = read_linux(image)
+    except ImageError:
+        return None
+    return Tasks(machine, space, linux) if linux is not None else None

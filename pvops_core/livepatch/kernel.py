@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import UsageError
-from pvops_core.guest.space import KernelSpace
 from pvops_core.guest.tasks import tasks_of
 from pvops_core.livepatch import payload_pages
 from pvops_core.livepatch.area import Area
@@ -17,6 +16,7 @@ from pvops_core.livepatch.manager import Livepatch
 from pvops_core.livepatch.payload_pages import KernelPages, base_of
 
 if TYPE_CHECKING:
+    from pvops_core.guest.space import KernelSpace
     from pvops_core.machine import Vcpu
     from pvops_core.session import Session
 
@@ -34,7 +34,7 @@ def live_patches(session: Session) -> Livepatch:
     if session.tool_frames < payload_pages.FRAMES:
         raise UsageError("the session keeps no memory for payloads; make it with tool_frames=payload_pages.FRAMES")
     machine, image, platform = session.machine, session.kernel.image, session.platform
-    space = KernelSpace(machine, session.text, image.symbols)
+    space = session.space
     base = base_of(session)
     area = Area(base, payload_pages.PAGES)
     pages = KernelPages(session, space, base)

@@ -100,15 +100,16 @@ class Coherence:
         )
 
     def _leaves(self, slot: CpuSlot, ranges: Ranges) -> bool:
+        vcpu = slot.vcpu
         for _ in range(_MAX_STEPS):
-            if not self._inside(slot.vcpu, ranges):
+            if not self._inside(vcpu, ranges):
                 return True
-            at = slot.vcpu.rip
-            self._machine.rouse(slot.vcpu)
+            at = vcpu.rip
+            self._machine.rouse(vcpu)
             self._machine.loop.step(slot)
-            if slot.vcpu.rip == at and self._at_gate(at):
+            if vcpu.rip == at and self._at_gate(at):
                 return False  # what it has called waits for another vCPU
-        return not self._inside(slot.vcpu, ranges)
+        return not self._inside(vcpu, ranges)
 
     def _at_gate(self, address: int) -> bool:
         first, last = self._machine.gates.span

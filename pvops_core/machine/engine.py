@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from unicorn import unicorn_const as const
 from unicorn import x86_const
@@ -159,6 +160,7 @@ class Engine:
         self._stepping = False
         self._stopping: set[int] = set()
         self._no_stops: ctypes.c_uint8 | None = None
+        self._context: Context | None = None
         # One model for both widths: 32-bit guests need its PAE and NX, sysenter in 64-bit mode an Intel one, and
         # one without rdrand, whose numbers come from the host.
         self._control(const.UC_CTL_CPU_MODEL, 1, ctypes.c_int(x86_const.UC_CPU_X86_SANDYBRIDGE))
@@ -185,14 +187,17 @@ class Engine:
         if not self.closed:
             self.closed = True
             self._no_stops = None
+            if self._context is not None:
+                self._context.free()
             _library.uc_close(self.handle)
             self._callbacks.clear()
 
     def start(self, rip: int) -> int:
         """Run from ``rip`` until something stops the engine; the library's status."""
         if self._stepping:
-            self._stepping = False  # the library itself drops the code that counts instructions
+            self._stepping = False
             self._choose_stops()
+            self._end_stepping(rip)
         status: int = _library.uc_emu_start(self.handle, rip, 0, 0, 0)
         return status
 
@@ -204,6 +209,33 @@ class Engine:
             self.flush_code()  # blocks translated for full speed do not count instructions
         status: int = _library.uc_emu_start(self.handle, rip, 0, 0, 1)
         return status
+
+    def _end_stepping(self, rip: int) -> None:
+        """The library ends its counting of instructions when it is next started: here, where it executes nothing."""
+        with self._untouched():
+            self._exit_at(rip)
+            _library.uc_emu_start(self.handle, rip, 0, 0, 0)
+            self._exit_at()
+        self.flush_code()
+
+    def _exit_at(self, *addresses: int) -> None:
+        places = (ctypes.c_uint64 * len(addresses))(*addresses)
+        self._control(const.UC_CTL_UC_EXITS, 2, places, ctypes.c_size_t(len(addresses)))
+
+    @contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """Removing a hook, the library translates where it has been, as the CPU would now: a fault in that is undone.
+
+        A vCPU in user mode, or in other page tables, cannot see them. Such a fault would be kept as an exception in
+        progress, so that the guest's next one became a double fault, and the one after that nothing at all.
+        """
+        if self._context is None:
+            self._context = Context(self)
+        self.save(self._context)
+        try:
+            yield
+        finally:
+            self.restore(self._context)
 
     def stop(self) -> None:
         """End ``start``; only from inside a callback."""
@@ -273,7 +305,8 @@ class Engine:
 
     def unhook_code(self, hook: int) -> None:
         """Remove a hook of ``hook_code``, and drop all translated code."""
-        self.check("unhook", _library.uc_hook_del(self.handle, hook))
+        with self._untouched():
+            self.check("unhook", _library.uc_hook_del(self.handle, hook))
         self._stopping.discard(hook)
         self._choose_stops()
         self.flush_code()
@@ -310,7 +343,8 @@ class Engine:
 
     def unhook(self, hook: int) -> None:
         """Remove a hook."""
-        self.check("unhook", _library.uc_hook_del(self.handle, hook))
+        with self._untouched():
+            self.check("unhook", _library.uc_hook_del(self.handle, hook))
 
     def read(self, register: int) -> int:
         """One register by Unicorn's number, for rare use."""

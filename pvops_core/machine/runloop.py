@@ -9,7 +9,6 @@ import attrs
 
 from pvops_core.errors import MachineError
 from pvops_core.machine import engine as uc
-from pvops_core.machine.faults import GuestFault
 from pvops_core.machine.state import BLOCK_NS, Slot
 
 if TYPE_CHECKING:
@@ -19,13 +18,9 @@ if TYPE_CHECKING:
     from pvops_core.machine.gates import Gates
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.machine import Machine
-    from pvops_core.machine.vcpu import Vcpu
 
 _BUDGET, _PATIENCE, _EXPIRED = int(Slot.BUDGET), int(Slot.PATIENCE), int(Slot.EXPIRED)
 _HLT = 0xF4
-_RETURNS = (b"\xcf", b"\x0f\x35", b"\x0f\x07")
-"""iret, sysexit, sysret."""
-_REX_W = 0x48
 _FROM_OUTSIDE = frozenset({"until", "timeout"})
 """Reasons to stop that are not the guest's own end: a call of guest code that is under way is finished first."""
 _ENDS = frozenset({"poweroff", "reboot", "crash", "dead"})
@@ -270,12 +265,6 @@ class RunLoop:
         """Run one instruction of a vCPU that is not in a handler."""
         clock, start = self._machine.clock, slot.vcpu.rip
         self.interrupted = False
-        if self._changes_level(slot.vcpu):
-            # The engine takes no page fault at a level that it came to by a single step. Here a block is one as well.
-            _allow(slot, 1)
-            self._slice(slot)
-            self._raise()
-            return
         _allow(slot, 1 << 40)
         clock.follow(slot.state)
         self.in_guest = True
@@ -296,17 +285,6 @@ class RunLoop:
             self._bad_end(slot, status)
         elif slot.vcpu.rip == start + 1 and self._after_hlt(slot):
             self.platform.halted(slot.vcpu)
-
-    def _changes_level(self, vcpu: Vcpu) -> bool:
-        """Whether what is executed next may go on at another level: a gate's handler, or a return to user mode."""
-        first, last = self.gates.span
-        if first <= vcpu.rip < last:
-            return True
-        try:
-            code = vcpu.virtual.read(vcpu.rip, 3, system=True)
-        except GuestFault:
-            return False
-        return code.startswith(_RETURNS, 1 if code[0] == _REX_W and vcpu.in_64_bit_code else 0)
 
     def _bad_end(self, slot: CpuSlot, status: int) -> None:
         vcpu = slot.vcpu

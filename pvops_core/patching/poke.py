@@ -128,6 +128,10 @@ class _Writes(Protocol):
     def size(self) -> int:
         """How many bytes they are in all."""
 
+    @property
+    def retired(self) -> Sequence[int]:
+        """Starts of code that goes for good."""
+
 
 class _Single:
     """One poke: cheaper as bytes than as arrays."""
@@ -136,6 +140,7 @@ class _Single:
         self._poke = poke
         self._places: list[tuple[int, slice]] = []
         self.size = len(poke.new)
+        self.retired = (poke.address,) if poke.retires else ()
 
     def ranges(self) -> list[list[int]]:
         return [[self._poke.address, self._poke.address + self.size]]
@@ -143,7 +148,7 @@ class _Single:
     def changing(self) -> list[list[int]]:
         poke = self._poke
         if poke.retires:
-            return [[poke.address - 1, poke.address + self.size]]
+            return self.ranges()
         places = [at for at in range(self.size) if poke.expected[at] != poke.new[at]]
         return [[poke.address + places[0], poke.address + places[-1] + 1]] if places else []
 
@@ -188,6 +193,7 @@ class _Many:
         self._batch = batch
         self._places: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self.size = int(batch.new.size)
+        self.retired = ()
 
     def ranges(self) -> NDArray[np.uint64]:
         return self._batch.ranges()
@@ -357,7 +363,7 @@ class Poker:
 
 def _spans(todo: Sequence[_Writes]) -> Spans:
     parts = [np.asarray(writes.changing(), dtype=np.uint64).reshape(-1, 2) for writes in todo]
-    return Spans(np.concatenate(parts))
+    return Spans(np.concatenate(parts), [start for writes in todo for start in writes.retired])
 
 
 def _refuse_overlaps(ranges: NDArray[np.uint64]) -> None:

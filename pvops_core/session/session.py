@@ -12,7 +12,11 @@ from pvops_core.backends.settings import read_settings
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError, SwitchError, UsageError, unknown
 from pvops_core.guest import GuestText, find_symbol
+from pvops_core.guest.linux import LinuxReturns
 from pvops_core.guest.points import POINTS, Passed, Points
+from pvops_core.guest.returns import user_mode_of
+from pvops_core.guest.space import KernelSpace
+from pvops_core.guest.tasks import find_tasks
 from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
 from pvops_core.guests.builtin.stacks import returns_of
 from pvops_core.machine import Machine, Stop, Vcpu
@@ -151,6 +155,7 @@ class Session(Closing):
             return
         self.platform.build()
         self.machine.watch(self.platform.read_keyboard)
+        self.poker.returns = self.returns
         self.points = Points(self.machine, self.guest.symbols)
         self.table = find_running_table(self.guest.image, self.text)
         self.slots = SlotWatch(self.machine, self.text, self.table) if self.table else None
@@ -291,12 +296,26 @@ class Session(Closing):
         return self.slots.history if self.slots is not None else ()
 
     @cached_property
+    def space(self) -> KernelSpace:
+        """A kernel's own address space."""
+        return KernelSpace(self.machine, self.text, self.guest.symbols)
+
+    @cached_property
+    def returns(self) -> LinuxReturns:
+        """Who returns where, in a kernel; its type information is read when that is first asked."""
+        in_user_mode, image = user_mode_of(self.platform), self.guest.image
+        find = partial(find_tasks, image, self.machine, self.space)
+        return LinuxReturns(self.machine, image, in_user_mode=in_user_mode, find_tasks=find, word=self.space.word)
+
+    @cached_property
     def hooks(self) -> OpHooks:
         """Python hooks in a kernel's own ops; SwitchError if it has no table that is known here."""
         if self.table is None or self.slots is None:
             raise SwitchError("the kernel has no table of ops that is known here")
         image, platform = self.guest.image, self.platform
-        return OpHooks(image, self.machine, platform, self.text, self.poker, self.table, self.slots, self.points)
+        hooks = OpHooks(image, self.machine, platform, self.text, self.poker, self.table, self.slots, self.points)
+        self.returns.called = hooks.called
+        return hooks
 
     def whereabouts(self) -> str:
         """Where each vCPU is, by symbol: "vcpu 0 at default_idle+0x13 (0xffffffff…), waiting"."""

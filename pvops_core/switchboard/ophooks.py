@@ -230,6 +230,10 @@ class OpHooks:
             hook.refused = str(error)
             self._machine.log.record("hook refused", op=hook.op, name=hook.name, why=hook.refused)
 
+    def called(self, address: int) -> bool:
+        """Who goes on at an entrance, or at its ``ret``, has just been called from a site."""
+        return any(address - hook.entrance in {0, _JUMP} for hook in self._standing.values())
+
     def holds(self) -> Iterator[Hold]:
         """Entrances, slots and the sites that were put back to calls through them."""
         size = self._table.layout.pointer_size

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pvops_core.guest.returns import TaskStack, no_tasks
 from pvops_core.kinds import MachineKind
 from pvops_core.livepatch.area import Area
 from pvops_core.livepatch.builder import PayloadBuilder, Reference
-from pvops_core.livepatch.guest import PatchedGuest, TaskStack, no_tasks
+from pvops_core.livepatch.guest import PatchedGuest
 from pvops_core.livepatch.loading import load
 from pvops_core.livepatch.manager import Livepatch
 from pvops_core.patching.poke import Poker

@@ -43,10 +43,12 @@ def showing(made: PayloadBuilder, image: KernelImage, text: str) -> bytes:
 class Live:
     """One machine, booted until user space has looked at /proc/version once."""
 
-    def __init__(self, kernel: Path, ramdisk: str, backend: str, cmdline: str, vcpus: int) -> None:
+    def __init__(
+        self, kernel: Path, ramdisk: str, backend: str, cmdline: str, vcpus: int, init: bytes = WATCHING
+    ) -> None:
         self.image = load_image(kernel)
         backends = load_backends().backends
-        initrd = with_init(kernel.with_name(ramdisk), WATCHING)
+        initrd = with_init(kernel.with_name(ramdisk), init)
         self.session = Session(
             Kernel(self.image, initrd, cmdline), chain(backends[backend], backends), vcpus=vcpus, tool_frames=FRAMES
         )

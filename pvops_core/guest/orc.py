@@ -1,0 +1,111 @@
+"""ORC, the tables by which x86_64 kernels find a caller's frame: where their stack ends, at any place of their text.
+
+Two sections that the linker leaves in the image: ``.orc_unwind_ip`` has the places, each a signed 32-bit distance from
+its own address; ``.orc_unwind`` an entry of six bytes for each. Source: arch/x86/include/asm/orc_types.h. What the type
+field means changed in 6.4; images since then have a section ``.orc_header``.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from pvops_core.images import KernelImage
+
+_ENTRY: Final = np.dtype([("sp_offset", "<i2"), ("bp_offset", "<i2"), ("bits", "<u2")])
+
+
+class Base(enum.IntEnum):
+    """What a stack or frame pointer is reckoned from (ORC_REG_*)."""
+
+    UNDEFINED = 0
+    PREV_SP = 1
+    DX = 2
+    DI = 3
+    BP = 4
+    SP = 5
+    R10 = 6
+    R13 = 7
+    BP_INDIRECT = 8
+    SP_INDIRECT = 9
+
+
+class Kind(enum.Enum):
+    """What lies where the caller's stack ends."""
+
+    CALL = "a return address"
+    REGS = "all registers of what was interrupted"
+    PARTIAL = "the five words that iret takes"
+    END = "nothing: the first frame"
+    UNKNOWN = "nobody knows"
+
+
+_KINDS: Final = (Kind.CALL, Kind.REGS, Kind.PARTIAL, Kind.UNKNOWN)
+_KINDS_WITH_HEADER: Final = (Kind.UNKNOWN, Kind.END, Kind.CALL, Kind.REGS, Kind.PARTIAL)
+_END_BIT: Final = 1 << 10
+_MASK: Final = (1 << 64) - 1
+
+
+class Entry(NamedTuple):
+    """How to find the caller's frame from some places on."""
+
+    sp_base: int
+    sp_offset: int
+    bp_base: int
+    bp_offset: int
+    kind: Kind
+
+
+class Orc:
+    """The tables of one image.
+
+    Args:
+        places: guest-virtual addresses from which on the entry of the same index holds, ascending.
+        entries: the entries, as in the section.
+        header: the image has ``.orc_header``.
+    """
+
+    def __init__(self, places: NDArray[np.uint64], entries: NDArray[Any], *, header: bool) -> None:
+        self._places = places
+        self._entries = entries
+        self._header = header
+
+    def find(self, address: int) -> Entry | None:
+        """The entry for a place; None where the tables know of none."""
+        row = int(np.searchsorted(self._places, np.uint64(address & _MASK), side="right")) - 1
+        if row < 0:
+            return None
+        sp_offset, bp_offset, bits = self._entries[row].tolist()
+        kind = self._kind(bits)
+        sp_base = bits & 0xF
+        if kind is Kind.UNKNOWN or (sp_base == Base.UNDEFINED and kind is not Kind.END):
+            return None
+        return Entry(sp_base, sp_offset, bits >> 4 & 0xF, bp_offset, kind)
+
+    def _kind(self, bits: int) -> Kind:
+        if self._header:
+            number = bits >> 8 & 7
+            return _KINDS_WITH_HEADER[number] if number < len(_KINDS_WITH_HEADER) else Kind.UNKNOWN
+        return Kind.END if bits & _END_BIT else _KINDS[bits >> 8 & 3]
+
+
+def read_orc(image: KernelImage) -> Orc | None:
+    """The tables of an image; None for one that has none, or a pair that does not fit together."""
+    places, entries = image.section(".orc_unwind_ip"), image.section(".orc_unwind")
+    if places is None or entries is None or image.pointer_size != 8:
+        return None
+    distances = np.frombuffer(image.section_bytes(".orc_unwind_ip") or b"", dtype="<i4")
+    found = np.frombuffer(image.section_bytes(".orc_unwind") or b"", dtype=_ENTRY)
+    if not len(found) or len(distances) != len(found):
+        return None
+    here = np.uint64(places.address) + np.arange(len(distances), dtype=np.uint64) * np.uint64(4)
+    addresses = here + distances.astype(np.int64).astype(np.uint64)
+    order = np.argsort(addresses, kind="stable")  # kernels before 5.6 sort them at boot
+    return Orc(addresses[order], found[order], header=image.section(".orc_header") is not None)
