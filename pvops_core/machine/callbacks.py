@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pvops_core.machine.handler import MemoryDevice
     from pvops_core.machine.runloop import RunLoop
+    from pvops_core.machine.segmentlimits import SegmentLimits
     from pvops_core.machine.vcpu import Vcpu
 
 _ERROR_CODE, _SOFTWARE = int(Slot.ERROR_CODE), int(Slot.SOFTWARE)
@@ -54,6 +55,7 @@ class Callbacks:
         self._read = 0
         self._ends: dict[int, int] = {}
         vcpu.debug.serve = self._serve
+        self.limits: SegmentLimits | None = None
         self._in_place: Callable[..., int | None] | None = None
         self._call = struct.Struct("")
         self.syscall = engine.keep(uc.SYSCALL_CALLBACK(self._syscall))  # native code calls these two
@@ -68,6 +70,27 @@ class Callbacks:
         """Ask a handler first what a system call comes to, with so many registers' values."""
         self._in_place = handler
         self._call = struct.Struct(f"{count}Q")
+
+    def check_segments(self, context: uc.Context) -> None:
+        """Check accesses through segments that are not flat."""
+        from pvops_core.machine.segmentlimits import SegmentLimits  # noqa: PLC0415 - for 32-bit machines only
+
+        self.limits = SegmentLimits(self._vcpu, self._engine, self._state, context, self._restart, self._guarded)
+
+    def _restart(self) -> None:
+        self.moved = True
+        self._engine.stop()
+
+    def _guarded(self, function: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: int) -> object:
+            try:
+                return function(*arguments)
+            except BaseException as error:  # noqa: BLE001 - handed on by the run loop
+                self._loop.fail(error)
+                self._engine.stop()
+                return 0
+
+        return call
 
     def hook_gates(self, begin: int, end: int) -> None:
         """Call the machine's gates for every instruction that starts in [begin, end]."""
@@ -160,6 +183,8 @@ class Callbacks:
 
     def _leave(self, vcpu: Vcpu, vector: int) -> None:
         """The engine asks for an instruction; the rest of its block takes no time beyond the block's."""
+        if self.limits is not None and (fault := self.limits.refused()) is not None:
+            raise fault
         self._state[_BUDGET] += 1
         answer(vcpu, vector, self._state[_ERROR_CODE])
 

@@ -16,6 +16,8 @@ from capstone import x86_const
 from pvops_core.machine.faults import GuestFault
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pvops_core.machine.vcpu import Vcpu
 
 LONGEST: Final = 15
@@ -27,6 +29,8 @@ _ONLY_LOOK: Final = frozenset({"lea", "nop", "invlpg"})
 _REFUSED_FIRST: Final = frozenset({"lgdt", "lidt", "lldt", "ltr", "lmsw"})
 """Refused outside of level 0 before they look at their operand."""
 _BY_NAME: Final = {"w": 2, "d": 4, "q": 8}
+_STACK_NAMES: Final = ("push", "pop", "call", "lcall", "ret", "iret", "leave")
+_NAMES: Final = {0x2E: "cs", 0x36: "ss", 0x3E: "ds", 0x26: "es", 0x64: "fs", 0x65: "gs"}
 _STACK_POINTERS: Final = frozenset({"rsp", "rbp", "esp", "ebp", "sp", "bp"})
 _EVERYWHERE: Final = frozenset({"fs", "gs"})
 """Segments that an instruction may name in 64-bit code too; the other prefixes are ignored there."""
@@ -74,6 +78,40 @@ def instruction(vcpu: Vcpu, bits: int) -> Any | None:  # noqa: ANN401 - the disa
             continue
         break
     return next(_disassembler(bits).disasm(code, vcpu.rip, 1), None)
+
+
+def disassembled(code: bytes, start: int, bits: int) -> Iterator[Any]:
+    """The instructions of a piece of code, as far as they are known."""
+    return iter(_disassembler(bits).disasm(code, start))
+
+
+@attrs.frozen
+class Touch:
+    """What an instruction's bytes say of one access: ``offset`` only if it is a number among them."""
+
+    segment: str
+    offset: int | None
+    size: int
+    write: bool
+
+
+def touches(found: Any) -> list[Touch]:  # noqa: ANN401 - the disassembler has no types
+    """The accesses of an instruction of 32-bit code."""
+    name = found.mnemonic.split()[-1]
+    on_stack = name in _ALL or name == "enter" or name.startswith(_STACK_NAMES)
+    touched = [Touch("ss", None, 4, write=True)] if on_stack else []
+    if name == "xlatb":
+        touched.append(Touch(_NAMES.get(found.prefix[1], "ds"), None, 1, write=False))
+    if name in _ONLY_LOOK or name.startswith("prefetch"):
+        return touched
+    for operand in found.operands:
+        if operand.type == x86_const.X86_OP_MEM:
+            place = operand.mem
+            base = found.reg_name(place.base)
+            segment = found.reg_name(place.segment) or ("ss" if base in _STACK_POINTERS else "ds")
+            constant = None if base or place.index else place.disp & (1 << 8 * found.addr_size) - 1
+            touched.append(Touch(segment, constant, operand.size, bool(operand.access & capstone.CS_AC_WRITE)))
+    return touched
 
 
 def accesses(vcpu: Vcpu) -> tuple[Access, ...]:
@@ -167,8 +205,7 @@ class _Reader:
         return sorted(found, key=lambda access: access.write)
 
     def _prefix(self) -> str | None:
-        names = {0x2E: "cs", 0x36: "ss", 0x3E: "ds", 0x26: "es", 0x64: "fs", 0x65: "gs"}
-        name = names.get(self._found.prefix[1])
+        name = _NAMES.get(self._found.prefix[1])
         return name if self._bits != 64 or name in _EVERYWHERE else None
 
     def _operand(self, operand: Any, ahead: int) -> Access:  # noqa: ANN401

@@ -74,6 +74,8 @@ INTR_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, ctypes.c_uint32, _pointer)
 INVALID_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_bool, _pointer, _pointer)
 SYSCALL_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, _pointer)
 CPUID_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_int, _pointer, _pointer)
+LOOK_CALLBACK = ctypes.PYFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64)
+CHECK_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint32)
 MEMORY_CALLBACK = ctypes.PYFUNCTYPE(
     None, _pointer, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, _pointer
 )
@@ -89,6 +91,8 @@ HOOK_INVALID: int = const.UC_HOOK_INSN_INVALID
 HOOK_MEM_READ: int = const.UC_HOOK_MEM_READ
 HOOK_MEM_WRITE: int = const.UC_HOOK_MEM_WRITE
 MEM_WRITE: int = const.UC_MEM_WRITE
+HOOK_TRANSLATED: int = const.UC_HOOK_EDGE_GENERATED
+PROT_EXEC: int = const.UC_PROT_EXEC
 _HOOK_INSN: int = const.UC_HOOK_INSN
 INSN_IN: int = x86_const.UC_X86_INS_IN
 INSN_OUT: int = x86_const.UC_X86_INS_OUT

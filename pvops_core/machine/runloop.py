@@ -210,16 +210,19 @@ class RunLoop:
     def _enter(self, slot: CpuSlot) -> int:
         """Run the engine until the slice ends; each handler that moves RIP makes it begin again there."""
         callbacks, page_end = slot.callbacks, slot.callbacks.page_end
+        if callbacks.limits is not None:
+            callbacks.limits.begin()
         while True:
             callbacks.moved = False
             status = slot.engine.start(slot.vcpu.rip)
             slot.vcpu.ground_ports()
+            paused = callbacks.limits is not None and callbacks.limits.goes_on()
             leaves = bool(status) or self.interrupted or bool(slot.state[_EXPIRED]) or callbacks.postponed
             if page_end.wanted or page_end.armed:
                 if not leaves and not callbacks.moved and page_end.goes_on():
                     continue
                 page_end.end()
-            if leaves or not callbacks.moved:
+            if leaves or not (callbacks.moved or paused):
                 return status
 
     def go_on(self, until: int) -> bool:
