@@ -37,6 +37,11 @@ def addr_ok(abi: Abi, address: int, length: int = 1) -> bool:
     return address >= 0xFFFF_8800_0000_0000 and end <= 1 << 64
 
 
+def native_addr_ok(abi: Abi, address: int) -> bool:
+    """The same of an address by the rule for 64 bits, which Xen applies to both in places."""
+    return abi.bits == 32 or addr_ok(abi, address)
+
+
 def canonical(abi: Abi, address: int) -> bool:
     """A 64-bit address has its top 17 bits alike; every 32-bit one is fine."""
     return abi.bits == 32 or address < 1 << 47 or (1 << 64) - (1 << 47) <= address < 1 << 64

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor.abi import EINVAL, ENODEV, EPERM
-from pvops_xen.hypervisor.access import addr_ok
+from pvops_xen.hypervisor.access import native_addr_ok
 from pvops_xen.hypervisor.traps import inject
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
     if register is None:
         return -ENODEV
     if register < 4:
-        if hv.abi.bits == 64 and not addr_ok(hv.abi, value):  # a 32-bit guest has no address that is Xen's own
+        if not native_addr_ok(hv.abi, value):
             return -EPERM
         state.debugreg[register] = value
         cpu.debug.write(register, value)

@@ -8,7 +8,7 @@ from pvops_core.machine.descriptors import read_descriptor, selector_fault
 from pvops_core.machine.faults import GP, NP, PF, SS, GuestFault, PageFault
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import EINVAL, PAGE_MASK, PAGE_SHIFT
-from pvops_xen.hypervisor.access import addr_ok, canonical
+from pvops_xen.hypervisor.access import canonical, native_addr_ok
 from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.hypervisor.segments import LDT_PAGE, WINDOW_SIZE, map_slot, window
 from pvops_xen.hypervisor.walk import guest_l1e
@@ -27,7 +27,7 @@ def set_ldt(hv: Hypervisor, cpu: Vcpu, base: int, count: int) -> int:
     """MMUEXT_SET_LDT: base must be page aligned, at most 8192 entries; nothing is mapped yet."""
     count &= 0xFFFF_FFFF
     base = base if count else 0
-    if base & PAGE_MASK or count > 8192 or (count and not addr_ok(hv.abi, base, count * 8)):
+    if base & PAGE_MASK or count > 8192 or (count and not native_addr_ok(hv.abi, base)):
         hv.log(f"Bad args to SET_LDT: ptr={base:x}, ents={count:x}")
         return -EINVAL
     state = hv.state(cpu)

@@ -50,6 +50,11 @@ _STORES: Final = frozenset(
 )
 
 
+def _signed32(value: int) -> int:
+    """An int, from the register that holds it: a preempted call's result goes where its foreign domain was."""
+    return (value & 0xFFFF_FFFF ^ 1 << 31) - (1 << 31)
+
+
 def _owner_error(hv: Hypervisor, foreigndom: int) -> int:
     """``get_pg_owner`` and the right to use it: 0, -ESRCH or -EPERM."""
     if foreigndom in {DOMID_SELF, DOMID_IO}:
@@ -128,16 +133,22 @@ def _run_array(
 
 def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, foreigndom: int) -> int:
     """``mmu_update(reqs, count, done_out, foreigndom)``: an array of checked stores to page tables."""
+    if count == _PREEMPTED and not ureqs:
+        return _signed32(foreigndom)
     access.check(hv.abi, ureqs, (count & ~_PREEMPTED) * _UPDATE.size)
-    table_owner = foreigndom >> 16 & 0xFFFF
-    if table_owner and table_owner - 1 != hv.domain.domid:
-        return -EPERM if table_owner - 1 == _DOM0 else -ESRCH
+    table_owner = (foreigndom >> 16 & 0xFFFF) - 1
+    if table_owner not in {-1, _DOM0, hv.domain.domid}:
+        return -ESRCH
     error = _owner_error(hv, foreigndom & 0xFFFF)
-    if error:
+    if error == -ESRCH:
+        _report_done(hv, cpu, pdone, _done_before(hv, cpu, pdone) if count & _PREEMPTED else 0)
         return error
     io_only = foreigndom & 0xFFFF == DOMID_IO
+    forbidden = bool(error) or table_owner == _DOM0  # which each request finds out for itself
 
     def act(ptr: int, val: int) -> int:
+        if forbidden:
+            return -ENOSYS if ptr & 7 > MmuUpdate.PT_UPDATE_NO_TRANSLATE else -EPERM
         return _one_update(hv, ptr, val, io_only=io_only)
 
     return _run_array(hv, cpu, (ureqs, count, _UPDATE), (pdone, foreigndom), act)
@@ -149,12 +160,21 @@ def _one_update(hv: Hypervisor, ptr: int, val: int, *, io_only: bool) -> int:
         return _machphys_update(hv, ptr >> PAGE_SHIFT, val, io_only=io_only)
     if command not in _STORES:
         return -ENOSYS
-    if io_only and val & 1 and hv.frames.is_guests((val & 0x000F_FFFF_FFFF_F000) >> PAGE_SHIFT):
-        return L1_FRAME_REFUSED  # the caller said that the frame is an I/O frame, and it is not
+    if io_only and (error := _io_update(hv, address >> PAGE_SHIFT, val)):
+        return error
     error = update.write_word(hv.validator, address, val, preserve_ad=command == MmuUpdate.PT_UPDATE_PRESERVE_AD)
     if not error:
         hv.stats.page_table_updates += 1
     return error
+
+
+def _io_update(hv: Hypervisor, table: int, val: int) -> int:
+    """Whether an entry may name a frame that the caller calls an I/O frame: never above L1, nor RAM."""
+    kind = hv.frames.in_use_as(table) if hv.frames.is_guests(table) else FrameType.NONE
+    if kind in {FrameType.L2, FrameType.L3, FrameType.L4}:
+        return -EINVAL
+    is_ram = val & 1 and hv.frames.is_guests((val & 0x000F_FFFF_FFFF_F000) >> PAGE_SHIFT)
+    return L1_FRAME_REFUSED if is_ram and kind == FrameType.L1 else 0
 
 
 def _machphys_update(hv: Hypervisor, mfn: int, pfn: int, *, io_only: bool) -> int:
@@ -201,6 +221,8 @@ def _flush_after_update(hv: Hypervisor, cpu: Vcpu, va: int, flags: int) -> int:
 def update_va_mapping_otherdomain(hv: Hypervisor, cpu: Vcpu, va: int, value: int, flags: int, domid: int) -> int:
     """The same for frames of another domain: an unprivileged caller may name only itself."""
     error = _owner_error(hv, domid & 0xFFFF)
+    if domid & 0xFFFF == DOMID_IO:
+        error = -EPERM
     return error or update_va_mapping(hv, cpu, va, value, flags)
 
 
@@ -215,6 +237,8 @@ def read_vcpu_mask(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
 
 def mmuext_op(hv: Hypervisor, cpu: Vcpu, uops: int, count: int, pdone: int, foreigndom: int) -> int:
     """``mmuext_op(ops, count, done_out, foreigndom)``: pinning, base pointers, flushes, the LDT."""
+    if count == _PREEMPTED and not uops:
+        return _signed32(foreigndom)
     access.check(hv.abi, uops, (count & ~_PREEMPTED) * hv.abi.mmuext_size)
     error = _owner_error(hv, foreigndom & 0xFFFF)
     if error or foreigndom & 0xFFFF != DOMID_SELF:
@@ -291,7 +315,7 @@ def new_guest_cr3(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int = 0) -> int:
 def _new_user_baseptr(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
     del arg2
     if hv.abi.bits == 32:
-        return -ENOSYS
+        return -EINVAL
     state = hv.state(cpu)
     old = state.guest_table_user
     if old == mfn:

@@ -140,9 +140,16 @@ def _(g: SmallGuest) -> int:
     return g.mmuext((MmuExt.SET_LDT, g.va(0), 8193))
 
 
-@case("an LDT at an address of Xen's", "MMUEXT_SET_LDT: __addr_ok", Errno("EINVAL"))
+@case("an LDT at an address of Xen's", "MMUEXT_SET_LDT: __addr_ok", Errno("EINVAL"), 64)
 def _(g: SmallGuest) -> int:
     return g.mmuext((MmuExt.SET_LDT, g.hv.abi.m2p_start, 1))
+
+
+@case("an LDT where Xen's addresses start", "MMUEXT_SET_LDT: __addr_ok", Gives("taken; #PF there when used"), 32)
+def _(g: SmallGuest) -> bool:
+    taken = g.mmuext((MmuExt.SET_LDT, g.hv.abi.m2p_start, 1)) == 0
+    outcome = g.execute("mov eax, 4\n mov es, eax")
+    return taken and (outcome.vector, outcome.cr2) == (PF, g.hv.abi.m2p_start)
 
 
 @case("a selector of an LDT page that is mapped writable", "pv_map_ldt_shadow_page", Trap(PF, 0))

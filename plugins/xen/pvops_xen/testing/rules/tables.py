@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor import entries as pte
-from pvops_xen.hypervisor.abi import DOMID_XEN, PAGE_SHIFT, Hypercall, MmuExt, MmuUpdate
+from pvops_xen.hypervisor.abi import DOMID_IO, DOMID_XEN, PAGE_SHIFT, Hypercall, MmuExt, MmuUpdate
 from pvops_xen.testing.guests import BASE
 from pvops_xen.testing.rules.case import Collection, Errno, Gives
 
@@ -228,6 +228,38 @@ def _(g: SmallGuest) -> int:
     return g.mmu_update((g.hv.m2p | MmuUpdate.MACHPHYS_UPDATE, 5))
 
 
+@case("an update that no request is, of dom0's frame", "do_mmu_update", Errno("ENOSYS"))
+def _(g: SmallGuest) -> int:
+    return g.mmu_update((g.l1e(0) | 5, g.entry(0)), owner=0)
+
+
+@case("no update of an unknown domain's frame", "get_pg_owner", Errno("ESRCH"))
+def _(g: SmallGuest) -> int:
+    return g.mmu_update(owner=77)
+
+
+@case("no update of dom0's frame", "do_mmu_update", Gives("0", 0))
+def _(g: SmallGuest) -> int:
+    return g.mmu_update(owner=0)
+
+
+@case("an update of an L2 table with I/O frames", "do_mmu_update: pg_owner", Errno("EINVAL"))
+def _(g: SmallGuest) -> int:
+    return g.mmu_update((g.table(2) << 12, 0), owner=DOMID_IO)
+
+
+@case("an update by address with I/O frames", "xsm_update_va_mapping", Errno("EPERM"))
+def _(g: SmallGuest) -> int:
+    value = (g.entry(0),) if g.bits == 64 else (g.entry(0) & 0xFFFF_FFFF, g.entry(0) >> 32)
+    return g.call(Hypercall.UPDATE_VA_MAPPING_OTHERDOMAIN, g.va(0), *value, 0, DOMID_IO)
+
+
+@case("the rest of a preempted call, of nothing", "do_mmu_update, do_mmuext_op", Gives("what is given for a domain"))
+def _(g: SmallGuest) -> bool:
+    calls = (Hypercall.MMU_UPDATE, Hypercall.MMUEXT_OP)
+    return all(g.call(call, 0, 1 << 31, 0, -5 & 0xFFFF_FFFF) == -5 for call in calls)
+
+
 # --- pins and roots --------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +374,11 @@ def _(g: SmallGuest) -> int:
 @case("run on a frame beyond memory", "new_guest_cr3", Errno("EINVAL"))
 def _(g: SmallGuest) -> int:
     return g.mmuext((MmuExt.NEW_BASEPTR, len(g.hv.frames), 0))
+
+
+@case("run processes on a root of their own with PAE", "compat_mmuext_op", Errno("EINVAL"), 32)
+def _(g: SmallGuest) -> int:
+    return g.mmuext((MmuExt.NEW_USER_BASEPTR, 0, 0))
 
 
 @case("run processes on an L2 table", "MMUEXT_NEW_USER_BASEPTR", Errno("EINVAL"), 64)
