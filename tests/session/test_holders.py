@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 import pytest
@@ -21,7 +20,6 @@ from pvops_core.livepatch.kernel import live_patches
 from pvops_core.livepatch.model import Command
 from pvops_core.livepatch.payload_pages import FRAMES
 from pvops_core.session import Session
-
 
 CLOUD = "vmlinuz-6.1.0-56-cloud-amd64"
 JUMP = 5
