@@ -11,7 +11,7 @@ import attrs
 from pvops_core.backends.loading import load_object
 from pvops_core.backends.paths import plugins_at
 from pvops_core.errors import UsageError
-from pvops_core.patching.boot_records import find_records
+from pvops_core.patching.bootrecords import find_records
 from pvops_core.session.trace import Trace
 from pvops_core.session.verify import PatchingCheck
 
