@@ -12,7 +12,7 @@ what the kernel has put into the slot, between two slices; at the sites, when ``
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -24,9 +24,8 @@ from pvops_core.ops import signature
 from pvops_core.patching.alternatives import overlapping, read_alternatives
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import patch_default, patch_site
-from pvops_core.patching.fills import find_nop
+from pvops_core.patching.fills import find_bug, find_nop
 from pvops_core.patching.holders import Hold
-from pvops_core.patching.kernel import BUG
 from pvops_core.patching.nops import kernel_nops
 from pvops_core.patching.poke import Poke
 from pvops_core.patching.text import Text
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from pvops_core.guest.points import Passed, Points
     from pvops_core.images import KernelImage
     from pvops_core.machine import Breakpoint, Machine, Vcpu
-    from pvops_core.ops import Slot
+    from pvops_core.ops import Op, Slot
     from pvops_core.patching.poke import Poker
     from pvops_core.patching.sites import SiteRecord
     from pvops_core.switchboard.implementations import Implementation
@@ -50,6 +49,8 @@ if TYPE_CHECKING:
 _JUMP: Final = 5
 _RETURN: Final = b"\xc3"
 _BRANCHES: Final = (b"\xe8", b"\xe9")
+_PATCHES_SITES: Final = ("apply_paravirt", "apply_alternatives")
+"""What is given records of sites to patch, the kernel's own and each module's: to 6.7, and since."""
 _FILLER: Final = b"\xcc" * PIECE
 UNPATCHED_NS: Final = 100_000
 """Until the kernel has patched itself it may write its table at any time: with hooks in it, we look this often."""
@@ -140,8 +141,9 @@ class OpHooks:
         self._standing: dict[str, OpHook] = {}
         self._mixed = self._mixed_sites()
         slots.own(self._written)
-        if "apply_paravirt" in kernel.symbols:
-            machine.break_at(kernel.symbols["apply_paravirt"], self._patching)
+        patches = next((name for name in _PATCHES_SITES if name in kernel.symbols), None)
+        if patches is not None:
+            machine.break_at(kernel.symbols[patches], self._patching)
         points.listen(self._at_point)
         machine.watch(self._wish)
         machine.keep(self)
@@ -199,7 +201,7 @@ class OpHooks:
         wanted = of_callable(slot.op.name, function, name)
         if slot.op.is_data:
             raise SwitchError("is data, not a function", op=op, implementation=wanted.name)
-        known = specs()[slot.op.name].arguments[1:]
+        known = _arguments(slot.op)
         if unknown := [each for each in wanted.arguments if each not in known]:
             message = f"takes {unknown[0]!r}; the op's arguments are {', '.join(known) or 'none'}"
             raise SwitchError(message, op=op, implementation=wanted.name)
@@ -310,7 +312,7 @@ class OpHooks:
 
     def _target(self, hook: OpHook) -> int:
         """What comes after the hook: what the slot held, or what the kernel calls in place of an empty one."""
-        return hook.original or self._image.symbols.get(BUG, 0)
+        return hook.original or find_bug(self._image) or 0
 
     def _slot_poke(self, hook: OpHook, old: int, new: int) -> Poke:
         size = self._table.layout.pointer_size
@@ -344,7 +346,7 @@ class OpHooks:
             layout=self._table.layout,
             targets=targets,
             nop_address=find_nop(image) or -1,
-            bug_address=image.symbols.get(BUG, 0),
+            bug_address=find_bug(image) or 0,
             nops=kernel_nops(image),
             symbols=image.symbols,
         )
@@ -400,9 +402,10 @@ class OpHooks:
         self._slots.note(slot, before, value)
         return True
 
-    def _patching(self, _vcpu: Vcpu) -> None:
-        """The kernel patches sites. After its own those are a module's: they may lead to entrances for ever."""
-        if "patched" in self._points.passed:
+    def _patching(self, vcpu: Vcpu) -> None:
+        """The kernel patches sites. Those of records that are not its own are a module's: they may keep entrances."""
+        records = vcpu.get("rdi" if self._image.pointer_size == 8 else "eax")
+        if "patched" in self._points.passed and self._image.section_at(records) is None:
             for hook in self.standing:
                 hook.spread = True
 
@@ -444,6 +447,12 @@ class OpHooks:
         for hook, fields in standing.values():
             hook.load(fields)
             self._open(hook)
+
+
+def _arguments(op: Op) -> Sequence[str]:
+    """What a hook of an op may take: what its specification says, unless the kernel calls it otherwise."""
+    own, spec = [arg.name for arg in op.args], specs().get(op.name)
+    return spec.arguments[1:] if spec is not None and {*own} <= {*spec.arguments} else own
 
 
 def _gone(site: SiteRecord) -> bool:
