@@ -25,6 +25,7 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
 from pvops_core.session.builtin import make_switchboard
 from pvops_core.session.calls import Calls
+from pvops_core.session.processors import Processors
 from pvops_core.switchboard.ophooks import OpHooks
 from pvops_core.switchboard.slots import SlotWatch
 from pvops_core.switchboard.table import OpTable, by_symbols, find_running_table
@@ -79,6 +80,7 @@ class Session(Closing):
         platform: who answers its traps.
         text: the guest's image as it is in memory.
         poker: the one writer of its text.
+        processors: which of the machine's vCPUs the guest has started.
 
     Raises:
         UsageError: the backend cannot host this guest, or not on this kind of machine, or a setting is wrong.
@@ -91,6 +93,7 @@ class Session(Closing):
     platform: Platform
     text: GuestText
     poker: Poker
+    processors: Processors
     switchboard: Switchboard
     points: Points
     table: OpTable | None
@@ -119,6 +122,7 @@ class Session(Closing):
             self.machine.attach(self.platform)
             self.text = GuestText(self.machine, guest, self.platform.machine_address)
             self.poker = Poker(self.machine, self.text.machine_address)
+            self.processors = Processors(self.machine)
             self._equip(backends)
             if settings.get("stop_at"):
                 self._stop_at(settings["stop_at"])

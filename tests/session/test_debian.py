@@ -71,6 +71,7 @@ def test_all_processors_come_up(document: Callable[..., dict[str, Any]], name: s
     assert found["outcome"] == "poweroff", found["reason"]
     assert found["inside"]["patching"]["equal"], found["inside"]["patching"]["differences"][:3]
     lines = found["console"].splitlines()
+    assert found["vcpus_started"] == cpus
     for line in (f"guest-init: cpus {cpus}", "guest-init: sum 20100", "guest-init: done"):
         assert line in lines
     for word in ("WARNING:", "BUG:", "Oops", "Call Trace", "unchecked MSR"):

@@ -54,6 +54,7 @@ def test_a_kernel_boots_to_user_space_and_powers_off(document: Document, name: s
     assert patching["equal"], patching["differences"][:3]
     assert patching["steps"] == {"paravirt": 0, "final": 0}
     assert list(found["points"]) == POINTS
+    assert found["vcpus_started"] == cpus
     lines = found["console"].replace("\r", "").splitlines()
     for line in ("guest-init: hypervisor xen", f"guest-init: cpus {cpus}", "guest-init: sum 20100", "guest-init: done"):
         assert line in lines
