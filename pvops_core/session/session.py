@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from pvops_core.backends import chain
 from pvops_core.backends.settings import read_settings
@@ -16,6 +16,7 @@ from pvops_core.guest.linux import LinuxReturns
 from pvops_core.guest.points import POINTS, Passed, Points
 from pvops_core.guest.returns import user_mode_of
 from pvops_core.guest.space import KernelSpace
+from pvops_core.guest.structs import Structures
 from pvops_core.guest.tasks import find_tasks
 from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
 from pvops_core.guests.builtin.stacks import returns_of
@@ -305,6 +306,19 @@ class Session(Closing):
         return KernelSpace(self.machine, self.text, self.guest.symbols)
 
     @cached_property
+    def structures(self) -> Structures:
+        """A kernel's memory by its own types; StructureError if it has none that can be read."""
+        return Structures(self.guest.image, self.space, len(self.machine.vcpus))
+
+    def struct(self, type: str, address: int | str) -> Any:  # noqa: ANN401 - what C has there
+        """A structure in a kernel's memory, as for :meth:`~pvops_core.guest.structs.Structures.struct`."""
+        return self.structures.struct(type, address)
+
+    def per_cpu(self, symbol: str, cpu: int = 0, type: str = "") -> Any:  # noqa: ANN401 - what C has there
+        """A per-CPU variable, as for :meth:`~pvops_core.guest.structs.Structures.per_cpu`."""
+        return self.structures.per_cpu(symbol, cpu, type)
+
+    @cached_property
     def returns(self) -> LinuxReturns:
         """Who returns where, in a kernel; its type information is read when that is first asked."""
         in_user_mode, image = user_mode_of(self.platform), self.guest.image
@@ -317,7 +331,10 @@ class Session(Closing):
         if self.table is None or self.slots is None:
             raise SwitchError("the kernel has no table of ops that is known here")
         image, platform = self.guest.image, self.platform
-        hooks = OpHooks(image, self.machine, platform, self.text, self.poker, self.table, self.slots, self.points)
+        text, poker, table = self.text, self.poker, self.table
+        hooks = OpHooks(
+            image, self.machine, platform, text, poker, table, self.slots, self.points, lambda: self.structures
+        )
         self.returns.called = hooks.called
         return hooks
 

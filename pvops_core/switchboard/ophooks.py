@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pvops_core.backends import Platform
     from pvops_core.guest import GuestText
     from pvops_core.guest.points import Passed, Points
+    from pvops_core.guest.structs import Structures
     from pvops_core.images import KernelImage
     from pvops_core.machine import Breakpoint, Machine, Vcpu
     from pvops_core.ops import Op, Slot
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from pvops_core.switchboard.slots import SlotWatch
     from pvops_core.switchboard.table import OpTable
 
+GUEST: Final = "guest"
+"""The argument by which a hook is given the kernel's memory by its own types."""
 _JUMP: Final = 5
 _RETURN: Final = b"\xc3"
 _BRANCHES: Final = (b"\xe8", b"\xe9")
@@ -113,6 +116,7 @@ class OpHooks:
         table: its table of ops.
         slots: watches that table.
         points: notes how far its boot has come.
+        structures: gives its memory by its own types, what a hook is given that takes ``guest``.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class OpHooks:
         table: OpTable,
         slots: SlotWatch,
         points: Points,
+        structures: Callable[[], Structures],
     ) -> None:
         self._image = kernel
         self._machine = machine
@@ -135,6 +140,7 @@ class OpHooks:
         self._table = table
         self._slots = slots
         self._points = points
+        self._structures = structures
         self._padding = Padding(kernel)
         self._text = Text(kernel)
         self._entries: dict[int, Breakpoint] = {}
@@ -180,7 +186,7 @@ class OpHooks:
             name: what to call it; the function's own name unless given.
 
         Raises:
-            UsageError: the kernel's table has no such op.
+            UsageError: the kernel's table has no such op, or the hook takes ``guest`` and the kernel has no types.
             SwitchError: the op has a hook already, is no function, or the function does not fit it.
             PatchError: there is no room for an entrance, or the text is not as it should be, held by somebody
                 (HeldError) or in use for longer than a millisecond (OccupiedError); nothing is changed. From inside a
@@ -202,9 +208,11 @@ class OpHooks:
         if slot.op.is_data:
             raise SwitchError("is data, not a function", op=op, implementation=wanted.name)
         known = _arguments(slot.op)
-        if unknown := [each for each in wanted.arguments if each not in known]:
+        if unknown := [each for each in wanted.arguments if each not in {*known, GUEST}]:
             message = f"takes {unknown[0]!r}; the op's arguments are {', '.join(known) or 'none'}"
             raise SwitchError(message, op=op, implementation=wanted.name)
+        if GUEST in wanted.arguments:
+            self._structures()  # that there are none is told before anything is changed
         return wanted
 
     def remove(self, hook: OpHook) -> None:
@@ -358,13 +366,14 @@ class OpHooks:
     def _action(self, hook: OpHook, wanted: Implementation) -> Callable[[Vcpu], None]:
         """What happens when the guest has come to the hook's entrance."""
         how = signature(hook.slot, self._table.layout.kind)
-        read, write = reader(self._machine, how, wanted.arguments), writer(self._machine, how)
-        function = wanted.function
+        own = [name for name in wanted.arguments if name != GUEST]
+        read, write = reader(self._machine, how, own), writer(self._machine, how)
+        function = self._with_guest(wanted)
 
         def enter(vcpu: Vcpu) -> None:
             hook.calls += 1
             try:
-                result = function(vcpu, *read(vcpu))  # type: ignore[misc]  # a callable's implementation has one
+                result = function(vcpu, *read(vcpu))
                 if result is None:
                     return
                 if write is not None:
@@ -384,6 +393,15 @@ class OpHooks:
             vcpu.rip = hook.entrance + _JUMP
 
         return enter
+
+    def _with_guest(self, wanted: Implementation) -> Callable[..., Any]:
+        """The function, called with the op's own arguments alone."""
+        function = wanted.function
+        assert function is not None, "a callable's implementation has one"
+        if GUEST not in wanted.arguments:
+            return function
+        at, guest = wanted.arguments.index(GUEST), self._structures()
+        return lambda vcpu, *values: function(vcpu, *values[:at], guest, *values[at:])
 
     def _written(self, slot: Slot, value: int) -> bool:
         """Between slices: the kernel has written a slot. A hook stands in front of the new value from now on."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from pvops_core.errors import PatchError, PluginError, SwitchError, UsageError
+from pvops_core.errors import PatchError, PluginError, StructureError, SwitchError, UsageError
 from pvops_core.guests import Kernel
 from pvops_core.machine import GuestFault, Vcpu
 from pvops_core.ops import LAYOUTS, Arg, CType
@@ -21,6 +21,7 @@ from tests.session.selfpatching import CELL, SelfPatching, Writes
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
+    from pvops_core.guest.structs import Structures
     from pvops_core.images import KernelImage
     from pvops_core.ops import Slot
 
@@ -287,6 +288,29 @@ def test_an_op_that_only_the_kernels_types_know_is_hooked_by_its_own_prototype(m
             session.hooks.check(op, lambda _cpu, cr2: cr2)
     session.run()
     assert seen == [0x1234, (0x1234, 5)]
+
+
+def test_a_hook_that_asks_for_it_is_given_the_kernels_memory_by_its_types(make: Make) -> None:
+    kernel = SelfPatching.of(*SITES)
+    kernel.typed = True
+    session, seen = make(kernel.build(body=BODY)), []
+
+    def note(_cpu: Vcpu, guest: Structures, cr3: int) -> None:
+        table = guest.struct("paravirt_patch_template", "pv_ops")
+        seen.append((cr3, int(table.mmu.write_cr3), int(table.mmu.read_cr3)))
+
+    hook = session.hooks.install("write_cr3", note)
+    session.run()
+    assert seen == [(0x1234, hook.entrance, session.kernel.image.symbols["native_read_cr3"])] * 2
+
+
+def test_a_kernel_without_types_has_none_to_give(make: Make) -> None:
+    session = make(patching())
+    before = text(session)
+    with pytest.raises(StructureError, match="has no type information"):
+        session.hooks.install("write_cr3", lambda _cpu, guest: guest)
+    assert text(session) == before
+    assert not session.hooks.standing
 
 
 def test_an_op_has_one_hook_at_a_time(make: Make) -> None:
