@@ -43,7 +43,7 @@ class SiteCodes:
             self._records, self._slots = (), ()
             self.note = f"not read: {error}"
         if not self._records:
-            self.note = self.note or "the kernel has no .parainstructions"
+            self.note = self.note or "the kernel annotates no call of an op"
 
     def read(self, moment: str) -> None:
         """Read every site as it is now."""

@@ -67,7 +67,7 @@ def test_each_platform_is_told_of_its_console_and_boots(
     (boot,) = group["boots"]
     assert (boot["sites"], boot["console"], boot["console_alike"]) == (0, [], 2)
     printed = capsys.readouterr().out
-    assert "Call sites of twin: the kernel has no .parainstructions" in printed
+    assert "Call sites of twin: the kernel annotates no call of an op" in printed
     assert "2 boots came to an end: poweroff." in printed
     assert document["command"].startswith("pvops compare --backends native,twin --kernel ")
 

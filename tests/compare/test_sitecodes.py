@@ -63,7 +63,7 @@ def test_a_kernel_without_sites_has_none() -> None:
     with session(load_image(builder.build())) as opened:
         codes = SiteCodes(opened)
         codes.read("now")
-        assert (codes.codes, codes.note) == ({}, "the kernel has no .parainstructions")
+        assert (codes.codes, codes.note) == ({}, "the kernel annotates no call of an op")
 
 
 def test_damaged_sites_are_told_of_and_the_boot_goes_on() -> None:
