@@ -313,6 +313,31 @@ def test_a_kernel_without_types_has_none_to_give(make: Make) -> None:
     assert not session.hooks.standing
 
 
+@pytest.mark.parametrize(("layout", "patcher"), [("6.1-64", "apply_paravirt"), ("7.2-64", "apply_alternatives")])
+@pytest.mark.parametrize("of_module", [False, True])
+def test_the_entrance_stays_where_a_modules_sites_may_have_been_patched(
+    make: Make, layout: str, patcher: str, *, of_module: bool
+) -> None:
+    """What patches is called once more, with records of the kernel's own (a vDSO's) or from elsewhere."""
+    kernel = SelfPatching.of(*SITES, layout=layout)
+    kernel.typed = True
+    functions = {} if patcher == "apply_paravirt" else {patcher: b"\xc3"}
+
+    def calling(function: int, records: int) -> KernelImage:
+        code = b"\xbf" + struct.pack("<I", records) + b"\xb8" + struct.pack("<I", function) + b"\xff\xd0"
+        return kernel.build(body=(code, 0), functions=functions)
+
+    first = calling(0, 0)
+    own = first.section(".altinstructions") or first.section(".parainstructions")
+    assert own is not None
+    session = make(calling(first.symbols[patcher], CELL + (32 << 20) if of_module else own.address))
+    hook = session.hooks.install("write_cr3", lambda _cpu: 1)
+    assert session.run().reason == "poweroff"
+    assert (hook.calls, hook.spread) == (1, of_module)
+    session.hooks.remove(hook)
+    assert (session.text.read(hook.entrance, 1) == b"\xe9") == of_module
+
+
 def test_an_op_has_one_hook_at_a_time(make: Make) -> None:
     session = make(patching())
     session.hooks.install("write_cr3", lambda _cpu: None)
