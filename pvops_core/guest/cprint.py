@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from pvops_core.errors import StructureError
 from pvops_core.guest.ctypes import COMPOUND, DEPTH_LIMIT, Kind
 
@@ -13,51 +15,65 @@ if TYPE_CHECKING:
 
 ELEMENT_LIMIT: Final = 16
 """Elements of an array that are shown."""
+VALUE_LIMIT: Final = 20_000
+"""Values that are shown in one: types may nest without end but for that."""
 
 
-def spelled(of: Structures, value: Any) -> str:  # noqa: ANN401 - any value
-    """A value as C would write it, a structure's members a line each."""
-    return _written(of, value._type, value, 0)  # noqa: SLF001 - one idea in two modules
+@attrs.define
+class Writer:
+    """Writes one value.
 
+    Attributes:
+        of: the memory that it is in.
+        left: values that may still be shown.
+    """
 
-def _written(of: Structures, type: int, value: Any, depth: int) -> str:  # noqa: ANN401 - any value
-    from pvops_core.guest.structs import Array, Pointer, Struct  # noqa: PLC0415 - they print themselves by this
+    of: Structures
+    left: int = VALUE_LIMIT
 
-    if isinstance(value, Pointer):
-        name = of.name(value.address_) if value else ""
+    def written(self, type: int, value: Any, depth: int = 0) -> str:  # noqa: ANN401 - any value
+        """A value of a type, by the type's number; a structure's members have a line each."""
+        self.left -= 1
+        types, number = self.of.types, self.of.types.resolved(type)
+        kind = types.kind(number)
+        if isinstance(value, str):
+            return json.dumps(value)
+        if kind is Kind.PTR or kind is Kind.ARRAY or kind in COMPOUND:
+            if self.left < 0 or depth > DEPTH_LIMIT:
+                return "..."
+            if kind is Kind.PTR:
+                return self.pointer(value)
+            return self.array(value, depth) if kind is Kind.ARRAY else self.structure(value, depth)
+        if kind in {Kind.ENUM, Kind.ENUM64}:
+            return types.enumerators(number).get(value, str(value))
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    def pointer(self, value: Any) -> str:  # noqa: ANN401 - a pointer
+        """A pointer, cast; the name of what it points to in a comment."""
+        name = self.of.name(value.address_) if value else ""
         return f"({value.type_}){value.address_:#x}" + (f" /* {name} */" if name else "")
-    if isinstance(value, Struct):
-        return _structure(of, value, depth)
-    if isinstance(value, Array):
-        return _array(of, value, depth)
-    if isinstance(value, str):
-        return json.dumps(value)
-    number = of.types.resolved(type)
-    if of.types.kind(number) in {Kind.ENUM, Kind.ENUM64}:
-        return of.types.enumerators(number).get(value, str(value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
+    def structure(self, value: Any, depth: int = 0) -> str:  # noqa: ANN401 - a structure
+        """A structure; what cannot be read is said in its place."""
+        indent, lines = "\t" * (depth + 1), []
+        for name, member in self.of.types.members(value.number_).items():
+            if self.left < 0:
+                lines.append(f"{indent}...")
+                break
+            try:
+                lines.append(f"{indent}.{name} = {self.written(member.type, value[name], depth + 1)},")
+            except StructureError as error:
+                lines.append(f"{indent}/* {name}: {error.message} */")
+        head = "" if depth else f"({value.type_})"
+        return "\n".join([f"{head}{{", *lines, "\t" * depth + "}"])
 
-def _structure(of: Structures, value: Any, depth: int) -> str:  # noqa: ANN401 - a structure
-    if depth > DEPTH_LIMIT:
-        return "{ ... }"
-    indent = "\t" * (depth + 1)
-    lines = []
-    for name, member in of.types.members(value._type).items():  # noqa: SLF001 - one idea in two modules
-        try:
-            lines.append(f"{indent}.{name} = {_written(of, member.type, value[name], depth + 1)},")
-        except StructureError as error:
-            lines.append(f"{indent}/* {name}: {error.message} */")
-    head = f"({value.type_})" if not depth else ""
-    return "\n".join([f"{head}{{", *lines, "\t" * depth + "}"])
-
-
-def _array(of: Structures, value: Any, depth: int) -> str:  # noqa: ANN401 - an array
-    element = value._type  # noqa: SLF001 - one idea in two modules
-    shown = [_written(of, element, value[index], depth + 1) for index in range(min(len(value), ELEMENT_LIMIT))]
-    if len(value) > ELEMENT_LIMIT:
-        shown.append("...")
-    if of.types.kind(of.types.resolved(element)) in COMPOUND:
-        indent = "\t" * (depth + 1)
-        return "\n".join(["{", *(f"{indent}{each}," for each in shown), "\t" * depth + "}"])
-    return f"{{ {', '.join(shown)} }}" if shown else "{}"
+    def array(self, value: Any, depth: int = 0) -> str:  # noqa: ANN401 - an array
+        """An array, as far as it is shown; structures have lines of their own."""
+        count = min(len(value), ELEMENT_LIMIT)
+        shown = [self.written(value.number_, value[index], depth + 1) for index in range(count)]
+        if len(value) > ELEMENT_LIMIT:
+            shown.append("...")
+        if self.of.types.kind(self.of.types.resolved(value.number_)) in COMPOUND:
+            indent = "\t" * (depth + 1)
+            return "\n".join(["{", *(f"{indent}{each}," for each in shown), "\t" * depth + "}"])
+        return f"{{ {', '.join(shown)} }}" if shown else "{}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pvops_core.errors import MemberError, StructureError
-from pvops_core.guest.cprint import spelled
+from pvops_core.guest.cprint import Writer
 from pvops_core.guest.ctypes import COMPOUND, CTypes, Kind
 from pvops_core.machine import GuestFault
 
@@ -185,17 +185,17 @@ class Structures:
 
 
 class _Value:
-    """What every value has; the names end in an underscore since members' names are C's."""
+    """What every value has; the names end in an underscore since members' names are C's.
 
-    __slots__ = ("_of", "_type", "address_")
+    ``number_`` is that of a type: a structure's own, of an array's elements, or of a pointer's target.
+    """
+
+    __slots__ = ("_of", "address_", "number_")
 
     def __init__(self, of: Structures, type: int, address: int) -> None:
         self._of = of
-        self._type = type
+        self.number_ = type
         self.address_ = address
-
-    def __str__(self) -> str:
-        return spelled(self._of, self)
 
     def __hash__(self) -> int:
         return hash(self.address_)
@@ -209,24 +209,27 @@ class Struct(_Value):
     @property
     def type_(self) -> str:
         """Its type, as C spells it."""
-        return self._of.types.spelling(self._type)
+        return self._of.types.spelling(self.number_)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what C has there
         return _attribute(self, name)
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - what C has there
-        return self._of.member(self._type, name, self.address_)
+        return self._of.member(self.number_, name, self.address_)
 
     def __dir__(self) -> list[str]:
-        return [*self._of.types.members(self._type), "address_", "type_"]
+        return [*self._of.types.members(self.number_), "address_", "number_", "type_"]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._of.types.members(self._type))
+        return iter(self._of.types.members(self.number_))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Struct) and (self._type, self.address_) == (other._type, other.address_)
+        return isinstance(other, Struct) and (self.number_, self.address_) == (other.number_, other.address_)
 
     __hash__ = _Value.__hash__
+
+    def __str__(self) -> str:
+        return Writer(self._of).structure(self)
 
     def __repr__(self) -> str:
         return f"({self.type_} *){self.address_:#x}"
@@ -244,7 +247,7 @@ class Array(_Value):
     @property
     def type_(self) -> str:
         """Its type, as C spells it."""
-        return f"{self._of.types.spelling(self._type)} [{self._count}]"
+        return f"{self._of.types.spelling(self.number_)} [{self._count}]"
 
     def __len__(self) -> int:
         return self._count
@@ -254,13 +257,16 @@ class Array(_Value):
         # One without a length (a flexible array member) has no end that is known.
         if at < 0 or (at >= self._count and self._count):
             raise IndexError(f"{self.type_} has no element {index}")
-        return self._of.value(self._type, self.address_ + at * self._of.types.size(self._type))
+        return self._of.value(self.number_, self.address_ + at * self._of.types.size(self.number_))
 
     def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(self._count))
 
     def __bytes__(self) -> bytes:
-        return self._of.read(self.address_, self._count * self._of.types.size(self._type), self.type_)
+        return self._of.read(self.address_, self._count * self._of.types.size(self.number_), self.type_)
+
+    def __str__(self) -> str:
+        return Writer(self._of).array(self)
 
     def __repr__(self) -> str:
         return f"({self.type_})@{self.address_:#x}"
@@ -274,7 +280,7 @@ class Pointer(_Value):
     @property
     def type_(self) -> str:
         """Its type, as C spells it."""
-        target = self._of.types.spelling(self._type)
+        target = self._of.types.spelling(self.number_)
         return target + ("*" if target.endswith("*") else " *")
 
     def string_(self, limit: int = STRING_LIMIT) -> str:
@@ -293,8 +299,8 @@ class Pointer(_Value):
         if not self.address_:
             raise StructureError("the pointer is NULL", type=self.type_, member=shown, address=0)
         if isinstance(key, int):
-            return self._of.value(self._type, self.address_ + key * types.size(self._type))
-        number = types.resolved(self._type)
+            return self._of.value(self.number_, self.address_ + key * types.size(self.number_))
+        number = types.resolved(self.number_)
         if types.kind(number) not in COMPOUND:
             raise MemberError(f"points to no structure, so it has no {key!r}", type=self.type_, address=self.address_)
         return self._of.member(number, key, self.address_)
@@ -311,6 +317,9 @@ class Pointer(_Value):
         return self.address_ == (other.address_ if isinstance(other, Pointer) else other)
 
     __hash__ = _Value.__hash__
+
+    def __str__(self) -> str:
+        return Writer(self._of).pointer(self)
 
     def __repr__(self) -> str:
         return f"({self.type_}){self.address_:#x}"

@@ -275,6 +275,17 @@ def test_types_that_do_not_end_are_refused() -> None:
         made.members(6)
 
 
+def test_types_that_nest_without_end_are_shown_as_far_as_may_be(memory: Memory) -> None:
+    """Arrays of sixteen of arrays of sixteen, thirty deep."""
+    types = Types()
+    number = integer(types, "unsigned int", 4)
+    for _ in range(28):
+        number = array(types, types.struct("", [("a", number, 0), ("b", number, 0)], 0), 1, 16)
+    types.struct("tree", [("trunk", number, 0)], 0)
+    guest = Structures(image(types.build(), {}), memory, 1)  # type: ignore[arg-type]
+    assert len(str(guest.struct("tree", MEMORY))) < 1 << 21
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_damaged_types_end_in_errors(seed: int, memory: Memory) -> None:
     """Of a section that is still read, whatever its bytes."""
