@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
     from pvops_core.guest import Guest
     from pvops_core.kinds import MachineKind
     from pvops_core.ops import Layout
-    from pvops_core.switchboard import Switch, Switchboard
-    from pvops_core.switchboard.slots import SlotWritten
+    from pvops_core.switchboard import Ops, Switchboard
 
 PAGE_SHIFT = 12
 _WHAT = {BuiltinGuest.boot_protocol: "the built-in guest", Kernel.boot_protocol: "kernel images"}
@@ -281,19 +279,9 @@ class Session(Closing):
         return Calls(machine, image.symbol_at, find, self.table.layout, self.table.target)
 
     @property
-    def op_calls(self) -> Counter[str]:
-        """How often Python code has served each op: on a kernel the hooks put in front of its own."""
-        if isinstance(self.guest, BuiltinGuest):
-            return Counter(self.switchboard.calls)
-        hooks = self.hooks.standing if self.table is not None else ()
-        return Counter({hook.op: hook.calls for hook in hooks})
-
-    @property
-    def switches(self) -> Sequence[Switch | SlotWritten]:
-        """The ops that were given another implementation so far."""
-        if isinstance(self.guest, BuiltinGuest):
-            return self.switchboard.history
-        return self.slots.history if self.slots is not None else ()
+    def ops(self) -> Ops:
+        """Its ops and who implements them; SwitchError if it is a kernel whose table of ops is not known here."""
+        return self.switchboard if isinstance(self.guest, BuiltinGuest) else self.hooks
 
     @cached_property
     def space(self) -> KernelSpace:

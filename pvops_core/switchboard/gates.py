@@ -95,6 +95,10 @@ class Entrances:
                 return self.nop_address
             case Form.EMPTY:
                 return 0
+            case Form.GUEST:
+                raise SwitchError(
+                    "is a kernel's own function", op=implementation.op, implementation=implementation.name
+                )
 
     def code(self) -> dict[int, bytes]:
         """What must stand in guest text for the gates to work, by address, no piece across a page."""
