@@ -293,7 +293,13 @@ class Poker:
         return found
 
     def transaction(
-        self, pokes: Iterable[Poke] = (), *, arrays: Sequence[PokeBatch] = (), by: str, holder: Holder | None = None
+        self,
+        pokes: Iterable[Poke] = (),
+        *,
+        arrays: Sequence[PokeBatch] = (),
+        by: str,
+        holder: Holder | None = None,
+        asked: Spans | None = None,
     ) -> int:
         """Make all these writes, or none of them.
 
@@ -302,6 +308,8 @@ class Poker:
             arrays: writes in bulk, made in the same transaction.
             by: who asks, for the event log.
             holder: who writes over what it holds itself, if anybody does.
+            asked: where nobody goes on, as has been asked since a vCPU last ran: if all that changes lies there, it is
+                not asked once more.
 
         Returns:
             How many places were written.
@@ -323,7 +331,9 @@ class Poker:
         _refuse_overlaps(ranges)
         self._holders.refuse(ranges, by, holder)
         self.observer(Step.QUIESCE)
-        bring_out(self._machine, self.returns, _spans(todo))
+        spans = _spans(todo)
+        if asked is None or not asked.covers(spans):
+            bring_out(self._machine, self.returns, spans)
         self.observer(Step.TRANSLATE)
         for writes in todo:
             writes.locate(self._frame)
