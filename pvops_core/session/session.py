@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from pvops_core.backends import chain
+from pvops_core.backends.chains import platform_owner
 from pvops_core.backends.settings import read_settings
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError, SwitchError, UsageError, unknown
@@ -295,8 +296,8 @@ def platform_for(boot_protocol: str, kind: MachineKind, backends: tuple[Backend,
     Raises:
         UsageError: none has, or that one does not host such guests, or is not this kind of machine.
     """
-    owner = next((backend for backend in backends if backend.platform is not None), None)
-    if owner is None or owner.platform is None:
+    owner = platform_owner(backends)
+    if owner.platform is None:
         raise UsageError(f"backend {backends[0].name} has no platform, and neither have those it is based on")
     if boot_protocol not in owner.platform.loaders:
         raise UsageError(f"backend {backends[0].name!r} cannot boot {_WHAT.get(boot_protocol, boot_protocol)}")

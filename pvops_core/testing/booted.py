@@ -17,6 +17,7 @@ from pvops_core.guests import Kernel, read_kernel
 from pvops_core.images import machine_of
 from pvops_core.session import Session, platform_for
 from pvops_core.testing.changes import registers_of
+from pvops_core.testing.choices import Choices
 from pvops_core.testing.kernelcall import LIMIT, Called, KernelCaller
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Recipe:
         place: a function of the kernel's or a named point of its boot.
         vcpus: number of virtual CPUs.
         seed: of the run.
+        choices: settings of the backend's platform.
     """
 
     image: str
@@ -54,6 +56,7 @@ class Recipe:
     place: str = PLACE
     vcpus: int = 1
     seed: int = 0
+    choices: Choices = attrs.field(factory=Choices)
 
 
 class BootedKernel(Closing):
@@ -81,7 +84,8 @@ class BootedKernel(Closing):
         if not any(word.startswith("console=") for word in words):
             words.append(f"console={platform_for(kernel.boot_protocol, kernel.kind, links).console_name}")
         kernel = Kernel(kernel.image, kernel.initrd or _SMALLEST_RAMDISK, " ".join(words))
-        self.session = Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed)
+        options = dict(recipe.choices.settings)
+        self.session = Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed, options=options)
         try:
             self.vcpu: Vcpu = self.session.run_to(recipe.place, max_seconds=MAX_SECONDS)
             if self.session.table is not None:

@@ -48,7 +48,7 @@ class Scene:
 def of_lab(lab: Lab) -> Scene:
     """The scene of a lab."""
     session = lab.session
-    options = f"--pvops-backend {lab.cell.backend} --pvops-seed {lab.seed}"
+    options = f"--pvops-backend {lab.cell.backend} --pvops-seed {lab.seed}{lab.cell.choices.options()}"
     title = f"{lab.cell} from point {lab.cell.point!r}"
     return Scene(title, options, session.guest.image, session.machine, bytes(session.platform.console), lab.began)
 
@@ -57,6 +57,7 @@ def of_kernel(kernel: BootedKernel) -> Scene:
     """The scene of a booted kernel."""
     session, recipe = kernel.session, kernel.recipe
     options = f"--pvops-kernel {recipe.image} --pvops-backend {recipe.backend} --pvops-seed {recipe.seed}"
+    options += recipe.choices.options()
     title = f"{recipe.image} on {recipe.backend} from {recipe.place!r}"
     image = session.kernel.image
     return Scene(title, options, image, session.machine, bytes(session.platform.console), kernel.began)

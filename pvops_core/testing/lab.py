@@ -67,6 +67,7 @@ class Lab:
                 seed=seed,
                 memory=MEMORY,
                 cmdline=cell.cmdline,
+                options=dict(cell.choices.settings),
             )
         except UsageError as error:
             raise ImpossibleError(error.message) from error

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.backends import Platform, Settings, setting
+from pvops_core.backends import Platform, Settings, clock_start, cpu_model
 from pvops_core.machine import BareMetal
+from pvops_core.machine.cpumodel import cpu_features
 from pvops_native.board import Board, Wires
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 PORT_NS: Final = 1000
 """A transfer on an ISA bus takes about a microsecond."""
-EPOCH: Final = calendar.timegm((2007, 8, 10, 0, 0, 0))
-"""What the clock shows at start unless told otherwise: the same in every run."""
 LATEST: Final = calendar.timegm((9999, 12, 31, 23, 59, 59))
 """The CMOS clock has four digits for the year."""
 EXCEPTIONS: Final = (
@@ -33,7 +32,8 @@ EXCEPTIONS: Final = (
 class PcSettings(Settings):
     """What may be chosen of a PC."""
 
-    rtc: int = setting(EPOCH, "date of the clock at the start, in seconds since 1970 (UTC)", least=0, most=LATEST)
+    rtc: int = clock_start(most=LATEST)
+    cpu: str = cpu_model()
 
 
 class Pc(BareMetal, Platform):
@@ -44,6 +44,7 @@ class Pc(BareMetal, Platform):
 
     def __init__(self, machine: Machine, guest: Guest, settings: PcSettings | None = None) -> None:
         Platform.__init__(self, machine, guest, settings)
+        machine.features = cpu_features(self.settings.cpu)
         clock = machine.clock
         wires = Wires(lambda: clock.ns, self._send, self._stop, self._start, self._signal)
         self.board = Board(wires, self.settings.rtc, len(machine.vcpus))

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.backends import Platform, Settings, setting
+from pvops_core.backends import Platform, Settings, clock_start, cpu_model, setting
 from pvops_core.errors import MachineError
+from pvops_core.machine.cpumodel import cpu_features
 from pvops_core.machine.faults import GuestFault, general_protection
-from pvops_xen.hypervisor import builder, emulate, policy, traps
+from pvops_xen.hypervisor import builder, emulate, traps
 from pvops_xen.hypervisor.abi import (
     ERESTART,
     FLAT_KERNEL_CS64,
@@ -22,12 +23,15 @@ from pvops_xen.hypervisor.abi import (
 )
 from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel
+from pvops_xen.hypervisor.cpumodel import cpuid
+from pvops_xen.hypervisor.events import fifo
 from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
 from pvops_xen.hypervisor.ldt import map_ldt_page
 from pvops_xen.hypervisor.ptwr import emulate_write
 from pvops_xen.hypervisor.segments import LDT_PAGE, WINDOW_SIZE, window
+from pvops_xen.hypervisor.state import MAX_PORT
 from pvops_xen.hypervisor.timers import fire_due, next_deadline
 
 if TYPE_CHECKING:
@@ -61,6 +65,18 @@ class XenSettings(Settings):
     """What may be chosen of a Xen host."""
 
     seed: int = setting(0, "decides where in machine memory the guest's frames lie", least=0)
+    rtc: int = clock_start(most=(1 << 64) - 1)
+    cpu: str = cpu_model()
+    event_channels: int = setting(
+        MAX_PORT,
+        "highest event channel that the guest may have, as xl's event_channels; more than 4095 (1023 for 32 bits) are "
+        "of use to guests with FIFO channels alone",
+        least=1,
+        most=fifo.CHANNELS - 1,
+    )
+    console_ring: bool = setting(
+        default=True, help="the guest has the ring of the paravirtual console; without, console_io alone"
+    )
 
 
 class XenHost(Platform):
@@ -79,7 +95,12 @@ class XenHost(Platform):
         if machine.kind.value == "i386":
             raise MachineError("Xen has no 32-bit guests without PAE")
         chosen = self.settings
-        self.hv = builder.create(machine, self, self.emit, seed=chosen.seed, guest_memory=chosen.memory or None)
+        machine.features = cpu_features(chosen.cpu)
+        self.hv = builder.create(
+            machine, self, self.emit, seed=chosen.seed, guest_memory=chosen.memory or None, epoch=chosen.rtc
+        )
+        self.hv.domain.max_port = chosen.event_channels
+        self.hv.console.ring = chosen.console_ring
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
         self._registers = [cpu.batch(*self.call_registers) for cpu in machine.vcpus]
         self._wide = machine.kind.bits == 64
@@ -277,7 +298,7 @@ class XenHost(Platform):
         """The policy's answer, or #GP where the guest has asked for that."""
         if emulate.faults_on_cpuid(self.hv, vcpu):
             raise general_protection("cpuid in a process")
-        return policy.cpuid(leaf, subleaf, self.hv.abi.bits)
+        return cpuid(self.hv, leaf, subleaf)
 
     def io_in(self, vcpu: Vcpu, port: int, size: int) -> int:
         """All ones: the domain has no devices."""

@@ -26,6 +26,7 @@ class Console:
 
     Attributes:
         emit: gets the bytes, in order.
+        ring: the guest is to have the shared page.
         page: machine address of the shared page; 0 for none.
         port: event channel of the page; 0 for none.
         typed: what is typed and does not fit into the page yet.
@@ -37,6 +38,7 @@ class Console:
     port: int = 0
     typed: bytes = b""
     log: Callable[[str], None] = _no_log
+    ring: bool = True
 
     def write(self, data: bytes) -> None:
         """Bytes from the console hypercall."""

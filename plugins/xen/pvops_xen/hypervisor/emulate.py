@@ -12,6 +12,7 @@ from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import access, policy, tables
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, TRAP_GP_FAULT
 from pvops_xen.hypervisor.bounce import in_guest_kernel
+from pvops_xen.hypervisor.cpumodel import cpuid
 from pvops_xen.hypervisor.mmu import new_guest_cr3
 from pvops_xen.hypervisor.traps import inject
 
@@ -263,7 +264,7 @@ def answer_undefined(hv: Hypervisor, cpu: Vcpu) -> bool:
         cpu.rip += len(FEP)
         inject(hv, cpu, TRAP_GP_FAULT, 0)
         return True
-    answer = policy.cpuid(cpu.get("rax") & 0xFFFF_FFFF, cpu.get("rcx") & 0xFFFF_FFFF, hv.abi.bits)
+    answer = cpuid(hv, cpu.get("rax") & 0xFFFF_FFFF, cpu.get("rcx") & 0xFFFF_FFFF)
     for register, value in zip(("rax", "rbx", "rcx", "rdx"), answer, strict=True):
         cpu.set(register, value)
     cpu.rip += 7

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 PER_VCPU_VIRQS: Final = frozenset({Virq.TIMER, Virq.DEBUG, Virq.XENOPROF, Virq.XENPMU})
-MAX_PORT: Final = 1023  # what the toolstack allows a domain unless told otherwise
 _BUCKET: Final = 64
 LOOP: Final = "loop"
 
@@ -55,9 +54,14 @@ def find(hv: Hypervisor, port: int) -> Channel | None:
 
 
 def allocate(hv: Hypervisor, channel: Channel) -> int:
-    """A free port for a channel; -ENOSPC if there is none."""
+    """A free port for a channel; -ENOSPC if there is none.
+
+    There are as many as the toolstack allows the domain and as the interface that it uses has room for
+    (xen/common/event_channel.c, evtchn_allocate_port).
+    """
     channels, queues = hv.domain.channels, hv.domain.fifo
-    for port in range(1, MAX_PORT + 1):
+    room = fifo.CHANNELS if queues else hv.abi.channels
+    for port in range(1, min(hv.domain.max_port + 1, room)):
         if port == len(channels):
             channels += [Channel() for _ in range(_BUCKET)]
         if channels[port].state == ChannelState.CLOSED and not (queues and fifo.is_busy(hv, queues, port)):
