@@ -12,7 +12,7 @@ What several platforms have should have one name, one default and one meaning on
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Self, get_type_hints
 
 import attrs
 
@@ -122,6 +122,24 @@ class Settings:
 
     memory: int = 0
 
+    @classmethod
+    def read(cls, given: Mapping[str, str], **known: Any) -> Self:  # noqa: ANN401 - fields
+        """The settings from what a user wrote.
+
+        Args:
+            given: name to text.
+            **known: fields that are no user's to set.
+
+        Raises:
+            UsageError: a name that is not declared, or a value that is not allowed.
+        """
+        there = {each.name: each for each in declared(cls)}
+        for name in given:
+            if name not in there:
+                raise no_setting(name, given[name], there)
+        chosen: dict[str, Any] = {name: there[name].read(text) for name, text in given.items()}
+        return cls(**known, **chosen)
+
 
 @attrs.frozen
 class Declared:
@@ -192,25 +210,6 @@ def declared(kind: type[Settings]) -> Iterator[Declared]:
         if _HELP in field.metadata:
             hint = field.metadata
             yield Declared(field.name, types[field.name], field.default, hint[_HELP], hint[Allowed])
-
-
-def read_settings(kind: type[Settings], given: Mapping[str, str], **known: Any) -> Settings:  # noqa: ANN401 - fields
-    """A platform's settings from what a user wrote.
-
-    Args:
-        kind: the platform's class of settings.
-        given: name to text.
-        **known: fields that are no user's to set.
-
-    Raises:
-        UsageError: a name that the platform does not have, or a value that it does not allow.
-    """
-    there = {each.name: each for each in declared(kind)}
-    for name in given:
-        if name not in there:
-            raise no_setting(name, given[name], there)
-    chosen: dict[str, Any] = {name: there[name].read(text) for name, text in given.items()}
-    return kind(**known, **chosen)
 
 
 def no_setting(name: str, text: str, there: Iterable[str]) -> UsageError:

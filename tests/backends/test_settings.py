@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pvops_core.backends import Backend, Settings, clock_start, cpu_model, load_backends, setting
 from pvops_core.backends.choices import choices_for, parse_choices, settings_of
-from pvops_core.backends.settings import EPOCH, declared, read_settings
+from pvops_core.backends.settings import EPOCH, declared
 from pvops_core.errors import UsageError
 
 BACKENDS = load_backends().backends
@@ -36,9 +36,9 @@ def test_what_users_may_set_is_what_is_declared_so() -> None:
 
 
 def test_texts_become_values_of_the_declared_types() -> None:
-    values = read_settings(Mine, {"rtc": "0x10", "mode": "fast", "quiet": "Yes", "cpu": "min,+nx"}, memory=5)
+    values = Mine.read({"rtc": "0x10", "mode": "fast", "quiet": "Yes", "cpu": "min,+nx"}, memory=5)
     assert values == Mine(memory=5, rtc=16, cpu="min,+nx", mode="fast", quiet=True)
-    assert read_settings(Mine, {}) == Mine()
+    assert Mine.read({}) == Mine()
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_texts_become_values_of_the_declared_types() -> None:
 )
 def test_a_wrong_one_is_refused_with_what_is_allowed(name: str, text: str, told: str) -> None:
     with pytest.raises(UsageError) as caught:
-        read_settings(Mine, {name: text})
+        Mine.read({name: text})
     assert told in str(caught.value)
 
 
 @given(st.sampled_from([each.name for each in declared(Mine)]), st.text())
 def test_any_text_is_a_value_that_is_allowed_or_refused(name: str, text: str) -> None:
     with contextlib.suppress(UsageError):
-        values = read_settings(Mine, {name: text})
+        values = Mine.read({name: text})
         assert isinstance(values, Mine)
         assert 0 <= values.rtc <= 4_000_000_000
         assert isinstance(values.quiet, bool)

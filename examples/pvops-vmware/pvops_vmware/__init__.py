@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.backends import API, Backend
+from pvops_core.backends import Backend
 from pvops_core.kinds import MachineKind
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class VmwareKernel:
 
 backend = Backend(
     name="vmware",
-    api=API,
+    api=2,
     description="a fully virtualised guest of VMware, which skips delays",
     base="native",
     kernel=VmwareKernel(),

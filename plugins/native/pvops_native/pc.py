@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -13,6 +14,8 @@ from pvops_core.machine.cpumodel import cpu_features
 from pvops_native.board import Board, Wires
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine, Vcpu
     from pvops_native.devices.apic import LocalApic
@@ -45,8 +48,13 @@ class Pc(BareMetal, Platform):
     def __init__(self, machine: Machine, guest: Guest, settings: PcSettings | None = None) -> None:
         Platform.__init__(self, machine, guest, settings)
         machine.features = cpu_features(self.settings.cpu)
+        self.fit_out(self._send)
+
+    def fit_out(self, send: Callable[[int], None]) -> None:
+        """Put the devices in; ``send`` gets what leaves the serial port. A hypervisor under a PC adds its own."""
+        machine = self.machine
         clock = machine.clock
-        wires = Wires(lambda: clock.ns, self._send, self._stop, self._start, self._signal)
+        wires = Wires(lambda: clock.ns, send, self._stop, self._start, self._signal)
         self.board = Board(wires, self.settings.rtc, len(machine.vcpus))
         machine.keep(self)
 
@@ -163,3 +171,7 @@ class Pc(BareMetal, Platform):
         self.board.service()
         self._wake()
         return True
+
+
+def __getattr__(name: str) -> object:
+    return import_module("pvops_core.api1.names").moved(__name__, name)

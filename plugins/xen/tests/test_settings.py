@@ -14,7 +14,6 @@ from pvops_xen.hypervisor.events import channels, fifo
 from pvops_xen.hypervisor.state import Channel, ChannelState
 from pvops_xen.platform import XenPlatform
 
-from pvops_core.backends.settings import read_settings
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import Machine
 from pvops_core.machine.cpumodel import MODELS
@@ -30,7 +29,7 @@ def host() -> Iterator[Make]:
 
     def make(kind: MachineKind = MachineKind.X86_64, **options: str) -> XenPlatform:
         machines.append(Machine(kind, memory=4 << 20))
-        return XenPlatform(machines[-1], None, read_settings(XenSettings, options))  # type: ignore[arg-type]
+        return XenPlatform(machines[-1], None, XenSettings.read(options))  # type: ignore[arg-type]
 
     yield make
     for machine in machines:
