@@ -19,7 +19,7 @@ STARTS = {"native": 20, "xen": 20, "lguest": 40}
 """How many times longer than the shortest of commands each may take. A plugin given by path is tried in a process of
 its own first."""
 PLUGIN = """
-from pvops_core.hookspecs import API, Backend
+from pvops_core.backends import API, Backend
 from pvops_lguest import backend as lguest
 from pvops_lguest.platform import LguestPlatform
 
