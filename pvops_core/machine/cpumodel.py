@@ -11,8 +11,10 @@ from typing import Final
 from pvops_core.machine.features import ENGINE
 
 MAX: Final = "max"
-_MIN: Final = frozenset({"fpu", "pse", "msr", "pae", "cx8", "pge", "cmov", "fxsr", "sse", "sse2", "syscall", "lm"})
-_V1: Final = _MIN | {"de", "tsc", "sep", "pat", "clflush", "mmx", "nx"}
+_MIN: Final = frozenset(
+    {"fpu", "pse", "msr", "pae", "cx8", "pge", "cmov", "fxsr", "sse", "sse2", "syscall", "lm", "tsc"}
+)
+_V1: Final = _MIN | {"de", "sep", "pat", "clflush", "mmx", "nx"}
 _V2: Final = _V1 | {"cx16", "lahf", "popcnt", "sse3", "ssse3", "sse4_1", "sse4_2"}
 MODELS: Final = {
     MAX: ENGINE,
@@ -21,7 +23,8 @@ MODELS: Final = {
     "x86-64-v2": _V2 | {"hypervisor"},
 }
 """Model -> its features. ``max``: all that the engine does. ``min``: those without which a 64-bit kernel refuses to
-start (arch/x86/include/asm/required-features.h). ``x86-64-v1`` and ``x86-64-v2``: the levels of the System V ABI's
+start (arch/x86/include/asm/required-features.h), and the time-stamp counter: without one a PV guest's KASLR waits for a
+timer that is not there (arch/x86/lib/kaslr.c). ``x86-64-v1`` and ``x86-64-v2``: the levels of the System V ABI's
 supplement for AMD64, section 3.1.1, with what the first processors of that kind had besides (AMD APM volume 3,
 appendix D). Each says that there is a hypervisor. Narrower machines show fewer (``cpuid``)."""
 _BEYOND: Final = {
