@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 import numpy as np
 
-from pvops_core.errors import PatchError, PvopsError
+from pvops_core.errors import PatchError, PvopsError, shown
 from pvops_core.guest.leaving import bring_out
 from pvops_core.guest.returns import OnStacks
 from pvops_core.guest.spans import Spans, changing
@@ -162,7 +162,7 @@ class _Single:
     def check(self, memory: PhysicalMemory) -> None:
         found = self._read(memory)
         if found != self._poke.expected:
-            raise self._error(f"found {found.hex(' ')} where {self._poke.expected.hex(' ')} was expected")
+            raise self._error(f"found {shown(found)} where {shown(self._poke.expected)} was expected")
 
     def write(self, memory: PhysicalMemory) -> None:
         self._store(memory, self._poke.new)
@@ -173,7 +173,7 @@ class _Single:
     def verify(self, memory: PhysicalMemory) -> None:
         found = self._read(memory)
         if found != self._poke.new:
-            raise self._error(f"wrote the bytes but found {found.hex(' ')}")
+            raise self._error(f"wrote the bytes but found {shown(found)}")
 
     def _read(self, memory: PhysicalMemory) -> bytes:
         return b"".join([memory.read(place, part.stop - part.start) for place, part in self._places])

@@ -7,7 +7,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from pvops_core.backends import chain
-from pvops_core.backends.settings import read_settings
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError, SwitchError, UsageError, unknown
 from pvops_core.guest import GuestText, find_symbol
@@ -100,7 +99,7 @@ class Session(Closing):
         self.guest = guest
         platform = platform_for(guest.boot_protocol, guest.kind, backends)
         memory = settings.get("memory", guest.default_memory) & ~0xFFF
-        values = read_settings(platform.settings_class, settings.get("options", {}), memory=memory)
+        values = platform.settings_class.read(settings.get("options", {}), memory=memory)
         self.tool_frames = settings.get("tool_frames", 0)
         self.machine = Machine(
             guest.kind,
@@ -332,12 +331,13 @@ def platform_for(boot_protocol: str, kind: MachineKind, backends: tuple[Backend,
     Raises:
         UsageError: none has, or that one does not host such guests, or is not this kind of machine.
     """
-    owner = next((backend for backend in backends if backend.platform is not None), None)
-    if owner is None or owner.platform is None:
+    found = ((each, each.platform_for(boot_protocol)) for each in backends)
+    owner, platform = next((one for one in found if one[1] is not None), (backends[0], None))
+    if platform is None:
         raise UsageError(f"backend {backends[0].name} has no platform, and neither have those it is based on")
-    if boot_protocol not in owner.platform.loaders:
+    if boot_protocol not in platform.loaders:
         raise UsageError(f"backend {backends[0].name!r} cannot boot {_WHAT.get(boot_protocol, boot_protocol)}")
     if kind not in owner.kinds:
         kinds = ", ".join(sorted(kind.value for kind in owner.kinds))
         raise UsageError(f"backend {owner.name!r} is no {kind.value} machine; it can be {kinds}")
-    return owner.platform
+    return platform

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.backends import Platform, Settings, setting
+from pvops_core.backends import Platform, Settings, clock_start, cpu_model, setting
 from pvops_core.errors import MachineError
+from pvops_core.machine.cpumodel import cpu_features
 from pvops_core.machine.debugregs import DR6_RESET
 from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import builder, emulate, opcodes, traps
@@ -28,11 +29,13 @@ from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
 from pvops_xen.hypervisor.console import SHOWN
 from pvops_xen.hypervisor.cpuid import cpuid
 from pvops_xen.hypervisor.debugreg import DEBUG
+from pvops_xen.hypervisor.events import fifo
 from pvops_xen.hypervisor.events.upcalls import unblock, upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
 from pvops_xen.hypervisor.ldt import window_fault
 from pvops_xen.hypervisor.ptwr import emulate_write
+from pvops_xen.hypervisor.state import MAX_PORT
 from pvops_xen.hypervisor.tables import load_task_switched
 from pvops_xen.hypervisor.timers import fire_due, next_deadline, renew_time
 
@@ -65,8 +68,17 @@ class XenSettings(Settings):
     """What may be chosen of a Xen host."""
 
     seed: int = setting(0, "decides where in machine memory the guest's frames lie", least=0)
-    max_event_channels: int = setting(
-        1023, "highest port of an event channel that the domain may have", least=0, most=131071
+    rtc: int = clock_start(most=(1 << 64) - 1)
+    cpu: str = cpu_model()
+    event_channels: int = setting(
+        MAX_PORT,
+        "highest event channel that the guest may have, as xl's event_channels; more than 4095 (1023 for 32 bits) are "
+        "of use to guests with FIFO channels alone",
+        least=1,
+        most=fifo.CHANNELS - 1,
+    )
+    console_ring: bool = setting(
+        default=True, help="the guest has the ring of the paravirtual console; without, console_io alone"
     )
     console: str = setting(
         "once",
@@ -92,9 +104,13 @@ class XenHost(Platform):
         if machine.kind.value == "i386":
             raise MachineError("Xen has no 32-bit guests without PAE")
         chosen = self.settings
-        self.hv = builder.create(machine, self, self.emit, seed=chosen.seed, guest_memory=chosen.memory or None)
+        machine.features = cpu_features(chosen.cpu)
+        self.hv = builder.create(
+            machine, self, self.emit, seed=chosen.seed, guest_memory=chosen.memory or None, epoch=chosen.rtc
+        )
+        self.hv.domain.max_port = chosen.event_channels
+        self.hv.console.ring = chosen.console_ring
         self.hv.console.show = chosen.console
-        self.hv.domain.max_port = chosen.max_event_channels
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
         self._arguments = self.call_registers[:_CALL]
         self._registers = [cpu.batch(*self._arguments) for cpu in machine.vcpus]
