@@ -1,6 +1,6 @@
 """A platform's settings: what a user may choose of it, each declared once with its type, default, range and help.
 
-A platform names a class of its own, ``settings_class = MySettings``, which derives from :class:`Settings`:
+A platform names a class of its own, ``settings_class = MySettings``, which derives from :class:`Settings`::
 
     @attrs.frozen(kw_only=True)
     class MySettings(Settings):

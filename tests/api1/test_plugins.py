@@ -57,12 +57,18 @@ class Traps(BareMetal, Surroundings):
     def io_out(self, vcpu, port, size, value): self.machine.stop("poweroff", f"port {port:#x}")
     def idle(self): return False
 
+def put(machine, image):
+    for segment in image.segments:
+        data = image.data[segment.offset : segment.offset + segment.file_size]
+        machine.memory.write(segment.physical, data)
+
 class Mine(Traps, Platform):
     def __init__(self, machine, guest, options):
         Platform.__init__(self, machine, guest, options)
         self.seen = guest, options["cmdline"], int(options["memory"])
 
     def build(self):
+        put(self.machine, self.guest.image)
         self.built = True
         for segment in self.guest.image.segments:
             data = self.guest.image.data[segment.offset : segment.offset + segment.file_size]
@@ -75,10 +81,7 @@ class MineWithKernel(Traps, KernelPlatform):
         KernelPlatform.__init__(self, machine, kernel, options)
 
     def build(self):
-        image = self.kernel.image
-        for segment in image.segments:
-            data = image.data[segment.offset : segment.offset + segment.file_size]
-            self.machine.memory.write(segment.physical, data)
+        put(self.machine, self.kernel.image)
         self.emit(b"loaded")
 
 backend = make(PARTS)
