@@ -333,21 +333,20 @@ def test_a_slot_that_the_guest_has_written_is_left_to_it(make: Make) -> None:
 
 def test_a_gate_at_which_a_vcpu_stands_is_not_given_to_another(make: Make) -> None:
     session = make("6.1-64")
-    run_to(session, "unpatched")
-    board, own = session.switchboard, session.switchboard.implementation("save_fl")
+    board, own = session.switchboard, session.switchboard.implementation("load_gdt")
     served: list[int] = []
 
-    def waiting(cpu: Vcpu) -> int:
+    def waiting(cpu: Vcpu, dtr: int) -> None:
         if not served:
             served.append(0)
             cpu.machine.stop("waiting")
             raise Reschedule
         served.append(1)
-        return own.function(cpu)  # type: ignore[misc,no-any-return]
+        own.function(cpu, dtr)  # type: ignore[misc]
 
-    board.switch("save_fl", waiting, by="test")
+    board.switch("load_gdt", waiting, by="test")
     assert session.run().reason == "waiting"
-    board.switch("save_fl", own, by="test")  # its sites call through the slot: nobody is inside of what changes
+    board.switch("load_gdt", own, by="test")  # its sites still call through the slot: nobody is inside of what changes
     for number in range(2 * session.guest.gate_count):
         board.switch("read_cr2", lambda _cpu, number=number: number, by="test")
     board.switch("read_cr2", "native", by="test")
