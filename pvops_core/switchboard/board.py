@@ -8,8 +8,10 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 
 from pvops_core.errors import MachineError, OccupiedError, PvopsError, SwitchError
+from pvops_core.guest.spans import Spans
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
@@ -132,7 +134,11 @@ class Switchboard(Ops):
     def _open(self, implementation: Implementation) -> None:
         if implementation.form is not Form.FUNCTION:
             return
-        self._entrances.open(implementation, self._handler(implementation))
+        self._entrances.open(implementation, self._handler(implementation), self._vacant)
+
+    def _vacant(self, gate: int) -> bool:
+        """Nobody is about to call what stood at a gate, not even when an interrupt has been served."""
+        return not self.poker.returns.inside(Spans(np.array([[gate, gate + 2]], dtype=np.uint64), retired=[gate]))
 
     def _handler(self, implementation: Implementation) -> Callable[[Vcpu], None]:
         slot = self._text.layout.by_op(implementation.op)
