@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
 
 import attrs
 import numpy as np
@@ -254,6 +255,10 @@ def _unobserved(_step: Step) -> None:
     """The observer of a transaction that nobody watches."""
 
 
+_POKERS: WeakKeyDictionary[Machine, Poker] = WeakKeyDictionary()
+"""Each machine's: two that write the same text would each know half of who holds it."""
+
+
 class Poker:
     """Writes guest text, and the pointers that must change together with it, in transactions. A machine has one.
 
@@ -264,6 +269,9 @@ class Poker:
         observer: told of every step of every transaction before it is taken. If it raises, the transaction
             is undone and the exception passed on.
         returns: knows where everybody goes on; unless given, the vCPUs' stacks are looked through.
+
+    Raises:
+        PatchError: the machine has one already.
     """
 
     def __init__(
@@ -273,11 +281,22 @@ class Poker:
         observer: Observer = _unobserved,
         returns: Returns | None = None,
     ) -> None:
+        if machine in _POKERS:
+            raise PatchError("a machine has one poker, and this one has its own already")
+        _POKERS[machine] = self
         self._machine = machine
         self._translate = translate
         self.returns: Returns = returns or OnStacks(machine)
         self.observer = observer
         self._holders = Holders()
+
+    @staticmethod
+    def of(machine: Machine) -> Poker:
+        """The poker of a machine; PatchError if it has none yet."""
+        try:
+            return _POKERS[machine]
+        except KeyError:
+            raise PatchError("the machine has no poker yet") from None
 
     def hold(self, holder: Holder) -> None:
         """From now on nobody else may write what this holder says that it holds."""
