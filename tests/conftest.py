@@ -26,6 +26,8 @@ PACKAGES = {
     "vmlinuz-6.1.0-56-cloud-amd64": "linux-image-6.1.0-56-cloud-amd64-unsigned",
     "vmlinuz-6.1.0-56-amd64": "linux-image-6.1.0-56-amd64-unsigned",
     "vmlinuz-6.1.0-50-686-pae": "linux-image-6.1.0-50-686-pae-unsigned:i386",
+    "vmlinuz-6.12.117+deb12-cloud-amd64": "linux-image-6.12.117+deb12-cloud-amd64-unsigned",
+    "vmlinuz-7.2.13+deb14-cloud-amd64": "linux-binary-7.2.13+deb14-cloud-amd64",
 }
 
 # A shell ignores interrupts for what it runs in the background, and children inherit that; tests send interrupts.

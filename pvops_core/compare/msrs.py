@@ -1,8 +1,8 @@
-"""Counts a real kernel's accesses to model-specific registers, on platforms that they trap into and on others alike.
+"""Counts a real kernel's accesses to model-specific registers, on bare metal and on platforms that they trap into.
 
-Bare metal executes rdmsr and wrmsr without telling anybody. But each of them may fault, so the kernel has an entry for
-it in its table of exceptions (``asm_volatile_goto`` and ``_ASM_EXTABLE_TYPE`` in arch/x86/include/asm/msr.h), which
-says where they are. The few that a kernel executes without such an entry, in the entry code of NMIs, are not seen.
+The machine counts those of level 0 by itself. Outside of it each of them may fault, so the kernel has an entry for it
+in its table of exceptions (``asm_volatile_goto`` and ``_ASM_EXTABLE_TYPE`` in arch/x86/include/asm/msr.h), which says
+where they are. The few that a kernel executes without such an entry, in the entry code of NMIs, are not seen there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pvops_core.errors import ImageError
+from pvops_core.machine import BareMetal
 
 if TYPE_CHECKING:
     from pvops_core.boot import BootSession
@@ -24,7 +25,7 @@ _NAMES: Final = {b"\x0f\x32": "msr_reads", b"\x0f\x30": "msr_writes"}
 _RECORD_SIZES: Final = (12, 8)
 """Bytes of a record: the distance of the instruction comes first. 12 since 4.6."""
 _MOST: Final = 200
-"""More breakpoints than this would slow the engine down; 32-bit kernels, which call no function for it, have 700."""
+"""More breakpoints than this would slow the engine down."""
 
 
 def msr_instructions(image: KernelImage) -> dict[int, str]:
@@ -54,8 +55,9 @@ def _of_records(image: KernelImage, address: int, data: bytes, size: int) -> dic
 def count_msrs(session: BootSession) -> None:
     """Have a session's machine count them among its counts; to be called before it runs."""
     machine = session.machine
-    places = msr_instructions(session.kernel.image)
-    if not 0 < len(places) <= _MOST:
+    bare = isinstance(machine.platform, BareMetal)
+    places = {} if bare else msr_instructions(session.kernel.image)
+    if not bare and not 0 < len(places) <= _MOST:
         return
     machine.counts.update(dict.fromkeys(_NAMES.values(), 0))
     for address, name in places.items():

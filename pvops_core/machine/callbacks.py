@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 
 from pvops_core.machine import engine as uc
 from pvops_core.machine import faults
+from pvops_core.machine.exits import answer, icebp
 from pvops_core.machine.faults import GuestFault, Reschedule
+from pvops_core.machine.intercepts import EXITS
+from pvops_core.machine.pageend import PageEnd
+from pvops_core.machine.stackfaults import canonicality_decides, vector_of
 from pvops_core.machine.state import Slot
 
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
     from pvops_core.machine.handler import MemoryDevice
     from pvops_core.machine.runloop import RunLoop
+    from pvops_core.machine.segmentlimits import SegmentLimits
     from pvops_core.machine.vcpu import Vcpu
 
 _ERROR_CODE, _SOFTWARE = int(Slot.ERROR_CODE), int(Slot.SOFTWARE)
@@ -25,6 +30,7 @@ _BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
 _FAULT_RIP, _FAULT_ADDRESS = int(Slot.FAULT_RIP), int(Slot.FAULT_ADDRESS)
 _CALL, _ANSWER, _ANSWERED = 8 * Slot.CALL, int(Slot.ANSWER), int(Slot.ANSWERED)
 _TWO_BYTE_OPCODE = 0x0F
+_OF_FETCHES = frozenset({faults.PF, faults.GP})
 _PATIENCE = 10_000
 """How often the same instruction may fault at the same address with nothing executed in between."""
 
@@ -42,9 +48,12 @@ class Callbacks:
         self._last_blocks = 0
         self._repeats = 0
         self.moved = False
+        self.page_end = PageEnd(vcpu, engine, state)
         self._postponed: tuple[bytes, GuestFault] | None = None
         self._read = 0
         self._ends: set[int] = set()
+        vcpu.debug.serve = self._serve
+        self.limits: SegmentLimits | None = None
         self._in_place: Callable[..., int | None] | None = None
         self._call = struct.Struct("")
         self.syscall = engine.keep(uc.SYSCALL_CALLBACK(self._syscall))  # native code calls these two
@@ -59,6 +68,27 @@ class Callbacks:
         """Ask a handler first what a system call comes to, with so many registers' values."""
         self._in_place = handler
         self._call = struct.Struct(f"{count}Q")
+
+    def check_segments(self, context: uc.Context) -> None:
+        """Check accesses through segments that are not flat."""
+        from pvops_core.machine.segmentlimits import SegmentLimits  # noqa: PLC0415 - for 32-bit machines only
+
+        self.limits = SegmentLimits(self._vcpu, self._engine, self._state, context, self._restart, self._guarded)
+
+    def _restart(self) -> None:
+        self.moved = True
+        self._engine.stop()
+
+    def _guarded(self, function: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: int) -> object:
+            try:
+                return function(*arguments)
+            except BaseException as error:  # noqa: BLE001 - handed on by the run loop
+                self._loop.fail(error)
+                self._engine.stop()
+                return 0
+
+        return call
 
     def hook_gates(self, begin: int, end: int) -> None:
         """Call the machine's gates for every instruction that starts in [begin, end]."""
@@ -95,6 +125,8 @@ class Callbacks:
         loop = self._loop
         vcpu = self._vcpu
         vcpu.rip_written = False
+        if self.page_end.armed:
+            self.page_end.lift()  # as long as the vCPU is where it was armed
         try:
             try:
                 if self._postponed is None:
@@ -138,7 +170,27 @@ class Callbacks:
         self._serve(self._loop.gates.call, address)
 
     def _interrupt(self, _engine: int, vector: int, _data: int) -> None:
-        self._serve(self._dispatch, vector)
+        if vector >= EXITS:
+            self._serve(self._leave, vector)
+        elif vector in _OF_FETCHES and self._too_early(vector):
+            self._engine.stop()
+        else:
+            self._serve(self._dispatch, vector)
+
+    def _leave(self, vcpu: Vcpu, vector: int) -> None:
+        """The engine asks for an instruction; the rest of its block takes no time beyond the block's."""
+        if self.limits is not None and (fault := self.limits.refused()) is not None:
+            raise fault
+        self._state[_BUDGET] += 1
+        answer(vcpu, vector, self._state[_ERROR_CODE])
+
+    def _too_early(self, vector: int) -> bool:
+        """The engine could not translate a block to its end, and has not begun to execute it."""
+        state, mask = self._state, self._vcpu.machine.kind.mask
+        if state[_SOFTWARE]:
+            return False
+        address = state[_FAULT_ADDRESS] & mask
+        return self.page_end.too_early(vector, state[_FAULT_RIP] & mask, state[_ERROR_CODE], address)
 
     def _dispatch(self, vcpu: Vcpu, vector: int) -> None:
         machine, state = vcpu.machine, self._state
@@ -148,9 +200,17 @@ class Callbacks:
             machine.log.record("int", vcpu.index, vector=vector, rip=rip)
             self._loop.platform.software_interrupt(vcpu, vector)
             return
+        if vector != faults.DB:
+            vcpu.debug.faulted()
+        elif not vcpu.debug.stepped():
+            return
         machine.counts["exceptions"] += 1
         error_code = state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
         address = state[_FAULT_ADDRESS] & machine.kind.mask if vector == faults.PF else None
+        if canonicality_decides(vector, error_code, address):
+            decided = vector_of(vcpu, vector)
+            if decided != vector:
+                vector, error_code, address = decided, 0, None
         machine.log.record("exception", vcpu.index, vector=vector, rip=rip, error=error_code or 0, address=address or 0)
         if not self._progresses(vector, rip, address or 0):
             machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
@@ -171,6 +231,8 @@ class Callbacks:
         return True
 
     def _undefined(self, vcpu: Vcpu) -> None:
+        if icebp(vcpu):
+            return
         vcpu.machine.counts["exceptions"] += 1
         vcpu.machine.log.record("exception", vcpu.index, vector=faults.UD, rip=vcpu.rip)
         if not self._progresses(faults.UD, vcpu.rip, 0):
@@ -238,6 +300,7 @@ class Callbacks:
         vcpu.machine.counts["port_reads"] += 1
         try:
             self._read = vcpu.insn.in_(port, size)
+            vcpu.debug.on_port(port, size)
         except GuestFault as fault:
             self._postpone(fault)
 
@@ -248,6 +311,7 @@ class Callbacks:
         vcpu.machine.counts["port_writes"] += 1
         try:
             vcpu.insn.out(port, value, size)
+            vcpu.debug.on_port(port, size)
         except GuestFault as fault:
             self._postpone(fault)
 

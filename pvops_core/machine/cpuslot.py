@@ -41,8 +41,10 @@ class CpuSlot:
         self._answer_time_stamps(native, data)
         self.vcpu = Vcpu(machine, index, self.engine, self.context, self.state)
         self.callbacks = Callbacks(self.vcpu, self.engine, self.state, machine.loop)
-
         self._catch_calls(native, data)
+        self._spare = uc.Context(self.engine) if machine.kind.bits == 32 else None
+        if self._spare is not None:
+            self.callbacks.check_segments(self._spare)
 
     def _fill(self, machine: Machine) -> None:
         layout, context, state = machine.layout, self.context, self.state
@@ -111,4 +113,6 @@ class CpuSlot:
     def close(self) -> None:
         """Free the engine."""
         self.context.free()
+        if self._spare is not None:
+            self._spare.free()
         self.engine.close()

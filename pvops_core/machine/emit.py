@@ -69,9 +69,18 @@ class Routine:
         """Left and right, bit by bit."""
         return self._builder.and_(left, self._number(right))
 
+    def either(self, left: Value, right: Value | int) -> Value:
+        """Left or right, bit by bit."""
+        return self._builder.or_(left, self._number(right))
+
     def ones(self, size: Value) -> Value:
         """So many bytes (1 to 4, 32 bits wide) of ones, as a 32-bit number."""
         return self._builder.lshr(I32(0xFFFFFFFF), self._builder.sub(I32(32), self._builder.mul(size, I32(8))))
+
+    def load8(self, address: Value) -> Value:
+        """The unsigned byte at an address."""
+        kind = ir.IntType(8).as_pointer()
+        return self._builder.zext(self._builder.load(self._builder.inttoptr(address, kind)), I64)
 
     def load32(self, address: Value) -> Value:
         """The unsigned 32-bit word at an address."""

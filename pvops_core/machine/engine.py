@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+from collections.abc import Sequence
 
 from unicorn import unicorn_const as const
 from unicorn import x86_const
 from unicorn.unicorn_py3 import unicorn as binding
 
 from pvops_core.errors import MachineError
+from pvops_core.machine import controlarea
+from pvops_core.machine.controlarea import without_leaving
 
 UNICORN_VERSION = importlib.metadata.version("unicorn")
 
@@ -53,6 +56,12 @@ _reg_read, _reg_write = _library.uc_reg_read, _library.uc_reg_write
 _save, _restore = _library.uc_context_save, _library.uc_context_restore
 reg_read_batch, reg_write_batch = _library.uc_reg_read_batch, _library.uc_reg_write_batch
 
+
+def read_batch_with_msrs(*arguments: object) -> int:
+    """``reg_read_batch`` where one of the registers is an MSR."""
+    return without_leaving(reg_read_batch, *arguments)
+
+
 # Of its own, with fixed arguments, to be cheap enough to be measured.
 _remove_code = _library["uc_ctl"]
 _remove_code.argtypes = (_pointer, ctypes.c_uint, ctypes.c_uint64, ctypes.c_uint64)
@@ -64,6 +73,11 @@ INTR_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, ctypes.c_uint32, _pointer)
 INVALID_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_bool, _pointer, _pointer)
 SYSCALL_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, _pointer)
 CPUID_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_int, _pointer, _pointer)
+LOOK_CALLBACK = ctypes.PYFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64)
+CHECK_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint32)
+MEMORY_CALLBACK = ctypes.PYFUNCTYPE(
+    None, _pointer, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, _pointer
+)
 IN_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint32, _pointer, ctypes.c_uint32, ctypes.c_int, _pointer)
 LOAD_CALLBACK = ctypes.PYFUNCTYPE(ctypes.c_uint64, _pointer, ctypes.c_uint64, ctypes.c_uint, _pointer)
 STORE_CALLBACK = ctypes.PYFUNCTYPE(None, _pointer, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, _pointer)
@@ -73,6 +87,11 @@ HOOK_CODE: int = const.UC_HOOK_CODE
 HOOK_BLOCK: int = const.UC_HOOK_BLOCK
 HOOK_INTR: int = const.UC_HOOK_INTR
 HOOK_INVALID: int = const.UC_HOOK_INSN_INVALID
+HOOK_MEM_READ: int = const.UC_HOOK_MEM_READ
+HOOK_MEM_WRITE: int = const.UC_HOOK_MEM_WRITE
+MEM_WRITE: int = const.UC_MEM_WRITE
+HOOK_TRANSLATED: int = const.UC_HOOK_EDGE_GENERATED
+PROT_EXEC: int = const.UC_PROT_EXEC
 _HOOK_INSN: int = const.UC_HOOK_INSN
 INSN_IN: int = x86_const.UC_X86_INS_IN
 INSN_OUT: int = x86_const.UC_X86_INS_OUT
@@ -150,6 +169,8 @@ class Engine:
         self._control(const.UC_CTL_TCG_BUFFER_SIZE, 1, ctypes.c_uint32(_CODE_BUFFER))
         self._control(const.UC_CTL_UC_USE_EXITS, 1, ctypes.c_int(1))  # with none set: no stop address at all
         self.check("map", _library.uc_mem_map_ptr(self.handle, 0, size, const.UC_PROT_ALL, memory))
+        control = (controlarea.ADDRESS, controlarea.SIZE, const.UC_PROT_READ, controlarea.HOST_ADDRESS)
+        self.check("map", _library.uc_mem_map_ptr(self.handle, *control))
         self._value = ctypes.c_uint64()
         self._place = ctypes.byref(self._value)
 
@@ -201,6 +222,14 @@ class Engine:
         self._no_stops = ctypes.c_uint8.from_address(self.handle + switch)
         self._choose_stops()
 
+    def stop_before(self, addresses: Sequence[int]) -> None:
+        """End ``start`` before an instruction at one of these linear addresses; holds for code translated from now on.
+
+        Costs nothing elsewhere. Unlike after ``hlt``, nothing but RIP tells what stopped the engine.
+        """
+        array = (ctypes.c_uint64 * len(addresses))(*addresses)
+        self._control(const.UC_CTL_UC_EXITS, 2, array, ctypes.c_size_t(len(addresses)))
+
     def _choose_stops(self) -> None:
         """Decide about code that is translated from now on."""
         if self._no_stops is not None:
@@ -231,10 +260,20 @@ class Engine:
         """
         hook = self.hook(HOOK_CODE, callback, begin, end)
         if stops:
-            self._stopping.add(hook)
-            self._choose_stops()
+            self._stop_within(hook)
         self.flush_code()
         return hook
+
+    def hook_native_code(self, function: int, data: int) -> int:
+        """As ``hook_code``, before every instruction, with machine code that may stop the engine."""
+        hook = self.hook_native(HOOK_CODE, function, data)
+        self._stop_within(hook)
+        self.flush_code()
+        return hook
+
+    def _stop_within(self, hook: int) -> None:
+        self._stopping.add(hook)
+        self._choose_stops()
 
     def unhook_code(self, hook: int) -> None:
         """Remove a hook of ``hook_code``, and drop all translated code."""
@@ -293,14 +332,16 @@ class Engine:
     def read_msr(self, number: int) -> int:
         """A model-specific register as the engine keeps it; 0 for those it does not know."""
         msr = MsrValue(number, 0)
-        self.check("rdmsr", _reg_read(self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
+        if controlarea.held(number):
+            self.check("rdmsr", without_leaving(_reg_read, self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
         value: int = msr.value
         return value
 
     def write_msr(self, number: int, value: int) -> None:
         """Set a model-specific register; those that the engine does not know are ignored by it."""
         msr = MsrValue(number, value)
-        self.check("wrmsr", _reg_write(self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
+        if controlarea.held(number):
+            self.check("wrmsr", without_leaving(_reg_write, self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
 
     def read_table(self, name: str) -> TableRegister:
         """gdtr, idtr, ldtr or tr."""

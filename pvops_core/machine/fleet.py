@@ -16,6 +16,7 @@ import numpy as np
 
 from pvops_core.errors import MachineError
 from pvops_core.machine import engine as uc
+from pvops_core.machine.controlarea import without_leaving
 from pvops_core.machine.emit import I32, I64, Routine, Source, compile_all
 from pvops_core.machine.registers import MSR_EFER
 
@@ -67,7 +68,7 @@ def _look(at: Routine) -> None:
 
 
 @functools.cache
-def _loops() -> tuple[Callable[..., None], Callable[..., None], object]:
+def _loops() -> tuple[Callable[..., None], Callable[..., int], object]:
     """The loops of this process, and what keeps their code."""
     addresses, code = compile_all({"drop": Source(_drop, (I64, I64)), "look": Source(_look, ())})
     drop = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)(addresses["drop"])
@@ -125,7 +126,7 @@ class Fleet:
 
     def look(self) -> NDArray[np.uint64]:
         """A row for each engine, of :data:`COLUMNS`; the array is read anew by the next look."""
-        self._look(self._address)
+        without_leaving(self._look, self._address)
         self._check("register read")
         return self._values[:, _IN_ORDER]
 

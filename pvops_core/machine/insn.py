@@ -124,23 +124,27 @@ class Instructions:
         elif n == 8 and v > 15:
             raise general_protection("cr8 has four bits")
         vcpu.set(f"cr{n}", v)
+        if n == 4:
+            vcpu.debug.refresh()
 
     def mov_from_dr(self, n: int) -> int:
-        """Debug register 0..7 (4 and 5 are 6 and 7)."""
+        """Debug register 0..7 (4 and 5 are 6 and 7); #DB with DR7.GD."""
         n = self._debug_register(n)
-        return self._ask("mov_from_dr", n) if self._refused else self._vcpu.get(f"dr{n}")
+        if self._refused:
+            return self._ask("mov_from_dr", n)
+        self._vcpu.debug.check_access()
+        return self._vcpu.debug.read(n)
 
     def mov_to_dr(self, n: int, v: int) -> None:
-        """Load a debug register; the high half of DR6 and DR7 must be zero."""
+        """Load a debug register; the high half of DR6 and DR7 must be zero; #DB with DR7.GD."""
         n = self._debug_register(n)
         if self._refused:
             self._ask("mov_to_dr", n, v)
             return
-        if n >= 6:
-            if v >> 32:
-                raise general_protection(f"dr{n} has 32 bits")
-            v = v | 0xFFFF0FF0 if n == 6 else v & 0xFFFF2FFF | 0x400
-        self._vcpu.set(f"dr{n}", v)
+        self._vcpu.debug.check_access()
+        if n >= 6 and v >> 32:
+            raise general_protection(f"dr{n} has 32 bits")
+        self._vcpu.debug.write(n, v)
 
     def _debug_register(self, n: int) -> int:
         if not 0 <= n <= 7:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from pvops_core.machine import faults
 from pvops_core.machine.descriptors import read_descriptor, selector_fault
-from pvops_core.machine.faults import general_protection
+from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_core.machine.registers import FLAG_IF, FLAG_IOPL, FLAG_NT, FLAG_VM
 from pvops_core.machine.segments import Descriptor
+from pvops_core.machine.stackfaults import through_stack
 
 if TYPE_CHECKING:
     from pvops_core.machine.vcpu import Vcpu
@@ -34,7 +35,7 @@ def iret(vcpu: Vcpu) -> None:
         raise general_protection("iret with NT set")
     rsp = vcpu.rsp
     base = 0 if long else vcpu.segment("ss")[1]
-    words = [vcpu.virtual.number(base + rsp + size * index, size) for index in range(3)]
+    words = [_word(vcpu, base + rsp + size * index, size) for index in range(3)]
     rip, cs, new_flags = words[0], words[1] & 0xFFFF, words[2]
     if new_flags & FLAG_VM and not long and cpl == 0:
         raise general_protection("virtual-8086 mode is not supported")
@@ -47,8 +48,8 @@ def iret(vcpu: Vcpu) -> None:
     stack: tuple[int, Descriptor] | None = None
     new_rsp = rsp + 3 * size
     if long or level > cpl:
-        new_rsp = vcpu.virtual.number(base + rsp + 3 * size, size)
-        selector = vcpu.virtual.number(base + rsp + 4 * size, size) & 0xFFFF
+        new_rsp = _word(vcpu, base + rsp + 3 * size, size)
+        selector = _word(vcpu, base + rsp + 4 * size, size) & 0xFFFF
         stack = selector, _stack_descriptor(vcpu, selector, level, code)
     if code.long and rip >> 47 not in {0, 0x1FFFF}:
         raise general_protection(f"return to non-canonical {rip:#x}")
@@ -66,6 +67,13 @@ def iret(vcpu: Vcpu) -> None:
         rflags=flags & ~changeable | new_flags & changeable,
         outward=level > cpl,
     )
+
+
+def _word(vcpu: Vcpu, address: int, size: int) -> int:
+    try:
+        return vcpu.virtual.number(address, size)
+    except GuestFault as fault:
+        raise through_stack(fault) from None
 
 
 def _stack_descriptor(vcpu: Vcpu, selector: int, level: int, code: Descriptor) -> Descriptor:

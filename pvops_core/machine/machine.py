@@ -10,6 +10,7 @@ import numpy as np
 
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError
+from pvops_core.machine import intercepts
 from pvops_core.machine.breakpoints import Breakpoint, Breakpoints
 from pvops_core.machine.clock import Clock
 from pvops_core.machine.coherence import Coherence, Ranges
@@ -86,6 +87,7 @@ class Machine(Closing):
         self.kind = kind
         self.seed = seed
         self.layout = context_layout()
+        intercepts.check()
         self.memory = PhysicalMemory(memory)
         self.count_instructions = count_instructions
         self.clock = Clock()

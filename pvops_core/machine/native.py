@@ -55,16 +55,20 @@ def _instruction(at: Routine) -> None:
 def _interrupt(at: Routine) -> None:
     """Before the Python callback of every exception: fetch what Unicorn does not tell, and end the exception.
 
-    Unicorn leaves the exception marked as in progress for ever, so that the next one would count as a double fault.
+    Unicorn leaves the exception marked as in progress for ever, so that the next one would count as a double fault. A
+    mark of a software interrupt would have the next exit (``intercepts``) take its return address.
     """
     engine, context = at.get(Slot.ENGINE), at.get(Slot.CONTEXT)
     at.call(Slot.READ_BATCH, engine, at.get(Slot.FAULT_IDS), at.get(Slot.FAULT_POINTERS), I32(2))
     at.call(Slot.CONTEXT_SAVE, engine, context)
     at.put(Slot.ERROR_CODE, at.load32(at.get(Slot.ERROR_WORD)))
     at.put(Slot.SOFTWARE, at.load32(at.get(Slot.SOFTWARE_WORD)))
-    word = at.get(Slot.EXCEPTION_WORD)
+    word, software = at.get(Slot.EXCEPTION_WORD), at.get(Slot.SOFTWARE_WORD)
     with at.when(at.load32(word), "!=", NO_EXCEPTION):
         at.store32(word, NO_EXCEPTION)
+        at.call(Slot.CONTEXT_RESTORE, engine, context)
+    with at.when(at.get(Slot.SOFTWARE), "!=", 0):
+        at.store32(software, 0)
         at.call(Slot.CONTEXT_RESTORE, engine, context)
     at.done()
 

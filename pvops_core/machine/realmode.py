@@ -44,6 +44,7 @@ def enter_real_mode(vcpu: Vcpu, engine: Engine, context: Context, hidden: Hidden
     for name in ("gdtr", "idtr", "ldtr", "tr"):
         vcpu.set_table(name, 0, _LIMIT)
     vcpu.rflags = 2
+    vcpu.debug.reset()
     engine.save(context)
     for name in ("ds", "es", "fs", "gs"):
         hidden.load(name, 0, _segment(0, _DATA))

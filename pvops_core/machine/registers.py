@@ -87,7 +87,7 @@ class MsrBatch:
 
     def read(self) -> tuple[int, ...]:
         """The registers' values as the CPU keeps them (0 for one that it does not have)."""
-        uc.reg_read_batch(*self._arguments)
+        uc.read_batch_with_msrs(*self._arguments)
         return tuple([each.value for each in self._values])
 
 

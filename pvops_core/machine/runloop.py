@@ -175,12 +175,20 @@ class RunLoop:
 
     def _enter(self, slot: CpuSlot) -> int:
         """Run the engine until the slice ends; each handler that moves RIP makes it begin again there."""
-        callbacks = slot.callbacks
+        callbacks, page_end = slot.callbacks, slot.callbacks.page_end
+        if callbacks.limits is not None:
+            callbacks.limits.begin()
         while True:
             callbacks.moved = False
             status = slot.engine.start(slot.vcpu.rip)
             slot.vcpu.ground_ports()
-            if status or not callbacks.moved or self.interrupted or slot.state[_EXPIRED] or callbacks.postponed:
+            paused = callbacks.limits is not None and callbacks.limits.goes_on()
+            leaves = bool(status) or self.interrupted or bool(slot.state[_EXPIRED]) or callbacks.postponed
+            if page_end.wanted or page_end.armed:
+                if not leaves and not callbacks.moved and page_end.goes_on():
+                    continue
+                page_end.end()
+            if leaves or not (callbacks.moved or paused):
                 return status
 
     def call(self, slot: CpuSlot, until: int, blocks: int) -> bool:
@@ -218,6 +226,10 @@ class RunLoop:
         self.in_guest = True
         try:
             status = slot.engine.step(start)
+            if slot.callbacks.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
+                slot.callbacks.page_end.arm()
+                status = slot.engine.step(start)
+            slot.callbacks.page_end.end()
             slot.vcpu.ground_ports()
         finally:
             self.in_guest = False

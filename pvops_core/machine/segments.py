@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _CACHE = struct.Struct("<I4xQII")
 _CODE, _WRITABLE, _CONFORMING, _LONG, _BIG = 1 << 11, 1 << 9, 1 << 10, 1 << 21, 1 << 22
-_GRANULARITY = 1 << 23
+_GRANULARITY, _PRESENT = 1 << 23, 1 << 15
 
 
 @attrs.frozen
@@ -102,6 +102,21 @@ class Descriptor:
     def big(self) -> bool:
         """D/B: 32-bit code or stack."""
         return bool(self.high & _BIG)
+
+
+def allows(limit: int, high: int, offset: int, size: int, *, write: bool) -> bool:
+    """Whether data may be accessed through a segment: limit in bytes and second word of its descriptor, 0 for null.
+
+    Source: Intel SDM volume 3, 5.3 (limits), 5.4.1 (null selectors) and 3.4.5.1 (types).
+    """
+    if not high & _PRESENT:
+        return False
+    # One bit lets data be written, and code be read.
+    fits_type = bool(high & _WRITABLE) and not write if high & _CODE else bool(high & _WRITABLE) or not write
+    last = offset + size - 1
+    if not high & _CODE and high & _CONFORMING:  # this bit of data means that it grows downwards
+        return fits_type and limit < offset and last <= (0xFFFFFFFF if high & _BIG else 0xFFFF)
+    return fits_type and last <= limit
 
 
 def flat(cpl: int, *, code: bool, bits: int) -> Descriptor:

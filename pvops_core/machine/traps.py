@@ -16,6 +16,7 @@ from pvops_core.machine.descriptors import read_descriptor, selector_fault
 from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_core.machine.registers import FLAG_IF, FLAG_NT, FLAG_RF, FLAG_TF, FLAG_VM
 from pvops_core.machine.segments import Descriptor
+from pvops_core.machine.stackfaults import through_stack
 
 if TYPE_CHECKING:
     from pvops_core.machine.vcpu import Vcpu
@@ -144,7 +145,10 @@ def _deliver(vcpu: Vcpu, event: Event) -> None:
         f"<{len(frame)}{'_HI'[wide // 2] if wide < 8 else 'Q'}", *(word & mask for word in reversed(frame))
     )
     pointer = stack.pointer - len(data) & vcpu.machine.kind.mask
-    vcpu.virtual.write_as(stack.base + pointer, data, user=level == 3)
+    try:
+        vcpu.virtual.write_as(stack.base + pointer, data, user=level == 3)
+    except GuestFault as fault:
+        raise through_stack(fault) from None
     cleared = FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | (FLAG_IF if gate.clears_if else 0)
     vcpu.enter(
         level,

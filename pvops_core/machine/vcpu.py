@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine import traps
+from pvops_core.machine import intercepts, traps
 from pvops_core.machine.crossing import Crossing
+from pvops_core.machine.debugregs import DebugRegisters
 from pvops_core.machine.descriptors import read_descriptor
 from pvops_core.machine.engine import Context, Engine, TableRegister, Words
-from pvops_core.machine.faults import NMI
+from pvops_core.machine.faults import NMI, GuestFault
 from pvops_core.machine.insn import Instructions
 from pvops_core.machine.iret import iret
-from pvops_core.machine.msrs import MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR
+from pvops_core.machine.msrs import KEPT, MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR, after_reset
 from pvops_core.machine.paging import CR4_PAE, EFER_LMA, Walk
 from pvops_core.machine.realmode import enter_real_mode
 from pvops_core.machine.registers import MSR_EFER, Registers
 from pvops_core.machine.segments import Descriptor, HiddenState, flat
+from pvops_core.machine.stackfaults import through_stack
 from pvops_core.machine.state import BLOCK_NS, Slot
 from pvops_core.machine.virtual import VirtualMemory
 
@@ -39,6 +41,7 @@ class Vcpu(Registers):
         self.index: Final = index
         self.insn: Final = Instructions(self)
         self.virtual: Final = VirtualMemory(engine, machine.memory, machine.kind.bits)
+        self.debug: Final = DebugRegisters(self, engine)
         self._context = context
         self._hidden = HiddenState(context, machine.layout)
         self.crossing: Final = Crossing(engine, context, machine.layout)
@@ -48,6 +51,7 @@ class Vcpu(Registers):
         self.held = False
         self.pending: list[int] = []
         self.unmaskable: list[int] = []
+        self._kept_msrs = after_reset(index)
         self._floating: Callable[[int], None] = lambda _: None
         self._state = state
         self._reset()
@@ -58,7 +62,7 @@ class Vcpu(Registers):
         for name in ("cs", "ss", "ds", "es", "fs", "gs"):
             self._hidden.load(name, 0, flat(0, code=name == "cs", bits=bits))
         self._hidden.set_cpl(0)
-        self._engine.restore(self._context)
+        intercepts.install(self._engine, self._context, self.machine.layout)
         self.cr4 = CR4_PAE if bits == 64 else 0  # whatever the engine's model starts with
 
     # Segments and privilege level
@@ -72,6 +76,17 @@ class Vcpu(Registers):
     def in_64_bit_code(self) -> bool:
         """CS is a 64-bit code segment."""
         return self.long_mode and bool(self.segment("cs")[3] & 1 << 21)
+
+    def msr(self, number: int) -> int:
+        """A model-specific register as the machine keeps it (0 for one that it does not have)."""
+        return self._kept_msrs[number] if number in KEPT else super().msr(number)
+
+    def set_msr(self, number: int, value: int) -> None:
+        """Set a model-specific register without any check; one that the machine does not have is ignored."""
+        if number in KEPT:
+            self._kept_msrs[number] = value
+        else:
+            super().set_msr(number, value)
 
     def selector(self, name: str) -> int:
         """The visible part of a segment register."""
@@ -204,13 +219,19 @@ class Vcpu(Registers):
     def push(self, value: int) -> None:
         """Push a pointer-sized word; the stack pointer moves only if the write succeeds."""
         rsp = self.rsp - self._size & self.machine.kind.mask
-        self.set_word(rsp, value)
+        try:
+            self.set_word(rsp, value)
+        except GuestFault as fault:
+            raise through_stack(fault) from None
         self.rsp = rsp
 
     def pop(self) -> int:
         """Pop a pointer-sized word."""
         rsp = self.rsp
-        value = self.word(rsp)
+        try:
+            value = self.word(rsp)
+        except GuestFault as fault:
+            raise through_stack(fault) from None
         self.rsp = rsp + self._size
         return value
 
@@ -258,7 +279,7 @@ class Vcpu(Registers):
         ``told`` is then given how often that was. What moves a vCPU is a write of its RIP, or the end of a slice.
         """
         self._floating = told
-        self._state[_FLOATING] = 1
+        self._state[_FLOATING] = not self.debug.watches_ports
 
     def ground_ports(self) -> None:
         """Ports do not float any more; ``told`` is called."""
@@ -341,16 +362,18 @@ class Vcpu(Registers):
         self._context.bytes[:] = words
         self._engine.restore(self._context)
         self._engine.flush_tlb()
+        self.debug.refresh()
         self.rip = self.rip  # where a handler did this, the engine must leave the block it is in
 
     def save(self) -> object:
         """State for a snapshot."""
         waiting = tuple(self.pending), tuple(self.unmaskable)
-        return self.save_registers(), self.halted, self.held, waiting, self.tsc_offset
+        return self.save_registers(), self.halted, self.held, waiting, self.tsc_offset, dict(self._kept_msrs)
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
         assert isinstance(state, tuple)
-        words, self.halted, self.held, (pending, unmaskable), self.tsc_offset = state
+        words, self.halted, self.held, (pending, unmaskable), self.tsc_offset, kept = state
+        self._kept_msrs = dict(kept)
         self.pending, self.unmaskable = list(pending), list(unmaskable)
         self.load_registers(words)

@@ -30,13 +30,13 @@ class VirtualMemory:
 
     def paging(self) -> tuple[Paging, bool]:
         """The registers that decide translation, and whether the vCPU is in user mode."""
-        uc.reg_read_batch(self._engine.pointer, self._ids, self._pointers, 6)
+        uc.read_batch_with_msrs(self._engine.pointer, self._ids, self._pointers, 6)
         cr0, cr3, cr4, cs, flags = self._values
         return Paging(cr0, cr3, cr4, self._efer.value, bool(flags & FLAG_AC)), cs & 3 == 3
 
     def key(self) -> tuple[int, ...]:
         """What decides how an address is translated: two vCPUs of one machine with one key translate alike."""
-        uc.reg_read_batch(self._engine.pointer, self._ids, self._pointers, 6)
+        uc.read_batch_with_msrs(self._engine.pointer, self._ids, self._pointers, 6)
         cr0, cr3, cr4, cs, flags = self._values
         return cr0, cr3, cr4, self._efer.value, flags & FLAG_AC, cs & 3
 

@@ -41,8 +41,9 @@ def test_a_kernel_without_the_table_has_none() -> None:
     assert msr_instructions(load_image(builder.build())) == {}
 
 
-def test_they_are_counted_as_they_are_executed() -> None:
-    image = load_image(kernel(12, (*READS, WRITE)))
+@pytest.mark.parametrize("places", [(*READS, WRITE), ()], ids=["with-table", "without"])
+def test_they_are_counted_as_they_are_executed(places: tuple[int, ...]) -> None:
+    image = load_image(kernel(12, places))
     native = load_backends().backends["native"]
     with BootSession(Kernel(image), (native,), memory=32 << 20) as session:
         count_msrs(session)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.machine.msrs import APIC_DEFAULT_BASE
 from pvops_native.devices.apic import ICR_LOW
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Machine, Vcpu
     from pvops_native.board import Board
 
-LOCAL: Final = 0xFEE0_0000
+LOCAL: Final = APIC_DEFAULT_BASE
 IO: Final = 0xFEC0_0000
 SIZE: Final = 0x1000
 _REGISTER: Final = 16

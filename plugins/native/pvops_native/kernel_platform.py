@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import KernelPlatform
 from pvops_core.machine.features import word
+from pvops_core.machine.msrs import APIC_ENABLED, MSR_APIC_BASE
 from pvops_native import apics
 from pvops_native.devices.apic import INIT, NMI, STARTUP
 from pvops_native.linux import loader
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from pvops_core.boot import Kernel
     from pvops_core.machine import Machine, Vcpu
 
-MSR_APIC_BASE: Final = 0x1B
-_APIC_ENABLED, _BOOT_PROCESSOR = 1 << 11, 1 << 8
 _CPUID_APIC: Final = word({"apic"}, 1, "edx")
 
 
@@ -62,7 +61,7 @@ class NativeKernelPlatform(Pc, KernelPlatform):
         loader.load(machine, self.kernel, int(self.options.get("memory", machine.memory.size)))
         loader.start(boot, self.kernel.image)
         for vcpu in machine.vcpus:
-            vcpu.set_msr(MSR_APIC_BASE, apics.LOCAL | _APIC_ENABLED | (_BOOT_PROCESSOR if vcpu is boot else 0))
+            vcpu.set_msr(MSR_APIC_BASE, vcpu.msr(MSR_APIC_BASE) | APIC_ENABLED)
         for vcpu in others:
             vcpu.halt()
         apics.map_registers(machine, self.board, self._expect)

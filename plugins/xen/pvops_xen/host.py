@@ -24,7 +24,7 @@ from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
 from pvops_xen.hypervisor.console import SHOWN
 from pvops_xen.hypervisor.cpuid import cpuid
-from pvops_xen.hypervisor.debugreg import DEBUG, STEP
+from pvops_xen.hypervisor.debugreg import DEBUG, forget_hits, note_debug
 from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
@@ -44,7 +44,6 @@ _NM: Final = 7
 _GP: Final = 13
 _SEGMENT_FAULTS: Final = frozenset({10, 11, 12})
 _PF: Final = 14
-_TF: Final = 1 << 8
 _DF: Final = 1 << 10
 # No call looks at a sixth argument; with the selectors it is seen whether the kernel goes on in the segments it is in.
 _ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "cs", "ss")
@@ -167,6 +166,7 @@ class XenHost(Surroundings):
     def syscall_in_place(self, vcpu: Vcpu, *values: int) -> int | None:
         """A hypercall after which a 64-bit guest's kernel goes on where it is; most are."""
         hv = self.hv
+        forget_hits(vcpu)
         if not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING or values[_CALL:] != _SYSCALL_SELECTORS:
             return None
         result = self._hypercall(vcpu, *values[:_CALL])
@@ -199,6 +199,7 @@ class XenHost(Surroundings):
                 self._make_again(vcpu)
             self.deliver_pending(vcpu)
             return
+        forget_hits(vcpu)
         if not vcpu.in_64_bit_code:
             self._unknown(vcpu)
             return
@@ -226,6 +227,7 @@ class XenHost(Surroundings):
     def sysenter(self, vcpu: Vcpu) -> None:
         """The guest's sysenter callback; without one a #GP. The processor keeps neither RIP nor RSP nor CS."""
         hv = self.hv
+        forget_hits(vcpu)
         entry = hv.state(vcpu).sysenter
         vcpu.rip = vcpu.rsp = 0
         selectors = (_NULL_RING3, FLAT_KERNEL_SS64 if self._wide else FLAT_RING3_DS32)
@@ -237,6 +239,7 @@ class XenHost(Surroundings):
 
     def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
         """A hypercall of a 32-bit kernel, or a trap for the guest."""
+        forget_hits(vcpu)
         if vector == TRAP_SYSCALL_HYPERCALL32 and self.hv.abi.bits == 32 and vcpu.cpl == 1:
             self._hypercall_from_guest(vcpu)
         else:
@@ -265,11 +268,11 @@ class XenHost(Surroundings):
         self.deliver_pending(vcpu)
 
     def _note(self, vcpu: Vcpu, vector: int) -> None:
-        """What Xen changes before the guest gets an exception: it has the FPU now, it made a single step."""
+        """What Xen changes before the guest gets an exception: it has the FPU now, and DR6 what the processor's had."""
         if vector == _NM:
             load_task_switched(self.hv, vcpu, set_ts=False)
-        elif vector == DEBUG and vcpu.rflags & _TF:
-            self.hv.state(vcpu).debugreg[6] |= STEP
+        elif vector == DEBUG:
+            note_debug(self.hv, vcpu)
 
     def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:
         """``fixup_page_fault``: the window of descriptor tables, and stores to page tables."""

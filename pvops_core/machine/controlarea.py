@@ -1,0 +1,47 @@
+"""The control area that tells engines which model-specific registers of level 0 their guest is to leave at.
+
+One for all engines of the process, which never run at the same time: a page of control area, a bitmap of all registers,
+two bits each (read, write), and one of none. Registers outside of the three ranges are always left at. Source: AMD APM
+volume 2, 15.11 and appendix B.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Final
+
+ADDRESS: Final = 1 << 50
+"""Physical, where no page table of a guest can point."""
+SIZE: Final = 0x5000
+_ALL, _NONE = 0x1000, 0x3000
+_BITMAP_POINTER: Final = 0x48
+_RANGES: Final = (range(0x2000), range(0xC0000000, 0xC0002000), range(0xC0010000, 0xC0012000))
+_TSC_AUX: Final = 0xC0000103
+
+_memory = (ctypes.c_uint8 * (SIZE + 0x1000))()
+HOST_ADDRESS: Final = ctypes.addressof(_memory) + 0xFFF & ~0xFFF
+_pointer = ctypes.c_uint64.from_address(HOST_ADDRESS + _BITMAP_POINTER)
+
+
+def _fill() -> None:
+    ctypes.memset(HOST_ADDRESS + _ALL, 0xFF, _NONE - _ALL)
+    place = (len(_RANGES[0]) + _TSC_AUX - _RANGES[1].start) * 2  # read by native code, for rdtscp
+    ctypes.c_uint8.from_address(HOST_ADDRESS + _ALL + place // 8).value &= ~(1 << place % 8)
+    _pointer.value = ADDRESS + _ALL
+
+
+_fill()
+
+
+def held(number: int) -> bool:
+    """Whether an engine may be asked for a register at all."""
+    return any(number in each for each in _RANGES)
+
+
+def without_leaving(function: Callable[..., int], *arguments: object) -> int:
+    """Call the library for an MSR: outside of ``emu_start`` there is nothing to leave to."""
+    _pointer.value = ADDRESS + _NONE
+    status = function(*arguments)
+    _pointer.value = ADDRESS + _ALL
+    return status

@@ -1,0 +1,134 @@
+"""An instruction that faults leaves nothing of itself behind, and a repeated one exactly what it has done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pvops_core.machine import MachineKind
+from pvops_core.testing.assembly import assemble
+from tests.machine.conftest import CODE, HANDLERS, KCS, KSS, STACK, USER_CODE, P, Rig, U, W
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAGE, BEHIND, FRAME = 0x500000, 0x501000, 0x200000
+SECOND = {"missing": 0, "read-only": FRAME + 0x1000 | P | U, "supervisor": FRAME + 0x1000 | P | W}
+
+
+@pytest.fixture(
+    params=[(kind, second) for kind in MachineKind for second in SECOND], ids=lambda p: f"{p[0].value}-{p[1]}"
+)
+def two(request: pytest.FixtureRequest, make_rig: Callable[..., Rig]) -> tuple[Rig, str]:
+    """Level 3, two pages of data, the second one with something wrong."""
+    kind, second = request.param
+    rig = make_rig(kind)
+    rig.cpu.cr4 |= 0x200  # OSFXSR
+    rig.gate(14, HANDLERS)
+    rig.code("f4", HANDLERS)
+    rig.map(PAGE, FRAME, P | W | U)
+    rig.map(BEHIND, FRAME + 0x1000, SECOND[second])
+    rig.memory.write(FRAME, bytes(range(256)) * 32)
+    return rig, second
+
+
+def run(rig: Rig, code: str, **registers: int) -> tuple[int, bytes]:
+    """Run the last of the instructions at level 3 to its fault; gives what is in the pages."""
+    *_, last = code.split(";")
+    whole = assemble(code, rig.kind.bits, USER_CODE)
+    rig.code(whole + b"\xf4", USER_CODE)
+    rig.user()
+    rig.cpu.set_segments(0, KCS, KSS)
+    rig.cpu.rip = CODE
+    rig.cpu.wake()
+    rig.platform.seen.clear()
+    for name, value in registers.items():
+        rig.cpu.set(name, value)
+    assert rig.run() == "poweroff"
+    ((vector, error, address, rip),) = rig.platform.seen
+    assert (vector, rip) == (14, USER_CODE + len(whole) - len(assemble(last, rig.kind.bits)))
+    assert address is not None
+    return error or 0, rig.memory.read(FRAME, 0x2000)
+
+
+def code_of(second: str, *, write: bool) -> int:
+    return 4 | (2 if write else 0) | (second != "missing")
+
+
+BEFORE = bytes(range(256)) * 32
+
+
+@pytest.mark.parametrize(("store", "size"), [
+    ("mov [esi], eax", 4), ("mov [esi], ax", 2), ("mov dword ptr [esi], 5", 4), ("add [esi], eax", 4),
+    ("xchg [esi], eax", 4), ("lock xadd [esi], eax", 4), ("bts dword ptr [esi], 3", 4), ("cmpxchg [esi], ebx", 4),
+    ("fst qword ptr [esi]", 8), ("movq [esi], mm0", 8), ("movd [esi], xmm1", 4), ("cmpxchg8b [esi]", 8),
+])  # fmt: skip
+def test_nothing_is_stored_of_what_lies_on_two_pages(two: tuple[Rig, str], store: str, size: int) -> None:
+    rig, second = two
+    if second == "supervisor" and not store.startswith("mov ["):
+        return
+    for before in range(1, size):
+        error, after = run(rig, store, esi=BEHIND - before, eax=0x55AA55AA, ebx=0x11223344)
+        assert after == BEFORE
+        assert error | 2 == code_of(second, write=True)
+        assert rig.cpu.cr2 == BEHIND
+        assert rig.cpu.get("eax") == 0x55AA55AA
+
+
+@pytest.mark.parametrize("push", ["push eax", "push 5", "pushfd", "call eax", "push dword ptr [esi]", "enter 8, 0"])
+def test_a_push_that_faults_moves_no_pointer(two: tuple[Rig, str], push: str) -> None:
+    rig, second = two
+    if rig.long:
+        push = push.replace("eax", "rax").replace("pushfd", "pushfq").replace("dword ptr [esi]", "qword ptr [rsi]")
+    for inside in range(1, rig.size):
+        stack = BEHIND - inside + rig.size
+        code = f"mov {'rsp' if rig.long else 'esp'}, {stack:#x}; {push}"
+        error, after = run(rig, code, eax=USER_CODE, esi=STACK - 64, ebp=0x1234)
+        assert after == BEFORE
+        assert error == code_of(second, write=True)
+        assert rig.frame(count=5 + rig.long)[4] == stack
+        assert rig.cpu.get("ebp") == 0x1234
+
+
+@pytest.mark.parametrize("down", [False, True], ids=["up", "down"])
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("move", ["rep movs", "rep stos", "rep lods", "repe cmps", "repe scas"])
+def test_a_repeated_instruction_has_done_what_its_registers_say(
+    two: tuple[Rig, str], move: str, size: int, *, down: bool
+) -> None:
+    rig, second = two
+    writes = move in {"rep movs", "rep stos"}
+    if second == "read-only" and not writes:
+        return
+    letter = {1: "b", 2: "w", 4: "d"}[size]
+    # Downwards the first page is the bad one: the two change places.
+    bad, good = (PAGE, BEHIND) if down else (BEHIND, PAGE)
+    rig.map(good, FRAME, P | W | U)
+    rig.map(bad, FRAME + 0x1000, SECOND[second])
+    rig.memory.write(FRAME, b"\x77" * 0x2000)
+    step = -size if down else size
+    done = 3
+    target = bad + 0x1000 - size + size * done if down else bad - size * done
+    source = good + 0x800
+    if move == "rep lods":
+        source, target = target, source
+    code = f"{'std' if down else 'cld'}; {move}{letter}"
+    error, after = run(rig, code, ecx=10, esi=source, edi=target, eax=0x77777777)
+    assert error == code_of(second, write=writes)
+    assert rig.cpu.cr2 == (bad + 0x1000 - size if down else bad)
+    assert rig.cpu.get("ecx") == 10 - done
+    moved = step * done
+    if move in {"rep movs", "rep lods", "repe cmps"}:
+        assert rig.cpu.get("esi") == source + moved
+    if move != "rep lods":
+        assert rig.cpu.get("edi") == target + moved
+    assert after == b"\x77" * 0x2000
+
+
+def test_a_store_is_seen_up_to_where_a_repeated_one_faults(two: tuple[Rig, str]) -> None:
+    rig, _ = two
+    _, after = run(rig, "cld; rep stosd", ecx=10, edi=BEHIND - 10, eax=0x01020304)
+    assert rig.cpu.get("ecx") == 8
+    assert rig.cpu.get("edi") == BEHIND - 2
+    assert after == BEFORE[:0xFF6] + bytes([4, 3, 2, 1] * 2) + BEFORE[0xFFE:]
