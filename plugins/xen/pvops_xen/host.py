@@ -250,6 +250,8 @@ class XenHost(Surroundings):
         hv = self.hv
         self.machine.clock.advance(_TRAP_NS)
         self.machine.log.record("trap", vcpu.index, vector=vector, rip=vcpu.rip)
+        if vector != DEBUG:
+            forget_hits(vcpu)
         if vector == _PF and address is not None:
             if not self._fixed_up(vcpu, error_code or 0, address):
                 traps.inject_page_fault(hv, vcpu, error_code or 0, address)
