@@ -29,6 +29,7 @@ from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
 from pvops_xen.hypervisor.ldt import window_fault
+from pvops_xen.hypervisor.livelock import after_iret
 from pvops_xen.hypervisor.ptwr import emulate_write
 from pvops_xen.hypervisor.tables import load_task_switched
 from pvops_xen.hypervisor.timers import fire_due, next_deadline, renew_time
@@ -138,6 +139,11 @@ class XenHost(Surroundings):
             self._drop_old_code()
         return result
 
+    def symbol_at(self, address: int) -> tuple[str, int] | None:
+        """The function of the guest's kernel that an address lies in, and how far, if that is known."""
+        del address
+        return None
+
     def _drop_old_code(self) -> None:
         """Text that was writable is not any more: no vCPU may go on with what it has translated of it before.
 
@@ -152,7 +158,9 @@ class XenHost(Surroundings):
         result = self._hypercall(vcpu, nr, *values)
         if result == -ERESTART:
             self._make_again(vcpu)
-        elif nr != Hypercall.IRET:
+        elif nr == Hypercall.IRET:
+            after_iret(self.hv, vcpu)
+        else:
             vcpu.set("rax", result)
         self.deliver_pending(vcpu)
 

@@ -36,6 +36,12 @@ class XenKernelPlatform(XenCallsIn, XenHost, KernelPlatform):
         """
         build_domain(self.hv, self.kernel)
 
+    def symbol_at(self, address: int) -> tuple[str, int] | None:
+        """The function of the kernel that an address lies in, and how far."""
+        image = self.kernel.image
+        is_text = image.symbols.get("_text", 0) <= address < image.symbols.get("_etext", 0)
+        return image.symbol_at(address) if is_text else None
+
     def typed(self, data: bytes) -> None:
         """To the console's ring, as room comes."""
         self.hv.console.typed += data

@@ -97,6 +97,7 @@ class VcpuState:
         poll_until: absolute time in ns when that wait ends; None for never.
         virqs: virtual interrupt to event channel.
         runstate: how it spends its time.
+        interrupted, upcalls_in_row: where (RIP, RSP) the last upcall came straight behind an iret, and how many did.
         arrival: where it begins, until it first runs.
     """
 
@@ -139,6 +140,8 @@ class VcpuState:
     iobmp: int = 0
     iobmp_limit: int = 0
     polled_port: int = -1
+    interrupted: tuple[int, int] = (0, 0)
+    upcalls_in_row: int = 0
     singleshot: int | None = None
     periodic: int = 10_000_000  # PV guests have a tick of 100 Hz until they say otherwise
     periodic_next: int = 10_000_000
