@@ -9,7 +9,6 @@ import attrs
 from pvops_core.backends import Platform, Settings, clock_start, cpu_model, setting
 from pvops_core.errors import MachineError
 from pvops_core.machine.cpumodel import cpu_features
-from pvops_core.machine.debugregs import DR6_RESET
 from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import builder, emulate, opcodes, traps
 from pvops_xen.hypervisor.abi import (
@@ -28,7 +27,7 @@ from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
 from pvops_xen.hypervisor.console import SHOWN
 from pvops_xen.hypervisor.cpuid import cpuid
-from pvops_xen.hypervisor.debugreg import DEBUG
+from pvops_xen.hypervisor.debugreg import DEBUG, forget_hits, note_debug
 from pvops_xen.hypervisor.events import fifo
 from pvops_xen.hypervisor.events.upcalls import unblock, upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
@@ -188,6 +187,7 @@ class XenHost(Platform):
     def syscall_in_place(self, vcpu: Vcpu, *values: int) -> int | None:
         """A hypercall after which a 64-bit guest's kernel goes on where it is; most are."""
         hv = self.hv
+        forget_hits(vcpu)
         if not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING or values[_CALL:] != _SYSCALL_SELECTORS:
             return None
         result = self._hypercall(vcpu, *values[:_CALL])
@@ -220,6 +220,7 @@ class XenHost(Platform):
                 self._make_again(vcpu)
             self.deliver_pending(vcpu)
             return
+        forget_hits(vcpu)
         if not vcpu.in_64_bit_code:
             self._unknown(vcpu)
             return
@@ -247,6 +248,7 @@ class XenHost(Platform):
     def sysenter(self, vcpu: Vcpu) -> None:
         """The guest's sysenter callback; without one a #GP. The processor keeps neither RIP nor RSP nor CS."""
         hv = self.hv
+        forget_hits(vcpu)
         entry = hv.state(vcpu).sysenter
         vcpu.rip = vcpu.rsp = 0
         selectors = (_NULL_RING3, FLAT_KERNEL_SS64 if self._wide else FLAT_RING3_DS32)
@@ -258,6 +260,7 @@ class XenHost(Platform):
 
     def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
         """A hypercall of a 32-bit kernel, or a trap for the guest."""
+        forget_hits(vcpu)
         if vector == TRAP_SYSCALL_HYPERCALL32 and self.hv.abi.bits == 32 and vcpu.cpl == 1:
             self._hypercall_from_guest(vcpu)
         else:
@@ -268,6 +271,8 @@ class XenHost(Platform):
         hv = self.hv
         self.machine.clock.advance(_TRAP_NS)
         self.machine.log.record("trap", vcpu.index, vector=vector, rip=vcpu.rip)
+        if vector != DEBUG:
+            forget_hits(vcpu)
         if vector == _PF and address is not None:
             if not self._fixed_up(vcpu, error_code or 0, address):
                 traps.inject_page_fault(hv, vcpu, error_code or 0, address)
@@ -289,9 +294,8 @@ class XenHost(Platform):
         """What Xen changes before the guest gets an exception: it has the FPU now, and DR6 what the processor's had."""
         if vector == _NM:
             load_task_switched(self.hv, vcpu, set_ts=False)
-        elif vector == DEBUG:  # do_debug
-            self.hv.state(vcpu).debugreg[6] |= vcpu.debug.read(6)
-            vcpu.debug.write(6, DR6_RESET)
+        elif vector == DEBUG:
+            note_debug(self.hv, vcpu)
 
     def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:
         """``fixup_page_fault``: the window of descriptor tables, and stores to page tables."""
