@@ -126,6 +126,31 @@ class MemoryAccessError(MachineError):
 
 
 @attrs.define(eq=False)
+class StructureError(UsageError):
+    """Something in a guest's memory cannot be read by its type.
+
+    Attributes:
+        type: the type, as C spells it.
+        member: the member of it, if one is concerned.
+        address: guest-virtual address, if that is known.
+    """
+
+    type: str = ""
+    member: str = ""
+    address: int | None = None
+
+    def where(self) -> str:
+        """Type, member and address."""
+        place = f"{self.type}.{self.member}" if self.member else self.type
+        return f"{place} at {self.address:#x}" if self.address is not None else place
+
+
+@attrs.define(eq=False)
+class MemberError(StructureError):
+    """A structure has no member of a name; as an attribute it is an AttributeError, with the same message."""
+
+
+@attrs.define(eq=False)
 class PatchError(PvopsError):
     """A patchlet, a patch plan or a poke was refused; guest text is as it was before.
 

@@ -13,13 +13,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.boots.contestants import CONSOLES, QEMU, QEMU_PACKAGE, Boot, pvops, qemu
+from benchmarks.boots.contestants import CONSOLES, QEMU, QEMU_PACKAGE, Boot, Contestant, pvops, qemu
 from benchmarks.boots.usage import CommandError, Usage, measure
 
 FOLDER = Path(os.environ.get("PVOPS_KERNELS", "../shared/kernels"))
 KERNEL, INITRD = "vmlinuz-6.1.0-56-cloud-amd64", "initramfs.cpio.gz"
-LAST_WORDS = ("reboot: Power down", "reboot: System halted")
-"""A kernel says the one or the other, as it can switch the machine off itself or not."""
 MIB = 1 << 20
 ROOM_MIB = 400
 AIMS = {"native": 2.5, "xen": 3.0}
@@ -65,13 +63,13 @@ def main(
         sys.stdout.write(text + "\n") if to == "-" else Path(to).write_text(text + "\n")
 
 
-def _turn_about(contestants: dict[str, list[str]], rounds: int, timeout: float) -> dict[str, list[Usage]]:
+def _turn_about(contestants: dict[str, Contestant], rounds: int, timeout: float) -> dict[str, list[Usage]]:
     """Each boots once a round, so that what else the machine does falls on all."""
     runs: dict[str, list[Usage]] = {name: [] for name in contestants}
     for _ in range(rounds):
-        for name, command in contestants.items():
-            used = measure(command, timeout)
-            if not any(last in used.output for last in LAST_WORDS):
+        for name, contestant in contestants.items():
+            used = measure(contestant.command, timeout)
+            if not contestant.finished(used.output):
                 raise CommandError(f"{name}: the kernel did not power off\n{used.output[-1000:]}")
             runs[name].append(used)
     return runs

@@ -46,6 +46,9 @@ def summary(observation: Observation) -> Iterator[str]:
         yield from observation.detail.splitlines()
     if not observation.measured:
         return
+    given, started = observation.cell.vcpus, observation.vcpus_started
+    if started < given:
+        yield _row("CPUs", f"{started} of {given} started: the guest left the others alone")
     if observation.results:
         yield _row("results", ", ".join(f"{word} {value}" for word, value in observation.results.items()))
     if observation.sites:

@@ -44,7 +44,7 @@ def find_cpu(name: str | None, image: KernelImage) -> Cpu:
         ImageError: the file is no record, or not of this kernel.
         UsageError: there is neither such a model nor such a file.
     """
-    from pvops_core.patching.bootrecord import read_boot_record  # noqa: PLC0415 - heavy
+    from pvops_core.patching.bootrecords import read_record  # noqa: PLC0415 - heavy
     from pvops_core.patching.cpus import MODELS  # noqa: PLC0415
 
     if name is None:
@@ -53,8 +53,8 @@ def find_cpu(name: str | None, image: KernelImage) -> Cpu:
         return Cpu(name, MODELS[name].features(image))
     if not Path(name).exists():
         raise unknown("file or CPU", name, sorted(MODELS))
-    record = read_boot_record(Path(name), image)
-    return Cpu(name, record.features, record.finals)
+    record = read_record(Path(name), image)
+    return Cpu(name, record.features(image), record.alternatives)
 
 
 def describe(plan: KernelPlan, alternatives: AlternativesPlan, cpu: Cpu) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def boot(
         typer.Option(
             metavar="NAME",
             help="End the run where a CPU comes to this function of the kernel's, or to a named point: start_kernel, "
-            "alternatives, paravirt, patched, free_initmem, init, power-off.",
+            "alternatives, paravirt, patched, free_initmem, init, power-off. Of several functions of one name, name,2 "
+            "or name@address says which.",
         ),
     ] = "",
     typed: Annotated[

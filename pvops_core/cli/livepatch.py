@@ -51,7 +51,8 @@ def build(
         list[str] | None,
         typer.Option(
             metavar="OLD[=NEW]",
-            help="Function to replace; NEW is new_OLD if not given, nops if empty; may be repeated.",
+            help="Function to replace; NEW is new_OLD if not given, nops if empty; may be repeated. Of several "
+            "functions of one name OLD says which: name,2 or name@address.",
         ),
     ] = None,
     layout: LayoutOption = "6.1-64",
@@ -77,11 +78,12 @@ def build(
 
     Exit code: 0 made, 2 the source, the guest or the tools are not there or do not fit.
     """
-    from pvops_core.livepatch.compiling import build_payload, expecting, parse_replacement, size_in  # noqa: PLC0415 - heavy
+    from pvops_core.livepatch.compiling import build_payload, expecting, located, parse_replacement, size_in  # noqa: PLC0415 - heavy
     from pvops_core.livepatch.guest import build_id_of  # noqa: PLC0415
 
     image, kind = _image(layout, kernel)
     replacements = expecting([parse_replacement(text) for text in function or ()], expect or ())
+    replacements = [located(image, each) for each in replacements]
     sizes = {each.old: size_in(image, each.old) for each in replacements}
     host = build_id_of(image)
     with progress(f"building {source.name}"):

@@ -42,6 +42,7 @@ def run_document(observation: Observation) -> dict[str, Any]:
         "points": observation.points,
         "inside": observation.inside,
         "livepatch": observation.livepatch,
+        "vcpus_started": observation.vcpus_started,
         "instructions": observation.instructions,
         "virtual_ns": observation.virtual_ns,
         "wall_s": round(observation.wall_s, 3),

@@ -11,7 +11,7 @@ import attrs
 from pvops_core.backends.loading import load_object
 from pvops_core.backends.paths import plugins_at
 from pvops_core.errors import UsageError
-from pvops_core.patching.boot_records import find_records
+from pvops_core.patching.bootrecords import find_records
 from pvops_core.session.trace import Trace
 from pvops_core.session.verify import PatchingCheck
 
@@ -77,6 +77,8 @@ class OrderedHook:
     """
 
     def __init__(self, order: HookOrder, session: Session) -> None:
+        if session.table is None:
+            raise UsageError(f"{session.kernel.image.path}: has no op {order.op!r}: no table of ops is known in it")
         self._order, self._hooks = order, session.hooks
         self._hook: OpHook | None = None
         self._out = False

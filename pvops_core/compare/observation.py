@@ -87,6 +87,7 @@ class Observation:
         guest_counts: what the guest counted and the platform decides, by name: ticks, pokes of its text.
         page_table_updates: page-table entries that the platform wrote or checked for the guest.
         flushes: TLB flushes asked of the platform.
+        vcpus_started: virtual CPUs that the guest has started, the first among them.
         messages: what the platform itself said at the end, such as why it refused things.
         instructions: guest instructions executed; 0 where they were not counted.
         virtual_ns: virtual time in nanoseconds.
@@ -118,6 +119,7 @@ class Observation:
     guest_counts: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
     page_table_updates: int = attrs.field(default=0, validator=_number)
     flushes: int = attrs.field(default=0, validator=_number)
+    vcpus_started: int = attrs.field(default=0, validator=_number)
     messages: tuple[str, ...] = attrs.field(default=(), converter=_tuple, validator=_lines)
     instructions: int = attrs.field(default=0, validator=_number)
     virtual_ns: int = attrs.field(default=0, validator=_number)

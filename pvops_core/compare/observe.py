@@ -123,6 +123,7 @@ def _collect(request: Request, session: Session, ending: Ending, others: Mapping
         counts=dict(machine.counts),
         page_table_updates=platform.page_table_updates,
         flushes=platform.flushes,
+        vcpus_started=session.processors.started,
         messages=tuple(platform.messages),
         instructions=machine.instructions,
         virtual_ns=machine.clock.ns,

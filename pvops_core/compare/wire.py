@@ -21,7 +21,7 @@ from pvops_core.errors import UsageError
 from pvops_core.livepatch.wish import NOTHING, Patching
 
 _HOOK: Final = re.compile(
-    r"(?P<op>[\w.]+)=(?P<function>[^@]+:[A-Za-z_][\w.]*)(?:@(?P<begin>[\w.-]*?)(?:\.\.(?P<end>[\w.-]+))?)?\Z"
+    r"(?P<op>[\w.]+)=(?P<function>[^@]+:[A-Za-z_][\w.]*)(?:@(?P<begin>[\w.,@-]*?)(?:\.\.(?P<end>[\w.,@-]+))?)?\Z"
 )
 
 

@@ -37,12 +37,14 @@ class SymbolTable:
     Attributes:
         source: ``".symtab"``, ``"kallsyms"`` or ``""`` where the image has neither.
         by_name: name to virtual address; of several with one name a global one wins, then the first.
+        shared: names that several addresses have, to these, ascending.
         addresses: ascending; no address twice.
         names: of the first symbol at each of ``addresses``, in the table's own order.
     """
 
     source: str
     by_name: dict[str, int] = attrs.field(repr=False)
+    shared: dict[str, tuple[int, ...]] = attrs.field(repr=False)
     addresses: list[int] = attrs.field(repr=False)
     names: list[str] = attrs.field(repr=False)
 
@@ -54,7 +56,12 @@ def build(source: str, symbols: Iterable[tuple[str, int, bool]]) -> SymbolTable:
     by_name.update({name: address for name, address, is_global in backwards if is_global})
     by_address = {address: name for name, address, _ in backwards}
     addresses = sorted(by_address)
-    return SymbolTable(source, by_name, addresses, [by_address[address] for address in addresses])
+    others: dict[str, set[int]] = {}
+    for name, address, _ in backwards:
+        if by_name[name] != address:
+            others.setdefault(name, {by_name[name]}).add(address)
+    shared = {name: tuple(sorted(places)) for name, places in others.items()}
+    return SymbolTable(source, by_name, shared, addresses, [by_address[address] for address in addresses])
 
 
 def read_symbols(image: KernelImage) -> SymbolTable:
@@ -69,7 +76,7 @@ def read_symbols(image: KernelImage) -> SymbolTable:
     found = read_kallsyms(image)
     if found is not None:
         return build("kallsyms", found)
-    return SymbolTable("", {}, [], [])
+    return SymbolTable("", {}, {}, [], [])
 
 
 def _symtab(image: KernelImage, index: int) -> Iterable[tuple[str, int, bool]]:

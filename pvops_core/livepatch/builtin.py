@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import UsageError
+from pvops_core.guest.symbols import find_symbol
 from pvops_core.livepatch.area import PAGE_SIZE, Area
 from pvops_core.livepatch.guest import BareCalls, CallsIn, PatchedGuest, build_id_of
 from pvops_core.livepatch.loading import load
@@ -41,5 +43,6 @@ def live_patches(session: Session) -> Livepatch:
         stack_size=STACK_SIZE,
         features=platform.features,
         calls=platform if isinstance(platform, CallsIn) else BareCalls(),
+        find=partial(find_symbol, guest.image),
     )
     return Livepatch(patched, load)

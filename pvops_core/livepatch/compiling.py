@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.errors import UsageError
+from pvops_core.guest.symbols import find_symbol, plain_name
 from pvops_core.livepatch.builder import expectation
 from pvops_core.livepatch.model import OPAQUE_SIZE, PAYLOAD_VERSION
 from pvops_core.livepatch.objects import SHN_LORESERVE, SHN_UNDEF, read_object
@@ -46,12 +48,14 @@ SUFFIXES = (".c", ".S", ".s")
 class Replacement:
     """One function to replace: by a function of the source, or by nops where ``new`` is empty.
 
-    ``expected`` are bytes that it must begin with; empty where nothing is expected.
+    ``expected`` are bytes that it must begin with; empty where nothing is expected. ``old`` may say which of several
+    functions of a name it is; ``address`` is then where that is, and otherwise 0: it is looked up by name when loaded.
     """
 
     old: str
     new: str
     expected: bytes = b""
+    address: int = 0
 
 
 def expecting(replacements: Sequence[Replacement], texts: Iterable[str]) -> list[Replacement]:
@@ -80,21 +84,31 @@ def parse_replacement(text: str) -> Replacement:
     old, sign, new = text.partition("=")
     if not old:
         raise UsageError(f"{text!r} names no function; write old=new")
-    return Replacement(old, new if sign else f"new_{old}")
+    return Replacement(old, new if sign else f"new_{plain_name(old)}")
+
+
+def located(image: KernelImage, replacement: Replacement) -> Replacement:
+    """The replacement with the address of the function that its name says is meant.
+
+    Raises:
+        UsageError: there is no such function, or there are several and the name does not say which.
+    """
+    address = find_symbol(image, replacement.old)
+    return replacement if replacement.old in image.symbols else attrs.evolve(replacement, address=address)
 
 
 def size_in(image: KernelImage, symbol: str) -> int:
     """Bytes from a function of a kernel to the next symbol: no less than it has.
 
     Raises:
-        UsageError: there is no such function.
+        UsageError: there is no such function, or there are several and the name does not say which.
     """
-    address = image.symbols.get(symbol)
-    if address is None:
-        raise UsageError(f"{image.path} has no symbol {symbol}")
+    address = find_symbol(image, symbol)
     section = image.section_at(address)
     end = section.address + section.size if section is not None else address
-    return min((other for other in image.symbols.values() if address < other < end), default=end) - address
+    addresses = image.symbol_table.addresses
+    following = bisect_right(addresses, address)
+    return min(addresses[following], end) - address if following < len(addresses) else end - address
 
 
 def build_payload(
@@ -188,9 +202,9 @@ def _tables(
         size = new_sizes[each.new] if each.new else min(31, old_sizes[each.old] - 1)
         lines += [
             '.section .rodata.livepatch, "a"',
-            f'.Lname{number}: .asciz "{each.old}"',
+            f'.Lname{number}: .asciz "{plain_name(each.old)}"',
             '.section .livepatch.funcs, "a"',
-            f"{word} .Lname{number}, {each.new or 0}, 0",
+            f"{word} .Lname{number}, {each.new or 0}, {each.address:#x}",
             f".long {size}, {old_sizes[each.old]}",
             f".byte {PAYLOAD_VERSION}",
             ".zero 39",

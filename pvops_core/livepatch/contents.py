@@ -49,11 +49,13 @@ class Target:
     Attributes:
         kind: its machine.
         lookup: address of a symbol of the guest or of an earlier payload.
+        function: address of a function to replace; LivepatchError where several have the name.
         read: bytes of its text; LivepatchError or PatchError where there is none.
     """
 
     kind: MachineKind
     lookup: Callable[[str], int | None]
+    function: Callable[[str], int | None]
     read: Callable[[int, int], bytes]
 
 
@@ -138,7 +140,7 @@ def _function(
     if not old_size:
         raise LivepatchError(f"{name}: old_size is zero")
     if not old:
-        found = target.lookup(name)
+        found = target.function(name)
         if found is None:
             raise LivepatchError(f"could not resolve old address of {name}", errno=errno.ENOENT)
         old = found

@@ -73,6 +73,7 @@ class PatchedGuest:
         poker: writes its text, the pages set aside included.
         translate: machine-physical address of a page of text or of a page set aside, given its virtual address.
         symbols: guest-virtual addresses of its symbols.
+        find: address of a function by its name; UsageError where several have it. None: its symbols say.
         build_id: what payloads say they were built for.
         area: pages set aside, within 2 GiB of the text.
         pages: maps them into the guest, with the rights that each is to have.
@@ -93,6 +94,7 @@ class PatchedGuest:
     calls: BareCalls | CallsIn = attrs.field(factory=BareCalls)
     pages: Pages = attrs.field(factory=MappedByGuest)
     tasks: Callable[[], Sequence[TaskStack]] = no_tasks
+    find: Callable[[str], int] | None = None
 
     def read(self, va: int, length: int) -> bytes:
         """Bytes of its text, or of the pages set aside."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import UsageError
+from pvops_core.guest.symbols import find_symbol
 from pvops_core.guest.tasks import tasks_of
 from pvops_core.livepatch import payload_pages
 from pvops_core.livepatch.area import Area
@@ -51,6 +53,7 @@ def live_patches(session: Session) -> Livepatch:
         calls=platform if isinstance(platform, CallsIn) else KernelCalls(space),
         pages=pages,
         tasks=tasks,
+        find=partial(find_symbol, image),
     )
     return Livepatch(guest, load)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.errors import PvopsError
+from pvops_core.errors import PvopsError, UsageError
 from pvops_core.livepatch import contents, description
 from pvops_core.livepatch.area import Access
 from pvops_core.livepatch.errors import LivepatchError
@@ -65,9 +65,16 @@ def load(guest: PatchedGuest, name: str, data: bytes, registry: Registry, force:
         found = guest.symbols.get(symbol)
         return symbols.get(symbol) if found is None else found
 
+    def function(symbol: str) -> int | None:
+        try:
+            return guest.find(symbol) if guest.find is not None and symbol in guest.symbols else lookup(symbol)
+        except UsageError as error:
+            raise LivepatchError(error.message) from error
+
     linked = link(item, guest.area, lookup, _spare(item, write_name(name), kind.pointer_size))
+    target = contents.Target(kind, lookup, function, _reader(guest))
     try:
-        placed = _read(guest, name, linked, registry, contents.Target(kind, lookup, _reader(guest)), force=force)
+        placed = _read(guest, name, linked, registry, target, force=force)
         _write(guest, placed)
     except BaseException:
         for region in linked.regions:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -175,14 +176,14 @@ class Layout:
         try:
             return self._by_op[name]
         except KeyError:
-            raise UsageError(f"layout {self.name} has no op {name!r}") from None
+            raise UsageError(f"layout {self.name} has no op {name!r}{_meant(name, self._by_op)}") from None
 
     def by_path(self, path: str) -> Slot:
         """The slot of an op by the kernel's own path; UsageError if the layout has none."""
         try:
             return self._by_path[path]
         except KeyError:
-            raise UsageError(f"layout {self.name} has no op path {path!r}") from None
+            raise UsageError(f"layout {self.name} has no op path {path!r}{_meant(path, self._by_path)}") from None
 
     def slot_address(self, symbols: Mapping[str, int], number: int) -> int:
         """Guest-virtual address of the slot of a type number.
@@ -200,3 +201,8 @@ class Layout:
             return symbols[slot.symbol] + slot.offset
         except KeyError:
             raise UsageError(f"no symbol {slot.symbol}, which holds {slot.path} of layout {self.name}") from None
+
+
+def _meant(name: str, there: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, there, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

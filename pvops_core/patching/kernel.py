@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from pvops_core.ops import Layout
     from pvops_core.patching.padding import Rewriting
 
-BUG: Final = BUG_NAMES[0]
-
 SETS_FEATURE: Final[Mapping[str, tuple[str, str]]] = {
     SPIN_UNLOCK: ("__raw_callee_save___native_queued_spin_unlock", "PVUNLOCK"),
     VCPU_IS_PREEMPTED: ("__raw_callee_save___native_vcpu_is_preempted", "VCPUPREEMPT"),

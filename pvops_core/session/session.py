@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from pvops_core.backends import chain
 from pvops_core.closing import Closing
@@ -14,6 +14,7 @@ from pvops_core.guest.linux import LinuxReturns
 from pvops_core.guest.points import POINTS, Passed, Points
 from pvops_core.guest.returns import user_mode_of
 from pvops_core.guest.space import KernelSpace
+from pvops_core.guest.structs import Structures
 from pvops_core.guest.tasks import find_tasks
 from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
 from pvops_core.guests.builtin.stacks import returns_of
@@ -23,6 +24,7 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
 from pvops_core.session.builtin import make_switchboard
 from pvops_core.session.calls import Calls
+from pvops_core.session.processors import Processors
 from pvops_core.switchboard.ophooks import OpHooks
 from pvops_core.switchboard.slots import SlotWatch
 from pvops_core.switchboard.table import OpTable, by_symbols, find_running_table
@@ -76,6 +78,7 @@ class Session(Closing):
         platform: who answers its traps.
         text: the guest's image as it is in memory.
         poker: the one writer of its text.
+        processors: which of the machine's vCPUs the guest has started.
 
     Raises:
         UsageError: the backend cannot host this guest, or not on this kind of machine, or a setting is wrong.
@@ -88,6 +91,7 @@ class Session(Closing):
     platform: Platform
     text: GuestText
     poker: Poker
+    processors: Processors
     switchboard: Switchboard
     points: Points
     table: OpTable | None
@@ -116,6 +120,7 @@ class Session(Closing):
             self.machine.attach(self.platform)
             self.text = GuestText(self.machine, guest, self.platform.machine_address)
             self.poker = Poker(self.machine, self.text.machine_address)
+            self.processors = Processors(self.machine)
             self._equip(backends)
             if settings.get("stop_at"):
                 self._stop_at(settings["stop_at"])
@@ -288,6 +293,19 @@ class Session(Closing):
         return KernelSpace(self.machine, self.text, self.guest.symbols)
 
     @cached_property
+    def structures(self) -> Structures:
+        """A kernel's memory by its own types; StructureError if it has none that can be read."""
+        return Structures(self.guest.image, self.space, len(self.machine.vcpus))
+
+    def struct(self, type: str, address: int | str) -> Any:  # noqa: ANN401 - what C has there
+        """A structure in a kernel's memory, as for :meth:`~pvops_core.guest.structs.Structures.struct`."""
+        return self.structures.struct(type, address)
+
+    def per_cpu(self, symbol: str, cpu: int = 0, type: str = "") -> Any:  # noqa: ANN401 - what C has there
+        """A per-CPU variable, as for :meth:`~pvops_core.guest.structs.Structures.per_cpu`."""
+        return self.structures.per_cpu(symbol, cpu, type)
+
+    @cached_property
     def returns(self) -> LinuxReturns:
         """Who returns where, in a kernel; its type information is read when that is first asked."""
         in_user_mode, image = user_mode_of(self.platform), self.guest.image
@@ -300,7 +318,10 @@ class Session(Closing):
         if self.table is None or self.slots is None:
             raise SwitchError("the kernel has no table of ops that is known here")
         image, platform = self.guest.image, self.platform
-        hooks = OpHooks(image, self.machine, platform, self.text, self.poker, self.table, self.slots, self.points)
+        text, poker, table = self.text, self.poker, self.table
+        hooks = OpHooks(
+            image, self.machine, platform, text, poker, table, self.slots, self.points, lambda: self.structures
+        )
         self.returns.called = hooks.called
         return hooks
 

@@ -1,7 +1,8 @@
 """Three witnesses of a kernel's patching: our patcher's plan, the kernel's own work in our machine, and a record of it.
 
-The kernel is looked at when its own ``apply_paravirt`` has returned for the first time (modules come later) and when
-``alternative_instructions`` has: then all text is still there, init text too, and only the vCPU that patches runs.
+The kernel is looked at when its own ``apply_paravirt`` has returned for the first time (modules come later), where it
+has one, and when ``alternative_instructions`` has: then all text is still there, init text too, and only the vCPU that
+patches runs.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from pvops_core.patching.kernel import plan_kernel, read_kernel
 if TYPE_CHECKING:
     from pvops_core.guest.points import Passed
     from pvops_core.machine import Vcpu
-    from pvops_core.patching.boot_records import Record
+    from pvops_core.patching.bootrecords import BootRecord
     from pvops_core.patching.fills import KernelFill
     from pvops_core.patching.kernel import KernelPlan
     from pvops_core.session import Session
 
 STEPS: Final = {"paravirt": "paravirt", "patched": "final"}
-"""Point of the boot to the step of patching that is over there; what the JSON of ``pvops patch`` calls it."""
+"""Point of the boot to the step of patching that is over there, in a kernel that takes it (``KernelPlan.steps``)."""
 
 
 @attrs.frozen
@@ -78,7 +79,7 @@ class PatchingCheck:
         ImageError: the kernel's patching cannot be planned: it has no sites, say.
     """
 
-    def __init__(self, session: Session, fills: Sequence[KernelFill], records: Sequence[Record]) -> None:
+    def __init__(self, session: Session, fills: Sequence[KernelFill], records: Sequence[BootRecord]) -> None:
         self._session = session
         self._image = session.kernel.image
         self._kernel = read_kernel(self._image)
@@ -89,23 +90,24 @@ class PatchingCheck:
         session.points.listen(self._look, acts=False)
 
     def _look(self, passed: Passed, _vcpu: Vcpu) -> None:
-        if passed.name not in STEPS:
+        step = STEPS.get(passed.name)
+        if step not in self.plan.steps:
             return
+        text, size = self._session.text, self._image.pointer_size
         sites = (planned.site for planned in self.plan.sites)
-        self._seen[STEPS[passed.name]] = tuple(self._session.text.read(site.address, site.length) for site in sites)
+        self._seen[step] = tuple(text.read(site.address, site.length) for site in sites)
         if not self._table:
-            size = self._image.pointer_size
-            self._table = self._session.text.pointers(self._kernel.table_address, len(self.plan.table), size)
+            self._table = tuple(text.pointers(slot, 1, size)[0] for slot in self._kernel.slot_addresses)
 
     @property
-    def record(self) -> Record | None:
+    def record(self) -> BootRecord | None:
         """The record that this boot is held against: the first of a boot with the same functions in its table."""
         return next((record for record in self._records if record.table == self._table), None)
 
     @property
     def equal(self) -> bool:
         """The kernel has patched itself, and all witnesses say the same."""
-        return set(STEPS.values()) <= self._seen.keys() and not self.differences()
+        return set(self.plan.steps) == self._seen.keys() and not self.differences()
 
     def differences(self) -> list[Difference]:
         """What the witnesses differ in: slots, then sites in the order of their section, step by step."""
@@ -117,7 +119,7 @@ class PatchingCheck:
             Difference(
                 "slot",
                 layout.slots[type_].path,
-                self._kernel.table_address + type_ * size,
+                self._kernel.slot_addresses[type_],
                 self._name(found) if found else "",
                 planned.to_bytes(size, "little"),
                 found.to_bytes(size, "little"),
@@ -129,7 +131,7 @@ class PatchingCheck:
 
     def _sites(self, step: str) -> list[Difference]:
         record = self.record
-        recorded: Mapping[int, bytes] = getattr(record, step) if record else {}
+        recorded: Mapping[int, bytes] = record.sites[step] if record else {}
         found = []
         for planned, code in zip(self.plan.sites, self._seen[step], strict=True):
             site, predicted, other = planned.site, getattr(planned, step), recorded.get(planned.site.address)
@@ -151,14 +153,14 @@ class PatchingCheck:
             "sites": len(self.plan.sites),
             "steps": {
                 step: sum(found.step == step for found in differences) if step in self._seen else None
-                for step in STEPS.values()
+                for step in self.plan.steps
             },
             "record": self.record.path if self.record else None,
             "records": {record.path: self._unlike(record) for record in self._records},
             "differences": [difference.to_json(bits) for difference in differences],
         }
 
-    def _unlike(self, record: Record) -> list[str]:
+    def _unlike(self, record: BootRecord) -> list[str]:
         """Ops whose slots the record's boot filled differently: why it is not comparable."""
         slots = self._kernel.layout.slots
         pairs = zip(record.table, self._table, slots, strict=False)

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 
 from pvops_core.errors import OccupiedError, PatchError, SwitchError
 from pvops_core.hookspecs.specs import specs
@@ -22,9 +24,8 @@ from pvops_core.ops import signature
 from pvops_core.patching.alternatives import overlapping, read_alternatives
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import patch_default, patch_site
-from pvops_core.patching.fills import find_nop
+from pvops_core.patching.fills import find_bug, find_nop
 from pvops_core.patching.holders import Hold
-from pvops_core.patching.kernel import BUG
 from pvops_core.patching.nops import kernel_nops
 from pvops_core.patching.poke import Poke
 from pvops_core.patching.text import Text
@@ -38,18 +39,23 @@ if TYPE_CHECKING:
     from pvops_core.backends import Platform
     from pvops_core.guest import GuestText
     from pvops_core.guest.points import Passed, Points
+    from pvops_core.guest.structs import Structures
     from pvops_core.images import KernelImage
     from pvops_core.machine import Breakpoint, Machine, Vcpu
     from pvops_core.machine.faults import GuestFault
-    from pvops_core.ops import Slot
+    from pvops_core.ops import Op, Slot
     from pvops_core.patching.poke import Poker
     from pvops_core.patching.sites import SiteRecord
     from pvops_core.switchboard.slots import SlotWatch
     from pvops_core.switchboard.table import OpTable
 
+GUEST: Final = "guest"
+"""The argument by which a hook is given the kernel's memory by its own types."""
 _JUMP: Final = 5
 _RETURN: Final = b"\xc3"
 _BRANCHES: Final = (b"\xe8", b"\xe9")
+_PATCHES_SITES: Final = ("apply_paravirt", "apply_alternatives")
+"""What is given records of sites to patch, the kernel's own and each module's: to 6.7, and since."""
 _FILLER: Final = b"\xcc" * PIECE
 UNPATCHED_NS: Final = 100_000
 """Until the kernel has patched itself it may write its table at any time: with hooks in it, we look this often."""
@@ -67,6 +73,7 @@ class OpHooks(Ops):
         table: its table of ops.
         slots: watches that table.
         points: notes how far its boot has come.
+        structures: gives its memory by its own types, what a hook is given that takes ``guest``.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class OpHooks(Ops):
         table: OpTable,
         slots: SlotWatch,
         points: Points,
+        structures: Callable[[], Structures],
     ) -> None:
         self._image = kernel
         self._machine = machine
@@ -89,6 +97,7 @@ class OpHooks(Ops):
         self._table = table
         self._slots = slots
         self._points = points
+        self._structures = structures
         self._padding = Padding(kernel)
         self._text = Text(kernel)
         self._entries: dict[int, Breakpoint] = {}
@@ -96,8 +105,9 @@ class OpHooks(Ops):
         self._switches: list[Switch] = []
         self._mixed = self._mixed_sites()
         slots.own(self._written)
-        if "apply_paravirt" in kernel.symbols:
-            machine.break_at(kernel.symbols["apply_paravirt"], self._patching)
+        patches = next((name for name in _PATCHES_SITES if name in kernel.symbols), None)
+        if patches is not None:
+            machine.break_at(kernel.symbols[patches], self._patching)
         points.listen(self._at_point)
         machine.watch(self._wish)
         machine.keep(self)
@@ -191,7 +201,7 @@ class OpHooks(Ops):
             by: who asks, for the history.
 
         Raises:
-            UsageError: the kernel's table has no such op.
+            UsageError: the kernel's table has no such op, or the hook takes ``guest`` and the kernel has no types.
             SwitchError: the op has a hook already, is no function, or the function does not fit it.
             PatchError: there is no room for an entrance, or the text is not as it should be, held by somebody
                 (HeldError) or in use for longer than a millisecond (OccupiedError); nothing is changed. From inside a
@@ -212,10 +222,12 @@ class OpHooks(Ops):
         wanted = of_callable(slot.op.name, function, name)
         if slot.op.is_data:
             raise SwitchError("is data, not a function", op=op, implementation=wanted.name)
-        known = specs()[slot.op.name].arguments[1:]
-        if unknown := [each for each in wanted.arguments if each not in known]:
+        known = _arguments(slot.op)
+        if unknown := [each for each in wanted.arguments if each not in {*known, GUEST}]:
             message = f"takes {unknown[0]!r}; the op's arguments are {', '.join(known) or 'none'}"
             raise SwitchError(message, op=op, implementation=wanted.name)
+        if GUEST in wanted.arguments:
+            self._structures()  # that there are none is told before anything is changed
         return wanted
 
     def remove(self, hook: OpHook, *, by: str = "hook") -> None:
@@ -326,7 +338,7 @@ class OpHooks(Ops):
 
     def _target(self, hook: OpHook) -> int:
         """What comes after the hook: what the slot held, or what the kernel calls in place of an empty one."""
-        return hook.original or self._image.symbols.get(BUG, 0)
+        return hook.original or find_bug(self._image) or 0
 
     def _slot_poke(self, hook: OpHook, old: int, new: int) -> Poke:
         size = self._table.layout.pointer_size
@@ -360,7 +372,7 @@ class OpHooks(Ops):
             layout=self._table.layout,
             targets=targets,
             nop_address=find_nop(image) or -1,
-            bug_address=image.symbols.get(BUG, 0),
+            bug_address=find_bug(image) or 0,
             nops=kernel_nops(image),
             symbols=image.symbols,
         )
@@ -377,10 +389,23 @@ class OpHooks(Ops):
             vcpu.rip = hook.entrance + _JUMP
 
         how = signature(hook.slot, self._table.layout.kind)
-        return dispatch.handler(self._machine, how, wanted, hook.counted, self._fault, answered)
+        return dispatch.handler(self._machine, how, self._with_guest(wanted), hook.counted, self._fault, answered)
 
     def _fault(self, vcpu: Vcpu, fault: GuestFault) -> None:
         self._machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
+
+    def _with_guest(self, wanted: Implementation) -> Implementation:
+        """The same, called with the op's own arguments alone."""
+        function = wanted.function
+        if function is None or GUEST not in wanted.arguments:
+            return wanted
+        at, guest = wanted.arguments.index(GUEST), self._structures()
+        own = tuple(name for name in wanted.arguments if name != GUEST)
+
+        def with_guest(vcpu: Vcpu, *values: int) -> object:
+            return function(vcpu, *values[:at], guest, *values[at:])
+
+        return attrs.evolve(wanted, function=with_guest, arguments=own)
 
     def _written(self, slot: Slot, value: int) -> bool:
         """Between slices: the kernel has written a slot. A hook stands in front of the new value from now on."""
@@ -399,9 +424,10 @@ class OpHooks(Ops):
         self._slots.note(slot, before, value)
         return True
 
-    def _patching(self, _vcpu: Vcpu) -> None:
-        """The kernel patches sites. After its own those are a module's: they may lead to entrances for ever."""
-        if "patched" in self._points.passed:
+    def _patching(self, vcpu: Vcpu) -> None:
+        """The kernel patches sites. Those of records that are not its own are a module's: they may keep entrances."""
+        records = vcpu.get("rdi" if self._image.pointer_size == 8 else "eax")
+        if "patched" in self._points.passed and self._image.section_at(records) is None:
             for hook in self.standing:
                 hook.spread = True
 
@@ -444,6 +470,12 @@ class OpHooks(Ops):
         for hook, fields in standing.values():
             hook.load(fields)
             self._open(hook)
+
+
+def _arguments(op: Op) -> Sequence[str]:
+    """What a hook of an op may take: what its specification says, unless the kernel calls it otherwise."""
+    own, spec = [arg.name for arg in op.args], specs().get(op.name)
+    return spec.arguments[1:] if spec is not None and {*own} <= {*spec.arguments} else own
 
 
 def _gone(site: SiteRecord) -> bool:

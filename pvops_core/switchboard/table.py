@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import attrs
+
 from pvops_core.errors import ImageError, MachineError
 from pvops_core.patching.sites import SECTION, read_sites
 from pvops_core.patching.tables import find_table
@@ -100,4 +102,5 @@ def _by_sites(image: KernelImage, text: GuestText) -> OpTable:
         """Where the slot's sites say, or its place in a table that lies in one piece."""
         return slots.get(slot.type, base + slot.type * size)
 
-    return OpTable(image, text, found.layout, sites, address)
+    # A kernel calls the hooks of its boot through no table: only the built-in guest has one of them.
+    return OpTable(image, text, attrs.evolve(found.layout, boot_hooks=()), sites, address)

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -110,6 +110,14 @@ class BootedKernel(Standing[Session]):
         """Call what an op's slot holds, with arguments as in the op's C prototype; the rest as for :meth:`call`."""
         callee = self._meter.calls.op(op, *arguments)
         return self._meter.measure(self.vcpu, callee, interrupts=interrupts, max_ns=max_ns)
+
+    def struct(self, type: str, address: int | str) -> Any:  # noqa: ANN401 - what C has there
+        """A structure in its memory; see :meth:`pvops_core.guest.structs.Structures.struct`."""
+        return self.session.struct(type, address)
+
+    def per_cpu(self, symbol: str, cpu: int = 0, type: str = "") -> Any:  # noqa: ANN401 - what C has there
+        """A per-CPU variable; see :meth:`pvops_core.guest.structs.Structures.per_cpu`."""
+        return self.session.per_cpu(symbol, cpu, type)
 
     def hook(self, op: str, function: Callable[..., int | None]) -> OpHook:
         """Put a Python hook in front of an op; see :meth:`pvops_core.switchboard.ophooks.OpHooks.install`."""

@@ -39,6 +39,21 @@ def test_a_boot_shows_its_console_and_says_how_it_ended(
         assert len(document[name]) == 64
 
 
+@pytest.mark.parametrize(
+    ("cpus", "said"), [(1, ""), (3, "CPUs                1 of 3 started: the guest left the others")]
+)
+def test_a_guest_that_starts_fewer_cpus_than_there_are_is_told(
+    kernel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], cpus: int, said: str
+) -> None:
+    target = tmp_path / "boot.json"
+    assert main(["boot", str(kernel), "--memory", "32", "--cpus", str(cpus), "--json", str(target)]) == 0
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert ("CPUs" in shown) == bool(said)
+    document = json.loads(target.read_text())
+    assert (document["vcpus"], document["vcpus_started"]) == (cpus, 1)
+
+
 def test_it_ends_at_a_text(kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["boot", str(kernel), "--memory", "32", "--until", "O"]) == 0
     assert "outcome             until" in capsys.readouterr().out

@@ -102,7 +102,9 @@ def test_a_hook_is_put_in_and_what_came_of_it_is_shown(
     [
         ("write_cr3", 2, "is not OP=MODULE:FUNCTION"),
         ("write_cr3={}/hooks.py", 2, "is not OP=MODULE:FUNCTION"),
-        ("write_cr9={}/hooks.py:note", 2, "no op 'write_cr9'"),
+        ("write_cr9={}/hooks.py:note", 2, "no op 'write_cr9' (did you mean write_cr"),
+        ("mmu.write_cr9={}/hooks.py:note", 2, "no op path 'mmu.write_cr9' (did you mean mmu.write_cr"),
+        ("arch_setup={}/hooks.py:note", 2, "no op 'arch_setup'"),
         ("write_cr3={}/hooks.py:nothing", 4, "has no 'nothing'"),
         ("write_cr3={}/elsewhere.py:note", 4, "elsewhere.py"),
         ("write_cr3=no_such_module:note", 4, "no_such_module"),
@@ -110,6 +112,7 @@ def test_a_hook_is_put_in_and_what_came_of_it_is_shown(
         ("write_cr3={}/hooks.py:strange", 4, "takes 'colour'"),
         ("write_cr3={}/hooks.py:broken", 4, "broken raised LookupError: no such luck"),
         ("write_cr3={}/hooks.py:note@nowhere", 2, "no symbol 'nowhere'"),
+        ("write_cr3={}/hooks.py:note@patched..nowhere@0x10", 2, "no symbol 'nowhere@0x10'"),
     ],
 )
 def test_a_hook_that_cannot_be_or_fails_is_named(
@@ -118,6 +121,14 @@ def test_a_hook_that_cannot_be_or_fails_is_named(
     assert main(["boot", str(calling), "--memory", "32", "--hook", hook.format(calling.parent)]) == code
     captured = capsys.readouterr()
     assert message in captured.out + captured.err
+
+
+def test_a_kernel_without_ops_has_none_to_hook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(SelfPatching.of().build().data)
+    (tmp_path / "hooks.py").write_text(HOOK)
+    assert main(["boot", str(kernel), "--memory", "32", "--hook", f"write_cr3={tmp_path}/hooks.py:note"]) == 2
+    assert "has no op 'write_cr3'" in capsys.readouterr().err
 
 
 def test_a_trace_is_shown_in_tables(calling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

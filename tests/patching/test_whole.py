@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from pvops_core.errors import ImageError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.alternatives import ALWAYS, AltEntry, AltGroup, grouped
-from pvops_core.patching.bootrecord import read_boot_record
+from pvops_core.patching.bootrecords import read_record
 from pvops_core.patching.capabilities import capability_words, feature_names, read_capabilities
 from pvops_core.patching.cpus import MODELS, SYSCALL32, SYSENTER32
 from pvops_core.patching.kernel import plan_kernel, read_kernel
@@ -51,10 +50,10 @@ def test_every_place_is_as_a_real_boot_left_it(
     name, fills = BOOTS[record]
     image, path = kernels(name), tmp_path / "record.json"
     path.write_text(json.dumps(oracle(record)))
-    boot = read_boot_record(path, image)
-    plan = plan_alternatives(plan_kernel(read_kernel(image), fills, 1), boot.features)
-    assert len(plan.groups) == len(boot.finals) == oracle(record)["alternatives"]["n"]
-    wrong = [planned for planned in plan.groups if boot.finals[planned.group.address] != planned.final]
+    boot = read_record(path, image)
+    plan = plan_alternatives(plan_kernel(read_kernel(image), fills, 1), boot.features(image))
+    assert len(plan.groups) == len(boot.alternatives) == oracle(record)["alternatives"]["n"]
+    wrong = [planned for planned in plan.groups if boot.alternatives[planned.group.address] != planned.final]
     assert not wrong
     assert not plan.left_out
     changed = {address for address, _code in _before(oracle(record)["alternatives"])}
@@ -74,7 +73,7 @@ def test_a_model_by_name_is_what_linux_finds_on_bare_metal(
     name, fills = BOOTS[record]
     image, path = kernels(name), tmp_path / "record.json"
     path.write_text(json.dumps(oracle(record)))
-    finals = read_boot_record(path, image).finals
+    finals = read_record(path, image).alternatives
     plan = plan_kernel(read_kernel(image), fills, 1)
     groups = plan_alternatives(plan, MODELS["qemu64"].features(image)).groups
     wrong = [planned.group for planned in groups if finals[planned.group.address] != planned.final]
@@ -198,40 +197,6 @@ def test_a_kernel_without_types_does_not_say_where_its_features_are() -> None:
     assert feature_names(image)[ALWAYS] == "always"
     with pytest.raises(ImageError, match="does not say where the features are"):
         read_capabilities(image, bytes(512))
-
-
-RECORD = {
-    "format": "pvops-oracle/2",
-    "run": "r",
-    "boot_cpu_data_head": "00" * 104,
-    "alternatives": {"va0": "0x1000", "dva": [0, 16], "len": [2, 3], "final": "0102030405"},
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"format": "pvops-oracle/1"}, "is no pvops-oracle/2 record"),
-        ({"vmlinux_sha256": "00"}, "is of another kernel"),
-        ({"boot_cpu_data_head": "zz"}, "is no whole"),
-        ({"boot_cpu_data_head": "00"}, "has 1 bytes"),
-        ({"alternatives": {"va0": "0x1000"}}, "is no whole"),
-        ({"alternatives": {**RECORD["alternatives"], "final": "0102"}}, "2 bytes for 2 places of 5"),  # type: ignore[dict-item]
-        ({"alternatives": 7}, "is no whole"),
-    ],
-)
-def test_damaged_records(change: Mapping[str, Any], says: str, tmp_path: Path) -> None:
-    image = typed(24, 2, {})
-    path = tmp_path / "record.json.gz"
-    whole = {**RECORD, "vmlinux_sha256": image.sha256}
-    path.write_bytes(gzip.compress(json.dumps(whole).encode()))
-    assert read_boot_record(path, image).finals == {0x1000: b"\1\2", 0x1010: b"\3\4\5"}
-    path.write_text(json.dumps({**whole, **change}))
-    with pytest.raises(ImageError, match=says):
-        read_boot_record(path, image)
-    path.write_bytes(gzip.compress(json.dumps(whole).encode())[:-20])
-    with pytest.raises(ImageError, match="is no whole"):
-        read_boot_record(path, image)
 
 
 def test_steps_that_are_not_followed_are_named() -> None:

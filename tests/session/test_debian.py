@@ -66,9 +66,12 @@ def test_a_kernel_boots_to_user_space_and_powers_off(
     (CLOUD, 4, ""), (I386, 2, " nopti notsc"), (CLOUD_6_12, 2, ""), (CLOUD_7_2, 2, ""),
 ])  # fmt: skip
 def test_all_processors_come_up(document: Callable[..., dict[str, Any]], name: str, cpus: int, words: str) -> None:
-    found = document(name, f"console=ttyS0{words}", "--cpus", str(cpus), "--max-seconds", "600")
+    words = f"console=ttyS0{words}"
+    found = document(name, words, "--cpus", str(cpus), "--max-seconds", "600", "--verify-patching")
     assert found["outcome"] == "poweroff", found["reason"]
+    assert found["inside"]["patching"]["equal"], found["inside"]["patching"]["differences"][:3]
     lines = found["console"].splitlines()
+    assert found["vcpus_started"] == cpus
     for line in (f"guest-init: cpus {cpus}", "guest-init: sum 20100", "guest-init: done"):
         assert line in lines
     for word in ("WARNING:", "BUG:", "Oops", "Call Trace", "unchecked MSR"):

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
-from pvops_core.errors import PatchError, PluginError, SwitchError, UsageError
+from pvops_core.errors import PatchError, PluginError, StructureError, SwitchError, UsageError
 from pvops_core.guests import Kernel
 from pvops_core.machine import GuestFault, Vcpu
+from pvops_core.ops import LAYOUTS, Arg, CType
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.session import Session
 from pvops_core.switchboard import KERNEL, Form
@@ -20,7 +22,9 @@ from tests.session.selfpatching import CELL, SelfPatching, Writes
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
+    from pvops_core.guest.structs import Structures
     from pvops_core.images import KernelImage
+    from pvops_core.ops import Slot
 
 SITES = ("mmu.write_cr3", "mmu.read_cr3", "mmu.write_cr3")
 ARGUMENT = bytes.fromhex("bf34120000")  # mov edi, 0x1234
@@ -260,6 +264,52 @@ def test_what_cannot_be_a_hook_is_refused(
     before = text(session)
     with pytest.raises(error, match=message):
         session.hooks.install(op, function)
+    assert text(session) == before
+    assert not session.hooks.standing
+
+
+def test_an_op_that_only_the_kernels_types_know_is_hooked_by_its_own_prototype(make: Make) -> None:
+    """No specification says what its hooks take, nor what those of a known op do that is called otherwise."""
+    table = LAYOUTS["6.1-64"]
+
+    def changed(slot: Slot) -> Slot:
+        if slot.path == "mmu.write_cr3":
+            return attrs.evolve(slot, path="mmu.write_root", op=attrs.evolve(slot.op, name="write_root"))
+        args = (Arg("one", CType("u64")), Arg("two", CType("u32")))
+        return attrs.evolve(slot, op=attrs.evolve(slot.op, args=args)) if slot.path == "mmu.write_cr2" else slot
+
+    layout = attrs.evolve(table, slots=tuple(changed(slot) for slot in table.slots))
+    kernel = SelfPatching(layout, [layout.by_path(path).type for path in ("mmu.write_root", "mmu.write_cr2")])
+    kernel.typed = True
+    session, seen = make(kernel.build(body=(ARGUMENT, 0, bytes.fromhex("be05000000"), 1))), []
+    session.hooks.install("write_root", lambda _cpu, arg1: seen.append(arg1))
+    session.hooks.install("write_cr2", lambda _cpu, arg2, arg1: seen.append((arg1, arg2)) or 0)
+    for op, name in (("write_root", "arg1"), ("write_cr2", "arg1, arg2")):
+        with pytest.raises(SwitchError, match=f"takes 'cr2'; the op's arguments are {name}"):
+            session.hooks.check(op, lambda _cpu, cr2: cr2)
+    session.run()
+    assert seen == [0x1234, (0x1234, 5)]
+
+
+def test_a_hook_that_asks_for_it_is_given_the_kernels_memory_by_its_types(make: Make) -> None:
+    kernel = SelfPatching.of(*SITES)
+    kernel.typed = True
+    session, seen = make(kernel.build(body=BODY)), []
+
+    def note(_cpu: Vcpu, guest: Structures, cr3: int) -> None:
+        table = guest.struct("paravirt_patch_template", "pv_ops")
+        seen.append((cr3, int(table.mmu.write_cr3), int(table.mmu.read_cr3)))
+
+    hook = session.hooks.install("write_cr3", note)
+    session.run()
+    assert seen == [(0x1234, hook.entrance, session.kernel.image.symbols["native_read_cr3"])] * 2
+
+
+def test_a_kernel_without_types_has_none_to_give(make: Make) -> None:
+    session = make(patching())
+    before = text(session)
+    with pytest.raises(StructureError, match="has no type information"):
+        session.hooks.install("write_cr3", lambda _cpu, guest: guest)
     assert text(session) == before
     assert not session.hooks.standing
 
