@@ -38,6 +38,10 @@ class UsageError(PvopsError):
     """The caller asked for something that does not exist or does not fit together (exit code 2)."""
 
 
+_SHOWN = 32
+"""Bytes that an error shows of what it is about."""
+
+
 def unknown(what: str, name: str, there: Iterable[str]) -> UsageError:
     """The error for a name that is not there, with those that are and the one that may have been meant.
 
@@ -168,8 +172,14 @@ class PatchError(PvopsError):
         if self.address is not None:
             parts.append(f"site {self.address:#x}")
         if self.code:
-            parts.append(f"bytes {self.code.hex(' ')}")
+            parts.append(f"bytes {shown(self.code)}")
         return ", ".join(parts)
+
+
+def shown(code: bytes) -> str:
+    """Bytes for a person to read: in hex, the first of many."""
+    text = code[:_SHOWN].hex(" ")
+    return f"{text} and {len(code) - _SHOWN} more" if len(code) > _SHOWN else text
 
 
 @attrs.define(eq=False)

@@ -48,7 +48,7 @@ def _absent(what: str, how: str) -> None:
 
 
 def _kernel(name: str) -> Path:
-    how = f"`apt-get download {PACKAGES[name]}`, unpack its boot/{name}, set PVOPS_KERNELS=folder"
+    how = f"`apt-get download {PACKAGES[name]}`, put its kernel into a folder as {name}, set PVOPS_KERNELS=folder"
     folder = os.environ.get("PVOPS_KERNELS")
     if not folder:
         _absent("PVOPS_KERNELS is not set", how)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pvops_core.backends.hooks import implemented
     from pvops_core.backends.loading import Loaded, load_backends
     from pvops_core.backends.platform import HypercallMade, Platform
-    from pvops_core.backends.settings import Settings, setting
+    from pvops_core.backends.settings import Settings, clock_start, cpu_model, setting
     from pvops_core.patching.fills import KernelFill
 
 __all__ = [
@@ -30,6 +30,8 @@ __all__ = [
     "Settings",
     "Switch",
     "chain",
+    "clock_start",
+    "cpu_model",
     "discover",
     "implemented",
     "load_backends",
@@ -52,6 +54,8 @@ _HOMES = {
     "HypercallMade": "backends.platform",
     "Platform": "backends.platform",
     "Settings": "backends.settings",
+    "clock_start": "backends.settings",
+    "cpu_model": "backends.settings",
     "setting": "backends.settings",
     "KernelFill": "patching.fills",
 }

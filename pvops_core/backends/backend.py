@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pvops_core.patching.fills import KernelFill
     from pvops_core.patching.patchlets import Patchlet
 
-API = 1
+API = 2
 """The number of this interface; it grows when something of it goes or changes its meaning."""
 OLDEST_API = 1
 """The oldest interface that backends may still be written for."""
@@ -89,3 +89,8 @@ class Backend:
     empty: frozenset[str] = frozenset()
     kinds: frozenset[MachineKind] = frozenset()
     capabilities: frozenset[str] = frozenset()
+
+    def platform_for(self, boot_protocol: str) -> type[Platform] | None:
+        """Its own platform for guests of a boot protocol, which may refuse them; None: its base decides."""
+        del boot_protocol
+        return self.platform

@@ -34,6 +34,11 @@ def chain(backend: Backend, backends: Mapping[str, Backend]) -> tuple[Backend, .
     return tuple(found)
 
 
+def platform_owner(links: Sequence[Backend]) -> Backend:
+    """The backend of a chain whose platform is in force: the first that has one, or the first if none has."""
+    return next((link for link in links if link.platform is not None), links[0])
+
+
 def _path(backends: Sequence[Backend]) -> str:
     return " -> ".join(backend.name for backend in backends)
 

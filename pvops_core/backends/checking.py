@@ -13,6 +13,7 @@ import pluggy
 from pvops_core import hookspecs
 from pvops_core.backends import API, OLDEST_API, Backend, Platform, Settings
 from pvops_core.backends.hooks import Marked, marked
+from pvops_core.backends.settings import declared
 from pvops_core.errors import PatchError
 from pvops_core.hookspecs.specs import specs
 from pvops_core.kinds import MachineKind
@@ -86,35 +87,43 @@ class _Check:
         backend = self.backend
         if backend.ops is not None:
             self.takes(backend.ops, "ops", "the Environment", 1)
-        self.platform()
+        for field in ("platform", "kernel_platform"):
+            self.platform(field)
         for method in ("slots", "features"):
             if backend.kernel is not None and not callable(getattr(backend.kernel, method, None)):
                 self.fail(f"its kernel has no method {method!r}")
         self.collection("kinds", MachineKind)
         self.collection("capabilities", str)
-        if backend.platform is not None and not backend.kinds:
+        if (backend.platform or getattr(backend, "kernel_platform", None)) is not None and not backend.kinds:
             self.fail("it has a platform, but names no kind of machine in kinds")
 
-    def platform(self) -> None:
-        platform = self.backend.platform
+    def platform(self, field: str) -> None:
+        """Check a class of platforms; ``kernel_platform`` is there in backends of API 1 (``pvops_core.api1``) alone."""
+        platform = getattr(self.backend, field, None)
         if platform is None:
             return
-        self.takes(platform, "platform", "machine, guest and settings", 3)
+        self.takes(platform, field, "machine, guest and settings", 3)
+        what = f"its {field} {platform.__name__}"
         if not issubclass(platform, Platform):
-            self.fail(f"its platform {platform.__name__} is not a subclass of Platform")
+            self.fail(f"{what} is not a subclass of Platform")
         if missing := sorted(getattr(platform, "__abstractmethods__", ())):
-            self.fail(f"its platform {platform.__name__} lacks {', '.join(missing)}")
+            self.fail(f"{what} lacks {', '.join(missing)}")
         if not platform.loaders:
-            self.fail(f"its platform {platform.__name__} has no loaders, so it can run no guest")
+            self.fail(f"{what} has no loaders, so it can run no guest")
         if not (isinstance(platform.settings_class, type) and issubclass(platform.settings_class, Settings)):
-            self.fail(f"settings_class of its platform {platform.__name__} is no class of Settings")
+            self.fail(f"settings_class of {what} is no class of Settings")
+        for each in declared(platform.settings_class):
+            if each.type not in {int, bool, str}:
+                self.fail(f"setting {each.name} of {what} is a {each.type}; it can be int, bool or str")
+            if each.default not in each.allowed or not isinstance(each.default, each.type):
+                self.fail(f"setting {each.name} of {what} has a default that is not allowed: {each.default!r}")
 
     def takes(self, factory: object, field: str, what: str, number: int) -> None:
         if not isinstance(factory, type):
             self.fail(f"its {field} is a {type(factory).__name__}, not a class")
         try:
             inspect.signature(factory).bind(*[None] * number)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             self.fail(f"its {field} {factory.__name__} cannot be made with {what}: {error}")
 
     def collection(self, field: str, kind: type) -> None:

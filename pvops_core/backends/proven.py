@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-import pvops_core
-
 if TYPE_CHECKING:
     from pvops_core.backends.found import Found
 
@@ -85,7 +83,7 @@ def _mark(found: Found) -> str | None:
     files = sorted(_files(found))
     if not files:
         return None
-    core = sorted((Path(pvops_core.__file__).parent / "plugins").glob("*.py"))
+    core = sorted(Path(__file__).parent.glob("*.py"))
     seen = hashlib.sha256(f"{sys.version} {sys.prefix} {found.version}".encode())
     for file in (*core, *files):
         try:

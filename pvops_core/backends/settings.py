@@ -1,24 +1,31 @@
 """A platform's settings: what a user may choose of it, each declared once with its type, default, range and help.
 
-A platform names a class of its own, ``settings = MySettings``, which derives from :class:`Settings`:
+A platform names a class of its own, ``settings_class = MySettings``, which derives from :class:`Settings`::
 
     @attrs.frozen(kw_only=True)
     class MySettings(Settings):
-        rtc: int = setting(0, "what the clock shows at the start, in seconds since 1970 (UTC)", least=0)
+        channels: int = setting(64, "event channels of the guest", least=2, most=4096)
+
+What several platforms have should have one name, one default and one meaning on all: :func:`clock_start`,
+:func:`cpu_model`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Self, get_type_hints
 
 import attrs
 
 from pvops_core.errors import UsageError, unknown
+from pvops_core.machine.cpumodel import FORM, MAX, cpu_features
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+EPOCH: Final = 1_186_704_000
+"""2007-08-10, what clocks show at the start unless told otherwise: the same in every run."""
 _HELP: Final = "pvops help"
+_KINDS: Final = {int: "a number", bool: "yes or no", str: "a word"}
 _WORDS: Final = {
     "1": True,
     "yes": True,
@@ -39,18 +46,24 @@ class Allowed:
         least: smallest number.
         most: largest number.
         choices: all values there are; empty where any will do.
+        form: how a text is made up, where the three above do not say; empty where they do.
+        check: ValueError, with the reason, for a text that is not of that form.
     """
 
     least: int | None = None
     most: int | None = None
     choices: tuple[str, ...] = ()
+    form: str = ""
+    check: Callable[[str], object] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.choices) or self.least is not None or self.most is not None
+        return bool(self.choices or self.form) or self.least is not None or self.most is not None
 
     def __str__(self) -> str:
         if self.choices:
             return " or ".join(choice or "nothing" for choice in self.choices)
+        if self.form:
+            return self.form
         least = "" if self.least is None else f"from {self.least}"
         return f"a number {least}{'' if self.most is None else f' to {self.most}'}".rstrip()
 
@@ -67,6 +80,8 @@ def setting(
     least: int | None = None,
     most: int | None = None,
     choices: tuple[str, ...] = (),
+    form: str = "",
+    check: Callable[[str], object] | None = None,
 ) -> Any:  # noqa: ANN401 - so that the field keeps the type it is declared with
     """A field of a :class:`Settings` that users may set.
 
@@ -76,8 +91,25 @@ def setting(
         least: smallest number allowed.
         most: largest number allowed.
         choices: all words allowed.
+        form: how a text is made up, for users.
+        check: raises ValueError, with the reason, for a text that is not allowed.
     """
-    return attrs.field(default=default, metadata={_HELP: help, Allowed: Allowed(least, most, choices)})
+    return attrs.field(default=default, metadata={_HELP: help, Allowed: Allowed(least, most, choices, form, check)})
+
+
+def clock_start(most: int) -> Any:  # noqa: ANN401 - likewise
+    """The field ``rtc``, by which every platform that has a clock lets users set it.
+
+    Args:
+        most: the latest date that the platform's clock can show, in seconds since 1970.
+    """
+    return setting(EPOCH, "date of the guest's clock at the start, in seconds since 1970 (UTC)", least=0, most=most)
+
+
+def cpu_model() -> Any:  # noqa: ANN401 - likewise
+    """The field ``cpu``: which features ``cpuid`` shows. The platform gives them to ``Machine.features``."""
+    text = "processor: the features that cpuid shows; what it does not show the processor can do all the same"
+    return setting(MAX, text, form=FORM, check=cpu_features)
 
 
 @attrs.frozen(kw_only=True)
@@ -89,6 +121,24 @@ class Settings:
     """
 
     memory: int = 0
+
+    @classmethod
+    def read(cls, given: Mapping[str, str], **known: Any) -> Self:  # noqa: ANN401 - fields
+        """The settings from what a user wrote.
+
+        Args:
+            given: name to text.
+            **known: fields that are no user's to set.
+
+        Raises:
+            UsageError: a name that is not declared, or a value that is not allowed.
+        """
+        there = {each.name: each for each in declared(cls)}
+        for name in given:
+            if name not in there:
+                raise no_setting(name, given[name], there)
+        chosen: dict[str, Any] = {name: there[name].read(text) for name, text in given.items()}
+        return cls(**known, **chosen)
 
 
 @attrs.frozen
@@ -121,7 +171,28 @@ class Declared:
             raise self._wrong(text) from None
         if value not in self.allowed:
             raise self._wrong(text)
+        if self.allowed.check is not None:
+            try:
+                self.allowed.check(text)
+            except ValueError as reason:
+                raise UsageError(f"setting {self.name}={text!r}: {reason}; {self.allowed} is allowed") from None
         return value
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for those who list settings."""
+        named = {"name": self.name, "type": self.type.__name__, "default": self.default_text, "help": self.help}
+        bounds = {name: getattr(self.allowed, name) for name in ("least", "most", "choices")}
+        return named | bounds | {"allowed": self.may_be}
+
+    @property
+    def default_text(self) -> str:
+        """The default as a user would write it."""
+        return {True: "yes", False: "no"}[self.default] if isinstance(self.default, bool) else str(self.default)
+
+    @property
+    def may_be(self) -> str:
+        """What is allowed, for users."""
+        return str(self.allowed) if self.allowed else _KINDS[self.type]
 
     def _typed(self, text: str) -> int | bool | str:
         if self.type is bool:
@@ -129,8 +200,7 @@ class Declared:
         return int(text, 0) if self.type is int else text
 
     def _wrong(self, text: str) -> UsageError:
-        kind = {int: "a number", bool: "yes or no", str: "a word"}[self.type]
-        return UsageError(f"setting {self.name}={text!r}: {self.allowed or kind} is allowed")
+        return UsageError(f"setting {self.name}={text!r}: {self.may_be} is allowed")
 
 
 def declared(kind: type[Settings]) -> Iterator[Declared]:
@@ -142,20 +212,6 @@ def declared(kind: type[Settings]) -> Iterator[Declared]:
             yield Declared(field.name, types[field.name], field.default, hint[_HELP], hint[Allowed])
 
 
-def read_settings(kind: type[Settings], given: Mapping[str, str], **known: Any) -> Settings:  # noqa: ANN401 - fields
-    """A platform's settings from what a user wrote.
-
-    Args:
-        kind: the platform's class of settings.
-        given: name to text.
-        **known: fields that are no user's to set.
-
-    Raises:
-        UsageError: a name that the platform does not have, or a value that it does not allow.
-    """
-    there = {each.name: each for each in declared(kind)}
-    for name in given:
-        if name not in there:
-            raise unknown("setting", name, list(there))
-    chosen: dict[str, Any] = {name: there[name].read(text) for name, text in given.items()}
-    return kind(**known, **chosen)
+def no_setting(name: str, text: str, there: Iterable[str]) -> UsageError:
+    """The error for a setting that is not there, with those that are."""
+    return UsageError(f"setting {name}={text!r}: {unknown('setting', name, sorted(there))}")

@@ -10,7 +10,7 @@ import typer
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, print_table, printable, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pvops_core.backends import Backend
     from pvops_core.backends.found import Found
@@ -56,7 +56,10 @@ def _checked(plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[PluginE
     from pvops_core.backends import load_backends  # noqa: PLC0415 - heavy
 
     loaded = load_backends(plugins)
-    rows = [{**_source(loaded.sources[name]), **_declared(loaded.backends[name])} for name in loaded.backends]
+    rows = [
+        {**_source(loaded.sources[name]), **_declared(backend), "settings": _settings(backend, loaded.backends)}
+        for name, backend in loaded.backends.items()
+    ]
     return rows, list(loaded.errors)
 
 
@@ -77,6 +80,7 @@ def _read(found: Found, read: Summary) -> dict[str, Any]:
         "base": read.base,
         "capabilities": read.capabilities,
         "hooks": read.hooks,
+        "settings": None,
     }
 
 
@@ -94,12 +98,33 @@ def _declared(backend: Backend) -> dict[str, Any]:
     }
 
 
+def _settings(backend: Backend, backends: Mapping[str, Backend]) -> list[dict[str, Any]]:
+    from pvops_core.backends.choices import settings_of  # noqa: PLC0415 - heavy
+
+    return [setting.to_json() for setting in settings_of(backend, backends).values()]
+
+
 def _print(rows: Sequence[dict[str, Any]], *, check: bool) -> None:
     if not rows:
         return
     columns = ("kinds", "hooks", "patchlets") if check else ("hooks",)
     head = ("name", "distribution", "version", "base", *columns, "capabilities", "description")
     print_table(head, [[_cell(name, row) for name in head] for row in rows])
+    if check:
+        _print_settings(rows)
+
+
+def _print_settings(rows: Sequence[dict[str, Any]]) -> None:
+    """What ``--set`` takes, once for all backends that have a setting alike."""
+    owners: dict[tuple[str, str, str, str], list[str]] = {}
+    for row in rows:
+        for each in row["settings"]:
+            line = each["name"], each["default"] or "-", each["allowed"], each["help"]
+            owners.setdefault(line, []).append(row["name"])
+    if owners:
+        sys.stdout.write("\n")
+        head = ("setting", "backends", "default", "allowed", "meaning")
+        print_table(head, [(line[0], ",".join(names), *map(printable, line[1:])) for line, names in owners.items()])
 
 
 def _cell(name: str, row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from pvops_core.backends.choices import parse_choices
 from pvops_core.cli import inside, kernels, live, runs
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
@@ -84,6 +85,7 @@ def boot(
     livepatch: live.ScriptOption = None,
     livepatch_socket: live.SocketOption = None,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
+    settings: runs.SetOption = None,
     events: runs.EventsOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
@@ -113,6 +115,7 @@ def boot(
         vcpus=cpus,
         memory=memory << 20,
         count_instructions=False,
+        options=parse_choices(settings or ()),
     )
     given = open_input(typed)
     allowed = Allowed.of_command(max_seconds)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import attrs
 import typer
 
+from pvops_core.backends.choices import choices_for, parse_choices
 from pvops_core.cli import kernels, runs
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, write_file, write_json
@@ -88,6 +89,7 @@ def compare(
         int | None, typer.Option(min=1, metavar="N", help="Runs at once; one for each CPU if not given.")
     ] = None,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
+    settings: runs.SetOption = None,
     json: JsonOption = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with the table, plots, every op and the consoles.")
@@ -103,26 +105,29 @@ def compare(
     paravirt sites became something else, and which lines of the consoles differ. The name of each platform's console
     is added to the command line unless that names one.
 
+    A setting goes to those backends that have it.
+
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran.
     """
     runs.check_folders(html, svg, json)
     plugins = tuple(plugin or ())
     loaded = runs.load(plugins)
     wanted = _Wanted(loaded, tuple(runs.names(backends)), plugins, max_seconds)
+    choices = choices_for(wanted.chosen(), parse_choices(settings or ()), loaded.backends)
     choice = Choice(tuple(choose("phase", runs.names(phases), list(PHASES))), tuple(runs.names(ops)))
     if kernel is None:
         _refuse("--kernel", {"initrd": initrd, "phases": phases, "ops": ops, "instructions": instructions})
-        task = Workload(workload, seed, cpus, (memory or runs.DEFAULT_MEMORY) << 20)
+        task = Workload(workload, seed, cpus, (memory or runs.DEFAULT_MEMORY) << 20, choices)
         job = _of_builtin(wanted, task, runs.names(layouts), runs.names(kinds))
     else:
         _refuse("the built-in guest", {"layouts": layouts, "kinds": kinds})
-        task = Workload(workload, seed, cpus, (memory or kernels.DEFAULT_MEMORY) << 20)
+        task = Workload(workload, seed, cpus, (memory or kernels.DEFAULT_MEMORY) << 20, choices)
         wanted_ops(choice.ops)  # names that there are not are found now, and not when all is done
         job = _of_kernel(wanted, task, kernel, initrd, count=instructions, trace=bool(ops))
         job.again.update({"phases": phases, "ops": ops})
     with ProgressListener(len(job.requests)) as listener:
         observations = execute(job.requests, listener=listener, jobs=jobs, limits=job.limits)
-    common = {"cpus": cpus, "seed": seed, "memory": task.memory >> 20, "plugin": plugins}
+    common = {"cpus": cpus, "seed": seed, "memory": task.memory >> 20, "set": tuple(settings or ()), "plugin": plugins}
     comparison = Comparison(
         grouped(observations),
         (*job.plan.skipped, *unsupported(observations)),

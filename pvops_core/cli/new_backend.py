@@ -66,7 +66,7 @@ def _update(folder: Path, name: str, json: str | None) -> int:
     made_of = template.answers_of(folder)
     if made_of.get("name") != name:
         raise UsageError(f"{folder} is the backend {made_of.get('name')!r}, not {name!r}")
-    changed, conflicts = template.update(folder, _range())
+    changed, conflicts = template.update(folder)
     base = made_of.get("base", "")
     _tell({"name": name, "base": base, "directory": str(folder), "files": changed, "conflicts": conflicts}, json)
     for file in conflicts:
@@ -87,13 +87,4 @@ def _answers(name: str, base: str, description: str) -> Mapping[str, str]:
         "camel": "".join(part.capitalize() for part in name.split("_")),
         "base": base,
         "description": description,
-        **_range(),
     }
-
-
-def _range() -> Mapping[str, str]:
-    """The versions of pvops that a new distribution is for."""
-    from importlib.metadata import version  # noqa: PLC0415 - only this verb needs it
-
-    major, minor, *_ = version("pvops-core").split(".")
-    return {"core": f"{major}.{minor}", "next": f"{major}.{int(minor) + 1}"}

@@ -53,9 +53,9 @@ def patch(
         str | None,
         typer.Option(
             metavar="CPU",
-            help="CPU that --alternatives are followed for: a model of QEMU's (qemu64, max, EPYC), as Linux finds it "
-            "on bare metal, or a file with the record of a boot of this kernel. Without it no feature is there but "
-            "those that the platform forces.",
+            help="CPU that --alternatives are followed for: a model of QEMU's (qemu64, max, EPYC, Skylake-Client), as "
+            "Linux 6.12 finds it on bare metal, or a file with the record of a boot of this kernel. Without it no "
+            "feature is there but those that the platform forces.",
         ),
     ] = None,
     kernel: KernelOption = None,

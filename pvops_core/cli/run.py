@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pvops_core.backends.choices import choices_for, parse_choices
 from pvops_core.cli import runs
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
@@ -40,6 +41,7 @@ def run(
     seed: runs.SeedOption = 0,
     memory: runs.MemoryOption = runs.DEFAULT_MEMORY,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
+    settings: runs.SetOption = None,
     events: runs.EventsOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
@@ -59,7 +61,8 @@ def run(
     backends = loaded.backends
     (name,) = choose("backend", [backend], list(backends))
     chosen, kind = _layout(name, machine_kinds(backends[name], backends), layout)
-    cell = Workload(cmdline, seed, cpus, memory << 20).cell(name, chosen, kind)
+    choices = choices_for([name], parse_choices(settings or ()), backends)
+    cell = Workload(cmdline, seed, cpus, memory << 20, choices).cell(name, chosen, kind)
     allowed = Allowed.of_command(max_seconds)
     request = Request(cell, plugins, max_seconds=allowed.guest, events=str(events) if events else None)
     text = sys.stderr if json == STDOUT else sys.stdout

@@ -26,6 +26,14 @@ MemoryOption = Annotated[int, typer.Option(min=1, max=MOST_MEMORY, metavar="MIB"
 MaxSecondsOption = Annotated[
     float, typer.Option(min=0.001, metavar="S", help="Seconds of wall time after which a run is given up.")
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Setting of the backend's platform, as `pvops backends --check` lists them; may be repeated.",
+    ),
+]
 EventsOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")]
 DEFAULT_MAX_SECONDS = 120.0
 DEFAULT_MEMORY = 16

@@ -97,12 +97,11 @@ def answers_of(folder: Path) -> Mapping[str, str]:
     return {name: text.strip().strip("'\"") for name, _, text in pairs}
 
 
-def update(folder: Path, answers: Mapping[str, str]) -> tuple[list[str], list[str]]:
+def update(folder: Path) -> tuple[list[str], list[str]]:
     """Bring a project up to the newest version, keeping what its author changed.
 
     Args:
         folder: the project, a git repository without uncommitted changes.
-        answers: those that are other than when it was made.
 
     Returns:
         The files that changed, and those of them where both sides changed the same lines, which are marked there.
@@ -120,8 +119,7 @@ def update(folder: Path, answers: Mapping[str, str]) -> tuple[list[str], list[st
             "GIT_CONFIG_KEY_0": f"url.{source}.insteadOf",
             "GIT_CONFIG_VALUE_0": SOURCE,
         }
-        data = [word for name, text in answers.items() for word in ("--data", f"{name}={text}")]
-        command = [sys.executable, "-m", "copier", "update", "--defaults", "--quiet", *data, str(folder)]
+        command = [sys.executable, "-m", "copier", "update", "--defaults", "--quiet", str(folder)]
         _run(command, folder, here)
     changed = {*_names(folder, "HEAD"), *_git(folder, "ls-files", "-z", "--others", "--exclude-standard").split("\0")}
     return sorted(filter(None, changed)), sorted(_names(folder, "--diff-filter=U"))

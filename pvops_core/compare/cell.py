@@ -76,7 +76,7 @@ class Cell:
         vcpus: number of virtual CPUs.
         memory: guest-physical memory in bytes.
         count_instructions: count guest instructions; costs wall time, changes nothing else.
-        options: platform options, by name.
+        options: settings of the backend's platform, name to text.
     """
 
     backend: str = attrs.field(validator=_text)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.compare.wire import HookOrder, Inside
     from pvops_core.session import Session
-    from pvops_core.switchboard.ophooks import OpHook
+    from pvops_core.switchboard.ophook import OpHook
 
 
 class Insight:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.backends import chain
+from pvops_core.backends.chains import platform_owner
 from pvops_core.compare.cell import Cell
 from pvops_core.compare.comparison import Skipped
 from pvops_core.errors import UsageError, unknown
@@ -39,16 +40,27 @@ class Workload:
         seed: of every run.
         vcpus: number of virtual CPUs.
         memory: guest memory in bytes.
+        settings: for each backend's name what is chosen of its platform, name to text.
     """
 
     cmdline: str
     seed: int
     vcpus: int
     memory: int
+    settings: Mapping[str, dict[str, str]] = attrs.field(factory=dict)
 
     def cell(self, backend: str, layout: str, kind: MachineKind) -> Cell:
         """One backend's run of it."""
-        return Cell(backend, layout, kind, workload=self.cmdline, seed=self.seed, vcpus=self.vcpus, memory=self.memory)
+        return Cell(
+            backend,
+            layout,
+            kind,
+            workload=self.cmdline,
+            seed=self.seed,
+            vcpus=self.vcpus,
+            memory=self.memory,
+            options=self.settings.get(backend, {}),
+        )
 
 
 @attrs.frozen
@@ -118,7 +130,7 @@ def machine_kinds(backend: Backend, backends: Mapping[str, Backend]) -> frozense
     Raises:
         UsageError: a base is not there.
     """
-    owner = next((each for each in chain(backend, backends) if each.platform is not None), backend)
+    owner = platform_owner(chain(backend, backends))
     return owner.kinds & backend.kinds if backend.kinds else owner.kinds
 
 

@@ -57,6 +57,13 @@ class Spans:
             hit |= (words > first) & (words < last)
         return hit
 
+    def covers(self, other: Spans) -> bool:
+        """Whether whoever is inside of the other is inside of one of these."""
+        if self._pairs and other._pairs:
+            return all(any(a <= first and last <= b for a, b in self._pairs) for first, last in other._pairs)
+        first, last = self.ranges[:, :1], self.ranges[:, 1:]
+        return bool(((first <= other.ranges[:, 0]) & (other.ranges[:, 1] <= last)).any(axis=0).all())
+
     def of_returns(self) -> Spans:
         """The same without starts of code that goes: nobody returns there, and other pointers lead there."""
         return Spans(self._plain)

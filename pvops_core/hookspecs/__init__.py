@@ -7,7 +7,6 @@ arguments of all, and those that the guest's table does not know are 0. A result
 cut to it; None counts as 0. A ``GuestFault`` raised by a hook is given to the platform as the guest's.
 """
 
-import warnings
 from importlib import import_module
 
 from pvops_core.hookspecs import apic, cpu, descriptors, init, irq, lock, mmu, pagetable, time, x86_init
@@ -18,19 +17,6 @@ MODULES = (init, x86_init, time, cpu, descriptors, irq, apic, mmu, pagetable, lo
 
 __all__ = ["MODULES", "PROJECT", "HookDeprecationWarning", "hookimpl", "hookspec"]
 
-_MOVED = {
-    **{name: name for name in ("API", "OLDEST_API", "Backend", "Environment", "KernelFill", "Platform", "Switch")},
-    "KernelPlatform": "Platform",
-    "Surroundings": "Platform",
-}
-"""Names of API 1 that are pvops_core.backends' now, and go from here with API 3."""
-
 
 def __getattr__(name: str) -> object:
-    if name not in _MOVED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    new = _MOVED[name]
-    message = f"pvops_core.hookspecs.{name} goes with API 3: import {new} from pvops_core.backends"
-    warnings.warn(message, HookDeprecationWarning, stacklevel=2)
-    value: object = getattr(import_module("pvops_core.backends"), new)
-    return value
+    return import_module("pvops_core.api1.names").moved(__name__, name)

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
+import numpy as np
 
 from pvops_core.errors import HeldError, MachineError, OccupiedError, PvopsError
+from pvops_core.guest.spans import Spans
 from pvops_core.livepatch import act, guestcode
 from pvops_core.livepatch.area import PAGE_SIZE, Access
 from pvops_core.livepatch.description import Description
@@ -52,6 +54,8 @@ class Livepatch:
         self._prepared = False
         self._master: Vcpu | None = None
         self._fixups = Fixups(self._fixup, guest.pages.fault)
+        self._agreed: Spans | None = None
+        self._asked: Spans | None = None
         guest.poker.hold(self)
         guest.machine.keep(_Keeper(self))
 
@@ -95,7 +99,9 @@ class Livepatch:
         """Call the vCPUs together, from the next slice on."""
         self._not_running()
         machine = self.guest.machine
-        points = SafePoints(self.guest, self._spans(work))
+        spans = self._spans(work)
+        points = SafePoints(self.guest, spans)
+        self._agreed = Spans(np.array([(span.start, span.end) for span in spans], dtype=np.uint64).reshape(-1, 2))
         self._meeting = Meeting(machine, points, work.timeout_ns)
         machine.log.record("livepatch", what=work.command.name, payload=work.record.name, timeout=work.timeout_ns)
         machine.watch(self._between)
@@ -179,6 +185,7 @@ class Livepatch:
             self._say(f"{work.record.name}: {meeting.lateness}")
             return -errno.EBUSY, ()
         self._master = meeting.master
+        self._asked = self._agreed
         try:
             act.perform(work, tuple(self.registry.applied), self)
         except LivepatchError as error:
@@ -190,7 +197,7 @@ class Livepatch:
             self._say(str(error))
             return -errno.EBUSY if isinstance(error, HeldError | OccupiedError) else -errno.EIO, ()
         finally:
-            self._master = None
+            self._master = self._asked = None
         return 0, ()
 
     def _finish(self, work: Work, meeting: Meeting, rc: int, reverted: tuple[Record, ...]) -> None:
@@ -219,7 +226,7 @@ class Livepatch:
 
     def write(self, pokes: Sequence[Poke], by: str) -> None:
         """Write guest text in one transaction."""
-        self.guest.poker.transaction(pokes, by=by, holder=self)
+        self.guest.poker.transaction(pokes, by=by, holder=self, asked=self._asked)
 
     def holds(self) -> Iterator[Hold]:
         """Applied payloads' jumps: written over they would be lost, and a revert would write old bytes."""
@@ -263,6 +270,7 @@ class Livepatch:
         """Go back to a saved state."""
         assert isinstance(state, tuple)
         registry, area, placed, (meeting, meeting_state), messages, self._prepared = state
+        self._agreed = None  # it is asked once more then
         self.registry.load(registry)
         self.guest.area.load(area)
         self._placed, self.messages = dict(placed), list(messages)

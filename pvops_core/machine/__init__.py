@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.machine import Machine, Snapshot, Stateful
     from pvops_core.machine.memory import PhysicalMemory
+    from pvops_core.machine.msrs import ServedMsr
     from pvops_core.machine.paging import ErrorCode, Walk
     from pvops_core.machine.registers import Batch
     from pvops_core.machine.runloop import Stop
@@ -37,6 +38,7 @@ _HOMES = {
     "Gates": "gates",
     "Machine": "machine",
     "PhysicalMemory": "memory",
+    "ServedMsr": "msrs",
     "Snapshot": "machine",
     "Stateful": "machine",
     "Stop": "runloop",
@@ -68,6 +70,7 @@ __all__ = [
     "PageFault",
     "PhysicalMemory",
     "Reschedule",
+    "ServedMsr",
     "Snapshot",
     "Stateful",
     "Stop",

@@ -182,11 +182,21 @@ class Callbacks:
             self._serve(self._dispatch, vector)
 
     def _leave(self, vcpu: Vcpu, vector: int) -> None:
-        """The engine asks for an instruction; the rest of its block takes no time beyond the block's."""
-        if self.limits is not None and (fault := self.limits.refused()) is not None:
-            raise fault
+        """The engine asks for an instruction, or one is refused; what follows in the block takes no time of its own."""
+        try:
+            if self.limits is not None and (refused := self.limits.refused()) is not None:
+                raise refused
+            answer(vcpu, vector, self._state[_ERROR_CODE])
+        except GuestFault as fault:
+            self._note(vcpu, fault.vector, vcpu.rip, fault.error_code)
+            raise
         self._state[_BUDGET] += 1
-        answer(vcpu, vector, self._state[_ERROR_CODE])
+
+    @staticmethod
+    def _note(vcpu: Vcpu, vector: int, rip: int, error_code: int | None, address: int | None = None) -> None:
+        machine = vcpu.machine
+        machine.counts["exceptions"] += 1
+        machine.log.record("exception", vcpu.index, vector=vector, rip=rip, error=error_code or 0, address=address or 0)
 
     def _too_early(self, vector: int) -> bool:
         """The engine could not translate a block to its end, and has not begun to execute it."""
@@ -208,14 +218,13 @@ class Callbacks:
             vcpu.debug.faulted()
         elif not vcpu.debug.stepped():
             return
-        machine.counts["exceptions"] += 1
         error_code = state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
         address = state[_FAULT_ADDRESS] & machine.kind.mask if vector == faults.PF else None
         if canonicality_decides(vector, error_code, address):
             decided = vector_of(vcpu, vector)
             if decided != vector:
                 vector, error_code, address = decided, 0, None
-        machine.log.record("exception", vcpu.index, vector=vector, rip=rip, error=error_code or 0, address=address or 0)
+        self._note(vcpu, vector, rip, error_code, address)
         if not self._progresses(vector, rip, address or 0):
             machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
             return

@@ -1,7 +1,7 @@
 """What cpuid says on this machine: one table, the same whatever the host's CPU is.
 
-Only what the engine really does is offered (``features``). There is no local APIC and no XSAVE, and no RDRAND, whose
-numbers would come from the host.
+Only what the engine really does is offered (``features``), or fewer where ``Machine.features`` says so. There is no
+local APIC and no XSAVE, and no RDRAND, whose numbers would come from the host.
 Source of the bit places: Intel SDM volume 2, CPUID, and AMD APM volume 3, appendix E.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.features import ENGINE, LONG_MODE, word
+from pvops_core.machine.features import LONG_MODE, word
 from pvops_core.machine.kinds import MachineKind
 from pvops_core.machine.paging import PHYSICAL_BITS
 
@@ -45,7 +45,7 @@ def _vendor(_vcpu: Vcpu) -> Leaf:
 
 def _features(vcpu: Vcpu) -> Leaf:
     machine = vcpu.machine
-    names = ENGINE - {"pae"} if machine.kind is MachineKind.I386 else ENGINE
+    names = machine.features - {"pae"} if machine.kind is MachineKind.I386 else machine.features
     ebx = vcpu.index << 24 | len(machine.vcpus) << 16 | 8 << 8  # APIC number, logical CPUs, 64-byte cache lines
     return _SIGNATURE, ebx, word(names, 1, "ecx"), word(names, 1, "edx")
 
@@ -55,10 +55,11 @@ def _extended_vendor(_vcpu: Vcpu) -> Leaf:
 
 
 def _extended_features(vcpu: Vcpu) -> Leaf:
+    features = vcpu.machine.features
     names = {
-        MachineKind.X86_64: ENGINE,
-        MachineKind.PAE: ENGINE - LONG_MODE,
-        MachineKind.I386: ENGINE - LONG_MODE - {"nx"},
+        MachineKind.X86_64: features,
+        MachineKind.PAE: features - LONG_MODE,
+        MachineKind.I386: features - LONG_MODE - {"nx"},
     }[vcpu.machine.kind]
     return _SIGNATURE, 0, word(names, _EXTENDED, "ecx"), word(names, _EXTENDED, "edx")
 

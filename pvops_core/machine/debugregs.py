@@ -164,6 +164,7 @@ class DebugRegisters:
     def faulted(self) -> None:
         """The instruction under way has faulted: what it has touched is not told, since it will be executed again."""
         self._take_hits()
+        self._waits = False
 
     def on_port(self, port: int, size: int) -> None:
         """The instruction under way reads or writes a port."""

@@ -16,6 +16,7 @@ from pvops_core.machine.clock import Clock
 from pvops_core.machine.coherence import Coherence, Ranges
 from pvops_core.machine.cpuslot import CpuSlot
 from pvops_core.machine.eventlog import EventLog
+from pvops_core.machine.features import ENGINE
 from pvops_core.machine.gates import Gates
 from pvops_core.machine.handler import Rouses, SyscallInPlace
 from pvops_core.machine.memory import MemorySnapshot, PhysicalMemory
@@ -66,6 +67,9 @@ class Machine(Closing):
         seed: decides the order and length of time slices.
         count_instructions: count every instruction exactly, at some cost.
         slice_blocks: mean length of a time slice in blocks of code.
+
+    Attributes:
+        features: what cpuid shows of the features that the engine has (``cpumodel``); set before the run.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Machine(Closing):
         self.scheduler = Scheduler(seed, slice_blocks)
         self.gates = Gates(self)
         self.served_msrs: dict[int, ServedMsr] = {}
+        self.features = ENGINE
         self._slots: list[CpuSlot] = []
         self._keepers: list[Stateful] = []
         self._platform: TrapHandler | None = None

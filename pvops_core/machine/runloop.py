@@ -277,6 +277,8 @@ class RunLoop:
                 slot.callbacks.page_end.arm()
                 status = slot.engine.step(start)
             slot.callbacks.page_end.end()
+            if slot.callbacks.limits is not None:
+                slot.callbacks.limits.goes_on()
             slot.vcpu.ground_ports()
         finally:
             self.in_guest = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 import numpy as np
@@ -65,6 +65,9 @@ class AltGroup:
         return next((entry for entry in reversed(self.entries) if entry.applies(features)), None)
 
 
+Placed = TypeVar("Placed", AltEntry, AltGroup)
+
+
 def grouped(entries: Sequence[AltEntry]) -> tuple[AltGroup, ...]:
     """The groups of entries that are in the order of their section."""
     by_place = itertools.groupby(entries, key=lambda entry: entry.address)
@@ -75,8 +78,8 @@ def _group(address: int, entries: tuple[AltEntry, ...]) -> AltGroup:
     return AltGroup(address, max(entry.length for entry in entries), entries)
 
 
-def overlapping(entries: Sequence[AltEntry], spans: Sequence[tuple[int, int]]) -> list[AltEntry]:
-    """The entries whose text shares a byte with one of the spans.
+def overlapping(entries: Sequence[Placed], spans: Sequence[tuple[int, int]]) -> list[Placed]:
+    """The entries, or groups, whose text shares a byte with one of the spans.
 
     Args:
         entries: in any order.

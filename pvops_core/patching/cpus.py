@@ -1,7 +1,8 @@
 """CPU models whose features are known by name: those of QEMU 7.2 without hardware acceleration, as Linux found them.
 
 Read off boots of Linux 6.12.117 on bare metal with one CPU and the mitigations that it chose by itself. Words that the
-processor fills are the same for every kernel; those that Linux fills (3, 7, 8, 11, 21) are alike in 6.1 to 7.2.
+processor fills are the same for every kernel; those that Linux fills (3, 7, 8, 11) are alike in 6.1 to 7.2. The numbers
+of bugs are not, so those go by their names in /proc/cpuinfo.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.patching.capabilities import capability_counts
+from pvops_core.patching.capabilities import capability_counts, feature_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,18 +28,19 @@ class Model:
 
     Attributes:
         words: words of features by their number; the rest are 0.
-        bugs: words of bugs, from the first on.
+        bugs: names of the bugs that Linux finds, as far as it knows of them.
     """
 
     words: Mapping[int, int]
-    bugs: tuple[int, ...]
+    bugs: frozenset[str]
 
     def features(self, image: KernelImage) -> frozenset[int]:
         """Numbers of the features that a kernel would find."""
-        capabilities, bugs = capability_counts(image)
+        capabilities, _bugs = capability_counts(image)
         words = {number: word for number, word in self.words.items() if number < capabilities}
-        words |= {capabilities + number: word for number, word in enumerate(self.bugs[:bugs])}
         found = {32 * number + bit for number, word in words.items() for bit in range(32) if word >> bit & 1}
+        bugs = {f"bug:{name}" for name in self.bugs}
+        found |= {number for number, name in feature_names(image).items() if name in bugs}
         # Once the bit said that sysenter enters from 32-bit code; where nothing tells the two apart any more (7.2),
         # that anything faster than int 0x80 does.
         if SYSCALL32 in found and "xen_enable_sysenter" not in image.symbols:
@@ -46,57 +48,30 @@ class Model:
         return frozenset(found)
 
 
+def _model(words: str, bugs: str) -> Model:
+    """A model of ``number:word`` in hexadecimal each, and of names."""
+    pairs = (each.split(":") for each in words.split())
+    return Model({int(number): int(word, 16) for number, word in pairs}, frozenset(bugs.split()))
+
+
+_K8_BUGS = "fxsave_leak sysret_ss_attrs null_seg swapgs_fence amd_e400 spectre_v1 spectre_v2 spectre_v2_user"
+
 MODELS: Final[Mapping[str, Model]] = {
-    "qemu64": Model(
-        {
-            0: 0x78BFBFD,
-            1: 0x2193FBFD,
-            3: 0x6714010,
-            4: 0x80002001,
-            6: 0x105,
-            7: 0x82000,
-            8: 0x8000,
-            11: 0x1020,
-            20: 0x4,
-        },
-        (0x1AD40,),
+    "qemu64": _model("0:78bfbfd 1:2193fbfd 3:6714010 4:80002001 6:105 7:82000 8:8000 11:1020 20:4", _K8_BUGS),
+    "max": _model(
+        "0:fcbfbfd 1:edd3fbfd 3:6714010 4:fed8320b 6:175 7:82000 8:8000 9:1d843a9 10:5 11:1020 14:4 15:10010001 "
+        "16:8001021c 20:4",
+        _K8_BUGS,
     ),
-    "max": Model(
-        {
-            0: 0xFCBFBFD,
-            1: 0xEDD3FBFD,
-            3: 0x6714010,
-            4: 0xFED8320B,
-            6: 0x175,
-            7: 0x82000,
-            8: 0x8000,
-            9: 0x1D843A9,
-            10: 0x5,
-            11: 0x1020,
-            14: 0x4,
-            15: 0x10010001,
-            16: 0x8001021C,
-            20: 0x4,
-        },
-        (0x1AD40,),
+    "EPYC": _model(
+        "0:78bfbfd 1:2dd3fbfd 3:6714010 4:fed8320b 6:175 7:110a2000 8:8000 9:9801a9 10:5 11:8100d020 14:4 15:1 20:4",
+        "fxsave_leak sysret_ss_attrs null_seg spectre_v1 spectre_v2 spectre_v2_user spec_store_bypass retbleed smt_rsb "
+        "srso div0",
     ),
-    "EPYC": Model(
-        {
-            0: 0x78BFBFD,
-            1: 0x2DD3FBFD,
-            3: 0x6714010,
-            4: 0xFED8320B,
-            6: 0x175,
-            7: 0x110A2000,
-            8: 0x8000,
-            9: 0x9801A9,
-            10: 0x5,
-            11: 0x8100D020,
-            14: 0x4,
-            15: 0x1,
-            20: 0x4,
-        },
-        (0x28038540, 0x3),
+    "Skylake-Client": _model(
+        "0:78bfbfd 1:28100800 3:2758100 4:fed83203 6:21 7:a0082800 9:1803a9 10:5 11:8005020 14:4 20:4",
+        "cpu_meltdown spectre_v1 spectre_v2 spectre_v2_user spec_store_bypass l1tf mds swapgs itlb_multihit srbds "
+        "mmio_stale_data retbleed gds bhi its",
     ),
 }
 """The models by QEMU's names for them."""

@@ -108,6 +108,9 @@ def assigned(kernel: KernelImage, layout: Layout, *functions: str) -> dict[str, 
         kernel: the image.
         layout: its table.
         functions: their names; one that the kernel has not got assigns nothing.
+
+    Raises:
+        ImageError: a function is in no section.
     """
     slots = {layout.slot_address(kernel.symbols, slot.type): slot.path for slot in layout.slots}
     found: dict[str, Target] = {}
@@ -115,9 +118,12 @@ def assigned(kernel: KernelImage, layout: Layout, *functions: str) -> dict[str, 
         start = kernel.symbols.get(function)
         if start is None:
             continue
+        section = kernel.section_at(start)
+        if section is None or not section.in_file:
+            raise kernel.error(f"{function} is at {start:#x}, where the kernel has no code", field="symbols")
         addresses = kernel.symbol_table.addresses
         following = bisect_right(addresses, start)
-        end = min([start + LONGEST_FUNCTION, *addresses[following : following + 1]])
+        end = min(start + LONGEST_FUNCTION, section.address + section.size, *addresses[following : following + 1])
         for match in _STORE.finditer(kernel.read(start, end - start)):
             operand, value = (int.from_bytes(part, "little", signed=True) for part in match.groups())
             path = slots.get(start + match.end() + operand)

@@ -96,7 +96,7 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
         if site.length < BRANCH_SIZE:
             raise site.error(image, "len", f"is {site.length}; a call needs {BRANCH_SIZE}")
     spans = [(site.address, site.address + site.length) for site in sites]
-    groups = grouped(overlapping(read_alternatives(image), spans))
+    groups = tuple(overlapping(grouped(read_alternatives(image)), spans))
     addresses = tuple(table.slots[number] for number in range(len(table.layout.slots)))
     return ParavirtKernel(
         image=image,

@@ -24,6 +24,9 @@ NOP: Final = 0x90
 RELOCATES: Final = ("apply_relocation", "text_poke_apply_relocation")
 """A kernel that has one of these relocates whatever a replacement holds, not just a lone branch."""
 
+ABSORBS: Final = tuple(f"__optimize_nops{clone}" for clone in ("", ".isra.0", ".constprop.0", ".part.0"))
+"""A kernel that has one of these, from 6.5 to 6.9, joins nops as it relocates, and looks for jumps over them."""
+
 _JUMP_SHORT, _JUMP, _INT3 = 0xEB, 0xE9, 0xCC
 
 
@@ -100,10 +103,12 @@ class Relocating:
     Attributes:
         nops: the kernel's nops.
         bits: 32 or 64, the mode that its code runs in.
+        absorbs: a jump to the end of the nops behind it becomes one of them, as from 6.5 to 6.9.
     """
 
     nops: NopTable
     bits: int
+    absorbs: bool = False
     _known: dict[bytes, tuple[Encoding, ...]] = attrs.field(factory=dict, init=False, repr=False)
 
     def fill(self, code: bytes, source: int, destination: int, length: int) -> bytes:
@@ -132,12 +137,17 @@ class Relocating:
     def _joined(self, code: bytes, instructions: Iterable[Encoding]) -> bytes:
         result = bytearray(code)
         position = run = 0
+        jump, target = 0, -1
         for each in (*instructions, None):
             if each is not None and each.nop:
                 position += each.size
                 continue
+            if self.absorbs and run < position == target:
+                run = jump
             result[run:position] = self._nops(position - run)
-            position += each.size if each is not None else 0
+            if each is not None:
+                jump, target = position, _jump_target(code, position, each.size)
+                position += each.size
             run = position
         return bytes(result)
 
@@ -150,6 +160,13 @@ class Relocating:
         return jump.ljust(length, bytes([_INT3]))
 
 
+def _jump_target(code: bytes, at: int, size: int) -> int:
+    """Where an unconditional jump leads in some code; -1 for any other instruction."""
+    if code[at] not in {_JUMP_SHORT, _JUMP}:
+        return -1
+    return at + size + int.from_bytes(code[at + 1 : at + size], "little", signed=True)
+
+
 def kernel_padding(image: KernelImage, *, direct: bool = False) -> Rewriting:
     """The way of a kernel of 5.13 or later, told from its symbols.
 
@@ -159,5 +176,5 @@ def kernel_padding(image: KernelImage, *, direct: bool = False) -> Rewriting:
     """
     nops, bits = kernel_nops(image), 8 * image.pointer_size
     if direct or any(name in image.symbols for name in RELOCATES):
-        return Relocating(nops, bits)
+        return Relocating(nops, bits, absorbs=any(name in image.symbols for name in ABSORBS))
     return Padding(nops, partial(instruction_lengths, bits=bits))

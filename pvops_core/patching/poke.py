@@ -10,11 +10,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
 
 import attrs
 import numpy as np
 
-from pvops_core.errors import PatchError, PvopsError
+from pvops_core.errors import PatchError, PvopsError, shown
 from pvops_core.guest.leaving import bring_out
 from pvops_core.guest.returns import OnStacks
 from pvops_core.guest.spans import Spans, changing
@@ -162,7 +163,7 @@ class _Single:
     def check(self, memory: PhysicalMemory) -> None:
         found = self._read(memory)
         if found != self._poke.expected:
-            raise self._error(f"found {found.hex(' ')} where {self._poke.expected.hex(' ')} was expected")
+            raise self._error(f"found {shown(found)} where {shown(self._poke.expected)} was expected")
 
     def write(self, memory: PhysicalMemory) -> None:
         self._store(memory, self._poke.new)
@@ -173,7 +174,7 @@ class _Single:
     def verify(self, memory: PhysicalMemory) -> None:
         found = self._read(memory)
         if found != self._poke.new:
-            raise self._error(f"wrote the bytes but found {found.hex(' ')}")
+            raise self._error(f"wrote the bytes but found {shown(found)}")
 
     def _read(self, memory: PhysicalMemory) -> bytes:
         return b"".join([memory.read(place, part.stop - part.start) for place, part in self._places])
@@ -254,6 +255,10 @@ def _unobserved(_step: Step) -> None:
     """The observer of a transaction that nobody watches."""
 
 
+_POKERS: WeakKeyDictionary[Machine, Poker] = WeakKeyDictionary()
+"""Each machine's: two that write the same text would each know half of who holds it."""
+
+
 class Poker:
     """Writes guest text, and the pointers that must change together with it, in transactions. A machine has one.
 
@@ -264,6 +269,9 @@ class Poker:
         observer: told of every step of every transaction before it is taken. If it raises, the transaction
             is undone and the exception passed on.
         returns: knows where everybody goes on; unless given, the vCPUs' stacks are looked through.
+
+    Raises:
+        PatchError: the machine has one already.
     """
 
     def __init__(
@@ -273,11 +281,22 @@ class Poker:
         observer: Observer = _unobserved,
         returns: Returns | None = None,
     ) -> None:
+        if machine in _POKERS:
+            raise PatchError("a machine has one poker, and this one has its own already")
+        _POKERS[machine] = self
         self._machine = machine
         self._translate = translate
         self.returns: Returns = returns or OnStacks(machine)
         self.observer = observer
         self._holders = Holders()
+
+    @staticmethod
+    def of(machine: Machine) -> Poker:
+        """The poker of a machine; PatchError if it has none yet."""
+        try:
+            return _POKERS[machine]
+        except KeyError:
+            raise PatchError("the machine has no poker yet") from None
 
     def hold(self, holder: Holder) -> None:
         """From now on nobody else may write what this holder says that it holds."""
@@ -293,7 +312,13 @@ class Poker:
         return found
 
     def transaction(
-        self, pokes: Iterable[Poke] = (), *, arrays: Sequence[PokeBatch] = (), by: str, holder: Holder | None = None
+        self,
+        pokes: Iterable[Poke] = (),
+        *,
+        arrays: Sequence[PokeBatch] = (),
+        by: str,
+        holder: Holder | None = None,
+        asked: Spans | None = None,
     ) -> int:
         """Make all these writes, or none of them.
 
@@ -302,6 +327,8 @@ class Poker:
             arrays: writes in bulk, made in the same transaction.
             by: who asks, for the event log.
             holder: who writes over what it holds itself, if anybody does.
+            asked: where nobody goes on, as has been asked since a vCPU last ran: if all that changes lies there, it is
+                not asked once more.
 
         Returns:
             How many places were written.
@@ -323,7 +350,9 @@ class Poker:
         _refuse_overlaps(ranges)
         self._holders.refuse(ranges, by, holder)
         self.observer(Step.QUIESCE)
-        bring_out(self._machine, self.returns, _spans(todo))
+        spans = _spans(todo)
+        if asked is None or not asked.covers(spans):
+            bring_out(self._machine, self.returns, spans)
         self.observer(Step.TRANSLATE)
         for writes in todo:
             writes.locate(self._frame)

@@ -73,8 +73,7 @@ class Overrunning(Patcher):
         return used
 
     def _write(self, code: bytes, addr: int) -> None:
-        base, platform = self.env.symbols["kernel_base"], self.env.platform
-        poker = Poker(self.env.machine, lambda va: platform.machine_address(va - base))
+        poker = Poker.of(self.env.machine)
         now = poker.read(np.array([addr], dtype=np.uint64), len(code))[0].tobytes()
         poker.transaction([Poke(addr, now, code)], by="too-long")
 

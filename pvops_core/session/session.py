@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from pvops_core.backends import chain
-from pvops_core.backends.settings import read_settings
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError, SwitchError, UsageError, unknown
 from pvops_core.guest import GuestText, find_symbol
@@ -37,8 +35,7 @@ if TYPE_CHECKING:
     from pvops_core.guest import Guest
     from pvops_core.kinds import MachineKind
     from pvops_core.ops import Layout
-    from pvops_core.switchboard import Switch, Switchboard
-    from pvops_core.switchboard.slots import SlotWritten
+    from pvops_core.switchboard import Ops, Switchboard
 
 PAGE_SHIFT = 12
 _WHAT = {BuiltinGuest.boot_protocol: "the built-in guest", Kernel.boot_protocol: "kernel images"}
@@ -106,7 +103,7 @@ class Session(Closing):
         self.guest = guest
         platform = platform_for(guest.boot_protocol, guest.kind, backends)
         memory = settings.get("memory", guest.default_memory) & ~0xFFF
-        values = read_settings(platform.settings_class, settings.get("options", {}), memory=memory)
+        values = platform.settings_class.read(settings.get("options", {}), memory=memory)
         self.tool_frames = settings.get("tool_frames", 0)
         self.machine = Machine(
             guest.kind,
@@ -286,19 +283,9 @@ class Session(Closing):
         return Calls(machine, image.symbol_at, find, self.table.layout, self.table.target)
 
     @property
-    def op_calls(self) -> Counter[str]:
-        """How often Python code has served each op: on a kernel the hooks put in front of its own."""
-        if isinstance(self.guest, BuiltinGuest):
-            return Counter(self.switchboard.calls)
-        hooks = self.hooks.standing if self.table is not None else ()
-        return Counter({hook.op: hook.calls for hook in hooks})
-
-    @property
-    def switches(self) -> Sequence[Switch | SlotWritten]:
-        """The ops that were given another implementation so far."""
-        if isinstance(self.guest, BuiltinGuest):
-            return self.switchboard.history
-        return self.slots.history if self.slots is not None else ()
+    def ops(self) -> Ops:
+        """Its ops and who implements them; SwitchError if it is a kernel whose table of ops is not known here."""
+        return self.switchboard if isinstance(self.guest, BuiltinGuest) else self.hooks
 
     @cached_property
     def space(self) -> KernelSpace:
@@ -365,12 +352,13 @@ def platform_for(boot_protocol: str, kind: MachineKind, backends: tuple[Backend,
     Raises:
         UsageError: none has, or that one does not host such guests, or is not this kind of machine.
     """
-    owner = next((backend for backend in backends if backend.platform is not None), None)
-    if owner is None or owner.platform is None:
+    found = ((each, each.platform_for(boot_protocol)) for each in backends)
+    owner, platform = next((one for one in found if one[1] is not None), (backends[0], None))
+    if platform is None:
         raise UsageError(f"backend {backends[0].name} has no platform, and neither have those it is based on")
-    if boot_protocol not in owner.platform.loaders:
+    if boot_protocol not in platform.loaders:
         raise UsageError(f"backend {backends[0].name!r} cannot boot {_WHAT.get(boot_protocol, boot_protocol)}")
     if kind not in owner.kinds:
         kinds = ", ".join(sorted(kind.value for kind in owner.kinds))
         raise UsageError(f"backend {owner.name!r} is no {kind.value} machine; it can be {kinds}")
-    return owner.platform
+    return platform

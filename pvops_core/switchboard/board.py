@@ -8,12 +8,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 
 from pvops_core.errors import MachineError, OccupiedError, PvopsError, SwitchError
+from pvops_core.guest.spans import Spans
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.implementations import Bound, Form, Implementation, Offers, of_callable
+from pvops_core.switchboard.ops import Ops, Switch
 from pvops_core.switchboard.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
 
 if TYPE_CHECKING:
@@ -23,30 +26,7 @@ if TYPE_CHECKING:
     from pvops_core.switchboard.text import Text
 
 
-@attrs.frozen
-class Switch:
-    """One change of an op's implementation, or one that was asked for from inside a hook and could not be made.
-
-    Attributes:
-        op: the op.
-        old: name of the implementation before.
-        new: name of the one since.
-        by: who asked.
-        ns: virtual time since which it is in effect, or at which it was refused.
-        sites: how many patched sites changed with it.
-        refused: why it was not made: who goes on in the text that had to change; empty for one that is in effect.
-    """
-
-    op: str
-    old: str
-    new: str
-    by: str
-    ns: int
-    sites: int
-    refused: str = ""
-
-
-class Switchboard:
+class Switchboard(Ops):
     """Gives every op of a guest an implementation, serves the guest's calls, and switches while it runs.
 
     Args:
@@ -80,25 +60,35 @@ class Switchboard:
         self._current = dict(self._offers.table(self._offers.backends[0]))
         self._methods: dict[str, Implementation] = {}
         self._context: PatchContext | None = None
-        self.calls: Counter[str] = Counter()
-        self.history: list[Switch] = []
+        self._calls: Counter[str] = Counter()
+        self._history: list[Switch] = []
         machine.keep(self)
 
     def save(self) -> object:
         """State for a snapshot: who implements what, and what has been counted and noted."""
-        return self._current, self.calls.copy(), tuple(self.history), self._text.sites.save(), self._entrances.save()
+        return self._current, self._calls.copy(), tuple(self._history), self._text.sites.save(), self._entrances.save()
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
         assert isinstance(state, tuple)
         self._current, calls, history, sites, entrances = state
         # Gate handlers hold the counter itself, so it is refilled and not replaced.
-        self.calls.clear()
-        self.calls.update(calls)
-        self.history = list(history)
+        self._calls.clear()
+        self._calls.update(calls)
+        self._history[:] = history
         self._text.sites.load(sites)
         self._entrances.load(entrances)
         self._context = None
+
+    @property
+    def calls(self) -> Counter[str]:
+        """How often each op was served."""
+        return self._calls
+
+    @property
+    def history(self) -> list[Switch]:
+        """The switches so far, in order."""
+        return self._history
 
     # What is there -----------------------------------------------------------------------------------------------
 
@@ -144,12 +134,18 @@ class Switchboard:
     def _open(self, implementation: Implementation) -> None:
         if implementation.form is not Form.FUNCTION:
             return
-        self._entrances.open(implementation, self._handler(implementation))
+        self._entrances.open(implementation, self._handler(implementation), self._vacant)
+
+    def _vacant(self, gate: int) -> bool:
+        """Nobody is about to call what stood at a gate, not even when an interrupt has been served."""
+        return not self.poker.returns.inside(Spans(np.array([[gate, gate + 2]], dtype=np.uint64), retired=[gate]))
 
     def _handler(self, implementation: Implementation) -> Callable[[Vcpu], None]:
         slot = self._text.layout.by_op(implementation.op)
         served = self._in_guest_patch(implementation) if implementation.op == PATCH else implementation
-        return dispatch.handler(self._machine, signature(slot, self._text.layout.kind), served, self.calls, self._fault)
+        return dispatch.handler(
+            self._machine, signature(slot, self._text.layout.kind), served, self._calls, self._fault
+        )
 
     # Patching ----------------------------------------------------------------------------------------------------
 
@@ -183,22 +179,7 @@ class Switchboard:
     # Switching ---------------------------------------------------------------------------------------------------
 
     def switch(self, op: str, implementation: Implementation | Callable[..., Any] | str | None, *, by: str) -> None:
-        """Give an op another implementation: its slot, and every site that no longer goes through the slot.
-
-        It takes effect when nobody goes on inside of what changes, which is brought about: the guest may go on
-        meanwhile, for up to a millisecond of virtual time. From inside a hook that is after the call has returned;
-        what becomes of it is in ``history``.
-
-        Args:
-            op: the op.
-            implementation: an implementation, a callable ``f(cpu, …)`` with the hook's arguments, the name of a
-                backend of the chain, or None for a nop.
-            by: who asks, for the history.
-
-        Raises:
-            SwitchError: there is no such op or implementation, or its sites could not be patched; everything is
-                as it was before.
-        """
+        """As :meth:`Ops.switch`; of the guest itself there are no implementations."""
         try:
             new = self._implementation(self._text.layout.by_op(op).op.name, implementation)
         except PvopsError as error:
@@ -244,7 +225,7 @@ class Switchboard:
                 raise
             for op, new in changes.items():
                 old, now, why = self._current[op].name, self._machine.clock.ns, str(error.__cause__)
-                self.history.append(Switch(op, old, new.name, by, now, 0, why))
+                self._history.append(Switch(op, old, new.name, by, now, 0, why))
                 self._machine.log.record("switch refused", op=op, old=old, new=new.name, by=by, why=why)
 
     def _switch(self, changes: Mapping[str, Implementation], by: str) -> None:
@@ -274,7 +255,7 @@ class Switchboard:
         sites = sum(len(batch.addresses) for batch in arrays)
         for op, new in changes.items():
             old = self._current[op]
-            self.history.append(Switch(op, old.name, new.name, by, self._machine.clock.ns, sites))
+            self._history.append(Switch(op, old.name, new.name, by, self._machine.clock.ns, sites))
             self._machine.log.record("switch", op=op, old=old.name, new=new.name, by=by, sites=sites)
 
     # Slots -------------------------------------------------------------------------------------------------------

@@ -95,6 +95,7 @@ def handler(
     implementation: Implementation,
     calls: Counter[str],
     fault: Callable[[Vcpu, GuestFault], None],
+    answered: Callable[[Vcpu], None] | None = None,
 ) -> Handler:
     """The gate handler of an implementation.
 
@@ -104,6 +105,8 @@ def handler(
         implementation: a function.
         calls: counts calls by op.
         fault: gives the guest a fault that the implementation ran into, as its own instructions would have.
+        answered: of one that may leave the call to what it stands in front of by a result of None: what happens when
+            it has answered.
     """
     op = implementation.op
     function = implementation.function
@@ -114,8 +117,12 @@ def handler(
         calls[op] += 1
         try:
             result = function(vcpu, *read(vcpu))  # type: ignore[misc]  # a function implementation has one
+            if answered is not None and result is None:
+                return
             if write is not None:
                 write(vcpu, result)
+            if answered is not None:
+                answered(vcpu)
         except GuestFault as guest_fault:
             fault(vcpu, guest_fault)
         except Reschedule:

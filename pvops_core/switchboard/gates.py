@@ -35,8 +35,9 @@ class Entrances:
 
     def __init__(self, gates: Gates, count: int) -> None:
         self._gates = gates
-        # First in, first out: a vCPU may yet stand before a gate that was closed, which must go on to work.
+        # First in, first out: a vCPU may yet stand at a gate that was closed, which must go on to work.
         self._free = deque(range(BUG_GATE + 1, count))
+        self._closed: set[int] = set()
         self._index: dict[Implementation, int] = {}
         gates.bind(BUG_GATE, _bug)
 
@@ -54,37 +55,49 @@ class Entrances:
         """Address of ``paravirt_BUG``: the first gate, which belongs to no implementation."""
         return self._gates.address(BUG_GATE)
 
-    def open(self, implementation: Implementation, handler: Callable[[Vcpu], None]) -> int:
+    def open(
+        self, implementation: Implementation, handler: Callable[[Vcpu], None], vacant: Callable[[int], bool]
+    ) -> int:
         """Give an implementation a gate, once, and its address.
+
+        Args:
+            implementation: which.
+            handler: what the gate calls.
+            vacant: whether nobody stands at a gate that was another's before, given its address.
 
         Raises:
             SwitchError: no gate is left.
         """
         index = self._index.get(implementation)
         if index is None:
-            if not self._free:
-                raise SwitchError(
-                    "no gate is left in this guest", op=implementation.op, implementation=implementation.name
-                )
-            index = self._index[implementation] = self._free.popleft()
+            index = self._index[implementation] = self._take(implementation, vacant)
             self._gates.bind(index, handler)
         return self._gates.address(index)
+
+    def _take(self, implementation: Implementation, vacant: Callable[[int], bool]) -> int:
+        for _ in range(len(self._free)):
+            index = self._free.popleft()
+            if index not in self._closed or vacant(self._gates.address(index)):
+                return index
+            self._free.append(index)
+        raise SwitchError("no gate is left in this guest", op=implementation.op, implementation=implementation.name)
 
     def close(self, implementation: Implementation) -> None:
         """Take a gate back from an implementation that is not in use, or no longer."""
         index = self._index.pop(implementation, None)
         if index is not None:
             self._free.append(index)
+            self._closed.add(index)
 
     def save(self) -> object:
         """Which gates are whose, for a snapshot."""
-        return tuple(self._free), dict(self._index)
+        return tuple(self._free), dict(self._index), frozenset(self._closed)
 
     def load(self, state: object) -> None:
         """Go back to a saved state; what the gates call is part of the machine's own."""
         assert isinstance(state, tuple)
-        free, index = state
-        self._free, self._index = deque(free), dict(index)
+        free, index, closed = state
+        self._free, self._index, self._closed = deque(free), dict(index), set(closed)
 
     def address(self, implementation: Implementation) -> int:
         """What the slot of this implementation's op holds; 0 for an empty slot."""
@@ -95,6 +108,10 @@ class Entrances:
                 return self.nop_address
             case Form.EMPTY:
                 return 0
+            case Form.GUEST:
+                raise SwitchError(
+                    "is a kernel's own function", op=implementation.op, implementation=implementation.name
+                )
 
     def code(self) -> dict[int, bytes]:
         """What must stand in guest text for the gates to work, by address, no piece across a page."""

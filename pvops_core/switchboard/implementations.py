@@ -27,6 +27,8 @@ class Form(enum.Enum):
     """The kernel's ``_paravirt_nop``."""
     EMPTY = "empty"
     """A null pointer; a call of it is a bug of the kernel (``paravirt_BUG``)."""
+    GUEST = "guest"
+    """A function of the guest's own."""
 
 
 @attrs.frozen(eq=False)

@@ -12,14 +12,14 @@ what the kernel has put into the slot, between two slices; at the sites, when ``
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from pvops_core.errors import OccupiedError, PatchError, PluginError, PvopsError, SwitchError
+from pvops_core.errors import OccupiedError, PatchError, SwitchError
 from pvops_core.hookspecs.specs import specs
-from pvops_core.machine.faults import GuestFault, Reschedule
 from pvops_core.ops import signature
 from pvops_core.patching.alternatives import overlapping, read_alternatives
 from pvops_core.patching.context import PatchContext
@@ -29,8 +29,10 @@ from pvops_core.patching.holders import Hold
 from pvops_core.patching.nops import kernel_nops
 from pvops_core.patching.poke import Poke
 from pvops_core.patching.text import Text
-from pvops_core.switchboard.dispatch import reader, writer
-from pvops_core.switchboard.implementations import of_callable
+from pvops_core.switchboard import dispatch
+from pvops_core.switchboard.implementations import Form, Implementation, of_callable
+from pvops_core.switchboard.ophook import OpHook
+from pvops_core.switchboard.ops import KERNEL, Ops, Switch
 from pvops_core.switchboard.padding import PIECE, Padding
 
 if TYPE_CHECKING:
@@ -40,10 +42,10 @@ if TYPE_CHECKING:
     from pvops_core.guest.structs import Structures
     from pvops_core.images import KernelImage
     from pvops_core.machine import Breakpoint, Machine, Vcpu
+    from pvops_core.machine.faults import GuestFault
     from pvops_core.ops import Op, Slot
     from pvops_core.patching.poke import Poker
     from pvops_core.patching.sites import SiteRecord
-    from pvops_core.switchboard.implementations import Implementation
     from pvops_core.switchboard.slots import SlotWatch
     from pvops_core.switchboard.table import OpTable
 
@@ -59,53 +61,8 @@ UNPATCHED_NS: Final = 100_000
 """Until the kernel has patched itself it may write its table at any time: with hooks in it, we look this often."""
 
 
-@attrs.define(eq=False)
-class OpHook:
-    """A hook that stands, or stood, in a kernel's table.
-
-    Attributes:
-        op: the op's hook name.
-        name: what people call the hook.
-        calls: how often it was called.
-        replaced: how often it gave a result, so that the kernel's own implementation was not called.
-        originals: what it has stood in front of, by name, in order.
-        sites: how many sites had been patched and were put back to calls through the slot.
-        spread: a module's sites may have been patched with the entrance, which stays a jump when the hook goes.
-        refused: why it was not put in or taken out as was asked for from inside a handler: who goes on in the text that
-            had to change.
-    """
-
-    op: str
-    name: str
-    slot: Slot = attrs.field(repr=False)
-    entrance: int = attrs.field(repr=False)
-    original: int = attrs.field(default=0, repr=False)
-    action: Callable[[Vcpu], None] = attrs.field(default=lambda _vcpu: None, repr=False)
-    calls: int = 0
-    replaced: int = 0
-    spread: bool = False
-    refused: str = ""
-    originals: list[str] = attrs.field(factory=list)
-    kept: dict[int, bytes] = attrs.field(factory=dict, repr=False)
-
-    @property
-    def sites(self) -> int:
-        """Sites put back to calls through the slot."""
-        return len(self.kept)
-
-    def save(self) -> tuple[object, ...]:
-        """State for a snapshot."""
-        counts = self.calls, self.replaced
-        return self.original, *counts, self.spread, self.refused, tuple(self.originals), dict(self.kept)
-
-    def load(self, state: tuple[Any, ...]) -> None:
-        """Go back to a saved state."""
-        self.original, self.calls, self.replaced, self.spread, self.refused, originals, kept = state
-        self.originals, self.kept = list(originals), dict(kept)
-
-
-class OpHooks:
-    """The hooks of one session's kernel; they are part of the machine's snapshots.
+class OpHooks(Ops):
+    """The ops of a kernel that fills its own table, and the hooks in front of them; part of the machine's snapshots.
 
     Args:
         kernel: the kernel.
@@ -145,6 +102,7 @@ class OpHooks:
         self._text = Text(kernel)
         self._entries: dict[int, Breakpoint] = {}
         self._standing: dict[str, OpHook] = {}
+        self._switches: list[Switch] = []
         self._mixed = self._mixed_sites()
         slots.own(self._written)
         patches = next((name for name in _PATCHES_SITES if name in kernel.symbols), None)
@@ -173,9 +131,65 @@ class OpHooks:
         """The hooks that stand now, by the order in which they were put in."""
         return tuple(self._standing.values())
 
+    # As of every switchboard -----------------------------------------------------------------------------------------
+
+    @property
+    def calls(self) -> Counter[str]:
+        """How often each op's hook was called."""
+        return Counter({op: hook.calls for op, hook in self._standing.items()})
+
+    @property
+    def history(self) -> list[Switch]:
+        """Slots that the kernel has written, and hooks that were put in and taken out."""
+        return sorted((*self._slots.history, *self._switches), key=lambda switch: switch.ns)
+
+    def implementation(self, op: str) -> Implementation:
+        """The hook that stands in front of an op, else the kernel's own function; UsageError if there is no such op."""
+        slot = self._table.slot(op)
+        hook = self._standing.get(slot.op.name)
+        return hook.wanted if hook else self._own(slot, self._table.target(slot))
+
+    def _own(self, slot: Slot, target: int) -> Implementation:
+        return Implementation(slot.op.name, self._table.name(target), KERNEL, Form.GUEST if target else Form.EMPTY)
+
+    def switch(self, op: str, implementation: Implementation | Callable[..., Any] | str | None, *, by: str) -> None:
+        """As :meth:`Ops.switch`: a callable comes in front of the kernel's own function, in place of one that did."""
+        slot = self._table.slot(op)
+        standing = self._standing.get(slot.op.name)
+        if isinstance(implementation, Implementation):
+            implementation = KERNEL if implementation.form is Form.GUEST else implementation.function
+        if implementation == KERNEL:
+            if standing is not None:
+                self.remove(standing, by=by)
+            return
+        if not callable(implementation):
+            raise SwitchError("a kernel's op can be a function, or its own", op=op, implementation=str(implementation))
+        if standing is None:
+            self.install(op, implementation, by=by)
+        else:
+            self._exchange(standing, self.check(op, implementation), by)
+
+    def _exchange(self, hook: OpHook, wanted: Implementation, by: str) -> None:
+        """Another function at the same entrance: no byte of text changes, so nobody can be in the way."""
+        before = hook.wanted.name
+        hook.name, hook.wanted, hook.by, hook.action = wanted.name, wanted, by, self._action(hook, wanted)
+
+        def exchange() -> None:
+            self._close(hook.entrance)
+            self._open(hook)
+            self._switched(hook, before, wanted.name)
+
+        if self._machine.running:
+            self._machine.defer(exchange)
+        else:
+            exchange()
+
+    def _switched(self, hook: OpHook, old: str, new: str) -> None:
+        self._switches.append(Switch(hook.op, old, new, hook.by, self._machine.clock.ns, hook.sites))
+
     # Putting in and taking out ---------------------------------------------------------------------------------------
 
-    def install(self, op: str, function: Callable[..., int | None], name: str = "") -> OpHook:
+    def install(self, op: str, function: Callable[..., int | None], name: str = "", *, by: str = "hook") -> OpHook:
         """Put a hook in, at once or, from inside a handler, when that has returned.
 
         Args:
@@ -184,6 +198,7 @@ class OpHooks:
                 any. None goes on to the kernel's own implementation, a number is the op's result in place of it
                 (of a void op, any number).
             name: what to call it; the function's own name unless given.
+            by: who asks, for the history.
 
         Raises:
             UsageError: the kernel's table has no such op, or the hook takes ``guest`` and the kernel has no types.
@@ -195,7 +210,7 @@ class OpHooks:
         wanted, slot = self.check(op, function, name), self._table.slot(op)
         if slot.op.name in self._standing:
             raise SwitchError("has a hook already", op=op, implementation=wanted.name)
-        hook = OpHook(slot.op.name, wanted.name, slot, self._padding.take())
+        hook = OpHook(slot.op.name, wanted.name, slot, self._padding.take(), wanted=wanted, by=by)
         hook.action = self._action(hook, wanted)
         self._standing[hook.op] = hook
         self._when_stopped(hook, self._put_in)
@@ -215,7 +230,7 @@ class OpHooks:
             self._structures()  # that there are none is told before anything is changed
         return wanted
 
-    def remove(self, hook: OpHook) -> None:
+    def remove(self, hook: OpHook, *, by: str = "hook") -> None:
         """Take a hook out, at once or, from inside a handler, when that has returned; nothing happens if it is out.
 
         The slot holds what it held, and sites what the kernel had made of them.
@@ -224,6 +239,7 @@ class OpHooks:
             PatchError: as for :meth:`install`; nothing is changed.
         """
         if self._standing.get(hook.op) is hook:
+            hook.by = by
             self._when_stopped(hook, self._take_out)
 
     def _when_stopped(self, hook: OpHook, action: Callable[[OpHook], None]) -> None:
@@ -276,6 +292,7 @@ class OpHooks:
         hook.originals.append(self._table.name(hook.original))
         self._open(hook)
         self._note(hook, "in")
+        self._switched(hook, hook.originals[-1], hook.name)
 
     def _take_out(self, hook: OpHook) -> None:
         if self._standing.get(hook.op) is not hook:
@@ -299,6 +316,7 @@ class OpHooks:
             self._padding.give_back(hook.entrance)
         del self._standing[hook.op]
         self._note(hook, "out")
+        self._switched(hook, hook.name, self._table.name(hook.original))
 
     def _open(self, hook: OpHook) -> None:
         self._entries[hook.entrance] = self._machine.break_at(hook.entrance, hook.action)
@@ -365,43 +383,29 @@ class OpHooks:
 
     def _action(self, hook: OpHook, wanted: Implementation) -> Callable[[Vcpu], None]:
         """What happens when the guest has come to the hook's entrance."""
-        how = signature(hook.slot, self._table.layout.kind)
-        own = [name for name in wanted.arguments if name != GUEST]
-        read, write = reader(self._machine, how, own), writer(self._machine, how)
-        function = self._with_guest(wanted)
 
-        def enter(vcpu: Vcpu) -> None:
-            hook.calls += 1
-            try:
-                result = function(vcpu, *read(vcpu))
-                if result is None:
-                    return
-                if write is not None:
-                    write(vcpu, result)
-            except GuestFault as fault:
-                self._machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
-                return
-            except Reschedule:
-                hook.calls -= 1
-                raise
-            except PvopsError:
-                raise
-            except Exception as error:
-                message = f"{hook.name} raised {type(error).__name__}: {error} (vcpu {vcpu.index})"
-                raise PluginError(message, hook=hook.op) from error
+        def answered(vcpu: Vcpu) -> None:
             hook.replaced += 1
             vcpu.rip = hook.entrance + _JUMP
 
-        return enter
+        how = signature(hook.slot, self._table.layout.kind)
+        return dispatch.handler(self._machine, how, self._with_guest(wanted), hook.counted, self._fault, answered)
 
-    def _with_guest(self, wanted: Implementation) -> Callable[..., Any]:
-        """The function, called with the op's own arguments alone."""
+    def _fault(self, vcpu: Vcpu, fault: GuestFault) -> None:
+        self._machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
+
+    def _with_guest(self, wanted: Implementation) -> Implementation:
+        """The same, called with the op's own arguments alone."""
         function = wanted.function
-        assert function is not None, "a callable's implementation has one"
-        if GUEST not in wanted.arguments:
-            return function
+        if function is None or GUEST not in wanted.arguments:
+            return wanted
         at, guest = wanted.arguments.index(GUEST), self._structures()
-        return lambda vcpu, *values: function(vcpu, *values[:at], guest, *values[at:])
+        own = tuple(name for name in wanted.arguments if name != GUEST)
+
+        def with_guest(vcpu: Vcpu, *values: int) -> object:
+            return function(vcpu, *values[:at], guest, *values[at:])
+
+        return attrs.evolve(wanted, function=with_guest, arguments=own)
 
     def _written(self, slot: Slot, value: int) -> bool:
         """Between slices: the kernel has written a slot. A hook stands in front of the new value from now on."""
@@ -452,12 +456,13 @@ class OpHooks:
     def save(self) -> object:
         """The hooks that stand, for a snapshot."""
         standing = {op: (hook, hook.save()) for op, hook in self._standing.items()}
-        return standing, self._padding.save()
+        return standing, tuple(self._switches), self._padding.save()
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
         assert isinstance(state, tuple)
-        standing, padding = state
+        standing, switches, padding = state
+        self._switches[:] = switches
         self._padding.load(padding)
         self._standing = {op: hook for op, (hook, _fields) in standing.items()}
         for entrance in tuple(self._entries):

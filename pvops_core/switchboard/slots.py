@@ -6,33 +6,16 @@ switch is noted at the end of the slice in which it was made.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import attrs
+from pvops_core.switchboard.ops import KERNEL, Switch
 
 if TYPE_CHECKING:
     from pvops_core.guest import GuestText
     from pvops_core.machine import Machine
     from pvops_core.ops import Slot
     from pvops_core.switchboard.table import OpTable
-
-
-@attrs.frozen
-class SlotWritten:
-    """A slot that the kernel has written.
-
-    Attributes:
-        op: the op's hook name.
-        old: the function that it held, by name.
-        new: the function that it holds since.
-        ns: virtual time at which that was seen.
-    """
-
-    op: str
-    old: str
-    new: str
-    ns: int
 
 
 class SlotWatch:
@@ -51,14 +34,13 @@ class SlotWatch:
         self._machine = machine
         self._table = table
         self._size = table.layout.pointer_size
-        slots = sorted(table.layout.slots, key=lambda slot: slot.type)
-        self._slots = slots
-        start, end = table.address(slots[0]), table.address(slots[-1]) + self._size
-        self._spans = tuple(text.spans(start, end - start))
-        self._offsets = [table.address(slot) - start for slot in slots]
+        self._slots = sorted(table.layout.slots, key=lambda slot: slot.type)
+        runs = _runs(sorted(table.address(slot) for slot in self._slots), self._size)
+        self._spans = tuple(span for start, length in runs for span in text.spans(start, length))
+        self._offsets = [_offset(runs, table.address(slot)) for slot in self._slots]
         self._last = self._read()
         self._owner: Callable[[Slot, int], bool] = lambda _slot, _value: False
-        self.history: list[SlotWritten] = []
+        self.history: list[Switch] = []
         machine.keep(self)
         machine.watch(self.look)
 
@@ -88,9 +70,9 @@ class SlotWatch:
 
     def note(self, slot: Slot, old: int, new: int) -> None:
         """Note that the kernel has written a slot."""
-        written = SlotWritten(slot.op.name, self._table.name(old), self._table.name(new), self._machine.clock.ns)
-        self.history.append(written)
-        self._machine.log.record("switch", op=written.op, old=written.old, new=written.new, by="kernel", sites=0)
+        name, before, since = slot.op.name, self._table.name(old), self._table.name(new)
+        self.history.append(Switch(name, before, since, KERNEL, self._machine.clock.ns, 0))
+        self._machine.log.record("switch", op=name, old=before, new=since, by=KERNEL, sites=0)
 
     def save(self) -> object:
         """State for a snapshot."""
@@ -101,3 +83,24 @@ class SlotWatch:
         assert isinstance(state, tuple)
         self._last, history = state
         self.history = list(history)
+
+
+def _runs(addresses: Sequence[int], size: int) -> list[tuple[int, int]]:
+    """Start and length of the stretches that slots lie in: a kernel may have more tables than one."""
+    runs: list[tuple[int, int]] = []
+    for address in addresses:
+        if runs and address == sum(runs[-1]):
+            runs[-1] = runs[-1][0], runs[-1][1] + size
+        else:
+            runs.append((address, size))
+    return runs
+
+
+def _offset(runs: Sequence[tuple[int, int]], address: int) -> int:
+    """Where an address lies in the bytes of all stretches together."""
+    before = 0
+    for start, length in runs:
+        if start <= address < start + length:
+            return before + address - start
+        before += length
+    raise AssertionError(f"{address:#x} is in none of the stretches it was one of")

@@ -15,6 +15,7 @@ from pvops_core.guests import Kernel, read_kernel
 from pvops_core.images import machine_of
 from pvops_core.session import Session, platform_for
 from pvops_core.session.calls import LIMIT
+from pvops_core.testing.choices import Choices
 from pvops_core.testing.lab import Standing
 from pvops_core.testing.meter import Meter
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.backends import Backend
-    from pvops_core.switchboard.ophooks import OpHook
+    from pvops_core.switchboard.ophook import OpHook
     from pvops_core.testing.effect import Effect
 
 KEPT: Final = 2
@@ -46,6 +47,7 @@ class Recipe:
         place: a function of the kernel's or a named point of its boot.
         vcpus: number of virtual CPUs.
         seed: of the run.
+        choices: settings of the backend's platform.
     """
 
     image: str
@@ -55,6 +57,7 @@ class Recipe:
     place: str = PLACE
     vcpus: int = 1
     seed: int = 0
+    choices: Choices = attrs.field(factory=Choices)
 
 
 class BootedKernel(Standing[Session]):
@@ -75,13 +78,15 @@ class BootedKernel(Standing[Session]):
         if not any(word.startswith("console=") for word in words):
             words.append(f"console={platform_for(kernel.boot_protocol, kernel.kind, links).console_name}")
         kernel = Kernel(kernel.image, kernel.initrd or _SMALLEST_RAMDISK, " ".join(words))
-        session = Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed)
+        chosen = dict(recipe.choices.settings)
+        session = Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed, options=chosen)
         try:
             vcpu = session.run_to(recipe.place, max_seconds=MAX_SECONDS)
             if session.table is not None:
                 assert not session.hooks.standing  # made here, it belongs to the snapshot
             title = f"{recipe.image} on {recipe.backend} from {recipe.place!r}"
             options = f"--pvops-kernel {recipe.image} --pvops-backend {recipe.backend} --pvops-seed {recipe.seed}"
+            options += recipe.choices.options()
             super().__init__(session, vcpu, title, options)
         except BaseException:
             session.close()

@@ -13,6 +13,7 @@ from pvops_core.errors import UsageError
 from pvops_core.guests import LAYOUTS as GUESTS
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS
+from pvops_core.testing.choices import Choices
 
 if TYPE_CHECKING:
     import pytest
@@ -36,6 +37,7 @@ class Cell:
         point: where in the guest's boot the test begins.
         cmdline: the guest's command line.
         why_not: why it cannot be run.
+        choices: settings of the backend's platform.
     """
 
     backend: str
@@ -44,11 +46,16 @@ class Cell:
     point: str = POINT
     cmdline: str = ""
     why_not: str = ""
+    choices: Choices = attrs.field(factory=Choices)
 
     def __str__(self) -> str:
         if self.why_not:
             return f"{self.backend}-none"
         return f"{self.backend}-{self.layout}-{self.vcpus}cpu"
+
+    def chosen(self, choices: Choices) -> Cell:
+        """The same machine with these settings."""
+        return attrs.evolve(self, choices=choices, why_not=self.why_not or choices.why_not)
 
 
 def capabilities(backend: Backend, backends: Mapping[str, Backend]) -> frozenset[str]:

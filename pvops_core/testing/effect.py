@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from pvops_core.machine import Event
     from pvops_core.session import Session
     from pvops_core.switchboard import Switch
-    from pvops_core.switchboard.slots import SlotWritten
     from pvops_core.testing.changes import Changes
 
 __all__ = ("Effect", "Fault", "Tally")
@@ -53,7 +53,7 @@ class Effect:
     calls: Counter[str]
     flushes: int
     table_updates: int
-    switches: tuple[Switch | SlotWritten, ...]
+    switches: tuple[Switch, ...]
     events: tuple[Event, ...]
     console: str
     faults: tuple[Fault, ...]
@@ -72,7 +72,8 @@ class Tally:
         platform, machine = session.platform, session.machine
         self._session = session
         self._hypercalls, self._traps = Counter(platform.hypercalls), Counter(platform.traps)
-        self._calls, self._switches = session.op_calls, len(session.switches)
+        self._ops = session.ops if session.table is not None else None
+        self._calls, self._switches = self._served(), len(self._switched())
         self._flushes, self._updates = self._flushed(), platform.page_table_updates
         self._events, self._console, self._ns = len(machine.log), len(platform.console), machine.clock.ns
         self._made: list[HypercallMade] = []
@@ -85,9 +86,15 @@ class Tally:
         """Observe no more."""
         self._session.platform.ignore(self._made.append)
 
+    def _served(self) -> Counter[str]:
+        return Counter(self._ops.calls) if self._ops is not None else Counter()
+
+    def _switched(self) -> Sequence[Switch]:
+        return self._ops.history if self._ops is not None else ()
+
     def effect(self, what: str, result: int, changed: Changes, faults: tuple[Fault, ...]) -> Effect:
         """What has happened since."""
-        session, platform, machine = self._session, self._session.platform, self._session.machine
+        platform, machine = self._session.platform, self._session.machine
         return Effect(
             what=what,
             result=result,
@@ -95,10 +102,10 @@ class Tally:
             hypercalls=platform.hypercalls - self._hypercalls,
             made=tuple(self._made),
             traps=platform.traps - self._traps,
-            calls=session.op_calls - self._calls - Counter({what: 1}),
+            calls=self._served() - self._calls - Counter({what: 1}),
             flushes=self._flushed() - self._flushes,
             table_updates=platform.page_table_updates - self._updates,
-            switches=tuple(session.switches[self._switches :]),
+            switches=tuple(self._switched()[self._switches :]),
             events=machine.log.since(self._events),
             console=platform.console[self._console :].decode(errors="replace"),
             faults=faults,

@@ -92,13 +92,14 @@ class Lab(Standing[Session]):
                 seed=seed,
                 memory=MEMORY,
                 cmdline=cell.cmdline,
+                options=dict(cell.choices.settings),
             )
         except UsageError as error:
             raise ImpossibleError(error.message) from error
         try:
             run_to(session, cell.point)
             title = f"{cell} from point {cell.point!r}"
-            options = f"--pvops-backend {cell.backend} --pvops-seed {seed}"
+            options = f"--pvops-backend {cell.backend} --pvops-seed {seed}{cell.choices.options()}"
             super().__init__(session, session.machine.vcpus[0], title, options)
         except BaseException:
             session.close()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pvops_core.testing.booted import BootedKernel, Recipe
     from pvops_core.testing.call import Caller
     from pvops_core.testing.cells import Cell
+    from pvops_core.testing.choices import Choices
     from pvops_core.testing.lab import Lab, Pool
     from pvops_core.testing.patched import Patcher
     from pvops_core.testing.textpage import TextPage
@@ -35,6 +36,8 @@ MARKERS: Final = {
     "pvops_at(point)": "begin there in the guest's boot: entry, unpatched, patched (the default), running, finished; "
     "a real kernel's at a function or a named point, by default init",
     "pvops_cmdline(*words)": "the guest's command line",
+    "pvops_set(**settings)": "settings of the backend's platform, in place of those of the command line; skip on a "
+    "backend that does not have one",
 }
 _LOADED: Final[pytest.StashKey[Loaded]] = pytest.StashKey()
 _LABS: Final[pytest.StashKey[Pool[Cell, Lab]]] = pytest.StashKey()
@@ -55,6 +58,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     smoke = "conformance suite: try only what the backend itself implements, and whole guests"
     group.addoption("--pvops-smoke", action="store_true", help=smoke)
     group.addoption("--pvops-ktap", metavar="FILE", help="write the verdict on every op there, as KTAP")
+    told = "setting of the backends' platforms, for those that have it; may be repeated"
+    group.addoption("--pvops-set", metavar="NAME=VALUE", action="append", default=[], help=told)
     group.addoption("--pvops-seed", metavar="N", type=int, default=0, help="seed of every machine (default: 0)")
     parser.addini("pvops_backend", "the backend to test where nothing else names one", default="native")
     parser.addini("pvops_plugins", "backends to load from these paths too", type="paths")
@@ -98,6 +103,20 @@ def loaded_backends(config: pytest.Config) -> Loaded:
     return config.stash[_LOADED]
 
 
+def _choices(test: pytest.Item, names: list[str], config: pytest.Config) -> dict[str, Choices]:
+    """The settings that a test is run with, on each backend."""
+    from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
+    from pvops_core.testing.choices import choices_of  # noqa: PLC0415
+
+    marker = test.get_closest_marker("pvops_set")
+    try:
+        return choices_of(
+            names, config.getoption("--pvops-set"), marker.kwargs if marker else {}, loaded_backends(config).backends
+        )
+    except PvopsError as error:
+        raise pytest.UsageError(f"{test.nodeid}: {error}") from error
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test once on each machine that it and the backends can have."""
     if not {"pvops_cell", "pvops_case", "pvops_recipe"} & set(metafunc.fixturenames):
@@ -112,14 +131,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         reasons = "".join(f"\n  {error}" for error in loaded.errors)
         there = ", ".join(sorted(loaded.backends))
         raise pytest.Collector.CollectError(f"no backend {', '.join(missing)}; there are {there}{reasons}")
+    choices = _choices(test, names, metafunc.config)
     if "pvops_recipe" in metafunc.fixturenames:
-        metafunc.parametrize("pvops_recipe", names, indirect=True)
+        metafunc.parametrize("pvops_recipe", list(choices.items()), ids=names, indirect=True)
         return
     if "pvops_case" in metafunc.fixturenames:
         config, given = metafunc.config, metafunc.config.getoption("--pvops-ops")
         ops = frozenset(given.split(",")) if given else None
         tried = [
-            case
+            case.chosen(choices[name])
             for name in names
             for case in suite_cases(
                 test.originalname, loaded.backends[name], loaded.backends, ops, smoke=config.getoption("--pvops-smoke")
@@ -132,7 +152,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         found = cells(test, names, loaded.backends)
     except PvopsError as error:
         raise pytest.UsageError(f"{test.nodeid}: {error}") from error
-    metafunc.parametrize("pvops_cell", found, ids=str, indirect=True)
+    metafunc.parametrize("pvops_cell", [cell.chosen(choices[cell.backend]) for cell in found], ids=str, indirect=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -240,6 +260,9 @@ def pvops_recipe(request: pytest.FixtureRequest) -> Recipe:
     from pvops_core.testing.booted import PLACE, Recipe, find_image  # noqa: PLC0415 - likewise
 
     config, node = request.config, request.node
+    backend, choices = request.param
+    if choices.why_not:
+        pytest.skip(f"{backend}: {choices.why_not}")
     given = config.getoption("--pvops-kernel") or os.environ.get("PVOPS_KERNELS")
     if not given:
         pytest.skip("no kernel image: give --pvops-kernel FILE, or PVOPS_KERNELS=folder")
@@ -250,12 +273,13 @@ def pvops_recipe(request: pytest.FixtureRequest) -> Recipe:
     cmdline = node.get_closest_marker("pvops_cmdline")
     return Recipe(
         str(image),
-        request.param,
+        backend,
         config.getoption("--pvops-initrd") or "",
         " ".join(cmdline.args) if cmdline else "",
         place.args[0] if place else PLACE,
         vcpus.args[0] if vcpus else 1,
         config.getoption("--pvops-seed"),
+        choices,
     )
 
 

@@ -45,7 +45,7 @@ AT_IMPORT = {
 }
 
 IN_ITS_DECLARATION = {
-    "newer API": ("make('bad', api=2)", "plugin API 2; this pvops has API 1"),
+    "newer API": ("make('bad', api=3)", "plugin API 3; this pvops has API 2"),
     "API as text": ("make('bad', api='1')", "plugin API '1'"),
     "another name": ("make('worse')", "calls itself 'worse', but its entry point is 'bad'"),
     "a name that is none": ("make('Bad Name')", "'Bad Name' is not lower-case letters"),
@@ -55,6 +55,31 @@ IN_ITS_DECLARATION = {
     "its own base": ("make('bad', base='bad')", "based on itself: bad -> bad"),
     "no platform anywhere": ("make('bad', platform=None)", "neither it nor its base has a platform"),
     "platform that is no class": ("make('bad', platform=Bare.build)", "not a class"),
+    "settings that are none": (
+        "make('bad', platform=type('P', (Bare,), {'settings_class': int}))",
+        "settings_class of its platform P is no class of Settings",
+    ),
+    "a setting of a type that has no text": (
+        """0
+import attrs
+from pvops_core.backends import Settings, setting
+@attrs.frozen(kw_only=True)
+class Mine(Settings):
+    speed: float = setting(1.5, "how fast")
+backend = make('bad', platform=type('P', (Bare,), {'settings_class': Mine}))""",
+        "setting speed of its platform P is a <class 'float'>; it can be int, bool or str",
+    ),
+    "a setting whose default is not allowed": (
+        """0
+import attrs
+from pvops_core.backends import Settings, setting
+@attrs.frozen(kw_only=True)
+class Mine(Settings):
+    speed: int = setting(7, "how fast", most=5)
+backend = make('bad', platform=type('P', (Bare,), {'settings_class': Mine}))""",
+        "setting speed of its platform P has a default that is not allowed: 7",
+    ),
+    "platform without a loader": ("make('bad', platform=type('P', (Bare,), {'loaders': {}}))", "has no loaders"),
     "platform of another type": (
         "make('bad', platform=type('P', (), {'__init__': _nothing}))",
         "not a subclass of Platform",

@@ -36,7 +36,7 @@ def test_listing_imports_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "pvops.backends/1"
     assert document["checked"] is False
-    unknown = dict.fromkeys(("description", "base", "capabilities", "hooks"))
+    unknown = dict.fromkeys(("description", "base", "capabilities", "hooks", "settings"))
     known = {"name": "", "distribution": str(bad), "version": "", "entry_point": "bad:backend"}
     assert document["backends"] == [known | unknown]
     assert document["errors"] == []

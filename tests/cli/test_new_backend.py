@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from pvops_core.backends import load_backends
 from pvops_core.cli import main, template
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+NEXT = f"v{len(template.versions()) + 1}"
 PVOPS = (sys.executable, "-c", "import sys; from pvops_core.cli import main; sys.exit(main())")
 
 
@@ -114,16 +116,16 @@ def newer(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A newer template: another docstring, a line more in the README, a file more and one less."""
     del kept
     versions = dict(template.versions())
-    first = versions["v1"]
-    assert isinstance(first, Path)
+    last = list(versions.values())[-1]
+    assert isinstance(last, Path)
     folder = tmp_path / "template"
-    shutil.copytree(first, folder)
+    shutil.copytree(last, folder)
     ops, readme = folder / "pvops_{{ name }}" / "ops.py.jinja", folder / "README.md.jinja"
     ops.write_text(ops.read_text().replace("Nothing: a virtual device", "Nothing at all: a virtual device"))
-    readme.write_text(f"{readme.read_text()}\nMade of the second template.\n")
+    readme.write_text(f"{readme.read_text()}\nMade of the next template.\n")
     (folder / "NEWS of {{ camel }}.jinja").write_text("{{ name }} on {{ base }}\n")
     (folder / "{{ dot }}github" / "workflows" / "test.yml.jinja").unlink()
-    monkeypatch.setattr(template, "versions", lambda: versions | {"v2": folder})
+    monkeypatch.setattr(template, "versions", lambda: versions | {NEXT: folder})
     return folder
 
 
@@ -150,10 +152,10 @@ def test_an_update_keeps_what_the_author_changed(kept: Path, capsys: pytest.Capt
     assert mine in ops.read_text()
     assert "Nothing at all: a virtual device" in ops.read_text()
     assert readme.read_text().startswith("# My own title\n")
-    assert readme.read_text().endswith("Made of the second template.\n")
+    assert readme.read_text().endswith("Made of the next template.\n")
     assert (kept / "pvops_my_demo" / "more.py").read_text() == "MINE = 1\n"
     assert (kept / "NEWS of MyDemo").read_text() == "my_demo on native\n"
-    assert template.answers_of(kept)["_commit"] == "v2"
+    assert template.answers_of(kept)["_commit"] == NEXT
     assert "my_demo" in load_backends([str(kept)], environ={}).backends
 
 
@@ -200,3 +202,38 @@ def test_an_update_that_cannot_be_made_changes_nothing(
     assert update(kept) == 2
     assert capsys.readouterr().err.startswith("pvops: ")
     assert files() == before
+
+
+def test_a_released_template_is_never_changed() -> None:
+    """Their files by hash: a change is a new version."""
+    found = {}
+    for name, folder in list(template.versions().items())[:-1]:
+        assert isinstance(folder, Path)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        texts = (f"{path.relative_to(folder)}\n".encode() + path.read_bytes() for path in files)
+        found[name] = hashlib.sha256(b"\n".join(texts)).hexdigest()[:16]
+    assert found == {"v1": "bd971ab75d047ddb"}
+
+
+@pytest.mark.filterwarnings("ignore::pvops_core.hookspecs.HookDeprecationWarning")
+def test_a_project_of_the_first_template_works_and_can_be_brought_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        first = {"v1": template.versions()["v1"]}
+        patch.setattr(template, "versions", lambda: first)
+        folder = tmp_path / "project"
+        answers = {"name": "old_demo", "distribution": "old-demo", "camel": "OldDemo", "base": "native"}
+        template.fill_in(folder, answers | {"description": "Mine", "core": "0.1", "next": "0.2"})
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "Begin")
+    assert load_backends([str(folder)], environ={}).backends["old_demo"].api == 1
+    assert main(["new-backend", "old_demo", "--directory", str(folder), "--update", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["conflicts"] == []
+    pyproject = (folder / "pyproject.toml").read_text()
+    assert "pvops-core[api-2]" in pyproject
+    assert "<0.2" not in pyproject
+    assert "core" not in template.answers_of(folder)
+    git(folder, "commit", "--quiet", "--all", "--message", "Newer")
+    run(*PYTEST, "-W", "error", cwd=folder)

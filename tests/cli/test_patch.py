@@ -181,7 +181,7 @@ def test_a_cpu_is_of_use_to_alternatives_only(small: Path, capsys: pytest.Captur
     assert "needs --alternatives" in err
     code, _, err = run(capsys, small, "--backend", "native", "--alternatives", "--cpu", "qemu46")
     assert code == 2
-    assert "no file or CPU 'qemu46'; there are EPYC, max, qemu64 (did you mean qemu64?)" in err
+    assert "no file or CPU 'qemu46'; there are EPYC, Skylake-Client, max, qemu64 (did you mean qemu64?)" in err
     assert run(capsys, small, "--backend", "native", "--alternatives", "--cpu", "qemu64")[0] == 0
 
 

@@ -13,7 +13,12 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize(
-    ("script", "page"), [("fields.py", "reference/json.md"), ("plugin.py", "reference/pytest-plugin.md")]
+    ("script", "page"),
+    [
+        ("fields.py", "reference/json.md"),
+        ("plugin.py", "reference/pytest-plugin.md"),
+        ("settings.py", "reference/settings.md"),
+    ],
 )
 def test_the_page_is_up_to_date(script: str, page: str) -> None:
     command = [sys.executable, DOCS / "tools" / script]

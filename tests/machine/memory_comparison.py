@@ -153,7 +153,7 @@ def main() -> int:
             sys.stdout.write(found + "\n")
             if differ == 20:
                 break
-    sys.stdout.write(f"{compared} programs compared, {differ} differ; {left_out} more led where nobody wrote any\n")
+    sys.stdout.write(f"{compared} programs compared, {differ} differ; {left_out} more are not foretold\n")
     bench.close()
     return 5 if differ else 0
 

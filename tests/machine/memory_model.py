@@ -16,6 +16,7 @@ PAGE: Final = 0x1000
 GP, SS, PF, UD = 13, 12, 14, 6
 AX, CX, DX, BX, SP, BP, SI, DI = range(8)
 DF: Final = 1 << 10
+ZF: Final = 1 << 6
 _ARITHMETIC: Final = 0x8D5
 """CF, PF, AF, ZF, SF and OF."""
 
@@ -60,7 +61,7 @@ class Fault(Exception):  # noqa: N818 - the manuals call it a fault
 
 
 class OffTheMapError(Exception):
-    """The program goes where nobody wrote instructions: the model cannot say what comes."""
+    """The model cannot say what comes: nobody wrote instructions there, or the manual leaves it open."""
 
 
 Step = Callable[["Model"], None]
@@ -141,6 +142,14 @@ class Model:
         self._check(start, size, segment, write=False)
         return sum(frame[at] << 8 * index for index, (frame, at) in enumerate(self._bytes(start, size)))
 
+    def faults(self, start: int, size: int) -> bool:
+        """Whether a load would fault."""
+        try:
+            self.load(start, size)
+        except Fault:
+            return True
+        return False
+
     def store(self, start: int, size: int, value: int, segment: str = "ds") -> None:
         """A number to memory: all of it or none."""
         start &= self.mask
@@ -167,19 +176,20 @@ class Model:
         """Bytes that a push pushes."""
         return self.world.bits // 8
 
-    def push(self, value: int) -> None:
+    def push(self, value: int, size: int = 0) -> None:
         """Store, and then move the stack pointer."""
-        at = self.registers[SP] - self.word & self.mask
-        self.store(at, self.word, value, "ss")
+        size = size or self.word
+        at = self.registers[SP] - size & self.mask
+        self.store(at, size, value, "ss")
         self.registers[SP] = at
 
-    def top(self) -> int:
+    def top(self, size: int = 0) -> int:
         """What a pop gives."""
-        return self.load(self.registers[SP], self.word, "ss")
+        return self.load(self.registers[SP], size or self.word, "ss")
 
-    def drop(self) -> None:
+    def drop(self, size: int = 0) -> None:
         """Move the stack pointer after a pop."""
-        self.registers[SP] = self.registers[SP] + self.word & self.mask
+        self.registers[SP] = self.registers[SP] + (size or self.word) & self.mask
 
     def add_flags(self, left: int, right: int, size: int) -> int:
         """The sum, and its flags."""
@@ -193,3 +203,14 @@ class Model:
         flags |= 0x800 if ~(left ^ right) & (left ^ result) & sign else 0
         self.flags = self.flags & ~_ARITHMETIC | flags
         return result
+
+    def compare_flags(self, left: int, right: int, size: int) -> None:
+        """The flags of left minus right."""
+        bits = 8 * size
+        result = left - right & (1 << bits) - 1
+        sign = 1 << bits - 1
+        flags = (1 if left < right else 0) | (0 if (result & 0xFF).bit_count() & 1 else 4)
+        flags |= (left ^ right ^ result) & 0x10
+        flags |= (ZF if not result else 0) | (0x80 if result & sign else 0)
+        flags |= 0x800 if (left ^ right) & (left ^ result) & sign else 0
+        self.flags = self.flags & ~_ARITHMETIC | flags

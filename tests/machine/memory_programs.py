@@ -22,6 +22,7 @@ from tests.machine.memory_model import (
     SI,
     SP,
     UD,
+    ZF,
     Fault,
     Model,
     OffTheMapError,
@@ -322,6 +323,59 @@ def _string(writer: Writer, _at: int) -> Encoded:
     return code, many if repeated else once, False
 
 
+def _comparison(writer: Writer, _at: int) -> Encoded:
+    size = writer.chance.choice(writer.sizes)
+    of_memory = writer.chance.random() < 0.5
+    repeated, wanted = writer.chance.choice(((b"", None), (b"\xf3", True), (b"\xf2", False)))
+    code = repeated + writer.size_prefix(size) + bytes(((0xA6 if of_memory else 0xAE) + (size > 1),))
+
+    def once(model: Model) -> None:
+        step = -size if model.flags & DF else size
+        if of_memory and model.faults(model.registers[SI], size) and model.faults(model.registers[DI], size):
+            raise OffTheMapError  # the manual does not say which of them is read first
+        left = model.load(model.registers[SI], size) if of_memory else model.get(AX, size)
+        right = model.load(model.registers[DI], size)
+        model.compare_flags(left, right, size)
+        for register in (SI, DI) if of_memory else (DI,):
+            model.registers[register] = model.registers[register] + step & model.mask
+
+    def many(model: Model) -> None:
+        while model.registers[CX]:
+            once(model)
+            model.registers[CX] -= 1
+            model.progress = True
+            if bool(model.flags & ZF) is not wanted:
+                return
+
+    return code, once if wanted is None else many, False
+
+
+def _push_flags(_writer: Writer, _at: int) -> Encoded:
+    return b"\x9c", lambda model: model.push(model.flags), False
+
+
+def _push_half(writer: Writer, _at: int) -> Encoded:
+    register = writer.chance.choice((AX, CX, DX))
+    return bytes((0x66, 0x50 + register)), lambda model: model.push(model.get(register, 2), 2), False
+
+
+def _pop_half(writer: Writer, _at: int) -> Encoded:
+    register = writer.chance.choice((AX, CX, DX))
+
+    def step(model: Model) -> None:
+        model.set(register, 2, model.top(2))
+        model.drop(2)
+
+    return bytes((0x66, 0x58 + register)), step, False
+
+
+def _translate(_writer: Writer, _at: int) -> Encoded:
+    def step(model: Model) -> None:
+        model.set(AX, 1, model.load(model.registers[BX] + model.get(AX, 1), 1))
+
+    return b"\xd7", step, False
+
+
 def _count(writer: Writer, _at: int) -> Encoded:
     number = writer.chance.randrange(20)
     return b"\xb9" + struct.pack("<I", number), lambda model: model.set(CX, 4, number), False
@@ -355,5 +409,6 @@ def _nothing(writer: Writer, _at: int) -> Encoded:
 _INSTRUCTIONS: Final[tuple[Callable[[Writer, int], Encoded], ...]] = (
     *(_store, _store, _store, _load, _load, _load, _add, _exchange, _push, _push, _pop, _pop, _push_memory),
     *(_pop_memory, _push_number, _leave, _call, _call, _call_memory, _return, _string, _string, _string),
+    *(_comparison, _comparison, _push_flags, _push_half, _pop_half, _translate),
     *(_count, _direction, _point, _nothing, _nothing, _nothing),
 )

@@ -8,7 +8,7 @@ import pytest
 
 from pvops_core.errors import MachineError
 from pvops_core.machine import MachineKind
-from tests.machine.conftest import CODE, DATA
+from tests.machine.conftest import CODE, DATA, UCS, USER_CODE, USER_STACK, USS, P, W
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,3 +115,40 @@ def test_an_error_in_an_action_ends_the_run_with_it(make_rig: Callable[..., Rig]
     rig.machine.break_at(INC, fail)
     with pytest.raises(LookupError, match="here"):
         rig.run(1_000)
+
+
+@pytest.mark.parametrize("how", ["breakpoint", "steps"])
+def test_page_faults_are_told_after_hooks_that_the_vcpu_cannot_see_are_gone(
+    kind: MachineKind, make_rig: Callable[..., Rig], how: str
+) -> None:
+    """Removing a hook makes the engine look where it was; a fault in that must not be taken for the guest's."""
+    rig = make_rig(kind)
+    rig.map(CODE, CODE, P | W)  # for the kernel alone
+    rig.code("90 90 90")
+    rig.code("ff07 ff07", USER_CODE)  # inc dword [edi], which is mapped nowhere
+    rig.cpu.set("rdi", 0x300000)
+    faults: list[int] = []
+
+    def fault(vcpu: Vcpu, vector: int) -> bool:
+        faults.append(vector)
+        vcpu.rip += 2
+        if len(faults) == 2:
+            vcpu.machine.stop("seen")
+        return True
+
+    rig.platform.on_exception = fault
+    told: list[int] = []
+    hook = rig.machine.break_at(CODE + 1, lambda vcpu: told.append(vcpu.rip))
+    if how == "steps":
+        rig.machine.step(rig.cpu)
+        rig.machine.step(rig.cpu)
+    else:
+        rig.machine.break_at(CODE + 2, lambda vcpu: vcpu.machine.stop("there"))
+        assert rig.run() == "there"
+    assert told == [CODE + 1]
+    rig.cpu.set_segments(3, UCS, USS)
+    rig.cpu.rip, rig.cpu.rsp = USER_CODE, USER_STACK
+    if how == "breakpoint":
+        rig.machine.remove(hook)
+    assert rig.run() == "seen"
+    assert faults == [14, 14]

@@ -194,6 +194,21 @@ def test_code_translated_under_a_wider_limit_is_checked_by_the_narrower(rig: Rig
         assert rig.cpu.get("edx") == 2
 
 
+def test_single_steps_see_loads_too(rig: Rig) -> None:
+    selector = put(rig, descriptor(LIMIT))
+    end = rig.code(assemble("mov gs, ax; inc ebx; mov ebx, gs:[0x100]; jmp eax", 32), CODE)
+    rig.cpu.set("eax", selector)
+    rig.cpu.rip = CODE
+    for _ in range(2):
+        rig.machine.step(rig.cpu)
+    assert rig.run(1_000) == "fault"
+    assert rig.platform.seen == [(GP, 0, None, end - 9)]
+    rig.platform.seen.clear()
+    rig.code("ebfe")
+    rig.cpu.rip = CODE
+    assert rig.run(1_000) == "timeout"
+
+
 def test_64_bit_machines_have_no_limits(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(MachineKind.X86_64)
     assert rig.machine._slots[0].callbacks.limits is None

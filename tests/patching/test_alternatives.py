@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pvops_core.errors import ImageError
 from pvops_core.images import load_image
-from pvops_core.patching.alternatives import AltEntry, Padding, overlapping, read_alternatives, replace
+from pvops_core.patching.alternatives import AltEntry, AltGroup, Padding, overlapping, read_alternatives, replace
 from pvops_core.patching.disasm import instruction_lengths
 from pvops_core.patching.nops import NOPS, NopKind
 from pvops_core.testing.images import ElfBuilder
@@ -122,6 +122,8 @@ def test_overlapping_agrees_with_looking_at_every_byte(
     touched = {byte for start, end in spans for byte in range(start, end)}
     expected = [entry for entry in made if touched & set(range(entry.address, entry.address + entry.length))]
     assert overlapping(made, spans) == expected
+    groups = [AltGroup(entry.address, entry.length, (entry,)) for entry in made]
+    assert [group.entries[0] for group in overlapping(groups, spans)] == expected
 
 
 @pytest.mark.parametrize(

@@ -183,3 +183,18 @@ def test_flags_of_a_record() -> None:
     first, second = read_alternatives(image(small(LAYOUT, alternatives=entries)))[:2]
     assert (first.feature, first.inverted, first.direct) == (ALWAYS, False, True)
     assert (second.feature, second.inverted, second.direct) == (FEATURES["XENPV"], True, False)
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_32_bit_kernel(*, typed: bool) -> None:
+    """Its calls name their slots by address; its nops are others."""
+    layout = attrs.evolve(LAYOUTS["6.1-32"], record_size=0)
+    kernel = small(layout, typed=typed)
+    plan = plan_kernel(read_kernel(image(kernel)), [], 1)
+    assert plan.kernel.layout is LAYOUTS["6.1-32"]
+    assert [site.site.type for site in plan.sites] == list(range(13))
+    for site in plan.sites:
+        function = kernel.linked[site.site.type]
+        distance = kernel.addresses[function] - site.site.address - 5
+        called = b"\xe8" + distance.to_bytes(4, "little", signed=True) + b"\x90"
+        assert site.final == (NOPS[NopKind.MODERN_32](6) if function == "nop_func" else called)

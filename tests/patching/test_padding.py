@@ -50,6 +50,23 @@ def test_nops_are_joined(before: str, after: str) -> None:
     assert WAY.optimize(bytes.fromhex(before)) == bytes.fromhex(after)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("eb 03 90 90 90", "0f 1f 44 00 00"),
+        ("fa e9 03 00 00 00 90 0f 1f 00 90", "fa e9 03 00 00 00 0f 1f 44 00 00"),  # leads into the nops
+        ("fa e9 03 00 00 00 66 90 90 c3", "fa 0f 1f 84 00 00 00 00 00 c3"),
+        ("eb 02 90 90 90", "eb 02 0f 1f 00"),
+        ("eb 04 fa 90 90 90", "eb 04 fa 0f 1f 00"),  # something lies between
+        ("eb 00 c3", "eb 00 c3"),
+    ],
+)
+def test_a_jump_to_the_end_of_nops_was_one_of_them(before: str, after: str) -> None:
+    code = bytes.fromhex(before)
+    assert Relocating(NOPS64, 64, absorbs=True).optimize(code) == bytes.fromhex(after)
+    assert (WAY.optimize(code) == bytes.fromhex(after)) == ("eb 03" not in before and "66 90" not in before)
+
+
 def rel32(opcode: str, target: int, at: int) -> bytes:
     code = bytes.fromhex(opcode)
     return code + struct.pack("<i", target - at - len(code) - 4)
@@ -133,3 +150,7 @@ def test_a_kernel_says_by_its_symbols_which_way_it_has() -> None:
     assert isinstance(way(), Padding)
     assert isinstance(way("apply_relocation"), Relocating)
     assert isinstance(way("text_poke_apply_relocation"), Relocating)
+    young, old = way("apply_relocation"), way("apply_relocation", "__optimize_nops.isra.0")
+    assert isinstance(young, Relocating)
+    assert isinstance(old, Relocating)
+    assert (young.absorbs, old.absorbs) == (False, True)

@@ -232,13 +232,14 @@ def test_unexpected_old_bytes_change_nothing() -> None:
 @pytest.mark.parametrize("apart", [0, 1], ids=["two", "the last two of three"])
 def test_overlapping_pokes_are_refused(apart: int) -> None:
     with machine(1) as made:
-        code = poker(made).read(np.array([SITE], dtype=np.uint64), 4)[0].tobytes()
+        writer = poker(made)
+        code = writer.read(np.array([SITE], dtype=np.uint64), 4)[0].tobytes()
         pokes = [
             Poke(SITE + place, code[place : place + size], bytes(size)) for place, size in ((0, 1), (1, 2), (2, 1))
         ]
         with pytest.raises(PatchError, match="overlap"):
-            poker(made).transaction(pokes[1 - apart :], by="test")
-        assert poker(made).read(np.array([SITE], dtype=np.uint64), 4)[0].tobytes() == code
+            writer.transaction(pokes[1 - apart :], by="test")
+        assert writer.read(np.array([SITE], dtype=np.uint64), 4)[0].tobytes() == code
 
 
 def test_a_poke_needs_bytes_and_as_many_new_as_old() -> None:
@@ -308,3 +309,13 @@ def test_nothing_to_do_is_no_transaction() -> None:
         before = made.log.sha256
         assert poker(made).transaction(arrays=[empty], by="test") == 0
         assert made.log.sha256 == before
+
+
+def test_a_machine_has_one_poker() -> None:
+    with machine(1) as made:
+        with pytest.raises(PatchError, match="no poker yet"):
+            Poker.of(made)
+        first = poker(made)
+        assert Poker.of(made) is first
+        with pytest.raises(PatchError, match="one poker"):
+            poker(made)

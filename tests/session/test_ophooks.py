@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -16,6 +16,7 @@ from pvops_core.machine import GuestFault, Vcpu
 from pvops_core.ops import LAYOUTS, Arg, CType
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.session import Session
+from pvops_core.switchboard import KERNEL, Form
 from pvops_core.testing.kernels import Alternative
 from tests.session.selfpatching import CELL, SelfPatching, Writes
 
@@ -357,3 +358,41 @@ def test_text_that_is_not_as_it_should_be_is_left_alone(make: Make) -> None:
 def test_a_kernel_without_a_table_has_no_hooks(make: Make) -> None:
     with pytest.raises(SwitchError, match="no table of ops"):
         _ = make(SelfPatching.of().build()).hooks
+
+
+def test_its_ops_are_switched_as_those_of_every_guest(make: Make) -> None:
+    session, seen = make(patching()), []
+    session.run_to("patched")
+    before, own = text(session), session.ops.implementation("write_cr3")
+    assert (own.name, own.backend, own.form) == ("native_write_cr3", KERNEL, Form.GUEST)
+
+    def first(_cpu: Vcpu, cr3: int) -> None:
+        seen.append(cr3)
+
+    session.ops.switch("write_cr3", first, by="test")
+    hooked = text(session)
+    session.ops.switch("write_cr3", lambda _cpu: 1, by="another")
+    assert text(session) == hooked != before, "the entrance is the same"
+    session.ops.switch("mmu.write_cr3", first, by="test")
+    session.machine.vcpus[0].set("rax", 0)
+    assert session.run().reason == "poweroff"
+    assert (seen, session.ops.calls["write_cr3"]) == ([0x1234, 0x1234], 2)
+    session.ops.switch("write_cr3", own, by="test")
+    session.ops.switch("write_cr3", KERNEL, by="test")
+    again = session.ops.implementation("write_cr3")
+    assert (again.name, again.form) == (own.name, own.form)
+    names = [(switch.old.split(".")[-1], switch.new.split(".")[-1], switch.by) for switch in session.ops.history]
+    assert names == [
+        ("native_write_cr3", "first", "test"),
+        ("first", "<lambda>", "another"),
+        ("<lambda>", "first", "test"),
+        ("first", "native_write_cr3", "test"),
+    ]
+
+
+@pytest.mark.parametrize("wanted", [None, "xen", 5])
+def test_what_a_kernel_s_op_cannot_be_is_refused(make: Make, wanted: Any) -> None:  # noqa: ANN401
+    session = make(patching())
+    with pytest.raises(SwitchError, match="can be a function, or its own"):
+        session.ops.switch("write_cr3", wanted, by="test")
+    assert not session.ops.history

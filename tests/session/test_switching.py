@@ -15,7 +15,7 @@ from pvops_core.errors import OccupiedError
 from tests.session.live import Live
 
 if TYPE_CHECKING:
-    from pvops_core.switchboard.ophooks import OpHook
+    from pvops_core.switchboard.ophook import OpHook
 
 CLOUD = "vmlinuz-6.1.0-56-cloud-amd64"
 SWITCHES = 500

@@ -8,9 +8,11 @@ import pytest
 
 from pvops_core.errors import MachineError, PatchError, PluginError, SwitchError, UsageError
 from pvops_core.hookspecs import hookimpl
+from pvops_core.machine import Reschedule
 from pvops_core.ops import LAYOUTS as CATALOGUE
 from pvops_core.patching.default import patch_default
 from pvops_core.patching.poke import Step
+from pvops_core.testing.points import run_to
 
 from .conftest import LAYOUTS, Make
 
@@ -290,3 +292,64 @@ def test_a_patch_hook_is_told_the_patchlets_of_what_each_op_has_now(make: Make, 
     assert all(patchlet.op == op for op, patchlet in before.items())
     board.switch("save_fl", flags, by="test")
     assert board.context().patchlets.keys() == before.keys() - {"save_fl"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_switch_that_a_call_asks_for_which_then_waits_is_refused_and_the_run_goes_on(make: Make, layout: str) -> None:
+    session = make(layout)
+    run_to(session, "running")
+    board, own = session.switchboard, session.switchboard.implementation("save_fl")
+    waits = iter(range(2000))
+
+    def waiting(cpu: Vcpu) -> int:
+        number = next(waits, None)
+        if number == 0:
+            board.switch("save_fl", own, by="test")
+        if number is not None:
+            raise Reschedule
+        return own.function(cpu)  # type: ignore[misc,no-any-return]
+
+    board.switch("save_fl", waiting, by="test")
+    before = session.machine.clock.ns
+    assert session.run().reason == "poweroff"
+    made, refused = board.history
+    assert not made.refused
+    assert "vcpu 0 returns into" in refused.refused
+    assert "still after" in refused.refused
+    assert (refused.new, refused.sites) == ("native.save_fl", 0)
+    assert 1_000_000 <= refused.ns - before < 3_000_000
+    assert board.implementation("save_fl").function is waiting
+    assert any(event.kind == "switch refused" for event in session.machine.log.events)
+
+
+def test_a_slot_that_the_guest_has_written_is_left_to_it(make: Make) -> None:
+    session = make("6.1-64")
+    place = CATALOGUE["6.1-64"].by_op("save_fl")
+    address = session.guest.symbols[place.symbol] + place.offset
+    session.machine.memory.set_u64(session.platform.machine_address(address - session.builtin.kernel_base), 0x1234)
+    with pytest.raises(SwitchError, match="was expected"):
+        session.switchboard.switch("save_fl", flags, by="test")
+    assert slot(session, "save_fl") == 0x1234
+
+
+def test_a_gate_at_which_a_vcpu_stands_is_not_given_to_another(make: Make) -> None:
+    session = make("6.1-64")
+    board, own = session.switchboard, session.switchboard.implementation("load_gdt")
+    served: list[int] = []
+
+    def waiting(cpu: Vcpu, dtr: int) -> None:
+        if not served:
+            served.append(0)
+            cpu.machine.stop("waiting")
+            raise Reschedule
+        served.append(1)
+        own.function(cpu, dtr)  # type: ignore[misc]
+
+    board.switch("load_gdt", waiting, by="test")
+    assert session.run().reason == "waiting"
+    board.switch("load_gdt", own, by="test")  # its sites still call through the slot: nobody is inside of what changes
+    for number in range(2 * session.builtin.gate_count):
+        board.switch("read_cr2", lambda _cpu, number=number: number, by="test")
+    board.switch("read_cr2", "native", by="test")
+    assert session.run().reason == "poweroff"
+    assert served == [0, 1]

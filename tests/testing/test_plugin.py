@@ -106,3 +106,46 @@ def test_no_kernel_is_a_skip_with_the_reason(project: pytest.Pytester, monkeypat
     result = run(project, "def test_it(kernel): pass\n")
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*no kernel image: give --pvops-kernel*"])
+
+
+SETTINGS = """
+@pytest.mark.pvops_kinds("x86_64")
+def test_it(session): assert session.platform.settings.rtc == 5
+
+@pytest.mark.pvops_set(rtc=6, cpu="min")
+@pytest.mark.pvops_kinds("x86_64")
+def test_marked(session):
+    assert session.platform.settings.rtc == 6
+    assert "nx" not in session.machine.features
+
+@pytest.mark.pvops_set(console_ring=False)
+@pytest.mark.pvops_kinds("x86_64")
+def test_xen(session): assert session.platform.settings.console_ring is False
+"""
+
+
+def test_a_test_has_the_settings_of_the_command_line_and_of_its_marker(project: pytest.Pytester) -> None:
+    options = ("--pvops-backend", "native,xen", "--pvops-set", "rtc=5", "--pvops-set", "event_channels=9")
+    result = run(project, SETTINGS, *options)
+    result.assert_outcomes(passed=5, skipped=1)
+    result.stdout.fnmatch_lines(["*native: has no setting console_ring"])
+
+
+def test_a_test_that_failed_says_its_settings(project: pytest.Pytester) -> None:
+    result = run(project, SETTINGS.replace("== 5", "== 7"), "--pvops-set", "rtc=5")
+    result.stdout.fnmatch_lines(["replay: *test_it* --pvops-backend native --pvops-seed 0 --pvops-set rtc=5"])
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("rtx=5", "setting rtx='5': no setting 'rtx'*did you mean rtc?*"),
+        ("rtc=noon", "setting rtc='noon': a number from 0*"),
+        ("rtc", "setting 'rtc' is not NAME=VALUE"),
+    ],
+)
+def test_a_wrong_setting_ends_the_run(project: pytest.Pytester, option: str, told: str) -> None:
+    result = run(project, SETTINGS, "--pvops-set", option)
+    assert result.ret in {2, 4}
+    (result.stderr if result.ret == pytest.ExitCode.USAGE_ERROR else result.stdout).fnmatch_lines([f"*{told}"])
+    run(project, SETTINGS.replace("rtc=6", "rtx=6")).assert_outcomes(errors=1)

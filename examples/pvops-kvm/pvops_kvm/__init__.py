@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvops_core.backends import API, Backend
+from pvops_core.backends import Backend
 from pvops_core.kinds import MachineKind
 from pvops_kvm.kernel import KvmKernel
 from pvops_kvm.ops import KvmOps
@@ -10,7 +10,7 @@ from pvops_kvm.platform import KvmPlatform
 
 backend = Backend(
     name="kvm",
-    api=API,
+    api=2,
     description="a fully virtualised guest that lets KVM help with delays, TLB flushes and spinlocks",
     base="native",
     ops=KvmOps,

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_native.platform import NativePlatform
 
 from pvops_core.backends import HypercallMade
-from pvops_core.machine import GuestFault, Vcpu, general_protection
-from pvops_core.machine.msrs import ServedMsr
+from pvops_core.machine import GuestFault, ServedMsr, Vcpu, general_protection
 from pvops_kvm import abi, clocks
 from pvops_kvm.abi import ENABLED, Call, Feature, Msr
 

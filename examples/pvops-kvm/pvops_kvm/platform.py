@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.guests import BuiltinGuest
-from pvops_core.guests.builtin.bootinfo import FORMAT
+import attrs
+
+from pvops_core.guests import BootInfo, BuiltinGuest
 from pvops_core.machine import GuestFault
 from pvops_kvm.host import KvmHost
 
@@ -18,8 +19,6 @@ PER_CPU: Final = 128
 """Bytes of a CPU's areas: struct kvm_steal_time, then struct pvclock_vcpu_time_info."""
 SYSTEM_TIME: Final = 64
 """Where in them the latter is."""
-NR_PAGES: Final = 4
-"""The number of ``nr_pages`` among the fields of ``boot_info``."""
 WRITERS: Final = ("native_write_msr", "native_write_msr_safe")
 """Functions of a kernel that execute wrmsr: ``(u32 msr, u32 low, u32 high)``."""
 
@@ -52,11 +51,11 @@ class KvmPlatform(KvmHost):
 
     def _set_areas_aside(self, guest: BuiltinGuest) -> None:
         machine, boot = self.machine, self.machine.vcpus[0]
-        info = boot.get("rsi") - guest.kernel_base
-        fields = list(FORMAT.unpack(machine.memory.read(info, FORMAT.size)))
-        fields[NR_PAGES] -= PER_CPU_PAGES
-        self.areas: int = fields[NR_PAGES] * PAGE
-        machine.memory.write(info, FORMAT.pack(*fields))
+        place = boot.get("rsi") - guest.kernel_base
+        info = BootInfo.unpack(machine.memory.read(place, BootInfo.SIZE))
+        left = info.nr_pages - PER_CPU_PAGES
+        self.areas: int = left * PAGE
+        machine.memory.write(place, attrs.evolve(info, nr_pages=left).pack())
 
     def area(self, number: int) -> int:
         """Physical address of a CPU's areas."""

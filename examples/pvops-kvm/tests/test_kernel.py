@@ -54,6 +54,14 @@ def test_one_cpu_waits_for_nobody(backends: Mapping[str, Backend], layout: str) 
     assert _fill(backends["kvm"].kernel, 1, layout=layout) == ALWAYS
 
 
+def test_a_kernel_of_today_has_fewer_ops(backends: Mapping[str, Backend]) -> None:
+    gone = {"cpu.io_delay", "mmu.tlb_remove_table"}
+    everything = ALWAYS | FLUSHES | LOCKS
+    assert _fill(backends["kvm"].kernel, 2, layout="6.12-64") == everything
+    left = {path: target for path, target in everything.items() if path not in gone}
+    assert _fill(backends["kvm"].kernel, 2, layout="7.2-64") == left
+
+
 @pytest.mark.parametrize("cpus", [2, 3, 8192])
 def test_several_cpus_sleep_and_flush_through_the_host(backends: Mapping[str, Backend], cpus: int) -> None:
     assert _fill(backends["kvm"].kernel, cpus) == ALWAYS | FLUSHES | LOCKS

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.backends import API, Backend
+from pvops_core.backends import Backend
 from pvops_core.kinds import MachineKind
 from pvops_core.patching.fills import in_layout
 
@@ -39,7 +39,7 @@ class VmwareKernel:
 
 backend = Backend(
     name="vmware",
-    api=API,
+    api=2,
     description="a fully virtualised guest of VMware, which skips delays",
     base="native",
     kernel=VmwareKernel(),

@@ -56,5 +56,7 @@ def test_a_kernel_with_vmwares_code_skips_delays(symbols: tuple[str, ...], wante
     fill = BACKENDS["vmware"].kernel
     assert fill
     image = cast("KernelImage", SimpleNamespace(symbols=dict.fromkeys(symbols, 0)))
-    assert fill.slots(image, LAYOUTS["6.1-64"], 2) == wanted
+    for layout in ("6.1-64", "6.12-64"):
+        assert fill.slots(image, LAYOUTS[layout], 2) == wanted
+    assert fill.slots(image, LAYOUTS["7.2-64"], 2) == {}  # which has no io_delay
     assert not fill.features(image, 2)

@@ -1,6 +1,6 @@
 """The lguest backend of pvops: a 32-bit guest in ring 1 under a tiny host with shadow page tables."""
 
-from pvops_core.backends import API, Backend
+from pvops_core.backends import Backend
 from pvops_core.kinds import MachineKind
 from pvops_lguest.kernel import LguestKernel
 from pvops_lguest.ops import LguestOps
@@ -9,7 +9,7 @@ from pvops_lguest.platform import LguestPlatform
 
 backend = Backend(
     name="lguest",
-    api=API,
+    api=2,
     description="32-bit guest in ring 1 under the lguest host: shadow page tables, a ring of queued hypercalls",
     base="native",
     ops=LguestOps,

@@ -13,6 +13,7 @@ from pvops_core.errors import MachineError, UsageError
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import general_protection
 from pvops_core.machine.cpuid import cpuid
+from pvops_core.machine.cpumodel import cpu_features
 from pvops_lguest.host import builder, costs
 from pvops_lguest.host.abi import TRAP_ENTRY, Call
 from pvops_lguest.host.data import INTERRUPT_FLAG
@@ -61,6 +62,7 @@ class LguestPlatform(LguestCallsIn, Platform):
             raise UsageError(f"lguest runs i386 guests without PAE, not {machine.kind.value}")
         if len(machine.vcpus) != 1:
             raise UsageError(f"an lguest guest has one vCPU, not {len(machine.vcpus)}")
+        machine.features = cpu_features(self.settings.cpu)
         self.batched: Counter[str] = Counter()
         self.shadow_fills = 0
         self._end: tuple[str, str] | None = None

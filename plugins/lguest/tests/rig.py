@@ -12,7 +12,6 @@ from pvops_lguest.host.abi import DONE, Call
 from pvops_lguest.host.builder import LguestSettings
 from pvops_lguest.platform import LguestPlatform
 
-from pvops_core.backends.settings import read_settings
 from pvops_core.machine import Machine, MachineKind, Vcpu
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class Host:
             kernel_base=BASE,
             entry=BASE + CODE,
         )
-        self.platform = LguestPlatform(self.machine, guest, read_settings(LguestSettings, {"abi": abi, **options}))
+        self.platform = LguestPlatform(self.machine, guest, LguestSettings.read({"abi": abi, **options}))
         self.machine.attach(self.platform)
         gpgdir, _ = builder.make_linear_tables(self.state.memory, 0x8000, BASE)
         self.gpgdir = gpgdir

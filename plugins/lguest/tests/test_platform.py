@@ -11,7 +11,6 @@ from pvops_lguest.host.abi import Call
 from pvops_lguest.host.memory import GuestMemory
 from pvops_lguest.platform import LguestPlatform
 
-from pvops_core.backends.settings import read_settings
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.machine import Machine, MachineKind
 
@@ -26,7 +25,7 @@ GUEST = SimpleNamespace(
 
 
 def platform(machine: Machine, **options: str) -> LguestPlatform:
-    return LguestPlatform(machine, GUEST, read_settings(builder.LguestSettings, options))  # type: ignore[arg-type]  # a stand-in
+    return LguestPlatform(machine, GUEST, builder.LguestSettings.read(options))  # type: ignore[arg-type]  # a stand-in
 
 
 @pytest.mark.parametrize("kind", [MachineKind.PAE, MachineKind.X86_64])

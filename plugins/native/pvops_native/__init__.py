@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvops_core.backends import API, Backend
+from pvops_core.backends import Backend
 from pvops_core.kinds import MachineKind
 from pvops_native.kernel import NativeKernel
 from pvops_native.ops import EMPTY, NOPS, NativeOps
@@ -11,7 +11,7 @@ from pvops_native.platform import NativePlatform
 
 backend = Backend(
     name="native",
-    api=API,
+    api=2,
     description="bare metal: the kernel's own native_* functions on a small PC",
     ops=NativeOps,
     platform=NativePlatform,

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import calendar
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.backends import Platform, Settings, setting
+from pvops_core.backends import Platform, Settings, clock_start, cpu_model
 from pvops_core.machine import BareMetal
+from pvops_core.machine.cpumodel import cpu_features
 from pvops_native.board import Board, Wires
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine, Vcpu
     from pvops_native.devices.apic import LocalApic
 
 PORT_NS: Final = 1000
 """A transfer on an ISA bus takes about a microsecond."""
-EPOCH: Final = calendar.timegm((2007, 8, 10, 0, 0, 0))
-"""What the clock shows at start unless told otherwise: the same in every run."""
 LATEST: Final = calendar.timegm((9999, 12, 31, 23, 59, 59))
 """The CMOS clock has four digits for the year."""
 EXCEPTIONS: Final = (
@@ -33,7 +35,8 @@ EXCEPTIONS: Final = (
 class PcSettings(Settings):
     """What may be chosen of a PC."""
 
-    rtc: int = setting(EPOCH, "date of the clock at the start, in seconds since 1970 (UTC)", least=0, most=LATEST)
+    rtc: int = clock_start(most=LATEST)
+    cpu: str = cpu_model()
 
 
 class Pc(BareMetal, Platform):
@@ -44,8 +47,14 @@ class Pc(BareMetal, Platform):
 
     def __init__(self, machine: Machine, guest: Guest, settings: PcSettings | None = None) -> None:
         Platform.__init__(self, machine, guest, settings)
+        machine.features = cpu_features(self.settings.cpu)
+        self.fit_out(self._send)
+
+    def fit_out(self, send: Callable[[int], None]) -> None:
+        """Put the devices in; ``send`` gets what leaves the serial port. A hypervisor under a PC adds its own."""
+        machine = self.machine
         clock = machine.clock
-        wires = Wires(lambda: clock.ns, self._send, self._stop, self._start, self._signal)
+        wires = Wires(lambda: clock.ns, send, self._stop, self._start, self._signal)
         self.board = Board(wires, self.settings.rtc, len(machine.vcpus))
         machine.keep(self)
 
@@ -162,3 +171,7 @@ class Pc(BareMetal, Platform):
         self.board.service()
         self._wake()
         return True
+
+
+def __getattr__(name: str) -> object:
+    return import_module("pvops_core.api1.names").moved(__name__, name)

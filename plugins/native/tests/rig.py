@@ -17,7 +17,6 @@ from pvops_native.platform import NativePlatform
 from pvops_native.tables import PAGE, TableBuilder
 
 from pvops_core.backends import Environment
-from pvops_core.backends.settings import read_settings
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import GuestFault, Machine, Vcpu
 from pvops_core.ops import LAYOUTS, Layout
@@ -60,7 +59,7 @@ class Rig:
         self.machine = Machine(self.kind, memory=memory, vcpus=vcpus)
         self.symbols: dict[str, int] = {}
         guest: Any = FakeGuest(self.symbols)
-        self.platform = NativePlatform(self.machine, guest, read_settings(PcSettings, options))
+        self.platform = NativePlatform(self.machine, guest, PcSettings.read(options))
         self.platform.starter = partial(start_secondary, self.machine, guest)
         self.machine.attach(self.platform)
         limit = processor.flat_gdt(self.machine.memory, GDT, self.kind.bits)
@@ -129,6 +128,7 @@ def bench(rig: Rig) -> Bench:
         sites=SiteBook(rig.layout, (), lambda _va, _length: b""),
         alternatives=SiteAlternatives({}, nops),
         nops=nops,
+        built=lambda _va, length: bytes(length),
     )
     poker = Poker(rig.machine, lambda va: va - rig.base)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvops_core.backends import API, Backend
+from pvops_core.backends import Backend
 from pvops_core.kinds import MachineKind
 from pvops_xen.kernel import XenKernel
 from pvops_xen.ops import EMPTY, NOPS, XenOps
@@ -11,7 +11,7 @@ from pvops_xen.platform import XenPlatform
 
 backend = Backend(
     name="xen",
-    api=API,
+    api=2,
     description="Xen PV: hypercalls, pinned read-only page tables and event channels on a model of the hypervisor",
     base="native",
     ops=XenOps,

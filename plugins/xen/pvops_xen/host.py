@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.backends import Platform, Settings, setting
+from pvops_core.backends import Platform, Settings, clock_start, cpu_model, setting
 from pvops_core.errors import MachineError
-from pvops_core.machine.debugregs import DR6_RESET
+from pvops_core.machine.cpumodel import cpu_features
 from pvops_core.machine.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import builder, emulate, opcodes, traps
 from pvops_xen.hypervisor.abi import (
@@ -27,12 +27,15 @@ from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
 from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
 from pvops_xen.hypervisor.console import SHOWN
 from pvops_xen.hypervisor.cpuid import cpuid
-from pvops_xen.hypervisor.debugreg import DEBUG
+from pvops_xen.hypervisor.debugreg import DEBUG, forget_hits, note_debug
+from pvops_xen.hypervisor.events import fifo
 from pvops_xen.hypervisor.events.upcalls import unblock, upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
 from pvops_xen.hypervisor.ldt import window_fault
+from pvops_xen.hypervisor.livelock import after_iret
 from pvops_xen.hypervisor.ptwr import emulate_write
+from pvops_xen.hypervisor.state import MAX_PORT
 from pvops_xen.hypervisor.tables import load_task_switched
 from pvops_xen.hypervisor.timers import fire_due, next_deadline, renew_time
 
@@ -65,8 +68,17 @@ class XenSettings(Settings):
     """What may be chosen of a Xen host."""
 
     seed: int = setting(0, "decides where in machine memory the guest's frames lie", least=0)
-    max_event_channels: int = setting(
-        1023, "highest port of an event channel that the domain may have", least=0, most=131071
+    rtc: int = clock_start(most=(1 << 64) - 1)
+    cpu: str = cpu_model()
+    event_channels: int = setting(
+        MAX_PORT,
+        "highest event channel that the guest may have, as xl's event_channels; more than 4095 (1023 for 32 bits) are "
+        "of use to guests with FIFO channels alone",
+        least=1,
+        most=fifo.CHANNELS - 1,
+    )
+    console_ring: bool = setting(
+        default=True, help="the guest has the ring of the paravirtual console; without, console_io alone"
     )
     console: str = setting(
         "once",
@@ -92,9 +104,13 @@ class XenHost(Platform):
         if machine.kind.value == "i386":
             raise MachineError("Xen has no 32-bit guests without PAE")
         chosen = self.settings
-        self.hv = builder.create(machine, self, self.emit, seed=chosen.seed, guest_memory=chosen.memory or None)
+        machine.features = cpu_features(chosen.cpu)
+        self.hv = builder.create(
+            machine, self, self.emit, seed=chosen.seed, guest_memory=chosen.memory or None, epoch=chosen.rtc
+        )
+        self.hv.domain.max_port = chosen.event_channels
+        self.hv.console.ring = chosen.console_ring
         self.hv.console.show = chosen.console
-        self.hv.domain.max_port = chosen.max_event_channels
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32
         self._arguments = self.call_registers[:_CALL]
         self._registers = [cpu.batch(*self._arguments) for cpu in machine.vcpus]
@@ -136,6 +152,11 @@ class XenHost(Platform):
             self._drop_old_code()
         return result
 
+    def symbol_at(self, address: int) -> tuple[str, int] | None:
+        """The function of the guest's kernel that an address lies in, and how far, if that is known."""
+        del address
+        return None
+
     def _drop_old_code(self) -> None:
         """Text that was writable is not any more: no vCPU may go on with what it has translated of it before.
 
@@ -150,7 +171,9 @@ class XenHost(Platform):
         result = self._hypercall(vcpu, nr, *values)
         if result == -ERESTART:
             self._make_again(vcpu)
-        elif nr != Hypercall.IRET:
+        elif nr == Hypercall.IRET:
+            after_iret(self.hv, vcpu)
+        else:
             vcpu.set("rax", result)
         self.deliver_pending(vcpu)
 
@@ -164,6 +187,7 @@ class XenHost(Platform):
     def syscall_in_place(self, vcpu: Vcpu, *values: int) -> int | None:
         """A hypercall after which a 64-bit guest's kernel goes on where it is; most are."""
         hv = self.hv
+        forget_hits(vcpu)
         if not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING or values[_CALL:] != _SYSCALL_SELECTORS:
             return None
         result = self._hypercall(vcpu, *values[:_CALL])
@@ -196,6 +220,7 @@ class XenHost(Platform):
                 self._make_again(vcpu)
             self.deliver_pending(vcpu)
             return
+        forget_hits(vcpu)
         if not vcpu.in_64_bit_code:
             self._unknown(vcpu)
             return
@@ -223,6 +248,7 @@ class XenHost(Platform):
     def sysenter(self, vcpu: Vcpu) -> None:
         """The guest's sysenter callback; without one a #GP. The processor keeps neither RIP nor RSP nor CS."""
         hv = self.hv
+        forget_hits(vcpu)
         entry = hv.state(vcpu).sysenter
         vcpu.rip = vcpu.rsp = 0
         selectors = (_NULL_RING3, FLAT_KERNEL_SS64 if self._wide else FLAT_RING3_DS32)
@@ -234,6 +260,7 @@ class XenHost(Platform):
 
     def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
         """A hypercall of a 32-bit kernel, or a trap for the guest."""
+        forget_hits(vcpu)
         if vector == TRAP_SYSCALL_HYPERCALL32 and self.hv.abi.bits == 32 and vcpu.cpl == 1:
             self._hypercall_from_guest(vcpu)
         else:
@@ -244,6 +271,8 @@ class XenHost(Platform):
         hv = self.hv
         self.machine.clock.advance(_TRAP_NS)
         self.machine.log.record("trap", vcpu.index, vector=vector, rip=vcpu.rip)
+        if vector != DEBUG:
+            forget_hits(vcpu)
         if vector == _PF and address is not None:
             if not self._fixed_up(vcpu, error_code or 0, address):
                 traps.inject_page_fault(hv, vcpu, error_code or 0, address)
@@ -265,9 +294,8 @@ class XenHost(Platform):
         """What Xen changes before the guest gets an exception: it has the FPU now, and DR6 what the processor's had."""
         if vector == _NM:
             load_task_switched(self.hv, vcpu, set_ts=False)
-        elif vector == DEBUG:  # do_debug
-            self.hv.state(vcpu).debugreg[6] |= vcpu.debug.read(6)
-            vcpu.debug.write(6, DR6_RESET)
+        elif vector == DEBUG:
+            note_debug(self.hv, vcpu)
 
     def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:
         """``fixup_page_fault``: the window of descriptor tables, and stores to page tables."""

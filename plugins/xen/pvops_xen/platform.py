@@ -33,6 +33,12 @@ class XenPlatform(XenCallsIn, XenHost):
         self.initial_tables: InitialTables | None = None
         machine.attach(self)
 
+    def symbol_at(self, address: int) -> tuple[str, int] | None:
+        """The function of the guest that an address lies in, and how far."""
+        symbols = self.guest.symbols
+        is_text = symbols.get("_text", 0) <= address < symbols.get("_etext", 0)
+        return self.guest.image.symbol_at(address) if is_text else None
+
     def typed(self, data: bytes) -> None:
         """To the console's ring, as room comes."""
         self.hv.console.typed += data

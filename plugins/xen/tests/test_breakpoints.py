@@ -112,3 +112,19 @@ def test_icebp(guest: SmallGuest) -> None:
     outcome = guest.execute("nop\n .byte 0xf1\n nop")
     assert (outcome.kind, outcome.vector, outcome.address) == ("trap", DB, guest.va("probe") + 2)
     assert dr6(guest) == DR6_RESET
+
+
+@pytest.mark.parametrize("entry", ["int3", "ud2"])
+def test_what_a_load_of_ss_puts_off_is_xens(guest: SmallGuest, entry: str) -> None:
+    """XSA-260 and 265: it comes when Xen has been entered, which ignores it; the next load puts it off as well."""
+    r = register(guest)
+    selector = guest.cpu.get("ss")
+    at = guest.put("data", selector.to_bytes(4, "little"))
+    arm(guest, 0, at, ACCESS, 2)
+    vector = {"int3": 3, "ud2": 6}[entry]
+    for _ in range(2):
+        outcome = guest.execute(f"mov {r}, {at:#x}\n mov ss, [{r}]\n {entry}\n nop")
+        assert (outcome.kind, outcome.vector) == ("trap", vector)
+    assert dr6(guest) == DR6_RESET
+    outcome = guest.execute(f"mov {r}, {at:#x}\n mov ss, [{r}]\n nop\n nop")
+    assert (outcome.kind, outcome.vector) == ("trap", DB)

@@ -14,6 +14,7 @@ from pvops_xen.domain.notes import ElfNote, read_notes
 from pvops_xen.domain.space import SLACK, Request, plan
 from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.hypervisor.layout import GUEST_CONTEXT64, START_INFO32, START_INFO64, USER_REGS64
+from pvops_xen.xenstore.wire import RequestError
 
 from pvops_core.errors import ImageError, MachineError
 from pvops_core.guests import Kernel
@@ -90,8 +91,10 @@ def boot(
     cmdline: str = "",
     memory: int = MEMORY,
     vcpus: int = 1,
+    **options: str,
 ) -> Session:
-    session = Session(Kernel(load_image(image), initrd, cmdline), (backend,), memory=memory, vcpus=vcpus)
+    kernel = Kernel(load_image(image), initrd, cmdline)
+    session = Session(kernel, (backend,), memory=memory, vcpus=vcpus, options=options)
     boots.append(session)
     return session
 
@@ -113,6 +116,31 @@ def test_a_guest_prints_and_powers_off(boots: list[Session], bits: int, *, by_pa
     session = boot(boots, elf(bits, changes, by_page=by_page))
     assert session.run(max_ns=10**9).reason == "poweroff"
     assert bytes(session.platform.console) == MAGIC[bits]
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+def test_a_guest_may_have_no_console_ring(boots: list[Session], bits: int) -> None:
+    with_ring, without = boot(boots, elf(bits)), boot(boots, elf(bits), console_ring="no")
+    assert start_info(with_ring, bits)["console_mfn"]
+    assert start_info(without, bits)["console_mfn"] == 0
+    hv = without.platform.hv  # type: ignore[attr-defined]
+    layout = START_INFO64 if bits == 64 else START_INFO32
+    cpu = without.machine.vcpus[0]
+    assert cpu.u32(start_info(without, bits)["address"] + layout.console_evtchn) == 0
+    tree = hv.store.daemon.as_toolstack()
+    assert tree.node("/local/domain/1/store/port", 0).value == b"1"
+    with pytest.raises(RequestError):
+        tree.node("/local/domain/1/console/ring-ref", 0)
+    without.platform.typed(b"hello")
+    assert hv.console.typed == b"hello", "console_io reads it"
+    assert without.run(max_ns=10**9).reason == "poweroff"
+    assert bytes(without.platform.console) == MAGIC[bits], "console_io prints"
+
+
+def test_a_domain_without_channels_for_its_services_is_not_built(boots: list[Session]) -> None:
+    with pytest.raises(MachineError, match="1 event channels, and none is left for its console"):
+        boot(boots, elf(64), event_channels="1")
+    boot(boots, elf(64), event_channels="1", console_ring="no")
 
 
 def test_a_kernel_may_load_the_stack_segment_of_its_own_level(boots: list[Session]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterable
+from typing import ClassVar
 
 import attrs
 
@@ -65,6 +66,28 @@ class BootInfo:
     mfn_list: int = 0
     features: Iterable[int] = ()
     command_line: str = ""
+
+    SIZE: ClassVar[int] = FORMAT.size
+    """Bytes of the struct."""
+
+    @classmethod
+    def unpack(cls, data: bytes) -> BootInfo:
+        """The fields of the struct's bytes.
+
+        Raises:
+            UsageError: they are none of this version.
+        """
+        if len(data) != FORMAT.size:
+            raise UsageError(f"boot_info has {FORMAT.size} bytes, not {len(data)}")
+        magic, version, size, platform, *numbers, line = FORMAT.unpack(data)
+        if (magic, version, size) != (MAGIC, VERSION, FORMAT.size) or platform not in list(PlatformKind):
+            raise UsageError(f"boot_info begins with {data[:16].hex(' ')}, which is none of version {VERSION}")
+        words = numbers[-FEATURE_WORDS - 1 : -1]
+        features = [32 * at + bit for at, word in enumerate(words) for bit in range(32) if word >> bit & 1]
+        names = [field.name for field in attrs.fields(cls)][1:12]
+        known = dict(zip(names, numbers, strict=False))
+        text = line.partition(b"\0")[0].decode("ascii", "replace")
+        return cls(platform=PlatformKind(platform), **known, features=features, command_line=text)
 
     def pack(self) -> bytes:
         """The struct's bytes.

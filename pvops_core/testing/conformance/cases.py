@@ -19,6 +19,7 @@ from pvops_core.testing.conformance.laws import LAWS, Law
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.ops import Layout
+    from pvops_core.testing.choices import Choices
 
 LAW_MODULES: Final = (memory, registers, structures)
 """Imported for the laws that they make known."""
@@ -42,6 +43,10 @@ class Case:
     def within(self, globs: str) -> bool:
         """Whether its layout matches one of these globs, parted by commas."""
         return any(fnmatchcase(self.cell.layout, glob) for glob in globs.split(","))
+
+    def chosen(self, choices: Choices) -> Case:
+        """The same case on a machine with these settings."""
+        return attrs.evolve(self, cell=self.cell.chosen(choices))
 
     def __str__(self) -> str:
         parts = (self.op, self.law.name if self.law else "", str(self.cell), self.cell.cmdline)

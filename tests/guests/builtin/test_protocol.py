@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,6 +51,7 @@ def test_boot_info_fields_lie_where_c_has_them(boot_fields: dict[str, tuple[int,
     line = "one two=2"
     info = BootInfo(**values, features=(0, 33, 0x110, 0x114), command_line=line)  # type: ignore[arg-type]
     data = info.pack()
+    assert attrs.asdict(BootInfo.unpack(data)) == attrs.asdict(info) | {"features": [0, 33, 0x110, 0x114]}
     assert boot_fields.pop("") == (0, len(data))
     values |= {"magic": bootinfo.MAGIC, "version": bootinfo.VERSION, "size": len(data)}
     words = data[slice(boot_fields["features"][0], sum(boot_fields["features"]))]
@@ -81,6 +83,12 @@ def test_command_line_fits_or_is_refused(line: str) -> None:
 def test_unknown_feature_is_refused(feature: int) -> None:
     with pytest.raises(UsageError, match="feature"):
         BootInfo(**BASE, features=(feature,)).pack()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("data", [b"", bytes(bootinfo.FORMAT.size), b"PVOI" + bytes(bootinfo.FORMAT.size - 4)])
+def test_bytes_that_are_no_boot_info_are_refused(data: bytes) -> None:
+    with pytest.raises(UsageError, match="boot_info"):
+        BootInfo.unpack(data)
 
 
 def test_number_too_large_is_refused() -> None:

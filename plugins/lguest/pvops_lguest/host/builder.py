@@ -7,13 +7,12 @@ Source: Documentation/lguest/lguest.c for the launcher's part, drivers/lguest/co
 
 from __future__ import annotations
 
-import calendar
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.backends import Settings, setting
+from pvops_core.backends import Settings, clock_start, cpu_model, setting
 from pvops_core.errors import ImageError, MachineError
 from pvops_core.guests import BootInfo, PlatformKind
 from pvops_lguest.host.abi import ABIS, Abi, abi_by_name, abi_of_data
@@ -32,8 +31,8 @@ HOST_AREA = 2 << 20
 """Bytes of machine memory above the guest's."""
 
 SWITCHER_ADDRESS = SWITCHER_INDEX << 22
-EPOCH = calendar.timegm((2007, 8, 10, 0, 0, 0))
-"""What the wall clock shows when the machine starts, unless told otherwise; the same as on bare metal."""
+LATEST = (1 << 32) - 1
+"""The host tells the time as a 32-bit timespec."""
 
 TICK_HZ = 100
 
@@ -66,7 +65,8 @@ class LguestSettings(Settings):
     """What may be chosen of an lguest host."""
 
     abi: str = setting("", "ABI between guest and host; by default what the guest's image shows", choices=("", *ABIS))
-    rtc: int = setting(EPOCH, "date of the clock at the start, in seconds since 1970 (UTC)", least=0)
+    rtc: int = clock_start(most=LATEST)
+    cpu: str = cpu_model()
 
 
 def choose_abi(guest: BuiltinGuest, name: str) -> Abi:

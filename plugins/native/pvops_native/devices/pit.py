@@ -53,6 +53,9 @@ class Counter:
     read_high: bool = False
     latched: int | None = None
     latched_status: int | None = None
+    by_firmware: bool = True
+    """It was not given a control word yet. Firmware loads the counters, and kernels count on that: one without a
+    time-stamp counter waits, for the random numbers of KASLR, until the null count is gone."""
 
     def control(self, value: int, tick: int) -> None:
         """Takes a control word: access 0 latches the count, everything else sets mode and access and stops counting."""
@@ -60,6 +63,7 @@ class Counter:
             if self.latched is None:
                 self.latched = self._raw_count(tick)
             return
+        self.by_firmware = False
         self.access = value >> 4 & 3
         mode = value >> 1 & 7
         self.mode = mode - 4 if mode >= 6 else mode
@@ -166,7 +170,7 @@ class Counter:
 
     def status(self, tick: int) -> int:
         """The read-back status byte: OUT, null count, access, mode, BCD."""
-        null = self.start is None or tick < self.start or self.next_reload is not None
+        null = not self.by_firmware and (self.start is None or tick < self.start or self.next_reload is not None)
         return self.output(tick) << 7 | null << 6 | self.access << 4 | self.mode << 1 | self.bcd
 
 

@@ -142,3 +142,16 @@ def test_a_rise_is_seen_exactly_when_the_output_went_high(mode: int, reload: int
         before = there.rises
         pit.service()
         assert there.rises - before == (rise is not None and rise <= tick)
+
+
+def test_a_counter_that_only_firmware_has_loaded_has_no_null_count() -> None:
+    there, pit = bench((0x43, 0xE2))  # read back the status of counter 0
+    assert not pit.read(0x40) & 0x40
+    pit.write(0x43, 0x34)
+    pit.write(0x43, 0xE2)
+    assert pit.read(0x40) & 0x40, "until a count is written"
+    for value in (100, 0):
+        pit.write(0x40, value)
+    there.at(5)
+    pit.write(0x43, 0xE2)
+    assert not pit.read(0x40) & 0x40

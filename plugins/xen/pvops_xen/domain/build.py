@@ -18,6 +18,7 @@ from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from pvops_xen.hypervisor.access import addr_ok
 from pvops_xen.hypervisor.events.channels import open_to_host
 from pvops_xen.hypervisor.grants import table as grants
+from pvops_xen.hypervisor.grants.state import CONSOLE_REF, XENSTORE_REF
 from pvops_xen.xenstore.toolstack import DomainFacts, write_domain
 
 if TYPE_CHECKING:
@@ -157,21 +158,36 @@ def _load(hv: Hypervisor, image: KernelImage, notes: XenNotes) -> None:
 
 
 def _services(hv: Hypervisor, layout: Plan) -> None:
-    """Console and xenstore: their pages, channels and grants, and what xenstore says of the domain."""
+    """Console and xenstore: their pages, channels and grants, and what xenstore says of the domain.
+
+    Raises:
+        MachineError: the domain may not have so many event channels.
+    """
     domain, p2m = hv.domain, hv.domain.p2m
-    hv.store.open(hv.memory, p2m[layout.xenstore] << PAGE_SHIFT, open_to_host(hv, "xenstore"))
-    hv.console.page = p2m[layout.console] << PAGE_SHIFT
-    hv.console.port = open_to_host(hv, "console")
-    grants.seed(hv, p2m[layout.console], p2m[layout.xenstore])
+    hv.store.open(hv.memory, p2m[layout.xenstore] << PAGE_SHIFT, _open(hv, "xenstore"))
+    if hv.console.ring:
+        hv.console.page = p2m[layout.console] << PAGE_SHIFT
+        hv.console.port = _open(hv, "console")
+        grants.seed(hv, CONSOLE_REF, p2m[layout.console])
+    grants.seed(hv, XENSTORE_REF, p2m[layout.xenstore])
     facts = DomainFacts(
         domid=domain.domid,
         name="pvops",
         memory_kib=domain.nr_pages << PAGE_SHIFT - 10,
         vcpus=len(domain.vcpus),
         store=(hv.store.port, p2m[layout.xenstore]),
-        console=(hv.console.port, p2m[layout.console]),
+        console=(hv.console.port, p2m[layout.console]) if hv.console.ring else None,
     )
     write_domain(hv.store.daemon, facts)
+
+
+def _open(hv: Hypervisor, service: str) -> int:
+    port = open_to_host(hv, service)
+    if port < 0:
+        raise MachineError(
+            f"the guest may have {hv.domain.max_port} event channels, and none is left for its {service}"
+        )
+    return port
 
 
 def _enter(hv: Hypervisor, notes: XenNotes, layout: Plan) -> None:

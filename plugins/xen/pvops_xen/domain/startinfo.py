@@ -59,7 +59,7 @@ class StartOfDay:
             "nr_pages": domain.nr_pages,
             "shared_info": domain.shared_info,
             "store_mfn": domain.p2m[layout.xenstore],
-            "console_mfn": domain.p2m[layout.console],
+            "console_mfn": domain.p2m[layout.console] if self.hv.console.ring else 0,
             "pt_base": self._va(layout.tables),
             "nr_pt_frames": layout.table_count,
             "mfn_list": (self.notes.init_p2m or 0) if own_p2m else self._va(layout.p2m),

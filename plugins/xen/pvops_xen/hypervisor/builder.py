@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import numpy as np
 
+from pvops_core.backends.settings import EPOCH
 from pvops_core.errors import MachineError
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor import runstate
@@ -107,6 +108,7 @@ def create(
     *,
     seed: int,
     guest_memory: int | None = None,
+    epoch: int = EPOCH,
 ) -> Hypervisor:
     """A hypervisor with one empty domain: Xen has its frames, the guest its memory in an order that the seed decides.
 
@@ -116,6 +118,7 @@ def create(
         emit: receives what the guest prints.
         seed: of the order.
         guest_memory: bytes; None for all that is left.
+        epoch: the date when system time is 0, in seconds since 1970.
 
     Raises:
         MachineError: too many vCPUs, or too little memory.
@@ -165,7 +168,7 @@ def create(
     for cpu in machine.vcpus:
         map_slot(hv, cpu.index, FIRST_RESERVED_GDT_PAGE, gdt)
         _init_vcpu_info(hv, domain.vcpus[cpu.index])
-    write_wallclock(hv)
+    write_wallclock(hv, epoch)
     return hv
 
 

@@ -36,6 +36,7 @@ class Console:
     Attributes:
         emit: gets the bytes, in order.
         show: a key of SHOWN.
+        ring: the guest is to have the shared page.
         page: machine address of the shared page; 0 for none.
         port: event channel of the page; 0 for none.
         typed: what is typed and does not fit into the page yet.
@@ -48,6 +49,7 @@ class Console:
     port: int = 0
     typed: bytes = b""
     log: Callable[[str], None] = _no_log
+    ring: bool = True
     lines: MergedLines = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:

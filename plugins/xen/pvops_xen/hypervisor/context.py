@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_xen.hypervisor import policy
 from pvops_xen.hypervisor.abi import (
     EINVAL,
     FIRST_RESERVED_GDT_PAGE,
@@ -29,7 +28,7 @@ from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.hypervisor.layout import GUEST_CONTEXT32, GUEST_CONTEXT64, USER_REGS32, USER_REGS64
 from pvops_xen.hypervisor.ldt import load_ldt_register
 from pvops_xen.hypervisor.state import Entry, Place, VcpuState
-from pvops_xen.hypervisor.tables import load_gdt, load_task_switched
+from pvops_xen.hypervisor.tables import load_cr4, load_gdt, load_task_switched
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 _MOST_LDT_ENTRIES: Final = 8192
 _GDT_PAGE_ENTRIES: Final = 512
 _SEGMENTS: Final = ("ds", "es", "fs", "gs")
-_TSD: Final = 1 << 2
 _TS: Final = 1 << 3
 
 
@@ -179,8 +177,8 @@ def _load_registers(hv: Hypervisor, cpu: Vcpu, state: VcpuState, context: Contex
     state.ldt_base = context.at(layout.ldt_base) if state.ldt_ents else 0
     load_ldt_register(hv, cpu)
     load_task_switched(hv, cpu, set_ts=bool(control[0] & _TS))
-    state.cr2, state.cr4 = control[2], policy.guest_cr4(control[4])
-    cpu.cr4 = cpu.cr4 & ~_TSD | state.cr4 & _TSD
+    state.cr2 = control[2]
+    load_cr4(hv, cpu, control[4])
     state.debugreg, state.dr7_emul = [0] * 6 + [DR6_DEFAULT, DR7_DEFAULT], 0
     for number in (0, 1, 2, 3, 6, 7):
         set_debugreg(hv, cpu, number, context.at(layout.debugreg, number))

@@ -45,6 +45,9 @@ class Statistics(Protocol):
     def tell(self, made: HypercallMade) -> None:
         """A hypercall has been made: tell the observers."""
 
+    def symbol_at(self, address: int) -> tuple[str, int] | None:
+        """The function of the guest's kernel that an address lies in, and how far, if that is known."""
+
 
 class FrameRegisters:
     """The registers of a 64-bit vCPU that frames hold, in the groups in which they are read and written."""

@@ -74,8 +74,20 @@ _ASKED: Final[Mapping[tuple[int, int | None], Answer]] = {
 
 
 def cpuid(hv: Hypervisor, leaf: int, subleaf: int) -> Leaf:
-    """EAX, EBX, ECX and EDX of a leaf; zeroes for one that is not there."""
-    for key in ((leaf & 0xFFFF_FFFF, None), (leaf & 0xFFFF_FFFF, subleaf & 0xFFFF_FFFF)):
+    """EAX, EBX, ECX and EDX of a leaf, without the features that the machine's processor lacks; else zeroes."""
+    leaf, subleaf = leaf & 0xFFFF_FFFF, subleaf & 0xFFFF_FFFF
+    eax, ebx, ecx, edx = _policy(hv, leaf, subleaf)
+    lacking = ENGINE - hv.machine.features
+    if lacking and leaf in {1, _EXTENDED + 1}:
+        ecx &= ~word(lacking, leaf, "ecx")
+        edx &= ~word(lacking, leaf, "edx")
+        if leaf > 1:
+            edx &= ~(word(lacking, 1, "edx") & _REPEATED)
+    return eax, ebx, ecx, edx
+
+
+def _policy(hv: Hypervisor, leaf: int, subleaf: int) -> Leaf:
+    for key in ((leaf, None), (leaf, subleaf)):
         if key in _ASKED:
             return _ASKED[key](hv)
         if key in _FIXED:

@@ -1,6 +1,6 @@
 """Debug registers of a PV guest: what Xen checks and keeps (pv/misc-hypercalls.c, ``set_debugreg``; x86_emulate.c).
 
-Breakpoints on ports are Xen's to find, since it emulates every port access; the others are the processor's.
+Breakpoints on ports are Xen's to find, since it emulates every port access; here the processor tells them too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ _GENERAL_DETECT: Final = 1 << 13
 _ACTIVE: Final = 0xFF  # the enable bits of all four, two each
 _PORT: Final = 2
 _DE: Final = 1 << 3  # of CR4
-_WIDTHS: Final = (1, 2, 8, 4)  # by the two bits of a length
 
 
 def _aliased(state: VcpuState, number: int) -> int | None:
@@ -52,11 +51,15 @@ def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
         return -EINVAL
     if register == 6:
         state.debugreg[6] = value & ~_DR6_ZERO | DR6_DEFAULT
+        cpu.debug.write(6, state.debugreg[6])
         return 0
-    return _set_control(state, cpu, value & ~_DR7_ZERO | DR7_DEFAULT)
+    error = _set_control(state, value & ~_DR7_ZERO | DR7_DEFAULT)
+    if not error:
+        cpu.debug.write(7, state.debugreg[7] | state.dr7_emul)
+    return error
 
 
-def _set_control(state: VcpuState, cpu: Vcpu, value: int) -> int:
+def _set_control(state: VcpuState, value: int) -> int:
     """DR7: breakpoints on ports are kept apart, and need CR4.DE as soon as any breakpoint is enabled."""
     if value & _GENERAL_DETECT:
         return -EPERM
@@ -68,7 +71,6 @@ def _set_control(state: VcpuState, cpu: Vcpu, value: int) -> int:
                     return -EPERM
                 on_ports |= value & 3 << 2 * index
     state.dr7_emul, state.debugreg[7] = on_ports, value & ~on_ports
-    cpu.debug.write(7, value)  # its ports are the machine's to watch too
     return 0
 
 
@@ -81,18 +83,16 @@ def get_debugreg(hv: Hypervisor, cpu: Vcpu, number: int) -> int:
     return state.debugreg[register] | (state.dr7_emul if register == 7 else 0)
 
 
-def on_port(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> int:
-    """``check_guest_io_breakpoint``: the bits of DR6 for the breakpoints that an access to ports hits."""
-    state = hv.state(cpu)
-    if not state.dr7_emul or not state.cr4 & _DE:
-        return 0
-    hits = 0
-    for index in range(4):
-        width = _WIDTHS[state.debugreg[7] >> 18 + 4 * index & 3]
-        start = state.debugreg[index] & -width
-        if state.dr7_emul & 3 << 2 * index and start < port + size and start + width > port:
-            hits |= 1 << index
-    return hits
+def note_debug(hv: Hypervisor, cpu: Vcpu) -> None:
+    """``do_debug``: the guest's DR6 gains what the processor's says, which is as after a reset then."""
+    state, found = hv.state(cpu), cpu.debug.read(6)
+    state.debugreg[6] = (state.debugreg[6] | found & ~DR6_DEFAULT) & (found | ~DR6_DEFAULT) & 0xFFFF_FFFF
+    cpu.debug.write(6, DR6_DEFAULT)
+
+
+def forget_hits(cpu: Vcpu) -> None:
+    """Xen is entered: what a load of SS put off now comes in Xen's own code, which ignores it (``do_debug``)."""
+    cpu.debug.faulted()
 
 
 def raise_debug(hv: Hypervisor, cpu: Vcpu, status: int) -> None:

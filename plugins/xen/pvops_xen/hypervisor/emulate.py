@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.faults import general_protection, undefined_instruction
-from pvops_xen.hypervisor import debugreg, policy, ports, tables
+from pvops_xen.hypervisor import debugreg, ports, tables
 from pvops_xen.hypervisor.abi import ENODEV, PAGE_SHIFT
 from pvops_xen.hypervisor.bounce import in_guest_kernel
 from pvops_xen.hypervisor.mmu import new_guest_cr3
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 _TS: Final = 1 << 3
-_TSD, _DE = 1 << 2, 1 << 3
 
 Answer = Callable[..., "int | None"]
 
@@ -71,9 +70,7 @@ def _mov_to_cr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None
         if new_guest_cr3(hv, cpu, mfn):
             raise general_protection(f"{value:#x} is no root page table")
     elif number == 4:
-        state.cr4 = policy.guest_cr4(value)
-        cpu.cr4 = cpu.cr4 & ~(_TSD | _DE) | value & (_TSD | _DE)
-        cpu.debug.refresh()
+        tables.load_cr4(hv, cpu, value)
     else:
         raise general_protection(f"no control register {number} for a guest")
     return None

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 FEP: Final = bytes.fromhex("0f0b78656e")  # ud2 and "xen": the forced emulation prefix
 CPUID: Final = bytes.fromhex("0fa2")
-ICEBP: Final = bytes.fromhex("f1")
 _PREFIXES: Final = frozenset(bytes.fromhex("26 2e 36 3e 64 65 66 67 f2 f3"))
 _LONGEST: Final = 15
 _TWO_BYTES: Final = 0x0F
@@ -134,12 +133,8 @@ def _done(hv: Hypervisor, cpu: Vcpu, rip: int) -> None:
 
 
 def answer_undefined(hv: Hypervisor, cpu: Vcpu) -> bool:
-    """#UD: cpuid behind the prefix that asks Xen to emulate, or icebp, which the engine does not know; else False."""
+    """#UD: cpuid behind the prefix that asks Xen to emulate; else False."""
     code = fetch(hv, cpu, cpu.rip)
-    if code.startswith(ICEBP):
-        cpu.rip += 1
-        raise_debug(hv, cpu, 0)
-        return True
     if code[: len(FEP) + len(CPUID)] != FEP + CPUID:
         return False
     if faults_on_cpuid(hv, cpu):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -14,6 +14,9 @@ from pvops_xen.hypervisor.runstate import Runstate
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.events.fifo import Fifo
     from pvops_xen.hypervisor.layout import Abi
+
+MAX_PORT: Final = 1023
+"""Highest event channel that the toolstack allows a domain unless told otherwise (xl.cfg, event_channels)."""
 
 
 @attrs.frozen
@@ -97,6 +100,7 @@ class VcpuState:
         poll_until: absolute time in ns when that wait ends; None for never.
         virqs: virtual interrupt to event channel.
         runstate: how it spends its time.
+        interrupted, upcalls_in_row: where (RIP, RSP) the last upcall came straight behind an iret, and how many did.
         arrival: where it begins, until it first runs.
     """
 
@@ -139,6 +143,8 @@ class VcpuState:
     iobmp: int = 0
     iobmp_limit: int = 0
     polled_port: int = -1
+    interrupted: tuple[int, int] = (0, 0)
+    upcalls_in_row: int = 0
     singleshot: int | None = None
     periodic: int = 10_000_000  # PV guests have a tick of 100 Hz until they say otherwise
     periodic_next: int = 10_000_000
@@ -187,7 +193,7 @@ class Domain:
         shared_info: machine address.
         vcpus: its virtual CPUs.
         channels: event channels, index 0 never used.
-        max_port: the highest that the toolstack allows it.
+        max_port: number of the highest that it may have (``d->max_evtchn_port``).
         fifo: their queues, if the domain uses the FIFO interface.
         assists: bit set of VmAssist.
         p2m: machine frame of each of the guest's frames at build time.
@@ -205,7 +211,7 @@ class Domain:
     shared_info: int
     vcpus: list[VcpuState]
     channels: list[Channel] = attrs.field(factory=lambda: [Channel() for _ in range(64)])
-    max_port: int = 1023
+    max_port: int = MAX_PORT
     fifo: Fifo | None = None
     assists: int = 0
     p2m: list[int] = attrs.field(factory=list)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor import access
+from pvops_xen.hypervisor import access, policy
 from pvops_xen.hypervisor.abi import (
     EINVAL,
     ENOSYS,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 _TS: Final = 1 << 3
+_CR4_OBEYED: Final = 1 << 2 | 1 << 3  # TSD, DE
 _MSR_FS_BASE: Final = 0xC000_0100
 _MSR_GS_BASE: Final = 0xC000_0101
 _MSR_KERNEL_GS_BASE: Final = 0xC000_0102
@@ -141,3 +142,11 @@ def load_task_switched(hv: Hypervisor, cpu: Vcpu, *, set_ts: bool) -> None:
     state = hv.state(cpu)
     state.cr0 = state.cr0 & ~_TS | _TS * set_ts
     cpu.cr0 = cpu.cr0 & ~_TS | _TS * set_ts
+
+
+def load_cr4(hv: Hypervisor, cpu: Vcpu, value: int) -> None:
+    """CR4 of the guest, and the bits of it that its CPU obeys: who may read the clock, and breakpoints on ports."""
+    state = hv.state(cpu)
+    state.cr4 = policy.guest_cr4(value)
+    cpu.cr4 = cpu.cr4 & ~_CR4_OBEYED | state.cr4 & _CR4_OBEYED
+    cpu.debug.refresh()

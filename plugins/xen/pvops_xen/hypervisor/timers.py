@@ -21,8 +21,6 @@ NS: Final = 1_000_000_000
 EPOCH: Final = NS
 """How often Xen calibrates its clocks."""
 WATCHDOGS: Final = 2  # that a domain can have
-# A date for wall-clock reads: a run must not depend on when it is made. 2007-08-10, the seed commit's day.
-EPOCH_SECONDS: Final = 1_186_704_000
 
 # One TSC tick is one nanosecond: ((tsc << 1) * 2^31) >> 32.
 MULTIPLIER: Final = 1 << 31
@@ -49,11 +47,11 @@ def renew_time(hv: Hypervisor, index: int) -> None:
             access.write(hv, hv.machine.vcpus[index], state.time_area, record)
 
 
-def write_wallclock(hv: Hypervisor) -> None:
-    """Fill shared_info's wall clock: the date when system time was 0."""
+def write_wallclock(hv: Hypervisor, seconds: int) -> None:
+    """Fill shared_info's wall clock: the date when system time was 0, in seconds since 1970."""
     base = hv.domain.shared_info
-    hv.memory.write(base + hv.abi.wc, struct.pack("<III", 2, EPOCH_SECONDS & 0xFFFF_FFFF, 0))
-    hv.memory.set_u32(base + hv.abi.wc_sec_hi, EPOCH_SECONDS >> 32)
+    hv.memory.write(base + hv.abi.wc, struct.pack("<III", 2, seconds & 0xFFFF_FFFF, 0))
+    hv.memory.set_u32(base + hv.abi.wc_sec_hi, seconds >> 32)
 
 
 def next_deadline(hv: Hypervisor) -> int | None:

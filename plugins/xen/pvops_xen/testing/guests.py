@@ -105,9 +105,10 @@ def _program(bits: int) -> str:
     box = address_of(bits, "mailbox")
     trap = "syscall" if bits == 64 else "int 0x82"
     args, word = _ARGUMENTS[bits], bits // 8
-    save = "\n".join(f"mov [{box + _SAVED + i * word:#x}], {name}" for i, name in enumerate(_REGISTERS[bits]))
+    segment = "ss:" if bits == 32 else ""  # the others may be null when a handler is entered
+    save = "\n".join(f"mov {segment}[{box + _SAVED + i * word:#x}], {name}" for i, name in enumerate(_REGISTERS[bits]))
     load = "\n".join(f"mov {name}, [{box + _ARGS + i * word:#x}]" for i, name in enumerate(args))
-    handlers = "\n".join(f"h{v}: mov dword ptr [{box + _VECTOR:#x}], {v}\n jmp trapped" for v in _VECTORS)
+    handlers = "\n".join(f"h{v}: mov dword ptr {segment}[{box + _VECTOR:#x}], {v}\n jmp trapped" for v in _VECTORS)
     return f"""
     jmp start
     .balign 16
@@ -132,7 +133,7 @@ def _program(bits: int) -> str:
         jmp done
     trapped:
         {save}
-        mov dword ptr [{box + _STATE:#x}], {_TRAPPED}
+        mov dword ptr {segment}[{box + _STATE:#x}], {_TRAPPED}
     stop:
         mov eax, {int(Hypercall.SCHED_OP)}
         mov {args[1]}, 2

@@ -39,7 +39,7 @@ class DomainFacts:
         memory_kib: its memory.
         vcpus: how many it has.
         store: port and frame of xenstore's page.
-        console: port and frame of the console's page.
+        console: port and frame of the console's page; None where the domain has none.
     """
 
     domid: int
@@ -47,7 +47,7 @@ class DomainFacts:
     memory_kib: int
     vcpus: int
     store: tuple[int, int]
-    console: tuple[int, int]
+    console: tuple[int, int] | None
 
     @property
     def uuid(self) -> str:
@@ -77,7 +77,6 @@ def write_domain(daemon: Daemon, facts: DomainFacts) -> None:
 
 def _values(facts: DomainFacts) -> dict[str, str]:
     """What is below the domain's own path."""
-    backend = f"/local/domain/0/backend/console/{facts.domid}/0"
     found = {
         "name": facts.name,
         "domid": str(facts.domid),
@@ -88,15 +87,19 @@ def _values(facts: DomainFacts) -> dict[str, str]:
         "memory/videoram": "0",
         "store/port": str(facts.store[0]),
         "store/ring-ref": str(facts.store[1]),
-        "console/backend": backend,
-        "console/backend-id": "0",
-        "console/limit": "1048576",
-        "console/type": "xenconsoled",
-        "console/output": "pty",
-        "console/tty": "",
-        "console/port": str(facts.console[0]),
-        "console/ring-ref": str(facts.console[1]),
     }
+    if facts.console is not None:
+        port, frame = facts.console
+        found |= {
+            "console/backend": f"/local/domain/0/backend/console/{facts.domid}/0",
+            "console/backend-id": "0",
+            "console/limit": "1048576",
+            "console/type": "xenconsoled",
+            "console/output": "pty",
+            "console/tty": "",
+            "console/port": str(port),
+            "console/ring-ref": str(frame),
+        }
     return found | {f"cpu/{index}/availability": "online" for index in range(facts.vcpus)}
 
 

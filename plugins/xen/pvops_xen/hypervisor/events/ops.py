@@ -21,6 +21,7 @@ from pvops_xen.hypervisor.abi import (
     EvtchnOp,
 )
 from pvops_xen.hypervisor.events import channels, fifo
+from pvops_xen.hypervisor.livelock import on_send
 from pvops_xen.hypervisor.state import Channel, ChannelState
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def _close(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def _send(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     port = access.read_u32(hv, cpu, argument)
+    on_send(hv, cpu)
     return 0 if channels.find(hv, port) is not None and channels.notify(hv, port) else -EINVAL
 
 

@@ -51,6 +51,7 @@ _TRANSFER: Final = {64: Layout(24, "<QH2xI", 16), 32: Layout(16, "<IH2xI", 12)}
 _COPY: Final = {64: Layout(40, "<QHH4xQHH4xHH", 36), 32: Layout(24, "<IHHIHHHH", 20)}
 _SETUP: Final = {64: Layout(24, "<H2xI8xQ", 8), 32: Layout(16, "<H2xI4xI", 8)}
 _STATUS_FRAMES: Final = {64: Layout(16, "<IH2xQ", 6), 32: Layout(12, "<IH2xI", 6)}
+_ONE: Final = {int(GrantOp.SETUP_TABLE): _SETUP[32], int(GrantOp.GET_STATUS_FRAMES): _STATUS_FRAMES[32]}
 _QUERY: Final = Layout(16, "<H", 12)
 
 Act = Callable[[tuple[int, ...], int], None]
@@ -182,10 +183,13 @@ def _get_status_frames(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> i
     if count != 1:
         return -EINVAL
     frames, domid, where = struct.unpack_from(layout.format, access.read(hv, cpu, address, layout.size))
+    access.check(hv.abi, where, frames * 8)
 
     def act() -> None:
         _check_domain(hv, domid)
         if frames > len(grants.status):
+            asked = f"Requested addresses of d{hv.domain.domid} for {frames} grant status frames"
+            hv.log(f"{asked}, but has only {len(grants.status)}")
             raise RefusedError(Status.GENERAL_ERROR)
         _store_frames(hv, cpu, where, grants.status[:frames], 8)
 
@@ -273,6 +277,10 @@ def grant_table_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int, count
     operation = _OPERATIONS.get(command & _COMMAND)
     if operation is None:
         return -ENOSYS
+    if hv.abi.bits == 32 and command in _ONE:  # compat_grant_table_op takes them for arrays, of at most one
+        access.check(hv.abi, argument, count * _ONE[command].size)
+        if not count:
+            return 0
     size = _size(command & _COMMAND, hv.abi.bits)
     access.check(hv.abi, argument, count * size)
     if not size or count <= STRETCH:

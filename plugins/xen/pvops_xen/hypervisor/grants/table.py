@@ -10,11 +10,9 @@ import attrs
 from pvops_xen.hypervisor.abi import EBUSY, EINVAL, PAGE_SHIFT, PAGE_SIZE
 from pvops_xen.hypervisor.frames import FREE, XEN, FrameType
 from pvops_xen.hypervisor.grants.state import (
-    CONSOLE_REF,
     ENTRY_SIZE,
     MAX_FRAMES,
     RESERVED_ENTRIES,
-    XENSTORE_REF,
     Active,
     Gtf,
     RefusedError,
@@ -133,13 +131,12 @@ def grow(hv: Hypervisor, frames: int) -> None:
             grants.status.append(_take(hv))
 
 
-def seed(hv: Hypervisor, console: int, xenstore: int) -> None:
-    """What the toolstack grants to dom0, which keeps it mapped: the frames of the console and of xenstore."""
-    for ref, mfn in ((CONSOLE_REF, console), (XENSTORE_REF, xenstore)):
-        write_entry(hv, ref, Entry(Gtf.PERMIT_ACCESS | _IN_USE, 0, mfn))
-        hv.domain.grants.active[ref] = Active(0, mfn, writers=1)
-        if hv.frames.get_page(mfn):
-            hv.validator.get_type(mfn, FrameType.WRITABLE)
+def seed(hv: Hypervisor, ref: int, mfn: int) -> None:
+    """What the toolstack grants to dom0, which keeps it mapped: the frame of the console or of xenstore."""
+    write_entry(hv, ref, Entry(Gtf.PERMIT_ACCESS | _IN_USE, 0, mfn))
+    hv.domain.grants.active[ref] = Active(0, mfn, writers=1)
+    if hv.frames.get_page(mfn):
+        hv.validator.get_type(mfn, FrameType.WRITABLE)
 
 
 def set_version(hv: Hypervisor, version: int) -> int:

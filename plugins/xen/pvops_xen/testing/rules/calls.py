@@ -254,3 +254,32 @@ def _(g: SmallGuest) -> bool:
 
 def _named_timeout(outcome: Outcome) -> bool:
     return outcome.kind == "timeout" and "vcpu 0 at" in outcome.detail
+
+
+# --- grant tables: calls of one request, which compat_grant_table_op takes for arrays --------------------------------
+
+_GRANTS = "compat_grant_table_op"
+_SETUP_TABLE, _QUERY_SIZE, _GET_STATUS_FRAMES = 2, 6, 9
+for _name, _command in (("grant frames", _SETUP_TABLE), ("grant status frames", _GET_STATUS_FRAMES)):
+    case(f"no request for {_name}", "do_grant_table_op", Errno("EINVAL"), 64)(
+        lambda g, command=_command: g.call(Hypercall.GRANT_TABLE_OP, command, g.va("data"), 0)  # type: ignore[misc]
+    )
+    case(f"no request for {_name} with PAE", _GRANTS, Gives("0", 0), 32)(
+        lambda g, command=_command: g.call(Hypercall.GRANT_TABLE_OP, command, g.va("data"), 0)  # type: ignore[misc]
+    )
+    case(f"two requests for {_name}", _GRANTS, Errno("EINVAL"))(
+        lambda g, command=_command: g.call(Hypercall.GRANT_TABLE_OP, command, g.va("data"), 2)  # type: ignore[misc]
+    )
+    case(f"two requests for {_name} in Xen's part, with PAE", _GRANTS, Errno("EFAULT"), 32)(
+        lambda g, command=_command: g.call(Hypercall.GRANT_TABLE_OP, command, g.hv.abi.m2p_start, 2)  # type: ignore[misc]
+    )
+case("no request for the size of the grant table", "gnttab_query_size", Errno("EINVAL"))(
+    lambda g: g.call(Hypercall.GRANT_TABLE_OP, _QUERY_SIZE, g.va("data"), 0)
+)
+
+
+@case("grant status frames for a list in Xen's part", "gnttab_get_status_frames: guest_handle_okay", Errno("EFAULT"))
+def _(g: SmallGuest) -> int:
+    head = (1).to_bytes(4, "little") + (0x7FF0).to_bytes(4, "little")
+    request = g.put("data", head + g.hv.abi.m2p_start.to_bytes(8, "little"))
+    return g.call(Hypercall.GRANT_TABLE_OP, _GET_STATUS_FRAMES, request, 1)

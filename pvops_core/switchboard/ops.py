@@ -1,0 +1,80 @@
+"""What can be asked of a switchboard, whichever its guest: who implements an op, and another in its place."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+if TYPE_CHECKING:
+    from pvops_core.switchboard.implementations import Implementation
+
+KERNEL: Final = "kernel"
+"""Whose a kernel's own functions are, as the name of a backend is for its hooks."""
+
+
+@attrs.frozen
+class Switch:
+    """One change of an op's implementation, or one that was asked for and could not be made.
+
+    Attributes:
+        op: the op.
+        old: name of the implementation before.
+        new: the name of the one since.
+        by: who asked; :data:`KERNEL` where a kernel's own code wrote the slot.
+        ns: virtual time since which it is in effect, or at which it was refused.
+        sites: how many patched sites changed with it.
+        refused: why it was not made: who goes on in the text that had to change. Empty where it was.
+    """
+
+    op: str
+    old: str
+    new: str
+    by: str
+    ns: int
+    sites: int
+    refused: str = ""
+
+
+class Ops(ABC):
+    """The ops of one running guest.
+
+    Three kinds of implementations there are: a backend's hook, a Python function put in front of what is there or in
+    place of it, and the guest's own function.
+    """
+
+    @property
+    @abstractmethod
+    def calls(self) -> Counter[str]:
+        """How often Python code has served each op."""
+
+    @property
+    @abstractmethod
+    def history(self) -> Sequence[Switch]:
+        """The switches so far, in order."""
+
+    @abstractmethod
+    def implementation(self, op: str) -> Implementation:
+        """The implementation of an op now; UsageError if there is no such op."""
+
+    @abstractmethod
+    def switch(self, op: str, implementation: Implementation | Callable[..., Any] | str | None, *, by: str) -> None:
+        """Give an op another implementation: its slot, and every site that does not go through the slot.
+
+        It takes effect when nobody goes on inside of what changes, which is brought about: the guest may go on
+        meanwhile, for up to a millisecond of virtual time. From inside a hook that is after the call has returned;
+        what becomes of it is in ``history``.
+
+        Args:
+            op: the op.
+            implementation: an implementation, a callable ``f(cpu, …)`` with the hook's arguments, or the name of who
+                has one: a backend of the chain, or :data:`KERNEL` for a kernel's own; None for a nop.
+            by: who asks, for the history.
+
+        Raises:
+            UsageError: there is no such op.
+            SwitchError: there is no such implementation, or its sites could not be patched; everything is as it was.
+        """
