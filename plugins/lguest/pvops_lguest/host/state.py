@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -83,5 +83,5 @@ class HostState:
         for part, saved in zip(self._parts(), parts, strict=True):
             part.load(saved)
 
-    def _parts(self) -> tuple[Stateful, ...]:
+    def _parts(self) -> tuple[Stateful[Any], ...]:
         return self.frames, self.shadow, self.traps, self.interrupts, self.dma
