@@ -28,7 +28,7 @@ class Gates:
         self._base = 0
         self._stride = 0
         self._handlers: list[Handler | None] = []
-        self._beside = Beside[Handler]("the handler of a gate,")
+        self._beside = Beside[Handler]("a gate's")
 
     def map(self, base_va: int, count: int, stride: int = 8) -> None:
         """Hook ``count`` gates from ``base_va``; once in a machine's life.
@@ -101,11 +101,11 @@ class Gates:
         if not 0 <= index < len(self._handlers):
             raise MachineError(f"there is no gate {index}")
 
-    def save(self) -> tuple[int | None, ...]:
-        """State for a snapshot: the numbers of the handlers, which stay here."""
-        return tuple(each if each is None else self._beside.number(each) for each in self._handlers)
+    def save(self) -> tuple[str | None, ...]:
+        """State for a snapshot: the names of the handlers, which stay here."""
+        return tuple(each if each is None else self._beside.name(each, "handler") for each in self._handlers)
 
-    def load(self, state: tuple[int | None, ...]) -> None:
+    def load(self, state: tuple[str | None, ...]) -> None:
         """Go back to a saved state."""
         if state:
-            self._handlers = [None if number is None else self._beside.thing(number) for number in state]
+            self._handlers = [None if name is None else self._beside.thing(name) for name in state]

@@ -1,12 +1,13 @@
 """What a snapshot holds of the Python side: plain data, which could as well be written to disk and read back.
 
 Whoever takes part declares what its state is, as a ``NamedTuple`` of plain fields or a plain value. What cannot be
-plain, a function above all, stays beside the state, which names it by a number.
+plain, a function above all, stays beside the state, which has its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain, count
 from typing import Generic, Protocol, TypeAlias, TypeVar, Union
 
 from pvops_core.errors import MachineError
@@ -31,7 +32,7 @@ class Stateful(Protocol[S]):
 
 
 class Beside(Generic[T]):
-    """Objects that states name by number. A number holds as long as this does, and here alone.
+    """Objects that states name. A name holds as long as this does, and elsewhere if the same is told there.
 
     Args:
         what: what they are, for messages.
@@ -39,25 +40,32 @@ class Beside(Generic[T]):
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._things: list[T] = []
-        self._numbers: dict[int, int] = {}
+        self._things: dict[str, T] = {}
+        self._names: dict[int, str] = {}
 
-    def number(self, thing: T) -> int:
-        """The number of an object, the same whenever it is asked for; the object lives on here."""
-        number = self._numbers.setdefault(id(thing), len(self._things))
-        if number == len(self._things):
-            self._things.append(thing)
-        return number
+    def name(self, thing: T, called: str) -> str:
+        """The name of an object, the same whenever it is asked for; the object lives on here.
 
-    def thing(self, number: int) -> T:
-        """The object with a number.
+        Args:
+            thing: the object.
+            called: its name, unless another has that: those get a number.
+        """
+        found = self._names.get(id(thing))
+        if found is None:
+            numbered = (f"{called}#{number}" for number in count(2))
+            found = next(name for name in chain((called,), numbered) if name not in self._things)
+            self._names[id(thing)], self._things[found] = found, thing
+        return found
+
+    def thing(self, name: str) -> T:
+        """The object of a name.
 
         Raises:
-            MachineError: a state of another machine names it.
+            MachineError: the state is another machine's.
         """
-        if not 0 <= number < len(self._things):
-            raise MachineError(f"a saved state names {self._what} {number}, which is not here")
-        return self._things[number]
+        if name not in self._things:
+            raise MachineError(f"a saved state names {self._what} {name!r}, which is not here")
+        return self._things[name]
 
 
 def where_not_plain(state: object, path: str = "state") -> str | None:

@@ -39,15 +39,16 @@ def test_keys_are_numbers_or_text() -> None:
     assert where_not_plain(LogState((), ((0, "x", None, {"a": {2}}),), b"")) == "state.recent[0][3]['a']: set"  # type: ignore[dict-item]
 
 
-def test_what_stays_beside_keeps_its_number() -> None:
+def test_what_stays_beside_keeps_its_name() -> None:
     beside = Beside[Counter[str]]("the counter")
     first, second = Counter[str](), Counter[str]()  # equal, and not the same
-    assert [beside.number(each) for each in (first, second, first)] == [0, 1, 0]
-    assert beside.thing(0) is first
-    assert beside.thing(1) is second
-    for wrong in (-1, 2):
-        with pytest.raises(MachineError, match=f"names the counter {wrong}, which is not here"):
-            beside.thing(wrong)
+    third, fourth = Counter[str](), Counter[str]()
+    told = [(first, "a"), (second, "a"), (first, "b"), (third, "a#3"), (fourth, "a")]
+    assert [beside.name(*each) for each in told] == ["a", "a#2", "a", "a#3", "a#4"]
+    assert [beside.thing(name) for name in ("a", "a#2", "a#3", "a#4")] == [first, second, third, fourth]
+    assert beside.thing("a#2") is second
+    with pytest.raises(MachineError, match="names the counter 'b', which is not here"):
+        beside.thing("b")
 
 
 @pytest.mark.parametrize("vcpus", [1, 3])
