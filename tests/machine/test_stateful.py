@@ -70,6 +70,25 @@ def test_every_part_of_a_machine_saves_plain_data_and_takes_it_back(make_rig: Ca
         assert rig.machine.snapshot().parts == snapshot.parts
 
 
+def test_whoever_keeps_another_object_is_kept_in_memory(make_rig: Callable[..., Rig]) -> None:
+    class Old:
+        waiting = frozenset({1})
+
+        def save(self) -> object:
+            return {1: self.waiting}
+
+        def load(self, state: object) -> None:
+            assert isinstance(state, dict)
+            self.waiting = state[1]
+
+    old, machine = Old(), make_rig(MachineKind.X86_64).machine
+    machine.keep(old)
+    snapshot = machine.snapshot()
+    old.waiting = frozenset()
+    machine.restore(snapshot)
+    assert old.waiting == {1}
+
+
 def test_a_log_takes_the_state_of_another_and_goes_on_alike() -> None:
     log = EventLog(Clock())
     for number in range(PACKED + 3):
