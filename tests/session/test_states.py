@@ -24,8 +24,8 @@ CELLS = (
     ("lguest", "2.6.24"),
     ("kvm", "6.1-64"),
 )
-COPIED = {"Hypervisor.domain", "Hypervisor.store.daemon"}
-"""What is no plain data yet, but a copy of the objects: Xen's domain, and xenstored with its tree."""
+COPIED = {"Hypervisor.domain"}
+"""What is no plain data yet, but a copy of the objects."""
 
 
 def odd_places(state: object, path: str) -> Iterator[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
 from pvops_xen.hypervisor.ring import BadRingError, Ring
+from pvops_xen.xenstore import saved
 from pvops_xen.xenstore.daemon import MOST_UNREAD, Daemon
 from pvops_xen.xenstore.wire import BadClientError
 
@@ -29,11 +29,11 @@ def _no_log(message: str) -> None:
 
 
 class StoreState(NamedTuple):
-    """Xenstore in a snapshot: its page and event channel, and the daemon with its tree, copied as it is."""
+    """Xenstore in a snapshot: its page and event channel, and the daemon with its tree."""
 
     page: int
     port: int
-    daemon: Daemon
+    daemon: saved.DaemonState
 
 
 @attrs.define
@@ -87,9 +87,9 @@ class StoreService:
 
     def save(self) -> StoreState:
         """State for a snapshot."""
-        return StoreState(self.page, self.port, copy.deepcopy(self.daemon))
+        return StoreState(self.page, self.port, saved.save(self.daemon))
 
-    def load(self, saved: StoreState) -> None:
+    def load(self, state: StoreState) -> None:
         """Take over what ``save`` gave."""
-        self.page, self.port = saved.page, saved.port
-        self.daemon = copy.deepcopy(saved.daemon)
+        self.page, self.port = state.page, state.port
+        self.daemon = saved.load(state.daemon)
