@@ -143,11 +143,10 @@ class Points:
         for listener in tuple(self._listeners):
             listener(passed, vcpu)
 
-    def save(self) -> object:
+    def save(self) -> tuple[tuple[str, int, int, int], ...]:
         """The points met, for a snapshot."""
-        return dict(self.passed)
+        return tuple((each.name, each.address, each.vcpu, each.ns) for each in self.passed.values())
 
-    def load(self, state: object) -> None:
+    def load(self, state: tuple[tuple[str, int, int, int], ...]) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, dict)
-        self.passed = dict(state)
+        self.passed = {each[0]: Passed(*each) for each in state}

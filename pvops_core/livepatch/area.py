@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from pvops_core.livepatch.errors import LivepatchError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pvops_core.machine import Vcpu
 
 PAGE_SIZE = 0x1000
@@ -98,11 +100,10 @@ class Area:
         """Give pages back."""
         del self._taken[(address - self.base) // PAGE_SIZE]
 
-    def save(self) -> object:
+    def save(self) -> dict[int, int]:
         """State for a snapshot."""
         return dict(self._taken)
 
-    def load(self, state: object) -> None:
+    def load(self, state: Mapping[int, int]) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, dict)
         self._taken = dict(state)

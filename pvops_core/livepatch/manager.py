@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 import numpy as np
@@ -16,10 +16,11 @@ from pvops_core.livepatch.area import PAGE_SIZE, Access
 from pvops_core.livepatch.description import Description
 from pvops_core.livepatch.errors import LivepatchError, PartialError
 from pvops_core.livepatch.fixups import Fixups
-from pvops_core.livepatch.meeting import Meeting
+from pvops_core.livepatch.meeting import Meeting, MeetingState
 from pvops_core.livepatch.model import Command, Phase, State
-from pvops_core.livepatch.registry import Registry
+from pvops_core.livepatch.registry import Registry, RegistryState
 from pvops_core.livepatch.safepoints import SafePoints, Span
+from pvops_core.machine.stateful import Beside
 from pvops_core.patching.holders import Hold
 
 if TYPE_CHECKING:
@@ -34,6 +35,26 @@ Loader = Callable[["PatchedGuest", str, bytes, Registry, bool], "Placed"]
 _STRIDE, _PATIENCE = 1000, 6000
 """A vCPU that is to run a hook goes on for so many blocks of code, so often, till it takes interrupts: 30 ms in all."""
 _POST = {Command.APPLY: Phase.POSTAPPLY, Command.REVERT: Phase.POSTREVERT}
+
+
+class LivepatchState(NamedTuple):
+    """Live patches in a snapshot.
+
+    Attributes:
+        registry: the payloads' states.
+        area: pages taken, by the first.
+        placed: names of the payloads that are in the guest.
+        meeting: name and state of the one that is under way.
+        messages: what has been warned of.
+        prepared: the guest's pages have been made ready.
+    """
+
+    registry: RegistryState
+    area: dict[int, int]
+    placed: dict[str, str]
+    meeting: tuple[str, MeetingState] | None
+    messages: tuple[str, ...]
+    prepared: bool
 
 
 class Livepatch:
@@ -51,6 +72,8 @@ class Livepatch:
         self._loader = loader
         self._placed: dict[str, Placed] = {}
         self._meeting: Meeting | None = None
+        self._payloads = Beside["Placed"]("the payload")
+        self._meetings = Beside[Meeting]("the")
         self._prepared = False
         self._master: Vcpu | None = None
         self._fixups = Fixups(self._fixup, guest.pages.fault)
@@ -254,30 +277,27 @@ class Livepatch:
 
     # Snapshots ---------------------------------------------------------------------------------------------------
 
-    def save_state(self) -> object:
-        """State for a snapshot."""
-        meeting = self._meeting.save() if self._meeting else None
-        return (
-            self.registry.save(),
-            self.guest.area.save(),
-            dict(self._placed),
-            (self._meeting, meeting),
-            tuple(self.messages),
-            self._prepared,
-        )
+    def save_state(self) -> LivepatchState:
+        """State for a snapshot; payloads, and the meeting that is under way, stay here by name."""
+        meeting = None
+        if self._meeting is not None:
+            meeting = self._meetings.name(self._meeting, "meeting"), self._meeting.save()
+        placed = {name: self._payloads.name(each, name) for name, each in self._placed.items()}
+        registry, area = self.registry.save(), self.guest.area.save()
+        return LivepatchState(registry, area, placed, meeting, tuple(self.messages), self._prepared)
 
-    def load_state(self, state: object) -> None:
+    def load_state(self, state: LivepatchState) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
-        registry, area, placed, (meeting, meeting_state), messages, self._prepared = state
+        registry, area, placed, met, messages, self._prepared = state
         self._agreed = None  # it is asked once more then
         self.registry.load(registry)
         self.guest.area.load(area)
-        self._placed, self.messages = dict(placed), list(messages)
+        self._placed = {name: self._payloads.thing(beside) for name, beside in placed.items()}
+        self.messages = list(messages)
         watched = self._meeting is not None
-        self._meeting = meeting
-        if meeting is not None:
-            meeting.load(meeting_state)
+        self._meeting = meeting = None if met is None else self._meetings.thing(met[0])
+        if met is not None and meeting is not None:
+            meeting.load(met[1])
         if watched and meeting is None:
             self.guest.machine.unwatch(self._between)
         if not watched and meeting is not None:
@@ -290,10 +310,10 @@ class _Keeper:
 
     livepatch: Livepatch
 
-    def save(self) -> object:
+    def save(self) -> LivepatchState:
         """State for a snapshot."""
         return self.livepatch.save_state()
 
-    def load(self, state: object) -> None:
+    def load(self, state: LivepatchState) -> None:
         """Go back to a saved state."""
         self.livepatch.load_state(state)

@@ -7,9 +7,9 @@ why the second phase can be late as well.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pvops_core.livepatch.rendezvous import Phase, Rendezvous
+from pvops_core.livepatch.rendezvous import Phase, Rendezvous, RendezvousState
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.safepoints import SafePoints
@@ -21,6 +21,13 @@ TASKS_NS = 100_000
 """How long everybody goes on for when a task sleeps where it must not."""
 WAIT_NS = 10_000
 """How far time moves at once when nobody can run until something happens."""
+
+
+class MeetingState(NamedTuple):
+    """A rendezvous, and until when, in virtual time, everybody goes on before it is tried again."""
+
+    rendezvous: RendezvousState
+    rest_until: int
 
 
 class Meeting:
@@ -148,13 +155,12 @@ class Meeting:
         for vcpu in self._machine.vcpus:
             vcpu.release()
 
-    def save(self) -> object:
+    def save(self) -> MeetingState:
         """State for a snapshot; who is held is part of the machine's own."""
-        return self._rendezvous.save(), self._rest_until
+        return MeetingState(self._rendezvous.save(), self._rest_until)
 
-    def load(self, state: object) -> None:
+    def load(self, state: MeetingState) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
         meeting, self._rest_until = state
         self._rendezvous.load(meeting)
         self._objections = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol
 
 import attrs
 
@@ -25,6 +25,7 @@ from pvops_core.livepatch.model import (
     State,
     UploadFlag,
 )
+from pvops_core.machine.stateful import Beside
 
 
 @attrs.frozen
@@ -40,6 +41,33 @@ class Work:
     command: Command
     record: Record
     timeout_ns: int
+
+
+class RecordState(NamedTuple):
+    """A record in a snapshot: its name there, and what changes of it."""
+
+    name: str
+    state: int
+    rc: int
+    reverted: bool
+    saved: tuple[bytes | None, ...]
+
+
+class WorkState(NamedTuple):
+    """A scheduled action in a snapshot; the record by its name there."""
+
+    command: int
+    record: str
+    timeout_ns: int
+
+
+class RegistryState(NamedTuple):
+    """A registry in a snapshot."""
+
+    version: int
+    records: tuple[RecordState, ...]
+    applied: tuple[str, ...]
+    work: WorkState | None
 
 
 class Host(Protocol):
@@ -122,6 +150,7 @@ class Registry:
         self.records: list[Record] = []
         self.applied: list[Record] = []
         self.work: Work | None = None
+        self._beside = Beside[Record]("the live patch")
 
     # Looking -----------------------------------------------------------------------------------------------------
 
@@ -335,19 +364,30 @@ class Registry:
 
     # Snapshots ---------------------------------------------------------------------------------------------------
 
-    def save(self) -> object:
-        """State for a snapshot."""
-        records = [(record, record.state, record.rc, record.reverted, list(record.saved)) for record in self.records]
-        return self.version, records, list(self.applied), self.work
+    def save(self) -> RegistryState:
+        """State for a snapshot; the records themselves stay here, by name."""
+        records = tuple(
+            RecordState(self._name(each), int(each.state), each.rc, each.reverted, tuple(each.saved))
+            for each in self.records
+        )
+        now, work = self.work, None
+        if now is not None:
+            work = WorkState(int(now.command), self._name(now.record), now.timeout_ns)
+        return RegistryState(self.version, records, tuple(map(self._name, self.applied)), work)
 
-    def load(self, state: object) -> None:
+    def _name(self, record: Record) -> str:
+        return self._beside.name(record, record.name)
+
+    def load(self, state: RegistryState) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
-        self.version, records, applied, self.work = state
-        self.records = [record for record, *_ in records]
-        self.applied = list(applied)
-        for record, record.state, record.rc, record.reverted, saved in records:
-            record.saved = list(saved)
+        self.version, records, applied, work = state
+        thing = self._beside.thing
+        self.records = [thing(each.name) for each in records]
+        self.applied = [thing(name) for name in applied]
+        self.work = None if work is None else Work(Command(work.command), thing(work.record), work.timeout_ns)
+        for record, saved in zip(self.records, records, strict=True):
+            record.state, record.rc, record.reverted = State(saved.state), saved.rc, saved.reverted
+            record.saved = list(saved.saved)
 
 
 def _refuse(number: int, name: str, why: str) -> NoReturn:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import attrs
 
@@ -51,6 +52,16 @@ class Lateness:
             f"Timed out on semaphore in {self.phase.value} quiesce phase {self.arrived}/{self.wanted}"
             f" ({names} did not come)"
         )
+
+
+class RendezvousState(NamedTuple):
+    """A meeting in a snapshot: who must come, the phase, the first that came, who is in, who has interrupts off."""
+
+    online: tuple[int, ...]
+    phase: str
+    master: int | None
+    inside: tuple[int, ...]
+    off: tuple[int, ...]
 
 
 class Rendezvous:
@@ -143,12 +154,13 @@ class Rendezvous:
         assert self.phase is Phase.QUIET
         self.phase = Phase.DONE
 
-    def save(self) -> object:
+    def save(self) -> RendezvousState:
         """State for a snapshot."""
-        return self.online, self.phase, self.master, frozenset(self._in), frozenset(self._off)
+        inside, off = tuple(sorted(self._in)), tuple(sorted(self._off))
+        return RendezvousState(tuple(sorted(self.online)), self.phase.value, self.master, inside, off)
 
-    def load(self, state: object) -> None:
+    def load(self, state: RendezvousState) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
-        self.online, self.phase, self.master, inside, off = state
+        online, phase, self.master, inside, off = state
+        self.online, self.phase = frozenset(online), Phase(phase)
         self._in, self._off, self.lateness = set(inside), set(off), None

@@ -19,17 +19,19 @@ if TYPE_CHECKING:
     from pvops_core.machine.eventlog import Event, EventLog
     from pvops_core.machine.gates import Gates
     from pvops_core.machine.handler import TrapHandler
-    from pvops_core.machine.machine import Machine, Snapshot, Stateful
+    from pvops_core.machine.machine import Machine, Snapshot
     from pvops_core.machine.memory import PhysicalMemory
     from pvops_core.machine.msrs import ServedMsr
     from pvops_core.machine.paging import ErrorCode, Walk
     from pvops_core.machine.registers import Batch
     from pvops_core.machine.runloop import Stop
+    from pvops_core.machine.stateful import Beside, Plain, Stateful
     from pvops_core.machine.vcpu import Vcpu
 
 _HOMES = {
     "BareMetal": "bare",
     "Batch": "registers",
+    "Beside": "stateful",
     "Breakpoint": "breakpoints",
     "Clock": "clock",
     "ErrorCode": "paging",
@@ -38,9 +40,10 @@ _HOMES = {
     "Gates": "gates",
     "Machine": "machine",
     "PhysicalMemory": "memory",
+    "Plain": "stateful",
     "ServedMsr": "msrs",
     "Snapshot": "machine",
-    "Stateful": "machine",
+    "Stateful": "stateful",
     "Stop": "runloop",
     "TrapHandler": "handler",
     "Vcpu": "vcpu",
@@ -58,6 +61,7 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "BareMetal",
     "Batch",
+    "Beside",
     "Breakpoint",
     "Clock",
     "ErrorCode",
@@ -69,6 +73,7 @@ __all__ = [
     "MachineKind",
     "PageFault",
     "PhysicalMemory",
+    "Plain",
     "Reschedule",
     "ServedMsr",
     "Snapshot",

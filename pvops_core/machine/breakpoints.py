@@ -7,7 +7,7 @@ not to its snapshots: restoring one neither brings a breakpoint back nor takes i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import attrs
@@ -134,11 +134,10 @@ class Breakpoints:
             self._standing[vcpu.index] = standing
         return before
 
-    def save(self) -> object:
+    def save(self) -> dict[int, tuple[int, int]]:
         """Which vCPUs stand at a breakpoint that has been served, for a snapshot."""
         return dict(self._standing)
 
-    def load(self, state: object) -> None:
+    def load(self, state: Mapping[int, tuple[int, int]]) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, dict)
         self._standing = dict(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_core.machine import engine as uc
 from pvops_core.machine import midblock
@@ -11,12 +11,20 @@ from pvops_core.machine.callbacks import Callbacks
 from pvops_core.machine.msrs import MSR_TSC_AUX
 from pvops_core.machine.registers import register_id
 from pvops_core.machine.state import CALL_WORDS, Slot, State
-from pvops_core.machine.vcpu import Vcpu
+from pvops_core.machine.vcpu import Vcpu, VcpuState
 
 if TYPE_CHECKING:
     from pvops_core.machine.handler import SyscallInPlace
     from pvops_core.machine.machine import Machine
     from pvops_core.machine.native import Callbacks as Native
+
+
+class SlotState(NamedTuple):
+    """A vCPU, and the blocks and instructions that it has run."""
+
+    vcpu: VcpuState
+    blocks: int
+    instructions: int
 
 
 class CpuSlot:
@@ -99,13 +107,12 @@ class CpuSlot:
         self.engine.hook_native_instruction(uc.INSN_RDTSC, native.rdtsc, data)
         self.engine.hook_native_instruction(uc.INSN_RDTSCP, native.rdtscp, data)
 
-    def save(self) -> object:
+    def save(self) -> SlotState:
         """State for a snapshot."""
-        return self.vcpu.save(), self.blocks, self.state[Slot.INSTRUCTIONS]
+        return SlotState(self.vcpu.save(), self.blocks, self.state[Slot.INSTRUCTIONS])
 
-    def load(self, state: object) -> None:
+    def load(self, state: SlotState) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
         vcpu, self.blocks, self.state[Slot.INSTRUCTIONS] = state
         self.vcpu.load(vcpu)
         self.engine.flush_code()

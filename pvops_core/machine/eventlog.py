@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 import lz4.block
+
+from pvops_core.errors import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +90,14 @@ def _text(text: str) -> bytes:
     return b"s%d:%s" % (len(data), data)
 
 
+class LogState(NamedTuple):
+    """The events of a snapshot: packed ones, the newest as they came, and the SHA-256 over the packed ones."""
+
+    packs: tuple[bytes, ...]
+    recent: tuple[_Raw, ...]
+    digest: bytes
+
+
 class EventLog:
     """All events of a run so far; iterating over it gives them in order."""
 
@@ -96,6 +106,7 @@ class EventLog:
         self._packs: list[bytes] = []
         self._recent: list[_Raw] = []
         self._hash = hashlib.sha256()  # of the packs
+        self._hashes: dict[bytes, hashlib._Hash] = {}  # by digest: one in use cannot be made from that
 
     def record(self, kind: str, vcpu: int | None = None, **fields: Value) -> None:
         """Add an event that happens now."""
@@ -141,15 +152,28 @@ class EventLog:
         digest.update(b"".join(map(_form, self._recent)))
         return digest.hexdigest()
 
-    def save(self) -> object:
+    def save(self) -> LogState:
         """State for a snapshot."""
-        return tuple(self._packs), tuple(self._recent), self._hash.copy()
+        digest = self._hash.digest()
+        self._hashes.setdefault(digest, self._hash.copy())
+        return LogState(tuple(self._packs), tuple(self._recent), digest)
 
-    def load(self, state: object) -> None:
+    def load(self, state: LogState) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
         packs, recent, digest = state
-        self._packs, self._recent, self._hash = list(packs), list(recent), digest.copy()
+        known = self._hashes.get(digest)
+        self._hash = known.copy() if known else _hash_of(packs, digest)
+        self._packs, self._recent = list(packs), list(recent)
+
+
+def _hash_of(packs: tuple[bytes, ...], digest: bytes) -> hashlib._Hash:
+    """The hash over all events in packs: what a state of another log has to be gone through for."""
+    found = hashlib.sha256()
+    for pack in packs:
+        found.update(b"".join(map(_form, _unpack(pack))))
+    if found.digest() != digest:
+        raise MachineError(f"a saved event log has the hash {found.hexdigest()} and says {digest.hex()}")
+    return found
 
 
 def _unpack(pack: bytes) -> list[_Raw]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pvops_core.errors import MachineError
+from pvops_core.machine.stateful import Beside
 
 if TYPE_CHECKING:
     from pvops_core.machine.machine import Machine
@@ -27,6 +28,7 @@ class Gates:
         self._base = 0
         self._stride = 0
         self._handlers: list[Handler | None] = []
+        self._beside = Beside[Handler]("a gate's")
 
     def map(self, base_va: int, count: int, stride: int = 8) -> None:
         """Hook ``count`` gates from ``base_va``; once in a machine's life.
@@ -99,11 +101,11 @@ class Gates:
         if not 0 <= index < len(self._handlers):
             raise MachineError(f"there is no gate {index}")
 
-    def save(self) -> object:
-        """State for a snapshot."""
-        return tuple(self._handlers)
+    def save(self) -> tuple[str | None, ...]:
+        """State for a snapshot: the names of the handlers, which stay here."""
+        return tuple(each if each is None else self._beside.name(each, "handler") for each in self._handlers)
 
-    def load(self, state: object) -> None:
+    def load(self, state: tuple[str | None, ...]) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
-        self._handlers = list(state) or self._handlers
+        if state:
+            self._handlers = [None if name is None else self._beside.thing(name) for name in state]

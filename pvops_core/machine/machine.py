@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
@@ -32,28 +32,26 @@ if TYPE_CHECKING:
     from pvops_core.machine.kinds import MachineKind
     from pvops_core.machine.msrs import ServedMsr
     from pvops_core.machine.spans import SpanCounter
+    from pvops_core.machine.stateful import Plain, Stateful
     from pvops_core.machine.vcpu import Vcpu
 
 _MAX_VCPUS = 128
 
 
-class Stateful(Protocol):
-    """Python state that belongs to a machine's snapshots."""
-
-    def save(self) -> object:
-        """The state, as something that later changes do not touch."""
-
-    def load(self, state: object) -> None:
-        """Go back to a saved state."""
-
-
 @attrs.frozen
 class Snapshot:
-    """A machine at one time; it belongs to the machine it was taken from."""
+    """A machine at one time; it belongs to the machine it was taken from.
+
+    Attributes:
+        memory: what its memory held, in a memory file.
+        parts: the states of its own parts.
+        keepers: those of whoever asked to be kept, each with its owner.
+        counts: the machine's counts.
+    """
 
     memory: MemorySnapshot
-    parts: tuple[object, ...]
-    keepers: tuple[tuple[Stateful, object], ...]
+    parts: tuple[Plain, ...]
+    keepers: tuple[tuple[Stateful[Any], Any], ...]
     counts: Counter[str]
 
 
@@ -102,7 +100,7 @@ class Machine(Closing):
         self.served_msrs: dict[int, ServedMsr] = {}
         self.features = ENGINE
         self._slots: list[CpuSlot] = []
-        self._keepers: list[Stateful] = []
+        self._keepers: list[Stateful[Any]] = []
         self._platform: TrapHandler | None = None
         self._observers: tuple[Observer, ...] = ()
         self.breakpoints = Breakpoints(self, self._slots)
@@ -316,12 +314,12 @@ class Machine(Closing):
         self._not_in_guest("step")
         self.loop.step(self._slots[vcpu.index])
 
-    def keep(self, owner: Stateful) -> None:
-        """Make Python state part of snapshots from now on."""
+    def keep(self, owner: Stateful[Any]) -> None:
+        """Make Python state part of snapshots from now on; in memory it need not be ``Plain``."""
         if owner not in self._keepers:
             self._keepers.append(owner)
 
-    def _parts(self) -> tuple[Stateful, ...]:
+    def _parts(self) -> tuple[Stateful[Any], ...]:
         return (self.clock, self.log, self.scheduler, self.gates, self.breakpoints, *self._slots)
 
     def snapshot(self) -> Snapshot:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+class SchedulerState(NamedTuple):
+    """The generator, as ``random.Random`` gives it, and who is left of this round."""
+
+    generator: tuple[int, tuple[int, ...], float | None]
+    round: tuple[int, ...]
 
 
 class Scheduler:
@@ -39,13 +46,13 @@ class Scheduler:
         half = self._slice_blocks // 2
         return max(1, half + self._random.randrange(self._slice_blocks + 1))
 
-    def save(self) -> object:
+    def save(self) -> SchedulerState:
         """State for a snapshot."""
-        return self._random.getstate(), tuple(self._round)
+        version, words, gauss = self._random.getstate()
+        return SchedulerState((version, words, gauss), tuple(self._round))
 
-    def load(self, state: object) -> None:
+    def load(self, state: SchedulerState) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
         generator, order = state
         self._random.setstate(generator)
         self._round = list(order)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.machine import intercepts, traps
 from pvops_core.machine.crossing import Crossing
@@ -30,6 +30,28 @@ Loaded = tuple[int, Descriptor]
 _TSC_OFFSET, _PATIENCE = int(Slot.TSC_OFFSET), int(Slot.PATIENCE)
 _BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
 _FLOATING, _FLOATED = int(Slot.FLOATING), int(Slot.FLOATED)
+
+
+class VcpuState(NamedTuple):
+    """A vCPU in a snapshot.
+
+    Attributes:
+        registers: the engine's CPU context.
+        halted: it sleeps in ``hlt``.
+        held: it may not run.
+        pending: vectors of external interrupts.
+        unmaskable: vectors of those that IF does not hold up.
+        tsc_offset: the time-stamp counter at virtual time 0.
+        msrs: those that the engine does not keep, by number.
+    """
+
+    registers: bytes
+    halted: bool
+    held: bool
+    pending: tuple[int, ...]
+    unmaskable: tuple[int, ...]
+    tsc_offset: int
+    msrs: dict[int, int]
 
 
 class Vcpu(Registers):
@@ -365,15 +387,15 @@ class Vcpu(Registers):
         self.debug.refresh()
         self.rip = self.rip  # where a handler did this, the engine must leave the block it is in
 
-    def save(self) -> object:
+    def save(self) -> VcpuState:
         """State for a snapshot."""
-        waiting = tuple(self.pending), tuple(self.unmaskable)
-        return self.save_registers(), self.halted, self.held, waiting, self.tsc_offset, dict(self._kept_msrs)
+        pending, unmaskable = tuple(self.pending), tuple(self.unmaskable)
+        words, kept = self.save_registers(), dict(self._kept_msrs)
+        return VcpuState(words, self.halted, self.held, pending, unmaskable, self.tsc_offset, kept)
 
-    def load(self, state: object) -> None:
+    def load(self, state: VcpuState) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
-        words, self.halted, self.held, (pending, unmaskable), self.tsc_offset, kept = state
+        words, self.halted, self.held, pending, unmaskable, self.tsc_offset, kept = state
         self._kept_msrs = dict(kept)
         self.pending, self.unmaskable = list(pending), list(unmaskable)
         self.load_registers(words)

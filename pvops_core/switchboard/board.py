@@ -5,25 +5,44 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import attrs
 import numpy as np
 
 from pvops_core.errors import MachineError, OccupiedError, PvopsError, SwitchError
 from pvops_core.guest.spans import Spans
+from pvops_core.machine.stateful import Beside
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.implementations import Bound, Form, Implementation, Offers, of_callable
-from pvops_core.switchboard.ops import Ops, Switch
+from pvops_core.switchboard.ops import Ops, Switch, SwitchState
 from pvops_core.switchboard.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
 
 if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu
     from pvops_core.patching.context import PatchContext
-    from pvops_core.switchboard.gates import Entrances
+    from pvops_core.switchboard.gates import Entrances, EntrancesState
     from pvops_core.switchboard.text import Text
+
+
+class BoardState(NamedTuple):
+    """A switchboard in a snapshot.
+
+    Attributes:
+        current: name of the implementation of each op.
+        calls: how often each op was served.
+        history: the switches.
+        sites: which sites are patched.
+        entrances: whose gates are whose.
+    """
+
+    current: dict[str, str]
+    calls: dict[str, int]
+    history: tuple[SwitchState, ...]
+    sites: tuple[bytes, ...]
+    entrances: EntrancesState
 
 
 class Switchboard(Ops):
@@ -59,25 +78,32 @@ class Switchboard(Ops):
         self._offers = Offers(text.layout, bound)
         self._current = dict(self._offers.table(self._offers.backends[0]))
         self._methods: dict[str, Implementation] = {}
+        self._beside = Beside[Implementation]("the implementation")
+        for backend in self._offers.backends:
+            for each in self._offers.table(backend).values():
+                self._beside.name(each, each.name)  # these have the same names in every session of these backends
         self._context: PatchContext | None = None
         self._calls: Counter[str] = Counter()
         self._history: list[Switch] = []
         machine.keep(self)
 
-    def save(self) -> object:
+    def save(self) -> BoardState:
         """State for a snapshot: who implements what, and what has been counted and noted."""
-        return self._current, self._calls.copy(), tuple(self._history), self._text.sites.save(), self._entrances.save()
+        current = {op: self._beside.name(each, each.name) for op, each in self._current.items()}
+        history = tuple(each.plain for each in self._history)
+        sites, entrances = self._text.sites.save(), self._entrances.save(self._beside)
+        return BoardState(current, dict(self._calls), history, sites, entrances)
 
-    def load(self, state: object) -> None:
+    def load(self, state: BoardState) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
-        self._current, calls, history, sites, entrances = state
+        current, calls, history, sites, entrances = state
+        self._current = {op: self._beside.thing(name) for op, name in current.items()}
         # Gate handlers hold the counter itself, so it is refilled and not replaced.
         self._calls.clear()
         self._calls.update(calls)
-        self._history[:] = history
+        self._history[:] = (Switch(*each) for each in history)
         self._text.sites.load(sites)
-        self._entrances.load(entrances)
+        self._entrances.load(entrances, self._beside)
         self._context = None
 
     @property

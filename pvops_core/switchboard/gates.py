@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_core.errors import SwitchError
 from pvops_core.switchboard.implementations import Form, Implementation
 
 if TYPE_CHECKING:
-    from pvops_core.machine import Gates, Vcpu
-
+    from pvops_core.machine import Beside, Gates, Vcpu
 
 PAGE_SIZE = 0x1000
 BUG_GATE = 0
@@ -23,6 +22,14 @@ def _bug(vcpu: Vcpu) -> None:
     caller = vcpu.word(vcpu.rsp)
     detail = f"vcpu {vcpu.index} called an op that its platform left empty (paravirt_BUG), from before {caller:#x}"
     vcpu.machine.stop("crash", detail)
+
+
+class EntrancesState(NamedTuple):
+    """Gates that are free, in order; the implementations of the others by name; which of the free were used before."""
+
+    free: tuple[int, ...]
+    owners: dict[int, str]
+    closed: tuple[int, ...]
 
 
 class Entrances:
@@ -89,15 +96,16 @@ class Entrances:
             self._free.append(index)
             self._closed.add(index)
 
-    def save(self) -> object:
+    def save(self, beside: Beside[Implementation]) -> EntrancesState:
         """Which gates are whose, for a snapshot."""
-        return tuple(self._free), dict(self._index), frozenset(self._closed)
+        owners = {index: beside.name(owner, owner.name) for owner, index in self._index.items()}
+        return EntrancesState(tuple(self._free), owners, tuple(sorted(self._closed)))
 
-    def load(self, state: object) -> None:
+    def load(self, state: EntrancesState, beside: Beside[Implementation]) -> None:
         """Go back to a saved state; what the gates call is part of the machine's own."""
-        assert isinstance(state, tuple)
-        free, index, closed = state
-        self._free, self._index, self._closed = deque(free), dict(index), set(closed)
+        free, owners, closed = state
+        self._free, self._closed = deque(free), set(closed)
+        self._index = {beside.thing(name): index for index, name in owners.items()}
 
     def address(self, implementation: Implementation) -> int:
         """What the slot of this implementation's op holds; 0 for an empty slot."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.ops import Slot
     from pvops_core.switchboard.implementations import Implementation
+
+
+class OpHookState(NamedTuple):
+    """What changes of a hook while it stands; see there."""
+
+    original: int
+    calls: int
+    replaced: int
+    spread: bool
+    refused: str
+    originals: tuple[str, ...]
+    kept: dict[int, bytes]
 
 
 @attrs.define(eq=False)
@@ -57,12 +69,12 @@ class OpHook:
         """Sites put back to calls through the slot."""
         return len(self.kept)
 
-    def save(self) -> tuple[object, ...]:
+    def save(self) -> OpHookState:
         """State for a snapshot."""
-        counts = self.calls, self.replaced
-        return self.original, *counts, self.spread, self.refused, tuple(self.originals), dict(self.kept)
+        originals, kept = tuple(self.originals), dict(self.kept)
+        return OpHookState(self.original, self.calls, self.replaced, self.spread, self.refused, originals, kept)
 
-    def load(self, state: tuple[Any, ...]) -> None:
+    def load(self, state: OpHookState) -> None:
         """Go back to a saved state."""
         self.original, self.counted[self.op], self.replaced, self.spread, self.refused, originals, kept = state
         self.originals, self.kept = list(originals), dict(kept)

@@ -14,12 +14,13 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import attrs
 
 from pvops_core.errors import OccupiedError, PatchError, SwitchError
 from pvops_core.hookspecs.specs import specs
+from pvops_core.machine.stateful import Beside
 from pvops_core.ops import signature
 from pvops_core.patching.alternatives import overlapping, read_alternatives
 from pvops_core.patching.context import PatchContext
@@ -31,8 +32,8 @@ from pvops_core.patching.poke import Poke
 from pvops_core.patching.text import Text
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.implementations import Form, Implementation, of_callable
-from pvops_core.switchboard.ophook import OpHook
-from pvops_core.switchboard.ops import KERNEL, Ops, Switch
+from pvops_core.switchboard.ophook import OpHook, OpHookState
+from pvops_core.switchboard.ops import KERNEL, Ops, Switch, SwitchState
 from pvops_core.switchboard.padding import PIECE, Padding
 
 if TYPE_CHECKING:
@@ -59,6 +60,14 @@ _PATCHES_SITES: Final = ("apply_paravirt", "apply_alternatives")
 _FILLER: Final = b"\xcc" * PIECE
 UNPATCHED_NS: Final = 100_000
 """Until the kernel has patched itself it may write its table at any time: with hooks in it, we look this often."""
+
+
+class OpHooksState(NamedTuple):
+    """The hooks that stand, by op, with their names; what has been switched; the padding that is free."""
+
+    standing: dict[str, tuple[str, OpHookState]]
+    switches: tuple[SwitchState, ...]
+    padding: tuple[int, ...]
 
 
 class OpHooks(Ops):
@@ -102,6 +111,7 @@ class OpHooks(Ops):
         self._text = Text(kernel)
         self._entries: dict[int, Breakpoint] = {}
         self._standing: dict[str, OpHook] = {}
+        self._beside = Beside[OpHook]("the hook")
         self._switches: list[Switch] = []
         self._mixed = self._mixed_sites()
         slots.own(self._written)
@@ -453,22 +463,21 @@ class OpHooks(Ops):
 
     # Snapshots -------------------------------------------------------------------------------------------------------
 
-    def save(self) -> object:
-        """The hooks that stand, for a snapshot."""
-        standing = {op: (hook, hook.save()) for op, hook in self._standing.items()}
-        return standing, tuple(self._switches), self._padding.save()
+    def save(self) -> OpHooksState:
+        """The hooks that stand, for a snapshot; they themselves stay here, by name."""
+        standing = {op: (self._beside.name(hook, hook.name), hook.save()) for op, hook in self._standing.items()}
+        return OpHooksState(standing, tuple(each.plain for each in self._switches), self._padding.save())
 
-    def load(self, state: object) -> None:
+    def load(self, state: OpHooksState) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
         standing, switches, padding = state
-        self._switches[:] = switches
+        self._switches[:] = (Switch(*each) for each in switches)
         self._padding.load(padding)
-        self._standing = {op: hook for op, (hook, _fields) in standing.items()}
+        self._standing = {op: self._beside.thing(name) for op, (name, _fields) in standing.items()}
         for entrance in tuple(self._entries):
             self._close(entrance)
-        for hook, fields in standing.values():
-            hook.load(fields)
+        for op, hook in self._standing.items():
+            hook.load(standing[op][1])
             self._open(hook)
 
 

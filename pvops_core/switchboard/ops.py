@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 KERNEL: Final = "kernel"
 """Whose a kernel's own functions are, as the name of a backend is for its hooks."""
+
+
+SwitchState: TypeAlias = tuple[str, str, str, str, int, int, str]
 
 
 @attrs.frozen
@@ -37,6 +40,11 @@ class Switch:
     ns: int
     sites: int
     refused: str = ""
+
+    @property
+    def plain(self) -> SwitchState:
+        """Its fields in order, as a snapshot holds them."""
+        return self.op, self.old, self.new, self.by, self.ns, self.sites, self.refused
 
 
 class Ops(ABC):

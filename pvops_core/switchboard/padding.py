@@ -49,13 +49,12 @@ class Padding:
         """The piece is int3 again, and free."""
         self._free.append(address)
 
-    def save(self) -> object:
+    def save(self) -> tuple[int, ...]:
         """State for a snapshot."""
         return tuple(self._free)
 
-    def load(self, state: object) -> None:
+    def load(self, state: tuple[int, ...]) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
         self._free = list(state)
 
 

@@ -80,16 +80,15 @@ class SiteBook:
             shape, row = self._places[address]
             shape.patched[row] = True
 
-    def save(self) -> object:
-        """Which sites are patched, for a snapshot."""
-        return [shape.patched.copy() for shapes in self._shapes.values() for shape in shapes]
+    def save(self) -> tuple[bytes, ...]:
+        """Which sites are patched, a byte for each, for a snapshot."""
+        return tuple(shape.patched.tobytes() for shapes in self._shapes.values() for shape in shapes)
 
-    def load(self, state: object) -> None:
+    def load(self, state: tuple[bytes, ...]) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, list)
         shapes = (shape for shapes in self._shapes.values() for shape in shapes)
         for shape, patched in zip(shapes, state, strict=True):
-            shape.patched[:] = patched
+            shape.patched[:] = np.frombuffer(patched, dtype=np.bool_)
 
     @property
     def ops(self) -> Sequence[str]:

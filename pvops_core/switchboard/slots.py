@@ -7,7 +7,7 @@ switch is noted at the end of the slice in which it was made.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_core.switchboard.ops import KERNEL, Switch
 
@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from pvops_core.guest import GuestText
     from pvops_core.machine import Machine
     from pvops_core.ops import Slot
+    from pvops_core.switchboard.ops import SwitchState
     from pvops_core.switchboard.table import OpTable
+
+
+class SlotsState(NamedTuple):
+    """The bytes of a table as they were last seen, and what had been written into it."""
+
+    last: bytes
+    history: tuple[SwitchState, ...]
 
 
 class SlotWatch:
@@ -74,15 +82,14 @@ class SlotWatch:
         self.history.append(Switch(name, before, since, KERNEL, self._machine.clock.ns, 0))
         self._machine.log.record("switch", op=name, old=before, new=since, by=KERNEL, sites=0)
 
-    def save(self) -> object:
+    def save(self) -> SlotsState:
         """State for a snapshot."""
-        return self._last, tuple(self.history)
+        return SlotsState(self._last, tuple(each.plain for each in self.history))
 
-    def load(self, state: object) -> None:
+    def load(self, state: SlotsState) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, tuple)
         self._last, history = state
-        self.history = list(history)
+        self.history = [Switch(*each) for each in history]
 
 
 def _runs(addresses: Sequence[int], size: int) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ import pytest
 from pvops_core.livepatch.builder import RELATIVE, Reference
 from pvops_core.livepatch.model import Command, State
 from pvops_core.livepatch.registry import Status
+from pvops_core.machine.stateful import where_not_plain
 from tests.livepatch.conftest import NEW, NEWER, PLAIN, VERSION, VERSION_CODE, Make, returning
 
 if TYPE_CHECKING:
@@ -269,6 +270,25 @@ def test_snapshots_know_of_live_patches(patched: Make) -> None:
         made.registry.action("hello", Command.UNLOAD)
         made.machine.restore(snapshot)
         assert made.registry.get("hello").rc == -errno.EAGAIN
+
+
+def test_states_of_live_patches_are_plain_at_every_step(patched: Make) -> None:
+    made = patched(vcpus=2)
+    made.upload("hello", NEW)
+    made.rig.code("ebfe", 0x13000)
+    made.machine.vcpus[1].rip = 0x13000
+    made.registry.action("hello", Command.APPLY)
+    for step in range(4):
+        snapshot = made.machine.snapshot()
+        states = [state for _owner, state in snapshot.keepers]
+        assert [where_not_plain(state) for state in states] == [None] * len(states)
+        made.machine.restore(snapshot)
+        assert [state for _owner, state in made.machine.snapshot().keepers] == states
+        made.machine.vcpus[1].rip = 0x10000
+        made.run(1000 if step < 2 else 20_000)
+        if step == 2:
+            assert made.registry.get("hello").state is State.APPLIED
+            made.registry.action("hello", Command.REVERT)
 
 
 @pytest.mark.parametrize("listed", [True, False])

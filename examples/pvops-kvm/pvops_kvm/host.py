@@ -6,10 +6,11 @@ kvm_steal_time_set_preempted, kvm_guest_time_update, kvm_write_wall_clock.
 
 from __future__ import annotations
 
-import copy
+from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+import attrs
 from pvops_native.platform import NativePlatform
 
 from pvops_core.backends import HypercallMade
@@ -28,8 +29,6 @@ VMCALL: Final = (b"\x0f\x01\xc1", b"\x0f\x01\xd9")
 UNDEFINED: Final = 6
 ARGUMENTS: Final = {64: ("rax", "rbx", "rcx", "rdx", "rsi"), 32: ("eax", "ebx", "ecx", "edx", "esi")}
 
-_KEPT: Final = ("times", "poll_control", "unhalted", "asleep", "running", "wall_clock", "hypercalls", "flushes")
-
 
 class KvmHost(NativePlatform):
     """A PC whose processors KVM shares out: one vCPU runs at a time."""
@@ -46,6 +45,7 @@ class KvmHost(NativePlatform):
         self.asleep: set[int] = set()
         self.running: int | None = None
         self._memory = machine.memory.size
+        machine.keep(_Keeper(self))
         for msr, needed in abi.NEEDS.items():
             if needed in self.offered:
                 machine.served_msrs[msr] = ServedMsr(partial(self._read, msr), partial(self._write, msr))
@@ -172,21 +172,47 @@ class KvmHost(NativePlatform):
             clocks.write_system_time(self.machine, vcpu, self.times[vcpu.index].system_time)
         super().before_entry(vcpu)
 
-    # Snapshots
 
-    def save(self) -> object:
-        """The PC's state and KVM's."""
-        mine = tuple(getattr(self, name) for name in _KEPT)
-        return super().save(), copy.deepcopy(mine)
+class KvmState(NamedTuple):
+    """KVM's part of a snapshot; see :class:`KvmHost` and :class:`clocks.VcpuTimes`."""
 
-    def load(self, state: object) -> None:
+    times: tuple[tuple[int, int, int | None], ...]
+    poll_control: tuple[int, ...]
+    unhalted: tuple[int, ...]
+    asleep: tuple[int, ...]
+    running: int | None
+    wall_clock: int
+    hypercalls: dict[str, int]
+    flushes: int
+
+
+@attrs.frozen
+class _Keeper:
+    """What KVM knows, as a part of machine snapshots; the PC below it is another."""
+
+    host: KvmHost
+
+    def save(self) -> KvmState:
+        """KVM's state."""
+        host = self.host
+        return KvmState(
+            tuple((each.system_time, each.steal_time, each.off_since) for each in host.times),
+            tuple(host.poll_control),
+            tuple(sorted(host.unhalted)),
+            tuple(sorted(host.asleep)),
+            host.running,
+            host.wall_clock,
+            dict(host.hypercalls),
+            host.flushes,
+        )
+
+    def load(self, state: KvmState) -> None:
         """Put a state taken by ``save`` back."""
-        if not isinstance(state, tuple):
-            raise TypeError("not a state that KvmHost.save made")
-        below, mine = state
-        super().load(below)
-        for name, value in zip(_KEPT, copy.deepcopy(mine), strict=True):
-            setattr(self, name, value)
+        host = self.host
+        times, poll_control, unhalted, asleep, host.running, host.wall_clock, hypercalls, host.flushes = state
+        host.times = [clocks.VcpuTimes(*each) for each in times]
+        host.poll_control, host.unhalted, host.asleep = list(poll_control), set(unhalted), set(asleep)
+        host.hypercalls = Counter(hypercalls)
 
 
 def _fetched(vcpu: Vcpu) -> bytes:

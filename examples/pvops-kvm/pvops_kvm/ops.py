@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.errors import MachineError
 from pvops_core.hookspecs import hookimpl
@@ -27,6 +26,13 @@ SLOW: Final = 3
 """_Q_SLOW_VAL: somebody sleeps for the lock."""
 
 
+class OpsState(NamedTuple):
+    """CPUs that are online, and by address of a lock those that wait for it."""
+
+    online: tuple[int, ...]
+    waiters: dict[int, tuple[int, ...]]
+
+
 class KvmOps:
     """io_delay, the remote TLB flush and the spinlock ops.
 
@@ -46,15 +52,15 @@ class KvmOps:
         self.waiters: dict[int, list[int]] = {}
         env.machine.keep(self)
 
-    def save(self) -> object:
+    def save(self) -> OpsState:
         """Which CPUs are online, and who waits for which lock."""
-        return copy.deepcopy((self.online, self.waiters))
+        waiters = {lock: tuple(each) for lock, each in self.waiters.items()}
+        return OpsState(tuple(sorted(self.online)), waiters)
 
-    def load(self, state: object) -> None:
+    def load(self, state: OpsState) -> None:
         """Put a state taken by ``save`` back."""
-        if not isinstance(state, tuple):
-            raise TypeError("not a state that KvmOps.save made")
-        self.online, self.waiters = copy.deepcopy(state)
+        self.online = set(state.online)
+        self.waiters = {lock: list(each) for lock, each in state.waiters.items()}
 
     def come_online(self, cpu: Vcpu) -> None:
         """kvm_guest_cpu_init, kvm_register_clock: tell KVM where this CPU's areas are.

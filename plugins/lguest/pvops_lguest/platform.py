@@ -6,7 +6,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_core.backends import Platform
 from pvops_core.errors import MachineError, UsageError
@@ -27,6 +27,7 @@ from pvops_lguest.livepatching import LguestCallsIn
 if TYPE_CHECKING:
     from pvops_core.guests import BuiltinGuest
     from pvops_core.machine import Machine, Vcpu
+    from pvops_lguest.host.state import SavedHost
 
 INVALID_OPCODE = 6
 _INT3 = 0xCC
@@ -34,6 +35,24 @@ _INTO = 0xCE
 
 _PAGE_TABLE_CALLS = frozenset({Call.SET_PTE, Call.SET_PMD})
 _FLUSH_CALLS = frozenset({Call.FLUSH_TLB})
+
+
+class LguestState(NamedTuple):
+    """The host in a snapshot.
+
+    Attributes:
+        host: what it knows of the guest.
+        chance: the generator that chooses what a shadow loses.
+        counts: hypercalls, traps and batched calls, by name.
+        sums: page-table updates, flushes, shadow fills.
+        end: how the guest has ended, and what it said.
+    """
+
+    host: SavedHost
+    chance: tuple[int, tuple[int, ...], float | None]
+    counts: tuple[dict[str, int], dict[str, int], dict[str, int]]
+    sums: tuple[int, int, int]
+    end: tuple[str, str] | None
 
 
 class LguestPlatform(LguestCallsIn, Platform):
@@ -299,19 +318,22 @@ class LguestPlatform(LguestCallsIn, Platform):
 
     # Snapshots
 
-    def save(self) -> object:
+    def save(self) -> LguestState:
         """Python's part of the state."""
-        counts = (dict(self.hypercalls), dict(self.traps), dict(self.batched))
-        sums = (self.page_table_updates, self.flushes, self.shadow_fills, self._end)
-        return self.state.save(), self._random.getstate(), counts, sums
+        return LguestState(
+            self.state.save(),
+            self._random.getstate(),
+            (dict(self.hypercalls), dict(self.traps), dict(self.batched)),
+            (self.page_table_updates, self.flushes, self.shadow_fills),
+            self._end,
+        )
 
-    def load(self, state: object) -> None:
+    def load(self, state: LguestState) -> None:
         """Go back to what :meth:`save` gave."""
-        assert isinstance(state, tuple)
-        host, chance, counts, sums = state
+        host, chance, counts, sums, self._end = state
         self.state.load(host)
         self._random.setstate(chance)
         for counter, saved in zip((self.hypercalls, self.traps, self.batched), counts, strict=True):
             counter.clear()
             counter.update(saved)
-        self.page_table_updates, self.flushes, self.shadow_fills, self._end = sums
+        self.page_table_updates, self.flushes, self.shadow_fills = sums

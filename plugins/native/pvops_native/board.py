@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
 from pvops_native.devices.acpi import AcpiRegisters
 from pvops_native.devices.apic import FIXED, INIT, LOWEST, NMI, STARTUP, LocalApic
-from pvops_native.devices.bus import PortBus, set_state, state_of
+from pvops_native.devices.bus import DeviceState, PortBus, set_state, state_of
 from pvops_native.devices.cmos import Cmos
 from pvops_native.devices.ioapic import IoApic
 from pvops_native.devices.pic import PicPair
@@ -43,6 +43,13 @@ class Wires:
     stop: Callable[[str], None]
     start: Callable[[int], None]
     signal: Callable[[int, int, int], None]
+
+
+class BoardState(NamedTuple):
+    """The devices on the port bus, and the I/O APIC and the local ones."""
+
+    ports: tuple[DeviceState, ...]
+    others: tuple[DeviceState, ...]
 
 
 class Board:
@@ -136,15 +143,18 @@ class Board:
         tick = self.pit.next_event()
         return time if tick is None else tick if time is None else min(time, tick)
 
-    def save(self) -> object:
-        """The state of all devices."""
-        return self.ports.save(), [state_of(device) for device in (self.ioapic, *self.apics)]
+    @property
+    def _others(self) -> tuple[attrs.AttrsInstance, ...]:
+        """Devices that are on no port."""
+        return self.ioapic, *self.apics
 
-    def load(self, state: object) -> None:
+    def save(self) -> BoardState:
+        """The state of all devices."""
+        return BoardState(self.ports.save(), tuple(map(state_of, self._others)))
+
+    def load(self, state: BoardState) -> None:
         """Puts a state taken by `save` back."""
-        if not isinstance(state, tuple):
-            raise TypeError("not a state that Board.save made")
         ports, others = state
         self.ports.load(ports)
-        for device, saved in zip((self.ioapic, *self.apics), others, strict=True):
+        for device, saved in zip(self._others, others, strict=True):
             set_state(device, saved)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import calendar
+from collections import Counter
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
 from pvops_core.backends import Platform, Settings, clock_start, cpu_model
 from pvops_core.machine import BareMetal
 from pvops_core.machine.cpumodel import cpu_features
-from pvops_native.board import Board, Wires
+from pvops_native.board import Board, BoardState, Wires
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,14 @@ class PcSettings(Settings):
 
     rtc: int = clock_start(most=LATEST)
     cpu: str = cpu_model()
+
+
+class PcState(NamedTuple):
+    """A PC in a snapshot: its devices, what they have printed, and how often each trap was taken."""
+
+    board: BoardState
+    console: bytes
+    traps: dict[str, int]
 
 
 class Pc(BareMetal, Platform):
@@ -71,18 +80,16 @@ class Pc(BareMetal, Platform):
         """The local APICs, by processor."""
         return self.board.apics
 
-    def save(self) -> object:
+    def save(self) -> PcState:
         """The devices, the console and the counts, for a machine snapshot."""
-        return self.board.save(), bytes(self.console), self.traps.copy()
+        return PcState(self.board.save(), bytes(self.console), dict(self.traps))
 
-    def load(self, state: object) -> None:
+    def load(self, state: PcState) -> None:
         """Puts a state taken by `save` back."""
-        if not isinstance(state, tuple):
-            raise TypeError("not a state that Pc.save made")
         board, console, traps = state
         self.board.load(board)
         self.console[:] = console
-        self.traps = traps.copy()
+        self.traps = Counter(traps)
 
     def _stop(self, reason: str) -> None:
         self.machine.stop(reason, "asked for by the guest")

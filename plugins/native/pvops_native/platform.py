@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from pvops_core.machine.features import word
 from pvops_native import loader
 from pvops_native.devices.apic import INIT, NMI, STARTUP
@@ -27,6 +29,7 @@ class NativePlatform(Pc):
         starter: what the start port does: given the number of a processor. The built-in guest starts its others by it.
         firmware: there are ACPI tables and local APICs, as a kernel expects.
         text: watches over a kernel's text where there is more than one processor.
+        waiting: processors that wait for a start-up message.
     """
 
     console_name = "ttyS0"
@@ -37,21 +40,8 @@ class NativePlatform(Pc):
         self.starter: Callable[[int], None] = lambda _number: None
         self.firmware = False
         self.text: TextWatch | None = None
-        self._waiting = {vcpu.index for vcpu in machine.vcpus[1:]}
-
-    def save(self) -> object:
-        """As a PC's, and which processors wait for a start-up message."""
-        return super().save(), frozenset(self._waiting)
-
-    def load(self, state: object) -> None:
-        """Puts a state taken by `save` back."""
-        if not isinstance(state, tuple):
-            raise TypeError("not a state that NativePlatform.save made")
-        pc, waiting = state
-        super().load(pc)
-        self._waiting = set(waiting)
-        if self.text is not None:
-            self.text.learn()
+        self.waiting = {vcpu.index for vcpu in machine.vcpus[1:]}
+        machine.keep(_Processors(self))
 
     def idle(self) -> bool:
         """Without a timer, somebody who types may still wake the guest."""
@@ -80,10 +70,27 @@ class NativePlatform(Pc):
         if mode == NMI:
             vcpu.raise_unmaskable()
         elif mode == INIT:
-            self._waiting.add(number)
+            self.waiting.add(number)
             vcpu.interrupts_enabled = False
             vcpu.halt()
-        elif mode == STARTUP and number in self._waiting:
-            self._waiting.remove(number)
+        elif mode == STARTUP and number in self.waiting:
+            self.waiting.remove(number)
             self.machine.log.record("start-up", vcpu=number, page=vector)
             self.machine.defer(lambda: vcpu.start_real_mode(vector))
+
+
+@attrs.frozen
+class _Processors:
+    """Which processors have been started, as a part of machine snapshots."""
+
+    platform: NativePlatform
+
+    def save(self) -> tuple[int, ...]:
+        """Those that wait."""
+        return tuple(sorted(self.platform.waiting))
+
+    def load(self, state: tuple[int, ...]) -> None:
+        """Puts a state taken by `save` back; memory has been, and so has the kernel's text."""
+        self.platform.waiting = set(state)
+        if self.platform.text is not None:
+            self.platform.text.learn()

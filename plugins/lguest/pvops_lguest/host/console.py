@@ -123,11 +123,10 @@ class DmaBindings:
         self._arrays.append(DmaArray(key, pa, count, irq))
         return 1
 
-    def save(self) -> object:
+    def save(self) -> tuple[tuple[int, int, int, int], ...]:
         """State for a snapshot."""
-        return tuple(self._arrays)
+        return tuple((each.key, each.pa, each.count, each.irq) for each in self._arrays)
 
-    def load(self, state: object) -> None:
+    def load(self, state: tuple[tuple[int, int, int, int], ...]) -> None:
         """Go back to what :meth:`save` gave."""
-        assert isinstance(state, tuple)
-        self._arrays = list(state)
+        self._arrays = [DmaArray(*each) for each in state]

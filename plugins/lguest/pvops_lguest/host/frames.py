@@ -37,11 +37,10 @@ class FramePool:
         """Frames not handed out."""
         return len(self._free)
 
-    def save(self) -> object:
+    def save(self) -> tuple[int, ...]:
         """The free frames, for a snapshot."""
         return tuple(self._free)
 
-    def load(self, state: object) -> None:
+    def load(self, state: tuple[int, ...]) -> None:
         """Go back to what :meth:`save` gave."""
-        assert isinstance(state, tuple)
         self._free = list(state)

@@ -5,7 +5,7 @@ Source: drivers/lguest/interrupts_and_traps.c (maybe_do_interrupt, guest_set_clo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_lguest.host.data import INTERRUPT_FLAG
 from pvops_lguest.host.traps import FIRST_EXTERNAL_VECTOR, Gate
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from pvops_lguest.host.traps import Traps
 
 TIMER_IRQ = 0
+
+
+class InterruptState(NamedTuple):
+    """Interrupts that wait, a bit each, and the attributes of :class:`Interrupts`."""
+
+    pending: int
+    noirq: tuple[int, int]
+    halted: bool
+    deadline: int | None
 
 
 class Interrupts:
@@ -73,11 +82,10 @@ class Interrupts:
             data.set_irq_pending(0)
         return gate
 
-    def save(self) -> object:
+    def save(self) -> InterruptState:
         """State for a snapshot."""
-        return self._pending, self.noirq, self.halted, self.deadline
+        return InterruptState(self._pending, self.noirq, self.halted, self.deadline)
 
-    def load(self, state: object) -> None:
+    def load(self, state: InterruptState) -> None:
         """Go back to what :meth:`save` gave."""
-        assert isinstance(state, tuple)
         self._pending, self.noirq, self.halted, self.deadline = state

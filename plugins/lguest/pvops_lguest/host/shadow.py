@@ -9,7 +9,7 @@ quiet. Source: drivers/lguest/page_tables.c (2.6.23 to 2.6.35).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
 
@@ -64,6 +64,17 @@ class Directory:
 
     gpgdir: int | None = None
     pa: int | None = None
+
+
+class ShadowState(NamedTuple):
+    """The part that is not in memory: guest and host address of each directory, which is in use, and the attributes."""
+
+    directories: tuple[tuple[int | None, int | None], ...]
+    current: int
+    switcher: int
+    kernel_address: int
+    pinned: tuple[int, ...]
+    evicted: bool
 
 
 class ShadowTables:
@@ -407,13 +418,13 @@ class ShadowTables:
 
     # Snapshots
 
-    def save(self) -> object:
+    def save(self) -> ShadowState:
         """Python's part of the state; the tables themselves are in machine memory."""
         directories = tuple((directory.gpgdir, directory.pa) for directory in self._directories)
-        return directories, self._current, self._switcher, self.kernel_address, self.pinned, self._evicted
+        numbers = self._current, self._switcher, self.kernel_address
+        return ShadowState(directories, *numbers, self.pinned, self._evicted)
 
-    def load(self, state: object) -> None:
+    def load(self, state: ShadowState) -> None:
         """Go back to what :meth:`save` gave."""
-        assert isinstance(state, tuple)
         directories, self._current, self._switcher, self.kernel_address, self.pinned, self._evicted = state
         self._directories = [Directory(gpgdir, pa) for gpgdir, pa in directories]

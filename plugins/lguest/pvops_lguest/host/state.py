@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
 from pvops_lguest.host.console import Console, DmaBindings
 from pvops_lguest.host.data import LguestData
-from pvops_lguest.host.interrupts import Interrupts
-from pvops_lguest.host.traps import KernelStack, Traps
+from pvops_lguest.host.interrupts import Interrupts, InterruptState
+from pvops_lguest.host.traps import KernelStack, Traps, TrapState
 
 if TYPE_CHECKING:
-    from pvops_core.machine import Stateful
     from pvops_lguest.host.abi import Abi
     from pvops_lguest.host.frames import FramePool
     from pvops_lguest.host.memory import GuestMemory
     from pvops_lguest.host.segments import Segments
-    from pvops_lguest.host.shadow import ShadowTables
+    from pvops_lguest.host.shadow import ShadowState, ShadowTables
+
+
+class SavedHost(NamedTuple):
+    """A host side in a snapshot: address of the shared page, fields as below, and the states of its parts."""
+
+    data: int | None
+    ts: bool
+    next_hcall: int
+    output: bytes
+    frames: tuple[int, ...]
+    shadow: ShadowState
+    traps: TrapState
+    interrupts: InterruptState
+    dma: tuple[tuple[int, int, int, int], ...]
 
 
 @attrs.define
@@ -69,19 +82,26 @@ class HostState:
         if self.data is not None:
             self.data.set_time(self.wallclock())
 
-    def save(self) -> object:
+    def save(self) -> SavedHost:
         """Python's part of the state, for a snapshot."""
-        data = None if self.data is None else self.data.pa
-        parts = tuple(part.save() for part in self._parts())
-        return data, self.ts, self.next_hcall, bytes(self.output), parts
+        return SavedHost(
+            None if self.data is None else self.data.pa,
+            self.ts,
+            self.next_hcall,
+            bytes(self.output),
+            self.frames.save(),
+            self.shadow.save(),
+            self.traps.save(),
+            self.interrupts.save(),
+            self.dma.save(),
+        )
 
-    def load(self, state: object) -> None:
+    def load(self, state: SavedHost) -> None:
         """Go back to what :meth:`save` gave."""
-        assert isinstance(state, tuple)
-        data, self.ts, self.next_hcall, self.output[:], parts = state
-        self.data = None if data is None else LguestData(self.memory, self.abi, data)
-        for part, saved in zip(self._parts(), parts, strict=True):
-            part.load(saved)
-
-    def _parts(self) -> tuple[Stateful, ...]:
-        return self.frames, self.shadow, self.traps, self.interrupts, self.dma
+        self.data = None if state.data is None else LguestData(self.memory, self.abi, state.data)
+        self.ts, self.next_hcall, self.output[:] = state.ts, state.next_hcall, state.output
+        self.frames.load(state.frames)
+        self.shadow.load(state.shadow)
+        self.traps.load(state.traps)
+        self.interrupts.load(state.interrupts)
+        self.dma.load(state.dma)

@@ -5,7 +5,7 @@ Source: drivers/lguest/interrupts_and_traps.c.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
@@ -69,6 +69,14 @@ class KernelStack:
     ss1: int = 0
     esp1: int = 0
     pages: int = 0
+
+
+class TrapState(NamedTuple):
+    """Gates by vector (handler, type, level), kernel stack (selector, top, pages), and the vector of system calls."""
+
+    gates: dict[int, tuple[int, int, int]]
+    stack: tuple[int, int, int]
+    syscall_vector: int
 
 
 class Traps:
@@ -166,13 +174,14 @@ class Traps:
         """The error code that the frame of ``vector`` has: 0 if the CPU gave none, None if it has none."""
         return (error_code or 0) if vector in _WITH_ERROR_CODE else None
 
-    def save(self) -> object:
+    def save(self) -> TrapState:
         """State for a snapshot."""
-        return dict(self._gates), attrs.astuple(self._stack), self.syscall_vector
+        gates = {vector: (gate.handler, gate.type, gate.dpl) for vector, gate in self._gates.items()}
+        stack = self._stack.ss1, self._stack.esp1, self._stack.pages
+        return TrapState(gates, stack, self.syscall_vector)
 
-    def load(self, state: object) -> None:
+    def load(self, state: TrapState) -> None:
         """Go back to what :meth:`save` gave."""
-        assert isinstance(state, tuple)
         gates, stack, self.syscall_vector = state
-        self._gates = dict(gates)
+        self._gates = {vector: Gate(*gate) for vector, gate in gates.items()}
         self._stack.ss1, self._stack.esp1, self._stack.pages = stack

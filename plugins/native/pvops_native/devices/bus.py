@@ -6,17 +6,20 @@ or four consecutive ports). A port that nobody claims floats: it reads as all on
 
 from __future__ import annotations
 
-import copy
+from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import attrs
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Plain
 
 WIRE: Final = {"wire": True}
 """Metadata of a device's field that is a connection to the outside and no part of its state."""
 
 
-class PortDevice(Protocol):
+class PortDevice(attrs.AttrsInstance, Protocol):
     """A byte-wide device on the port bus."""
 
     @property
@@ -30,16 +33,39 @@ class PortDevice(Protocol):
         """Takes the byte ``value`` written to ``port``."""
 
 
-def state_of(device: object) -> dict[str, Any]:
-    """A deep copy of every field of an attrs-made device that is not a wire."""
-    fields = attrs.fields(type(device))  # type: ignore[arg-type]  # devices are attrs classes
-    return {f.name: copy.deepcopy(getattr(device, f.name)) for f in fields if f.metadata != WIRE}
+DeviceState: TypeAlias = "dict[str, Plain]"
+"""Every field of a device that is no wire, by name; of a part of it, the same of that."""
 
 
-def set_state(device: object, state: dict[str, Any]) -> None:
+def state_of(device: attrs.AttrsInstance) -> DeviceState:
+    """Every field of an attrs-made device that is not a wire, as plain data."""
+    return {f.name: _plain(getattr(device, f.name)) for f in attrs.fields(type(device)) if f.metadata != WIRE}
+
+
+def set_state(device: attrs.AttrsInstance, state: DeviceState) -> None:
     """Puts a state taken by `state_of` back; the state may be put back again later."""
     for name, value in state.items():
-        setattr(device, name, copy.deepcopy(value))
+        setattr(device, name, _restored(getattr(device, name), value))
+
+
+def _plain(value: Any) -> Plain:  # noqa: ANN401 - whatever a device's field is
+    if attrs.has(type(value)):
+        return state_of(value)
+    if isinstance(value, dict):
+        return dict(value)
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple | deque) else value
+
+
+def _restored(now: Any, saved: Any) -> Any:  # noqa: ANN401 - as above
+    """What a field becomes, given what it is: parts of a device stay the objects that they are."""
+    if attrs.has(type(now)):
+        set_state(now, saved)
+        return now
+    if isinstance(now, dict):
+        return dict(saved)
+    if isinstance(now, list | tuple | deque):
+        return type(now)(map(_restored, now, saved) if any(attrs.has(type(each)) for each in now) else saved)
+    return saved
 
 
 class PortBus:
@@ -65,13 +91,11 @@ class PortBus:
             if device is not None:
                 device.write(port + offset & 0xFFFF, value >> 8 * offset & 0xFF)
 
-    def save(self) -> object:
+    def save(self) -> tuple[DeviceState, ...]:
         """The state of every device, for a machine snapshot."""
         return tuple(state_of(device) for device in self._devices)
 
-    def load(self, state: object) -> None:
+    def load(self, state: tuple[DeviceState, ...]) -> None:
         """Puts a state taken by `save` back."""
-        if not isinstance(state, tuple):
-            raise TypeError("not a state that PortBus.save made")
         for device, saved in zip(self._devices, state, strict=True):
             set_state(device, saved)

@@ -21,7 +21,7 @@ class Starter:
 
     start: Callable[[int], None] = attrs.field(metadata=WIRE)
     number: int = 0
-    ports: range = range(BASE, BASE + 4)
+    ports: tuple[int, ...] = tuple(range(BASE, BASE + 4))
 
     def read(self, port: int) -> int:
         """The number last written."""

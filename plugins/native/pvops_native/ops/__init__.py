@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_native.ops.apic import ApicOps
 from pvops_native.ops.control import ControlOps
@@ -74,6 +74,14 @@ EMPTY: Final = frozenset({"post_allocator_init"})
 """Ops whose slot bare metal leaves empty."""
 
 
+class OpsState(NamedTuple):
+    """By address of a lock, the processors in its queue; the calibrated frequency; the ranges reserved."""
+
+    waiting: dict[int, tuple[int, ...]]
+    khz: int
+    reserved: tuple[tuple[int, int], ...]
+
+
 class NativeOps(
     InfoOps,
     InitOps,
@@ -97,12 +105,13 @@ class NativeOps(
         super().__init__(env)
         env.machine.keep(self)
 
-    def save(self) -> object:
+    def save(self) -> OpsState:
         """What the ops remember: who waits for which lock, the calibrated frequency, the ranges reserved."""
-        return copy.deepcopy((self.waiting, self.khz, self.reserved))
+        waiting = {lock: tuple(queue) for lock, queue in self.waiting.items()}
+        return OpsState(waiting, self.khz, tuple(self.reserved))
 
-    def load(self, state: object) -> None:
+    def load(self, state: OpsState) -> None:
         """Puts a state taken by `save` back."""
-        if not isinstance(state, tuple):
-            raise TypeError("not a state that NativeOps.save made")
-        self.waiting, self.khz, self.reserved = copy.deepcopy(state)
+        waiting, self.khz, reserved = state
+        self.waiting = {lock: deque(queue) for lock, queue in waiting.items()}
+        self.reserved = list(reserved)

@@ -6,11 +6,11 @@ On Xen they are two places. Here they are shown as one unless a setting chooses.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
-from pvops_xen.hypervisor.lines import MergedLines
+from pvops_xen.hypervisor.lines import LinesState, MergedLines
 from pvops_xen.hypervisor.ring import BadRingError, Ring
 
 if TYPE_CHECKING:
@@ -27,6 +27,15 @@ SHOWN: Final = {"once": (), "both": (HYPERCALL, RING), "ring": (RING,), "hyperca
 
 def _no_log(message: str) -> None:
     del message
+
+
+class ConsoleState(NamedTuple):
+    """A console in a snapshot: its ring's page and event channel, what has been typed, the lines of its outputs."""
+
+    page: int
+    port: int
+    typed: bytes
+    lines: LinesState
 
 
 @attrs.define
@@ -83,13 +92,11 @@ class Console:
         self.typed = self.typed[given:]
         return bool(printed or given)
 
-    def save(self) -> object:
+    def save(self) -> ConsoleState:
         """State for a snapshot."""
-        return self.page, self.port, self.typed, self.lines.save()
+        return ConsoleState(self.page, self.port, self.typed, self.lines.save())
 
-    def load(self, saved: object) -> None:
+    def load(self, saved: ConsoleState) -> None:
         """Take over what ``save`` gave."""
-        if not isinstance(saved, tuple):
-            raise TypeError("not a snapshot of a console")
         self.page, self.port, self.typed, lines = saved
         self.lines.load(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import attrs
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from pvops_core.backends import HypercallMade
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
-    from pvops_xen.hypervisor.console import Console
-    from pvops_xen.hypervisor.frames import FrameTable
+    from pvops_xen.hypervisor.console import Console, ConsoleState
+    from pvops_xen.hypervisor.frames import FramesState, FrameTable
     from pvops_xen.hypervisor.layout import Abi
     from pvops_xen.hypervisor.state import VcpuState
     from pvops_xen.hypervisor.validate import Validator
-    from pvops_xen.xenstore.service import StoreService
+    from pvops_xen.xenstore.service import StoreService, StoreState
 
 
 _MESSAGES: Final = 100
@@ -56,6 +56,22 @@ class FrameRegisters:
         self.frame = cpu.batch("rip", "rsp", "rflags", "rcx", "r11")
         self.place = cpu.batch("rsp", "rflags")
         self.back = cpu.batch("rsp", "rflags", "rax", "rcx", "r11")
+
+
+class HypervisorState(NamedTuple):
+    """The hypervisor in a snapshot: its domain, copied as it is; the states of its parts; what has been counted."""
+
+    domain: Domain
+    frames: FramesState
+    epoch: int
+    printed: bytes
+    console: ConsoleState
+    store: StoreState
+    messages: tuple[str, ...]
+    hypercalls: dict[str, int]
+    traps: dict[str, int]
+    page_table_updates: int
+    flushes: int
 
 
 @attrs.define(eq=False)
@@ -155,27 +171,35 @@ class Hypervisor:
         cpu.cr3 = root << PAGE_SHIFT
         state.stale_user = not state.in_kernel  # everything is flushed, but user mode may fill in some of the kernel's
 
-    def save(self) -> object:
+    def save(self) -> HypervisorState:
         """State for a snapshot: everything that is not in machine memory."""
         stats = self.stats
-        counters = (stats.hypercalls.copy(), stats.traps.copy(), stats.page_table_updates, stats.flushes)
-        console = bytes(stats.console), self.console.save(), self.store.save(), stats.messages[:]
-        return copy.deepcopy(self.domain), self.frames.copy(), self.validator.epoch, console, counters
+        return HypervisorState(
+            copy.deepcopy(self.domain),
+            self.frames.save(),
+            self.validator.epoch,
+            bytes(stats.console),
+            self.console.save(),
+            self.store.save(),
+            tuple(stats.messages),
+            dict(stats.hypercalls),
+            dict(stats.traps),
+            stats.page_table_updates,
+            stats.flushes,
+        )
 
-    def load(self, saved: object) -> None:
+    def load(self, saved: HypervisorState) -> None:
         """Take over what ``save`` gave."""
-        if not isinstance(saved, tuple):
-            raise TypeError("not a snapshot of this hypervisor")
-        domain, frames, epoch, console, counters = saved
         for field in attrs.fields(Domain):
-            setattr(self.domain, field.name, copy.deepcopy(getattr(domain, field.name)))
-        self.frames.load(frames)
-        self.validator.epoch = epoch
-        self.stats.console[:] = console[0]
-        self.console.load(console[1])
-        self.store.load(console[2])
-        self.stats.messages[:] = console[3]
-        hypercalls, traps, self.stats.page_table_updates, self.stats.flushes = counters
-        for mine, theirs in ((self.stats.hypercalls, hypercalls), (self.stats.traps, traps)):
+            setattr(self.domain, field.name, copy.deepcopy(getattr(saved.domain, field.name)))
+        self.frames.load(saved.frames)
+        self.validator.epoch = saved.epoch
+        self.console.load(saved.console)
+        self.store.load(saved.store)
+        stats = self.stats
+        stats.console[:] = saved.printed
+        stats.messages[:] = saved.messages
+        stats.page_table_updates, stats.flushes = saved.page_table_updates, saved.flushes
+        for mine, theirs in ((stats.hypercalls, saved.hypercalls), (stats.traps, saved.traps)):
             mine.clear()
             mine.update(theirs)

@@ -5,7 +5,7 @@ frame from being freed. The table knows nothing of what page tables hold: ``vali
 """
 
 import enum
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -32,6 +32,18 @@ VALIDATED: Final = 1
 PINNED: Final = 2
 PAE_XEN_L2: Final = 4  # the second-level table of the last GiB of a PAE guest: holds Xen's own slots
 ALLOCATED: Final = 8  # the domain holds the frame itself (PGC_allocated): one general reference
+
+
+class FramesState(NamedTuple):
+    """The columns of a :class:`FrameTable`, in a snapshot."""
+
+    owner: bytes
+    kind: bytes
+    flags: bytes
+    refs: tuple[int, ...]
+    types: tuple[int, ...]
+    linear: tuple[int, ...]
+    stamp: tuple[int, ...]
 
 
 @attrs.define
@@ -104,13 +116,12 @@ class FrameTable:
         """The type for which references are held; NONE if none are."""
         return _TYPES[self.kind[mfn]] if self.types[mfn] else FrameType.NONE
 
-    def copy(self) -> "FrameTable":
-        """An independent copy, for snapshots."""
-        return FrameTable(
-            self.owner[:], self.kind[:], self.flags[:], self.refs[:], self.types[:], self.linear[:], self.stamp[:]
-        )
+    def save(self) -> "FramesState":
+        """State for a snapshot."""
+        flat = bytes(self.owner), bytes(self.kind), bytes(self.flags)
+        return FramesState(*flat, tuple(self.refs), tuple(self.types), tuple(self.linear), tuple(self.stamp))
 
-    def load(self, saved: "FrameTable") -> None:
-        """Take over a copy in place: others hold the table itself."""
-        for field in attrs.fields(FrameTable):
-            getattr(self, field.name)[:] = getattr(saved, field.name)
+    def load(self, saved: "FramesState") -> None:
+        """Take over what ``save`` gave in place: others hold the table itself."""
+        self.owner[:], self.kind[:], self.flags[:] = saved.owner, saved.kind, saved.flags
+        self.refs[:], self.types[:], self.linear[:], self.stamp[:] = saved[3:]

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 
 _REMEMBERED: Final = 4096
 """Lines that wait for their second copy, of each output."""
+
+
+LinesState: TypeAlias = tuple[tuple[bytes, int, tuple[bytes, ...]], ...]
+"""Of each output the line that is not ended, how much of it has been shown, and the lines it was alone with."""
 
 
 @attrs.define
@@ -74,14 +78,12 @@ class MergedLines:
             self.emit(mine.line[mine.shown :])
             mine.shown = len(mine.line)
 
-    def save(self) -> object:
+    def save(self) -> LinesState:
         """State for a snapshot."""
         return tuple((each.line, each.shown, tuple(each.alone)) for each in self.outputs)
 
-    def load(self, saved: object) -> None:
+    def load(self, saved: LinesState) -> None:
         """Take over what ``save`` gave."""
-        if not isinstance(saved, tuple):
-            raise TypeError("not a snapshot of two outputs")
         for each, (line, shown, alone) in zip(self.outputs, saved, strict=True):
             each.line, each.shown, each.alone = line, shown, deque(alone, maxlen=_REMEMBERED)
 

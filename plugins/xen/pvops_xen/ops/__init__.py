@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_xen.ops.boot import BootOps
 from pvops_xen.ops.cpu import CpuOps
@@ -15,11 +14,24 @@ from pvops_xen.ops.tlb import TlbOps
 
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
+    from pvops_xen.ops.multicalls import BatchState
 
-# Python state of the guest's kernel that belongs to a snapshot.
-_KEPT: Final = (
-    "protected", "pinned", "late", "user_roots", "cr3", "cr0", "gdt", "idt", "tls", "kickers", "waiters",
-)  # fmt: skip
+
+class OpsState(NamedTuple):
+    """What the guest's kernel remembers outside of its memory, by the names of the ops' attributes."""
+
+    protected: tuple[int, ...]
+    pinned: tuple[int, ...]
+    late: bool
+    user_roots: dict[int, int]
+    cr3: dict[int, int]
+    cr0: dict[int, int]
+    gdt: dict[int, int]
+    idt: dict[int, tuple[int, int]]
+    tls: tuple[tuple[int, int, int], ...]
+    kickers: dict[int, int]
+    waiters: dict[int, tuple[int, ...]]
+    batches: tuple[BatchState, ...]
 
 
 class XenOps(IrqOps, CpuOps, DescriptorOps, TlbOps, LockOps, TimeOps, BootOps):
@@ -34,18 +46,31 @@ class XenOps(IrqOps, CpuOps, DescriptorOps, TlbOps, LockOps, TimeOps, BootOps):
         self.absent = PV_SPINLOCKS if len(env.machine.vcpus) == 1 else frozenset[str]()
         env.machine.keep(self)
 
-    def save(self) -> object:
+    def save(self) -> OpsState:
         """State for a snapshot."""
-        return {name: copy.deepcopy(getattr(self, name)) for name in _KEPT}, [batch.save() for batch in self.calls]
+        return OpsState(
+            tuple(sorted(self.protected)),
+            tuple(sorted(self.pinned)),
+            self.late,
+            dict(self.user_roots),
+            dict(self.cr3),
+            dict(self.cr0),
+            dict(self.gdt),
+            dict(self.idt),
+            tuple((*which, value) for which, value in self.tls.items()),
+            dict(self.kickers),
+            {lock: tuple(each) for lock, each in self.waiters.items()},
+            tuple(batch.save() for batch in self.calls),
+        )
 
-    def load(self, saved: object) -> None:
+    def load(self, saved: OpsState) -> None:
         """Take over what ``save`` gave."""
-        if not isinstance(saved, tuple):
-            raise TypeError("not a snapshot of the xen ops")
-        values, batches = saved
-        for name in _KEPT:
-            setattr(self, name, copy.deepcopy(values[name]))
-        for batch, state in zip(self.calls, batches, strict=True):
+        self.protected, self.pinned, self.late = set(saved.protected), set(saved.pinned), saved.late
+        self.user_roots, self.cr3, self.cr0 = dict(saved.user_roots), dict(saved.cr3), dict(saved.cr0)
+        self.gdt, self.idt, self.kickers = dict(saved.gdt), dict(saved.idt), dict(saved.kickers)
+        self.tls = {(vcpu, entry): value for vcpu, entry, value in saved.tls}
+        self.waiters = {lock: list(each) for lock, each in saved.waiters.items()}
+        for batch, state in zip(self.calls, saved.batches, strict=True):
             batch.load(state)
 
 

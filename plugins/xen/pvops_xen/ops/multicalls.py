@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
@@ -36,6 +36,15 @@ class _Call:
     args: list[int]
     data: bytearray = attrs.field(factory=bytearray)
     at: int = 0
+
+
+class BatchState(NamedTuple):
+    """A batch in a snapshot: number, arguments, data and place of each call; then the attributes."""
+
+    calls: tuple[tuple[int, tuple[int, ...], bytes, int], ...]
+    mode: int
+    resume_mmu: bool
+    failed: int
 
 
 class Multicalls:
@@ -178,14 +187,13 @@ class Multicalls:
         self.flush()
         self.mode = Lazy.NONE
 
-    def save(self) -> object:
+    def save(self) -> BatchState:
         """State for a snapshot."""
-        calls = [(call.nr, tuple(call.args), bytes(call.data), call.at) for call in self._calls]
-        return calls, self.mode, self.resume_mmu, self.failed
+        calls = tuple((call.nr, tuple(call.args), bytes(call.data), call.at) for call in self._calls)
+        return BatchState(calls, int(self.mode), self.resume_mmu, self.failed)
 
-    def load(self, saved: object) -> None:
+    def load(self, saved: BatchState) -> None:
         """Take over what ``save`` gave."""
-        if not isinstance(saved, tuple):
-            raise TypeError("not a snapshot of a batch")
-        calls, self.mode, self.resume_mmu, self.failed = saved
+        calls, mode, self.resume_mmu, self.failed = saved
+        self.mode = Lazy(mode)
         self._calls = [_Call(nr, list(args), bytearray(data), at) for nr, args, data, at in calls]

@@ -45,7 +45,7 @@ _TYPES: Final = frozenset(Type) - {Type.WATCH_EVENT, Type.ERROR}
 
 @attrs.define
 class Daemon:
-    """A xenstored and its clients. Plain data, so that a snapshot is a deep copy.
+    """A xenstored and its clients.
 
     Attributes:
         tree: the tree.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
 from pvops_xen.hypervisor.ring import BadRingError, Ring
+from pvops_xen.xenstore import saved
 from pvops_xen.xenstore.daemon import MOST_UNREAD, Daemon
 from pvops_xen.xenstore.wire import BadClientError
 
@@ -26,6 +26,14 @@ _ERROR_COMM, _ERROR_RINGIDX, _ERROR_PROTO = 1, 2, 3
 
 def _no_log(message: str) -> None:
     del message
+
+
+class StoreState(NamedTuple):
+    """Xenstore in a snapshot: its page and event channel, and the daemon with its tree."""
+
+    page: int
+    port: int
+    daemon: saved.DaemonState
 
 
 @attrs.define
@@ -77,13 +85,11 @@ class StoreService:
         memory.set_u32(self.page + _ERROR, code)
         return True
 
-    def save(self) -> object:
+    def save(self) -> StoreState:
         """State for a snapshot."""
-        return self.page, self.port, copy.deepcopy(self.daemon)
+        return StoreState(self.page, self.port, saved.save(self.daemon))
 
-    def load(self, saved: object) -> None:
+    def load(self, state: StoreState) -> None:
         """Take over what ``save`` gave."""
-        if not isinstance(saved, tuple):
-            raise TypeError("not a snapshot of xenstore")
-        self.page, self.port = saved[:2]
-        self.daemon = copy.deepcopy(saved[2])
+        self.page, self.port = state.page, state.port
+        self.daemon = saved.load(state.daemon)
