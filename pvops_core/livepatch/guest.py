@@ -103,7 +103,8 @@ class PatchedGuest:
 
     def write_text(self, va: int, data: bytes, by: str) -> None:
         """Write to pages set aside as text is written; one transaction."""
-        self.poker.transaction([Poke(va, self.read(va, len(data)), data)], by=by)
+        old = self.read(va, len(data))
+        self.poker.transaction([Poke(va, old, data, fresh=not any(old))], by=by)
 
     def write_data(self, va: int, data: bytes) -> None:
         """Write to pages set aside that hold no text."""

@@ -174,7 +174,9 @@ class Callbacks:
         self._serve(self._loop.gates.call, address)
 
     def _interrupt(self, _engine: int, vector: int, _data: int) -> None:
-        if vector >= EXITS:
+        if self._engine.between:
+            self._engine.stop()
+        elif vector >= EXITS:
             self._serve(self._leave, vector)
         elif vector in _OF_FETCHES and self._too_early(vector):
             self._engine.stop()

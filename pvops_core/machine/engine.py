@@ -165,6 +165,7 @@ class Engine:
         self._stopping: set[int] = set()
         self._no_stops: ctypes.c_uint8 | None = None
         self._context: Context | None = None
+        self.between = False  # the library is started for its own sake: what it meets is not the guest's
         # One model for both widths: 32-bit guests need its PAE and NX, sysenter in 64-bit mode an Intel one, and
         # one without rdrand, whose numbers come from the host.
         self._control(const.UC_CTL_CPU_MODEL, 1, ctypes.c_int(x86_const.UC_CPU_X86_SANDYBRIDGE))
@@ -216,10 +217,12 @@ class Engine:
 
     def _end_stepping(self, rip: int) -> None:
         """The library ends its counting of instructions when it is next started: here, where it executes nothing."""
+        self.between = True
         with self._untouched():
             self._exit_at(rip)
             _library.uc_emu_start(self.handle, rip, 0, 0, 0)
             self._exit_at()
+        self.between = False
         self.flush_code()
 
     def _exit_at(self, *addresses: int) -> None:

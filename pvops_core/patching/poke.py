@@ -58,12 +58,14 @@ class Poke:
         expected: the bytes that must be there now.
         new: the bytes to be there afterwards, as many.
         retires: the code there is gone for good: not even its first byte may be executed any more.
+        fresh: nothing has been code there yet, so nobody can go on inside, whatever looks like it.
     """
 
     address: int
     expected: bytes = attrs.field(validator=_not_short)
     new: bytes = attrs.field()
     retires: bool = False
+    fresh: bool = False
 
     @new.validator
     def _same_length(self, _attribute: attrs.Attribute[bytes], value: bytes) -> None:
@@ -148,6 +150,8 @@ class _Single:
 
     def changing(self) -> list[list[int]]:
         poke = self._poke
+        if poke.fresh:
+            return []
         if poke.retires:
             return self.ranges()
         places = [at for at in range(self.size) if poke.expected[at] != poke.new[at]]

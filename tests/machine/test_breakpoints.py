@@ -152,3 +152,16 @@ def test_page_faults_are_told_after_hooks_that_the_vcpu_cannot_see_are_gone(
         rig.machine.remove(hook)
     assert rig.run() == "seen"
     assert faults == [14, 14]
+
+
+def test_the_end_of_single_steps_meets_no_fault_for_the_guest(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(MachineKind.X86_64)
+    missing = 0x40_0000
+    rig.memory.write(CODE, bytes.fromhex("ffe0"))  # jmp rax
+    rig.cpu.set("rax", missing)
+    rig.cpu.rip = CODE
+    rig.platform.on_exception = lambda *_: rig.machine.stop("fault") or True  # type: ignore[func-returns-value]
+    rig.machine.step(rig.cpu)
+    assert rig.cpu.rip == missing
+    assert rig.run() == "fault"
+    assert [(vector, address) for vector, _error, address, _rip in rig.platform.seen] == [(14, missing)]
