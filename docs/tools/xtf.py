@@ -17,9 +17,9 @@ from typing import Any, Final
 REASONS: Final = {
     "argo": "Xen 4.17 is built without Argo unless asked to, so the hypercall is not there",
     "pv-fsgsbase": "the processor shown to the guest has no FSGSBASE",
-    "xsa-167": "superpages for PV guests are off in Xen (`allowsuperpage`)",
-    "xsa-444": "the processor shown to the guest has no DBEXT (AMD)",
-    "debug-regs": "reads MSR 0x1d9 (DEBUGCTL), which Xen 4.17 refuses a PV guest: it panics on a real one too",
+    "xsa-167": "Xen has given up superpages of PV guests, and refuses the op",
+    "xsa-444": "the processor shown to the guest has no DBEXT, a feature of AMD's",
+    "debug-regs": "reads MSR 0x1d9 (DEBUGCTL), which Xen 4.17 refuses to a PV guest: the test panics on a real Xen too",
 }
 """Test name -> why it does not succeed where Xen 4.17 has a domU of this processor either."""
 _SETTING: Final = re.compile(r"^(\w+)\s*=\s*(?:\"([^\"]*)\"|(\d+))", re.MULTILINE)
@@ -55,7 +55,7 @@ def _lines(rows: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     yield "| test | 64 bits | 32 bits (PAE) | why |"
     yield "|---|---|---|---|"
     for test, verdicts in sorted(rows.items()):
-        why = REASONS.get(test, "") if set(verdicts.values()) != {"SUCCESS"} else ""
+        why = REASONS.get(test, "") if {*verdicts.values()} != {"SUCCESS"} else ""
         yield f"| {test} | {verdicts.get('pv64', '-')} | {verdicts.get('pv32pae', '-')} | {why} |"
 
 
