@@ -24,7 +24,7 @@ class Verdict(enum.Enum):
     SUCCESS = "SUCCESS"
     SKIP = "SKIP"
     ERROR = "ERROR"
-    """The test itself went wrong."""
+    """The test itself went wrong, or nothing ran since it asks for what cannot be."""
     FAILURE = "FAILURE"
     CRASH = "CRASH"
     """No verdict was seen, or the guest did not come to its own end behind it."""
@@ -39,6 +39,8 @@ class Verdict(enum.Enum):
 
 def verdict_of(observation: Observation) -> Verdict:
     """The last that the guest's console says, if the guest then ended of its own will."""
+    if observation.outcome is Outcome.UNSUPPORTED:
+        return Verdict.ERROR
     found = _RESULT.findall(observation.console.replace("\r", ""))
     ended = observation.outcome.finished or observation.outcome is Outcome.UNTIL
     return Verdict(found[-1]) if found and ended else Verdict.CRASH
@@ -54,7 +56,7 @@ def why(observation: Observation) -> tuple[str, ...]:
         return ()
     console = observation.console.replace("\r", "")
     said = [(match[1] or match[2]).strip() for match in _WHY.finditer(console)][:_MOST]
-    if verdict is Verdict.CRASH:
+    if verdict is Verdict.CRASH or observation.outcome is Outcome.UNSUPPORTED:
         return (": ".join(filter(None, (observation.outcome.value, observation.reason))), *said)
     return tuple(said or [match[1].strip() for match in _BEFORE.finditer(console)][-1:])
 

@@ -94,7 +94,7 @@ def test_one_that_cannot_be_run_is_told_of_among_the_others(folder: Path) -> Non
     (folder / "good.toml").write_text("[set]\nlovely = 1\n")
     code, document = boot(folder)
     assert code == 2
-    assert document["runs"][0]["verdict"] == "CRASH"
+    assert document["runs"][0]["verdict"] == "ERROR"
     assert "lovely" in document["runs"][0]["why"][0]
     assert document["runs"][1]["verdict"] == "SKIP"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -119,6 +120,31 @@ def test_nothing_is_left_running() -> None:
         execute(requests, listener=Impatient(), command=[sys.executable, "-c", SHIM], stays=True)
     with pytest.raises(ProcessLookupError):
         os.kill(int(str(raised.value).rpartition(" ")[2]), 0)
+
+
+def test_a_parent_that_is_killed_takes_the_worker_and_its_copy_with_it() -> None:
+    command = [sys.executable, "-c", SHIM]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(wire.Request(Cell("native", "", "x86_64", workload="time.sleep(60)")).encode())
+        worker.stdin.flush()
+        while not isinstance(message := wire.decode(worker.stdout.readline()), wire.Began):
+            pass
+        worker.stdin.close()
+        assert worker.wait(20) == 1
+        assert worker.stdout.read().count(b"\n") <= 1  # to its end: nobody holds the pipe any more
+    with pytest.raises(ProcessLookupError):
+        _gone(message.pid)
+
+
+def _gone(pid: int) -> None:
+    """Wait until a process that is nobody's child here has been collected: ProcessLookupError then."""
+    for _ in range(100):
+        os.kill(pid, 0)
+        if Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z":
+            raise ProcessLookupError
+        time.sleep(0.05)
 
 
 @pytest.fixture
