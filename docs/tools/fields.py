@@ -45,6 +45,8 @@ def _document(document: Schema) -> Iterator[str]:
     for name, part in document.get("$defs", {}).items():
         yield f"### {verb}: {name}\n\n{part['description']}\n"
         yield from _table(part)
+        for other in part.get("allOf", ()):
+            yield f"All fields of {_link(other['$ref'])} are there too.\n"
 
 
 def _table(part: Schema) -> Iterator[str]:

@@ -36,7 +36,7 @@ class Verb(NamedTuple):
 VERBS: Final[Mapping[str, Verb]] = {
     "compare": Verb("pvops_core.cli.compare:compare", "Compare backends on one guest."),
     "run": Verb("pvops_core.cli.run:run", "Run the built-in guest once."),
-    "boot": Verb("pvops_core.cli.boot:boot", "Boot a real kernel once."),
+    "boot": Verb("pvops_core.cli.boot:boot", "Boot a real kernel, or many guests."),
     "livepatch": Verb("pvops_core.cli.livepatch:livepatch", "Live-patch a guest while it runs."),
     "scenario": Verb("pvops_core.cli.scenario:scenario", "Play a failure of the past again."),
     "patch": Verb("pvops_core.cli.patch:patch", "Show what a kernel makes of its call sites."),

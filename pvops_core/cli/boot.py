@@ -1,4 +1,4 @@
-"""``pvops boot``: a real kernel once, on one backend."""
+"""``pvops boot``: a real kernel once, on one backend, or many small guests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pvops_core.backends.choices import parse_choices
-from pvops_core.cli import inside, kernels, live, runs
+from pvops_core.cli import inside, kernels, live, runs, several
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
@@ -28,8 +28,13 @@ RECORDS = "PVOPS_ORACLE"
 
 
 def boot(
-    kernel: Annotated[
-        Path, typer.Argument(metavar="KERNEL", help="Kernel to boot: bzImage or ELF, as distributions ship it.")
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="KERNEL...",
+            help="Kernel to boot: bzImage or ELF, as distributions ship it. Of several, or of a folder, each that is "
+            "one is run.",
+        ),
     ],
     *,
     backend: Annotated[str, typer.Option(metavar="NAME", help="Backend whose platform it boots on.")] = "native",
@@ -88,22 +93,46 @@ def boot(
     settings: runs.SetOption = None,
     events: runs.EventsOption = None,
     json: JsonOption = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of several: write what each guest said of itself as JUnit XML.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Of several: runs at once; one for each CPU if not given.")
+    ] = None,
+    only: Annotated[
+        str, typer.Option(metavar="GLOB", help="Of a folder: only images with such a name, for example 'test-pv*'.")
+    ] = "",
     plugin: PluginOption = None,
 ) -> int:
-    """Boot a real kernel once.
+    """Boot a real kernel, or many guests.
 
     Shows the kernel's console, then what the run was made of: traps, hypercalls, blocks of code, times, hashes.
 
+    Several images, or the images in a folder, run side by side, one result each: SUCCESS, SKIP, ERROR or FAILURE as the
+    guest's console says in its line "Test result:", CRASH where it says nothing or the guest does not end. What is to
+    be otherwise for one of them stands in NAME.toml beside it: cmdline, initrd, until, cpus, memory, seed, and settings
+    of the platform in a table [set]; NAME~WORD.toml makes a run of its own of the same image.
+
     Exit code: 0 the kernel came to its end, or to the text or place waited for, 2 the files are no kernel or do not fit
     the backend, 5 what it patched is not what was expected, 6 it crashed or timed out, 4 pvops or a plugin failed. 1 or
-    2 is that of the first command of --livepatch that failed.
+    2 is that of the first command of --livepatch that failed. Of several it is the worst: 5 for FAILURE and ERROR, 6
+    for CRASH, 3 if there was no image.
     """
     if trace not in {"", "ops"}:
         raise UsageError(f"--trace takes ops, not {trace!r}")
-    runs.check_folders(events, json)
+    runs.check_folders(events, json, junit)
     plugins = tuple(plugin or ())
     if plugins and runs.broken_paths(runs.load(plugins), plugins):
         return ExitCode.FAULT
+    kernel = images[0]
+    if len(images) > 1 or kernel.is_dir() or junit or jobs or only:
+        alone = {"input": typed, "trace": trace, "hook": hook, "verify-patching": verify_patching, "events": events}
+        several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket})
+        options = parse_choices(settings or ())
+        ramdisk = str(initrd or "")
+        common = several.Common(backend, cmdline, ramdisk, until, cpus, memory, seed, options, plugins, stop_at)
+        allowed = Allowed.of_run(max_seconds)
+        return several.boot_several(images, common, allowed, only=only, jobs=jobs, json=json, junit_file=junit)
     cell = Cell(
         backend,
         "",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -18,16 +16,12 @@ from pvops_core.compare.observation import Observation, Outcome
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable
 
+    from pvops_core.compare.process import Worker
     from pvops_core.compare.typist import Typist
 
-WORKER = (sys.executable, "-P", "-m", "pvops_core.compare.worker")
-"""The command of a worker. ``-P``: a file of the current directory must not shadow a module."""
-
-_STDERR_TAIL = 8 << 10
 _MEMORY_POLL_S = 0.1
-_DRAIN_S = 5.0  # a process that left the child's group may hold the pipe open for ever
 _MIB = 1 << 20
 
 
@@ -40,51 +34,51 @@ class _LostError(Exception):
         self.reason = reason
 
 
+class _RunLostError(_LostError):
+    """The run's own process ended without an answer; the worker that had made it is well."""
+
+
 @attrs.define(eq=False)
 class Child:
-    """One worker process and what it has said so far.
+    """One run by a worker process, and what was said of it so far.
 
     Attributes:
-        request: what it was asked to run.
+        request: what is to be run.
+        worker: who runs it.
         limits: what it may take.
-        command: how it is started.
         on_console: told of each piece of console text as it comes.
         typist: who types at the guest's console while it runs, if anybody.
     """
 
     request: wire.Request
+    worker: Worker
     limits: Limits = attrs.field(factory=Limits)
-    command: Sequence[str] = WORKER
     on_console: Callable[[str], None] | None = None
     typist: Typist | None = None
     _phase: wire.Phase = attrs.field(default=wire.Phase.STARTING, init=False)
     _console: list[str] = attrs.field(factory=list, init=False)
-    _stderr: bytearray = attrs.field(factory=bytearray, init=False)
     _started: float = attrs.field(default=0.0, init=False)
+    _pid: int | None = attrs.field(default=None, init=False)
 
     async def run(self) -> Observation:
-        """Start the worker, wait for its answer, end it. Raises nothing but what ``on_console`` raises."""
+        """Have the worker run it and wait for the answer. Raises nothing but what ``on_console`` raises.
+
+        The worker is ended, unless it is one that stays and nothing was wrong with it.
+        """
         self._started = time.monotonic()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self.command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                limit=self.limits.output,
-                start_new_session=True,
-            )
+            process = await self.worker.start(self.limits.output)
         except OSError as error:
             return self._lost(Outcome.DIED, f"the worker could not be started: {error}")
-        listening = asyncio.create_task(self._keep_stderr(process))
-        outcome: Observation | _LostError
+        answer: Observation | _LostError | None = None
         try:
-            outcome = await self._supervise(process)
+            answer = await self._supervise(process)
         except _LostError as lost:
-            outcome = lost
+            answer = lost
         finally:
-            await _in_full(_end(process, listening))
-        return outcome if isinstance(outcome, Observation) else self._lost(outcome.outcome, outcome.reason)
+            if not self.worker.stays or not isinstance(answer, Observation | _RunLostError):
+                await self.worker.end()
+        return answer if isinstance(answer, Observation) else self._lost(answer.outcome, answer.reason)
 
     async def _supervise(self, process: Process) -> Observation:
         """The worker's answer, or ``_LostError``; on a limit the process is left running."""
@@ -114,23 +108,41 @@ class Child:
 
     async def _read_answer(self, process: Process, stdout: asyncio.StreamReader) -> Observation:
         room = self.limits.output
+        found: Observation | None = None
         while line := await _read_line(stdout, self.limits.output):
             room -= len(line)
             if room < 0:
                 raise _too_much(self.limits.output)
             message = _decode(line)
             match message:
-                case wire.Phase():
-                    self._phase = message
-                case str():
-                    self._console.append(message)
-                    if self.on_console:
-                        self.on_console(message)
                 case Observation():
-                    if message.cell != self.request.cell:
-                        raise _LostError(Outcome.GARBAGE, "the worker answered for another run")
-                    return message
-        raise _LostError(Outcome.DIED, f"{_how_it_ended(await process.wait())} while {self._phase.value}")
+                    found = self._own(message)
+                case wire.Ended() if found is None:
+                    raise _RunLostError(Outcome.DIED, f"{_how_it_ended(message.status)} while {self._phase.value}")
+                case _:
+                    self._note(message)
+            if found is not None and (isinstance(message, wire.Ended) or not self.worker.stays):
+                return found
+        status = await process.wait()
+        if found is not None:
+            return found
+        raise _LostError(Outcome.DIED, f"{_how_it_ended(status)} while {self._phase.value}")
+
+    def _own(self, observation: Observation) -> Observation:
+        if observation.cell != self.request.cell:
+            raise _LostError(Outcome.GARBAGE, "the worker answered for another run")
+        return observation
+
+    def _note(self, message: wire.Message) -> None:
+        match message:
+            case wire.Phase():
+                self._phase = message
+            case str():
+                self._console.append(message)
+                if self.on_console:
+                    self.on_console(message)
+            case wire.Began():
+                self._pid = message.pid
 
     def _timed_request(self) -> wire.Request:
         limit = self.request.max_seconds
@@ -138,17 +150,10 @@ class Child:
 
     async def _watch_memory(self, pid: int) -> Observation:
         while True:
-            if (resident_bytes(pid) or 0) > self.limits.memory:
+            if (resident_bytes(self._pid or pid) or 0) > self.limits.memory:
                 reason = f"grew beyond {self.limits.memory // _MIB} MiB of memory, while {self._phase.value}"
                 raise _LostError(Outcome.MEMORY, reason)
             await asyncio.sleep(_MEMORY_POLL_S)
-
-    async def _keep_stderr(self, process: Process) -> None:
-        """Read error output to its end, so that the child never blocks on it; keep the last of it."""
-        assert process.stderr is not None
-        while block := await process.stderr.read(1 << 16):
-            self._stderr += block
-            del self._stderr[:-_STDERR_TAIL]
 
     def _lost(self, outcome: Outcome, reason: str) -> Observation:
         return Observation(
@@ -156,7 +161,7 @@ class Child:
             outcome,
             reason=reason,
             console="".join(self._console),
-            detail=self._stderr.decode(errors="replace").strip(),
+            detail=self.worker.complaints,
         )
 
 
@@ -188,35 +193,3 @@ def _how_it_ended(status: int) -> str:
     except ValueError:
         name = f"signal {-status}"
     return f"the worker process was killed by {name}"
-
-
-async def _in_full(ending: Coroutine[None, None, None]) -> None:
-    """Let work be done to its end, which is near, even if the task that waits for it is cancelled meanwhile."""
-    task = asyncio.create_task(ending)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
-
-
-async def _end(process: Process, listening: asyncio.Task[None]) -> None:
-    """Kill the child and its process group, and collect it.
-
-    The wait is bounded since it lasts until the pipes are closed, which a process outside the group can delay.
-    """
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    if process.stdin is not None:
-        process.stdin.close()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.gather(process.wait(), _drain(process)), _DRAIN_S)
-    await asyncio.wait([listening], timeout=_DRAIN_S)
-    listening.cancel()
-
-
-async def _drain(process: Process) -> None:
-    """Read what is left: a pipe that is full is not seen to be closed."""
-    if process.stdout is not None:
-        while await process.stdout.read(1 << 16):
-            pass

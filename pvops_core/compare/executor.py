@@ -7,8 +7,9 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from pvops_core.compare.child import WORKER, Child
+from pvops_core.compare.child import Child
 from pvops_core.compare.limits import Limits
+from pvops_core.compare.process import WORKER, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,29 +46,36 @@ def execute(
     limits: Limits | None = None,
     command: Sequence[str] = WORKER,
     typist: Typist | None = None,
+    stays: bool = False,
 ) -> tuple[Observation, ...]:
     """Run every request; the observations are in the order of the requests.
 
     No request's end, however bad, takes another's observation away. When this function is left by an exception
     (``KeyboardInterrupt`` among them) every child has been ended. What ``typist`` types goes to a guest that runs alone
-    and whose request is live. Not to be called inside a running event loop.
+    and whose request is live. The command of a worker that ``stays`` is ``WARM``, or speaks like it. Not to be called
+    inside a running event loop.
     """
-    make = partial(Child, limits=limits or Limits(), command=command, typist=typist)
-    return asyncio.run(_execute(requests, listener, jobs or default_jobs(len(requests)), make))
+    make = partial(Child, limits=limits or Limits(), typist=typist)
+    workers = [Worker(command, stays) for _ in range(jobs or default_jobs(len(requests)))]
+    return asyncio.run(_execute(requests, listener, workers, make))
 
 
 async def _execute(
-    requests: Sequence[Request], listener: Listener, jobs: int, make: Callable[..., Child]
+    requests: Sequence[Request], listener: Listener, workers: Sequence[Worker], make: Callable[..., Child]
 ) -> tuple[Observation, ...]:
-    slots = asyncio.Semaphore(jobs)
+    slots = asyncio.Semaphore(len(workers))
+    idle = list(workers)
 
     async def one(request: Request) -> Observation:
         async with slots:
-            cell = request.cell
-            listener.started(cell)
-            child = make(request, on_console=lambda text: listener.console(cell, text))
-            observation = await child.run()
-            listener.finished(observation)
+            cell, worker = request.cell, idle.pop()
+            try:
+                listener.started(cell)
+                child = make(request, worker, on_console=lambda text: listener.console(cell, text))
+                observation = await child.run()
+                listener.finished(observation)
+            finally:
+                idle.append(worker)
             return observation
 
     tasks = [asyncio.create_task(one(request)) for request in requests]
@@ -77,3 +85,4 @@ async def _execute(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(worker.end() for worker in workers))

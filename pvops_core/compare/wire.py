@@ -2,7 +2,7 @@
 
 The parent writes one request and then keeps the worker's standard input open; its end is the worker's sign to
 go. Until then it may write what is typed at the guest's console. The worker writes any number of messages, the last
-of which is the observation.
+of which is the observation. A worker that stays may then be asked again; it tells of each process that it makes.
 """
 
 from __future__ import annotations
@@ -145,8 +145,22 @@ class Request:
         return cls(cell, tuple(fields.pop("plugins")), typed=typed, inside=inside, patching=patching, **fields)
 
 
-Message = Phase | str | Observation
-"""A step taken, a piece of console text, or the end."""
+@attrs.frozen
+class Began:
+    """A worker that stays has made a process for the run, with this number."""
+
+    pid: int = attrs.field(validator=attrs.validators.instance_of(int))
+
+
+@attrs.frozen
+class Ended:
+    """That process has ended: its exit status, or a signal's number below 0. Nothing more comes of the run."""
+
+    status: int = attrs.field(validator=attrs.validators.instance_of(int))
+
+
+Message = Phase | str | Observation | Began | Ended
+"""A step taken, a piece of console text, the end; or what a worker that stays tells of its processes."""
 
 
 def encode(message: Message) -> bytes:
@@ -158,6 +172,10 @@ def encode(message: Message) -> bytes:
             return _line({"console": message})
         case Observation():
             return _line({"observation": message.to_json()})
+        case Began():
+            return _line({"began": message.pid})
+        case Ended():
+            return _line({"ended": message.status})
 
 
 def decode(line: bytes) -> Message:
@@ -173,6 +191,10 @@ def decode(line: bytes) -> Message:
             return text
         case {"observation": document}:
             return Observation.from_json(document)
+        case {"began": pid}:
+            return Began(pid)
+        case {"ended": status}:
+            return Ended(status)
     raise ValueError("not a message of a worker")
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Serve one request; exit status 0 whenever an observation was sent."""
-    send = _take_stdout()
+    send = take_stdout()
     faulthandler.enable()
     lines = lines_of_parent()
     request = wire.Request.decode(next(lines))
@@ -35,10 +35,11 @@ def main() -> None:
     if request.attended:
         keyboard.listen()
     threading.Thread(target=listen, args=(lines, keyboard), daemon=True).start()
-    send(_run(request, send, keyboard))
+    send(answer(request, send, keyboard))
 
 
-def _run(request: wire.Request, send: Callable[[wire.Message], None], keyboard: Keyboard) -> Observation:
+def answer(request: wire.Request, send: Callable[[wire.Message], None], keyboard: Keyboard) -> Observation:
+    """Run the request, whatever is raised."""
     try:
         return observe(request, send, keyboard)
     except (ImageError, UsageError) as error:
@@ -57,7 +58,7 @@ def _failed(request: wire.Request, error: BaseException) -> Observation:
     return Observation(request.cell, ending.outcome, reason=ending.reason, detail=ending.detail)
 
 
-def _take_stdout() -> Callable[[wire.Message], None]:
+def take_stdout() -> Callable[[wire.Message], None]:
     """Keep standard output for messages; what others print from now on goes to standard error."""
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -29,6 +29,13 @@ _ONLY_LOOK: Final = frozenset({"lea", "nop", "invlpg"})
 _REFUSED_FIRST: Final = frozenset({"lgdt", "lidt", "lldt", "ltr", "lmsw"})
 """Refused outside of level 0 before they look at their operand."""
 _BY_NAME: Final = {"w": 2, "d": 4, "q": 8}
+_WRITING: Final = (
+    *("mov", "vmov", "pextr", "vpextr", "extract", "vextract", "cmpxchg"),
+    *("fst", "fist", "fnstcw", "stmxcsr", "vstmxcsr", "rcl", "rcr", "ror"),
+)
+"""Beginnings of the names of those that write their first operand although the disassembler does not say so."""
+_READING: Final = "frstor"
+"""It says of this one that it writes."""
 _STACK_NAMES: Final = ("push", "pop", "call", "lcall", "ret", "iret", "leave")
 _NAMES: Final = {0x2E: "cs", 0x36: "ss", 0x3E: "ds", 0x26: "es", 0x64: "fs", 0x65: "gs"}
 _STACK_POINTERS: Final = frozenset({"rsp", "rbp", "esp", "ebp", "sp", "bp"})
@@ -110,8 +117,19 @@ def touches(found: Any) -> list[Touch]:  # noqa: ANN401 - the disassembler has n
             base = found.reg_name(place.base)
             segment = found.reg_name(place.segment) or ("ss" if base in _STACK_POINTERS else "ds")
             constant = None if base or place.index else place.disp & (1 << 8 * found.addr_size) - 1
-            touched.append(Touch(segment, constant, operand.size, bool(operand.access & capstone.CS_AC_WRITE)))
+            touched.append(Touch(segment, constant, operand.size, _writes(found, operand)))
     return touched
+
+
+def _writes(found: Any, operand: Any) -> bool:  # noqa: ANN401
+    """Whether an instruction may write an operand in memory, which is the first if it is its destination."""
+    name = found.mnemonic.split()[-1]
+    if operand.access & capstone.CS_AC_WRITE:
+        return bool(name != _READING)
+    memory = [each.type == x86_const.X86_OP_MEM for each in found.operands]
+    return bool(
+        memory[0] and sum(memory) == 1 and name.startswith(_WRITING)
+    )  # of a string's two it says which is written
 
 
 def accesses(vcpu: Vcpu) -> tuple[Access, ...]:
@@ -219,7 +237,7 @@ class _Reader:
         named = self._found.reg_name(place.segment)
         segment = named if named and (self._bits != 64 or named in _EVERYWHERE) else None
         segment = segment or ("ss" if base in _STACK_POINTERS else "ds")
-        return self._access(segment, offset, operand.size, write=bool(operand.access & capstone.CS_AC_WRITE))
+        return self._access(segment, offset, operand.size, write=_writes(self._found, operand))
 
     def _access(self, segment: str, offset: int, size: int, *, write: bool) -> Access:
         return Access(segment, offset & (1 << 8 * self._found.addr_size) - 1, size, write)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.probe import ContextLayout
 
 DATA: Final = ("es", "ss", "ds", "fs", "gs")
+CODE: Final = "cs"
 _PLAIN_MASK, _PLAIN = 0x8E00, 0x8200
 """Present, data, upwards, writable: in the second word of a descriptor."""
 _LIMIT: Final = 16
@@ -42,6 +43,8 @@ _MOV_TO_SEGMENT, _TWO_BYTES = 0x8E, 0x0F
 _LOADS_OF_TWO_BYTES: Final = (0xA1, 0xA9, 0xB2, 0xB4, 0xB5)
 """pop fs, pop gs, lss, lfs, lgs."""
 _PREFIXES: Final = ((0x64, "fs"), (0x65, "gs"))
+_CODE_PREFIX: Final = 0x2E
+"""Rarely seen, and what follows may be a write, which a code segment refuses though it is flat."""
 _POPS: Final = (0x07, 0x17, 0x1F)
 """pop es, ss and ds, which end their block, as les and lds do, whose last byte may be anything."""
 _OUTSIDE: Final = 0xFFFFFFFF
@@ -122,8 +125,9 @@ def _translated(at: Routine) -> None:
         for prefix, name in _PREFIXES:
             with at.when(byte, "==", prefix), at.when(at.both(at.get(_Slot.SPECIAL), bit(name)), "!=", 0):
                 at.put(_Slot.LOAD, 1)
-        with at.when(byte, "==", _MOV_TO_SEGMENT):
-            at.put(_Slot.LOAD, 1)
+        for opcode in (_MOV_TO_SEGMENT, _CODE_PREFIX):
+            with at.when(byte, "==", opcode):
+                at.put(_Slot.LOAD, 1)
         with at.when(byte, "==", _TWO_BYTES):
             second = at.load8(at.add(first, at.add(number, 1)))
             for opcode in _LOADS_OF_TWO_BYTES:
@@ -148,13 +152,14 @@ def _loaded(at: Routine) -> None:
     at.done()
 
 
-def _checked(at: Routine, segments: int) -> None:
-    """Before an instruction: leave it unexecuted if it is refused, which nothing is while these segments are flat."""
+def _checked(at: Routine, segments: frozenset[str]) -> None:
+    """Before an instruction: leave it unexecuted if it is refused, which no data is while these segments are flat."""
     engine = at.get(_Slot.ENGINE)
     at.call(_Slot.SAVE, engine, at.get(_Slot.CONTEXT))
     _each_special(at)
-    with at.when(at.both(at.get(_Slot.SPECIAL), segments), "==", 0):
-        at.done()
+    if CODE not in segments:
+        with at.when(at.both(at.get(_Slot.SPECIAL), sum(map(bit, segments))), "==", 0):
+            at.done()
     with at.when(at.wide(at.call(_Slot.CHECK)), "!=", 0):
         at.call(_Slot.READ_REGISTER, engine, at.narrow(at.get(_Slot.ECX_ID)), at.address(_Slot.ECX))
         at.call(_Slot.READ_REGISTER, engine, at.narrow(at.get(_Slot.MSR_ID)), at.get(_Slot.MSR))
@@ -238,7 +243,7 @@ class Guards:
     translated: int
     loaded: int
     checked: Mapping[frozenset[str], int]
-    """By the segments that an instruction uses: one, or all for several."""
+    """By the segments that an instruction uses: one, or all for several, with CS or without."""
     keep: object
 
 
@@ -249,9 +254,10 @@ def guards() -> Guards:
         "translated": Source(_translated, (I64, I64, I64)),
         "loaded": Source(_loaded, (I64, I64, I32)),
     }
-    groups = {f"checked_{'_'.join(names)}": frozenset(names) for names in (*((name,) for name in DATA), DATA)}
+    chosen = (*((name,) for name in (*DATA, CODE)), DATA, (*DATA, CODE))
+    groups = {f"checked_{'_'.join(names)}": frozenset(names) for names in chosen}
     for function, names in groups.items():
-        sources[function] = Source(partial(_checked, segments=sum(map(bit, names))), (I64, I64, I32))
+        sources[function] = Source(partial(_checked, segments=names), (I64, I64, I32))
     addresses, code = compile_all(sources)
     checked = {names: addresses[function] for function, names in groups.items()}
     return Guards(addresses["translated"], addresses["loaded"], checked, code)

@@ -1,14 +1,15 @@
-"""Accesses through segments that are not flat, in 32-bit code: limits, null selectors, read-only data, expand-down.
+"""Accesses through segments, in 32-bit code: limits, null selectors, read-only data, expand-down, code segments.
 
 The engine checks nothing of it. Each block that it translates while such a segment is loaded is looked at, and each
 instruction that may go wrong through one gets a hook of its own, which checks the access before it is made. So only
 what goes through such a segment pays; an address that is a number in the instruction and within the limit, as a
-kernel's stack canary is, pays nothing.
+kernel's stack canary is, pays nothing. Data in a code segment is looked at even where that is flat: it is never
+written, and read only if its type says so; only an instruction that may be refused pays.
 
 It is decided when code is translated. What follows a load of a segment register in its block is checked whatever is
 loaded, and when a load brings limits that were not seen before, all code is translated anew. So what is not noticed is
 code that has been translated since then while the segment was flat. Fetches are not checked against CS's limit.
-Source: Intel SDM volume 3, 5.3 (limits), 5.4.1 (null selectors) and 5.5.
+Source: Intel SDM volume 3, 5.3 (limits), 5.4.1 (null selectors) and 5.5; 3.4.5.1 (types).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pvops_core.machine import engine as uc
 from pvops_core.machine import faults
 from pvops_core.machine.decode import Touch, accesses, disassembled, touches
 from pvops_core.machine.faults import GuestFault
-from pvops_core.machine.guarding import DATA, GuardWords, guards
+from pvops_core.machine.guarding import CODE, DATA, GuardWords, guards
 from pvops_core.machine.paging import CR0_PE
 from pvops_core.machine.segments import allows
 from pvops_core.machine.state import Slot
@@ -38,10 +39,12 @@ _LOADS: Final = re.compile(
 """Bytes that may be loads of segment registers."""
 _LOADING: Final = {"lds": "ds", "les": "es", "lfs": "fs", "lgs": "gs", "lss": "ss"}
 _PREFIXES: Final = {"fs": b"\x64", "gs": b"\x65"}
+_CODE_PREFIX: Final = b"\x2e"
 _PAGE: Final = 0x1000
 _BUDGET, _ALLOWED, _PATIENCE, _EXPIRED = (
     int(slot) for slot in (Slot.BUDGET, Slot.ALLOWED, Slot.PATIENCE, Slot.EXPIRED)
 )
+_WHOLE: Final = 1 << 32
 _FIRST: Final = 256
 """Bytes of the first block that are looked at."""
 
@@ -135,7 +138,8 @@ class SegmentLimits:
     def _guard(self, start: int, code: bytes) -> bool:
         """Put hooks into a piece of code; whether there are new ones."""
         special = self._words.special
-        if not any(_PREFIXES.get(name, b"") in code for name in special) and not _LOADS.search(code):
+        telling = (_CODE_PREFIX, *(_PREFIXES.get(name, b"") for name in special))
+        if not any(prefix in code for prefix in telling) and not _LOADS.search(code):
             return False
         doubtful, behind = self._doubtful(start, code, special)
         new = [(at, self._native.loaded) for at in sorted(behind - self._behind)]
@@ -164,7 +168,8 @@ class SegmentLimits:
         for found in disassembled(code, start, 32):
             touched = {touch.segment for touch in touches(found) if not self._fine(touch, special, loaded)}
             if touched:
-                doubtful[found.address] = frozenset(touched if len(touched) == 1 else DATA)
+                several = (*DATA, CODE) if CODE in touched else DATA
+                doubtful[found.address] = frozenset(touched if len(touched) == 1 else several)
             loads = _LOADING.get(found.mnemonic, found.op_str.split(",")[0])
             if loads in DATA and found.mnemonic in {"mov", "pop", *_LOADING}:
                 behind.add(found.address + found.size & 0xFFFFFFFF)
@@ -175,6 +180,9 @@ class SegmentLimits:
         """Nothing can go wrong, as far as is known when a block is translated."""
         if touch.segment in loaded:
             return False
+        if touch.segment == CODE:
+            known = touch.offset is not None
+            return self._allows(CODE, touch.offset or 0, touch.size if known else _WHOLE, write=touch.write)
         if touch.segment not in special:
             return True
         return touch.offset is not None and self._allows(touch.segment, touch.offset, touch.size, write=touch.write)
@@ -191,7 +199,7 @@ class SegmentLimits:
             return False
         for access in accesses(self._vcpu):
             _, _, limit, high = self._vcpu.segment(access.segment)
-            if access.segment != "cs" and not allows(limit, high, access.offset, access.size, write=access.write):
+            if not allows(limit, high, access.offset, access.size, write=access.write):
                 vector = faults.SS if access.segment == "ss" else faults.GP
                 where = f"{access.segment}:{access.offset:#x}"
                 self._fault = GuestFault(f"{where} is outside its segment", vector=vector, error_code=0)

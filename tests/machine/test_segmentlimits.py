@@ -12,7 +12,7 @@ from pvops_core.machine import MachineKind
 from pvops_core.machine.faults import GP, SS
 from pvops_core.machine.segments import allows
 from pvops_core.testing.assembly import assemble
-from tests.machine.conftest import CODE, DATA, GDT, STACK, USER_CODE, Rig
+from tests.machine.conftest import CODE, DATA, GDT, KSS, STACK, UCS, USER_CODE, USER_STACK, USS, Rig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ def put(rig: Rig, raw: int, index: int = 0) -> int:
     return FIRST + 8 * index
 
 
-def run(rig: Rig, code: str, *, user: bool = False, **registers: int) -> tuple[int, int | None] | None:
+def run(rig: Rig, code: str, *, user: bool = False, cs: int = 0, **registers: int) -> tuple[int, int | None] | None:
     """Run code; gives vector and error code of the fault in its last instruction, None if it comes to its end."""
     *_, last = code.split(";")
     at = USER_CODE if user else CODE
@@ -55,7 +55,9 @@ def run(rig: Rig, code: str, *, user: bool = False, **registers: int) -> tuple[i
     rig.cpu.wake()
     rig.cpu.rip = CODE
     if user:
-        rig.user()
+        rig.iret_to(USER_CODE, cs or UCS, USER_STACK, USS)
+    elif cs:
+        rig.cpu.set_segments(0, cs, KSS)
     for name, value in registers.items():
         rig.cpu.set(name, value)
     rig.platform.seen.clear()
@@ -137,6 +139,58 @@ def test_the_type(rig: Rig, kind: Any, reads: Any, writes: Any) -> None:  # noqa
     selector = put(rig, raw)
     for code, fine in (("mov ebx, fs:[esi]", reads), ("mov fs:[esi], ebx", writes), ("inc byte ptr fs:[esi]", writes)):
         assert run(rig, f"mov fs, ax; {code}", eax=selector, esi=DATA) == (None if fine else (GP, 0))
+
+
+_STORES = [
+    *("mov {}, ebx", "mov {}, bl", "mov dword ptr {}, 5", "inc dword ptr {}", "add {}, ebx", "xchg {}, ebx"),
+    *(
+        "pop dword ptr {}",
+        "lock cmpxchg {}, ebx",
+        "cmpxchg8b {}",
+        "bts {}, eax",
+        "sete byte ptr {}",
+        "ror dword ptr {}, 2",
+    ),
+    *(
+        "rcl dword ptr {}, 1",
+        "shl dword ptr {}, 2",
+        "fst dword ptr {}",
+        "fistp dword ptr {}",
+        "fnstcw {}",
+        "stmxcsr {}",
+    ),
+    *("movnti {}, ebx", "movups {}, xmm0", "movq {}, xmm0", "pextrw {}, xmm0, 1", "mov {}, ds", "sgdt {}"),
+]
+_LOADS = [
+    *("mov ebx, {}", "cmp dword ptr {}, 5", "push dword ptr {}", "add ebx, {}", "bt {}, eax", "movzx ebx, byte ptr {}"),
+    *("movups xmm0, {}", "fld dword ptr {}", "fldcw {}", "mul dword ptr {}"),
+]
+
+
+@pytest.mark.parametrize("user", [False, True], ids=["kernel", "user"])
+@pytest.mark.parametrize("kind", [CODE_READABLE, CODE_ONLY])
+def test_data_in_a_flat_code_segment(rig: Rig, kind: int, *, user: bool) -> None:
+    """It is never written, and read only where its type lets it be: Intel SDM volume 3, 3.4.5.1."""
+    raw = descriptor(0xFFFFF, kind, base=0, level=3 if user else 0, flags=BIG | PAGES)
+    selector = put(rig, raw) | (3 if user else 0)
+    rig.memory.write(DATA, bytes(range(1, 65)))
+    for place in (f"cs:[{DATA:#x}]", "cs:[esi]", "cs:[esi + 4 * eax]", "cs:[ebp]"):
+        for code in (*_STORES, *_LOADS):
+            fine = code in _LOADS and kind == CODE_READABLE
+            text = code.format(place)
+            got = run(rig, text, user=user, cs=selector, eax=0, ebx=3, esi=DATA, ebp=DATA)
+            assert got == (None if fine else (GP, 0)), text
+            assert rig.memory.read(DATA, 64) == bytes(range(1, 65))
+
+
+def test_reads_through_a_flat_code_segment_cost_nothing(rig: Rig) -> None:
+    rig.memory.set_u32(DATA + 4, 0xCA9A27)
+    padding = ".byte 0x2e; nop; .byte 0x2e, 0x0f, 0x1f, 6; lea ebx, cs:[esi]"
+    assert run(rig, f"mov edx, cs:[esi + 4]; {padding}", esi=DATA) is None
+    assert rig.cpu.get("edx") == 0xCA9A27
+    limits = rig.machine._slots[0].callbacks.limits
+    assert limits is not None
+    assert not limits._hooks
 
 
 @pytest.mark.parametrize("code", [

@@ -1,0 +1,165 @@
+"""``pvops boot`` of several images: one run each, in workers that stay, and what their guests say of themselves."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+import attrs
+
+from pvops_core.cli import kernels
+from pvops_core.cli.common import STDOUT, ExitCode, printable, write_file, write_json
+from pvops_core.compare.cell import Cell
+from pvops_core.compare.document import run_document
+from pvops_core.compare.executor import execute
+from pvops_core.compare.guestfiles import find_guests, names_of
+from pvops_core.compare.junit import junit
+from pvops_core.compare.process import WARM
+from pvops_core.compare.verdict import Verdict, exit_code_of, verdict_of, why
+from pvops_core.compare.wire import Request
+from pvops_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pvops_core.cli.allowance import Allowed
+    from pvops_core.compare.guestfiles import GuestFile
+    from pvops_core.compare.observation import Observation
+
+_MOST_SAID = 3
+
+
+@attrs.frozen
+class Common:
+    """What the command line says of all runs, and what a file beside an image may say otherwise of its own.
+
+    Attributes:
+        backend: name of the backend.
+        cmdline: command line of the guests.
+        initrd: path of their initial ramdisk; empty for none.
+        until: console text at which a run ends.
+        cpus: virtual CPUs.
+        memory: MiB.
+        seed: of the runs.
+        options: settings of the backend's platform.
+        plugins: paths given with ``--plugin``.
+        stop_at: place at which a run ends.
+    """
+
+    backend: str
+    cmdline: str
+    initrd: str
+    until: str
+    cpus: int
+    memory: int
+    seed: int
+    options: Mapping[str, str]
+    plugins: tuple[str, ...]
+    stop_at: str
+
+    def request(self, guest: GuestFile, allowed: Allowed) -> Request:
+        """The run of one guest."""
+        mine = {
+            name: getattr(self, name) if wish is None else wish
+            for name, wish in attrs.asdict(guest.wishes).items()
+            if name != "options"
+        }
+        cell = Cell(
+            self.backend,
+            "",
+            guest.kind,
+            guest=str(guest.image),
+            initrd=mine["initrd"],
+            workload=mine["cmdline"],
+            seed=mine["seed"],
+            vcpus=mine["cpus"],
+            memory=mine["memory"] << 20,
+            count_instructions=False,
+            options={**self.options, **guest.wishes.options},
+        )
+        return Request(cell, self.plugins, max_seconds=allowed.guest, until=mine["until"], stop_at=self.stop_at)
+
+
+class _Live:
+    """Writes a line for each run when it is over."""
+
+    def __init__(self, names: Sequence[str], requests: Sequence[Request], text: TextIO) -> None:
+        self._names = {_key(request.cell): name for name, request in zip(names, requests, strict=True)}
+        self._text = text
+        self._width = max(map(len, names))
+
+    def started(self, cell: Cell) -> None:
+        """What runs is not of interest: it takes a second."""
+
+    def console(self, cell: Cell, text: str) -> None:
+        """Consoles are in the JSON and the JUnit file."""
+
+    def finished(self, observation: Observation) -> None:
+        """Its line, and the first reasons below it if it is no success."""
+        name = printable(self._names[_key(observation.cell)])
+        seconds = f"{observation.wall_s:7.2f} s" if observation.measured else ""
+        lines = [f"{verdict_of(observation).value:<8}{name:<{self._width}}{seconds}".rstrip()]
+        reasons = why(observation)
+        lines += [f"        {printable(reason)}" for reason in reasons[:_MOST_SAID]]
+        if len(reasons) > _MOST_SAID:
+            lines.append(f"        and {len(reasons) - _MOST_SAID} more")
+        self._text.write("\n".join(lines) + "\n")
+        self._text.flush()
+
+
+def _key(cell: Cell) -> tuple[Cell, tuple[tuple[str, str], ...]]:
+    return cell, tuple(cell.options.items())
+
+
+def boot_several(
+    paths: Sequence[Path],
+    common: Common,
+    allowed: Allowed,
+    *,
+    only: str = "",
+    jobs: int | None = None,
+    json: str | None = None,
+    junit_file: Path | None = None,
+) -> int:
+    """Run all guests of images and folders; the exit code of the worst."""
+    guests = find_guests(paths, only)
+    if not guests:
+        sys.stderr.write(f"pvops: no kernel images in {', '.join(printable(str(path)) for path in paths)}\n")
+        return ExitCode.NOTHING
+    names = names_of(guests)
+    requests = [common.request(guest, allowed) for guest in guests]
+    text = sys.stderr if json == STDOUT else sys.stdout
+    limits = kernels.kernel_limits(allowed, max(request.cell.memory for request in requests) >> 20)
+    found = execute(requests, listener=_Live(names, requests, text), jobs=jobs, limits=limits, command=WARM, stays=True)
+    runs = dict(zip(names, found, strict=True))
+    code = exit_code_of(found)
+    numbers = {word: sum(verdict_of(run) is word for run in found) for word in Verdict}
+    counted = ", ".join(f"{number} {word.value}" for word, number in numbers.items() if number)
+    text.write(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {counted}\n")
+    write_json("boots", _document(runs, numbers, code), json)
+    if junit_file is not None:
+        write_file(junit_file, junit(runs))
+    return code
+
+
+def _document(runs: Mapping[str, Observation], numbers: Mapping[Verdict, int], code: int) -> dict[str, object]:
+    return {
+        "exit_code": code,
+        "summary": {word.value: number for word, number in numbers.items()},
+        "runs": [
+            {"name": name, "verdict": verdict_of(run).value, "why": list(why(run))} | run_document(run)
+            for name, run in runs.items()
+        ],
+    }
+
+
+def refuse(options: Mapping[str, object]) -> None:
+    """Refuse what only the boot of one image has.
+
+    Raises:
+        UsageError: one of the options was given.
+    """
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"--{name} goes with one image only")
