@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import attrs
 
 from pvops_core.cli import kernels
-from pvops_core.cli.common import STDOUT, ExitCode, printable, write_file, write_json
+from pvops_core.cli.common import STDOUT, printable, write_file, write_json
 from pvops_core.compare.cell import Cell
 from pvops_core.compare.document import run_document
 from pvops_core.compare.executor import execute
@@ -125,8 +125,7 @@ def boot_several(
     """Run all guests of images and folders; the exit code of the worst."""
     guests = find_guests(paths, only)
     if not guests:
-        sys.stderr.write(f"pvops: no kernel images in {', '.join(printable(str(path)) for path in paths)}\n")
-        return ExitCode.NOTHING
+        raise UsageError(f"no kernel images in {', '.join(str(path) for path in paths)}")
     names = names_of(guests)
     requests = [common.request(guest, allowed) for guest in guests]
     text = sys.stderr if json == STDOUT else sys.stdout
