@@ -17,6 +17,7 @@ from pvops_core.backends.settings import declared
 from pvops_core.errors import PatchError
 from pvops_core.hookspecs.specs import specs
 from pvops_core.kinds import MachineKind
+from pvops_core.patching.alternatives import FEATURES
 from pvops_core.patching.patchlets import Patchlet, check_all
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ class _Check:
                 self.fail(f"its kernel has no method {method!r}")
         self.collection("kinds", MachineKind)
         self.collection("capabilities", str)
+        self.collection("forces", str)
+        for name in sorted(backend.forces):
+            if name not in FEATURES:
+                self.fail(f"it forces {name!r}, which is no CPU feature that can be forced: {', '.join(FEATURES)}")
         if (backend.platform or getattr(backend, "kernel_platform", None)) is not None and not backend.kinds:
             self.fail("it has a platform, but names no kind of machine in kinds")
 

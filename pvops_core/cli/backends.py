@@ -93,6 +93,7 @@ def _declared(backend: Backend) -> dict[str, Any]:
         "base": backend.base,
         "kinds": sorted(kind.value for kind in backend.kinds),
         "capabilities": sorted(backend.capabilities),
+        "forces": sorted(backend.forces),
         "hooks": sorted(implemented(backend)),
         "patchlets": sorted({patchlet.op for patchlet in backend.patchlets}),
     }
