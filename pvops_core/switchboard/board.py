@@ -15,6 +15,7 @@ from pvops_core.guest.spans import Spans
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
+from pvops_core.switchboard.fates import Fate, Fates
 from pvops_core.switchboard.implementations import Bound, Form, Implementation, Offers, of_callable
 from pvops_core.switchboard.ops import Ops, Switch
 from pvops_core.switchboard.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
@@ -60,21 +61,23 @@ class Switchboard(Ops):
         self._current = dict(self._offers.table(self._offers.backends[0]))
         self._methods: dict[str, Implementation] = {}
         self._context: PatchContext | None = None
-        self._calls: Counter[str] = Counter()
+        # By whose hook served: gate handlers hold the counters themselves, so they are refilled and never replaced.
+        self._calls: dict[str, Counter[str]] = {name: Counter() for name in ("", *self._offers.backends)}
         self._history: list[Switch] = []
         machine.keep(self)
 
     def save(self) -> object:
         """State for a snapshot: who implements what, and what has been counted and noted."""
-        return self._current, self._calls.copy(), tuple(self._history), self._text.sites.save(), self._entrances.save()
+        calls = {name: served.copy() for name, served in self._calls.items()}
+        return self._current, calls, tuple(self._history), self._text.sites.save(), self._entrances.save()
 
     def load(self, state: object) -> None:
         """Go back to a saved state."""
         assert isinstance(state, tuple)
         self._current, calls, history, sites, entrances = state
-        # Gate handlers hold the counter itself, so it is refilled and not replaced.
-        self._calls.clear()
-        self._calls.update(calls)
+        for name, served in self._calls.items():
+            served.clear()
+            served.update(calls[name])
         self._history[:] = history
         self._text.sites.load(sites)
         self._entrances.load(entrances)
@@ -83,7 +86,12 @@ class Switchboard(Ops):
     @property
     def calls(self) -> Counter[str]:
         """How often each op was served."""
-        return self._calls
+        return sum(self._calls.values(), Counter())
+
+    @property
+    def own_calls(self) -> Counter[str]:
+        """The same, served by the hooks of the backend in force and not by those of its bases."""
+        return self._calls[self._chain[0].backend.name].copy()
 
     @property
     def history(self) -> list[Switch]:
@@ -120,6 +128,13 @@ class Switchboard(Ops):
         """The same by op."""
         return self._text.sites.forms(self.poker, self._text.nops)
 
+    def fates(self) -> Mapping[str, Fate]:
+        """What has become of each op that the backend in force has itself and that nobody has switched since."""
+        name = self._offers.backends[0]
+        own = {op: one for op, one in self._current.items() if one.backend == name}
+        fates = Fates(self._text, self._chain, self.poker, self.context(), self.features(), self._current[PATCH])
+        return fates.of(own, self._calls[name])
+
     # Before the guest starts -------------------------------------------------------------------------------------
 
     def install(self) -> None:
@@ -143,9 +158,8 @@ class Switchboard(Ops):
     def _handler(self, implementation: Implementation) -> Callable[[Vcpu], None]:
         slot = self._text.layout.by_op(implementation.op)
         served = self._in_guest_patch(implementation) if implementation.op == PATCH else implementation
-        return dispatch.handler(
-            self._machine, signature(slot, self._text.layout.kind), served, self._calls, self._fault
-        )
+        calls, called = self._calls[implementation.backend], signature(slot, self._text.layout.kind)
+        return dispatch.handler(self._machine, called, served, calls, self._fault)
 
     # Patching ----------------------------------------------------------------------------------------------------
 
