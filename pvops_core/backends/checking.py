@@ -6,7 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import pluggy
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.backends.found import Found
+
+RESERVED: Final = {
+    "kernel": "an op is switched by it to the kernel's own function",
+    "none": "it stands for an op that no backend has",
+}
+"""Names that mean something else where a backend is named, and what."""
 
 _NAME = re.compile(r"^[a-z][a-z0-9_-]*$")
 
@@ -77,6 +83,8 @@ class _Check:
         backend = self.backend
         if not isinstance(backend.name, str) or not _NAME.match(backend.name):
             self.fail(f"its name {backend.name!r} is not lower-case letters, digits, '-' and '_'")
+        if backend.name in RESERVED:
+            self.fail(f"its name {backend.name!r} is reserved: {RESERVED[backend.name]}")
         if self.found.name and backend.name != self.found.name:
             self.fail(f"it calls itself {backend.name!r}, but its entry point is {self.found.name!r}")
         if not isinstance(backend.description, str):

@@ -93,6 +93,11 @@ backend = make('bad', platform=type('P', (Bare,), {'settings_class': Mine}))""",
     "kinds as text": ("make('bad', kinds={'x86_64'})", "'x86_64', which is not a MachineKind"),
     "kinds as one text": ("make('bad', kinds='x86_64')", "its kinds is a str, not a set"),
     "capabilities as text": ("make('bad', capabilities='all')", "its capabilities is a str"),
+    "the kernel's name": (
+        "make('kernel')",
+        "its name 'kernel' is reserved: an op is switched by it",
+    ),
+    "nobody's name": ("make('none')", "its name 'none' is reserved"),
     "forces as text": ("make('bad', forces='XENPV')", "its forces is a str, not a set"),
     "forces a number": ("make('bad', forces={272})", "its forces has 272, which is not a str"),
     "forces what cannot be": (
