@@ -75,6 +75,9 @@ class Backend:
         empty: ops whose slot is empty here: a call is a bug of the guest.
         kinds: kinds of machine that its platform can be.
         capabilities: what it can do beyond its base, for those who compare backends.
+        forces: names of the CPU features that its kernel forces on (``pvops_core.patching.alternatives.FEATURES``),
+            besides those that ``kernel`` and the bases name. A kernel replaces calls of some ops by an instruction
+            unless such a feature is there, so hooks of these ops are called with it alone.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Backend:
     empty: frozenset[str] = frozenset()
     kinds: frozenset[MachineKind] = frozenset()
     capabilities: frozenset[str] = frozenset()
+    forces: frozenset[str] = frozenset()
 
     def platform_for(self, boot_protocol: str) -> type[Platform] | None:
         """Its own platform for guests of a boot protocol, which may refuse them; None: its base decides."""

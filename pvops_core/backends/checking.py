@@ -6,7 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import pluggy
 
@@ -17,12 +17,19 @@ from pvops_core.backends.settings import declared
 from pvops_core.errors import PatchError
 from pvops_core.hookspecs.specs import specs
 from pvops_core.kinds import MachineKind
+from pvops_core.patching.alternatives import FEATURES
 from pvops_core.patching.patchlets import Patchlet, check_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.backends.found import Found
+
+RESERVED: Final = {
+    "kernel": "an op is switched by it to the kernel's own function",
+    "none": "it stands for an op that no backend has",
+}
+"""Names that mean something else where a backend is named, and what."""
 
 _NAME = re.compile(r"^[a-z][a-z0-9_-]*$")
 
@@ -76,6 +83,8 @@ class _Check:
         backend = self.backend
         if not isinstance(backend.name, str) or not _NAME.match(backend.name):
             self.fail(f"its name {backend.name!r} is not lower-case letters, digits, '-' and '_'")
+        if backend.name in RESERVED:
+            self.fail(f"its name {backend.name!r} is reserved: {RESERVED[backend.name]}")
         if self.found.name and backend.name != self.found.name:
             self.fail(f"it calls itself {backend.name!r}, but its entry point is {self.found.name!r}")
         if not isinstance(backend.description, str):
@@ -94,6 +103,10 @@ class _Check:
                 self.fail(f"its kernel has no method {method!r}")
         self.collection("kinds", MachineKind)
         self.collection("capabilities", str)
+        self.collection("forces", str)
+        for name in sorted(backend.forces):
+            if name not in FEATURES:
+                self.fail(f"it forces {name!r}, which is no CPU feature that can be forced: {', '.join(FEATURES)}")
         if (backend.platform or getattr(backend, "kernel_platform", None)) is not None and not backend.kinds:
             self.fail("it has a platform, but names no kind of machine in kinds")
 

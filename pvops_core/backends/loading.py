@@ -17,6 +17,7 @@ from pvops_core.backends.chains import check_bases
 from pvops_core.backends.checking import check_backend
 from pvops_core.backends.discovery import broken, discover
 from pvops_core.backends.isolation import isolated
+from pvops_core.backends.notes import notes_on
 from pvops_core.backends.trial import tried
 from pvops_core.errors import PluginError
 
@@ -39,11 +40,13 @@ class Loaded:
         backends: the good ones by name.
         sources: where each of them comes from, by name.
         errors: what was wrong with the others.
+        notes: what the good ones declare without effect.
     """
 
     backends: Mapping[str, Backend]
     sources: Mapping[str, Found]
     errors: tuple[PluginError, ...]
+    notes: tuple[PluginError, ...] = ()
 
 
 def load_backends(
@@ -81,7 +84,8 @@ def load_backends(
         errors += bad.values()
         for name in bad:
             del backends[name], sources[name]
-    return Loaded(backends, sources, tuple(errors))
+    notes = (note for name, backend in backends.items() for note in notes_on(sources[name], backend))
+    return Loaded(backends, sources, tuple(errors), tuple(notes))
 
 
 def _check_free(found: Found, name: str, sources: Mapping[str, Found]) -> None:

@@ -53,11 +53,18 @@ def summary(observation: Observation) -> Iterator[str]:
         yield _row("results", ", ".join(f"{word} {value}" for word, value in observation.results.items()))
     if observation.sites:
         yield _row("sites", _named(observation.sites_by_form))
-    named = {"op_calls": observation.op_calls, "traps": observation.traps, "hypercalls": observation.hypercalls}
+    named = {
+        "op_calls": observation.op_calls,
+        "own_calls": observation.own_calls,
+        "traps": observation.traps,
+        "hypercalls": observation.hypercalls,
+    }
     for cost in COSTS:
         text = quantity(cost.of(observation), cost.unit)
         most = _named(named.get(cost.key, {}))
         yield _row(cost.title, f"{text} ({most})" if most else text)
+    for line in observation.unused:
+        yield _row("unused", line)
     for name, point in observation.points.items():
         seconds = f"{point['virtual_ns'] / 1e9:.3f} s virtual, {point['wall_s']:.1f} s"
         yield _row(f"at {name}", seconds)

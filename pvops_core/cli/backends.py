@@ -27,15 +27,18 @@ def backends(
     """List the backends that there are.
 
     Reads the metadata and the sources of installed distributions, and imports none of them unless asked to check
-    them.
+    them. A check also runs the built-in guest on each backend that has a base, in every layout that it can be, and
+    tells which of its ops have other code in their place.
 
     Exit code: 0 all are sound, 3 there is none, 4 one is broken.
     """
-    rows, errors = _checked(plugin or []) if check else _listed(plugin or [])
-    faults = [error.to_json() for error in errors]
-    write_json("backends", {"checked": check, "backends": rows, "errors": faults}, json)
+    rows, errors, notes = _checked(plugin or []) if check else (*_listed(plugin or []), [])
+    faults, told = ([each.to_json() for each in some] for some in (errors, notes))
+    write_json("backends", {"checked": check, "backends": rows, "errors": faults, "notes": told}, json)
     if json != STDOUT:
         _print(rows, check=check)
+    for note in notes:
+        sys.stderr.write(f"pvops: note: {printable(str(note))}\n")
     for error in errors:
         sys.stderr.write(f"pvops: {printable(str(error))}\n")
     if errors:
@@ -52,15 +55,16 @@ def _listed(plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[PluginEr
     return rows, [one.error(one.problem) for one in found if one.problem]
 
 
-def _checked(plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[PluginError]]:
+def _checked(plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[PluginError], list[PluginError]]:
     from pvops_core.backends import load_backends  # noqa: PLC0415 - heavy
+    from pvops_core.cli.unused import unused  # noqa: PLC0415 - heavy
 
     loaded = load_backends(plugins)
     rows = [
         {**_source(loaded.sources[name]), **_declared(backend), "settings": _settings(backend, loaded.backends)}
         for name, backend in loaded.backends.items()
     ]
-    return rows, list(loaded.errors)
+    return rows, list(loaded.errors), [*loaded.notes, *unused(loaded, plugins)]
 
 
 def _source(found: Found) -> dict[str, Any]:
@@ -93,6 +97,7 @@ def _declared(backend: Backend) -> dict[str, Any]:
         "base": backend.base,
         "kinds": sorted(kind.value for kind in backend.kinds),
         "capabilities": sorted(backend.capabilities),
+        "forces": sorted(backend.forces),
         "hooks": sorted(implemented(backend)),
         "patchlets": sorted({patchlet.op for patchlet in backend.patchlets}),
     }

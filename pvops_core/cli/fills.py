@@ -78,6 +78,7 @@ def find_fills(name: str, plugins: Sequence[str]) -> list[GuardedFill]:
         PluginError: the backend is there and is broken.
     """
     from pvops_core.backends import chain  # noqa: PLC0415 - heavy
+    from pvops_core.backends.fills import own_fills  # noqa: PLC0415 - heavy
 
     loaded = runs.load(plugins)
     if name not in loaded.backends:
@@ -86,9 +87,8 @@ def find_fills(name: str, plugins: Sequence[str]) -> list[GuardedFill]:
                 raise error
         raise unknown("backend", name, sorted(loaded.backends))
     links = chain(loaded.backends[name], loaded.backends)
-    fills = [GuardedFill(link.kernel, loaded.sources[link.name]) for link in reversed(links) if link.kernel is not None]
-    if not fills:
+    if all(link.kernel is None for link in links):
         raise UsageError(
             f"backend {name!r} does not say how a kernel fills its table: neither it nor its base has a kernel"
         )
-    return fills
+    return [GuardedFill(fill, loaded.sources[link.name]) for link in reversed(links) for fill in own_fills(link)]

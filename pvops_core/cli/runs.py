@@ -46,7 +46,14 @@ def load(plugins: Sequence[str]) -> Loaded:
     loaded = load_backends(plugins=plugins)
     for error in loaded.errors:
         complain(error)
+    tell(loaded)
     return loaded
+
+
+def tell(loaded: Loaded) -> None:
+    """Say on standard error what the good plugins declare without effect."""
+    for note in loaded.notes:
+        sys.stderr.write(f"pvops: note: {printable(str(note))}\n")
 
 
 def complain(error: PluginError) -> None:

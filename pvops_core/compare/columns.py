@@ -91,21 +91,21 @@ def _full(observations: Sequence[Observation]) -> Columns:
     forms = {form for o in observations for form, number in o.sites_by_form.items() if number}
     ordered = [*_TERSE, *(form for form in SITE_FORMS if form in forms - {*_TERSE})]
     ordered += sorted(forms - {*SITE_FORMS})
-    calls, *others = COSTS
-    return Columns((_exact(calls), *(_form(form) for form in ordered), *(_exact(cost) for cost in others)))
+    calls, own, *others = COSTS
+    return Columns((_exact(calls), _exact(own), *(_form(form) for form in ordered), *(_exact(cost) for cost in others)))
 
 
 def _short() -> Columns:
     """Every cost, counts abbreviated, and the three forms of site that tell most."""
-    calls, *others = COSTS
-    return Columns((_brief(calls), *(_form(form) for form in _TERSE), *(_brief(cost) for cost in others)))
+    calls, own, *others = COSTS
+    return Columns((_brief(calls), _brief(own), *(_form(form) for form in _TERSE), *(_brief(cost) for cost in others)))
 
 
 def _terse() -> Columns:
     """As ``_short``, the forms of site in one column, without wall time."""
-    calls, *others = (cost for cost in COSTS if cost.key != "wall_s")
+    calls, own, *others = (cost for cost in COSTS if cost.key != "wall_s")
     sites = _column("inlined /direct /indirect", _joined_forms)
-    return Columns((_brief(calls), sites, *(_brief(cost) for cost in others)))
+    return Columns((_brief(calls), _brief(own), sites, *(_brief(cost) for cost in others)))
 
 
 def _joined_forms(observation: Observation) -> str:

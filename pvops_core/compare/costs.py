@@ -34,6 +34,7 @@ _LAST = ("instructions", "virtual_ns", "wall_s")
 
 COSTS = (
     Cost("op_calls", "op calls", "calls that a backend's hook served", lambda o: sum(o.op_calls.values())),
+    Cost("own_calls", "own", "those of them that the backend's own hooks served", lambda o: sum(o.own_calls.values())),
     Cost("traps", "traps", "times that the guest trapped into its platform", lambda o: sum(o.traps.values())),
     Cost("hypercalls", "hypercalls", "requests made to the hypervisor", lambda o: sum(o.hypercalls.values())),
     Cost(
@@ -55,7 +56,7 @@ COSTS = (
 
 
 BOOT_COSTS = (
-    *(cost for cost in COSTS if cost.key not in _LAST),
+    *(cost for cost in COSTS if cost.key not in {"own_calls", *_LAST}),
     Cost("ports", "port accesses", "reads and writes of I/O ports", lambda o: port_accesses(o.counts)),
     Cost("msrs", "MSR accesses", "rdmsr and wrmsr, where they are seen", lambda o: _accesses(o.counts, "msr")),
     *(cost for cost in COSTS if cost.key in _LAST),

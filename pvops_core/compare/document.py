@@ -28,6 +28,7 @@ def run_document(observation: Observation) -> dict[str, Any]:
         "console": observation.console,
         "counts": {
             "ops": observation.op_calls,
+            "own": observation.own_calls,
             "hypercalls": observation.hypercalls,
             "traps": observation.traps,
             "page_table_updates": observation.page_table_updates,
@@ -36,6 +37,7 @@ def run_document(observation: Observation) -> dict[str, Any]:
             "machine": observation.counts,
             "guest": observation.guest_counts,
         },
+        "own": observation.own,
         "sites": observation.sites_by_form,
         "sites_by_op": observation.sites,
         "sites_note": observation.sites_note,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from pvops_core.backends.fills import fills_of
 from pvops_core.backends.loading import load_object
 from pvops_core.backends.paths import plugins_at
 from pvops_core.errors import UsageError
@@ -37,10 +38,9 @@ class Insight:
     def __init__(self, asked: Inside, session: Session, backends: Sequence[Backend]) -> None:
         self._check: PatchingCheck | None = None
         if asked.verify_patching:
-            fills = [backend.kernel for backend in reversed(backends) if backend.kernel is not None]
             folder = Path(asked.records) if asked.records else None
             records = find_records(folder, session.kernel.image.sha256) if folder else ()
-            self._check = PatchingCheck(session, fills, records)
+            self._check = PatchingCheck(session, fills_of(backends), records)
         self._trace = Trace(session) if asked.trace else None
         self._table = session.table if asked.trace else None
         self._hooks = [OrderedHook(order, session) for order in asked.hooks]

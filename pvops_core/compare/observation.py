@@ -65,6 +65,7 @@ def _tuple(lines: Iterable[str]) -> tuple[str, ...]:
 
 _lines = validators.deep_iterable(_text)
 _measures = validators.deep_mapping(_text, _measure, validators.instance_of(dict))
+_objects = validators.deep_mapping(_text, validators.instance_of(dict), validators.instance_of(dict))
 _codes = validators.deep_mapping(_text, _texts, validators.instance_of(dict))
 _counters = validators.deep_mapping(_text, _counter, validators.instance_of(dict))
 
@@ -80,6 +81,8 @@ class Observation:
         results: the guest's own report, word by word; must be equal on every backend.
         console: what the guest printed.
         op_calls: op name -> calls that a hook served; of a real kernel that was traced, calls made at its sites.
+        own_calls: those of them that the backend's own hooks served, and not its bases'.
+        own: op name -> what has become of what the backend has for it itself, as JSON.
         sites: op name -> form (see ``SITE_FORMS``) -> number of sites of that form at the end.
         traps: trap name -> number of times that the guest trapped into its platform.
         hypercalls: hypercall name -> calls.
@@ -112,6 +115,8 @@ class Observation:
     results: Mapping[str, str] = attrs.field(factory=dict, validator=_texts)
     console: str = attrs.field(default="", validator=_text)
     op_calls: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
+    own_calls: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
+    own: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, validator=_objects)
     sites: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict, validator=_counters)
     traps: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
     hypercalls: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
@@ -139,6 +144,11 @@ class Observation:
     def measured(self) -> bool:
         """It has numbers: a run that was lost has none."""
         return bool(self.event_log_sha256)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """A line for each op that the backend has itself and that had no effect, at some of its sites or at all."""
+        return tuple(fate["told"] for fate in self.own.values() if fate["told"])
 
     @property
     def sites_by_form(self) -> dict[str, int]:

@@ -119,9 +119,10 @@ def forms(comparison: Comparison) -> list[str]:
 
 
 def group_counters(group: GroupResult) -> list[Counters]:
-    """Op calls, hypercalls, traps and the machine's own counts, name by name."""
+    """Op calls, own calls, hypercalls, traps and the machine's own counts, name by name."""
     sources: tuple[tuple[str, Callable[[Observation], Mapping[str, int]]], ...] = (
         ("Op calls", lambda o: o.op_calls),
+        ("Own calls", lambda o: o.own_calls),
         ("Hypercalls", lambda o: o.hypercalls),
         ("Traps", lambda o: o.traps),
         ("Machine", lambda o: o.counts),

@@ -13,7 +13,7 @@ from pvops_core.compare.text import print_comparison
 if TYPE_CHECKING:
     from pvops_core.compare.comparison import Comparison
 
-WIDTH: Final = 122
+WIDTH: Final = 132
 """Characters in a line of the picture."""
 
 FORMAT: Final = """\

@@ -103,6 +103,8 @@ class BuiltinSights(Sights):
             "results": {name: str(value) for name, value in report.results.items()} if report else {},
             "guest_counts": dict(report.counts) if report else {},
             "op_calls": dict(board.calls),
+            "own_calls": dict(board.own_calls),
+            "own": {op: fate.to_json() for op, fate in board.fates().items()},
             "sites": {op: dict(forms) for op, forms in board.site_forms_by_op().items()},
             "switches": sum(not switch.refused for switch in board.history),
             "wall_s": self._wall_s,

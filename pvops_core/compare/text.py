@@ -57,6 +57,9 @@ def _print_groups(comparison: Comparison, console: Console, columns: Columns | N
     for group in comparison.groups:
         console.print(_title(group))
         console.print(_rows(group, columns, widths))
+        for observation in group.observations:
+            for line in observation.unused:
+                console.print(Text(f"{observation.cell.backend}: {line}", style="yellow"), soft_wrap=True)
         console.print()
 
 

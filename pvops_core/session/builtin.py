@@ -6,6 +6,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from pvops_core.backends import Environment
+from pvops_core.backends.fills import fills_of
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.alternatives import FEATURES, Padding
 from pvops_core.patching.disasm import instruction_lengths
@@ -68,7 +69,6 @@ def text_of(guest: BuiltinGuest) -> Text:
 
 
 def forced(guest: BuiltinGuest, backends: tuple[Backend, ...], vcpus: int) -> frozenset[int]:
-    """Numbers of the CPU features that the backend's kernel forces on."""
-    fill = next((backend.kernel for backend in backends if backend.kernel is not None), None)
-    names = fill.features(guest.image, vcpus) if fill else frozenset()
+    """Numbers of the CPU features that the backends' kernel forces on."""
+    names = {name for fill in fills_of(backends) for name in fill.features(guest.image, vcpus)}
     return frozenset(FEATURES[name] for name in names)

@@ -32,11 +32,10 @@ class Processors:
         if len(self._started) < len(self._vcpus):
             self._started |= {vcpu.index for vcpu in self._vcpus if not vcpu.halted}
 
-    def save(self) -> object:
+    def save(self) -> tuple[int, ...]:
         """State for a snapshot."""
-        return self._started
+        return tuple(sorted(self._started))
 
-    def load(self, state: object) -> None:
+    def load(self, state: tuple[int, ...]) -> None:
         """Go back to a saved state."""
-        assert isinstance(state, frozenset)
-        self._started = state
+        self._started = frozenset(state)

@@ -16,6 +16,7 @@ from pvops_core.machine.stateful import Beside
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
+from pvops_core.switchboard.fates import Fate, Fates
 from pvops_core.switchboard.implementations import Bound, Form, Implementation, Offers, of_callable
 from pvops_core.switchboard.ops import Ops, Switch, SwitchState
 from pvops_core.switchboard.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
@@ -32,14 +33,14 @@ class BoardState(NamedTuple):
 
     Attributes:
         current: name of the implementation of each op.
-        calls: how often each op was served.
+        calls: how often each op was served, by the backend whose hook did.
         history: the switches.
         sites: which sites are patched.
         entrances: whose gates are whose.
     """
 
     current: dict[str, str]
-    calls: dict[str, int]
+    calls: dict[str, dict[str, int]]
     history: tuple[SwitchState, ...]
     sites: tuple[bytes, ...]
     entrances: EntrancesState
@@ -83,24 +84,27 @@ class Switchboard(Ops):
             for each in self._offers.table(backend).values():
                 self._beside.name(each, each.name)  # these have the same names in every session of these backends
         self._context: PatchContext | None = None
-        self._calls: Counter[str] = Counter()
+        # By whose hook served: gate handlers hold the counters themselves, so they are refilled and never replaced.
+        self._calls: dict[str, Counter[str]] = {name: Counter() for name in ("", *self._offers.backends)}
         self._history: list[Switch] = []
         machine.keep(self)
 
     def save(self) -> BoardState:
         """State for a snapshot: who implements what, and what has been counted and noted."""
         current = {op: self._beside.name(each, each.name) for op, each in self._current.items()}
+        calls = {name: dict(served) for name, served in self._calls.items()}
         history = tuple(each.plain for each in self._history)
         sites, entrances = self._text.sites.save(), self._entrances.save(self._beside)
-        return BoardState(current, dict(self._calls), history, sites, entrances)
+        return BoardState(current, calls, history, sites, entrances)
 
     def load(self, state: BoardState) -> None:
         """Go back to a saved state."""
         current, calls, history, sites, entrances = state
         self._current = {op: self._beside.thing(name) for op, name in current.items()}
-        # Gate handlers hold the counter itself, so it is refilled and not replaced.
-        self._calls.clear()
-        self._calls.update(calls)
+        # Gate handlers hold the counters themselves, so they are refilled and not replaced.
+        for name, served in self._calls.items():
+            served.clear()
+            served.update(calls.get(name, {}))
         self._history[:] = (Switch(*each) for each in history)
         self._text.sites.load(sites)
         self._entrances.load(entrances, self._beside)
@@ -109,7 +113,12 @@ class Switchboard(Ops):
     @property
     def calls(self) -> Counter[str]:
         """How often each op was served."""
-        return self._calls
+        return sum(self._calls.values(), Counter())
+
+    @property
+    def own_calls(self) -> Counter[str]:
+        """The same, served by the hooks of the backend in force and not by those of its bases."""
+        return self._calls[self._chain[0].backend.name].copy()
 
     @property
     def history(self) -> list[Switch]:
@@ -146,6 +155,13 @@ class Switchboard(Ops):
         """The same by op."""
         return self._text.sites.forms(self.poker, self._text.nops)
 
+    def fates(self) -> Mapping[str, Fate]:
+        """What has become of each op that the backend in force has itself and that nobody has switched since."""
+        name = self._offers.backends[0]
+        own = {op: one for op, one in self._current.items() if one.backend == name}
+        fates = Fates(self._text, self._chain, self.poker, self.context(), self.features(), self._current[PATCH])
+        return fates.of(own, self._calls[name])
+
     # Before the guest starts -------------------------------------------------------------------------------------
 
     def install(self) -> None:
@@ -169,9 +185,8 @@ class Switchboard(Ops):
     def _handler(self, implementation: Implementation) -> Callable[[Vcpu], None]:
         slot = self._text.layout.by_op(implementation.op)
         served = self._in_guest_patch(implementation) if implementation.op == PATCH else implementation
-        return dispatch.handler(
-            self._machine, signature(slot, self._text.layout.kind), served, self._calls, self._fault
-        )
+        calls, called = self._calls[implementation.backend], signature(slot, self._text.layout.kind)
+        return dispatch.handler(self._machine, called, served, calls, self._fault)
 
     # Patching ----------------------------------------------------------------------------------------------------
 

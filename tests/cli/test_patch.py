@@ -121,6 +121,15 @@ def test_a_fill_that_fails_is_the_plugins_fault(
     assert says in err
 
 
+def test_what_a_backend_forces_counts_as_its_kernel_s(
+    tmp_path: Path, small: Path, plugin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin.write_text(PLUGIN.replace("kernel=Kernel()", "forces=frozenset({'XENPV'})"))
+    report = tmp_path / "report.json"
+    assert run(capsys, small, "--backend", "quiet", "--plugin", plugin, "--json", report)[0] == 0
+    assert json.loads(report.read_text())["summary"]["features"] == ["XENPV"]
+
+
 def test_a_fill_may_refuse_the_kernel(small: Path, plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     body = "from pvops_core.errors import ImageError; raise ImageError('not for us', kernel.path)"
     plugin.write_text(PLUGIN.replace("if cpus == 1:", f"{body}\n        if cpus == 1:"))

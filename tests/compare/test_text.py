@@ -29,7 +29,7 @@ def row(text: str, backend: str) -> list[str]:
 def test_a_wide_table_has_every_cost_in_full(make: Make) -> None:
     text = printed(Comparison(grouped([make(), make("xen")])))
     assert "x86_64 · layout 6.1-64 · 1 vCPU" in text
-    expected = "xen equal 1,238 2 1 4 1 12 347 1,200 31 1,234,567 2.35 ms 810 ms"
+    expected = "xen equal 1,238 0 2 1 4 1 12 347 1,200 31 1,234,567 2.35 ms 810 ms"
     assert row(text, "xen") == expected.split()
     assert text.rstrip().endswith("Results are equal in the one group, over 2 runs.")
 

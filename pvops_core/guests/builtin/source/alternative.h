@@ -13,29 +13,21 @@
 
 #ifdef __ASSEMBLER__
 
-.macro ALTERNATIVE_ENTRY original, replacement, replacement_end, feature
-	.pushsection .altinstructions,"a"
-	.long	\original - .
-	.long	\replacement - .
-	.word	\feature
-	.byte	774b - \original
-	.byte	\replacement_end - \replacement
-	.popsection
-.endm
-
-/* Two replacements for one site; at most one feature condition may hold. */
-.macro ALTERNATIVE_2 old, new1, feature1, new2, feature2
+.macro ALTERNATIVE old, new, feature
 771:	\old
 773:	.skip	-(((776f - 775f) - (773b - 771b)) > 0) * ((776f - 775f) - (773b - 771b)), 0x90
 774:
 	.pushsection .altinstr_replacement,"ax"
-775:	\new1
+775:	\new
 776:
-777:	\new2
-778:
 	.popsection
-	ALTERNATIVE_ENTRY 771b, 775b, 776b, \feature1
-	ALTERNATIVE_ENTRY 771b, 777b, 778b, \feature2
+	.pushsection .altinstructions,"a"
+	.long	771b - .
+	.long	775b - .
+	.word	\feature
+	.byte	774b - 771b
+	.byte	776b - 775b
+	.popsection
 .endm
 
 #else

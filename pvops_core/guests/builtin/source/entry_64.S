@@ -34,9 +34,12 @@ secondary_entry:
 
 	.text
 
-/* The kernel's GS base is in force in kernel mode only. A Xen PV guest never swaps: Xen does. */
+/*
+ * The kernel's GS base is in force in kernel mode only. A Xen PV guest never swaps: Xen does. With XENPV it is on_xen that
+ * tells, not the feature: who wants ops to be called on bare metal forces XENPV there, and traps are bare metal's still.
+ */
 .macro SWAP_GS_BASE
-	ALTERNATIVE_2 "call swapgs_by_flag", "swapgs", ALT_NOT(X86_FEATURE_XENPV), "", X86_FEATURE_XENPV
+	ALTERNATIVE "call swapgs_by_flag", "swapgs", ALT_NOT(X86_FEATURE_XENPV)
 .endm
 
 swapgs_by_flag:
@@ -122,7 +125,7 @@ return_from_trap:
 	testb	$3, 8(%rsp)
 	jz	1f
 	SWAP_GS_BASE
-1:	ALTERNATIVE_2 "jmp iret_by_flag", "jmp xen_iret", X86_FEATURE_XENPV, "iretq", ALT_NOT(X86_FEATURE_XENPV)
+1:	ALTERNATIVE "jmp iret_by_flag", "iretq", ALT_NOT(X86_FEATURE_XENPV)
 
 iret_by_flag:
 	cmpb	$0, on_xen(%rip)
