@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import ImageError
 from pvops_core.patching.nops import kernel_nops
 from pvops_core.patching.sites import read_sites
 from pvops_core.patching.tables import find_table
-from pvops_core.patching.text import Text
+from pvops_core.patching.text import BuiltText
 from pvops_core.switchboard.sitebook import site_form
 
 if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
+    from pvops_core.ops import Slot
+    from pvops_core.patching.sites import SiteRecord
     from pvops_core.session import Session
 
 Codes = Mapping[str, Mapping[str, str]]
@@ -36,12 +39,12 @@ class SiteCodes:
         self._session = session
         self.codes: Codes = {}
         self.note = ""
-        try:
-            self._records = read_sites(session.kernel.image)
-            self._slots = find_table(session.kernel.image, self._records).layout.slots if self._records else ()
-        except ImageError as error:
-            self._records, self._slots = (), ()
-            self.note = f"not read: {error}"
+        self._records: Sequence[SiteRecord] = ()
+        self._slots: Sequence[Slot] = ()
+        if session.table is not None:
+            self._records, self._slots = session.table.sites, session.table.layout.slots
+        else:
+            self.note = _why_not(session.kernel.image)
         if not self._records:
             self.note = self.note or "the kernel annotates no call of an op"
 
@@ -59,7 +62,7 @@ class SiteCodes:
     def forms(self) -> dict[str, dict[str, int]]:
         """Op name -> form -> number of its sites that have it."""
         image = self._session.kernel.image
-        nops, text = kernel_nops(image), Text(image)
+        nops, text = kernel_nops(image), BuiltText(image)
         found: dict[str, dict[str, int]] = {}
         for op, codes in self.codes.items():
             counts: Counter[str] = Counter()
@@ -68,3 +71,13 @@ class SiteCodes:
                 counts[site_form(text.read(int(address, 16), len(now)), now, nops)] += 1
             found[op] = dict(counts)
         return found
+
+
+def _why_not(image: KernelImage) -> str:
+    """Why a kernel's sites cannot be read; empty if it has none."""
+    try:
+        if sites := read_sites(image):
+            find_table(image, sites)
+    except ImageError as error:
+        return f"not read: {error}"
+    return ""

@@ -14,7 +14,6 @@ import attrs
 
 from pvops_core.errors import ImageError
 from pvops_core.guest.returns import TaskStack, no_tasks
-from pvops_core.images.btf import read_btf
 from pvops_core.machine import GuestFault
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Linux:
 
 def read_linux(image: KernelImage) -> Linux | None:
     """What a kernel says of its tasks; None for one without type information, or that is no Linux."""
-    btf = read_btf(image)
+    btf = image.types
     symbols = image.symbols
     stack = next((pair for pair in _STACKS if pair[0] in symbols and pair[1] in symbols), None)
     current = next((name for name in _CURRENT if name in symbols), None)

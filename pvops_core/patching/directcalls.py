@@ -16,7 +16,7 @@ from pvops_core.patching.operands import slot_operand
 from pvops_core.patching.records import SiteRecord
 from pvops_core.patching.relocation import BRANCH_SIZE, CALL
 from pvops_core.patching.tables import place_layout
-from pvops_core.patching.text import Text, executable_sections, holders, overlap
+from pvops_core.patching.text import BuiltText, executable_sections, holders, overlap
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -36,7 +36,7 @@ def read_direct_calls(image: KernelImage) -> tuple[SiteRecord, ...]:
     groups = [group for group in grouped(read_alternatives(image)) if group.direct is not None]
     if not groups:
         return ()
-    text, sections = Text(image), executable_sections(image)
+    text, sections = BuiltText(image), executable_sections(image)
     slots = [_slot(image, text, group) for group in groups]
     layout, addresses = place_layout(image, {slot: _first(group) for slot, group in zip(slots, groups, strict=True)})
     types = {address: number for number, address in enumerate(addresses[: len(layout.slots)])}
@@ -65,7 +65,7 @@ def _first(group: AltGroup) -> AltEntry:
     return group.direct
 
 
-def _slot(image: KernelImage, text: Text, group: AltGroup) -> int:
+def _slot(image: KernelImage, text: BuiltText, group: AltGroup) -> int:
     """The slot that a site calls through; ImageError where the kernel would stop with BUG."""
     entry = _first(group)
     code = text.read(group.address, group.length)

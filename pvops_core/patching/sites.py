@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from pvops_core.patching.directcalls import read_direct_calls
 from pvops_core.patching.operands import slot_operand
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["SECTION", "SITE_LIMIT", "SiteRecord", "read_sites", "slot_operand"]
 
 _READERS: Final = (read_parainstructions, read_direct_calls)
+_FOUND: WeakKeyDictionary[KernelImage, tuple[SiteRecord, ...]] = WeakKeyDictionary()
+"""Of images that are in use: a boot asks for the sites many times, and reading those of a kernel takes 20 ms."""
 
 
 def read_sites(image: KernelImage) -> tuple[SiteRecord, ...]:
@@ -27,4 +30,6 @@ def read_sites(image: KernelImage) -> tuple[SiteRecord, ...]:
     Raises:
         ImageError: a record is damaged, is not in executable text, or calls through no table of ops.
     """
-    return next((found for reader in _READERS if (found := reader(image))), ())
+    if image not in _FOUND:
+        _FOUND[image] = next((found for reader in _READERS if (found := reader(image))), ())
+    return _FOUND[image]

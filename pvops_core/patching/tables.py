@@ -15,7 +15,7 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.patching.derived import layout_from_types
 from pvops_core.patching.fills import NOP_NAMES
 from pvops_core.patching.operands import slot_operand
-from pvops_core.patching.text import Text
+from pvops_core.patching.text import BuiltText
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -128,7 +128,7 @@ def _places(image: KernelImage, layout: Layout) -> tuple[int, ...] | None:
 
 
 def _slots(image: KernelImage, sites: Sequence[SiteRecord]) -> tuple[dict[int, int], dict[int, int]]:
-    text = Text(image)
+    text = BuiltText(image)
     slots: dict[int, int] = {}
     seen: dict[int, int] = {}
     for index, site in enumerate(sites):

@@ -64,21 +64,27 @@ def overlap(address: NDArray[np.uint64], length: NDArray[np.uint64]) -> tuple[in
     return (int(order[hits[0]]), int(order[hits[0] + 1])) if len(hits) else None
 
 
-class Text:
-    """A copy of an image's executable sections that can be read and written by virtual address."""
+class BuiltText:
+    """An image's executable sections as they were built, read by virtual address. Nothing is copied."""
 
     def __init__(self, image: KernelImage) -> None:
-        sections = executable_sections(image)
+        sections, data = executable_sections(image), memoryview(image.data)
         self._starts = [section.address for section in sections]
-        self._pieces = [
-            bytearray(memoryview(image.data)[section.offset : section.offset + section.size]) for section in sections
-        ]
+        self._pieces: list[bytearray | memoryview] = [data[each.offset : each.offset + each.size] for each in sections]
 
     def read(self, address: int, length: int) -> bytes:
         """``length`` bytes, which the caller knows to be inside one section."""
         index = bisect_right(self._starts, address) - 1
         start = address - self._starts[index]
         return bytes(self._pieces[index][start : start + length])
+
+
+class Text(BuiltText):
+    """A copy of them that can be written too."""
+
+    def __init__(self, image: KernelImage) -> None:
+        super().__init__(image)
+        self._pieces = [bytearray(piece) for piece in self._pieces]
 
     def write(self, address: int, code: bytes) -> None:
         """Replace as many bytes as ``code`` has, likewise."""

@@ -29,7 +29,7 @@ from pvops_core.patching.fills import find_bug, find_nop
 from pvops_core.patching.holders import Hold
 from pvops_core.patching.nops import kernel_nops
 from pvops_core.patching.poke import Poke
-from pvops_core.patching.text import Text
+from pvops_core.patching.text import BuiltText
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.implementations import Form, Implementation, of_callable
 from pvops_core.switchboard.ophook import OpHook, OpHookState
@@ -108,7 +108,7 @@ class OpHooks(Ops):
         self._points = points
         self._structures = structures
         self._padding = Padding(kernel)
-        self._text = Text(kernel)
+        self._text = BuiltText(kernel)
         self._entries: dict[int, Breakpoint] = {}
         self._standing: dict[str, OpHook] = {}
         self._beside = Beside[OpHook]("the hook")
