@@ -76,7 +76,7 @@ class Both:
         assert table is not None
         for site in table.sites:
             named = self.image.symbol_at(site.address)
-            alone = named and not self.image.symbol_table.shared(named[0])
+            alone = named and named[0] not in self.image.symbol_table.shared
             if named and alone and named[1] < JUMP and self.image.symbols[named[0]] == site.address - named[1]:
                 found.append(Place(named[0], table.layout.by_type(site.type).op.name))
         return [place for place in found if size_in(self.image, place.function) >= JUMP]
