@@ -40,9 +40,9 @@ class Structures:
     """
 
     def __init__(self, image: KernelImage, space: KernelSpace, cpus: int) -> None:
-        if image.types is None:
+        if (types := image.types) is None:
             raise StructureError(f"{image.path} has no type information (BTF)")
-        self.types = CTypes(image.types, image.pointer_size)
+        self.types = CTypes(types, image.pointer_size)
         self.image = image
         self._space = space
         self._cpus = cpus

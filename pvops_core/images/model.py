@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_right
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -137,10 +138,19 @@ class KernelImage:
         """
         return read_symbols(self)
 
-    @cached_property
+    @property
     def types(self) -> Btf | None:
-        """The kernel's own type information; None if it has none that can be read."""
-        return read_btf(self)
+        """The kernel's own type information; None if it has none that can be read.
+
+        It is read once for all who hold it at a time, and no longer: of a distribution's kernel it is 50 MiB.
+        """
+        held: weakref.ref[Btf] | None = vars(self).get("_types")
+        types = held() if held is not None else None
+        if types is None:
+            types = read_btf(self)
+            if types is not None:
+                vars(self)["_types"] = weakref.ref(types)
+        return types
 
     @property
     def symbols(self) -> dict[str, int]:

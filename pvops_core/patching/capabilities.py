@@ -57,10 +57,12 @@ SRSO_ALIAS: Final = 11 * 32 + 25
 
 def capability_words(image: KernelImage) -> tuple[int, int] | None:
     """Where ``x86_capability`` is in ``struct cpuinfo_x86``, in bytes, and its words; None without type information."""
-    members = image.types.leaves(STRUCTURE) if image.types is not None else None
-    for member in members or ():
-        if image.types is not None and member.path == MEMBER and not member.offset % 32:
-            count = image.types.elements(member.type)
+    types = image.types
+    if types is None:
+        return None
+    for member in types.leaves(STRUCTURE) or ():
+        if member.path == MEMBER and not member.offset % 32:
+            count = types.elements(member.type)
             return (member.offset // 8, count) if 0 < count <= MOST_WORDS else None
     return None
 
