@@ -23,6 +23,15 @@ def _system(kind: int, selector: int = 0) -> int:
     return 0xE000 << 32 | kind << 40 | selector << 16
 
 
+def _far_jump(g: SmallGuest, selector: int) -> Outcome:
+    """To the next instruction; 64-bit code has no jump to an immediate selector, so it returns to it."""
+    return g.execute(
+        f"push {selector:#x}\n push offset there\n .byte 0x48, 0xcb\n there: nop"
+        if g.bits == 64
+        else f".byte 0xea\n .long there\n .word {selector:#x}\n there: nop"
+    )
+
+
 def _in_gdt(g: SmallGuest, *descriptors: int) -> int:
     """Make a page with these descriptors the GDT."""
     g.put(0, b"".join(value.to_bytes(8, "little") for value in descriptors))
@@ -81,11 +90,7 @@ def _(g: SmallGuest) -> bool:
 @case("a far jump through a ring 0 segment of the GDT", "check_descriptor: DPL", Trap(GP, 8))
 def _(g: SmallGuest) -> Outcome:
     _in_gdt(g, 0, _DATA)
-    return g.execute(
-        "push 8\n push offset there\n .byte 0x48, 0xcb\n there: nop"
-        if g.bits == 64
-        else ".byte 0xea\n .long there\n .word 8\n there: nop"
-    )
+    return _far_jump(g, 8)
 
 
 @case("a far call through a call gate", "check_descriptor: gates have DPL 0", Trap(GP, 8))
@@ -177,11 +182,7 @@ def _(g: SmallGuest) -> Outcome:
 
 @case("Xen's code segment by a far jump", "DPL 0", Trap(GP, 0xE008))
 def _(g: SmallGuest) -> Outcome:
-    return g.execute(
-        "push 0xe008\n push offset there\n .byte 0x48, 0xcb\n there: nop"
-        if g.bits == 64
-        else ".byte 0xea\n .long there\n .word 0xe008\n there: nop"
-    )
+    return _far_jump(g, 0xE008)
 
 
 @case("Xen's stack segment", "DPL 0", Trap(GP, 0xE010))
