@@ -7,6 +7,7 @@ import attrs
 import pytest
 from pvops_xen.hypervisor import audit, builder
 from pvops_xen.platform import XenPlatform
+from pvops_xen.testing.guests import SmallGuest
 
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import Machine, Stop, Vcpu
@@ -117,3 +118,21 @@ def bench64(make_bench: Callable[..., Bench]) -> Bench:
 @pytest.fixture
 def bench32(make_bench: Callable[..., Bench]) -> Bench:
     return make_bench(MachineKind.PAE)
+
+
+@pytest.fixture(scope="module")
+def guests(request: pytest.FixtureRequest) -> Iterator[dict[int, SmallGuest]]:
+    """A small guest of each width for a module of tests, with the module's ``VCPUS`` if it states them."""
+    made = {bits: SmallGuest(bits, vcpus=getattr(request.module, "VCPUS", 1)) for bits in (64, 32)}
+    yield made
+    for guest in made.values():
+        guest.close()
+
+
+@pytest.fixture(params=[64, 32])
+def guest(request: pytest.FixtureRequest, guests: dict[int, SmallGuest]) -> Iterator[SmallGuest]:
+    """One of them, as new; whatever a test did to it, the frame table must still be right at its end."""
+    chosen = guests[request.param]
+    chosen.restart()
+    yield chosen
+    assert audit.audit(chosen.hv) == []

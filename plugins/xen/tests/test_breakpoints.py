@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor.abi import Hypercall
-from pvops_xen.testing.guests import SmallGuest
 
 from pvops_core.machine.debugregs import DR6_RESET
+
+if TYPE_CHECKING:
+    from pvops_xen.testing.guests import SmallGuest
 
 DB, TF = 1, 1 << 8
 EXECUTE, WRITE, PORT, ACCESS = range(4)
 EPERM = 1
-
-
-@pytest.fixture(scope="module")
-def guests() -> Iterator[dict[int, SmallGuest]]:
-    made = {bits: SmallGuest(bits) for bits in (64, 32)}
-    yield made
-    for guest in made.values():
-        guest.close()
-
-
-@pytest.fixture(params=[64, 32])
-def guest(request: pytest.FixtureRequest, guests: dict[int, SmallGuest]) -> SmallGuest:
-    chosen = guests[request.param]
-    chosen.restart()
-    return chosen
 
 
 def dr7(number: int, kind: int, length: int = 1) -> int:

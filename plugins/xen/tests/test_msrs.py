@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.domain.stubs import hypercall_page
-from pvops_xen.hypervisor import audit
 from pvops_xen.hypervisor.abi import Hypercall
 from pvops_xen.hypervisor.msrs import MSRS
-from pvops_xen.testing.guests import SmallGuest
+
+if TYPE_CHECKING:
+    from pvops_xen.testing.guests import SmallGuest
 
 GP = 13
 GPF = "GP"
@@ -58,20 +59,7 @@ REFUSED = [
 ]
 
 
-@pytest.fixture(scope="module")
-def guests() -> Iterator[dict[int, SmallGuest]]:
-    made = {bits: SmallGuest(bits, vcpus=2) for bits in (64, 32)}
-    yield made
-    for guest in made.values():
-        guest.close()
-
-
-@pytest.fixture(params=[64, 32])
-def guest(request: pytest.FixtureRequest, guests: dict[int, SmallGuest]) -> Iterator[SmallGuest]:
-    chosen = guests[request.param]
-    chosen.restart()
-    yield chosen
-    assert audit.audit(chosen.hv) == []
+VCPUS = 2
 
 
 def read(g: SmallGuest, index: int) -> int | str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor import audit
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, Hypercall, MmuExt, VmAssist
-from pvops_xen.testing.guests import Outcome, SmallGuest
+
+if TYPE_CHECKING:
+    from pvops_xen.testing.guests import Outcome, SmallGuest
 
 PF = 14
 STORES = (
@@ -27,14 +29,6 @@ STORES = (
 )  # fmt: skip
 """What writes memory, naturally aligned and at most an entry at once. ``bts`` reaches its bit from another word."""
 REFUSED = ("movups [{d}], xmm0", "mov [{d} + 3], {s}", "fnsave [{d}]", "fxsave [{d}]", "lock cmpxchg8b [{d} + 4]")
-
-
-@pytest.fixture(scope="module")
-def guests() -> Iterator[dict[int, SmallGuest]]:
-    made = {bits: SmallGuest(bits) for bits in (64, 32)}
-    yield made
-    for guest in made.values():
-        guest.close()
 
 
 def run(g: SmallGuest, code: str, page: int) -> Outcome:

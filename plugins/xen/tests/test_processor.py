@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from pvops_xen.hypervisor import audit
 from pvops_xen.hypervisor.abi import Hypercall, VcpuOp
 from pvops_xen.hypervisor.entries import NX, USER
 from pvops_xen.testing.contexts import guest_context
@@ -18,20 +16,7 @@ TF = 1 << 8
 FEP_CPUID = ".byte 0x0f, 0x0b, 0x78, 0x65, 0x6e\n cpuid"
 
 
-@pytest.fixture(scope="module")
-def guests() -> Iterator[dict[int, SmallGuest]]:
-    made = {bits: SmallGuest(bits, vcpus=3) for bits in (64, 32)}
-    yield made
-    for guest in made.values():
-        guest.close()
-
-
-@pytest.fixture(params=[64, 32])
-def guest(request: pytest.FixtureRequest, guests: dict[int, SmallGuest]) -> Iterator[SmallGuest]:
-    chosen = guests[request.param]
-    chosen.restart()
-    yield chosen
-    assert audit.audit(chosen.hv) == []
+VCPUS = 3
 
 
 @pytest.fixture

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor import audit
-from pvops_xen.testing.guests import SmallGuest
 from pvops_xen.testing.rules import CASES, Case
 from pvops_xen.testing.rules.page import page
+
+if TYPE_CHECKING:
+    from pvops_xen.testing.guests import SmallGuest
 
 TRIED = [(case, bits) for case in CASES for bits in case.widths]
 
 
-@pytest.fixture(scope="module")
-def guests() -> Iterator[dict[int, SmallGuest]]:
-    made = {bits: SmallGuest(bits, vcpus=2) for bits in (64, 32)}
-    yield made
-    for guest in made.values():
-        guest.close()
+VCPUS = 2
 
 
 @pytest.mark.parametrize(("case", "bits"), TRIED, ids=[f"{case.name}, {bits} bits" for case, bits in TRIED])
