@@ -13,23 +13,22 @@ import attrs
 import lz4.block
 import zstandard
 
-ALLOC: Final = 2
-EXEC: Final = 4
+from pvops_core.testing.elf import (
+    ALLOC,
+    EXEC,
+    HEADER_SIZE,
+    NOTE,
+    PROGBITS,
+    SECTION_HEADER_SIZE,
+    STRTAB,
+    SYMTAB,
+    Section,
+    append_sections,
+    identification,
+)
+
 _EXECUTABLE: Final = 2
 _MACHINES: Final = {64: 62, 32: 3}
-_TYPES: Final = {"null": 0, "progbits": 1, "symtab": 2, "strtab": 3, "note": 7, "nobits": 8}
-
-
-@attrs.define
-class _Section:
-    name: str
-    kind: str
-    flags: int
-    address: int
-    data: bytes
-    offset: int = 0
-    link: int = 0
-    entry_size: int = 0
 
 
 @attrs.define
@@ -45,7 +44,7 @@ class ElfBuilder:
     bits: int = 64
     base: int = 0xFFFFFFFF81000000
     entry: int | None = None
-    _sections: list[_Section] = attrs.field(factory=list, init=False)
+    _sections: list[Section] = attrs.field(factory=list, init=False)
     _symbols: list[tuple[str, int, int]] = attrs.field(factory=list, init=False)
 
     def section(self, name: str, data: bytes, *, flags: int = ALLOC, address: int | None = None) -> int:
@@ -53,7 +52,7 @@ class ElfBuilder:
         if address is None:
             ends = [section.address + len(section.data) for section in self._sections if section.flags & ALLOC]
             address = -(-max([self.base, *ends]) // 0x1000) * 0x1000
-        self._sections.append(_Section(name, "progbits", flags, address, data))
+        self._sections.append(Section(name, PROGBITS, flags, data, address))
         return address
 
     def text(self, name: str, data: bytes, *, address: int | None = None) -> int:
@@ -67,7 +66,7 @@ class ElfBuilder:
             name = owner.encode() + b"\0"
             data += struct.pack("<III", len(name), len(payload), kind) + _pad(name, 4) + _pad(payload, 4)
         self.section(".notes", data)
-        self._sections[-1].kind = "note"
+        self._sections[-1].kind = NOTE
 
     def symbol(self, name: str, address: int, *, is_global: bool = True) -> None:
         """Add a function symbol; with none at all the image is a stripped one."""
@@ -75,39 +74,23 @@ class ElfBuilder:
 
     def build(self) -> bytes:
         """The file."""
-        sections = [_Section("", "null", 0, 0, b""), *self._sections, *self._symbol_sections()]
-        names = b"\0"
-        name_at = {}
-        sections.append(_Section(".shstrtab", "strtab", 0, 0, b""))
-        for section in sections:
-            name_at[section.name] = len(names) if section.name else 0
-            names += section.name.encode() + b"\0" if section.name else b""
-        sections[-1].data = names
-        loads = [section for section in sections if section.flags & ALLOC]
-        header_size, segment_size, section_size = (64, 56, 64) if self.bits == 64 else (52, 32, 40)
-        notes = [section for section in loads if section.kind == "note"]
+        loads = [section for section in self._sections if section.flags & ALLOC]
+        notes = [section for section in loads if section.kind == NOTE]
+        header_size, segment_size = HEADER_SIZE[self.bits], 56 if self.bits == 64 else 32
         body = bytearray(header_size + segment_size * (len(loads) + len(notes)))
-        for section in sections[1:]:
-            body += bytes(-len(body) % 16)
-            section.offset = len(body)
-            body += section.data
-        body += bytes(-len(body) % 16)
-        table = len(body)
-        for section in sections:
-            body += self._section_header(section, name_at[section.name])
+        table, count = append_sections(body, [*self._sections, *self._symbol_sections()], self.bits)
         segments = [(1, section) for section in loads] + [(4, section) for section in notes]
         headers = b"".join(self._segment_header(kind, section) for kind, section in segments)
         entry = self.entry if self.entry is not None else loads[0].address if loads else 0
-        counts = (header_size, segment_size, len(segments), section_size, len(sections), len(sections) - 1)
+        counts = (header_size, segment_size, len(segments), SECTION_HEADER_SIZE[self.bits], count, count - 1)
         word = "Q" if self.bits == 64 else "I"
-        ident = b"\x7fELF" + bytes([2 if self.bits == 64 else 1, 1, 1]) + bytes(9)
         header = struct.pack(
             f"<HHI{word * 3}I6H", _EXECUTABLE, _MACHINES[self.bits], 1, entry, header_size, table, 0, *counts
         )
-        body[: header_size + len(headers)] = ident + header + headers
+        body[: header_size + len(headers)] = identification(self.bits) + header + headers
         return bytes(body)
 
-    def _symbol_sections(self) -> list[_Section]:
+    def _symbol_sections(self) -> list[Section]:
         if not self._symbols:
             return []
         strings, table = b"\0", bytes(24 if self.bits == 64 else 16)
@@ -120,17 +103,11 @@ class ElfBuilder:
         # The null section and ours come first, so the string table's number is one more than the symbol table's.
         link = len(self._sections) + 2
         return [
-            _Section(".symtab", "symtab", 0, 0, table, link=link, entry_size=24 if self.bits == 64 else 16),
-            _Section(".strtab", "strtab", 0, 0, strings),
+            Section(".symtab", SYMTAB, 0, table, link=link, entry_size=24 if self.bits == 64 else 16),
+            Section(".strtab", STRTAB, 0, strings),
         ]
 
-    def _section_header(self, section: _Section, name: int) -> bytes:
-        word = "Q" if self.bits == 64 else "I"
-        place = (section.flags, section.address, section.offset, len(section.data))
-        tail = (section.link, 0, 1 if section.kind != "null" else 0, section.entry_size)
-        return struct.pack(f"<II{word * 4}II{word * 2}", name, _TYPES[section.kind], *place, *tail)
-
-    def _segment_header(self, kind: int, section: _Section) -> bytes:
+    def _segment_header(self, kind: int, section: Section) -> bytes:
         flags = 5 if section.flags & EXEC else 6
         size = len(section.data)
         physical = section.address & 0x3FFFFFFF

@@ -13,7 +13,8 @@ import attrs
 
 from pvops_core.patching.alternatives import ALWAYS
 from pvops_core.patching.altrecords import FLAG_DIRECT_CALL
-from pvops_core.testing.images import ALLOC, ElfBuilder
+from pvops_core.testing.elf import ALLOC
+from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kallsyms import Shape, tables
 from pvops_core.testing.types import template_types
 

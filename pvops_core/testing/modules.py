@@ -10,6 +10,21 @@ import attrs
 
 from pvops_core.patching.alternatives import ALWAYS
 from pvops_core.patching.altrecords import FLAG_DIRECT_CALL
+from pvops_core.testing.elf import (
+    ALLOC,
+    EXEC,
+    HEADER_SIZE,
+    NOBITS,
+    PROGBITS,
+    RELA,
+    SECTION_HEADER_SIZE,
+    STRTAB,
+    SYMTAB,
+    WRITE,
+    Section,
+    append_sections,
+    identification,
+)
 
 if TYPE_CHECKING:
     from pvops_core.ops import Layout
@@ -19,19 +34,6 @@ PC32: Final = 2
 
 SITE: Final = 8
 """Bytes from one site to the next."""
-
-_ALLOC, _EXEC = 2, 4
-
-
-@attrs.frozen
-class _Part:
-    name: str
-    kind: int
-    flags: int
-    data: bytes
-    link: int = 0
-    info: int = 0
-    entry_size: int = 0
 
 
 @attrs.define
@@ -68,23 +70,22 @@ class SmallModule:
             records += struct.pack("<iiHHBB", 0, 0, ALWAYS, FLAG_DIRECT_CALL, 6, 5)
         replaced = [(5 * index + 1, bug, -4) for index in range(len(self.types))]
         parts = [
-            _Part("", 0, 0, b""),
-            _Part(".text", 1, _ALLOC | _EXEC, text),
-            _Part(".altinstr_replacement", 1, _ALLOC | _EXEC, b"\xe8\0\0\0\0" * len(self.types)),
-            _Part(".altinstructions", 1, _ALLOC, records),
-            _Part(".modinfo", 1, _ALLOC, f"license=GPL\0vermagic={self.release} SMP\0".encode()),
-            _Part(".bss", 8, _ALLOC | 1, bytes(64)),
+            Section(".text", PROGBITS, ALLOC | EXEC, text),
+            Section(".altinstr_replacement", PROGBITS, ALLOC | EXEC, b"\xe8\0\0\0\0" * len(self.types)),
+            Section(".altinstructions", PROGBITS, ALLOC, records),
+            Section(".modinfo", PROGBITS, ALLOC, f"license=GPL\0vermagic={self.release} SMP\0".encode()),
+            Section(".bss", NOBITS, ALLOC | WRITE, bytes(64)),
             *self._relocations(calls, replaced, places),
             self._symbols(names),
-            _Part(".strtab", 3, 0, b"\0" + b"".join(name.encode() + b"\0" for name in names if name)),
+            Section(".strtab", STRTAB, 0, b"\0" + b"".join(name.encode() + b"\0" for name in names if name)),
         ]
         return _elf(parts, self.machine)
 
-    def _relocations(self, *targets: Sequence[tuple[int, int, int]]) -> list[_Part]:
+    def _relocations(self, *targets: Sequence[tuple[int, int, int]]) -> list[Section]:
         return [
-            _Part(
+            Section(
                 f".rela{number}",
-                4,
+                RELA,
                 0,
                 b"".join(struct.pack("<QQq", at, symbol << 32 | PC32, addend) for at, symbol, addend in entries),
                 link=9,
@@ -94,33 +95,21 @@ class SmallModule:
             for number, entries in enumerate(targets, 1)
         ]
 
-    def _symbols(self, names: Sequence[str]) -> _Part:
+    def _symbols(self, names: Sequence[str]) -> Section:
         table, at = b"", 1
         for number, name in enumerate(names):
             holder = number if number in {1, 2} else 1 if name == "own_function" else 0
             info = 3 if number in {1, 2} else 0x12
             table += struct.pack("<IBBHQQ", at if name else 0, info if number else 0, 0, holder, 0, 0)
             at += len(name) + 1 if name else 0
-        return _Part(".symtab", 2, 0, table, link=10, info=3, entry_size=24)
+        return Section(".symtab", SYMTAB, 0, table, link=10, info=3, entry_size=24)
 
 
-def _elf(parts: Sequence[_Part], machine: int) -> bytes:
-    """An ET_REL file of sections; one more has their names."""
-    names = b"\0"
-    starts = []
-    for part in parts:
-        starts.append(len(names) if part.name else 0)
-        names += part.name.encode() + b"\0" if part.name else b""
-    starts.append(len(names))
-    names += b".shstrtab\0"
-    body, headers = bytearray(64), b""
-    for part, start in zip([*parts, _Part(".shstrtab", 3, 0, names)], starts, strict=True):
-        body += bytes(-len(body) % 16)
-        place = (start, part.kind, part.flags, 0, len(body), len(part.data), part.link, part.info, 1, part.entry_size)
-        headers += struct.pack("<IIQQQQIIQQ", *place)
-        body += b"" if part.kind == 8 else part.data
-    body += bytes(-len(body) % 16)
-    ident = b"\x7fELF\2\1\1" + bytes(9)
-    counts = (64, 0, 0, 64, len(parts) + 1, len(parts))
-    body[:64] = ident + struct.pack("<HHIQQQI6H", 1, machine, 1, 0, 0, len(body), 0, *counts)
-    return bytes(body) + headers
+def _elf(sections: Sequence[Section], machine: int) -> bytes:
+    """An ET_REL file of sections."""
+    size = HEADER_SIZE[64]
+    body = bytearray(size)
+    table, count = append_sections(body, sections, 64)
+    counts = (size, 0, 0, SECTION_HEADER_SIZE[64], count, count - 1)
+    body[:size] = identification(64) + struct.pack("<HHIQQQI6H", 1, machine, 1, 0, 0, table, 0, *counts)
+    return bytes(body)
