@@ -68,7 +68,7 @@ def _type(field: Schema) -> str:
     if "$ref" in field:
         return _link(field["$ref"])
     if "enum" in field:
-        return ", ".join(f"`{word}`" for word in field["enum"])
+        return ", ".join("null" if word is None else f"`{word}`" for word in field["enum"])
     kind = field.get("type", "any")
     if isinstance(kind, list):
         return " or ".join(_type({**field, "type": each}) for each in kind)

@@ -110,8 +110,9 @@ def boot(
 
     Several images, or the images in a folder, run side by side, one result each: SUCCESS, SKIP, ERROR or FAILURE as the
     guest's console says in its line "Test result:", CRASH where it says nothing or the guest does not end. What is to
-    be otherwise for one of them stands in NAME.toml beside it: cmdline, initrd, until, cpus, memory, seed, and settings
-    of the platform in a table [set]; NAME~WORD.toml makes a run of its own of the same image.
+    be otherwise for one of them stands in NAME.toml beside it: cmdline, initrd, until, cpus, memory, seed, expect (the
+    verdict that is no failure), and settings of the platform in a table [set]; NAME~WORD.toml makes a run of its own of
+    the same image.
 
     Exit code: 0 the kernel came to its end, or to the text or place waited for, 2 the files are no kernel or do not fit
     the backend, 5 what it patched is not what was expected, 6 it crashed or timed out, 4 pvops or a plugin failed. 1 or

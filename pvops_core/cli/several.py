@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import attrs
@@ -16,7 +16,7 @@ from pvops_core.compare.executor import execute
 from pvops_core.compare.guestfiles import find_guests, names_of
 from pvops_core.compare.junit import junit
 from pvops_core.compare.process import WARM
-from pvops_core.compare.verdict import Verdict, exit_code_of, verdict_of, why
+from pvops_core.compare.verdict import Judged, Verdict, exit_code_of
 from pvops_core.compare.wire import Request
 from pvops_core.errors import UsageError
 
@@ -63,7 +63,7 @@ class Common:
         mine = {
             name: getattr(self, name) if wish is None else wish
             for name, wish in attrs.asdict(guest.wishes).items()
-            if name != "options"
+            if name not in {"options", "expect"}
         }
         cell = Cell(
             self.backend,
@@ -84,8 +84,11 @@ class Common:
 class _Live:
     """Writes a line for each run when it is over."""
 
-    def __init__(self, names: Sequence[str], requests: Sequence[Request], text: TextIO) -> None:
-        self._names = {_key(request.cell): name for name, request in zip(names, requests, strict=True)}
+    def __init__(
+        self, names: Sequence[str], expected: Sequence[Verdict | None], requests: Sequence[Request], text: TextIO
+    ) -> None:
+        keys = [_key(request.cell) for request in requests]
+        self._runs = dict(zip(keys, zip(names, expected, strict=True), strict=True))
         self._text = text
         self._width = max(map(len, names))
 
@@ -97,10 +100,12 @@ class _Live:
 
     def finished(self, observation: Observation) -> None:
         """Its line, and the first reasons below it if it is no success."""
-        name = printable(self._names[_key(observation.cell)])
+        name, expected = self._runs[_key(observation.cell)]
+        run = Judged(observation, expected)
         seconds = f"{observation.wall_s:7.2f} s" if observation.measured else ""
-        lines = [f"{verdict_of(observation).value:<8}{name:<{self._width}}{seconds}".rstrip()]
-        reasons = why(observation)
+        note = "  as expected" if run.as_expected else ""
+        lines = [f"{run.verdict.value:<8}{printable(name):<{self._width}}{seconds}{note}".rstrip()]
+        reasons = run.why
         lines += [f"        {printable(reason)}" for reason in reasons[:_MOST_SAID]]
         if len(reasons) > _MOST_SAID:
             lines.append(f"        and {len(reasons) - _MOST_SAID} more")
@@ -130,24 +135,55 @@ def boot_several(
     requests = [common.request(guest, allowed) for guest in guests]
     text = sys.stderr if json == STDOUT else sys.stdout
     limits = kernels.kernel_limits(allowed, max(request.cell.memory for request in requests) >> 20)
-    found = execute(requests, listener=_Live(names, requests, text), jobs=jobs, limits=limits, command=WARM, stays=True)
-    runs = dict(zip(names, found, strict=True))
-    code = exit_code_of(found)
-    numbers = {word: sum(verdict_of(run) is word for run in found) for word in Verdict}
-    counted = ", ".join(f"{number} {word.value}" for word, number in numbers.items() if number)
-    text.write(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {counted}\n")
-    write_json("boots", _document(runs, numbers, code), json)
+    expected = [guest.wishes.expect for guest in guests]
+    live = _Live(names, expected, requests, text)
+    found = execute(requests, listener=live, jobs=jobs, limits=limits, command=WARM, stays=True)
+    runs = dict(zip(names, map(Judged, found, expected), strict=True))
+    code = exit_code_of(runs.values())
+    text.write(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {_counted(runs.values())}\n")
+    write_json("boots", _document(runs, code), json)
     if junit_file is not None:
         write_file(junit_file, junit(runs))
     return code
 
 
-def _document(runs: Mapping[str, Observation], numbers: Mapping[Verdict, int], code: int) -> dict[str, object]:
+def _counted(runs: Iterable[Judged]) -> str:
+    """How many of each verdict, and how many of these were expected or were not where another was."""
+    parts = []
+    for word, these in _by_verdict(runs).items():
+        notes = [
+            f"{number} {what}"
+            for what, number in (
+                ("as expected", sum(run.as_expected is True for run in these)),
+                ("not as expected", sum(run.as_expected is False for run in these)),
+            )
+            if number
+        ]
+        if these:
+            parts.append(f"{len(these)} {word.value}{' (' + ', '.join(notes) + ')' if notes else ''}")
+    return ", ".join(parts)
+
+
+def _by_verdict(runs: Iterable[Judged]) -> dict[Verdict, list[Judged]]:
+    found: dict[Verdict, list[Judged]] = {word: [] for word in Verdict}
+    for run in runs:
+        found[run.verdict].append(run)
+    return found
+
+
+def _document(runs: Mapping[str, Judged], code: int) -> dict[str, object]:
     return {
         "exit_code": code,
-        "summary": {word.value: number for word, number in numbers.items()},
+        "summary": {word.value: len(these) for word, these in _by_verdict(runs.values()).items()},
         "runs": [
-            {"name": name, "verdict": verdict_of(run).value, "why": list(why(run))} | run_document(run)
+            {
+                "name": name,
+                "verdict": run.verdict.value,
+                "expected": run.expected.value if run.expected is not None else None,
+                "as_expected": run.as_expected,
+                "why": list(run.why),
+            }
+            | run_document(run.observation)
             for name, run in runs.items()
         ],
     }

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import attrs
 
+from pvops_core.compare.verdict import Verdict
 from pvops_core.errors import ImageError, UsageError, unknown
 from pvops_core.images import machine_of
 from pvops_core.kinds import MachineKind, kind_of
@@ -24,6 +25,7 @@ _BOOT_FLAG, _BOOT_FLAG_AT = b"\x55\xaa", 0x1FE
 _NUMBERS: Final = {"cpus": (1, 128), "memory": (1, 1 << 20), "seed": (0, 2**63 - 1)}
 """Each with what it may be; memory in MiB."""
 _TEXTS: Final = ("cmdline", "initrd", "until")
+_EXPECT: Final = "expect"
 _TABLE: Final = "set"
 
 
@@ -37,6 +39,7 @@ class Wishes:
     cpus: int | None = None
     memory: int | None = None
     seed: int | None = None
+    expect: Verdict | None = None
     options: Mapping[str, str] = attrs.field(factory=dict)
 
 
@@ -126,13 +129,14 @@ def read_wishes(path: Path) -> Wishes:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
         raise UsageError(f"{path}: is no TOML: {failure}") from failure
     for key in document:
-        if key not in (there := (*_TEXTS, *_NUMBERS, _TABLE)):
+        if key not in (there := (*_TEXTS, *_NUMBERS, _EXPECT, _TABLE)):
             raise UsageError(f"{path}: {unknown('key', key, there)}")
     texts: dict[str, Any] = {key: _text(path, key, document[key]) for key in _TEXTS if key in document}
     numbers: dict[str, Any] = {key: _number(path, key, document[key]) for key in _NUMBERS if key in document}
     if "initrd" in texts:
         texts["initrd"] = str(path.parent / texts["initrd"])
-    return Wishes(**texts, **numbers, options=_options(path, document.get(_TABLE, {})))
+    expect = _verdict(path, document[_EXPECT]) if _EXPECT in document else None
+    return Wishes(**texts, **numbers, expect=expect, options=_options(path, document.get(_TABLE, {})))
 
 
 def _text(path: Path, key: str, value: object) -> str:
@@ -146,6 +150,13 @@ def _number(path: Path, key: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise UsageError(f"{path}: {key} is a number from {least} to {most}, not {value!r}")
     return value
+
+
+def _verdict(path: Path, value: object) -> Verdict:
+    words = [verdict.value for verdict in Verdict]
+    if value not in words:
+        raise UsageError(f"{path}: {_EXPECT} is one of {', '.join(words)}, not {value!r}")
+    return Verdict(value)
 
 
 def _options(path: Path, table: object) -> dict[str, str]:

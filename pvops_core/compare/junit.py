@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
-from pvops_core.compare.verdict import Verdict, verdict_of, why
+from pvops_core.compare.verdict import Judged, Verdict
 
 if TYPE_CHECKING:
-    from pvops_core.compare.observation import Observation
+    from collections.abc import Mapping
 
 _ILLEGAL: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ELEMENTS: Final = {
@@ -25,10 +24,13 @@ _ELEMENTS: Final = {
 }
 
 
-def junit(runs: Mapping[str, Observation], suite: str = "pvops boot") -> bytes:
-    """The document: one test case a run, by name; an error has CRASH or ERROR for its type."""
-    verdicts = {name: verdict_of(run) for name, run in runs.items()}
-    numbers = Counter(_ELEMENTS.get(verdict, "") for verdict in verdicts.values())
+def junit(runs: Mapping[str, Judged], suite: str = "pvops boot") -> bytes:
+    """The document: one test case a run, by name; an error has CRASH or ERROR for its type.
+
+    A failure that was expected is skipped, as pytest writes those; what was expected otherwise is a failure.
+    """
+    elements = {name: _element(run) for name, run in runs.items()}
+    numbers = Counter(elements.values())
     root = ET.Element(
         "testsuite",
         name=suite,
@@ -36,18 +38,26 @@ def junit(runs: Mapping[str, Observation], suite: str = "pvops boot") -> bytes:
         failures=str(numbers["failure"]),
         errors=str(numbers["error"]),
         skipped=str(numbers["skipped"]),
-        time=f"{sum(run.wall_s for run in runs.values()):.3f}",
+        time=f"{sum(run.observation.wall_s for run in runs.values()):.3f}",
     )
-    for name, run in runs.items():
+    for name, judged in runs.items():
+        run, word = judged.observation, judged.verdict.value
         case = ET.SubElement(root, "testcase", classname=run.cell.backend, name=_legal(name), time=f"{run.wall_s:.3f}")
-        if (element := _ELEMENTS.get(verdicts[name])) is not None:
-            reasons = [_legal(line) for line in why(run)] or [verdicts[name].value]
+        if (element := elements[name]) is not None:
+            reasons = [_legal(line) for line in judged.why] or [word]
             found = ET.SubElement(case, element, message=reasons[0])
-            if element != "skipped":
-                found.set("type", verdicts[name].value)
+            if element != "skipped" or judged.verdict is not Verdict.SKIP:
+                found.set("type", word)
             found.text = "\n".join([*reasons, _legal(run.detail)]).strip()
         ET.SubElement(case, "system-out").text = _legal(run.console)
     return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def _element(run: Judged) -> str | None:
+    plain = _ELEMENTS.get(run.verdict)
+    if run.as_expected:
+        return "skipped" if plain else None
+    return plain if run.expected is None or plain in {"failure", "error"} else "failure"
 
 
 def _legal(text: str) -> str:

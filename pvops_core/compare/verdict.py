@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+import attrs
+
 from pvops_core.compare.observation import Observation, Outcome
 
 _RESULT: Final = re.compile(r"^Test result: (SUCCESS|SKIP|ERROR|FAILURE)\b", re.MULTILINE)
@@ -61,11 +63,49 @@ def why(observation: Observation) -> tuple[str, ...]:
     return tuple(said or [match[1].strip() for match in _BEFORE.finditer(console)][-1:])
 
 
-def exit_code_of(observations: Iterable[Observation]) -> int:
+@attrs.frozen
+class Judged:
+    """A run, and the verdict that was expected of it; None: any that is no failure."""
+
+    observation: Observation
+    expected: Verdict | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What its guest said."""
+        return verdict_of(self.observation)
+
+    @property
+    def as_expected(self) -> bool | None:
+        """Whether the verdict is the expected one; None where none was.
+
+        A run that was cut short, by a time-out or a failure of ours, is never what was expected.
+        """
+        if self.expected is None:
+            return None
+        whole = self.observation.outcome in {Outcome.POWEROFF, Outcome.REBOOT, Outcome.UNTIL, Outcome.CRASH}
+        return whole and self.verdict is self.expected
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """Why it is no success, or not what was expected, which comes first then."""
+        reasons = why(self.observation)
+        if self.expected in {None, self.verdict}:
+            return reasons
+        return (f"{self.expected.name} was expected", *reasons)
+
+    @property
+    def exit_code(self) -> int:
+        """0 for what was expected and, where nothing was, for no failure; 5 for a success that was not."""
+        own = self.observation.outcome.exit_code
+        if self.as_expected:
+            return 0
+        if own in {2, 4}:
+            return own
+        return self.verdict.exit_code or (0 if self.expected is None else 5)
+
+
+def exit_code_of(runs: Iterable[Judged]) -> int:
     """The worst of all: 4 where pvops failed, 6 for a crash, 5 for a failure, 2 for a wish that cannot be met, or 0."""
-    codes = {
-        own if own in {2, 4} else verdict_of(each).exit_code
-        for each in observations
-        for own in (each.outcome.exit_code,)
-    }
+    codes = {each.exit_code for each in runs}
     return next((code for code in (4, 6, 5, 2) if code in codes), 0)

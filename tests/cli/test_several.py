@@ -74,6 +74,24 @@ def test_the_worst_decides(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "5 runs: 1 SUCCESS, 1 SKIP, 1 FAILURE, 2 CRASH" in shown
 
 
+def test_a_crash_that_is_expected_is_no_failure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    guest(folder / "fallen", "", "ud2")
+    (folder / "fallen.toml").write_text("expect = 'CRASH'\n")
+    code, document = boot(folder)
+    assert (code, document["exit_code"], document["summary"]["CRASH"]) == (0, 0, 1)
+    assert [(run["expected"], run["as_expected"]) for run in document["runs"]] == [
+        ("CRASH", True), (None, None), (None, None),
+    ]  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "s  as expected\n" in shown
+    assert "3 runs: 1 SUCCESS, 1 SKIP, 1 CRASH (1 as expected)" in shown
+    (folder / "good.toml").write_text("expect = 'CRASH'\n")
+    code, document = boot(folder)
+    assert code == 5
+    assert document["runs"][1]["why"] == ["CRASH was expected"]
+    assert "1 SUCCESS (1 not as expected)" in capsys.readouterr().out
+
+
 def test_what_stands_beside_an_image_goes_before_the_command_line(folder: Path) -> None:
     (folder / "good.toml").write_text("cmdline = 'mine'\ncpus = 2\nmemory = 48\n[set]\ncpu = 'x86-64-v2'\n")
     (folder / "good~more.toml").write_text("seed = 9\n")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pvops_core.compare.guestfiles import Wishes, find_guests, names_of, read_wishes
+from pvops_core.compare.verdict import Verdict
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.kinds import MachineKind
 from pvops_core.testing.images import ElfBuilder, make_bzimage
@@ -68,11 +69,11 @@ def test_equal_names_have_their_folders(tmp_path: Path, image: bytes) -> None:
 def test_every_key(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text(
-        "cmdline = 'a b'\ninitrd = 'disk'\nuntil = 'login'\ncpus = 2\nmemory = 64\nseed = 7\n"
+        "cmdline = 'a b'\ninitrd = 'disk'\nuntil = 'login'\ncpus = 2\nmemory = 64\nseed = 7\nexpect = 'SKIP'\n"
         "[set]\nevent_channels = 4096\nstrict = true\nversion = '4.17'\n"
     )
     options = {"event_channels": "4096", "strict": "true", "version": "4.17"}
-    assert read_wishes(file) == Wishes("a b", str(tmp_path / "disk"), "login", 2, 64, 7, options)
+    assert read_wishes(file) == Wishes("a b", str(tmp_path / "disk"), "login", 2, 64, 7, Verdict.SKIP, options)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,8 @@ def test_every_key(tmp_path: Path) -> None:
         ("cpus = true", "cpus is a number"),
         ("memory = 1.5", "memory is a number"),
         ("seed = -1", "seed is a number"),
+        ("expect = 'crash'", "expect is one of SUCCESS, SKIP, ERROR, FAILURE, CRASH, not 'crash'"),
+        ("expect = ['CRASH']", "expect is one of "),
         ("set = 1", "set is a table of settings, not 1"),
         ("[set]\na = [1]", "set.a is a text, a number, true or false"),
         ("cmdline", "is no TOML: "),

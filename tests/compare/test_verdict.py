@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from pvops_core.compare.observation import Observation, Outcome
-from pvops_core.compare.verdict import Verdict, exit_code_of, verdict_of, why
+from pvops_core.compare.verdict import Judged, Verdict, exit_code_of, verdict_of, why
 
 Make = Callable[..., Observation]
 
@@ -57,4 +57,34 @@ def test_reasons_are_the_guests(make: Make) -> None:
 )
 def test_the_worst_is_the_exit_code(make: Make, runs: list[str | Outcome], code: int) -> None:
     found = [make(outcome=run) if isinstance(run, Outcome) else make(console=f"Test result: {run}\n") for run in runs]
-    assert exit_code_of(found) == code
+    assert exit_code_of(map(Judged, found)) == code
+
+
+CRASHED, HUNG, ENDED = Outcome.CRASH, Outcome.TIMEOUT, Outcome.POWEROFF
+
+
+@pytest.mark.parametrize(
+    ("expected", "said", "outcome", "as_expected", "code"),
+    [
+        ("CRASH", "", CRASHED, True, 0),
+        ("CRASH", "", ENDED, True, 0),
+        ("CRASH", "", HUNG, False, 6),
+        ("CRASH", "", Outcome.DIED, False, 4),
+        ("CRASH", "SUCCESS", ENDED, False, 5),
+        ("SKIP", "SUCCESS", ENDED, False, 5),
+        ("SKIP", "SKIP", ENDED, True, 0),
+        ("FAILURE", "FAILURE", ENDED, True, 0),
+        ("FAILURE", "", CRASHED, False, 6),
+        ("SUCCESS", "FAILURE", ENDED, False, 5),
+        ("ERROR", "", Outcome.UNSUPPORTED, False, 2),
+        (None, "", CRASHED, None, 6),
+        (None, "SKIP", ENDED, None, 0),
+    ],
+)
+def test_what_was_expected_is_no_failure(
+    make: Make, expected: str | None, said: str, outcome: Outcome, as_expected: bool | None, code: int
+) -> None:
+    observation = make(console=f"Test result: {said}\n" if said else "", outcome=outcome, reason="")
+    run = Judged(observation, Verdict(expected) if expected else None)
+    assert (run.as_expected, run.exit_code) == (as_expected, code)
+    assert (f"{expected} was expected" in run.why) is (as_expected is False and run.verdict.value != expected)

@@ -33,12 +33,13 @@ def test_what_a_configuration_says_is_kept(tool: ModuleType) -> None:
 
 
 def test_settings_are_written_where_there_are_some(tool: ModuleType, tmp_path: Path) -> None:
-    for name, vcpus in (("test-pv64-a~x", 2), ("test-pv64-b", 1), ("test-hvm64-a", 2)):
+    tests = (("test-pv64-a~x", 2), ("test-pv64-b", 1), ("test-hvm64-a", 2), ("test-pv32pae-debug-regs", 1))
+    for name, vcpus in tests:
         (tmp_path / "a").mkdir(exist_ok=True)
         (tmp_path / "a" / f"{name}.cfg").write_text(f"vcpus={vcpus}\n")
     tool.main(["settings", str(tmp_path)])
-    (made,) = tmp_path.rglob("*.toml")
-    assert (made.name, made.read_text()) == ("test-pv64-a~x.toml", "cpus = 2\n")
+    made = {path.name: path.read_text() for path in tmp_path.rglob("*.toml")}
+    assert made == {"test-pv64-a~x.toml": "cpus = 2\n", "test-pv32pae-debug-regs.toml": 'expect = "CRASH"\n'}
 
 
 def test_results_are_put_into_the_page(tool: ModuleType, tmp_path: Path) -> None:
