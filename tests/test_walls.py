@@ -33,7 +33,7 @@ MAY_USE_HOST = {
     "plugins/native/pvops_native/devices/cmos.py": "calendar arithmetic on the virtual clock",
     "pvops_core/testing/": "generators made from a test's seed",
     "plugins/xen/pvops_xen/testing/": "generators made from a test's seed",
-    "pvops_core/compare/": "wall time beside a run, in the report only",
+    "pvops_core/runs/": "wall time beside a run, in the report only",
     "pvops_core/cli/": "wall-time limits around a run",
 }
 HOST_CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time", "now"}
@@ -148,7 +148,7 @@ def test_a_run_knows_neither_the_hosts_clock_nor_its_chance() -> None:
                 and node.attr in HOST_CLOCKS
                 and isinstance(node.value, ast.Name)
                 and node.value.id in HOST_MODULES
-                and not name.startswith(("pvops_core/compare/", "pvops_core/cli/"))
+                and not name.startswith(("pvops_core/runs/", "pvops_core/cli/"))
             ):
                 wrong.append(f"{name}:{node.lineno} reads {node.value.id}.{node.attr}")
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "random.Random" and not node.args:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, TextIO
 import attrs
 
 from pvops_core.cli.common import printable
-from pvops_core.compare.costs import COSTS, quantity
+from pvops_core.runs.costs import COSTS, quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pvops_core.compare.cell import Cell
-    from pvops_core.compare.observation import Observation
+    from pvops_core.runs.cell import Cell
+    from pvops_core.runs.observation import Observation
 
 _MOST_NAMES = 5
 

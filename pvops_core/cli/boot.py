@@ -16,13 +16,13 @@ from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
 from pvops_core.cli.keyboard import open_input, unbuffered
-from pvops_core.compare.cell import Cell
-from pvops_core.compare.document import run_document
-from pvops_core.compare.executor import execute
-from pvops_core.compare.observation import Outcome
-from pvops_core.compare.wire import HookOrder, Inside, Request
 from pvops_core.errors import UsageError
 from pvops_core.images import load_image
+from pvops_core.runs.cell import Cell
+from pvops_core.runs.document import run_document
+from pvops_core.runs.executor import execute
+from pvops_core.runs.observation import Outcome
+from pvops_core.runs.wire import HookOrder, Inside, Request
 
 RECORDS = "PVOPS_ORACLE"
 

@@ -16,10 +16,12 @@ from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, write_file, 
 from pvops_core.compare.bootdiff import wanted_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
 from pvops_core.compare.document import compare_document
-from pvops_core.compare.executor import execute
-from pvops_core.compare.limits import Limits
-from pvops_core.compare.phases import PHASES
-from pvops_core.compare.plan import (
+from pvops_core.errors import UsageError
+from pvops_core.kinds import MachineKind
+from pvops_core.runs.executor import execute
+from pvops_core.runs.limits import Limits
+from pvops_core.runs.phases import PHASES
+from pvops_core.runs.plan import (
     Files,
     Plan,
     Workload,
@@ -29,10 +31,8 @@ from pvops_core.compare.plan import (
     plan_builtin,
     plan_kernel,
 )
-from pvops_core.compare.progress import ProgressListener
-from pvops_core.compare.wire import Inside, Request
-from pvops_core.errors import UsageError
-from pvops_core.kinds import MachineKind
+from pvops_core.runs.progress import ProgressListener
+from pvops_core.runs.wire import Inside, Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

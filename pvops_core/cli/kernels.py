@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.compare.limits import Limits
 from pvops_core.images import machine_of
 from pvops_core.kinds import kind_of
+from pvops_core.runs.limits import Limits
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from pathlib import Path
 import attrs
 
 from pvops_core.cli.common import STDOUT
-from pvops_core.compare.typist import Typist
 from pvops_core.errors import UsageError
+from pvops_core.runs.typist import Typist
 
 STDIN = STDOUT
 _MOST = 16 << 20

@@ -12,13 +12,13 @@ from pvops_core.cli import runs
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
-from pvops_core.compare.document import run_document
-from pvops_core.compare.executor import execute
-from pvops_core.compare.limits import Limits
-from pvops_core.compare.observation import Outcome
-from pvops_core.compare.plan import Workload, choose, machine_kinds
-from pvops_core.compare.wire import Request
 from pvops_core.errors import UsageError
+from pvops_core.runs.document import run_document
+from pvops_core.runs.executor import execute
+from pvops_core.runs.limits import Limits
+from pvops_core.runs.observation import Outcome
+from pvops_core.runs.plan import Workload, choose, machine_kinds
+from pvops_core.runs.wire import Request
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -10,22 +10,22 @@ import attrs
 
 from pvops_core.cli import kernels
 from pvops_core.cli.common import STDOUT, printable, write_file, write_json
-from pvops_core.compare.cell import Cell
-from pvops_core.compare.document import run_document
-from pvops_core.compare.executor import execute
-from pvops_core.compare.guestfiles import find_guests, names_of
-from pvops_core.compare.junit import junit
-from pvops_core.compare.process import WARM
-from pvops_core.compare.verdict import Judged, Verdict, exit_code_of
-from pvops_core.compare.wire import Request
 from pvops_core.errors import UsageError
+from pvops_core.runs.cell import Cell
+from pvops_core.runs.document import run_document
+from pvops_core.runs.executor import execute
+from pvops_core.runs.guestfiles import find_guests, names_of
+from pvops_core.runs.junit import junit
+from pvops_core.runs.process import WARM
+from pvops_core.runs.verdict import Judged, Verdict, exit_code_of
+from pvops_core.runs.wire import Request
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pvops_core.cli.allowance import Allowed
-    from pvops_core.compare.guestfiles import GuestFile
-    from pvops_core.compare.observation import Observation
+    from pvops_core.runs.guestfiles import GuestFile
+    from pvops_core.runs.observation import Observation
 
 _MOST_SAID = 3
 

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 from pvops_core.backends.choices import choices_for
 from pvops_core.cli import runs
-from pvops_core.compare.executor import execute
-from pvops_core.compare.limits import Limits
-from pvops_core.compare.plan import Workload, machine_kinds
-from pvops_core.compare.progress import ProgressListener
-from pvops_core.compare.wire import Request
+from pvops_core.runs.executor import execute
+from pvops_core.runs.limits import Limits
+from pvops_core.runs.plan import Workload, machine_kinds
+from pvops_core.runs.progress import ProgressListener
+from pvops_core.runs.wire import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pvops_core.backends import Loaded
-    from pvops_core.compare.cell import Cell
     from pvops_core.errors import PluginError
+    from pvops_core.runs.cell import Cell
 
 SECONDS = 60
 """What a run may take: a guest that hangs says nothing of its ops."""

@@ -1,1 +1,1 @@
-"""Comparing backends: cells, the child processes that run them, observations, differences and reports."""
+"""Comparing backends: the differences between observations, and reports of them."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pvops_core.compare.comparison import GroupResult
-    from pvops_core.compare.observation import Observation
+    from pvops_core.runs.observation import Observation
 
 _STAMP: Final = re.compile(r"^\[ *\d+\.\d+\]( ?\[ *[TC]\d+\])? ")
 """What printk puts before a line: the time, and the task or CPU where it is told to."""

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pvops_core.compare.bootdiff import boot_differences, wanted_ops
-from pvops_core.compare.costs import BOOT_COSTS, known, quantity
-from pvops_core.compare.phases import PHASE_COLUMNS, phase_rows
+from pvops_core.runs.costs import BOOT_COSTS, known, quantity
+from pvops_core.runs.phases import PHASE_COLUMNS, phase_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pvops_core.compare.bootdiff import BootDifference
     from pvops_core.compare.comparison import Choice, GroupResult
-    from pvops_core.compare.observation import Observation
+    from pvops_core.runs.observation import Observation
 
 UNKNOWN: Final = "-"
 _MOST_OPS: Final = 10

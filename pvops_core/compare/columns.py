@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from pvops_core.compare.costs import COSTS, Cost, quantity
-from pvops_core.compare.observation import SITE_FORMS, Observation
+from pvops_core.runs.costs import COSTS, Cost, quantity
+from pvops_core.runs.observation import SITE_FORMS, Observation
 
 NOT_MEASURED = "-"
 _SHORT = {"page-table updates": "PT upd", "TLB flushes": "flush", "hypercalls": "hcalls", "instructions": "insns"}

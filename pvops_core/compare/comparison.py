@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.compare.differences import Difference, differences
-from pvops_core.compare.observation import Outcome
+from pvops_core.runs.observation import Outcome
+from pvops_core.runs.plan import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pvops_core.compare.cell import Group
-    from pvops_core.compare.observation import Observation
     from pvops_core.errors import PluginError
+    from pvops_core.runs.cell import Group
+    from pvops_core.runs.observation import Observation
 
 EXIT_EQUAL = 0
 EXIT_NOTHING_RAN = 3
@@ -35,15 +36,6 @@ class Choice:
 
     phases: tuple[str, ...] = ()
     ops: tuple[str, ...] = ()
-
-
-@attrs.frozen
-class Skipped:
-    """A backend and layout that do not go together, and why."""
-
-    backend: str
-    layout: str
-    reason: str
 
 
 @attrs.define(slots=False, eq=False)  # cached properties live in the instance's dictionary

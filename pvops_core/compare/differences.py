@@ -11,7 +11,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pvops_core.compare.observation import Observation
+    from pvops_core.runs.observation import Observation
 
 RESULT_PREFIX = "guest:"
 """Console lines that begin so are the guest's results."""

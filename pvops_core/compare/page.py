@@ -9,17 +9,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pvops_core.compare.bootdiff import BootDifference, boot_differences, wanted_ops
-from pvops_core.compare.costs import BOOT_COSTS, COSTS, Cost, known, quantity
 from pvops_core.compare.differences import LinePair, align, result_lines
-from pvops_core.compare.phases import PHASE_COLUMNS, phase_rows
 from pvops_core.compare.plots import SERIES, Bar, grouped_bars, stacked_bars
 from pvops_core.compare.text import group_state
+from pvops_core.runs.costs import BOOT_COSTS, COSTS, Cost, known, quantity
+from pvops_core.runs.phases import PHASE_COLUMNS, phase_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pvops_core.compare.comparison import Comparison, GroupResult
-    from pvops_core.compare.observation import Observation
+    from pvops_core.runs.observation import Observation
 
 _MOST_CONSOLE_LINES = 2000
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from pvops_core.compare.comparison import Comparison, GroupResult, Skipped
-    from pvops_core.compare.observation import Observation
+    from pvops_core.compare.comparison import Comparison, GroupResult
+    from pvops_core.runs.observation import Observation
+    from pvops_core.runs.plan import Skipped
 
 _MOST_DIFFERENCES = 5
 _MOST_DETAIL_LINES = 12

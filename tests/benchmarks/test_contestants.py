@@ -8,9 +8,9 @@ import pytest
 
 from benchmarks.boots.contestants import LAST_WORDS, Boot, Contestant, pvops
 from pvops_core.cli.account import summary
-from pvops_core.compare.cell import Cell
-from pvops_core.compare.observation import Observation
 from pvops_core.kinds import MachineKind
+from pvops_core.runs.cell import Cell
+from pvops_core.runs.observation import Observation
 
 BOOT = Boot(Path("vmlinuz"), Path("initrd"), 256)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pvops_core.cli.keyboard import Input, open_input, unbuffered
-from pvops_core.compare.typist import Typist
 from pvops_core.errors import UsageError
+from pvops_core.runs.typist import Typist
 
 
 def test_a_file_is_there_from_the_start(tmp_path: Path) -> None:

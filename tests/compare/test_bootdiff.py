@@ -8,8 +8,8 @@ import pytest
 from pvops_core.compare.bootdiff import SiteDifference, boot_differences, console_lines, wanted_ops
 from pvops_core.compare.comparison import GroupResult, grouped
 from pvops_core.compare.differences import LinePair
-from pvops_core.compare.observation import Observation
 from pvops_core.errors import UsageError
+from pvops_core.runs.observation import Observation
 
 Make = Callable[..., Observation]
 Boot = Callable[..., Observation]

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pvops_core.compare.comparison import Choice, Comparison, Skipped, grouped
+from pvops_core.compare.comparison import Choice, Comparison, grouped
 from pvops_core.compare.document import compare_document
-from pvops_core.compare.observation import Observation, Outcome
 from pvops_core.compare.page import page
 from pvops_core.compare.text import print_comparison
+from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.runs.plan import Skipped
 
 Make = Callable[..., Observation]
 POINTS = {

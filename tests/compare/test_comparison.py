@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from pvops_core.compare.comparison import Comparison, Skipped, grouped, unsupported
-from pvops_core.compare.observation import Observation, Outcome
+from pvops_core.compare.comparison import Comparison, grouped, unsupported
 from pvops_core.errors import PluginError
+from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.runs.plan import Skipped
 
 Make = Callable[..., Observation]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pvops_core.compare.differences import Difference, align, differences, result_lines
-from pvops_core.compare.observation import Observation, Outcome
+from pvops_core.runs.observation import Observation, Outcome
 
 Make = Callable[..., Observation]
 lines = st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=12)

@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable
 
 from pvops_core.compare.comparison import Comparison, grouped
-from pvops_core.compare.document import compare_document, run_document
-from pvops_core.compare.observation import Observation
+from pvops_core.compare.document import compare_document
+from pvops_core.runs.document import run_document
+from pvops_core.runs.observation import Observation
 
 Make = Callable[..., Observation]
 

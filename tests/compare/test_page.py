@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from pvops_core.compare.comparison import Comparison, Skipped, grouped
-from pvops_core.compare.observation import Observation, Outcome
+from pvops_core.compare.comparison import Comparison, grouped
 from pvops_core.compare.page import page
 from pvops_core.compare.plots import SERIES, Bar, grouped_bars, stacked_bars
 from pvops_core.errors import PluginError
+from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.runs.plan import Skipped
 
 Make = Callable[..., Observation]
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -145,6 +146,6 @@ def test_stacked_parts_add_up() -> None:
 
 
 def test_plots_are_loaded_only_for_a_page() -> None:
-    modules = "pvops_core.compare.text, pvops_core.compare.executor, pvops_core.compare.document"
+    modules = "pvops_core.compare.text, pvops_core.runs.executor, pvops_core.compare.document"
     code = f"import sys, {modules}; sys.exit('matplotlib' in sys.modules or 'jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

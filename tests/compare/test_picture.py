@@ -4,8 +4,8 @@ from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
 from pvops_core.compare.comparison import Comparison, grouped
-from pvops_core.compare.observation import Observation
 from pvops_core.compare.picture import picture
+from pvops_core.runs.observation import Observation
 
 Make = Callable[..., Observation]
 

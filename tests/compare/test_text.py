@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console
 
 from pvops_core.compare.columns import abbreviated
-from pvops_core.compare.comparison import Comparison, Skipped, grouped
-from pvops_core.compare.observation import Observation, Outcome
+from pvops_core.compare.comparison import Comparison, grouped
 from pvops_core.compare.text import print_comparison
+from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.runs.plan import Skipped
 
 Make = Callable[..., Observation]
 

@@ -10,10 +10,10 @@ from pvops_native.ops.patch import PatchOps
 from pvops_native.ops.tlb import TlbOps
 
 from pvops_core.backends import Backend, Environment, load_backends
-from pvops_core.compare.plan import machine_kinds
 from pvops_core.hookspecs import hookimpl
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.patchlets import Patchlet
+from pvops_core.runs.plan import machine_kinds
 from pvops_core.session import Session
 
 if TYPE_CHECKING:

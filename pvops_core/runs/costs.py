@@ -1,0 +1,103 @@
+"""What may differ between backends and is worth knowing: the costs, in the order of every table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from pvops_core.runs.observation import Observation
+
+
+@attrs.frozen
+class Cost:
+    """One number that a run is charged.
+
+    Attributes:
+        key: its name in JSON.
+        title: its name in tables.
+        explanation: one line on what is counted.
+        of: reads it from an observation.
+        unit: ``""`` for a count, ``ns`` or ``s``.
+    """
+
+    key: str
+    title: str
+    explanation: str
+    of: Callable[[Observation], float]
+    unit: str = ""
+
+
+_LAST = ("instructions", "virtual_ns", "wall_s")
+
+COSTS = (
+    Cost("op_calls", "op calls", "calls that a backend's hook served", lambda o: sum(o.op_calls.values())),
+    Cost("own_calls", "own", "those of them that the backend's own hooks served", lambda o: sum(o.own_calls.values())),
+    Cost("traps", "traps", "times that the guest trapped into its platform", lambda o: sum(o.traps.values())),
+    Cost("hypercalls", "hypercalls", "requests made to the hypervisor", lambda o: sum(o.hypercalls.values())),
+    Cost(
+        "page_table_updates",
+        "page-table updates",
+        "page-table entries that the platform wrote or checked for the guest",
+        lambda o: o.page_table_updates,
+    ),
+    Cost(
+        "tlb_flushes",
+        "TLB flushes",
+        "TLB flushes made by hooks and platform; those of inlined code are not seen",
+        lambda o: o.counts.get("tlb_flushes", 0),
+    ),
+    Cost("instructions", "instructions", "guest instructions executed", lambda o: o.instructions),
+    Cost("virtual_ns", "virtual time", "what the run took on the virtual clock", lambda o: o.virtual_ns, "ns"),
+    Cost("wall_s", "wall time", "what the run took here, which says little", lambda o: o.wall_s, "s"),
+)
+
+
+BOOT_COSTS = (
+    *(cost for cost in COSTS if cost.key not in {"own_calls", *_LAST}),
+    Cost("ports", "port accesses", "reads and writes of I/O ports", lambda o: port_accesses(o.counts)),
+    Cost("msrs", "MSR accesses", "rdmsr and wrmsr, where they are seen", lambda o: _accesses(o.counts, "msr")),
+    *(cost for cost in COSTS if cost.key in _LAST),
+)
+"""What is worth knowing of a real kernel's boot."""
+
+_COUNTED_ON_DEMAND = {
+    "op_calls": lambda o: bool(o.op_calls),
+    "instructions": lambda o: bool(o.instructions),
+    "msrs": lambda o: "msr_reads" in o.counts,
+}
+
+
+def port_accesses(counts: Mapping[str, int]) -> int:
+    """Reads and writes of I/O ports in a machine's counts."""
+    return _accesses(counts, "port")
+
+
+def _accesses(counts: Mapping[str, int], kind: str) -> int:
+    return counts.get(f"{kind}_reads", 0) + counts.get(f"{kind}_writes", 0)
+
+
+def known(cost: Cost, observation: Observation) -> bool:
+    """Whether a run was asked to count this, and could."""
+    if not observation.measured:
+        return False
+    return not observation.cell.group.of_kernel or _COUNTED_ON_DEMAND.get(cost.key, lambda _: True)(observation)
+
+
+def quantity(value: float, unit: str = "") -> str:
+    """A number for a person: whole counts with thousands separated, times in the unit that suits them."""
+    if unit == "ns":
+        return _duration(value)
+    if unit == "s":
+        return _duration(value * 1e9)
+    return f"{value:,.0f}"
+
+
+def _duration(nanoseconds: float) -> str:
+    for size, name in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")):
+        if nanoseconds >= size:
+            value = nanoseconds / size
+            return f"{value:,.{max(0, 2 - len(str(int(value))) + 1)}f} {name}"
+    return f"{nanoseconds:.0f} ns"

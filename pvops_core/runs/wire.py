@@ -1,0 +1,216 @@
+"""What parent and worker say to each other: one JSON document a line.
+
+The parent writes one request and then keeps the worker's standard input open; its end is the worker's sign to
+go. Until then it may write what is typed at the guest's console. The worker writes any number of messages, the last
+of which is the observation. A worker that stays may then be asked again; it tells of each process that it makes.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+import time
+from typing import Any, Final
+
+import attrs
+
+from pvops_core.errors import UsageError
+from pvops_core.livepatch.wish import NOTHING, Patching
+from pvops_core.runs.cell import Cell
+from pvops_core.runs.observation import Observation
+
+_HOOK: Final = re.compile(
+    r"(?P<op>[\w.]+)=(?P<function>[^@]+:[A-Za-z_][\w.]*)(?:@(?P<begin>[\w.,@-]*?)(?:\.\.(?P<end>[\w.,@-]+))?)?\Z"
+)
+
+
+class Phase(enum.Enum):
+    """How far a worker has come; named when it dies."""
+
+    STARTING = "starting"
+    LOADING = "loading backends"
+    BUILDING = "building the machine"
+    RUNNING = "running the guest"
+    COLLECTING = "collecting what was observed"
+
+
+@attrs.frozen
+class HookOrder:
+    """A Python hook to be put into a real kernel's op.
+
+    Attributes:
+        op: hook name of the op, or the kernel's path of it.
+        function: where the hook is: ``module:function`` or ``file.py:function``.
+        begin: function of the kernel's, or named point of its boot, at which it is put in; empty for at once.
+        end: the same for when it is taken out; empty for never.
+    """
+
+    op: str
+    function: str
+    begin: str = ""
+    end: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> HookOrder:
+        """The order in ``OP=MODULE:FUNCTION[@BEGIN[..END]]``.
+
+        Raises:
+            UsageError: it is none.
+        """
+        match = _HOOK.match(text)
+        if match is None:
+            raise UsageError(f"{text!r} is not OP=MODULE:FUNCTION, or OP=MODULE:FUNCTION@BEGIN..END")
+        return cls(match["op"], match["function"], match["begin"] or "", match["end"] or "")
+
+
+@attrs.frozen
+class Inside:
+    """What a real kernel's boot is looked at for.
+
+    Attributes:
+        verify_patching: hold what the kernel patches against our patcher's plan.
+        records: folder of records of real boots to hold it against too; empty for none.
+        hooks: Python hooks to be put into its ops.
+        trace: count and time its ops, hypercalls and traps.
+    """
+
+    verify_patching: bool = False
+    records: str = ""
+    hooks: tuple[HookOrder, ...] = ()
+    trace: bool = False
+
+    @classmethod
+    def from_json(cls, document: Any) -> Inside:  # noqa: ANN401 -- whatever a JSON parser returned
+        """What was made of it by ``attrs.asdict`` and JSON; TypeError, KeyError or ValueError for anything else."""
+        fields = dict(document)
+        return cls(hooks=tuple(HookOrder(**each) for each in fields.pop("hooks")), **fields)
+
+
+@attrs.frozen
+class Request:
+    """One run to be made by a worker.
+
+    Attributes:
+        cell: the run.
+        plugins: paths given with ``--plugin``.
+        max_ns: limit of virtual time in nanoseconds, if any.
+        max_seconds: wall time after which the run is to be over, from the start of its worker, if any.
+        deadline: the same as a time of the host's monotonic clock, set when the worker is started: it ends the run
+            itself, so that it can say where the guest was.
+        examine: whether to read a real kernel's call sites and note when it comes to the points of interest.
+        until: console text at which a real kernel's run ends; empty for none.
+        stop_at: symbol or named point at which a real kernel's run ends; empty for none.
+        events: file that the event log is written to, if any.
+        typed: what is typed at a real kernel's console, there from the start.
+        live: more may be typed while it runs, and is told in lines that follow.
+        attended: it is a person at a terminal who types.
+        inside: what a real kernel's run is looked at for.
+        patching: what is done to a real kernel's live patches while it runs.
+    """
+
+    cell: Cell
+    plugins: tuple[str, ...] = ()
+    max_ns: int | None = None
+    events: str | None = None
+    max_seconds: float | None = None
+    deadline: float | None = None
+    examine: bool = False
+    until: str = ""
+    stop_at: str = ""
+    typed: bytes = b""
+    live: bool = False
+    attended: bool = False
+    inside: Inside = Inside()
+    patching: Patching = NOTHING
+
+    def seconds_left(self) -> float | None:
+        """How long the run may still go on; None for as long as it will."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def encode(self) -> bytes:
+        """The request's line."""
+        return _line(attrs.asdict(self) | {"cell": self.cell.to_json(), "typed": self.typed.hex()})
+
+    @classmethod
+    def decode(cls, line: bytes) -> Request:
+        """The request of a line.
+
+        Raises:
+            TypeError, ValueError, KeyError: it is not one.
+        """
+        fields = json.loads(line)
+        cell, typed = Cell.from_json(fields.pop("cell")), bytes.fromhex(fields.pop("typed"))
+        inside, patching = Inside.from_json(fields.pop("inside")), Patching(**fields.pop("patching"))
+        return cls(cell, tuple(fields.pop("plugins")), typed=typed, inside=inside, patching=patching, **fields)
+
+
+@attrs.frozen
+class Began:
+    """A worker that stays has made a process for the run, with this number."""
+
+    pid: int = attrs.field(validator=attrs.validators.instance_of(int))
+
+
+@attrs.frozen
+class Ended:
+    """That process has ended: its exit status, or a signal's number below 0. Nothing more comes of the run."""
+
+    status: int = attrs.field(validator=attrs.validators.instance_of(int))
+
+
+Message = Phase | str | Observation | Began | Ended
+"""A step taken, a piece of console text, the end; or what a worker that stays tells of its processes."""
+
+
+def encode(message: Message) -> bytes:
+    """The message's line."""
+    match message:
+        case Phase():
+            return _line({"phase": message.value})
+        case str():
+            return _line({"console": message})
+        case Observation():
+            return _line({"observation": message.to_json()})
+        case Began():
+            return _line({"began": message.pid})
+        case Ended():
+            return _line({"ended": message.status})
+
+
+def decode(line: bytes) -> Message:
+    """The message of a line.
+
+    Raises:
+        TypeError, ValueError, KeyError: it is not one.
+    """
+    match json.loads(line):
+        case {"phase": str(value)}:
+            return Phase(value)
+        case {"console": str(text)}:
+            return text
+        case {"observation": document}:
+            return Observation.from_json(document)
+        case {"began": pid}:
+            return Began(pid)
+        case {"ended": status}:
+            return Ended(status)
+    raise ValueError("not a message of a worker")
+
+
+def encode_typed(data: bytes) -> bytes:
+    """The line for something that was typed; nothing means that nothing will be any more."""
+    return _line({"typed": data.hex()})
+
+
+def decode_typed(line: bytes) -> bytes:
+    """What the line says was typed.
+
+    Raises:
+        TypeError, ValueError, KeyError: it says no such thing.
+    """
+    return bytes.fromhex(json.loads(line)["typed"])
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    return json.dumps(document).encode() + b"\n"

@@ -1,0 +1,1 @@
+"""Inside the child process: a run is made, and all that can be seen of it is noted."""

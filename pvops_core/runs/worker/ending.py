@@ -1,0 +1,51 @@
+"""How a run ended, from what the machine or an exception said."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.errors import PvopsError
+from pvops_core.runs.observation import Outcome
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Stop
+
+ENDS = {
+    "poweroff": Outcome.POWEROFF,
+    "reboot": Outcome.REBOOT,
+    "crash": Outcome.CRASH,
+    "timeout": Outcome.TIMEOUT,
+    "until": Outcome.UNTIL,
+}
+
+
+@attrs.frozen
+class Ending:
+    """How a run ended, and why: in a line and, if there is more to say, in many."""
+
+    outcome: Outcome
+    reason: str
+    detail: str = ""
+
+    @classmethod
+    def of_stop(cls, stop: Stop) -> Ending:
+        """The end that a machine's run came to; a reason that is not known here is a crash."""
+        outcome = ENDS.get(stop.reason)
+        if outcome is None:
+            return cls(Outcome.CRASH, f"{stop.reason}: {stop.detail}" if stop.detail else stop.reason)
+        return cls(outcome, stop.detail)
+
+    @classmethod
+    def of_crash(cls, reason: str) -> Ending:
+        """The end of a guest that failed."""
+        return cls(Outcome.CRASH, reason)
+
+    @classmethod
+    def of_error(cls, error: BaseException) -> Ending:
+        """The end that an exception makes, with the traceback of what nobody raised on purpose."""
+        unforeseen = error.__cause__ if isinstance(error, PvopsError) else error
+        trace = "".join(traceback.format_exception(unforeseen)) if unforeseen else ""
+        return cls(Outcome.ERROR, f"{type(error).__name__}: {error}", trace)

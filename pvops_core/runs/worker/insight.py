@@ -1,0 +1,114 @@
+"""Those who look inside a real kernel's boot, in the process that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pvops_core.backends.fills import fills_of
+from pvops_core.backends.loading import load_object
+from pvops_core.backends.paths import plugins_at
+from pvops_core.errors import UsageError
+from pvops_core.patching.bootrecords import find_records
+from pvops_core.session.trace import Trace
+from pvops_core.session.verify import PatchingCheck
+
+if TYPE_CHECKING:
+    from pvops_core.backends import Backend
+    from pvops_core.runs.wire import HookOrder, Inside
+    from pvops_core.session import Session
+    from pvops_core.switchboard.ophook import OpHook
+
+
+class Insight:
+    """Those who look at one session.
+
+    Args:
+        asked: what for.
+        session: has not run yet.
+        backends: its backend, that one's base, its base's base.
+
+    Raises:
+        PvopsError: something that was asked for cannot be had of this kernel.
+    """
+
+    def __init__(self, asked: Inside, session: Session, backends: Sequence[Backend]) -> None:
+        self._check: PatchingCheck | None = None
+        if asked.verify_patching:
+            folder = Path(asked.records) if asked.records else None
+            records = find_records(folder, session.kernel.image.sha256) if folder else ()
+            self._check = PatchingCheck(session, fills_of(backends), records)
+        self._trace = Trace(session) if asked.trace else None
+        self._table = session.table if asked.trace else None
+        self._hooks = [OrderedHook(order, session) for order in asked.hooks]
+
+    @property
+    def op_calls(self) -> dict[str, int]:
+        """Op name -> how often it was called at the kernel's sites, inlined code included; empty unless traced."""
+        if self._trace is None or self._table is None:
+            return {}
+        layout = self._table.layout
+        return {layout.by_path(path).op.name: share.count for path, share in self._trace.ops.items()}
+
+    def found(self) -> dict[str, Any]:
+        """What was seen: ``patching``, ``hooks`` and ``trace``, where they were asked for."""
+        found: dict[str, Any] = {"patching": self._check.to_json()} if self._check else {}
+        if self._hooks:
+            found["hooks"] = [hook.to_json() for hook in self._hooks]
+        if self._trace is not None:
+            found["trace"] = self._trace.to_json()
+        return found
+
+
+class OrderedHook:
+    """A Python hook that is put in and taken out as an order says.
+
+    Args:
+        order: the order.
+        session: whose kernel it is for.
+
+    Raises:
+        PluginError: the function cannot be imported.
+        UsageError: the kernel has no such op, function or point.
+        SwitchError: the function cannot be a hook of the op.
+    """
+
+    def __init__(self, order: HookOrder, session: Session) -> None:
+        if session.table is None:
+            raise UsageError(f"{session.kernel.image.path}: has no op {order.op!r}: no table of ops is known in it")
+        self._order, self._hooks = order, session.hooks
+        self._hook: OpHook | None = None
+        self._out = False
+        function = load_object(next(plugins_at(order.function, "")))
+        if not callable(function):
+            raise UsageError(f"{order.function} is not callable")
+        session.hooks.check(order.op, function)
+        if order.begin:
+            session.once_at(order.begin, lambda: self._put_in(function))
+        else:
+            self._put_in(function)
+        if order.end:
+            session.once_at(order.end, self._take_out)
+
+    def _put_in(self, function: Callable[..., int | None]) -> None:
+        if not self._out:
+            self._hook = self._hooks.install(self._order.op, function, self._order.function)
+
+    def _take_out(self) -> None:
+        self._out = True
+        if self._hook is not None:
+            self._hooks.remove(self._hook)
+
+    def to_json(self) -> dict[str, Any]:
+        """The order and what came of it."""
+        hook = self._hook
+        return attrs.asdict(self._order) | {
+            "calls": hook.calls if hook else 0,
+            "replaced": hook.replaced if hook else 0,
+            "sites": hook.sites if hook else 0,
+            "originals": list(hook.originals) if hook else [],
+            "standing": hook is not None and hook in self._hooks.standing,
+        }

@@ -1,0 +1,38 @@
+"""The worker's end of the pipe from its parent: the request, what is typed, and the sign that the parent has gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pvops_core.runs import wire
+
+if TYPE_CHECKING:
+    from pvops_core.backends.keyboard import Keyboard
+
+
+def lines_of_parent() -> Iterator[bytes]:
+    """Lines of standard input. Reads below Python's buffers, which a thread may not hold at exit."""
+    rest = b""
+    while block := os.read(0, 1 << 16):
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+
+
+def listen(lines: Iterator[bytes], keyboard: Keyboard) -> None:
+    """Put what the parent says was typed on the keyboard; when the parent says no more, end the process at once.
+
+    The parent holds the other end open for as long as it lives; so this works even when the parent was killed.
+    To be run in a thread of its own.
+    """
+    try:
+        for line in lines:
+            typed = wire.decode_typed(line)
+            if typed:
+                keyboard.listen()  # a pipe that nobody ever writes to is nobody to wait for
+                keyboard.type(typed)
+            else:
+                keyboard.end()
+    finally:
+        os._exit(1)

@@ -1,0 +1,140 @@
+"""Runs one cell in this process and collects what can be seen of it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pvops_core.backends import Loaded, chain, load_backends
+from pvops_core.backends.keyboard import Keyboard
+from pvops_core.errors import ImageError, MachineError, PvopsError, UsageError, unknown
+from pvops_core.guests import builtin_guest, read_kernel
+from pvops_core.livepatch.payload_pages import FRAMES
+from pvops_core.runs.cell import BUILTIN, Cell
+from pvops_core.runs.observation import Observation
+from pvops_core.runs.wire import Message, Phase, Request
+from pvops_core.runs.worker.console import ConsoleStream
+from pvops_core.runs.worker.ending import Ending
+from pvops_core.runs.worker.events import write_events
+from pvops_core.runs.worker.pace import Pace
+from pvops_core.runs.worker.sights import BuiltinSights, KernelSights
+from pvops_core.runs.worker.versions import versions
+from pvops_core.session import Session
+
+if TYPE_CHECKING:
+    from pvops_core.backends import Backend
+    from pvops_core.guest import Guest
+
+
+def observe(request: Request, send: Callable[[Message], None], keyboard: Keyboard | None = None) -> Observation:
+    """Run the request's cell to its end.
+
+    Args:
+        request: what to run.
+        send: told of each phase and of the console's text as it comes.
+        keyboard: what is typed at a real kernel's console.
+
+    Raises:
+        PvopsError: the backend does not exist or does not fit, the files are no kernel, or the machine could not be
+            made. What happens once the guest runs is an outcome.
+    """
+    cell = request.cell
+    send(Phase.LOADING)
+    loaded = load_backends(plugins=request.plugins, watched=True)
+    if cell.backend not in loaded.backends:
+        raise _missing(cell.backend, loaded)
+    links = chain(loaded.backends[cell.backend], loaded.backends)
+    used = {found.distribution: found.version for found in (loaded.sources[each.name] for each in links)}
+    send(Phase.BUILDING)
+    keyboard = keyboard or Keyboard(request.typed)
+    sights = BuiltinSights if cell.guest == BUILTIN else KernelSights
+    with _session(request, links, keyboard) as session, sights(session, request, links, send) as seen:
+        if cell.guest != BUILTIN:
+            gc.freeze()  # what was made up to here lasts, and need not be looked at again
+        if request.attended:
+            session.machine.watch(Pace(session.machine, keyboard).keep)
+        send(Phase.RUNNING)
+        seen.begin()
+        with ConsoleStream(session.platform.console, send):
+            ending = seen.judge(_run(session, request))
+        seen.end()
+        send(Phase.COLLECTING)
+        if request.events:
+            write_events(session.machine.log, request.events)
+        return _collect(request, session, ending, {**seen.found(ending), "versions": dict(versions(used))})
+
+
+def _missing(backend: str, loaded: Loaded) -> PvopsError:
+    """Why a backend is not there: its plugin is broken, or one given by path may have been it, or no such name."""
+    named = {error.entry_point.partition(" = ")[0]: error for error in reversed(loaded.errors)}
+    by_path = (error for error in loaded.errors if " = " not in error.entry_point)
+    return named.get(backend) or next(by_path, None) or unknown("backend", backend, list(loaded.backends))
+
+
+def _guest(cell: Cell) -> Guest:
+    if cell.guest == BUILTIN:
+        return builtin_guest(cell.layout, cell.workload)
+    return read_kernel(cell.guest, cell.initrd or None, cell.cmdline)
+
+
+def _session(request: Request, links: tuple[Backend, ...], keyboard: Keyboard) -> Session:
+    cell = request.cell
+    try:
+        return Session(
+            _guest(cell),
+            links,
+            vcpus=cell.vcpus,
+            seed=cell.seed,
+            memory=cell.memory,
+            options=cell.options,
+            count_instructions=cell.count_instructions,
+            until=request.until,
+            stop_at=request.stop_at,
+            keyboard=keyboard,
+            tool_frames=FRAMES if request.patching.wanted else 0,
+        )
+    except MachineError as failure:
+        if cell.guest == BUILTIN:
+            raise
+        raise UsageError(str(failure)) from failure  # nothing has run: something else has to be asked for
+
+
+def _run(session: Session, request: Request) -> Ending:
+    """Run the session, whatever a plugin raises."""
+    try:
+        return Ending.of_stop(session.run(max_ns=request.max_ns, max_seconds=request.seconds_left()))
+    except MachineError as error:
+        return Ending.of_crash(f"{error}; {session.whereabouts()}")
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - what the plugins' code raises is this run's result
+        return Ending.of_error(error)
+
+
+def _collect(request: Request, session: Session, ending: Ending, others: Mapping[str, Any]) -> Observation:
+    platform, machine = session.platform, session.machine
+    return Observation(
+        request.cell,
+        ending.outcome,
+        reason=ending.reason,
+        detail=ending.detail,
+        console=platform.console.decode(errors="replace"),
+        traps=dict(platform.traps),
+        hypercalls=dict(platform.hypercalls),
+        counts=dict(machine.counts),
+        page_table_updates=platform.page_table_updates,
+        flushes=platform.flushes,
+        vcpus_started=session.processors.started,
+        messages=tuple(platform.messages),
+        instructions=machine.instructions,
+        virtual_ns=machine.clock.ns,
+        event_log_sha256=machine.log.sha256,
+        text_sha256=_text_sha256(session),
+        **others,
+    )
+
+
+def _text_sha256(session: Session) -> str:
+    try:
+        return session.text_sha256()
+    except ImageError:  # an image without section headers does not say where its text is
+        return ""

@@ -1,0 +1,77 @@
+"""The child process: reads one request on standard input, runs it, answers on standard output.
+
+    python -m pvops_core.runs.worker.once
+
+Whatever a plugin or a library prints goes to standard error; the answer has a pipe of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from pvops_core.backends.keyboard import Keyboard
+from pvops_core.errors import ImageError, UsageError
+from pvops_core.runs import wire
+from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.runs.worker.ending import Ending
+from pvops_core.runs.worker.lifeline import lines_of_parent, listen
+from pvops_core.runs.worker.observe import observe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def main() -> None:
+    """Serve one request; exit status 0 whenever an observation was sent."""
+    send = take_stdout()
+    faulthandler.enable()
+    lines = lines_of_parent()
+    request = wire.Request.decode(next(lines))
+    keyboard = Keyboard(request.typed)
+    if request.attended:
+        keyboard.listen()
+    threading.Thread(target=listen, args=(lines, keyboard), daemon=True).start()
+    send(answer(request, send, keyboard))
+
+
+def answer(request: wire.Request, send: Callable[[wire.Message], None], keyboard: Keyboard) -> Observation:
+    """Run the request, whatever is raised."""
+    try:
+        return observe(request, send, keyboard)
+    except (ImageError, UsageError) as error:
+        return Observation(request.cell, Outcome.UNSUPPORTED, reason=str(error))
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            return _failed(request, error)
+        reason = f"there is not enough memory for a guest with {request.cell.memory >> 20} MiB"
+        return Observation(request.cell, Outcome.MEMORY, reason=reason)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; it is this cell's result
+        return _failed(request, error)
+
+
+def _failed(request: wire.Request, error: BaseException) -> Observation:
+    ending = Ending.of_error(error)
+    return Observation(request.cell, ending.outcome, reason=ending.reason, detail=ending.detail)
+
+
+def take_stdout() -> Callable[[wire.Message], None]:
+    """Keep standard output for messages; what others print from now on goes to standard error."""
+    pipe = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def send(message: wire.Message) -> None:
+        line = wire.encode(message)
+        with lock:
+            pipe.write(line)
+            pipe.flush()
+
+    return send
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What is seen of a run beyond what all show: of the built-in guest its report, of a kernel what was asked for."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+from pvops_core.errors import MachineError
+from pvops_core.guests import Status
+from pvops_core.livepatch.live import LiveBoot
+from pvops_core.runs.worker.ending import Ending
+from pvops_core.runs.worker.examination import Examination
+from pvops_core.runs.worker.insight import Insight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pvops_core.backends import Backend
+    from pvops_core.runs.wire import Request
+    from pvops_core.session import Session
+
+
+class Sights(ABC):
+    """Looks at one run. A context manager; what it looks with is taken away at its end.
+
+    Args:
+        session: what will run.
+        request: what was asked for.
+        backends: its backend, that one's base, its base's base.
+        show: is given lines for the user.
+
+    Raises:
+        PvopsError: something that was asked for cannot be had of this guest.
+    """
+
+    @abstractmethod
+    def __init__(
+        self, session: Session, request: Request, backends: tuple[Backend, ...], show: Callable[[str], None]
+    ) -> None:
+        self._session = session
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """The guest is about to run."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """It has run."""
+
+    @abstractmethod
+    def judge(self, ending: Ending) -> Ending:
+        """How the run ended, given how the machine did."""
+
+    @abstractmethod
+    def found(self, ending: Ending) -> dict[str, Any]:
+        """The fields of the observation that it knows of."""
+
+
+class BuiltinSights(Sights):
+    """The built-in guest's own report, and the switchboard that served its calls."""
+
+    def __init__(
+        self, session: Session, request: Request, backends: tuple[Backend, ...], show: Callable[[str], None]
+    ) -> None:
+        super().__init__(session, request, backends, show)
+        self._wall_s = 0.0
+
+    def begin(self) -> None:
+        """Start the stopwatch."""
+        self._start = time.perf_counter()
+
+    def end(self) -> None:
+        """Stop it."""
+        self._wall_s = time.perf_counter() - self._start
+
+    def judge(self, ending: Ending) -> Ending:
+        """A guest that ends without a report that it was done has crashed."""
+        if not ending.outcome.finished:
+            return ending
+        try:
+            status = self._session.report().status
+        except MachineError as error:
+            return Ending.of_crash(str(error))
+        if status is Status.DONE:
+            return ending
+        said = f"{ending.outcome.value} while the guest's report says that it is {status.name.lower()}"
+        return Ending.of_crash(said)
+
+    def found(self, ending: Ending) -> dict[str, Any]:
+        """Calls of ops, what became of sites, and the report of a guest that came to its end."""
+        board = self._session.switchboard
+        report = self._session.report() if ending.outcome.finished else None
+        return {
+            "results": {name: str(value) for name, value in report.results.items()} if report else {},
+            "guest_counts": dict(report.counts) if report else {},
+            "op_calls": dict(board.calls),
+            "own_calls": dict(board.own_calls),
+            "own": {op: fate.to_json() for op, fate in board.fates().items()},
+            "sites": {op: dict(forms) for op, forms in board.site_forms_by_op().items()},
+            "switches": sum(not switch.refused for switch in board.history),
+            "wall_s": self._wall_s,
+        }
+
+
+class KernelSights(Sights):
+    """What was asked to be seen of a kernel's boot, and its live patches."""
+
+    def __init__(
+        self, session: Session, request: Request, backends: tuple[Backend, ...], show: Callable[[str], None]
+    ) -> None:
+        super().__init__(session, request, backends, show)
+        self._request = request
+        self._live = self._stack.enter_context(LiveBoot(session, request.patching, lambda line: show(f"{line}\n")))
+        self._insight = Insight(request.inside, session, backends)
+
+    def begin(self) -> None:
+        """Look at the points of its boot, from now on."""
+        self._examination = Examination(self._session, sites=self._request.examine)
+
+    def end(self) -> None:
+        """Stop the stopwatch."""
+        self._examination.stop()
+
+    def judge(self, ending: Ending) -> Ending:
+        """A kernel's end is what the machine says."""
+        return ending
+
+    def found(self, ending: Ending) -> dict[str, Any]:
+        """What was asked for."""
+        del ending
+        slots = self._session.slots
+        return {
+            **self._examination.found(),
+            "op_calls": self._insight.op_calls,
+            "inside": self._insight.found(),
+            "livepatch": self._live.found(),
+            "switches": len(slots.history) if slots else 0,
+        }
