@@ -10,7 +10,7 @@ from contextlib import closing
 from benchmarks import rig
 from benchmarks.measure import NANO, Result, best
 from pvops_core.machine import Batch, GuestFault, Machine, Vcpu
-from pvops_core.machine import engine as uc
+from pvops_core.machine.unicorn import engine as uc
 from pvops_core.ops import LAYOUTS, signature
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.implementations import of_callable

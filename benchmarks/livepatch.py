@@ -16,7 +16,7 @@ from pvops_core.livepatch.guest import PatchedGuest
 from pvops_core.livepatch.loading import load
 from pvops_core.livepatch.manager import Livepatch
 from pvops_core.livepatch.model import Command
-from pvops_core.machine.fleet import Fleet
+from pvops_core.machine.unicorn.fleet import Fleet
 from pvops_core.patching.poke import Poker
 
 if TYPE_CHECKING:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks import rig
 from benchmarks.measure import Result, best
-from pvops_core.machine import Machine
-from pvops_core.machine import engine as uc
+from pvops_core.machine.unicorn import engine as uc
 from pvops_core.patching.poke import Poke, Poker
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Machine
 
 ROUNDS = 500_000
 BODY = bytes.fromhex("480307 4831c3 48ffc0 48894708 4829d3 4801d0") * 16

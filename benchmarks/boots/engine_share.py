@@ -16,8 +16,8 @@ from time import thread_time
 
 from pvops_core.backends import chain, load_backends
 from pvops_core.guests import read_kernel
-from pvops_core.machine import callbacks
-from pvops_core.machine.engine import Engine
+from pvops_core.machine.exits import callbacks
+from pvops_core.machine.unicorn.engine import Engine
 from pvops_core.session import Session
 
 

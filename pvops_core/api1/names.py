@@ -24,6 +24,18 @@ _PLUGINS: Final = (
     *("chains", "checking", "discovery", "found", "hooks", "isolation"),
     *("loading", "paths", "proven", "sources", "summary", "trial"),
 )
+_MACHINE: Final = {
+    "cpu": (
+        "control cpuid cpumodel debugregs decode descriptors faults features insn iret msrs paging realmode "
+        "registers segments stackfaults traps vcpu virtual"
+    ),
+    "exits": "callbacks cpuslot pageend segmentlimits",
+    "run": "breakpoints clock coherence eventlog gates runloop scheduler stateful watchdog written",
+    "unicorn": (
+        "controlarea crossing emit engine fleet guarding intercepts midblock native probe spans state watching"
+    ),
+}
+"""Folder of machine -> its modules that once lay beside it."""
 MODULES: Final[Mapping[str, str]] = {
     "pvops_core.plugins": _BACKENDS,
     **{f"pvops_core.plugins.{name}": f"{_BACKENDS}.{name}" for name in _PLUGINS},
@@ -46,6 +58,12 @@ MODULES: Final[Mapping[str, str]] = {
     "pvops_core.guests.session": "pvops_core.session",
     "pvops_core.guests.patched": "pvops_core.livepatch.builtin",
     **{f"pvops_core.guests.{name}": f"pvops_core.guests.builtin.{name}" for name in ("bootinfo", "report", "build")},
+    **{
+        f"pvops_core.machine.{name}": f"pvops_core.machine.{folder}.{name}"
+        for folder, names in _MACHINE.items()
+        for name in names.split()
+    },
+    "pvops_core.machine.kinds": "pvops_core.kinds",
     "pvops_native.kernel_platform": "pvops_native.platform",
     "pvops_xen.kernel_platform": "pvops_xen.platform",
 }

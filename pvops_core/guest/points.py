@@ -14,7 +14,7 @@ import attrs
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine, Vcpu
-    from pvops_core.machine.breakpoints import Breakpoint
+    from pvops_core.machine.run.breakpoints import Breakpoint
 
 _MOST_POPPED: Final = 0x100
 

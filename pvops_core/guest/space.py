@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MemoryAccessError
 from pvops_core.machine import GuestFault
-from pvops_core.machine.faults import PF
-from pvops_core.machine.paging import Access
+from pvops_core.machine.cpu.faults import PF
+from pvops_core.machine.cpu.paging import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pvops_core.guest.text import GuestText
     from pvops_core.machine import Machine, Walk
-    from pvops_core.machine.paging import Paging
+    from pvops_core.machine.cpu.paging import Paging
 
 ROOTS: Final = ("init_top_pgt", "swapper_pg_dir")
 """Symbols of the root of Linux's page tables: 64 and 32 bits wide."""

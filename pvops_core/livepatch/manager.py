@@ -20,7 +20,7 @@ from pvops_core.livepatch.meeting import Meeting, MeetingState
 from pvops_core.livepatch.model import Command, Phase, State
 from pvops_core.livepatch.registry import Registry, RegistryState
 from pvops_core.livepatch.safepoints import SafePoints, Span
-from pvops_core.machine.stateful import Beside
+from pvops_core.machine.run.stateful import Beside
 from pvops_core.patching.holders import Hold
 
 if TYPE_CHECKING:

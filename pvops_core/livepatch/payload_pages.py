@@ -15,12 +15,12 @@ from pvops_core.errors import MachineError, UsageError
 from pvops_core.livepatch.area import PAGE_SIZE, Access
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.machine import GuestFault
-from pvops_core.machine.paging import ADDRESS, CR4_PAE, EFER_NXE, LARGE, NO_EXECUTE, PRESENT
+from pvops_core.machine.cpu.paging import ADDRESS, CR4_PAE, EFER_NXE, LARGE, NO_EXECUTE, PRESENT
 
 if TYPE_CHECKING:
     from pvops_core.guest.space import KernelSpace
     from pvops_core.machine import Vcpu, Walk
-    from pvops_core.machine.paging import Paging
+    from pvops_core.machine.cpu.paging import Paging
     from pvops_core.session import Session
 
 SIZE: Final = 4 << 20

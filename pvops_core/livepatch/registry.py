@@ -25,7 +25,7 @@ from pvops_core.livepatch.model import (
     State,
     UploadFlag,
 )
-from pvops_core.machine.stateful import Beside
+from pvops_core.machine.run.stateful import Beside
 
 
 @attrs.frozen

@@ -10,44 +10,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pvops_core.kinds import MachineKind
-from pvops_core.machine.faults import GuestFault, PageFault, Reschedule, general_protection, undefined_instruction
+from pvops_core.machine.cpu.faults import GuestFault, PageFault, Reschedule, general_protection, undefined_instruction
 
 if TYPE_CHECKING:
     from pvops_core.machine.bare import BareMetal
-    from pvops_core.machine.breakpoints import Breakpoint
-    from pvops_core.machine.clock import Clock
-    from pvops_core.machine.eventlog import Event, EventLog
-    from pvops_core.machine.gates import Gates
+    from pvops_core.machine.cpu.msrs import ServedMsr
+    from pvops_core.machine.cpu.paging import ErrorCode, Walk
+    from pvops_core.machine.cpu.registers import Batch
+    from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.machine import Machine, Snapshot
     from pvops_core.machine.memory import PhysicalMemory
-    from pvops_core.machine.msrs import ServedMsr
-    from pvops_core.machine.paging import ErrorCode, Walk
-    from pvops_core.machine.registers import Batch
-    from pvops_core.machine.runloop import Stop
-    from pvops_core.machine.stateful import Beside, Plain, Stateful
-    from pvops_core.machine.vcpu import Vcpu
+    from pvops_core.machine.run.breakpoints import Breakpoint
+    from pvops_core.machine.run.clock import Clock
+    from pvops_core.machine.run.eventlog import Event, EventLog
+    from pvops_core.machine.run.gates import Gates
+    from pvops_core.machine.run.runloop import Stop
+    from pvops_core.machine.run.stateful import Beside, Plain, Stateful
 
 _HOMES = {
     "BareMetal": "bare",
-    "Batch": "registers",
-    "Beside": "stateful",
-    "Breakpoint": "breakpoints",
-    "Clock": "clock",
-    "ErrorCode": "paging",
-    "Event": "eventlog",
-    "EventLog": "eventlog",
-    "Gates": "gates",
+    "Batch": "cpu.registers",
+    "Beside": "run.stateful",
+    "Breakpoint": "run.breakpoints",
+    "Clock": "run.clock",
+    "ErrorCode": "cpu.paging",
+    "Event": "run.eventlog",
+    "EventLog": "run.eventlog",
+    "Gates": "run.gates",
     "Machine": "machine",
     "PhysicalMemory": "memory",
-    "Plain": "stateful",
-    "ServedMsr": "msrs",
+    "Plain": "run.stateful",
+    "ServedMsr": "cpu.msrs",
     "Snapshot": "machine",
-    "Stateful": "stateful",
-    "Stop": "runloop",
+    "Stateful": "run.stateful",
+    "Stop": "run.runloop",
     "TrapHandler": "handler",
-    "Vcpu": "vcpu",
-    "Walk": "paging",
+    "Vcpu": "cpu.vcpu",
+    "Walk": "cpu.paging",
 }
 
 

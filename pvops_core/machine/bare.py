@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvops_core.machine.cpuid import cpuid
-from pvops_core.machine.faults import UD, GuestFault, general_protection
-from pvops_core.machine.insn import refuse
-from pvops_core.machine.msrs import (
+from pvops_core.machine.cpu.cpuid import cpuid
+from pvops_core.machine.cpu.faults import UD, GuestFault, general_protection
+from pvops_core.machine.cpu.insn import refuse
+from pvops_core.machine.cpu.msrs import (
     MSR_SYSENTER_CS,
     MSR_SYSENTER_EIP,
     MSR_SYSENTER_ESP,
 )
-from pvops_core.machine.paging import EFER_LMA, EFER_SCE
-from pvops_core.machine.registers import FLAG_IF, FLAG_RF, FLAG_VM
-from pvops_core.machine.segments import flat
+from pvops_core.machine.cpu.paging import EFER_LMA, EFER_SCE
+from pvops_core.machine.cpu.registers import FLAG_IF, FLAG_RF, FLAG_VM
+from pvops_core.machine.cpu.segments import flat
 
 if TYPE_CHECKING:
+    from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.machine import Machine
-    from pvops_core.machine.vcpu import Vcpu
 
 
 class BareMetal:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from pvops_core.machine.vcpu import Vcpu
+    from pvops_core.machine.cpu.vcpu import Vcpu
 
 
 Observer = Callable[["Vcpu", int, int | None, int | None], bool | None]

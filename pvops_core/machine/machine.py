@@ -10,30 +10,30 @@ import numpy as np
 
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError
-from pvops_core.machine import intercepts
-from pvops_core.machine.breakpoints import Breakpoint, Breakpoints
-from pvops_core.machine.clock import Clock
-from pvops_core.machine.coherence import Coherence, Ranges
-from pvops_core.machine.cpuslot import CpuSlot
-from pvops_core.machine.eventlog import EventLog
-from pvops_core.machine.features import ENGINE
-from pvops_core.machine.gates import Gates
+from pvops_core.machine.cpu.features import ENGINE
+from pvops_core.machine.exits.cpuslot import CpuSlot
 from pvops_core.machine.handler import Rouses, SyscallInPlace
 from pvops_core.machine.memory import MemorySnapshot, PhysicalMemory
-from pvops_core.machine.probe import context_layout
-from pvops_core.machine.runloop import RunLoop, Stop
-from pvops_core.machine.scheduler import Scheduler
-from pvops_core.machine.state import Slot
+from pvops_core.machine.run.breakpoints import Breakpoint, Breakpoints
+from pvops_core.machine.run.clock import Clock
+from pvops_core.machine.run.coherence import Coherence, Ranges
+from pvops_core.machine.run.eventlog import EventLog
+from pvops_core.machine.run.gates import Gates
+from pvops_core.machine.run.runloop import RunLoop, Stop
+from pvops_core.machine.run.scheduler import Scheduler
+from pvops_core.machine.unicorn import intercepts
+from pvops_core.machine.unicorn.probe import context_layout
+from pvops_core.machine.unicorn.state import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pvops_core.kinds import MachineKind
+    from pvops_core.machine.cpu.msrs import ServedMsr
+    from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.handler import MemoryDevice, Observer, TrapHandler
-    from pvops_core.machine.kinds import MachineKind
-    from pvops_core.machine.msrs import ServedMsr
-    from pvops_core.machine.spans import SpanCounter
-    from pvops_core.machine.stateful import Plain, Stateful
-    from pvops_core.machine.vcpu import Vcpu
+    from pvops_core.machine.run.stateful import Plain, Stateful
+    from pvops_core.machine.unicorn.spans import SpanCounter
 
 _MAX_VCPUS = 128
 
@@ -80,7 +80,7 @@ class Machine(Closing):
         count_instructions: bool = False,
         slice_blocks: int = 10_000,
     ) -> None:
-        from pvops_core.machine.native import callbacks  # noqa: PLC0415 - llvmlite takes a while; only machines need it
+        from pvops_core.machine.unicorn.native import callbacks  # noqa: PLC0415 - llvmlite takes a while; only machines need it
 
         if not 1 <= vcpus <= _MAX_VCPUS:
             raise MachineError(f"a machine has 1 to {_MAX_VCPUS} vCPUs, not {vcpus}")
@@ -240,7 +240,7 @@ class Machine(Closing):
             MachineError: there are none, two overlap, or a handler is running.
         """
         self._not_in_guest("count_spans")
-        from pvops_core.machine.spans import SpanCounter  # noqa: PLC0415 - rarely wanted, and compiled when made
+        from pvops_core.machine.unicorn.spans import SpanCounter  # noqa: PLC0415 - rarely wanted, and compiled when made
 
         return SpanCounter(self._slots, spans)
 

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import MachineError, UsageError
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
+from pvops_core.machine.cpu.registers import ARITHMETIC, FLAG_DF, FLAG_IF, GENERAL
 from pvops_core.machine.handler import Shadows
-from pvops_core.machine.registers import ARITHMETIC, FLAG_DF, FLAG_IF, GENERAL
-from pvops_core.machine.runloop import Stop
-from pvops_core.machine.state import BLOCK_NS
-from pvops_core.machine.watchdog import whereabouts
+from pvops_core.machine.run.runloop import Stop
+from pvops_core.machine.run.watchdog import whereabouts
+from pvops_core.machine.unicorn.state import BLOCK_NS
 from pvops_core.ops import Convention, signature
 from pvops_core.patching.disasm import instruction_lengths
 from pvops_core.session.callee import Callee
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine, Vcpu
-    from pvops_core.machine.watchdog import SymbolAt
+    from pvops_core.machine.run.watchdog import SymbolAt
     from pvops_core.ops import Layout, Slot
 
 LIMIT: Final = 1_000_000_000

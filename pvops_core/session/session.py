@@ -19,7 +19,7 @@ from pvops_core.guest.tasks import find_tasks
 from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
 from pvops_core.guests.builtin.stacks import returns_of
 from pvops_core.machine import Machine, Stop, Vcpu
-from pvops_core.machine.watchdog import run_within, whereabouts
+from pvops_core.machine.run.watchdog import run_within, whereabouts
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
 from pvops_core.session.builtin import make_switchboard

@@ -12,7 +12,7 @@ import numpy as np
 
 from pvops_core.errors import MachineError, OccupiedError, PvopsError, SwitchError
 from pvops_core.guest.spans import Spans
-from pvops_core.machine.stateful import Beside
+from pvops_core.machine.run.stateful import Beside
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch

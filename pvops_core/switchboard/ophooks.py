@@ -20,7 +20,7 @@ import attrs
 
 from pvops_core.errors import OccupiedError, PatchError, SwitchError
 from pvops_core.hookspecs.specs import specs
-from pvops_core.machine.stateful import Beside
+from pvops_core.machine.run.stateful import Beside
 from pvops_core.ops import signature
 from pvops_core.patching.alternatives import overlapping, read_alternatives
 from pvops_core.patching.context import PatchContext
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pvops_core.guest.structs import Structures
     from pvops_core.images import KernelImage
     from pvops_core.machine import Breakpoint, Machine, Vcpu
-    from pvops_core.machine.faults import GuestFault
+    from pvops_core.machine.cpu.faults import GuestFault
     from pvops_core.ops import Op, Slot
     from pvops_core.patching.poke import Poker
     from pvops_core.patching.sites import SiteRecord

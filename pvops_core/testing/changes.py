@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import numpy as np
 
-from pvops_core.machine.faults import GuestFault
-from pvops_core.machine.registers import ARITHMETIC, GENERAL
-from pvops_core.machine.written import written_pages
+from pvops_core.machine.cpu.faults import GuestFault
+from pvops_core.machine.cpu.registers import ARITHMETIC, GENERAL
+from pvops_core.machine.run.written import written_pages
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -16,7 +16,7 @@ import attrs
 import numpy as np
 
 from pvops_core.errors import UsageError
-from pvops_core.machine.registers import ARITHMETIC, GENERAL
+from pvops_core.machine.cpu.registers import ARITHMETIC, GENERAL
 from pvops_core.ops import Convention, Layout, Signature, signature
 from pvops_core.patching.poke import Poke
 from pvops_core.session.calls import Calls

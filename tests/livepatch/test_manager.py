@@ -12,7 +12,7 @@ import pytest
 from pvops_core.livepatch.builder import RELATIVE, Reference
 from pvops_core.livepatch.model import Command, State
 from pvops_core.livepatch.registry import Status
-from pvops_core.machine.stateful import where_not_plain
+from pvops_core.machine.run.stateful import where_not_plain
 from tests.livepatch.conftest import NEW, NEWER, PLAIN, VERSION, VERSION_CODE, Make, returning
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import BareMetal, Machine, Vcpu
-from pvops_core.machine.state import BLOCK_NS
+from pvops_core.machine.unicorn.state import BLOCK_NS
 
 CODE = 0x1000
 SPIN = bytes.fromhex("ebfe")

@@ -25,7 +25,7 @@ from pvops_core.livepatch.kernel import live_patches
 from pvops_core.livepatch.model import Command, Phase, State
 from pvops_core.livepatch.payload_pages import FRAMES
 from pvops_core.machine import GuestFault
-from pvops_core.machine.paging import NO_EXECUTE, WRITABLE
+from pvops_core.machine.cpu.paging import NO_EXECUTE, WRITABLE
 from pvops_core.patching.poke import Step
 from pvops_core.patching.sites import read_sites
 from pvops_core.session import Session

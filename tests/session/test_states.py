@@ -10,7 +10,7 @@ import pytest
 
 from pvops_core.backends import load_backends
 from pvops_core.guests import Kernel
-from pvops_core.machine.stateful import where_not_plain
+from pvops_core.machine.run.stateful import where_not_plain
 from pvops_core.session import Session
 from tests.session.test_ophooks import patching
 

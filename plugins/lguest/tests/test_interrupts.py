@@ -14,7 +14,7 @@ from pvops_lguest.host.data import LguestData
 from pvops_lguest.host.interrupts import Interrupts
 from pvops_lguest.host.traps import KernelStack, Traps
 
-from pvops_core.machine.watchdog import run_within
+from pvops_core.machine.run.watchdog import run_within
 
 from .rig import BASE, CODE, STACK_TOP, Host, Program
 

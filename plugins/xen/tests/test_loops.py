@@ -10,7 +10,7 @@ import pytest
 from pvops_xen.hypervisor.events.upcalls import upcall_due
 from pvops_xen.hypervisor.state import Entry
 
-from pvops_core.machine.watchdog import run_within
+from pvops_core.machine.run.watchdog import run_within
 
 if TYPE_CHECKING:
     from conftest import Bench

@@ -21,7 +21,7 @@ from pvops_xen.xenstore.toolstack import DomainFacts, request_shutdown, write_do
 from pvops_xen.xenstore.wire import PAYLOAD_MAX, BadClientError, Message, Type, split
 
 from pvops_core.machine.memory import PhysicalMemory
-from pvops_core.machine.stateful import where_not_plain
+from pvops_core.machine.run.stateful import where_not_plain
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.ring import Ring

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pvops_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from pvops_core.machine.eventlog import Event
+    from pvops_core.machine.run.eventlog import Event
 
 
 def write_events(events: Iterable[Event], path: str) -> None:

@@ -12,7 +12,7 @@ import attrs
 from pvops_core.backends import chain
 from pvops_core.backends.hooks import marked
 from pvops_core.guests import builtin_guest
-from pvops_core.machine.registers import ARITHMETIC, GENERAL
+from pvops_core.machine.cpu.registers import ARITHMETIC, GENERAL
 from pvops_core.ops import LAYOUTS, Convention, signature
 from pvops_core.session import Session
 from pvops_core.testing.conformance.finish import finish

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import pytest
 
-from pvops_core.machine.registers import GENERAL
+from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.testing.call import Caller, CallError
 
 if TYPE_CHECKING:

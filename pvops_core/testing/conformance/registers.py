@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.registers import ARITHMETIC
+from pvops_core.machine.cpu.registers import ARITHMETIC
 from pvops_core.testing.conformance.laws import law
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pvops_core.machine.eventlog import Event
+from pvops_core.machine.run.eventlog import Event
 from pvops_core.runs.worker.events import write_events
 
 

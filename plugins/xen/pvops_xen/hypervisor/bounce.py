@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor.abi import FLAT_RING1_DS32, PAGE_SIZE
 from pvops_xen.hypervisor.access import addr_ok
 from pvops_xen.hypervisor.bounce64 import IF, IOPL, NT, RF, TF, VM, enter64, saved_flags

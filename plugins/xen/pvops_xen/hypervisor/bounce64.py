@@ -2,8 +2,8 @@
 
 To the guest both its modes are level 3. To the processor its kernel is level 1, as soon as Xen has entered it once:
 that forbids it what level 3 forbids, and the engine keeps the translations of the two modes apart (see
-``pvops_core.machine.crossing``), so that a system call drops none. Where a segment check tells the two levels apart
-(a kernel that loads SS, say) the kernel is put to level 3 and the instruction tried again.
+``pvops_core.machine.unicorn.crossing``), so that a system call drops none. Where a segment check tells the two levels
+apart (a kernel that loads SS, say) the kernel is put to level 3 and the instruction tried again.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.crossing import packed
-from pvops_core.machine.faults import GuestFault
-from pvops_core.machine.segments import Descriptor
+from pvops_core.machine.cpu.faults import GuestFault
+from pvops_core.machine.cpu.segments import Descriptor
+from pvops_core.machine.unicorn.crossing import packed
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, PAGE_SHIFT, VmAssist
 from pvops_xen.hypervisor.segments import XEN_DESCRIPTORS64

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.faults import general_protection, undefined_instruction
+from pvops_core.machine.cpu.faults import general_protection, undefined_instruction
 from pvops_xen.hypervisor import debugreg, ports, tables
 from pvops_xen.hypervisor.abi import ENODEV, PAGE_SHIFT
 from pvops_xen.hypervisor.bounce import in_guest_kernel

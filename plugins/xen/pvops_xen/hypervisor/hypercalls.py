@@ -9,7 +9,7 @@ from operator import and_
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.backends import HypercallMade
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import (
     access,
     callbacks,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.faults import GuestFault, general_protection
+from pvops_core.machine.cpu.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import (
     FLAT_KERNEL_CS64,

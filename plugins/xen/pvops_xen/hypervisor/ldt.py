@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.descriptors import read_descriptor, selector_fault
-from pvops_core.machine.faults import GP, NP, PF, SS, GuestFault, PageFault
+from pvops_core.machine.cpu.descriptors import read_descriptor, selector_fault
+from pvops_core.machine.cpu.faults import GP, NP, PF, SS, GuestFault, PageFault
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import EINVAL, PAGE_MASK, PAGE_SHIFT
 from pvops_xen.hypervisor.access import canonical, native_addr_ok
@@ -15,7 +15,7 @@ from pvops_xen.hypervisor.walk import guest_l1e
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-    from pvops_core.machine.segments import Descriptor
+    from pvops_core.machine.cpu.segments import Descriptor
     from pvops_xen.hypervisor.core import Hypervisor
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor.abi import PAGE_SIZE
 from pvops_xen.hypervisor.events.upcalls import upcall_due
 

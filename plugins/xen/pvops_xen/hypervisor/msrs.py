@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
-from pvops_core.machine.faults import general_protection
+from pvops_core.machine.cpu.faults import general_protection
 from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT, TRAP_GP_FAULT, Segbase
 from pvops_xen.hypervisor.frames import FrameType

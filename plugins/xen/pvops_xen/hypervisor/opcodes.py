@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import TRAP_GP_FAULT
 from pvops_xen.hypervisor.bounce import in_guest_kernel

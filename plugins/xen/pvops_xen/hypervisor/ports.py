@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.faults import GuestFault, general_protection
+from pvops_core.machine.cpu.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.bounce import in_guest_kernel
 from pvops_xen.hypervisor.traps import kernel_ring

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import DOMID_SELF, ERESTART, PAGE_SHIFT, MemoryOp
 from pvops_xen.hypervisor.frames import ALLOCATED, FREE, GUEST, PINNED

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.machine.faults import PageFault
+from pvops_core.machine.cpu.faults import PageFault
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import PAGE_MASK
 

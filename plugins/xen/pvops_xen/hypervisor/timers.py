@@ -6,7 +6,7 @@ import contextlib
 import struct
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import Virq
 from pvops_xen.hypervisor.events.channels import raise_virq

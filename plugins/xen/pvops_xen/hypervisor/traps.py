@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.faults import WITH_ERROR_CODE
+from pvops_core.machine.cpu.faults import WITH_ERROR_CODE
 from pvops_xen.hypervisor.abi import TRAP_GP_FAULT, TRAP_PAGE_FAULT, VmAssist
 from pvops_xen.hypervisor.bounce import enter, in_guest_kernel
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-    from pvops_core.machine.faults import GuestFault
+    from pvops_core.machine.cpu.faults import GuestFault
     from pvops_xen.hypervisor.core import Hypervisor
 
 NAMES: Final = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from pvops_core.errors import UsageError
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.ops.frames import FrameNumbers
 from pvops_xen.ops.multicalls import Multicalls
 from pvops_xen.platform import XenPlatform

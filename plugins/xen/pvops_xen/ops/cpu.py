@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor.abi import Hypercall, Segbase
 from pvops_xen.ops.base import XenGroup
 from pvops_xen.ops.multicalls import Lazy

@@ -15,7 +15,7 @@ import attrs
 from pvops_core.closing import Closing
 from pvops_core.guests import Kernel
 from pvops_core.images import load_image
-from pvops_core.machine.faults import WITH_ERROR_CODE
+from pvops_core.machine.cpu.faults import WITH_ERROR_CODE
 from pvops_core.session import Session
 from pvops_core.testing.assembly import assemble
 from pvops_core.testing.images import ElfBuilder

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import attrs
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.faults import GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import audit
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, PAGE_SIZE, Hypercall, MemoryOp, MmuExt

@@ -1,0 +1,225 @@
+"""Registers of a vCPU by name, one at a time or many in one call."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import struct
+from typing import TYPE_CHECKING
+
+from pvops_core.errors import MachineError
+from pvops_core.machine.unicorn import engine as uc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pvops_core.kinds import MachineKind
+
+_WIDE = {f"r{name}": f"e{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip", "flags")}
+_SEGMENTS = frozenset({"cs", "ss", "ds", "es", "fs", "gs"})
+_NO_WORDS = re.compile(r"(?:[xyz]mm|st|fp)\d+|[gil]dtr|tr|msr|invalid|ending")
+"""Unicorn's names of what is no register of at most 64 bits, and so would be written over more memory than that."""
+_ONLY_64 = frozenset({f"r{number}" for number in range(8, 16)} | {"fs_base", "gs_base"})
+
+GENERAL = {
+    32: ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp"),
+    64: ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{number}" for number in range(8, 16))),
+}
+"""The general registers but for the stack pointer, by width."""
+FLAG_CF, FLAG_TF, FLAG_IF, FLAG_DF, FLAG_NT, FLAG_RF, FLAG_VM, FLAG_AC = (
+    1 << bit for bit in (0, 8, 9, 10, 14, 16, 17, 18)
+)
+FLAG_IOPL = 3 << 12
+ARITHMETIC = 0x8D5
+"""CF, PF, AF, ZF, SF, OF: lost in every call."""
+MSR_EFER = 0xC0000080
+
+
+def register_id(kind: MachineKind, name: str) -> int:
+    """Unicorn's number of a register. The 64-bit names mean the 32-bit registers on a 32-bit machine.
+
+    Raises:
+        MachineError: no such register on this kind of machine.
+    """
+    if kind.bits == 32:
+        name = _WIDE.get(name, name)
+    elif name == "flags":
+        name = "rflags"
+    number = uc.REGISTER_IDS.get(name)
+    if number is None or _NO_WORDS.fullmatch(name) or (kind.bits == 32 and name in _ONLY_64):
+        raise MachineError(f"{kind.value} has no register {name!r}")
+    return number
+
+
+class Batch:
+    """A fixed list of registers, read or written in one call of the library."""
+
+    __slots__ = ("_count", "_engine", "_ids", "_moves", "_pointers", "_struct", "_values")
+
+    def __init__(self, engine: uc.Engine, ids: Iterable[int], moves: tuple[Registers, int] | None = None) -> None:
+        numbers = tuple(ids)
+        self._moves = moves
+        count = len(numbers)
+        self._engine = engine.pointer
+        self._count = count
+        self._ids = (ctypes.c_int * count)(*numbers)
+        self._values = (ctypes.c_uint64 * count)()
+        start = ctypes.addressof(self._values)
+        self._pointers = (ctypes.c_void_p * count)(*(start + 8 * index for index in range(count)))
+        self._struct = struct.Struct(f"{count}Q")
+
+    def read(self) -> tuple[int, ...]:
+        """The registers' values, unsigned."""
+        uc.reg_read_batch(self._engine, self._ids, self._pointers, self._count)
+        return self._struct.unpack(self._values)
+
+    def write(self, *values: int) -> None:
+        """Set all of them; values are cut to 64 bits."""
+        self._values[:] = values  # type: ignore[call-overload]  # any sequence will do
+        uc.reg_write_batch(self._engine, self._ids, self._pointers, self._count)
+        if self._moves is not None:  # only a single write of RIP makes the engine leave the block it is in
+            registers, place = self._moves
+            registers.rip = values[place]
+
+
+class MsrBatch:
+    """A fixed list of model-specific registers, read in one call of the library."""
+
+    __slots__ = ("_arguments", "_values")
+
+    def __init__(self, engine: uc.Engine, numbers: Iterable[int]) -> None:
+        self._values = tuple(uc.MsrValue(number, 0) for number in numbers)
+        count = len(self._values)
+        ids = (ctypes.c_int * count)(*[uc.REGISTER_IDS["msr"]] * count)
+        pointers = (ctypes.c_void_p * count)(*map(ctypes.addressof, self._values))
+        self._arguments = (engine.pointer, ids, pointers, count)
+
+    def read(self) -> tuple[int, ...]:
+        """The registers' values as the CPU keeps them (0 for one that it does not have)."""
+        uc.read_batch_with_msrs(*self._arguments)
+        return tuple([each.value for each in self._values])
+
+
+class Registers:
+    """Access to one engine's registers. Reads give unsigned numbers; writes take any int and cut it to the width."""
+
+    def __init__(self, kind: MachineKind, engine: uc.Engine) -> None:
+        self._kind = kind
+        self._engine = engine
+        self._ids: dict[str, int] = {}
+        self._ip, self._sp, self._flags = (register_id(kind, name) for name in ("rip", "rsp", "rflags"))
+        self._cs = uc.REGISTER_IDS["cs"]
+        self.rip_written = False
+
+    def _id(self, name: str) -> int:
+        number = self._ids.get(name)
+        if number is None:
+            number = self._ids[name] = register_id(self._kind, name)
+        return number
+
+    def get(self, name: str) -> int:
+        """One register."""
+        return self._engine.read(self._id(name))
+
+    def set(self, name: str, value: int) -> None:
+        """Set one register; segment registers have ``load_segment`` and ``set_segments`` instead."""
+        if name in _SEGMENTS:
+            raise MachineError(f"{name} is loaded with its descriptor, not set")
+        number = self._id(name)
+        self.rip_written |= number == self._ip
+        self._engine.write(number, value & self._kind.mask)
+
+    def batch(self, *names: str) -> Batch:
+        """Prepare a list of registers to be read or written in one call; make it once, use it often."""
+        ids = tuple(map(self._id, names))
+        return Batch(self._engine, ids, (self, ids.index(self._ip)) if self._ip in ids else None)
+
+    def msr_batch(self, *numbers: int) -> MsrBatch:
+        """Prepare a list of model-specific registers to be read in one call."""
+        return MsrBatch(self._engine, numbers)
+
+    @property
+    def rip(self) -> int:
+        """Instruction pointer. In a handler, setting it decides where the guest goes on."""
+        return self._engine.read(self._ip)
+
+    @rip.setter
+    def rip(self, value: int) -> None:
+        self.rip_written = True
+        self._engine.write(self._ip, value & self._kind.mask)
+
+    @property
+    def rsp(self) -> int:
+        """Stack pointer."""
+        return self._engine.read(self._sp)
+
+    @rsp.setter
+    def rsp(self, value: int) -> None:
+        self._engine.write(self._sp, value & self._kind.mask)
+
+    @property
+    def rflags(self) -> int:
+        """Flags."""
+        return self._engine.read(self._flags)
+
+    @rflags.setter
+    def rflags(self, value: int) -> None:
+        self._engine.write(self._flags, value & 0x3F7FD7 | 2)
+
+    @property
+    def interrupts_enabled(self) -> bool:
+        """RFLAGS.IF."""
+        return bool(self.rflags & FLAG_IF)
+
+    @interrupts_enabled.setter
+    def interrupts_enabled(self, value: bool) -> None:
+        self.rflags = self.rflags & ~FLAG_IF | (FLAG_IF if value else 0)
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level, 0..3."""
+        return self._engine.read(self._cs) & 3
+
+    @property
+    def cr0(self) -> int:
+        """Control register 0; set without the checks of ``insn.mov_to_cr``."""
+        return self.get("cr0")
+
+    @cr0.setter
+    def cr0(self, value: int) -> None:
+        self.set("cr0", value)
+
+    @property
+    def cr2(self) -> int:
+        """Address of the last page fault."""
+        return self.get("cr2")
+
+    @cr2.setter
+    def cr2(self, value: int) -> None:
+        self.set("cr2", value)
+
+    @property
+    def cr3(self) -> int:
+        """Physical address of the top page table; setting it flushes the TLB."""
+        return self.get("cr3")
+
+    @cr3.setter
+    def cr3(self, value: int) -> None:
+        self.set("cr3", value)
+
+    @property
+    def cr4(self) -> int:
+        """Control register 4; set without the checks of ``insn.mov_to_cr``."""
+        return self.get("cr4")
+
+    @cr4.setter
+    def cr4(self, value: int) -> None:
+        self.set("cr4", value)
+
+    def msr(self, number: int) -> int:
+        """A model-specific register as the CPU keeps it (0 for one that it does not have)."""
+        return self._engine.read_msr(number)
+
+    def set_msr(self, number: int, value: int) -> None:
+        """Set a model-specific register; one that the CPU does not have is ignored."""
+        self._engine.write_msr(number, value)

@@ -1,0 +1,86 @@
+"""Guest-virtual memory as seen from a vCPU: translated by a software walk, read and written in the host buffer."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+from pvops_core.machine.cpu.paging import Access, Paging, Walk
+from pvops_core.machine.cpu.registers import FLAG_AC, MSR_EFER
+from pvops_core.machine.unicorn import engine as uc
+
+if TYPE_CHECKING:
+    from pvops_core.machine.memory import PhysicalMemory
+
+
+class VirtualMemory:
+    """Virtual accesses of one vCPU: GuestFault where the CPU would fault, no accessed or dirty bits set."""
+
+    def __init__(self, engine: uc.Engine, memory: PhysicalMemory, bits: int) -> None:
+        self._memory = memory
+        self._mask = (1 << bits) - 1
+        self._engine = engine
+        names = ("cr0", "cr3", "cr4", "cs", "eflags")
+        self._ids = (ctypes.c_int * 6)(*(uc.REGISTER_IDS[name] for name in names), uc.REGISTER_IDS["msr"])
+        self._values = (ctypes.c_uint64 * 5)()
+        self._efer = uc.MsrValue(MSR_EFER, 0)
+        start = ctypes.addressof(self._values)
+        places = [start + 8 * index for index in range(5)]
+        self._pointers = (ctypes.c_void_p * 6)(*places, ctypes.addressof(self._efer))
+
+    def paging(self) -> tuple[Paging, bool]:
+        """The registers that decide translation, and whether the vCPU is in user mode."""
+        uc.read_batch_with_msrs(self._engine.pointer, self._ids, self._pointers, 6)
+        cr0, cr3, cr4, cs, flags = self._values
+        return Paging(cr0, cr3, cr4, self._efer.value, bool(flags & FLAG_AC)), cs & 3 == 3
+
+    def key(self) -> tuple[int, ...]:
+        """What decides how an address is translated: two vCPUs of one machine with one key translate alike."""
+        uc.read_batch_with_msrs(self._engine.pointer, self._ids, self._pointers, 6)
+        cr0, cr3, cr4, cs, flags = self._values
+        return cr0, cr3, cr4, self._efer.value, flags & FLAG_AC, cs & 3
+
+    def walk(self, va: int, *, write: bool = False, user: bool | None = None, fetch: bool = False) -> Walk:
+        """Translate an address; ``user`` None means as the current privilege level."""
+        paging, is_user = self.paging()
+        return paging.walk(self._memory, va & self._mask, Access(write, is_user if user is None else user, fetch))
+
+    def _places(self, va: int, n: int, access: Access, paging: Paging) -> list[tuple[int, int]]:
+        """Physical address and length of each piece of a range, all translated before any is touched."""
+        places = []
+        while n > 0:
+            va &= self._mask
+            size = min(n, 0x1000 - (va & 0xFFF))
+            places.append((paging.address(self._memory, va, access), size))
+            va += size
+            n -= size
+        return places
+
+    def read(self, va: int, n: int, *, system: bool = False) -> bytes:
+        """Read ``n`` bytes; ``system`` reads as the CPU reads its own tables, at level 0."""
+        paging, user = self.paging()
+        places = self._places(va, n, Access(user=user and not system), paging)
+        if len(places) == 1:
+            return self._memory.read(*places[0])
+        return b"".join(self._memory.read(pa, size) for pa, size in places)
+
+    def write(self, va: int, data: bytes, *, system: bool = False) -> None:
+        """Write bytes: all of them, or none when a page of them faults."""
+        _, user = self.paging()
+        self.write_as(va, data, user=user and not system)
+
+    def write_as(self, va: int, data: bytes, *, user: bool) -> None:
+        """Write as level 3 or as a supervisor, whatever the level is now."""
+        paging, _ = self.paging()
+        at = 0
+        for pa, size in self._places(va, len(data), Access(write=True, user=user), paging):
+            self._memory.write(pa, data[at : at + size])
+            at += size
+
+    def number(self, va: int, size: int, *, system: bool = False) -> int:
+        """A little-endian number."""
+        return int.from_bytes(self.read(va, size, system=system), "little")
+
+    def set_number(self, va: int, size: int, value: int, *, system: bool = False) -> None:
+        """Write a little-endian number, cut to its size."""
+        self.write(va, (value & (1 << size * 8) - 1).to_bytes(size, "little"), system=system)

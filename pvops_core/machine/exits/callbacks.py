@@ -1,0 +1,354 @@
+"""From the engine to the platform: one vCPU's hooks.
+
+Nothing may leave a callback as an exception, since there is C above it: the run loop is told, the engine stopped.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from pvops_core.machine.cpu import faults
+from pvops_core.machine.cpu.faults import GuestFault, Reschedule
+from pvops_core.machine.cpu.stackfaults import canonicality_decides, vector_of
+from pvops_core.machine.exits.instructions import answer, icebp
+from pvops_core.machine.exits.pageend import PageEnd
+from pvops_core.machine.unicorn import engine as uc
+from pvops_core.machine.unicorn.intercepts import EXITS
+from pvops_core.machine.unicorn.state import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.exits.segmentlimits import SegmentLimits
+    from pvops_core.machine.handler import MemoryDevice
+    from pvops_core.machine.run.runloop import RunLoop
+
+_ERROR_CODE, _SOFTWARE = int(Slot.ERROR_CODE), int(Slot.SOFTWARE)
+_BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
+_FAULT_RIP, _FAULT_ADDRESS = int(Slot.FAULT_RIP), int(Slot.FAULT_ADDRESS)
+_CALL, _ANSWER, _ANSWERED = 8 * Slot.CALL, int(Slot.ANSWER), int(Slot.ANSWERED)
+_TWO_BYTE_OPCODE = 0x0F
+_OF_FETCHES = frozenset({faults.PF, faults.GP})
+_ENDS = 16
+"""Places where calls may end that are remembered: hooking one drops all translated code."""
+_PATIENCE = 10_000
+"""How often the same instruction may fault at the same address with nothing executed in between."""
+
+
+class Callbacks:
+    """The Python callbacks of one engine."""
+
+    def __init__(self, vcpu: Vcpu, engine: uc.Engine, state: uc.Words, loop: RunLoop) -> None:
+        self._vcpu = vcpu
+        self._engine = engine
+        self._state = state
+        self._loop = loop
+        self._registers = vcpu.batch("eax", "ebx", "ecx", "edx")
+        self._last: tuple[int, int, int] = (0, 0, 0)
+        self._last_blocks = 0
+        self._repeats = 0
+        self.moved = False
+        self.page_end = PageEnd(vcpu, engine, state)
+        self._postponed: tuple[bytes, GuestFault] | None = None
+        self._read = 0
+        self._ends: dict[int, int] = {}
+        vcpu.debug.serve = self._serve
+        self.limits: SegmentLimits | None = None
+        self._in_place: Callable[..., int | None] | None = None
+        self._call = struct.Struct("")
+        self.syscall = engine.keep(uc.SYSCALL_CALLBACK(self._syscall))  # native code calls these two
+        self.port_in = engine.keep(uc.IN_CALLBACK(self._in))
+        engine.hook(uc.HOOK_INTR, uc.INTR_CALLBACK(self._interrupt))
+        engine.hook(uc.HOOK_INVALID, uc.INVALID_CALLBACK(self._invalid))
+        engine.hook_instruction(uc.INSN_SYSENTER, uc.SYSCALL_CALLBACK(self._sysenter))
+        engine.hook_instruction(uc.INSN_CPUID, uc.CPUID_CALLBACK(self._cpuid))
+        engine.hook_instruction(uc.INSN_OUT, uc.OUT_CALLBACK(self._out))
+
+    def serve_in_place(self, handler: Callable[..., int | None], count: int) -> None:
+        """Ask a handler first what a system call comes to, with so many registers' values."""
+        self._in_place = handler
+        self._call = struct.Struct(f"{count}Q")
+
+    def check_segments(self, context: uc.Context) -> None:
+        """Check accesses through segments that are not flat."""
+        from pvops_core.machine.exits.segmentlimits import SegmentLimits  # noqa: PLC0415 - for 32-bit machines only
+
+        self.limits = SegmentLimits(self._vcpu, self._engine, self._state, context, self._restart, self._guarded)
+
+    def _restart(self) -> None:
+        self.moved = True
+        self._engine.stop()
+
+    def _guarded(self, function: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: int) -> object:
+            try:
+                return function(*arguments)
+            except BaseException as error:  # noqa: BLE001 - handed on by the run loop
+                self._loop.fail(error)
+                self._engine.stop()
+                return 0
+
+        return call
+
+    def hook_gates(self, begin: int, end: int) -> None:
+        """Call the machine's gates for every instruction that starts in [begin, end]."""
+        self._engine.hook_code(uc.CODE_CALLBACK(self._gate), begin, end)
+
+    def stop_at(self, address: int) -> None:
+        """From now on end the slice before an instruction at an address is executed, where a call is to end there."""
+        hook = self._ends.pop(address, None)
+        if hook is None:
+            hook = self._engine.hook_code(uc.CODE_CALLBACK(self._end), address, address)
+        self._ends[address] = hook
+        if len(self._ends) > _ENDS:
+            self._engine.unhook_code(self._ends.pop(next(iter(self._ends))))
+
+    def hook_at(self, address: int, action: Callable[[Vcpu, int], None], *, acts: bool) -> int:
+        """Call ``action(vcpu, address)`` as a handler before an instruction is executed; gives the hook's number.
+
+        Unless it acts, what it asks for beyond looking takes effect only at the end of the block.
+        """
+
+        def reached(_engine: int, at: int, _size: int, _data: int) -> None:
+            self._serve(action, at)
+
+        return self._engine.hook_code(uc.CODE_CALLBACK(reached), address, address, stops=acts)
+
+    def unhook(self, hook: int) -> None:
+        """Take a hook of ``hook_at`` away."""
+        self._engine.unhook_code(hook)
+
+    def _end(self, _engine: int, address: int, _size: int, _data: int) -> None:
+        if self._loop.arrive(address):
+            self._engine.stop()
+
+    def _serve(self, action: Callable[..., None], *arguments: object) -> None:
+        """Run a handler: its fault goes to the guest, its error ends the run, its wishes stop the engine."""
+        loop = self._loop
+        vcpu = self._vcpu
+        vcpu.rip_written = False
+        if self.page_end.armed:
+            self.page_end.lift()  # as long as the vCPU is where it was armed
+        try:
+            try:
+                if self._postponed is None:
+                    action(vcpu, *arguments)
+            except GuestFault as fault:
+                vcpu.machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
+        except Reschedule:
+            loop.reschedule()
+        except BaseException as error:  # noqa: BLE001 - handed on by the run loop
+            loop.fail(error)
+        if vcpu.rip_written:
+            # From now on the engine would not know RIP inside a block (in, out, sysenter): begin again from here.
+            self.moved = True
+            self._engine.stop()
+        elif loop.interrupted:
+            self._engine.stop()
+
+    def map_device(self, address: int, size: int, device: MemoryDevice) -> None:
+        """Give loads and stores of a physical range to a device."""
+
+        def load(_engine: int, offset: int, width: int, _data: int) -> int:
+            return self._device(device.load, offset, width) or 0
+
+        def store(_engine: int, offset: int, width: int, value: int, _data: int) -> None:
+            self._device(device.store, offset, width, value)
+
+        self._engine.map_device(address, size, uc.LOAD_CALLBACK(load), uc.STORE_CALLBACK(store))
+
+    def _device(self, access: Callable[..., int | None], *arguments: int) -> int | None:
+        """One access. The engine must not be stopped from here, since it would make the access once more."""
+        result = None
+        try:
+            result = access(self._vcpu, *arguments)
+        except BaseException as error:  # noqa: BLE001 - handed on by the run loop
+            self._loop.fail(error)
+        if self._loop.interrupted:
+            self._vcpu.cut_short()
+        return result
+
+    def _gate(self, _engine: int, address: int, _size: int, _data: int) -> None:
+        self._serve(self._loop.gates.call, address)
+
+    def _interrupt(self, _engine: int, vector: int, _data: int) -> None:
+        if self._engine.between:
+            self._engine.stop()
+        elif vector >= EXITS:
+            self._serve(self._leave, vector)
+        elif vector in _OF_FETCHES and self._too_early(vector):
+            self._engine.stop()
+        else:
+            self._serve(self._dispatch, vector)
+
+    def _leave(self, vcpu: Vcpu, vector: int) -> None:
+        """The engine asks for an instruction, or one is refused; what follows in the block takes no time of its own."""
+        try:
+            if self.limits is not None and (refused := self.limits.refused()) is not None:
+                raise refused
+            answer(vcpu, vector, self._state[_ERROR_CODE])
+        except GuestFault as fault:
+            self._note(vcpu, fault.vector, vcpu.rip, fault.error_code)
+            raise
+        self._state[_BUDGET] += 1
+
+    @staticmethod
+    def _note(vcpu: Vcpu, vector: int, rip: int, error_code: int | None, address: int | None = None) -> None:
+        machine = vcpu.machine
+        machine.counts["exceptions"] += 1
+        machine.log.record("exception", vcpu.index, vector=vector, rip=rip, error=error_code or 0, address=address or 0)
+
+    def _too_early(self, vector: int) -> bool:
+        """The engine could not translate a block to its end, and has not begun to execute it."""
+        state, mask = self._state, self._vcpu.machine.kind.mask
+        if state[_SOFTWARE]:
+            return False
+        address = state[_FAULT_ADDRESS] & mask
+        return self.page_end.too_early(vector, state[_FAULT_RIP] & mask, state[_ERROR_CODE], address)
+
+    def _dispatch(self, vcpu: Vcpu, vector: int) -> None:
+        machine, state = vcpu.machine, self._state
+        rip = state[_FAULT_RIP] & machine.kind.mask
+        if state[_SOFTWARE]:
+            machine.counts["software_interrupts"] += 1
+            machine.log.record("int", vcpu.index, vector=vector, rip=rip)
+            self._loop.platform.software_interrupt(vcpu, vector)
+            return
+        if vector != faults.DB:
+            vcpu.debug.faulted()
+        elif not vcpu.debug.stepped():
+            return
+        error_code = state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
+        address = state[_FAULT_ADDRESS] & machine.kind.mask if vector == faults.PF else None
+        if canonicality_decides(vector, error_code, address):
+            decided = vector_of(vcpu, vector)
+            if decided != vector:
+                vector, error_code, address = decided, 0, None
+        self._note(vcpu, vector, rip, error_code, address)
+        if not self._progresses(vector, rip, address or 0):
+            machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
+            return
+        machine.exception(vcpu, vector, error_code, address)
+
+    def _progresses(self, vector: int, rip: int, address: int) -> bool:
+        key, blocks = (vector, rip, address), self._state[_ALLOWED] - self._state[_BUDGET]
+        if key == self._last and 0 <= blocks - self._last_blocks <= 1:
+            self._repeats += 1
+        else:
+            self._last, self._repeats = key, 0
+        self._last_blocks = blocks
+        return self._repeats < _PATIENCE
+
+    def _invalid(self, _engine: int, _data: int) -> bool:
+        self._serve(self._undefined)
+        return True
+
+    def _undefined(self, vcpu: Vcpu) -> None:
+        if icebp(vcpu):
+            return
+        vcpu.machine.counts["exceptions"] += 1
+        vcpu.machine.log.record("exception", vcpu.index, vector=faults.UD, rip=vcpu.rip)
+        if not self._progresses(faults.UD, vcpu.rip, 0):
+            vcpu.machine.stop("crash", f"vcpu {vcpu.index} makes no progress: #UD at {vcpu.rip:#x} for ever")
+            return
+        vcpu.machine.exception(vcpu, faults.UD, None, None)
+
+    def _syscall(self, _engine: int, _data: int) -> None:
+        self._serve(self._system_call)
+
+    def _system_call(self, vcpu: Vcpu) -> None:
+        if self._in_place is not None:
+            result = self._in_place(vcpu, *self._call.unpack_from(self._state, _CALL))
+            if result is not None:
+                self._state[_ANSWER] = result
+                self._state[_ANSWERED] = 1
+                vcpu.machine.counts["syscalls"] += 1
+                return
+        self._fast_call(vcpu, self._loop.platform.syscall)
+
+    def _sysenter(self, _engine: int, _data: int) -> None:
+        self._serve(self._fast_call, self._loop.platform.sysenter)
+
+    def _fast_call(self, vcpu: Vcpu, handler: Callable[[Vcpu], None]) -> None:
+        """Syscall or sysenter: Unicorn adds the instruction's length after the callback, wherever RIP then is."""
+        vcpu.machine.counts["syscalls"] += 1
+        start = vcpu.rip
+        vcpu.machine.log.record("syscall", vcpu.index, rip=start)
+        length = self._length(vcpu, start)
+        vcpu.rip = start + length
+        try:
+            handler(vcpu)
+        except GuestFault as fault:
+            vcpu.rip = start
+            vcpu.machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
+        finally:
+            vcpu.rip -= length
+
+    @staticmethod
+    def _length(vcpu: Vcpu, rip: int) -> int:
+        """Bytes of a two-byte instruction with its prefixes."""
+        length = 2
+        while vcpu.u8(rip + length - 2) != _TWO_BYTE_OPCODE:
+            length += 1
+        return length
+
+    def _cpuid(self, _engine: int, _data: int) -> int:
+        self._serve(self._identify)
+        return 1
+
+    def _identify(self, vcpu: Vcpu) -> None:
+        vcpu.machine.counts["cpuids"] += 1
+        leaf, _, subleaf, _ = self._registers.read()
+        try:
+            self._registers.write(*self._loop.platform.cpuid(vcpu, leaf, subleaf))
+        except GuestFault as fault:
+            self._postpone(fault)
+
+    def _in(self, _engine: int, port: int, size: int, _data: int) -> int:
+        self._read = 0
+        self._serve(self._read_port, port, size)
+        return self._read & 0xFFFFFFFF
+
+    def _read_port(self, vcpu: Vcpu, port: int, size: int) -> None:
+        vcpu.machine.counts["port_reads"] += 1
+        try:
+            self._read = vcpu.insn.in_(port, size)
+            vcpu.debug.on_port(port, size)
+        except GuestFault as fault:
+            self._postpone(fault)
+
+    def _out(self, _engine: int, port: int, size: int, value: int, _data: int) -> None:
+        self._serve(self._write_port, port, size, value)
+
+    def _write_port(self, vcpu: Vcpu, port: int, size: int, value: int) -> None:
+        vcpu.machine.counts["port_writes"] += 1
+        try:
+            vcpu.insn.out(port, value, size)
+            vcpu.debug.on_port(port, size)
+        except GuestFault as fault:
+            self._postpone(fault)
+
+    def _postpone(self, fault: GuestFault) -> None:
+        """Unlike other hooks, those of in, out and cpuid cannot end the block: its rest runs before the engine stops.
+
+        So the registers of now are kept, and come back when the engine has stopped.
+        """
+        self._postponed = (self._vcpu.save_registers(), fault)
+        self._loop.interrupt()
+
+    @property
+    def postponed(self) -> bool:
+        """A fault waits for the engine to stop."""
+        return self._postponed is not None
+
+    def finish(self) -> bool:
+        """After a slice: deliver what was postponed, if anything."""
+        if self._postponed is None:
+            return False
+        registers, fault = self._postponed
+        self._postponed = None
+        self._vcpu.load_registers(registers)
+        self._vcpu.machine.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
+        return True

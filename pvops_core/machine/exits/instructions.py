@@ -1,0 +1,95 @@
+"""What is done where the engine leaves at an instruction instead of executing it (``intercepts``), and icebp.
+
+RIP is at the instruction, which is done here or faults there. Source: Intel SDM volume 2, RDMSR, WRMSR, MOV (debug
+registers) and INT1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.machine.cpu.debugregs import DR6_BS
+from pvops_core.machine.cpu.registers import FLAG_TF
+from pvops_core.machine.unicorn.intercepts import MSR, READ_DR, WRITE_DR
+
+if TYPE_CHECKING:
+    from pvops_core.machine.cpu.vcpu import Vcpu
+
+_TWO_BYTES: Final = 0x0F
+_ICEBP: Final = 0xF1
+_PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3})
+_MOST_PREFIXES: Final = 14
+_REGISTERS: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
+
+
+def answer(vcpu: Vcpu, exit_number: int, detail: int) -> None:
+    """Do the instruction, or raise its GuestFault with nothing done.
+
+    Args:
+        vcpu: who has left.
+        exit_number: as the engine gives it.
+        detail: of a register's access, 1 for a write.
+    """
+    if exit_number == MSR:
+        _access_msr(vcpu, write=bool(detail))
+        _step(vcpu)
+    elif READ_DR <= exit_number < READ_DR + 8 or WRITE_DR <= exit_number < WRITE_DR + 8:
+        _move_debug_register(vcpu, exit_number & 7, write=exit_number >= WRITE_DR)
+        _step(vcpu)
+    else:
+        raise AssertionError(f"an exit {exit_number:#x} that nobody chose")
+
+
+def _step(vcpu: Vcpu) -> None:
+    """The instruction has been executed, which the engine does not know."""
+    if vcpu.rflags & FLAG_TF:
+        vcpu.debug.raise_(DR6_BS)
+
+
+def _prefixes(vcpu: Vcpu, opcode: int) -> int:
+    """How many bytes stand before the opcode."""
+    count = 0
+    while vcpu.u8(_linear(vcpu) + count) != opcode:
+        count += 1
+    return count
+
+
+def icebp(vcpu: Vcpu) -> bool:
+    """Do the icebp at RIP, which the engine does not know; False if it is another undefined instruction."""
+    count = 0
+    while (byte := vcpu.virtual.number(_linear(vcpu) + count, 1, system=True)) in _PREFIXES and count < _MOST_PREFIXES:
+        count += 1
+    if byte == _ICEBP:
+        vcpu.rip += count + 1
+        vcpu.debug.raise_(0)
+    return byte == _ICEBP
+
+
+def _linear(vcpu: Vcpu) -> int:
+    return vcpu.rip if vcpu.in_64_bit_code else vcpu.rip + vcpu.segment("cs")[1]
+
+
+def _access_msr(vcpu: Vcpu, *, write: bool) -> None:
+    counts = vcpu.machine.counts
+    number = vcpu.get("rcx") & 0xFFFFFFFF
+    if write:
+        counts["msr_writes"] += 1
+        vcpu.insn.wrmsr(number, vcpu.get("rdx") << 32 & (1 << 64) - 1 | vcpu.get("rax") & 0xFFFFFFFF)
+    else:
+        counts["msr_reads"] += 1
+        value = vcpu.insn.rdmsr(number)
+        vcpu.set("rax", value & 0xFFFFFFFF)
+        vcpu.set("rdx", value >> 32)
+    vcpu.rip += _prefixes(vcpu, _TWO_BYTES) + 2
+
+
+def _move_debug_register(vcpu: Vcpu, number: int, *, write: bool) -> None:
+    before = _prefixes(vcpu, _TWO_BYTES)
+    at = _linear(vcpu) + before
+    extended = vcpu.in_64_bit_code and before and vcpu.u8(at - 1) & 0xF1 == 0x41  # REX.B
+    name = _REGISTERS[vcpu.u8(at + 2) & 7 | (8 if extended else 0)]
+    if write:
+        vcpu.insn.mov_to_dr(number, vcpu.get(name))
+    else:
+        vcpu.set(name, vcpu.insn.mov_from_dr(number))
+    vcpu.rip += before + 3

@@ -1,0 +1,125 @@
+"""Straight code that runs off a page's end into one that cannot be fetched from: it is executed up to there first.
+
+The engine translates straight code before it executes any of it, across a page's end too, and a page that is missing
+there faults at once: as if nothing of the block had run. Such a fault is not handed on. The block is executed again
+with stop addresses near the page's end, which translation does not go beyond and which cost nothing elsewhere, until
+the instruction that cannot be fetched is the first that is wanted. What faults then is true.
+
+Nothing is paid where nothing faults. The blocks that come of the stops take no virtual time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.machine.cpu import faults
+from pvops_core.machine.cpu.paging import EFER_NXE, ErrorCode
+from pvops_core.machine.cpu.registers import MSR_EFER
+from pvops_core.machine.unicorn.state import Slot
+
+if TYPE_CHECKING:
+    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.unicorn.engine import Engine, Words
+
+_BUDGET: Final = int(Slot.BUDGET)
+_PAGE: Final = 0x1000
+_LONGEST: Final = 15
+_HLT: Final = 0xF4
+_LOWER_END: Final = 1 << 47
+
+
+class PageEnd:
+    """What one vCPU does about it.
+
+    Attributes:
+        wanted: a block is to be executed again up to the page's end.
+        armed: the engine has stop addresses there.
+    """
+
+    def __init__(self, vcpu: Vcpu, engine: Engine, state: Words) -> None:
+        self._vcpu = vcpu
+        self._engine = engine
+        self._state = state
+        self._mask: int = vcpu.machine.kind.mask
+        self._next = 0
+        self._from = 0
+        self._reach = 0
+        self.wanted = False
+        self.armed = False
+
+    def too_early(self, vector: int, rip: int, error_code: int | None, address: int | None) -> bool:
+        """Whether a fault may be one of a fetch from the page behind RIP's, met before what lies between has run.
+
+        It may also be of data there; then it comes again, and is true.
+        """
+        if self.armed or error_code is None:
+            return False
+        if vector == faults.PF:
+            if address is None or address & _PAGE - 1 or not self._of_fetch(error_code):
+                return False
+            following = address
+        elif vector == faults.GP and error_code == 0 and rip >> 12 == _LOWER_END - 1 >> 12:
+            following = _LOWER_END
+        else:
+            return False
+        if not 0 < (following - self._linear(rip) & self._mask) <= _PAGE:
+            return False
+        self._next = following
+        self.wanted = True
+        return True
+
+    def _of_fetch(self, error_code: int) -> bool:
+        if error_code & ErrorCode.WRITE:
+            return False
+        return bool(error_code & ErrorCode.FETCH) or not self._vcpu.msr(MSR_EFER) & EFER_NXE
+
+    def _linear(self, rip: int) -> int:
+        """Without 64-bit code RIP is an offset into CS."""
+        return rip if self._vcpu.in_64_bit_code else rip + self._vcpu.segment("cs")[1] & self._mask
+
+    def arm(self) -> None:
+        """Stop at whatever instruction begins near the page's end, from the next start of the engine on."""
+        self.wanted, self.armed = False, True
+        self._from = self._linear(self._vcpu.rip)
+        page = self._next - _PAGE & self._mask
+        least = (self._from - page & self._mask) + 1
+        first = max(_PAGE - _LONGEST, least)
+        code = self._vcpu.virtual.read(page, _PAGE, system=True)
+        while code[first - 1] == _HLT and first > least:
+            first -= 1  # so that an hlt is told from a stop by where the engine began
+        self._reach = _PAGE - first
+        self._engine.stop_before([page + at for at in range(first, _PAGE + 1)])
+        self._engine.remove_code(page, page + _PAGE)
+
+    def lift(self) -> None:
+        """No stop addresses any more; only while the page is where it was when they were made."""
+        if self.armed:
+            self.armed = False
+            self._engine.stop_before([])
+            page = self._next - _PAGE & self._mask
+            self._engine.remove_code(page, page + _PAGE)
+
+    def end(self) -> None:
+        """The engine has stopped for another reason."""
+        self.wanted = False
+        self.lift()
+
+    def goes_on(self) -> bool:
+        """The engine has stopped with nothing else to tell: whether it was for this, and is to be started again."""
+        if self.wanted:
+            self.arm()
+            return True
+        at = self._linear(self._vcpu.rip)
+        if self._next - at & self._mask > self._reach:
+            return False
+        if at == self._from + 1 and self._halted(at):
+            return False
+        self._state[_BUDGET] += 1
+        if at == self._next:
+            self.lift()
+        else:
+            self.arm()
+        return True
+
+    def _halted(self, at: int) -> bool:
+        return self._vcpu.cpl == 0 and self._vcpu.virtual.number(at - 1, 1, system=True) == _HLT

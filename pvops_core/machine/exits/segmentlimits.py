@@ -1,0 +1,207 @@
+"""Accesses through segments, in 32-bit code: limits, null selectors, read-only data, expand-down, code segments.
+
+The engine checks nothing of it. Each block that it translates while such a segment is loaded is looked at, and each
+instruction that may go wrong through one gets a hook of its own, which checks the access before it is made. So only
+what goes through such a segment pays; an address that is a number in the instruction and within the limit, as a
+kernel's stack canary is, pays nothing. Data in a code segment is looked at even where that is flat: it is never
+written, and read only if its type says so; only an instruction that may be refused pays.
+
+It is decided when code is translated. What follows a load of a segment register in its block is checked whatever is
+loaded, and when a load brings limits that were not seen before, all code is translated anew. So what is not noticed is
+code that has been translated since then while the segment was flat. Fetches are not checked against CS's limit.
+Source: Intel SDM volume 3, 5.3 (limits), 5.4.1 (null selectors) and 5.5; 3.4.5.1 (types).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from pvops_core.machine.cpu import faults
+from pvops_core.machine.cpu.decode import Touch, accesses, disassembled, touches
+from pvops_core.machine.cpu.faults import GuestFault
+from pvops_core.machine.cpu.paging import CR0_PE
+from pvops_core.machine.cpu.segments import allows
+from pvops_core.machine.unicorn import engine as uc
+from pvops_core.machine.unicorn.guarding import CODE, DATA, GuardWords, guards
+from pvops_core.machine.unicorn.state import Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.unicorn.engine import Context, Engine, Words
+
+_TO_SEGMENT: Final = bytes(modrm for modrm in range(256) if modrm >> 3 & 7 in {0, 2, 3, 4, 5})
+_LOADS: Final = re.compile(
+    rb"\x8e[" + re.escape(_TO_SEGMENT) + rb"]|\x0f[\xa1\xa9\xb2\xb4\xb5]|[\x07\x17\x1f]$", re.DOTALL
+)
+"""Bytes that may be loads of segment registers."""
+_LOADING: Final = {"lds": "ds", "les": "es", "lfs": "fs", "lgs": "gs", "lss": "ss"}
+_PREFIXES: Final = {"fs": b"\x64", "gs": b"\x65"}
+_CODE_PREFIX: Final = b"\x2e"
+_PAGE: Final = 0x1000
+_BUDGET, _ALLOWED, _PATIENCE, _EXPIRED = (
+    int(slot) for slot in (Slot.BUDGET, Slot.ALLOWED, Slot.PATIENCE, Slot.EXPIRED)
+)
+_WHOLE: Final = 1 << 32
+_FIRST: Final = 256
+"""Bytes of the first block that are looked at."""
+
+
+class SegmentLimits:
+    """The checks of one vCPU.
+
+    Args:
+        vcpu: whose.
+        engine: its engine.
+        state: the words that it shares with native callbacks.
+        context: a context of its own.
+        restart: has the engine begin again where it is.
+        guarded: makes of a function one that hands its errors to the run loop.
+    """
+
+    def __init__(
+        self,
+        vcpu: Vcpu,
+        engine: Engine,
+        state: Words,
+        context: Context,
+        restart: Callable[[], None],
+        guarded: Callable[..., Any],
+    ) -> None:
+        self._vcpu = vcpu
+        self._engine = engine
+        self._restart = restart
+        self._hooks: dict[int, frozenset[str]] = {}
+        self._behind: set[int] = set()
+        self._seen: set[int] = set()
+        self._state = state
+        self._kept: tuple[int, int] | None = None
+        self._fault: GuestFault | None = None
+        native = guards()
+        self._native = native
+        self._words = GuardWords(engine, context, vcpu.machine.layout, vcpu.machine.memory.address)
+        self._words.call_back(guarded(self._look), guarded(self._check), guarded(self._changed))
+        engine.hook_native(uc.HOOK_TRANSLATED, native.translated, self._words.address)
+
+    def refused(self) -> GuestFault | None:
+        """The fault because of which the engine has just left, if it was for this."""
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            self._vcpu.set("ecx", self._words.ecx)
+        return fault
+
+    # While blocks are translated
+
+    def begin(self) -> None:
+        """The engine is about to start: until a block has led it to another, it tells nobody what it translates."""
+        if self._words.told:
+            return
+        rip = self._vcpu.rip
+        start = rip + self._vcpu.segment("cs")[1] & 0xFFFFFFFF
+        if self._vcpu.cr0 & CR0_PE:
+            self._words.look()
+            try:
+                code = self._vcpu.virtual.read(start, _PAGE - start % _PAGE, system=True)
+            except GuestFault:
+                return
+            self._guard(start, code[:_FIRST])
+
+    def _look(self, start: int, size: int) -> None:
+        """A block has been translated, and not yet run."""
+        if self._guard(start, self._vcpu.virtual.read(start, size, system=True)):
+            self._restart()
+
+    def _changed(self) -> bool:
+        """A segment register has been loaded: what was translated before these limits were first seen is forgotten."""
+        state = self._state
+        if self._words.special and self._words.state not in self._seen:
+            self._seen.add(self._words.state)
+            self._kept = self._kept or (state[_BUDGET], state[_PATIENCE])
+            state[_ALLOWED] -= state[_BUDGET]
+            state[_BUDGET] = state[_PATIENCE] = 0  # the slice is to pause where the next block begins
+        return False
+
+    def goes_on(self) -> bool:
+        """The engine has stopped: if a pause is under way, it is over, and whether it was for that alone."""
+        if self._kept is None:
+            return False
+        state, paused = self._state, bool(self._state[_EXPIRED])
+        state[_ALLOWED] += self._kept[0]
+        state[_BUDGET] += self._kept[0]
+        state[_PATIENCE], state[_EXPIRED] = self._kept[1], 0
+        self._kept = None
+        self._engine.flush_code()
+        return paused
+
+    def _guard(self, start: int, code: bytes) -> bool:
+        """Put hooks into a piece of code; whether there are new ones."""
+        special = self._words.special
+        telling = (_CODE_PREFIX, *(_PREFIXES.get(name, b"") for name in special))
+        if not any(prefix in code for prefix in telling) and not _LOADS.search(code):
+            return False
+        doubtful, behind = self._doubtful(start, code, special)
+        new = [(at, self._native.loaded) for at in sorted(behind - self._behind)]
+        for at, names in doubtful.items():
+            if not names <= self._hooks.get(at, frozenset()):
+                self._hooks[at] = names
+                new.append((at, self._native.checked[names]))
+        self._behind |= behind
+        for at, function in new:
+            self._engine.hook_native(uc.HOOK_CODE, function, self._words.address, at, at)
+            self._drop(at)
+        return bool(new)
+
+    def _drop(self, address: int) -> None:
+        """Forget what was translated of an instruction, if it can be fetched: else nothing was."""
+        try:
+            self._vcpu.walk(address, fetch=True)
+        except GuestFault:
+            return
+        self._engine.remove_code(address, address + 1)
+
+    def _doubtful(self, start: int, code: bytes, special: frozenset[str]) -> tuple[dict[int, frozenset[str]], set[int]]:
+        """The instructions that must be checked when they come, with their segments, and the places behind loads."""
+        loaded: set[str] = set()
+        doubtful, behind = {}, set()
+        for found in disassembled(code, start, 32):
+            touched = {touch.segment for touch in touches(found) if not self._fine(touch, special, loaded)}
+            if touched:
+                several = (*DATA, CODE) if CODE in touched else DATA
+                doubtful[found.address] = frozenset(touched if len(touched) == 1 else several)
+            loads = _LOADING.get(found.mnemonic, found.op_str.split(",")[0])
+            if loads in DATA and found.mnemonic in {"mov", "pop", *_LOADING}:
+                behind.add(found.address + found.size & 0xFFFFFFFF)
+                loaded.add(loads)
+        return doubtful, behind
+
+    def _fine(self, touch: Touch, special: frozenset[str], loaded: set[str]) -> bool:
+        """Nothing can go wrong, as far as is known when a block is translated."""
+        if touch.segment in loaded:
+            return False
+        if touch.segment == CODE:
+            known = touch.offset is not None
+            return self._allows(CODE, touch.offset or 0, touch.size if known else _WHOLE, write=touch.write)
+        if touch.segment not in special:
+            return True
+        return touch.offset is not None and self._allows(touch.segment, touch.offset, touch.size, write=touch.write)
+
+    def _allows(self, segment: str, offset: int, size: int, *, write: bool) -> bool:
+        limit, high = self._words.segment(segment)
+        return allows(limit, high, offset, size, write=write)
+
+    # While they run
+
+    def _check(self) -> bool:
+        """Before an instruction with a hook: whether it is refused."""
+        if self._vcpu.in_64_bit_code:
+            return False
+        for access in accesses(self._vcpu):
+            _, _, limit, high = self._vcpu.segment(access.segment)
+            if not allows(limit, high, access.offset, access.size, write=access.write):
+                vector = faults.SS if access.segment == "ss" else faults.GP
+                where = f"{access.segment}:{access.offset:#x}"
+                self._fault = GuestFault(f"{where} is outside its segment", vector=vector, error_code=0)
+                return True
+        return False

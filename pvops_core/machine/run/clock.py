@@ -1,0 +1,68 @@
+"""Virtual time: moved on by executed code and by what handlers charge, never by the host's clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.machine.unicorn.state import BLOCK_NS, Slot
+
+if TYPE_CHECKING:
+    import ctypes
+
+_ALLOWED, _CLOCK, _BUDGET = int(Slot.ALLOWED), int(Slot.CLOCK), int(Slot.BUDGET)
+
+
+class Clock:
+    """Nanoseconds since the machine was made.
+
+    While a vCPU runs, its native counter of blocks moves the clock; between slices the count is folded in.
+    """
+
+    def __init__(self) -> None:
+        self._folded = 0
+        self._running: ctypes.Array[ctypes.c_int64] | None = None
+
+    @property
+    def ns(self) -> int:
+        """Virtual time now, in nanoseconds."""
+        words = self._running
+        if words is None:
+            return self._folded
+        return words[_CLOCK] + (words[_ALLOWED] - words[_BUDGET]) * BLOCK_NS
+
+    def advance(self, ns: int) -> None:
+        """Charge time: what a handler did would have taken ``ns`` nanoseconds (0 or more)."""
+        if ns < 0:
+            raise ValueError(f"the clock cannot go back by {-ns} ns")
+        words = self._running
+        if words is None:
+            self._folded += ns
+        else:
+            words[_CLOCK] += ns
+            blocks = ns // BLOCK_NS  # a slice is so much time, whatever it is spent on
+            words[_BUDGET] -= blocks
+            words[_ALLOWED] -= blocks
+
+    def follow(self, state: ctypes.Array[ctypes.c_int64]) -> None:
+        """A vCPU starts a slice: its blocks count from now."""
+        state[_ALLOWED] = state[_BUDGET]
+        state[_CLOCK] = self._folded
+        self._running = state
+
+    def fold(self) -> int:
+        """The slice is over; gives the blocks it ran."""
+        words = self._running
+        if words is None:
+            return 0
+        blocks = words[_ALLOWED] - words[_BUDGET]
+        self._folded = words[_CLOCK] + blocks * BLOCK_NS
+        self._running = None
+        return blocks
+
+    def save(self) -> int:
+        """State for a snapshot."""
+        return self._folded
+
+    def load(self, state: int) -> None:
+        """Go back to a saved state."""
+        self._folded = state

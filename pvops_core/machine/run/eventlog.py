@@ -1,0 +1,182 @@
+"""What happened in a run, in order, stamped with virtual time, with one hash over all of it.
+
+A long run has millions of events. Only the newest are kept as they came; the others are hashed and packed, a hundred
+times smaller than as objects where they are alike, as those of a guest that is stuck are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import attrs
+import lz4.block
+
+from pvops_core.errors import MachineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pvops_core.machine.run.clock import Clock
+
+Value = int | str | bytes
+_Raw = tuple[int, str, int | None, dict[str, Value]]
+
+PACKED: Final = 1 << 13
+"""Events in a pack."""
+
+
+@attrs.frozen
+class Event:
+    """One thing that happened.
+
+    Attributes:
+        ns: virtual time in nanoseconds.
+        kind: what happened, a short name.
+        vcpu: index of the vCPU it happened on, if on one.
+        fields: its particulars, sorted by name.
+    """
+
+    ns: int
+    kind: str
+    vcpu: int | None
+    fields: tuple[tuple[str, Value], ...]
+
+
+def _event(raw: _Raw) -> Event:
+    ns, kind, vcpu, fields = raw
+    return Event(ns, kind, vcpu, tuple(sorted(fields.items())))
+
+
+_FORMATS: dict[tuple[str, ...], tuple[bytes, tuple[str, ...]]] = {}
+
+
+def _format(kind: str, names: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
+    """How events of a kind with fields of these names, all numbers, are written: a format, and the fields in order."""
+    order = tuple(sorted(names))
+    parts = [b"%d;", _text(kind), b"%d;"]
+    for name in order:
+        parts += (_text(name), b"%d;")
+    escaped = (part if part == b"%d;" else part.replace(b"%", b"%%") for part in parts)
+    return b"".join(escaped) + b"\n", order
+
+
+def _form(raw: _Raw) -> bytes:
+    """The one byte form that is hashed: every value with its type, so that no two events look alike."""
+    ns, kind, vcpu, fields = raw
+    key = (kind, *fields)
+    found = _FORMATS.get(key)
+    if found is None:
+        found = _FORMATS[key] = _format(kind, key[1:])
+    number = -1 if vcpu is None else vcpu
+    try:
+        return found[0] % (ns, number, *[fields[name] for name in found[1]])
+    except TypeError:  # a field that is no number
+        parts: list[Value] = [ns, kind, number]
+        for name in found[1]:
+            parts += (name, fields[name])
+        return b"".join(map(_encode, parts)) + b"\n"
+
+
+def _encode(value: Value) -> bytes:
+    if isinstance(value, int):
+        return b"%d;" % value
+    return _text(value) if isinstance(value, str) else b"b%d:%s" % (len(value), value)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return b"s%d:%s" % (len(data), data)
+
+
+class LogState(NamedTuple):
+    """The events of a snapshot: packed ones, the newest as they came, and the SHA-256 over the packed ones."""
+
+    packs: tuple[bytes, ...]
+    recent: tuple[_Raw, ...]
+    digest: bytes
+
+
+class EventLog:
+    """All events of a run so far; iterating over it gives them in order."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._packs: list[bytes] = []
+        self._recent: list[_Raw] = []
+        self._hash = hashlib.sha256()  # of the packs
+        self._hashes: dict[bytes, hashlib._Hash] = {}  # by digest: one in use cannot be made from that
+
+    def record(self, kind: str, vcpu: int | None = None, **fields: Value) -> None:
+        """Add an event that happens now."""
+        recent = self._recent
+        recent.append((self._clock.ns, kind, vcpu, fields))
+        if len(recent) == PACKED:
+            self._pack()
+
+    def _pack(self) -> None:
+        recent = self._recent
+        self._hash.update(b"".join(map(_form, recent)))
+        self._packs.append(lz4.block.compress(pickle.dumps(recent, protocol=5)))
+        recent.clear()
+
+    def __len__(self) -> int:
+        return len(self._packs) * PACKED + len(self._recent)
+
+    def __iter__(self) -> Iterator[Event]:
+        return self._from(0)
+
+    def _from(self, first: int) -> Iterator[Event]:
+        """The events from a number on."""
+        skipped, within = divmod(first, PACKED)
+        for pack in self._packs[skipped:]:
+            yield from map(_event, _unpack(pack)[within:])
+            within = 0
+        at_hand = first - len(self._packs) * PACKED
+        yield from map(_event, self._recent[max(at_hand, 0) :])
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events in order."""
+        return tuple(self)
+
+    def since(self, count: int) -> tuple[Event, ...]:
+        """All but the first so many."""
+        return tuple(self._from(count))
+
+    @property
+    def sha256(self) -> str:
+        """Hash over all events so far, in hex."""
+        digest = self._hash.copy()
+        digest.update(b"".join(map(_form, self._recent)))
+        return digest.hexdigest()
+
+    def save(self) -> LogState:
+        """State for a snapshot."""
+        digest = self._hash.digest()
+        self._hashes.setdefault(digest, self._hash.copy())
+        return LogState(tuple(self._packs), tuple(self._recent), digest)
+
+    def load(self, state: LogState) -> None:
+        """Go back to a saved state."""
+        packs, recent, digest = state
+        known = self._hashes.get(digest)
+        self._hash = known.copy() if known else _hash_of(packs, digest)
+        self._packs, self._recent = list(packs), list(recent)
+
+
+def _hash_of(packs: tuple[bytes, ...], digest: bytes) -> hashlib._Hash:
+    """The hash over all events in packs: what a state of another log has to be gone through for."""
+    found = hashlib.sha256()
+    for pack in packs:
+        found.update(b"".join(map(_form, _unpack(pack))))
+    if found.digest() != digest:
+        raise MachineError(f"a saved event log has the hash {found.hexdigest()} and says {digest.hex()}")
+    return found
+
+
+def _unpack(pack: bytes) -> list[_Raw]:
+    # Our own bytes, made in this process.
+    raws: list[_Raw] = pickle.loads(lz4.block.decompress(pack))  # noqa: S301
+    return raws

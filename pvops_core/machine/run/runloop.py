@@ -1,0 +1,323 @@
+"""The one run loop: who runs, for how long, and what happens between two slices."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pvops_core.errors import MachineError
+from pvops_core.machine.unicorn import engine as uc
+from pvops_core.machine.unicorn.state import BLOCK_NS, Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pvops_core.machine.exits.cpuslot import CpuSlot
+    from pvops_core.machine.handler import TrapHandler
+    from pvops_core.machine.machine import Machine
+    from pvops_core.machine.run.gates import Gates
+
+_BUDGET, _PATIENCE, _EXPIRED = int(Slot.BUDGET), int(Slot.PATIENCE), int(Slot.EXPIRED)
+_HLT = 0xF4
+_FROM_OUTSIDE = frozenset({"until", "timeout"})
+"""Reasons to stop that are not the guest's own end: a call of guest code that is under way is finished first."""
+_ENDS = frozenset({"poweroff", "reboot", "crash", "dead"})
+"""Reasons after which a guest does not go on."""
+WAIT_NS = 1000
+"""Virtual time that a vCPU spends before it looks again for what it waits for."""
+
+
+@attrs.frozen
+class Stop:
+    """Why a run ended.
+
+    Attributes:
+        reason: "poweroff", "reboot", "crash", "timeout", "dead" or what a handler gave to ``stop``.
+        detail: more of it, for people.
+    """
+
+    reason: str
+    detail: str = ""
+
+
+@attrs.define
+class _Landing:
+    """Where a call of guest code is to end, and whether a vCPU has come there."""
+
+    address: int | None
+    reached: bool = False
+
+
+class RunLoop:
+    """Runs the vCPUs of one machine."""
+
+    def __init__(self, machine: Machine, slots: list[CpuSlot], gates: Gates) -> None:
+        self._machine = machine
+        self._slots = slots
+        self.gates = gates
+        self.running = False
+        self.in_guest = False
+        self.interrupted = False
+        self._stop: Stop | None = None
+        self._landing: _Landing | None = None  # where the call of guest code that goes on is to end
+        self.call_ended: Stop | None = None  # the last call of guest code, by a handler
+        self._error: BaseException | None = None
+        self._deferred: list[Callable[[], None]] = []
+        self.watchers: list[Callable[[], int | None]] = []
+
+    @property
+    def platform(self) -> TrapHandler:
+        """Who answers traps."""
+        return self._machine.platform
+
+    def interrupt(self) -> None:
+        """End the present slice when the handler returns."""
+        self.interrupted = True
+
+    def stop(self, stop: Stop) -> None:
+        """End the run when the handler returns; the first reason counts."""
+        self._stop = self._stop or stop
+        self.interrupted = True
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with an error; the first counts."""
+        self._error = self._error or error
+        self.interrupted = True
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Run an action between two slices."""
+        self._deferred.append(action)
+        self.interrupted = True
+
+    def forget(self) -> None:
+        """The machine goes back to an earlier state: what was asked for since then, outside of a run, is void."""
+        self._stop = self._error = None
+        self._deferred.clear()
+
+    def reschedule(self) -> None:
+        """End the present slice for a vCPU that waits for another; time passes, so that waiting for ever ends."""
+        self._machine.clock.advance(WAIT_NS)
+        self.interrupted = True
+
+    def arrive(self, address: int) -> bool:
+        """A vCPU is about to execute an instruction; whether that ends a call of guest code."""
+        if self._landing is None or address != self._landing.address:
+            return False
+        self._landing.reached = self.interrupted = True
+        return True
+
+    @contextmanager
+    def _landing_at(self, address: int | None) -> Iterator[_Landing]:
+        """While a call is to end at an address, perhaps made in the midst of another."""
+        outer, landing = self._landing, _Landing(address)
+        self._landing = landing
+        try:
+            yield landing
+        finally:
+            self._landing = outer
+
+    def run(self, max_ns: int | None, until: int | None) -> Stop:
+        """Run until something stops the machine, or a vCPU comes to an address."""
+        if self.running:
+            raise MachineError("the machine is running already")
+        clock = self._machine.clock
+        deadline = None if max_ns is None else clock.ns + max_ns
+        if until is not None:
+            for slot in self._slots:
+                slot.callbacks.stop_at(until)
+        self.running = True
+        try:
+            with self._landing_at(until) as landing:
+                while True:
+                    horizon = self._between()
+                    if self._stop is not None:
+                        return self._stop
+                    if landing.reached:
+                        return Stop("landed")
+                    if deadline is not None and clock.ns >= deadline:
+                        return Stop("timeout", f"{max_ns} ns of virtual time have passed")
+                    self._turn(min((ns for ns in (deadline, horizon) if ns is not None), default=None))
+        finally:
+            self.running = False
+            self._stop = self._error = None
+            self._deferred.clear()
+
+    def _between(self) -> int | None:
+        """Hand on an error, do what was deferred, ask the watchers; gives the time at which they want to be asked."""
+        self._raise()
+        while self._deferred:
+            self._deferred.pop(0)()
+        wishes = [wish for watcher in tuple(self.watchers) if (wish := watcher()) is not None]
+        self.interrupted = False
+        return min(wishes, default=None)
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _turn(self, deadline: int | None) -> None:
+        machine = self._machine
+        runnable = [slot.vcpu.index for slot in self._slots if slot.vcpu.runnable]
+        if not runnable:
+            self._idle()
+            return
+        slot = self._slots[machine.scheduler.pick(runnable)]
+        budget = machine.scheduler.length()
+        if deadline is not None:
+            budget = min(budget, max(0, deadline - machine.clock.ns) // BLOCK_NS + 1)
+        _allow(slot, budget)
+        if slot.vcpu.unmaskable:
+            slot.vcpu.wake()
+            self._machine.exception(slot.vcpu, slot.vcpu.unmaskable.pop(0), None, None)
+        self.platform.before_entry(slot.vcpu)
+        if self.interrupted or slot.vcpu.halted:
+            return
+        if slot.vcpu.pending and slot.vcpu.interrupt_shadow:
+            _allow(slot, 1)
+        self._slice(slot)
+
+    def _idle(self) -> None:
+        clock = self._machine.clock
+        before = clock.ns
+        if not self.platform.idle():
+            self.stop(Stop("dead", "every vCPU is halted and nothing will wake one"))
+        elif clock.ns == before and not self.interrupted and not any(slot.vcpu.runnable for slot in self._slots):
+            raise MachineError("the platform's idle() neither moved the clock nor woke a vCPU")
+
+    def _slice(self, slot: CpuSlot) -> None:
+        state = slot.state
+        clock = self._machine.clock
+        clock.follow(state)
+        self.in_guest = True
+        try:
+            status = self._enter(slot)
+        finally:
+            self.in_guest = False
+            blocks = clock.fold()
+            slot.blocks += blocks
+        if len(self._slots) > 1:
+            self._machine.log.record("slice", slot.vcpu.index, blocks=blocks)
+        if self._error is not None or slot.callbacks.finish() or self.interrupted:
+            return
+        if status:
+            self._bad_end(slot, status)
+        elif not state[_EXPIRED]:
+            self._halted(slot)
+
+    def _enter(self, slot: CpuSlot) -> int:
+        """Run the engine until the slice ends; each handler that moves RIP makes it begin again there."""
+        callbacks, page_end = slot.callbacks, slot.callbacks.page_end
+        if callbacks.limits is not None:
+            callbacks.limits.begin()
+        while True:
+            callbacks.moved = False
+            status = slot.engine.start(slot.vcpu.rip)
+            slot.vcpu.ground_ports()
+            paused = callbacks.limits is not None and callbacks.limits.goes_on()
+            leaves = bool(status) or self.interrupted or bool(slot.state[_EXPIRED]) or callbacks.postponed
+            if page_end.wanted or page_end.armed:
+                if not leaves and not callbacks.moved and page_end.goes_on():
+                    continue
+                page_end.end()
+            if leaves or not (callbacks.moved or paused):
+                return status
+
+    def go_on(self, until: int) -> bool:
+        """One turn, before what waits for a slice's end is done; False if nobody may run, or the guest has ended."""
+        before = self._stop
+        if (before is not None and before.reason in _ENDS) or not any(slot.vcpu.runnable for slot in self._slots):
+            return False
+        self._stop, self.interrupted = None, False
+        try:
+            self._turn(until)
+            self._raise()
+            return self._stop is None
+        finally:
+            self._stop = before or self._stop
+
+    def call(self, slot: CpuSlot, until: int, blocks: int) -> bool:
+        """Run one vCPU alone, without interrupts, to ``until``; False if it does not come there in so many blocks."""
+        if self.in_guest:
+            raise MachineError("a call of guest code from inside a handler: defer it")
+        slot.callbacks.stop_at(until)
+        end = slot.blocks + blocks
+        try:
+            with self._landing_at(until):
+                while slot.vcpu.rip != until:
+                    left = end - slot.blocks
+                    if left <= 0 or self._ended() or slot.vcpu.halted:
+                        return False
+                    self.interrupted = False
+                    _allow(slot, left)
+                    self._slice(slot)
+                    self._raise()
+        finally:
+            self.call_ended = self._stop if self._ended() else None
+            if self._ended():
+                self._stop = None
+        return True
+
+    def _ended(self) -> bool:
+        """A handler has ended the run, not somebody from outside, whose wish outlasts a call of guest code."""
+        return self._stop is not None and self._stop.reason not in _FROM_OUTSIDE
+
+    def step(self, slot: CpuSlot) -> None:
+        """Run one instruction of a vCPU that is not in a handler."""
+        clock, start = self._machine.clock, slot.vcpu.rip
+        self.interrupted = False
+        _allow(slot, 1 << 40)
+        clock.follow(slot.state)
+        self.in_guest = True
+        try:
+            status = slot.engine.step(start)
+            if slot.callbacks.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
+                slot.callbacks.page_end.arm()
+                status = slot.engine.step(start)
+            slot.callbacks.page_end.end()
+            if slot.callbacks.limits is not None:
+                slot.callbacks.limits.goes_on()
+            slot.vcpu.ground_ports()
+        finally:
+            self.in_guest = False
+            slot.blocks += clock.fold()
+        self._raise()
+        if slot.callbacks.finish():
+            return
+        if status:
+            self._bad_end(slot, status)
+        elif slot.vcpu.rip == start + 1 and self._after_hlt(slot):
+            self.platform.halted(slot.vcpu)
+
+    def _bad_end(self, slot: CpuSlot, status: int) -> None:
+        vcpu = slot.vcpu
+        name = uc.ERROR_NAMES.get(status, str(status))
+        if status in uc.BUS_ERRORS:
+            self.stop(
+                Stop(
+                    "crash",
+                    f"vcpu {vcpu.index} at {vcpu.rip:#x}: {name.replace('unmapped', 'outside physical memory')}",
+                )
+            )
+            return
+        raise MachineError(f"the engine stopped: {name}", vcpu=vcpu.index, rip=vcpu.rip)
+
+    def _halted(self, slot: CpuSlot) -> None:
+        vcpu = slot.vcpu
+        if not self._after_hlt(slot):
+            raise MachineError("the engine stopped for no known reason", vcpu=vcpu.index, rip=vcpu.rip)
+        self.platform.halted(vcpu)
+
+    @staticmethod
+    def _after_hlt(slot: CpuSlot) -> bool:
+        """The instruction that ends at RIP is hlt, which only level 0 can have executed."""
+        vcpu = slot.vcpu
+        return vcpu.cpl == 0 and vcpu.virtual.number(vcpu.rip - 1, 1, system=True) == _HLT
+
+
+def _allow(slot: CpuSlot, blocks: int) -> None:
+    """Let the vCPU's next slice have so many blocks."""
+    state = slot.state
+    state[_BUDGET], state[_PATIENCE], state[_EXPIRED] = blocks, 0, 0

@@ -1,0 +1,63 @@
+"""Runs a machine for no longer than some time of the host's clock, and says where its vCPUs are when that is over."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.machine import Machine
+    from pvops_core.machine.run.runloop import Stop
+
+SymbolAt = Callable[[int], tuple[str, int] | None]
+"""Gives the symbol at or below a guest-virtual address, and the distance to it."""
+
+
+def run_within(
+    machine: Machine, symbol_at: SymbolAt, *, max_ns: int | None = None, max_seconds: float | None = None
+) -> Stop:
+    """Run a machine until something stops it; an end for the reason "timeout" says where each vCPU is.
+
+    Args:
+        machine: what to run.
+        symbol_at: names addresses.
+        max_ns: virtual nanoseconds after which it is stopped, if any.
+        max_seconds: seconds of the host's time after which it is stopped, if any: at the end of the slice that is going
+            on then, a millisecond or so. Such a run cannot be repeated exactly.
+    """
+    with _watched(machine, max_seconds):
+        stop = machine.run(max_ns=max_ns)
+    if stop.reason != "timeout":
+        return stop
+    return attrs.evolve(stop, detail=f"{stop.detail}; {whereabouts(machine, symbol_at)}")
+
+
+def whereabouts(machine: Machine, symbol_at: SymbolAt) -> str:
+    """Where each vCPU is, by symbol: "vcpu 0 at default_idle+0x13 (0xffffffff…), waiting"."""
+    return ", ".join(_place(vcpu, symbol_at) for vcpu in machine.vcpus)
+
+
+def _place(vcpu: Vcpu, symbol_at: SymbolAt) -> str:
+    rip = vcpu.rip
+    found = symbol_at(rip)
+    name = f"{found[0]}+{found[1]:#x} ({rip:#x})" if found else f"{rip:#x}"
+    return f"vcpu {vcpu.index} at {name}{', waiting' if vcpu.halted else ''}"
+
+
+@contextmanager
+def _watched(machine: Machine, seconds: float | None) -> Iterator[None]:
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, machine.stop, ("timeout", "the wall time allowed is over"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

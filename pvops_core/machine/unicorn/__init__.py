@@ -1,0 +1,1 @@
+"""The engine: the only folder that knows Unicorn, ctypes and code made at run time."""

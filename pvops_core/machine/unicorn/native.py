@@ -1,0 +1,159 @@
+"""Callbacks that the engine calls at native speed, made of machine code of our own.
+
+Each works on the array of words described in ``state`` that the engine hands over as user data. Keep these functions
+few and small: they take the place of Python callbacks only where something happens hundreds of thousands of times a
+run.
+
+Importing this module costs the import of llvmlite; only ``Machine`` does, when one is made.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import attrs
+
+from pvops_core.machine.cpu.registers import FLAG_IF
+from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, Value, compile_all
+from pvops_core.machine.unicorn.state import BLOCK_NS, NO_EXCEPTION, TSC_BLOCKS, Slot
+
+
+def _block(at: Routine) -> None:
+    """At every block: count it. This runs a hundred million times a second; what it does is three instructions."""
+    left = at.subtract(at.get(Slot.BUDGET), 1)
+    at.put(Slot.BUDGET, left)
+    with at.when(left, "<", 0, likely=False):
+        at.leave("overdrawn")
+    at.done()
+
+
+def _overdrawn(at: Routine) -> None:
+    """The budget is used up: if nothing speaks for patience, stop the engine.
+
+    The block does not run then, and is not counted. Patience is for a slice that was to end for an interrupt's sake,
+    where the guest has interrupts off: it goes on to the first block with interrupts on.
+    """
+    patience = at.get(Slot.PATIENCE)
+    with at.when(patience, ">", 0):
+        # Only the bits of their conditions may be stale inside a slice.
+        at.call(Slot.READ_REGISTER, at.get(Slot.ENGINE), at.narrow(at.get(Slot.FLAGS_ID)), at.address(Slot.FLAGS))
+        with at.when(at.both(at.get(Slot.FLAGS), FLAG_IF), "==", 0):
+            at.put(Slot.PATIENCE, at.subtract(patience, 1))
+            at.done()
+    at.put(Slot.BUDGET, at.add(at.get(Slot.BUDGET), 1))
+    at.put(Slot.EXPIRED, 1)
+    at.call(Slot.EMU_STOP, at.get(Slot.ENGINE))
+    at.done()
+
+
+def _instruction(at: Routine) -> None:
+    """Before every instruction, where they are counted."""
+    at.put(Slot.INSTRUCTIONS, at.add(at.get(Slot.INSTRUCTIONS), 1))
+    at.done()
+
+
+def _interrupt(at: Routine) -> None:
+    """Before the Python callback of every exception: fetch what Unicorn does not tell, and end the exception.
+
+    Unicorn leaves the exception marked as in progress for ever, so that the next one would count as a double fault. A
+    mark of a software interrupt would have the next exit (``intercepts``) take its return address.
+    """
+    engine, context = at.get(Slot.ENGINE), at.get(Slot.CONTEXT)
+    at.call(Slot.READ_BATCH, engine, at.get(Slot.FAULT_IDS), at.get(Slot.FAULT_POINTERS), I32(2))
+    at.call(Slot.CONTEXT_SAVE, engine, context)
+    at.put(Slot.ERROR_CODE, at.load32(at.get(Slot.ERROR_WORD)))
+    at.put(Slot.SOFTWARE, at.load32(at.get(Slot.SOFTWARE_WORD)))
+    word, software = at.get(Slot.EXCEPTION_WORD), at.get(Slot.SOFTWARE_WORD)
+    with at.when(at.load32(word), "!=", NO_EXCEPTION):
+        at.store32(word, NO_EXCEPTION)
+        at.call(Slot.CONTEXT_RESTORE, engine, context)
+    with at.when(at.get(Slot.SOFTWARE), "!=", 0):
+        at.store32(software, 0)
+        at.call(Slot.CONTEXT_RESTORE, engine, context)
+    at.done()
+
+
+def _ticks(at: Routine) -> Value:
+    """The time-stamp counter: virtual time and what this vCPU's is ahead of it."""
+    blocks = at.subtract(at.get(Slot.ALLOWED), at.get(Slot.BUDGET))
+    return at.add(at.add(at.get(Slot.CLOCK), at.multiply(blocks, BLOCK_NS)), at.get(Slot.TSC_OFFSET))
+
+
+def _answer(at: Routine, registers: int) -> None:
+    """EDX:EAX get the time; the first so many of the registers prepared are written."""
+    ticks = _ticks(at)
+    at.put(Slot.CLOCK, at.add(at.get(Slot.CLOCK), TSC_BLOCKS * BLOCK_NS))
+    for slot in (Slot.BUDGET, Slot.ALLOWED):  # a slice is so much time, whatever it is spent on
+        at.put(slot, at.subtract(at.get(slot), TSC_BLOCKS))
+    at.put(Slot.TSC_LOW, at.both(ticks, 0xFFFFFFFF))
+    at.put(Slot.TSC_HIGH, at.high(ticks))
+    ids, pointers = at.get(Slot.TSC_IDS), at.get(Slot.TSC_POINTERS)
+    at.call(Slot.WRITE_BATCH, at.get(Slot.ENGINE), ids, pointers, I32(registers))
+    at.done(I32(1))
+
+
+def _rdtsc(at: Routine) -> None:
+    """Instead of rdtsc where it is allowed; 1 = the instruction is done."""
+    _answer(at, 2)
+
+
+def _rdtscp(at: Routine) -> None:
+    """Instead of rdtscp where it is allowed: as rdtsc, and ECX from IA32_TSC_AUX."""
+    at.call(Slot.READ_BATCH, at.get(Slot.ENGINE), at.get(Slot.AUX_ID), at.get(Slot.AUX_POINTER), I32(1))
+    at.put(Slot.TSC_PROCESSOR, at.load32(at.get(Slot.AUX_VALUE)))
+    _answer(at, 3)
+
+
+def _syscall(at: Routine) -> None:
+    """Around the Python callback of syscall: the registers that it wants come in, the one that it answers goes out."""
+    engine, ids = at.get(Slot.ENGINE), at.get(Slot.CALL_IDS)
+    at.call(Slot.READ_BATCH, engine, ids, at.get(Slot.CALL_POINTERS), at.narrow(at.get(Slot.CALL_COUNT)))
+    at.put(Slot.ANSWERED, 0)
+    at.call(Slot.SYSCALL, *at.arguments, at.address(Slot.BUDGET))
+    with at.when(at.get(Slot.ANSWERED), "!=", 0):
+        at.call(Slot.WRITE_REGISTER, engine, at.narrow(at.load32(ids)), at.address(Slot.ANSWER))
+    at.done()
+
+
+def _port_in(at: Routine) -> None:
+    """Before the Python callback of in: while all ports float, none is needed."""
+    size = at.arguments[2]
+    with at.when(at.get(Slot.FLOATING), "!=", 0):
+        at.put(Slot.FLOATED, at.add(at.get(Slot.FLOATED), 1))
+        at.done(at.ones(size))
+    at.done(at.call(Slot.PORT_IN, *at.arguments, at.address(Slot.BUDGET)))
+
+
+_CODE = (I64, I64, I32)
+_SOURCES = {
+    "block": Source(_block, _CODE),
+    "overdrawn": Source(_overdrawn, ()),
+    "instruction": Source(_instruction, _CODE),
+    "interrupt": Source(_interrupt, (I64, I32)),
+    "rdtsc": Source(_rdtsc, (I64,), I32),
+    "rdtscp": Source(_rdtscp, (I64,), I32),
+    "syscall": Source(_syscall, (I64,)),
+    "port_in": Source(_port_in, (I64, I32, I32), I32),
+}
+
+
+@attrs.frozen
+class Callbacks:
+    """Addresses of the callbacks, with the object that keeps their code in memory."""
+
+    block: int
+    instruction: int
+    interrupt: int
+    rdtsc: int
+    rdtscp: int
+    syscall: int
+    port_in: int
+    keep: object
+
+
+@functools.cache
+def callbacks() -> Callbacks:
+    """The callbacks of this process."""
+    addresses, code = compile_all(_SOURCES)
+    del addresses["overdrawn"]  # nobody's but the block's
+    return Callbacks(**addresses, keep=code)
