@@ -38,6 +38,11 @@ class UsageError(PvopsError):
     """The caller asked for something that does not exist or does not fit together (exit code 2)."""
 
 
+def printable(text: str) -> str:
+    """Text on one line, safe for a terminal: what a guest, an image or a plugin says may hold line ends and escapes."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 _SHOWN = 32
 """Bytes that an error shows of what it is about."""
 

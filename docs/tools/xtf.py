@@ -1,8 +1,9 @@
 """What running the Xen Test Framework here needs, and the table of its results.
 
 ``python docs/tools/xtf.py settings xtf/tests`` writes a TOML file beside each PV test whose xl configuration says more
-than its image, or that does not succeed on a real Xen 4.17. ``python docs/tools/xtf.py table docs/how-to/running-xtf.md result.json`` puts the results of
-``pvops boot --json`` into the page.
+than its image, or that does not succeed on a real Xen 4.17.
+``python docs/tools/xtf.py table docs/how-to/running-xtf.md result.json`` puts the results of ``pvops boot --json`` into
+the page.
 """
 
 from __future__ import annotations

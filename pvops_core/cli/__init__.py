@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from pvops_core.cli import stopwatch, streams
-from pvops_core.cli.common import ExitCode, exit_code_of, printable
-from pvops_core.errors import PvopsError, unknown
+from pvops_core.cli.common import ExitCode, exit_code_of
+from pvops_core.errors import PvopsError, printable, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stopwatch.begin(with_process=arguments is None)
     if arguments is None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads that nothing here uses
-    streams.open_missing()
+    streams.prepare()
     try:
         code = _run(arguments)
         sys.stdout.flush()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, TextIO
 
 import attrs
 
-from pvops_core.cli.common import printable
 from pvops_core.runs.costs import COSTS, quantity
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Echo:
 
 def summary(observation: Observation) -> Iterator[str]:
     """The lines that tell of a run, for a person."""
-    yield _row("outcome", ": ".join(filter(None, (observation.outcome.value, printable(observation.reason)))))
+    yield _row("outcome", ": ".join(filter(None, (observation.outcome.value, observation.reason))))
     if not observation.outcome.finished and observation.detail:
         yield from observation.detail.splitlines()
     if not observation.measured:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, print_table, printable, write_json
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, print_table, write_json
+from pvops_core.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,7 +130,7 @@ def _print_settings(rows: Sequence[dict[str, Any]]) -> None:
     if owners:
         sys.stdout.write("\n")
         head = ("setting", "backends", "default", "allowed", "meaning")
-        print_table(head, [(line[0], ",".join(names), *map(printable, line[1:])) for line, names in owners.items()])
+        print_table(head, [(line[0], ",".join(names), *line[1:]) for line, names in owners.items()])
 
 
 def _cell(name: str, row: dict[str, Any]) -> str:
@@ -140,4 +141,4 @@ def _cell(name: str, row: dict[str, Any]) -> str:
     if name in {"hooks", "patchlets"}:
         return str(len(value))
     text = value if isinstance(value, str) else " ".join(value)
-    return printable(text) or "-"
+    return text or "-"

@@ -16,7 +16,7 @@ from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
 from pvops_core.cli.keyboard import open_input, unbuffered
-from pvops_core.errors import UsageError
+from pvops_core.errors import UsageError, printable
 from pvops_core.images import load_image
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.document import run_document
@@ -177,6 +177,6 @@ def boot(
     if image is not None:
         write_json("boot", {"image": image_json(image.result())} | run_document(observation), json)
     for line in (*summary(observation), *inside.lines(observation.inside), *live.lines(observation.livepatch)):
-        text.write(f"{line}\n")
+        text.write(f"{printable(line)}\n")
     code = observation.outcome.exit_code or inside.exit_code(observation.inside)
     return code or live.exit_code(observation.livepatch)

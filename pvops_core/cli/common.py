@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pvops_core.errors import ImageError, PvopsError, UsageError
+from pvops_core.errors import ImageError, PvopsError, UsageError, printable
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -51,11 +51,6 @@ PluginOption = Annotated[
 def exit_code_of(error: PvopsError) -> ExitCode:
     """The exit code for an error that ends a verb."""
     return ExitCode.USAGE if isinstance(error, (UsageError, ImageError)) else ExitCode.FAULT
-
-
-def printable(text: str) -> str:
-    """Text on one line: line ends and control characters, as file names may have them, escaped."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def write_json(verb: str, result: Mapping[str, Any], target: str | None) -> None:
@@ -118,7 +113,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows in aligned columns on standard output; numbers to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     numeric = [all(row[column].isdigit() for row in cells) for column in range(len(head))]
     widths = [max([len(name), *(len(row[column]) for row in cells)]) for column, name in enumerate(head)]
     for row in (list(head), *cells):

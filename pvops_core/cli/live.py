@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pvops_core.cli.common import printable, read_file
+from pvops_core.cli.common import read_file
 from pvops_core.livepatch import report
 from pvops_core.livepatch.script import read_script
 from pvops_core.livepatch.wish import Patching
@@ -43,11 +43,11 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """What is told of it at the end of a run."""
     for each in found.get("payloads", ()):
         result = f" ({each['rc']})" if each["rc"] else ""
-        yield f"{'payload':<20}{printable(each['name'])} {each['state']}{result}"
+        yield f"{'payload':<20}{each['name']} {each['state']}{result}"
     for message in found.get("messages", ()):
-        yield f"{'log':<20}{printable(message)}"
+        yield f"{'log':<20}{message}"
     for line in found.get("not_done", ()):
-        yield f"{'not done':<20}{printable(line)}"
+        yield f"{'not done':<20}{line}"
 
 
 def exit_code(found: Mapping[str, Any]) -> int:

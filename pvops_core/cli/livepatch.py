@@ -16,13 +16,12 @@ from pvops_core.cli.common import (
     JsonOption,
     PluginOption,
     print_table,
-    printable,
     progress,
     read_file,
     write_file,
     write_json,
 )
-from pvops_core.errors import UsageError
+from pvops_core.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, printable, progress, read_file, write_json
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, progress, read_file, write_json
+from pvops_core.errors import printable
 
 SOCKET_VARIABLE = "PVOPS_LIVEPATCH_SOCKET"
 SocketOption = Annotated[

@@ -12,7 +12,7 @@ from pvops_core.cli import runs
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
-from pvops_core.errors import UsageError
+from pvops_core.errors import UsageError, printable
 from pvops_core.runs.document import run_document
 from pvops_core.runs.executor import execute
 from pvops_core.runs.limits import Limits
@@ -71,7 +71,7 @@ def run(
         raise UsageError(observation.reason)
     write_json("run", run_document(observation), json)
     for line in summary(observation):
-        text.write(f"{line}\n")
+        text.write(f"{printable(line)}\n")
     return observation.outcome.exit_code
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from pvops_core.cli.common import STDOUT, printable
-from pvops_core.errors import UsageError
+from pvops_core.cli.common import STDOUT
+from pvops_core.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from pvops_core.backends import Loaded

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TextIO
 import attrs
 
 from pvops_core.cli import kernels
-from pvops_core.cli.common import STDOUT, printable, write_file, write_json
-from pvops_core.errors import UsageError
+from pvops_core.cli.common import STDOUT, write_file, write_json
+from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.document import run_document
 from pvops_core.runs.executor import execute

@@ -17,11 +17,11 @@ from pvops_core.cli.common import (
     image_json,
     load_subject,
     print_table,
-    printable,
     progress,
     symbol_json,
     write_json,
 )
+from pvops_core.errors import printable
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import TextIO
 
 
-def open_missing() -> None:
-    """Stand in for streams that were closed before we started: whoever did that wants to read nothing."""
+def prepare() -> None:
+    """Make both usable: one that was closed wants to read nothing, one that lacks a letter gets its escape."""
     if sys.stdout is None:
         sys.stdout = _nowhere()
     if sys.stderr is None:
         sys.stderr = _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # not what a test put there
+            stream.reconfigure(errors="backslashreplace")
 
 
 def stop_writing() -> None:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pvops_core.compare.bootdiff import boot_differences, wanted_ops
+from pvops_core.errors import printable
 from pvops_core.runs.costs import BOOT_COSTS, known, quantity
 from pvops_core.runs.phases import PHASE_COLUMNS, phase_rows
 
@@ -74,11 +75,11 @@ def _print_sites(difference: BootDifference, ops: Sequence[str], console: Consol
     names = f"{left.cell.backend} and {right.cell.backend}"
     if not difference.compared:
         for o in (left, right):
-            console.print(f"Call sites of {o.cell.backend}: {o.sites_note or 'not read'}")
+            console.print(Text(printable(f"Call sites of {o.cell.backend}: {o.sites_note or 'not read'}")))
         return
     notes = " and ".join(dict.fromkeys(o.sites_note for o in (left, right)))
     total = f"{len(difference.sites):,} of {difference.compared:,} call sites differ"
-    console.print(Text(f"{total} between {names} ({notes})", style="bold"))
+    console.print(Text(printable(f"{total} between {names} ({notes})"), style="bold"))
     asked = wanted_ops(ops)
     rows = sorted((item for item in difference.by_op.items() if asked(item[0])), key=lambda item: (-item[1], item[0]))
     table = _table("op", "sites", "differ", left.cell.backend, right.cell.backend)
@@ -105,4 +106,4 @@ def _print_lines(difference: BootDifference, console: Console) -> None:
     for row in rows[-_MOST_LINES:]:
         for mark, text, style in (("-", row.left, "red"), ("+", row.right, "green")):
             if text is not None:
-                console.print(Text(f"  {mark} {text}", style=style), overflow="ellipsis", no_wrap=True)
+                console.print(Text(printable(f"  {mark} {text}"), style=style), overflow="ellipsis", no_wrap=True)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pvops_core.compare.boottext import print_boots
 from pvops_core.compare.columns import Columns, fitting
+from pvops_core.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,7 +61,7 @@ def _print_groups(comparison: Comparison, console: Console, columns: Columns | N
         console.print(_rows(group, columns, widths))
         for observation in group.observations:
             for line in observation.unused:
-                console.print(Text(f"{observation.cell.backend}: {line}", style="yellow"), soft_wrap=True)
+                console.print(Text(printable(f"{observation.cell.backend}: {line}"), style="yellow"), soft_wrap=True)
         console.print()
 
 
@@ -114,7 +115,7 @@ def _print_skipped(skipped: Iterable[Skipped], console: Console) -> None:
         reasons.setdefault(each.reason, []).append(each.layout)
     for reason, layouts in reasons.items():
         where = f" ({', '.join(layouts)})" if any(layouts) else ""
-        console.print(Text(f"Not run: {reason}{where}.", style="dim"))
+        console.print(Text(printable(f"Not run: {reason}{where}."), style="dim"))
 
 
 def _print_verdict(comparison: Comparison, console: Console) -> None:
@@ -128,15 +129,15 @@ def _print_verdict(comparison: Comparison, console: Console) -> None:
 
 def _print_failures(failures: Iterable[Observation], console: Console) -> None:
     for failure in failures:
-        end = Text(f"{failure.cell.backend}: {failure.outcome.value}: {failure.reason}")
+        end = Text(printable(f"{failure.cell.backend}: {failure.outcome.value}: {failure.reason}"))
         console.print(Padding(end, (0, 0, 0, 2)))
         told = failure.detail or failure.console
         for line in told.splitlines()[-_MOST_DETAIL_LINES:]:
-            console.print(Text(f"    | {line}", style="dim"))
+            console.print(Text(printable(f"    | {line}"), style="dim"))
 
 
 def _print_differences(group: GroupResult, console: Console) -> None:
     for difference in group.differences[:_MOST_DIFFERENCES]:
-        console.print(Padding(Text(str(difference)), (0, 0, 0, 2)))
+        console.print(Padding(Text(printable(str(difference))), (0, 0, 0, 2)))
     if more := len(group.differences[_MOST_DIFFERENCES:]):
         console.print(Text(f"  … and {more} more", style="dim"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +36,28 @@ def test_a_full_output_is_said_in_one_line(words: tuple[str, ...]) -> None:
         result = subprocess.run([*PVOPS, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == 4
     assert result.stderr == "pvops: standard output: No space left on device\n"
+
+
+def test_a_stream_that_lacks_a_letter_gets_its_escape() -> None:
+    """The ellipsis of a long list of names is no letter of ASCII."""
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    result = subprocess.run([*PVOPS, "run"], env=environment, capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"\\u2026" in result.stdout
+
+
+def test_bytes_that_are_no_utf8_go_to_the_guest_and_come_back_escaped() -> None:
+    result = subprocess.run([*PVOPS, "run", "--cmdline", b"x\xff", "--json", "-"], capture_output=True, check=False)
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["workload"] == "x\udcff"
+
+
+@pytest.mark.parametrize("words", [("run", "--backend", "\x1b[31mred"), ("sites", "/no/\x1b[31mred"), ("\x1b[31mred",)])
+def test_what_was_named_reaches_the_terminal_escaped(words: tuple[str, ...]) -> None:
+    result = subprocess.run([*PVOPS, *words], capture_output=True, check=False)
+    assert result.returncode == 2
+    assert rb"\x1b[31mred" in result.stderr
+    assert b"\x1b" not in result.stderr
 
 
 def test_closed_streams_are_nothing_to_complain_of() -> None:

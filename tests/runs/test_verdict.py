@@ -82,7 +82,7 @@ CRASHED, HUNG, ENDED = Outcome.CRASH, Outcome.TIMEOUT, Outcome.POWEROFF
     ],
 )
 def test_what_was_expected_is_no_failure(
-    make: Make, expected: str | None, said: str, outcome: Outcome, as_expected: bool | None, code: int
+    *, make: Make, expected: str | None, said: str, outcome: Outcome, as_expected: bool | None, code: int
 ) -> None:
     observation = make(console=f"Test result: {said}\n" if said else "", outcome=outcome, reason="")
     run = Judged(observation, Verdict(expected) if expected else None)

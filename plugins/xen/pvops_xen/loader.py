@@ -42,7 +42,7 @@ def load_builtin(platform: XenPlatform) -> None:
         tables,
         pt_base=base + (tables.first_pfn << PAGE_SHIFT),
         mfn_list=base + (mfn_list << PAGE_SHIFT),
-        command_line=guest.cmdline,
+        cmdline=guest.cmdline,
     )
     builder.write_physical(hv, start_info << PAGE_SHIFT, page)
     info = BootInfo(

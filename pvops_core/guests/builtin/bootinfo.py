@@ -13,6 +13,7 @@ from typing import ClassVar
 import attrs
 
 from pvops_core.errors import UsageError
+from pvops_core.guest.cmdline import command_line
 
 MAGIC = 0x494F5650
 VERSION = 1
@@ -49,7 +50,7 @@ class BootInfo:
         shared_info: Xen: machine address of ``shared_info``.
         mfn_list: Xen: virtual address of the machine frames by pseudo-physical frame, a pointer-sized word each.
         features: numbers of the CPU features in force, as alternatives count them (word * 32 + bit).
-        command_line: words parted by spaces, ASCII.
+        command_line: words parted by spaces.
     """
 
     platform: PlatformKind
@@ -86,7 +87,7 @@ class BootInfo:
         features = [32 * at + bit for at, word in enumerate(words) for bit in range(32) if word >> bit & 1]
         names = [field.name for field in attrs.fields(cls)][1:12]
         known = dict(zip(names, numbers, strict=False))
-        text = line.partition(b"\0")[0].decode("ascii", "replace")
+        text = line.partition(b"\0")[0].decode("utf-8", "surrogateescape")
         return cls(platform=PlatformKind(platform), **known, features=features, command_line=text)
 
     def pack(self) -> bytes:
@@ -95,9 +96,7 @@ class BootInfo:
         Raises:
             UsageError: a number or the command line does not fit its field.
         """
-        line = self.command_line.encode("ascii", "replace")
-        if len(line) >= COMMAND_LINE:
-            raise UsageError(f"the guest's command line has {len(line)} bytes; it may have {COMMAND_LINE - 1}")
+        line = command_line(self.command_line, COMMAND_LINE - 1)
         try:
             return FORMAT.pack(
                 MAGIC,

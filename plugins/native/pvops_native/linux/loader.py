@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pvops_core.errors import MachineError
+from pvops_core.errors import MachineError, UsageError
+from pvops_core.guest.cmdline import command_line
 from pvops_core.kinds import MachineKind
 from pvops_native import apics, processor
 from pvops_native.linux import acpi, pvh
@@ -50,7 +51,8 @@ def load(machine: Machine, kernel: Kernel, size: int) -> None:
         size: bytes of memory that the kernel is told of.
 
     Raises:
-        MachineError: they do not fit into the machine's memory.
+        MachineError: the machine has more memory than a PC has below its APICs.
+        UsageError: they do not fit into its memory, or the command line not into its room.
         ImageError: the image has no segments, or one below 1 MiB.
     """
     memory = machine.memory
@@ -58,9 +60,7 @@ def load(machine: Machine, kernel: Kernel, size: int) -> None:
         raise MachineError(f"bare metal has at most {apics.IO >> 20} MiB of memory: above are the APICs")
     end = _load_segments(memory, kernel.image, size)
     initrd = _load_initrd(memory, kernel.initrd, end, size)
-    cmdline = kernel.cmdline.encode()
-    if len(cmdline) > CMDLINE_MOST:
-        raise MachineError(f"a command line of {len(cmdline)} bytes is longer than the {CMDLINE_MOST} that Linux takes")
+    cmdline = command_line(kernel.cmdline, CMDLINE_MOST)
     memory.write(CMDLINE, cmdline + b"\0")
     parameters = BootParameters(
         memory_map=(Range(0, LOW_END), Range(BIOS, HIGH, RESERVED), Range(HIGH, size)),
@@ -101,7 +101,7 @@ def _load_segments(memory: PhysicalMemory, image: KernelImage, size: int) -> int
                 f"is to lie at {segment.physical:#x}, below 1 MiB, where firmware is", field=f"segment {number}"
             )
         if segment.physical + segment.memory_size > size:
-            raise MachineError(
+            raise UsageError(
                 f"the kernel reaches to {segment.physical + segment.memory_size:#x}; "
                 f"{size >> 20} MiB of memory are not enough"
             )
@@ -117,7 +117,7 @@ def _load_initrd(memory: PhysicalMemory, initrd: bytes, kernel_end: int, size: i
         return 0
     start = (size - len(initrd)) & ~(PAGE - 1)
     if start < kernel_end:
-        raise MachineError(f"a ramdisk of {len(initrd) >> 10} KiB does not fit beside the kernel")
+        raise UsageError(f"a ramdisk of {len(initrd) >> 10} KiB does not fit beside the kernel")
     memory.write(start, initrd)
     return start
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.errors import MachineError
+from pvops_core.guest.cmdline import command_line
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, PAGE_SIZE
 from pvops_xen.hypervisor.layout import CMD_LINE_SIZE, START_INFO32, START_INFO64
 
@@ -33,7 +33,7 @@ class StartOfDay:
         """The page.
 
         Raises:
-            MachineError: the command line is too long for it.
+            UsageError: the command line is too long for it.
         """
         bits = self.hv.abi.bits
         where = START_INFO64 if bits == 64 else START_INFO32
@@ -45,9 +45,7 @@ class StartOfDay:
             struct.pack_into(word, page, getattr(where, field), value)
         for field, value in self._numbers().items():
             struct.pack_into("<I", page, getattr(where, field), value)
-        text = self.kernel.cmdline.encode()
-        if len(text) >= CMD_LINE_SIZE:
-            raise MachineError(f"a command line of {len(text)} bytes; Xen takes {CMD_LINE_SIZE - 1}")
+        text = command_line(self.kernel.cmdline, CMD_LINE_SIZE - 1)
         page[where.cmd_line : where.cmd_line + len(text)] = text
         return bytes(page)
 

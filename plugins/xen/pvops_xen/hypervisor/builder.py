@@ -11,6 +11,7 @@ import numpy as np
 
 from pvops_core.backends.settings import EPOCH
 from pvops_core.errors import MachineError
+from pvops_core.guest.cmdline import command_line
 from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor import runstate
 from pvops_xen.hypervisor.abi import (
@@ -275,7 +276,7 @@ def pin_root(hv: Hypervisor, mfn: int) -> int:
     return mfn
 
 
-def start_info(hv: Hypervisor, tables: InitialTables, *, pt_base: int, mfn_list: int, command_line: str) -> bytes:
+def start_info(hv: Hypervisor, tables: InitialTables, *, pt_base: int, mfn_list: int, cmdline: str) -> bytes:
     """The start_info page (xen.h): addresses are guest-virtual but shared_info's, which is a machine address."""
     bits, domain = hv.abi.bits, hv.domain
     where = START_INFO64 if bits == 64 else START_INFO32
@@ -291,7 +292,7 @@ def start_info(hv: Hypervisor, tables: InitialTables, *, pt_base: int, mfn_list:
         (where.mfn_list, mfn_list),
     ):
         struct.pack_into(word, page, offset, value)
-    text = command_line.encode()[: CMD_LINE_SIZE - 1]
+    text = command_line(cmdline, CMD_LINE_SIZE - 1)
     page[where.cmd_line : where.cmd_line + len(text)] = text
     return bytes(page)
 
