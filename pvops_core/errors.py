@@ -33,6 +33,11 @@ class PvopsError(Exception):
         return f"{place}: {self.message}" if place else self.message
 
 
+def clean(text: str) -> str:
+    """Text that every stream and document takes: halves of surrogate pairs, as broken file names have them, escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 @attrs.define(eq=False)
 class UsageError(PvopsError):
     """The caller asked for something that does not exist or does not fit together (exit code 2)."""
@@ -266,3 +271,32 @@ class PluginError(PvopsError):
             "hook": self.hook,
             "message": self.message,
         }
+
+
+@attrs.define(eq=False)
+class HookError(PluginError):
+    """A plugin's code failed while a guest ran on it, or was made ready to.
+
+    Attributes:
+        vcpu: index of the vCPU that called, if one did.
+        rip: its instruction pointer, with the symbol there.
+        site: where the op was called from: the address that the call returns to, with its symbol; empty where none is
+            known.
+        frames: the traceback of the author's own frames.
+    """
+
+    vcpu: int | None = None
+    rip: str = ""
+    site: str = ""
+    frames: str = attrs.field(default="", repr=False)
+
+    def where(self) -> str:
+        """As of every plugin; then vCPU, RIP and call site."""
+        parts = [super().where()]
+        if self.vcpu is not None:
+            parts.append(f"vcpu {self.vcpu}")
+        if self.rip:
+            parts.append(f"rip {self.rip}")
+        if self.site:
+            parts.append(f"called from {self.site}")
+        return ", ".join(filter(None, parts))

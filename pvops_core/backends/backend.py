@@ -9,6 +9,7 @@ import attrs
 
 if TYPE_CHECKING:
     from pvops_core.backends import Platform
+    from pvops_core.backends.found import Found
     from pvops_core.kinds import MachineKind
     from pvops_core.machine import Machine
     from pvops_core.ops import Layout
@@ -78,6 +79,7 @@ class Backend:
         forces: names of the CPU features that its kernel forces on (``pvops_core.patching.alternatives.FEATURES``),
             besides those that ``kernel`` and the bases name. A kernel replaces calls of some ops by an instruction
             unless such a feature is there, so hooks of these ops are called with it alone.
+        source: the plugin that it was loaded from; set by whoever loads it.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Backend:
     kinds: frozenset[MachineKind] = frozenset()
     capabilities: frozenset[str] = frozenset()
     forces: frozenset[str] = frozenset()
+    source: Found | None = attrs.field(default=None, eq=False, repr=False)
 
     def platform_for(self, boot_protocol: str) -> type[Platform] | None:
         """Its own platform for guests of a boot protocol, which may refuse them; None: its base decides."""

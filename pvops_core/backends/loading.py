@@ -99,7 +99,11 @@ def load(found: Found) -> Backend:
     """Import one plugin and check what it declares; PluginError says what is wrong with it."""
     declared = load_object(found)
     with isolated(found):
-        return check_backend(found, declared)
+        backend = check_backend(found, declared)
+        object.__setattr__(
+            backend, "source", found
+        )  # the object stays the author's own, as others may have imported it
+        return backend
 
 
 def load_object(found: Found) -> object:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pvops_core.runs.plan import Skipped
 
 _MOST_DIFFERENCES = 5
-_MOST_DETAIL_LINES = 12
+_MOST_DETAIL_LINES = 24
 _STATE_STYLES = {"equal": "green", "reference": "", "alone": "dim"}
 
 

@@ -6,6 +6,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from pvops_core.backends import Environment
+from pvops_core.backends.blame import blamed
 from pvops_core.backends.fills import fills_of
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.alternatives import FEATURES, Padding
@@ -28,7 +29,7 @@ def make_switchboard(session: Session, guest: BuiltinGuest, backends: tuple[Back
     """Make the backends' ops for a session and connect them to its guest, which is not loaded yet.
 
     Raises:
-        PluginError: the backends' ops do not fit their specifications.
+        PluginError: the backends' ops do not fit their specifications, or could not be made.
     """
     machine, platform = session.machine, session.platform
     machine.gates.map(guest.gates_address, guest.gate_count)
@@ -46,12 +47,20 @@ def make_switchboard(session: Session, guest: BuiltinGuest, backends: tuple[Back
     return Switchboard(
         machine,
         text_of(guest),
-        [Bound(backend, backend.ops(environment) if backend.ops else None) for backend in backends],
+        [Bound(backend, _ops_of(backend, environment)) for backend in backends],
         session.poker,
         Entrances(machine.gates, guest.gate_count),
         fault,
         forced(guest, backends, len(machine.vcpus)),
     )
+
+
+def _ops_of(backend: Backend, environment: Environment) -> object | None:
+    if backend.ops is None:
+        return None
+    with blamed(backend.source, f"making {backend.ops.__qualname__}"):
+        made: object = backend.ops(environment)
+        return made
 
 
 def text_of(guest: BuiltinGuest) -> Text:
@@ -65,6 +74,7 @@ def text_of(guest: BuiltinGuest) -> Text:
         alternatives=SiteAlternatives.of(guest.alternatives, read, padding),
         nops=nops,
         built=read,
+        symbol_at=guest.image.symbol_at,
     )
 
 

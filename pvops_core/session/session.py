@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from pvops_core.backends import chain
+from pvops_core.backends.blame import blamed
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError, SwitchError, UsageError, unknown
 from pvops_core.guest import GuestText, find_symbol
@@ -114,7 +115,9 @@ class Session(Closing):
             slice_blocks=guest.slice_blocks,
         )
         try:
-            self.platform = platform(self.machine, guest, values)
+            self._source = next((link.source for link in backends if link.platform is not None), None)
+            with blamed(self._source, f"making {platform.__qualname__}"):
+                self.platform = platform(self.machine, guest, values)
             self.platform.until = settings.get("until", "").encode()
             self.platform.keyboard = settings.get("keyboard") or self.platform.keyboard
             self.machine.attach(self.platform)
@@ -152,15 +155,19 @@ class Session(Closing):
             self.poker.returns = returns_of(self.guest, self.machine, self.platform, self.read)
             self.switchboard = make_switchboard(self, self.guest, backends)
             self.platform.features = self.switchboard.features()
-            self.platform.build()
+            self._build()
             self.switchboard.install()
             return
-        self.platform.build()
+        self._build()
         self.machine.watch(self.platform.read_keyboard)
         self.poker.returns = self.returns
         self.points = Points(self.machine, self.guest.symbols)
         self.table = find_running_table(self.guest.image, self.text)
         self.slots = SlotWatch(self.machine, self.text, self.table) if self.table else None
+
+    def _build(self) -> None:
+        with blamed(self._source, f"{type(self.platform).__qualname__}.build"):
+            self.platform.build()
 
     # Who runs ----------------------------------------------------------------------------------------------------
 
@@ -200,8 +207,13 @@ class Session(Closing):
             max_ns: virtual nanoseconds after which it is stopped, if any.
             max_seconds: seconds of wall time after which it is stopped, if any. Such a run cannot be repeated
                 exactly, and its end says where each vCPU was.
+
+        Raises:
+            MachineError: the guest did what the machine cannot do.
+            PluginError: a hook or the platform failed.
         """
-        return run_within(self.machine, self.guest.image.symbol_at, max_ns=max_ns, max_seconds=max_seconds)
+        with blamed(self._source, type(self.platform).__qualname__):
+            return run_within(self.machine, self.guest.image.symbol_at, max_ns=max_ns, max_seconds=max_seconds)
 
     def run_to(self, place: str, *, max_ns: int | None = None, max_seconds: float | None = None) -> Vcpu:
         """Run the kernel until a vCPU is about to execute a function, at least one instruction from here on.
@@ -324,6 +336,13 @@ class Session(Closing):
         )
         self.returns.called = hooks.called
         return hooks
+
+    @property
+    def last_hook_fault(self) -> str:
+        """The last fault that a hook ran into and the guest was given, with the author's frames; empty for none."""
+        if isinstance(self.guest, BuiltinGuest):
+            return self.switchboard.mishaps.last_fault
+        return self.hooks.mishaps.last_fault if "hooks" in self.__dict__ else ""
 
     def whereabouts(self) -> str:
         """Where each vCPU is, by symbol: "vcpu 0 at default_idle+0x13 (0xffffffff…), waiting"."""

@@ -18,6 +18,7 @@ from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.fates import Fate, Fates
 from pvops_core.switchboard.implementations import Bound, Form, Implementation, Offers, of_callable
+from pvops_core.switchboard.mishaps import Mishaps
 from pvops_core.switchboard.ops import Ops, Switch, SwitchState
 from pvops_core.switchboard.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
 
@@ -74,7 +75,7 @@ class Switchboard(Ops):
         self._chain = tuple(bound)
         self.poker = poker
         self._entrances = entrances
-        self._fault = fault
+        self.mishaps = Mishaps(fault, text.symbol_at)
         self._patcher = SitePatcher(text, bound, poker, entrances, forced)
         self._offers = Offers(text.layout, bound)
         self._current = dict(self._offers.table(self._offers.backends[0]))
@@ -109,6 +110,7 @@ class Switchboard(Ops):
         self._text.sites.load(sites)
         self._entrances.load(entrances, self._beside)
         self._context = None
+        self.mishaps.forget()
 
     @property
     def calls(self) -> Counter[str]:
@@ -186,7 +188,7 @@ class Switchboard(Ops):
         slot = self._text.layout.by_op(implementation.op)
         served = self._in_guest_patch(implementation) if implementation.op == PATCH else implementation
         calls, called = self._calls[implementation.backend], signature(slot, self._text.layout.kind)
-        return dispatch.handler(self._machine, called, served, calls, self._fault)
+        return dispatch.handler(self._machine, called, served, calls, self.mishaps)
 
     # Patching ----------------------------------------------------------------------------------------------------
 
@@ -247,7 +249,7 @@ class Switchboard(Ops):
         for bound in self._chain:
             if bound.ops is not None and getattr(wanted, "__self__", None) is bound.ops:
                 name = bound.backend.name
-                made = of_callable(op, wanted, f"{name}.{wanted.__name__}", name)
+                made = of_callable(op, wanted, f"{name}.{wanted.__name__}", name, bound.backend.source)
                 return self._methods.setdefault(made.name, made)
         return of_callable(op, wanted)
 

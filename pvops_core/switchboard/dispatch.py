@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pvops_core.errors import PluginError, PvopsError
 from pvops_core.machine import GuestFault, Reschedule, Vcpu
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine
     from pvops_core.ops import Place, Signature
     from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.mishaps import Mishaps
 
 Reader = Callable[[Vcpu], Sequence[int]]
 Writer = Callable[[Vcpu, int | None], None]
@@ -94,7 +94,7 @@ def handler(
     signature: Signature,
     implementation: Implementation,
     calls: Counter[str],
-    fault: Callable[[Vcpu, GuestFault], None],
+    mishaps: Mishaps,
     answered: Callable[[Vcpu], None] | None = None,
 ) -> Handler:
     """The gate handler of an implementation.
@@ -104,7 +104,7 @@ def handler(
         signature: how the guest calls the op.
         implementation: a function.
         calls: counts calls by op.
-        fault: gives the guest a fault that the implementation ran into, as its own instructions would have.
+        mishaps: deals with what the implementation runs into.
         answered: of one that may leave the call to what it stands in front of by a result of None: what happens when
             it has answered.
     """
@@ -124,22 +124,11 @@ def handler(
             if answered is not None:
                 answered(vcpu)
         except GuestFault as guest_fault:
-            fault(vcpu, guest_fault)
+            mishaps.fault(implementation, vcpu, guest_fault)
         except Reschedule:
             calls[op] -= 1
             raise
-        except PvopsError:
-            raise
-        except Exception as error:
-            raise blame(implementation, vcpu, error) from error
+        except BaseException as error:  # noqa: BLE001  whatever somebody's code raises: exits and interrupts too
+            mishaps.let_out(implementation, signature.op, vcpu, error)
 
     return serve
-
-
-def blame(implementation: Implementation, vcpu: Vcpu, error: Exception) -> PluginError:
-    """What to raise for an exception that a plugin's hook let out."""
-    return PluginError(
-        f"{implementation.name} raised {type(error).__name__}: {error} (vcpu {vcpu.index})",
-        distribution=implementation.backend,
-        hook=implementation.op,
-    )

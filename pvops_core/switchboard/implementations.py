@@ -11,10 +11,12 @@ import attrs
 import pluggy
 
 from pvops_core import hookspecs
-from pvops_core.errors import PluginError, SwitchError
+from pvops_core.backends.blame import of_source
+from pvops_core.errors import SwitchError
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
+    from pvops_core.backends.found import Found
     from pvops_core.ops import Layout, Slot
 
 
@@ -43,6 +45,7 @@ class Implementation:
         form: what stands behind the slot.
         function: the callable, for a function.
         arguments: names of the arguments it takes after ``cpu`` (``ctx`` for ``patch``).
+        source: the plugin that it is from, if it is from one.
     """
 
     op: str
@@ -51,6 +54,7 @@ class Implementation:
     form: Form
     function: Callable[..., Any] | None = None
     arguments: tuple[str, ...] = ()
+    source: Found | None = None
 
 
 @attrs.frozen(eq=False)
@@ -72,7 +76,9 @@ class Bound:
         return absent
 
 
-def of_callable(op: str, function: Callable[..., Any], name: str = "", backend: str = "") -> Implementation:
+def of_callable(
+    op: str, function: Callable[..., Any], name: str = "", backend: str = "", source: Found | None = None
+) -> Implementation:
     """The implementation that a callable is.
 
     Raises:
@@ -88,7 +94,7 @@ def of_callable(op: str, function: Callable[..., Any], name: str = "", backend: 
     positional = [p.name for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     if not positional:
         raise SwitchError("takes no argument; the first is the vCPU", op=op, implementation=shown)
-    return Implementation(op, shown, backend, Form.FUNCTION, function, tuple(positional[1:]))
+    return Implementation(op, shown, backend, Form.FUNCTION, function, tuple(positional[1:]), source)
 
 
 class Offers:
@@ -145,7 +151,7 @@ class Offers:
         backend, name = bound.backend, f"{bound.backend.name}.{op}"
         for hook in getattr(self._hooks.hook, op).get_hookimpls():
             if hook.plugin_name == backend.name:
-                return _of_hook(op, name, backend.name, hook)
+                return _of_hook(op, name, backend, hook)
         if op in backend.nops:
             return Implementation(op, name, backend.name, Form.NOP)
         return Implementation(op, name, backend.name, Form.EMPTY) if op in backend.empty else None
@@ -168,16 +174,16 @@ def _register(manager: pluggy.PluginManager, bound: Bound) -> None:
     try:
         manager.register(bound.ops, name=name)
     except pluggy.PluginValidationError as error:
-        raise PluginError(str(error), entry_point=name) from error
+        raise of_source(bound.backend.source, str(error)) from error
 
 
-def _of_hook(op: str, name: str, backend: str, hook: pluggy.HookImpl) -> Implementation:
+def _of_hook(op: str, name: str, backend: Backend, hook: pluggy.HookImpl) -> Implementation:
     """A hook may leave out any argument, the vCPU (for ``patch`` the context) too."""
     function = hook.function
     if hook.argnames[:1] in (("cpu",), ("ctx",)):
-        return Implementation(op, name, backend, Form.FUNCTION, function, tuple(hook.argnames[1:]))
+        return Implementation(op, name, backend.name, Form.FUNCTION, function, tuple(hook.argnames[1:]), backend.source)
 
     def without_first(_first: object, *arguments: object) -> object:
         return function(*arguments)
 
-    return Implementation(op, name, backend, Form.FUNCTION, without_first, tuple(hook.argnames))
+    return Implementation(op, name, backend.name, Form.FUNCTION, without_first, tuple(hook.argnames), backend.source)

@@ -32,12 +32,14 @@ from pvops_core.patching.poke import Poke
 from pvops_core.patching.text import BuiltText
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.implementations import Form, Implementation, of_callable
+from pvops_core.switchboard.mishaps import Mishaps
 from pvops_core.switchboard.ophook import OpHook, OpHookState
 from pvops_core.switchboard.ops import KERNEL, Ops, Switch, SwitchState
 from pvops_core.switchboard.padding import PIECE, Padding
 
 if TYPE_CHECKING:
     from pvops_core.backends import Platform
+    from pvops_core.backends.found import Found
     from pvops_core.guest import GuestText
     from pvops_core.guest.points import Passed, Points
     from pvops_core.guest.structs import Structures
@@ -113,6 +115,7 @@ class OpHooks(Ops):
         self._standing: dict[str, OpHook] = {}
         self._beside = Beside[OpHook]("the hook")
         self._switches: list[Switch] = []
+        self.mishaps = Mishaps(self._fault, kernel.symbol_at)
         self._mixed = self._mixed_sites()
         slots.own(self._written)
         patches = next((name for name in _PATCHES_SITES if name in kernel.symbols), None)
@@ -199,7 +202,9 @@ class OpHooks(Ops):
 
     # Putting in and taking out ---------------------------------------------------------------------------------------
 
-    def install(self, op: str, function: Callable[..., int | None], name: str = "", *, by: str = "hook") -> OpHook:
+    def install(
+        self, op: str, function: Callable[..., int | None], name: str = "", *, by: str = "", source: Found | None = None
+    ) -> OpHook:
         """Put a hook in, at once or, from inside a handler, when that has returned.
 
         Args:
@@ -209,6 +214,7 @@ class OpHooks(Ops):
                 (of a void op, any number).
             name: what to call it; the function's own name unless given.
             by: who asks, for the history.
+            source: where the function is from, for what is said of its errors.
 
         Raises:
             UsageError: the kernel's table has no such op, or the hook takes ``guest`` and the kernel has no types.
@@ -217,10 +223,10 @@ class OpHooks(Ops):
                 (HeldError) or in use for longer than a millisecond (OccupiedError); nothing is changed. From inside a
                 handler the last of these is in ``refused``.
         """
-        wanted, slot = self.check(op, function, name), self._table.slot(op)
+        wanted, slot = attrs.evolve(self.check(op, function, name), source=source), self._table.slot(op)
         if slot.op.name in self._standing:
             raise SwitchError("has a hook already", op=op, implementation=wanted.name)
-        hook = OpHook(slot.op.name, wanted.name, slot, self._padding.take(), wanted=wanted, by=by)
+        hook = OpHook(slot.op.name, wanted.name, slot, self._padding.take(), wanted=wanted, by=by or "hook")
         hook.action = self._action(hook, wanted)
         self._standing[hook.op] = hook
         self._when_stopped(hook, self._put_in)
@@ -399,7 +405,7 @@ class OpHooks(Ops):
             vcpu.rip = hook.entrance + _JUMP
 
         how = signature(hook.slot, self._table.layout.kind)
-        return dispatch.handler(self._machine, how, self._with_guest(wanted), hook.counted, self._fault, answered)
+        return dispatch.handler(self._machine, how, self._with_guest(wanted), hook.counted, self.mishaps, answered)
 
     def _fault(self, vcpu: Vcpu, fault: GuestFault) -> None:
         self._machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
@@ -471,6 +477,7 @@ class OpHooks(Ops):
     def load(self, state: OpHooksState) -> None:
         """Go back to a saved state."""
         standing, switches, padding = state
+        self.mishaps.forget()
         self._switches[:] = (Switch(*each) for each in switches)
         self._padding.load(padding)
         self._standing = {op: self._beside.thing(name) for op, (name, _fields) in standing.items()}

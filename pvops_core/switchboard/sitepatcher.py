@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pvops_core.errors import PluginError, PvopsError
+from pvops_core.backends.blame import from_outside, of_source, own_trace, sentence
+from pvops_core.errors import PvopsError
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import patch_default, patch_site
 from pvops_core.patching.patchlets import select
@@ -103,9 +104,12 @@ class SitePatcher:
                 found += [self._batch(shape, context, patch, known, every_site=every_site) for shape in shapes]
             except PvopsError:
                 raise
-            except Exception as error:
-                name = current[PATCH].name
-                raise PluginError(f"{name} raised {type(error).__name__} for {op}: {error}", hook=PATCH) from error
+            except BaseException as error:
+                if from_outside(error):
+                    raise
+                asked = current[PATCH]
+                message = f"{asked.name} raised {sentence(error)}, for {op}"
+                raise of_source(asked.source, message, hook=PATCH, frames=own_trace(error)) from error
         return [batch for batch in found if batch is not None]
 
     def _batch(

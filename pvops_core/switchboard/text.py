@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
+    from pvops_core.machine.watchdog import SymbolAt
     from pvops_core.ops import Layout
     from pvops_core.switchboard.alternatives import SiteAlternatives
     from pvops_core.switchboard.sitebook import SiteBook
@@ -24,6 +25,7 @@ class Text:
         alternatives: ALTERNATIVE entries within its sites.
         nops: the nops its kernel would use on this CPU: as many bytes as asked for.
         built: bytes of its image as built, given address and length.
+        symbol_at: names addresses.
     """
 
     layout: Layout
@@ -32,3 +34,4 @@ class Text:
     alternatives: SiteAlternatives
     nops: Callable[[int], bytes]
     built: Callable[[int, int], bytes]
+    symbol_at: SymbolAt = lambda _address: None

@@ -31,6 +31,8 @@ def explain(standing: Lab | BootedKernel, node: str) -> str:
     """
     image, machine = standing.session.guest.image, standing.machine
     parts = [f"replay: pytest '{node}' {standing.options}", f"{standing.title}; now {machine.clock.ns} ns"]
+    if fault := standing.session.last_hook_fault:
+        parts.append(fault)
     for cpu in machine.vcpus:
         parts += _cpu(image, cpu)
     parts += _changed(standing)

@@ -159,7 +159,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the machine of a test that failed."""
+    """Show the machine of a test that failed, and of the traceback what is not ours."""
+    if call.excinfo is not None and not item.config.getoption("fulltrace"):
+        from pvops_core.backends.blame import hide_ours  # noqa: PLC0415 - likewise
+
+        hide_ours(call.excinfo.value)
+        call.excinfo = pytest.ExceptionInfo.from_exception(call.excinfo.value)
     report = yield
     if report.failed and call.excinfo is not None and not call.excinfo.errisinstance(AssertionError):
         report.user_properties.append(("pvops_crash", str(call.excinfo.value)))

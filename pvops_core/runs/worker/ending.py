@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import attrs
 
-from pvops_core.errors import PvopsError
+from pvops_core.backends.blame import sentence
+from pvops_core.errors import HookError, PvopsError, clean
 from pvops_core.runs.observation import Outcome
 
 if TYPE_CHECKING:
@@ -39,13 +40,19 @@ class Ending:
         return cls(outcome, stop.detail)
 
     @classmethod
-    def of_crash(cls, reason: str) -> Ending:
+    def of_crash(cls, reason: str, detail: str = "") -> Ending:
         """The end of a guest that failed."""
-        return cls(Outcome.CRASH, reason)
+        return cls(Outcome.CRASH, reason, detail)
 
     @classmethod
     def of_error(cls, error: BaseException) -> Ending:
         """The end that an exception makes, with the traceback of what nobody raised on purpose."""
+        if isinstance(error, HookError):
+            return cls(Outcome.ERROR, sentence(error), error.frames)
         unforeseen = error.__cause__ if isinstance(error, PvopsError) else error
         trace = "".join(traceback.format_exception(unforeseen)) if unforeseen else ""
-        return cls(Outcome.ERROR, f"{type(error).__name__}: {error}", trace)
+        return cls(Outcome.ERROR, sentence(error), clean(trace))
+
+    def with_fault(self, fault: str) -> Self:
+        """Of a guest that crashed: what its hook ran into last, which may be why."""
+        return attrs.evolve(self, detail=fault) if fault and self.outcome is Outcome.CRASH else self

@@ -82,7 +82,8 @@ class OrderedHook:
         self._order, self._hooks = order, session.hooks
         self._hook: OpHook | None = None
         self._out = False
-        function = load_object(next(plugins_at(order.function, "")))
+        self._source = next(plugins_at(order.function, ""))
+        function = load_object(self._source)
         if not callable(function):
             raise UsageError(f"{order.function} is not callable")
         session.hooks.check(order.op, function)
@@ -95,7 +96,7 @@ class OrderedHook:
 
     def _put_in(self, function: Callable[..., int | None]) -> None:
         if not self._out:
-            self._hook = self._hooks.install(self._order.op, function, self._order.function)
+            self._hook = self._hooks.install(self._order.op, function, self._order.function, source=self._source)
 
     def _take_out(self) -> None:
         self._out = True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pvops_core.backends import Loaded, chain, load_backends
+from pvops_core.backends.blame import own_trace
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.errors import ImageError, MachineError, PvopsError, UsageError, unknown
 from pvops_core.guests import builtin_guest, read_kernel
@@ -57,7 +58,7 @@ def observe(request: Request, send: Callable[[Message], None], keyboard: Keyboar
         send(Phase.RUNNING)
         seen.begin()
         with ConsoleStream(session.platform.console, send):
-            ending = seen.judge(_run(session, request))
+            ending = seen.judge(_run(session, request)).with_fault(session.last_hook_fault)
         seen.end()
         send(Phase.COLLECTING)
         if request.events:
@@ -105,8 +106,8 @@ def _run(session: Session, request: Request) -> Ending:
     try:
         return Ending.of_stop(session.run(max_ns=request.max_ns, max_seconds=request.seconds_left()))
     except MachineError as error:
-        return Ending.of_crash(f"{error}; {session.whereabouts()}")
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - what the plugins' code raises is this run's result
+        return Ending.of_crash(f"{error}; {session.whereabouts()}", own_trace(error))
+    except BaseException as error:  # noqa: BLE001 - what the plugins' code raises is this run's result
         return Ending.of_error(error)
 
 

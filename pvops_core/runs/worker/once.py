@@ -49,7 +49,7 @@ def answer(request: wire.Request, send: Callable[[wire.Message], None], keyboard
             return _failed(request, error)
         reason = f"there is not enough memory for a guest with {request.cell.memory >> 20} MiB"
         return Observation(request.cell, Outcome.MEMORY, reason=reason)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything; it is this cell's result
+    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything; it is this cell's result
         return _failed(request, error)
 
 

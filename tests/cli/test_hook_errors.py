@@ -1,0 +1,101 @@
+"""What a user sees of a hook that fails, whichever way, in ``run``, ``compare`` and ``boot --hook``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pvops_core.cli import main
+from tests import misdeeds
+from tests.session.selfpatching import SelfPatching
+
+FILE = misdeeds.__file__
+LAYOUT = ("--layout", "6.1-64")
+
+
+def ran(capsys: pytest.CaptureFixture[str], name: str, *options: str) -> tuple[int, str]:
+    code = main(["run", *LAYOUT, "--backend", name, "--plugin", f"{FILE}:{name}", *options])
+    return code, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", misdeeds.ERRORS)
+def test_an_error_names_plugin_op_and_place_with_the_authors_frames_alone(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deed, said = misdeeds.ERRORS[name]
+    code, out = ran(capsys, name)
+    assert code == 4
+    (line,) = (line for line in out.splitlines() if line.startswith("outcome "))
+    place = f"{FILE}:{name}, entry point misdeeds:{name}, hook load_tr_desc, vcpu 0, rip 0x"
+    assert place in line
+    assert "<pvops_gates+0x" in line
+    assert "called from 0x" in line
+    assert "<cpu_init+0x" in line
+    assert line.endswith(f"{name}.load_tr_desc raised {said}")
+    assert f"in {deed.__name__}\n" in out
+    assert "in load_tr_desc\n" in out
+    assert "pvops_core/" not in out
+    assert "unicorn" not in out
+
+
+def test_an_error_of_making_the_ops_names_the_plugin(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = ran(capsys, "unmade")
+    assert code == 4
+    said = f"{FILE}:unmade, entry point misdeeds:unmade: making Unmade raised LookupError: nothing to begin with"
+    assert said in out
+    assert "in __init__\n" in out
+    assert "pvops_core/" not in out
+
+
+def test_a_guest_that_dies_of_a_hooks_fault_is_not_alone_to_blame(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = ran(capsys, "fault_")
+    assert code == 6
+    assert "outcome             crash" in out
+    assert "fault_.load_tr_desc ran into this at " in out
+    assert "PageFault: page fault at 0x1234" in out
+    assert "cpu.u64(0x1234)" in out
+    assert "pvops_core/" not in out
+
+
+def test_an_access_outside_the_machine_names_the_op(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = ran(capsys, "outside_")
+    assert code == 6
+    assert "load_tr_desc, physical 0x10000000000+0x8: outside memory" in out
+    assert "cpu.machine.memory.read(1 << 40, 8)" in out
+
+
+def test_a_comparison_tells_of_each_backends_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    names = list(misdeeds.ERRORS)
+    plugins = [word for name in names for word in ("--plugin", f"{FILE}:{name}")]
+    target = tmp_path / "compare.json"
+    options = ["--backends", ",".join(["native", *names]), "--layouts", "6.1-64", "--json", str(target)]
+    assert main(["compare", *options, *plugins]) == 4
+    out = " ".join(capsys.readouterr().out.split())
+    for name, (deed, said) in misdeeds.ERRORS.items():
+        assert f"{name}.load_tr_desc raised {said}" in out
+        assert f"in {deed.__name__}" in out
+    assert "pvops_core/" not in out
+    assert json.loads(target.read_text())["schema"] == "pvops.compare/1"
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(SelfPatching.of("mmu.write_cr3").build(body=(0,)).data)
+    return path
+
+
+@pytest.mark.parametrize("name", misdeeds.ERRORS)
+def test_an_error_of_a_kernels_hook_names_file_op_and_place(
+    name: str, kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deed, said = misdeeds.ERRORS[name]
+    assert main(["boot", str(kernel), "--memory", "32", "--hook", f"write_cr3={FILE}:hook_{name}"]) == 4
+    out = capsys.readouterr().out
+    assert f"{FILE}:hook_{name}" in out
+    assert "hook write_cr3, vcpu 0, rip 0x" in out
+    assert f"raised {said}" in out
+    assert f"in {deed.__name__}\n" in out
+    assert "pvops_core/" not in out
