@@ -13,7 +13,7 @@ from pvops_core.machine import GuestFault, Vcpu
 from pvops_core.ops import Convention
 
 if TYPE_CHECKING:
-    from pvops_core.machine.watchdog import SymbolAt
+    from pvops_core.machine.run.watchdog import SymbolAt
     from pvops_core.ops import Op
     from pvops_core.switchboard.implementations import Implementation
 
@@ -62,6 +62,7 @@ class Mishaps:
             raise error
         message = f"{implementation.name} raised {sentence(error)}"
         blamed = of_source(implementation.source, message, hook=implementation.op, frames=own_trace(error))
+        blamed.distribution = blamed.distribution or implementation.backend
         blamed.vcpu, blamed.rip, blamed.site = vcpu.index, self._place(vcpu.rip), self._site(op, vcpu)
         raise blamed from error
 

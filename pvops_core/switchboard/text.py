@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from pvops_core.machine.watchdog import SymbolAt
+    from pvops_core.machine.run.watchdog import SymbolAt
     from pvops_core.ops import Layout
     from pvops_core.switchboard.alternatives import SiteAlternatives
     from pvops_core.switchboard.sitebook import SiteBook
