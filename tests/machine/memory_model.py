@@ -136,10 +136,10 @@ class Model:
         addresses = [at & self.mask for at in range(start, start + size)]
         return [(self.frames[self.world.pages[at // PAGE].frame], at % PAGE) for at in addresses]
 
-    def load(self, start: int, size: int, segment: str = "ds") -> int:
-        """A number from memory."""
+    def load(self, start: int, size: int, segment: str = "ds", *, change: bool = False) -> int:
+        """A number from memory; one that is to be changed has to be writable."""
         start &= self.mask
-        self._check(start, size, segment, write=False)
+        self._check(start, size, segment, write=change)
         return sum(frame[at] << 8 * index for index, (frame, at) in enumerate(self._bytes(start, size)))
 
     def faults(self, start: int, size: int) -> bool:

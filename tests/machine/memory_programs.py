@@ -38,6 +38,7 @@ FRAMES: Final = 0x200
 NAMES: Final = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
 _BASES: Final = (BX, SI, DI, BP, SP)
 _UD2: Final = b"\x0f\x0b"
+Encoded = tuple[bytes, Step]
 
 
 @attrs.frozen
@@ -47,7 +48,7 @@ class Program:
     Attributes:
         kind: of machine.
         world: its pages and mode.
-        code: address -> bytes, what they do, and whether they read and write one place.
+        code: address -> bytes, and what they do.
         contents: of all frames, by number.
         registers: AX to DI at first.
         flags: RFLAGS at first.
@@ -56,7 +57,7 @@ class Program:
 
     kind: MachineKind
     world: World
-    code: dict[int, tuple[bytes, Step, bool]]
+    code: dict[int, Encoded]
     contents: dict[int, bytes]
     registers: list[int]
     flags: int
@@ -72,7 +73,7 @@ class Writer:
         self.bits = self.kind.bits
         self.word = self.bits // 8
         self.sizes = (1, 2, 4, 8) if self.bits == 64 else (1, 2, 4)
-        self.code: dict[int, tuple[bytes, Step, bool]] = {}
+        self.code: dict[int, Encoded] = {}
         self.starts: list[int] = []
 
     def program(self) -> Program:
@@ -119,15 +120,14 @@ class Writer:
     def _stream(self, at: int) -> None:
         """Instructions in a row, from an address to an end."""
         for _ in range(self.chance.randrange(1, 14)):
-            code, step, rmw = self.chance.choice(_INSTRUCTIONS)(self, at)
-            self.code[at] = (code, step, rmw)
-            at += len(code)
-        self.code[at] = (_UD2, end, False)
+            self.code[at] = self.chance.choice(_INSTRUCTIONS)(self, at)
+            at += len(self.code[at][0])
+        self.code[at] = (_UD2, end)
 
     def _put(self, contents: dict[int, bytes]) -> None:
         """Text lies in its frames whether the pages are there or not; what is between instructions is undefined."""
         text = bytearray(_UD2 * (PAGES * PAGE // 2))
-        for at, (code, _, _) in self.code.items():
+        for at, (code, _) in self.code.items():
             text[at - TEXT : at - TEXT + len(code)] = code
         for index in range(PAGES):
             contents[FRAMES + index] = bytes(text[index * PAGE : (index + 1) * PAGE])
@@ -142,9 +142,6 @@ class Writer:
         base, distance = self.chance.choice(_BASES), self.chance.randrange(-9, 10)
         modrm = bytes((0x40 | register << 3 | base,)) + (b"\x24" if base == SP else b"")
         return modrm + struct.pack("<b", distance), base, distance
-
-
-Encoded = tuple[bytes, Step, bool]
 
 
 def end(_model: Model) -> None:
@@ -164,7 +161,7 @@ def _store(writer: Writer, _at: int) -> Encoded:
         at, segment = _place(model, base, distance)
         model.store(at, size, model.get(register, size), segment)
 
-    return code, step, False
+    return code, step
 
 
 def _load(writer: Writer, _at: int) -> Encoded:
@@ -176,7 +173,7 @@ def _load(writer: Writer, _at: int) -> Encoded:
         at, segment = _place(model, base, distance)
         model.set(register, size, model.load(at, size, segment))
 
-    return code, step, False
+    return code, step
 
 
 def _add(writer: Writer, _at: int) -> Encoded:
@@ -185,13 +182,13 @@ def _add(writer: Writer, _at: int) -> Encoded:
 
     def step(model: Model) -> None:
         at, segment = _place(model, base, distance)
-        old, flags = model.load(at, size, segment), model.flags
+        old, flags = model.load(at, size, segment, change=True), model.flags
         result = model.add_flags(old, model.get(DX, size), size)
         new, model.flags = model.flags, flags
         model.store(at, size, result, segment)
         model.flags = new
 
-    return writer.size_prefix(size) + b"\x01" + operand, step, True
+    return writer.size_prefix(size) + b"\x01" + operand, step
 
 
 def _exchange(writer: Writer, _at: int) -> Encoded:
@@ -200,16 +197,16 @@ def _exchange(writer: Writer, _at: int) -> Encoded:
 
     def step(model: Model) -> None:
         at, segment = _place(model, base, distance)
-        old = model.load(at, size, segment)
+        old = model.load(at, size, segment, change=True)
         model.store(at, size, model.get(AX, size), segment)
         model.set(AX, size, old)
 
-    return writer.size_prefix(size) + b"\x87" + operand, step, True
+    return writer.size_prefix(size) + b"\x87" + operand, step
 
 
 def _push(writer: Writer, _at: int) -> Encoded:
     register = writer.chance.randrange(8)
-    return bytes((0x50 + register,)), lambda model: model.push(model.registers[register]), False
+    return bytes((0x50 + register,)), lambda model: model.push(model.registers[register])
 
 
 def _pop(writer: Writer, _at: int) -> Encoded:
@@ -220,7 +217,7 @@ def _pop(writer: Writer, _at: int) -> Encoded:
         model.drop()
         model.registers[register] = value
 
-    return bytes((0x58 + register,)), step, False
+    return bytes((0x58 + register,)), step
 
 
 def _push_memory(writer: Writer, _at: int) -> Encoded:
@@ -230,7 +227,7 @@ def _push_memory(writer: Writer, _at: int) -> Encoded:
         at, segment = _place(model, base, distance)
         model.push(model.load(at, model.word, segment))
 
-    return b"\xff" + operand, step, False
+    return b"\xff" + operand, step
 
 
 def _pop_memory(writer: Writer, _at: int) -> Encoded:
@@ -242,12 +239,12 @@ def _pop_memory(writer: Writer, _at: int) -> Encoded:
         at, segment = _place(model, base, distance)
         model.store(at, model.word, value, segment)
 
-    return b"\x8f" + operand, step, False
+    return b"\x8f" + operand, step
 
 
 def _push_number(writer: Writer, _at: int) -> Encoded:
     number = writer.chance.randrange(-128, 128)
-    return b"\x6a" + struct.pack("<b", number), lambda model: model.push(number & model.mask), False
+    return b"\x6a" + struct.pack("<b", number), lambda model: model.push(number & model.mask)
 
 
 def _leave(_writer: Writer, _at: int) -> Encoded:
@@ -256,7 +253,7 @@ def _leave(_writer: Writer, _at: int) -> Encoded:
         model.registers[SP] = model.registers[BP] + model.word & model.mask
         model.registers[BP] = value
 
-    return b"\xc9", step, False
+    return b"\xc9", step
 
 
 def _jump_to(model: Model, target: int) -> None:
@@ -272,7 +269,7 @@ def _call(writer: Writer, at: int) -> Encoded:
         model.push(model.target)
         _jump_to(model, target)
 
-    return b"\xe8" + struct.pack("<i", target - at - 5), step, False
+    return b"\xe8" + struct.pack("<i", target - at - 5), step
 
 
 def _call_memory(writer: Writer, _at: int) -> Encoded:
@@ -285,7 +282,7 @@ def _call_memory(writer: Writer, _at: int) -> Encoded:
         _jump_to(model, target)
         model.push(back)
 
-    return b"\xff" + operand, step, False
+    return b"\xff" + operand, step
 
 
 def _return(_writer: Writer, _at: int) -> Encoded:
@@ -294,7 +291,7 @@ def _return(_writer: Writer, _at: int) -> Encoded:
         _jump_to(model, target)
         model.drop()
 
-    return b"\xc3", step, False
+    return b"\xc3", step
 
 
 def _string(writer: Writer, _at: int) -> Encoded:
@@ -320,7 +317,7 @@ def _string(writer: Writer, _at: int) -> Encoded:
             model.registers[CX] -= 1
             model.progress = True
 
-    return code, many if repeated else once, False
+    return code, many if repeated else once
 
 
 def _comparison(writer: Writer, _at: int) -> Encoded:
@@ -347,16 +344,16 @@ def _comparison(writer: Writer, _at: int) -> Encoded:
             if bool(model.flags & ZF) is not wanted:
                 return
 
-    return code, once if wanted is None else many, False
+    return code, once if wanted is None else many
 
 
 def _push_flags(_writer: Writer, _at: int) -> Encoded:
-    return b"\x9c", lambda model: model.push(model.flags), False
+    return b"\x9c", lambda model: model.push(model.flags)
 
 
 def _push_half(writer: Writer, _at: int) -> Encoded:
     register = writer.chance.choice((AX, CX, DX))
-    return bytes((0x66, 0x50 + register)), lambda model: model.push(model.get(register, 2), 2), False
+    return bytes((0x66, 0x50 + register)), lambda model: model.push(model.get(register, 2), 2)
 
 
 def _pop_half(writer: Writer, _at: int) -> Encoded:
@@ -366,19 +363,19 @@ def _pop_half(writer: Writer, _at: int) -> Encoded:
         model.set(register, 2, model.top(2))
         model.drop(2)
 
-    return bytes((0x66, 0x58 + register)), step, False
+    return bytes((0x66, 0x58 + register)), step
 
 
 def _translate(_writer: Writer, _at: int) -> Encoded:
     def step(model: Model) -> None:
         model.set(AX, 1, model.load(model.registers[BX] + model.get(AX, 1), 1))
 
-    return b"\xd7", step, False
+    return b"\xd7", step
 
 
 def _count(writer: Writer, _at: int) -> Encoded:
     number = writer.chance.randrange(20)
-    return b"\xb9" + struct.pack("<I", number), lambda model: model.set(CX, 4, number), False
+    return b"\xb9" + struct.pack("<I", number), lambda model: model.set(CX, 4, number)
 
 
 def _direction(writer: Writer, _at: int) -> Encoded:
@@ -387,7 +384,7 @@ def _direction(writer: Writer, _at: int) -> Encoded:
     def step(model: Model) -> None:
         model.flags = model.flags & ~DF | (DF if down else 0)
 
-    return b"\xfd" if down else b"\xfc", step, False
+    return b"\xfd" if down else b"\xfc", step
 
 
 def _point(writer: Writer, _at: int) -> Encoded:
@@ -398,12 +395,12 @@ def _point(writer: Writer, _at: int) -> Encoded:
     def step(model: Model) -> None:
         model.registers[register] = model.registers[base] + distance & model.mask
 
-    return prefix + b"\x8d" + operand, step, False
+    return prefix + b"\x8d" + operand, step
 
 
 def _nothing(writer: Writer, _at: int) -> Encoded:
     code = writer.chance.choice(("90", "6690", "0f1f00", "0f1f4000", "0f1f440000", "660f1f440000", "0f1f840000000000"))
-    return bytes.fromhex(code), lambda _model: None, False
+    return bytes.fromhex(code), lambda _model: None
 
 
 _INSTRUCTIONS: Final[tuple[Callable[[Writer, int], Encoded], ...]] = (

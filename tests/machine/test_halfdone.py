@@ -71,9 +71,22 @@ def test_nothing_is_stored_of_what_lies_on_two_pages(two: tuple[Rig, str], store
     for before in range(1, size):
         error, after = run(rig, store, esi=BEHIND - before, eax=0x55AA55AA, ebx=0x11223344)
         assert after == BEFORE
-        assert error | 2 == code_of(second, write=True)
+        assert error == code_of(second, write=True)
         assert rig.cpu.cr2 == BEHIND
         assert rig.cpu.get("eax") == 0x55AA55AA
+
+
+@pytest.mark.parametrize(
+    "change", ["add [esi], eax", "xchg [esi], eax", "lock inc dword ptr [esi]", "not word ptr [esi]"]
+)
+@pytest.mark.parametrize("first", [0, P | U])
+def test_what_is_read_to_be_changed_has_to_be_writable_from_its_first_byte_on(
+    two: tuple[Rig, str], change: str, first: int
+) -> None:
+    rig, _ = two
+    rig.map(PAGE, FRAME if first else 0, first)
+    error, after = run(rig, change, esi=BEHIND - 1, eax=1)
+    assert (error, rig.cpu.cr2, after) == (6 | bool(first), BEHIND - 1, BEFORE)
 
 
 @pytest.mark.parametrize("push", ["push eax", "push 5", "pushfd", "call eax", "push dword ptr [esi]", "enter 8, 0"])

@@ -13,15 +13,11 @@ import attrs
 import capstone
 from capstone import x86_const
 
-from pvops_core.machine.cpu.faults import GuestFault
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pvops_core.machine.cpu.vcpu import Vcpu
 
-LONGEST: Final = 15
-"""Bytes of the longest instruction."""
 _POPS: Final = {"pop": 1, "popf": 1, "ret": 1, "leave": 1, "retf": 2, "iret": 3}
 _PUSHES: Final = {"push": 1, "pushf": 1, "call": 1, "lcall": 2}
 _ALL: Final = {"pushal": 4, "pushaw": 2, "popal": 4, "popaw": 2}
@@ -77,14 +73,7 @@ def code_bits(vcpu: Vcpu) -> int:
 def instruction(vcpu: Vcpu, bits: int) -> Any | None:  # noqa: ANN401 - the disassembler has no types
     """The instruction at RIP, None where there is none that is known or it cannot be fetched."""
     start = vcpu.rip if bits == 64 else vcpu.rip + vcpu.segment("cs")[1]
-    code = b""
-    for size in (LONGEST, 0x1000 - (start & 0xFFF)):
-        try:
-            code = vcpu.virtual.read(start, min(size, LONGEST), system=True)
-        except GuestFault:
-            continue
-        break
-    return next(_disassembler(bits).disasm(code, vcpu.rip, 1), None)
+    return next(_disassembler(bits).disasm(vcpu.virtual.code(start), vcpu.rip, 1), None)
 
 
 def disassembled(code: bytes, start: int, bits: int) -> Iterator[Any]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.paging import Access, Paging, Walk
 from pvops_core.machine.cpu.registers import FLAG_AC, MSR_EFER
 from pvops_core.machine.unicorn import engine as uc
 
 if TYPE_CHECKING:
     from pvops_core.machine.memory import PhysicalMemory
+
+LONGEST: Final = 15
+"""Bytes of the longest instruction. Source: Intel SDM volume 2, 2.3.11."""
 
 
 class VirtualMemory:
@@ -63,6 +67,15 @@ class VirtualMemory:
         if len(places) == 1:
             return self._memory.read(*places[0])
         return b"".join(self._memory.read(pa, size) for pa, size in places)
+
+    def code(self, va: int) -> bytes:
+        """The bytes of an instruction and some that follow: 15, or those on its page where the next is not there."""
+        for size in (LONGEST, 0x1000 - (va & 0xFFF)):
+            try:
+                return self.read(va, min(size, LONGEST), system=True)
+            except GuestFault:
+                continue
+        return b""
 
     def write(self, va: int, data: bytes, *, system: bool = False) -> None:
         """Write bytes: all of them, or none when a page of them faults."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault, Reschedule
+from pvops_core.machine.cpu.intents import as_write
 from pvops_core.machine.cpu.stackfaults import canonicality_decides, vector_of
 from pvops_core.machine.exits.instructions import answer, icebp
 from pvops_core.machine.exits.pageend import PageEnd
@@ -226,6 +227,11 @@ class Callbacks:
             decided = vector_of(vcpu, vector)
             if decided != vector:
                 vector, error_code, address = decided, 0, None
+        if vector == faults.PF and error_code is not None and address is not None:
+            told = address
+            error_code, address = as_write(vcpu, rip, error_code, address)
+            if address != told:
+                vcpu.cr2 = address
         self._note(vcpu, vector, rip, error_code, address)
         if not self._progresses(vector, rip, address or 0):
             machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.paging import EFER_NXE, ErrorCode
 from pvops_core.machine.cpu.registers import MSR_EFER
+from pvops_core.machine.cpu.virtual import LONGEST
 from pvops_core.machine.unicorn.state import Slot
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _BUDGET: Final = int(Slot.BUDGET)
 _PAGE: Final = 0x1000
-_LONGEST: Final = 15
 _HLT: Final = 0xF4
 _LOWER_END: Final = 1 << 47
 
@@ -83,7 +83,7 @@ class PageEnd:
         self._from = self._linear(self._vcpu.rip)
         page = self._next - _PAGE & self._mask
         least = (self._from - page & self._mask) + 1
-        first = max(_PAGE - _LONGEST, least)
+        first = max(_PAGE - LONGEST, least)
         code = self._vcpu.virtual.read(page, _PAGE, system=True)
         while code[first - 1] == _HLT and first > least:
             first -= 1  # so that an hlt is told from a stop by where the engine began
