@@ -52,6 +52,10 @@ _SHOWN = 32
 """Bytes that an error shows of what it is about."""
 
 
+_NAME = 80
+"""Letters of a name that is not there which an error shows."""
+
+
 def unknown(what: str, name: str, there: Iterable[str]) -> UsageError:
     """The error for a name that is not there, with those that are and the one that may have been meant.
 
@@ -61,6 +65,7 @@ def unknown(what: str, name: str, there: Iterable[str]) -> UsageError:
         there: the names to choose from.
     """
     names = list(there)
+    name = name if len(name) <= _NAME else f"{name[:_NAME]}…"
     meant = difflib.get_close_matches(name, names, n=1)
     guess = f" (did you mean {meant[0]}?)" if meant else ""
     return UsageError(f"no {what} {name!r}; there are {', '.join(names) or 'none'}{guess}")

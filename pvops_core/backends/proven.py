@@ -66,16 +66,20 @@ class Proven:
         """Write the notes down, if there are new ones."""
         if not self._new or self.file is None:
             return
-        notes = dict(list(self._notes.items())[-MOST:])
+        others = {key: note for key, note in self._read().items() if key not in self._notes}
+        notes = dict([*others.items(), *self._notes.items()][-MOST:])  # another process may have written meanwhile
         beside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(notes, indent=1), encoding="utf-8")
-            beside.replace(self.file)
+            try:
+                beside.write_text(json.dumps(notes, indent=1), encoding="utf-8")
+                beside.replace(self.file)
+            finally:
+                beside.unlink(missing_ok=True)  # a full disk leaves half of it
 
 
 def _key(found: Found) -> str:
-    return f"{found.distribution}: {found.entry_point}"
+    return f"{sys.prefix}: {found.distribution}: {found.entry_point}"  # each virtual environment has its own
 
 
 def _mark(found: Found) -> str | None:
@@ -84,7 +88,7 @@ def _mark(found: Found) -> str | None:
     if not files:
         return None
     core = sorted(Path(__file__).parent.glob("*.py"))
-    seen = hashlib.sha256(f"{sys.version} {sys.prefix} {found.version}".encode())
+    seen = hashlib.sha256(f"{sys.version} {found.version}".encode())
     for file in (*core, *files):
         try:
             state = file.stat()

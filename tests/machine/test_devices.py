@@ -83,6 +83,15 @@ def test_an_error_of_the_device_ends_the_run() -> None:
         subject.run(max_ns=100_000)
 
 
+@pytest.mark.parametrize("kind", list(MachineKind))
+def test_running_into_registers_is_the_guests_crash(kind: MachineKind) -> None:
+    device = Device()
+    with machine("bb0000e0fe ffe3", device, kind) as subject:  # mov ebx, PLACE; jmp rbx
+        stop = subject.run(max_ns=100_000)
+    assert (stop.reason, stop.detail) == ("crash", "vcpu 0 at 0xfee00000: fetch from a device's registers")
+    assert not device.accesses
+
+
 def test_a_place_that_is_memory_is_refused() -> None:
     with machine("ebfe", Device()) as subject, pytest.raises(MachineError, match="map device failed"):
         subject.map_device(0, 0x1000, Device())

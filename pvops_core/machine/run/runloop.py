@@ -293,15 +293,10 @@ class RunLoop:
 
     def _bad_end(self, slot: CpuSlot, status: int) -> None:
         vcpu = slot.vcpu
-        name = uc.ERROR_NAMES.get(status, str(status))
-        if status in uc.BUS_ERRORS:
-            self.stop(
-                Stop(
-                    "crash",
-                    f"vcpu {vcpu.index} at {vcpu.rip:#x}: {name.replace('unmapped', 'outside physical memory')}",
-                )
-            )
+        if done := uc.BUS_ERRORS.get(status):
+            self.stop(Stop("crash", f"vcpu {vcpu.index} at {vcpu.rip:#x}: {done}"))
             return
+        name = uc.ERROR_NAMES.get(status, str(status))
         raise MachineError(f"the engine stopped: {name}", vcpu=vcpu.index, rip=vcpu.rip)
 
     def _halted(self, slot: CpuSlot) -> None:

@@ -36,7 +36,13 @@ REGISTER_IDS: dict[str, int] = {
     for name, value in vars(x86_const).items()
     if name.startswith("UC_X86_REG_")
 }
-BUS_ERRORS = frozenset({const.UC_ERR_READ_UNMAPPED, const.UC_ERR_WRITE_UNMAPPED, const.UC_ERR_FETCH_UNMAPPED})
+BUS_ERRORS: dict[int, str] = {
+    const.UC_ERR_READ_UNMAPPED: "read outside physical memory",
+    const.UC_ERR_WRITE_UNMAPPED: "write outside physical memory",
+    const.UC_ERR_FETCH_UNMAPPED: "fetch outside physical memory",
+    const.UC_ERR_FETCH_PROT: "fetch from a device's registers",  # all else is mapped to be executed
+}
+"""What a guest can do on the bus that no engine goes on from."""
 
 _library = ctypes.PyDLL(binding.uclib._name)  # noqa: SLF001 - the path of the library that the binding chose
 _pointer = ctypes.c_void_p
