@@ -40,6 +40,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "livepatch": Verb("pvops_core.cli.livepatch:livepatch", "Live-patch a guest while it runs."),
     "scenario": Verb("pvops_core.cli.scenario:scenario", "Play a failure of the past again."),
     "patch": Verb("pvops_core.cli.patch:patch", "Show what a kernel makes of its call sites."),
+    "record": Verb("pvops_core.cli.record:record", "Record a real boot of a kernel."),
     "backends": Verb("pvops_core.cli.backends:backends", "List the backends that there are."),
     "sites": Verb("pvops_core.cli.sites:sites", "List a kernel's paravirt call sites."),
     "new-backend": Verb("pvops_core.cli.new_backend:new_backend", "Write a new backend to begin from."),

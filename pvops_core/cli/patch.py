@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pvops_core.cli.against import hold_against
+from pvops_core.cli.against import show as show_against
 from pvops_core.cli.alternatives import describe as describe_alternatives
 from pvops_core.cli.alternatives import find_cpu, show
 from pvops_core.cli.common import (
@@ -58,6 +60,14 @@ def patch(
             "feature is there but those that the platform forces.",
         ),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RECORD",
+            help="Hold the result against a record of a boot of this kernel, which `pvops record` makes; with "
+            "--alternatives the other places too, for the CPU of that boot unless --cpu names one.",
+        ),
+    ] = None,
     kernel: KernelOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
@@ -70,26 +80,31 @@ def patch(
     With --alternatives, every other place that the kernel patches by what its CPU has is worked out as well: jumps,
     calls, padding, retpolines. Where --cpu names a record, it says how many of each kind came out as recorded.
 
-    Exit code: 0 worked out, 2 no kernel, or one that has no table of ops that is known, 4 pvops or a plugin failed.
+    Exit code: 0 worked out, 2 no kernel, or one that has no table of ops that is known, 4 pvops or a plugin failed, 5
+    the record of --against says otherwise.
     """
+    from pvops_core.patching.bootrecords import read_record  # noqa: PLC0415
     from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel  # noqa: PLC0415
     from pvops_core.patching.whole import plan_alternatives  # noqa: PLC0415
 
     if cpu is not None and not alternatives:
         raise UsageError("--cpu says which alternatives apply: it needs --alternatives")
-    if output is not None and kernel is not None:
-        raise UsageError("--output is for kernels: a module is linked and patched when it is loaded")
+    if kernel is not None:
+        _refuse_for_modules(output, against)
     if output is not None and output.exists() and file.exists() and output.samefile(file):
         raise UsageError(f"--output {output} is the kernel itself")
     fills = find_fills(backend, plugin or ())
     with progress(f"patching {file} for {backend}"):
         image = load_subject(file, kernel)
-        known = find_cpu(cpu, image)
+        record = read_record(against, image) if against is not None else None
+        known = find_cpu(str(against) if record is not None and alternatives and cpu is None else cpu, image)
         plan = plan_kernel(read_kernel(image), fills, cpus)
         whole = plan_alternatives(plan, known.features) if alternatives else None
     result = describe(plan, backend, cpus)
     if whole is not None:
         result["alternatives"] = describe_alternatives(plan, whole, known)
+    if record is not None:
+        result["against"] = hold_against(plan, whole, record)
     if output is not None:
         write_file(output, patched_image(plan, whole.groups if whole is not None else ()))
     write_json("patch", result, json)
@@ -97,7 +112,16 @@ def patch(
         _print(plan, result)
         if whole is not None:
             show(result["alternatives"])
-    return ExitCode.FINE
+        if record is not None:
+            show_against(result["against"])
+    return ExitCode.FINE if record is None or result["against"]["equal"] else ExitCode.DIFFERENCE
+
+
+def _refuse_for_modules(output: Path | None, against: Path | None) -> None:
+    if output is not None:
+        raise UsageError("--output is for kernels: a module is linked and patched when it is loaded")
+    if against is not None:
+        raise UsageError("--against is for kernels: a record says nothing of modules")
 
 
 def describe(plan: KernelPlan, backend: str, cpus: int) -> dict[str, Any]:

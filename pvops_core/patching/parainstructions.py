@@ -1,7 +1,8 @@
 """The call sites that a kernel annotated in ``.parainstructions``, from 2.6.23 to 6.7.
 
 ``struct paravirt_patch_site`` (arch/x86/include/asm/paravirt_types.h) is a pointer, a type byte and a length byte, then
-a 16-bit clobber word, padded to 8 bytes on i386 and to 16 on x86_64.
+a 16-bit clobber word, padded to 8 bytes on i386 and to 16 on x86_64. The assembler aligns before each record, so that
+the last one need not have its padding (3.2 to 5.10), nor a word of clobbers where the generation has none.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ SECTION: Final = ".parainstructions"
 SITE_LIMIT: Final = 1 << 17
 """Most sites read; a distribution kernel has some 4,000."""
 
+_NEEDED: Final = 2
+"""Bytes of a record behind its pointer without which it is none: type and length."""
+
 _RECORDS: Final = {
     8: np.dtype({"names": ["instr", "type", "len", "clobbers"], "formats": ["<u8", "u1", "u1", "<u2"],
                  "offsets": [0, 8, 9, 10], "itemsize": 16}),
@@ -42,12 +46,12 @@ def read_parainstructions(image: KernelImage) -> tuple[SiteRecord, ...]:
     if not data:
         return ()
     record = _RECORDS[image.pointer_size]
-    if len(data) % record.itemsize:
+    if 0 < len(data) % record.itemsize < image.pointer_size + _NEEDED:
         size = f"{len(data):#x} bytes is no multiple of the record's {record.itemsize}"
         raise _error(image, len(data) // record.itemsize, "size", size)
     if len(data) // record.itemsize > SITE_LIMIT:
         raise _error(image, SITE_LIMIT, "size", f"is one too many: at most {SITE_LIMIT} sites are read")
-    table = np.frombuffer(data, record)
+    table = np.frombuffer(data + bytes(-len(data) % record.itemsize), record)
     address, length = table["instr"].astype(np.uint64), table["len"].astype(np.uint64)
     for bad in np.flatnonzero((length == 0) | (length > LONGEST_SITE)).tolist():
         raise _error(image, bad, "len", f"is {int(length[bad])}; a site has 1 to {LONGEST_SITE} bytes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from pvops_core.livepatch.guest import build_id_of
 from pvops_core.ops import LAYOUTS
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kernels import SmallKernel
+from pvops_core.testing.qemu import FUNCTIONS, install, story
 
 ROOT = Path(__file__).parents[2]
 PAYLOAD_SOURCE = ROOT / "pvops_core" / "livepatch" / "examples" / "hello.c"
@@ -51,6 +53,26 @@ def _payload(folder: Path) -> str:
     made.text("no_report", b"\xc3")
     made.replace("report", "no_report", old_size=16)
     return _written(folder / "quiet.livepatch", made.build())
+
+
+def _recordable(folder: Path) -> str:
+    """A kernel, and in the same folder a QEMU that boots it and patches nothing."""
+    layout = LAYOUTS["7.2-64"]
+    functions = (*FUNCTIONS, *(f"filler{number}" for number in range(32)))
+    kernel = SmallKernel(layout, range(len(layout.slots)), functions=functions, typed=True)
+    install(folder, story(kernel))
+    return _written(folder / "vmlinux", kernel.builder().build())
+
+
+def _recorded(folder: Path) -> tuple[str, str]:
+    kernel, record = _recordable(folder), str(folder / "record.json")
+    assert main(["record", kernel, "--output", record]) == 0
+    return kernel, record
+
+
+def _patch_against(folder: Path) -> list[str]:
+    kernel, record = _recorded(folder)
+    return ["patch", kernel, "--backend", "native", "--alternatives", "--cpu", "qemu64", "--against", record]
 
 
 def _broken_plugin(folder: Path) -> str:
@@ -107,6 +129,8 @@ COMMANDS: Mapping[str, Command] = {
         "native",
         "--alternatives",
     ],
+    "patch against a record": _patch_against,
+    "record": lambda folder: ["record", _recordable(folder), "--output", str(folder / "record.json.gz")],
     "scenario": lambda _: ["scenario"],
     "scenario by name": lambda _: ["scenario", "early-cr3"],
     "new-backend": lambda folder: ["new-backend", "demo", "--directory", str(folder / "demo")],
@@ -157,8 +181,9 @@ def test_every_verb_has_a_schema_that_is_one(schemas: dict[str, Schema]) -> None
 
 @pytest.mark.parametrize("what", COMMANDS)
 def test_what_is_written_is_what_the_schema_says(
-    what: str, schemas: dict[str, Schema], registry: Registry[Any], tmp_path: Path
+    what: str, schemas: dict[str, Schema], registry: Registry[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     if what == "livepatch build" and not (shutil.which("cc") and shutil.which("ld")):
         pytest.skip("needs cc and ld")
     target = tmp_path / "result.json"

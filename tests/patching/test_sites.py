@@ -58,10 +58,18 @@ def test_bad_record_is_named(second: tuple[int, int, int], field: str) -> None:
     assert caught.value.offset == section.offset + 16
 
 
-def test_cut_off_record() -> None:
+@pytest.mark.parametrize("rest", [8, 9])
+def test_cut_off_record(rest: int) -> None:
     with pytest.raises(ImageError) as caught:
-        read_sites(load_image(image_with(bytes(24))))
+        read_sites(load_image(image_with(bytes(16 + rest))))
     assert caught.value.field == ".parainstructions[1].size"
+
+
+@pytest.mark.parametrize("rest", [10, 12, 15])
+def test_the_last_record_need_not_be_padded(rest: int) -> None:
+    records = struct.pack("<QBB6x", TEXT, 0, 6) + struct.pack("<QBB6x", TEXT + 16, 30, 6)[:rest]
+    first, last = read_sites(load_image(image_with(records)))
+    assert (first.type, last.type, last.address) == (0, 30, TEXT + 16)
 
 
 def test_too_many_sites_are_refused_before_they_are_read() -> None:

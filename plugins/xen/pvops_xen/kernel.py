@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import ImageError
-from pvops_core.patching.fills import assigned, callee_save, compiled_table, present, queued_spinlocks
+from pvops_core.patching.fills import assigned, callee_save, compiled_table, in_layout, present, queued_spinlocks
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -72,7 +72,7 @@ class XenKernel:
         slots |= present(kernel, PAGE_TABLES_READY)
         if cpus > 1 and "xen_qlock_wait" in kernel.symbols:
             slots |= queued_spinlocks(wait="xen_qlock_wait", kick="xen_qlock_kick", vcpu_is_preempted="xen_vcpu_stolen")
-        return slots
+        return in_layout(layout, slots)  # 7.3 leads two of the lock ops by static calls
 
     def features(self, kernel: KernelImage, cpus: int) -> frozenset[str]:
         """``XENPV``, forced in ``xen_start_kernel``."""

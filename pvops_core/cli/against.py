@@ -1,0 +1,104 @@
+"""``pvops patch --against``: what a recorded boot made of a kernel's text, beside what was worked out."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from pvops_core.cli.common import symbol_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pvops_core.patching.bootrecords import BootRecord
+    from pvops_core.patching.kernel import KernelPlan
+    from pvops_core.patching.whole import AlternativesPlan
+
+SHOWN: Final = 10
+"""Differences of a kind that are printed; all of them are in the JSON."""
+
+
+def hold_against(plan: KernelPlan, whole: AlternativesPlan | None, record: BootRecord) -> dict[str, Any]:
+    """The ``against`` member of the result.
+
+    Args:
+        plan: what was worked out of the sites.
+        whole: of all other places; None where nobody asked for them.
+        record: of a boot of the same kernel.
+    """
+    table = _table(plan, record)
+    sites = [difference for step in plan.steps for difference in _sites(plan, step, record)]
+    places = _places(plan, whole, record) if whole is not None and record.alternatives else None
+    return {
+        "record": record.path,
+        "run": record.run,
+        "equal": not (table or sites or places),
+        "table": table,
+        "sites": sites,
+        "alternatives": places,
+    }
+
+
+def _table(plan: KernelPlan, record: BootRecord) -> list[dict[str, Any]]:
+    """The slots of the table; a record with more or fewer differs in those as well."""
+    image, slots = plan.kernel.image, plan.kernel.layout.slots
+    size = max(len(plan.table), len(record.table))
+    pairs = zip(_padded(plan.table, size), _padded(record.table, size), strict=True)
+    return [
+        {
+            "op": slots[type_].path if type_ < len(slots) else f"type {type_}",
+            "predicted": symbol_json(image, planned) if planned else None,
+            "recorded": symbol_json(image, found) if found else None,
+        }
+        for type_, (planned, found) in enumerate(pairs)
+        if planned != found
+    ]
+
+
+def _padded(table: tuple[int, ...], size: int) -> tuple[int | None, ...]:
+    return table + (None,) * (size - len(table))
+
+
+def _sites(plan: KernelPlan, step: str, record: BootRecord) -> list[dict[str, Any]]:
+    slots, recorded = plan.kernel.layout.slots, dict(record.sites.get(step, {}))
+    found = []
+    for planned in plan.sites:
+        site, predicted = planned.site, getattr(planned, step)
+        code = recorded.pop(site.address, None)
+        if code != predicted:
+            found.append(_difference(plan, site.address, predicted, code) | {"step": step, "op": slots[site.type].path})
+    found += [_difference(plan, address, None, code) | {"step": step, "op": None} for address, code in recorded.items()]
+    return found
+
+
+def _places(plan: KernelPlan, whole: AlternativesPlan, record: BootRecord) -> list[dict[str, Any]]:
+    recorded = dict(record.alternatives)
+    found = []
+    for planned in whole.groups:
+        code = recorded.pop(planned.group.address, None)
+        if code != planned.final:
+            found.append(_difference(plan, planned.group.address, planned.final, code))
+    return found + [_difference(plan, address, None, code) for address, code in recorded.items()]
+
+
+def _difference(plan: KernelPlan, address: int, predicted: bytes | None, recorded: bytes | None) -> dict[str, Any]:
+    return {
+        "address": f"{address:#x}",
+        "symbol": symbol_json(plan.kernel.image, address),
+        "predicted": predicted.hex() if predicted is not None else None,
+        "recorded": recorded.hex() if recorded is not None else None,
+    }
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print how it came out, and the first differences."""
+    counts = {"slots": result["table"], "sites": result["sites"], "other places": result["alternatives"]}
+    said = [f"{len(found)} {what}" for what, found in counts.items() if found]
+    outcome = f"{', '.join(said)} differ" if said else "no difference"
+    sys.stdout.write(f"against {result['record']}: {outcome}\n")
+    for slot in result["table"][:SHOWN]:
+        sys.stdout.write(f"  {slot['op']}: {slot['predicted'] or '-'}, recorded {slot['recorded'] or '-'}\n")
+    for found in (result["sites"], result["alternatives"] or ()):
+        for each in found[:SHOWN]:
+            place = f"{each['address']} {each['symbol']}"
+            sys.stdout.write(f"  {place}: {each['predicted'] or '-'}, recorded {each['recorded'] or '-'}\n")
