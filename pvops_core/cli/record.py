@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, image_json, printable, progress, write_file, write_json
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, image_json, progress, write_file, write_json
+from pvops_core.errors import printable
 
 if TYPE_CHECKING:
     from pvops_core.recording.moments import Seen, Subject
