@@ -37,5 +37,13 @@ class MachineKind(enum.Enum):
 
 
 def kind_of(machine: str) -> MachineKind:
-    """The kind of machine that a kernel for "x86_64" or "i386" needs."""
+    """The kind of machine that a kernel for "x86_64" or "i386" is best run on.
+
+    A processor with PAE also runs the 32-bit kernels that do not use it.
+    """
     return MachineKind.X86_64 if machine == "x86_64" else MachineKind.PAE
+
+
+def will_do(kind: MachineKind) -> tuple[MachineKind, ...]:
+    """The kinds of machine that a kernel may run on as well as far as its file's header says, the best one first."""
+    return (kind, MachineKind.I386) if kind is MachineKind.PAE else (kind,)

@@ -29,7 +29,11 @@ class Guest(Protocol):
 
     @property
     def kind(self) -> MachineKind:
-        """The machine that it needs."""
+        """The machine that it is best run on."""
+
+    @property
+    def kinds(self) -> tuple[MachineKind, ...]:
+        """All machines that it can run on, the best first."""
 
     @property
     def symbols(self) -> Mapping[str, int]:

@@ -11,9 +11,9 @@ from pvops_core.backends import chain
 from pvops_core.backends.chains import platform_owner
 from pvops_core.errors import UsageError, unknown
 from pvops_core.guests import Kernel
-from pvops_core.kinds import MachineKind
+from pvops_core.kinds import MachineKind, will_do
 from pvops_core.runs.cell import Cell
-from pvops_core.session import platform_for
+from pvops_core.session import hosted
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
@@ -115,7 +115,7 @@ def plan_kernel(
     skipped: list[Skipped] = []
     for name in names:
         try:
-            platform = platform_for(Kernel.boot_protocol, files.kind, chain(backends[name], backends))
+            platform, _ = hosted(Kernel.boot_protocol, will_do(files.kind), chain(backends[name], backends))
         except UsageError as reason:
             skipped.append(Skipped(name, "", str(reason)))
             continue

@@ -102,12 +102,12 @@ class Session(Closing):
         if strange := sorted(settings.keys() - SessionSettings.__annotations__.keys()):
             raise TypeError(f"Session takes no {strange[0]!r}; the guest has its command line")
         self.guest = guest
-        platform = platform_for(guest.boot_protocol, guest.kind, backends)
+        platform, kind = hosted(guest.boot_protocol, guest.kinds, backends)
         memory = settings.get("memory", guest.default_memory) & ~0xFFF
         values = platform.settings_class.read(settings.get("options", {}), memory=memory)
         self.tool_frames = settings.get("tool_frames", 0)
         self.machine = Machine(
-            guest.kind,
+            kind,
             memory=platform.machine_memory(memory) + (self.tool_frames << PAGE_SHIFT),
             vcpus=settings.get("vcpus", 1),
             seed=settings.get("seed", 0),
@@ -366,10 +366,24 @@ class Session(Closing):
 
 
 def platform_for(boot_protocol: str, kind: MachineKind, backends: tuple[Backend, ...]) -> type[Platform]:
-    """Who hosts guests of a boot protocol and a kind of machine: the first backend of a chain that has a platform.
+    """Who hosts guests of a boot protocol and a kind of machine; UsageError as for :func:`hosted`."""
+    return hosted(boot_protocol, (kind,), backends)[0]
+
+
+def hosted(
+    boot_protocol: str, kinds: tuple[MachineKind, ...], backends: tuple[Backend, ...]
+) -> tuple[type[Platform], MachineKind]:
+    """Who hosts guests of a boot protocol, and on which of the machines that will do for the guest.
+
+    It is the first backend of a chain that has a platform.
+
+    Args:
+        boot_protocol: the guest's.
+        kinds: the machines, the best first.
+        backends: the chain.
 
     Raises:
-        UsageError: none has, or that one does not host such guests, or is not this kind of machine.
+        UsageError: none has, or that one does not host such guests, or is no such machine.
     """
     found = ((each, each.platform_for(boot_protocol)) for each in backends)
     owner, platform = next((one for one in found if one[1] is not None), (backends[0], None))
@@ -377,7 +391,8 @@ def platform_for(boot_protocol: str, kind: MachineKind, backends: tuple[Backend,
         raise UsageError(f"backend {backends[0].name} has no platform, and neither have those it is based on")
     if boot_protocol not in platform.loaders:
         raise UsageError(f"backend {backends[0].name!r} cannot boot {_WHAT.get(boot_protocol, boot_protocol)}")
-    if kind not in owner.kinds:
-        kinds = ", ".join(sorted(kind.value for kind in owner.kinds))
-        raise UsageError(f"backend {owner.name!r} is no {kind.value} machine; it can be {kinds}")
-    return platform
+    kind = next((kind for kind in kinds if kind in owner.kinds), None)
+    if kind is None:
+        there = ", ".join(sorted(kind.value for kind in owner.kinds))
+        raise UsageError(f"backend {owner.name!r} is no {kinds[0].value} machine; it can be {there}")
+    return platform, kind

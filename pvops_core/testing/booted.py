@@ -13,7 +13,7 @@ import attrs
 from pvops_core.backends import chain
 from pvops_core.guests import Kernel, read_kernel
 from pvops_core.images import machine_of
-from pvops_core.session import Session, platform_for
+from pvops_core.session import Session, hosted
 from pvops_core.session.calls import LIMIT
 from pvops_core.testing.choices import Choices
 from pvops_core.testing.lab import Standing
@@ -76,7 +76,7 @@ class BootedKernel(Standing[Session]):
         kernel = read_kernel(recipe.image, recipe.initrd or None, recipe.cmdline)
         words = recipe.cmdline.split()
         if not any(word.startswith("console=") for word in words):
-            words.append(f"console={platform_for(kernel.boot_protocol, kernel.kind, links).console_name}")
+            words.append(f"console={hosted(kernel.boot_protocol, kernel.kinds, links)[0].console_name}")
         kernel = Kernel(kernel.image, kernel.initrd or _SMALLEST_RAMDISK, " ".join(words))
         chosen = dict(recipe.choices.settings)
         session = Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed, options=chosen)

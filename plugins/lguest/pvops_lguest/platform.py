@@ -15,17 +15,18 @@ from pvops_core.machine import general_protection
 from pvops_core.machine.cpu.cpuid import cpuid
 from pvops_core.machine.cpu.cpumodel import cpu_features
 from pvops_lguest.host import builder, costs
-from pvops_lguest.host.abi import TRAP_ENTRY, Call
+from pvops_lguest.host.abi import TRAP_ENTRY, VMCALL, Call
 from pvops_lguest.host.data import INTERRUPT_FLAG
 from pvops_lguest.host.hypercalls import CR0_TS, Hypercalls
 from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import VirtualGuestMemory
 from pvops_lguest.host.segments import GUEST_PL
 from pvops_lguest.host.traps import DEVICE_NOT_AVAILABLE, GENERAL_PROTECTION, PAGE_FAULT, Gate, name_of
+from pvops_lguest.launcher.load import load_kernel
 from pvops_lguest.livepatching import LguestCallsIn
 
 if TYPE_CHECKING:
-    from pvops_core.guests import BuiltinGuest
+    from pvops_core.guest import Guest
     from pvops_core.machine import Machine, Vcpu
     from pvops_lguest.host.state import SavedHost
 
@@ -64,12 +65,12 @@ class LguestPlatform(LguestCallsIn, Platform):
         shadow_fills: page faults that only filled the shadow tables.
     """
 
-    loaders = {"builtin": builder.load_builtin}  # noqa: RUF012 - as ClassVar in the base
+    console_name = "hvc0"
+    loaders = {"builtin": builder.load_builtin, "kernel": load_kernel}  # noqa: RUF012 - as ClassVar in the base
     settings_class = builder.LguestSettings
     settings: builder.LguestSettings
-    guest: BuiltinGuest
 
-    def __init__(self, machine: Machine, guest: BuiltinGuest, settings: builder.LguestSettings | None = None) -> None:
+    def __init__(self, machine: Machine, guest: Guest, settings: builder.LguestSettings | None = None) -> None:
         """Divide the machine's memory between guest and host.
 
         Raises:
@@ -86,7 +87,9 @@ class LguestPlatform(LguestCallsIn, Platform):
         self.shadow_fills = 0
         self._end: tuple[str, str] | None = None
         self._random = random.Random(f"lguest {machine.seed}")  # noqa: S311 - replacement, not a secret
-        self.state = builder.make_state(machine, guest, self.settings, self.console, self._random.randrange)
+        self.state = builder.make_state(
+            machine, guest, self.settings, (self.console, self.emit), self._random.randrange
+        )
         self._calls = Hypercalls(self.state, self._observe, self.tell)
         self._virtual = VirtualGuestMemory(self.state.memory, self.state.shadow.guest_pa)
         machine.keep(self)
@@ -94,7 +97,12 @@ class LguestPlatform(LguestCallsIn, Platform):
     @staticmethod
     def machine_memory(guest_ram: int) -> int:
         """Bytes that the machine must have for a guest of ``guest_ram`` bytes: the host needs some for its tables."""
-        return guest_ram + builder.HOST_AREA
+        return guest_ram + builder.DEVICE_AREA + builder.HOST_AREA
+
+    def spare_frames(self, count: int) -> list[int]:
+        """Frames behind the pages of devices."""
+        start = self.state.ram + builder.DEVICE_AREA
+        return [start + (number << 12) for number in range(count)]
 
     # Hypercalls
 
@@ -123,6 +131,9 @@ class LguestPlatform(LguestCallsIn, Platform):
         with self._guest_may_end(vcpu):
             self.machine.clock.advance(costs.HOST_TRIP_NS)
             result = self._calls.enter(vcpu, nr, arguments)
+            data = self.state.data
+            if data is not None and self.state.interrupts.ready(data):
+                vcpu.cut_short()
         return nr if result is None else result
 
     def number(self, call: Call) -> int:
@@ -164,6 +175,10 @@ class LguestPlatform(LguestCallsIn, Platform):
         self.traps[name_of(vector)] += 1
         with self._guest_may_end(vcpu):
             if vector == PAGE_FAULT and self.demand(address or 0, error_code or 0):
+                return
+            if vector == INVALID_OPCODE and self._is_hypercall(vcpu):
+                vcpu.rip += len(VMCALL)
+                self._hypercall_from(vcpu)
                 return
             if vector == DEVICE_NOT_AVAILABLE and not self.state.ts:
                 # The guest did not ask for this one: the host restores the FPU's state on its own.
@@ -216,12 +231,22 @@ class LguestPlatform(LguestCallsIn, Platform):
                 self._reflect(vcpu, GENERAL_PROTECTION, vector * 8 + 2, None)
             return
         if vector == TRAP_ENTRY:
-            number, *arguments = vcpu.batch("eax", *self.state.abi.registers).read()
-            vcpu.set("eax", self.hypercall(vcpu, number, *arguments))
+            self._hypercall_from(vcpu)
             return
         self.traps[name_of(vector)] += 1
         with self._guest_may_end(vcpu):
             self._reflect(vcpu, vector, None, None)
+
+    def _hypercall_from(self, vcpu: Vcpu) -> None:
+        number, *arguments = vcpu.batch("eax", *self.state.abi.registers).read()
+        vcpu.set("eax", self.hypercall(vcpu, number, *arguments))
+
+    def _is_hypercall(self, vcpu: Vcpu) -> bool:
+        """Whether the guest's kernel stands at a ``vmcall`` that its host took for a hypercall (is_hypercall())."""
+        if not self.state.abi.vmcall or vcpu.cpl != GUEST_PL:
+            return False
+        places = (self.state.shadow.guest_pa((vcpu.rip + at) & 0xFFFFFFFF) for at in range(len(VMCALL)))
+        return b"".join(self.state.memory.read(pa, 1) for pa in places) == VMCALL
 
     def _int_length(self, vcpu: Vcpu, vector: int) -> int:
         """Bytes of the instruction before EIP: ``int3`` and ``into`` are one, ``int n`` is two with n as its second."""
@@ -282,9 +307,13 @@ class LguestPlatform(LguestCallsIn, Platform):
         state = self.state
         interrupts = state.interrupts
         interrupts.tick(self.machine.clock.ns)
+        if interrupts.deadline is not None:
+            vcpu.expect(interrupts.deadline)
         if state.data is None:
             return
         with self._guest_may_end(vcpu):
+            if state.devices is not None:
+                state.devices.poll()
             gate = interrupts.take(state.data, vcpu.rip)
             if gate is not None:
                 self.traps["interrupt"] += 1
@@ -293,6 +322,21 @@ class LguestPlatform(LguestCallsIn, Platform):
                 self._enter(vcpu, gate, None, reflected=True)
             if vcpu.halted and not interrupts.halted:
                 vcpu.wake()
+
+    def interrupt(self, irq: int) -> None:
+        """One of the guest's interrupts, from a device; a guest that sleeps wakes up if it takes it."""
+        interrupts, data, vcpu = self.state.interrupts, self.state.data, self.machine.vcpus[0]
+        interrupts.raise_irq(irq)
+        if data is not None and interrupts.ready(data):
+            vcpu.cut_short()
+            if vcpu.halted:
+                vcpu.wake()
+
+    def typed(self, data: bytes) -> None:
+        """To the console; dropped where there is none."""
+        if self.state.devices is not None:
+            with self._guest_may_end(self.machine.vcpus[0]):
+                self.state.devices.typed(data)
 
     def rouse(self, vcpu: Vcpu) -> None:
         """The HALT hypercall may return before there is an interrupt, with interrupts on as after one."""
@@ -312,7 +356,7 @@ class LguestPlatform(LguestCallsIn, Platform):
             clock.advance(interrupts.deadline - clock.ns)
             interrupts.tick(clock.ns)
         if interrupts.next_irq(data) is None:
-            return False
+            return self.wait_for_typing()
         self.machine.vcpus[0].wake()
         return True
 

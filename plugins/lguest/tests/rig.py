@@ -77,6 +77,7 @@ class Host:
         image = SimpleNamespace(segments=(), read=lambda *_: b"")
         guest = SimpleNamespace(
             kind=MachineKind.I386,
+            boot_protocol="builtin",
             layout=abi,
             image=image,
             symbols={"lguest_data": BASE + DATA},

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from .conftest import MakeHost
 
 GUEST = SimpleNamespace(
-    kind=MachineKind.I386, layout="2.6.24", image=None, symbols={}, kernel_base=BASE, entry=BASE + CODE
+    kind=MachineKind.I386,
+    boot_protocol="builtin",
+    layout="2.6.24",
+    image=None,
+    symbols={},
+    kernel_base=BASE,
+    entry=BASE + CODE,
 )
 
 
@@ -53,7 +59,7 @@ def test_the_host_needs_memory_too() -> None:
         pytest.raises(MachineError, match="host alone"),
     ):
         platform(machine)
-    assert LguestPlatform.machine_memory(RAM) == RAM + builder.HOST_AREA
+    assert LguestPlatform.machine_memory(RAM) == RAM + builder.DEVICE_AREA + builder.HOST_AREA
 
 
 def test_tables_that_do_not_fit() -> None:

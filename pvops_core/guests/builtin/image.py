@@ -52,6 +52,11 @@ class BuiltinGuest:
         return ops.LAYOUTS[self.layout].kind
 
     @property
+    def kinds(self) -> tuple[MachineKind, ...]:
+        """That one alone."""
+        return (self.kind,)
+
+    @property
     def entry(self) -> int:
         """Virtual address where the first vCPU begins."""
         return self.image.entry

@@ -11,7 +11,7 @@ import attrs
 from pvops_core.errors import ImageError
 from pvops_core.images import load_image
 from pvops_core.images.load import read_file
-from pvops_core.kinds import kind_of
+from pvops_core.kinds import kind_of, will_do
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 BOOT_PROTOCOL: Final = "kernel"
 """What the image itself asks for: Linux's own, PVH's, Xen's; the platform knows which."""
 _PAGE: Final = 0x1000
+_PAE_MODE: Final = 9
+"""XEN_ELFNOTE_PAE_MODE (xen/include/public/elfnote.h)."""
+_PAE_ONLY: Final = frozenset({"native_set_pud", "native_make_pmd", "set_nx", "initial_pg_pmd"})
+"""Of 32-bit kernels those with X86_PAE alone have them: ops of the third level, arch/x86/mm/init_32.c, head_32.S."""
 _DIRECT_MAP: Final = {4: 0xC0000000, 8: 0xFFFF888000000000}
 """PAGE_OFFSET by a pointer's size, with the usual split (asm/page_32_types.h, page_64_types.h)."""
 
@@ -48,8 +52,21 @@ class Kernel:
 
     @property
     def kind(self) -> MachineKind:
-        """The machine it needs. A processor with PAE also runs the 32-bit kernels that do not use it."""
+        """The machine that it is best run on."""
         return kind_of(self.image.machine)
+
+    @property
+    def kinds(self) -> tuple[MachineKind, ...]:
+        """That one, and one without PAE where nothing says that it needs that."""
+        return (self.kind,) if self._needs_pae else will_do(self.kind)
+
+    @cached_property
+    def _needs_pae(self) -> bool:
+        """A Xen note says it; else a function or table is there that no other kernel has."""
+        for note in self.image.notes:
+            if (note.owner, note.type) == ("Xen", _PAE_MODE):
+                return note.data.startswith(b"yes")
+        return not self.symbols.keys().isdisjoint(_PAE_ONLY)
 
     @cached_property
     def symbols(self) -> Mapping[str, int]:

@@ -1,8 +1,8 @@
-"""The three generations of the lguest ABI: call numbers, argument registers, and struct lguest_data.
+"""The generations of the lguest ABI: call numbers, argument registers, struct lguest_data, and device descriptors.
 
 The ABI was private to one kernel version (guest and host were built from one tree) and changed under its
-users. Source: include/linux/lguest.h (2.6.23) and arch/x86/include/asm/lguest_hcall.h, include/linux/lguest.h
-(2.6.24 and 2.6.35).
+users. Source: include/linux/lguest.h and lguest_launcher.h (2.6.23), arch/x86/include/asm/lguest_hcall.h,
+include/linux/lguest.h (2.6.24, 2.6.27, 2.6.32 and 2.6.35), commits 4cd8b5e2a159 and 091ebf07a245 (there and back).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pvops_core.errors import UsageError
 
 TRAP_ENTRY = 0x1F
 """The vector of a hypercall: ``int $0x1f``."""
+
+VMCALL = b"\x0f\x01\xc1"
 
 RING_SIZE = 64
 """Entries of the ring of asynchronous hypercalls."""
@@ -51,6 +53,17 @@ class Call(enum.Enum):
     NOTIFY = "NOTIFY"
     LOAD_GDT_ENTRY = "LOAD_GDT_ENTRY"
     SEND_INTERRUPTS = "SEND_INTERRUPTS"
+
+
+class Descriptors(enum.Enum):
+    """How the page above the guest's memory tells it of its devices (include/linux/lguest_launcher.h)."""
+
+    BUS = "bus"
+    """2.6.23: an array of devices with pages of their own, whose data go by SEND_DMA and BIND_DMA."""
+    FIELDS = "fields"
+    """2.6.24: virtio, with a list of typed fields for each device."""
+    COUNTED = "counted"
+    """From 2.6.25 on: virtio, with the numbers of queues, feature bytes and configuration bytes first."""
 
 
 @attrs.frozen
@@ -91,6 +104,8 @@ class Abi:
         ring_words: which argument (0 is the number) each 32-bit word of a ring entry holds.
         data: struct lguest_data.
         refuses_pwt: a page-table entry with PWT set kills the guest (until 2.6.25).
+        descriptors: the form of its page of devices.
+        vmcall: hypercalls come by this instruction too, an invalid opcode which the host looks at (to 2.6.34).
         numbers: hypercall to call number.
     """
 
@@ -100,6 +115,8 @@ class Abi:
     ring_words: tuple[int, ...]
     data: DataLayout
     refuses_pwt: bool
+    descriptors: Descriptors
+    vmcall: bool = False
     numbers: Mapping[Call, int] = attrs.field(init=False)
 
     @numbers.default
@@ -154,6 +171,7 @@ ABI_2_6_23 = Abi(
         size=1128,
     ),
     refuses_pwt=True,
+    descriptors=Descriptors.BUS,
 )
 
 ABI_2_6_24 = Abi(
@@ -175,31 +193,66 @@ ABI_2_6_24 = Abi(
         size=1136,
     ),
     refuses_pwt=True,
+    descriptors=Descriptors.FIELDS,
+)
+
+ABI_2_6_25 = attrs.evolve(
+    ABI_2_6_24,
+    name="2.6.25",
+    calls=MappingProxyType({**ABI_2_6_24.calls, 2: Call.SHUTDOWN}),
+    refuses_pwt=False,
+    descriptors=Descriptors.COUNTED,
+)
+
+_LATE_CALLS = MappingProxyType(
+    _COMMON | {2: Call.SHUTDOWN, 17: Call.NOTIFY, 18: Call.LOAD_GDT_ENTRY, 19: Call.SEND_INTERRUPTS},
+)
+
+ABI_2_6_30 = attrs.evolve(
+    ABI_2_6_25,
+    name="2.6.30",
+    calls=_LATE_CALLS,
+    # Those of kvm_hypercall3() (asm/kvm_para.h).
+    registers=("ebx", "ecx", "edx"),
+    ring_words=(0, 1, 2, 3),
+    vmcall=True,
+)
+
+_LATE_DATA = DataLayout(
+    irq_pending=20,
+    hcall_status=24,
+    hcalls=88,
+    reserve_mem=1368,
+    tsc_khz=1372,
+    noirq_start=1376,
+    noirq_end=1380,
+    kernel_address=1384,
+    syscall_vec=1388,
+    size=1392,
 )
 
 ABI_2_6_35 = Abi(
     name="2.6.35",
-    calls=MappingProxyType(
-        _COMMON | {2: Call.SHUTDOWN, 17: Call.NOTIFY, 18: Call.LOAD_GDT_ENTRY, 19: Call.SEND_INTERRUPTS},
-    ),
+    calls=_LATE_CALLS,
     registers=("ebx", "ecx", "edx", "esi"),
     ring_words=(0, 1, 2, 3, 4),
-    data=DataLayout(
-        irq_pending=20,
-        hcall_status=24,
-        hcalls=88,
-        reserve_mem=1368,
-        tsc_khz=1372,
-        noirq_start=1376,
-        noirq_end=1380,
-        kernel_address=1384,
-        syscall_vec=1388,
-        size=1392,
-    ),
+    data=_LATE_DATA,
     refuses_pwt=False,
+    descriptors=Descriptors.COUNTED,
 )
 
-ABIS: Mapping[str, Abi] = MappingProxyType({abi.name: abi for abi in (ABI_2_6_23, ABI_2_6_24, ABI_2_6_35)})
+ABI_2_6_31 = attrs.evolve(
+    ABI_2_6_35,
+    name="2.6.31",
+    vmcall=True,
+    data=attrs.evolve(
+        _LATE_DATA, pgdir=1376, noirq_start=1380, noirq_end=1384, kernel_address=1388, syscall_vec=1392, size=1396
+    ),
+)
+
+ABIS: Mapping[str, Abi] = MappingProxyType(
+    {abi.name: abi for abi in (ABI_2_6_23, ABI_2_6_24, ABI_2_6_25, ABI_2_6_30, ABI_2_6_31, ABI_2_6_35)}
+)
 
 _FREE_RING = bytes([DONE]) * RING_SIZE
 
@@ -220,9 +273,9 @@ def abi_of_data(data: bytes) -> Abi | None:
     """The generation whose statically initialised struct lguest_data looks like ``data``, if one does.
 
     A kernel's own copy starts with every ring entry free, so the run of 64 bytes 0xFF tells where the ring
-    is; the system call vector (0x80) behind it tells 2.6.24 from 2.6.23, whose structure ends before it.
+    is; where the system call vector (0x80) is behind it tells the others apart, and 2.6.23's ends before it.
     """
-    for abi in (ABI_2_6_35, ABI_2_6_24, ABI_2_6_23):
+    for abi in (ABI_2_6_31, ABI_2_6_35, ABI_2_6_24, ABI_2_6_23):
         layout = abi.data
         if data[layout.hcall_status : layout.hcalls] != _FREE_RING:
             continue

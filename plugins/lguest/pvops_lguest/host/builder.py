@@ -13,22 +13,29 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.backends import Settings, clock_start, cpu_model, setting
-from pvops_core.errors import ImageError, MachineError
-from pvops_core.guests import BootInfo, PlatformKind
-from pvops_lguest.host.abi import ABIS, Abi, abi_by_name, abi_of_data
+from pvops_core.errors import MachineError
+from pvops_core.guests import BootInfo, BuiltinGuest, Kernel, PlatformKind
+from pvops_lguest.host.abi import ABIS
 from pvops_lguest.host.frames import FramePool
+from pvops_lguest.host.generation import choose_abi
 from pvops_lguest.host.memory import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, GuestMemory
 from pvops_lguest.host.segments import GDT_ENTRIES, GUEST_PL, KERNEL_CS, KERNEL_DS, Segments
 from pvops_lguest.host.shadow import ACCESSED, DIRTY, PRESENT, RW, SWITCHER_INDEX, USER, ShadowTables
 from pvops_lguest.host.state import HostState
 
 if TYPE_CHECKING:
-    from pvops_core.guests import BuiltinGuest
+    from pvops_core.guest import Guest
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
     from pvops_lguest.platform import LguestPlatform
 
+DEVICE_AREA = 256 * PAGE_SIZE
+"""Bytes above a kernel's memory for its devices (DEVICE_PAGES of Documentation/lguest/lguest.c)."""
+
 HOST_AREA = 2 << 20
-"""Bytes of machine memory above the guest's."""
+"""Bytes of machine memory above the guest's and its devices'."""
+
+PAGE_OFFSET = 0xC0000000
+"""Where a kernel begins until it says otherwise: CONFIG_PAGE_OFFSET, the usual one."""
 
 SWITCHER_ADDRESS = SWITCHER_INDEX << 22
 LATEST = (1 << 32) - 1
@@ -38,8 +45,6 @@ TICK_HZ = 100
 
 TSC_KHZ = 1_000_000
 """The machine's time-stamp counter counts nanoseconds of virtual time."""
-
-LGUEST_DATA = "lguest_data"
 
 _CR0 = 0x80010033  # PG, WP, NE, ET, MP, PE: the host's own
 _EFLAGS = 0x202
@@ -65,36 +70,16 @@ class LguestSettings(Settings):
     """What may be chosen of an lguest host."""
 
     abi: str = setting("", "ABI between guest and host; by default what the guest's image shows", choices=("", *ABIS))
+    disk: str = setting("", "file that a kernel sees as its disk, read-only", form="a file's name")
     rtc: int = clock_start(most=LATEST)
     cpu: str = cpu_model()
 
 
-def choose_abi(guest: BuiltinGuest, name: str) -> Abi:
-    """The ABI generation of a name, or what the image's lguest_data shows, or what its table of ops is of.
-
-    Raises:
-        UsageError: no generation of that name, or nothing says which.
-    """
-    if name:
-        return abi_by_name(name)
-    address = guest.symbols.get(LGUEST_DATA)
-    if address is not None:
-        size = max(abi.data.size for abi in ABIS.values())
-        try:
-            found = abi_of_data(guest.image.read(address, size))
-        except ImageError:
-            found = None
-        if found is not None:
-            return found
-    generation = "-".join(guest.layout.split("-")[:1])
-    return abi_by_name(generation)
-
-
 def make_state(
     machine: Machine,
-    guest: BuiltinGuest,
+    guest: Guest,
     settings: LguestSettings,
-    output: bytearray,
+    console: tuple[bytearray, Callable[[bytes], None]],
     choose: Callable[[int], int],
 ) -> HostState:
     """Divide memory and make the host's parts for a guest that is not loaded yet.
@@ -103,28 +88,30 @@ def make_state(
         machine: the machine; the top ``HOST_AREA`` bytes of its memory become the host's.
         guest: the guest.
         settings: the platform's.
-        output: takes the guest's console text.
+        console: the guest's text, and what puts more there.
         choose: draws a number below its argument.
 
     Raises:
         UsageError: an option is wrong.
         MachineError: there is no memory left for a guest.
     """
-    limit = machine.memory.size - HOST_AREA
-    if limit <= 0:
-        raise MachineError(
-            f"lguest's host alone needs {HOST_AREA} bytes of memory, and there are {machine.memory.size}"
-        )
+    needed = HOST_AREA + DEVICE_AREA
+    if machine.memory.size <= needed:
+        raise MachineError(f"lguest's host alone needs {needed} bytes of memory, and there are {machine.memory.size}")
+    is_kernel = guest.boot_protocol == Kernel.boot_protocol
+    ram = settings.memory if is_kernel and settings.memory else machine.memory.size - needed
+    # Only a kernel may map what lies above its memory: its devices, and the frames of tools behind them.
+    limit = machine.memory.size - HOST_AREA if is_kernel else ram
     abi = choose_abi(guest, settings.abi)
     memory = GuestMemory(machine.memory, limit)
-    frames = FramePool(machine.memory, limit >> PAGE_SHIFT, HOST_AREA >> PAGE_SHIFT)
+    frames = FramePool(machine.memory, (machine.memory.size - HOST_AREA) >> PAGE_SHIFT, HOST_AREA >> PAGE_SHIFT)
     segments = Segments(machine.memory, memory, _frame(frames))
     shadow = ShadowTables(
         machine.memory,
         memory,
         frames,
         _VcpuMmu(machine.vcpus[0]),
-        kernel_address=guest.kernel_base,
+        kernel_address=getattr(guest, "kernel_base", PAGE_OFFSET),
         choose=choose,
         refuses_pwt=abi.refuses_pwt,
     )
@@ -135,7 +122,9 @@ def make_state(
         frames=frames,
         shadow=shadow,
         segments=segments,
-        output=output,
+        output=console[0],
+        emit=console[1],
+        ram=ram,
         wallclock=lambda: epoch * 1_000_000_000 + clock.ns,
         tsc_khz=TSC_KHZ,
     )
@@ -164,6 +153,7 @@ def load_builtin(platform: LguestPlatform) -> None:
         MachineError: it does not fit below the host's share.
     """
     guest, state = platform.guest, platform.state
+    assert isinstance(guest, BuiltinGuest), "of boot protocol builtin"
     memory = state.memory
     info_pa = load_image(memory, guest)
     gpgdir, end = make_linear_tables(memory, info_pa + PAGE_SIZE, guest.kernel_base)

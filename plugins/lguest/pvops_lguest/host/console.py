@@ -1,4 +1,4 @@
-"""What the guest prints, by each generation's means; the launcher's side of NOTIFY and SEND_DMA.
+"""What the guest prints early, or by DMA, and the buffers that it binds for what is sent to it.
 
 Source: Documentation/lguest/lguest.c and include/linux/lguest_launcher.h.
 """
@@ -6,6 +6,7 @@ Source: Documentation/lguest/lguest.c and include/linux/lguest_launcher.h.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -28,29 +29,31 @@ MAX_DMA = 10
 
 
 class Console:
-    """Text of the guest, appended to ``output`` as it comes."""
+    """Text of the guest, given to ``emit`` as it comes.
 
-    def __init__(self, guest: GuestMemory, output: bytearray) -> None:
+    Attributes:
+        top: where the guest's memory proper ends; above it are devices.
+    """
+
+    def __init__(self, guest: GuestMemory, emit: Callable[[bytes], None], top: int) -> None:
         self._guest = guest
-        self._output = output
+        self._emit = emit
+        self.top = top
 
     def early(self, pa: int) -> None:
-        """NOTIFY of an address in memory: a NUL-terminated string there (2.6.24 and later, early boot).
+        """NOTIFY of an address in memory: a string there, to its NUL or the end of memory (from 2.6.24, early boot).
 
         Raises:
-            GuestKilledError: no device has this address and no string ends there.
+            GuestKilledError: no device has this address.
         """
-        if not 0 <= pa < self._guest.limit:
-            raise GuestKilledError(f"bad notify address {pa:#x}")
-        while True:
-            chunk = self._guest.read(pa, min(PAGE_SIZE - pa % PAGE_SIZE, self._guest.limit - pa))
-            text, end, _ = chunk.partition(b"\0")
-            self._output += text
-            if end:
-                return
-            pa += len(chunk)
-            if pa >= self._guest.limit:
-                raise GuestKilledError("notify string has no end")
+        if not 0 <= pa < self.top:
+            raise GuestKilledError(f"Bad NOTIFY {pa:#x}")
+        end = False
+        while not end and pa < self.top:
+            chunk = self._guest.read(pa, min(PAGE_SIZE - pa % PAGE_SIZE, self.top - pa))
+            text, nul, _ = chunk.partition(b"\0")
+            self._emit(text)
+            end, pa = bool(nul), pa + len(chunk)
 
     def send_dma(self, key: int, pa: int) -> None:
         """SEND_DMA: ``key`` says for whom, guest-physical ``pa`` is a struct lguest_dma (2.6.23 only).
@@ -65,16 +68,52 @@ class Console:
         fields = _DMA.unpack(self._guest.read(pa, _DMA.size))
         if key != CONSOLE_KEY:
             return
-        sections = list(zip(fields[1 : 1 + DMA_SECTIONS], fields[1 + DMA_SECTIONS :], strict=True))
         used = 0
-        for address, length in sections:
-            if not length:
-                break
-            if address % PAGE_SIZE + length > PAGE_SIZE or address + length > self._guest.limit:
-                raise GuestKilledError(f"bad DMA entry: {length}@{address:#x}")
-            self._output += self._guest.read(address, length)
+        for address, length in _sections(self._guest, fields):
+            self._emit(self._guest.read(address, length))
             used += length
         self._guest.set_u32(pa, used)
+
+
+def _sections(guest: GuestMemory, fields: Sequence[int]) -> list[tuple[int, int]]:
+    """Address and length of each section of a struct lguest_dma, to the first that is empty.
+
+    Raises:
+        GuestKilledError: one is not in the guest's memory, or crosses a page.
+    """
+    sections = []
+    for address, length in zip(fields[1 : 1 + DMA_SECTIONS], fields[1 + DMA_SECTIONS :], strict=True):
+        if not length:
+            break
+        if address % PAGE_SIZE + length > PAGE_SIZE or address + length > guest.limit:
+            raise GuestKilledError(f"bad DMA entry: {length}@{address:#x}")
+        sections.append((address, length))
+    return sections
+
+
+@attrs.frozen
+class DmaBuffer:
+    """A free struct lguest_dma at guest-physical ``pa``: its sections, and the interrupt that says it is full."""
+
+    guest: GuestMemory
+    pa: int
+    sections: tuple[tuple[int, int], ...]
+    irq: int
+
+    @property
+    def room(self) -> int:
+        """Bytes that it takes."""
+        return sum(length for _, length in self.sections)
+
+    def fill(self, data: bytes) -> int:
+        """Put data in and mark it as used; the bytes written."""
+        done = 0
+        for address, length in self.sections:
+            piece = data[done : done + length]
+            self.guest.write(address, piece)
+            done += len(piece)
+        self.guest.set_u32(self.pa, done)
+        return done
 
 
 @attrs.frozen
@@ -122,6 +161,20 @@ class DmaBindings:
             return 0
         self._arrays.append(DmaArray(key, pa, count, irq))
         return 1
+
+    def buffer(self, key: int) -> DmaBuffer | None:
+        """The first buffer bound for a key that is not in use (get_dma_buffer()); None if there is none.
+
+        Raises:
+            GuestKilledError: an array or a section is not in the guest's memory.
+        """
+        for array in self._arrays:
+            for number in range(array.count if array.key == key else 0):
+                pa = array.pa + number * _DMA.size
+                fields = _DMA.unpack(self._guest.read(pa, _DMA.size))
+                if not fields[0]:
+                    return DmaBuffer(self._guest, pa, tuple(_sections(self._guest, fields)), array.irq)
+        return None
 
     def save(self) -> tuple[tuple[int, int, int, int], ...]:
         """State for a snapshot."""

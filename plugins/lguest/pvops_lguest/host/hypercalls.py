@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pvops_core.backends import HypercallMade
 from pvops_lguest.host.abi import RING_SIZE, Call
+from pvops_lguest.host.console import CONSOLE_KEY
 from pvops_lguest.host.data import LguestData
 from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import PAGE_SIZE
@@ -209,14 +210,17 @@ class Hypercalls:
     # Time and interrupts
 
     def _set_clockevent(self, vcpu: Vcpu, arguments: Sequence[int]) -> None:
-        self._state.interrupts.set_clockevent(vcpu.machine.clock.ns, arguments[0])
+        interrupts = self._state.interrupts
+        interrupts.set_clockevent(vcpu.machine.clock.ns, arguments[0])
+        if interrupts.deadline is not None:
+            vcpu.expect(interrupts.deadline)
 
     def _halt(self, vcpu: Vcpu, _arguments: Sequence[int]) -> None:
         self._state.interrupts.halted = True
         vcpu.halt()
 
     def _send_interrupts(self, _vcpu: Vcpu, _arguments: Sequence[int]) -> None:
-        """Nothing: coming here is what it is for, since interrupts are looked at on the way back."""
+        """Nothing: coming here is what it is for, since interrupts are looked at on the way back from any call."""
 
     def _flush_async(self, _vcpu: Vcpu, _arguments: Sequence[int]) -> None:
         """Nothing: the ring was emptied before."""
@@ -227,7 +231,12 @@ class Hypercalls:
         return self._state.dma.bind(*arguments[:3])
 
     def _send_dma(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
-        self._state.console.send_dma(*arguments[:2])
+        key, pa = arguments[:2]
+        self._state.console.send_dma(key, pa)
+        if key != CONSOLE_KEY:
+            self._state.dma_sent(key)
 
     def _notify(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
-        self._state.console.early(arguments[0])
+        devices = self._state.devices
+        if devices is None or not devices.notify(arguments[0]):
+            self._state.console.early(arguments[0])

@@ -61,6 +61,10 @@ class Interrupts:
         ready = self._pending & ~data.blocked_interrupts
         return (ready & -ready).bit_length() - 1 if ready else None
 
+    def ready(self, data: LguestData) -> bool:
+        """Whether the guest takes an interrupt when it is next entered, unless it is where it never does."""
+        return self._pending != 0 and self.next_irq(data) is not None and (self.halted or bool(data.irq_enabled))
+
     def take(self, data: LguestData, eip: int) -> Gate | None:
         """The handler to enter now, if the guest can take an interrupt at ``eip``.
 

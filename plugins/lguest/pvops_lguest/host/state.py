@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
 
@@ -20,6 +20,25 @@ if TYPE_CHECKING:
     from pvops_lguest.host.shadow import ShadowState, ShadowTables
 
 
+class Devices(Protocol):
+    """What the launcher has put above a kernel's memory."""
+
+    def notify(self, pa: int) -> bool:
+        """NOTIFY: whether the address was one of theirs."""
+
+    def typed(self, data: bytes) -> None:
+        """Something was typed at the console."""
+
+    def poll(self) -> None:
+        """Before the guest is entered: put in what waits, if it has room now."""
+
+    def save(self) -> tuple[bytes, tuple[int, ...]]:
+        """State for a snapshot."""
+
+    def load(self, state: tuple[bytes, tuple[int, ...]]) -> None:
+        """Go back to what :meth:`save` gave."""
+
+
 class SavedHost(NamedTuple):
     """A host side in a snapshot: address of the shared page, fields as below, and the states of its parts."""
 
@@ -32,6 +51,7 @@ class SavedHost(NamedTuple):
     traps: TrapState
     interrupts: InterruptState
     dma: tuple[tuple[int, int, int, int], ...]
+    devices: tuple[bytes, tuple[int, ...]] | None
 
 
 @attrs.define
@@ -44,13 +64,17 @@ class HostState:
         frames: the host's own.
         shadow: its shadow page tables.
         segments: its descriptors.
-        output: where its console text goes.
+        output: its console text.
+        emit: puts text there.
+        ram: where its memory proper ends.
         wallclock: gives the time in nanoseconds since 1970.
         tsc_khz: frequency of the time-stamp counter that the guest is told; 0 = not to be used.
         data: its shared page, once it said where that is.
         ts: it wants to know when the FPU is used (the TS bit of its cr0).
         next_hcall: ring entry that is looked at next.
         switcher_entry: directory entry of the host's own 4 MiB at the top of every address space.
+        devices: what the launcher has put above its memory; None for the built-in guest, which has none there.
+        dma_sent: told of SEND_DMA with a key that is not the console's.
     """
 
     abi: Abi
@@ -59,12 +83,16 @@ class HostState:
     shadow: ShadowTables
     segments: Segments
     output: bytearray
+    emit: Callable[[bytes], None]
+    ram: int
     wallclock: Callable[[], int]
     tsc_khz: int = 0
     data: LguestData | None = None
     ts: bool = False
     next_hcall: int = 0
     switcher_entry: int = 0
+    devices: Devices | None = None
+    dma_sent: Callable[[int], None] = lambda _key: None
     stack: KernelStack = attrs.field(factory=KernelStack, init=False)
     traps: Traps = attrs.field(init=False)
     interrupts: Interrupts = attrs.field(init=False)
@@ -74,7 +102,7 @@ class HostState:
     def __attrs_post_init__(self) -> None:
         self.traps = Traps(self.stack)
         self.interrupts = Interrupts(self.traps)
-        self.console = Console(self.memory, self.output)
+        self.console = Console(self.memory, self.emit, self.ram)
         self.dma = DmaBindings(self.memory)
 
     def write_time(self) -> None:
@@ -94,6 +122,7 @@ class HostState:
             self.traps.save(),
             self.interrupts.save(),
             self.dma.save(),
+            None if self.devices is None else self.devices.save(),
         )
 
     def load(self, state: SavedHost) -> None:
@@ -105,3 +134,5 @@ class HostState:
         self.traps.load(state.traps)
         self.interrupts.load(state.interrupts)
         self.dma.load(state.dma)
+        if self.devices is not None and state.devices is not None:
+            self.devices.load(state.devices)

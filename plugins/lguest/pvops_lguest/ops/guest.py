@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from pvops_core.errors import UsageError
+from pvops_core.guests import BuiltinGuest
 from pvops_core.machine import PageFault
 from pvops_lguest.host.abi import DONE, RING_SIZE, Abi, Call
-from pvops_lguest.host.builder import LGUEST_DATA
+from pvops_lguest.host.generation import LGUEST_DATA
 from pvops_lguest.platform import LguestPlatform
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ class GuestSide:
         self._env = env
         self._host = env.platform
         self._memory = env.machine.memory
-        self._kernel_base = self._host.guest.kernel_base
+        guest = self._host.guest
+        assert isinstance(guest, BuiltinGuest), "a kernel has ops of its own"
+        self._kernel_base = guest.kernel_base
         self._variables = Variables()
         env.machine.keep(self)
 

@@ -1,0 +1,98 @@
+"""The devices of 2.6.23: lguest's own bus, on which data go by DMA.
+
+Source: include/linux/lguest_launcher.h and lguest_bus.h, drivers/block/lguest_blk.c and
+Documentation/lguest/lguest.c of 2.6.23.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pvops_lguest.host.console import CONSOLE_KEY
+from pvops_lguest.host.memory import PAGE_SHIFT, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from pvops_lguest.host.console import DmaBindings
+    from pvops_lguest.host.memory import GuestMemory
+    from pvops_lguest.launcher.disk import Disk
+
+_DESCRIPTOR: Final = struct.Struct("<HHHHI")  # type, features, status, pages, first frame
+_CONSOLE, _BLOCK = 1, 3
+_RANDOM: Final = 0x8000
+_BLOCK_PAGE: Final = struct.Struct("<iIIiI")  # type, sector, bytes, result, sectors of the disk
+_READ: Final = 0
+_DONE, _FAILED = 1, 2
+
+
+class LguestBus:
+    """The console and perhaps a disk that cannot be written to.
+
+    Device number n of the array has interrupt n + 1.
+
+    Args:
+        guest: the guest's memory, the pages of devices included.
+        top: guest-physical address of the array of descriptors, just above RAM.
+        dma: the buffers that the guest has bound.
+        interrupt: raises one of the guest's interrupts.
+        disk: the disk, if there is one.
+    """
+
+    def __init__(
+        self, guest: GuestMemory, top: int, dma: DmaBindings, interrupt: Callable[[int], None], disk: Disk | None
+    ) -> None:
+        self._guest = guest
+        self._dma = dma
+        self._interrupt = interrupt
+        self._disk = disk
+        self._typed = bytearray()
+        self._page = top + PAGE_SIZE
+        table = _DESCRIPTOR.pack(_CONSOLE, 0, 0, 0, 0)
+        if disk is not None:
+            table += _DESCRIPTOR.pack(_BLOCK, _RANDOM, 0, 1, self._page >> PAGE_SHIFT)
+            guest.write(self._page, _BLOCK_PAGE.pack(0, 0, 0, 0, disk.sectors))
+        guest.write(top, table.ljust(PAGE_SIZE, b"\0"))
+
+    def sent(self, key: int) -> None:
+        """SEND_DMA with a key that is not the console's: a request to the disk, if it is its page's address.
+
+        Raises:
+            GuestKilledError: the buffer that it bound is not in its memory.
+        """
+        if self._disk is None or key != self._page:
+            return
+        kind, sector, length, _, sectors = _BLOCK_PAGE.unpack(self._guest.read(key, _BLOCK_PAGE.size))
+        result = _FAILED
+        buffer = self._dma.buffer(key) if kind == _READ else None
+        if buffer is not None:
+            data = self._disk.read(sector, min(length, buffer.room))
+            written = buffer.fill(data or b"")
+            result = _DONE if data is not None and written == length else _FAILED
+        self._guest.write(key, _BLOCK_PAGE.pack(kind, sector, length, result, sectors))
+        self._interrupt(2)
+
+    def notify(self, pa: int) -> bool:
+        """There is no NOTIFY yet."""
+        del pa
+        return False
+
+    def typed(self, data: bytes) -> None:
+        """Something was typed at the console."""
+        self._typed += data
+        self.poll()
+
+    def poll(self) -> None:
+        """Put what was typed into the console's buffer, if the guest has emptied it, which it does without a word."""
+        while self._typed and (buffer := self._dma.buffer(CONSOLE_KEY)) is not None and buffer.room:
+            written = buffer.fill(bytes(self._typed[: buffer.room]))
+            del self._typed[:written]
+            self._interrupt(buffer.irq)
+
+    def save(self) -> tuple[bytes, tuple[int, ...]]:
+        """What was typed, for a snapshot."""
+        return bytes(self._typed), ()
+
+    def load(self, state: tuple[bytes, tuple[int, ...]]) -> None:
+        """Go back to what :meth:`save` gave."""
+        self._typed[:] = state[0]

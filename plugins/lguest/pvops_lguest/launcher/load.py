@@ -1,0 +1,155 @@
+"""Puts a real kernel into the guest's memory and its vCPU at the entry, as lguest's launcher did.
+
+Source: main(), map_elf(), load_initrd() and setup_pagetables() of Documentation/lguest/lguest.c (2.6.23, 2.6.24), and
+setup_pagetables() of drivers/lguest/page_tables.c (2.6.32), for the host made the tables later on.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pvops_core.errors import MachineError
+from pvops_core.guests import Kernel
+from pvops_lguest.host import builder
+from pvops_lguest.host.abi import Descriptors
+from pvops_lguest.host.memory import PAGE_SHIFT, PAGE_SIZE
+from pvops_lguest.host.shadow import PGDIR_SHIFT, PRESENT, RW, USER
+from pvops_lguest.launcher.bus import LguestBus
+from pvops_lguest.launcher.devices import VirtioConsole, VirtioDisk
+from pvops_lguest.launcher.disk import Disk
+from pvops_lguest.launcher.parameters import CMDLINE, CMDLINE_MOST, boot_parameters
+from pvops_lguest.launcher.virtio import VirtioBus
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
+    from pvops_lguest.host.memory import GuestMemory
+    from pvops_lguest.host.state import HostState
+    from pvops_lguest.platform import LguestPlatform
+
+SIGNATURE: Final = b"GenuineLguest"
+"""In a kernel of 2.6.23, right before the code where the launcher starts it (lguest_asm.S)."""
+
+_TABLE_FLAGS: Final = PRESENT | RW | USER
+_ENTRIES: Final = 1024
+
+
+def load_kernel(platform: LguestPlatform) -> None:
+    """Load the kernel, its ramdisk and its first page tables; lay out its devices; stand the vCPU at its entry.
+
+    Raises:
+        ImageError: the image has no segments, no lguest entry, or segments that lie in no line.
+        MachineError: it does not fit into the guest's memory.
+        UsageError: the disk's file cannot be read.
+    """
+    kernel, state = platform.guest, platform.state
+    assert isinstance(kernel, Kernel), "of boot protocol kernel"
+    memory, ram = state.memory, state.ram
+    offset, end = _load_segments(memory, kernel.image, ram)
+    state.shadow.kernel_address = offset
+    initrd = _load_initrd(memory, kernel.initrd, ram)
+    bases = _mapped_at(state, offset)
+    tables = _make_tables(memory, initrd, ram, bases)
+    if tables[1] < end:
+        raise MachineError(f"kernel, ramdisk and page tables do not fit into {ram >> 20} MiB of memory")
+    cmdline = kernel.cmdline.encode()
+    if len(cmdline) > CMDLINE_MOST:
+        raise MachineError(f"a command line of {len(cmdline)} bytes is longer than the {CMDLINE_MOST} that Linux takes")
+    memory.write(0, boot_parameters(ram, initrd if kernel.initrd else 0, len(kernel.initrd)))
+    memory.write(CMDLINE, cmdline + b"\0")
+    _attach_devices(platform)
+    builder.enter_guest(platform.machine.vcpus[0], state, tables[0], _entry(state, kernel.image, offset), 0)
+
+
+def _load_segments(memory: GuestMemory, image: KernelImage, ram: int) -> tuple[int, int]:
+    """Copy the segments to their physical places; how far above these they are linked, and the first byte behind."""
+    if not image.segments:
+        raise image.error("has nothing to load", field="program headers")
+    offset, end = image.segments[0].address - image.segments[0].physical, 0
+    for number, segment in enumerate(image.segments):
+        if segment.address - segment.physical != offset:
+            message = f"lies {segment.address - segment.physical:#x} above its physical place, others {offset:#x}"
+            raise image.error(message, field=f"segment {number}")
+        if segment.physical < CMDLINE + PAGE_SIZE:
+            message = f"is to lie at {segment.physical:#x}, where the launcher puts the boot parameters"
+            raise image.error(message, field=f"segment {number}")
+        if segment.physical + segment.memory_size > ram:
+            raise MachineError(
+                f"the kernel reaches to {segment.physical + segment.memory_size:#x}; "
+                f"{ram >> 20} MiB of memory are not enough"
+            )
+        memory.write(segment.physical, image.data[segment.offset : segment.offset + segment.file_size])
+        end = max(end, segment.physical + segment.memory_size)
+    if offset <= 0 or offset % (1 << PGDIR_SHIFT):
+        raise image.error(f"is linked {offset:#x} above its physical place", field="program headers")
+    return offset, end
+
+
+def _load_initrd(memory: GuestMemory, initrd: bytes, ram: int) -> int:
+    """Copy the ramdisk to the top of memory; the page that it begins in, or the top itself."""
+    start = (ram - len(initrd)) & -PAGE_SIZE
+    if start < CMDLINE + PAGE_SIZE:
+        raise MachineError(f"a ramdisk of {len(initrd) >> 10} KiB does not fit beside the kernel")
+    memory.write(start, initrd)
+    return start
+
+
+def _mapped_at(state: HostState, offset: int) -> tuple[int, ...]:
+    """Where the first page tables show memory.
+
+    2.6.23 starts where it is linked; from 2.6.24 on kernels start where they lie and move up, by entries that they copy
+    where the host tells them of the directory (``pgdir``) or, later, that are there already.
+    """
+    if state.abi.descriptors is Descriptors.BUS:
+        return (offset,)
+    return (0, offset)
+
+
+def _make_tables(memory: GuestMemory, top: int, ram: int, bases: tuple[int, ...]) -> tuple[int, int]:
+    """Two-level tables of all of memory just under ``top``: the directory, and below it the others.
+
+    Gives the guest-physical addresses of the directory and of the lowest table.
+    """
+    pages = ram >> PAGE_SHIFT
+    count = -(-pages // _ENTRIES)
+    directory = top - PAGE_SIZE
+    first = directory - count * PAGE_SIZE
+    if first < CMDLINE + PAGE_SIZE:
+        raise MachineError(f"page tables do not fit into {ram >> 20} MiB of memory")
+    entries = np.zeros(count * _ENTRIES, dtype="<u4")
+    entries[:pages] = np.arange(pages, dtype="<u4") << np.uint32(PAGE_SHIFT) | np.uint32(_TABLE_FLAGS)
+    memory.write(first, entries.tobytes())
+    memory.write(directory, bytes(PAGE_SIZE))
+    below_switcher = builder.SWITCHER_ADDRESS >> PGDIR_SHIFT
+    for base in bases:
+        start = base >> PGDIR_SHIFT
+        for number in range(min(count, below_switcher - start)):
+            memory.write(directory + 4 * (start + number), struct.pack("<I", first + number * PAGE_SIZE | _TABLE_FLAGS))
+    return directory, first
+
+
+def _attach_devices(platform: LguestPlatform) -> None:
+    """The devices of the kernel's generation, in the pages above its memory."""
+    state, name = platform.state, platform.settings.disk
+    disk = Disk.of_file(name) if name else None
+    if state.abi.descriptors is Descriptors.BUS:
+        bus = LguestBus(state.memory, state.ram, state.dma, platform.interrupt, disk)
+        state.devices, state.dma_sent = bus, bus.sent
+        return
+    console = VirtioConsole(platform.emit, platform.interrupt)
+    others = [VirtioDisk(disk, platform.interrupt)] if disk else []
+    state.devices = VirtioBus(state.memory, state.ram, state.abi.descriptors, console, others)
+
+
+def _entry(state: HostState, image: KernelImage, offset: int) -> int:
+    """Guest-virtual address to start at."""
+    if state.abi.descriptors is not Descriptors.BUS:
+        return image.entry
+    for segment in image.segments:
+        data = image.data[segment.offset : segment.offset + segment.file_size]
+        at = data.find(SIGNATURE)
+        if at >= 0:
+            return segment.physical + at + len(SIGNATURE) + offset
+    raise image.error(f"has no {SIGNATURE.decode()} to start behind", field="segments")

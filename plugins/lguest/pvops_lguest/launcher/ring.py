@@ -1,0 +1,147 @@
+"""A virtio ring in the guest's memory, from the device's side.
+
+Source: include/linux/virtio_ring.h (2.6.24; unchanged later for what is used here) for the format, and
+get_vq_desc() of Documentation/lguest/lguest.c for what a guest dies of.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_lguest.host.kill import GuestKilledError
+from pvops_lguest.host.memory import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from pvops_lguest.host.memory import GuestMemory
+
+_DESCRIPTOR: Final = struct.Struct("<QIHH")  # address, length, flags, next
+_NEXT, _WRITE = 1, 2
+_NO_INTERRUPT: Final = 1
+"""VRING_AVAIL_F_NO_INTERRUPT."""
+_INDEX: Final = 0xFFFF
+
+LONGEST: Final = 16 << 20
+"""Most bytes of a chain that are taken: twice what a driver puts up at most, 126 segments of 64 KiB."""
+
+Span = tuple[int, int]
+"""Guest-physical address and length of a buffer."""
+
+
+@attrs.frozen
+class Chain:
+    """What the guest put up for the device at a time.
+
+    Attributes:
+        head: number of its first descriptor, by which it is given back.
+        readable: what the device is to read.
+        writable: what it may fill.
+    """
+
+    head: int
+    readable: tuple[Span, ...]
+    writable: tuple[Span, ...]
+
+    @property
+    def room(self) -> int:
+        """Bytes that the device may write."""
+        return sum(length for _, length in self.writable)
+
+
+def ring_pages(num: int) -> int:
+    """Pages that a ring of ``num`` descriptors takes, its used half on a page of its own (vring_size())."""
+    first = 16 * num + 2 * (2 + num)
+    return -(-first // PAGE_SIZE) + -(-(2 * 2 + 8 * num) // PAGE_SIZE)
+
+
+class Ring:
+    """One ring of ``num`` descriptors in the pages from frame number ``pfn`` on, which raises interrupt ``irq``.
+
+    Attributes:
+        taken: how many chains the device has taken, modulo 65536.
+    """
+
+    def __init__(self, guest: GuestMemory, pfn: int, num: int, irq: int) -> None:
+        self._guest = guest
+        self.pfn = pfn
+        self.num = num
+        self.irq = irq
+        self.taken = 0
+        self._descriptors = pfn * PAGE_SIZE
+        self._avail = self._descriptors + 16 * num
+        self._used = (self._avail + 2 * (2 + num) + PAGE_SIZE - 1) & -PAGE_SIZE
+
+    def _u16(self, pa: int) -> int:
+        return int.from_bytes(self._guest.read(pa, 2), "little")
+
+    def take(self) -> Chain | None:
+        """The next chain that the guest has put up; None if there is none.
+
+        Raises:
+            GuestKilledError: the ring makes no sense, or a buffer is not in the guest's memory.
+        """
+        index = self._u16(self._avail + 2)
+        if (index - self.taken) & _INDEX > self.num:
+            raise GuestKilledError(f"Guest moved used index from {self.taken} to {index}")
+        if index == self.taken:
+            return None
+        head = self._u16(self._avail + 4 + 2 * (self.taken % self.num))
+        if head >= self.num:
+            raise GuestKilledError(f"Guest says index {head} is available")
+        self.taken = (self.taken + 1) & _INDEX
+        return self._chain(head)
+
+    def _chain(self, head: int) -> Chain:
+        readable: list[Span] = []
+        writable: list[Span] = []
+        number, total = head, 0
+        while True:
+            raw = self._guest.read(self._descriptors + 16 * number, _DESCRIPTOR.size)
+            address, length, flags, following = _DESCRIPTOR.unpack(raw)
+            if address + length > self._guest.limit:
+                raise GuestKilledError(f"Invalid address {address:#x}")
+            if not flags & _WRITE and writable:
+                raise GuestKilledError("Descriptor has out after in")
+            (writable if flags & _WRITE else readable).append((address, length))
+            if len(readable) + len(writable) > self.num:
+                raise GuestKilledError("Looped descriptor")
+            total += length
+            if total > LONGEST:
+                raise GuestKilledError(f"Buffers of {total:#x} bytes in one request")
+            if not flags & _NEXT:
+                return Chain(head, tuple(readable), tuple(writable))
+            if following >= self.num:
+                raise GuestKilledError(f"Desc next is {following}")
+            number = following
+
+    def give(self, chain: Chain, written: int) -> None:
+        """Give a chain back, of which ``written`` bytes have been filled."""
+        index = self._u16(self._used + 2)
+        entry = struct.pack("<II", chain.head, written)
+        self._guest.write(self._used + 4 + 8 * (index % self.num), entry)
+        self._guest.write(self._used + 2, ((index + 1) & _INDEX).to_bytes(2, "little"))
+
+    def read(self, chain: Chain) -> bytes:
+        """All that a chain gives the device to read."""
+        return b"".join(self._guest.read(address, length) for address, length in chain.readable)
+
+    def fill(self, chain: Chain, data: bytes) -> int:
+        """Put data into a chain's buffers, as much as there is room for; the bytes written."""
+        done = 0
+        for address, length in chain.writable:
+            piece = data[done : done + length]
+            self._guest.write(address, piece)
+            done += len(piece)
+        return done
+
+    @property
+    def wants_interrupt(self) -> bool:
+        """Whether the guest wants to hear of chains given back."""
+        return not self._u16(self._avail) & _NO_INTERRUPT
+
+    def reset(self) -> None:
+        """Forget all: the ring's pages are zero again."""
+        self.taken = 0
+        self._guest.write(self._descriptors, bytes(ring_pages(self.num) * PAGE_SIZE))
