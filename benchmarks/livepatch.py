@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from benchmarks import rig
 from benchmarks.measure import Result
-from pvops_core.livepatch import act
-from pvops_core.livepatch.area import Area
-from pvops_core.livepatch.builder import PayloadBuilder
+from pvops_core.livepatch.control.manager import Livepatch
 from pvops_core.livepatch.guest import PatchedGuest
-from pvops_core.livepatch.loading import load
-from pvops_core.livepatch.manager import Livepatch
-from pvops_core.livepatch.model import Command
+from pvops_core.livepatch.payload.area import Area
+from pvops_core.livepatch.payload.builder import PayloadBuilder
+from pvops_core.livepatch.payload.loading import load
+from pvops_core.livepatch.payload.model import Command
+from pvops_core.livepatch.rendezvous import act
 from pvops_core.machine.unicorn.fleet import Fleet
 from pvops_core.patching.poke import Poker
 

@@ -52,8 +52,8 @@ MODULES: Final[Mapping[str, str]] = {
     **{f"pvops_core.boot.{name}": f"pvops_core.switchboard.{name}" for name in ("padding", "slots", "table")},
     "pvops_core.boot.hooks": "pvops_core.switchboard.ophooks",
     "pvops_core.boot.patched": "pvops_core.livepatch.kernel",
-    "pvops_core.boot.patching": "pvops_core.livepatch.live",
-    "pvops_core.boot.payload_pages": "pvops_core.livepatch.payload_pages",
+    "pvops_core.boot.patching": "pvops_core.livepatch.control.live",
+    "pvops_core.boot.payload_pages": "pvops_core.livepatch.payload.pages",
     "pvops_core.boot.records": "pvops_core.patching.records",
     "pvops_core.guests.session": "pvops_core.session",
     "pvops_core.guests.patched": "pvops_core.livepatch.builtin",
@@ -63,6 +63,7 @@ MODULES: Final[Mapping[str, str]] = {
         for folder, names in _MACHINE.items()
         for name in names.split()
     },
+    "pvops_core.livepatch.payload_pages": "pvops_core.livepatch.payload.pages",
     "pvops_core.machine.kinds": "pvops_core.kinds",
     "pvops_native.kernel_platform": "pvops_native.platform",
     "pvops_xen.kernel_platform": "pvops_xen.platform",

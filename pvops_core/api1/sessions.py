@@ -11,7 +11,7 @@ from pvops_core import session
 from pvops_core.backends import chain
 from pvops_core.errors import unknown
 from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
-from pvops_core.livepatch.payload_pages import FRAMES
+from pvops_core.livepatch.payload.pages import FRAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

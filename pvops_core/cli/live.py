@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from pvops_core.cli.common import read_file
-from pvops_core.livepatch import report
-from pvops_core.livepatch.script import read_script
-from pvops_core.livepatch.wish import Patching
+from pvops_core.livepatch.control import report
+from pvops_core.livepatch.control.script import read_script
+from pvops_core.livepatch.control.wish import Patching
 
 ScriptOption = Annotated[
     str | None,

@@ -77,8 +77,8 @@ def build(
 
     Exit code: 0 made, 2 the source, the guest or the tools are not there or do not fit.
     """
-    from pvops_core.livepatch.compiling import build_payload, expecting, located, parse_replacement, size_in  # noqa: PLC0415 - heavy
     from pvops_core.livepatch.guest import build_id_of  # noqa: PLC0415
+    from pvops_core.livepatch.payload.compiling import build_payload, expecting, located, parse_replacement, size_in  # noqa: PLC0415 - heavy
 
     image, kind = _image(layout, kernel)
     replacements = expecting([parse_replacement(text) for text in function or ()], expect or ())
@@ -136,9 +136,9 @@ def run(
     plugin failed, 6 the guest crashed or timed out.
     """
     from pvops_core.livepatch.builtin import WORD, live_patches  # noqa: PLC0415 - heavy
-    from pvops_core.livepatch.report import Report, exit_code  # noqa: PLC0415
-    from pvops_core.livepatch.script import Script, read_script  # noqa: PLC0415
-    from pvops_core.livepatch.tool import Tool  # noqa: PLC0415
+    from pvops_core.livepatch.control.report import Report, exit_code  # noqa: PLC0415
+    from pvops_core.livepatch.control.script import Script, read_script  # noqa: PLC0415
+    from pvops_core.livepatch.control.tool import Tool  # noqa: PLC0415
     from pvops_core.session import Session  # noqa: PLC0415
 
     steps = read_script(read_file(script).decode("utf-8", "replace"), script)
@@ -204,7 +204,7 @@ def _hex(text: str | None) -> bytes:
 
 
 def _describe(path: str, data: bytes, kind: MachineKind) -> dict[str, dict[str, int]]:
-    from pvops_core.livepatch.objects import read_object  # noqa: PLC0415 - heavy
+    from pvops_core.livepatch.payload.objects import read_object  # noqa: PLC0415 - heavy
 
     item = read_object(data, path, kind)
     return {

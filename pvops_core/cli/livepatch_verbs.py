@@ -87,7 +87,7 @@ def add_to(group: typer.Typer) -> None:
 
 
 def _ask(socket: Path, json: str | None, words: list[str], *files: str, **options: bool) -> int:
-    from pvops_core.livepatch.client import NoAnswerError, ask  # noqa: PLC0415 - heavy
+    from pvops_core.livepatch.control.client import NoAnswerError, ask  # noqa: PLC0415 - heavy
 
     flags = [f"--{name}" for name, wanted in options.items() if wanted]
     contents = {name: read_file(name) for name in files}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import UsageError
 from pvops_core.guest.symbols import find_symbol
-from pvops_core.livepatch.area import PAGE_SIZE, Area
+from pvops_core.livepatch.control.manager import Livepatch
 from pvops_core.livepatch.guest import BareCalls, CallsIn, PatchedGuest, build_id_of
-from pvops_core.livepatch.loading import load
-from pvops_core.livepatch.manager import Livepatch
+from pvops_core.livepatch.payload.area import PAGE_SIZE, Area
+from pvops_core.livepatch.payload.loading import load
 
 if TYPE_CHECKING:
     from pvops_core.session import Session

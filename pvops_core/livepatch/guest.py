@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import attrs
 
 from pvops_core.guest.returns import TaskStack, no_tasks
-from pvops_core.livepatch.area import PAGE_SIZE, Area, MappedByGuest, Pages
+from pvops_core.livepatch.payload.area import PAGE_SIZE, Area, MappedByGuest, Pages
 from pvops_core.machine.cpu.registers import FLAG_IF
 from pvops_core.patching.poke import Poke
 

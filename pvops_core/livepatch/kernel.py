@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.errors import UsageError
 from pvops_core.guest.symbols import find_symbol
 from pvops_core.guest.tasks import tasks_of
-from pvops_core.livepatch import payload_pages
-from pvops_core.livepatch.area import Area
+from pvops_core.livepatch.control.manager import Livepatch
 from pvops_core.livepatch.guest import BareCalls, CallsIn, PatchedGuest, build_id_of
-from pvops_core.livepatch.loading import load
-from pvops_core.livepatch.manager import Livepatch
-from pvops_core.livepatch.payload_pages import KernelPages, base_of
+from pvops_core.livepatch.payload import pages as payload_pages
+from pvops_core.livepatch.payload.area import Area
+from pvops_core.livepatch.payload.loading import load
+from pvops_core.livepatch.payload.pages import KernelPages, base_of
 
 if TYPE_CHECKING:
     from pvops_core.guest.space import KernelSpace

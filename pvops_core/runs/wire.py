@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from pvops_core.errors import UsageError
-from pvops_core.livepatch.wish import NOTHING, Patching
+from pvops_core.livepatch.control.wish import NOTHING, Patching
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.observation import Observation
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.livepatch.builder import PayloadBuilder
 from pvops_core.livepatch.builtin import WORD, live_patches
-from pvops_core.livepatch.script import Script, read_script
-from pvops_core.livepatch.tool import Tool
+from pvops_core.livepatch.control.script import Script, read_script
+from pvops_core.livepatch.control.tool import Tool
+from pvops_core.livepatch.payload.builder import PayloadBuilder
 from pvops_core.scenarios.model import Act, Check, Role, Scenario, works
 
 if TYPE_CHECKING:
+    from pvops_core.livepatch.control.manager import Livepatch
     from pvops_core.livepatch.guest import PatchedGuest
-    from pvops_core.livepatch.manager import Livepatch
     from pvops_core.scenarios.stage import Run, Stage
     from pvops_core.session import Session
 

@@ -10,8 +10,8 @@ import pytest
 
 from pvops_core.cli import main
 from pvops_core.guests import builtin_guest
-from pvops_core.livepatch.builder import PayloadBuilder
 from pvops_core.livepatch.guest import build_id_of
+from pvops_core.livepatch.payload.builder import PayloadBuilder
 
 EXAMPLES = Path(__file__).parents[2] / "pvops_core" / "livepatch" / "examples"
 needs_cc = pytest.mark.skipif(not (shutil.which("cc") and shutil.which("ld")), reason="needs cc and ld")

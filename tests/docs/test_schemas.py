@@ -15,8 +15,8 @@ from referencing import Registry, Resource
 
 from pvops_core.cli import VERBS, main
 from pvops_core.guests import builtin_guest
-from pvops_core.livepatch.builder import PayloadBuilder
 from pvops_core.livepatch.guest import build_id_of
+from pvops_core.livepatch.payload.builder import PayloadBuilder
 from pvops_core.ops import LAYOUTS
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kernels import SmallKernel

@@ -9,16 +9,16 @@ import pytest
 
 from pvops_core.guest.returns import TaskStack, no_tasks
 from pvops_core.kinds import MachineKind
-from pvops_core.livepatch.area import Area
-from pvops_core.livepatch.builder import PayloadBuilder, Reference
+from pvops_core.livepatch.control.manager import Livepatch
 from pvops_core.livepatch.guest import PatchedGuest
-from pvops_core.livepatch.loading import load
-from pvops_core.livepatch.manager import Livepatch
+from pvops_core.livepatch.payload.area import Area
+from pvops_core.livepatch.payload.builder import PayloadBuilder, Reference
+from pvops_core.livepatch.payload.loading import load
 from pvops_core.patching.poke import Poker
 from tests.machine.conftest import CODE, DATA, Rig
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.model import Command
+    from pvops_core.livepatch.payload.model import Command
 
 GUEST_ID = b"the guest's build-id"
 VERSION, MINOR, AREA, AREA_PAGES = 0x12000, 0x12100, 0x40000, 32

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pvops_core.livepatch import compiling
-from pvops_core.livepatch.builder import ABSOLUTE, RELATIVE, PayloadBuilder, Reference
-from pvops_core.livepatch.compiling import Replacement, build_payload, size_in
-from pvops_core.livepatch.contents import HOST_DEPENDS
-from pvops_core.livepatch.model import Phase
+from pvops_core.livepatch.payload import compiling
+from pvops_core.livepatch.payload.builder import ABSOLUTE, RELATIVE, PayloadBuilder, Reference
+from pvops_core.livepatch.payload.compiling import Replacement, build_payload, size_in
+from pvops_core.livepatch.payload.contents import HOST_DEPENDS
+from pvops_core.livepatch.payload.model import Phase
 
 if TYPE_CHECKING:
     from pvops_core.guests import BuiltinGuest

@@ -9,13 +9,13 @@ import pytest
 
 from pvops_core.backends import load_backends
 from pvops_core.errors import UsageError
-from pvops_core.livepatch.builder import ABSOLUTE, RELATIVE, PayloadBuilder, Reference
 from pvops_core.livepatch.builtin import live_patches
-from pvops_core.livepatch.model import Command, Phase
+from pvops_core.livepatch.payload.builder import ABSOLUTE, RELATIVE, PayloadBuilder, Reference
+from pvops_core.livepatch.payload.model import Command, Phase
 from pvops_core.session import Session
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.manager import Livepatch
+    from pvops_core.livepatch.control.manager import Livepatch
 
 PAIRS = [("native", "6.1-64"), ("native", "2.6.24"), ("native", "2.6.23-lapic-pae"), ("lguest", "2.6.24")]
 PAIRS += [("xen", "6.1-64"), ("xen", "2.6.24-pae")]

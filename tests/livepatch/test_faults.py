@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from pvops_core.errors import MachineError
-from pvops_core.livepatch.model import Command, Phase, State
+from pvops_core.livepatch.payload.model import Command, Phase, State
 from pvops_core.patching.poke import Step
 from tests.livepatch.conftest import NEW, NEWER, PLAIN, VERSION_CODE, Make, Patched, returning
 
@@ -68,7 +68,9 @@ def test_an_error_anywhere_else(
     """Even a mistake of ours, before the text or after it, leaves one or the other."""
     made = prepared(patched, vcpus, command)
     name, before = NAMES[command], made.code()
-    target = __import__("pvops_core.livepatch.act", fromlist=["act"]) if what == "perform" else made.livepatch
+    target = (
+        __import__("pvops_core.livepatch.rendezvous.act", fromlist=["act"]) if what == "perform" else made.livepatch
+    )
     real, calls = getattr(target, what), itertools.count()
 
     def fail_once(*arguments: object) -> object:

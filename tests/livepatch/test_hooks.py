@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.errors import MachineError
-from pvops_core.livepatch.builder import ABSOLUTE, PayloadBuilder, Reference
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.livepatch.model import Command, Phase, State
+from pvops_core.livepatch.payload.builder import ABSOLUTE, PayloadBuilder, Reference
+from pvops_core.livepatch.payload.model import Command, Phase, State
 from tests.livepatch.conftest import NEW, NEWER, PLAIN, VERSION, VERSION_CODE, Make, Patched, returning
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pvops_core.livepatch.builder import ABSOLUTE, DATA, RODATA, TEXT, PayloadBuilder, Reference, note
-from pvops_core.livepatch.contents import BUILD_ID, DEPENDS, EX_TABLE, FUNCS, HOOKS, HOST_DEPENDS
 from pvops_core.livepatch.errors import LivepatchError, PayloadError, errno_of
-from pvops_core.livepatch.model import MAX_SIZE, Phase
+from pvops_core.livepatch.payload.builder import ABSOLUTE, DATA, RODATA, TEXT, PayloadBuilder, Reference, note
+from pvops_core.livepatch.payload.contents import BUILD_ID, DEPENDS, EX_TABLE, FUNCS, HOOKS, HOST_DEPENDS
+from pvops_core.livepatch.payload.model import MAX_SIZE, Phase
 from tests.livepatch.conftest import NEW, VERSION_CODE, Make, Patched, returning
 from tests.machine.conftest import TABLES
 

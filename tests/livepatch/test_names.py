@@ -10,10 +10,10 @@ import pytest
 from pvops_core.cli import main
 from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
-from pvops_core.livepatch.contents import FUNC, FUNCS
 from pvops_core.livepatch.errors import PayloadError
-from pvops_core.livepatch.loading import load
-from pvops_core.livepatch.objects import read_object
+from pvops_core.livepatch.payload.contents import FUNC, FUNCS
+from pvops_core.livepatch.payload.loading import load
+from pvops_core.livepatch.payload.objects import read_object
 from pvops_core.testing.images import ElfBuilder
 from tests.livepatch.conftest import VERSION_CODE, Make
 

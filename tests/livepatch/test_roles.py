@@ -11,9 +11,9 @@ import pytest
 from pvops_core.backends import load_backends
 from pvops_core.errors import PvopsError
 from pvops_core.livepatch.builtin import live_patches
+from pvops_core.livepatch.control.registry import Status
 from pvops_core.livepatch.errors import LivepatchError, PayloadError
-from pvops_core.livepatch.model import Command, State
-from pvops_core.livepatch.registry import Status
+from pvops_core.livepatch.payload.model import Command, State
 from pvops_core.session import Session
 from tests.livepatch.roles import NOTHING, REPORT, Assembler, Compiler
 
@@ -181,7 +181,7 @@ def test_what_is_not_as_expected(guest: Guest) -> None:
 
 
 def test_the_options_of_build_say_what_is_wrong(guest: Guest) -> None:
-    from pvops_core.livepatch.compiling import expecting, parse_replacement  # noqa: PLC0415 - of one test
+    from pvops_core.livepatch.payload.compiling import expecting, parse_replacement  # noqa: PLC0415 - of one test
 
     wrongs: tuple[Callable[[], object], ...] = tuple(
         lambda text=text: expecting([parse_replacement("f")], [text])  # type: ignore[misc]

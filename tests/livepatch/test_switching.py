@@ -9,13 +9,13 @@ import pytest
 
 from pvops_core.backends import load_backends
 from pvops_core.errors import PatchError, SwitchError
-from pvops_core.livepatch.builder import PayloadBuilder
 from pvops_core.livepatch.builtin import live_patches
-from pvops_core.livepatch.model import Command
+from pvops_core.livepatch.payload.builder import PayloadBuilder
+from pvops_core.livepatch.payload.model import Command
 from pvops_core.session import Session
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.manager import Livepatch
+    from pvops_core.livepatch.control.manager import Livepatch
 
 LAYOUTS = ("2.6.24", "6.1-64")
 

@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from pvops_core.guest.returns import TaskStack
-from pvops_core.livepatch.model import Command, State
+from pvops_core.livepatch.payload.model import Command, State
 from tests.livepatch.conftest import MINOR, NEW, PLAIN, STACKS, VERSION, Make, Patched
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from pathlib import Path
 from pvops_core.backends import chain, load_backends
 from pvops_core.guests import Kernel
 from pvops_core.images import KernelImage, load_image
-from pvops_core.livepatch.builder import ABSOLUTE, RELATIVE, PayloadBuilder, Reference
-from pvops_core.livepatch.compiling import size_in
 from pvops_core.livepatch.kernel import live_patches
-from pvops_core.livepatch.model import Command
-from pvops_core.livepatch.payload_pages import FRAMES
+from pvops_core.livepatch.payload.builder import ABSOLUTE, RELATIVE, PayloadBuilder, Reference
+from pvops_core.livepatch.payload.compiling import size_in
+from pvops_core.livepatch.payload.model import Command
+from pvops_core.livepatch.payload.pages import FRAMES
 from pvops_core.session import Session
 from tests.session.ramdisk import WATCHING, with_init
 

@@ -13,12 +13,12 @@ from pvops_core.backends import chain, load_backends
 from pvops_core.errors import HeldError
 from pvops_core.guests import Kernel
 from pvops_core.images import load_image
-from pvops_core.livepatch.builder import PayloadBuilder
-from pvops_core.livepatch.compiling import size_in
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.livepatch.kernel import live_patches
-from pvops_core.livepatch.model import Command
-from pvops_core.livepatch.payload_pages import FRAMES
+from pvops_core.livepatch.payload.builder import PayloadBuilder
+from pvops_core.livepatch.payload.compiling import size_in
+from pvops_core.livepatch.payload.model import Command
+from pvops_core.livepatch.payload.pages import FRAMES
 from pvops_core.session import Session
 
 CLOUD = "vmlinuz-6.1.0-56-cloud-amd64"

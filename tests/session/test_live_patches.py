@@ -16,14 +16,14 @@ from pvops_core.errors import MachineError, UsageError
 from pvops_core.guests import Kernel
 from pvops_core.images import load_image
 from pvops_core.kinds import MachineKind
-from pvops_core.livepatch.area import PAGE_SIZE
-from pvops_core.livepatch.builder import RELATIVE, PayloadBuilder, Reference
-from pvops_core.livepatch.compiling import size_in
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.livepatch.guest import build_id_of
 from pvops_core.livepatch.kernel import live_patches
-from pvops_core.livepatch.model import Command, Phase, State
-from pvops_core.livepatch.payload_pages import FRAMES
+from pvops_core.livepatch.payload.area import PAGE_SIZE
+from pvops_core.livepatch.payload.builder import RELATIVE, PayloadBuilder, Reference
+from pvops_core.livepatch.payload.compiling import size_in
+from pvops_core.livepatch.payload.model import Command, Phase, State
+from pvops_core.livepatch.payload.pages import FRAMES
 from pvops_core.machine import GuestFault
 from pvops_core.machine.cpu.paging import NO_EXECUTE, WRITABLE
 from pvops_core.patching.poke import Step

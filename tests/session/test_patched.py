@@ -12,7 +12,7 @@ from pvops_core.guests import Kernel
 from pvops_core.images import load_image
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.livepatch.kernel import live_patches
-from pvops_core.livepatch.payload_pages import FRAMES
+from pvops_core.livepatch.payload.pages import FRAMES
 from pvops_core.session import Session
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pvops_core.backends.blame import own_trace
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.errors import ImageError, MachineError, PvopsError, UsageError, unknown
 from pvops_core.guests import builtin_guest, read_kernel
-from pvops_core.livepatch.payload_pages import FRAMES
+from pvops_core.livepatch.payload.pages import FRAMES
 from pvops_core.runs.cell import BUILTIN, Cell
 from pvops_core.runs.observation import Observation
 from pvops_core.runs.wire import Message, Phase, Request

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pvops_core.errors import MachineError
 from pvops_core.guests import Status
-from pvops_core.livepatch.live import LiveBoot
+from pvops_core.livepatch.control.live import LiveBoot
 from pvops_core.runs.worker.ending import Ending
 from pvops_core.runs.worker.examination import Examination
 from pvops_core.runs.worker.insight import Insight

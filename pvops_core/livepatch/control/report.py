@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.manager import Livepatch
-    from pvops_core.livepatch.script import Script, Step
+    from pvops_core.livepatch.control.manager import Livepatch
+    from pvops_core.livepatch.control.script import Script, Step
 
 
 class Report:

@@ -19,15 +19,15 @@ import attrs
 
 from pvops_core.errors import UsageError
 from pvops_core.guest.symbols import find_symbol, plain_name
-from pvops_core.livepatch.builder import expectation
-from pvops_core.livepatch.model import OPAQUE_SIZE, PAYLOAD_VERSION
-from pvops_core.livepatch.objects import SHN_LORESERVE, SHN_UNDEF, read_object
+from pvops_core.livepatch.payload.builder import expectation
+from pvops_core.livepatch.payload.model import OPAQUE_SIZE, PAYLOAD_VERSION
+from pvops_core.livepatch.payload.objects import SHN_LORESERVE, SHN_UNDEF, read_object
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.kinds import MachineKind
 
-INCLUDE = Path(__file__).parent / "include"
+INCLUDE = Path(__file__).parent.parent / "include"
 _PLAIN = ["-fno-pic", "-fno-pie"]
 _COMMON = [
     *_PLAIN,
@@ -165,7 +165,7 @@ def _tool(variable: str, name: str) -> list[str]:
     if not words or shutil.which(words[0]) is None:
         raise UsageError(
             f"{' '.join(words) or variable} is not installed: building a payload from source needs a C compiler and "
-            f"linker ({variable} names another one); the Python builder in pvops_core.livepatch.builder needs none"
+            f"linker ({variable} names another one); the Python builder in pvops_core.livepatch.payload.builder needs none"
         )
     return words
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pvops_core.errors import UsageError
+from pvops_core.livepatch.control.report import Report
+from pvops_core.livepatch.control.script import Script, read_script
+from pvops_core.livepatch.control.server import Server
+from pvops_core.livepatch.control.tool import Tool
 from pvops_core.livepatch.kernel import live_patches
-from pvops_core.livepatch.report import Report
-from pvops_core.livepatch.script import Script, read_script
-from pvops_core.livepatch.server import Server
-from pvops_core.livepatch.tool import Tool
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.wish import Patching
+    from pvops_core.livepatch.control.wish import Patching
     from pvops_core.session import Session
 
 

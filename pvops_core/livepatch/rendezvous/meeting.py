@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from pvops_core.livepatch.rendezvous import Phase, Rendezvous, RendezvousState
+from pvops_core.livepatch.rendezvous.rendezvous import Phase, Rendezvous, RendezvousState
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.safepoints import SafePoints
+    from pvops_core.livepatch.rendezvous.safepoints import SafePoints
     from pvops_core.machine import Machine, Vcpu
 
 LOOK_NS = 500

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.errors import UsageError
-from pvops_core.livepatch.tool import check_words
+from pvops_core.livepatch.control.tool import check_words
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.tool import Tool, Verb
+    from pvops_core.livepatch.control.tool import Tool, Verb
     from pvops_core.machine import Machine
 
 _WHEN = "when"

@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from pvops_core.livepatch.control.registry import Registry, Status, Work, read_name
 from pvops_core.livepatch.errors import LivepatchError, PayloadError, errno_of
-from pvops_core.livepatch.model import DEFAULT_TIMEOUT_NS, Command, Hooks, Payload, Phase, Record, State
-from pvops_core.livepatch.registry import Registry, Status, Work, read_name
+from pvops_core.livepatch.payload.model import DEFAULT_TIMEOUT_NS, Command, Hooks, Payload, Phase, Record, State
 
 GUEST = b"guest"
 

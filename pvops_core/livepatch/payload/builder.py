@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.livepatch.contents import BUILD_ID, DEPENDS, EX_TABLE, FUNC, FUNCS, HOOKS, HOST_DEPENDS, MODINFO
-from pvops_core.livepatch.model import OPAQUE_SIZE, PAYLOAD_VERSION, Phase
-from pvops_core.livepatch.objects import SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE
+from pvops_core.livepatch.payload.contents import BUILD_ID, DEPENDS, EX_TABLE, FUNC, FUNCS, HOOKS, HOST_DEPENDS, MODINFO
+from pvops_core.livepatch.payload.model import OPAQUE_SIZE, PAYLOAD_VERSION, Phase
+from pvops_core.livepatch.payload.objects import SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE
 
 if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind

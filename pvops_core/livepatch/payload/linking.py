@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
-from pvops_core.livepatch.area import Access
-from pvops_core.livepatch.objects import (
+from pvops_core.livepatch.payload.area import Access
+from pvops_core.livepatch.payload.objects import (
     SHF_EXECINSTR,
     SHF_WRITE,
     SHN_ABS,
@@ -28,7 +28,7 @@ from pvops_core.livepatch.objects import (
 )
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.area import Area
+    from pvops_core.livepatch.payload.area import Area
 
 
 @attrs.frozen

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from pvops_core.livepatch.builder import RELATIVE, Reference
-from pvops_core.livepatch.model import Command, State
-from pvops_core.livepatch.registry import Status
+from pvops_core.livepatch.control.registry import Status
+from pvops_core.livepatch.payload.builder import RELATIVE, Reference
+from pvops_core.livepatch.payload.model import Command, State
 from pvops_core.machine.run.stateful import where_not_plain
 from tests.livepatch.conftest import NEW, NEWER, PLAIN, VERSION, VERSION_CODE, Make, returning
 

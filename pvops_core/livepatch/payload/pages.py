@@ -12,8 +12,8 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError, UsageError
-from pvops_core.livepatch.area import PAGE_SIZE, Access
 from pvops_core.livepatch.errors import LivepatchError
+from pvops_core.livepatch.payload.area import PAGE_SIZE, Access
 from pvops_core.machine import GuestFault
 from pvops_core.machine.cpu.paging import ADDRESS, CR4_PAE, EFER_NXE, LARGE, NO_EXECUTE, PRESENT
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.livepatch.test_tool import files
 
 from pvops_core.cli import main
 from pvops_core.errors import UsageError
-from pvops_core.livepatch.client import NoAnswerError, ask
-from pvops_core.livepatch.report import Report
-from pvops_core.livepatch.server import Server
+from pvops_core.livepatch.control.client import NoAnswerError, ask
+from pvops_core.livepatch.control.report import Report
+from pvops_core.livepatch.control.server import Server
 from tests.livepatch.conftest import NEW, Make, Patched
-from tests.livepatch.test_tool import files
 
 
 class Running:
@@ -87,7 +87,7 @@ def test_only_its_owner_may_ask(patched: Make, tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "socket"
     with Running(patched(), path).server:
         assert path.stat().st_mode & 0o777 == 0o600
-    monkeypatch.setattr("pvops_core.livepatch.server.ROOT", os.geteuid() + 1)
+    monkeypatch.setattr("pvops_core.livepatch.control.server.ROOT", os.geteuid() + 1)
     made = Running(patched(), path, owner=os.geteuid() + 2)
     with made.server:
         assert "EPERM" in made.ask("list")["error"]

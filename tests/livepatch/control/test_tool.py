@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pvops_core.errors import UsageError
-from pvops_core.livepatch.script import Script, Step, read_script
-from pvops_core.livepatch.tool import Tool
+from pvops_core.livepatch.control.script import Script, Step, read_script
+from pvops_core.livepatch.control.tool import Tool
 from tests.livepatch.conftest import NEW, VERSION_CODE, Make, Patched, returning
 
 

@@ -16,10 +16,10 @@ import attrs
 
 from pvops_core.errors import PvopsError, UsageError
 from pvops_core.livepatch.errors import errno_of
-from pvops_core.livepatch.model import DEFAULT_TIMEOUT_NS, ActionFlag, Command, State, UploadFlag
+from pvops_core.livepatch.payload.model import DEFAULT_TIMEOUT_NS, ActionFlag, Command, State, UploadFlag
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.manager import Livepatch
+    from pvops_core.livepatch.control.manager import Livepatch
 
 Verb = Generator[int, None, int]
 FINE, FAILED, TRY_AGAIN = 0, 1, 2

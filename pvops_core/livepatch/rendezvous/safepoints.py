@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.guest.returns import stack_words, words_of
-from pvops_core.livepatch import quiescence
+from pvops_core.livepatch.rendezvous import quiescence
 
 if TYPE_CHECKING:
     from pvops_core.guest.returns import TaskStack

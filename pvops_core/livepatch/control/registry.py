@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn, Protocol
 import attrs
 
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.livepatch.model import (
+from pvops_core.livepatch.payload.model import (
     DEFAULT_TIMEOUT_NS,
     LIST_LIMIT,
     MAX_SIZE,

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.errors import PvopsError, UsageError
-from pvops_core.livepatch import contents, description
-from pvops_core.livepatch.area import Access
+from pvops_core.livepatch.control.registry import Registry, write_name
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.livepatch.linking import Linked, link
-from pvops_core.livepatch.model import Payload
-from pvops_core.livepatch.objects import SHF_WRITE, RelocatableObject, read_object
-from pvops_core.livepatch.payload_alternatives import apply_alternatives
-from pvops_core.livepatch.registry import Registry, write_name
+from pvops_core.livepatch.payload import contents, description
+from pvops_core.livepatch.payload.alternatives import apply_alternatives
+from pvops_core.livepatch.payload.area import Access
+from pvops_core.livepatch.payload.linking import Linked, link
+from pvops_core.livepatch.payload.model import Payload
+from pvops_core.livepatch.payload.objects import SHF_WRITE, RelocatableObject, read_object
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.guest import PatchedGuest
-    from pvops_core.livepatch.linking import Region
+    from pvops_core.livepatch.payload.linking import Region
 
 
 @attrs.frozen

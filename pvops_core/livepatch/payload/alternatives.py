@@ -10,13 +10,13 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pvops_core.livepatch.area import Access
+from pvops_core.livepatch.payload.area import Access
 from pvops_core.patching.alternatives import INVERTED, AltEntry, Padding, replace
 from pvops_core.patching.disasm import instruction_lengths
 from pvops_core.patching.nops import NOPS, NopKind
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.linking import Linked
+    from pvops_core.livepatch.payload.linking import Linked
 
 SECTION, REPLACEMENT = ".altinstructions", ".altinstr_replacement"
 _ENTRY = struct.Struct("<iiHBB")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from pvops_core.livepatch.model import OPAQUE_SIZE
+from pvops_core.livepatch.payload.model import OPAQUE_SIZE
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.guest import PatchedGuest
-    from pvops_core.livepatch.model import Record
+    from pvops_core.livepatch.payload.model import Record
 
 STATE = struct.Struct(f"<BB{OPAQUE_SIZE}s")
 """``struct livepatch_fstate``: patch_offset, applied, insn_buffer."""

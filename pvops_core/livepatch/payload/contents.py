@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.livepatch.area import Access
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.livepatch.model import OPAQUE_SIZE, PAYLOAD_VERSION, Function, Hooks, Phase
-from pvops_core.livepatch.objects import SHN_LORESERVE, SHN_UNDEF
-from pvops_core.livepatch.trampoline import ENDBR64, code_for, offset_of
+from pvops_core.livepatch.payload.area import Access
+from pvops_core.livepatch.payload.model import OPAQUE_SIZE, PAYLOAD_VERSION, Function, Hooks, Phase
+from pvops_core.livepatch.payload.objects import SHN_LORESERVE, SHN_UNDEF
+from pvops_core.livepatch.payload.trampoline import ENDBR64, code_for, offset_of
 
 if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
-    from pvops_core.livepatch.linking import Linked
-    from pvops_core.livepatch.objects import ObjectSection
+    from pvops_core.livepatch.payload.linking import Linked
+    from pvops_core.livepatch.payload.objects import ObjectSection
 
 FUNCS, DEPENDS, HOST_DEPENDS, BUILD_ID = (
     ".livepatch.funcs",

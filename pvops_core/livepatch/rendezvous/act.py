@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from pvops_core.livepatch.errors import LivepatchError, PartialError
-from pvops_core.livepatch.model import Command, Phase, Record
+from pvops_core.livepatch.payload.model import Command, Phase, Record
 from pvops_core.patching.poke import Poke
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.registry import Work
+    from pvops_core.livepatch.control.registry import Work
 
 BY_HOOK = b""
 """What stands for the saved bytes of a function that an action hook says it has applied."""

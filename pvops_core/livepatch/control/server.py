@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from pvops_core.errors import UsageError
+from pvops_core.livepatch.control.report import Report, payloads
+from pvops_core.livepatch.control.tool import FAILED, Tool, check_words
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.livepatch.model import MAX_SIZE
-from pvops_core.livepatch.report import Report, payloads
-from pvops_core.livepatch.tool import FAILED, Tool, check_words
+from pvops_core.livepatch.payload.model import MAX_SIZE
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.manager import Livepatch
-    from pvops_core.livepatch.tool import Verb
+    from pvops_core.livepatch.control.manager import Livepatch
+    from pvops_core.livepatch.control.tool import Verb
 
 LINE_LIMIT = 4 * MAX_SIZE
 """Most bytes of a request: a payload too long by far is still refused by name, not by this."""

@@ -11,23 +11,23 @@ import numpy as np
 
 from pvops_core.errors import HeldError, MachineError, OccupiedError, PvopsError
 from pvops_core.guest.spans import Spans
-from pvops_core.livepatch import act, guestcode
-from pvops_core.livepatch.area import PAGE_SIZE, Access
-from pvops_core.livepatch.description import Description
+from pvops_core.livepatch.control.registry import Registry, RegistryState
 from pvops_core.livepatch.errors import LivepatchError, PartialError
-from pvops_core.livepatch.fixups import Fixups
-from pvops_core.livepatch.meeting import Meeting, MeetingState
-from pvops_core.livepatch.model import Command, Phase, State
-from pvops_core.livepatch.registry import Registry, RegistryState
-from pvops_core.livepatch.safepoints import SafePoints, Span
+from pvops_core.livepatch.payload.area import PAGE_SIZE, Access
+from pvops_core.livepatch.payload.description import Description
+from pvops_core.livepatch.payload.model import Command, Phase, State
+from pvops_core.livepatch.rendezvous import act, guestcode
+from pvops_core.livepatch.rendezvous.fixups import Fixups
+from pvops_core.livepatch.rendezvous.meeting import Meeting, MeetingState
+from pvops_core.livepatch.rendezvous.safepoints import SafePoints, Span
 from pvops_core.machine.run.stateful import Beside
 from pvops_core.patching.holders import Hold
 
 if TYPE_CHECKING:
+    from pvops_core.livepatch.control.registry import Work
     from pvops_core.livepatch.guest import PatchedGuest
-    from pvops_core.livepatch.loading import Placed
-    from pvops_core.livepatch.model import Payload, Record
-    from pvops_core.livepatch.registry import Work
+    from pvops_core.livepatch.payload.loading import Placed
+    from pvops_core.livepatch.payload.model import Payload, Record
     from pvops_core.machine import Vcpu
     from pvops_core.patching.poke import Poke
 

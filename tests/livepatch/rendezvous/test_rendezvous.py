@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
-from pvops_core.livepatch.rendezvous import Phase, Rendezvous
+from pvops_core.livepatch.rendezvous.rendezvous import Phase, Rendezvous
 
 TIMEOUT = 6
 
