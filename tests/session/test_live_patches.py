@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from pvops_xen.hypervisor.audit import audit
+from pvops_xen.hypervisor.memory.audit import audit
 
 from pvops_core.backends import load_backends
 from pvops_core.cli import main

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pvops_xen import backend
-from pvops_xen.hypervisor import audit
+from pvops_xen.hypervisor.memory import audit
 from pvops_xen.testing.mutation import Run
 
 from pvops_core.guests import read_kernel

@@ -10,7 +10,7 @@ from pvops_core.backends import Platform, Settings, clock_start, cpu_model, sett
 from pvops_core.errors import MachineError
 from pvops_core.machine.cpu.cpumodel import cpu_features
 from pvops_core.machine.cpu.faults import GuestFault, general_protection
-from pvops_xen.hypervisor import builder, emulate, opcodes, traps
+from pvops_xen.hypervisor import builder
 from pvops_xen.hypervisor.abi import (
     ERESTART,
     FLAT_KERNEL_CS64,
@@ -22,22 +22,23 @@ from pvops_xen.hypervisor.abi import (
     Hypercall,
     VmAssist,
 )
-from pvops_xen.hypervisor.arrival import arrive
-from pvops_xen.hypervisor.bounce import deliver_upcall, enter, in_guest_kernel
-from pvops_xen.hypervisor.bounce64 import lower_kernel, raise_kernel
 from pvops_xen.hypervisor.console import SHOWN
-from pvops_xen.hypervisor.cpuid import cpuid
-from pvops_xen.hypervisor.debugreg import DEBUG, forget_hits, note_debug
 from pvops_xen.hypervisor.events import fifo
 from pvops_xen.hypervisor.events.upcalls import unblock, upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
-from pvops_xen.hypervisor.ldt import window_fault
-from pvops_xen.hypervisor.livelock import after_iret
-from pvops_xen.hypervisor.ptwr import emulate_write
+from pvops_xen.hypervisor.memory.ptwr import emulate_write
+from pvops_xen.hypervisor.processor import emulate, opcodes, traps
+from pvops_xen.hypervisor.processor.arrival import arrive
+from pvops_xen.hypervisor.processor.bounce import deliver_upcall, enter, in_guest_kernel
+from pvops_xen.hypervisor.processor.bounce64 import lower_kernel, raise_kernel
+from pvops_xen.hypervisor.processor.cpuid import cpuid
+from pvops_xen.hypervisor.processor.debugreg import DEBUG, forget_hits, note_debug
+from pvops_xen.hypervisor.processor.ldt import window_fault
+from pvops_xen.hypervisor.processor.tables import load_task_switched
+from pvops_xen.hypervisor.scheduling.livelock import after_iret
+from pvops_xen.hypervisor.scheduling.timers import fire_due, next_deadline, renew_time
 from pvops_xen.hypervisor.state import MAX_PORT
-from pvops_xen.hypervisor.tables import load_task_switched
-from pvops_xen.hypervisor.timers import fire_due, next_deadline, renew_time
 
 if TYPE_CHECKING:
     from pvops_core.guest import Guest

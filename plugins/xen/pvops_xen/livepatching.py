@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError
 from pvops_xen.hypervisor.abi import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, FLAT_RING1_CS32, PAGE_SHIFT
-from pvops_xen.hypervisor.bounce import in_guest_kernel, toggle_mode
-from pvops_xen.hypervisor.frames import FREE, GUEST
-from pvops_xen.hypervisor.update import write_word
+from pvops_xen.hypervisor.memory.frames import FREE, GUEST
+from pvops_xen.hypervisor.memory.update import write_word
+from pvops_xen.hypervisor.processor.bounce import in_guest_kernel, toggle_mode
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

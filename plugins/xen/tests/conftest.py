@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 
 import attrs
 import pytest
-from pvops_xen.hypervisor import audit, builder
+from pvops_xen.hypervisor import builder
+from pvops_xen.hypervisor.memory import audit
 from pvops_xen.platform import XenPlatform
 from pvops_xen.testing.guests import SmallGuest
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from pvops_xen.hypervisor import audit
-from pvops_xen.hypervisor.entries import RW, USER, P
-from pvops_xen.hypervisor.frames import ALLOCATED, PINNED, VALIDATED, FrameType
+from pvops_xen.hypervisor.memory import audit
+from pvops_xen.hypervisor.memory.entries import RW, USER, P
+from pvops_xen.hypervisor.memory.frames import ALLOCATED, PINNED, VALIDATED, FrameType
 
 from pvops_core.kinds import MachineKind
 

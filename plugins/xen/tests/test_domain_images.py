@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pvops_xen import backend
 from pvops_xen.domain.notes import ElfNote, read_notes
 from pvops_xen.domain.symtab import bsd_symtab
-from pvops_xen.hypervisor import audit
+from pvops_xen.hypervisor.memory import audit
 from pvops_xen.testing.guests import BASE, SmallGuest, address_of, image
 
 from pvops_core.errors import ImageError, MachineError, PvopsError

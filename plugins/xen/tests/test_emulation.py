@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.memory.frames import FrameType
 
 if TYPE_CHECKING:
     from conftest import Bench

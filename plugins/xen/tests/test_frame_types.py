@@ -8,10 +8,10 @@ from collections import Counter
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from pvops_xen.hypervisor.entries import PSE, RW, A, D, P
-from pvops_xen.hypervisor.frames import ALLOCATED, GUEST, PINNED, VALIDATED, XEN, FrameTable, FrameType
-from pvops_xen.hypervisor.update import write_word
-from pvops_xen.hypervisor.validate import Validator, XenSlots
+from pvops_xen.hypervisor.memory.entries import PSE, RW, A, D, P
+from pvops_xen.hypervisor.memory.frames import ALLOCATED, GUEST, PINNED, VALIDATED, XEN, FrameTable, FrameType
+from pvops_xen.hypervisor.memory.update import write_word
+from pvops_xen.hypervisor.memory.validate import Validator, XenSlots
 
 FRAMES = 12
 XEN_FRAME = FRAMES - 1

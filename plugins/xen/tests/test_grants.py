@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pvops_xen.hypervisor.abi import EBUSY, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
-from pvops_xen.hypervisor.audit import audit
 from pvops_xen.hypervisor.grants import ops, table
 from pvops_xen.hypervisor.grants.state import Active, GntMap, GrantOp, Gtf, Status
+from pvops_xen.hypervisor.memory.audit import audit
 
 from pvops_core.kinds import MachineKind
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pvops_xen.hypervisor import audit
 from pvops_xen.hypervisor.abi import EEXIST, EINVAL, ENOENT, ENOSYS
+from pvops_xen.hypervisor.memory import audit
 from pvops_xen.hypervisor.state import Entry
 
 from pvops_core.kinds import MachineKind

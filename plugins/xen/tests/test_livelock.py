@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from pvops_xen.hypervisor import livelock
 from pvops_xen.hypervisor.abi import Hypercall
+from pvops_xen.hypervisor.scheduling import livelock
 from pvops_xen.testing.guests import EVENT, SmallGuest
 
 BIND_IPI, SEND = 7, 4

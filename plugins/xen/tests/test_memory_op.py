@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor.abi import MemoryOp
-from pvops_xen.hypervisor.frames import FREE
+from pvops_xen.hypervisor.memory.frames import FREE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -218,7 +218,7 @@ def test_an_exchange_that_cannot_be_changes_nothing(bench: Bench) -> None:
 
 @pytest.mark.parametrize("command", [MemoryOp.POPULATE_PHYSMAP, MemoryOp.EXCHANGE])
 def test_long_lists_are_gone_on_with(bench: Bench, monkeypatch: pytest.MonkeyPatch, command: MemoryOp) -> None:
-    monkeypatch.setattr("pvops_xen.hypervisor.reservation.STRETCH", 3)
+    monkeypatch.setattr("pvops_xen.hypervisor.memory.reservation.STRETCH", 3)
     mfns = give_back(bench, range(0x320, 0x32A))
     assert bench.platform.hypercalls["memory_op"] == 4
     wanted = reservation(bench, extents(bench, list(range(0x320, 0x32A))), 10)

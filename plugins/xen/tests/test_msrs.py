@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.hypervisor.abi import Hypercall
-from pvops_xen.hypervisor.msrs import MSRS
+from pvops_xen.hypervisor.processor.msrs import MSRS
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import SmallGuest

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
-from pvops_xen.hypervisor import audit, mmu
 from pvops_xen.hypervisor.abi import MmuExt
-from pvops_xen.hypervisor.validate import Validator
+from pvops_xen.hypervisor.memory import audit, mmu
+from pvops_xen.hypervisor.memory.validate import Validator
 from pvops_xen.testing.guests import SmallGuest
 from pvops_xen.testing.mutation import MutationError, Mutator, Run
 from pvops_xen.testing.programs import run_random

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pvops_xen import XenOps
 from pvops_xen.hypervisor.abi import VmAssist
-from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.memory.frames import FrameType
 from pvops_xen.ops.multicalls import MC_BATCH, Lazy
 
 from pvops_core.backends import Environment

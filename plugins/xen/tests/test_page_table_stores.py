@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from pvops_xen.hypervisor import audit
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, Hypercall, MmuExt, VmAssist
+from pvops_xen.hypervisor.memory import audit
+from pvops_xen.hypervisor.memory import entries as pte
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import Outcome, SmallGuest

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from pvops_xen.hypervisor import audit
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, Hypercall
+from pvops_xen.hypervisor.memory import audit
 from pvops_xen.testing.guests import BASE, SmallGuest
 
 FREE = 0x20_0000  # of the guest's memory, mapped and unused

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 from pvops_xen.hypervisor.abi import Hypercall, VcpuOp
-from pvops_xen.hypervisor.entries import NX, USER
+from pvops_xen.hypervisor.memory.entries import NX, USER
 from pvops_xen.testing.contexts import guest_context
 from pvops_xen.testing.guests import EVENT, KERNEL_SELECTORS, SYSCALL, SYSENTER, SmallGuest
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pvops_xen.hypervisor import audit
+from pvops_xen.hypervisor.memory import audit
 from pvops_xen.testing.rules import CASES, Case
 from pvops_xen.testing.rules.page import page
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pvops_xen.hypervisor.abi import EBUSY, EINVAL, MmuExt
-from pvops_xen.hypervisor.descriptors import check_descriptor
-from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.hypervisor.processor.descriptors import check_descriptor
 
 if TYPE_CHECKING:
     from conftest import Bench

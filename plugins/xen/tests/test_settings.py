@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from pvops_xen.host import XenSettings
 from pvops_xen.hypervisor.abi import ENOSPC
-from pvops_xen.hypervisor.cpuid import cpuid
 from pvops_xen.hypervisor.events import channels, fifo
+from pvops_xen.hypervisor.processor.cpuid import cpuid
 from pvops_xen.hypervisor.state import Channel, ChannelState
 from pvops_xen.platform import XenPlatform
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from pvops_xen.hypervisor import audit
 from pvops_xen.hypervisor.abi import Hypercall, VcpuOp
 from pvops_xen.hypervisor.layout import VCPU_TIME_OFFSET
+from pvops_xen.hypervisor.memory import audit
 from pvops_xen.testing.contexts import guest_context, initialise
 from pvops_xen.testing.guests import SmallGuest
 

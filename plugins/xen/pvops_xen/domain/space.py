@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pvops_core.errors import MachineError
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, PAGE_SIZE
+from pvops_xen.hypervisor.memory import entries as pte
 
 SLACK: Final = 512 << 10
 BOUNDARY: Final = 4 << 20

@@ -12,8 +12,6 @@ import numpy as np
 from pvops_core.backends.settings import EPOCH
 from pvops_core.errors import MachineError
 from pvops_core.guest.cmdline import command_line
-from pvops_xen.hypervisor import entries as pte
-from pvops_xen.hypervisor import runstate
 from pvops_xen.hypervisor.abi import (
     FIRST_RESERVED_GDT_PAGE,
     FLAT_KERNEL_CS64,
@@ -23,18 +21,20 @@ from pvops_xen.hypervisor.abi import (
     PAGE_SHIFT,
     PAGE_SIZE,
 )
-from pvops_xen.hypervisor.bounce64 import raise_kernel
 from pvops_xen.hypervisor.console import Console
 from pvops_xen.hypervisor.core import Hypervisor, Statistics
-from pvops_xen.hypervisor.frames import GUEST, PINNED, XEN, FrameTable
 from pvops_xen.hypervisor.grants import table as grants
 from pvops_xen.hypervisor.layout import CMD_LINE_SIZE, START_INFO32, START_INFO64, VCPU_INFO_SIZE, abi_of
-from pvops_xen.hypervisor.ldt import drop_frame
-from pvops_xen.hypervisor.mmu import root_type
-from pvops_xen.hypervisor.segments import WINDOW_PAGES, map_slot, window, xen_gdt_page
+from pvops_xen.hypervisor.memory import entries as pte
+from pvops_xen.hypervisor.memory.frames import GUEST, PINNED, XEN, FrameTable
+from pvops_xen.hypervisor.memory.mmu import root_type
+from pvops_xen.hypervisor.memory.validate import Validator, XenSlots
+from pvops_xen.hypervisor.processor.bounce64 import raise_kernel
+from pvops_xen.hypervisor.processor.ldt import drop_frame
+from pvops_xen.hypervisor.processor.segments import WINDOW_PAGES, map_slot, window, xen_gdt_page
+from pvops_xen.hypervisor.scheduling import runstate
+from pvops_xen.hypervisor.scheduling.timers import renew_time, write_wallclock
 from pvops_xen.hypervisor.state import Domain, VcpuState
-from pvops_xen.hypervisor.timers import renew_time, write_wallclock
-from pvops_xen.hypervisor.validate import Validator, XenSlots
 from pvops_xen.xenstore.service import StoreService
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import attrs
 
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
-from pvops_xen.hypervisor.space import GuestSpace
+from pvops_xen.hypervisor.memory.space import GuestSpace
 from pvops_xen.hypervisor.state import Domain
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from pvops_core.backends import HypercallMade
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
     from pvops_xen.hypervisor.console import Console, ConsoleState
-    from pvops_xen.hypervisor.frames import FramesState, FrameTable
     from pvops_xen.hypervisor.layout import Abi
+    from pvops_xen.hypervisor.memory.frames import FramesState, FrameTable
+    from pvops_xen.hypervisor.memory.validate import Validator
     from pvops_xen.hypervisor.state import VcpuState
-    from pvops_xen.hypervisor.validate import Validator
     from pvops_xen.xenstore.service import StoreService, StoreState
 
 

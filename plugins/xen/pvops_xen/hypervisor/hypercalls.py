@@ -10,23 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.backends import HypercallMade
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_xen.hypervisor import (
-    access,
-    callbacks,
-    control,
-    debugreg,
-    information,
-    memory,
-    mmu,
-    physdev,
-    sched,
-    tables,
-    vcpus,
-)
+from pvops_xen.hypervisor import access, control, information, physdev
 from pvops_xen.hypervisor.abi import EFAULT, EINVAL, ENOSYS, ERESTART, Hypercall
 from pvops_xen.hypervisor.events.ops import event_channel_op, event_channel_op_compat
 from pvops_xen.hypervisor.grants.ops import grant_table_op
-from pvops_xen.hypervisor.iret import iret
+from pvops_xen.hypervisor.memory import memory_op as memory
+from pvops_xen.hypervisor.memory import mmu
+from pvops_xen.hypervisor.processor import callbacks, debugreg, tables
+from pvops_xen.hypervisor.processor.iret import iret
+from pvops_xen.hypervisor.scheduling import sched, vcpus
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

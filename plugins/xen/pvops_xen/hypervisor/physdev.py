@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import DOMID_SELF, EBUSY, EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH, PhysdevOp
-from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.memory.frames import FrameType
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

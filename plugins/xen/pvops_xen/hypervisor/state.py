@@ -9,7 +9,7 @@ import attrs
 
 from pvops_xen.hypervisor.abi import NR_TRAPS
 from pvops_xen.hypervisor.grants.state import GrantTable
-from pvops_xen.hypervisor.runstate import Runstate
+from pvops_xen.hypervisor.scheduling.runstate import Runstate
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.events.fifo import Fifo

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor import entries as pte
+from pvops_xen.hypervisor.memory import entries as pte
 
 if TYPE_CHECKING:
     from pvops_xen.platform import XenPlatform

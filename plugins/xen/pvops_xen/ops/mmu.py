@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import UVMF_INVLPG, Hypercall, MmuUpdate
+from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.base import XenGroup
 from pvops_xen.ops.multicalls import Lazy
 
@@ -134,7 +134,7 @@ class EntryOps(XenGroup):
         self.set_pte(cpu, ptep, pteval)
 
     def _maps(self, cpu: Vcpu, addr: int, ptep: int) -> bool:
-        from pvops_xen.hypervisor.walk import guest_l1e  # noqa: PLC0415 - keeps the ops' imports few
+        from pvops_xen.hypervisor.memory.walk import guest_l1e  # noqa: PLC0415 - keeps the ops' imports few
 
         return guest_l1e(self.platform.hv, cpu.index, addr) == self.machine_of(cpu, ptep)
 

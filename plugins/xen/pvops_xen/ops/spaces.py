@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine.cpu.faults import PageFault
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import DOMID_SELF, PAGE_SHIFT, Hypercall, MmuExt
+from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.frames import INVALID
 from pvops_xen.ops.mmu import EntryOps
 from pvops_xen.ops.multicalls import Lazy

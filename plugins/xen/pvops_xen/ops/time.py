@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
-from pvops_xen.hypervisor.timers import NS
+from pvops_xen.hypervisor.scheduling.timers import NS
 from pvops_xen.ops.base import XenGroup
 
 if TYPE_CHECKING:

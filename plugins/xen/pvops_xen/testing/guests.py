@@ -21,9 +21,9 @@ from pvops_core.testing.assembly import assemble
 from pvops_core.testing.images import ElfBuilder
 from pvops_xen import backend
 from pvops_xen.domain.notes import ElfNote
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import NR_TRAPS, PAGE_SHIFT, PAGE_SIZE, Hypercall
-from pvops_xen.hypervisor.walk import guest_l1e
+from pvops_xen.hypervisor.memory import entries as pte
+from pvops_xen.hypervisor.memory.walk import guest_l1e
 
 if TYPE_CHECKING:
     from pvops_core.machine import Stop, Vcpu

@@ -15,12 +15,12 @@ import attrs
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_xen.hypervisor import audit
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, PAGE_SIZE, Hypercall, MemoryOp, MmuExt
-from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.hypervisor.hypercalls import dispatch
-from pvops_xen.hypervisor.walk import levels
+from pvops_xen.hypervisor.memory import audit
+from pvops_xen.hypervisor.memory import entries as pte
+from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.hypervisor.memory.walk import levels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

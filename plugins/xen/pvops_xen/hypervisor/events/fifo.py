@@ -12,7 +12,7 @@ import attrs
 from pvops_xen.hypervisor.abi import EINVAL, ENOENT, ENOSPC, EOPNOTSUPP, PAGE_SHIFT, PAGE_SIZE
 from pvops_xen.hypervisor.events import twolevel
 from pvops_xen.hypervisor.events.upcalls import make_upcall_pending, wake_pollers
-from pvops_xen.hypervisor.frames import FrameType
+from pvops_xen.hypervisor.memory.frames import FrameType
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor

@@ -21,7 +21,7 @@ from pvops_xen.hypervisor.abi import (
     EvtchnOp,
 )
 from pvops_xen.hypervisor.events import channels, fifo
-from pvops_xen.hypervisor.livelock import on_send
+from pvops_xen.hypervisor.scheduling.livelock import on_send
 from pvops_xen.hypervisor.state import Channel, ChannelState
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvops_xen.hypervisor import runstate
+from pvops_xen.hypervisor.scheduling import runstate
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor

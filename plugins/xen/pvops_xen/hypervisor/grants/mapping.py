@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor import entries as pte
-from pvops_xen.hypervisor import update
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
-from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.hypervisor.grants import use
 from pvops_xen.hypervisor.grants.state import GntMap, Mapping, RefusedError, Status
-from pvops_xen.hypervisor.walk import guest_l1e
+from pvops_xen.hypervisor.memory import entries as pte
+from pvops_xen.hypervisor.memory import update
+from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.hypervisor.memory.walk import guest_l1e
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_xen.hypervisor.abi import DOMID_SELF, PAGE_SHIFT, PAGE_SIZE
-from pvops_xen.hypervisor.frames import ALLOCATED, GUEST, FrameType
 from pvops_xen.hypervisor.grants import table, use
 from pvops_xen.hypervisor.grants.state import Gtf, RefusedError, Status
+from pvops_xen.hypervisor.memory.frames import ALLOCATED, GUEST, FrameType
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor

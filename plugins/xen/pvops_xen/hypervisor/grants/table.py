@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_xen.hypervisor.abi import EBUSY, EINVAL, PAGE_SHIFT, PAGE_SIZE
-from pvops_xen.hypervisor.frames import FREE, XEN, FrameType
 from pvops_xen.hypervisor.grants.state import (
     ENTRY_SIZE,
     MAX_FRAMES,
@@ -19,6 +18,7 @@ from pvops_xen.hypervisor.grants.state import (
     Status,
     status_frames,
 )
+from pvops_xen.hypervisor.memory.frames import FREE, XEN, FrameType
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor.msrs import MSRS
+from pvops_xen.hypervisor.processor.msrs import MSRS
 from pvops_xen.testing.rules import callbacks, calls, descriptors, entry, ports, processor, stores, tables, vcpus
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from pvops_xen.hypervisor.msrs import Msr
+    from pvops_xen.hypervisor.processor.msrs import Msr
 
 _GROUPS: Final[tuple[tuple[str, ModuleType], ...]] = (
     ("Page tables", tables),
@@ -39,7 +39,7 @@ them (`make reference`).
 _REGISTERS_HEAD: Final = """
 ## Model-specific registers
 
-Tried in `plugins/xen/tests/test_msrs.py`; the table is `pvops_xen.hypervisor.msrs`. All others are #GP(0). A kernel
+Tried in `plugins/xen/tests/test_msrs.py`; the table is `pvops_xen.hypervisor.processor.msrs`. All others are #GP(0). A kernel
 that has no handler for #GP yet reads 0 where the host's processor has the register (`read_msr`: faking RDMSR).
 
 | register | number | rdmsr | wrmsr | rule |

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, Hypercall, MmuExt, VmAssist
+from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.testing.rules.case import Collection, Trap
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import DOMID_IO, DOMID_XEN, PAGE_SHIFT, Hypercall, MmuExt, MmuUpdate
+from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.testing.guests import BASE
 from pvops_xen.testing.rules.case import Collection, Errno, Gives
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import FIRST_RESERVED_GDT_PAGE, PAGE_SHIFT
+from pvops_xen.hypervisor.memory import entries as pte
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

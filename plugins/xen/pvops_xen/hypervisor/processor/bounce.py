@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor.abi import FLAT_RING1_DS32, PAGE_SIZE
 from pvops_xen.hypervisor.access import addr_ok
-from pvops_xen.hypervisor.bounce64 import IF, IOPL, NT, RF, TF, VM, enter64, saved_flags
-from pvops_xen.hypervisor.ldt import load_segments
-from pvops_xen.hypervisor.tables import switch_gs
+from pvops_xen.hypervisor.processor.bounce64 import IF, IOPL, NT, RF, TF, VM, enter64, saved_flags
+from pvops_xen.hypervisor.processor.ldt import load_segments
+from pvops_xen.hypervisor.processor.tables import switch_gs
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

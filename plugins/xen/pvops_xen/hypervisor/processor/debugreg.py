@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor.abi import EINVAL, ENODEV, EPERM
 from pvops_xen.hypervisor.access import native_addr_ok
-from pvops_xen.hypervisor.traps import inject
+from pvops_xen.hypervisor.processor.traps import inject
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_xen.hypervisor import access, runstate
+from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import (
     EEXIST,
     EINVAL,
@@ -18,11 +18,12 @@ from pvops_xen.hypervisor.abi import (
     PAGE_SIZE,
     VcpuOp,
 )
-from pvops_xen.hypervisor.context import context_size, initialise
 from pvops_xen.hypervisor.events.upcalls import make_upcall_pending
-from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.hypervisor.layout import VCPU_INFO_SIZE
-from pvops_xen.hypervisor.timers import VCPU_TIME, renew_time
+from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.hypervisor.processor.context import context_size, initialise
+from pvops_xen.hypervisor.scheduling import runstate
+from pvops_xen.hypervisor.scheduling.timers import VCPU_TIME, renew_time
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.descriptors import read_descriptor, selector_fault
 from pvops_core.machine.cpu.faults import GP, NP, PF, SS, GuestFault, PageFault
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import EINVAL, PAGE_MASK, PAGE_SHIFT
 from pvops_xen.hypervisor.access import canonical, native_addr_ok
-from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.segments import LDT_PAGE, WINDOW_SIZE, map_slot, window
-from pvops_xen.hypervisor.walk import guest_l1e
+from pvops_xen.hypervisor.memory import entries as pte
+from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.hypervisor.memory.walk import guest_l1e
+from pvops_xen.hypervisor.processor.segments import LDT_PAGE, WINDOW_SIZE, map_slot, window
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -21,14 +21,14 @@ from pvops_xen.hypervisor.abi import (
     VGCF_SYSCALL_DISABLES_EVENTS,
 )
 from pvops_xen.hypervisor.access import addr_ok, canonical
-from pvops_xen.hypervisor.bounce64 import IF, IOPL, VM
-from pvops_xen.hypervisor.callbacks import guest_selector, trap_entry
-from pvops_xen.hypervisor.debugreg import DR6_DEFAULT, DR7_DEFAULT, set_debugreg
-from pvops_xen.hypervisor.frames import FrameType
 from pvops_xen.hypervisor.layout import GUEST_CONTEXT32, GUEST_CONTEXT64, USER_REGS32, USER_REGS64
-from pvops_xen.hypervisor.ldt import load_ldt_register
+from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.hypervisor.processor.bounce64 import IF, IOPL, VM
+from pvops_xen.hypervisor.processor.callbacks import guest_selector, trap_entry
+from pvops_xen.hypervisor.processor.debugreg import DR6_DEFAULT, DR7_DEFAULT, set_debugreg
+from pvops_xen.hypervisor.processor.ldt import load_ldt_register
+from pvops_xen.hypervisor.processor.tables import load_cr4, load_gdt, load_task_switched
 from pvops_xen.hypervisor.state import Entry, Place, VcpuState
-from pvops_xen.hypervisor.tables import load_cr4, load_gdt, load_task_switched
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

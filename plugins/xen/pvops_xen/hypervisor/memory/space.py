@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.machine.cpu.faults import PageFault
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import PAGE_MASK
+from pvops_xen.hypervisor.memory import entries as pte
 
 if TYPE_CHECKING:
     from pvops_core.machine import PhysicalMemory, Vcpu

@@ -9,12 +9,12 @@ import attrs
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import TRAP_GP_FAULT
-from pvops_xen.hypervisor.bounce import in_guest_kernel
-from pvops_xen.hypervisor.bounce64 import RF, TF
-from pvops_xen.hypervisor.cpuid import cpuid
-from pvops_xen.hypervisor.debugreg import STEP, raise_debug
-from pvops_xen.hypervisor.emulate import privileged
-from pvops_xen.hypervisor.traps import inject, inject_fault
+from pvops_xen.hypervisor.processor.bounce import in_guest_kernel
+from pvops_xen.hypervisor.processor.bounce64 import RF, TF
+from pvops_xen.hypervisor.processor.cpuid import cpuid
+from pvops_xen.hypervisor.processor.debugreg import STEP, raise_debug
+from pvops_xen.hypervisor.processor.emulate import privileged
+from pvops_xen.hypervisor.processor.traps import inject, inject_fault
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pvops_core.errors import MachineError
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import FIRST_RESERVED_GDT_PAGE, PAGE_SHIFT, PAGE_SIZE
-from pvops_xen.hypervisor.descriptors import is_descriptor_page
-from pvops_xen.hypervisor.frames import ALLOCATED, FREE, GUEST, PAE_XEN_L2, PINNED, VALIDATED, XEN, FrameType
 from pvops_xen.hypervisor.grants.state import GntMap
-from pvops_xen.hypervisor.mmu import root_type
-from pvops_xen.hypervisor.segments import LDT_PAGE, WINDOW_PAGES
-from pvops_xen.hypervisor.validate import FIRST_XEN_L4_SLOT, LAST_XEN_L4_SLOT
+from pvops_xen.hypervisor.memory import entries as pte
+from pvops_xen.hypervisor.memory.frames import ALLOCATED, FREE, GUEST, PAE_XEN_L2, PINNED, VALIDATED, XEN, FrameType
+from pvops_xen.hypervisor.memory.mmu import root_type
+from pvops_xen.hypervisor.memory.validate import FIRST_XEN_L4_SLOT, LAST_XEN_L4_SLOT
+from pvops_xen.hypervisor.processor.descriptors import is_descriptor_page
+from pvops_xen.hypervisor.processor.segments import LDT_PAGE, WINDOW_PAGES
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor

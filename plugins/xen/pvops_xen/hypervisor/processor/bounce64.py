@@ -16,7 +16,7 @@ from pvops_core.machine.cpu.segments import Descriptor
 from pvops_core.machine.unicorn.crossing import packed
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, PAGE_SHIFT, VmAssist
-from pvops_xen.hypervisor.segments import XEN_DESCRIPTORS64
+from pvops_xen.hypervisor.processor.segments import XEN_DESCRIPTORS64
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -6,12 +6,13 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor import access, runstate
+from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH, SHUTDOWN_REASONS, SchedOp
 from pvops_xen.hypervisor.events.channels import find, is_pending
 from pvops_xen.hypervisor.events.upcalls import block, upcall_due
+from pvops_xen.hypervisor.scheduling import runstate
+from pvops_xen.hypervisor.scheduling.timers import NS, WATCHDOGS
 from pvops_xen.hypervisor.state import ChannelState
-from pvops_xen.hypervisor.timers import NS, WATCHDOGS
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

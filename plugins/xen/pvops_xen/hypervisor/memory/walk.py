@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.access import addr_ok
+from pvops_xen.hypervisor.memory import entries as pte
 
 if TYPE_CHECKING:
     from pvops_core.machine import PhysicalMemory

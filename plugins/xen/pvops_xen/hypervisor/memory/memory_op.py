@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor import access, exchange, reservation
+from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import (
     DOMID_SELF,
     EACCES,
@@ -20,6 +20,7 @@ from pvops_xen.hypervisor.abi import (
     PAGE_SHIFT,
     MemoryOp,
 )
+from pvops_xen.hypervisor.memory import exchange, reservation
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvops_xen.hypervisor import access, reservation
+from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import DOMID_SELF, EFAULT, EINVAL, ENOMEM, EPERM, ERESTART, ESRCH, MemoryOp
-from pvops_xen.hypervisor.frames import ALLOCATED
+from pvops_xen.hypervisor.memory import reservation
+from pvops_xen.hypervisor.memory.frames import ALLOCATED
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
-    from pvops_xen.hypervisor.reservation import Reservation
+    from pvops_xen.hypervisor.memory.reservation import Reservation
 
 
 def exchange(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:

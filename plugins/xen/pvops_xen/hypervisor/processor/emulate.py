@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import general_protection, undefined_instruction
-from pvops_xen.hypervisor import debugreg, ports, tables
 from pvops_xen.hypervisor.abi import ENODEV, PAGE_SHIFT
-from pvops_xen.hypervisor.bounce import in_guest_kernel
-from pvops_xen.hypervisor.mmu import new_guest_cr3
-from pvops_xen.hypervisor.msrs import read_msr, write_msr
+from pvops_xen.hypervisor.memory.mmu import new_guest_cr3
+from pvops_xen.hypervisor.processor import debugreg, ports, tables
+from pvops_xen.hypervisor.processor.bounce import in_guest_kernel
+from pvops_xen.hypervisor.processor.msrs import read_msr, write_msr
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import WITH_ERROR_CODE
 from pvops_xen.hypervisor.abi import TRAP_GP_FAULT, TRAP_PAGE_FAULT, VmAssist
-from pvops_xen.hypervisor.bounce import enter, in_guest_kernel
+from pvops_xen.hypervisor.processor.bounce import enter, in_guest_kernel
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

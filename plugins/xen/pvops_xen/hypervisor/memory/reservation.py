@@ -13,7 +13,7 @@ import attrs
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import DOMID_SELF, ERESTART, PAGE_SHIFT, MemoryOp
-from pvops_xen.hypervisor.frames import ALLOCATED, FREE, GUEST, PINNED
+from pvops_xen.hypervisor.memory.frames import ALLOCATED, FREE, GUEST, PINNED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,10 @@ from pvops_xen.hypervisor.abi import (
     FLAT_RING1_CS32,
     FLAT_RING1_DS32,
 )
-from pvops_xen.hypervisor.bounce import enter
-from pvops_xen.hypervisor.bounce64 import go_back
-from pvops_xen.hypervisor.iret import leave
-from pvops_xen.hypervisor.ldt import data_descriptor
+from pvops_xen.hypervisor.processor.bounce import enter
+from pvops_xen.hypervisor.processor.bounce64 import go_back
+from pvops_xen.hypervisor.processor.iret import leave
+from pvops_xen.hypervisor.processor.ldt import data_descriptor
 from pvops_xen.hypervisor.state import Entry
 
 if TYPE_CHECKING:

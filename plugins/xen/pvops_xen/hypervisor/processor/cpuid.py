@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine.cpu.features import ENGINE, LONG_MODE, PLACES, word
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
 from pvops_xen.hypervisor.policy import TSC_HZ, XEN_MAJOR, XEN_MINOR
-from pvops_xen.hypervisor.timers import MULTIPLIER, SHIFT
+from pvops_xen.hypervisor.scheduling.timers import MULTIPLIER, SHIFT
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor

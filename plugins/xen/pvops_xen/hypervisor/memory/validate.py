@@ -11,11 +11,11 @@ from typing import Final, Protocol
 
 import attrs
 
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import EINVAL, PAGE_SHIFT, PAGE_SIZE
-from pvops_xen.hypervisor.descriptors import fix_descriptor_page
-from pvops_xen.hypervisor.frames import PAE_XEN_L2, PINNED, VALIDATED, FrameTable, FrameType
+from pvops_xen.hypervisor.memory import entries as pte
+from pvops_xen.hypervisor.memory.frames import PAE_XEN_L2, PINNED, VALIDATED, FrameTable, FrameType
 from pvops_xen.hypervisor.policy import L1_FRAME_REFUSED, L1_IO_REFUSED
+from pvops_xen.hypervisor.processor.descriptors import fix_descriptor_page
 
 _TABLE: Final = struct.Struct("<512Q")
 FIRST_XEN_L4_SLOT: Final = 256

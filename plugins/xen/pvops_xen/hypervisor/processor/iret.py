@@ -20,12 +20,12 @@ from pvops_xen.hypervisor.abi import (
     VGCF_IN_SYSCALL,
     VmAssist,
 )
-from pvops_xen.hypervisor.bounce import deliver_upcall, toggle_mode
-from pvops_xen.hypervisor.bounce64 import IF, IOPL, NT, RF, TF, VM, go_back
 from pvops_xen.hypervisor.events.upcalls import upcall_due
-from pvops_xen.hypervisor.ldt import load_segments
+from pvops_xen.hypervisor.processor.bounce import deliver_upcall, toggle_mode
+from pvops_xen.hypervisor.processor.bounce64 import IF, IOPL, NT, RF, TF, VM, go_back
+from pvops_xen.hypervisor.processor.ldt import load_segments
+from pvops_xen.hypervisor.processor.traps import inject_fault
 from pvops_xen.hypervisor.state import Place
-from pvops_xen.hypervisor.traps import inject_fault
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_xen.hypervisor import access, update
+from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import (
     DOMID_IO,
     DOMID_SELF,
@@ -29,10 +29,11 @@ from pvops_xen.hypervisor.abi import (
     MmuExt,
     MmuUpdate,
 )
-from pvops_xen.hypervisor.frames import PINNED, FrameType
-from pvops_xen.hypervisor.ldt import set_ldt, unmap_ldt
+from pvops_xen.hypervisor.memory import update
+from pvops_xen.hypervisor.memory.frames import PINNED, FrameType
+from pvops_xen.hypervisor.memory.walk import guest_l1e
 from pvops_xen.hypervisor.policy import L1_FRAME_REFUSED
-from pvops_xen.hypervisor.walk import guest_l1e
+from pvops_xen.hypervisor.processor.ldt import set_ldt, unmap_ldt
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault, general_protection
 from pvops_xen.hypervisor import access
-from pvops_xen.hypervisor.bounce import in_guest_kernel
-from pvops_xen.hypervisor.traps import kernel_ring
+from pvops_xen.hypervisor.processor.bounce import in_guest_kernel
+from pvops_xen.hypervisor.processor.traps import kernel_ring
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pvops_core.patching.disasm import memory_size
-from pvops_xen.hypervisor import entries as pte
-from pvops_xen.hypervisor import update
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from pvops_xen.hypervisor.opcodes import fetch
-from pvops_xen.hypervisor.traps import PF_PROT, PF_WRITE, inject_page_fault
-from pvops_xen.hypervisor.walk import guest_l1e
+from pvops_xen.hypervisor.memory import entries as pte
+from pvops_xen.hypervisor.memory import update
+from pvops_xen.hypervisor.memory.walk import guest_l1e
+from pvops_xen.hypervisor.processor.opcodes import fetch
+from pvops_xen.hypervisor.processor.traps import PF_PROT, PF_WRITE, inject_page_fault
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

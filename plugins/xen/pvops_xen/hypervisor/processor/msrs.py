@@ -14,8 +14,8 @@ import attrs
 from pvops_core.machine.cpu.faults import general_protection
 from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT, TRAP_GP_FAULT, Segbase
-from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.tables import set_segment_base
+from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.hypervisor.processor.tables import set_segment_base
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.errors import PatchError
 from pvops_core.patching.disasm import disassemble, instruction_lengths
-from pvops_xen.hypervisor import entries as pte
-from pvops_xen.hypervisor import update
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT
-from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.opcodes import fetch
-from pvops_xen.hypervisor.rehearse import rehearse
-from pvops_xen.hypervisor.walk import guest_l1e
+from pvops_xen.hypervisor.memory import entries as pte
+from pvops_xen.hypervisor.memory import update
+from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.hypervisor.memory.rehearse import rehearse
+from pvops_xen.hypervisor.memory.walk import guest_l1e
+from pvops_xen.hypervisor.processor.opcodes import fetch
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

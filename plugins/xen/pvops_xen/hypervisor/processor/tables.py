@@ -12,11 +12,11 @@ from pvops_xen.hypervisor.abi import (
     PAGE_SHIFT,
     Segbase,
 )
-from pvops_xen.hypervisor.callbacks import guest_selector
-from pvops_xen.hypervisor.descriptors import check_descriptor
-from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.ldt import data_descriptor
-from pvops_xen.hypervisor.segments import install_gdt
+from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.hypervisor.processor.callbacks import guest_selector
+from pvops_xen.hypervisor.processor.descriptors import check_descriptor
+from pvops_xen.hypervisor.processor.ldt import data_descriptor
+from pvops_xen.hypervisor.processor.segments import install_gdt
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from pvops_xen.hypervisor import entries as pte
 from pvops_xen.hypervisor.abi import EINVAL, EPERM, PAGE_MASK, PAGE_SHIFT
-from pvops_xen.hypervisor.frames import FrameType
-from pvops_xen.hypervisor.validate import Validator
+from pvops_xen.hypervisor.memory import entries as pte
+from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.hypervisor.memory.validate import Validator
 
 # While these stay, the new entry refers to what the old one did and in the same way: its references serve again.
 _REFERENCES: Final = pte.ADDRESS | pte.P | pte.RW
