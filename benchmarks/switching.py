@@ -12,9 +12,9 @@ from benchmarks.measure import Result, best
 from pvops_core.backends import API, Backend
 from pvops_core.hookspecs import hookimpl
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.alternatives import Padding
+from pvops_core.patching.altinstructions.alternatives import Padding
+from pvops_core.patching.code.nops import NOPS, NopKind
 from pvops_core.patching.default import patch_default
-from pvops_core.patching.nops import NOPS, NopKind
 from pvops_core.patching.poke import Poker
 from pvops_core.patching.sites import SiteRecord
 from pvops_core.switchboard import Switchboard

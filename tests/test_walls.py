@@ -85,7 +85,7 @@ def test_the_sources_are_found() -> None:
     ("library", "owners"),
     [
         ("unicorn", {"pvops_core/machine/unicorn/engine.py"}),
-        ("capstone", {"pvops_core/patching/disasm.py", "pvops_core/machine/cpu/decode.py"}),  # effects; accesses
+        ("capstone", {"pvops_core/patching/code/disasm.py", "pvops_core/machine/cpu/decode.py"}),  # effects; accesses
     ],
 )
 def test_engine_libraries_have_one_door_for_each_use(library: str, owners: set[str]) -> None:

@@ -36,6 +36,10 @@ _MACHINE: Final = {
     ),
 }
 """Folder of machine -> its modules that once lay beside it."""
+_PATCHING: Final = {
+    "code": "clobbers disasm nops operands padding relocation template",
+    "altinstructions": "alternatives altrecords capabilities cpus returns whole",
+}
 MODULES: Final[Mapping[str, str]] = {
     "pvops_core.plugins": _BACKENDS,
     **{f"pvops_core.plugins.{name}": f"{_BACKENDS}.{name}" for name in _PLUGINS},
@@ -61,6 +65,11 @@ MODULES: Final[Mapping[str, str]] = {
     **{
         f"pvops_core.machine.{name}": f"pvops_core.machine.{folder}.{name}"
         for folder, names in _MACHINE.items()
+        for name in names.split()
+    },
+    **{
+        f"pvops_core.patching.{name}": f"pvops_core.patching.{folder}.{name}"
+        for folder, names in _PATCHING.items()
         for name in names.split()
     },
     "pvops_core.livepatch.payload_pages": "pvops_core.livepatch.payload.pages",

@@ -17,7 +17,7 @@ from pvops_core.backends.settings import declared
 from pvops_core.errors import PatchError
 from pvops_core.hookspecs.specs import specs
 from pvops_core.kinds import MachineKind
-from pvops_core.patching.alternatives import FEATURES
+from pvops_core.patching.altinstructions.alternatives import FEATURES
 from pvops_core.patching.patchlets import Patchlet, check_all
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from pvops_core.cli.common import symbol_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pvops_core.patching.altinstructions.whole import AlternativesPlan
     from pvops_core.patching.bootrecords import BootRecord
     from pvops_core.patching.kernel import KernelPlan
-    from pvops_core.patching.whole import AlternativesPlan
 
 SHOWN: Final = 10
 """Differences of a kind that are printed; all of them are in the JSON."""

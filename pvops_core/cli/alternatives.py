@@ -15,9 +15,9 @@ from pvops_core.errors import unknown
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
+    from pvops_core.patching.altinstructions.whole import AlternativesPlan
     from pvops_core.patching.kernel import KernelPlan
     from pvops_core.patching.plan import PlannedGroup
-    from pvops_core.patching.whole import AlternativesPlan
 
 KINDS = ("op", "call", "jump", "nop", "retpoline", "code")
 
@@ -44,8 +44,8 @@ def find_cpu(name: str | None, image: KernelImage) -> Cpu:
         ImageError: the file is no record, or not of this kernel.
         UsageError: there is neither such a model nor such a file.
     """
+    from pvops_core.patching.altinstructions.cpus import MODELS  # noqa: PLC0415
     from pvops_core.patching.bootrecords import read_record  # noqa: PLC0415 - heavy
-    from pvops_core.patching.cpus import MODELS  # noqa: PLC0415
 
     if name is None:
         return Cpu()
@@ -59,7 +59,7 @@ def find_cpu(name: str | None, image: KernelImage) -> Cpu:
 
 def describe(plan: KernelPlan, alternatives: AlternativesPlan, cpu: Cpu) -> dict[str, Any]:
     """The ``alternatives`` member of the result."""
-    from pvops_core.patching.capabilities import feature_names  # noqa: PLC0415 - heavy
+    from pvops_core.patching.altinstructions.capabilities import feature_names  # noqa: PLC0415 - heavy
 
     image, names = plan.kernel.image, feature_names(plan.kernel.image)
     return {
@@ -82,7 +82,7 @@ def _feature(number: int, names: Mapping[int, str]) -> str:
 
 
 def _group(image: KernelImage, planned: PlannedGroup, names: Mapping[int, str]) -> dict[str, Any]:
-    from pvops_core.patching.whole import kind_of  # noqa: PLC0415 - heavy
+    from pvops_core.patching.altinstructions.whole import kind_of  # noqa: PLC0415 - heavy
 
     group = planned.group
     section = image.section_at(group.address)
@@ -112,7 +112,7 @@ def _group(image: KernelImage, planned: PlannedGroup, names: Mapping[int, str]) 
 
 def _kinds(image: KernelImage, alternatives: AlternativesPlan, cpu: Cpu) -> dict[str, Any]:
     """By kind: places, those replaced and, where there is a record, those that came out as in it, with their bytes."""
-    from pvops_core.patching.whole import kind_of  # noqa: PLC0415 - heavy
+    from pvops_core.patching.altinstructions.whole import kind_of  # noqa: PLC0415 - heavy
 
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     for planned in alternatives.groups:

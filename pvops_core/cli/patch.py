@@ -83,9 +83,9 @@ def patch(
     Exit code: 0 worked out, 2 no kernel, or one that has no table of ops that is known, 4 pvops or a plugin failed, 5
     the record of --against says otherwise.
     """
+    from pvops_core.patching.altinstructions.whole import plan_alternatives  # noqa: PLC0415
     from pvops_core.patching.bootrecords import read_record  # noqa: PLC0415
     from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel  # noqa: PLC0415
-    from pvops_core.patching.whole import plan_alternatives  # noqa: PLC0415
 
     if cpu is not None and not alternatives:
         raise UsageError("--cpu says which alternatives apply: it needs --alternatives")
@@ -150,7 +150,7 @@ def describe(plan: KernelPlan, backend: str, cpus: int) -> dict[str, Any]:
 
 def summarise(plan: KernelPlan) -> dict[str, Any]:
     """How many sites each step made into what, and what each op's slot holds."""
-    from pvops_core.patching.alternatives import FEATURES  # noqa: PLC0415 - heavy
+    from pvops_core.patching.altinstructions.alternatives import FEATURES  # noqa: PLC0415 - heavy
 
     inlined = Counter(planned.site.type for planned in plan.sites if planned.inlined)
     per_type = Counter(planned.site.type for planned in plan.sites)

@@ -19,7 +19,7 @@ import attrs
 
 from pvops_core.errors import ImageError
 from pvops_core.images.load import read_file
-from pvops_core.patching.capabilities import read_capabilities
+from pvops_core.patching.altinstructions.capabilities import read_capabilities
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pvops_core.patching.alternatives import AltGroup, grouped, read_alternatives
-from pvops_core.patching.operands import slot_operand
+from pvops_core.patching.altinstructions.alternatives import AltGroup, grouped, read_alternatives
+from pvops_core.patching.code.operands import slot_operand
+from pvops_core.patching.code.relocation import BRANCH_SIZE, CALL
 from pvops_core.patching.records import SiteRecord
-from pvops_core.patching.relocation import BRANCH_SIZE, CALL
 from pvops_core.patching.tables import place_layout
 from pvops_core.patching.text import BuiltText, executable_sections, holders, overlap
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
-    from pvops_core.patching.alternatives import AltEntry
+    from pvops_core.patching.altinstructions.alternatives import AltEntry
 
 SECTION: Final = ".altinstructions"
 CALL_THROUGH: Final = b"\xff\x15"

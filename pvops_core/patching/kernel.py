@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import ImageError, UsageError
-from pvops_core.patching.alternatives import FEATURES, AltGroup, grouped, overlapping, read_alternatives
+from pvops_core.patching.altinstructions.alternatives import FEATURES, AltGroup, grouped, overlapping, read_alternatives
+from pvops_core.patching.code.padding import kernel_padding
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import BRANCH_SIZE, patch_default
 from pvops_core.patching.fills import (
@@ -24,7 +25,6 @@ from pvops_core.patching.fills import (
     find_nop,
     resolve,
 )
-from pvops_core.patching.padding import kernel_padding
 from pvops_core.patching.plan import PlannedGroup, PlannedSite, make_plan
 from pvops_core.patching.sites import SECTION, SiteRecord, read_sites
 from pvops_core.patching.tables import find_table
@@ -32,7 +32,7 @@ from pvops_core.patching.tables import find_table
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
-    from pvops_core.patching.padding import Rewriting
+    from pvops_core.patching.code.padding import Rewriting
 
 SETS_FEATURE: Final[Mapping[str, tuple[str, str]]] = {
     SPIN_UNLOCK: ("__raw_callee_save___native_queued_spin_unlock", "PVUNLOCK"),

@@ -11,11 +11,11 @@ import attrs
 from pvops_core.errors import PatchError
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS, Clobber, Convention, signature
-from pvops_core.patching.clobbers import Refuse, Rules
-from pvops_core.patching.clobbers import check as check_effects
+from pvops_core.patching.code.clobbers import Refuse, Rules
+from pvops_core.patching.code.clobbers import check as check_effects
+from pvops_core.patching.code.disasm import disassemble, normal
+from pvops_core.patching.code.template import Template, parse, references, substitute
 from pvops_core.patching.default import LONGEST_SITE
-from pvops_core.patching.disasm import disassemble, normal
-from pvops_core.patching.template import Template, parse, references, substitute
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

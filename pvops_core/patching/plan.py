@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.errors import PatchError
-from pvops_core.patching.alternatives import ALWAYS, AltEntry, AltGroup, replace
+from pvops_core.patching.altinstructions.alternatives import ALWAYS, AltEntry, AltGroup, replace
 from pvops_core.patching.default import patch_site
 from pvops_core.patching.text import Text
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
+    from pvops_core.patching.code.padding import Rewriting
     from pvops_core.patching.context import PatchContext, Patcher
-    from pvops_core.patching.padding import Rewriting
     from pvops_core.patching.records import SiteRecord
 
 Calls = Callable[[AltGroup, bytes], bytes]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
+from pvops_core.patching.code.operands import slot_operand
 from pvops_core.patching.directcalls import read_direct_calls
-from pvops_core.patching.operands import slot_operand
 from pvops_core.patching.parainstructions import SECTION, SITE_LIMIT, read_parainstructions
 from pvops_core.patching.records import SiteRecord
 

@@ -12,15 +12,15 @@ import attrs
 
 from pvops_core.errors import ImageError
 from pvops_core.ops import LAYOUTS
+from pvops_core.patching.code.operands import slot_operand
 from pvops_core.patching.derived import layout_from_types
 from pvops_core.patching.fills import NOP_NAMES
-from pvops_core.patching.operands import slot_operand
 from pvops_core.patching.text import BuiltText
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
-    from pvops_core.patching.altrecords import AltEntry
+    from pvops_core.patching.altinstructions.altrecords import AltEntry
     from pvops_core.patching.records import SiteRecord
 
 ENOUGH: Final = 0.5

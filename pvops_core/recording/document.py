@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pvops_core.patching.alternatives import overlapping
+from pvops_core.patching.altinstructions.alternatives import overlapping
 from pvops_core.patching.fills import BUG_NAMES, NOP_NAMES
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
-    from pvops_core.patching.alternatives import AltEntry
+    from pvops_core.patching.altinstructions.alternatives import AltEntry
     from pvops_core.recording.moments import Seen, Subject
 
 SPECIAL: Final = (*NOP_NAMES, *BUG_NAMES, "_paravirt_ident_64", "paravirt_ret0")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import ImageError
-from pvops_core.patching.alternatives import SECTION as ALTERNATIVES
-from pvops_core.patching.alternatives import AltGroup, grouped, read_alternatives
+from pvops_core.patching.altinstructions.alternatives import SECTION as ALTERNATIVES
+from pvops_core.patching.altinstructions.alternatives import AltGroup, grouped, read_alternatives
 from pvops_core.patching.sites import SECTION as PARAVIRT
 from pvops_core.patching.sites import SiteRecord, read_sites
 from pvops_core.patching.tables import find_table
@@ -29,7 +29,7 @@ STEPS: Final = {"apply_paravirt": PARAVIRT, "apply_alternatives": ALTERNATIVES}
 """Functions that patch, and the section whose records they are first called with."""
 
 HEAD: Final = 512
-"""Bytes of ``boot_cpu_data`` that a record has; see :mod:`pvops_core.patching.capabilities`."""
+"""Bytes of ``boot_cpu_data`` that a record has; see :mod:`pvops_core.patching.altinstructions.capabilities`."""
 
 _FREED: Final = ("__init_begin", "__init_end")
 """Bounds of what is gone when the first process starts."""

@@ -9,7 +9,7 @@ import attrs
 
 from pvops_core.backends import load_backends
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.disasm import listing
+from pvops_core.patching.code.disasm import listing
 from pvops_core.patching.patchlets import select
 from pvops_core.scenarios import too_long
 from pvops_core.scenarios.model import Act, Check, Commit, Role, Scenario, unlike_history, works

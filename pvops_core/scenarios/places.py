@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.disasm import listing
+from pvops_core.patching.code.disasm import listing
 from pvops_core.scenarios.model import Listing
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pvops_core.backends import Environment
 from pvops_core.backends.blame import blamed
 from pvops_core.backends.fills import fills_of
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.alternatives import FEATURES, Padding
-from pvops_core.patching.disasm import instruction_lengths
+from pvops_core.patching.altinstructions.alternatives import FEATURES, Padding
+from pvops_core.patching.code.disasm import instruction_lengths
 from pvops_core.switchboard import Switchboard
 from pvops_core.switchboard.alternatives import SiteAlternatives
 from pvops_core.switchboard.gates import Entrances

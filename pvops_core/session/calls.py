@@ -24,7 +24,7 @@ from pvops_core.machine.run.runloop import Stop
 from pvops_core.machine.run.watchdog import whereabouts
 from pvops_core.machine.unicorn.state import BLOCK_NS
 from pvops_core.ops import Convention, signature
-from pvops_core.patching.disasm import instruction_lengths
+from pvops_core.patching.code.disasm import instruction_lengths
 from pvops_core.session.callee import Callee
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from pvops_core.patching.disasm import listing
+from pvops_core.patching.code.disasm import listing
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.patching.alternatives import FEATURES, replace
+from pvops_core.patching.altinstructions.alternatives import FEATURES, replace
 
 if TYPE_CHECKING:
-    from pvops_core.patching.alternatives import AltEntry, Padding
+    from pvops_core.patching.altinstructions.alternatives import AltEntry, Padding
     from pvops_core.switchboard.implementations import Implementation
 
 LOCK_FEATURES = {"queued_spin_unlock": FEATURES["PVUNLOCK"], "vcpu_is_preempted": FEATURES["VCPUPREEMPT"]}

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pvops_core.errors import PatchError
-from pvops_core.patching.alternatives import FEATURES, replace
+from pvops_core.patching.altinstructions.alternatives import FEATURES, replace
 from pvops_core.patching.default import patch_default, patch_site
 from pvops_core.patching.patchlets import select
 from pvops_core.switchboard.implementations import Form
 
 if TYPE_CHECKING:
-    from pvops_core.patching.alternatives import AltEntry
+    from pvops_core.patching.altinstructions.alternatives import AltEntry
     from pvops_core.patching.context import PatchContext
     from pvops_core.patching.patchlets import Patchlet
     from pvops_core.patching.poke import Poker

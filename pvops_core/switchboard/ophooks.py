@@ -22,12 +22,12 @@ from pvops_core.errors import OccupiedError, PatchError, SwitchError
 from pvops_core.hookspecs.specs import specs
 from pvops_core.machine.run.stateful import Beside
 from pvops_core.ops import signature
-from pvops_core.patching.alternatives import overlapping, read_alternatives
+from pvops_core.patching.altinstructions.alternatives import overlapping, read_alternatives
+from pvops_core.patching.code.nops import kernel_nops
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import patch_default, patch_site
 from pvops_core.patching.fills import find_bug, find_nop
 from pvops_core.patching.holders import Hold
-from pvops_core.patching.nops import kernel_nops
 from pvops_core.patching.poke import Poke
 from pvops_core.patching.text import BuiltText
 from pvops_core.switchboard import dispatch

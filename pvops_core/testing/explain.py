@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import PvopsError
 from pvops_core.machine import GuestFault
-from pvops_core.patching.disasm import listing
+from pvops_core.patching.code.disasm import listing
 from pvops_core.testing.changes import registers_of
 
 if TYPE_CHECKING:

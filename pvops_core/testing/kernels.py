@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.patching.alternatives import ALWAYS
-from pvops_core.patching.altrecords import FLAG_DIRECT_CALL
+from pvops_core.patching.altinstructions.alternatives import ALWAYS
+from pvops_core.patching.altinstructions.altrecords import FLAG_DIRECT_CALL
 from pvops_core.testing.elf import ALLOC
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kallsyms import Shape, tables

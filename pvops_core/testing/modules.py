@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.patching.alternatives import ALWAYS
-from pvops_core.patching.altrecords import FLAG_DIRECT_CALL
+from pvops_core.patching.altinstructions.alternatives import ALWAYS
+from pvops_core.patching.altinstructions.altrecords import FLAG_DIRECT_CALL
 from pvops_core.testing.elf import (
     ALLOC,
     EXEC,

@@ -9,9 +9,9 @@ import attrs
 
 from pvops_core.errors import PatchError, UsageError
 from pvops_core.ops import Clobber, Convention
-from pvops_core.patching.disasm import disassemble, listing, normal
+from pvops_core.patching.code.disasm import disassemble, listing, normal
+from pvops_core.patching.code.template import substitute
 from pvops_core.patching.patchlets import usual_length
-from pvops_core.patching.template import substitute
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

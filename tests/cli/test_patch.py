@@ -10,7 +10,7 @@ import pytest
 from pvops_core import cli
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.alternatives import FEATURES
+from pvops_core.patching.altinstructions.alternatives import FEATURES
 from pvops_core.testing.images import make_bzimage
 from pvops_core.testing.kernels import Alternative, SmallKernel
 from pvops_core.testing.modules import SmallModule

@@ -11,9 +11,9 @@ from pvops_core.errors import ImageError
 from pvops_core.guests import Kernel
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
+from pvops_core.patching.altinstructions.whole import plan_alternatives
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.patching.sites import read_sites
-from pvops_core.patching.whole import plan_alternatives
 from pvops_core.session import Session
 from pvops_core.session.trace import Trace
 from pvops_core.session.verify import PatchingCheck

@@ -13,9 +13,9 @@ from pvops_core.errors import ImageError
 from pvops_core.images import load_image
 from pvops_core.images.module import MODULES, link_module, looks_like_module
 from pvops_core.ops import LAYOUTS
+from pvops_core.patching.altinstructions.whole import plan_alternatives
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.patching.sites import read_sites
-from pvops_core.patching.whole import plan_alternatives
 from pvops_core.testing.images import make_bzimage
 from pvops_core.testing.kernels import SmallKernel
 from pvops_core.testing.modules import SITE, SmallModule

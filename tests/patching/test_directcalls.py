@@ -11,10 +11,10 @@ import pytest
 from pvops_core.errors import ImageError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.alternatives import ALWAYS, FEATURES, read_alternatives
+from pvops_core.patching.altinstructions.alternatives import ALWAYS, FEATURES, read_alternatives
+from pvops_core.patching.code.nops import NOPS, NopKind
 from pvops_core.patching.derived import DERIVED
 from pvops_core.patching.kernel import plan_kernel, read_kernel
-from pvops_core.patching.nops import NOPS, NopKind
 from pvops_core.patching.sites import read_sites
 from pvops_core.patching.tables import find_table
 from pvops_core.testing.kallsyms import Shape

@@ -18,9 +18,9 @@ from pvops_xen.kernel import XenKernel
 from pvops_core.errors import ImageError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.alternatives import ALWAYS, FEATURES
+from pvops_core.patching.altinstructions.alternatives import ALWAYS, FEATURES
+from pvops_core.patching.altinstructions.whole import plan_alternatives
 from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel
-from pvops_core.patching.whole import plan_alternatives
 from pvops_core.testing.kallsyms import Shape
 from pvops_core.testing.kernels import Alternative, SmallKernel
 

@@ -10,10 +10,10 @@ from pvops_xen.kernel import XenKernel
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.alternatives import FEATURES
+from pvops_core.patching.altinstructions.alternatives import FEATURES
+from pvops_core.patching.code.nops import NOPS, NopKind
 from pvops_core.patching.fills import Target, callee_save, queued_spinlocks
 from pvops_core.patching.kernel import KernelPlan, patched_image, plan_kernel, read_kernel
-from pvops_core.patching.nops import NOPS, NopKind
 from pvops_core.testing.kernels import SITE, STUB, Alternative, SmallKernel
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import pytest
 from pvops_lguest.patchlets import LGUEST_LAYOUTS, LGUEST_PATCHLETS
 
 from pvops_core.ops import LAYOUTS, Clobber
+from pvops_core.patching.code.nops import NOPS, NopKind
 from pvops_core.patching.context import PatchContext
-from pvops_core.patching.nops import NOPS, NopKind
 from pvops_core.patching.patchlets import check_all, select
 
 from .ops_rig import OpsHost

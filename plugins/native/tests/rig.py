@@ -20,7 +20,7 @@ from pvops_core.backends import Environment
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import GuestFault, Machine, Vcpu
 from pvops_core.ops import LAYOUTS, Layout
-from pvops_core.patching.nops import NOPS, NopKind
+from pvops_core.patching.code.nops import NOPS, NopKind
 from pvops_core.patching.poke import Poker
 from pvops_core.switchboard import Switchboard
 from pvops_core.switchboard.alternatives import SiteAlternatives

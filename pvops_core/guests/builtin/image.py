@@ -13,8 +13,8 @@ from pvops_core import ops
 from pvops_core.errors import MachineError, unknown
 from pvops_core.images import load_image
 from pvops_core.kinds import MachineKind
-from pvops_core.patching.alternatives import AltEntry, read_alternatives
-from pvops_core.patching.nops import NOPS, NopKind, NopTable
+from pvops_core.patching.altinstructions.alternatives import AltEntry, read_alternatives
+from pvops_core.patching.code.nops import NOPS, NopKind, NopTable
 from pvops_core.patching.sites import SiteRecord, read_sites
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pvops_core.livepatch.payload.area import Access
-from pvops_core.patching.alternatives import INVERTED, AltEntry, Padding, replace
-from pvops_core.patching.disasm import instruction_lengths
-from pvops_core.patching.nops import NOPS, NopKind
+from pvops_core.patching.altinstructions.alternatives import INVERTED, AltEntry, Padding, replace
+from pvops_core.patching.code.disasm import instruction_lengths
+from pvops_core.patching.code.nops import NOPS, NopKind
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.payload.linking import Linked

@@ -10,7 +10,7 @@ import errno
 from pvops_core.kinds import MachineKind
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.livepatch.payload.model import OPAQUE_SIZE
-from pvops_core.patching.nops import NOPS, NopKind
+from pvops_core.patching.code.nops import NOPS, NopKind
 
 JUMP_SIZE = 5
 ENDBR64 = bytes.fromhex("f30f1efa")

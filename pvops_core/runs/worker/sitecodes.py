@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import ImageError
-from pvops_core.patching.nops import kernel_nops
+from pvops_core.patching.code.nops import kernel_nops
 from pvops_core.patching.sites import read_sites
 from pvops_core.patching.tables import find_table
 from pvops_core.patching.text import BuiltText

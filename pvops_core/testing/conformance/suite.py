@@ -11,8 +11,8 @@ from pvops_core.backends import chain
 from pvops_core.errors import SwitchError, UsageError
 from pvops_core.guests import builtin_guest
 from pvops_core.ops import Convention
+from pvops_core.patching.code.template import references
 from pvops_core.patching.patchlets import usual_length
-from pvops_core.patching.template import references
 from pvops_core.session import Session
 from pvops_core.switchboard import Form
 from pvops_core.testing.cells import capabilities

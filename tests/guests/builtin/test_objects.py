@@ -14,7 +14,7 @@ from pvops_core.guests.builtin.image import OBJECTS
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS as ALL_LAYOUTS
 from pvops_core.ops import Convention, Layout
-from pvops_core.patching.alternatives import FEATURES
+from pvops_core.patching.altinstructions.alternatives import FEATURES
 
 if TYPE_CHECKING:
     from pvops_core.patching.sites import SiteRecord

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.errors import PatchError
-from pvops_core.patching.disasm import disassemble, instruction_lengths
+from pvops_core.patching.code.disasm import disassemble, instruction_lengths
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.hypervisor.memory import update

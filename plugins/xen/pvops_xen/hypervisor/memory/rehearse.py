@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pvops_core.patching.disasm import memory_size
+from pvops_core.patching.code.disasm import memory_size
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.hypervisor.memory import update

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.errors import PatchError
 
 if TYPE_CHECKING:
-    from pvops_core.patching.disasm import Encoding
+    from pvops_core.patching.code.disasm import Encoding
 
 CALL: Final = 0xE8
 JUMP: Final = 0xE9

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
-from pvops_core.patching.disasm import Encoding, encodings, instruction_lengths
-from pvops_core.patching.nops import NopTable, kernel_nops
-from pvops_core.patching.relocation import relocate_code, relocate_replacement
+from pvops_core.patching.code.disasm import Encoding, encodings, instruction_lengths
+from pvops_core.patching.code.nops import NopTable, kernel_nops
+from pvops_core.patching.code.relocation import relocate_code, relocate_replacement
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage

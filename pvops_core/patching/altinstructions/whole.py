@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.patching.alternatives import grouped, read_alternatives
-from pvops_core.patching.capabilities import CALL_DEPTH, RETPOLINE, RETPOLINE_LFENCE
+from pvops_core.patching.altinstructions.alternatives import grouped, read_alternatives
+from pvops_core.patching.altinstructions.capabilities import CALL_DEPTH, RETPOLINE, RETPOLINE_LFENCE
+from pvops_core.patching.altinstructions.returns import apply_retpolines, apply_returns, needs_trampolines
+from pvops_core.patching.code.disasm import encodings
 from pvops_core.patching.default import patch_default
-from pvops_core.patching.disasm import encodings
 from pvops_core.patching.plan import PlannedGroup, apply_groups, calls_of_ops
-from pvops_core.patching.returns import apply_retpolines, apply_returns, needs_trampolines
 from pvops_core.patching.text import Text
 
 if TYPE_CHECKING:

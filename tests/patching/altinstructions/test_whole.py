@@ -12,13 +12,13 @@ from pvops_xen.kernel import XenKernel
 from pvops_core.errors import ImageError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.alternatives import ALWAYS, AltEntry, AltGroup, grouped
+from pvops_core.patching.altinstructions.alternatives import ALWAYS, AltEntry, AltGroup, grouped
+from pvops_core.patching.altinstructions.capabilities import capability_words, feature_names, read_capabilities
+from pvops_core.patching.altinstructions.cpus import MODELS, SYSCALL32, SYSENTER32
+from pvops_core.patching.altinstructions.whole import kind_of, plan_alternatives
 from pvops_core.patching.bootrecords import read_record
-from pvops_core.patching.capabilities import capability_words, feature_names, read_capabilities
-from pvops_core.patching.cpus import MODELS, SYSCALL32, SYSENTER32
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.patching.plan import PlannedGroup
-from pvops_core.patching.whole import kind_of, plan_alternatives
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kernels import Alternative, SmallKernel
 from pvops_core.testing.types import ARRAY, INT, UNION, Types

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.patching.capabilities import capability_counts, feature_names
+from pvops_core.patching.altinstructions.capabilities import capability_counts, feature_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pvops_core.patching.nops import NOPS, NopKind
-from pvops_core.patching.relocation import BRANCH_SIZE, relocate_replacement
+from pvops_core.patching.code.nops import NOPS, NopKind
+from pvops_core.patching.code.relocation import BRANCH_SIZE, relocate_replacement
 
 nops = NOPS[NopKind.MODERN_64]
 distances = st.integers(-(1 << 30), 1 << 30)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvops_core.images import load_image
-from pvops_core.patching.disasm import instruction_lengths
-from pvops_core.patching.nops import NOPS, NopKind, NopTable, kernel_nops
+from pvops_core.patching.code.disasm import instruction_lengths
+from pvops_core.patching.code.nops import NOPS, NopKind, NopTable, kernel_nops
 from pvops_core.testing.images import ElfBuilder
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pvops_core.errors import PatchError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.disasm import encodings
-from pvops_core.patching.nops import NOPS, NopKind, NopTable
-from pvops_core.patching.padding import Padding, Relocating, kernel_padding
+from pvops_core.patching.code.disasm import encodings
+from pvops_core.patching.code.nops import NOPS, NopKind, NopTable
+from pvops_core.patching.code.padding import Padding, Relocating, kernel_padding
 from pvops_core.testing.kernels import SmallKernel
 
 LONGEST = (  # BYTES_NOP9 … 11 of asm/nops.h since 6.3

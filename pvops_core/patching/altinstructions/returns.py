@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pvops_core.patching.capabilities import (
+from pvops_core.patching.altinstructions.capabilities import (
     CALL_DEPTH,
     RETHUNK,
     RETPOLINE,
@@ -21,14 +21,14 @@ from pvops_core.patching.capabilities import (
     UNRET,
     feature_names,
 )
-from pvops_core.patching.relocation import BRANCH_SIZE, INT3, JUMP
+from pvops_core.patching.code.relocation import BRANCH_SIZE, INT3, JUMP
 from pvops_core.patching.text import Text, executable_sections, holders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pvops_core.images import KernelImage
-    from pvops_core.patching.padding import Rewriting
+    from pvops_core.patching.code.padding import Rewriting
 
 RETURNS: Final = ".return_sites"
 RETPOLINES: Final = ".retpoline_sites"

@@ -9,9 +9,16 @@ from hypothesis import strategies as st
 
 from pvops_core.errors import ImageError
 from pvops_core.images import load_image
-from pvops_core.patching.alternatives import AltEntry, AltGroup, Padding, overlapping, read_alternatives, replace
-from pvops_core.patching.disasm import instruction_lengths
-from pvops_core.patching.nops import NOPS, NopKind
+from pvops_core.patching.altinstructions.alternatives import (
+    AltEntry,
+    AltGroup,
+    Padding,
+    overlapping,
+    read_alternatives,
+    replace,
+)
+from pvops_core.patching.code.disasm import instruction_lengths
+from pvops_core.patching.code.nops import NOPS, NopKind
 from pvops_core.testing.images import ElfBuilder
 
 NOPS64 = NOPS[NopKind.MODERN_64]

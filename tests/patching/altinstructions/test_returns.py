@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.images import load_image
-from pvops_core.patching import returns
-from pvops_core.patching.capabilities import CALL_DEPTH, RETHUNK, RETPOLINE, RETPOLINE_LFENCE, SRSO, UNRET
-from pvops_core.patching.nops import NOPS, NopKind
-from pvops_core.patching.padding import Relocating
-from pvops_core.patching.returns import THUNK_SIZE, apply_retpolines, apply_returns
+from pvops_core.patching.altinstructions import returns
+from pvops_core.patching.altinstructions.capabilities import (
+    CALL_DEPTH,
+    RETHUNK,
+    RETPOLINE,
+    RETPOLINE_LFENCE,
+    SRSO,
+    UNRET,
+)
+from pvops_core.patching.altinstructions.returns import THUNK_SIZE, apply_retpolines, apply_returns
+from pvops_core.patching.code.nops import NOPS, NopKind
+from pvops_core.patching.code.padding import Relocating
 from pvops_core.patching.text import Text
 from pvops_core.testing.images import ElfBuilder
 

@@ -10,7 +10,7 @@ import unicorn
 from unicorn import x86_const
 
 from pvops_core.errors import PatchError
-from pvops_core.patching.disasm import Flow, Instruction, disassemble, listing, normal
+from pvops_core.patching.code.disasm import Flow, Instruction, disassemble, listing, normal
 
 GENERAL = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{number}" for number in range(8, 16)))
 NUMBERS = [getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in GENERAL]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import attrs
 import numpy as np
 
-from pvops_core.patching.altrecords import INVERTED, SECTION, AltEntry, read_alternatives
-from pvops_core.patching.padding import Padding
+from pvops_core.patching.altinstructions.altrecords import INVERTED, SECTION, AltEntry, read_alternatives
+from pvops_core.patching.code.padding import Padding
 
 if TYPE_CHECKING:
-    from pvops_core.patching.padding import Rewriting
+    from pvops_core.patching.code.padding import Rewriting
 
 __all__ = [
     "ALWAYS",

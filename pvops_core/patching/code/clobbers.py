@@ -14,7 +14,7 @@ import attrs
 from pvops_core.errors import PatchError
 from pvops_core.ops import Convention
 from pvops_core.ops.abi import CALLER_SAVED
-from pvops_core.patching.disasm import Flow, Instruction
+from pvops_core.patching.code.disasm import Flow, Instruction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

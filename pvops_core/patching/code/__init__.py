@@ -1,0 +1,1 @@
+"""Machine code as plain data: decoded, filled up, moved, and proven about. Knows no table and no kernel."""
