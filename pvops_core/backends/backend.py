@@ -76,9 +76,10 @@ class Backend:
         empty: ops whose slot is empty here: a call is a bug of the guest.
         kinds: kinds of machine that its platform can be.
         capabilities: what it can do beyond its base, for those who compare backends.
-        forces: names of the CPU features that its kernel forces on (``pvops_core.patching.altinstructions.alternatives.FEATURES``),
-            besides those that ``kernel`` and the bases name. A kernel replaces calls of some ops by an instruction
-            unless such a feature is there, so hooks of these ops are called with it alone.
+        forces: names of the CPU features that its kernel forces on (``FEATURES`` of
+            ``pvops_core.patching.altinstructions.alternatives``), besides those that ``kernel`` and the bases
+            name. A kernel replaces calls of some ops by an instruction unless such a feature is there, so hooks of
+            these ops are called with it alone.
         source: the plugin that it was loaded from; set by whoever loads it.
     """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pvops_core.livepatch.payload import compiling
@@ -16,7 +15,7 @@ from pvops_core.livepatch.payload.model import Phase
 if TYPE_CHECKING:
     from pvops_core.guests import BuiltinGuest
 
-EXAMPLES = Path(compiling.__file__).parent / "examples"
+EXAMPLES = compiling.INCLUDE.parent / "examples"
 REPORT, NOTHING, EXPECTED, WRONG = "report", "memset", 8, b"\xcc" * 6
 _SIGNED_32 = 11
 

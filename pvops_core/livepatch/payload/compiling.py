@@ -165,7 +165,8 @@ def _tool(variable: str, name: str) -> list[str]:
     if not words or shutil.which(words[0]) is None:
         raise UsageError(
             f"{' '.join(words) or variable} is not installed: building a payload from source needs a C compiler and "
-            f"linker ({variable} names another one); the Python builder in pvops_core.livepatch.payload.builder needs none"
+            f"linker ({variable} names another one); the Python builder in "
+            "pvops_core.livepatch.payload.builder needs none"
         )
     return words
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.livepatch.test_tool import files
 
 from pvops_core.cli import main
 from pvops_core.errors import UsageError
@@ -19,6 +18,7 @@ from pvops_core.livepatch.control.client import NoAnswerError, ask
 from pvops_core.livepatch.control.report import Report
 from pvops_core.livepatch.control.server import Server
 from tests.livepatch.conftest import NEW, Make, Patched
+from tests.livepatch.control.test_tool import files
 
 
 class Running:

@@ -1,1 +1,1 @@
-"""The processor as a PV guest has it: descriptors, entries and returns, traps, and what is carried out for the kernel."""
+"""The processor as a PV guest has it: descriptors, entries and returns, traps, instructions carried out for it."""
