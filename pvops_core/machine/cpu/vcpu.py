@@ -8,6 +8,7 @@ from pvops_core.machine.cpu import traps
 from pvops_core.machine.cpu.debugregs import DebugRegisters
 from pvops_core.machine.cpu.descriptors import read_descriptor
 from pvops_core.machine.cpu.faults import NMI, GuestFault
+from pvops_core.machine.cpu.fpu import AFTER_FNINIT, load_image
 from pvops_core.machine.cpu.insn import Instructions
 from pvops_core.machine.cpu.iret import iret
 from pvops_core.machine.cpu.msrs import KEPT, MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR, after_reset
@@ -87,6 +88,7 @@ class Vcpu(Registers):
         self._hidden.set_cpl(0)
         intercepts.install(self._engine, self._context, self.machine.layout)
         self.cr4 = CR4_PAE if bits == 64 else 0  # whatever the engine's model starts with
+        self.load_fpu(AFTER_FNINIT)
 
     # Segments and privilege level
 
@@ -387,6 +389,14 @@ class Vcpu(Registers):
         self._engine.flush_tlb()
         self.debug.refresh()
         self.rip = self.rip  # where a handler did this, the engine must leave the block it is in
+
+    def load_fpu(self, image: bytes) -> None:
+        """Load the x87 and SSE registers from the 512 bytes that fxsave writes.
+
+        Raises:
+            GuestFault: #GP(0), and nothing is changed: MXCSR has reserved bits.
+        """
+        load_image(self._engine, self.machine.kind, image)
 
     def save(self) -> VcpuState:
         """State for a snapshot."""

@@ -372,6 +372,10 @@ class Engine:
         if status := _reg_write(self.pointer, register, self._place):
             self.check("register write", status)
 
+    def write_wide(self, name: str, data: bytes) -> None:
+        """Set one register that is not of 64 bits."""
+        self.check("register write", _reg_write(self.pointer, REGISTER_IDS[name], ctypes.create_string_buffer(data)))
+
     def read_msr(self, number: int) -> int:
         """A model-specific register as the engine keeps it; 0 for those it does not know."""
         msr = MsrValue(number, 0)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.machine.cpu.faults import GuestFault
+from pvops_core.machine.cpu.fpu import FXSAVE_SIZE
 from pvops_xen.hypervisor.abi import (
     EINVAL,
     FIRST_RESERVED_GDT_PAGE,
@@ -16,6 +18,7 @@ from pvops_xen.hypervisor.abi import (
     PAGE_MASK,
     TRAP_SYSCALL,
     VGCF_FAILSAFE_DISABLES_EVENTS,
+    VGCF_I387_VALID,
     VGCF_IN_KERNEL,
     VGCF_ONLINE,
     VGCF_SYSCALL_DISABLES_EVENTS,
@@ -88,7 +91,7 @@ def initialise(hv: Hypervisor, state: VcpuState, raw: bytes) -> int:
         return -EINVAL
     cpu, layout = hv.machine.vcpus[state.index], context.layout
     entries = context.at(layout.gdt_ents) & 0xFFFF_FFFF
-    frames = [context.at(layout.gdt_frames, index) for index in range(_pages(entries))]
+    frames = [context.at(layout.gdt_frames, index) for index in range(min(_pages(entries), FIRST_RESERVED_GDT_PAGE))]
     error = load_gdt(hv, cpu, frames, entries)
     if error:
         return error
@@ -182,12 +185,22 @@ def _load_registers(hv: Hypervisor, cpu: Vcpu, state: VcpuState, context: Contex
     state.debugreg, state.dr7_emul = [0] * 6 + [DR6_DEFAULT, DR7_DEFAULT], 0
     for number in (0, 1, 2, 3, 6, 7):
         set_debugreg(hv, cpu, number, context.at(layout.debugreg, number))
+    if context.at(layout.flags) & VGCF_I387_VALID:
+        _load_fpu(cpu, context.raw[:FXSAVE_SIZE])
     registers = context.registers()
     flags = registers.pop("rflags" if wide else "eflags")
     state.iopl = flags >> 12 & 3  # Xen keeps it apart; the processor's own stays 0
     state.arrival = _place(registers, flags & ~(IOPL | VM) | IF, hv.abi.bits)
     for name, value in registers.items():
         cpu.set(name, value)
+
+
+def _load_fpu(cpu: Vcpu, image: bytes) -> None:
+    """Load ``fpu_ctxt``; one that fxrstor refuses counts as zeros (``fpu_fxrstor`` of xen/arch/x86/i387.c)."""
+    try:
+        cpu.load_fpu(image)
+    except GuestFault:
+        cpu.load_fpu(bytes(FXSAVE_SIZE))
 
 
 def _place(registers: dict[str, int], flags: int, bits: int) -> Place:

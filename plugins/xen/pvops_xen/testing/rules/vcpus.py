@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor.abi import PAGE_SHIFT, VGCF_IN_KERNEL, VGCF_ONLINE, Hypercall, VcpuOp
+from pvops_xen.hypervisor.abi import PAGE_SHIFT, VGCF_I387_VALID, VGCF_IN_KERNEL, VGCF_ONLINE, Hypercall, VcpuOp
 from pvops_xen.testing.contexts import guest_context, initialise, start
 from pvops_xen.testing.guests import FAILSAFE
 from pvops_xen.testing.rules.case import Collection, Crash, Done, Errno, Gives, Trap
@@ -39,6 +39,7 @@ _TAKEN: Final[tuple[tuple[str, dict[str, int]], ...]] = (
     ("any bits in its CR0 and CR4", {"ctrlreg0": -1, "ctrlreg4": -1}),
 )
 _REFUSED: Final = (
+    ("a GDT of more entries than a number holds", {"gdt_ents": -1}, (64, 32)),
     ("an LDT at an unaligned address", {"ldt_base": 0x123}, (64, 32)),
     ("an LDT of 8193 entries", {"ldt_ents": 8193}, (64, 32)),
     ("a GDT of 15 pages", {"gdt_ents": 15 * 512}, (64, 32)),
@@ -158,6 +159,47 @@ def _(g: SmallGuest) -> bool:
     address = g.va("data")
     start(g, "ud2", debugreg0=address, debugreg1=4, debugreg6=0xF, debugreg7=1 << 13)
     return g.hv.domain.vcpus[1].debugreg == [address, 4, 0, 0, 0, 0, 0xFFFF_0FFF, 0x400]
+
+
+_WIDE_STATUS: Final = 0x3805
+"""TOP is 7, and two exceptions have been met."""
+
+
+def _fpu(g: SmallGuest, **changes: int) -> bytes:
+    """What fxsave has of a first run, whose context comes with an image of the FPU."""
+    mxcsr = 0x1F80 | changes.pop("mxcsr", 0)
+    raw, image = bytearray(guest_context(g, **changes)), bytearray(512)
+    struct.pack_into("<HHB", image, 0, 0x027F, _WIDE_STATUS, 0b1000_0001)
+    struct.pack_into("<I", image, 24, mxcsr)
+    for number in range(8):
+        image[32 + 16 * number : 42 + 16 * number] = bytes(range(16 * number + 1, 16 * number + 11))
+        image[160 + 16 * number : 176 + 16 * number] = bytes(range(100 + number, 116 + number))
+    raw[:512] = image
+    assert initialise(g, bytes(raw)) == 0
+    g.place(f"probe:\n fxsave [{g.va('data'):#x}]\n ud2")
+    assert g.bring_up(1).vector == UD
+    return g.cpu.read_virtual(g.va("data"), 288)
+
+
+@case("a context with an FPU image", "vcpu_setup_fpu", Gives("the vCPU has it"))
+def _(g: SmallGuest) -> bool:
+    got = _fpu(g, flags=VGCF_IN_KERNEL | VGCF_I387_VALID)
+    numbers = struct.unpack_from("<HHB", got), struct.unpack_from("<I", got, 24)
+    registers = [(got[32 + 16 * at : 42 + 16 * at], got[160 + 16 * at : 176 + 16 * at]) for at in range(8)]
+    wanted = [(bytes(range(16 * at + 1, 16 * at + 11)), bytes(range(100 + at, 116 + at))) for at in range(8)]
+    return numbers == ((0x027F, _WIDE_STATUS, 0b1000_0001), (0x1F80,)) and registers == wanted
+
+
+@case("a context with an FPU image that is not said to be valid", "vcpu_setup_fpu", Gives("as after fninit"))
+def _(g: SmallGuest) -> bool:
+    got = _fpu(g)
+    return (struct.unpack_from("<HHB", got), struct.unpack_from("<I", got, 24)) == ((0x037F, 0, 0), (0x1F80,))
+
+
+@case("a context with an FPU image that fxrstor refuses", "fpu_fxrstor", Gives("it counts as zeros"))
+def _(g: SmallGuest) -> bool:
+    got = _fpu(g, flags=VGCF_IN_KERNEL | VGCF_I387_VALID, mxcsr=1 << 16)
+    return not any(got[:8]) and not any(got[24:28]) and not any(got[32:])
 
 
 @case("a first run whose context says syscall", "restore_all_guest: TRAP_syscall", Gives("Xen's flat segments"), 64)

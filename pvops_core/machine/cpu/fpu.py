@@ -1,0 +1,47 @@
+"""The x87, MMX and SSE registers, out of the image that FXSAVE writes.
+
+Source: Intel SDM volume 1, 10.5.1 (the image), volume 2, FXRSTOR.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.machine.cpu.faults import general_protection
+
+if TYPE_CHECKING:
+    from pvops_core.kinds import MachineKind
+    from pvops_core.machine.unicorn.engine import Engine
+
+FXSAVE_SIZE: Final = 512
+MXCSR_MASK: Final = 0xFFFF
+AFTER_FNINIT: Final = struct.pack("<H22xI484x", 0x37F, 0x1F80)
+"""As firmware leaves it: volume 1, 8.1.5 and 10.2.3."""
+_REGISTERS, _XMM, _STEP = 32, 160, 16
+_FLOAT: Final = 10
+_TOP: Final = 11
+_EMPTY: Final = 3
+
+
+def load_image(engine: Engine, kind: MachineKind, image: bytes) -> None:
+    """Do what FXRSTOR does with 512 bytes; the pointers to the last x87 instruction and its data are left out.
+
+    Raises:
+        GuestFault: #GP(0), and nothing is loaded: MXCSR has bits that are reserved.
+    """
+    control, status, tags = struct.unpack_from("<HHB", image)
+    (mxcsr,) = struct.unpack_from("<I", image, 24)
+    if mxcsr & ~MXCSR_MASK:
+        raise general_protection("MXCSR has reserved bits")
+    top = status >> _TOP & 7
+    for number in range(8):
+        at = _REGISTERS + _STEP * number
+        engine.write_wide(f"fp{(top + number) & 7}", image[at : at + _FLOAT])
+    for number in range(16 if kind.bits == 64 else 8):
+        at = _XMM + _STEP * number
+        engine.write_wide(f"xmm{number}", image[at : at + _STEP])
+    whole = sum((0 if tags >> number & 1 else _EMPTY) << 2 * number for number in range(8))
+    for name, value in (("fpcw", control), ("fpsw", status), ("fptag", whole)):
+        engine.write_wide(name, struct.pack("<H", value))
+    engine.write_wide("mxcsr", struct.pack("<I", mxcsr))
