@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pvops_core.backends.loading import Loaded, load_backends
     from pvops_core.backends.platform import HypercallMade, Platform
     from pvops_core.backends.settings import Settings, clock_start, cpu_model, setting
+    from pvops_core.guest.own import OwnFunction
     from pvops_core.patching.fills import KernelFill
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "HypercallMade",
     "KernelFill",
     "Loaded",
+    "OwnFunction",
     "Platform",
     "Settings",
     "Switch",
@@ -58,6 +60,7 @@ _HOMES = {
     "cpu_model": "backends.settings",
     "setting": "backends.settings",
     "KernelFill": "patching.fills",
+    "OwnFunction": "guest.own",
 }
 
 

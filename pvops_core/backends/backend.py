@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from pvops_core.guest.names import SymbolNames
+
 if TYPE_CHECKING:
     from pvops_core.backends import Platform
     from pvops_core.backends.found import Found
+    from pvops_core.guest.names import Names
     from pvops_core.kinds import MachineKind
     from pvops_core.machine import Machine
     from pvops_core.ops import Layout
@@ -48,6 +51,7 @@ class Environment:
         platform: who answers its traps.
         symbols: guest-virtual addresses of the guest's symbols.
         switch: gives an op another implementation.
+        guest: where the guest keeps what, by the kernel's own names; what its symbols say unless given.
     """
 
     machine: Machine
@@ -55,6 +59,7 @@ class Environment:
     platform: Platform
     symbols: Mapping[str, int]
     switch: Switch
+    guest: Names = attrs.field(default=attrs.Factory(lambda self: SymbolNames(self.symbols), takes_self=True))
 
 
 @attrs.frozen(kw_only=True)
@@ -81,6 +86,8 @@ class Backend:
             name. A kernel replaces calls of some ops by an instruction unless such a feature is there, so hooks of
             these ops are called with it alone.
         source: the plugin that it was loaded from; set by whoever loads it.
+        together: groups of ops, by hook name, whose implementations share state that is not in the guest's memory: none
+            of a group is switched without the others.
     """
 
     name: str
@@ -97,6 +104,7 @@ class Backend:
     capabilities: frozenset[str] = frozenset()
     forces: frozenset[str] = frozenset()
     source: Found | None = attrs.field(default=None, eq=False, repr=False)
+    together: tuple[frozenset[str], ...] = ()
 
     def platform_for(self, boot_protocol: str) -> type[Platform] | None:
         """Its own platform for guests of a boot protocol, which may refuse them; None: its base decides."""

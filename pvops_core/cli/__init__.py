@@ -131,7 +131,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _spelled_out(arguments: Sequence[str]) -> list[str]:
+    """``--ops`` alone means all of them: the library of the command line knows no options with or without a value."""
+    following = (*arguments[1:], "-")
+    return [
+        f"{this}=*" if this == "--ops" and after.startswith("-") else this
+        for this, after in zip(arguments, following, strict=True)
+    ]
+
+
 def _run(arguments: Sequence[str] | None) -> int:
+    arguments = _spelled_out(sys.argv[1:] if arguments is None else arguments)
     try:
         result = app(args=arguments, prog_name="pvops", standalone_mode=False)
     except PvopsError as error:

@@ -79,6 +79,7 @@ def boot(
             "either of which may be left out, it stands from one function or named point of the kernel's to another.",
         ),
     ] = None,
+    ops: runs.OpsOption = "",
     verify_patching: Annotated[
         bool,
         typer.Option(
@@ -127,7 +128,14 @@ def boot(
         return ExitCode.FAULT
     kernel = images[0]
     if len(images) > 1 or os.path.isdir(kernel) or junit or jobs or only:  # noqa: PTH112 - no name is too long for it
-        alone = {"input": typed, "trace": trace, "hook": hook, "verify-patching": verify_patching, "events": events}
+        alone = {
+            "input": typed,
+            "trace": trace,
+            "hook": hook,
+            "ops": ops,
+            "verify-patching": verify_patching,
+            "events": events,
+        }
         several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket})
         options = parse_choices(settings or ())
         ramdisk = str(initrd or "")
@@ -164,6 +172,7 @@ def boot(
             os.environ.get(RECORDS, "") if verify_patching else "",
             tuple(HookOrder.parse(text) for text in hook or ()),
             trace=bool(trace),
+            ops=runs.ops_patterns(ops),
         ),
         patching=live.patching(livepatch, livepatch_socket),
     )

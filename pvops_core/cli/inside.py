@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from pvops_core.cli.common import ExitCode
 
 MOST_DIFFERENCES: Final = 20
+MOST_NAMES: Final = 5
 _WITNESSES: Final = ("predicted", "kernel", "record")
 
 
@@ -21,6 +23,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Everything that was found."""
     if patching := found.get("patching"):
         yield from _patching(patching)
+    if ops := found.get("ops"):
+        yield from _ops(ops)
     for hook in found.get("hooks", ()):
         yield from _hook(hook)
     if trace := found.get("trace"):
@@ -43,6 +47,25 @@ def _patching(patching: Mapping[str, Any]) -> Iterator[str]:
     left = len(patching["differences"]) - MOST_DIFFERENCES
     if left > 0:
         yield f"… and {left} more"
+
+
+def _ops(ops: Mapping[str, Any]) -> Iterator[str]:
+    """Whose hooks served how many calls, and what they left to the kernel; which of the backend's were not used."""
+    served, unused, name = ops["served"], ops["unused"], ops["backend"]
+    if served:
+        whose = Counter(each["implementation"].partition(".")[0] for each in served)
+        calls, sites = (sum(each[what] for each in served) for what in ("calls", "sites"))
+        hooks = ", ".join(f"{number} of {owner}" for owner, number in whose.items())
+        yield f"{'ops':<20}{len(served)} in Python ({hooks}): {calls:,} calls; {sites:,} patched sites call them again"
+    for each in served:
+        for reason, number in each["left"].items():
+            share = f"{number:,} of {each['calls']:,} calls"
+            yield f"{'':<20}{each['op']} left {share} to the kernel's own function: {reason}"
+    if unused:
+        most = ", ".join(unused[:MOST_NAMES]) + (", …" if len(unused) > MOST_NAMES else "")
+        how = "--ops does not name them" if served else "--ops puts them in force"
+        hooks = f"hooks of {name} in Python: {len(unused)} ({most})"
+        yield f"{'unused':<20}{hooks}; the kernel's own functions serve, {how}"
 
 
 def _hook(hook: Mapping[str, Any]) -> Iterator[str]:

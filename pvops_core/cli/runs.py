@@ -34,7 +34,17 @@ SetOption = Annotated[
         help="Setting of the backend's platform, as `pvops backends --check` lists them; may be repeated.",
     ),
 ]
+OpsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="[OP,...]",
+        help="Let the backend's own hooks serve a kernel's ops, in Python, in place of the kernel's functions: those "
+        "named, such as mmu.write_cr3,irq.*, or all of them. Ops that share state come together. What an op leaves to "
+        "the kernel's function is told.",
+    ),
+]
 EventsOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")]
+ALL_OPS: Final = "*"
 DEFAULT_MAX_SECONDS = 120.0
 DEFAULT_MEMORY = 16
 
@@ -93,6 +103,13 @@ def builtin_layouts() -> dict[str, MachineKind]:
 
     kinds = {name: ops.LAYOUTS[name].kind for name in guests.LAYOUTS}
     return dict(sorted(kinds.items(), key=lambda item: -item[1].bits))
+
+
+def ops_patterns(text: str) -> tuple[str, ...] | None:
+    """What ``--ops`` means: patterns, none for all ops; None where it was not given."""
+    if not text:
+        return None
+    return () if ALL_OPS in (found := names(text)) else tuple(found)
 
 
 def names(text: str) -> list[str]:

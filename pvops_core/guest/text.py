@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container, Iterator, Mapping
 
     from pvops_core.guest.protocol import Guest
     from pvops_core.machine import Machine
@@ -64,10 +64,18 @@ class GuestText:
         data = self.read(va, count * size)
         return tuple(int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size))
 
-    def sha256(self) -> str:
-        """Hash of the guest's text as it is now; ImageError if the image does not say where that is."""
+    def sha256(self, instead: Mapping[int, bytes] | None = None) -> str:
+        """Hash of the guest's text as it is now; ImageError if the image does not say where that is.
+
+        Args:
+            instead: bytes by address that are hashed in place of what is there.
+        """
         start, end = self._guest.text_range
-        return hashlib.sha256(self.read(start, end - start)).hexdigest()
+        text = bytearray(self.read(start, end - start))
+        for address, code in (instead or {}).items():
+            if start <= address and address + len(code) <= end:
+                text[address - start : address - start + len(code)] = code
+        return hashlib.sha256(text).hexdigest()
 
 
 def _pages(va: int, length: int) -> Iterator[tuple[int, int]]:

@@ -21,6 +21,7 @@ from pvops_core.machine.run.eventlog import EventLog
 from pvops_core.machine.run.gates import Gates
 from pvops_core.machine.run.runloop import RunLoop, Stop
 from pvops_core.machine.run.scheduler import Scheduler
+from pvops_core.machine.run.singlegates import SingleGates
 from pvops_core.machine.unicorn import intercepts
 from pvops_core.machine.unicorn.probe import context_layout
 from pvops_core.machine.unicorn.state import Slot
@@ -104,6 +105,7 @@ class Machine(Closing):
         self._platform: TrapHandler | None = None
         self._observers: tuple[Observer, ...] = ()
         self.breakpoints = Breakpoints(self, self._slots)
+        self.single_gates = SingleGates(self, self._slots)
         self.loop = RunLoop(self, self._slots, self.gates)
         native = callbacks()
         try:

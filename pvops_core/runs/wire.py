@@ -73,18 +73,22 @@ class Inside:
         records: folder of records of real boots to hold it against too; empty for none.
         hooks: Python hooks to be put into its ops.
         trace: count and time its ops, hypercalls and traps.
+        ops: patterns of the ops that the backend's own hooks are to serve, none for all; None for no op.
     """
 
     verify_patching: bool = False
     records: str = ""
     hooks: tuple[HookOrder, ...] = ()
     trace: bool = False
+    ops: tuple[str, ...] | None = None
 
     @classmethod
     def from_json(cls, document: Any) -> Inside:  # noqa: ANN401 -- whatever a JSON parser returned
         """What was made of it by ``attrs.asdict`` and JSON; TypeError, KeyError or ValueError for anything else."""
         fields = dict(document)
-        return cls(hooks=tuple(HookOrder(**each) for each in fields.pop("hooks")), **fields)
+        ops = fields.pop("ops", None)
+        hooks = tuple(HookOrder(**each) for each in fields.pop("hooks"))
+        return cls(hooks=hooks, ops=None if ops is None else tuple(ops), **fields)
 
 
 @attrs.frozen

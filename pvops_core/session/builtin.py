@@ -5,16 +5,15 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from pvops_core.backends import Environment
-from pvops_core.backends.blame import blamed
 from pvops_core.backends.fills import fills_of
+from pvops_core.guest.names import SymbolNames
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.altinstructions.alternatives import FEATURES, Padding
 from pvops_core.patching.code.disasm import instruction_lengths
+from pvops_core.session.offers import bound_ops
 from pvops_core.switchboard import Switchboard
 from pvops_core.switchboard.alternatives import SiteAlternatives
 from pvops_core.switchboard.gates import Entrances
-from pvops_core.switchboard.implementations import Bound
 from pvops_core.switchboard.sitebook import SiteBook
 from pvops_core.switchboard.text import Text
 
@@ -31,15 +30,8 @@ def make_switchboard(session: Session, guest: BuiltinGuest, backends: tuple[Back
     Raises:
         PluginError: the backends' ops do not fit their specifications, or could not be made.
     """
-    machine, platform = session.machine, session.platform
+    machine = session.machine
     machine.gates.map(guest.gates_address, guest.gate_count)
-    environment = Environment(
-        machine=machine,
-        layout=LAYOUTS[guest.layout],
-        platform=platform,
-        symbols=guest.symbols,
-        switch=lambda op, implementation, by: session.switchboard.switch(op, implementation, by=by),
-    )
 
     def fault(vcpu: Vcpu, fault: GuestFault) -> None:
         machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
@@ -47,20 +39,12 @@ def make_switchboard(session: Session, guest: BuiltinGuest, backends: tuple[Back
     return Switchboard(
         machine,
         text_of(guest),
-        [Bound(backend, _ops_of(backend, environment)) for backend in backends],
+        bound_ops(session, LAYOUTS[guest.layout], SymbolNames(guest.symbols), backends),
         session.poker,
         Entrances(machine.gates, guest.gate_count),
         fault,
         forced(guest, backends, len(machine.vcpus)),
     )
-
-
-def _ops_of(backend: Backend, environment: Environment) -> object | None:
-    if backend.ops is None:
-        return None
-    with blamed(backend.source, f"making {backend.ops.__qualname__}"):
-        made: object = backend.ops(environment)
-        return made
 
 
 def text_of(guest: BuiltinGuest) -> Text:

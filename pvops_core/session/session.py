@@ -19,13 +19,16 @@ from pvops_core.guest.structs import Structures
 from pvops_core.guest.tasks import find_tasks
 from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
 from pvops_core.guests.builtin.stacks import returns_of
+from pvops_core.guests.linux.names import LinuxNames
 from pvops_core.machine import Machine, Stop, Vcpu
 from pvops_core.machine.run.watchdog import run_within, whereabouts
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
 from pvops_core.session.builtin import make_switchboard
 from pvops_core.session.calls import Calls
+from pvops_core.session.offers import bound_ops
 from pvops_core.session.processors import Processors
+from pvops_core.switchboard.implementations import Offers
 from pvops_core.switchboard.ophooks import OpHooks
 from pvops_core.switchboard.slots import SlotWatch
 from pvops_core.switchboard.table import OpTable, by_symbols, find_running_table
@@ -102,6 +105,7 @@ class Session(Closing):
         if strange := sorted(settings.keys() - SessionSettings.__annotations__.keys()):
             raise TypeError(f"Session takes no {strange[0]!r}; the guest has its command line")
         self.guest = guest
+        self._backends = backends
         platform, kind = hosted(guest.boot_protocol, guest.kinds, backends)
         memory = settings.get("memory", guest.default_memory) & ~0xFFF
         values = platform.settings_class.read(settings.get("options", {}), memory=memory)
@@ -329,10 +333,15 @@ class Session(Closing):
         """Python hooks in a kernel's own ops; SwitchError if it has no table that is known here."""
         if self.table is None or self.slots is None:
             raise SwitchError("the kernel has no table of ops that is known here")
-        image, platform = self.guest.image, self.platform
-        text, poker, table = self.text, self.poker, self.table
+        names = LinuxNames(self.kernel, self.machine, self.text, lambda: self.structures)
+        table, backends = self.table, self._backends
+
+        def offers() -> Offers:
+            return Offers(table.layout, bound_ops(self, table.layout, names, backends))
+
+        image, text, poker = self.guest.image, self.text, self.poker
         hooks = OpHooks(
-            image, self.machine, platform, text, poker, table, self.slots, self.points, lambda: self.structures
+            image, self.machine, text, poker, table, self.slots, self.points, lambda: self.structures, offers
         )
         self.returns.called = hooks.called
         return hooks

@@ -16,6 +16,7 @@ from pvops_core.machine.run.stateful import Beside
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
+from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.fates import Fate, Fates
 from pvops_core.switchboard.implementations import Bound, Form, Implementation, Offers, of_callable
 from pvops_core.switchboard.mishaps import Mishaps
@@ -238,6 +239,14 @@ class Switchboard(Ops):
         wanted = {op: self.offered(op, backend) for op in self._current}
         changes = {op: new for op, new in wanted.items() if new.name != self._current[op].name}
         self._switch_soon(changes, by)
+
+    def use(self, *patterns: str, backend: str = "", by: str = "use") -> tuple[str, ...]:
+        """As :meth:`Ops.use`."""
+        name = backend or self._offers.backends[0]
+        slots = chosen(self._text.layout, patterns, self._offers.together)
+        wanted = {slot.op.name: self.offered(slot.op.name, name) for slot in slots if not slot.op.is_data}
+        self._switch_soon({op: new for op, new in wanted.items() if new is not self._current[op]}, by)
+        return tuple(slot.path for slot in slots if slot.op.name in wanted)
 
     def _implementation(self, op: str, wanted: Implementation | Callable[..., Any] | str | None) -> Implementation:
         if wanted is None:

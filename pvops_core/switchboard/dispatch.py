@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pvops_core.guest.own import OwnFunction
 from pvops_core.machine import GuestFault, Reschedule, Vcpu
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def handler(
     calls: Counter[str],
     mishaps: Mishaps,
     answered: Callable[[Vcpu], None] | None = None,
+    own: Callable[[Vcpu, str], None] | None = None,
 ) -> Handler:
     """The gate handler of an implementation.
 
@@ -107,6 +109,7 @@ def handler(
         mishaps: deals with what the implementation runs into.
         answered: of one that may leave the call to what it stands in front of by a result of None: what happens when
             it has answered.
+        own: sends a call on to the guest's own function, given the implementation's reason, where there is one.
     """
     op = implementation.op
     function = implementation.function
@@ -128,6 +131,10 @@ def handler(
         except Reschedule:
             calls[op] -= 1
             raise
+        except OwnFunction as wish:
+            if own is None:
+                mishaps.let_out(implementation, signature.op, vcpu, wish)
+            own(vcpu, wish.reason)
         except BaseException as error:  # noqa: BLE001  whatever somebody's code raises: exits and interrupts too
             mishaps.let_out(implementation, signature.op, vcpu, error)
 

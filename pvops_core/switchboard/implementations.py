@@ -128,6 +128,11 @@ class Offers:
         """Names of the chain's backends, the one in force first."""
         return tuple(one.backend.name for one in self._bound)
 
+    @property
+    def together(self) -> tuple[frozenset[str], ...]:
+        """Groups of ops that share state in Python, of which none is switched without the others."""
+        return tuple(group for one in self._bound for group in one.backend.together)
+
     def table(self, backend: str) -> Mapping[str, Implementation]:
         """Implementations by op with this backend of the chain in force; KeyError if it is not one of them."""
         if backend not in self.backends:

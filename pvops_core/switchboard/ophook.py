@@ -1,17 +1,26 @@
-"""A Python hook in front of an op of a kernel that fills its own table."""
+"""A Python hook in front of an op of a kernel that fills its own table, and the code at which it is entered."""
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
+
+from pvops_core.errors import PatchError
+from pvops_core.switchboard.padding import PIECE
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.ops import Slot
     from pvops_core.switchboard.implementations import Implementation
+
+
+_JUMP: Final = 5
+_RETURN: Final = b"\xc3"
+_FAR: Final = 1 << 31
 
 
 class OpHookState(NamedTuple):
@@ -24,6 +33,7 @@ class OpHookState(NamedTuple):
     refused: str
     originals: tuple[str, ...]
     kept: dict[int, bytes]
+    passed: dict[str, int]
 
 
 @attrs.define(eq=False)
@@ -40,6 +50,7 @@ class OpHook:
         originals: what it has stood in front of, by name, in order.
         sites: how many sites had been patched and were put back to calls through the slot.
         spread: a module's sites may have been patched with the entrance, which stays a jump when the hook goes.
+        passed: of a backend's: why it left calls to the kernel's own function, and how many.
         refused: why it was not put in or taken out as was asked for from inside a handler: who goes on in the text that
             had to change.
     """
@@ -58,6 +69,38 @@ class OpHook:
     refused: str = ""
     originals: list[str] = attrs.field(factory=list)
     kept: dict[int, bytes] = attrs.field(factory=dict, repr=False)
+    passed: Counter[str] = attrs.field(factory=Counter)
+
+    @property
+    def answers(self) -> bool:
+        """It is a backend's: what it does is all, unless it says otherwise. Else it looks on, unless it answers."""
+        return bool(self.wanted.backend)
+
+    @property
+    def onward(self) -> int:
+        """Address of the jump to what the slot held: where the entrance begins, for one that looks on."""
+        return self.entrance + self.answers
+
+    @property
+    def back(self) -> int:
+        """Address of a return beside it."""
+        return self.onward + _JUMP
+
+    def code(self, target: int) -> bytes:
+        """Bytes of the entrance: a jump to ``target`` and a return, before them one more for a hook that answers.
+
+        A hook that is called where it is to go on costs the engine nothing but the call; hence the two orders.
+
+        Raises:
+            PatchError: no jump leads there.
+        """
+        distance = target - self.back
+        if not target or not -_FAR <= distance < _FAR:
+            raise PatchError(
+                f"no jump leads from the hook's entrance to {target:#x}", op=self.op, address=self.entrance
+            )
+        code = b"\xe9" + struct.pack("<i", distance) + _RETURN
+        return (_RETURN * self.answers + code).ljust(PIECE, b"\xcc")
 
     @property
     def calls(self) -> int:
@@ -71,10 +114,13 @@ class OpHook:
 
     def save(self) -> OpHookState:
         """State for a snapshot."""
-        originals, kept = tuple(self.originals), dict(self.kept)
-        return OpHookState(self.original, self.calls, self.replaced, self.spread, self.refused, originals, kept)
+        lists = tuple(self.originals), dict(self.kept), dict(self.passed)
+        return OpHookState(self.original, self.calls, self.replaced, self.spread, self.refused, *lists)
 
     def load(self, state: OpHookState) -> None:
         """Go back to a saved state."""
-        self.original, self.counted[self.op], self.replaced, self.spread, self.refused, originals, kept = state
-        self.originals, self.kept = list(originals), dict(kept)
+        self.original, self.counted[self.op], self.replaced = state.original, state.calls, state.replaced
+        self.spread, self.refused = state.spread, state.refused
+        self.originals, self.kept = list(state.originals), dict(state.kept)
+        self.passed.clear()
+        self.passed.update(state.passed)

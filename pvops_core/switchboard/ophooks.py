@@ -11,52 +11,41 @@ what the kernel has put into the slot, between two slices; at the sites, when ``
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import attrs
 
-from pvops_core.errors import OccupiedError, PatchError, SwitchError
+from pvops_core.errors import OccupiedError, SwitchError
 from pvops_core.hookspecs.specs import specs
 from pvops_core.machine.run.stateful import Beside
-from pvops_core.ops import signature
-from pvops_core.patching.altinstructions.alternatives import overlapping, read_alternatives
-from pvops_core.patching.code.nops import kernel_nops
-from pvops_core.patching.context import PatchContext
-from pvops_core.patching.default import patch_default, patch_site
-from pvops_core.patching.fills import find_bug, find_nop
+from pvops_core.patching.fills import find_bug
 from pvops_core.patching.holders import Hold
 from pvops_core.patching.poke import Poke
-from pvops_core.patching.text import BuiltText
-from pvops_core.switchboard import dispatch
+from pvops_core.switchboard.choosing import chosen
+from pvops_core.switchboard.entering import GUEST, Entering
 from pvops_core.switchboard.implementations import Form, Implementation, of_callable
+from pvops_core.switchboard.kernelsites import KernelSites
 from pvops_core.switchboard.mishaps import Mishaps
 from pvops_core.switchboard.ophook import OpHook, OpHookState
 from pvops_core.switchboard.ops import KERNEL, Ops, Switch, SwitchState
 from pvops_core.switchboard.padding import PIECE, Padding
 
 if TYPE_CHECKING:
-    from pvops_core.backends import Platform
     from pvops_core.backends.found import Found
     from pvops_core.guest import GuestText
     from pvops_core.guest.points import Passed, Points
     from pvops_core.guest.structs import Structures
     from pvops_core.images import KernelImage
-    from pvops_core.machine import Breakpoint, Machine, Vcpu
-    from pvops_core.machine.cpu.faults import GuestFault
+    from pvops_core.machine import GuestFault, Machine, Vcpu
     from pvops_core.ops import Op, Slot
     from pvops_core.patching.poke import Poker
-    from pvops_core.patching.sites import SiteRecord
+    from pvops_core.switchboard.implementations import Offers
     from pvops_core.switchboard.slots import SlotWatch
     from pvops_core.switchboard.table import OpTable
 
-GUEST: Final = "guest"
-"""The argument by which a hook is given the kernel's memory by its own types."""
-_JUMP: Final = 5
-_RETURN: Final = b"\xc3"
-_BRANCHES: Final = (b"\xe8", b"\xe9")
 _PATCHES_SITES: Final = ("apply_paravirt", "apply_alternatives")
 """What is given records of sites to patch, the kernel's own and each module's: to 6.7, and since."""
 _FILLER: Final = b"\xcc" * PIECE
@@ -78,66 +67,50 @@ class OpHooks(Ops):
     Args:
         kernel: the kernel.
         machine: the machine that it runs on.
-        platform: who gets the faults that hooks run into.
         running: its text as it is now.
         poker: the writer of its text.
         table: its table of ops.
         slots: watches that table.
         points: notes how far its boot has come.
         structures: gives its memory by its own types, what a hook is given that takes ``guest``.
+        offers: makes the backends' ops for it.
     """
 
     def __init__(
         self,
         kernel: KernelImage,
         machine: Machine,
-        platform: Platform,
         running: GuestText,
         poker: Poker,
         table: OpTable,
         slots: SlotWatch,
         points: Points,
         structures: Callable[[], Structures],
+        offers: Callable[[], Offers],
     ) -> None:
         self._image = kernel
         self._machine = machine
-        self._platform = platform
-        self._running = running
         self._poker = poker
         poker.hold(self)
         self._table = table
         self._slots = slots
         self._points = points
         self._structures = structures
+        self._offers = cache(offers)
         self._padding = Padding(kernel)
-        self._text = BuiltText(kernel)
-        self._entries: dict[int, Breakpoint] = {}
+        self._sites = KernelSites(kernel, running, table, points)
+        self.mishaps = Mishaps(self._fault, kernel.symbol_at)
+        self._entering = Entering(machine, table.layout, structures, self.mishaps)
         self._standing: dict[str, OpHook] = {}
         self._beside = Beside[OpHook]("the hook")
         self._switches: list[Switch] = []
-        self.mishaps = Mishaps(self._fault, kernel.symbol_at)
-        self._mixed = self._mixed_sites()
         slots.own(self._written)
         patches = next((name for name in _PATCHES_SITES if name in kernel.symbols), None)
         if patches is not None:
-            machine.break_at(kernel.symbols[patches], self._patching)
+            machine.break_at(kernel.symbols[patches], self._patching, acts=False)
         points.listen(self._at_point)
         machine.watch(self._wish)
         machine.keep(self)
-
-    def _mixed_sites(self) -> frozenset[int]:
-        """Sites that an ALTERNATIVE touches without being just the site: those are left to the kernel."""
-        spans = [(site.address, site.address + site.length) for site in self._table.sites]
-        exact = dict(spans)
-        entries = overlapping(read_alternatives(self._image), spans)
-        odd = [(entry.address, entry.address + entry.length) for entry in entries]
-        return frozenset(
-            start
-            for first, last in odd
-            if exact.get(first) != last
-            for start, end in spans
-            if start < last and first < end
-        )
 
     @property
     def standing(self) -> tuple[OpHook, ...]:
@@ -166,34 +139,84 @@ class OpHooks(Ops):
         return Implementation(slot.op.name, self._table.name(target), KERNEL, Form.GUEST if target else Form.EMPTY)
 
     def switch(self, op: str, implementation: Implementation | Callable[..., Any] | str | None, *, by: str) -> None:
-        """As :meth:`Ops.switch`: a callable comes in front of the kernel's own function, in place of one that did."""
+        """As :meth:`Ops.switch`: a callable comes in front of the kernel's own function, a backend's hook in its place.
+
+        Where a hook stood before, the new one comes in place of that.
+        """
         slot = self._table.slot(op)
         standing = self._standing.get(slot.op.name)
-        if isinstance(implementation, Implementation):
-            implementation = KERNEL if implementation.form is Form.GUEST else implementation.function
+        if isinstance(implementation, Implementation) and implementation.form is Form.GUEST:
+            implementation = KERNEL
         if implementation == KERNEL:
             if standing is not None:
                 self.remove(standing, by=by)
             return
+        wanted = self._wanted(op, implementation)
+        if standing is None:
+            self._install([(slot, wanted)], by)
+        else:
+            self._exchange(standing, wanted, by)
+
+    def _wanted(self, op: str, implementation: Implementation | Callable[..., Any] | str | None) -> Implementation:
+        if isinstance(implementation, str):
+            implementation = self.offered(op, implementation)
+        if isinstance(implementation, Implementation) and implementation.function is not None:
+            return implementation
         if not callable(implementation):
             raise SwitchError("a kernel's op can be a function, or its own", op=op, implementation=str(implementation))
-        if standing is None:
-            self.install(op, implementation, by=by)
-        else:
-            self._exchange(standing, self.check(op, implementation), by)
+        return self.check(op, implementation)
+
+    def offered(self, op: str, backend: str) -> Implementation:
+        """The implementation that a backend of the chain has for an op; SwitchError if it has none in Python."""
+        name, offers = self._table.slot(op).op.name, self._offers()
+        if backend not in offers.backends:
+            there = ", ".join((*offers.backends, KERNEL))
+            raise SwitchError(f"no such backend here; there are {there}", op=op, implementation=backend)
+        found = offers.table(backend).get(name)
+        if found is None or found.form is not Form.FUNCTION:
+            raise SwitchError(
+                f"has no hook for it ({found.form.value if found else 'none'})", op=op, implementation=backend
+            )
+        return found
+
+    def use(self, *patterns: str, backend: str = "", by: str = "use") -> tuple[str, ...]:
+        """As :meth:`Ops.use`."""
+        offers = self._offers()
+        name = backend or offers.backends[0]
+        wanted = []
+        for slot in chosen(self._table.layout, patterns, offers.together):
+            offer = (
+                offers.table(name).get(slot.op.name) if name in offers.backends else self.offered(slot.op.name, name)
+            )
+            if offer is not None and offer.form is Form.FUNCTION and not slot.op.is_data:
+                wanted.append((slot, offer))
+        fresh = [each for each in wanted if each[0].op.name not in self._standing]
+        for slot, offer in wanted:
+            if (standing := self._standing.get(slot.op.name)) is not None:
+                self._exchange(standing, offer, by)
+        self._install(fresh, by)
+        return tuple(slot.path for slot, _ in wanted)
 
     def _exchange(self, hook: OpHook, wanted: Implementation, by: str) -> None:
-        """Another function at the same entrance: no byte of text changes, so nobody can be in the way."""
-        before = hook.wanted.name
-        hook.name, hook.wanted, hook.by, hook.action = wanted.name, wanted, by, self._action(hook, wanted)
+        """Another function at the same entrance, whose code changes where the one looks on and the other answers."""
 
         def exchange() -> None:
-            self._close(hook.entrance)
-            self._open(hook)
-            self._switched(hook, before, wanted.name)
+            before, old = hook.wanted, self._entrance(hook)
+            hook.wanted = wanted
+            try:
+                if (new := self._entrance(hook)) != old:
+                    poke = Poke(hook.entrance, old, new, retires=True)
+                    self._poker.transaction([poke], by=f"hook {wanted.name}", holder=self)
+            except BaseException:
+                hook.wanted = before
+                raise
+            hook.name, hook.by = wanted.name, by
+            self._entering.close([hook.entrance])
+            self._entering.open([hook])
+            self._switched(hook, before.name, wanted.name)
 
         if self._machine.running:
-            self._machine.defer(exchange)
+            self._machine.defer(lambda: self._later([hook], exchange))
         else:
             exchange()
 
@@ -226,11 +249,22 @@ class OpHooks(Ops):
         wanted, slot = attrs.evolve(self.check(op, function, name), source=source), self._table.slot(op)
         if slot.op.name in self._standing:
             raise SwitchError("has a hook already", op=op, implementation=wanted.name)
-        hook = OpHook(slot.op.name, wanted.name, slot, self._padding.take(), wanted=wanted, by=by or "hook")
-        hook.action = self._action(hook, wanted)
-        self._standing[hook.op] = hook
-        self._when_stopped(hook, self._put_in)
-        return hook
+        return self._install([(slot, wanted)], by or "hook")[0]
+
+    def _install(self, wanted: Sequence[tuple[Slot, Implementation]], by: str) -> list[OpHook]:
+        """Hooks of ops that have none, all or none of them."""
+        hooks: list[OpHook] = []
+        try:
+            for slot, each in wanted:
+                hooks.append(OpHook(slot.op.name, each.name, slot, self._padding.take(), wanted=each, by=by))
+        except BaseException:
+            for hook in hooks:
+                self._padding.give_back(hook.entrance)
+            raise
+        self._standing |= {hook.op: hook for hook in hooks}
+        if hooks:
+            self._when_stopped(hooks, self._put_in)
+        return hooks
 
     def check(self, op: str, function: Callable[..., int | None], name: str = "") -> Implementation:
         """Whether a function could be a hook of an op: what it would be, or an error as of :meth:`install`."""
@@ -246,187 +280,127 @@ class OpHooks(Ops):
             self._structures()  # that there are none is told before anything is changed
         return wanted
 
-    def remove(self, hook: OpHook, *, by: str = "hook") -> None:
-        """Take a hook out, at once or, from inside a handler, when that has returned; nothing happens if it is out.
+    def remove(self, *hooks: OpHook, by: str = "hook") -> None:
+        """Take hooks out, at once or, from inside a handler, when that has returned; one that is out stays out.
 
-        The slot holds what it held, and sites what the kernel had made of them.
+        The slots hold what they held, and sites what the kernel had made of them.
 
         Raises:
             PatchError: as for :meth:`install`; nothing is changed.
         """
-        if self._standing.get(hook.op) is hook:
+        standing = [hook for hook in hooks if self._standing.get(hook.op) is hook]
+        for hook in standing:
             hook.by = by
-            self._when_stopped(hook, self._take_out)
+        if standing:
+            self._when_stopped(standing, self._take_out)
 
-    def _when_stopped(self, hook: OpHook, action: Callable[[OpHook], None]) -> None:
+    def _when_stopped(self, hooks: list[OpHook], action: Callable[[list[OpHook]], None]) -> None:
         if self._machine.running:
-            self._machine.defer(lambda: self._later(hook, action))
+            self._machine.defer(lambda: self._later(hooks, lambda: action(hooks)))
         else:
-            action(hook)
+            action(hooks)
 
-    def _later(self, hook: OpHook, action: Callable[[OpHook], None]) -> None:
+    def _later(self, hooks: list[OpHook], action: Callable[[], None]) -> None:
         """When the handler that asked has returned. That the kernel is in the way is no fault of its run."""
         try:
-            action(hook)
+            action()
         except OccupiedError as error:
-            hook.refused = str(error)
-            self._machine.log.record("hook refused", op=hook.op, name=hook.name, why=hook.refused)
+            for hook in hooks:
+                hook.refused = str(error)
+                self._machine.log.record("hook refused", op=hook.op, name=hook.name, why=hook.refused)
 
     def called(self, address: int) -> bool:
-        """Who goes on at an entrance, or at its ``ret``, has just been called from a site."""
-        return any(address - hook.entrance in {0, _JUMP} for hook in self._standing.values())
+        """Who goes on at an entrance, or at one of its returns, has just been called from a site."""
+        return any(address in {hook.entrance, hook.onward, hook.back} for hook in self._standing.values())
 
     def holds(self) -> Iterator[Hold]:
         """Entrances, slots and the sites that were put back to calls through them."""
         size = self._table.layout.pointer_size
         for hook in self._standing.values():
-            if hook.entrance in self._entries:
+            if self._entering.is_open(hook):
                 slot = self._table.address(hook.slot)
                 spans = [(hook.entrance, PIECE), (slot, size), *((at, len(code)) for at, code in hook.kept.items())]
                 why = f"hook {hook.name} of {hook.op} stands here; remove it first"
                 yield from (Hold(start, start + length, f"hook {hook.name}", why) for start, length in spans)
 
-    def _put_in(self, hook: OpHook) -> None:
+    def _put_in(self, hooks: list[OpHook]) -> None:
         self._slots.look()
+        pokes, kept = [], {}
         try:
-            hook.original = self._table.target(hook.slot)
-            kept = dict(self._patched(hook))
-            self._poker.transaction(
-                [
+            for hook in hooks:
+                hook.original = self._table.target(hook.slot)
+                kept[hook.op] = self._sites.patched(hook.slot)
+                pokes += [
                     Poke(hook.entrance, _FILLER, self._entrance(hook)),
                     self._slot_poke(hook, hook.original, hook.entrance),
-                    *(Poke(at, code, self._built(at, len(code))) for at, code in kept.items()),
-                ],
-                by=f"hook {hook.name}",
-            )
+                    *self._built_again(kept[hook.op]),
+                ]
+            self._poker.transaction(pokes, by=_told(hooks))
         except BaseException:
-            del self._standing[hook.op]
-            self._padding.give_back(hook.entrance)
+            for hook in hooks:
+                del self._standing[hook.op]
+                self._padding.give_back(hook.entrance)
             raise
         self._slots.accept()
-        hook.kept = kept
-        hook.originals.append(self._table.name(hook.original))
-        self._open(hook)
-        self._note(hook, "in")
-        self._switched(hook, hook.originals[-1], hook.name)
+        self._entering.open(hooks)
+        for hook in hooks:
+            hook.kept = kept[hook.op]
+            hook.originals.append(self._table.name(hook.original))
+            self._note(hook, "in")
+            self._switched(hook, hook.originals[-1], hook.name)
 
-    def _take_out(self, hook: OpHook) -> None:
-        if self._standing.get(hook.op) is not hook:
-            return  # asked for more than once
+    def _built_again(self, kept: Mapping[int, bytes]) -> Iterator[Poke]:
+        return (Poke(at, code, self._sites.built(at, len(code))) for at, code in kept.items())
+
+    def _take_out(self, asked: list[OpHook]) -> None:
+        hooks = [hook for hook in asked if self._standing.get(hook.op) is hook]  # it may be asked for more than once
         self._slots.look()
-        sites = {site.address: site for site in self._sites(hook)}
-        kept = {at: self._left(hook, sites[at], code) for at, code in hook.kept.items() if at in sites}
-        gone = [] if hook.spread else [Poke(hook.entrance, self._entrance(hook), _FILLER, retires=True)]
-        self._poker.transaction(
-            [
-                *gone,
-                self._slot_poke(hook, hook.entrance, hook.original),
-                *(Poke(at, self._built(at, len(code)), code) for at, code in kept.items()),
-            ],
-            by=f"hook {hook.name}",
-            holder=self,
-        )
+        pokes: list[Poke] = []
+        for hook in hooks:
+            if not hook.spread:
+                pokes.append(Poke(hook.entrance, self._entrance(hook), _FILLER, retires=True))
+            pokes.append(self._slot_poke(hook, hook.entrance, hook.original))
+            pokes += (Poke(at, self._sites.built(at, len(code)), code) for at, code in self._left(hook).items())
+        self._poker.transaction(pokes, by=_told(hooks), holder=self)
         self._slots.accept()
-        self._close(hook.entrance)
-        if not hook.spread:
-            self._padding.give_back(hook.entrance)
-        del self._standing[hook.op]
-        self._note(hook, "out")
-        self._switched(hook, hook.name, self._table.name(hook.original))
+        self._entering.close([hook.entrance for hook in hooks])
+        for hook in hooks:
+            if not hook.spread:
+                self._padding.give_back(hook.entrance)
+            del self._standing[hook.op]
+            self._note(hook, "out")
+            self._switched(hook, hook.name, self._table.name(hook.original))
 
-    def _open(self, hook: OpHook) -> None:
-        self._entries[hook.entrance] = self._machine.break_at(hook.entrance, hook.action)
+    def _left(self, hook: OpHook) -> dict[int, bytes]:
+        return self._sites.without(hook.slot, hook.kept, hook.entrance, hook.original)
 
-    def _close(self, entrance: int) -> None:
-        self._machine.remove(self._entries.pop(entrance))
+    def text_without(self) -> dict[int, bytes]:
+        """What would stand in the kernel's text without the hooks, where that is something else."""
+        found: dict[int, bytes] = {}
+        for hook in self._standing.values():
+            found |= {hook.entrance: _FILLER, **self._left(hook)}
+        return found
 
     def _note(self, hook: OpHook, action: str) -> None:
         self._machine.log.record("hook", op=hook.op, name=hook.name, action=action, sites=hook.sites)
 
     def _entrance(self, hook: OpHook) -> bytes:
-        """Bytes of the entrance: a jump to what the slot held, a return, and filler."""
-        target = self._target(hook)
-        distance = target - hook.entrance - _JUMP
-        if not target or not -(1 << 31) <= distance < 1 << 31:
-            where = self._table.name(target)
-            raise PatchError(f"no jump leads from the hook's entrance to {where}", op=hook.op, address=hook.entrance)
-        return (b"\xe9" + struct.pack("<i", distance) + _RETURN).ljust(PIECE, b"\xcc")
-
-    def _target(self, hook: OpHook) -> int:
-        """What comes after the hook: what the slot held, or what the kernel calls in place of an empty one."""
-        return hook.original or find_bug(self._image) or 0
+        """Bytes of the entrance; after the hook comes what the slot held, or what a kernel has for an empty one."""
+        return hook.code(hook.original or find_bug(self._image) or 0)
 
     def _slot_poke(self, hook: OpHook, old: int, new: int) -> Poke:
         size = self._table.layout.pointer_size
         return Poke(self._table.address(hook.slot), old.to_bytes(size, "little"), new.to_bytes(size, "little"))
 
-    # Sites -----------------------------------------------------------------------------------------------------------
-
-    def _sites(self, hook: OpHook) -> Iterator[SiteRecord]:
-        passed = "free_initmem" in self._points.passed
-        for site in self._table.sites:
-            if site.type == hook.slot.type and site.address not in self._mixed and not (passed and _gone(site)):
-                yield site
-
-    def _built(self, address: int, length: int) -> bytes:
-        return self._text.read(address, length)
-
-    def _patched(self, hook: OpHook) -> Iterator[tuple[int, bytes]]:
-        """Sites of the op that are not as they were built, and what they are."""
-        for site in self._sites(hook):
-            code = self._running.read(site.address, site.length)
-            if code != self._built(site.address, site.length):
-                yield site.address, code
-
-    def _left(self, hook: OpHook, site: SiteRecord, code: bytes) -> bytes:
-        """What a site is to be when the hook is gone: what the kernel made of it, or would have without the hook."""
-        if code[:1] not in _BRANCHES or struct.unpack_from("<i", code, 1)[0] + site.address + _JUMP != hook.entrance:
-            return code
-        image, targets = self._image, list(self._table.targets())
-        targets[hook.slot.type] = hook.original
-        context = PatchContext(
-            layout=self._table.layout,
-            targets=targets,
-            nop_address=find_nop(image) or -1,
-            bug_address=find_bug(image) or 0,
-            nops=kernel_nops(image),
-            symbols=image.symbols,
-        )
-        built = self._built(site.address, site.length)
-        return patch_site(context, patch_default, site.type, site.clobbers, built, site.address)
-
     # While the kernel runs -------------------------------------------------------------------------------------------
-
-    def _action(self, hook: OpHook, wanted: Implementation) -> Callable[[Vcpu], None]:
-        """What happens when the guest has come to the hook's entrance."""
-
-        def answered(vcpu: Vcpu) -> None:
-            hook.replaced += 1
-            vcpu.rip = hook.entrance + _JUMP
-
-        how = signature(hook.slot, self._table.layout.kind)
-        return dispatch.handler(self._machine, how, self._with_guest(wanted), hook.counted, self.mishaps, answered)
 
     def _fault(self, vcpu: Vcpu, fault: GuestFault) -> None:
         self._machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
 
-    def _with_guest(self, wanted: Implementation) -> Implementation:
-        """The same, called with the op's own arguments alone."""
-        function = wanted.function
-        if function is None or GUEST not in wanted.arguments:
-            return wanted
-        at, guest = wanted.arguments.index(GUEST), self._structures()
-        own = tuple(name for name in wanted.arguments if name != GUEST)
-
-        def with_guest(vcpu: Vcpu, *values: int) -> object:
-            return function(vcpu, *values[:at], guest, *values[at:])
-
-        return attrs.evolve(wanted, function=with_guest, arguments=own)
-
     def _written(self, slot: Slot, value: int) -> bool:
         """Between slices: the kernel has written a slot. A hook stands in front of the new value from now on."""
         hook = self._standing.get(slot.op.name)
-        if hook is None or hook.entrance not in self._entries:
+        if hook is None or not self._entering.is_open(hook):
             return False
         before, old = hook.original, self._entrance(hook)
         hook.original = value
@@ -460,8 +434,8 @@ class OpHooks(Ops):
 
     def _again(self) -> None:
         """The kernel has patched its sites: put those of hooked ops back, in one transaction."""
-        found = {hook.op: dict(self._patched(hook)) for hook in self.standing}
-        pokes = [Poke(at, code, self._built(at, len(code))) for kept in found.values() for at, code in kept.items()]
+        found = {hook.op: self._sites.patched(hook.slot) for hook in self.standing}
+        pokes = [poke for kept in found.values() for poke in self._built_again(kept)]
         self._poker.transaction(pokes, by="hooks", holder=self)
         for hook in self.standing:
             hook.kept |= found[hook.op]
@@ -481,11 +455,10 @@ class OpHooks(Ops):
         self._switches[:] = (Switch(*each) for each in switches)
         self._padding.load(padding)
         self._standing = {op: self._beside.thing(name) for op, (name, _fields) in standing.items()}
-        for entrance in tuple(self._entries):
-            self._close(entrance)
+        self._entering.close_all()
         for op, hook in self._standing.items():
             hook.load(standing[op][1])
-            self._open(hook)
+        self._entering.open(self.standing)
 
 
 def _arguments(op: Op) -> Sequence[str]:
@@ -494,6 +467,7 @@ def _arguments(op: Op) -> Sequence[str]:
     return spec.arguments[1:] if spec is not None and {*own} <= {*spec.arguments} else own
 
 
-def _gone(site: SiteRecord) -> bool:
-    """The site is in text that a kernel gives back when it has booted."""
-    return site.section.startswith((".init", ".exit"))
+def _told(hooks: Sequence[OpHook]) -> str:
+    """Who writes text, for the event log."""
+    more = f" and {len(hooks) - 1} more" if len(hooks) > 1 else ""
+    return f"hook {hooks[0].name}{more}" if hooks else "hooks"

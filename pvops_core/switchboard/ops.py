@@ -86,3 +86,23 @@ class Ops(ABC):
             UsageError: there is no such op.
             SwitchError: there is no such implementation, or its sites could not be patched; everything is as it was.
         """
+
+    @abstractmethod
+    def use(self, *patterns: str, backend: str = "", by: str = "use") -> tuple[str, ...]:
+        """Give ops the hooks that a backend has for them, all in one transaction.
+
+        Ops that share state outside of the guest's memory come together: where a pattern names one of them, the others
+        come as well (``Backend.together``).
+
+        Args:
+            *patterns: hook names or the kernel's paths, ``mmu.write_cr3``, ``irq.*``; all ops unless any is given.
+            backend: name of a backend of the chain; the one in force unless given.
+            by: who asks, for the history.
+
+        Returns:
+            Paths of the ops that have the backend's hooks now. It has none for the others.
+
+        Raises:
+            UsageError: no op is meant by a pattern.
+            SwitchError: as for :meth:`switch`; everything is as it was.
+        """

@@ -209,12 +209,14 @@ def test_what_is_written_of_a_look_inside_is_what_the_schema_says(
             f"io_delay={hook}:io_delay",
             "--stop-at",
             "patched",
+            "--ops",
+            "mmu.tlb_remove_table",
             "--json",
             str(target),
         ]
     )
     document = json.loads(target.read_text(encoding="utf-8"))
-    assert document["inside"].keys() == {"patching", "hooks"}
+    assert document["inside"].keys() == {"patching", "hooks", "ops"}
     jsonschema.Draft202012Validator(_closed(schemas["boot"]), registry=registry).validate(document)
 
 

@@ -57,7 +57,13 @@ class Rig:
         self.kind = self.layout.kind
         self.base = BASE[self.kind.bits]
         self.machine = Machine(self.kind, memory=memory, vcpus=vcpus)
-        self.symbols: dict[str, int] = {}
+        self.symbols: dict[str, int] = {
+            "gdt_pages": self.base + GDT,
+            "tss_pages": self.base + TSS,
+            "thread_tls_array_offset": 0,
+            "gather_nr_offset": self.kind.pointer_size,
+            "gather_tables_offset": 2 * self.kind.pointer_size,
+        }
         guest: Any = FakeGuest(self.symbols)
         self.platform = NativePlatform(self.machine, guest, PcSettings.read(options))
         self.platform.starter = partial(start_secondary, self.machine, guest)

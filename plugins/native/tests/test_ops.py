@@ -293,7 +293,7 @@ def test_ldt(rig: Rig) -> None:
 
 def test_thread_local_segments_go_to_the_named_cpu(rig: Rig) -> None:
     other = rig.at(SCRATCH + 0x1000)
-    rig.machine.vcpus[2].insn.lgdt(other, 0xFF)
+    rig.symbols["gdt_pages"] = other - 2 * 0x1000
     tls = bytes(range(24))
     rig.cpu.write_virtual(rig.at(SCRATCH), tls)
     rig.ops.load_tls(rig.cpu, rig.at(SCRATCH), 2)

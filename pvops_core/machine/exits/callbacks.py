@@ -111,14 +111,18 @@ class Callbacks:
 
         Unless it acts, what it asks for beyond looking takes effect only at the end of the block.
         """
+        return self.hook_range(address, address, action, acts=acts)
+
+    def hook_range(self, first: int, last: int, action: Callable[[Vcpu, int], None], *, acts: bool = True) -> int:
+        """As ``hook_at``, before every instruction that starts in [first, last]."""
 
         def reached(_engine: int, at: int, _size: int, _data: int) -> None:
             self._serve(action, at)
 
-        return self._engine.hook_code(uc.CODE_CALLBACK(reached), address, address, stops=acts)
+        return self._engine.hook_code(uc.CODE_CALLBACK(reached), first, last, stops=acts)
 
     def unhook(self, hook: int) -> None:
-        """Take a hook of ``hook_at`` away."""
+        """Take a hook of ``hook_at`` or ``hook_range`` away."""
         self._engine.unhook_code(hook)
 
     def _end(self, _engine: int, address: int, _size: int, _data: int) -> None:

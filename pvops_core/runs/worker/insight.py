@@ -13,6 +13,7 @@ from pvops_core.backends.loading import load_object
 from pvops_core.backends.paths import plugins_at
 from pvops_core.errors import UsageError
 from pvops_core.patching.bootrecords import find_records
+from pvops_core.runs.worker.serving import Serving
 from pvops_core.session.trace import Trace
 from pvops_core.session.verify import PatchingCheck
 
@@ -43,19 +44,30 @@ class Insight:
             self._check = PatchingCheck(session, fills_of(backends), records)
         self._trace = Trace(session) if asked.trace else None
         self._table = session.table if asked.trace else None
+        self._serving = Serving(asked.ops, session, backends)
         self._hooks = [OrderedHook(order, session) for order in asked.hooks]
 
     @property
+    def own_calls(self) -> dict[str, int]:
+        """Op name -> how often a hook of the backend's own served it, and not one of its base's."""
+        return self._serving.calls(own=True)
+
+    @property
     def op_calls(self) -> dict[str, int]:
-        """Op name -> how often it was called at the kernel's sites, inlined code included; empty unless traced."""
+        """Op name -> how often it was called at the kernel's sites, inlined code included, where that was traced.
+
+        Else how often a hook of a backend's served it.
+        """
         if self._trace is None or self._table is None:
-            return {}
+            return self._serving.calls()
         layout = self._table.layout
         return {layout.by_path(path).op.name: share.count for path, share in self._trace.ops.items()}
 
     def found(self) -> dict[str, Any]:
-        """What was seen: ``patching``, ``hooks`` and ``trace``, where they were asked for."""
+        """What was seen: ``patching``, ``hooks``, ``trace`` where they were asked for, ``ops`` where there are any."""
         found: dict[str, Any] = {"patching": self._check.to_json()} if self._check else {}
+        if (ops := self._serving.to_json()) is not None:
+            found["ops"] = ops
         if self._hooks:
             found["hooks"] = [hook.to_json() for hook in self._hooks]
         if self._trace is not None:

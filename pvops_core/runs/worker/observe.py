@@ -129,13 +129,15 @@ def _collect(request: Request, session: Session, ending: Ending, others: Mapping
         instructions=machine.instructions,
         virtual_ns=machine.clock.ns,
         event_log_sha256=machine.log.sha256,
-        text_sha256=_text_sha256(session),
+        text_sha256=_text_sha256(session, request),
         **others,
     )
 
 
-def _text_sha256(session: Session) -> str:
+def _text_sha256(session: Session, request: Request) -> str:
     try:
-        return session.text_sha256()
+        if request.inside.ops is None:
+            return session.text_sha256()
+        return session.text.sha256(session.hooks.text_without())
     except ImageError:  # an image without section headers does not say where its text is
         return ""

@@ -141,6 +141,7 @@ class KernelSights(Sights):
         return {
             **self._examination.found(),
             "op_calls": self._insight.op_calls,
+            "own_calls": self._insight.own_calls,
             "inside": self._insight.found(),
             "livepatch": self._live.found(),
             "switches": len(slots.history) if slots else 0,

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
 EFLAGS_IOPL: Final = 0x3000
+CR0_WP: Final = 1 << 16
+CR4_PINNED: Final = 1 << 11 | 1 << 16 | 1 << 20 | 1 << 21 | 1 << 23
+"""Of what cr4_pinned_mask may be made: UMIP, FSGSBASE, SMEP, SMAP, CET."""
+IO_DELAY_PORTS: Final = {0: 0x80, 1: 0xED}
+IO_DELAY_UDELAY: Final = 2
 
 
 class CpuOps(NativeGroup):
@@ -46,6 +51,7 @@ class CpuOps(NativeGroup):
     @hookimpl
     def write_cr0(self, cpu: Vcpu, cr0: int) -> None:
         """native_write_cr0."""
+        self._pinned(cpu, cr0, CR0_WP, CR0_WP)
         cpu.insn.mov_to_cr(0, cr0)
 
     @hookimpl
@@ -61,7 +67,14 @@ class CpuOps(NativeGroup):
     @hookimpl
     def write_cr4(self, cpu: Vcpu, cr4: int) -> None:
         """native_write_cr4."""
+        if "cr4_pinned_bits" in self.guest:
+            self._pinned(cpu, cr4, CR4_PINNED, cpu.word(self.guest.address("cr4_pinned_bits")))
         cpu.insn.mov_to_cr(4, cr4)
+
+    def _pinned(self, cpu: Vcpu, value: int, mask: int, bits: int) -> None:
+        """Once the key cr_pinning is on, a kernel puts pinned bits back, with a warning."""
+        if "cr_pinning" in self.guest and cpu.u32(self.guest.address("cr_pinning")) and value & mask != bits:
+            self.leave("pinned bits of control registers")
 
     @hookimpl
     def wbinvd(self, cpu: Vcpu) -> None:
@@ -85,5 +98,9 @@ class CpuOps(NativeGroup):
 
     @hookimpl
     def io_delay(self, cpu: Vcpu) -> None:
-        """native_io_delay: outb %al, $0x80."""
-        cpu.insn.out(0x80, cpu.get("eax") & 0xFF, 1)
+        """native_io_delay: outb %al to port 0x80, or what io_delay= has put into io_delay_type in place of that."""
+        way = cpu.u32(self.guest.address("io_delay_type")) if "io_delay_type" in self.guest else 0
+        if way in IO_DELAY_PORTS:
+            cpu.insn.out(IO_DELAY_PORTS[way], cpu.get("eax") & 0xFF, 1)
+        elif way == IO_DELAY_UDELAY:
+            self.leave("udelay()")

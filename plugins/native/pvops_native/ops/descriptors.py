@@ -51,8 +51,17 @@ class DescriptorOps(NativeGroup):
 
     @hookimpl
     def load_tr_desc(self, cpu: Vcpu) -> None:
-        """native_load_tr_desc: ltr with the kernel's TSS selector."""
+        """native_load_tr_desc: ltr with the kernel's TSS selector.
+
+        It writes the busy bit into the GDT: where the one in force is not the writable one, that is used meanwhile.
+        """
+        base, limit = cpu.insn.sgdt()
+        writable = self.guest.per_cpu("gdt_page", cpu)
+        if base != writable:
+            cpu.insn.lgdt(writable, limit)
         cpu.insn.ltr(ENTRY_TSS[self._bits()] * 8)
+        if base != writable:
+            cpu.insn.lgdt(base, limit)
 
     @hookimpl
     def store_tr(self, cpu: Vcpu) -> int:
@@ -91,16 +100,17 @@ class DescriptorOps(NativeGroup):
             return
         index = ENTRY_LDT[self._bits()]
         value = system_descriptor(desc, entries * 8 - 1, LDT_TYPE)
-        slot = cpu.insn.sgdt()[0] + index * 8
+        slot = self.guest.per_cpu("gdt_page", cpu) + index * 8
         cpu.write_virtual(slot, value.to_bytes(16, "little")[: 16 if self.wide else 8])
         cpu.insn.lldt(index * 8)
 
     @hookimpl
     def load_tls(self, cpu: Vcpu, t: int, cpu_nr: int) -> None:
-        """native_load_tls: thread->tls_array (first in the struct, three descriptors) into the GDT of CPU cpu_nr."""
-        gdt = self.env.machine.vcpus[cpu_nr].insn.sgdt()[0] + ENTRY_TLS_MIN[self._bits()] * 8
+        """native_load_tls: thread->tls_array (three descriptors) into the GDT of CPU cpu_nr."""
+        gdt = self.guest.per_cpu("gdt_page", self.env.machine.vcpus[cpu_nr]) + ENTRY_TLS_MIN[self._bits()] * 8
+        entries = t + self.guest.member("thread_struct", "tls_array")
         for offset in range(0, TLS_ENTRIES * 8, 8):
-            cpu.set_u64(gdt + offset, cpu.u64(t + offset))
+            cpu.set_u64(gdt + offset, cpu.u64(entries + offset))
 
     @hookimpl
     def load_gs_index(self, cpu: Vcpu, idx: int) -> None:
@@ -146,19 +156,16 @@ class DescriptorOps(NativeGroup):
     @hookimpl
     def load_sp0(self, cpu: Vcpu, sp0: int) -> None:
         """native_load_sp0: the ring 0 stack into this CPU's TSS."""
-        cpu.set_word(self._tss(cpu)[0] + TSS_SP0, sp0)
-
-    def _tss(self, cpu: Vcpu) -> tuple[int, int]:
-        """Base and limit of the TSS that this CPU's GDT describes (cpu_tss_rw of this CPU)."""
-        return self._descriptor_base(cpu, ENTRY_TSS[self._bits()] * 8)
+        cpu.set_word(self.guest.per_cpu("cpu_tss_rw", cpu) + TSS_SP0, sp0)
 
     @hookimpl
     def invalidate_io_bitmap(self, cpu: Vcpu) -> None:
         """native_tss_invalidate_io_bitmap: the bitmap's offset points beyond the TSS's limit."""
-        base, limit = self._tss(cpu)
-        cpu.set_u16(base + TSS_IO_BITMAP_BASE, limit + 1 & 0xFFFF)
+        limit = self._descriptor_base(cpu, ENTRY_TSS[self._bits()] * 8)[1]
+        cpu.set_u16(self.guest.per_cpu("cpu_tss_rw", cpu) + TSS_IO_BITMAP_BASE, limit + 1 & 0xFFFF)
 
     @hookimpl
     def update_io_bitmap(self, cpu: Vcpu) -> None:
-        """native_tss_update_io_bitmap for a task without TIF_IO_BITMAP, as all are where there is no ioperm()."""
+        """native_tss_update_io_bitmap: left to a kernel, for it has ioperm(), by which tasks may have a bitmap."""
+        self.leave("a task's bitmap of ports")
         self.invalidate_io_bitmap(cpu)

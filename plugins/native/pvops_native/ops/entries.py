@@ -6,7 +6,7 @@ ptep_modify_prot pair of include/linux/pgtable.h, which on bare metal is an exch
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.kinds import MachineKind
@@ -14,6 +14,10 @@ from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
+
+PAGE_SIZE: Final = 4096
+NX: Final = 1 << 63
+USER_PRESENT: Final = 5
 
 
 class EntryOps(NativeGroup):
@@ -63,13 +67,25 @@ class EntryOps(NativeGroup):
 
     @hookimpl
     def set_p4d(self, cpu: Vcpu, p4dp: int, p4dval: int) -> None:
-        """native_set_p4d: one store."""
-        self._store_entry(cpu, p4dp, p4dval)
+        """native_set_p4d: one store; with page-table isolation a second, see there."""
+        self._store_entry(cpu, p4dp, self._isolated(cpu, p4dp, p4dval))
 
     @hookimpl
     def set_pgd(self, cpu: Vcpu, pgdp: int, pgdval: int) -> None:
-        """native_set_pgd: one store."""
-        self._store_entry(cpu, pgdp, pgdval)
+        """native_set_pgd: one store; with page-table isolation a second, see there."""
+        self._store_entry(cpu, pgdp, self._isolated(cpu, pgdp, pgdval))
+
+    def _isolated(self, cpu: Vcpu, place: int, value: int) -> int:
+        """__pti_set_user_pgtbl: an entry of user space also goes into user mode's root, in the page behind.
+
+        Returns:
+            What the kernel's own root gets: user space is not executable there.
+        """
+        if not self.wide or place % PAGE_SIZE >= PAGE_SIZE // 2 or not self.guest.has("pti"):
+            return value
+        cpu.set_u64(place | PAGE_SIZE, value)
+        nx = "__supported_pte_mask" in self.guest and cpu.u64(self.guest.address("__supported_pte_mask")) & NX
+        return value | NX if nx and value & USER_PRESENT == USER_PRESENT else value
 
     @hookimpl
     def pte_clear(self, cpu: Vcpu, ptep: int) -> None:

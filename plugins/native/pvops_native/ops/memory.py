@@ -33,12 +33,13 @@ class MemoryOps(NativeGroup):
     def tlb_remove_table(self, cpu: Vcpu, tlb: int, table: int) -> None:
         """tlb_remove_page: the table joins the batch of pages that are freed after the flush.
 
-        The guest's struct mmu_gather: mm, unsigned long nr, void *tables[], unless its symbols place them elsewhere.
+        The built-in guest's struct mmu_gather has mm, unsigned long nr, void *tables[]; a kernel's is left to it.
         """
-        size, symbols = self.env.layout.pointer_size, self.env.symbols
-        nr = tlb + symbols.get("gather_nr_offset", size)
+        self.leave("batches of pages that wait for a flush")
+        size = self.env.layout.pointer_size
+        nr = tlb + self.guest.member("mmu_gather", "nr")
         count = cpu.word(nr)
-        cpu.set_word(tlb + symbols.get("gather_tables_offset", 2 * size) + count * size, table)
+        cpu.set_word(tlb + self.guest.member("mmu_gather", "tables") + count * size, table)
         cpu.set_word(nr, count + 1)
 
     @hookimpl

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EIO: Final = 5
 EFAULT: Final = 14
 GENERAL_PROTECTION: Final = 13
+UNCHECKED: Final = "the warning about a register that is not there"
 
 
 class MsrOps(NativeGroup):
@@ -33,6 +34,7 @@ class MsrOps(NativeGroup):
         if "read_msr_safe" not in self.env.layout:
             cpu.set_u32(err, -EFAULT & 0xFFFFFFFF if fault else 0)
         elif fault:
+            self.leave(UNCHECKED)
             self._unchecked(cpu, "rdmsr", msr)
         return value
 
@@ -54,6 +56,7 @@ class MsrOps(NativeGroup):
         """Native write_msr: int, 0 or -EFAULT, in the 2.6 tables; void in 6.1, a fault is logged."""
         fault = self._write(cpu, msr, low, high)
         if fault and "write_msr_safe" in self.env.layout:
+            self.leave(UNCHECKED)
             self._unchecked(cpu, "wrmsr", msr)
         return -EFAULT if fault else 0
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
 CR4_PGE: Final = 1 << 7
+CR4_PCIDE: Final = 1 << 17
 PAGE_SIZE: Final = 4096
 CEILING: Final = 33
 """tlb_single_page_flush_ceiling: more pages than this are flushed as a whole address space."""
@@ -46,6 +47,7 @@ class TlbOps(NativeGroup):
     @hookimpl
     def flush_tlb_user(self, cpu: Vcpu) -> None:
         """native_flush_tlb, native_flush_tlb_local: CR3 loaded again."""
+        self._without_pcid(cpu)
         cpu.insn.mov_to_cr(3, cpu.insn.mov_from_cr(3))
 
     @hookimpl
@@ -55,6 +57,11 @@ class TlbOps(NativeGroup):
         cpu.insn.mov_to_cr(4, cr4 ^ CR4_PGE)
         cpu.insn.mov_to_cr(4, cr4)
 
+    def _without_pcid(self, cpu: Vcpu) -> None:
+        """With process-context identifiers a kernel notes which user space is to be flushed later."""
+        if self.guest.own_functions and cpu.cr4 & CR4_PCIDE:
+            self.leave("identifiers of user spaces")
+
     @hookimpl
     def flush_tlb_single(self, cpu: Vcpu, addr: int) -> None:
         """native_flush_tlb_single (2.6): invlpg."""
@@ -63,6 +70,7 @@ class TlbOps(NativeGroup):
     @hookimpl
     def flush_tlb_one_user(self, cpu: Vcpu, addr: int) -> None:
         """native_flush_tlb_one_user (6.1): invlpg."""
+        self._without_pcid(cpu)
         cpu.insn.invlpg(addr)
 
     @hookimpl
@@ -75,6 +83,7 @@ class TlbOps(NativeGroup):
     @hookimpl
     def flush_tlb_multi(self, cpu: Vcpu, cpus: int, info: int) -> None:
         """native_flush_tlb_multi (6.1): the range of a flush_tlb_info *, on the CPUs of a cpumask *."""
+        self.leave("generations of the TLB, and processors that are lazy")
         pages = self._pages(cpu, info)
         for other in self._members(cpu, cpus):
             if pages is None:

@@ -1,0 +1,96 @@
+"""Gates that stand anywhere in guest text, one by one: how a kernel that has no room for gates reaches Python.
+
+A gate of this kind is a ``ret``. Executing it calls the handler, and the guest returns to its caller without another
+callback, unless the handler moved RIP. They belong to the machine and not to its snapshots, as breakpoints do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pvops_core.errors import MachineError
+
+if TYPE_CHECKING:
+    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.exits.cpuslot import CpuSlot
+    from pvops_core.machine.machine import Machine
+
+Handler = Callable[["Vcpu"], None]
+NEAR: Final = 64
+"""Gates no further apart share a hook of the engine, which goes through all of them at each instruction translated."""
+
+
+class _Gate(NamedTuple):
+    """What a gate calls, and where another ``ret`` stands that calls nothing."""
+
+    handler: Handler
+    back: int
+
+
+class SingleGates:
+    """The gates of one machine that stand alone."""
+
+    def __init__(self, machine: Machine, slots: list[CpuSlot]) -> None:
+        self._machine = machine
+        self._slots = slots
+        self._gates: dict[int, _Gate] = {}
+        self._stretches: dict[tuple[int, int], list[int]] = {}
+
+    def open(self, gates: dict[int, tuple[Handler, int]]) -> None:
+        """Call handlers from now on.
+
+        Args:
+            gates: handler by guest-virtual address of the gate's ``ret``, with the address of another ``ret`` at which
+                the guest goes on where the engine is stopped at the gate.
+
+        Raises:
+            MachineError: a handler is running; defer it.
+        """
+        self._outside()
+        self._gates |= {address: _Gate(*gate) for address, gate in gates.items()}
+        self._hook()
+
+    def close(self, *addresses: int) -> None:
+        """Call these no more; MachineError from inside a handler."""
+        self._outside()
+        for address in addresses:
+            self._gates.pop(address, None)
+        self._hook()
+
+    def holds(self, address: int) -> bool:
+        """Whether there is a gate at an address."""
+        return address in self._gates
+
+    def _outside(self) -> None:
+        if self._machine.loop.in_guest:
+            raise MachineError("gates change from inside a handler: defer it")
+
+    def _hook(self) -> None:
+        wanted = set(_stretches(sorted(self._gates)))
+        for stretch in self._stretches.keys() - wanted:
+            for slot, hook in zip(self._slots, self._stretches.pop(stretch), strict=True):
+                slot.callbacks.unhook(hook)
+        for first, last in sorted(wanted - self._stretches.keys()):
+            hooks = [slot.callbacks.hook_range(first, last, self._call) for slot in self._slots]
+            self._stretches[first, last] = hooks
+
+    def _call(self, vcpu: Vcpu, address: int) -> None:
+        gate = self._gates.get(address)
+        if gate is None:
+            return  # a jump between two gates
+        gate.handler(vcpu)
+        # Where the engine leaves this block, it must not begin again with the same call.
+        if (vcpu.rip_written or self._machine.loop.interrupted) and vcpu.rip == address:
+            vcpu.rip = gate.back
+
+
+def _stretches(addresses: list[int]) -> list[tuple[int, int]]:
+    """First and last address of gates that are near to each other."""
+    found: list[tuple[int, int]] = []
+    for address in addresses:
+        if found and address - found[-1][1] <= NEAR:
+            found[-1] = found[-1][0], address
+        else:
+            found.append((address, address))
+    return found

@@ -1,0 +1,73 @@
+"""A backend's own hooks serve a real kernel's ops, or are told to be of no use there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pvops_core.backends import implemented
+from pvops_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pvops_core.backends import Backend
+    from pvops_core.session import Session
+    from pvops_core.switchboard.ophook import OpHook
+
+
+class Serving:
+    """The hooks of one session's backends.
+
+    Args:
+        patterns: of the ops that they are to serve; None for no op.
+        session: has not run yet.
+        backends: its backend, that one's base, its base's base.
+
+    Raises:
+        UsageError: the kernel has no table of ops that is known, or a pattern means no op of it.
+        PvopsError: they cannot be put in.
+    """
+
+    def __init__(self, patterns: tuple[str, ...] | None, session: Session, backends: Sequence[Backend]) -> None:
+        self._session = session
+        self._backend = backends[0]
+        self._asked = patterns is not None
+        if patterns is None:
+            return
+        if session.table is None:
+            raise UsageError(f"{session.kernel.image.path}: no table of ops is known in it, so no hook can serve it")
+        if not session.ops.use(*patterns, by="--ops"):
+            names = ", ".join(patterns) or "any op"
+            raise UsageError(f"backend {self._backend.name!r} and its bases have no hook for {names}")
+
+    def _standing(self) -> list[OpHook]:
+        return [hook for hook in self._session.hooks.standing if hook.wanted.backend] if self._asked else []
+
+    def calls(self, *, own: bool = False) -> dict[str, int]:
+        """Op name -> calls that a backend's hook has served, those of the base's too unless ``own``."""
+        name = self._backend.name
+        return {hook.op: hook.calls for hook in self._standing() if not own or hook.wanted.backend == name}
+
+    def to_json(self) -> dict[str, Any] | None:
+        """Who served what, and which hooks of the backend's were not used; None where there is nothing to say."""
+        table = self._session.table
+        if table is None:
+            return None
+        standing = self._standing()
+        own = implemented(self._backend)
+        served = {hook.op for hook in standing}
+        unused = [slot.path for slot in table.layout.slots if slot.op.name in own - served and not slot.op.is_data]
+        if not (standing or unused):
+            return None
+        return {"backend": self._backend.name, "served": [_served(hook) for hook in standing], "unused": unused}
+
+
+def _served(hook: OpHook) -> dict[str, Any]:
+    return {
+        "op": hook.slot.path,
+        "implementation": hook.wanted.name,
+        "calls": hook.calls,
+        "left": dict(hook.passed),
+        "sites": hook.sites,
+        "originals": list(hook.originals),
+    }
