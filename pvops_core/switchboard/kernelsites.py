@@ -6,10 +6,10 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.patching.altinstructions.alternatives import overlapping, read_alternatives
+from pvops_core.patching.code.nops import kernel_nops
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import patch_default, patch_site
 from pvops_core.patching.fills import find_bug, find_nop
-from pvops_core.patching.code.nops import kernel_nops
 from pvops_core.patching.text import BuiltText
 
 if TYPE_CHECKING:
