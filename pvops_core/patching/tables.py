@@ -5,6 +5,7 @@ No version is looked at: a site's operand says where its slot is, and the functi
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
     from pvops_core.patching.records import SiteRecord
 
 ENOUGH: Final = 0.5
-"""Share of filled slots whose function must bear the op's name: over 0.6 in the right layout, near 0 in others."""
+"""Share of filled slots whose function must bear the op's name: over 0.6 in the right layout, near 0 in most others."""
+
+
+TABLE: Final = "pv_ops"
+"""The (first) table of every kernel whose call sites do not say themselves where it is."""
+
+FITS_NONE: Final = (
+    f"fits none of the layouts {', '.join(sorted(LAYOUTS))} "
+    "(a kernel with type information, CONFIG_DEBUG_INFO_BTF, tells its own)"
+)
 
 
 @attrs.frozen(eq=False)
@@ -61,21 +71,17 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
         raise sites[0].error(
             image, "instr", "no site calls through a table: the image is patched already, or is no kernel"
         )
-    candidates = _candidates(image)
-    most = max(len(layout.slots) for layout in candidates)
+    derived = layout_from_types(image)
+    candidates = _known(image) if derived is None else [derived]
+    most = max((len(layout.slots) for layout in candidates), default=0)
     for site in sites:
-        if site.type >= most:
+        if site.type >= most > 0:
             raise site.error(image, "type", f"is {site.type}; no {image.machine} table has more than {most} ops")
-    layout = candidates[0]
-    if len(candidates) > 1:
-        highest = max(site.type for site in sites)
-        fitting = [layout for layout in candidates if len(layout.slots) > highest]
-        best = _best(image, ((layout, slots) for layout in fitting))
-        if best is None:
-            known = ", ".join(sorted(LAYOUTS))
-            first = sites[seen[min(slots)]]
-            raise first.error(image, "instr", f"calls through a table that fits none of the layouts {known}")
-        layout = best
+    highest = max(site.type for site in sites)
+    fitting = [layout for layout in candidates if len(layout.slots) > highest]
+    layout = derived or _best(image, ((layout, slots) for layout in fitting))
+    if layout is None:
+        raise sites[seen[min(slots)]].error(image, "instr", f"calls through a table that {FITS_NONE}")
     return SiteTable(layout, _checked(image, sites, layout, slots, seen), seen)
 
 
@@ -92,31 +98,47 @@ def place_layout(image: KernelImage, slots: Mapping[int, AltEntry]) -> tuple[Lay
     Raises:
         ImageError: the kernel's symbols do not name the tables, or a site calls through none of them.
     """
-    candidates = _candidates(image)
+    derived = layout_from_types(image)
+    candidates = _known(image) if derived is None else [derived]
     placed = [(layout, places) for layout in candidates if (places := _places(image, layout)) is not None]
+    if not placed and TABLE in image.symbols:
+        raise image.error(f"have a table {TABLE} that {FITS_NONE}", field="symbols")
     if not placed:
-        wanted = " and ".join(sorted({slot.symbol for slot in candidates[-1].slots}))
-        raise image.error(f"do not name {wanted}: where its table of ops is cannot be told", field="symbols")
+        raise image.error(f"do not name {TABLE}: where its table of ops is cannot be told", field="symbols")
     fitting = [(layout, places) for layout, places in placed if slots.keys() <= set(places)]
     if not fitting:
         layout, places = placed[-1]
         strange = next(address for address in slots if address not in set(places))
         message = f"calls through {strange:#x}, which is no slot of a {layout.name} table of this kernel"
         raise slots[strange].error(image, "instr", message)
-    if len(candidates) == 1:
+    if derived is not None:
         return fitting[0]
     best = _best(image, ((layout, dict(enumerate(places))) for layout, places in fitting))
     if best is None:
-        message = f"calls through a table that fits none of the layouts {', '.join(sorted(LAYOUTS))}"
-        raise next(iter(slots.values())).error(image, "instr", message)
+        raise next(iter(slots.values())).error(image, "instr", f"calls through a table that {FITS_NONE}")
     return next((layout, places) for layout, places in fitting if layout is best)
 
 
-def _candidates(image: KernelImage) -> list[Layout]:
-    derived = layout_from_types(image)
-    if derived is not None:
-        return [derived]
-    return [layout for layout in LAYOUTS.values() if layout.pointer_size == image.pointer_size]
+def _known(image: KernelImage) -> list[Layout]:
+    """The layouts of the catalogue that there is room for between the kernel's symbols."""
+    layouts = (layout for layout in LAYOUTS.values() if layout.pointer_size == image.pointer_size)
+    return [layout for layout in layouts if _has_room(image, layout)]
+
+
+def _has_room(image: KernelImage, layout: Layout) -> bool:
+    """Whether each table of a layout ends before the kernel's next symbol, as far as symbols name the tables."""
+    ends: dict[str, int] = {}
+    for slot in layout.slots:
+        ends[slot.symbol] = max(ends.get(slot.symbol, 0), slot.offset + layout.pointer_size)
+    addresses = image.symbol_table.addresses
+    for symbol, end in ends.items():
+        start = image.symbols.get(symbol)
+        if start is None:
+            continue
+        following = bisect_right(addresses, start)
+        if following < len(addresses) and addresses[following] < start + end:
+            return False
+    return True
 
 
 def _places(image: KernelImage, layout: Layout) -> tuple[int, ...] | None:
@@ -182,7 +204,10 @@ def _functions(image: KernelImage, slots: Mapping[int, int]) -> dict[int, str]:
 
 
 def _score(layout: Layout, names: Mapping[int, str]) -> float:
-    if not names:
+    """The share of functions that bear their op's name; 0 if one bears that of another op."""
+    ops = [slot.path.rpartition(".")[2] for slot in layout.slots]
+    strange = {type_: name for type_, name in names.items() if ops[type_] not in name}
+    others = tuple(f"_{op}" for op in ops)
+    if not names or any(name.endswith(others) for name in strange.values()):
         return 0.0
-    hits = sum(layout.slots[type_].path.rpartition(".")[2] in name for type_, name in names.items())
-    return hits / len(names)
+    return 1 - len(strange) / len(names)

@@ -6,6 +6,7 @@ How the sites are annotated is the layout's: ``.parainstructions`` where that ha
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ from pvops_core.testing.kallsyms import Shape, tables
 from pvops_core.testing.types import template_types
 
 if TYPE_CHECKING:
-    from pvops_core.ops import Layout
+    from pvops_core.ops import Layout, Slot
 
 STUB: Final = 16
 """Bytes from one function to the next."""
@@ -53,6 +54,17 @@ class Alternative:
     feature: int
     inverted: bool
     code: bytes
+
+
+def without_ops(layout: Layout, *paths: str) -> Layout:
+    """A layout without some ops, as a later kernel may have it: those behind them move up in their table."""
+    slots: list[Slot] = []
+    size: Counter[str] = Counter()
+    for slot in layout.slots:
+        if slot.path not in paths:
+            slots.append(attrs.evolve(slot, type=len(slots), offset=layout.pointer_size * size[slot.symbol]))
+            size[slot.symbol] += 1
+    return attrs.evolve(layout, name=f"less than {layout.name}", slots=tuple(slots))
 
 
 @attrs.define

@@ -18,7 +18,7 @@ from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.patching.sites import read_sites
 from pvops_core.patching.tables import find_table
 from pvops_core.testing.kallsyms import Shape
-from pvops_core.testing.kernels import Alternative, SmallKernel
+from pvops_core.testing.kernels import Alternative, SmallKernel, without_ops
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -198,3 +198,20 @@ def test_a_32_bit_kernel(*, typed: bool) -> None:
         distance = kernel.addresses[function] - site.site.address - 5
         called = b"\xe8" + distance.to_bytes(4, "little", signed=True) + b"\x90"
         assert site.final == (NOPS[NopKind.MODERN_32](6) if function == "nop_func" else called)
+
+
+LOCKS = ("lock.queued_spin_lock_slowpath", "lock.queued_spin_unlock")
+
+
+def test_a_table_of_no_known_layout_is_not_taken_for_another() -> None:
+    """7.3 is as 7.2 but for two lock ops: without types its three would pass for the first three of 7.2's five."""
+    layout = without_ops(LAYOUT, *LOCKS)
+    builder = SmallKernel(layout, range(len(layout.slots))).builder()
+    with pytest.raises(ImageError, match="fits none of the layouts"):
+        find_table(image := load_image(builder.build()), read_sites(image))
+    end = image.symbols["pv_ops_lock"] + 8 * len([slot for slot in layout.slots if slot.symbol == "pv_ops_lock"])
+    builder.symbol("what_follows", end)
+    with pytest.raises(ImageError, match="symbols: have a table pv_ops that fits none"):
+        find_table(image := load_image(builder.build()), read_sites(image))
+    typed = load_image(SmallKernel(layout, range(len(layout.slots)), typed=True).builder().build())
+    assert len(find_table(typed, read_sites(typed)).layout.slots) == len(layout.slots)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-import attrs
 import pytest
 from pvops_xen.kernel import XenKernel
 
@@ -15,10 +12,7 @@ from pvops_core.images import KernelImage, load_image
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.fills import assigned, find_bug, find_nop, in_layout
 from pvops_core.patching.kernel import plan_kernel, read_kernel
-from pvops_core.testing.kernels import SmallKernel
-
-if TYPE_CHECKING:
-    from pvops_core.ops import Slot
+from pvops_core.testing.kernels import SmallKernel, without_ops
 
 LAYOUT = LAYOUTS["7.2-64"]
 CODE = 0xFFFFFFFF81100000
@@ -109,14 +103,10 @@ def test_what_does_nothing_and_what_stops_have_two_names(name: str, nothing: str
 
 def test_locks_that_are_no_ops_any_more_are_left_out() -> None:
     """7.3 leads the slow path and the unlock by static calls; Xen's boot code sets what is left in the table."""
-    layout = LAYOUTS["7.2-64"]
     gone = {"lock.queued_spin_lock_slowpath", "lock.queued_spin_unlock"}
-    kept = [slot for slot in layout.slots if slot.path not in gone]
-    places = {slot.path: 8 * index for symbol in ("pv_ops", "pv_ops_lock") for index, slot in _of(kept, symbol)}
-    slots = tuple(attrs.evolve(slot, type=type_, offset=places[slot.path]) for type_, slot in enumerate(kept))
-    smaller = attrs.evolve(layout, name="7.3-64", slots=slots)
+    smaller = without_ops(LAYOUT, *gone)
     waits = ["xen_start_kernel", "xen_qlock_wait", "xen_qlock_kick", "__raw_callee_save_xen_vcpu_stolen"]
-    builder = SmallKernel(smaller, types=range(len(slots)), typed=True, functions=waits).builder()
+    builder = SmallKernel(smaller, types=range(len(smaller.slots)), typed=True, functions=waits).builder()
     builder.notes(("Xen", 1, bytes(8)))
     image = load_image(builder.build())
     plan = plan_kernel(read_kernel(image), [XenKernel()], 2)
@@ -124,7 +114,3 @@ def test_locks_that_are_no_ops_any_more_are_left_out() -> None:
     assert held["lock.wait"] == image.symbols["xen_qlock_wait"]
     assert held["lock.vcpu_is_preempted"] == image.symbols["__raw_callee_save_xen_vcpu_stolen"]
     assert not gone & held.keys()
-
-
-def _of(slots: Sequence[Slot], symbol: str) -> Iterator[tuple[int, Slot]]:
-    return enumerate(slot for slot in slots if slot.symbol == symbol)
