@@ -40,6 +40,11 @@ ROOT = 0
 SECONDS = 10
 """How long a request may take to arrive."""
 _ENDED: dict[str, Any] = {"exit": FAILED, "error": "the machine has ended"}
+_PIECE = 1 << 16
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED}
+"""What accept() may fail with though the socket is sound (accept(2))."""
+_PAUSE = 0.05
+"""Seconds before the next try: descriptors are freed by others."""
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -141,8 +146,10 @@ class Server:
         while True:
             try:
                 connection, _ = self._socket.accept()
-            except OSError:
-                return
+            except OSError as failure:
+                if failure.errno not in _PASSING or self._over.wait(_PAUSE):
+                    return
+                continue
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -159,6 +166,7 @@ class Server:
                     self._send_away()
                 reply = asked.reply.get()
             connection.sendall(json.dumps(reply).encode() + b"\n")
+            _hang_up(connection)
 
     def _allow(self, connection: socket.socket) -> None:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -186,12 +194,20 @@ def _listen(path: Path) -> socket.socket:
     return made
 
 
+def _hang_up(connection: socket.socket) -> None:
+    """Close after what the other still sends: a socket closed with bytes unread is reset, and the reply lost."""
+    connection.shutdown(socket.SHUT_WR)
+    for _ in range(0, LINE_LIMIT, _PIECE):
+        if not connection.recv(_PIECE):
+            return
+
+
 def _read(connection: socket.socket) -> Asked:
     """A request; UsageError for what is none."""
     line = bytearray()
     try:
         while not line.endswith(b"\n"):
-            piece = connection.recv(1 << 16)
+            piece = connection.recv(_PIECE)
             line += piece
             if not piece or len(line) > LINE_LIMIT:
                 raise UsageError("not one line of a request")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -91,6 +92,32 @@ def test_only_its_owner_may_ask(patched: Make, tmp_path: Path, monkeypatch: pyte
     made = Running(patched(), path, owner=os.geteuid() + 2)
     with made.server:
         assert "EPERM" in made.ask("list")["error"]
+
+
+@pytest.mark.parametrize("size", [0, 1 << 20])
+def test_who_may_not_is_told_before_the_request_is_read(
+    patched: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """A reply that is sent while the other still writes must not be lost with the connection."""
+    monkeypatch.setattr("pvops_core.livepatch.control.server.ROOT", os.geteuid() + 1)
+    made = Running(patched(), tmp_path / "socket", owner=os.geteuid() + 2)
+    with made.server:
+        for _ in range(20):
+            reply = ask(made.path, ["upload", "hello", "file"], {"file": bytes(size)})
+            assert "EPERM" in reply["error"]
+
+
+def test_a_host_short_of_descriptors_is_waited_for(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    accept, failures = socket.socket.accept, [errno.EMFILE, errno.ECONNABORTED]
+
+    def sometimes(listening: socket.socket) -> Any:  # noqa: ANN401 - the socket's own type
+        if failures:
+            raise OSError(failures.pop(), "for a moment")
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", sometimes)
+    assert [running.ask("list")["exit"] for _ in range(3)] == [0, 0, 0]
+    assert not failures
 
 
 def test_sockets_that_cannot_be(running: Running, patched: Make, tmp_path: Path) -> None:
