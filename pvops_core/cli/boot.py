@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pvops_core.backends.choices import parse_choices
-from pvops_core.cli import inside, kernels, live, runs, several
+from pvops_core.cli import inside, kernels, live, runs, several, switched
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
@@ -22,6 +22,7 @@ from pvops_core.runs.cell import Cell
 from pvops_core.runs.document import run_document
 from pvops_core.runs.executor import execute
 from pvops_core.runs.observation import Outcome
+from pvops_core.runs.switchorders import SwitchOrder
 from pvops_core.runs.wire import HookOrder, Inside, Request
 
 RECORDS = "PVOPS_ORACLE"
@@ -48,9 +49,9 @@ def boot(
         str,
         typer.Option(
             metavar="NAME",
-            help="End the run where a CPU comes to this function of the kernel's, or to a named point: start_kernel, "
-            "alternatives, paravirt, patched, free_initmem, init, power-off. Of several functions of one name, name,2 "
-            "or name@address says which.",
+            help="End the run where a CPU comes to this function of the kernel's, SYMBOL+OFFSET or address, at a "
+            "virtual time such as 20ms, or at a named point: start_kernel, alternatives, paravirt, patched, "
+            "free_initmem, init, power-off. Of several functions of one name, name,2 or name@address says which.",
         ),
     ] = "",
     typed: Annotated[
@@ -91,6 +92,7 @@ def boot(
     livepatch: live.ScriptOption = None,
     livepatch_socket: live.SocketOption = None,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
+    switch: runs.SwitchOption = None,
     settings: runs.SetOption = None,
     events: runs.EventsOption = None,
     json: JsonOption = None,
@@ -116,9 +118,9 @@ def boot(
     the same image.
 
     Exit code: 0 the kernel came to its end, or to the text or place waited for, 2 the files are no kernel or do not fit
-    the backend, 5 what it patched is not what was expected, 6 it crashed or timed out, 4 pvops or a plugin failed. 1 or
-    2 is that of the first command of --livepatch that failed. Of several it is the worst: 5 for FAILURE and ERROR, 6
-    for CRASH, 3 if there was no image.
+    the backend, 5 what it patched is not what was expected or a switch was refused, 6 it crashed or timed out, 4 pvops
+    or a plugin failed. 1 or 2 is that of the first command of --livepatch that failed. Of several it is the worst: 5
+    for FAILURE and ERROR, 6 for CRASH, 3 if there was no image.
     """
     if trace not in {"", "ops"}:
         raise UsageError(f"--trace takes ops, not {trace!r}")
@@ -133,6 +135,7 @@ def boot(
             "trace": trace,
             "hook": hook,
             "ops": ops,
+            "switch": switch,
             "verify-patching": verify_patching,
             "events": events,
         }
@@ -174,6 +177,7 @@ def boot(
             trace=bool(trace),
             ops=runs.ops_patterns(ops),
         ),
+        switches=tuple(map(SwitchOrder.parse, switch or ())),
         patching=live.patching(livepatch, livepatch_socket),
     )
     text = sys.stderr if json == STDOUT else sys.stdout
@@ -185,7 +189,8 @@ def boot(
         raise UsageError(observation.reason)
     if image is not None:
         write_json("boot", {"image": image_json(image.result())} | run_document(observation), json)
-    for line in (*summary(observation), *inside.lines(observation.inside), *live.lines(observation.livepatch)):
+    told = (*summary(observation), *switched.lines(observation))
+    for line in (*told, *inside.lines(observation.inside), *live.lines(observation.livepatch)):
         text.write(f"{printable(line)}\n")
-    code = observation.outcome.exit_code or inside.exit_code(observation.inside)
+    code = observation.outcome.exit_code or inside.exit_code(observation.inside) or switched.exit_code(observation)
     return code or live.exit_code(observation.livepatch)

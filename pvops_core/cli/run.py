@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pvops_core.backends.choices import choices_for, parse_choices
-from pvops_core.cli import runs
+from pvops_core.cli import runs, switched
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
@@ -18,6 +18,7 @@ from pvops_core.runs.executor import execute
 from pvops_core.runs.limits import Limits
 from pvops_core.runs.observation import Outcome
 from pvops_core.runs.plan import Workload, choose, machine_kinds
+from pvops_core.runs.switchorders import SwitchOrder
 from pvops_core.runs.wire import Request
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def run(
     seed: runs.SeedOption = 0,
     memory: runs.MemoryOption = runs.DEFAULT_MEMORY,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
+    switch: runs.SwitchOption = None,
     settings: runs.SetOption = None,
     events: runs.EventsOption = None,
     json: JsonOption = None,
@@ -50,8 +52,8 @@ def run(
 
     Shows the guest's console, then what the run was made of: op calls, traps, hypercalls, sites, times, hashes.
 
-    Exit code: 0 the guest came to its end, 2 the backend cannot be what is asked for, 6 the guest crashed or timed out,
-    4 pvops or a plugin failed.
+    Exit code: 0 the guest came to its end, 2 the backend cannot be what is asked for, 5 a switch was refused, 6 the
+    guest crashed or timed out, 4 pvops or a plugin failed.
     """
     runs.check_folders(events, json)
     plugins = tuple(plugin or ())
@@ -64,15 +66,17 @@ def run(
     choices = choices_for([name], parse_choices(settings or ()), backends)
     cell = Workload(cmdline, seed, cpus, memory << 20, choices).cell(name, chosen, kind)
     allowed = Allowed.of_command(max_seconds)
-    request = Request(cell, plugins, max_seconds=allowed.guest, events=str(events) if events else None)
+    orders = tuple(map(SwitchOrder.parse, switch or ()))
+    log = str(events) if events else None
+    request = Request(cell, plugins, max_seconds=allowed.guest, events=log, switches=orders)
     text = sys.stderr if json == STDOUT else sys.stdout
     (observation,) = execute([request], listener=Echo(text), limits=Limits(wall_s=allowed.worker))
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
     write_json("run", run_document(observation), json)
-    for line in summary(observation):
+    for line in (*summary(observation), *switched.lines(observation)):
         text.write(f"{printable(line)}\n")
-    return observation.outcome.exit_code
+    return observation.outcome.exit_code or switched.exit_code(observation)
 
 
 def _layout(backend: str, kinds: Collection[MachineKind], wanted: str | None) -> tuple[str, MachineKind]:

@@ -43,6 +43,17 @@ OpsOption = Annotated[
         "the kernel's function is told.",
     ),
 ]
+SwitchOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--switch",
+        metavar="OP=WHAT[@PLACE]",
+        help="Give an op another implementation while the guest runs; may be repeated. OP is an op, or a set such as "
+        "'irq.*'. WHAT is a backend, kernel for a real kernel's own function, or MODULE:FUNCTION or FILE.py:FUNCTION. "
+        "PLACE is a function of the guest's, SYMBOL+OFFSET, an address, a named point of its boot, or a virtual time "
+        "such as 2ms; before the first instruction if not given.",
+    ),
+]
 EventsOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")]
 ALL_OPS: Final = "*"
 DEFAULT_MAX_SECONDS = 120.0

@@ -173,6 +173,11 @@ class Machine(Closing):
         """Whether a vCPU is executing or a handler of its is; what must see all vCPUs stopped is deferred then."""
         return self.loop.in_guest
 
+    @property
+    def behalf(self) -> int | None:
+        """Index of the vCPU whose handler runs or has deferred what is done now; None where there is none."""
+        return self.loop.behalf
+
     def run(self, *, max_ns: int | None = None, until: int | None = None) -> Stop:
         """Run until a handler stops the machine, nothing can run any more, or ``max_ns`` of virtual time have passed.
 

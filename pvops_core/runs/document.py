@@ -32,6 +32,8 @@ def run_document(observation: Observation) -> dict[str, Any]:
             "guest": observation.guest_counts,
         },
         "own": observation.own,
+        "switch_log": list(observation.switch_log),
+        "switch_orders": list(observation.switch_orders),
         "sites": observation.sites_by_form,
         "sites_by_op": observation.sites,
         "sites_note": observation.sites_note,

@@ -66,6 +66,7 @@ def _tuple(lines: Iterable[str]) -> tuple[str, ...]:
 _lines = validators.deep_iterable(_text)
 _measures = validators.deep_mapping(_text, _measure, validators.instance_of(dict))
 _objects = validators.deep_mapping(_text, validators.instance_of(dict), validators.instance_of(dict))
+_listed = validators.deep_iterable(validators.instance_of(dict))
 _codes = validators.deep_mapping(_text, _texts, validators.instance_of(dict))
 _counters = validators.deep_mapping(_text, _counter, validators.instance_of(dict))
 
@@ -96,6 +97,8 @@ class Observation:
         virtual_ns: virtual time in nanoseconds.
         wall_s: wall time of the run in seconds, without start-up; the one field that differs from run to run.
         switches: times that an op was given another implementation while the guest ran.
+        switch_log: those switches, and those that were asked for and could not be made, in order, as JSON.
+        switch_orders: what the command line asked for and what came of it, as JSON.
         event_log_sha256: hash of the event log, equal for equal cells.
         text_sha256: hash of the guest's text at the end.
         site_codes: op name -> address of a site, in hex -> its bytes, in hex; of a real kernel that was examined.
@@ -130,6 +133,8 @@ class Observation:
     virtual_ns: int = attrs.field(default=0, validator=_number)
     wall_s: float = attrs.field(default=0.0, validator=validators.instance_of((int, float)))
     switches: int = attrs.field(default=0, validator=_number)
+    switch_log: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=tuple, validator=_listed)
+    switch_orders: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=tuple, validator=_listed)
     event_log_sha256: str = attrs.field(default="", validator=_text)
     text_sha256: str = attrs.field(default="", validator=_text)
     site_codes: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict, validator=_codes)

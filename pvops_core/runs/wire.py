@@ -19,9 +19,10 @@ from pvops_core.errors import UsageError
 from pvops_core.livepatch.control.wish import NOTHING, Patching
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.observation import Observation
+from pvops_core.runs.switchorders import SwitchOrder
 
 _HOOK: Final = re.compile(
-    r"(?P<op>[\w.]+)=(?P<function>[^@]+:[A-Za-z_][\w.]*)(?:@(?P<begin>[\w.,@-]*?)(?:\.\.(?P<end>[\w.,@-]+))?)?\Z"
+    r"(?P<op>[\w.]+)=(?P<function>[^@]+:[A-Za-z_][\w.]*)(?:@(?P<begin>[\w.,@+-]*?)(?:\.\.(?P<end>[\w.,@+-]+))?)?\Z"
 )
 
 
@@ -110,6 +111,7 @@ class Request:
         live: more may be typed while it runs, and is told in lines that follow.
         attended: it is a person at a terminal who types.
         inside: what a real kernel's run is looked at for.
+        switches: ops that are given another implementation.
         patching: what is done to a real kernel's live patches while it runs.
     """
 
@@ -126,6 +128,7 @@ class Request:
     live: bool = False
     attended: bool = False
     inside: Inside = Inside()
+    switches: tuple[SwitchOrder, ...] = ()
     patching: Patching = NOTHING
 
     def seconds_left(self) -> float | None:
@@ -146,7 +149,9 @@ class Request:
         fields = json.loads(line)
         cell, typed = Cell.from_json(fields.pop("cell")), bytes.fromhex(fields.pop("typed"))
         inside, patching = Inside.from_json(fields.pop("inside")), Patching(**fields.pop("patching"))
-        return cls(cell, tuple(fields.pop("plugins")), typed=typed, inside=inside, patching=patching, **fields)
+        plugins, switches = fields.pop("plugins"), tuple(SwitchOrder(**each) for each in fields.pop("switches"))
+        fields |= {"typed": typed, "inside": inside, "switches": switches, "patching": patching}
+        return cls(cell, tuple(plugins), **fields)
 
 
 @attrs.frozen

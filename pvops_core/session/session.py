@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -12,12 +12,14 @@ from pvops_core.closing import Closing
 from pvops_core.errors import MachineError, SwitchError, UsageError, unknown
 from pvops_core.guest import GuestText, find_symbol
 from pvops_core.guest.linux import LinuxReturns
+from pvops_core.guest.places import find_place
 from pvops_core.guest.points import POINTS, Passed, Points
 from pvops_core.guest.returns import user_mode_of
 from pvops_core.guest.space import KernelSpace
 from pvops_core.guest.structs import Structures
 from pvops_core.guest.tasks import find_tasks
 from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
+from pvops_core.guests.builtin.points import POINTS as BUILTIN_POINTS
 from pvops_core.guests.builtin.stacks import returns_of
 from pvops_core.guests.linux.names import LinuxNames
 from pvops_core.machine import Machine, Stop, Vcpu
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from pvops_core.guest import Guest
     from pvops_core.kinds import MachineKind
     from pvops_core.ops import Layout
-    from pvops_core.switchboard import Ops, Switchboard
+    from pvops_core.switchboard import Ops, Switch, Switchboard
 
 PAGE_SHIFT = 12
 _WHAT = {BuiltinGuest.boot_protocol: "the built-in guest", Kernel.boot_protocol: "kernel images"}
@@ -153,6 +155,7 @@ class Session(Closing):
     def _equip(self, backends: tuple[Backend, ...]) -> None:
         """Load the guest, with what is served of it or looked at in it from its first instruction on."""
         if isinstance(self.guest, BuiltinGuest):
+            self.slots = None
             self.table = OpTable(
                 self.guest.image, self.text, self.layout, self.guest.sites, by_symbols(self.guest.symbols)
             )
@@ -223,16 +226,16 @@ class Session(Closing):
         """Run the kernel until a vCPU is about to execute a function, at least one instruction from here on.
 
         Args:
-            place: a symbol of the kernel's, or the name of one of :data:`~pvops_core.guest.points.POINTS`, which are
-                met once.
+            place: the name of one of :data:`~pvops_core.guest.points.POINTS`, which are met once, or a place as of
+                :mod:`pvops_core.guest.places`: a symbol, an address, a virtual time.
             max_ns: as for :meth:`run`.
             max_seconds: as for :meth:`run`.
 
         Returns:
-            The vCPU that stands there.
+            The vCPU that stands there; the first at a time.
 
         Raises:
-            UsageError: the kernel has no such symbol, or has met the point before.
+            UsageError: the kernel has no such place, or has met the point or the time before.
             MachineError: the run ended before it came there.
         """
         arrived: list[Vcpu] = []
@@ -249,12 +252,15 @@ class Session(Closing):
         """Call ``action`` when a vCPU first comes to a place, as for :meth:`run_to`, with every vCPU stopped.
 
         Raises:
-            UsageError: the kernel has no such symbol, or has met the point before.
+            UsageError: the guest has no such place, or has met the point or the time before.
         """
         forget: list[Callable[[], None]] = []
 
-        def arrived(_vcpu: Vcpu) -> None:
-            self.machine.defer(act)
+        def arrived(vcpu: Vcpu | None) -> None:
+            if vcpu is None:  # at a time nobody runs
+                act()
+            else:
+                self.machine.defer(act)
 
         def act() -> None:
             if forget:
@@ -266,28 +272,54 @@ class Session(Closing):
     def _stop_at(self, place: str, arrived: Callable[[Vcpu], None] = lambda _vcpu: None) -> Callable[[], None]:
         """Stop the machine, for the reason "until", when a vCPU comes to a place; gives what ends that."""
 
-        def stop(vcpu: Vcpu) -> None:
-            arrived(vcpu)
-            self.machine.stop("until", f"vcpu {vcpu.index} came to {place}")
+        def stop(vcpu: Vcpu | None) -> None:
+            arrived(vcpu or self.machine.vcpus[0])
+            who = f"vcpu {vcpu.index}" if vcpu else "virtual time"
+            self.machine.stop("until", f"{who} came to {place}")
 
         return self._when_at(place, stop)
 
-    def _when_at(self, place: str, arrived: Callable[[Vcpu], None]) -> Callable[[], None]:
-        """Call ``arrived`` whenever a vCPU comes to a place; gives what ends that."""
+    def _when_at(self, place: str, arrived: Callable[[Vcpu | None], None]) -> Callable[[], None]:
+        """Call ``arrived`` whenever a vCPU comes to a place, or once at a time; gives what ends that."""
 
         def at_point(passed: Passed, vcpu: Vcpu) -> None:
             if passed.name == place:
                 arrived(vcpu)
 
+        if isinstance(self.guest, BuiltinGuest):
+            place = BUILTIN_POINTS.get(place, place)
         point = next((point for point in POINTS if point.name == place), None)
-        address = find_symbol(self.guest.image, *(point.symbols if point else (place,)))
-        if point is None:
-            breakpoint_ = self.machine.break_at(address, arrived)
+        if point is None or isinstance(self.guest, BuiltinGuest):
+            found = find_place(self.guest.image, place)
+            if found.address is None:
+                return self._when_it_is(found.ns or 0, lambda: arrived(None), place)
+            breakpoint_ = self.machine.break_at(found.address, arrived)
             return lambda: self.machine.remove(breakpoint_)
+        find_symbol(self.guest.image, *point.symbols)
         if place in self.points.passed:
             raise UsageError(f"the kernel has come by {place} before")
         self.points.listen(at_point)
         return lambda: self.points.ignore(at_point)
+
+    def _when_it_is(self, ns: int, arrived: Callable[[], None], place: str) -> Callable[[], None]:
+        """Call ``arrived`` once when so much virtual time has passed; gives what ends that."""
+        machine = self.machine
+        if ns < machine.clock.ns:
+            raise UsageError(f"the guest has come by {place} before: it is at {machine.clock.ns} ns")
+
+        def look() -> int | None:
+            if machine.clock.ns < ns:
+                return ns
+            forget()
+            arrived()
+            return None
+
+        def forget() -> None:
+            if look in machine.loop.watchers:
+                machine.unwatch(look)
+
+        machine.watch(look)
+        return forget
 
     @cached_property
     def calls(self) -> Calls:
@@ -302,6 +334,13 @@ class Session(Closing):
     def ops(self) -> Ops:
         """Its ops and who implements them; SwitchError if it is a kernel whose table of ops is not known here."""
         return self.switchboard if isinstance(self.guest, BuiltinGuest) else self.hooks
+
+    @property
+    def switches(self) -> Sequence[Switch]:
+        """The switches of ops so far, without putting anybody in front of a kernel's ops."""
+        if self.slots is None or "hooks" in self.__dict__:
+            return self.ops.history if self.table is not None else ()
+        return self.slots.history
 
     @cached_property
     def space(self) -> KernelSpace:

@@ -277,7 +277,7 @@ class Switchboard(Ops):
                 raise
             for op, new in changes.items():
                 old, now, why = self._current[op].name, self._machine.clock.ns, str(error.__cause__)
-                self._history.append(Switch(op, old, new.name, by, now, 0, why))
+                self._history.append(Switch(op, old, new.name, by, now, 0, why, self._machine.behalf))
                 self._machine.log.record("switch refused", op=op, old=old, new=new.name, by=by, why=why)
 
     def _switch(self, changes: Mapping[str, Implementation], by: str) -> None:
@@ -307,7 +307,8 @@ class Switchboard(Ops):
         sites = sum(len(batch.addresses) for batch in arrays)
         for op, new in changes.items():
             old = self._current[op]
-            self._history.append(Switch(op, old.name, new.name, by, self._machine.clock.ns, sites))
+            ns, vcpu = self._machine.clock.ns, self._machine.behalf
+            self._history.append(Switch(op, old.name, new.name, by, ns, sites, vcpu=vcpu))
             self._machine.log.record("switch", op=op, old=old.name, new=new.name, by=by, sites=sites)
 
     # Slots -------------------------------------------------------------------------------------------------------

@@ -221,7 +221,8 @@ class OpHooks(Ops):
             exchange()
 
     def _switched(self, hook: OpHook, old: str, new: str) -> None:
-        self._switches.append(Switch(hook.op, old, new, hook.by, self._machine.clock.ns, hook.sites))
+        ns, vcpu = self._machine.clock.ns, self._machine.behalf
+        self._switches.append(Switch(hook.op, old, new, hook.by, ns, hook.sites, vcpu=vcpu))
 
     # Putting in and taking out ---------------------------------------------------------------------------------------
 
@@ -272,7 +273,7 @@ class OpHooks(Ops):
         wanted = of_callable(slot.op.name, function, name)
         if slot.op.is_data:
             raise SwitchError("is data, not a function", op=op, implementation=wanted.name)
-        known = _arguments(slot.op)
+        known = arguments_of(slot.op)
         if unknown := [each for each in wanted.arguments if each not in {*known, GUEST}]:
             message = f"takes {unknown[0]!r}; the op's arguments are {', '.join(known) or 'none'}"
             raise SwitchError(message, op=op, implementation=wanted.name)
@@ -461,7 +462,7 @@ class OpHooks(Ops):
         self._entering.open(self.standing)
 
 
-def _arguments(op: Op) -> Sequence[str]:
+def arguments_of(op: Op) -> Sequence[str]:
     """What a hook of an op may take: what its specification says, unless the kernel calls it otherwise."""
     own, spec = [arg.name for arg in op.args], specs().get(op.name)
     return spec.arguments[1:] if spec is not None and {*own} <= {*spec.arguments} else own

@@ -16,7 +16,7 @@ KERNEL: Final = "kernel"
 """Whose a kernel's own functions are, as the name of a backend is for its hooks."""
 
 
-SwitchState: TypeAlias = tuple[str, str, str, str, int, int, str]
+SwitchState: TypeAlias = tuple[str, str, str, str, int, int, str, int | None]
 
 
 @attrs.frozen
@@ -31,6 +31,7 @@ class Switch:
         ns: virtual time since which it is in effect, or at which it was refused.
         sites: how many patched sites changed with it.
         refused: why it was not made: who goes on in the text that had to change. Empty where it was.
+        vcpu: index of the vCPU whose handler asked for it; None where none did.
     """
 
     op: str
@@ -40,11 +41,12 @@ class Switch:
     ns: int
     sites: int
     refused: str = ""
+    vcpu: int | None = None
 
     @property
     def plain(self) -> SwitchState:
         """Its fields in order, as a snapshot holds them."""
-        return self.op, self.old, self.new, self.by, self.ns, self.sites, self.refused
+        return self.op, self.old, self.new, self.by, self.ns, self.sites, self.refused, self.vcpu
 
 
 class Ops(ABC):
@@ -86,6 +88,10 @@ class Ops(ABC):
             UsageError: there is no such op.
             SwitchError: there is no such implementation, or its sites could not be patched; everything is as it was.
         """
+
+    @abstractmethod
+    def offered(self, op: str, backend: str) -> Implementation:
+        """The implementation that a backend of the chain has for an op; SwitchError if there is none."""
 
     @abstractmethod
     def use(self, *patterns: str, backend: str = "", by: str = "use") -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError, UsageError
+from pvops_core.guests.builtin.points import POINTS
 from pvops_core.machine import Reschedule
 
 if TYPE_CHECKING:
@@ -13,16 +13,8 @@ if TYPE_CHECKING:
     from pvops_core.session import Session
 
 ENTRY: Final = "entry"
+"""Before the first instruction."""
 OP: Final = "op:"
-POINTS: Final[Mapping[str, str]] = {
-    "unpatched": "patch_kernel",
-    "patched": "irq_init",
-    "running": "exercise",
-    "finished": "report",
-}
-"""Name to the guest's function that begins there: own page tables but no site patched yet; patched, interrupts still
-off; interrupts on and a timer ticking; processes and other vCPUs have done their work. ``entry`` is before the first
-instruction, and any function of the guest's that boot comes by can be named as well."""
 LIMIT: Final = 400_000_000
 
 
@@ -31,7 +23,7 @@ def run_to(session: Session, point: str) -> None:
 
     Args:
         session: the guest.
-        point: ``entry``, a name in :data:`POINTS`, ``op:`` and the name of an op, whose first call has been made
+        point: ``entry``, a name in ``POINTS``, ``op:`` and the name of an op, whose first call has been made
             but not served yet, or a function of the guest's.
 
     Raises:

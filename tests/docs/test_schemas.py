@@ -119,6 +119,7 @@ COMMANDS: Mapping[str, Command] = {
     "compare of a kernel": lambda folder: ["compare", "--kernel", _bootable(folder), "--memory", "32"],
     "backends": lambda _: ["backends"],
     "backends checked": lambda folder: ["backends", "--check", "--plugin", _broken_plugin(folder)],
+    "run that switches": lambda _: [*("run", "--switch", "irq.*=native@exercise"), *("--switch", "io_delay=native@9s")],
     "sites": lambda folder: ["sites", _small_kernel(folder)],
     "sites of none": lambda folder: ["sites", _bootable(folder)],
     "patch": lambda folder: ["patch", _small_kernel(folder), "--backend", "native"],

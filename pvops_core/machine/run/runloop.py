@@ -58,14 +58,25 @@ class RunLoop:
         self._slots = slots
         self.gates = gates
         self.running = False
-        self.in_guest = False
+        self.acting: int | None = None  # who is executing, or a handler of its
+        self._deferrer: int | None = None
         self.interrupted = False
         self._stop: Stop | None = None
         self._landing: _Landing | None = None  # where the call of guest code that goes on is to end
         self.call_ended: Stop | None = None  # the last call of guest code, by a handler
         self._error: BaseException | None = None
-        self._deferred: list[Callable[[], None]] = []
+        self._deferred: list[tuple[Callable[[], None], int | None]] = []
         self.watchers: list[Callable[[], int | None]] = []
+
+    @property
+    def in_guest(self) -> bool:
+        """Whether a vCPU is executing or a handler of its is."""
+        return self.acting is not None
+
+    @property
+    def behalf(self) -> int | None:
+        """Index of the vCPU that is executing, or whose handler deferred what is done now."""
+        return self._deferrer if self.acting is None else self.acting
 
     @property
     def platform(self) -> TrapHandler:
@@ -88,7 +99,7 @@ class RunLoop:
 
     def defer(self, action: Callable[[], None]) -> None:
         """Run an action between two slices."""
-        self._deferred.append(action)
+        self._deferred.append((action, self.behalf))
         self.interrupted = True
 
     def forget(self) -> None:
@@ -147,8 +158,12 @@ class RunLoop:
     def _between(self) -> int | None:
         """Hand on an error, do what was deferred, ask the watchers; gives the time at which they want to be asked."""
         self._raise()
-        while self._deferred:
-            self._deferred.pop(0)()
+        try:
+            while self._deferred:
+                action, self._deferrer = self._deferred.pop(0)
+                action()
+        finally:
+            self._deferrer = None
         wishes = [wish for watcher in tuple(self.watchers) if (wish := watcher()) is not None]
         self.interrupted = False
         return min(wishes, default=None)
@@ -191,11 +206,11 @@ class RunLoop:
         state = slot.state
         clock = self._machine.clock
         clock.follow(state)
-        self.in_guest = True
+        self.acting = slot.vcpu.index
         try:
             status = self._enter(slot)
         finally:
-            self.in_guest = False
+            self.acting = None
             blocks = clock.fold()
             slot.blocks += blocks
         if len(self._slots) > 1:
@@ -270,7 +285,7 @@ class RunLoop:
         self.interrupted = False
         _allow(slot, 1 << 40)
         clock.follow(slot.state)
-        self.in_guest = True
+        self.acting = slot.vcpu.index
         try:
             status = slot.engine.step(start)
             if slot.callbacks.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
@@ -281,7 +296,7 @@ class RunLoop:
                 slot.callbacks.limits.goes_on()
             slot.vcpu.ground_ports()
         finally:
-            self.in_guest = False
+            self.acting = None
             slot.blocks += clock.fold()
         self._raise()
         if slot.callbacks.finish():

@@ -13,6 +13,7 @@ from pvops_core.livepatch.control.live import LiveBoot
 from pvops_core.runs.worker.ending import Ending
 from pvops_core.runs.worker.examination import Examination
 from pvops_core.runs.worker.insight import Insight
+from pvops_core.runs.worker.switching import OrderedSwitch, switch_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,7 @@ class Sights(ABC):
     ) -> None:
         self._session = session
         self._stack = ExitStack()
+        self._orders = [OrderedSwitch(order, session, backends) for order in request.switches]
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +65,15 @@ class Sights(ABC):
     @abstractmethod
     def found(self, ending: Ending) -> dict[str, Any]:
         """The fields of the observation that it knows of."""
+
+    def _switched(self) -> dict[str, Any]:
+        """Those of switches."""
+        history = self._session.switches
+        return {
+            "switches": sum(not switch.refused for switch in history),
+            "switch_log": switch_log(history),
+            "switch_orders": tuple(order.to_json() for order in self._orders),
+        }
 
 
 class BuiltinSights(Sights):
@@ -106,7 +117,7 @@ class BuiltinSights(Sights):
             "own_calls": dict(board.own_calls),
             "own": {op: fate.to_json() for op, fate in board.fates().items()},
             "sites": {op: dict(forms) for op, forms in board.site_forms_by_op().items()},
-            "switches": sum(not switch.refused for switch in board.history),
+            **self._switched(),
             "wall_s": self._wall_s,
         }
 
@@ -137,12 +148,11 @@ class KernelSights(Sights):
     def found(self, ending: Ending) -> dict[str, Any]:
         """What was asked for."""
         del ending
-        slots = self._session.slots
         return {
             **self._examination.found(),
             "op_calls": self._insight.op_calls,
             "own_calls": self._insight.own_calls,
             "inside": self._insight.found(),
             "livepatch": self._live.found(),
-            "switches": len(slots.history) if slots else 0,
+            **self._switched(),
         }
