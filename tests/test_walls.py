@@ -24,6 +24,8 @@ BACKENDS = sorted(
 )
 SOURCES = sorted(path for folder in (CORE, *BACKENDS) for path in folder.rglob("*.py"))
 MOST_LINES = 500
+LONGEST_CIRCLE = 4
+BACKEND_NAMES = tuple(path.name for path in BACKENDS)
 
 HOST_MODULES = {"time", "random", "secrets", "uuid", "datetime"}
 MAY_USE_HOST = {
@@ -105,6 +107,59 @@ def test_rooms_import_only_upwards() -> None:
             if parts[0] == "pvops_core" and len(parts) > 1 and parts[1] in order[order.index(room) + 1 :]:
                 wrong.append(f"{name_of(path)} imports {name}")
     assert not wrong
+
+
+def test_imports_make_no_long_circle() -> None:
+    """Imports for types alone and those inside functions among them: what is read together stands together."""
+    graph = imported()
+    circles = [circle for circle in circles_of(graph) if len(circle) > LONGEST_CIRCLE]
+    assert not [sorted(circle) for circle in circles]
+    across = [circle for circle in circles_of(graph) if len({tuple(name.split(".")[:2]) for name in circle}) > 1]
+    assert not [sorted(circle) for circle in across if not all(name.startswith(BACKEND_NAMES) for name in circle)]
+
+
+def imported() -> dict[str, set[str]]:
+    """Each module of ours -> those of ours that it imports; a package stands for its ``__init__``."""
+    modules = {module_name(path): path for path in SOURCES if "templates" not in path.parts}
+    graph = {}
+    for module, path in modules.items():
+        named = set()
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                inside = {f"{node.module}.{alias.name}" for alias in node.names}
+                named |= inside & modules.keys()
+                if inside - modules.keys():
+                    named.add(node.module)
+        graph[module] = named & modules.keys() - {module}
+    return graph
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(next(folder.parent for folder in (CORE, *BACKENDS) if folder in path.parents)).parts
+    return ".".join(parts).removesuffix(".py").removesuffix(".__init__")
+
+
+def circles_of(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The strongly connected parts of more than one module."""
+    reached = {module: reachable(graph, module) for module in graph}
+    found: list[set[str]] = []
+    for module, others in reached.items():
+        circle = {other for other in others if module in reached[other]} | {module}
+        if len(circle) > 1 and circle not in found:
+            found.append(circle)
+    return found
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = list(graph[start])
+    while waiting:
+        if (module := waiting.pop()) not in found:
+            found.add(module)
+            waiting += graph[module]
+    return found
 
 
 def test_the_core_knows_no_backend() -> None:

@@ -110,6 +110,7 @@ NAMES: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     },
     "pvops_core.boot.text": {"ImageMemory": ("pvops_core.guest:GuestText", "pvops_core.guest.GuestText")},
     "pvops_core.guests.session": {"Session": (f"{_SESSIONS}:Session", "pvops_core.session.Session")},
+    "pvops_core.machine.msrs": {"ServedMsr": ("pvops_core.machine:ServedMsr", "pvops_core.machine.ServedMsr")},
     "pvops_native.pc": {"epoch": (f"{_PLATFORMS}:epoch", "platform.settings.rtc")},
     "pvops_native.kernel_platform": {
         "NativeKernelPlatform": ("pvops_native.platform:NativePlatform", "pvops_native.platform.NativePlatform")

@@ -10,8 +10,8 @@ import attrs
 from pvops_core.guest.names import SymbolNames
 
 if TYPE_CHECKING:
-    from pvops_core.backends import Platform
     from pvops_core.backends.found import Found
+    from pvops_core.backends.platform import Platform
     from pvops_core.guest.names import Names
     from pvops_core.kinds import MachineKind
     from pvops_core.machine import Machine

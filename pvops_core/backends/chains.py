@@ -9,7 +9,7 @@ from pvops_core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pvops_core.backends import Backend
+    from pvops_core.backends.backend import Backend
     from pvops_core.backends.found import Found
     from pvops_core.errors import PluginError
 

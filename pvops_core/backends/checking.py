@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import pluggy
 
 from pvops_core import hookspecs
-from pvops_core.backends import API, OLDEST_API, Backend, Platform, Settings
+from pvops_core.backends.backend import API, OLDEST_API, Backend
 from pvops_core.backends.hooks import Marked, marked
-from pvops_core.backends.settings import declared
+from pvops_core.backends.platform import Platform
+from pvops_core.backends.settings import Settings, declared
 from pvops_core.errors import PatchError
 from pvops_core.hookspecs.specs import specs
 from pvops_core.kinds import MachineKind

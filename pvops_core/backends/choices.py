@@ -11,7 +11,7 @@ from pvops_core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pvops_core.backends import Backend
+    from pvops_core.backends.backend import Backend
 
 
 def parse_choices(texts: Iterable[str]) -> dict[str, str]:

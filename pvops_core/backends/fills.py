@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from pvops_core.backends import Backend
+    from pvops_core.backends.backend import Backend
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
     from pvops_core.patching.fills import KernelFill

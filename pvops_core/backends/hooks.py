@@ -12,7 +12,7 @@ from pvops_core import hookspecs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pvops_core.backends import Backend
+    from pvops_core.backends.backend import Backend
 
 _IMPL = f"{hookspecs.PROJECT}_impl"
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-    from pvops_core.backends import Backend
+    from pvops_core.backends.backend import Backend
     from pvops_core.backends.found import Found
 
 _VALUE = re.compile(r"^(?P<module>[\w.]+)\s*:\s*(?P<attribute>[\w.]+)\s*(?:\[.*\])?\s*$")

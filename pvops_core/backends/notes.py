@@ -11,7 +11,7 @@ from pvops_core.hookspecs.specs import specs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pvops_core.backends import Backend
+    from pvops_core.backends.backend import Backend
     from pvops_core.backends.found import Found
     from pvops_core.errors import PluginError
 

@@ -14,11 +14,10 @@ from pvops_core.machine.cpu.faults import GuestFault, PageFault, Reschedule, gen
 
 if TYPE_CHECKING:
     from pvops_core.machine.bare import BareMetal
-    from pvops_core.machine.cpu.msrs import ServedMsr
     from pvops_core.machine.cpu.paging import ErrorCode, Walk
     from pvops_core.machine.cpu.registers import Batch
     from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.handler import TrapHandler
+    from pvops_core.machine.handler import ServedMsr, TrapHandler
     from pvops_core.machine.machine import Machine, Snapshot
     from pvops_core.machine.memory import PhysicalMemory
     from pvops_core.machine.run.breakpoints import Breakpoint
@@ -41,7 +40,7 @@ _HOMES = {
     "Machine": "machine",
     "PhysicalMemory": "memory",
     "Plain": "run.stateful",
-    "ServedMsr": "cpu.msrs",
+    "ServedMsr": "handler",
     "Snapshot": "machine",
     "Stateful": "run.stateful",
     "Stop": "run.runloop",

@@ -6,12 +6,27 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import attrs
+
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
 
 
 Observer = Callable[["Vcpu", int, int | None, int | None], bool | None]
 """Told of an exception as :meth:`TrapHandler.exception` is; True if it has answered it, so that nobody else is to."""
+
+
+@attrs.frozen
+class ServedMsr:
+    """A register that the processor does not have and a hypervisor offers.
+
+    Attributes:
+        read: gives its value, 64 bits, or raises #GP(0).
+        write: takes one, or raises #GP(0).
+    """
+
+    read: Callable[[Vcpu], int]
+    write: Callable[[Vcpu, int], None]
 
 
 class TrapHandler(Protocol):

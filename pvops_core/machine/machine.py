@@ -8,31 +8,26 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from pvops_core.closing import Closing
 from pvops_core.errors import MachineError
-from pvops_core.machine.cpu.features import ENGINE
+from pvops_core.machine.board import Board
 from pvops_core.machine.exits.cpuslot import CpuSlot
-from pvops_core.machine.handler import Rouses, SyscallInPlace
-from pvops_core.machine.memory import MemorySnapshot, PhysicalMemory
+from pvops_core.machine.handler import SyscallInPlace
 from pvops_core.machine.run.breakpoints import Breakpoint, Breakpoints
-from pvops_core.machine.run.clock import Clock
 from pvops_core.machine.run.coherence import Coherence, Ranges
-from pvops_core.machine.run.eventlog import EventLog
 from pvops_core.machine.run.gates import Gates
 from pvops_core.machine.run.runloop import RunLoop, Stop
 from pvops_core.machine.run.scheduler import Scheduler
 from pvops_core.machine.run.singlegates import SingleGates
 from pvops_core.machine.unicorn import intercepts
-from pvops_core.machine.unicorn.probe import context_layout
 from pvops_core.machine.unicorn.state import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pvops_core.kinds import MachineKind
-    from pvops_core.machine.cpu.msrs import ServedMsr
     from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.handler import MemoryDevice, Observer, TrapHandler
+    from pvops_core.machine.handler import MemoryDevice, TrapHandler
+    from pvops_core.machine.memory import MemorySnapshot
     from pvops_core.machine.run.stateful import Plain, Stateful
     from pvops_core.machine.unicorn.spans import SpanCounter
 
@@ -56,7 +51,7 @@ class Snapshot:
     counts: Counter[str]
 
 
-class Machine(Closing):
+class Machine(Board):
     """One machine.
 
     Args:
@@ -87,35 +82,24 @@ class Machine(Closing):
             raise MachineError(f"a machine has 1 to {_MAX_VCPUS} vCPUs, not {vcpus}")
         if slice_blocks < 1:
             raise MachineError(f"a slice of {slice_blocks} blocks is no slice")
-        self.kind = kind
-        self.seed = seed
-        self.layout = context_layout()
         intercepts.check()
-        self.memory = PhysicalMemory(memory)
-        self.count_instructions = count_instructions
-        self.clock = Clock()
-        self.log = EventLog(self.clock)
-        self.counts: Counter[str] = Counter()
+        super().__init__(kind, memory, seed=seed, count_instructions=count_instructions)
         self.scheduler = Scheduler(seed, slice_blocks)
-        self.gates = Gates(self)
-        self.served_msrs: dict[int, ServedMsr] = {}
-        self.features = ENGINE
         self._slots: list[CpuSlot] = []
         self._keepers: list[Stateful[Any]] = []
-        self._platform: TrapHandler | None = None
-        self._observers: tuple[Observer, ...] = ()
-        self.breakpoints = Breakpoints(self, self._slots)
-        self.single_gates = SingleGates(self, self._slots)
-        self.loop = RunLoop(self, self._slots, self.gates)
+        self.loop = RunLoop(self, self.scheduler, self._slots)
+        self.gates = self.loop.gates = Gates(self.loop, self.hook_gates)
+        self.single_gates = SingleGates(self.loop, self._slots)
+        self.breakpoints = Breakpoints(self.loop, self._slots)
         native = callbacks()
         try:
             for index in range(vcpus):
-                self._slots.append(CpuSlot(self, index, native))
+                self._slots.append(CpuSlot(self, self.loop, index, native))
         except BaseException:
             self.close()
             raise
         self.vcpus: tuple[Vcpu, ...] = tuple(slot.vcpu for slot in self._slots)
-        self._coherence = Coherence(self, self._slots)
+        self._coherence = Coherence(self, self.loop, self._slots)
 
     def close(self) -> None:
         """Free the engines; the machine cannot be used afterwards."""
@@ -123,40 +107,12 @@ class Machine(Closing):
             slot.close()
         self._slots.clear()
 
-    @property
-    def platform(self) -> TrapHandler:
-        """Who answers traps; MachineError if nobody is attached."""
-        if self._platform is None:
-            raise MachineError("no platform is attached")
-        return self._platform
-
     def attach(self, platform: TrapHandler) -> None:
         """Set who answers the guest's traps."""
         self._platform = platform
         if isinstance(platform, SyscallInPlace):
             for slot in self._slots:
                 slot.serve_in_place(platform)
-
-    def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
-        """Give the guest an exception, as :meth:`TrapHandler.exception` has it: observers are told, then the platform.
-
-        Whoever raises one for the guest does it here: the CPU, and Python code that stands for an instruction.
-        """
-        answered = [observer(vcpu, vector, error_code, address) for observer in self._observers]
-        if True not in answered:
-            self.platform.exception(vcpu, vector, error_code, address)
-
-    def observe(self, observer: Observer) -> None:
-        """Tell ``observer`` of every exception from now on, before the platform; the newest is told first.
-
-        Any number may observe. Observers belong to the machine and not to its snapshots.
-        """
-        if observer not in self._observers:
-            self._observers = (observer, *self._observers)
-
-    def ignore(self, observer: Observer) -> None:
-        """End ``observe``."""
-        self._observers = tuple(each for each in self._observers if each != observer)
 
     @property
     def instructions(self) -> int:
@@ -197,6 +153,10 @@ class Machine(Closing):
     def stop(self, reason: str, detail: str = "") -> None:
         """End the run once the present handler has returned."""
         self.loop.stop(Stop(reason, detail))
+
+    def interrupt(self) -> None:
+        """End the present slice when the handler returns."""
+        self.loop.interrupt()
 
     def defer(self, action: Callable[[], None]) -> None:
         """From a handler: run ``action`` when every vCPU is stopped and the handler has returned."""
@@ -306,15 +266,6 @@ class Machine(Closing):
         """
         self._not_in_guest("go_on")
         return self.loop.go_on(until)
-
-    def rouse(self, vcpu: Vcpu) -> None:
-        """End a vCPU's sleep before anything has happened, as ``hlt`` may."""
-        if not vcpu.halted:
-            return
-        if isinstance(self.platform, Rouses):
-            self.platform.rouse(vcpu)
-        else:
-            vcpu.wake()
 
     def step(self, vcpu: Vcpu) -> None:
         """Run one instruction of a vCPU, with the traps that it causes; not from inside a handler: defer it."""

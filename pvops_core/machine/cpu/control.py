@@ -16,7 +16,7 @@ from pvops_core.machine.cpu.paging import (
 from pvops_core.machine.cpu.registers import MSR_EFER
 
 if TYPE_CHECKING:
-    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.cpu.core import Core
 
 _CR0_NW, _CR0_CD = 1 << 29, 1 << 30
 # VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT: what cpuid offers, and no more
@@ -24,7 +24,7 @@ _CR4_KNOWN = 0x7FF
 _PDPTE_RESERVED = 0x1E6 | ~((1 << PHYSICAL_BITS) - 1)
 
 
-def check_cr0(vcpu: Vcpu, value: int) -> None:
+def check_cr0(vcpu: Core, value: int) -> None:
     """#GP(0) for bit combinations that mov to CR0 refuses."""
     if value >> 32:
         raise general_protection("CR0 has 32 bits")
@@ -39,7 +39,7 @@ def check_cr0(vcpu: Vcpu, value: int) -> None:
             _check_pdptes(vcpu, vcpu.cr3)
 
 
-def check_cr3(vcpu: Vcpu, value: int) -> None:
+def check_cr3(vcpu: Core, value: int) -> None:
     """#GP(0) for a table address beyond the physical width, or a reserved bit in a present PDPTE."""
     if vcpu.msr(MSR_EFER) & EFER_LMA:
         if value >> PHYSICAL_BITS:
@@ -48,7 +48,7 @@ def check_cr3(vcpu: Vcpu, value: int) -> None:
         _check_pdptes(vcpu, value)
 
 
-def check_cr4(vcpu: Vcpu, value: int) -> None:
+def check_cr4(vcpu: Core, value: int) -> None:
     """#GP(0) for unknown bits, and for clearing PAE in long mode."""
     if value & ~_CR4_KNOWN:
         raise general_protection(f"CR4 bits {value & ~_CR4_KNOWN:#x} are reserved")
@@ -58,7 +58,7 @@ def check_cr4(vcpu: Vcpu, value: int) -> None:
         _check_pdptes(vcpu, vcpu.cr3)
 
 
-def _check_pdptes(vcpu: Vcpu, cr3: int) -> None:
+def _check_pdptes(vcpu: Core, cr3: int) -> None:
     memory = vcpu.machine.memory
     for at in range(cr3 & 0xFFFFFFE0, (cr3 & 0xFFFFFFE0) + 32, 8):
         entry = memory.u64(at) if at + 8 <= memory.size else 0

@@ -21,7 +21,7 @@ from pvops_core.machine.cpu.registers import FLAG_RF
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.cpu.core import Core
     from pvops_core.machine.unicorn.engine import Engine
     from pvops_core.machine.unicorn.watching import Watch
 
@@ -56,8 +56,9 @@ class DebugRegisters:
         engine: its engine.
     """
 
-    def __init__(self, vcpu: Vcpu, engine: Engine) -> None:
+    def __init__(self, vcpu: Core, engine: Engine, hit: Callable[[], None]) -> None:
         self._vcpu = vcpu
+        self._hit = hit
         self._engine = engine
         self._armed: tuple[Armed, ...] = ()
         self._hooks: list[int] = []
@@ -142,7 +143,7 @@ class DebugRegisters:
             self.write(6, self.read(6) & ~DR6_HITS | bits)
         if self.read(7) & DR7_GD:
             self.write(7, self.read(7) & ~DR7_GD)
-        self._vcpu.machine.platform.exception(self._vcpu, faults.DB, None, None)
+        self._hit()
 
     def check_access(self) -> None:
         """Before an instruction moves a debug register: with DR7.GD, #DB instead."""
@@ -192,7 +193,7 @@ class DebugRegisters:
         at = vcpu.rip - 1 if vcpu.in_64_bit_code else vcpu.rip + vcpu.segment("cs")[1] - 1
         return vcpu.virtual.number(at, 1, system=True) != _STI
 
-    def _at_instruction(self, vcpu: Vcpu, address: int) -> None:
+    def _at_instruction(self, vcpu: Core, address: int) -> None:
         flags = vcpu.rflags
         if flags & FLAG_RF:
             vcpu.rflags = flags & ~FLAG_RF  # the engine would keep it until its block ends
@@ -201,7 +202,7 @@ class DebugRegisters:
             if bits:
                 self.raise_(bits)
 
-    def _after_instruction(self, _vcpu: Vcpu) -> None:
+    def _after_instruction(self, _vcpu: Core) -> None:
         if self._behind_stack_load() and not self._waits:
             self._waits = True
             return

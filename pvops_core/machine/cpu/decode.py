@@ -16,7 +16,7 @@ from capstone import x86_const
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.cpu.core import Core
 
 _POPS: Final = {"pop": 1, "popf": 1, "ret": 1, "leave": 1, "retf": 2, "iret": 3}
 _PUSHES: Final = {"push": 1, "pushf": 1, "call": 1, "lcall": 2}
@@ -64,13 +64,13 @@ def _disassembler(bits: int) -> capstone.Cs:
     return disassembler
 
 
-def code_bits(vcpu: Vcpu) -> int:
+def code_bits(vcpu: Core) -> int:
     """Width of the code that runs: 16, 32 or 64 bits."""
     high = vcpu.segment("cs")[3]
     return 64 if high & 1 << 21 and vcpu.long_mode else 32 if high & 1 << 22 else 16
 
 
-def instruction(vcpu: Vcpu, bits: int) -> Any | None:  # noqa: ANN401 - the disassembler has no types
+def instruction(vcpu: Core, bits: int) -> Any | None:  # noqa: ANN401 - the disassembler has no types
     """The instruction at RIP, None where there is none that is known or it cannot be fetched."""
     start = vcpu.rip if bits == 64 else vcpu.rip + vcpu.segment("cs")[1]
     return next(_disassembler(bits).disasm(vcpu.virtual.code(start), vcpu.rip, 1), None)
@@ -121,7 +121,7 @@ def _writes(found: Any, operand: Any) -> bool:  # noqa: ANN401
     )  # of a string's two it says which is written
 
 
-def accesses(vcpu: Vcpu) -> tuple[Access, ...]:
+def accesses(vcpu: Core) -> tuple[Access, ...]:
     """The accesses of the instruction at RIP in the order in which they are made; of a repeated one, the next time."""
     bits = code_bits(vcpu)
     found = instruction(vcpu, bits)
@@ -131,7 +131,7 @@ def accesses(vcpu: Vcpu) -> tuple[Access, ...]:
 class _Reader:
     """Reads the accesses off one instruction."""
 
-    def __init__(self, vcpu: Vcpu, bits: int, found: Any) -> None:  # noqa: ANN401
+    def __init__(self, vcpu: Core, bits: int, found: Any) -> None:  # noqa: ANN401
         self._vcpu = vcpu
         self._bits = bits
         self._found = found

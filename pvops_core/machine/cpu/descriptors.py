@@ -8,7 +8,7 @@ from pvops_core.machine.cpu.faults import GP, GuestFault
 from pvops_core.machine.cpu.segments import Descriptor
 
 if TYPE_CHECKING:
-    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.cpu.core import Core
 
 _TABLE_INDICATOR = 4
 
@@ -18,7 +18,7 @@ def selector_fault(vector: int, selector: int, why: str, ext: int = 0) -> GuestF
     return GuestFault(f"selector {selector:#x}: {why}", vector=vector, error_code=selector & 0xFFFC | ext)
 
 
-def descriptor_address(vcpu: Vcpu, selector: int, vector: int = GP, ext: int = 0) -> int:
+def descriptor_address(vcpu: Core, selector: int, vector: int = GP, ext: int = 0) -> int:
     """Linear address of a selector's descriptor.
 
     Raises:
@@ -32,7 +32,7 @@ def descriptor_address(vcpu: Vcpu, selector: int, vector: int = GP, ext: int = 0
     return int(table.base) + (selector & 0xFFF8)
 
 
-def read_descriptor(vcpu: Vcpu, selector: int, vector: int = GP, ext: int = 0) -> Descriptor:
+def read_descriptor(vcpu: Core, selector: int, vector: int = GP, ext: int = 0) -> Descriptor:
     """The descriptor of a selector; GuestFault ``vector`` where there is none."""
     address = descriptor_address(vcpu, selector, vector, ext)
     return Descriptor.of(vcpu.virtual.number(address, 8, system=True))

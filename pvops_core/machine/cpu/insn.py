@@ -157,12 +157,17 @@ class Instructions:
 
     def rdmsr(self, i: int) -> int:
         """A model-specific register, 64 bits; #GP(0) for one that the machine does not have."""
-        return self._ask("rdmsr", i) if self._refused else read_msr(self._vcpu, i)
+        if self._refused:
+            return self._ask("rdmsr", i)
+        served = self._vcpu.machine.served_msrs.get(i)
+        return read_msr(self._vcpu, i) if served is None else served.read(self._vcpu) & 0xFFFFFFFFFFFFFFFF
 
     def wrmsr(self, i: int, v: int) -> None:
         """Write a model-specific register."""
         if self._refused:
             self._ask("wrmsr", i, v)
+        elif served := self._vcpu.machine.served_msrs.get(i):
+            served.write(self._vcpu, v & 0xFFFFFFFFFFFFFFFF)
         else:
             write_msr(self._vcpu, i, v)
 

@@ -15,12 +15,12 @@ from pvops_core.machine.cpu.segments import Descriptor
 from pvops_core.machine.cpu.stackfaults import through_stack
 
 if TYPE_CHECKING:
-    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.cpu.core import Core
 
 _CHANGEABLE = 0x254DD5  # CF PF AF ZF SF TF DF OF NT RF AC ID
 
 
-def iret(vcpu: Vcpu) -> None:
+def iret(vcpu: Core) -> None:
     """Return from an interrupt with the frame at the top of the stack.
 
     Raises:
@@ -69,14 +69,14 @@ def iret(vcpu: Vcpu) -> None:
     )
 
 
-def _word(vcpu: Vcpu, address: int, size: int) -> int:
+def _word(vcpu: Core, address: int, size: int) -> int:
     try:
         return vcpu.virtual.number(address, size)
     except GuestFault as fault:
         raise through_stack(fault) from None
 
 
-def _stack_descriptor(vcpu: Vcpu, selector: int, level: int, code: Descriptor) -> Descriptor:
+def _stack_descriptor(vcpu: Core, selector: int, level: int, code: Descriptor) -> Descriptor:
     if not selector & 0xFFFC and code.long and level < 3:
         return Descriptor(0, level << 13)
     descriptor = read_descriptor(vcpu, selector)

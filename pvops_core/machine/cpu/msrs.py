@@ -19,7 +19,7 @@ from pvops_core.machine.cpu.paging import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, 
 from pvops_core.machine.cpu.registers import MSR_EFER
 
 if TYPE_CHECKING:
-    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.cpu.core import Core
 
 MSR_TSC: Final = 0x10
 MSR_PLATFORM_ID: Final = 0x17
@@ -36,20 +36,7 @@ APIC_ENABLED, APIC_BOOT_PROCESSOR = 1 << 11, 1 << 8
 _APIC_KNOWN: Final = APIC_ENABLED | APIC_BOOT_PROCESSOR | (1 << PHYSICAL_BITS) - 0x1000
 _MEMORY_TYPES: Final = frozenset({0, 1, 4, 5, 6, 7})
 
-Check = Callable[["Vcpu", int, int], int]
-
-
-@attrs.frozen
-class ServedMsr:
-    """A register that the processor does not have and a hypervisor offers.
-
-    Attributes:
-        read: gives its value, 64 bits, or raises #GP(0).
-        write: takes one, or raises #GP(0).
-    """
-
-    read: Callable[[Vcpu], int]
-    write: Callable[[Vcpu, int], None]
+Check = Callable[["Core", int, int], int]
 
 
 @attrs.frozen
@@ -65,40 +52,40 @@ class Rule:
     long: bool = False
 
 
-def _any(_vcpu: Vcpu, _number: int, value: int) -> int:
+def _any(_vcpu: Core, _number: int, value: int) -> int:
     return value
 
 
-def _no_value(_vcpu: Vcpu, _number: int, _value: int) -> int:
+def _no_value(_vcpu: Core, _number: int, _value: int) -> int:
     """Written before CPUID puts the revision there: there is none."""
     return 0
 
 
-def _address(_vcpu: Vcpu, number: int, value: int) -> int:
+def _address(_vcpu: Core, number: int, value: int) -> int:
     if value >> 47 not in {0, 0x1FFFF}:
         raise general_protection(f"MSR {number:#x} takes a canonical address, not {value:#x}")
     return value
 
 
-def _low_half(_vcpu: Vcpu, number: int, value: int) -> int:
+def _low_half(_vcpu: Core, number: int, value: int) -> int:
     if value >> 32:
         raise general_protection(f"MSR {number:#x} has 32 bits")
     return value
 
 
-def _apic_base(_vcpu: Vcpu, _number: int, value: int) -> int:
+def _apic_base(_vcpu: Core, _number: int, value: int) -> int:
     if value & ~_APIC_KNOWN:
         raise general_protection(f"APIC_BASE bits {value & ~_APIC_KNOWN:#x} are reserved")
     return value
 
 
-def _pat(_vcpu: Vcpu, _number: int, value: int) -> int:
+def _pat(_vcpu: Core, _number: int, value: int) -> int:
     if any(value >> shift & 0xFF not in _MEMORY_TYPES for shift in range(0, 64, 8)):
         raise general_protection(f"PAT {value:#x} has a reserved type")
     return value
 
 
-def _efer(vcpu: Vcpu, _number: int, value: int) -> int:
+def _efer(vcpu: Core, _number: int, value: int) -> int:
     known = EFER_NXE
     if vcpu.machine.kind is MachineKind.X86_64:
         known |= EFER_SCE | EFER_LME | EFER_LMA
@@ -141,29 +128,24 @@ def after_reset(index: int) -> dict[int, int]:
     return {**dict.fromkeys(KEPT, 0), MSR_APIC_BASE: APIC_DEFAULT_BASE | boot}
 
 
-def _rule(vcpu: Vcpu, number: int) -> Rule:
+def _rule(vcpu: Core, number: int) -> Rule:
     rule = RULES.get(number)
     if rule is None or (rule.long and vcpu.machine.kind is not MachineKind.X86_64):
         raise general_protection(f"no MSR {number:#x}")
     return rule
 
 
-def read_msr(vcpu: Vcpu, number: int) -> int:
+def read_msr(vcpu: Core, number: int) -> int:
     """As rdmsr at level 0: the register, or #GP(0) if the machine does not have it."""
-    if number in vcpu.machine.served_msrs:
-        return vcpu.machine.served_msrs[number].read(vcpu) & 0xFFFFFFFFFFFFFFFF
     if number == MSR_TSC:
         return vcpu.machine.clock.ns + vcpu.tsc_offset & 0xFFFFFFFFFFFFFFFF
     _rule(vcpu, number)
     return vcpu.msr(number)
 
 
-def write_msr(vcpu: Vcpu, number: int, value: int) -> None:
+def write_msr(vcpu: Core, number: int, value: int) -> None:
     """As wrmsr at level 0: #GP(0) for an unknown register, reserved bits or a non-canonical address."""
     value &= 0xFFFFFFFFFFFFFFFF
-    if number in vcpu.machine.served_msrs:
-        vcpu.machine.served_msrs[number].write(vcpu, value)
-        return
     if number == MSR_TSC:
         vcpu.tsc_offset = value - vcpu.machine.clock.ns
         return

@@ -14,8 +14,8 @@ from pvops_core.machine.cpu.registers import MSR_EFER
 from pvops_core.machine.cpu.segments import Descriptor
 
 if TYPE_CHECKING:
+    from pvops_core.machine.cpu.core import Core
     from pvops_core.machine.cpu.segments import HiddenState
-    from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.unicorn.engine import Context, Engine
 
 _CR0_AFTER_INIT: Final = 0x6000_0010
@@ -30,7 +30,7 @@ def _segment(base: int, access: int) -> Descriptor:
     return Descriptor((base & 0xFFFF) << 16 | _LIMIT, base & 0xFF00_0000 | access << 8 | base >> 16 & 0xFF)
 
 
-def enter_real_mode(vcpu: Vcpu, engine: Engine, context: Context, hidden: HiddenState, page: int) -> None:
+def enter_real_mode(vcpu: Core, engine: Engine, context: Context, hidden: HiddenState, page: int) -> None:
     """Put a vCPU at the beginning of a page below 1 MiB, in real mode, everything else as after INIT."""
     if vcpu.long_mode and not vcpu.cr0 & CR0_PG:  # as an engine begins; only switching paging off ends long mode
         vcpu.cr4 = CR4_PAE
@@ -44,7 +44,6 @@ def enter_real_mode(vcpu: Vcpu, engine: Engine, context: Context, hidden: Hidden
     for name in ("gdtr", "idtr", "ldtr", "tr"):
         vcpu.set_table(name, 0, _LIMIT)
     vcpu.rflags = 2
-    vcpu.debug.reset()
     engine.save(context)
     for name in ("ds", "es", "fs", "gs"):
         hidden.load(name, 0, _segment(0, _DATA))

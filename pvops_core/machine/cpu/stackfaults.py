@@ -11,7 +11,7 @@ from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
 
 if TYPE_CHECKING:
-    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.cpu.core import Core
 
 _CANONICAL: Final = frozenset({0, 0x1FFFF})
 _LAST_PAGE: Final = 0x7_FFFF_FFFF
@@ -35,7 +35,7 @@ def canonicality_decides(vector: int, error_code: int | None, address: int | Non
     return vector == faults.GP and error_code == 0
 
 
-def vector_of(vcpu: Vcpu, vector: int) -> int:
+def vector_of(vcpu: Core, vector: int) -> int:
     """The vector of such a fault at the instruction at RIP: #SS, #GP, or what the engine calls it."""
     if _touches_no_memory(vcpu) or not vcpu.in_64_bit_code:
         return vector
@@ -49,7 +49,7 @@ def vector_of(vcpu: Vcpu, vector: int) -> int:
     return vector
 
 
-def _touches_no_memory(vcpu: Vcpu) -> bool:
+def _touches_no_memory(vcpu: Core) -> bool:
     try:
         code = vcpu.virtual.read(vcpu.rip, 2, system=True)
     except GuestFault:

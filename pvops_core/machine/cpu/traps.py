@@ -19,7 +19,7 @@ from pvops_core.machine.cpu.segments import Descriptor
 from pvops_core.machine.cpu.stackfaults import through_stack
 
 if TYPE_CHECKING:
-    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.cpu.core import Core
 
 _TASK_GATE, _GATE_16, _TRAP_16, _GATE_32, _TRAP_32 = 5, 6, 7, 14, 15
 _IN_IDT: Final = 2
@@ -80,7 +80,7 @@ class _Stack:
     segment: tuple[int, Descriptor] | None = None
 
 
-def deliver(vcpu: Vcpu, event: Event) -> None:
+def deliver(vcpu: Core, event: Event) -> None:
     """Deliver an event; a fault on the way becomes that fault or a double fault, and a third ends the run.
 
     RIP is taken as the return address, CR2 as already set.
@@ -101,7 +101,7 @@ def deliver(vcpu: Vcpu, event: Event) -> None:
             return
 
 
-def _length(vcpu: Vcpu, vector: int) -> int:
+def _length(vcpu: Core, vector: int) -> int:
     """Bytes of the software interrupt that ends at RIP: int3 and into have one, int n two."""
     short = {faults.BP: 0xCC, faults.OF: 0xCE}.get(vector)
     return 1 if short is not None and vcpu.u8(vcpu.rip - 1) == short else 2
@@ -118,7 +118,7 @@ def _combine(first: Event, second: GuestFault) -> Event:
     return Event(second.vector, second.error_code)
 
 
-def _deliver(vcpu: Vcpu, event: Event) -> None:
+def _deliver(vcpu: Core, event: Event) -> None:
     long = vcpu.long_mode
     gate = read_gate(vcpu, event, long=long)
     code = read_descriptor(vcpu, gate.selector, faults.GP, event.ext)
@@ -160,7 +160,7 @@ def _deliver(vcpu: Vcpu, event: Event) -> None:
     )
 
 
-def read_gate(vcpu: Vcpu, event: Event, *, long: bool) -> Gate:
+def read_gate(vcpu: Core, event: Event, *, long: bool) -> Gate:
     """The gate of an event, checked: inside the table, of a known type, allowed for software, present."""
     table = vcpu.table("idtr")
     size = 16 if long else 8
@@ -185,7 +185,7 @@ def read_gate(vcpu: Vcpu, event: Event, *, long: bool) -> Gate:
     return gate
 
 
-def _stack_64(vcpu: Vcpu, gate: Gate, level: int, *, changes: bool) -> _Stack:
+def _stack_64(vcpu: Core, gate: Gate, level: int, *, changes: bool) -> _Stack:
     if gate.ist:
         pointer = _tss_word(vcpu, 0x1C + gate.ist * 8, 8)
     elif changes:
@@ -200,7 +200,7 @@ def _stack_64(vcpu: Vcpu, gate: Gate, level: int, *, changes: bool) -> _Stack:
     return _Stack(pointer, 0, (level, Descriptor(0, level << 13)))
 
 
-def _stack_32(vcpu: Vcpu, level: int, ext: int, *, changes: bool) -> _Stack:
+def _stack_32(vcpu: Core, level: int, ext: int, *, changes: bool) -> _Stack:
     if not changes:
         return _Stack(vcpu.rsp, vcpu.segment("ss")[1])
     wide = bool(vcpu.table("tr").flags & 1 << 11)  # type 9 or 11: a 32-bit TSS
@@ -214,7 +214,7 @@ def _stack_32(vcpu: Vcpu, level: int, ext: int, *, changes: bool) -> _Stack:
     return _Stack(pointer, descriptor.base, (selector, descriptor))
 
 
-def _tss_word(vcpu: Vcpu, offset: int, size: int) -> int:
+def _tss_word(vcpu: Core, offset: int, size: int) -> int:
     table = vcpu.table("tr")
     if offset + size - 1 > table.limit:
         raise selector_fault(faults.TS, table.selector, "task state segment too short")

@@ -5,31 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.machine.cpu import traps
+from pvops_core.machine.cpu.core import Core
 from pvops_core.machine.cpu.debugregs import DebugRegisters
 from pvops_core.machine.cpu.descriptors import read_descriptor
-from pvops_core.machine.cpu.faults import NMI, GuestFault
+from pvops_core.machine.cpu.faults import DB, NMI, GuestFault
 from pvops_core.machine.cpu.fpu import AFTER_FNINIT, load_image
 from pvops_core.machine.cpu.insn import Instructions
 from pvops_core.machine.cpu.iret import iret
-from pvops_core.machine.cpu.msrs import KEPT, MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR, after_reset
-from pvops_core.machine.cpu.paging import CR4_PAE, EFER_LMA, Walk
+from pvops_core.machine.cpu.msrs import MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR
+from pvops_core.machine.cpu.paging import CR4_PAE
 from pvops_core.machine.cpu.realmode import enter_real_mode
-from pvops_core.machine.cpu.registers import MSR_EFER, Registers
-from pvops_core.machine.cpu.segments import Descriptor, HiddenState, flat
+from pvops_core.machine.cpu.registers import MSR_EFER
+from pvops_core.machine.cpu.segments import Descriptor, flat
 from pvops_core.machine.cpu.stackfaults import through_stack
-from pvops_core.machine.cpu.virtual import VirtualMemory
 from pvops_core.machine.unicorn import intercepts
 from pvops_core.machine.unicorn.crossing import Crossing
-from pvops_core.machine.unicorn.engine import Context, Engine, TableRegister, Words
 from pvops_core.machine.unicorn.state import BLOCK_NS, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pvops_core.machine.machine import Machine
+    from pvops_core.machine.board import Board
+    from pvops_core.machine.unicorn.engine import Context, Engine, Words
 
-Loaded = tuple[int, Descriptor]
-_TSC_OFFSET, _PATIENCE = int(Slot.TSC_OFFSET), int(Slot.PATIENCE)
+_PATIENCE = int(Slot.PATIENCE)
 _BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
 _FLOATING, _FLOATED = int(Slot.FLOATING), int(Slot.FLOATED)
 
@@ -56,29 +55,26 @@ class VcpuState(NamedTuple):
     msrs: dict[int, int]
 
 
-class Vcpu(Registers):
+class Vcpu(Core):
     """A vCPU. It starts at level 0 with flat segments, paging off (identity), interrupts off, everything else zero."""
 
-    def __init__(self, machine: Machine, index: int, engine: Engine, context: Context, state: Words) -> None:
-        super().__init__(machine.kind, engine)
-        self.machine: Final = machine
-        self.index: Final = index
+    machine: Board
+
+    def __init__(self, machine: Board, index: int, engine: Engine, context: Context, state: Words) -> None:
+        super().__init__(machine, index, engine, context, state)
         self.insn: Final = Instructions(self)
-        self.virtual: Final = VirtualMemory(engine, machine.memory, machine.kind.bits)
-        self.debug: Final = DebugRegisters(self, engine)
-        self._context = context
-        self._hidden = HiddenState(context, machine.layout)
+        self.debug: Final = DebugRegisters(self, engine, self._debug_exception)
         self.crossing: Final = Crossing(engine, context, machine.layout)
         self.call_msrs: Final = self.msr_batch(MSR_EFER, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK)  # all of syscall's
-        self._size = machine.kind.pointer_size
         self.halted = False
         self.held = False
         self.pending: list[int] = []
         self.unmaskable: list[int] = []
-        self._kept_msrs = after_reset(index)
         self._floating: Callable[[int], None] = lambda _: None
-        self._state = state
         self._reset()
+
+    def _debug_exception(self) -> None:
+        self.machine.platform.exception(self, DB, None, None)
 
     def _reset(self) -> None:
         bits = self.machine.kind.bits
@@ -90,51 +86,7 @@ class Vcpu(Registers):
         self.cr4 = CR4_PAE if bits == 64 else 0  # whatever the engine's model starts with
         self.load_fpu(AFTER_FNINIT)
 
-    # Segments and privilege level
-
-    @property
-    def long_mode(self) -> bool:
-        """EFER.LMA: 64-bit or compatibility mode."""
-        return bool(self.msr(MSR_EFER) & EFER_LMA)
-
-    @property
-    def in_64_bit_code(self) -> bool:
-        """CS is a 64-bit code segment."""
-        return self.long_mode and bool(self.segment("cs")[3] & 1 << 21)
-
-    def msr(self, number: int) -> int:
-        """A model-specific register as the machine keeps it (0 for one that it does not have)."""
-        return self._kept_msrs[number] if number in KEPT else super().msr(number)
-
-    def set_msr(self, number: int, value: int) -> None:
-        """Set a model-specific register without any check; one that the machine does not have is ignored."""
-        if number in KEPT:
-            self._kept_msrs[number] = value
-        else:
-            super().set_msr(number, value)
-
-    def selector(self, name: str) -> int:
-        """The visible part of a segment register."""
-        return self.get(name)
-
-    def segment(self, name: str) -> tuple[int, int, int, int]:
-        """Selector, base, limit and second descriptor word of a segment register as the CPU holds it."""
-        self._engine.save(self._context)
-        return self._hidden.segment(name)
-
-    def table(self, name: str) -> TableRegister:
-        """gdtr, idtr, ldtr or tr: base and limit (and selector and flags of the last two)."""
-        return self._engine.read_table(name)
-
-    def set_table(self, name: str, base: int, limit: int, selector: int = 0, flags: int = 0) -> None:
-        """Load gdtr, idtr, ldtr or tr without any check."""
-        self._engine.write_table(name, TableRegister(selector, base, limit, flags))
-
-    @property
-    def interrupt_shadow(self) -> bool:
-        """The last instruction was sti or mov ss: no interrupt may come before the next one has run."""
-        self._engine.save(self._context)
-        return self._hidden.interrupt_shadow
+    # Segments
 
     def load_segment(self, name: str, selector: int) -> None:
         """Load a segment register from the guest's descriptor tables, whatever the level, which stays."""
@@ -158,88 +110,7 @@ class Vcpu(Registers):
         self._hidden.set_cpl(cpl)
         self._commit(rip)
 
-    def enter(
-        self, cpl: int, *, cs: Loaded, ss: Loaded | None, rip: int, rsp: int, rflags: int, outward: bool = False
-    ) -> None:
-        """Go to another place, perhaps at another privilege level, with descriptors already checked.
-
-        ``outward`` also empties data segments that the new level may not use, as a return to an outer level does.
-        """
-        self._engine.save(self._context)
-        hidden = self._hidden
-        hidden.load_both(cs, ss)
-        hidden.set_cpl(cpl)
-        if outward:
-            for name in ("ds", "es", "fs", "gs"):
-                descriptor = Descriptor(0, hidden.segment(name)[3])
-                if descriptor.dpl < cpl and not descriptor.conforming:
-                    hidden.load(name, 0, Descriptor(0, 0))
-        self._engine.restore(self._context)
-        self.rflags = rflags
-        self.rsp = rsp
-        self.rip = rip
-
-    def _commit(self, rip: int) -> None:
-        self._engine.restore(self._context)
-        self.rip = rip  # makes the engine leave the block that was translated for the old state
-
-    # Memory and stack
-
-    def walk(self, va: int, *, write: bool = False, user: bool | None = None, fetch: bool = False) -> Walk:
-        """Translate an address by a software walk; ``user`` None means as the current privilege level.
-
-        Raises:
-            GuestFault: the fault that the access would give.
-        """
-        return self.virtual.walk(va, write=write, user=user, fetch=fetch)
-
-    def read_virtual(self, va: int, n: int) -> bytes:
-        """Read at the current privilege level; GuestFault on a fault."""
-        return self.virtual.read(va, n)
-
-    def write_virtual(self, va: int, data: bytes) -> None:
-        """Write at the current privilege level: all of it, or a GuestFault and nothing."""
-        self.virtual.write(va, data)
-
-    def u8(self, va: int) -> int:
-        """One byte."""
-        return self.virtual.number(va, 1)
-
-    def u16(self, va: int) -> int:
-        """A 16-bit word."""
-        return self.virtual.number(va, 2)
-
-    def u32(self, va: int) -> int:
-        """A 32-bit word."""
-        return self.virtual.number(va, 4)
-
-    def u64(self, va: int) -> int:
-        """A 64-bit word."""
-        return self.virtual.number(va, 8)
-
-    def word(self, va: int) -> int:
-        """A pointer-sized word."""
-        return self.virtual.number(va, self._size)
-
-    def set_u8(self, va: int, value: int) -> None:
-        """Write one byte."""
-        self.virtual.set_number(va, 1, value)
-
-    def set_u16(self, va: int, value: int) -> None:
-        """Write a 16-bit word."""
-        self.virtual.set_number(va, 2, value)
-
-    def set_u32(self, va: int, value: int) -> None:
-        """Write a 32-bit word."""
-        self.virtual.set_number(va, 4, value)
-
-    def set_u64(self, va: int, value: int) -> None:
-        """Write a 64-bit word."""
-        self.virtual.set_number(va, 8, value)
-
-    def set_word(self, va: int, value: int) -> None:
-        """Write a pointer-sized word."""
-        self.virtual.set_number(va, self._size, value)
+    # Stack
 
     def push(self, value: int) -> None:
         """Push a pointer-sized word; the stack pointer moves only if the write succeeds."""
@@ -283,21 +154,6 @@ class Vcpu(Registers):
         """As if the guest executed iret (iretq in long mode) here, with the frame on its stack; GuestFault as iret."""
         iret(self)
 
-    @property
-    def tsc_offset(self) -> int:
-        """What this vCPU's time-stamp counter is ahead of virtual time."""
-        return self._state[_TSC_OFFSET]
-
-    @tsc_offset.setter
-    def tsc_offset(self, value: int) -> None:
-        self._state[_TSC_OFFSET] = value
-
-    def flush_tlb(self, va: int | None = None) -> None:
-        """Drop the cached translation of an address, or all of them."""
-        del va  # the engine has no call to drop one
-        self.machine.counts["tlb_flushes"] += 1
-        self._engine.flush_tlb()
-
     def float_ports(self, told: Callable[[int], None]) -> None:
         """From a handler: until one moves this vCPU, whatever port it reads gives all ones, and nobody is asked.
 
@@ -317,7 +173,7 @@ class Vcpu(Registers):
     def halt(self) -> None:
         """Do not run until woken."""
         self.halted = True
-        self.machine.loop.interrupt()
+        self.machine.interrupt()
 
     def expect(self, ns: int) -> None:
         """An interrupt is to be delivered here at virtual time ``ns``: end the slice then, or after a block if past.
@@ -345,6 +201,7 @@ class Vcpu(Registers):
         Args:
             page: number of a page below 1 MiB, 0 to 255: the vector of the message.
         """
+        self.debug.reset()
         enter_real_mode(self, self._engine, self._context, self._hidden, page)
         self.halted = False
 

@@ -14,8 +14,9 @@ from pvops_core.machine.unicorn import midblock
 from pvops_core.machine.unicorn.state import CALL_WORDS, Slot, State
 
 if TYPE_CHECKING:
+    from pvops_core.machine.board import Board
     from pvops_core.machine.handler import SyscallInPlace
-    from pvops_core.machine.machine import Machine
+    from pvops_core.machine.run.runloop import RunLoop
     from pvops_core.machine.unicorn.native import Callbacks as Native
 
 
@@ -30,7 +31,7 @@ class SlotState(NamedTuple):
 class CpuSlot:
     """What a machine keeps for each vCPU."""
 
-    def __init__(self, machine: Machine, index: int, native: Native) -> None:
+    def __init__(self, machine: Board, loop: RunLoop, index: int, native: Native) -> None:
         memory = machine.memory
         self.engine = uc.Engine(machine.kind.bits, memory.address, memory.size)
         if (switch := midblock.switch_offset()) is not None:
@@ -48,13 +49,13 @@ class CpuSlot:
             self.engine.hook_native(uc.HOOK_CODE, native.instruction, data)
         self._answer_time_stamps(native, data)
         self.vcpu = Vcpu(machine, index, self.engine, self.context, self.state)
-        self.callbacks = Callbacks(self.vcpu, self.engine, self.state, machine.loop)
+        self.callbacks = Callbacks(self.vcpu, self.engine, self.state, loop)
         self._catch_calls(native, data)
         self._spare = uc.Context(self.engine) if machine.kind.bits == 32 else None
         if self._spare is not None:
             self.callbacks.check_segments(self._spare)
 
-    def _fill(self, machine: Machine) -> None:
+    def _fill(self, machine: Board) -> None:
         layout, context, state = machine.layout, self.context, self.state
         state[Slot.ENGINE] = self.engine.handle
         state[Slot.EMU_STOP] = uc.function_address("uc_emu_stop")

@@ -17,7 +17,7 @@ from pvops_core.errors import MachineError
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.exits.cpuslot import CpuSlot
-    from pvops_core.machine.machine import Machine
+    from pvops_core.machine.run.runloop import RunLoop
 
 Action = Callable[["Vcpu"], None]
 Standing = tuple[int, int] | None
@@ -52,8 +52,8 @@ class _Place:
 class Breakpoints:
     """The breakpoints of one machine; a ``Stateful`` part of it."""
 
-    def __init__(self, machine: Machine, slots: list[CpuSlot]) -> None:
-        self._machine = machine
+    def __init__(self, loop: RunLoop, slots: list[CpuSlot]) -> None:
+        self._loop = loop
         self._slots = slots
         self._places: dict[int, _Place] = {}
         self._standing: dict[int, tuple[int, int]] = {}
@@ -100,7 +100,7 @@ class Breakpoints:
             del self._places[breakpoint_.address]
 
     def _outside(self) -> None:
-        if self._machine.loop.in_guest:
+        if self._loop.in_guest:
             raise MachineError("breakpoints change from inside a handler: defer it")
 
     def _reached(self, vcpu: Vcpu, address: int) -> None:
@@ -116,7 +116,7 @@ class Breakpoints:
         place = self._places.get(address)
         for breakpoint_ in tuple(place.breakpoints) if place else ():
             breakpoint_.action(vcpu)
-        if place and place.acts and self._machine.loop.interrupted and vcpu.rip == address:
+        if place and place.acts and self._loop.interrupted and vcpu.rip == address:
             self._standing[vcpu.index] = here
 
     def displace(self, vcpu: Vcpu, standing: Standing = None) -> Standing:

@@ -13,9 +13,10 @@ from pvops_core.machine.cpu.registers import FLAG_AC
 from pvops_core.machine.unicorn.fleet import COLUMNS, Fleet
 
 if TYPE_CHECKING:
+    from pvops_core.machine.board import Board
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.exits.cpuslot import CpuSlot
-    from pvops_core.machine.machine import Machine
+    from pvops_core.machine.run.runloop import RunLoop
 
 _FLUSH_ABOVE = 8
 """From about this many ranges on, dropping all of an engine's code is cheaper than each range."""
@@ -35,8 +36,9 @@ Ranges = NDArray[np.uint64]
 class Coherence:
     """Text coherence of one machine's engines."""
 
-    def __init__(self, machine: Machine, slots: list[CpuSlot]) -> None:
+    def __init__(self, machine: Board, loop: RunLoop, slots: list[CpuSlot]) -> None:
         self._machine = machine
+        self._loop = loop
         self._slots = slots
         self._fleet = Fleet([slot.engine for slot in slots])
 
@@ -85,12 +87,12 @@ class Coherence:
 
     def quiesce(self, ranges: Ranges) -> tuple[int, ...]:
         """Step every vCPU out of the inside of the ranges; gives those that do not leave."""
-        if self._machine.loop.in_guest:
+        if self._loop.in_guest:
             raise MachineError("quiesce from inside a handler: defer it")
         if not len(ranges):
             return ()
         places = self._fleet.look()[:, _RIP, None]
-        gates, last = self._machine.gates.span
+        gates, last = self._loop.gates.span
         # One at a gate, or that has just left one, is about to return to where it was called from.
         concerned = (ranges[:, 0] < places) & (places < ranges[:, 1]) | (gates <= places) & (places <= last)
         return tuple(
@@ -106,13 +108,13 @@ class Coherence:
                 return True
             at = vcpu.rip
             self._machine.rouse(vcpu)
-            self._machine.loop.step(slot)
+            self._loop.step(slot)
             if vcpu.rip == at and self._at_gate(at):
                 return False  # what it has called waits for another vCPU
         return not self._inside(vcpu, ranges)
 
     def _at_gate(self, address: int) -> bool:
-        first, last = self._machine.gates.span
+        first, last = self._loop.gates.span
         return first <= address <= last and last > 0
 
     def _place(self, vcpu: Vcpu) -> int:

@@ -7,24 +7,30 @@ guest goes on at the ``ret`` and returns to its caller, without another callback
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.run.stateful import Beside
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.machine import Machine
 
 Handler = Callable[["Vcpu"], None]
 _JUMP = 5  # bytes of jmp rel32
 
 
+class Interrupted(Protocol):
+    """The run loop as gates know it."""
+
+    interrupted: bool
+
+
 class Gates:
     """The gates of one machine: one range of equal steps, followed by one byte for the ``ret``."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, loop: Interrupted, hook: Callable[[int, int], None]) -> None:
+        self._loop = loop
+        self._hook = hook
         self._base = 0
         self._stride = 0
         self._handlers: list[Handler | None] = []
@@ -41,7 +47,7 @@ class Gates:
             raise MachineError(f"{count} gates of {stride} bytes cannot be mapped")
         self._base, self._stride = base_va, stride
         self._handlers = [None] * count
-        self._machine.hook_gates(base_va, base_va + count * stride - 1)
+        self._hook(base_va, base_va + count * stride - 1)
 
     @property
     def mapped(self) -> bool:
@@ -90,11 +96,11 @@ class Gates:
         if handler is None:
             # Sound text calls bound gates by their addresses only: whatever came here was led astray.
             what = "the middle of a gate" if rest else "a gate to which no handler is bound"
-            self._machine.stop("crash", f"vcpu {vcpu.index} ran into {what} at {address:#x}")
+            vcpu.machine.stop("crash", f"vcpu {vcpu.index} ran into {what} at {address:#x}")
             return
         handler(vcpu)
         # Where the engine leaves this block, it must not begin again with the same call.
-        if (vcpu.rip_written or self._machine.loop.interrupted) and vcpu.rip == address:
+        if (vcpu.rip_written or self._loop.interrupted) and vcpu.rip == address:
             vcpu.rip = self.return_address
 
     def _check(self, index: int) -> None:

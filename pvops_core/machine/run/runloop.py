@@ -14,10 +14,11 @@ from pvops_core.machine.unicorn.state import BLOCK_NS, Slot
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pvops_core.machine.board import Board
     from pvops_core.machine.exits.cpuslot import CpuSlot
     from pvops_core.machine.handler import TrapHandler
-    from pvops_core.machine.machine import Machine
     from pvops_core.machine.run.gates import Gates
+    from pvops_core.machine.run.scheduler import Scheduler
 
 _BUDGET, _PATIENCE, _EXPIRED = int(Slot.BUDGET), int(Slot.PATIENCE), int(Slot.EXPIRED)
 _HLT = 0xF4
@@ -53,10 +54,11 @@ class _Landing:
 class RunLoop:
     """Runs the vCPUs of one machine."""
 
-    def __init__(self, machine: Machine, slots: list[CpuSlot], gates: Gates) -> None:
+    def __init__(self, machine: Board, scheduler: Scheduler, slots: list[CpuSlot]) -> None:
         self._machine = machine
+        self._scheduler = scheduler
         self._slots = slots
-        self.gates = gates
+        self.gates: Gates  # which want the loop, and are set by the machine that has both
         self.running = False
         self.acting: int | None = None  # who is executing, or a handler of its
         self._deferrer: int | None = None
@@ -179,8 +181,8 @@ class RunLoop:
         if not runnable:
             self._idle()
             return
-        slot = self._slots[machine.scheduler.pick(runnable)]
-        budget = machine.scheduler.length()
+        slot = self._slots[self._scheduler.pick(runnable)]
+        budget = self._scheduler.length()
         if deadline is not None:
             budget = min(budget, max(0, deadline - machine.clock.ns) // BLOCK_NS + 1)
         _allow(slot, budget)

@@ -14,7 +14,7 @@ from pvops_core.errors import MachineError
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.exits.cpuslot import CpuSlot
-    from pvops_core.machine.machine import Machine
+    from pvops_core.machine.run.runloop import RunLoop
 
 Handler = Callable[["Vcpu"], None]
 NEAR: Final = 64
@@ -31,8 +31,8 @@ class _Gate(NamedTuple):
 class SingleGates:
     """The gates of one machine that stand alone."""
 
-    def __init__(self, machine: Machine, slots: list[CpuSlot]) -> None:
-        self._machine = machine
+    def __init__(self, loop: RunLoop, slots: list[CpuSlot]) -> None:
+        self._loop = loop
         self._slots = slots
         self._gates: dict[int, _Gate] = {}
         self._stretches: dict[tuple[int, int], list[int]] = {}
@@ -63,7 +63,7 @@ class SingleGates:
         return address in self._gates
 
     def _outside(self) -> None:
-        if self._machine.loop.in_guest:
+        if self._loop.in_guest:
             raise MachineError("gates change from inside a handler: defer it")
 
     def _hook(self) -> None:
@@ -81,7 +81,7 @@ class SingleGates:
             return  # a jump between two gates
         gate.handler(vcpu)
         # Where the engine leaves this block, it must not begin again with the same call.
-        if (vcpu.rip_written or self._machine.loop.interrupted) and vcpu.rip == address:
+        if (vcpu.rip_written or self._loop.interrupted) and vcpu.rip == address:
             vcpu.rip = gate.back
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pvops_core.machine import GuestFault, MachineKind, general_protection
-from pvops_core.machine.cpu.msrs import APIC_BOOT_PROCESSOR, APIC_DEFAULT_BASE, MSR_APIC_BASE, RULES, ServedMsr
+from pvops_core.machine import GuestFault, MachineKind, ServedMsr, general_protection
+from pvops_core.machine.cpu.msrs import APIC_BOOT_PROCESSOR, APIC_DEFAULT_BASE, MSR_APIC_BASE, RULES
 from pvops_core.testing.assembly import assemble
 from tests.machine.conftest import CODE, HANDLERS
 

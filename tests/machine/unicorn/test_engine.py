@@ -19,16 +19,6 @@ from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn import probe
 
 
-def test_only_engine_imports_unicorn() -> None:
-    here = Path(uc.__file__).parents[1]
-    importers = {
-        path.name
-        for path in here.rglob("*.py")
-        if "from unicorn" in path.read_text() or "import unicorn" in path.read_text()
-    }
-    assert importers == {"engine.py"}
-
-
 def test_another_layout_of_the_cpu_state_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, user, events = probe._observe()
     at = probe.context_layout().error_code

@@ -9,12 +9,13 @@ import attrs
 
 from pvops_xen.hypervisor.abi import NR_TRAPS
 from pvops_xen.hypervisor.grants.state import GrantTable
-from pvops_xen.hypervisor.scheduling.runstate import Runstate
 
 if TYPE_CHECKING:
-    from pvops_xen.hypervisor.events.fifo import Fifo
+    from pvops_xen.hypervisor.events.queues import Fifo
     from pvops_xen.hypervisor.layout import Abi
 
+OFFLINE: Final = 3
+"""The state of a vCPU that is down (vcpu.h, ``RUNSTATE_offline``)."""
 MAX_PORT: Final = 1023
 """Highest event channel that the toolstack allows a domain unless told otherwise (xl.cfg, event_channels)."""
 
@@ -59,6 +60,15 @@ class Place:
     rsp: int
     flags: int
     data: tuple[int, ...] = ()
+
+
+@attrs.define
+class Runstate:
+    """State, since when (ns), and the time spent in each of the four."""
+
+    state: int = OFFLINE
+    since: int = 0
+    times: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0])
 
 
 @attrs.define

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from pvops_xen.hypervisor.abi import EINVAL, ENOENT, ENOSPC, EOPNOTSUPP, PAGE_SHIFT, PAGE_SIZE
 from pvops_xen.hypervisor.events import twolevel
+from pvops_xen.hypervisor.events.queues import WORDS, Fifo, Queue
 from pvops_xen.hypervisor.events.upcalls import make_upcall_pending, wake_pollers
 from pvops_xen.hypervisor.memory.frames import FrameType
 
@@ -26,38 +25,8 @@ LINK_MASK: Final = (1 << LINK_BITS) - 1
 CHANNELS: Final = 1 << LINK_BITS
 DEFAULT_PRIORITY: Final = 7
 LOWEST_PRIORITY: Final = 15
-WORDS: Final = PAGE_SIZE // 4
 _HEADS: Final = 8
 _CONTROL_SIZE: Final = _HEADS + 4 * (LOWEST_PRIORITY + 1)
-
-Queue = tuple[int, int]
-"""A vCPU and a priority."""
-
-
-@attrs.define
-class Fifo:
-    """A domain that uses this interface.
-
-    Attributes:
-        control: machine address of each vCPU's control block.
-        array: machine frames of the event words.
-        tails: last port of each queue; it is linked as long as the queue is not empty.
-        last: queue that each port was linked into last.
-        priorities: of ports that do not have the default.
-        early: ports that had an event when they had no word yet.
-    """
-
-    control: dict[int, int] = attrs.field(factory=dict)
-    array: list[int] = attrs.field(factory=list)
-    tails: dict[Queue, int] = attrs.field(factory=dict)
-    last: dict[int, Queue] = attrs.field(factory=dict)
-    priorities: dict[int, int] = attrs.field(factory=dict)
-    early: set[int] = attrs.field(factory=set)
-
-    def word(self, port: int) -> int | None:
-        """Machine address of a port's word."""
-        page, slot = divmod(port, WORDS)
-        return (self.array[page] << PAGE_SHIFT) + 4 * slot if page < len(self.array) else None
 
 
 def _flags(hv: Hypervisor, fifo: Fifo, port: int) -> int:

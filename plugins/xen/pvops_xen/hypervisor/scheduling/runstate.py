@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import access
 
@@ -17,17 +15,7 @@ if TYPE_CHECKING:
 RUNNING: Final = 0
 RUNNABLE: Final = 1
 BLOCKED: Final = 2
-OFFLINE: Final = 3
 _LAYOUT: Final = {64: struct.Struct("<i4x5Q"), 32: struct.Struct("<i5Q")}
-
-
-@attrs.define
-class Runstate:
-    """State, since when (ns), and the time spent in each of the four."""
-
-    state: int = OFFLINE
-    since: int = 0
-    times: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0])
 
 
 def now(hv: Hypervisor, state: VcpuState) -> bytes:

@@ -24,6 +24,7 @@ from pvops_xen.hypervisor.memory.frames import FrameType
 from pvops_xen.hypervisor.processor.context import context_size, initialise
 from pvops_xen.hypervisor.scheduling import runstate
 from pvops_xen.hypervisor.scheduling.timers import VCPU_TIME, renew_time
+from pvops_xen.hypervisor.state import OFFLINE
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -60,7 +61,7 @@ def _down(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
         return 0
     state.up = False
     hv.machine.vcpus[state.index].halt()
-    runstate.change(hv, state.index, runstate.OFFLINE)
+    runstate.change(hv, state.index, OFFLINE)
     return 0
 
 
