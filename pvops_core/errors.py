@@ -267,6 +267,11 @@ class PluginError(PvopsError):
             parts.append(f"hook {self.hook}")
         return ", ".join(parts)
 
+    @property
+    def plugin(self) -> str:
+        """What tells its plugin from others, in a line, as ``pvops_core.backends.found.Found.key``."""
+        return f"{self.distribution}: {self.entry_point}"
+
     def to_json(self) -> dict[str, str]:
         """Plain data."""
         return {

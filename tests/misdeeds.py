@@ -68,7 +68,7 @@ ERRORS: dict[str, tuple[Callable[[Vcpu], None], str]] = {
     "leaves": (leaves, "SystemExit: 3"),
     "interrupts": (interrupts, "KeyboardInterrupt"),
     "generator": (generator, "GeneratorExit"),
-    "speechless": (speechless, "Speechless: (its __str__ raised RuntimeError)"),
+    "speechless": (speechless, "Speechless: (its __str__ raised RuntimeError, so that it cannot say what it is)"),
     "recursion": (recursion, "RecursionError: maximum recursion depth exceeded"),
     "surrogate": (surrogate, r"ValueError: half \udc80 a pair"),
 }

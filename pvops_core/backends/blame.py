@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import HookError, PvopsError, clean
@@ -29,20 +29,29 @@ def sentence(error: BaseException) -> str:
     try:
         text = str(error)
     except BaseException as failure:  # noqa: BLE001  its own __str__ is somebody's code too
-        text = f"(its __str__ raised {type(failure).__name__})"
+        text = f"(its __str__ raised {type(failure).__name__}, so that it cannot say what it is)"
     return clean(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
-def from_outside(error: BaseException) -> bool:
+def handlers() -> frozenset[CodeType]:
+    """The code of the process's handlers of signals."""
+    found = (getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals())
+    return frozenset(code for code in found if code is not None)
+
+
+def from_outside(error: BaseException, ours: frozenset[CodeType] | None = None) -> bool:
     """Whether an exception only came by: a signal's, a debugger's that was left, a test framework's verdict.
 
     Those go on to whoever waits for them; all others are of the code that they come out of.
+
+    Args:
+        error: the exception.
+        ours: code of signal handlers; those there are now unless given.
     """
     if type(error).__module__.partition(".")[0] in {"_pytest", "bdb"}:
         return True
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
-    frames = list(traceback.walk_tb(error.__traceback__))
-    if any(frame.f_code in handlers for frame, _line in frames):
+    known = handlers() if ours is None else ours
+    if any(frame.f_code in known for frame, _line in traceback.walk_tb(error.__traceback__)):
         return True
     return isinstance(error, KeyboardInterrupt) and not _raised_by_hand(error.__traceback__)
 

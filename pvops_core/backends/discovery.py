@@ -68,6 +68,8 @@ def _installed() -> Iterator[Found]:
     seen: set[str] = set()
     for distribution in metadata.distributions():
         folder = _folder(distribution)
+        if _left_over(distribution):
+            continue
         name = _normal(folder.partition("-")[0])
         if name in seen:
             # A second copy further down sys.path, which import would not see either.
@@ -88,6 +90,14 @@ def _plugins(distribution: metadata.Distribution) -> Iterator[Found]:
     name, version = fields["Name"] or _folder(distribution), fields["Version"] or ""
     for entry in distribution.entry_points.select(group=GROUP):
         yield Found(entry.name, str(name), str(version), entry.value)
+
+
+def _left_over(distribution: metadata.Distribution) -> bool:
+    """An empty folder that an upgrade left behind; the distribution's own is further on."""
+    path = getattr(distribution, "_path", None)
+    if path is None or not os.path.isdir(str(path)):  # noqa: PTH112  there may be hundreds
+        return False
+    return not any((path / name).exists() for name in ("METADATA", "PKG-INFO", "entry_points.txt"))
 
 
 def _folder(distribution: metadata.Distribution) -> str:

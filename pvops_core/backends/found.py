@@ -39,6 +39,11 @@ class Found:
         """The entry point as a distribution declares it: ``name = module:attribute``."""
         return f"{self.name} = {self.value}" if self.name else self.value
 
+    @property
+    def key(self) -> str:
+        """What tells it from others, in a line."""
+        return f"{self.distribution}: {self.entry_point}"
+
     def error(self, message: str = "", hook: str = "") -> PluginError:
         """An error that names this plugin."""
         return PluginError(

@@ -22,7 +22,7 @@ from pvops_core.backends.trial import tried
 from pvops_core.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
     from types import ModuleType
 
@@ -48,16 +48,18 @@ class Loaded:
     errors: tuple[PluginError, ...]
     notes: tuple[PluginError, ...] = ()
 
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """:attr:`Found.key` of those that could not be loaded."""
+        return tuple(error.plugin for error in self.errors)
 
-def load_backends(
-    plugins: Iterable[str] = (), environ: Mapping[str, str] | None = None, *, watched: bool = False
-) -> Loaded:
+
+def load_backends(plugins: Iterable[str] = (), environ: Mapping[str, str] | None = None) -> Loaded:
     """Load and check all backends.
 
     Args:
         plugins: what was given with ``--plugin``.
         environ: the environment; None for the process's own.
-        watched: this process is a child that somebody watches and ends, so that plugins need no trial in another.
 
     Raises:
         UsageError: a number in the environment is none.
@@ -67,7 +69,7 @@ def load_backends(
     sources: dict[str, Found] = {}
     errors: list[PluginError] = []
     there = discover(plugins, environ)
-    failed = {} if watched else tried(there, environ)
+    failed = tried(there, environ)
     for found in there:
         try:
             if found in failed:
@@ -86,6 +88,46 @@ def load_backends(
             del backends[name], sources[name]
     notes = (note for name, backend in backends.items() for note in notes_on(sources[name], backend))
     return Loaded(backends, sources, tuple(errors), tuple(notes))
+
+
+def load_needed(name: str, plugins: Iterable[str] = (), without: Collection[str] = ()) -> Loaded:
+    """Load a backend with its bases and, as far as names tell, nothing else: in a child that somebody watches.
+
+    A plugin of which only its import tells the name is imported where none that is known has the name.
+
+    Args:
+        name: of the backend.
+        plugins: what was given with ``--plugin``.
+        without: :attr:`Found.key` of plugins that are known not to load.
+
+    Returns:
+        The chain, or what of it there is, with the errors of those that were tried.
+    """
+    waiting = [found for found in discover(plugins, os.environ) if found.key not in without]
+    backends: dict[str, Backend] = {}
+    sources: dict[str, Found] = {}
+    errors: list[PluginError] = []
+    wanted: str | None = name
+    while wanted is not None and wanted not in backends:
+        named = [found for found in waiting if found.name == wanted]
+        if not (tried_next := named or [found for found in waiting if not found.name]):
+            break
+        found = tried_next[0]
+        waiting.remove(found)
+        try:
+            backend = load(found)
+            _check_free(found, backend.name, sources)
+        except PluginError as problem:
+            errors.append(problem)
+            continue
+        backends[backend.name], sources[backend.name] = backend, found
+        while wanted in backends:
+            wanted = backends[wanted].base
+    while bad := dict(check_bases(backends, sources)):
+        errors += bad.values()
+        for each in bad:
+            del backends[each], sources[each]
+    return Loaded(backends, sources, tuple(errors))
 
 
 def _check_free(found: Found, name: str, sources: Mapping[str, Found]) -> None:

@@ -79,7 +79,7 @@ class Proven:
 
 
 def _key(found: Found) -> str:
-    return f"{sys.prefix}: {found.distribution}: {found.entry_point}"  # each virtual environment has its own
+    return f"{sys.prefix}: {found.key}"  # each virtual environment has its own
 
 
 def _mark(found: Found) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,8 @@ from pvops_core.cli import inside, kernels, live, runs, several, switched
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
-from pvops_core.cli.keyboard import open_input, unbuffered
+from pvops_core.cli.heard import HookOutputOption, heard, terminal
+from pvops_core.cli.keyboard import Input, open_input, unbuffered
 from pvops_core.errors import UsageError, printable
 from pvops_core.images import load_image
 from pvops_core.runs.cell import Cell
@@ -95,6 +97,7 @@ def boot(
     switch: runs.SwitchOption = None,
     settings: runs.SetOption = None,
     events: runs.EventsOption = None,
+    hook_output: HookOutputOption = None,
     json: JsonOption = None,
     junit: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of several: write what each guest said of itself as JUnit XML.")
@@ -124,7 +127,7 @@ def boot(
     """
     if trace not in {"", "ops"}:
         raise UsageError(f"--trace takes ops, not {trace!r}")
-    runs.check_folders(events, json, junit)
+    runs.check_folders(events, json, junit, hook_output)
     plugins = tuple(plugin or ())
     if plugins and runs.broken_paths(runs.load(plugins), plugins):
         return ExitCode.FAULT
@@ -144,7 +147,9 @@ def boot(
         ramdisk = str(initrd or "")
         common = several.Common(backend, cmdline, ramdisk, until, cpus, memory, seed, options, plugins, stop_at)
         allowed = Allowed.of_run(max_seconds)
-        return several.boot_several(images, common, allowed, only=only, jobs=jobs, json=json, junit_file=junit)
+        return several.boot_several(
+            images, common, allowed, only=only, jobs=jobs, json=json, junit_file=junit, hook_output=hook_output
+        )
     cell = Cell(
         backend,
         "",
@@ -182,9 +187,21 @@ def boot(
     )
     text = sys.stderr if json == STDOUT else sys.stdout
     limits = kernels.kernel_limits(allowed, memory)
-    with ThreadPoolExecutor(1) as pool, unbuffered(given):
+    with (
+        ThreadPoolExecutor(1) as pool,
+        unbuffered(given),
+        heard(hook_output) as hooks,
+        _for_debugger(given) as debugger,
+    ):
         image = pool.submit(load_image, kernel) if json else None  # while the worker starts
-        (observation,) = execute([request], listener=Echo(text), limits=limits, typist=given.typist)
+        (observation,) = execute(
+            [request],
+            listener=Echo(text),
+            limits=limits,
+            typist=given.typist,
+            voice=hooks.said,
+            terminal=debugger,
+        )
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
     if image is not None:
@@ -194,3 +211,8 @@ def boot(
         text.write(f"{printable(line)}\n")
     code = observation.outcome.exit_code or inside.exit_code(observation.inside) or switched.exit_code(observation)
     return code or live.exit_code(observation.livepatch)
+
+
+def _for_debugger(given: Input) -> AbstractContextManager[tuple[int, int] | None]:
+    """Standard input, unless the guest reads it and it is no terminal."""
+    return nullcontext() if given.typist is not None and not given.attended else terminal()

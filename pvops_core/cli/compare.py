@@ -13,6 +13,7 @@ from pvops_core.backends.choices import choices_for, parse_choices
 from pvops_core.cli import kernels, runs
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, write_file, write_json
+from pvops_core.cli.heard import HookOutputOption, heard
 from pvops_core.compare.bootdiff import wanted_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
 from pvops_core.compare.document import compare_document
@@ -90,6 +91,7 @@ def compare(
     ] = None,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
     settings: runs.SetOption = None,
+    hook_output: HookOutputOption = None,
     json: JsonOption = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with the table, plots, every op and the consoles.")
@@ -109,7 +111,7 @@ def compare(
 
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran.
     """
-    runs.check_folders(html, svg, json)
+    runs.check_folders(html, svg, json, hook_output)
     plugins = tuple(plugin or ())
     loaded = runs.load(plugins)
     wanted = _Wanted(loaded, tuple(runs.names(backends)), plugins, max_seconds)
@@ -125,8 +127,8 @@ def compare(
         wanted_ops(choice.ops)  # names that there are not are found now, and not when all is done
         job = _of_kernel(wanted, task, kernel, initrd, count=instructions, trace=bool(ops))
         job.again.update({"phases": phases, "ops": ops})
-    with ProgressListener(len(job.requests)) as listener:
-        observations = execute(job.requests, listener=listener, jobs=jobs, limits=job.limits)
+    with ProgressListener(len(job.requests)) as listener, heard(hook_output, several=True) as hooks:
+        observations = execute(job.requests, listener=listener, jobs=jobs, limits=job.limits, voice=hooks.said)
     common = {"cpus": cpus, "seed": seed, "memory": task.memory >> 20, "set": tuple(settings or ()), "plugin": plugins}
     comparison = Comparison(
         grouped(observations),
@@ -189,7 +191,9 @@ def _of_builtin(wanted: _Wanted, task: Workload, layouts: Sequence[str], kinds: 
     chosen = _layouts(layouts, kinds)
     plan = plan_builtin({name: machine_kinds(backends[name], backends) for name in wanted.chosen()}, chosen, task)
     allowed = Allowed.of_run(wanted.max_seconds)
-    requests = [Request(cell, wanted.plugins, max_seconds=allowed.guest) for cell in plan.cells]
+    requests = [
+        Request(cell, wanted.plugins, without=wanted.loaded.broken, max_seconds=allowed.guest) for cell in plan.cells
+    ]
     again: dict[str, object] = {"layouts": ",".join(chosen) if layouts or kinds else "", "workload": task.cmdline}
     return _Job(plan, requests, Limits(wall_s=allowed.worker), again)
 
@@ -200,7 +204,10 @@ def _of_kernel(wanted: _Wanted, task: Workload, kernel: Path, initrd: Path | Non
     allowed = Allowed.of_run(wanted.max_seconds)
     inside = Inside(trace=trace)
     requests = [
-        Request(cell, wanted.plugins, max_seconds=allowed.guest, examine=True, inside=inside) for cell in plan.cells
+        Request(
+            cell, wanted.plugins, without=wanted.loaded.broken, max_seconds=allowed.guest, examine=True, inside=inside
+        )
+        for cell in plan.cells
     ]
     again: dict[str, object] = {"kernel": files.kernel, "initrd": files.initrd, "cmdline": task.cmdline}
     return _Job(plan, requests, kernels.kernel_limits(allowed, task.memory >> 20), again)

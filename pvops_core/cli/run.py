@@ -12,6 +12,7 @@ from pvops_core.cli import runs, switched
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
+from pvops_core.cli.heard import HookOutputOption, heard, terminal
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.document import run_document
 from pvops_core.runs.executor import execute
@@ -45,6 +46,7 @@ def run(
     switch: runs.SwitchOption = None,
     settings: runs.SetOption = None,
     events: runs.EventsOption = None,
+    hook_output: HookOutputOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
@@ -55,7 +57,7 @@ def run(
     Exit code: 0 the guest came to its end, 2 the backend cannot be what is asked for, 5 a switch was refused, 6 the
     guest crashed or timed out, 4 pvops or a plugin failed.
     """
-    runs.check_folders(events, json)
+    runs.check_folders(events, json, hook_output)
     plugins = tuple(plugin or ())
     loaded = runs.load(plugins)
     if backend in runs.broken_names(loaded) or runs.broken_paths(loaded, plugins):
@@ -67,10 +69,13 @@ def run(
     cell = Workload(cmdline, seed, cpus, memory << 20, choices).cell(name, chosen, kind)
     allowed = Allowed.of_command(max_seconds)
     orders = tuple(map(SwitchOrder.parse, switch or ()))
-    log = str(events) if events else None
-    request = Request(cell, plugins, max_seconds=allowed.guest, events=log, switches=orders)
+    log, broken = str(events) if events else None, loaded.broken
+    request = Request(cell, plugins, without=broken, max_seconds=allowed.guest, events=log, switches=orders)
     text = sys.stderr if json == STDOUT else sys.stdout
-    (observation,) = execute([request], listener=Echo(text), limits=Limits(wall_s=allowed.worker))
+    with heard(hook_output) as hooks, terminal() as given:
+        (observation,) = execute(
+            [request], listener=Echo(text), limits=Limits(wall_s=allowed.worker), voice=hooks.said, terminal=given
+        )
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
     write_json("run", run_document(observation), json)

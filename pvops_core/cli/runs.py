@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from pvops_core.backends.discovery import GROUP
+from pvops_core.backends.paths import plugins_at
 from pvops_core.cli.common import STDOUT
 from pvops_core.errors import UsageError, printable
 
@@ -90,7 +92,8 @@ def broken_names(loaded: Loaded) -> set[str]:
 
 def broken_paths(loaded: Loaded, plugins: Sequence[str]) -> bool:
     """Whether a plugin given by path could not be loaded."""
-    return any(error.distribution in plugins for error in loaded.errors)
+    given = {found.key for text in plugins for found in plugins_at(text, GROUP)}
+    return not given.isdisjoint(loaded.broken)
 
 
 def check_folders(*files: str | Path | None) -> None:

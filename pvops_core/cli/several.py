@@ -10,6 +10,7 @@ import attrs
 
 from pvops_core.cli import kernels
 from pvops_core.cli.common import STDOUT, write_file, write_json
+from pvops_core.cli.heard import heard
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.document import run_document
@@ -126,6 +127,7 @@ def boot_several(
     jobs: int | None = None,
     json: str | None = None,
     junit_file: Path | None = None,
+    hook_output: Path | None = None,
 ) -> int:
     """Run all guests of images and folders; the exit code of the worst."""
     guests = find_guests(paths, only)
@@ -137,7 +139,8 @@ def boot_several(
     limits = kernels.kernel_limits(allowed, max(request.cell.memory for request in requests) >> 20)
     expected = [guest.wishes.expect for guest in guests]
     live = _Live(names, expected, requests, text)
-    found = execute(requests, listener=live, jobs=jobs, limits=limits, command=WARM, stays=True)
+    with heard(hook_output, several=True) as hooks:
+        found = execute(requests, listener=live, jobs=jobs, limits=limits, command=WARM, stays=True, voice=hooks.said)
     runs = dict(zip(names, map(Judged, found, expected), strict=True))
     code = exit_code_of(runs.values())
     text.write(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {_counted(runs.values())}\n")

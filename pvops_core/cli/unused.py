@@ -32,7 +32,7 @@ def unused(loaded: Loaded, plugins: Sequence[str]) -> Iterator[PluginError]:
         loaded: the backends.
         plugins: what was given with ``--plugin``.
     """
-    requests = [Request(cell, tuple(plugins), max_seconds=SECONDS) for cell in _cells(loaded)]
+    requests = [Request(cell, tuple(plugins), without=loaded.broken, max_seconds=SECONDS) for cell in _cells(loaded)]
     found: dict[tuple[str, str, str], list[str]] = {}
     with ProgressListener(len(requests)) as listener:
         observations = execute(requests, listener=listener, limits=Limits(wall_s=2 * SECONDS))

@@ -64,6 +64,7 @@ class Machine(Board):
 
     Attributes:
         features: what cpuid shows of the features that the engine has (``cpumodel``); set before the run.
+        unhurried: somebody looks at it in a debugger: no limit of wall time counts.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Machine(Board):
         intercepts.check()
         super().__init__(kind, memory, seed=seed, count_instructions=count_instructions)
         self.scheduler = Scheduler(seed, slice_blocks)
+        self.unhurried = False
         self._slots: list[CpuSlot] = []
         self._keepers: list[Stateful[Any]] = []
         self.loop = RunLoop(self, self.scheduler, self._slots)

@@ -48,6 +48,7 @@ class Child:
         limits: what it may take.
         on_console: told of each piece of console text as it comes.
         typist: who types at the guest's console while it runs, if anybody.
+        on_said: told of each line that a plugin prints or logs.
     """
 
     request: wire.Request
@@ -55,6 +56,8 @@ class Child:
     limits: Limits = attrs.field(factory=Limits)
     on_console: Callable[[str], None] | None = None
     typist: Typist | None = None
+    on_said: Callable[[wire.Said], None] | None = None
+    _debugged: bool = attrs.field(default=False, init=False)
     _phase: wire.Phase = attrs.field(default=wire.Phase.STARTING, init=False)
     _console: list[str] = attrs.field(factory=list, init=False)
     _started: float = attrs.field(default=0.0, init=False)
@@ -78,16 +81,22 @@ class Child:
         finally:
             if not self.worker.stays or not isinstance(answer, Observation | _RunLostError):
                 await self.worker.end()
-        return answer if isinstance(answer, Observation) else self._lost(answer.outcome, answer.reason)
+        if not isinstance(answer, Observation):
+            return self._lost(answer.outcome, answer.reason)
+        if self.on_said and (past := self.worker.said):
+            for line in past.splitlines():
+                self.on_said(wire.Said(line))
+        return answer
 
     async def _supervise(self, process: Process) -> Observation:
         """The worker's answer, or ``_LostError``; on a limit the process is left running."""
         answer = asyncio.create_task(self._answer(process))
         watch = asyncio.create_task(self._watch_memory(process.pid))
         try:
-            done, _ = await asyncio.wait(
-                {answer, watch}, timeout=self.limits.wall_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            both, limit = {answer, watch}, self.limits.wall_s
+            done, _ = await asyncio.wait(both, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if not done and self._debugged:
+                done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not done:
                 reason = f"no end after {self.limits.wall_s:.3g} s of wall time, while {self._phase.value}"
                 raise _LostError(Outcome.TIMEOUT, reason)
@@ -110,10 +119,10 @@ class Child:
         room = self.limits.output
         found: Observation | None = None
         while line := await _read_line(stdout, self.limits.output):
-            room -= len(line)
+            message = _decode(line)
+            room -= 0 if isinstance(message, wire.Said) else len(line)  # those are not kept here
             if room < 0:
                 raise _too_much(self.limits.output)
-            message = _decode(line)
             match message:
                 case Observation():
                     found = self._own(message)
@@ -143,6 +152,12 @@ class Child:
                     self.on_console(message)
             case wire.Began():
                 self._pid = message.pid
+            case wire.Said() if self.on_said:
+                self.on_said(message)
+            case wire.Debugging():
+                self._debugged = True
+                if self.typist:
+                    self.typist.pause(message.going_on)
 
     def _timed_request(self) -> wire.Request:
         limit = self.request.max_seconds

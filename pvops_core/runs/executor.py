@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pvops_core.runs.cell import Cell
     from pvops_core.runs.observation import Observation
     from pvops_core.runs.typist import Typist
-    from pvops_core.runs.wire import Request
+    from pvops_core.runs.wire import Request, Said
 
 
 class Listener(Protocol):
@@ -47,21 +47,28 @@ def execute(
     command: Sequence[str] = WORKER,
     typist: Typist | None = None,
     stays: bool = False,
+    voice: Callable[[Cell, Said], None] | None = None,
+    terminal: tuple[int, int] | None = None,
 ) -> tuple[Observation, ...]:
     """Run every request; the observations are in the order of the requests.
 
     No request's end, however bad, takes another's observation away. When this function is left by an exception
     (``KeyboardInterrupt`` among them) every child has been ended. What ``typist`` types goes to a guest that runs alone
-    and whose request is live. The command of a worker that ``stays`` is ``WARM``, or speaks like it. Not to be called
-    inside a running event loop.
+    and whose request is live. The command of a worker that ``stays`` is ``WARM``, or speaks like it.
+    ``voice`` is told of what plugins say while guests run; a debugger in one may use ``terminal``, two descriptors to
+    read from and write to. Not to be called inside a running event loop.
     """
     make = partial(Child, limits=limits or Limits(), typist=typist)
-    workers = [Worker(command, stays) for _ in range(jobs or default_jobs(len(requests)))]
-    return asyncio.run(_execute(requests, listener, workers, make))
+    workers = [Worker(command, stays, terminal) for _ in range(jobs or default_jobs(len(requests)))]
+    return asyncio.run(_execute(requests, listener, workers, make, voice))
 
 
 async def _execute(
-    requests: Sequence[Request], listener: Listener, workers: Sequence[Worker], make: Callable[..., Child]
+    requests: Sequence[Request],
+    listener: Listener,
+    workers: Sequence[Worker],
+    make: Callable[..., Child],
+    voice: Callable[[Cell, Said], None] | None,
 ) -> tuple[Observation, ...]:
     slots = asyncio.Semaphore(len(workers))
     idle = list(workers)
@@ -71,7 +78,12 @@ async def _execute(
             cell, worker = request.cell, idle.pop()
             try:
                 listener.started(cell)
-                child = make(request, worker, on_console=lambda text: listener.console(cell, text))
+                child = make(
+                    request,
+                    worker,
+                    on_console=lambda text: listener.console(cell, text),
+                    on_said=voice and partial(voice, cell),
+                )
                 observation = await child.run()
                 listener.finished(observation)
             finally:

@@ -20,6 +20,10 @@ WORKER: Final = (*_RUN, "pvops_core.runs.worker.once")
 """The command of a worker that makes one run."""
 WARM: Final = (*_RUN, "pvops_core.runs.worker.warm")
 """The command of one that stays, and makes each run in a copy of itself."""
+TERMINAL: Final = "_PVOPS_TERMINAL"
+"""Environment variable of a worker: two numbers of descriptors, for a debugger."""
+MARK: Final = b"\0"
+"""A worker writes it to standard error when its plugins are loaded: what comes before was said in the parent too."""
 _STDERR_TAIL: Final = 8 << 10
 _DRAIN_S: Final = 5.0  # a process that left the worker's group may hold the pipe open for ever
 
@@ -31,10 +35,12 @@ class Worker:
     Attributes:
         command: how the process is started.
         stays: it may make several runs, one after the other.
+        terminal: descriptors that a debugger in the process may read from and write to.
     """
 
     command: Sequence[str] = WORKER
     stays: bool = False
+    terminal: tuple[int, int] | None = None
     _process: Process | None = attrs.field(default=None, init=False)
     _stderr: bytearray = attrs.field(factory=bytearray, init=False)
     _listening: asyncio.Task[None] | None = attrs.field(default=None, init=False)
@@ -51,6 +57,8 @@ class Worker:
                 stderr=asyncio.subprocess.PIPE,
                 limit=output,
                 start_new_session=True,
+                pass_fds=self.terminal or (),
+                env=os.environ | {TERMINAL: ",".join(map(str, self.terminal or ()))},
             )
             self._listening = asyncio.create_task(self._keep_stderr(self._process))
         return self._process
@@ -58,7 +66,13 @@ class Worker:
     @property
     def complaints(self) -> str:
         """The end of what came on its standard error in this run."""
-        return self._stderr.decode(errors="replace").strip()
+        return self._stderr.replace(MARK, b"").decode(errors="replace").strip()
+
+    @property
+    def said(self) -> str:
+        """What of that was said past Python's streams once its plugins were loaded."""
+        _before, mark, said = self._stderr.rpartition(MARK)
+        return said.decode(errors="replace").strip() if mark else ""
 
     async def end(self) -> None:
         """Kill the process with all that it started, and collect it, even if the caller is cancelled meanwhile."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -18,17 +19,26 @@ if TYPE_CHECKING:
 _MOST = 4096
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Typist:
     """Whoever types at a file descriptor that can be waited for: a terminal, a pipe, a socket."""
 
     descriptor: int
+    _go_on: Callable[[], None] = attrs.field(default=lambda: None, init=False)
+
+    def pause(self, paused: bool) -> None:  # noqa: FBT001 - what happens
+        """While a debugger reads the terminal, what is typed is not the guest's."""
+        if paused:
+            asyncio.get_running_loop().remove_reader(self.descriptor)
+        else:
+            self._go_on()
 
     @contextmanager
     def at(self, worker: StreamWriter) -> Iterator[None]:
         """While entered, what is typed goes to the worker."""
         loop = asyncio.get_running_loop()
-        loop.add_reader(self.descriptor, self._pass_on, worker, loop)
+        self._go_on = partial(loop.add_reader, self.descriptor, self._pass_on, worker, loop)
+        self._go_on()
         try:
             yield
         finally:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from pvops_core.errors import UsageError
+from pvops_core.errors import UsageError, clean
 from pvops_core.livepatch.control.wish import NOTHING, Patching
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.observation import Observation
@@ -99,6 +99,7 @@ class Request:
     Attributes:
         cell: the run.
         plugins: paths given with ``--plugin``.
+        without: plugins that are known not to load, and are not tried again.
         max_ns: limit of virtual time in nanoseconds, if any.
         max_seconds: wall time after which the run is to be over, from the start of its worker, if any.
         deadline: the same as a time of the host's monotonic clock, set when the worker is started: it ends the run
@@ -117,6 +118,7 @@ class Request:
 
     cell: Cell
     plugins: tuple[str, ...] = ()
+    without: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     max_ns: int | None = None
     events: str | None = None
     max_seconds: float | None = None
@@ -151,7 +153,7 @@ class Request:
         inside, patching = Inside.from_json(fields.pop("inside")), Patching(**fields.pop("patching"))
         plugins, switches = fields.pop("plugins"), tuple(SwitchOrder(**each) for each in fields.pop("switches"))
         fields |= {"typed": typed, "inside": inside, "switches": switches, "patching": patching}
-        return cls(cell, tuple(plugins), **fields)
+        return cls(cell, tuple(plugins), **fields | {"without": tuple(fields["without"])})
 
 
 @attrs.frozen
@@ -168,11 +170,42 @@ class Ended:
     status: int = attrs.field(validator=attrs.validators.instance_of(int))
 
 
-Message = Phase | str | Observation | Began | Ended
+@attrs.frozen
+class Said:
+    """A line that a plugin has printed or logged.
+
+    Attributes:
+        text: the line, without its end.
+        stream: ``stdout``, ``stderr`` or ``log``; empty where it came past Python's streams.
+        who: ``backend.op`` of the hook, else the module that said it; empty where that is not known.
+        vcpu: index of the vCPU that was served, if one was.
+        ns: virtual time, where that is known.
+    """
+
+    text: str
+    stream: str = ""
+    who: str = ""
+    vcpu: int | None = None
+    ns: int | None = None
+
+    def __str__(self) -> str:
+        """The line for people: ``[demo.write_cr3, vcpu 0, 1234 ns] text``."""
+        place = [self.who, "" if self.vcpu is None else f"vcpu {self.vcpu}", "" if self.ns is None else f"{self.ns} ns"]
+        return f"[{', '.join(filter(None, place)) or 'plugin'}] {clean(self.text)}"
+
+
+@attrs.frozen
+class Debugging:
+    """A debugger has the run, or has given it back; from the first on no limit of time counts."""
+
+    going_on: bool = attrs.field(validator=attrs.validators.instance_of(bool))
+
+
+Message = Phase | str | Observation | Began | Ended | Said | Debugging
 """A step taken, a piece of console text, the end; or what a worker that stays tells of its processes."""
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message) -> bytes:  # noqa: PLR0911 - one for each kind
     """The message's line."""
     match message:
         case Phase():
@@ -185,9 +218,13 @@ def encode(message: Message) -> bytes:
             return _line({"began": message.pid})
         case Ended():
             return _line({"ended": message.status})
+        case Said():
+            return _line({"said": attrs.asdict(message)})
+        case Debugging():
+            return _line({"debugging": message.going_on})
 
 
-def decode(line: bytes) -> Message:
+def decode(line: bytes) -> Message:  # noqa: PLR0911 - one for each kind
     """The message of a line.
 
     Raises:
@@ -204,6 +241,10 @@ def decode(line: bytes) -> Message:
             return Began(pid)
         case {"ended": status}:
             return Ended(status)
+        case {"said": dict(fields)}:
+            return Said(**fields)
+        case {"debugging": going_on}:
+            return Debugging(going_on)
     raise ValueError("not a message of a worker")
 
 

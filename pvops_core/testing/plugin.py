@@ -6,6 +6,7 @@ Nothing heavy is imported before a test asks for one of the fixtures.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the markers known."""
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    if hasattr(config, "workerinput"):  # of pytest-xdist
+        sys.breakpointhook = _no_breakpoint
+
+
+def _no_breakpoint(*_arguments: object, **_names: object) -> None:
+    pytest.fail("breakpoint(): a worker of pytest-xdist has no terminal; run this test with -n 0", pytrace=False)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -31,7 +31,7 @@ AT_IMPORT = {
     "recursion": ("def f(): f()\nf()", "RecursionError"),
     "an error that cannot say what it is": (
         "class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute",
-        "Mute: (an error that cannot say what it is)",
+        "Mute: (its __str__ raised ValueError",
     ),
     "somebody else's PluginError": (
         "from pvops_core.errors import PluginError\nraise PluginError('not me', distribution='innocent')",

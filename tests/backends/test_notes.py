@@ -52,4 +52,4 @@ def test_notes(shelf: Shelf, case: str) -> None:
 
 
 def test_the_backends_here_have_none() -> None:
-    assert not load_backends(watched=True).notes
+    assert not load_backends().notes

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pvops_core.patching.context import PatchContext
     from pvops_core.switchboard.fates import Fate
 
-BACKENDS = load_backends(watched=True).backends
+BACKENDS = load_backends().backends
 OVER_BY_PATCHLET = "write_cr3 is yours, but 3 of 3 sites are inlined over it by native's patchlet; "
 
 

@@ -54,7 +54,12 @@ def _watched(machine: Machine, seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    timer = threading.Timer(seconds, machine.stop, ("timeout", "the wall time allowed is over"))
+
+    def over() -> None:
+        if not machine.unhurried:
+            machine.stop("timeout", "the wall time allowed is over")
+
+    timer = threading.Timer(seconds, over)
     timer.daemon = True
     timer.start()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from bdb import BdbQuit
 from typing import TYPE_CHECKING, Self
 
 import attrs
@@ -49,6 +50,8 @@ class Ending:
         """The end that an exception makes, with the traceback of what nobody raised on purpose."""
         if isinstance(error, HookError):
             return cls(Outcome.ERROR, sentence(error), error.frames)
+        if isinstance(error, BdbQuit):
+            return cls(Outcome.ERROR, "it was left in the debugger")
         unforeseen = error.__cause__ if isinstance(error, PvopsError) else error
         trace = "".join(traceback.format_exception(unforeseen)) if unforeseen else ""
         return cls(Outcome.ERROR, sentence(error), clean(trace))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pvops_core.backends import Loaded, chain, load_backends
 from pvops_core.backends.blame import own_trace
 from pvops_core.backends.keyboard import Keyboard
+from pvops_core.backends.loading import load_needed
 from pvops_core.errors import ImageError, MachineError, PvopsError, UsageError, unknown
 from pvops_core.guests import builtin_guest, read_kernel
 from pvops_core.livepatch.payload.pages import FRAMES
@@ -26,15 +27,22 @@ from pvops_core.session import Session
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.guest import Guest
+    from pvops_core.runs.worker.voice import Voices
 
 
-def observe(request: Request, send: Callable[[Message], None], keyboard: Keyboard | None = None) -> Observation:
+def observe(
+    request: Request,
+    send: Callable[[Message], None],
+    keyboard: Keyboard | None = None,
+    voices: Voices | None = None,
+) -> Observation:
     """Run the request's cell to its end.
 
     Args:
         request: what to run.
         send: told of each phase and of the console's text as it comes.
         keyboard: what is typed at a real kernel's console.
+        voices: pass on what plugins say from when they are loaded.
 
     Raises:
         PvopsError: the backend does not exist or does not fit, the files are no kernel, or the machine could not be
@@ -42,17 +50,21 @@ def observe(request: Request, send: Callable[[Message], None], keyboard: Keyboar
     """
     cell = request.cell
     send(Phase.LOADING)
-    loaded = load_backends(plugins=request.plugins, watched=True)
+    loaded = load_needed(cell.backend, request.plugins, request.without)
     if cell.backend not in loaded.backends:
-        raise _missing(cell.backend, loaded)
+        raise _missing(cell.backend, load_backends(request.plugins))
     links = chain(loaded.backends[cell.backend], loaded.backends)
     used = {found.distribution: found.version for found in (loaded.sources[each.name] for each in links)}
     send(Phase.BUILDING)
     keyboard = keyboard or Keyboard(request.typed)
+    if voices is not None:
+        voices.open()
     sights = BuiltinSights if cell.guest == BUILTIN else KernelSights
     with _session(request, links, keyboard) as session, sights(session, request, links, send) as seen:
         if cell.guest != BUILTIN:
             gc.freeze()  # what was made up to here lasts, and need not be looked at again
+        if voices is not None:
+            voices.machine = session.machine
         if request.attended:
             session.machine.watch(Pace(session.machine, keyboard).keep)
         send(Phase.RUNNING)

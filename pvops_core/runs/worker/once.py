@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import faulthandler
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ from pvops_core.backends.keyboard import Keyboard
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.runs import wire
 from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.runs.worker import debugger
 from pvops_core.runs.worker.ending import Ending
 from pvops_core.runs.worker.lifeline import lines_of_parent, listen
 from pvops_core.runs.worker.observe import observe
+from pvops_core.runs.worker.voice import Voices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +43,19 @@ def main() -> None:
 
 def answer(request: wire.Request, send: Callable[[wire.Message], None], keyboard: Keyboard) -> Observation:
     """Run the request, whatever is raised."""
+    voices = Voices(send)
+    debugger.install(send, voices)
+    found = _answer(request, send, keyboard, voices)
+    voices.close()
+    save_coverage()
+    return found
+
+
+def _answer(
+    request: wire.Request, send: Callable[[wire.Message], None], keyboard: Keyboard, voices: Voices
+) -> Observation:
     try:
-        return observe(request, send, keyboard)
+        return observe(request, send, keyboard, voices)
     except (ImageError, UsageError) as error:
         return Observation(request.cell, Outcome.UNSUPPORTED, reason=str(error))
     except OSError as error:
@@ -56,6 +70,13 @@ def answer(request: wire.Request, send: Callable[[wire.Message], None], keyboard
 def _failed(request: wire.Request, error: BaseException) -> Observation:
     ending = Ending.of_error(error)
     return Observation(request.cell, ending.outcome, reason=ending.reason, detail=ending.detail)
+
+
+def save_coverage() -> None:
+    """Have coverage.py, where it measures this process, write down what it has: the process will be ended, not left."""
+    if "coverage" in sys.modules and (measured := sys.modules["coverage"].Coverage.current()) is not None:
+        measured.stop()
+        measured.save()
 
 
 def take_stdout() -> Callable[[wire.Message], None]:

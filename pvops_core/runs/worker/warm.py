@@ -14,8 +14,8 @@ import select
 import signal
 from typing import TYPE_CHECKING
 
-from pvops_core.backends import load_backends
 from pvops_core.backends.keyboard import Keyboard
+from pvops_core.backends.loading import load_needed
 from pvops_core.runs import wire
 from pvops_core.runs.worker.lifeline import lines_of_parent
 from pvops_core.runs.worker.once import answer, take_stdout
@@ -31,7 +31,9 @@ def main() -> None:
     for line in lines_of_parent():
         request = wire.Request.decode(line)
         send(wire.Phase.LOADING)
-        load_backends(plugins=request.plugins, watched=True)  # what is imported now, no copy needs to import
+        load_needed(
+            request.cell.backend, request.plugins, request.without
+        )  # what is imported now, no copy needs to import
         gc.freeze()
         pid = os.fork()
         if not pid:

@@ -1,0 +1,83 @@
+"""``breakpoint()`` in a plugin's code: a debugger at the terminal of whoever started the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pdb  # noqa: T100 - the tool itself
+import sys
+import termios
+from typing import TYPE_CHECKING, Any, Final
+
+from pvops_core.runs.process import TERMINAL
+from pvops_core.runs.wire import Debugging
+from pvops_core.switchboard.speaking import speaker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+    from pvops_core.runs.wire import Message
+    from pvops_core.runs.worker.voice import Voices
+
+_HIDDEN: Final = ("pvops_core.*", "unicorn.*", "ctypes.*")
+"""Modules that stepping does not stop in."""
+
+
+def install(send: Callable[[Message], None], voices: Voices) -> None:
+    """Let ``breakpoint()`` stop here. The variable PYTHONBREAKPOINT may say otherwise, as for every program."""
+    if "PYTHONBREAKPOINT" in os.environ:
+        return
+    reading, _, writing = os.environ.get(TERMINAL, "").partition(",")
+    debugger: list[_Debugger] = []
+
+    def stop(*_arguments: object, **_names: object) -> None:
+        frame = sys._getframe(1)  # noqa: SLF001 - the documented way to the stack
+        if not writing:
+            place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            told = (
+                f"breakpoint() at {place} is passed by: there is no terminal to give; use `run`, or `boot` of one image"
+            )
+            voices.say("stderr", speaker(), told)
+            return
+        if not debugger:
+            debugger.append(_Debugger(int(reading), int(writing), send, voices))
+        debugger[0].set_trace(frame)
+
+    sys.breakpointhook = stop
+
+
+class _Debugger(pdb.Pdb):
+    """Python's own, at descriptors of the parent's; no limit of time counts from its first prompt on."""
+
+    def __init__(self, reading: int, writing: int, send: Callable[[Message], None], voices: Voices) -> None:
+        self._terminal, self._send, self._voices = reading, send, voices
+        stdin, stdout = os.fdopen(os.dup(reading)), os.fdopen(os.dup(writing), "w", buffering=1)
+        super().__init__(stdin=stdin, stdout=stdout, skip=_HIDDEN, nosigint=True)
+
+    def interaction(self, frame: FrameType | None, traceback: Any) -> None:  # noqa: ANN401 - as pdb has it
+        if self._voices.machine is not None:
+            self._voices.machine.unhurried = True
+        self._send(Debugging(going_on=True))
+        try:
+            with _cooked(self._terminal):
+                super().interaction(frame, traceback)
+        finally:
+            self._send(Debugging(going_on=False))
+
+
+@contextlib.contextmanager
+def _cooked(terminal: int) -> Iterator[None]:
+    """While entered, a terminal takes lines and shows what is typed, as it does not for a guest."""
+    if not os.isatty(terminal):
+        yield
+        return
+    before = termios.tcgetattr(terminal)
+    now = termios.tcgetattr(terminal)
+    now[0] |= termios.ICRNL
+    now[3] |= termios.ICANON | termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSADRAIN, now)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
