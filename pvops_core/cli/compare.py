@@ -14,7 +14,7 @@ from pvops_core.cli import kernels, runs
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, write_file, write_json
 from pvops_core.cli.heard import HookOutputOption, heard
-from pvops_core.compare.bootdiff import wanted_ops
+from pvops_core.compare.bootdiff import named_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
 from pvops_core.compare.document import compare_document
 from pvops_core.errors import UsageError
@@ -116,7 +116,7 @@ def compare(
     loaded = runs.load(plugins)
     wanted = _Wanted(loaded, tuple(runs.names(backends)), plugins, max_seconds)
     choices = choices_for(wanted.chosen(), parse_choices(settings or ()), loaded.backends)
-    choice = Choice(tuple(choose("phase", runs.names(phases), list(PHASES))), tuple(runs.names(ops)))
+    choice = Choice(tuple(choose("phase", runs.names(phases), list(PHASES))), _ops(runs.names(ops), kernel))
     if kernel is None:
         _refuse("--kernel", {"initrd": initrd, "phases": phases, "ops": ops, "instructions": instructions})
         task = Workload(workload, seed, cpus, (memory or runs.DEFAULT_MEMORY) << 20, choices)
@@ -124,7 +124,6 @@ def compare(
     else:
         _refuse("the built-in guest", {"layouts": layouts, "kinds": kinds})
         task = Workload(workload, seed, cpus, (memory or kernels.DEFAULT_MEMORY) << 20, choices)
-        wanted_ops(choice.ops)  # names that there are not are found now, and not when all is done
         job = _of_kernel(wanted, task, kernel, initrd, count=instructions, trace=bool(ops))
         job.again.update({"phases": phases, "ops": ops})
     with ProgressListener(len(job.requests)) as listener, heard(hook_output, several=True) as hooks:
@@ -184,6 +183,25 @@ def _refuse(what: str, options: Mapping[str, object]) -> None:
     for name, value in options.items():
         if value:
             raise UsageError(f"--{name} goes with {what} only")
+
+
+def _ops(patterns: Sequence[str], kernel: Path | None) -> tuple[str, ...]:
+    """The ops asked for, of those that the kernel has: a wrong name is found now, and not when all is done.
+
+    Raises:
+        ImageError: the kernel cannot be read, or its table is of no layout that is known.
+        UsageError: it has no such op.
+    """
+    from pvops_core.images import load_image  # noqa: PLC0415 - heavy, and not needed without names
+    from pvops_core.ops import LAYOUTS  # noqa: PLC0415
+    from pvops_core.patching.sites import read_sites  # noqa: PLC0415
+    from pvops_core.patching.tables import find_table  # noqa: PLC0415
+
+    if not patterns or kernel is None:
+        return ()
+    image = load_image(kernel)
+    sites = read_sites(image)
+    return named_ops(patterns, [find_table(image, sites).layout] if sites else LAYOUTS.values())
 
 
 def _of_builtin(wanted: _Wanted, task: Workload, layouts: Sequence[str], kinds: Sequence[str]) -> _Job:

@@ -10,35 +10,36 @@ import attrs
 
 from pvops_core.compare.differences import LinePair, align
 from pvops_core.errors import unknown
-from pvops_core.ops import LAYOUTS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pvops_core.compare.comparison import GroupResult
+    from pvops_core.ops import Layout
     from pvops_core.runs.observation import Observation
 
 _STAMP: Final = re.compile(r"^\[ *\d+\.\d+\]( ?\[ *[TC]\d+\])? ")
 """What printk puts before a line: the time, and the task or CPU where it is told to."""
 
 
-def wanted_ops(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Whether an op is among those asked for; no pattern means all.
+def named_ops(patterns: Sequence[str], layouts: Iterable[Layout]) -> tuple[str, ...]:
+    """The ops that are asked for, by name.
 
     Args:
         patterns: names (``save_fl``), kernel paths (``irq.save_fl``), or shell patterns of either (``irq.*``).
+        layouts: tables that they may be of.
 
     Raises:
-        UsageError: a pattern that no op of any layout fits.
+        UsageError: a pattern that no op fits.
     """
     asked: set[str] = set()
-    paths = {(slot.op.name, slot.path) for layout in LAYOUTS.values() for slot in layout.slots}
+    paths = {(slot.op.name, slot.path) for layout in layouts for slot in layout.slots}
     for pattern in patterns:
         fitting = {op for op, path in paths if fnmatchcase(op, pattern) or fnmatchcase(path, pattern)}
         if not fitting:
             raise unknown("op", pattern, sorted(op for op, _ in paths))
         asked |= fitting
-    return lambda op: not patterns or op in asked
+    return tuple(sorted(asked))
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pvops_core.compare.bootdiff import boot_differences, wanted_ops
+from pvops_core.compare.bootdiff import boot_differences
 from pvops_core.errors import printable
 from pvops_core.runs.costs import BOOT_COSTS, known, quantity
 from pvops_core.runs.phases import PHASE_COLUMNS, phase_rows
@@ -34,7 +34,7 @@ def print_boots(group: GroupResult, console: Console, choice: Choice) -> None:
     if any(o.points for o in group.observations):
         console.print(_phases(group.observations, choice.phases))
     for difference in boot_differences(group):
-        _print_sites(difference, choice.ops, console)
+        _print_sites(difference, choice, console)
         _print_lines(difference, console)
 
 
@@ -70,7 +70,7 @@ def _phases(observations: Sequence[Observation], wanted: Sequence[str]) -> Table
     return table
 
 
-def _print_sites(difference: BootDifference, ops: Sequence[str], console: Console) -> None:
+def _print_sites(difference: BootDifference, choice: Choice, console: Console) -> None:
     left, right = difference.reference, difference.other
     names = f"{left.cell.backend} and {right.cell.backend}"
     if not difference.compared:
@@ -80,13 +80,14 @@ def _print_sites(difference: BootDifference, ops: Sequence[str], console: Consol
     notes = " and ".join(dict.fromkeys(o.sites_note for o in (left, right)))
     total = f"{len(difference.sites):,} of {difference.compared:,} call sites differ"
     console.print(Text(printable(f"{total} between {names} ({notes})"), style="bold"))
-    asked = wanted_ops(ops)
-    rows = sorted((item for item in difference.by_op.items() if asked(item[0])), key=lambda item: (-item[1], item[0]))
+    rows = sorted(
+        (item for item in difference.by_op.items() if choice.wants(item[0])), key=lambda item: (-item[1], item[0])
+    )
     table = _table("op", "sites", "differ", left.cell.backend, right.cell.backend)
-    for op, differing in rows if ops else rows[:_MOST_OPS]:
+    for op, differing in rows if choice.ops else rows[:_MOST_OPS]:
         table.add_row(op, quantity(difference.shared[op]), quantity(differing), _forms(left, op), _forms(right, op))
     console.print(table)
-    if not ops and len(rows) > _MOST_OPS:
+    if not choice.ops and len(rows) > _MOST_OPS:
         console.print(f"… and {len(rows) - _MOST_OPS} ops more: --ops '*'", style="dim")
 
 

@@ -31,11 +31,15 @@ class Choice:
 
     Attributes:
         phases: names of phases; all if empty.
-        ops: names of ops, kernel paths (``irq.save_fl``) or patterns; the weightiest if empty.
+        ops: names of ops; the weightiest if empty.
     """
 
     phases: tuple[str, ...] = ()
     ops: tuple[str, ...] = ()
+
+    def wants(self, op: str) -> bool:
+        """Whether a report tells of an op."""
+        return not self.ops or op in self.ops
 
 
 @attrs.define(slots=False, eq=False)  # cached properties live in the instance's dictionary

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pvops_core.compare.bootdiff import boot_differences, wanted_ops
+from pvops_core.compare.bootdiff import boot_differences
 from pvops_core.runs.document import run_document
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ def _group(group: GroupResult, choice: Choice) -> dict[str, Any]:
 
 
 def _boot(difference: BootDifference, choice: Choice) -> dict[str, Any]:
-    wanted = wanted_ops(choice.ops)
     by_op = difference.by_op
     return {
         "reference": difference.reference.cell.backend,
@@ -51,9 +50,11 @@ def _boot(difference: BootDifference, choice: Choice) -> dict[str, Any]:
         "sites": difference.compared,
         "sites_differing": len(difference.sites),
         "sites_by_op": {
-            op: {"sites": number, "differing": by_op[op]} for op, number in difference.shared.items() if wanted(op)
+            op: {"sites": number, "differing": by_op[op]}
+            for op, number in difference.shared.items()
+            if choice.wants(op)
         },
-        "differing": [attrs.asdict(site) for site in difference.sites if wanted(site.op)],
+        "differing": [attrs.asdict(site) for site in difference.sites if choice.wants(site.op)],
         "console": [[pair.left, pair.right] for pair in difference.unlike],
         "console_alike": len(difference.lines) - len(difference.unlike),
     }

@@ -8,7 +8,7 @@ import attrs
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pvops_core.compare.bootdiff import BootDifference, boot_differences, wanted_ops
+from pvops_core.compare.bootdiff import BootDifference, boot_differences
 from pvops_core.compare.differences import LinePair, align, result_lines
 from pvops_core.compare.plots import SERIES, Bar, grouped_bars, stacked_bars
 from pvops_core.compare.text import group_state
@@ -18,7 +18,7 @@ from pvops_core.runs.phases import PHASE_COLUMNS, phase_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pvops_core.compare.comparison import Comparison, GroupResult
+    from pvops_core.compare.comparison import Choice, Comparison, GroupResult
     from pvops_core.runs.observation import Observation
 
 _MOST_CONSOLE_LINES = 2000
@@ -96,7 +96,7 @@ def page(comparison: Comparison) -> str:
         phase_rows=lambda group: phase_rows(group.observations, comparison.choice.phases),
         phase_plots=list(_phase_plots(comparison, series)),
         boots=boot_differences,
-        op_rows=lambda difference: _op_rows(difference, comparison.choice.ops),
+        op_rows=lambda difference: _op_rows(difference, comparison.choice),
         state=group_state,
         counters=group_counters,
         site_rows=site_rows,
@@ -211,10 +211,10 @@ def _phase_plots(comparison: Comparison, series: Mapping[str, int]) -> Iterator[
             yield title, Markup(grouped_bars(title, bars))  # noqa: S704 -- made by the plotter, which escapes
 
 
-def _op_rows(difference: BootDifference, ops: Sequence[str]) -> list[tuple[str, int, int]]:
+def _op_rows(difference: BootDifference, choice: Choice) -> list[tuple[str, int, int]]:
     """Op, number of its sites, how many of them differ, for the ops asked for."""
-    wanted, by_op = wanted_ops(ops), difference.by_op
-    return [(op, number, by_op[op]) for op, number in sorted(difference.shared.items()) if wanted(op)]
+    by_op = difference.by_op
+    return [(op, number, by_op[op]) for op, number in sorted(difference.shared.items()) if choice.wants(op)]
 
 
 def _sites_plot(comparison: Comparison) -> Markup | None:

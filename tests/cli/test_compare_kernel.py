@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from pvops_core.cli import main
+from pvops_core.ops import LAYOUTS
 from pvops_core.testing.images import ElfBuilder
+from pvops_core.testing.kernels import SmallKernel
 
 POWER_OFF = "66ba0406 66b80020 66ef f4"
 SAY_OK = "66baf803 b04f ee b04b ee b00a ee"
@@ -106,3 +109,30 @@ def test_calls_of_ops_cannot_be_counted_where_there_are_none(kernel: Callable[[s
     assert code == 3
     (skipped,) = document["skipped"]
     assert "no annotated calls of ops" in skipped["reason"]
+
+
+@pytest.fixture
+def unheard(tmp_path: Path) -> Path:
+    """A kernel with an op that no layout of the catalogue has: its own types alone know of it."""
+    known = LAYOUTS["7.2-64"]
+    op = attrs.evolve(known.by_path("cpu.cpuid").op, name="brand_new")
+    slots = [
+        attrs.evolve(slot, path="cpu.brand_new", op=op) if slot.path == "cpu.cpuid" else slot for slot in known.slots
+    ]
+    layout = attrs.evolve(known, slots=tuple(slots))
+    path = tmp_path / "vmlinux"
+    path.write_bytes(SmallKernel(layout, types=range(len(slots)), typed=True).builder().build())
+    return path
+
+
+def test_an_op_that_only_the_kernels_types_know_is_compared(unheard: Path, compare: Compare) -> None:
+    _, document = compare(unheard, "--backends", "native,twin", "--ops", "cpu.brand_*", "--max-seconds", "20")
+    (boot,) = document["groups"][0]["boots"]
+    assert boot["sites_by_op"] == {"brand_new": {"sites": 1, "differing": 0}}
+
+
+def test_an_op_that_the_kernel_lacks_is_refused_before_it_boots(
+    unheard: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "--kernel", str(unheard), "--ops", "brand_new,cpuid"]) == 2
+    assert "no op 'cpuid'; there are alloc_ldt" in capsys.readouterr().err
