@@ -84,6 +84,15 @@ def test_the_sources_are_found() -> None:
     assert {path.name for path in BACKENDS} >= {"pvops_native", "pvops_xen", "pvops_lguest", "pvops_kvm"}
 
 
+ENGINE_ROOM = "pvops_core/machine/unicorn/"
+ASSEMBLER = "pvops_core/testing/assembly.py"  # LLVM's: what it makes is the guest's, and nothing of it runs here
+
+
+@pytest.mark.parametrize("library", ["unicorn", "ctypes", "llvmlite"])
+def test_one_folder_knows_the_engine_and_native_code(library: str) -> None:
+    assert not {name for name in importers(library) - {ASSEMBLER} if not name.startswith(ENGINE_ROOM)}
+
+
 @pytest.mark.parametrize(
     ("library", "owners"),
     [

@@ -15,7 +15,6 @@ from pvops_core.machine.cpu.faults import GuestFault, PageFault, Reschedule, gen
 if TYPE_CHECKING:
     from pvops_core.machine.bare import BareMetal
     from pvops_core.machine.cpu.paging import ErrorCode, Walk
-    from pvops_core.machine.cpu.registers import Batch
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.handler import ServedMsr, TrapHandler
     from pvops_core.machine.machine import Machine, Snapshot
@@ -26,10 +25,11 @@ if TYPE_CHECKING:
     from pvops_core.machine.run.gates import Gates
     from pvops_core.machine.run.runloop import Stop
     from pvops_core.machine.run.stateful import Beside, Plain, Stateful
+    from pvops_core.machine.unicorn.batch import Batch
 
 _HOMES = {
     "BareMetal": "bare",
-    "Batch": "cpu.registers",
+    "Batch": "unicorn.batch",
     "Beside": "run.stateful",
     "Breakpoint": "run.breakpoints",
     "Clock": "run.clock",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import struct
@@ -12,15 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pvops_core.errors import MachineError, MemoryAccessError
+from pvops_core.machine.unicorn import libc
+from pvops_core.machine.unicorn.libc import same_bytes
+
+__all__ = ["PAGE", "MemorySnapshot", "PhysicalMemory", "same_bytes"]
 
 PAGE: Final = 0x1000
 _CHUNK = 1 << 20
-_FIXED_PRIVATE = mmap.MAP_PRIVATE | 0x10  # MAP_FIXED has no name in the mmap module
 _U8, _U16, _U32, _U64 = (struct.Struct(code) for code in "BHIQ")
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64)
 
 
 class MemorySnapshot:
@@ -44,9 +42,8 @@ class MemorySnapshot:
 
     def map_at(self, address: int) -> None:
         """Put a private copy of the contents at a host address, in place of what is there."""
-        protection = mmap.PROT_READ | mmap.PROT_WRITE
-        if _libc.mmap(address, self.size, protection, _FIXED_PRIVATE, self._file, 0) != address:
-            raise MachineError(f"memory cannot be restored: {os.strerror(ctypes.get_errno())}")
+        if error := libc.map_private(address, self.size, self._file):
+            raise MachineError(f"memory cannot be restored: {os.strerror(error)}")
 
 
 class PhysicalMemory:

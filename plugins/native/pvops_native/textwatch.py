@@ -9,12 +9,13 @@ in a boot with two processors. Modules' text is not looked at.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import numpy as np
+
+from pvops_core.machine.memory import same_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,9 +28,6 @@ _GAP: Final = 16
 _AT_ONCE: Final = 8
 """With more ranges at once the machine drops all that it has translated, which costs far more to bring back."""
 
-_compare = ctypes.CDLL(None).memcmp
-_compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-
 
 @attrs.define(eq=False)
 class _Stretch:
@@ -41,7 +39,7 @@ class _Stretch:
 
     def changes(self) -> Iterator[tuple[int, int]]:
         """Virtual ranges whose bytes have changed since the last time."""
-        if not _compare(self.now.ctypes.data, self.known.ctypes.data, self.now.size):
+        if same_bytes(self.now, self.known):
             return
         places = np.flatnonzero(self.now != self.known)
         self.known[places] = self.now[places]

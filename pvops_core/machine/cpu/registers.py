@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import re
-import struct
 from typing import TYPE_CHECKING
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.unicorn import engine as uc
+from pvops_core.machine.unicorn.batch import Batch, MsrBatch, register_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pvops_core.kinds import MachineKind
 
-_WIDE = {f"r{name}": f"e{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip", "flags")}
 _SEGMENTS = frozenset({"cs", "ss", "ds", "es", "fs", "gs"})
-_NO_WORDS = re.compile(r"(?:[xyz]mm|st|fp)\d+|[gil]dtr|tr|msr|invalid|ending")
-"""Unicorn's names of what is no register of at most 64 bits, and so would be written over more memory than that."""
-_ONLY_64 = frozenset({f"r{number}" for number in range(8, 16)} | {"fs_base", "gs_base"})
-
 GENERAL = {
     32: ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp"),
     64: ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{number}" for number in range(8, 16))),
@@ -33,71 +24,6 @@ FLAG_IOPL = 3 << 12
 ARITHMETIC = 0x8D5
 """CF, PF, AF, ZF, SF, OF: lost in every call."""
 MSR_EFER = 0xC0000080
-
-
-def register_id(kind: MachineKind, name: str) -> int:
-    """Unicorn's number of a register. The 64-bit names mean the 32-bit registers on a 32-bit machine.
-
-    Raises:
-        MachineError: no such register on this kind of machine.
-    """
-    if kind.bits == 32:
-        name = _WIDE.get(name, name)
-    elif name == "flags":
-        name = "rflags"
-    number = uc.REGISTER_IDS.get(name)
-    if number is None or _NO_WORDS.fullmatch(name) or (kind.bits == 32 and name in _ONLY_64):
-        raise MachineError(f"{kind.value} has no register {name!r}")
-    return number
-
-
-class Batch:
-    """A fixed list of registers, read or written in one call of the library."""
-
-    __slots__ = ("_count", "_engine", "_ids", "_moves", "_pointers", "_struct", "_values")
-
-    def __init__(self, engine: uc.Engine, ids: Iterable[int], moves: tuple[Registers, int] | None = None) -> None:
-        numbers = tuple(ids)
-        self._moves = moves
-        count = len(numbers)
-        self._engine = engine.pointer
-        self._count = count
-        self._ids = (ctypes.c_int * count)(*numbers)
-        self._values = (ctypes.c_uint64 * count)()
-        start = ctypes.addressof(self._values)
-        self._pointers = (ctypes.c_void_p * count)(*(start + 8 * index for index in range(count)))
-        self._struct = struct.Struct(f"{count}Q")
-
-    def read(self) -> tuple[int, ...]:
-        """The registers' values, unsigned."""
-        uc.reg_read_batch(self._engine, self._ids, self._pointers, self._count)
-        return self._struct.unpack(self._values)
-
-    def write(self, *values: int) -> None:
-        """Set all of them; values are cut to 64 bits."""
-        self._values[:] = values  # type: ignore[call-overload]  # any sequence will do
-        uc.reg_write_batch(self._engine, self._ids, self._pointers, self._count)
-        if self._moves is not None:  # only a single write of RIP makes the engine leave the block it is in
-            registers, place = self._moves
-            registers.rip = values[place]
-
-
-class MsrBatch:
-    """A fixed list of model-specific registers, read in one call of the library."""
-
-    __slots__ = ("_arguments", "_values")
-
-    def __init__(self, engine: uc.Engine, numbers: Iterable[int]) -> None:
-        self._values = tuple(uc.MsrValue(number, 0) for number in numbers)
-        count = len(self._values)
-        ids = (ctypes.c_int * count)(*[uc.REGISTER_IDS["msr"]] * count)
-        pointers = (ctypes.c_void_p * count)(*map(ctypes.addressof, self._values))
-        self._arguments = (engine.pointer, ids, pointers, count)
-
-    def read(self) -> tuple[int, ...]:
-        """The registers' values as the CPU keeps them (0 for one that it does not have)."""
-        uc.read_batch_with_msrs(*self._arguments)
-        return tuple([each.value for each in self._values])
 
 
 class Registers:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.paging import Access, Paging, Walk
 from pvops_core.machine.cpu.registers import FLAG_AC, MSR_EFER
-from pvops_core.machine.unicorn import engine as uc
+from pvops_core.machine.unicorn.batch import MixedBatch
 
 if TYPE_CHECKING:
     from pvops_core.machine.memory import PhysicalMemory
+    from pvops_core.machine.unicorn.engine import Engine
 
 LONGEST: Final = 15
 """Bytes of the longest instruction. Source: Intel SDM volume 2, 2.3.11."""
@@ -20,27 +20,21 @@ LONGEST: Final = 15
 class VirtualMemory:
     """Virtual accesses of one vCPU: GuestFault where the CPU would fault, no accessed or dirty bits set."""
 
-    def __init__(self, engine: uc.Engine, memory: PhysicalMemory, bits: int) -> None:
+    def __init__(self, engine: Engine, memory: PhysicalMemory, bits: int) -> None:
         self._memory = memory
         self._mask = (1 << bits) - 1
-        self._engine = engine
-        names = ("cr0", "cr3", "cr4", "cs", "eflags")
-        self._ids = (ctypes.c_int * 6)(*(uc.REGISTER_IDS[name] for name in names), uc.REGISTER_IDS["msr"])
-        self._values = (ctypes.c_uint64 * 5)()
-        self._efer = uc.MsrValue(MSR_EFER, 0)
-        start = ctypes.addressof(self._values)
-        places = [start + 8 * index for index in range(5)]
-        self._pointers = (ctypes.c_void_p * 6)(*places, ctypes.addressof(self._efer))
+        deciding = MixedBatch(engine, ("cr0", "cr3", "cr4", "cs", "eflags"), MSR_EFER)
+        self._look, self._values, self._efer = deciding.read, deciding.values, deciding.msr
 
     def paging(self) -> tuple[Paging, bool]:
         """The registers that decide translation, and whether the vCPU is in user mode."""
-        uc.read_batch_with_msrs(self._engine.pointer, self._ids, self._pointers, 6)
+        self._look()
         cr0, cr3, cr4, cs, flags = self._values
         return Paging(cr0, cr3, cr4, self._efer.value, bool(flags & FLAG_AC)), cs & 3 == 3
 
     def key(self) -> tuple[int, ...]:
         """What decides how an address is translated: two vCPUs of one machine with one key translate alike."""
-        uc.read_batch_with_msrs(self._engine.pointer, self._ids, self._pointers, 6)
+        self._look()
         cr0, cr3, cr4, cs, flags = self._values
         return cr0, cr3, cr4, self._efer.value, flags & FLAG_AC, cs & 3
 

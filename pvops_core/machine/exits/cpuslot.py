@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_core.machine.cpu.msrs import MSR_TSC_AUX
-from pvops_core.machine.cpu.registers import register_id
 from pvops_core.machine.cpu.vcpu import Vcpu, VcpuState
 from pvops_core.machine.exits.callbacks import Callbacks
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn import midblock
-from pvops_core.machine.unicorn.state import CALL_WORDS, Slot, State
+from pvops_core.machine.unicorn.state import CALL_WORDS, Slot
+from pvops_core.machine.unicorn.words import NativeWords
 
 if TYPE_CHECKING:
     from pvops_core.machine.board import Board
@@ -37,12 +36,10 @@ class CpuSlot:
         if (switch := midblock.switch_offset()) is not None:
             self.engine.stop_between_blocks(switch)
         self.context = uc.Context(self.engine)
-        self.state = State()
+        self.words = NativeWords(machine.kind, self.engine, self.context, machine.layout)
+        self.state = self.words.state
         self.blocks = 0
-        self._kind = machine.kind
-        self._keep: list[object] = []
-        self._fill(machine)
-        data = ctypes.addressof(self.state)
+        data = self.words.address
         self.engine.hook_native(uc.HOOK_BLOCK, native.block, data)
         self.engine.hook_native(uc.HOOK_INTR, native.interrupt, data)
         if machine.count_instructions:
@@ -55,31 +52,6 @@ class CpuSlot:
         if self._spare is not None:
             self.callbacks.check_segments(self._spare)
 
-    def _fill(self, machine: Board) -> None:
-        layout, context, state = machine.layout, self.context, self.state
-        state[Slot.ENGINE] = self.engine.handle
-        state[Slot.EMU_STOP] = uc.function_address("uc_emu_stop")
-        state[Slot.CONTEXT_SAVE] = uc.function_address("uc_context_save")
-        state[Slot.CONTEXT_RESTORE] = uc.function_address("uc_context_restore")
-        state[Slot.CONTEXT] = context.address
-        state[Slot.EXCEPTION_WORD] = context.address + layout.exception
-        state[Slot.ERROR_WORD] = context.address + layout.error_code
-        state[Slot.SOFTWARE_WORD] = context.address + layout.software
-        state[Slot.READ_BATCH] = uc.function_address("uc_reg_read_batch")
-        state[Slot.WRITE_BATCH] = uc.function_address("uc_reg_write_batch")
-        state[Slot.WRITE_REGISTER] = uc.function_address("uc_reg_write")
-        state[Slot.FAULT_IDS], state[Slot.FAULT_POINTERS] = self._group(Slot.FAULT_RIP, "rip", "cr2")
-        state[Slot.READ_REGISTER] = uc.function_address("uc_reg_read")
-        state[Slot.FLAGS_ID] = register_id(machine.kind, "rflags")
-
-    def _group(self, first: Slot, *names: str) -> tuple[int, int]:
-        """Addresses of what reads registers into words from one on: their numbers, and pointers to the words."""
-        count, start = len(names), ctypes.addressof(self.state) + 8 * first
-        ids = (ctypes.c_int * count)(*(register_id(self._kind, name) for name in names))
-        pointers = (ctypes.c_void_p * count)(*(start + 8 * index for index in range(count)))
-        self._keep += [ids, pointers]
-        return ctypes.addressof(ids), ctypes.addressof(pointers)
-
     def _catch_calls(self, native: Native, data: int) -> None:
         """Syscall and in pass through native code first."""
         self.state[Slot.SYSCALL] = self.callbacks.syscall
@@ -91,20 +63,13 @@ class CpuSlot:
         """Give system calls to ``platform.syscall_in_place`` first."""
         names = platform.call_registers
         assert len(names) <= CALL_WORDS
-        self.state[Slot.CALL_IDS], self.state[Slot.CALL_POINTERS] = self._group(Slot.CALL, *names)
+        self.state[Slot.CALL_IDS], self.state[Slot.CALL_POINTERS] = self.words.group(Slot.CALL, *names)
         self.state[Slot.CALL_COUNT] = len(names)
         self.callbacks.serve_in_place(platform.syscall_in_place, len(names))
 
     def _answer_time_stamps(self, native: Native, data: int) -> None:
         """Rdtsc and rdtscp would read the host's counter."""
-        state = self.state
-        aux_id = ctypes.c_int(uc.REGISTER_IDS["msr"])
-        aux = uc.MsrValue(MSR_TSC_AUX, 0)
-        aux_pointer = ctypes.c_void_p(ctypes.addressof(aux))
-        self._keep += [aux_id, aux, aux_pointer]
-        state[Slot.TSC_IDS], state[Slot.TSC_POINTERS] = self._group(Slot.TSC_LOW, "rax", "rdx", "rcx")
-        state[Slot.AUX_ID], state[Slot.AUX_POINTER] = ctypes.addressof(aux_id), ctypes.addressof(aux_pointer)
-        state[Slot.AUX_VALUE] = ctypes.addressof(aux) + uc.MsrValue.value.offset
+        self.words.point_at_time_stamps(MSR_TSC_AUX)
         self.engine.hook_native_instruction(uc.INSN_RDTSC, native.rdtsc, data)
         self.engine.hook_native_instruction(uc.INSN_RDTSCP, native.rdtscp, data)
 

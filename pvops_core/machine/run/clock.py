@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pvops_core.machine.unicorn.state import BLOCK_NS, Slot
 
 if TYPE_CHECKING:
-    import ctypes
+    from pvops_core.machine.unicorn.engine import Words
 
 _ALLOWED, _CLOCK, _BUDGET = int(Slot.ALLOWED), int(Slot.CLOCK), int(Slot.BUDGET)
 
@@ -20,7 +20,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._folded = 0
-        self._running: ctypes.Array[ctypes.c_int64] | None = None
+        self._running: Words | None = None
 
     @property
     def ns(self) -> int:
@@ -43,7 +43,7 @@ class Clock:
             words[_BUDGET] -= blocks
             words[_ALLOWED] -= blocks
 
-    def follow(self, state: ctypes.Array[ctypes.c_int64]) -> None:
+    def follow(self, state: Words) -> None:
         """A vCPU starts a slice: its blocks count from now."""
         state[_ALLOWED] = state[_BUDGET]
         state[_CLOCK] = self._folded

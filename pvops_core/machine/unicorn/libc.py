@@ -1,0 +1,28 @@
+"""What of the host's C library Python does not give: mapping at an address, comparing in place."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_FIXED_PRIVATE = mmap.MAP_PRIVATE | 0x10  # MAP_FIXED has no name in the mmap module
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64)
+_libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def map_private(address: int, size: int, file: int) -> int:
+    """Put a private copy of a file's beginning at a host address, in place of what is there; 0, or the errno."""
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    return 0 if _libc.mmap(address, size, protection, _FIXED_PRIVATE, file, 0) == address else ctypes.get_errno()
+
+
+def same_bytes(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> bool:
+    """Whether two contiguous arrays of one size are alike; numpy would make a third array of the answers."""
+    return not _libc.memcmp(first.ctypes.data, second.ctypes.data, first.size)
