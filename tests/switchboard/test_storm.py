@@ -24,4 +24,5 @@ def test_switches_at_random_moments_break_nothing(cell: Cell) -> None:
     assert tally.asked >= SOME
     assert not tally.wrong
     assert not tally.broken
+    assert tally.aimed >= 0.5
     assert tally.in_time >= 0.9, tally.told()  # of so few
