@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 import warnings
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 _BACKENDS: Final = "pvops_core.backends"
 _PLATFORMS: Final = "pvops_core.api1.platforms"
@@ -164,18 +164,13 @@ def let_call(module: str) -> None:
     sys.modules[module].__class__ = _Called
 
 
-class OldModules(MetaPathFinder, Loader):
-    """Finds the modules of API 1 that are no more."""
+def old_module(name: str) -> ModuleSpec | None:
+    """How a module that is no more is made; None if there was none of that name."""
+    return ModuleSpec(name, _OldLoader(), is_package=True) if name in MODULES else None
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """A module that gives the new one's names; None for all others."""
-        del path, target
-        return ModuleSpec(fullname, self, is_package=True) if fullname in MODULES else None
 
+class _OldLoader(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """One without names of its own."""
         return _OldModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
@@ -185,9 +180,3 @@ class OldModules(MetaPathFinder, Loader):
 class _OldModule(ModuleType):
     def __getattr__(self, name: str) -> object:
         return moved(self.__name__, name)
-
-
-def install() -> None:
-    """From now on old modules are found, after all that are really there."""
-    if not any(isinstance(finder, OldModules) for finder in sys.meta_path):
-        sys.meta_path.append(OldModules())

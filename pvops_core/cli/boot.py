@@ -12,16 +12,14 @@ from typing import Annotated
 import typer
 
 from pvops_core.backends.choices import parse_choices
-from pvops_core.cli import inside, kernels, live, runs, several, switched
+from pvops_core.cli import inside, kernels, live, runs, switched
 from pvops_core.cli.account import Echo, summary
 from pvops_core.cli.allowance import Allowed
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
 from pvops_core.cli.heard import HookOutputOption, heard, terminal
 from pvops_core.cli.keyboard import Input, open_input, unbuffered
 from pvops_core.errors import UsageError, printable
-from pvops_core.images import load_image
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.document import run_document
 from pvops_core.runs.executor import execute
 from pvops_core.runs.observation import Outcome
 from pvops_core.runs.switchorders import SwitchOrder
@@ -133,6 +131,8 @@ def boot(
         return ExitCode.FAULT
     kernel = images[0]
     if len(images) > 1 or os.path.isdir(kernel) or junit or jobs or only:  # noqa: PTH112 - no name is too long for it
+        from pvops_core.cli import several  # noqa: PLC0415 - brings readers of images
+
         alone = {
             "input": typed,
             "trace": trace,
@@ -193,7 +193,7 @@ def boot(
         heard(hook_output) as hooks,
         _for_debugger(given) as debugger,
     ):
-        image = pool.submit(load_image, kernel) if json else None  # while the worker starts
+        image = pool.submit(_image, kernel) if json else None  # while the worker starts
         (observation,) = execute(
             [request],
             listener=Echo(text),
@@ -205,7 +205,9 @@ def boot(
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
     if image is not None:
-        write_json("boot", {"image": image_json(image.result())} | run_document(observation), json)
+        from pvops_core.runs.document import run_document  # noqa: PLC0415 - brings the catalogue of ops
+
+        write_json("boot", {"image": image.result()} | run_document(observation), json)
     told = (*summary(observation), *switched.lines(observation))
     for line in (*told, *inside.lines(observation.inside), *live.lines(observation.livepatch)):
         text.write(f"{printable(line)}\n")
@@ -216,3 +218,10 @@ def boot(
 def _for_debugger(given: Input) -> AbstractContextManager[tuple[int, int] | None]:
     """Standard input, unless the guest reads it and it is no terminal."""
     return nullcontext() if given.typist is not None and not given.attended else terminal()
+
+
+def _image(kernel: Path) -> dict[str, str]:
+    """What the document says of the image."""
+    from pvops_core.images import load_image  # noqa: PLC0415 - heavy, and without a document not needed
+
+    return image_json(load_image(kernel))

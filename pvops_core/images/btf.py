@@ -7,11 +7,14 @@ of members that point to functions.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pvops_core.images.model import KernelImage
 
 SECTION: Final = ".BTF"
@@ -38,27 +41,28 @@ _COMPILERS: Final = {
 }
 """Integers as compilers name them, and as kernel headers do."""
 
-# Bytes behind the 12 of each type: fixed, and for each of its vlen members.
+_WORD, _HEADER = 4, 3
+# Words of each type: fixed, its header among them, and for each of its vlen members.
 _TAIL: Final = {
     1: (4, 0),  # INT
-    2: (0, 0),  # PTR
-    3: (12, 0),  # ARRAY
-    4: (0, 12),  # STRUCT
-    5: (0, 12),  # UNION
-    6: (0, 8),  # ENUM
-    7: (0, 0),  # FWD
-    8: (0, 0),  # TYPEDEF
-    9: (0, 0),  # VOLATILE
-    10: (0, 0),  # CONST
-    11: (0, 0),  # RESTRICT
-    12: (0, 0),  # FUNC
-    13: (0, 8),  # FUNC_PROTO
+    2: (3, 0),  # PTR
+    3: (6, 0),  # ARRAY
+    4: (3, 3),  # STRUCT
+    5: (3, 3),  # UNION
+    6: (3, 2),  # ENUM
+    7: (3, 0),  # FWD
+    8: (3, 0),  # TYPEDEF
+    9: (3, 0),  # VOLATILE
+    10: (3, 0),  # CONST
+    11: (3, 0),  # RESTRICT
+    12: (3, 0),  # FUNC
+    13: (3, 2),  # FUNC_PROTO
     14: (4, 0),  # VAR
-    15: (0, 12),  # DATASEC
-    16: (0, 0),  # FLOAT
+    15: (3, 3),  # DATASEC
+    16: (3, 0),  # FLOAT
     17: (4, 0),  # DECL_TAG
-    18: (0, 0),  # TYPE_TAG
-    19: (0, 12),  # ENUM64
+    18: (3, 0),  # TYPE_TAG
+    19: (3, 3),  # ENUM64
 }
 
 
@@ -111,10 +115,19 @@ class Btf:
         start = self.strings[0]
         wanted = self.data.find(b"\0" + name.encode() + b"\0", start, self.strings[1])
         key = struct.pack("<I", wanted + 1 - start) if wanted >= 0 else b""
-        for at in self.types[1:] if key else ():
-            if self.data[at : at + 4] == key and self._is_struct(at):
+        for at in self._begins(key) if key else ():
+            if self._is_struct(at):
                 return self._leaves(at)
         return None
+
+    def _begins(self, key: bytes) -> Iterator[int]:
+        """Where types begin with these bytes."""
+        at = self.data.find(key, 1, self.strings[0])
+        while at >= 0:
+            number = bisect_left(self.types, at)
+            if number < len(self.types) and self.types[number] == at:
+                yield at
+            at = self.data.find(key, at + 1, self.strings[0])
 
     def _is_struct(self, at: int) -> bool:
         return self._kind(at) == _STRUCT
@@ -221,13 +234,15 @@ def read_btf(image: KernelImage) -> Btf | None:
     end = start + type_size
     if magic != MAGIC or end > len(data) or strings + string_size > len(data):
         return None
-    types = [0]
-    at = start
-    while at + 12 <= end and len(types) <= TYPE_LIMIT:
-        info = int.from_bytes(data[at + 4 : at + 8], "little")
+    if start % _WORD or type_size % _WORD:
+        return None  # the kernel's own reader refuses it too (btf_parse_type_sec)
+    types, words, at = [0], memoryview(data)[start:end].cast("I"), 0
+    last = len(words) - _HEADER
+    while at <= last and len(types) <= TYPE_LIMIT:
+        info = words[at + 1]
         tail = _TAIL.get(info >> 24 & 0x1F)
         if tail is None:
             return None
-        types.append(at)
-        at += 12 + tail[0] + tail[1] * (info & 0xFFFF)
-    return Btf(data, types, (strings, strings + string_size)) if at == end else None
+        types.append(start + _WORD * at)
+        at += tail[0] + tail[1] * (info & 0xFFFF)
+    return Btf(data, types, (strings, strings + string_size)) if at == len(words) else None

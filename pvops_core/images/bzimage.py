@@ -8,7 +8,6 @@ from typing import Final
 import attrs
 
 from pvops_core.errors import ImageError
-from pvops_core.images.decompress import PayloadError, unpack
 
 BOOT_FLAG: Final = 0x1FE
 HEADER_MAGIC: Final = 0x202
@@ -94,6 +93,8 @@ def unpack_bzimage(data: bytes, path: str) -> tuple[bytes, BootHeader]:
     Raises:
         ImageError: damaged header or payload, an unknown compression, or more output than declared.
     """
+    from pvops_core.images.decompress import PayloadError, unpack  # noqa: PLC0415 - a library for each compression
+
     header = read_header(data, path)
     payload = data[header.payload : header.payload + header.length]
     if payload.startswith(ELF_MAGIC):

@@ -14,8 +14,9 @@ Nothing names these tables in a stripped image, so they are found by what must b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 import numpy as np
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 TOKENS: Final = 256
 _ZERO, _NOTHING = TOKENS, TOKENS + 1
-_AT_ONCE: Final = 1 << 14  # larger lists are fetched from the system and given back, page by page
 BLOCK: Final = 256
 """Names between two markers."""
 
@@ -39,6 +39,9 @@ MARKERS_SPAN: Final = 8 << 20
 
 WALK_LIMIT: Final = 4 << 20
 """Most names walked in search of the right ones; a kernel has some 150,000."""
+
+TEXT_LIMIT: Final = 1 << 28
+"""Most characters of all names together; a distribution kernel has 2 million."""
 
 LONGEST_BLOCK: Final = BLOCK * 514
 """Most bytes between two markers: a name has at most KSYM_NAME_LEN, 512, characters, and two bytes of length."""
@@ -80,11 +83,25 @@ class Names:
     sizes: list[int] = attrs.field(repr=False)
 
 
-def read_kallsyms(image: KernelImage) -> list[tuple[str, int, bool]] | None:
-    """Name, address and whether it is global, of every symbol in kallsyms; None if the image has no such tables.
+class Columns(NamedTuple):
+    """Symbols by column: a kernel has 100,000, and an object for each is what would take longest.
+
+    Attributes:
+        names: of each its name.
+        addresses: of each its virtual address.
+        exported: of each whether it is global.
+    """
+
+    names: Sequence[str]
+    addresses: Sequence[int]
+    exported: Sequence[bool]
+
+
+def read_kallsyms(image: KernelImage) -> Columns | None:
+    """Every symbol in kallsyms; None if the image has no such tables.
 
     Raises:
-        ImageError: the names are there but no table of addresses fits them.
+        ImageError: the names are there but no table of addresses fits them, or they are far too long.
     """
     for tokens in _find_tokens(image.data):
         names = _find_names(image.data, tokens)
@@ -94,7 +111,7 @@ def read_kallsyms(image: KernelImage) -> list[tuple[str, int, bool]] | None:
         if addresses is None:
             message = f"{names.count} names, but no address table that fits them"
             raise image.error(message, field="kallsyms_names", offset=names.start)
-        return _expand(image.data, tokens, names, addresses)
+        return _expand(image, tokens, names, addresses)
     return None
 
 
@@ -265,19 +282,35 @@ def _plausible(image: KernelImage, addresses: list[int]) -> bool:
     return len(kernel) * 2 > len(array) and ascending + 1 == len(kernel)
 
 
-def _expand(data: bytes, tokens: Tokens, names: Names, addresses: list[int]) -> list[tuple[str, int, bool]]:
+def _expand(image: KernelImage, tokens: Tokens, names: Names, addresses: list[int]) -> Columns:
     """Decode all names; the first character of each is its type letter, upper case for a global symbol.
 
-    They are put together many at a time, with a zero byte, which is in no token, in front of each.
+    All are put together at once, with a zero byte, which is in no token, in front of each.
     """
     starts, sizes = np.array(names.starts), np.array(names.sizes)
     first = names.starts[0] - 1
-    codes = np.frombuffer(data[first : int((starts + sizes)[-1])], np.uint8).astype(np.uint16)
+    codes = np.frombuffer(image.data[first : int((starts + sizes)[-1])], np.uint8).astype(np.uint16)
     gaps = starts[1:] - (starts + sizes)[:-1]
     codes[(starts[1:] - 2 - first)[gaps > 1]] = _NOTHING  # long names have two bytes of length
     codes[starts - 1 - first] = _ZERO
     strings = (*tokens.strings, b"\0", b"")
-    pieces = (codes[at : at + _AT_ONCE].tolist() for at in range(0, len(codes), _AT_ONCE))
-    text = b"".join(b"".join(map(strings.__getitem__, piece)) for piece in pieces).decode("ascii", "replace")
-    found = zip(text.split("\0")[1:], addresses, strict=True)
-    return [(name[1:], address, name[:1].isupper()) for name, address in found]
+    lengths = np.array([len(string) for string in strings], np.int32)
+    if (total := int(lengths[codes].sum(dtype=np.int64))) > TEXT_LIMIT:
+        message = f"{total} characters; the most read is {TEXT_LIMIT}"
+        raise image.error(message, field="kallsyms_names", offset=names.start)
+    text = _concatenated(codes, strings, lengths).decode("ascii", "replace")
+    found = text.split("\0")[1:]
+    letters = map(itemgetter(slice(1)), found)
+    return Columns(list(map(itemgetter(slice(1, None)), found)), addresses, list(map(str.isupper, letters)))
+
+
+def _concatenated(codes: NDArray[np.uint16], strings: Sequence[bytes], lengths: NDArray[np.int32]) -> bytes:
+    """The strings with these numbers, one behind the other."""
+    places = np.cumsum(lengths, dtype=np.int32) - lengths
+    each = lengths[codes]
+    ends = np.cumsum(each, dtype=np.int32)
+    # Of each character: how far its string lies behind where it is to go, and where that is.
+    sources = np.repeat(places[codes] - (ends - each), each)
+    sources += np.arange(len(sources), dtype=np.int32)
+    characters = np.frombuffer(b"".join(strings), np.uint8)
+    return bytes(characters[sources])

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import stat
 from pathlib import Path
 from typing import Final
 
-from pvops_core.errors import ImageError
 from pvops_core.images.bzimage import is_bzimage, unpack_bzimage
 from pvops_core.images.elf import read_headers
 from pvops_core.images.model import KernelImage
-
-FILE_LIMIT: Final = 1 << 30
-"""Largest file read; a vmlinux with all debug information is about 700 MiB."""
+from pvops_core.images.reading import read_file
 
 # linux_banner; the second banner, for /proc/version, has %s in place of the release.
 _BANNER: Final = re.compile(rb"Linux version ([!-~]{1,64}) \(")
@@ -51,20 +47,6 @@ def load_image(source: Path | str | bytes, name: str = "") -> KernelImage:
         segments=headers.segments,
         notes=headers.notes,
     )
-
-
-def read_file(source: Path, path: str) -> bytes:
-    """The bytes of a file that may be a kernel; ImageError, which calls it ``path``, if it cannot be read."""
-    try:
-        status = source.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("is not a regular file", path)
-        if status.st_size > FILE_LIMIT:
-            raise ImageError(f"has {status.st_size:#x} bytes; the most read is {FILE_LIMIT:#x}", path)
-        return source.read_bytes()
-    except (OSError, ValueError) as failure:
-        reason = failure.strerror if isinstance(failure, OSError) else failure
-        raise ImageError(f"cannot be read: {reason}", path) from failure
 
 
 def _banner_release(data: bytes) -> str:

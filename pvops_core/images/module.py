@@ -17,8 +17,9 @@ import numpy as np
 from pvops_core.errors import ImageError
 from pvops_core.images.decompress import PayloadError, identify, unpack
 from pvops_core.images.elf import is_module, read_headers
-from pvops_core.images.load import read_file
+from pvops_core.images.kallsyms import Columns
 from pvops_core.images.model import SHF_ALLOC, KernelImage, Section, Segment
+from pvops_core.images.reading import read_file
 from pvops_core.images.symbols import SYM32, SYM64, SymbolTable, build
 
 if TYPE_CHECKING:
@@ -72,8 +73,11 @@ class LinkedModule(KernelImage):
         cached: SymbolTable | None = self.__dict__.get("_symbol_table")
         if cached is None:
             theirs = self.kernel.symbol_table
-            pairs = zip(theirs.names, theirs.addresses, strict=True)
-            cached = build("module", (*self.own, *((name, address, False) for name, address in pairs)))
+            names, addresses, exported = zip(*self.own, strict=True) if self.own else ((), (), ())
+            columns = Columns(
+                (*names, *theirs.names), (*addresses, *theirs.addresses), (*exported, *[False] * len(theirs.names))
+            )
+            cached = build("module", columns)
             cached.by_name.update({name: at for name, at in theirs.by_name.items() if name not in cached.by_name})
             self.__dict__["_symbol_table"] = cached
         return cached

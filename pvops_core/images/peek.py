@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.images.bzimage import VERSION, is_bzimage
-from pvops_core.images.load import load_image, read_file
+from pvops_core.images.reading import read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,4 +26,6 @@ def machine_of(path: Path) -> str:
     told = is_bzimage(data) and int.from_bytes(data[VERSION : VERSION + 2], "little") >= _XLOADFLAGS_PROTOCOL
     if told and data[_XLOADFLAGS : _XLOADFLAGS + 1] and data[_XLOADFLAGS] & _KERNEL_64:
         return "x86_64"
+    from pvops_core.images.load import load_image  # noqa: PLC0415 - heavy, and seldom needed
+
     return load_image(data, str(path)).machine

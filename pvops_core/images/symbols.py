@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from itertools import compress
+from operator import ne
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import numpy as np
 
-from pvops_core.images.kallsyms import read_kallsyms
+from pvops_core.images.kallsyms import Columns, read_kallsyms
 
 if TYPE_CHECKING:
     from pvops_core.images.model import KernelImage
@@ -49,19 +50,20 @@ class SymbolTable:
     names: list[str] = attrs.field(repr=False)
 
 
-def build(source: str, symbols: Iterable[tuple[str, int, bool]]) -> SymbolTable:
-    """A table of name, address and whether it is global, of each symbol."""
-    backwards = list(symbols)[::-1]  # so that the first of several comes last, and stays
-    by_name = {name: address for name, address, _ in backwards}
-    by_name.update({name: address for name, address, is_global in backwards if is_global})
-    by_address = {address: name for name, address, _ in backwards}
+def build(source: str, symbols: Columns) -> SymbolTable:
+    """A table of symbols."""
+    # Backwards, so that the first of several comes last, and stays.
+    names, places, exported = symbols.names[::-1], symbols.addresses[::-1], symbols.exported[::-1]
+    by_name = dict(zip(names, places, strict=True))
+    by_name.update(zip(compress(names, exported), compress(places, exported), strict=True))
+    by_address = dict(zip(places, names, strict=True))
     addresses = sorted(by_address)
     others: dict[str, set[int]] = {}
-    for name, address, _ in backwards:
-        if by_name[name] != address:
-            others.setdefault(name, {by_name[name]}).add(address)
+    hidden = list(map(ne, map(by_name.__getitem__, names), places))
+    for name, address in zip(compress(names, hidden), compress(places, hidden), strict=True):
+        others.setdefault(name, {by_name[name]}).add(address)
     shared = {name: tuple(sorted(places)) for name, places in others.items()}
-    return SymbolTable(source, by_name, shared, addresses, [by_address[address] for address in addresses])
+    return SymbolTable(source, by_name, shared, addresses, list(map(by_address.__getitem__, addresses)))
 
 
 def read_symbols(image: KernelImage) -> SymbolTable:
@@ -79,7 +81,7 @@ def read_symbols(image: KernelImage) -> SymbolTable:
     return SymbolTable("", {}, {}, [], [])
 
 
-def _symtab(image: KernelImage, index: int) -> Iterable[tuple[str, int, bool]]:
+def _symtab(image: KernelImage, index: int) -> Columns:
     section = image.sections[index]
     field = f"section[{index}] {section.name}"
     if section.link >= len(image.sections) or image.sections[section.link].kind != "SHT_STRTAB":
@@ -94,9 +96,11 @@ def _symtab(image: KernelImage, index: int) -> Iterable[tuple[str, int, bool]]:
     strings = image.sections[section.link]
     end = strings.offset + strings.size
     is_global = (table["info"] >> 4) != _STB_LOCAL
-    for name, value, exported in zip(table["name"].tolist(), table["value"].tolist(), is_global.tolist(), strict=True):
+    names = []
+    for name in table["name"].tolist():
         start = strings.offset + name
         stop = image.data.find(b"\0", start, min(end, start + NAME_LIMIT)) if start < end else -1
         if stop < 0:
             raise image.error(f"name {name:#x} does not end in the string table", field=field, offset=section.offset)
-        yield image.data[start:stop].decode("utf-8", "replace"), value, exported
+        names.append(image.data[start:stop].decode("utf-8", "replace"))
+    return Columns(names, table["value"].tolist(), is_global.tolist())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from pvops_core.errors import ImageError
-from pvops_core.images.load import read_file
+from pvops_core.images.reading import read_file
 from pvops_core.patching.altinstructions.capabilities import read_capabilities
 
 if TYPE_CHECKING:

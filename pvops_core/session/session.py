@@ -1,4 +1,7 @@
-"""A machine, a guest and a backend, assembled and ready to run."""
+"""A machine, a guest and a backend, assembled and ready to run.
+
+What a boot alone does not need, hooks and calls among it, is imported when it is first asked for.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,22 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from pvops_core.backends import chain
 from pvops_core.backends.blame import blamed
 from pvops_core.closing import Closing
-from pvops_core.errors import MachineError, SwitchError, UsageError, unknown
+from pvops_core.errors import MachineError, UsageError, unknown
 from pvops_core.guest import GuestText, find_symbol
 from pvops_core.guest.linux import LinuxReturns
 from pvops_core.guest.places import find_place
 from pvops_core.guest.points import POINTS, Passed, Points
 from pvops_core.guest.returns import user_mode_of
 from pvops_core.guest.space import KernelSpace
-from pvops_core.guest.structs import Structures
 from pvops_core.guest.tasks import find_tasks
 from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
 from pvops_core.guests.builtin.points import POINTS as BUILTIN_POINTS
 from pvops_core.guests.builtin.stacks import returns_of
-from pvops_core.guests.linux.names import LinuxNames
 from pvops_core.machine import Machine, Stop, Vcpu
 from pvops_core.machine.run.watchdog import run_within, whereabouts
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
-from pvops_core.session.builtin import make_switchboard
-from pvops_core.session.calls import Calls
-from pvops_core.session.offers import bound_ops
 from pvops_core.session.processors import Processors
-from pvops_core.switchboard.implementations import Offers
-from pvops_core.switchboard.ophooks import OpHooks
 from pvops_core.switchboard.slots import SlotWatch
 from pvops_core.switchboard.table import OpTable, by_symbols, find_running_table
 
@@ -39,9 +35,12 @@ if TYPE_CHECKING:
     from pvops_core.backends import Backend, Platform
     from pvops_core.backends.keyboard import Keyboard
     from pvops_core.guest import Guest
+    from pvops_core.guest.structs import Structures
     from pvops_core.kinds import MachineKind
     from pvops_core.ops import Layout
+    from pvops_core.session.calls import Calls
     from pvops_core.switchboard import Ops, Switch, Switchboard
+    from pvops_core.switchboard.ophooks import OpHooks
 
 PAGE_SHIFT = 12
 _WHAT = {BuiltinGuest.boot_protocol: "the built-in guest", Kernel.boot_protocol: "kernel images"}
@@ -155,6 +154,8 @@ class Session(Closing):
     def _equip(self, backends: tuple[Backend, ...]) -> None:
         """Load the guest, with what is served of it or looked at in it from its first instruction on."""
         if isinstance(self.guest, BuiltinGuest):
+            from pvops_core.session.builtin import make_switchboard  # noqa: PLC0415
+
             self.slots = None
             self.table = OpTable(
                 self.guest.image, self.text, self.layout, self.guest.sites, by_symbols(self.guest.symbols)
@@ -324,6 +325,8 @@ class Session(Closing):
     @cached_property
     def calls(self) -> Calls:
         """Makes calls of the guest's code from outside."""
+        from pvops_core.session.calls import Calls  # noqa: PLC0415
+
         machine, image = self.machine, self.guest.image
         find = partial(find_symbol, image)
         if self.table is None:
@@ -350,6 +353,8 @@ class Session(Closing):
     @cached_property
     def structures(self) -> Structures:
         """A kernel's memory by its own types; StructureError if it has none that can be read."""
+        from pvops_core.guest.structs import Structures  # noqa: PLC0415
+
         return Structures(self.guest.image, self.space, len(self.machine.vcpus))
 
     def struct(self, type: str, address: int | str) -> Any:  # noqa: ANN401 - what C has there
@@ -370,20 +375,9 @@ class Session(Closing):
     @cached_property
     def hooks(self) -> OpHooks:
         """Python hooks in a kernel's own ops; SwitchError if it has no table that is known here."""
-        if self.table is None or self.slots is None:
-            raise SwitchError("the kernel has no table of ops that is known here")
-        names = LinuxNames(self.kernel, self.machine, self.text, lambda: self.structures)
-        table, backends = self.table, self._backends
+        from pvops_core.session.hooks import make_hooks  # noqa: PLC0415
 
-        def offers() -> Offers:
-            return Offers(table.layout, bound_ops(self, table.layout, names, backends))
-
-        image, text, poker = self.guest.image, self.text, self.poker
-        hooks = OpHooks(
-            image, self.machine, text, poker, table, self.slots, self.points, lambda: self.structures, offers
-        )
-        self.returns.called = hooks.called
-        return hooks
+        return make_hooks(self, self._backends)
 
     @property
     def last_hook_fault(self) -> str:

@@ -10,7 +10,8 @@ from importlib import import_module
 import pytest
 
 from pvops_core import backends, guests, session
-from pvops_core.api1.names import MODULES, NAMES, OldModules
+from pvops_core.api1.finder import OldModules
+from pvops_core.api1.names import MODULES, NAMES
 from pvops_core.hookspecs import HookDeprecationWarning
 
 
@@ -62,5 +63,5 @@ def test_what_was_the_built_in_guests_function_is_one() -> None:
 def test_nothing_of_it_is_loaded_that_is_not_used() -> None:
     code = "import sys, pvops_core; print(*sorted(name for name in sys.modules if name.startswith('pvops_core')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["pvops_core", "pvops_core.api1", "pvops_core.api1.names"]
+    assert done.stdout.split() == ["pvops_core", "pvops_core.api1", "pvops_core.api1.finder"]
     assert sum(isinstance(finder, OldModules) for finder in sys.meta_path) == 1

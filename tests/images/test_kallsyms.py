@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pvops_core.errors import ImageError
-from pvops_core.images import load_image
+from pvops_core.images import kallsyms, load_image
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kallsyms import BASES, SHAPES, Shape, tables
 
@@ -78,6 +78,13 @@ def test_names_without_addresses_are_an_error_with_a_place() -> None:
         _ = load_image(bytes(data), "broken").symbols
     assert caught.value.field == "kallsyms_names"
     assert caught.value.offset is not None
+
+
+def test_tokens_that_make_names_of_any_length_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kallsyms, "TEXT_LIMIT", 10_000)
+    with pytest.raises(ImageError, match="characters; the most read is 10000") as caught:
+        _ = load_image(kernel(make_symbols(600, 64), SHAPES[3])).symbols
+    assert caught.value.field == "kallsyms_names"
 
 
 def test_damaged_tables_are_read_or_refused() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pvops_core.backends import Backend
-from pvops_core.errors import ImageError, MachineError, UsageError
+from pvops_core.errors import ImageError, UsageError
 from pvops_core.guests import Kernel, read_kernel
 from pvops_core.images import load_image
 from pvops_core.kinds import MachineKind
@@ -82,14 +82,14 @@ def test_kernels_are_read_from_files(tmp_path: Path, elf: MakeElf) -> None:
 
 
 def test_what_does_not_fit_is_refused(boot: Boot, elf: MakeElf, backends: dict[str, Backend]) -> None:
-    with pytest.raises(MachineError, match="ramdisk of 24576 KiB"):
+    with pytest.raises(UsageError, match="ramdisk of 24576 KiB"):
         boot(POWER_OFF, initrd=bytes(24 << 20))
-    with pytest.raises(MachineError, match="longer than"):
+    with pytest.raises(UsageError, match="a command line of 4000 bytes"):
         boot(POWER_OFF, cmdline="x" * 4000)
     low = Kernel(load_image(elf(POWER_OFF, base=0x8000)))
     with pytest.raises(ImageError, match="below 1 MiB"):
         Session(low, (backends["native"],))
-    with pytest.raises(MachineError, match="not enough"):
+    with pytest.raises(UsageError, match="not enough"):
         Session(Kernel(load_image(elf(POWER_OFF))), (backends["native"],), memory=16 << 20)
 
 

@@ -222,14 +222,18 @@ class XenHost(Platform):
             self.deliver_pending(vcpu)
             return
         forget_hits(vcpu)
-        if not vcpu.in_64_bit_code:
+        if not self._wide:
             self._unknown(vcpu)
             return
-        flags, rip = vcpu.rflags, vcpu.rip
-        vcpu.set("rcx", rip)
-        vcpu.set("r11", flags)
+        registers = hv.registers[vcpu.index]
+        cs, ss, rip, flags = registers.called.read()
+        # What Xen's own segment is is known; a closer look at another costs as much as the rest of this.
+        if cs != FLAT_KERNEL_CS64 and not vcpu.in_64_bit_code:
+            self._unknown(vcpu)
+            return
+        registers.clobbered.write(rip, flags)
         if state.in_kernel:
-            if (vcpu.get("cs"), vcpu.get("ss")) != _SYSCALL_SELECTORS:
+            if (cs, ss) != _SYSCALL_SELECTORS:
                 raise_kernel(hv, vcpu)
             self._hypercall_from_guest(vcpu)
             return
@@ -239,7 +243,8 @@ class XenHost(Platform):
             return
         hv.stats.traps["syscall"] += 1
         enter(hv, vcpu, state.syscall, selectors=_SYSCALL_SELECTORS)
-        vcpu.rflags &= ~_DF
+        if flags & _DF:
+            vcpu.rflags &= ~_DF
 
     def _unknown(self, vcpu: Vcpu) -> None:
         """A syscall outside of 64-bit code, where Intel's processors do not know it."""

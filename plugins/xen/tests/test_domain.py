@@ -16,7 +16,7 @@ from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.hypervisor.layout import GUEST_CONTEXT64, START_INFO32, START_INFO64, USER_REGS64
 from pvops_xen.xenstore.wire import RequestError
 
-from pvops_core.errors import ImageError, MachineError
+from pvops_core.errors import ImageError, MachineError, UsageError
 from pvops_core.guests import Kernel
 from pvops_core.images import load_image
 from pvops_core.session import Session
@@ -235,7 +235,7 @@ def test_an_image_without_notes() -> None:
 def test_too_little_memory(boots: list[Session]) -> None:
     with pytest.raises(MachineError):
         boot(boots, elf(64), memory=1 << 20)
-    with pytest.raises(MachineError):
+    with pytest.raises(UsageError, match="has room for 1023"):
         boot(boots, elf(64), memory=MEMORY, cmdline="x" * 1024)
 
 

@@ -10,7 +10,7 @@ import attrs
 
 from pvops_core.errors import ImageError
 from pvops_core.images import load_image
-from pvops_core.images.load import read_file
+from pvops_core.images.reading import read_file
 from pvops_core.kinds import kind_of, will_do
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ class LiveBoot:
     """Does what a :class:`Patching` says while a session runs. A context manager.
 
     Args:
-        session: made with ``livepatch`` if anything is wanted.
+        session: made with page frames for payloads.
         patching: what.
         show: is given lines for the user.
     """
@@ -31,9 +31,6 @@ class LiveBoot:
     def __init__(self, session: Session, patching: Patching, show: Callable[[str], None]) -> None:
         self._stack = ExitStack()
         self._script: Script | None = None
-        self._report: Report | None = None
-        if not patching.wanted:
-            return
         patches = live_patches(session)
         self._report = report = Report(patches, show)
         if patching.script:
@@ -51,8 +48,8 @@ class LiveBoot:
         self._stack.close()
 
     def found(self) -> dict[str, Any]:
-        """What was done; empty if nothing was wanted."""
-        return self._report.found(self._script) if self._report is not None else {}
+        """What was done."""
+        return self._report.found(self._script)
 
 
 def _read(path: str) -> bytes:

@@ -54,6 +54,9 @@ class DebugRegisters:
     Args:
         vcpu: whose they are.
         engine: its engine.
+
+    Attributes:
+        watching: data or ports are watched, so that accesses have to be told; asked so often that it is no property.
     """
 
     def __init__(self, vcpu: Core, engine: Engine, hit: Callable[[], None]) -> None:
@@ -63,6 +66,7 @@ class DebugRegisters:
         self._armed: tuple[Armed, ...] = ()
         self._hooks: list[int] = []
         self._watch: Watch | None = None
+        self.watching = False
         self._waits = False
         self.serve: Callable[..., None] = lambda *_: None
 
@@ -126,6 +130,7 @@ class DebugRegisters:
                 lambda: self.serve(self._after_instruction),
                 loads=any(each.kind == _ACCESS for each in data),
             )
+            self.watching = True
 
     def _disarm(self) -> None:
         for hook in self._hooks:
@@ -134,6 +139,7 @@ class DebugRegisters:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+            self.watching = self._waits = False
 
     # What comes of them
 

@@ -142,7 +142,7 @@ def _deliver(vcpu: Core, event: Event) -> None:
     )
     mask = (1 << wide * 8) - 1
     data = struct.pack(
-        f"<{len(frame)}{'_HI'[wide // 2] if wide < 8 else 'Q'}", *(word & mask for word in reversed(frame))
+        f"<{len(frame)}{'_HI'[wide // 2] if wide < 8 else 'Q'}", *[word & mask for word in reversed(frame)]
     )
     pointer = stack.pointer - len(data) & vcpu.machine.kind.mask
     try:
@@ -169,11 +169,9 @@ def read_gate(vcpu: Core, event: Event, *, long: bool) -> Gate:
         raise general_protection(f"vector {event.vector} is outside the IDT", error | event.ext)
     raw = vcpu.virtual.read(int(table.base) + event.vector * size, size, system=True)
     low, selector, ist, kind, high, top = struct.unpack("<HHBBHQ", raw.ljust(16, b"\0"))
-    gate = Gate(selector, low | high << 16, kind & 0x1F, kind >> 5 & 3, bool(kind & 0x80), ist & 7 if long else 0)
-    if long:
-        gate = attrs.evolve(gate, offset=gate.offset | (top & 0xFFFFFFFF) << 32)
-    elif gate.type < _GATE_32:
-        gate = attrs.evolve(gate, offset=low)
+    type_ = kind & 0x1F
+    offset = low | (high << 16 if long or type_ >= _GATE_32 else 0) | ((top & 0xFFFFFFFF) << 32 if long else 0)
+    gate = Gate(selector, offset, type_, kind >> 5 & 3, bool(kind & 0x80), ist & 7 if long else 0)
     known = {_GATE_32, _TRAP_32} if long else {_GATE_16, _TRAP_16, _GATE_32, _TRAP_32}
     if gate.type not in known:
         what = "a task gate, which is not supported" if gate.type == _TASK_GATE else "no interrupt or trap gate"

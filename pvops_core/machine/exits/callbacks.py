@@ -221,10 +221,11 @@ class Callbacks:
             machine.log.record("int", vcpu.index, vector=vector, rip=rip)
             self._loop.platform.software_interrupt(vcpu, vector)
             return
-        if vector != faults.DB:
+        if vector == faults.DB:
+            if not vcpu.debug.stepped():
+                return
+        elif vcpu.debug.watching:
             vcpu.debug.faulted()
-        elif not vcpu.debug.stepped():
-            return
         error_code = state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
         address = state[_FAULT_ADDRESS] & machine.kind.mask if vector == faults.PF else None
         if canonicality_decides(vector, error_code, address):
@@ -325,7 +326,8 @@ class Callbacks:
         vcpu.machine.counts["port_reads"] += 1
         try:
             self._read = vcpu.insn.in_(port, size)
-            vcpu.debug.on_port(port, size)
+            if vcpu.debug.watching:
+                vcpu.debug.on_port(port, size)
         except GuestFault as fault:
             self._postpone(fault)
 
@@ -336,7 +338,8 @@ class Callbacks:
         vcpu.machine.counts["port_writes"] += 1
         try:
             vcpu.insn.out(port, value, size)
-            vcpu.debug.on_port(port, size)
+            if vcpu.debug.watching:
+                vcpu.debug.on_port(port, size)
         except GuestFault as fault:
             self._postpone(fault)
 

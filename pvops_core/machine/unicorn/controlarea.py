@@ -36,7 +36,7 @@ _fill()
 
 def held(number: int) -> bool:
     """Whether an engine may be asked for a register at all."""
-    return any(number in each for each in _RANGES)
+    return number in _RANGES[0] or number in _RANGES[1] or number in _RANGES[2]
 
 
 def without_leaving(function: Callable[..., int], *arguments: object) -> int:

@@ -36,6 +36,7 @@ REGISTER_IDS: dict[str, int] = {
     for name, value in vars(x86_const).items()
     if name.startswith("UC_X86_REG_")
 }
+_MSR = REGISTER_IDS["msr"]
 BUS_ERRORS: dict[int, str] = {
     const.UC_ERR_READ_UNMAPPED: "read outside physical memory",
     const.UC_ERR_WRITE_UNMAPPED: "write outside physical memory",
@@ -182,6 +183,8 @@ class Engine:
         self.check("map", _library.uc_mem_map_ptr(self.handle, *control))
         self._value = ctypes.c_uint64()
         self._place = ctypes.byref(self._value)
+        self._msr = MsrValue(0, 0)
+        self._msr_place = ctypes.byref(self._msr)
 
     def check(self, what: str, status: int) -> None:
         """Raise MachineError unless the library said OK."""
@@ -378,17 +381,20 @@ class Engine:
 
     def read_msr(self, number: int) -> int:
         """A model-specific register as the engine keeps it; 0 for those it does not know."""
-        msr = MsrValue(number, 0)
-        if controlarea.held(number):
-            self.check("rdmsr", without_leaving(_reg_read, self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
+        if not controlarea.held(number):
+            return 0
+        msr = self._msr
+        msr.number, msr.value = number, 0
+        if status := without_leaving(_reg_read, self.pointer, _MSR, self._msr_place):
+            self.check("rdmsr", status)
         value: int = msr.value
         return value
 
     def write_msr(self, number: int, value: int) -> None:
         """Set a model-specific register; those that the engine does not know are ignored by it."""
-        msr = MsrValue(number, value)
         if controlarea.held(number):
-            self.check("wrmsr", without_leaving(_reg_write, self.pointer, REGISTER_IDS["msr"], ctypes.byref(msr)))
+            self._msr.number, self._msr.value = number, value
+            self.check("wrmsr", without_leaving(_reg_write, self.pointer, _MSR, self._msr_place))
 
     def read_table(self, name: str) -> TableRegister:
         """gdtr, idtr, ldtr or tr."""

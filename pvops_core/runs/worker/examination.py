@@ -6,12 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pvops_core.runs.costs import port_accesses
-from pvops_core.runs.worker.msrs import count_msrs
-from pvops_core.runs.worker.sitecodes import AT_THE_END, SiteCodes
 
 if TYPE_CHECKING:
     from pvops_core.guest.points import Passed
     from pvops_core.machine import Vcpu
+    from pvops_core.runs.worker.sitecodes import SiteCodes
     from pvops_core.session import Session
 
 LAST_MOMENT: Final = "free_initmem"
@@ -28,8 +27,12 @@ class Examination:
 
     def __init__(self, session: Session, *, sites: bool) -> None:
         self._session = session
-        self._sites = SiteCodes(session) if sites else None
+        self._sites: SiteCodes | None = None
         if sites:
+            from pvops_core.runs.worker.msrs import count_msrs  # noqa: PLC0415 - seldom wanted
+            from pvops_core.runs.worker.sitecodes import SiteCodes  # noqa: PLC0415
+
+            self._sites = SiteCodes(session)
             count_msrs(session)
         self._points: dict[str, dict[str, float]] = {}
         session.points.listen(self._note, acts=False)
@@ -46,7 +49,7 @@ class Examination:
         if self._sites is None:
             return fields
         if not self._sites.codes:
-            self._sites.read(AT_THE_END)
+            self._sites.read()
         codes, note, forms = self._sites.codes, self._sites.note, self._sites.forms()
         return fields | {"site_codes": codes, "sites_note": note, "sites": forms}
 

@@ -1,4 +1,7 @@
-"""Those who look inside a real kernel's boot, in the process that runs it."""
+"""Those who look inside a real kernel's boot, in the process that runs it.
+
+With what a boot is looked at is imported when that is asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pvops_core.backends.fills import fills_of
 from pvops_core.backends.loading import load_object
 from pvops_core.backends.paths import plugins_at
 from pvops_core.errors import UsageError
-from pvops_core.patching.bootrecords import find_records
 from pvops_core.runs.worker.serving import Serving
-from pvops_core.session.trace import Trace
-from pvops_core.session.verify import PatchingCheck
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.runs.wire import HookOrder, Inside
     from pvops_core.session import Session
+    from pvops_core.session.trace import Trace
+    from pvops_core.session.verify import PatchingCheck
     from pvops_core.switchboard.ophook import OpHook
 
 
@@ -37,12 +38,8 @@ class Insight:
     """
 
     def __init__(self, asked: Inside, session: Session, backends: Sequence[Backend]) -> None:
-        self._check: PatchingCheck | None = None
-        if asked.verify_patching:
-            folder = Path(asked.records) if asked.records else None
-            records = find_records(folder, session.kernel.image.sha256) if folder else ()
-            self._check = PatchingCheck(session, fills_of(backends), records)
-        self._trace = Trace(session) if asked.trace else None
+        self._check = _check(asked, session, backends) if asked.verify_patching else None
+        self._trace = _trace(session) if asked.trace else None
         self._table = session.table if asked.trace else None
         self._serving = Serving(asked.ops, session, backends)
         self._hooks = [OrderedHook(order, session) for order in asked.hooks]
@@ -73,6 +70,21 @@ class Insight:
         if self._trace is not None:
             found["trace"] = self._trace.to_json()
         return found
+
+
+def _check(asked: Inside, session: Session, backends: Sequence[Backend]) -> PatchingCheck:
+    from pvops_core.backends.fills import fills_of  # noqa: PLC0415
+    from pvops_core.patching.bootrecords import find_records  # noqa: PLC0415
+    from pvops_core.session.verify import PatchingCheck  # noqa: PLC0415
+
+    records = find_records(Path(asked.records), session.kernel.image.sha256) if asked.records else ()
+    return PatchingCheck(session, fills_of(backends), records)
+
+
+def _trace(session: Session) -> Trace:
+    from pvops_core.session.trace import Trace  # noqa: PLC0415
+
+    return Trace(session)
 
 
 class OrderedHook:

@@ -12,7 +12,6 @@ from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.loading import load_needed
 from pvops_core.errors import ImageError, MachineError, PvopsError, UsageError, unknown
 from pvops_core.guests import builtin_guest, read_kernel
-from pvops_core.livepatch.payload.pages import FRAMES
 from pvops_core.runs.cell import BUILTIN, Cell
 from pvops_core.runs.observation import Observation
 from pvops_core.runs.wire import Message, Phase, Request
@@ -91,6 +90,14 @@ def _guest(cell: Cell) -> Guest:
     return read_kernel(cell.guest, cell.initrd or None, cell.cmdline)
 
 
+def _tool_frames(request: Request) -> int:
+    if not request.patching.wanted:
+        return 0
+    from pvops_core.livepatch.payload.pages import FRAMES  # noqa: PLC0415 - seldom wanted
+
+    return FRAMES
+
+
 def _session(request: Request, links: tuple[Backend, ...], keyboard: Keyboard) -> Session:
     cell = request.cell
     try:
@@ -105,7 +112,7 @@ def _session(request: Request, links: tuple[Backend, ...], keyboard: Keyboard) -
             until=request.until,
             stop_at=request.stop_at,
             keyboard=keyboard,
-            tool_frames=FRAMES if request.patching.wanted else 0,
+            tool_frames=_tool_frames(request),
         )
     except MachineError as failure:
         if cell.guest == BUILTIN:

@@ -1,4 +1,7 @@
-"""What is seen of a run beyond what all show: of the built-in guest its report, of a kernel what was asked for."""
+"""What is seen of a run beyond what all show: of the built-in guest its report, of a kernel what was asked for.
+
+What most runs do not ask for is imported when a run does.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pvops_core.errors import MachineError
 from pvops_core.guests import Status
-from pvops_core.livepatch.control.live import LiveBoot
 from pvops_core.runs.worker.ending import Ending
 from pvops_core.runs.worker.examination import Examination
 from pvops_core.runs.worker.insight import Insight
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.backends import Backend
+    from pvops_core.livepatch.control.live import LiveBoot
     from pvops_core.runs.wire import Request
     from pvops_core.session import Session
 
@@ -130,7 +133,11 @@ class KernelSights(Sights):
     ) -> None:
         super().__init__(session, request, backends, show)
         self._request = request
-        self._live = self._stack.enter_context(LiveBoot(session, request.patching, lambda line: show(f"{line}\n")))
+        self._live: LiveBoot | None = None
+        if request.patching.wanted:
+            from pvops_core.livepatch.control.live import LiveBoot  # noqa: PLC0415
+
+            self._live = self._stack.enter_context(LiveBoot(session, request.patching, lambda line: show(f"{line}\n")))
         self._insight = Insight(request.inside, session, backends)
 
     def begin(self) -> None:
@@ -153,6 +160,6 @@ class KernelSights(Sights):
             "op_calls": self._insight.op_calls,
             "own_calls": self._insight.own_calls,
             "inside": self._insight.found(),
-            "livepatch": self._live.found(),
+            "livepatch": self._live.found() if self._live else {},
             **self._switched(),
         }

@@ -48,7 +48,7 @@ class SiteCodes:
         if not self._records:
             self.note = self.note or "the kernel annotates no call of an op"
 
-    def read(self, moment: str) -> None:
+    def read(self, moment: str = AT_THE_END) -> None:
         """Read every site as it is now."""
         if not self._records:
             return

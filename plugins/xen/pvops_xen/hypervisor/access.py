@@ -50,7 +50,11 @@ def canonical(abi: Abi, address: int) -> bool:
 def check(abi: Abi, address: int, length: int) -> None:
     """Raise BadHandleError for a range that a guest must not name."""
     if length and not addr_ok(abi, address, length):
-        raise BadHandleError(f"guest handle {address:#x}+{length:#x} is not in guest space")
+        raise _bad_handle(address, length)
+
+
+def _bad_handle(address: int, length: int) -> BadHandleError:
+    return BadHandleError(f"guest handle {address:#x}+{length:#x} is not in guest space")
 
 
 @contextlib.contextmanager
@@ -76,7 +80,8 @@ def _pieces(hv: Hypervisor, cpu: Vcpu, address: int, length: int, *, write: bool
 
 def read(hv: Hypervisor, cpu: Vcpu, address: int, length: int) -> bytes:
     """``copy_from_guest``."""
-    check(hv.abi, address, length)
+    if length and not addr_ok(hv.domain.abi, address, length):
+        raise _bad_handle(address, length)
     if (address & PAGE_MASK) + length <= PAGE_SIZE:
         return hv.memory.read(hv.space.translate(cpu, address), length) if length else b""
     return b"".join(hv.memory.read(pa, size) for pa, size in _pieces(hv, cpu, address, length, write=False))

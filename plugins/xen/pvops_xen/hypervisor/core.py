@@ -56,6 +56,8 @@ class FrameRegisters:
         self.frame = cpu.batch("rip", "rsp", "rflags", "rcx", "r11")
         self.place = cpu.batch("rsp", "rflags")
         self.back = cpu.batch("rsp", "rflags", "rax", "rcx", "r11")
+        self.called = cpu.batch("cs", "ss", "rip", "rflags")
+        self.clobbered = cpu.batch("rcx", "r11")
 
 
 class HypervisorState(NamedTuple):
@@ -92,6 +94,7 @@ class Hypervisor:
         scratch: a machine frame of Xen's, for copies of page tables.
         in_multicall: a multicall is being served; one cannot hold another.
         continuation: arguments with which a preempted hypercall (-ERESTART) is to be made again.
+        memory: machine memory.
         space: the guest's address space.
         registers: those of each vCPU that frames hold, for 64-bit guests.
     """
@@ -109,23 +112,20 @@ class Hypervisor:
     scratch: int = 0
     in_multicall: bool = False
     continuation: tuple[int, ...] = ()
+    memory: PhysicalMemory = attrs.field(init=False)
     space: GuestSpace = attrs.field(init=False)
     registers: tuple[FrameRegisters, ...] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Look at the guest's address space through its memory, and prepare reading its registers."""
-        self.space = GuestSpace(self.machine.memory, self.domain)
+        self.memory = self.machine.memory
+        self.space = GuestSpace(self.memory, self.domain)
         self.registers = tuple(map(FrameRegisters, self.machine.vcpus)) if self.abi.bits == 64 else ()
 
     @property
     def abi(self) -> Abi:
         """Offsets for the guest's width."""
         return self.domain.abi
-
-    @property
-    def memory(self) -> PhysicalMemory:
-        """Machine memory."""
-        return self.machine.memory
 
     def state(self, cpu: Vcpu) -> VcpuState:
         """What Xen knows of a vCPU."""

@@ -215,7 +215,7 @@ class Validator:
         return 0
 
     def _store_adjusted(self, mfn: int, level: int, table: Sequence[int]) -> None:
-        fixed = [pte.adjust(entry, level, self.bits) for entry in table]
+        fixed = [entry and pte.adjust(entry, level, self.bits) for entry in table]  # most slots are empty
         if level == 4:
             for slot in range(FIRST_XEN_L4_SLOT, LAST_XEN_L4_SLOT + 1):
                 fixed[slot] = self.slots.l4.get(slot, 0)

@@ -92,7 +92,8 @@ def note_debug(hv: Hypervisor, cpu: Vcpu) -> None:
 
 def forget_hits(cpu: Vcpu) -> None:
     """Xen is entered: what a load of SS put off now comes in Xen's own code, which ignores it (``do_debug``)."""
-    cpu.debug.faulted()
+    if cpu.debug.watching:
+        cpu.debug.faulted()
 
 
 def raise_debug(hv: Hypervisor, cpu: Vcpu, status: int) -> None:

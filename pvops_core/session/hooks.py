@@ -1,0 +1,48 @@
+"""The switchboard of a session whose guest is a kernel: it stands in front of ops that the kernel fills in itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.errors import SwitchError
+from pvops_core.guests.linux.names import LinuxNames
+from pvops_core.session.offers import bound_ops
+from pvops_core.switchboard.implementations import Offers
+from pvops_core.switchboard.ophooks import OpHooks
+
+if TYPE_CHECKING:
+    from pvops_core.backends import Backend
+    from pvops_core.guest.structs import Structures
+    from pvops_core.session.session import Session
+
+
+def make_hooks(session: Session, backends: tuple[Backend, ...]) -> OpHooks:
+    """Make it; the backends' ops are made for the session when one is first asked for.
+
+    Raises:
+        SwitchError: the kernel has no table of ops that is known here.
+    """
+    table, slots = session.table, session.slots
+    if table is None or slots is None:
+        raise SwitchError("the kernel has no table of ops that is known here")
+
+    def structures() -> Structures:
+        return session.structures
+
+    def offers() -> Offers:
+        names = LinuxNames(session.kernel, session.machine, session.text, structures)
+        return Offers(table.layout, bound_ops(session, table.layout, names, backends))
+
+    hooks = OpHooks(
+        session.guest.image,
+        session.machine,
+        session.text,
+        session.poker,
+        table,
+        slots,
+        session.points,
+        structures,
+        offers,
+    )
+    session.returns.called = hooks.called
+    return hooks
