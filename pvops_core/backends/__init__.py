@@ -3,8 +3,9 @@
 Finding them takes a fraction of what loading them takes, so each name is imported when it is first used.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from pvops_core.lazily import lazily
 
 if TYPE_CHECKING:
     from pvops_core.backends.backend import API, OLDEST_API, Backend, Environment, Switch
@@ -41,32 +42,27 @@ __all__ = [
 ]
 
 _HOMES = {
-    "API": "backends.backend",
-    "OLDEST_API": "backends.backend",
-    "Backend": "backends.backend",
-    "Environment": "backends.backend",
-    "Switch": "backends.backend",
-    "chain": "backends.chains",
-    "GROUP": "backends.discovery",
-    "Found": "backends.discovery",
-    "discover": "backends.discovery",
-    "implemented": "backends.hooks",
-    "Loaded": "backends.loading",
-    "load_backends": "backends.loading",
-    "HypercallMade": "backends.platform",
-    "Platform": "backends.platform",
-    "Settings": "backends.settings",
-    "clock_start": "backends.settings",
-    "cpu_model": "backends.settings",
-    "setting": "backends.settings",
-    "KernelFill": "patching.fills",
-    "OwnFunction": "guest.own",
+    "API": "backend",
+    "OLDEST_API": "backend",
+    "Backend": "backend",
+    "Environment": "backend",
+    "Switch": "backend",
+    "chain": "chains",
+    "GROUP": "discovery",
+    "Found": "discovery",
+    "discover": "discovery",
+    "implemented": "hooks",
+    "Loaded": "loading",
+    "load_backends": "loading",
+    "HypercallMade": "platform",
+    "Platform": "platform",
+    "Settings": "settings",
+    "clock_start": "settings",
+    "cpu_model": "settings",
+    "setting": "settings",
+    "KernelFill": "pvops_core.patching.fills",
+    "OwnFunction": "pvops_core.guest.own",
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"pvops_core.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _HOMES)

@@ -5,8 +5,9 @@ Readers are imported when the first is used: whoever only asks which machine a k
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from pvops_core.lazily import lazily
 
 if TYPE_CHECKING:
     from pvops_core.images.load import load_image
@@ -25,11 +26,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
+__getattr__ = lazily(__name__, _HOMES)
 
 
 __all__ = ["KernelImage", "Note", "Section", "Segment", "SymbolTable", "load_image", "machine_of"]

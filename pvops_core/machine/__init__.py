@@ -6,10 +6,10 @@ and listing or patching makes none.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pvops_core.kinds import MachineKind
+from pvops_core.lazily import lazily
 from pvops_core.machine.cpu.faults import GuestFault, PageFault, Reschedule, general_protection, undefined_instruction
 
 if TYPE_CHECKING:
@@ -50,11 +50,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    return value
+__getattr__ = lazily(__name__, _HOMES)
 
 
 __all__ = [

@@ -1,7 +1,25 @@
 """Which implementation each op has now: resolving, dispatching and switching while the guest runs."""
 
-from pvops_core.switchboard.board import Switchboard
-from pvops_core.switchboard.implementations import Form, Implementation
-from pvops_core.switchboard.ops import KERNEL, Ops, Switch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.lazily import lazily
+
+if TYPE_CHECKING:
+    from pvops_core.switchboard.board import Switchboard
+    from pvops_core.switchboard.implementations import Form, Implementation
+    from pvops_core.switchboard.ops import KERNEL, Ops, Switch
+
+_HOMES = {
+    "KERNEL": "ops",
+    "Form": "implementations",
+    "Implementation": "implementations",
+    "Ops": "ops",
+    "Switch": "ops",
+    "Switchboard": "board",
+}
+
+__getattr__ = lazily(__name__, _HOMES)
 
 __all__ = ["KERNEL", "Form", "Implementation", "Ops", "Switch", "Switchboard"]

@@ -1,0 +1,30 @@
+"""Packages whose names come from modules that are imported when one of them is first used."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def lazily(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
+    """What a package is to have as ``__getattr__``.
+
+    Args:
+        package: its ``__name__``.
+        homes: each name to the module below the package that has it; one that begins with ``pvops_core`` is elsewhere.
+    """
+
+    def get(name: str) -> object:
+        home = homes.get(name)
+        if home is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = import_module(home if home.startswith("pvops_core") else f"{package}.{home}")
+        value: object = getattr(module, name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return get

@@ -1,0 +1,26 @@
+"""Packages import their modules late, and say no as any module does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+PACKAGES = ("pvops_core.backends", "pvops_core.images", "pvops_core.machine", "pvops_core.switchboard")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_name_that_a_package_says_it_has_is_there(package: str) -> None:
+    module = import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name) is getattr(module, name)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
+        _ = module.nothing
+
+
+def test_a_boots_command_reads_no_image_and_makes_no_machine() -> None:
+    code = "import sys, pvops_core.cli.boot; print(*{'numpy', 'unicorn', 'elftools', 'capstone'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
