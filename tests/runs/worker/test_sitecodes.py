@@ -23,6 +23,7 @@ from pvops_core.testing.kernels import SmallKernel
 
 LAYOUT = LAYOUTS["6.1-64"]
 OPS = ("irq.irq_disable", "irq.save_fl", "mmu.write_cr3")
+BACKENDS = (load_backends().backends["native"],)
 
 
 def small_kernel() -> ElfBuilder:
@@ -32,8 +33,7 @@ def small_kernel() -> ElfBuilder:
 
 @contextmanager
 def session(image: KernelImage) -> Iterator[Session]:
-    backends = load_backends().backends
-    with Session(Kernel(image), (backends["native"],), memory=64 << 20) as opened:
+    with Session(Kernel(image), BACKENDS, memory=64 << 20) as opened:
         yield opened
 
 
@@ -113,8 +113,8 @@ def test_calls_are_counted_at_the_sites() -> None:
     builder.text(".start", code + bytes.fromhex("66ba0406 66b80020 66ef f4"), address=start)
     image = attrs.evolve(load_image(builder.build()), entry=start)
     with session(image) as opened:
-        insight = Insight(Inside(trace=True), opened, ())
+        insight = Insight(Inside(trace=True), opened, BACKENDS)
         assert opened.run().reason == "poweroff"
         assert insight.op_calls == {"irq_disable": 3}
     with session(image) as opened:
-        assert Insight(Inside(), opened, ()).op_calls == {}
+        assert Insight(Inside(), opened, BACKENDS).op_calls == {}
