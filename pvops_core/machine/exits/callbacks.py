@@ -74,9 +74,20 @@ class Callbacks:
 
     def check_segments(self, context: uc.Context) -> None:
         """Check accesses through segments that are not flat."""
-        from pvops_core.machine.exits.segmentlimits import SegmentLimits  # noqa: PLC0415 - for 32-bit machines only
+        from pvops_core.machine.exits.segmentlimits import SegmentLimits  # noqa: PLC0415 - for 32-bit code only
 
         self.limits = SegmentLimits(self._vcpu, self._engine, self._state, context, self._restart, self._guarded)
+
+    def await_32_bit_code(self, context: uc.Context, hook: int) -> int:
+        """Check such accesses from the first block of 32-bit code on, of which the hook tells: whom it is to call."""
+
+        def first(start: int, size: int) -> None:
+            self._engine.unhook(hook)
+            self.check_segments(context)
+            if self.limits is not None:
+                self.limits.look(start, size)
+
+        return self._engine.keep(uc.LOOK_CALLBACK(self._guarded(first)))
 
     def _restart(self) -> None:
         self.moved = True

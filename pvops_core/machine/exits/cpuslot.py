@@ -48,9 +48,11 @@ class CpuSlot:
         self.vcpu = Vcpu(machine, index, self.engine, self.context, self.state)
         self.callbacks = Callbacks(self.vcpu, self.engine, self.state, loop)
         self._catch_calls(native, data)
-        self._spare = uc.Context(self.engine) if machine.kind.bits == 32 else None
-        if self._spare is not None:
+        self._spare = uc.Context(self.engine)
+        if machine.kind.bits == 32:
             self.callbacks.check_segments(self._spare)
+        else:
+            self._await_32_bit_code(native, data, machine.layout.hidden_flags)
 
     def _catch_calls(self, native: Native, data: int) -> None:
         """Syscall and in pass through native code first."""
@@ -58,6 +60,12 @@ class CpuSlot:
         self.state[Slot.PORT_IN] = self.callbacks.port_in
         self.engine.hook_native_instruction(uc.INSN_SYSCALL, native.syscall, data)
         self.engine.hook_native_instruction(uc.INSN_IN, native.port_in, data)
+
+    def _await_32_bit_code(self, native: Native, data: int, flags: int) -> None:
+        """Its segments are checked from its first block on."""
+        self.state[Slot.SPARE], self.state[Slot.SPARE_FLAGS] = self._spare.address, self._spare.address + flags
+        hook = self.engine.hook_native(uc.HOOK_TRANSLATED, native.translated, data)
+        self.state[Slot.NARROW] = self.callbacks.await_32_bit_code(self._spare, hook)
 
     def serve_in_place(self, platform: SyscallInPlace) -> None:
         """Give system calls to ``platform.syscall_in_place`` first."""
@@ -86,6 +94,5 @@ class CpuSlot:
     def close(self) -> None:
         """Free the engine."""
         self.context.free()
-        if self._spare is not None:
-            self._spare.free()
+        self._spare.free()
         self.engine.close()

@@ -6,9 +6,12 @@ what goes through such a segment pays; an address that is a number in the instru
 kernel's stack canary is, pays nothing. Data in a code segment is looked at even where that is flat: it is never
 written, and read only if its type says so; only an instruction that may be refused pays.
 
+On a 64-bit machine all this begins with the first block of 32-bit code.
+
 It is decided when code is translated. What follows a load of a segment register in its block is checked whatever is
-loaded, and when a load brings limits that were not seen before, all code is translated anew. So what is not noticed is
-code that has been translated since then while the segment was flat. Fetches are not checked against CS's limit.
+loaded, and when a load brings limits that were not seen before, all code is translated anew: after a load by 64-bit
+code when the next block of 32-bit code is translated. So what is not noticed is code that has been translated since
+then while the segment was flat. Fetches are not checked against CS's limit.
 Source: Intel SDM volume 3, 5.3 (limits), 5.4.1 (null selectors) and 5.5; 3.4.5.1 (types).
 """
 
@@ -76,6 +79,8 @@ class SegmentLimits:
         self._hooks: dict[int, frozenset[str]] = {}
         self._behind: set[int] = set()
         self._seen: set[int] = set()
+        self._loads_unseen = vcpu.machine.kind.bits == 64
+        """A 64-bit kernel loads segment registers for 32-bit code, and its own code is not looked at."""
         self._state = state
         self._kept: tuple[int, int] | None = None
         self._fault: GuestFault | None = None
@@ -98,6 +103,8 @@ class SegmentLimits:
         """The engine is about to start: until a block has led it to another, it tells nobody what it translates."""
         if self._words.told:
             return
+        if self._vcpu.in_64_bit_code:
+            return
         rip = self._vcpu.rip
         start = rip + self._vcpu.segment("cs")[1] & 0xFFFFFFFF
         if self._vcpu.cr0 & CR0_PE:
@@ -108,8 +115,15 @@ class SegmentLimits:
                 return
             self._guard(start, code[:_FIRST])
 
+    def look(self, start: int, size: int) -> None:
+        """Look at a block that has been translated, and not yet run, of which no hook of these has told."""
+        self._words.look()
+        self._look(start, size)
+
     def _look(self, start: int, size: int) -> None:
         """A block has been translated, and not yet run."""
+        if self._loads_unseen and self._words.special:
+            self._changed()
         if self._guard(start, self._vcpu.virtual.read(start, size, system=True)):
             self._restart()
 

@@ -19,7 +19,8 @@ import attrs
 
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, compile_all
-from pvops_core.machine.unicorn.probe import SEGMENT_STRIDE, SEGMENTS
+from pvops_core.machine.unicorn.native import SIZE_OF_BLOCK
+from pvops_core.machine.unicorn.probe import HF_CS64, SEGMENT_STRIDE, SEGMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +38,6 @@ _FLAT_LIMIT: Final = 0xFFFFFFFF
 _PROTECTED: Final = 1 << 7  # QEMU's hidden flag HF_PE
 _FACTOR: Final = 0x5851F42D4C957F2D
 _PAGE: Final = 0x1000
-_SIZE_OF_BLOCK: Final = 10
-"""Where ``uc_tb`` has it, a u16; the address comes first."""
 _MOV_TO_SEGMENT, _TWO_BYTES = 0x8E, 0x0F
 _LOADS_OF_TWO_BYTES: Final = (0xA1, 0xA9, 0xB2, 0xB4, 0xB5)
 """pop fs, pop gs, lss, lfs, lgs."""
@@ -103,12 +102,14 @@ def _translated(at: Routine) -> None:
     """A block has been translated: look at it if it may use a segment that is not flat, or load any."""
     _, block, _ = at.arguments
     at.put(_Slot.TOLD, 1)
+    with at.when(at.both(at.load64(block), ~0xFFFFFFFF), "!=", 0):
+        at.done()
     at.call(_Slot.SAVE, at.get(_Slot.ENGINE), at.get(_Slot.CONTEXT))
-    with at.when(at.both(at.load32(at.get(_Slot.FLAGS)), _PROTECTED), "==", 0):
+    with at.when(at.both(at.load32(at.get(_Slot.FLAGS)), _PROTECTED | HF_CS64), "!=", _PROTECTED):
         at.done()
     _each_special(at)
     start = at.load64(block)
-    size = at.both(at.load32(at.add(block, _SIZE_OF_BLOCK)), 0xFFFF)
+    size = at.both(at.load32(at.add(block, SIZE_OF_BLOCK)), 0xFFFF)
     with at.when(at.both(at.get(_Slot.SPECIAL), 0b00111), "!=", 0):
         at.call(_Slot.LOOK, start, size)
         at.done()

@@ -15,7 +15,11 @@ import attrs
 
 from pvops_core.machine.cpu.registers import FLAG_IF
 from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, Value, compile_all
+from pvops_core.machine.unicorn.probe import HF_CS64, HF_LMA
 from pvops_core.machine.unicorn.state import BLOCK_NS, NO_EXCEPTION, TSC_BLOCKS, Slot
+
+SIZE_OF_BLOCK = 10
+"""Where ``uc_tb`` has it, a u16; the address comes first."""
 
 
 def _block(at: Routine) -> None:
@@ -124,6 +128,18 @@ def _port_in(at: Routine) -> None:
     at.done(at.call(Slot.PORT_IN, *at.arguments, at.address(Slot.BUDGET)))
 
 
+def _translated(at: Routine) -> None:
+    """A block has been translated, on a 64-bit machine: tell of it if it is 32-bit code under a 64-bit kernel."""
+    _, block, _ = at.arguments
+    start = at.load64(block)
+    with at.when(at.both(start, ~0xFFFFFFFF), "!=", 0, likely=True):
+        at.done()  # to save the context takes as long as a hundred instructions
+    at.call(Slot.CONTEXT_SAVE, at.get(Slot.ENGINE), at.get(Slot.SPARE))
+    with at.when(at.both(at.load32(at.get(Slot.SPARE_FLAGS)), HF_LMA | HF_CS64), "==", HF_LMA):
+        at.call(Slot.NARROW, start, at.both(at.load32(at.add(block, SIZE_OF_BLOCK)), 0xFFFF))
+    at.done()
+
+
 _CODE = (I64, I64, I32)
 _SOURCES = {
     "block": Source(_block, _CODE),
@@ -134,6 +150,7 @@ _SOURCES = {
     "rdtscp": Source(_rdtscp, (I64,), I32),
     "syscall": Source(_syscall, (I64,)),
     "port_in": Source(_port_in, (I64, I32, I32), I32),
+    "translated": Source(_translated, (I64, I64, I64)),
 }
 
 
@@ -148,6 +165,7 @@ class Callbacks:
     rdtscp: int
     syscall: int
     port_in: int
+    translated: int
     keep: object
 
 

@@ -83,6 +83,10 @@ class Slot(enum.IntEnum):
     FLOATING = enum.auto()
     """1 while whatever port is read gives all ones, and how often that has been done since."""
     FLOATED = enum.auto()
+    SPARE = enum.auto()
+    """Another context, its word of hidden flags, and whom to tell of 32-bit code."""
+    SPARE_FLAGS = enum.auto()
+    NARROW = enum.auto()
     CALL = enum.auto()
     """The first of CALL_WORDS words."""
 
