@@ -66,6 +66,7 @@ reference: setup
 	$(BIN)/python docs/tools/fields.py > docs/reference/json.md
 	$(BIN)/python -m pvops_xen.testing.rules.page > docs/reference/xen-rules.md
 	$(BIN)/python docs/tools/settings.py > docs/reference/settings.md
+	$(BIN)/python docs/tools/events.py > docs/reference/events.md
 	$(BIN)/python docs/tools/plugin.py > docs/reference/pytest-plugin.md
 
 # The site in docs/_build/html and the man page in docs/_build/man; a warning is an error.

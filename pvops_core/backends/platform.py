@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.settings import Settings
 from pvops_core.machine.handler import TrapHandler
+from pvops_core.machine.run.eventkinds import event_kind
 
 if TYPE_CHECKING:
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine
+
+_TYPED: Final = event_kind(
+    "typed",
+    "Bytes were given to the console as if typed.",
+    data="bytes: what was typed",
+)
 
 
 @attrs.frozen
@@ -160,7 +167,7 @@ class Platform(TrapHandler):
         """Give what was typed since the last time to ``typed``, and note it in the event log."""
         data = self.keyboard.take()
         if data:
-            self.machine.log.record("typed", data=data)
+            self.machine.log.record(_TYPED, data=data)
             self.typed(data)
 
     def wait_for_typing(self) -> bool:

@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.machine.run.eventkinds import event_kind
+
 if TYPE_CHECKING:
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.machine.run.breakpoints import Breakpoint
+
+_POINT: Final = event_kind(
+    "point",
+    "A kernel came to a named point of its boot, each for the first time.",
+    name="str: the name of the point",
+)
 
 _MOST_POPPED: Final = 0x100
 
@@ -139,7 +147,7 @@ class Points:
         if point.name in self.passed:
             return
         passed = self.passed[point.name] = Passed(point.name, vcpu.rip, vcpu.index, self._machine.clock.ns)
-        self._machine.log.record("point", vcpu.index, name=point.name)
+        self._machine.log.record(_POINT, vcpu.index, name=point.name)
         for listener in tuple(self._listeners):
             listener(passed, vcpu)
 

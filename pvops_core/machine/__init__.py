@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.memory import PhysicalMemory
     from pvops_core.machine.run.breakpoints import Breakpoint
     from pvops_core.machine.run.clock import Clock
+    from pvops_core.machine.run.eventkinds import event_kind
     from pvops_core.machine.run.eventlog import Event, EventLog
     from pvops_core.machine.run.gates import Gates
     from pvops_core.machine.run.runloop import Stop
@@ -45,6 +46,7 @@ _HOMES = {
     "Stateful": "run.stateful",
     "Stop": "run.runloop",
     "TrapHandler": "handler",
+    "event_kind": "run.eventkinds",
     "Vcpu": "cpu.vcpu",
     "Walk": "cpu.paging",
 }
@@ -77,6 +79,7 @@ __all__ = [
     "TrapHandler",
     "Vcpu",
     "Walk",
+    "event_kind",
     "general_protection",
     "undefined_instruction",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -19,6 +19,7 @@ from pvops_core.errors import PatchError, PvopsError, shown
 from pvops_core.guest.leaving import bring_out
 from pvops_core.guest.returns import OnStacks
 from pvops_core.guest.spans import Spans, changing
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.patching.holders import Holders
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from pvops_core.guest.returns import Returns
     from pvops_core.machine import Machine, PhysicalMemory
     from pvops_core.patching.holders import Holder
+
+_POKE: Final = event_kind(
+    "poke",
+    "Guest text was written: one transaction.",
+    by="str: who asked",
+    places="int: ranges of addresses",
+    bytes="int: how many in all",
+)
 
 PAGE_SHIFT = 12
 PAGE_MASK = 0xFFF
@@ -364,7 +373,7 @@ class Poker:
         for writes in todo:
             writes.check(self._machine.memory)
         self._write(todo, ranges)
-        self._machine.log.record("poke", by=by, places=len(ranges), bytes=sum(writes.size for writes in todo))
+        self._machine.log.record(_POKE, by=by, places=len(ranges), bytes=sum(writes.size for writes in todo))
         return len(ranges)
 
     def _write(self, todo: Sequence[_Writes], ranges: NDArray[np.uint64]) -> None:

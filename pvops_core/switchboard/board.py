@@ -20,7 +20,7 @@ from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.fates import Fate, Fates
 from pvops_core.switchboard.implementations import Bound, Form, Implementation, Offers, of_callable
 from pvops_core.switchboard.mishaps import Mishaps
-from pvops_core.switchboard.ops import Ops, Switch, SwitchState
+from pvops_core.switchboard.ops import SWITCH, SWITCH_REFUSED, Ops, Switch, SwitchState
 from pvops_core.switchboard.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ class Switchboard(Ops):
             for op, new in changes.items():
                 old, now, why = self._current[op].name, self._machine.clock.ns, str(error.__cause__)
                 self._history.append(Switch(op, old, new.name, by, now, 0, why, self._machine.behalf))
-                self._machine.log.record("switch refused", op=op, old=old, new=new.name, by=by, why=why)
+                self._machine.log.record(SWITCH_REFUSED, op=op, old=old, new=new.name, by=by, why=why)
 
     def _switch(self, changes: Mapping[str, Implementation], by: str) -> None:
         changes = {op: new for op, new in changes.items() if new is not self._current[op]}
@@ -309,7 +309,7 @@ class Switchboard(Ops):
             old = self._current[op]
             ns, vcpu = self._machine.clock.ns, self._machine.behalf
             self._history.append(Switch(op, old.name, new.name, by, ns, sites, vcpu=vcpu))
-            self._machine.log.record("switch", op=op, old=old.name, new=new.name, by=by, sites=sites)
+            self._machine.log.record(SWITCH, op=op, old=old.name, new=new.name, by=by, sites=sites)
 
     # Slots -------------------------------------------------------------------------------------------------------
 

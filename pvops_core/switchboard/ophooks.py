@@ -20,6 +20,7 @@ import attrs
 
 from pvops_core.errors import OccupiedError, SwitchError
 from pvops_core.hookspecs.specs import specs
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.stateful import Beside
 from pvops_core.patching.fills import find_bug
 from pvops_core.patching.holders import Hold
@@ -45,6 +46,22 @@ if TYPE_CHECKING:
     from pvops_core.switchboard.implementations import Offers
     from pvops_core.switchboard.slots import SlotWatch
     from pvops_core.switchboard.table import OpTable
+
+_HOOK: Final = event_kind(
+    "hook",
+    "A hook in front of a kernel's op was installed or removed.",
+    op="str: kernel path of the op",
+    name="str: of the hook",
+    action="str: what was done",
+    sites="int: call sites that were written",
+)
+_HOOK_REFUSED: Final = event_kind(
+    "hook refused",
+    "A hook was asked for and cannot be installed.",
+    op="str: kernel path of the op",
+    name="str: of the hook",
+    why="str: the reason",
+)
 
 _PATCHES_SITES: Final = ("apply_paravirt", "apply_alternatives")
 """What is given records of sites to patch, the kernel's own and each module's: to 6.7, and since."""
@@ -308,7 +325,7 @@ class OpHooks(Ops):
         except OccupiedError as error:
             for hook in hooks:
                 hook.refused = str(error)
-                self._machine.log.record("hook refused", op=hook.op, name=hook.name, why=hook.refused)
+                self._machine.log.record(_HOOK_REFUSED, op=hook.op, name=hook.name, why=hook.refused)
 
     def called(self, address: int) -> bool:
         """Who goes on at an entrance, or at one of its returns, has just been called from a site."""
@@ -383,7 +400,7 @@ class OpHooks(Ops):
         return found
 
     def _note(self, hook: OpHook, action: str) -> None:
-        self._machine.log.record("hook", op=hook.op, name=hook.name, action=action, sites=hook.sites)
+        self._machine.log.record(_HOOK, op=hook.op, name=hook.name, action=action, sites=hook.sites)
 
     def _entrance(self, hook: OpHook) -> bytes:
         """Bytes of the entrance; after the hook comes what the slot held, or what a kernel has for an empty one."""

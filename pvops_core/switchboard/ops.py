@@ -9,8 +9,29 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
+from pvops_core.machine.run.eventkinds import event_kind
+
 if TYPE_CHECKING:
     from pvops_core.switchboard.implementations import Implementation
+
+SWITCH: Final = event_kind(
+    "switch",
+    "An op has another implementation from now on.",
+    op="str: its hook name",
+    old="str: the implementation before",
+    new="str: the one since",
+    by="str: who switched",
+    sites="int: call sites that were written",
+)
+SWITCH_REFUSED: Final = event_kind(
+    "switch refused",
+    "A switch was asked for and cannot be; everything is as it was.",
+    op="str: hook name",
+    old="str: what serves it",
+    new="str: what was asked for",
+    by="str: who asked",
+    why="str: the reason",
+)
 
 KERNEL: Final = "kernel"
 """Whose a kernel's own functions are, as the name of a backend is for its hooks."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from pvops_core.switchboard.ops import KERNEL, Switch
+from pvops_core.switchboard.ops import KERNEL, SWITCH, Switch
 
 if TYPE_CHECKING:
     from pvops_core.guest import GuestText
@@ -80,7 +80,7 @@ class SlotWatch:
         """Note that the kernel has written a slot."""
         name, before, since = slot.op.name, self._table.name(old), self._table.name(new)
         self.history.append(Switch(name, before, since, KERNEL, self._machine.clock.ns, 0))
-        self._machine.log.record("switch", op=name, old=before, new=since, by=KERNEL, sites=0)
+        self._machine.log.record(SWITCH, op=name, old=before, new=since, by=KERNEL, sites=0)
 
     def save(self) -> SlotsState:
         """State for a snapshot."""

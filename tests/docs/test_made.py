@@ -15,6 +15,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 @pytest.mark.parametrize(
     ("script", "page"),
     [
+        ("events.py", "reference/events.md"),
         ("fields.py", "reference/json.md"),
         ("plugin.py", "reference/pytest-plugin.md"),
         ("settings.py", "reference/settings.md"),

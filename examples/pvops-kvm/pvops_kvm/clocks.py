@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_kvm.abi import (
     ENABLED,
     PREEMPTED,
@@ -20,6 +21,12 @@ from pvops_kvm.abi import (
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine, Vcpu
+
+_STEAL: Final = event_kind(
+    "steal",
+    "The host took time from a vCPU.",
+    ns="int: how much",
+)
 
 TSC_HZ: Final = 10**9
 """The machine's time-stamp counter counts virtual nanoseconds."""
@@ -80,5 +87,5 @@ def vcpu_comes(machine: Machine, vcpu: Vcpu, times: VcpuTimes) -> bool:
     version &= ~1
     machine.memory.write(address, STEAL.pack(steal + stolen, version + 2 & 0xFFFF_FFFF, flags, 0))
     if stolen:
-        machine.log.record("steal", vcpu=vcpu.index, ns=stolen)
+        machine.log.record(_STEAL, vcpu=vcpu.index, ns=stolen)
     return bool(preempted & VCPU_FLUSH_TLB)

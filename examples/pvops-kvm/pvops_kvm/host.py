@@ -15,6 +15,7 @@ from pvops_native.platform import NativePlatform
 
 from pvops_core.backends import HypercallMade
 from pvops_core.machine import GuestFault, ServedMsr, Vcpu, general_protection
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_kvm import abi, clocks
 from pvops_kvm.abi import ENABLED, Call, Feature, Msr
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine
+
+_NO_HYPERCALL: Final = event_kind(
+    "no-hypercall",
+    "The guest made a hypercall that KVM does not have.",
+    number="int: its number",
+)
 
 VMCALL: Final = (b"\x0f\x01\xc1", b"\x0f\x01\xd9")
 """Intel's vmcall and AMD's vmmcall; KVM takes either."""
@@ -133,7 +140,7 @@ class KvmHost(NativePlatform):
                 return 0  # who runs next is the scheduler's business
             case Call.VAPIC_POLL_IRQ:
                 return 0
-        self.machine.log.record("no-hypercall", vcpu=vcpu.index, number=number)
+        self.machine.log.record(_NO_HYPERCALL, vcpu=vcpu.index, number=number)
         return -abi.ENOSYS
 
     def _kick(self, number: int) -> None:

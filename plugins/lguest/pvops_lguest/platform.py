@@ -6,7 +6,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.backends import Platform
 from pvops_core.errors import MachineError, UsageError
@@ -14,6 +14,7 @@ from pvops_core.kinds import MachineKind
 from pvops_core.machine import general_protection
 from pvops_core.machine.cpu.cpuid import cpuid
 from pvops_core.machine.cpu.cpumodel import cpu_features
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_lguest.host import builder, costs
 from pvops_lguest.host.abi import TRAP_ENTRY, VMCALL, Call
 from pvops_lguest.host.data import INTERRUPT_FLAG
@@ -29,6 +30,32 @@ if TYPE_CHECKING:
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine, Vcpu
     from pvops_lguest.host.state import SavedHost
+
+_HYPERCALL: Final = event_kind(
+    "hypercall",
+    "The guest made a hypercall.",
+    name="str: its name",
+    queued="int: 1 if it came by the ring",
+    arg1="int: its first argument; arg2 and so on are the others",
+)
+_GUEST_END: Final = event_kind(
+    "guest end",
+    "The host ended the guest.",
+    outcome="str: how",
+    reason="str: the host's words",
+)
+_TRAP: Final = event_kind(
+    "trap",
+    "A trap was reflected to the guest.",
+    vector="int: 0 to 31",
+    error="int: the error code, 0 for none",
+    address="int: of a page fault, else 0",
+)
+_INTERRUPT: Final = event_kind(
+    "interrupt",
+    "An interrupt was delivered.",
+    handler="int: where",
+)
 
 INVALID_OPCODE = 6
 _INT3 = 0xCC
@@ -157,14 +184,14 @@ class LguestPlatform(LguestCallsIn, Platform):
         if call in _FLUSH_CALLS:
             self.flushes += 1
         fields = {f"arg{index}": value for index, value in enumerate(arguments, 1)}
-        self.machine.log.record("hypercall", vcpu.index, name=call.value, queued=int(queued), **fields)
+        self.machine.log.record(_HYPERCALL, vcpu.index, name=call.value, queued=int(queued), **fields)
 
     @contextlib.contextmanager
     def _guest_may_end(self, vcpu: Vcpu) -> Iterator[None]:
         try:
             yield
         except GuestKilledError as end:
-            self.machine.log.record("guest end", vcpu.index, outcome=end.outcome, reason=end.message)
+            self.machine.log.record(_GUEST_END, vcpu.index, outcome=end.outcome, reason=end.message)
             self._end = (end.outcome, end.message)
             self.machine.stop(*self._end)
 
@@ -204,7 +231,7 @@ class LguestPlatform(LguestCallsIn, Platform):
 
     def _reflect(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
         state = self.state
-        self.machine.log.record("trap", vcpu.index, vector=vector, error=error_code or 0, address=address or 0)
+        self.machine.log.record(_TRAP, vcpu.index, vector=vector, error=error_code or 0, address=address or 0)
         direct = state.traps.direct(vector)
         if direct is not None:
             self._enter(vcpu, direct, state.traps.error_code(vector, error_code), reflected=False)
@@ -317,7 +344,7 @@ class LguestPlatform(LguestCallsIn, Platform):
             gate = interrupts.take(state.data, vcpu.rip)
             if gate is not None:
                 self.traps["interrupt"] += 1
-                self.machine.log.record("interrupt", vcpu.index, handler=gate.handler)
+                self.machine.log.record(_INTERRUPT, vcpu.index, handler=gate.handler)
                 state.write_time()
                 self._enter(vcpu, gate, None, reflected=True)
             if vcpu.halted and not interrupts.halted:

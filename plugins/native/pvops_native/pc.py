@@ -12,6 +12,7 @@ import attrs
 from pvops_core.backends import Platform, Settings, clock_start, cpu_model
 from pvops_core.machine import BareMetal
 from pvops_core.machine.cpu.cpumodel import cpu_features
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_native.board import Board, BoardState, Wires
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine, Vcpu
     from pvops_native.devices.apic import LocalApic
+
+_INTERRUPT: Final = event_kind(
+    "interrupt",
+    "The interrupt controller delivered a vector.",
+    vector="int: 32 to 255",
+)
 
 PORT_NS: Final = 1000
 """A transfer on an ISA bus takes about a microsecond."""
@@ -143,7 +150,7 @@ class Pc(BareMetal, Platform):
         self._wake()
         if self._accepts(vcpu) and not vcpu.interrupt_shadow:
             vector = self.board.acknowledge(vcpu.index)
-            self.machine.log.record("interrupt", vcpu=vcpu.index, vector=vector)
+            self.machine.log.record(_INTERRUPT, vcpu=vcpu.index, vector=vector)
             vcpu.deliver_interrupt(vector)
         self.expect(vcpu)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.machine.cpu.features import word
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_native import loader
 from pvops_native.devices.apic import INIT, NMI, STARTUP
 from pvops_native.linux import boot
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine, Vcpu
     from pvops_native.textwatch import TextWatch
+
+_START_UP: Final = event_kind(
+    "start-up",
+    "A vCPU got a start-up message.",
+    page="int: number of the page that it begins at",
+)
 
 _CPUID_APIC: Final = word({"apic"}, 1, "edx")
 
@@ -75,7 +82,7 @@ class NativePlatform(Pc):
             vcpu.halt()
         elif mode == STARTUP and number in self.waiting:
             self.waiting.remove(number)
-            self.machine.log.record("start-up", vcpu=number, page=vector)
+            self.machine.log.record(_START_UP, vcpu=number, page=vector)
             self.machine.defer(lambda: vcpu.start_real_mode(vector))
 
 

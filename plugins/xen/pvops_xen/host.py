@@ -10,6 +10,7 @@ from pvops_core.backends import Platform, Settings, clock_start, cpu_model, sett
 from pvops_core.errors import MachineError
 from pvops_core.machine.cpu.cpumodel import cpu_features
 from pvops_core.machine.cpu.faults import GuestFault, general_protection
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_xen.hypervisor import builder
 from pvops_xen.hypervisor.abi import (
     ERESTART,
@@ -44,6 +45,19 @@ if TYPE_CHECKING:
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine, Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
+
+_HYPERCALL: Final = event_kind(
+    "hypercall",
+    "A hypercall returned.",
+    nr="int: its number",
+    result="int: what it gave",
+)
+_TRAP: Final = event_kind(
+    "trap",
+    "Xen was entered by an exception.",
+    vector="int: 0 to 31",
+    rip="int: of the instruction",
+)
 
 _UD: Final = 6
 _NM: Final = 7
@@ -146,7 +160,7 @@ class XenHost(Platform):
         began = self.machine.clock.ns
         self.machine.clock.advance(_HYPERCALL_NS)
         result = dispatch(self.hv, vcpu, nr, args)
-        self.machine.log.record("hypercall", vcpu.index, nr=nr, result=result)
+        self.machine.log.record(_HYPERCALL, vcpu.index, nr=nr, result=result)
         if self.observers:
             self.tell(made(self.hv, vcpu, nr, args, result, began))
         if self.hv.validator.rewritten:
@@ -276,7 +290,7 @@ class XenHost(Platform):
         """What Xen handles itself is done here; the rest is bounced to the guest."""
         hv = self.hv
         self.machine.clock.advance(_TRAP_NS)
-        self.machine.log.record("trap", vcpu.index, vector=vector, rip=vcpu.rip)
+        self.machine.log.record(_TRAP, vcpu.index, vector=vector, rip=vcpu.rip)
         if vector != DEBUG:
             forget_hits(vcpu)
         if vector == _PF and address is not None:

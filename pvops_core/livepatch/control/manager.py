@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 import numpy as np
@@ -20,6 +20,7 @@ from pvops_core.livepatch.rendezvous import act, guestcode
 from pvops_core.livepatch.rendezvous.fixups import Fixups
 from pvops_core.livepatch.rendezvous.meeting import Meeting, MeetingState
 from pvops_core.livepatch.rendezvous.safepoints import SafePoints, Span
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.stateful import Beside
 from pvops_core.patching.holders import Hold
 
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from pvops_core.livepatch.payload.model import Payload, Record
     from pvops_core.machine import Vcpu
     from pvops_core.patching.poke import Poke
+
+_LIVEPATCH: Final = event_kind(
+    "livepatch",
+    "A payload was uploaded, unloaded or asked to change, or came to a phase of a change.",
+    what="str: upload, unload, the action, its phase, or finished",
+    payload="str: its name",
+    rc="int: what a phase or the action gave: 0, or minus an errno",
+    timeout="int: ns that the action may take",
+)
 
 Loader = Callable[["PatchedGuest", str, bytes, Registry, bool], "Placed"]
 _STRIDE, _PATIENCE = 1000, 6000
@@ -95,14 +105,14 @@ class Livepatch:
         self._prepare()
         placed = self._loader(self.guest, name, data, registry, force)
         self._placed[name] = placed
-        self.guest.machine.log.record("livepatch", what="upload", payload=name)
+        self.guest.machine.log.record(_LIVEPATCH, what="upload", payload=name)
         return placed.payload
 
     def unload(self, payload: Payload) -> None:
         """Take a payload out of the guest."""
         self._not_running()
         self._placed.pop(payload.name).remove(self.guest)
-        self.guest.machine.log.record("livepatch", what="unload", payload=payload.name)
+        self.guest.machine.log.record(_LIVEPATCH, what="unload", payload=payload.name)
 
     def call(self, record: Record, phase: Phase) -> int:
         """Run the hooks of a phase as guest code; outside a quiet zone on a vCPU that is at a safe point, if any is."""
@@ -115,7 +125,7 @@ class Livepatch:
         result = 0
         for hook in hooks:
             result = guestcode.call(self.guest, vcpu, hook, argument)
-            self.guest.machine.log.record("livepatch", vcpu.index, what=phase.value, payload=record.name, rc=result)
+            self.guest.machine.log.record(_LIVEPATCH, vcpu.index, what=phase.value, payload=record.name, rc=result)
         return result if phase.result else 0
 
     def schedule(self, work: Work) -> None:
@@ -126,7 +136,7 @@ class Livepatch:
         points = SafePoints(self.guest, spans)
         self._agreed = Spans(np.array([(span.start, span.end) for span in spans], dtype=np.uint64).reshape(-1, 2))
         self._meeting = Meeting(machine, points, work.timeout_ns)
-        machine.log.record("livepatch", what=work.command.name, payload=work.record.name, timeout=work.timeout_ns)
+        machine.log.record(_LIVEPATCH, what=work.command.name, payload=work.record.name, timeout=work.timeout_ns)
         machine.watch(self._between)
 
     def _not_running(self) -> None:
@@ -229,7 +239,7 @@ class Livepatch:
         self.registry.finish(rc, reverted)
         for each in {id(each): each for each in (record, *applied_before)}.values():
             self.publish(each)
-        self.guest.machine.log.record("livepatch", what="finished", payload=record.name, rc=rc)
+        self.guest.machine.log.record(_LIVEPATCH, what="finished", payload=record.name, rc=rc)
         self._say(f"{record.name} finished {work.command.name} with rc={rc}")
         if work.command in _POST and not meeting.lateness:
             self._master = meeting.master

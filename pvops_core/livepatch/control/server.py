@@ -19,7 +19,7 @@ import socket
 import struct
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
@@ -28,10 +28,19 @@ from pvops_core.livepatch.control.report import Report, payloads
 from pvops_core.livepatch.control.tool import FAILED, Tool, check_words
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.livepatch.payload.model import MAX_SIZE
+from pvops_core.machine.run.eventkinds import event_kind
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.control.manager import Livepatch
     from pvops_core.livepatch.control.tool import Verb
+
+_LIVEPATCH: Final = event_kind(
+    "livepatch",
+    "Somebody outside asked for something by the socket.",
+    what="str: request",
+    words="str: the command line",
+    sha256="str: hashes of the files that came with it",
+)
 
 LINE_LIMIT = 4 * MAX_SIZE
 """Most bytes of a request: a payload too long by far is still refused by name, not by this."""
@@ -131,7 +140,7 @@ class Server:
 
     def _begin(self, asked: Asked) -> None:
         hashes = ",".join(hashlib.sha256(data).hexdigest() for data in asked.files.values())
-        self._machine.log.record("livepatch", what="request", words=shlex.join(asked.words), sha256=hashes)
+        self._machine.log.record(_LIVEPATCH, what="request", words=shlex.join(asked.words), sha256=hashes)
         tool = Tool(self._livepatch, asked.files.__getitem__, self._report.say)
         self._present = asked, tool.run(asked.words)
 

@@ -6,7 +6,7 @@ Nothing may leave a callback as an exception, since there is C above it: the run
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault, Reschedule
@@ -14,6 +14,7 @@ from pvops_core.machine.cpu.intents import as_write
 from pvops_core.machine.cpu.stackfaults import canonicality_decides, vector_of
 from pvops_core.machine.exits.instructions import answer, icebp
 from pvops_core.machine.exits.pageend import PageEnd
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.intercepts import EXITS
 from pvops_core.machine.unicorn.state import Slot
@@ -25,6 +26,26 @@ if TYPE_CHECKING:
     from pvops_core.machine.exits.segmentlimits import SegmentLimits
     from pvops_core.machine.handler import MemoryDevice
     from pvops_core.machine.run.runloop import RunLoop
+
+_EXCEPTION: Final = event_kind(
+    "exception",
+    "The processor raised an exception; the observers and the platform are told next.",
+    vector="int: 0 to 31",
+    rip="int: of the instruction, or behind it for a trap",
+    error="int: the error code, 0 for none; absent where the machine made #UD by itself",
+    address="int: CR2 of a page fault, else 0; absent as error is",
+)
+_INT: Final = event_kind(
+    "int",
+    "int n, int3 or into was executed.",
+    vector="int: what was asked for",
+    rip="int: behind the instruction",
+)
+_SYSCALL: Final = event_kind(
+    "syscall",
+    "syscall was executed, and the platform did not serve it in place.",
+    rip="int: of the instruction",
+)
 
 _ERROR_CODE, _SOFTWARE = int(Slot.ERROR_CODE), int(Slot.SOFTWARE)
 _BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
@@ -214,7 +235,7 @@ class Callbacks:
     def _note(vcpu: Vcpu, vector: int, rip: int, error_code: int | None, address: int | None = None) -> None:
         machine = vcpu.machine
         machine.counts["exceptions"] += 1
-        machine.log.record("exception", vcpu.index, vector=vector, rip=rip, error=error_code or 0, address=address or 0)
+        machine.log.record(_EXCEPTION, vcpu.index, vector=vector, rip=rip, error=error_code or 0, address=address or 0)
 
     def _too_early(self, vector: int) -> bool:
         """The engine could not translate a block to its end, and has not begun to execute it."""
@@ -229,7 +250,7 @@ class Callbacks:
         rip = state[_FAULT_RIP] & machine.kind.mask
         if state[_SOFTWARE]:
             machine.counts["software_interrupts"] += 1
-            machine.log.record("int", vcpu.index, vector=vector, rip=rip)
+            machine.log.record(_INT, vcpu.index, vector=vector, rip=rip)
             self._loop.platform.software_interrupt(vcpu, vector)
             return
         if vector == faults.DB:
@@ -271,7 +292,7 @@ class Callbacks:
         if icebp(vcpu):
             return
         vcpu.machine.counts["exceptions"] += 1
-        vcpu.machine.log.record("exception", vcpu.index, vector=faults.UD, rip=vcpu.rip)
+        vcpu.machine.log.record(_EXCEPTION, vcpu.index, vector=faults.UD, rip=vcpu.rip)
         if not self._progresses(faults.UD, vcpu.rip, 0):
             vcpu.machine.stop("crash", f"vcpu {vcpu.index} makes no progress: #UD at {vcpu.rip:#x} for ever")
             return
@@ -297,7 +318,7 @@ class Callbacks:
         """Syscall or sysenter: Unicorn adds the instruction's length after the callback, wherever RIP then is."""
         vcpu.machine.counts["syscalls"] += 1
         start = vcpu.rip
-        vcpu.machine.log.record("syscall", vcpu.index, rip=start)
+        vcpu.machine.log.record(_SYSCALL, vcpu.index, rip=start)
         length = self._length(vcpu, start)
         vcpu.rip = start + length
         try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from pvops_core.errors import MachineError
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.state import BLOCK_NS, Slot
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.run.gates import Gates
     from pvops_core.machine.run.scheduler import Scheduler
+
+_SLICE: Final = event_kind(
+    "slice",
+    "A time slice ended, on machines with several vCPUs.",
+    blocks="int: blocks of code that it ran",
+)
 
 _BUDGET, _PATIENCE, _EXPIRED = int(Slot.BUDGET), int(Slot.PATIENCE), int(Slot.EXPIRED)
 _HLT = 0xF4
@@ -216,7 +223,7 @@ class RunLoop:
             blocks = clock.fold()
             slot.blocks += blocks
         if len(self._slots) > 1:
-            self._machine.log.record("slice", slot.vcpu.index, blocks=blocks)
+            self._machine.log.record(_SLICE, slot.vcpu.index, blocks=blocks)
         if self._error is not None or slot.callbacks.finish() or self.interrupted:
             return
         if status:

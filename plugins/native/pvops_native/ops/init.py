@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.kinds import MachineKind
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
+
+_RESERVE: Final = event_kind(
+    "memblock-reserve",
+    "The hook reserved memory in place of the kernel.",
+    start="int: physical address",
+    end="int: behind it",
+)
 
 USER_PGDS: Final = 3
 """PAE, PAGE_OFFSET 0xc0000000: top-level entries of user space; the fourth is the kernel's."""
@@ -95,4 +103,4 @@ class InitOps(NativeGroup):
     def pagetable_reserve(self, cpu: Vcpu, start: int, end: int) -> None:
         """native_pagetable_reserve: memblock_x86_reserve_range(start, end, "PGTABLE"), u64 guest-physical bytes."""
         self.reserved.append((start, end))
-        self.env.machine.log.record("memblock-reserve", vcpu=cpu.index, start=start, end=end)
+        self.env.machine.log.record(_RESERVE, vcpu=cpu.index, start=start, end=end)

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine import GuestFault
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
+
+_UNCHECKED: Final = event_kind(
+    "unchecked-msr",
+    "The kernel touched an MSR that is not there, without catching the fault.",
+    access="str: read or write",
+    msr="int: its number",
+)
 
 EIO: Final = 5
 EFAULT: Final = 14
@@ -83,4 +91,4 @@ class MsrOps(NativeGroup):
         return False
 
     def _unchecked(self, cpu: Vcpu, access: str, msr: int) -> None:
-        self.env.machine.log.record("unchecked-msr", vcpu=cpu.index, access=access, msr=msr)
+        self.env.machine.log.record(_UNCHECKED, vcpu=cpu.index, access=access, msr=msr)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import attrs
 
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
 from pvops_xen.hypervisor.memory.space import GuestSpace
 from pvops_xen.hypervisor.state import Domain
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.memory.validate import Validator
     from pvops_xen.hypervisor.state import VcpuState
     from pvops_xen.xenstore.service import StoreService, StoreState
+
+_XEN: Final = event_kind(
+    "xen",
+    "Xen wrote a line to its own console.",
+    message="str: the line",
+)
 
 
 _MESSAGES: Final = 100
@@ -133,7 +140,7 @@ class Hypervisor:
 
     def log(self, message: str) -> None:
         """Xen's own console (``gdprintk``): part of the event log and the result, not of the guest's output."""
-        self.machine.log.record("xen", message=message)
+        self.machine.log.record(_XEN, message=message)
         self.stats.messages.append(message)
         del self.stats.messages[:-_MESSAGES]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from pvops_core.errors import UsageError
 from pvops_core.machine.cpu.faults import GuestFault
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_xen.ops.frames import FrameNumbers
 from pvops_xen.ops.multicalls import Multicalls
 from pvops_xen.platform import XenPlatform
@@ -13,6 +14,12 @@ from pvops_xen.platform import XenPlatform
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
+
+_BUG: Final = event_kind(
+    "bug",
+    "The kernel's code under Xen would have come to BUG().",
+    message="str: why",
+)
 
 UD = 6
 
@@ -75,5 +82,5 @@ class XenGroup:
 
     def bug(self, why: str) -> NoReturn:
         """BUG(): the kernel executes ud2."""
-        self.env.machine.log.record("bug", message=why)
+        self.env.machine.log.record(_BUG, message=why)
         raise GuestFault(f"BUG: {why}", vector=UD)

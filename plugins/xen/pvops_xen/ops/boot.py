@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import PatchError
 from pvops_core.hookspecs import hookimpl
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.patching.default import patch_default
 from pvops_xen.hypervisor.abi import (
     CALLBACKF_MASK_EVENTS,
@@ -23,6 +24,13 @@ from pvops_xen.ops.spaces import SpaceOps
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.patching.context import PatchContext
+
+_RESERVE: Final = event_kind(
+    "memblock-reserve",
+    "The hook reserved memory in place of the kernel.",
+    start="int: physical address",
+    end="int: behind it",
+)
 
 _KERNEL_CS32: Final = 0x61
 _DIRECT: Final = frozenset({"irq_disable", "irq_enable", "save_fl", "restore_fl"})
@@ -114,7 +122,7 @@ class BootOps(SpaceOps):
     @hookimpl
     def pagetable_reserve(self, cpu: Vcpu, start: int, end: int) -> None:
         """Reserve the used range, and set the rest of the buffer read-write: it goes back to the allocator."""
-        self.env.machine.log.record("memblock-reserve", cpu.index, start=start, end=end)
+        self.env.machine.log.record(_RESERVE, cpu.index, start=start, end=end)
         for pfn in range((end + PAGE_SIZE - 1) >> PAGE_SHIFT, self.page_table_buffer(cpu).stop):
             self.protect(cpu, pfn, writable=True)
 

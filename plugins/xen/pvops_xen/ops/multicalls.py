@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_xen.hypervisor.abi import DOMID_SELF, Hypercall
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.platform import XenPlatform
+
+_MC_FLUSH: Final = event_kind(
+    "xen_mc_flush",
+    "A call of a batch failed.",
+    op="int: number of the hypercall",
+    result="int: what it gave",
+)
 
 MC_BATCH: Final = 32
 MC_ARGS: Final = 512
@@ -135,7 +143,7 @@ class Multicalls:
             results = self._multicall(calls, data, base)
         bad = [(call.nr, result) for call, result in zip(calls, results, strict=True) if result < 0]
         for nr, result in bad:
-            self._platform.machine.log.record("xen_mc_flush", self._cpu.index, op=nr, result=result)
+            self._platform.machine.log.record(_MC_FLUSH, self._cpu.index, op=nr, result=result)
         self.failed += len(bad)
         return len(bad)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine.cpu.faults import PageFault
+from pvops_core.machine.run.eventkinds import event_kind
 from pvops_xen.hypervisor.abi import DOMID_SELF, PAGE_SHIFT, Hypercall, MmuExt
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.frames import INVALID
@@ -15,6 +16,12 @@ from pvops_xen.ops.multicalls import Lazy
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
+
+_USER_PGD: Final = event_kind(
+    "xen_get_user_pgd",
+    "A page table has a second root in its struct page.",
+    address="int: of the struct page",
+)
 
 _KERNEL: Final = pte.P | pte.RW | pte.A | pte.D
 _USER_SLOTS64: Final = 256
@@ -177,7 +184,7 @@ class SpaceOps(EntryOps):
             try:
                 return cpu.word(struct_page + _PAGE_PRIVATE)
             except PageFault as fault:
-                self.env.machine.log.record("xen_get_user_pgd", cpu.index, address=struct_page)
+                self.env.machine.log.record(_USER_PGD, cpu.index, address=struct_page)
                 raise fault from None
         return self.user_roots.get(pfn, 0)
 
