@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.patching.altinstructions.alternatives import ALWAYS
-from pvops_core.patching.altinstructions.altrecords import FLAG_DIRECT_CALL
+from pvops_core.guest.ctypes import CTypes
+from pvops_core.patching.altinstructions.alternatives import ALWAYS, FEATURES
+from pvops_core.patching.altinstructions.altrecords import FLAG_DIRECT_CALL, FLAG_NOT
 from pvops_core.testing.elf import (
     ALLOC,
     EXEC,
@@ -27,10 +28,13 @@ from pvops_core.testing.elf import (
 )
 
 if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
 
 PC32: Final = 2
 """R_X86_64_PC32."""
+
+NAME: Final = b"small"
 
 SITE: Final = 8
 """Bytes from one site to the next."""
@@ -45,41 +49,64 @@ class SmallModule:
         types: type number of each site.
         release: of the kernel that it is for.
         machine: ``e_machine``.
+        inlined: number of a site to the code that it has where the CPU has not got the feature XENPV.
+        loadable: the kernel that it can be loaded into, which says how its ``struct module`` is laid out; it then
+            calls nobody.
     """
 
     layout: Layout
     types: Sequence[int] = ()
     release: str = ""
     machine: int = 62
+    inlined: Mapping[int, bytes] = attrs.field(factory=dict)
+    loadable: KernelImage | None = None
 
     def build(self) -> bytes:
         """The file."""
         tables = list(dict.fromkeys(slot.symbol for slot in self.layout.slots))
         # Symbols: nothing, the sections .text and .altinstr_replacement, the tables, BUG_func, a function, a stranger.
-        names = ["", "", "", *tables, "BUG_func", "own_function", "of_another_module"]
+        names = ["", "", "", *tables, "BUG_func", "own_function"]
         bug = names.index("BUG_func")
-        text = b"".join(b"\xff\x15\0\0\0\0".ljust(SITE, b"\xcc") for _ in self.types) + b"\xe8\0\0\0\0"
+        text = b"".join(b"\xff\x15\0\0\0\0".ljust(SITE, b"\xcc") for _ in self.types)
         calls = [
             (SITE * index + 2, 3 + tables.index(slot.symbol), slot.offset - 4)
             for index, slot in enumerate(self.layout.by_type(number) for number in self.types)
         ]
-        calls.append((SITE * len(self.types) + 1, len(names) - 1, -4))
-        records, places = b"", []
+        if self.loadable is None:
+            calls.append((len(text) + 1, len(names), -4))
+            names, text = [*names, "of_another_module"], text + b"\xe8\0\0\0\0"
+        records, code, places, replaced = b"", b"", [], []
         for index in range(len(self.types)):
-            places += [(len(records), 1, SITE * index), (len(records) + 4, 2, 5 * index)]
-            records += struct.pack("<iiHHBB", 0, 0, ALWAYS, FLAG_DIRECT_CALL, 6, 5)
-        replaced = [(5 * index + 1, bug, -4) for index in range(len(self.types))]
+            entries = [(ALWAYS, FLAG_DIRECT_CALL, b"\xe8\0\0\0\0")]
+            replaced.append((len(code) + 1, bug, -4))
+            if index in self.inlined:
+                entries.append((FEATURES["XENPV"], FLAG_NOT, self.inlined[index]))
+            for feature, flags, replacement in entries:
+                places += [(len(records), 1, SITE * index), (len(records) + 4, 2, len(code))]
+                records += struct.pack("<iiHHBB", 0, 0, feature, flags, 6, len(replacement))
+                code += replacement
+        version = f"vermagic={self.release} SMP\0" if self.release else ""  # without one a kernel loads it by force
         parts = [
             Section(".text", PROGBITS, ALLOC | EXEC, text),
-            Section(".altinstr_replacement", PROGBITS, ALLOC | EXEC, b"\xe8\0\0\0\0" * len(self.types)),
+            Section(".altinstr_replacement", PROGBITS, ALLOC | EXEC, code),
             Section(".altinstructions", PROGBITS, ALLOC, records),
-            Section(".modinfo", PROGBITS, ALLOC, f"license=GPL\0vermagic={self.release} SMP\0".encode()),
+            Section(".modinfo", PROGBITS, ALLOC, f"license=GPL\0{version}".encode()),
             Section(".bss", NOBITS, ALLOC | WRITE, bytes(64)),
             *self._relocations(calls, replaced, places),
             self._symbols(names),
             Section(".strtab", STRTAB, 0, b"\0" + b"".join(name.encode() + b"\0" for name in names if name)),
+            *([] if self.loadable is None else [self._this(self.loadable)]),
         ]
         return _elf(parts, self.machine)
+
+    def _this(self, kernel: KernelImage) -> Section:
+        """Its ``struct module``, which has no function to be called when it is loaded or unloaded."""
+        assert kernel.types is not None
+        types = CTypes(kernel.types, kernel.pointer_size)
+        module = types.find("struct module")
+        data, at = bytearray(types.size(module)), types.member(module, "name").offset // 8
+        data[at : at + len(NAME)] = NAME
+        return Section(".gnu.linkonce.this_module", PROGBITS, ALLOC | WRITE, bytes(data))
 
     def _relocations(self, *targets: Sequence[tuple[int, int, int]]) -> list[Section]:
         return [

@@ -1,4 +1,4 @@
-"""Ramdisks for tests: one that there is, with another ``/init`` (cpio's newc format, compressed by gzip)."""
+"""Ramdisks for tests: one that there is, with another ``/init`` or more files (cpio's newc format)."""
 
 from __future__ import annotations
 
@@ -34,6 +34,17 @@ def with_init(ramdisk: Path, init: bytes) -> bytes:
         made += body
         made += bytes(-len(made) % 4)
     return bytes(made)
+
+
+def archive(name: str, data: bytes) -> bytes:
+    """A cpio archive (newc) of one executable file; the kernel unpacks any number of them one after the other."""
+
+    def entry(name: str, data: bytes, mode: int) -> bytes:
+        fields = (1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+        head = b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
+        return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+
+    return entry(name, data, 0o100755) + entry("TRAILER!!!", b"", 0)
 
 
 def _entries(data: bytes) -> Iterator[tuple[str, list[int], bytes]]:

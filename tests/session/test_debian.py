@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pvops_core.cli import main
+from tests.session.ramdisk import archive
 
 CLOUD, I386 = "vmlinuz-6.1.0-56-cloud-amd64", "vmlinuz-6.1.0-50-686-pae"
 CLOUD_6_12, CLOUD_7_2 = "vmlinuz-6.12.117+deb12-cloud-amd64", "vmlinuz-7.2.13+deb14-cloud-amd64"
@@ -94,17 +95,6 @@ read -r line < /dev/ttyS0
 /bin/busybox echo "guest-init: read $line" > /dev/console
 /bin/busybox poweroff -f
 """
-
-
-def archive(name: str, data: bytes) -> bytes:
-    """A cpio archive (newc) of one executable file; the kernel unpacks any number of them one after the other."""
-
-    def entry(name: str, data: bytes, mode: int) -> bytes:
-        fields = (1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
-        head = b"070701" + b"".join(b"%08x" % field for field in fields) + name.encode() + b"\0"
-        return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
-
-    return entry(name, data, 0o100755) + entry("TRAILER!!!", b"", 0)
 
 
 @pytest.mark.kernel
