@@ -24,14 +24,10 @@ CELLS = (
     ("lguest", "2.6.24"),
     ("kvm", "6.1-64"),
 )
-COPIED = {"Hypervisor.domain"}
-"""What is no plain data yet, but a copy of the objects."""
 
 
 def odd_places(state: object, path: str) -> Iterator[str]:
     """Where a state is not plain: of a named tuple each field of its own."""
-    if path in COPIED:
-        return
     if isinstance(state, tuple) and hasattr(state, "_fields"):
         for name, each in zip(state._fields, state, strict=True):
             yield from odd_places(each, f"{path}.{name}")

@@ -46,10 +46,11 @@ class Wires:
 
 
 class BoardState(NamedTuple):
-    """The devices on the port bus, and the I/O APIC and the local ones."""
+    """The devices on the port bus; the I/O APIC and the local ones; whether messages wait to be asked after."""
 
     ports: tuple[DeviceState, ...]
     others: tuple[DeviceState, ...]
+    messages: bool
 
 
 class Board:
@@ -150,11 +151,11 @@ class Board:
 
     def save(self) -> BoardState:
         """The state of all devices."""
-        return BoardState(self.ports.save(), tuple(map(state_of, self._others)))
+        return BoardState(self.ports.save(), tuple(map(state_of, self._others)), self._messages)
 
     def load(self, state: BoardState) -> None:
         """Puts a state taken by `save` back."""
-        ports, others = state
+        ports, others, self._messages = state
         self.ports.load(ports)
         for device, saved in zip(self._others, others, strict=True):
             set_state(device, saved)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import attrs
 
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
 from pvops_xen.hypervisor.memory.space import GuestSpace
-from pvops_xen.hypervisor.state import Domain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.layout import Abi
     from pvops_xen.hypervisor.memory.frames import FramesState, FrameTable
     from pvops_xen.hypervisor.memory.validate import Validator
-    from pvops_xen.hypervisor.state import VcpuState
+    from pvops_xen.hypervisor.state import Domain, VcpuState
     from pvops_xen.xenstore.service import StoreService, StoreState
 
 _XEN: Final = event_kind(
@@ -68,9 +66,9 @@ class FrameRegisters:
 
 
 class HypervisorState(NamedTuple):
-    """The hypervisor in a snapshot: its domain, copied as it is; the states of its parts; what has been counted."""
+    """The hypervisor in a snapshot: the states of its domain and of its parts, and what has been counted."""
 
-    domain: Domain
+    domain: tuple[Any, ...]
     frames: FramesState
     epoch: int
     printed: bytes
@@ -182,7 +180,7 @@ class Hypervisor:
         """State for a snapshot: everything that is not in machine memory."""
         stats = self.stats
         return HypervisorState(
-            copy.deepcopy(self.domain),
+            self.domain.save(),
             self.frames.save(),
             self.validator.epoch,
             bytes(stats.console),
@@ -197,8 +195,7 @@ class Hypervisor:
 
     def load(self, saved: HypervisorState) -> None:
         """Take over what ``save`` gave."""
-        for field in attrs.fields(Domain):
-            setattr(self.domain, field.name, copy.deepcopy(getattr(saved.domain, field.name)))
+        self.domain.load(saved.domain)
         self.frames.load(saved.frames)
         self.validator.epoch = saved.epoch
         self.console.load(saved.console)

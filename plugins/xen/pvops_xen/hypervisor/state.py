@@ -1,18 +1,17 @@
-"""What Xen remembers of a domain and of each of its vCPUs. Plain data, so that a snapshot is a deep copy."""
+"""What Xen remembers of a domain and of each of its vCPUs. Snapshots have all of it as plain data."""
 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import attrs
 
+from pvops_core.machine.run.plainly import Plainly
 from pvops_xen.hypervisor.abi import NR_TRAPS
+from pvops_xen.hypervisor.events.queues import Fifo  # noqa: TC001 - a field, whose type is looked at
 from pvops_xen.hypervisor.grants.state import GrantTable
-
-if TYPE_CHECKING:
-    from pvops_xen.hypervisor.events.queues import Fifo
-    from pvops_xen.hypervisor.layout import Abi
+from pvops_xen.hypervisor.layout import Abi  # noqa: TC001
 
 OFFLINE: Final = 3
 """The state of a vCPU that is down (vcpu.h, ``RUNSTATE_offline``)."""
@@ -239,3 +238,16 @@ class Domain:
     def assisted(self, assist: int) -> bool:
         """A vm_assist type is enabled."""
         return bool(self.assists >> assist & 1)
+
+    def save(self) -> tuple[Any, ...]:
+        """All of it as plain data, field by field."""
+        return _PLAINLY.save(self)
+
+    def load(self, state: tuple[Any, ...]) -> None:
+        """Take over what ``save`` gave; others hold the domain itself."""
+        loaded = _PLAINLY.load(state)
+        for field in attrs.fields(Domain):
+            setattr(self, field.name, getattr(loaded, field.name))
+
+
+_PLAINLY: Final = Plainly(Domain)
