@@ -85,7 +85,7 @@ def test_the_sources_are_found() -> None:
 
 
 ENGINE_ROOM = "pvops_core/machine/unicorn/"
-ASSEMBLER = "pvops_core/testing/assembly.py"  # LLVM's: what it makes is the guest's, and nothing of it runs here
+ASSEMBLER = "pvops_core/testing/assembler.py"  # LLVM's: what it makes is the guest's, and nothing of it runs here
 
 
 @pytest.mark.parametrize("library", ["unicorn", "ctypes", "llvmlite"])

@@ -1,46 +1,30 @@
-"""Assembles small pieces of code in memory: Intel syntax, by LLVM's own assembler, which comes with llvmlite."""
+"""Assembles small pieces of code: Intel syntax, in a process of its own, since a mistake in the text ends that."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
-import io
-from typing import TYPE_CHECKING, Final
-
-import llvmlite.binding as llvm
-from elftools.elf.elffile import ELFFile
-from elftools.elf.relocation import RelocationSection
-from elftools.elf.sections import SymbolTableSection
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from typing import IO, Final
 
 from pvops_core.errors import MachineError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_TRIPLES: Final = {64: "x86_64-unknown-linux-gnu", 32: "i386-unknown-linux-gnu"}
-# Relocation type to its size, and whether it counts from the place where it is.
-_RELOCATIONS: Final = {
-    64: {1: (8, False), 2: (4, True), 10: (4, False), 11: (4, False)},  # R_X86_64_64 PC32 32 32S
-    32: {1: (4, False), 2: (4, True)},  # R_386_32 PC32
-}
-
-
-@functools.cache
-def _target(bits: int) -> llvm.TargetMachine:
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    llvm.initialize_native_asmparser()
-    return llvm.Target.from_triple(_TRIPLES[bits]).create_target_machine(reloc="static")
-
-
-def _escaped(text: str) -> str:
-    return "".join(char if char.isalnum() or char in " ,.:_-+*/()[]" else f"\\{ord(char):02X}" for char in text)
+_CHILD: Final = """
+import sys, json
+sys.path[:] = json.loads(sys.argv[1])
+from pvops_core.testing import assembler
+assembler.serve()
+"""
 
 
 @functools.lru_cache(maxsize=512)
 def assemble(text: str, bits: int = 64, base: int = 0) -> bytes:
     """The bytes of a piece of code that will lie at ``base``.
-
-    A mistake in the text ends the process: LLVM's inline assembler has no other way of telling.
 
     Args:
         text: Intel syntax with GNU directives; ``offset label`` is a label's address.
@@ -48,33 +32,62 @@ def assemble(text: str, bits: int = 64, base: int = 0) -> bytes:
         base: address of the first byte.
 
     Raises:
-        MachineError: it refers to something outside itself.
+        MachineError: a line is no code, or refers to something outside the text.
     """
-    body = _escaped(f".intel_syntax noprefix\n{text}\n.att_syntax\n")
-    source = f'target triple = "{_TRIPLES[bits]}"\nmodule asm "{body}"\n'
-    image = ELFFile(io.BytesIO(_target(bits).emit_object(llvm.parse_assembly(source))))
-    number = image.get_section_index(".text") or 0
-    code = bytearray(image.get_section(number).data())
-    for place, size, value, relative in _fixes(image, number, bits):
-        address = base + value - (base + place if relative else 0)
-        code[place : place + size] = (address & (1 << 8 * size) - 1).to_bytes(size, "little")
-    return bytes(code)
+    if bits not in {32, 64}:
+        raise MachineError(f"there is no code of {bits} bits")
+    return _assembler(os.getpid()).assemble(text, bits, base)
 
 
-def _fixes(image: ELFFile, number: int, bits: int) -> Iterator[tuple[int, int, int, bool]]:
-    """Place, size, value before the base is added, and whether it is relative."""
-    symbols = image.get_section_by_name(".symtab")
-    if not isinstance(symbols, SymbolTableSection):
-        return
-    for section in image.iter_sections():
-        if not isinstance(section, RelocationSection) or section["sh_info"] != number:
-            continue
-        code = image.get_section(number).data()
-        for relocation in section.iter_relocations():
-            symbol = symbols.get_symbol(relocation["r_info_sym"])
-            size, relative = _RELOCATIONS[bits].get(relocation["r_info_type"], (0, False))
-            if symbol["st_shndx"] != number or not size:
-                raise MachineError(f"the code refers to {symbol.name or 'something'} outside itself")
-            place = relocation["r_offset"]
-            own = int.from_bytes(code[place : place + size], "little", signed=True)
-            yield place, size, symbol["st_value"] + (relocation["r_addend"] if section.is_RELA() else own), relative
+@functools.cache
+def _assembler(_process: int) -> _Assembler:
+    """One for each process: a fork must not read its parent's answers."""
+    return _Assembler()
+
+
+class _Assembler:
+    """The child that assembles: started when it is first asked, and again after a mistake has ended it."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[str] | None = None
+        self._errors: IO[str] | None = None
+        atexit.register(self._end)
+
+    def assemble(self, text: str, bits: int, base: int) -> bytes:
+        """What :func:`assemble` gives."""
+        child = self._child = self._child or self._start()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(json.dumps([text, bits, base]) + "\n")
+            child.stdin.flush()
+        line = child.stdout.readline()
+        if not line:
+            raise MachineError(f"it cannot be assembled: {self._end() or 'the assembler has ended'}")
+        answer = json.loads(line)
+        if isinstance(answer, dict):
+            raise MachineError(answer["error"])
+        return bytes.fromhex(answer)
+
+    def _start(self) -> subprocess.Popen[str]:
+        # A file and no pipe: LLVM's warnings are not read, and must not fill one.
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - _end closes it
+        return subprocess.Popen(  # noqa: S603 - this interpreter, and our own text
+            [sys.executable, "-c", _CHILD, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            encoding="utf-8",
+        )
+
+    def _end(self) -> str:
+        """Let the child come to its end; gives what it said."""
+        child, errors = self._child, self._errors
+        self._child = self._errors = None
+        if child is None or errors is None:
+            return ""
+        with contextlib.suppress(BrokenPipeError):
+            child.communicate()
+        with errors:
+            errors.seek(0)
+            return errors.read().strip()

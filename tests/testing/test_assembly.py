@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from pvops_core.errors import MachineError
@@ -21,3 +23,31 @@ def test_it_knows_privileged_and_odd_instructions() -> None:
 def test_what_is_outside_is_an_error() -> None:
     with pytest.raises(MachineError, match="nowhere outside itself"):
         assemble("call nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("movv rax", "2:1: invalid instruction mnemonic 'movv'"),
+        ("nop\nmov rax, [", "unknown token in expression"),
+        (".if 1", "unmatched .ifs"),
+    ],
+)
+def test_a_mistake_is_an_error_that_says_where(text: str, why: str) -> None:
+    with pytest.raises(MachineError, match="cannot be assembled: ") as raised:
+        assemble(text if "2:1" not in why else f"nop\n{text}")
+    assert why in str(raised.value)
+    assert assemble("nop") == b"\x90", "the next one is none the worse"
+
+
+def test_other_widths_are_refused() -> None:
+    with pytest.raises(MachineError, match="no code of 16 bits"):
+        assemble("nop", 16)
+
+
+def test_a_fork_has_an_assembler_of_its_own() -> None:
+    assemble("hlt")
+    if (child := os.fork()) == 0:
+        os._exit(assemble("cli") != b"\xfa")
+    assert os.waitpid(child, 0)[1] == 0
+    assert assemble("sti") == b"\xfb"
