@@ -17,49 +17,42 @@ _HOOKS = [
     (
         "init",
         "unsigned int patch(u8 type, u16 clobbers, void *insnbuf, unsigned long addr, unsigned int len)",
-        "Write the code that replaces a call site into a buffer.",
         "asm/paravirt_types.h, struct pv_init_ops",
         "patch",
     ),
     (
         "x86_init",
         "void pagetable_reserve(u64 start, u64 end)",
-        "Keep the used part of the early page-table buffer and give the rest back.",
         "asm/x86_init.h, struct x86_init_mapping (2.6.39)",
         "mapping.pagetable_reserve",
     ),
     (
         "x86_init",
         "void pagetable_setup_start(pgd_t *pgd_base)",
-        "Called before the kernel's page tables are set up.",
         "asm/x86_init.h, struct x86_init_paging (2.6.32)",
         "paging.pagetable_setup_start",
     ),
     (
         "x86_init",
         "void pagetable_setup_done(pgd_t *pgd_base)",
-        "Called when the kernel's page tables are set up.",
         "asm/x86_init.h, struct x86_init_paging (2.6.32)",
         "paging.pagetable_setup_done",
     ),
     (
         "x86_init",
         "void init_IRQ(void)",
-        "Set up the interrupt controllers and vectors.",
         "asm/x86_init.h, x86_init.irqs.intr_init",
         "irqs.intr_init",
     ),
     (
         "x86_init",
         "void time_init(void)",
-        "Set up the boot CPU's clock.",
         "asm/x86_init.h, x86_init.timers.timer_init",
         "timers.timer_init",
     ),
     (
         "x86_init",
         "void arch_setup(void)",
-        "Set up what the platform needs early in setup_arch.",
         "asm/x86_init.h, x86_init.oem.arch_setup",
         "oem.arch_setup",
     ),
@@ -72,10 +65,10 @@ def boot_hooks(taken: frozenset[str], convention: Convention, pointer_size: int)
     return tuple(
         Slot(
             type=number,
-            op=declare(group, source, text, doc, convention),
+            op=declare(group, source, text, convention),
             path=path,
             symbol=BOOT_TABLE,
             offset=number * pointer_size,
         )
-        for number, (group, text, doc, source, path) in enumerate(wanted)
+        for number, (group, text, source, path) in enumerate(wanted)
     )

@@ -28,7 +28,6 @@ def declare(
     group: str,
     source: str,
     declaration: str,
-    doc: str,
     convention: Convention,
     clobbers: Clobber = Clobber.ANY,
 ) -> Op:
@@ -48,6 +47,5 @@ def declare(
         args=() if args in {None, "void"} else tuple(_arg(arg) for arg in args.split(",")),
         convention=Convention.NONE if args is None else convention,
         clobbers=Clobber.NONE if args is None else clobbers,
-        doc=doc,
         source=source,
     )

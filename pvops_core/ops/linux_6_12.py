@@ -19,7 +19,6 @@ def ops(convention: Convention) -> Mapping[str, Op]:
         "mmu",
         "arch/x86/include/asm/paravirt_types.h (6.12)",
         "void enter_mmap(struct mm_struct *mm)",
-        "Called when an address space is first used, and when fork has copied one.",
         convention,
     )
     return {**linux_6_1.ops(convention), enter_mmap.name: enter_mmap}

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 _HEADER: Final = "arch/x86/include/asm/paravirt_types.h (7.2)"
 
 _CPU: Final = (
-    ("u64 read_msr(u32 msr)", "Read a model-specific register that must exist."),
-    ("void write_msr(u32 msr, u64 val)", "Write a model-specific register that must exist."),
-    ("int read_msr_safe(u32 msr, u64 *val)", "Read a model-specific register into *val; 0 or -EIO."),
-    ("int write_msr_safe(u32 msr, u64 val)", "Write a model-specific register; 0 or -EIO."),
+    "u64 read_msr(u32 msr)",
+    "void write_msr(u32 msr, u64 val)",
+    "int read_msr_safe(u32 msr, u64 *val)",
+    "int write_msr_safe(u32 msr, u64 val)",
 )
 
 
 def ops(convention: Convention) -> Mapping[str, Op]:
     """The ops with the C calling convention of the machine: SYSV or REGPARM3."""
-    changed = (declare("cpu", _HEADER, text, doc, convention) for text, doc in _CPU)
+    changed = (declare("cpu", _HEADER, text, convention) for text in _CPU)
     return {**linux_6_12.ops(convention), **{op.name: op for op in changed}}

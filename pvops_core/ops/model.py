@@ -6,6 +6,7 @@ import difflib
 import enum
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import attrs
@@ -70,7 +71,6 @@ class Op:
         args: its arguments in C order.
         convention: how it is called.
         clobbers: what its C call sites allow to be destroyed (2.6; the later record has no such word).
-        doc: what it does, in a sentence.
         source: the header that declares it.
     """
 
@@ -80,8 +80,14 @@ class Op:
     args: tuple[Arg, ...]
     convention: Convention
     clobbers: Clobber
-    doc: str
     source: str
+
+    @property
+    def doc(self) -> str:
+        """What it does: the first paragraph of its hook's docstring, in one line; empty for an op that has no hook."""
+        # The specs are a room further down and are found by name: the catalogue itself never needs them.
+        spec = import_module("pvops_core.hookspecs.specs").specs().get(self.name)
+        return " ".join(spec.doc.partition("\n\n")[0].split()) if spec else ""
 
     @property
     def is_data(self) -> bool:

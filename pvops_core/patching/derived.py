@@ -134,7 +134,6 @@ def _op(member: _Member, kind: MachineKind) -> Op:
         args=tuple(Arg(f"arg{number}", ctype) for number, ctype in enumerate(arguments, 1) if ctype is not None),
         convention=Convention.CALLEE_SAVE if member.thunk else plain,
         clobbers=Clobber.ANY,
-        doc="",
         source=f"struct {TEMPLATE} in the kernel's BTF",
     )
 

@@ -157,7 +157,7 @@ def test_an_unknown_type_is_no_type() -> None:
 def test_a_prototype_reads_back_as_the_same_op(layout: str) -> None:
     for slot in LAYOUTS[layout].slots:
         op = slot.op
-        again = declare(op.group, op.source, op.prototype, op.doc, op.convention, op.clobbers)
+        again = declare(op.group, op.source, op.prototype, op.convention, op.clobbers)
         assert again == op
 
 
@@ -182,3 +182,8 @@ def test_an_msrs_value_is_whole_and_in_halves_in_every_generation(name: str, op:
 def test_only_writes_of_msrs_have_views(call: tuple[str, str, MachineKind]) -> None:
     layout, name, kind = call
     assert bool(signature(_op(layout, name), kind).views) == name.startswith("write_msr")
+
+
+def test_what_an_op_does_is_said_by_its_hook() -> None:
+    assert LAYOUTS["6.1-64"].by_op("write_cr3").op.doc.startswith("Load a page-table base, at every switch of address")
+    assert all(slot.op.doc.endswith(".") for layout in LAYOUTS.values() for slot in layout.slots)

@@ -21,7 +21,7 @@ X86_64 = MachineKind.X86_64
 
 
 def _c(declaration: str, convention: Convention = Convention.SYSV, clobbers: Clobber = Clobber.ANY) -> Op:
-    return declare("cpu", "test", declaration, "test", convention, clobbers)
+    return declare("cpu", "test", declaration, convention, clobbers)
 
 
 CALLEE_SAVE = (Convention.CALLEE_SAVE, Clobber.EAX)
