@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pvops_core.backends.chains import chain
     from pvops_core.backends.discovery import GROUP, Found, discover
     from pvops_core.backends.hooks import implemented
+    from pvops_core.backends.hypercalls import hypercall
     from pvops_core.backends.loading import Loaded, load_backends
     from pvops_core.backends.platform import HypercallMade, Platform
     from pvops_core.backends.settings import Settings, clock_start, cpu_model, setting
@@ -36,6 +37,7 @@ __all__ = [
     "clock_start",
     "cpu_model",
     "discover",
+    "hypercall",
     "implemented",
     "load_backends",
     "setting",
@@ -55,6 +57,7 @@ _HOMES = {
     "Loaded": "loading",
     "load_backends": "loading",
     "HypercallMade": "platform",
+    "hypercall": "hypercalls",
     "Platform": "platform",
     "Settings": "settings",
     "clock_start": "settings",

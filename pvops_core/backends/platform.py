@@ -8,19 +8,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 
+from pvops_core.backends.hypercalls import COST_NS, ENOSYS, fitted, table_of
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.settings import Settings
+from pvops_core.machine import GuestFault
 from pvops_core.machine.handler import TrapHandler
 from pvops_core.machine.run.eventkinds import event_kind
 
 if TYPE_CHECKING:
     from pvops_core.guest import Guest
-    from pvops_core.machine import Machine
+    from pvops_core.machine import Machine, Vcpu
 
 _TYPED: Final = event_kind(
     "typed",
     "Bytes were given to the console as if typed.",
     data="bytes: what was typed",
+)
+_HYPERCALL: Final = event_kind(
+    "hypercall",
+    "A hypercall has been answered, on a platform whose methods are marked as serving them.",
+    name="str: what it is called, or its number in hex where nobody serves it",
+    result="int: 0 or more, or a negative errno",
 )
 
 
@@ -52,6 +60,8 @@ Loader = Callable[[Any], None]
 class Platform(TrapHandler):
     """Who answers the guest's traps, keeps its console and counts.
 
+    Methods that :func:`hypercall` marks serve hypercalls.
+
     Its remaining methods are those of :class:`~pvops_core.machine.handler.TrapHandler`; a platform on bare metal
     inherits them from ``pvops_core.machine.BareMetal`` by naming that class first.
 
@@ -60,6 +70,7 @@ class Platform(TrapHandler):
         settings_class: its settings, each with type, default, range and help.
         console_name: what a kernel calls the console that this platform serves (``console=ttyS0``); a comparison adds
             that word to a command line that names no console. Empty where there is nothing to add.
+        no_hypercall: the result of a hypercall that nobody serves.
         machine: the machine.
         guest: what is loaded into it.
         settings: the settings' values.
@@ -81,6 +92,7 @@ class Platform(TrapHandler):
     loaders: ClassVar[Mapping[str, Loader]] = {}
     settings_class: ClassVar[type[Settings]] = Settings
     console_name: ClassVar[str] = ""
+    no_hypercall: ClassVar[int] = -ENOSYS
 
     def __init__(self, machine: Machine, guest: Guest, settings: Settings | None = None) -> None:
         self.machine = machine
@@ -96,6 +108,42 @@ class Platform(TrapHandler):
         self.flushes = 0
         self.messages: list[str] = []
         self.observers: tuple[Callable[[HypercallMade], None], ...] = ()
+        self._served = table_of(type(self))
+
+    def hypercall(self, vcpu: Vcpu, nr: Any, *args: int) -> int:  # noqa: ANN401 - a number, or a name
+        """Make a hypercall: for a hook that acts for the guest's kernel, or for guest code that asked for it.
+
+        It is counted, takes its virtual time, is served by the method that :func:`hypercall` marks, gets into the event
+        log, and observers are told. One that nobody serves has the result ``no_hypercall``.
+
+        Args:
+            vcpu: the calling vCPU.
+            nr: its number, or its name.
+            *args: its arguments in order; those not given are 0.
+
+        Returns:
+            0 or more, or a negative errno.
+        """
+        known, began = self._served.get(nr), self.machine.clock.ns
+        name = known.name if known else str(nr) if isinstance(nr, str) else f"{nr:#x}"
+        self.hypercalls[name] += 1
+        self.machine.clock.advance(known.ns if known else COST_NS)
+        result = known.serve(self, vcpu, *fitted(known.serve, args)) if known else self.no_hypercall
+        self.machine.log.record(_HYPERCALL, vcpu.index, name=name, result=result)
+        self.tell(HypercallMade(vcpu.index, name, args, result, began))
+        return result
+
+    def fetched(self, vcpu: Vcpu, length: int) -> bytes:
+        """Bytes of the instruction that a vCPU is at, as it has fetched them; fewer at the end of what is mapped.
+
+        With it a platform knows an instruction of its own, such as ``vmcall``, that has ended in #UD or #GP.
+        """
+        for size in range(length, 0, -1):
+            try:
+                return vcpu.virtual.read(vcpu.rip, size, system=True)  # it was fetched, so whoever runs may
+            except GuestFault:
+                continue
+        return b""
 
     def observe(self, observer: Callable[[HypercallMade], None]) -> None:
         """Tell ``observer`` of each hypercall that has been made, those of a multicall before the multicall itself.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import attrs
 
-from pvops_core.runs.costs import COSTS, quantity
+from pvops_core.runs.costs import COSTS, known, quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,7 +59,10 @@ def summary(observation: Observation) -> Iterator[str]:
         "hypercalls": observation.hypercalls,
     }
     for cost in COSTS:
+        if not known(cost, observation):
+            continue  # nothing was counted, which is not nothing
         text = quantity(cost.of(observation), cost.unit)
+        text += " (orders what happens; no measure of a backend)" if cost.key == "virtual_ns" else ""
         most = _named(named.get(cost.key, {}))
         yield _row(cost.title, f"{text} ({most})" if most else text)
     for line in observation.unused:

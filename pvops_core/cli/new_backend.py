@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -13,10 +14,19 @@ import typer
 from pvops_core.cli import template
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, write_json
 from pvops_core.errors import UsageError
+from pvops_core.runs.plan import choose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+PARTS: Final = ("platform", "patchlets")
+_NEXT: Final = """
+Next:
+  pvops run --backend {name} --plugin {folder}
+  pvops compare --backends {base},{name} --plugin {folder}
+  (cd {folder} && python -m pytest)
+  (cd {folder} && python -m pytest --pyargs pvops_core.testing.conformance --pvops-smoke)
+"""
 NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -33,6 +43,15 @@ def new_backend(
         str, typer.Option("--base", metavar="NAME", help="Backend that has all ops which this one lacks.")
     ] = "native",
     description: Annotated[str, typer.Option("--description", metavar="TEXT", help="One line on what it is.")] = "",
+    parts: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="A,B",
+            help="Begin with these parts too: platform (hypercalls and traps of its own), patchlets (code in place of "
+            "calls).",
+        ),
+    ] = "",
     update: Annotated[
         bool, typer.Option("--update", help="Bring one that was made before up to the newest template, edits kept.")
     ] = False,
@@ -40,7 +59,8 @@ def new_backend(
 ) -> int:
     """Write a new backend to begin from.
 
-    It is a whole distribution: packaging, one op, its tests, a README and a CI job.
+    It is a whole distribution: packaging, one op, its tests, a README and a CI job; with --with a platform of its own
+    and patchlets too. What to do next is printed.
 
     Exit code: 0 written, 2 no name for a backend, or the folder is in use, 5 an update left conflicts in files.
     """
@@ -51,14 +71,21 @@ def new_backend(
             )
     if not description.isprintable() or any(letter in description for letter in '"\\'):
         raise UsageError("a description has neither quotes nor backslashes, and is one line")
+    chosen = choose("part", [part.strip() for part in parts.split(",") if part.strip()], list(PARTS)) if parts else ()
+    if "platform" in chosen and base != "native":
+        raise UsageError(
+            f"a platform of its own stands on bare metal: --with platform goes with --base native, not {base}"
+        )
     folder = directory or Path(f"pvops-{name.replace('_', '-')}")
     if update:
         return _update(folder, name, json)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already")
-    answers = _answers(name, base, description or f"{name}: a paravirtualisation backend")
+    answers = _answers(name, base, description or f"{name}: a paravirtualisation backend", ",".join(chosen))
     written = template.fill_in(folder, answers)
     _tell({"name": name, "base": base, "directory": str(folder), "files": written, "conflicts": []}, json)
+    if json != STDOUT:
+        sys.stdout.write(_NEXT.format(folder=shlex.quote(str(folder)), name=name, base=base))
     return ExitCode.FINE
 
 
@@ -80,11 +107,12 @@ def _tell(result: Mapping[str, Any], json: str | None) -> None:
         sys.stdout.write("".join(f"{Path(result['directory'], file)}\n" for file in result["files"]))
 
 
-def _answers(name: str, base: str, description: str) -> Mapping[str, str]:
+def _answers(name: str, base: str, description: str, parts: str) -> Mapping[str, str]:
     return {
         "name": name,
         "distribution": name.replace("_", "-"),
         "camel": "".join(part.capitalize() for part in name.split("_")),
         "base": base,
         "description": description,
+        "parts": parts,
     }

@@ -57,7 +57,9 @@ def fill_in(folder: Path, answers: Mapping[str, str]) -> list[str]:
     known = {**answers, "dot": "."}
     for path, file in sorted(_files(template, ()), key=lambda found: found[0]):
         if path not in {(_CONFIG,), (_ANSWERS_FILE,)}:
-            target = engine.from_string("/".join(path)).render(known).removesuffix(SUFFIX)
+            target = engine.from_string("/".join(path).removesuffix(SUFFIX)).render(known)
+            if target.endswith("/"):
+                continue  # a file that was not asked for
             made[target] = engine.from_string(file.read_text(encoding="utf-8")).render(known)
     try:
         for target, text in made.items():

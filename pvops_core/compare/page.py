@@ -12,7 +12,7 @@ from pvops_core.compare.bootdiff import BootDifference, boot_differences
 from pvops_core.compare.differences import LinePair, align, result_lines
 from pvops_core.compare.plots import SERIES, Bar, grouped_bars, stacked_bars
 from pvops_core.compare.text import group_state
-from pvops_core.runs.costs import BOOT_COSTS, COSTS, Cost, known, quantity
+from pvops_core.runs.costs import BOOT_COSTS, COSTS, NO_MEASURE, Cost, known, quantity
 from pvops_core.runs.phases import PHASE_COLUMNS, phase_rows
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def page(comparison: Comparison) -> str:
     return environment.get_template("comparison.html").render(
         comparison=comparison,
         costs=_costs(comparison),
+        no_measure=NO_MEASURE,
         series=series,
         plots=list(_cost_plots(comparison, series)),
         sites_plot=_sites_plot(comparison),

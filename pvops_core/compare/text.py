@@ -13,6 +13,7 @@ from rich.text import Text
 from pvops_core.compare.boottext import print_boots
 from pvops_core.compare.columns import Columns, fitting
 from pvops_core.errors import printable
+from pvops_core.runs.costs import NO_MEASURE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,6 +43,8 @@ def print_comparison(comparison: Comparison, console: Console, columns: Columns 
             console.print()
     else:
         _print_groups(comparison, console, columns)
+    if comparison.groups:
+        console.print(Text(NO_MEASURE, style="dim"))
     _print_skipped(comparison.skipped, console)
     _print_verdict(comparison, console)
 

@@ -13,7 +13,10 @@ from pvops_core.errors import PatchError
 from pvops_core.ops.model import Clobber, Convention
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pvops_core.patching.context import PatchContext, Patcher
+    from pvops_core.patching.patchlets import Patchlet
 
 CALL_OPCODE = 0xE8
 JUMP_OPCODE = 0xE9
@@ -59,6 +62,36 @@ def patch_default(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearra
     if target == ctx.nop_address:
         return 0
     return write_branch(CALL_OPCODE, insnbuf, addr, target or ctx.bug_address)
+
+
+def patch_inline(
+    ctx: PatchContext,
+    patchlets: Collection[Patchlet],
+    type: int,
+    clobbers: int,
+    insnbuf: bytearray,
+    addr: int,
+    len: int,
+) -> int:
+    """Put one of these patchlets in place of a call where it stands for the op and fits; else :func:`patch_default`.
+
+    Args:
+        ctx: the table.
+        patchlets: a backend's own.
+        type: as for :func:`patch_default`, as are the others.
+        clobbers: likewise.
+        insnbuf: likewise.
+        addr: likewise.
+        len: likewise.
+
+    Returns:
+        Likewise.
+    """
+    patchlet = ctx.patchlets.get(ctx.layout.by_type(type).op.name)
+    if patchlet is None or patchlet not in patchlets or patchlet.size > len:
+        return patch_default(ctx, type, clobbers, insnbuf, addr, len)
+    insnbuf[: patchlet.size] = patchlet.assemble(addr, ctx.symbols)
+    return patchlet.size
 
 
 def _patch_2007(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:

@@ -59,6 +59,10 @@ class Effect:
     faults: tuple[Fault, ...]
     ns: int
 
+    def events_of(self, kind: str) -> tuple[Event, ...]:
+        """The events of one kind that it logged, in order: ``done.events_of("memblock-reserve")[0]["start"]``."""
+        return tuple(event for event in self.events if event.kind == kind)
+
     @property
     def multicalls(self) -> tuple[HypercallMade, ...]:
         """The entries of the multicalls it made, in order."""

@@ -57,6 +57,35 @@ def test_it_installs_and_is_listed(project: Path, tmp_path: Path) -> None:
     assert rows["my_demo"] == "pvops-my-demo"
 
 
+@pytest.mark.parametrize("parts", ["platform", "patchlets", "platform,patchlets"])
+def test_with_parts_it_is_a_backend_at_once_too(parts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "project"
+    assert main(["new-backend", "my_demo", "--directory", str(folder), "--with", parts]) == 0
+    told = capsys.readouterr().out
+    assert f"pvops run --backend my_demo --plugin {folder}" in told
+    there = {part for part in ("platform", "patchlets") if (folder / f"pvops_my_demo/{part}.py").is_file()}
+    assert there == set(parts.split(","))
+    assert template.answers_of(folder)["parts"] == parts
+    run(*PYTEST, cwd=folder)
+    ruff = (sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F,E", "--line-length", "120", ".")
+    run(*ruff, cwd=folder)
+
+
+def test_the_next_steps_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """But the suite, which has tests of its own."""
+    assert main(["new-backend", "demo", "--directory", str(tmp_path / "a b")]) == 0
+    steps = capsys.readouterr().out.partition("Next:\n")[2].splitlines()
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    for step in steps[:3]:
+        run("bash", "-ec", step, cwd=tmp_path, PATH=path)
+
+
+def test_a_platform_stands_on_bare_metal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new-backend", "demo", "--base", "xen", "--with", "platform"]) == 2
+    assert main(["new-backend", "demo", "--with", "platfrom"]) == 2
+    assert "did you mean platform?" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_its_types_hold(project: Path) -> None:
     """Hook calls are typed for authors: strict mypy accepts the template, and sees a hook's wrong argument."""

@@ -69,7 +69,7 @@ def test_failures_say_why_and_show_the_last_lines(make: Make) -> None:
     text = printed(Comparison(grouped([make(), crashed])))
     assert "xen: crash: [red]paravirt_BUG" in text
     assert "| line 29" in text
-    assert "line 17" not in text
+    assert "| line 5\n" not in text
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])

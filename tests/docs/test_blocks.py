@@ -30,7 +30,7 @@ MADE: Final = {"hooks.md", "commands.md", "json.md", "pytest-plugin.md", "settin
 SHOWN: Final = {"text", "c", "toml", "ini", "json", "yaml"}
 """Languages of blocks that are not there to be run."""
 COMMAND: Final = re.compile(r"^\$ (.*\n(?:> .*\n)*)((?:(?!\$ ).*\n?)*)", re.MULTILINE)
-FILE: Final = re.compile(r"(?:#|//|/\*) ([\w-]+\.\w+)(?: \*/)?\n")
+FILE: Final = re.compile(r"(?:#|//|/\*) ([\w/-]+\.\w+)(?: \*/)?\n")
 LIMIT_S: Final = 400
 
 
@@ -61,6 +61,7 @@ def _run(command: str) -> str:
 
 def evaluate_file(example: Example) -> None:
     if named := FILE.match(example.parsed):
+        Path(named[1]).parent.mkdir(parents=True, exist_ok=True)
         Path(named[1]).write_text(example.parsed)
 
 

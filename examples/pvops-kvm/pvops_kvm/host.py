@@ -6,16 +6,14 @@ kvm_steal_time_set_preempted, kvm_guest_time_update, kvm_write_wall_clock.
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 from pvops_native.platform import NativePlatform
 
-from pvops_core.backends import HypercallMade
-from pvops_core.machine import GuestFault, ServedMsr, Vcpu, general_protection
-from pvops_core.machine.run.eventkinds import event_kind
+from pvops_core.backends import hypercall
+from pvops_core.machine import ServedMsr, Vcpu, general_protection
 from pvops_kvm import abi, clocks
 from pvops_kvm.abi import ENABLED, Call, Feature, Msr
 
@@ -24,12 +22,6 @@ if TYPE_CHECKING:
 
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine
-
-_NO_HYPERCALL: Final = event_kind(
-    "no-hypercall",
-    "The guest made a hypercall that KVM does not have.",
-    number="int: its number",
-)
 
 VMCALL: Final = (b"\x0f\x01\xc1", b"\x0f\x01\xd9")
 """Intel's vmcall and AMD's vmmcall; KVM takes either."""
@@ -40,6 +32,7 @@ ARGUMENTS: Final = {64: ("rax", "rbx", "rcx", "rdx", "rsi"), 32: ("eax", "ebx", 
 class KvmHost(NativePlatform):
     """A PC whose processors KVM shares out: one vCPU runs at a time."""
 
+    no_hypercall = -abi.ENOSYS
     offered: Feature = abi.USUAL
     """What the host offers; a class of one's own may offer less."""
 
@@ -113,35 +106,32 @@ class KvmHost(NativePlatform):
 
     def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
         """A vmcall is no exception here: the processor gives it to KVM."""
-        if vector == UNDEFINED and _fetched(vcpu) in VMCALL:
+        if vector == UNDEFINED and self.fetched(vcpu, len(VMCALL[0])) in VMCALL:
             names = ARGUMENTS[64 if vcpu.long_mode else 32]
             number, *arguments = (vcpu.get(name) for name in names)
-            result = -abi.EPERM if vcpu.cpl else self.hypercall(vcpu, number, arguments)
+            result = -abi.EPERM if vcpu.cpl else self.hypercall(vcpu, number, *arguments)
             vcpu.set(names[0], result & vcpu.machine.kind.mask)
             vcpu.rip += len(VMCALL[0])
             return
         super().exception(vcpu, vector, error_code, address)
 
-    def hypercall(self, vcpu: Vcpu, number: int, arguments: list[int]) -> int:
-        """Serve one; its result, negative for an error."""
-        known, began = {call.value: call for call in Call}, self.machine.clock.ns
-        name = f"KVM_HC_{known[number].name}" if number in known else f"{number:#x}"
-        self.hypercalls[name] += 1
-        result = self._serve(vcpu, number, arguments)
-        self.tell(HypercallMade(vcpu.index, name, tuple(arguments), result, began))
-        return result
+    @hypercall(Call.KICK_CPU, "KVM_HC_KICK_CPU")
+    def kick_cpu(self, _vcpu: Vcpu, _flags: int, apic: int) -> int:
+        """Wake the vCPU of an APIC number."""
+        if Feature.PV_UNHALT not in self.offered:
+            return -abi.ENOSYS
+        self._kick(apic)
+        return 0
 
-    def _serve(self, vcpu: Vcpu, number: int, arguments: list[int]) -> int:
-        match number:
-            case Call.KICK_CPU if Feature.PV_UNHALT in self.offered:
-                self._kick(arguments[1])
-                return 0
-            case Call.SCHED_YIELD if Feature.PV_SCHED_YIELD in self.offered:
-                return 0  # who runs next is the scheduler's business
-            case Call.VAPIC_POLL_IRQ:
-                return 0
-        self.machine.log.record(_NO_HYPERCALL, vcpu=vcpu.index, number=number)
-        return -abi.ENOSYS
+    @hypercall(Call.SCHED_YIELD, "KVM_HC_SCHED_YIELD")
+    def sched_yield(self, _vcpu: Vcpu, _apic: int) -> int:
+        """Who runs next is the scheduler's business."""
+        return 0 if Feature.PV_SCHED_YIELD in self.offered else -abi.ENOSYS
+
+    @hypercall(Call.VAPIC_POLL_IRQ, "KVM_HC_VAPIC_POLL_IRQ")
+    def vapic_poll_irq(self, _vcpu: Vcpu) -> int:
+        """The exit was all that was asked for."""
+        return 0
 
     def _kick(self, number: int) -> None:
         """Wake the vCPU of an APIC number from hlt, or keep it from its next one if it is not asleep.
@@ -189,8 +179,6 @@ class KvmState(NamedTuple):
     asleep: tuple[int, ...]
     running: int | None
     wall_clock: int
-    hypercalls: dict[str, int]
-    flushes: int
 
 
 @attrs.frozen
@@ -209,21 +197,11 @@ class _Keeper:
             tuple(sorted(host.asleep)),
             host.running,
             host.wall_clock,
-            dict(host.hypercalls),
-            host.flushes,
         )
 
     def load(self, state: KvmState) -> None:
         """Put a state taken by ``save`` back."""
         host = self.host
-        times, poll_control, unhalted, asleep, host.running, host.wall_clock, hypercalls, host.flushes = state
+        times, poll_control, unhalted, asleep, host.running, host.wall_clock = state
         host.times = [clocks.VcpuTimes(*each) for each in times]
         host.poll_control, host.unhalted, host.asleep = list(poll_control), set(unhalted), set(asleep)
-        host.hypercalls = Counter(hypercalls)
-
-
-def _fetched(vcpu: Vcpu) -> bytes:
-    try:
-        return vcpu.virtual.read(vcpu.rip, len(VMCALL[0]), system=True)  # it was fetched, so whoever runs may
-    except GuestFault:
-        return b""

@@ -143,7 +143,7 @@ class KvmOps:
     @hookimpl
     def lock_kick(self, cpu: Vcpu, cpu_nr: int) -> None:
         """kvm_kick_cpu: KVM_HC_KICK_CPU with the APIC number, which here is the CPU's."""
-        self.host.hypercall(cpu, Call.KICK_CPU, [0, cpu_nr, 0, 0])
+        self.host.hypercall(cpu, Call.KICK_CPU, 0, cpu_nr)
 
     @hookimpl
     def queued_spin_lock_slowpath(self, cpu: Vcpu, lock: int) -> None:

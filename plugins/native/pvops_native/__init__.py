@@ -7,7 +7,10 @@ from pvops_core.kinds import MachineKind
 from pvops_native.kernel import NativeKernel
 from pvops_native.ops import EMPTY, NOPS, NativeOps
 from pvops_native.patchlets import NATIVE_PATCHLETS
+from pvops_native.pc import PcSettings
 from pvops_native.platform import NativePlatform
+
+__all__ = ["NATIVE_PATCHLETS", "NativeOps", "NativePlatform", "PcSettings", "backend"]
 
 backend = Backend(
     name="native",

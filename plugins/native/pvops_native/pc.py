@@ -48,11 +48,13 @@ class PcSettings(Settings):
 
 
 class PcState(NamedTuple):
-    """A PC in a snapshot: its devices, what they have printed, and how often each trap was taken."""
+    """A PC in a snapshot: its devices, what they have printed, and what has been counted."""
 
     board: BoardState
     console: bytes
     traps: dict[str, int]
+    hypercalls: dict[str, int]
+    flushes: int
 
 
 class Pc(BareMetal, Platform):
@@ -89,14 +91,14 @@ class Pc(BareMetal, Platform):
 
     def save(self) -> PcState:
         """The devices, the console and the counts, for a machine snapshot."""
-        return PcState(self.board.save(), bytes(self.console), dict(self.traps))
+        return PcState(self.board.save(), bytes(self.console), dict(self.traps), dict(self.hypercalls), self.flushes)
 
     def load(self, state: PcState) -> None:
         """Puts a state taken by `save` back."""
-        board, console, traps = state
+        board, console, traps, hypercalls, self.flushes = state
         self.board.load(board)
         self.console[:] = console
-        self.traps = Counter(traps)
+        self.traps, self.hypercalls = Counter(traps), Counter(hypercalls)
 
     def _stop(self, reason: str) -> None:
         self.machine.stop(reason, "asked for by the guest")

@@ -45,6 +45,13 @@ class Event:
     vcpu: int | None
     fields: tuple[tuple[str, Value], ...]
 
+    def __getitem__(self, name: str) -> Value:
+        """A particular by its name; KeyError names those that there are."""
+        for field, value in self.fields:
+            if field == name:
+                return value
+        raise KeyError(f"{name!r}; {self.kind} has {', '.join(field for field, _value in self.fields) or 'none'}")
+
 
 def _event(raw: _Raw) -> Event:
     ns, kind, vcpu, fields = raw

@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from pvops_core.hookspecs import hookimpl
-from pvops_core.patching.default import patch_default
+from pvops_core.patching.default import patch_inline
 from pvops_lguest.host.segments import GUEST_PL
 from pvops_lguest.ops.guest import GuestSide
 from pvops_lguest.patchlets import LGUEST_PATCHLETS
@@ -62,8 +62,4 @@ class InitOps(GuestSide):
     @hookimpl
     def patch(self, ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
         """One of the four templates where it fits; otherwise what any kernel does by default."""
-        patchlet = ctx.patchlets.get(ctx.layout.by_type(type).op.name)
-        if patchlet in LGUEST_PATCHLETS and patchlet.size <= len:
-            insnbuf[: patchlet.size] = patchlet.assemble(addr, ctx.symbols)
-            return patchlet.size
-        return patch_default(ctx, type, clobbers, insnbuf, addr, len)
+        return patch_inline(ctx, LGUEST_PATCHLETS, type, clobbers, insnbuf, addr, len)

@@ -1,0 +1,95 @@
+"""Hypercalls of a platform of one's own: made by name and by number, counted, charged, told, and part of snapshots."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+import pytest
+from pvops_native import NativePlatform
+
+from pvops_core.backends import HypercallMade, hypercall, load_backends
+from pvops_core.session import Session
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+
+
+class Host(NativePlatform):
+    @hypercall(1, "ADD", ns=700)
+    def add(self, _vcpu: Vcpu, first: int, second: int) -> int:
+        return first + second
+
+    @hypercall(2)
+    def count(self, _vcpu: Vcpu, *values: int) -> int:
+        return len(values)
+
+
+class Lesser(Host):
+    no_hypercall = -1000
+
+    @hypercall(1, "SUBTRACT")
+    def subtract(self, _vcpu: Vcpu, first: int, second: int) -> int:
+        return first - second
+
+
+def session(host: type[Host]) -> Session:
+    backends = load_backends().backends
+    backend = attrs.evolve(backends["native"], platform=host)
+    return Session.of_builtin("6.1-64", "native", backends={"native": backend}, memory=4 << 20)
+
+
+@pytest.mark.parametrize("nr", [1, "ADD"])
+def test_a_hypercall_is_counted_charged_logged_and_told(nr: int | str) -> None:
+    with session(Host) as made:
+        told: list[HypercallMade] = []
+        made.platform.observe(told.append)
+        (cpu, *_), began = made.machine.vcpus, made.machine.clock.ns
+        assert made.platform.hypercall(cpu, nr, 2, 3) == 5
+        assert made.platform.hypercalls == {"ADD": 1}
+        assert made.machine.clock.ns == began + 700
+        event = made.machine.log.events[-1]
+        assert (event.kind, event["name"], event["result"]) == ("hypercall", "ADD", 5)
+        assert told == [HypercallMade(0, "ADD", (2, 3), 5, began)]
+
+
+def test_arguments_fit_the_method() -> None:
+    with session(Host) as made:
+        (cpu,) = made.machine.vcpus
+        assert made.platform.hypercall(cpu, "ADD", 2) == 2
+        assert made.platform.hypercall(cpu, "ADD", 2, 3, 4, 5) == 5
+        assert made.platform.hypercall(cpu, "count", 7, 7, 7) == 3
+
+
+def test_what_nobody_serves_is_answered_and_named() -> None:
+    with session(Host) as made:
+        (cpu,) = made.machine.vcpus
+        assert made.platform.hypercall(cpu, 77, 1) == -38
+        assert made.platform.hypercall(cpu, "NONE") == -38
+        assert made.platform.hypercalls == {"0x4d": 1, "NONE": 1}
+
+
+def test_a_class_below_may_serve_otherwise() -> None:
+    with session(Lesser) as made:
+        (cpu,) = made.machine.vcpus
+        assert made.platform.hypercall(cpu, 1, 5, 3) == 2
+        assert made.platform.hypercall(cpu, "ADD", 5, 3) == 8
+        assert made.platform.hypercall(cpu, 9) == -1000
+
+
+def test_counts_go_back_with_a_snapshot() -> None:
+    with session(Host) as made:
+        (cpu,) = made.machine.vcpus
+        made.platform.hypercall(cpu, 1)
+        start = made.machine.snapshot()
+        made.platform.hypercall(cpu, 1)
+        made.machine.restore(start)
+        assert made.platform.hypercalls == {"ADD": 1}
+
+
+def test_what_was_fetched_ends_where_nothing_is_mapped() -> None:
+    with session(Host) as made:
+        (cpu,) = made.machine.vcpus
+        assert len(made.platform.fetched(cpu, 3)) == 3
+        cpu.rip = 0x7654_3210_0000
+        assert made.platform.fetched(cpu, 3) == b""
