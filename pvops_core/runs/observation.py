@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
-from attrs import validators
 
 from pvops_core.runs.cell import Cell
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from pvops_core.runs.described import described, sha256
 
 SITE_FORMS = ("inlined", "direct", "indirect", "nop")
 """What a site can have become, in the order in which tables show it; backends may add forms."""
@@ -52,98 +50,86 @@ class Outcome(enum.Enum):
         return 6 if self in {Outcome.CRASH, Outcome.TIMEOUT} else 4
 
 
-_text = validators.instance_of(str)
-_number = validators.instance_of(int)
-_texts = validators.deep_mapping(_text, _text, validators.instance_of(dict))
-_counter = validators.deep_mapping(_text, _number, validators.instance_of(dict))
-_measure = validators.deep_mapping(_text, validators.instance_of((int, float)), validators.instance_of(dict))
-
-
-def _tuple(lines: Iterable[str]) -> tuple[str, ...]:
-    return tuple(lines)
-
-
-_lines = validators.deep_iterable(_text)
-_measures = validators.deep_mapping(_text, _measure, validators.instance_of(dict))
-_objects = validators.deep_mapping(_text, validators.instance_of(dict), validators.instance_of(dict))
-_listed = validators.deep_iterable(validators.instance_of(dict))
-_codes = validators.deep_mapping(_text, _texts, validators.instance_of(dict))
-_counters = validators.deep_mapping(_text, _counter, validators.instance_of(dict))
-
-
 @attrs.frozen
 class Observation:
-    """One cell's run.
-
-    Attributes:
-        cell: what was run.
-        outcome: how it ended.
-        reason: one line on why, for a person.
-        results: the guest's own report, word by word; must be equal on every backend.
-        console: what the guest printed.
-        op_calls: op name -> calls that a hook served; of a real kernel that was traced, calls made at its sites.
-        own_calls: those of them that the backend's own hooks served, and not its bases'.
-        own: op name -> what has become of what the backend has for it itself, as JSON.
-        sites: op name -> form (see ``SITE_FORMS``) -> number of sites of that form at the end.
-        traps: trap name -> number of times that the guest trapped into its platform.
-        hypercalls: hypercall name -> calls.
-        counts: the machine's own counters, by name.
-        guest_counts: what the guest counted and the platform decides, by name: ticks, pokes of its text.
-        page_table_updates: page-table entries that the platform wrote or checked for the guest.
-        flushes: TLB flushes asked of the platform.
-        vcpus_started: virtual CPUs that the guest has started, the first among them.
-        messages: what the platform itself said at the end, such as why it refused things.
-        instructions: guest instructions executed; 0 where they were not counted.
-        virtual_ns: virtual time in nanoseconds.
-        wall_s: wall time of the run in seconds, without start-up; the one field that differs from run to run.
-        switches: times that an op was given another implementation while the guest ran.
-        switch_log: those switches, and those that were asked for and could not be made, in order, as JSON.
-        switch_orders: what the command line asked for and what came of it, as JSON.
-        event_log_sha256: hash of the event log, equal for equal cells.
-        text_sha256: hash of the guest's text at the end.
-        site_codes: op name -> address of a site, in hex -> its bytes, in hex; of a real kernel that was examined.
-        sites_note: when the sites of a real kernel were read, or why they were not.
-        versions: software name -> version.
-        points: name of a point of a real kernel's boot -> ``virtual_ns`` and ``wall_s`` at which it was first met, the
-            number of the ``vcpu`` that met it, and the ``traps``, ``hypercalls``, ``page_table_updates`` and accesses
-            to ``ports`` until then; in the order of meeting.
-        inside: what looking inside a real kernel's boot found, as JSON; empty unless asked for.
-        livepatch: what was done to a real kernel's live patches, as JSON; empty unless asked for.
-        detail: longer text about a failure: a traceback, or the end of the child's error output.
-    """
+    """One cell's run. What each field says, and where it stands in the JSON, is beside it; most can be left out."""
 
     cell: Cell
-    outcome: Outcome = attrs.field(converter=Outcome)
-    reason: str = attrs.field(default="", validator=_text)
-    results: Mapping[str, str] = attrs.field(factory=dict, validator=_texts)
-    console: str = attrs.field(default="", validator=_text)
-    op_calls: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
-    own_calls: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
-    own: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict, validator=_objects)
-    sites: Mapping[str, Mapping[str, int]] = attrs.field(factory=dict, validator=_counters)
-    traps: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
-    hypercalls: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
-    counts: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
-    guest_counts: Mapping[str, int] = attrs.field(factory=dict, validator=_counter)
-    page_table_updates: int = attrs.field(default=0, validator=_number)
-    flushes: int = attrs.field(default=0, validator=_number)
-    vcpus_started: int = attrs.field(default=0, validator=_number)
-    messages: tuple[str, ...] = attrs.field(default=(), converter=_tuple, validator=_lines)
-    instructions: int = attrs.field(default=0, validator=_number)
-    virtual_ns: int = attrs.field(default=0, validator=_number)
-    wall_s: float = attrs.field(default=0.0, validator=validators.instance_of((int, float)))
-    switches: int = attrs.field(default=0, validator=_number)
-    switch_log: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=tuple, validator=_listed)
-    switch_orders: tuple[Mapping[str, Any], ...] = attrs.field(default=(), converter=tuple, validator=_listed)
-    event_log_sha256: str = attrs.field(default="", validator=_text)
-    text_sha256: str = attrs.field(default="", validator=_text)
-    site_codes: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict, validator=_codes)
-    sites_note: str = attrs.field(default="", validator=_text)
-    versions: Mapping[str, str] = attrs.field(factory=dict, validator=_texts)
-    points: Mapping[str, Mapping[str, float]] = attrs.field(factory=dict, validator=_measures)
-    inside: Mapping[str, Any] = attrs.field(factory=dict, validator=validators.instance_of(dict))
-    livepatch: Mapping[str, Any] = attrs.field(factory=dict, validator=validators.instance_of(dict))
-    detail: str = attrs.field(default="", validator=_text)
+    outcome: Outcome = described("How the run ended.", converter=Outcome)  # noqa: RUF009 - an attrs field
+    reason: str = described("Why, in a line.", "")
+    detail: str = described(
+        "Longer text about a failure: where vCPUs were, a traceback, the end of the child's error output.", ""
+    )
+    messages: tuple[str, ...] = described(
+        "What the platform itself said, such as why it refused something: the last hundred lines.",
+        (),
+        converter=tuple,
+    )
+    results: Mapping[str, str] = described(
+        "The words of the built-in guest's report that must be equal on every backend.", dict
+    )
+    console: str = described("All that the guest printed.", "")
+    op_calls: Mapping[str, int] = described("Calls that a backend's hook served, by op.", dict, at="counts.ops")
+    own_calls: Mapping[str, int] = described(
+        "Those of them that the backend's own hooks served, and not its bases', by op.", dict, at="counts.own"
+    )
+    hypercalls: Mapping[str, int] = described(
+        "Requests to the hypervisor or host, by name.", dict, at="counts.hypercalls"
+    )
+    traps: Mapping[str, int] = described(
+        "Times that the guest trapped into its platform, by name of the trap.", dict, at="counts.traps"
+    )
+    page_table_updates: int = described(
+        "Page-table entries that the platform wrote or checked for the guest.", 0, at="counts.page_table_updates"
+    )
+    flushes: int = described("TLB flushes asked of the platform.", 0, at="counts.flushes")
+    switches: int = described(
+        "Times that an op was given another implementation while the guest ran.", 0, at="counts.switches"
+    )
+    counts: Mapping[str, int] = described("The machine's own counters, by name.", dict, at="counts.machine")
+    guest_counts: Mapping[str, int] = described(
+        "What the built-in guest counted and the platform decides, by name.", dict, at="counts.guest"
+    )
+    own: Mapping[str, Mapping[str, Any]] = described(
+        "What became of each op that the backend has itself, where a switchboard serves them: of the built-in guest.",
+        dict,
+        additionalProperties={"$ref": "#/$defs/fate"},
+    )
+    switch_log: tuple[Mapping[str, Any], ...] = described(
+        "Switches of ops while the guest ran, in order; a kernel's own writes to its table too.",
+        (),
+        converter=tuple,
+        items={"$ref": "#/$defs/switch"},
+    )
+    switch_orders: tuple[Mapping[str, Any], ...] = described(
+        "Each `--switch` and what came of it.", (), converter=tuple, items={"$ref": "#/$defs/switch_order"}
+    )
+    sites: Mapping[str, Mapping[str, int]] = described(
+        "Op -> form (see ``SITE_FORMS``) -> sites of that form at the end.", dict, at="sites_by_op", by_hand=True
+    )
+    sites_note: str = described(
+        "When the sites of a real kernel were read, or why they were not; empty where nobody asked.", ""
+    )
+    site_codes: Mapping[str, Mapping[str, str]] = described(
+        "Op -> address of a site, in hex -> its bytes, in hex; of a real kernel that was examined.", dict, at=""
+    )
+    points: Mapping[str, Mapping[str, float]] = described(
+        "Named point of a real kernel's boot -> times, vCPU and counts when it was first met.", dict, by_hand=True
+    )
+    inside: Mapping[str, Any] = described("What looking inside a kernel's boot found.", dict, by_hand=True)
+    livepatch: Mapping[str, Any] = described("What was done to a kernel's live patches.", dict, by_hand=True)
+    vcpus_started: int = described(
+        "Virtual CPUs that the guest has started, the first among them; fewer than `vcpus` where it left some alone.",
+        0,
+    )
+    instructions: int = described("Guest instructions executed; 0 where they were not counted.", 0)
+    virtual_ns: int = described("Virtual time at the end, in nanoseconds.", 0)
+    wall_s: float = described(
+        "Wall time in seconds, without start-up; wall time is all that differs from run to run.", 0.0
+    )
+    event_log_sha256: str = sha256("Hash of all that happened, in order; empty where nothing was measured.")
+    text_sha256: str = sha256("Hash of the guest's text at the end; empty where nothing was measured.")
+    versions: Mapping[str, str] = described("Software and its version.", dict)
 
     @property
     def measured(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,13 @@ def test_the_page_is_up_to_date(script: str, page: str) -> None:
     command = [sys.executable, DOCS / "tools" / script]
     made = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     assert (DOCS / page).read_text(encoding="utf-8") == made, "run make reference"
+
+
+def test_the_schema_of_a_run_is_what_its_fields_declare() -> None:
+    command = [sys.executable, DOCS / "tools" / "schema.py"]
+    made = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
+    written = (DOCS.parent / "schema" / "pvops.run-1.json").read_text(encoding="utf-8")
+    assert json.loads(written) == json.loads(made), "run make reference"
 
 
 def test_the_pictures_are_up_to_date(tmp_path: Path) -> None:
