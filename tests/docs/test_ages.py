@@ -21,7 +21,7 @@ from pvops_core.testing.kernels import SmallKernel
 from tests.session.selfpatching import SelfPatching
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "real-kernels.md"
-AGES = {"2.6.23 to 5.11": "2.6.23", "5.12 to 6.7": "6.1-64", "6.8 to 6.18, 7.0": "6.12-64", "7.2": "7.2-64"}
+AGES = {"2.6.23 to 5.11": "2.6.23", "5.12 to 6.7": "6.1-64", "6.8 to 6.19": "6.12-64", "7.0 to 7.3": "7.2-64"}
 
 
 def rows(begin: str = "## What each age") -> dict[str, list[str]]:
