@@ -72,13 +72,14 @@ def _sites(plan: KernelPlan, step: str, record: BootRecord) -> list[dict[str, An
 
 
 def _places(plan: KernelPlan, whole: AlternativesPlan, record: BootRecord) -> list[dict[str, Any]]:
-    recorded = dict(record.alternatives)
+    """Places after alternatives, and again at the end where they were right before."""
+    finals = {planned.group.address: planned.final for planned in whole.groups}
     found = []
-    for planned in whole.groups:
-        code = recorded.pop(planned.group.address, None)
-        if code != planned.final:
-            found.append(_difference(plan, planned.group.address, planned.final, code))
-    return found + [_difference(plan, address, None, code) for address, code in recorded.items()]
+    for address in dict.fromkeys((*finals, *record.alternatives)):
+        steps = ((finals, record.alternatives), (whole.ends, record.ends))
+        pairs = ((planned.get(address), recorded.get(address)) for planned, recorded in steps)
+        found += [_difference(plan, address, *pair) for pair in pairs if pair[0] != pair[1]][:1]
+    return found
 
 
 def _difference(plan: KernelPlan, address: int, predicted: bytes | None, recorded: bytes | None) -> dict[str, Any]:

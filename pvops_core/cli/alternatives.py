@@ -65,13 +65,14 @@ def describe(plan: KernelPlan, alternatives: AlternativesPlan, cpu: Cpu) -> dict
     return {
         "cpu": cpu.name,
         "features": [_feature(number, names) for number in sorted(alternatives.features)],
-        "groups": [_group(image, planned, names) for planned in alternatives.groups],
+        "groups": [_group(image, planned, names, alternatives.ends) for planned in alternatives.groups],
         "summary": {
             "groups": len(alternatives.groups),
             "kinds": _kinds(image, alternatives, cpu),
             "features": _by_feature(alternatives, names),
             "returns": alternatives.returns,
             "retpolines": alternatives.retpolines,
+            "call_thunks": alternatives.call_thunks,
             "left_out": list(alternatives.left_out),
         },
     }
@@ -81,7 +82,9 @@ def _feature(number: int, names: Mapping[int, str]) -> str:
     return names.get(number) or f"{number // 32}*32+{number % 32}"
 
 
-def _group(image: KernelImage, planned: PlannedGroup, names: Mapping[int, str]) -> dict[str, Any]:
+def _group(
+    image: KernelImage, planned: PlannedGroup, names: Mapping[int, str], ends: Mapping[int, bytes]
+) -> dict[str, Any]:
     from pvops_core.patching.altinstructions.whole import kind_of  # noqa: PLC0415 - heavy
 
     group = planned.group
@@ -107,6 +110,7 @@ def _group(image: KernelImage, planned: PlannedGroup, names: Mapping[int, str]) 
         "chosen": group.entries.index(planned.chosen) if planned.chosen else None,
         "original": image.read(group.address, group.length).hex(),
         "final": planned.final.hex(),
+        "end": ends[group.address].hex(),
     }
 
 
@@ -160,6 +164,8 @@ def show(result: Mapping[str, Any]) -> None:
     print_table(("kind", *columns), [(kind, *(each[column] for column in columns)) for kind, each in kinds.items()])
     line = f"alternatives: {summary['groups']} groups, after {summary['returns']} returns and "
     sys.stdout.write(f"{line}{summary['retpolines']} indirect branches\n")
+    if summary["call_thunks"]:
+        sys.stdout.write(f"call thunks: {summary['call_thunks']} calls\n")
     for step in summary["left_out"]:
         sys.stdout.write(f"not followed: {step}\n")
 

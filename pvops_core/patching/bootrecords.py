@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -47,6 +47,7 @@ class BootRecord:
         table: what each slot held, by type number; 0 for an empty one.
         sites: step of patching to the bytes of each site after it, by address.
         alternatives: bytes of every place with alternatives after them, by address; empty where it does not say.
+        ends: the same when the kernel had taken its last step of patching.
         boot_cpu_data: the beginning of that variable of the kernel's; empty where it does not say.
     """
 
@@ -56,6 +57,7 @@ class BootRecord:
     table: tuple[int, ...] = attrs.field(repr=False)
     sites: Mapping[str, Mapping[int, bytes]] = attrs.field(repr=False)
     alternatives: Mapping[int, bytes] = attrs.field(factory=dict, repr=False)
+    ends: Mapping[int, bytes] = attrs.field(factory=dict, repr=False)
     boot_cpu_data: bytes = attrs.field(default=b"", repr=False)
 
     def features(self, image: KernelImage) -> frozenset[int]:
@@ -126,13 +128,15 @@ def _record(path: Path, document: Mapping[str, Any]) -> BootRecord:
     format_ = _format(document)
     try:
         groups = document.get("alternatives")
+        finals = {} if groups is None else _places(groups, "final")
         return BootRecord(
             str(path),
             str(document["run"]),
             str(document["vmlinux_sha256"]),
             tuple(int(target, 16) for _op, target, _symbol in document["ops"]),
             {step: _places(document, member) for step, member in STEPS[format_].items()},
-            {} if groups is None else _places(groups, "final"),
+            finals,
+            _later(finals, [] if groups is None else groups.get("end_differs", [])),
             bytes.fromhex(document.get("boot_cpu_data_head", "")),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as failure:
@@ -147,6 +151,14 @@ def _places(columns: Mapping[str, Any], member: str) -> dict[int, bytes]:
         places = f"{columns['n']} places: {len(addresses)} addresses, {len(lengths)} lengths, together {sum(lengths)}"
         raise ValueError(f"{member} has {len(data)} bytes for {places}")
     return dict(zip(addresses, _cut(data, lengths), strict=True))
+
+
+def _later(finals: Mapping[int, bytes], differing: Sequence[tuple[int, str]]) -> dict[int, bytes]:
+    """The places with those that were changed once more, which are given by number."""
+    addresses = list(finals)
+    if any(not 0 <= number < len(addresses) for number, _code in differing):
+        raise ValueError(f"end_differs has numbers of none of {len(addresses)} places")
+    return {**finals, **{addresses[number]: bytes.fromhex(code) for number, code in differing}}
 
 
 def _cut(data: bytes, lengths: list[int]) -> Iterator[bytes]:

@@ -110,7 +110,7 @@ def assigned(kernel: KernelImage, layout: Layout, *functions: str) -> dict[str, 
         functions: their names; one that the kernel has not got assigns nothing.
 
     Raises:
-        ImageError: a function is in no section.
+        ImageError: a function is nowhere in the image.
     """
     slots = {layout.slot_address(kernel.symbols, slot.type): slot.path for slot in layout.slots}
     found: dict[str, Target] = {}
@@ -118,12 +118,15 @@ def assigned(kernel: KernelImage, layout: Layout, *functions: str) -> dict[str, 
         start = kernel.symbols.get(function)
         if start is None:
             continue
-        section = kernel.section_at(start)
-        if section is None or not section.in_file:
+        # By segments, not sections: those of a module that is linked to the kernel are its own.
+        ends = [
+            each.address + each.file_size for each in kernel.segments if start - each.address in range(each.file_size)
+        ]
+        if not ends:
             raise kernel.error(f"{function} is at {start:#x}, where the kernel has no code", field="symbols")
         addresses = kernel.symbol_table.addresses
         following = bisect_right(addresses, start)
-        end = min(start + LONGEST_FUNCTION, section.address + section.size, *addresses[following : following + 1])
+        end = min(start + LONGEST_FUNCTION, ends[0], *addresses[following : following + 1])
         for match in _STORE.finditer(kernel.read(start, end - start)):
             operand, value = (int.from_bytes(part, "little", signed=True) for part in match.groups())
             path = slots.get(start + match.end() + operand)

@@ -82,7 +82,7 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
     """
     sites = read_sites(image)
     if not sites:
-        message = "annotates no call of an op: the kernel was built without PARAVIRT"
+        message = "annotates no call of an op: it has none, or was built without PARAVIRT"
         raise ImageError(message, image.path, field=f"{SECTION} or .altinstructions")
     table = find_table(image, sites)
     first = sites[table.first[0]]

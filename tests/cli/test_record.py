@@ -168,3 +168,25 @@ def test_a_real_boot_is_recorded_as_it_was_before(
         assert boot.features(image) == type(boot)("", "", "", (), {}, {}, recorded).features(image)
     code, out, _ = run(capsys, "patch", path, "--backend", "native", "--alternatives", "--against", made)
     assert (code, out.endswith("no difference\n")) == (0, True)
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["vmlinuz-6.12.117+deb12-cloud-amd64", "vmlinuz-7.2.13+deb14-cloud-amd64"])
+def test_call_thunks_are_as_in_a_real_boot(
+    kernel: str, kernel_path: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """6.12 leads calls through thunks after alternatives, 7.2 before."""
+    if shutil.which(PROGRAM) is None:
+        pytest.skip(f"needs {PROGRAM} (Debian package {PACKAGE})")
+    path, made, report = kernel_path(kernel), tmp_path / "boot.json.gz", tmp_path / "report.json"
+    words = ("--cpu", "Skylake-Client", "--cmdline", "retbleed=stuff")
+    assert run(capsys, "record", path, *words, "-o", made)[0] == 0
+    command = ("patch", path, "--backend", "native", "--alternatives", "--against", made, "--json", report)
+    code, out, _ = run(capsys, *command)
+    assert (code, out.endswith("no difference\n")) == (0, True)
+    alternatives = json.loads(report.read_text())["alternatives"]
+    assert alternatives["summary"]["call_thunks"] > 100_000
+    assert alternatives["summary"]["left_out"] == []
+    changed_once_more = sum(group["end"] != group["final"] for group in alternatives["groups"])
+    assert (changed_once_more > 1000) == ("6.12" in kernel)

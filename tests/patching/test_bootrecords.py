@@ -25,7 +25,7 @@ TWO_STEPS = {"format": "pvops-oracle/1", "run": "a", "ops": [["irq.irq_disable",
 }
 ONE_STEP = TWO_STEPS | {
     "format": "pvops-oracle/2",
-    "alternatives": {"n": 1, "va0": "0x3000", "dva": [0], "len": [1], "final": "90"},
+    "alternatives": {"n": 1, "va0": "0x3000", "dva": [0], "len": [1], "final": "90", "end_differs": [[0, "cc"]]},
     "boot_cpu_data_head": "00" * 8,
 }
 FINAL = {0x1000: b"\1\2", 0x1010: b"\3\4\5"}
@@ -51,6 +51,7 @@ def test_both_formats_are_read(image: KernelImage, tmp_path: Path) -> None:
     assert (two.alternatives, two.boot_cpu_data) == ({}, b"")
     assert one.sites == {"final": FINAL}
     assert (one.alternatives, one.boot_cpu_data) == ({0x3000: b"\x90"}, bytes(8))
+    assert (two.ends, one.ends) == ({}, {0x3000: b"\xcc"})
     with pytest.raises(ImageError, match="does not say which features"):
         two.features(image)
     with pytest.raises(ImageError, match="does not say where the features are"):
@@ -76,6 +77,7 @@ def test_both_formats_are_read(image: KernelImage, tmp_path: Path) -> None:
         ({"va0": 5}, "is no whole"),
         ({"dva": {}}, "is no whole"),
         ({"alternatives": 7}, "is no whole"),
+        ({"alternatives": {**SITES, "end_differs": [[2, "90"]]}}, "end_differs has numbers of none of 2 places"),
         ({"boot_cpu_data_head": "zz"}, "is no whole"),
     ],
 )

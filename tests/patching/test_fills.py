@@ -9,10 +9,12 @@ from pvops_xen.kernel import XenKernel
 
 from pvops_core.errors import ImageError
 from pvops_core.images import KernelImage, load_image
+from pvops_core.images.module import link_module
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.fills import assigned, find_bug, find_nop, in_layout
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.testing.kernels import SmallKernel, without_ops
+from pvops_core.testing.modules import SmallModule
 
 LAYOUT = LAYOUTS["7.2-64"]
 CODE = 0xFFFFFFFF81100000
@@ -78,6 +80,15 @@ def test_xen_that_sets_slot_by_slot_leaves_the_others_native() -> None:
         "irq.halt": ("two", 0),
         "mmu.read_cr3": ("two", 0),
     }
+
+
+def test_a_module_has_what_its_kernels_code_assigns() -> None:
+    image = kernel(("xen_start_kernel", [("cpu.cpuid", "one")]))
+    module = link_module(SmallModule(LAYOUT, [LAYOUT.by_path("cpu.cpuid").type]).build(), image)
+    (site,) = plan_kernel(read_kernel(module), [XenKernel()], 1).sites
+    assert site.final[:1] == b"\xe8"
+    operand = int.from_bytes(site.final[1:5], "little", signed=True)
+    assert site.site.address + 5 + operand == image.symbols["one"]
 
 
 def test_a_kernel_without_xen_is_refused() -> None:

@@ -65,7 +65,7 @@ def apply_returns(image: KernelImage, text: Text, features: frozenset[int]) -> i
     changed = 0
     for address in sites(image, RETURNS, BRANCH_SIZE):
         code = text.read(address, BRANCH_SIZE)
-        if code[0] != JUMP or _target(address, code) != common:
+        if code[0] != JUMP or branch_target(address, code) != common:
             continue
         if thunk is None or (aligned and address & SAFE_HALF):
             made = bytes([RETURN]).ljust(BRANCH_SIZE, bytes([INT3]))
@@ -126,7 +126,8 @@ def sites(image: KernelImage, section: str, length: int) -> Iterator[int]:
     yield from addresses[inside].tolist()
 
 
-def _target(address: int, code: bytes) -> int:
+def branch_target(address: int, code: bytes) -> int:
+    """Where a call or jump of five bytes leads."""
     return address + BRANCH_SIZE + int.from_bytes(code[1:BRANCH_SIZE], "little", signed=True)
 
 

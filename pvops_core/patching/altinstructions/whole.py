@@ -1,8 +1,8 @@
 """All alternatives of a kernel, not just those at its call sites: what each place becomes on a CPU.
 
-The order is the kernel's: retpolines and returns, then alternatives. Call thunks (a CPU with call_depth) and FineIBT (a
-kernel with ``.cfi_sites``) are not followed, nor are the trampolines that a kernel allocates for a CPU with the bug ITS
-and without retpolines; :attr:`AlternativesPlan.left_out` says where they would have their part.
+The order is the kernel's: retpolines and returns, then alternatives, and before or after them call thunks on a CPU with
+call_depth. FineIBT (a kernel with ``.cfi_sites``) is not followed, nor are the trampolines that a kernel allocates for
+a CPU with the bug ITS and without retpolines; :attr:`AlternativesPlan.left_out` says where they would have their part.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.patching.altinstructions.alternatives import grouped, read_alternatives
+from pvops_core.patching.altinstructions.callthunks import SECTION as CALL_SITES
+from pvops_core.patching.altinstructions.callthunks import apply_call_thunks, before_alternatives, takes_call_thunks
 from pvops_core.patching.altinstructions.capabilities import CALL_DEPTH, RETPOLINE, RETPOLINE_LFENCE
 from pvops_core.patching.altinstructions.returns import apply_retpolines, apply_returns, needs_trampolines
 from pvops_core.patching.code.disasm import encodings
@@ -20,6 +22,8 @@ from pvops_core.patching.plan import PlannedGroup, apply_groups, calls_of_ops
 from pvops_core.patching.text import Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pvops_core.patching.kernel import KernelPlan
 
 FINE_IBT: Final = ".cfi_sites"
@@ -34,15 +38,19 @@ class AlternativesPlan:
     Attributes:
         features: numbers of the CPU features that are there, those that the platform forces among them.
         groups: the places, in the order of their section.
+        ends: the bytes of each by its address when the kernel has taken its last step.
         returns: returns that were changed before.
         retpolines: indirect branches that were changed before.
+        call_thunks: calls that were led through thunks, before or after as the kernel does it.
         left_out: steps of the kernel that are not followed here though this kernel takes them on this CPU.
     """
 
     features: frozenset[int]
     groups: tuple[PlannedGroup, ...]
+    ends: Mapping[int, bytes]
     returns: int
     retpolines: int
+    call_thunks: int
     left_out: tuple[str, ...]
 
 
@@ -64,15 +72,21 @@ def plan_alternatives(plan: KernelPlan, features: frozenset[int]) -> Alternative
     retpolines = apply_retpolines(image, text, there, kernel.padding)
     returns = apply_returns(image, text, there)
     calls = calls_of_ops(image, plan.context, patch_default, kernel.sites)
-    groups = apply_groups(image, text, grouped(read_alternatives(image)), there, kernel.padding, calls)
+    places = grouped(read_alternatives(image))
+    thunks, early = takes_call_thunks(image, there), before_alternatives(image)
+    addresses = [site.address for site in kernel.sites] + [place.address for place in places]
+    thunked = apply_call_thunks(image, text, addresses) if thunks and early else 0
+    groups = apply_groups(image, text, places, there, kernel.padding, calls)
+    thunked += apply_call_thunks(image, text, addresses) if thunks and not early else 0
+    ends = {each.group.address: text.read(each.group.address, each.group.length) for each in groups}
     left_out = []
     if image.section(FINE_IBT) is not None:
         left_out.append("FineIBT")
-    if CALL_DEPTH in there and image.section(".call_sites") is not None:
+    if CALL_DEPTH in there and not thunks and image.section(CALL_SITES) is not None:
         left_out.append("call thunks")
     if needs_trampolines(image, there):
         left_out.append("ITS trampolines")
-    return AlternativesPlan(there, groups, returns, retpolines, tuple(left_out))
+    return AlternativesPlan(there, groups, ends, returns, retpolines, thunked, tuple(left_out))
 
 
 def kind_of(planned: PlannedGroup, bits: int) -> str:
