@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from pvops_core.backends.proof import NOTES, ProofNotes
 from pvops_core.guest.names import SymbolNames
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Backend:
         source: the plugin that it was loaded from; set by whoever loads it.
         together: groups of ops, by hook name, whose implementations share state that is not in the guest's memory: none
             of a group is switched without the others.
+        proof: what `pvops prove` does not compare of its hooks, and why.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Backend:
     forces: frozenset[str] = frozenset()
     source: Found | None = attrs.field(default=None, eq=False, repr=False)
     together: tuple[frozenset[str], ...] = ()
+    proof: ProofNotes = NOTES
 
     def platform_for(self, boot_protocol: str) -> type[Platform] | None:
         """Its own platform for guests of a boot protocol, which may refuse them; None: its base decides."""

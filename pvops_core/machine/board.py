@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from pvops_core.machine.handler import Observer, ServedMsr, TrapHandler
 
 
+def _unseen(_vcpu: int, _what: int | str) -> None:
+    """Nobody looks."""
+
+
 class Board(Closing):
     """What the parts of a machine are built on. ``Machine`` is the whole, with vCPUs and run loop."""
 
@@ -41,6 +45,7 @@ class Board(Closing):
         self.features = ENGINE
         self._platform: TrapHandler | None = None
         self._observers: tuple[Observer, ...] = ()
+        self.flushed: Callable[[int, int | str], None] = _unseen  # vCPU, and an address, the present "space", or "all"
 
     @property
     def platform(self) -> TrapHandler:

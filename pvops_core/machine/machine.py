@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import numpy as np
@@ -64,6 +64,7 @@ class Machine(Board):
 
     Attributes:
         features: what cpuid shows of the features that the engine has (``cpumodel``); set before the run.
+        flushed: told of each time that Python code drops cached translations; whoever looks sets it.
         unhurried: somebody looks at it in a debugger: no limit of wall time counts.
     """
 

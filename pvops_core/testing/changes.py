@@ -140,7 +140,7 @@ class Look:
         self._origin = origin
         self._pages = {page: self._memory.read(page, PAGE) for page in written_pages(self._memory, self._origin)}
         self._registers = registers_of(cpu)
-        self._dead = dict(_dead(cpu, stack, session.guest.stack_size))
+        self._dead = dict(dead_stack(cpu, stack, session.guest.stack_size))
 
     def changes(self, cpu: Vcpu, *, lost: frozenset[str]) -> Changes:
         """What is different now, without ``lost`` registers, the stack pointer, and the stack below it of then."""
@@ -166,7 +166,7 @@ class Look:
                     yield va + place * self._size, Change(was, now)
 
 
-def _dead(cpu: Vcpu, top: int, size: int) -> Iterator[tuple[int, int]]:
+def dead_stack(cpu: Vcpu, top: int, size: int) -> Iterator[tuple[int, int]]:
     """Machine addresses of the pages of a stack below its pointer, as far as they are mapped, and the bytes in each."""
     for page in range(top & -size, top, PAGE):
         try:

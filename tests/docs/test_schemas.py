@@ -21,6 +21,7 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kernels import SmallKernel
 from pvops_core.testing.qemu import FUNCTIONS, install, story
+from tests.session.selfpatching import SelfPatching
 
 ROOT = Path(__file__).parents[2]
 PAYLOAD_SOURCE = ROOT / "pvops_core" / "livepatch" / "examples" / "hello.c"
@@ -44,6 +45,12 @@ def _bootable(folder: Path) -> str:
     builder = ElfBuilder(64, 0x1000000)
     builder.symbol("start_kernel", builder.text(".text", bytes.fromhex(OFF)))
     return _written(folder / "vmlinux", builder.build())
+
+
+def _provable(folder: Path) -> str:
+    """Its functions do nothing, which is not what hooks do."""
+    kernel = SelfPatching.of("mmu.read_cr2", "mmu.write_cr2", "mmu.pgd_alloc").build(body=(0, 1, 2))
+    return _written(folder / "vmlinux", kernel.data)
 
 
 def _payload(folder: Path) -> str:
@@ -132,6 +139,7 @@ COMMANDS: Mapping[str, Command] = {
     ],
     "patch against a record": _patch_against,
     "record": lambda folder: ["record", _recordable(folder), "--output", str(folder / "record.json.gz")],
+    "prove": lambda folder: ["prove", "--kernel", _provable(folder), "--memory", "32"],
     "scenario": lambda _: ["scenario"],
     "scenario by name": lambda _: ["scenario", "early-cr3"],
     "new-backend": lambda folder: ["new-backend", "demo", "--directory", str(folder / "demo")],

@@ -196,6 +196,6 @@ class Core(Registers):
 
     def flush_tlb(self, va: int | None = None) -> None:
         """Drop the cached translation of an address, or all of them."""
-        del va  # the engine has no call to drop one
         self.machine.counts["tlb_flushes"] += 1
-        self._engine.flush_tlb()
+        self.machine.flushed(self.index, "all" if va is None else va)
+        self._engine.flush_tlb()  # it has no call to drop one

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _POPF = 0x244DD5  # CF PF AF ZF SF TF DF OF NT AC ID
 _BUSY = 1 << 9
+CR4_FLUSHES = 1 << 4 | 1 << 5 | 1 << 7
+"""PSE, PAE and PGE: a change of these drops every cached translation (Intel SDM volume 3, 4.10.4.1)."""
 
 
 class Instructions:
@@ -119,8 +121,11 @@ class Instructions:
         elif n == 3:
             check_cr3(vcpu, v)
             vcpu.machine.counts["tlb_flushes"] += 1
+            vcpu.machine.flushed(vcpu.index, "space")
         elif n == 4:
             check_cr4(vcpu, v)
+            if (v ^ vcpu.cr4) & CR4_FLUSHES:
+                vcpu.machine.flushed(vcpu.index, "all")
         elif n == 8 and v > 15:
             raise general_protection("cr8 has four bits")
         vcpu.set(f"cr{n}", v)

@@ -1,7 +1,8 @@
-"""Which pages of a machine's memory have been written since it went back to a snapshot.
+"""Which pages of a machine's memory have been written since it went back to a snapshot, or the process was forked.
 
 After ``PhysicalMemory.load`` every page is the snapshot file's own until it is written, when the host's kernel makes a
-copy; /proc/self/pagemap tells copies from pages of a file (Documentation/admin-guide/mm/pagemap.rst of Linux).
+copy; /proc/self/pagemap tells copies from pages of a file, and pages of one process alone from those that it shares
+(Documentation/admin-guide/mm/pagemap.rst of Linux).
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from pvops_core.errors import MachineError
 from pvops_core.machine.memory import PAGE
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from pvops_core.machine.memory import MemorySnapshot, PhysicalMemory
 
 _PRESENT: Final = np.uint64(1 << 63)
@@ -21,19 +25,41 @@ _OF_A_FILE: Final = np.uint64(1 << 61)
 _PAGE_SHIFT: Final = PAGE.bit_length() - 1
 
 
-def written_pages(memory: PhysicalMemory, snapshot: MemorySnapshot) -> list[int]:
-    """Physical addresses of the pages that may differ from the snapshot that memory last went back to; ascending.
+_EXCLUSIVE: Final = np.uint64(1 << 56)
 
-    Where the host does not tell, all pages are compared.
-    """
+
+def _entries(memory: PhysicalMemory) -> npt.NDArray[np.uint64]:
+    """What the host tells of memory's pages; nothing where it does not."""
     count = memory.size >> _PAGE_SHIFT
     try:
         with open("/proc/self/pagemap", "rb", buffering=0) as file:  # noqa: PTH123 - unbuffered, and read in part
             file.seek((memory.address >> _PAGE_SHIFT) * 8)
             entries = np.frombuffer(file.read(count * 8), "<u8")
     except OSError:
-        entries = np.empty(0, "<u8")
-    if len(entries) != count:
+        return np.empty(0, "<u8")
+    return entries if len(entries) == count else np.empty(0, "<u8")
+
+
+def pages_since_fork(memory: PhysicalMemory) -> list[int]:
+    """Physical addresses of the pages that this process has written since it was forked, while its parent lives on.
+
+    Raises:
+        MachineError: the host does not tell.
+    """
+    entries = _entries(memory)
+    if not len(entries):
+        raise MachineError("the host does not tell which pages of memory are a process's own (/proc/self/pagemap)")
+    pages: list[int] = (np.flatnonzero(entries & _EXCLUSIVE != 0) << _PAGE_SHIFT).tolist()
+    return pages
+
+
+def written_pages(memory: PhysicalMemory, snapshot: MemorySnapshot) -> list[int]:
+    """Physical addresses of the pages that may differ from the snapshot that memory last went back to; ascending.
+
+    Where the host does not tell, all pages are compared.
+    """
+    entries = _entries(memory)
+    if not len(entries):
         return [pa for pa in range(0, memory.size, PAGE) if memory.read(pa, PAGE) != snapshot.read(pa, PAGE)]
     copied = (entries & _PRESENT != 0) & (entries & _OF_A_FILE == 0) | (entries & _SWAPPED != 0)
     pages: list[int] = (np.flatnonzero(copied) << _PAGE_SHIFT).tolist()

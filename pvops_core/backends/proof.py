@@ -1,0 +1,52 @@
+"""What a backend says of the proof of its hooks against a kernel's own functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+import attrs
+
+
+@attrs.frozen
+class Justified:
+    """Why a hook of an op is not compared with the kernel's own function, or may differ from it.
+
+    Attributes:
+        reason: for people.
+        source: the function of Linux, commit or manual section that shows it.
+    """
+
+    reason: str
+    source: str
+
+
+@attrs.frozen(kw_only=True)
+class ProofNotes:
+    """What is not compared, and why. There is not much of it in a sound backend.
+
+    Attributes:
+        justified: hook names of ops that are left out.
+        scratch: symbols of variables that may hold anything after a call, with the reason.
+        event_mask: symbols of variables that say whether events are delivered, for reports.
+    """
+
+    justified: Mapping[str, Justified] = attrs.field(factory=dict)
+    scratch: Mapping[str, str] = attrs.field(factory=dict)
+    event_mask: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, notes: Iterable[Self]) -> ProofNotes:
+        """Those of a chain of backends together; of two that speak of the same the first counts."""
+        found = cls()
+        for each in notes:
+            found = cls(
+                justified={**each.justified, **found.justified},
+                scratch={**each.scratch, **found.scratch},
+                event_mask=found.event_mask | each.event_mask,
+            )
+        return found
+
+
+NOTES = ProofNotes()
+"""Those of a backend that says nothing."""

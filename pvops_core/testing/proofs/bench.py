@@ -1,0 +1,97 @@
+"""One session in which a kernel stops where it calls ops, and both sides of such a call are tried in copies of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_core.guest.own import OwnFunction
+from pvops_core.ops import signature
+from pvops_core.switchboard import dispatch
+from pvops_core.testing.proofs.arrivals import Arrivals
+from pvops_core.testing.proofs.comparing import differences
+from pvops_core.testing.proofs.copies import in_a_copy
+from pvops_core.testing.proofs.flushing import Flushing
+from pvops_core.testing.proofs.naming import KernelPlaces
+from pvops_core.testing.proofs.proof import Example
+from pvops_core.testing.proofs.sides import Caller, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from pvops_core.backends.proof import ProofNotes
+    from pvops_core.machine import Vcpu
+    from pvops_core.session import Session
+    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.testing.proofs.arrivals import Arrival
+
+SECONDS: Final = 20.0
+"""Wall time that one call may take in its copy."""
+
+
+class Bench:
+    """Tries calls in one session.
+
+    Args:
+        session: the session; it has not run.
+        wanted: which calls of each op to stop at.
+        notes: what the backend says of its hooks.
+
+    Attributes:
+        arrivals: stops at them.
+    """
+
+    def __init__(self, session: Session, wanted: Mapping[str, Collection[int]], notes: ProofNotes) -> None:
+        self._session = session
+        self.arrivals = Arrivals(session, wanted, wanted)
+        self._flushing, self._places = Flushing(session), KernelPlaces(session, notes)
+
+    def compare(self, arrival: Arrival, offered: Implementation) -> Example | str:
+        """What differs at a call; or why the hook has left it to the kernel's own function.
+
+        Raises:
+            MachineError: it could not be tried.
+        """
+        session = self._session
+        kernel = in_a_copy(self._caller(arrival).call, seconds=SECONDS)
+        hook = in_a_copy(lambda: self._served(arrival, offered), seconds=SECONDS)
+        if hook.passed:
+            return hook.passed
+        self._places.moved()
+        found = tuple(differences(kernel, hook, self._places, session.machine.kind.pointer_size))
+        return Example(arrival.number, _arguments(arrival), session.machine.clock.ns, self._site(arrival), found)
+
+    def _caller(self, arrival: Arrival) -> Caller:
+        return Caller(self._session, arrival, self._flushing)
+
+    def _served(self, arrival: Arrival, offered: Implementation) -> Side:
+        """The call, served by the hook."""
+        machine, function = self._session.machine, offered.function
+        read = dispatch.reader(machine, signature(arrival.hook.slot, machine.kind), offered.arguments)
+        assert function is not None, "an offer is a function"
+        passed = []
+
+        def serve(cpu: Vcpu) -> int | None:
+            try:
+                return int(function(cpu, *read(cpu)) or 0)
+            except OwnFunction as own:
+                passed.append(own.reason)
+                return None
+
+        self.arrivals.serve = serve
+        side = self._caller(arrival).call()
+        return attrs.evolve(side, passed=passed[0]) if passed else side
+
+    def _site(self, arrival: Arrival) -> str:
+        """Where the call is made."""
+        address = arrival.vcpu.word(arrival.vcpu.rsp)
+        found = self._session.guest.image.symbol_at(address)
+        return f"{found[0]}+{found[1]:#x}" if found else f"{address:#x}"
+
+
+def _arguments(arrival: Arrival) -> dict[str, int]:
+    cpu = arrival.vcpu
+    how = signature(arrival.hook.slot, cpu.machine.kind)
+    names = [place.name for place in how.places]
+    return dict(zip(names, dispatch.reader(cpu.machine, how, names)(cpu), strict=True))
