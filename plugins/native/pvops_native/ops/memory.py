@@ -44,16 +44,23 @@ class MemoryOps(NativeGroup):
 
     @hookimpl
     def set_fixmap(self, cpu: Vcpu, idx: int, phys: int, flags: int) -> None:
-        """native_set_fixmap: the leaf entry of fixed page ``idx``, then invlpg.
+        """native_set_fixmap: the leaf entry of fixed page ``idx``, then invlpg; a kernel counts the pages it has set.
+
+        Where the page has no table yet the kernel's allocator has to make one.
 
         Raises:
-            MachineError: the page has no table yet, where the kernel's allocator would have to make one.
+            MachineError: the page has no table, and the guest no function that makes one.
         """
         top = self.env.symbols.get("fixaddr_top", FIXADDR_TOP[self.env.layout.kind.bits])
         va = top - (idx << PAGE_SHIFT)
-        entry = phys & ENTRY_ADDRESS | flags if flags else 0
-        self.env.machine.memory.set_u64(self._leaf(cpu, va), entry)
+        place = self._leaf(cpu, va)
+        if (mask := "__default_kernel_pte_mask") in self.guest:
+            flags &= cpu.word(self.guest.address(mask))
+        self.env.machine.memory.set_u64(place, phys & ENTRY_ADDRESS | flags if flags else 0)
         cpu.insn.invlpg(va)
+        if (count := "fixmaps_set") in self.guest:
+            at = self.guest.address(count)
+            cpu.set_u32(at, cpu.u32(at) + 1 & 0xFFFF_FFFF)
 
     def _leaf(self, cpu: Vcpu, va: int) -> int:
         """Physical address of the leaf entry of an address in the tables in force."""
@@ -61,6 +68,7 @@ class MemoryOps(NativeGroup):
         for shift in (39, 30, 21):
             entry = self.env.machine.memory.u64(table + (va >> shift & 0x1FF) * 8)
             if not entry & PRESENT:
+                self.leave("a fixed page without a table")
                 raise MachineError(f"fixed page {va:#x} has no page table", vcpu=cpu.index, op="set_fixmap")
             table = entry & ENTRY_ADDRESS
         return table + (va >> PAGE_SHIFT & 0x1FF) * 8
