@@ -18,6 +18,8 @@ from pvops_core.machine.unicorn.engine import Context, Engine, TableRegister, Wo
 from pvops_core.machine.unicorn.state import Slot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.kinds import MachineKind
     from pvops_core.machine.memory import PhysicalMemory
     from pvops_core.machine.run.clock import Clock
@@ -35,6 +37,7 @@ class Housing(Protocol):
     clock: Clock
     counts: Counter[str]
     layout: ContextLayout
+    flushed: Callable[[int, int | str], None]
 
     def stop(self, reason: str, detail: str = "") -> None:
         """End the run once the present handler has returned."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from pvops_core.backends.proof import ProofNotes
-    from pvops_core.machine import Vcpu
+    from pvops_core.machine import Machine, Vcpu
     from pvops_core.session import Session
     from pvops_core.switchboard.implementations import Implementation
     from pvops_core.testing.proofs.arrivals import Arrival
@@ -60,7 +60,9 @@ class Bench:
             return hook.passed
         self._places.moved()
         found = tuple(differences(kernel, hook, self._places, session.machine.kind.pointer_size))
-        return Example(arrival.number, _arguments(arrival), session.machine.clock.ns, self._site(arrival), found)
+        return Example(
+            arrival.number, _arguments(session.machine, arrival), session.machine.clock.ns, self._site(arrival), found
+        )
 
     def _caller(self, arrival: Arrival) -> Caller:
         return Caller(self._session, arrival, self._flushing)
@@ -90,8 +92,8 @@ class Bench:
         return f"{found[0]}+{found[1]:#x}" if found else f"{address:#x}"
 
 
-def _arguments(arrival: Arrival) -> dict[str, int]:
+def _arguments(machine: Machine, arrival: Arrival) -> dict[str, int]:
     cpu = arrival.vcpu
-    how = signature(arrival.hook.slot, cpu.machine.kind)
+    how = signature(arrival.hook.slot, machine.kind)
     names = [place.name for place in how.places]
-    return dict(zip(names, dispatch.reader(cpu.machine, how, names)(cpu), strict=True))
+    return dict(zip(names, dispatch.reader(machine, how, names)(cpu), strict=True))
