@@ -90,6 +90,20 @@ def writer(machine: Machine, signature: Signature) -> Writer | None:
     return write if len(signature.result) == 1 else write_words
 
 
+def _conclude(write: Writer | None, answered: Callable[[Vcpu], None] | None) -> Writer | None:
+    """What is done with what an implementation returned; decided here, so that a call looks at it but once."""
+    if answered is None:
+        return write
+
+    def conclude(vcpu: Vcpu, result: int | None) -> None:
+        if result is not None:
+            if write is not None:
+                write(vcpu, result)
+            answered(vcpu)
+
+    return conclude
+
+
 def handler(
     machine: Machine,
     signature: Signature,
@@ -114,18 +128,14 @@ def handler(
     op = implementation.op
     function = implementation.function
     read = reader(machine, signature, implementation.arguments)
-    write = writer(machine, signature)
+    conclude = _conclude(writer(machine, signature), answered)
 
     def serve(vcpu: Vcpu) -> None:
         calls[op] += 1
         try:
             result = function(vcpu, *read(vcpu))  # type: ignore[misc]  # a function implementation has one
-            if answered is not None and result is None:
-                return
-            if write is not None:
-                write(vcpu, result)
-            if answered is not None:
-                answered(vcpu)
+            if conclude is not None:
+                conclude(vcpu, result)
         except GuestFault as guest_fault:
             mishaps.fault(implementation, vcpu, guest_fault)
         except Reschedule:
