@@ -44,7 +44,10 @@ def bring_out(machine: Machine, returns: Returns, spans: Spans, *, patience_ns: 
         if now - start >= patience_ns:
             raise occupied(inside, returns, f"still after {(now - start) / 1000:.0f} us")
         step = min(SHORTEST_NS << looks % LOOKS, start + patience_ns - now)
-        if not _go_on(machine, inside, now + step, alone=looks // LOOKS % 2 == 0):
+        alone = looks // LOOKS % 2 == 0
+        if not _go_on(machine, inside, now + step, alone=alone) and not (
+            alone and _go_on(machine, inside, now + step, alone=False)  # the first may be one that cannot run
+        ):
             raise occupied(inside, returns, "and nobody may run, or the guest has come to its end")
         machine.quiesce(spans.ranges)
         inside = returns.inside(spans)

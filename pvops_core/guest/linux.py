@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 INACTIVE: Final = {"bp": 40, "ret_addr": 48}
 """Offsets in struct inactive_task_frame of x86_64 (asm/switch_to.h), at the stack pointer of a task that sleeps."""
-_NAMES: Final = {"bp": "rbp", "dx": "rdx", "di": "rdi", "r10": "r10", "r13": "r13"}
+_NAMES: Final = {"bp": "rbp", "ax": "rax", "dx": "rdx", "di": "rdi", "r10": "r10", "r13": "r13"}
 _PAGING: Final = 1 << 31
 _WORD: Final = 8
 

@@ -2,7 +2,8 @@
 
 Two sections that the linker leaves in the image: ``.orc_unwind_ip`` has the places, each a signed 32-bit distance from
 its own address; ``.orc_unwind`` an entry of six bytes for each. Source: arch/x86/include/asm/orc_types.h. What the type
-field means changed in 6.4; images since then have a section ``.orc_header``.
+field means changed in 6.4; images since then have a section ``.orc_header``. Registers were numbered anew before 7.2,
+and nothing but a hash of that header's text says so: but in any kernel most stacks are reckoned from the stack pointer.
 """
 
 from __future__ import annotations
@@ -22,19 +23,33 @@ if TYPE_CHECKING:
 _ENTRY: Final = np.dtype([("sp_offset", "<i2"), ("bp_offset", "<i2"), ("bits", "<u2")])
 
 
-class Base(enum.IntEnum):
+class Base(enum.Enum):
     """What a stack or frame pointer is reckoned from (ORC_REG_*)."""
 
-    UNDEFINED = 0
-    PREV_SP = 1
-    DX = 2
-    DI = 3
-    BP = 4
-    SP = 5
-    R10 = 6
-    R13 = 7
-    BP_INDIRECT = 8
-    SP_INDIRECT = 9
+    UNDEFINED = "it is as it was"
+    PREV_SP = "where the caller's stack ends"
+    AX = "rax"
+    DX = "rdx"
+    DI = "rdi"
+    BP = "rbp"
+    SP = "rsp"
+    R10 = "r10"
+    R13 = "r13"
+    BP_INDIRECT = "what is stored at rbp"
+    SP_INDIRECT = "what is stored at rsp"
+
+
+NUMBERED: Final = (
+    (
+        *(Base.UNDEFINED, Base.PREV_SP, Base.DX, Base.DI, Base.BP, Base.SP, Base.R10, Base.R13),
+        *(Base.BP_INDIRECT, Base.SP_INDIRECT),
+    ),
+    (
+        *(Base.UNDEFINED, Base.AX, Base.DX, Base.SP, Base.BP, Base.DI, Base.R10, Base.R13),
+        *(Base.PREV_SP, Base.SP_INDIRECT, Base.BP_INDIRECT),
+    ),
+)
+"""The bases by number, as they were and as they are."""
 
 
 class Kind(enum.Enum):
@@ -56,9 +71,9 @@ _MASK: Final = (1 << 64) - 1
 class Entry(NamedTuple):
     """How to find the caller's frame from some places on."""
 
-    sp_base: int
+    sp_base: Base
     sp_offset: int
-    bp_base: int
+    bp_base: Base
     bp_offset: int
     kind: Kind
 
@@ -76,6 +91,7 @@ class Orc:
         self._places = places
         self._entries = entries
         self._header = header
+        self._bases = _numbering(entries)
 
     def find(self, address: int) -> Entry | None:
         """The entry for a place; None where the tables know of none."""
@@ -84,16 +100,26 @@ class Orc:
             return None
         sp_offset, bp_offset, bits = self._entries[row].tolist()
         kind = self._kind(bits)
-        sp_base = bits & 0xF
-        if kind is Kind.UNKNOWN or (sp_base == Base.UNDEFINED and kind is not Kind.END):
+        sp_number, bp_number = bits & 0xF, bits >> 4 & 0xF
+        if kind is Kind.UNKNOWN or max(sp_number, bp_number) >= len(self._bases):
             return None
-        return Entry(sp_base, sp_offset, bits >> 4 & 0xF, bp_offset, kind)
+        sp_base, bp_base = self._bases[sp_number], self._bases[bp_number]
+        if sp_base is Base.UNDEFINED and kind is not Kind.END:
+            return None
+        return Entry(sp_base, sp_offset, bp_base, bp_offset, kind)
 
     def _kind(self, bits: int) -> Kind:
         if self._header:
             number = bits >> 8 & 7
             return _KINDS_WITH_HEADER[number] if number < len(_KINDS_WITH_HEADER) else Kind.UNKNOWN
         return Kind.END if bits & _END_BIT else _KINDS[bits >> 8 & 3]
+
+
+def _numbering(entries: NDArray[Any]) -> tuple[Base, ...]:
+    """The bases by number; none where that cannot be told, so that nothing is found."""
+    often = np.bincount(entries["bits"] & 0xF, minlength=16)
+    most = int(np.argmax(often[1:])) + 1
+    return next((each for each in NUMBERED if each[most : most + 1] == (Base.SP,)), ())
 
 
 def read_orc(image: KernelImage) -> Orc | None:

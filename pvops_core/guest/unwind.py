@@ -21,9 +21,9 @@ _WORD: Final = 8
 _MASK: Final = (1 << 64) - 1
 _MOST_FRAMES: Final = 400
 _IRET_FRAME: Final = 128
-_SAVED: Final = {"r13": 16, "bp": 32, "r10": 56, "dx": 96, "di": 112, "ip": 128, "cs": 136, "sp": 152}
+_SAVED: Final = {"r13": 16, "bp": 32, "r10": 56, "ax": 80, "dx": 96, "di": 112, "ip": 128, "cs": 136, "sp": 152}
 """Offsets in struct pt_regs."""
-_REGISTERS: Final = {Base.R10: "r10", Base.R13: "r13", Base.DI: "di", Base.DX: "dx"}
+_REGISTERS: Final = {Base.R10: "r10", Base.R13: "r13", Base.DI: "di", Base.DX: "dx", Base.AX: "ax"}
 
 
 class LostError(Exception):
@@ -119,10 +119,10 @@ def _caller_stack(entry: Entry, frame: Frame, word: Callable[[int], int]) -> int
             stack = word(frame.bp + entry.sp_offset & _MASK)
         case Base.SP_INDIRECT:
             stack = word(frame.sp) + entry.sp_offset
-        case Base.R10 | Base.R13 | Base.DI | Base.DX:
+        case Base.R10 | Base.R13 | Base.DI | Base.DX | Base.AX:
             if frame.registers is None:
                 raise LostError
-            stack = frame.registers(_REGISTERS[Base(entry.sp_base)])
+            stack = frame.registers(_REGISTERS[entry.sp_base])
         case _:
             raise LostError
     return stack & _MASK

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pvops_core.guest.orc import Base, Kind, Orc
+from pvops_core.guest.orc import NUMBERED, Base, Kind, Orc, read_orc
 from pvops_core.guest.unwind import Frame, walk
+from pvops_core.images import load_image
 from pvops_core.machine import GuestFault
 
 ENTRY = np.dtype([("sp_offset", "<i2"), ("bp_offset", "<i2"), ("bits", "<u2")])
@@ -19,20 +22,22 @@ NEW = {Kind.UNKNOWN: 0, Kind.END: 1, Kind.CALL: 2, Kind.REGS: 3, Kind.PARTIAL: 4
 SAVED = {"bp": 32, "r10": 56, "ip": 128, "cs": 136, "sp": 152}
 
 
-def bits(sp: Base, bp: Base, kind: Kind, *, header: bool) -> int:
+def bits(sp: Base, bp: Base, kind: Kind, *, header: bool, numbered: int = 0) -> int:
+    both = NUMBERED[numbered].index(sp) | NUMBERED[numbered].index(bp) << 4
     if header:
-        return sp | bp << 4 | NEW[kind] << 8
-    return sp | bp << 4 | (1 << 10 if kind is Kind.END else OLD.get(kind, 0) << 8)
+        return both | NEW[kind] << 8
+    return both | (1 << 10 if kind is Kind.END else OLD.get(kind, 0) << 8)
 
 
 Line = tuple[int, Base, int, Base, int, Kind]
 
 
-def tables(*lines: Line, header: bool) -> Orc:
+def tables(*lines: Line, header: bool, numbered: int = 0) -> Orc:
     """From (offset in text, base and offset of the stack pointer, of the frame pointer, kind)."""
     places = np.array([TEXT + line[0] for line in lines], dtype=np.uint64)
     rows = [
-        (sp_offset, bp_offset, bits(sp, bp, kind, header=header)) for _, sp, sp_offset, bp, bp_offset, kind in lines
+        (sp_offset, bp_offset, bits(sp, bp, kind, header=header, numbered=numbered))
+        for _, sp, sp_offset, bp, bp_offset, kind in lines
     ]
     return Orc(places, np.array(rows, dtype=ENTRY), header=header)
 
@@ -70,9 +75,10 @@ class Memory:
         return self.words[at]
 
 
-@pytest.fixture(params=[False, True], ids=["before 6.4", "since 6.4"])
+@pytest.fixture(params=[(False, 0), (True, 0), (True, 1)], ids=["before 6.4", "since 6.4", "of 7.2"])
 def orc(request: pytest.FixtureRequest) -> Orc:
-    return tables(*LINES, header=request.param)
+    header, numbered = request.param
+    return tables(*LINES, header=header, numbered=numbered)
 
 
 def frame(place: int, sp: int, bp: int = 0, *, exact: bool = True, **registers: int) -> Frame:
@@ -155,3 +161,20 @@ def test_a_stack_that_leads_round_in_circles_ends(orc: Orc) -> None:
     memory.put(STACK, 0, TEXT + 0x120)
     memory.put(STACK - 16, *struct.unpack("<2Q", struct.pack("<2Q", STACK - 16, TEXT + 0x120)))
     assert walk(orc, frame(0x104, 0, STACK - 16), memory, nobody).lost
+
+
+def test_where_the_numbering_cannot_be_told_nothing_is_known() -> None:
+    rows = np.array([(8, 0, 7 | NEW[Kind.CALL] << 8)], dtype=ENTRY)  # all from R13
+    assert Orc(np.array([TEXT], dtype=np.uint64), rows, header=True).find(TEXT) is None
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", ["6.1.0-56-cloud-amd64", "6.12.117+deb12-cloud-amd64", "7.2.13+deb14-cloud-amd64"])
+def test_tables_of_three_ages_say_where_a_function_that_begins_returns_to(
+    name: str, kernel_path: Callable[[str], Path]
+) -> None:
+    image = load_image(kernel_path(f"vmlinuz-{name}"))
+    orc = read_orc(image)
+    assert orc is not None
+    for function in ("do_exit", "vfs_read", "schedule"):
+        assert orc.find(image.symbols[function]) == (Base.SP, 8, Base.UNDEFINED, 0, Kind.CALL)

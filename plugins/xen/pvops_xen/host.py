@@ -157,7 +157,7 @@ class XenHost(Platform):
 
     def _hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int:
         """The same, up to its first preemption (-ERESTART)."""
-        began = self.machine.clock.ns
+        began = self.machine.clock.ns if self.observers else 0
         self.machine.clock.advance(_HYPERCALL_NS)
         result = dispatch(self.hv, vcpu, nr, args)
         self.machine.log.record(_HYPERCALL, vcpu.index, nr=nr, result=result)

@@ -125,7 +125,8 @@ def _run_array(
                 done += 1
     except (access.BadHandleError, GuestFault):
         error = -EFAULT
-    _report_done(hv, cpu, pdone, before + done & 0xFFFF_FFFF)
+    if pdone:
+        _report_done(hv, cpu, pdone, before + done & 0xFFFF_FFFF)
     if not error and done < count:
         hv.continuation = (address + done * size, (count - done) | _PREEMPTED, *rest)
         return -ERESTART

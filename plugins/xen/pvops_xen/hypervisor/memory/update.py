@@ -22,8 +22,12 @@ def modify(validator: Validator, address: int, new: int, *, preserve_ad: bool = 
     The frame must be in use as a page table; its level decides the checks. ``preserve_ad`` keeps the accessed and dirty
     bits of the old entry (MMU_PT_UPDATE_PRESERVE_AD).
     """
+    level = int(validator.frames.in_use_as(address >> PAGE_SHIFT))
+    return _modify(validator, address, new, level, preserve_ad=preserve_ad)
+
+
+def _modify(validator: Validator, address: int, new: int, level: int, *, preserve_ad: bool) -> int:
     mfn, slot = address >> PAGE_SHIFT, (address & PAGE_MASK) >> 3
-    level = int(validator.frames.in_use_as(mfn))
     if level != FrameType.L1 and not validator.is_guest_slot(mfn, level, slot):
         validator.log(f"L{level} update in Xen-private area, slot {slot:#x}")
         return -EPERM if level == FrameType.L2 else -EINVAL
@@ -39,7 +43,7 @@ def modify(validator: Validator, address: int, new: int, *, preserve_ad: bool = 
         if (old ^ new) & _REFERENCES == 0:
             _store(validator, address, old, new, level, preserve_ad=preserve_ad)
             return 0
-        error = validator.get_entry(new, level, mfn, slot)
+        error = validator.take(new, level, mfn, slot)
         if error:
             return error
     _store(validator, address, old, new, level, preserve_ad=preserve_ad)
@@ -64,7 +68,7 @@ def write_word(validator: Validator, address: int, value: int, *, preserve_ad: b
     try:
         kind = validator.frames.in_use_as(mfn)
         if FrameType.L1 <= kind <= FrameType.L4:
-            return modify(validator, address, value, preserve_ad=preserve_ad)
+            return _modify(validator, address, value, int(kind), preserve_ad=preserve_ad)
         error = validator.get_type(mfn, FrameType.WRITABLE)
         if error:
             return error

@@ -253,6 +253,10 @@ class Validator:
         if bad:
             self.log(f"Bad L{level} flags {bad:x}")
             return -EINVAL
+        return self.take(entry, level, table_mfn, slot)
+
+    def take(self, entry: int, level: int, table_mfn: int, slot: int) -> int:
+        """The same for an entry whose flags have been looked at."""
         if level == 1:
             return self._get_mapped(entry)
         mfn = pte.frame_of(entry)

@@ -76,7 +76,7 @@ def _decode(hv: Hypervisor, cpu: Vcpu) -> Instruction | None:
     at = rex = 0
     while at < len(code) and code[at] in _PREFIXES:
         at += 1
-    if hv.abi.bits == 64 and cpu.in_64_bit_code and at < len(code) and code[at] & 0xF0 == 0x40:
+    if at < len(code) and code[at] & 0xF0 == 0x40 and hv.abi.bits == 64 and cpu.in_64_bit_code:
         rex, at = code[at], at + 1
     code = code[at:]
     if not code:
