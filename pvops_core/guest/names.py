@@ -38,6 +38,9 @@ class Names(Protocol):
     def address(self, symbol: str) -> int:
         """Where a variable or function is; UsageError if there is none."""
 
+    def end(self, symbol: str) -> int:
+        """Where the next variable or function begins; UsageError if there is none."""
+
     def per_cpu(self, symbol: str, cpu: Vcpu) -> int:
         """Where a processor's own of a per-CPU variable is; UsageError if there is none."""
 
@@ -48,8 +51,27 @@ class Names(Protocol):
             StructureError: the guest does not say.
         """
 
+    def size(self, type: str) -> int:
+        """Bytes of a type; StructureError if the guest does not say."""
+
+    def enumerator(self, enumeration: str, name: str) -> int:
+        """The number of an enumerator, ``PG_pinned`` of ``pageflags``; StructureError if the guest does not say."""
+
     def has(self, feature: str) -> bool:
         """Whether the kernel goes by a feature of its processors, by its name of /proc/cpuinfo (``pti``)."""
+
+    def knows(self, feature: str) -> bool:
+        """Whether there is a feature of that name for the kernel, be it there or not."""
+
+    def place(self, va: int) -> int:
+        """Machine-physical address of a byte of the guest's kernel, whatever address space a vCPU is in.
+
+        Raises:
+            GuestFault: it has no memory there.
+        """
+
+    def function(self, op: str) -> str:
+        """The name of the guest's own function for an op, as it is at this time of its boot; empty for none."""
 
 
 class SymbolNames:
@@ -75,6 +97,10 @@ class SymbolNames:
         except KeyError:
             raise UsageError(f"the guest has no symbol {symbol!r}") from None
 
+    def end(self, symbol: str) -> int:
+        """It does not say."""
+        raise UsageError(f"the guest does not say where {symbol!r} ends")
+
     def per_cpu(self, symbol: str, cpu: Vcpu) -> int:
         """A processor's page of the arrays that it has for Linux's per-CPU variables."""
         if symbol not in _PER_CPU:
@@ -88,7 +114,29 @@ class SymbolNames:
         except KeyError:
             raise StructureError("the guest does not say where it is", type=type, member=path) from None
 
+    def size(self, type: str) -> int:
+        """It does not say."""
+        raise StructureError("the guest does not say how large it is", type=type)
+
+    def enumerator(self, enumeration: str, name: str) -> int:
+        """It does not say."""
+        raise StructureError("the guest does not say what it is", type=enumeration, member=name)
+
     def has(self, feature: str) -> bool:
         """It goes by none."""
         del feature
         return False
+
+    def knows(self, feature: str) -> bool:
+        """It knows none."""
+        del feature
+        return False
+
+    def place(self, va: int) -> int:
+        """It does not say either, for its ops need not ask."""
+        raise UsageError(f"the guest does not say where {va:#x} is")
+
+    def function(self, op: str) -> str:
+        """It has none."""
+        del op
+        return ""

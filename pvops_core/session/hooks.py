@@ -29,8 +29,11 @@ def make_hooks(session: Session, backends: tuple[Backend, ...]) -> OpHooks:
     def structures() -> Structures:
         return session.structures
 
+    def function(op: str) -> str:
+        return hooks.kernels_own(op)
+
     def offers() -> Offers:
-        names = LinuxNames(session.kernel, session.machine, session.text, structures)
+        names = LinuxNames(session.kernel, session.machine, session.text, session.space, structures, function)
         return Offers(table.layout, bound_ops(session, table.layout, names, backends))
 
     hooks = OpHooks(

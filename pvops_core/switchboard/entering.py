@@ -25,7 +25,7 @@ GUEST: Final = "guest"
 class Entering:
     """Opens and closes entrances in one machine.
 
-    One of a hook that looks on is a breakpoint at a jump; one of a hook that answers is a gate at a return.
+    One of a hook that looks on is a breakpoint at a jump; one of a hook that answers is a gate.
 
     Args:
         machine: the machine.

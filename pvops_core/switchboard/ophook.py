@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _JUMP: Final = 5
 _RETURN: Final = b"\xc3"
+_OVER: Final = b"\xeb\x05"
 _FAR: Final = 1 << 31
 
 
@@ -79,7 +80,7 @@ class OpHook:
     @property
     def onward(self) -> int:
         """Address of the jump to what the slot held: where the entrance begins, for one that looks on."""
-        return self.entrance + self.answers
+        return self.entrance + len(_OVER) * self.answers
 
     @property
     def back(self) -> int:
@@ -87,9 +88,9 @@ class OpHook:
         return self.onward + _JUMP
 
     def code(self, target: int) -> bytes:
-        """Bytes of the entrance: a jump to ``target`` and a return, before them one more for a hook that answers.
+        """Bytes of the entrance: a jump to ``target`` and a return, before them a jump to that for a hook that answers.
 
-        A hook that is called where it is to go on costs the engine nothing but the call; hence the two orders.
+        A hook that need not move RIP costs the engine nothing but the call; hence the two orders.
 
         Raises:
             PatchError: no jump leads there.
@@ -100,7 +101,7 @@ class OpHook:
                 f"no jump leads from the hook's entrance to {target:#x}", op=self.op, address=self.entrance
             )
         code = b"\xe9" + struct.pack("<i", distance) + _RETURN
-        return (_RETURN * self.answers + code).ljust(PIECE, b"\xcc")
+        return (_OVER * self.answers + code).ljust(PIECE, b"\xcc")
 
     @property
     def calls(self) -> int:

@@ -114,6 +114,7 @@ class OpHooks(Ops):
         self._points = points
         self._structures = structures
         self._offers = cache(offers)
+        self._named = cache(table.name)
         self._padding = Padding(kernel)
         self._sites = KernelSites(kernel, running, table, points)
         self.mishaps = Mishaps(self._fault, kernel.symbol_at)
@@ -151,6 +152,11 @@ class OpHooks(Ops):
         slot = self._table.slot(op)
         hook = self._standing.get(slot.op.name)
         return hook.wanted if hook else self._own(slot, self._table.target(slot))
+
+    def kernels_own(self, op: str) -> str:
+        """The kernel's own function for an op: of one with a hook, what comes after that."""
+        hook = self._standing.get(op)
+        return self._named(hook.original if hook else self._table.target(self._table.slot(op)))
 
     def _own(self, slot: Slot, target: int) -> Implementation:
         return Implementation(slot.op.name, self._table.name(target), KERNEL, Form.GUEST if target else Form.EMPTY)

@@ -96,11 +96,11 @@ def test_a_context_switch_interrupts_an_mmu_batch(bench: Bench) -> None:
     ops = ops_of(bench)
     batch = ops.calls[0]
     ops.mmu_lazy_mode_enter(bench.cpu)
-    ops.start_context_switch(bench.cpu)
+    ops.start_context_switch(bench.cpu, 0)
     assert batch.mode == Lazy.CPU
     ops.load_sp0(bench.cpu, 0x1234)
     assert bench.platform.hv.domain.vcpus[0].kernel_sp == 0
-    ops.end_context_switch(bench.cpu)
+    ops.end_context_switch(bench.cpu, 0)
     assert bench.platform.hv.domain.vcpus[0].kernel_sp == 0x1234
     assert batch.mode == Lazy.MMU
 

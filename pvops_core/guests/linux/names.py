@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.errors import StructureError
 from pvops_core.guest import find_symbol
 from pvops_core.patching.altinstructions.capabilities import capability_words, feature_names
 
 if TYPE_CHECKING:
     from pvops_core.guest import GuestText
+    from pvops_core.guest.space import KernelSpace
     from pvops_core.guest.structs import Structures
     from pvops_core.guests.linux.kernel import Kernel
     from pvops_core.machine import Machine, Vcpu
@@ -26,13 +29,27 @@ class LinuxNames:
         kernel: the kernel.
         machine: the machine that it runs on.
         text: its image in that.
+        space: its address space.
         structures: gives its structures by its type information.
+        function: names the function that it has for an op now.
     """
 
     own_functions = True
 
-    def __init__(self, kernel: Kernel, machine: Machine, text: GuestText, structures: Callable[[], Structures]) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        machine: Machine,
+        text: GuestText,
+        space: KernelSpace,
+        structures: Callable[[], Structures],
+        function: Callable[[str], str],
+    ) -> None:
         self._kernel = kernel
+        self._space = space
+        self._structures = structures
+        self.function = function
+        self._per_cpu: dict[str, int] = {}
         self._memory = machine.memory
         self._text = text
         self._mask = (1 << machine.kind.bits) - 1
@@ -52,18 +69,47 @@ class LinuxNames:
         found = self._symbols.get(symbol)
         return find_symbol(self._kernel.image, symbol) if found is None else found
 
-    def per_cpu(self, symbol: str, cpu: Vcpu) -> int:
-        """The symbol moved by ``__per_cpu_offset``, which is read anew each time: it changes during boot."""
-        if self._offsets is None:
-            return self.address(symbol)
-        offset = self._memory.read(self._offsets + cpu.index * self._size, self._size)
-        return self.address(symbol) + int.from_bytes(offset, "little") & self._mask
+    def end(self, symbol: str) -> int:
+        """By the order of its symbols; UsageError if there is none."""
+        return self._ordered[bisect_right(self._ordered, self.address(symbol))]
 
     @cached_property
-    def _offsets(self) -> int | None:
-        """Physical address of ``__per_cpu_offset``; None in a kernel for one processor."""
-        symbol = self._symbols.get(_OFFSETS)
-        return None if symbol is None else self._text.machine_address(symbol)
+    def _ordered(self) -> list[int]:
+        return sorted({*self._symbols.values(), (1 << 64) - 1})
+
+    def per_cpu(self, symbol: str, cpu: Vcpu) -> int:
+        """The symbol moved by ``__per_cpu_offset``, which is read anew each time: it changes during boot."""
+        known = self._per_cpu.get(symbol)
+        if known is None:
+            known = self._per_cpu[symbol] = self.address(symbol)
+        return known + self._offset(cpu.index) & self._mask
+
+    @cached_property
+    def _offset(self) -> Callable[[int], int]:
+        """Reads ``__per_cpu_offset``; 0 in a kernel for one processor."""
+        symbol, size = self._symbols.get(_OFFSETS), self._size
+        if symbol is None:
+            return lambda _cpu: 0
+        place, read = self._text.machine_address(symbol), self._memory.u64 if size == 8 else self._memory.u32
+        return lambda cpu: read(place + cpu * size)
+
+    def size(self, type: str) -> int:
+        """By its type information."""
+        types = self._structures().types
+        return types.size(types.find(type))
+
+    def enumerator(self, enumeration: str, name: str) -> int:
+        """By its type information."""
+        types = self._structures().types
+        number = types.resolved(types.find(f"enum {enumeration}"))
+        for value, known in types.enumerators(number).items():
+            if known == name:
+                return value
+        raise StructureError("has no such enumerator", type=enumeration, member=name)
+
+    def place(self, va: int) -> int:
+        """As its page tables say now."""
+        return self._space.walk(va).pa
 
     def has(self, feature: str) -> bool:
         """As ``boot_cpu_data`` says now."""
@@ -72,6 +118,10 @@ class LinuxNames:
             return False
         word, bit = place
         return bool(struct.unpack("<I", self._text.read(word, 4))[0] >> bit & 1)
+
+    def knows(self, feature: str) -> bool:
+        """By its list of names."""
+        return feature in self._numbers
 
     @cached_property
     def _numbers(self) -> Mapping[str, int]:

@@ -47,17 +47,19 @@ class Instructions:
 
     def cli(self) -> None:
         """Clear IF; needs CPL <= IOPL."""
-        if self._io_sensitive():
+        cs, flags = self._level.read()
+        if cs & 3 > flags >> 12 & 3:
             self._ask("cli")
         else:
-            self._vcpu.interrupts_enabled = False
+            self._vcpu.rflags = flags & ~FLAG_IF
 
     def sti(self) -> None:
         """Set IF; needs CPL <= IOPL."""
-        if self._io_sensitive():
+        cs, flags = self._level.read()
+        if cs & 3 > flags >> 12 & 3:
             self._ask("sti")
         else:
-            self._vcpu.interrupts_enabled = True
+            self._vcpu.rflags = flags | FLAG_IF
 
     def pushf(self) -> int:
         """The flags as pushf pushes them (VM and RF clear); no level is needed. The stack is not touched."""

@@ -20,12 +20,13 @@ from pvops_core.machine.unicorn.intercepts import EXITS
 from pvops_core.machine.unicorn.state import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.exits.segmentlimits import SegmentLimits
     from pvops_core.machine.handler import MemoryDevice
     from pvops_core.machine.run.runloop import RunLoop
+    from pvops_core.machine.run.singlegates import Handler
 
 _EXCEPTION: Final = event_kind(
     "exception",
@@ -72,6 +73,7 @@ class Callbacks:
         self._last_blocks = 0
         self._repeats = 0
         self.moved = False
+        self.destination: int | None = None
         self.page_end = PageEnd(vcpu, engine, state)
         self._postponed: tuple[bytes, GuestFault] | None = None
         self._read = 0
@@ -152,6 +154,39 @@ class Callbacks:
             self._serve(action, at)
 
         return self._engine.hook_code(uc.CODE_CALLBACK(reached), first, last, stops=acts)
+
+    def hook_gates_alone(self, first: int, last: int, gates: Mapping[int, tuple[Handler, int]]) -> int:
+        """Call the handler of each gate in [first, last] before its jump; gives the hook's number.
+
+        The engine need not be able to stop within blocks for it, which would make all code slower: where it is to stop
+        it does after the jump, which does nothing but move RIP, and RIP is set then. This is the way of every op of a
+        kernel that Python serves, hence in one function.
+        """
+        vcpu, loop, page_end = self._vcpu, self._loop, self.page_end
+
+        def reached(_engine: int, at: int, _size: int, _data: int) -> None:
+            gate = gates.get(at)
+            if gate is None:
+                return  # a jump between two gates
+            vcpu.rip_written, again = False, False
+            if page_end.armed:
+                page_end.lift()
+            try:
+                if self._postponed is None:
+                    gate[0](vcpu)
+            except Reschedule:
+                loop.reschedule()
+                again = True
+            except BaseException as error:  # noqa: BLE001 - handed on by the run loop
+                loop.fail(error)
+            if vcpu.rip_written or loop.interrupted:
+                # Who has loaded a segment has written RIP only to make the engine begin anew, where it was.
+                now = vcpu.rip
+                self.destination = gate[1] if now == at and not again else now
+                self.moved = True
+                self._engine.stop()
+
+        return self._engine.hook_code(uc.CODE_CALLBACK(reached), first, last, stops=False)
 
     def unhook(self, hook: int) -> None:
         """Take a hook of ``hook_at`` or ``hook_range`` away."""
@@ -387,6 +422,11 @@ class Callbacks:
     def postponed(self) -> bool:
         """A fault waits for the engine to stop."""
         return self._postponed is not None
+
+    def arrive(self) -> None:
+        """The engine has stopped: go where a handler at a gate has sent the vCPU."""
+        if self.destination is not None:
+            self._vcpu.rip, self.destination = self.destination, None
 
     def finish(self) -> bool:
         """After a slice: deliver what was postponed, if anything."""

@@ -239,6 +239,7 @@ class RunLoop:
         while True:
             callbacks.moved = False
             status = slot.engine.start(slot.vcpu.rip)
+            callbacks.arrive()
             slot.vcpu.ground_ports()
             paused = callbacks.limits is not None and callbacks.limits.goes_on()
             leaves = bool(status) or self.interrupted or bool(slot.state[_EXPIRED]) or callbacks.postponed
@@ -300,6 +301,7 @@ class RunLoop:
             if slot.callbacks.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
                 slot.callbacks.page_end.arm()
                 status = slot.engine.step(start)
+            slot.callbacks.arrive()
             slot.callbacks.page_end.end()
             if slot.callbacks.limits is not None:
                 slot.callbacks.limits.goes_on()

@@ -1,13 +1,14 @@
 """Gates that stand anywhere in guest text, one by one: how a kernel that has no room for gates reaches Python.
 
-A gate of this kind is a ``ret``. Executing it calls the handler, and the guest returns to its caller without another
-callback, unless the handler moved RIP. They belong to the machine and not to its snapshots, as breakpoints do.
+A gate of this kind is a jump to a return behind it. Executing it calls the handler, and the guest returns to its caller
+without another callback, unless the handler moved RIP. They belong to the machine and not to its snapshots, as
+breakpoints do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError
 
@@ -21,34 +22,26 @@ NEAR: Final = 64
 """Gates no further apart share a hook of the engine, which goes through all of them at each instruction translated."""
 
 
-class _Gate(NamedTuple):
-    """What a gate calls, and where another ``ret`` stands that calls nothing."""
-
-    handler: Handler
-    back: int
-
-
 class SingleGates:
     """The gates of one machine that stand alone."""
 
     def __init__(self, loop: RunLoop, slots: list[CpuSlot]) -> None:
         self._loop = loop
         self._slots = slots
-        self._gates: dict[int, _Gate] = {}
+        self._gates: dict[int, tuple[Handler, int]] = {}
         self._stretches: dict[tuple[int, int], list[int]] = {}
 
-    def open(self, gates: dict[int, tuple[Handler, int]]) -> None:
+    def open(self, gates: Mapping[int, tuple[Handler, int]]) -> None:
         """Call handlers from now on.
 
         Args:
-            gates: handler by guest-virtual address of the gate's ``ret``, with the address of another ``ret`` at which
-                the guest goes on where the engine is stopped at the gate.
+            gates: handler by guest-virtual address of the gate's jump, with the address of the return that it leads to.
 
         Raises:
             MachineError: a handler is running; defer it.
         """
         self._outside()
-        self._gates |= {address: _Gate(*gate) for address, gate in gates.items()}
+        self._gates |= gates
         self._hook()
 
     def close(self, *addresses: int) -> None:
@@ -57,10 +50,6 @@ class SingleGates:
         for address in addresses:
             self._gates.pop(address, None)
         self._hook()
-
-    def holds(self, address: int) -> bool:
-        """Whether there is a gate at an address."""
-        return address in self._gates
 
     def _outside(self) -> None:
         if self._loop.in_guest:
@@ -72,17 +61,8 @@ class SingleGates:
             for slot, hook in zip(self._slots, self._stretches.pop(stretch), strict=True):
                 slot.callbacks.unhook(hook)
         for first, last in sorted(wanted - self._stretches.keys()):
-            hooks = [slot.callbacks.hook_range(first, last, self._call) for slot in self._slots]
+            hooks = [slot.callbacks.hook_gates_alone(first, last, self._gates) for slot in self._slots]
             self._stretches[first, last] = hooks
-
-    def _call(self, vcpu: Vcpu, address: int) -> None:
-        gate = self._gates.get(address)
-        if gate is None:
-            return  # a jump between two gates
-        gate.handler(vcpu)
-        # Where the engine leaves this block, it must not begin again with the same call.
-        if (vcpu.rip_written or self._loop.interrupted) and vcpu.rip == address:
-            vcpu.rip = gate.back
 
 
 def _stretches(addresses: list[int]) -> list[tuple[int, int]]:

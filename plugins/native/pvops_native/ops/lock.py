@@ -41,6 +41,7 @@ class LockOps(NativeGroup):
         ``lock`` is a struct qspinlock *. The first waiter holds the pending bit, the last one's
         number is the tail; taking the lock and giving the queue up are one store, as the kernel's cmpxchg.
         """
+        self.leave("the kernel's queue of waiters")
         word = cpu.u32(lock)
         queue = self.waiting.setdefault(lock, deque())
         if cpu.index not in queue:

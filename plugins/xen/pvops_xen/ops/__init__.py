@@ -9,29 +9,22 @@ from pvops_xen.ops.cpu import CpuOps
 from pvops_xen.ops.descriptors import DescriptorOps
 from pvops_xen.ops.irq import IrqOps
 from pvops_xen.ops.lock import PV_SPINLOCKS, LockOps
+from pvops_xen.ops.remembered import Remembered
 from pvops_xen.ops.time import TimeOps
 from pvops_xen.ops.tlb import TlbOps
 
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
-    from pvops_xen.ops.multicalls import BatchState
+    from pvops_xen.ops.remembered import RememberedState
 
 
 class OpsState(NamedTuple):
-    """What the guest's kernel remembers outside of its memory, by the names of the ops' attributes."""
+    """What the ops remember, by the names of their attributes; of a Linux's it is in its own memory."""
 
-    protected: tuple[int, ...]
-    pinned: tuple[int, ...]
     late: bool
-    user_roots: dict[int, int]
-    cr3: dict[int, int]
-    cr0: dict[int, int]
-    gdt: dict[int, int]
-    idt: dict[int, tuple[int, int]]
-    tls: tuple[tuple[int, int, int], ...]
     kickers: dict[int, int]
     waiters: dict[int, tuple[int, ...]]
-    batches: tuple[BatchState, ...]
+    kept: RememberedState | None
 
 
 class XenOps(IrqOps, CpuOps, DescriptorOps, TlbOps, LockOps, TimeOps, BootOps):
@@ -48,30 +41,16 @@ class XenOps(IrqOps, CpuOps, DescriptorOps, TlbOps, LockOps, TimeOps, BootOps):
 
     def save(self) -> OpsState:
         """State for a snapshot."""
-        return OpsState(
-            tuple(sorted(self.protected)),
-            tuple(sorted(self.pinned)),
-            self.late,
-            dict(self.user_roots),
-            dict(self.cr3),
-            dict(self.cr0),
-            dict(self.gdt),
-            dict(self.idt),
-            tuple((*which, value) for which, value in self.tls.items()),
-            dict(self.kickers),
-            {lock: tuple(each) for lock, each in self.waiters.items()},
-            tuple(batch.save() for batch in self.calls),
-        )
+        waiters = {lock: tuple(each) for lock, each in self.waiters.items()}
+        kept = self.kept.save() if isinstance(self.kept, Remembered) else None
+        return OpsState(self.late, dict(self.kickers), waiters, kept)
 
     def load(self, saved: OpsState) -> None:
         """Take over what ``save`` gave."""
-        self.protected, self.pinned, self.late = set(saved.protected), set(saved.pinned), saved.late
-        self.user_roots, self.cr3, self.cr0 = dict(saved.user_roots), dict(saved.cr3), dict(saved.cr0)
-        self.gdt, self.idt, self.kickers = dict(saved.gdt), dict(saved.idt), dict(saved.kickers)
-        self.tls = {(vcpu, entry): value for vcpu, entry, value in saved.tls}
+        self.late, self.kickers = saved.late, dict(saved.kickers)
         self.waiters = {lock: list(each) for lock, each in saved.waiters.items()}
-        for batch, state in zip(self.calls, saved.batches, strict=True):
-            batch.load(state)
+        if isinstance(self.kept, Remembered) and saved.kept is not None:
+            self.kept.load(saved.kept)
 
 
 NOPS: Final = frozenset(

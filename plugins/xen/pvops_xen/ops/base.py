@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from pvops_core.backends import OwnFunction
 from pvops_core.errors import UsageError
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.run.eventkinds import event_kind
-from pvops_xen.ops.frames import FrameNumbers
-from pvops_xen.ops.multicalls import Multicalls
+from pvops_xen.ops.linux import Linux
+from pvops_xen.ops.remembered import Remembered
 from pvops_xen.platform import XenPlatform
 
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
+    from pvops_xen.ops.multicalls import Multicalls
+    from pvops_xen.ops.remembered import Frames, Kept
 
 _BUG: Final = event_kind(
     "bug",
@@ -22,6 +25,7 @@ _BUG: Final = event_kind(
 )
 
 UD = 6
+_OF_BOOT: Final = ("_init", "_boot")
 
 
 class XenGroup:
@@ -51,19 +55,35 @@ class XenGroup:
         self.env = env
         self.platform: XenPlatform = env.platform
         self.bits: int = env.machine.kind.bits
-        self.frames = FrameNumbers(self.platform)
-        self.calls = [Multicalls(self.platform, cpu) for cpu in env.machine.vcpus]
-        self.protected: set[int] = set()
-        self.pinned: set[int] = set()
-        self.late = False
-        self.user_roots: dict[int, int] = {}
-        self.cr3: dict[int, int] = {}
-        self.cr0: dict[int, int] = {}
+        self.guest = env.guest
         self.kickers: dict[int, int] = {}
         self.waiters: dict[int, list[int]] = {}
-        self.gdt: dict[int, int] = {}
-        self.idt: dict[int, tuple[int, int]] = {}
-        self.tls: dict[tuple[int, int], int] = {}
+        self.kept: Remembered | Linux = (Linux if env.guest.own_functions else Remembered)(env, self.platform)
+        self.linux = self.kept if isinstance(self.kept, Linux) else None
+        self.late = self.linux is not None
+        self.frames, self.calls = self.kept.frames, self.kept.calls
+        self.protected: Frames = self.kept.protected
+        self.pinned: Frames = self.kept.pinned
+        self.user_roots: Kept[int, int] = self.kept.user_roots
+        self.cr3: Kept[int, int] = self.kept.cr3
+        self.cr0: Kept[int, int] = self.kept.cr0
+        self.gdt: Kept[int, int] = self.kept.gdt
+        self.idt: Kept[int, tuple[int, int]] = self.kept.idt
+        self.tls: Kept[tuple[int, int], int] = self.kept.tls
+
+    def leave(self, reason: str) -> None:
+        """Leave the call to the guest's own function, where it has one; OwnFunction then."""
+        if self.linux is not None:
+            raise OwnFunction(reason)
+
+    def in_early_boot(self, op: str) -> None:
+        """Leave an op to a kernel as long as it has a function of its boot for it, which touches what boot builds.
+
+        Raises:
+            OwnFunction: it has.
+        """
+        if self.linux is not None and self.guest.function(op).endswith(_OF_BOOT):
+            raise OwnFunction("tables in the making, early in boot")
 
     def mc(self, cpu: Vcpu) -> Multicalls:
         """The vCPU's batch."""
@@ -71,6 +91,8 @@ class XenGroup:
 
     def info(self, cpu: Vcpu) -> int:
         """Machine address of the vCPU's vcpu_info, wherever it lies now."""
+        if self.linux is not None:
+            return self.linux.vcpu_info(cpu)
         return self.platform.hv.domain.vcpus[cpu.index].info
 
     def symbol(self, name: str) -> int:

@@ -117,7 +117,8 @@ class BootOps(SpaceOps):
         del cpu
         tables = self.platform.initial_tables
         if tables is not None:
-            self.protected.update(range(tables.first_pfn, tables.first_pfn + tables.count))
+            for pfn in range(tables.first_pfn, tables.first_pfn + tables.count):
+                self.protected.add(pfn)
 
     @hookimpl
     def pagetable_reserve(self, cpu: Vcpu, start: int, end: int) -> None:
@@ -132,8 +133,10 @@ class BootOps(SpaceOps):
         root = self.machine_of(cpu, pgd_base) >> PAGE_SHIFT
         self.pinned.add(self.frames.pfn(root))
         top = 4 if self.bits == 64 else 3
-        self.pinned.update(pfn for pfn, _level in self._below(root, top, 512))
-        self.protected |= self.pinned
+        for pfn, _level in self._below(root, top, 512):
+            self.pinned.add(pfn)
+        for pfn in self.pinned:
+            self.protected.add(pfn)
         self.late = True
 
     @hookimpl

@@ -12,9 +12,11 @@ from pvops_xen.ops.multicalls import Lazy
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
+    from pvops_xen.ops.linux import Linux
 
 _TS: Final = 1 << 3
 _CR4_HIDDEN: Final = 1 << 4 | 1 << 7 | 1 << 8  # PSE PGE PCE: Xen's to decide
+_CR4_PINNED: Final = 1 << 11 | 1 << 16 | 1 << 20 | 1 << 21 | 1 << 23  # UMIP FSGSBASE SMEP SMAP CET
 _SET_IOPL: Final = 6
 _SET_IOBITMAP: Final = 7
 _EIO: Final = 5
@@ -25,9 +27,15 @@ _BASES: Final = {0xC000_0100: Segbase.FS, 0xC000_0102: Segbase.GS_USER, 0xC000_0
 # STAR LSTAR CSTAR SYSCALL_MASK, SYSENTER_CS ESP EIP: fast system calls are told by callbacks instead.
 _FILTERED: Final = frozenset({0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, 0x174, 0x175, 0x176})
 _SEP: Final = 1 << 11
+_MWAIT: Final = 5
+_TOPOLOGY: Final = 0xB
 # Leaf 1: what the guest's kernel must not use even if the processor has it.
 _LEAF1_EDX_HIDDEN: Final = 1 << 7 | 1 << 9 | 1 << 12 | 1 << 14 | 1 << 22  # MCE APIC MTRR MCA ACPI
 _LEAF1_ECX_HIDDEN: Final = 1 << 3 | 1 << 17 | 1 << 21 | 1 << 26  # MWAIT PCID X2APIC XSAVE
+
+
+_UNCHECKED: Final = "the warning about a register that is not there"
+_LEAF5: Final = ("cpuid_leaf5_ecx_val", "cpuid_leaf5_edx_val")
 
 
 class CpuOps(XenGroup):
@@ -52,8 +60,8 @@ class CpuOps(XenGroup):
     @hookimpl
     def clts(self, cpu: Vcpu) -> None:
         """fpu_taskswitch(0)."""
-        if cpu.index in self.cr0:
-            self.cr0[cpu.index] &= ~_TS
+        if (known := self.cr0.get(cpu.index)) is not None:
+            self.cr0[cpu.index] = known & ~_TS
         self._task_switched(cpu, on=False)
 
     def _task_switched(self, cpu: Vcpu, *, on: bool) -> None:
@@ -63,8 +71,12 @@ class CpuOps(XenGroup):
 
     @hookimpl
     def write_cr4(self, cpu: Vcpu, cr4: int) -> None:
-        """Emulated by Xen, without the bits that are Xen's."""
-        cpu.insn.mov_to_cr(4, cr4 & ~_CR4_HIDDEN)
+        """Emulated by Xen, without the bits that are Xen's; a kernel puts pinned bits back, with a warning."""
+        value = cr4 & ~_CR4_HIDDEN
+        linux = self.linux
+        if linux and linux.u32("cr_pinning") and value & _CR4_PINNED != linux.variable("cr4_pinned_bits"):
+            self.leave("pinned bits of control registers")
+        cpu.insn.mov_to_cr(4, value)
 
     @hookimpl
     def get_debugreg(self, cpu: Vcpu, regno: int) -> int:
@@ -96,6 +108,7 @@ class CpuOps(XenGroup):
         try:
             value = self._read(cpu, msr)
         except GuestFault:
+            self.leave(_UNCHECKED)
             if not err:
                 raise
             cpu.set_u32(err, -_EFAULT)
@@ -123,6 +136,7 @@ class CpuOps(XenGroup):
         try:
             return -_EFAULT if self._write(cpu, msr, low | high << 32) else 0
         except GuestFault:
+            self.leave(_UNCHECKED)
             if self.bits == 64:
                 raise
             return -_EFAULT
@@ -140,6 +154,9 @@ class CpuOps(XenGroup):
         """The forced-emulation cpuid, with what a PV kernel must not use masked out of leaf 1."""
         leaf, sub = cpu.u32(eax), cpu.u32(ecx)
         answer = list(self.platform.cpuid(cpu, leaf, sub))
+        if self.linux is not None:
+            answer = self._for_linux(cpu, self.linux, leaf, answer)
+            leaf = 0
         if leaf == 1:
             answer[2] &= ~_LEAF1_ECX_HIDDEN
             answer[3] &= ~_LEAF1_EDX_HIDDEN
@@ -148,25 +165,32 @@ class CpuOps(XenGroup):
         for address, value in zip((eax, ebx, ecx, edx), answer, strict=True):
             cpu.set_u32(address, value)
 
+    @staticmethod
+    def _for_linux(cpu: Vcpu, linux: Linux, leaf: int, answer: list[int]) -> list[int]:
+        """``xen_cpuid`` of 64-bit kernels: features are cleared elsewhere; the APIC's number is the processor's own."""
+        if leaf == 1:
+            answer[1] = answer[1] & 0x00FF_FFFF | cpu.index << 24
+        elif leaf == _MWAIT:
+            return [0, 0, *(linux.u32(name) if name in linux.names else 0 for name in _LEAF5)]
+        elif leaf == _TOPOLOGY:
+            answer[1] = 0
+        return answer
+
     # --- context switches ------------------------------------------------------------------------------------------
 
     @hookimpl
-    def start_context_switch(self, cpu: Vcpu) -> None:
+    def start_context_switch(self, cpu: Vcpu, prev: int) -> None:
         """``paravirt_start_context_switch``: an MMU batch is ended and will be resumed; CPU mode begins."""
         batch = self.mc(cpu)
-        if batch.mode == Lazy.MMU:
-            batch.leave()
-            batch.resume_mmu = True
+        batch.interrupt(prev)
         batch.enter(Lazy.CPU)
 
     @hookimpl
-    def end_context_switch(self, cpu: Vcpu) -> None:
+    def end_context_switch(self, cpu: Vcpu, next: int) -> None:
         """Everything batched takes effect."""
         batch = self.mc(cpu)
         batch.leave()
-        if batch.resume_mmu:
-            batch.resume_mmu = False
-            batch.enter(Lazy.MMU)
+        batch.resume(next)
 
     @hookimpl
     def cpu_lazy_mode_enter(self, cpu: Vcpu) -> None:
@@ -193,12 +217,15 @@ class CpuOps(XenGroup):
 
     @hookimpl
     def invalidate_io_bitmap(self, cpu: Vcpu) -> None:
-        """No port is open any more."""
+        """No port is open any more; a kernel's TSS says so too."""
+        if self.linux is not None:
+            self.leave("the limit of the TSS")
         self._physdev(cpu, _SET_IOBITMAP, bytes(16))
 
     @hookimpl
     def update_io_bitmap(self, cpu: Vcpu) -> None:
         """Tell Xen the task's bitmap; the built-in guest's tasks have none, so that its TSS says no port is open."""
+        self.leave("a task's bitmap of ports")
         self._physdev(cpu, _SET_IOBITMAP, bytes(16))
 
     @hookimpl

@@ -23,6 +23,7 @@ _DESC_TSS: Final = 0x9
 _TLS_ENTRIES: Final = 3
 _TLS_MIN: Final = {64: 12, 32: 6}
 _KERNEL_DS: Final = {64: 0x18, 32: 0x68}
+_TSS_SP0: Final = 4
 _SYSTEM_TYPES: Final = frozenset({_DESC_LDT, _DESC_TSS})
 
 
@@ -34,6 +35,7 @@ class DescriptorOps(SpaceOps):
     @hookimpl
     def load_gdt(self, cpu: Vcpu, dtr: int) -> None:
         """set_gdt with the frames of the table, each made read-only first."""
+        self.leave("looking up the table's own mappings")
         size, base = self._table_register(cpu, dtr)
         word = self.platform.hv.abi.word
         frames = b""
@@ -102,12 +104,14 @@ class DescriptorOps(SpaceOps):
     @hookimpl
     def alloc_ldt(self, cpu: Vcpu, ldt: int, entries: int) -> None:
         """Its pages become read-only."""
+        self.leave("aliases of the table's pages")
         for pfn in self._ldt_pages(cpu, ldt, entries):
             self.protect(cpu, pfn, writable=False)
 
     @hookimpl
     def free_ldt(self, cpu: Vcpu, ldt: int, entries: int) -> None:
         """Its pages become read-write."""
+        self.leave("aliases of the table's pages")
         for pfn in self._ldt_pages(cpu, ldt, entries):
             self.protect(cpu, pfn, writable=True)
 
@@ -117,7 +121,7 @@ class DescriptorOps(SpaceOps):
         gdt = self.gdt.get(cpu_nr)
         if gdt is None:
             return
-        offset = self.env.symbols.get("thread_tls_array_offset", 0)
+        offset = self.guest.member("thread_struct", "tls_array")
         batch = self.mc(cpu)
         for index in range(_TLS_ENTRIES):
             place = gdt + 8 * (_TLS_MIN[self.bits] + index)
@@ -137,8 +141,10 @@ class DescriptorOps(SpaceOps):
 
     @hookimpl
     def load_sp0(self, cpu: Vcpu, sp0: int) -> None:
-        """stack_switch."""
+        """stack_switch; a kernel's TSS is kept in step."""
         self._stack(cpu, sp0)
+        if self.linux is not None:
+            cpu.set_word(self.guest.per_cpu("cpu_tss_rw", cpu) + _TSS_SP0, sp0)
 
     @hookimpl
     def load_esp0(self, cpu: Vcpu, tss: int, thread: int) -> None:
@@ -169,7 +175,13 @@ class DescriptorOps(SpaceOps):
         address = low & 0xFFFF | high & 0xFFFF_0000
         if self.bits == 64:
             address |= struct.unpack_from("<I", gate, 8)[0] << 32
-        address = self._xen_entries.get(address, address)
+        if self.linux is not None:
+            entry = self.linux.traps.entry(address, ist=bool(high & 7))
+            if not entry:
+                return b""
+            address = entry
+        else:
+            address = self._xen_entries.get(address, address)
         flags = high >> 13 & 3 | (_MASK_EVENTS if kind == _INTERRUPT_GATE else 0)
         selector = low >> 16
         if self.bits == 64:
@@ -203,7 +215,7 @@ class DescriptorOps(SpaceOps):
         data = cpu.read_virtual(gate, size) if gate else struct.pack("<II", low, high)
         place = dt + size * entrynum
         cpu.write_virtual(place, data)
-        base, length = self.idt.get(cpu.index, (0, 0))
+        base, length = self.idt.get(cpu.index) or (0, 0)
         if base <= place < base + length:
             info = self._trap_info(entrynum, data)
             if info:

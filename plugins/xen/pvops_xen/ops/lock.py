@@ -18,6 +18,8 @@ PV_SPINLOCKS: Final = frozenset(
     {"lock_wait", "lock_kick", "queued_spin_lock_slowpath", "queued_spin_unlock", "vcpu_is_preempted"}
 )
 """The ops that ``xen_init_spinlocks`` sets, all or none of them."""
+_QUEUE: Final = "the kernel's queue of waiters"
+_RUNNABLE: Final = 1
 _LOCKED: Final = 1
 _SLOW: Final = 3  # _Q_SLOW_VAL: somebody sleeps, so the owner must kick
 
@@ -50,6 +52,7 @@ class LockOps(XenGroup):
     @hookimpl
     def lock_wait(self, cpu: Vcpu, ptr: int, val: int) -> None:
         """``xen_qlock_wait``: forget old kicks; if the byte still has the value, poll the channel."""
+        self.leave(_QUEUE)
         port = self._kicker(cpu, cpu.index)
         self._bit(EVTCHN_PENDING, port, value=False)
         if cpu.u8(ptr) == val:
@@ -67,6 +70,7 @@ class LockOps(XenGroup):
     @hookimpl
     def lock_kick(self, cpu: Vcpu, cpu_nr: int) -> None:
         """``xen_qlock_kick``: send the event."""
+        self.leave(_QUEUE)
         port = self._kicker(cpu, cpu_nr)
         address = cpu.rsp - 256 & ~0xF
         cpu.write_virtual(address, struct.pack("<I", port))
@@ -76,6 +80,7 @@ class LockOps(XenGroup):
     def queued_spin_lock_slowpath(self, cpu: Vcpu, lock: int, val: int) -> None:
         """Take the lock, or mark that somebody sleeps for it and sleep; tried again after a kick, in order."""
         del val
+        self.leave(_QUEUE)
         queue = self.waiters.setdefault(lock, [])
         if not cpu.u8(lock) and (not queue or queue[0] == cpu.index):
             if queue:
@@ -93,6 +98,8 @@ class LockOps(XenGroup):
     @hookimpl
     def queued_spin_unlock(self, cpu: Vcpu, lock: int) -> None:
         """Release the lock; the first who sleeps for it is kicked."""
+        if self.linux is not None and cpu.u8(lock) != _LOCKED:
+            self.leave(_QUEUE)
         cpu.set_u8(lock, 0)
         queue = self.waiters.get(lock)
         if queue:
@@ -101,6 +108,8 @@ class LockOps(XenGroup):
     @hookimpl
     def vcpu_is_preempted(self, cpu: Vcpu, cpu_nr: int) -> int:
         """``xen_vcpu_stolen``: another vCPU that could run but does not, for this one runs now."""
+        if self.linux is not None:
+            return int(self.linux.u32_of("xen_runstate", cpu_nr) == _RUNNABLE)
         if cpu_nr == cpu.index or not 0 <= cpu_nr < len(self.env.machine.vcpus):
             return 0
         up = self.platform.hv.domain.vcpus[cpu_nr].up

@@ -13,6 +13,9 @@ from pvops_xen.ops.multicalls import Lazy
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
+_VMALLOC: Final = 0xFFFF_C000_0000_0000
+_VMALLOC_END: Final = 0xFFFF_FFFF_8000_0000
+"""Beyond the direct map and below the kernel's image: addresses that only page tables translate."""
 _USER_SLOTS: Final = 256  # of a 64-bit root: the lower half is user space
 
 
@@ -53,7 +56,8 @@ class EntryOps(XenGroup):
 
     @hookimpl
     def make_pte(self, cpu: Vcpu, val: int) -> int:
-        """Pseudo-physical to machine."""
+        """Pseudo-physical to machine; early in boot a kernel sees to it that its list of frames stays read-only."""
+        self.in_early_boot("make_pte")
         del cpu
         return self.frames.entry_to_machine(val)
 
@@ -85,15 +89,20 @@ class EntryOps(XenGroup):
 
     def machine_of(self, cpu: Vcpu, va: int) -> int:
         """``arbitrary_virt_to_machine``: machine address behind a virtual one."""
+        if self.linux is not None and not _VMALLOC <= va < _VMALLOC_END:
+            return self.frames.mfn(self.linux.pa(va) >> 12) << 12 | va & 0xFFF
         return cpu.walk(va).pa
 
     def is_pinned(self, cpu: Vcpu, va: int) -> bool:
         """``xen_page_pinned``: the page that holds an entry is a table in use."""
+        if self.linux is not None:
+            return self.linux.pa(va) >> 12 in self.pinned
         return self.frames.pfn(self.machine_of(cpu, va) >> 12) in self.pinned
 
     @hookimpl
     def set_pte(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
         """Early: a plain store, what must not be writable made read-only. Later: mmu_update, batched in MMU mode."""
+        self.in_early_boot("set_pte")
         if not self.late:
             cpu.set_u64(ptep, self._early(cpu, ptep, pteval))
             return
@@ -167,7 +176,11 @@ class EntryOps(XenGroup):
         """``xen_get_user_pgd``: the same slot of the user root; 0 if there is none, or the slot is the kernel's."""
         if p4dp % 4096 // 8 >= _USER_SLOTS:
             return 0
-        user = self.user_root(cpu, self.frames.pfn(self.machine_of(cpu, p4dp) >> 12))
+        if self.linux is not None:
+            frame = self.linux.pa(p4dp) >> 12
+        else:
+            frame = self.frames.pfn(self.machine_of(cpu, p4dp) >> 12)
+        user = self.user_root(cpu, frame)
         return user + p4dp % 4096 if user else 0
 
     def user_root(self, cpu: Vcpu, pfn: int) -> int:
@@ -207,6 +220,7 @@ class EntryOps(XenGroup):
     @hookimpl
     def set_fixmap(self, cpu: Vcpu, idx: int, phys: int, flags: int) -> None:
         """One page at fixaddr_top - idx pages, through update_va_mapping."""
+        self.leave("what each fixed page is for")
         va = self.symbol("fixaddr_top") - (idx << 12) & self.platform.hv.abi.mask
         entry = self.frames.entry_to_machine(phys & pte.ADDRESS | flags) if flags & pte.P else 0
         arguments = self.mc(cpu).va_arguments(va, entry, UVMF_INVLPG)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.platform import XenPlatform
 
-_MC_FLUSH: Final = event_kind(
+MC_FLUSH: Final = event_kind(
     "xen_mc_flush",
     "A call of a batch failed.",
     op="int: number of the hypercall",
@@ -90,8 +90,12 @@ class Multicalls:
         else:
             self.add(Hypercall.MMU_UPDATE, 0, 1, 0, DOMID_SELF, data=data)
 
-    def extended(self, command: int, arg1: int = 0, arg2: int = 0, *, mask: bytes = b"") -> None:
-        """An mmuext_op of one; ``mask`` is a vCPU bitmap whose address becomes arg2."""
+    def extended(self, command: int, arg1: int = 0, arg2: int = 0, *, mask: bytes = b"", joins: bool = False) -> None:
+        """An mmuext_op of one; ``mask`` is a vCPU bitmap whose address becomes arg2.
+
+        What ``joins`` may be part of the call before it, where a kernel does that.
+        """
+        del joins
         word = self._word
         operation = command.to_bytes(word, "little") + arg1.to_bytes(word, "little") + arg2.to_bytes(word, "little")
         self.add(Hypercall.MMUEXT_OP, 0, 1, 0, DOMID_SELF, data=operation + mask)
@@ -119,6 +123,9 @@ class Multicalls:
     def _argument_bytes(self) -> int:
         return sum(len(call.data) for call in self._calls)
 
+    def after(self, function: str, data: int) -> None:
+        """A kernel that wants to know when this has been sent has a function of its own called."""
+
     # --- sending ---------------------------------------------------------------------------------------------------
 
     def issue(self, mode: Lazy) -> int:
@@ -143,7 +150,7 @@ class Multicalls:
             results = self._multicall(calls, data, base)
         bad = [(call.nr, result) for call, result in zip(calls, results, strict=True) if result < 0]
         for nr, result in bad:
-            self._platform.machine.log.record(_MC_FLUSH, self._cpu.index, op=nr, result=result)
+            self._platform.machine.log.record(MC_FLUSH, self._cpu.index, op=nr, result=result)
         self.failed += len(bad)
         return len(bad)
 
@@ -194,6 +201,20 @@ class Multicalls:
         """Everything batched takes effect, then calls are no longer held back."""
         self.flush()
         self.mode = Lazy.NONE
+
+    def interrupt(self, task: int) -> None:
+        """A task is switched away from: its MMU batch is ended, and will be resumed."""
+        del task
+        if self.mode == Lazy.MMU:
+            self.leave()
+            self.resume_mmu = True
+
+    def resume(self, task: int) -> None:
+        """A task is switched to: it goes on with the batch that it had."""
+        del task
+        if self.resume_mmu:
+            self.resume_mmu = False
+            self.enter(Lazy.MMU)
 
     def save(self) -> BatchState:
         """State for a snapshot."""

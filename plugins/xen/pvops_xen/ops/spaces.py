@@ -36,6 +36,8 @@ class SpaceOps(EntryOps):
 
     def va(self, pfn: int) -> int:
         """``__va``: where the kernel maps a frame of its own."""
+        if self.linux is not None:
+            return self.linux.va(pfn)
         return self.symbol("kernel_base") + (pfn << PAGE_SHIFT) & self.platform.hv.abi.mask
 
     def protect(self, cpu: Vcpu, pfn: int, *, writable: bool) -> None:
@@ -57,6 +59,8 @@ class SpaceOps(EntryOps):
             self.protected.add(pfn)
 
     def _entry(self, pfn: int, *, writable: bool) -> int:
+        if self.linux is not None:
+            return self.frames.mfn(pfn) << PAGE_SHIFT | self.linux.protection(writable=writable)
         return self.frames.mfn(pfn) << PAGE_SHIFT | (_KERNEL if writable else _KERNEL & ~pte.RW)
 
     def pin_now(self, cpu: Vcpu, command: MmuExt, pfn: int) -> None:
@@ -74,8 +78,13 @@ class SpaceOps(EntryOps):
     # --- tables ----------------------------------------------------------------------------------------------------
 
     def _root_pfn(self, cpu: Vcpu, mm: int) -> int:
-        root = cpu.word(mm + self.symbol("mm_pgd_offset"))
-        return root - self.symbol("kernel_base") >> PAGE_SHIFT
+        return self._pfn_of(cpu.word(mm + self.guest.member("mm_struct", "pgd")))
+
+    def _pfn_of(self, va: int) -> int:
+        """``PFN_DOWN(__pa(va))``."""
+        if self.linux is not None:
+            return self.linux.pa(va) >> PAGE_SHIFT
+        return va - self.symbol("kernel_base") >> PAGE_SHIFT
 
     def _alloc(self, cpu: Vcpu, mm: int, pfn: int, *, leaf: bool) -> None:
         """A page becomes a table: early at once, later only if its space is in use already."""
@@ -84,9 +93,10 @@ class SpaceOps(EntryOps):
             if leaf:
                 self.pin_now(cpu, MmuExt.PIN_L1_TABLE, pfn)
         elif self._root_pfn(cpu, mm) in self.pinned:
+            before = self.linux is not None and self.linux.has_pages() and pfn in self.pinned
             self.pinned.add(pfn)
             self._protect_later(cpu, pfn, writable=False)
-            if leaf:
+            if leaf and not before:
                 self.mc(cpu).extended(MmuExt.PIN_L1_TABLE, self.frames.mfn(pfn))
             self.mc(cpu).issue(Lazy.MMU)
 
@@ -106,31 +116,37 @@ class SpaceOps(EntryOps):
     @hookimpl
     def alloc_pte(self, cpu: Vcpu, mm: int, pfn: int) -> None:
         """A page becomes a level-1 table."""
+        self.in_early_boot("alloc_pte")
         self._alloc(cpu, mm, pfn, leaf=True)
 
     @hookimpl
     def alloc_pmd(self, cpu: Vcpu, mm: int, pfn: int) -> None:
         """A page becomes a level-2 table."""
+        self.in_early_boot("alloc_pmd")
         self._alloc(cpu, mm, pfn, leaf=False)
 
     @hookimpl
     def alloc_pud(self, cpu: Vcpu, mm: int, pfn: int) -> None:
         """A page becomes a level-3 table."""
+        self.in_early_boot("alloc_pud")
         self._alloc(cpu, mm, pfn, leaf=False)
 
     @hookimpl
     def release_pte(self, cpu: Vcpu, pfn: int) -> None:
         """A level-1 table is given up."""
+        self.in_early_boot("release_pte")
         self._release(cpu, pfn, leaf=True)
 
     @hookimpl
     def release_pmd(self, cpu: Vcpu, pfn: int) -> None:
         """A level-2 table is given up."""
+        self.in_early_boot("release_pmd")
         self._release(cpu, pfn, leaf=False)
 
     @hookimpl
     def release_pud(self, cpu: Vcpu, pfn: int) -> None:
         """A level-3 table is given up."""
+        self.in_early_boot("release_pud")
         self._release(cpu, pfn, leaf=False)
 
     @hookimpl
@@ -164,6 +180,7 @@ class SpaceOps(EntryOps):
     @hookimpl
     def pgd_alloc(self, cpu: Vcpu, mm: int) -> int:
         """Remember which user root belongs to this space's kernel root (the kernel keeps it in page->private)."""
+        self.leave("the allocator of pages")
         root = self._root_pfn(cpu, mm)
         if root in self.pinned:
             self.bug("pgd_alloc of a pinned root")
@@ -173,7 +190,8 @@ class SpaceOps(EntryOps):
     @hookimpl
     def pgd_free(self, cpu: Vcpu, mm: int) -> None:
         """Forget it."""
-        self.user_roots.pop(self._root_pfn(cpu, mm), None)
+        self.leave("the allocator of pages")
+        self.user_roots[self._root_pfn(cpu, mm)] = 0
 
     def user_root(self, cpu: Vcpu, pfn: int) -> int:
         """``xen_get_user_pgd``: page->private of the root. Before there are struct pages the look-up itself faults."""
@@ -186,7 +204,7 @@ class SpaceOps(EntryOps):
             except PageFault as fault:
                 self.env.machine.log.record(_USER_PGD, cpu.index, address=struct_page)
                 raise fault from None
-        return self.user_roots.get(pfn, 0)
+        return self.user_roots.get(pfn) or 0
 
     def _user_entry(self, cpu: Vcpu, p4dp: int) -> int:
         return super()._user_entry(cpu, p4dp) if self.late else 0
@@ -236,8 +254,8 @@ class SpaceOps(EntryOps):
         batch.flush()
 
     def _user_root_pfn(self, root: int) -> int | None:
-        va = self.user_roots.get(root, 0) if self.bits == 64 else 0
-        return va - self.symbol("kernel_base") >> PAGE_SHIFT if va else None
+        va = self.user_roots.get(root) if self.bits == 64 else 0
+        return self._pfn_of(va) if va else None
 
     def _unpin_space(self, cpu: Vcpu, mm: int) -> None:
         """``xen_pgd_unpin``."""
@@ -276,9 +294,12 @@ class SpaceOps(EntryOps):
     def exit_mmap(self, cpu: Vcpu, mm: int) -> None:
         """Get every vCPU off the space, then unpin it."""
         root = self._root_pfn(cpu, mm)
+        if self.linux is not None and self.linux.is_used(mm, root):
+            self.leave("processors that are lazy")
         if root not in self.pinned:
             return
-        self._drop_references(cpu, self.frames.mfn(root))
+        if self.linux is None:
+            self._drop_references(cpu, self.frames.mfn(root))
         self._unpin_space(cpu, mm)
 
     def _drop_references(self, cpu: Vcpu, root_mfn: int) -> None:
@@ -306,6 +327,10 @@ class SpaceOps(EntryOps):
         The new root becomes read-only and pinned, the builder's is given up. User roots do not exist yet, and
         neither does what they would be found by.
         """
+        if self.linux is not None:
+            self.in_early_boot("write_cr3")
+            self.xen_write_cr3(cpu, cr3)
+            return
         pfn = cr3 >> PAGE_SHIFT
         old = self.platform.hv.domain.vcpus[cpu.index].guest_table
         if self.frames.mfn(pfn) != old:
@@ -333,10 +358,10 @@ class SpaceOps(EntryOps):
         batch = self.mc(cpu)
         user = self.user_root(cpu, pfn)
         self.cr3[cpu.index] = cr3
-        batch.extended(MmuExt.NEW_BASEPTR, self.frames.mfn(pfn))
+        batch.extended(MmuExt.NEW_BASEPTR, self.frames.mfn(pfn), joins=True)
+        batch.after("set_current_cr3", cr3)
         if self.bits == 64:
-            user_pfn = user - self.symbol("kernel_base") >> PAGE_SHIFT if user else 0
-            batch.extended(MmuExt.NEW_USER_BASEPTR, self.frames.mfn(user_pfn) if user else 0)
+            batch.extended(MmuExt.NEW_USER_BASEPTR, self.frames.mfn(self._pfn_of(user)) if user else 0, joins=True)
         batch.issue(Lazy.CPU)
 
     @hookimpl

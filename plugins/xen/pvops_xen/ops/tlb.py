@@ -40,8 +40,8 @@ class TlbOps(XenGroup):
 
     @hookimpl
     def flush_tlb_one_user(self, cpu: Vcpu, addr: int) -> None:
-        """MMUEXT_INVLPG_LOCAL."""
-        self._extended(cpu, MmuExt.INVLPG_LOCAL, addr)
+        """MMUEXT_INVLPG_LOCAL, of the page."""
+        self._extended(cpu, MmuExt.INVLPG_LOCAL, addr & -PAGE_SIZE)
 
     @hookimpl
     def flush_tlb_others(self, cpu: Vcpu, cpus: int, va: int) -> None:
@@ -52,8 +52,8 @@ class TlbOps(XenGroup):
     @hookimpl
     def flush_tlb_multi(self, cpu: Vcpu, cpus: int, info: int) -> None:
         """MMUEXT_*_MULTI; a range of at most one page is flushed by address."""
-        start = cpu.word(info + self.symbol("flush_start_offset"))
-        end = cpu.word(info + self.symbol("flush_end_offset"))
+        start = cpu.word(info + self.guest.member("flush_tlb_info", "start"))
+        end = cpu.word(info + self.guest.member("flush_tlb_info", "end"))
         one_page = end != self.platform.hv.abi.mask and end - start <= PAGE_SIZE
         self._multi(cpu, self._cpumask(cpu, cpus), start if one_page else None)
 

@@ -1,0 +1,214 @@
+"""A Linux's own batch of hypercalls: ``mc_buffer`` and the lazy mode of each processor (arch/x86/xen/multicalls.c)."""
+
+from __future__ import annotations
+
+import struct
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import MachineError
+from pvops_xen.hypervisor.abi import DOMID_SELF, Hypercall
+from pvops_xen.ops.multicalls import MC_ARGS, MC_BATCH, MC_FLUSH, Lazy, Multicalls
+
+if TYPE_CHECKING:
+    from pvops_core.machine import Vcpu
+    from pvops_xen.ops.linux import Linux
+    from pvops_xen.platform import XenPlatform
+
+_MODES: Final = ("paravirt_lazy_mode", "xen_lazy_mode")
+"""Where a processor's lazy mode is: to 6.5, and from 6.6 to 7.1."""
+_ENTRY: Final = 64
+_RESULT: Final = 8
+_ARGUMENTS: Final = 16
+_LAZY_MMU_UPDATES: Final = 1 << 27
+"""TIF_LAZY_MMU_UPDATES (asm/thread_info.h)."""
+
+
+class LinuxBatch(Multicalls):
+    """One processor's."""
+
+    def __init__(self, platform: XenPlatform, cpu: Vcpu, linux: Linux) -> None:
+        super().__init__(platform, cpu)
+        self._linux = linux
+        self._memory = linux.memory
+
+    # --- where it is -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _members(self) -> tuple[int, int, int]:
+        """Offsets of entries, arguments and callbacks behind the three counts, mcidx, argidx and cbidx."""
+        entries, args, callbacks = (
+            self._linux.names.member("mc_buffer", name) for name in ("entries", "args", "callbacks")
+        )
+        return entries, args, callbacks
+
+    @property
+    def _buffer(self) -> int:
+        return self._linux.names.per_cpu("mc_buffer", self._cpu)
+
+    @cached_property
+    def _mode_symbol(self) -> str:
+        return next((name for name in _MODES if name in self._linux.names), "")
+
+    @property
+    def mode(self) -> Lazy:
+        """The mode in force, whatever is just interrupting."""
+        return Lazy(self._memory.u32(self._linux.names.per_cpu(self._mode_symbol, self._cpu)))
+
+    @mode.setter
+    def mode(self, mode: Lazy) -> None:
+        # The base's own beginning is no wish of anybody's.
+        if hasattr(self, "_linux"):
+            self._memory.set_u32(self._linux.names.per_cpu(self._mode_symbol, self._cpu), mode)
+
+    # --- filling ---------------------------------------------------------------------------------------------------
+
+    def _room(self, size: int) -> tuple[int, int]:
+        """``__xen_mc_entry``: addresses of a new entry and of ``size`` bytes of arguments."""
+        memory, buffer = self._memory, self._buffer
+        count, used = memory.u32(buffer), memory.u32(buffer + 4) + 7 & -8
+        if count == MC_BATCH or used + size >= MC_ARGS:
+            self.flush()
+            count = used = 0
+        memory.set_u32(buffer, count + 1)
+        memory.set_u32(buffer + 4, used + size)
+        entries, args, _ = self._members
+        return buffer + entries + _ENTRY * count, buffer + args + used
+
+    def add(self, nr: Hypercall, *args: int, data: bytes = b"", at: int = 0) -> None:
+        """Append a call."""
+        entry, place = self._room(len(data))
+        arguments = list(args)
+        if data:
+            self._memory.write(place, data)
+            arguments[at] = place
+        self._memory.set_u64(entry, nr)
+        self._memory.write(entry + _ARGUMENTS, struct.pack(f"<{len(args)}Q", *(n & (1 << 64) - 1 for n in arguments)))
+
+    def _extend(self, nr: Hypercall, data: bytes) -> bool:
+        """``xen_extend_args``: one more operation of the call that was added last; False if it is none such."""
+        memory, buffer = self._memory, self._buffer
+        count, used = memory.u32(buffer), memory.u32(buffer + 4)
+        entries, args, _ = self._members
+        last = buffer + entries + _ENTRY * (count - 1)
+        if not count or memory.u64(last) != nr or used + len(data) >= MC_ARGS:
+            return False
+        memory.set_u32(buffer + 4, used + len(data))
+        place = last + _ARGUMENTS + 8
+        memory.set_u64(place, memory.u64(place) + 1)
+        memory.write(buffer + args + used, data)
+        return True
+
+    def update_entry(self, machine_address: int, value: int, kind: int = 0) -> None:
+        """``xen_extend_mmu_update``."""
+        data = struct.pack("<QQ", machine_address | kind, value)
+        if not self._extend(Hypercall.MMU_UPDATE, data):
+            self.add(Hypercall.MMU_UPDATE, 0, 1, 0, DOMID_SELF, data=data)
+
+    def extended(self, command: int, arg1: int = 0, arg2: int = 0, *, mask: bytes = b"", joins: bool = False) -> None:
+        """An mmuext_op; one that ``joins`` those before it, as ``xen_extend_mmuext_op``."""
+        data = struct.pack("<IIQQ", command, 0, arg1, arg2)
+        if joins and self._extend(Hypercall.MMUEXT_OP, data):
+            return
+        if not mask:
+            self.add(Hypercall.MMUEXT_OP, 0, 1, 0, DOMID_SELF, data=data)
+            return
+        entry, place = self._room(len(data) + len(mask))
+        self._memory.write(place, struct.pack("<IIQQ", command, 0, arg1, place + len(data)) + mask)
+        self._memory.set_u64(entry, Hypercall.MMUEXT_OP)
+        self._memory.write(entry + _ARGUMENTS, struct.pack("<4Q", place, 1, 0, DOMID_SELF))
+
+    def after(self, function: str, data: int) -> None:
+        """``xen_mc_callback``: a function of the kernel's that is called when all that is here now has been sent."""
+        memory, buffer = self._memory, self._buffer
+        if memory.u32(buffer + 8) == MC_BATCH:
+            self.flush()
+        count = memory.u32(buffer + 8)
+        place = buffer + self._members[2] + 16 * count
+        memory.write(place, struct.pack("<QQ", self._linux.names.address(function), data))
+        memory.set_u32(buffer + 8, count + 1)
+
+    # --- sending ---------------------------------------------------------------------------------------------------
+
+    def issue(self, mode: Lazy) -> int:
+        """As there; in an interrupt no lazy mode holds."""
+        if mode and self.mode == mode and not self._linux.in_interrupt(self._cpu):
+            return 0
+        return self.flush()
+
+    def flush(self) -> int:
+        """``xen_mc_flush``."""
+        memory, buffer = self._memory, self._buffer
+        count, refused = memory.u32(buffer), 0
+        entries = buffer + self._members[0]
+        if count == 1:
+            number, _, *arguments = struct.unpack("<7Q", memory.read(entries, 56))
+            result = self._platform.hypercall(self._cpu, number, *arguments)
+            memory.set_u64(entries + _RESULT, result & (1 << 64) - 1)
+            refused = int(result < 0)
+        elif count:
+            if self._platform.hypercall(self._cpu, Hypercall.MULTICALL, entries, count):
+                raise MachineError("Xen refused the kernel's multicall", vcpu=self._cpu.index)
+            refused = sum(memory.u64(entries + _ENTRY * each + _RESULT) >> 63 for each in range(count))
+        if refused:
+            self._platform.machine.log.record(MC_FLUSH, self._cpu.index, op=count, result=-refused)
+            self.failed += refused
+        memory.set_u32(buffer, 0)
+        memory.set_u32(buffer + 4, 0)
+        self._call_back(buffer)
+        return refused
+
+    def _call_back(self, buffer: int) -> None:
+        memory, place = self._memory, buffer + self._members[2]
+        for each in range(memory.u32(buffer + 8)):
+            function, data = struct.unpack("<QQ", memory.read(place + 16 * each, 16))
+            if function != self._linux.names.address("set_current_cr3"):
+                raise MachineError(f"the kernel's batch calls {function:#x} back", vcpu=self._cpu.index)
+            memory.set_u64(self._linux.names.per_cpu("xen_current_cr3", self._cpu), data)
+        memory.set_u32(buffer + 8, 0)
+
+    # --- lazy modes ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _nests(self) -> bool:
+        return "xen_lazy_nesting" in self._linux.names
+
+    @property
+    def _nesting(self) -> int:
+        return self._linux.names.per_cpu("xen_lazy_nesting", self._cpu)
+
+    def enter(self, mode: Lazy) -> None:
+        """``enter_lazy``; entered twice it has to be left twice, where the kernel counts that."""
+        if self._nests and self.mode == mode:
+            self._memory.set_u32(self._nesting, self._memory.u32(self._nesting) + 1)
+        else:
+            self.mode = mode
+
+    def leave(self) -> None:
+        """``xen_mc_flush``, then ``leave_lazy``."""
+        self.flush()
+        if self._nests and (depth := self._memory.u32(self._nesting)):
+            self._memory.set_u32(self._nesting, depth - 1)
+        else:
+            self.mode = Lazy.NONE
+
+    # --- a context switch ------------------------------------------------------------------------------------------
+
+    def interrupt(self, task: int) -> None:
+        """An MMU batch of a task that is switched away from is ended, and noted in its flags."""
+        if self.mode == Lazy.MMU:
+            self.leave()
+            self._flag(task, _LAZY_MMU_UPDATES)
+
+    def resume(self, task: int) -> None:
+        """One that is switched to goes on with the batch that it had."""
+        if self._memory.u64(self._flags(task)) & _LAZY_MMU_UPDATES:
+            self._flag(task, 0)
+            self.enter(Lazy.MMU)
+
+    def _flags(self, task: int) -> int:
+        return task + self._linux.names.member("task_struct", "thread_info.flags")
+
+    def _flag(self, task: int, value: int) -> None:
+        place = self._flags(task)
+        self._memory.set_u64(place, self._memory.u64(place) & ~_LAZY_MMU_UPDATES | value)
