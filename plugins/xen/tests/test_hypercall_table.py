@@ -214,8 +214,8 @@ def test_calls_of_control_domains(bench: Bench) -> None:
     assert bench.call(34, 2, 0) == -errno.ENOSYS
     hvm_ops(bench)
     buffers = bench.write(ARGUMENT, bytes(64))
-    assert [bench.call(41, domid, 1, buffers) for domid in (0, 1, SELF, 9)] == [
-        -errno.EINVAL, -errno.EPERM, -errno.EPERM, -errno.ESRCH,
+    assert [bench.call(41, domid, 1, buffers) for domid in (0, 1, SELF, 9, 0x10001)] == [
+        -errno.EINVAL, -errno.EPERM, -errno.EPERM, -errno.ESRCH, -errno.EPERM,
     ]  # fmt: skip
     assert bench.call(41, 0, 4, buffers) == -errno.E2BIG
     cont = bench.write(ARGUMENT, struct.pack("<IIH", 10, 0x15, 9))

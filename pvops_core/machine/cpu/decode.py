@@ -22,6 +22,8 @@ _POPS: Final = {"pop": 1, "popf": 1, "ret": 1, "leave": 1, "retf": 2, "iret": 3}
 _PUSHES: Final = {"push": 1, "pushf": 1, "call": 1, "lcall": 2}
 _ALL: Final = {"pushal": 4, "pushaw": 2, "popal": 4, "popaw": 2}
 _ONLY_LOOK: Final = frozenset({"lea", "nop", "invlpg"})
+_BIT_STRINGS: Final = frozenset({"bt", "bts", "btr", "btc"})
+"""With a register they reach any bit from their operand on: Intel SDM volume 2, 3.1.1.9, Bit(BitBase, BitOffset)."""
 _REFUSED_FIRST: Final = frozenset({"lgdt", "lidt", "lldt", "ltr", "lmsw"})
 """Refused outside of level 0 before they look at their operand."""
 _BY_NAME: Final = {"w": 2, "d": 4, "q": 8}
@@ -223,10 +225,19 @@ class _Reader:
             offset += self._register(base, ahead)
         if index and index not in {"riz", "eiz"}:
             offset += self._vcpu.get(index) * place.scale
+        if self._name in _BIT_STRINGS and self._found.operands[1].type == x86_const.X86_OP_REG:
+            offset += self._bits_away(operand.size)
         named = self._found.reg_name(place.segment)
         segment = named if named and (self._bits != 64 or named in _EVERYWHERE) else None
         segment = segment or ("ss" if base in _STACK_POINTERS else "ds")
         return self._access(segment, offset, operand.size, write=_writes(self._found, operand))
+
+    def _bits_away(self, size: int) -> int:
+        """How far from the operand's address the word is that has the bit which a register names."""
+        value = self._vcpu.get(self._found.reg_name(self._found.operands[1].reg))
+        sign = 1 << 8 * size - 1
+        bit = ((value & 2 * sign - 1) ^ sign) - sign
+        return bit // (8 * size) * size
 
     def _access(self, segment: str, offset: int, size: int, *, write: bool) -> Access:
         return Access(segment, offset & (1 << 8 * self._found.addr_size) - 1, size, write)

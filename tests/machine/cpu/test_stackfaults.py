@@ -41,6 +41,7 @@ THROUGH_STACK = [
         "mov rbp, rcx; .byte 0x26; inc dword ptr [rbp]",
     ),
     *(f"mov rsp, {LOWER_END - 4:#x}; pop rax", f"mov rsp, {LOWER_END + 4:#x}; push rax"),
+    *("mov rbp, rbx; mov rdx, 1 << 62; btc [rbp], rdx", "mov rbp, rbx; mov rdx, 1 << 63; bt [rbp], rdx"),
 ]
 THROUGH_ANOTHER = [
     *("mov eax, [rcx]", "mov [rcx], eax", "mov eax, [rbx + rcx * 1]"),
@@ -50,6 +51,7 @@ THROUGH_ANOTHER = [
     *("mov rsi, rcx; lodsb", "mov rdi, rcx; stosb", "mov rdi, rcx; rep movsb", "mov rbx, rcx; xlatb"),
     *(".byte 0x36; mov eax, [rcx]", "movabs eax, [0x8000004000000000]", "movups [rcx], xmm0"),
     *(f"mov rdx, {LOWER_END - 2:#x}; mov eax, [rdx]", "jmp rcx", "mov rdi, rcx; mov rsp, rcx; cmpsb"),
+    "mov rdx, 1 << 62; bts [rbx], rdx",
 ]  # fmt: skip
 CASES = [*((text, SS) for text in THROUGH_STACK), *((text, GP) for text in THROUGH_ANOTHER)]
 

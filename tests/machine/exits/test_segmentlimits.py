@@ -89,6 +89,18 @@ def test_the_limit(rig: Rig, segment: str, place: str, *, user: bool) -> None:
             assert rig.cpu.get("ecx") == 0x12345678
 
 
+@pytest.mark.parametrize(
+    ("bit", "fits"), [(0, True), (0xA0, True), (0xBF, True), (0xC0, False), (-1, False), (-32, False)]
+)
+def test_a_bit_string_reaches_where_its_register_says(rig: Rig, bit: int, fits: bool) -> None:  # noqa: FBT001
+    """The access is to the word of 32 bits that has the bit: 24 bytes are whole words, and one is left."""
+    selector = put(rig, descriptor(LIMIT))
+    for name in ("bt", "bts", "btr", "btc"):
+        got = run(rig, f"mov gs, ax; {name} gs:[esi], ebx", eax=selector, esi=0, ebx=bit & 0xFFFFFFFF)
+        assert got == (None if fits else (GP, 0)), name
+        assert run(rig, f"mov gs, ax; {name} dword ptr gs:[esi], 31", eax=selector, esi=0x15) is None
+
+
 def test_nothing_of_a_refused_instruction_is_done(rig: Rig) -> None:
     selector = put(rig, descriptor(LIMIT))
     rig.memory.write(DATA, bytes(64))

@@ -140,6 +140,7 @@ def dm_op(hv: Hypervisor, cpu: Vcpu, domid: int, count: int, buffers: int) -> in
     if count > _DM_OP_BUFFERS:
         return -E2BIG
     access.read(hv, cpu, buffers, 2 * hv.abi.word * count)
+    domid &= 0xFFFF  # a domid_t
     if domid in {DOMID_SELF, hv.domain.domid}:
         return -EPERM
     return -ESRCH if domid else -EINVAL
