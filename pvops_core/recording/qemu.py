@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import socket
 import subprocess
@@ -30,7 +31,9 @@ XEN_ROOM: Final = 256
 
 _GZIP: Final = b"\x1f\x8b"
 _LARGEST: Final = 64 << 20
-_TAIL: Final = 600
+_LINES: Final = 3
+_WRONG: Final = re.compile(r"panic|\bfatal|\bcrash|\bBUG\b|Oops|fault", re.IGNORECASE)
+"""What Linux and Xen say before they show registers and a stack."""
 
 
 @attrs.frozen(kw_only=True)
@@ -70,7 +73,7 @@ class Boot:
         if self.xen is None:
             words += ["-kernel", str(kernel), "-append", self.command_line]
             return words + (["-initrd", str(initrd)] if self.initrd else [])
-        said = f"console=com1 com1=115200 dom0=pv dom0_mem={self.memory}M dom0_max_vcpus={self.cpus} noreboot"
+        said = f"console=com1 com1=115200 dom0=pv dom0_mem={self.memory}M dom0_max_vcpus={self.cpus}"
         # Modules of a multiboot kernel are parted by commas; one within is written twice.
         modules = f"{kernel} {self.command_line}".replace(",", ",,") + (f",{initrd}" if self.initrd else "")
         return [*words, "-kernel", str(folder / "xen"), "-append", said, "-initrd", modules]
@@ -161,6 +164,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _tail(file: IO[bytes]) -> str:
+    """The last lines, and before them the last that says what went wrong: registers and a stack may follow it."""
     file.seek(0)
-    lines = file.read()[-_TAIL:].decode(errors="replace").split("\n")
-    return " | ".join(line.strip() for line in lines if line.strip())
+    lines = [line.strip() for line in file.read().decode(errors="replace").split("\n") if line.strip()]
+    wrong = [line for line in lines[:-_LINES] if _WRONG.search(line)]
+    return " | ".join([*wrong[-_LINES:], *lines[-_LINES:]])

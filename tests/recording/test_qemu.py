@@ -105,3 +105,14 @@ def test_a_boot_that_ends_says_its_last_words_and_leaves_nothing(
         stub.go()
     assert {path.name for path in tmp_path.iterdir()} == {program.name, "story.json", boot.kernel.name}
     assert program.name == PROGRAM
+
+
+def test_what_went_wrong_is_said_though_much_is_said_after_it(
+    boot: Boot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["all is well", "(XEN) Domain 0 (vcpu#0) crashed on cpu#0:", *(f"stack {number}" for number in range(99))]
+    install(tmp_path, Story(console="\n".join(said)))
+    only(tmp_path, monkeypatch)
+    message = r"last words: \(XEN\) Domain 0 \(vcpu#0\) crashed on cpu#0: \| stack 96 \| stack 97 \| stack 98$"
+    with pytest.raises(RecordingError, match=message), machine(boot, 20) as stub:
+        stub.go()
