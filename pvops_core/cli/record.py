@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, image_json, progress, write_file, write_json
+from pvops_core.cli.runs import check_folders
 from pvops_core.errors import printable
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def record(
     from pvops_core.recording.qemu import Boot, find_qemu  # noqa: PLC0415
     from pvops_core.recording.stub import RecordingError  # noqa: PLC0415
 
+    check_folders(output, json)
     find_qemu()
     subject = read_subject(load_image(kernel))
     boot = Boot(kernel=kernel, initrd=initrd, xen=xen, cpu=cpu, cpus=cpus, memory=memory, words=cmdline)

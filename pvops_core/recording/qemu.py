@@ -164,8 +164,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _tail(file: IO[bytes]) -> str:
-    """The last lines, and before them the last that says what went wrong: registers and a stack may follow it."""
+    """The last lines, and before them those that say what went wrong: registers and a stack may follow these."""
     file.seek(0)
     lines = [line.strip() for line in file.read().decode(errors="replace").split("\n") if line.strip()]
-    wrong = [line for line in lines[:-_LINES] if _WRONG.search(line)]
-    return " | ".join([*wrong[-_LINES:], *lines[-_LINES:]])
+    wrong = max((index for index, line in enumerate(lines) if _WRONG.search(line)), default=len(lines))
+    told = lines[wrong : min(wrong + _LINES, len(lines) - _LINES)]
+    return " | ".join(told + lines[-_LINES:])

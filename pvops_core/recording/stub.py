@@ -6,6 +6,7 @@ them is in its gdbstub.c. No client of that protocol was found that is maintaine
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -138,5 +139,6 @@ class Stub:
         body = body.lstrip(b"+").removeprefix(b"$")
         if checksum != b"%02x" % (sum(body) & 0xFF):
             raise RecordingError(f"QEMU sent a packet whose checksum is not {checksum!r}")
-        self._connection.sendall(b"+")
+        with contextlib.suppress(OSError):  # who says that it ended does not wait for that
+            self._connection.sendall(b"+")
         return body.decode("latin-1")

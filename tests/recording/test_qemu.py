@@ -113,6 +113,6 @@ def test_what_went_wrong_is_said_though_much_is_said_after_it(
     said = ["all is well", "(XEN) Domain 0 (vcpu#0) crashed on cpu#0:", *(f"stack {number}" for number in range(99))]
     install(tmp_path, Story(console="\n".join(said)))
     only(tmp_path, monkeypatch)
-    message = r"last words: \(XEN\) Domain 0 \(vcpu#0\) crashed on cpu#0: \| stack 96 \| stack 97 \| stack 98$"
+    message = r"Domain 0 \(vcpu#0\) crashed on cpu#0: \| stack 0 \| stack 1 \| stack 96 \| stack 97 \| stack 98$"
     with pytest.raises(RecordingError, match=message), machine(boot, 20) as stub:
         stub.go()

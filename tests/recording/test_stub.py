@@ -101,3 +101,20 @@ def test_a_socket_that_is_closed() -> None:
         stub._connection.close()
         with pytest.raises(RecordingError, match="QEMU is gone"):
             stub.go()
+
+
+def test_an_end_that_nobody_waits_for_an_answer_to() -> None:
+    with saying(b"+" + framed("W00")) as stub:
+        plain = stub._connection
+
+        class Gone:
+            def sendall(self, data: bytes) -> None:
+                if data == b"+":
+                    raise BrokenPipeError(32, "Broken pipe")
+
+            def recv(self, size: int) -> bytes:
+                return plain.recv(size)
+
+        stub._connection = Gone()  # type: ignore[assignment]
+        with pytest.raises(RecordingError, match=r"the machine ended \('W00'\)"):
+            stub.go()
