@@ -85,9 +85,7 @@ class BootedKernel(Standing[Session]):
             if session.table is not None:
                 assert not session.hooks.standing  # made here, it belongs to the snapshot
             title = f"{recipe.image} on {recipe.backend} from {recipe.place!r}"
-            options = f"--pvops-kernel {recipe.image} --pvops-backend {recipe.backend} --pvops-seed {recipe.seed}"
-            options += recipe.choices.options()
-            super().__init__(session, vcpu, title, options)
+            super().__init__(session, vcpu, title)
         except BaseException:
             session.close()
             raise

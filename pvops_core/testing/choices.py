@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -29,7 +30,7 @@ class Choices:
 
     def options(self) -> str:
         """Options of pytest for the same again."""
-        return "".join(f" --pvops-set {name}={text}" for name, text in self.settings)
+        return "".join(f" --pvops-set {shlex.quote(f'{name}={text}')}" for name, text in self.settings)
 
 
 def choices_of(

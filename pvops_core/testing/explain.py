@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import PvopsError
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from pvops_core.testing.booted import BootedKernel
     from pvops_core.testing.lab import Lab
 
-AROUND: Final = 24
-"""Bytes before and after RIP that are disassembled."""
+AROUND: Final = 64
+"""Bytes after RIP that are read: more than the instructions shown have, so that none is cut."""
+BEFORE: Final = 6
+AFTER: Final = 4
+"""Instructions shown; one has at most 15 bytes."""
+_FARTHEST: Final = 0x4000
+"""Bytes of a function that are decoded to come to RIP."""
 EVENTS: Final = 10
 LINES: Final = 6
 
 
-def explain(standing: Lab | BootedKernel, node: str) -> str:
-    """The whole report of a machine as a test left it.
-
-    Args:
-        standing: the machine.
-        node: the test's node id, for the command that replays it.
-    """
+def explain(standing: Lab | BootedKernel) -> str:
+    """The whole report of a machine as a test left it."""
     image, machine = standing.session.guest.image, standing.machine
-    parts = [f"replay: pytest '{node}' {standing.options}", f"{standing.title}; now {machine.clock.ns} ns"]
+    parts = [f"{standing.title}; now {machine.clock.ns} ns"]
     if fault := standing.session.last_hook_fault:
         parts.append(fault)
     for cpu in machine.vcpus:
@@ -55,23 +55,47 @@ def _cpu(image: KernelImage, cpu: Vcpu) -> Iterator[str]:
     yield f"vcpu {cpu.index} at {place(image, cpu.rip)}, {state}, RSP {cpu.rsp:#x}, RFLAGS {cpu.rflags:#x}"
     if cpu.halted:
         return
+    yield from _code(image, cpu)
+
+
+def _code(image: KernelImage, cpu: Vcpu) -> Iterator[str]:
+    """Whole instructions before and after RIP; those before as they follow from the function's start."""
     found = image.symbol_at(cpu.rip)
-    back = min(found[1], AROUND) if found else 0
+    begin = cpu.rip - found[1] if found and found[1] <= _FARTHEST else cpu.rip
     try:
-        code = cpu.virtual.read(cpu.rip - back, back + AROUND, system=True)
+        code = _readable(cpu, begin, cpu.rip + AROUND)
     except (GuestFault, PvopsError) as error:
         yield f"  no code to show: {error}"
         return
-    for address, data, text in listing(code, cpu.rip - back, cpu.machine.kind.bits):
+    lines = listing(code, begin, cpu.machine.kind.bits)
+    if cpu.rip not in {address for address, _data, _text in lines}:
+        lines = listing(code[cpu.rip - begin :], cpu.rip, cpu.machine.kind.bits)
+    before = [line for line in lines if line[0] < cpu.rip][-BEFORE:]
+    after = [line for line in lines if line[0] >= cpu.rip][:AFTER]
+    for address, data, text in (*before, *after):
         yield f"  {'>' if address == cpu.rip else ' '} {address:#x}  {data.hex(' '):<30} {text}"
+
+
+def _readable(cpu: Vcpu, begin: int, end: int) -> bytes:
+    """Bytes of code, up to the end of what is mapped."""
+    try:
+        return cpu.virtual.read(begin, end - begin, system=True)
+    except GuestFault:
+        page = (cpu.rip | 0xFFF) + 1
+        return cpu.virtual.read(begin, page - begin, system=True)
 
 
 def _changed(standing: Lab | BootedKernel) -> Iterator[str]:
     now = registers_of(standing.vcpu)
-    yield "registers that changed since the test began:"
-    for name, old in standing.began.items():
-        if (new := now[name]) != old:
-            yield f"  {name}: {old:#x} -> {new:#x}"
+    changed = [f"  {name}: {old:#x} -> {new:#x}" for name, old in standing.began.items() if (new := now[name]) != old]
+    yield from _under("registers that changed since the test began:", changed)
+
+
+def _under(heading: str, lines: Sequence[str]) -> Iterator[str]:
+    """Lines below their heading; nothing where there are none."""
+    if lines:
+        yield heading
+        yield from lines
 
 
 def _walks(image: KernelImage, cpu: Vcpu) -> Iterator[str]:
@@ -90,11 +114,9 @@ def _walks(image: KernelImage, cpu: Vcpu) -> Iterator[str]:
 
 def _events(machine: Machine, console: bytes) -> Iterator[str]:
     events = machine.log.events
-    yield f"last events of {len(events)}:"
-    yield from (f"  {shown(event)}" for event in events[-EVENTS:])
+    yield from _under(f"last events of {len(events)}:", [f"  {shown(event)}" for event in events[-EVENTS:]])
     said = console.decode(errors="replace").splitlines()
-    yield "last lines of the guest's:"
-    yield from (f"  {line}" for line in said[-LINES:])
+    yield from _under("last lines of the guest's:", [f"  {line}" for line in said[-LINES:]])
 
 
 def shown(event: Event) -> str:

@@ -42,16 +42,15 @@ class Standing(Closing, Generic[Made]):
         session: guest and backend.
         vcpu: who has come to the place.
         title: what it is and where tests begin, for people.
-        options: of pytest, for the same again.
 
     Attributes:
         start: where tests begin.
         began: the vCPU's registers there.
     """
 
-    def __init__(self, session: Made, vcpu: Vcpu, title: str, options: str) -> None:
+    def __init__(self, session: Made, vcpu: Vcpu, title: str) -> None:
         self.session: Made = session
-        self.vcpu, self.title, self.options = vcpu, title, options
+        self.vcpu, self.title = vcpu, title
         self.start = self.machine.snapshot()
         self.began = registers_of(vcpu)
 
@@ -99,8 +98,7 @@ class Lab(Standing[Session]):
         try:
             run_to(session, cell.point)
             title = f"{cell} from point {cell.point!r}"
-            options = f"--pvops-backend {cell.backend} --pvops-seed {seed}{cell.choices.options()}"
-            super().__init__(session, session.machine.vcpus[0], title, options)
+            super().__init__(session, session.machine.vcpus[0], title)
         except BaseException:
             session.close()
             raise

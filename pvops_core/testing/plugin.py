@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import pytest
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pvops_core.testing.textpage import TextPage
 
 MARKERS: Final = {
-    "pvops_backends(*names)": "the backends to be tested where the command line names none",
+    "pvops_backends(*names)": "for these backends only: run on each where the command line names none, skip on others",
     "pvops_kinds(*names)": "run on these kinds of machine only: i386, pae, x86_64",
     "pvops_layouts(*globs)": "run on the guests of these layouts; by default on the newest of each kind",
     "pvops_vcpus(*numbers)": "run with each of these numbers of vCPUs; by default with one",
@@ -110,6 +111,12 @@ def loaded_backends(config: pytest.Config) -> Loaded:
     return config.stash[_LOADED]
 
 
+def _not_for(test: pytest.Item, name: str) -> str:
+    """Why a test is not for a backend; empty if it is."""
+    marker = test.get_closest_marker("pvops_backends")
+    return "" if marker is None or name in marker.args else f"for {', '.join(marker.args)} only"
+
+
 def _choices(test: pytest.Item, names: list[str], config: pytest.Config) -> dict[str, Choices]:
     """The settings that a test is run with, on each backend."""
     from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
@@ -138,7 +145,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         reasons = "".join(f"\n  {error}" for error in loaded.errors)
         there = ", ".join(sorted(loaded.backends))
         raise pytest.Collector.CollectError(f"no backend {', '.join(missing)}; there are {there}{reasons}")
-    choices = _choices(test, names, metafunc.config)
+    choices = {
+        name: attrs.evolve(each, why_not=_not_for(test, name) or each.why_not)
+        for name, each in _choices(test, names, metafunc.config).items()
+    }
     if "pvops_recipe" in metafunc.fixturenames:
         metafunc.parametrize("pvops_recipe", list(choices.items()), ids=names, indirect=True)
         return
@@ -173,13 +183,43 @@ def pytest_runtest_makereport(
         hide_ours(call.excinfo.value)
         call.excinfo = pytest.ExceptionInfo.from_exception(call.excinfo.value)
     report = yield
-    if report.failed and call.excinfo is not None and not call.excinfo.errisinstance(AssertionError):
-        report.user_properties.append(("pvops_crash", str(call.excinfo.value)))
-    if report.failed and call.when == "call" and _USED in item.stash:
-        from pvops_core.testing.explain import explain  # noqa: PLC0415 - likewise
-
-        report.sections.append(("pvops machine", explain(item.stash[_USED], item.nodeid)))
+    if report.failed and call.excinfo is not None:
+        _explain(item, call.excinfo.value, report)
     return report
+
+
+def _explain(item: pytest.Item, error: BaseException, report: pytest.TestReport) -> None:
+    """Add to a failed test's report what it is about; of the suite's it is all, the suite's own code left out."""
+    if not isinstance(error, AssertionError):
+        report.user_properties.append(("pvops_crash", type(error).__name__))
+    on = _on(item)
+    if on is None:
+        return
+    from pvops_core.backends.blame import own_trace  # noqa: PLC0415 - likewise
+    from pvops_core.testing.conformance.broken import sentence  # noqa: PLC0415
+    from pvops_core.testing.explain import explain  # noqa: PLC0415
+    from pvops_core.testing.replay import replay  # noqa: PLC0415
+
+    if (
+        "pvops_case" in getattr(item, "fixturenames", ())
+        and not item.config.getoption("fulltrace")
+        and not own_trace(error)
+    ):
+        crash = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+        report.longrepr = f"{crash}{sentence(error)}"
+    report.sections.append(("pvops replay", replay(item, *on)))
+    if report.when == "call" and _USED in item.stash:
+        report.sections.append(("pvops machine", explain(item.stash[_USED])))
+
+
+def _on(item: pytest.Item) -> tuple[str, Choices] | None:
+    """The backend that a test is run on, and its settings; None of a test that is run on none."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    if "pvops_recipe" in parameters:
+        name, choices = parameters["pvops_recipe"]
+        return name, choices
+    cell = parameters.get("pvops_cell") or getattr(parameters.get("pvops_case"), "cell", None)
+    return (cell.backend, cell.choices) if cell is not None else None
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:  # noqa: ANN401 - a private class

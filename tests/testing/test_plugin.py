@@ -81,8 +81,9 @@ def test_it(call, vcpu):
     result.stdout.fnmatch_lines(
         [
             "*CallError: a store to 0x1000 did not come back: crash*vector 14*address 0x1000",
+            "*pvops replay*",
+            "*pytest *test_it*native-6.1-64-1cpu* --pvops-backend native --pvops-seed 7",
             "*pvops machine*",
-            "replay: pytest *test_it*native-6.1-64-1cpu* --pvops-backend native --pvops-seed 7",
             "vcpu 0 at 0xffffffff80*<*>, level 0*",
             "  > 0x*",
             "registers that changed since the test began:",
@@ -133,7 +134,7 @@ def test_a_test_has_the_settings_of_the_command_line_and_of_its_marker(project: 
 
 def test_a_test_that_failed_says_its_settings(project: pytest.Pytester) -> None:
     result = run(project, SETTINGS.replace("== 5", "== 7"), "--pvops-set", "rtc=5")
-    result.stdout.fnmatch_lines(["replay: *test_it* --pvops-backend native --pvops-seed 0 --pvops-set rtc=5"])
+    result.stdout.fnmatch_lines(["*test_it* --pvops-backend native --pvops-seed 0 --pvops-set rtc=5"])
 
 
 @pytest.mark.parametrize(

@@ -31,12 +31,20 @@ SETTABLE: Final = 0x3200
 TLS: Final = {32: 6, 64: 12}
 
 
+@attrs.frozen(slots=False)
 class Keeping(Caller):
-    """Calls ops and functions; one that changes a register or flag that its calling convention keeps has failed."""
+    """Calls ops and functions; one that changes a register or flag that its calling convention keeps has failed.
+
+    Attributes:
+        made: what each call did, in order.
+    """
+
+    made: list[Effect] = attrs.field(factory=list, repr=False)
 
     def measure(self, callee: Callee) -> Effect:
         """Make a call; AssertionError names what it changed."""
         done, op = super().measure(callee), callee.what
+        self.made.append(done)
         changed = done.changes.registers
         lost = {name for name in GENERAL[self.session.guest.kind.bits] if name in changed}
         if op != "restore_fl" and "rflags" in changed and (changed["rflags"].old ^ changed["rflags"].new) & ~SETTABLE:
@@ -60,7 +68,7 @@ class Ground:
     has: frozenset[str]
 
     @cached_property
-    def call(self) -> Caller:
+    def call(self) -> Keeping:
         """Calls ops, and looks each time whether registers are kept."""
         return Keeping(self.lab.session)
 

@@ -26,9 +26,9 @@ def entries_come_back_as_they_were_meant(ground: Ground, op: str) -> None:
     for meant in (page | 1, page | KERNEL, page | TABLE, page | 0x25, 0, 0x80 << 12 & ~1):
         made = ground.call(f"make_{level}", meant)
         seen = ground.call(f"{level}_val", made.result)
-        assert seen.result == meant
-        assert not made.changes, made.changes
-        assert not seen.changes, seen.changes
+        assert seen.result == meant, f"{level}_val gives {seen.result:#x} of what make_{level} made of {meant:#x}"
+        assert not made.changes, f"make_{level} changed {made.changes}"
+        assert not seen.changes, f"{level}_val changed {seen.changes}"
 
 
 @law("set_pte", "set_pte_at", "set_pte_atomic", "set_pte_present")
@@ -39,10 +39,11 @@ def a_mapping_is_in_force_after_the_flush(ground: Ground, op: str) -> None:
         entry = ground.made("pte", ground.page(word))
         wide = (ground.init_mm, ground.area) if op in {"set_pte_at", "set_pte_present"} else ()
         done = ground.call(op, *wide, place, entry)
-        assert not done.changes.registers, done.changes
+        assert not done.changes.registers, f"{done.what} changed {done.changes}"
         ground.flush()
-        assert ground.call.load(ground.area) == word
-        assert ground.stored(place) & SEEN == entry & SEEN
+        seen, stored = ground.call.load(ground.area), ground.stored(place)
+        assert seen == word, f"a page was mapped by {op} and flushed for: {seen:#x} is read there, {word:#x} was in it"
+        assert stored & SEEN == entry & SEEN, f"{op} was given the entry {entry:#x}; {stored:#x} is in the table"
 
 
 @law("pte_clear")
@@ -50,7 +51,8 @@ def a_cleared_entry_maps_nothing(ground: Ground, op: str) -> None:
     """It reads as 0."""
     ground.map(ground.area, ground.page())
     ground.call(op, ground.init_mm, ground.area, ground.pte(ground.area))
-    assert ground.read("pte", ground.stored(ground.pte(ground.area))) == 0
+    left = ground.read("pte", ground.stored(ground.pte(ground.area)))
+    assert left == 0, f"an entry was cleared by {op}; {left:#x} is in the table"
 
 
 @law("set_pmd", "set_pud", "set_p4d", "set_pgd", "pmd_clear")
@@ -64,11 +66,13 @@ def an_entry_of_a_table_not_in_use_is_what_was_set(ground: Ground, op: str) -> N
     if op.endswith("_clear"):
         ground.call("set_pmd", table, entry)
         ground.call(op, table)
-        assert ground.read(level, ground.stored(table)) == 0
+        left = ground.read(level, ground.stored(table))
+        assert left == 0, f"an entry was cleared by {op}; {left:#x} is in the table"
     else:
         done = ground.call(op, table, entry)
-        assert ground.stored(table) == entry
-        assert not done.changes.registers, done.changes
+        stored = ground.stored(table)
+        assert stored == entry, f"{op} was given the entry {entry:#x}; {stored:#x} is in the table"
+        assert not done.changes.registers, f"{done.what} changed {done.changes}"
 
 
 @law("pte_update", "pte_update_defer")
@@ -79,8 +83,8 @@ def telling_of_an_update_changes_nothing_seen(ground: Ground, op: str) -> None:
     before = ground.stored(place)
     ground.call(op, ground.init_mm, ground.area, place)
     ground.flush()
-    assert ground.stored(place) == before
-    assert ground.call.load(ground.area) == 0x77
+    assert ground.stored(place) == before, f"{op} only tells of an update, and the entry became another"
+    assert ground.call.load(ground.area) == 0x77, f"another page is seen after {op}, which only tells of an update"
 
 
 @law("ptep_modify_prot_start", "ptep_modify_prot_commit")
@@ -95,8 +99,8 @@ def a_protection_changes_between_start_and_commit(ground: Ground, _op: str) -> N
     new = ground.call("make_pte", ground.read("pte", old) & ~RW).result
     ground.call("ptep_modify_prot_commit", vma, ground.area, place, new)
     ground.flush()
-    assert not ground.read("pte", ground.stored(place)) & RW
-    assert ground.call.load(ground.area) == 0x99
+    assert not ground.read("pte", ground.stored(place)) & RW, "a page was to be read-only after the commit, and is not"
+    assert ground.call.load(ground.area) == 0x99, "another page is seen after its protection was changed"
 
 
 FLUSHES: Final = (
@@ -113,7 +117,8 @@ def no_stale_translation_is_left(ground: Ground, op: str) -> None:
     """An address that was used, and whose entry changed, is translated anew."""
     ground.map(ground.area, ground.page(word=0x11))
     ground.flush()
-    assert ground.call.load(ground.area) == 0x11
+    first = ground.call.load(ground.area)
+    assert first == 0x11, f"{first:#x} is read of a page that was mapped and flushed for; 0x11 was in it"
     ground.map(ground.area, ground.page(word=0x22))
     if op == "write_cr3":
         done = ground.call(op, ground.call("read_cr3").result)
@@ -121,8 +126,9 @@ def no_stale_translation_is_left(ground: Ground, op: str) -> None:
         done = ground.call(op, ground.area)
     else:
         done = ground.call(op)
-    assert ground.call.load(ground.area) == 0x22
-    assert not done.changes.registers, done.changes
+    seen = ground.call.load(ground.area)
+    assert seen == 0x22, f"a stale translation was used after {op}: {seen:#x} read, 0x22 is there now"
+    assert not done.changes.registers, f"{done.what} changed {done.changes}"
 
 
 @law("mmu_lazy_mode_enter", "mmu_lazy_mode_leave", also=("mmu_lazy_mode_enter",))
@@ -137,7 +143,8 @@ def a_batch_is_in_force_when_it_ends(ground: Ground, _op: str) -> None:
     ground.call("mmu_lazy_mode_leave")
     ground.flush()
     for number in range(8):
-        assert ground.call.load(ground.area + number * PAGE) == 0x100 + number
+        seen = ground.call.load(ground.area + number * PAGE)
+        assert seen == 0x100 + number, f"mapping {number} of a batch of 8 is not in force when the batch has ended"
 
 
 @law("mmu_lazy_mode_flush")
@@ -148,7 +155,7 @@ def a_flushed_batch_is_in_force_at_once(ground: Ground, op: str) -> None:
     ground.call("mmu_lazy_mode_enter")
     ground.call("set_pte", place, entry)
     ground.call(op)
-    assert ground.stored(place) & SEEN == entry & SEEN
+    assert ground.stored(place) & SEEN == entry & SEEN, f"an update of a batch is not in the table after {op}"
     ground.call("mmu_lazy_mode_leave")
 
 
@@ -161,7 +168,7 @@ def a_lazy_mode_ends_with_its_updates_done(ground: Ground, op: str) -> None:
     ground.call(op, 3)
     ground.call(op, 0)
     ground.flush()
-    assert ground.call.load(ground.area) == 0x44
+    assert ground.call.load(ground.area) == 0x44, "a mapping made in lazy mode is not in force when that has ended"
 
 
 @law("alloc_pte", "alloc_pt", "release_pte", "release_pt")
@@ -171,9 +178,9 @@ def a_leaf_table_is_protected_while_it_is_one(ground: Ground, op: str) -> None:
     alloc, release = (op, op.replace("alloc", "release")) if "alloc" in op else (op.replace("release", "alloc"), op)
     ground.call(alloc, ground.init_mm, ground.pfn(page))
     if "mmu.readonly_tables" in ground.has:
-        assert not ground.writable(page)
+        assert not ground.writable(page), f"a page can be written while it is a page table, after {alloc}"
     ground.call(release, ground.pfn(page))
-    assert ground.writable(page)
+    assert ground.writable(page), f"a page cannot be written though it is no page table any more, after {release}"
     ground.call.store(page, 0x1234)
 
 
@@ -185,7 +192,7 @@ def an_upper_table_is_given_back(ground: Ground, op: str) -> None:
     for step in ("alloc", "release"):
         wide = step == "alloc" and name != "pd"
         ground.call(f"{step}_{name}", *((ground.init_mm,) if wide else ()), ground.pfn(page))
-    assert ground.writable(page)
+    assert ground.writable(page), f"a page cannot be written though it is no page table any more, after release_{name}"
     ground.call.store(page, 0x1234)
 
 
@@ -199,16 +206,17 @@ def an_address_space_lives_and_ends(ground: Ground, op: str) -> None:
     root = ground.cpu.word(mm + ground.symbol("mm_pgd_offset"))
     use = "dup_mmap" if op == "dup_mmap" else "activate_mm"
     done = call(use, ground.init_mm, mm)
-    assert not done.changes.registers, done.changes
+    assert not done.changes.registers, f"{done.what} changed {done.changes}"
     if "mmu.readonly_tables" in ground.has:
-        assert not ground.writable(root)
+        assert not ground.writable(root), f"the root of an address space in use can be written, after {use}"
     before = call("read_cr3").result
     call("write_cr3", call.physical(root))
-    assert call("read_cr3").result & ~0xFFF == call.physical(root)
+    found, wanted = call("read_cr3").result & ~0xFFF, call.physical(root)
+    assert found == wanted, f"CR3 is {found:#x} after write_cr3 of {wanted:#x}"
     call("write_cr3", before)
     call("exit_mmap", mm)
     call.function("mm_destroy", mm)
-    assert ground.writable(root)
+    assert ground.writable(root), "the root of an address space that is gone cannot be written"
 
 
 @law("set_fixmap")
@@ -217,9 +225,9 @@ def a_fixed_page_is_mapped(ground: Ground, op: str) -> None:
     page = ground.page(word=0x6B)
     va = ground.symbol("fixaddr_top") - FIXMAP * PAGE
     ground.call(op, FIXMAP, ground.call.physical(page), KERNEL)
-    assert ground.call.load(va) == 0x6B
+    assert ground.call.load(va) == 0x6B, f"a page that {op} mapped is not seen at its fixed address"
     ground.call(op, FIXMAP, 0, 0)
-    assert not ground.read("pte", ground.stored(ground.pte(va))) & 1
+    assert not ground.read("pte", ground.stored(ground.pte(va))) & 1, f"a fixed page is still mapped after {op} of none"
 
 
 @law("tlb_remove_table")
@@ -228,9 +236,11 @@ def a_removed_table_waits_in_the_gather(ground: Ground, op: str) -> None:
     gather, tables = ground.page(), [ground.page(), ground.page()]
     for number, table in enumerate(tables, 1):
         ground.call(op, gather, table)
-        assert ground.cpu.word(gather + ground.symbol("gather_nr_offset")) == number
+        count = ground.cpu.word(gather + ground.symbol("gather_nr_offset"))
+        assert count == number, f"{number} tables wait in the gather, which says {count}"
     place = gather + ground.symbol("gather_tables_offset")
-    assert [ground.cpu.word(place + ground.word * number) for number in range(2)] == tables
+    found = [ground.cpu.word(place + ground.word * number) for number in range(2)]
+    assert found == tables, f"the tables that wait in the gather are {_hex(found)}, and were {_hex(tables)}"
 
 
 @law("flush_tlb_multi", "flush_tlb_others", point="finished", vcpus=2)
@@ -248,8 +258,8 @@ def another_vcpu_loses_its_stale_translations(ground: Ground, op: str) -> None:
     else:
         done = ground.call(op, page, ground.init_mm, ground.area)
     machine.platform.before_entry(machine.vcpus[1])
-    assert machine.counts["tlb_flushes"] > before or done.hypercalls, "nobody was asked to flush"
-    assert not done.changes.registers, done.changes
+    assert machine.counts["tlb_flushes"] > before or done.hypercalls, f"after {op} nobody was asked to flush"
+    assert not done.changes.registers, f"{done.what} changed {done.changes}"
 
 
 @law("pagetable_reserve", point="op:pagetable_reserve")
@@ -258,7 +268,11 @@ def spare_tables_become_memory(ground: Ground, op: str) -> None:
     start, end, top = (ground.cpu.u64(ground.symbol(f"pgt_buf_{name}")) << 12 for name in ("start", "end", "top"))
     done = ground.call(op, start, end)
     assert top > end, "the guest took more than it needed"
-    reserved = [dict(event.fields) for event in done.events if event.kind == "memblock-reserve"]
-    assert {"start": start, "end": end} in reserved
+    reserved = [dict(event.fields) for event in done.events_of("memblock-reserve")]
+    assert {"start": start, "end": end} in reserved, f"{op} reserved {reserved}, not {start:#x} to {end:#x}"
     for pa in range(end, top, PAGE):
         ground.call.store(ground.call.virtual(pa), 0x5A)
+
+
+def _hex(numbers: list[int]) -> str:
+    return ", ".join(f"{number:#x}" for number in numbers)

@@ -27,7 +27,7 @@ QUIET: Final = """
 def leaves_registers_and_tables_alone(ground: Ground, op: str) -> None:
     """No register that the caller may rely on, no control register, no descriptor table is another afterwards."""
     done = ground.may_refuse(op)
-    assert not done.changes.registers, f"{op} changed {done.changes}"
+    assert not done.changes.registers, f"{done.what} changed {done.changes}"
     assert not done.switches
 
 
@@ -38,8 +38,10 @@ def the_flag_is_what_was_set_last(ground: Ground, op: str) -> None:
     for wanted in (IF, 0, 0, IF, IF, 0):
         usual = "irq_enable" if wanted else "irq_disable"
         done = call(op, wanted | 2) if op == "restore_fl" else call(usual)
-        assert call("save_fl").result & IF == wanted
-        assert set(done.changes.registers) <= {"rflags"}, done.changes
+        found = call("save_fl").result & IF
+        said = ("off", "on")
+        assert found == wanted, f"interrupts were put {said[wanted > 0]} by {done.what} and are {said[found > 0]}"
+        assert set(done.changes.registers) <= {"rflags"}, f"{done.what} changed {done.changes}"
         changed = done.changes.registers.get("rflags")
         assert changed is None or (changed.old ^ changed.new) & ~ARITHMETIC == IF, done.changes
 
@@ -51,8 +53,8 @@ def cr0_reads_as_it_was_written(ground: Ground, _op: str) -> None:
     before = call("read_cr0").result
     for wanted in (before | TS, before & ~TS):
         done = call("write_cr0", wanted)
-        assert set(done.changes.registers) <= {"cr0"}, done.changes
-        assert call("read_cr0").result & TS == wanted & TS
+        assert set(done.changes.registers) <= {"cr0"}, f"{done.what} changed {done.changes}"
+        assert call("read_cr0").result & TS == wanted & TS, f"CR0.TS does not read as it was written by {done.what}"
 
 
 @law("clts")
@@ -62,8 +64,9 @@ def clts_clears_ts(ground: Ground, op: str) -> None:
     call("write_cr0", call("read_cr0").result | TS)
     before = call("read_cr0").result
     done = call(op)
-    assert before ^ call("read_cr0").result == TS
-    assert set(done.changes.registers) <= {"cr0"}, done.changes
+    after = call("read_cr0").result
+    assert before ^ after == TS, f"{op} made {after:#x} of CR0 {before:#x}; only TS, bit 3, was to be cleared"
+    assert set(done.changes.registers) <= {"cr0"}, f"{done.what} changed {done.changes}"
 
 
 @law("read_cr2", "write_cr2")
@@ -71,14 +74,16 @@ def cr2_reads_as_it_was_written(ground: Ground, _op: str) -> None:
     """The address of a fault."""
     for wanted in (ground.area, 0x1000):
         ground.may_refuse("write_cr2", wanted)
-        assert ground.call("read_cr2").result == wanted
+        found = ground.call("read_cr2").result
+        assert found == wanted, f"CR2 was written as {wanted:#x} and reads as {found:#x}"
 
 
 @law("read_cr3")
 def cr3_is_the_kernels_root(ground: Ground, op: str) -> None:
     """In the guest's own physical addresses."""
     root = ground.cpu.word(ground.init_mm + ground.symbol("mm_pgd_offset"))
-    assert ground.call(op).result & ~0xFFF == ground.call.physical(root)
+    found, wanted = ground.call(op).result & ~0xFFF, ground.call.physical(root)
+    assert found == wanted, f"{op} gives {found:#x}; the kernel's root is at {wanted:#x}"
 
 
 @law("read_cr4", "read_cr4_safe", "write_cr4")
@@ -88,19 +93,20 @@ def cr4_may_be_written_back(ground: Ground, op: str) -> None:
         value = ground.cpu.cr4
     else:
         value = ground.may_refuse("read_cr4" if op == "write_cr4" else op).result
-    assert not ground.bare or value == ground.cpu.cr4
+    assert not ground.bare or value == ground.cpu.cr4, f"{op}: CR4 is {ground.cpu.cr4:#x}, and {value:#x} was read"
     done = ground.may_refuse("write_cr4", value)
-    assert not done.changes.registers, done.changes
+    assert not done.changes.registers, f"{done.what} changed {done.changes}"
     if ground.bare:
         ground.call("write_cr4", value ^ CR4_TSD)
-        assert ground.cpu.cr4 == value ^ CR4_TSD
+        assert ground.cpu.cr4 == value ^ CR4_TSD, f"CR4 is {ground.cpu.cr4:#x} after write_cr4 of {value ^ CR4_TSD:#x}"
 
 
 @law("store_tr")
 def the_task_register_is_stored(ground: Ground, op: str) -> None:
     """Its selector, where the guest has a task of the processor's."""
     if ground.bare:
-        assert ground.call(op).result == ground.cpu.table("tr").selector
+        found, wanted = ground.call(op).result, ground.cpu.table("tr").selector
+        assert found == wanted, f"{op} gives {found:#x}; the task register holds {wanted:#x}"
 
 
 @law("get_debugreg", "set_debugreg")
@@ -109,7 +115,8 @@ def debug_registers_read_as_they_were_written(ground: Ground, _op: str) -> None:
     for number in range(4):
         ground.may_refuse("set_debugreg", number, ground.area + number)
     for number in range(4):
-        assert ground.may_refuse("get_debugreg", number).result == ground.area + number
+        found, wanted = ground.may_refuse("get_debugreg", number).result, ground.area + number
+        assert found == wanted, f"DR{number} was written as {wanted:#x} and reads as {found:#x}"
 
 
 @law("read_msr", "write_msr", "read_msr_safe", "write_msr_safe", also=("read_msr_safe",))
@@ -119,11 +126,12 @@ def msrs_read_as_they_were_written(ground: Ground, op: str) -> None:
     error = ground.page(word=5)
     wrote = ground.call(f"write_msr{safe}", FS_BASE, 0x1234_5000, 0x7F)
     arguments = (FS_BASE, error) if safe else (FS_BASE,)
-    assert ground.call(f"read_msr{safe}", *arguments).result == 0x7F_1234_5000
-    assert set(wrote.changes.registers) <= {f"msr {FS_BASE:#x}"}, wrote.changes
+    found = ground.call(f"read_msr{safe}", *arguments).result
+    assert found == 0x7F_1234_5000, f"FS_BASE was written as 0x7f12345000 and reads as {found:#x}"
+    assert set(wrote.changes.registers) <= {f"msr {FS_BASE:#x}"}, f"{wrote.what} changed {wrote.changes}"
     if safe:
-        assert wrote.result == 0
-        assert ground.cpu.u32(error) == 0
+        assert wrote.result == 0, f"write_msr_safe of an MSR that is there gives {wrote.result:#x}, not 0"
+        assert ground.cpu.u32(error) == 0, "read_msr_safe of an MSR that is there says that there was an error"
 
 
 @law("read_msr_safe", "write_msr_safe")
@@ -132,9 +140,9 @@ def an_msr_that_is_not_there_is_an_error(ground: Ground, op: str) -> None:
     error = ground.page()
     if op == "read_msr_safe":
         ground.call(op, NO_MSR, error)
-        assert ground.cpu.u32(error) != 0
+        assert ground.cpu.u32(error) != 0, f"{op} of an MSR that is not there, {NO_MSR:#x}, says that all was well"
     elif "hypercalls" not in ground.has:  # a hypervisor may drop such writes
-        assert ground.call(op, NO_MSR, 1, 0).result != 0
+        assert ground.call(op, NO_MSR, 1, 0).result, f"{op} of an MSR that is not there, {NO_MSR:#x}, gives no error"
 
 
 @law("cpuid")
@@ -143,37 +151,41 @@ def cpuid_answers_in_its_four_words(ground: Ground, op: str) -> None:
     page = ground.page()
     places = [page + 4 * number for number in range(4)]
     done = ground.call(op, *places)
-    assert ground.cpu.u32(page) > 0, "the highest leaf is more than 0"
-    assert any(ground.cpu.u32(place) for place in places[1:]), "there is a vendor"
-    assert not done.changes.registers, done.changes
-    assert all(page <= place < page + 16 for place in done.changes.memory), done.changes
+    assert ground.cpu.u32(page) > 0, f"{op} of leaf 0: the highest leaf is 0"
+    assert any(ground.cpu.u32(place) for place in places[1:]), f"{op} of leaf 0 names no vendor"
+    assert not done.changes.registers, f"{done.what} changed {done.changes}"
+    beside = [place for place in done.changes.memory if not page <= place < page + 16]
+    assert not beside, f"{op} writes beside its four words: {done.changes}"
 
 
 @law("sched_clock", "read_tsc")
 def time_goes_on(ground: Ground, op: str) -> None:
     """Never back."""
     times = [ground.call(op).result for _ in range(4)]
-    assert times == sorted(times)
-    assert times[-1] > times[0]
+    assert times == sorted(times), f"time goes back: {op} gave {times}"
+    assert times[-1] > times[0], f"time stands still: {op} gave {times}"
 
 
 @law("get_cpu_khz")
 def the_processor_has_a_speed(ground: Ground, op: str) -> None:
     """In kHz: between 1 MHz and 100 GHz."""
-    assert 10**3 <= ground.call(op).result <= 10**8
+    speed = ground.call(op).result
+    assert 10**3 <= speed <= 10**8, f"{op} gives {speed} kHz; 1 MHz to 100 GHz is likely"
 
 
 @law("get_wallclock", "set_wallclock")
 def the_wall_clock_may_be_set_to_itself(ground: Ground, _op: str) -> None:
     """Without an error; where it can be set, to another minute too."""
     now = ground.call("get_wallclock").result
-    assert 0 < now < 1 << 32, "seconds since 1970"
+    assert 0 < now < 1 << 32, f"get_wallclock gives {now} seconds since 1970"
     done = ground.call("set_wallclock", now).result
-    assert done in {0, 0xFFFF_FFFF}
-    assert abs(ground.call("get_wallclock").result - now) <= 1
+    assert done in {0, 0xFFFF_FFFF}, f"set_wallclock gives {done:#x}; it is 0, or -1 where the clock cannot be set"
+    after = ground.call("get_wallclock").result
+    assert abs(after - now) <= 1, f"the clock was set to {now} and reads {after}"
     if not done and ground.bare:
         ground.call("set_wallclock", now + 60)
-        assert abs(ground.call("get_wallclock").result - now - 60) <= 1
+        after = ground.call("get_wallclock").result
+        assert abs(after - now - 60) <= 1, f"the clock was set to {now + 60} and reads {after}"
 
 
 @law("apic_read", "apic_write", "apic_write_atomic")
@@ -183,7 +195,8 @@ def apic_registers_read_as_they_were_written(ground: Ground, op: str) -> None:
     for value in (0x20, 0):
         ground.may_refuse(write, 0x80, value)
         if "kind.apic" in ground.has or ground.backend.base is None:
-            assert ground.may_refuse("apic_read", 0x80).result == value
+            found = ground.may_refuse("apic_read", 0x80).result
+            assert found == value, f"the task priority was written as {value:#x} by {write} and reads as {found:#x}"
 
 
 @law("safe_halt", point="running")
@@ -194,5 +207,6 @@ def safe_halt_returns_with_an_interrupt(ground: Ground, op: str) -> None:
         before = cpu.word(ground.symbol("ticks"))
         call("irq_disable")
         call(op)
-        assert cpu.word(ground.symbol("ticks")) > before
-        assert call("save_fl").result & IF
+        after = cpu.word(ground.symbol("ticks"))
+        assert after > before, f"{op} came back without an interrupt: the guest's tick is {after}, as it was"
+        assert call("save_fl").result & IF, f"interrupts are off after {op}"

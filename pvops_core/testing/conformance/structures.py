@@ -43,7 +43,8 @@ def the_processor_finds_a_descriptor_written(ground: Ground, op: str) -> None:
     """``lsl`` gives its limit."""
     gdt, entry = ground.call.function("cpu_gdt", 0).result, TLS[ground.bits] + 1
     _descriptor(ground, op, gdt, entry)
-    assert _limit(ground, entry) == LIMIT
+    limit = _limit(ground, entry)
+    assert limit == LIMIT, f"lsl finds the limit {limit:#x} in entry {entry}, of which {op} was told {LIMIT:#x}"
 
 
 @law("load_tls")
@@ -56,7 +57,8 @@ def the_processor_finds_the_threads_segments(ground: Ground, op: str) -> None:
         ground.cpu.set_u32(array + 8 * number + 4, SMALL[1])
     ground.call(op, thread, 0)
     for number in range(3):
-        assert _limit(ground, TLS[ground.bits] + number) == LIMIT
+        limit = _limit(ground, TLS[ground.bits] + number)
+        assert limit == LIMIT, f"thread segment {number} of 3 is not in the GDT after {op}: lsl finds {limit:#x}"
 
 
 @law("write_ldt_entry")
@@ -66,7 +68,8 @@ def an_entry_of_an_ldt_is_what_was_written(ground: Ground, op: str) -> None:
     if "alloc_ldt" in ground.layout:
         ground.call("alloc_ldt", ldt, 16)
     _descriptor(ground, op, ldt, 1)
-    assert ground.bytes(ldt + 8, 8) == SMALL[0].to_bytes(4, "little") + SMALL[1].to_bytes(4, "little")
+    found, wanted = ground.bytes(ldt + 8, 8), SMALL[0].to_bytes(4, "little") + SMALL[1].to_bytes(4, "little")
+    assert found == wanted, f"entry 1 is {found.hex(' ')} after {op} of {wanted.hex(' ')}"
 
 
 @law("alloc_ldt", "free_ldt")
@@ -75,9 +78,9 @@ def an_ldts_page_is_given_back(ground: Ground, _op: str) -> None:
     ldt = ground.page()
     ground.call("alloc_ldt", ldt, 16)
     if "mmu.readonly_tables" in ground.has:
-        assert not ground.writable(ldt)
+        assert not ground.writable(ldt), "a page can be written while it is an LDT, after alloc_ldt"
     ground.call("free_ldt", ldt, 16)
-    assert ground.writable(ldt)
+    assert ground.writable(ldt), "a page cannot be written though it is no LDT any more, after free_ldt"
     ground.call.store(ldt, 1)
 
 
@@ -93,7 +96,8 @@ def a_gate_is_what_was_written(ground: Ground, op: str) -> None:
         ground.call(op, idt, 3, page)
     else:
         ground.call(op, idt, 3, int.from_bytes(gate[:4], "little"), int.from_bytes(gate[4:], "little"))
-    assert ground.bytes(idt + 3 * size, size) == gate
+    found = ground.bytes(idt + 3 * size, size)
+    assert found == gate, f"gate 3 is {found.hex(' ')} after {op} of {gate.hex(' ')}"
 
 
 @law("load_gdt", "load_idt", "store_gdt", "store_idt")
@@ -105,17 +109,19 @@ def tables_may_be_loaded_again(ground: Ground, op: str) -> None:
     size = (128 if ground.bits == 64 else 256) if gdt else 256 * (16 if ground.bits == 64 else 8)
     ground.cpu.write_virtual(page, (size - 1).to_bytes(2, "little") + table.to_bytes(ground.word, "little"))
     done = ground.call(op, page)
-    assert not done.changes.registers, done.changes
+    assert not done.changes.registers, f"{done.what} changed {done.changes}"
     register = "gdtr" if gdt else "idtr"
     if op.startswith("store"):
         if ground.bare:
             ground.cpu.set_u16(page, 0)
             ground.call(op, page)
-            assert ground.cpu.u16(page) == ground.cpu.table(register).limit
+            found, wanted = ground.cpu.u16(page), ground.cpu.table(register).limit
+            assert found == wanted, f"{op} stored the limit {found:#x}; {register} has {wanted:#x}"
     elif ground.bare:
         ground.cpu.set_u16(page, size - 9)
         ground.call(op, page)
-        assert ground.cpu.table(register).limit == size - 9
+        limit = ground.cpu.table(register).limit
+        assert limit == size - 9, f"{register} has the limit {limit:#x} after {op} of {size - 9:#x}"
 
 
 @law("set_ldt", "load_tr_desc", "load_gs_index", "load_sp0", "load_esp0", "set_iopl_mask", "update_io_bitmap")
@@ -131,7 +137,7 @@ def the_context_may_be_set(ground: Ground, op: str) -> None:
     if op == "load_tr_desc":
         ground.call.function("tss_init", 0)  # a task that is loaded is busy, and cannot be loaded again
     done = ground.call(op, *arguments)
-    assert set(done.changes.registers) <= about.get(op, set()), done.changes
+    assert set(done.changes.registers) <= about.get(op, set()), f"{done.what} changed {done.changes}"
 
 
 @law("set_ldt")
@@ -143,9 +149,9 @@ def an_ldt_is_loaded(ground: Ground, op: str) -> None:
     done = ground.call(op, ldt, 16)
     if ground.bare:
         table = ground.cpu.table("ldtr")
-        assert (table.base, table.limit) == (ldt, 16 * 8 - 1)
+        assert (table.base, table.limit) == (ldt, 16 * 8 - 1), f"LDTR is {table} after {op} of 16 entries at {ldt:#x}"
     elif "hypercalls" in ground.has:
-        assert done.hypercalls
+        assert done.hypercalls, f"{op} told the hypervisor nothing"
 
 
 @law("load_tr_desc")
@@ -154,18 +160,19 @@ def a_task_that_is_loaded_is_busy(ground: Ground, op: str) -> None:
     ground.call.function("tss_init", 0)
     done = ground.call(op)
     if ground.bare:
-        assert done.changes.memory, "the descriptor is as it was"
+        assert done.changes.memory, f"the task's descriptor is not busy after {op}: it is as it was"
 
 
 @law("load_gs_index")
 def a_selector_is_in_gs(ground: Ground, op: str) -> None:
     """User data's, or none; or the hypervisor was told."""
     if not ground.bare:
-        assert ground.call(op, USER_DATA).hypercalls
+        assert ground.call(op, USER_DATA).hypercalls, f"{op} told the hypervisor nothing"
         return
     for selector in (USER_DATA, 0):
         ground.call(op, selector)
-        assert ground.cpu.selector("gs") & 0xFFFC == selector & 0xFFFC
+        found = ground.cpu.selector("gs")
+        assert found & 0xFFFC == selector & 0xFFFC, f"GS is {found:#x} after {op} of {selector:#x}"
 
 
 @law("load_sp0", "load_esp0")
@@ -177,9 +184,9 @@ def the_stack_for_entries_is_known(ground: Ground, op: str) -> None:
     arguments = (stack,) if op == "load_sp0" else (ground.call.function("cpu_tss", 0).result, thread)
     done = ground.call(op, *arguments)
     if ground.bare:
-        assert done.changes.memory, "no word of the task has changed"
+        assert done.changes.memory, f"no word of the task has changed after {op}"
     else:
-        assert done.hypercalls
+        assert done.hypercalls, f"{op} told the hypervisor nothing"
 
 
 @law("set_iopl_mask")
@@ -187,7 +194,7 @@ def the_io_privilege_is_what_was_set(ground: Ground, op: str) -> None:
     """In the flags, where they are the processor's own."""
     ground.call(op, 0x3000)
     if ground.bare:
-        assert ground.cpu.rflags & 0x3000 == 0x3000
+        assert ground.cpu.rflags & 0x3000 == 0x3000, f"IOPL is not 3 after {op} of it"
 
 
 @law("queued_spin_lock_slowpath", "queued_spin_unlock", vcpus=2)
@@ -195,10 +202,10 @@ def a_lock_is_taken_and_given_back(ground: Ground, _op: str) -> None:
     """The low byte is the lock."""
     lock = ground.page()
     ground.call("queued_spin_lock_slowpath", lock, 0)
-    assert ground.cpu.u8(lock) == 1
+    assert ground.cpu.u8(lock) == 1, f"a free lock is {ground.cpu.u8(lock)} after it was taken, not 1"
     done = ground.call("queued_spin_unlock", lock)
-    assert ground.cpu.u8(lock) == 0
-    assert not done.changes.registers, done.changes
+    assert ground.cpu.u8(lock) == 0, f"a lock is {ground.cpu.u8(lock)} after it was given back, not 0"
+    assert not done.changes.registers, f"{done.what} changed {done.changes}"
 
 
 @law("lock_wait", vcpus=2)
@@ -206,15 +213,15 @@ def nobody_waits_for_what_has_changed(ground: Ground, op: str) -> None:
     """The byte has another value by now."""
     byte = ground.page(word=1)
     done = ground.call(op, byte, 0)
-    assert not done.changes.registers, done.changes
+    assert not done.changes.registers, f"{done.what} changed {done.changes}"
 
 
 @law("lock_kick", "vcpu_is_preempted", vcpus=2)
 def a_running_vcpu_is_there(ground: Ground, op: str) -> None:
     """Kicking it does no harm; it is preempted or not."""
     done = ground.call(op, 0)
-    assert done.result in {0, 1}
-    assert not done.changes.registers, done.changes
+    assert done.result in {0, 1}, f"{op} gives {done.result:#x}, which is neither 0 nor 1"
+    assert not done.changes.registers, f"{done.what} changed {done.changes}"
 
 
 @law("patch")
@@ -226,4 +233,5 @@ def every_site_takes_what_patch_writes(ground: Ground, _op: str) -> None:
             continue
         made = patch(slot.op.name)
         assert made.fits()
-        assert made.form != "call" or made.target == made.entry
+        right = made.form != "call" or made.target == made.entry
+        assert right, f"the call in place of {slot.op.name} leads to {made.target or 0:#x}, not to {made.entry:#x}"

@@ -17,6 +17,7 @@ from pvops_core.session import Session
 from pvops_core.switchboard import Form
 from pvops_core.testing.cells import capabilities
 from pvops_core.testing.conformance.audit import Audit, audit
+from pvops_core.testing.conformance.broken import told
 from pvops_core.testing.conformance.finish import finish
 from pvops_core.testing.conformance.ground import PAGE, TABLE, Ground
 from pvops_core.testing.conformance.memory import USER
@@ -69,7 +70,11 @@ class Conformance:
             raise ValueError(f"{pvops_case} has no law")
         if pvops_lab.session.switchboard.implementation(pvops_case.op).form is Form.EMPTY:
             pytest.skip("the slot is empty")
-        pvops_case.law.check(Ground(pvops_lab, backend, capabilities(backend, backends)), pvops_case.op)
+        ground = Ground(pvops_lab, backend, capabilities(backend, backends))
+        try:
+            pvops_case.law.check(ground, pvops_case.op)
+        except AssertionError as error:
+            raise AssertionError(told(error, pvops_case.law, ground, pvops_case.op)) from error
 
     def test_calling_convention(
         self, request: pytest.FixtureRequest, pvops_case: Case, backend: Backend, backends: Mapping[str, Backend]
@@ -81,7 +86,9 @@ class Conformance:
             audits[cell] = audit(cell.layout, backend, backends)
         found = audits[cell]
         if pvops_case.op in found.faults:
-            raise AssertionError(f"{pvops_case.op}: {'; '.join(found.faults[pvops_case.op])}")
+            raise AssertionError(
+                f"{pvops_case.op} breaks its calling convention: {'; '.join(found.faults[pvops_case.op])}"
+            )
         if not found.calls[pvops_case.op]:
             pytest.skip("no hook of its own that is told the vCPU was called in a boot")
 
@@ -92,9 +99,12 @@ class Conformance:
             here, there = patch(op, length), patch(op, length, address=session.guest.symbols["exercise"])
             assert here.fits()
             assert there.fits()
-            assert here.form == there.form
+            assert here.form == there.form, f"{op}: {here.form} at one address is {there.form} at another"
             if here.form in {"call", "jump"}:
-                assert here.target == there.target == here.entry
+                ends = (
+                    f"{op}: a {here.form} leads to {here.target:#x} and {there.target:#x}, the slot to {here.entry:#x}"
+                )
+                assert here.target == there.target == here.entry, ends
         if session.switchboard.implementation(op).form is Form.NOP:
             assert patch(op).form in {"nop", "inlined"}
 
@@ -161,7 +171,9 @@ class Conformance:
             known[cell.layout, cell.vcpus] = _results(cell, last.name, backends)
         wanted = known[cell.layout, cell.vcpus]
         assert wanted["status"] == "done"
-        assert _results(cell, backend.name, backends, cell.cmdline) == wanted
+        results = _results(cell, backend.name, backends, cell.cmdline)
+        others = {name: (results.get(name), value) for name, value in wanted.items() if results.get(name) != value}
+        assert results == wanted, f"the guest's results are not those that it has on {last.name}: {others or results}"
 
     def test_two_runs_are_one(self, pvops_case: Case, backends: Mapping[str, Backend]) -> None:
         """Of one seed: the same events at the same times."""
@@ -171,7 +183,7 @@ class Conformance:
             with _session(cell, cell.backend, backends) as session:
                 finish(session)
                 logs.add(session.machine.log.sha256)
-        assert len(logs) == 1
+        assert len(logs) == 1, "two runs with one seed differ: something of the host's gets into the run"
 
 
 def _user_pages(lab: Lab) -> int:
@@ -204,5 +216,6 @@ def _session(cell: Cell, backend: str, backends: Mapping[str, Backend], cmdline:
 def _results(cell: Cell, backend: str, backends: Mapping[str, Backend], cmdline: str = "") -> Mapping[str, int | str]:
     with _session(cell, backend, backends, cmdline) as session:
         stop = finish(session)
-        assert stop.reason == "poweroff", f"{stop.reason} {stop.detail}: {session.platform.console.decode()[-300:]}"
+        said = f"the guest on {backend} ended by {stop.reason} {stop.detail}".rstrip()
+        assert stop.reason == "poweroff", f"{said}; it said: {session.platform.console.decode()[-300:].strip()}"
         return session.report().results

@@ -1,0 +1,59 @@
+"""What a broken law says: what is wrong as a sentence, then the law, the hook, and what its last call did."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pvops_core.testing.explain import shown
+
+if TYPE_CHECKING:
+    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.testing.conformance.ground import Ground
+    from pvops_core.testing.conformance.laws import Law
+    from pvops_core.testing.effect import Effect
+
+
+def told(error: AssertionError, law: Law, ground: Ground, op: str) -> str:
+    """The lines for an author.
+
+    Args:
+        error: what the law's check raised.
+        law: the law.
+        ground: where it was tried.
+        op: the op that it was tried on.
+    """
+    return "\n".join([sentence(error), *_more(law, ground, op)])
+
+
+def sentence(error: BaseException) -> str:
+    """What an assertion says, without what pytest makes of its code."""
+    lines = str(error).splitlines()
+    end = next((number for number, line in enumerate(lines) if number and line.startswith("assert ")), len(lines))
+    return "\n".join(lines[:end]) or type(error).__name__
+
+
+def _more(law: Law, ground: Ground, op: str) -> Iterator[str]:
+    yield f"  the law:   {law.name.replace('_', ' ')}. {inspect.getdoc(law.check) or ''}".rstrip()
+    yield f"  the hook:  {_hook(ground.lab.session.ops.implementation(op))}"
+    calls = [done for done in ground.call.made if done.what == op]
+    if calls:
+        yield f"  its call:  {_did(calls[-1])}"
+        yield from (f"  its event: {shown(event)}" for event in calls[-1].events)
+
+
+def _hook(implementation: Implementation) -> str:
+    function = implementation.function
+    if function is None:
+        return f"{implementation.name}, which is {implementation.form.value}"
+    code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
+    return f"{implementation.name}, {code.co_filename}:{code.co_firstlineno}" if code else implementation.name
+
+
+def _did(done: Effect) -> str:
+    """One line on what a call did."""
+    flushes = f"{done.flushes} TLB flushes" if done.flushes else "no TLB flush"
+    made = ", ".join(f"{name} {number}" for name, number in done.hypercalls.items())
+    changes = f"changed {done.changes}" if done.changes else "changed nothing"
+    return f"{changes}; {flushes}; {f'hypercalls {made}' if made else 'no hypercall'}; {done.ns} ns"
