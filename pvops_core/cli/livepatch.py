@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from pvops_core.backends.choices import choices_for, parse_choices
 from pvops_core.cli import livepatch_verbs, runs
 from pvops_core.cli.common import (
     STDOUT,
@@ -125,6 +126,7 @@ def run(
     seed: runs.SeedOption = 0,
     memory: runs.MemoryOption = runs.DEFAULT_MEMORY,
     max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
+    settings: runs.SetOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
@@ -139,13 +141,23 @@ def run(
     from pvops_core.livepatch.control.report import Report, exit_code  # noqa: PLC0415
     from pvops_core.livepatch.control.script import Script, read_script  # noqa: PLC0415
     from pvops_core.livepatch.control.tool import Tool  # noqa: PLC0415
+    from pvops_core.runs.plan import choose  # noqa: PLC0415
     from pvops_core.session import Session  # noqa: PLC0415
 
     steps = read_script(read_file(script).decode("utf-8", "replace"), script)
     backends = runs.load(tuple(plugin or ())).backends
     text = sys.stderr if json == STDOUT else sys.stdout
-    settings = {"vcpus": cpus, "seed": seed, "memory": memory << 20, "cmdline": f"{cmdline} {WORD}".strip()}
-    with Session.of_builtin(layout, backend, backends=backends, **settings) as session:  # type: ignore[arg-type]
+    (name,) = choose("backend", [backend], list(backends))
+    with Session.of_builtin(
+        layout,
+        name,
+        backends=backends,
+        cmdline=f"{cmdline} {WORD}".strip(),
+        vcpus=cpus,
+        seed=seed,
+        memory=memory << 20,
+        options=choices_for([name], parse_choices(settings or ()), backends)[name],
+    ) as session:
         patches = live_patches(session)
 
         def show(line: str) -> None:

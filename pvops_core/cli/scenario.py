@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pvops_core.backends.choices import parse_choices
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, print_table, progress, write_json
-from pvops_core.cli.runs import SeedOption  # noqa: TC001 - typer reads the annotation
+from pvops_core.cli.runs import SeedOption, SetOption  # noqa: TC001 - typer reads the annotation
 
 if TYPE_CHECKING:
     from pvops_core.scenarios import Performance
@@ -23,6 +24,7 @@ def scenario(
     ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the scenarios, one line each.")] = False,
     seed: SeedOption = 0,
+    settings: SetOption = None,
     json: JsonOption = None,
 ) -> int:
     """Play a failure of the past again.
@@ -43,7 +45,7 @@ def scenario(
     from pvops_core.scenarios.document import scenario_document  # noqa: PLC0415
 
     with progress(f"playing {name}"):
-        performance = play_apart(name, seed)
+        performance = play_apart(name, seed, parse_choices(settings or ()))
     write_json("scenario", scenario_document(performance), json)
     if json != STDOUT:
         _print(performance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from rich import box
 from rich.markup import escape
@@ -16,7 +16,7 @@ from pvops_core.errors import printable
 from pvops_core.runs.costs import NO_MEASURE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import Console
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pvops_core.runs.plan import Skipped
 
 _MOST_DIFFERENCES = 5
+_OURS: Final = frozenset({"native", "xen", "lguest"})
+"""The project's own backends, of which it is known which ops the built-in guest has no use for."""
 _MOST_DETAIL_LINES = 24
 _STATE_STYLES = {"equal": "green", "reference": "", "alone": "dim"}
 
@@ -63,9 +65,16 @@ def _print_groups(comparison: Comparison, console: Console, columns: Columns | N
         console.print(_title(group))
         console.print(_rows(group, columns, widths))
         for observation in group.observations:
-            for line in observation.unused:
+            for line in _unused(observation):
                 console.print(Text(printable(f"{observation.cell.backend}: {line}"), style="yellow"), soft_wrap=True)
         console.print()
+
+
+def _unused(observation: Observation) -> Iterator[str]:
+    """Ops of its own that had no effect: it is their author who wants to know of one that was never called."""
+    for fate in observation.own.values():
+        if fate["told"] and not (fate["becomes"] == "uncalled" and observation.cell.backend in _OURS):
+            yield fate["told"]
 
 
 def group_state(group: GroupResult, observation: Observation) -> str:

@@ -12,6 +12,8 @@ import attrs
 from pvops_core.errors import MachineError, PvopsError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pvops_core.scenarios.model import Performance
 
 
@@ -23,16 +25,21 @@ class Failure:
     usage: bool
 
 
-def play_apart(name: str, seed: int) -> Performance:
+def play_apart(name: str, seed: int, options: Mapping[str, str]) -> Performance:
     """Play a scenario in a child process, which the runs' virtual time bounds.
 
+    Args:
+        name: the scenario.
+        seed: of its runs.
+        options: settings of platforms, name to text; each run's backend is given those that it has.
+
     Raises:
-        UsageError: there is no such scenario, or a backend that it needs is missing.
+        UsageError: there is no such scenario, a backend that it needs is missing, or no backend has such a setting.
         MachineError: the framework or a plugin failed, or the process died.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            played = pool.submit(_play, name, seed).result()
+            played = pool.submit(_play, name, seed, dict(options)).result()
         except BrokenProcessPool as error:
             raise MachineError(f"the process that played {name} died") from error
     if isinstance(played, Failure):
@@ -40,14 +47,17 @@ def play_apart(name: str, seed: int) -> Performance:
     return played
 
 
-def _play(name: str, seed: int) -> Performance | Failure:
+def _play(name: str, seed: int, options: Mapping[str, str]) -> Performance | Failure:
     from pvops_core.backends import load_backends  # noqa: PLC0415 - heavy, and only the child needs them
+    from pvops_core.backends.choices import choices_for  # noqa: PLC0415
     from pvops_core.scenarios import SCENARIOS, Stage, perform  # noqa: PLC0415
 
     if name not in SCENARIOS:
         return Failure(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}", usage=True)
     try:
-        return perform(SCENARIOS[name], Stage(load_backends().backends, seed))
+        backends = load_backends().backends
+        choices_for(backends, options, backends)  # refuses those that none has
+        return perform(SCENARIOS[name], Stage(backends, seed, options))
     except PvopsError as error:
         return Failure(str(error), usage=isinstance(error, UsageError))
     except Exception as error:  # noqa: BLE001 - a plugin may raise anything

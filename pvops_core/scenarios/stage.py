@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pvops_core.backends import chain
+from pvops_core.backends.choices import settings_of
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.guests import BuiltinGuest, Status, builtin_guest
 from pvops_core.scenarios.witness import Fault, Witness
@@ -140,10 +141,12 @@ class Stage:
     Attributes:
         backends: all that are installed.
         seed: of every run.
+        options: settings of platforms, name to text; a run's backend is given those that it has.
     """
 
     backends: Mapping[str, Backend]
     seed: int = 0
+    options: Mapping[str, str] = attrs.field(factory=dict)
 
     def run(
         self,
@@ -167,7 +170,9 @@ class Stage:
         if isinstance(backend, str):
             backend = self.installed(backend)
         witness, guest, backends = Witness(), builtin_guest(layout, cmdline), chain(backend, self.backends)
-        with Session(guest, backends, seed=self.seed) as session:
+        known = settings_of(backend, self.backends)
+        options = {name: text for name, text in self.options.items() if name in known}
+        with Session(guest, backends, seed=self.seed, options=options) as session:
             session.machine.observe(witness.note)
             prepare(session)
             stop = session.run(max_ns=MAX_NS)

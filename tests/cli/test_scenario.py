@@ -44,7 +44,7 @@ def test_a_scenario_is_told_and_written(capsys: pytest.CaptureFixture[str], tmp_
 def test_a_scenario_that_ends_otherwise(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     act = Act(Role.OLD, "the old way", "came to its end", (Check("it crashes", held=False),))
     played = Performance("early-cr3", "summary", (), 0, (act,))
-    monkeypatch.setattr(child, "play_apart", lambda _name, _seed: played)
+    monkeypatch.setattr(child, "play_apart", lambda _name, _seed, _options: played)
     assert main(["scenario", "early-cr3"]) == 5
     out = capsys.readouterr().out
     assert "- it crashes: NO" in out
@@ -55,7 +55,7 @@ def test_a_scenario_that_ends_otherwise(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_errors_have_their_codes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, code: int
 ) -> None:
-    def fail(_name: str, _seed: int) -> Performance:
+    def fail(_name: str, _seed: int, _options: dict[str, str]) -> Performance:
         raise error
 
     monkeypatch.setattr(child, "play_apart", fail)
@@ -63,11 +63,15 @@ def test_errors_have_their_codes(
     assert str(error) in capsys.readouterr().err
 
 
+def die(*_: object) -> None:
+    """As a library does that reads from nowhere."""
+    ctypes.string_at(1, 1)
+
+
 def test_a_library_that_dies_takes_only_its_own_process_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "_play", ctypes.string_at)
-    nowhere, length = 1, 1
-    with pytest.raises(MachineError, match="the process that played 1 died"):
-        child.play_apart(nowhere, length)  # type: ignore[arg-type]  # they are string_at's
+    monkeypatch.setattr(child, "_play", die)
+    with pytest.raises(MachineError, match="the process that played this died"):
+        child.play_apart("this", 0, {})
 
 
 def test_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:

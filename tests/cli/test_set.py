@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pvops_core.cli import main
+from pvops_core.session import Session
 from pvops_core.testing.images import ElfBuilder, make_bzimage
 
 RUN = ["run", "--layout", "6.1-64"]
@@ -76,3 +78,27 @@ def test_backends_list_their_settings(capsys: pytest.CaptureFixture[str]) -> Non
     assert "abi" in {each["name"] for each in rows["lguest"]}
     assert main(["backends", "--check"]) == 0
     assert "event_channels  xen " in capsys.readouterr().out
+
+
+def test_live_patches_and_scenarios_are_given_settings_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "script"
+    script.write_text("1ms list\n")
+    given, made = [], Session.__init__
+
+    def note(session: Session, *arguments: Any, **settings: Any) -> None:  # noqa: ANN401
+        given.append(settings["options"])
+        made(session, *arguments, **settings)
+
+    monkeypatch.setattr(Session, "__init__", note)
+    assert main(["livepatch", "run", str(script), "--layout", "6.1-64", "--set", "rtc=5"]) == 0
+    assert given == [{"rtc": "5"}]
+    assert main(["scenario", "early-cr3", "--set", "rtc=5", "--set", "event_channels=64"]) == 0
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("verb", [["livepatch", "run", "/dev/null"], ["scenario", "early-cr3"]])
+def test_they_refuse_what_no_platform_has(capsys: pytest.CaptureFixture[str], verb: list[str]) -> None:
+    assert main([*verb, "--set", "rtx=5"]) == 2
+    assert "setting rtx='5': no setting 'rtx'" in capsys.readouterr().err

@@ -63,6 +63,15 @@ def test_differences_are_explained(make: Make) -> None:
     assert "… and 6 more" in text
 
 
+@pytest.mark.parametrize(("becomes", "ours", "theirs"), [("uncalled", False, True), ("lost", True, True)])
+def test_ops_that_are_never_called_are_told_of_others_backends(
+    make: Make, *, becomes: str, ours: bool, theirs: bool
+) -> None:
+    own = {"save_fl": {"becomes": becomes, "told": "save_fl is yours, but"}}
+    text = printed(Comparison(grouped([make(own=own), make("kvm", own=own)])))
+    assert ("native: save_fl is yours" in text, "kvm: save_fl is yours" in text) == (ours, theirs)
+
+
 def test_failures_say_why_and_show_the_last_lines(make: Make) -> None:
     detail = "\n".join(f"line {n}" for n in range(30))
     crashed = make("xen", outcome=Outcome.CRASH, reason="[red]paravirt_BUG", detail=detail)

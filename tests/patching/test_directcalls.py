@@ -19,30 +19,15 @@ from pvops_core.patching.sites import read_sites
 from pvops_core.patching.tables import find_table
 from pvops_core.testing.kallsyms import Shape
 from pvops_core.testing.kernels import Alternative, SmallKernel, without_ops
+from tests.patching.given import Given
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
-    from pvops_core.patching.fills import Target
 
 TODAY = ("6.12-64", "7.2-64")
 LAYOUT = LAYOUTS["7.2-64"]
 NOP = NOPS[NopKind.MODERN_64]
-
-
-class Given:
-    def __init__(self, slots: Mapping[str, Target], *features: str) -> None:
-        self._slots, self._features = slots, frozenset(features)
-
-    def slots(self, kernel: KernelImage, layout: Layout, cpus: int) -> Mapping[str, Target]:
-        del kernel, layout, cpus
-        return self._slots
-
-    def features(self, kernel: KernelImage, cpus: int) -> frozenset[str]:
-        del kernel, cpus
-        return self._features
 
 
 def small(layout: Layout, **more: object) -> SmallKernel:

@@ -15,6 +15,7 @@ from pvops_core.patching.code.nops import NOPS, NopKind
 from pvops_core.patching.fills import Target, callee_save, queued_spinlocks
 from pvops_core.patching.kernel import KernelPlan, patched_image, plan_kernel, read_kernel
 from pvops_core.testing.kernels import SITE, STUB, Alternative, SmallKernel
+from tests.patching.given import Given
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -48,21 +49,6 @@ class Kvm:
     def features(self, kernel: KernelImage, cpus: int) -> frozenset[str]:
         del kernel, cpus
         return frozenset()
-
-
-class Given:
-    """A fill that does what the test says."""
-
-    def __init__(self, slots: Mapping[str, Target], features: frozenset[str] = frozenset()) -> None:
-        self._slots, self._features = slots, features
-
-    def slots(self, kernel: KernelImage, layout: Layout, cpus: int) -> Mapping[str, Target]:
-        del kernel, layout, cpus
-        return self._slots
-
-    def features(self, kernel: KernelImage, cpus: int) -> frozenset[str]:
-        del kernel, cpus
-        return self._features
 
 
 def column(plan: KernelPlan, stage: str) -> str:
@@ -271,7 +257,7 @@ def test_alternatives_follow_the_forced_features(shape: int, *, xen: bool) -> No
     entries = [Alternative(save_fl, FEATURES["XENPV"], inverted=True, code=b"\x9c\x58")]
     entries += [Alternative(1, 3, inverted=False, code=b"\x90")] * 3
     kernel = SmallKernel(LAYOUT, types=every(), alternatives=entries, shape=shape)
-    plan = plan_small(kernel, Given({}, frozenset({"XENPV"} if xen else ())))
+    plan = plan_small(kernel, Given({}, *["XENPV"] * xen))
     site = plan.sites[save_fl]
     assert site.final == (site.paravirt if xen else bytes.fromhex("9c580f1f4000"))
     assert plan.sites[1].final == plan.sites[1].paravirt
@@ -294,7 +280,7 @@ def test_what_a_fill_gets_wrong_is_told() -> None:
     with pytest.raises(UsageError, match=r"no op path 'lock\.sleep'"):
         plan_small(kernel, Given({"lock.sleep": "_paravirt_nop"}))
     with pytest.raises(UsageError, match="no CPU feature 'XENHVM'"):
-        plan_small(kernel, Given({}, frozenset({"XENHVM"})))
+        plan_small(kernel, Given({}, "XENHVM"))
 
 
 def test_target_out_of_reach_is_the_images_fault() -> None:
