@@ -13,7 +13,7 @@ from pvops_core.machine.cpu.paging import ErrorCode
 from pvops_core.machine.cpu.virtual import LONGEST
 
 if TYPE_CHECKING:
-    from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.cpu.core import Core
 
 _PAGE: Final = 0x1000
 _SHORTEST: Final = 2
@@ -58,7 +58,7 @@ def changes_memory(code: bytes, *, long: bool) -> bool:
     return modrm >> 6 != 3 and modrm >> 3 & 7 in table.get(opcode, ())
 
 
-def as_write(vcpu: Vcpu, rip: int, error_code: int, address: int) -> tuple[int, int]:
+def as_write(vcpu: Core, rip: int, error_code: int, address: int) -> tuple[int, int]:
     """Error code and address of a page fault that the engine tells of, as the processor has them."""
     if error_code & (ErrorCode.WRITE | ErrorCode.FETCH | ErrorCode.RESERVED):
         return error_code, address
@@ -81,7 +81,7 @@ def as_write(vcpu: Vcpu, rip: int, error_code: int, address: int) -> tuple[int, 
     return error_code | ErrorCode.WRITE, address
 
 
-def _whole(vcpu: Vcpu, address: int) -> None:
+def _whole(vcpu: Core, address: int) -> None:
     """Look for the right to write from where the access begins, which may be on the page before.
 
     Raises:

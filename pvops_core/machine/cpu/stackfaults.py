@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 _CANONICAL: Final = frozenset({0, 0x1FFFF})
 _LAST_PAGE: Final = 0x7_FFFF_FFFF
-_NO_MEMORY: Final = frozenset({*range(0xE4, 0xE8), *range(0xEC, 0xF0), 0xF4, 0xFA, 0xFB})
-_NO_MEMORY_0F: Final = frozenset({0x06, 0x08, 0x09, *range(0x20, 0x24), *range(0x30, 0x36)})
+_NO_MEMORY: Final = frozenset(bytes((code,)) for code in (*range(0xE4, 0xE8), *range(0xEC, 0xF0), 0xF4, 0xFA, 0xFB))
+_NO_MEMORY_0F: Final = frozenset(bytes((code,)) for code in (0x06, 0x08, 0x09, *range(0x20, 0x24), *range(0x30, 0x36)))
 """First bytes of port and privileged instructions without memory operand: what faults often where somebody emulates."""
+
+_XSETBV: Final = b"\x0f\x01\xd1"
 
 
 def canonical(address: int, size: int = 1) -> bool:
@@ -36,8 +38,14 @@ def canonicality_decides(vector: int, error_code: int | None, address: int | Non
 
 
 def vector_of(vcpu: Core, vector: int) -> int:
-    """The vector of such a fault at the instruction at RIP: #SS, #GP, or what the engine calls it."""
-    if _touches_no_memory(vcpu) or not vcpu.in_64_bit_code:
+    """The vector of such a fault at the instruction at RIP: #SS, #GP, or what the engine calls it.
+
+    Or #UD for xsetbv, which the engine knows although nobody can turn it on: SDM volume 2, XSETBV.
+    """
+    code = vcpu.virtual.code(vcpu.rip)
+    if code.startswith(_XSETBV):
+        return faults.UD
+    if _touches_no_memory(code) or not vcpu.in_64_bit_code:
         return vector
     from pvops_core.machine.cpu.decode import accesses  # noqa: PLC0415 - the disassembler, for faults only
 
@@ -49,12 +57,8 @@ def vector_of(vcpu: Core, vector: int) -> int:
     return vector
 
 
-def _touches_no_memory(vcpu: Core) -> bool:
-    try:
-        code = vcpu.virtual.read(vcpu.rip, 2, system=True)
-    except GuestFault:
-        return False
-    return code[0] in _NO_MEMORY or (code[0] == 0x0F and code[1] in _NO_MEMORY_0F)
+def _touches_no_memory(code: bytes) -> bool:
+    return code[:1] in _NO_MEMORY or (code[:1] == b"\x0f" and code[1:2] in _NO_MEMORY_0F)
 
 
 def through_stack(fault: GuestFault) -> GuestFault:

@@ -12,7 +12,7 @@ from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault, Reschedule
 from pvops_core.machine.cpu.intents import as_write
 from pvops_core.machine.cpu.stackfaults import canonicality_decides, vector_of
-from pvops_core.machine.exits.instructions import answer, icebp
+from pvops_core.machine.exits.instructions import answer, icebp, is_rdpmc
 from pvops_core.machine.exits.pageend import PageEnd
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.unicorn import engine as uc
@@ -298,7 +298,7 @@ class Callbacks:
         if canonicality_decides(vector, error_code, address):
             decided = vector_of(vcpu, vector)
             if decided != vector:
-                vector, error_code, address = decided, 0, None
+                vector, error_code, address = decided, None if decided == faults.UD else 0, None
         if vector == faults.PF and error_code is not None and address is not None:
             told = address
             error_code, address = as_write(vcpu, rip, error_code, address)
@@ -326,12 +326,15 @@ class Callbacks:
     def _undefined(self, vcpu: Vcpu) -> None:
         if icebp(vcpu):
             return
+        vector, error_code = (faults.GP, 0) if is_rdpmc(vcpu) else (faults.UD, None)
         vcpu.machine.counts["exceptions"] += 1
-        vcpu.machine.log.record(_EXCEPTION, vcpu.index, vector=faults.UD, rip=vcpu.rip)
-        if not self._progresses(faults.UD, vcpu.rip, 0):
-            vcpu.machine.stop("crash", f"vcpu {vcpu.index} makes no progress: #UD at {vcpu.rip:#x} for ever")
+        vcpu.machine.log.record(_EXCEPTION, vcpu.index, vector=vector, rip=vcpu.rip)
+        if not self._progresses(vector, vcpu.rip, 0):
+            vcpu.machine.stop(
+                "crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {vcpu.rip:#x} for ever"
+            )
             return
-        vcpu.machine.exception(vcpu, faults.UD, None, None)
+        vcpu.machine.exception(vcpu, vector, error_code, None)
 
     def _syscall(self, _engine: int, _data: int) -> None:
         self._serve(self._system_call)

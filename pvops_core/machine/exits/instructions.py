@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
 
 _TWO_BYTES: Final = 0x0F
-_ICEBP: Final = 0xF1
-_PREFIXES: Final = frozenset({0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3})
-_MOST_PREFIXES: Final = 14
+_ICEBP: Final = b"\xf1"
+_RDPMC: Final = b"\x0f\x33"
+_PREFIXES: Final = bytes.fromhex("26 2e 36 3e 64 65 66 67 f2 f3")
 _REGISTERS: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
 
 
@@ -56,13 +56,18 @@ def _prefixes(vcpu: Vcpu, opcode: int) -> int:
 
 def icebp(vcpu: Vcpu) -> bool:
     """Do the icebp at RIP, which the engine does not know; False if it is another undefined instruction."""
-    count = 0
-    while (byte := vcpu.virtual.number(_linear(vcpu) + count, 1, system=True)) in _PREFIXES and count < _MOST_PREFIXES:
-        count += 1
-    if byte == _ICEBP:
-        vcpu.rip += count + 1
-        vcpu.debug.raise_(0)
-    return byte == _ICEBP
+    code = vcpu.virtual.code(_linear(vcpu))
+    rest = code.lstrip(_PREFIXES)
+    if rest[:1] != _ICEBP:
+        return False
+    vcpu.rip += len(code) - len(rest) + 1
+    vcpu.debug.raise_(0)
+    return True
+
+
+def is_rdpmc(vcpu: Vcpu) -> bool:
+    """Whether it is rdpmc, which the engine does not know either: there are no counters, so it is #GP(0)."""
+    return vcpu.virtual.code(_linear(vcpu)).lstrip(_PREFIXES).startswith(_RDPMC)
 
 
 def _linear(vcpu: Vcpu) -> int:

@@ -243,3 +243,16 @@ def test_rip_is_known_after_a_handler_has_moved_it(rig: Rig, code: str) -> None:
     after = code in {"0f34", "0f05", "cd80"}
     assert seen == [end - 2 if after else end - 2 - len(code) // 2]
     assert rig.cpu.rip == end
+
+
+@pytest.mark.parametrize("level", [0, 3])
+@pytest.mark.parametrize(("code", "vector", "error"), [("0f33", 13, 0), ("660f33", 13, 0), ("0f01d1", 6, None)])
+def test_instructions_that_no_guest_has(rig: Rig, code: str, vector: int, error: int | None, level: int) -> None:
+    """Rdpmc without counters is #GP(0), xsetbv without XSAVE #UD at every level. Source: Intel SDM volume 2."""
+    rig.platform.on_exception = lambda *_: rig.machine.stop("seen") or True  # type: ignore[func-returns-value]
+    at = USER_CODE if level else CODE
+    rig.code(code, at)
+    if level:
+        rig.user(at)
+    assert rig.run() == "seen"
+    assert rig.platform.seen == [(vector, error, None, at)]

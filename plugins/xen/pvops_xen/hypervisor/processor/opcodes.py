@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.machine.cpu.faults import GuestFault
+from pvops_core.machine.cpu.faults import GuestFault, undefined_instruction
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import TRAP_GP_FAULT
 from pvops_xen.hypervisor.processor.bounce import in_guest_kernel
@@ -31,6 +31,7 @@ _REGISTERS: Final = (
 _ONE_BYTE: Final = {0xFA: "cli", 0xFB: "sti"}
 _PLAIN: Final = {0x06: "clts", 0x09: "wbinvd"}
 _MOVES: Final = {0x20: "mov_from_cr", 0x21: "mov_from_dr", 0x22: "mov_to_cr", 0x23: "mov_to_dr"}
+_RDTSCP: Final = bytes.fromhex("0f01f9")
 _WRMSR, _RDTSC, _RDMSR = 0x30, 0x31, 0x32
 
 
@@ -87,7 +88,7 @@ def _decode(hv: Hypervisor, cpu: Vcpu) -> Instruction | None:
         return None
     elif code[1] in _PLAIN or code[1] in {_WRMSR, _RDTSC, _RDMSR}:
         length = 2
-    elif code[1] in _MOVES and len(code) > 2:
+    elif (code[1] in _MOVES and len(code) > 2) or code.startswith(_RDTSCP):
         length = 3
     else:
         return None
@@ -101,6 +102,8 @@ def _carry_out(hv: Hypervisor, cpu: Vcpu, found: Instruction) -> None:
         GuestFault: what the guest gets in its place.
     """
     code, rex = found.code, found.rex
+    if code == _RDTSCP:
+        raise undefined_instruction("rdtscp is hidden from PV guests, and traps for its kernel's CR4.TSD")
     if code[0] in _ONE_BYTE:
         privileged(hv, cpu, _ONE_BYTE[code[0]])
     elif code[1] in _PLAIN:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, Hypercall
 from pvops_xen.testing.guests import GUARDED, SYSCALL
-from pvops_xen.testing.rules.case import Collection, Errno, Gives, Trap
+from pvops_xen.testing.rules.case import Collection, Done, Errno, Gives, Trap
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import Outcome, SmallGuest
@@ -49,7 +49,26 @@ for _code in (
         )
     )
 
-for _code in ("vmcall", "vmmcall", "rsm", "ud2"):
+for _who in ("the kernel", "a process"):
+    case(f"rdpmc in {_who}", "CR4.PCE is clear", Trap(GP))(
+        lambda g, user=_who != "the kernel": (g.execute_as_user if user else g.execute)("xor ecx, ecx\n rdpmc")  # type: ignore[misc]
+    )
+    case(f"xsetbv in {_who}", "the processor has no XSAVE", Trap(UD))(
+        lambda g, user=_who != "the kernel": (g.execute_as_user if user else g.execute)("xor ecx, ecx\n xsetbv")  # type: ignore[misc]
+    )
+
+
+def _with_tsd(g: SmallGuest, code: str) -> Outcome:
+    name = "rax" if g.bits == 64 else "eax"
+    return g.execute(f"mov {name}, cr4\n or {name}, 4\n mov cr4, {name}\n {code}")
+
+
+case("rdtsc in the kernel with CR4.TSD", "emul-priv-op.c: validate", Done())(lambda g: _with_tsd(g, "rdtsc"))
+case("rdtscp in the kernel with CR4.TSD", "x86_emulate: vcpu_must_have(rdtscp)", Trap(UD))(
+    lambda g: _with_tsd(g, "rdtscp")
+)
+
+for _code in ("vmcall", "vmmcall", "rsm", "ud2", "xgetbv", "monitor", "mwait"):
     case(f"{_code} in the kernel", "no emulation", Trap(UD))(lambda g, code=_code: g.execute(code))  # type: ignore[misc]
 
 
