@@ -45,7 +45,7 @@ class Point:
 POINTS: Final = (
     Point("start_kernel", ("start_kernel",)),
     Point("alternatives", ("alternative_instructions",)),
-    Point("paravirt", ("apply_paravirt",), returned=True),
+    Point("paravirt", ("apply_paravirt", "apply_paravirt.part.0"), returned=True),
     Point("patched", ("alternative_instructions",), returned=True),
     Point("free_initmem", ("free_initmem",)),
     Point("init", ("run_init_process",)),

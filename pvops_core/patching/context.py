@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from pvops_core.errors import UsageError
+from pvops_core.ops.model import Clobber
 
 if TYPE_CHECKING:
     from pvops_core.ops.model import Layout
@@ -28,6 +29,7 @@ class PatchContext:
         nops: the kernel's nops for the CPU at hand: as many bytes as asked for.
         patchlets: by op name, the patchlet that stands for the backend's implementation.
         symbols: guest symbols, for the places that patchlets leave open.
+        any_register: the clobber word of a site that lets everything be destroyed which C may: the kernel's CLBR_ANY.
     """
 
     layout: Layout
@@ -37,11 +39,18 @@ class PatchContext:
     nops: Callable[[int], bytes]
     patchlets: Mapping[str, Patchlet] = attrs.field(factory=dict)
     symbols: Mapping[str, int] = attrs.field(factory=dict)
+    any_register: int = int(Clobber.ANY)
 
     @cached_property
     def has_patch_slot(self) -> bool:
         """Whether the table has a ``patch`` slot of its own, as in 2.6; later kernels patch by one fixed rule."""
         return any(slot.op.name == "patch" for slot in self.layout.slots)
+
+    @cached_property
+    def heeds_clobbers(self) -> bool:
+        """Whether a call is left alone that would destroy what its site needs: until the tables became one (4.20)."""
+        patch = next((slot for slot in self.layout.slots if slot.op.name == "patch"), None)
+        return patch is not None and patch.symbol != "pv_ops"
 
     def target(self, type: int) -> int:
         """Address that the slot of this type number holds (0: empty); UsageError if there is no such slot."""

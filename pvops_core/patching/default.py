@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from pvops_core.errors import PatchError
-from pvops_core.ops.model import Clobber, Convention
+from pvops_core.ops.model import Convention
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -106,7 +106,7 @@ def _patch_2007(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray,
     if ctx.layout.by_type(type).op.convention is Convention.JUMP:
         return write_branch(JUMP_OPCODE, insnbuf, addr, target)
     # The target is C: it may destroy every caller-saved register, so the site must let it.
-    if Clobber.ANY & ~clobbers:
+    if ctx.heeds_clobbers and ctx.any_register & ~clobbers:
         return len
     return write_branch(CALL_OPCODE, insnbuf, addr, target)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pvops_core.errors import ImageError
+from pvops_core.patching.stores import constant_stores
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
+
+TABLE: Final = "pv_ops"
+"""The (first) table of ops from 4.20 on."""
 
 Target = str | int | None
 """A symbol, an address, or None for an empty slot."""
@@ -24,8 +27,6 @@ BUG_NAMES: Final = ("paravirt_BUG", "BUG_func")
 
 LONGEST_FUNCTION: Final = 1 << 14
 """Most bytes of a function that are read where no symbol ends it."""
-
-_STORE: Final = re.compile(rb"\x48\xc7\x05(.{4})(.{4})", re.DOTALL)
 
 SPIN_UNLOCK: Final = "lock.queued_spin_unlock"
 VCPU_IS_PREEMPTED: Final = "lock.vcpu_is_preempted"
@@ -93,16 +94,19 @@ def compiled_table(kernel: KernelImage, layout: Layout, symbol: str, group: str)
     Raises:
         ImageError: the kernel has no such table.
     """
-    words = kernel.pointers(required(kernel, symbol), len(layout.slots))
-    return {slot.path: words[slot.type] or None for slot in layout.slots if slot.path.partition(".")[0] == group}
+    start = required(kernel, symbol)
+    slots = [slot for slot in layout.slots if slot.path.partition(".")[0] == group]
+    # To 4.18 a group is a variable of its own, and so is the table that it is a copy of.
+    first = 0 if not slots or slots[0].symbol == TABLE else slots[0].type
+    words = kernel.pointers(start, max((slot.type - first + 1 for slot in slots), default=0))
+    return {slot.path: words[slot.type - first] or None for slot in slots}
 
 
 def assigned(kernel: KernelImage, layout: Layout, *functions: str) -> dict[str, Target]:
-    """The slots that functions of a 64-bit kernel set one by one, read off their code.
+    """The slots that functions of a kernel set one by one, read off their code.
 
-    What a compiler makes of ``pv_ops.mmu.read_cr3 = xen_read_cr3`` is ``mov qword [rip + slot], function``. Of several
-    assignments to a slot the last counts, so functions are named in the order in which the boot calls them; what is
-    under a condition counts too.
+    Of several assignments to a slot the last counts, so functions are named in the order in which the boot calls them;
+    what is under a condition counts too.
 
     Args:
         kernel: the image.
@@ -127,11 +131,9 @@ def assigned(kernel: KernelImage, layout: Layout, *functions: str) -> dict[str, 
         addresses = kernel.symbol_table.addresses
         following = bisect_right(addresses, start)
         end = min(start + LONGEST_FUNCTION, ends[0], *addresses[following : following + 1])
-        for match in _STORE.finditer(kernel.read(start, end - start)):
-            operand, value = (int.from_bytes(part, "little", signed=True) for part in match.groups())
-            path = slots.get(start + match.end() + operand)
-            if path is not None:
-                found[path] = value % (1 << 64) or None
+        for place, value in constant_stores(kernel.read(start, end - start), start, 8 * kernel.pointer_size):
+            if place in slots:
+                found[slots[place]] = value or None
     return found
 
 

@@ -13,7 +13,7 @@ import attrs
 
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.patching.altinstructions.alternatives import FEATURES, AltGroup, grouped, overlapping, read_alternatives
-from pvops_core.patching.code.padding import kernel_padding
+from pvops_core.patching.code.padding import kernel_padding, old_padding
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import BRANCH_SIZE, patch_default
 from pvops_core.patching.fills import (
@@ -25,13 +25,14 @@ from pvops_core.patching.fills import (
     find_nop,
     resolve,
 )
+from pvops_core.patching.ownpatch import own_patch
 from pvops_core.patching.plan import PlannedGroup, PlannedSite, make_plan
 from pvops_core.patching.sites import SECTION, SiteRecord, read_sites
 from pvops_core.patching.tables import find_table
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
-    from pvops_core.ops import Layout
+    from pvops_core.ops import Layout, Slot
     from pvops_core.patching.code.padding import Rewriting
 
 SETS_FEATURE: Final[Mapping[str, tuple[str, str]]] = {
@@ -55,6 +56,7 @@ class ParavirtKernel:
         nop_address: its function that does nothing; -1 where its symbols do not name it.
         bug_address: what it calls in place of an empty slot; 0 where its symbols do not name it.
         padding: its nops, and how it fits replacements into their places.
+        own: the slot of its own patch op, to 5.12; None in a kernel that patches by one fixed rule.
     """
 
     image: KernelImage
@@ -66,6 +68,7 @@ class ParavirtKernel:
     nop_address: int
     bug_address: int
     padding: Rewriting
+    own: Slot | None = None
 
     @property
     def table_address(self) -> int:
@@ -86,13 +89,11 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
         raise ImageError(message, image.path, field=f"{SECTION} or .altinstructions")
     table = find_table(image, sites)
     first = sites[table.first[0]]
-    # Up to 5.11 the table has a patch op; from 5.12 on kernels patch by one fixed rule.
-    if any(slot.op.name == "patch" for slot in table.layout.slots):
-        message = f"calls through a {table.layout.name} table, whose own patch op decides: run it instead"
-        raise first.error(image, "instr", message)
+    # To 5.12 the table has a patch op; since, kernels patch by one fixed rule, and always call.
+    own = next((slot for slot in table.layout.slots if slot.op.name == "patch"), None)
     if len(table.slots) != len(table.layout.slots):
         raise first.error(image, "instr", f"calls through a {table.layout.name} table, which is not in one piece")
-    for site in sites:
+    for site in sites if own is None else ():
         if site.length < BRANCH_SIZE:
             raise site.error(image, "len", f"is {site.length}; a call needs {BRANCH_SIZE}")
     spans = [(site.address, site.address + site.length) for site in sites]
@@ -107,7 +108,10 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
         compiled=tuple(image.pointers(address, 1)[0] for address in addresses),
         nop_address=find_nop(image) or -1,
         bug_address=find_bug(image) or 0,
-        padding=kernel_padding(image, direct=any(group.direct for group in groups)),
+        padding=kernel_padding(image, direct=any(group.direct for group in groups))
+        if own is None
+        else old_padding(image),
+        own=own,
     )
 
 
@@ -194,7 +198,7 @@ def plan_kernel(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) 
         UsageError: a fill names an op or a feature that there is not.
     """
     table = fill_table(kernel, fills, cpus)
-    if 0 in (table[site.type] for site in kernel.sites):
+    if kernel.own is None and 0 in (table[site.type] for site in kernel.sites):
         _require_bug(kernel)
     ctx = PatchContext(
         layout=kernel.layout,
@@ -203,10 +207,20 @@ def plan_kernel(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) 
         bug_address=kernel.bug_address,
         nops=kernel.padding.nops,
         symbols=kernel.image.symbols,
+        any_register=_any_register(kernel),
     )
     features = forced_features(kernel, table, fills, cpus)
-    sites = make_plan(kernel.image, ctx, patch_default, kernel.sites, kernel.groups, features, kernel.padding)
+    patch = patch_default if kernel.own is None else own_patch(kernel.image, kernel.own, table[kernel.own.type])
+    sites = make_plan(kernel.image, ctx, patch, kernel.sites, kernel.groups, features, kernel.padding)
     return KernelPlan(kernel, table, features, sites, ctx)
+
+
+def _any_register(kernel: ParavirtKernel) -> int:
+    """The kernel's CLBR_ANY, which calls of plain C functions have: every register that any site lets be destroyed."""
+    found = 0
+    for site in kernel.sites:
+        found |= site.clobbers
+    return found
 
 
 def _require_bug(kernel: ParavirtKernel) -> None:

@@ -13,6 +13,7 @@ import attrs
 
 from pvops_core.errors import ImageError
 from pvops_core.ops import LAYOUTS
+from pvops_core.patching.bysymbols import layout_from_symbols
 from pvops_core.patching.code.operands import slot_operand
 from pvops_core.patching.derived import layout_from_types
 from pvops_core.patching.fills import NOP_NAMES
@@ -71,7 +72,7 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
         raise sites[0].error(
             image, "instr", "no site calls through a table: the image is patched already, or is no kernel"
         )
-    derived = layout_from_types(image)
+    derived = layout_from_types(image) or _by_symbols(image, slots)
     candidates = _known(image) if derived is None else [derived]
     most = max((len(layout.slots) for layout in candidates), default=0)
     for site in sites:
@@ -139,6 +140,20 @@ def _has_room(image: KernelImage, layout: Layout) -> bool:
         if following < len(addresses) and addresses[following] < start + end:
             return False
     return True
+
+
+def _by_symbols(image: KernelImage, slots: Mapping[int, int]) -> Layout | None:
+    """The layout that the kernel's symbols give: the catalogue's, if that agrees with every site, or one of its own."""
+    exact = []
+    for layout in _known(image):
+        places = _places(image, layout)
+        if places is not None and all(type_ < len(places) and places[type_] == at for type_, at in slots.items()):
+            exact.append((layout, slots))
+    found = _best(image, exact)
+    if found is None:
+        own = layout_from_symbols(image, slots)
+        found = own and _best(image, [(own, slots)])
+    return found
 
 
 def _places(image: KernelImage, layout: Layout) -> tuple[int, ...] | None:

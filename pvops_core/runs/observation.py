@@ -16,10 +16,12 @@ SITE_FORMS = ("inlined", "direct", "indirect", "nop")
 
 
 class Outcome(enum.Enum):
-    """How a run ended. The first two are the guest's own will, the next two its failure, the rest ours."""
+    """How a run ended. The first three are the guest's own will, the next two its failure, the rest ours."""
 
     POWEROFF = "poweroff"
     REBOOT = "reboot"
+    HALTED = "halted"
+    """The guest stopped its processors for good when it was to end, having no way to switch the machine off."""
     CRASH = "crash"
     TIMEOUT = "timeout"
     UNTIL = "until"
@@ -38,7 +40,7 @@ class Outcome(enum.Enum):
     @property
     def finished(self) -> bool:
         """The guest came to its own end."""
-        return self in {Outcome.POWEROFF, Outcome.REBOOT}
+        return self in {Outcome.POWEROFF, Outcome.REBOOT, Outcome.HALTED}
 
     @property
     def exit_code(self) -> int:

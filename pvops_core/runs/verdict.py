@@ -83,7 +83,13 @@ class Judged:
         """
         if self.expected is None:
             return None
-        whole = self.observation.outcome in {Outcome.POWEROFF, Outcome.REBOOT, Outcome.UNTIL, Outcome.CRASH}
+        whole = self.observation.outcome in {
+            Outcome.POWEROFF,
+            Outcome.REBOOT,
+            Outcome.HALTED,
+            Outcome.UNTIL,
+            Outcome.CRASH,
+        }
         return whole and self.verdict is self.expected
 
     @property

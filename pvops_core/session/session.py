@@ -27,6 +27,7 @@ from pvops_core.machine import Machine, Stop, Vcpu
 from pvops_core.machine.run.watchdog import run_within, whereabouts
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
+from pvops_core.session.halting import Halting
 from pvops_core.session.processors import Processors
 from pvops_core.switchboard.slots import SlotWatch
 from pvops_core.switchboard.table import OpTable, by_symbols, find_running_table
@@ -101,6 +102,7 @@ class Session(Closing):
     points: Points
     table: OpTable | None
     slots: SlotWatch | None
+    _halting: Halting | None = None
 
     def __init__(self, guest: Guest, backends: tuple[Backend, ...], **settings: Unpack[SessionSettings]) -> None:
         if strange := sorted(settings.keys() - SessionSettings.__annotations__.keys()):
@@ -170,6 +172,7 @@ class Session(Closing):
         self.machine.watch(self.platform.read_keyboard)
         self.poker.returns = self.returns
         self.points = Points(self.machine, self.guest.symbols)
+        self._halting = Halting(self.machine, self.points, self.guest.symbols)
         self.table = find_running_table(self.guest.image, self.text)
         self.slots = SlotWatch(self.machine, self.text, self.table) if self.table else None
 
@@ -221,7 +224,8 @@ class Session(Closing):
             PluginError: a hook or the platform failed.
         """
         with blamed(self._source, type(self.platform).__qualname__):
-            return run_within(self.machine, self.guest.image.symbol_at, max_ns=max_ns, max_seconds=max_seconds)
+            stop = run_within(self.machine, self.guest.image.symbol_at, max_ns=max_ns, max_seconds=max_seconds)
+        return stop if self._halting is None else self._halting.judge(stop)
 
     def run_to(self, place: str, *, max_ns: int | None = None, max_seconds: float | None = None) -> Vcpu:
         """Run the kernel until a vCPU is about to execute a function, at least one instruction from here on.

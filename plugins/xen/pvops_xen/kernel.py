@@ -7,11 +7,20 @@ of the boot then put better functions in some slots. A kernel without one of the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import ImageError
-from pvops_core.patching.fills import assigned, callee_save, compiled_table, in_layout, present, queued_spinlocks
+from pvops_core.patching.fills import (
+    Target,
+    assigned,
+    callee_save,
+    compiled_table,
+    in_layout,
+    present,
+    queued_spinlocks,
+)
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -50,6 +59,20 @@ PAGE_TABLES_READY: Final = {
 }
 """``xen_post_allocator_init`` (arch/x86/xen/mmu_pv.c): with struct pages come pinning and user pgds."""
 
+PGD_READY: Final = {"mmu.set_pgd": "xen_set_pgd"}
+"""Likewise, where the top level is the fourth."""
+
+WRITE_CR3_EARLY: Final = "xen_write_cr3_init"
+"""Of 3.9 and later: what ``write_cr3`` is until then; before, it is the same from the beginning."""
+
+_BY_CODE: Final = frozenset({"pv_irq_ops", "pv_mmu_ops", "pv_time_ops"})
+SPLIT: Final = frozenset({"pv_cpu_ops", "pv_irq_ops", "pv_mmu_ops"})
+SPLIT_CODE: Final = (
+    *("xen_init_irq_ops", "xen_init_mmu_ops", "xen_init_time_ops", "xen_init_spinlocks", "xen_start_kernel"),
+)
+"""Functions that set slots of a kernel with a variable for each group, besides what is copied: those that the last one
+calls, then itself. A compiler may make stores of a copy."""
+
 
 class XenKernel:
     """A Xen PV domain with any number of CPUs."""
@@ -63,6 +86,8 @@ class XenKernel:
             ImageError: the kernel was built without XEN_PV.
         """
         _require_xen_pv(kernel)
+        if {slot.symbol for slot in layout.slots} >= SPLIT:
+            return in_layout(layout, _split_tables(kernel, layout))
         tables = {group: symbol for group, symbol in TABLES.items() if symbol in kernel.symbols}
         set_by_code = assigned(kernel, layout, *START) if len(tables) < len(TABLES) else {}
         slots = {path: target for path, target in set_by_code.items() if path.partition(".")[0] not in tables}
@@ -78,6 +103,27 @@ class XenKernel:
         """``XENPV``, forced in ``xen_start_kernel``."""
         del kernel, cpus
         return frozenset({"XENPV"})
+
+
+def _split_tables(kernel: KernelImage, layout: Layout) -> dict[str, Target]:
+    """To 4.18: each group is a copy of a table, and later steps put better functions in some slots."""
+    slots: dict[str, Target] = {}
+    for group in sorted({slot.symbol for slot in layout.slots}):
+        symbol = group.replace("pv_", "xen_", 1)
+        if symbol in kernel.symbols:
+            slots |= compiled_table(kernel, layout, symbol, group)
+    later = {**VCPU_INFO_PLACED, "irq.restore_fl": "xen_restore_fl_direct", **PAGE_TABLES_READY, **PGD_READY}
+    if WRITE_CR3_EARLY not in kernel.symbols:
+        del later["mmu.write_cr3"]
+    moved = {f"pv_{path.partition('.')[0]}_ops.{path.partition('.')[2]}": to for path, to in later.items()}
+    by_code = assigned(kernel, layout, *SPLIT_CODE)
+    stored = Counter(path.partition(".")[0] for path in by_code)
+    for slot in layout.slots:
+        # Stores that are a copy leave nothing as it was: what the table does not name becomes empty.
+        if slot.symbol not in _BY_CODE or stored[slot.symbol] < 2 or slot.path in slots:
+            continue
+        slots[slot.path] = None
+    return slots | by_code | present(kernel, moved)
 
 
 def _require_xen_pv(kernel: KernelImage) -> None:

@@ -25,8 +25,8 @@ BOOT_PROTOCOL: Final = "kernel"
 _PAGE: Final = 0x1000
 _PAE_MODE: Final = 9
 """XEN_ELFNOTE_PAE_MODE (xen/include/public/elfnote.h)."""
-_PAE_ONLY: Final = frozenset({"native_set_pud", "native_make_pmd", "set_nx", "initial_pg_pmd"})
-"""Of 32-bit kernels those with X86_PAE alone have them: ops of the third level, arch/x86/mm/init_32.c, head_32.S."""
+_PAE_ONLY: Final = frozenset({"native_set_pud", "native_make_pmd", "initial_pg_pmd"})
+"""Of 32-bit kernels those with X86_PAE alone have them: ops of the third level, and a table of head_32.S."""
 _DIRECT_MAP: Final = {4: 0xC0000000, 8: 0xFFFF888000000000}
 """PAGE_OFFSET by a pointer's size, with the usual split (asm/page_32_types.h, page_64_types.h)."""
 

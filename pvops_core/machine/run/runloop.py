@@ -31,7 +31,7 @@ _BUDGET, _PATIENCE, _EXPIRED = int(Slot.BUDGET), int(Slot.PATIENCE), int(Slot.EX
 _HLT = 0xF4
 _FROM_OUTSIDE = frozenset({"until", "timeout"})
 """Reasons to stop that are not the guest's own end: a call of guest code that is under way is finished first."""
-_ENDS = frozenset({"poweroff", "reboot", "crash", "dead"})
+_ENDS = frozenset({"poweroff", "reboot", "crash", "dead", "halted"})
 """Reasons after which a guest does not go on."""
 WAIT_NS = 1000
 """Virtual time that a vCPU spends before it looks again for what it waits for."""

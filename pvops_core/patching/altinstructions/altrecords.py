@@ -84,6 +84,15 @@ class _Shape:
     relative: bool
     pointer_size: int
 
+    def records(self, data: bytes) -> bytes | None:
+        """A section's bytes as whole records of this shape; None if they are not.
+
+        Where records hold addresses they are aligned, and a linker need not have put padding behind the last.
+        """
+        size = self.record.itemsize
+        padding = 0 if self.relative else self.record["rest"].itemsize
+        return data.ljust(-(-len(data) // size) * size, b"\0") if -len(data) % size <= padding else None
+
 
 def _shape(formats: str, size: int, *, relative: bool, pointer_size: int = 0) -> _Shape:
     """A shape from its fields, ``name:format`` each and without gaps, and the record's whole size."""
@@ -129,9 +138,9 @@ def read_alternatives(image: KernelImage) -> tuple[AltEntry, ...]:
         raise image.error(message, field=SECTION, offset=section.offset)
     text = executable_sections(image)
     read = [
-        (shape, _read(image, text, data, shape))
+        (shape, _read(image, text, whole, shape))
         for shape in _SHAPES
-        if len(data) % shape.record.itemsize == 0 and shape.pointer_size in {0, image.pointer_size}
+        if shape.pointer_size in {0, image.pointer_size} and (whole := shape.records(data)) is not None
     ]
     if not read:
         raise image.error(f"{len(data):#x} bytes is no multiple of any record", field=SECTION, offset=section.offset)

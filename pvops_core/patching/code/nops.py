@@ -135,6 +135,22 @@ NOPS: Final[Mapping[NopKind, NopTable]] = MappingProxyType(
 """The tables as the headers have them."""
 
 
+def nops_of_age(image: KernelImage) -> NopTable:
+    """The nops of a kernel before 5.13 on the processor that the machine shows: Intel's, of family 6.
+
+    ``find_nop_table`` of arch/x86/kernel/alternative.c: 2.6.23 has no long nops; from 2.6.24 on a list of processors
+    says who gets them; from 2.6.27 to 2.6.38 64-bit kernels use them, 32-bit ones take them for missing. From 2.6.39 on
+    ``arch_init_ideal_nops`` gives models 15 to 47, which do better so, those of K8. AMD's processors of those days are
+    not asked about.
+    """
+    if "arch_init_ideal_nops" in image.symbols:
+        return NOPS[NopKind.K8]
+    wide, has_long = image.pointer_size == 8, b"".join(NOPS[NopKind.P6].sequences) in image.data
+    if has_long and (wide or "noptypes" in image.symbols):
+        return NOPS[NopKind.P6]
+    return NOPS[NopKind.K8 if wide else NopKind.GENERIC]
+
+
 def kernel_nops(image: KernelImage) -> NopTable:
     """The nops of a 5.13 or later kernel: its own table where its symbols name it, else the header's for its word size.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 
 from pvops_core.patching.code.disasm import Encoding, encodings, instruction_lengths
-from pvops_core.patching.code.nops import NopTable, kernel_nops
+from pvops_core.patching.code.nops import NopTable, kernel_nops, nops_of_age
 from pvops_core.patching.code.relocation import relocate_code, relocate_replacement
 
 if TYPE_CHECKING:
@@ -178,3 +178,8 @@ def kernel_padding(image: KernelImage, *, direct: bool = False) -> Rewriting:
     if direct or any(name in image.symbols for name in RELOCATES):
         return Relocating(nops, bits, absorbs=any(name in image.symbols for name in ABSORBS))
     return Padding(nops, partial(instruction_lengths, bits=bits))
+
+
+def old_padding(image: KernelImage) -> Padding:
+    """The way of a kernel before 5.13."""
+    return Padding(nops_of_age(image), partial(instruction_lengths, bits=8 * image.pointer_size))

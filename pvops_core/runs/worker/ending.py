@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ENDS = {
     "poweroff": Outcome.POWEROFF,
     "reboot": Outcome.REBOOT,
+    "halted": Outcome.HALTED,
     "crash": Outcome.CRASH,
     "timeout": Outcome.TIMEOUT,
     "until": Outcome.UNTIL,

@@ -56,7 +56,7 @@ SHAPES = {
 }
 
 
-def image_with(shape: str, entries: list[Fields], *, damage: bytes = b"") -> bytes:
+def image_with(shape: str, entries: list[Fields], *, damage: bytes = b"", missing: int = 0) -> bytes:
     bits, write = SHAPES[shape]
     base = BASES[bits]
     builder = ElfBuilder(bits, base=base)
@@ -65,7 +65,7 @@ def image_with(shape: str, entries: list[Fields], *, damage: bytes = b"") -> byt
     data = b""
     for fields in entries:
         data += write(base + 0x2000 + len(data), fields)
-    builder.section(".altinstructions", data + damage, address=base + 0x2000)
+    builder.section(".altinstructions", data[: len(data) - missing] + damage, address=base + 0x2000)
     return builder.build()
 
 
@@ -100,6 +100,18 @@ def test_one_bad_record_is_named(shape: str) -> None:
         read_alternatives(load_image(image_with(shape, fields)))
     assert caught.value.field == ".altinstructions[17]"
     assert caught.value.offset is not None
+
+
+@pytest.mark.parametrize(("shape", "padding"), [("2.6.23", 1), ("2.6.25-64", 5), ("2.6.38-64", 4)])
+def test_the_last_record_may_lack_its_padding(shape: str, padding: int) -> None:
+    base = BASES[SHAPES[shape][0]]
+    fields = some_entries(base)
+    whole = load_image(image_with(shape, fields))
+    for missing in range(padding + 1):
+        entries = read_alternatives(load_image(image_with(shape, fields, missing=missing)))
+        assert entries == read_alternatives(whole)
+    with pytest.raises(ImageError, match=r"no multiple of any record|are not text"):
+        read_alternatives(load_image(image_with(shape, fields, missing=padding + 1)))
 
 
 def test_cut_off_section_is_refused() -> None:

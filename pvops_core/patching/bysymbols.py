@@ -1,0 +1,278 @@
+"""The layout of a kernel's tables from its symbols, where it has no type information: 2.6.24 to 5.12.
+
+The groups of ops are variables, the sites say from which number on each is counted, and the functions in the slots bear
+the ops' names. What is left open, slots that do nothing above all, the order of the members decides.
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import ImageError
+from pvops_core.kinds import MachineKind
+from pvops_core.ops import LAYOUTS, Convention, Layout, Slot
+from pvops_core.ops.linux_ages import GROUPS, JUMPS, MARKS, MEMBERS, ONE_TABLE, members, op_of
+from pvops_core.patching.fills import NOP_NAMES
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
+
+DERIVED: Final = "symbols"
+"""Name of a layout that is in the image and not in the catalogue."""
+
+MOST_WAYS: Final = 4096
+"""Ways to share slots out among groups that are looked at; a kernel has some ten."""
+
+MOST_SLOTS: Final = 255
+"""A site's type is a byte."""
+
+_SAME: Final = {
+    "native_calibrate_tsc": "get_tsc_khz",
+    "native_calculate_cpu_khz": "get_cpu_khz",
+    "native_rdmsr_safe_regs": "rdmsr_regs",
+    "native_wrmsr_safe_regs": "wrmsr_regs",
+    "hpet_time_init": "time_init",
+    "default_banner": "banner",
+    "native_flush_tlb": "flush_tlb_user",
+    "native_flush_tlb_global": "flush_tlb_kernel",
+    "tlb_remove_page": "tlb_remove_table",
+    "native_pagetable_setup_start": "pagetable_setup_start",
+    "__paravirt_pgd_alloc": "pgd_alloc",
+    "__ptep_modify_prot_start": "ptep_modify_prot_start",
+    "__ptep_modify_prot_commit": "ptep_modify_prot_commit",
+}
+"""Functions that bear another name than the op that they are."""
+
+_HIT, _MISS, _SKIP = 8, -12, (-2, -1, 0)
+THUNK: Final = "__raw_callee_save_"
+_IDENTITIES: Final = ("_paravirt_ident_32", "_paravirt_ident_64")
+_FLAG: Final = frozenset({"save_fl", "restore_fl", "irq_disable", "irq_enable"})
+
+
+def layout_from_symbols(image: KernelImage, slots: Mapping[int, int]) -> Layout | None:
+    """The layout that symbols and sites give: the catalogue's own where it has the same slots.
+
+    Args:
+        image: the kernel.
+        slots: type number to the address of the slot that sites call through.
+
+    Returns:
+        The layout; None where its groups are no variables with names, or no function in them bears an op's name.
+    """
+    kind = MachineKind.X86_64 if image.pointer_size == 8 else MachineKind.I386
+    table = MEMBERS if any(group in image.symbols for group in GROUPS) else ONE_TABLE
+    groups = [group for group in table if group in image.symbols]
+    if not groups or not slots:
+        return None
+    alone = _alone(image, groups, slots)
+    among = {type_: address for type_, address in slots.items() if type_ not in alone}
+    placed = _placed(image, groups, among, min(alone, default=MOST_SLOTS)) if among else None
+    if placed is None:
+        return None
+    paths: list[tuple[str, str, int, Convention]] = []
+    hits = 0
+    for group, count in placed:
+        functions = _functions(image, image.symbols[group], count)
+        score, names = _named(_members(image, table, group), functions)
+        hits += score
+        for number, (name, function) in enumerate(zip(names, functions, strict=True)):
+            path = name if table is ONE_TABLE else f"{group}.{name}"
+            convention = _convention(image, path, function)
+            paths.append((path, group, number * image.pointer_size, convention))
+    for type_, name in sorted(alone.items()):
+        if type_ != len(paths):
+            return None
+        paths.append((name, name, 0, _convention(image, name, "")))
+    if hits <= 0 or len(paths) <= max(slots):
+        return None
+    return _made(paths, kind)
+
+
+def _members(image: KernelImage, table: Mapping[str, str], group: str) -> list[tuple[str, int]]:
+    """The members that a group may have in a kernel."""
+    absent = {path for mark, paths in MARKS.items() if mark not in image.symbols for path in paths}
+    kind = MachineKind.X86_64 if image.pointer_size == 8 else MachineKind.I386
+    return [each for each in members(table[group], kind) if f"{group}.{each[0]}" not in absent]
+
+
+def _made(paths: Sequence[tuple[str, str, int, Convention]], kind: MachineKind) -> Layout:
+    for layout in LAYOUTS.values():
+        if [(slot.path, slot.symbol, slot.offset) for slot in layout.slots] == [path[:3] for path in paths]:
+            return layout
+    if kind is MachineKind.I386 and any(path.endswith(".set_pud") for path, _, _, _ in paths):
+        kind = MachineKind.PAE
+    made = (
+        Slot(number, op_of(path, kind, convention), path, symbol, offset)
+        for number, (path, symbol, offset, convention) in enumerate(paths)
+    )
+    return Layout(DERIVED, kind, tuple(made), (), 2 * kind.pointer_size)
+
+
+def _alone(image: KernelImage, groups: Sequence[str], slots: Mapping[int, int]) -> dict[int, str]:
+    """Slots that are a variable each, behind the groups, where a stable kernel might not make a group longer.
+
+    ``pv_mmu_lazy_mode_flush`` of 3.2.44 is one.
+    """
+    found = {}
+    for type_, address in slots.items():
+        name, distance = image.symbol_at(address) or ("", 0)
+        if name.startswith("pv_") and not distance and name not in groups:
+            found[type_] = name
+    return found
+
+
+def _placed(
+    image: KernelImage, groups: Sequence[str], slots: Mapping[int, int], most: int
+) -> list[tuple[str, int]] | None:
+    """The groups in their order, and how many slots each has; None where the sites contradict one another."""
+    size, rooms = image.pointer_size, {group: _room(image, group) for group in groups}
+    starts: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for type_, address in slots.items():
+        group = next((each for each in groups if 0 <= address - image.symbols[each] < rooms[each] * size), None)
+        if group is None:
+            return None
+        start = type_ - (address - image.symbols[group]) // size
+        if start < 0 or starts.setdefault(group, start) != start:
+            return None
+        last[group] = max(last.get(group, 0), type_ - start + 1)
+    known = [group for group in groups if group in starts]
+    if [starts[group] for group in known] != sorted(starts[group] for group in known):
+        return None
+    return list(_counts(groups, starts, last, rooms, most, image))
+
+
+def _counts(
+    groups: Sequence[str],
+    starts: Mapping[str, int],
+    last: Mapping[str, int],
+    rooms: Mapping[str, int],
+    most: int,
+    image: KernelImage,
+) -> Iterator[tuple[str, int]]:
+    """How many slots each group has: up to the next one that sites place, those between shared out by their names."""
+    at = index = 0
+    while index < len(groups):
+        following = next((n for n in range(index + 1, len(groups)) if groups[n] in starts), None)
+        run = groups[index:following]
+        if following is None:
+            # Behind the last that is known: what lies up to the next symbol, so long as it may be slots.
+            for group in run:
+                count = max(last.get(group, 0), min(rooms[group], _filled(image, group, rooms[group])))
+                yield group, max(min(count, most - at), 0)
+                at += max(min(count, most - at), 0)
+            return
+        total = starts[groups[following]] - at
+        yield from zip(run, _shared(image, run, total, last, rooms), strict=True)
+        at, index = starts[groups[following]], following
+
+
+def _shared(
+    image: KernelImage, run: Sequence[str], total: int, last: Mapping[str, int], rooms: Mapping[str, int]
+) -> tuple[int, ...]:
+    """So many slots shared out among groups: the way that fits the functions' names best."""
+    choices = [range(last.get(group, 0), min(rooms[group], total) + 1) for group in run[:-1]]
+    scores: dict[tuple[str, int], int] = {}
+
+    def score(group: str, count: int) -> int:
+        if (group, count) not in scores:
+            functions = _functions(image, image.symbols[group], count)
+            scores[group, count] = _named(_members(image, MEMBERS, group), functions)[0]
+        return scores[group, count]
+
+    found, best = (*(0 for _ in run[:-1]), total), -(1 << 30)
+    for counts in itertools.islice(itertools.product(*choices), MOST_WAYS):
+        rest = total - sum(counts)
+        if rest >= max(last.get(run[-1], 0), 0):
+            whole = sum(itertools.starmap(score, zip(run, (*counts, rest), strict=True)))
+            if whole > best:
+                found, best = (*counts, rest), whole
+    return found
+
+
+def _room(image: KernelImage, group: str) -> int:
+    """Slots between a group's symbol and the next one."""
+    addresses = image.symbol_table.addresses
+    start = image.symbols[group]
+    following = bisect_right(addresses, start)
+    end = addresses[following] if following < len(addresses) else start
+    return min(max(end - start, 0) // image.pointer_size, MOST_SLOTS)
+
+
+def _filled(image: KernelImage, group: str, room: int) -> int:
+    """Slots up to the last that holds something."""
+    functions = _functions(image, image.symbols[group], room)
+    return max((number + 1 for number, function in enumerate(functions) if function), default=0)
+
+
+def _functions(image: KernelImage, address: int, count: int) -> list[str]:
+    """The function in each slot, by name; empty where it is none, or does nothing."""
+    try:
+        targets = image.pointers(address, max(count, 0))
+    except ImageError:
+        return [""] * max(count, 0)
+    found = []
+    for target in targets:
+        name, distance = (image.symbol_at(target) if target else None) or ("", 0)
+        found.append("" if distance or name in NOP_NAMES else name)
+    return found
+
+
+def _bears(function: str, member: str) -> bool:
+    """Whether a function bears an op's name, or one that is known to be its."""
+    name = member.rpartition(".")[2]
+    return _SAME.get(function) == name or (_SAME.get(function) is None and name in function)
+
+
+def _named(wanted: Sequence[tuple[str, int]], functions: Sequence[str]) -> tuple[int, list[str]]:
+    """Names for slots, in the members' order, that fit the functions best; and how well.
+
+    A dynamic programme over slots and members: a member is a slot's, or left out, which costs less for some.
+    """
+    rows, columns = len(functions), len(wanted)
+    if rows > columns:
+        names = [f"slot{number}" for number in range(rows)]
+        return _MISS * rows, names
+    skip = [_SKIP[missing] for _, missing in wanted]
+    none = -(1 << 30)
+    best = [[none] * (columns + 1) for _ in range(rows + 1)]
+    best[0][0] = 0
+    for row in range(rows + 1):
+        for column in range(columns):
+            here = best[row][column]
+            if here == none:
+                continue
+            best[row][column + 1] = max(best[row][column + 1], here + skip[column])
+            if row < rows:
+                function = functions[row]
+                gain = 0 if not function or function in _IDENTITIES else _MISS
+                if gain and _bears(function, wanted[column][0]):
+                    gain = _HIT + len(wanted[column][0].rpartition(".")[2]) // 8
+                best[row + 1][column + 1] = max(best[row + 1][column + 1], here + gain)
+    names, row, column = [], rows, columns
+    while column:
+        if best[row][column - 1] != none and best[row][column] == best[row][column - 1] + skip[column - 1]:
+            column -= 1
+            continue
+        row, column = row - 1, column - 1
+        names.append(wanted[column][0])
+    return best[rows][columns] - sum(skip), names[::-1]
+
+
+def _convention(image: KernelImage, path: str, function: str) -> Convention:
+    """How an op is called, by what its slot holds.
+
+    From 2.6.30 on, when the functions that give their argument back came, those of the interrupt flag keep registers
+    too, on i386 without a thunk.
+    """
+    member = path.rpartition(".")[2]
+    if member in JUMPS:
+        return Convention.JUMP
+    if function.startswith(THUNK) or function in _IDENTITIES:
+        return Convention.CALLEE_SAVE
+    if member in _FLAG and any(name in image.symbols for name in _IDENTITIES):
+        return Convention.CALLEE_SAVE
+    return Convention.SYSV if image.pointer_size == 8 else Convention.REGPARM3
