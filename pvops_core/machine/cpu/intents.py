@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
 
 _PAGE: Final = 0x1000
+_NARROW: Final = 0xFFFFFFFF
+_WRITE: Final = int(ErrorCode.WRITE)
+_DECIDED: Final = int(ErrorCode.WRITE | ErrorCode.FETCH | ErrorCode.RESERVED)
+"""Plain numbers: there are thousands of page faults in a boot."""
 _SHORTEST: Final = 2
 _PREFIXES: Final = frozenset(bytes.fromhex("26 2e 36 3e 64 65 66 67 f0 f2 f3"))
 _REX: Final = range(0x40, 0x50)
@@ -50,7 +54,7 @@ def changes_memory(code: bytes, *, long: bool) -> bool:
     while at < len(code) and (code[at] in _PREFIXES or (long and code[at] in _REX)):
         at += 1
     table = _ONE
-    if code[at : at + 1] == bytes((_TWO_BYTES,)):
+    if at < len(code) and code[at] == _TWO_BYTES:
         at, table = at + 1, _TWO
     if len(code) < at + _SHORTEST:
         return False
@@ -60,12 +64,13 @@ def changes_memory(code: bytes, *, long: bool) -> bool:
 
 def as_write(vcpu: Core, rip: int, error_code: int, address: int) -> tuple[int, int]:
     """Error code and address of a page fault that the engine tells of, as the processor has them."""
-    if error_code & (ErrorCode.WRITE | ErrorCode.FETCH | ErrorCode.RESERVED):
+    if error_code & _DECIDED:
         return error_code, address
-    start = rip if vcpu.in_64_bit_code else rip + vcpu.segment("cs")[1] & 0xFFFFFFFF
+    long = rip > _NARROW or vcpu.in_64_bit_code
+    start = rip if long else rip + vcpu.segment("cs")[1] & _NARROW
     try:
         code = vcpu.virtual.code(start)
-        if not changes_memory(code, long=vcpu.in_64_bit_code):
+        if not changes_memory(code, long=long):
             return error_code, address
         vcpu.walk(start, fetch=True)
         if 0 <= address - start < LONGEST:
@@ -73,12 +78,12 @@ def as_write(vcpu: Core, rip: int, error_code: int, address: int) -> tuple[int, 
         if address % _PAGE == 0:
             _whole(vcpu, address)
     except PageFault as fault:
-        if fault.error_code is None or not fault.error_code & ErrorCode.WRITE or fault.address is None:
+        if fault.error_code is None or not fault.error_code & _WRITE or fault.address is None:
             return error_code, address
         return fault.error_code, fault.address
     except GuestFault:
         return error_code, address
-    return error_code | ErrorCode.WRITE, address
+    return error_code | _WRITE, address
 
 
 def _whole(vcpu: Core, address: int) -> None:
