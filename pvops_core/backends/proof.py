@@ -29,11 +29,13 @@ class ProofNotes:
         justified: hook names of ops that are left out.
         scratch: symbols of variables that may hold anything after a call, with the reason.
         event_mask: symbols of variables that say whether events are delivered, for reports.
+        result_bits: hook names of ops whose result has bits that may be anything, with those that count.
     """
 
     justified: Mapping[str, Justified] = attrs.field(factory=dict)
     scratch: Mapping[str, str] = attrs.field(factory=dict)
     event_mask: frozenset[str] = frozenset()
+    result_bits: Mapping[str, int] = attrs.field(factory=dict)
 
     @classmethod
     def of(cls, notes: Iterable[Self]) -> ProofNotes:
@@ -44,6 +46,7 @@ class ProofNotes:
                 justified={**each.justified, **found.justified},
                 scratch={**each.scratch, **found.scratch},
                 event_mask=found.event_mask | each.event_mask,
+                result_bits={**each.result_bits, **found.result_bits},
             )
         return found
 

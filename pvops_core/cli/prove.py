@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import attrs
 import typer
 
-from pvops_core.backends import chain
 from pvops_core.backends.choices import parse_choices
-from pvops_core.backends.proof import ProofNotes
-from pvops_core.cli import kernels, proved, runs
+from pvops_core.cli import kernels, runs
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, progress, write_json
-from pvops_core.errors import SwitchError, UsageError, printable
-from pvops_core.guests import Kernel, read_kernel
+from pvops_core.errors import UsageError, printable
 from pvops_core.runs.plan import choose
-from pvops_core.session import Session, hosted
 from pvops_core.switchboard.choosing import chosen
+from pvops_core.testing.proofs import telling
 from pvops_core.testing.proofs.proving import Prover
-
-if TYPE_CHECKING:
-    from pvops_core.backends import Backend
-    from pvops_core.switchboard.implementations import Implementation
+from pvops_core.testing.proofs.subject import Subject
 
 DEFAULT_SECONDS = 3600.0
 
@@ -46,7 +40,12 @@ def prove(
         str, typer.Option(metavar="TEXT", help="Command line of the kernel; the platform's console is added.")
     ] = "",
     stop_at: Annotated[
-        str, typer.Option(metavar="PLACE", help="End the boot there, as for `pvops boot`; at its own end if not given.")
+        str,
+        typer.Option(
+            metavar="PLACE",
+            help="End the boot there, as for `pvops boot`; at its own end if not given, or without a ramdisk where the "
+            "first process begins.",
+        ),
     ] = "",
     cpus: runs.CpusOption = 1,
     seed: runs.SeedOption = 0,
@@ -72,48 +71,26 @@ def prove(
     if backend in runs.broken_names(loaded) or runs.broken_paths(loaded, plugins):
         return ExitCode.FAULT
     (name,) = choose("backend", [backend], list(loaded.backends))
-    links = chain(loaded.backends[name], loaded.backends)
-    image = _guest(kernel, initrd, cmdline, links)
-    make = partial(
-        Session, image, links, vcpus=cpus, seed=seed, memory=memory << 20, options=parse_choices(settings or ())
+    subject = attrs.evolve(
+        Subject.of(name, loaded.backends, kernel, initrd, cmdline),
+        vcpus=cpus,
+        seed=seed,
+        memory=memory << 20,
+        options=parse_choices(settings or ()),
     )
-    stopping = partial(make, stop_at=stop_at) if stop_at else make
-    with make() as session:
+    if stop_at:
+        subject = attrs.evolve(subject, stop_at=stop_at)
+    with subject.make() as session:
         if session.table is None:
             raise UsageError(f"{kernel}: no table of ops is known in it")
         wanted = frozenset(slot.op.name for slot in chosen(session.table.layout, runs.names(ops)))
     with progress(f"proving {name} against {kernel.name}"):
-        proof = Prover(
-            make=stopping,
-            offer=partial(_offer, name),
-            notes=ProofNotes.of(link.proof for link in links),
-            wanted=wanted,
-            states=states,
-            seed=seed,
-            max_seconds=max_seconds,
-        ).prove()
-    write_json(
-        "prove", {"image": image_json(image.image), "backend": name, **proved.document(proof, states, seed)}, json
-    )
+        proof = Prover.of(subject, wanted=wanted, states=states, max_seconds=max_seconds).prove()
+    head = {"image": image_json(subject.kernel.image), "backend": name}
+    write_json("prove", head | telling.document(proof, states, seed), json)
     text = sys.stderr if json == STDOUT else sys.stdout
-    for line in proved.lines(proof):
+    for line in telling.lines(proof):
         text.write(f"{printable(line)}\n")
-    return proved.exit_code(proof)
-
-
-def _guest(kernel: Path, initrd: Path | None, cmdline: str, links: tuple[Backend, ...]) -> Kernel:
-    """The kernel, told of the platform's console unless it is told of one."""
-    guest = read_kernel(kernel, initrd, cmdline)
-    console = hosted(guest.boot_protocol, guest.kinds, links)[0].console_name
-    words = cmdline.split()
-    if console and not any(word.startswith("console=") for word in words):
-        words.append(f"console={console}")
-    return Kernel(guest.image, guest.initrd, " ".join(words))
-
-
-def _offer(backend: str, session: Session, op: str) -> Implementation | None:
-    """The hook that a backend has for an op, itself or by its base."""
-    try:
-        return session.ops.offered(op, backend)
-    except SwitchError:
-        return None
+    if proof.unexplained:
+        return ExitCode.DIFFERENCE
+    return ExitCode.FINE if proof.states else ExitCode.NOTHING

@@ -77,7 +77,7 @@ class BootedKernel(Standing[Session]):
         words = recipe.cmdline.split()
         if not any(word.startswith("console=") for word in words):
             words.append(f"console={hosted(kernel.boot_protocol, kernel.kinds, links)[0].console_name}")
-        kernel = Kernel(kernel.image, kernel.initrd or _SMALLEST_RAMDISK, " ".join(words))
+        kernel = Kernel(kernel.image, kernel.initrd or SMALLEST_RAMDISK, " ".join(words))
         chosen = dict(recipe.choices.settings)
         session = Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed, options=chosen)
         try:
@@ -142,4 +142,4 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 
 
-_SMALLEST_RAMDISK: Final = _cpio("init", 0o100755, struct.pack("<I", 0)) + _cpio("TRAILER!!!", 0, b"")
+SMALLEST_RAMDISK: Final = _cpio("init", 0o100755, struct.pack("<I", 0)) + _cpio("TRAILER!!!", 0, b"")

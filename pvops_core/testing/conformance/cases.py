@@ -26,6 +26,10 @@ LAW_MODULES: Final = (memory, registers, structures)
 MODES: Final = ("", "noreplace-paravirt", "sites=second")
 
 
+OF_A_KERNEL: Final = "test_hooks_do_what_the_kernels_functions_do"
+"""The test whose guest is a real kernel."""
+
+
 @attrs.frozen
 class Case:
     """One try.
@@ -93,6 +97,8 @@ def _cases(test: str, backend: Backend, backends: Mapping[str, Backend]) -> list
     layouts = [LAYOUTS[name] for name in GUESTS if f"kind.{LAYOUTS[name].kind.value}" in has]
     if not layouts:
         return [Case("", Cell(backend.name, "", why_not="needs a kind of machine that a built-in guest is for"))]
+    if test == OF_A_KERNEL:
+        return [Case("", Cell(backend.name, layouts[-1].name))]
     return [case for layout in layouts for case in _of(test, layout, backend, backends, has)]
 
 

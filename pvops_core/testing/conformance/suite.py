@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+import attrs
 import pytest
 
 from pvops_core.backends import chain
@@ -15,6 +16,7 @@ from pvops_core.patching.code.template import references
 from pvops_core.patching.patchlets import usual_length
 from pvops_core.session import Session
 from pvops_core.switchboard import Form
+from pvops_core.testing.booted import find_image
 from pvops_core.testing.cells import capabilities
 from pvops_core.testing.conformance.audit import Audit, audit
 from pvops_core.testing.conformance.broken import told
@@ -24,6 +26,9 @@ from pvops_core.testing.conformance.memory import USER
 from pvops_core.testing.equivalence import bench_of, check_equivalence
 from pvops_core.testing.lab import MEMORY
 from pvops_core.testing.plugin import loaded_backends
+from pvops_core.testing.proofs.proving import Prover
+from pvops_core.testing.proofs.subject import Subject
+from pvops_core.testing.proofs.telling import lines
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
@@ -37,6 +42,8 @@ SYSENTER_CS: Final = 0x174
 """The MSR that sysexit takes its segments from."""
 UD2: Final = b"\x0f\x0b"
 SEEDS: Final = range(3)
+STATES: Final = 5
+"""Of each op of a real kernel's; `pvops prove` tries more."""
 _AUDITS: Final[pytest.StashKey[dict[Cell, Audit]]] = pytest.StashKey()
 _RESULTS: Final[pytest.StashKey[dict[tuple[str, int], Mapping[str, int | str]]]] = pytest.StashKey()
 
@@ -174,6 +181,22 @@ class Conformance:
         results = _results(cell, backend.name, backends, cell.cmdline)
         others = {name: (results.get(name), value) for name, value in wanted.items() if results.get(name) != value}
         assert results == wanted, f"the guest's results are not those that it has on {last.name}: {others or results}"
+
+    def test_hooks_do_what_the_kernels_functions_do(
+        self, request: pytest.FixtureRequest, pvops_case: Case, backends: Mapping[str, Backend]
+    ) -> None:
+        """From the same states of a boot of the kernel that ``--pvops-kernel`` names, its first process included."""
+        given, name = request.config.getoption("--pvops-kernel"), pvops_case.cell.backend
+        image = find_image(given) if given else None
+        if image is None:
+            pytest.skip("no kernel image: give --pvops-kernel FILE")
+        try:
+            subject = Subject.of(name, backends, image, request.config.getoption("--pvops-initrd"), "")
+        except UsageError as error:
+            pytest.skip(f"{name}: {error}")
+        seed = request.config.getoption("--pvops-seed")
+        proof = Prover.of(attrs.evolve(subject, seed=seed), states=STATES).prove()
+        assert not proof.unexplained, "\n".join(lines(proof))
 
     def test_two_runs_are_one(self, pvops_case: Case, backends: Mapping[str, Backend]) -> None:
         """Of one seed: the same events at the same times."""

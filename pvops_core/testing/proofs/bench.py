@@ -43,31 +43,41 @@ class Bench:
     """
 
     def __init__(self, session: Session, wanted: Mapping[str, Collection[int]], notes: ProofNotes) -> None:
-        self._session = session
+        self._session, self._notes = session, notes
         self.arrivals = Arrivals(session, wanted, wanted)
         self._flushing, self._places = Flushing(session), KernelPlaces(session, notes)
 
-    def compare(self, arrival: Arrival, offered: Implementation) -> Example | str:
+    def compare(self, arrival: Arrival, offered: Implementation, other: int | None = None) -> Example | str:
         """What differs at a call; or why the hook has left it to the kernel's own function.
+
+        Args:
+            arrival: the call.
+            offered: the hook.
+            other: its first argument, in place of what it has.
 
         Raises:
             MachineError: it could not be tried.
         """
         session = self._session
-        kernel = in_a_copy(self._caller(arrival).call, seconds=SECONDS)
-        hook = in_a_copy(lambda: self._served(arrival, offered), seconds=SECONDS)
+        arguments = _arguments(session.machine, arrival)
+        registers: dict[str, int] = {}
+        if other is not None:
+            first = signature(arrival.hook.slot, session.machine.kind).places[0]
+            bits = session.machine.kind.bits
+            registers = {name: other >> bits * part & (1 << bits) - 1 for part, name in enumerate(first.registers)}
+            arguments[first.name] = other
+        meant = self._notes.result_bits.get(arrival.op, -1)
+        caller = Caller(session, arrival, self._flushing, registers, meant)
+        kernel = in_a_copy(caller.call, seconds=SECONDS)
+        hook = in_a_copy(lambda: self._served(caller, arrival, offered), seconds=SECONDS)
         if hook.passed:
             return hook.passed
         self._places.moved()
         found = tuple(differences(kernel, hook, self._places, session.machine.kind.pointer_size))
-        return Example(
-            arrival.number, _arguments(session.machine, arrival), session.machine.clock.ns, self._site(arrival), found
-        )
+        ns, site = session.machine.clock.ns, self._site(arrival)
+        return Example(arrival.number, arguments, ns, site, found, other is not None)
 
-    def _caller(self, arrival: Arrival) -> Caller:
-        return Caller(self._session, arrival, self._flushing)
-
-    def _served(self, arrival: Arrival, offered: Implementation) -> Side:
+    def _served(self, caller: Caller, arrival: Arrival, offered: Implementation) -> Side:
         """The call, served by the hook."""
         machine, function = self._session.machine, offered.function
         read = dispatch.reader(machine, signature(arrival.hook.slot, machine.kind), offered.arguments)
@@ -82,7 +92,7 @@ class Bench:
                 return None
 
         self.arrivals.serve = serve
-        side = self._caller(arrival).call()
+        side = caller.call()
         return attrs.evolve(side, passed=passed[0]) if passed else side
 
     def _site(self, arrival: Arrival) -> str:

@@ -22,11 +22,12 @@ class Example:
     """A state in which a hook does not do what the kernel's own function does.
 
     Attributes:
-        number: which call of the op it is; -1 for made-up arguments.
+        number: which call of the op it is.
         arguments: the op's, by name.
         ns: virtual time.
         caller: where it is called from.
         differences: all of them.
+        made_up: the call has an argument that the boot did not give it.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Example:
     ns: int
     caller: str
     differences: tuple[Difference, ...]
+    made_up: bool = False
 
 
 @attrs.define

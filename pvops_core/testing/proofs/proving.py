@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 import attrs
 
 from pvops_core.errors import MachineError
+from pvops_core.ops import signature
 from pvops_core.testing.proofs.arrivals import Arrivals, picks
 from pvops_core.testing.proofs.bench import Bench
+from pvops_core.testing.proofs.madeup import made_up, takes_any
 from pvops_core.testing.proofs.proof import OpProof, Proof
 
 if TYPE_CHECKING:
     from pvops_core.backends.proof import ProofNotes
     from pvops_core.session import Session
     from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.testing.proofs.arrivals import Arrival
+    from pvops_core.testing.proofs.subject import Subject
 
 Offer = Callable[["Session", str], "Implementation | None"]
 """Gives the hook that is to be proven for an op of a session's; None if there is none."""
+
+
+class Asked(TypedDict, total=False):
+    """What :class:`Prover` may be told besides."""
+
+    wanted: frozenset[str] | None
+    max_seconds: float | None
 
 
 @attrs.frozen(kw_only=True)
@@ -45,6 +56,13 @@ class Prover:
     seed: int = 0
     max_seconds: float | None = None
     progress: Callable[[str], None] = lambda _text: None
+
+    @classmethod
+    def of(cls, subject: Subject, *, states: int, **others: Unpack[Asked]) -> Self:
+        """Of a kernel on a backend; the seed of its runs decides the states too."""
+        return cls(
+            make=subject.make, offer=subject.offer, notes=subject.notes, seed=subject.seed, states=states, **others
+        )
 
     def prove(self) -> Proof:
         """Boot twice: to count the calls of ops, and to stop at some."""
@@ -89,12 +107,22 @@ class Prover:
                 proof, offered = proofs[arrival.op], self.offer(session, arrival.op)
                 assert offered is not None, "it was there in the boot before"
                 self.progress(f"{arrival.op}, call {arrival.number}")
-                proof.own[arrival.hook.originals[-1]] += 1
-                try:
-                    proof.add(bench.compare(arrival, offered))
-                except MachineError as error:
-                    proof.lost[str(error)] += 1
+                for other in self._others(arrival):
+                    proof.own[arrival.hook.originals[-1]] += 1
+                    try:
+                        proof.add(bench.compare(arrival, offered, other))
+                    except MachineError as error:
+                        proof.lost[str(error)] += 1
         finally:
             gc.unfreeze()
         assert bench.arrivals.end is not None
         return f"{bench.arrivals.end.reason} {bench.arrivals.end.detail}".rstrip()
+
+    def _others(self, arrival: Arrival) -> Iterator[int | None]:
+        """The argument that a call has, and a made-up one where any will do."""
+        yield None
+        slot, kind = arrival.hook.slot, arrival.vcpu.machine.kind
+        if takes_any(slot):
+            place = signature(slot, kind).places[0]
+            given = arrival.vcpu.get(place.registers[0]) if place.registers else 0
+            yield next(made_up(given, place.bits, f"{self.seed} {arrival.op} {arrival.number}"))

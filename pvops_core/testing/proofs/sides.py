@@ -16,7 +16,7 @@ from pvops_core.testing.changes import PAGE, STACK_POINTERS, dead_stack, registe
 from pvops_core.testing.meter import PAGE_FAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pvops_core.backends import HypercallMade
     from pvops_core.machine import Vcpu
@@ -65,10 +65,15 @@ class Caller:
         session: the vCPU's.
         arrival: the vCPU, at an entrance, its arguments in place.
         flushing: notes what it drops.
+        registers: other arguments than those that it has, by register.
+        meant: the bits of the result that count.
     """
 
-    def __init__(self, session: Session, arrival: Arrival, flushing: Flushing) -> None:
+    def __init__(
+        self, session: Session, arrival: Arrival, flushing: Flushing, registers: Mapping[str, int], meant: int = -1
+    ) -> None:
         self._session, self._arrival, self._flushing = session, arrival, flushing
+        self._given, self._meant = registers, meant
 
     def call(self) -> Side:
         """Make it."""
@@ -77,7 +82,7 @@ class Caller:
         how = signature(hook.slot, machine.kind)
         size, top = machine.kind.pointer_size, cpu.rsp
         words = [cpu.word(top + size * (1 + number)) for number in range(how.stack_words)]
-        callee = Callee(hook.op, hook.entrance, {}, words, how)
+        callee = Callee(hook.op, hook.entrance, self._given, words, how)
         dead = dict(dead_stack(cpu, top, session.guest.stack_size))
         made: list[HypercallMade] = []
         self._flushing.begin()
@@ -96,7 +101,7 @@ class Caller:
             flags = registers.pop("rflags") & ~ARITHMETIC
             side = Side(
                 ended=ended,
-                result=callee.result(back) if not ended else 0,
+                result=callee.result(back) & self._meant if not ended else 0,
                 registers=registers,
                 flags=flags,
                 hypercalls=tuple(self._plain(each, top) for each in made),

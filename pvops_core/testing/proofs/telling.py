@@ -1,10 +1,8 @@
-"""What is told of a proof: a table, differences, and the exit code."""
+"""What is told of a proof: a table and differences for people, a document for programs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-
-from pvops_core.cli.common import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,13 +12,6 @@ if TYPE_CHECKING:
 MOST_SHOWN: Final = 2
 MOST_DIFFERENCES: Final = 8
 _HEAD: Final = ("op", "hook", "kernel's own", "calls", "states", "equal", "passed", "differing")
-
-
-def exit_code(proof: Proof) -> int:
-    """5 where something differs that nobody explains, 3 where nothing was tried."""
-    if proof.unexplained:
-        return ExitCode.DIFFERENCE
-    return ExitCode.FINE if proof.states else ExitCode.NOTHING
 
 
 def document(proof: Proof, states: int, seed: int) -> dict[str, Any]:
@@ -78,7 +69,8 @@ def _findings(each: OpProof) -> Iterator[str]:
 
 def _example(each: OpProof, example: Example) -> Iterator[str]:
     arguments = ", ".join(f"{name}={value:#x}" for name, value in example.arguments.items())
-    yield f"{each.op}({arguments}), call {example.number} at {example.ns / 1e9:.6f} s from {example.caller}:"
+    made_up = "made up at " if example.made_up else ""
+    yield f"{each.op}({arguments}), {made_up}call {example.number} at {example.ns / 1e9:.6f} s from {example.caller}:"
     for found in example.differences[:MOST_DIFFERENCES]:
         before = f", before {found.before}" if found.before else ""
         yield f"    {found.kind}: {found.what} kernel {found.kernel}, hook {found.hook}{before}".replace(":  ", ": ")
