@@ -27,7 +27,8 @@ class ProofNotes:
 
     Attributes:
         justified: hook names of ops that are left out.
-        scratch: symbols of variables that may hold anything after a call, with the reason.
+        scratch: symbols of variables, globs among them, that may hold anything after a call, with the reason; an
+            address of theirs in a hypercall is like one of the stack.
         event_mask: symbols of variables that say whether events are delivered, for reports.
         result_bits: hook names of ops whose result has bits that may be anything, with those that count.
     """

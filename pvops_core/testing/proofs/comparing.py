@@ -59,6 +59,9 @@ class Places(Protocol):
     def scratch(self, address: int) -> bool:
         """Whether it may hold anything after a call."""
 
+    def own(self, va: int) -> bool:
+        """Whether a guest-virtual address is of such memory."""
+
 
 def differences(kernel: Side, hook: Side, places: Places, size: int) -> Iterator[Difference]:
     """Where two sides differ.
@@ -78,7 +81,7 @@ def differences(kernel: Side, hook: Side, places: Places, size: int) -> Iterator
     if kernel.flags != hook.flags:
         yield Difference("flags", "rflags", f"{kernel.flags:#x}", f"{hook.flags:#x}")
     yield from _memory(kernel, hook, places, size)
-    yield from _hypercalls(kernel, hook)
+    yield from _hypercalls(kernel, hook, places)
     if kernel.flushes != hook.flushes:
         yield Difference("flushes", "TLB flushes", _flushes(kernel), _flushes(hook))
     if hook.faults and kernel.faults != hook.faults:  # what a function knows to do without leaves no trace
@@ -108,20 +111,21 @@ def _memory(kernel: Side, hook: Side, places: Places, size: int) -> Iterator[Dif
             yield Difference(kind, name, f"{a:#x}", f"{b:#x}", f"{was:#x}")
 
 
-def _hypercalls(kernel: Side, hook: Side) -> Iterator[Difference]:
+def _hypercalls(kernel: Side, hook: Side, places: Places) -> Iterator[Difference]:
     if kernel.hypercalls == hook.hypercalls:
         return
     for number in range(max(len(kernel.hypercalls), len(hook.hypercalls))):
-        one, other = (_call(side, number) for side in (kernel, hook))
+        one, other = (_call(side, number, places) for side in (kernel, hook))
         if one != other:
             yield Difference("hypercalls", f"number {number}", one, other)
 
 
-def _call(side: Side, number: int) -> str:
+def _call(side: Side, number: int, places: Places) -> str:
     if number >= len(side.hypercalls):
         return "none"
     name, arguments, result, inner = side.hypercalls[number]
-    shown = ", ".join(each if isinstance(each, str) else f"{each:#x}" for each in arguments)
+    own = ("own memory" if isinstance(each, str) or places.own(each) else f"{each:#x}" for each in arguments)
+    shown = ", ".join(own)
     return f"{'in a multicall ' if inner else ''}{name}({shown}) = {result}"
 
 

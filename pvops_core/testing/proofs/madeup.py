@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.ops import Convention
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pvops_core.ops import Slot
 
 _PRESENT: Final = 1
 _PAGE_SHIFT: Final = 12
-_FLAGS: Final = 0xFFF
+_HIGH: Final = 52
+"""The first of the bits above a frame number: those for software, keys, and NX."""
 
 
 def takes_any(slot: Slot) -> bool:
@@ -24,25 +23,29 @@ def takes_any(slot: Slot) -> bool:
     return op.convention is Convention.CALLEE_SAVE and bool(op.args) and values and op.result is not None
 
 
-def made_up(given: int, bits: int, seed: str) -> Iterator[int]:
-    """Values like what was given, and unlike it.
+def made_up(given: int, bits: int, frames: int, seed: str) -> int:
+    """A value like what was given, or unlike it.
+
+    Its frame is one of the machine's: others a kernel may look up where nothing is mapped, and mend the fault.
 
     Args:
         given: what a boot gave.
         bits: width of a value.
-        seed: decides them.
+        frames: how many the machine has.
+        seed: decides it.
     """
     chance = random.Random(seed)  # noqa: S311 - the same in every run
-    while True:
-        frame = chance.getrandbits(chance.randrange(1, bits - _PAGE_SHIFT)) << _PAGE_SHIFT
-        yield chance.choice(
-            (
-                given ^ 1 << chance.randrange(bits),
-                given ^ _PRESENT,
-                frame | _PRESENT | chance.getrandbits(_PAGE_SHIFT) & _FLAGS,
-                frame | chance.getrandbits(_PAGE_SHIFT) & _FLAGS & ~_PRESENT,
-                chance.getrandbits(bits),
-                0,
-                (1 << bits) - 1,
-            )
+    frame = chance.randrange(frames) << _PAGE_SHIFT
+    flags = chance.getrandbits(_PAGE_SHIFT) & ~_PRESENT
+    high = chance.getrandbits(bits - _HIGH) << _HIGH if bits > _HIGH else 0
+    return chance.choice(
+        (
+            given ^ 1 << chance.randrange(_PAGE_SHIFT),
+            given ^ _PRESENT,
+            frame | flags | _PRESENT,
+            frame | flags | _PRESENT | high,
+            frame | flags | high,
+            flags | _PRESENT,
+            0,
         )
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _PRESENT: Final = 1
 _LARGE: Final = 0x80
+_KERNEL_MAP: Final = {32: 0xC0000000, 64: 0xFFFFFFFF80000000}
+"""Where Linux maps physical address 0 for its image (__START_KERNEL_map, PAGE_OFFSET)."""
 _FRAME: Final = 0x000FFFFFFFFFF000
 
 
@@ -35,9 +38,11 @@ class KernelPlaces:
         self._memory, self._image = session.machine.memory, session.guest.image
         self._frames = Frames(session)
         self._tables: frozenset[int] | None = None
+        self._map = 0
         symbols = session.guest.symbols
         start, end = symbols.get("__per_cpu_start", 0), symbols.get("__per_cpu_end", 0)
         self._offsets = symbols.get("__per_cpu_offset")
+        self._linked = _KERNEL_MAP[session.machine.kind.bits]
         inside = sorted((address, name) for name, address in symbols.items() if start <= address < end)
         self._starts = [address for address, _ in inside]
         self._names = [name for _, name in inside]
@@ -47,6 +52,7 @@ class KernelPlaces:
         """The kernel has run: frames may have been exchanged, and tables made."""
         self._frames.expire()
         self._tables = None
+        self._map = self._session.guest.direct_map(self._session.text)
 
     def read(self, address: int) -> bytes:
         """A page as it is."""
@@ -54,7 +60,15 @@ class KernelPlaces:
 
     def scratch(self, address: int) -> bool:
         """Whether its backend says that the variable may hold anything after a call."""
-        return self._variable(address) in self._notes.scratch
+        return self._is_scratch(self._variable(address))
+
+    def own(self, va: int) -> bool:
+        """Whether a guest-virtual address is that of such a variable."""
+        found = self._image.symbol_at(va)
+        return found is not None and self._is_scratch(found[0])
+
+    def _is_scratch(self, variable: str) -> bool:
+        return any(fnmatchcase(variable, pattern) for pattern in self._notes.scratch)
 
     def name(self, address: int) -> tuple[str, str]:
         """What kind of memory a word is, and what people call it."""
@@ -73,8 +87,9 @@ class KernelPlaces:
             return ""
         va += address % PAGE
         for offset in self._areas():
-            if self._starts and self._starts[0] <= va - offset < self._end:
-                return self._names[bisect_right(self._starts, va - offset) - 1]
+            for place in (va, self._linked + va - self._map):  # the first area is in the image until others are made
+                if self._starts and self._starts[0] <= place - offset < self._end:
+                    return self._names[bisect_right(self._starts, place - offset) - 1]
         found = self._image.symbol_at(va)
         return found[0] if found and self._image.section_at(va) else ""
 

@@ -10,6 +10,7 @@ import attrs
 
 from pvops_core.errors import MachineError
 from pvops_core.ops import signature
+from pvops_core.testing.changes import PAGE
 from pvops_core.testing.proofs.arrivals import Arrivals, picks
 from pvops_core.testing.proofs.bench import Bench
 from pvops_core.testing.proofs.madeup import made_up, takes_any
@@ -125,4 +126,5 @@ class Prover:
         if takes_any(slot):
             place = signature(slot, kind).places[0]
             given = arrival.vcpu.get(place.registers[0]) if place.registers else 0
-            yield next(made_up(given, place.bits, f"{self.seed} {arrival.op} {arrival.number}"))
+            frames = arrival.vcpu.machine.memory.size // PAGE
+            yield made_up(given, place.bits, frames, f"{self.seed} {arrival.op} {arrival.number}")

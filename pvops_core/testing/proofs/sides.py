@@ -122,5 +122,5 @@ class Caller:
     def _plain(self, made: HypercallMade, top: int) -> tuple[str, tuple[int | str, ...], int, bool]:
         """A hypercall without what depends on the depth of the stack: where a function keeps its variables."""
         base = top & -self._session.guest.stack_size
-        arguments = tuple("on the stack" if base <= each < top else each for each in made.arguments)
+        arguments = tuple("own memory" if base <= each < top else each for each in made.arguments)
         return made.name, arguments, made.result, made.inner

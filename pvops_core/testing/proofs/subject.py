@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from pvops_core.backends import chain
 from pvops_core.backends.proof import ProofNotes
 from pvops_core.errors import SwitchError
+from pvops_core.guest.points import POINTS
 from pvops_core.guests import Kernel, read_kernel
 from pvops_core.session import Session, hosted
 from pvops_core.testing.booted import PLACE, SMALLEST_RAMDISK
@@ -18,6 +19,9 @@ from pvops_core.testing.booted import PLACE, SMALLEST_RAMDISK
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.switchboard.implementations import Implementation
+
+
+POINT: Final = {symbol for point in POINTS if point.name == PLACE for symbol in point.symbols}
 
 
 @attrs.frozen(kw_only=True)
@@ -63,7 +67,8 @@ class Subject:
         if console and not any(word.startswith("console=") for word in words):
             words.append(f"console={console}")
         made = Kernel(kernel.image, kernel.initrd or SMALLEST_RAMDISK, " ".join(words))
-        return cls(backend=backend, links=links, kernel=made, stop_at="" if initrd else PLACE)
+        there = made.symbols.keys() >= POINT
+        return cls(backend=backend, links=links, kernel=made, stop_at=PLACE if there and not initrd else "")
 
     @property
     def notes(self) -> ProofNotes:

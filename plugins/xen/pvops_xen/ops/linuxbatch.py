@@ -20,6 +20,8 @@ _MODES: Final = ("paravirt_lazy_mode", "xen_lazy_mode")
 _ENTRY: Final = 64
 _RESULT: Final = 8
 _ARGUMENTS: Final = 16
+_OPERATION: Final = 24
+"""Bytes of a struct mmuext_op."""
 _LAZY_MMU_UPDATES: Final = 1 << 27
 """TIF_LAZY_MMU_UPDATES (asm/thread_info.h)."""
 
@@ -105,16 +107,22 @@ class LinuxBatch(Multicalls):
         if not self._extend(Hypercall.MMU_UPDATE, data):
             self.add(Hypercall.MMU_UPDATE, 0, 1, 0, DOMID_SELF, data=data)
 
-    def extended(self, command: int, arg1: int = 0, arg2: int = 0, *, mask: bytes = b"", joins: bool = False) -> None:
-        """An mmuext_op; one that ``joins`` those before it, as ``xen_extend_mmuext_op``."""
-        data = struct.pack("<IIQQ", command, 0, arg1, arg2)
-        if joins and self._extend(Hypercall.MMUEXT_OP, data):
+    def extended(
+        self, command: int, arg1: int | None = None, arg2: int | None = None, *, mask: bytes = b"", joins: bool = False
+    ) -> None:
+        """An mmuext_op; one that ``joins`` those before it, as ``xen_extend_mmuext_op``.
+
+        Of an argument that a command has not got, what was there is left there.
+        """
+        if joins and self._extend(Hypercall.MMUEXT_OP, struct.pack("<IIQQ", command, 0, arg1 or 0, arg2 or 0)):
             return
-        if not mask:
-            self.add(Hypercall.MMUEXT_OP, 0, 1, 0, DOMID_SELF, data=data)
-            return
-        entry, place = self._room(len(data) + len(mask))
-        self._memory.write(place, struct.pack("<IIQQ", command, 0, arg1, place + len(data)) + mask)
+        entry, place = self._room(_OPERATION + len(mask))
+        self._memory.set_u32(place, command)
+        for number, value in enumerate((arg1, place + _OPERATION if mask else arg2)):
+            if value is not None:
+                self._memory.set_u64(place + 8 * (1 + number), value)
+        if mask:
+            self._memory.write(place + _OPERATION, mask)
         self._memory.set_u64(entry, Hypercall.MMUEXT_OP)
         self._memory.write(entry + _ARGUMENTS, struct.pack("<4Q", place, 1, 0, DOMID_SELF))
 
@@ -132,9 +140,11 @@ class LinuxBatch(Multicalls):
 
     def issue(self, mode: Lazy) -> int:
         """As there; in an interrupt no lazy mode holds."""
-        if mode and self.mode == mode and not self._linux.in_interrupt(self._cpu):
-            return 0
-        return self.flush()
+        return 0 if mode and self.waits(mode) else self.flush()
+
+    def waits(self, mode: Lazy) -> bool:
+        """Whether a lazy mode is in force here and now."""
+        return self.mode == mode and not self._linux.in_interrupt(self._cpu)
 
     def flush(self) -> int:
         """``xen_mc_flush``."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
-from pvops_xen.hypervisor.abi import UVMF_INVLPG, Hypercall, MmuUpdate
+from pvops_xen.hypervisor.abi import DOMID_SELF, UVMF_INVLPG, Hypercall, MmuUpdate
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.base import XenGroup
+from pvops_xen.ops.linuxbatch import LinuxBatch
 from pvops_xen.ops.multicalls import Lazy
 
 if TYPE_CHECKING:
@@ -105,6 +107,12 @@ class EntryOps(XenGroup):
         self.in_early_boot("set_pte")
         if not self.late:
             cpu.set_u64(ptep, self._early(cpu, ptep, pteval))
+            return
+        batch = self.mc(cpu)
+        if isinstance(batch, LinuxBatch) and not batch.waits(Lazy.MMU):  # __xen_set_pte: past the batch
+            place = cpu.rsp - 256 & ~0xF
+            cpu.write_virtual(place, struct.pack("<QQ", self.machine_of(cpu, ptep), pteval))
+            self.platform.hypercall(cpu, Hypercall.MMU_UPDATE, place, 1, 0, DOMID_SELF)
             return
         self._update(cpu, ptep, pteval)
 

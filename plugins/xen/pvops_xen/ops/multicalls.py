@@ -90,14 +90,16 @@ class Multicalls:
         else:
             self.add(Hypercall.MMU_UPDATE, 0, 1, 0, DOMID_SELF, data=data)
 
-    def extended(self, command: int, arg1: int = 0, arg2: int = 0, *, mask: bytes = b"", joins: bool = False) -> None:
-        """An mmuext_op of one; ``mask`` is a vCPU bitmap whose address becomes arg2.
+    def extended(
+        self, command: int, arg1: int | None = None, arg2: int | None = None, *, mask: bytes = b"", joins: bool = False
+    ) -> None:
+        """An mmuext_op of one, with the arguments that the command has; ``mask`` is a vCPU bitmap, arg2 its address.
 
         What ``joins`` may be part of the call before it, where a kernel does that.
         """
         del joins
         word = self._word
-        operation = command.to_bytes(word, "little") + arg1.to_bytes(word, "little") + arg2.to_bytes(word, "little")
+        operation = b"".join((each or 0).to_bytes(word, "little") for each in (command, arg1, arg2))
         self.add(Hypercall.MMUEXT_OP, 0, 1, 0, DOMID_SELF, data=operation + mask)
 
     def update_va_mapping(self, va: int, entry: int, flags: int = 0) -> None:

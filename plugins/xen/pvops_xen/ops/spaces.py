@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine.cpu.faults import PageFault
 from pvops_core.machine.run.eventkinds import event_kind
-from pvops_xen.hypervisor.abi import DOMID_SELF, PAGE_SHIFT, Hypercall, MmuExt
+from pvops_xen.hypervisor.abi import DOMID_SELF, PAGE_SHIFT, UVMF_TLB_FLUSH, Hypercall, MmuExt
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.frames import INVALID
 from pvops_xen.ops.mmu import EntryOps
@@ -47,10 +47,11 @@ class SpaceOps(EntryOps):
         if self.platform.hypercall(cpu, Hypercall.UPDATE_VA_MAPPING, *arguments):
             self.bug(f"pfn {pfn:#x} could not be made {'read-write' if writable else 'read-only'}")
 
-    def _protect_later(self, cpu: Vcpu, pfn: int, *, writable: bool) -> None:
-        """The same as part of the batch."""
+    def _protect_later(self, cpu: Vcpu, pfn: int, *, writable: bool, root: bool = False) -> None:
+        """The same as part of the batch; after the entry of a root the TLB is flushed (``xen_pin_page``)."""
         self._remember(pfn, writable=writable)
-        self.mc(cpu).update_va_mapping(self.va(pfn), self._entry(pfn, writable=writable))
+        flags = UVMF_TLB_FLUSH if root else 0
+        self.mc(cpu).update_va_mapping(self.va(pfn), self._entry(pfn, writable=writable), flags)
 
     def _remember(self, pfn: int, *, writable: bool) -> None:
         if writable:
@@ -242,14 +243,14 @@ class SpaceOps(EntryOps):
             if pfn in self.pinned:
                 continue
             self.pinned.add(pfn)
-            self._protect_later(cpu, pfn, writable=False)
+            self._protect_later(cpu, pfn, writable=False, root=not level)
             if level == 1:
                 batch.extended(MmuExt.PIN_L1_TABLE, self.frames.mfn(pfn))
         batch.extended(self._pin_root_command(), self.frames.mfn(root))
         user = self._user_root_pfn(root)
         if user is not None:
             self.pinned.add(user)
-            self._protect_later(cpu, user, writable=False)
+            self._protect_later(cpu, user, writable=False, root=True)
             batch.extended(MmuExt.PIN_L4_TABLE, self.frames.mfn(user))
         batch.flush()
 
@@ -272,7 +273,7 @@ class SpaceOps(EntryOps):
             self.pinned.discard(pfn)
             if level == 1:
                 batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(pfn))
-            self._protect_later(cpu, pfn, writable=True)
+            self._protect_later(cpu, pfn, writable=True, root=not level)
         batch.flush()
 
     @hookimpl

@@ -18,7 +18,7 @@ _WHOLE_SPACE32: Final = 0xFFFF_FFFF
 class TlbOps(XenGroup):
     """Flushes go with the batch, so that they come after the updates they are for."""
 
-    def _extended(self, cpu: Vcpu, command: MmuExt, address: int = 0) -> None:
+    def _extended(self, cpu: Vcpu, command: MmuExt, address: int | None = None) -> None:
         batch = self.mc(cpu)
         batch.extended(command, address)
         batch.issue(Lazy.MMU)
@@ -70,7 +70,7 @@ class TlbOps(XenGroup):
         word = self.platform.hv.abi.word
         batch = self.mc(cpu)
         command = MmuExt.TLB_FLUSH_MULTI if address is None else MmuExt.INVLPG_MULTI
-        batch.extended(command, address or 0, mask=mask.to_bytes(8, "little")[: max(word, 8)])
+        batch.extended(command, address, mask=mask.to_bytes(8, "little")[: max(word, 8)])
         batch.issue(Lazy.MMU)
 
     # --- lazy mode -------------------------------------------------------------------------------------------------
