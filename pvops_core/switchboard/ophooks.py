@@ -65,7 +65,6 @@ _HOOK_REFUSED: Final = event_kind(
 
 _PATCHES_SITES: Final = ("apply_paravirt", "apply_alternatives")
 """What is given records of sites to patch, the kernel's own and each module's: to 6.7, and since."""
-_FILLER: Final = b"\xcc" * PIECE
 UNPATCHED_NS: Final = 100_000
 """Until the kernel has patched itself it may write its table at any time: with hooks in it, we look this often."""
 
@@ -355,7 +354,7 @@ class OpHooks(Ops):
                 hook.original = self._table.target(hook.slot)
                 kept[hook.op] = self._sites.patched(hook.slot)
                 pokes += [
-                    Poke(hook.entrance, _FILLER, self._entrance(hook)),
+                    Poke(hook.entrance, self._padding.filler(hook.entrance), self._entrance(hook)),
                     self._slot_poke(hook, hook.original, hook.entrance),
                     *self._built_again(kept[hook.op]),
                 ]
@@ -382,7 +381,8 @@ class OpHooks(Ops):
         pokes: list[Poke] = []
         for hook in hooks:
             if not hook.spread:
-                pokes.append(Poke(hook.entrance, self._entrance(hook), _FILLER, retires=True))
+                filler = self._padding.filler(hook.entrance)
+                pokes.append(Poke(hook.entrance, self._entrance(hook), filler, retires=True))
             pokes.append(self._slot_poke(hook, hook.entrance, hook.original))
             pokes += (Poke(at, self._sites.built(at, len(code)), code) for at, code in self._left(hook).items())
         self._poker.transaction(pokes, by=_told(hooks), holder=self)
@@ -402,7 +402,7 @@ class OpHooks(Ops):
         """What would stand in the kernel's text without the hooks, where that is something else."""
         found: dict[int, bytes] = {}
         for hook in self._standing.values():
-            found |= {hook.entrance: _FILLER, **self._left(hook)}
+            found |= {hook.entrance: self._padding.filler(hook.entrance), **self._left(hook)}
         return found
 
     def _note(self, hook: OpHook, action: str) -> None:
