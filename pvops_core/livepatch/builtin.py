@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import UsageError
-from pvops_core.guest.symbols import find_symbol
 from pvops_core.livepatch.control.manager import Livepatch
-from pvops_core.livepatch.guest import BareCalls, CallsIn, PatchedGuest, build_id_of
+from pvops_core.livepatch.guest import BareCalls, PatchedGuest
 from pvops_core.livepatch.payload.area import PAGE_SIZE, Area
 from pvops_core.livepatch.payload.loading import load
 
@@ -33,16 +31,6 @@ def live_patches(session: Session) -> Livepatch:
     if WORD not in guest.cmdline.split():
         raise UsageError(f"the guest sets no pages aside for payloads without {WORD!r} on its command line")
     end = guest.kernel_base + platform.guest_memory
-    patched = PatchedGuest(
-        machine=session.machine,
-        poker=session.poker,
-        translate=session.text.machine_address,
-        symbols=guest.symbols,
-        build_id=build_id_of(guest.image),
-        area=Area(end - AREA_PAGES * PAGE_SIZE, AREA_PAGES),
-        stack_size=STACK_SIZE,
-        features=platform.features,
-        calls=platform if isinstance(platform, CallsIn) else BareCalls(),
-        find=partial(find_symbol, guest.image),
-    )
+    area = Area(end - AREA_PAGES * PAGE_SIZE, AREA_PAGES)
+    patched = PatchedGuest.of(session, BareCalls(), area=area, stack_size=STACK_SIZE, features=platform.features)
     return Livepatch(patched, load)

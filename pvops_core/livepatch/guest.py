@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, Required, TypedDict, Unpack, runtime_checkable
 
 import attrs
 
 from pvops_core.guest.returns import TaskStack, no_tasks
+from pvops_core.guest.symbols import find_symbol
 from pvops_core.livepatch.payload.area import PAGE_SIZE, Area, MappedByGuest, Pages
 from pvops_core.machine.cpu.registers import FLAG_IF
 from pvops_core.patching.poke import Poke
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.patching.poke import Poker
+    from pvops_core.session import Session
 
 BUILD_ID_NOTE = 3
 """NT_GNU_BUILD_ID."""
@@ -64,6 +67,16 @@ class BareCalls:
         yield vcpu.rsp
 
 
+class Own(TypedDict, total=False):
+    """What guests do not have in common, as :class:`PatchedGuest` explains it."""
+
+    area: Required[Area]
+    stack_size: Required[int]
+    features: frozenset[int]
+    pages: Pages
+    tasks: Callable[[], Sequence[TaskStack]]
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class PatchedGuest:
     """A guest that can be live-patched.
@@ -95,6 +108,27 @@ class PatchedGuest:
     pages: Pages = attrs.field(factory=MappedByGuest)
     tasks: Callable[[], Sequence[TaskStack]] = no_tasks
     find: Callable[[str], int] | None = None
+
+    @classmethod
+    def of(cls, session: Session, calls: BareCalls, **own: Unpack[Own]) -> PatchedGuest:
+        """A session's guest: what every guest says of itself in one way, and what is its own.
+
+        Args:
+            session: the session.
+            calls: who calls into it, unless its platform has a way of its own.
+            own: the rest.
+        """
+        image, platform = session.guest.image, session.platform
+        return cls(
+            machine=session.machine,
+            poker=session.poker,
+            translate=session.text.machine_address,
+            symbols=session.guest.symbols,
+            build_id=build_id_of(image),
+            calls=platform if isinstance(platform, CallsIn) else calls,
+            find=partial(find_symbol, image),
+            **own,
+        )
 
     def read(self, va: int, length: int) -> bytes:
         """Bytes of its text, or of the pages set aside."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import UsageError
-from pvops_core.guest.symbols import find_symbol
 from pvops_core.guest.tasks import tasks_of
 from pvops_core.livepatch.control.manager import Livepatch
-from pvops_core.livepatch.guest import BareCalls, CallsIn, PatchedGuest, build_id_of
+from pvops_core.livepatch.guest import BareCalls, PatchedGuest
 from pvops_core.livepatch.payload import pages as payload_pages
 from pvops_core.livepatch.payload.area import Area
 from pvops_core.livepatch.payload.loading import load
@@ -35,26 +33,14 @@ def live_patches(session: Session) -> Livepatch:
     """
     if session.tool_frames < payload_pages.FRAMES:
         raise UsageError("the session keeps no memory for payloads; make it with tool_frames=payload_pages.FRAMES")
-    machine, image, platform = session.machine, session.kernel.image, session.platform
-    space = session.space
+    machine, image, space = session.machine, session.kernel.image, session.space
     base = base_of(session)
     area = Area(base, payload_pages.PAGES)
     pages = KernelPages(session, space, base)
     session.text.add(area, pages.machine_address)
     tasks, stack_size = tasks_of(image, machine, space)
-    guest = PatchedGuest(
-        machine=machine,
-        poker=session.poker,
-        translate=session.text.machine_address,
-        symbols=image.symbols,
-        build_id=build_id_of(image),
-        area=area,
-        stack_size=stack_size or STACK_SIZES[machine.kind.bits],
-        calls=platform if isinstance(platform, CallsIn) else KernelCalls(space),
-        pages=pages,
-        tasks=tasks,
-        find=partial(find_symbol, image),
-    )
+    stack_size = stack_size or STACK_SIZES[machine.kind.bits]
+    guest = PatchedGuest.of(session, KernelCalls(space), area=area, stack_size=stack_size, pages=pages, tasks=tasks)
     return Livepatch(guest, load)
 
 

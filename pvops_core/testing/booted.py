@@ -60,7 +60,7 @@ class Recipe:
     choices: Choices = attrs.field(factory=Choices)
 
 
-class BootedKernel(Standing[Session]):
+class BootedKernel(Standing):
     """A booted kernel, standing at a place; the fixture ``kernel``.
 
     Args:

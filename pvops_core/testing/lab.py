@@ -32,10 +32,9 @@ class ImpossibleError(UsageError):
 
 
 Key = TypeVar("Key")
-Made = TypeVar("Made", Session, Session)
 
 
-class Standing(Closing, Generic[Made]):
+class Standing(Closing):
     """A machine that stands where tests begin. A context manager; closing it frees the machine.
 
     Args:
@@ -48,8 +47,8 @@ class Standing(Closing, Generic[Made]):
         began: the vCPU's registers there.
     """
 
-    def __init__(self, session: Made, vcpu: Vcpu, title: str) -> None:
-        self.session: Made = session
+    def __init__(self, session: Session, vcpu: Vcpu, title: str) -> None:
+        self.session: Session = session
         self.vcpu, self.title = vcpu, title
         self.start = self.machine.snapshot()
         self.began = registers_of(vcpu)
@@ -68,7 +67,7 @@ class Standing(Closing, Generic[Made]):
         self.session.close()
 
 
-class Lab(Standing[Session]):
+class Lab(Standing):
     """The built-in guest on a backend, at a point of its boot.
 
     Args:
