@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
 _RUN: Final = (sys.executable, "-P", "-m")  # -P: a file of the current directory must not shadow a module
-WORKER: Final = (*_RUN, "pvops_core.runs.worker.once")
+WORKER: Final = (*_RUN, "pvops_core.runs.worker", "once")
 """The command of a worker that makes one run."""
-WARM: Final = (*_RUN, "pvops_core.runs.worker.warm")
+WARM: Final = (*_RUN, "pvops_core.runs.worker", "warm")
 """The command of one that stays, and makes each run in a copy of itself."""
 TERMINAL: Final = "_PVOPS_TERMINAL"
 """Environment variable of a worker: two numbers of descriptors, for a debugger."""

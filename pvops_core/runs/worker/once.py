@@ -1,6 +1,6 @@
 """The child process: reads one request on standard input, runs it, answers on standard output.
 
-    python -m pvops_core.runs.worker.once
+    python -m pvops_core.runs.worker once
 
 Whatever a plugin or a library prints goes to standard error; the answer has a pipe of its own.
 """
@@ -92,7 +92,3 @@ def take_stdout() -> Callable[[wire.Message], None]:
             pipe.flush()
 
     return send
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """A worker that stays: it has all that a run needs in memory, and makes each run in a copy of itself.
 
-    python -m pvops_core.runs.worker.warm
+    python -m pvops_core.runs.worker warm
 
 No run sees anything of another, and one that dies takes no other with it. Nothing can be typed at its guests.
 """
@@ -62,7 +62,3 @@ def _status(pid: int) -> int:
         os.kill(pid, signal.SIGKILL)
         os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-if __name__ == "__main__":
-    main()
