@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
@@ -134,10 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _spelled_out(arguments: Sequence[str]) -> list[str]:
     """``--ops`` alone means all of them: the library of the command line knows no options with or without a value."""
-    following = (*arguments[1:], "-")
     return [
         f"{this}=*" if this == "--ops" and after.startswith("-") else this
-        for this, after in zip(arguments, following, strict=True)
+        for this, after in pairwise((*arguments, "-"))
     ]
 
 

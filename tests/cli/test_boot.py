@@ -62,7 +62,7 @@ def test_it_ends_at_a_text(kernel: Path, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "lguest"], "backend 'lguest' cannot boot kernel images"),
+        (["--backend", "lguest"], "backend 'lguest' is no x86_64 machine; it can be i386"),
         (["--backend", "vmi"], "no backend 'vmi'"),
         (["--initrd", "/nowhere"], "/nowhere: cannot be read"),
     ],

@@ -177,7 +177,6 @@ def test_a_backend_that_cannot_have_so_many_cpus_is_left_out(tmp_path: Path) -> 
         (["--instructions"], "--instructions goes with --kernel only"),
         (["--kernel", "/no/such", "--layouts", "6.1-64"], "--layouts goes with the built-in guest only"),
         (["--kernel", "/no/such", "--phases", "late"], "no phase 'late'; there are entry, setup"),
-        (["--kernel", "/no/such", "--ops", "nothing"], "no op 'nothing'"),
         (["--kernel", "/no/such"], "/no/such: cannot be read"),
     ],
 )
