@@ -10,12 +10,17 @@ JOBS ?= 2
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml plugins/native/pyproject.toml plugins/xen/pyproject.toml plugins/lguest/pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --group test --group lint \
-	    -e . -e plugins/native -e plugins/xen -e plugins/lguest
-	$(BIN)/python -m compileall -q pvops_core plugins
-	touch $@
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version): some minutes, once"
+	@echo "1/3 an empty environment"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@echo "2/3 pvops, its libraries and tools (about 250 MB to fetch)"
+	@$(BIN)/python -m pip install --progress-bar on --group test --group lint \
+	    -e '.[report]' -e plugins/native -e plugins/xen -e plugins/lguest
+	@echo "3/3 compiling"
+	@$(BIN)/python -m compileall -q pvops_core plugins
+	@touch $@
+	@echo "Ready: $(BIN)/pvops --help"
 
 compare: setup
 	$(BIN)/pvops compare

@@ -208,6 +208,14 @@ class Platform(TrapHandler):
             if self.until and byte == self.until[-1] and self.console.endswith(self.until):
                 self.machine.stop("until", "the console says what was waited for")
 
+    def sleep_until(self, ns: int) -> None:
+        """For ``idle``: move the clock to the next event, or no further than the run is to go.
+
+        What comes at an event is found by whoever looks at the clock; ``idle`` is called again in the next run.
+        """
+        clock, deadline = self.machine.clock, self.machine.loop.deadline
+        clock.advance(max(0, min(ns, ns if deadline is None else deadline) - clock.ns))
+
     def typed(self, data: bytes) -> None:
         """What was typed at the console arrives, between two slices; dropped unless the platform has a device."""
 

@@ -21,6 +21,13 @@ MOST: Final = 256
 """Notes kept; the oldest go first."""
 
 
+def cache_folder(environ: Mapping[str, str]) -> Path | None:
+    """Where pvops keeps what it can do without, of the user whose environment this is; None for nowhere."""
+    cache, home = environ.get("XDG_CACHE_HOME", ""), environ.get("HOME", "")
+    folder = Path(cache) if os.path.isabs(cache) else Path(home, ".cache") if os.path.isabs(home) else None  # noqa: PTH117
+    return folder and folder / "pvops"
+
+
 @attrs.define(eq=False)
 class Proven:
     """The notes of a user, in ``pvops/plugins.json`` in the cache folder (XDG_CACHE_HOME, or .cache at home).
@@ -38,9 +45,8 @@ class Proven:
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Proven:
         """The notes of the user whose environment this is."""
-        cache, home = environ.get("XDG_CACHE_HOME", ""), environ.get("HOME", "")
-        folder = Path(cache) if os.path.isabs(cache) else Path(home, ".cache") if os.path.isabs(home) else None  # noqa: PTH117
-        return cls(folder and folder / "pvops" / "plugins.json")
+        folder = cache_folder(environ)
+        return cls(folder and folder / "plugins.json")
 
     @_notes.default
     def _read(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -46,6 +47,17 @@ PluginOption = Annotated[
         "--plugin", metavar="PATH", help="Also load the backend of this file, folder or module; may be repeated."
     ),
 ]
+
+
+def require(extra: str, *modules: str) -> None:
+    """Refuse what takes libraries that are not installed with the core alone.
+
+    Raises:
+        UsageError: one of them is not there.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise UsageError(f"this takes {module}: python -m pip install 'pvops-core[{extra}]'")
 
 
 def exit_code_of(error: PvopsError) -> ExitCode:

@@ -12,7 +12,7 @@ import typer
 from pvops_core.backends.choices import choices_for, parse_choices
 from pvops_core.cli import kernels, runs
 from pvops_core.cli.allowance import Allowed
-from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, write_file, write_json
+from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, require, write_file, write_json
 from pvops_core.cli.heard import HookOutputOption, heard
 from pvops_core.compare.bootdiff import named_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
@@ -52,8 +52,8 @@ def compare(
     ] = None,
     initrd: Annotated[Path | None, typer.Option(metavar="FILE", help="Initial ramdisk of the kernel.")] = None,
     backends: Annotated[
-        str, typer.Option(metavar="A,B", help="Backends to compare; all that are installed if not given.")
-    ] = "",
+        str | None, typer.Option(metavar="A,B", help="Backends to compare; all that are installed if not given.")
+    ] = None,
     layouts: Annotated[
         str,
         typer.Option(
@@ -70,7 +70,12 @@ def compare(
     seed: runs.SeedOption = 0,
     memory: Annotated[
         int | None,
-        typer.Option(min=1, metavar="MIB", help="Guest memory in MiB; if not given 16, and 256 for a kernel."),
+        typer.Option(
+            min=1,
+            max=runs.MOST_MEMORY,
+            metavar="MIB",
+            help="Guest memory in MiB; if not given 16, and 256 for a kernel.",
+        ),
     ] = None,
     phases: Annotated[
         str, typer.Option(metavar="A,B", help=f"Phases of the kernel's boot to tell of: {', '.join(PHASES)}.")
@@ -111,10 +116,12 @@ def compare(
 
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran.
     """
+    if html:
+        require("report", "jinja2", "matplotlib")
     runs.check_folders(html, svg, json, hook_output)
     plugins = tuple(plugin or ())
     loaded = runs.load(plugins)
-    wanted = _Wanted(loaded, tuple(runs.names(backends)), plugins, max_seconds)
+    wanted = _Wanted(loaded, _names_of(backends), plugins, max_seconds)
     choices = choices_for(wanted.chosen(), parse_choices(settings or ()), loaded.backends)
     choice = Choice(tuple(choose("phase", runs.names(phases), list(PHASES))), _ops(runs.names(ops), kernel))
     if kernel is None:
@@ -177,6 +184,18 @@ class _Job:
     requests: list[Request]
     limits: Limits
     again: dict[str, object]
+
+
+def _names_of(backends: str | None) -> tuple[str, ...]:
+    """The backends asked for; none for all.
+
+    Raises:
+        UsageError: the list was given and is empty.
+    """
+    found = tuple(runs.names(backends or ""))
+    if backends is not None and not found:
+        raise UsageError("--backends names none; leave it out to compare all that are installed")
+    return found
 
 
 def _refuse(what: str, options: Mapping[str, object]) -> None:

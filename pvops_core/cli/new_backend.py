@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from pvops_core.cli import template
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, write_json
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, require, write_json
 from pvops_core.errors import UsageError
 from pvops_core.runs.plan import choose
 
@@ -81,6 +81,7 @@ def new_backend(
         return _update(folder, name, json)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already")
+    require("report", "jinja2")
     answers = _answers(name, base, description or f"{name}: a paravirtualisation backend", ",".join(chosen))
     written = template.fill_in(folder, answers)
     _tell({"name": name, "base": base, "directory": str(folder), "files": written, "conflicts": []}, json)

@@ -7,10 +7,16 @@ replaced in the text. The same data gives the same bytes.
 from __future__ import annotations
 
 import io
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
+from pvops_core.backends.proven import cache_folder
+
+if (_CACHE := cache_folder(os.environ)) is not None:  # where its cache of fonts goes: it makes folders of its own else
+    os.environ.setdefault("MPLCONFIGDIR", str(_CACHE / "matplotlib"))
 import matplotlib as mpl
 from matplotlib.figure import Figure
 

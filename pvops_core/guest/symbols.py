@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import UsageError
@@ -43,11 +45,16 @@ def find_symbol(image: KernelImage, *names: str) -> int:
             return _at(image, symbol, address) if address else _numbered(image, symbol, int(number))
     if not symbols:
         raise UsageError(f"{image.path} has no symbols, so {names[0]!r} cannot be found")
-    # Of tens of thousands, those with a beginning in common: close matches among all would take a second.
-    alike = [name for name in symbols if name[:4] == names[0][:4]]
-    close = difflib.get_close_matches(names[0], alike, n=3)
+    close = difflib.get_close_matches(names[0], _alike(names[0], symbols), n=3)
     guess = f" (did you mean {' or '.join(close)}?)" if close else ""
     raise UsageError(f"{image.path} has no symbol {names[0]!r}{guess}")
+
+
+def _alike(name: str, symbols: Iterable[str]) -> list[str]:
+    """Of tens of thousands, those that may be close: about as long, of about the same letters, mistyped in few."""
+    letters, most = Counter(name), max(2, len(name) // 5)
+    near = (each for each in symbols if abs(len(each) - len(name)) <= most)
+    return [each for each in near if (letters - Counter(each)).total() <= most]
 
 
 def _places(image: KernelImage, name: str) -> tuple[int, ...]:

@@ -65,8 +65,8 @@ def patch(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr:
     leaves the site as it was.
 
     Args:
-        ctx: layout, symbols, targets and patchlets of this backend; also gives the default patcher of the
-            layout's generation.
+        ctx: layout, symbols, targets and patchlets of this backend; the default patcher is
+            ``pvops_core.patching.default.patch_default``.
         type: u8; type number of the op in ``ctx.layout``.
         clobbers: u16; ``Clobber`` bits, the registers that the new code may destroy.
         insnbuf: void *; writable buffer of exactly ``len`` bytes, not the place where the code will run.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.errors import MachineError, PvopsError, UsageError
+from pvops_core.errors import MachineError, PvopsError, UsageError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +53,7 @@ def _play(name: str, seed: int, options: Mapping[str, str]) -> Performance | Fai
     from pvops_core.scenarios import SCENARIOS, Stage, perform  # noqa: PLC0415
 
     if name not in SCENARIOS:
-        return Failure(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}", usage=True)
+        return Failure(unknown("scenario", name, SCENARIOS).message, usage=True)
     try:
         backends = load_backends().backends
         choices_for(backends, options, backends)  # refuses those that none has

@@ -380,7 +380,9 @@ class LguestPlatform(LguestCallsIn, Platform):
             return False
         interrupts.tick(clock.ns)
         if interrupts.next_irq(data) is None and interrupts.deadline is not None:
-            clock.advance(interrupts.deadline - clock.ns)
+            self.sleep_until(interrupts.deadline)
+            if clock.ns < interrupts.deadline:
+                return True  # the run ends before
             interrupts.tick(clock.ns)
         if interrupts.next_irq(data) is None:
             return self.wait_for_typing()

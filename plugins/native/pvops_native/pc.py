@@ -183,7 +183,7 @@ class Pc(BareMetal, Platform):
         event = self.board.next_event(listening)
         if event is None:
             return False
-        self.machine.clock.advance(max(0, event - self.machine.clock.ns))
+        self.sleep_until(event)
         self.board.service()
         self._wake()
         return True

@@ -388,6 +388,6 @@ class XenHost(Platform):
         deadline = next_deadline(self.hv)
         if deadline is None:
             return False
-        self.machine.clock.advance(max(deadline - self.machine.clock.ns, 1))
+        self.sleep_until(max(deadline, self.machine.clock.ns + 1))
         fire_due(self.hv)
         return True

@@ -67,6 +67,7 @@ class RunLoop:
         self._slots = slots
         self.gates: Gates  # which want the loop, and are set by the machine that has both
         self.running = False
+        self.deadline: int | None = None  # virtual time at which the present run is to be over
         self.acting: int | None = None  # who is executing, or a handler of its
         self._deferrer: int | None = None
         self.interrupted = False
@@ -143,7 +144,7 @@ class RunLoop:
         if self.running:
             raise MachineError("the machine is running already")
         clock = self._machine.clock
-        deadline = None if max_ns is None else clock.ns + max_ns
+        deadline = self.deadline = None if max_ns is None else clock.ns + max_ns
         if until is not None:
             for slot in self._slots:
                 slot.callbacks.stop_at(until)
@@ -160,7 +161,7 @@ class RunLoop:
                         return Stop("timeout", f"{max_ns} ns of virtual time have passed")
                     self._turn(min((ns for ns in (deadline, horizon) if ns is not None), default=None))
         finally:
-            self.running = False
+            self.running, self.deadline = False, None
             self._stop = self._error = None
             self._deferred.clear()
 

@@ -44,6 +44,8 @@ def whereabouts(machine: Machine, symbol_at: SymbolAt) -> str:
 
 def _place(vcpu: Vcpu, symbol_at: SymbolAt) -> str:
     rip = vcpu.rip
+    if vcpu.halted and not rip:
+        return f"vcpu {vcpu.index} has not been started"
     found = symbol_at(rip)
     name = f"{found[0]}+{found[1]:#x} ({rip:#x})" if found else f"{rip:#x}"
     return f"vcpu {vcpu.index} at {name}{', waiting' if vcpu.halted else ''}"

@@ -129,6 +129,11 @@ def read_notes(image: KernelImage) -> XenNotes:
         raise image.error("has no Xen notes: it cannot run as a paravirtualised domain", field="notes")
     _check_words(image, said)
     _check_features(image, said)
+    if ElfNote.ENTRY not in said.numbers and said.text(ElfNote.GUEST_OS) == "linux":  # xen-head.S, #ifdef CONFIG_XEN_PV
+        raise image.error(
+            "is a Linux that was built without XEN_PV: it names no entry for a paravirtualised domain",
+            field=said.field(ElfNote.ENTRY),
+        )
     if image.pointer_size == 4 and not said.text(ElfNote.PAE_MODE).startswith(("yes", "bimodal")):
         raise image.error(
             "does not say that the kernel uses PAE; Xen has no other 32-bit guests", field=said.field(ElfNote.PAE_MODE)
