@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pvops_core.errors import StructureError, UsageError
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pvops_core.machine import Vcpu
 
-_PAGE: Final = 0x1000
 _PER_CPU: Final = {"cpu_tss_rw": "tss_pages", "gdt_page": "gdt_pages"}
 """The built-in guest's arrays of a page a processor."""
 _MEMBERS: Final = {
@@ -105,7 +105,7 @@ class SymbolNames:
         """A processor's page of the arrays that it has for Linux's per-CPU variables."""
         if symbol not in _PER_CPU:
             raise UsageError(f"the guest has no per-CPU variable {symbol!r}")
-        return self.address(_PER_CPU[symbol]) + cpu.index * _PAGE
+        return self.address(_PER_CPU[symbol]) + cpu.index * PAGE
 
     def member(self, type: str, path: str) -> int:
         """What its absolute symbol says; StructureError if there is none."""

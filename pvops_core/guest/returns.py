@@ -15,6 +15,7 @@ import numpy as np
 
 from pvops_core.errors import MemoryAccessError
 from pvops_core.machine import GuestFault
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from pvops_core.guest.spans import Spans, Words
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 STACK_SIZE = 8192
 """A kernel stack, aligned to its size, where nothing else is known of it."""
-_PAGE = 0x1000
 
 
 @attrs.frozen
@@ -110,7 +110,7 @@ def stack_words(vcpu: Vcpu, stack_size: int) -> Words:
     end = (start - 1 | stack_size - 1) + 1  # a pointer to the very end is an empty stack's
     data = bytearray()
     while start < end:
-        stop = min(end, (start | _PAGE - 1) + 1)
+        stop = min(end, (start | PAGE - 1) + 1)
         try:
             data += vcpu.virtual.read(start, stop - start, system=True)
         except (GuestFault, MemoryAccessError):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MemoryAccessError
 from pvops_core.machine import GuestFault
-from pvops_core.machine.cpu.faults import PF
 from pvops_core.machine.cpu.paging import Access
+from pvops_core.x86 import PAGE, PF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 ROOTS: Final = ("init_top_pgt", "swapper_pg_dir")
 """Symbols of the root of Linux's page tables: 64 and 32 bits wide."""
-_PAGE: Final = 0x1000
 _KERNEL: Final = Access()
 
 
@@ -62,7 +61,7 @@ class KernelSpace:
         found = bytearray()
         while len(found) < length:
             at = va + len(found)
-            size = min(length - len(found), _PAGE - at % _PAGE)
+            size = min(length - len(found), PAGE - at % PAGE)
             try:
                 found += self._machine.memory.read(self.walk(at).pa, size)
             except MemoryAccessError as error:  # tables that are not made yet

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping
 
     from pvops_core.guest.protocol import Guest
     from pvops_core.machine import Machine
-
-PAGE: Final = 0x1000
 
 
 class GuestText:

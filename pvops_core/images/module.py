@@ -21,6 +21,7 @@ from pvops_core.images.kallsyms import Columns
 from pvops_core.images.model import SHF_ALLOC, KernelImage, Section, Segment
 from pvops_core.images.reading import read_file
 from pvops_core.images.symbols import SYM32, SYM64, SymbolTable, build
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,6 @@ MODULES: Final = {"x86_64": 0xFFFFFFFFC0000000, "i386": 0xF8000000}
 UNPACKED_LIMIT: Final = 64 << 20
 SYMBOL_LIMIT: Final = 1 << 18
 RELOCATION_LIMIT: Final = 1 << 20
-_PAGE: Final = 0x1000
 _ELF: Final = b"\x7fELF"
 
 _RELA64: Final = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
@@ -170,7 +170,7 @@ def _place(sections: tuple[Section, ...], base: int, given: Mapping[str, int]) -
     at = base
     for section in order:
         placed[section.index] = attrs.evolve(section, address=given.get(section.name, at))
-        at += -(-max(section.size, 1) // _PAGE) * _PAGE
+        at += -(-max(section.size, 1) // PAGE) * PAGE
     return tuple(placed)
 
 

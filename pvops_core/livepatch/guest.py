@@ -13,8 +13,8 @@ import attrs
 from pvops_core.guest.returns import TaskStack, no_tasks
 from pvops_core.guest.symbols import find_symbol
 from pvops_core.livepatch.payload.area import PAGE_SIZE, Area, MappedByGuest, Pages
-from pvops_core.machine.cpu.registers import FLAG_IF
 from pvops_core.patching.poke import Poke
+from pvops_core.x86 import FLAG_IF, PF
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 BUILD_ID_NOTE = 3
 """NT_GNU_BUILD_ID."""
-_PAGE_FAULT = 14
 _STACK_ALIGNMENT = 16
 
 
@@ -60,7 +59,7 @@ class BareCalls:
     def kernel_mode(self, vcpu: Vcpu) -> Iterator[int]:
         """From user mode as a trap would go: code segment of the page-fault gate, stack of the TSS, GS swapped."""
         if self.in_user_mode(vcpu):
-            vcpu.deliver(_PAGE_FAULT, 0)
+            vcpu.deliver(PF, 0)
             if vcpu.in_64_bit_code:
                 vcpu.insn.swapgs()
         vcpu.rflags &= ~FLAG_IF

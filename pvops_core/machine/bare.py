@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_core.machine.cpu.cpuid import cpuid
-from pvops_core.machine.cpu.faults import UD, GuestFault, general_protection
+from pvops_core.machine.cpu.faults import GuestFault, general_protection
 from pvops_core.machine.cpu.insn import refuse
 from pvops_core.machine.cpu.msrs import (
     MSR_SYSENTER_CS,
     MSR_SYSENTER_EIP,
     MSR_SYSENTER_ESP,
 )
-from pvops_core.machine.cpu.paging import EFER_LMA, EFER_SCE
-from pvops_core.machine.cpu.registers import FLAG_IF, FLAG_RF, FLAG_VM
 from pvops_core.machine.cpu.segments import flat
+from pvops_core.x86 import EFER_LMA, EFER_SCE, FLAG_IF, FLAG_RF, FLAG_VM, UD
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu

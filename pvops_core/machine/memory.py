@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +12,10 @@ import numpy.typing as npt
 from pvops_core.errors import MachineError, MemoryAccessError
 from pvops_core.machine.unicorn import libc
 from pvops_core.machine.unicorn.libc import same_bytes
+from pvops_core.x86 import PAGE
 
 __all__ = ["PAGE", "MemorySnapshot", "PhysicalMemory", "same_bytes"]
 
-PAGE: Final = 0x1000
 _CHUNK = 1 << 20
 _U8, _U16, _U32, _U64 = (struct.Struct(code) for code in "BHIQ")
 

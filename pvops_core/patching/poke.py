@@ -21,6 +21,7 @@ from pvops_core.guest.returns import OnStacks
 from pvops_core.guest.spans import Spans, changing
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.patching.holders import Holders
+from pvops_core.x86 import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +38,6 @@ _POKE: Final = event_kind(
     bytes="int: how many in all",
 )
 
-PAGE_SHIFT = 12
 PAGE_MASK = 0xFFF
 
 

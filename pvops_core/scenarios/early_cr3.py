@@ -10,6 +10,7 @@ import attrs
 from pvops_core.errors import UsageError
 from pvops_core.scenarios.model import Act, Check, Commit, Role, Scenario, unlike_history, works
 from pvops_core.scenarios.places import symbolic
+from pvops_core.x86 import PF, USER
 
 if TYPE_CHECKING:
     from pvops_core.scenarios.stage import Run, Stage
@@ -23,8 +24,6 @@ BY: Final = "scenario early-cr3"
 VMEMMAP: Final = 0xFFFF_EA00_0000_0000
 STRUCT_PAGE: Final = 64
 PRIVATE: Final = 0x28
-PAGE_FAULT: Final = 14
-USER: Final = 4
 EARLY: Final = "xen_write_cr3_init"
 _OLD = "the late write_cr3 from the start"
 
@@ -46,7 +45,7 @@ def use_late_version(session: Session) -> None:
 
 def late_from_the_start(run: Run) -> Act:
     """The guest must have died looking for the struct page of its new root."""
-    fault = next((fault for fault in run.faults if fault.vector == PAGE_FAULT and fault.entry is None), None)
+    fault = next((fault for fault in run.faults if fault.vector == PF and fault.entry is None), None)
     if fault is None or fault.address is None or not run.history:
         return unlike_history(_OLD, run, "write_cr3 faults on the way to the user pgd")
     struct_page = VMEMMAP + run.tables.start * STRUCT_PAGE

@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.scenarios.model import Act, Check, Commit, Role, Scenario, unlike_history, works
 from pvops_core.scenarios.places import symbolic
+from pvops_core.x86 import PAGE_SHIFT, PF, PRESENT, USER, WRITABLE
 
 if TYPE_CHECKING:
     from pvops_core.scenarios.stage import Run, Stage
 
 LAYOUTS: Final = ("6.1-64", "2.6.24-pae")
-PAGE_SHIFT: Final = 12
-PAGE_FAULT: Final = 14
 INVALID_OP: Final = 6
-PRESENT: Final = 1
-WRITABLE: Final = 2
 WRITE_TO_READ_ONLY: Final = 3  # error code: the page is present, the access was a write
-USER: Final = 4  # of the processor's error code; Xen takes it away where the guest's kernel runs in ring 3
 EINVAL: Final = -22
 MMUEXT_OP: Final = 26
 _NONE = "spare pages are used without pagetable_reserve"
@@ -51,7 +47,7 @@ def spare_pages_read_only(run: Run) -> Act:
         run.ending,
         checks=(
             Check("the guest crashes", run.crashed),
-            Check("of a page fault", fault.vector == PAGE_FAULT),
+            Check("of a page fault", fault.vector == PF),
             Check("error code 3: a write to a page that is there but read-only", told == WRITE_TO_READ_ONLY),
             Check("the guest's last words name it", f"error {told:0{2 * run.guest.kind.pointer_size}x}" in run.panic),
             Check("the entry says so", fault.entry & (PRESENT | WRITABLE) == PRESENT),

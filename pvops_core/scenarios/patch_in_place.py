@@ -9,6 +9,7 @@ import attrs
 
 from pvops_core.scenarios.model import Act, Check, Commit, Role, Scenario, unlike_history, works
 from pvops_core.scenarios.places import as_built, at_end, op_of, symbolic, target_of_call
+from pvops_core.x86 import PF
 
 if TYPE_CHECKING:
     from pvops_core.patching.sites import SiteRecord
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from pvops_core.scenarios.witness import Fault
 
 LAYOUT: Final = "2.6.23-lapic-pae"
-PAGE_FAULT: Final = 14
 CALL: Final = 5
 LONGEST_NOP: Final = 8
 POKES: Final = "text_poke_checked"  # the function of the guest that looks whether it may write, then writes
@@ -58,7 +58,7 @@ def _half_patched(run: Run, fault: Fault, site: SiteRecord) -> Act:
         run.ending,
         checks=(
             Check("the guest crashes", run.crashed),
-            Check("with a page fault in its own text", fault.vector == PAGE_FAULT and run.in_text(fault.rip)),
+            Check("with a page fault in its own text", fault.vector == PF and run.in_text(fault.rip)),
             Check("RIP lies inside a site, behind the new call", used == CALL < site.length),
             Check("the site's first bytes are new", now[:used] != built[:used] and now[0] == 0xE8),
             Check("its last bytes are old", now[used:] == built[used:]),

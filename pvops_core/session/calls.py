@@ -18,7 +18,7 @@ import attrs
 
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.cpu.registers import ARITHMETIC, FLAG_DF, FLAG_IF, GENERAL
+from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.machine.handler import Shadows
 from pvops_core.machine.run.runloop import Stop
 from pvops_core.machine.run.watchdog import whereabouts
@@ -26,6 +26,7 @@ from pvops_core.machine.unicorn.state import BLOCK_NS
 from pvops_core.ops import Convention, signature
 from pvops_core.patching.code.disasm import instruction_lengths
 from pvops_core.session.callee import Callee
+from pvops_core.x86 import ARITHMETIC, FLAG_DF, FLAG_IF, PAGE
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine, Vcpu
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 1_000_000_000
 """Virtual time that a call may take unless told otherwise, in ns."""
-_PAGE: Final = 0x1000
 _ALIGNMENT: Final = 16
 _LOOKED_THROUGH: Final = 64
 _STRIDE: Final = 200_000
@@ -270,7 +270,7 @@ class Calls:
         """Write to the stack as the guest's own call would."""
         size, platform = self.machine.kind.pointer_size, self.machine.platform
         data = b"".join(word.to_bytes(size, "little") for word in words)
-        for page in sorted({va & -_PAGE, va + len(data) - 1 & -_PAGE}):
+        for page in sorted({va & -PAGE, va + len(data) - 1 & -PAGE}):
             try:
                 cpu.walk(max(va, page), write=True)
             except GuestFault as fault:
@@ -295,4 +295,4 @@ class Calls:
         try:
             return cpu.virtual.read(at, _LOOKED_THROUGH, system=True)
         except GuestFault:
-            return cpu.virtual.read(at, min(_LOOKED_THROUGH, -at % _PAGE or _PAGE), system=True)
+            return cpu.virtual.read(at, min(_LOOKED_THROUGH, -at % PAGE or PAGE), system=True)

@@ -31,6 +31,7 @@ from pvops_core.session.halting import Halting
 from pvops_core.session.processors import Processors
 from pvops_core.switchboard.slots import SlotWatch
 from pvops_core.switchboard.table import OpTable, by_symbols, find_running_table
+from pvops_core.x86 import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend, Platform
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from pvops_core.switchboard import Ops, Switch, Switchboard
     from pvops_core.switchboard.ophooks import OpHooks
 
-PAGE_SHIFT = 12
 _WHAT = {BuiltinGuest.boot_protocol: "the built-in guest", Kernel.boot_protocol: "kernel images"}
 
 

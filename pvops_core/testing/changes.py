@@ -10,8 +10,9 @@ import attrs
 import numpy as np
 
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.cpu.registers import ARITHMETIC, GENERAL
+from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.machine.run.written import written_pages
+from pvops_core.x86 import ARITHMETIC
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

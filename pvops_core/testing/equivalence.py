@@ -16,10 +16,11 @@ import attrs
 import numpy as np
 
 from pvops_core.errors import UsageError
-from pvops_core.machine.cpu.registers import ARITHMETIC, GENERAL
+from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.ops import Convention, Layout, Signature, signature
 from pvops_core.patching.poke import Poke
 from pvops_core.session.calls import Calls
+from pvops_core.x86 import ARITHMETIC
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine, Vcpu

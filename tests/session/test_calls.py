@@ -11,11 +11,12 @@ from pvops_core.backends import load_backends
 from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import GuestFault, Vcpu
-from pvops_core.machine.cpu.registers import ARITHMETIC, FLAG_DF, FLAG_IF, GENERAL
+from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.session.callee import Callee
 from pvops_core.session.calls import CallError, Calls
 from pvops_core.testing.cells import Cell
 from pvops_core.testing.lab import Lab
+from pvops_core.x86 import ARITHMETIC, FLAG_DF, FLAG_IF
 from tests.machine.conftest import CODE, STACK, Rig
 
 if TYPE_CHECKING:

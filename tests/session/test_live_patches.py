@@ -25,10 +25,10 @@ from pvops_core.livepatch.payload.compiling import size_in
 from pvops_core.livepatch.payload.model import Command, Phase, State
 from pvops_core.livepatch.payload.pages import FRAMES
 from pvops_core.machine import GuestFault
-from pvops_core.machine.cpu.paging import NO_EXECUTE, WRITABLE
 from pvops_core.patching.poke import Step
 from pvops_core.patching.sites import read_sites
 from pvops_core.session import Session
+from pvops_core.x86 import NO_EXECUTE, WRITABLE
 from tests.session.live import SHOW, Live, replacing, showing
 from tests.session.ramdisk import WATCHING, with_init
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.kinds import MachineKind
+from pvops_core.x86 import CR4_PGE
 
 if TYPE_CHECKING:
     from pvops_core.machine import PhysicalMemory, Vcpu
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 CR0: Final = 0x8001_0033
 """PG, WP, NE, ET, MP, PE."""
 CR4_PAE: Final = 1 << 5
-CR4_PGE: Final = 1 << 7
 MSR_EFER: Final = 0xC000_0080
 EFER_LME: Final = 1 << 8
 EFER: Final = {MachineKind.I386: 0, MachineKind.PAE: 0x800, MachineKind.X86_64: 0x900}

@@ -11,6 +11,7 @@ from pvops_core.errors import MachineError
 from pvops_core.machine.cpu.cpumodel import cpu_features
 from pvops_core.machine.cpu.faults import GuestFault, general_protection
 from pvops_core.machine.run.eventkinds import event_kind
+from pvops_core.x86 import GP, NM, PF, UD
 from pvops_xen.hypervisor import builder
 from pvops_xen.hypervisor.abi import (
     ERESTART,
@@ -59,11 +60,7 @@ _TRAP: Final = event_kind(
     rip="int: of the instruction",
 )
 
-_UD: Final = 6
-_NM: Final = 7
-_GP: Final = 13
 _SEGMENT_FAULTS: Final = frozenset({10, 11, 12})
-_PF: Final = 14
 _DF: Final = 1 << 10
 # No call looks at a sixth argument; with the selectors it is seen whether the kernel goes on in the segments it is in.
 _ARGUMENTS64: Final = ("rax", "rdi", "rsi", "rdx", "r10", "r8", "cs", "ss")
@@ -253,7 +250,7 @@ class XenHost(Platform):
             return
         if state.syscall.missing(hv.abi.bits):
             vcpu.rip = rip - 2
-            traps.inject(hv, vcpu, _UD, None, _SYSCALL_SELECTORS)
+            traps.inject(hv, vcpu, UD, None, _SYSCALL_SELECTORS)
             return
         hv.stats.traps["syscall"] += 1
         enter(hv, vcpu, state.syscall, selectors=_SYSCALL_SELECTORS)
@@ -263,7 +260,7 @@ class XenHost(Platform):
     def _unknown(self, vcpu: Vcpu) -> None:
         """A syscall outside of 64-bit code, where Intel's processors do not know it."""
         vcpu.rip -= 2
-        traps.inject(self.hv, vcpu, _UD, None)
+        traps.inject(self.hv, vcpu, UD, None)
 
     def sysenter(self, vcpu: Vcpu) -> None:
         """The guest's sysenter callback; without one a #GP. The processor keeps neither RIP nor RSP nor CS."""
@@ -273,7 +270,7 @@ class XenHost(Platform):
         vcpu.rip = vcpu.rsp = 0
         selectors = (_NULL_RING3, FLAT_KERNEL_SS64 if self._wide else FLAT_RING3_DS32)
         if entry.missing(hv.abi.bits):
-            traps.inject(hv, vcpu, _GP, 0, selectors)
+            traps.inject(hv, vcpu, GP, 0, selectors)
             return
         hv.stats.traps["sysenter"] += 1
         enter(hv, vcpu, entry, selectors=selectors)
@@ -293,16 +290,16 @@ class XenHost(Platform):
         self.machine.log.record(_TRAP, vcpu.index, vector=vector, rip=vcpu.rip)
         if vector != DEBUG:
             forget_hits(vcpu)
-        if vector == _PF and address is not None:
+        if vector == PF and address is not None:
             if not self._fixed_up(vcpu, error_code or 0, address):
                 traps.inject_page_fault(hv, vcpu, error_code or 0, address)
-        elif vector == _GP:
+        elif vector == GP:
             emulated = not error_code and opcodes.emulate_at_rip(hv, vcpu)
             if not emulated and not lower_kernel(hv, vcpu):
                 traps.inject_general_protection(hv, vcpu, error_code or 0)
-        elif vector == _UD:
+        elif vector == UD:
             if not opcodes.answer_undefined(hv, vcpu):
-                traps.inject(hv, vcpu, _UD, None)
+                traps.inject(hv, vcpu, UD, None)
         elif vector not in _SEGMENT_FAULTS or not lower_kernel(hv, vcpu):
             self._note(vcpu, vector)
             traps.inject(hv, vcpu, vector, error_code)
@@ -312,7 +309,7 @@ class XenHost(Platform):
 
     def _note(self, vcpu: Vcpu, vector: int) -> None:
         """What Xen changes before the guest gets an exception: it has the FPU now, and DR6 what the processor's had."""
-        if vector == _NM:
+        if vector == NM:
             load_task_switched(self.hv, vcpu, set_ts=False)
         elif vector == DEBUG:
             note_debug(self.hv, vcpu)

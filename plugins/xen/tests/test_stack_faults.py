@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pvops_xen.testing.guests import SmallGuest
 
-from pvops_core.machine.cpu.faults import GP, SS
+from pvops_core.x86 import GP, SS
 
 
 @pytest.mark.parametrize(("code", "vector"), [

@@ -12,6 +12,7 @@ from pvops_core.errors import ImageError
 from pvops_core.images import load_image
 from pvops_core.images.reading import read_file
 from pvops_core.kinds import kind_of, will_do
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 BOOT_PROTOCOL: Final = "kernel"
 """What the image itself asks for: Linux's own, PVH's, Xen's; the platform knows which."""
-_PAGE: Final = 0x1000
 _PAE_MODE: Final = 9
 """XEN_ELFNOTE_PAE_MODE (xen/include/public/elfnote.h)."""
 _PAE_ONLY: Final = frozenset({"native_set_pud", "native_make_pmd", "initial_pg_pmd"})
@@ -103,7 +103,7 @@ class Kernel:
     def _segments(self) -> tuple[tuple[int, int, int], ...]:
         """Virtual address, bytes and physical address of each; its pages are its own to the last byte."""
         return tuple(
-            (each.address, each.memory_size + _PAGE - 1 & -_PAGE, each.physical)
+            (each.address, each.memory_size + PAGE - 1 & -PAGE, each.physical)
             for each in self.image.segments
             if each.memory_size
         )

@@ -15,7 +15,7 @@ from pvops_core.errors import MachineError, UsageError
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.livepatch.payload.area import PAGE_SIZE, Access
 from pvops_core.machine import GuestFault
-from pvops_core.machine.cpu.paging import ADDRESS, CR4_PAE, EFER_NXE, LARGE, NO_EXECUTE, PRESENT
+from pvops_core.x86 import ADDRESS, CR4_PAE, EFER_NXE, LARGE, NO_EXECUTE, PRESENT
 
 if TYPE_CHECKING:
     from pvops_core.guest.space import KernelSpace

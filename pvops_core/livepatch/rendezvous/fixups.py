@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pvops_core.x86 import PF
+
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
 _DE, _UD, _NP, _SS, _GP, _MF, _AC, _XM = 0, 6, 11, 12, 13, 16, 17, 19
-_PF = 14
 VECTORS = frozenset({_DE, _UD, _NP, _SS, _GP, _MF, _AC, _XM})
 """Faults whose instruction did nothing and that nobody but the guest's kernel could mend."""
 
@@ -34,7 +35,7 @@ class Fixups:
 
     def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> bool:  # noqa: ARG002
         """Go on where a payload says, or leave it to the platform."""
-        if vector == _PF and address is not None and self.missing(vcpu, address):
+        if vector == PF and address is not None and self.missing(vcpu, address):
             vcpu.rip = vcpu.rip
             return True
         target = self.find(vcpu.rip) if vector in VECTORS else None

@@ -5,15 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_core.machine.cpu.faults import general_protection
-from pvops_core.machine.cpu.paging import (
-    CR0_PE,
-    CR0_PG,
-    CR4_PAE,
-    EFER_LMA,
-    EFER_LME,
-    PHYSICAL_BITS,
-)
-from pvops_core.machine.cpu.registers import MSR_EFER
+from pvops_core.machine.cpu.paging import PHYSICAL_BITS
+from pvops_core.x86 import CR0_PE, CR0_PG, CR4_PAE, EFER_LMA, EFER_LME, MSR_EFER
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core

@@ -10,17 +10,18 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pvops_core.machine.cpu.msrs import KEPT, after_reset
-from pvops_core.machine.cpu.paging import EFER_LMA, Walk
-from pvops_core.machine.cpu.registers import MSR_EFER, Registers
+from pvops_core.machine.cpu.registers import Registers
 from pvops_core.machine.cpu.segments import Descriptor, HiddenState
 from pvops_core.machine.cpu.virtual import VirtualMemory
 from pvops_core.machine.unicorn.engine import Context, Engine, TableRegister, Words
 from pvops_core.machine.unicorn.state import Slot
+from pvops_core.x86 import EFER_LMA, MSR_EFER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.kinds import MachineKind
+    from pvops_core.machine.cpu.paging import Walk
     from pvops_core.machine.memory import PhysicalMemory
     from pvops_core.machine.run.clock import Clock
     from pvops_core.machine.unicorn.probe import ContextLayout

@@ -16,7 +16,7 @@ import attrs
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.cpu.registers import FLAG_RF
+from pvops_core.x86 import FLAG_RF
 
 if TYPE_CHECKING:
     from collections.abc import Callable

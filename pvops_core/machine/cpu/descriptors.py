@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvops_core.machine.cpu.faults import GP, GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.segments import Descriptor
+from pvops_core.x86 import GP
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core

@@ -5,10 +5,35 @@ from __future__ import annotations
 import attrs
 
 from pvops_core.errors import MachineError
+from pvops_core.x86 import AC, BP, BR, DB, DE, DF, GP, MC, MF, NM, NMI, NP, OF, PF, SS, TS, UD, XM
 
-DE, DB, NMI, BP, OF, BR, UD, NM, DF = range(9)
-TS, NP, SS, GP, PF = range(10, 15)
-MF, AC, MC, XM = range(16, 20)
+__all__ = [
+    "AC",
+    "BP",
+    "BR",
+    "CONTRIBUTORY",
+    "DB",
+    "DE",
+    "DF",
+    "GP",
+    "MC",
+    "MF",
+    "NM",
+    "NMI",
+    "NP",
+    "OF",
+    "PF",
+    "SS",
+    "TS",
+    "UD",
+    "WITH_ERROR_CODE",
+    "XM",
+    "GuestFault",
+    "PageFault",
+    "Reschedule",
+    "general_protection",
+    "undefined_instruction",
+]
 
 # Intel SDM volume 3, table 6-1: the vectors that push an error code.
 WITH_ERROR_CODE = frozenset({DF, TS, NP, SS, GP, PF, AC})

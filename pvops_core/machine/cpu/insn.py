@@ -13,9 +13,8 @@ from pvops_core.machine.cpu.control import check_cr0, check_cr3, check_cr4
 from pvops_core.machine.cpu.descriptors import descriptor_address, selector_fault
 from pvops_core.machine.cpu.faults import GuestFault, general_protection, undefined_instruction
 from pvops_core.machine.cpu.msrs import read_msr, write_msr
-from pvops_core.machine.cpu.paging import CR0_TS, CR4_TSD
-from pvops_core.machine.cpu.registers import FLAG_IF, FLAG_IOPL, FLAG_RF, FLAG_VM
 from pvops_core.machine.cpu.segments import Descriptor
+from pvops_core.x86 import CR0_TS, CR4_TSD, FLAG_IF, FLAG_IOPL, FLAG_RF, FLAG_VM
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine.cpu.faults import GuestFault, PageFault
 from pvops_core.machine.cpu.paging import ErrorCode
 from pvops_core.machine.cpu.virtual import LONGEST
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
 
-_PAGE: Final = 0x1000
 _NARROW: Final = 0xFFFFFFFF
 _WRITE: Final = int(ErrorCode.WRITE)
 _DECIDED: Final = int(ErrorCode.WRITE | ErrorCode.FETCH | ErrorCode.RESERVED)
@@ -75,7 +75,7 @@ def as_write(vcpu: Core, rip: int, error_code: int, address: int) -> tuple[int, 
         vcpu.walk(start, fetch=True)
         if 0 <= address - start < LONGEST:
             vcpu.walk(address, fetch=True)  # without no-execute pages a fetch is told as a read is
-        if address % _PAGE == 0:
+        if address % PAGE == 0:
             _whole(vcpu, address)
     except PageFault as fault:
         if fault.error_code is None or not fault.error_code & _WRITE or fault.address is None:

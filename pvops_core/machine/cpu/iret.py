@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.descriptors import read_descriptor, selector_fault
 from pvops_core.machine.cpu.faults import GuestFault, general_protection
-from pvops_core.machine.cpu.registers import FLAG_IF, FLAG_IOPL, FLAG_NT, FLAG_VM
 from pvops_core.machine.cpu.segments import Descriptor
 from pvops_core.machine.cpu.stackfaults import through_stack
+from pvops_core.x86 import FLAG_IF, FLAG_IOPL, FLAG_NT, FLAG_VM
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core

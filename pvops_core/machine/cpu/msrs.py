@@ -15,8 +15,19 @@ import attrs
 
 from pvops_core.kinds import MachineKind
 from pvops_core.machine.cpu.faults import general_protection
-from pvops_core.machine.cpu.paging import CR0_PG, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, PHYSICAL_BITS
-from pvops_core.machine.cpu.registers import MSR_EFER
+from pvops_core.machine.cpu.paging import PHYSICAL_BITS
+from pvops_core.x86 import (
+    CR0_PG,
+    EFER_LMA,
+    EFER_LME,
+    EFER_NXE,
+    EFER_SCE,
+    MSR_EFER,
+    MSR_FS_BASE,
+    MSR_GS_BASE,
+    MSR_KERNEL_GS_BASE,
+    MSR_TSC_AUX,
+)
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
@@ -29,7 +40,6 @@ MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP = 0x174, 0x175, 0x176
 MSR_MISC_ENABLE: Final = 0x1A0
 MSR_PAT: Final = 0x277
 MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK = 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084
-MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_TSC_AUX = 0xC0000100, 0xC0000101, 0xC0000102, 0xC0000103
 
 APIC_DEFAULT_BASE: Final = 0xFEE0_0000
 APIC_ENABLED, APIC_BOOT_PROCESSOR = 1 << 11, 1 << 8

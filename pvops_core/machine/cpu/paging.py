@@ -11,6 +11,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import attrs
 
 from pvops_core.machine.cpu.faults import PageFault, general_protection
+from pvops_core.x86 import (
+    ADDRESS,
+    CR0_PG,
+    CR0_WP,
+    CR4_PAE,
+    CR4_PSE,
+    CR4_SMAP,
+    CR4_SMEP,
+    EFER_LMA,
+    EFER_NXE,
+    LARGE,
+    NO_EXECUTE,
+    PRESENT,
+    USER,
+    WRITABLE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,15 +34,6 @@ if TYPE_CHECKING:
     from pvops_core.machine.memory import PhysicalMemory
 
 PHYSICAL_BITS = 40
-
-PRESENT, WRITABLE, USER = 1, 2, 4
-ACCESSED, DIRTY, LARGE, GLOBAL = 1 << 5, 1 << 6, 1 << 7, 1 << 8
-NO_EXECUTE = 1 << 63
-ADDRESS = 0x000FFFFFFFFFF000
-
-CR0_PE, CR0_TS, CR0_WP, CR0_PG = 1, 1 << 3, 1 << 16, 1 << 31
-CR4_TSD, CR4_PSE, CR4_PAE, CR4_PGE, CR4_SMEP, CR4_SMAP = 1 << 2, 1 << 4, 1 << 5, 1 << 7, 1 << 20, 1 << 21
-EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1, 1 << 8, 1 << 10, 1 << 11
 
 _HIGH_RESERVED = ADDRESS & ~((1 << PHYSICAL_BITS) - 1)
 _HIGH_IGNORED = 0x7FF0000000000000

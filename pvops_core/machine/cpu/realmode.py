@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.cpu.paging import CR0_PE, CR0_PG, CR4_PAE
-from pvops_core.machine.cpu.registers import MSR_EFER
 from pvops_core.machine.cpu.segments import Descriptor
+from pvops_core.x86 import CR0_PE, CR0_PG, CR4_PAE, MSR_EFER
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core

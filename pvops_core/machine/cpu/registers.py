@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pvops_core.errors import MachineError
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.batch import Batch, MsrBatch, register_id
+from pvops_core.x86 import FLAG_IF
 
 if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
@@ -17,13 +18,6 @@ GENERAL = {
     64: ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", *(f"r{number}" for number in range(8, 16))),
 }
 """The general registers but for the stack pointer, by width."""
-FLAG_CF, FLAG_TF, FLAG_IF, FLAG_DF, FLAG_NT, FLAG_RF, FLAG_VM, FLAG_AC = (
-    1 << bit for bit in (0, 8, 9, 10, 14, 16, 17, 18)
-)
-FLAG_IOPL = 3 << 12
-ARITHMETIC = 0x8D5
-"""CF, PF, AF, ZF, SF, OF: lost in every call."""
-MSR_EFER = 0xC0000080
 
 
 class Registers:

@@ -8,19 +8,18 @@ from pvops_core.machine.cpu import traps
 from pvops_core.machine.cpu.core import Core
 from pvops_core.machine.cpu.debugregs import DebugRegisters
 from pvops_core.machine.cpu.descriptors import read_descriptor
-from pvops_core.machine.cpu.faults import DB, NMI, GuestFault
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.fpu import AFTER_FNINIT, load_image
 from pvops_core.machine.cpu.insn import Instructions
 from pvops_core.machine.cpu.iret import iret
 from pvops_core.machine.cpu.msrs import MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR
-from pvops_core.machine.cpu.paging import CR4_PAE
 from pvops_core.machine.cpu.realmode import enter_real_mode
-from pvops_core.machine.cpu.registers import MSR_EFER
 from pvops_core.machine.cpu.segments import Descriptor, flat
 from pvops_core.machine.cpu.stackfaults import through_stack
 from pvops_core.machine.unicorn import intercepts
 from pvops_core.machine.unicorn.crossing import Crossing
 from pvops_core.machine.unicorn.state import BLOCK_NS, Slot
+from pvops_core.x86 import CR4_PAE, DB, MSR_EFER, NMI
 
 if TYPE_CHECKING:
     from collections.abc import Callable

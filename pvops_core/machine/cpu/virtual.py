@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.paging import Access, Paging, Walk
-from pvops_core.machine.cpu.registers import FLAG_AC, MSR_EFER
 from pvops_core.machine.unicorn.batch import MixedBatch
+from pvops_core.x86 import FLAG_AC, MSR_EFER
 
 if TYPE_CHECKING:
     from pvops_core.machine.memory import PhysicalMemory

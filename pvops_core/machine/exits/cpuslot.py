@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pvops_core.machine.cpu.msrs import MSR_TSC_AUX
 from pvops_core.machine.cpu.vcpu import Vcpu, VcpuState
 from pvops_core.machine.exits.callbacks import Callbacks
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn import midblock
 from pvops_core.machine.unicorn.state import CALL_WORDS, Slot
 from pvops_core.machine.unicorn.words import NativeWords
+from pvops_core.x86 import MSR_TSC_AUX
 
 if TYPE_CHECKING:
     from pvops_core.machine.board import Board

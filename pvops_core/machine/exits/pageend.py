@@ -13,17 +13,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu import faults
-from pvops_core.machine.cpu.paging import EFER_NXE, ErrorCode
-from pvops_core.machine.cpu.registers import MSR_EFER
+from pvops_core.machine.cpu.paging import ErrorCode
 from pvops_core.machine.cpu.virtual import LONGEST
 from pvops_core.machine.unicorn.state import Slot
+from pvops_core.x86 import EFER_NXE, MSR_EFER, PAGE
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.unicorn.engine import Engine, Words
 
 _BUDGET: Final = int(Slot.BUDGET)
-_PAGE: Final = 0x1000
 _HLT: Final = 0xF4
 _LOWER_END: Final = 1 << 47
 
@@ -55,14 +54,14 @@ class PageEnd:
         if self.armed or error_code is None:
             return False
         if vector == faults.PF:
-            if address is None or address & _PAGE - 1 or not self._of_fetch(error_code):
+            if address is None or address & PAGE - 1 or not self._of_fetch(error_code):
                 return False
             following = address
         elif vector == faults.GP and error_code == 0 and rip >> 12 == _LOWER_END - 1 >> 12:
             following = _LOWER_END
         else:
             return False
-        if not 0 < (following - self._linear(rip) & self._mask) <= _PAGE:
+        if not 0 < (following - self._linear(rip) & self._mask) <= PAGE:
             return False
         self._next = following
         self.wanted = True
@@ -81,23 +80,23 @@ class PageEnd:
         """Stop at whatever instruction begins near the page's end, from the next start of the engine on."""
         self.wanted, self.armed = False, True
         self._from = self._linear(self._vcpu.rip)
-        page = self._next - _PAGE & self._mask
+        page = self._next - PAGE & self._mask
         least = (self._from - page & self._mask) + 1
-        first = max(_PAGE - LONGEST, least)
-        code = self._vcpu.virtual.read(page, _PAGE, system=True)
+        first = max(PAGE - LONGEST, least)
+        code = self._vcpu.virtual.read(page, PAGE, system=True)
         while code[first - 1] == _HLT and first > least:
             first -= 1  # so that an hlt is told from a stop by where the engine began
-        self._reach = _PAGE - first
-        self._engine.stop_before([page + at for at in range(first, _PAGE + 1)])
-        self._engine.remove_code(page, page + _PAGE)
+        self._reach = PAGE - first
+        self._engine.stop_before([page + at for at in range(first, PAGE + 1)])
+        self._engine.remove_code(page, page + PAGE)
 
     def lift(self) -> None:
         """No stop addresses any more; only while the page is where it was when they were made."""
         if self.armed:
             self.armed = False
             self._engine.stop_before([])
-            page = self._next - _PAGE & self._mask
-            self._engine.remove_code(page, page + _PAGE)
+            page = self._next - PAGE & self._mask
+            self._engine.remove_code(page, page + PAGE)
 
     def end(self) -> None:
         """The engine has stopped for another reason."""

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, Final
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.decode import Touch, accesses, disassembled, touches
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.cpu.paging import CR0_PE
 from pvops_core.machine.cpu.segments import allows
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.guarding import CODE, DATA, GuardWords, guards
 from pvops_core.machine.unicorn.state import Slot
+from pvops_core.x86 import CR0_PE, PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,6 @@ _LOADS: Final = re.compile(
 _LOADING: Final = {"lds": "ds", "les": "es", "lfs": "fs", "lgs": "gs", "lss": "ss"}
 _PREFIXES: Final = {"fs": b"\x64", "gs": b"\x65"}
 _CODE_PREFIX: Final = b"\x2e"
-_PAGE: Final = 0x1000
 _BUDGET, _ALLOWED, _PATIENCE, _EXPIRED = (
     int(slot) for slot in (Slot.BUDGET, Slot.ALLOWED, Slot.PATIENCE, Slot.EXPIRED)
 )
@@ -110,7 +109,7 @@ class SegmentLimits:
         if self._vcpu.cr0 & CR0_PE:
             self._words.look()
             try:
-                code = self._vcpu.virtual.read(start, _PAGE - start % _PAGE, system=True)
+                code = self._vcpu.virtual.read(start, PAGE - start % PAGE, system=True)
             except GuestFault:
                 return
             self._guard(start, code[:_FIRST])

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.cpu.registers import FLAG_AC
 from pvops_core.machine.unicorn.fleet import COLUMNS, Fleet
+from pvops_core.x86 import FLAG_AC, PAGE
 
 if TYPE_CHECKING:
     from pvops_core.machine.board import Board
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _FLUSH_ABOVE = 8
 """From about this many ranges on, dropping all of an engine's code is cheaper than each range."""
 _MAX_STEPS = 64
-_PAGE = 0x1000
 _RIP = COLUMNS.index("rip")
 # What decides how an address is translated: control registers, the level, AC, EFER.
 _DECIDING = np.array(
@@ -137,7 +136,7 @@ def _by_page(start: int, end: int) -> list[tuple[int, int]]:
     """Cut [start, end) at page borders."""
     pieces = []
     while start < end:
-        stop = min(end, (start | _PAGE - 1) + 1)
+        stop = min(end, (start | PAGE - 1) + 1)
         pieces.append((start, stop))
         start = stop
     return pieces

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.cpu.registers import MSR_EFER
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.controlarea import without_leaving
 from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, compile_all
+from pvops_core.x86 import MSR_EFER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

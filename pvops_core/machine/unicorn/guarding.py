@@ -21,6 +21,7 @@ from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, compile_all
 from pvops_core.machine.unicorn.native import SIZE_OF_BLOCK
 from pvops_core.machine.unicorn.probe import HF_CS64, SEGMENT_STRIDE, SEGMENTS
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,6 @@ _LIMIT: Final = 16
 _FLAT_LIMIT: Final = 0xFFFFFFFF
 _PROTECTED: Final = 1 << 7  # QEMU's hidden flag HF_PE
 _FACTOR: Final = 0x5851F42D4C957F2D
-_PAGE: Final = 0x1000
 _MOV_TO_SEGMENT, _TWO_BYTES = 0x8E, 0x0F
 _LOADS_OF_TWO_BYTES: Final = (0xA1, 0xA9, 0xB2, 0xB4, 0xB5)
 """pop fs, pop gs, lss, lfs, lgs."""
@@ -113,7 +113,7 @@ def _translated(at: Routine) -> None:
     with at.when(at.both(at.get(_Slot.SPECIAL), 0b00111), "!=", 0):
         at.call(_Slot.LOOK, start, size)
         at.done()
-    with at.when(at.add(at.both(start, _PAGE - 1), size), ">", _PAGE):
+    with at.when(at.add(at.both(start, PAGE - 1), size), ">", PAGE):
         at.call(_Slot.LOOK, start, size)
         at.done()
     at.put(_Slot.LOAD, 0)

@@ -13,10 +13,10 @@ import functools
 
 import attrs
 
-from pvops_core.machine.cpu.registers import FLAG_IF
 from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, Value, compile_all
 from pvops_core.machine.unicorn.probe import HF_CS64, HF_LMA
 from pvops_core.machine.unicorn.state import BLOCK_NS, NO_EXCEPTION, TSC_BLOCKS, Slot
+from pvops_core.x86 import FLAG_IF
 
 SIZE_OF_BLOCK = 10
 """Where ``uc_tb`` has it, a u16; the address comes first."""

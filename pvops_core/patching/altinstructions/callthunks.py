@@ -16,6 +16,7 @@ import attrs
 from pvops_core.patching.altinstructions.capabilities import CALL_DEPTH
 from pvops_core.patching.altinstructions.returns import branch_target, sites
 from pvops_core.patching.code.relocation import BRANCH_SIZE
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +47,6 @@ PAGES: Final = ("relocate_kernel", "hypercall_page")
 
 CALL: Final = b"\xe8"
 NOP: Final = b"\x90"
-_PAGE: Final = 0x1000
 _LONGEST: Final = 32
 """The most bytes of padding that a kernel looks at."""
 
@@ -133,4 +133,4 @@ class _Thunks:
 
     def _paged(self, target: int) -> bool:
         symbols = self.image.symbols
-        return any(0 <= target - symbols.get(name, target + 1) < _PAGE for name in PAGES)
+        return any(0 <= target - symbols.get(name, target + 1) < PAGE for name in PAGES)

@@ -12,10 +12,11 @@ import attrs
 from pvops_core.backends import chain
 from pvops_core.backends.hooks import marked
 from pvops_core.guests import builtin_guest
-from pvops_core.machine.cpu.registers import ARITHMETIC, GENERAL
+from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.ops import LAYOUTS, Convention, signature
 from pvops_core.session import Session
 from pvops_core.testing.conformance.finish import finish
+from pvops_core.x86 import ARITHMETIC, FLAG_IF
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pvops_core.ops import Layout, Signature
 
 MEMORY: Final = 4 << 20
-IF: Final = 0x200
 ABOUT_IF: Final = frozenset({"irq_enable", "irq_disable", "restore_fl", "safe_halt", "halt"})
 IOPL: Final = 0x3000
 
@@ -101,7 +101,9 @@ def _broken(cpu: Vcpu, how: Signature, before: Mapping[str, int], result: object
     for name, value in before.items():
         mask = -1
         if name == "rflags":
-            mask &= ~(ARITHMETIC | (IF if op.name in ABOUT_IF else 0) | (IOPL if op.name == "set_iopl_mask" else 0))
+            mask &= ~(
+                ARITHMETIC | (FLAG_IF if op.name in ABOUT_IF else 0) | (IOPL if op.name == "set_iopl_mask" else 0)
+            )
         if name not in lost and (value ^ now[name]) & mask:
             found.append(f"{name} was {value:#x} and is {now[name]:#x}")
     return found

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.cpu.registers import ARITHMETIC
 from pvops_core.testing.conformance.laws import law
+from pvops_core.x86 import ARITHMETIC, CR0_TS, FLAG_IF, MSR_FS_BASE
 
 if TYPE_CHECKING:
     from pvops_core.testing.conformance.ground import Ground
 
-IF: Final = 0x200
-TS: Final = 8
 CR4_TSD: Final = 4
-FS_BASE: Final = 0xC000_0100
 NO_MSR: Final = 0x1234_5678
 NOTHING: Final = frozenset[str]()
 QUIET: Final = """
@@ -35,37 +32,39 @@ def leaves_registers_and_tables_alone(ground: Ground, op: str) -> None:
 def the_flag_is_what_was_set_last(ground: Ground, op: str) -> None:
     """Whatever was before: enabled, disabled, restored to either."""
     call = ground.call
-    for wanted in (IF, 0, 0, IF, IF, 0):
+    for wanted in (FLAG_IF, 0, 0, FLAG_IF, FLAG_IF, 0):
         usual = "irq_enable" if wanted else "irq_disable"
         done = call(op, wanted | 2) if op == "restore_fl" else call(usual)
-        found = call("save_fl").result & IF
+        found = call("save_fl").result & FLAG_IF
         said = ("off", "on")
         assert found == wanted, f"interrupts were put {said[wanted > 0]} by {done.what} and are {said[found > 0]}"
         assert set(done.changes.registers) <= {"rflags"}, f"{done.what} changed {done.changes}"
         changed = done.changes.registers.get("rflags")
-        assert changed is None or (changed.old ^ changed.new) & ~ARITHMETIC == IF, done.changes
+        assert changed is None or (changed.old ^ changed.new) & ~ARITHMETIC == FLAG_IF, done.changes
 
 
 @law("read_cr0", "write_cr0", also=("write_cr0", "read_cr0"))
 def cr0_reads_as_it_was_written(ground: Ground, _op: str) -> None:
-    """TS set and cleared again."""
+    """CR0_TS set and cleared again."""
     call = ground.call
     before = call("read_cr0").result
-    for wanted in (before | TS, before & ~TS):
+    for wanted in (before | CR0_TS, before & ~CR0_TS):
         done = call("write_cr0", wanted)
         assert set(done.changes.registers) <= {"cr0"}, f"{done.what} changed {done.changes}"
-        assert call("read_cr0").result & TS == wanted & TS, f"CR0.TS does not read as it was written by {done.what}"
+        assert call("read_cr0").result & CR0_TS == wanted & CR0_TS, (
+            f"CR0.TS does not read as it was written by {done.what}"
+        )
 
 
 @law("clts")
 def clts_clears_ts(ground: Ground, op: str) -> None:
     """And nothing else of CR0."""
     call = ground.call
-    call("write_cr0", call("read_cr0").result | TS)
+    call("write_cr0", call("read_cr0").result | CR0_TS)
     before = call("read_cr0").result
     done = call(op)
     after = call("read_cr0").result
-    assert before ^ after == TS, f"{op} made {after:#x} of CR0 {before:#x}; only TS, bit 3, was to be cleared"
+    assert before ^ after == CR0_TS, f"{op} made {after:#x} of CR0 {before:#x}; only CR0_TS, bit 3, was to be cleared"
     assert set(done.changes.registers) <= {"cr0"}, f"{done.what} changed {done.changes}"
 
 
@@ -121,14 +120,14 @@ def debug_registers_read_as_they_were_written(ground: Ground, _op: str) -> None:
 
 @law("read_msr", "write_msr", "read_msr_safe", "write_msr_safe", also=("read_msr_safe",))
 def msrs_read_as_they_were_written(ground: Ground, op: str) -> None:
-    """FS_BASE, which every 64-bit kernel writes."""
+    """MSR_FS_BASE, which every 64-bit kernel writes."""
     safe = "_safe" if op.endswith("_safe") else ""
     error = ground.page(word=5)
-    wrote = ground.call(f"write_msr{safe}", FS_BASE, 0x1234_5000, 0x7F)
-    arguments = (FS_BASE, error) if safe else (FS_BASE,)
+    wrote = ground.call(f"write_msr{safe}", MSR_FS_BASE, 0x1234_5000, 0x7F)
+    arguments = (MSR_FS_BASE, error) if safe else (MSR_FS_BASE,)
     found = ground.call(f"read_msr{safe}", *arguments).result
-    assert found == 0x7F_1234_5000, f"FS_BASE was written as 0x7f12345000 and reads as {found:#x}"
-    assert set(wrote.changes.registers) <= {f"msr {FS_BASE:#x}"}, f"{wrote.what} changed {wrote.changes}"
+    assert found == 0x7F_1234_5000, f"MSR_FS_BASE was written as 0x7f12345000 and reads as {found:#x}"
+    assert set(wrote.changes.registers) <= {f"msr {MSR_FS_BASE:#x}"}, f"{wrote.what} changed {wrote.changes}"
     if safe:
         assert wrote.result == 0, f"write_msr_safe of an MSR that is there gives {wrote.result:#x}, not 0"
         assert ground.cpu.u32(error) == 0, "read_msr_safe of an MSR that is there says that there was an error"
@@ -209,4 +208,4 @@ def safe_halt_returns_with_an_interrupt(ground: Ground, op: str) -> None:
         call(op)
         after = cpu.word(ground.symbol("ticks"))
         assert after > before, f"{op} came back without an interrupt: the guest's tick is {after}, as it was"
-        assert call("save_fl").result & IF, f"interrupts are off after {op}"
+        assert call("save_fl").result & FLAG_IF, f"interrupts are off after {op}"

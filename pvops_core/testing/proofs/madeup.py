@@ -6,12 +6,11 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.ops import Convention
+from pvops_core.x86 import PAGE_SHIFT, PRESENT
 
 if TYPE_CHECKING:
     from pvops_core.ops import Slot
 
-_PRESENT: Final = 1
-_PAGE_SHIFT: Final = 12
 _HIGH: Final = 52
 """The first of the bits above a frame number: those for software, keys, and NX."""
 
@@ -35,17 +34,17 @@ def made_up(given: int, bits: int, frames: int, seed: str) -> int:
         seed: decides it.
     """
     chance = random.Random(seed)  # noqa: S311 - the same in every run
-    frame = chance.randrange(frames) << _PAGE_SHIFT
-    flags = chance.getrandbits(_PAGE_SHIFT) & ~_PRESENT
+    frame = chance.randrange(frames) << PAGE_SHIFT
+    flags = chance.getrandbits(PAGE_SHIFT) & ~PRESENT
     high = chance.getrandbits(bits - _HIGH) << _HIGH if bits > _HIGH else 0
     return chance.choice(
         (
-            given ^ 1 << chance.randrange(_PAGE_SHIFT),
-            given ^ _PRESENT,
-            frame | flags | _PRESENT,
-            frame | flags | _PRESENT | high,
+            given ^ 1 << chance.randrange(PAGE_SHIFT),
+            given ^ PRESENT,
+            frame | flags | PRESENT,
+            frame | flags | PRESENT | high,
             frame | flags | high,
-            flags | _PRESENT,
+            flags | PRESENT,
             0,
         )
     )

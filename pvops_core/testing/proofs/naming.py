@@ -11,6 +11,7 @@ import numpy as np
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import GuestFault
 from pvops_core.testing.changes import PAGE, Frames
+from pvops_core.x86 import PRESENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pvops_core.backends.proof import ProofNotes
     from pvops_core.session import Session
 
-_PRESENT: Final = 1
 _LARGE: Final = 0x80
 _KERNEL_MAP: Final = {32: 0xC0000000, 64: 0xFFFFFFFF80000000}
 """Where Linux maps physical address 0 for its image (__START_KERNEL_map, PAGE_OFFSET)."""
@@ -118,6 +118,6 @@ class KernelPlaces:
             return
         wide = 4 if self._session.machine.kind is MachineKind.I386 else 8
         entries = np.frombuffer(self._memory.read(table, PAGE), f"<u{wide}")
-        for entry in entries[entries & _PRESENT != 0].tolist():
+        for entry in entries[entries & PRESENT != 0].tolist():
             if level > 2 or not entry & _LARGE:
                 yield from self._below(entry & _FRAME, level - 1)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.machine.cpu.registers import ARITHMETIC
 from pvops_core.machine.run.written import pages_since_fork
 from pvops_core.ops import signature
 from pvops_core.session.callee import Callee
 from pvops_core.session.calls import CallError
 from pvops_core.testing.changes import PAGE, STACK_POINTERS, dead_stack, registers_of
 from pvops_core.testing.meter import PAGE_FAULT
+from pvops_core.x86 import ARITHMETIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.machine import GuestFault, MachineKind
-from pvops_core.machine.cpu.faults import GP, SS
 from pvops_core.testing.assembly import assemble
+from pvops_core.x86 import GP, SS
 from tests.machine.conftest import CODE, DATA, STACK, USER_CODE
 
 if TYPE_CHECKING:

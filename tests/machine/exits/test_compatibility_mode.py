@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.machine import MachineKind
-from pvops_core.machine.cpu.faults import GP, SS
 from pvops_core.testing.assembly import assemble
+from pvops_core.x86 import GP, SS
 from tests.machine.conftest import CODE, DATA, KCS, KSS, STACK, USER_CODE, USER_STACK, USS, Rig
 from tests.machine.exits.test_segmentlimits import (
     BIG,

@@ -13,6 +13,7 @@ import numpy as np
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.guest.cmdline import command_line
 from pvops_core.kinds import MachineKind
+from pvops_core.x86 import PAGE
 from pvops_native import apics, processor
 from pvops_native.linux import acpi, pvh
 from pvops_native.linux.parameters import RESERVED, BootParameters, Range
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
 
-PAGE: Final = 4096
 GDT: Final = 0x1000
 TABLES: Final = 0x2000
 PARAMETERS: Final = 0x90000

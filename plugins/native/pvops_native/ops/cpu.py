@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
+from pvops_core.x86 import CR0_WP
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
 EFLAGS_IOPL: Final = 0x3000
-CR0_WP: Final = 1 << 16
 CR4_PINNED: Final = 1 << 11 | 1 << 16 | 1 << 20 | 1 << 21 | 1 << 23
 """Of what cr4_pinned_mask may be made: UMIP, FSGSBASE, SMEP, SMAP, CET."""
 IO_DELAY_PORTS: Final = {0: 0x80, 1: 0xED}

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.kinds import MachineKind
+from pvops_core.x86 import PAGE
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
-PAGE_SIZE: Final = 4096
 NX: Final = 1 << 63
 USER_PRESENT: Final = 5
 
@@ -81,9 +81,9 @@ class EntryOps(NativeGroup):
         Returns:
             What the kernel's own root gets: user space is not executable there.
         """
-        if not self.wide or place % PAGE_SIZE >= PAGE_SIZE // 2 or not self.guest.has("pti"):
+        if not self.wide or place % PAGE >= PAGE // 2 or not self.guest.has("pti"):
             return value
-        cpu.set_u64(place | PAGE_SIZE, value)
+        cpu.set_u64(place | PAGE, value)
         nx = "__supported_pte_mask" in self.guest and cpu.u64(self.guest.address("__supported_pte_mask")) & NX
         return value | NX if nx and value & USER_PRESENT == USER_PRESENT else value
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.hookspecs import hookimpl
 from pvops_core.kinds import MachineKind
 from pvops_core.machine.run.eventkinds import event_kind
+from pvops_core.x86 import PRESENT
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _RESERVE: Final = event_kind(
 
 USER_PGDS: Final = 3
 """PAE, PAGE_OFFSET 0xc0000000: top-level entries of user space; the fourth is the kernel's."""
-PRESENT: Final = 1
 E820_RAM: Final = 1
 LONGEST_NAME: Final = 64
 PAGE_MASK: Final = ~0xFFF

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError
 from pvops_core.hookspecs import hookimpl
+from pvops_core.x86 import PAGE_SHIFT, PRESENT
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
-PAGE_SHIFT: Final = 12
 FIXADDR_TOP: Final = {32: 0xFFFFF000, 64: 0xFFFFFFFFFF7FF000}
 """Virtual address of fixed page 0, the others below it (asm/fixmap.h), where no symbol fixaddr_top says so."""
 ENTRY_ADDRESS: Final = 0x000FFFFFFFFFF000
-PRESENT: Final = 1
 
 
 class MemoryOps(NativeGroup):

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
+from pvops_core.x86 import CR4_PGE
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
-CR4_PGE: Final = 1 << 7
 CR4_PCIDE: Final = 1 << 17
-PAGE_SIZE: Final = 4096
 CEILING: Final = 33
 """tlb_single_page_flush_ceiling: more pages than this are flushed as a whole address space."""
 

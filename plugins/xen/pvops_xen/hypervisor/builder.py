@@ -12,6 +12,7 @@ import numpy as np
 from pvops_core.backends.settings import EPOCH
 from pvops_core.errors import MachineError
 from pvops_core.guest.cmdline import command_line
+from pvops_core.x86 import MSR_EFER
 from pvops_xen.hypervisor.abi import (
     FIRST_RESERVED_GDT_PAGE,
     FLAT_KERNEL_CS64,
@@ -50,7 +51,6 @@ _GUEST_PAGE: Final = pte.P | pte.RW | pte.A
 _GUEST_TABLE: Final = pte.P | pte.RW | pte.USER | pte.A | pte.D
 _MAX_VCPUS: Final = 32
 
-_EFER: Final = 0xC000_0080
 _CR4: Final = 1 << 5 | 1 << 9 | 1 << 10  # PAE OSFXSR OSXMMEXCPT; the machine answers rdtsc from virtual time
 _CR0: Final = 0x8001_0033  # PG WP NE ET MP PE
 
@@ -309,7 +309,7 @@ def prepare_cpu(hv: Hypervisor, cpu: Vcpu) -> None:
     cpu.cr4 = _CR4
     cpu.cr3 = hv.domain.vcpus[0].guest_table << PAGE_SHIFT
     # NX in both widths; long mode and syscall in one.
-    cpu.set_msr(_EFER, 1 << 11 | (1 << 8 | 1 if bits == 64 else 0))
+    cpu.set_msr(MSR_EFER, 1 << 11 | (1 << 8 | 1 if bits == 64 else 0))
     cpu.cr0 = _CR0
     cpu.set_table("gdtr", window(hv, cpu.index), ((FIRST_RESERVED_GDT_PAGE + 1) << PAGE_SHIFT) - 1)
 

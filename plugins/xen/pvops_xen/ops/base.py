@@ -8,6 +8,7 @@ from pvops_core.backends import OwnFunction
 from pvops_core.errors import UsageError
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.run.eventkinds import event_kind
+from pvops_core.x86 import UD
 from pvops_xen.ops.linux import Linux
 from pvops_xen.ops.remembered import Remembered
 from pvops_xen.platform import XenPlatform
@@ -24,7 +25,6 @@ _BUG: Final = event_kind(
     message="str: why",
 )
 
-UD = 6
 _OF_BOOT: Final = ("_init", "_boot")
 
 

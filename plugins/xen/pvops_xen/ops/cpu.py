@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine.cpu.faults import GuestFault
+from pvops_core.x86 import CR0_TS
 from pvops_xen.hypervisor.abi import Hypercall, Segbase
 from pvops_xen.ops.base import XenGroup
 from pvops_xen.ops.multicalls import Lazy
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.ops.linux import Linux
 
-_TS: Final = 1 << 3
 _CR4_HIDDEN: Final = 1 << 4 | 1 << 7 | 1 << 8  # PSE PGE PCE: Xen's to decide
 _CR4_PINNED: Final = 1 << 11 | 1 << 16 | 1 << 20 | 1 << 21 | 1 << 23  # UMIP FSGSBASE SMEP SMAP CET
 _SET_IOPL: Final = 6
@@ -55,13 +55,13 @@ class CpuOps(XenGroup):
     def write_cr0(self, cpu: Vcpu, cr0: int) -> None:
         """Only TS counts; it goes with the batch."""
         self.cr0[cpu.index] = cr0
-        self._task_switched(cpu, on=bool(cr0 & _TS))
+        self._task_switched(cpu, on=bool(cr0 & CR0_TS))
 
     @hookimpl
     def clts(self, cpu: Vcpu) -> None:
         """fpu_taskswitch(0)."""
         if (known := self.cr0.get(cpu.index)) is not None:
-            self.cr0[cpu.index] = known & ~_TS
+            self.cr0[cpu.index] = known & ~CR0_TS
         self._task_switched(cpu, on=False)
 
     def _task_switched(self, cpu: Vcpu, *, on: bool) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pvops_core.hookspecs import hookimpl
+from pvops_core.x86 import FLAG_IF
 from pvops_xen.hypervisor.abi import EvtchnOp, Hypercall, SchedOp, VcpuOp
 from pvops_xen.ops.base import XenGroup
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-
-IF: Final = 1 << 9
 
 
 class IrqOps(XenGroup):
@@ -35,18 +34,18 @@ class IrqOps(XenGroup):
         """X86_EFLAGS_IF if upcalls are not masked, else 0.
 
         Once vcpu_info is the guest's own, a 32-bit kernel has ``xen_save_fl_direct`` here, which leaves the rest of
-        eax outside of ah as it was; its callers look at IF only.
+        eax outside of ah as it was; its callers look at FLAG_IF only.
         """
-        flags = 0 if self._masked(cpu) else IF
+        flags = 0 if self._masked(cpu) else FLAG_IF
         if self.bits == 32 and self.platform.hv.domain.vcpus[cpu.index].info_registered:
             flags |= cpu.get("rax") & ~0xFF00
         return flags
 
     @hookimpl
     def restore_fl(self, cpu: Vcpu, flags: int) -> None:
-        """Mask upcalls if IF is clear; unmask them, and take what is pending, if it is set."""
-        self._mask(cpu, masked=not flags & IF)
-        if flags & IF:
+        """Mask upcalls if FLAG_IF is clear; unmask them, and take what is pending, if it is set."""
+        self._mask(cpu, masked=not flags & FLAG_IF)
+        if flags & FLAG_IF:
             self._check_events(cpu)
 
     @hookimpl

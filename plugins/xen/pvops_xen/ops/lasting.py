@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.x86 import PAGE
+
 if TYPE_CHECKING:
     from pvops_core.guest.names import Names
     from pvops_core.machine import Machine, Vcpu
 
-_PAGE: Final = 0x1000
-_OFFSET: Final = _PAGE - 1
+_OFFSET: Final = PAGE - 1
 
 
 class Lasting:
@@ -27,14 +28,14 @@ class Lasting:
 
     def at(self, va: int) -> int:
         """Machine address of a byte; GuestFault where there is no memory."""
-        page = self._pages.get(va & -_PAGE)
+        page = self._pages.get(va & -PAGE)
         if page is None:
-            page = self._pages[va & -_PAGE] = self._names.place(va & -_PAGE)
+            page = self._pages[va & -PAGE] = self._names.place(va & -PAGE)
         return page | va & _OFFSET
 
     def forget(self, va: int) -> None:
         """Ask anew where the page of an address lies."""
-        self._pages.pop(va & -_PAGE, None)
+        self._pages.pop(va & -PAGE, None)
 
     def of_cpu(self, symbol: str, cpu: Vcpu) -> int:
         """Machine address of a processor's own of a per-CPU variable."""
@@ -60,7 +61,7 @@ class Lasting:
         """Bytes, in any number of pages."""
         found = b""
         while length:
-            size = min(length, _PAGE - (va & _OFFSET))
+            size = min(length, PAGE - (va & _OFFSET))
             found += self._memory.read(self.at(va), size)
             va, length = va + size, length - size
         return found
@@ -68,6 +69,6 @@ class Lasting:
     def write(self, va: int, data: bytes) -> None:
         """Write bytes."""
         while data:
-            size = min(len(data), _PAGE - (va & _OFFSET))
+            size = min(len(data), PAGE - (va & _OFFSET))
             self._memory.write(self.at(va), data[:size])
             va, data = va + size, data[size:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.x86 import MSR_FS_BASE, MSR_GS_BASE
 from pvops_xen.hypervisor.abi import (
     FLAT_KERNEL_CS64,
     FLAT_KERNEL_SS64,
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.state import Place
 
 _SEGMENTS: Final = ("ds", "es", "fs", "gs")
-_FS_BASE: Final = 0xC000_0100
-_GS_BASE: Final = 0xC000_0101
 
 
 def arrive(hv: Hypervisor, cpu: Vcpu, place: Place) -> None:
@@ -37,8 +36,8 @@ def arrive(hv: Hypervisor, cpu: Vcpu, place: Place) -> None:
     level = 3 if wide else place.cs & 3
     loaded = [_load(hv, cpu, name, selector, level) for name, selector in zip(_SEGMENTS, place.data, strict=True)]
     if wide:
-        cpu.set_msr(_FS_BASE, state.fs_base)
-        cpu.set_msr(_GS_BASE, state.gs_base_kernel if state.in_kernel else state.gs_base_user)
+        cpu.set_msr(MSR_FS_BASE, state.fs_base)
+        cpu.set_msr(MSR_GS_BASE, state.gs_base_kernel if state.in_kernel else state.gs_base_user)
     if not all(loaded):
         hv.log(f"vCPU {cpu.index} has data segments {place.data} that cannot be loaded")
         cpu.rsp, cpu.rflags, cpu.rip = place.rsp, place.flags, place.rip

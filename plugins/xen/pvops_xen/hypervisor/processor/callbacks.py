@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.x86 import NMI
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import (
     CALLBACKF_MASK_EVENTS,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _STRETCH: Final = 4096
 """Entries of a trap table after which the call is preempted."""
 _REGISTER, _UNREGISTER = 0, 1
-_NMI: Final = 2
 _COMMON: Final[dict[int, str]] = {
     Callback.EVENT: "event",
     Callback.FAILSAFE: "failsafe",
@@ -112,7 +112,7 @@ def _register(hv: Hypervisor, cpu: Vcpu, kind: int, entry: Entry) -> int:
 def _unregister(hv: Hypervisor, cpu: Vcpu, kind: int) -> int:
     """Only the NMI's can be taken back."""
     if kind == Callback.NMI:
-        hv.state(cpu).traps[_NMI] = NO_ENTRY
+        hv.state(cpu).traps[NMI] = NO_ENTRY
         return 0
     return -EINVAL if kind in _FIELDS[hv.abi.bits] else -ENOSYS
 
@@ -122,7 +122,7 @@ def _register_nmi(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
     if not access.canonical(hv.abi, address):
         return -EINVAL
     selector = FLAT_KERNEL_CS64 if hv.abi.bits == 64 else FLAT_RING1_CS32
-    hv.state(cpu).traps[_NMI] = Entry(selector, address, mask_events=True)
+    hv.state(cpu).traps[NMI] = Entry(selector, address, mask_events=True)
     return 0
 
 

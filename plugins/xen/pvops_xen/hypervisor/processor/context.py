@@ -8,6 +8,7 @@ import attrs
 
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.fpu import FXSAVE_SIZE
+from pvops_core.x86 import CR0_TS
 from pvops_xen.hypervisor.abi import (
     EINVAL,
     FIRST_RESERVED_GDT_PAGE,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 _MOST_LDT_ENTRIES: Final = 8192
 _GDT_PAGE_ENTRIES: Final = 512
 _SEGMENTS: Final = ("ds", "es", "fs", "gs")
-_TS: Final = 1 << 3
 
 
 @attrs.frozen
@@ -179,7 +179,7 @@ def _load_registers(hv: Hypervisor, cpu: Vcpu, state: VcpuState, context: Contex
     state.ldt_ents = context.at(layout.ldt_ents)
     state.ldt_base = context.at(layout.ldt_base) if state.ldt_ents else 0
     load_ldt_register(hv, cpu)
-    load_task_switched(hv, cpu, set_ts=bool(control[0] & _TS))
+    load_task_switched(hv, cpu, set_ts=bool(control[0] & CR0_TS))
     state.cr2 = control[2]
     load_cr4(hv, cpu, control[4])
     state.debugreg, state.dr7_emul = [0] * 6 + [DR6_DEFAULT, DR7_DEFAULT], 0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import general_protection, undefined_instruction
+from pvops_core.x86 import CR0_TS
 from pvops_xen.hypervisor.abi import ENODEV, PAGE_SHIFT
 from pvops_xen.hypervisor.memory.mmu import new_guest_cr3
 from pvops_xen.hypervisor.processor import debugreg, ports, tables
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
-_TS: Final = 1 << 3
 
 Answer = Callable[..., "int | None"]
 
@@ -59,10 +59,10 @@ def _mov_from_cr(hv: Hypervisor, cpu: Vcpu, number: int) -> int | None:
 def _mov_to_cr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None:
     state = hv.state(cpu)
     if number == 0:
-        if (value ^ state.cr0) & ~_TS:
+        if (value ^ state.cr0) & ~CR0_TS:
             hv.log("Attempt to change unmodifiable CR0 flags")
             raise general_protection("a guest may change no bit of CR0 but TS")
-        tables.fpu_taskswitch(hv, cpu, value & _TS)
+        tables.fpu_taskswitch(hv, cpu, value & CR0_TS)
     elif number == 2:
         state.cr2 = value
     elif number == 3:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.descriptors import read_descriptor, selector_fault
-from pvops_core.machine.cpu.faults import GP, NP, PF, SS, GuestFault, PageFault
+from pvops_core.machine.cpu.faults import GuestFault, PageFault
+from pvops_core.x86 import GP, NP, PF, SS
 from pvops_xen.hypervisor.abi import EINVAL, PAGE_MASK, PAGE_SHIFT
 from pvops_xen.hypervisor.access import canonical, native_addr_ok
 from pvops_xen.hypervisor.memory import entries as pte

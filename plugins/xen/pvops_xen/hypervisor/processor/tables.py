@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.x86 import CR0_TS
 from pvops_xen.hypervisor import access, policy
 from pvops_xen.hypervisor.abi import (
     EINVAL,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
-_TS: Final = 1 << 3
 _CR4_OBEYED: Final = 1 << 2 | 1 << 3  # TSD, DE
 _MSR_FS_BASE: Final = 0xC000_0100
 _MSR_GS_BASE: Final = 0xC000_0101
@@ -140,8 +140,8 @@ def fpu_taskswitch(hv: Hypervisor, cpu: Vcpu, set_ts: int) -> int:
 def load_task_switched(hv: Hypervisor, cpu: Vcpu, *, set_ts: bool) -> None:
     """CR0.TS of the guest and of its CPU."""
     state = hv.state(cpu)
-    state.cr0 = state.cr0 & ~_TS | _TS * set_ts
-    cpu.cr0 = cpu.cr0 & ~_TS | _TS * set_ts
+    state.cr0 = state.cr0 & ~CR0_TS | CR0_TS * set_ts
+    cpu.cr0 = cpu.cr0 & ~CR0_TS | CR0_TS * set_ts
 
 
 def load_cr4(hv: Hypervisor, cpu: Vcpu, value: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault
+from pvops_core.x86 import NMI
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import (
     EEXIST,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 _ENXIO: Final = 6
 _SHORTEST_PERIOD: Final = 1_000_000
-_NMI: Final = 2
 
 Operation = Callable[["Hypervisor", "Vcpu", "VcpuState", int], int]
 
@@ -160,8 +160,8 @@ def _send_nmi(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int
     del cpu
     if argument:
         return -EINVAL
-    if not state.traps[_NMI].missing(hv.abi.bits) and state.up:
-        hv.machine.vcpus[state.index].raise_unmaskable(_NMI)
+    if not state.traps[NMI].missing(hv.abi.bits) and state.up:
+        hv.machine.vcpus[state.index].raise_unmaskable(NMI)
     return 0
 
 

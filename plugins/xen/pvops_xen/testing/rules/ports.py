@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from pvops_core.x86 import GP
 from pvops_xen.hypervisor.abi import Hypercall, PhysdevOp, VmAssist
 from pvops_xen.testing.rules.case import Collection, Done, Errno, Gives, Trap
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import Outcome, SmallGuest
 
-GP = 13
 case = CASES = Collection()
 _ALL_FOUR = "cli\n sti\n in al, 0x80\n out 0x80, al"
 
