@@ -11,12 +11,12 @@ from benchmarks import rig
 from benchmarks.measure import Result
 from pvops_core.livepatch.control.manager import Livepatch
 from pvops_core.livepatch.guest import PatchedGuest
-from pvops_core.livepatch.payload.area import Area
+from pvops_core.livepatch.payload.area import PayloadArea
 from pvops_core.livepatch.payload.builder import PayloadBuilder
 from pvops_core.livepatch.payload.loading import load
 from pvops_core.livepatch.payload.model import Command
 from pvops_core.livepatch.rendezvous import act
-from pvops_core.machine.unicorn.fleet import Fleet
+from pvops_core.machine.unicorn.allengines import AllEngines
 from pvops_core.patching.poke import Poker
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def patched(machine: Machine) -> Livepatch:
         translate=lambda page: page,
         symbols={"f": FUNCTION},
         build_id=ID,
-        area=Area(AREA, AREA_PAGES),
+        area=PayloadArea(AREA, AREA_PAGES),
         stack_size=0x1000,
     )
     made = PayloadBuilder(machine.kind, build_id=b"payload", depends=ID, host=ID)
@@ -90,7 +90,7 @@ def least(action: Callable[[], object], rounds: int) -> float:
 def bare(machine: Machine) -> Callable[[], None]:
     """The library's own call for each engine, in a native loop: what no live patch can do without."""
     engines = [slot.engine for slot in machine._slots]  # noqa: SLF001 - the floor is below the machine
-    return partial(Fleet(engines).drop, FUNCTION, FUNCTION + 5)
+    return partial(AllEngines(engines).drop, FUNCTION, FUNCTION + 5)
 
 
 def called(machine: Machine) -> None:

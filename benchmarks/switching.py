@@ -19,10 +19,10 @@ from pvops_core.patching.poke import Poker
 from pvops_core.patching.sites import SiteRecord
 from pvops_core.switchboard import Switchboard
 from pvops_core.switchboard.alternatives import SiteAlternatives
-from pvops_core.switchboard.gates import Entrances
-from pvops_core.switchboard.implementations import Bound
-from pvops_core.switchboard.sitebook import SiteBook
-from pvops_core.switchboard.text import Text
+from pvops_core.switchboard.gates import GateAllocator
+from pvops_core.switchboard.implementations import BoundBackend
+from pvops_core.switchboard.siteindex import SiteIndex
+from pvops_core.switchboard.text import SwitchableText
 
 if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu
@@ -65,14 +65,14 @@ def board(machine: Machine) -> Switchboard:
     addresses = range(SITE_BASE, SITE_BASE + SITES * LENGTH, LENGTH)
     for address in addresses:
         machine.memory.write(address, site(address))
-    sites = SiteBook(layout, (SiteRecord(a, number, LENGTH, 0, ".text") for a in addresses), machine.memory.read)
+    sites = SiteIndex(layout, (SiteRecord(a, number, LENGTH, 0, ".text") for a in addresses), machine.memory.read)
     machine.gates.map(GATES, GATE_COUNT)
     nops = cache(NOPS[NopKind.MODERN_64])
     none = SiteAlternatives({}, Padding(nops, lambda code: [len(code)]))
-    text = Text(layout, {"pv_ops": TABLE, "boot_ops": BOOT_TABLE}, sites, none, nops, machine.memory.read)
-    chain = [Bound(Backend(name="benchmark", api=API), Ops())]
+    text = SwitchableText(layout, {"pv_ops": TABLE, "boot_ops": BOOT_TABLE}, sites, none, nops, machine.memory.read)
+    chain = [BoundBackend(Backend(name="benchmark", api=API), Ops())]
     poker = Poker(machine, lambda page: page)
-    return Switchboard(machine, text, chain, poker, Entrances(machine.gates, GATE_COUNT), fault)
+    return Switchboard(machine, text, chain, poker, GateAllocator(machine.gates, GATE_COUNT), fault)
 
 
 def site(address: int) -> bytes:

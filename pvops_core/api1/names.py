@@ -31,9 +31,7 @@ _MACHINE: Final = {
     ),
     "exits": "callbacks cpuslot pageend segmentlimits",
     "run": "breakpoints clock coherence eventlog gates runloop scheduler stateful watchdog written",
-    "unicorn": (
-        "controlarea crossing emit engine fleet guarding intercepts midblock native probe spans state watching"
-    ),
+    "unicorn": ("controlarea emit engine guarding intercepts native probe spans state watching"),
 }
 """Folder of machine -> its modules that once lay beside it."""
 _PATCHING: Final = {

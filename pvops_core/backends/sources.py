@@ -33,7 +33,7 @@ class Origin:
 
 
 @attrs.frozen(eq=False)
-class Place:
+class SourcePlace:
     """A piece of syntax, with the module whose names it uses."""
 
     module: Module
@@ -102,7 +102,7 @@ class Sources:
             raise UnreadableError(f"there is no module {name}")
         return spec
 
-    def meant(self, place: Place) -> Place | Origin:
+    def meant(self, place: SourcePlace) -> SourcePlace | Origin:
         """What an expression stands for, names and attributes of modules followed to where they are defined.
 
         Raises:
@@ -113,7 +113,7 @@ class Sources:
                 case ast.Name() | ast.Attribute():
                     found = self._named(place.module, _parts(place.node))
                 case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value):
-                    found = Place(place.module, value)
+                    found = SourcePlace(place.module, value)
                 case _:
                     return place
             if isinstance(found, Origin):
@@ -121,7 +121,7 @@ class Sources:
             place = found
         raise UnreadableError("a name leads back to itself")
 
-    def _named(self, module: Module, parts: Sequence[str]) -> Place | Origin:
+    def _named(self, module: Module, parts: Sequence[str]) -> SourcePlace | Origin:
         for _ in range(_STEPS):
             first, *rest = parts
             node = module.names.get(first)
@@ -137,7 +137,7 @@ class Sources:
                 case _:
                     if rest:
                         raise UnreadableError(f"{module.name}.{first} is no module")
-                    return Place(module, node)
+                    return SourcePlace(module, node)
             if full[0] == _OURS:
                 return Origin(".".join(full))
             module, parts = self._split(full)

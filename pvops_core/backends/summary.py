@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.backends.sources import Origin, Place, Sources, UnreadableError
+from pvops_core.backends.sources import Origin, SourcePlace, Sources, UnreadableError
 
 if TYPE_CHECKING:
     from pvops_core.backends.found import Found
@@ -79,9 +79,9 @@ class _Reader:
             if package:
                 sources.folders = (found.file.parent.parent,)
             module = sources.read(name, found.file, package)
-        place = sources.meant(Place(module, ast.Name(attribute)))
+        place = sources.meant(SourcePlace(module, ast.Name(attribute)))
         match place:
-            case Place(module, ast.Call() as call) if _is(sources, Place(module, call.func), _BACKEND):
+            case SourcePlace(module, ast.Call() as call) if _is(sources, SourcePlace(module, call.func), _BACKEND):
                 return cls(sources, module, {word.arg: word.value for word in call.keywords if word.arg})
         raise UnreadableError(f"{found.value} is not made by Backend(...)")
 
@@ -89,7 +89,7 @@ class _Reader:
         if field not in self.given:
             return default
         try:
-            return self._constant(Place(self.module, self.given[field]))
+            return self._constant(SourcePlace(self.module, self.given[field]))
         except UnreadableError:
             return None
 
@@ -97,7 +97,7 @@ class _Reader:
         if field not in self.given:
             return set()
         try:
-            return self._set(Place(self.module, self.given[field]))
+            return self._set(SourcePlace(self.module, self.given[field]))
         except UnreadableError:
             return None
 
@@ -105,43 +105,43 @@ class _Reader:
         if "ops" not in self.given:
             return set()
         try:
-            marked = self._methods(Place(self.module, self.given["ops"]), 0)
+            marked = self._methods(SourcePlace(self.module, self.given["ops"]), 0)
         except UnreadableError:
             return None
         return {hook for hook in marked.values() if hook}
 
-    def _constant(self, place: Place) -> str | None:
+    def _constant(self, place: SourcePlace) -> str | None:
         meant = self.sources.meant(place)
         match meant:
-            case Place(_, ast.Constant(value=str() | None as value)):
+            case SourcePlace(_, ast.Constant(value=str() | None as value)):
                 return value
         raise UnreadableError("this is not a text")
 
-    def _set(self, place: Place) -> set[str]:
+    def _set(self, place: SourcePlace) -> set[str]:
         meant = self.sources.meant(place)
         match meant:
-            case Place(module, ast.Set(elts=items) | ast.List(elts=items) | ast.Tuple(elts=items)):
-                found = {self._constant(Place(module, item)) for item in items}
-            case Place(module, ast.Call(func=ast.Name(id=name), args=items, keywords=[])) if name in _SETS:
-                found = set().union(*(self._set(Place(module, item)) for item in items))
-            case Place(module, ast.BinOp(left=left, op=ast.BitOr(), right=right)):
-                found = {*self._set(Place(module, left)), *self._set(Place(module, right))}
+            case SourcePlace(module, ast.Set(elts=items) | ast.List(elts=items) | ast.Tuple(elts=items)):
+                found = {self._constant(SourcePlace(module, item)) for item in items}
+            case SourcePlace(module, ast.Call(func=ast.Name(id=name), args=items, keywords=[])) if name in _SETS:
+                found = set().union(*(self._set(SourcePlace(module, item)) for item in items))
+            case SourcePlace(module, ast.BinOp(left=left, op=ast.BitOr(), right=right)):
+                found = {*self._set(SourcePlace(module, left)), *self._set(SourcePlace(module, right))}
             case _:
                 raise UnreadableError("this is not a set that is written out")
         return {text for text in found if text is not None}
 
-    def _methods(self, place: Place, depth: int) -> dict[str, str]:
+    def _methods(self, place: SourcePlace, depth: int) -> dict[str, str]:
         """Attributes of a class and its bases, each with the hook that it implements or nothing."""
         meant = self.sources.meant(place)
         match meant:
-            case Place(module, ast.ClassDef() as node) if depth < _DEEPEST:
+            case SourcePlace(module, ast.ClassDef() as node) if depth < _DEEPEST:
                 pass
             case _:
                 raise UnreadableError("this is not a class whose source is there")
         found: dict[str, str] = {}
         for base in reversed(node.bases):
             if not (isinstance(base, ast.Name) and base.id == "object"):
-                found |= self._methods(Place(module, base), depth + 1)
+                found |= self._methods(SourcePlace(module, base), depth + 1)
         return found | dict(self._own(module, node))
 
     def _own(self, module: Module, node: ast.ClassDef) -> Iterator[tuple[str, str]]:
@@ -154,13 +154,13 @@ class _Reader:
         match mark:
             case ast.Call(func=function, keywords=keywords):
                 other = next((word.value for word in keywords if word.arg == "specname"), None)
-                hook = name if other is None else self._constant(Place(module, other)) or name
+                hook = name if other is None else self._constant(SourcePlace(module, other)) or name
             case _:
                 function, hook = mark, name
-        return hook if _is(self.sources, Place(module, function), _HOOKIMPL) else ""
+        return hook if _is(self.sources, SourcePlace(module, function), _HOOKIMPL) else ""
 
 
-def _is(sources: Sources, place: Place, names: set[str]) -> bool:
+def _is(sources: Sources, place: SourcePlace, names: set[str]) -> bool:
     try:
         meant = sources.meant(place)
     except UnreadableError:

@@ -12,18 +12,18 @@ from typing import Annotated
 import typer
 
 from pvops_core.backends.choices import parse_choices
-from pvops_core.cli import inside, kernels, live, runs, switched
-from pvops_core.cli.account import Echo, summary
-from pvops_core.cli.allowance import Allowed
+from pvops_core.cli import bootreport, kernels, live, runoptions, switched
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
 from pvops_core.cli.heard import HookOutputOption, heard, terminal
 from pvops_core.cli.keyboard import Input, open_input, unbuffered
+from pvops_core.cli.summary import Echo, summary
+from pvops_core.cli.timelimits import TimeLimits
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.executor import execute
 from pvops_core.runs.observation import Outcome
 from pvops_core.runs.switchorders import SwitchOrder
-from pvops_core.runs.wire import HookOrder, Inside, Request
+from pvops_core.runs.wire import HookOrder, Inspection, Request
 
 RECORDS = "PVOPS_ORACLE"
 
@@ -41,9 +41,9 @@ def boot(
     backend: Annotated[str, typer.Option(metavar="NAME", help="Backend whose platform it boots on.")] = "native",
     initrd: Annotated[Path | None, typer.Option(metavar="FILE", help="Initial ramdisk.")] = None,
     cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the kernel.")] = "",
-    cpus: runs.CpusOption = 1,
-    seed: runs.SeedOption = 0,
-    memory: runs.MemoryOption = kernels.DEFAULT_MEMORY,
+    cpus: runoptions.CpusOption = 1,
+    seed: runoptions.SeedOption = 0,
+    memory: runoptions.MemoryOption = kernels.DEFAULT_MEMORY,
     until: Annotated[str, typer.Option(metavar="TEXT", help="End the run as soon as the console has said this.")] = "",
     stop_at: Annotated[
         str,
@@ -80,7 +80,7 @@ def boot(
             "either of which may be left out, it stands from one function or named point of the kernel's to another.",
         ),
     ] = None,
-    ops: runs.OpsOption = "",
+    ops: runoptions.OpsOption = "",
     verify_patching: Annotated[
         bool,
         typer.Option(
@@ -91,10 +91,10 @@ def boot(
     ] = False,
     livepatch: live.ScriptOption = None,
     livepatch_socket: live.SocketOption = None,
-    max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
-    switch: runs.SwitchOption = None,
-    settings: runs.SetOption = None,
-    events: runs.EventsOption = None,
+    max_seconds: runoptions.MaxSecondsOption = runoptions.DEFAULT_MAX_SECONDS,
+    switch: runoptions.SwitchOption = None,
+    settings: runoptions.SetOption = None,
+    events: runoptions.EventsOption = None,
     hook_output: HookOutputOption = None,
     json: JsonOption = None,
     junit: Annotated[
@@ -125,9 +125,9 @@ def boot(
     """
     if trace not in {"", "ops"}:
         raise UsageError(f"--trace takes ops, not {trace!r}")
-    runs.check_folders(events, json, junit, hook_output)
+    runoptions.check_folders(events, json, junit, hook_output)
     plugins = tuple(plugin or ())
-    if plugins and runs.broken_paths(runs.load(plugins), plugins):
+    if plugins and runoptions.broken_paths(runoptions.load(plugins), plugins):
         return ExitCode.FAULT
     kernel = images[0]
     if len(images) > 1 or os.path.isdir(kernel) or junit or jobs or only:  # noqa: PTH112 - no name is too long for it
@@ -146,7 +146,7 @@ def boot(
         options = parse_choices(settings or ())
         ramdisk = str(initrd or "")
         common = several.Common(backend, cmdline, ramdisk, until, cpus, memory, seed, options, plugins, stop_at)
-        allowed = Allowed.of_run(max_seconds)
+        allowed = TimeLimits.of_run(max_seconds)
         return several.boot_several(
             images, common, allowed, only=only, jobs=jobs, json=json, junit_file=junit, hook_output=hook_output
         )
@@ -164,7 +164,7 @@ def boot(
         options=parse_choices(settings or ()),
     )
     given = open_input(typed)
-    allowed = Allowed.of_command(max_seconds)
+    allowed = TimeLimits.of_command(max_seconds)
     request = Request(
         cell,
         plugins,
@@ -175,12 +175,12 @@ def boot(
         typed=given.typed,
         live=given.typist is not None,
         attended=given.attended,
-        inside=Inside(
+        inside=Inspection(
             verify_patching,
             os.environ.get(RECORDS, "") if verify_patching else "",
             tuple(HookOrder.parse(text) for text in hook or ()),
             trace=bool(trace),
-            ops=runs.ops_patterns(ops),
+            ops=runoptions.ops_patterns(ops),
         ),
         switches=tuple(map(SwitchOrder.parse, switch or ())),
         patching=live.patching(livepatch, livepatch_socket),
@@ -209,9 +209,9 @@ def boot(
 
         write_json("boot", {"image": image.result()} | run_document(observation), json)
     told = (*summary(observation), *switched.lines(observation))
-    for line in (*told, *inside.lines(observation.inside), *live.lines(observation.livepatch)):
+    for line in (*told, *bootreport.lines(observation.inside), *live.lines(observation.livepatch)):
         text.write(f"{printable(line)}\n")
-    code = observation.outcome.exit_code or inside.exit_code(observation.inside) or switched.exit_code(observation)
+    code = observation.outcome.exit_code or bootreport.exit_code(observation.inside) or switched.exit_code(observation)
     return code or live.exit_code(observation.livepatch)
 
 

@@ -10,10 +10,10 @@ import attrs
 import typer
 
 from pvops_core.backends.choices import choices_for, parse_choices
-from pvops_core.cli import kernels, runs
-from pvops_core.cli.allowance import Allowed
+from pvops_core.cli import kernels, runoptions
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, require, write_file, write_json
 from pvops_core.cli.heard import HookOutputOption, heard
+from pvops_core.cli.timelimits import TimeLimits
 from pvops_core.compare.bootdiff import named_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
 from pvops_core.compare.document import compare_document
@@ -24,7 +24,7 @@ from pvops_core.runs.limits import Limits
 from pvops_core.runs.phases import PHASES
 from pvops_core.runs.plan import (
     Files,
-    Plan,
+    RunPlan,
     Workload,
     bases_first,
     choose,
@@ -33,7 +33,7 @@ from pvops_core.runs.plan import (
     plan_kernel,
 )
 from pvops_core.runs.progress import ProgressListener
-from pvops_core.runs.wire import Inside, Request
+from pvops_core.runs.wire import Inspection, Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,13 +66,13 @@ def compare(
     workload: Annotated[
         str, typer.Option("--workload", "--cmdline", metavar="TEXT", help="Command line of the guest.")
     ] = "",
-    cpus: runs.CpusOption = 1,
-    seed: runs.SeedOption = 0,
+    cpus: runoptions.CpusOption = 1,
+    seed: runoptions.SeedOption = 0,
     memory: Annotated[
         int | None,
         typer.Option(
             min=1,
-            max=runs.MOST_MEMORY,
+            max=runoptions.MOST_MEMORY,
             metavar="MIB",
             help="Guest memory in MiB; if not given 16, and 256 for a kernel.",
         ),
@@ -94,8 +94,8 @@ def compare(
     jobs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Runs at once; one for each CPU if not given.")
     ] = None,
-    max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
-    settings: runs.SetOption = None,
+    max_seconds: runoptions.MaxSecondsOption = runoptions.DEFAULT_MAX_SECONDS,
+    settings: runoptions.SetOption = None,
     hook_output: HookOutputOption = None,
     json: JsonOption = None,
     html: Annotated[
@@ -118,16 +118,16 @@ def compare(
     """
     if html:
         require("report", "jinja2", "matplotlib")
-    runs.check_folders(html, svg, json, hook_output)
+    runoptions.check_folders(html, svg, json, hook_output)
     plugins = tuple(plugin or ())
-    loaded = runs.load(plugins)
+    loaded = runoptions.load(plugins)
     wanted = _Wanted(loaded, _names_of(backends), plugins, max_seconds)
     choices = choices_for(wanted.chosen(), parse_choices(settings or ()), loaded.backends)
-    choice = Choice(tuple(choose("phase", runs.names(phases), list(PHASES))), _ops(runs.names(ops), kernel))
+    choice = Choice(tuple(choose("phase", runoptions.names(phases), list(PHASES))), _ops(runoptions.names(ops), kernel))
     if kernel is None:
         _refuse("--kernel", {"initrd": initrd, "phases": phases, "ops": ops, "instructions": instructions})
-        task = Workload(workload, seed, cpus, (memory or runs.DEFAULT_MEMORY) << 20, choices)
-        job = _of_builtin(wanted, task, runs.names(layouts), runs.names(kinds))
+        task = Workload(workload, seed, cpus, (memory or runoptions.DEFAULT_MEMORY) << 20, choices)
+        job = _of_builtin(wanted, task, runoptions.names(layouts), runoptions.names(kinds))
     else:
         _refuse("the built-in guest", {"layouts": layouts, "kinds": kinds})
         task = Workload(workload, seed, cpus, (memory or kernels.DEFAULT_MEMORY) << 20, choices)
@@ -141,7 +141,7 @@ def compare(
         (*job.plan.skipped, *unsupported(observations)),
         tuple(loaded.errors),
         plugin_errors_count=wanted.errors_count,
-        command=runs.again("compare", {"backends": ",".join(wanted.names)} | job.again | common),
+        command=runoptions.again("compare", {"backends": ",".join(wanted.names)} | job.again | common),
         choice=choice,
     )
     _report(comparison, json, html, svg)
@@ -163,7 +163,7 @@ class _Wanted:
         return (
             not self.names
             or not self.loaded.backends.keys() >= set(self.names)
-            or runs.broken_paths(self.loaded, self.plugins)
+            or runoptions.broken_paths(self.loaded, self.plugins)
         )
 
     def chosen(self) -> list[str]:
@@ -172,7 +172,7 @@ class _Wanted:
         Raises:
             UsageError: a backend that is not there at all.
         """
-        whole = [name for name in self.names if name not in runs.broken_names(self.loaded)]
+        whole = [name for name in self.names if name not in runoptions.broken_names(self.loaded)]
         return [] if self.names and not whole else choose("backend", whole, bases_first(self.loaded.backends))
 
 
@@ -180,7 +180,7 @@ class _Wanted:
 class _Job:
     """What will be run, what each run may take, and the options that ask for it again."""
 
-    plan: Plan
+    plan: RunPlan
     requests: list[Request]
     limits: Limits
     again: dict[str, object]
@@ -192,7 +192,7 @@ def _names_of(backends: str | None) -> tuple[str, ...]:
     Raises:
         UsageError: the list was given and is empty.
     """
-    found = tuple(runs.names(backends or ""))
+    found = tuple(runoptions.names(backends or ""))
     if backends is not None and not found:
         raise UsageError("--backends names none; leave it out to compare all that are installed")
     return found
@@ -227,7 +227,7 @@ def _of_builtin(wanted: _Wanted, task: Workload, layouts: Sequence[str], kinds: 
     backends = wanted.loaded.backends
     chosen = _layouts(layouts, kinds)
     plan = plan_builtin({name: machine_kinds(backends[name], backends) for name in wanted.chosen()}, chosen, task)
-    allowed = Allowed.of_run(wanted.max_seconds)
+    allowed = TimeLimits.of_run(wanted.max_seconds)
     requests = [
         Request(cell, wanted.plugins, without=wanted.loaded.broken, max_seconds=allowed.guest) for cell in plan.cells
     ]
@@ -238,8 +238,8 @@ def _of_builtin(wanted: _Wanted, task: Workload, layouts: Sequence[str], kinds: 
 def _of_kernel(wanted: _Wanted, task: Workload, kernel: Path, initrd: Path | None, *, count: bool, trace: bool) -> _Job:
     files = Files(str(kernel), str(initrd or ""), kernels.kernel_kind(kernel))
     plan = plan_kernel(wanted.chosen(), wanted.loaded.backends, files, task, count=count)
-    allowed = Allowed.of_run(wanted.max_seconds)
-    inside = Inside(trace=trace)
+    allowed = TimeLimits.of_run(wanted.max_seconds)
+    inside = Inspection(trace=trace)
     requests = [
         Request(
             cell, wanted.plugins, without=wanted.loaded.broken, max_seconds=allowed.guest, examine=True, inside=inside
@@ -256,7 +256,7 @@ def _layouts(wanted: Sequence[str], kinds: Sequence[str]) -> dict[str, MachineKi
     Raises:
         UsageError: an unknown name.
     """
-    there = runs.builtin_layouts()
+    there = runoptions.builtin_layouts()
     of_kinds = choose("machine kind", kinds, [kind.value for kind in MachineKind])
     return {name: there[name] for name in choose("layout", wanted, list(there)) if there[name].value in of_kinds}
 

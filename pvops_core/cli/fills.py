@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.cli import runs
+from pvops_core.cli import runoptions
 from pvops_core.errors import PvopsError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def find_fills(name: str, plugins: Sequence[str]) -> list[GuardedFill]:
     from pvops_core.backends import chain  # noqa: PLC0415 - heavy
     from pvops_core.backends.fills import own_fills  # noqa: PLC0415 - heavy
 
-    loaded = runs.load(plugins)
+    loaded = runoptions.load(plugins)
     if name not in loaded.backends:
         for error in loaded.errors:
             if re.split("[=:]", error.entry_point)[0].strip() == name:

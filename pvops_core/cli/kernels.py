@@ -11,7 +11,7 @@ from pvops_core.runs.limits import Limits
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pvops_core.cli.allowance import Allowed
+    from pvops_core.cli.timelimits import TimeLimits
     from pvops_core.kinds import MachineKind
 
 DEFAULT_MEMORY: Final = 256
@@ -28,7 +28,7 @@ def kernel_kind(path: Path) -> MachineKind:
     return kind_of(machine_of(path))
 
 
-def kernel_limits(allowed: Allowed, megabytes: int) -> Limits:
+def kernel_limits(allowed: TimeLimits, megabytes: int) -> Limits:
     """What the worker of a boot may take.
 
     Args:

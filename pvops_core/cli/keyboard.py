@@ -14,7 +14,7 @@ import attrs
 
 from pvops_core.cli.common import STDOUT
 from pvops_core.errors import UsageError
-from pvops_core.runs.typist import Typist
+from pvops_core.runs.inputfeeder import InputFeeder
 
 STDIN = STDOUT
 _MOST = 16 << 20
@@ -30,7 +30,7 @@ class Input:
     """
 
     typed: bytes = b""
-    typist: Typist | None = None
+    typist: InputFeeder | None = None
 
     @property
     def attended(self) -> bool:
@@ -71,7 +71,7 @@ def _standard_input() -> Input:
     if stat.S_ISREG(mode):
         return Input(_bounded(sys.stdin.buffer.read(_MOST + 1), "standard input"))
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or _is_ours(descriptor):
-        return Input(typist=Typist(descriptor))
+        return Input(typist=InputFeeder(descriptor))
     return Input()
 
 

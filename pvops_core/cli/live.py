@@ -10,8 +10,8 @@ import typer
 
 from pvops_core.cli.common import read_file
 from pvops_core.livepatch.control import report
+from pvops_core.livepatch.control.orders import PatchOrders
 from pvops_core.livepatch.control.script import read_script
-from pvops_core.livepatch.control.wish import Patching
 
 ScriptOption = Annotated[
     str | None,
@@ -26,7 +26,7 @@ SocketOption = Annotated[
 ]
 
 
-def patching(script: str | None, socket: Path | None) -> Patching:
+def patching(script: str | None, socket: Path | None) -> PatchOrders:
     """What the options ask for.
 
     Raises:
@@ -36,7 +36,7 @@ def patching(script: str | None, socket: Path | None) -> Patching:
     if script is not None:
         text = read_file(script).decode("utf-8", "replace")
         read_script(text, script)
-    return Patching(text, script or "", str(socket.absolute()) if socket else "")
+    return PatchOrders(text, script or "", str(socket.absolute()) if socket else "")
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:

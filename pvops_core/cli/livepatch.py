@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from pvops_core.backends.choices import choices_for, parse_choices
-from pvops_core.cli import livepatch_verbs, runs
+from pvops_core.cli import livepatch_verbs, runoptions
 from pvops_core.cli.common import (
     STDOUT,
     ExitCode,
@@ -122,11 +122,11 @@ def run(
     backend: Annotated[str, typer.Option(metavar="NAME", help="Backend to run on.")] = "native",
     layout: LayoutOption = "6.1-64",
     cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the guest.")] = "",
-    cpus: runs.CpusOption = 1,
-    seed: runs.SeedOption = 0,
-    memory: runs.MemoryOption = runs.DEFAULT_MEMORY,
-    max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
-    settings: runs.SetOption = None,
+    cpus: runoptions.CpusOption = 1,
+    seed: runoptions.SeedOption = 0,
+    memory: runoptions.MemoryOption = runoptions.DEFAULT_MEMORY,
+    max_seconds: runoptions.MaxSecondsOption = runoptions.DEFAULT_MAX_SECONDS,
+    settings: runoptions.SetOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
@@ -138,14 +138,14 @@ def run(
     plugin failed, 6 the guest crashed or timed out.
     """
     from pvops_core.livepatch.builtin import WORD, live_patches  # noqa: PLC0415 - heavy
-    from pvops_core.livepatch.control.report import Report, exit_code  # noqa: PLC0415
+    from pvops_core.livepatch.control.report import LivepatchReport, exit_code  # noqa: PLC0415
     from pvops_core.livepatch.control.script import Script, read_script  # noqa: PLC0415
     from pvops_core.livepatch.control.tool import Tool  # noqa: PLC0415
     from pvops_core.runs.plan import choose  # noqa: PLC0415
     from pvops_core.session import Session  # noqa: PLC0415
 
     steps = read_script(read_file(script).decode("utf-8", "replace"), script)
-    backends = runs.load(tuple(plugin or ())).backends
+    backends = runoptions.load(tuple(plugin or ())).backends
     text = sys.stderr if json == STDOUT else sys.stdout
     (name,) = choose("backend", [backend], list(backends))
     with Session.of_builtin(
@@ -163,7 +163,7 @@ def run(
         def show(line: str) -> None:
             text.write(f"{printable(line)}\n")
 
-        report = Report(patches, show)
+        report = LivepatchReport(patches, show)
         tool = Tool(patches, read_file, report.say)
         driver = Script(session.machine, tool, steps, report.step, session.platform.console)
         driver.start()

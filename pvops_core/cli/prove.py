@@ -10,7 +10,7 @@ import attrs
 import typer
 
 from pvops_core.backends.choices import parse_choices
-from pvops_core.cli import kernels, runs
+from pvops_core.cli import kernels, runoptions
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, progress, write_json
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.plan import choose
@@ -47,11 +47,11 @@ def prove(
             "first process begins.",
         ),
     ] = "",
-    cpus: runs.CpusOption = 1,
-    seed: runs.SeedOption = 0,
-    memory: runs.MemoryOption = kernels.DEFAULT_MEMORY,
-    max_seconds: runs.MaxSecondsOption = DEFAULT_SECONDS,
-    settings: runs.SetOption = None,
+    cpus: runoptions.CpusOption = 1,
+    seed: runoptions.SeedOption = 0,
+    memory: runoptions.MemoryOption = kernels.DEFAULT_MEMORY,
+    max_seconds: runoptions.MaxSecondsOption = DEFAULT_SECONDS,
+    settings: runoptions.SetOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
@@ -65,10 +65,10 @@ def prove(
     Exit code: 0 no difference that is not justified, 5 some, 3 no state could be tried, 2 the files are no kernel or do
     not fit the backend, 4 pvops or a plugin failed.
     """
-    runs.check_folders(json)
+    runoptions.check_folders(json)
     plugins = tuple(plugin or ())
-    loaded = runs.load(plugins)
-    if backend in runs.broken_names(loaded) or runs.broken_paths(loaded, plugins):
+    loaded = runoptions.load(plugins)
+    if backend in runoptions.broken_names(loaded) or runoptions.broken_paths(loaded, plugins):
         return ExitCode.FAULT
     (name,) = choose("backend", [backend], list(loaded.backends))
     subject = attrs.evolve(
@@ -83,7 +83,7 @@ def prove(
     with subject.make() as session:
         if session.table is None:
             raise UsageError(f"{kernel}: no table of ops is known in it")
-        wanted = frozenset(slot.op.name for slot in chosen(session.table.layout, runs.names(ops)))
+        wanted = frozenset(slot.op.name for slot in chosen(session.table.layout, runoptions.names(ops)))
     with progress(f"proving {name} against {kernel.name}"):
         proof = Prover.of(subject, wanted=wanted, states=states, max_seconds=max_seconds).prove()
     head = {"image": image_json(subject.kernel.image), "backend": name}

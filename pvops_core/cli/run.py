@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pvops_core.backends.choices import choices_for, parse_choices
-from pvops_core.cli import runs, switched
-from pvops_core.cli.account import Echo, summary
-from pvops_core.cli.allowance import Allowed
+from pvops_core.cli import runoptions, switched
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
 from pvops_core.cli.heard import HookOutputOption, heard, terminal
+from pvops_core.cli.summary import Echo, summary
+from pvops_core.cli.timelimits import TimeLimits
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.document import run_document
 from pvops_core.runs.executor import execute
@@ -39,13 +39,13 @@ def run(
         ),
     ] = None,
     cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the guest.")] = "",
-    cpus: runs.CpusOption = 1,
-    seed: runs.SeedOption = 0,
-    memory: runs.MemoryOption = runs.DEFAULT_MEMORY,
-    max_seconds: runs.MaxSecondsOption = runs.DEFAULT_MAX_SECONDS,
-    switch: runs.SwitchOption = None,
-    settings: runs.SetOption = None,
-    events: runs.EventsOption = None,
+    cpus: runoptions.CpusOption = 1,
+    seed: runoptions.SeedOption = 0,
+    memory: runoptions.MemoryOption = runoptions.DEFAULT_MEMORY,
+    max_seconds: runoptions.MaxSecondsOption = runoptions.DEFAULT_MAX_SECONDS,
+    switch: runoptions.SwitchOption = None,
+    settings: runoptions.SetOption = None,
+    events: runoptions.EventsOption = None,
     hook_output: HookOutputOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
@@ -57,17 +57,17 @@ def run(
     Exit code: 0 the guest came to its end, 2 the backend cannot be what is asked for, 5 a switch was refused, 6 the
     guest crashed or timed out, 4 pvops or a plugin failed.
     """
-    runs.check_folders(events, json, hook_output)
+    runoptions.check_folders(events, json, hook_output)
     plugins = tuple(plugin or ())
-    loaded = runs.load(plugins)
-    if backend in runs.broken_names(loaded) or runs.broken_paths(loaded, plugins):
+    loaded = runoptions.load(plugins)
+    if backend in runoptions.broken_names(loaded) or runoptions.broken_paths(loaded, plugins):
         return ExitCode.FAULT
     backends = loaded.backends
     (name,) = choose("backend", [backend], list(backends))
     chosen, kind = _layout(name, machine_kinds(backends[name], backends), layout)
     choices = choices_for([name], parse_choices(settings or ()), backends)
     cell = Workload(cmdline, seed, cpus, memory << 20, choices).cell(name, chosen, kind)
-    allowed = Allowed.of_command(max_seconds)
+    allowed = TimeLimits.of_command(max_seconds)
     orders = tuple(map(SwitchOrder.parse, switch or ()))
     log, broken = str(events) if events else None, loaded.broken
     request = Request(cell, plugins, without=broken, max_seconds=allowed.guest, events=log, switches=orders)
@@ -90,7 +90,7 @@ def _layout(backend: str, kinds: Collection[MachineKind], wanted: str | None) ->
     Raises:
         UsageError: there is no such layout, or the backend cannot run it.
     """
-    there = runs.builtin_layouts()
+    there = runoptions.builtin_layouts()
     candidates = choose("layout", [wanted] if wanted else [], list(there))
     for name in candidates:
         if there[name] in kinds:

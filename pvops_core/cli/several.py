@@ -24,7 +24,7 @@ from pvops_core.runs.wire import Request
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pvops_core.cli.allowance import Allowed
+    from pvops_core.cli.timelimits import TimeLimits
     from pvops_core.runs.guestfiles import GuestFile
     from pvops_core.runs.observation import Observation
 
@@ -59,7 +59,7 @@ class Common:
     plugins: tuple[str, ...]
     stop_at: str
 
-    def request(self, guest: GuestFile, allowed: Allowed) -> Request:
+    def request(self, guest: GuestFile, allowed: TimeLimits) -> Request:
         """The run of one guest."""
         mine = {
             name: getattr(self, name) if wish is None else wish
@@ -121,7 +121,7 @@ def _key(cell: Cell) -> tuple[Cell, tuple[tuple[str, str], ...]]:
 def boot_several(
     paths: Sequence[Path],
     common: Common,
-    allowed: Allowed,
+    allowed: TimeLimits,
     *,
     only: str = "",
     jobs: int | None = None,

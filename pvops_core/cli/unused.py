@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_core.backends.choices import choices_for
-from pvops_core.cli import runs
+from pvops_core.cli import runoptions
 from pvops_core.runs.executor import execute
 from pvops_core.runs.limits import Limits
 from pvops_core.runs.plan import Workload, machine_kinds
@@ -50,7 +50,7 @@ def _cells(loaded: Loaded) -> Iterator[Cell]:
         if backend.base is None:
             continue
         kinds = machine_kinds(backend, loaded.backends)
-        workload = Workload("", 0, 1, runs.DEFAULT_MEMORY << 20, choices_for([name], {}, loaded.backends))
-        for layout, kind in runs.builtin_layouts().items():
+        workload = Workload("", 0, 1, runoptions.DEFAULT_MEMORY << 20, choices_for([name], {}, loaded.backends))
+        for layout, kind in runoptions.builtin_layouts().items():
             if kind in kinds:
                 yield workload.cell(name, layout, kind)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from pvops_core.errors import StructureError
-from pvops_core.guest.ctypes import COMPOUND, DEPTH_LIMIT, Kind
+from pvops_core.guest.ctypes import COMPOUND, DEPTH_LIMIT, TypeKind
 
 if TYPE_CHECKING:
     from pvops_core.guest.structs import Structures
@@ -38,13 +38,13 @@ class Writer:
         kind = types.kind(number)
         if isinstance(value, str):
             return json.dumps(value)
-        if kind is Kind.PTR or kind is Kind.ARRAY or kind in COMPOUND:
+        if kind is TypeKind.PTR or kind is TypeKind.ARRAY or kind in COMPOUND:
             if self.left < 0 or depth > DEPTH_LIMIT:
                 return "..."
-            if kind is Kind.PTR:
+            if kind is TypeKind.PTR:
                 return self.pointer(value)
-            return self.array(value, depth) if kind is Kind.ARRAY else self.structure(value, depth)
-        if kind in {Kind.ENUM, Kind.ENUM64}:
+            return self.array(value, depth) if kind is TypeKind.ARRAY else self.structure(value, depth)
+        if kind in {TypeKind.ENUM, TypeKind.ENUM64}:
             return types.enumerators(number).get(value, str(value))
         return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -26,7 +26,7 @@ MEMBER_LIMIT: Final = 4096
 """Members of one structure, those of its members without a name included."""
 
 
-class Kind(enum.IntEnum):
+class TypeKind(enum.IntEnum):
     """Kinds of types that values have."""
 
     VOID = 0
@@ -48,11 +48,13 @@ class Kind(enum.IntEnum):
     OTHER = -1
 
 
-ALIASES: Final = frozenset({Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG})
-COMPOUND: Final = frozenset({Kind.STRUCT, Kind.UNION})
-_ENUMS: Final = frozenset({Kind.ENUM, Kind.ENUM64})
-_TAGS: Final = {"struct": {Kind.STRUCT}, "union": {Kind.UNION}, "enum": _ENUMS}
-_PLAIN: Final = frozenset({Kind.STRUCT, Kind.UNION, Kind.ENUM, Kind.ENUM64, Kind.TYPEDEF, Kind.INT})
+ALIASES: Final = frozenset({TypeKind.TYPEDEF, TypeKind.VOLATILE, TypeKind.CONST, TypeKind.RESTRICT, TypeKind.TYPE_TAG})
+COMPOUND: Final = frozenset({TypeKind.STRUCT, TypeKind.UNION})
+_ENUMS: Final = frozenset({TypeKind.ENUM, TypeKind.ENUM64})
+_TAGS: Final = {"struct": {TypeKind.STRUCT}, "union": {TypeKind.UNION}, "enum": _ENUMS}
+_PLAIN: Final = frozenset(
+    {TypeKind.STRUCT, TypeKind.UNION, TypeKind.ENUM, TypeKind.ENUM64, TypeKind.TYPEDEF, TypeKind.INT}
+)
 _SPELLED: Final = {
     "unsigned long": "long unsigned int",
     "long": "long int",
@@ -96,13 +98,13 @@ class CTypes:
         self.pointer_size = pointer_size
         self._members: dict[int, Mapping[str, Member]] = {}
 
-    def kind(self, type: int) -> Kind:
+    def kind(self, type: int) -> TypeKind:
         """What a type is."""
         at = self._at(type)
         try:
-            return Kind(self._btf.data[at + 7] & 0x1F) if at else Kind.VOID
+            return TypeKind(self._btf.data[at + 7] & 0x1F) if at else TypeKind.VOID
         except ValueError:
-            return Kind.OTHER
+            return TypeKind.OTHER
 
     def resolved(self, type: int) -> int:
         """What typedefs and qualifiers lead to."""
@@ -122,35 +124,35 @@ class CTypes:
 
     def signed(self, type: int) -> bool:
         """An integer, or an enumeration, has negative values."""
-        if self.kind(type) is Kind.INT:
+        if self.kind(type) is TypeKind.INT:
             return bool(self._word(type, 12) >> 24 & _SIGNED)
         return bool(self._word(type, 4) >> 31)
 
     def boolean(self, type: int) -> bool:
         """An integer is true or false."""
-        return bool(self.kind(type) is Kind.INT and self._word(type, 12) >> 24 & _BOOL)
+        return bool(self.kind(type) is TypeKind.INT and self._word(type, 12) >> 24 & _BOOL)
 
     def character(self, type: int) -> bool:
         """A type is C's plain ``char``, of which text is made."""
         type = self.resolved(type)
-        return self.kind(type) is Kind.INT and self._name(type) == "char"
+        return self.kind(type) is TypeKind.INT and self._name(type) == "char"
 
     def size(self, type: int, depth: int = 0) -> int:
         """Bytes of a value; StructureError of a type that has no values, such as a function."""
         type = self.resolved(type)
         kind = self.kind(type)
-        if kind in COMPOUND or kind in _ENUMS or kind is Kind.INT:
+        if kind in COMPOUND or kind in _ENUMS or kind is TypeKind.INT:
             return self._word(type, 8)
-        if kind is Kind.PTR:
+        if kind is TypeKind.PTR:
             return self.pointer_size
-        if kind is Kind.ARRAY and depth < DEPTH_LIMIT:
+        if kind is TypeKind.ARRAY and depth < DEPTH_LIMIT:
             element, count = self.element(type)
             return count * self.size(element, depth + 1)
         raise StructureError("has no size that is known here", type=self.spelling(type))
 
     def enumerators(self, type: int) -> dict[int, str]:
         """Names by value, the first of each."""
-        wide = self.kind(type) is Kind.ENUM64
+        wide = self.kind(type) is TypeKind.ENUM64
         size, signed = (12 if wide else 8), self.signed(type)
         found: dict[int, str] = {}
         for at in self._entries(type, size):
@@ -201,18 +203,20 @@ class CTypes:
 
     def variable(self, name: str) -> int | None:
         """The type of a variable by its name; None where that is not told, as of most that are not per-CPU."""
-        return next((self.target(each) for each in self._named(name) if self.kind(each) is Kind.VAR), None)
+        return next((self.target(each) for each in self._named(name) if self.kind(each) is TypeKind.VAR), None)
 
     def spelling(self, type: int) -> str:
         """A type as C spells it."""
-        if self.kind(type) is Kind.ARRAY:
+        if self.kind(type) is TypeKind.ARRAY:
             element, count = self.element(type)
             return f"{self._btf.spelling(element) or 'array'} [{count}]"
         known = self._btf.spelling(type)
         if known is not None:
             return known
-        words = {Kind.STRUCT: "struct", Kind.UNION: "union", Kind.ENUM: "enum", Kind.PTR: "void *"}
-        return words.get(self.kind(type), "function" if self.kind(type) is Kind.FUNC_PROTO else "type without a name")
+        words = {TypeKind.STRUCT: "struct", TypeKind.UNION: "union", TypeKind.ENUM: "enum", TypeKind.PTR: "void *"}
+        return words.get(
+            self.kind(type), "function" if self.kind(type) is TypeKind.FUNC_PROTO else "type without a name"
+        )
 
     def _flat(self, type: int, base: int, depth: int) -> Iterator[Member]:
         if depth > DEPTH_LIMIT:
@@ -229,7 +233,7 @@ class CTypes:
 
     def _field(self, name: str, type: int, inner: int, place: int, width: int) -> Member:
         """A member, whose integer may itself be of some bits only, as older compilers write bit fields."""
-        if not width and self.kind(inner) is Kind.INT:
+        if not width and self.kind(inner) is TypeKind.INT:
             encoding = self._word(inner, 12)
             if encoding & 0xFF != 8 * self._word(inner, 8):
                 return Member(name, type, place + (encoding >> 16 & 0xFF), encoding & 0xFF)
@@ -267,7 +271,7 @@ class CTypes:
 
     def _pointer_to(self, type: int, text: str) -> int:
         heads = self._heads
-        found = np.nonzero((heads[:, 1] >> 24 & 0x1F == Kind.PTR) & (heads[:, 2] == type))[0]
+        found = np.nonzero((heads[:, 1] >> 24 & 0x1F == TypeKind.PTR) & (heads[:, 2] == type))[0]
         if not len(found):
             raise StructureError("the kernel's type information has no such pointer", type=text)
         return int(found[0]) + 1

@@ -52,7 +52,7 @@ NUMBERED: Final = (
 """The bases by number, as they were and as they are."""
 
 
-class Kind(enum.Enum):
+class OrcKind(enum.Enum):
     """What lies where the caller's stack ends."""
 
     CALL = "a return address"
@@ -62,20 +62,20 @@ class Kind(enum.Enum):
     UNKNOWN = "nobody knows"
 
 
-_KINDS: Final = (Kind.CALL, Kind.REGS, Kind.PARTIAL, Kind.UNKNOWN)
-_KINDS_WITH_HEADER: Final = (Kind.UNKNOWN, Kind.END, Kind.CALL, Kind.REGS, Kind.PARTIAL)
+_KINDS: Final = (OrcKind.CALL, OrcKind.REGS, OrcKind.PARTIAL, OrcKind.UNKNOWN)
+_KINDS_WITH_HEADER: Final = (OrcKind.UNKNOWN, OrcKind.END, OrcKind.CALL, OrcKind.REGS, OrcKind.PARTIAL)
 _END_BIT: Final = 1 << 10
 _MASK: Final = (1 << 64) - 1
 
 
-class Entry(NamedTuple):
+class OrcEntry(NamedTuple):
     """How to find the caller's frame from some places on."""
 
     sp_base: Base
     sp_offset: int
     bp_base: Base
     bp_offset: int
-    kind: Kind
+    kind: OrcKind
 
 
 class Orc:
@@ -93,7 +93,7 @@ class Orc:
         self._header = header
         self._bases = _numbering(entries)
 
-    def find(self, address: int) -> Entry | None:
+    def find(self, address: int) -> OrcEntry | None:
         """The entry for a place; None where the tables know of none."""
         row = int(np.searchsorted(self._places, np.uint64(address & _MASK), side="right")) - 1
         if row < 0:
@@ -101,18 +101,18 @@ class Orc:
         sp_offset, bp_offset, bits = self._entries[row].tolist()
         kind = self._kind(bits)
         sp_number, bp_number = bits & 0xF, bits >> 4 & 0xF
-        if kind is Kind.UNKNOWN or max(sp_number, bp_number) >= len(self._bases):
+        if kind is OrcKind.UNKNOWN or max(sp_number, bp_number) >= len(self._bases):
             return None
         sp_base, bp_base = self._bases[sp_number], self._bases[bp_number]
-        if sp_base is Base.UNDEFINED and kind is not Kind.END:
+        if sp_base is Base.UNDEFINED and kind is not OrcKind.END:
             return None
-        return Entry(sp_base, sp_offset, bp_base, bp_offset, kind)
+        return OrcEntry(sp_base, sp_offset, bp_base, bp_offset, kind)
 
-    def _kind(self, bits: int) -> Kind:
+    def _kind(self, bits: int) -> OrcKind:
         if self._header:
             number = bits >> 8 & 7
-            return _KINDS_WITH_HEADER[number] if number < len(_KINDS_WITH_HEADER) else Kind.UNKNOWN
-        return Kind.END if bits & _END_BIT else _KINDS[bits >> 8 & 3]
+            return _KINDS_WITH_HEADER[number] if number < len(_KINDS_WITH_HEADER) else OrcKind.UNKNOWN
+        return OrcKind.END if bits & _END_BIT else _KINDS[bits >> 8 & 3]
 
 
 def _numbering(entries: NDArray[Any]) -> tuple[Base, ...]:

@@ -25,7 +25,7 @@ _OFFSET: Final = re.compile(r"(?P<symbol>.+)\+(?P<offset>0x[0-9a-fA-F]{1,8}|\d{1
 
 
 @attrs.frozen
-class Place:
+class TextPlace:
     """A place.
 
     Attributes:
@@ -37,7 +37,7 @@ class Place:
     ns: int | None = None
 
 
-def find_place(image: KernelImage, text: str) -> Place:
+def find_place(image: KernelImage, text: str) -> TextPlace:
     """The place of a text.
 
     Raises:
@@ -45,13 +45,13 @@ def find_place(image: KernelImage, text: str) -> Place:
         ImageError: its symbols are damaged.
     """
     if time := _TIME.match(text):
-        return Place(ns=int(Decimal(time["number"]) * _UNITS[time["unit"]]))
+        return TextPlace(ns=int(Decimal(time["number"]) * _UNITS[time["unit"]]))
     if _ADDRESS.match(text):
-        return Place(_in_text(image, int(text, 16), text))
+        return TextPlace(_in_text(image, int(text, 16), text))
     if (distance := _OFFSET.match(text)) and text not in image.symbols:
         address = find_symbol(image, distance["symbol"]) + int(distance["offset"], 0)
-        return Place(_in_text(image, address, text))
-    return Place(find_symbol(image, text))
+        return TextPlace(_in_text(image, address, text))
+    return TextPlace(find_symbol(image, text))
 
 
 def _in_text(image: KernelImage, address: int, text: str) -> int:

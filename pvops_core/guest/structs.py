@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pvops_core.errors import MemberError, StructureError
 from pvops_core.guest.cprint import Writer
-from pvops_core.guest.ctypes import COMPOUND, CTypes, Kind
+from pvops_core.guest.ctypes import COMPOUND, CTypes, TypeKind
 from pvops_core.machine import GuestFault
 
 if TYPE_CHECKING:
@@ -155,10 +155,10 @@ class Structures:
         kind = types.kind(number)
         if kind in COMPOUND:
             return lambda at: Struct(self, number, at)
-        if kind is Kind.PTR:
+        if kind is TypeKind.PTR:
             target = types.target(number)
             return lambda at: Pointer(self, target, self.word(at, types.spelling(number)))
-        if kind is Kind.ARRAY:
+        if kind is TypeKind.ARRAY:
             element, count = types.element(number)
             if types.character(element):
                 return lambda at: _text(self.read(at, count, "char []"))
@@ -167,7 +167,7 @@ class Structures:
 
     def _integer(self, type: int, number: int) -> Reader:
         types, said = self.types, self.types.spelling(type)
-        size, signed = types.size(number), types.kind(number) is not Kind.PTR and types.signed(number)
+        size, signed = types.size(number), types.kind(number) is not TypeKind.PTR and types.signed(number)
         if types.boolean(number):
             return lambda at: any(self.read(at, size, said))
         return lambda at: int.from_bytes(self.read(at, size, said), "little", signed=signed)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import MemoryAccessError
-from pvops_core.guest.orc import Base, Kind
+from pvops_core.guest.orc import Base, OrcKind
 from pvops_core.machine import GuestFault
 
 if TYPE_CHECKING:
-    from pvops_core.guest.orc import Entry, Orc
+    from pvops_core.guest.orc import Orc, OrcEntry
 
 _WORD: Final = 8
 _MASK: Final = (1 << 64) - 1
@@ -92,24 +92,24 @@ def _to_caller(orc: Orc, frame: Frame, word: Callable[[int], int], called: Calla
     entry = orc.find(frame.ip if frame.exact else frame.ip - 1)
     if entry is None:
         raise LostError
-    if entry.kind is Kind.END:
+    if entry.kind is OrcKind.END:
         return False
     stack = _caller_stack(entry, frame, word)
     bp = _caller_bp(entry, frame, stack, word)
-    if entry.kind is Kind.CALL:
+    if entry.kind is OrcKind.CALL:
         frame.ip, frame.sp, frame.exact, frame.registers = word(stack - _WORD), stack, False, None
     else:
-        base = stack if entry.kind is Kind.REGS else stack - _IRET_FRAME
+        base = stack if entry.kind is OrcKind.REGS else stack - _IRET_FRAME
         if word(base + _SAVED["cs"]) & 3 == 3:
             return False
-        if entry.kind is Kind.REGS:  # of which five words alone are there, the others are as they were
+        if entry.kind is OrcKind.REGS:  # of which five words alone are there, the others are as they were
             frame.registers = lambda name: word(base + _SAVED[name])
         frame.ip, frame.sp, frame.exact = word(base + _SAVED["ip"]), word(base + _SAVED["sp"]), True
     frame.bp = bp
     return True
 
 
-def _caller_stack(entry: Entry, frame: Frame, word: Callable[[int], int]) -> int:
+def _caller_stack(entry: OrcEntry, frame: Frame, word: Callable[[int], int]) -> int:
     match entry.sp_base:
         case Base.SP:
             stack = frame.sp + entry.sp_offset
@@ -128,9 +128,9 @@ def _caller_stack(entry: Entry, frame: Frame, word: Callable[[int], int]) -> int
     return stack & _MASK
 
 
-def _caller_bp(entry: Entry, frame: Frame, stack: int, word: Callable[[int], int]) -> int:
+def _caller_bp(entry: OrcEntry, frame: Frame, stack: int, word: Callable[[int], int]) -> int:
     match entry.bp_base:
-        case Base.UNDEFINED if entry.kind is Kind.REGS:
+        case Base.UNDEFINED if entry.kind is OrcKind.REGS:
             return word(stack + _SAVED["bp"])
         case Base.UNDEFINED:
             return frame.bp

@@ -93,7 +93,7 @@ def unpack_bzimage(data: bytes, path: str) -> tuple[bytes, BootHeader]:
     Raises:
         ImageError: damaged header or payload, an unknown compression, or more output than declared.
     """
-    from pvops_core.images.decompress import PayloadError, unpack  # noqa: PLC0415 - a library for each compression
+    from pvops_core.images.decompress import CompressionError, unpack  # noqa: PLC0415 - a library for each compression
 
     header = read_header(data, path)
     payload = data[header.payload : header.payload + header.length]
@@ -108,7 +108,7 @@ def unpack_bzimage(data: bytes, path: str) -> tuple[bytes, BootHeader]:
         limit = exact
     try:
         unpacked = unpack(payload, limit, ELF_MAGIC)
-    except PayloadError as failure:
+    except CompressionError as failure:
         raise ImageError(str(failure), path, header.payload, "payload") from failure
     if exact is not None and len(unpacked) != exact:
         message = f"unpacks to {len(unpacked):#x} bytes where {exact:#x} are declared"

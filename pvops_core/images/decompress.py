@@ -26,7 +26,7 @@ LZ4_BLOCK: Final = 8 << 20
 Stream = Callable[[bytes, int], Iterator[bytes]]
 
 
-class PayloadError(ValueError):
+class CompressionError(ValueError):
     """The payload is damaged or unpacks to more than allowed; the caller knows the file and the offset."""
 
 
@@ -35,7 +35,7 @@ def _gzip(data: bytes, limit: int) -> Iterator[bytes]:
     while not engine.eof:
         piece = engine.decompress(data, min(CHUNK, limit))
         if not piece and not engine.unconsumed_tail and not engine.eof:
-            raise PayloadError("the gzip stream ends early")
+            raise CompressionError("the gzip stream ends early")
         data = engine.unconsumed_tail
         yield piece
 
@@ -44,7 +44,7 @@ def _pull(engine: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: bytes) -> I
     while not engine.eof:
         piece = engine.decompress(data, CHUNK)
         if not piece and engine.needs_input:
-            raise PayloadError("the stream ends early")
+            raise CompressionError("the stream ends early")
         data = b""
         yield piece
 
@@ -68,7 +68,7 @@ def _lz4(data: bytes, limit: int) -> Iterator[bytes]:
         size = int.from_bytes(data[position : position + 4], "little")
         position += 4
         if size == 0 or position + size > len(data):
-            raise PayloadError(f"the lz4 block at payload offset {position - 4:#x} claims {size:#x} bytes")
+            raise CompressionError(f"the lz4 block at payload offset {position - 4:#x} claims {size:#x} bytes")
         piece = lz4.block.decompress(data[position : position + size], uncompressed_size=room)
         yield piece
         if len(piece) < LZ4_BLOCK:
@@ -85,7 +85,7 @@ def _zstd(data: bytes, limit: int) -> Iterator[bytes]:
         yield engine.decompress(data[start : start + ZSTD_STEP])
         if engine.eof:
             return
-    raise PayloadError("the zstd frame ends early")
+    raise CompressionError("the zstd frame ends early")
 
 
 FORMATS: Final[tuple[tuple[str, bytes, Stream | None], ...]] = (
@@ -124,7 +124,7 @@ def unpack(data: bytes, limit: int, magic: bytes) -> bytes:
     name = identify(data)
     stream = next((reader for known, _, reader in FORMATS if known == name), None)
     if stream is None:
-        raise PayloadError(f"cannot unpack {name or 'an unknown format'} (begins {data[:6].hex(' ')})")
+        raise CompressionError(f"cannot unpack {name or 'an unknown format'} (begins {data[:6].hex(' ')})")
     pieces: list[bytes] = []
     total = 0
     try:
@@ -132,15 +132,15 @@ def unpack(data: bytes, limit: int, magic: bytes) -> bytes:
             _check_piece(piece, total, limit, magic)
             pieces.append(piece)
             total += len(piece)
-    except PayloadError:
+    except CompressionError:
         raise
     except _FAILURES as failure:
-        raise PayloadError(f"damaged {name} stream: {failure}") from failure
+        raise CompressionError(f"damaged {name} stream: {failure}") from failure
     return b"".join(pieces)
 
 
 def _check_piece(piece: bytes, before: int, limit: int, magic: bytes) -> None:
     if not before and not piece.startswith(magic):
-        raise PayloadError(f"unpacks to something that begins {piece[:4].hex(' ')}, not {magic.hex(' ')}")
+        raise CompressionError(f"unpacks to something that begins {piece[:4].hex(' ')}, not {magic.hex(' ')}")
     if before + len(piece) > limit:
-        raise PayloadError(f"unpacks to more than the {limit:#x} bytes it declares")
+        raise CompressionError(f"unpacks to more than the {limit:#x} bytes it declares")

@@ -55,7 +55,7 @@ class ElfHeaders:
 
 
 @attrs.frozen
-class _Reader:
+class _ElfReader:
     data: bytes
     path: str
     structs: ELFStructs
@@ -113,7 +113,7 @@ def read_headers(data: bytes, path: str, *, module: bool = False) -> ElfHeaders:
     return ElfHeaders(machine, header.e_entry, sections, segments, notes)
 
 
-def _make_reader(data: bytes, path: str) -> _Reader:
+def _make_reader(data: bytes, path: str) -> _ElfReader:
     if not data.startswith(b"\x7fELF"):
         raise ImageError(f"is neither a bzImage nor an ELF image (begins {data[:4].hex(' ')})", path, 0, "e_ident")
     ident = data[4:6].ljust(2, b"\0")
@@ -124,10 +124,10 @@ def _make_reader(data: bytes, path: str) -> _Reader:
     structs = ELFStructs(little_endian=True, elfclass=64 if ident[0] == 2 else 32)
     structs.create_basic_structs()
     structs.create_advanced_structs()
-    return _Reader(data, path, structs, io.BytesIO(data))
+    return _ElfReader(data, path, structs, io.BytesIO(data))
 
 
-def _table(reader: _Reader, header: Any, kind: str, limit: int, size: int) -> list[int]:  # noqa: ANN401 - see parse
+def _table(reader: _ElfReader, header: Any, kind: str, limit: int, size: int) -> list[int]:  # noqa: ANN401 - see parse
     """Offsets of the entries of the program ("ph") or section ("sh") header table, all inside the image."""
     offset, count, step = header[f"e_{kind}off"], header[f"e_{kind}num"], header[f"e_{kind}entsize"]
     if not offset or not count:
@@ -144,7 +144,7 @@ def _table(reader: _Reader, header: Any, kind: str, limit: int, size: int) -> li
     return [offset + index * step for index in range(count)]
 
 
-def _read_segments(reader: _Reader, header: Any) -> tuple[tuple[Segment, ...], list[tuple[int, int, str]]]:  # noqa: ANN401 - see parse
+def _read_segments(reader: _ElfReader, header: Any) -> tuple[tuple[Segment, ...], list[tuple[int, int, str]]]:  # noqa: ANN401 - see parse
     segments: list[Segment] = []
     notes: list[tuple[int, int, str]] = []
     size = reader.structs.Elf_Phdr.sizeof()
@@ -176,7 +176,7 @@ def _read_segments(reader: _Reader, header: Any) -> tuple[tuple[Segment, ...], l
     return tuple(segments), notes
 
 
-def _read_sections(reader: _Reader, header: Any) -> tuple[Section, ...]:  # noqa: ANN401 - see parse
+def _read_sections(reader: _ElfReader, header: Any) -> tuple[Section, ...]:  # noqa: ANN401 - see parse
     offsets = _table(reader, header, "sh", SECTION_LIMIT, reader.structs.Elf_Shdr.sizeof())
     entries = [
         reader.parse(reader.structs.Elf_Shdr, offset, f"section[{index}]") for index, offset in enumerate(offsets)
@@ -218,7 +218,7 @@ def _section(index: int, entry: Any, names: bytes) -> Section:  # noqa: ANN401 -
     )
 
 
-def _read_notes(reader: _Reader, offset: int, size: int, field: str) -> Iterator[Note]:
+def _read_notes(reader: _ElfReader, offset: int, size: int, field: str) -> Iterator[Note]:
     """The notes in a range; each is three words, then the owner and the data, both padded to 4 bytes.
 
     The data of the last may be cut short: GRUB's 32-bit Xen image states 12 bytes where 4 are left.

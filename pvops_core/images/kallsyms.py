@@ -65,7 +65,7 @@ class Tokens:
 
 
 @attrs.frozen
-class Names:
+class SymbolNameTable:
     """The compressed names.
 
     Attributes:
@@ -83,7 +83,7 @@ class Names:
     sizes: list[int] = attrs.field(repr=False)
 
 
-class Columns(NamedTuple):
+class SymbolColumns(NamedTuple):
     """Symbols by column: a kernel has 100,000, and an object for each is what would take longest.
 
     Attributes:
@@ -97,7 +97,7 @@ class Columns(NamedTuple):
     exported: Sequence[bool]
 
 
-def read_kallsyms(image: KernelImage) -> Columns | None:
+def read_kallsyms(image: KernelImage) -> SymbolColumns | None:
     """Every symbol in kallsyms; None if the image has no such tables.
 
     Raises:
@@ -157,7 +157,7 @@ def _tokens_at(data: bytes, zero: int) -> Tokens | None:
     return None
 
 
-def _find_names(data: bytes, tokens: Tokens) -> Names | None:
+def _find_names(data: bytes, tokens: Tokens) -> SymbolNameTable | None:
     walked = 0
     for size in (4, 8):
         for at, length in _marker_runs(data, tokens, size):
@@ -169,7 +169,7 @@ def _find_names(data: bytes, tokens: Tokens) -> Names | None:
                 for start in {count_at + 4, _align(count_at + 4, 8), count_at + 8}:
                     found = _walk(data, start, count, markers, at)
                     if found is not None:
-                        return Names(count_at, count, start, *found)
+                        return SymbolNameTable(count_at, count, start, *found)
     return None
 
 
@@ -223,11 +223,11 @@ def _walk(data: bytes, start: int, count: int, markers: list[int], end: int) -> 
     return (starts, sizes) if 0 <= end - position < 16 else None
 
 
-def _find_addresses(image: KernelImage, tokens: Tokens, names: Names) -> list[int] | None:
+def _find_addresses(image: KernelImage, tokens: Tokens, names: SymbolNameTable) -> list[int] | None:
     return next((found for found in _address_tables(image, tokens, names) if _plausible(image, found)), None)
 
 
-def _address_tables(image: KernelImage, tokens: Tokens, names: Names) -> Iterator[list[int]]:
+def _address_tables(image: KernelImage, tokens: Tokens, names: SymbolNameTable) -> Iterator[list[int]]:
     """What the addresses would be in each of the orders that the tables have had."""
     data, count, pointer = image.data, names.count, image.pointer_size
     before = names.count_at - pointer
@@ -282,7 +282,7 @@ def _plausible(image: KernelImage, addresses: list[int]) -> bool:
     return len(kernel) * 2 > len(array) and ascending + 1 == len(kernel)
 
 
-def _expand(image: KernelImage, tokens: Tokens, names: Names, addresses: list[int]) -> Columns:
+def _expand(image: KernelImage, tokens: Tokens, names: SymbolNameTable, addresses: list[int]) -> SymbolColumns:
     """Decode all names; the first character of each is its type letter, upper case for a global symbol.
 
     All are put together at once, with a zero byte, which is in no token, in front of each.
@@ -301,7 +301,7 @@ def _expand(image: KernelImage, tokens: Tokens, names: Names, addresses: list[in
     text = _concatenated(codes, strings, lengths).decode("ascii", "replace")
     found = text.split("\0")[1:]
     letters = map(itemgetter(slice(1)), found)
-    return Columns(list(map(itemgetter(slice(1, None)), found)), addresses, list(map(str.isupper, letters)))
+    return SymbolColumns(list(map(itemgetter(slice(1, None)), found)), addresses, list(map(str.isupper, letters)))
 
 
 def _concatenated(codes: NDArray[np.uint16], strings: Sequence[bytes], lengths: NDArray[np.int32]) -> bytes:

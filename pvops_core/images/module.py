@@ -15,9 +15,9 @@ import attrs
 import numpy as np
 
 from pvops_core.errors import ImageError
-from pvops_core.images.decompress import PayloadError, identify, unpack
+from pvops_core.images.decompress import CompressionError, identify, unpack
 from pvops_core.images.elf import is_module, read_headers
-from pvops_core.images.kallsyms import Columns
+from pvops_core.images.kallsyms import SymbolColumns
 from pvops_core.images.model import SHF_ALLOC, KernelImage, Section, Segment
 from pvops_core.images.reading import read_file
 from pvops_core.images.symbols import SYM32, SYM64, SymbolTable, build
@@ -74,7 +74,7 @@ class LinkedModule(KernelImage):
         if cached is None:
             theirs = self.kernel.symbol_table
             names, addresses, exported = zip(*self.own, strict=True) if self.own else ((), (), ())
-            columns = Columns(
+            columns = SymbolColumns(
                 (*names, *theirs.names), (*addresses, *theirs.addresses), (*exported, *[False] * len(theirs.names))
             )
             cached = build("module", columns)
@@ -99,7 +99,7 @@ def read_module(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
     if identify(data) is not None:
         try:
             data = unpack(data, UNPACKED_LIMIT, _ELF)
-        except PayloadError as failure:
+        except CompressionError as failure:
             raise ImageError(str(failure), path, 0, "module") from failure
     return data, path
 

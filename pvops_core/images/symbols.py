@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import numpy as np
 
-from pvops_core.images.kallsyms import Columns, read_kallsyms
+from pvops_core.images.kallsyms import SymbolColumns, read_kallsyms
 
 if TYPE_CHECKING:
     from pvops_core.images.model import KernelImage
@@ -50,7 +50,7 @@ class SymbolTable:
     names: list[str] = attrs.field(repr=False)
 
 
-def build(source: str, symbols: Columns) -> SymbolTable:
+def build(source: str, symbols: SymbolColumns) -> SymbolTable:
     """A table of symbols."""
     # Backwards, so that the first of several comes last, and stays.
     names, places, exported = symbols.names[::-1], symbols.addresses[::-1], symbols.exported[::-1]
@@ -81,7 +81,7 @@ def read_symbols(image: KernelImage) -> SymbolTable:
     return SymbolTable("", {}, {}, [], [])
 
 
-def _symtab(image: KernelImage, index: int) -> Columns:
+def _symtab(image: KernelImage, index: int) -> SymbolColumns:
     section = image.sections[index]
     field = f"section[{index}] {section.name}"
     if section.link >= len(image.sections) or image.sections[section.link].kind != "SHT_STRTAB":
@@ -103,4 +103,4 @@ def _symtab(image: KernelImage, index: int) -> Columns:
         if stop < 0:
             raise image.error(f"name {name:#x} does not end in the string table", field=field, offset=section.offset)
         names.append(image.data[start:stop].decode("utf-8", "replace"))
-    return Columns(names, table["value"].tolist(), is_global.tolist())
+    return SymbolColumns(names, table["value"].tolist(), is_global.tolist())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.errors import UsageError
 from pvops_core.livepatch.control.manager import Livepatch
 from pvops_core.livepatch.guest import BareCalls, PatchedGuest
-from pvops_core.livepatch.payload.area import PAGE_SIZE, Area
+from pvops_core.livepatch.payload.area import PAGE_SIZE, PayloadArea
 from pvops_core.livepatch.payload.loading import load
 
 if TYPE_CHECKING:
@@ -31,6 +31,6 @@ def live_patches(session: Session) -> Livepatch:
     if WORD not in guest.cmdline.split():
         raise UsageError(f"the guest sets no pages aside for payloads without {WORD!r} on its command line")
     end = guest.kernel_base + platform.guest_memory
-    area = Area(end - AREA_PAGES * PAGE_SIZE, AREA_PAGES)
+    area = PayloadArea(end - AREA_PAGES * PAGE_SIZE, AREA_PAGES)
     patched = PatchedGuest.of(session, BareCalls(), area=area, stack_size=STACK_SIZE, features=platform.features)
     return Livepatch(patched, load)

@@ -12,7 +12,7 @@ import attrs
 
 from pvops_core.guest.returns import TaskStack, no_tasks
 from pvops_core.guest.symbols import find_symbol
-from pvops_core.livepatch.payload.area import PAGE_SIZE, Area, MappedByGuest, Pages
+from pvops_core.livepatch.payload.area import PAGE_SIZE, MappedByGuest, Pages, PayloadArea
 from pvops_core.patching.poke import Poke
 from pvops_core.x86 import FLAG_IF, PF
 
@@ -69,7 +69,7 @@ class BareCalls:
 class Own(TypedDict, total=False):
     """What guests do not have in common, as :class:`PatchedGuest` explains it."""
 
-    area: Required[Area]
+    area: Required[PayloadArea]
     stack_size: Required[int]
     features: frozenset[int]
     pages: Pages
@@ -100,7 +100,7 @@ class PatchedGuest:
     translate: Callable[[int], int]
     symbols: Mapping[str, int]
     build_id: bytes
-    area: Area
+    area: PayloadArea
     stack_size: int
     features: frozenset[int] = frozenset()
     calls: BareCalls | CallsIn = attrs.field(factory=BareCalls)

@@ -11,7 +11,7 @@ from pvops_core.guest.tasks import tasks_of
 from pvops_core.livepatch.control.manager import Livepatch
 from pvops_core.livepatch.guest import BareCalls, PatchedGuest
 from pvops_core.livepatch.payload import pages as payload_pages
-from pvops_core.livepatch.payload.area import Area
+from pvops_core.livepatch.payload.area import PayloadArea
 from pvops_core.livepatch.payload.loading import load
 from pvops_core.livepatch.payload.pages import KernelPages, base_of
 
@@ -35,7 +35,7 @@ def live_patches(session: Session) -> Livepatch:
         raise UsageError("the session keeps no memory for payloads; make it with tool_frames=payload_pages.FRAMES")
     machine, image, space = session.machine, session.kernel.image, session.space
     base = base_of(session)
-    area = Area(base, payload_pages.PAGES)
+    area = PayloadArea(base, payload_pages.PAGES)
     pages = KernelPages(session, space, base)
     session.text.add(area, pages.machine_address)
     tasks, stack_size = tasks_of(image, machine, space)

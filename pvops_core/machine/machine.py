@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.board import Board
+from pvops_core.machine.base import MachineBase
 from pvops_core.machine.exits.cpuslot import CpuSlot
 from pvops_core.machine.handler import SyscallInPlace
 from pvops_core.machine.run.breakpoints import Breakpoint, Breakpoints
@@ -19,7 +19,7 @@ from pvops_core.machine.run.runloop import RunLoop, Stop
 from pvops_core.machine.run.scheduler import Scheduler
 from pvops_core.machine.run.singlegates import SingleGates
 from pvops_core.machine.unicorn import intercepts
-from pvops_core.machine.unicorn.state import Slot
+from pvops_core.machine.unicorn.state import StateWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +51,7 @@ class Snapshot:
     counts: Counter[str]
 
 
-class Machine(Board):
+class Machine(MachineBase):
     """One machine.
 
     Args:
@@ -120,7 +120,7 @@ class Machine(Board):
     @property
     def instructions(self) -> int:
         """Instructions executed so far by all vCPUs; 0 unless they are counted."""
-        return sum(slot.state[Slot.INSTRUCTIONS] for slot in self._slots)
+        return sum(slot.state[StateWord.INSTRUCTIONS] for slot in self._slots)
 
     @property
     def blocks(self) -> int:

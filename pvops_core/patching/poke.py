@@ -41,7 +41,7 @@ _POKE: Final = event_kind(
 PAGE_MASK = 0xFFF
 
 
-class Step(enum.Enum):
+class PokeStep(enum.Enum):
     """The steps of a transaction, in order; an observer is told of each before it is taken."""
 
     QUIESCE = "quiesce"
@@ -261,10 +261,10 @@ def _places(addresses: NDArray[np.uint64], length: int, frame: Callable[[int], i
     return places
 
 
-Observer = Callable[[Step], None]
+Observer = Callable[[PokeStep], None]
 
 
-def _unobserved(_step: Step) -> None:
+def _unobserved(_step: PokeStep) -> None:
     """The observer of a transaction that nobody watches."""
 
 
@@ -362,14 +362,14 @@ class Poker:
         ranges = np.concatenate([np.asarray(writes.ranges(), dtype=np.uint64) for writes in todo])
         _refuse_overlaps(ranges)
         self._holders.refuse(ranges, by, holder)
-        self.observer(Step.QUIESCE)
+        self.observer(PokeStep.QUIESCE)
         spans = _spans(todo)
         if asked is None or not asked.covers(spans):
             bring_out(self._machine, self.returns, spans)
-        self.observer(Step.TRANSLATE)
+        self.observer(PokeStep.TRANSLATE)
         for writes in todo:
             writes.locate(self._frame)
-        self.observer(Step.CHECK)
+        self.observer(PokeStep.CHECK)
         for writes in todo:
             writes.check(self._machine.memory)
         self._write(todo, ranges)
@@ -381,14 +381,14 @@ class Poker:
         memory = self._machine.memory
         try:
             for writes in todo:
-                self.observer(Step.WRITE)
+                self.observer(PokeStep.WRITE)
                 writes.write(memory)
-            self.observer(Step.INVALIDATE)
+            self.observer(PokeStep.INVALIDATE)
             self._machine.invalidate(ranges)
-            self.observer(Step.VERIFY)
+            self.observer(PokeStep.VERIFY)
             for writes in todo:
                 writes.verify(memory)
-            self.observer(Step.RESUME)
+            self.observer(PokeStep.RESUME)
         except BaseException:
             for writes in todo:
                 writes.undo(memory)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import Callable
 
+    from pvops_core.runs.inputfeeder import InputFeeder
     from pvops_core.runs.process import Worker
-    from pvops_core.runs.typist import Typist
 
 _MEMORY_POLL_S = 0.1
 _MIB = 1 << 20
@@ -55,10 +55,10 @@ class Child:
     worker: Worker
     limits: Limits = attrs.field(factory=Limits)
     on_console: Callable[[str], None] | None = None
-    typist: Typist | None = None
+    typist: InputFeeder | None = None
     on_said: Callable[[wire.Said], None] | None = None
     _debugged: bool = attrs.field(default=False, init=False)
-    _phase: wire.Phase = attrs.field(default=wire.Phase.STARTING, init=False)
+    _phase: wire.WorkerPhase = attrs.field(default=wire.WorkerPhase.STARTING, init=False)
     _console: list[str] = attrs.field(factory=list, init=False)
     _started: float = attrs.field(default=0.0, init=False)
     _pid: int | None = attrs.field(default=None, init=False)
@@ -144,7 +144,7 @@ class Child:
 
     def _note(self, message: wire.Message) -> None:
         match message:
-            case wire.Phase():
+            case wire.WorkerPhase():
                 self._phase = message
             case str():
                 self._console.append(message)

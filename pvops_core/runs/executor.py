@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pvops_core.runs.cell import Cell
+    from pvops_core.runs.inputfeeder import InputFeeder
     from pvops_core.runs.observation import Observation
-    from pvops_core.runs.typist import Typist
     from pvops_core.runs.wire import Request, Said
 
 
@@ -45,7 +45,7 @@ def execute(
     jobs: int | None = None,
     limits: Limits | None = None,
     command: Sequence[str] = WORKER,
-    typist: Typist | None = None,
+    typist: InputFeeder | None = None,
     stays: bool = False,
     voice: Callable[[Cell, Said], None] | None = None,
     terminal: tuple[int, int] | None = None,

@@ -32,7 +32,7 @@ class Skipped:
 
 
 @attrs.frozen
-class Plan:
+class RunPlan:
     """Cells to run, group by group, and what was left out."""
 
     cells: tuple[Cell, ...]
@@ -86,7 +86,7 @@ class Files:
     kind: MachineKind
 
 
-def plan_builtin(backends: Kinds, layouts: Mapping[str, MachineKind], workload: Workload) -> Plan:
+def plan_builtin(backends: Kinds, layouts: Mapping[str, MachineKind], workload: Workload) -> RunPlan:
     """The built-in guest in each layout on each backend that can be its kind of machine."""
     cells: list[Cell] = []
     skipped: list[Skipped] = []
@@ -96,12 +96,12 @@ def plan_builtin(backends: Kinds, layouts: Mapping[str, MachineKind], workload: 
                 cells.append(workload.cell(backend, layout, kind))
             else:
                 skipped.append(Skipped(backend, layout, f"{backend} is no {kind.value} machine"))
-    return Plan(tuple(cells), tuple(skipped))
+    return RunPlan(tuple(cells), tuple(skipped))
 
 
 def plan_kernel(
     names: Sequence[str], backends: Mapping[str, Backend], files: Files, workload: Workload, *, count: bool = False
-) -> Plan:
+) -> RunPlan:
     """A real kernel on each named backend that can boot it, each told of its own console.
 
     Args:
@@ -129,7 +129,7 @@ def plan_kernel(
                 count_instructions=count,
             )
         )
-    return Plan(tuple(cells), tuple(skipped))
+    return RunPlan(tuple(cells), tuple(skipped))
 
 
 def machine_kinds(backend: Backend, backends: Mapping[str, Backend]) -> frozenset[MachineKind]:

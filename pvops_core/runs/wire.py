@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from pvops_core.errors import UsageError, clean
-from pvops_core.livepatch.control.wish import NOTHING, Patching
+from pvops_core.livepatch.control.orders import NOTHING, PatchOrders
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.observation import Observation
 from pvops_core.runs.switchorders import SwitchOrder
@@ -26,7 +26,7 @@ _HOOK: Final = re.compile(
 )
 
 
-class Phase(enum.Enum):
+class WorkerPhase(enum.Enum):
     """How far a worker has come; named when it dies."""
 
     STARTING = "starting"
@@ -66,7 +66,7 @@ class HookOrder:
 
 
 @attrs.frozen
-class Inside:
+class Inspection:
     """What a real kernel's boot is looked at for.
 
     Attributes:
@@ -84,7 +84,7 @@ class Inside:
     ops: tuple[str, ...] | None = None
 
     @classmethod
-    def from_json(cls, document: Any) -> Inside:  # noqa: ANN401 -- whatever a JSON parser returned
+    def from_json(cls, document: Any) -> Inspection:  # noqa: ANN401 -- whatever a JSON parser returned
         """What was made of it by ``attrs.asdict`` and JSON; TypeError, KeyError or ValueError for anything else."""
         fields = dict(document)
         ops = fields.pop("ops", None)
@@ -129,9 +129,9 @@ class Request:
     typed: bytes = b""
     live: bool = False
     attended: bool = False
-    inside: Inside = Inside()
+    inside: Inspection = Inspection()
     switches: tuple[SwitchOrder, ...] = ()
-    patching: Patching = NOTHING
+    patching: PatchOrders = NOTHING
 
     def seconds_left(self) -> float | None:
         """How long the run may still go on; None for as long as it will."""
@@ -150,7 +150,7 @@ class Request:
         """
         fields = json.loads(line)
         cell, typed = Cell.from_json(fields.pop("cell")), bytes.fromhex(fields.pop("typed"))
-        inside, patching = Inside.from_json(fields.pop("inside")), Patching(**fields.pop("patching"))
+        inside, patching = Inspection.from_json(fields.pop("inside")), PatchOrders(**fields.pop("patching"))
         plugins, switches = fields.pop("plugins"), tuple(SwitchOrder(**each) for each in fields.pop("switches"))
         fields |= {"typed": typed, "inside": inside, "switches": switches, "patching": patching}
         return cls(cell, tuple(plugins), **fields | {"without": tuple(fields["without"])})
@@ -201,14 +201,14 @@ class Debugging:
     going_on: bool = attrs.field(validator=attrs.validators.instance_of(bool))
 
 
-Message = Phase | str | Observation | Began | Ended | Said | Debugging
+Message = WorkerPhase | str | Observation | Began | Ended | Said | Debugging
 """A step taken, a piece of console text, the end; or what a worker that stays tells of its processes."""
 
 
 def encode(message: Message) -> bytes:  # noqa: PLR0911 - one for each kind
     """The message's line."""
     match message:
-        case Phase():
+        case WorkerPhase():
             return _line({"phase": message.value})
         case str():
             return _line({"console": message})
@@ -232,7 +232,7 @@ def decode(line: bytes) -> Message:  # noqa: PLR0911 - one for each kind
     """
     match json.loads(line):
         case {"phase": str(value)}:
-            return Phase(value)
+            return WorkerPhase(value)
         case {"console": str(text)}:
             return text
         case {"observation": document}:

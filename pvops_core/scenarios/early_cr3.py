@@ -13,7 +13,7 @@ from pvops_core.scenarios.places import symbolic
 from pvops_core.x86 import PF, USER
 
 if TYPE_CHECKING:
-    from pvops_core.scenarios.stage import Run, Stage
+    from pvops_core.scenarios.stage import Stage, StagedRun
     from pvops_core.session import Session
     from pvops_core.switchboard import Switch
 
@@ -43,7 +43,7 @@ def use_late_version(session: Session) -> None:
     session.switchboard.switch(OP, late, by=BY)
 
 
-def late_from_the_start(run: Run) -> Act:
+def late_from_the_start(run: StagedRun) -> Act:
     """The guest must have died looking for the struct page of its new root."""
     fault = next((fault for fault in run.faults if fault.vector == PF and fault.entry is None), None)
     if fault is None or fault.address is None or not run.history:
@@ -86,7 +86,7 @@ def late_from_the_start(run: Run) -> Act:
     )
 
 
-def early_then_late(run: Run) -> Act:
+def early_then_late(run: StagedRun) -> Act:
     """The early version loads the kernel's root and nothing else, then switches itself to the late one."""
     mine = [switch for switch in run.history if switch.op == OP]
     ways = [(switch.old, switch.new, switch.by) for switch in mine]

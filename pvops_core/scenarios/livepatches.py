@@ -16,7 +16,7 @@ from pvops_core.scenarios.model import Act, Check, Role, Scenario, works
 if TYPE_CHECKING:
     from pvops_core.livepatch.control.manager import Livepatch
     from pvops_core.livepatch.guest import PatchedGuest
-    from pvops_core.scenarios.stage import Run, Stage
+    from pvops_core.scenarios.stage import Stage, StagedRun
     from pvops_core.session import Session
 
 LAYOUT: Final = "6.1-64"
@@ -113,7 +113,7 @@ def play_timeout(stage: Stage) -> Iterator[Act]:
     )
 
 
-def _first(run: Run) -> bytes:
+def _first(run: StagedRun) -> bytes:
     return run.now(run.guest.symbols[FUNCTION], 1)
 
 

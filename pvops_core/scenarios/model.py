@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
-    from pvops_core.scenarios.stage import Run, Stage
+    from pvops_core.scenarios.stage import Stage, StagedRun
 
 Value = int | str | bool | None | tuple[int | str, ...]
 
@@ -148,13 +148,13 @@ def perform(scenario: Scenario, stage: Stage) -> Performance:
     return Performance(scenario.name, scenario.summary, scenario.commits, stage.seed, acts)
 
 
-def works(role: Role, title: str, run: Run, story: Iterable[str] = (), checks: Iterable[Check] = ()) -> Act:
+def works(role: Role, title: str, run: StagedRun, story: Iterable[str] = (), checks: Iterable[Check] = ()) -> Act:
     """An act whose point is that the guest comes to its end."""
     end = Check("the guest comes to its end and powers off", run.done)
     facts: dict[str, Value] = {"digest": f"{run.digest:016x}", "exceptions": len(run.faults)}
     return Act(role, f"{title}: {run.title}", run.ending, (end, *checks), tuple(story), facts)
 
 
-def unlike_history(title: str, run: Run, claim: str) -> Act:
+def unlike_history(title: str, run: StagedRun, claim: str) -> Act:
     """An old behaviour that did not fail, or not where history says: what was to be seen is not there."""
     return Act(Role.OLD, f"{title}: {run.title}", run.ending, (Check(claim, held=False),))

@@ -11,7 +11,7 @@ from pvops_core.scenarios.places import symbolic
 from pvops_core.x86 import PAGE_SHIFT, PF, PRESENT, USER, WRITABLE
 
 if TYPE_CHECKING:
-    from pvops_core.scenarios.stage import Run, Stage
+    from pvops_core.scenarios.stage import Stage, StagedRun
 
 LAYOUTS: Final = ("6.1-64", "2.6.24-pae")
 INVALID_OP: Final = 6
@@ -34,7 +34,7 @@ def play(stage: Stage) -> Iterator[Act]:
         yield reserved(stage.run(layout, "xen"))
 
 
-def spare_pages_read_only(run: Run) -> Act:
+def spare_pages_read_only(run: StagedRun) -> Act:
     """The guest must have died of its first write to a spare page, which is still mapped read-only."""
     fault = run.faults[-1] if run.faults else None
     if fault is None or fault.address is None or fault.entry is None:
@@ -78,7 +78,7 @@ def spare_pages_read_only(run: Run) -> Act:
     )
 
 
-def mapped_too_early(run: Run) -> Act:
+def mapped_too_early(run: StagedRun) -> Act:
     """Xen must have refused a page as a page table because a mapping holds it writable."""
     refused = [each for each in run.named("hypercall") if each["result"] == EINVAL]
     told = [found for each in run.named("xen") if (found := _REFUSAL.match(each["message"]))]
@@ -130,7 +130,7 @@ def _bug(wanted: str, pfn: int) -> str:
     return f"PIN_{wanted}_TABLE of pfn {pfn:#x} was refused"
 
 
-def harmless(run: Run) -> Act:
+def harmless(run: StagedRun) -> Act:
     """Bare metal neither maps page tables read-only nor minds who can write them."""
     return works(
         Role.ELSEWHERE,
@@ -140,7 +140,7 @@ def harmless(run: Run) -> Act:
     )
 
 
-def reserved(run: Run) -> Act:
+def reserved(run: StagedRun) -> Act:
     """The hook: the used range is reserved, and the rest set read-write."""
     ranges = [(each["start"] >> PAGE_SHIFT, each["end"] >> PAGE_SHIFT) for each in run.named("memblock-reserve")]
     tables = run.tables

@@ -13,7 +13,7 @@ from pvops_core.x86 import PF
 
 if TYPE_CHECKING:
     from pvops_core.patching.sites import SiteRecord
-    from pvops_core.scenarios.stage import Run, Stage
+    from pvops_core.scenarios.stage import Stage, StagedRun
     from pvops_core.scenarios.witness import Fault
 
 LAYOUT: Final = "2.6.23-lapic-pae"
@@ -37,7 +37,7 @@ def play(stage: Stage) -> Iterator[Act]:
 # Two stages ----------------------------------------------------------------------------------------------------------
 
 
-def two_stages(run: Run) -> Act:
+def two_stages(run: StagedRun) -> Act:
     """The guest must have died inside a site of which one part was new and the rest old."""
     fault = run.faults[-1] if run.faults else None
     site = run.site_at(fault.rip) if fault else None
@@ -46,7 +46,7 @@ def two_stages(run: Run) -> Act:
     return _half_patched(run, fault, site)
 
 
-def _half_patched(run: Run, fault: Fault, site: SiteRecord) -> Act:
+def _half_patched(run: StagedRun, fault: Fault, site: SiteRecord) -> Act:
     op = op_of(run.guest, site)
     now, built = run.now(site.address, site.length), run.built(site.address, site.length)
     used = fault.rip - site.address
@@ -95,7 +95,7 @@ def _half_patched(run: Run, fault: Fault, site: SiteRecord) -> Act:
     )
 
 
-def two_stages_on_native(run: Run) -> Act:
+def two_stages_on_native(run: StagedRun) -> Act:
     """Bare metal's conversions are nops, and a site of six bytes becomes a nop in one piece."""
     walked = [site for site in run.guest.sites if _function(run, site) == POKES]
     ops = sorted({op_of(run.guest, site) for site in walked})
@@ -119,7 +119,7 @@ def two_stages_on_native(run: Run) -> Act:
     )
 
 
-def _function(run: Run, site: SiteRecord) -> str:
+def _function(run: StagedRun, site: SiteRecord) -> str:
     found = run.guest.image.symbol_at(site.address)
     return found[0] if found else ""
 
@@ -142,7 +142,7 @@ class Garbage:
     leftovers: tuple[SiteRecord, ...]
 
 
-def garbage(run: Run, fixed: Run) -> Garbage:
+def garbage(run: StagedRun, fixed: StagedRun) -> Garbage:
     """Compare sites with those of a run that left alone what it was told to leave alone."""
     sites = run.guest.sites
     declined = [site for site in sites if _bytes(fixed, site) == run.built(site.address, site.length)]
@@ -152,11 +152,11 @@ def garbage(run: Run, fixed: Run) -> Garbage:
     return Garbage(tuple(declined), tuple(wrong), tuple(leftovers))
 
 
-def _bytes(run: Run, site: SiteRecord) -> bytes:
+def _bytes(run: StagedRun, site: SiteRecord) -> bytes:
     return run.now(site.address, site.length)
 
 
-def uninitialised(run: Run, fixed: Run) -> Act:
+def uninitialised(run: StagedRun, fixed: StagedRun) -> Act:
     """The guest must have gone astray from a site that was to be left alone and holds the stack's garbage."""
     found = garbage(run, fixed)
     back = run.stack[0] if run.stack else 0
@@ -210,7 +210,7 @@ def uninitialised(run: Run, fixed: Run) -> Act:
     )
 
 
-def in_one_piece(run: Run) -> Act:
+def in_one_piece(run: StagedRun) -> Act:
     """What has been done since: the buffer begins as a copy of the site and is written at once."""
     changed = sum(_bytes(run, site) != run.built(site.address, site.length) for site in run.guest.sites)
     kept = len(run.guest.sites) - changed

@@ -18,7 +18,7 @@ from pvops_core.scenarios.places import as_built, at_end, code, op_of, symbolic
 if TYPE_CHECKING:
     from pvops_core.errors import PluginError
     from pvops_core.patching.sites import SiteRecord
-    from pvops_core.scenarios.stage import Run, Stage
+    from pvops_core.scenarios.stage import Stage, StagedRun
     from pvops_core.scenarios.witness import Fault
 
 LAYOUT: Final = "6.1-64"
@@ -33,25 +33,25 @@ _OVERRUN = "a patcher that writes in place and does not look at the length"
 def play(stage: Stage) -> Iterator[Act]:
     """Three patchers that nobody checked, then the check, then a patchlet that fits."""
 
-    def unchecked(ops: type[too_long.Patcher]) -> Run:
+    def unchecked(ops: type[too_long.LongPatcher]) -> StagedRun:
         return stage.run(LAYOUT, too_long.backend_with(ops), CMDLINE)
 
-    yield left_alone(unchecked(too_long.Patcher))
+    yield left_alone(unchecked(too_long.LongPatcher))
     yield reported(unchecked(too_long.Reporting))
     yield overrun(unchecked(too_long.Overrunning))
     yield refused(load_backends([f"{too_long.__name__}:backend"], environ={}).errors)
     yield fitting(stage)
 
 
-def _sites(run: Run) -> list[SiteRecord]:
+def _sites(run: StagedRun) -> list[SiteRecord]:
     return [site for site in run.guest.sites if op_of(run.guest, site) == too_long.OP]
 
 
-def _whole(run: Run, site: SiteRecord) -> bool:
+def _whole(run: StagedRun, site: SiteRecord) -> bool:
     return run.now(site.address, site.length) == run.built(site.address, site.length)
 
 
-def left_alone(run: Run) -> Act:
+def left_alone(run: StagedRun) -> Act:
     """What ``paravirt_patch_insns`` makes of it: the length of the site is given back, and the call stays."""
     sites = _sites(run)
     return works(
@@ -68,7 +68,7 @@ def left_alone(run: Run) -> Act:
     )
 
 
-def reported(run: Run) -> Act:
+def reported(run: StagedRun) -> Act:
     """The kernel's ``BUG_ON(used > len)``, at the first site of the op."""
     sites = list(run.guest.sites)
     first = sites.index(_sites(run)[0])
@@ -102,7 +102,7 @@ def reported(run: Run) -> Act:
     )
 
 
-def overrun(run: Run) -> Act:
+def overrun(run: StagedRun) -> Act:
     """The guest must have executed the remains of an instruction that the patchlet's end was written over."""
     found = next(((fault, site) for fault in run.faults if (site := _overrun_site(run, fault))), None)
     if found is None:
@@ -110,7 +110,7 @@ def overrun(run: Run) -> Act:
     return _overrun(run, *found)
 
 
-def _overrun_site(run: Run, fault: Fault) -> SiteRecord | None:
+def _overrun_site(run: StagedRun, fault: Fault) -> SiteRecord | None:
     """The site of the op behind whose end a fault's RIP lies, where no instruction began as built."""
     for site in _sites(run):
         beyond = fault.rip - (site.address + site.length)
@@ -119,12 +119,12 @@ def _overrun_site(run: Run, fault: Fault) -> SiteRecord | None:
     return None
 
 
-def _starts(run: Run, site: SiteRecord) -> set[int]:
+def _starts(run: StagedRun, site: SiteRecord) -> set[int]:
     built = run.built(site.address, SIZE + 3 * _LONGEST_INSTRUCTION)
     return {address for address, _raw, _text in listing(built, site.address, run.guest.kind.bits)}
 
 
-def _overrun(run: Run, fault: Fault, site: SiteRecord) -> Act:
+def _overrun(run: StagedRun, fault: Fault, site: SiteRecord) -> Act:
     guest, end, spill = run.guest, site.address + site.length, SIZE - site.length
     hit = run.site_at(end)
     shown = site.length + _FOLLOWING

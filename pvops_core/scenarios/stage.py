@@ -51,7 +51,7 @@ def _word(session: Session, symbol: str) -> int:
 
 
 @attrs.frozen(eq=False)
-class Run:
+class StagedRun:
     """What one run of the guest came to.
 
     Attributes:
@@ -155,7 +155,7 @@ class Stage:
         cmdline: str = "",
         *,
         prepare: Prepare = _nothing,
-    ) -> Run:
+    ) -> StagedRun:
         """Run the built-in guest of a layout to its end.
 
         Args:
@@ -185,12 +185,12 @@ class Stage:
         return self.backends[name]
 
 
-def _collect(session: Session, backend: str, cmdline: str, stop: Stop, witness: Witness) -> Run:
+def _collect(session: Session, backend: str, cmdline: str, stop: Stop, witness: Witness) -> StagedRun:
     machine = session.machine
     start, end = session.guest.text_range
     report = session.report()
     done = report.status is Status.DONE
-    return Run(
+    return StagedRun(
         guest=session.builtin,
         backend=backend,
         cmdline=cmdline,

@@ -30,7 +30,7 @@ PATCHLET: Final = Patchlet(
 )
 
 
-class Patcher:
+class LongPatcher:
     """Inlines the patchlet at sites of its op, and makes direct calls of all other sites."""
 
     def __init__(self, env: Environment) -> None:
@@ -52,7 +52,7 @@ class Patcher:
         return len(code)
 
 
-class Reporting(Patcher):
+class Reporting(LongPatcher):
     """Fills the kernel's buffer, which is long enough, and says truly how much of it it used."""
 
     def inline(self, code: bytes, insnbuf: bytearray, addr: int) -> int:
@@ -62,7 +62,7 @@ class Reporting(Patcher):
         return len(code)
 
 
-class Overrunning(Patcher):
+class Overrunning(LongPatcher):
     """Writes straight to where the code is to be, as patchers did until 2007, and does not look at the length."""
 
     def inline(self, code: bytes, insnbuf: bytearray, addr: int) -> int:
@@ -78,7 +78,7 @@ class Overrunning(Patcher):
         poker.transaction([Poke(addr, now, code)], by="too-long")
 
 
-def backend_with(ops: type[Patcher]) -> Backend:
+def backend_with(ops: type[LongPatcher]) -> Backend:
     """A backend that nobody has checked, with one of these patchers."""
     return Backend(
         name="too-long",
@@ -91,5 +91,5 @@ def backend_with(ops: type[Patcher]) -> Backend:
     )
 
 
-backend: Final = backend_with(Patcher)
+backend: Final = backend_with(LongPatcher)
 """What a plugin would declare."""

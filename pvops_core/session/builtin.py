@@ -13,9 +13,9 @@ from pvops_core.patching.code.disasm import instruction_lengths
 from pvops_core.session.offers import bound_ops
 from pvops_core.switchboard import Switchboard
 from pvops_core.switchboard.alternatives import SiteAlternatives
-from pvops_core.switchboard.gates import Entrances
-from pvops_core.switchboard.sitebook import SiteBook
-from pvops_core.switchboard.text import Text
+from pvops_core.switchboard.gates import GateAllocator
+from pvops_core.switchboard.siteindex import SiteIndex
+from pvops_core.switchboard.text import SwitchableText
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
@@ -41,20 +41,20 @@ def make_switchboard(session: Session, guest: BuiltinGuest, backends: tuple[Back
         text_of(guest),
         bound_ops(session, LAYOUTS[guest.layout], SymbolNames(guest.symbols), backends),
         session.poker,
-        Entrances(machine.gates, guest.gate_count),
+        GateAllocator(machine.gates, guest.gate_count),
         fault,
         forced(guest, backends, len(machine.vcpus)),
     )
 
 
-def text_of(guest: BuiltinGuest) -> Text:
+def text_of(guest: BuiltinGuest) -> SwitchableText:
     """What the switchboard knows of the guest's text."""
     layout, read, nops = LAYOUTS[guest.layout], guest.image.read, cache(guest.nops)
     padding = Padding(nops, partial(instruction_lengths, bits=guest.kind.bits))
-    return Text(
+    return SwitchableText(
         layout=layout,
         symbols=guest.symbols,
-        sites=SiteBook(layout, guest.sites, read),
+        sites=SiteIndex(layout, guest.sites, read),
         alternatives=SiteAlternatives.of(guest.alternatives, read, padding),
         nops=nops,
         built=read,

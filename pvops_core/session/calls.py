@@ -21,7 +21,7 @@ from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.machine.handler import Shadows
 from pvops_core.machine.run.runloop import Stop
-from pvops_core.machine.run.watchdog import whereabouts
+from pvops_core.machine.run.watchdog import where
 from pvops_core.machine.unicorn.state import BLOCK_NS
 from pvops_core.ops import Convention, signature
 from pvops_core.patching.code.disasm import instruction_lengths
@@ -42,7 +42,7 @@ _IRQ_OPS: Final = ("save_fl", "irq_disable", "irq_enable")
 
 
 @attrs.frozen
-class Fault:
+class CallFault:
     """An exception of the guest's.
 
     Attributes:
@@ -68,11 +68,11 @@ class CallError(MachineError, AssertionError):
     """
 
     stop: Stop = attrs.field(kw_only=True)
-    faults: tuple[Fault, ...] = attrs.field(kw_only=True)
+    faults: tuple[CallFault, ...] = attrs.field(kw_only=True)
 
 
 @attrs.define(eq=False)
-class Call:
+class GuestCall:
     """A call whose vCPU stands at the first instruction, or has returned.
 
     Attributes:
@@ -83,7 +83,7 @@ class Call:
 
     callee: Callee
     cpu: Vcpu
-    faults: list[Fault]
+    faults: list[CallFault]
     _calls: Calls
     _landing: int
     _returned: range
@@ -156,7 +156,7 @@ class Calls:
         return Callee.function(function, self.find(function), bits, *arguments)
 
     @contextmanager
-    def standing(self, cpu: Vcpu, callee: Callee, landing: int | None = None) -> Iterator[Call]:
+    def standing(self, cpu: Vcpu, callee: Callee, landing: int | None = None) -> Iterator[GuestCall]:
         """Put a vCPU at a function as its caller would, and, if it has returned, put it back where it stood.
 
         Args:
@@ -187,7 +187,7 @@ class Calls:
         cpu.rsp, cpu.rip = top - size, callee.address
         # A 32-bit callee may take its arguments off the stack, and the address of a structure that it gives back.
         popped = size * (len(callee.stack) + 1) if machine.kind.bits == 32 else 0
-        call = Call(callee, cpu, [], self, landing, range(top, top + popped + 1, size))
+        call = GuestCall(callee, cpu, [], self, landing, range(top, top + popped + 1, size))
         yield call
         back = call.cpu
         back.batch(*names, "rsp", "rip").write(*kept)
@@ -217,7 +217,7 @@ class Calls:
             call.make(alone=True, max_ns=max_ns)
             return callee.result(cpu)
 
-    def run(self, what: str, cpu: Vcpu, until: int, faults: list[Fault], *, alone: bool, max_ns: int) -> Vcpu:
+    def run(self, what: str, cpu: Vcpu, until: int, faults: list[CallFault], *, alone: bool, max_ns: int) -> Vcpu:
         """Run from where a vCPU stands until one is about to execute the instruction at an address: that one.
 
         Args:
@@ -225,7 +225,7 @@ class Calls:
             cpu: the vCPU.
             until: guest-virtual address.
             faults: takes the exceptions on the way.
-            alone: as for :meth:`Call.make`.
+            alone: as for :meth:`GuestCall.make`.
             max_ns: virtual time that it may take.
 
         Raises:
@@ -234,7 +234,7 @@ class Calls:
         machine = self.machine
 
         def note(vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> None:
-            faults.append(Fault(vector, error_code, vcpu.rip, address))
+            faults.append(CallFault(vector, error_code, vcpu.rip, address))
 
         machine.observe(note)
         try:
@@ -257,9 +257,9 @@ class Calls:
                 return Stop("halted", "interrupts wait until the call is over")
         return Stop("timeout", f"{max_ns} ns of virtual time have passed")
 
-    def error(self, what: str, stop: Stop, faults: Sequence[Fault]) -> CallError:
+    def error(self, what: str, stop: Stop, faults: Sequence[CallFault]) -> CallError:
         """The error for a run that ended elsewhere, with where each vCPU is and the last exception."""
-        text = f"{what}: {stop.reason} {stop.detail}".rstrip() + f"; {whereabouts(self.machine, self.symbol_at)}"
+        text = f"{what}: {stop.reason} {stop.detail}".rstrip() + f"; {where(self.machine, self.symbol_at)}"
         if faults:
             last = faults[-1]
             text += f"; last fault: vector {last.vector}, error code {last.error_code}, RIP {last.rip:#x}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pvops_core.errors import SwitchError
 from pvops_core.guests.linux.names import LinuxNames
 from pvops_core.session.offers import bound_ops
-from pvops_core.switchboard.implementations import Offers
+from pvops_core.switchboard.implementations import OfferedOps
 from pvops_core.switchboard.ophooks import OpHooks
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ def make_hooks(session: Session, backends: tuple[Backend, ...]) -> OpHooks:
     def function(op: str) -> str:
         return hooks.kernels_own(op)
 
-    def offers() -> Offers:
+    def offers() -> OfferedOps:
         names = LinuxNames(session.kernel, session.machine, session.text, session.space, structures, function)
-        return Offers(table.layout, bound_ops(session, table.layout, names, backends))
+        return OfferedOps(table.layout, bound_ops(session, table.layout, names, backends))
 
     hooks = OpHooks(
         session.guest.image,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pvops_core.backends import Environment
 from pvops_core.backends.blame import blamed
-from pvops_core.switchboard.implementations import Bound
+from pvops_core.switchboard.implementations import BoundBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pvops_core.session.session import Session
 
 
-def bound_ops(session: Session, layout: Layout, names: Names, backends: Iterable[Backend]) -> list[Bound]:
+def bound_ops(session: Session, layout: Layout, names: Names, backends: Iterable[Backend]) -> list[BoundBackend]:
     """Each backend with its ops, made for a session's machine and guest; PluginError if they could not be made."""
     environment = Environment(
         machine=session.machine,
@@ -27,7 +27,7 @@ def bound_ops(session: Session, layout: Layout, names: Names, backends: Iterable
         switch=lambda op, implementation, by: session.ops.switch(op, implementation, by=by),
         guest=names,
     )
-    return [Bound(backend, _ops_of(backend, environment)) for backend in backends]
+    return [BoundBackend(backend, _ops_of(backend, environment)) for backend in backends]
 
 
 def _ops_of(backend: Backend, environment: Environment) -> object | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from pvops_core.backends import chain
@@ -24,7 +25,7 @@ from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
 from pvops_core.guests.builtin.points import POINTS as BUILTIN_POINTS
 from pvops_core.guests.builtin.stacks import returns_of
 from pvops_core.machine import Machine, Stop, Vcpu
-from pvops_core.machine.run.watchdog import run_within, whereabouts
+from pvops_core.machine.run.watchdog import run_within, where
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
 from pvops_core.session.halting import Halting
@@ -391,8 +392,13 @@ class Session(Closing):
         return self.hooks.mishaps.last_fault if "hooks" in self.__dict__ else ""
 
     def whereabouts(self) -> str:
+        """What ``where`` says, under its old name."""
+        import_module("pvops_core.api1.names").warn("Session.whereabouts", "Session.where", 3)
+        return self.where()
+
+    def where(self) -> str:
         """Where each vCPU is, by symbol: "vcpu 0 at default_idle+0x13 (0xffffffff…), waiting"."""
-        return whereabouts(self.machine, self.guest.image.symbol_at)
+        return where(self.machine, self.guest.image.symbol_at)
 
     def report(self) -> Report:
         """What the built-in guest wrote into its report; MachineError if that is damaged."""

@@ -28,7 +28,7 @@ STEPS: Final = {"paravirt": "paravirt", "patched": "final"}
 
 
 @attrs.frozen
-class Difference:
+class PatchingDifference:
     """A site of which the witnesses say different things, or a slot of the table.
 
     Attributes:
@@ -109,14 +109,14 @@ class PatchingCheck:
         """The kernel has patched itself, and all witnesses say the same."""
         return set(self.plan.steps) == self._seen.keys() and not self.differences()
 
-    def differences(self) -> list[Difference]:
+    def differences(self) -> list[PatchingDifference]:
         """What the witnesses differ in: slots, then sites in the order of their section, step by step."""
         return [*self._slots(), *(found for step in self._seen for found in self._sites(step))]
 
-    def _slots(self) -> list[Difference]:
+    def _slots(self) -> list[PatchingDifference]:
         size, layout = self._image.pointer_size, self._kernel.layout
         return [
-            Difference(
+            PatchingDifference(
                 "slot",
                 layout.slots[type_].path,
                 self._kernel.slot_addresses[type_],
@@ -129,7 +129,7 @@ class PatchingCheck:
             if planned != found
         ]
 
-    def _sites(self, step: str) -> list[Difference]:
+    def _sites(self, step: str) -> list[PatchingDifference]:
         record = self.record
         recorded: Mapping[int, bytes] = record.sites[step] if record else {}
         found = []
@@ -137,7 +137,9 @@ class PatchingCheck:
             site, predicted, other = planned.site, getattr(planned, step), recorded.get(planned.site.address)
             if code != predicted or (record and other != code):
                 op = self._kernel.layout.slots[site.type].path
-                found.append(Difference(step, op, site.address, self._name(site.address), predicted, code, other))
+                found.append(
+                    PatchingDifference(step, op, site.address, self._name(site.address), predicted, code, other)
+                )
         return found
 
     def _name(self, address: int) -> str:

@@ -18,7 +18,7 @@ from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.fates import Fate, Fates
-from pvops_core.switchboard.implementations import Bound, Form, Implementation, Offers, of_callable
+from pvops_core.switchboard.implementations import BoundBackend, Form, Implementation, OfferedOps, of_callable
 from pvops_core.switchboard.mishaps import Mishaps
 from pvops_core.switchboard.ops import SWITCH, SWITCH_REFUSED, Ops, Switch, SwitchState
 from pvops_core.switchboard.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
@@ -26,11 +26,11 @@ from pvops_core.switchboard.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatch
 if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu
     from pvops_core.patching.context import PatchContext
-    from pvops_core.switchboard.gates import Entrances, EntrancesState
-    from pvops_core.switchboard.text import Text
+    from pvops_core.switchboard.gates import EntrancesState, GateAllocator
+    from pvops_core.switchboard.text import SwitchableText
 
 
-class BoardState(NamedTuple):
+class SwitchboardState(NamedTuple):
     """A switchboard in a snapshot.
 
     Attributes:
@@ -64,10 +64,10 @@ class Switchboard(Ops):
     def __init__(
         self,
         machine: Machine,
-        text: Text,
-        bound: Sequence[Bound],
+        text: SwitchableText,
+        bound: Sequence[BoundBackend],
         poker: Poker,
-        entrances: Entrances,
+        entrances: GateAllocator,
         fault: Callable[[Vcpu, GuestFault], None],
         forced: frozenset[int] = frozenset(),
     ) -> None:
@@ -78,7 +78,7 @@ class Switchboard(Ops):
         self._entrances = entrances
         self.mishaps = Mishaps(fault, text.symbol_at)
         self._patcher = SitePatcher(text, bound, poker, entrances, forced)
-        self._offers = Offers(text.layout, bound)
+        self._offers = OfferedOps(text.layout, bound)
         self._current = dict(self._offers.table(self._offers.backends[0]))
         self._methods: dict[str, Implementation] = {}
         self._beside = Beside[Implementation]("the implementation")
@@ -91,15 +91,15 @@ class Switchboard(Ops):
         self._history: list[Switch] = []
         machine.keep(self)
 
-    def save(self) -> BoardState:
+    def save(self) -> SwitchboardState:
         """State for a snapshot: who implements what, and what has been counted and noted."""
         current = {op: self._beside.name(each, each.name) for op, each in self._current.items()}
         calls = {name: dict(served) for name, served in self._calls.items()}
         history = tuple(each.plain for each in self._history)
         sites, entrances = self._text.sites.save(), self._entrances.save(self._beside)
-        return BoardState(current, calls, history, sites, entrances)
+        return SwitchboardState(current, calls, history, sites, entrances)
 
-    def load(self, state: BoardState) -> None:
+    def load(self, state: SwitchboardState) -> None:
         """Go back to a saved state."""
         current, calls, history, sites, entrances = state
         self._current = {op: self._beside.thing(name) for op, name in current.items()}

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pvops_core.patching.context import PatchContext
     from pvops_core.patching.patchlets import Patchlet
     from pvops_core.patching.poke import Poker
-    from pvops_core.switchboard.implementations import Bound, Implementation
-    from pvops_core.switchboard.sitebook import Shape
-    from pvops_core.switchboard.text import Text
+    from pvops_core.switchboard.implementations import BoundBackend, Implementation
+    from pvops_core.switchboard.siteindex import Shape
+    from pvops_core.switchboard.text import SwitchableText
 
 _NAMES = {number: name for name, number in FEATURES.items()}
 
@@ -107,8 +107,8 @@ class Fates:
         patch: whose rules the sites were patched by.
     """
 
-    text: Text
-    chain: Sequence[Bound]
+    text: SwitchableText
+    chain: Sequence[BoundBackend]
     poker: Poker
     context: PatchContext
     features: frozenset[int]

@@ -32,7 +32,7 @@ class EntrancesState(NamedTuple):
     closed: tuple[int, ...]
 
 
-class Entrances:
+class GateAllocator:
     """The gates of one machine, handed out one to an implementation.
 
     Args:

@@ -58,7 +58,7 @@ class Implementation:
 
 
 @attrs.frozen(eq=False)
-class Bound:
+class BoundBackend:
     """A backend and its ops, made for one machine.
 
     Attributes:
@@ -97,7 +97,7 @@ def of_callable(
     return Implementation(op, shown, backend, Form.FUNCTION, function, tuple(positional[1:]), source)
 
 
-class Offers:
+class OfferedOps:
     """What the backends of a chain have for every op and boot hook of a layout.
 
     As in the kernel, where a platform overwrites part of a native table, the first backend that says anything about
@@ -111,7 +111,7 @@ class Offers:
         PluginError: a hook does not fit its specification.
     """
 
-    def __init__(self, layout: Layout, bound: Sequence[Bound]) -> None:
+    def __init__(self, layout: Layout, bound: Sequence[BoundBackend]) -> None:
         self._layout = layout
         self._bound = tuple(bound)
         # pluggy lists implementations in the order of registration; the last is the one it would call first.
@@ -150,7 +150,7 @@ class Offers:
             if not slot.op.is_data:
                 yield slot.op.name
 
-    def _of(self, bound: Bound, op: str) -> Implementation | None:
+    def _of(self, bound: BoundBackend, op: str) -> Implementation | None:
         if op in bound.absent:
             return None
         backend, name = bound.backend, f"{bound.backend.name}.{op}"
@@ -174,7 +174,7 @@ def _none(op: str) -> Implementation:
     return Implementation(op, f"none.{op}", "", Form.EMPTY)
 
 
-def _register(manager: pluggy.PluginManager, bound: Bound) -> None:
+def _register(manager: pluggy.PluginManager, bound: BoundBackend) -> None:
     name = bound.backend.name
     try:
         manager.register(bound.ops, name=name)

@@ -32,7 +32,7 @@ from pvops_core.switchboard.kernelsites import KernelSites
 from pvops_core.switchboard.mishaps import Mishaps
 from pvops_core.switchboard.ophook import OpHook, OpHookState
 from pvops_core.switchboard.ops import KERNEL, Ops, Switch, SwitchState
-from pvops_core.switchboard.padding import PIECE, Padding
+from pvops_core.switchboard.padding import PIECE, SitePadding
 
 if TYPE_CHECKING:
     from pvops_core.backends.found import Found
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu
     from pvops_core.ops import Op, Slot
     from pvops_core.patching.poke import Poker
-    from pvops_core.switchboard.implementations import Offers
+    from pvops_core.switchboard.implementations import OfferedOps
     from pvops_core.switchboard.slots import SlotWatch
     from pvops_core.switchboard.table import OpTable
 
@@ -102,7 +102,7 @@ class OpHooks(Ops):
         slots: SlotWatch,
         points: Points,
         structures: Callable[[], Structures],
-        offers: Callable[[], Offers],
+        offers: Callable[[], OfferedOps],
     ) -> None:
         self._image = kernel
         self._machine = machine
@@ -114,7 +114,7 @@ class OpHooks(Ops):
         self._structures = structures
         self._offers = cache(offers)
         self._named = cache(table.name)
-        self._padding = Padding(kernel)
+        self._padding = SitePadding(kernel)
         self._sites = KernelSites(kernel, running, table, points)
         self.mishaps = Mishaps(self._fault, kernel.symbol_at)
         self._entering = Entering(machine, table.layout, structures, self.mishaps)

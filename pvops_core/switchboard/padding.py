@@ -36,7 +36,7 @@ _LEAVES: Final = frozenset({0xC3, 0xE9, 0xEB})
 """First bytes of a return and of jumps: no instruction behind one is come to from it."""
 
 
-class Padding:
+class SitePadding:
     """The pieces of room in a kernel's text, longest stretches first, each given out once.
 
     Args:

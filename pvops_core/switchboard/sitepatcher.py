@@ -18,10 +18,10 @@ from pvops_core.switchboard.alternatives import lock_features
 if TYPE_CHECKING:
     from pvops_core.patching.context import Patcher
     from pvops_core.patching.patchlets import Patchlet
-    from pvops_core.switchboard.gates import Entrances
-    from pvops_core.switchboard.implementations import Bound, Implementation
-    from pvops_core.switchboard.sitebook import Shape
-    from pvops_core.switchboard.text import Text
+    from pvops_core.switchboard.gates import GateAllocator
+    from pvops_core.switchboard.implementations import BoundBackend, Implementation
+    from pvops_core.switchboard.siteindex import Shape
+    from pvops_core.switchboard.text import SwitchableText
 
 PATCH = "patch"
 PATCH_ARGUMENTS = ("type", "clobbers", "insnbuf", "addr", "len")
@@ -41,7 +41,12 @@ class SitePatcher:
     """
 
     def __init__(
-        self, text: Text, chain: Sequence[Bound], poker: Poker, entrances: Entrances, forced: frozenset[int]
+        self,
+        text: SwitchableText,
+        chain: Sequence[BoundBackend],
+        poker: Poker,
+        entrances: GateAllocator,
+        forced: frozenset[int],
     ) -> None:
         self._text = text
         self._chain = tuple(chain)

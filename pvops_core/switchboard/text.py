@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from pvops_core.machine.run.watchdog import SymbolAt
     from pvops_core.ops import Layout
     from pvops_core.switchboard.alternatives import SiteAlternatives
-    from pvops_core.switchboard.sitebook import SiteBook
+    from pvops_core.switchboard.siteindex import SiteIndex
 
 
 @attrs.frozen(eq=False)
-class Text:
+class SwitchableText:
     """What the switchboard knows of the guest's text.
 
     Attributes:
@@ -30,7 +30,7 @@ class Text:
 
     layout: Layout
     symbols: Mapping[str, int]
-    sites: SiteBook
+    sites: SiteIndex
     alternatives: SiteAlternatives
     nops: Callable[[int], bytes]
     built: Callable[[int, int], bytes]

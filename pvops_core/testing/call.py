@@ -17,7 +17,7 @@ from pvops_core.testing.meter import Meter
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.session import Session
-    from pvops_core.testing.effect import Effect, Fault
+    from pvops_core.testing.effect import CallFault, Effect
 
 __all__ = ("CallError", "Caller")
 
@@ -88,7 +88,7 @@ class Caller:
         """
         return self.measure(self._meter.calls.function(name, *arguments))
 
-    def refused(self, op: str, *arguments: int) -> Fault:
+    def refused(self, op: str, *arguments: int) -> CallFault:
         """Call an op that is to end in a fault that the guest cannot go on from; gives the last fault.
 
         Raises:

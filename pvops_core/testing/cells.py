@@ -27,7 +27,7 @@ POINT: Final = "patched"
 
 
 @attrs.frozen
-class Cell:
+class MachineCell:
     """One machine for one test.
 
     Attributes:
@@ -53,7 +53,7 @@ class Cell:
             return f"{self.backend}-none"
         return f"{self.backend}-{self.layout}-{self.vcpus}cpu"
 
-    def chosen(self, choices: Choices) -> Cell:
+    def chosen(self, choices: Choices) -> MachineCell:
         """The same machine with these settings."""
         return attrs.evolve(self, choices=choices, why_not=self.why_not or choices.why_not)
 
@@ -66,7 +66,7 @@ def capabilities(backend: Backend, backends: Mapping[str, Backend]) -> frozenset
     return frozenset().union(*(link.capabilities for link in links), (f"kind.{kind.value}" for kind in own))
 
 
-def cells(test: pytest.Item, names: Iterable[str], backends: Mapping[str, Backend]) -> list[Cell]:
+def cells(test: pytest.Item, names: Iterable[str], backends: Mapping[str, Backend]) -> list[MachineCell]:
     """The machines for a test; for a backend that has none, one that says why.
 
     Args:
@@ -77,19 +77,19 @@ def cells(test: pytest.Item, names: Iterable[str], backends: Mapping[str, Backen
     return [cell for name in names for cell in _cells(test, backends[name], backends)]
 
 
-def _cells(test: pytest.Item, backend: Backend, backends: Mapping[str, Backend]) -> list[Cell]:
+def _cells(test: pytest.Item, backend: Backend, backends: Mapping[str, Backend]) -> list[MachineCell]:
     has = capabilities(backend, backends)
     needs = set(_words(test, "pvops_needs"))
     if missing := sorted(needs - has):
-        return [Cell(backend.name, "", why_not=f"needs {', '.join(missing)}")]
+        return [MachineCell(backend.name, "", why_not=f"needs {', '.join(missing)}")]
     layouts = [layout for layout in _layouts(test) if f"kind.{layout.kind.value}" in has]
     if not layouts:
         kinds = ", ".join(sorted({f"kind.{layout.kind.value}" for layout in _layouts(test)})) or "no layout with its op"
-        return [Cell(backend.name, "", why_not=f"needs {kinds}")]
+        return [MachineCell(backend.name, "", why_not=f"needs {kinds}")]
     point = next(iter(_closest(test, "pvops_at")), POINT)
     cmdline = " ".join(_closest(test, "pvops_cmdline"))
     counts = [int(number) for number in _closest(test, "pvops_vcpus")] or [1]
-    return [Cell(backend.name, layout.name, count, point, cmdline) for layout in layouts for count in counts]
+    return [MachineCell(backend.name, layout.name, count, point, cmdline) for layout in layouts for count in counts]
 
 
 def _layouts(test: pytest.Item) -> Iterator[Layout]:

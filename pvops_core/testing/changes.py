@@ -40,7 +40,7 @@ def registers_of(cpu: Vcpu) -> dict[str, int]:
 
 
 @attrs.frozen
-class Change:
+class StateChange:
     """One thing that is not what it was.
 
     Attributes:
@@ -55,7 +55,7 @@ class Change:
         return f"{self.old:#x} -> {self.new:#x}"
 
 
-class Changes(Mapping[str | int, Change]):
+class Changes(Mapping[str | int, StateChange]):
     """Registers by name, and words of memory by guest-virtual address, that are not what they were.
 
     Bits that the CPU sets by itself in page-table entries that it walks (accessed, dirty) are no change.
@@ -65,13 +65,13 @@ class Changes(Mapping[str | int, Change]):
         memory: the words that changed.
     """
 
-    def __init__(self, registers: Mapping[str, Change], memory: Mapping[int, Change]) -> None:
+    def __init__(self, registers: Mapping[str, StateChange], memory: Mapping[int, StateChange]) -> None:
         self.registers = dict(registers)
         self.memory = dict(memory)
         places: chain[str | int] = chain(registers, memory)
         self._all = dict(zip(places, chain(registers.values(), memory.values()), strict=True))
 
-    def __getitem__(self, place: str | int) -> Change:
+    def __getitem__(self, place: str | int) -> StateChange:
         return self._all[place]
 
     def __iter__(self) -> Iterator[str | int]:
@@ -119,7 +119,7 @@ class Frames:
         return self._map + pa
 
 
-class Look:
+class StateDiff:
     """A machine as it is now, to be compared with what it is later; the machine is not running.
 
     Only what has been written since memory last went back to a snapshot is read; if it never has, it does so now.
@@ -147,14 +147,14 @@ class Look:
         """What is different now, without ``lost`` registers, the stack pointer, and the stack below it of then."""
         lost |= {STACK_POINTERS[8 * self._size]}
         registers = {
-            name: Change(self._registers[name], new)
+            name: StateChange(self._registers[name], new)
             for name, new in registers_of(cpu).items()
             if name not in lost and (self._registers[name] ^ new) & (~ARITHMETIC if name == "rflags" else -1)
         }
         self._frames.expire()
         return Changes(registers, dict(self._words()))
 
-    def _words(self) -> Iterator[tuple[int, Change]]:
+    def _words(self) -> Iterator[tuple[int, StateChange]]:
         for page in written_pages(self._memory, self._origin):
             before, after = self._pages.get(page) or self._origin.read(page, PAGE), self._memory.read(page, PAGE)
             if before == after or (va := self._frames.virtual(page)) is None:
@@ -164,7 +164,7 @@ class Look:
                 was, now = int(old[place]), int(new[place])
                 seen_only = was & PRESENT and not (was ^ now) & ~ACCESSED_DIRTY
                 if place * self._size >= self._dead.get(page, 0) and not seen_only:
-                    yield va + place * self._size, Change(was, now)
+                    yield va + place * self._size, StateChange(was, now)
 
 
 def dead_stack(cpu: Vcpu, top: int, size: int) -> Iterator[tuple[int, int]]:

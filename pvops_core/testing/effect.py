@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.session.calls import Fault
+from pvops_core.session.calls import CallFault
 
 if TYPE_CHECKING:
     from pvops_core.backends import HypercallMade
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pvops_core.switchboard import Switch
     from pvops_core.testing.changes import Changes
 
-__all__ = ("Effect", "Fault", "Tally")
+__all__ = ("CallFault", "Effect", "Tally")
 
 
 @attrs.frozen(eq=False)
@@ -56,7 +56,7 @@ class Effect:
     switches: tuple[Switch, ...]
     events: tuple[Event, ...]
     console: str
-    faults: tuple[Fault, ...]
+    faults: tuple[CallFault, ...]
     ns: int
 
     def events_of(self, kind: str) -> tuple[Event, ...]:
@@ -96,7 +96,7 @@ class Tally:
     def _switched(self) -> Sequence[Switch]:
         return self._ops.history if self._ops is not None else ()
 
-    def effect(self, what: str, result: int, changed: Changes, faults: tuple[Fault, ...]) -> Effect:
+    def effect(self, what: str, result: int, changed: Changes, faults: tuple[CallFault, ...]) -> Effect:
         """What has happened since."""
         platform, machine = self._session.platform, self._session.machine
         return Effect(

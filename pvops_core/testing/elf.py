@@ -25,7 +25,7 @@ SECTION_HEADER_SIZE: Final = {64: 64, 32: 40}
 
 
 @attrs.define
-class Section:
+class ElfSection:
     """A section header's fields (``Elf64_Shdr``) and the section's bytes; ``offset`` is known once it is written."""
 
     name: str
@@ -39,13 +39,13 @@ class Section:
     entry_size: int = 0
 
 
-def append_sections(body: bytearray, sections: Sequence[Section], bits: int) -> tuple[int, int]:
+def append_sections(body: bytearray, sections: Sequence[ElfSection], bits: int) -> tuple[int, int]:
     """Append sections, a null one before and one of their names behind them, then their headers.
 
     Returns:
         The headers' offset and how many there are; the last is that of the names.
     """
-    every = [Section("", NULL, 0, b""), *sections, Section(".shstrtab", STRTAB, 0, b"")]
+    every = [ElfSection("", NULL, 0, b""), *sections, ElfSection(".shstrtab", STRTAB, 0, b"")]
     names, starts = b"\0", []
     for section in every:
         starts.append(len(names) if section.name else 0)
@@ -67,7 +67,7 @@ def identification(bits: int) -> bytes:
     return b"\x7fELF" + bytes([2 if bits == 64 else 1, 1, 1]) + bytes(9)
 
 
-def _header(section: Section, name: int, bits: int) -> bytes:
+def _header(section: ElfSection, name: int, bits: int) -> bytes:
     word = "Q" if bits == 64 else "I"
     place = (section.flags, section.address, section.offset, len(section.data))
     tail = (section.link, section.info, 1 if section.kind != NULL else 0, section.entry_size)

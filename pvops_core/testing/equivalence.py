@@ -80,7 +80,7 @@ class Bench:
 
 
 @attrs.frozen
-class Outcome:
+class RunEffect:
     """A machine after a run: registers by name, and memory."""
 
     registers: Mapping[str, int]
@@ -172,7 +172,7 @@ def _frame(bench: Bench, how: Signature, generator: random.Random) -> int:
     return landing
 
 
-def _run(bench: Bench, code: bytes, landing: int, how: Signature) -> Outcome:
+def _run(bench: Bench, code: bytes, landing: int, how: Signature) -> RunEffect:
     _write_text(bench, code)
     cpu, machine = bench.cpu, bench.machine
     dead = (bench.translate(bench.text), 64), *_stack(bench)
@@ -186,7 +186,7 @@ def _run(bench: Bench, code: bytes, landing: int, how: Signature) -> Outcome:
     for place in _entries(bench, how):
         if place < len(memory):
             memory[place] |= ACCESSED_DIRTY
-    return Outcome(registers, memory.tobytes())
+    return RunEffect(registers, memory.tobytes())
 
 
 def _write_text(bench: Bench, code: bytes) -> None:
@@ -211,7 +211,7 @@ def _stack(bench: Bench) -> Iterable[tuple[int, int]]:
     yield cpu.walk(cpu.rsp - DEAD_STACK).pa, DEAD_STACK
 
 
-def _differences(how: Signature, hook: Outcome, patchlet: Outcome) -> Iterable[str]:
+def _differences(how: Signature, hook: RunEffect, patchlet: RunEffect) -> Iterable[str]:
     lost = how.clobbers - set(how.result)
     if how.op.name in CLOCKS:
         lost |= set(how.result)
@@ -232,7 +232,7 @@ def _differences(how: Signature, hook: Outcome, patchlet: Outcome) -> Iterable[s
         yield f"memory differs in {len(places)} bytes, first at physical {int(places[0]):#x}"
 
 
-def _times(how: Signature, hook: Outcome, patchlet: Outcome) -> Iterable[str]:
+def _times(how: Signature, hook: RunEffect, patchlet: RunEffect) -> Iterable[str]:
     times = [
         sum(outcome.registers[name] << number * how.kind.bits for number, name in enumerate(how.result))
         for outcome in (hook, patchlet)

@@ -22,7 +22,7 @@ from pvops_core.testing.elf import (
     SECTION_HEADER_SIZE,
     STRTAB,
     SYMTAB,
-    Section,
+    ElfSection,
     append_sections,
     identification,
 )
@@ -44,7 +44,7 @@ class ElfBuilder:
     bits: int = 64
     base: int = 0xFFFFFFFF81000000
     entry: int | None = None
-    _sections: list[Section] = attrs.field(factory=list, init=False)
+    _sections: list[ElfSection] = attrs.field(factory=list, init=False)
     _symbols: list[tuple[str, int, int]] = attrs.field(factory=list, init=False)
 
     def section(self, name: str, data: bytes, *, flags: int = ALLOC, address: int | None = None) -> int:
@@ -52,7 +52,7 @@ class ElfBuilder:
         if address is None:
             ends = [section.address + len(section.data) for section in self._sections if section.flags & ALLOC]
             address = -(-max([self.base, *ends]) // 0x1000) * 0x1000
-        self._sections.append(Section(name, PROGBITS, flags, data, address))
+        self._sections.append(ElfSection(name, PROGBITS, flags, data, address))
         return address
 
     def text(self, name: str, data: bytes, *, address: int | None = None) -> int:
@@ -90,7 +90,7 @@ class ElfBuilder:
         body[: header_size + len(headers)] = identification(self.bits) + header + headers
         return bytes(body)
 
-    def _symbol_sections(self) -> list[Section]:
+    def _symbol_sections(self) -> list[ElfSection]:
         if not self._symbols:
             return []
         strings, table = b"\0", bytes(24 if self.bits == 64 else 16)
@@ -103,11 +103,11 @@ class ElfBuilder:
         # The null section and ours come first, so the string table's number is one more than the symbol table's.
         link = len(self._sections) + 2
         return [
-            Section(".symtab", SYMTAB, 0, table, link=link, entry_size=24 if self.bits == 64 else 16),
-            Section(".strtab", STRTAB, 0, strings),
+            ElfSection(".symtab", SYMTAB, 0, table, link=link, entry_size=24 if self.bits == 64 else 16),
+            ElfSection(".strtab", STRTAB, 0, strings),
         ]
 
-    def _segment_header(self, kind: int, section: Section) -> bytes:
+    def _segment_header(self, kind: int, section: ElfSection) -> bytes:
         flags = 5 if section.flags & EXEC else 6
         size = len(section.data)
         physical = section.address & 0x3FFFFFFF

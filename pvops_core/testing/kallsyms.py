@@ -15,7 +15,7 @@ Order = Literal["absolute", "before", "after", "own"]
 
 
 @attrs.frozen
-class Shape:
+class TableShape:
     """One way the tables have been laid out.
 
     Attributes:
@@ -35,18 +35,18 @@ class Shape:
 
 
 SHAPES: Final = (
-    Shape(64, "absolute", marker=8),
-    Shape(32, "absolute"),
-    Shape(64, "before", percpu=True, marker=8),
-    Shape(64, "before", percpu=True),
-    Shape(64, "before", percpu=True, sequence=True),
-    Shape(64, "before"),
-    Shape(32, "before"),
-    Shape(64, "after", percpu=True),
-    Shape(64, "after"),
-    Shape(32, "after"),
-    Shape(64, "own"),
-    Shape(32, "own"),
+    TableShape(64, "absolute", marker=8),
+    TableShape(32, "absolute"),
+    TableShape(64, "before", percpu=True, marker=8),
+    TableShape(64, "before", percpu=True),
+    TableShape(64, "before", percpu=True, sequence=True),
+    TableShape(64, "before"),
+    TableShape(32, "before"),
+    TableShape(64, "after", percpu=True),
+    TableShape(64, "after"),
+    TableShape(32, "after"),
+    TableShape(64, "own"),
+    TableShape(32, "own"),
 )
 
 
@@ -70,7 +70,7 @@ def compress(names: Sequence[str]) -> tuple[list[bytes], list[bytes]]:
     return tokens, packed
 
 
-def tables(symbols: Sequence[tuple[str, int]], shape: Shape, address: int = 0) -> bytes:
+def tables(symbols: Sequence[tuple[str, int]], shape: TableShape, address: int = 0) -> bytes:
     """The tables of some symbols.
 
     Args:

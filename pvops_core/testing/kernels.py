@@ -16,7 +16,7 @@ from pvops_core.patching.altinstructions.alternatives import ALWAYS
 from pvops_core.patching.altinstructions.altrecords import FLAG_DIRECT_CALL
 from pvops_core.testing.elf import ALLOC
 from pvops_core.testing.images import ElfBuilder
-from pvops_core.testing.kallsyms import Shape, tables
+from pvops_core.testing.kallsyms import TableShape, tables
 from pvops_core.testing.types import template_types
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class SmallKernel:
     functions: Sequence[str] = ()
     shape: int = 12
     typed: bool = False
-    stripped: Shape | None = None
+    stripped: TableShape | None = None
 
     @property
     def base(self) -> int:

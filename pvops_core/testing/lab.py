@@ -12,14 +12,14 @@ from pvops_core.errors import UsageError
 from pvops_core.session import Session
 from pvops_core.testing.call import Caller
 from pvops_core.testing.changes import registers_of
-from pvops_core.testing.patched import Patcher
+from pvops_core.testing.patched import PatchCaller
 from pvops_core.testing.points import run_to
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.testing.booted import BootedKernel
-    from pvops_core.testing.cells import Cell
+    from pvops_core.testing.cells import MachineCell
 
 MEMORY: Final = 4 << 20
 """Bytes of a test's guest: the built-in one needs no more."""
@@ -80,7 +80,7 @@ class Lab(Standing):
         PvopsError: it cannot be made, or does not come to the point.
     """
 
-    def __init__(self, cell: Cell, backends: Mapping[str, Backend], seed: int) -> None:
+    def __init__(self, cell: MachineCell, backends: Mapping[str, Backend], seed: int) -> None:
         try:
             session = Session.of_builtin(
                 cell.layout,
@@ -108,9 +108,9 @@ class Lab(Standing):
         return Caller(self.session)
 
     @property
-    def patch(self) -> Patcher:
+    def patch(self) -> PatchCaller:
         """Asks for the code of sites."""
-        return Patcher(self.call)
+        return PatchCaller(self.call)
 
 
 Kept = TypeVar("Kept", bound="Lab | BootedKernel")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.testing.changes import Frames, Look
+from pvops_core.testing.changes import Frames, StateDiff
 from pvops_core.testing.effect import Effect, Tally
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Meter:
         """
         stack = cpu.rsp
         with nullcontext() if interrupts else self.calls.quiet(cpu), self.calls.standing(cpu, callee) as call:
-            look, tally = Look(self._session, cpu, self._frames, stack), Tally(self._session)
+            look, tally = StateDiff(self._session, cpu, self._frames, stack), Tally(self._session)
             try:
                 call.make(alone=not interrupts, max_ns=max_ns)
             finally:

@@ -22,7 +22,7 @@ from pvops_core.testing.elf import (
     STRTAB,
     SYMTAB,
     WRITE,
-    Section,
+    ElfSection,
     append_sections,
     identification,
 )
@@ -87,30 +87,30 @@ class SmallModule:
                 code += replacement
         version = f"vermagic={self.release} SMP\0" if self.release else ""  # without one a kernel loads it by force
         parts = [
-            Section(".text", PROGBITS, ALLOC | EXEC, text),
-            Section(".altinstr_replacement", PROGBITS, ALLOC | EXEC, code),
-            Section(".altinstructions", PROGBITS, ALLOC, records),
-            Section(".modinfo", PROGBITS, ALLOC, f"license=GPL\0{version}".encode()),
-            Section(".bss", NOBITS, ALLOC | WRITE, bytes(64)),
+            ElfSection(".text", PROGBITS, ALLOC | EXEC, text),
+            ElfSection(".altinstr_replacement", PROGBITS, ALLOC | EXEC, code),
+            ElfSection(".altinstructions", PROGBITS, ALLOC, records),
+            ElfSection(".modinfo", PROGBITS, ALLOC, f"license=GPL\0{version}".encode()),
+            ElfSection(".bss", NOBITS, ALLOC | WRITE, bytes(64)),
             *self._relocations(calls, replaced, places),
             self._symbols(names),
-            Section(".strtab", STRTAB, 0, b"\0" + b"".join(name.encode() + b"\0" for name in names if name)),
+            ElfSection(".strtab", STRTAB, 0, b"\0" + b"".join(name.encode() + b"\0" for name in names if name)),
             *([] if self.loadable is None else [self._this(self.loadable)]),
         ]
         return _elf(parts, self.machine)
 
-    def _this(self, kernel: KernelImage) -> Section:
+    def _this(self, kernel: KernelImage) -> ElfSection:
         """Its ``struct module``, which has no function to be called when it is loaded or unloaded."""
         assert kernel.types is not None
         types = CTypes(kernel.types, kernel.pointer_size)
         module = types.find("struct module")
         data, at = bytearray(types.size(module)), types.member(module, "name").offset // 8
         data[at : at + len(NAME)] = NAME
-        return Section(".gnu.linkonce.this_module", PROGBITS, ALLOC | WRITE, bytes(data))
+        return ElfSection(".gnu.linkonce.this_module", PROGBITS, ALLOC | WRITE, bytes(data))
 
-    def _relocations(self, *targets: Sequence[tuple[int, int, int]]) -> list[Section]:
+    def _relocations(self, *targets: Sequence[tuple[int, int, int]]) -> list[ElfSection]:
         return [
-            Section(
+            ElfSection(
                 f".rela{number}",
                 RELA,
                 0,
@@ -122,17 +122,17 @@ class SmallModule:
             for number, entries in enumerate(targets, 1)
         ]
 
-    def _symbols(self, names: Sequence[str]) -> Section:
+    def _symbols(self, names: Sequence[str]) -> ElfSection:
         table, at = b"", 1
         for number, name in enumerate(names):
             holder = number if number in {1, 2} else 1 if name == "own_function" else 0
             info = 3 if number in {1, 2} else 0x12
             table += struct.pack("<IBBHQQ", at if name else 0, info if number else 0, 0, holder, 0, 0)
             at += len(name) + 1 if name else 0
-        return Section(".symtab", SYMTAB, 0, table, link=10, info=3, entry_size=24)
+        return ElfSection(".symtab", SYMTAB, 0, table, link=10, info=3, entry_size=24)
 
 
-def _elf(sections: Sequence[Section], machine: int) -> bytes:
+def _elf(sections: Sequence[ElfSection], machine: int) -> bytes:
     """An ET_REL file of sections."""
     size = HEADER_SIZE[64]
     body = bytearray(size)

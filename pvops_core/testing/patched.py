@@ -92,7 +92,7 @@ class Patched:
 
 
 @attrs.frozen
-class Patcher:
+class PatchCaller:
     """Asks the backend in force for the code of a site; the fixture ``patch``.
 
     The op ``patch`` is called as the guest calls it, with a buffer in the guest's memory.

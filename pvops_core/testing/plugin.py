@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from pvops_core.session import Session
     from pvops_core.testing.booted import BootedKernel, Recipe
     from pvops_core.testing.call import Caller
-    from pvops_core.testing.cells import Cell
+    from pvops_core.testing.cells import MachineCell
     from pvops_core.testing.choices import Choices
     from pvops_core.testing.lab import Lab, Pool
-    from pvops_core.testing.patched import Patcher
+    from pvops_core.testing.patched import PatchCaller
     from pvops_core.testing.textpage import TextPage
 
 MARKERS: Final = {
@@ -42,7 +42,7 @@ MARKERS: Final = {
     "backend that does not have one",
 }
 _LOADED: Final[pytest.StashKey[Loaded]] = pytest.StashKey()
-_LABS: Final[pytest.StashKey[Pool[Cell, Lab]]] = pytest.StashKey()
+_LABS: Final[pytest.StashKey[Pool[MachineCell, Lab]]] = pytest.StashKey()
 _KERNELS: Final[pytest.StashKey[Pool[Recipe, BootedKernel]]] = pytest.StashKey()
 _USED: Final[pytest.StashKey[Lab | BootedKernel]] = pytest.StashKey()
 """Whose machine a test has."""
@@ -237,16 +237,16 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture
-def pvops_cell(request: pytest.FixtureRequest) -> Cell:
+def pvops_cell(request: pytest.FixtureRequest) -> MachineCell:
     """The machine that this run of the test is for."""
-    cell: Cell = request.param
+    cell: MachineCell = request.param
     if cell.why_not:
         pytest.skip(f"{cell.backend}: {cell.why_not}")
     return cell
 
 
 @pytest.fixture
-def pvops_lab(request: pytest.FixtureRequest, pvops_cell: Cell) -> Lab:
+def pvops_lab(request: pytest.FixtureRequest, pvops_cell: MachineCell) -> Lab:
     """The machine, at the point where the test begins."""
     from pvops_core.testing.lab import KEPT, ImpossibleError, Lab, Pool  # noqa: PLC0415 - likewise
 
@@ -263,7 +263,7 @@ def pvops_lab(request: pytest.FixtureRequest, pvops_cell: Cell) -> Lab:
 
 
 @pytest.fixture
-def backend(request: pytest.FixtureRequest, pvops_cell: Cell) -> Backend:
+def backend(request: pytest.FixtureRequest, pvops_cell: MachineCell) -> Backend:
     """The backend that is tested."""
     return loaded_backends(request.config).backends[pvops_cell.backend]
 
@@ -293,7 +293,7 @@ def call(pvops_lab: Lab) -> Caller:
 
 
 @pytest.fixture
-def patch(pvops_lab: Lab) -> Patcher:
+def patch(pvops_lab: Lab) -> PatchCaller:
     """The code that the backend puts in place of a call: ``patch("irq_disable").assembles_to("cli")``."""
     return pvops_lab.patch
 

@@ -103,10 +103,10 @@ def main(script: str) -> None:
     sys.stdout.flush()
     number = next(word.rpartition("fd=")[2] for word in sys.argv if "fd=" in word)
     with socket.socket(fileno=int(number)) as connection:
-        Machine(told).serve(connection)
+        QemuMachine(told).serve(connection)
 
 
-class Machine:
+class QemuMachine:
     """The stub of a machine that does what it was told."""
 
     def __init__(self, told: Story) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pytest
 
 
-class Verdict(enum.IntEnum):
+class LawVerdict(enum.IntEnum):
     """What is known of an op, in order of badness."""
 
     SKIP = 0
@@ -41,7 +41,7 @@ class OpVerdict:
     """
 
     op: str
-    verdict: Verdict = Verdict.SKIP
+    verdict: LawVerdict = LawVerdict.SKIP
     passed: int = 0
     failed: int = 0
     skipped: int = 0
@@ -50,7 +50,7 @@ class OpVerdict:
     @property
     def reason(self) -> str:
         """Why it was skipped or has failed; empty where all is well."""
-        return "" if self.verdict is Verdict.SUCCESS else "; ".join(self.reasons)
+        return "" if self.verdict is LawVerdict.SUCCESS else "; ".join(self.reasons)
 
 
 def verdicts(reports: Iterable[Any]) -> Mapping[str, OpVerdict]:
@@ -72,17 +72,17 @@ def _add(one: OpVerdict, report: pytest.TestReport, properties: Mapping[str, str
     if report.failed:
         one.failed += 1
         crashed = bool(CRASHES & properties.keys()) or "CallError" in str(report.longrepr)
-        _worse(one, Verdict.CRASH if crashed else Verdict.FAILURE, _message(report))
+        _worse(one, LawVerdict.CRASH if crashed else LawVerdict.FAILURE, _message(report))
     elif report.skipped:
         one.skipped += 1
-        if one.verdict is Verdict.SKIP:
+        if one.verdict is LawVerdict.SKIP:
             one.reasons[_message(report)] = None
     elif report.when == "call":
         one.passed += 1
-        _worse(one, Verdict.SUCCESS, "")
+        _worse(one, LawVerdict.SUCCESS, "")
 
 
-def _worse(one: OpVerdict, verdict: Verdict, reason: str) -> None:
+def _worse(one: OpVerdict, verdict: LawVerdict, reason: str) -> None:
     if verdict > one.verdict:
         one.verdict = verdict
         one.reasons.clear()
@@ -104,7 +104,7 @@ def table(found: Mapping[str, OpVerdict]) -> Iterator[str]:
     for one in found.values():
         counts = f"{one.passed:4} passed {one.failed:3} failed {one.skipped:3} skipped"
         yield f"{one.op:{width}}  {one.verdict.name:7}  {counts}  {one.reason}".rstrip()
-    totals = (f"{sum(one.verdict is verdict for one in found.values())} {verdict.name}" for verdict in Verdict)
+    totals = (f"{sum(one.verdict is verdict for one in found.values())} {verdict.name}" for verdict in LawVerdict)
     yield f"{len(found)} ops: {', '.join(totals)}"
 
 
@@ -112,11 +112,11 @@ def ktap(found: Mapping[str, OpVerdict]) -> str:
     """The same in the kernel's own format (Documentation/dev-tools/ktap.rst)."""
     lines = ["KTAP version 1", f"1..{len(found)}"]
     for number, one in enumerate(found.values(), 1):
-        result = "not ok" if one.verdict >= Verdict.FAILURE else "ok"
+        result = "not ok" if one.verdict >= LawVerdict.FAILURE else "ok"
         match one.verdict:
-            case Verdict.SUCCESS:
+            case LawVerdict.SUCCESS:
                 directive = ""
-            case Verdict.SKIP:
+            case LawVerdict.SKIP:
                 directive = f" # SKIP {one.reason}"
             case _:
                 directive = f" # {one.verdict.name}: {one.reason}"

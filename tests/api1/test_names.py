@@ -65,3 +65,10 @@ def test_nothing_of_it_is_loaded_that_is_not_used() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["pvops_core", "pvops_core.api1", "pvops_core.api1.finder"]
     assert sum(isinstance(finder, OldModules) for finder in sys.meta_path) == 1
+
+
+def test_what_a_session_called_whereabouts_is_where() -> None:
+    with session.Session.of_builtin("2.6.24", "native", backends=backends.load_backends().backends) as made:
+        with pytest.warns(HookDeprecationWarning, match="Session.whereabouts goes with API 3: use Session.where"):
+            old = made.whereabouts()
+        assert old == made.where()

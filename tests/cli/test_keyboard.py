@@ -12,7 +12,7 @@ import pytest
 
 from pvops_core.cli.keyboard import Input, open_input, unbuffered
 from pvops_core.errors import UsageError
-from pvops_core.runs.typist import Typist
+from pvops_core.runs.inputfeeder import InputFeeder
 
 
 def test_a_file_is_there_from_the_start(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_terminal_gives_each_key_and_is_left_as_it_was() -> None:
     master, slave = pty.openpty()
     try:
         before = termios.tcgetattr(slave)
-        given = Input(typist=Typist(slave))
+        given = Input(typist=InputFeeder(slave))
         assert given.attended
         with unbuffered(given):
             now = termios.tcgetattr(slave)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pvops_core.guest.linux import INACTIVE, LinuxReturns
-from pvops_core.guest.orc import Base, Kind, Orc
+from pvops_core.guest.orc import Base, Orc, OrcKind
 from pvops_core.guest.returns import Inside, TaskStack
 from pvops_core.guest.search import found_in
 from pvops_core.guest.spans import Spans
@@ -78,8 +78,8 @@ def at_home(rig: Rig) -> list[TaskStack]:
 
 def leaf() -> Orc:
     """All text pushes nothing; what the first instruction is returned to begins a task."""
-    rows = [(0, 0, bits(Base.UNDEFINED, Base.UNDEFINED, Kind.END, header=True))]
-    rows += [(8, 0, bits(Base.SP, Base.UNDEFINED, Kind.CALL, header=True))]
+    rows = [(0, 0, bits(Base.UNDEFINED, Base.UNDEFINED, OrcKind.END, header=True))]
+    rows += [(8, 0, bits(Base.SP, Base.UNDEFINED, OrcKind.CALL, header=True))]
     return Orc(np.array([CODE - 0x1000, CODE], dtype=np.uint64), np.array(rows, dtype=ENTRY), header=True)
 
 

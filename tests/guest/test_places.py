@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pvops_core.errors import UsageError
-from pvops_core.guest.places import Place, find_place
+from pvops_core.guest.places import TextPlace, find_place
 from pvops_core.images import KernelImage, load_image
 from pvops_core.testing.elf import ALLOC
 from pvops_core.testing.images import ElfBuilder
@@ -27,20 +27,20 @@ def image() -> KernelImage:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("show", Place(TEXT + 0x20)),
-        ("show+0x10", Place(TEXT + 0x30)),
-        ("show+10", Place(TEXT + 0x2A)),
-        ("show,1+4", Place(TEXT + 0x24)),
-        ("show+8", Place(TEXT + 0x60)),
-        ("0xffffffff81000001", Place(TEXT + 1)),
-        ("0xFFFFFFFF81000001", Place(TEXT + 1)),
-        ("1500ns", Place(ns=1500)),
-        ("20us", Place(ns=20_000)),
-        ("1.5ms", Place(ns=1_500_000)),
-        ("2s", Place(ns=2_000_000_000)),
+        ("show", TextPlace(TEXT + 0x20)),
+        ("show+0x10", TextPlace(TEXT + 0x30)),
+        ("show+10", TextPlace(TEXT + 0x2A)),
+        ("show,1+4", TextPlace(TEXT + 0x24)),
+        ("show+8", TextPlace(TEXT + 0x60)),
+        ("0xffffffff81000001", TextPlace(TEXT + 1)),
+        ("0xFFFFFFFF81000001", TextPlace(TEXT + 1)),
+        ("1500ns", TextPlace(ns=1500)),
+        ("20us", TextPlace(ns=20_000)),
+        ("1.5ms", TextPlace(ns=1_500_000)),
+        ("2s", TextPlace(ns=2_000_000_000)),
     ],
 )
-def test_a_place_is_an_instruction_or_a_time(image: KernelImage, text: str, place: Place) -> None:
+def test_a_place_is_an_instruction_or_a_time(image: KernelImage, text: str, place: TextPlace) -> None:
     assert find_place(image, text) == place
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pvops_core.guest.orc import NUMBERED, Base, Kind, Orc, read_orc
+from pvops_core.guest.orc import NUMBERED, Base, Orc, OrcKind, read_orc
 from pvops_core.guest.unwind import Frame, walk
 from pvops_core.images import load_image
 from pvops_core.machine import GuestFault
@@ -17,19 +17,19 @@ from pvops_core.machine import GuestFault
 ENTRY = np.dtype([("sp_offset", "<i2"), ("bp_offset", "<i2"), ("bits", "<u2")])
 TEXT, STACK, IRQ_STACK = 0xFFFFFFFF81000000, 0xFFFFC90000004000, 0xFFFFC90000100000
 KERNEL_CS, USER_CS = 0x10, 0x33
-OLD = {Kind.CALL: 0, Kind.REGS: 1, Kind.PARTIAL: 2}
-NEW = {Kind.UNKNOWN: 0, Kind.END: 1, Kind.CALL: 2, Kind.REGS: 3, Kind.PARTIAL: 4}
+OLD = {OrcKind.CALL: 0, OrcKind.REGS: 1, OrcKind.PARTIAL: 2}
+NEW = {OrcKind.UNKNOWN: 0, OrcKind.END: 1, OrcKind.CALL: 2, OrcKind.REGS: 3, OrcKind.PARTIAL: 4}
 SAVED = {"bp": 32, "r10": 56, "ip": 128, "cs": 136, "sp": 152}
 
 
-def bits(sp: Base, bp: Base, kind: Kind, *, header: bool, numbered: int = 0) -> int:
+def bits(sp: Base, bp: Base, kind: OrcKind, *, header: bool, numbered: int = 0) -> int:
     both = NUMBERED[numbered].index(sp) | NUMBERED[numbered].index(bp) << 4
     if header:
         return both | NEW[kind] << 8
-    return both | (1 << 10 if kind is Kind.END else OLD.get(kind, 0) << 8)
+    return both | (1 << 10 if kind is OrcKind.END else OLD.get(kind, 0) << 8)
 
 
-Line = tuple[int, Base, int, Base, int, Kind]
+Line = tuple[int, Base, int, Base, int, OrcKind]
 
 
 def tables(*lines: Line, header: bool, numbered: int = 0) -> Orc:
@@ -43,15 +43,15 @@ def tables(*lines: Line, header: bool, numbered: int = 0) -> Orc:
 
 
 LINES: tuple[Line, ...] = (
-    (0x000, Base.UNDEFINED, 0, Base.UNDEFINED, 0, Kind.END),  # where a task begins
-    (0x100, Base.SP, 8, Base.UNDEFINED, 0, Kind.CALL),  # has pushed nothing
-    (0x101, Base.SP, 16, Base.PREV_SP, -16, Kind.CALL),  # push rbp
-    (0x104, Base.BP, 16, Base.PREV_SP, -16, Kind.CALL),  # mov rbp, rsp
-    (0x200, Base.SP, 0, Base.UNDEFINED, 0, Kind.REGS),  # in an exception's entry code
-    (0x300, Base.SP, 0, Base.UNDEFINED, 0, Kind.PARTIAL),
-    (0x400, Base.SP_INDIRECT, 8, Base.UNDEFINED, 0, Kind.CALL),  # on another stack, whose top has the pointer
-    (0x500, Base.R10, 0, Base.UNDEFINED, 0, Kind.CALL),
-    (0x600, Base.UNDEFINED, 0, Base.UNDEFINED, 0, Kind.UNKNOWN),
+    (0x000, Base.UNDEFINED, 0, Base.UNDEFINED, 0, OrcKind.END),  # where a task begins
+    (0x100, Base.SP, 8, Base.UNDEFINED, 0, OrcKind.CALL),  # has pushed nothing
+    (0x101, Base.SP, 16, Base.PREV_SP, -16, OrcKind.CALL),  # push rbp
+    (0x104, Base.BP, 16, Base.PREV_SP, -16, OrcKind.CALL),  # mov rbp, rsp
+    (0x200, Base.SP, 0, Base.UNDEFINED, 0, OrcKind.REGS),  # in an exception's entry code
+    (0x300, Base.SP, 0, Base.UNDEFINED, 0, OrcKind.PARTIAL),
+    (0x400, Base.SP_INDIRECT, 8, Base.UNDEFINED, 0, OrcKind.CALL),  # on another stack, whose top has the pointer
+    (0x500, Base.R10, 0, Base.UNDEFINED, 0, OrcKind.CALL),
+    (0x600, Base.UNDEFINED, 0, Base.UNDEFINED, 0, OrcKind.UNKNOWN),
 )
 
 
@@ -164,7 +164,7 @@ def test_a_stack_that_leads_round_in_circles_ends(orc: Orc) -> None:
 
 
 def test_where_the_numbering_cannot_be_told_nothing_is_known() -> None:
-    rows = np.array([(8, 0, 7 | NEW[Kind.CALL] << 8)], dtype=ENTRY)  # all from R13
+    rows = np.array([(8, 0, 7 | NEW[OrcKind.CALL] << 8)], dtype=ENTRY)  # all from R13
     assert Orc(np.array([TEXT], dtype=np.uint64), rows, header=True).find(TEXT) is None
 
 
@@ -177,4 +177,4 @@ def test_tables_of_three_ages_say_where_a_function_that_begins_returns_to(
     orc = read_orc(image)
     assert orc is not None
     for function in ("do_exit", "vfs_read", "schedule"):
-        assert orc.find(image.symbols[function]) == (Base.SP, 8, Base.UNDEFINED, 0, Kind.CALL)
+        assert orc.find(image.symbols[function]) == (Base.SP, 8, Base.UNDEFINED, 0, OrcKind.CALL)

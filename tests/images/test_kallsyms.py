@@ -11,7 +11,7 @@ import pytest
 from pvops_core.errors import ImageError
 from pvops_core.images import kallsyms, load_image
 from pvops_core.testing.images import ElfBuilder
-from pvops_core.testing.kallsyms import BASES, SHAPES, Shape, tables
+from pvops_core.testing.kallsyms import BASES, SHAPES, TableShape, tables
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -29,7 +29,7 @@ def make_symbols(count: int, bits: int) -> list[tuple[str, int]]:
     return [("Apercpu_start", 0), ("Vcpu_number", 0x19160), *symbols] if bits == 64 else symbols
 
 
-def kernel(symbols: list[tuple[str, int]], shape: Shape, *, junk: bytes = b"") -> bytes:
+def kernel(symbols: list[tuple[str, int]], shape: TableShape, *, junk: bytes = b"") -> bytes:
     base = BASES[shape.bits]
     builder = ElfBuilder(shape.bits, base=base)
     builder.text(".text", bytes(16 * len(symbols)))
@@ -41,7 +41,7 @@ def kernel(symbols: list[tuple[str, int]], shape: Shape, *, junk: bytes = b"") -
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("count", [300, 512, 2000])
-def test_every_shape(shape: Shape, count: int) -> None:
+def test_every_shape(shape: TableShape, count: int) -> None:
     symbols = make_symbols(count, shape.bits)
     if not shape.percpu and shape.order != "absolute":
         symbols = [(name, address) for name, address in symbols if address > 1 << 31]

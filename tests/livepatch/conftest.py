@@ -11,7 +11,7 @@ from pvops_core.guest.returns import TaskStack, no_tasks
 from pvops_core.kinds import MachineKind
 from pvops_core.livepatch.control.manager import Livepatch
 from pvops_core.livepatch.guest import PatchedGuest
-from pvops_core.livepatch.payload.area import Area
+from pvops_core.livepatch.payload.area import PayloadArea
 from pvops_core.livepatch.payload.builder import PayloadBuilder, Reference
 from pvops_core.livepatch.payload.loading import load
 from pvops_core.patching.poke import Poker
@@ -61,7 +61,7 @@ class Patched:
             translate=lambda page: page,
             symbols={"version": VERSION, "minor": MINOR},
             build_id=GUEST_ID,
-            area=Area(AREA, AREA_PAGES),
+            area=PayloadArea(AREA, AREA_PAGES),
             stack_size=0x400,
             tasks=tasks,
         )

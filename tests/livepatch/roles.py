@@ -10,7 +10,7 @@ from pvops_core.livepatch.payload import compiling
 from pvops_core.livepatch.payload.builder import ABSOLUTE, RELATIVE, PayloadBuilder, Reference
 from pvops_core.livepatch.payload.compiling import Replacement, build_payload, size_in
 from pvops_core.livepatch.payload.contents import HOST_DEPENDS
-from pvops_core.livepatch.payload.model import Phase
+from pvops_core.livepatch.payload.model import HookPhase
 
 if TYPE_CHECKING:
     from pvops_core.guests import BuiltinGuest
@@ -45,7 +45,9 @@ class Assembler:
         self.says(made, f"{self.role}_report", text)
         made.replace(REPORT, f"{self.role}_report", old_size=size_in(self.guest.image, REPORT), expected=expected)
 
-    def hook(self, made: PayloadBuilder, phase: Phase, text: str, result: int = 0, applied: int | None = None) -> None:
+    def hook(
+        self, made: PayloadBuilder, phase: HookPhase, text: str, result: int = 0, applied: int | None = None
+    ) -> None:
         """A hook that says something, perhaps marks the first function, and returns."""
         self.says(made, f"{self.role}_{phase.value}", text, result, applied)
         made.hook(phase, f"{self.role}_{phase.value}")
@@ -77,8 +79,8 @@ class Assembler:
 
 def _hello(by: Assembler, made: PayloadBuilder) -> None:
     by.greeting(made, "Hello World")
-    by.hook(made, Phase.LOAD, "hello is being applied")
-    by.hook(made, Phase.UNLOAD, "hello is being reverted")
+    by.hook(made, HookPhase.LOAD, "hello is being applied")
+    by.hook(made, HookPhase.UNLOAD, "hello is being reverted")
     made.modinfo(LIVEPATCH_RULEZ="1", role="hello")
 
 
@@ -95,46 +97,46 @@ def _unbound(by: Assembler, made: PayloadBuilder) -> None:
 def _prepost(by: Assembler, made: PayloadBuilder) -> None:
     by.greeting(made, "Prepost World")
     for phase, text in (
-        (Phase.PREAPPLY, "about to apply"),
-        (Phase.POSTAPPLY, "applied"),
-        (Phase.PREREVERT, "about to revert"),
-        (Phase.POSTREVERT, "reverted"),
+        (HookPhase.PREAPPLY, "about to apply"),
+        (HookPhase.POSTAPPLY, "applied"),
+        (HookPhase.PREREVERT, "about to revert"),
+        (HookPhase.POSTREVERT, "reverted"),
     ):
         by.hook(made, phase, text)
 
 
 def _veto(by: Assembler, made: PayloadBuilder) -> None:
     by.greeting(made, "Veto World")
-    by.hook(made, Phase.PREAPPLY, "not with me", -errno.EPERM)
+    by.hook(made, HookPhase.PREAPPLY, "not with me", -errno.EPERM)
 
 
 def _action(by: Assembler, made: PayloadBuilder) -> None:
     by.greeting(made, "Action World")
-    by.hook(made, Phase.APPLY, "marked as applied", applied=1)
-    by.hook(made, Phase.REVERT, "marked as reverted", applied=0)
+    by.hook(made, HookPhase.APPLY, "marked as applied", applied=1)
+    by.hook(made, HookPhase.REVERT, "marked as reverted", applied=0)
 
 
 def _nofunc(by: Assembler, made: PayloadBuilder) -> None:
-    by.hook(made, Phase.APPLY, "nothing to apply")
-    by.hook(made, Phase.REVERT, "nothing to revert")
+    by.hook(made, HookPhase.APPLY, "nothing to apply")
+    by.hook(made, HookPhase.REVERT, "nothing to revert")
 
 
 def _marker(by: Assembler, made: PayloadBuilder) -> None:
     by.greeting(made, "Marker World")
-    for phase in Phase:
-        if phase not in {Phase.APPLY, Phase.REVERT}:
+    for phase in HookPhase:
+        if phase not in {HookPhase.APPLY, HookPhase.REVERT}:
             by.hook(made, phase, f"marker {phase.value}")
 
 
 def _noapply(by: Assembler, made: PayloadBuilder) -> None:
     by.greeting(made, "Noapply World")
-    by.hook(made, Phase.APPLY, "will not apply", -errno.EINVAL)
+    by.hook(made, HookPhase.APPLY, "will not apply", -errno.EINVAL)
 
 
 def _norevert(by: Assembler, made: PayloadBuilder) -> None:
     by.greeting(made, "Norevert World")
-    by.hook(made, Phase.REVERT, "will not revert", -errno.EINVAL)
-    by.hook(made, Phase.POSTREVERT, "still applied")
+    by.hook(made, HookPhase.REVERT, "will not revert", -errno.EINVAL)
+    by.hook(made, HookPhase.POSTREVERT, "still applied")
 
 
 _ROLES: Mapping[str, Callable[[Assembler, PayloadBuilder], None]] = {

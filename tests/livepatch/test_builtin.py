@@ -11,7 +11,7 @@ from pvops_core.backends import load_backends
 from pvops_core.errors import UsageError
 from pvops_core.livepatch.builtin import live_patches
 from pvops_core.livepatch.payload.builder import ABSOLUTE, RELATIVE, PayloadBuilder, Reference
-from pvops_core.livepatch.payload.model import Command, Phase
+from pvops_core.livepatch.payload.model import Command, HookPhase
 from pvops_core.session import Session
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def test_hooks_run_in_the_guest_s_kernel_wherever_its_vcpu_is(session: Session) 
         made.text("hook", bytes.fromhex("ff0500000000c3"), [Reference(2, "hook_count", RELATIVE[64], -4)])
     else:
         made.text("hook", bytes.fromhex("ff0500000000c3"), [Reference(2, "hook_count", ABSOLUTE[32])])
-    made.hook(Phase.LOAD, "hook")
-    made.hook(Phase.UNLOAD, "hook")
+    made.hook(HookPhase.LOAD, "hook")
+    made.hook(HookPhase.UNLOAD, "hook")
     livepatch.registry.upload("p", made.build())
     calls, cpu, rounds = livepatch.guest.calls, session.machine.vcpus[0], 0
     while rounds < 5 and session.run(max_ns=300).reason == "timeout":

@@ -8,8 +8,8 @@ import itertools
 import pytest
 
 from pvops_core.errors import MachineError
-from pvops_core.livepatch.payload.model import Command, Phase, State
-from pvops_core.patching.poke import Step
+from pvops_core.livepatch.payload.model import Command, HookPhase, State
+from pvops_core.patching.poke import PokeStep
 from tests.livepatch.conftest import NEW, NEWER, PLAIN, VERSION_CODE, Make, Patched, returning
 
 
@@ -40,9 +40,9 @@ def states(made: Patched) -> list[State]:
 def test_a_poke_that_fails_at_any_step(vcpus: int, command: Command, patched: Make) -> None:
     made = prepared(patched, vcpus, command)
     name, code, before = NAMES[command], made.code(), states(made)
-    for step in Step:
+    for step in PokeStep:
 
-        def fail(at: Step, step: Step = step) -> None:
+        def fail(at: PokeStep, step: PokeStep = step) -> None:
             if at is step:
                 raise MachineError(f"injected at {step.value}")
 
@@ -118,8 +118,8 @@ def hooked(made: Patched, name: str, value: int) -> None:
     builder.text(f"{name}_version", returning(value))
     builder.replace("version", f"{name}_version", old_size=len(VERSION_CODE))
     builder.text(f"{name}_hook", b"\xc3")
-    builder.hook(Phase.LOAD, f"{name}_hook")
-    builder.hook(Phase.UNLOAD, f"{name}_hook")
+    builder.hook(HookPhase.LOAD, f"{name}_hook")
+    builder.hook(HookPhase.UNLOAD, f"{name}_hook")
     made.registry.upload(name, builder.build())
 
 
@@ -136,7 +136,7 @@ def test_a_fault_between_the_transactions_of_a_replace_with_hooks(vcpus: int, pa
     for wanted in itertools.count():
         seen = itertools.count()
 
-        def fail(_step: Step, wanted: int = wanted, seen: itertools.count[int] = seen) -> None:
+        def fail(_step: PokeStep, wanted: int = wanted, seen: itertools.count[int] = seen) -> None:
             if next(seen) == wanted:
                 raise MachineError("injected")
 
@@ -150,7 +150,7 @@ def test_a_fault_between_the_transactions_of_a_replace_with_hooks(vcpus: int, pa
         assert states(made) == before
         made.poker.observer = lambda _step: None
         assert made.stored() <= {NEW, 0}
-    assert steps == 2 * len(Step), "two transactions: the old one back, the new one in"
+    assert steps == 2 * len(PokeStep), "two transactions: the old one back, the new one in"
     made.poker.observer = lambda _step: None
     assert made.stored() <= {NEWER, 0}
 
@@ -164,8 +164,8 @@ def test_text_that_cannot_even_be_written_back_ends_the_guest(patched: Make) -> 
     assert made.act("one", Command.APPLY) == 0
     writes = itertools.count()
 
-    def fail(step: Step) -> None:
-        if step is Step.WRITE and next(writes) >= 1:
+    def fail(step: PokeStep) -> None:
+        if step is PokeStep.WRITE and next(writes) >= 1:
             raise MachineError("injected for good")
 
     made.poker.observer = fail

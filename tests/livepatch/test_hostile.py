@@ -12,7 +12,7 @@ import pytest
 from pvops_core.livepatch.errors import LivepatchError, PayloadError, errno_of
 from pvops_core.livepatch.payload.builder import ABSOLUTE, DATA, RODATA, TEXT, PayloadBuilder, Reference, note
 from pvops_core.livepatch.payload.contents import BUILD_ID, DEPENDS, EX_TABLE, FUNCS, HOOKS, HOST_DEPENDS
-from pvops_core.livepatch.payload.model import MAX_SIZE, Phase
+from pvops_core.livepatch.payload.model import MAX_SIZE, HookPhase
 from tests.livepatch.conftest import NEW, VERSION_CODE, Make, Patched, returning
 from tests.machine.conftest import TABLES
 
@@ -25,7 +25,7 @@ def good(made: Patched) -> PayloadBuilder:
     builder.text("new_version", returning(NEW))
     builder.replace("version", "new_version", old_size=len(VERSION_CODE), expected=VERSION_CODE[:4])
     builder.text("hook", b"\xc3")
-    builder.hook(Phase.LOAD, "hook")
+    builder.hook(HookPhase.LOAD, "hook")
     builder.fixup("hook", 0, 0)
     builder.data("variable", bytes(16), [Reference(0, "version", ABSOLUTE[64]), Reference(8, "hook", ABSOLUTE[64])])
     builder.modinfo(LIVEPATCH_RULEZ="1")
@@ -78,7 +78,7 @@ def twice(section: str) -> Spoil:
 
 def apply_twice(builder: PayloadBuilder) -> None:
     for _ in range(2):
-        builder.hook(Phase.APPLY, "hook")
+        builder.hook(HookPhase.APPLY, "hook")
 
 
 def second(**how: object) -> Spoil:
@@ -132,8 +132,8 @@ CASES: dict[str, tuple[Spoil, int]] = {
     "the same function twice": (second(old="version", old_size=9), INVAL),
     "overlapping functions": (second(old_address=0x12002), INVAL),
     "new function outside of the text": (second(new="variable"), INVAL),
-    "hook outside of the text": (lambda b: b.hook(Phase.UNLOAD, "variable"), INVAL),
-    "hook of the guest": (lambda b: b.hook(Phase.UNLOAD, "minor"), INVAL),
+    "hook outside of the text": (lambda b: b.hook(HookPhase.UNLOAD, "variable"), INVAL),
+    "hook of the guest": (lambda b: b.hook(HookPhase.UNLOAD, "minor"), INVAL),
     "half a hook": (more(HOOKS + "load", bytes(4)), INVAL),
     "null hook": (more(HOOKS + "load", bytes(8)), INVAL),
     "two apply hooks": (apply_twice, INVAL),

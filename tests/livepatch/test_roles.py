@@ -11,7 +11,7 @@ import pytest
 from pvops_core.backends import load_backends
 from pvops_core.errors import PvopsError
 from pvops_core.livepatch.builtin import live_patches
-from pvops_core.livepatch.control.registry import Status
+from pvops_core.livepatch.control.registry import PayloadStatus
 from pvops_core.livepatch.errors import LivepatchError, PayloadError
 from pvops_core.livepatch.payload.model import Command, State
 from pvops_core.session import Session
@@ -133,7 +133,7 @@ def test_a_veto(guest: Guest) -> None:
     with pytest.raises(LivepatchError) as refused:
         guest.registry.action("veto", Command.APPLY)
     assert refused.value.errno == errno.EPERM
-    assert guest.registry.get("veto") == Status(State.CHECKED, -errno.EPERM)
+    assert guest.registry.get("veto") == PayloadStatus(State.CHECKED, -errno.EPERM)
     assert guest.said()[-1] == "not with me"
 
 

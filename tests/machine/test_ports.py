@@ -25,7 +25,7 @@ class Ports:
 
     def read(self, vcpu: Vcpu, port: int, size: int) -> int:
         self.asked.append((port, size))
-        vcpu.float_ports(self.told.append)
+        vcpu.stub_ports(self.told.append)
         return (1 << 8 * size) - 1
 
 
@@ -61,7 +61,7 @@ def test_whoever_moves_the_vcpu_ends_it(rig: Rig) -> None:
 
 def test_the_platform_may_take_its_word_back(rig: Rig) -> None:
     ports = Ports(rig)
-    rig.platform.cpuid = lambda vcpu, *_: (vcpu.ground_ports(), (0, 0, 0, 0))[1]  # type: ignore[method-assign]
+    rig.platform.cpuid = lambda vcpu, *_: (vcpu.unstub_ports(), (0, 0, 0, 0))[1]  # type: ignore[method-assign]
     rig.code("e460 e461 0fa2 e462 f4")
     assert rig.run() == "poweroff"
     assert ports.asked == [(0x60, 1), (0x62, 1)]

@@ -17,7 +17,7 @@ from pvops_core.patching.derived import DERIVED
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.patching.sites import read_sites
 from pvops_core.patching.tables import find_table
-from pvops_core.testing.kallsyms import Shape
+from pvops_core.testing.kallsyms import TableShape
 from pvops_core.testing.kernels import Alternative, SmallKernel, without_ops
 from tests.patching.given import Given
 
@@ -40,8 +40,8 @@ def image(kernel: SmallKernel) -> KernelImage:
 
 @pytest.mark.parametrize("name", TODAY)
 @pytest.mark.parametrize("typed", [True, False])
-@pytest.mark.parametrize("stripped", [None, Shape(64, "after"), Shape(64, "own")])
-def test_sites_are_told_by_their_operands(name: str, stripped: Shape | None, *, typed: bool) -> None:
+@pytest.mark.parametrize("stripped", [None, TableShape(64, "after"), TableShape(64, "own")])
+def test_sites_are_told_by_their_operands(name: str, stripped: TableShape | None, *, typed: bool) -> None:
     layout = LAYOUTS[name]
     kernel = image(small(layout, typed=typed, stripped=stripped))
     sites = read_sites(kernel)

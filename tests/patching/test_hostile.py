@@ -21,7 +21,7 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.patching.altinstructions.alternatives import ALWAYS, FEATURES
 from pvops_core.patching.altinstructions.whole import plan_alternatives
 from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel
-from pvops_core.testing.kallsyms import Shape
+from pvops_core.testing.kallsyms import TableShape
 from pvops_core.testing.kernels import Alternative, SmallKernel
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def kernel(layout: Layout) -> bytes:
     ]
     small = SmallKernel(layout, types=range(len(layout.slots)), alternatives=entries)
     if small.direct:
-        small.typed, small.stripped = True, Shape(64, "own" if layout.name == "7.2-64" else "after")
+        small.typed, small.stripped = True, TableShape(64, "own" if layout.name == "7.2-64" else "after")
     return small.builder().build()
 
 

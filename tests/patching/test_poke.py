@@ -14,7 +14,7 @@ from pvops_core.errors import HeldError, MachineError, OccupiedError, PatchError
 from pvops_core.guest.leaving import PATIENCE_NS
 from pvops_core.machine import BareMetal, Machine, MachineKind, Vcpu
 from pvops_core.patching.holders import Hold
-from pvops_core.patching.poke import Poke, PokeBatch, Poker, Step
+from pvops_core.patching.poke import Poke, PokeBatch, Poker, PokeStep
 
 TEXT = 0x1000
 SITE = TEXT + 0x100
@@ -100,12 +100,12 @@ def test_new_text_is_what_every_vcpu_executes(vcpus: int) -> None:
 
 
 @pytest.mark.parametrize("vcpus", [1, 2, 4, 8])
-@pytest.mark.parametrize("step", list(Step))
-def test_a_fault_at_any_step_leaves_the_old_text(vcpus: int, step: Step) -> None:
+@pytest.mark.parametrize("step", list(PokeStep))
+def test_a_fault_at_any_step_leaves_the_old_text(vcpus: int, step: PokeStep) -> None:
     with machine(vcpus, seed=vcpus) as made:
         poke = poker(made)
 
-        def fail(at: Step) -> None:
+        def fail(at: PokeStep) -> None:
             if at is step:
                 raise InjectedError
 

@@ -20,7 +20,7 @@ from pvops_core.recording.moments import HEAD, Watcher, read_subject
 from pvops_core.recording.stub import RecordingError, Stub
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kernels import Alternative, SmallKernel
-from pvops_core.testing.qemu import FUNCTIONS, Machine, Story, story
+from pvops_core.testing.qemu import FUNCTIONS, QemuMachine, Story, story
 
 INLINE = Alternative(1, 0x110, inverted=True, code=b"\x0f\x20\xd8")
 
@@ -33,7 +33,7 @@ def small(name: str, *more: str) -> SmallKernel:
 
 def watched(told: Story, image: KernelImage, *, init: bool = True) -> dict[str, Any]:
     ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=lambda: Machine(told).serve(theirs))
+    thread = threading.Thread(target=lambda: QemuMachine(told).serve(theirs))
     thread.start()
     try:
         subject = read_subject(image)

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 import pytest
 
 from pvops_core.recording.stub import CHUNK, RecordingError, Stub
-from pvops_core.testing.qemu import Machine, Story, framed
+from pvops_core.testing.qemu import QemuMachine, Story, framed
 
 
 @contextmanager
 def peer(story: Story) -> Iterator[Stub]:
     """A stub with a machine at its other end."""
     ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=lambda: Machine(story).serve(theirs))
+    thread = threading.Thread(target=lambda: QemuMachine(story).serve(theirs))
     thread.start()
     try:
         yield Stub(ours, 20)

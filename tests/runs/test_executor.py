@@ -213,7 +213,7 @@ execute([wire.Request(Cell("b", "6.1-64", "x86_64"))], listener=Printing(), comm
 """
 LEAVING = """
 import json, os, sys, threading, time
-from pvops_core.runs.worker.lifeline import lines_of_parent, listen
+from pvops_core.runs.worker.parentpipe import lines_of_parent, listen
 from pvops_core.backends.keyboard import Keyboard
 lines = lines_of_parent()
 next(lines)

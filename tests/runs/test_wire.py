@@ -35,7 +35,7 @@ observations = st.builds(
 
 
 @settings(derandomize=True, max_examples=50)
-@given(st.one_of(observations, st.text(), st.sampled_from(wire.Phase)))
+@given(st.one_of(observations, st.text(), st.sampled_from(wire.WorkerPhase)))
 def test_messages_survive_the_pipe(message: wire.Message) -> None:
     line = wire.encode(message)
     assert line.count(b"\n") == 1

@@ -28,23 +28,23 @@ from pvops_core.scenarios.model import unlike_history, works
 from pvops_core.scenarios.places import as_built, target_of_call
 
 if TYPE_CHECKING:
-    from pvops_core.scenarios.stage import Run
+    from pvops_core.scenarios.stage import StagedRun
 
 
 @pytest.fixture(scope="module")
-def sound(stage: Stage) -> Run:
+def sound(stage: Stage) -> StagedRun:
     """A run in which nothing goes wrong."""
     return stage.run("6.1-64", "xen")
 
 
 @pytest.fixture(scope="module")
-def strange(sound: Run) -> Run:
+def strange(sound: StagedRun) -> StagedRun:
     """A crash for a reason that history does not know."""
     faults = tuple(attrs.evolve(fault, rip=fault.rip ^ 0x1000) for fault in sound.faults[:1])
     return attrs.evolve(sound, stop=Stop("crash", "for no reason"), done=False, faults=faults, history=())
 
 
-def test_a_sound_run_is_no_failure_of_the_past(sound: Run, strange: Run) -> None:
+def test_a_sound_run_is_no_failure_of_the_past(sound: StagedRun, strange: StagedRun) -> None:
     for run in (sound, strange):
         for judge in (
             patch_in_place.two_stages,
@@ -60,7 +60,7 @@ def test_a_sound_run_is_no_failure_of_the_past(sound: Run, strange: Run) -> None
         assert not patch_in_place.uninitialised(run, sound).held
 
 
-def test_a_crash_is_no_fix(strange: Run) -> None:
+def test_a_crash_is_no_fix(strange: StagedRun) -> None:
     for judge in (patch_in_place.in_one_piece, early_cr3.early_then_late, pagetable_reserve.reserved):
         assert not judge(strange).held
 
@@ -82,7 +82,7 @@ def test_garbage_elsewhere_is_told_from_garbage_where_the_patcher_declined(stage
     assert found.declined == declined
 
 
-def test_no_checks_is_not_held_and_one_role_is_not_a_story(sound: Run) -> None:
+def test_no_checks_is_not_held_and_one_role_is_not_a_story(sound: StagedRun) -> None:
     assert not Act(Role.OLD, "", "", ()).held
     fixed = works(Role.FIXED, "fixed", sound)
     old = Act(Role.OLD, "old", "crash", (Check("it crashes", held=True),))
@@ -129,7 +129,7 @@ def test_the_reasons_do_not_depend_on_the_seed(stage: Stage, seed: int) -> None:
     ).held
 
 
-def test_places_in_words(sound: Run) -> None:
+def test_places_in_words(sound: StagedRun) -> None:
     site = sound.guest.sites[0]
     (line, *_rest) = as_built(sound, "title", site.address, 1).lines
     assert line.startswith(f"{site.address:x}  ff 15")

@@ -14,7 +14,7 @@ from pvops_core.machine import GuestFault, Vcpu
 from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.session.callee import Callee
 from pvops_core.session.calls import CallError, Calls
-from pvops_core.testing.cells import Cell
+from pvops_core.testing.cells import MachineCell
 from pvops_core.testing.lab import Lab
 from pvops_core.x86 import ARITHMETIC, FLAG_DF, FLAG_IF
 from tests.machine.conftest import CODE, STACK, Rig
@@ -41,7 +41,7 @@ def backends() -> Mapping[str, Backend]:
 @pytest.fixture(params=MACHINES, ids="-".join)
 def lab(request: pytest.FixtureRequest, backends: Mapping[str, Backend]) -> Iterator[Lab]:
     backend, layout = request.param
-    with Lab(Cell(backend, layout), backends, 0) as made:
+    with Lab(MachineCell(backend, layout), backends, 0) as made:
         yield made
 
 
@@ -100,7 +100,7 @@ def test_what_an_op_does_to_the_processor_stays(lab: Lab) -> None:
 def test_a_call_from_a_gate_does_not_run_into_it(backends: Mapping[str, Backend]) -> None:
     """An op that is about to be served is left alone, and served when the machine goes on."""
     for backend, layout in MACHINES:
-        with Lab(Cell(backend, layout, point="op:time_init"), backends, 0) as lab:
+        with Lab(MachineCell(backend, layout, point="op:time_init"), backends, 0) as lab:
             assert lab.machine.gates.holds(lab.vcpu.rip)
             served = lab.session.switchboard.calls["time_init"]
             assert not lab.call("io_delay").changes
@@ -110,7 +110,7 @@ def test_a_call_from_a_gate_does_not_run_into_it(backends: Mapping[str, Backend]
 
 
 def test_a_stack_that_the_host_has_yet_to_shadow_is_written(backends: Mapping[str, Backend]) -> None:
-    with Lab(Cell("lguest", "2.6.24"), backends, 0) as lab:
+    with Lab(MachineCell("lguest", "2.6.24"), backends, 0) as lab:
         page = lab.call.page()
         lab.call("flush_tlb_kernel")
         lab.vcpu.rsp = page + 0x1000
@@ -244,7 +244,7 @@ def test_what_cannot_be_called_is_refused(rig: Rig, backends: Mapping[str, Backe
     rig.code("0f0b")
     rig.run(1000)
     assert asked
-    with Lab(Cell("native", "6.1-64"), backends, 0) as lab:
+    with Lab(MachineCell("native", "6.1-64"), backends, 0) as lab:
         lab.session.switchboard.switch("io_delay", None, by="test")
         assert not lab.call("io_delay").calls
 

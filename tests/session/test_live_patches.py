@@ -22,10 +22,10 @@ from pvops_core.livepatch.kernel import live_patches
 from pvops_core.livepatch.payload.area import PAGE_SIZE
 from pvops_core.livepatch.payload.builder import RELATIVE, PayloadBuilder, Reference
 from pvops_core.livepatch.payload.compiling import size_in
-from pvops_core.livepatch.payload.model import Command, Phase, State
+from pvops_core.livepatch.payload.model import Command, HookPhase, State
 from pvops_core.livepatch.payload.pages import FRAMES
 from pvops_core.machine import GuestFault
-from pvops_core.patching.poke import Step
+from pvops_core.patching.poke import PokeStep
 from pvops_core.patching.sites import read_sites
 from pvops_core.session import Session
 from pvops_core.x86 import NO_EXECUTE, WRITABLE
@@ -177,7 +177,7 @@ def test_hooks_call_the_kernel_from_any_mode(booted: Callable[[], Live], mode: i
     # mov rdi, words; xor eax, eax; call _printk; xor eax, eax; ret, on an aligned stack
     code = bytes.fromhex("4883ec08 48c7c700000000 31c0 e800000000 31c0 4883c408 c3")
     made.text("talk", code, [Reference(7, "words", 11), Reference(14, "_printk", RELATIVE[64], -4)])
-    for phase in (Phase.LOAD, Phase.PREAPPLY):
+    for phase in (HookPhase.LOAD, HookPhase.PREAPPLY):
         made.hook(phase, "talk")
     live.registry.upload("talker", replacing(made, live.image, "quick", bytes.fromhex("31c0c3"), []))
     while live.machine.vcpus[0].cpl != mode:
@@ -253,9 +253,9 @@ def test_a_fault_at_any_step_leaves_the_kernel_as_it_was(booted: Callable[[], Li
         assert live.act("Hello", Command.APPLY) == 0
     name = "Other" if command is Command.REPLACE else "Hello"
     text, states = live.session.text_sha256(), [record.state for record in live.registry.records]
-    for step in Step:
+    for step in PokeStep:
 
-        def fail(at: Step, step: Step = step) -> None:
+        def fail(at: PokeStep, step: PokeStep = step) -> None:
             if at is step:
                 raise MachineError(f"injected at {step.value}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pvops_core.machine import Machine, MachineKind
-from pvops_core.switchboard.gates import PAGE_SIZE, Entrances
+from pvops_core.switchboard.gates import PAGE_SIZE, GateAllocator
 
 
 @pytest.mark.parametrize("base", [0x10000, 0x10FF8, 0x10008, 0x10D31])
@@ -13,7 +13,7 @@ from pvops_core.switchboard.gates import PAGE_SIZE, Entrances
 def test_no_piece_crosses_a_page(base: int, count: int) -> None:
     with Machine(MachineKind.X86_64, memory=1 << 20) as machine:
         machine.gates.map(base, count)
-        pieces = Entrances(machine.gates, count).code()
+        pieces = GateAllocator(machine.gates, count).code()
         text = machine.gates.text
     assert b"".join(pieces[start] for start in sorted(pieces)) == text
     at = base

@@ -6,7 +6,7 @@ import pytest
 
 from pvops_core.errors import PatchError
 from pvops_core.images import KernelImage, load_image
-from pvops_core.switchboard.padding import PIECE, Padding
+from pvops_core.switchboard.padding import PIECE, SitePadding
 from pvops_core.testing.images import ElfBuilder
 
 BASE = 0xC1000000
@@ -27,7 +27,7 @@ def kernel(*functions: bytes) -> KernelImage:
 @pytest.mark.parametrize("nops", [LEA, LONG, b"\x90" * 10, b"\x66\x90" * 5])
 @pytest.mark.parametrize("end", [b"\xc3", b"\xe9\0\0\0\0", b"\xeb\xfe"])
 def test_nops_between_functions(nops: bytes, end: bytes) -> None:
-    padding = Padding(kernel(b"\x55" + end + nops))
+    padding = SitePadding(kernel(b"\x55" + end + nops))
     address = padding.take()
     assert address == BASE + 1 + len(end)
     assert padding.filler(address) == nops[:PIECE]
@@ -49,10 +49,10 @@ def test_nops_between_functions(nops: bytes, end: bytes) -> None:
 )
 def test_nops_that_are_no_room(code: bytes) -> None:
     with pytest.raises(PatchError, match="no padding left"):
-        Padding(kernel(code)).take()
+        SitePadding(kernel(code)).take()
 
 
 def test_int3_goes_before_nops() -> None:
-    padding = Padding(kernel(b"\xc3" + LEA, b"\xc3" + b"\xcc" * 9))
+    padding = SitePadding(kernel(b"\xc3" + LEA, b"\xc3" + b"\xcc" * 9))
     assert padding.take() == BASE + 1 + len(LEA) + 2
     assert padding.filler(BASE + 1 + len(LEA) + 2) == b"\xcc" * PIECE

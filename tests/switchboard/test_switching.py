@@ -11,7 +11,7 @@ from pvops_core.hookspecs import hookimpl
 from pvops_core.machine import Reschedule
 from pvops_core.ops import LAYOUTS as CATALOGUE
 from pvops_core.patching.default import patch_default
-from pvops_core.patching.poke import Step
+from pvops_core.patching.poke import PokeStep
 from pvops_core.testing.points import run_to
 
 from .conftest import LAYOUTS, Make
@@ -74,14 +74,14 @@ def test_a_switch_moves_the_slot_and_every_patched_site_and_back(make: Make, lay
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("step", list(Step))
-def test_a_failed_switch_changes_nothing(make: Make, layout: str, step: Step) -> None:
+@pytest.mark.parametrize("step", list(PokeStep))
+def test_a_failed_switch_changes_nothing(make: Make, layout: str, step: PokeStep) -> None:
     session = make(layout)
     board = session.switchboard
     board.apply_paravirt()
     before = state(session)
 
-    def fail(at: Step) -> None:
+    def fail(at: PokeStep) -> None:
         if at is step:
             raise MachineError("injected")
 

@@ -13,7 +13,7 @@ from pvops_core.backends import load_backends
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.testing.booted import KEPT, BootedKernel, Recipe, find_image
 from pvops_core.testing.call import CallError
-from pvops_core.testing.changes import Change, registers_of
+from pvops_core.testing.changes import StateChange, registers_of
 from pvops_core.testing.lab import Pool
 from tests.session.selfpatching import CELL, HEAD, SelfPatching
 
@@ -77,12 +77,12 @@ def test_a_call_gives_the_result_and_leaves_the_cpu_where_it_stood(kernel: Boote
 
 
 def test_what_it_stores_is_a_change_by_address_and_a_second_call_s_is_its_own(kernel: BootedKernel) -> None:
-    assert kernel.call("store", 7).changes.memory == {CELL: Change(0, 7)}
-    assert kernel.call("store", 9).changes.memory == {CELL: Change(7, 9)}
+    assert kernel.call("store", 7).changes.memory == {CELL: StateChange(0, 7)}
+    assert kernel.call("store", 9).changes.memory == {CELL: StateChange(7, 9)}
     assert not kernel.call("store", 9).changes
     kernel.restore()
     assert kernel.machine.memory.u64(CELL) == 0
-    assert kernel.call("store", 9).changes.memory == {CELL: Change(0, 9)}
+    assert kernel.call("store", 9).changes.memory == {CELL: StateChange(0, 9)}
 
 
 def test_more_arguments_than_registers_lie_on_an_aligned_stack(kernel: BootedKernel) -> None:
@@ -95,7 +95,7 @@ def test_calls_of_a_32_bit_kernel(tmp_path: Path, backends: dict[str, Backend]) 
     path.write_bytes(SelfPatching.of("cpu.io_delay", layout="6.1-32").build(functions=FUNCTIONS_32).data)
     with BootedKernel(Recipe(str(path), "native", place="patched"), backends) as kernel:
         assert kernel.call("add", 40, 1).result == 42
-        assert kernel.call("store", 7).changes.memory == {CELL: Change(0, 7)}
+        assert kernel.call("store", 7).changes.memory == {CELL: StateChange(0, 7)}
         assert kernel.call("fourth", 1, 2, 3, 44).result == 44
         kernel.vcpu.rflags |= 0x200
         assert not kernel.call("flags").result & 0x200

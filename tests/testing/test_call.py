@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pvops_core.machine import Vcpu
     from pvops_core.session import Session
-    from pvops_core.testing.patched import Patcher
+    from pvops_core.testing.patched import PatchCaller
     from pvops_core.testing.textpage import TextPage
 
 
@@ -89,7 +89,7 @@ def test_refused_wants_a_fault(call: Caller) -> None:
 
 
 @pytest.mark.pvops_kinds("i386")
-def test_what_cannot_be_called_is_refused(call: Caller, patch: Patcher, text_page: TextPage) -> None:
+def test_what_cannot_be_called_is_refused(call: Caller, patch: PatchCaller, text_page: TextPage) -> None:
     for op in ("no_such_op", "iret"):
         with pytest.raises(UsageError):
             call(op)
@@ -128,7 +128,7 @@ def test_points_are_reached_or_named(session: Session) -> None:
 
 
 @pytest.mark.pvops_kinds("i386")
-def test_patch_words_say_no(patch: Patcher) -> None:
+def test_patch_words_say_no(patch: PatchCaller) -> None:
     with pytest.raises(AssertionError, match=r"irq_disable is 'cli', not 'sti'"):
         patch("irq_disable").assembles_to("sti")
     with pytest.raises(AssertionError, match="3 bytes do not fit into 2"):

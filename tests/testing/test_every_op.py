@@ -14,9 +14,9 @@ import pytest
 from pvops_core.backends import load_backends
 from pvops_core.ops import LAYOUTS
 from pvops_core.switchboard import Form
-from pvops_core.testing.cells import Cell, capabilities
+from pvops_core.testing.cells import MachineCell, capabilities
 from pvops_core.testing.conformance import cases
-from pvops_core.testing.conformance.ground import Ground
+from pvops_core.testing.conformance.fixture import Fixture
 from pvops_core.testing.conformance.laws import LAWS
 from pvops_core.testing.lab import Lab
 
@@ -92,7 +92,7 @@ class Field:
             for op in law.ops:
                 if law.applies(op, self.layout) and op != "patch":
                     if place not in self._labs:
-                        cell = Cell(self.backend.name, self.layout.name, *place)
+                        cell = MachineCell(self.backend.name, self.layout.name, *place)
                         self._labs[place] = Lab(cell, self.backends, 0)
                     yield law, op, self._labs[place]
 
@@ -103,7 +103,7 @@ class Field:
         register = "rbx" if self.layout.kind.bits == 64 else "ebx"
         board.switch(op, planted(kind, board.implementation(op), register), by="test")
         try:
-            law.check(Ground(lab, self.backend, self.has), op)
+            law.check(Fixture(lab, self.backend, self.has), op)
         except pytest.skip.Exception:
             return None
         except Exception:  # noqa: BLE001 - a law may see it by any error

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.session import Session
     from pvops_core.testing.call import Caller
-    from pvops_core.testing.patched import Patcher
+    from pvops_core.testing.patched import PatchCaller
 
 pytestmark = pytest.mark.pvops_backends("native", "xen", "lguest")
 
@@ -61,7 +61,7 @@ def test_pagetable_reserve_gives_the_spare_pages_back(call: Caller, vcpu: Vcpu, 
 
 @pytest.mark.pvops_backends("native")
 @pytest.mark.pvops_layouts("2.6.24", "2.6.24-pae")
-def test_native_patches_the_interrupt_flag_inline(patch: Patcher) -> None:
+def test_native_patches_the_interrupt_flag_inline(patch: PatchCaller) -> None:
     assert patch("irq_disable").assembles_to("cli")
     assert patch("save_fl").assembles_to("pushfd; pop eax")
     assert patch("write_cr3").assembles_to("mov cr3, eax")
@@ -70,13 +70,13 @@ def test_native_patches_the_interrupt_flag_inline(patch: Patcher) -> None:
 
 @pytest.mark.pvops_backends("native")
 @pytest.mark.pvops_layouts("6.1-64")
-def test_alternatives_inline_what_the_patch_step_called(patch: Patcher) -> None:
+def test_alternatives_inline_what_the_patch_step_called(patch: PatchCaller) -> None:
     assert patch("write_cr3").form == "call"
     assert patch.site("write_cr3").assembles_to("mov cr3, rdi")
 
 
 @pytest.mark.pvops_backends("lguest")
-def test_lguest_patches_its_four_templates(patch: Patcher) -> None:
+def test_lguest_patches_its_four_templates(patch: PatchCaller) -> None:
     assert patch("irq_disable").assembles_to("mov dword ptr [{lguest_data}], 0")
     assert patch("write_cr3").form == "call"
     assert patch("irq_disable", 7).form == "left"
@@ -84,7 +84,7 @@ def test_lguest_patches_its_four_templates(patch: Patcher) -> None:
 
 @pytest.mark.pvops_backends("xen")
 @pytest.mark.pvops_layouts("2.6.24-pae")
-def test_xen_leaves_what_does_not_fit(patch: Patcher) -> None:
+def test_xen_leaves_what_does_not_fit(patch: PatchCaller) -> None:
     assert patch("irq_disable").assembles_to("mov byte ptr [{xen_vcpu_info+1}], 1")
     assert patch("save_fl").form == "left"
     assert patch("save_fl").fits()

@@ -13,7 +13,7 @@ from pvops_core.backends import load_backends
 from pvops_core.ops import LAYOUTS
 from pvops_core.session import Session
 from pvops_core.testing.call import Caller
-from pvops_core.testing.patched import Patcher
+from pvops_core.testing.patched import PatchCaller
 from pvops_core.testing.points import run_to
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def test_io_delay_does_nothing(call: Caller) -> None:
 
 
 def test_its_calls_become_nops(call: Caller) -> None:
-    patch = Patcher(call)
+    patch = PatchCaller(call)
     assert patch("io_delay").form == "nop"
     assert patch.site("io_delay").form == "nop"
 

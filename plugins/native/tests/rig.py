@@ -24,10 +24,10 @@ from pvops_core.patching.code.nops import NOPS, NopKind
 from pvops_core.patching.poke import Poker
 from pvops_core.switchboard import Switchboard
 from pvops_core.switchboard.alternatives import SiteAlternatives
-from pvops_core.switchboard.gates import Entrances
-from pvops_core.switchboard.implementations import Bound
-from pvops_core.switchboard.sitebook import SiteBook
-from pvops_core.switchboard.text import Text
+from pvops_core.switchboard.gates import GateAllocator
+from pvops_core.switchboard.implementations import BoundBackend
+from pvops_core.switchboard.siteindex import SiteIndex
+from pvops_core.switchboard.text import SwitchableText
 from pvops_core.testing.equivalence import Bench
 
 BASE = {32: 0xC000_0000, 64: 0xFFFF_FFFF_8000_0000}
@@ -128,10 +128,10 @@ def bench(rig: Rig) -> Bench:
     for slot in (*rig.layout.slots, *rig.layout.boot_hooks):
         rig.symbols.setdefault(slot.symbol, rig.at(TABLE) + 0x400 * len(rig.symbols))
     nops = NOPS[NopKind.GENERIC if rig.kind.bits == 32 else NopKind.MODERN_64]
-    text = Text(
+    text = SwitchableText(
         layout=rig.layout,
         symbols=rig.symbols,
-        sites=SiteBook(rig.layout, (), lambda _va, _length: b""),
+        sites=SiteIndex(rig.layout, (), lambda _va, _length: b""),
         alternatives=SiteAlternatives({}, nops),
         nops=nops,
         built=lambda _va, length: bytes(length),
@@ -142,7 +142,7 @@ def bench(rig: Rig) -> Bench:
         rig.platform.exception(vcpu, fault.vector, fault.error_code, fault.address)
 
     board = Switchboard(
-        rig.machine, text, [Bound(backend, rig.ops)], poker, Entrances(rig.machine.gates, GATE_COUNT), fault
+        rig.machine, text, [BoundBackend(backend, rig.ops)], poker, GateAllocator(rig.machine.gates, GATE_COUNT), fault
     )
     board.install()
     return Bench(

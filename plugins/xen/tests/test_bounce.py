@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor.events.upcalls import make_upcall_pending
-from pvops_xen.hypervisor.state import Entry
+from pvops_xen.hypervisor.state import EntryPoint
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -94,7 +94,7 @@ def test_software_interrupts_need_the_tables_leave(bench: Bench) -> None:
 def test_an_upcall_comes_when_it_is_unmasked(bench64: Bench) -> None:
     hv = bench64.platform.hv
     state = hv.domain.vcpus[0]
-    state.event = Entry(0, handler(bench64), mask_events=True)
+    state.event = EntryPoint(0, handler(bench64), mask_events=True)
     make_upcall_pending(hv, 0)
     # xen_version delivers nothing while masked; then the mask is cleared by an iret to the next instruction.
     frame = bench64.words(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from pvops_xen.hypervisor.console import IN, OUT, Console
+from pvops_xen.hypervisor.console import IN, OUT, XenConsole
 from pvops_xen.platform import XenPlatform
 from pvops_xen.testing.guests import EVENT, SmallGuest
 
@@ -15,7 +15,7 @@ from pvops_core.errors import UsageError
 from pvops_core.machine.memory import PhysicalMemory
 
 if TYPE_CHECKING:
-    from pvops_xen.hypervisor.ring import Ring
+    from pvops_xen.hypervisor.ring import ByteRing
 
 PAGE = 4096
 
@@ -28,7 +28,7 @@ def memory() -> PhysicalMemory:
 @pytest.mark.parametrize("start", [0, 2000, (1 << 32) - 3])
 def test_what_is_printed_is_taken_and_what_is_typed_given(memory: PhysicalMemory, start: int) -> None:
     printed = bytearray()
-    console = Console(printed.extend, page=PAGE)
+    console = XenConsole(printed.extend, page=PAGE)
     for ring in (IN, OUT):
         memory.set_u32(PAGE + ring.consumer, start)
         memory.set_u32(PAGE + ring.producer, start)
@@ -45,9 +45,9 @@ def test_what_is_printed_is_taken_and_what_is_typed_given(memory: PhysicalMemory
 
 
 @pytest.mark.parametrize(("ring", "most"), [(IN, 1024), (OUT, 2048)])
-def test_indices_that_lie_are_named_and_nothing_is_taken(memory: PhysicalMemory, ring: Ring, most: int) -> None:
+def test_indices_that_lie_are_named_and_nothing_is_taken(memory: PhysicalMemory, ring: ByteRing, most: int) -> None:
     said: list[str] = []
-    console = Console(lambda text: pytest.fail(f"printed {text!r}"), page=PAGE, typed=b"x", log=said.append)
+    console = XenConsole(lambda text: pytest.fail(f"printed {text!r}"), page=PAGE, typed=b"x", log=said.append)
     memory.set_u32(PAGE + ring.producer, most + 1)
     assert not console.exchange(memory)
     assert said == [f"console ring: 0x0 to {most + 1:#x} is more than the {most} bytes of a ring"]
@@ -55,7 +55,7 @@ def test_indices_that_lie_are_named_and_nothing_is_taken(memory: PhysicalMemory,
 
 
 def test_a_console_without_a_page(memory: PhysicalMemory) -> None:
-    console = Console(bytearray().extend)
+    console = XenConsole(bytearray().extend)
     console.typed = b"typed"
     assert not console.exchange(memory)
     assert (console.read(3), console.read(9)) == (b"typ", b"ed")

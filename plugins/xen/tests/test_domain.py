@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pvops_xen import backend
 from pvops_xen.domain.notes import ElfNote, read_notes
-from pvops_xen.domain.space import SLACK, Request, plan
+from pvops_xen.domain.space import SLACK, MemoryRequest, plan
 from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.hypervisor.layout import GUEST_CONTEXT64, START_INFO32, START_INFO64, USER_REGS64
 from pvops_xen.xenstore.wire import RequestError
@@ -146,9 +146,9 @@ def test_a_domain_without_channels_for_its_services_is_not_built(boots: list[Ses
 def test_a_kernel_may_load_the_stack_segment_of_its_own_level(boots: list[Session]) -> None:
     session = boot(boots, elf(64, before="b82be00000 8ed0"))  # mov eax, 0xe02b; mov ss, eax
     cpu = session.machine.vcpus[0]
-    assert cpu.crossing.look()[:3] == (1, 0xE033, 0xE02B)
+    assert cpu.mode_switch.save()[:3] == (1, 0xE033, 0xE02B)
     assert session.run(max_ns=10**9).reason == "poweroff"
-    assert cpu.crossing.look()[:3] == (3, 0xE033, 0xE02B)
+    assert cpu.mode_switch.save()[:3] == (3, 0xE033, 0xE02B)
 
 
 @pytest.mark.parametrize("iopl", [0, 1])
@@ -266,7 +266,7 @@ def test_a_plan_maps_what_it_lays_out(
 ) -> None:
     memory = 8192
     where = 0x80_0000_0000 if own_p2m and bits == 64 else None
-    made = plan(Request(bits, BASE[bits], kernel_end, initrd, mapped, memory // 512, where, memory))
+    made = plan(MemoryRequest(bits, BASE[bits], kernel_end, initrd, mapped, memory // 512, where, memory))
     p2m = np.random.default_rng(seed).permutation(memory).astype(np.uint64)
     tables = {pfn: struct.unpack("<512Q", page) for pfn, page in made.space.contents(p2m).items()}
     pfn_of = {int(mfn): pfn for pfn, mfn in enumerate(p2m)}

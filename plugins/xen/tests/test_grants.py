@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pvops_xen.hypervisor.abi import EBUSY, EFAULT, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from pvops_xen.hypervisor.grants import ops, table
-from pvops_xen.hypervisor.grants.state import Active, GntMap, GrantOp, Gtf, Status
+from pvops_xen.hypervisor.grants.state import Active, GntMap, GrantOp, GrantStatus, Gtf
 from pvops_xen.hypervisor.memory.audit import audit
 
 from pvops_core.kinds import MachineKind
@@ -51,7 +51,7 @@ class Grants:
         return result, struct.unpack("<I", raw)[0]
 
     def grant(self, ref: int, pfn: int, flags: int = Gtf.PERMIT_ACCESS, domid: int = OWN, part: int = 0) -> None:
-        table.write_entry(self.hv, ref, table.Entry(flags, domid, self.bench.mfn(pfn), part & 0xFFFF, part >> 16))
+        table.write_entry(self.hv, ref, table.GrantEntry(flags, domid, self.bench.mfn(pfn), part & 0xFFFF, part >> 16))
 
     def map(self, address: int, ref: int, flags: int = MAP, domid: int = OWN) -> tuple[int, int, int]:
         request = struct.pack("<QIIHhIQ", address, flags, ref, domid, 0, 0, 0)
@@ -84,13 +84,13 @@ def grants(bench: Bench) -> Grants:
 
 def test_the_table_grows_to_its_limit_and_no_further(grants: Grants) -> None:
     status, first = grants.setup(1)
-    assert status == Status.OKAY
+    assert status == GrantStatus.OKAY
     status, frames = grants.setup(64)
-    assert (status, frames[:1]) == (Status.OKAY, first)
+    assert (status, frames[:1]) == (GrantStatus.OKAY, first)
     assert len(set(frames)) == 64
-    assert grants.setup(65)[0] == Status.GENERAL_ERROR
-    assert grants.setup(1, DOM0)[0] == Status.PERMISSION_DENIED
-    assert grants.setup(1, NOBODY)[0] == Status.BAD_DOMAIN
+    assert grants.setup(65)[0] == GrantStatus.GENERAL_ERROR
+    assert grants.setup(1, DOM0)[0] == GrantStatus.PERMISSION_DENIED
+    assert grants.setup(1, NOBODY)[0] == GrantStatus.BAD_DOMAIN
     result, raw = grants.op(GrantOp.QUERY_SIZE, struct.pack("<H2xIIhxx", SELF, 0, 0, -99))
     assert (result, struct.unpack("<H2xIIhxx", raw)) == (0, (SELF, 64, 64, 0))
     grants.audit()
@@ -110,10 +110,10 @@ def test_the_frames_are_the_guests_to_map_but_no_page_tables(grants: Grants) -> 
 def test_versions(grants: Grants) -> None:
     assert grants.version(1) == (0, 1)
     assert grants.version(3) == (-EINVAL, 1)
-    table.write_entry(grants.hv, 0, table.Entry(Gtf.PERMIT_ACCESS | Gtf.READING, 0, 0x77))
+    table.write_entry(grants.hv, 0, table.GrantEntry(Gtf.PERMIT_ACCESS | Gtf.READING, 0, 0x77))
     grants.grant(20, FRAME)
     assert grants.version(2) == (0, 2)
-    assert table.read_entry(grants.hv, 0) == table.Entry(Gtf.PERMIT_ACCESS, 0, 0x77)
+    assert table.read_entry(grants.hv, 0) == table.GrantEntry(Gtf.PERMIT_ACCESS, 0, 0x77)
     assert table.read_status(grants.hv, 0) == Gtf.READING
     assert table.read_entry(grants.hv, 20).flags == 0, "only the toolstack's entries are kept"
     where = grants.bench.va(LIST)
@@ -125,9 +125,9 @@ def test_versions(grants: Grants) -> None:
     assert (result, struct.unpack_from("<I", raw, 4)[0]) == (0, 2)
     assert grants.op(GrantOp.GET_VERSION, struct.pack("<HHI", DOM0, 0, 0))[0] == -EPERM
     assert grants.op(GrantOp.GET_VERSION, struct.pack("<HHI", NOBODY, 0, 0))[0] == -ESRCH
-    table.write_entry(grants.hv, 1, table.Entry(Gtf.TRANSITIVE, 0, 0))
+    table.write_entry(grants.hv, 1, table.GrantEntry(Gtf.TRANSITIVE, 0, 0))
     assert grants.version(1) == (-34, 2)
-    table.write_entry(grants.hv, 1, table.Entry(0, 0, 0))
+    table.write_entry(grants.hv, 1, table.GrantEntry(0, 0, 0))
     assert grants.version(1) == (0, 1)
     assert table.read_entry(grants.hv, 0).flags == Gtf.PERMIT_ACCESS | Gtf.READING
     grants.audit()
@@ -147,17 +147,17 @@ def test_a_grant_to_oneself_is_mapped_and_unmapped(grants: Grants, version: int)
     bench, where = grants.bench, grants.bench.va(TARGET)
     grants.grant(9, FRAME)
     status, handle, bus = grants.map(where, 9)
-    assert (status, bus) == (Status.OKAY, bench.mfn(FRAME) << 12)
+    assert (status, bus) == (GrantStatus.OKAY, bench.mfn(FRAME) << 12)
     assert table.read_status(grants.hv, 9) & Gtf.WRITING
     bench.cpu.write_virtual(where + 5, b"granted")
     assert bench.cpu.read_virtual(bench.va(FRAME) + 5, 7) == b"granted"
     grants.audit()
     assert grants.version(3 - version)[0] == -EBUSY
-    assert grants.unmap(handle, where, bus + 4096) == Status.GENERAL_ERROR
-    assert grants.unmap(handle, bench.va(0x320)) == Status.GENERAL_ERROR
-    assert grants.unmap(handle, where) == Status.OKAY
+    assert grants.unmap(handle, where, bus + 4096) == GrantStatus.GENERAL_ERROR
+    assert grants.unmap(handle, bench.va(0x320)) == GrantStatus.GENERAL_ERROR
+    assert grants.unmap(handle, where) == GrantStatus.OKAY
     assert not table.read_status(grants.hv, 9) & Gtf.WRITING
-    assert grants.unmap(handle, where) == Status.BAD_HANDLE
+    assert grants.unmap(handle, where) == GrantStatus.BAD_HANDLE
     assert not grants.hv.domain.grants.active
     grants.audit()
 
@@ -169,7 +169,7 @@ def test_mappings_that_are_refused_leave_nothing(grants: Grants) -> None:
     grants.grant(12, FRAME, Gtf.PERMIT_ACCESS | Gtf.READONLY)
     grants.grant(13, 0x200)
     grants.grant(14, FRAME)
-    table.write_entry(grants.hv, 15, table.Entry(Gtf.PERMIT_ACCESS, OWN, 1))
+    table.write_entry(grants.hv, 15, table.GrantEntry(Gtf.PERMIT_ACCESS, OWN, 1))
     found = {
         "no kind of mapping": grants.map(where, 14, 0)[0],
         "nobody": grants.map(where, 14, MAP, NOBODY)[0],
@@ -188,21 +188,21 @@ def test_mappings_that_are_refused_leave_nothing(grants: Grants) -> None:
         "Xen's frame": grants.map(where, 15)[0],
     }
     assert found == {
-        "no kind of mapping": Status.BAD_GNTREF,
-        "nobody": Status.BAD_DOMAIN,
-        "oneself by another name": Status.BAD_DOMAIN,
-        "dom0": Status.GENERAL_ERROR,
-        "beyond dom0's": Status.BAD_GNTREF,
-        "beyond": Status.BAD_GNTREF,
-        "not to us": Status.GENERAL_ERROR,
-        "a transfer": Status.GENERAL_ERROR,
-        "nothing": Status.GENERAL_ERROR,
-        "for reading": Status.GENERAL_ERROR,
-        "a page table": Status.GENERAL_ERROR,
-        "nowhere": Status.GENERAL_ERROR,
-        "unaligned": Status.GENERAL_ERROR,
-        "no page table": Status.GENERAL_ERROR,
-        "Xen's frame": Status.BAD_PAGE,
+        "no kind of mapping": GrantStatus.BAD_GNTREF,
+        "nobody": GrantStatus.BAD_DOMAIN,
+        "oneself by another name": GrantStatus.BAD_DOMAIN,
+        "dom0": GrantStatus.GENERAL_ERROR,
+        "beyond dom0's": GrantStatus.BAD_GNTREF,
+        "beyond": GrantStatus.BAD_GNTREF,
+        "not to us": GrantStatus.GENERAL_ERROR,
+        "a transfer": GrantStatus.GENERAL_ERROR,
+        "nothing": GrantStatus.GENERAL_ERROR,
+        "for reading": GrantStatus.GENERAL_ERROR,
+        "a page table": GrantStatus.GENERAL_ERROR,
+        "nowhere": GrantStatus.GENERAL_ERROR,
+        "unaligned": GrantStatus.GENERAL_ERROR,
+        "no page table": GrantStatus.GENERAL_ERROR,
+        "Xen's frame": GrantStatus.BAD_PAGE,
     }
     assert not grants.hv.domain.grants.active
     assert not grants.hv.domain.grants.mappings
@@ -217,19 +217,19 @@ def test_a_mapping_overwritten_by_hand_gives_its_references_back_once(grants: Gr
     _, handle, _ = grants.map(where, 9)
     assert bench.set_mapping(TARGET, writable=True) == 0
     grants.audit()
-    assert grants.unmap(handle, where) == Status.GENERAL_ERROR
+    assert grants.unmap(handle, where) == GrantStatus.GENERAL_ERROR
     grants.audit()
 
 
 def test_mappings_for_devices_hold_the_frame(grants: Grants) -> None:
     grants.grant(9, FRAME)
     status, handle, bus = grants.map(grants.bench.va(TARGET), 9, GntMap.HOST_MAP | GntMap.DEVICE_MAP | GntMap.READONLY)
-    assert status == Status.OKAY
+    assert status == GrantStatus.OKAY
     grants.audit()
-    assert grants.unmap(handle, grants.bench.va(TARGET)) == Status.OKAY
+    assert grants.unmap(handle, grants.bench.va(TARGET)) == GrantStatus.OKAY
     grants.audit()
     assert handle in grants.hv.domain.grants.mappings
-    assert grants.unmap(handle, 0, bus) == Status.OKAY
+    assert grants.unmap(handle, 0, bus) == GrantStatus.OKAY
     assert handle not in grants.hv.domain.grants.mappings
     grants.audit()
 
@@ -241,7 +241,7 @@ def test_unmap_and_replace_moves_an_entry(grants: Grants) -> None:
     bench.cpu.write_virtual(bench.va(0x302), b"moved")
     request = struct.pack("<QQIhxx", bench.va(TARGET), bench.va(0x302), handle, 0)
     result, raw = grants.op(GrantOp.UNMAP_AND_REPLACE, request)
-    assert (result, struct.unpack_from("<h", raw, 20)[0]) == (0, Status.OKAY)
+    assert (result, struct.unpack_from("<h", raw, 20)[0]) == (0, GrantStatus.OKAY)
     assert bench.cpu.read_virtual(bench.va(TARGET), 5) == b"moved"
     grants.audit()
 
@@ -252,17 +252,17 @@ def test_copies(grants: Grants) -> None:
     grants.grant(10, TARGET, Gtf.PERMIT_ACCESS | Gtf.READONLY)
     bench.write(FRAME, b"source bytes")
     frame, target = bench.mfn(FRAME), bench.mfn(TARGET)
-    assert grants.copy((frame, SELF, 0), (target, SELF, 100), 12, 0) == Status.OKAY
+    assert grants.copy((frame, SELF, 0), (target, SELF, 100), 12, 0) == GrantStatus.OKAY
     assert bench.cpu.read_virtual(bench.va(TARGET) + 100, 12) == b"source bytes"
-    assert grants.copy((9, OWN, 7), (target, SELF, 0), 5, 1) == Status.OKAY
+    assert grants.copy((9, OWN, 7), (target, SELF, 0), 5, 1) == GrantStatus.OKAY
     assert bench.cpu.read_virtual(bench.va(TARGET), 5) == b"bytes"
-    assert grants.copy((frame, OWN, 0), (target, SELF, 0), 5, 0) == Status.PERMISSION_DENIED
-    assert grants.copy((9, NOBODY, 0), (target, SELF, 0), 5, 1) == Status.BAD_DOMAIN
-    assert grants.copy((9, DOM0, 0), (target, SELF, 0), 5, 1) == Status.GENERAL_ERROR
-    assert grants.copy((9, SELF, 4090), (target, SELF, 0), 7, 1) == Status.BAD_COPY_ARG
-    assert grants.copy((frame, SELF, 0), (10, SELF, 0), 5, 2) == Status.GENERAL_ERROR
-    assert grants.copy((frame, SELF, 0), (bench.mfn(0x200), SELF, 0), 5, 0) == Status.GENERAL_ERROR
-    assert grants.copy((1 << 30, SELF, 0), (target, SELF, 0), 5, 0) == Status.BAD_PAGE
+    assert grants.copy((frame, OWN, 0), (target, SELF, 0), 5, 0) == GrantStatus.PERMISSION_DENIED
+    assert grants.copy((9, NOBODY, 0), (target, SELF, 0), 5, 1) == GrantStatus.BAD_DOMAIN
+    assert grants.copy((9, DOM0, 0), (target, SELF, 0), 5, 1) == GrantStatus.GENERAL_ERROR
+    assert grants.copy((9, SELF, 4090), (target, SELF, 0), 7, 1) == GrantStatus.BAD_COPY_ARG
+    assert grants.copy((frame, SELF, 0), (10, SELF, 0), 5, 2) == GrantStatus.GENERAL_ERROR
+    assert grants.copy((frame, SELF, 0), (bench.mfn(0x200), SELF, 0), 5, 0) == GrantStatus.GENERAL_ERROR
+    assert grants.copy((1 << 30, SELF, 0), (target, SELF, 0), 5, 0) == GrantStatus.BAD_PAGE
     assert not grants.hv.domain.grants.active
     grants.audit()
 
@@ -271,10 +271,10 @@ def test_parts_of_frames_are_copied_and_not_mapped(grants: Grants) -> None:
     grants.version(2)
     grants.grant(9, FRAME, Gtf.PERMIT_ACCESS | Gtf.SUB_PAGE, part=16 | 8 << 16)
     target = grants.bench.mfn(TARGET)
-    assert grants.copy((9, SELF, 16), (target, SELF, 0), 8, 1) == Status.OKAY
-    assert grants.copy((9, SELF, 15), (target, SELF, 0), 8, 1) == Status.GENERAL_ERROR
-    assert grants.copy((9, SELF, 20), (target, SELF, 0), 8, 1) == Status.GENERAL_ERROR
-    assert grants.map(grants.bench.va(TARGET), 9)[0] == Status.GENERAL_ERROR
+    assert grants.copy((9, SELF, 16), (target, SELF, 0), 8, 1) == GrantStatus.OKAY
+    assert grants.copy((9, SELF, 15), (target, SELF, 0), 8, 1) == GrantStatus.GENERAL_ERROR
+    assert grants.copy((9, SELF, 20), (target, SELF, 0), 8, 1) == GrantStatus.GENERAL_ERROR
+    assert grants.map(grants.bench.va(TARGET), 9)[0] == GrantStatus.GENERAL_ERROR
     grants.audit()
 
 
@@ -290,15 +290,15 @@ def test_transfers(grants: Grants) -> None:
         return status
 
     frame = bench.mfn(FRAME)
-    assert transfer(frame, OWN, 9) == Status.BAD_PAGE, "it is still mapped"
+    assert transfer(frame, OWN, 9) == GrantStatus.BAD_PAGE, "it is still mapped"
     for pfn in (FRAME, TARGET):
         assert bench.call(14, bench.va(pfn), *((0, 0) if grants.wide else (0, 0, 0))) == 0
-    table.write_entry(grants.hv, 9, table.Entry(Gtf.ACCEPT_TRANSFER, OWN, 0x55))
-    assert transfer(frame, OWN, 9) == Status.OKAY
+    table.write_entry(grants.hv, 9, table.GrantEntry(Gtf.ACCEPT_TRANSFER, OWN, 0x55))
+    assert transfer(frame, OWN, 9) == GrantStatus.OKAY
     entry = table.read_entry(grants.hv, 9)
     assert (entry.flags, entry.frame) == (Gtf.ACCEPT_TRANSFER | 4 | 8, frame)
-    assert transfer(bench.mfn(TARGET), NOBODY, 9) == Status.BAD_DOMAIN, "and the frame is lost"
-    assert transfer(bench.mfn(TARGET), OWN, 9) == Status.BAD_PAGE
+    assert transfer(bench.mfn(TARGET), NOBODY, 9) == GrantStatus.BAD_DOMAIN, "and the frame is lost"
+    assert transfer(bench.mfn(TARGET), OWN, 9) == GrantStatus.BAD_PAGE
     grants.audit()
 
 
@@ -311,12 +311,12 @@ def test_swapping(grants: Grants) -> None:
         status: int = struct.unpack_from("<h", raw, 8)[0]
         return status
 
-    assert swap(9, 10) == Status.OKAY
+    assert swap(9, 10) == GrantStatus.OKAY
     assert table.read_entry(grants.hv, 9).frame == grants.bench.mfn(TARGET)
-    assert swap(9, 9) == Status.OKAY
-    assert swap(9, 512) == Status.BAD_GNTREF
+    assert swap(9, 9) == GrantStatus.OKAY
+    assert swap(9, 512) == GrantStatus.BAD_GNTREF
     grants.hv.domain.grants.active[10] = Active(DOM0, grants.bench.mfn(FRAME), readers=1)
-    assert swap(9, 10) == Status.EAGAIN
+    assert swap(9, 10) == GrantStatus.EAGAIN
     del grants.hv.domain.grants.active[10]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor.abi import Hypercall
-from pvops_xen.hypervisor.state import Entry
+from pvops_xen.hypervisor.state import EntryPoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -352,7 +352,7 @@ def test_console_io(bench: Bench) -> None:
 
 def test_a_guest_that_runs_is_ticked_and_one_that_sleeps_is_not_woken(bench64: Bench) -> None:
     hv = bench64.platform.hv
-    hv.domain.vcpus[0].event = Entry(0, bench64.write(0x108, b"\x0f\x0b"), mask_events=True)
+    hv.domain.vcpus[0].event = EntryPoint(0, bench64.write(0x108, b"\x0f\x0b"), mask_events=True)
     bench64.call(32, 1, bench64.write(ARGUMENT, struct.pack("<3I", 0, 0, 0)))
     assert bench64.run("b81d000000bf010000000f05 ebfe").reason == "dead"
     hv.memory.set_u8(hv.domain.vcpus[0].info + 1, 0)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pvops_xen.hypervisor.abi import EEXIST, EINVAL, ENOENT, ENOSYS
 from pvops_xen.hypervisor.memory import audit
-from pvops_xen.hypervisor.state import Entry
+from pvops_xen.hypervisor.state import EntryPoint
 
 from pvops_core.kinds import MachineKind
 
@@ -117,7 +117,7 @@ def test_vcpu_info_moves_with_its_contents(bench: Bench) -> None:
 
 def test_a_blocked_vcpu_wakes_at_its_timer(bench64: Bench) -> None:
     hv = bench64.platform.hv
-    hv.domain.vcpus[0].event = Entry(0, bench64.write(0x108, b"\x0f\x0b"), mask_events=True)
+    hv.domain.vcpus[0].event = EntryPoint(0, bench64.write(0x108, b"\x0f\x0b"), mask_events=True)
     bench64.call(32, 1, bench64.write(0x110, struct.pack("<3I", 0, 0, 0)))
     bench64.call(24, 8, 0, bench64.write(0x110, struct.pack("<QI", 5_000_000, 0)))
     stop = bench64.run("b81d000000bf010000000f05ebfe")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pvops_xen import backend
-from pvops_xen.hypervisor.console import HYPERCALL, OUT, RING, Console
+from pvops_xen.hypervisor.console import HYPERCALL, OUT, RING, XenConsole
 from pvops_xen.hypervisor.lines import MergedLines
 from pvops_xen.testing.guests import SmallGuest, image
 
@@ -85,7 +85,7 @@ def test_a_snapshot_holds_what_waits_for_its_copy() -> None:
 )
 def test_a_setting_chooses(show: str, expected: bytes) -> None:
     shown, memory = bytearray(), PhysicalMemory(1 << 16)
-    console = Console(shown.extend, show, page=4096)
+    console = XenConsole(shown.extend, show, page=4096)
     console.write(b"a\nb\n")
     OUT.put(memory, 4096, b"a\nc\n")
     assert console.exchange(memory)

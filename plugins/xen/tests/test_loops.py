@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor.events.upcalls import upcall_due
-from pvops_xen.hypervisor.state import Entry
+from pvops_xen.hypervisor.state import EntryPoint
 
 from pvops_core.machine.run.watchdog import run_within
 
@@ -25,7 +25,7 @@ DUE_NS = 2_000_000
 def arm(bench: Bench) -> None:
     """Bind the timer's virtual interrupt, unmask its port, and have it come once."""
     hv = bench.platform.hv
-    hv.domain.vcpus[0].event = Entry(0xE019 if bench.word == 4 else 0, bench.va(HANDLER), mask_events=True)
+    hv.domain.vcpus[0].event = EntryPoint(0xE019 if bench.word == 4 else 0, bench.va(HANDLER), mask_events=True)
     request = bench.write(0x110, struct.pack("<III", 0, 0, 0))
     assert bench.call(EVENT_CHANNEL_OP, BIND_VIRQ, request) == 0
     (port,) = struct.unpack("<8xI", bench.cpu.read_virtual(request, 12))

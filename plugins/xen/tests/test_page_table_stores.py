@@ -10,7 +10,7 @@ from pvops_xen.hypervisor.memory import audit
 from pvops_xen.hypervisor.memory import entries as pte
 
 if TYPE_CHECKING:
-    from pvops_xen.testing.guests import Outcome, SmallGuest
+    from pvops_xen.testing.guests import GuestOutcome, SmallGuest
 
 PF = 14
 STORES = (
@@ -31,7 +31,7 @@ STORES = (
 REFUSED = ("movups [{d}], xmm0", "mov [{d} + 3], {s}", "fnsave [{d}]", "fxsave [{d}]", "lock cmpxchg8b [{d} + 4]")
 
 
-def run(g: SmallGuest, code: str, page: int) -> Outcome:
+def run(g: SmallGuest, code: str, page: int) -> GuestOutcome:
     """Execute a store to the first entry of a page, with a page and a number in the registers that stores use."""
     g.put(4, (g.mfn(3) << PAGE_SHIFT | 0x25).to_bytes(8, "little") * 2)
     d, s, letters = ("rdi", "rsi", "r") if g.bits == 64 else ("edi", "esi", "e")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor.memory import audit
-from pvops_xen.testing.rules import CASES, Case
+from pvops_xen.testing.rules import CASES, RuleCase
 from pvops_xen.testing.rules.page import page
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ VCPUS = 2
 
 
 @pytest.mark.parametrize(("case", "bits"), TRIED, ids=[f"{case.name}, {bits} bits" for case, bits in TRIED])
-def test_it_ends_as_xen_ends_it(guests: dict[int, SmallGuest], case: Case, bits: int) -> None:
+def test_it_ends_as_xen_ends_it(guests: dict[int, SmallGuest], case: RuleCase, bits: int) -> None:
     guest = guests[bits]
     guest.restart()
     got = case.act(guest)

@@ -24,7 +24,7 @@ from pvops_core.machine.memory import PhysicalMemory
 from pvops_core.machine.run.stateful import where_not_plain
 
 if TYPE_CHECKING:
-    from pvops_xen.hypervisor.ring import Ring
+    from pvops_xen.hypervisor.ring import ByteRing
 
 DOMID = 3
 HOME = f"/local/domain/{DOMID}"
@@ -319,13 +319,13 @@ class Guest:
             self.memory.set_u32(4096 + offset, value)
         return self.memory.u32(4096 + offset)
 
-    def put(self, ring: Ring, data: bytes) -> None:
+    def put(self, ring: ByteRing, data: bytes) -> None:
         producer = self.index(ring.producer)
         for at, byte in enumerate(data):
             self.memory.set_u8(4096 + ring.data + (producer + at) % ring.size, byte)
         self.index(ring.producer, (producer + len(data)) % (1 << 32))
 
-    def take(self, ring: Ring) -> bytes:
+    def take(self, ring: ByteRing) -> bytes:
         return ring.take(self.memory, 4096)
 
 
@@ -362,7 +362,7 @@ def test_replies_longer_than_the_ring_come_as_room_comes(guest: Guest, start: in
     ("ring", "consumer", "producer"), [(REQUESTS, 0, 1025), (REQUESTS, 1, 0), (REPLIES, 5, 4), (REPLIES, 0, 1 << 31)]
 )
 def test_indices_that_make_no_sense_are_named_and_end_the_conversation(
-    guest: Guest, ring: Ring, consumer: int, producer: int
+    guest: Guest, ring: ByteRing, consumer: int, producer: int
 ) -> None:
     said: list[str] = []
     guest.service.log = said.append

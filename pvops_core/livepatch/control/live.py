@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pvops_core.errors import UsageError
-from pvops_core.livepatch.control.report import Report
+from pvops_core.livepatch.control.report import LivepatchReport
 from pvops_core.livepatch.control.script import Script, read_script
 from pvops_core.livepatch.control.server import Server
 from pvops_core.livepatch.control.tool import Tool
 from pvops_core.livepatch.kernel import live_patches
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.control.wish import Patching
+    from pvops_core.livepatch.control.orders import PatchOrders
     from pvops_core.session import Session
 
 
 class LiveBoot:
-    """Does what a :class:`Patching` says while a session runs. A context manager.
+    """Does what a :class:`PatchOrders` says while a session runs. A context manager.
 
     Args:
         session: made with page frames for payloads.
@@ -28,11 +28,11 @@ class LiveBoot:
         show: is given lines for the user.
     """
 
-    def __init__(self, session: Session, patching: Patching, show: Callable[[str], None]) -> None:
+    def __init__(self, session: Session, patching: PatchOrders, show: Callable[[str], None]) -> None:
         self._stack = ExitStack()
         self._script: Script | None = None
         patches = live_patches(session)
-        self._report = report = Report(patches, show)
+        self._report = report = LivepatchReport(patches, show)
         if patching.script:
             steps = read_script(patching.script, patching.path)
             tool = Tool(patches, _read, report.say)

@@ -13,12 +13,12 @@ from pvops_core.errors import HeldError, MachineError, OccupiedError, PvopsError
 from pvops_core.guest.spans import Spans
 from pvops_core.livepatch.control.registry import Registry, RegistryState
 from pvops_core.livepatch.errors import LivepatchError, PartialError
-from pvops_core.livepatch.payload.area import PAGE_SIZE, Access
+from pvops_core.livepatch.payload.area import PAGE_SIZE, PageRights
 from pvops_core.livepatch.payload.description import Description
-from pvops_core.livepatch.payload.model import Command, Phase, State
+from pvops_core.livepatch.payload.model import Command, HookPhase, State
 from pvops_core.livepatch.rendezvous import act, guestcode
+from pvops_core.livepatch.rendezvous.driver import RendezvousDriver, RendezvousDriverState
 from pvops_core.livepatch.rendezvous.fixups import Fixups
-from pvops_core.livepatch.rendezvous.meeting import Meeting, MeetingState
 from pvops_core.livepatch.rendezvous.safepoints import SafePoints, Span
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.stateful import Beside
@@ -44,7 +44,7 @@ _LIVEPATCH: Final = event_kind(
 Loader = Callable[["PatchedGuest", str, bytes, Registry, bool], "Placed"]
 _STRIDE, _PATIENCE = 1000, 6000
 """A vCPU that is to run a hook goes on for so many blocks of code, so often, till it takes interrupts: 30 ms in all."""
-_POST = {Command.APPLY: Phase.POSTAPPLY, Command.REVERT: Phase.POSTREVERT}
+_POST = {Command.APPLY: HookPhase.POSTAPPLY, Command.REVERT: HookPhase.POSTREVERT}
 
 
 class LivepatchState(NamedTuple):
@@ -62,7 +62,7 @@ class LivepatchState(NamedTuple):
     registry: RegistryState
     area: dict[int, int]
     placed: dict[str, str]
-    meeting: tuple[str, MeetingState] | None
+    meeting: tuple[str, RendezvousDriverState] | None
     messages: tuple[str, ...]
     prepared: bool
 
@@ -81,9 +81,9 @@ class Livepatch:
         self.messages: list[str] = []
         self._loader = loader
         self._placed: dict[str, Placed] = {}
-        self._meeting: Meeting | None = None
+        self._meeting: RendezvousDriver | None = None
         self._payloads = Beside["Placed"]("the payload")
-        self._meetings = Beside[Meeting]("the")
+        self._meetings = Beside[RendezvousDriver]("the")
         self._prepared = False
         self._master: Vcpu | None = None
         self._fixups = Fixups(self._fixup, guest.pages.fault)
@@ -114,7 +114,7 @@ class Livepatch:
         self._placed.pop(payload.name).remove(self.guest)
         self.guest.machine.log.record(_LIVEPATCH, what="unload", payload=payload.name)
 
-    def call(self, record: Record, phase: Phase) -> int:
+    def call(self, record: Record, phase: HookPhase) -> int:
         """Run the hooks of a phase as guest code; outside a quiet zone on a vCPU that is at a safe point, if any is."""
         hooks = record.payload.hooks.of(phase)
         if not hooks:
@@ -135,7 +135,7 @@ class Livepatch:
         spans = self._spans(work)
         points = SafePoints(self.guest, spans)
         self._agreed = Spans(np.array([(span.start, span.end) for span in spans], dtype=np.uint64).reshape(-1, 2))
-        self._meeting = Meeting(machine, points, work.timeout_ns)
+        self._meeting = RendezvousDriver(machine, points, work.timeout_ns)
         machine.log.record(_LIVEPATCH, what=work.command.name, payload=work.record.name, timeout=work.timeout_ns)
         machine.watch(self._between)
 
@@ -148,7 +148,7 @@ class Livepatch:
         if not self._prepared:
             guest = self.guest
             guest.pages.prepare()
-            guest.pages.protect(guest.area.landing, PAGE_SIZE, Access.TEXT)
+            guest.pages.protect(guest.area.landing, PAGE_SIZE, PageRights.TEXT)
             guest.write_text(guest.area.landing, guestcode.LANDING, "livepatch")
             guest.machine.observe(self._fixups.exception)
             self._prepared = True
@@ -212,7 +212,7 @@ class Livepatch:
                 self.registry.finish(-errno.EIO)
         return None
 
-    def _act(self, work: Work, meeting: Meeting) -> tuple[int, tuple[Record, ...]]:
+    def _act(self, work: Work, meeting: RendezvousDriver) -> tuple[int, tuple[Record, ...]]:
         """The result, and which payloads an action that was aborted has reverted."""
         if meeting.lateness:
             self._say(f"{work.record.name}: {meeting.lateness}")
@@ -233,7 +233,7 @@ class Livepatch:
             self._master = self._asked = None
         return 0, ()
 
-    def _finish(self, work: Work, meeting: Meeting, rc: int, reverted: tuple[Record, ...]) -> None:
+    def _finish(self, work: Work, meeting: RendezvousDriver, rc: int, reverted: tuple[Record, ...]) -> None:
         """Note the result, show it to the guest, and run the hook that comes after."""
         record, applied_before = work.record, tuple(self.registry.applied)
         self.registry.finish(rc, reverted)

@@ -19,8 +19,8 @@ from pvops_core.livepatch.payload.model import (
     NAME_SIZE,
     ActionFlag,
     Command,
+    HookPhase,
     Payload,
-    Phase,
     Record,
     State,
     UploadFlag,
@@ -83,7 +83,7 @@ class Host(Protocol):
     def unload(self, payload: Payload) -> None:
         """Take a payload out of the guest."""
 
-    def call(self, record: Record, phase: Phase) -> int:
+    def call(self, record: Record, phase: HookPhase) -> int:
         """Run the hook of a phase outside the quiet zone; what it returned, 0 for none."""
 
     def schedule(self, work: Work) -> None:
@@ -91,7 +91,7 @@ class Host(Protocol):
 
 
 @attrs.frozen
-class Status:
+class PayloadStatus:
     """What ``get`` tells: state, and 0 or a negative errno (``-EAGAIN``: under way)."""
 
     state: State
@@ -112,7 +112,7 @@ class Page:
 
     version: int
     remaining: int
-    entries: tuple[tuple[str, Status, bytes], ...]
+    entries: tuple[tuple[str, PayloadStatus, bytes], ...]
     name_total_size: int
     metadata_total_size: int
 
@@ -175,14 +175,14 @@ class Registry:
                 found.setdefault(name, address)
         return found
 
-    def get(self, name: str) -> Status:
+    def get(self, name: str) -> PayloadStatus:
         """State and result of a payload.
 
         Raises:
             LivepatchError: EINVAL for a bad name, ENOENT for an unknown one.
         """
         record = self.record(name)
-        return Status(record.state, record.rc)
+        return PayloadStatus(record.state, record.rc)
 
     def list(self, idx: int = 0, nr: int = LIST_LIMIT, *, pad: int = 0) -> Page:
         """A page of all payloads, from number ``idx`` on, ``nr`` at most; with 0 only how many and how large.
@@ -201,7 +201,7 @@ class Registry:
         return Page(
             version=self.version,
             remaining=len(self.records) - (idx + len(told) if nr else 0),
-            entries=tuple((r.name, Status(r.state, r.rc), r.payload.metadata) for r in told),
+            entries=tuple((r.name, PayloadStatus(r.state, r.rc), r.payload.metadata) for r in told),
             name_total_size=sum(len(write_name(record.name)) for record in sized),
             metadata_total_size=sum(len(record.payload.metadata) for record in sized),
         )
@@ -290,7 +290,7 @@ class Registry:
         top = self.applied[-1]
         if top is not record:
             _refuse(errno.EBUSY, record.name, f"only the last one applied can be reverted, which is {top.name}")
-        self._schedule(Command.REVERT, record, timeout, Phase.PREREVERT)
+        self._schedule(Command.REVERT, record, timeout, HookPhase.PREREVERT)
 
     def _apply(self, record: Record, timeout: int, *, nodeps: bool) -> None:
         if record.reverted and not record.payload.reappliable:
@@ -299,7 +299,7 @@ class Registry:
             return
         if not nodeps:
             self._check_dependency(record, self.applied[-1].payload.build_id if self.applied else self._host.build_id)
-        self._schedule(Command.APPLY, record, timeout, Phase.PREAPPLY)
+        self._schedule(Command.APPLY, record, timeout, HookPhase.PREAPPLY)
 
     def _replace(self, record: Record, timeout: int) -> None:
         self._check_dependency(record, self._host.build_id)
@@ -318,7 +318,7 @@ class Registry:
                 f"it depends on build-id {record.payload.depends.hex()}, but {wanted.hex()} is the last one in force",
             )
 
-    def _schedule(self, command: Command, record: Record, timeout: int, veto: Phase | None) -> None:
+    def _schedule(self, command: Command, record: Record, timeout: int, veto: HookPhase | None) -> None:
         # Xen asks the veto hook first and may then find that other work is pending, with nothing to undo the hook.
         if self.work is not None:
             _refuse(errno.EBUSY, record.name, f"an action on {self.work.record.name} is under way")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pvops_core.livepatch.control.script import Script, Step
 
 
-class Report:
+class LivepatchReport:
     """Keeps what the verbs say and how they end.
 
     Args:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import attrs
 
 from pvops_core.errors import UsageError
-from pvops_core.livepatch.control.report import Report, payloads
+from pvops_core.livepatch.control.report import LivepatchReport, payloads
 from pvops_core.livepatch.control.tool import FAILED, Tool, check_words
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.livepatch.payload.model import MAX_SIZE
@@ -85,7 +85,7 @@ class Server:
         UsageError: the socket cannot be made.
     """
 
-    def __init__(self, path: Path, livepatch: Livepatch, report: Report, owner: int | None = None) -> None:
+    def __init__(self, path: Path, livepatch: Livepatch, report: LivepatchReport, owner: int | None = None) -> None:
         self._livepatch = livepatch
         self._machine = livepatch.guest.machine
         self._report = report

@@ -10,7 +10,7 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pvops_core.livepatch.payload.area import Access
+from pvops_core.livepatch.payload.area import PageRights
 from pvops_core.patching.altinstructions.alternatives import INVERTED, AltEntry, Padding, replace
 from pvops_core.patching.code.disasm import instruction_lengths
 from pvops_core.patching.code.nops import NOPS, NopKind
@@ -56,7 +56,7 @@ def _entry(linked: Linked, data: bytes, index: int, start: int) -> AltEntry:
     if replacement_length > length:
         raise linked.item.error(f"replaces {length} bytes by {replacement_length}", field)
     for address, size in ((made.address, length), (made.replacement, replacement_length)):
-        region = linked.region(address, Access.TEXT)
+        region = linked.region(address, PageRights.TEXT)
         if size and (region is None or address + size > region.end):
             raise linked.item.error(f"{address:#x}+{size:#x} is not in the payload's text", field)
     return made

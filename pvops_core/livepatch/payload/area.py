@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PAGE_SIZE = 0x1000
 
 
-class Access(enum.Enum):
+class PageRights(enum.Enum):
     """What pages of a payload are for."""
 
     TEXT = "rx"
@@ -34,7 +34,7 @@ class Pages(Protocol):
             LivepatchError: EAGAIN, the guest has not come so far yet; EBUSY, it uses the addresses itself.
         """
 
-    def protect(self, address: int, size: int, access: Access | None) -> None:
+    def protect(self, address: int, size: int, access: PageRights | None) -> None:
         """Give the pages of a range what an access needs and no more; None: they are not there."""
 
     def fault(self, vcpu: Vcpu, address: int) -> bool:
@@ -47,7 +47,7 @@ class MappedByGuest:
     def prepare(self) -> None:
         """Nothing is to be done."""
 
-    def protect(self, address: int, size: int, access: Access | None) -> None:
+    def protect(self, address: int, size: int, access: PageRights | None) -> None:
         """They stay as the guest has mapped them."""
 
     def fault(self, vcpu: Vcpu, address: int) -> bool:  # noqa: ARG002 - as Pages has it
@@ -55,7 +55,7 @@ class MappedByGuest:
         return False
 
 
-class Area:
+class PayloadArea:
     """A range of guest-virtual pages that nobody else in the guest uses. Its first page is for the core itself.
 
     Args:

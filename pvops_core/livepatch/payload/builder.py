@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.livepatch.payload.contents import BUILD_ID, DEPENDS, EX_TABLE, FUNC, FUNCS, HOOKS, HOST_DEPENDS, MODINFO
-from pvops_core.livepatch.payload.model import OPAQUE_SIZE, PAYLOAD_VERSION, Phase
+from pvops_core.livepatch.payload.model import OPAQUE_SIZE, PAYLOAD_VERSION, HookPhase
 from pvops_core.livepatch.payload.objects import SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Reference:
 
 
 @attrs.define
-class Section:
+class PayloadSection:
     """One section being made; all may be changed until the file is, to make files that are wrong."""
 
     name: str
@@ -76,14 +76,14 @@ class PayloadBuilder:
 
     def __init__(self, kind: MachineKind, *, build_id: bytes, depends: bytes, host: bytes) -> None:
         self.bits = kind.bits
-        self.sections: dict[str, Section] = {}
+        self.sections: dict[str, PayloadSection] = {}
         self.symbols: list[_Symbol] = []
         for name, value in ((BUILD_ID, build_id), (DEPENDS, depends), (HOST_DEPENDS, host)):
             self.section(name, RODATA, align=4).data += note(value)
 
-    def section(self, name: str, flags: int, *, align: int = 8) -> Section:
+    def section(self, name: str, flags: int, *, align: int = 8) -> PayloadSection:
         """The section of a name, made if there is none."""
-        return self.sections.setdefault(name, Section(name, flags, align=align))
+        return self.sections.setdefault(name, PayloadSection(name, flags, align=align))
 
     def text(self, name: str, code: bytes, references: Iterable[Reference] = ()) -> None:
         """Add a function: its code and what in it refers to symbols (offsets from its first byte)."""
@@ -94,7 +94,9 @@ class PayloadBuilder:
         section = self.section(".data", DATA) if writable else self.section(".rodata", RODATA)
         self._define(section, name, data, references, _OBJECT)
 
-    def _define(self, section: Section, name: str, data: bytes, references: Iterable[Reference], type: int) -> None:
+    def _define(
+        self, section: PayloadSection, name: str, data: bytes, references: Iterable[Reference], type: int
+    ) -> None:
         section.data += bytes(-len(section.data) % 16)
         start = len(section.data)
         section.data += data
@@ -136,7 +138,7 @@ class PayloadBuilder:
         if new is not None:
             section.references.append(Reference(start + pointer, new, ABSOLUTE[self.bits]))
 
-    def hook(self, phase: Phase, symbol: str) -> None:
+    def hook(self, phase: HookPhase, symbol: str) -> None:
         """Add a function of the payload to the hooks of a phase."""
         section = self.section(HOOKS + phase.value, RODATA)
         section.references.append(Reference(len(section.data), symbol, ABSOLUTE[self.bits]))
@@ -181,8 +183,8 @@ class PayloadBuilder:
             if section.references
         ]
         tables = [
-            (Section(".symtab", 0, _SYMTAB, 8, table), table_at + 1, 1),
-            (Section(".strtab", 0, _STRTAB, 1, strings), 0, 0),
+            (PayloadSection(".symtab", 0, _SYMTAB, 8, table), table_at + 1, 1),
+            (PayloadSection(".strtab", 0, _STRTAB, 1, strings), 0, 0),
         ]
         return self._file([*((section, 0, 0) for section in sections), *tables, *relocations])
 
@@ -192,8 +194,8 @@ class PayloadBuilder:
         return struct.pack("<IIIBBH", name, value, size, info, 0, section)
 
     def _relocations(
-        self, section: Section, number: int, table: int, order: dict[str, int]
-    ) -> tuple[Section, int, int]:
+        self, section: PayloadSection, number: int, table: int, order: dict[str, int]
+    ) -> tuple[PayloadSection, int, int]:
         data = bytearray()
         for each in section.references:
             if self.bits == 64:
@@ -202,11 +204,11 @@ class PayloadBuilder:
                 data += struct.pack("<II", each.offset, order[each.symbol] << 8 | each.type)
                 struct.pack_into("<i", section.data, each.offset, each.addend)
         kind, prefix = (_RELA, ".rela") if self.bits == 64 else (_REL, ".rel")
-        return Section(prefix + section.name, 0, kind, 8, data), table, number
+        return PayloadSection(prefix + section.name, 0, kind, 8, data), table, number
 
-    def _file(self, sections: list[tuple[Section, int, int]]) -> bytes:
+    def _file(self, sections: list[tuple[PayloadSection, int, int]]) -> bytes:
         names = bytearray(b"\0")
-        sections = [*sections, (Section(".shstrtab", 0, _STRTAB, 1, names), 0, 0)]
+        sections = [*sections, (PayloadSection(".shstrtab", 0, _STRTAB, 1, names), 0, 0)]
         starts = []
         for section, _, _ in sections:
             starts.append(len(names))
@@ -225,7 +227,7 @@ class PayloadBuilder:
         body[:head] = self._elf(table, len(sections) + 1)
         return bytes(body)
 
-    def _header(self, section: Section, name: int, offset: int, link: int, info: int) -> bytes:
+    def _header(self, section: PayloadSection, name: int, offset: int, link: int, info: int) -> bytes:
         size = len(section.data) if section.size is None else section.size
         entry = {_SYMTAB: 24 if self.bits == 64 else 16, _RELA: 24, _REL: 8}.get(section.kind, 0)
         word = "Q" if self.bits == 64 else "I"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.livepatch.payload.area import Access
-from pvops_core.livepatch.payload.model import OPAQUE_SIZE, PAYLOAD_VERSION, Function, Hooks, Phase
+from pvops_core.livepatch.payload.area import PageRights
+from pvops_core.livepatch.payload.model import OPAQUE_SIZE, PAYLOAD_VERSION, Function, HookPhase, Hooks
 from pvops_core.livepatch.payload.objects import SHN_LORESERVE, SHN_UNDEF
 from pvops_core.livepatch.payload.trampoline import ENDBR64, code_for, offset_of
 
@@ -39,7 +39,7 @@ _BUG_FRAME, _INDIRECT_CALL = 8, 6
 NT_GNU_BUILD_ID = 3
 _NAME_LIMIT = 128
 _STT_SECTION, _STT_FILE = 3, 4
-_UNIQUE = (FUNCS, DEPENDS, HOST_DEPENDS, BUILD_ID, MODINFO, EX_TABLE, *(HOOKS + phase.value for phase in Phase))
+_UNIQUE = (FUNCS, DEPENDS, HOST_DEPENDS, BUILD_ID, MODINFO, EX_TABLE, *(HOOKS + phase.value for phase in HookPhase))
 
 
 @attrs.frozen
@@ -144,7 +144,7 @@ def _function(
         if found is None:
             raise LivepatchError(f"could not resolve old address of {name}", errno=errno.ENOENT)
         old = found
-    if new and linked.region(new, Access.TEXT) is None:
+    if new and linked.region(new, PageRights.TEXT) is None:
         raise LivepatchError(f"{name}: new_addr {new:#x} is not in the payload's text")
     begin = _text(target, name, old, min(old_size, OPAQUE_SIZE))
     offset = offset_of(target.kind, begin, new)
@@ -195,16 +195,16 @@ def hooks(linked: Linked) -> Hooks:
     """The hooks; EINVAL for a table of the wrong size, a second one of a single hook, or one outside of the text."""
     found = {}
     size = linked.item.bits // 8
-    for phase in Phase:
+    for phase in HookPhase:
         name = HOOKS + phase.value
         data = _section(linked, name)
         if len(data) % size:
             raise linked.item.error(f"{len(data):#x} bytes are no whole number of pointers", name)
         addresses = tuple(int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size))
-        if phase not in {Phase.LOAD, Phase.UNLOAD} and len(addresses) > 1:
+        if phase not in {HookPhase.LOAD, HookPhase.UNLOAD} and len(addresses) > 1:
             raise linked.item.error(f"there are {len(addresses)}; one is allowed", name)
         for address in addresses:
-            if linked.region(address, Access.TEXT) is None:
+            if linked.region(address, PageRights.TEXT) is None:
                 raise linked.item.error(f"{address:#x} is not in the payload's text", name)
         if addresses:
             found[phase] = addresses
@@ -223,7 +223,7 @@ def exception_table(linked: Linked) -> dict[int, int]:
         place = start + 8 * index
         fault, fixup = place + at & mask, place + 4 + on & mask
         for address in (fault, fixup):
-            if linked.region(address, Access.TEXT) is None:
+            if linked.region(address, PageRights.TEXT) is None:
                 raise linked.item.error(f"{address:#x} is not in the payload's text", f"{EX_TABLE}[{index}]")
         found[fault] = fixup
     return found
@@ -250,7 +250,7 @@ def _check_calls(linked: Linked, section: ObjectSection) -> None:
         raise linked.item.error(f"{len(data):#x} bytes are no whole number of entries", ALT_CALLS)
     for index, (distance,) in enumerate(struct.iter_unpack("<i", data)):
         place = start + 4 * index + distance & (1 << linked.item.bits) - 1
-        region = linked.region(place, Access.TEXT)
+        region = linked.region(place, PageRights.TEXT)
         if region is None or place + _INDIRECT_CALL > region.end:
             raise linked.item.error(f"{place:#x} is not in the payload's text", f"{ALT_CALLS}[{index}]")
 

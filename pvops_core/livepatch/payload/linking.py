@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
-from pvops_core.livepatch.payload.area import Access
+from pvops_core.livepatch.payload.area import PageRights
 from pvops_core.livepatch.payload.objects import (
     SHF_EXECINSTR,
     SHF_WRITE,
@@ -28,7 +28,7 @@ from pvops_core.livepatch.payload.objects import (
 )
 
 if TYPE_CHECKING:
-    from pvops_core.livepatch.payload.area import Area
+    from pvops_core.livepatch.payload.area import PayloadArea
 
 
 @attrs.frozen
@@ -41,7 +41,7 @@ class Region:
         data: their bytes, as placed.
     """
 
-    access: Access
+    access: PageRights
     address: int
     data: bytearray = attrs.field(repr=False)
 
@@ -54,15 +54,15 @@ class Region:
         return self.address <= address < self.end
 
 
-def access_of(item: RelocatableObject, section: ObjectSection) -> Access:
+def access_of(item: RelocatableObject, section: ObjectSection) -> PageRights:
     """Where a section belongs; EINVAL for one that is writable and executable."""
     match section.flags & (SHF_WRITE | SHF_EXECINSTR):
         case 0:
-            return Access.RODATA
+            return PageRights.RODATA
         case flags if flags == SHF_EXECINSTR:
-            return Access.TEXT
+            return PageRights.TEXT
         case flags if flags == SHF_WRITE:
-            return Access.DATA
+            return PageRights.DATA
     raise item.error("writable and executable sections are not supported", section.name, errno.EINVAL)
 
 
@@ -72,7 +72,7 @@ class Linked:
 
     Attributes:
         item: the object file.
-        regions: its pages, in the order of :class:`Access`.
+        regions: its pages, in the order of :class:`PageRights`.
         addresses: section number to guest-virtual address.
         symbols: symbol number to value.
     """
@@ -82,7 +82,7 @@ class Linked:
     addresses: Mapping[int, int]
     symbols: tuple[int, ...]
 
-    def region(self, address: int, access: Access | None = None) -> Region | None:
+    def region(self, address: int, access: PageRights | None = None) -> Region | None:
         """The region that an address lies in."""
         return next((r for r in self.regions if address in r and access in {None, r.access}), None)
 
@@ -98,7 +98,7 @@ class Linked:
         return self.bytes_at(self.addresses[section.index], section.size) or b""
 
 
-def link(item: RelocatableObject, area: Area, lookup: Callable[[str], int | None], spare: int) -> Linked:
+def link(item: RelocatableObject, area: PayloadArea, lookup: Callable[[str], int | None], spare: int) -> Linked:
     """Place, resolve and relocate.
 
     Args:
@@ -128,9 +128,9 @@ def link(item: RelocatableObject, area: Area, lookup: Callable[[str], int | None
     return linked
 
 
-def _lay_out(item: RelocatableObject, spare: int) -> tuple[dict[int, tuple[Access, int]], dict[Access, int]]:
+def _lay_out(item: RelocatableObject, spare: int) -> tuple[dict[int, tuple[PageRights, int]], dict[PageRights, int]]:
     """Section number to region and offset, and the regions' sizes."""
-    sizes = dict.fromkeys(Access, 0)
+    sizes = dict.fromkeys(PageRights, 0)
     places = {}
     for section in item.sections:
         if section.loaded:
@@ -138,7 +138,7 @@ def _lay_out(item: RelocatableObject, spare: int) -> tuple[dict[int, tuple[Acces
             offset = -(-sizes[access] // section.align) * section.align
             places[section.index] = access, offset
             sizes[access] = offset + section.size
-    sizes[Access.DATA] = -(-sizes[Access.DATA] // 16) * 16 + spare
+    sizes[PageRights.DATA] = -(-sizes[PageRights.DATA] // 16) * 16 + spare
     return places, sizes
 
 

@@ -13,7 +13,7 @@ from pvops_core.livepatch.control.registry import Registry, write_name
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.livepatch.payload import contents, description
 from pvops_core.livepatch.payload.alternatives import apply_alternatives
-from pvops_core.livepatch.payload.area import Access
+from pvops_core.livepatch.payload.area import PageRights
 from pvops_core.livepatch.payload.linking import Linked, link
 from pvops_core.livepatch.payload.model import Payload
 from pvops_core.livepatch.payload.objects import SHF_WRITE, RelocatableObject, read_object
@@ -40,7 +40,7 @@ class Placed:
     @property
     def text(self) -> tuple[int, int]:
         """First address of its text, and the first after it; 0, 0 if it has none."""
-        return next(((r.address, r.end) for r in self.regions if r.access is Access.TEXT), (0, 0))
+        return next(((r.address, r.end) for r in self.regions if r.access is PageRights.TEXT), (0, 0))
 
     def remove(self, guest: PatchedGuest) -> None:
         """Take it out of the guest and clear its pages."""
@@ -143,7 +143,7 @@ def _reappliable(linked: Linked) -> bool:
 
 def _describe(linked: Linked, name: str, functions: int, pointer_size: int) -> int:
     """Put the description that hooks are given at the end of the data region; its address."""
-    region = next(region for region in linked.regions if region.access is Access.DATA)
+    region = next(region for region in linked.regions if region.access is PageRights.DATA)
     raw = write_name(name)
     start = len(region.data) - description.size_of(pointer_size, functions, raw)
     table = linked.item.section(contents.FUNCS)

@@ -82,7 +82,7 @@ class Function:
         return self.old_address + self.offset
 
 
-class Phase(enum.Enum):
+class HookPhase(enum.Enum):
     """When a hook runs; the values are what its section's name ends with."""
 
     LOAD = "load"
@@ -97,36 +97,36 @@ class Phase(enum.Enum):
     @property
     def in_quiet_zone(self) -> bool:
         """Whether it runs while every vCPU is held."""
-        return self in {Phase.LOAD, Phase.UNLOAD, Phase.APPLY, Phase.REVERT}
+        return self in {HookPhase.LOAD, HookPhase.UNLOAD, HookPhase.APPLY, HookPhase.REVERT}
 
     @property
     def takes_payload(self) -> bool:
         """Whether it is called with the guest's address of its payload's description."""
-        return self not in {Phase.LOAD, Phase.UNLOAD}
+        return self not in {HookPhase.LOAD, HookPhase.UNLOAD}
 
     @property
     def result(self) -> bool:
         """Whether it returns an int."""
-        return self in {Phase.PREAPPLY, Phase.PREREVERT, Phase.APPLY, Phase.REVERT}
+        return self in {HookPhase.PREAPPLY, HookPhase.PREREVERT, HookPhase.APPLY, HookPhase.REVERT}
 
 
 @attrs.frozen
 class Hooks:
     """Guest-virtual addresses of hooks by when they run; there is one at most of all but load and unload."""
 
-    by_phase: Mapping[Phase, tuple[int, ...]] = attrs.field(factory=dict)
+    by_phase: Mapping[HookPhase, tuple[int, ...]] = attrs.field(factory=dict)
 
-    def of(self, phase: Phase) -> tuple[int, ...]:
+    def of(self, phase: HookPhase) -> tuple[int, ...]:
         """The hooks of a phase, in the order of their section."""
         return self.by_phase.get(phase, ())
 
     @property
     def outside(self) -> bool:
         """Whether any runs outside the quiet zone, which REPLACE does not allow."""
-        return any(self.of(phase) for phase in Phase if not phase.in_quiet_zone)
+        return any(self.of(phase) for phase in HookPhase if not phase.in_quiet_zone)
 
-    def __iter__(self) -> Iterator[Phase]:
-        return (phase for phase in Phase if self.of(phase))
+    def __iter__(self) -> Iterator[HookPhase]:
+        return (phase for phase in HookPhase if self.of(phase))
 
 
 @attrs.frozen(kw_only=True)

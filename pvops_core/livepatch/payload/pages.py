@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.livepatch.payload.area import PAGE_SIZE, Access
+from pvops_core.livepatch.payload.area import PAGE_SIZE, PageRights
 from pvops_core.machine import GuestFault
 from pvops_core.x86 import ADDRESS, CR4_PAE, EFER_NXE, LARGE, NO_EXECUTE, PRESENT
 
@@ -34,7 +34,7 @@ _LOW_MEMORY: Final = 872 << 20
 """What a 32-bit kernel maps directly at most, with the usual split (MAXMEM less the hole)."""
 _TABLE: Final = 0x63
 """Present, writable, accessed, dirty."""
-_RIGHTS: Final = {Access.TEXT: 0x21, Access.DATA: 0x63 | NO_EXECUTE, Access.RODATA: 0x21 | NO_EXECUTE}
+_RIGHTS: Final = {PageRights.TEXT: 0x21, PageRights.DATA: 0x63 | NO_EXECUTE, PageRights.RODATA: 0x21 | NO_EXECUTE}
 
 
 def base_of(session: Session) -> int:
@@ -111,7 +111,7 @@ class KernelPages:
                 changed = True
         return changed
 
-    def protect(self, address: int, size: int, access: Access | None) -> None:
+    def protect(self, address: int, size: int, access: PageRights | None) -> None:
         """Rewrite the entries of some pages; every vCPU forgets the old ones."""
         paging = next(iter(self._space.roots()))
         width = _width(paging)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from pvops_core.livepatch.errors import LivepatchError, PartialError
-from pvops_core.livepatch.payload.model import Command, Phase, Record
+from pvops_core.livepatch.payload.model import Command, HookPhase, Record
 from pvops_core.patching.poke import Poke
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ BY_HOOK = b""
 
 
 @attrs.define(eq=False)
-class RefusedError(LivepatchError):
+class ActRefusedError(LivepatchError):
     """The payload itself does not want the action: an expectation is not met, or its action hook says so."""
 
 
@@ -51,7 +51,7 @@ class Zone(Protocol):
     def write(self, pokes: Sequence[Poke], by: str) -> None:
         """Write guest text in one transaction."""
 
-    def call(self, record: Record, phase: Phase) -> int:
+    def call(self, record: Record, phase: HookPhase) -> int:
         """Run the hooks of a phase, in order, as guest code; what the last returned."""
 
     def publish(self, record: Record) -> None:
@@ -125,7 +125,7 @@ class Journal:
         self.flush()
         self._done.clear()
 
-    def call(self, record: Record, phase: Phase) -> int:
+    def call(self, record: Record, phase: HookPhase) -> int:
         """Run the hooks of a phase, which find the text as it is by then."""
         if not record.payload.hooks.of(phase):
             return 0
@@ -207,10 +207,10 @@ def _settle(
 def apply(record: Record, journal: Journal, zone: Zone) -> None:
     """Check what is expected, run the load hooks, then rewrite each function; or run the payload's own action."""
     check_expectations(record, journal.text)
-    if record.payload.hooks.of(Phase.APPLY):
-        _own_action(record, Phase.APPLY, journal, zone)
+    if record.payload.hooks.of(HookPhase.APPLY):
+        _own_action(record, HookPhase.APPLY, journal, zone)
         return
-    journal.call(record, Phase.LOAD)
+    journal.call(record, HookPhase.LOAD)
     for number, function in enumerate(record.payload.functions):
         if record.saved[number] is not None:
             zone.warn(f"{record.name}: {function.name} is applied already")
@@ -221,15 +221,15 @@ def apply(record: Record, journal: Journal, zone: Zone) -> None:
 
 def revert(record: Record, journal: Journal, zone: Zone) -> None:
     """Put back each function, then run the unload hooks; or run the payload's own action."""
-    if record.payload.hooks.of(Phase.REVERT):
-        _own_action(record, Phase.REVERT, journal, zone)
+    if record.payload.hooks.of(HookPhase.REVERT):
+        _own_action(record, HookPhase.REVERT, journal, zone)
         return
     put_back(record, journal.text)
     for number, function in enumerate(record.payload.functions):
         if record.saved[number] is None:
             zone.warn(f"{record.name}: {function.name} is not applied")
         record.saved[number] = None
-    journal.call(record, Phase.UNLOAD)
+    journal.call(record, HookPhase.UNLOAD)
 
 
 def replace(record: Record, applied: Sequence[Record], journal: Journal, zone: Zone) -> None:
@@ -244,7 +244,7 @@ def replace(record: Record, applied: Sequence[Record], journal: Journal, zone: Z
             revert(each, journal, zone)
             reverted.append(each)
         apply(record, journal, zone)
-    except RefusedError as error:
+    except ActRefusedError as error:
         if reverted == list(reversed(applied)):
             zone.warn(
                 f"{record.name}: SYSTEM MIGHT BE INSECURE: "
@@ -265,22 +265,22 @@ def check_expectations(record: Record, text: Overlay) -> None:
     for function in record.payload.functions:
         found = text.read(function.old_address, len(function.expected))
         if found != function.expected:
-            raise RefusedError(
+            raise ActRefusedError(
                 f"{function.name} begins {found.hex(' ')}, where {function.expected.hex(' ')} is expected",
                 errno=errno.EINVAL,
                 payload=record.name,
             )
 
 
-def _own_action(record: Record, phase: Phase, journal: Journal, zone: Zone) -> None:
+def _own_action(record: Record, phase: HookPhase, journal: Journal, zone: Zone) -> None:
     """Let the payload's hook do what it wants; then it must have done all of it, or have failed and done nothing."""
-    wanted = phase is Phase.APPLY
+    wanted = phase is HookPhase.APPLY
     result = journal.call(record, phase)
     flags = list(zone.applied_flags(record))
     if any(flag is not (wanted if result == 0 else not wanted) for flag in flags):
         raise PartialError(f"partially {'applied' if wanted else 'reverted'} payload '{record.name}'!")
     if result:
-        raise RefusedError(
+        raise ActRefusedError(
             f"its {phase.value} hook returned {result}", errno=abs(result) or errno.EINVAL, payload=record.name
         )
     record.saved = [BY_HOOK if flag else None for flag in flags]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import attrs
 
 
-class Phase(enum.Enum):
+class RendezvousPhase(enum.Enum):
     """Where a rendezvous stands."""
 
     CPU = "CPU"
@@ -41,7 +41,7 @@ class Lateness:
         missing: the vCPUs that had not.
     """
 
-    phase: Phase
+    phase: RendezvousPhase
     arrived: int
     wanted: int
     missing: tuple[int, ...]
@@ -76,7 +76,7 @@ class Rendezvous:
     def __init__(self, online: Iterable[int], now: int, timeout_ns: int) -> None:
         self.online = frozenset(online)
         self.deadline = now + timeout_ns
-        self.phase = Phase.CPU
+        self.phase = RendezvousPhase.CPU
         self.master: int | None = None
         self.lateness: Lateness | None = None
         self._in: set[int] = set()
@@ -85,7 +85,7 @@ class Rendezvous:
     @property
     def over(self) -> bool:
         """Whether it is done or late."""
-        return self.phase in {Phase.DONE, Phase.LATE}
+        return self.phase in {RendezvousPhase.DONE, RendezvousPhase.LATE}
 
     def arrived(self, cpu: int) -> bool:
         """Whether a vCPU has come in."""
@@ -97,27 +97,27 @@ class Rendezvous:
 
     def come_in(self, cpu: int, now: int) -> None:
         """A vCPU comes in with an empty stack; the first is master."""
-        if self.expire(now) or self.phase is not Phase.CPU or cpu not in self.online:
+        if self.expire(now) or self.phase is not RendezvousPhase.CPU or cpu not in self.online:
             return
         if self.master is None:
             self.master = cpu
         self._in.add(cpu)
         if self._in == self.online:
-            self.phase = Phase.IRQ
+            self.phase = RendezvousPhase.IRQ
 
     def switch_off(self, cpu: int, now: int) -> None:
         """A vCPU that is in switches its interrupts off; the master's turn counts as the others' do."""
-        if self.expire(now) or self.phase is not Phase.IRQ:
+        if self.expire(now) or self.phase is not RendezvousPhase.IRQ:
             return
         self._off.add(cpu)
         if self._off == self.online:
-            self.phase = Phase.QUIET
+            self.phase = RendezvousPhase.QUIET
 
     def join(self, cpu: int) -> None:
         """A vCPU comes online: it must come in as well, so the first phase is not over yet."""
         self.online |= {cpu}
-        if self.phase is Phase.IRQ:
-            self.phase = Phase.CPU
+        if self.phase is RendezvousPhase.IRQ:
+            self.phase = RendezvousPhase.CPU
 
     def leave(self, cpu: int) -> None:
         """A vCPU goes offline: nobody waits for it any more."""
@@ -126,33 +126,33 @@ class Rendezvous:
         self._off.discard(cpu)
         if self.master == cpu:
             self.master = min(self._in, default=None)
-        if self.phase is Phase.CPU and self.online and self._in == self.online:
-            self.phase = Phase.IRQ
-        if self.phase is Phase.IRQ and self._off == self.online:
-            self.phase = Phase.QUIET
+        if self.phase is RendezvousPhase.CPU and self.online and self._in == self.online:
+            self.phase = RendezvousPhase.IRQ
+        if self.phase is RendezvousPhase.IRQ and self._off == self.online:
+            self.phase = RendezvousPhase.QUIET
 
     def expire(self, now: int) -> bool:
         """Look at the clock; True if it is too late, or has been."""
-        if self.phase in {Phase.CPU, Phase.IRQ} and now > self.deadline:
-            there = self._in if self.phase is Phase.CPU else self._off
+        if self.phase in {RendezvousPhase.CPU, RendezvousPhase.IRQ} and now > self.deadline:
+            there = self._in if self.phase is RendezvousPhase.CPU else self._off
             others = self.online - ({self.master} if self.master is not None else set())
             self.lateness = Lateness(
                 self.phase, len(there & others), len(self.online) - 1, tuple(sorted(self.online - there))
             )
-            self.phase = Phase.LATE
-        return self.phase is Phase.LATE
+            self.phase = RendezvousPhase.LATE
+        return self.phase is RendezvousPhase.LATE
 
     def scatter(self) -> None:
         """The master finds that it may not act yet: everybody goes on for a while, and comes in again."""
-        assert self.phase is Phase.QUIET
-        self.phase, self.master = Phase.CPU, None
+        assert self.phase is RendezvousPhase.QUIET
+        self.phase, self.master = RendezvousPhase.CPU, None
         self._in.clear()
         self._off.clear()
 
     def acted(self) -> None:
         """The master has acted: everybody goes on."""
-        assert self.phase is Phase.QUIET
-        self.phase = Phase.DONE
+        assert self.phase is RendezvousPhase.QUIET
+        self.phase = RendezvousPhase.DONE
 
     def save(self) -> RendezvousState:
         """State for a snapshot."""
@@ -162,5 +162,5 @@ class Rendezvous:
     def load(self, state: RendezvousState) -> None:
         """Go back to a saved state."""
         online, phase, self.master, inside, off = state
-        self.online, self.phase = frozenset(online), Phase(phase)
+        self.online, self.phase = frozenset(online), RendezvousPhase(phase)
         self._in, self._off, self.lateness = set(inside), set(off), None

@@ -14,7 +14,7 @@ from pvops_core.machine.cpu.registers import Registers
 from pvops_core.machine.cpu.segments import Descriptor, HiddenState
 from pvops_core.machine.cpu.virtual import VirtualMemory
 from pvops_core.machine.unicorn.engine import Context, Engine, TableRegister, Words
-from pvops_core.machine.unicorn.state import Slot
+from pvops_core.machine.unicorn.state import StateWord
 from pvops_core.x86 import EFER_LMA, MSR_EFER
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.unicorn.probe import ContextLayout
 
 Loaded = tuple[int, Descriptor]
-_TSC_OFFSET = int(Slot.TSC_OFFSET)
+_TSC_OFFSET = int(StateWord.TSC_OFFSET)
 
 
 class Housing(Protocol):

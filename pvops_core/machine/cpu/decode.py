@@ -42,7 +42,7 @@ _EVERYWHERE: Final = frozenset({"fs", "gs"})
 
 
 @attrs.frozen
-class Access:
+class MemoryAccess:
     """One memory access of an instruction.
 
     Attributes:
@@ -123,14 +123,14 @@ def _writes(found: Any, operand: Any) -> bool:  # noqa: ANN401
     )  # of a string's two it says which is written
 
 
-def accesses(vcpu: Core) -> tuple[Access, ...]:
+def accesses(vcpu: Core) -> tuple[MemoryAccess, ...]:
     """The accesses of the instruction at RIP in the order in which they are made; of a repeated one, the next time."""
     bits = code_bits(vcpu)
     found = instruction(vcpu, bits)
-    return tuple(_Reader(vcpu, bits, found).all()) if found is not None else ()
+    return tuple(_OperandReader(vcpu, bits, found).all()) if found is not None else ()
 
 
-class _Reader:
+class _OperandReader:
     """Reads the accesses off one instruction."""
 
     def __init__(self, vcpu: Core, bits: int, found: Any) -> None:  # noqa: ANN401
@@ -142,7 +142,7 @@ class _Reader:
         short = 0x66 in found.prefix
         self._word = (2 if short else 8) if bits == 64 else 2 if short != (bits == 16) else 4
 
-    def all(self) -> list[Access]:
+    def all(self) -> list[MemoryAccess]:
         """Reads of the stack come first, pushes last."""
         popped, pushed = self._popped(), self._pushed()
         # With a stack pointer as its base, pop's operand is looked for after the pop.
@@ -152,9 +152,9 @@ class _Reader:
         value = self._vcpu.get(name) if name not in {"rip", "eip"} else self._vcpu.rip + self._found.size
         return value + (ahead if name in {"rsp", "esp", "sp"} else 0)
 
-    def _stack(self, name: str, distance: int, size: int, *, write: bool) -> Access:
+    def _stack(self, name: str, distance: int, size: int, *, write: bool) -> MemoryAccess:
         pointer = {64: "r", 32: "e", 16: ""}[self._wide] + name
-        return Access("ss", self._vcpu.get(pointer) + distance & (1 << self._wide) - 1, size, write)
+        return MemoryAccess("ss", self._vcpu.get(pointer) + distance & (1 << self._wide) - 1, size, write)
 
     def _family(self) -> tuple[str, int]:
         """Name without the letter of its width, and the width of its words."""
@@ -166,7 +166,7 @@ class _Reader:
                 return family, width or plain
         return name, self._word
 
-    def _popped(self) -> list[Access]:
+    def _popped(self) -> list[MemoryAccess]:
         family, word = self._family()
         if family in _ALL and family.startswith("popa"):
             return [self._stack("sp", 0, 8 * _ALL[family], write=False)]
@@ -176,7 +176,7 @@ class _Reader:
         pointer = "bp" if family == "leave" else "sp"
         return [self._stack(pointer, at * word, word, write=False) for at in range(count)]
 
-    def _pushed(self) -> list[Access]:
+    def _pushed(self) -> list[MemoryAccess]:
         family, word = self._family()
         if family in _ALL:
             size = _ALL[family]
@@ -191,7 +191,7 @@ class _Reader:
         """An indirect far call, which the disassembler does not tell from a near one: FF /3."""
         return bool(self._found.opcode[0] == 0xFF and self._found.modrm >> 3 & 7 == 3)
 
-    def _entered(self, word: int) -> list[Access]:
+    def _entered(self, word: int) -> list[MemoryAccess]:
         level = self._found.operands[1].imm & 31
         found = [self._stack("sp", -word, word, write=True)]
         for at in range(1, level):
@@ -201,7 +201,7 @@ class _Reader:
             found.append(self._stack("sp", -word * (level + 1), word, write=True))
         return found
 
-    def _operands(self, ahead: int) -> list[Access]:
+    def _operands(self, ahead: int) -> list[MemoryAccess]:
         if self._name in _ONLY_LOOK or self._name.startswith("prefetch"):
             return []
         if self._name in _REFUSED_FIRST and self._vcpu.cpl:
@@ -217,7 +217,7 @@ class _Reader:
         name = _NAMES.get(self._found.prefix[1])
         return name if self._bits != 64 or name in _EVERYWHERE else None
 
-    def _operand(self, operand: Any, ahead: int) -> Access:  # noqa: ANN401
+    def _operand(self, operand: Any, ahead: int) -> MemoryAccess:  # noqa: ANN401
         place = operand.mem
         base, index = (self._found.reg_name(number) for number in (place.base, place.index))
         offset = place.disp
@@ -239,5 +239,5 @@ class _Reader:
         bit = ((value & 2 * sign - 1) ^ sign) - sign
         return bit // (8 * size) * size
 
-    def _access(self, segment: str, offset: int, size: int, *, write: bool) -> Access:
-        return Access(segment, offset & (1 << 8 * self._found.addr_size) - 1, size, write)
+    def _access(self, segment: str, offset: int, size: int, *, write: bool) -> MemoryAccess:
+        return MemoryAccess(segment, offset & (1 << 8 * self._found.addr_size) - 1, size, write)

@@ -27,7 +27,7 @@ _FAULTS_WITHOUT_RF = frozenset({faults.DB, faults.NMI, faults.BP, faults.OF, fau
 
 
 @attrs.frozen
-class Event:
+class TrapEvent:
     """What is delivered.
 
     Attributes:
@@ -55,7 +55,7 @@ class Event:
 
 
 @attrs.frozen
-class Gate:
+class TrapGate:
     """An interrupt or trap gate."""
 
     selector: int
@@ -80,7 +80,7 @@ class _Stack:
     segment: tuple[int, Descriptor] | None = None
 
 
-def deliver(vcpu: Core, event: Event) -> None:
+def deliver(vcpu: Core, event: TrapEvent) -> None:
     """Deliver an event; a fault on the way becomes that fault or a double fault, and a third ends the run.
 
     RIP is taken as the return address, CR2 as already set.
@@ -107,18 +107,18 @@ def _length(vcpu: Core, vector: int) -> int:
     return 1 if short is not None and vcpu.u8(vcpu.rip - 1) == short else 2
 
 
-def _combine(first: Event, second: GuestFault) -> Event:
+def _combine(first: TrapEvent, second: GuestFault) -> TrapEvent:
     benign = first.software or first.external
     contributory = second.vector in faults.CONTRIBUTORY
     if not benign and (
         (first.vector in faults.CONTRIBUTORY and contributory)
         or (first.vector == faults.PF and (contributory or second.vector == faults.PF))
     ):
-        return Event(faults.DF, 0)
-    return Event(second.vector, second.error_code)
+        return TrapEvent(faults.DF, 0)
+    return TrapEvent(second.vector, second.error_code)
 
 
-def _deliver(vcpu: Core, event: Event) -> None:
+def _deliver(vcpu: Core, event: TrapEvent) -> None:
     long = vcpu.long_mode
     gate = read_gate(vcpu, event, long=long)
     code = read_descriptor(vcpu, gate.selector, faults.GP, event.ext)
@@ -160,7 +160,7 @@ def _deliver(vcpu: Core, event: Event) -> None:
     )
 
 
-def read_gate(vcpu: Core, event: Event, *, long: bool) -> Gate:
+def read_gate(vcpu: Core, event: TrapEvent, *, long: bool) -> TrapGate:
     """The gate of an event, checked: inside the table, of a known type, allowed for software, present."""
     table = vcpu.table("idtr")
     size = 16 if long else 8
@@ -171,7 +171,7 @@ def read_gate(vcpu: Core, event: Event, *, long: bool) -> Gate:
     low, selector, ist, kind, high, top = struct.unpack("<HHBBHQ", raw.ljust(16, b"\0"))
     type_ = kind & 0x1F
     offset = low | (high << 16 if long or type_ >= _GATE_32 else 0) | ((top & 0xFFFFFFFF) << 32 if long else 0)
-    gate = Gate(selector, offset, type_, kind >> 5 & 3, bool(kind & 0x80), ist & 7 if long else 0)
+    gate = TrapGate(selector, offset, type_, kind >> 5 & 3, bool(kind & 0x80), ist & 7 if long else 0)
     known = {_GATE_32, _TRAP_32} if long else {_GATE_16, _TRAP_16, _GATE_32, _TRAP_32}
     if gate.type not in known:
         what = "a task gate, which is not supported" if gate.type == _TASK_GATE else "no interrupt or trap gate"
@@ -183,7 +183,7 @@ def read_gate(vcpu: Core, event: Event, *, long: bool) -> Gate:
     return gate
 
 
-def _stack_64(vcpu: Core, gate: Gate, level: int, *, changes: bool) -> _Stack:
+def _stack_64(vcpu: Core, gate: TrapGate, level: int, *, changes: bool) -> _Stack:
     if gate.ist:
         pointer = _tss_word(vcpu, 0x1C + gate.ist * 8, 8)
     elif changes:

@@ -17,19 +17,19 @@ from pvops_core.machine.cpu.realmode import enter_real_mode
 from pvops_core.machine.cpu.segments import Descriptor, flat
 from pvops_core.machine.cpu.stackfaults import through_stack
 from pvops_core.machine.unicorn import intercepts
-from pvops_core.machine.unicorn.crossing import Crossing
-from pvops_core.machine.unicorn.state import BLOCK_NS, Slot
+from pvops_core.machine.unicorn.modeswitch import ModeSwitch
+from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 from pvops_core.x86 import CR4_PAE, DB, MSR_EFER, NMI
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pvops_core.machine.board import Board
+    from pvops_core.machine.base import MachineBase
     from pvops_core.machine.unicorn.engine import Context, Engine, Words
 
-_PATIENCE = int(Slot.PATIENCE)
-_BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
-_FLOATING, _FLOATED = int(Slot.FLOATING), int(Slot.FLOATED)
+_PATIENCE = int(StateWord.PATIENCE)
+_BUDGET, _ALLOWED = int(StateWord.BUDGET), int(StateWord.ALLOWED)
+_FLOATING, _FLOATED = int(StateWord.FLOATING), int(StateWord.FLOATED)
 
 
 class VcpuState(NamedTuple):
@@ -57,13 +57,13 @@ class VcpuState(NamedTuple):
 class Vcpu(Core):
     """A vCPU. It starts at level 0 with flat segments, paging off (identity), interrupts off, everything else zero."""
 
-    machine: Board
+    machine: MachineBase
 
-    def __init__(self, machine: Board, index: int, engine: Engine, context: Context, state: Words) -> None:
+    def __init__(self, machine: MachineBase, index: int, engine: Engine, context: Context, state: Words) -> None:
         super().__init__(machine, index, engine, context, state)
         self.insn: Final = Instructions(self)
         self.debug: Final = DebugRegisters(self, engine, self._debug_exception)
-        self.crossing: Final = Crossing(engine, context, machine.layout)
+        self.mode_switch: Final = ModeSwitch(engine, context, machine.layout)
         self.call_msrs: Final = self.msr_batch(MSR_EFER, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK)  # all of syscall's
         self.halted = False
         self.held = False
@@ -138,22 +138,22 @@ class Vcpu(Core):
 
     def deliver(self, vector: int, error_code: int | None = None) -> None:
         """Deliver an exception through the guest's IDT; a page fault's address must be in CR2 already."""
-        traps.deliver(self, traps.Event(vector, error_code))
+        traps.deliver(self, traps.TrapEvent(vector, error_code))
 
     def deliver_software(self, vector: int) -> None:
         """Deliver int n: the gate's DPL is checked."""
-        traps.deliver(self, traps.Event(vector, software=True))
+        traps.deliver(self, traps.TrapEvent(vector, software=True))
 
     def deliver_interrupt(self, vector: int) -> None:
         """Deliver an external interrupt."""
         self.halted = False
-        traps.deliver(self, traps.Event(vector, external=True))
+        traps.deliver(self, traps.TrapEvent(vector, external=True))
 
     def iret(self) -> None:
         """As if the guest executed iret (iretq in long mode) here, with the frame on its stack; GuestFault as iret."""
         iret(self)
 
-    def float_ports(self, told: Callable[[int], None]) -> None:
+    def stub_ports(self, told: Callable[[int], None]) -> None:
         """From a handler: until one moves this vCPU, whatever port it reads gives all ones, and nobody is asked.
 
         ``told`` is then given how often that was. What moves a vCPU is a write of its RIP, or the end of a slice.
@@ -161,7 +161,7 @@ class Vcpu(Core):
         self._floating = told
         self._state[_FLOATING] = not self.debug.watches_ports
 
-    def ground_ports(self) -> None:
+    def unstub_ports(self) -> None:
         """Ports do not float any more; ``told`` is called."""
         state = self._state
         if state[_FLOATING]:

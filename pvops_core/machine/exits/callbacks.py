@@ -17,7 +17,7 @@ from pvops_core.machine.exits.pageend import PageEnd
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.intercepts import EXITS
-from pvops_core.machine.unicorn.state import Slot
+from pvops_core.machine.unicorn.state import StateWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,10 +48,10 @@ _SYSCALL: Final = event_kind(
     rip="int: of the instruction",
 )
 
-_ERROR_CODE, _SOFTWARE = int(Slot.ERROR_CODE), int(Slot.SOFTWARE)
-_BUDGET, _ALLOWED = int(Slot.BUDGET), int(Slot.ALLOWED)
-_FAULT_RIP, _FAULT_ADDRESS = int(Slot.FAULT_RIP), int(Slot.FAULT_ADDRESS)
-_CALL, _ANSWER, _ANSWERED = 8 * Slot.CALL, int(Slot.ANSWER), int(Slot.ANSWERED)
+_ERROR_CODE, _SOFTWARE = int(StateWord.ERROR_CODE), int(StateWord.SOFTWARE)
+_BUDGET, _ALLOWED = int(StateWord.BUDGET), int(StateWord.ALLOWED)
+_FAULT_RIP, _FAULT_ADDRESS = int(StateWord.FAULT_RIP), int(StateWord.FAULT_ADDRESS)
+_CALL, _ANSWER, _ANSWERED = 8 * StateWord.CALL, int(StateWord.ANSWER), int(StateWord.ANSWERED)
 _TWO_BYTE_OPCODE = 0x0F
 _OF_FETCHES = frozenset({faults.PF, faults.GP})
 _ENDS = 16

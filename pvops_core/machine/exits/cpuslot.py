@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from pvops_core.machine.cpu.vcpu import Vcpu, VcpuState
 from pvops_core.machine.exits.callbacks import Callbacks
 from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn import midblock
-from pvops_core.machine.unicorn.state import CALL_WORDS, Slot
+from pvops_core.machine.unicorn import exitrequest
+from pvops_core.machine.unicorn.state import CALL_WORDS, StateWord
 from pvops_core.machine.unicorn.words import NativeWords
 from pvops_core.x86 import MSR_TSC_AUX
 
 if TYPE_CHECKING:
-    from pvops_core.machine.board import Board
+    from pvops_core.machine.base import MachineBase
     from pvops_core.machine.handler import SyscallInPlace
     from pvops_core.machine.run.runloop import RunLoop
-    from pvops_core.machine.unicorn.native import Callbacks as Native
+    from pvops_core.machine.unicorn.native import NativeCallbacks as Native
 
 
 class SlotState(NamedTuple):
@@ -30,10 +30,10 @@ class SlotState(NamedTuple):
 class CpuSlot:
     """What a machine keeps for each vCPU."""
 
-    def __init__(self, machine: Board, loop: RunLoop, index: int, native: Native) -> None:
+    def __init__(self, machine: MachineBase, loop: RunLoop, index: int, native: Native) -> None:
         memory = machine.memory
         self.engine = uc.Engine(machine.kind.bits, memory.address, memory.size)
-        if (switch := midblock.switch_offset()) is not None:
+        if (switch := exitrequest.switch_offset()) is not None:
             self.engine.stop_between_blocks(switch)
         self.context = uc.Context(self.engine)
         self.words = NativeWords(machine.kind, self.engine, self.context, machine.layout)
@@ -56,23 +56,26 @@ class CpuSlot:
 
     def _catch_calls(self, native: Native, data: int) -> None:
         """Syscall and in pass through native code first."""
-        self.state[Slot.SYSCALL] = self.callbacks.syscall
-        self.state[Slot.PORT_IN] = self.callbacks.port_in
+        self.state[StateWord.SYSCALL] = self.callbacks.syscall
+        self.state[StateWord.PORT_IN] = self.callbacks.port_in
         self.engine.hook_native_instruction(uc.INSN_SYSCALL, native.syscall, data)
         self.engine.hook_native_instruction(uc.INSN_IN, native.port_in, data)
 
     def _await_32_bit_code(self, native: Native, data: int, flags: int) -> None:
         """Its segments are checked from its first block on."""
-        self.state[Slot.SPARE], self.state[Slot.SPARE_FLAGS] = self._spare.address, self._spare.address + flags
+        self.state[StateWord.SPARE], self.state[StateWord.SPARE_FLAGS] = (
+            self._spare.address,
+            self._spare.address + flags,
+        )
         hook = self.engine.hook_native(uc.HOOK_TRANSLATED, native.translated, data)
-        self.state[Slot.NARROW] = self.callbacks.await_32_bit_code(self._spare, hook)
+        self.state[StateWord.NARROW] = self.callbacks.await_32_bit_code(self._spare, hook)
 
     def serve_in_place(self, platform: SyscallInPlace) -> None:
         """Give system calls to ``platform.syscall_in_place`` first."""
         names = platform.call_registers
         assert len(names) <= CALL_WORDS
-        self.state[Slot.CALL_IDS], self.state[Slot.CALL_POINTERS] = self.words.group(Slot.CALL, *names)
-        self.state[Slot.CALL_COUNT] = len(names)
+        self.state[StateWord.CALL_IDS], self.state[StateWord.CALL_POINTERS] = self.words.group(StateWord.CALL, *names)
+        self.state[StateWord.CALL_COUNT] = len(names)
         self.callbacks.serve_in_place(platform.syscall_in_place, len(names))
 
     def _answer_time_stamps(self, native: Native, data: int) -> None:
@@ -83,11 +86,11 @@ class CpuSlot:
 
     def save(self) -> SlotState:
         """State for a snapshot."""
-        return SlotState(self.vcpu.save(), self.blocks, self.state[Slot.INSTRUCTIONS])
+        return SlotState(self.vcpu.save(), self.blocks, self.state[StateWord.INSTRUCTIONS])
 
     def load(self, state: SlotState) -> None:
         """Go back to a saved state."""
-        vcpu, self.blocks, self.state[Slot.INSTRUCTIONS] = state
+        vcpu, self.blocks, self.state[StateWord.INSTRUCTIONS] = state
         self.vcpu.load(vcpu)
         self.engine.flush_code()
 

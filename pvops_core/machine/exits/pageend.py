@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.paging import ErrorCode
 from pvops_core.machine.cpu.virtual import LONGEST
-from pvops_core.machine.unicorn.state import Slot
+from pvops_core.machine.unicorn.state import StateWord
 from pvops_core.x86 import EFER_NXE, MSR_EFER, PAGE
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.unicorn.engine import Engine, Words
 
-_BUDGET: Final = int(Slot.BUDGET)
+_BUDGET: Final = int(StateWord.BUDGET)
 _HLT: Final = 0xF4
 _LOWER_END: Final = 1 << 47
 

@@ -26,7 +26,7 @@ from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.segments import allows
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.guarding import CODE, DATA, GuardWords, guards
-from pvops_core.machine.unicorn.state import Slot
+from pvops_core.machine.unicorn.state import StateWord
 from pvops_core.x86 import CR0_PE, PAGE
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _LOADING: Final = {"lds": "ds", "les": "es", "lfs": "fs", "lgs": "gs", "lss": "s
 _PREFIXES: Final = {"fs": b"\x64", "gs": b"\x65"}
 _CODE_PREFIX: Final = b"\x2e"
 _BUDGET, _ALLOWED, _PATIENCE, _EXPIRED = (
-    int(slot) for slot in (Slot.BUDGET, Slot.ALLOWED, Slot.PATIENCE, Slot.EXPIRED)
+    int(slot) for slot in (StateWord.BUDGET, StateWord.ALLOWED, StateWord.PATIENCE, StateWord.EXPIRED)
 )
 _WHOLE: Final = 1 << 32
 _FIRST: Final = 256

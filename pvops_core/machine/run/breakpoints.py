@@ -41,7 +41,7 @@ class Breakpoint:
 
 
 @attrs.define(eq=False)
-class _Place:
+class _Hooked:
     """An address with its breakpoints, the hook of each engine there, and whether that may stop the engine."""
 
     breakpoints: list[Breakpoint]
@@ -55,7 +55,7 @@ class Breakpoints:
     def __init__(self, loop: RunLoop, slots: list[CpuSlot]) -> None:
         self._loop = loop
         self._slots = slots
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, _Hooked] = {}
         self._standing: dict[int, tuple[int, int]] = {}
 
     def add(self, address: int, action: Action, *, acts: bool = True) -> Breakpoint:
@@ -66,12 +66,12 @@ class Breakpoints:
         """
         self._outside()
         breakpoint_ = Breakpoint(address, action, acts)
-        place = self._places.setdefault(address, _Place([], []))
+        place = self._places.setdefault(address, _Hooked([], []))
         place.breakpoints.append(breakpoint_)
         self._hook(address, place)
         return breakpoint_
 
-    def _hook(self, address: int, place: _Place) -> None:
+    def _hook(self, address: int, place: _Hooked) -> None:
         """Have the hooks that the place's breakpoints need."""
         acts = any(each.acts for each in place.breakpoints)
         if place.breakpoints and place.hooks and place.acts == acts:

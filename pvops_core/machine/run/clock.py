@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvops_core.machine.unicorn.state import BLOCK_NS, Slot
+from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 
 if TYPE_CHECKING:
     from pvops_core.machine.unicorn.engine import Words
 
-_ALLOWED, _CLOCK, _BUDGET = int(Slot.ALLOWED), int(Slot.CLOCK), int(Slot.BUDGET)
+_ALLOWED, _CLOCK, _BUDGET = int(StateWord.ALLOWED), int(StateWord.CLOCK), int(StateWord.BUDGET)
 
 
 class Clock:

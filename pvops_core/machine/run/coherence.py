@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.unicorn.fleet import COLUMNS, Fleet
+from pvops_core.machine.unicorn.allengines import COLUMNS, AllEngines
 from pvops_core.x86 import FLAG_AC, PAGE
 
 if TYPE_CHECKING:
-    from pvops_core.machine.board import Board
+    from pvops_core.machine.base import MachineBase
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.exits.cpuslot import CpuSlot
     from pvops_core.machine.run.runloop import RunLoop
@@ -35,11 +35,11 @@ Ranges = NDArray[np.uint64]
 class Coherence:
     """Text coherence of one machine's engines."""
 
-    def __init__(self, machine: Board, loop: RunLoop, slots: list[CpuSlot]) -> None:
+    def __init__(self, machine: MachineBase, loop: RunLoop, slots: list[CpuSlot]) -> None:
         self._machine = machine
         self._loop = loop
         self._slots = slots
-        self._fleet = Fleet([slot.engine for slot in slots])
+        self._fleet = AllEngines([slot.engine for slot in slots])
 
     def invalidate(self, ranges: Ranges) -> None:
         """Drop translations of the ranges on every engine."""

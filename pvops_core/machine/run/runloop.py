@@ -10,12 +10,12 @@ import attrs
 from pvops_core.errors import MachineError
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.state import BLOCK_NS, Slot
+from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pvops_core.machine.board import Board
+    from pvops_core.machine.base import MachineBase
     from pvops_core.machine.exits.cpuslot import CpuSlot
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.run.gates import Gates
@@ -27,7 +27,7 @@ _SLICE: Final = event_kind(
     blocks="int: blocks of code that it ran",
 )
 
-_BUDGET, _PATIENCE, _EXPIRED = int(Slot.BUDGET), int(Slot.PATIENCE), int(Slot.EXPIRED)
+_BUDGET, _PATIENCE, _EXPIRED = int(StateWord.BUDGET), int(StateWord.PATIENCE), int(StateWord.EXPIRED)
 _HLT = 0xF4
 _FROM_OUTSIDE = frozenset({"until", "timeout"})
 """Reasons to stop that are not the guest's own end: a call of guest code that is under way is finished first."""
@@ -61,7 +61,7 @@ class _Landing:
 class RunLoop:
     """Runs the vCPUs of one machine."""
 
-    def __init__(self, machine: Board, scheduler: Scheduler, slots: list[CpuSlot]) -> None:
+    def __init__(self, machine: MachineBase, scheduler: Scheduler, slots: list[CpuSlot]) -> None:
         self._machine = machine
         self._scheduler = scheduler
         self._slots = slots
@@ -241,7 +241,7 @@ class RunLoop:
             callbacks.moved = False
             status = slot.engine.start(slot.vcpu.rip)
             callbacks.arrive()
-            slot.vcpu.ground_ports()
+            slot.vcpu.unstub_ports()
             paused = callbacks.limits is not None and callbacks.limits.goes_on()
             leaves = bool(status) or self.interrupted or bool(slot.state[_EXPIRED]) or callbacks.postponed
             if page_end.wanted or page_end.armed:
@@ -306,7 +306,7 @@ class RunLoop:
             slot.callbacks.page_end.end()
             if slot.callbacks.limits is not None:
                 slot.callbacks.limits.goes_on()
-            slot.vcpu.ground_ports()
+            slot.vcpu.unstub_ports()
         finally:
             self.acting = None
             slot.blocks += clock.fold()

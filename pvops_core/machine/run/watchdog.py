@@ -34,10 +34,10 @@ def run_within(
         stop = machine.run(max_ns=max_ns)
     if stop.reason != "timeout":
         return stop
-    return attrs.evolve(stop, detail=f"{stop.detail}; {whereabouts(machine, symbol_at)}")
+    return attrs.evolve(stop, detail=f"{stop.detail}; {where(machine, symbol_at)}")
 
 
-def whereabouts(machine: Machine, symbol_at: SymbolAt) -> str:
+def where(machine: Machine, symbol_at: SymbolAt) -> str:
     """Where each vCPU is, by symbol: "vcpu 0 at default_idle+0x13 (0xffffffff…), waiting"."""
     return ", ".join(_place(vcpu, symbol_at) for vcpu in machine.vcpus)
 

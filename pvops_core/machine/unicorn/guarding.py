@@ -50,7 +50,7 @@ _OUTSIDE: Final = 0xFFFFFFFF
 """No register has this number."""
 
 
-class _Slot(enum.IntEnum):
+class _GuardWord(enum.IntEnum):
     ENGINE = 0
     SAVE = 1
     CONTEXT = 2
@@ -86,84 +86,86 @@ def bit(name: str) -> int:
 
 
 def _each_special(at: Routine) -> None:
-    at.put(_Slot.SPECIAL, 0)
-    at.put(_Slot.STATE, 1)
+    at.put(_GuardWord.SPECIAL, 0)
+    at.put(_GuardWord.STATE, 1)
     for index, name in enumerate(DATA):
-        place = at.add(at.get(_Slot.LIMITS), SEGMENTS.index(name) * SEGMENT_STRIDE)
+        place = at.add(at.get(_GuardWord.LIMITS), SEGMENTS.index(name) * SEGMENT_STRIDE)
         high = at.both(at.load32(at.add(place, 4)), _PLAIN_MASK)
         for value, plain in ((at.load32(place), _FLAT_LIMIT), (high, _PLAIN)):
             with at.when(value, "!=", plain):
-                at.put(_Slot.SPECIAL, at.either(at.get(_Slot.SPECIAL), 1 << index))
-                mixed = at.multiply(at.add(at.get(_Slot.STATE), at.add(value, index)), _FACTOR)
-                at.put(_Slot.STATE, mixed)
+                at.put(_GuardWord.SPECIAL, at.either(at.get(_GuardWord.SPECIAL), 1 << index))
+                mixed = at.multiply(at.add(at.get(_GuardWord.STATE), at.add(value, index)), _FACTOR)
+                at.put(_GuardWord.STATE, mixed)
 
 
 def _translated(at: Routine) -> None:
     """A block has been translated: look at it if it may use a segment that is not flat, or load any."""
     _, block, _ = at.arguments
-    at.put(_Slot.TOLD, 1)
+    at.put(_GuardWord.TOLD, 1)
     with at.when(at.both(at.load64(block), ~0xFFFFFFFF), "!=", 0):
         at.done()
-    at.call(_Slot.SAVE, at.get(_Slot.ENGINE), at.get(_Slot.CONTEXT))
-    with at.when(at.both(at.load32(at.get(_Slot.FLAGS)), _PROTECTED | HF_CS64), "!=", _PROTECTED):
+    at.call(_GuardWord.SAVE, at.get(_GuardWord.ENGINE), at.get(_GuardWord.CONTEXT))
+    with at.when(at.both(at.load32(at.get(_GuardWord.FLAGS)), _PROTECTED | HF_CS64), "!=", _PROTECTED):
         at.done()
     _each_special(at)
     start = at.load64(block)
     size = at.both(at.load32(at.add(block, SIZE_OF_BLOCK)), 0xFFFF)
-    with at.when(at.both(at.get(_Slot.SPECIAL), 0b00111), "!=", 0):
-        at.call(_Slot.LOOK, start, size)
+    with at.when(at.both(at.get(_GuardWord.SPECIAL), 0b00111), "!=", 0):
+        at.call(_GuardWord.LOOK, start, size)
         at.done()
     with at.when(at.add(at.both(start, PAGE - 1), size), ">", PAGE):
-        at.call(_Slot.LOOK, start, size)
+        at.call(_GuardWord.LOOK, start, size)
         at.done()
-    at.put(_Slot.LOAD, 0)
-    status = at.call(_Slot.TRANSLATE, at.get(_Slot.ENGINE), start, I32(uc.PROT_EXEC), at.address(_Slot.PHYSICAL))
+    at.put(_GuardWord.LOAD, 0)
+    status = at.call(
+        _GuardWord.TRANSLATE, at.get(_GuardWord.ENGINE), start, I32(uc.PROT_EXEC), at.address(_GuardWord.PHYSICAL)
+    )
     with at.when(at.wide(status), "!=", 0):
         at.done()
-    first = at.add(at.get(_Slot.MEMORY), at.get(_Slot.PHYSICAL))
+    first = at.add(at.get(_GuardWord.MEMORY), at.get(_GuardWord.PHYSICAL))
     with at.each(size) as number:
         byte = at.load8(at.add(first, number))
         for prefix, name in _PREFIXES:
-            with at.when(byte, "==", prefix), at.when(at.both(at.get(_Slot.SPECIAL), bit(name)), "!=", 0):
-                at.put(_Slot.LOAD, 1)
+            with at.when(byte, "==", prefix), at.when(at.both(at.get(_GuardWord.SPECIAL), bit(name)), "!=", 0):
+                at.put(_GuardWord.LOAD, 1)
         for opcode in (_MOV_TO_SEGMENT, _CODE_PREFIX):
             with at.when(byte, "==", opcode):
-                at.put(_Slot.LOAD, 1)
+                at.put(_GuardWord.LOAD, 1)
         with at.when(byte, "==", _TWO_BYTES):
             second = at.load8(at.add(first, at.add(number, 1)))
             for opcode in _LOADS_OF_TWO_BYTES:
                 with at.when(second, "==", opcode):
-                    at.put(_Slot.LOAD, 1)
+                    at.put(_GuardWord.LOAD, 1)
     last = at.load8(at.add(first, at.subtract(size, 1)))
     for opcode in _POPS:
         with at.when(last, "==", opcode):
-            at.put(_Slot.LOAD, 1)
-    with at.when(at.get(_Slot.LOAD), "!=", 0):
-        at.call(_Slot.LOOK, start, size)
+            at.put(_GuardWord.LOAD, 1)
+    with at.when(at.get(_GuardWord.LOAD), "!=", 0):
+        at.call(_GuardWord.LOOK, start, size)
     at.done()
 
 
 def _loaded(at: Routine) -> None:
     """After a load of a segment register: tell what is not flat now, if that is something else than last time."""
-    at.call(_Slot.SAVE, at.get(_Slot.ENGINE), at.get(_Slot.CONTEXT))
+    at.call(_GuardWord.SAVE, at.get(_GuardWord.ENGINE), at.get(_GuardWord.CONTEXT))
     _each_special(at)
-    with at.when(at.get(_Slot.STATE), "!=", at.get(_Slot.LAST)):
-        at.put(_Slot.LAST, at.get(_Slot.STATE))
-        at.call(_Slot.CHANGED)
+    with at.when(at.get(_GuardWord.STATE), "!=", at.get(_GuardWord.LAST)):
+        at.put(_GuardWord.LAST, at.get(_GuardWord.STATE))
+        at.call(_GuardWord.CHANGED)
     at.done()
 
 
 def _checked(at: Routine, segments: frozenset[str]) -> None:
     """Before an instruction: leave it unexecuted if it is refused, which no data is while these segments are flat."""
-    engine = at.get(_Slot.ENGINE)
-    at.call(_Slot.SAVE, engine, at.get(_Slot.CONTEXT))
+    engine = at.get(_GuardWord.ENGINE)
+    at.call(_GuardWord.SAVE, engine, at.get(_GuardWord.CONTEXT))
     _each_special(at)
     if CODE not in segments:
-        with at.when(at.both(at.get(_Slot.SPECIAL), sum(map(bit, segments))), "==", 0):
+        with at.when(at.both(at.get(_GuardWord.SPECIAL), sum(map(bit, segments))), "==", 0):
             at.done()
-    with at.when(at.wide(at.call(_Slot.CHECK)), "!=", 0):
-        at.call(_Slot.READ_REGISTER, engine, at.narrow(at.get(_Slot.ECX_ID)), at.address(_Slot.ECX))
-        at.call(_Slot.READ_REGISTER, engine, at.narrow(at.get(_Slot.MSR_ID)), at.get(_Slot.MSR))
+    with at.when(at.wide(at.call(_GuardWord.CHECK)), "!=", 0):
+        at.call(_GuardWord.READ_REGISTER, engine, at.narrow(at.get(_GuardWord.ECX_ID)), at.address(_GuardWord.ECX))
+        at.call(_GuardWord.READ_REGISTER, engine, at.narrow(at.get(_GuardWord.MSR_ID)), at.get(_GuardWord.MSR))
     at.done()
 
 
@@ -182,38 +184,42 @@ class GuardWords:
         self._context = context
         self._segments = layout.segments
         self._msr = uc.MsrValue(_OUTSIDE, 0)
-        self._words = words = (ctypes.c_int64 * len(_Slot))()
+        self._words = words = (ctypes.c_int64 * len(_GuardWord))()
         self.address: int = ctypes.addressof(words)
-        words[_Slot.ENGINE], words[_Slot.CONTEXT], words[_Slot.MEMORY] = engine.handle, context.address, memory
+        words[_GuardWord.ENGINE], words[_GuardWord.CONTEXT], words[_GuardWord.MEMORY] = (
+            engine.handle,
+            context.address,
+            memory,
+        )
         for slot, name in (
-            (_Slot.SAVE, "uc_context_save"),
-            (_Slot.TRANSLATE, "uc_vmem_translate"),
-            (_Slot.READ_REGISTER, "uc_reg_read"),
+            (_GuardWord.SAVE, "uc_context_save"),
+            (_GuardWord.TRANSLATE, "uc_vmem_translate"),
+            (_GuardWord.READ_REGISTER, "uc_reg_read"),
         ):
             words[slot] = uc.function_address(name)
-        words[_Slot.FLAGS] = context.address + layout.hidden_flags
-        words[_Slot.LIMITS] = context.address + layout.segments + _LIMIT
-        words[_Slot.ECX_ID], words[_Slot.MSR_ID] = uc.REGISTER_IDS["ecx"], uc.REGISTER_IDS["msr"]
-        words[_Slot.MSR] = ctypes.addressof(self._msr)
+        words[_GuardWord.FLAGS] = context.address + layout.hidden_flags
+        words[_GuardWord.LIMITS] = context.address + layout.segments + _LIMIT
+        words[_GuardWord.ECX_ID], words[_GuardWord.MSR_ID] = uc.REGISTER_IDS["ecx"], uc.REGISTER_IDS["msr"]
+        words[_GuardWord.MSR] = ctypes.addressof(self._msr)
 
     def call_back(
         self, look: Callable[[int, int], None], check: Callable[[], bool], changed: Callable[[], bool]
     ) -> None:
         """Whom to ask of a block and of an instruction, and to tell of a load."""
-        self._words[_Slot.CHANGED] = self._engine.keep(uc.CHECK_CALLBACK(changed))
-        self._words[_Slot.LOOK] = self._engine.keep(uc.LOOK_CALLBACK(look))
-        self._words[_Slot.CHECK] = self._engine.keep(uc.CHECK_CALLBACK(check))
+        self._words[_GuardWord.CHANGED] = self._engine.keep(uc.CHECK_CALLBACK(changed))
+        self._words[_GuardWord.LOOK] = self._engine.keep(uc.LOOK_CALLBACK(look))
+        self._words[_GuardWord.CHECK] = self._engine.keep(uc.CHECK_CALLBACK(check))
 
     @property
     def special(self) -> frozenset[str]:
         """The segments that were not flat when the last block was translated."""
-        return frozenset(name for index, name in enumerate(DATA) if self._words[_Slot.SPECIAL] >> index & 1)
+        return frozenset(name for index, name in enumerate(DATA) if self._words[_GuardWord.SPECIAL] >> index & 1)
 
     def look(self) -> None:
         """Look at the segments as they are now, as at a block."""
         self._engine.save(self._context)
         bits = [limit != _FLAT_LIMIT or high & _PLAIN_MASK != _PLAIN for limit, high in map(self.segment, DATA)]
-        self._words[_Slot.SPECIAL] = sum(1 << index for index, bit in enumerate(bits) if bit)
+        self._words[_GuardWord.SPECIAL] = sum(1 << index for index, bit in enumerate(bits) if bit)
 
     def segment(self, name: str) -> tuple[int, int]:
         """Limit and second word of a segment's descriptor then."""
@@ -224,17 +230,17 @@ class GuardWords:
     @property
     def told(self) -> bool:
         """Whether the engine has told of a block yet."""
-        return bool(self._words[_Slot.TOLD])
+        return bool(self._words[_GuardWord.TOLD])
 
     @property
     def state(self) -> int:
         """A number for what is not flat, and how."""
-        return self._words[_Slot.STATE]
+        return self._words[_GuardWord.STATE]
 
     @property
     def ecx(self) -> int:
         """What ECX was when the last instruction was refused."""
-        return self._words[_Slot.ECX] & 0xFFFFFFFF
+        return self._words[_GuardWord.ECX] & 0xFFFFFFFF
 
 
 @attrs.frozen

@@ -15,7 +15,7 @@ import attrs
 
 from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, Value, compile_all
 from pvops_core.machine.unicorn.probe import HF_CS64, HF_LMA
-from pvops_core.machine.unicorn.state import BLOCK_NS, NO_EXCEPTION, TSC_BLOCKS, Slot
+from pvops_core.machine.unicorn.state import BLOCK_NS, NO_EXCEPTION, TSC_BLOCKS, StateWord
 from pvops_core.x86 import FLAG_IF
 
 SIZE_OF_BLOCK = 10
@@ -24,8 +24,8 @@ SIZE_OF_BLOCK = 10
 
 def _block(at: Routine) -> None:
     """At every block: count it. This runs a hundred million times a second; what it does is three instructions."""
-    left = at.subtract(at.get(Slot.BUDGET), 1)
-    at.put(Slot.BUDGET, left)
+    left = at.subtract(at.get(StateWord.BUDGET), 1)
+    at.put(StateWord.BUDGET, left)
     with at.when(left, "<", 0, likely=False):
         at.leave("overdrawn")
     at.done()
@@ -37,22 +37,27 @@ def _overdrawn(at: Routine) -> None:
     The block does not run then, and is not counted. Patience is for a slice that was to end for an interrupt's sake,
     where the guest has interrupts off: it goes on to the first block with interrupts on.
     """
-    patience = at.get(Slot.PATIENCE)
+    patience = at.get(StateWord.PATIENCE)
     with at.when(patience, ">", 0):
         # Only the bits of their conditions may be stale inside a slice.
-        at.call(Slot.READ_REGISTER, at.get(Slot.ENGINE), at.narrow(at.get(Slot.FLAGS_ID)), at.address(Slot.FLAGS))
-        with at.when(at.both(at.get(Slot.FLAGS), FLAG_IF), "==", 0):
-            at.put(Slot.PATIENCE, at.subtract(patience, 1))
+        at.call(
+            StateWord.READ_REGISTER,
+            at.get(StateWord.ENGINE),
+            at.narrow(at.get(StateWord.FLAGS_ID)),
+            at.address(StateWord.FLAGS),
+        )
+        with at.when(at.both(at.get(StateWord.FLAGS), FLAG_IF), "==", 0):
+            at.put(StateWord.PATIENCE, at.subtract(patience, 1))
             at.done()
-    at.put(Slot.BUDGET, at.add(at.get(Slot.BUDGET), 1))
-    at.put(Slot.EXPIRED, 1)
-    at.call(Slot.EMU_STOP, at.get(Slot.ENGINE))
+    at.put(StateWord.BUDGET, at.add(at.get(StateWord.BUDGET), 1))
+    at.put(StateWord.EXPIRED, 1)
+    at.call(StateWord.EMU_STOP, at.get(StateWord.ENGINE))
     at.done()
 
 
 def _instruction(at: Routine) -> None:
     """Before every instruction, where they are counted."""
-    at.put(Slot.INSTRUCTIONS, at.add(at.get(Slot.INSTRUCTIONS), 1))
+    at.put(StateWord.INSTRUCTIONS, at.add(at.get(StateWord.INSTRUCTIONS), 1))
     at.done()
 
 
@@ -62,37 +67,37 @@ def _interrupt(at: Routine) -> None:
     Unicorn leaves the exception marked as in progress for ever, so that the next one would count as a double fault. A
     mark of a software interrupt would have the next exit (``intercepts``) take its return address.
     """
-    engine, context = at.get(Slot.ENGINE), at.get(Slot.CONTEXT)
-    at.call(Slot.READ_BATCH, engine, at.get(Slot.FAULT_IDS), at.get(Slot.FAULT_POINTERS), I32(2))
-    at.call(Slot.CONTEXT_SAVE, engine, context)
-    at.put(Slot.ERROR_CODE, at.load32(at.get(Slot.ERROR_WORD)))
-    at.put(Slot.SOFTWARE, at.load32(at.get(Slot.SOFTWARE_WORD)))
-    word, software = at.get(Slot.EXCEPTION_WORD), at.get(Slot.SOFTWARE_WORD)
+    engine, context = at.get(StateWord.ENGINE), at.get(StateWord.CONTEXT)
+    at.call(StateWord.READ_BATCH, engine, at.get(StateWord.FAULT_IDS), at.get(StateWord.FAULT_POINTERS), I32(2))
+    at.call(StateWord.CONTEXT_SAVE, engine, context)
+    at.put(StateWord.ERROR_CODE, at.load32(at.get(StateWord.ERROR_WORD)))
+    at.put(StateWord.SOFTWARE, at.load32(at.get(StateWord.SOFTWARE_WORD)))
+    word, software = at.get(StateWord.EXCEPTION_WORD), at.get(StateWord.SOFTWARE_WORD)
     with at.when(at.load32(word), "!=", NO_EXCEPTION):
         at.store32(word, NO_EXCEPTION)
-        at.call(Slot.CONTEXT_RESTORE, engine, context)
-    with at.when(at.get(Slot.SOFTWARE), "!=", 0):
+        at.call(StateWord.CONTEXT_RESTORE, engine, context)
+    with at.when(at.get(StateWord.SOFTWARE), "!=", 0):
         at.store32(software, 0)
-        at.call(Slot.CONTEXT_RESTORE, engine, context)
+        at.call(StateWord.CONTEXT_RESTORE, engine, context)
     at.done()
 
 
 def _ticks(at: Routine) -> Value:
     """The time-stamp counter: virtual time and what this vCPU's is ahead of it."""
-    blocks = at.subtract(at.get(Slot.ALLOWED), at.get(Slot.BUDGET))
-    return at.add(at.add(at.get(Slot.CLOCK), at.multiply(blocks, BLOCK_NS)), at.get(Slot.TSC_OFFSET))
+    blocks = at.subtract(at.get(StateWord.ALLOWED), at.get(StateWord.BUDGET))
+    return at.add(at.add(at.get(StateWord.CLOCK), at.multiply(blocks, BLOCK_NS)), at.get(StateWord.TSC_OFFSET))
 
 
 def _answer(at: Routine, registers: int) -> None:
     """EDX:EAX get the time; the first so many of the registers prepared are written."""
     ticks = _ticks(at)
-    at.put(Slot.CLOCK, at.add(at.get(Slot.CLOCK), TSC_BLOCKS * BLOCK_NS))
-    for slot in (Slot.BUDGET, Slot.ALLOWED):  # a slice is so much time, whatever it is spent on
+    at.put(StateWord.CLOCK, at.add(at.get(StateWord.CLOCK), TSC_BLOCKS * BLOCK_NS))
+    for slot in (StateWord.BUDGET, StateWord.ALLOWED):  # a slice is so much time, whatever it is spent on
         at.put(slot, at.subtract(at.get(slot), TSC_BLOCKS))
-    at.put(Slot.TSC_LOW, at.both(ticks, 0xFFFFFFFF))
-    at.put(Slot.TSC_HIGH, at.high(ticks))
-    ids, pointers = at.get(Slot.TSC_IDS), at.get(Slot.TSC_POINTERS)
-    at.call(Slot.WRITE_BATCH, at.get(Slot.ENGINE), ids, pointers, I32(registers))
+    at.put(StateWord.TSC_LOW, at.both(ticks, 0xFFFFFFFF))
+    at.put(StateWord.TSC_HIGH, at.high(ticks))
+    ids, pointers = at.get(StateWord.TSC_IDS), at.get(StateWord.TSC_POINTERS)
+    at.call(StateWord.WRITE_BATCH, at.get(StateWord.ENGINE), ids, pointers, I32(registers))
     at.done(I32(1))
 
 
@@ -103,29 +108,31 @@ def _rdtsc(at: Routine) -> None:
 
 def _rdtscp(at: Routine) -> None:
     """Instead of rdtscp where it is allowed: as rdtsc, and ECX from IA32_TSC_AUX."""
-    at.call(Slot.READ_BATCH, at.get(Slot.ENGINE), at.get(Slot.AUX_ID), at.get(Slot.AUX_POINTER), I32(1))
-    at.put(Slot.TSC_PROCESSOR, at.load32(at.get(Slot.AUX_VALUE)))
+    at.call(
+        StateWord.READ_BATCH, at.get(StateWord.ENGINE), at.get(StateWord.AUX_ID), at.get(StateWord.AUX_POINTER), I32(1)
+    )
+    at.put(StateWord.TSC_PROCESSOR, at.load32(at.get(StateWord.AUX_VALUE)))
     _answer(at, 3)
 
 
 def _syscall(at: Routine) -> None:
     """Around the Python callback of syscall: the registers that it wants come in, the one that it answers goes out."""
-    engine, ids = at.get(Slot.ENGINE), at.get(Slot.CALL_IDS)
-    at.call(Slot.READ_BATCH, engine, ids, at.get(Slot.CALL_POINTERS), at.narrow(at.get(Slot.CALL_COUNT)))
-    at.put(Slot.ANSWERED, 0)
-    at.call(Slot.SYSCALL, *at.arguments, at.address(Slot.BUDGET))
-    with at.when(at.get(Slot.ANSWERED), "!=", 0):
-        at.call(Slot.WRITE_REGISTER, engine, at.narrow(at.load32(ids)), at.address(Slot.ANSWER))
+    engine, ids = at.get(StateWord.ENGINE), at.get(StateWord.CALL_IDS)
+    at.call(StateWord.READ_BATCH, engine, ids, at.get(StateWord.CALL_POINTERS), at.narrow(at.get(StateWord.CALL_COUNT)))
+    at.put(StateWord.ANSWERED, 0)
+    at.call(StateWord.SYSCALL, *at.arguments, at.address(StateWord.BUDGET))
+    with at.when(at.get(StateWord.ANSWERED), "!=", 0):
+        at.call(StateWord.WRITE_REGISTER, engine, at.narrow(at.load32(ids)), at.address(StateWord.ANSWER))
     at.done()
 
 
 def _port_in(at: Routine) -> None:
     """Before the Python callback of in: while all ports float, none is needed."""
     size = at.arguments[2]
-    with at.when(at.get(Slot.FLOATING), "!=", 0):
-        at.put(Slot.FLOATED, at.add(at.get(Slot.FLOATED), 1))
+    with at.when(at.get(StateWord.FLOATING), "!=", 0):
+        at.put(StateWord.FLOATED, at.add(at.get(StateWord.FLOATED), 1))
         at.done(at.ones(size))
-    at.done(at.call(Slot.PORT_IN, *at.arguments, at.address(Slot.BUDGET)))
+    at.done(at.call(StateWord.PORT_IN, *at.arguments, at.address(StateWord.BUDGET)))
 
 
 def _translated(at: Routine) -> None:
@@ -134,9 +141,9 @@ def _translated(at: Routine) -> None:
     start = at.load64(block)
     with at.when(at.both(start, ~0xFFFFFFFF), "!=", 0, likely=True):
         at.done()  # to save the context takes as long as a hundred instructions
-    at.call(Slot.CONTEXT_SAVE, at.get(Slot.ENGINE), at.get(Slot.SPARE))
-    with at.when(at.both(at.load32(at.get(Slot.SPARE_FLAGS)), HF_LMA | HF_CS64), "==", HF_LMA):
-        at.call(Slot.NARROW, start, at.both(at.load32(at.add(block, SIZE_OF_BLOCK)), 0xFFFF))
+    at.call(StateWord.CONTEXT_SAVE, at.get(StateWord.ENGINE), at.get(StateWord.SPARE))
+    with at.when(at.both(at.load32(at.get(StateWord.SPARE_FLAGS)), HF_LMA | HF_CS64), "==", HF_LMA):
+        at.call(StateWord.NARROW, start, at.both(at.load32(at.add(block, SIZE_OF_BLOCK)), 0xFFFF))
     at.done()
 
 
@@ -155,7 +162,7 @@ _SOURCES = {
 
 
 @attrs.frozen
-class Callbacks:
+class NativeCallbacks:
     """Addresses of the callbacks, with the object that keeps their code in memory."""
 
     block: int
@@ -170,8 +177,8 @@ class Callbacks:
 
 
 @functools.cache
-def callbacks() -> Callbacks:
+def callbacks() -> NativeCallbacks:
     """The callbacks of this process."""
     addresses, code = compile_all(_SOURCES)
     del addresses["overdrawn"]  # nobody's but the block's
-    return Callbacks(**addresses, keep=code)
+    return NativeCallbacks(**addresses, keep=code)

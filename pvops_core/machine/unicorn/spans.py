@@ -19,7 +19,7 @@ from llvmlite import binding, ir
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.state import BLOCK_NS, Slot
+from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -164,7 +164,7 @@ class _Writer:
         """A pointer to an element of the array whose address is in a word."""
         return self.at.gep(self.at.inttoptr(self.get(place), kind.as_pointer()), [index])
 
-    def state(self, slot: Slot) -> Value:
+    def state(self, slot: StateWord) -> Value:
         """A word of the vCPU's own."""
         return self.at.load(self.item(_STATE, _I64(int(slot))))
 
@@ -172,8 +172,8 @@ class _Writer:
         self.at.store(self.at.add(self.at.load(pointer), value), pointer)
 
     def now(self) -> Value:
-        blocks = self.at.sub(self.state(Slot.ALLOWED), self.state(Slot.BUDGET))
-        return self.at.add(self.state(Slot.CLOCK), self.at.mul(blocks, _I64(BLOCK_NS)))
+        blocks = self.at.sub(self.state(StateWord.ALLOWED), self.state(StateWord.BUDGET))
+        return self.at.add(self.state(StateWord.CLOCK), self.at.mul(blocks, _I64(BLOCK_NS)))
 
     def block(self, name: str) -> Value:
         return self.function.append_basic_block(name)
@@ -187,7 +187,7 @@ def _module() -> ir.Module:
     inside, loop, body, over = (to.block(name) for name in ("inside", "loop", "body", "over"))
     offset = at.sub(to.address, to.get(_BASE))
     near = at.icmp_unsigned("<", offset, to.get(_SIZE))
-    runs = at.icmp_signed("==", to.state(Slot.EXPIRED), _I64(0))  # else the block is not executed
+    runs = at.icmp_signed("==", to.state(StateWord.EXPIRED), _I64(0))  # else the block is not executed
     at.cbranch(at.and_(near, runs), inside, over)
     at.position_at_end(inside)
     at.store(to.address, to.word(_FIRST))

@@ -15,7 +15,7 @@ To the host it costs more than that: loops that wait by the counter would take l
 """
 
 
-class Slot(enum.IntEnum):
+class StateWord(enum.IntEnum):
     """Places in the state array; every word is a signed 64-bit number."""
 
     BUDGET = 0
@@ -92,6 +92,6 @@ class Slot(enum.IntEnum):
 
 
 CALL_WORDS = 8
-STATE_WORDS = len(Slot) - 1 + CALL_WORDS
+STATE_WORDS = len(StateWord) - 1 + CALL_WORDS
 State = ctypes.c_int64 * STATE_WORDS
 NO_EXCEPTION = 0xFFFFFFFF

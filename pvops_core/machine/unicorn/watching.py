@@ -24,7 +24,7 @@ Span = tuple[int, int]
 """Linear address and length."""
 
 
-class _Slot(enum.IntEnum):
+class _WatchWord(enum.IntEnum):
     """The words that the callbacks work on."""
 
     HITS = 0
@@ -43,22 +43,24 @@ def _access(at: Routine) -> None:
     engine, kind, address, size, value = at.arguments
     wide = at.wide(size)
     for place in range(_PLACES):
-        start, length = (at.load64(at.add(at.address(_Slot(0)), 8 * (first + place))) for first in (3, 3 + _PLACES))
+        start, length = (
+            at.load64(at.add(at.address(_WatchWord(0)), 8 * (first + place))) for first in (3, 3 + _PLACES)
+        )
         with at.when(length, "!=", 0):
             for distance, reach in (
                 (at.subtract(address, start), length),
                 (at.subtract(start, address), wide),
             ):
                 with at.when(at.both(distance, _IN_PAGE), "<", reach):
-                    at.call(_Slot.TOUCHED, engine, kind, address, size, value, at.address(_Slot.HITS))
+                    at.call(_WatchWord.TOUCHED, engine, kind, address, size, value, at.address(_WatchWord.HITS))
                     at.done()
     at.done()
 
 
 def _instruction(at: Routine) -> None:
     """Before an instruction: has the last one touched something?"""
-    with at.when(at.get(_Slot.HITS), "!=", 0):
-        at.call(_Slot.TRAP, *at.arguments, at.address(_Slot.HITS))
+    with at.when(at.get(_WatchWord.HITS), "!=", 0):
+        at.call(_WatchWord.TRAP, *at.arguments, at.address(_WatchWord.HITS))
     at.done()
 
 
@@ -103,10 +105,10 @@ class Watch:
         self._engine = engine
         self._words = (ctypes.c_int64 * _WORDS)()
         self._keep = (uc.MEMORY_CALLBACK(on_touch), uc.CODE_CALLBACK(on_trap))
-        self._words[_Slot.TOUCHED], self._words[_Slot.TRAP] = (engine.keep(each) for each in self._keep)
+        self._words[_WatchWord.TOUCHED], self._words[_WatchWord.TRAP] = (engine.keep(each) for each in self._keep)
         for place, (start, length) in enumerate(spans):
-            self._words[_Slot.STARTS + place] = start & _IN_PAGE
-            self._words[_Slot.LENGTHS + place] = length
+            self._words[_WatchWord.STARTS + place] = start & _IN_PAGE
+            self._words[_WatchWord.LENGTHS + place] = length
         data = ctypes.addressof(self._words)
         access, instruction, _ = _callbacks()
         kinds = uc.HOOK_MEM_WRITE | (uc.HOOK_MEM_READ if loads else 0)
@@ -116,11 +118,11 @@ class Watch:
     @property
     def hits(self) -> int:
         """What has been touched since this was last set to 0."""
-        return self._words[_Slot.HITS]
+        return self._words[_WatchWord.HITS]
 
     @hits.setter
     def hits(self, value: int) -> None:
-        self._words[_Slot.HITS] = value
+        self._words[_WatchWord.HITS] = value
 
     def close(self) -> None:
         """Watch no more."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.batch import register_id
-from pvops_core.machine.unicorn.state import Slot, State
+from pvops_core.machine.unicorn.state import State, StateWord
 
 if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
@@ -28,22 +28,22 @@ class NativeWords:
         self._kind = kind
         self._keep: list[object] = []
         state = self.state
-        state[Slot.ENGINE] = engine.handle
-        state[Slot.EMU_STOP] = uc.function_address("uc_emu_stop")
-        state[Slot.CONTEXT_SAVE] = uc.function_address("uc_context_save")
-        state[Slot.CONTEXT_RESTORE] = uc.function_address("uc_context_restore")
-        state[Slot.CONTEXT] = context.address
-        state[Slot.EXCEPTION_WORD] = context.address + layout.exception
-        state[Slot.ERROR_WORD] = context.address + layout.error_code
-        state[Slot.SOFTWARE_WORD] = context.address + layout.software
-        state[Slot.READ_BATCH] = uc.function_address("uc_reg_read_batch")
-        state[Slot.WRITE_BATCH] = uc.function_address("uc_reg_write_batch")
-        state[Slot.WRITE_REGISTER] = uc.function_address("uc_reg_write")
-        state[Slot.FAULT_IDS], state[Slot.FAULT_POINTERS] = self.group(Slot.FAULT_RIP, "rip", "cr2")
-        state[Slot.READ_REGISTER] = uc.function_address("uc_reg_read")
-        state[Slot.FLAGS_ID] = register_id(kind, "rflags")
+        state[StateWord.ENGINE] = engine.handle
+        state[StateWord.EMU_STOP] = uc.function_address("uc_emu_stop")
+        state[StateWord.CONTEXT_SAVE] = uc.function_address("uc_context_save")
+        state[StateWord.CONTEXT_RESTORE] = uc.function_address("uc_context_restore")
+        state[StateWord.CONTEXT] = context.address
+        state[StateWord.EXCEPTION_WORD] = context.address + layout.exception
+        state[StateWord.ERROR_WORD] = context.address + layout.error_code
+        state[StateWord.SOFTWARE_WORD] = context.address + layout.software
+        state[StateWord.READ_BATCH] = uc.function_address("uc_reg_read_batch")
+        state[StateWord.WRITE_BATCH] = uc.function_address("uc_reg_write_batch")
+        state[StateWord.WRITE_REGISTER] = uc.function_address("uc_reg_write")
+        state[StateWord.FAULT_IDS], state[StateWord.FAULT_POINTERS] = self.group(StateWord.FAULT_RIP, "rip", "cr2")
+        state[StateWord.READ_REGISTER] = uc.function_address("uc_reg_read")
+        state[StateWord.FLAGS_ID] = register_id(kind, "rflags")
 
-    def group(self, first: Slot, *names: str) -> tuple[int, int]:
+    def group(self, first: StateWord, *names: str) -> tuple[int, int]:
         """Addresses of what reads registers into words from one on: their numbers, and pointers to the words."""
         count, start = len(names), self.address + 8 * first
         ids = (ctypes.c_int * count)(*(register_id(self._kind, name) for name in names))
@@ -58,6 +58,6 @@ class NativeWords:
         aux = uc.MsrValue(aux_msr, 0)
         aux_pointer = ctypes.c_void_p(ctypes.addressof(aux))
         self._keep += [aux_id, aux, aux_pointer]
-        state[Slot.TSC_IDS], state[Slot.TSC_POINTERS] = self.group(Slot.TSC_LOW, "rax", "rdx", "rcx")
-        state[Slot.AUX_ID], state[Slot.AUX_POINTER] = ctypes.addressof(aux_id), ctypes.addressof(aux_pointer)
-        state[Slot.AUX_VALUE] = ctypes.addressof(aux) + uc.MsrValue.value.offset
+        state[StateWord.TSC_IDS], state[StateWord.TSC_POINTERS] = self.group(StateWord.TSC_LOW, "rax", "rdx", "rcx")
+        state[StateWord.AUX_ID], state[StateWord.AUX_POINTER] = ctypes.addressof(aux_id), ctypes.addressof(aux_pointer)
+        state[StateWord.AUX_VALUE] = ctypes.addressof(aux) + uc.MsrValue.value.offset

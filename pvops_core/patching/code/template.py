@@ -20,7 +20,7 @@ _REFERENCE = re.compile(r"\{(?P<symbol>[A-Za-z_][\w.]*|\.)(?P<addend>[+-]\w+)?\}
 
 
 @attrs.frozen
-class Place:
+class Placeholder:
     """A gap in code that takes a symbol's address.
 
     Attributes:
@@ -69,7 +69,7 @@ class Template:
     """
 
     code: bytes
-    places: tuple[Place, ...]
+    places: tuple[Placeholder, ...]
 
     def fill(self, address: int, symbols: Mapping[str, int]) -> bytes:
         """The code as it must be at ``address``; PatchError if a symbol is missing or out of reach."""
@@ -94,7 +94,7 @@ def parse(text: str) -> Template:
             continue
         if match["form"] not in _SIZES:
             raise ValueError(f"{match['form']!r} is not one of {', '.join(_SIZES)}")
-        places.append(Place(len(code), match["symbol"], int(match["addend"] or "0", 0), match["form"]))
+        places.append(Placeholder(len(code), match["symbol"], int(match["addend"] or "0", 0), match["form"]))
         code += bytes(places[-1].size)
     return Template(bytes(code), tuple(places))
 

@@ -14,11 +14,11 @@ from pvops_core.errors import ImageError, MachineError, PvopsError, UsageError, 
 from pvops_core.guests import builtin_guest, read_kernel
 from pvops_core.runs.cell import BUILTIN, Cell
 from pvops_core.runs.observation import Observation
-from pvops_core.runs.wire import Message, Phase, Request
+from pvops_core.runs.wire import Message, Request, WorkerPhase
 from pvops_core.runs.worker.console import ConsoleStream
-from pvops_core.runs.worker.ending import Ending
 from pvops_core.runs.worker.events import write_events
-from pvops_core.runs.worker.pace import Pace
+from pvops_core.runs.worker.pacer import RealTimePacer
+from pvops_core.runs.worker.runend import RunEnd
 from pvops_core.runs.worker.sights import BuiltinSights, KernelSights
 from pvops_core.runs.worker.versions import versions
 from pvops_core.session import Session
@@ -48,13 +48,13 @@ def observe(
             made. What happens once the guest runs is an outcome.
     """
     cell = request.cell
-    send(Phase.LOADING)
+    send(WorkerPhase.LOADING)
     loaded = load_needed(cell.backend, request.plugins, request.without)
     if cell.backend not in loaded.backends:
         raise _missing(cell.backend, load_backends(request.plugins))
     links = chain(loaded.backends[cell.backend], loaded.backends)
     used = {found.distribution: found.version for found in (loaded.sources[each.name] for each in links)}
-    send(Phase.BUILDING)
+    send(WorkerPhase.BUILDING)
     keyboard = keyboard or Keyboard(request.typed)
     if voices is not None:
         voices.open()
@@ -65,13 +65,13 @@ def observe(
         if voices is not None:
             voices.machine = session.machine
         if request.attended:
-            session.machine.watch(Pace(session.machine, keyboard).keep)
-        send(Phase.RUNNING)
+            session.machine.watch(RealTimePacer(session.machine, keyboard).keep)
+        send(WorkerPhase.RUNNING)
         seen.begin()
         with ConsoleStream(session.platform.console, send):
             ending = seen.judge(_run(session, request)).with_fault(session.last_hook_fault)
         seen.end()
-        send(Phase.COLLECTING)
+        send(WorkerPhase.COLLECTING)
         if request.events:
             write_events(session.machine.log, request.events)
         return _collect(request, session, ending, {**seen.found(ending), "versions": dict(versions(used))})
@@ -120,17 +120,17 @@ def _session(request: Request, links: tuple[Backend, ...], keyboard: Keyboard) -
         raise UsageError(str(failure)) from failure  # nothing has run: something else has to be asked for
 
 
-def _run(session: Session, request: Request) -> Ending:
+def _run(session: Session, request: Request) -> RunEnd:
     """Run the session, whatever a plugin raises."""
     try:
-        return Ending.of_stop(session.run(max_ns=request.max_ns, max_seconds=request.seconds_left()))
+        return RunEnd.of_stop(session.run(max_ns=request.max_ns, max_seconds=request.seconds_left()))
     except MachineError as error:
-        return Ending.of_crash(f"{error}; {session.whereabouts()}", own_trace(error))
+        return RunEnd.of_crash(f"{error}; {session.where()}", own_trace(error))
     except BaseException as error:  # noqa: BLE001 - what the plugins' code raises is this run's result
-        return Ending.of_error(error)
+        return RunEnd.of_error(error)
 
 
-def _collect(request: Request, session: Session, ending: Ending, others: Mapping[str, Any]) -> Observation:
+def _collect(request: Request, session: Session, ending: RunEnd, others: Mapping[str, Any]) -> Observation:
     platform, machine = session.platform, session.machine
     return Observation(
         request.cell,

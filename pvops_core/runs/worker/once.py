@@ -19,9 +19,9 @@ from pvops_core.errors import ImageError, UsageError
 from pvops_core.runs import wire
 from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs.worker import debugger
-from pvops_core.runs.worker.ending import Ending
-from pvops_core.runs.worker.lifeline import lines_of_parent, listen
 from pvops_core.runs.worker.observe import observe
+from pvops_core.runs.worker.parentpipe import lines_of_parent, listen
+from pvops_core.runs.worker.runend import RunEnd
 from pvops_core.runs.worker.voice import Voices
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _answer(
 
 
 def _failed(request: wire.Request, error: BaseException) -> Observation:
-    ending = Ending.of_error(error)
+    ending = RunEnd.of_error(error)
     return Observation(request.cell, ending.outcome, reason=ending.reason, detail=ending.detail)
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pvops_core.errors import MachineError
 from pvops_core.guests import Status
-from pvops_core.runs.worker.ending import Ending
-from pvops_core.runs.worker.examination import Examination
-from pvops_core.runs.worker.insight import Insight
+from pvops_core.runs.worker.inspectors import Inspectors
+from pvops_core.runs.worker.pointsampler import PointSampler
+from pvops_core.runs.worker.runend import RunEnd
 from pvops_core.runs.worker.switching import OrderedSwitch, switch_log
 
 if TYPE_CHECKING:
@@ -62,11 +62,11 @@ class Sights(ABC):
         """It has run."""
 
     @abstractmethod
-    def judge(self, ending: Ending) -> Ending:
+    def judge(self, ending: RunEnd) -> RunEnd:
         """How the run ended, given how the machine did."""
 
     @abstractmethod
-    def found(self, ending: Ending) -> dict[str, Any]:
+    def found(self, ending: RunEnd) -> dict[str, Any]:
         """The fields of the observation that it knows of."""
 
     def _switched(self) -> dict[str, Any]:
@@ -96,20 +96,20 @@ class BuiltinSights(Sights):
         """Stop it."""
         self._wall_s = time.perf_counter() - self._start
 
-    def judge(self, ending: Ending) -> Ending:
+    def judge(self, ending: RunEnd) -> RunEnd:
         """A guest that ends without a report that it was done has crashed."""
         if not ending.outcome.finished:
             return ending
         try:
             status = self._session.report().status
         except MachineError as error:
-            return Ending.of_crash(str(error))
+            return RunEnd.of_crash(str(error))
         if status is Status.DONE:
             return ending
         said = f"{ending.outcome.value} while the guest's report says that it is {status.name.lower()}"
-        return Ending.of_crash(said)
+        return RunEnd.of_crash(said)
 
-    def found(self, ending: Ending) -> dict[str, Any]:
+    def found(self, ending: RunEnd) -> dict[str, Any]:
         """Calls of ops, what became of sites, and the report of a guest that came to its end."""
         board = self._session.switchboard
         report = self._session.report() if ending.outcome.finished else None
@@ -138,21 +138,21 @@ class KernelSights(Sights):
             from pvops_core.livepatch.control.live import LiveBoot  # noqa: PLC0415
 
             self._live = self._stack.enter_context(LiveBoot(session, request.patching, lambda line: show(f"{line}\n")))
-        self._insight = Insight(request.inside, session, backends)
+        self._insight = Inspectors(request.inside, session, backends)
 
     def begin(self) -> None:
         """Look at the points of its boot, from now on."""
-        self._examination = Examination(self._session, sites=self._request.examine)
+        self._examination = PointSampler(self._session, sites=self._request.examine)
 
     def end(self) -> None:
         """Stop the stopwatch."""
         self._examination.stop()
 
-    def judge(self, ending: Ending) -> Ending:
+    def judge(self, ending: RunEnd) -> RunEnd:
         """A kernel's end is what the machine says."""
         return ending
 
-    def found(self, ending: Ending) -> dict[str, Any]:
+    def found(self, ending: RunEnd) -> dict[str, Any]:
         """What was asked for."""
         del ending
         return {

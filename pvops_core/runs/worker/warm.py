@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.loading import load_needed
 from pvops_core.runs import wire
-from pvops_core.runs.worker.lifeline import lines_of_parent
 from pvops_core.runs.worker.once import answer, take_stdout
+from pvops_core.runs.worker.parentpipe import lines_of_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ def main() -> None:
     faulthandler.enable()
     for line in lines_of_parent():
         request = wire.Request.decode(line)
-        send(wire.Phase.LOADING)
+        send(wire.WorkerPhase.LOADING)
         load_needed(
             request.cell.backend, request.plugins, request.without
         )  # what is imported now, no copy needs to import

@@ -10,12 +10,12 @@ from pvops_core.testing.explain import shown
 
 if TYPE_CHECKING:
     from pvops_core.switchboard.implementations import Implementation
-    from pvops_core.testing.conformance.ground import Ground
+    from pvops_core.testing.conformance.fixture import Fixture
     from pvops_core.testing.conformance.laws import Law
     from pvops_core.testing.effect import Effect
 
 
-def told(error: AssertionError, law: Law, ground: Ground, op: str) -> str:
+def told(error: AssertionError, law: Law, ground: Fixture, op: str) -> str:
     """The lines for an author.
 
     Args:
@@ -34,7 +34,7 @@ def sentence(error: BaseException) -> str:
     return "\n".join(lines[:end]) or type(error).__name__
 
 
-def _more(law: Law, ground: Ground, op: str) -> Iterator[str]:
+def _more(law: Law, ground: Fixture, op: str) -> Iterator[str]:
     yield f"  the law:   {law.name.replace('_', ' ')}. {inspect.getdoc(law.check) or ''}".rstrip()
     yield f"  the hook:  {_hook(ground.lab.session.ops.implementation(op))}"
     calls = [done for done in ground.call.made if done.what == op]

@@ -12,7 +12,7 @@ from pvops_core.backends import chain, implemented
 from pvops_core.guests import LAYOUTS as GUESTS
 from pvops_core.ops import LAYOUTS, Convention
 from pvops_core.patching.patchlets import select
-from pvops_core.testing.cells import USUAL, Cell, capabilities
+from pvops_core.testing.cells import USUAL, MachineCell, capabilities
 from pvops_core.testing.conformance import memory, registers, structures
 from pvops_core.testing.conformance.laws import LAWS, Law
 
@@ -41,7 +41,7 @@ class Case:
     """
 
     op: str
-    cell: Cell
+    cell: MachineCell
     law: Law | None = None
 
     def within(self, globs: str) -> bool:
@@ -88,7 +88,7 @@ def cases(
     return [case for case in found if case.op in own or (not case.op and _plain(case.cell, usual))]
 
 
-def _plain(cell: Cell, layouts: Container[str]) -> bool:
+def _plain(cell: MachineCell, layouts: Container[str]) -> bool:
     return cell.layout in layouts and not cell.cmdline
 
 
@@ -96,9 +96,9 @@ def _cases(test: str, backend: Backend, backends: Mapping[str, Backend]) -> list
     has = capabilities(backend, backends)
     layouts = [LAYOUTS[name] for name in GUESTS if f"kind.{LAYOUTS[name].kind.value}" in has]
     if not layouts:
-        return [Case("", Cell(backend.name, "", why_not="needs a kind of machine that a built-in guest is for"))]
+        return [Case("", MachineCell(backend.name, "", why_not="needs a kind of machine that a built-in guest is for"))]
     if test == OF_A_KERNEL:
-        return [Case("", Cell(backend.name, layouts[-1].name))]
+        return [Case("", MachineCell(backend.name, layouts[-1].name))]
     return [case for layout in layouts for case in _of(test, layout, backend, backends, has)]
 
 
@@ -110,19 +110,23 @@ def _of(
             yield from _laws(layout, backend.name, has)
         case "test_patchlet_does_what_its_hook_does":
             own = {op for link in chain(backend, backends) for op in select(link.patchlets, layout)}
-            yield from (Case(op, Cell(backend.name, layout.name)) for op in sorted(own) if _function(layout, op))
+            yield from (Case(op, MachineCell(backend.name, layout.name)) for op in sorted(own) if _function(layout, op))
         case "test_whole_guest":
             yield from (
-                Case("", Cell(backend.name, layout.name, count, "entry", mode)) for count in (1, 2) for mode in MODES
+                Case("", MachineCell(backend.name, layout.name, count, "entry", mode))
+                for count in (1, 2)
+                for mode in MODES
             )
         case "test_two_runs_are_one":
-            yield from (Case("", Cell(backend.name, layout.name, count, "entry")) for count in (1, 2))
+            yield from (Case("", MachineCell(backend.name, layout.name, count, "entry")) for count in (1, 2))
         case "test_calling_convention":
             ops = [slot.op for slot in (*layout.slots, *layout.boot_hooks)]
-            yield from (Case(op.name, Cell(backend.name, layout.name, point="entry")) for op in ops if not op.is_data)
+            yield from (
+                Case(op.name, MachineCell(backend.name, layout.name, point="entry")) for op in ops if not op.is_data
+            )
         case _:
             ops = [slot.op for slot in layout.slots if slot.op.name != "patch"]
-            yield from (Case(op.name, Cell(backend.name, layout.name)) for op in ops if not op.is_data)
+            yield from (Case(op.name, MachineCell(backend.name, layout.name)) for op in ops if not op.is_data)
 
 
 def _function(layout: Layout, op: str) -> bool:
@@ -135,4 +139,4 @@ def _laws(layout: Layout, backend: str, has: frozenset[str]) -> Iterator[Case]:
             if law.applies(op, layout):
                 missing = sorted(law.needs - has)
                 why_not = f"needs {', '.join(missing)}" if missing else ""
-                yield Case(op, Cell(backend, layout.name, law.vcpus, law.point, why_not=why_not), law)
+                yield Case(op, MachineCell(backend, layout.name, law.vcpus, law.point, why_not=why_not), law)

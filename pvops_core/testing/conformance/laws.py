@@ -9,9 +9,9 @@ import attrs
 
 if TYPE_CHECKING:
     from pvops_core.ops import Layout
-    from pvops_core.testing.conformance.ground import Ground
+    from pvops_core.testing.conformance.fixture import Fixture
 
-Check = Callable[["Ground", str], None]
+Check = Callable[["Fixture", str], None]
 
 
 @attrs.frozen

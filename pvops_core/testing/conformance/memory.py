@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.testing.conformance.ground import FRAME, KERNEL, PAGE, TABLE
+from pvops_core.testing.conformance.fixture import FRAME, KERNEL, PAGE, TABLE
 from pvops_core.testing.conformance.laws import law
 
 if TYPE_CHECKING:
-    from pvops_core.testing.conformance.ground import Ground
+    from pvops_core.testing.conformance.fixture import Fixture
 
 LEVELS: Final = ("pte", "pmd", "pud", "p4d", "pgd")
 USER: Final = {32: 0x0804_8000, 64: 0x40_0000}
@@ -19,7 +19,7 @@ FIXMAP: Final = 3
 
 
 @law(*(f"{level}_val" for level in LEVELS), *(f"make_{level}" for level in LEVELS))
-def entries_come_back_as_they_were_meant(ground: Ground, op: str) -> None:
+def entries_come_back_as_they_were_meant(ground: Fixture, op: str) -> None:
     """What the kernel sees of an entry is what it had made, and making one changes nothing."""
     level = op.removeprefix("make_").removesuffix("_val")
     page = ground.call.physical(ground.page())
@@ -32,7 +32,7 @@ def entries_come_back_as_they_were_meant(ground: Ground, op: str) -> None:
 
 
 @law("set_pte", "set_pte_at", "set_pte_atomic", "set_pte_present")
-def a_mapping_is_in_force_after_the_flush(ground: Ground, op: str) -> None:
+def a_mapping_is_in_force_after_the_flush(ground: Fixture, op: str) -> None:
     """Map one page, look through the mapping, map another in its place."""
     place = ground.pte(ground.area)
     for word in (0x1111_0001, 0x2222_0002):
@@ -47,7 +47,7 @@ def a_mapping_is_in_force_after_the_flush(ground: Ground, op: str) -> None:
 
 
 @law("pte_clear")
-def a_cleared_entry_maps_nothing(ground: Ground, op: str) -> None:
+def a_cleared_entry_maps_nothing(ground: Fixture, op: str) -> None:
     """It reads as 0."""
     ground.map(ground.area, ground.page())
     ground.call(op, ground.init_mm, ground.area, ground.pte(ground.area))
@@ -56,7 +56,7 @@ def a_cleared_entry_maps_nothing(ground: Ground, op: str) -> None:
 
 
 @law("set_pmd", "set_pud", "set_p4d", "set_pgd", "pmd_clear")
-def an_entry_of_a_table_not_in_use_is_what_was_set(ground: Ground, op: str) -> None:
+def an_entry_of_a_table_not_in_use_is_what_was_set(ground: Fixture, op: str) -> None:
     """In a page that no address space has."""
     level = op.removeprefix("set_").removesuffix("_clear")
     table, entry = (
@@ -76,7 +76,7 @@ def an_entry_of_a_table_not_in_use_is_what_was_set(ground: Ground, op: str) -> N
 
 
 @law("pte_update", "pte_update_defer")
-def telling_of_an_update_changes_nothing_seen(ground: Ground, op: str) -> None:
+def telling_of_an_update_changes_nothing_seen(ground: Fixture, op: str) -> None:
     """The entry itself stays."""
     ground.map(ground.area, ground.page(word=0x77))
     place = ground.pte(ground.area)
@@ -88,7 +88,7 @@ def telling_of_an_update_changes_nothing_seen(ground: Ground, op: str) -> None:
 
 
 @law("ptep_modify_prot_start", "ptep_modify_prot_commit")
-def a_protection_changes_between_start_and_commit(ground: Ground, _op: str) -> None:
+def a_protection_changes_between_start_and_commit(ground: Fixture, _op: str) -> None:
     """The page stays, read-only."""
     vma = ground.page()
     for number, word in enumerate((ground.init_mm, ground.area, ground.area + PAGE)):
@@ -113,7 +113,7 @@ FLUSHES: Final = (
 
 
 @law(*FLUSHES)
-def no_stale_translation_is_left(ground: Ground, op: str) -> None:
+def no_stale_translation_is_left(ground: Fixture, op: str) -> None:
     """An address that was used, and whose entry changed, is translated anew."""
     ground.map(ground.area, ground.page(word=0x11))
     ground.flush()
@@ -132,7 +132,7 @@ def no_stale_translation_is_left(ground: Ground, op: str) -> None:
 
 
 @law("mmu_lazy_mode_enter", "mmu_lazy_mode_leave", also=("mmu_lazy_mode_enter",))
-def a_batch_is_in_force_when_it_ends(ground: Ground, _op: str) -> None:
+def a_batch_is_in_force_when_it_ends(ground: Fixture, _op: str) -> None:
     """Eight mappings in lazy mode."""
     pages = [ground.page(word=0x100 + number) for number in range(8)]
     entries = [ground.made("pte", page) for page in pages]
@@ -148,7 +148,7 @@ def a_batch_is_in_force_when_it_ends(ground: Ground, _op: str) -> None:
 
 
 @law("mmu_lazy_mode_flush")
-def a_flushed_batch_is_in_force_at_once(ground: Ground, op: str) -> None:
+def a_flushed_batch_is_in_force_at_once(ground: Fixture, op: str) -> None:
     """While lazy mode goes on."""
     entry = ground.made("pte", ground.page(word=0x44))
     place = ground.pte(ground.area)
@@ -160,7 +160,7 @@ def a_flushed_batch_is_in_force_at_once(ground: Ground, op: str) -> None:
 
 
 @law("set_lazy_mode")
-def a_lazy_mode_ends_with_its_updates_done(ground: Ground, op: str) -> None:
+def a_lazy_mode_ends_with_its_updates_done(ground: Fixture, op: str) -> None:
     """PARAVIRT_LAZY_MMU is 1, NONE 0, FLUSH 3."""
     entry = ground.made("pte", ground.page(word=0x44))
     ground.call(op, 1)
@@ -172,7 +172,7 @@ def a_lazy_mode_ends_with_its_updates_done(ground: Ground, op: str) -> None:
 
 
 @law("alloc_pte", "alloc_pt", "release_pte", "release_pt")
-def a_leaf_table_is_protected_while_it_is_one(ground: Ground, op: str) -> None:
+def a_leaf_table_is_protected_while_it_is_one(ground: Fixture, op: str) -> None:
     """Where page tables are read-only the page becomes so when it is announced; in the end it can be written."""
     page = ground.page()
     alloc, release = (op, op.replace("alloc", "release")) if "alloc" in op else (op.replace("release", "alloc"), op)
@@ -185,7 +185,7 @@ def a_leaf_table_is_protected_while_it_is_one(ground: Ground, op: str) -> None:
 
 
 @law("alloc_pmd", "alloc_pud", "alloc_p4d", "release_pmd", "release_pud", "release_p4d", "alloc_pd", "release_pd")
-def an_upper_table_is_given_back(ground: Ground, op: str) -> None:
+def an_upper_table_is_given_back(ground: Fixture, op: str) -> None:
     """In the end the page can be written."""
     page = ground.page()
     name = op.partition("_")[2]
@@ -197,7 +197,7 @@ def an_upper_table_is_given_back(ground: Ground, op: str) -> None:
 
 
 @law("activate_mm", "dup_mmap", "exit_mmap", "pgd_alloc", "pgd_free", "alloc_pd_clone")
-def an_address_space_lives_and_ends(ground: Ground, op: str) -> None:
+def an_address_space_lives_and_ends(ground: Fixture, op: str) -> None:
     """Made, used, torn down: its mappings are there, and its root can be written when it is gone."""
     call = ground.call
     mm = call.function("mm_create").result
@@ -220,7 +220,7 @@ def an_address_space_lives_and_ends(ground: Ground, op: str) -> None:
 
 
 @law("set_fixmap")
-def a_fixed_page_is_mapped(ground: Ground, op: str) -> None:
+def a_fixed_page_is_mapped(ground: Fixture, op: str) -> None:
     """And unmapped again."""
     page = ground.page(word=0x6B)
     va = ground.symbol("fixaddr_top") - FIXMAP * PAGE
@@ -231,7 +231,7 @@ def a_fixed_page_is_mapped(ground: Ground, op: str) -> None:
 
 
 @law("tlb_remove_table")
-def a_removed_table_waits_in_the_gather(ground: Ground, op: str) -> None:
+def a_removed_table_waits_in_the_gather(ground: Fixture, op: str) -> None:
     """It is appended."""
     gather, tables = ground.page(), [ground.page(), ground.page()]
     for number, table in enumerate(tables, 1):
@@ -244,7 +244,7 @@ def a_removed_table_waits_in_the_gather(ground: Ground, op: str) -> None:
 
 
 @law("flush_tlb_multi", "flush_tlb_others", point="finished", vcpus=2)
-def another_vcpu_loses_its_stale_translations(ground: Ground, op: str) -> None:
+def another_vcpu_loses_its_stale_translations(ground: Fixture, op: str) -> None:
     """At once, or before it runs again where it is off its processor; the caller keeps its registers."""
     page, machine = ground.page(), ground.lab.session.machine
     before = machine.counts["tlb_flushes"]
@@ -263,7 +263,7 @@ def another_vcpu_loses_its_stale_translations(ground: Ground, op: str) -> None:
 
 
 @law("pagetable_reserve", point="op:pagetable_reserve")
-def spare_tables_become_memory(ground: Ground, op: str) -> None:
+def spare_tables_become_memory(ground: Fixture, op: str) -> None:
     """The used part of the buffer is kept, the rest can be written."""
     start, end, top = (ground.cpu.u64(ground.symbol(f"pgt_buf_{name}")) << 12 for name in ("start", "end", "top"))
     done = ground.call(op, start, end)

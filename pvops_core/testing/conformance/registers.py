@@ -8,7 +8,7 @@ from pvops_core.testing.conformance.laws import law
 from pvops_core.x86 import ARITHMETIC, CR0_TS, FLAG_IF, MSR_FS_BASE
 
 if TYPE_CHECKING:
-    from pvops_core.testing.conformance.ground import Ground
+    from pvops_core.testing.conformance.fixture import Fixture
 
 CR4_TSD: Final = 4
 NO_MSR: Final = 0x1234_5678
@@ -21,7 +21,7 @@ QUIET: Final = """
 
 
 @law(*QUIET.split())
-def leaves_registers_and_tables_alone(ground: Ground, op: str) -> None:
+def leaves_registers_and_tables_alone(ground: Fixture, op: str) -> None:
     """No register that the caller may rely on, no control register, no descriptor table is another afterwards."""
     done = ground.may_refuse(op)
     assert not done.changes.registers, f"{done.what} changed {done.changes}"
@@ -29,7 +29,7 @@ def leaves_registers_and_tables_alone(ground: Ground, op: str) -> None:
 
 
 @law("irq_disable", "irq_enable", "restore_fl", "save_fl", also=("save_fl",))
-def the_flag_is_what_was_set_last(ground: Ground, op: str) -> None:
+def the_flag_is_what_was_set_last(ground: Fixture, op: str) -> None:
     """Whatever was before: enabled, disabled, restored to either."""
     call = ground.call
     for wanted in (FLAG_IF, 0, 0, FLAG_IF, FLAG_IF, 0):
@@ -44,7 +44,7 @@ def the_flag_is_what_was_set_last(ground: Ground, op: str) -> None:
 
 
 @law("read_cr0", "write_cr0", also=("write_cr0", "read_cr0"))
-def cr0_reads_as_it_was_written(ground: Ground, _op: str) -> None:
+def cr0_reads_as_it_was_written(ground: Fixture, _op: str) -> None:
     """CR0_TS set and cleared again."""
     call = ground.call
     before = call("read_cr0").result
@@ -57,7 +57,7 @@ def cr0_reads_as_it_was_written(ground: Ground, _op: str) -> None:
 
 
 @law("clts")
-def clts_clears_ts(ground: Ground, op: str) -> None:
+def clts_clears_ts(ground: Fixture, op: str) -> None:
     """And nothing else of CR0."""
     call = ground.call
     call("write_cr0", call("read_cr0").result | CR0_TS)
@@ -69,7 +69,7 @@ def clts_clears_ts(ground: Ground, op: str) -> None:
 
 
 @law("read_cr2", "write_cr2")
-def cr2_reads_as_it_was_written(ground: Ground, _op: str) -> None:
+def cr2_reads_as_it_was_written(ground: Fixture, _op: str) -> None:
     """The address of a fault."""
     for wanted in (ground.area, 0x1000):
         ground.may_refuse("write_cr2", wanted)
@@ -78,7 +78,7 @@ def cr2_reads_as_it_was_written(ground: Ground, _op: str) -> None:
 
 
 @law("read_cr3")
-def cr3_is_the_kernels_root(ground: Ground, op: str) -> None:
+def cr3_is_the_kernels_root(ground: Fixture, op: str) -> None:
     """In the guest's own physical addresses."""
     root = ground.cpu.word(ground.init_mm + ground.symbol("mm_pgd_offset"))
     found, wanted = ground.call(op).result & ~0xFFF, ground.call.physical(root)
@@ -86,7 +86,7 @@ def cr3_is_the_kernels_root(ground: Ground, op: str) -> None:
 
 
 @law("read_cr4", "read_cr4_safe", "write_cr4")
-def cr4_may_be_written_back(ground: Ground, op: str) -> None:
+def cr4_may_be_written_back(ground: Fixture, op: str) -> None:
     """What was read, changes nothing; on the processor itself a bit more, read again."""
     if op == "write_cr4" and "read_cr4" not in ground.layout:
         value = ground.cpu.cr4
@@ -101,7 +101,7 @@ def cr4_may_be_written_back(ground: Ground, op: str) -> None:
 
 
 @law("store_tr")
-def the_task_register_is_stored(ground: Ground, op: str) -> None:
+def the_task_register_is_stored(ground: Fixture, op: str) -> None:
     """Its selector, where the guest has a task of the processor's."""
     if ground.bare:
         found, wanted = ground.call(op).result, ground.cpu.table("tr").selector
@@ -109,7 +109,7 @@ def the_task_register_is_stored(ground: Ground, op: str) -> None:
 
 
 @law("get_debugreg", "set_debugreg")
-def debug_registers_read_as_they_were_written(ground: Ground, _op: str) -> None:
+def debug_registers_read_as_they_were_written(ground: Fixture, _op: str) -> None:
     """Each of the four addresses by itself."""
     for number in range(4):
         ground.may_refuse("set_debugreg", number, ground.area + number)
@@ -119,7 +119,7 @@ def debug_registers_read_as_they_were_written(ground: Ground, _op: str) -> None:
 
 
 @law("read_msr", "write_msr", "read_msr_safe", "write_msr_safe", also=("read_msr_safe",))
-def msrs_read_as_they_were_written(ground: Ground, op: str) -> None:
+def msrs_read_as_they_were_written(ground: Fixture, op: str) -> None:
     """MSR_FS_BASE, which every 64-bit kernel writes."""
     safe = "_safe" if op.endswith("_safe") else ""
     error = ground.page(word=5)
@@ -134,7 +134,7 @@ def msrs_read_as_they_were_written(ground: Ground, op: str) -> None:
 
 
 @law("read_msr_safe", "write_msr_safe")
-def an_msr_that_is_not_there_is_an_error(ground: Ground, op: str) -> None:
+def an_msr_that_is_not_there_is_an_error(ground: Fixture, op: str) -> None:
     """-EIO, and no fault."""
     error = ground.page()
     if op == "read_msr_safe":
@@ -145,7 +145,7 @@ def an_msr_that_is_not_there_is_an_error(ground: Ground, op: str) -> None:
 
 
 @law("cpuid")
-def cpuid_answers_in_its_four_words(ground: Ground, op: str) -> None:
+def cpuid_answers_in_its_four_words(ground: Fixture, op: str) -> None:
     """The leaf is in the first; nothing else is written."""
     page = ground.page()
     places = [page + 4 * number for number in range(4)]
@@ -158,7 +158,7 @@ def cpuid_answers_in_its_four_words(ground: Ground, op: str) -> None:
 
 
 @law("sched_clock", "read_tsc")
-def time_goes_on(ground: Ground, op: str) -> None:
+def time_goes_on(ground: Fixture, op: str) -> None:
     """Never back."""
     times = [ground.call(op).result for _ in range(4)]
     assert times == sorted(times), f"time goes back: {op} gave {times}"
@@ -166,14 +166,14 @@ def time_goes_on(ground: Ground, op: str) -> None:
 
 
 @law("get_cpu_khz")
-def the_processor_has_a_speed(ground: Ground, op: str) -> None:
+def the_processor_has_a_speed(ground: Fixture, op: str) -> None:
     """In kHz: between 1 MHz and 100 GHz."""
     speed = ground.call(op).result
     assert 10**3 <= speed <= 10**8, f"{op} gives {speed} kHz; 1 MHz to 100 GHz is likely"
 
 
 @law("get_wallclock", "set_wallclock")
-def the_wall_clock_may_be_set_to_itself(ground: Ground, _op: str) -> None:
+def the_wall_clock_may_be_set_to_itself(ground: Fixture, _op: str) -> None:
     """Without an error; where it can be set, to another minute too."""
     now = ground.call("get_wallclock").result
     assert 0 < now < 1 << 32, f"get_wallclock gives {now} seconds since 1970"
@@ -188,7 +188,7 @@ def the_wall_clock_may_be_set_to_itself(ground: Ground, _op: str) -> None:
 
 
 @law("apic_read", "apic_write", "apic_write_atomic")
-def apic_registers_read_as_they_were_written(ground: Ground, op: str) -> None:
+def apic_registers_read_as_they_were_written(ground: Fixture, op: str) -> None:
     """The task priority."""
     write = "apic_write" if op == "apic_read" else op
     for value in (0x20, 0):
@@ -199,7 +199,7 @@ def apic_registers_read_as_they_were_written(ground: Ground, op: str) -> None:
 
 
 @law("safe_halt", point="running")
-def safe_halt_returns_with_an_interrupt(ground: Ground, op: str) -> None:
+def safe_halt_returns_with_an_interrupt(ground: Fixture, op: str) -> None:
     """None is lost: the guest's tick has gone on, and interrupts are on."""
     call, cpu = ground.call, ground.cpu
     for _ in range(3):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.testing.conformance.ground import TLS
+from pvops_core.testing.conformance.fixture import TLS
 from pvops_core.testing.conformance.laws import law
 
 if TYPE_CHECKING:
-    from pvops_core.testing.conformance.ground import Ground
+    from pvops_core.testing.conformance.fixture import Fixture
 
 SMALL: Final = (0x0000_2345, 0x00C1_F300)
 """A data segment for level 3 of 0x12346 pages, accessed already."""
@@ -19,7 +19,7 @@ LSL: Final = b"\x0f\x03\xc1"
 """lsl eax, ecx: what the processor knows of a segment."""
 
 
-def _limit(ground: Ground, entry: int) -> int:
+def _limit(ground: Fixture, entry: int) -> int:
     ground.cpu.set("ecx", entry * 8 + 3)
     ground.cpu.set("eax", 0)
     back = ground.cpu.rip
@@ -28,7 +28,7 @@ def _limit(ground: Ground, entry: int) -> int:
     return ground.cpu.get("eax")
 
 
-def _descriptor(ground: Ground, op: str, table: int, entry: int) -> None:
+def _descriptor(ground: Fixture, op: str, table: int, entry: int) -> None:
     if ground.bits == 64:
         page = ground.page()
         for number, half in enumerate(SMALL):
@@ -39,7 +39,7 @@ def _descriptor(ground: Ground, op: str, table: int, entry: int) -> None:
 
 
 @law("write_gdt_entry")
-def the_processor_finds_a_descriptor_written(ground: Ground, op: str) -> None:
+def the_processor_finds_a_descriptor_written(ground: Fixture, op: str) -> None:
     """``lsl`` gives its limit."""
     gdt, entry = ground.call.function("cpu_gdt", 0).result, TLS[ground.bits] + 1
     _descriptor(ground, op, gdt, entry)
@@ -48,7 +48,7 @@ def the_processor_finds_a_descriptor_written(ground: Ground, op: str) -> None:
 
 
 @law("load_tls")
-def the_processor_finds_the_threads_segments(ground: Ground, op: str) -> None:
+def the_processor_finds_the_threads_segments(ground: Fixture, op: str) -> None:
     """All three."""
     thread = ground.page()
     array = thread + ground.symbol("thread_tls_array_offset")
@@ -62,7 +62,7 @@ def the_processor_finds_the_threads_segments(ground: Ground, op: str) -> None:
 
 
 @law("write_ldt_entry")
-def an_entry_of_an_ldt_is_what_was_written(ground: Ground, op: str) -> None:
+def an_entry_of_an_ldt_is_what_was_written(ground: Fixture, op: str) -> None:
     """In a page that may become one."""
     ldt = ground.page()
     if "alloc_ldt" in ground.layout:
@@ -73,7 +73,7 @@ def an_entry_of_an_ldt_is_what_was_written(ground: Ground, op: str) -> None:
 
 
 @law("alloc_ldt", "free_ldt")
-def an_ldts_page_is_given_back(ground: Ground, _op: str) -> None:
+def an_ldts_page_is_given_back(ground: Fixture, _op: str) -> None:
     """Read-only where tables are, and writable at the end."""
     ldt = ground.page()
     ground.call("alloc_ldt", ldt, 16)
@@ -85,7 +85,7 @@ def an_ldts_page_is_given_back(ground: Ground, _op: str) -> None:
 
 
 @law("write_idt_entry")
-def a_gate_is_what_was_written(ground: Ground, op: str) -> None:
+def a_gate_is_what_was_written(ground: Fixture, op: str) -> None:
     """Gate 3 as gate 4."""
     idt = ground.symbol("idt_table")
     size = 16 if ground.bits == 64 else 8
@@ -101,7 +101,7 @@ def a_gate_is_what_was_written(ground: Ground, op: str) -> None:
 
 
 @law("load_gdt", "load_idt", "store_gdt", "store_idt")
-def tables_may_be_loaded_again(ground: Ground, op: str) -> None:
+def tables_may_be_loaded_again(ground: Fixture, op: str) -> None:
     """The same table: no register is another afterwards."""
     page = ground.page()
     gdt = op.endswith("gdt")
@@ -125,7 +125,7 @@ def tables_may_be_loaded_again(ground: Ground, op: str) -> None:
 
 
 @law("set_ldt", "load_tr_desc", "load_gs_index", "load_sp0", "load_esp0", "set_iopl_mask", "update_io_bitmap")
-def the_context_may_be_set(ground: Ground, op: str) -> None:
+def the_context_may_be_set(ground: Fixture, op: str) -> None:
     """It comes back with nothing changed but what it is about."""
     thread = ground.page()
     ground.cpu.set_word(thread + ground.symbol("thread_sp0_offset"), ground.cpu.rsp)
@@ -141,7 +141,7 @@ def the_context_may_be_set(ground: Ground, op: str) -> None:
 
 
 @law("set_ldt")
-def an_ldt_is_loaded(ground: Ground, op: str) -> None:
+def an_ldt_is_loaded(ground: Fixture, op: str) -> None:
     """The processor's register has it, or the hypervisor was told."""
     ldt = ground.page()
     if "alloc_ldt" in ground.layout:
@@ -155,7 +155,7 @@ def an_ldt_is_loaded(ground: Ground, op: str) -> None:
 
 
 @law("load_tr_desc")
-def a_task_that_is_loaded_is_busy(ground: Ground, op: str) -> None:
+def a_task_that_is_loaded_is_busy(ground: Fixture, op: str) -> None:
     """Its descriptor says so, where the processor reads it."""
     ground.call.function("tss_init", 0)
     done = ground.call(op)
@@ -164,7 +164,7 @@ def a_task_that_is_loaded_is_busy(ground: Ground, op: str) -> None:
 
 
 @law("load_gs_index")
-def a_selector_is_in_gs(ground: Ground, op: str) -> None:
+def a_selector_is_in_gs(ground: Fixture, op: str) -> None:
     """User data's, or none; or the hypervisor was told."""
     if not ground.bare:
         assert ground.call(op, USER_DATA).hypercalls, f"{op} told the hypervisor nothing"
@@ -176,7 +176,7 @@ def a_selector_is_in_gs(ground: Ground, op: str) -> None:
 
 
 @law("load_sp0", "load_esp0")
-def the_stack_for_entries_is_known(ground: Ground, op: str) -> None:
+def the_stack_for_entries_is_known(ground: Fixture, op: str) -> None:
     """In the task that the processor reads, or to the hypervisor."""
     stack = ground.cpu.rsp - 0x100
     thread = ground.page()
@@ -190,7 +190,7 @@ def the_stack_for_entries_is_known(ground: Ground, op: str) -> None:
 
 
 @law("set_iopl_mask")
-def the_io_privilege_is_what_was_set(ground: Ground, op: str) -> None:
+def the_io_privilege_is_what_was_set(ground: Fixture, op: str) -> None:
     """In the flags, where they are the processor's own."""
     ground.call(op, 0x3000)
     if ground.bare:
@@ -198,7 +198,7 @@ def the_io_privilege_is_what_was_set(ground: Ground, op: str) -> None:
 
 
 @law("queued_spin_lock_slowpath", "queued_spin_unlock", vcpus=2)
-def a_lock_is_taken_and_given_back(ground: Ground, _op: str) -> None:
+def a_lock_is_taken_and_given_back(ground: Fixture, _op: str) -> None:
     """The low byte is the lock."""
     lock = ground.page()
     ground.call("queued_spin_lock_slowpath", lock, 0)
@@ -209,7 +209,7 @@ def a_lock_is_taken_and_given_back(ground: Ground, _op: str) -> None:
 
 
 @law("lock_wait", vcpus=2)
-def nobody_waits_for_what_has_changed(ground: Ground, op: str) -> None:
+def nobody_waits_for_what_has_changed(ground: Fixture, op: str) -> None:
     """The byte has another value by now."""
     byte = ground.page(word=1)
     done = ground.call(op, byte, 0)
@@ -217,7 +217,7 @@ def nobody_waits_for_what_has_changed(ground: Ground, op: str) -> None:
 
 
 @law("lock_kick", "vcpu_is_preempted", vcpus=2)
-def a_running_vcpu_is_there(ground: Ground, op: str) -> None:
+def a_running_vcpu_is_there(ground: Fixture, op: str) -> None:
     """Kicking it does no harm; it is preempted or not."""
     done = ground.call(op, 0)
     assert done.result in {0, 1}, f"{op} gives {done.result:#x}, which is neither 0 nor 1"
@@ -225,7 +225,7 @@ def a_running_vcpu_is_there(ground: Ground, op: str) -> None:
 
 
 @law("patch")
-def every_site_takes_what_patch_writes(ground: Ground, _op: str) -> None:
+def every_site_takes_what_patch_writes(ground: Fixture, _op: str) -> None:
     """Code for a site of each op of the table fits, and stays a sound branch if it is one."""
     patch = ground.lab.patch
     for slot in ground.layout.slots:

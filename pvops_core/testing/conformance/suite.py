@@ -21,7 +21,7 @@ from pvops_core.testing.cells import capabilities
 from pvops_core.testing.conformance.audit import Audit, audit
 from pvops_core.testing.conformance.broken import told
 from pvops_core.testing.conformance.finish import finish
-from pvops_core.testing.conformance.ground import PAGE, TABLE, Ground
+from pvops_core.testing.conformance.fixture import PAGE, TABLE, Fixture
 from pvops_core.testing.conformance.memory import USER
 from pvops_core.testing.equivalence import bench_of, check_equivalence
 from pvops_core.testing.lab import MEMORY
@@ -33,10 +33,10 @@ from pvops_core.testing.proofs.telling import lines
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.machine import Vcpu
-    from pvops_core.testing.cells import Cell
+    from pvops_core.testing.cells import MachineCell
     from pvops_core.testing.conformance.cases import Case
     from pvops_core.testing.lab import Lab
-    from pvops_core.testing.patched import Patcher
+    from pvops_core.testing.patched import PatchCaller
 
 SYSENTER_CS: Final = 0x174
 """The MSR that sysexit takes its segments from."""
@@ -44,7 +44,7 @@ UD2: Final = b"\x0f\x0b"
 SEEDS: Final = range(3)
 STATES: Final = 5
 """Of each op of a real kernel's; `pvops prove` tries more."""
-_AUDITS: Final[pytest.StashKey[dict[Cell, Audit]]] = pytest.StashKey()
+_AUDITS: Final[pytest.StashKey[dict[MachineCell, Audit]]] = pytest.StashKey()
 _RESULTS: Final[pytest.StashKey[dict[tuple[str, int], Mapping[str, int | str]]]] = pytest.StashKey()
 
 
@@ -60,7 +60,7 @@ class Conformance:
         return case
 
     @pytest.fixture
-    def pvops_cell(self, pvops_case: Case) -> Cell:
+    def pvops_cell(self, pvops_case: Case) -> MachineCell:
         """The machine that the case is for."""
         if pvops_case.cell.why_not:
             pytest.skip(f"{pvops_case.cell.backend}: {pvops_case.cell.why_not}")
@@ -77,7 +77,7 @@ class Conformance:
             raise ValueError(f"{pvops_case} has no law")
         if pvops_lab.session.switchboard.implementation(pvops_case.op).form is Form.EMPTY:
             pytest.skip("the slot is empty")
-        ground = Ground(pvops_lab, backend, capabilities(backend, backends))
+        ground = Fixture(pvops_lab, backend, capabilities(backend, backends))
         try:
             pvops_case.law.check(ground, pvops_case.op)
         except AssertionError as error:
@@ -99,7 +99,7 @@ class Conformance:
         if not found.calls[pvops_case.op]:
             pytest.skip("no hook of its own that is told the vCPU was called in a boot")
 
-    def test_patch_fits_and_relocates(self, pvops_case: Case, patch: Patcher, session: Session) -> None:
+    def test_patch_fits_and_relocates(self, pvops_case: Case, patch: PatchCaller, session: Session) -> None:
         """``patch`` keeps within sites of every length, and what it writes is right where the site is."""
         op, usual = pvops_case.op, usual_length(session.layout.by_op(pvops_case.op).op, session.layout)
         for length in sorted({usual, 5, 6, 7, 10, 16}):
@@ -228,7 +228,7 @@ def _sites(session: Session, op: str) -> list[bytes]:
     return [session.read(site.address, site.length) for site in session.builtin.sites if site.type == slot.type]
 
 
-def _session(cell: Cell, backend: str, backends: Mapping[str, Backend], cmdline: str = "") -> Session:
+def _session(cell: MachineCell, backend: str, backends: Mapping[str, Backend], cmdline: str = "") -> Session:
     links = chain(backends[backend], backends)
     try:
         return Session(builtin_guest(cell.layout, cmdline), links, vcpus=cell.vcpus, memory=MEMORY)
@@ -236,7 +236,9 @@ def _session(cell: Cell, backend: str, backends: Mapping[str, Backend], cmdline:
         pytest.skip(f"{backend}: {error}")
 
 
-def _results(cell: Cell, backend: str, backends: Mapping[str, Backend], cmdline: str = "") -> Mapping[str, int | str]:
+def _results(
+    cell: MachineCell, backend: str, backends: Mapping[str, Backend], cmdline: str = ""
+) -> Mapping[str, int | str]:
     with _session(cell, backend, backends, cmdline) as session:
         stop = finish(session)
         said = f"the guest on {backend} ended by {stop.reason} {stop.detail}".rstrip()

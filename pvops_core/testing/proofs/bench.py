@@ -15,7 +15,7 @@ from pvops_core.testing.proofs.copies import in_a_copy
 from pvops_core.testing.proofs.flushing import Flushing
 from pvops_core.testing.proofs.naming import KernelPlaces
 from pvops_core.testing.proofs.proof import Example
-from pvops_core.testing.proofs.sides import Caller, Side
+from pvops_core.testing.proofs.sides import Side, SideCaller
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -30,7 +30,7 @@ SECONDS: Final = 20.0
 """Wall time that one call may take in its copy."""
 
 
-class Bench:
+class ProofBench:
     """Tries calls in one session.
 
     Args:
@@ -67,7 +67,7 @@ class Bench:
             registers = {name: other >> bits * part & (1 << bits) - 1 for part, name in enumerate(first.registers)}
             arguments[first.name] = other
         meant = self._notes.result_bits.get(arrival.op, -1)
-        caller = Caller(session, arrival, self._flushing, registers, meant)
+        caller = SideCaller(session, arrival, self._flushing, registers, meant)
         kernel = in_a_copy(caller.call, seconds=SECONDS)
         hook = in_a_copy(lambda: self._served(caller, arrival, offered), seconds=SECONDS)
         if hook.passed:
@@ -77,7 +77,7 @@ class Bench:
         ns, site = session.machine.clock.ns, self._site(arrival)
         return Example(arrival.number, arguments, ns, site, found, other is not None)
 
-    def _served(self, caller: Caller, arrival: Arrival, offered: Implementation) -> Side:
+    def _served(self, caller: SideCaller, arrival: Arrival, offered: Implementation) -> Side:
         """The call, served by the hook."""
         machine, function = self._session.machine, offered.function
         read = dispatch.reader(machine, signature(arrival.hook.slot, machine.kind), offered.arguments)

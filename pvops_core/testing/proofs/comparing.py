@@ -29,7 +29,7 @@ KINDS: Final = (
 
 
 @attrs.frozen
-class Difference:
+class ProofDifference:
     """One thing in which two calls differ.
 
     Attributes:
@@ -63,7 +63,7 @@ class Places(Protocol):
         """Whether a guest-virtual address is of such memory."""
 
 
-def differences(kernel: Side, hook: Side, places: Places, size: int) -> Iterator[Difference]:
+def differences(kernel: Side, hook: Side, places: Places, size: int) -> Iterator[ProofDifference]:
     """Where two sides differ.
 
     Args:
@@ -73,28 +73,28 @@ def differences(kernel: Side, hook: Side, places: Places, size: int) -> Iterator
         size: bytes of a word.
     """
     if kernel.ended != hook.ended:
-        yield Difference("end", "how it ended", kernel.ended or "returned", hook.ended or "returned")
+        yield ProofDifference("end", "how it ended", kernel.ended or "returned", hook.ended or "returned")
         return
     if kernel.result != hook.result:
-        yield Difference("result", "", f"{kernel.result:#x}", f"{hook.result:#x}")
+        yield ProofDifference("result", "", f"{kernel.result:#x}", f"{hook.result:#x}")
     yield from _registers(kernel.registers, hook.registers)
     if kernel.flags != hook.flags:
-        yield Difference("flags", "rflags", f"{kernel.flags:#x}", f"{hook.flags:#x}")
+        yield ProofDifference("flags", "rflags", f"{kernel.flags:#x}", f"{hook.flags:#x}")
     yield from _memory(kernel, hook, places, size)
     yield from _hypercalls(kernel, hook, places)
     if kernel.flushes != hook.flushes:
-        yield Difference("flushes", "TLB flushes", _flushes(kernel), _flushes(hook))
+        yield ProofDifference("flushes", "TLB flushes", _flushes(kernel), _flushes(hook))
     if hook.faults and kernel.faults != hook.faults:  # what a function knows to do without leaves no trace
-        yield Difference("faults", "exceptions", _faults(kernel), _faults(hook))
+        yield ProofDifference("faults", "exceptions", _faults(kernel), _faults(hook))
 
 
-def _registers(kernel: Mapping[str, int], hook: Mapping[str, int]) -> Iterator[Difference]:
+def _registers(kernel: Mapping[str, int], hook: Mapping[str, int]) -> Iterator[ProofDifference]:
     for name in sorted(kernel.keys() & hook.keys()):
         if kernel[name] != hook[name]:
-            yield Difference("registers", name, f"{kernel[name]:#x}", f"{hook[name]:#x}")
+            yield ProofDifference("registers", name, f"{kernel[name]:#x}", f"{hook[name]:#x}")
 
 
-def _memory(kernel: Side, hook: Side, places: Places, size: int) -> Iterator[Difference]:
+def _memory(kernel: Side, hook: Side, places: Places, size: int) -> Iterator[ProofDifference]:
     for page in sorted(kernel.pages.keys() | hook.pages.keys()):
         before = places.read(page)
         one, other = (side.pages.get(page, before) for side in (kernel, hook))
@@ -108,16 +108,16 @@ def _memory(kernel: Side, hook: Side, places: Places, size: int) -> Iterator[Dif
             if place * size < kernel.dead.get(page, 0) or walked or places.scratch(address):
                 continue
             kind, name = places.name(address)
-            yield Difference(kind, name, f"{a:#x}", f"{b:#x}", f"{was:#x}")
+            yield ProofDifference(kind, name, f"{a:#x}", f"{b:#x}", f"{was:#x}")
 
 
-def _hypercalls(kernel: Side, hook: Side, places: Places) -> Iterator[Difference]:
+def _hypercalls(kernel: Side, hook: Side, places: Places) -> Iterator[ProofDifference]:
     if kernel.hypercalls == hook.hypercalls:
         return
     for number in range(max(len(kernel.hypercalls), len(hook.hypercalls))):
         one, other = (_call(side, number, places) for side in (kernel, hook))
         if one != other:
-            yield Difference("hypercalls", f"number {number}", one, other)
+            yield ProofDifference("hypercalls", f"number {number}", one, other)
 
 
 def _call(side: Side, number: int, places: Places) -> str:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pvops_core.backends.proof import Justified
-    from pvops_core.testing.proofs.comparing import Difference
+    from pvops_core.testing.proofs.comparing import ProofDifference
 
 EXAMPLES = 5
 """Differing states of an op that are kept with all that differs in them."""
@@ -34,7 +34,7 @@ class Example:
     arguments: Mapping[str, int]
     ns: int
     caller: str
-    differences: tuple[Difference, ...]
+    differences: tuple[ProofDifference, ...]
     made_up: bool = False
 
 

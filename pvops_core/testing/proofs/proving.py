@@ -12,7 +12,7 @@ from pvops_core.errors import MachineError
 from pvops_core.ops import signature
 from pvops_core.testing.changes import PAGE
 from pvops_core.testing.proofs.arrivals import Arrivals, picks
-from pvops_core.testing.proofs.bench import Bench
+from pvops_core.testing.proofs.bench import ProofBench
 from pvops_core.testing.proofs.madeup import made_up, takes_any
 from pvops_core.testing.proofs.proof import OpProof, Proof
 
@@ -100,7 +100,7 @@ class Prover:
 
     def _compare(self, session: Session, proofs: Mapping[str, OpProof], wanted: Mapping[str, frozenset[int]]) -> str:
         """Boot, and compare at every call that is wanted; how the boot ended."""
-        bench = Bench(session, wanted, self.notes)
+        bench = ProofBench(session, wanted, self.notes)
         gc.collect()
         gc.freeze()  # a copy need not look at what lasts
         try:

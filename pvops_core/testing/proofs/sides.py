@@ -58,7 +58,7 @@ class Side:
     faults: tuple[tuple[int, int | None], ...] = ()
 
 
-class Caller:
+class SideCaller:
     """Makes the call that a vCPU is about to make, once more and alone; in a copy of the process, for it stays made.
 
     Args:

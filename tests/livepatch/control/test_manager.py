@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 
-from pvops_core.livepatch.control.registry import Status
+from pvops_core.livepatch.control.registry import PayloadStatus
 from pvops_core.livepatch.payload.builder import RELATIVE, Reference
 from pvops_core.livepatch.payload.model import Command, State
 from pvops_core.machine.run.stateful import where_not_plain
@@ -247,7 +247,7 @@ def test_expectations(patched: Make, *, right: bool) -> None:
     assert made.act("hello", Command.APPLY) == 0
     assert made.act("expecting", Command.REPLACE) == (0 if right else -errno.EINVAL)
     assert made.stored() == {NEWER if right else PLAIN}, "a replace that is refused has reverted all"
-    assert made.registry.get("hello") == Status(State.CHECKED, 0)
+    assert made.registry.get("hello") == PayloadStatus(State.CHECKED, 0)
     assert any("SYSTEM MIGHT BE INSECURE" in message for message in made.livepatch.messages) is not right
 
 

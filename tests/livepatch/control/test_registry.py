@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pvops_core.livepatch.control.registry import Registry, Status, Work, read_name
+from pvops_core.livepatch.control.registry import PayloadStatus, Registry, Work, read_name
 from pvops_core.livepatch.errors import LivepatchError, PayloadError, errno_of
-from pvops_core.livepatch.payload.model import DEFAULT_TIMEOUT_NS, Command, Hooks, Payload, Phase, Record, State
+from pvops_core.livepatch.payload.model import DEFAULT_TIMEOUT_NS, Command, HookPhase, Hooks, Payload, Record, State
 
 GUEST = b"guest"
 
@@ -26,7 +26,7 @@ class FakeHost:
     build_id: bytes = GUEST
     loaded: set[str] = attrs.field(factory=set)
     scheduled: list[Work] = attrs.field(factory=list)
-    called: list[tuple[str, Phase]] = attrs.field(factory=list)
+    called: list[tuple[str, HookPhase]] = attrs.field(factory=list)
     veto: int = 0
 
     def load(self, name: str, data: bytes, registry: Registry, *, force: bool) -> Payload:
@@ -39,7 +39,7 @@ class FakeHost:
     def unload(self, payload: Payload) -> None:
         self.loaded.remove(payload.name)
 
-    def call(self, record: Record, phase: Phase) -> int:
+    def call(self, record: Record, phase: HookPhase) -> int:
         if not record.payload.hooks.of(phase):
             return 0
         self.called.append((record.name, phase))
@@ -58,7 +58,7 @@ CATALOGUE = {
     b"bye": payload(b"bye", b"hello"),
     b"replace": payload(b"replace"),
     b"data": payload(b"data", reappliable=False),
-    b"hooked": payload(b"hooked", hooks=Hooks({Phase.PREAPPLY: (1,), Phase.PREREVERT: (2,)})),
+    b"hooked": payload(b"hooked", hooks=Hooks({HookPhase.PREAPPLY: (1,), HookPhase.PREREVERT: (2,)})),
 }
 
 
@@ -92,7 +92,7 @@ def test_the_way_up_and_down(registry: Registry) -> None:
     assert [record.name for record in registry.applied] == ["hello", "bye"]
     act(registry, "replace", Command.REPLACE)
     assert [record.name for record in registry.applied] == ["replace"]
-    assert registry.get("hello") == registry.get("bye") == Status(State.CHECKED, 0)
+    assert registry.get("hello") == registry.get("bye") == PayloadStatus(State.CHECKED, 0)
     act(registry, "replace", Command.REVERT)
     assert not registry.applied
 
@@ -115,7 +115,7 @@ def test_upload_refuses(registry: Registry, host: FakeHost) -> None:
 
 def test_unknown_flags_pass_with_force(registry: Registry) -> None:
     registry.upload("n" * 127, b"bye", flags=3)
-    assert registry.get("n" * 127) == Status(State.CHECKED, 0)
+    assert registry.get("n" * 127) == PayloadStatus(State.CHECKED, 0)
 
 
 @pytest.mark.parametrize("raw", [b"", b"no end", b"x" * 128 + b"\0"])
@@ -170,7 +170,7 @@ def test_one_thing_at_a_time(registry: Registry, host: FakeHost) -> None:
     assert registry.get("replace").rc == 0, "only the one under way is under way"
     registry.action("replace", Command.UNLOAD)
     registry.finish(-errno.EBUSY)
-    assert registry.get("hello") == Status(State.CHECKED, -errno.EBUSY)
+    assert registry.get("hello") == PayloadStatus(State.CHECKED, -errno.EBUSY)
 
 
 def test_in_the_wrong_state_nothing_happens(registry: Registry, host: FakeHost) -> None:
@@ -180,14 +180,14 @@ def test_in_the_wrong_state_nothing_happens(registry: Registry, host: FakeHost) 
     registry.action("hello", Command.REPLACE)
     assert len(host.scheduled) == 1
     assert host.scheduled[0].timeout_ns == DEFAULT_TIMEOUT_NS
-    assert registry.get("hello") == Status(State.APPLIED, 0)
+    assert registry.get("hello") == PayloadStatus(State.APPLIED, 0)
 
 
 def test_data_is_not_applied_twice(registry: Registry) -> None:
     act(registry, "data", Command.APPLY)
     act(registry, "data", Command.REVERT)
     registry.action("data", Command.APPLY)
-    assert registry.get("data") == Status(State.CHECKED, -errno.EINVAL)
+    assert registry.get("data") == PayloadStatus(State.CHECKED, -errno.EINVAL)
     registry.action("data", Command.UNLOAD)
     registry.upload("data", b"data")
     act(registry, "data", Command.APPLY)
@@ -197,14 +197,14 @@ def test_veto(registry: Registry, host: FakeHost) -> None:
     host.veto = -errno.ENODEV
     with refused(errno.ENODEV):
         registry.action("hooked", Command.APPLY)
-    assert registry.get("hooked") == Status(State.CHECKED, -errno.ENODEV)
+    assert registry.get("hooked") == PayloadStatus(State.CHECKED, -errno.ENODEV)
     assert registry.work is None
     host.veto = 0
     act(registry, "hooked", Command.APPLY)
     host.veto = 7
     with refused(7):
         registry.action("hooked", Command.REVERT)
-    assert registry.get("hooked") == Status(State.APPLIED, -7)
+    assert registry.get("hooked") == PayloadStatus(State.APPLIED, -7)
 
 
 def test_replace_runs_no_hooks_outside_the_quiet_zone(registry: Registry) -> None:
@@ -243,8 +243,8 @@ def test_snapshots(registry: Registry) -> None:
     registry.action("bye", Command.UNLOAD)
     registry.load(state)
     assert [record.name for record in registry.applied] == ["hello"]
-    assert registry.get("bye") == Status(State.CHECKED, -errno.EAGAIN)
-    assert registry.get("replace") == Status(State.CHECKED, 0)
+    assert registry.get("bye") == PayloadStatus(State.CHECKED, -errno.EAGAIN)
+    assert registry.get("replace") == PayloadStatus(State.CHECKED, 0)
     registry.finish(0)
     assert [record.name for record in registry.applied] == ["hello", "bye"]
 

@@ -16,7 +16,7 @@ import pytest
 from pvops_core.cli import main
 from pvops_core.errors import UsageError
 from pvops_core.livepatch.control.client import NoAnswerError, ask
-from pvops_core.livepatch.control.report import Report
+from pvops_core.livepatch.control.report import LivepatchReport
 from pvops_core.livepatch.control.server import Server
 from tests.livepatch.conftest import NEW, Make, Patched
 from tests.livepatch.control.test_tool import files
@@ -28,7 +28,7 @@ class Running:
     def __init__(self, made: Patched, path: Path, owner: int | None = None) -> None:
         self.made = made
         self.path = path
-        self.server = Server(path, made.livepatch, Report(made.livepatch, lambda _line: None), owner)
+        self.server = Server(path, made.livepatch, LivepatchReport(made.livepatch, lambda _line: None), owner)
 
     def while_asking(self, asking: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it gives
         """Let the machine run until somebody else has asked and been answered."""
@@ -143,7 +143,7 @@ def test_who_waits_when_the_machine_ends_is_told(running: Running) -> None:
         pass
     running.server.close()
     thread.join(10)
-    running.server = Server(running.path, running.made.livepatch, Report(running.made.livepatch, print))
+    running.server = Server(running.path, running.made.livepatch, LivepatchReport(running.made.livepatch, print))
     assert found == [{"exit": 1, "error": "the machine has ended"}]
 
 

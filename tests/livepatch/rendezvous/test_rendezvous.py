@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
-from pvops_core.livepatch.rendezvous.rendezvous import Phase, Rendezvous
+from pvops_core.livepatch.rendezvous.rendezvous import Rendezvous, RendezvousPhase
 
 TIMEOUT = 6
 
@@ -34,7 +34,7 @@ class Room:
     cpus: tuple[Cpu, ...]
     now: int
     new: bool
-    phase: Phase
+    phase: RendezvousPhase
     master: int | None
     inside: frozenset[int]
     off: frozenset[int]
@@ -56,11 +56,11 @@ class Room:
 
     def moves(self) -> Iterator[tuple[str, Room]]:
         """Everything that may happen next."""
-        if self.phase in {Phase.DONE, Phase.LATE}:
+        if self.phase in {RendezvousPhase.DONE, RendezvousPhase.LATE}:
             return
         for index in range(len(self.cpus)):
             yield from self._moves_of(index)
-        if self.phase is Phase.QUIET:
+        if self.phase is RendezvousPhase.QUIET:
             meeting = self.meeting()
             meeting.acted()
             yield "act", self.after(meeting, new=True)
@@ -86,7 +86,7 @@ class Room:
             yield f"{index} back", self._with(index, "user")
         else:
             yield f"{index} interrupted", self._with(index, "handler")
-            if self.phase is Phase.IRQ:
+            if self.phase is RendezvousPhase.IRQ:
                 meeting.switch_off(index, self.now)
                 yield f"{index} off", self.after(meeting)
 
@@ -100,8 +100,8 @@ class Room:
         if self.new and not before.new:
             assert all(cpu.where == "user" for cpu in self.cpus), "text changed under a vCPU that executes it"
             assert before.off == frozenset(range(len(self.cpus)))
-            assert self.phase is Phase.DONE
-        if self.phase is Phase.LATE:
+            assert self.phase is RendezvousPhase.DONE
+        if self.phase is RendezvousPhase.LATE:
             assert not self.new
             assert self.now == TIMEOUT + 1, "given up early, or held on past the deadline"
         else:
@@ -111,7 +111,9 @@ class Room:
 
 
 def start(count: int) -> Room:
-    return Room((Cpu(),) * count, 0, new=False, phase=Phase.CPU, master=None, inside=frozenset(), off=frozenset())
+    return Room(
+        (Cpu(),) * count, 0, new=False, phase=RendezvousPhase.CPU, master=None, inside=frozenset(), off=frozenset()
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -128,16 +130,16 @@ def test_every_interleaving(count: int) -> None:
             if following not in seen:
                 seen.add(following)
                 todo.append(following)
-    assert ends == {Phase.DONE, Phase.LATE}, "every way ends, in one of these"
+    assert ends == {RendezvousPhase.DONE, RendezvousPhase.LATE}, "every way ends, in one of these"
     assert len(seen) > 10**count
 
 
 def test_twenty_thousand_walks_of_eight() -> None:
     generator = random.Random(8)
-    assert {walk(generator) for _ in range(20_000)} == {Phase.DONE, Phase.LATE}
+    assert {walk(generator) for _ in range(20_000)} == {RendezvousPhase.DONE, RendezvousPhase.LATE}
 
 
-def walk(generator: random.Random) -> Phase:
+def walk(generator: random.Random) -> RendezvousPhase:
     """Eight vCPUs doing as they please against one meeting object, with the same checks."""
     count, timeout = 8, generator.randrange(15, 60)
     meeting, where, now = Rendezvous(range(count), 0, timeout), ["user"] * count, 0
@@ -156,7 +158,7 @@ def walk(generator: random.Random) -> Phase:
             where[index] = generator.choice(["user", "user", "text", "irqoff"])
             if where[index] == "user":
                 meeting.come_in(index, now)
-        if meeting.phase is Phase.QUIET:
+        if meeting.phase is RendezvousPhase.QUIET:
             assert now <= timeout
             assert set(where) == {"user"}
             if generator.random() < 0.2:
@@ -164,7 +166,7 @@ def walk(generator: random.Random) -> Phase:
                 assert not any(map(meeting.arrived, range(count)))
             else:
                 meeting.acted()
-    if meeting.phase is Phase.LATE:
+    if meeting.phase is RendezvousPhase.LATE:
         assert meeting.lateness is not None
         assert meeting.lateness.missing
         assert now == timeout + 1
@@ -195,7 +197,7 @@ def test_nobody_waits_for_who_goes_offline() -> None:
     meeting.come_in(2, 1)
     meeting.come_in(1, 1)
     meeting.leave(0)
-    assert meeting.phase is Phase.IRQ
+    assert meeting.phase is RendezvousPhase.IRQ
     meeting.switch_off(1, 2)
     meeting.leave(2)
-    assert (meeting.master, meeting.phase) == (1, Phase.QUIET)
+    assert (meeting.master, meeting.phase) == (1, RendezvousPhase.QUIET)

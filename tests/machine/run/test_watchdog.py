@@ -6,7 +6,7 @@ import pytest
 
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import BareMetal, Machine
-from pvops_core.machine.run.watchdog import run_within, whereabouts
+from pvops_core.machine.run.watchdog import run_within, where
 
 START = 0x1000
 
@@ -53,4 +53,4 @@ def test_every_vcpu_is_named() -> None:
     with machine("ebfe", vcpus=2) as two:
         two.vcpus[1].rip = 0x5000
         two.vcpus[1].halt()
-        assert whereabouts(two, symbol_at) == "vcpu 0 at start+0x0 (0x1000), vcpu 1 at 0x5000, waiting"
+        assert where(two, symbol_at) == "vcpu 0 at start+0x0 (0x1000), vcpu 1 at 0x5000, waiting"

@@ -13,9 +13,9 @@ from pvops_core.guests import Kernel
 from pvops_core.images import KernelImage, load_image
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.sites import read_sites
-from pvops_core.runs.wire import Inside
-from pvops_core.runs.worker.examination import LAST_MOMENT, Examination
-from pvops_core.runs.worker.insight import Insight
+from pvops_core.runs.wire import Inspection
+from pvops_core.runs.worker.inspectors import Inspectors
+from pvops_core.runs.worker.pointsampler import LAST_MOMENT, PointSampler
 from pvops_core.runs.worker.sitecodes import AT_THE_END, SiteCodes
 from pvops_core.session import Session
 from pvops_core.testing.images import ElfBuilder
@@ -93,7 +93,7 @@ def test_sites_are_read_before_their_text_is_freed(symbol: str, note: str) -> No
     builder.symbol(symbol, start + 1)
     image = attrs.evolve(load_image(builder.build()), entry=start)
     with session(image) as opened:
-        exam = Examination(opened, sites=True)
+        exam = PointSampler(opened, sites=True)
         assert opened.run().reason == "poweroff"
         found = exam.found()
     (code,) = found["site_codes"]["irq_disable"].values()
@@ -113,8 +113,8 @@ def test_calls_are_counted_at_the_sites() -> None:
     builder.text(".start", code + bytes.fromhex("66ba0406 66b80020 66ef f4"), address=start)
     image = attrs.evolve(load_image(builder.build()), entry=start)
     with session(image) as opened:
-        insight = Insight(Inside(trace=True), opened, BACKENDS)
+        insight = Inspectors(Inspection(trace=True), opened, BACKENDS)
         assert opened.run().reason == "poweroff"
         assert insight.op_calls == {"irq_disable": 3}
     with session(image) as opened:
-        assert Insight(Inside(), opened, BACKENDS).op_calls == {}
+        assert Inspectors(Inspection(), opened, BACKENDS).op_calls == {}

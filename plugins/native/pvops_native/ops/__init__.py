@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pvops_native.ops.apic import ApicOps
+from pvops_native.ops.apic import NativeApicOps
 from pvops_native.ops.control import ControlOps
 from pvops_native.ops.convert import ConvertOps
-from pvops_native.ops.cpu import CpuOps
-from pvops_native.ops.descriptors import DescriptorOps
+from pvops_native.ops.cpu import NativeCpuOps
+from pvops_native.ops.descriptors import NativeDescriptorOps
 from pvops_native.ops.entries import EntryOps
 from pvops_native.ops.info import InfoOps
-from pvops_native.ops.init import InitOps
-from pvops_native.ops.irq import IrqOps
+from pvops_native.ops.init import NativeInitOps
+from pvops_native.ops.irq import NativeIrqOps
 from pvops_native.ops.lock import LockOps
 from pvops_native.ops.memory import MemoryOps
 from pvops_native.ops.msr import MsrOps
 from pvops_native.ops.patch import PatchOps
-from pvops_native.ops.time import TimeOps
+from pvops_native.ops.time import NativeTimeOps
 from pvops_native.ops.tlb import TlbOps
 
 if TYPE_CHECKING:
@@ -84,15 +84,15 @@ class OpsState(NamedTuple):
 
 class NativeOps(
     InfoOps,
-    InitOps,
+    NativeInitOps,
     PatchOps,
-    TimeOps,
-    CpuOps,
+    NativeTimeOps,
+    NativeCpuOps,
     MsrOps,
-    DescriptorOps,
+    NativeDescriptorOps,
     ControlOps,
-    IrqOps,
-    ApicOps,
+    NativeIrqOps,
+    NativeApicOps,
     TlbOps,
     EntryOps,
     ConvertOps,

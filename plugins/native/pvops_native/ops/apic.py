@@ -20,7 +20,7 @@ ALL_ONES: Final = 0xFFFFFFFF
 LOCAL_TIMER_VECTOR: Final = 0xEF
 
 
-class ApicOps(NativeGroup):
+class NativeApicOps(NativeGroup):
     """apic.* of the 2.6 tables with CONFIG_X86_LOCAL_APIC."""
 
     def _apic(self, cpu: Vcpu) -> LocalApic | None:

@@ -18,7 +18,7 @@ IO_DELAY_PORTS: Final = {0: 0x80, 1: 0xED}
 IO_DELAY_UDELAY: Final = 2
 
 
-class CpuOps(NativeGroup):
+class NativeCpuOps(NativeGroup):
     """cpu.* that is one instruction, or nearly so."""
 
     @hookimpl

@@ -33,7 +33,7 @@ def system_descriptor(base: int, limit: int, type_: int) -> int:
     return low | base >> 32 << 64
 
 
-class DescriptorOps(NativeGroup):
+class NativeDescriptorOps(NativeGroup):
     """GDT, IDT, LDT, TLS and TSS."""
 
     def _bits(self) -> int:

@@ -33,7 +33,7 @@ LONGEST_NAME: Final = 64
 PAGE_MASK: Final = ~0xFFF
 
 
-class InitOps(NativeGroup):
+class NativeInitOps(NativeGroup):
     """init.* and x86_init.* (the nops aside).
 
     Attributes:

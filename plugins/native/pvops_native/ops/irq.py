@@ -17,7 +17,7 @@ FIRST_VECTOR: Final = 0x20
 """Vector of request 0: FIRST_EXTERNAL_VECTOR. (6.1 rounds it up to 0x30 for the sake of its I/O APIC vectors.)"""
 
 
-class IrqOps(NativeGroup):
+class NativeIrqOps(NativeGroup):
     """irq.* of every layout."""
 
     @hookimpl

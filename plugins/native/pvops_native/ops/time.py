@@ -25,7 +25,7 @@ _TRIES: Final = 1_000_000
 _HALF_HOUR: Final = 30
 
 
-class TimeOps(NativeGroup):
+class NativeTimeOps(NativeGroup):
     """time.* and the setup of clocks.
 
     Attributes:

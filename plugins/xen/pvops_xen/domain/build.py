@@ -9,7 +9,7 @@ import numpy as np
 from pvops_core.errors import MachineError
 from pvops_core.guests import Kernel
 from pvops_xen.domain.notes import ElfNote, XenNotes, read_notes
-from pvops_xen.domain.space import Plan, Request, pages, plan
+from pvops_xen.domain.space import MemoryRequest, Plan, pages, plan
 from pvops_xen.domain.startinfo import StartOfDay
 from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.domain.symtab import bsd_symtab
@@ -53,7 +53,7 @@ def build_domain(hv: Hypervisor, kernel: Kernel) -> None:
     symbols = bsd_symtab(image) if notes.bsd_symtab else b""
     end = (last + word - 1) & -word
     layout = plan(
-        Request(
+        MemoryRequest(
             bits=8 * word,
             virt_base=notes.virt_base,
             kernel_end=pages(end + len(symbols) - notes.virt_base),

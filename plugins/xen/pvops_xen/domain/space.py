@@ -159,7 +159,7 @@ class Plan:
 
 
 @attrs.frozen
-class Request:
+class MemoryRequest:
     """What a plan has to find room for.
 
     Attributes:
@@ -183,7 +183,7 @@ class Request:
     memory: int
 
 
-def plan(request: Request) -> Plan:
+def plan(request: MemoryRequest) -> Plan:
     """Lay a domain out.
 
     Raises:
@@ -217,7 +217,7 @@ def plan(request: Request) -> Plan:
     )
 
 
-def _mapped(request: Request, space: Space, first_table: int) -> int:
+def _mapped(request: MemoryRequest, space: Space, first_table: int) -> int:
     """Pages of the kernel's mapping: to a boundary after tables, stack and slack, whose number depends on it."""
     count = 0
     while True:

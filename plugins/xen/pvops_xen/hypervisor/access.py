@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
     from pvops_xen.hypervisor.layout import Abi
-    from pvops_xen.hypervisor.state import VcpuState
+    from pvops_xen.hypervisor.state import XenVcpuState
 
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
@@ -58,7 +58,7 @@ def _bad_handle(address: int, length: int) -> BadHandleError:
 
 
 @contextlib.contextmanager
-def as_kernel(state: VcpuState) -> Iterator[None]:
+def as_kernel(state: XenVcpuState) -> Iterator[None]:
     """Guest memory is the kernel's meanwhile, whichever mode the vCPU is in (``toggle_guest_pt``)."""
     mode, state.in_kernel = state.in_kernel, True
     try:

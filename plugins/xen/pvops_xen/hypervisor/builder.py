@@ -22,7 +22,7 @@ from pvops_xen.hypervisor.abi import (
     PAGE_SHIFT,
     PAGE_SIZE,
 )
-from pvops_xen.hypervisor.console import Console
+from pvops_xen.hypervisor.console import XenConsole
 from pvops_xen.hypervisor.core import Hypervisor, Statistics
 from pvops_xen.hypervisor.grants import table as grants
 from pvops_xen.hypervisor.layout import CMD_LINE_SIZE, START_INFO32, START_INFO64, VCPU_INFO_SIZE, abi_of
@@ -35,7 +35,7 @@ from pvops_xen.hypervisor.processor.ldt import drop_frame
 from pvops_xen.hypervisor.processor.segments import WINDOW_PAGES, map_slot, window, xen_gdt_page
 from pvops_xen.hypervisor.scheduling import runstate
 from pvops_xen.hypervisor.scheduling.timers import renew_time, write_wallclock
-from pvops_xen.hypervisor.state import Domain, VcpuState
+from pvops_xen.hypervisor.state import Domain, XenVcpuState
 from pvops_xen.xenstore.service import StoreService
 
 if TYPE_CHECKING:
@@ -145,13 +145,13 @@ def create(
     frames.owner[shared_info] = 0
     frames.share_writable(shared_info)
     xen_slots = XenSlots(l4=slots) if bits == 64 else XenSlots(l2=slots)
-    domain = Domain(abi, 0, shared_info << PAGE_SHIFT, [VcpuState(cpu.index) for cpu in machine.vcpus])
+    domain = Domain(abi, 0, shared_info << PAGE_SHIFT, [XenVcpuState(cpu.index) for cpu in machine.vcpus])
     hv = Hypervisor(
         machine=machine,
         domain=domain,
         frames=frames,
         validator=Validator(frames, memory, bits, xen_slots),
-        console=Console(emit),
+        console=XenConsole(emit),
         store=StoreService(domain.domid),
         stats=stats,
         m2p=m2p << PAGE_SHIFT,
@@ -188,7 +188,7 @@ def _give_memory(hv: Hypervisor, first: int, size: int | None, seed: int) -> Non
     hv.domain.nr_pages = len(order)
 
 
-def _init_vcpu_info(hv: Hypervisor, state: VcpuState) -> None:
+def _init_vcpu_info(hv: Hypervisor, state: XenVcpuState) -> None:
     state.info = hv.domain.shared_info + state.index * VCPU_INFO_SIZE
     hv.memory.set_u8(state.info + 1, 1)  # upcalls start masked
     renew_time(hv, state.index)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import attrs
 
 from pvops_xen.hypervisor.lines import LinesState, MergedLines
-from pvops_xen.hypervisor.ring import BadRingError, Ring
+from pvops_xen.hypervisor.ring import BadRingError, ByteRing
 
 if TYPE_CHECKING:
     from pvops_core.machine import PhysicalMemory
 
-IN: Final = Ring(size=1024, data=0, consumer=3072, producer=3076)
-OUT: Final = Ring(size=2048, data=1024, consumer=3080, producer=3084)
+IN: Final = ByteRing(size=1024, data=0, consumer=3072, producer=3076)
+OUT: Final = ByteRing(size=2048, data=1024, consumer=3080, producer=3084)
 
 
 HYPERCALL, RING = 0, 1
@@ -39,7 +39,7 @@ class ConsoleState(NamedTuple):
 
 
 @attrs.define
-class Console:
+class XenConsole:
     """Takes what the guest prints, and keeps what is typed until the guest takes it.
 
     Attributes:

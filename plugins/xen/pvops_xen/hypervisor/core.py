@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from pvops_core.backends import HypercallMade
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
-    from pvops_xen.hypervisor.console import Console, ConsoleState
+    from pvops_xen.hypervisor.console import ConsoleState, XenConsole
     from pvops_xen.hypervisor.layout import Abi
     from pvops_xen.hypervisor.memory.frames import FramesState, FrameTable
     from pvops_xen.hypervisor.memory.validate import Validator
-    from pvops_xen.hypervisor.state import Domain, VcpuState
+    from pvops_xen.hypervisor.state import Domain, XenVcpuState
     from pvops_xen.xenstore.service import StoreService, StoreState
 
 _XEN: Final = event_kind(
@@ -108,7 +108,7 @@ class Hypervisor:
     domain: Domain
     frames: FrameTable
     validator: Validator
-    console: Console
+    console: XenConsole
     store: StoreService
     stats: Statistics
     m2p: int = 0
@@ -132,7 +132,7 @@ class Hypervisor:
         """Offsets for the guest's width."""
         return self.domain.abi
 
-    def state(self, cpu: Vcpu) -> VcpuState:
+    def state(self, cpu: Vcpu) -> XenVcpuState:
         """What Xen knows of a vCPU."""
         return self.domain.vcpus[cpu.index]
 

@@ -28,7 +28,7 @@ def _set_iopl(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     if level > 3:
         return -EINVAL
     hv.state(cpu).iopl = level
-    cpu.ground_ports()
+    cpu.unstub_ports()
     return 0
 
 
@@ -41,7 +41,7 @@ def _set_iobitmap(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
         return -EINVAL
     state = hv.state(cpu)
     state.iobmp, state.iobmp_limit = bitmap, ports
-    cpu.ground_ports()
+    cpu.unstub_ports()
     return 0
 
 

@@ -20,7 +20,7 @@ class BadRingError(Exception):
 
 
 @attrs.frozen
-class Ring:
+class ByteRing:
     """One direction of a shared page.
 
     Attributes:

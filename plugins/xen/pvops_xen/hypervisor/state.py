@@ -20,7 +20,7 @@ MAX_PORT: Final = 1023
 
 
 @attrs.frozen
-class Entry:
+class EntryPoint:
     """Where the guest wants to be entered.
 
     Attributes:
@@ -40,11 +40,11 @@ class Entry:
         return not (self.address if bits == 64 else self.cs & ~3)
 
 
-NO_ENTRY = Entry()
+NO_ENTRY = EntryPoint()
 
 
 @attrs.frozen
-class Place:
+class ResumePoint:
     """Where a vCPU is to go on.
 
     Attributes:
@@ -71,7 +71,7 @@ class Runstate:
 
 
 @attrs.define
-class VcpuState:
+class XenVcpuState:
     """One virtual CPU as Xen sees it.
 
     Attributes:
@@ -122,12 +122,12 @@ class VcpuState:
     stale_user: bool = True
     kernel_ss: int = 0
     kernel_sp: int = 0
-    traps: list[Entry] = attrs.field(factory=lambda: [NO_ENTRY] * NR_TRAPS)
-    event: Entry = NO_ENTRY
-    failsafe: Entry = NO_ENTRY
-    syscall: Entry = NO_ENTRY
-    syscall32: Entry = NO_ENTRY
-    sysenter: Entry = NO_ENTRY
+    traps: list[EntryPoint] = attrs.field(factory=lambda: [NO_ENTRY] * NR_TRAPS)
+    event: EntryPoint = NO_ENTRY
+    failsafe: EntryPoint = NO_ENTRY
+    syscall: EntryPoint = NO_ENTRY
+    syscall32: EntryPoint = NO_ENTRY
+    sysenter: EntryPoint = NO_ENTRY
     gdt_frames: list[int] = attrs.field(factory=list)
     gdt_ents: int = 0
     ldt_base: int = 0
@@ -161,7 +161,7 @@ class VcpuState:
     poll_until: int | None = None
     virqs: dict[int, int] = attrs.field(factory=dict)
     runstate: Runstate = attrs.field(factory=Runstate)
-    arrival: Place | None = None
+    arrival: ResumePoint | None = None
 
 
 class ChannelState(enum.IntEnum):
@@ -218,7 +218,7 @@ class Domain:
     abi: Abi
     nr_pages: int
     shared_info: int
-    vcpus: list[VcpuState]
+    vcpus: list[XenVcpuState]
     channels: list[Channel] = attrs.field(factory=lambda: [Channel() for _ in range(64)])
     max_port: int = MAX_PORT
     fifo: Fifo | None = None

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_xen.ops.boot import BootOps
-from pvops_xen.ops.cpu import CpuOps
-from pvops_xen.ops.descriptors import DescriptorOps
-from pvops_xen.ops.irq import IrqOps
-from pvops_xen.ops.lock import PV_SPINLOCKS, LockOps
+from pvops_xen.ops.cpu import XenCpuOps
+from pvops_xen.ops.descriptors import XenDescriptorOps
+from pvops_xen.ops.irq import XenIrqOps
+from pvops_xen.ops.lock import PV_SPINLOCKS, XenLockOps
 from pvops_xen.ops.remembered import Remembered
-from pvops_xen.ops.time import TimeOps
-from pvops_xen.ops.tlb import TlbOps
+from pvops_xen.ops.time import XenTimeOps
+from pvops_xen.ops.tlb import XenTlbOps
 
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
     from pvops_xen.ops.remembered import RememberedState
 
 
-class OpsState(NamedTuple):
+class XenOpsState(NamedTuple):
     """What the ops remember, by the names of their attributes; of a Linux's it is in its own memory."""
 
     late: bool
@@ -27,7 +27,7 @@ class OpsState(NamedTuple):
     kept: RememberedState | None
 
 
-class XenOps(IrqOps, CpuOps, DescriptorOps, TlbOps, LockOps, TimeOps, BootOps):
+class XenOps(XenIrqOps, XenCpuOps, XenDescriptorOps, XenTlbOps, XenLockOps, XenTimeOps, BootOps):
     """Every op that the Xen code of 2.6.23, 2.6.24 and 6.1 replaces.
 
     Attributes:
@@ -39,13 +39,13 @@ class XenOps(IrqOps, CpuOps, DescriptorOps, TlbOps, LockOps, TimeOps, BootOps):
         self.absent = PV_SPINLOCKS if len(env.machine.vcpus) == 1 else frozenset[str]()
         env.machine.keep(self)
 
-    def save(self) -> OpsState:
+    def save(self) -> XenOpsState:
         """State for a snapshot."""
         waiters = {lock: tuple(each) for lock, each in self.waiters.items()}
         kept = self.kept.save() if isinstance(self.kept, Remembered) else None
-        return OpsState(self.late, dict(self.kickers), waiters, kept)
+        return XenOpsState(self.late, dict(self.kickers), waiters, kept)
 
-    def load(self, saved: OpsState) -> None:
+    def load(self, saved: XenOpsState) -> None:
         """Take over what ``save`` gave."""
         self.late, self.kickers = saved.late, dict(saved.kickers)
         self.waiters = {lock: list(each) for lock, each in saved.waiters.items()}

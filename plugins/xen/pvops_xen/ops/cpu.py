@@ -38,7 +38,7 @@ _UNCHECKED: Final = "the warning about a register that is not there"
 _LEAF5: Final = ("cpuid_leaf5_ecx_val", "cpuid_leaf5_edx_val")
 
 
-class CpuOps(XenGroup):
+class XenCpuOps(XenGroup):
     """Instructions that would trap are hypercalls; those that trap rarely are left to Xen's emulation."""
 
     # --- registers -------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ _TSS_SP0: Final = 4
 _SYSTEM_TYPES: Final = frozenset({_DESC_LDT, _DESC_TSS})
 
 
-class DescriptorOps(SpaceOps):
+class XenDescriptorOps(SpaceOps):
     """Tables that Xen reads are mapped read-only; every store to them is a hypercall."""
 
     # --- GDT and LDT -----------------------------------------------------------------------------------------------

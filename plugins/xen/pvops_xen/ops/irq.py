@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
 
-class IrqOps(XenGroup):
+class XenIrqOps(XenGroup):
     """Upcalls masked means interrupts disabled. Nothing here touches the CPU's own flag, which stays set."""
 
     def _masked(self, cpu: Vcpu) -> bool:

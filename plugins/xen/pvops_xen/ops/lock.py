@@ -24,7 +24,7 @@ _LOCKED: Final = 1
 _SLOW: Final = 3  # _Q_SLOW_VAL: somebody sleeps, so the owner must kick
 
 
-class LockOps(XenGroup):
+class XenLockOps(XenGroup):
     """A waiter polls an event channel of its own; the owner sends an event there.
 
     The channel is masked, so that it never makes an upcall. None of these is in force on one vCPU.

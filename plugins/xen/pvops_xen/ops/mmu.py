@@ -21,7 +21,7 @@ _VMALLOC_END: Final = 0xFFFF_FFFF_8000_0000
 _USER_SLOTS: Final = 256  # of a 64-bit root: the lower half is user space
 
 
-class EntryOps(XenGroup):
+class XenEntryOps(XenGroup):
     """Conversions and the writing of entries."""
 
     # --- conversions -----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pvops_core.machine.run.eventkinds import event_kind
 from pvops_xen.hypervisor.abi import DOMID_SELF, PAGE_SHIFT, UVMF_TLB_FLUSH, Hypercall, MmuExt
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.frames import INVALID
-from pvops_xen.ops.mmu import EntryOps
+from pvops_xen.ops.mmu import XenEntryOps
 from pvops_xen.ops.multicalls import Lazy
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _STRUCT_PAGE: Final = 64
 _PAGE_PRIVATE: Final = 0x28
 
 
-class SpaceOps(EntryOps):
+class SpaceOps(XenEntryOps):
     """Tables are made read-only before Xen takes them, and given back after."""
 
     def va(self, pfn: int) -> int:

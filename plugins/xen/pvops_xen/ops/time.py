@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _TIME: Final = 32
 
 
-class TimeOps(XenGroup):
+class XenTimeOps(XenGroup):
     """Time is vcpu_info.time scaled by the time-stamp counter (arch/x86/xen/time.c, pvclock.c)."""
 
     def _system_time(self, cpu: Vcpu) -> int:

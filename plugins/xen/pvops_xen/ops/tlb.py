@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _WHOLE_SPACE32: Final = 0xFFFF_FFFF
 
 
-class TlbOps(XenGroup):
+class XenTlbOps(XenGroup):
     """Flushes go with the batch, so that they come after the updates they are for."""
 
     def _extended(self, cpu: Vcpu, command: MmuExt, address: int | None = None) -> None:

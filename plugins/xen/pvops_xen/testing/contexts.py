@@ -10,7 +10,7 @@ from pvops_xen.hypervisor.layout import GUEST_CONTEXT32, GUEST_CONTEXT64, USER_R
 from pvops_xen.testing.guests import KERNEL_SELECTORS
 
 if TYPE_CHECKING:
-    from pvops_xen.testing.guests import Outcome, SmallGuest
+    from pvops_xen.testing.guests import GuestOutcome, SmallGuest
 
 _LAYOUTS: Final = {64: (GUEST_CONTEXT64, USER_REGS64), 32: (GUEST_CONTEXT32, USER_REGS32)}
 _PAGE: Final = 6
@@ -58,7 +58,7 @@ def initialise(g: SmallGuest, raw: bytes, index: int = 1) -> int:
     return g.call(Hypercall.VCPU_OP, VcpuOp.INITIALISE, index, area)
 
 
-def start(g: SmallGuest, code: str, *, max_ns: int = 10**8, **changes: int) -> Outcome:
+def start(g: SmallGuest, code: str, *, max_ns: int = 10**8, **changes: int) -> GuestOutcome:
     """Have another vCPU execute code: how that ends.
 
     Raises:

@@ -69,7 +69,7 @@ USER_SELECTORS: Final = {64: (0xE033, 0xE02B), 32: (0xE02B, 0xE033)}
 
 
 @attrs.frozen
-class Outcome:
+class GuestOutcome:
     """How a piece of code ended.
 
     Attributes:
@@ -282,13 +282,13 @@ class SmallGuest(Closing):
         result = self._mailbox(_ARGS)
         return result - (1 << self.bits) if result >> (self.bits - 1) else result
 
-    def execute(self, code: str, *, max_ns: int = 10**9, **registers: int) -> Outcome:
+    def execute(self, code: str, *, max_ns: int = 10**9, **registers: int) -> GuestOutcome:
         """Have the kernel execute instructions; the label ``probe`` is where they start."""
         back = self.labels["done"] - self.va("probe")
         self.place(f"probe:\n{code}\n jmp probe + ({back})")
         return self._go(self.va("probe"), registers, max_ns)
 
-    def execute_as_user(self, code: str, *, max_ns: int = 10**9, rflags: int = 0x202, **registers: int) -> Outcome:
+    def execute_as_user(self, code: str, *, max_ns: int = 10**9, rflags: int = 0x202, **registers: int) -> GuestOutcome:
         """Have the kernel leave for user mode, to execute instructions there."""
         self._open_to_user("probe", "stack")
         if self.bits == 64:
@@ -306,7 +306,7 @@ class SmallGuest(Closing):
         stack = self.va("entry_stack") + PAGE_SIZE // 2
         return self._go(self.labels["leave"], {**registers, "rsp" if self.bits == 64 else "esp": stack}, max_ns)
 
-    def bring_up(self, index: int, max_ns: int = 10**8) -> Outcome:
+    def bring_up(self, index: int, max_ns: int = 10**8) -> GuestOutcome:
         """Have the first vCPU bring another one up and then wait: how the other one's code ends."""
         first, second, third = _ARGUMENTS[self.bits][1:4]
         self.put(
@@ -321,7 +321,7 @@ class SmallGuest(Closing):
         )
         return self._go(self.va("kernel") + _WAITING, {}, max_ns)
 
-    def iret(self, *frame: int) -> Outcome:
+    def iret(self, *frame: int) -> GuestOutcome:
         """Have the kernel make the iret hypercall with these words on its stack."""
         self.put("stack", self.words(*frame), PAGE_SIZE // 2)
         stack = self.va("stack") + PAGE_SIZE // 2
@@ -337,7 +337,7 @@ class SmallGuest(Closing):
         self.put("probe", data)
         self.session.machine.invalidate([(self.va("probe"), self.va("probe") + PAGE_SIZE)])
 
-    def _go(self, address: int, registers: Mapping[str, int], max_ns: int = 10**9) -> Outcome:
+    def _go(self, address: int, registers: Mapping[str, int], max_ns: int = 10**9) -> GuestOutcome:
         self.put("mailbox", bytes(16), _STATE)
         stack = {"rsp" if self.bits == 64 else "esp": self.va("stack") + PAGE_SIZE - 64}
         for name, value in {**stack, **registers}.items():
@@ -349,18 +349,18 @@ class SmallGuest(Closing):
         size = size or self.word
         return int.from_bytes(self.hv.memory.read((self.mfn("mailbox") << PAGE_SHIFT) + offset, size), "little")
 
-    def _outcome(self, stop: Stop) -> Outcome:
+    def _outcome(self, stop: Stop) -> GuestOutcome:
         state = self._mailbox(_STATE, 4)
         if stop.reason != "poweroff" or not state:
-            return Outcome(stop.reason, detail=stop.detail)
+            return GuestOutcome(stop.reason, detail=stop.detail)
         names = _REGISTERS[self.bits]
         registers = {name: self._mailbox(_SAVED + i * self.word) for i, name in enumerate(names)}
         if state == _DONE:
-            return Outcome("done", registers=registers)
+            return GuestOutcome("done", registers=registers)
         vector = self._mailbox(_VECTOR, 4)
         return self._trap(vector, registers)
 
-    def _trap(self, vector: int, registers: Mapping[str, int]) -> Outcome:
+    def _trap(self, vector: int, registers: Mapping[str, int]) -> GuestOutcome:
         """Read the frame that Xen pushed."""
         stack = registers["rsp" if self.bits == 64 else "esp"]
         coded = vector in WITH_ERROR_CODE
@@ -376,7 +376,7 @@ class SmallGuest(Closing):
             error = words[0] if coded else 0
         info = self.hv.domain.vcpus[0].info
         cr2 = int.from_bytes(self.hv.memory.read(info + self.hv.abi.cr2, self.word), "little")
-        return Outcome("trap", vector, error, rest[0], rest[1] & 0xFFFF, rest[2], cr2, registers=registers)
+        return GuestOutcome("trap", vector, error, rest[0], rest[1] & 0xFFFF, rest[2], cr2, registers=registers)
 
     # --- hypercalls by name ----------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ class MutationError(MachineError):
 
 
 @attrs.frozen
-class Call:
+class MutatedCall:
     """A hypercall and what was in the guest's memory for it.
 
     Attributes:
@@ -112,7 +112,7 @@ class Mutator:
         self._tables = [mfn for mfn in range(len(hv.frames)) if 1 <= hv.frames.in_use_as(mfn) <= FrameType.L4]
         self._stores: list[tuple[int, bytes]] = []
 
-    def draw(self) -> Call:
+    def draw(self) -> MutatedCall:
         """The next call; its structures are in the guest's memory."""
         self._stores = []
         kind = self.rng.randrange(100)
@@ -126,7 +126,7 @@ class Mutator:
         if number == Hypercall.IRET:
             self._iret_frame()
         mask = self.hv.abi.mask
-        return Call(int(number), tuple(value & mask for value in arguments), tuple(self._stores))
+        return MutatedCall(int(number), tuple(value & mask for value in arguments), tuple(self._stores))
 
     def _iret_frame(self) -> None:
         """Put a frame of anything on the kernel's stack, where iret finds it."""
@@ -433,7 +433,7 @@ class Run:
             machine.restore(start)
         return made
 
-    def _calls(self, seed: str, count: int) -> Iterator[Call]:
+    def _calls(self, seed: str, count: int) -> Iterator[MutatedCall]:
         mutator = Mutator(self.hv, self.cpu, random.Random(seed))  # noqa: S311 - the same every time on purpose
         for _ in range(count):
             call = mutator.draw()
@@ -451,7 +451,7 @@ class Run:
             done += 1
         return done
 
-    def _make(self, call: Call) -> None:
+    def _make(self, call: MutatedCall) -> None:
         """Make a call as the dispatcher gets it from the guest, if the guest could write its structures."""
         hv, cpu = self.hv, self.cpu
         try:

@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pvops_xen.testing.guests import Outcome, SmallGuest
+    from pvops_xen.testing.guests import GuestOutcome, SmallGuest
 
 # Hypercalls, system calls, returns, software interrupts, privileged and odd instructions, segment loads, far jumps.
 PIECES: Final = (
@@ -27,7 +27,7 @@ def random_code(rng: random.Random) -> bytes:
     return b"".join(parts)
 
 
-def run_random(guest: SmallGuest, seed: int) -> Outcome:
+def run_random(guest: SmallGuest, seed: int) -> GuestOutcome:
     """Start the guest anew and let its kernel, or now and then a process, execute random code with odd registers."""
     rng = random.Random(seed)  # noqa: S311 - the same every time on purpose
     guest.restart()

@@ -9,7 +9,7 @@ import attrs
 from pvops_xen.xenstore.wire import Message, Type, XsError, refuse
 
 if TYPE_CHECKING:
-    from pvops_xen.xenstore.tree import Change, View
+    from pvops_xen.xenstore.tree import TreeChange, View
 
 QUOTA_WATCHES: Final = 128
 QUOTA_TRANSACTIONS: Final = 10
@@ -17,7 +17,7 @@ _PAYLOAD_MAX: Final = 4096
 
 
 @attrs.frozen
-class Watch:
+class StoreWatch:
     """A watch.
 
     Attributes:
@@ -30,7 +30,7 @@ class Watch:
     token: str
     prefix: str = ""
 
-    def covers(self, change: Change) -> bool:
+    def covers(self, change: TreeChange) -> bool:
         """It is told of a change."""
         if change.path == self.path:
             return True
@@ -46,7 +46,7 @@ class Transaction:
     """A transaction: its view of the tree, and the watches to tell of when it is done."""
 
     view: View
-    changes: list[Change] = attrs.field(factory=list)
+    changes: list[TreeChange] = attrs.field(factory=list)
 
 
 @attrs.define
@@ -66,7 +66,7 @@ class Connection:
     domid: int
     received: bytearray = attrs.field(factory=bytearray)
     unread: bytearray = attrs.field(factory=bytearray)
-    watches: list[Watch] = attrs.field(factory=list)
+    watches: list[StoreWatch] = attrs.field(factory=list)
     transactions: dict[int, Transaction] = attrs.field(factory=dict)
     next_transaction: int = 0
     ignored: str = ""
@@ -84,20 +84,20 @@ class Connection:
         """Queue a message for the client."""
         self.unread += message.pack()
 
-    def send_event(self, watch: Watch, path: str) -> None:
+    def send_event(self, watch: StoreWatch, path: str) -> None:
         """Queue an event; one that is too long is dropped."""
         payload = watch.event(path)
         if len(payload) <= _PAYLOAD_MAX:
             self.send(Message(Type.WATCH_EVENT, 0, 0, payload))
 
-    def add_watch(self, path: str, token: str) -> Watch:
+    def add_watch(self, path: str, token: str) -> StoreWatch:
         """Set a watch.
 
         Raises:
             RequestError: it is there already, or one too many.
         """
         absolute = self.absolute(path)
-        watch = Watch(absolute, token, "" if absolute == path else self.path + "/")
+        watch = StoreWatch(absolute, token, "" if absolute == path else self.path + "/")
         if any((each.path, each.token) == (absolute, token) for each in self.watches):
             raise refuse(XsError.EEXIST)
         if self.domid and len(self.watches) >= QUOTA_WATCHES:

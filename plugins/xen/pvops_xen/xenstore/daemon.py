@@ -8,8 +8,8 @@ from typing import Final
 import attrs
 
 from pvops_xen.xenstore.connection import Connection, Transaction
-from pvops_xen.xenstore.store import Access
-from pvops_xen.xenstore.tree import READ, Change, Permission, Tree, View, is_path, parent_of
+from pvops_xen.xenstore.store import StoreAccess
+from pvops_xen.xenstore.tree import READ, Permission, Tree, TreeChange, View, is_path, parent_of
 from pvops_xen.xenstore.wire import (
     OK,
     PAYLOAD_MAX,
@@ -60,9 +60,9 @@ class Daemon:
         self.clients[domid] = Connection(domid)
         return self.clients[domid]
 
-    def as_toolstack(self) -> Access:
+    def as_toolstack(self) -> StoreAccess:
         """The tree in the hands of dom0's toolstack."""
-        return Access(self.tree, 0, self._tell)
+        return StoreAccess(self.tree, 0, self._tell)
 
     def receive(self, client: Connection, data: bytes) -> None:
         """Bytes from a client: every message that is whole is answered.
@@ -115,10 +115,10 @@ class Daemon:
             raise refuse(XsError.ENOSYS)
         return operation(self._access(client, transaction), client, message.payload)
 
-    def _access(self, client: Connection, transaction: Transaction | None) -> Access:
+    def _access(self, client: Connection, transaction: Transaction | None) -> StoreAccess:
         if transaction is None:
-            return Access(self.tree, client.domid, self._tell)
-        return Access(transaction.view, client.domid, transaction.changes.append)
+            return StoreAccess(self.tree, client.domid, self._tell)
+        return StoreAccess(transaction.view, client.domid, transaction.changes.append)
 
     def _end(self, client: Connection, message: Message, transaction: Transaction | None) -> bytes:
         if message.payload not in {b"T\0", b"F\0"}:
@@ -134,7 +134,7 @@ class Daemon:
                 self._tell(change)
         return OK
 
-    def _tell(self, change: Change) -> None:
+    def _tell(self, change: TreeChange) -> None:
         """Tell the watches that cover a node, of those clients that may read it or know of its end."""
         node = self.tree.get(change.path) or self.tree.get(parent_of(change.path))
         for client in self.clients.values():
@@ -195,15 +195,15 @@ def _number(payload: bytes) -> int:
 # --- what is about nodes ---------------------------------------------------------------------------------------------
 
 
-def _read(access: Access, client: Connection, payload: bytes) -> bytes:
+def _read(access: StoreAccess, client: Connection, payload: bytes) -> bytes:
     return access.node(client.absolute(one_string(payload)), READ).value
 
 
-def _directory(access: Access, client: Connection, payload: bytes) -> bytes:
+def _directory(access: StoreAccess, client: Connection, payload: bytes) -> bytes:
     return access.node(client.absolute(one_string(payload)), READ).listing
 
 
-def _directory_part(access: Access, client: Connection, payload: bytes) -> bytes:
+def _directory_part(access: StoreAccess, client: Connection, payload: bytes) -> bytes:
     """Generation, then names from an offset on, as many as fit; an empty one marks the end."""
     path, offset = _two(payload)
     node = access.node(client.absolute(path), READ)
@@ -216,12 +216,12 @@ def _directory_part(access: Access, client: Connection, payload: bytes) -> bytes
     return generation + rest[: rest.rfind(b"\0", 0, room) + 1]
 
 
-def _get_permissions(access: Access, client: Connection, payload: bytes) -> bytes:
+def _get_permissions(access: StoreAccess, client: Connection, payload: bytes) -> bytes:
     node = access.node(client.absolute(one_string(payload)), READ)
     return b"".join(f"{each}\0".encode() for each in node.permissions)
 
 
-def _set_permissions(access: Access, client: Connection, payload: bytes) -> bytes:
+def _set_permissions(access: StoreAccess, client: Connection, payload: bytes) -> bytes:
     path, *words = strings(payload) or [""]
     if not words:
         raise refuse(XsError.EINVAL)
@@ -232,7 +232,7 @@ def _set_permissions(access: Access, client: Connection, payload: bytes) -> byte
     return OK
 
 
-def _write(access: Access, client: Connection, payload: bytes) -> bytes:
+def _write(access: StoreAccess, client: Connection, payload: bytes) -> bytes:
     path, end, value = payload.partition(b"\0")
     if not end:
         raise refuse(XsError.EINVAL)
@@ -240,17 +240,17 @@ def _write(access: Access, client: Connection, payload: bytes) -> bytes:
     return OK
 
 
-def _mkdir(access: Access, client: Connection, payload: bytes) -> bytes:
+def _mkdir(access: StoreAccess, client: Connection, payload: bytes) -> bytes:
     access.mkdir(client.absolute(one_string(payload)))
     return OK
 
 
-def _remove(access: Access, client: Connection, payload: bytes) -> bytes:
+def _remove(access: StoreAccess, client: Connection, payload: bytes) -> bytes:
     access.remove(client.absolute(one_string(payload)))
     return OK
 
 
-_ON_NODES: Final[dict[Type, Callable[[Access, Connection, bytes], bytes]]] = {
+_ON_NODES: Final[dict[Type, Callable[[StoreAccess, Connection, bytes], bytes]]] = {
     Type.READ: _read,
     Type.DIRECTORY: _directory,
     Type.DIRECTORY_PART: _directory_part,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from pvops_xen.xenstore.connection import Connection, Transaction, Watch
+from pvops_xen.xenstore.connection import Connection, StoreWatch, Transaction
 from pvops_xen.xenstore.daemon import Daemon
-from pvops_xen.xenstore.tree import Change, Node, Permission, Tree, View
+from pvops_xen.xenstore.tree import Node, Permission, Tree, TreeChange, View
 
 NodeState: TypeAlias = tuple[tuple[tuple[int, int], ...], bytes, tuple[str, ...], int]
 """Permissions (rights, domain), value, children, generation."""
@@ -82,7 +82,7 @@ def _restored_client(domid: int, state: ClientState, tree: Tree) -> Connection:
         domid,
         bytearray(state.received),
         bytearray(state.unread),
-        [Watch(*each) for each in state.watches],
+        [StoreWatch(*each) for each in state.watches],
         {number: _restored_transaction(each, tree) for number, each in state.transactions.items()},
         state.next_transaction,
         state.ignored,
@@ -99,4 +99,4 @@ def _transaction(transaction: Transaction) -> TransactionState:
 def _restored_transaction(state: TransactionState, tree: Tree) -> Transaction:
     changed = {path: None if node is None else _restored_node(node) for path, node in state.changed.items()}
     view = View(tree, dict(state.seen), changed, dict(state.owned_more))
-    return Transaction(view, [Change(*each) for each in state.changes])
+    return Transaction(view, [TreeChange(*each) for each in state.changes])

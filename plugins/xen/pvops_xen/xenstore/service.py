@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
-from pvops_xen.hypervisor.ring import BadRingError, Ring
+from pvops_xen.hypervisor.ring import BadRingError, ByteRing
 from pvops_xen.xenstore import saved
 from pvops_xen.xenstore.daemon import MOST_UNREAD, Daemon
 from pvops_xen.xenstore.wire import BadClientError
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from pvops_core.machine import PhysicalMemory
 
-REQUESTS: Final = Ring(size=1024, data=0, consumer=2048, producer=2052)
-REPLIES: Final = Ring(size=1024, data=1024, consumer=2056, producer=2060)
+REQUESTS: Final = ByteRing(size=1024, data=0, consumer=2048, producer=2052)
+REPLIES: Final = ByteRing(size=1024, data=1024, consumer=2056, producer=2060)
 _SERVER_FEATURES: Final = 2064
 _ERROR: Final = 2072
 _FEATURE_ERROR: Final = 2

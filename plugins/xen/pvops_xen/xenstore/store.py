@@ -10,10 +10,10 @@ import attrs
 from pvops_xen.xenstore.tree import (
     OWNER,
     WRITE,
-    Change,
     Node,
     Nodes,
     Permission,
+    TreeChange,
     is_path,
     name_of,
     parent_of,
@@ -27,7 +27,7 @@ QUOTA_PERMISSIONS: Final = 5
 
 
 @attrs.frozen
-class Access:
+class StoreAccess:
     """A domain's hands in the tree, or in a transaction's view of it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Access:
 
     nodes: Nodes
     domid: int
-    notice: Callable[[Change], None]
+    notice: Callable[[TreeChange], None]
 
     def node(self, path: str, rights: int) -> Node:
         """A node that the domain may use so.
@@ -79,13 +79,13 @@ class Access:
             self._create(path, value)
         else:
             self._put(path, attrs.evolve(node, value=value))
-        self.notice(Change(path))
+        self.notice(TreeChange(path))
 
     def mkdir(self, path: str) -> None:
         """Make a node unless it is there."""
         if self._find(path, WRITE) is None:
             self._create(path, b"")
-            self.notice(Change(path))
+            self.notice(TreeChange(path))
 
     def remove(self, path: str) -> None:
         """Remove a node and all below it; that it is not there is fine if the one above it is."""
@@ -96,9 +96,9 @@ class Access:
             return
         if path == "/":
             raise refuse(XsError.EINVAL)
-        self.notice(Change(path))
+        self.notice(TreeChange(path))
         for each in (*subtree(self.nodes, path), path):
-            self.notice(Change(each, exact=True))
+            self.notice(TreeChange(each, exact=True))
             self.nodes.put(each, None)
         above = self.nodes.get(parent_of(path))
         assert above is not None
@@ -113,7 +113,7 @@ class Access:
         if self.domid and permissions[0].domid != node.owner:
             raise refuse(XsError.EPERM)
         self._put(path, attrs.evolve(node, permissions=permissions))
-        self.notice(Change(path))
+        self.notice(TreeChange(path))
 
     def _put(self, path: str, node: Node) -> None:
         if self.domid and node.size >= QUOTA_NODE_SIZE:

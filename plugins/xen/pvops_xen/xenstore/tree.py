@@ -143,7 +143,7 @@ class Tree:
 
 
 @attrs.frozen
-class Change:
+class TreeChange:
     """A node that changed.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
 from pvops_xen.hypervisor.grants import use
-from pvops_xen.hypervisor.grants.state import GntMap, Mapping, RefusedError, Status
+from pvops_xen.hypervisor.grants.state import GntMap, GrantRefusedError, GrantStatus, Mapping
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.hypervisor.memory import update
 from pvops_xen.hypervisor.memory.frames import FrameType
@@ -32,12 +32,12 @@ def map_grant(hv: Hypervisor, cpu: Vcpu, where: tuple[int, int], ref: int, domid
     address, flags = where
     if not flags & (GntMap.DEVICE_MAP | GntMap.HOST_MAP):
         hv.log(f"Bad flags in grant map op: {flags:x}")
-        raise RefusedError(Status.BAD_GNTREF)
+        raise GrantRefusedError(GrantStatus.BAD_GNTREF)
     own = use.is_own(hv, domid, self_too=False)
     grants = hv.domain.grants
     handle = grants.take_handle(cpu.index)
     if handle is None:
-        raise RefusedError(Status.NO_DEVICE_SPACE)
+        raise GrantRefusedError(GrantStatus.NO_DEVICE_SPACE)
     try:
         if not own:
             raise use.nothing_of_dom0(ref)
@@ -45,11 +45,11 @@ def map_grant(hv: Hypervisor, cpu: Vcpu, where: tuple[int, int], ref: int, domid
         active.pin(flags)
         try:
             _take_references(hv, cpu, address, active.mfn, flags)
-        except RefusedError:
+        except GrantRefusedError:
             active.pin(flags, -1)
             use.end(hv, ref)
             raise
-    except RefusedError:
+    except GrantRefusedError:
         grants.give_handle(cpu.index, handle)
         raise
     grants.mappings[handle] = Mapping(domid, ref, flags)
@@ -63,11 +63,11 @@ def _take_references(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int, flags: i
             continue
         if not _hold(hv, mfn, flags):
             _let_go(hv, mfn, flags, held)
-            raise RefusedError(Status.GENERAL_ERROR)
+            raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
         held += 1
     if flags & GntMap.HOST_MAP and not _enter(hv, cpu, address, mfn, flags):
         _let_go(hv, mfn, flags, held)
-        raise RefusedError(Status.GENERAL_ERROR)
+        raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
 
 
 def _hold(hv: Hypervisor, mfn: int, flags: int) -> bool:
@@ -147,10 +147,10 @@ def unmap_grant(hv: Hypervisor, cpu: Vcpu, handle: int, where: tuple[int, int], 
     mapping = grants.mappings.get(handle)
     if mapping is None:
         hv.log(f"Bad d{hv.domain.domid} handle {handle:#x}")
-        raise RefusedError(Status.BAD_HANDLE)
+        raise GrantRefusedError(GrantStatus.BAD_HANDLE)
     active = grants.active[mapping.ref]
     if device and device != active.mfn << PAGE_SHIFT:
-        raise RefusedError(Status.GENERAL_ERROR)
+        raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     mfn, mode = active.mfn, mapping.flags & GntMap.READONLY
     if host and mapping.flags & GntMap.HOST_MAP:
         _leave(hv, cpu, host, mfn, mapping.flags, replacement)
@@ -173,14 +173,14 @@ def _leave(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int, flags: int, replac
     if replacement:
         source = None if flags & GntMap.CONTAINS_PTE else _place(hv, cpu, replacement, 0)
         if source is None:
-            raise RefusedError(Status.GENERAL_ERROR)
+            raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     place = _place(hv, cpu, address, flags)
     if place is None:
-        raise RefusedError(Status.GENERAL_ERROR)
+        raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     entry = update.read_entry(hv.validator, place)
     if pte.frame_of(entry) != mfn or (entry ^ _entry_flags(flags)) & (pte.P | pte.RW):
         hv.log(f"PTE {entry:016x} for {address:x} doesn't match grant")
-        raise RefusedError(Status.GENERAL_ERROR)
+        raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     moved = 0
     if source is not None and source != place:
         moved = update.read_entry(hv.validator, source)

@@ -8,7 +8,7 @@ import attrs
 
 from pvops_xen.hypervisor.abi import DOMID_SELF, PAGE_SHIFT, PAGE_SIZE
 from pvops_xen.hypervisor.grants import table, use
-from pvops_xen.hypervisor.grants.state import Gtf, RefusedError, Status
+from pvops_xen.hypervisor.grants.state import GrantRefusedError, GrantStatus, Gtf
 from pvops_xen.hypervisor.memory.frames import ALLOCATED, GUEST, FrameType
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def copy(hv: Hypervisor, source: End, dest: End, length: int) -> None:
     owned = []
     for end in (source, dest):
         if end.domid != DOMID_SELF and not end.granted:
-            raise RefusedError(Status.PERMISSION_DENIED)
+            raise GrantRefusedError(GrantStatus.PERMISSION_DENIED)
         owned.append(use.is_own(hv, end.domid, self_too=True))
     read = _claim(hv, source, own=owned[0], readonly=True)
     try:
@@ -72,7 +72,7 @@ def _claim(hv: Hypervisor, end: End, *, own: bool, readonly: bool) -> _Claim:
         _count(hv, ref, 1, readonly=readonly)
         if not hv.frames.get_page(mfn):
             _count(hv, ref, -1, readonly=readonly)
-            raise RefusedError(Status.BAD_PAGE)
+            raise GrantRefusedError(GrantStatus.BAD_PAGE)
     else:
         mfn = use.own_frame(hv, end.what)
     if not readonly and hv.validator.get_type(mfn, FrameType.WRITABLE):
@@ -80,7 +80,7 @@ def _claim(hv: Hypervisor, end: End, *, own: bool, readonly: bool) -> _Claim:
         hv.frames.put_page(mfn)
         if ref is not None:
             _count(hv, ref, -1, readonly=readonly)
-        raise RefusedError(Status.GENERAL_ERROR)
+        raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     return _Claim(mfn, start, length, ref)
 
 
@@ -106,10 +106,10 @@ def _release(hv: Hypervisor, claim: _Claim, *, readonly: bool) -> None:
 def _copy_bytes(hv: Hypervisor, source: tuple[End, _Claim], dest: tuple[End, _Claim], length: int) -> None:
     for end, _ in (source, dest):
         if end.offset + length > PAGE_SIZE:
-            raise RefusedError(Status.BAD_COPY_ARG)
+            raise GrantRefusedError(GrantStatus.BAD_COPY_ARG)
     for end, claim in (source, dest):
         if end.offset < claim.start or end.offset + length > claim.start + claim.length:
-            raise RefusedError(Status.GENERAL_ERROR)
+            raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     data = hv.memory.read((source[1].mfn << PAGE_SHIFT) + source[0].offset, length)
     hv.memory.write((dest[1].mfn << PAGE_SHIFT) + dest[0].offset, data)
 
@@ -125,11 +125,11 @@ def transfer(hv: Hypervisor, mfn: int, domid: int, ref: int) -> None:
     """
     frames = hv.frames
     if not frames.is_guests(mfn) or not frames.flags[mfn] & ALLOCATED or frames.refs[mfn] != 1:
-        raise RefusedError(Status.BAD_PAGE)
+        raise GrantRefusedError(GrantStatus.BAD_PAGE)
     hv.set_pfn_of(mfn, (1 << 64) - 1)
     frames.put_page(mfn)
     if not use.is_own(hv, domid, self_too=False) or not _accepted(hv, ref):
-        raise RefusedError(Status.GENERAL_ERROR)
+        raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     frames.give(mfn, GUEST)
     entry = table.read_entry(hv, ref)
     flags = entry.flags | Gtf.TRANSFER_COMPLETED

@@ -23,7 +23,7 @@ from pvops_xen.hypervisor.abi import (
     PAGE_SIZE,
 )
 from pvops_xen.hypervisor.grants import mapping, moving, table
-from pvops_xen.hypervisor.grants.state import MAX_FRAMES, GrantOp, RefusedError, Status
+from pvops_xen.hypervisor.grants.state import MAX_FRAMES, GrantOp, GrantRefusedError, GrantStatus
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -36,7 +36,7 @@ _S16: Final = struct.Struct("<h")
 
 
 @attrs.frozen
-class Layout:
+class GrantLayout:
     """Where the fields of a request are: its size, its format for ``struct``, and the offset of its status."""
 
     size: int
@@ -44,21 +44,21 @@ class Layout:
     status: int
 
 
-_MAP: Final = Layout(32, "<QIIH", 18)
-_UNMAP: Final = Layout(24, "<QQI", 20)
-_SWAP: Final = Layout(12, "<II", 8)
-_TRANSFER: Final = {64: Layout(24, "<QH2xI", 16), 32: Layout(16, "<IH2xI", 12)}
-_COPY: Final = {64: Layout(40, "<QHH4xQHH4xHH", 36), 32: Layout(24, "<IHHIHHHH", 20)}
-_SETUP: Final = {64: Layout(24, "<H2xI8xQ", 8), 32: Layout(16, "<H2xI4xI", 8)}
-_STATUS_FRAMES: Final = {64: Layout(16, "<IH2xQ", 6), 32: Layout(12, "<IH2xI", 6)}
+_MAP: Final = GrantLayout(32, "<QIIH", 18)
+_UNMAP: Final = GrantLayout(24, "<QQI", 20)
+_SWAP: Final = GrantLayout(12, "<II", 8)
+_TRANSFER: Final = {64: GrantLayout(24, "<QH2xI", 16), 32: GrantLayout(16, "<IH2xI", 12)}
+_COPY: Final = {64: GrantLayout(40, "<QHH4xQHH4xHH", 36), 32: GrantLayout(24, "<IHHIHHHH", 20)}
+_SETUP: Final = {64: GrantLayout(24, "<H2xI8xQ", 8), 32: GrantLayout(16, "<H2xI4xI", 8)}
+_STATUS_FRAMES: Final = {64: GrantLayout(16, "<IH2xQ", 6), 32: GrantLayout(12, "<IH2xI", 6)}
 _ONE: Final = {int(GrantOp.SETUP_TABLE): _SETUP[32], int(GrantOp.GET_STATUS_FRAMES): _STATUS_FRAMES[32]}
-_QUERY: Final = Layout(16, "<H", 12)
+_QUERY: Final = GrantLayout(16, "<H", 12)
 
 Act = Callable[[tuple[int, ...], int], None]
 """Does one request, given its fields and its address."""
 
 
-def _each(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int], layout: Layout, act: Act) -> int:
+def _each(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int], layout: GrantLayout, act: Act) -> int:
     """Do each request of (address, count) and store its status."""
     address, count = array
     for at in range(address, address + count * layout.size, layout.size):
@@ -67,11 +67,11 @@ def _each(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int], layout: Layout, act
     return 0
 
 
-def _answer(hv: Hypervisor, cpu: Vcpu, at: int, layout: Layout, act: Callable[[], None]) -> None:
+def _answer(hv: Hypervisor, cpu: Vcpu, at: int, layout: GrantLayout, act: Callable[[], None]) -> None:
     try:
         act()
-        status = Status.OKAY
-    except RefusedError as refused:
+        status = GrantStatus.OKAY
+    except GrantRefusedError as refused:
         status = refused.status
     access.write(hv, cpu, at + layout.status, _S16.pack(status))
 
@@ -136,14 +136,14 @@ def _swap(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
 def _check_domain(hv: Hypervisor, domid: int) -> None:
     """These may be asked of this domain alone; dom0 is there, but not for asking."""
     if domid not in {DOMID_SELF, hv.domain.domid}:
-        raise RefusedError(Status.BAD_DOMAIN if domid else Status.PERMISSION_DENIED)
+        raise GrantRefusedError(GrantStatus.BAD_DOMAIN if domid else GrantStatus.PERMISSION_DENIED)
 
 
 def _store_frames(hv: Hypervisor, cpu: Vcpu, address: int, frames: list[int], size: int) -> None:
     try:
         access.write(hv, cpu, address, b"".join(mfn.to_bytes(size, "little") for mfn in frames))
     except (access.BadHandleError, GuestFault):
-        raise RefusedError(Status.BAD_VIRT_ADDR) from None
+        raise GrantRefusedError(GrantStatus.BAD_VIRT_ADDR) from None
 
 
 def _setup_table(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
@@ -157,7 +157,7 @@ def _setup_table(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
         _check_domain(hv, domid)
         if frames > MAX_FRAMES:
             hv.log(f"d{hv.domain.domid} is limited to {MAX_FRAMES} grant-table frames")
-            raise RefusedError(Status.GENERAL_ERROR)
+            raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
         table.grow(hv, frames)
         _store_frames(hv, cpu, where, grants.frames[:frames], hv.abi.word)
 
@@ -190,7 +190,7 @@ def _get_status_frames(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> i
         if frames > len(grants.status):
             asked = f"Requested addresses of d{hv.domain.domid} for {frames} grant status frames"
             hv.log(f"{asked}, but has only {len(grants.status)}")
-            raise RefusedError(Status.GENERAL_ERROR)
+            raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
         _store_frames(hv, cpu, where, grants.status[:frames], 8)
 
     _answer(hv, cpu, address, layout, act)

@@ -36,7 +36,7 @@ class GrantOp(enum.IntEnum):
     CACHE_FLUSH = 12
 
 
-class Status(enum.IntEnum):
+class GrantStatus(enum.IntEnum):
     """``GNTST_*``: what became of one element of a call."""
 
     OKAY = 0
@@ -55,10 +55,10 @@ class Status(enum.IntEnum):
     NO_SPACE = -13
 
 
-class RefusedError(Exception):
+class GrantRefusedError(Exception):
     """An element of a call fails with this status."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: GrantStatus) -> None:
         super().__init__(status.name)
         self.status = status
 

@@ -13,9 +13,9 @@ from pvops_xen.hypervisor.grants.state import (
     MAX_FRAMES,
     RESERVED_ENTRIES,
     Active,
+    GrantRefusedError,
+    GrantStatus,
     Gtf,
-    RefusedError,
-    Status,
     status_frames,
 )
 from pvops_xen.hypervisor.memory.frames import FREE, XEN, FrameType
@@ -32,7 +32,7 @@ _IN_USE: Final = Gtf.READING | Gtf.WRITING
 
 
 @attrs.frozen
-class Entry:
+class GrantEntry:
     """An entry of either version.
 
     Attributes:
@@ -61,15 +61,15 @@ def _place(hv: Hypervisor, ref: int) -> int:
     return (grants.frames[page] << PAGE_SHIFT) + slot * ENTRY_SIZE[grants.version]
 
 
-def read_entry(hv: Hypervisor, ref: int) -> Entry:
+def read_entry(hv: Hypervisor, ref: int) -> GrantEntry:
     """What the guest has put into its table."""
     if hv.domain.grants.version == 1:
-        return Entry(*_V1.unpack(hv.memory.read(_place(hv, ref), _V1.size)))
+        return GrantEntry(*_V1.unpack(hv.memory.read(_place(hv, ref), _V1.size)))
     flags, domid, low, high, frame = _V2.unpack(hv.memory.read(_place(hv, ref), _V2.size))
-    return Entry(flags, domid, frame, low, high)
+    return GrantEntry(flags, domid, frame, low, high)
 
 
-def write_entry(hv: Hypervisor, ref: int, entry: Entry) -> None:
+def write_entry(hv: Hypervisor, ref: int, entry: GrantEntry) -> None:
     """Change an entry."""
     if hv.domain.grants.version == 1:
         data = _V1.pack(entry.flags, entry.domid, entry.frame & 0xFFFF_FFFF)
@@ -133,7 +133,7 @@ def grow(hv: Hypervisor, frames: int) -> None:
 
 def seed(hv: Hypervisor, ref: int, mfn: int) -> None:
     """What the toolstack grants to dom0, which keeps it mapped: the frame of the console or of xenstore."""
-    write_entry(hv, ref, Entry(Gtf.PERMIT_ACCESS | _IN_USE, 0, mfn))
+    write_entry(hv, ref, GrantEntry(Gtf.PERMIT_ACCESS | _IN_USE, 0, mfn))
     hv.domain.grants.active[ref] = Active(0, mfn, writers=1)
     if hv.frames.get_page(mfn):
         hv.validator.get_type(mfn, FrameType.WRITABLE)
@@ -165,16 +165,16 @@ def set_version(hv: Hypervisor, version: int) -> int:
     return 0
 
 
-def _not_in_v1(entry: Entry) -> bool:
+def _not_in_v1(entry: GrantEntry) -> bool:
     return entry.type == Gtf.TRANSITIVE or (entry.type == Gtf.PERMIT_ACCESS and entry.frame >> 32 != 0)
 
 
-def _carry_over(hv: Hypervisor, ref: int, entry: Entry, status: int) -> None:
+def _carry_over(hv: Hypervisor, ref: int, entry: GrantEntry, status: int) -> None:
     if hv.domain.grants.version == 1:
         if entry.type == Gtf.PERMIT_ACCESS:
-            write_entry(hv, ref, Entry(entry.flags | status, entry.domid, entry.frame))
+            write_entry(hv, ref, GrantEntry(entry.flags | status, entry.domid, entry.frame))
         return
-    write_entry(hv, ref, Entry(entry.flags & ~_IN_USE, entry.domid, entry.frame))
+    write_entry(hv, ref, GrantEntry(entry.flags & ~_IN_USE, entry.domid, entry.frame))
     mark(hv, ref, entry.flags & _IN_USE)
 
 
@@ -199,11 +199,11 @@ def swap(hv: Hypervisor, first: int, second: int) -> None:
     """
     grants = hv.domain.grants
     if max(first, second) >= grants.entries:
-        raise RefusedError(Status.BAD_GNTREF)
+        raise GrantRefusedError(GrantStatus.BAD_GNTREF)
     if first == second:
         return
     if first in grants.active or second in grants.active:
-        raise RefusedError(Status.EAGAIN)
+        raise GrantRefusedError(GrantStatus.EAGAIN)
     entries = [read_entry(hv, ref) for ref in (first, second)]
     marks = [read_status(hv, ref) for ref in (first, second)]
     for ref, entry, word in zip((second, first), entries, marks, strict=True):

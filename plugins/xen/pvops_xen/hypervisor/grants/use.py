@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pvops_xen.hypervisor.abi import DOMID_SELF
 from pvops_xen.hypervisor.grants import table
-from pvops_xen.hypervisor.grants.state import ENTRY_SIZE, Active, Gtf, RefusedError, Status
+from pvops_xen.hypervisor.grants.state import ENTRY_SIZE, Active, GrantRefusedError, GrantStatus, Gtf
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
@@ -26,13 +26,13 @@ def is_own(hv: Hypervisor, domid: int, *, self_too: bool) -> bool:
     if domid == hv.domain.domid or (self_too and domid == DOMID_SELF):
         return True
     if domid:
-        raise RefusedError(Status.BAD_DOMAIN)
+        raise GrantRefusedError(GrantStatus.BAD_DOMAIN)
     return False
 
 
-def nothing_of_dom0(ref: int) -> RefusedError:
+def nothing_of_dom0(ref: int) -> GrantRefusedError:
     """What using a grant of dom0's ends in."""
-    return RefusedError(Status.BAD_GNTREF if ref >= _DOM0_ENTRIES else Status.GENERAL_ERROR)
+    return GrantRefusedError(GrantStatus.BAD_GNTREF if ref >= _DOM0_ENTRIES else GrantStatus.GENERAL_ERROR)
 
 
 def own_frame(hv: Hypervisor, mfn: int) -> int:
@@ -42,7 +42,7 @@ def own_frame(hv: Hypervisor, mfn: int) -> int:
         RefusedError: it is not this domain's.
     """
     if not hv.frames.get_page(mfn):
-        raise RefusedError(Status.BAD_PAGE)
+        raise GrantRefusedError(GrantStatus.BAD_PAGE)
     return mfn
 
 
@@ -56,10 +56,10 @@ def begin(hv: Hypervisor, ref: int, *, readonly: bool, copying: bool) -> Active:
     """
     grants = hv.domain.grants
     if ref >= grants.entries:
-        raise RefusedError(Status.BAD_GNTREF)
+        raise GrantRefusedError(GrantStatus.BAD_GNTREF)
     active = grants.active.get(ref)
     if active is not None and (active.domid != hv.domain.domid or active.full or (active.partial and not copying)):
-        raise RefusedError(Status.GENERAL_ERROR)
+        raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     if active is not None and (readonly or active.written):
         return active
     entry = table.read_entry(hv, ref)
@@ -67,12 +67,12 @@ def begin(hv: Hypervisor, ref: int, *, readonly: bool, copying: bool) -> Active:
         _check_type(hv, entry, copying=copying)
     if entry.flags & Gtf.READONLY and not readonly:
         hv.log("Attempt to write-pin a r/o grant entry")
-        raise RefusedError(Status.GENERAL_ERROR)
+        raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     if grants.version == 2 and entry.type == Gtf.TRANSITIVE:
         raise _transitive(hv, entry)
     if active is None:
         if not hv.frames.is_guests(entry.frame):
-            raise RefusedError(Status.BAD_PAGE)
+            raise GrantRefusedError(GrantStatus.BAD_PAGE)
         active = Active(hv.domain.domid, entry.frame)
         if entry.flags & Gtf.SUB_PAGE and grants.version == 2:
             active.start, active.length, active.partial = entry.low, entry.high, True
@@ -81,20 +81,20 @@ def begin(hv: Hypervisor, ref: int, *, readonly: bool, copying: bool) -> Active:
     return active
 
 
-def _check_type(hv: Hypervisor, entry: table.Entry, *, copying: bool) -> None:
+def _check_type(hv: Hypervisor, entry: table.GrantEntry, *, copying: bool) -> None:
     """The entry grants access, to this domain, and a mapping gets nothing but whole frames."""
     kind = entry.flags & (Gtf.TYPE_MASK if copying else Gtf.TYPE_MASK | Gtf.SUB_PAGE)
     transitive = hv.domain.grants.version == 2 and kind == Gtf.TRANSITIVE
     if entry.domid != hv.domain.domid or not (kind == Gtf.PERMIT_ACCESS or transitive):
         hv.log(f"Bad flags ({entry.flags:x}) or dom ({entry.domid}); expected d{hv.domain.domid}")
-        raise RefusedError(Status.GENERAL_ERROR)
+        raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
 
 
-def _transitive(hv: Hypervisor, entry: table.Entry) -> RefusedError:
+def _transitive(hv: Hypervisor, entry: table.GrantEntry) -> GrantRefusedError:
     """A grant passed on from another domain: this one's own cannot be, and dom0 grants nothing to pass on."""
     if entry.low == 0 and hv.domain.domid != 0:
         return nothing_of_dom0(entry.frame & 0xFFFF_FFFF)
-    return RefusedError(Status.GENERAL_ERROR)
+    return GrantRefusedError(GrantStatus.GENERAL_ERROR)
 
 
 def end(hv: Hypervisor, ref: int) -> None:

@@ -26,7 +26,7 @@ from pvops_xen.hypervisor.processor.segments import LDT_PAGE, WINDOW_PAGES
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
-    from pvops_xen.hypervisor.state import VcpuState
+    from pvops_xen.hypervisor.state import XenVcpuState
 
 Table = npt.NDArray[np.uint64]
 _TABLES: Final = (FrameType.L1, FrameType.L2, FrameType.L3, FrameType.L4)
@@ -34,7 +34,7 @@ _ENTRIES: Final = PAGE_SIZE // 8
 
 
 @attrs.frozen
-class Hold:
+class FrameReference:
     """One reference to a frame.
 
     Attributes:
@@ -65,66 +65,66 @@ class Finding:
         return self.text if self.mfn < 0 else f"mfn {self.mfn:x}: {self.text}"
 
 
-Holder = Callable[["Hypervisor"], Iterable[Hold]]
+Holder = Callable[["Hypervisor"], Iterable[FrameReference]]
 
 
 # --- who holds frames without being a page table ---------------------------------------------------------------------
 
 
-def _allocations(hv: Hypervisor) -> Iterator[Hold]:
+def _allocations(hv: Hypervisor) -> Iterator[FrameReference]:
     """The domain's own reference of each of its frames, and a pin's."""
     frames = hv.frames
     for mfn, flags in enumerate(frames.flags):
         if flags & ALLOCATED:
-            yield Hold(mfn, None, "allocation")
+            yield FrameReference(mfn, None, "allocation")
         if flags & PINNED:
-            yield Hold(mfn, FrameType(frames.kind[mfn]), "pin")
+            yield FrameReference(mfn, FrameType(frames.kind[mfn]), "pin")
 
 
-def _shared_info(hv: Hypervisor) -> Iterator[Hold]:
+def _shared_info(hv: Hypervisor) -> Iterator[FrameReference]:
     """shared_info is Xen's own, and held writable for ever: it never becomes a page table."""
-    yield Hold(hv.domain.shared_info >> PAGE_SHIFT, FrameType.WRITABLE, "Xen")
+    yield FrameReference(hv.domain.shared_info >> PAGE_SHIFT, FrameType.WRITABLE, "Xen")
 
 
-def _vcpus(hv: Hypervisor) -> Iterator[Hold]:
+def _vcpus(hv: Hypervisor) -> Iterator[FrameReference]:
     root = root_type(hv.abi.bits)
     for state in hv.domain.vcpus:
         who = f"vCPU {state.index}'s"
         if state.guest_table:
-            yield Hold(state.guest_table, root, f"{who} root")
+            yield FrameReference(state.guest_table, root, f"{who} root")
         if state.guest_table_user:
-            yield Hold(state.guest_table_user, root, f"{who} user root")
+            yield FrameReference(state.guest_table_user, root, f"{who} user root")
         if state.info_registered:
-            yield Hold(state.info >> PAGE_SHIFT, FrameType.WRITABLE, f"{who} vcpu_info")
+            yield FrameReference(state.info >> PAGE_SHIFT, FrameType.WRITABLE, f"{who} vcpu_info")
         for mfn in (*state.gdt_frames, *state.ldt_mapped.values()):
-            yield Hold(mfn, FrameType.SEG_DESC, f"{who} descriptors")
+            yield FrameReference(mfn, FrameType.SEG_DESC, f"{who} descriptors")
 
 
-def _grants(hv: Hypervisor) -> Iterator[Hold]:
+def _grants(hv: Hypervisor) -> Iterator[FrameReference]:
     """The table's own frames, what dom0 keeps mapped, and mappings for devices; those for processors are entries."""
     grants = hv.domain.grants
     for mfn in (*grants.frames, *grants.status):
-        yield Hold(mfn, FrameType.WRITABLE, "Xen's grant table")
+        yield FrameReference(mfn, FrameType.WRITABLE, "Xen's grant table")
     for active in grants.active.values():
         if active.domid == 0:
-            yield Hold(active.mfn, FrameType.WRITABLE, "dom0")
+            yield FrameReference(active.mfn, FrameType.WRITABLE, "dom0")
     for mapping in grants.mappings.values():
         if mapping.flags & GntMap.DEVICE_MAP:
             kind = None if mapping.flags & GntMap.READONLY else FrameType.WRITABLE
-            yield Hold(grants.active[mapping.ref].mfn, kind, "a grant mapped for devices")
+            yield FrameReference(grants.active[mapping.ref].mfn, kind, "a grant mapped for devices")
 
 
-def _fifo(hv: Hypervisor) -> Iterator[Hold]:
+def _fifo(hv: Hypervisor) -> Iterator[FrameReference]:
     """Event words and control blocks."""
     fifo = hv.domain.fifo
     if fifo is not None:
         for mfn in (*fifo.array, *(address >> PAGE_SHIFT for address in fifo.control.values())):
-            yield Hold(mfn, FrameType.WRITABLE, "event channels")
+            yield FrameReference(mfn, FrameType.WRITABLE, "event channels")
 
 
-def _eoi(hv: Hypervisor) -> Iterator[Hold]:
+def _eoi(hv: Hypervisor) -> Iterator[FrameReference]:
     if hv.domain.eoi_frame:
-        yield Hold(hv.domain.eoi_frame, FrameType.WRITABLE, "physdev_op")
+        yield FrameReference(hv.domain.eoi_frame, FrameType.WRITABLE, "physdev_op")
 
 
 HOLDERS: Final[tuple[Holder, ...]] = (_allocations, _shared_info, _vcpus, _grants, _fifo, _eoi)
@@ -149,7 +149,7 @@ class _Recount:
     def find(self, mfn: int, text: str) -> None:
         self.findings.append(Finding(mfn, text))
 
-    def hold(self, hold: Hold) -> None:
+    def hold(self, hold: FrameReference) -> None:
         """Count a reference of something that is no page table."""
         self.refs[hold.mfn] += 1
         if hold.kind is not None:
@@ -301,7 +301,7 @@ def _check_descriptors(count: _Recount) -> None:
         _check_window(count, state)
 
 
-def _check_window(count: _Recount, state: VcpuState) -> None:
+def _check_window(count: _Recount, state: XenVcpuState) -> None:
     hv = count.hv
     wanted = dict(enumerate(state.gdt_frames)) | {LDT_PAGE + page: mfn for page, mfn in state.ldt_mapped.items()}
     for page in range(WINDOW_PAGES):

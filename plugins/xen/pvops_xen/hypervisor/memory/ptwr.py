@@ -15,8 +15,8 @@ from pvops_core.patching.code.disasm import disassemble, instruction_lengths
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.hypervisor.memory import update
+from pvops_xen.hypervisor.memory.dryrun import rehearse
 from pvops_xen.hypervisor.memory.frames import FrameType
-from pvops_xen.hypervisor.memory.rehearse import rehearse
 from pvops_xen.hypervisor.memory.walk import guest_l1e
 from pvops_xen.hypervisor.processor.opcodes import fetch
 

@@ -15,17 +15,17 @@ from pvops_xen.hypervisor.processor.bounce import enter
 from pvops_xen.hypervisor.processor.bounce64 import go_back
 from pvops_xen.hypervisor.processor.iret import leave
 from pvops_xen.hypervisor.processor.ldt import data_descriptor
-from pvops_xen.hypervisor.state import Entry
+from pvops_xen.hypervisor.state import EntryPoint
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
-    from pvops_xen.hypervisor.state import Place
+    from pvops_xen.hypervisor.state import ResumePoint
 
 _SEGMENTS: Final = ("ds", "es", "fs", "gs")
 
 
-def arrive(hv: Hypervisor, cpu: Vcpu, place: Place) -> None:
+def arrive(hv: Hypervisor, cpu: Vcpu, place: ResumePoint) -> None:
     """Begin there. A data segment that cannot be loaded is null, and then the failsafe callback is told."""
     state, wide = hv.state(cpu), hv.abi.bits == 64
     state.arrival, state.stale_user = None, True
@@ -41,7 +41,7 @@ def arrive(hv: Hypervisor, cpu: Vcpu, place: Place) -> None:
     if not all(loaded):
         hv.log(f"vCPU {cpu.index} has data segments {place.data} that cannot be loaded")
         cpu.rsp, cpu.rflags, cpu.rip = place.rsp, place.flags, place.rip
-        callback = Entry(FLAT_RING1_CS32, state.failsafe.address, state.failsafe.mask_events)
+        callback = EntryPoint(FLAT_RING1_CS32, state.failsafe.address, state.failsafe.mask_events)
         enter(hv, cpu, callback, selectors=(place.cs, place.ss), data=place.data)
         return
     registers = cpu.get("rax"), cpu.get("rcx"), cpu.get("r11") if wide else 0

@@ -18,7 +18,7 @@ from pvops_xen.hypervisor.processor.tables import switch_gs
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
-    from pvops_xen.hypervisor.state import Entry
+    from pvops_xen.hypervisor.state import EntryPoint
 
 
 def in_guest_kernel(hv: Hypervisor, cpu: Vcpu) -> bool:
@@ -29,7 +29,7 @@ def in_guest_kernel(hv: Hypervisor, cpu: Vcpu) -> bool:
 def enter(
     hv: Hypervisor,
     cpu: Vcpu,
-    entry: Entry,
+    entry: EntryPoint,
     error_code: int | None = None,
     *,
     selectors: tuple[int, int] | None = None,
@@ -56,7 +56,7 @@ def enter(
 def _enter32(
     hv: Hypervisor,
     cpu: Vcpu,
-    entry: Entry,
+    entry: EntryPoint,
     error_code: int | None,
     *,
     selectors: tuple[int, int] | None,

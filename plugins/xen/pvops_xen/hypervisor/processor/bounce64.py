@@ -2,7 +2,7 @@
 
 To the guest both its modes are level 3. To the processor its kernel is level 1, as soon as Xen has entered it once:
 that forbids it what level 3 forbids, and the engine keeps the translations of the two modes apart (see
-``pvops_core.machine.unicorn.crossing``), so that a system call drops none. Where a segment check tells the two levels
+``pvops_core.machine.unicorn.modeswitch``), so that a system call drops none. Where a segment check tells the two levels
 apart (a kernel that loads SS, say) the kernel is put to level 3 and the instruction tried again.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.segments import Descriptor
-from pvops_core.machine.unicorn.crossing import packed
+from pvops_core.machine.unicorn.modeswitch import packed
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, PAGE_SHIFT, VmAssist
 from pvops_xen.hypervisor.processor.segments import XEN_DESCRIPTORS64
@@ -21,7 +21,7 @@ from pvops_xen.hypervisor.processor.segments import XEN_DESCRIPTORS64
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
-    from pvops_xen.hypervisor.state import Entry, VcpuState
+    from pvops_xen.hypervisor.state import EntryPoint, XenVcpuState
 
 IF: Final = 1 << 9
 IOPL: Final = 3 << 12
@@ -44,7 +44,7 @@ _KERNEL_STACK: Final = _flat(FLAT_KERNEL_SS64)
 _loaded: dict[tuple[int, int, bool], bytes | None] = {}
 
 
-def saved_flags(hv: Hypervisor, state: VcpuState, flags: int, mask: int) -> int:
+def saved_flags(hv: Hypervisor, state: XenVcpuState, flags: int, mask: int) -> int:
     """RFLAGS as the guest is to see them: IF tells whether upcalls were unmasked."""
     flags &= ~(IF | IOPL)
     if hv.domain.assisted(VmAssist.ARCHITECTURAL_IOPL):
@@ -55,7 +55,7 @@ def saved_flags(hv: Hypervisor, state: VcpuState, flags: int, mask: int) -> int:
 def enter64(
     hv: Hypervisor,
     cpu: Vcpu,
-    entry: Entry,
+    entry: EntryPoint,
     error_code: int | None,
     *,
     selectors: tuple[int, int] | None = None,
@@ -67,7 +67,7 @@ def enter64(
     a frame that has them.
     """
     state = hv.state(cpu)
-    level, cs, ss, gs_base = cpu.crossing.look()
+    level, cs, ss, gs_base = cpu.mode_switch.save()
     cs, ss = selectors or (cs, ss)
     registers = hv.registers[cpu.index]
     rip, rsp, rflags, rcx, r11 = registers.frame.read()
@@ -88,7 +88,9 @@ def enter64(
         return
     if entry.mask_events:
         hv.memory.set_u8(state.info + 1, 1)
-    cpu.crossing.go(KERNEL_LEVEL, _KERNEL_CODE, _KERNEL_STACK, root=state.guest_table << PAGE_SHIFT, gs_base=gs_base)
+    cpu.mode_switch.commit(
+        KERNEL_LEVEL, _KERNEL_CODE, _KERNEL_STACK, root=state.guest_table << PAGE_SHIFT, gs_base=gs_base
+    )
     registers.place.write(sp, (rflags & ~(CLEARED_ON_ENTRY | IOPL) | IF) & _FLAGS | _ALWAYS)
     cpu.rip = entry.address
 
@@ -118,14 +120,14 @@ def go_back(
     code, stack = _load(hv, state, cs, code=True), _load(hv, state, ss, code=False)
     if code is None or stack is None:
         return False
-    level, _, _, gs_base = cpu.crossing.look()
+    level, _, _, gs_base = cpu.mode_switch.save()
     state.stale_user |= level != KERNEL_LEVEL
     root = state.guest_table
     if to_user:
         state.in_kernel = False
         state.gs_base_kernel, gs_base = gs_base, state.gs_base_user
         root = state.guest_table_user
-    cpu.crossing.go(3 if to_user else KERNEL_LEVEL, code, stack, root=root << PAGE_SHIFT, gs_base=gs_base)
+    cpu.mode_switch.commit(3 if to_user else KERNEL_LEVEL, code, stack, root=root << PAGE_SHIFT, gs_base=gs_base)
     if to_user and state.stale_user:
         state.stale_user = False
         cpu.flush_tlb()
@@ -134,7 +136,7 @@ def go_back(
     return True
 
 
-def _load(hv: Hypervisor, state: VcpuState, selector: int, *, code: bool) -> bytes | None:
+def _load(hv: Hypervisor, state: XenVcpuState, selector: int, *, code: bool) -> bytes | None:
     """A selector of the GDT with its descriptor, ready for the CPU; None if the long way must decide."""
     selector &= 0xFFFF
     if selector & _TABLE_INDICATOR:
@@ -159,17 +161,19 @@ def _load(hv: Hypervisor, state: VcpuState, selector: int, *, code: bool) -> byt
 def raise_kernel(hv: Hypervisor, cpu: Vcpu) -> None:
     """A guest's kernel runs for the first time, or left its segments by syscall: level 1 to the processor, flat."""
     state = hv.state(cpu)
-    level, _, _, gs_base = cpu.crossing.look()
+    level, _, _, gs_base = cpu.mode_switch.save()
     state.stale_user |= level != KERNEL_LEVEL
-    cpu.crossing.go(KERNEL_LEVEL, _KERNEL_CODE, _KERNEL_STACK, root=state.guest_table << PAGE_SHIFT, gs_base=gs_base)
+    cpu.mode_switch.commit(
+        KERNEL_LEVEL, _KERNEL_CODE, _KERNEL_STACK, root=state.guest_table << PAGE_SHIFT, gs_base=gs_base
+    )
 
 
 def lower_kernel(hv: Hypervisor, cpu: Vcpu) -> bool:
     """The guest's kernel met a fault that depends on levels: put it to level 3, to try again. False if it was there."""
     state = hv.state(cpu)
-    if hv.abi.bits == 32 or not state.in_kernel or cpu.crossing.look()[0] != KERNEL_LEVEL:
+    if hv.abi.bits == 32 or not state.in_kernel or cpu.mode_switch.save()[0] != KERNEL_LEVEL:
         return False
-    cpu.crossing.lower()
+    cpu.mode_switch.commit_user()
     cpu.flush_tlb()
     state.stale_user = True
     cpu.rip = cpu.rip

@@ -16,7 +16,7 @@ from pvops_xen.hypervisor.abi import (
     FLAT_RING1_CS32,
     Callback,
 )
-from pvops_xen.hypervisor.state import NO_ENTRY, Entry
+from pvops_xen.hypervisor.state import NO_ENTRY, EntryPoint
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -60,11 +60,11 @@ def set_trap_table(hv: Hypervisor, cpu: Vcpu, traps: int) -> int:
     return -ERESTART
 
 
-def trap_entry(bits: int, raw: bytes) -> Entry:
+def trap_entry(bits: int, raw: bytes) -> EntryPoint:
     """A ``trap_info`` of a guest's width."""
     _vector, flags, selector = struct.unpack_from("<BBH", raw)
     address = int.from_bytes(raw[bits // 8 : bits // 4], "little")
-    return Entry(guest_selector(bits, selector), address, bool(flags & 4), flags & 3)
+    return EntryPoint(guest_selector(bits, selector), address, bool(flags & 4), flags & 3)
 
 
 def set_callbacks(hv: Hypervisor, cpu: Vcpu, *args: int) -> int:
@@ -75,7 +75,7 @@ def set_callbacks(hv: Hypervisor, cpu: Vcpu, *args: int) -> int:
     wide = hv.abi.bits == 64
     entries = [(0, address) for address in args[:3]] if wide else [args[:2], args[2:4]]
     for kind, (selector, address) in zip((Callback.EVENT, Callback.FAILSAFE, Callback.SYSCALL), entries, strict=False):
-        _register(hv, cpu, kind, Entry(selector, address))
+        _register(hv, cpu, kind, EntryPoint(selector, address))
     return 0
 
 
@@ -90,10 +90,10 @@ def callback_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
         selector = 0
     else:
         kind, flags, selector, address = struct.unpack("<HHII", access.read(hv, cpu, argument, 12))
-    return _register(hv, cpu, kind, Entry(selector, address, bool(flags & CALLBACKF_MASK_EVENTS)))
+    return _register(hv, cpu, kind, EntryPoint(selector, address, bool(flags & CALLBACKF_MASK_EVENTS)))
 
 
-def _register(hv: Hypervisor, cpu: Vcpu, kind: int, entry: Entry) -> int:
+def _register(hv: Hypervisor, cpu: Vcpu, kind: int, entry: EntryPoint) -> int:
     """An address is looked at before the kind, and a selector is the guest's whatever it names."""
     bits = hv.abi.bits
     if not access.canonical(hv.abi, entry.address):
@@ -105,7 +105,7 @@ def _register(hv: Hypervisor, cpu: Vcpu, kind: int, entry: Entry) -> int:
         return -ENOSYS
     selector = guest_selector(bits, entry.cs & 0xFFFF) if bits == 32 else 0
     masks = entry.mask_events or kind == Callback.EVENT  # an upcall always starts masked
-    setattr(hv.state(cpu), field, Entry(selector, entry.address, masks))
+    setattr(hv.state(cpu), field, EntryPoint(selector, entry.address, masks))
     return 0
 
 
@@ -122,7 +122,7 @@ def _register_nmi(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
     if not access.canonical(hv.abi, address):
         return -EINVAL
     selector = FLAT_KERNEL_CS64 if hv.abi.bits == 64 else FLAT_RING1_CS32
-    hv.state(cpu).traps[NMI] = Entry(selector, address, mask_events=True)
+    hv.state(cpu).traps[NMI] = EntryPoint(selector, address, mask_events=True)
     return 0
 
 

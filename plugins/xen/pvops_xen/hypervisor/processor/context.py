@@ -32,7 +32,7 @@ from pvops_xen.hypervisor.processor.callbacks import guest_selector, trap_entry
 from pvops_xen.hypervisor.processor.debugreg import DR6_DEFAULT, DR7_DEFAULT, set_debugreg
 from pvops_xen.hypervisor.processor.ldt import load_ldt_register
 from pvops_xen.hypervisor.processor.tables import load_cr4, load_gdt, load_task_switched
-from pvops_xen.hypervisor.state import Entry, Place, VcpuState
+from pvops_xen.hypervisor.state import EntryPoint, ResumePoint, XenVcpuState
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -45,7 +45,7 @@ _SEGMENTS: Final = ("ds", "es", "fs", "gs")
 
 
 @attrs.frozen
-class Context:
+class GivenContext:
     """The raw structure, in a guest's width."""
 
     raw: bytes
@@ -66,17 +66,17 @@ class Context:
         names = USER_REGS64 if self.abi.bits == 64 else USER_REGS32
         return {name: self.at(self.layout.user_regs, index) for index, name in enumerate(names)}
 
-    def traps(self) -> list[Entry]:
+    def traps(self) -> list[EntryPoint]:
         """The trap table."""
         size, start = self.abi.trap_info_size, self.layout.trap_ctxt
         offsets = range(start, start + NR_TRAPS * size, size)
         return [trap_entry(self.abi.bits, self.raw[offset : offset + size]) for offset in offsets]
 
-    def callback(self, offset: int, *, masks: bool) -> Entry:
+    def callback(self, offset: int, *, masks: bool) -> EntryPoint:
         """An address, of a 32-bit guest behind a selector."""
         if self.abi.bits == 64:
-            return Entry(0, self.at(offset), masks)
-        return Entry(guest_selector(32, self.at(offset) & 0xFFFF), self.at(offset, 1), masks)
+            return EntryPoint(0, self.at(offset), masks)
+        return EntryPoint(guest_selector(32, self.at(offset) & 0xFFFF), self.at(offset, 1), masks)
 
 
 def context_size(abi: Abi) -> int:
@@ -84,9 +84,9 @@ def context_size(abi: Abi) -> int:
     return (GUEST_CONTEXT64 if abi.bits == 64 else GUEST_CONTEXT32).size
 
 
-def initialise(hv: Hypervisor, state: VcpuState, raw: bytes) -> int:
+def initialise(hv: Hypervisor, state: XenVcpuState, raw: bytes) -> int:
     """Give a vCPU its context: 0, or an error and it may be tried again. It does not run before VCPUOP_up."""
-    context = Context(raw, hv.abi)
+    context = GivenContext(raw, hv.abi)
     if not _is_sound(context):
         return -EINVAL
     cpu, layout = hv.machine.vcpus[state.index], context.layout
@@ -109,7 +109,7 @@ def _pages(entries: int) -> int:
     return (entries + _GDT_PAGE_ENTRIES - 1) // _GDT_PAGE_ENTRIES
 
 
-def _is_sound(context: Context) -> bool:
+def _is_sound(context: GivenContext) -> bool:
     """What is looked at before anything is taken. Selectors are not: they fault when the vCPU first runs."""
     layout, abi = context.layout, context.abi
     base, count = context.at(layout.ldt_base), context.at(layout.ldt_ents)
@@ -137,7 +137,7 @@ def _is_sound(context: Context) -> bool:
     return all(canonical(abi, address) for address in addresses)
 
 
-def _load_roots(hv: Hypervisor, state: VcpuState, context: Context) -> int:
+def _load_roots(hv: Hypervisor, state: XenVcpuState, context: GivenContext) -> int:
     """The root of the kernel, and of a 64-bit guest's processes where one is given."""
     wide, control = hv.abi.bits == 64, context.layout.ctrlreg
     kind, cr3 = FrameType.L4 if wide else FrameType.L3, context.at(control, 3)
@@ -155,7 +155,7 @@ def _load_roots(hv: Hypervisor, state: VcpuState, context: Context) -> int:
     return 0
 
 
-def _load_entries(state: VcpuState, context: Context) -> None:
+def _load_entries(state: XenVcpuState, context: GivenContext) -> None:
     layout, bits, flags = context.layout, context.abi.bits, context.at(context.layout.flags)
     state.traps = context.traps()
     state.kernel_ss = guest_selector(bits, context.at(layout.kernel_ss) & 0xFFFF)
@@ -171,7 +171,7 @@ def _load_entries(state: VcpuState, context: Context) -> None:
         state.gs_base_user = context.at(layout.gs_base_user)
 
 
-def _load_registers(hv: Hypervisor, cpu: Vcpu, state: VcpuState, context: Context) -> None:
+def _load_registers(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, context: GivenContext) -> None:
     layout, wide = context.layout, hv.abi.bits == 64
     control = [context.at(layout.ctrlreg, index) for index in range(5)]
     state.in_kernel = not wide or bool(context.at(layout.flags) & VGCF_IN_KERNEL)
@@ -203,7 +203,7 @@ def _load_fpu(cpu: Vcpu, image: bytes) -> None:
         cpu.load_fpu(bytes(FXSAVE_SIZE))
 
 
-def _place(registers: dict[str, int], flags: int, bits: int) -> Place:
+def _place(registers: dict[str, int], flags: int, bits: int) -> ResumePoint:
     """Take where to begin out of the registers; all that is left there are general ones."""
     vector = registers.pop("") >> 32  # the error code lies before it
     rip, rsp = (registers.pop(name) for name in (("rip", "rsp") if bits == 64 else ("eip", "esp")))
@@ -212,4 +212,4 @@ def _place(registers: dict[str, int], flags: int, bits: int) -> Place:
     if bits == 64 and vector & TRAP_SYSCALL:  # Xen leaves by sysret, for which only these are
         cs, ss = FLAT_USER_CS32 if cs == FLAT_USER_CS32 else FLAT_KERNEL_CS64, FLAT_KERNEL_SS64
         registers["rcx"], registers["r11"] = rip, flags
-    return Place(cs, ss, rip, rsp, flags, data)
+    return ResumePoint(cs, ss, rip, rsp, flags, data)

@@ -14,7 +14,7 @@ from pvops_xen.hypervisor.processor.traps import inject
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
-    from pvops_xen.hypervisor.state import VcpuState
+    from pvops_xen.hypervisor.state import XenVcpuState
 
 DEBUG: Final = 1
 STEP: Final = 1 << 14  # of DR6, as all DR6_
@@ -28,7 +28,7 @@ _PORT: Final = 2
 _DE: Final = 1 << 3  # of CR4
 
 
-def _aliased(state: VcpuState, number: int) -> int | None:
+def _aliased(state: XenVcpuState, number: int) -> int | None:
     """DR4 and DR5 are DR6 and DR7 without CR4.DE, and nothing with it."""
     if number in {4, 5}:
         return None if state.cr4 & _DE else number + 2
@@ -59,7 +59,7 @@ def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
     return error
 
 
-def _set_control(state: VcpuState, value: int) -> int:
+def _set_control(state: XenVcpuState, value: int) -> int:
     """DR7: breakpoints on ports are kept apart, and need CR4.DE as soon as any breakpoint is enabled."""
     if value & _GENERAL_DETECT:
         return -EPERM

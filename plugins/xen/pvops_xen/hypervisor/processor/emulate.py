@@ -102,7 +102,7 @@ def _in(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> int | None:
     state = hv.state(cpu)
     if hv.abi.bits == 64 and state.polled_port == port and ports.iopl_ok(hv, cpu) and ports.is_plain(port, size):
         # A loop. Its level changes only where Xen moves it, so it need not be asked as long as it is not moved.
-        cpu.float_ports(lambda count: hv.stats.traps.update(emulated_in=count))
+        cpu.stub_ports(lambda count: hv.stats.traps.update(emulated_in=count))
     state.polled_port = port
     return ports.read(hv, port, size)
 
@@ -110,7 +110,7 @@ def _in(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> int | None:
 def _out(hv: Hypervisor, cpu: Vcpu, port: int, value: int, size: int) -> int | None:
     ports.check_allowed(hv, cpu, port, size)
     ports.write(hv, port, size, value)
-    cpu.ground_ports()
+    cpu.unstub_ports()
     hv.state(cpu).polled_port = -1
     return None
 

@@ -25,7 +25,7 @@ from pvops_xen.hypervisor.processor.bounce import deliver_upcall, toggle_mode
 from pvops_xen.hypervisor.processor.bounce64 import IF, IOPL, NT, RF, TF, VM, go_back
 from pvops_xen.hypervisor.processor.ldt import load_segments
 from pvops_xen.hypervisor.processor.traps import inject_fault
-from pvops_xen.hypervisor.state import Place
+from pvops_xen.hypervisor.state import ResumePoint
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -43,7 +43,7 @@ def iret(hv: Hypervisor, cpu: Vcpu) -> None:
         _iret32(hv, cpu)
 
 
-def leave(hv: Hypervisor, cpu: Vcpu, place: Place) -> None:
+def leave(hv: Hypervisor, cpu: Vcpu, place: ResumePoint) -> None:
     """Go there, or deliver the exception that this ends in; an upcall that is pending comes before it."""
     cpu.rsp, cpu.rflags, cpu.rip = place.rsp, place.flags, place.rip
     try:
@@ -91,7 +91,7 @@ def _iret64(hv: Hypervisor, cpu: Vcpu) -> None:
     state.stale_user = True
     for name, value in (("rax", rax), ("rcx", rcx), ("r11", r11)):
         cpu.set(name, value)
-    leave(hv, cpu, Place(cs, ss, rip, rsp, new_flags))
+    leave(hv, cpu, ResumePoint(cs, ss, rip, rsp, new_flags))
 
 
 def _iret32(hv: Hypervisor, cpu: Vcpu) -> None:
@@ -112,7 +112,7 @@ def _iret32(hv: Hypervisor, cpu: Vcpu) -> None:
         hv.crash(f"iret to ring 0 with flags {eflags:#x}")
         return
     _set_mask(hv, cpu, eflags)
-    leave(hv, cpu, Place(cs & 0xFFFF, ss & 0xFFFF, eip, new_esp, eflags & ~(IOPL | VM) | IF))
+    leave(hv, cpu, ResumePoint(cs & 0xFFFF, ss & 0xFFFF, eip, new_esp, eflags & ~(IOPL | VM) | IF))
 
 
 def _refuse_vm86(hv: Hypervisor, cpu: Vcpu, eflags: int) -> None:
@@ -128,4 +128,4 @@ def _refuse_vm86(hv: Hypervisor, cpu: Vcpu, eflags: int) -> None:
     cpu.write_virtual(esp, bytes(_WORD) + frame)  # eax's place becomes the error code
     _set_mask(hv, cpu, 0 if entry.mask_events else eflags)
     flags = eflags & ~(VM | RF | NT | TF | IOPL) | IF
-    leave(hv, cpu, Place(entry.cs, state.kernel_ss, entry.address, esp, flags))
+    leave(hv, cpu, ResumePoint(entry.cs, state.kernel_ss, entry.address, esp, flags))

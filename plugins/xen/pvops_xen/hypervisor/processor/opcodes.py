@@ -36,7 +36,7 @@ _WRMSR, _RDTSC, _RDMSR = 0x30, 0x31, 0x32
 
 
 @attrs.frozen
-class Instruction:
+class TrappedInstruction:
     """One of those that Xen knows: its bytes after the prefixes, the REX prefix (0: none) and where it ends."""
 
     code: bytes
@@ -71,7 +71,7 @@ def fetch(hv: Hypervisor, cpu: Vcpu, rip: int) -> bytes:
     return b""
 
 
-def _decode(hv: Hypervisor, cpu: Vcpu) -> Instruction | None:
+def _decode(hv: Hypervisor, cpu: Vcpu) -> TrappedInstruction | None:
     rip = cpu.rip
     code = fetch(hv, cpu, rip)
     at = rex = 0
@@ -92,10 +92,10 @@ def _decode(hv: Hypervisor, cpu: Vcpu) -> Instruction | None:
         length = 3
     else:
         return None
-    return Instruction(code[:length], rex, rip + at + length)
+    return TrappedInstruction(code[:length], rex, rip + at + length)
 
 
-def _carry_out(hv: Hypervisor, cpu: Vcpu, found: Instruction) -> None:
+def _carry_out(hv: Hypervisor, cpu: Vcpu, found: TrappedInstruction) -> None:
     """Do it.
 
     Raises:

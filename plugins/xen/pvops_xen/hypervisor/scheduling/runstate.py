@@ -10,7 +10,7 @@ from pvops_xen.hypervisor import access
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
-    from pvops_xen.hypervisor.state import VcpuState
+    from pvops_xen.hypervisor.state import XenVcpuState
 
 RUNNING: Final = 0
 RUNNABLE: Final = 1
@@ -18,7 +18,7 @@ BLOCKED: Final = 2
 _LAYOUT: Final = {64: struct.Struct("<i4x5Q"), 32: struct.Struct("<i5Q")}
 
 
-def now(hv: Hypervisor, state: VcpuState) -> bytes:
+def now(hv: Hypervisor, state: XenVcpuState) -> bytes:
     """The record as of now, in the guest's width."""
     run, clock = state.runstate, hv.machine.clock.ns
     times = list(run.times)

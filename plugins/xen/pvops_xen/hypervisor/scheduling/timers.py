@@ -15,7 +15,7 @@ from pvops_xen.hypervisor.layout import VCPU_TIME_OFFSET
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
-    from pvops_xen.hypervisor.state import VcpuState
+    from pvops_xen.hypervisor.state import XenVcpuState
 
 NS: Final = 1_000_000_000
 EPOCH: Final = NS
@@ -64,7 +64,7 @@ def next_deadline(hv: Hypervisor) -> int | None:
     return min((time for time in times if time is not None), default=None)
 
 
-def _ticks(hv: Hypervisor, state: VcpuState) -> bool:
+def _ticks(hv: Hypervisor, state: XenVcpuState) -> bool:
     """The periodic timer of a vCPU ticks as long as it runs; it wakes nobody, and what was missed comes as one tick."""
     return bool(state.periodic) and state.up and not hv.machine.vcpus[state.index].halted
 

@@ -30,20 +30,20 @@ from pvops_xen.hypervisor.state import OFFLINE
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
-    from pvops_xen.hypervisor.state import VcpuState
+    from pvops_xen.hypervisor.state import XenVcpuState
 
 _ENXIO: Final = 6
 _SHORTEST_PERIOD: Final = 1_000_000
 
-Operation = Callable[["Hypervisor", "Vcpu", "VcpuState", int], int]
+Operation = Callable[["Hypervisor", "Vcpu", "XenVcpuState", int], int]
 
 
-def _initialise(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _initialise(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     raw = access.read(hv, cpu, argument, context_size(hv.abi))
     return -EEXIST if state.initialised else initialise(hv, state, raw)
 
 
-def _up(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _up(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     del cpu, argument
     if not state.initialised:
         return -EINVAL
@@ -54,7 +54,7 @@ def _up(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     return 0
 
 
-def _down(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _down(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     del cpu, argument
     if not any(other.up for other in hv.domain.vcpus if other is not state):
         hv.machine.stop("poweroff", "the last vCPU went down")
@@ -65,17 +65,17 @@ def _down(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
     return 0
 
 
-def _is_up(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _is_up(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     del hv, cpu, argument
     return int(state.up)
 
 
-def _get_runstate(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _get_runstate(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     access.write(hv, cpu, argument, runstate.now(hv, state))
     return 0
 
 
-def _register_runstate(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _register_runstate(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     area = access.read_word(hv, cpu, argument)
     access.check(hv.abi, area, len(runstate.now(hv, state)))
     state.runstate_area = area
@@ -90,7 +90,7 @@ def _try_to_write(hv: Hypervisor, cpu: Vcpu, area: int, data: bytes) -> None:
             access.write(hv, cpu, area, data)
 
 
-def _set_periodic(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _set_periodic(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     period = access.read_u64(hv, cpu, argument)
     if not _SHORTEST_PERIOD <= period < 1 << 62:
         return -EINVAL
@@ -99,13 +99,13 @@ def _set_periodic(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) ->
     return 0
 
 
-def _stop_periodic(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _stop_periodic(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     del hv, cpu, argument
     state.periodic = 0
     return 0
 
 
-def _set_singleshot(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _set_singleshot(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     if state.index != cpu.index:
         return -EINVAL
     # Of the flags Xen looks at none any more: a time that has passed fires at once.
@@ -115,7 +115,7 @@ def _set_singleshot(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) 
     return 0
 
 
-def _stop_singleshot(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _stop_singleshot(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     del hv, argument
     if state.index != cpu.index:
         return -EINVAL
@@ -123,7 +123,7 @@ def _stop_singleshot(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int)
     return 0
 
 
-def _register_info(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _register_info(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     """Move a vCPU's vcpu_info into guest memory: contents go along, and everything counts as pending once."""
     mfn, offset = struct.unpack("<QI4x", access.read(hv, cpu, argument, 16))
     if offset > PAGE_SIZE - VCPU_INFO_SIZE or offset % hv.abi.word:
@@ -142,12 +142,12 @@ def _register_info(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -
     return 0
 
 
-def _get_physid(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _get_physid(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     del hv, cpu, state, argument
     return -EINVAL  # only a domain that owns the processors may know
 
 
-def _register_time(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _register_time(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     area = access.read_word(hv, cpu, argument)
     access.check(hv.abi, area, VCPU_TIME.size)
     state.time_area = area
@@ -155,7 +155,7 @@ def _register_time(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -
     return 0
 
 
-def _send_nmi(hv: Hypervisor, cpu: Vcpu, state: VcpuState, argument: int) -> int:
+def _send_nmi(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     """Whatever the vCPU masks; without a handler it is lost."""
     del cpu
     if argument:

@@ -1,9 +1,9 @@
 """What Xen forbids and allows a PV guest: each is tried by a guest of a few pages, and ends as Xen 4.17 ends it."""
 
 from pvops_xen.testing.rules import callbacks, calls, descriptors, entry, ports, processor, stores, tables, vcpus
-from pvops_xen.testing.rules.case import Case, Crash, Done, Errno, Gives, Trap
+from pvops_xen.testing.rules.case import Crash, Done, Errno, Gives, RuleCase, Trap
 
-CASES: tuple[Case, ...] = (
+CASES: tuple[RuleCase, ...] = (
     *tables.CASES,
     *stores.CASES,
     *descriptors.CASES,
@@ -16,4 +16,4 @@ CASES: tuple[Case, ...] = (
 )
 """Every case, in the order of the page that lists them."""
 
-__all__ = ["CASES", "Case", "Crash", "Done", "Errno", "Gives", "Trap"]
+__all__ = ["CASES", "Crash", "Done", "Errno", "Gives", "RuleCase", "Trap"]

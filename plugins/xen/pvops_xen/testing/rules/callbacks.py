@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor.abi import Callback, Hypercall
-from pvops_xen.testing.guests import EVENT, KERNEL_SELECTORS, SYSENTER, Outcome
+from pvops_xen.testing.guests import EVENT, KERNEL_SELECTORS, SYSENTER, GuestOutcome
 from pvops_xen.testing.rules.case import Collection, Done, Errno, Gives, Trap
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _(g: SmallGuest) -> int:
 
 
 @case("a handler at address 0", "null_trap_bounce: a selector counts", Trap(6), 32)
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     g.call(Hypercall.SET_TRAP_TABLE, g.put("data", struct.pack("<BBHI", 6, 0, 0xE019, g.labels["h6"]) + bytes(16)))
     return g.execute("ud2")
 
@@ -158,24 +158,24 @@ def _(g: SmallGuest) -> Outcome:
 
 
 @case("int 0x80 by a process, with a handler of DPL 0", "int80_direct_trap", Trap(0x80))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute_as_user("int 0x80")
 
 
 @case("int 0x80 without a handler", "int80_slow_path", Trap(GP, 0x80 << 3 | 2))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     g.call(Hypercall.SET_TRAP_TABLE, 0)
     _trap(g, GP, label="h13")
     return g.execute_as_user("int 0x80")
 
 
 @case("sysenter by a process", "sysenter_entry", Trap(SYSENTER))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute_as_user("sysenter")
 
 
 @case("sysenter by a process, without a callback", "sysenter_gpf", Trap(GP))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     _forget(g, Callback.SYSENTER)
     return g.execute_as_user("sysenter")
 
@@ -189,12 +189,12 @@ def _(g: SmallGuest) -> bool:
 
 
 @case("sysenter in a 32-bit kernel", "compat_sysenter: CS 3 counts as a process", Trap(SYSENTER), 32)
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("sysenter")
 
 
 @case("syscall by a process, without a callback", "syscall_no_callback", Trap(UD), 64)
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     _forget(g, Callback.SYSCALL)
     return g.execute_as_user("syscall")
 

@@ -9,7 +9,7 @@ from pvops_xen.hypervisor.abi import PAGE_SHIFT, EvtchnOp, Hypercall, MemoryOp, 
 from pvops_xen.testing.rules.case import Collection, Crash, Errno, Gives
 
 if TYPE_CHECKING:
-    from pvops_xen.testing.guests import Outcome, SmallGuest
+    from pvops_xen.testing.guests import GuestOutcome, SmallGuest
 
 _XENS: Final = {64: 0xFFFF_8200_0000_1000, 32: 0xF580_1000}
 _UNMAPPED: Final = 0x2000_0000
@@ -180,7 +180,7 @@ def _(g: SmallGuest) -> int:
 
 
 @case("a shutdown for an unknown reason", "SCHEDOP_shutdown", Crash("shut down for reason 77"))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     reason = g.put("data", struct.pack("<I", 77))
     name = "rsi" if g.bits == 64 else "ecx"
     first = "rdi" if g.bits == 64 else "ebx"
@@ -252,7 +252,7 @@ def _(g: SmallGuest) -> bool:
     return _named_timeout(g.execute("1: jmp 1b", max_ns=2_000_000))
 
 
-def _named_timeout(outcome: Outcome) -> bool:
+def _named_timeout(outcome: GuestOutcome) -> bool:
     return outcome.kind == "timeout" and "vcpu 0 at" in outcome.detail
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_xen.hypervisor import abi
-from pvops_xen.testing.guests import EVENT, FAILSAFE, LEAVE, SYSCALL, SYSENTER, Outcome
+from pvops_xen.testing.guests import EVENT, FAILSAFE, LEAVE, SYSCALL, SYSENTER, GuestOutcome
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import SmallGuest
@@ -51,7 +51,7 @@ class Trap:
 
     def fits(self, got: object) -> bool:
         """An outcome is this trap."""
-        return isinstance(got, Outcome) and (got.kind, got.vector, got.error) == ("trap", self.vector, self.error)
+        return isinstance(got, GuestOutcome) and (got.kind, got.vector, got.error) == ("trap", self.vector, self.error)
 
 
 @attrs.frozen
@@ -66,7 +66,7 @@ class Crash:
 
     def fits(self, got: object) -> bool:
         """An outcome is this crash."""
-        return isinstance(got, Outcome) and got.kind == "crash" and self.text in got.detail
+        return isinstance(got, GuestOutcome) and got.kind == "crash" and self.text in got.detail
 
 
 @attrs.frozen
@@ -79,7 +79,7 @@ class Done:
 
     def fits(self, got: object) -> bool:
         """A hypercall's result is 0, or an outcome is the kernel's end or the process's."""
-        return got == 0 or (isinstance(got, Outcome) and (got.kind == "done" or got.vector == LEAVE))
+        return got == 0 or (isinstance(got, GuestOutcome) and (got.kind == "done" or got.vector == LEAVE))
 
 
 @attrs.frozen
@@ -99,11 +99,11 @@ class Gives:
 
 
 Expected = Errno | Trap | Crash | Done | Gives
-Act = Callable[["SmallGuest"], "int | Outcome"]
+Act = Callable[["SmallGuest"], "int | GuestOutcome"]
 
 
 @attrs.frozen
-class Case:
+class RuleCase:
     """One rule.
 
     Attributes:
@@ -121,14 +121,14 @@ class Case:
     widths: tuple[int, ...] = (64, 32)
 
 
-class Collection(list[Case]):
+class Collection(list[RuleCase]):
     """Cases of one kind; calling it with a case's name, rule and end makes a decorator for its act."""
 
     def __call__(self, name: str, rule: str, ends: Expected, *widths: int) -> Callable[[Act], Act]:
         """Add a case."""
 
         def add(act: Act) -> Act:
-            self.append(Case(name, rule, ends, act, widths or (64, 32)))
+            self.append(RuleCase(name, rule, ends, act, widths or (64, 32)))
             return act
 
         return add

@@ -9,7 +9,7 @@ from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.testing.rules.case import Collection, Errno, Gives, Trap
 
 if TYPE_CHECKING:
-    from pvops_xen.testing.guests import Outcome, SmallGuest
+    from pvops_xen.testing.guests import GuestOutcome, SmallGuest
 
 GP, PF, SS = 13, 14, 12
 _RING0_CODE: Final = 0x00CF_9B00_0000_FFFF
@@ -23,7 +23,7 @@ def _system(kind: int, selector: int = 0) -> int:
     return 0xE000 << 32 | kind << 40 | selector << 16
 
 
-def _far_jump(g: SmallGuest, selector: int) -> Outcome:
+def _far_jump(g: SmallGuest, selector: int) -> GuestOutcome:
     """To the next instruction; 64-bit code has no jump to an immediate selector, so it returns to it."""
     return g.execute(
         f"push {selector:#x}\n push offset there\n .byte 0x48, 0xcb\n there: nop"
@@ -88,13 +88,13 @@ def _(g: SmallGuest) -> bool:
 
 
 @case("a far jump through a ring 0 segment of the GDT", "check_descriptor: DPL", Trap(GP, 8))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     _in_gdt(g, 0, _DATA)
     return _far_jump(g, 8)
 
 
 @case("a far call through a call gate", "check_descriptor: gates have DPL 0", Trap(GP, 8))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     selector = 0xE033 if g.bits == 64 else 0xE019
     _in_gdt(g, 0, _system(0xC, selector), 0)
     if g.bits == 32:
@@ -158,14 +158,14 @@ def _(g: SmallGuest) -> bool:
 
 
 @case("a selector of an LDT page that is mapped writable", "pv_map_ldt_shadow_page", Trap(PF, 0))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     g.put(0, _DATA.to_bytes(8, "little"))
     g.mmuext((MmuExt.SET_LDT, g.va(0), 1))
     return g.execute("mov eax, 7\n mov fs, eax")
 
 
 @case("a selector of an LDT page with a TSS in it", "pv_map_ldt_shadow_page", Trap(PF, 0))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     g.put(0, _DATA.to_bytes(8, "little") + _system(9).to_bytes(8, "little"))
     g.protect(0)
     g.mmuext((MmuExt.SET_LDT, g.va(0), 2))
@@ -173,7 +173,7 @@ def _(g: SmallGuest) -> Outcome:
 
 
 @case("a selector beyond the LDT", "the processor's limit", Trap(GP, 0xC))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     g.put(0, _DATA.to_bytes(8, "little"))
     g.protect(0)
     g.mmuext((MmuExt.SET_LDT, g.va(0), 1))
@@ -181,20 +181,20 @@ def _(g: SmallGuest) -> Outcome:
 
 
 @case("Xen's code segment by a far jump", "DPL 0", Trap(GP, 0xE008))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return _far_jump(g, 0xE008)
 
 
 @case("Xen's stack segment", "DPL 0", Trap(GP, 0xE010))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("mov eax, 0xe010\n mov ss, eax")
 
 
 @case("Xen's data segment", "DPL 0", Trap(GP, 0xE010))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("mov eax, 0xe010\n mov ds, eax")
 
 
 @case("a task register of the guest's own", "privileged", Trap(GP))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("mov eax, 0x28\n ltr ax")

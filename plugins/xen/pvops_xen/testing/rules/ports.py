@@ -10,7 +10,7 @@ from pvops_xen.hypervisor.abi import Hypercall, PhysdevOp, VmAssist
 from pvops_xen.testing.rules.case import Collection, Done, Errno, Gives, Trap
 
 if TYPE_CHECKING:
-    from pvops_xen.testing.guests import Outcome, SmallGuest
+    from pvops_xen.testing.guests import GuestOutcome, SmallGuest
 
 case = CASES = Collection()
 _ALL_FOUR = "cli\n sti\n in al, 0x80\n out 0x80, al"
@@ -20,7 +20,7 @@ def _set_iopl(g: SmallGuest, level: int) -> int:
     return g.call(Hypercall.PHYSDEV_OP, PhysdevOp.SET_IOPL, g.put("data", struct.pack("<I", level)))
 
 
-def _privileged(g: SmallGuest, code: str, *, level: int, architectural: bool, user: bool) -> Outcome:
+def _privileged(g: SmallGuest, code: str, *, level: int, architectural: bool, user: bool) -> GuestOutcome:
     _set_iopl(g, level)
     if architectural:
         g.call(Hypercall.VM_ASSIST, 0, VmAssist.ARCHITECTURAL_IOPL)
@@ -28,7 +28,7 @@ def _privileged(g: SmallGuest, code: str, *, level: int, architectural: bool, us
     return g.execute_as_user(code, rflags=0x202 | level << 12) if user else g.execute(code)
 
 
-def _execute(g: SmallGuest, code: str, *, user: bool) -> Outcome:
+def _execute(g: SmallGuest, code: str, *, user: bool) -> GuestOutcome:
     return g.execute_as_user(code) if user else g.execute(code)
 
 
@@ -51,7 +51,7 @@ for _level in range(4):
 
 
 @case("a level by the flags of an iret, with architectural_iopl", "do_iret: IOPL", Done())
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     g.call(Hypercall.VM_ASSIST, 0, VmAssist.ARCHITECTURAL_IOPL)
     g.place(f"probe:\n cli\n int {0x81}")
     top = g.va("stack") + 4096
@@ -106,14 +106,14 @@ for _name, _code, _allowed, _limit, _ends in (
 
 
 @case("a bitmap that is not mapped", "guest_io_okay: inaccessible bytes", Trap(GP))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     _set_bitmap(g, allowed=(0x71,))
     g.update_va_mapping(g.va(2), 0)
     return g.execute("in al, 0x71")
 
 
 @case("a bitmap whose second byte is not mapped", "guest_io_okay: inaccessible bytes", Done())
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     last = 4095 * 8
     _set_bitmap(g, allowed=(last,))
     g.update_va_mapping(g.va(3), 0)

@@ -9,7 +9,7 @@ from pvops_xen.testing.guests import GUARDED, SYSCALL
 from pvops_xen.testing.rules.case import Collection, Done, Errno, Gives, Trap
 
 if TYPE_CHECKING:
-    from pvops_xen.testing.guests import Outcome, SmallGuest
+    from pvops_xen.testing.guests import GuestOutcome, SmallGuest
 
 DB, UD, GP = 1, 6, 13
 case = CASES = Collection()
@@ -58,7 +58,7 @@ for _who in ("the kernel", "a process"):
     )
 
 
-def _with_tsd(g: SmallGuest, code: str) -> Outcome:
+def _with_tsd(g: SmallGuest, code: str) -> GuestOutcome:
     name = "rax" if g.bits == 64 else "eax"
     return g.execute(f"mov {name}, cr4\n or {name}, 4\n mov cr4, {name}\n {code}")
 
@@ -73,13 +73,13 @@ for _code in ("vmcall", "vmmcall", "rsm", "ud2", "xgetbv", "monitor", "mwait"):
 
 
 @case("turn paging off", "write_cr: CR0", Trap(GP))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     name = "rax" if g.bits == 64 else "eax"
     return g.execute(f"mov {name}, cr0\n btr {name}, 31\n mov cr0, {name}")
 
 
 @case("turn write protection off", "write_cr: CR0", Trap(GP))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     name = "rax" if g.bits == 64 else "eax"
     return g.execute(f"mov {name}, cr0\n btr {name}, 16\n mov cr0, {name}")
 
@@ -92,13 +92,13 @@ def _(g: SmallGuest) -> bool:
 
 
 @case("a CR3 that is no root", "write_cr: CR3", Trap(GP))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     name = "rax" if g.bits == 64 else "eax"
     return g.execute(f"mov cr3, {name}", **{name: g.mfn(0) << PAGE_SHIFT})
 
 
 @case("a CR3 that is Xen's", "write_cr: CR3", Trap(GP))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     name = "rax" if g.bits == 64 else "eax"
     return g.execute(f"mov cr3, {name}", **{name: g.hv.m2p})
 
@@ -116,12 +116,12 @@ for _msr, _what in (
 
 
 @case("read an MSR that does not exist", "read_msr", Trap(GP))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("mov ecx, 0x12345\n rdmsr")
 
 
 @case("a GS base that is not canonical", "write_msr: is_canonical_address", Trap(GP), 64)
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("mov ecx, 0xc0000101\n xor eax, eax\n mov edx, 0x8000\n wrmsr")
 
 
@@ -151,48 +151,48 @@ def _(g: SmallGuest) -> int:
 
 
 @case("general detect by mov", "write_dr", Trap(GP))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     name = "rax" if g.bits == 64 else "eax"
     return g.execute(f"mov {name}, 0x2400\n mov dr7, {name}")
 
 
 @case("a hypercall by a process", "lstar_enter: switch_to_kernel", Trap(SYSCALL), 64)
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute_as_user("mov eax, 17\n syscall")
 
 
 @case("a hypercall by a process", "HYPERCALL_VECTOR: DPL 1", Trap(GP, 0x82 << 3 | 2), 32)
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute_as_user("mov eax, 17\n int 0x82")
 
 
 @case("syscall in a 32-bit kernel", "Intel's processors know it in 64-bit code only", Trap(UD), 32)
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("mov eax, 17\n syscall")
 
 
 @case("a hypercall by a 32-bit process with syscall", "Intel's processors know it in 64-bit code only", Trap(UD), 32)
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute_as_user("mov eax, 17\n syscall")
 
 
 @case("the 32-bit hypercall interrupt in a 64-bit kernel", "HYPERCALL_VECTOR: DPL 1", Trap(GP, 0x82 << 3 | 2), 64)
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("mov eax, 17\n int 0x82")
 
 
 @case("a software interrupt without a gate", "permit_softint", Trap(GP, 0x20 << 3 | 2))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("int 0x20")
 
 
 @case("a software interrupt to a gate of the kernel's by a process", "permit_softint", Trap(GP, GUARDED << 3 | 2))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute_as_user(f"int {GUARDED}")
 
 
 @case("an exception's vector by a software interrupt in a process", "permit_softint", Trap(GP, 14 << 3 | 2))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute_as_user("int 14")
 
 
@@ -209,18 +209,18 @@ for _code, _length in (("rdmsr", 2), ("mov {a}, cr0", 3), ("clts", 2), (".byte 0
     )
 
 
-def _stepped(g: SmallGuest, code: str) -> Outcome:
+def _stepped(g: SmallGuest, code: str) -> GuestOutcome:
     name = "rax" if g.bits == 64 else "eax"
     return g.execute(f"mov ecx, 0x17\n push 0x102\n popf\n {code.format(a=name)}\n ud2")
 
 
 @case("a single step over the forced-emulation prefix and cpuid", "pv_emul_instruction_done", Trap(DB))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("push 0x102\n popf\n .byte 0x0f, 0x0b, 0x78, 0x65, 0x6e\n cpuid\n ud2")
 
 
 @case("mov to DR4 with CR4.DE", "x86emul_write_dr: -ENODEV", Trap(UD))
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     name = "rax" if g.bits == 64 else "eax"
     return g.execute(f"mov {name}, 8\n mov cr4, {name}\n mov {name}, dr4")
 

@@ -11,7 +11,7 @@ from pvops_xen.testing.guests import FAILSAFE
 from pvops_xen.testing.rules.case import Collection, Crash, Done, Errno, Gives, Trap
 
 if TYPE_CHECKING:
-    from pvops_xen.testing.guests import Outcome, SmallGuest
+    from pvops_xen.testing.guests import GuestOutcome, SmallGuest
 
 UD, NP, GP = 6, 11, 13
 _NOT_CANONICAL: Final = 1 << 60
@@ -112,7 +112,7 @@ for _name, _changes, _ends, *_only in (
     )
 
 
-def _first_run(g: SmallGuest, **changes: int) -> Outcome:
+def _first_run(g: SmallGuest, **changes: int) -> GuestOutcome:
     address = g.labels[f"h{FAILSAFE}"]
     failsafe = {"failsafe_callback": address} if g.bits == 64 else {"failsafe_callback1": address}
     return start(g, "ud2", **failsafe, **changes)
@@ -124,7 +124,7 @@ def _first_run(g: SmallGuest, **changes: int) -> Outcome:
     Crash("no handler"),
     64,
 )
-def _(g: SmallGuest) -> Outcome:
+def _(g: SmallGuest) -> GuestOutcome:
     return start(g, "ud2", ds=_BEYOND)
 
 
@@ -137,7 +137,7 @@ def _(g: SmallGuest) -> bool:
     return words[-4:] == (_BEYOND, 0x1013, 0, 2) and got.address == g.va("probe")
 
 
-def _stack(g: SmallGuest, outcome: Outcome) -> int:
+def _stack(g: SmallGuest, outcome: GuestOutcome) -> int:
     return outcome.registers["rsp" if g.bits == 64 else "esp"]
 
 

@@ -15,7 +15,7 @@ ENDING: Final = 0.4
 
 
 @attrs.frozen
-class Allowed:
+class TimeLimits:
     """Seconds from the start of a worker.
 
     Attributes:

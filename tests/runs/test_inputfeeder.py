@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.executor import execute
-from pvops_core.runs.typist import Typist
+from pvops_core.runs.inputfeeder import InputFeeder
 from pvops_core.runs.wire import Request
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ECHOING = """
 import json, sys, threading
-from pvops_core.runs.worker.lifeline import lines_of_parent, listen
+from pvops_core.runs.worker.parentpipe import lines_of_parent, listen
 from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs import wire
 from pvops_core.backends.keyboard import Keyboard
@@ -65,7 +65,7 @@ def test_a_conversation() -> None:
     answering = Answering(theirs, [b"two", b"three"])
     request = Request(Cell("xen", "", MachineKind.X86_64), typed=b"one", live=True)
     (observation,) = execute(
-        [request], listener=answering, command=[sys.executable, "-c", ECHOING], typist=Typist(mine)
+        [request], listener=answering, command=[sys.executable, "-c", ECHOING], typist=InputFeeder(mine)
     )
     os.close(mine)
     assert answering.heard == ["one", "two", "three"]

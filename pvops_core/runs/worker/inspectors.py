@@ -18,14 +18,14 @@ from pvops_core.runs.worker.serving import Serving
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
-    from pvops_core.runs.wire import HookOrder, Inside
+    from pvops_core.runs.wire import HookOrder, Inspection
     from pvops_core.session import Session
     from pvops_core.session.trace import Trace
     from pvops_core.session.verify import PatchingCheck
     from pvops_core.switchboard.ophook import OpHook
 
 
-class Insight:
+class Inspectors:
     """Those who look at one session.
 
     Args:
@@ -37,7 +37,7 @@ class Insight:
         PvopsError: something that was asked for cannot be had of this kernel.
     """
 
-    def __init__(self, asked: Inside, session: Session, backends: Sequence[Backend]) -> None:
+    def __init__(self, asked: Inspection, session: Session, backends: Sequence[Backend]) -> None:
         self._check = _check(asked, session, backends) if asked.verify_patching else None
         self._trace = _trace(session) if asked.trace else None
         self._table = session.table if asked.trace else None
@@ -72,7 +72,7 @@ class Insight:
         return found
 
 
-def _check(asked: Inside, session: Session, backends: Sequence[Backend]) -> PatchingCheck:
+def _check(asked: Inspection, session: Session, backends: Sequence[Backend]) -> PatchingCheck:
     from pvops_core.backends.fills import fills_of  # noqa: PLC0415
     from pvops_core.patching.bootrecords import find_records  # noqa: PLC0415
     from pvops_core.session.verify import PatchingCheck  # noqa: PLC0415

@@ -15,7 +15,7 @@ _GRAIN_NS = 2_000_000
 
 
 @attrs.define
-class Pace:
+class RealTimePacer:
     """Keeps the virtual clock from getting ahead of the host's, between slices; a key ends the wait.
 
     What happens in the run, and in which order, it does not change.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.machine import MachineKind
-from pvops_core.machine.unicorn import midblock
+from pvops_core.machine.unicorn import exitrequest
 from tests.machine.conftest import CODE, DATA
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def rig(make_rig: Callable[..., Rig], kind: MachineKind) -> Rig:
 
 def unchecked(rig: Rig) -> bool:
     """Whether the engine translates without looking for a stop inside of blocks."""
-    offset = midblock.switch_offset()
+    offset = exitrequest.switch_offset()
     assert offset is not None, "this build of the library is the one that the project depends on"
     engine = rig.machine._slots[0].engine
     return bool(ctypes.c_uint8.from_address(engine.handle + offset).value)

@@ -17,7 +17,7 @@ LAST_MOMENT: Final = "free_initmem"
 """The point at which a kernel frees the text that it needed for booting alone; it has long patched itself then."""
 
 
-class Examination:
+class PointSampler:
     """What is seen of one session; to be made just before it runs, since its stopwatch starts then.
 
     Args:

@@ -5,14 +5,14 @@ import time
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import Machine
-from pvops_core.runs.worker.pace import Pace
+from pvops_core.runs.worker.pacer import RealTimePacer
 
 
 def test_the_virtual_clock_waits_for_the_hosts() -> None:
     keyboard = Keyboard()
     keyboard.listen()
     with Machine(MachineKind.X86_64, memory=1 << 20) as machine:
-        pace = Pace(machine, keyboard)
+        pace = RealTimePacer(machine, keyboard)
         begin = time.monotonic()
         pace.keep()
         assert time.monotonic() - begin < 0.05, "the virtual clock is not ahead"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.unicorn.engine import Engine
 
 COLUMNS: Final = ("cr0", "cr3", "cr4", "cs", "eflags", "rip", "efer")
-"""What :meth:`Fleet.look` gives of each engine, in this order."""
+"""What :meth:`AllEngines.look` gives of each engine, in this order."""
 _STRIDE: Final = len(COLUMNS) + 1  # the number of an MSR stands before its value
 _POINTER: Final = 8
 
@@ -76,7 +76,7 @@ def _loops() -> tuple[Callable[..., None], Callable[..., int], object]:
     return drop, look, code
 
 
-class Fleet:
+class AllEngines:
     """The engines of one machine.
 
     Args:

@@ -20,7 +20,7 @@ _MOST = 4096
 
 
 @attrs.define(eq=False)
-class Typist:
+class InputFeeder:
     """Whoever types at a file descriptor that can be waited for: a terminal, a pipe, a socket."""
 
     descriptor: int

@@ -26,7 +26,7 @@ ENDS = {
 
 
 @attrs.frozen
-class Ending:
+class RunEnd:
     """How a run ended, and why: in a line and, if there is more to say, in many."""
 
     outcome: Outcome
@@ -34,7 +34,7 @@ class Ending:
     detail: str = ""
 
     @classmethod
-    def of_stop(cls, stop: Stop) -> Ending:
+    def of_stop(cls, stop: Stop) -> RunEnd:
         """The end that a machine's run came to; a reason that is not known here is a crash."""
         outcome = ENDS.get(stop.reason)
         if outcome is None:
@@ -42,12 +42,12 @@ class Ending:
         return cls(outcome, stop.detail)
 
     @classmethod
-    def of_crash(cls, reason: str, detail: str = "") -> Ending:
+    def of_crash(cls, reason: str, detail: str = "") -> RunEnd:
         """The end of a guest that failed."""
         return cls(Outcome.CRASH, reason, detail)
 
     @classmethod
-    def of_error(cls, error: BaseException) -> Ending:
+    def of_error(cls, error: BaseException) -> RunEnd:
         """The end that an exception makes, with the traceback of what nobody raised on purpose."""
         if isinstance(error, HookError):
             return cls(Outcome.ERROR, sentence(error), error.frames)

@@ -43,7 +43,7 @@ class Shape:
         return int(self.original.shape[1])
 
 
-class SiteBook:
+class SiteIndex:
     """Every site of a guest.
 
     Args:

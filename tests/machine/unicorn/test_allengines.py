@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.unicorn.fleet import COLUMNS, Fleet, _Slot
+from pvops_core.machine.unicorn.allengines import COLUMNS, AllEngines, _Slot
 from tests.machine.conftest import CODE, Rig
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def test_it_reads_what_one_vcpu_says_of_itself(kind: MachineKind, make_rig: Call
     machine = make_rig(kind, vcpus=vcpus).machine
     for vcpu in machine.vcpus:
         vcpu.rip, vcpu.rflags = CODE + vcpu.index, 0x202
-    fleet = Fleet([slot.engine for slot in machine._slots])
+    fleet = AllEngines([slot.engine for slot in machine._slots])
     for vcpu, row in zip(machine.vcpus, fleet.look().tolist(), strict=True):
         cr0, cr3, cr4, efer, _, level = vcpu.virtual.key()
         found = dict(zip(COLUMNS, row, strict=True))
@@ -35,7 +35,7 @@ def test_every_engine_forgets_its_code(kind: MachineKind, make_rig: Callable[...
         vcpu.rip = CODE
     rig.machine.run(max_ns=200_000)
     rig.memory.write(CODE, bytes.fromhex("b802000000"))
-    Fleet([slot.engine for slot in rig.machine._slots]).drop(CODE, CODE + 5)
+    AllEngines([slot.engine for slot in rig.machine._slots]).drop(CODE, CODE + 5)
     for vcpu in rig.machine.vcpus:
         vcpu.rip = CODE
     rig.machine.run(max_ns=200_000)
@@ -44,7 +44,7 @@ def test_every_engine_forgets_its_code(kind: MachineKind, make_rig: Callable[...
 
 def test_what_an_engine_refuses_is_an_error(kind: MachineKind, make_rig: Callable[..., Rig]) -> None:
     machine = make_rig(kind, vcpus=2).machine
-    fleet = Fleet([slot.engine for slot in machine._slots])
+    fleet = AllEngines([slot.engine for slot in machine._slots])
     fleet._words[_Slot.FAILED] = 15
     with pytest.raises(MachineError, match="register read failed: arg"):
         fleet.look()

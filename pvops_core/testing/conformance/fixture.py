@@ -54,7 +54,7 @@ class Keeping(Caller):
 
 
 @attrs.frozen(slots=False)
-class Ground:
+class Fixture:
     """A machine and its guest's structures.
 
     Attributes:

@@ -31,12 +31,12 @@ _DECIDED: Final = HF_CPL | HF_ADDSEG | _CODE64
 
 
 def packed(selector: int, descriptor: Descriptor) -> bytes:
-    """A segment register with its hidden part, as ``Crossing.go`` takes it."""
+    """A segment register with its hidden part, as ``ModeSwitch.commit`` takes it."""
     return _CACHE.pack(selector, descriptor.base, descriptor.limit, descriptor.high | 1 << 8)
 
 
-class Crossing:
-    """One vCPU's way between modes: ``look``, read what is needed, ``go``, then write RIP."""
+class ModeSwitch:
+    """One vCPU's way between modes: ``save``, read what is needed, ``commit``, then write RIP."""
 
     def __init__(self, engine: Engine, context: Context, layout: ContextLayout) -> None:
         self._engine = engine
@@ -46,7 +46,7 @@ class Crossing:
         self._cs, self._ss, self._gs = (layout.segment(name) for name in ("cs", "ss", "gs"))
         self._root = layout.control + _CR3
 
-    def look(self) -> tuple[int, int, int, int]:
+    def save(self) -> tuple[int, int, int, int]:
         """Take the CPU's state: level, selectors of CS and SS, and the base of GS."""
         self._engine.save(self._context)
         data = self._bytes
@@ -56,8 +56,8 @@ class Crossing:
         gs: int = _BASE.unpack_from(data, self._gs)[0]
         return level, cs, ss, gs
 
-    def go(self, level: int, cs: bytes, ss: bytes, *, root: int, gs_base: int) -> None:
-        """Put changes into the state that ``look`` has taken, and give it to the CPU. RIP must be written next.
+    def commit(self, level: int, cs: bytes, ss: bytes, *, root: int, gs_base: int) -> None:
+        """Put changes into the state that ``save`` has taken, and give it to the CPU. RIP must be written next.
 
         Args:
             level: privilege level; the selectors need not say the same.
@@ -75,8 +75,8 @@ class Crossing:
         _LONG.pack_into(data, self._root, root)
         self._engine.restore(self._context)
 
-    def lower(self) -> None:
-        """After ``look``: to level 3, with everything else as it is. RIP must be written next."""
+    def commit_user(self) -> None:
+        """After ``save``: to level 3, with everything else as it is. RIP must be written next."""
         data = self._bytes
         _WORD.pack_into(data, self._flags, _WORD.unpack_from(data, self._flags)[0] | HF_CPL)
         self._engine.restore(self._context)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from pvops_core.livepatch.rendezvous.rendezvous import Phase, Rendezvous, RendezvousState
+from pvops_core.livepatch.rendezvous.rendezvous import Rendezvous, RendezvousPhase, RendezvousState
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.rendezvous.safepoints import SafePoints
@@ -23,14 +23,14 @@ WAIT_NS = 10_000
 """How far time moves at once when nobody can run until something happens."""
 
 
-class MeetingState(NamedTuple):
+class RendezvousDriverState(NamedTuple):
     """A rendezvous, and until when, in virtual time, everybody goes on before it is tried again."""
 
     rendezvous: RendezvousState
     rest_until: int
 
 
-class Meeting:
+class RendezvousDriver:
     """One rendezvous of a machine's vCPUs.
 
     Args:
@@ -72,7 +72,7 @@ class Meeting:
                     meeting.come_in(vcpu.index, clock.ns)
                     vcpu.hold()
             self._switch_off()
-            if meeting.phase is Phase.QUIET or not meeting.online:
+            if meeting.phase is RendezvousPhase.QUIET or not meeting.online:
                 self._hold_all()
                 if not self._objects(None, self._points.objection_of_tasks()):
                     return None
@@ -104,7 +104,7 @@ class Meeting:
             if not self._points.objection(vcpu):
                 vcpu.hold()
             return
-        if self._rendezvous.phase is not Phase.CPU:
+        if self._rendezvous.phase is not RendezvousPhase.CPU:
             return
         before = vcpu.rip, vcpu.rsp
         self._machine.platform.before_entry(vcpu)
@@ -113,14 +113,14 @@ class Meeting:
 
     def _switch_off(self) -> None:
         meeting = self._rendezvous
-        if meeting.phase is Phase.IRQ:
+        if meeting.phase is RendezvousPhase.IRQ:
             for index in sorted(meeting.online):
                 if self._machine.vcpus[index].held:
                     meeting.switch_off(index, self._machine.clock.ns)
 
     def _scatter(self) -> None:
         """Those who are in cannot move a task that sleeps in a function: they go on, and it may wake."""
-        if self._rendezvous.phase is Phase.QUIET:
+        if self._rendezvous.phase is RendezvousPhase.QUIET:
             self._rendezvous.scatter()
         self._rest_until = self._machine.clock.ns + TASKS_NS
         for vcpu in self._machine.vcpus:
@@ -150,16 +150,16 @@ class Meeting:
 
     def release(self) -> None:
         """Everybody goes on."""
-        if self._rendezvous.phase is Phase.QUIET:
+        if self._rendezvous.phase is RendezvousPhase.QUIET:
             self._rendezvous.acted()
         for vcpu in self._machine.vcpus:
             vcpu.release()
 
-    def save(self) -> MeetingState:
+    def save(self) -> RendezvousDriverState:
         """State for a snapshot; who is held is part of the machine's own."""
-        return MeetingState(self._rendezvous.save(), self._rest_until)
+        return RendezvousDriverState(self._rendezvous.save(), self._rest_until)
 
-    def load(self, state: MeetingState) -> None:
+    def load(self, state: RendezvousDriverState) -> None:
         """Go back to a saved state."""
         meeting, self._rest_until = state
         self._rendezvous.load(meeting)

@@ -6,7 +6,7 @@ import attrs
 
 
 @attrs.frozen
-class Patching:
+class PatchOrders:
     """What is to be done to a kernel's live patches.
 
     Attributes:
@@ -25,4 +25,4 @@ class Patching:
         return bool(self.script or self.socket)
 
 
-NOTHING = Patching()
+NOTHING = PatchOrders()

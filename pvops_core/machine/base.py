@@ -27,7 +27,7 @@ def _unseen(_vcpu: int, _what: int | str) -> None:
     """Nobody looks."""
 
 
-class Board(Closing):
+class MachineBase(Closing):
     """What the parts of a machine are built on. ``Machine`` is the whole, with vCPUs and run loop."""
 
     vcpus: tuple[Vcpu, ...]
