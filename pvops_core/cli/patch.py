@@ -55,8 +55,8 @@ def patch(
         str | None,
         typer.Option(
             metavar="CPU",
-            help="CPU that --alternatives are followed for: a model of QEMU's (qemu64, max, EPYC, Skylake-Client), as "
-            "Linux 6.12 finds it on bare metal, or a file with the record of a boot of this kernel. Without it no "
+            help="CPU that --alternatives are followed for: a model of QEMU's (qemu64, max, EPYC-Milan, Icelake-Server), "
+            "as Linux 6.12 finds it on bare metal, or a file with the record of a boot of this kernel. Without it no "
             "feature is there but those that the platform forces.",
         ),
     ] = None,

@@ -56,6 +56,13 @@ def _model(words: str, bugs: str) -> Model:
 
 _K8_BUGS = "fxsave_leak sysret_ss_attrs null_seg swapgs_fence amd_e400 spectre_v1 spectre_v2 spectre_v2_user"
 
+_INTEL_BUGS = "cpu_meltdown spectre_v1 spectre_v2 spectre_v2_user spec_store_bypass swapgs bhi its"
+
+_SKYLAKE_SERVER = _model(
+    "0:78bfbfd 1:2c100800 3:2758100 4:fed83203 6:21 7:a0082800 9:19803a9 10:5 11:8005020 14:4 16:18 20:4",
+    f"{_INTEL_BUGS} l1tf mds itlb_multihit mmio_stale_data retbleed gds",
+)
+
 MODELS: Final[Mapping[str, Model]] = {
     "qemu64": _model("0:78bfbfd 1:2193fbfd 3:6714010 4:80002001 6:105 7:82000 8:8000 11:1020 20:4", _K8_BUGS),
     "max": _model(
@@ -72,6 +79,31 @@ MODELS: Final[Mapping[str, Model]] = {
         "0:78bfbfd 1:28100800 3:2758100 4:fed83203 6:21 7:a0082800 9:1803a9 10:5 11:8005020 14:4 20:4",
         "cpu_meltdown spectre_v1 spectre_v2 spectre_v2_user spec_store_bypass l1tf mds swapgs itlb_multihit srbds "
         "mmio_stale_data retbleed gds bhi its",
+    ),
+    "Haswell": _model(
+        "0:78bfbfd 1:28100800 3:2758100 4:fed83203 6:21 7:a0082800 9:3a9 10:1 11:8005020 14:4 20:4",
+        f"{_INTEL_BUGS} l1tf mds itlb_multihit srbds mmio_unknown",
+    ),
+    "Broadwell": _model(
+        "0:78bfbfd 1:28100800 3:2758100 4:fed83203 6:21 7:a0082800 9:1803a9 10:1 11:8005020 14:4 20:4",
+        f"{_INTEL_BUGS} l1tf mds itlb_multihit srbds mmio_unknown",
+    ),
+    "Skylake-Server": _SKYLAKE_SERVER,
+    "Cascadelake-Server": _SKYLAKE_SERVER,
+    "Icelake-Server": _model(
+        "0:78bfbfd 1:2c100800 3:2758100 4:fed83203 6:21 7:a0082800 9:19803a9 10:5 11:8005020 14:4 16:1021c 20:4",
+        f"{_INTEL_BUGS} l1tf mds mmio_stale_data rfds",
+    ),
+    "EPYC-Rome": _model(
+        "0:78bfbfd 1:2dd3fbfd 3:6714010 4:fed8320b 6:175 7:110a2000 8:8000 9:19801a9 10:5 11:1100d020 14:4 15:1 16:4 "
+        "20:4",
+        "fxsave_leak sysret_ss_attrs null_seg spectre_v1 spectre_v2 spectre_v2_user spec_store_bypass retbleed smt_rsb "
+        "srso",
+    ),
+    "EPYC-Milan": _model(
+        "0:78bfbfd 1:2dd3fbfd 3:6754010 4:fed8320b 6:175 7:10082000 8:8000 9:19803a9 10:5 11:2200d020 14:4 15:10000001 "
+        "16:1c 20:4 21:2000",
+        "fxsave_leak sysret_ss_attrs null_seg spectre_v1 spectre_v2 spectre_v2_user spec_store_bypass srso tsa",
     ),
 }
 """The models by QEMU's names for them."""
