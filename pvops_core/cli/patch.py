@@ -55,7 +55,7 @@ def patch(
         str | None,
         typer.Option(
             metavar="CPU",
-            help="CPU that --alternatives are followed for: a model of QEMU's (qemu64, max, EPYC-Milan, Icelake-Server), "
+            help="CPU that --alternatives are followed for: a model of QEMU's (qemu64, max, EPYC, Icelake-Server), "
             "as Linux 6.12 finds it on bare metal, or a file with the record of a boot of this kernel. Without it no "
             "feature is there but those that the platform forces.",
         ),
