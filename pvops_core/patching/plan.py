@@ -139,7 +139,8 @@ def apply_groups(
 def _replaced(image: KernelImage, text: Text, group: AltGroup, entry: AltEntry, padding: Rewriting) -> bytes:
     try:
         code = text.read(entry.replacement, entry.replacement_length)
-        return replace(attrs.evolve(entry, length=group.length), code, padding)
+        whole = entry if entry.length == group.length else attrs.evolve(entry, length=group.length)
+        return replace(whole, code, padding)
     except PatchError as failure:
         raise entry.error(image, "repl", str(failure)) from failure
 

@@ -58,11 +58,17 @@ class AltGroup:
     @property
     def direct(self) -> AltEntry | None:
         """The entry that makes the place a call of an op; None in all other groups."""
-        return next((entry for entry in self.entries if entry.direct), None)
+        for entry in self.entries:
+            if entry.direct:
+                return entry
+        return None
 
     def chosen(self, features: frozenset[int]) -> AltEntry | None:
         """The entry that a CPU with these features gets: the last that applies; None where the code stays."""
-        return next((entry for entry in reversed(self.entries) if entry.applies(features)), None)
+        for entry in reversed(self.entries):  # a loop, since generators would take longest in a plan of thousands
+            if entry.applies(features):
+                return entry
+        return None
 
 
 Placed = TypeVar("Placed", AltEntry, AltGroup)
