@@ -57,10 +57,10 @@ class VirtualMemory:
     def read(self, va: int, n: int, *, system: bool = False) -> bytes:
         """Read ``n`` bytes; ``system`` reads as the CPU reads its own tables, at level 0."""
         paging, user = self.paging()
-        places = self._places(va, n, Access(user=user and not system), paging)
-        if len(places) == 1:
-            return self._memory.read(*places[0])
-        return b"".join(self._memory.read(pa, size) for pa, size in places)
+        memory, access = self._memory, Access(user=user and not system)
+        if 0 < n <= 0x1000 - (va & 0xFFF):  # within one page, as most are
+            return memory.read(paging.address(memory, va & self._mask, access), n)
+        return b"".join([memory.read(pa, size) for pa, size in self._places(va, n, access, paging)])
 
     def code(self, va: int) -> bytes:
         """The bytes of an instruction and some that follow: 15, or those on its page where the next is not there."""
