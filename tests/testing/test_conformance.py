@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,16 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
+def sentences() -> dict[str, re.Pattern[str]]:
+    """What the docs say that each planted bug's failure says."""
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "writing-a-backend.md"
+    rows = page.read_text(encoding="utf-8").partition("| what its failure says |")[2].splitlines()
+    told = [row.split(" | ") for row in rows if row.startswith("| `")]
+    assert [(op.strip("|` "), what) for op, what, _says in told] == list(planted.BUGS.values())
+    patterns = (".*".join(map(re.escape, says.strip("| ").split("..."))) for _op, _what, says in told)
+    return {name: re.compile(text, re.DOTALL) for name, text in zip(planted.BUGS, patterns, strict=True)}
+
+
 def verdict(result: pytest.RunResult, op: str) -> str:
     lines = [line.split() for line in result.outlines if line.startswith(f"{op} ")]
     return lines[-1][1] if lines else ""
@@ -37,9 +48,11 @@ def test_every_planted_bug_is_caught(suite: pytest.Pytester, name: str) -> None:
         chosen = ("-k", "(test_whole_guest or test_two_runs or test_patch_fits) and 6.1-64-1cpu and not replace")
         result = suite.runpytest_inprocess("-q", "--maxfail=1", *options, *chosen, *SUITE)
         assert result.parseoutcomes().keys() & {"failed", "errors"}, what
+        assert sentences()[name].search(result.stdout.str())
         return
     result = suite.runpytest_inprocess("-q", "--maxfail=1", *options, "--pvops-ops", op, *SUITE)
     assert verdict(result, op) in {"FAILURE", "CRASH"}, what
+    assert sentences()[name].search(result.stdout.str())
 
 
 @pytest.mark.parametrize("backend", ["native", "xen", "lguest"])
