@@ -133,10 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+_OPS = ("--ops", "--python-ops")
+ALL_OPS = "*"
+
+
 def _spelled_out(arguments: Sequence[str]) -> list[str]:
-    """``--ops`` alone means all of them: the library of the command line knows no options with or without a value."""
+    """``--ops`` alone means all of them: the library of the command line knows no options that may have a value."""
     return [
-        f"{this}=*" if this == "--ops" and after.startswith("-") else this
+        f"{this}={ALL_OPS}" if this in _OPS and after.startswith("-") else this
         for this, after in pairwise((*arguments, "-"))
     ]
 

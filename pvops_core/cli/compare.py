@@ -88,6 +88,7 @@ def compare(
             "as 'irq.*' too.",
         ),
     ] = "",
+    python_ops: runoptions.PythonOpsOption = "",
     instructions: Annotated[
         bool, typer.Option("--instructions", help="Count the kernel's instructions too, which takes long.")
     ] = False,
@@ -125,14 +126,18 @@ def compare(
     choices = choices_for(wanted.chosen(), parse_choices(settings or ()), loaded.backends)
     choice = Choice(tuple(choose("phase", runoptions.names(phases), list(PHASES))), _ops(runoptions.names(ops), kernel))
     if kernel is None:
-        _refuse("--kernel", {"initrd": initrd, "phases": phases, "ops": ops, "instructions": instructions})
+        _refuse(
+            "--kernel",
+            {"initrd": initrd, "phases": phases, "ops": ops, "instructions": instructions, "python-ops": python_ops},
+        )
         task = Workload(workload, seed, cpus, (memory or runoptions.DEFAULT_MEMORY) << 20, choices)
         job = _of_builtin(wanted, task, runoptions.names(layouts), runoptions.names(kinds))
     else:
         _refuse("the built-in guest", {"layouts": layouts, "kinds": kinds})
         task = Workload(workload, seed, cpus, (memory or kernels.DEFAULT_MEMORY) << 20, choices)
-        job = _of_kernel(wanted, task, kernel, initrd, count=instructions, trace=bool(ops))
-        job.again.update({"phases": phases, "ops": ops})
+        inside = Inspection(trace=bool(ops), ops=runoptions.ops_patterns(python_ops))
+        job = _of_kernel(wanted, task, kernel, initrd, count=instructions, inside=inside)
+        job.again.update({"phases": phases, "ops": ops, "python-ops": python_ops})
     with ProgressListener(len(job.requests)) as listener, heard(hook_output, several=True) as hooks:
         observations = execute(job.requests, listener=listener, jobs=jobs, limits=job.limits, voice=hooks.said)
     common = {"cpus": cpus, "seed": seed, "memory": task.memory >> 20, "set": tuple(settings or ()), "plugin": plugins}
@@ -235,11 +240,12 @@ def _of_builtin(wanted: _Wanted, task: Workload, layouts: Sequence[str], kinds: 
     return _Job(plan, requests, Limits(wall_s=allowed.worker), again)
 
 
-def _of_kernel(wanted: _Wanted, task: Workload, kernel: Path, initrd: Path | None, *, count: bool, trace: bool) -> _Job:
+def _of_kernel(
+    wanted: _Wanted, task: Workload, kernel: Path, initrd: Path | None, *, count: bool, inside: Inspection
+) -> _Job:
     files = Files(str(kernel), str(initrd or ""), kernels.kernel_kind(kernel))
     plan = plan_kernel(wanted.chosen(), wanted.loaded.backends, files, task, count=count)
     allowed = TimeLimits.of_run(wanted.max_seconds)
-    inside = Inspection(trace=trace)
     requests = [
         Request(
             cell, wanted.plugins, without=wanted.loaded.broken, max_seconds=allowed.guest, examine=True, inside=inside

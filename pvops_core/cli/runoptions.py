@@ -12,6 +12,7 @@ import typer
 
 from pvops_core.backends.discovery import GROUP
 from pvops_core.backends.paths import plugins_at
+from pvops_core.cli import ALL_OPS
 from pvops_core.cli.common import STDOUT
 from pvops_core.errors import UsageError, printable
 
@@ -39,6 +40,8 @@ SetOption = Annotated[
 OpsOption = Annotated[
     str,
     typer.Option(
+        "--ops",
+        "--python-ops",
         metavar="[OP,...]",
         help="Let the backend's own hooks serve a kernel's ops, in Python, in place of the kernel's functions: those "
         "named, such as mmu.write_cr3,irq.*, or all of them. Ops that share state come together. What an op leaves to "
@@ -56,8 +59,15 @@ SwitchOption = Annotated[
         "such as 2ms; before the first instruction if not given.",
     ),
 ]
+PythonOpsOption = Annotated[
+    str,
+    typer.Option(
+        "--python-ops",
+        metavar="[OP,...]",
+        help="Let each backend's own hooks serve the kernel's ops, those named or all, as --ops of `pvops boot`.",
+    ),
+]
 EventsOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")]
-ALL_OPS: Final = "*"
 DEFAULT_MAX_SECONDS = 120.0
 DEFAULT_MEMORY = 16
 

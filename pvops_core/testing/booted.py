@@ -117,6 +117,10 @@ class BootedKernel(Standing):
         """A per-CPU variable; see :meth:`pvops_core.guest.structs.Structures.per_cpu`."""
         return self.session.per_cpu(symbol, cpu, type)
 
+    def use(self, *patterns: str, backend: str = "") -> tuple[str, ...]:
+        """Let a backend's own hooks serve ops, all or those named; see :meth:`pvops_core.switchboard.Ops.use`."""
+        return self.session.ops.use(*patterns, backend=backend, by="test")
+
     def hook(self, op: str, function: Callable[..., int | None]) -> OpHook:
         """Put a Python hook in front of an op; see :meth:`pvops_core.switchboard.ophooks.OpHooks.install`."""
         return self.session.hooks.install(op, function)

@@ -234,7 +234,7 @@ def test_errors_in_a_hook_are_named(make: Make) -> None:
         raise LookupError("no such luck")
 
     session.hooks.install("write_cr3", broken)
-    with pytest.raises(PluginError, match=r"hook write_cr3: .*broken raised LookupError: no such luck"):
+    with pytest.raises(PluginError, match=r"hook write_cr3, .*broken raised LookupError: no such luck"):
         session.run()
 
 

@@ -49,13 +49,14 @@ class SiteCodes:
             self.note = self.note or "the kernel annotates no call of an op"
 
     def read(self, moment: str = AT_THE_END) -> None:
-        """Read every site as it is now."""
+        """Read every site as it is now, or would be without hooks."""
         if not self._records:
             return
         codes: dict[str, dict[str, str]] = {}
+        instead = self._session.hooks.text_without()
         for record in self._records:
             name = self._slots[record.type].op.name
-            code = self._session.text.read(record.address, record.length)
+            code = instead.get(record.address) or self._session.text.read(record.address, record.length)
             codes.setdefault(name, {})[f"{record.address:#x}"] = code.hex()
         self.codes, self.note = codes, f"read {moment}"
 
