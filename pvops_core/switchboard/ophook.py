@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
 from pvops_core.errors import PatchError
+from pvops_core.hookspecs.specs import specs
 from pvops_core.switchboard.padding import PIECE
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-    from pvops_core.ops import Slot
+    from pvops_core.ops import Op, Slot
     from pvops_core.switchboard.implementations import Implementation
 
 
@@ -125,3 +126,15 @@ class OpHook:
         self.originals, self.kept = list(state.originals), dict(state.kept)
         self.passed.clear()
         self.passed.update(state.passed)
+
+
+def arguments_of(op: Op) -> Sequence[str]:
+    """What a hook of an op may take: what its specification says, unless the kernel calls it otherwise."""
+    own, spec = [arg.name for arg in op.args], specs().get(op.name)
+    return spec.arguments[1:] if spec is not None and {*own} <= {*spec.arguments} else own
+
+
+def told(hooks: Sequence[OpHook]) -> str:
+    """Who writes text, for the event log."""
+    more = f" and {len(hooks) - 1} more" if len(hooks) > 1 else ""
+    return f"hook {hooks[0].name}{more}" if hooks else "hooks"

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import attrs
 
 from pvops_core.errors import OccupiedError, SwitchError
-from pvops_core.hookspecs.specs import specs
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.stateful import Beside
 from pvops_core.patching.fills import find_bug
@@ -30,8 +29,9 @@ from pvops_core.switchboard.entering import GUEST, Entering
 from pvops_core.switchboard.implementations import Form, Implementation, of_callable
 from pvops_core.switchboard.kernelsites import KernelSites
 from pvops_core.switchboard.mishaps import Mishaps
-from pvops_core.switchboard.ophook import OpHook, OpHookState
+from pvops_core.switchboard.ophook import OpHook, OpHookState, arguments_of, told
 from pvops_core.switchboard.ops import KERNEL, Ops, Switch, SwitchState
+from pvops_core.switchboard.ownslots import OwnSlots
 from pvops_core.switchboard.padding import PIECE, SitePadding
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pvops_core.guest.structs import Structures
     from pvops_core.images import KernelImage
     from pvops_core.machine import GuestFault, Machine, Vcpu
-    from pvops_core.ops import Op, Slot
+    from pvops_core.ops import Slot
     from pvops_core.patching.poke import Poker
     from pvops_core.switchboard.implementations import OfferedOps
     from pvops_core.switchboard.slots import SlotWatch
@@ -125,6 +125,10 @@ class OpHooks(Ops):
         patches = next((name for name in _PATCHES_SITES if name in kernel.symbols), None)
         if patches is not None:
             machine.break_at(kernel.symbols[patches], self._patching, acts=False)
+            if "patched" not in points.passed:
+                OwnSlots(
+                    machine, kernel.symbols, patches, partial(self._fill, own=True), partial(self._fill, own=False)
+                )
         points.listen(self._at_point)
         machine.watch(self._wish)
         machine.keep(self)
@@ -358,7 +362,7 @@ class OpHooks(Ops):
                     self._slot_poke(hook, hook.original, hook.entrance),
                     *self._built_again(kept[hook.op]),
                 ]
-            self._poker.transaction(pokes, by=_told(hooks))
+            self._poker.transaction(pokes, by=told(hooks))
         except BaseException:
             for hook in hooks:
                 del self._standing[hook.op]
@@ -385,7 +389,7 @@ class OpHooks(Ops):
                 pokes.append(Poke(hook.entrance, self._entrance(hook), filler, retires=True))
             pokes.append(self._slot_poke(hook, hook.entrance, hook.original))
             pokes += (Poke(at, self._sites.built(at, len(code)), code) for at, code in self._left(hook).items())
-        self._poker.transaction(pokes, by=_told(hooks), holder=self)
+        self._poker.transaction(pokes, by=told(hooks), holder=self)
         self._slots.accept()
         self._entering.close([hook.entrance for hook in hooks])
         for hook in hooks:
@@ -445,6 +449,13 @@ class OpHooks(Ops):
             for hook in self.standing:
                 hook.spread = True
 
+    def _fill(self, *, own: bool) -> None:
+        """Slots of standing hooks get the kernel's own function, or the entrance again."""
+        hooks = [hook for hook in self._standing.values() if self._entering.is_open(hook)]
+        ways = [(hook, (hook.original, hook.entrance)[:: 1 if own else -1]) for hook in hooks]
+        self._poker.transaction([self._slot_poke(hook, old, new) for hook, (new, old) in ways], by="hooks", holder=self)
+        self._slots.accept()
+
     def _wish(self) -> int | None:
         if self._standing and "patched" not in self._points.passed:
             return self._machine.clock.ns + UNPATCHED_NS
@@ -483,15 +494,3 @@ class OpHooks(Ops):
         for op, hook in self._standing.items():
             hook.load(standing[op][1])
         self._entering.open(self.standing)
-
-
-def arguments_of(op: Op) -> Sequence[str]:
-    """What a hook of an op may take: what its specification says, unless the kernel calls it otherwise."""
-    own, spec = [arg.name for arg in op.args], specs().get(op.name)
-    return spec.arguments[1:] if spec is not None and {*own} <= {*spec.arguments} else own
-
-
-def _told(hooks: Sequence[OpHook]) -> str:
-    """Who writes text, for the event log."""
-    more = f" and {len(hooks) - 1} more" if len(hooks) > 1 else ""
-    return f"hook {hooks[0].name}{more}" if hooks else "hooks"

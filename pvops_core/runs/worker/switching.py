@@ -13,7 +13,7 @@ from pvops_core.errors import PluginError, PvopsError, SwitchError, UsageError, 
 from pvops_core.guests import BuiltinGuest
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.implementations import of_callable
-from pvops_core.switchboard.ophooks import arguments_of
+from pvops_core.switchboard.ophook import arguments_of
 from pvops_core.switchboard.ops import KERNEL
 
 if TYPE_CHECKING:
