@@ -12,6 +12,7 @@ import attrs
 
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS, Arg, Clobber, Convention, CType, Layout, Op, Slot
+from pvops_core.ops.linux_ages import JUMPS
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -126,9 +127,12 @@ def _op(member: _Member, kind: MachineKind) -> Op:
     if like:
         return next((op for op in like if _declared(op) == member.prototype), like[0])
     result, *arguments = member.prototype or (None,)
+    name = known[0].name if known else member.path.rpartition(".")[2]
     plain = Convention.SYSV if kind is MachineKind.X86_64 else Convention.REGPARM3
+    if name in JUMPS:
+        plain = Convention.JUMP  # nobody returns from an iret, whatever its type says
     return Op(
-        name=known[0].name if known else member.path.rpartition(".")[2],
+        name=name,
         group=member.path.partition(".")[0],
         result=result,
         args=tuple(Arg(f"arg{number}", ctype) for number, ctype in enumerate(arguments, 1) if ctype is not None),

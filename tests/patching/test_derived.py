@@ -75,6 +75,15 @@ def test_another_generation_is_laid_out_by_its_types() -> None:
     assert {site.paravirt[0] for site in plan.sites} == {0xE8, 0x66}
 
 
+def test_an_iret_that_only_types_know_is_jumped_to() -> None:
+    """A site of 5.10's ``cpu.iret`` becomes ``jmp rel32``, as a recorded boot of it has it."""
+    paths = ["cpu.iret", *PATHS]
+    kernel = SmallKernel(LAYOUT, types=range(len(PATHS)))
+    layout = layout_from_types(load_image(image(paths, kernel)))
+    assert layout is not None
+    assert layout.by_path("cpu.iret").op.convention is Convention.JUMP
+
+
 def test_a_table_that_is_not_all_pointers_is_left_alone() -> None:
     assert layout_from_types(load_image(image(PATHS, gap=64))) is None
 
