@@ -25,7 +25,7 @@ from pvops_core.patching.fills import (
     find_nop,
     resolve,
 )
-from pvops_core.patching.ownpatch import own_patch
+from pvops_core.patching.ownpatch import OwnPatch, own_patch
 from pvops_core.patching.plan import PlannedGroup, PlannedSite, make_plan
 from pvops_core.patching.sites import SECTION, SiteRecord, read_sites
 from pvops_core.patching.tables import find_table
@@ -212,6 +212,12 @@ def plan_kernel(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) 
     features = forced_features(kernel, table, fills, cpus)
     patch = patch_default if kernel.own is None else own_patch(kernel.image, kernel.own, table[kernel.own.type])
     sites = make_plan(kernel.image, ctx, patch, kernel.sites, kernel.groups, features, kernel.padding)
+    if isinstance(patch, OwnPatch):
+        names = [slot.op.name for slot in kernel.layout.slots]
+        sites = tuple(
+            attrs.evolve(each, inlined=patch.inlines(names[each.site.type], each.site.address, each.final))
+            for each in sites
+        )
     return KernelPlan(kernel, table, features, sites, ctx)
 
 

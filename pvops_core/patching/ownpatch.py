@@ -111,6 +111,11 @@ class OwnPatch:
             return min(used, len)
         return patch_default(ctx, type, clobbers, insnbuf, addr, len)
 
+    def inlines(self, op: str, address: int, code: bytes) -> bool:
+        """Whether what became of a site is the op's template."""
+        template = self.templates.get(op)
+        return template is not None and bool(template.code) and code.startswith(template.at(address))
+
 
 def own_patch(image: KernelImage, slot: Slot, function: int) -> OwnPatch:
     """The patch op of a kernel on a platform.

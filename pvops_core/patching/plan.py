@@ -31,7 +31,7 @@ class PlannedSite:
         original: its bytes as built.
         paravirt: after the paravirt step; None in a kernel that has no such step, from 6.8 on.
         final: after alternatives.
-        inlined: whether an alternative put other code in place of the call.
+        inlined: whether an alternative, or the kernel's own patch op, put other code in place of the call.
     """
 
     site: SiteRecord

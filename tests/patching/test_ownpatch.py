@@ -100,6 +100,10 @@ def test_a_template_for_one_function_alone() -> None:
     unlock = image.symbols["__raw_callee_save___native_queued_spin_unlock"]
     assert templates["queued_spin_unlock"] == Template(b"\xc6\0\0", needs=unlock)
     assert templates["write_cr3"] == Template(bytes.fromhex("0f22d8"))
+    patch = own_patch(image, SLOT, image.symbols["native_patch"])
+    assert patch.inlines("write_cr3", SITE, bytes.fromhex("0f22d8 90"))
+    assert not patch.inlines("write_cr3", SITE, b"\xe8")
+    assert not patch.inlines("cpuid", SITE, b"\xe8")
 
 
 @pytest.mark.parametrize("address", [BASE, BASE + 16, 0])
