@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from pvops_core.backends import load_backends
+
 pytest_plugins = ["pytester"]
 
 PLANTED = Path(__file__).with_name("planted.py")
 SUITE = ("--pyargs", "pvops_core.testing.conformance")
+load_backends()  # a run of pytest in this process forgets what it imports, and classes would be there twice
 spec = importlib.util.spec_from_file_location("planted", PLANTED)
 assert spec
 assert spec.loader
