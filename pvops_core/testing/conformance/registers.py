@@ -64,7 +64,7 @@ def clts_clears_ts(ground: Fixture, op: str) -> None:
     before = call("read_cr0").result
     done = call(op)
     after = call("read_cr0").result
-    assert before ^ after == CR0_TS, f"{op} made {after:#x} of CR0 {before:#x}; only CR0_TS, bit 3, was to be cleared"
+    assert before ^ after == CR0_TS, f"{op} made {after:#x} of CR0 {before:#x}; only TS, bit 3, was to be cleared"
     assert set(done.changes.registers) <= {"cr0"}, f"{done.what} changed {done.changes}"
 
 
