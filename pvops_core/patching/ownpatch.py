@@ -53,7 +53,7 @@ LONGEST_TEMPLATE: Final = 64
 
 
 @attrs.frozen
-class Template:
+class OwnTemplate:
     """Code that a patch op copies over calls of an op.
 
     Attributes:
@@ -88,7 +88,7 @@ class OwnPatch:
         gives_up: a site that is too short for its template is left alone; else the default rule decides.
     """
 
-    templates: Mapping[str, Template]
+    templates: Mapping[str, OwnTemplate]
     identities: Mapping[int, bytes]
     gives_up: bool
 
@@ -141,34 +141,34 @@ def own_patch(image: KernelImage, slot: Slot, function: int) -> OwnPatch:
     return OwnPatch(reader(image, slot), identities, gives_up=reader is _native)
 
 
-def _native(image: KernelImage, slot: Slot) -> dict[str, Template]:
+def _native(image: KernelImage, slot: Slot) -> dict[str, OwnTemplate]:
     """The templates of ``native_patch``."""
     found = {}
     if PATCH_TABLE in image.symbols:
         codes = {op: bytes.fromhex(code) for op, code in _FIXED[image.pointer_size].items()}
-        found = {op: Template(code) for op, code in codes.items()}
+        found = {op: OwnTemplate(code) for op, code in codes.items()}
     elif slot.symbol == "paravirt_ops":
-        found = {op: Template(b"") for op in _CONVERSIONS}
+        found = {op: OwnTemplate(b"") for op in _CONVERSIONS}
     for symbol in image.symbols:
         if symbol.startswith("start_") and (end := f"end_{symbol.removeprefix('start_')}") in image.symbols:
             code = _between(image, symbol, end)
             if code is not None:
                 # To 2.6.23 start_irq_disable; since, the table stands before: start_pv_irq_ops_irq_disable.
                 op = symbol.removeprefix("start_").rpartition("_ops_")[2]
-                found[op.removeprefix("_")] = Template(code)
+                found[op.removeprefix("_")] = OwnTemplate(code)
     needed = {op: image.symbols.get(thunk, -1) for op, thunk in _NATIVE_ONLY.items()}
     return {op: attrs.evolve(template, needs=needed.get(op, 0)) for op, template in found.items()}
 
 
-def _lguest(image: KernelImage, _slot: Slot) -> dict[str, Template]:
+def _lguest(image: KernelImage, _slot: Slot) -> dict[str, OwnTemplate]:
     """The templates of ``lguest_patch``: ``lgstart_cli`` to ``lgend_cli``."""
     pairs = ((op, _between(image, f"lgstart_{name}", f"lgend_{name}")) for op, name in _LGUEST.items())
-    return {op: Template(code) for op, code in pairs if code is not None}
+    return {op: OwnTemplate(code) for op, code in pairs if code is not None}
 
 
-def _xen(image: KernelImage, _slot: Slot) -> dict[str, Template]:
+def _xen(image: KernelImage, _slot: Slot) -> dict[str, OwnTemplate]:
     """The templates of ``xen_patch``: the functions that use the event mask at its fixed place, if it has one."""
-    found: dict[str, Template] = {}
+    found: dict[str, OwnTemplate] = {}
     placed = image.symbols.get(_PLACED)
     try:
         if placed is not None and not image.read(placed, 4).strip(b"\0"):
@@ -181,7 +181,7 @@ def _xen(image: KernelImage, _slot: Slot) -> dict[str, Template]:
         if code is not None:
             relocation = image.symbols.get(f"xen_{op}_direct_reloc", 0) - start
             inside = 0 < relocation <= len(code) - 4
-            found[op] = Template(code, start, relocation if inside else None)
+            found[op] = OwnTemplate(code, start, relocation if inside else None)
     return found
 
 

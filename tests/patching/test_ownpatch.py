@@ -12,7 +12,7 @@ from pvops_core.ops import LAYOUTS, Clobber
 from pvops_core.patching.code.nops import NOPS, NopKind, nops_of_age
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import patch_site
-from pvops_core.patching.ownpatch import Template, own_patch
+from pvops_core.patching.ownpatch import OwnTemplate, own_patch
 from pvops_core.testing.images import ElfBuilder
 
 BASE = 0xC1000000
@@ -98,8 +98,8 @@ def test_a_template_for_one_function_alone() -> None:
     image = kernel("native_patch", "__raw_callee_save___native_queued_spin_unlock", "patch_data_xxl")
     templates = own_patch(image, SLOT, image.symbols["native_patch"]).templates
     unlock = image.symbols["__raw_callee_save___native_queued_spin_unlock"]
-    assert templates["queued_spin_unlock"] == Template(b"\xc6\0\0", needs=unlock)
-    assert templates["write_cr3"] == Template(bytes.fromhex("0f22d8"))
+    assert templates["queued_spin_unlock"] == OwnTemplate(b"\xc6\0\0", needs=unlock)
+    assert templates["write_cr3"] == OwnTemplate(bytes.fromhex("0f22d8"))
     patch = own_patch(image, SLOT, image.symbols["native_patch"])
     assert patch.inlines("write_cr3", SITE, bytes.fromhex("0f22d8 90"))
     assert not patch.inlines("write_cr3", SITE, b"\xe8")
