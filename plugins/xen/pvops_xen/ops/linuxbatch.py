@@ -6,7 +6,7 @@ import struct
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.errors import MachineError
+from pvops_core.errors import MachineError, UsageError
 from pvops_xen.hypervisor.abi import DOMID_SELF, Hypercall
 from pvops_xen.ops.multicalls import MC_ARGS, MC_BATCH, MC_FLUSH, Lazy, Multicalls
 
@@ -24,6 +24,16 @@ _OPERATION: Final = 24
 """Bytes of a struct mmuext_op."""
 _LAZY_MMU_UPDATES: Final = 1 << 27
 """TIF_LAZY_MMU_UPDATES (asm/thread_info.h)."""
+
+
+def mode_symbol(linux: Linux) -> str:
+    """The per-CPU variable of a kernel's lazy mode; UsageError where it is none that is known (7.2: the task's)."""
+    found = next((name for name in _MODES if name in linux.names), None)
+    if found is None:
+        raise UsageError(
+            f"the kernel has its lazy mode in none of {', '.join(_MODES)}: the xen ops cannot serve it yet"
+        )
+    return found
 
 
 class LinuxBatch(Multicalls):
@@ -50,7 +60,7 @@ class LinuxBatch(Multicalls):
 
     @cached_property
     def _mode_symbol(self) -> str:
-        return next((name for name in _MODES if name in self._linux.names), "")
+        return mode_symbol(self._linux)
 
     @property
     def mode(self) -> Lazy:
