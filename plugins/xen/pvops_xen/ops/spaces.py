@@ -211,7 +211,7 @@ class SpaceOps(XenEntryOps):
         return super()._user_entry(cpu, p4dp) if self.late else 0
 
     def _tables(self, root_mfn: int) -> Iterator[tuple[int, int]]:
-        """(pfn, level) of the tables below a root that belong to user space, lowest levels first; not those in use."""
+        """(pfn, level) of the tables below a root that belong to user space, as ``xen_pgd_walk`` goes."""
         top = 4 if self.bits == 64 else 3
         slots = _USER_SLOTS64 if self.bits == 64 else _USER_SLOTS_PAE
         yield from self._below(root_mfn, top, slots)
@@ -229,9 +229,9 @@ class SpaceOps(XenEntryOps):
             pfn = self.frames.pfn(child)
             if pfn == INVALID:
                 continue
+            yield pfn, level - 1
             if level > 2:
                 yield from self._below(child, level - 1, 512)
-            yield pfn, level - 1
 
     def _pin_space(self, cpu: Vcpu, mm: int) -> None:
         """``xen_pgd_pin``: every table of the space read-only, leaves and roots pinned, in as few calls as possible."""
