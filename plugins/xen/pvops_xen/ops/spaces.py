@@ -245,13 +245,13 @@ class SpaceOps(XenEntryOps):
             self.pinned.add(pfn)
             self._protect_later(cpu, pfn, writable=False, root=not level)
             if level == 1:
-                batch.extended(MmuExt.PIN_L1_TABLE, self.frames.mfn(pfn))
-        batch.extended(self._pin_root_command(), self.frames.mfn(root))
+                batch.extended(MmuExt.PIN_L1_TABLE, self.frames.mfn(pfn), joins=True)
+        batch.extended(self._pin_root_command(), self.frames.mfn(root), joins=True)
         user = self._user_root_pfn(root)
         if user is not None:
             self.pinned.add(user)
             self._protect_later(cpu, user, writable=False, root=True)
-            batch.extended(MmuExt.PIN_L4_TABLE, self.frames.mfn(user))
+            batch.extended(MmuExt.PIN_L4_TABLE, self.frames.mfn(user), joins=True)
         batch.flush()
 
     def _user_root_pfn(self, root: int) -> int | None:
@@ -262,11 +262,11 @@ class SpaceOps(XenEntryOps):
         """``xen_pgd_unpin``."""
         root = self._root_pfn(cpu, mm)
         batch = self.mc(cpu)
-        batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(root))
+        batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(root), joins=True)
         user = self._user_root_pfn(root)
         if user is not None:
-            batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(user))
-        tables = [*self._tables(self.frames.mfn(root)), (root, 0)] + ([(user, 0)] if user is not None else [])
+            batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(user), joins=True)
+        tables = [*([(user, 0)] if user is not None else []), *self._tables(self.frames.mfn(root)), (root, 0)]
         for pfn, level in tables:
             if pfn not in self.pinned:
                 continue
