@@ -39,7 +39,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "run": Verb("pvops_core.cli.run:run", "Run the built-in guest once."),
     "boot": Verb("pvops_core.cli.boot:boot", "Boot a real kernel, or many guests."),
     "livepatch": Verb("pvops_core.cli.livepatch:livepatch", "Live-patch a guest while it runs."),
-    "prove": Verb("pvops_core.cli.prove:prove", "Prove a backend's hooks against a kernel's own functions."),
+    "prove": Verb("pvops_core.cli.prove:prove", "Prove hooks against a kernel's own functions."),
     "scenario": Verb("pvops_core.cli.scenario:scenario", "Play a failure of the past again."),
     "patch": Verb("pvops_core.cli.patch:patch", "Show what a kernel makes of its call sites."),
     "record": Verb("pvops_core.cli.record:record", "Record a real boot of a kernel."),

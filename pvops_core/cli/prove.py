@@ -55,7 +55,7 @@ def prove(
     json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
-    """Prove a backend's hooks against a kernel's own functions.
+    """Prove hooks against a kernel's own functions.
 
     Boots the kernel twice: to count its calls of each op, and to stop at a sample of them that the seed decides. In
     each of these states the kernel's own C function and the backend's hook make the call, in copies of the machine, and
