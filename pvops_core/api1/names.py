@@ -38,6 +38,11 @@ _PATCHING: Final = {
     "code": "clobbers disasm nops operands padding relocation template",
     "altinstructions": "alternatives altrecords capabilities cpus returns whole",
 }
+_LIVEPATCH: Final = {
+    "payload": "area builder compiling contents description linking loading model objects trampoline",
+    "rendezvous": "act fixups guestcode rendezvous safepoints",
+    "control": "client manager registry report script server tool",
+}
 MODULES: Final[Mapping[str, str]] = {
     "pvops_core.plugins": _BACKENDS,
     **{f"pvops_core.plugins.{name}": f"{_BACKENDS}.{name}" for name in _PLUGINS},
@@ -70,9 +75,16 @@ MODULES: Final[Mapping[str, str]] = {
         for folder, names in _PATCHING.items()
         for name in names.split()
     },
+    **{
+        f"pvops_core.livepatch.{name}": f"pvops_core.livepatch.{folder}.{name}"
+        for folder, names in _LIVEPATCH.items()
+        for name in names.split()
+        if name != folder  # the folder has the name that its module had
+    },
     "pvops_core.livepatch.payload_pages": "pvops_core.livepatch.payload.pages",
     "pvops_core.machine.kinds": "pvops_core.kinds",
     "pvops_native.kernel_platform": "pvops_native.platform",
+    "pvops_xen.hypervisor.audit": "pvops_xen.hypervisor.memory.audit",
     "pvops_xen.kernel_platform": "pvops_xen.platform",
 }
 """Old module -> the one that has what it had."""
@@ -109,6 +121,9 @@ NAMES: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "pvops_core.boot.text": {"ImageMemory": ("pvops_core.guest:GuestText", "pvops_core.guest.GuestText")},
     "pvops_core.guests.session": {"Session": (f"{_SESSIONS}:Session", "pvops_core.session.Session")},
     "pvops_core.machine.msrs": {"ServedMsr": ("pvops_core.machine:ServedMsr", "pvops_core.machine.ServedMsr")},
+    "pvops_core.testing.patched": {
+        "Patcher": ("pvops_core.testing.patched:PatchCaller", "pvops_core.testing.patched.PatchCaller")
+    },
     "pvops_native.pc": {"epoch": (f"{_PLATFORMS}:epoch", "platform.settings.rtc")},
     "pvops_native.kernel_platform": {
         "NativeKernelPlatform": ("pvops_native.platform:NativePlatform", "pvops_native.platform.NativePlatform")

@@ -384,6 +384,10 @@ class Session(Closing):
 
         return make_hooks(self, self._backends)
 
+    def text_without_hooks(self) -> dict[int, bytes]:
+        """A kernel's text as it would be without hooks: bytes by address, where that differs from what is there now."""
+        return self.hooks.text_without() if "hooks" in self.__dict__ else {}
+
     @property
     def last_hook_fault(self) -> str:
         """The last fault that a hook ran into and the guest was given, with the author's frames; empty for none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -160,3 +161,7 @@ def _site(place: int, address: int, bits: int, length: int, *, jump: bool) -> by
     operand = struct.pack("<i", place - (address + 6)) if bits == 64 else struct.pack("<I", place)
     code = (b"\xff\x25" if jump else b"\xff\x15") + operand
     return code.ljust(length, b"\x90")[:length]
+
+
+def __getattr__(name: str) -> object:
+    return import_module("pvops_core.api1.names").moved(__name__, name)

@@ -157,6 +157,6 @@ def _text_sha256(session: Session, request: Request) -> str:
     try:
         if request.inside.ops is None:
             return session.text_sha256()
-        return session.text.sha256(session.hooks.text_without())
+        return session.text.sha256(session.text_without_hooks())
     except ImageError:  # an image without section headers does not say where its text is
         return ""

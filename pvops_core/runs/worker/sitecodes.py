@@ -53,7 +53,7 @@ class SiteCodes:
         if not self._records:
             return
         codes: dict[str, dict[str, str]] = {}
-        instead = self._session.hooks.text_without()
+        instead = self._session.text_without_hooks()
         for record in self._records:
             name = self._slots[record.type].op.name
             code = instead.get(record.address) or self._session.text.read(record.address, record.length)
