@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pvops_native.ops import NativeOps
 from pvops_native.patchlets import IDENTITIES, NATIVE_PATCHLETS, patchlets_of
 
+from pvops_core.guest.names import SymbolNames
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS, Clobber
 from pvops_core.patching.code.nops import NOPS, NopKind
@@ -45,6 +46,7 @@ class Machine:
 @attrs.frozen
 class Env:
     machine: Machine = Machine()
+    guest: SymbolNames = attrs.field(factory=lambda: SymbolNames({}))
 
 
 def patched(layout: str, op: str, original: bytes, clobbers: int = Clobber.ANY, target: int = TARGET) -> bytes:

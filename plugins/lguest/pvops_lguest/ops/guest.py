@@ -7,12 +7,11 @@ arch/x86/lguest/boot.c (2.6.24).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import attrs
 
 from pvops_core.errors import UsageError
-from pvops_core.guests import BuiltinGuest
 from pvops_core.machine import PageFault
 from pvops_lguest.host.abi import DONE, RING_SIZE, Abi, Call
 from pvops_lguest.host.generation import LGUEST_DATA
@@ -20,6 +19,7 @@ from pvops_lguest.platform import LguestPlatform
 
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
+    from pvops_core.guests import BuiltinGuest
     from pvops_core.machine import Vcpu
 
 LAZY_NONE, LAZY_MMU, LAZY_CPU, LAZY_FLUSH = range(4)
@@ -52,16 +52,16 @@ class GuestSide:
         """Take the environment; guest memory is not touched yet.
 
         Raises:
-            UsageError: the platform is not lguest's.
+            UsageError: the platform is not lguest's, or the guest is a kernel with functions of its own.
         """
         if not isinstance(env.platform, LguestPlatform):
             raise UsageError("lguest's ops make hypercalls to an lguest host, which this platform is not")
         self._env = env
         self._host = env.platform
         self._memory = env.machine.memory
-        guest = self._host.guest
-        assert isinstance(guest, BuiltinGuest), "a kernel has ops of its own"
-        self._kernel_base = guest.kernel_base
+        if env.guest.own_functions:
+            raise UsageError("lguest's ops know the built-in guest alone: a kernel under lguest is served by its own")
+        self._kernel_base = cast("BuiltinGuest", self._host.guest).kernel_base
         self._variables = Variables()
         env.machine.keep(self)
 
