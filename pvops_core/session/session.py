@@ -346,7 +346,7 @@ class Session(Closing):
     @property
     def switches(self) -> Sequence[Switch]:
         """The switches of ops so far, without putting anybody in front of a kernel's ops."""
-        if self.slots is None or self._made_hooks is not None:
+        if self.slots is None or self.made_hooks is not None:
             return self.ops.history if self.table is not None else ()
         return self.slots.history
 
@@ -385,20 +385,20 @@ class Session(Closing):
         return make_hooks(self, self._backends)
 
     @property
-    def _made_hooks(self) -> OpHooks | None:
+    def made_hooks(self) -> OpHooks | None:
         """The same where somebody has asked for them: making them breaks into the kernel, which asking must not."""
         return self.__dict__.get("hooks")
 
     def text_without_hooks(self) -> dict[int, bytes]:
         """A kernel's text as it would be without hooks: bytes by address, where that differs from what is there now."""
-        return {} if self._made_hooks is None else self._made_hooks.text_without()
+        return {} if self.made_hooks is None else self.made_hooks.text_without()
 
     @property
     def last_hook_fault(self) -> str:
         """The last fault that a hook ran into and the guest was given, with the author's frames; empty for none."""
         if isinstance(self.guest, BuiltinGuest):
             return self.switchboard.mishaps.last_fault
-        return "" if self._made_hooks is None else self._made_hooks.mishaps.last_fault
+        return "" if self.made_hooks is None else self.made_hooks.mishaps.last_fault
 
     def whereabouts(self) -> str:
         """What ``where`` says, under its old name."""

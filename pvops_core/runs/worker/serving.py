@@ -31,7 +31,6 @@ class Serving:
     def __init__(self, patterns: tuple[str, ...] | None, session: Session, backends: Sequence[Backend]) -> None:
         self._session = session
         self._backend = backends[0]
-        self._asked = patterns is not None
         if patterns is None:
             return
         if session.table is None:
@@ -41,7 +40,8 @@ class Serving:
             raise UsageError(f"backend {self._backend.name!r} and its bases have no hook for {names}")
 
     def _standing(self) -> list[OpHook]:
-        return [hook for hook in self._session.hooks.standing if hook.wanted.backend] if self._asked else []
+        hooks = self._session.made_hooks  # a switch may have put them in as well
+        return [] if hooks is None else [hook for hook in hooks.standing if hook.wanted.backend]
 
     def calls(self, *, own: bool = False) -> dict[str, int]:
         """Op name -> calls that a backend's hook has served, those of the base's too unless ``own``."""
