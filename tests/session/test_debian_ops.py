@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from pvops_core.session import Session
 from pvops_core.switchboard import KERNEL
 
 if TYPE_CHECKING:
+    from pvops_core.guest import Guest
     from pvops_core.machine import Vcpu
 
 CLOUD, CLOUD_6_12 = "vmlinuz-6.1.0-56-cloud-amd64", "vmlinuz-6.12.117+deb12-cloud-amd64"
@@ -59,8 +61,19 @@ def lines(session: Session) -> list[str]:
     return sorted(TIMES.sub("T", line) for line in session.platform.console.decode().replace("\r", "").splitlines())
 
 
+def allocated(kernel: Guest) -> dict[int, bytes]:
+    """Zeros at the constants of a kernel's text that it fills in as it boots: addresses of what it has allocated."""
+    found = {}
+    for name, start in kernel.symbols.items():
+        if name.startswith("__start_runtime_ptr_"):
+            places = kernel.image.read(start, kernel.symbols[name.replace("start", "stop", 1)] - start)
+            distances = struct.unpack(f"<{len(places) // 4}i", places)
+            found |= {start + 4 * number + distance: bytes(8) for number, distance in enumerate(distances)}
+    return found
+
+
 @pytest.mark.parametrize("backend", ["native", "xen"])
-@pytest.mark.parametrize("name", [CLOUD, CLOUD_6_12])
+@pytest.mark.parametrize("name", [CLOUD, CLOUD_6_12, CLOUD_7_2])
 def test_all_ops_in_python_come_to_the_same(booting: Booting, name: str, backend: str) -> None:
     plain, served = booting(name, backend), booting(name, backend)
     used = served.ops.use()
@@ -68,7 +81,8 @@ def test_all_ops_in_python_come_to_the_same(booting: Booting, name: str, backend
     for each in (plain, served):
         assert each.run(max_seconds=900).reason == "poweroff"
     assert lines(served) == lines(plain)
-    assert served.text.sha256(served.hooks.text_without()) == plain.text_sha256()
+    unlike = allocated(plain.guest)
+    assert served.text.sha256({**served.hooks.text_without(), **unlike}) == plain.text.sha256(unlike)
     if isinstance(served.platform, XenPlatform):
         assert audit.audit(served.platform.hv) == []
     calls = served.ops.calls

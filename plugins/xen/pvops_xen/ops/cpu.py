@@ -181,16 +181,12 @@ class XenCpuOps(XenGroup):
     @hookimpl
     def start_context_switch(self, cpu: Vcpu, prev: int) -> None:
         """``paravirt_start_context_switch``: an MMU batch is ended and will be resumed; CPU mode begins."""
-        batch = self.mc(cpu)
-        batch.interrupt(prev)
-        batch.enter(Lazy.CPU)
+        self.mc(cpu).start_switch(prev)
 
     @hookimpl
     def end_context_switch(self, cpu: Vcpu, next: int) -> None:
         """Everything batched takes effect."""
-        batch = self.mc(cpu)
-        batch.leave()
-        batch.resume(next)
+        self.mc(cpu).end_switch(next)
 
     @hookimpl
     def cpu_lazy_mode_enter(self, cpu: Vcpu) -> None:

@@ -57,6 +57,14 @@ class Lasting:
         """Write one."""
         self._memory.set_u32(self.at(va), value)
 
+    def u8(self, va: int) -> int:
+        """A byte of it."""
+        return self._memory.u8(self.at(va))
+
+    def set_u8(self, va: int, value: int) -> None:
+        """Write one."""
+        self._memory.set_u8(self.at(va), value)
+
     def read(self, va: int, length: int) -> bytes:
         """Bytes, in any number of pages."""
         found = b""

@@ -13,7 +13,7 @@ from pvops_xen.hypervisor.abi import PAGE_SHIFT
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.frames import INVALID, FrameNumbers
 from pvops_xen.ops.lasting import Lasting
-from pvops_xen.ops.linuxbatch import LinuxBatch, mode_symbol
+from pvops_xen.ops.linuxbatch import LinuxBatch
 
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
@@ -42,7 +42,6 @@ class Linux:
 
     def __init__(self, env: Environment, platform: XenPlatform) -> None:
         self.names = env.guest
-        mode_symbol(self)
         self.memory = Lasting(env.machine, env.guest)
         self.machine: Machine = env.machine
         self._word = env.machine.memory.u64

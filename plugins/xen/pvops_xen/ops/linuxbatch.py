@@ -1,4 +1,4 @@
-"""A Linux's own batch of hypercalls: ``mc_buffer`` and the lazy mode of each processor (arch/x86/xen/multicalls.c)."""
+"""A Linux's own batch of hypercalls: ``mc_buffer`` of each processor (arch/x86/xen/multicalls.c)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import struct
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.errors import MachineError, UsageError
+from pvops_core.errors import MachineError
 from pvops_xen.hypervisor.abi import DOMID_SELF, Hypercall
+from pvops_xen.ops.lazymodes import lazy_modes
 from pvops_xen.ops.multicalls import MC_ARGS, MC_BATCH, MC_FLUSH, Lazy, Multicalls
 
 if TYPE_CHECKING:
@@ -15,25 +16,11 @@ if TYPE_CHECKING:
     from pvops_xen.ops.linux import Linux
     from pvops_xen.platform import XenPlatform
 
-_MODES: Final = ("paravirt_lazy_mode", "xen_lazy_mode")
-"""Where a processor's lazy mode is: to 6.5, and from 6.6 to 7.1."""
 _ENTRY: Final = 64
 _RESULT: Final = 8
 _ARGUMENTS: Final = 16
 _OPERATION: Final = 24
 """Bytes of a struct mmuext_op."""
-_LAZY_MMU_UPDATES: Final = 1 << 27
-"""TIF_LAZY_MMU_UPDATES (asm/thread_info.h)."""
-
-
-def mode_symbol(linux: Linux) -> str:
-    """The per-CPU variable of a kernel's lazy mode; UsageError where it is none that is known (7.2: the task's)."""
-    found = next((name for name in _MODES if name in linux.names), None)
-    if found is None:
-        raise UsageError(
-            f"the kernel has its lazy mode in none of {', '.join(_MODES)}: the xen ops cannot serve it yet"
-        )
-    return found
 
 
 class LinuxBatch(Multicalls):
@@ -43,6 +30,7 @@ class LinuxBatch(Multicalls):
         super().__init__(platform, cpu)
         self._linux = linux
         self._memory = linux.memory
+        self._modes = lazy_modes(linux, cpu)
 
     # --- where it is -----------------------------------------------------------------------------------------------
 
@@ -57,21 +45,6 @@ class LinuxBatch(Multicalls):
     @property
     def _buffer(self) -> int:
         return self._linux.names.per_cpu("mc_buffer", self._cpu)
-
-    @cached_property
-    def _mode_symbol(self) -> str:
-        return mode_symbol(self._linux)
-
-    @property
-    def mode(self) -> Lazy:
-        """The mode in force, whatever is just interrupting."""
-        return Lazy(self._memory.u32(self._linux.names.per_cpu(self._mode_symbol, self._cpu)))
-
-    @mode.setter
-    def mode(self, mode: Lazy) -> None:
-        # The base's own beginning is no wish of anybody's.
-        if hasattr(self, "_linux"):
-            self._memory.set_u32(self._linux.names.per_cpu(self._mode_symbol, self._cpu), mode)
 
     # --- filling ---------------------------------------------------------------------------------------------------
 
@@ -154,7 +127,7 @@ class LinuxBatch(Multicalls):
 
     def waits(self, mode: Lazy) -> bool:
         """Whether a lazy mode is in force here and now."""
-        return self.mode == mode and not self._linux.in_interrupt(self._cpu)
+        return self._modes.holds(mode) and not self._linux.in_interrupt(self._cpu)
 
     def flush(self) -> int:
         """``xen_mc_flush``."""
@@ -189,46 +162,27 @@ class LinuxBatch(Multicalls):
 
     # --- lazy modes ------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _nests(self) -> bool:
-        return "xen_lazy_nesting" in self._linux.names
-
-    @property
-    def _nesting(self) -> int:
-        return self._linux.names.per_cpu("xen_lazy_nesting", self._cpu)
-
     def enter(self, mode: Lazy) -> None:
-        """``enter_lazy``; entered twice it has to be left twice, where the kernel counts that."""
-        if self._nests and self.mode == mode:
-            self._memory.set_u32(self._nesting, self._memory.u32(self._nesting) + 1)
-        else:
-            self.mode = mode
+        """From now on calls may wait."""
+        self._modes.enter(mode)
 
     def leave(self) -> None:
-        """``xen_mc_flush``, then ``leave_lazy``."""
+        """``xen_mc_flush``, then the mode ends."""
         self.flush()
-        if self._nests and (depth := self._memory.u32(self._nesting)):
-            self._memory.set_u32(self._nesting, depth - 1)
-        else:
-            self.mode = Lazy.NONE
+        self._modes.leave()
+
+    def flush_mmu(self) -> None:
+        """``arch_flush_lazy_mmu_mode``."""
+        if self._modes.flushes():
+            self.flush()
 
     # --- a context switch ------------------------------------------------------------------------------------------
 
-    def interrupt(self, task: int) -> None:
-        """An MMU batch of a task that is switched away from is ended, and noted in its flags."""
-        if self.mode == Lazy.MMU:
-            self.leave()
-            self._flag(task, _LAZY_MMU_UPDATES)
+    def start_switch(self, task: int) -> None:
+        """``xen_start_context_switch``."""
+        self._modes.start_switch(task, self.flush)
 
-    def resume(self, task: int) -> None:
-        """One that is switched to goes on with the batch that it had."""
-        if self._memory.u64(self._flags(task)) & _LAZY_MMU_UPDATES:
-            self._flag(task, 0)
-            self.enter(Lazy.MMU)
-
-    def _flags(self, task: int) -> int:
-        return task + self._linux.names.member("task_struct", "thread_info.flags")
-
-    def _flag(self, task: int, value: int) -> None:
-        place = self._flags(task)
-        self._memory.set_u64(place, self._memory.u64(place) & ~_LAZY_MMU_UPDATES | value)
+    def end_switch(self, task: int) -> None:
+        """``xen_end_context_switch``."""
+        self.flush()
+        self._modes.end_switch(task)

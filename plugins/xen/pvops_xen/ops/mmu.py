@@ -143,7 +143,7 @@ class XenEntryOps(XenGroup):
         """By address where the table is the one in use (one call less to translate), else as set_pte."""
         if self.late and self._maps(cpu, addr, ptep):
             batch = self.mc(cpu)
-            if batch.mode == Lazy.MMU:
+            if batch.waits(Lazy.MMU):
                 batch.update_va_mapping(addr, pteval)
                 return
             if not self.platform.hypercall(cpu, Hypercall.UPDATE_VA_MAPPING, *batch.va_arguments(addr, pteval, 0)):

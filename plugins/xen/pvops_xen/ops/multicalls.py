@@ -132,7 +132,11 @@ class Multicalls:
 
     def issue(self, mode: Lazy) -> int:
         """``xen_mc_issue``: send the batch unless this lazy mode lets it wait; the number of refused calls."""
-        return 0 if self.mode == mode else self.flush()
+        return 0 if self.waits(mode) else self.flush()
+
+    def waits(self, mode: Lazy) -> bool:
+        """Whether a lazy mode is in force here and now."""
+        return self.mode == mode
 
     def flush(self) -> int:
         """Send the batch: a single call directly, more as a multicall. Gives the number of calls that were refused."""
@@ -204,16 +208,23 @@ class Multicalls:
         self.flush()
         self.mode = Lazy.NONE
 
-    def interrupt(self, task: int) -> None:
-        """A task is switched away from: its MMU batch is ended, and will be resumed."""
+    def flush_mmu(self) -> None:
+        """Everything batched takes effect, and later calls wait again."""
+        if self.mode == Lazy.MMU:
+            self.flush()
+
+    def start_switch(self, task: int) -> None:
+        """A task is switched away from: its MMU batch is ended and will be resumed; CPU mode begins."""
         del task
         if self.mode == Lazy.MMU:
             self.leave()
             self.resume_mmu = True
+        self.enter(Lazy.CPU)
 
-    def resume(self, task: int) -> None:
-        """A task is switched to: it goes on with the batch that it had."""
+    def end_switch(self, task: int) -> None:
+        """A task has been switched to: it goes on with the batch that it had."""
         del task
+        self.leave()
         if self.resume_mmu:
             self.resume_mmu = False
             self.enter(Lazy.MMU)

@@ -88,8 +88,7 @@ class XenTlbOps(XenGroup):
     @hookimpl
     def mmu_lazy_mode_flush(self, cpu: Vcpu) -> None:
         """All of them take effect, and later ones wait again."""
-        if self.mc(cpu).mode == Lazy.MMU:
-            self.mc(cpu).flush()
+        self.mc(cpu).flush_mmu()
 
     @hookimpl
     def set_lazy_mode(self, cpu: Vcpu, mode: int) -> None:
