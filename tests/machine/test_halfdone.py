@@ -145,3 +145,54 @@ def test_a_store_is_seen_up_to_where_a_repeated_one_faults(two: tuple[Rig, str])
     assert rig.cpu.get("ecx") == 8
     assert rig.cpu.get("edi") == BEHIND - 2
     assert after == BEFORE[:0xFF6] + bytes([4, 3, 2, 1] * 2) + BEFORE[0xFFE:]
+
+
+NAMES = ("eax", "ecx", "edx", "ebx", "ebp", "esi", "edi")
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("place", ["first block", "another block"])
+def test_popa_that_faults_loads_no_register(two: tuple[Rig, str], size: int, place: str) -> None:
+    rig, second = two
+    if rig.long or second == "read-only":
+        return
+    popa = "popal" if size == 4 else "popaw"
+    before = {name: 0x11111111 * (1 + index) for index, name in enumerate(NAMES)}
+    for inside in range(1, 8 * size):
+        stack = BEHIND - inside
+        lead = f"mov esp, {stack:#x}; " + (".byte 0xeb, 0; " if place == "another block" else "")
+        error, after = run(rig, lead + popa, **before)
+        assert (error, rig.cpu.cr2, after) == (code_of(second, write=False), BEHIND, BEFORE)
+        assert {name: rig.cpu.get(name) for name in NAMES} == before
+        assert rig.frame(count=5)[4] == stack
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_pusha_that_faults_stores_nothing(two: tuple[Rig, str], size: int) -> None:
+    rig, second = two
+    if rig.long:
+        return
+    # The stack grows downwards: the first page is the bad one.
+    rig.map(BEHIND, FRAME, P | W | U)
+    rig.map(PAGE, FRAME + 0x1000, SECOND[second])
+    for above in range(8 * size):
+        stack = BEHIND + above
+        error, after = run(rig, f"mov esp, {stack:#x}; {'pushal' if size == 4 else 'pushaw'}")
+        assert (error, after) == (code_of(second, write=True), BEFORE)
+        assert rig.cpu.cr2 == BEHIND - (size - above % size)
+        assert rig.frame(count=5)[4] == stack
+
+
+@pytest.mark.parametrize("inside", range(-40, 41, 7))
+def test_pusha_and_popa_over_two_sound_pages(make_rig: Callable[..., Rig], inside: int) -> None:
+    rig = make_rig(MachineKind.PAE)
+    for at in (0, 0x1000):
+        rig.map(PAGE + at, FRAME + at, P | W | U)
+    before = {name: 0x11111111 * (1 + index) for index, name in enumerate(NAMES)}
+    clear = "; ".join(f"xor {name}, {name}" for name in NAMES)
+    rig.code(assemble(f"mov esp, {BEHIND + inside:#x}; pushal; {clear}; popal; hlt", 32))
+    for name, value in before.items():
+        rig.cpu.set(name, value)
+    assert rig.run() == "poweroff"
+    assert {name: rig.cpu.get(name) for name in NAMES} == before
+    assert rig.cpu.rsp == BEHIND + inside

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _POPS: Final = {"pop": 1, "popf": 1, "ret": 1, "leave": 1, "retf": 2, "iret": 3}
 _PUSHES: Final = {"push": 1, "pushf": 1, "call": 1, "lcall": 2}
-_ALL: Final = {"pushal": 4, "pushaw": 2, "popal": 4, "popaw": 2}
+ALL_REGISTERS: Final = {"pushal": 4, "pushaw": 2, "popal": 4, "popaw": 2}
+"""Those that access the stack eight times, with the width of each access."""
 _ONLY_LOOK: Final = frozenset({"lea", "nop", "invlpg"})
 _BIT_STRINGS: Final = frozenset({"bt", "bts", "btr", "btc"})
 """With a register they reach any bit from their operand on: Intel SDM volume 2, 3.1.1.9, Bit(BitBase, BitOffset)."""
@@ -83,6 +84,16 @@ def disassembled(code: bytes, start: int, bits: int) -> Iterator[Any]:
     return iter(_disassembler(bits).disasm(code, start))
 
 
+def of_all_registers(code: bytes, start: int) -> Iterator[int]:
+    """Where in a piece of 32-bit code pusha and popa are; the disassembler is four times as fast without details."""
+    return (at for at, _, name, _ in _plain_disassembler().disasm_lite(code, start) if name in ALL_REGISTERS)
+
+
+@cache
+def _plain_disassembler() -> capstone.Cs:
+    return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+
+
 @attrs.frozen
 class Touch:
     """What an instruction's bytes say of one access: ``offset`` only if it is a number among them."""
@@ -96,7 +107,7 @@ class Touch:
 def touches(found: Any) -> list[Touch]:  # noqa: ANN401 - the disassembler has no types
     """The accesses of an instruction of 32-bit code."""
     name = found.mnemonic.split()[-1]
-    on_stack = name in _ALL or name == "enter" or name.startswith(_STACK_NAMES)
+    on_stack = name in ALL_REGISTERS or name == "enter" or name.startswith(_STACK_NAMES)
     touched = [Touch("ss", None, 4, write=True)] if on_stack else []
     if name == "xlatb":
         touched.append(Touch(_NAMES.get(found.prefix[1], "ds"), None, 1, write=False))
@@ -168,8 +179,8 @@ class _OperandReader:
 
     def _popped(self) -> list[MemoryAccess]:
         family, word = self._family()
-        if family in _ALL and family.startswith("popa"):
-            return [self._stack("sp", 0, 8 * _ALL[family], write=False)]
+        if family in ALL_REGISTERS and family.startswith("popa"):
+            return [self._stack("sp", 0, 8 * ALL_REGISTERS[family], write=False)]
         if family not in _POPS:
             return []
         count = 5 if family == "iret" and self._bits == 64 else _POPS[family]
@@ -178,8 +189,8 @@ class _OperandReader:
 
     def _pushed(self) -> list[MemoryAccess]:
         family, word = self._family()
-        if family in _ALL:
-            size = _ALL[family]
+        if family in ALL_REGISTERS:
+            size = ALL_REGISTERS[family]
             return [self._stack("sp", -size * at, size, write=True) for at in range(1, 9) if family.startswith("push")]
         if family == "enter":
             return self._entered(word)

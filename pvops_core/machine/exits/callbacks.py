@@ -262,7 +262,7 @@ class Callbacks:
                 raise refused
             answer(vcpu, vector, self._state[_ERROR_CODE])
         except GuestFault as fault:
-            self._note(vcpu, fault.vector, vcpu.rip, fault.error_code)
+            self._note(vcpu, fault.vector, vcpu.rip, fault.error_code, fault.address)
             raise
         self._state[_BUDGET] += 1
 

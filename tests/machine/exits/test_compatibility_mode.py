@@ -139,3 +139,24 @@ def test_64_bit_code_does_not_look_at_them(rig: Rig) -> None:
     before = "mov ds, ax; mov es, ax; mov rbx, [rsi]; mov [rsi], rbx"
     assert run(rig, "mov ebx, es:[0]", before=before, rax=SEGMENT, rsi=DATA) is None
     assert run(rig, "mov ebx, es:[0x20]", before=before, rax=SEGMENT, rsi=DATA) == (GP, 0)
+
+
+def test_popa_over_a_missing_page_loads_nothing(rig: Rig) -> None:
+    """The last page of the low 640 KiB, behind which nothing is mapped."""
+    end = 0xA0000
+    rig.code(assemble("mov esp, eax; popal", 32) + b"\x0f\x0b", USER_CODE)
+    rig.code(b"\x48\xcf", CODE)
+    for inside in (4, 17, 31):
+        rig.cpu.wake()
+        rig.cpu.set_segments(0, KCS, KSS)
+        frame = (USER_CODE, CODE32, 2, USER_STACK, USS)
+        rig.cpu.rsp = STACK - 8 * len(frame)
+        rig.memory.write(rig.cpu.rsp, struct.pack("<5Q", *frame))
+        rig.cpu.set("rax", end - inside)
+        rig.cpu.set("rdi", 0x12345678)
+        rig.cpu.rip = CODE
+        rig.platform.seen.clear()
+        assert rig.run() == "fault"
+        assert rig.platform.seen == [(14, 4, end, USER_CODE + 2)]
+        assert rig.cpu.get("rdi") == 0x12345678
+        assert rig.cpu.rsp == end - inside
