@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from pvops_core.machine.unicorn.engine import Engine
 
-COLUMNS: Final = ("cr0", "cr3", "cr4", "cs", "eflags", "rip", "efer")
-"""What :meth:`AllEngines.look` gives of each engine, in this order."""
-_STRIDE: Final = len(COLUMNS) + 1  # the number of an MSR stands before its value
+COLUMNS: Final = ("cr0", "cr3", "cr4", "cs", "eflags", "rip", "msr", "efer")
+"""What :meth:`AllEngines.look` gives of each engine, in this order; an MSR's number stands before its value."""
+_READ: Final = COLUMNS[: COLUMNS.index("efer")]  # EFER is asked for at its number, and comes behind it
 _POINTER: Final = 8
 
 
@@ -60,8 +60,8 @@ def _look(at: Routine) -> None:
     """Read the registers of each engine."""
     with at.each(at.get(_Slot.COUNT)) as number:
         engine = at.load64(at.add(at.get(_Slot.ENGINES), at.multiply(number, _POINTER)))
-        pointers = at.add(at.get(_Slot.POINTERS), at.multiply(number, _POINTER * len(COLUMNS)))
-        status = at.call(_Slot.READ_BATCH, engine, at.get(_Slot.IDS), pointers, I32(len(COLUMNS)))
+        pointers = at.add(at.get(_Slot.POINTERS), at.multiply(number, _POINTER * len(_READ)))
+        status = at.call(_Slot.READ_BATCH, engine, at.get(_Slot.IDS), pointers, I32(len(_READ)))
         with at.when(at.wide(status), "!=", 0):
             at.put(_Slot.FAILED, at.wide(status))
     at.done()
@@ -88,14 +88,12 @@ class AllEngines:
         self._drop, self._look, _ = _loops()
         self._engines = np.array([engine.handle for engine in engines], dtype=np.uint64)
         self._chosen = self._engines.copy()
-        numbers = {"efer": "msr", "rip": "rip" if engines[0].bits == 64 else "eip"}
-        names = (numbers.get(name, name) for name in COLUMNS)
-        self._ids = (ctypes.c_int * len(COLUMNS))(*(uc.REGISTER_IDS[name] for name in names))
-        # Registers as wide as the engine's own, each in a word of its own; before EFER's stands its number.
-        self._values = np.zeros((count, _STRIDE), dtype=np.uint64)
-        self._values[:, -2] = MSR_EFER
+        own_width = {"rip": "rip" if engines[0].bits == 64 else "eip"}
+        self._ids = (ctypes.c_int * len(_READ))(*(uc.REGISTER_IDS[own_width.get(name, name)] for name in _READ))
+        self._values = np.zeros((count, len(COLUMNS)), dtype=np.uint64)
+        self._values[:, COLUMNS.index("msr")] = MSR_EFER
         start = self._values.ctypes.data
-        places = [start + 8 * (row * _STRIDE + column) for row in range(count) for column in range(len(COLUMNS))]
+        places = [start + 8 * (row * len(COLUMNS) + column) for row in range(count) for column in range(len(_READ))]
         self._pointers = (ctypes.c_void_p * len(places))(*places)
         self._words = (ctypes.c_uint64 * len(_Slot))(
             count,
@@ -128,13 +126,10 @@ class AllEngines:
         """A row for each engine, of :data:`COLUMNS`; the array is read anew by the next look."""
         without_leaving(self._look, self._address)
         self._check("register read")
-        return self._values[:, _IN_ORDER]
+        return self._values
 
     def _check(self, what: str) -> None:
         status = self._words[_Slot.FAILED]
         if status:
             self._words[_Slot.FAILED] = 0
             raise MachineError(f"Unicorn: {what} failed: {uc.ERROR_NAMES.get(status, status)}")
-
-
-_IN_ORDER = np.array([*range(len(COLUMNS) - 1), _STRIDE - 1])
