@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks.measure import Result, best
-from pvops_core.cli.fills import find_fills
+from pvops_core.cli.options.fills import find_fills
 from pvops_core.images import load_image
 from pvops_core.patching.kernel import apply_plan, plan_kernel, read_kernel
 

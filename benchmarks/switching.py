@@ -18,11 +18,11 @@ from pvops_core.patching.default import patch_default
 from pvops_core.patching.poke import Poker
 from pvops_core.patching.sites import SiteRecord
 from pvops_core.switchboard import Switchboard
-from pvops_core.switchboard.alternatives import SiteAlternatives
-from pvops_core.switchboard.gates import GateAllocator
+from pvops_core.switchboard.builtin.alternatives import SiteAlternatives
+from pvops_core.switchboard.builtin.gates import GateAllocator
+from pvops_core.switchboard.builtin.siteindex import SiteIndex
+from pvops_core.switchboard.builtin.text import SwitchableText
 from pvops_core.switchboard.implementations import BoundBackend
-from pvops_core.switchboard.siteindex import SiteIndex
-from pvops_core.switchboard.text import SwitchableText
 
 if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu

@@ -269,7 +269,7 @@ class PluginError(PvopsError):
 
     @property
     def plugin(self) -> str:
-        """What tells its plugin from others, in a line, as ``pvops_core.backends.found.Found.key``."""
+        """What tells its plugin from others, in a line, as ``pvops_core.backends.finding.found.Found.key``."""
         return f"{self.distribution}: {self.entry_point}"
 
     def to_json(self) -> dict[str, str]:

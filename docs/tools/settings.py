@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.backends import Backend, load_backends
 from pvops_core.backends.choices import settings_of
-from pvops_core.machine.cpu.cpumodel import MODELS
+from pvops_core.machine.cpu.model.cpumodel import MODELS
 
 if TYPE_CHECKING:
     from pvops_core.backends.settings import Declared

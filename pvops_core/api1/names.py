@@ -1,4 +1,4 @@
-"""Where the names of API 1 have gone: old modules are imported as before, and old names in those that are still there.
+"""Where old names have gone, API 1's above all: old modules are imported as before, and old names in those still there.
 
 Each is looked up when it is used, and whoever uses it is told the new one.
 """
@@ -20,15 +20,19 @@ _BACKENDS: Final = "pvops_core.backends"
 _PLATFORMS: Final = "pvops_core.api1.platforms"
 _SESSIONS: Final = "pvops_core.api1.sessions"
 
-_PLUGINS: Final = (
-    *("chains", "checking", "discovery", "found", "hooks", "isolation"),
-    *("loading", "paths", "proven", "sources", "summary", "trial"),
-)
+_PLUGINS: Final = {
+    "chains": "chains",
+    "hooks": "hooks",
+    "loading": "loading.loader",
+    **{name: f"finding.{name}" for name in ("discovery", "found", "paths", "sources", "summary")},
+    **{name: f"loading.{name}" for name in ("checking", "isolation", "proven", "trial")},
+}
 _MACHINE: Final = {
-    "cpu": (
-        "control cpuid cpumodel debugregs decode descriptors faults features insn iret msrs paging realmode "
-        "registers segments stackfaults traps vcpu virtual"
-    ),
+    "cpu": "debugregs faults realmode registers traps vcpu",
+    "cpu.instructions": "control insn iret",
+    "cpu.memory": "decode paging virtual",
+    "cpu.model": "cpuid cpumodel features msrs",
+    "cpu.segmentation": "descriptors segments stackfaults",
     "exits": "callbacks cpuslot pageend segmentlimits",
     "run": "breakpoints clock coherence eventlog gates runloop scheduler stateful watchdog written",
     "unicorn": ("controlarea emit engine guarding intercepts native probe spans state watching"),
@@ -43,9 +47,24 @@ _LIVEPATCH: Final = {
     "rendezvous": "act fixups guestcode rendezvous safepoints",
     "control": "client manager registry report script server tool",
 }
+_ROOMS: Final = {
+    "guest": {"stacks": "leaving linux orc returns search spans tasks unwind", "types": "cprint ctypes structs"},
+    "machine.cpu": {
+        "instructions": "control insn iret",
+        "memory": "decode intents paging virtual",
+        "model": "cpuid cpumodel features msrs",
+        "segmentation": "descriptors segments stackfaults",
+    },
+    "switchboard": {
+        "builtin": "alternatives board fates gates siteindex sitepatcher text",
+        "kernel": "entering kernelsites ophook ophooks ownslots padding slots table",
+    },
+    "testing": {"fixtures": "cells choices lab", "reporting": "explain replay verdicts"},
+}
+"""Room -> its folders, and their modules that once lay beside them."""
 MODULES: Final[Mapping[str, str]] = {
     "pvops_core.plugins": _BACKENDS,
-    **{f"pvops_core.plugins.{name}": f"{_BACKENDS}.{name}" for name in _PLUGINS},
+    **{f"pvops_core.plugins.{name}": f"{_BACKENDS}.{home}" for name, home in _PLUGINS.items()},
     "pvops_core.hookspecs.backend": f"{_BACKENDS}.backend",
     "pvops_core.hookspecs.guest": "pvops_core.guests",
     "pvops_core.hookspecs.keyboard": f"{_BACKENDS}.keyboard",
@@ -54,10 +73,11 @@ MODULES: Final[Mapping[str, str]] = {
     "pvops_core.boot.kernel": "pvops_core.guests.linux.kernel",
     "pvops_core.boot.session": "pvops_core.session",
     "pvops_core.boot.text": "pvops_core.guest.text",
-    **{f"pvops_core.boot.{name}": f"pvops_core.guest.{name}" for name in ("points", "space", "symbols", "tasks")},
+    **{f"pvops_core.boot.{name}": f"pvops_core.guest.{name}" for name in ("points", "space", "symbols")},
+    "pvops_core.boot.tasks": "pvops_core.guest.stacks.tasks",
     **{f"pvops_core.boot.{name}": f"pvops_core.session.{name}" for name in ("trace", "verify")},
-    **{f"pvops_core.boot.{name}": f"pvops_core.switchboard.{name}" for name in ("padding", "slots", "table")},
-    "pvops_core.boot.hooks": "pvops_core.switchboard.ophooks",
+    **{f"pvops_core.boot.{name}": f"pvops_core.switchboard.kernel.{name}" for name in ("padding", "slots", "table")},
+    "pvops_core.boot.hooks": "pvops_core.switchboard.kernel.ophooks",
     "pvops_core.boot.patched": "pvops_core.livepatch.kernel",
     "pvops_core.boot.patching": "pvops_core.livepatch.control.live",
     "pvops_core.boot.payload_pages": "pvops_core.livepatch.payload.pages",
@@ -82,6 +102,12 @@ MODULES: Final[Mapping[str, str]] = {
         if name != folder  # the folder has the name that its module had
     },
     "pvops_core.livepatch.payload_pages": "pvops_core.livepatch.payload.pages",
+    **{
+        f"pvops_core.{room}.{name}": f"pvops_core.{room}.{folder}.{name}"
+        for room, folders in _ROOMS.items()
+        for folder, names in folders.items()
+        for name in names.split()
+    },
     "pvops_core.machine.kinds": "pvops_core.kinds",
     "pvops_native.kernel_platform": "pvops_native.platform",
     "pvops_xen.hypervisor.audit": "pvops_xen.hypervisor.memory.audit",

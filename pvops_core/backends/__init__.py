@@ -10,10 +10,10 @@ from pvops_core.lazily import lazily
 if TYPE_CHECKING:
     from pvops_core.backends.backend import API, OLDEST_API, Backend, Environment, Switch
     from pvops_core.backends.chains import chain
-    from pvops_core.backends.discovery import GROUP, Found, discover
+    from pvops_core.backends.finding.discovery import GROUP, Found, discover
     from pvops_core.backends.hooks import implemented
     from pvops_core.backends.hypercalls import hypercall
-    from pvops_core.backends.loading import Loaded, load_backends
+    from pvops_core.backends.loading.loader import Loaded, load_backends
     from pvops_core.backends.platform import HypercallMade, Platform
     from pvops_core.backends.settings import Settings, clock_start, cpu_model, setting
     from pvops_core.guest.own import OwnFunction
@@ -50,12 +50,12 @@ _HOMES = {
     "Environment": "backend",
     "Switch": "backend",
     "chain": "chains",
-    "GROUP": "discovery",
-    "Found": "discovery",
-    "discover": "discovery",
+    "GROUP": "finding.discovery",
+    "Found": "finding.found",
+    "discover": "finding.discovery",
     "implemented": "hooks",
-    "Loaded": "loading",
-    "load_backends": "loading",
+    "Loaded": "loading.loader",
+    "load_backends": "loading.loader",
     "HypercallMade": "platform",
     "hypercall": "hypercalls",
     "Platform": "platform",

@@ -11,7 +11,7 @@ from pvops_core.backends.proof import NOTES, ProofNotes
 from pvops_core.guest.names import SymbolNames
 
 if TYPE_CHECKING:
-    from pvops_core.backends.found import Found
+    from pvops_core.backends.finding.found import Found
     from pvops_core.backends.platform import Platform
     from pvops_core.guest.names import Names
     from pvops_core.kinds import MachineKind

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.errors import HookError, PvopsError, clean
 
 if TYPE_CHECKING:
-    from pvops_core.backends.found import Found
+    from pvops_core.backends.finding.found import Found
 
 _ROOMS: Final = f"{Path(__file__).parents[1]}/"
 _CARRIERS: Final = frozenset({"unicorn", "pluggy", "ctypes", "_pytest", "bdb", "contextlib"})

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pvops_core.backends.backend import Backend
-    from pvops_core.backends.found import Found
+    from pvops_core.backends.finding.found import Found
     from pvops_core.errors import PluginError
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, get_type_hints
 import attrs
 
 from pvops_core.errors import UsageError, unknown
-from pvops_core.machine.cpu.cpumodel import FORM, MAX, cpu_features
+from pvops_core.machine.cpu.model.cpumodel import FORM, MAX, cpu_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

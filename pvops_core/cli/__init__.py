@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from pvops_core.cli import stopwatch, streams
 from pvops_core.cli.common import ExitCode, exit_code_of
+from pvops_core.cli.options import stopwatch
+from pvops_core.cli.output import streams
 from pvops_core.errors import PvopsError, printable, unknown
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pvops_core.backends import Backend
-    from pvops_core.backends.found import Found
-    from pvops_core.backends.summary import Summary
+    from pvops_core.backends.finding.found import Found
+    from pvops_core.backends.finding.summary import Summary
     from pvops_core.errors import PluginError
 
 
@@ -48,8 +48,8 @@ def backends(
 
 
 def _listed(plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[PluginError]]:
-    from pvops_core.backends.discovery import discover  # noqa: PLC0415 - other verbs do without
-    from pvops_core.backends.summary import summary  # noqa: PLC0415 - likewise
+    from pvops_core.backends.finding.discovery import discover  # noqa: PLC0415 - other verbs do without
+    from pvops_core.backends.finding.summary import summary  # noqa: PLC0415 - likewise
 
     found = discover(plugins)
     rows = [_read(one, summary(one)) for one in found if not one.problem]
@@ -58,7 +58,7 @@ def _listed(plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[PluginEr
 
 def _checked(plugins: Sequence[str]) -> tuple[list[dict[str, Any]], list[PluginError], list[PluginError]]:
     from pvops_core.backends import load_backends  # noqa: PLC0415 - heavy
-    from pvops_core.cli.unused import unused  # noqa: PLC0415 - heavy
+    from pvops_core.cli.output.unused import unused  # noqa: PLC0415 - heavy
 
     loaded = load_backends(plugins)
     rows = [

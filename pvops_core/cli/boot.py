@@ -12,12 +12,13 @@ from typing import Annotated
 import typer
 
 from pvops_core.backends.choices import parse_choices
-from pvops_core.cli import bootreport, kernels, live, runoptions, switched
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
-from pvops_core.cli.heard import HookOutputOption, heard, terminal
-from pvops_core.cli.keyboard import Input, open_input, unbuffered
-from pvops_core.cli.summary import Echo, summary
-from pvops_core.cli.timelimits import TimeLimits
+from pvops_core.cli.options import kernels, live, runoptions
+from pvops_core.cli.options.keyboard import Input, open_input, unbuffered
+from pvops_core.cli.options.timelimits import TimeLimits
+from pvops_core.cli.output import bootreport, switched
+from pvops_core.cli.output.heard import HookOutputOption, heard, terminal
+from pvops_core.cli.output.summary import Echo, summary
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.executor import execute

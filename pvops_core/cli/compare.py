@@ -10,10 +10,10 @@ import attrs
 import typer
 
 from pvops_core.backends.choices import choices_for, parse_choices
-from pvops_core.cli import kernels, runoptions
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, require, write_file, write_json
-from pvops_core.cli.heard import HookOutputOption, heard
-from pvops_core.cli.timelimits import TimeLimits
+from pvops_core.cli.options import kernels, runoptions
+from pvops_core.cli.options.timelimits import TimeLimits
+from pvops_core.cli.output.heard import HookOutputOption, heard
 from pvops_core.compare.bootdiff import named_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
 from pvops_core.compare.document import compare_document

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from pvops_core.backends.choices import choices_for, parse_choices
-from pvops_core.cli import livepatch_verbs, runoptions
+from pvops_core.cli import livepatch_verbs
 from pvops_core.cli.common import (
     STDOUT,
     ExitCode,
@@ -22,6 +22,7 @@ from pvops_core.cli.common import (
     write_file,
     write_json,
 )
+from pvops_core.cli.options import runoptions
 from pvops_core.errors import UsageError, printable
 
 if TYPE_CHECKING:

@@ -9,10 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pvops_core.cli.against import hold_against
-from pvops_core.cli.against import show as show_against
-from pvops_core.cli.alternatives import describe as describe_alternatives
-from pvops_core.cli.alternatives import find_cpu, show
 from pvops_core.cli.common import (
     STDOUT,
     ExitCode,
@@ -27,7 +23,11 @@ from pvops_core.cli.common import (
     write_file,
     write_json,
 )
-from pvops_core.cli.fills import find_fills
+from pvops_core.cli.options.fills import find_fills
+from pvops_core.cli.output.against import hold_against
+from pvops_core.cli.output.against import show as show_against
+from pvops_core.cli.output.alternatives import describe as describe_alternatives
+from pvops_core.cli.output.alternatives import find_cpu, show
 from pvops_core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import attrs
 import typer
 
 from pvops_core.backends.choices import parse_choices
-from pvops_core.cli import kernels, runoptions
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, progress, write_json
+from pvops_core.cli.options import kernels, runoptions
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.plan import choose
 from pvops_core.switchboard.choosing import chosen

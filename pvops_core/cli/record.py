@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, image_json, progress, write_file, write_json
-from pvops_core.cli.runoptions import check_folders
+from pvops_core.cli.options.runoptions import check_folders
 from pvops_core.errors import printable
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pvops_core.backends.choices import choices_for, parse_choices
-from pvops_core.cli import runoptions, switched
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
-from pvops_core.cli.heard import HookOutputOption, heard, terminal
-from pvops_core.cli.summary import Echo, summary
-from pvops_core.cli.timelimits import TimeLimits
+from pvops_core.cli.options import runoptions
+from pvops_core.cli.options.timelimits import TimeLimits
+from pvops_core.cli.output import switched
+from pvops_core.cli.output.heard import HookOutputOption, heard, terminal
+from pvops_core.cli.output.summary import Echo, summary
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.document import run_document
 from pvops_core.runs.executor import execute

@@ -9,7 +9,7 @@ import typer
 
 from pvops_core.backends.choices import parse_choices
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, print_table, progress, write_json
-from pvops_core.cli.runoptions import SeedOption, SetOption  # noqa: TC001 - typer reads the annotation
+from pvops_core.cli.options.runoptions import SeedOption, SetOption  # noqa: TC001 - typer reads the annotation
 
 if TYPE_CHECKING:
     from pvops_core.scenarios import Performance

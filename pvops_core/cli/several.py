@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import attrs
 
-from pvops_core.cli import kernels
 from pvops_core.cli.common import STDOUT, write_file, write_json
-from pvops_core.cli.heard import heard
+from pvops_core.cli.options import kernels
+from pvops_core.cli.output.heard import heard
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.document import run_document
@@ -24,7 +24,7 @@ from pvops_core.runs.wire import Request
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pvops_core.cli.timelimits import TimeLimits
+    from pvops_core.cli.options.timelimits import TimeLimits
     from pvops_core.runs.guestfiles import GuestFile
     from pvops_core.runs.observation import Observation
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MemoryAccessError
 from pvops_core.machine import GuestFault
-from pvops_core.machine.cpu.paging import Access
+from pvops_core.machine.cpu.memory.paging import Access
 from pvops_core.x86 import PAGE, PF
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pvops_core.guest.text import GuestText
     from pvops_core.machine import Machine, Walk
-    from pvops_core.machine.cpu.paging import Paging
+    from pvops_core.machine.cpu.memory.paging import Paging
 
 ROOTS: Final = ("init_top_pgt", "swapper_pg_dir")
 """Symbols of the root of Linux's page tables: 64 and 32 bits wide."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Required, TypedDict, Unpack, runtime
 
 import attrs
 
-from pvops_core.guest.returns import TaskStack, no_tasks
+from pvops_core.guest.stacks.returns import TaskStack, no_tasks
 from pvops_core.guest.symbols import find_symbol
 from pvops_core.livepatch.payload.area import PAGE_SIZE, MappedByGuest, Pages, PayloadArea
 from pvops_core.patching.poke import Poke

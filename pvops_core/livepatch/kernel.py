@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import UsageError
-from pvops_core.guest.tasks import tasks_of
+from pvops_core.guest.stacks.tasks import tasks_of
 from pvops_core.livepatch.control.manager import Livepatch
 from pvops_core.livepatch.guest import BareCalls, PatchedGuest
 from pvops_core.livepatch.payload import pages as payload_pages

@@ -14,7 +14,7 @@ from pvops_core.machine.cpu.faults import GuestFault, PageFault, Reschedule, gen
 
 if TYPE_CHECKING:
     from pvops_core.machine.bare import BareMetal
-    from pvops_core.machine.cpu.paging import ErrorCode, Walk
+    from pvops_core.machine.cpu.memory.paging import ErrorCode, Walk
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.handler import ServedMsr, TrapHandler
     from pvops_core.machine.machine import Machine, Snapshot
@@ -34,7 +34,7 @@ _HOMES = {
     "Beside": "run.stateful",
     "Breakpoint": "run.breakpoints",
     "Clock": "run.clock",
-    "ErrorCode": "cpu.paging",
+    "ErrorCode": "cpu.memory.paging",
     "Event": "run.eventlog",
     "EventLog": "run.eventlog",
     "Gates": "run.gates",
@@ -48,7 +48,7 @@ _HOMES = {
     "TrapHandler": "handler",
     "event_kind": "run.eventkinds",
     "Vcpu": "cpu.vcpu",
-    "Walk": "cpu.paging",
+    "Walk": "cpu.memory.paging",
 }
 
 

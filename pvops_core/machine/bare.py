@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvops_core.machine.cpu.cpuid import cpuid
 from pvops_core.machine.cpu.faults import GuestFault, general_protection
-from pvops_core.machine.cpu.insn import refuse
-from pvops_core.machine.cpu.msrs import (
+from pvops_core.machine.cpu.instructions.insn import refuse
+from pvops_core.machine.cpu.model.cpuid import cpuid
+from pvops_core.machine.cpu.model.msrs import (
     MSR_SYSENTER_CS,
     MSR_SYSENTER_EIP,
     MSR_SYSENTER_ESP,
 )
-from pvops_core.machine.cpu.segments import flat
+from pvops_core.machine.cpu.segmentation.segments import flat
 from pvops_core.x86 import EFER_LMA, EFER_SCE, FLAG_IF, FLAG_RF, FLAG_VM, UD
 
 if TYPE_CHECKING:

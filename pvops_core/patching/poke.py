@@ -16,9 +16,9 @@ import attrs
 import numpy as np
 
 from pvops_core.errors import PatchError, PvopsError, shown
-from pvops_core.guest.leaving import bring_out
-from pvops_core.guest.returns import OnStacks
-from pvops_core.guest.spans import Spans, changing
+from pvops_core.guest.stacks.leaving import bring_out
+from pvops_core.guest.stacks.returns import OnStacks
+from pvops_core.guest.stacks.spans import Spans, changing
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.patching.holders import Holders
 from pvops_core.x86 import PAGE_SHIFT
@@ -26,7 +26,7 @@ from pvops_core.x86 import PAGE_SHIFT
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pvops_core.guest.returns import Returns
+    from pvops_core.guest.stacks.returns import Returns
     from pvops_core.machine import Machine, PhysicalMemory
     from pvops_core.patching.holders import Holder
 
@@ -108,7 +108,7 @@ class PokeBatch:
         return np.stack((self.addresses, self.addresses + np.uint64(self.length)), axis=1)
 
     def changing(self) -> NDArray[np.uint64]:
-        """The intervals that nobody may be inside of, as :func:`~pvops_core.guest.spans.changing`."""
+        """The intervals that nobody may be inside of, as :func:`~pvops_core.guest.stacks.spans.changing`."""
         return changing(self.addresses, self.expected, self.new)
 
 

@@ -12,10 +12,10 @@ from pvops_core.patching.altinstructions.alternatives import FEATURES, Padding
 from pvops_core.patching.code.disasm import instruction_lengths
 from pvops_core.session.offers import bound_ops
 from pvops_core.switchboard import Switchboard
-from pvops_core.switchboard.alternatives import SiteAlternatives
-from pvops_core.switchboard.gates import GateAllocator
-from pvops_core.switchboard.siteindex import SiteIndex
-from pvops_core.switchboard.text import SwitchableText
+from pvops_core.switchboard.builtin.alternatives import SiteAlternatives
+from pvops_core.switchboard.builtin.gates import GateAllocator
+from pvops_core.switchboard.builtin.siteindex import SiteIndex
+from pvops_core.switchboard.builtin.text import SwitchableText
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend

@@ -8,11 +8,11 @@ from pvops_core.errors import SwitchError
 from pvops_core.guests.linux.names import LinuxNames
 from pvops_core.session.offers import bound_ops
 from pvops_core.switchboard.implementations import OfferedOps
-from pvops_core.switchboard.ophooks import OpHooks
+from pvops_core.switchboard.kernel.ophooks import OpHooks
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
-    from pvops_core.guest.structs import Structures
+    from pvops_core.guest.types.structs import Structures
     from pvops_core.session.session import Session
 
 

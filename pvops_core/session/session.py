@@ -15,12 +15,12 @@ from pvops_core.backends.blame import blamed
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError, UsageError, unknown
 from pvops_core.guest import GuestText, find_symbol
-from pvops_core.guest.linux import LinuxReturns
 from pvops_core.guest.places import find_place
 from pvops_core.guest.points import POINTS, Passed, Points
-from pvops_core.guest.returns import user_mode_of
 from pvops_core.guest.space import KernelSpace
-from pvops_core.guest.tasks import find_tasks
+from pvops_core.guest.stacks.linux import LinuxReturns
+from pvops_core.guest.stacks.returns import user_mode_of
+from pvops_core.guest.stacks.tasks import find_tasks
 from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
 from pvops_core.guests.builtin.points import POINTS as BUILTIN_POINTS
 from pvops_core.guests.builtin.stacks import returns_of
@@ -30,20 +30,20 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
 from pvops_core.session.halting import Halting
 from pvops_core.session.processors import Processors
-from pvops_core.switchboard.slots import SlotWatch
-from pvops_core.switchboard.table import OpTable, by_symbols, find_running_table
+from pvops_core.switchboard.kernel.slots import SlotWatch
+from pvops_core.switchboard.kernel.table import OpTable, by_symbols, find_running_table
 from pvops_core.x86 import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend, Platform
     from pvops_core.backends.keyboard import Keyboard
     from pvops_core.guest import Guest
-    from pvops_core.guest.structs import Structures
+    from pvops_core.guest.types.structs import Structures
     from pvops_core.kinds import MachineKind
     from pvops_core.ops import Layout
     from pvops_core.session.calls import Calls
     from pvops_core.switchboard import Ops, Switch, Switchboard
-    from pvops_core.switchboard.ophooks import OpHooks
+    from pvops_core.switchboard.kernel.ophooks import OpHooks
 
 _WHAT = {BuiltinGuest.boot_protocol: "the built-in guest", Kernel.boot_protocol: "kernel images"}
 
@@ -358,16 +358,16 @@ class Session(Closing):
     @cached_property
     def structures(self) -> Structures:
         """A kernel's memory by its own types; StructureError if it has none that can be read."""
-        from pvops_core.guest.structs import Structures  # noqa: PLC0415
+        from pvops_core.guest.types.structs import Structures  # noqa: PLC0415
 
         return Structures(self.guest.image, self.space, len(self.machine.vcpus))
 
     def struct(self, type: str, address: int | str) -> Any:  # noqa: ANN401 - what C has there
-        """A structure in a kernel's memory, as for :meth:`~pvops_core.guest.structs.Structures.struct`."""
+        """A structure in a kernel's memory, as for :meth:`~pvops_core.guest.types.structs.Structures.struct`."""
         return self.structures.struct(type, address)
 
     def per_cpu(self, symbol: str, cpu: int = 0, type: str = "") -> Any:  # noqa: ANN401 - what C has there
-        """A per-CPU variable, as for :meth:`~pvops_core.guest.structs.Structures.per_cpu`."""
+        """A per-CPU variable, as for :meth:`~pvops_core.guest.types.structs.Structures.per_cpu`."""
         return self.structures.per_cpu(symbol, cpu, type)
 
     @cached_property

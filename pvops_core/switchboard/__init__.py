@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pvops_core.lazily import lazily
 
 if TYPE_CHECKING:
-    from pvops_core.switchboard.board import Switchboard
+    from pvops_core.switchboard.builtin.board import Switchboard
     from pvops_core.switchboard.implementations import Form, Implementation
     from pvops_core.switchboard.ops import KERNEL, Ops, Switch
 
@@ -17,7 +17,7 @@ _HOMES = {
     "Implementation": "implementations",
     "Ops": "ops",
     "Switch": "ops",
-    "Switchboard": "board",
+    "Switchboard": "builtin.board",
 }
 
 __getattr__ = lazily(__name__, _HOMES)

@@ -16,7 +16,7 @@ from pvops_core.errors import SwitchError
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
-    from pvops_core.backends.found import Found
+    from pvops_core.backends.finding.found import Found
     from pvops_core.ops import Layout, Slot
 
 

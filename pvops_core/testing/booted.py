@@ -15,15 +15,15 @@ from pvops_core.guests import Kernel, read_kernel
 from pvops_core.images import machine_of
 from pvops_core.session import Session, hosted
 from pvops_core.session.calls import LIMIT
-from pvops_core.testing.choices import Choices
-from pvops_core.testing.lab import Standing
+from pvops_core.testing.fixtures.choices import Choices
+from pvops_core.testing.fixtures.lab import Standing
 from pvops_core.testing.meter import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.backends import Backend
-    from pvops_core.switchboard.ophook import OpHook
+    from pvops_core.switchboard.kernel.ophook import OpHook
     from pvops_core.testing.effect import Effect
 
 KEPT: Final = 2
@@ -110,11 +110,11 @@ class BootedKernel(Standing):
         return self._meter.measure(self.vcpu, callee, interrupts=interrupts, max_ns=max_ns)
 
     def struct(self, type: str, address: int | str) -> Any:  # noqa: ANN401 - what C has there
-        """A structure in its memory; see :meth:`pvops_core.guest.structs.Structures.struct`."""
+        """A structure in its memory; see :meth:`pvops_core.guest.types.structs.Structures.struct`."""
         return self.session.struct(type, address)
 
     def per_cpu(self, symbol: str, cpu: int = 0, type: str = "") -> Any:  # noqa: ANN401 - what C has there
-        """A per-CPU variable; see :meth:`pvops_core.guest.structs.Structures.per_cpu`."""
+        """A per-CPU variable; see :meth:`pvops_core.guest.types.structs.Structures.per_cpu`."""
         return self.session.per_cpu(symbol, cpu, type)
 
     def use(self, *patterns: str, backend: str = "") -> tuple[str, ...]:
@@ -122,7 +122,7 @@ class BootedKernel(Standing):
         return self.session.ops.use(*patterns, backend=backend, by="test")
 
     def hook(self, op: str, function: Callable[..., int | None]) -> OpHook:
-        """Put a Python hook in front of an op; see :meth:`pvops_core.switchboard.ophooks.OpHooks.install`."""
+        """Put a Python hook in front of an op; see :meth:`pvops_core.switchboard.kernel.ophooks.OpHooks.install`."""
         return self.session.hooks.install(op, function)
 
 

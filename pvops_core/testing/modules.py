@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.guest.ctypes import CTypes
+from pvops_core.guest.types.ctypes import CTypes
 from pvops_core.patching.altinstructions.alternatives import ALWAYS, FEATURES
 from pvops_core.patching.altinstructions.altrecords import FLAG_DIRECT_CALL, FLAG_NOT
 from pvops_core.testing.elf import (

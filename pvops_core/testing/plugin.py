@@ -17,14 +17,14 @@ import pytest
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
-    from pvops_core.backends.loading import Loaded
+    from pvops_core.backends.loading.loader import Loaded
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.session import Session
     from pvops_core.testing.booted import BootedKernel, Recipe
     from pvops_core.testing.call import Caller
-    from pvops_core.testing.cells import MachineCell
-    from pvops_core.testing.choices import Choices
-    from pvops_core.testing.lab import Lab, Pool
+    from pvops_core.testing.fixtures.cells import MachineCell
+    from pvops_core.testing.fixtures.choices import Choices
+    from pvops_core.testing.fixtures.lab import Lab, Pool
     from pvops_core.testing.patched import PatchCaller
     from pvops_core.testing.textpage import TextPage
 
@@ -120,7 +120,7 @@ def _not_for(test: pytest.Item, name: str) -> str:
 def _choices(test: pytest.Item, names: list[str], config: pytest.Config) -> dict[str, Choices]:
     """The settings that a test is run with, on each backend."""
     from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
-    from pvops_core.testing.choices import choices_of  # noqa: PLC0415
+    from pvops_core.testing.fixtures.choices import choices_of  # noqa: PLC0415
 
     marker = test.get_closest_marker("pvops_set")
     try:
@@ -136,8 +136,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if not {"pvops_cell", "pvops_case", "pvops_recipe"} & set(metafunc.fixturenames):
         return
     from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
-    from pvops_core.testing.cells import cells  # noqa: PLC0415
     from pvops_core.testing.conformance.cases import cases as suite_cases  # noqa: PLC0415
+    from pvops_core.testing.fixtures.cells import cells  # noqa: PLC0415
 
     test, loaded = metafunc.definition, loaded_backends(metafunc.config)
     names = _names(test, metafunc.config)
@@ -197,8 +197,8 @@ def _explain(item: pytest.Item, error: BaseException, report: pytest.TestReport)
         return
     from pvops_core.backends.blame import own_trace  # noqa: PLC0415 - likewise
     from pvops_core.testing.conformance.broken import sentence  # noqa: PLC0415
-    from pvops_core.testing.explain import explain  # noqa: PLC0415
-    from pvops_core.testing.replay import replay  # noqa: PLC0415
+    from pvops_core.testing.reporting.explain import explain  # noqa: PLC0415
+    from pvops_core.testing.reporting.replay import replay  # noqa: PLC0415
 
     if (
         "pvops_case" in getattr(item, "fixturenames", ())
@@ -226,7 +226,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """The verdict on every op that the conformance suite tried."""
     reports = [report for group in terminalreporter.stats.values() for report in group]
     if any(name == "pvops_op" for report in reports for name, _value in getattr(report, "user_properties", ())):
-        from pvops_core.testing.verdicts import ktap, table, verdicts  # noqa: PLC0415 - likewise
+        from pvops_core.testing.reporting.verdicts import ktap, table, verdicts  # noqa: PLC0415 - likewise
 
         found = verdicts(reports)
         terminalreporter.section("verdicts")
@@ -248,7 +248,7 @@ def pvops_cell(request: pytest.FixtureRequest) -> MachineCell:
 @pytest.fixture
 def pvops_lab(request: pytest.FixtureRequest, pvops_cell: MachineCell) -> Lab:
     """The machine, at the point where the test begins."""
-    from pvops_core.testing.lab import KEPT, ImpossibleError, Lab, Pool  # noqa: PLC0415 - likewise
+    from pvops_core.testing.fixtures.lab import KEPT, ImpossibleError, Lab, Pool  # noqa: PLC0415 - likewise
 
     config = request.config
     if _LABS not in config.stash:
@@ -340,7 +340,7 @@ def kernel(request: pytest.FixtureRequest, pvops_recipe: Recipe) -> BootedKernel
     """A booted real kernel, as it was when it came to its place; skipped with the reason where there is none."""
     from pvops_core.errors import UsageError  # noqa: PLC0415 - likewise
     from pvops_core.testing.booted import KEPT, BootedKernel  # noqa: PLC0415
-    from pvops_core.testing.lab import Pool  # noqa: PLC0415
+    from pvops_core.testing.fixtures.lab import Pool  # noqa: PLC0415
 
     config = request.config
     if _KERNELS not in config.stash:

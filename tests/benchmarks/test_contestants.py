@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.boots.contestants import LAST_WORDS, Boot, Contestant, pvops
-from pvops_core.cli.summary import summary
+from pvops_core.cli.output.summary import summary
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.observation import Observation

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pvops_core.guest.returns import TaskStack, no_tasks
+from pvops_core.guest.stacks.returns import TaskStack, no_tasks
 from pvops_core.kinds import MachineKind
 from pvops_core.livepatch.control.manager import Livepatch
 from pvops_core.livepatch.guest import PatchedGuest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from pvops_core.guest.returns import TaskStack
+from pvops_core.guest.stacks.returns import TaskStack
 from pvops_core.livepatch.payload.model import Command, State
 from tests.livepatch.conftest import MINOR, NEW, PLAIN, STACKS, VERSION, Make, Patched
 

@@ -10,7 +10,7 @@ from capstone import x86_const
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pvops_core.machine.cpu.intents import changes_memory
+from pvops_core.machine.cpu.memory.intents import changes_memory
 from pvops_core.testing.assembly import assemble
 
 CHANGING = re.compile(

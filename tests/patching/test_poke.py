@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pvops_core.errors import HeldError, MachineError, OccupiedError, PatchError
-from pvops_core.guest.leaving import PATIENCE_NS
+from pvops_core.guest.stacks.leaving import PATIENCE_NS
 from pvops_core.machine import BareMetal, Machine, MachineKind, Vcpu
 from pvops_core.patching.holders import Hold
 from pvops_core.patching.poke import Poke, PokeBatch, Poker, PokeStep

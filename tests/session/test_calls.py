@@ -14,8 +14,8 @@ from pvops_core.machine import GuestFault, Vcpu
 from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.session.callee import Callee
 from pvops_core.session.calls import CallError, Calls
-from pvops_core.testing.cells import MachineCell
-from pvops_core.testing.lab import Lab
+from pvops_core.testing.fixtures.cells import MachineCell
+from pvops_core.testing.fixtures.lab import Lab
 from pvops_core.x86 import ARITHMETIC, FLAG_DF, FLAG_IF
 from tests.machine.conftest import CODE, STACK, Rig
 

@@ -22,7 +22,7 @@ from tests.session.selfpatching import CELL, SelfPatching, Writes
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
-    from pvops_core.guest.structs import Structures
+    from pvops_core.guest.types.structs import Structures
     from pvops_core.images import KernelImage
     from pvops_core.ops import Slot
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pvops_core.machine import Machine, MachineKind
-from pvops_core.switchboard.gates import PAGE_SIZE, GateAllocator
+from pvops_core.switchboard.builtin.gates import PAGE_SIZE, GateAllocator
 
 
 @pytest.mark.parametrize("base", [0x10000, 0x10FF8, 0x10008, 0x10D31])

@@ -14,11 +14,11 @@ import pytest
 from pvops_core.backends import load_backends
 from pvops_core.ops import LAYOUTS
 from pvops_core.switchboard import Form
-from pvops_core.testing.cells import MachineCell, capabilities
 from pvops_core.testing.conformance import cases
 from pvops_core.testing.conformance.fixture import Fixture
 from pvops_core.testing.conformance.laws import LAWS
-from pvops_core.testing.lab import Lab
+from pvops_core.testing.fixtures.cells import MachineCell, capabilities
+from pvops_core.testing.fixtures.lab import Lab
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -12,8 +12,8 @@ from pvops_core.backends import Platform
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import general_protection
-from pvops_core.machine.cpu.cpuid import cpuid
-from pvops_core.machine.cpu.cpumodel import cpu_features
+from pvops_core.machine.cpu.model.cpuid import cpuid
+from pvops_core.machine.cpu.model.cpumodel import cpu_features
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_lguest.host import builder, costs
 from pvops_lguest.host.abi import TRAP_ENTRY, VMCALL, Call

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.machine.cpu.msrs import APIC_DEFAULT_BASE
+from pvops_core.machine.cpu.model.msrs import APIC_DEFAULT_BASE
 from pvops_native.devices.apic import ICR_LOW
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import attrs
 
 from pvops_core.backends import Platform, Settings, clock_start, cpu_model
 from pvops_core.machine import BareMetal
-from pvops_core.machine.cpu.cpumodel import cpu_features
+from pvops_core.machine.cpu.model.cpumodel import cpu_features
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_native.board import Board, BoardState, Wires
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.machine.cpu.features import word
+from pvops_core.machine.cpu.model.features import word
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_native import loader
 from pvops_native.devices.apic import INIT, NMI, STARTUP

@@ -23,11 +23,11 @@ from pvops_core.ops import LAYOUTS, Layout
 from pvops_core.patching.code.nops import NOPS, NopKind
 from pvops_core.patching.poke import Poker
 from pvops_core.switchboard import Switchboard
-from pvops_core.switchboard.alternatives import SiteAlternatives
-from pvops_core.switchboard.gates import GateAllocator
+from pvops_core.switchboard.builtin.alternatives import SiteAlternatives
+from pvops_core.switchboard.builtin.gates import GateAllocator
+from pvops_core.switchboard.builtin.siteindex import SiteIndex
+from pvops_core.switchboard.builtin.text import SwitchableText
 from pvops_core.switchboard.implementations import BoundBackend
-from pvops_core.switchboard.siteindex import SiteIndex
-from pvops_core.switchboard.text import SwitchableText
 from pvops_core.testing.equivalence import Bench
 
 BASE = {32: 0xC000_0000, 64: 0xFFFF_FFFF_8000_0000}

@@ -8,8 +8,8 @@ import attrs
 
 from pvops_core.backends import Platform, Settings, clock_start, cpu_model, setting
 from pvops_core.errors import MachineError
-from pvops_core.machine.cpu.cpumodel import cpu_features
 from pvops_core.machine.cpu.faults import GuestFault, general_protection
+from pvops_core.machine.cpu.model.cpumodel import cpu_features
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.x86 import GP, NM, PF, UD
 from pvops_xen.hypervisor import builder

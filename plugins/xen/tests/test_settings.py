@@ -15,8 +15,8 @@ from pvops_xen.platform import XenPlatform
 
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import Machine
-from pvops_core.machine.cpu.cpumodel import MODELS
-from pvops_core.machine.cpu.features import PLACES
+from pvops_core.machine.cpu.model.cpumodel import MODELS
+from pvops_core.machine.cpu.model.features import PLACES
 
 KINDS = [MachineKind.X86_64, MachineKind.PAE]
 Make = Callable[..., XenPlatform]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pvops_core.guest.returns import OnStacks, TaskStack, user_mode_of
+from pvops_core.guest.stacks.returns import OnStacks, TaskStack, user_mode_of
 
 if TYPE_CHECKING:
     from pvops_core.backends import Platform

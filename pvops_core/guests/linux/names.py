@@ -15,7 +15,7 @@ from pvops_core.patching.altinstructions.capabilities import capability_words, f
 if TYPE_CHECKING:
     from pvops_core.guest import GuestText
     from pvops_core.guest.space import KernelSpace
-    from pvops_core.guest.structs import Structures
+    from pvops_core.guest.types.structs import Structures
     from pvops_core.guests.linux.kernel import Kernel
     from pvops_core.machine import Machine, Vcpu
 

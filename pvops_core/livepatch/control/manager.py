@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from pvops_core.errors import HeldError, MachineError, OccupiedError, PvopsError
-from pvops_core.guest.spans import Spans
+from pvops_core.guest.stacks.spans import Spans
 from pvops_core.livepatch.control.registry import Registry, RegistryState
 from pvops_core.livepatch.errors import LivepatchError, PartialError
 from pvops_core.livepatch.payload.area import PAGE_SIZE, PageRights

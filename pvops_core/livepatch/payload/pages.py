@@ -20,7 +20,7 @@ from pvops_core.x86 import ADDRESS, CR4_PAE, EFER_NXE, LARGE, NO_EXECUTE, PRESEN
 if TYPE_CHECKING:
     from pvops_core.guest.space import KernelSpace
     from pvops_core.machine import Vcpu, Walk
-    from pvops_core.machine.cpu.paging import Paging
+    from pvops_core.machine.cpu.memory.paging import Paging
     from pvops_core.session import Session
 
 SIZE: Final = 4 << 20

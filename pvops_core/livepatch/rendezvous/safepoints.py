@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.guest.returns import stack_words, words_of
+from pvops_core.guest.stacks.returns import stack_words, words_of
 from pvops_core.livepatch.rendezvous import quiescence
 
 if TYPE_CHECKING:
-    from pvops_core.guest.returns import TaskStack
-    from pvops_core.guest.spans import Words
+    from pvops_core.guest.stacks.returns import TaskStack
+    from pvops_core.guest.stacks.spans import Words
     from pvops_core.livepatch.guest import PatchedGuest
     from pvops_core.machine import Vcpu
 

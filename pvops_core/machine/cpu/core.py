@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pvops_core.machine.cpu.msrs import KEPT, after_reset
+from pvops_core.machine.cpu.memory.virtual import VirtualMemory
+from pvops_core.machine.cpu.model.msrs import KEPT, after_reset
 from pvops_core.machine.cpu.registers import Registers
-from pvops_core.machine.cpu.segments import Descriptor, HiddenState
-from pvops_core.machine.cpu.virtual import VirtualMemory
+from pvops_core.machine.cpu.segmentation.segments import Descriptor, HiddenState
 from pvops_core.machine.unicorn.engine import Context, Engine, TableRegister, Words
 from pvops_core.machine.unicorn.state import StateWord
 from pvops_core.x86 import EFER_LMA, MSR_EFER
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.kinds import MachineKind
-    from pvops_core.machine.cpu.paging import Walk
+    from pvops_core.machine.cpu.memory.paging import Walk
     from pvops_core.machine.memory import PhysicalMemory
     from pvops_core.machine.run.clock import Clock
     from pvops_core.machine.unicorn.probe import ContextLayout

@@ -218,7 +218,7 @@ class DebugRegisters:
 
     def _touched(self, physical: int, size: int, write: bool) -> int:  # noqa: FBT001 - as the engine tells it
         """Which data breakpoints an access hits: its page is theirs, and the instruction names their address."""
-        from pvops_core.machine.cpu.decode import accesses  # noqa: PLC0415 - the disassembler
+        from pvops_core.machine.cpu.memory.decode import accesses  # noqa: PLC0415 - the disassembler
 
         data = [each for each in self._armed if each.kind == _ACCESS or (each.kind == _WRITE and write)]
         near = [each for each in data if self._same_page(each, physical, size)]

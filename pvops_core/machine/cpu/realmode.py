@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.cpu.segments import Descriptor
+from pvops_core.machine.cpu.segmentation.segments import Descriptor
 from pvops_core.x86 import CR0_PE, CR0_PG, CR4_PAE, MSR_EFER
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
-    from pvops_core.machine.cpu.segments import HiddenState
+    from pvops_core.machine.cpu.segmentation.segments import HiddenState
     from pvops_core.machine.unicorn.engine import Context, Engine
 
 _CR0_AFTER_INIT: Final = 0x6000_0010

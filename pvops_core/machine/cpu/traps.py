@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.machine.cpu import faults
-from pvops_core.machine.cpu.descriptors import read_descriptor, selector_fault
 from pvops_core.machine.cpu.faults import GuestFault, general_protection
-from pvops_core.machine.cpu.segments import Descriptor
-from pvops_core.machine.cpu.stackfaults import through_stack
+from pvops_core.machine.cpu.segmentation.descriptors import read_descriptor, selector_fault
+from pvops_core.machine.cpu.segmentation.segments import Descriptor
+from pvops_core.machine.cpu.segmentation.stackfaults import through_stack
 from pvops_core.x86 import FLAG_IF, FLAG_NT, FLAG_RF, FLAG_TF, FLAG_VM
 
 if TYPE_CHECKING:

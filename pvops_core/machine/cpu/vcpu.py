@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pvops_core.machine.cpu import traps
 from pvops_core.machine.cpu.core import Core
 from pvops_core.machine.cpu.debugregs import DebugRegisters
-from pvops_core.machine.cpu.descriptors import read_descriptor
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.fpu import AFTER_FNINIT, load_image
-from pvops_core.machine.cpu.insn import Instructions
-from pvops_core.machine.cpu.iret import iret
-from pvops_core.machine.cpu.msrs import MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR
+from pvops_core.machine.cpu.instructions.insn import Instructions
+from pvops_core.machine.cpu.instructions.iret import iret
+from pvops_core.machine.cpu.model.msrs import MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR
 from pvops_core.machine.cpu.realmode import enter_real_mode
-from pvops_core.machine.cpu.segments import Descriptor, flat
-from pvops_core.machine.cpu.stackfaults import through_stack
+from pvops_core.machine.cpu.segmentation.descriptors import read_descriptor
+from pvops_core.machine.cpu.segmentation.segments import Descriptor, flat
+from pvops_core.machine.cpu.segmentation.stackfaults import through_stack
 from pvops_core.machine.unicorn import intercepts
 from pvops_core.machine.unicorn.modeswitch import ModeSwitch
 from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault, Reschedule
-from pvops_core.machine.cpu.intents import as_write
-from pvops_core.machine.cpu.stackfaults import canonicality_decides, vector_of
+from pvops_core.machine.cpu.memory.intents import as_write
+from pvops_core.machine.cpu.segmentation.stackfaults import canonicality_decides, vector_of
 from pvops_core.machine.exits.instructions import answer, icebp, is_rdpmc
 from pvops_core.machine.exits.pageend import PageEnd
 from pvops_core.machine.run.eventkinds import event_kind

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu import faults
-from pvops_core.machine.cpu.paging import ErrorCode
-from pvops_core.machine.cpu.virtual import LONGEST
+from pvops_core.machine.cpu.memory.paging import ErrorCode
+from pvops_core.machine.cpu.memory.virtual import LONGEST
 from pvops_core.machine.unicorn.state import StateWord
 from pvops_core.x86 import EFER_NXE, MSR_EFER, PAGE
 

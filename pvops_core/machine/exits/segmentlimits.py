@@ -25,9 +25,9 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from pvops_core.machine.cpu import faults
-from pvops_core.machine.cpu.decode import MemoryAccess, Touch, accesses, disassembled, of_all_registers, touches
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.cpu.segments import allows
+from pvops_core.machine.cpu.memory.decode import MemoryAccess, Touch, accesses, disassembled, of_all_registers, touches
+from pvops_core.machine.cpu.segmentation.segments import allows
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.guarding import CODE, DATA, GuardWords, guards
 from pvops_core.machine.unicorn.state import StateWord

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine.unicorn.probe import HF_ADDSEG, HF_CPL, HF_CS32, HF_CS64, HF_SS32
 
 if TYPE_CHECKING:
-    from pvops_core.machine.cpu.segments import Descriptor
+    from pvops_core.machine.cpu.segmentation.segments import Descriptor
     from pvops_core.machine.unicorn.engine import Context, Engine
     from pvops_core.machine.unicorn.probe import ContextLayout
 

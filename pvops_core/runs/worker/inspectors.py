@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pvops_core.backends.loading import load_object
-from pvops_core.backends.paths import plugins_at
+from pvops_core.backends.finding.paths import plugins_at
+from pvops_core.backends.loading.loader import load_object
 from pvops_core.errors import UsageError
 from pvops_core.runs.worker.serving import Serving
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pvops_core.session import Session
     from pvops_core.session.trace import Trace
     from pvops_core.session.verify import PatchingCheck
-    from pvops_core.switchboard.ophook import OpHook
+    from pvops_core.switchboard.kernel.ophook import OpHook
 
 
 class Inspectors:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pvops_core.backends import Loaded, chain, load_backends
 from pvops_core.backends.blame import own_trace
 from pvops_core.backends.keyboard import Keyboard
-from pvops_core.backends.loading import load_needed
+from pvops_core.backends.loading.loader import load_needed
 from pvops_core.errors import ImageError, MachineError, PvopsError, UsageError, unknown
 from pvops_core.guests import builtin_guest, read_kernel
 from pvops_core.runs.cell import BUILTIN, Cell

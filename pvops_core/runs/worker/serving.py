@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pvops_core.backends import Backend
     from pvops_core.session import Session
-    from pvops_core.switchboard.ophook import OpHook
+    from pvops_core.switchboard.kernel.ophook import OpHook
 
 
 class Serving:

@@ -11,7 +11,7 @@ from pvops_core.patching.code.nops import kernel_nops
 from pvops_core.patching.sites import read_sites
 from pvops_core.patching.tables import find_table
 from pvops_core.patching.text import BuiltText
-from pvops_core.switchboard.siteindex import site_form
+from pvops_core.switchboard.builtin.siteindex import site_form
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage

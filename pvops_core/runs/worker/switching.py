@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from pvops_core.backends.loading import load_object
-from pvops_core.backends.paths import plugins_at
+from pvops_core.backends.finding.paths import plugins_at
+from pvops_core.backends.loading.loader import load_object
 from pvops_core.errors import PluginError, PvopsError, SwitchError, UsageError, unknown
 from pvops_core.guests import BuiltinGuest
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.implementations import of_callable
-from pvops_core.switchboard.ophook import arguments_of
+from pvops_core.switchboard.kernel.ophook import arguments_of
 from pvops_core.switchboard.ops import KERNEL
 
 if TYPE_CHECKING:

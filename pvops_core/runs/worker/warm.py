@@ -15,7 +15,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from pvops_core.backends.keyboard import Keyboard
-from pvops_core.backends.loading import load_needed
+from pvops_core.backends.loading.loader import load_needed
 from pvops_core.runs import wire
 from pvops_core.runs.worker.once import answer, take_stdout
 from pvops_core.runs.worker.parentpipe import lines_of_parent

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pvops_core.testing.explain import shown
+from pvops_core.testing.reporting.explain import shown
 
 if TYPE_CHECKING:
     from pvops_core.switchboard.implementations import Implementation

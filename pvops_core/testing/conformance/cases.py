@@ -12,14 +12,14 @@ from pvops_core.backends import chain, implemented
 from pvops_core.guests import LAYOUTS as GUESTS
 from pvops_core.ops import LAYOUTS, Convention
 from pvops_core.patching.patchlets import select
-from pvops_core.testing.cells import USUAL, MachineCell, capabilities
 from pvops_core.testing.conformance import memory, registers, structures
 from pvops_core.testing.conformance.laws import LAWS, Law
+from pvops_core.testing.fixtures.cells import USUAL, MachineCell, capabilities
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.ops import Layout
-    from pvops_core.testing.choices import Choices
+    from pvops_core.testing.fixtures.choices import Choices
 
 LAW_MODULES: Final = (memory, registers, structures)
 """Imported for the laws that they make known."""

@@ -17,14 +17,14 @@ from pvops_core.patching.patchlets import usual_length
 from pvops_core.session import Session
 from pvops_core.switchboard import Form
 from pvops_core.testing.booted import find_image
-from pvops_core.testing.cells import capabilities
 from pvops_core.testing.conformance.audit import Audit, audit
 from pvops_core.testing.conformance.broken import told
 from pvops_core.testing.conformance.finish import finish
 from pvops_core.testing.conformance.fixture import PAGE, TABLE, Fixture
 from pvops_core.testing.conformance.memory import USER
 from pvops_core.testing.equivalence import bench_of, check_equivalence
-from pvops_core.testing.lab import MEMORY
+from pvops_core.testing.fixtures.cells import capabilities
+from pvops_core.testing.fixtures.lab import MEMORY
 from pvops_core.testing.plugin import loaded_backends
 from pvops_core.testing.proofs.proving import Prover
 from pvops_core.testing.proofs.subject import Subject
@@ -33,9 +33,9 @@ from pvops_core.testing.proofs.telling import lines
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.machine import Vcpu
-    from pvops_core.testing.cells import MachineCell
     from pvops_core.testing.conformance.cases import Case
-    from pvops_core.testing.lab import Lab
+    from pvops_core.testing.fixtures.cells import MachineCell
+    from pvops_core.testing.fixtures.lab import Lab
     from pvops_core.testing.patched import PatchCaller
 
 SYSENTER_CS: Final = 0x174

@@ -16,7 +16,7 @@ import attrs
 if TYPE_CHECKING:
     from pvops_core.machine import Stop, Vcpu
     from pvops_core.session import Session
-    from pvops_core.switchboard.ophook import OpHook
+    from pvops_core.switchboard.kernel.ophook import OpHook
 
 BY: Final = "prove"
 _ARRIVED: Final = "arrived"

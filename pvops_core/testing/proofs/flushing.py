@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.cpu.insn import CR4_FLUSHES
+from pvops_core.machine.cpu.instructions.insn import CR4_FLUSHES
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pvops_core.machine import MachineKind
-from pvops_core.machine.cpu.segments import allows
+from pvops_core.machine.cpu.segmentation.segments import allows
 from pvops_core.testing.assembly import assemble
 from pvops_core.x86 import GP, SS
 from tests.machine.conftest import CODE, DATA, GDT, KSS, STACK, UCS, USER_CODE, USER_STACK, USS, Rig

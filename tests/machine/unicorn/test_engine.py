@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pvops_core.errors import MachineError, MemoryAccessError
 from pvops_core.machine import Machine, MachineKind, PhysicalMemory
-from pvops_core.machine.cpu import cpuid
+from pvops_core.machine.cpu.model import cpuid
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn import probe
 

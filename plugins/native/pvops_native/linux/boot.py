@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_core.guests import Kernel
-from pvops_core.machine.cpu.msrs import APIC_ENABLED, MSR_APIC_BASE
+from pvops_core.machine.cpu.model.msrs import APIC_ENABLED, MSR_APIC_BASE
 from pvops_native import apics
 from pvops_native.linux import loader
 from pvops_native.textwatch import TextWatch

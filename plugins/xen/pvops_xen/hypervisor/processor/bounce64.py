@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.cpu.segments import Descriptor
+from pvops_core.machine.cpu.segmentation.segments import Descriptor
 from pvops_core.machine.unicorn.modeswitch import packed
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, PAGE_SHIFT, VmAssist

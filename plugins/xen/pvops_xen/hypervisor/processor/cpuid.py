@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.cpu.features import ENGINE, LONG_MODE, PLACES, word
+from pvops_core.machine.cpu.model.features import ENGINE, LONG_MODE, PLACES, word
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
 from pvops_xen.hypervisor.policy import TSC_HZ, XEN_MAJOR, XEN_MINOR
 from pvops_xen.hypervisor.scheduling.timers import MULTIPLIER, SHIFT

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.machine.cpu.descriptors import read_descriptor, selector_fault
 from pvops_core.machine.cpu.faults import GuestFault, PageFault
+from pvops_core.machine.cpu.segmentation.descriptors import read_descriptor, selector_fault
 from pvops_core.x86 import GP, NP, PF, SS
 from pvops_xen.hypervisor.abi import EINVAL, PAGE_MASK, PAGE_SHIFT
 from pvops_xen.hypervisor.access import canonical, native_addr_ok
@@ -16,7 +16,7 @@ from pvops_xen.hypervisor.processor.segments import LDT_PAGE, WINDOW_SIZE, map_s
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-    from pvops_core.machine.cpu.segments import Descriptor
+    from pvops_core.machine.cpu.segmentation.segments import Descriptor
     from pvops_xen.hypervisor.core import Hypervisor
 
 

@@ -1,0 +1,33 @@
+"""What a sound backend declares without effect: told to its author, who may mean it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+from pvops_core.backends.hooks import implemented
+from pvops_core.hookspecs.specs import specs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pvops_core.backends.backend import Backend
+    from pvops_core.backends.finding.found import Found
+    from pvops_core.errors import PluginError
+
+
+def notes_on(found: Found, backend: Backend) -> Iterator[PluginError]:
+    """One note for each hook concerned, in the order of their names.
+
+    Args:
+        found: the plugin, for the notes.
+        backend: what it declares, checked.
+    """
+    hooks = implemented(backend)
+    for name in sorted(specs().keys() - hooks):
+        if inspect.isroutine(inspect.getattr_static(backend.ops, name, None)):
+            message = "its ops have a method of this name that is not marked @hookimpl, so it is never called as the op"
+            yield found.error(message, name)
+    for op in sorted({patchlet.op for patchlet in backend.patchlets} - hooks - backend.nops - backend.empty):
+        message = "it has a patchlet for it, but not the op: a patchlet stands for its own backend's op and no other"
+        yield found.error(message, op)

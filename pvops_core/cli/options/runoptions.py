@@ -1,0 +1,152 @@
+"""What the verbs that run guests share: their options, plugins, layouts, and how to write the command again."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from pvops_core.backends.finding.discovery import GROUP
+from pvops_core.backends.finding.paths import plugins_at
+from pvops_core.cli import ALL_OPS
+from pvops_core.cli.common import STDOUT
+from pvops_core.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from pvops_core.backends import Loaded
+    from pvops_core.errors import PluginError
+    from pvops_core.kinds import MachineKind
+
+MOST_MEMORY: Final = 1 << 20
+"""A machine's physical addresses have 40 bits."""
+CpusOption = Annotated[int, typer.Option(min=1, max=128, metavar="N", help="Virtual CPUs.")]
+SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the run: the same seed gives the same run.")]
+MemoryOption = Annotated[int, typer.Option(min=1, max=MOST_MEMORY, metavar="MIB", help="Guest memory in MiB.")]
+MaxSecondsOption = Annotated[
+    float, typer.Option(min=0.001, metavar="S", help="Seconds of wall time after which a run is given up.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Setting of the backend's platform, as `pvops backends --check` lists them; may be repeated.",
+    ),
+]
+OpsOption = Annotated[
+    str,
+    typer.Option(
+        "--ops",
+        "--python-ops",
+        metavar="[OP,...]",
+        help="Let the backend's own hooks serve a kernel's ops, in Python, in place of the kernel's functions: those "
+        "named, such as mmu.write_cr3,irq.*, or all of them. Ops that share state come together. What an op leaves to "
+        "the kernel's function is told.",
+    ),
+]
+SwitchOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--switch",
+        metavar="OP=WHAT[@PLACE]",
+        help="Give an op another implementation while the guest runs; may be repeated. OP is an op, or a set such as "
+        "'irq.*'. WHAT is a backend, kernel for a real kernel's own function, or MODULE:FUNCTION or FILE.py:FUNCTION. "
+        "PLACE is a function of the guest's, SYMBOL+OFFSET, an address, a named point of its boot, or a virtual time "
+        "such as 2ms; before the first instruction if not given.",
+    ),
+]
+PythonOpsOption = Annotated[
+    str,
+    typer.Option(
+        "--python-ops",
+        metavar="[OP,...]",
+        help="Let each backend's own hooks serve the kernel's ops, those named or all, as --ops of `pvops boot`.",
+    ),
+]
+EventsOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")]
+DEFAULT_MAX_SECONDS = 120.0
+DEFAULT_MEMORY = 16
+
+
+def load(plugins: Sequence[str]) -> Loaded:
+    """All backends; those that cannot be loaded are told of on standard error."""
+    from pvops_core.backends import load_backends  # noqa: PLC0415 - heavy
+
+    loaded = load_backends(plugins=plugins)
+    for error in loaded.errors:
+        complain(error)
+    tell(loaded)
+    return loaded
+
+
+def tell(loaded: Loaded) -> None:
+    """Say on standard error what the good plugins declare without effect."""
+    for note in loaded.notes:
+        sys.stderr.write(f"pvops: note: {printable(str(note))}\n")
+
+
+def complain(error: PluginError) -> None:
+    """Name a broken plugin on standard error."""
+    sys.stderr.write(f"pvops: broken plugin: {printable(str(error))}\n")
+
+
+def broken_names(loaded: Loaded) -> set[str]:
+    """Names of the backends that are there but could not be loaded."""
+    names_of_broken = {error.entry_point.partition("=")[0].strip() for error in loaded.errors}
+    return names_of_broken - loaded.backends.keys()
+
+
+def broken_paths(loaded: Loaded, plugins: Sequence[str]) -> bool:
+    """Whether a plugin given by path could not be loaded."""
+    given = {found.key for text in plugins for found in plugins_at(text, GROUP)}
+    return not given.isdisjoint(loaded.broken)
+
+
+def check_folders(*files: str | Path | None) -> None:
+    """Refuse files that could not be written once the runs are over.
+
+    Raises:
+        UsageError: a file's folder is not there, or the file is a folder itself.
+    """
+    for file in files:
+        if file is None or str(file) == STDOUT:
+            continue
+        if not Path(file).absolute().parent.is_dir():
+            raise UsageError(f"{file}: its folder does not exist")
+        if Path(file).is_dir():
+            raise UsageError(f"{file}: is a folder")
+
+
+def builtin_layouts() -> dict[str, MachineKind]:
+    """Each layout that a built-in guest was made for, with its machine kind; the widest machines first."""
+    from pvops_core import guests, ops  # noqa: PLC0415 - heavy
+
+    kinds = {name: ops.LAYOUTS[name].kind for name in guests.LAYOUTS}
+    return dict(sorted(kinds.items(), key=lambda item: -item[1].bits))
+
+
+def ops_patterns(text: str) -> tuple[str, ...] | None:
+    """What ``--ops`` means: patterns, none for all ops; None where it was not given."""
+    if not text:
+        return None
+    return () if ALL_OPS in (found := names(text)) else tuple(found)
+
+
+def names(text: str) -> list[str]:
+    """The names in a list parted by commas."""
+    return [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def again(verb: str, options: Mapping[str, object]) -> str:
+    """The command that makes the same runs again, on one line; options without a value are left out."""
+    words = ["pvops", verb]
+    for name, value in options.items():
+        values = value if isinstance(value, tuple) else (value,)
+        for each in values:
+            if each not in {None, ""}:
+                words += [f"--{name}", str(each)]
+    return shlex.join(words)

@@ -1,0 +1,1 @@
+"""A guest's memory by its kernel's own C types."""

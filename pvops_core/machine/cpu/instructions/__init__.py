@@ -1,0 +1,1 @@
+"""What privileged and sensitive instructions do, for Python code that acts for the guest."""

@@ -1,0 +1,1 @@
+"""Which processor this is: what cpuid says, and the model-specific registers."""

@@ -1,0 +1,1 @@
+"""Segment registers, descriptors, and the faults that come of the segment."""

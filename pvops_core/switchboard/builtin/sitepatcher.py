@@ -1,0 +1,161 @@
+"""What stands at a guest's sites, given who implements the ops: the paravirt step and alternatives, site by site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pvops_core.backends.blame import from_outside, of_source, own_trace, sentence
+from pvops_core.errors import PvopsError
+from pvops_core.patching.context import PatchContext
+from pvops_core.patching.default import patch_default, patch_site
+from pvops_core.patching.patchlets import select
+from pvops_core.patching.poke import PokeBatch, Poker
+from pvops_core.switchboard.builtin.alternatives import lock_features
+
+if TYPE_CHECKING:
+    from pvops_core.patching.context import Patcher
+    from pvops_core.patching.patchlets import Patchlet
+    from pvops_core.switchboard.builtin.gates import GateAllocator
+    from pvops_core.switchboard.builtin.siteindex import Shape
+    from pvops_core.switchboard.builtin.text import SwitchableText
+    from pvops_core.switchboard.implementations import BoundBackend, Implementation
+
+PATCH = "patch"
+PATCH_ARGUMENTS = ("type", "clobbers", "insnbuf", "addr", "len")
+
+Implementations = Mapping[str, "Implementation"]
+
+
+class SitePatcher:
+    """Works out the code of sites; writes nothing.
+
+    Args:
+        text: the guest's text.
+        chain: the backend in force, its base, its base's base.
+        poker: reads guest text.
+        entrances: where implementations are called.
+        forced: numbers of the CPU features that the platform forces on.
+    """
+
+    def __init__(
+        self,
+        text: SwitchableText,
+        chain: Sequence[BoundBackend],
+        poker: Poker,
+        entrances: GateAllocator,
+        forced: frozenset[int],
+    ) -> None:
+        self._text = text
+        self._chain = tuple(chain)
+        self._poker = poker
+        self._entrances = entrances
+        self._forced = forced
+
+    def features(self, current: Implementations) -> frozenset[int]:
+        """Numbers of the CPU features that ALTERNATIVE entries find forced on."""
+        return self._forced | lock_features(current, self._chain[-1].backend.name)
+
+    def context(self, current: Implementations) -> PatchContext:
+        """The table with these implementations in it, for a ``patch`` hook."""
+        layout = self._text.layout
+        return PatchContext(
+            layout=layout,
+            targets=[0 if slot.op.is_data else self._entrances.address(current[slot.op.name]) for slot in layout.slots],
+            nop_address=self._entrances.nop_address,
+            bug_address=self._entrances.bug_address,
+            nops=self._text.nops,
+            patchlets=self._patchlets(current),
+            symbols=self._text.symbols,
+        )
+
+    def _patchlets(self, current: Implementations) -> Mapping[str, Patchlet]:
+        """A patchlet stands for its own backend's implementation, and for no other that an op may have now."""
+        by_backend = {b.backend.name: select(b.backend.patchlets, self._text.layout) for b in self._chain}
+        return {
+            op: patchlet
+            for op, implementation in current.items()
+            if (patchlet := by_backend.get(implementation.backend, {}).get(op)) is not None
+        }
+
+    @staticmethod
+    def patcher(current: Implementations, op: str) -> Patcher:
+        """Whose rules patch an op's sites: its backend's, or only calls for an implementation from outside."""
+        patch = current[PATCH]
+        if not current[op].backend or patch.function is None:
+            return patch_default
+        return _with_arguments(patch.function, patch.arguments)
+
+    def batches(self, ops: Iterable[str], current: Implementations, *, every_site: bool) -> list[PokeBatch]:
+        """The pokes that bring the sites of these ops up to date.
+
+        Args:
+            ops: the ops.
+            current: who implements what.
+            every_site: patch all sites; if not, those that have been patched before.
+
+        Raises:
+            PatchError: the ``patch`` hook gave what cannot be written.
+            PluginError: it raised anything else than an error of ours.
+        """
+        context, features = self.context(current), self.features(current)
+        found = []
+        for op in ops:
+            patch, known = self.patcher(current, op), features if current[op].backend else None
+            try:
+                shapes = self._text.sites.of(op)
+                found += [self._batch(shape, context, patch, known, every_site=every_site) for shape in shapes]
+            except PvopsError:
+                raise
+            except BaseException as error:
+                if from_outside(error):
+                    raise
+                asked = current[PATCH]
+                message = f"{asked.name} raised {sentence(error)}, for {op}"
+                raise of_source(asked.source, message, hook=PATCH, frames=own_trace(error)) from error
+        return [batch for batch in found if batch is not None]
+
+    def _batch(
+        self,
+        shape: Shape,
+        context: PatchContext,
+        patch: Patcher,
+        features: frozenset[int] | None,
+        *,
+        every_site: bool,
+    ) -> PokeBatch | None:
+        """New bytes for the sites of a shape; without features no ALTERNATIVE speaks for the implementation."""
+        now = self._poker.read(shape.addresses, shape.length)
+        patched = shape.patched | (now != shape.original).any(axis=1)
+        rows = np.arange(len(now)) if every_site else np.flatnonzero(patched)
+        if not len(rows):
+            return None
+        # Even where nothing is going to change: who guards a site would later put back what it is not to be any more.
+        places = shape.addresses[rows]
+        self._poker.refuse_held(np.stack((places, places + np.uint64(shape.length)), axis=1), "its sites are patched")
+        number, clobbers, length = shape.type, shape.clobbers, shape.length
+        addresses, original = shape.addresses[rows].tolist(), shape.original[rows].tobytes()
+        codes = [
+            patch_site(context, patch, number, clobbers, original[row * length : (row + 1) * length], address)
+            for row, address in enumerate(addresses)
+        ]
+        if features is not None:
+            apply = self._text.alternatives.apply
+            codes = [apply(address, code, features) for address, code in zip(addresses, codes, strict=True)]
+        new = np.frombuffer(b"".join(codes), dtype=np.uint8).reshape(-1, length)
+        changed = np.flatnonzero((new != now[rows]).any(axis=1))
+        return PokeBatch(shape.addresses[rows][changed], now[rows][changed], new[changed]) if len(changed) else None
+
+
+def _with_arguments(function: Callable[..., int], names: tuple[str, ...]) -> Patcher:
+    """A ``patch`` hook that may have left out arguments it does not want."""
+    if names == PATCH_ARGUMENTS:
+        return function
+
+    def patch(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
+        given = dict(zip(PATCH_ARGUMENTS, (type, clobbers, insnbuf, addr, len), strict=True))
+        return function(ctx, *(given[name] for name in names))
+
+    return patch

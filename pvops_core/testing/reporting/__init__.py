@@ -1,0 +1,1 @@
+"""What a failed test shows, how to run it again, and the verdict on every op."""
