@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pvops_core.errors import MachineError
 from pvops_xen.hypervisor.abi import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, FLAT_RING1_CS32, PAGE_SHIFT
@@ -15,9 +15,6 @@ from pvops_xen.hypervisor.processor.bounce import in_guest_kernel, toggle_mode
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
-
-_MASK: Final = 1
-"""Offset of ``evtchn_upcall_mask`` in ``struct vcpu_info``."""
 
 
 class XenCallsIn:
@@ -68,4 +65,4 @@ class XenCallsIn:
             raise MachineError(f"Xen does not take {value:#x} as a page-table entry at {address:#x}")
 
     def _mask_of(self, vcpu: Vcpu) -> int:
-        return self.hv.state(vcpu).info + _MASK
+        return self.hv.state(vcpu).info + self.hv.abi.upcall_mask

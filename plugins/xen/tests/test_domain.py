@@ -13,7 +13,8 @@ from pvops_xen import backend
 from pvops_xen.domain.notes import ElfNote, read_notes
 from pvops_xen.domain.space import SLACK, MemoryRequest, plan
 from pvops_xen.domain.stubs import hypercall_page
-from pvops_xen.hypervisor.layout import GUEST_CONTEXT64, START_INFO32, START_INFO64, USER_REGS64
+from pvops_xen.hypervisor.abi import VGCF_IN_KERNEL
+from pvops_xen.hypervisor.layout import GUEST_CONTEXT, START_INFO
 from pvops_xen.xenstore.wire import RequestError
 
 from pvops_core.errors import ImageError, MachineError, UsageError
@@ -99,14 +100,17 @@ def boot(
     return session
 
 
+WORDS = (
+    *("nr_pages", "shared_info", "flags", "console.domU.mfn", "pt_base", "nr_pt_frames", "mfn_list"),
+    *("mod_start", "mod_len", "first_p2m_pfn", "nr_p2m_frames"),
+)
+
+
 def start_info(session: Session, bits: int) -> dict[str, int]:
     """The fields of start_info that are unsigned longs, by way of RSI."""
-    layout = START_INFO64 if bits == 64 else START_INFO32
     cpu = session.machine.vcpus[0]
     address = cpu.get("rsi" if bits == 64 else "esi")
-    fields = ("nr_pages", "shared_info", "flags", "console_mfn", "pt_base", "nr_pt_frames", "mfn_list", "mod_start")
-    names = (*fields, "mod_len", "first_p2m_pfn", "nr_p2m_frames")
-    return {name: cpu.word(address + getattr(layout, name)) for name in names} | {"address": address}
+    return {name: cpu.word(address + START_INFO.offset(name, bits)) for name in WORDS} | {"address": address}
 
 
 @pytest.mark.parametrize("by_page", [False, True])
@@ -121,12 +125,11 @@ def test_a_guest_prints_and_powers_off(boots: list[Session], bits: int, *, by_pa
 @pytest.mark.parametrize("bits", [64, 32])
 def test_a_guest_may_have_no_console_ring(boots: list[Session], bits: int) -> None:
     with_ring, without = boot(boots, elf(bits)), boot(boots, elf(bits), console_ring="no")
-    assert start_info(with_ring, bits)["console_mfn"]
-    assert start_info(without, bits)["console_mfn"] == 0
+    assert start_info(with_ring, bits)["console.domU.mfn"]
+    assert start_info(without, bits)["console.domU.mfn"] == 0
     hv = without.platform.hv  # type: ignore[attr-defined]
-    layout = START_INFO64 if bits == 64 else START_INFO32
     cpu = without.machine.vcpus[0]
-    assert cpu.u32(start_info(without, bits)["address"] + layout.console_evtchn) == 0
+    assert cpu.u32(start_info(without, bits)["address"] + START_INFO.offset("console.domU.evtchn", bits)) == 0
     tree = hv.store.daemon.as_toolstack()
     assert tree.node("/local/domain/1/store/port", 0).value == b"1"
     with pytest.raises(RequestError):
@@ -155,13 +158,11 @@ def test_a_kernel_may_load_the_stack_segment_of_its_own_level(boots: list[Sessio
 def test_a_new_vcpu_has_the_io_privilege_of_its_flags(boots: list[Session], iopl: int) -> None:
     session = boot(boots, elf(64), vcpus=2)
     cpu, hv = session.machine.vcpus[0], session.platform.hv  # type: ignore[attr-defined]
-    context = bytearray(GUEST_CONTEXT64.size)
-    in_kernel, registers = 4, {"cs": 0xE033, "ss": 0xE02B, "rflags": iopl << 12, "rip": TEXT[64]}
-    struct.pack_into("<Q", context, GUEST_CONTEXT64.flags, in_kernel)
-    struct.pack_into("<Q", context, GUEST_CONTEXT64.ctrlreg + 24, cpu.cr3)
-    for name, value in registers.items():
-        struct.pack_into("<Q", context, GUEST_CONTEXT64.user_regs + 8 * USER_REGS64.index(name), value)
-    cpu.write_virtual(BASE[64] + 0x200000, context)
+    context = GUEST_CONTEXT.over(bytearray(GUEST_CONTEXT.size(64)), 64)
+    context["flags"], context["ctrlreg[3]"] = VGCF_IN_KERNEL, cpu.cr3
+    for name, value in {"cs": 0xE033, "ss": 0xE02B, "rflags": iopl << 12, "rip": TEXT[64]}.items():
+        context[f"user_regs.{name}"] = value
+    cpu.write_virtual(BASE[64] + 0x200000, context.raw)
     assert session.platform.hypercall(cpu, 24, 0, 1, BASE[64] + 0x200000) == 0  # type: ignore[attr-defined]
     assert hv.domain.vcpus[1].iopl == iopl
 
@@ -171,10 +172,9 @@ def test_everything_is_where_start_info_says(boots: list[Session], bits: int) ->
     initrd = bytes(range(256)) * 40
     session = boot(boots, elf(bits), initrd=initrd, cmdline="one two", vcpus=2)
     cpu, info = session.machine.vcpus[0], start_info(session, bits)
-    layout = START_INFO64 if bits == 64 else START_INFO32
     assert info["nr_pages"] == MEMORY >> 12
     assert cpu.read_virtual(info["mod_start"], info["mod_len"]) == initrd
-    assert cpu.read_virtual(info["address"] + layout.cmd_line, 8) == b"one two\0"
+    assert cpu.read_virtual(info["address"] + START_INFO.offset("cmd_line", bits), 8) == b"one two\0"
     first = cpu.word(info["mfn_list"])
     assert session.platform.machine_address(0) == first << 12
     assert cpu.walk(info["pt_base"]).pa == cpu.cr3

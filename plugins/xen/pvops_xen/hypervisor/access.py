@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -13,6 +13,7 @@ from pvops_core.errors import MachineError
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
+    from pvops_core.headers import Fields
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
     from pvops_xen.hypervisor.layout import Abi
@@ -94,6 +95,18 @@ def write(hv: Hypervisor, cpu: Vcpu, address: int, data: bytes) -> None:
     for pa, size in _pieces(hv, cpu, address, len(data), write=True):
         hv.memory.write(pa, data[at : at + size])
         at += size
+
+
+def fetch(hv: Hypervisor, cpu: Vcpu, address: int, fields: Fields) -> tuple[Any, ...]:
+    """Fields of a structure that lies at this address."""
+    offset, form = fields.at(hv.domain.abi.bits)
+    return form.unpack(read(hv, cpu, address + offset, form.size))
+
+
+def store(hv: Hypervisor, cpu: Vcpu, address: int, fields: Fields, *values: int) -> None:
+    """Write fields of a structure that lies at this address."""
+    offset, form = fields.at(hv.domain.abi.bits)
+    write(hv, cpu, address + offset, form.pack(*values))
 
 
 def read_u32(hv: Hypervisor, cpu: Vcpu, address: int) -> int:

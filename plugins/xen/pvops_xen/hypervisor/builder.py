@@ -25,7 +25,7 @@ from pvops_xen.hypervisor.abi import (
 from pvops_xen.hypervisor.console import XenConsole
 from pvops_xen.hypervisor.core import Hypervisor, Statistics
 from pvops_xen.hypervisor.grants import table as grants
-from pvops_xen.hypervisor.layout import CMD_LINE_SIZE, START_INFO32, START_INFO64, VCPU_INFO_SIZE, abi_of
+from pvops_xen.hypervisor.layout import START_INFO, abi_of
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.hypervisor.memory.frames import GUEST, PINNED, XEN, FrameTable
 from pvops_xen.hypervisor.memory.mmu import root_type
@@ -39,7 +39,7 @@ from pvops_xen.hypervisor.state import Domain, XenVcpuState
 from pvops_xen.xenstore.service import StoreService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
 
@@ -189,8 +189,8 @@ def _give_memory(hv: Hypervisor, first: int, size: int | None, seed: int) -> Non
 
 
 def _init_vcpu_info(hv: Hypervisor, state: XenVcpuState) -> None:
-    state.info = hv.domain.shared_info + state.index * VCPU_INFO_SIZE
-    hv.memory.set_u8(state.info + 1, 1)  # upcalls start masked
+    state.info = hv.domain.shared_info + state.index * hv.abi.vcpu_info_size
+    hv.memory.set_u8(state.info + hv.abi.upcall_mask, 1)  # upcalls start masked
     renew_time(hv, state.index)
 
 
@@ -277,24 +277,26 @@ def pin_root(hv: Hypervisor, mfn: int) -> int:
 
 
 def start_info(hv: Hypervisor, tables: InitialTables, *, pt_base: int, mfn_list: int, cmdline: str) -> bytes:
-    """The start_info page (xen.h): addresses are guest-virtual but shared_info's, which is a machine address."""
+    """The start_info page of the built-in guest: addresses are guest-virtual but shared_info's, a machine address."""
+    fields = {"pt_base": pt_base, "nr_pt_frames": tables.count, "mfn_list": mfn_list}
+    return start_info_page(hv, fields, cmdline)
+
+
+def start_info_page(hv: Hypervisor, fields: Mapping[str, int], cmdline: str) -> bytes:
+    """A page with a start_info (xen.h) of these fields, and those that every domain has.
+
+    Raises:
+        UsageError: the command line is too long for it.
+    """
     bits, domain = hv.abi.bits, hv.domain
-    where = START_INFO64 if bits == 64 else START_INFO32
-    page = bytearray(PAGE_SIZE)
-    magic = f"xen-3.0-x86_{'64' if bits == 64 else '32p'}".encode()
-    page[: len(magic)] = magic
-    word = "<Q" if bits == 64 else "<I"
-    for offset, value in (
-        (where.nr_pages, domain.nr_pages),
-        (where.shared_info, domain.shared_info),
-        (where.pt_base, pt_base),
-        (where.nr_pt_frames, tables.count),
-        (where.mfn_list, mfn_list),
-    ):
-        struct.pack_into(word, page, offset, value)
-    text = command_line(cmdline, CMD_LINE_SIZE - 1)
-    page[where.cmd_line : where.cmd_line + len(text)] = text
-    return bytes(page)
+    size = len(START_INFO.place("cmd_line", bits).type)
+    page = START_INFO.over(bytearray(PAGE_SIZE), bits)
+    page["magic"] = f"xen-3.0-x86_{'64' if bits == 64 else '32p'}".encode()
+    page["nr_pages"], page["shared_info"] = domain.nr_pages, domain.shared_info
+    page["cmd_line"] = command_line(cmdline, size - 1)
+    for name, value in fields.items():
+        page[name] = value
+    return bytes(page.raw)
 
 
 def p2m_list(hv: Hypervisor) -> bytes:

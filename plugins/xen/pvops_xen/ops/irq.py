@@ -17,10 +17,10 @@ class XenIrqOps(XenGroup):
     """Upcalls masked means interrupts disabled. Nothing here touches the CPU's own flag, which stays set."""
 
     def _masked(self, cpu: Vcpu) -> bool:
-        return bool(self.env.machine.memory.u8(self.info(cpu) + 1))
+        return bool(self.env.machine.memory.u8(self.info(cpu) + self.platform.hv.abi.upcall_mask))
 
     def _mask(self, cpu: Vcpu, *, masked: bool) -> None:
-        self.env.machine.memory.set_u8(self.info(cpu) + 1, int(masked))
+        self.env.machine.memory.set_u8(self.info(cpu) + self.platform.hv.abi.upcall_mask, int(masked))
 
     def _check_events(self, cpu: Vcpu) -> None:
         """``check_events``: an upcall that became pending while masked comes now, on the way back to the caller."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine import Reschedule
 from pvops_xen.hypervisor.abi import EvtchnOp, Hypercall, SchedOp
-from pvops_xen.hypervisor.layout import EVTCHN_PENDING
 from pvops_xen.ops.base import XenGroup
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class XenLockOps(XenGroup):
         """``xen_qlock_wait``: forget old kicks; if the byte still has the value, poll the channel."""
         self.leave(_QUEUE)
         port = self._kicker(cpu, cpu.index)
-        self._bit(EVTCHN_PENDING, port, value=False)
+        self._bit(self.platform.hv.abi.evtchn_pending, port, value=False)
         if cpu.u8(ptr) == val:
             cpu.ret()
             self._poll(cpu, port)
@@ -91,7 +90,7 @@ class XenLockOps(XenGroup):
             queue.append(cpu.index)
         cpu.set_u8(lock, cpu.u8(lock) and _SLOW)
         port = self._kicker(cpu, cpu.index)
-        self._bit(EVTCHN_PENDING, port, value=False)
+        self._bit(self.platform.hv.abi.evtchn_pending, port, value=False)
         self._poll(cpu, port)
         raise Reschedule
 

@@ -5,26 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
-from pvops_xen.hypervisor.scheduling.timers import NS
+from pvops_xen.hypervisor.scheduling.timers import NS, VCPU_TIME
 from pvops_xen.ops.base import XenGroup
+from pvops_xen.public import XEN
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
-_TIME: Final = 32
+_WALL_CLOCK: Final = XEN["shared_info"].part("wc_sec", "wc_nsec")
 
 
 class XenTimeOps(XenGroup):
     """Time is vcpu_info.time scaled by the time-stamp counter (arch/x86/xen/time.c, pvclock.c)."""
 
+    def _record(self, cpu: Vcpu) -> tuple[int, ...]:
+        """vcpu_info.time, as Xen left it."""
+        abi = self.platform.hv.abi
+        form = VCPU_TIME.at(abi.bits).form
+        return form.unpack(self.env.machine.memory.read(self.info(cpu) + abi.time, form.size))
+
     def _system_time(self, cpu: Vcpu) -> int:
         """Nanoseconds since the domain started."""
-        memory, base = self.env.machine.memory, self.info(cpu) + _TIME
-        delta = cpu.insn.rdtsc() - memory.u64(base + 8)
-        shift = memory.u8(base + 28)
-        shift = shift - 256 if shift & 0x80 else shift
+        _version, stamp, system_time, multiplier, shift, _flags = self._record(cpu)
+        delta = cpu.insn.rdtsc() - stamp
         scaled = delta << shift if shift >= 0 else delta >> -shift
-        return memory.u64(base + 16) + (scaled * memory.u32(base + 24) >> 32)
+        return system_time + (scaled * multiplier >> 32)
 
     @hookimpl
     def sched_clock(self, cpu: Vcpu) -> int:
@@ -35,10 +40,11 @@ class XenTimeOps(XenGroup):
     def get_wallclock(self, cpu: Vcpu) -> int:
         """Seconds of the wall clock's start in shared_info, and system time."""
         hv = self.platform.hv
-        base = hv.domain.shared_info
-        seconds = hv.memory.u32(base + hv.abi.wc + 4) | hv.memory.u32(base + hv.abi.wc_sec_hi) << 32
-        nanoseconds = hv.memory.u32(base + hv.abi.wc + 8) + self._system_time(cpu)
-        return seconds + nanoseconds // NS
+        base, clock = hv.domain.shared_info, _WALL_CLOCK.at(hv.abi.bits)
+        low, nanoseconds = clock.form.unpack(hv.memory.read(base + clock.offset, clock.form.size))
+        seconds = low | hv.memory.u32(base + hv.abi.wc_sec_hi) << 32
+        nanoseconds += self._system_time(cpu)
+        return int(seconds + nanoseconds // NS)
 
     @hookimpl
     def set_wallclock(self, cpu: Vcpu, nowtime: int) -> int:
@@ -49,10 +55,9 @@ class XenTimeOps(XenGroup):
     @hookimpl
     def get_cpu_khz(self, cpu: Vcpu) -> int:
         """Out of the multiplier: (10^6 << 32) / mul, shifted back."""
-        memory, base = self.env.machine.memory, self.info(cpu) + _TIME
-        khz = (1_000_000 << 32) // memory.u32(base + 24)
-        shift = memory.u8(base + 28)
-        return khz << (256 - shift) if shift & 0x80 else khz >> shift
+        _version, _stamp, _system_time, multiplier, shift, _flags = self._record(cpu)
+        khz = (1_000_000 << 32) // multiplier
+        return khz << -shift if shift < 0 else khz >> shift
 
     @hookimpl
     def apic_read(self, cpu: Vcpu) -> int:

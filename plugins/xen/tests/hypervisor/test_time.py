@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import pytest
 from pvops_xen.hypervisor.abi import Hypercall, VcpuOp
-from pvops_xen.hypervisor.layout import VCPU_TIME_OFFSET
 from pvops_xen.hypervisor.memory import audit
 from pvops_xen.testing.contexts import guest_context, initialise
 from pvops_xen.testing.guests import SmallGuest
 
 SECOND = 10**9
+TIME = 32  # vcpu_info.time, in both widths
 
 
 class Record(NamedTuple):
@@ -33,7 +33,7 @@ def guest(request: pytest.FixtureRequest) -> Iterator[SmallGuest]:
 
 
 def record(g: SmallGuest, index: int = 0) -> Record:
-    address = g.hv.domain.vcpus[index].info + VCPU_TIME_OFFSET
+    address = g.hv.domain.vcpus[index].info + TIME
     return Record(*struct.unpack("<I4xQQIbB", g.hv.memory.read(address, 30)))
 
 
@@ -59,7 +59,7 @@ def test_it_is_renewed_each_second_of_a_vcpu_that_runs_on(guest: SmallGuest) -> 
     letter = "r" if guest.bits == 64 else "e"
     guest.update_va_mapping(guest.va(0), guest.hv.domain.shared_info | 1)
     code = f"""
-        mov {letter}di, {guest.va(0) + VCPU_TIME_OFFSET:#x}
+        mov {letter}di, {guest.va(0) + TIME:#x}
         mov eax, [{letter}di]
     1:  cmp eax, [{letter}di]
         je 1b
@@ -80,7 +80,7 @@ def test_it_stays_within_a_second(guest: SmallGuest) -> None:
 
 def test_a_version_in_the_middle_of_a_change_becomes_a_whole_one(guest: SmallGuest) -> None:
     """``version_update_begin``: whatever the guest left there, it is odd during the change and even after it."""
-    address = guest.hv.domain.vcpus[0].info + VCPU_TIME_OFFSET
+    address = guest.hv.domain.vcpus[0].info + TIME
     for version, after in ((7, 10), (8, 10), (0xFFFF_FFFF, 2), (0xFFFF_FFFE, 0)):
         guest.hv.memory.set_u32(address, version)
         register_area(guest, guest.va(0))
@@ -129,4 +129,4 @@ def test_vcpu_info_that_moves_takes_it_along(guest: SmallGuest) -> None:
     where = struct.pack("<QII", guest.mfn(0), 64, 0)
     assert guest.call(Hypercall.VCPU_OP, VcpuOp.REGISTER_VCPU_INFO, 0, guest.put("data", where)) == 0
     assert record(guest).ns == SECOND
-    assert guest.hv.memory.u64((guest.mfn(0) << 12) + 64 + VCPU_TIME_OFFSET + 16) == SECOND
+    assert guest.hv.memory.u64((guest.mfn(0) << 12) + 64 + TIME + 16) == SECOND

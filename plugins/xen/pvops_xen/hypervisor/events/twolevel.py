@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_xen.hypervisor.events.upcalls import make_upcall_pending, wake_pollers
-from pvops_xen.hypervisor.layout import EVTCHN_PENDING
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
@@ -28,13 +27,13 @@ def _test_and_change(hv: Hypervisor, base: int, port: int, *, value: bool) -> bo
 
 def is_pending(hv: Hypervisor, port: int) -> bool:
     """The port's pending bit."""
-    address, bit = _bit(hv, EVTCHN_PENDING, port)
+    address, bit = _bit(hv, hv.abi.evtchn_pending, port)
     return bool(hv.memory.u8(address) & bit)
 
 
 def set_pending(hv: Hypervisor, port: int) -> None:
     """An event on a port: a new, unmasked one makes its vCPU's upcall pending."""
-    if _test_and_change(hv, EVTCHN_PENDING, port, value=True):
+    if _test_and_change(hv, hv.abi.evtchn_pending, port, value=True):
         return
     address, bit = _bit(hv, hv.abi.evtchn_mask, port)
     if not hv.memory.u8(address) & bit:
@@ -44,7 +43,7 @@ def set_pending(hv: Hypervisor, port: int) -> None:
 
 def clear_pending(hv: Hypervisor, port: int) -> None:
     """The port is free again."""
-    _test_and_change(hv, EVTCHN_PENDING, port, value=False)
+    _test_and_change(hv, hv.abi.evtchn_pending, port, value=False)
 
 
 def unmask(hv: Hypervisor, port: int) -> None:

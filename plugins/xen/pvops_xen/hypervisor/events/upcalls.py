@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 def upcall_due(hv: Hypervisor, index: int) -> bool:
     """Pending and not masked: the guest must be entered at its event callback."""
     info = hv.domain.vcpus[index].info
-    return bool(hv.memory.u8(info)) and not hv.memory.u8(info + 1)
+    return bool(hv.memory.u8(info)) and not hv.memory.u8(info + hv.abi.upcall_mask)
 
 
 def make_upcall_pending(hv: Hypervisor, index: int) -> None:
     """Set evtchn_upcall_pending; a vCPU that sleeps with upcalls unmasked wakes."""
     state = hv.domain.vcpus[index]
     hv.memory.set_u8(state.info, 1)
-    if not hv.memory.u8(state.info + 1):
+    if not hv.memory.u8(state.info + hv.abi.upcall_mask):
         unblock(hv, index)
 
 

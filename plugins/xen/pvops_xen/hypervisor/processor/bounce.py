@@ -63,7 +63,7 @@ def _enter32(
     data: tuple[int, ...],
 ) -> None:
     state = hv.state(cpu)
-    mask = hv.memory.u8(state.info + 1)
+    mask = hv.memory.u8(state.info + hv.abi.upcall_mask)
     cs, ss = selectors or (cpu.get("cs"), cpu.get("ss"))
     from_user = cs & 2
     frame = [*data, *(() if error_code is None else (error_code,))]
@@ -75,7 +75,7 @@ def _enter32(
     if not _push(hv, cpu, sp, struct.pack(f"<{len(frame)}I", *frame), user=False):
         return
     if entry.mask_events:
-        hv.memory.set_u8(state.info + 1, 1)
+        hv.memory.set_u8(state.info + hv.abi.upcall_mask, 1)
     try:
         load_segments(hv, cpu, 1, entry.cs, FLAT_RING1_DS32 if data else stack_selector)
     except GuestFault as fault:

@@ -71,7 +71,7 @@ def enter64(
     cs, ss = selectors or (cs, ss)
     registers = hv.registers[cpu.index]
     rip, rsp, rflags, rcx, r11 = registers.frame.read()
-    mask = hv.memory.u8(state.info + 1)
+    mask = hv.memory.u8(state.info + hv.abi.upcall_mask)
     frame = [rcx, r11, *data]
     if error_code is not None:
         frame.append(error_code)
@@ -87,7 +87,7 @@ def enter64(
     if not _push(hv, cpu, sp, struct.pack(f"<{len(frame)}Q", *frame)):
         return
     if entry.mask_events:
-        hv.memory.set_u8(state.info + 1, 1)
+        hv.memory.set_u8(state.info + hv.abi.upcall_mask, 1)
     cpu.mode_switch.commit(
         KERNEL_LEVEL, _KERNEL_CODE, _KERNEL_STACK, root=state.guest_table << PAGE_SHIFT, gs_base=gs_base
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.x86 import NMI
@@ -17,6 +16,7 @@ from pvops_xen.hypervisor.abi import (
     Callback,
 )
 from pvops_xen.hypervisor.state import NO_ENTRY, EntryPoint
+from pvops_xen.public import CALLBACK, XEN
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 _STRETCH: Final = 4096
 """Entries of a trap table after which the call is preempted."""
 _REGISTER, _UNREGISTER = 0, 1
+TRAP_INFO: Final = XEN["trap_info"].whole("vector", "flags", "cs", "address")
+_REGISTERED: Final = {
+    64: CALLBACK["callback_register"].whole("type", "flags", "address"),
+    32: CALLBACK["callback_register"].whole("type", "flags", "address.cs", "address.eip"),
+}
+_UNREGISTERED: Final = CALLBACK["callback_unregister"].whole("type")
+_NMI: Final = CALLBACK["xennmi_callback"].whole("handler_address")
 _COMMON: Final[dict[int, str]] = {
     Callback.EVENT: "event",
     Callback.FAILSAFE: "failsafe",
@@ -49,21 +56,18 @@ def set_trap_table(hv: Hypervisor, cpu: Vcpu, traps: int) -> int:
         state.traps = [NO_ENTRY] * len(state.traps)
         return 0
     for at in range(traps, traps + _STRETCH * abi.trap_info_size, abi.trap_info_size):
-        raw = access.read(hv, cpu, at, abi.trap_info_size)
-        address = int.from_bytes(raw[abi.word : 2 * abi.word], "little")
+        vector, flags, selector, address = access.fetch(hv, cpu, at, TRAP_INFO)
         if address == 0:
             return 0
         if not access.canonical(abi, address):
             return -EINVAL
-        state.traps[raw[0]] = trap_entry(abi.bits, raw)
+        state.traps[vector] = trap_entry(abi.bits, flags, selector, address)
     hv.continuation = (at + abi.trap_info_size,)
     return -ERESTART
 
 
-def trap_entry(bits: int, raw: bytes) -> EntryPoint:
-    """A ``trap_info`` of a guest's width."""
-    _vector, flags, selector = struct.unpack_from("<BBH", raw)
-    address = int.from_bytes(raw[bits // 8 : bits // 4], "little")
+def trap_entry(bits: int, flags: int, selector: int, address: int) -> EntryPoint:
+    """What a ``trap_info`` says of a guest's width."""
     return EntryPoint(guest_selector(bits, selector), address, bool(flags & 4), flags & 3)
 
 
@@ -82,15 +86,12 @@ def set_callbacks(hv: Hypervisor, cpu: Vcpu, *args: int) -> int:
 def callback_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     """``callback_op``: register (0) or unregister (1) one callback."""
     if command == _UNREGISTER:
-        return _unregister(hv, cpu, int.from_bytes(access.read(hv, cpu, argument, 4)[:2], "little"))
+        return _unregister(hv, cpu, *access.fetch(hv, cpu, argument, _UNREGISTERED))
     if command != _REGISTER:
         return _UNKNOWN_COMMAND[hv.abi.bits]
-    if hv.abi.bits == 64:
-        kind, flags, address = struct.unpack("<HH4xQ", access.read(hv, cpu, argument, 16))
-        selector = 0
-    else:
-        kind, flags, selector, address = struct.unpack("<HHII", access.read(hv, cpu, argument, 12))
-    return _register(hv, cpu, kind, EntryPoint(selector, address, bool(flags & CALLBACKF_MASK_EVENTS)))
+    kind, flags, *selector, address = access.fetch(hv, cpu, argument, _REGISTERED[hv.abi.bits])
+    entry = EntryPoint(selector[0] if selector else 0, address, bool(flags & CALLBACKF_MASK_EVENTS))
+    return _register(hv, cpu, kind, entry)
 
 
 def _register(hv: Hypervisor, cpu: Vcpu, kind: int, entry: EntryPoint) -> int:
@@ -132,5 +133,5 @@ def nmi_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
         return _unregister(hv, cpu, Callback.NMI)
     if command != _REGISTER:
         return -ENOSYS
-    raw = access.read(hv, cpu, argument, 2 * hv.abi.word)  # the address, and a word that nobody looks at
-    return _register_nmi(hv, cpu, int.from_bytes(raw[: hv.abi.word], "little"))
+    (address,) = access.fetch(hv, cpu, argument, _NMI)
+    return _register_nmi(hv, cpu, address)

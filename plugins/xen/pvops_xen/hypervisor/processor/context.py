@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
+from pvops_core.headers import Record
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.fpu import FXSAVE_SIZE
 from pvops_core.x86 import CR0_TS
@@ -15,7 +14,6 @@ from pvops_xen.hypervisor.abi import (
     FLAT_KERNEL_CS64,
     FLAT_KERNEL_SS64,
     FLAT_USER_CS32,
-    NR_TRAPS,
     PAGE_MASK,
     TRAP_SYSCALL,
     VGCF_FAILSAFE_DISABLES_EVENTS,
@@ -25,63 +23,58 @@ from pvops_xen.hypervisor.abi import (
     VGCF_SYSCALL_DISABLES_EVENTS,
 )
 from pvops_xen.hypervisor.access import addr_ok, canonical
-from pvops_xen.hypervisor.layout import GUEST_CONTEXT32, GUEST_CONTEXT64, USER_REGS32, USER_REGS64
+from pvops_xen.hypervisor.layout import GUEST_CONTEXT
 from pvops_xen.hypervisor.memory.frames import FrameType
 from pvops_xen.hypervisor.processor.bounce64 import IF, IOPL, VM
-from pvops_xen.hypervisor.processor.callbacks import guest_selector, trap_entry
+from pvops_xen.hypervisor.processor.callbacks import TRAP_INFO, guest_selector, trap_entry
 from pvops_xen.hypervisor.processor.debugreg import DR6_DEFAULT, DR7_DEFAULT, set_debugreg
 from pvops_xen.hypervisor.processor.ldt import load_ldt_register
 from pvops_xen.hypervisor.processor.tables import load_cr4, load_gdt, load_task_switched
 from pvops_xen.hypervisor.state import EntryPoint, ResumePoint, XenVcpuState
+from pvops_xen.public import XEN
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
-    from pvops_xen.hypervisor.layout import Abi, GuestContext
+    from pvops_xen.hypervisor.layout import Abi
 
 _MOST_LDT_ENTRIES: Final = 8192
 _GDT_PAGE_ENTRIES: Final = 512
 _SEGMENTS: Final = ("ds", "es", "fs", "gs")
+_ADDRESSES: Final = (
+    *("kernel_sp", "fs_base", "gs_base_kernel", "gs_base_user"),
+    *("event_callback_eip", "failsafe_callback_eip", "syscall_callback_eip"),
+)
 
 
-@attrs.frozen
-class GivenContext:
-    """The raw structure, in a guest's width."""
+_USER_REGS: Final = XEN["cpu_user_regs"]
+_NO_REGISTERS: Final = ("error_code", "entry_vector", "saved_upcall_mask", "pad")
 
-    raw: bytes
-    abi: Abi
 
-    @property
-    def layout(self) -> GuestContext:
-        """Where its fields are."""
-        return GUEST_CONTEXT64 if self.abi.bits == 64 else GUEST_CONTEXT32
+class GivenContext(Record):
+    """What a guest wants a vCPU to begin with, in its width."""
 
-    def at(self, offset: int, index: int = 0) -> int:
-        """An unsigned long, or one of a row of them."""
-        offset += index * self.abi.word
-        return int.from_bytes(self.raw[offset : offset + self.abi.word], "little")
+    def __init__(self, raw: bytes, abi: Abi) -> None:
+        super().__init__(GUEST_CONTEXT, raw, abi.bits)
+        self.abi = abi
 
     def registers(self) -> dict[str, int]:
-        """``user_regs``, by the names of 64-bit registers."""
-        names = USER_REGS64 if self.abi.bits == 64 else USER_REGS32
-        return {name: self.at(self.layout.user_regs, index) for index, name in enumerate(names)}
+        """``user_regs``, by name."""
+        names = _USER_REGS.names(self.bits)
+        return {name: self[f"user_regs.{name}"] for name in names if not name.startswith(_NO_REGISTERS)}
 
     def traps(self) -> list[EntryPoint]:
         """The trap table."""
-        size, start = self.abi.trap_info_size, self.layout.trap_ctxt
-        offsets = range(start, start + NR_TRAPS * size, size)
-        return [trap_entry(self.abi.bits, self.raw[offset : offset + size]) for offset in offsets]
+        offset, kind = self.structure.place("trap_ctxt", self.bits)
+        table = TRAP_INFO.at(self.bits).form.iter_unpack(self.raw[offset : offset + len(kind)])
+        return [trap_entry(self.bits, *fields) for _vector, *fields in table]
 
-    def callback(self, offset: int, *, masks: bool) -> EntryPoint:
+    def callback(self, name: str, *, masks: bool) -> EntryPoint:
         """An address, of a 32-bit guest behind a selector."""
-        if self.abi.bits == 64:
-            return EntryPoint(0, self.at(offset), masks)
-        return EntryPoint(guest_selector(32, self.at(offset) & 0xFFFF), self.at(offset, 1), masks)
-
-
-def context_size(abi: Abi) -> int:
-    """Bytes of the structure."""
-    return (GUEST_CONTEXT64 if abi.bits == 64 else GUEST_CONTEXT32).size
+        address = self[f"{name}_callback_eip"]
+        if self.bits == 64:
+            return EntryPoint(0, address, masks)
+        return EntryPoint(guest_selector(32, self[f"{name}_callback_cs"] & 0xFFFF), address, masks)
 
 
 def initialise(hv: Hypervisor, state: XenVcpuState, raw: bytes) -> int:
@@ -89,9 +82,8 @@ def initialise(hv: Hypervisor, state: XenVcpuState, raw: bytes) -> int:
     context = GivenContext(raw, hv.abi)
     if not _is_sound(context):
         return -EINVAL
-    cpu, layout = hv.machine.vcpus[state.index], context.layout
-    entries = context.at(layout.gdt_ents) & 0xFFFF_FFFF
-    frames = [context.at(layout.gdt_frames, index) for index in range(min(_pages(entries), FIRST_RESERVED_GDT_PAGE))]
+    cpu, entries = hv.machine.vcpus[state.index], context["gdt_ents"] & 0xFFFF_FFFF
+    frames = list(context.row("gdt_frames")[: min(_pages(entries), FIRST_RESERVED_GDT_PAGE)])
     error = load_gdt(hv, cpu, frames, entries)
     if error:
         return error
@@ -101,7 +93,7 @@ def initialise(hv: Hypervisor, state: XenVcpuState, raw: bytes) -> int:
         return error
     _load_entries(state, context)
     _load_registers(hv, cpu, state, context)
-    state.initialised, state.up = True, bool(context.at(layout.flags) & VGCF_ONLINE)
+    state.initialised, state.up = True, bool(context["flags"] & VGCF_ONLINE)
     return 0
 
 
@@ -111,41 +103,32 @@ def _pages(entries: int) -> int:
 
 def _is_sound(context: GivenContext) -> bool:
     """What is looked at before anything is taken. Selectors are not: they fault when the vCPU first runs."""
-    layout, abi = context.layout, context.abi
-    base, count = context.at(layout.ldt_base), context.at(layout.ldt_ents)
+    abi = context.abi
+    base, count = context["ldt_base"], context["ldt_ents"]
     if base & PAGE_MASK or count > _MOST_LDT_ENTRIES:
         return False
-    if _pages(context.at(layout.gdt_ents)) & 0xFFFF_FFFF > FIRST_RESERVED_GDT_PAGE:
+    if _pages(context["gdt_ents"]) & 0xFFFF_FFFF > FIRST_RESERVED_GDT_PAGE:
         return False
     if abi.bits == 32:
         return True
-    has_root = context.at(layout.flags) & VGCF_IN_KERNEL or context.at(layout.ctrlreg, 1)
+    has_root = context["flags"] & VGCF_IN_KERNEL or context["ctrlreg[1]"]
     if not has_root or not addr_ok(abi, base):
         return False
     registers = context.registers()
-    fields = (
-        layout.kernel_sp,
-        layout.fs_base,
-        layout.gs_base_kernel,
-        layout.gs_base_user,
-        layout.event_callback,
-        layout.failsafe_callback,
-        layout.syscall_callback,
-    )
-    addresses = [registers["rip"], registers["rsp"], *map(context.at, fields)]
+    addresses = [registers["rip"], registers["rsp"], *(context[name] for name in _ADDRESSES)]
     addresses += [entry.address for entry in context.traps()]
     return all(canonical(abi, address) for address in addresses)
 
 
 def _load_roots(hv: Hypervisor, state: XenVcpuState, context: GivenContext) -> int:
     """The root of the kernel, and of a 64-bit guest's processes where one is given."""
-    wide, control = hv.abi.bits == 64, context.layout.ctrlreg
-    kind, cr3 = FrameType.L4 if wide else FrameType.L3, context.at(control, 3)
+    wide, control = hv.abi.bits == 64, context.row("ctrlreg")
+    kind, cr3 = FrameType.L4 if wide else FrameType.L3, control[3]
     root = cr3 >> 12 if wide else (cr3 >> 12 | cr3 << 20) & 0xFFFF_FFFF  # rotated, so that frames above 4 GiB fit
     error = hv.validator.get_page_and_type(root, kind)
     if error:
         return error
-    user = context.at(control, 1) if wide else 0
+    user = control[1] if wide else 0
     if user:
         error = hv.validator.get_page_and_type(user >> 12, FrameType.L4)
         if error:
@@ -156,41 +139,41 @@ def _load_roots(hv: Hypervisor, state: XenVcpuState, context: GivenContext) -> i
 
 
 def _load_entries(state: XenVcpuState, context: GivenContext) -> None:
-    layout, bits, flags = context.layout, context.abi.bits, context.at(context.layout.flags)
+    bits, flags = context.bits, context["flags"]
     state.traps = context.traps()
-    state.kernel_ss = guest_selector(bits, context.at(layout.kernel_ss) & 0xFFFF)
-    state.kernel_sp = context.at(layout.kernel_sp)
-    state.event = context.callback(layout.event_callback, masks=True)
+    state.kernel_ss = guest_selector(bits, context["kernel_ss"] & 0xFFFF)
+    state.kernel_sp = context["kernel_sp"]
+    state.event = context.callback("event", masks=True)
     masks = bool(flags & VGCF_FAILSAFE_DISABLES_EVENTS)
-    state.failsafe = context.callback(layout.failsafe_callback, masks=masks)
+    state.failsafe = context.callback("failsafe", masks=masks)
     if bits == 64:
         masks = bool(flags & VGCF_SYSCALL_DISABLES_EVENTS)
-        state.syscall = context.callback(layout.syscall_callback, masks=masks)
-        state.fs_base = context.at(layout.fs_base)
-        state.gs_base_kernel = context.at(layout.gs_base_kernel)
-        state.gs_base_user = context.at(layout.gs_base_user)
+        state.syscall = context.callback("syscall", masks=masks)
+        state.fs_base = context["fs_base"]
+        state.gs_base_kernel = context["gs_base_kernel"]
+        state.gs_base_user = context["gs_base_user"]
 
 
 def _load_registers(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, context: GivenContext) -> None:
-    layout, wide = context.layout, hv.abi.bits == 64
-    control = [context.at(layout.ctrlreg, index) for index in range(5)]
-    state.in_kernel = not wide or bool(context.at(layout.flags) & VGCF_IN_KERNEL)
+    wide, control, debug = hv.abi.bits == 64, context.row("ctrlreg"), context.row("debugreg")
+    state.in_kernel = not wide or bool(context["flags"] & VGCF_IN_KERNEL)
     hv.load_cr3(cpu)
-    state.ldt_ents = context.at(layout.ldt_ents)
-    state.ldt_base = context.at(layout.ldt_base) if state.ldt_ents else 0
+    state.ldt_ents = context["ldt_ents"]
+    state.ldt_base = context["ldt_base"] if state.ldt_ents else 0
     load_ldt_register(hv, cpu)
     load_task_switched(hv, cpu, set_ts=bool(control[0] & CR0_TS))
     state.cr2 = control[2]
     load_cr4(hv, cpu, control[4])
     state.debugreg, state.dr7_emul = [0] * 6 + [DR6_DEFAULT, DR7_DEFAULT], 0
     for number in (0, 1, 2, 3, 6, 7):
-        set_debugreg(hv, cpu, number, context.at(layout.debugreg, number))
-    if context.at(layout.flags) & VGCF_I387_VALID:
-        _load_fpu(cpu, context.raw[:FXSAVE_SIZE])
+        set_debugreg(hv, cpu, number, debug[number])
+    if context["flags"] & VGCF_I387_VALID:
+        _load_fpu(cpu, bytes(context.raw[:FXSAVE_SIZE]))
     registers = context.registers()
     flags = registers.pop("rflags" if wide else "eflags")
     state.iopl = flags >> 12 & 3  # Xen keeps it apart; the processor's own stays 0
-    state.arrival = _place(registers, flags & ~(IOPL | VM) | IF, hv.abi.bits)
+    vector = context["user_regs.entry_vector"]
+    state.arrival = _place(registers, vector, flags & ~(IOPL | VM) | IF, hv.abi.bits)
     for name, value in registers.items():
         cpu.set(name, value)
 
@@ -203,12 +186,11 @@ def _load_fpu(cpu: Vcpu, image: bytes) -> None:
         cpu.load_fpu(bytes(FXSAVE_SIZE))
 
 
-def _place(registers: dict[str, int], flags: int, bits: int) -> ResumePoint:
+def _place(registers: dict[str, int], vector: int, flags: int, bits: int) -> ResumePoint:
     """Take where to begin out of the registers; all that is left there are general ones."""
-    vector = registers.pop("") >> 32  # the error code lies before it
     rip, rsp = (registers.pop(name) for name in (("rip", "rsp") if bits == 64 else ("eip", "esp")))
-    cs, ss = (guest_selector(bits, registers.pop(name) & 0xFFFF) for name in ("cs", "ss"))
-    data = tuple(registers.pop(name) & 0xFFFF for name in _SEGMENTS)
+    cs, ss = (guest_selector(bits, registers.pop(name)) for name in ("cs", "ss"))
+    data = tuple(registers.pop(name) for name in _SEGMENTS)
     if bits == 64 and vector & TRAP_SYSCALL:  # Xen leaves by sysret, for which only these are
         cs, ss = FLAT_USER_CS32 if cs == FLAT_USER_CS32 else FLAT_KERNEL_CS64, FLAT_KERNEL_SS64
         registers["rcx"], registers["r11"] = rip, flags

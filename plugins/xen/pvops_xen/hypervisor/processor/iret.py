@@ -59,7 +59,7 @@ def leave(hv: Hypervisor, cpu: Vcpu, place: ResumePoint) -> None:
 
 
 def _set_mask(hv: Hypervisor, cpu: Vcpu, flags: int) -> None:
-    hv.memory.set_u8(hv.state(cpu).info + 1, 0 if flags & IF else 1)
+    hv.memory.set_u8(hv.state(cpu).info + hv.abi.upcall_mask, 0 if flags & IF else 1)
 
 
 def _iret64(hv: Hypervisor, cpu: Vcpu) -> None:

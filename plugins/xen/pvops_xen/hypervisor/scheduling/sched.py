@@ -33,7 +33,7 @@ def _yield(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def _block(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Unmask upcalls and sleep until one is pending: both in one step, so that none is missed."""
     del argument
-    hv.memory.set_u8(hv.state(cpu).info + 1, 0)
+    hv.memory.set_u8(hv.state(cpu).info + hv.abi.upcall_mask, 0)
     block(hv, cpu.index)
     return 0
 

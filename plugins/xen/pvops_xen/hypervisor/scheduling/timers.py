@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault
@@ -11,7 +10,7 @@ from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import Virq
 from pvops_xen.hypervisor.events.channels import raise_virq
 from pvops_xen.hypervisor.events.upcalls import unblock
-from pvops_xen.hypervisor.layout import VCPU_TIME_OFFSET
+from pvops_xen.public import XEN
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
@@ -26,7 +25,10 @@ WATCHDOGS: Final = 2  # that a domain can have
 MULTIPLIER: Final = 1 << 31
 SHIFT: Final = 1
 _TSC_STABLE: Final = 1
-VCPU_TIME: Final = struct.Struct("<I4xQQIbB2x")
+VCPU_TIME: Final = XEN["vcpu_time_info"].whole(
+    "version", "tsc_timestamp", "system_time", "tsc_to_system_mul", "tsc_shift", "flags"
+)
+_WALL_CLOCK: Final = XEN["shared_info"].part("wc_version", "wc_sec", "wc_nsec")
 
 
 def renew_time(hv: Hypervisor, index: int) -> None:
@@ -38,9 +40,9 @@ def renew_time(hv: Hypervisor, index: int) -> None:
     state = hv.domain.vcpus[index]
     stamp = hv.machine.clock.ns // EPOCH * EPOCH
     state.time_until = stamp + EPOCH
-    address = state.info + VCPU_TIME_OFFSET
+    address = state.info + hv.abi.time
     version = ((hv.memory.u32(address) + 1 | 1) + 1) & 0xFFFF_FFFF  # odd while it is being written
-    record = VCPU_TIME.pack(version, stamp, stamp, MULTIPLIER, SHIFT, _TSC_STABLE)
+    record = VCPU_TIME.at(hv.abi.bits).form.pack(version, stamp, stamp, MULTIPLIER, SHIFT, _TSC_STABLE)
     hv.memory.write(address, record)
     if state.time_area:
         with access.as_kernel(state), contextlib.suppress(access.BadHandleError, GuestFault):
@@ -50,7 +52,8 @@ def renew_time(hv: Hypervisor, index: int) -> None:
 def write_wallclock(hv: Hypervisor, seconds: int) -> None:
     """Fill shared_info's wall clock: the date when system time was 0, in seconds since 1970."""
     base = hv.domain.shared_info
-    hv.memory.write(base + hv.abi.wc, struct.pack("<III", 2, seconds & 0xFFFF_FFFF, 0))
+    clock = _WALL_CLOCK.at(hv.abi.bits)
+    hv.memory.write(base + clock.offset, clock.form.pack(2, seconds & 0xFFFF_FFFF, 0))
     hv.memory.set_u32(base + hv.abi.wc_sec_hi, seconds >> 32)
 
 

@@ -20,9 +20,9 @@ from pvops_xen.hypervisor.abi import (
     VcpuOp,
 )
 from pvops_xen.hypervisor.events.upcalls import make_upcall_pending
-from pvops_xen.hypervisor.layout import VCPU_INFO_SIZE
+from pvops_xen.hypervisor.layout import GUEST_CONTEXT
 from pvops_xen.hypervisor.memory.frames import FrameType
-from pvops_xen.hypervisor.processor.context import context_size, initialise
+from pvops_xen.hypervisor.processor.context import initialise
 from pvops_xen.hypervisor.scheduling import runstate
 from pvops_xen.hypervisor.scheduling.timers import VCPU_TIME, renew_time
 from pvops_xen.hypervisor.state import OFFLINE
@@ -39,7 +39,7 @@ Operation = Callable[["Hypervisor", "Vcpu", "XenVcpuState", int], int]
 
 
 def _initialise(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
-    raw = access.read(hv, cpu, argument, context_size(hv.abi))
+    raw = access.read(hv, cpu, argument, GUEST_CONTEXT.size(hv.abi.bits))
     return -EEXIST if state.initialised else initialise(hv, state, raw)
 
 
@@ -126,14 +126,14 @@ def _stop_singleshot(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: i
 def _register_info(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     """Move a vCPU's vcpu_info into guest memory: contents go along, and everything counts as pending once."""
     mfn, offset = struct.unpack("<QI4x", access.read(hv, cpu, argument, 16))
-    if offset > PAGE_SIZE - VCPU_INFO_SIZE or offset % hv.abi.word:
+    if offset > PAGE_SIZE - hv.abi.vcpu_info_size or offset % hv.abi.word:
         return -_ENXIO
     if state.info_registered or (state.index != cpu.index and state.up):
         return -EINVAL
     if hv.validator.get_page_and_type(mfn, FrameType.WRITABLE):
         return -EINVAL
     new = mfn << PAGE_SHIFT | offset
-    hv.memory.write(new, hv.memory.read(state.info, VCPU_INFO_SIZE))
+    hv.memory.write(new, hv.memory.read(state.info, hv.abi.vcpu_info_size))
     state.info, state.info_registered = new, True
     word = hv.abi.word
     hv.memory.write(new + hv.abi.pending_sel, b"\xff" * word)
@@ -149,7 +149,7 @@ def _get_physid(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -
 
 def _register_time(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     area = access.read_word(hv, cpu, argument)
-    access.check(hv.abi, area, VCPU_TIME.size)
+    access.check(hv.abi, area, VCPU_TIME.at(hv.abi.bits).form.size)
     state.time_area = area
     renew_time(hv, state.index)
     return 0

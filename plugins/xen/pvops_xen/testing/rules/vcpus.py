@@ -5,7 +5,16 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
-from pvops_xen.hypervisor.abi import PAGE_SHIFT, VGCF_I387_VALID, VGCF_IN_KERNEL, VGCF_ONLINE, Hypercall, VcpuOp
+from pvops_xen.hypervisor.abi import (
+    PAGE_SHIFT,
+    TRAP_SYSCALL,
+    VGCF_I387_VALID,
+    VGCF_IN_KERNEL,
+    VGCF_ONLINE,
+    Hypercall,
+    VcpuOp,
+)
+from pvops_xen.hypervisor.layout import GUEST_CONTEXT
 from pvops_xen.testing.contexts import guest_context, initialise, start
 from pvops_xen.testing.guests import FAILSAFE
 from pvops_xen.testing.rules.case import Collection, Crash, Done, Errno, Gives, Trap
@@ -114,8 +123,7 @@ for _name, _changes, _ends, *_only in (
 
 def _first_run(g: SmallGuest, **changes: int) -> GuestOutcome:
     address = g.labels[f"h{FAILSAFE}"]
-    failsafe = {"failsafe_callback": address} if g.bits == 64 else {"failsafe_callback1": address}
-    return start(g, "ud2", **failsafe, **changes)
+    return start(g, "ud2", failsafe_callback=address, **changes)
 
 
 @case(
@@ -205,7 +213,7 @@ def _(g: SmallGuest) -> bool:
 @case("a first run whose context says syscall", "restore_all_guest: TRAP_syscall", Gives("Xen's flat segments"), 64)
 def _(g: SmallGuest) -> bool:
     raw = bytearray(guest_context(g, cs=_BEYOND, ss=_BEYOND))
-    raw[520 + 15 * 8 + 4 : 520 + 15 * 8 + 8] = (1 << 8).to_bytes(4, "little")
+    GUEST_CONTEXT.over(raw, 64)["user_regs.entry_vector"] = TRAP_SYSCALL
     assert initialise(g, bytes(raw)) == 0
     g.place("probe:\n mov eax, cs\n mov ebx, ss\n ud2")
     got = g.bring_up(1)
