@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.errors import PatchError
@@ -43,7 +44,7 @@ def emulate_write(hv: Hypervisor, cpu: Vcpu, address: int) -> bool:
     mfn = pte.frame_of(mapping)
     if mapping & (pte.P | pte.RW) != pte.P or not hv.frames.is_guests(mfn) or hv.frames.in_use_as(mfn) != FrameType.L1:
         return False
-    store = _decode(hv, cpu)
+    store = _decode(fetch(hv, cpu, cpu.rip), hv.abi.bits)
     known = store is not None and store.mnemonic in _OPERATIONS and _SOURCE.fullmatch(store.source)
     done = _perform(hv, cpu, mfn << PAGE_SHIFT | address & PAGE_MASK, store) if store and known else None
     if done is None:
@@ -66,14 +67,14 @@ class _Store:
         self.length = length
 
 
-def _decode(hv: Hypervisor, cpu: Vcpu) -> _Store | None:
-    rip = cpu.rip
-    code = fetch(hv, cpu, rip)
-    lengths = instruction_lengths(code, hv.abi.bits)
+# A kernel that maps its memory entry by entry executes the same few stores some hundred thousand times.
+@lru_cache(maxsize=256)
+def _decode(code: bytes, bits: int) -> _Store | None:
+    lengths = instruction_lengths(code, bits)
     if not lengths:
         return None
     try:
-        instruction = disassemble(code[: lengths[0]], rip, hv.abi.bits)[0]
+        instruction = disassemble(code[: lengths[0]], 0, bits)[0]
     except PatchError:
         return None
     operands = [part.strip() for part in _operand_text(instruction.text, instruction.mnemonic).split(", ")]
