@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.guest.test_unwind import ENTRY, bits
+from tests.guest.stacks.test_unwind import ENTRY, bits
 
 from pvops_core.guest.stacks.linux import INACTIVE, LinuxReturns
 from pvops_core.guest.stacks.orc import Base, Orc, OrcKind
