@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.guest.stacks.test_unwind import ENTRY, bits
 
 from pvops_core.guest.stacks.linux import INACTIVE, LinuxReturns
 from pvops_core.guest.stacks.orc import Base, Orc, OrcKind
@@ -15,6 +14,7 @@ from pvops_core.guest.stacks.returns import Inside, TaskStack
 from pvops_core.guest.stacks.search import found_in
 from pvops_core.guest.stacks.spans import Spans
 from pvops_core.kinds import MachineKind
+from tests.guest.stacks.test_unwind import ENTRY, bits
 from tests.machine.conftest import CODE, Rig
 
 if TYPE_CHECKING:
