@@ -6,7 +6,9 @@ A caller that shows errors to a person needs ``str(error)`` only; a caller that 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Final, Self
 
 import attrs
 
@@ -119,6 +121,35 @@ class MachineError(PvopsError):
         if self.op:
             parts.append(self.op)
         return ", ".join(parts)
+
+
+@attrs.define(eq=False)
+class HostError(MachineError):
+    """No machine can be made on this host: its engine is another than pvops knows, or is not to be had."""
+
+
+@attrs.define(eq=False)
+class HostMemoryError(HostError):
+    """The host refused the memory that a machine needs."""
+
+    @classmethod
+    def of(cls, what: str) -> Self:
+        """The error for what was refused, with what to do next."""
+        return cls(f"the host refused {what}: ask for less, or see `ulimit -v` and what memory is free")
+
+
+_NO_MEMORY: Final = re.compile(
+    "failed to map segment|[Cc]ould not allocate|[Cc]annot allocate memory|[Mm]emory allocation.* failed|out of memory"
+    r"|\bMemoryError\b"
+)
+
+
+def tells_of_no_memory(text: str) -> bool:
+    """Whether a library says that it gives up since memory was refused.
+
+    Sources: glibc's elf/dl-load.c and ENOMEM, Unicorn's code_gen_alloc, OpenBLAS's memory.c, LLVM's ErrorHandling.cpp.
+    """
+    return _NO_MEMORY.search(text) is not None
 
 
 @attrs.define(eq=False)

@@ -75,6 +75,14 @@ def own_trace(error: BaseException) -> str:
     return clean("".join(_traces(error, set()))).rstrip("\n")
 
 
+def own_stack(text: str) -> str:
+    """A stack that faulthandler wrote, with the author's own frames alone if there are some."""
+    lines = text.splitlines()
+    ours = [line.startswith(('  File "<frozen', f'  File "{_ROOMS}')) for line in lines]
+    left = [line for line, our in zip(lines, ours, strict=True) if not our]
+    return "\n".join(left) if any(line.startswith('  File "') for line in left) else text
+
+
 def hide_ours(error: BaseException) -> None:
     """Take frames of ours out of the tracebacks of an exception and its causes, as far as anything is left.
 

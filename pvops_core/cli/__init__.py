@@ -14,9 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from pvops_core.cli.common import ExitCode, exit_code_of
-from pvops_core.cli.options import stopwatch
 from pvops_core.cli.output import streams
-from pvops_core.errors import PvopsError, printable, unknown
+from pvops_core.errors import HostMemoryError, PvopsError, printable, tells_of_no_memory, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +117,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; by default the process's own.
     """
-    stopwatch.begin(with_process=arguments is None)
     if arguments is None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads that nothing here uses
     streams.prepare()
@@ -130,8 +128,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.FINE
     except OSError as failure:  # what verbs read and write has errors of its own
         streams.stop_writing()
-        return _complain(f"{failure.filename or 'standard output'}: {failure.strerror}", ExitCode.FAULT)
+        place = f"{failure.filename or 'standard output'}: {failure.strerror}"
+        return _complain(place if failure.strerror else _no_memory(failure), ExitCode.FAULT)
+    except (MemoryError, ImportError) as failure:
+        return _complain(_no_memory(failure), ExitCode.FAULT)
     return code
+
+
+def _no_memory(failure: BaseException) -> str:
+    """What to say of libraries that could not be loaded, for want of memory or otherwise."""
+    causes = f"{failure!r} {failure.__cause__ or failure.__context__!r}"
+    refused = isinstance(failure, MemoryError) or tells_of_no_memory(causes)
+    return str(HostMemoryError.of("memory to pvops itself")) if refused else str(failure)
 
 
 _OPS = ("--ops", "--python-ops")

@@ -15,7 +15,7 @@ from pvops_core.backends.choices import parse_choices
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
 from pvops_core.cli.options import kernels, live, runoptions
 from pvops_core.cli.options.keyboard import Input, open_input, unbuffered
-from pvops_core.cli.options.timelimits import TimeLimits
+from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output import bootreport, switched
 from pvops_core.cli.output.heard import HookOutputOption, heard, terminal
 from pvops_core.cli.output.summary import Echo, summary
@@ -147,9 +147,8 @@ def boot(
         options = parse_choices(settings or ())
         ramdisk = str(initrd or "")
         common = several.Common(backend, cmdline, ramdisk, until, cpus, memory, seed, options, plugins, stop_at)
-        allowed = TimeLimits.of_run(max_seconds)
         return several.boot_several(
-            images, common, allowed, only=only, jobs=jobs, json=json, junit_file=junit, hook_output=hook_output
+            images, common, max_seconds, only=only, jobs=jobs, json=json, junit_file=junit, hook_output=hook_output
         )
     cell = Cell(
         backend,
@@ -165,12 +164,11 @@ def boot(
         options=parse_choices(settings or ()),
     )
     given = open_input(typed)
-    allowed = TimeLimits.of_command(max_seconds)
     request = Request(
         cell,
         plugins,
         events=str(events) if events else None,
-        max_seconds=allowed.guest,
+        max_seconds=max_seconds,
         until=until,
         stop_at=stop_at,
         typed=given.typed,
@@ -187,7 +185,7 @@ def boot(
         patching=live.patching(livepatch, livepatch_socket),
     )
     text = sys.stderr if json == STDOUT else sys.stdout
-    limits = kernels.kernel_limits(allowed, memory)
+    limits = worker_limits(max_seconds, cell.memory)
     with (
         ThreadPoolExecutor(1) as pool,
         unbuffered(given),

@@ -12,7 +12,7 @@ import typer
 from pvops_core.backends.choices import choices_for, parse_choices
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, require, write_file, write_json
 from pvops_core.cli.options import kernels, runoptions
-from pvops_core.cli.options.timelimits import TimeLimits
+from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output.heard import HookOutputOption, heard
 from pvops_core.compare.bootdiff import named_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
@@ -20,7 +20,6 @@ from pvops_core.compare.document import compare_document
 from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.executor import execute
-from pvops_core.runs.limits import Limits
 from pvops_core.runs.phases import PHASES
 from pvops_core.runs.plan import (
     Files,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pvops_core.backends import Loaded
+    from pvops_core.runs.limits import Limits
 
 _PIPED_WIDTH = 160
 _HINT = "More: --html FILE for a page with plots, every op and the consoles; --json FILE for every number."
@@ -232,12 +232,12 @@ def _of_builtin(wanted: _Wanted, task: Workload, layouts: Sequence[str], kinds: 
     backends = wanted.loaded.backends
     chosen = _layouts(layouts, kinds)
     plan = plan_builtin({name: machine_kinds(backends[name], backends) for name in wanted.chosen()}, chosen, task)
-    allowed = TimeLimits.of_run(wanted.max_seconds)
     requests = [
-        Request(cell, wanted.plugins, without=wanted.loaded.broken, max_seconds=allowed.guest) for cell in plan.cells
+        Request(cell, wanted.plugins, without=wanted.loaded.broken, max_seconds=wanted.max_seconds)
+        for cell in plan.cells
     ]
     again: dict[str, object] = {"layouts": ",".join(chosen) if layouts or kinds else "", "workload": task.cmdline}
-    return _Job(plan, requests, Limits(wall_s=allowed.worker), again)
+    return _Job(plan, requests, worker_limits(wanted.max_seconds, task.memory), again)
 
 
 def _of_kernel(
@@ -245,15 +245,19 @@ def _of_kernel(
 ) -> _Job:
     files = Files(str(kernel), str(initrd or ""), kernels.kernel_kind(kernel))
     plan = plan_kernel(wanted.chosen(), wanted.loaded.backends, files, task, count=count)
-    allowed = TimeLimits.of_run(wanted.max_seconds)
     requests = [
         Request(
-            cell, wanted.plugins, without=wanted.loaded.broken, max_seconds=allowed.guest, examine=True, inside=inside
+            cell,
+            wanted.plugins,
+            without=wanted.loaded.broken,
+            max_seconds=wanted.max_seconds,
+            examine=True,
+            inside=inside,
         )
         for cell in plan.cells
     ]
     again: dict[str, object] = {"kernel": files.kernel, "initrd": files.initrd, "cmdline": task.cmdline}
-    return _Job(plan, requests, kernels.kernel_limits(allowed, task.memory >> 20), again)
+    return _Job(plan, requests, worker_limits(wanted.max_seconds, task.memory), again)
 
 
 def _layouts(wanted: Sequence[str], kinds: Sequence[str]) -> dict[str, MachineKind]:

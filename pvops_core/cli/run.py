@@ -10,14 +10,13 @@ import typer
 from pvops_core.backends.choices import choices_for, parse_choices
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
 from pvops_core.cli.options import runoptions
-from pvops_core.cli.options.timelimits import TimeLimits
+from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output import switched
 from pvops_core.cli.output.heard import HookOutputOption, heard, terminal
 from pvops_core.cli.output.summary import Echo, summary
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.document import run_document
 from pvops_core.runs.executor import execute
-from pvops_core.runs.limits import Limits
 from pvops_core.runs.observation import Outcome
 from pvops_core.runs.plan import Workload, choose, machine_kinds
 from pvops_core.runs.switchorders import SwitchOrder
@@ -68,15 +67,13 @@ def run(
     chosen, kind = _layout(name, machine_kinds(backends[name], backends), layout)
     choices = choices_for([name], parse_choices(settings or ()), backends)
     cell = Workload(cmdline, seed, cpus, memory << 20, choices).cell(name, chosen, kind)
-    allowed = TimeLimits.of_command(max_seconds)
+    limits = worker_limits(max_seconds, cell.memory)
     orders = tuple(map(SwitchOrder.parse, switch or ()))
     log, broken = str(events) if events else None, loaded.broken
-    request = Request(cell, plugins, without=broken, max_seconds=allowed.guest, events=log, switches=orders)
+    request = Request(cell, plugins, without=broken, max_seconds=max_seconds, events=log, switches=orders)
     text = sys.stderr if json == STDOUT else sys.stdout
     with heard(hook_output) as hooks, terminal() as given:
-        (observation,) = execute(
-            [request], listener=Echo(text), limits=Limits(wall_s=allowed.worker), voice=hooks.said, terminal=given
-        )
+        (observation,) = execute([request], listener=Echo(text), limits=limits, voice=hooks.said, terminal=given)
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
     write_json("run", run_document(observation), json)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import attrs
 
 from pvops_core.cli.common import STDOUT, write_file, write_json
-from pvops_core.cli.options import kernels
+from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output.heard import heard
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
@@ -24,7 +24,6 @@ from pvops_core.runs.wire import Request
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pvops_core.cli.options.timelimits import TimeLimits
     from pvops_core.runs.guestfiles import GuestFile
     from pvops_core.runs.observation import Observation
 
@@ -59,7 +58,7 @@ class Common:
     plugins: tuple[str, ...]
     stop_at: str
 
-    def request(self, guest: GuestFile, allowed: TimeLimits) -> Request:
+    def request(self, guest: GuestFile, max_seconds: float) -> Request:
         """The run of one guest."""
         mine = {
             name: getattr(self, name) if wish is None else wish
@@ -79,7 +78,7 @@ class Common:
             count_instructions=False,
             options={**self.options, **guest.wishes.options},
         )
-        return Request(cell, self.plugins, max_seconds=allowed.guest, until=mine["until"], stop_at=self.stop_at)
+        return Request(cell, self.plugins, max_seconds=max_seconds, until=mine["until"], stop_at=self.stop_at)
 
 
 class _Live:
@@ -121,7 +120,7 @@ def _key(cell: Cell) -> tuple[Cell, tuple[tuple[str, str], ...]]:
 def boot_several(
     paths: Sequence[Path],
     common: Common,
-    allowed: TimeLimits,
+    max_seconds: float,
     *,
     only: str = "",
     jobs: int | None = None,
@@ -134,9 +133,9 @@ def boot_several(
     if not guests:
         raise UsageError(f"no kernel images in {', '.join(str(path) for path in paths)}")
     names = names_of(guests)
-    requests = [common.request(guest, allowed) for guest in guests]
+    requests = [common.request(guest, max_seconds) for guest in guests]
     text = sys.stderr if json == STDOUT else sys.stdout
-    limits = kernels.kernel_limits(allowed, max(request.cell.memory for request in requests) >> 20)
+    limits = worker_limits(max_seconds, max(request.cell.memory for request in requests))
     expected = [guest.wishes.expect for guest in guests]
     live = _Live(names, expected, requests, text)
     with heard(hook_output, several=True) as hooks:

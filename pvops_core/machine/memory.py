@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from pvops_core.errors import MachineError, MemoryAccessError
+from pvops_core.errors import HostMemoryError, MachineError, MemoryAccessError
 from pvops_core.machine.unicorn import libc
 from pvops_core.machine.unicorn.libc import same_bytes
 from pvops_core.x86 import PAGE
@@ -65,7 +65,7 @@ class PhysicalMemory:
         try:
             self._buffer = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError):
-            raise MachineError(f"the host has no room for a memory of {size:#x} bytes") from None
+            raise HostMemoryError.of(f"{size >> 20} MiB for the guest's memory") from None
         self.array: npt.NDArray[np.uint8] = np.frombuffer(self._buffer, np.uint8)
         self.address: int = self.array.ctypes.data
         self.origin: MemorySnapshot | None = None

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pvops_core.backends.blame import own_stack
+from pvops_core.errors import HostMemoryError, tells_of_no_memory
 from pvops_core.runs import wire
 from pvops_core.runs.limits import Limits, resident_bytes
 from pvops_core.runs.observation import Observation, Outcome
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from pvops_core.runs.inputfeeder import InputFeeder
     from pvops_core.runs.process import Worker
 
-_MEMORY_POLL_S = 0.1
+_POLL_S = 0.1
 _MIB = 1 << 20
 
 
@@ -60,7 +62,7 @@ class Child:
     _debugged: bool = attrs.field(default=False, init=False)
     _phase: wire.WorkerPhase = attrs.field(default=wire.WorkerPhase.STARTING, init=False)
     _console: list[str] = attrs.field(factory=list, init=False)
-    _started: float = attrs.field(default=0.0, init=False)
+    _since: float = attrs.field(default=0.0, init=False)
     _pid: int | None = attrs.field(default=None, init=False)
 
     async def run(self) -> Observation:
@@ -68,7 +70,7 @@ class Child:
 
         The worker is ended, unless it is one that stays and nothing was wrong with it.
         """
-        self._started = time.monotonic()
+        self._since = time.monotonic()
         try:
             process = await self.worker.start(self.limits.output)
         except OSError as error:
@@ -78,10 +80,14 @@ class Child:
             answer = await self._supervise(process)
         except _LostError as lost:
             answer = lost
+            if lost.outcome is Outcome.TIMEOUT:
+                await self.worker.tell_where(self._pid or process.pid)
         finally:
             if not self.worker.stays or not isinstance(answer, Observation | _RunLostError):
                 await self.worker.end()
         if not isinstance(answer, Observation):
+            if answer.outcome is Outcome.DIED and tells_of_no_memory(self.worker.complaints):
+                return self._lost(Outcome.MEMORY, str(HostMemoryError.of(f"memory while {self._phase.value}")))
             return self._lost(answer.outcome, answer.reason)
         if self.on_said and (past := self.worker.said):
             for line in past.splitlines():
@@ -91,26 +97,35 @@ class Child:
     async def _supervise(self, process: Process) -> Observation:
         """The worker's answer, or ``_LostError``; on a limit the process is left running."""
         answer = asyncio.create_task(self._answer(process))
-        watch = asyncio.create_task(self._watch_memory(process.pid))
+        watch = asyncio.create_task(self._watch(process.pid))
         try:
-            both, limit = {answer, watch}, self.limits.wall_s
-            done, _ = await asyncio.wait(both, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-            if not done and self._debugged:
-                done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                reason = f"no end after {self.limits.wall_s:.3g} s of wall time, while {self._phase.value}"
-                raise _LostError(Outcome.TIMEOUT, reason)
+            done, _ = await asyncio.wait({answer, watch}, return_when=asyncio.FIRST_COMPLETED)
             return (answer if answer in done else watch).result()
         finally:
             answer.cancel()
             watch.cancel()
             await asyncio.gather(answer, watch, return_exceptions=True)
 
+    @property
+    def _late(self) -> bool:
+        """Whether the worker has had all the time for what it does now."""
+        limit = self.limits.patience_s if self._phase is wire.WorkerPhase.RUNNING else self.limits.start_s
+        return not self._debugged and time.monotonic() > self._since + limit
+
+    def _waited_for(self) -> str:
+        match self._phase:
+            case wire.WorkerPhase.RUNNING:
+                return f"no end after {self.limits.wall_s:.3g} s of wall time, while {self._phase.value}"
+            case wire.WorkerPhase.COLLECTING:
+                return f"no answer within {self.limits.start_s:.3g} s of the guest's end, while {self._phase.value}"
+        what = f"{self._phase.value} for {self.request.cell.backend}"
+        return f"the guest had not started after {self.limits.start_s:.3g} s of wall time, while {what}"
+
     async def _answer(self, process: Process) -> Observation:
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(ConnectionError):  # it died first: the exit status tells more
-            process.stdin.write(self._timed_request().encode())
+            process.stdin.write(self.request.encode())
             await process.stdin.drain()
         with self.typist.at(process.stdin) if self.typist else contextlib.nullcontext():
             return await self._read_answer(process, process.stdout)
@@ -146,6 +161,8 @@ class Child:
         match message:
             case wire.WorkerPhase():
                 self._phase = message
+                if message in {wire.WorkerPhase.RUNNING, wire.WorkerPhase.COLLECTING}:
+                    self._since = time.monotonic()
             case str():
                 self._console.append(message)
                 if self.on_console:
@@ -159,16 +176,14 @@ class Child:
                 if self.typist:
                     self.typist.pause(message.going_on)
 
-    def _timed_request(self) -> wire.Request:
-        limit = self.request.max_seconds
-        return self.request if limit is None else attrs.evolve(self.request, deadline=self._started + limit)
-
-    async def _watch_memory(self, pid: int) -> Observation:
+    async def _watch(self, pid: int) -> Observation:
         while True:
+            if self._late:
+                raise _LostError(Outcome.TIMEOUT, self._waited_for())
             if (resident_bytes(self._pid or pid) or 0) > self.limits.memory:
                 reason = f"grew beyond {self.limits.memory // _MIB} MiB of memory, while {self._phase.value}"
                 raise _LostError(Outcome.MEMORY, reason)
-            await asyncio.sleep(_MEMORY_POLL_S)
+            await asyncio.sleep(_POLL_S)
 
     def _lost(self, outcome: Outcome, reason: str) -> Observation:
         return Observation(
@@ -176,7 +191,7 @@ class Child:
             outcome,
             reason=reason,
             console="".join(self._console),
-            detail=self.worker.complaints,
+            detail=own_stack(self.worker.complaints),
         )
 
 

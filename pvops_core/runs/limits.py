@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 import attrs
 
+_PATIENCE_S: Final = 2.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -15,14 +17,23 @@ class Limits:
     """Bounds on one child process; generous, since a run that meets one is lost.
 
     Attributes:
-        wall_s: seconds of wall time, from the start of the process to its answer.
+        start_s: seconds of wall time to the guest's first instruction; and as many, when the guest has ended, to the
+            answer.
+        wall_s: seconds of wall time for the guest. The worker keeps it itself, to say where the guest was; one that
+            does not is ended a little later.
         memory: bytes of resident memory, guest memory included.
         output: bytes that it may write to its parent.
     """
 
+    start_s: float = 60.0
     wall_s: float = 120.0
     memory: int = 4 << 30
     output: int = 64 << 20
+
+    @property
+    def patience_s(self) -> float:
+        """After which a guest's worker that did not end the run by itself is ended."""
+        return self.wall_s + max(_PATIENCE_S, 0.08 * self.wall_s)
 
 
 def resident_bytes(pid: int) -> int | None:

@@ -33,7 +33,7 @@ class Outcome(enum.Enum):
     DIED = "died"
     """The child process ended without an answer, for example by an abort in a library."""
     MEMORY = "memory"
-    """The child process grew beyond its limit."""
+    """The host refused memory that the run needs, or the child process grew beyond its limit."""
     GARBAGE = "garbage"
     """The child process answered with something that is not an observation, or with far too much."""
 

@@ -24,6 +24,9 @@ TERMINAL: Final = "_PVOPS_TERMINAL"
 """Environment variable of a worker: two numbers of descriptors, for a debugger."""
 MARK: Final = b"\0"
 """A worker writes it to standard error when its plugins are loaded: what comes before was said in the parent too."""
+TELL_WHERE: Final = signal.SIGUSR1
+"""A worker that gets this signal writes the frames it is in."""
+_SETTLE_S: Final = 0.1
 _STDERR_TAIL: Final = 8 << 10
 _DRAIN_S: Final = 5.0  # a process that left the worker's group may hold the pipe open for ever
 
@@ -73,6 +76,15 @@ class Worker:
         """What of that was said past Python's streams once its plugins were loaded."""
         _before, mark, said = self._stderr.rpartition(MARK)
         return said.decode(errors="replace").strip() if mark else ""
+
+    async def tell_where(self, pid: int) -> None:
+        """Have a process of the worker's that does not come back say on standard error what Python code it is in."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, TELL_WHERE)
+        said = -1
+        while len(self._stderr) != said:
+            said = len(self._stderr)
+            await asyncio.sleep(_SETTLE_S)
 
     async def end(self) -> None:
         """Kill the process with all that it started, and collect it, even if the caller is cancelled meanwhile."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 import json
 import re
-import time
 from typing import Any, Final
 
 import attrs
@@ -29,7 +28,7 @@ _HOOK: Final = re.compile(
 class WorkerPhase(enum.Enum):
     """How far a worker has come; named when it dies."""
 
-    STARTING = "starting"
+    STARTING = "starting Python"
     LOADING = "loading backends"
     BUILDING = "building the machine"
     RUNNING = "running the guest"
@@ -101,9 +100,8 @@ class Request:
         plugins: paths given with ``--plugin``.
         without: plugins that are known not to load, and are not tried again.
         max_ns: limit of virtual time in nanoseconds, if any.
-        max_seconds: wall time after which the run is to be over, from the start of its worker, if any.
-        deadline: the same as a time of the host's monotonic clock, set when the worker is started: it ends the run
-            itself, so that it can say where the guest was.
+        max_seconds: limit of wall time, from the guest's first instruction, if any: the worker ends the run itself, so
+            that it can say where the guest was.
         examine: whether to read a real kernel's call sites and note when it comes to the points of interest.
         until: console text at which a real kernel's run ends; empty for none.
         stop_at: symbol or named point at which a real kernel's run ends; empty for none.
@@ -122,7 +120,6 @@ class Request:
     max_ns: int | None = None
     events: str | None = None
     max_seconds: float | None = None
-    deadline: float | None = None
     examine: bool = False
     until: str = ""
     stop_at: str = ""
@@ -132,10 +129,6 @@ class Request:
     inside: Inspection = Inspection()
     switches: tuple[SwitchOrder, ...] = ()
     patching: PatchOrders = NOTHING
-
-    def seconds_left(self) -> float | None:
-        """How long the run may still go on; None for as long as it will."""
-        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def encode(self) -> bytes:
         """The request's line."""

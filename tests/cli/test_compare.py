@@ -121,12 +121,13 @@ def test_each_bad_end_is_its_cells_own(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_guest_without_end_is_given_up(tmp_path: Path) -> None:
-    hangs = plugin(tmp_path, "hangs", init="while True: pass")
+    hangs = plugin(tmp_path, "hangs", read_cr0="while True: pass")
     code, document = compare(tmp_path, "--backends", "hangs", "--plugin", hangs, "--max-seconds", "2")
     assert code == 6
     (cell,) = document["cells"]
     assert cell["outcome"] == "timeout"
-    assert cell["reason"].startswith("no end after 2.16 s of wall time, while ")
+    assert cell["reason"] == "no end after 2 s of wall time, while running the guest"
+    assert cell["detail"].endswith("in read_cr0")
 
 
 def test_a_broken_plugin_is_told_of_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

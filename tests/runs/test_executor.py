@@ -91,12 +91,45 @@ def test_what_was_printed_before_a_death_is_kept() -> None:
     assert observation.detail == "so sad"
 
 
-def test_a_worker_without_end_is_stopped() -> None:
+PHASES = [phase.value for phase in wire.WorkerPhase]
+_START = "the guest had not started after 0.5 s of wall time"
+
+
+@pytest.mark.parametrize(
+    ("phase", "said", "whose"),
+    [
+        ("loading backends", _START, " for b"),
+        ("building the machine", _START, " for b"),
+        ("running the guest", "no end after 0.5 s of wall time", ""),
+        ("collecting what was observed", "no answer within 0.5 s of the guest's end", ""),
+    ],
+)
+def test_a_worker_without_end_is_stopped(phase: str, said: str, whose: str) -> None:
     start = time.monotonic()
-    observation = one("say(phase='building the machine'); time.sleep(60)", Limits(wall_s=0.5))
+    observation = one(f"say(phase={phase!r}); time.sleep(60)", Limits(start_s=0.5, wall_s=0.5))
     assert time.monotonic() - start < 20
     assert observation.outcome is Outcome.TIMEOUT
-    assert observation.reason == "no end after 0.5 s of wall time, while building the machine"
+    assert observation.reason == f"{said}, while {phase}{whose}"
+
+
+def test_each_part_of_a_run_has_its_own_time() -> None:
+    steps = "; time.sleep(1); ".join(f"say(phase={phase!r})" for phase in PHASES)
+    observation = one(f"{steps}; time.sleep(1); answer()", Limits(start_s=60, wall_s=0))
+    assert observation.outcome is Outcome.POWEROFF
+    late = one(
+        f"say(phase={PHASES[1]!r}); time.sleep(0.6); say(phase={PHASES[2]!r}); time.sleep(60)", Limits(start_s=1)
+    )
+    assert late.reason == "the guest had not started after 1 s of wall time, while building the machine for b"
+
+
+@pytest.mark.parametrize(
+    "words", ["Could not allocate dynamic translator buffer", "x.so: failed to map segment", "MemoryError"]
+)
+def test_a_worker_that_gave_up_for_want_of_memory(words: str) -> None:
+    observation = one(f"print({words!r}, file=sys.stderr); sys.exit(1)")
+    assert observation.outcome is Outcome.MEMORY
+    assert observation.reason.startswith("the host refused memory while starting Python: ask for less")
+    assert observation.detail == words
 
 
 def test_a_worker_that_grows_is_stopped() -> None:
@@ -129,7 +162,7 @@ def test_one_bad_cell_leaves_the_others_their_results_and_order() -> None:
     script = """
 {"dies": os.abort, "babbles": lambda: print("?"), "hangs": lambda: time.sleep(60)}.get(backend, answer)()
 """
-    limits = Limits(wall_s=3)
+    limits = Limits(start_s=3)
     observations = execute(requests(*names), listener=Recorder(), jobs=3, limits=limits, command=worker(script))
     assert [o.cell.backend for o in observations] == names
     assert [o.outcome.value for o in observations] == ["poweroff", "died", "poweroff", "garbage", "timeout", "poweroff"]

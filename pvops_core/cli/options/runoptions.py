@@ -27,7 +27,12 @@ CpusOption = Annotated[int, typer.Option(min=1, max=128, metavar="N", help="Virt
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the run: the same seed gives the same run.")]
 MemoryOption = Annotated[int, typer.Option(min=1, max=MOST_MEMORY, metavar="MIB", help="Guest memory in MiB.")]
 MaxSecondsOption = Annotated[
-    float, typer.Option(min=0.001, metavar="S", help="Seconds of wall time after which a run is given up.")
+    float,
+    typer.Option(
+        min=0.001,
+        metavar="S",
+        help="Seconds of wall time, from its first instruction, after which a guest is given up.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pvops_core.backends.choices import choices_for
 from pvops_core.cli.options import runoptions
+from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.runs.executor import execute
-from pvops_core.runs.limits import Limits
 from pvops_core.runs.plan import Workload, machine_kinds
 from pvops_core.runs.progress import ProgressListener
 from pvops_core.runs.wire import Request
@@ -34,8 +34,9 @@ def unused(loaded: Loaded, plugins: Sequence[str]) -> Iterator[PluginError]:
     """
     requests = [Request(cell, tuple(plugins), without=loaded.broken, max_seconds=SECONDS) for cell in _cells(loaded)]
     found: dict[tuple[str, str, str], list[str]] = {}
+    limits = worker_limits(SECONDS, runoptions.DEFAULT_MEMORY << 20)
     with ProgressListener(len(requests)) as listener:
-        observations = execute(requests, listener=listener, limits=Limits(wall_s=2 * SECONDS))
+        observations = execute(requests, listener=listener, limits=limits)
     for seen in observations:
         for op, fate in seen.own.items():
             if fate["over"]:

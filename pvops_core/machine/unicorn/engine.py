@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,14 +17,16 @@ from unicorn import unicorn_const as const
 from unicorn import x86_const
 from unicorn.unicorn_py3 import unicorn as binding
 
-from pvops_core.errors import MachineError
+from pvops_core.errors import HostError, HostMemoryError, MachineError
 from pvops_core.machine.unicorn import controlarea
 from pvops_core.machine.unicorn.controlarea import without_leaving
+from pvops_core.machine.unicorn.libc import require_room
 
 UNICORN_VERSION = importlib.metadata.version("unicorn")
 
 # Room for translated code. The library's default reserves 1 GiB of address space for every engine.
 _CODE_BUFFER = 256 << 20
+_BESIDE = 32 << 20  # what it allocates besides, roughly
 Words = ctypes.Array[ctypes.c_int64]
 
 ERROR_NAMES: dict[int, str] = {
@@ -110,6 +113,14 @@ INSN_RDTSC: int = x86_const.UC_X86_INS_RDTSC
 INSN_RDTSCP: int = x86_const.UC_X86_INS_RDTSCP
 
 
+def unknown_build(why: str) -> HostError:
+    """The error for a library whose inside is not where pvops looks for it."""
+    return HostError(
+        f"Unicorn {UNICORN_VERSION} on this host ({platform.machine()}) is not one that pvops knows: {why}. "
+        "It knows the builds for x86_64 Linux that its distribution on PyPI has; no guest can run here"
+    )
+
+
 def function_address(name: str) -> int:
     """Address of one of the library's functions in this process, for native callbacks."""
     return ctypes.cast(getattr(_library, name), _pointer).value or 0
@@ -160,6 +171,7 @@ class Engine:
             memory: host address of guest-physical 0; must stay valid until ``close``.
             size: bytes of it, whole pages.
         """
+        require_room(_CODE_BUFFER + _BESIDE, "an engine")
         handle = ctypes.c_void_p()
         mode = const.UC_MODE_64 if bits == 64 else const.UC_MODE_32
         self.check("open", _library.uc_open(const.UC_ARCH_X86, mode, ctypes.byref(handle)))
@@ -187,9 +199,11 @@ class Engine:
         self._msr_place = ctypes.byref(self._msr)
 
     def check(self, what: str, status: int) -> None:
-        """Raise MachineError unless the library said OK."""
+        """Raise MachineError unless the library said OK; HostMemoryError where it got no memory."""
         if status:
             name = ERROR_NAMES.get(status, str(status))
+            if status == const.UC_ERR_NOMEM:
+                raise HostMemoryError.of(f"what an engine needs to {what}")
             raise MachineError(f"Unicorn {UNICORN_VERSION}: {what} failed: {name}")
 
     def _control(self, control: int, count: int, *arguments: object) -> None:

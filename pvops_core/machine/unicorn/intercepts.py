@@ -19,7 +19,6 @@ import mmap
 import struct
 from typing import Final
 
-from pvops_core.errors import MachineError
 from pvops_core.machine.unicorn import controlarea
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.probe import ContextLayout, context_layout
@@ -69,4 +68,4 @@ def check() -> None:
     del view
     memory.close()
     if seen != [(MSR, 0x1005), (WRITE_DR + 7, 0x1007)]:
-        raise MachineError(f"Unicorn {uc.UNICORN_VERSION} is not one that pvops knows: its exits are {seen}")
+        raise uc.unknown_build(f"its exits are {seen}")

@@ -6,6 +6,8 @@ import ctypes
 import mmap
 from typing import TYPE_CHECKING
 
+from pvops_core.errors import HostMemoryError
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -21,6 +23,18 @@ def map_private(address: int, size: int, file: int) -> int:
     """Put a private copy of a file's beginning at a host address, in place of what is there; 0, or the errno."""
     protection = mmap.PROT_READ | mmap.PROT_WRITE
     return 0 if _libc.mmap(address, size, protection, _FIXED_PRIVATE, file, 0) == address else ctypes.get_errno()
+
+
+def require_room(size: int, what: str) -> None:
+    """Ask the host for room by itself, for a library that ends the process where it gets none.
+
+    Raises:
+        HostMemoryError: it is refused.
+    """
+    try:
+        mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        raise HostMemoryError.of(f"{size >> 20} MiB for {what}") from None
 
 
 def same_bytes(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> bool:

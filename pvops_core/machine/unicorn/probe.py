@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.errors import MachineError
 from pvops_core.machine.unicorn import engine as uc
 
 if TYPE_CHECKING:
@@ -133,12 +132,8 @@ def _observe() -> tuple[bytes, bytes, list[bytes]]:
     del view
     memory.close()
     if vectors != [event[1] for event in _EVENTS] or len(seen) != 2 + len(_EVENTS):
-        raise _refused(f"the probe saw the exceptions {vectors}")
+        raise uc.unknown_build(f"the probe saw the exceptions {vectors}")
     return seen[0], seen[1], seen[2:]
-
-
-def _refused(why: str) -> MachineError:
-    return MachineError(f"Unicorn {uc.UNICORN_VERSION} is not one that pvops knows: {why}")
 
 
 def _words(context: bytes) -> memoryview:
@@ -150,7 +145,7 @@ def _find(name: str, contexts: Sequence[bytes], values: Sequence[int]) -> int:
     rows = zip(*(_words(context) for context in contexts), strict=True)
     found = [at * 4 for at, words in enumerate(rows) if words == tuple(values)]
     if len(found) != 1:
-        raise _refused(f"{len(found)} words of its CPU state look like the {name}, not one")
+        raise uc.unknown_build(f"{len(found)} words of its CPU state look like the {name}, not one")
     return found[0]
 
 
@@ -159,7 +154,7 @@ def context_layout() -> ContextLayout:
     """Find the layout once in a process.
 
     Raises:
-        MachineError: the library is not one whose CPU state looks as expected.
+        HostError: the library is not one whose CPU state looks as expected.
     """
     kernel, user, events = _observe()
     always = HF_CS32 | HF_CS64 | HF_LMA
@@ -169,15 +164,15 @@ def context_layout() -> ContextLayout:
         if low & always == high & always == always and low & HF_CPL == 0 and high & HF_CPL == HF_CPL
     ]
     if len(hidden) != 1:
-        raise _refused(f"{len(hidden)} words of its CPU state look like the hidden flags, not one")
+        raise uc.unknown_build(f"{len(hidden)} words of its CPU state look like the hidden flags, not one")
     code_segment = _find("CS selector", (kernel, user), (_KERNEL_CS, _USER_CS))
     stack_segment = _find("SS selector", (user,), (_USER_SS,))
     for context, at, descriptor in ((user, code_segment, _DESCRIPTORS[4]), (user, stack_segment, _DESCRIPTORS[3])):
         base, limit, second = struct.unpack_from("<QII", context, at + 8)
         if (base, limit, second | 0x100) != (0, 0xFFFFFFFF, descriptor >> 32 | 0x100):
-            raise _refused("cached segments do not look as expected")
+            raise uc.unknown_build("cached segments do not look as expected")
     if stack_segment != code_segment + SEGMENT_STRIDE:
-        raise _refused("segment registers do not follow each other")
+        raise uc.unknown_build("segment registers do not follow each other")
     return ContextLayout(
         exception=_find("exception word", (user, *events), (0xFFFFFFFF, 14, 14, 13, 0xFFFFFFFF)),
         error_code=_find("error code", events, [event[2] for event in _EVENTS]),
@@ -193,5 +188,5 @@ def _control(context: bytes) -> int:
     numbers = memoryview(context[: len(context) & ~7]).cast("Q")
     found = [at * 8 for at in range(len(numbers) - 4) if numbers[at] == _CR0 and numbers[at + 3] == _ROOT]
     if len(found) != 1:
-        raise _refused(f"{len(found)} places of its CPU state look like the control registers, not one")
+        raise uc.unknown_build(f"{len(found)} places of its CPU state look like the control registers, not one")
     return found[0]

@@ -10,7 +10,7 @@ from pvops_core.backends import Loaded, chain, load_backends
 from pvops_core.backends.blame import own_trace
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.loading.loader import load_needed
-from pvops_core.errors import ImageError, MachineError, PvopsError, UsageError, unknown
+from pvops_core.errors import HostError, ImageError, MachineError, PvopsError, UsageError, unknown
 from pvops_core.guests import builtin_guest, read_kernel
 from pvops_core.runs.cell import BUILTIN, Cell
 from pvops_core.runs.observation import Observation
@@ -114,16 +114,16 @@ def _session(request: Request, links: tuple[Backend, ...], keyboard: Keyboard) -
             keyboard=keyboard,
             tool_frames=_tool_frames(request),
         )
+    except HostError:
+        raise
     except MachineError as failure:
-        if cell.guest == BUILTIN:
-            raise
         raise UsageError(str(failure)) from failure  # nothing has run: something else has to be asked for
 
 
 def _run(session: Session, request: Request) -> RunEnd:
     """Run the session, whatever a plugin raises."""
     try:
-        return RunEnd.of_stop(session.run(max_ns=request.max_ns, max_seconds=request.seconds_left()))
+        return RunEnd.of_stop(session.run(max_ns=request.max_ns, max_seconds=request.max_seconds))
     except MachineError as error:
         return RunEnd.of_crash(f"{error}; {session.where()}", own_trace(error))
     except BaseException as error:  # noqa: BLE001 - what the plugins' code raises is this run's result

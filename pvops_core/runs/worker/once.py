@@ -15,9 +15,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from pvops_core.backends.keyboard import Keyboard
-from pvops_core.errors import ImageError, UsageError
+from pvops_core.errors import HostMemoryError, ImageError, UsageError
 from pvops_core.runs import wire
 from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.runs.process import TELL_WHERE
 from pvops_core.runs.worker import debugger
 from pvops_core.runs.worker.observe import observe
 from pvops_core.runs.worker.parentpipe import lines_of_parent, listen
@@ -32,6 +33,7 @@ def main() -> None:
     """Serve one request; exit status 0 whenever an observation was sent."""
     send = take_stdout()
     faulthandler.enable()
+    faulthandler.register(TELL_WHERE, all_threads=False)
     lines = lines_of_parent()
     request = wire.Request.decode(next(lines))
     keyboard = Keyboard(request.typed)
@@ -58,13 +60,18 @@ def _answer(
         return observe(request, send, keyboard, voices)
     except (ImageError, UsageError) as error:
         return Observation(request.cell, Outcome.UNSUPPORTED, reason=str(error))
-    except OSError as error:
-        if error.errno != errno.ENOMEM:
+    except HostMemoryError as error:
+        return _refused(request, error)
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
             return _failed(request, error)
-        reason = f"there is not enough memory for a guest with {request.cell.memory >> 20} MiB"
-        return Observation(request.cell, Outcome.MEMORY, reason=reason)
+        return _refused(request, HostMemoryError.of(f"memory to a run whose guest has {request.cell.memory >> 20} MiB"))
     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything; it is this cell's result
         return _failed(request, error)
+
+
+def _refused(request: wire.Request, error: HostMemoryError) -> Observation:
+    return Observation(request.cell, Outcome.MEMORY, reason=str(error))
 
 
 def _failed(request: wire.Request, error: BaseException) -> Observation:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.loading.loader import load_needed
 from pvops_core.runs import wire
+from pvops_core.runs.process import TELL_WHERE
 from pvops_core.runs.worker.once import answer, take_stdout
 from pvops_core.runs.worker.parentpipe import lines_of_parent
 
@@ -28,6 +29,7 @@ def main() -> None:
     """Serve one request after the other, until the parent says no more."""
     send = take_stdout()
     faulthandler.enable()
+    faulthandler.register(TELL_WHERE, all_threads=False)
     for line in lines_of_parent():
         request = wire.Request.decode(line)
         send(wire.WorkerPhase.LOADING)

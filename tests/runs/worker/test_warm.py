@@ -93,7 +93,7 @@ def test_a_worker_that_dies_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("word", "limits", "outcome"),
     [
-        ("time.sleep(60)", Limits(wall_s=5.0), Outcome.TIMEOUT),
+        ("time.sleep(60)", Limits(wall_s=3.0, start_s=5.0), Outcome.TIMEOUT),
         ("_ = b'x' * (300 << 20); time.sleep(60)", Limits(memory=250 << 20), Outcome.MEMORY),
         ("send('x' * (1 << 20))", Limits(output=1 << 17), Outcome.GARBAGE),
     ],

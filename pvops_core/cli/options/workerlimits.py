@@ -1,0 +1,35 @@
+"""What the worker of a run may take, in every verb alike: time to start, time for its guest, memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Final
+
+from pvops_core.errors import UsageError
+from pvops_core.runs.limits import Limits
+
+START: Final = "PVOPS_START_TIMEOUT"
+"""Environment variable: seconds of wall time that a run may take to come to its guest's first instruction."""
+_ROOM: Final = 3 << 30
+"""Bytes that a worker may take beside the guest's memory."""
+
+
+def worker_limits(max_seconds: float, memory: int) -> Limits:
+    """The limits of a run.
+
+    Args:
+        max_seconds: the guest's wall time.
+        memory: the guest's memory in bytes.
+
+    Raises:
+        UsageError: the limit of the environment is no number of seconds.
+    """
+    text = os.environ.get(START, "")
+    try:
+        start_s = float(text) if text else Limits().start_s
+    except ValueError:
+        start_s = math.nan
+    if not 0 < start_s < math.inf:
+        raise UsageError(f"{START}: {text!r} is not a number of seconds")
+    return Limits(start_s=start_s, wall_s=max_seconds, memory=_ROOM + memory)
