@@ -27,7 +27,13 @@ writes it, one JSON object a line:
 | `fields` | object | its particulars; bytes as hexadecimal digits |
 
 `pvops_core.runs.worker.events.read_events(path)` gives the events of such a file back, and says of a line that is none
-where it stands. `event_log_sha256` in a run's JSON is the hash over all of them, each value with its type.
+where it stands.
+
+`event_log_sha256` in a run's JSON is the hash over all of them. An event is written as its time, its kind, its vCPU (-1
+for none), and name and value of each field in the order of names: numbers as `5;`, text as `s3:abc`, bytes as `b2:` and
+the two, all with their length in bytes, and a line feed at the end. 8192 events make a pack, and the link of a pack is
+the SHA-256 of the link before it (32 zeros before the first) and its bytes; the hash is the link of what is left over
+at the end, be it nothing.
 """
 
 

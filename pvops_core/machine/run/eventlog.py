@@ -3,12 +3,17 @@
 A long run has millions of events. Only the newest are kept as they came; the others are hashed and packed, a hundred
 times smaller than as objects where they are alike, as those of a guest that is stuck are. What is packed is what was
 hashed: the byte form of each has all that there is to it.
+
+The hash is a chain: the link of a pack is the SHA-256 of the link before it (at first 32 zeros) and the pack's bytes,
+and the hash over all events is the link that the newest would give. So 32 bytes are all of it that a saved state needs,
+where a running hash object can be kept by nobody.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from functools import reduce
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,7 +31,8 @@ Value = int | str | bytes
 _Raw = tuple[int, str, int | None, dict[str, Value]]
 
 PACKED: Final = 1 << 13
-"""Events in a pack."""
+"""Events in a pack, upon which the hash depends."""
+_FIRST_LINK: Final = bytes(32)
 
 
 @attrs.frozen
@@ -130,11 +136,11 @@ def _of_parts(parts: list[Value]) -> Event:
 
 
 class LogState(NamedTuple):
-    """The events of a snapshot: packed ones, the newest as they came, and the SHA-256 over the packed ones."""
+    """The events of a snapshot: packed ones, the newest as they came, and the link of the last pack."""
 
     packs: tuple[bytes, ...]
     recent: tuple[_Raw, ...]
-    digest: bytes
+    link: bytes
 
 
 class EventLog:
@@ -144,8 +150,8 @@ class EventLog:
         self._clock = clock
         self._packs: list[bytes] = []
         self._recent: list[_Raw] = []
-        self._hash = hashlib.sha256()  # of the packs
-        self._hashes: dict[bytes, hashlib._Hash] = {}  # by digest: one in use cannot be made from that
+        self._link = _FIRST_LINK
+        self._links = {_FIRST_LINK}  # of saved states, which need not be gone through again
 
     def record(self, kind: str, vcpu: int | None = None, **fields: Value) -> None:
         """Add an event that happens now."""
@@ -157,7 +163,7 @@ class EventLog:
     def _pack(self) -> None:
         recent = self._recent
         data = b"".join(map(_form, recent))
-        self._hash.update(data)
+        self._link = _linked(self._link, data)
         self._packs.append(lz4.block.compress(data))
         recent.clear()
 
@@ -188,29 +194,27 @@ class EventLog:
     @property
     def sha256(self) -> str:
         """Hash over all events so far, in hex."""
-        digest = self._hash.copy()
-        digest.update(b"".join(map(_form, self._recent)))
-        return digest.hexdigest()
+        return _linked(self._link, b"".join(map(_form, self._recent))).hex()
 
     def save(self) -> LogState:
         """State for a snapshot."""
-        digest = self._hash.digest()
-        self._hashes.setdefault(digest, self._hash.copy())
-        return LogState(tuple(self._packs), tuple(self._recent), digest)
+        self._links.add(self._link)
+        return LogState(tuple(self._packs), tuple(self._recent), self._link)
 
     def load(self, state: LogState) -> None:
-        """Go back to a saved state."""
-        packs, recent, digest = state
-        known = self._hashes.get(digest)
-        self._hash = known.copy() if known else _hash_of(packs, digest)
-        self._packs, self._recent = list(packs), list(recent)
+        """Go back to a saved state.
+
+        Raises:
+            MachineError: it is another log's, and its packs are not those that its link is of.
+        """
+        packs, recent, link = state
+        if link not in self._links:
+            found = reduce(_linked, map(lz4.block.decompress, packs), _FIRST_LINK)
+            if found != link:
+                raise MachineError(f"a saved event log has the hash {found.hex()} and says {link.hex()}")
+            self._links.add(link)
+        self._packs, self._recent, self._link = list(packs), list(recent), link
 
 
-def _hash_of(packs: tuple[bytes, ...], digest: bytes) -> hashlib._Hash:
-    """The hash over all events in packs: what a state of another log has to be gone through for."""
-    found = hashlib.sha256()
-    for pack in packs:
-        found.update(lz4.block.decompress(pack))
-    if found.digest() != digest:
-        raise MachineError(f"a saved event log has the hash {found.hexdigest()} and says {digest.hex()}")
-    return found
+def _linked(link: bytes, data: bytes) -> bytes:
+    return hashlib.sha256(link + data).digest()
