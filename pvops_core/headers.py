@@ -34,7 +34,7 @@ class Header:
     def __init__(self, path: Path, include: Header | None = None, *, packed: bool = False) -> None:
         self.path = path
         self._include = include
-        self._packed = packed
+        self.packed = packed
         self._types: dict[int, cstruct] = {}
 
     def __getitem__(self, name: str) -> Struct:
@@ -46,7 +46,7 @@ class Header:
         types = self._types.get(bits)
         if types is None:
             types = self._include.types(bits) if self._include else _empty(bits)
-            types.load(self.path.read_text(encoding="utf-8"), align=not self._packed, compiled=False)
+            types.load(self.path.read_text(encoding="utf-8"), align=not self.packed, compiled=False)
             self._types[bits] = types
         return types
 

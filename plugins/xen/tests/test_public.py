@@ -50,6 +50,11 @@ SIZES = {
     "xencons_interface": (3088, 3088),
     "xenstore_domain_interface": (2076, 2076),
     "xsd_sockmsg": (16, 16),
+    "xen_pod_target": (40, 36),
+    "xen_mem_access_op": (32, 24),
+    "xen_hvm_xentrace": (32, 32),
+    "xen_platform_op": (136, 136),
+    "xen_domctl": (144, 144),
 }
 # offsetof, of fields that stand behind padding or differ between the widths.
 OFFSETS = {
@@ -62,6 +67,7 @@ OFFSETS = {
     ("vcpu_info", "arch.cr2"): (16, 8),
     ("gnttab_map_grant_ref", "dev_bus_addr"): (24, 24),
     ("sched_poll", "timeout"): (16, 8),
+    ("xen_pod_target", "domid"): (32, 32),
 }
 HEADERS = [value for value in vars(public).values() if isinstance(value, Header)]
 
@@ -89,7 +95,7 @@ def test_a_compiler_lays_them_out_alike(bits: int) -> None:
     text, claims = "#include <stdint.h>\n", []
     for header in HEADERS:
         declared = header.path.read_text(encoding="utf-8")
-        text += declared
+        text += f"#pragma pack(push, 1)\n{declared}#pragma pack(pop)\n" if header.packed else declared
         for kind, name in re.findall(r"^(struct|union) (\w+) {", declared, re.MULTILINE):
             if name not in header.types(bits).typedefs:
                 continue  # of the other width

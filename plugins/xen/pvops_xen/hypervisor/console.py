@@ -12,12 +12,13 @@ import attrs
 
 from pvops_xen.hypervisor.lines import LinesState, MergedLines
 from pvops_xen.hypervisor.ring import BadRingError, ByteRing
+from pvops_xen.public import IO
 
 if TYPE_CHECKING:
     from pvops_core.machine import PhysicalMemory
 
-IN: Final = ByteRing(size=1024, data=0, consumer=3072, producer=3076)
-OUT: Final = ByteRing(size=2048, data=1024, consumer=3080, producer=3084)
+IN: Final = ByteRing(IO["xencons_interface"], "in")
+OUT: Final = ByteRing(IO["xencons_interface"], "out")
 
 
 HYPERCALL, RING = 0, 1

@@ -5,7 +5,6 @@ Most look at their argument before they look at the caller, so a bad pointer or 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +22,7 @@ from pvops_xen.hypervisor.abi import (
     EPERM,
     ESRCH,
 )
+from pvops_xen.public import CONTROL, HVM_OP
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -37,8 +37,15 @@ _HVM_PARAMS: Final = 39
 _TRACE_BYTES: Final = 28
 _XENOPROF_LAST: Final = 16
 _XENOPROF_OPEN: Final = {0: -ENODEV, 9: -EPERM, 13: -EPERM, 14: -EPERM}  # init, the virtual interrupt's, get_buffer
-_OP_SIZE: Final = 136  # of xen_platform_op and xen_sysctl, in both widths
-_DOMCTL_SIZE: Final = 144
+_PLATFORM_OP: Final = CONTROL["xen_platform_op"].whole("cmd", "interface_version")
+_SYSCTL: Final = CONTROL["xen_sysctl"].whole("cmd", "interface_version")
+_DOMCTL: Final = CONTROL["xen_domctl"].whole("cmd", "interface_version", "domain")
+_PARAM: Final = HVM_OP["xen_hvm_param"].whole("domid", "index")
+_DYING: Final = HVM_OP["xen_hvm_pagetable_dying"].whole("domid")
+_TIME: Final = HVM_OP["xen_hvm_get_time"].whole("now")
+_TRACE: Final = HVM_OP["xen_hvm_xentrace"].whole("event", "extra_bytes")
+_MEM_TYPE: Final = HVM_OP["xen_hvm_get_mem_type"].whole("domid")
+_DM_OP_BUF: Final = HVM_OP["xen_dm_op_buf"]
 _DM_OP_BUFFERS: Final = 3
 
 
@@ -48,47 +55,43 @@ def denied(hv: Hypervisor, cpu: Vcpu, *args: int) -> int:
     return -EPERM
 
 
-def _header(hv: Hypervisor, cpu: Vcpu, argument: int, size: int) -> tuple[int, int]:
-    """Command and interface version, out of a structure that is read as a whole."""
-    raw = access.read(hv, cpu, argument, size)
-    return int.from_bytes(raw[:4], "little"), int.from_bytes(raw[4:8], "little")
-
-
 def platform_op(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """``platform_op(op)``."""
-    return -EPERM if _header(hv, cpu, argument, _OP_SIZE)[1] == _PLATFORM_VERSION else -EACCES
+    _command, version = access.fetch(hv, cpu, argument, _PLATFORM_OP)
+    return -EPERM if version == _PLATFORM_VERSION else -EACCES
 
 
 def sysctl(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """``sysctl(op)``."""
-    return -EPERM if _header(hv, cpu, argument, _OP_SIZE)[1] == _SYSCTL_VERSION else -EACCES
+    _command, version = access.fetch(hv, cpu, argument, _SYSCTL)
+    return -EPERM if version == _SYSCTL_VERSION else -EACCES
 
 
 def domctl(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """``domctl(op)``."""
-    command, version = _header(hv, cpu, argument, _DOMCTL_SIZE)
+    command, version, domid = access.fetch(hv, cpu, argument, _DOMCTL)
     if version != _DOMCTL_VERSION:
         return -EACCES
-    if command not in _DOMCTL_WITHOUT_DOMAIN and not _exists(hv, _domid(hv, cpu, argument + 8)):
+    if command not in _DOMCTL_WITHOUT_DOMAIN and not _exists(hv, domid):
         return -ESRCH
     return -EPERM
 
 
 def paging_domctl_cont(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """What Xen goes on with a long domctl by: a guest cannot begin there."""
-    command, version = _header(hv, cpu, argument, _DOMCTL_SIZE)
+    command, version, domid = access.fetch(hv, cpu, argument, _DOMCTL)
     if version != _DOMCTL_VERSION or command != _SHADOW_OP:
         return -EBADRQC
-    return -EPERM if _exists(hv, _domid(hv, cpu, argument + 8)) else -ESRCH
+    return -EPERM if _exists(hv, domid) else -ESRCH
 
 
 def _hvm_param(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid, index = struct.unpack_from("<H2xI", access.read(hv, cpu, argument, 16))
+    domid, index = access.fetch(hv, cpu, argument, _PARAM)
     return -EINVAL if index >= _HVM_PARAMS or _exists(hv, domid, self_too=True) else -ESRCH
 
 
 def _pagetable_dying(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid = int.from_bytes(access.read(hv, cpu, argument, 16)[:2], "little")
+    (domid,) = access.fetch(hv, cpu, argument, _DYING)
     if not _exists(hv, domid, self_too=True):
         return -ESRCH
     return -EINVAL if domid else -EOPNOTSUPP
@@ -96,18 +99,18 @@ def _pagetable_dying(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def _get_time(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """The one that any domain may use: nanoseconds since Xen's start."""
-    access.write(hv, cpu, argument, hv.machine.clock.ns.to_bytes(8, "little"))
+    access.store(hv, cpu, argument, _TIME, hv.machine.clock.ns)
     return 0
 
 
 def _xentrace(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Nobody reads the trace."""
-    event, extra = struct.unpack_from("<HH", access.read(hv, cpu, argument, 32))
+    event, extra = access.fetch(hv, cpu, argument, _TRACE)
     return -EINVAL if extra > _TRACE_BYTES or event >> 12 else 0
 
 
 def _get_mem_type(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid = int.from_bytes(access.read(hv, cpu, argument, 16)[:2], "little")
+    (domid,) = access.fetch(hv, cpu, argument, _MEM_TYPE)
     if not _exists(hv, domid, self_too=True):
         return -ESRCH
     return -EINVAL if domid else -EPERM
@@ -139,7 +142,7 @@ def dm_op(hv: Hypervisor, cpu: Vcpu, domid: int, count: int, buffers: int) -> in
         return -ENODATA
     if count > _DM_OP_BUFFERS:
         return -E2BIG
-    access.read(hv, cpu, buffers, 2 * hv.abi.word * count)
+    access.read(hv, cpu, buffers, _DM_OP_BUF.size(hv.abi.bits) * count)
     domid &= 0xFFFF  # a domid_t
     if domid in {DOMID_SELF, hv.domain.domid}:
         return -EPERM
@@ -158,10 +161,6 @@ def xenpmu_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     """``xenpmu_op(op, arg)``: there are no counters, as by default (``vpmu=off``)."""
     del hv, cpu, command, argument
     return -EOPNOTSUPP
-
-
-def _domid(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
-    return int.from_bytes(access.read(hv, cpu, address, 2), "little")
 
 
 def _exists(hv: Hypervisor, domid: int, *, self_too: bool = False) -> bool:

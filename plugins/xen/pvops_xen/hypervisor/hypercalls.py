@@ -19,12 +19,16 @@ from pvops_xen.hypervisor.memory import mmu
 from pvops_xen.hypervisor.processor import callbacks, debugreg, tables
 from pvops_xen.hypervisor.processor.iret import iret
 from pvops_xen.hypervisor.scheduling import sched, vcpus
+from pvops_xen.public import XEN
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
 Handler = Callable[..., int]
+_ENTRY: Final = XEN["multicall_entry"].whole("op", "result", "args")
+_RESULT: Final = XEN["multicall_entry"].part("result")
+_ARGUMENTS: Final = XEN["multicall_entry"].part("args")
 _STRETCH: Final = 4096
 """Entries of a multicall after which it is preempted."""
 
@@ -59,29 +63,29 @@ def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
     if hv.in_multicall:
         hv.log("Multicall reentry is disallowed.")
         return -EINVAL
-    abi, word = hv.abi, hv.abi.word
-    access.check(abi, calls, count * abi.multicall_size)
+    form, result_at = _ENTRY.at(hv.abi.bits).form, _RESULT.at(hv.abi.bits).offset
+    access.check(hv.abi, calls, count * form.size)
     hv.in_multicall = True
     try:
         for index in range(count):
-            entry = calls + index * abi.multicall_size
+            entry = calls + index * form.size
             if index == _STRETCH:
                 hv.continuation = (entry, count - index)
                 return -ERESTART
-            fields = struct.unpack(f"<8{'Q' if word == 8 else 'I'}", access.read(hv, cpu, entry, abi.multicall_size))
+            op, _result, *args = form.unpack(access.read(hv, cpu, entry, form.size))
             ns = hv.machine.clock.ns
-            result = dispatch(hv, cpu, fields[0], fields[2:])
+            result = dispatch(hv, cpu, op, arguments := tuple(args))
             if hv.stats.observers:
-                hv.stats.tell(made(hv, cpu, fields[0], fields[2:], result, ns, inner=True))
-            if fields[0] == Hypercall.IRET:  # its result is stored where the guest can still be reached there
+                hv.stats.tell(made(hv, cpu, op, arguments, result, ns, inner=True))
+            if op == Hypercall.IRET:  # its result is stored where the guest can still be reached there
                 with contextlib.suppress(access.BadHandleError, GuestFault):
-                    access.write_word(hv, cpu, entry + word, result)
+                    access.write_word(hv, cpu, entry + result_at, result)
                 return result
             if result == -ERESTART:
-                access.write(hv, cpu, entry + 2 * word, _words(hv, hv.continuation))
+                access.write(hv, cpu, entry + _ARGUMENTS.at(hv.abi.bits).offset, _words(hv, hv.continuation))
                 hv.continuation = (entry, count - index)
                 return result
-            access.write_word(hv, cpu, entry + word, result)
+            access.write_word(hv, cpu, entry + result_at, result)
             if hv.domain.crashed:
                 break
     finally:

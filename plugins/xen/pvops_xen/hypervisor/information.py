@@ -15,11 +15,14 @@ from pvops_xen.hypervisor.abi import (
     VersionOp,
     VmAssist,
 )
+from pvops_xen.public import VERSION
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
+_FEATURE_WORD: Final = VERSION["xen_feature_info"].part("submap_idx")
+_FEATURES: Final = VERSION["xen_feature_info"].part("submap")
 _NUMBERS: Final = {
     VersionOp.VERSION: policy.XEN_MAJOR << 16 | policy.XEN_MINOR,
     VersionOp.BUILD_ID: -EPERM,
@@ -53,12 +56,13 @@ def xen_version(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
 
 def _get_features(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """xen_feature_info: the guest names a word of features (there is one) and gets it."""
-    if access.read_u32(hv, cpu, argument):
+    (word,) = access.fetch(hv, cpu, argument, _FEATURE_WORD)
+    if word:
         return -EINVAL
     features = policy.FEATURES
     if hv.domain.assisted(VmAssist.PAE_EXTENDED_CR3):
         features |= policy.FEATURE_PAE_EXTENDED_CR3
-    access.write_u32(hv, cpu, argument + 4, features)
+    access.store(hv, cpu, argument, _FEATURES, features)
     return 0
 
 

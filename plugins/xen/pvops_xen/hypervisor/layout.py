@@ -29,7 +29,7 @@ class Abi:
         upcall_mask, pending_sel, cr2, time: offsets in vcpu_info.
         evtchn_pending, evtchn_mask: offsets in shared_info.
         wc_sec_hi, max_pfn: offsets there.
-        vcpu_info_size, mmuext_size, multicall_size, trap_info_size: sizes of structures.
+        vcpu_info_size, trap_info_size: sizes of structures.
     """
 
     bits: int
@@ -48,8 +48,6 @@ class Abi:
     wc_sec_hi: int
     max_pfn: int
     vcpu_info_size: int
-    mmuext_size: int
-    multicall_size: int
     trap_info_size: int
 
 
@@ -74,7 +72,5 @@ def abi_of(bits: int) -> Abi:
         wc_sec_hi=_SHARED_INFO.offset("wc_sec_hi" if bits == 64 else "arch.wc_sec_hi", bits),
         max_pfn=_SHARED_INFO.offset("arch.max_pfn", bits),
         vcpu_info_size=_VCPU_INFO.size(bits),
-        mmuext_size=XEN["mmuext_op"].size(bits),
-        multicall_size=XEN["multicall_entry"].size(bits),
         trap_info_size=XEN["trap_info"].size(bits),
     )

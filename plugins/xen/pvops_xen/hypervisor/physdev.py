@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import DOMID_SELF, EBUSY, EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH, PhysdevOp
 from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.public import PHYSDEV
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -21,6 +21,17 @@ _GSIS: Final = 24  # of the host's one I/O APIC
 _NEEDS_EOI: Final = 1
 _GSI, _MULTI_MSI = 1, 4
 _BITMAP_BYTES: Final = 8192
+_IOBITMAP: Final = PHYSDEV["physdev_set_iobitmap"].whole("bitmap", "nr_ports")
+_STATUS_OF: Final = PHYSDEV["physdev_irq_status_query"].whole("irq")
+_STATUS_FLAGS: Final = PHYSDEV["physdev_irq_status_query"].part("flags")
+_FREE_PIRQ: Final = PHYSDEV["physdev_get_free_pirq"].whole("type")
+_FREE_PIRQ_NUMBER: Final = PHYSDEV["physdev_get_free_pirq"].part("pirq")
+_MAP_PIRQ: Final = PHYSDEV["physdev_map_pirq"].whole("domid", "type", "table_base")
+_UNMAP_PIRQ: Final = PHYSDEV["physdev_unmap_pirq"].whole("domid")
+_SETUP_GSI: Final = PHYSDEV["physdev_setup_gsi"].whole("gsi")
+_PCI_EXT: Final = PHYSDEV["physdev_manage_pci_ext"].whole("is_extfn", "is_virtfn")
+_OP: Final = PHYSDEV["physdev_op"]
+_COMPAT_OP: Final = _OP.whole("cmd")
 
 
 def _set_iopl(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
@@ -34,9 +45,7 @@ def _set_iopl(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def _set_iobitmap(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """The guest's own permissions for those without the level: a set bit forbids a port."""
-    word = hv.abi.word
-    raw = access.read(hv, cpu, argument, 2 * word)
-    bitmap, ports = (int.from_bytes(part, "little") for part in (raw[:word], raw[word:][:4]))
+    bitmap, ports = access.fetch(hv, cpu, argument, _IOBITMAP)
     if ports > 8 * _BITMAP_BYTES or not access.addr_ok(hv.abi, bitmap, _BITMAP_BYTES):
         return -EINVAL
     state = hv.state(cpu)
@@ -52,9 +61,10 @@ def _eoi(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _status(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    if int.from_bytes(access.read(hv, cpu, argument, 8)[:4], "little") >= PIRQS:
+    (irq,) = access.fetch(hv, cpu, argument, _STATUS_OF)
+    if irq >= PIRQS:
         return -EINVAL
-    access.write_u32(hv, cpu, argument + 4, _NEEDS_EOI)
+    access.store(hv, cpu, argument, _STATUS_FLAGS, _NEEDS_EOI)
     return 0
 
 
@@ -71,48 +81,39 @@ def _eoi_frame(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def _free_pirq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """``get_free_pirq``: a number that nobody has; of GSIs from below, of all others from above."""
-    kind = int.from_bytes(access.read(hv, cpu, argument, 8)[:4], "little")
+    (kind,) = access.fetch(hv, cpu, argument, _FREE_PIRQ)
     numbers = [*range(_FIRST_GSI, _GSIS)] if kind == _GSI else []
     numbers += reversed(range(_GSIS, PIRQS))
     free = next((number for number in numbers if number not in hv.domain.pirqs), None)
     if free is None:
         return -ENOSPC
     hv.domain.pirqs.add(free)
-    access.write_u32(hv, cpu, argument + 4, free)
+    access.store(hv, cpu, argument, _FREE_PIRQ_NUMBER, free)
     return 0
 
 
 def _map_pirq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    size = 40 if hv.abi.bits == 64 else 36
-    raw = access.read(hv, cpu, argument, size)
-    table = int.from_bytes(raw[size - 8 :], "little")
-    if int.from_bytes(raw[4:8], "little") == _MULTI_MSI and table:
-        return -EINVAL
-    return _of_domain(hv, raw)
+    domid, kind, table = access.fetch(hv, cpu, argument, _MAP_PIRQ)
+    return -EINVAL if kind == _MULTI_MSI and table else _of_domain(hv, domid)
 
 
 def _unmap_pirq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    return _of_domain(hv, access.read(hv, cpu, argument, 8))
+    return _of_domain(hv, *access.fetch(hv, cpu, argument, _UNMAP_PIRQ))
 
 
-def _of_domain(hv: Hypervisor, raw: bytes) -> int:
+def _of_domain(hv: Hypervisor, domid: int) -> int:
     """For who has a device model in charge of the domain: it is looked for before that."""
-    known = int.from_bytes(raw[:2], "little") in {0, DOMID_SELF, hv.domain.domid}
-    return -EPERM if known else -ESRCH
+    return -EPERM if domid in {0, DOMID_SELF, hv.domain.domid} else -ESRCH
 
 
 def _setup_gsi(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    return -EPERM if int.from_bytes(access.read(hv, cpu, argument, 8)[:4], "little") < _GSIS else -EINVAL
+    (gsi,) = access.fetch(hv, cpu, argument, _SETUP_GSI)
+    return -EPERM if 0 <= gsi < _GSIS else -EINVAL
 
 
 def _manage_pci_add_ext(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    _, extended, virtual = struct.unpack_from("<I2I", access.read(hv, cpu, argument, 16))
+    extended, virtual = access.fetch(hv, cpu, argument, _PCI_EXT)
     return -EINVAL if extended > 1 or virtual > 1 else -EPERM
-
-
-def _apic(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    access.read(hv, cpu, argument, hv.abi.word + 8)
-    return -EPERM
 
 
 def _unmask_notify(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
@@ -121,9 +122,9 @@ def _unmask_notify(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     return 0
 
 
-def _refused(hv: Hypervisor, cpu: Vcpu, argument: int, *, size: int) -> int:
-    """For who owns the hardware; ``size`` bytes are read before that is found."""
-    access.read(hv, cpu, argument, size)
+def _refused(hv: Hypervisor, cpu: Vcpu, argument: int, *, reads: str) -> int:
+    """For who owns the hardware; a structure is read before that is found."""
+    access.read(hv, cpu, argument, PHYSDEV[reads].size(hv.abi.bits))
     return -EPERM
 
 
@@ -138,27 +139,27 @@ _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
     PhysdevOp.IRQ_STATUS_QUERY: _status,
     PhysdevOp.SET_IOPL: _set_iopl,
     PhysdevOp.SET_IOBITMAP: _set_iobitmap,
-    PhysdevOp.APIC_READ: _apic,
-    PhysdevOp.APIC_WRITE: _apic,
-    PhysdevOp.ALLOC_IRQ_VECTOR: partial(_refused, size=8),
+    PhysdevOp.APIC_READ: partial(_refused, reads="physdev_apic"),
+    PhysdevOp.APIC_WRITE: partial(_refused, reads="physdev_apic"),
+    PhysdevOp.ALLOC_IRQ_VECTOR: partial(_refused, reads="physdev_irq"),
     PhysdevOp.EOI: _eoi,
     PhysdevOp.MAP_PIRQ: _map_pirq,
     PhysdevOp.UNMAP_PIRQ: _unmap_pirq,
-    PhysdevOp.MANAGE_PCI_ADD: partial(_refused, size=2),
-    PhysdevOp.MANAGE_PCI_REMOVE: partial(_refused, size=2),
+    PhysdevOp.MANAGE_PCI_ADD: partial(_refused, reads="physdev_manage_pci"),
+    PhysdevOp.MANAGE_PCI_REMOVE: partial(_refused, reads="physdev_manage_pci"),
     PhysdevOp.PIRQ_EOI_GMFN_V1: _eoi_frame,
-    PhysdevOp.RESTORE_MSI: partial(_refused, size=2),
+    PhysdevOp.RESTORE_MSI: partial(_refused, reads="physdev_restore_msi"),
     PhysdevOp.MANAGE_PCI_ADD_EXT: _manage_pci_add_ext,
     PhysdevOp.SETUP_GSI: _setup_gsi,
     PhysdevOp.GET_FREE_PIRQ: _free_pirq,
     PhysdevOp.PCI_MMCFG_RESERVED: _denied,
-    PhysdevOp.PCI_DEVICE_ADD: partial(_refused, size=12),
-    PhysdevOp.PCI_DEVICE_REMOVE: partial(_refused, size=4),
-    PhysdevOp.RESTORE_MSI_EXT: partial(_refused, size=4),
+    PhysdevOp.PCI_DEVICE_ADD: partial(_refused, reads="physdev_pci_device_add"),
+    PhysdevOp.PCI_DEVICE_REMOVE: partial(_refused, reads="physdev_pci_device"),
+    PhysdevOp.RESTORE_MSI_EXT: partial(_refused, reads="physdev_pci_device"),
     PhysdevOp.PIRQ_EOI_GMFN_V2: _eoi_frame,
     PhysdevOp.DBGP_OP: _denied,
-    PhysdevOp.PREPARE_MSIX: partial(_refused, size=4),
-    PhysdevOp.RELEASE_MSIX: partial(_refused, size=4),
+    PhysdevOp.PREPARE_MSIX: partial(_refused, reads="physdev_pci_device"),
+    PhysdevOp.RELEASE_MSIX: partial(_refused, reads="physdev_pci_device"),
 }
 
 
@@ -170,6 +171,5 @@ def physdev_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
 
 def physdev_op_compat(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """The call of Xen 3.0.2 and before: the command comes in front of the structure, and any may."""
-    size = 24 if hv.abi.bits == 64 else 16
-    command = int.from_bytes(access.read(hv, cpu, argument, size)[:4], "little")
-    return physdev_op(hv, cpu, command, argument + hv.abi.word)
+    (command,) = access.fetch(hv, cpu, argument, _COMPAT_OP)
+    return physdev_op(hv, cpu, command, argument + _OP.offset("u", hv.abi.bits))

@@ -5,34 +5,53 @@ Source: xen/include/public/io/ring.h, io/console.h, io/xs_wire.h.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import attrs
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from pvops_core.headers import Struct
     from pvops_core.machine import PhysicalMemory
 
 _WRAP = 1 << 32
+BITS: Final = 64
+"""Of the pages, which are the same in both widths."""
 
 
 class BadRingError(Exception):
     """The guest's indices make no sense: more is said to be in the ring than it holds."""
 
 
-@attrs.frozen
 class ByteRing:
-    """One direction of a shared page.
+    """One direction of a shared page, which is the same in both widths.
 
-    Attributes:
-        size: bytes that it holds, a power of two.
-        data: offset of the first of them in the page.
-        consumer, producer: offsets of the indices.
+    Args:
+        structure: what the page begins with.
+        name: its array of bytes; the indices are called after it.
     """
 
-    size: int
-    data: int
-    consumer: int
-    producer: int
+    def __init__(self, structure: Struct, name: str) -> None:
+        self._structure = structure
+        self._name = name
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes that it holds, a power of two."""
+        return len(self._structure.place(self._name, BITS).type)
+
+    @cached_property
+    def data(self) -> int:
+        """Offset of the first of them in the page."""
+        return self._structure.offset(self._name, BITS)
+
+    @cached_property
+    def consumer(self) -> int:
+        """Offset of the index up to which its bytes have been taken."""
+        return self._structure.offset(f"{self._name}_cons", BITS)
+
+    @cached_property
+    def producer(self) -> int:
+        """Offset of the index up to which there are bytes."""
+        return self._structure.offset(f"{self._name}_prod", BITS)
 
     def _indices(self, memory: PhysicalMemory, page: int) -> tuple[int, int]:
         consumer, producer = memory.u32(page + self.consumer), memory.u32(page + self.producer)

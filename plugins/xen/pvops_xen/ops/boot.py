@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import PatchError
@@ -16,10 +15,13 @@ from pvops_xen.hypervisor.abi import (
     Callback,
     Hypercall,
     MemoryOp,
+    PhysdevOp,
     VcpuOp,
     VmAssist,
 )
+from pvops_xen.hypervisor.processor.callbacks import REGISTERED
 from pvops_xen.ops.spaces import SpaceOps
+from pvops_xen.public import MEMORY, PHYSDEV
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -33,6 +35,8 @@ _RESERVE: Final = event_kind(
 )
 
 _KERNEL_CS32: Final = 0x61
+_MAP: Final = MEMORY["xen_memory_map"].whole("nr_entries", "buffer")
+_IOPL: Final = PHYSDEV["physdev_set_iopl"].whole("iopl")
 _DIRECT: Final = frozenset({"irq_disable", "irq_enable", "save_fl", "restore_fl"})
 
 
@@ -70,9 +74,8 @@ class BootOps(SpaceOps):
     @hookimpl
     def memory_setup(self, cpu: Vcpu) -> int:
         """Ask Xen for a memory map; it has none, so nr_pages of start_info stands. No name is given for the map."""
-        word = self.platform.hv.abi.word
         address = cpu.rsp - 512 & ~0xF
-        cpu.write_virtual(address, (8).to_bytes(word, "little") + (address + 32).to_bytes(word, "little"))
+        cpu.write_virtual(address, _MAP.at(self.bits).form.pack(8, address + 32))
         self.platform.hypercall(cpu, Hypercall.MEMORY_OP, MemoryOp.MEMORY_MAP, address)
         return 0
 
@@ -97,14 +100,12 @@ class BootOps(SpaceOps):
             if address is not None and self._register(cpu, kind, address) and needed:
                 self.bug(f"the {kind.name.lower()} callback was refused")
         level = cpu.rsp - 256 & ~0xF
-        cpu.write_virtual(level, (1).to_bytes(4, "little"))
-        self.platform.hypercall(cpu, Hypercall.PHYSDEV_OP, 6, level)
+        cpu.write_virtual(level, _IOPL.at(self.bits).form.pack(1))
+        self.platform.hypercall(cpu, Hypercall.PHYSDEV_OP, PhysdevOp.SET_IOPL, level)
 
     def _register(self, cpu: Vcpu, kind: Callback, address: int) -> int:
-        if self.bits == 64:
-            data = struct.pack("<HHIQ", kind, CALLBACKF_MASK_EVENTS, 0, address)
-        else:
-            data = struct.pack("<HHII", kind, CALLBACKF_MASK_EVENTS, _KERNEL_CS32, address)
+        where = (address,) if self.bits == 64 else (_KERNEL_CS32, address)
+        data = REGISTERED[self.bits].at(self.bits).form.pack(kind, CALLBACKF_MASK_EVENTS, *where)
         place = cpu.rsp - 256 & ~0xF
         cpu.write_virtual(place, data)
         return self.platform.hypercall(cpu, Hypercall.CALLBACK_OP, 0, place)

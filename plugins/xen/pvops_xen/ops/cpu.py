@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.x86 import CR0_TS
-from pvops_xen.hypervisor.abi import Hypercall, Segbase
+from pvops_xen.hypervisor.abi import Hypercall, PhysdevOp, Segbase
 from pvops_xen.ops.base import XenGroup
 from pvops_xen.ops.multicalls import Lazy
+from pvops_xen.public import PHYSDEV
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 _CR4_HIDDEN: Final = 1 << 4 | 1 << 7 | 1 << 8  # PSE PGE PCE: Xen's to decide
 _CR4_PINNED: Final = 1 << 11 | 1 << 16 | 1 << 20 | 1 << 21 | 1 << 23  # UMIP FSGSBASE SMEP SMAP CET
-_SET_IOPL: Final = 6
-_SET_IOBITMAP: Final = 7
+_IOPL: Final = PHYSDEV["physdev_set_iopl"].whole("iopl")
+_IOBITMAP: Final = PHYSDEV["physdev_set_iobitmap"].whole("bitmap", "nr_ports")
 _EIO: Final = 5
 _EFAULT: Final = 14
 _APIC_BASE: Final = 0x1B
@@ -209,20 +210,20 @@ class XenCpuOps(XenGroup):
     def set_iopl_mask(self, cpu: Vcpu, mask: int) -> None:
         """The kernel itself always has level 1, so 0 means 1."""
         level = mask >> 12 & 3 if mask else 1
-        self._physdev(cpu, _SET_IOPL, level.to_bytes(4, "little"))
+        self._physdev(cpu, PhysdevOp.SET_IOPL, _IOPL.at(self.bits).form.pack(level))
 
     @hookimpl
     def invalidate_io_bitmap(self, cpu: Vcpu) -> None:
         """No port is open any more; a kernel's TSS says so too."""
         if self.linux is not None:
             self.leave("the limit of the TSS")
-        self._physdev(cpu, _SET_IOBITMAP, bytes(16))
+        self._physdev(cpu, PhysdevOp.SET_IOBITMAP, _IOBITMAP.at(self.bits).form.pack(0, 0))
 
     @hookimpl
     def update_io_bitmap(self, cpu: Vcpu) -> None:
         """Tell Xen the task's bitmap; the built-in guest's tasks have none, so that its TSS says no port is open."""
         self.leave("a task's bitmap of ports")
-        self._physdev(cpu, _SET_IOBITMAP, bytes(16))
+        self._physdev(cpu, PhysdevOp.SET_IOBITMAP, _IOBITMAP.at(self.bits).form.pack(0, 0))
 
     @hookimpl
     def io_delay(self, cpu: Vcpu) -> None:

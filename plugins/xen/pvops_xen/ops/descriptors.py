@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, PAGE_SIZE, Hypercall, MmuExt
+from pvops_xen.hypervisor.processor.callbacks import TRAP_INFO
 from pvops_xen.ops.multicalls import Lazy
 from pvops_xen.ops.spaces import SpaceOps
 
@@ -183,10 +184,7 @@ class XenDescriptorOps(SpaceOps):
         else:
             address = self._xen_entries.get(address, address)
         flags = high >> 13 & 3 | (_MASK_EVENTS if kind == _INTERRUPT_GATE else 0)
-        selector = low >> 16
-        if self.bits == 64:
-            return struct.pack("<BBHIQ", vector, flags, selector, 0, address)
-        return struct.pack("<BBHI", vector, flags, selector, address)
+        return TRAP_INFO.at(self.bits).form.pack(vector, flags, low >> 16, address)
 
     def _set_traps(self, cpu: Vcpu, table: bytes) -> None:
         """set_trap_table, in pieces that fit the stack; each ends with an empty entry."""

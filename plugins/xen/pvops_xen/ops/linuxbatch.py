@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.errors import MachineError
 from pvops_xen.hypervisor.abi import DOMID_SELF, Hypercall
 from pvops_xen.ops.lazymodes import lazy_modes
-from pvops_xen.ops.multicalls import MC_ARGS, MC_BATCH, MC_FLUSH, Lazy, Multicalls
+from pvops_xen.ops.multicalls import ENTRY, MC_ARGS, MC_BATCH, MC_FLUSH, MMUEXT_OP, OPERATION, UPDATE, Lazy, Multicalls
+from pvops_xen.public import XEN
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.ops.linux import Linux
     from pvops_xen.platform import XenPlatform
 
-_ENTRY: Final = 64
-_RESULT: Final = 8
-_ARGUMENTS: Final = 16
-_OPERATION: Final = 24
-"""Bytes of a struct mmuext_op."""
+_BITS: Final = 64
+_ENTRY: Final = XEN["multicall_entry"]
+_CALLBACK: Final = struct.Struct("<QQ")
+"""``struct callback`` of arch/x86/xen/multicalls.c: a function and its data."""
 
 
 class LinuxBatch(Multicalls):
@@ -31,6 +31,8 @@ class LinuxBatch(Multicalls):
         self._linux = linux
         self._memory = linux.memory
         self._modes = lazy_modes(linux, cpu)
+        self._entry_size = _ENTRY.size(_BITS)
+        self._result, self._arguments = (_ENTRY.offset(name, _BITS) for name in ("result", "args"))
 
     # --- where it is -----------------------------------------------------------------------------------------------
 
@@ -58,7 +60,7 @@ class LinuxBatch(Multicalls):
         memory.set_u32(buffer, count + 1)
         memory.set_u32(buffer + 4, used + size)
         entries, args, _ = self._members
-        return buffer + entries + _ENTRY * count, buffer + args + used
+        return buffer + entries + self._entry_size * count, buffer + args + used
 
     def add(self, nr: Hypercall, *args: int, data: bytes = b"", at: int = 0) -> None:
         """Append a call."""
@@ -68,25 +70,27 @@ class LinuxBatch(Multicalls):
             self._memory.write(place, data)
             arguments[at] = place
         self._memory.set_u64(entry, nr)
-        self._memory.write(entry + _ARGUMENTS, struct.pack(f"<{len(args)}Q", *(n & (1 << 64) - 1 for n in arguments)))
+        self._memory.write(
+            entry + self._arguments, struct.pack(f"<{len(args)}Q", *(n & (1 << 64) - 1 for n in arguments))
+        )
 
     def _extend(self, nr: Hypercall, data: bytes) -> bool:
         """``xen_extend_args``: one more operation of the call that was added last; False if it is none such."""
         memory, buffer = self._memory, self._buffer
         count, used = memory.u32(buffer), memory.u32(buffer + 4)
         entries, args, _ = self._members
-        last = buffer + entries + _ENTRY * (count - 1)
+        last = buffer + entries + self._entry_size * (count - 1)
         if not count or memory.u64(last) != nr or used + len(data) >= MC_ARGS:
             return False
         memory.set_u32(buffer + 4, used + len(data))
-        place = last + _ARGUMENTS + 8
+        place = last + _ENTRY.offset("args[1]", _BITS)  # how many operations there are
         memory.set_u64(place, memory.u64(place) + 1)
         memory.write(buffer + args + used, data)
         return True
 
     def update_entry(self, machine_address: int, value: int, kind: int = 0) -> None:
         """``xen_extend_mmu_update``."""
-        data = struct.pack("<QQ", machine_address | kind, value)
+        data = UPDATE.at(_BITS).form.pack(machine_address | kind, value)
         if not self._extend(Hypercall.MMU_UPDATE, data):
             self.add(Hypercall.MMU_UPDATE, 0, 1, 0, DOMID_SELF, data=data)
 
@@ -97,17 +101,18 @@ class LinuxBatch(Multicalls):
 
         Of an argument that a command has not got, what was there is left there.
         """
-        if joins and self._extend(Hypercall.MMUEXT_OP, struct.pack("<IIQQ", command, 0, arg1 or 0, arg2 or 0)):
+        operation = OPERATION.at(_BITS).form
+        if joins and self._extend(Hypercall.MMUEXT_OP, operation.pack(command, arg1 or 0, arg2 or 0)):
             return
-        entry, place = self._room(_OPERATION + len(mask))
+        entry, place = self._room(operation.size + len(mask))
         self._memory.set_u32(place, command)
-        for number, value in enumerate((arg1, place + _OPERATION if mask else arg2)):
+        for name, value in (("arg1", arg1), ("arg2", place + operation.size if mask else arg2)):
             if value is not None:
-                self._memory.set_u64(place + 8 * (1 + number), value)
+                self._memory.set_u64(place + MMUEXT_OP.offset(name, _BITS), value)
         if mask:
-            self._memory.write(place + _OPERATION, mask)
+            self._memory.write(place + operation.size, mask)
         self._memory.set_u64(entry, Hypercall.MMUEXT_OP)
-        self._memory.write(entry + _ARGUMENTS, struct.pack("<4Q", place, 1, 0, DOMID_SELF))
+        self._memory.write(entry + self._arguments, struct.pack("<4Q", place, 1, 0, DOMID_SELF))
 
     def after(self, function: str, data: int) -> None:
         """``xen_mc_callback``: a function of the kernel's that is called when all that is here now has been sent."""
@@ -115,8 +120,8 @@ class LinuxBatch(Multicalls):
         if memory.u32(buffer + 8) == MC_BATCH:
             self.flush()
         count = memory.u32(buffer + 8)
-        place = buffer + self._members[2] + 16 * count
-        memory.write(place, struct.pack("<QQ", self._linux.names.address(function), data))
+        place = buffer + self._members[2] + _CALLBACK.size * count
+        memory.write(place, _CALLBACK.pack(self._linux.names.address(function), data))
         memory.set_u32(buffer + 8, count + 1)
 
     # --- sending ---------------------------------------------------------------------------------------------------
@@ -135,14 +140,14 @@ class LinuxBatch(Multicalls):
         count, refused = memory.u32(buffer), 0
         entries = buffer + self._members[0]
         if count == 1:
-            number, _, *arguments = struct.unpack("<7Q", memory.read(entries, 56))
-            result = self._platform.hypercall(self._cpu, number, *arguments)
-            memory.set_u64(entries + _RESULT, result & (1 << 64) - 1)
+            number, _, *arguments = ENTRY.at(_BITS).form.unpack(memory.read(entries, self._entry_size))
+            result = self._platform.hypercall(self._cpu, number, *arguments[:5])  # as xen_single_call
+            memory.set_u64(entries + self._result, result & (1 << 64) - 1)
             refused = int(result < 0)
         elif count:
             if self._platform.hypercall(self._cpu, Hypercall.MULTICALL, entries, count):
                 raise MachineError("Xen refused the kernel's multicall", vcpu=self._cpu.index)
-            refused = sum(memory.u64(entries + _ENTRY * each + _RESULT) >> 63 for each in range(count))
+            refused = sum(memory.u64(entries + self._entry_size * each + self._result) >> 63 for each in range(count))
         if refused:
             self._platform.machine.log.record(MC_FLUSH, self._cpu.index, op=count, result=-refused)
             self.failed += refused
@@ -154,7 +159,7 @@ class LinuxBatch(Multicalls):
     def _call_back(self, buffer: int) -> None:
         memory, place = self._memory, buffer + self._members[2]
         for each in range(memory.u32(buffer + 8)):
-            function, data = struct.unpack("<QQ", memory.read(place + 16 * each, 16))
+            function, data = _CALLBACK.unpack(memory.read(place + _CALLBACK.size * each, _CALLBACK.size))
             if function != self._linux.names.address("set_current_cr3"):
                 raise MachineError(f"the kernel's batch calls {function:#x} back", vcpu=self._cpu.index)
             memory.set_u64(self._linux.names.per_cpu("xen_current_cr3", self._cpu), data)

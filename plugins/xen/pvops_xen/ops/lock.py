@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine import Reschedule
 from pvops_xen.hypervisor.abi import EvtchnOp, Hypercall, SchedOp
 from pvops_xen.ops.base import XenGroup
+from pvops_xen.public import EVENT_CHANNEL, SCHED
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -17,6 +17,12 @@ PV_SPINLOCKS: Final = frozenset(
     {"lock_wait", "lock_kick", "queued_spin_lock_slowpath", "queued_spin_unlock", "vcpu_is_preempted"}
 )
 """The ops that ``xen_init_spinlocks`` sets, all or none of them."""
+_BIND_IPI: Final = EVENT_CHANNEL["evtchn_bind_ipi"]
+_IPI: Final = _BIND_IPI.whole("vcpu", "port")
+_SEND: Final = EVENT_CHANNEL["evtchn_send"].whole("port")
+_POLL: Final = SCHED["sched_poll"].whole("ports", "nr_ports", "timeout")
+_PORTS: Final = 32
+"""Bytes on the stack before the port that is polled."""
 _QUEUE: Final = "the kernel's queue of waiters"
 _RUNNABLE: Final = 1
 _LOCKED: Final = 1
@@ -34,10 +40,10 @@ class XenLockOps(XenGroup):
         port = self.kickers.get(number)
         if port is None:
             address = cpu.rsp - 256 & ~0xF
-            cpu.write_virtual(address, struct.pack("<II", number, 0))
+            cpu.write_virtual(address, _IPI.at(self.bits).form.pack(number, 0))
             if self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.BIND_IPI, address):
                 self.bug("no event channel for spinlocks")
-            port = self.kickers[number] = cpu.u32(address + 4)
+            port = self.kickers[number] = cpu.u32(address + _BIND_IPI.offset("port", self.bits))
             self._bit(self.platform.hv.abi.evtchn_mask, port, value=True)
         return port
 
@@ -59,11 +65,9 @@ class XenLockOps(XenGroup):
             self._poll(cpu, port)
 
     def _poll(self, cpu: Vcpu, port: int) -> None:
-        word = self.platform.hv.abi.word
         address = cpu.rsp - 256 & ~0xF
-        ports = address + 32
-        head = ports.to_bytes(word, "little") + struct.pack("<I", 1).ljust(word, b"\0") + bytes(8)
-        cpu.write_virtual(address, head.ljust(32, b"\0") + struct.pack("<I", port))
+        poll = _POLL.at(self.bits).form.pack(address + _PORTS, 1, 0)
+        cpu.write_virtual(address, poll.ljust(_PORTS, b"\0") + _SEND.at(self.bits).form.pack(port))
         self.platform.hypercall(cpu, Hypercall.SCHED_OP, SchedOp.POLL, address)
 
     @hookimpl
@@ -72,7 +76,7 @@ class XenLockOps(XenGroup):
         self.leave(_QUEUE)
         port = self._kicker(cpu, cpu_nr)
         address = cpu.rsp - 256 & ~0xF
-        cpu.write_virtual(address, struct.pack("<I", port))
+        cpu.write_virtual(address, _SEND.at(self.bits).form.pack(port))
         self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.SEND, address)
 
     @hookimpl

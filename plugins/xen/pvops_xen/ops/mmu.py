@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
@@ -10,7 +9,7 @@ from pvops_xen.hypervisor.abi import DOMID_SELF, UVMF_INVLPG, Hypercall, MmuUpda
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.base import XenGroup
 from pvops_xen.ops.linuxbatch import LinuxBatch
-from pvops_xen.ops.multicalls import Lazy
+from pvops_xen.ops.multicalls import UPDATE, Lazy
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -111,7 +110,7 @@ class XenEntryOps(XenGroup):
         batch = self.mc(cpu)
         if isinstance(batch, LinuxBatch) and not batch.waits(Lazy.MMU):  # __xen_set_pte: past the batch
             place = cpu.rsp - 256 & ~0xF
-            cpu.write_virtual(place, struct.pack("<QQ", self.machine_of(cpu, ptep), pteval))
+            cpu.write_virtual(place, UPDATE.at(self.bits).form.pack(self.machine_of(cpu, ptep), pteval))
             self.platform.hypercall(cpu, Hypercall.MMU_UPDATE, place, 1, 0, DOMID_SELF)
             return
         self._update(cpu, ptep, pteval)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_xen.hypervisor.abi import DOMID_SELF, Hypercall
+from pvops_xen.public import XEN
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -25,6 +25,11 @@ MC_FLUSH: Final = event_kind(
 MC_BATCH: Final = 32
 MC_ARGS: Final = 512
 _RED_ZONE: Final = 128
+MMUEXT_OP: Final = XEN["mmuext_op"]
+OPERATION: Final = MMUEXT_OP.whole("cmd", "arg1.mfn", "arg2.src_mfn")
+MASK: Final = MMUEXT_OP.part("arg2.vcpumask")
+UPDATE: Final = XEN["mmu_update"].whole("ptr", "val")
+ENTRY: Final = XEN["multicall_entry"].whole("op", "result", "args")
 
 
 class Lazy(enum.IntEnum):
@@ -82,9 +87,9 @@ class Multicalls:
 
     def update_entry(self, machine_address: int, value: int, kind: int = 0) -> None:
         """An mmu_update; it joins the one before it if that is the last call and there is room."""
-        data = struct.pack("<QQ", machine_address | kind, value)
+        data = UPDATE.at(self._bits).form.pack(machine_address | kind, value)
         last = self._calls[-1] if self._calls else None
-        if last is not None and last.nr == Hypercall.MMU_UPDATE and self._argument_bytes() + 16 <= MC_ARGS:
+        if last is not None and last.nr == Hypercall.MMU_UPDATE and self._argument_bytes() + len(data) <= MC_ARGS:
             last.data += data
             last.args[1] += 1
         else:
@@ -98,8 +103,7 @@ class Multicalls:
         What ``joins`` may be part of the call before it, where a kernel does that.
         """
         del joins
-        word = self._word
-        operation = b"".join((each or 0).to_bytes(word, "little") for each in (command, arg1, arg2))
+        operation = OPERATION.at(self._bits).form.pack(command, arg1 or 0, arg2 or 0)
         self.add(Hypercall.MMUEXT_OP, 0, 1, 0, DOMID_SELF, data=operation + mask)
 
     def update_va_mapping(self, va: int, entry: int, flags: int = 0) -> None:
@@ -108,19 +112,19 @@ class Multicalls:
 
     def va_arguments(self, va: int, entry: int, flags: int) -> tuple[int, ...]:
         """Arguments of update_va_mapping in the guest's width."""
-        return (va, entry, flags) if self._word == 8 else (va, entry & 0xFFFF_FFFF, entry >> 32, flags)
+        return (va, entry, flags) if self._bits == 64 else (va, entry & 0xFFFF_FFFF, entry >> 32, flags)
 
     def update_descriptor(self, machine_address: int, descriptor: int) -> None:
         """An update_descriptor, split likewise."""
-        if self._word == 8:
+        if self._bits == 64:
             self.add(Hypercall.UPDATE_DESCRIPTOR, machine_address, descriptor)
             return
         halves = [value >> shift & 0xFFFF_FFFF for value in (machine_address, descriptor) for shift in (0, 32)]
         self.add(Hypercall.UPDATE_DESCRIPTOR, *halves)
 
     @property
-    def _word(self) -> int:
-        return self._platform.hv.abi.word
+    def _bits(self) -> int:
+        return self._platform.hv.abi.bits
 
     def _argument_bytes(self) -> int:
         return sum(len(call.data) for call in self._calls)
@@ -173,29 +177,21 @@ class Multicalls:
 
     def _point_at_masks(self, calls: list[_Call], addresses: list[int], data: bytearray, base: int) -> None:
         """An mmuext_op with a bitmap behind it: arg2 of the operation is the bitmap's address."""
-        size = 3 * self._word
+        size, arg2 = MMUEXT_OP.size(self._bits), MASK.at(self._bits)
         for call, address in zip(calls, addresses, strict=True):
             if call.nr == Hypercall.MMUEXT_OP and len(call.data) > size:
-                place = address - base + 2 * self._word
-                data[place : place + self._word] = (address + size).to_bytes(self._word, "little")
+                arg2.form.pack_into(data, address - base + arg2.offset, address + size)
 
     def _multicall(self, calls: list[_Call], data: bytearray, base: int) -> list[int]:
-        code = "Q" if self._word == 8 else "I"
-        mask = (1 << 8 * self._word) - 1
-        entry_size = 8 * self._word
-        table = (base - entry_size * len(calls)) & ~0xF
-        raw = b"".join(
-            struct.pack(f"<8{code}", call.nr, 0, *(value & mask for value in (call.args + [0] * 6)[:6]))
-            for call in calls
-        )
+        form, mask = ENTRY.at(self._bits).form, self._platform.hv.abi.mask
+        table = (base - form.size * len(calls)) & ~0xF
+        raw = b"".join(form.pack(call.nr, 0, *(value & mask for value in (call.args + [0] * 6)[:6])) for call in calls)
         self._cpu.write_virtual(table, raw.ljust(base - table, b"\0") + bytes(data))
         if self._platform.hypercall(self._cpu, Hypercall.MULTICALL, table, len(calls)) < 0:
             return [-1] * len(calls)
         after = self._cpu.read_virtual(table, len(raw))
-        signed = code.lower()
-        return [
-            struct.unpack_from(f"<{signed}", after, index * entry_size + self._word)[0] for index in range(len(calls))
-        ]
+        sign = mask ^ mask >> 1
+        return [(result ^ sign) - sign for _op, result, *_args in form.iter_unpack(after)]
 
     # --- lazy modes ------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pvops_xen.hypervisor.abi import DOMID_SELF, PAGE_SHIFT, UVMF_TLB_FLUSH, Hyp
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.frames import INVALID
 from pvops_xen.ops.mmu import XenEntryOps
-from pvops_xen.ops.multicalls import Lazy
+from pvops_xen.ops.multicalls import OPERATION, Lazy
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -66,8 +66,7 @@ class SpaceOps(XenEntryOps):
 
     def pin_now(self, cpu: Vcpu, command: MmuExt, pfn: int) -> None:
         """``pin_pagetable_pfn``: at once, or BUG."""
-        word = self.platform.hv.abi.word
-        operation = b"".join(n.to_bytes(word, "little") for n in (command, self.frames.mfn(pfn), 0))
+        operation = OPERATION.at(self.bits).form.pack(command, self.frames.mfn(pfn), 0)
         address = cpu.rsp - 256 & ~0xF
         cpu.write_virtual(address, operation)
         if self.platform.hypercall(cpu, Hypercall.MMUEXT_OP, address, 1, 0, DOMID_SELF):

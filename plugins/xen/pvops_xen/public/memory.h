@@ -1,4 +1,4 @@
-/* Arguments of memory_op: xen/include/public/memory.h; e820entry of arch-x86/hvm/e820 and Linux's asm/e820. */
+/* Arguments of memory_op: xen/include/public/memory.h. */
 
 struct xen_memory_reservation {
     void *extent_start;
@@ -12,6 +12,10 @@ struct xen_memory_exchange {
     struct xen_memory_reservation in;
     struct xen_memory_reservation out;
     xen_ulong_t nr_exchanged;
+};
+
+struct xen_memory_domain {
+    domid_t domid;
 };
 
 struct xen_machphys_mfn_list {
@@ -68,6 +72,16 @@ struct xen_pod_target {
     uint64_t pod_cache_pages;
     uint64_t pod_entries;
     domid_t domid;
+};
+
+struct xen_mem_access_op {
+    uint8_t op;
+    uint8_t access;
+    domid_t domid;
+    uint32_t nr;
+    uint64_t pfn;
+    void *pfn_list;
+    void *access_list;
 };
 
 struct xen_reserved_device_memory {

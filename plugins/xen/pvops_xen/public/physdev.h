@@ -54,6 +54,11 @@ struct physdev_manage_pci {
     uint8_t devfn;
 };
 
+struct physdev_restore_msi {
+    uint8_t bus;
+    uint8_t devfn;
+};
+
 struct physdev_manage_pci_ext {
     uint8_t bus;
     uint8_t devfn;

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
-from pvops_xen.hypervisor.ring import BadRingError, ByteRing
+from pvops_xen.hypervisor.ring import BITS, BadRingError, ByteRing
+from pvops_xen.public import IO
 from pvops_xen.xenstore import saved
 from pvops_xen.xenstore.daemon import MOST_UNREAD, Daemon
 from pvops_xen.xenstore.wire import BadClientError
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
 
     from pvops_core.machine import PhysicalMemory
 
-REQUESTS: Final = ByteRing(size=1024, data=0, consumer=2048, producer=2052)
-REPLIES: Final = ByteRing(size=1024, data=1024, consumer=2056, producer=2060)
-_SERVER_FEATURES: Final = 2064
-_ERROR: Final = 2072
+_PAGE: Final = IO["xenstore_domain_interface"]
+REQUESTS: Final = ByteRing(_PAGE, "req")
+REPLIES: Final = ByteRing(_PAGE, "rsp")
 _FEATURE_ERROR: Final = 2
 _ERROR_COMM, _ERROR_RINGIDX, _ERROR_PROTO = 1, 2, 3
 
@@ -58,7 +58,7 @@ class StoreService:
         """Begin to serve a domain's page."""
         self.page, self.port = page, port
         self.daemon.introduce(self.domid)
-        memory.set_u32(page + _SERVER_FEATURES, _FEATURE_ERROR)
+        memory.set_u32(page + _PAGE.offset("server_features", BITS), _FEATURE_ERROR)
 
     def exchange(self, memory: PhysicalMemory) -> bool:
         """Answer what the domain has asked: whether it has to be told of anything."""
@@ -82,7 +82,7 @@ class StoreService:
         """The domain talks nonsense: it is told so, and not listened to any more."""
         self.daemon.clients[self.domid].ignored = reason
         self.log(f"xenstore ring: {reason}; the domain is not listened to any more")
-        memory.set_u32(self.page + _ERROR, code)
+        memory.set_u32(self.page + _PAGE.offset("error", BITS), code)
         return True
 
     def save(self) -> StoreState:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
-import struct
 from typing import Final
 
 import attrs
 
+from pvops_xen.public import IO
+
 PAYLOAD_MAX: Final = 4096
 ABS_PATH_MAX: Final = 3072
-HEADER: Final = struct.Struct("<IIII")
+_HEADER: Final = IO["xsd_sockmsg"].whole("type", "req_id", "tx_id", "len")
+_BITS: Final = 64
+"""Of the header, which is the same in both widths."""
 OK: Final = b"OK\0"
 
 
@@ -79,7 +82,7 @@ class Message:
 
     def pack(self) -> bytes:
         """Its bytes."""
-        return HEADER.pack(self.type, self.request, self.transaction, len(self.payload)) + self.payload
+        return _HEADER.at(_BITS).form.pack(self.type, self.request, self.transaction, len(self.payload)) + self.payload
 
 
 def split(data: bytearray) -> Message | None:
@@ -88,15 +91,16 @@ def split(data: bytearray) -> Message | None:
     Raises:
         BadClientError: it is longer than any may be.
     """
-    if len(data) < HEADER.size:
+    header = _HEADER.at(_BITS).form
+    if len(data) < header.size:
         return None
-    kind, request, transaction, length = HEADER.unpack_from(data)
+    kind, request, transaction, length = header.unpack_from(data)
     if length > PAYLOAD_MAX:
         raise BadClientError(f"a message of {length} bytes; {PAYLOAD_MAX} are the most")
-    if len(data) < HEADER.size + length:
+    if len(data) < header.size + length:
         return None
-    message = Message(kind, request, transaction, bytes(data[HEADER.size : HEADER.size + length]))
-    del data[: HEADER.size + length]
+    message = Message(kind, request, transaction, bytes(data[header.size : header.size + length]))
+    del data[: header.size + length]
     return message
 
 

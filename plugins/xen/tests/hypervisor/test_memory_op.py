@@ -137,7 +137,7 @@ def test_what_is_for_others(bench: Bench) -> None:
     for domid, expected in ((SELF, -errno.EPERM), (DOM0, -errno.EPERM), (NOBODY, -errno.ESRCH)):
         data = struct.pack("<HHIIIQQ", domid, 1, 0, 1, 0, 0, bench.va(LIST))
         assert call(bench, MemoryOp.ACQUIRE_RESOURCE, data) == expected
-        pod = bytes(24) + struct.pack("<HHI", domid, 0, 0)
+        pod = bytes(32) + struct.pack("<HHI", domid, 0, 0)
         assert call(bench, MemoryOp.SET_POD_TARGET, pod) == (-errno.ESRCH if domid == NOBODY else -errno.EPERM)
     for domid, expected in ((SELF, -errno.EPERM), (DOM0, -errno.EINVAL), (NOBODY, -errno.ESRCH)):
         assert call(bench, MemoryOp.ACCESS_OP, struct.pack("<BBHI", 0, 0, domid, 0)) == expected

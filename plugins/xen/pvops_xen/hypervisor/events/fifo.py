@@ -12,6 +12,7 @@ from pvops_xen.hypervisor.events import twolevel
 from pvops_xen.hypervisor.events.queues import WORDS, Fifo, Queue
 from pvops_xen.hypervisor.events.upcalls import make_upcall_pending, wake_pollers
 from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.public import EVENT_CHANNEL
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
@@ -25,8 +26,7 @@ LINK_MASK: Final = (1 << LINK_BITS) - 1
 CHANNELS: Final = 1 << LINK_BITS
 DEFAULT_PRIORITY: Final = 7
 LOWEST_PRIORITY: Final = 15
-_HEADS: Final = 8
-_CONTROL_SIZE: Final = _HEADS + 4 * (LOWEST_PRIORITY + 1)
+_BLOCK: Final = EVENT_CHANNEL["evtchn_fifo_control_block"]
 
 
 def _flags(hv: Hypervisor, fifo: Fifo, port: int) -> int:
@@ -60,7 +60,7 @@ def set_pending(hv: Hypervisor, fifo: Fifo, port: int) -> None:
         hv.memory.set_u32(address, old | PENDING | LINKED)
         queue = index, fifo.priorities.get(port, DEFAULT_PRIORITY)
         if not _link(hv, fifo, queue, port):
-            hv.memory.set_u32(control + _HEADS + 4 * queue[1], port)
+            hv.memory.set_u32(control + _BLOCK.offset(f"head[{queue[1]}]", hv.abi.bits), port)
             _make_ready(hv, control, queue)
         fifo.tails[queue] = port
     if not old & PENDING:
@@ -124,7 +124,7 @@ def init_control(hv: Hypervisor, mfn: int, offset: int, index: int) -> int:
     """EVTCHNOP_init_control: a vCPU's control block. The first switches the domain to this interface."""
     if index >= len(hv.domain.vcpus):
         return -ENOENT
-    if offset > PAGE_SIZE - _CONTROL_SIZE or offset & 7:
+    if offset > PAGE_SIZE - _BLOCK.size(hv.abi.bits) or offset & 7:
         return -EINVAL
     fifo = hv.domain.fifo or Fifo()
     if index in fifo.control or not _take_frame(hv, mfn):

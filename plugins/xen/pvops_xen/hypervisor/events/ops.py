@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -23,12 +22,36 @@ from pvops_xen.hypervisor.abi import (
 from pvops_xen.hypervisor.events import channels, fifo
 from pvops_xen.hypervisor.scheduling.livelock import on_send
 from pvops_xen.hypervisor.state import Channel, ChannelState
+from pvops_xen.public import EVENT_CHANNEL
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
 _PIRQS: Final = 256  # interrupt numbers that a domain without devices could name
+_VIRQ: Final = EVENT_CHANNEL["evtchn_bind_virq"].whole("virq", "vcpu")
+_VIRQ_PORT: Final = EVENT_CHANNEL["evtchn_bind_virq"].part("port")
+_IPI: Final = EVENT_CHANNEL["evtchn_bind_ipi"].whole("vcpu")
+_IPI_PORT: Final = EVENT_CHANNEL["evtchn_bind_ipi"].part("port")
+_PIRQ: Final = EVENT_CHANNEL["evtchn_bind_pirq"].whole("pirq")
+_INTERDOMAIN: Final = EVENT_CHANNEL["evtchn_bind_interdomain"].whole("remote_dom", "remote_port")
+_LOCAL_PORT: Final = EVENT_CHANNEL["evtchn_bind_interdomain"].part("local_port")
+_UNBOUND: Final = EVENT_CHANNEL["evtchn_alloc_unbound"].whole("dom", "remote_dom")
+_UNBOUND_PORT: Final = EVENT_CHANNEL["evtchn_alloc_unbound"].part("port")
+_STATUS: Final = EVENT_CHANNEL["evtchn_status"].whole("dom", "port")
+_ANSWER: Final = EVENT_CHANNEL["evtchn_status"].part("status", "vcpu")
+_ANSWERS: Final = {
+    ChannelState.VIRQ: EVENT_CHANNEL["evtchn_status"].part("status", "vcpu", "u.virq"),
+    ChannelState.UNBOUND: EVENT_CHANNEL["evtchn_status"].part("status", "vcpu", "u.unbound.dom"),
+    ChannelState.INTERDOMAIN: EVENT_CHANNEL["evtchn_status"].part(
+        "status", "vcpu", "u.interdomain.dom", "u.interdomain.port"
+    ),
+}
+_VCPU: Final = EVENT_CHANNEL["evtchn_bind_vcpu"].whole("port", "vcpu")
+_RESET: Final = EVENT_CHANNEL["evtchn_reset"].whole("dom")
+_CONTROL: Final = EVENT_CHANNEL["evtchn_init_control"].whole("control_gfn", "offset", "vcpu")
+_LINK_BITS: Final = EVENT_CHANNEL["evtchn_init_control"].part("link_bits")
+_PRIORITY: Final = EVENT_CHANNEL["evtchn_set_priority"].whole("port", "priority")
 _BINDABLE: Final = frozenset({ChannelState.VIRQ, ChannelState.UNBOUND, ChannelState.INTERDOMAIN})
 
 
@@ -40,7 +63,7 @@ def _domain_error(hv: Hypervisor, domid: int) -> int:
 
 
 def _bind_virq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    virq, index = struct.unpack("<II", access.read(hv, cpu, argument, 12)[:8])
+    virq, index = access.fetch(hv, cpu, argument, _VIRQ)
     if virq >= NR_VIRQS or (virq not in channels.PER_VCPU_VIRQS and index):
         return -EINVAL
     if index >= len(hv.domain.vcpus):
@@ -52,29 +75,29 @@ def _bind_virq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     if port < 0:
         return port
     bound[virq] = port
-    access.write_u32(hv, cpu, argument + 8, port)
+    access.store(hv, cpu, argument, _VIRQ_PORT, port)
     return 0
 
 
 def _bind_ipi(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    index = int.from_bytes(access.read(hv, cpu, argument, 8)[:4], "little")
+    (index,) = access.fetch(hv, cpu, argument, _IPI)
     if index >= len(hv.domain.vcpus):
         return -ENOENT
     port = channels.allocate(hv, Channel(ChannelState.IPI, index))
     if port < 0:
         return port
-    access.write_u32(hv, cpu, argument + 4, port)
+    access.store(hv, cpu, argument, _IPI_PORT, port)
     return 0
 
 
 def _bind_pirq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """An unprivileged domain owns no interrupt lines."""
-    pirq = int.from_bytes(access.read(hv, cpu, argument, 12)[:4], "little")
+    (pirq,) = access.fetch(hv, cpu, argument, _PIRQ)
     return -EINVAL if pirq >= _PIRQS else -EPERM
 
 
 def _bind_interdomain(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid, remote = struct.unpack("<H2xI", access.read(hv, cpu, argument, 12)[:8])
+    domid, remote = access.fetch(hv, cpu, argument, _INTERDOMAIN)
     if domid not in {DOMID_SELF, hv.domain.domid}:
         return -ESRCH if domid else -EINVAL  # dom0 waits for nobody
     if channels.free_port(hv) < 0:
@@ -83,12 +106,12 @@ def _bind_interdomain(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     if channel is None or channel.state != ChannelState.UNBOUND or channel.detail != hv.domain.domid:
         return -EINVAL
     local = channels.connect(hv, remote)
-    access.write_u32(hv, cpu, argument + 8, local)
+    access.store(hv, cpu, argument, _LOCAL_PORT, local)
     return 0
 
 
 def _alloc_unbound(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid, remote = struct.unpack("<HH", access.read(hv, cpu, argument, 8)[:4])
+    domid, remote = access.fetch(hv, cpu, argument, _UNBOUND)
     error = _domain_error(hv, domid)
     if error:
         return error
@@ -96,7 +119,7 @@ def _alloc_unbound(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     port = channels.allocate(hv, Channel(ChannelState.UNBOUND, 0, remote))
     if port < 0:
         return port
-    access.write_u32(hv, cpu, argument + 4, port)
+    access.store(hv, cpu, argument, _UNBOUND_PORT, port)
     return 0
 
 
@@ -116,26 +139,26 @@ def _send(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _status(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid, port = struct.unpack("<H2xI", access.read(hv, cpu, argument, 24)[:8])
+    domid, port = access.fetch(hv, cpu, argument, _STATUS)
     error = _domain_error(hv, domid)
     if error:
         return error
     channel = channels.find(hv, port)
     if channel is None:
         return -EINVAL
-    answer = struct.pack("<II", channel.state, channel.vcpu)
+    detail: tuple[int, ...] = ()
     if channel.state == ChannelState.VIRQ:
-        answer += struct.pack("<I", channel.detail)
+        detail = (channel.detail,)
     elif channel.state == ChannelState.UNBOUND:
-        answer += struct.pack("<H", channel.detail & 0xFFFF)
+        detail = (channel.detail & 0xFFFF,)
     elif channel.state == ChannelState.INTERDOMAIN:
-        answer += struct.pack("<H2xI", hv.domain.domid if channel.sink == channels.LOOP else 0, channel.detail)
-    access.write(hv, cpu, argument + 8, answer)
+        detail = hv.domain.domid if channel.sink == channels.LOOP else 0, channel.detail
+    access.store(hv, cpu, argument, _ANSWERS.get(channel.state, _ANSWER), channel.state, channel.vcpu, *detail)
     return 0
 
 
 def _bind_vcpu(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    port, index = struct.unpack("<II", access.read(hv, cpu, argument, 8))
+    port, index = access.fetch(hv, cpu, argument, _VCPU)
     if index >= len(hv.domain.vcpus):
         return -ENOENT
     channel = channels.find(hv, port)
@@ -156,7 +179,7 @@ def _unmask(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _reset(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    error = _domain_error(hv, int.from_bytes(access.read(hv, cpu, argument, 2), "little"))
+    error = _domain_error(hv, *access.fetch(hv, cpu, argument, _RESET))
     if error:
         return error
     for port, channel in enumerate(hv.domain.channels):
@@ -168,14 +191,14 @@ def _reset(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def _reset_on(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """What Xen goes on with a long reset by: a guest cannot begin there."""
-    return _domain_error(hv, int.from_bytes(access.read(hv, cpu, argument, 2), "little")) or -EBUSY
+    return _domain_error(hv, *access.fetch(hv, cpu, argument, _RESET)) or -EBUSY
 
 
 def _init_control(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    mfn, offset, index = struct.unpack("<QII", access.read(hv, cpu, argument, 24)[:16])
+    mfn, offset, index = access.fetch(hv, cpu, argument, _CONTROL)
     error = fifo.init_control(hv, mfn, offset, index)
     if not error:
-        access.write(hv, cpu, argument + 16, bytes((fifo.LINK_BITS,)))
+        access.store(hv, cpu, argument, _LINK_BITS, fifo.LINK_BITS)
     return error
 
 
@@ -184,7 +207,7 @@ def _expand_array(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _set_priority(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    port, priority = struct.unpack("<II", access.read(hv, cpu, argument, 8))
+    port, priority = access.fetch(hv, cpu, argument, _PRIORITY)
     queues = hv.domain.fifo
     if channels.find(hv, port) is None:
         return -EINVAL
@@ -216,13 +239,18 @@ _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int], int]]] = {
 
 
 _COMPAT: Final = frozenset(range(EvtchnOp.UNMASK + 1))
-_COMPAT_SIZE: Final = 28  # of the command and the largest structure, whichever it is
+_EVTCHN_OP: Final = EVENT_CHANNEL["evtchn_op"]
+_COMPAT_OP: Final = _EVTCHN_OP.whole("cmd")  # and the largest structure, whichever it is
 
 
 def event_channel_op_compat(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """The call of Xen 3.0.2 and before: the command comes in front of the structure."""
-    command = int.from_bytes(access.read(hv, cpu, argument, _COMPAT_SIZE)[:4], "little")
-    return event_channel_op(hv, cpu, command, argument + 4) if command in _COMPAT else -ENOSYS
+    (command,) = access.fetch(hv, cpu, argument, _COMPAT_OP)
+    return (
+        event_channel_op(hv, cpu, command, argument + _EVTCHN_OP.offset("u", hv.abi.bits))
+        if command in _COMPAT
+        else -ENOSYS
+    )
 
 
 def event_channel_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:

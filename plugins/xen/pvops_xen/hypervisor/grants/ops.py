@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
-
-import attrs
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import access
@@ -24,63 +21,87 @@ from pvops_xen.hypervisor.abi import (
 )
 from pvops_xen.hypervisor.grants import mapping, moving, table
 from pvops_xen.hypervisor.grants.state import MAX_FRAMES, GrantOp, GrantRefusedError, GrantStatus
+from pvops_xen.public import GRANT_TABLE
 
 if TYPE_CHECKING:
+    from pvops_core.headers import Fields
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
 STRETCH: Final = 1024
 _COMMAND: Final = 0xFFF
 _CLEAN, _INVALIDATE = 1, 2
-_S16: Final = struct.Struct("<h")
 
 
-@attrs.frozen
-class GrantLayout:
-    """Where the fields of a request are: its size, its format for ``struct``, and the offset of its status."""
+class _Request(NamedTuple):
+    """What is read of a request, and the place of its status."""
 
-    size: int
-    format: str
-    status: int
+    fields: Fields
+    status: Fields
 
 
-_MAP: Final = GrantLayout(32, "<QIIH", 18)
-_UNMAP: Final = GrantLayout(24, "<QQI", 20)
-_SWAP: Final = GrantLayout(12, "<II", 8)
-_TRANSFER: Final = {64: GrantLayout(24, "<QH2xI", 16), 32: GrantLayout(16, "<IH2xI", 12)}
-_COPY: Final = {64: GrantLayout(40, "<QHH4xQHH4xHH", 36), 32: GrantLayout(24, "<IHHIHHHH", 20)}
-_SETUP: Final = {64: GrantLayout(24, "<H2xI8xQ", 8), 32: GrantLayout(16, "<H2xI4xI", 8)}
-_STATUS_FRAMES: Final = {64: GrantLayout(16, "<IH2xQ", 6), 32: GrantLayout(12, "<IH2xI", 6)}
-_ONE: Final = {int(GrantOp.SETUP_TABLE): _SETUP[32], int(GrantOp.GET_STATUS_FRAMES): _STATUS_FRAMES[32]}
-_QUERY: Final = GrantLayout(16, "<H", 12)
+def _request(name: str, *fields: str) -> _Request:
+    structure = GRANT_TABLE[name]
+    return _Request(structure.whole(*fields), structure.part("status"))
+
+
+_MAP: Final = _request("gnttab_map_grant_ref", "host_addr", "flags", "ref", "dom")
+_MAPPED: Final = GRANT_TABLE["gnttab_map_grant_ref"].part("handle", "dev_bus_addr")
+_UNMAP: Final = _request("gnttab_unmap_grant_ref", "host_addr", "dev_bus_addr", "handle")
+_REPLACE: Final = _request("gnttab_unmap_and_replace", "host_addr", "new_addr", "handle")
+_SWAP: Final = _request("gnttab_swap_grant_ref", "ref_a", "ref_b")
+_TRANSFER: Final = _request("gnttab_transfer", "mfn", "domid", "ref")
+_COPY: Final = _request(
+    "gnttab_copy",
+    *("source.u.gmfn", "source.domid", "source.offset", "dest.u.gmfn", "dest.domid", "dest.offset"),
+    *("len", "flags"),
+)
+_SETUP: Final = _request("gnttab_setup_table", "dom", "nr_frames", "frame_list")
+_STATUS_FRAMES: Final = _request("gnttab_get_status_frames", "nr_frames", "dom", "frame_list")
+_QUERY: Final = _request("gnttab_query_size", "dom")
+_SIZES: Final = GRANT_TABLE["gnttab_query_size"].part("nr_frames", "max_nr_frames")
+_GET_VERSION: Final = GRANT_TABLE["gnttab_get_version"].whole("dom")
+_VERSION: Final = GRANT_TABLE["gnttab_get_version"].part("version")
+_FLUSH: Final = GRANT_TABLE["gnttab_cache_flush"].whole("a.dev_bus_addr", "offset", "length", "op")
+_ARRAYS: Final = {
+    int(GrantOp.MAP_GRANT_REF): _MAP.fields,
+    int(GrantOp.UNMAP_GRANT_REF): _UNMAP.fields,
+    int(GrantOp.UNMAP_AND_REPLACE): _REPLACE.fields,
+    int(GrantOp.TRANSFER): _TRANSFER.fields,
+    int(GrantOp.COPY): _COPY.fields,
+    int(GrantOp.SWAP_GRANT_REF): _SWAP.fields,
+    int(GrantOp.CACHE_FLUSH): _FLUSH,
+}
+"""Requests that come in arrays."""
+_ONE: Final = {int(GrantOp.SETUP_TABLE): _SETUP.fields, int(GrantOp.GET_STATUS_FRAMES): _STATUS_FRAMES.fields}
 
 Act = Callable[[tuple[int, ...], int], None]
 """Does one request, given its fields and its address."""
 
 
-def _each(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int], layout: GrantLayout, act: Act) -> int:
+def _each(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int], request: _Request, act: Act) -> int:
     """Do each request of (address, count) and store its status."""
     address, count = array
-    for at in range(address, address + count * layout.size, layout.size):
-        fields = struct.unpack_from(layout.format, access.read(hv, cpu, at, layout.size))
-        _answer(hv, cpu, at, layout, partial(act, fields, at))
+    size = request.fields.at(hv.abi.bits).form.size
+    for at in range(address, address + count * size, size):
+        _answer(hv, cpu, at, request, partial(act, access.fetch(hv, cpu, at, request.fields), at))
     return 0
 
 
-def _answer(hv: Hypervisor, cpu: Vcpu, at: int, layout: GrantLayout, act: Callable[[], None]) -> None:
+def _answer(hv: Hypervisor, cpu: Vcpu, at: int, request: _Request, act: Callable[[], None]) -> None:
     try:
         act()
         status = GrantStatus.OKAY
     except GrantRefusedError as refused:
         status = refused.status
-    access.write(hv, cpu, at + layout.status, _S16.pack(status))
+    access.store(hv, cpu, at, request.status, status)
 
 
 def _map(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
     def act(fields: tuple[int, ...], at: int) -> None:
         host, flags, ref, domid = fields
         handle, bus = mapping.map_grant(hv, cpu, (host, flags), ref, domid)
-        access.write(hv, cpu, at + 20, struct.pack("<IQ", handle, bus))
+        access.store(hv, cpu, at, _MAPPED, handle, bus)
 
     return _each(hv, cpu, (address, count), _MAP, act)
 
@@ -100,7 +121,7 @@ def _unmap_and_replace(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> i
         host, replacement, handle = fields
         mapping.unmap_grant(hv, cpu, handle, (host, 0), replacement)
 
-    return _each(hv, cpu, (address, count), _UNMAP, act)
+    return _each(hv, cpu, (address, count), _REPLACE, act)
 
 
 def _transfer(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
@@ -108,7 +129,7 @@ def _transfer(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
         del at
         moving.transfer(hv, *fields)
 
-    return _each(hv, cpu, (address, count), _TRANSFER[hv.abi.bits], act)
+    return _each(hv, cpu, (address, count), _TRANSFER, act)
 
 
 def _copy(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
@@ -119,7 +140,7 @@ def _copy(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
         dest = moving.End(to_what, to_dom, to_offset, bool(flags & moving.DEST_GREF))
         moving.copy(hv, source, dest, length)
 
-    return _each(hv, cpu, (address, count), _COPY[hv.abi.bits], act)
+    return _each(hv, cpu, (address, count), _COPY, act)
 
 
 def _swap(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
@@ -147,10 +168,10 @@ def _store_frames(hv: Hypervisor, cpu: Vcpu, address: int, frames: list[int], si
 
 
 def _setup_table(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
-    layout, grants = _SETUP[hv.abi.bits], hv.domain.grants
+    grants = hv.domain.grants
     if count != 1:
         return -EINVAL
-    domid, frames, where = struct.unpack_from(layout.format, access.read(hv, cpu, address, layout.size))
+    domid, frames, where = access.fetch(hv, cpu, address, _SETUP.fields)
     access.check(hv.abi, where, frames * hv.abi.word)
 
     def act() -> None:
@@ -161,28 +182,28 @@ def _setup_table(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
         table.grow(hv, frames)
         _store_frames(hv, cpu, where, grants.frames[:frames], hv.abi.word)
 
-    _answer(hv, cpu, address, layout, act)
+    _answer(hv, cpu, address, _SETUP, act)
     return 0
 
 
 def _query_size(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
     if count != 1:
         return -EINVAL
-    (domid,) = struct.unpack_from(_QUERY.format, access.read(hv, cpu, address, _QUERY.size))
+    (domid,) = access.fetch(hv, cpu, address, _QUERY.fields)
 
     def act() -> None:
         _check_domain(hv, domid)
-        access.write(hv, cpu, address + 4, struct.pack("<II", len(hv.domain.grants.frames), MAX_FRAMES))
+        access.store(hv, cpu, address, _SIZES, len(hv.domain.grants.frames), MAX_FRAMES)
 
     _answer(hv, cpu, address, _QUERY, act)
     return 0
 
 
 def _get_status_frames(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
-    layout, grants = _STATUS_FRAMES[hv.abi.bits], hv.domain.grants
+    grants = hv.domain.grants
     if count != 1:
         return -EINVAL
-    frames, domid, where = struct.unpack_from(layout.format, access.read(hv, cpu, address, layout.size))
+    frames, domid, where = access.fetch(hv, cpu, address, _STATUS_FRAMES.fields)
     access.check(hv.abi, where, frames * 8)
 
     def act() -> None:
@@ -193,7 +214,7 @@ def _get_status_frames(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> i
             raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
         _store_frames(hv, cpu, where, grants.status[:frames], 8)
 
-    _answer(hv, cpu, address, layout, act)
+    _answer(hv, cpu, address, _STATUS_FRAMES, act)
     return 0
 
 
@@ -206,16 +227,17 @@ def _set_version(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
 
 def _get_version(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
     del count
-    domid = int.from_bytes(access.read(hv, cpu, address, 8)[:2], "little")
+    (domid,) = access.fetch(hv, cpu, address, _GET_VERSION)
     if domid not in {DOMID_SELF, hv.domain.domid}:
         return -ESRCH if domid else -EPERM
-    access.write_u32(hv, cpu, address + 4, hv.domain.grants.version)
+    access.store(hv, cpu, address, _VERSION, hv.domain.grants.version)
     return 0
 
 
 def _cache_flush(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
-    for at in range(address, address + 16 * count, 16):
-        bus, offset, length, what = struct.unpack("<QHHI", access.read(hv, cpu, at, 16))
+    size = _FLUSH.at(hv.abi.bits).form.size
+    for at in range(address, address + count * size, size):
+        bus, offset, length, what = access.fetch(hv, cpu, at, _FLUSH)
         error = _flush_one(hv, bus >> PAGE_SHIFT, offset, length, what)
         if error:
             return error
@@ -233,20 +255,6 @@ def _flush_one(hv: Hypervisor, mfn: int, offset: int, length: int, what: int) ->
     if not hv.frames.is_guests(mfn):
         return -EPERM
     return -EOPNOTSUPP if what == _INVALIDATE else 0
-
-
-def _size(command: int, bits: int) -> int:
-    """Bytes of a request that comes in arrays; 0 of one that does not."""
-    sizes = {
-        GrantOp.MAP_GRANT_REF: _MAP.size,
-        GrantOp.UNMAP_GRANT_REF: _UNMAP.size,
-        GrantOp.UNMAP_AND_REPLACE: _UNMAP.size,
-        GrantOp.TRANSFER: _TRANSFER[bits].size,
-        GrantOp.COPY: _COPY[bits].size,
-        GrantOp.SWAP_GRANT_REF: _SWAP.size,
-        GrantOp.CACHE_FLUSH: 16,
-    }
-    return sizes.get(GrantOp(command), 0)
 
 
 _OPERATIONS: Final[dict[int, Callable[[Hypervisor, Vcpu, int, int], int]]] = {
@@ -278,10 +286,11 @@ def grant_table_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int, count
     if operation is None:
         return -ENOSYS
     if hv.abi.bits == 32 and command in _ONE:  # compat_grant_table_op takes them for arrays, of at most one
-        access.check(hv.abi, argument, count * _ONE[command].size)
+        access.check(hv.abi, argument, count * _ONE[command].at(32).form.size)
         if not count:
             return 0
-    size = _size(command & _COMMAND, hv.abi.bits)
+    array = _ARRAYS.get(command & _COMMAND)
+    size = array.at(hv.abi.bits).form.size if array else 0
     access.check(hv.abi, argument, count * size)
     if not size or count <= STRETCH:
         return operation(hv, cpu, argument, count)

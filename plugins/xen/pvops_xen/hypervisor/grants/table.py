@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -19,6 +18,7 @@ from pvops_xen.hypervisor.grants.state import (
     status_frames,
 )
 from pvops_xen.hypervisor.memory.frames import FREE, XEN, FrameType
+from pvops_xen.public import GRANT_TABLE
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 FRAMES_NEEDED: Final = MAX_FRAMES + status_frames(MAX_FRAMES)
 """Frames of Xen's own that a domain's table may come to need."""
 ERANGE: Final = 34
-_V1: Final = struct.Struct("<HHI")
-_V2: Final = struct.Struct("<HHHHQ")
+_V1: Final = GRANT_TABLE["grant_entry_v1"].whole("flags", "domid", "frame")
+_V2: Final = GRANT_TABLE["grant_entry_v2"].whole(
+    *("sub_page.hdr.flags", "sub_page.hdr.domid", "sub_page.page_off", "sub_page.length", "sub_page.frame")
+)
 _IN_USE: Final = Gtf.READING | Gtf.WRITING
 
 
@@ -63,18 +65,18 @@ def _place(hv: Hypervisor, ref: int) -> int:
 
 def read_entry(hv: Hypervisor, ref: int) -> GrantEntry:
     """What the guest has put into its table."""
-    if hv.domain.grants.version == 1:
-        return GrantEntry(*_V1.unpack(hv.memory.read(_place(hv, ref), _V1.size)))
-    flags, domid, low, high, frame = _V2.unpack(hv.memory.read(_place(hv, ref), _V2.size))
+    form = (_V1 if hv.domain.grants.version == 1 else _V2).at(hv.abi.bits).form
+    flags, domid, *parts, frame = form.unpack(hv.memory.read(_place(hv, ref), form.size))
+    low, high = parts or (0, 0)
     return GrantEntry(flags, domid, frame, low, high)
 
 
 def write_entry(hv: Hypervisor, ref: int, entry: GrantEntry) -> None:
     """Change an entry."""
     if hv.domain.grants.version == 1:
-        data = _V1.pack(entry.flags, entry.domid, entry.frame & 0xFFFF_FFFF)
+        data = _V1.at(hv.abi.bits).form.pack(entry.flags, entry.domid, entry.frame & 0xFFFF_FFFF)
     else:
-        data = _V2.pack(entry.flags, entry.domid, entry.low, entry.high, entry.frame)
+        data = _V2.at(hv.abi.bits).form.pack(entry.flags, entry.domid, entry.low, entry.high, entry.frame)
     hv.memory.write(_place(hv, ref), data)
 
 

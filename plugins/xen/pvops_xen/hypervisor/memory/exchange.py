@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import DOMID_SELF, EFAULT, EINVAL, ENOMEM, EPERM, ERESTART, ESRCH, MemoryOp
 from pvops_xen.hypervisor.memory import reservation
 from pvops_xen.hypervisor.memory.frames import ALLOCATED
+from pvops_xen.public import MEMORY
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
     from pvops_xen.hypervisor.memory.reservation import Reservation
 
+_EXCHANGE: Final = MEMORY["xen_memory_exchange"]
+_DONE: Final = _EXCHANGE.part("nr_exchanged")
+
 
 def exchange(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """``memory_op(XENMEM_exchange)``: 0 if all was exchanged; how much was is told in any case."""
-    size = reservation.size(hv)
-    given, taken = (reservation.read(hv, cpu, argument + offset) for offset in (0, size))
-    place = argument + 2 * size
-    done = access.read_word(hv, cpu, place)
+    bits = hv.abi.bits
+    given, taken = (reservation.read(hv, cpu, argument + _EXCHANGE.offset(each, bits)) for each in ("in", "out"))
+    (done,) = access.fetch(hv, cpu, argument, _DONE)
     error = _refused(hv, given, taken, done)
     if error:
         return error
@@ -36,7 +39,7 @@ def exchange(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
             hv.continuation = MemoryOp.EXCHANGE, argument
             error = -ERESTART
             break
-    access.write_word(hv, cpu, place, done)
+    access.store(hv, cpu, argument, _DONE, done)
     return error
 
 

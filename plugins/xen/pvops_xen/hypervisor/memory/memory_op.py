@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -21,16 +20,33 @@ from pvops_xen.hypervisor.abi import (
     MemoryOp,
 )
 from pvops_xen.hypervisor.memory import exchange, reservation
+from pvops_xen.public import E820, MEMORY
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
 E820_MAX: Final = 1024
-_E820: Final = struct.Struct("<QQI")
 _FOREIGN, _RANGE = 4, 3
 _M2P_PIECE: Final = 2 << 20
-_RDM_SIZE: Final = {8: 16, 4: 8}  # of an xen_reserved_device_memory, by a word's bytes
+_E820: Final = E820["e820entry"].whole("addr", "size", "type")
+_DOMAIN: Final = MEMORY["xen_memory_domain"].whole("domid")
+_MAP: Final = MEMORY["xen_memory_map"].whole("nr_entries", "buffer")
+_MAP_ENTRIES: Final = MEMORY["xen_memory_map"].part("nr_entries")
+_FOREIGN_MAP: Final = MEMORY["xen_foreign_memory_map"].whole("domid", "map.nr_entries", "map.buffer")
+_MAPPING: Final = MEMORY["xen_machphys_mapping"].whole("v_start", "v_end", "max_mfn")
+_MFN_LIST: Final = MEMORY["xen_machphys_mfn_list"].whole("max_extents", "extent_start")
+_MFN_LIST_EXTENTS: Final = MEMORY["xen_machphys_mfn_list"].part("nr_extents")
+_ADD: Final = MEMORY["xen_add_to_physmap"].whole("domid", "space")
+_ADD_BATCH: Final = MEMORY["xen_add_to_physmap_batch"].whole("domid", "space")
+_REMOVE: Final = MEMORY["xen_remove_from_physmap"].whole("domid")
+_VNUMA: Final = MEMORY["xen_vnuma_topology_info"].whole("domid", "pad")
+_RDM: Final = MEMORY["xen_reserved_device_memory"]
+_RDM_MAP: Final = MEMORY["xen_reserved_device_memory_map"].whole("flags", "nr_entries", "buffer")
+_RDM_ENTRIES: Final = MEMORY["xen_reserved_device_memory_map"].part("nr_entries")
+_RESOURCE: Final = MEMORY["xen_mem_acquire_resource"].whole("domid", "nr_frames", "pad", "frame")
+_ACCESS: Final = MEMORY["xen_mem_access_op"].part("op", "access", "domid", "nr")
+_POD: Final = MEMORY["xen_pod_target"].whole("domid")
 
 
 def domain_error(hv: Hypervisor, domid: int) -> int:
@@ -38,14 +54,6 @@ def domain_error(hv: Hypervisor, domid: int) -> int:
     if domid in {DOMID_SELF, hv.domain.domid}:
         return 0
     return -ESRCH if domid else -EPERM
-
-
-def _u16(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
-    return int.from_bytes(access.read(hv, cpu, address, 2), "little")
-
-
-def _word(raw: bytes, index: int, word: int) -> int:
-    return int.from_bytes(raw[index * word : (index + 1) * word], "little")
 
 
 # --- how much memory -------------------------------------------------------------------------------------------------
@@ -57,16 +65,16 @@ def _maximum_ram_page(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _current_reservation(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    return domain_error(hv, _u16(hv, cpu, argument)) or reservation.held(hv)
+    return domain_error(hv, *access.fetch(hv, cpu, argument, _DOMAIN)) or reservation.held(hv)
 
 
 def _maximum_reservation(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    return domain_error(hv, _u16(hv, cpu, argument)) or hv.domain.nr_pages
+    return domain_error(hv, *access.fetch(hv, cpu, argument, _DOMAIN)) or hv.domain.nr_pages
 
 
 def _maximum_gpfn(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """What the guest itself has put into shared_info, less one."""
-    error = domain_error(hv, _u16(hv, cpu, argument))
+    error = domain_error(hv, *access.fetch(hv, cpu, argument, _DOMAIN))
     raw = hv.memory.read(hv.domain.shared_info + hv.abi.max_pfn, hv.abi.word)
     return error or max(int.from_bytes(raw, "little"), 1) - 1
 
@@ -79,24 +87,23 @@ def _memory_map(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     regions = hv.domain.e820
     if not regions:
         return -ENOSYS
-    raw = access.read(hv, cpu, argument, 2 * hv.abi.word)
-    shown = regions[: int.from_bytes(raw[:4], "little")]
-    access.write(hv, cpu, _word(raw, 1, hv.abi.word), b"".join(_E820.pack(*region) for region in shown))
-    access.write_u32(hv, cpu, argument, len(shown))
+    room, buffer = access.fetch(hv, cpu, argument, _MAP)
+    shown, form = regions[:room], _E820.at(hv.abi.bits).form
+    access.write(hv, cpu, buffer, b"".join(form.pack(*region) for region in shown))
+    access.store(hv, cpu, argument, _MAP_ENTRIES, len(shown))
     return 0
 
 
 def _set_memory_map(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    word = hv.abi.word
-    raw = access.read(hv, cpu, argument, 3 * word)
-    count = int.from_bytes(raw[word : word + 4], "little")
+    domid, count, buffer = access.fetch(hv, cpu, argument, _FOREIGN_MAP)
     if count > E820_MAX:
         return -EINVAL
-    error = domain_error(hv, int.from_bytes(raw[:2], "little"))
+    error = domain_error(hv, domid)
     if error:
         return error
-    entries = access.read(hv, cpu, _word(raw, 2, word), _E820.size * count)
-    hv.domain.e820 = tuple((base, size, kind) for base, size, kind in _E820.iter_unpack(entries))
+    form = _E820.at(hv.abi.bits).form
+    entries = access.read(hv, cpu, buffer, form.size * count)
+    hv.domain.e820 = tuple((base, size, kind) for base, size, kind in form.iter_unpack(entries))
     return 0
 
 
@@ -104,19 +111,19 @@ def _machphys_mapping(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Where the table may be, not how far it goes: that only the hardware's domain is told."""
     abi = hv.abi
     values = abi.m2p_start, abi.m2p_end, (abi.m2p_end - abi.m2p_start) // abi.m2p_entry - 1
-    access.write(hv, cpu, argument, b"".join(value.to_bytes(abi.word, "little") for value in values))
+    access.store(hv, cpu, argument, _MAPPING, *values)
     return 0
 
 
 def _machphys_mfn_list(hv: Hypervisor, cpu: Vcpu, argument: int, *, compat: bool = False) -> int:
     """The first frame of each 2 MiB of the machine-to-physical table; of 32-bit guests' there is none beside it."""
     word = hv.abi.word
-    raw = access.read(hv, cpu, argument, 3 * word)
+    room, start = access.fetch(hv, cpu, argument, _MFN_LIST)
     size = 0 if compat and word == 8 else len(hv.frames) * hv.abi.m2p_entry
-    count = min(int.from_bytes(raw[:4], "little"), (size + _M2P_PIECE - 1) // _M2P_PIECE)
+    count = min(room, (size + _M2P_PIECE - 1) // _M2P_PIECE)
     mfns = (hv.m2p + index * _M2P_PIECE >> PAGE_SHIFT for index in range(count))
-    access.write(hv, cpu, _word(raw, 1, word), b"".join(mfn.to_bytes(word, "little") for mfn in mfns))
-    access.write_u32(hv, cpu, argument + 2 * word, count)
+    access.write(hv, cpu, start, b"".join(mfn.to_bytes(word, "little") for mfn in mfns))
+    access.store(hv, cpu, argument, _MFN_LIST_EXTENTS, count)
     return 0
 
 
@@ -130,19 +137,17 @@ def _not_translated(hv: Hypervisor, domid: int) -> int:
 
 def _add_to_physmap(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Only domains whose memory Xen translates have a map to add to."""
-    raw = access.read(hv, cpu, argument, 8 + 2 * hv.abi.word)
-    if int.from_bytes(raw[4:8], "little") == _FOREIGN:
-        return -ENOSYS
-    return _not_translated(hv, int.from_bytes(raw[:2], "little"))
+    domid, space = access.fetch(hv, cpu, argument, _ADD)
+    return -ENOSYS if space == _FOREIGN else _not_translated(hv, domid)
 
 
 def _add_to_physmap_batch(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid, space = struct.unpack("<HH", access.read(hv, cpu, argument, 8 + 3 * hv.abi.word)[:4])
+    domid, space = access.fetch(hv, cpu, argument, _ADD_BATCH)
     return -EOPNOTSUPP if space == _RANGE else _not_translated(hv, domid)
 
 
 def _remove_from_physmap(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    return _not_translated(hv, int.from_bytes(access.read(hv, cpu, argument, 2 * hv.abi.word)[:2], "little"))
+    return _not_translated(hv, *access.fetch(hv, cpu, argument, _REMOVE))
 
 
 def _claim_pages(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
@@ -153,38 +158,37 @@ def _claim_pages(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _vnumainfo(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid, padding = struct.unpack("<HH36x", access.read(hv, cpu, argument, 40))
+    domid, padding = access.fetch(hv, cpu, argument, _VNUMA)
     return -EINVAL if padding else domain_error(hv, domid) or -EOPNOTSUPP
 
 
 def _reserved_device_memory(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """There is none."""
-    word = hv.abi.word
-    flags, count = struct.unpack_from("<II", raw := access.read(hv, cpu, argument, 8 + 2 * word))
-    access.check(hv.abi, int.from_bytes(raw[8 : 8 + word], "little"), count * _RDM_SIZE[word])
+    flags, count, buffer = access.fetch(hv, cpu, argument, _RDM_MAP)
+    access.check(hv.abi, buffer, count * _RDM.size(hv.abi.bits))
     if flags & ~1:
         return -EINVAL
-    access.write_u32(hv, cpu, argument + 4, 0)
+    access.store(hv, cpu, argument, _RDM_ENTRIES, 0)
     return 0
 
 
 def _acquire_resource(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Resources are those of other domains, and for those who run them."""
-    domid, _, _, count, padding, frame = struct.unpack_from("<HHIIIQ", access.read(hv, cpu, argument, 24 + hv.abi.word))
+    domid, count, padding, frame = access.fetch(hv, cpu, argument, _RESOURCE)
     if padding or frame >> 32 or frame + count >> 32:
         return -EINVAL
     return -EPERM if domid in {0, DOMID_SELF, hv.domain.domid} else -ESRCH
 
 
 def _access_op(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid = int.from_bytes(access.read(hv, cpu, argument, 8)[2:4], "little")
+    _op, _access, domid, _count = access.fetch(hv, cpu, argument, _ACCESS)
     if domid in {DOMID_SELF, hv.domain.domid}:
         return -EPERM
     return -ESRCH if domid else -EINVAL
 
 
 def _pod_target(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
-    domid = int.from_bytes(access.read(hv, cpu, argument, 32)[24:26], "little")
+    (domid,) = access.fetch(hv, cpu, argument, _POD)
     return domain_error(hv, domid) or -EPERM
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -34,8 +33,11 @@ from pvops_xen.hypervisor.memory.frames import PINNED, FrameType
 from pvops_xen.hypervisor.memory.walk import guest_l1e
 from pvops_xen.hypervisor.policy import L1_FRAME_REFUSED
 from pvops_xen.hypervisor.processor.ldt import set_ldt, unmap_ldt
+from pvops_xen.public import XEN
 
 if TYPE_CHECKING:
+    import struct
+
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
@@ -44,8 +46,8 @@ _CHUNK: Final = 32
 _STRETCH: Final = 4096
 """Elements of an array after which a hypercall is preempted: it is made again with the rest."""
 _DOM0: Final = 0
-_UPDATE: Final = struct.Struct("<QQ")
-_OPERATION: Final = {64: struct.Struct("<I4xQQ"), 32: struct.Struct("<III")}
+_UPDATE: Final = XEN["mmu_update"].whole("ptr", "val")
+_OPERATION: Final = XEN["mmuext_op"].whole("cmd", "arg1.mfn", "arg2.src_mfn")
 _STORES: Final = frozenset(
     {MmuUpdate.NORMAL_PT_UPDATE, MmuUpdate.PT_UPDATE_PRESERVE_AD, MmuUpdate.PT_UPDATE_NO_TRANSLATE}
 )
@@ -137,7 +139,8 @@ def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, fo
     """``mmu_update(reqs, count, done_out, foreigndom)``: an array of checked stores to page tables."""
     if count == _PREEMPTED and not ureqs:
         return _signed32(foreigndom)
-    access.check(hv.abi, ureqs, (count & ~_PREEMPTED) * _UPDATE.size)
+    layout = _UPDATE.at(hv.abi.bits).form
+    access.check(hv.abi, ureqs, (count & ~_PREEMPTED) * layout.size)
     table_owner = (foreigndom >> 16 & 0xFFFF) - 1
     if table_owner not in {-1, _DOM0, hv.domain.domid}:
         return -ESRCH
@@ -153,7 +156,7 @@ def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, fo
             return -ENOSYS if ptr & 7 > MmuUpdate.PT_UPDATE_NO_TRANSLATE else -EPERM
         return _one_update(hv, ptr, val, io_only=io_only)
 
-    return _run_array(hv, cpu, (ureqs, count, _UPDATE), (pdone, foreigndom), act)
+    return _run_array(hv, cpu, (ureqs, count, layout), (pdone, foreigndom), act)
 
 
 def _one_update(hv: Hypervisor, ptr: int, val: int, *, io_only: bool) -> int:
@@ -241,11 +244,11 @@ def mmuext_op(hv: Hypervisor, cpu: Vcpu, uops: int, count: int, pdone: int, fore
     """``mmuext_op(ops, count, done_out, foreigndom)``: pinning, base pointers, flushes, the LDT."""
     if count == _PREEMPTED and not uops:
         return _signed32(foreigndom)
-    access.check(hv.abi, uops, (count & ~_PREEMPTED) * hv.abi.mmuext_size)
+    layout = _OPERATION.at(hv.abi.bits).form
+    access.check(hv.abi, uops, (count & ~_PREEMPTED) * layout.size)
     error = _owner_error(hv, foreigndom & 0xFFFF)
     if error or foreigndom & 0xFFFF != DOMID_SELF:
         return error or -EPERM
-    layout = _OPERATION[hv.abi.bits]
 
     def act(command: int, arg1: int, arg2: int) -> int:
         handler = _EXTENDED.get(command)

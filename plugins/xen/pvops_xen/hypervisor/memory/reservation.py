@@ -5,7 +5,6 @@ What cannot be done ends the call; the answer is how many extents were done, and
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -14,6 +13,7 @@ from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import DOMID_SELF, ERESTART, PAGE_SHIFT, MemoryOp
 from pvops_xen.hypervisor.memory.frames import ALLOCATED, FREE, GUEST, PINNED
+from pvops_xen.public import MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,9 @@ STRETCH: Final = 4096
 COMMAND_BITS: Final = 6
 MAX_ORDER: Final = 9  # that a domain without devices may ask for
 _MOST_EXTENTS: Final = (1 << 32) - 1 >> 6
+_RESERVATION: Final = MEMORY["xen_memory_reservation"].whole(
+    "extent_start", "nr_extents", "extent_order", "mem_flags", "domid"
+)
 NOWHERE: Final = (1 << 64) - 1
 
 
@@ -40,15 +43,9 @@ class Reservation:
     domid: int
 
 
-def size(hv: Hypervisor) -> int:
-    """Bytes of the structure."""
-    return 32 if hv.abi.word == 8 else 20
-
-
 def read(hv: Hypervisor, cpu: Vcpu, address: int) -> Reservation:
     """The structure in guest memory."""
-    raw = access.read(hv, cpu, address, size(hv))
-    return Reservation(*struct.unpack_from("<QQIIH" if hv.abi.word == 8 else "<IIIIH", raw))
+    return Reservation(*access.fetch(hv, cpu, address, _RESERVATION))
 
 
 def adjust(hv: Hypervisor, cpu: Vcpu, kind: MemoryOp, argument: int, done: int) -> int:

@@ -26,7 +26,7 @@ _STRETCH: Final = 4096
 """Entries of a trap table after which the call is preempted."""
 _REGISTER, _UNREGISTER = 0, 1
 TRAP_INFO: Final = XEN["trap_info"].whole("vector", "flags", "cs", "address")
-_REGISTERED: Final = {
+REGISTERED: Final = {
     64: CALLBACK["callback_register"].whole("type", "flags", "address"),
     32: CALLBACK["callback_register"].whole("type", "flags", "address.cs", "address.eip"),
 }
@@ -89,7 +89,7 @@ def callback_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
         return _unregister(hv, cpu, *access.fetch(hv, cpu, argument, _UNREGISTERED))
     if command != _REGISTER:
         return _UNKNOWN_COMMAND[hv.abi.bits]
-    kind, flags, *selector, address = access.fetch(hv, cpu, argument, _REGISTERED[hv.abi.bits])
+    kind, flags, *selector, address = access.fetch(hv, cpu, argument, REGISTERED[hv.abi.bits])
     entry = EntryPoint(selector[0] if selector else 0, address, bool(flags & CALLBACKF_MASK_EVENTS))
     return _register(hv, cpu, kind, entry)
 

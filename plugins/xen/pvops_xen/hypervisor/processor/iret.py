@@ -26,11 +26,13 @@ from pvops_xen.hypervisor.processor.bounce64 import IF, IOPL, NT, RF, TF, VM, go
 from pvops_xen.hypervisor.processor.ldt import load_segments
 from pvops_xen.hypervisor.processor.traps import inject_fault
 from pvops_xen.hypervisor.state import ResumePoint
+from pvops_xen.public import XEN
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
+_CONTEXT: Final = {64: XEN["iret_context"].whole("rax", "r11", "rcx", "flags", "rip", "cs", "rflags", "rsp", "ss")}
 _WORD: Final = 4
 _VM86_FRAME: Final = 10  # words of a frame that virtual-8086 mode is returned to by
 
@@ -66,7 +68,7 @@ def _iret64(hv: Hypervisor, cpu: Vcpu) -> None:
     state = hv.state(cpu)
     stack = cpu.rsp
     try:
-        words = struct.unpack("<9Q", access.read(hv, cpu, stack, 72))
+        words = access.fetch(hv, cpu, stack, _CONTEXT[64])
     except (access.BadHandleError, GuestFault):
         hv.crash(f"Fault while reading IRET context from guest stack at {stack:#x}")
         return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import access
+from pvops_xen.public import VCPU
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 RUNNING: Final = 0
 RUNNABLE: Final = 1
 BLOCKED: Final = 2
-_LAYOUT: Final = {64: struct.Struct("<i4x5Q"), 32: struct.Struct("<i5Q")}
+_INFO: Final = VCPU["vcpu_runstate_info"].whole("state", "state_entry_time", "time")
 
 
 def now(hv: Hypervisor, state: XenVcpuState) -> bytes:
@@ -23,7 +23,7 @@ def now(hv: Hypervisor, state: XenVcpuState) -> bytes:
     run, clock = state.runstate, hv.machine.clock.ns
     times = list(run.times)
     times[run.state] += clock - run.since
-    return _LAYOUT[hv.abi.bits].pack(run.state, run.since, *times)
+    return _INFO.at(hv.abi.bits).form.pack(run.state, run.since, *times)
 
 
 def change(hv: Hypervisor, index: int, new: int) -> None:

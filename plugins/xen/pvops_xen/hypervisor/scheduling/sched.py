@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -13,12 +12,16 @@ from pvops_xen.hypervisor.events.upcalls import block, upcall_due
 from pvops_xen.hypervisor.scheduling import runstate
 from pvops_xen.hypervisor.scheduling.timers import NS, WATCHDOGS
 from pvops_xen.hypervisor.state import ChannelState
+from pvops_xen.public import SCHED
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
 _MAX_POLL_PORTS: Final = 128
+_POLL: Final = SCHED["sched_poll"].whole("ports", "nr_ports", "timeout")
+_REMOTE: Final = SCHED["sched_remote_shutdown"].whole("domain_id")
+_WATCHDOG: Final = SCHED["sched_watchdog"].whole("id", "timeout")
 _FAR: Final = 1 << 50
 _SOON: Final = 100_000_000
 _YIELD_NS: Final = 1_000  # what a turn of the other vCPUs costs the one that yields
@@ -65,7 +68,7 @@ def _shutdown_code(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def _remote_shutdown(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Only those that control domains may end them, this one itself by this call included."""
-    domid = int.from_bytes(access.read(hv, cpu, argument, 8)[:2], "little")
+    (domid,) = access.fetch(hv, cpu, argument, _REMOTE)
     return -EPERM if domid in {0, hv.domain.domid} else -ESRCH
 
 
@@ -77,7 +80,7 @@ def _pin_override(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def _watchdog(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Start a watchdog (number 0; the answer is its number), set it anew, or end it (timeout 0)."""
-    number, seconds = struct.unpack("<II", access.read(hv, cpu, argument, 8))
+    number, seconds = access.fetch(hv, cpu, argument, _WATCHDOG)
     timers, expiry = hv.domain.watchdogs, hv.machine.clock.ns + seconds * NS
     if number > WATCHDOGS:
         return -EINVAL
@@ -101,10 +104,7 @@ def _poll(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
     An upcall that is due, and then each port in its turn, is looked at before what comes after it.
     """
-    word = hv.abi.word
-    raw = access.read(hv, cpu, argument, 24 if word == 8 else 16)
-    handle = int.from_bytes(raw[:word], "little")
-    count, timeout = struct.unpack_from("<I4xQ" if word == 8 else "<IQ", raw, word)
+    handle, count, timeout = access.fetch(hv, cpu, argument, _POLL)
     if count > _MAX_POLL_PORTS:
         return -EINVAL
     access.check(hv.abi, handle, 4 * count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +25,7 @@ from pvops_xen.hypervisor.processor.context import initialise
 from pvops_xen.hypervisor.scheduling import runstate
 from pvops_xen.hypervisor.scheduling.timers import VCPU_TIME, renew_time
 from pvops_xen.hypervisor.state import OFFLINE
+from pvops_xen.public import VCPU
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 _ENXIO: Final = 6
 _SHORTEST_PERIOD: Final = 1_000_000
+_PERIODIC: Final = VCPU["vcpu_set_periodic_timer"].whole("period_ns")
+_SINGLESHOT: Final = VCPU["vcpu_set_singleshot_timer"].whole("timeout_abs_ns")
+_INFO: Final = VCPU["vcpu_register_vcpu_info"].whole("mfn", "offset")
+_RUNSTATE_AREA: Final = VCPU["vcpu_register_runstate_memory_area"].part("addr.h")
+_TIME_AREA: Final = VCPU["vcpu_register_time_memory_area"].part("addr.h")
 
 Operation = Callable[["Hypervisor", "Vcpu", "XenVcpuState", int], int]
 
@@ -76,7 +81,7 @@ def _get_runstate(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int)
 
 
 def _register_runstate(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
-    area = access.read_word(hv, cpu, argument)
+    (area,) = access.fetch(hv, cpu, argument, _RUNSTATE_AREA)
     access.check(hv.abi, area, len(runstate.now(hv, state)))
     state.runstate_area = area
     _try_to_write(hv, cpu, area, runstate.now(hv, state))
@@ -91,7 +96,7 @@ def _try_to_write(hv: Hypervisor, cpu: Vcpu, area: int, data: bytes) -> None:
 
 
 def _set_periodic(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
-    period = access.read_u64(hv, cpu, argument)
+    (period,) = access.fetch(hv, cpu, argument, _PERIODIC)
     if not _SHORTEST_PERIOD <= period < 1 << 62:
         return -EINVAL
     state.periodic = period
@@ -109,7 +114,7 @@ def _set_singleshot(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: in
     if state.index != cpu.index:
         return -EINVAL
     # Of the flags Xen looks at none any more: a time that has passed fires at once.
-    (timeout,) = struct.unpack("<Q4x", access.read(hv, cpu, argument, 16 if hv.abi.bits == 64 else 12)[:12])
+    (timeout,) = access.fetch(hv, cpu, argument, _SINGLESHOT)
     state.singleshot = timeout if timeout < 1 << 63 else 0  # a negative time has passed
     cpu.expect(state.singleshot)
     return 0
@@ -125,7 +130,7 @@ def _stop_singleshot(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: i
 
 def _register_info(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     """Move a vCPU's vcpu_info into guest memory: contents go along, and everything counts as pending once."""
-    mfn, offset = struct.unpack("<QI4x", access.read(hv, cpu, argument, 16))
+    mfn, offset = access.fetch(hv, cpu, argument, _INFO)
     if offset > PAGE_SIZE - hv.abi.vcpu_info_size or offset % hv.abi.word:
         return -_ENXIO
     if state.info_registered or (state.index != cpu.index and state.up):
@@ -148,7 +153,7 @@ def _get_physid(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -
 
 
 def _register_time(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
-    area = access.read_word(hv, cpu, argument)
+    (area,) = access.fetch(hv, cpu, argument, _TIME_AREA)
     access.check(hv.abi, area, VCPU_TIME.at(hv.abi.bits).form.size)
     state.time_area = area
     renew_time(hv, state.index)
