@@ -8,6 +8,8 @@ implementation.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
+from types import MappingProxyType
 
 from pvops_core.ops.declare import declare
 from pvops_core.ops.model import Clobber, Convention, Op
@@ -119,6 +121,7 @@ _CALLEE_SAVE = {
 }
 
 
+@cache
 def ops(convention: Convention) -> Mapping[str, Op]:
     """The ops with the C calling convention of the machine: SYSV or REGPARM3."""
 
@@ -130,4 +133,4 @@ def ops(convention: Convention) -> Mapping[str, Op]:
             for text in declarations:
                 yield declare(group, _HEADER, text, Convention.CALLEE_SAVE, Clobber.EAX)
 
-    return {op.name: op for op in declared()}
+    return MappingProxyType({op.name: op for op in declared()})

@@ -140,6 +140,8 @@ _OWN: Final = (
 )
 """Prototypes of ops that neither 2.6.24 nor 6.1 has."""
 
+_OWN_BY_NAME: Final = {text.partition("(")[0].split()[-1].lstrip("*"): text for text in _OWN}
+
 _SOURCE: Final = "arch/x86/include/asm/paravirt_types.h (2.6.25 to 5.12)"
 
 
@@ -167,12 +169,11 @@ def op_of(path: str, kind: MachineKind, convention: Convention) -> Op:
     name = _HOOK_NAMES.get((group, member), member.rpartition(".")[2])
     plain = Convention.SYSV if kind.bits == 64 else Convention.REGPARM3
     older, later = linux_2_6.OPS, linux_6_1.ops(plain)
-    own = {text.partition("(")[0].split()[-1].lstrip("*"): text for text in _OWN}
     for known in (older, later) if kind.bits == 32 else (later, older):
-        if name in known and name not in own:
+        if name in known and name not in _OWN_BY_NAME:
             found = known[name]
             break
     else:
-        found = declare(group, _SOURCE, own.get(name, f"void {name}(void)"), plain)
+        found = declare(group, _SOURCE, _OWN_BY_NAME.get(name, f"void {name}(void)"), plain)
     clobbers = Clobber.EAX if group == "irq" else Clobber.ANY
     return Op(name, group, found.result, found.args, convention, clobbers, _SOURCE)

@@ -137,6 +137,19 @@ def assigned(kernel: KernelImage, layout: Layout, *functions: str) -> dict[str, 
     return found
 
 
+def switched_on(kernel: KernelImage, *names: str) -> bool:
+    """Whether an ``int`` of the kernel's is not 0 as it is linked.
+
+    Args:
+        kernel: the image.
+        names: names that the variable has had; where the kernel has none of them the answer is True.
+
+    Raises:
+        ImageError: the variable is nowhere in the image.
+    """
+    return all(any(kernel.read(kernel.symbols[name], 4)) for name in names if name in kernel.symbols)
+
+
 def in_layout(layout: Layout, slots: Mapping[str, Target]) -> dict[str, Target]:
     """Those of some assignments whose op the kernel's table has: without the op there is no such code either."""
     paths = {slot.path for slot in layout.slots}

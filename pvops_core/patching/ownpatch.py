@@ -15,6 +15,7 @@ import attrs
 
 from pvops_core.errors import ImageError
 from pvops_core.patching.default import patch_default
+from pvops_core.patching.fills import switched_on
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -153,8 +154,9 @@ def _native(image: KernelImage, slot: Slot) -> dict[str, OwnTemplate]:
         if symbol.startswith("start_") and (end := f"end_{symbol.removeprefix('start_')}") in image.symbols:
             code = _between(image, symbol, end)
             if code is not None:
-                # To 2.6.23 start_irq_disable; since, the table stands before: start_pv_irq_ops_irq_disable.
+                # To 2.6.23 start_irq_disable; then start_pv_irq_ops_irq_disable; from 4.20 on start_irq_irq_disable.
                 op = symbol.removeprefix("start_").rpartition("_ops_")[2]
+                op = op.partition("_")[2] if slot.symbol == "pv_ops" else op
                 found[op.removeprefix("_")] = OwnTemplate(code)
     needed = {op: image.symbols.get(thunk, -1) for op, thunk in _NATIVE_ONLY.items()}
     return {op: attrs.evolve(template, needs=needed.get(op, 0)) for op, template in found.items()}
@@ -169,9 +171,8 @@ def _lguest(image: KernelImage, _slot: Slot) -> dict[str, OwnTemplate]:
 def _xen(image: KernelImage, _slot: Slot) -> dict[str, OwnTemplate]:
     """The templates of ``xen_patch``: the functions that use the event mask at its fixed place, if it has one."""
     found: dict[str, OwnTemplate] = {}
-    placed = image.symbols.get(_PLACED)
     try:
-        if placed is not None and not image.read(placed, 4).strip(b"\0"):
+        if not switched_on(image, _PLACED):
             return found
     except ImageError:
         return found

@@ -23,6 +23,7 @@ from pvops_core.patching.altinstructions.whole import plan_alternatives
 from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel
 from pvops_core.testing.kallsyms import TableShape
 from pvops_core.testing.kernels import Alternative, SmallKernel
+from tests.patching import ages
 
 if TYPE_CHECKING:
     from pvops_core.ops import Layout
@@ -40,6 +41,7 @@ def kernel(layout: Layout) -> bytes:
 
 
 GOOD = {name: kernel(LAYOUTS[name]) for name in ("6.1-64", "6.1-32", "6.12-64", "7.2-64")}
+GOOD |= {name: ages.kernel(age).data for name, age in ages.AGES.items()}
 SPOILT = (".parainstructions", ".altinstructions", ".data", ".init.text", ".altinstr_replacement", ".symtab", ".BTF")
 SPOILT += (".kallsyms",)
 
@@ -82,7 +84,7 @@ def test_flipped_bytes(data: st.DataObject, name: str) -> None:
 def test_section_headers_that_lie(data: st.DataObject, name: str) -> None:
     """Sizes and places of sections that are inside the file and wrong: zero, overlapping, cut, moved."""
     raw = bytearray(GOOD[name])
-    wide = not name.endswith("-32")
+    wide = "-64" in name
     (table,) = struct.unpack_from("<Q" if wide else "<I", raw, 40 if wide else 32)
     count = struct.unpack_from("<H", raw, 60 if wide else 48)[0]
     header, word = (64, "<Q") if wide else (40, "<I")
@@ -155,7 +157,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("name", ["6.1-64", "6.12-64", "7.2-64"])
+@pytest.mark.parametrize("name", ["6.1-64", "6.12-64", "7.2-64", *ages.AGES])
 def test_mutants(name: str) -> None:
     rng = random.Random(f"mutants of {name}")
     planned, before = 0, 0

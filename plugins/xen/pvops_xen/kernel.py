@@ -20,6 +20,7 @@ from pvops_core.patching.fills import (
     in_layout,
     present,
     queued_spinlocks,
+    switched_on,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ ENTRY_NOTE: Final = 1
 
 VCPU_INFO_PLACED: Final = {
     "irq.save_fl": "xen_save_fl_direct",
+    "irq.restore_fl": "xen_restore_fl_direct",
     "irq.irq_disable": "xen_irq_disable_direct",
     "irq.irq_enable": "xen_irq_enable_direct",
     "mmu.read_cr2": "xen_read_cr2_direct",
@@ -61,6 +63,12 @@ PAGE_TABLES_READY: Final = {
 
 PGD_READY: Final = {"mmu.set_pgd": "xen_set_pgd"}
 """Likewise, where the top level is the fourth."""
+
+PLACING: Final = ("have_vcpu_info_placement", "xen_have_vcpu_info_placement")
+"""Names of the variable that says whether that is tried: 2.6.24 has it switched off as built."""
+
+PAGE_TABLES_DONE: Final = "xen_pagetable_setup_done"
+"""To 2.6.25 it sets the slots itself that ``xen_post_allocator_init`` sets since."""
 
 WRITE_CR3_EARLY: Final = "xen_write_cr3_init"
 """Of 3.9 and later: what ``write_cr3`` is until then; before, it is the same from the beginning."""
@@ -93,7 +101,7 @@ class XenKernel:
         slots = {path: target for path, target in set_by_code.items() if path.partition(".")[0] not in tables}
         for group, symbol in tables.items():
             slots |= compiled_table(kernel, layout, symbol, group)
-        slots |= present(kernel, VCPU_INFO_PLACED)
+        slots |= present(kernel, _placed(kernel))
         slots |= present(kernel, PAGE_TABLES_READY)
         if cpus > 1 and "xen_qlock_wait" in kernel.symbols:
             slots |= queued_spinlocks(wait="xen_qlock_wait", kick="xen_qlock_kick", vcpu_is_preempted="xen_vcpu_stolen")
@@ -112,7 +120,7 @@ def _split_tables(kernel: KernelImage, layout: Layout) -> dict[str, Target]:
         symbol = group.replace("pv_", "xen_", 1)
         if symbol in kernel.symbols:
             slots |= compiled_table(kernel, layout, symbol, group)
-    later = {**VCPU_INFO_PLACED, "irq.restore_fl": "xen_restore_fl_direct", **PAGE_TABLES_READY, **PGD_READY}
+    later = {**_placed(kernel), **PAGE_TABLES_READY, **PGD_READY}
     if WRITE_CR3_EARLY not in kernel.symbols:
         del later["mmu.write_cr3"]
     moved = {f"pv_{path.partition('.')[0]}_ops.{path.partition('.')[2]}": to for path, to in later.items()}
@@ -123,7 +131,12 @@ def _split_tables(kernel: KernelImage, layout: Layout) -> dict[str, Target]:
         if slot.symbol not in _BY_CODE or stored[slot.symbol] < 2 or slot.path in slots:
             continue
         slots[slot.path] = None
-    return slots | by_code | present(kernel, moved)
+    return slots | by_code | present(kernel, moved) | assigned(kernel, layout, PAGE_TABLES_DONE)
+
+
+def _placed(kernel: KernelImage) -> Mapping[str, str]:
+    """What a vcpu_info at a place of the kernel's own puts into slots; nothing where the kernel does not ask for it."""
+    return VCPU_INFO_PLACED if switched_on(kernel, *PLACING) else {}
 
 
 def _require_xen_pv(kernel: KernelImage) -> None:

@@ -1,0 +1,95 @@
+"""Kernels of every age, from their sites to what they make of them on bare metal and under Xen."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from pvops_native.kernel import NativeKernel
+from pvops_xen.kernel import XenKernel
+
+from pvops_core.patching.altinstructions.alternatives import read_alternatives
+from pvops_core.patching.altinstructions.whole import plan_alternatives
+from pvops_core.patching.kernel import KernelPlan, patched_image, plan_kernel, read_kernel
+from pvops_core.patching.sites import read_sites
+from tests.patching.ages import AGES, CONVERSIONS, IDENT, NOP, TEMPLATES, kernel, linked, paths
+
+if TYPE_CHECKING:
+    from pvops_core.testing.images import ElfBuilder
+
+BY_TABLE = frozenset({"read_cr2", "write_cr3", "wbinvd", "swapgs", "usergs_sysret64", "queued_spin_unlock"})
+"""What more a kernel with one table of patchlets inlines (5.3)."""
+
+
+def plan(name: str) -> KernelPlan:
+    return plan_kernel(read_kernel(kernel(AGES[name])), [NativeKernel()], 1)
+
+
+@pytest.mark.parametrize("name", AGES)
+def test_sites_and_alternatives_are_read(name: str) -> None:
+    image = kernel(AGES[name])
+    assert [site.type for site in read_sites(image)] == list(range(len(paths(AGES[name]))))
+    (entry,) = read_alternatives(image)
+    assert (entry.feature, entry.length, entry.replacement_length) == (3, 4, 3)
+    assert image.read(entry.address, 3) == b"\x0f\x0d\x00"
+
+
+@pytest.mark.parametrize("name", AGES)
+def test_templates_stand_where_native_patch_has_them(name: str) -> None:
+    planned, age = plan(name), AGES[name]
+    became = {path.rpartition(".")[2]: site for path, site in zip(paths(age), planned.sites, strict=True)}
+    nops = planned.context.nops
+    for op, text in TEMPLATES[age.bits].items():
+        code = bytes.fromhex(text)
+        assert became[op].final == became[op].paravirt == code + nops(6 - len(code)), op
+
+
+@pytest.mark.parametrize("name", AGES)
+def test_other_ops_are_called(name: str) -> None:
+    planned, age = plan(name), AGES[name]
+    symbols = planned.kernel.image.symbols
+    inlined = TEMPLATES[age.bits].keys() | BY_TABLE
+    for path, function, site in zip(paths(age), linked(age), planned.sites, strict=True):
+        op = path.rpartition(".")[2]
+        if function == NOP or (name == "2.6.23-32" and op in CONVERSIONS):
+            assert site.final == planned.context.nops(6), path
+        elif op not in inlined and function != IDENT[age.bits // 8]:
+            jump = op in {"iret", "irq_enable_sysexit", "usergs_sysret32"}
+            assert site.final[0] == (0xE9 if jump else 0xE8), path
+            distance = int.from_bytes(site.final[1:5], "little", signed=True)
+            assert site.site.address + 5 + distance & (1 << age.bits) - 1 == symbols[function], path
+
+
+@pytest.mark.parametrize("name", AGES)
+def test_nothing_else_changes(name: str) -> None:
+    planned = plan(name)
+    image = planned.kernel.image
+    places = plan_alternatives(planned, frozenset({3})).groups
+    after = patched_image(planned, places)
+    allowed = {at for site in planned.sites for at in range(site.site.address, site.site.address + 6)}
+    allowed |= {at for place in places for at in range(place.group.address, place.group.address + place.group.length)}
+    changed = {at for at, (was, now) in enumerate(zip(image.data, after, strict=True)) if was != now}
+    assert changed
+    assert changed <= {image.offset_of(at, 1) for at in allowed}
+
+
+@pytest.mark.parametrize("placed", [0, 1])
+def test_xen_places_vcpu_info_where_the_kernel_asks_for_it(placed: int) -> None:
+    """2.6.24 has it switched off as built, and its page tables' last step sets slots by itself."""
+    age, names = AGES["2.6.24-32-pae"], ["xen_start_kernel", "xen_save_fl_direct", "xen_alloc_pt"]
+    before = kernel(age, functions=names)
+    symbols = before.symbols
+    slot = read_kernel(before).layout.by_path("pv_mmu_ops.alloc_pt")
+
+    def xen(builder: ElfBuilder) -> None:
+        builder.notes(("Xen", 1, bytes(8)))
+        builder.symbol("have_vcpu_info_placement", builder.section(".xen", struct.pack("<I", placed)))
+        store = struct.pack("<HII", 0x05C7, symbols[slot.symbol] + slot.offset, symbols["xen_alloc_pt"])
+        builder.symbol("xen_pagetable_setup_done", builder.text(".done", store + b"\xc3"))
+
+    image = kernel(age, functions=names, more=xen)
+    layout = read_kernel(image).layout
+    slots = XenKernel().slots(image, layout, 1)
+    assert slots["pv_mmu_ops.alloc_pt"] == image.symbols["xen_alloc_pt"]
+    assert ("pv_irq_ops.save_fl" in slots) == bool(placed)
