@@ -55,10 +55,12 @@ class Patched:
             return "nop"
         if self.code == self.before:
             return "left"
-        branch = BRANCHES.get(self.code[0])
-        if branch and self.used == 5 and self.target == self.entry:
-            return branch
-        return "inlined"
+        return self.branch if self.branch and self.target == self.entry else "inlined"
+
+    @property
+    def branch(self) -> str:
+        """``call`` or ``jump`` where the code is such a one, to wherever; else empty."""
+        return BRANCHES.get(self.code[0], "") if self.used == 5 else ""
 
     @property
     def target(self) -> int:

@@ -93,7 +93,7 @@ def _mark(found: Found) -> str | None:
     files = sorted(_files(found))
     if not files:
         return None
-    core = sorted(Path(__file__).parent.glob("*.py"))
+    core = sorted(Path(__file__).parents[1].rglob("*.py"))
     seen = hashlib.sha256(f"{sys.version} {found.version}".encode())
     for file in (*core, *files):
         try:

@@ -271,7 +271,9 @@ def spare_tables_become_memory(ground: Fixture, op: str) -> None:
     reserved = [dict(event.fields) for event in done.events_of("memblock-reserve")]
     assert {"start": start, "end": end} in reserved, f"{op} reserved {reserved}, not {start:#x} to {end:#x}"
     for pa in range(end, top, PAGE):
-        ground.call.store(ground.call.virtual(pa), 0x5A)
+        page = ground.call.virtual(pa)
+        assert ground.writable(page), f"a table that was not needed, at {page:#x}, cannot be written after {op}"
+        ground.call.store(page, 0x5A)
 
 
 def _hex(numbers: list[int]) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pvops_core.testing.fixtures.choices import Choices
 
-PACKAGE: Final = Path(__file__).parents[1]
+PACKAGE: Final = Path(__file__).parents[2]
 
 
 def replay(item: pytest.Item, backend: str, choices: Choices) -> str:

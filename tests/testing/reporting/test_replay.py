@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PLANTED = Path(__file__).with_name("planted.py")
+PLANTED = Path(__file__).parents[1] / "planted.py"
 PYTEST = (sys.executable, "-m", "pytest", "-q")
 FAILING = """
 import pytest
