@@ -22,8 +22,8 @@ _STEP: Final = re.compile(r"(\w+)(?:\[(\d+)\])?")
 class Header:
     """A file of C declarations.
 
-    ``__i386__`` or ``__x86_64__`` is defined, and ``unsigned long`` and pointers have the guest's width. In 32 bits
-    ``uint64_t`` is aligned to 4 bytes in a structure (System V ABI, Intel386 supplement, "Fundamental Types").
+    ``__i386__`` or ``__x86_64__`` is defined; ``long``, ``unsigned long`` and pointers have the guest's width. In
+    32 bits ``uint64_t`` is aligned to 4 bytes in a structure (System V ABI, Intel386 supplement, "Fundamental Types").
 
     Args:
         path: the file.
@@ -56,6 +56,7 @@ def _empty(bits: int) -> cstruct:
     from dissect.cstruct import cstruct  # noqa: PLC0415 see above
 
     types = cstruct(f"#define {_WIDTHS[bits]} 1\n", pointer=f"uint{bits}")
+    types.add_type("long", f"int{bits}", replace=True)
     types.add_type("unsigned long", f"uint{bits}", replace=True)
     if bits == 32:
         types.resolve("uint64").alignment = types.resolve("int64").alignment = 4

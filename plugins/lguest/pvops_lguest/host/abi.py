@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import attrs
 
 from pvops_core.errors import UsageError
+from pvops_lguest.public import BITS, LGUEST
+
+if TYPE_CHECKING:
+    from pvops_core.headers import Struct
 
 TRAP_ENTRY = 0x1F
 """The vector of a hypercall: ``int $0x1f``."""
@@ -68,29 +74,34 @@ class Descriptors(enum.Enum):
 
 @attrs.frozen
 class DataLayout:
-    """Byte offsets of the members of struct lguest_data; None where a generation has no such member.
+    """Byte offsets of the members of struct lguest_data that a run needs; None where a generation has no such member.
 
-    Widths: ``irq_enabled``, ``irq_pending``, ``cr2``, ``reserve_mem``, ``tsc_khz``, ``pgdir``, ``noirq_*``,
-    ``kernel_address`` and ``syscall_vec`` are 32 bit; ``blocked_interrupts`` is one word of 32 bits; ``time``
-    is two 32-bit words (seconds, nanoseconds); ``guestid`` is 16 bit; ``hcall_status`` is 64 bytes.
+    Widths: ``blocked_interrupts`` is one word of 32 bits; ``time`` is two 32-bit words (seconds, nanoseconds);
+    ``guestid`` is 16 bit; ``hcall_status`` is 64 bytes; the others are 32 bit.
     """
 
+    size: int
     hcall_status: int
     hcalls: int
     reserve_mem: int
     tsc_khz: int
     noirq_start: int
     noirq_end: int
-    size: int
-    irq_enabled: int = 0
-    blocked_interrupts: int = 4
-    cr2: int = 8
-    time: int = 12
+    irq_enabled: int
+    blocked_interrupts: int
+    cr2: int
+    time: int
     irq_pending: int | None = None
     guestid: int | None = None
     pgdir: int | None = None
     kernel_address: int | None = None
     syscall_vec: int | None = None
+
+    @classmethod
+    def of(cls, structure: Struct) -> DataLayout:
+        """That of a declaration."""
+        names = structure.names(BITS)
+        return cls(structure.size(BITS), **{name: structure.offset(name, BITS) for name in names})
 
 
 @attrs.frozen
@@ -101,8 +112,7 @@ class Abi:
         name: the first kernel release that has it.
         calls: call number to hypercall.
         registers: where argument 1, 2, … travel; the number is in eax.
-        ring_words: which argument (0 is the number) each 32-bit word of a ring entry holds.
-        data: struct lguest_data.
+        structure: struct lguest_data.
         refuses_pwt: a page-table entry with PWT set kills the guest (until 2.6.25).
         descriptors: the form of its page of devices.
         vmcall: hypercalls come by this instruction too, an invalid opcode which the host looks at (to 2.6.34).
@@ -112,8 +122,7 @@ class Abi:
     name: str
     calls: Mapping[int, Call]
     registers: tuple[str, ...]
-    ring_words: tuple[int, ...]
-    data: DataLayout
+    structure: Struct
     refuses_pwt: bool
     descriptors: Descriptors
     vmcall: bool = False
@@ -122,6 +131,17 @@ class Abi:
     @numbers.default
     def _numbers(self) -> Mapping[Call, int]:
         return MappingProxyType({call: number for number, call in self.calls.items()})
+
+    @cached_property
+    def data(self) -> DataLayout:
+        """Where the members of struct lguest_data are."""
+        return DataLayout.of(self.structure)
+
+    @cached_property
+    def ring_words(self) -> tuple[int, ...]:
+        """Which argument (0 is the number) each 32-bit word of a ring entry holds."""
+        entry = self.structure.place("hcalls[0]", BITS).type
+        return tuple(int(name.removeprefix("arg")) for name in entry.fields)
 
     @property
     def arguments(self) -> int:
@@ -159,17 +179,7 @@ ABI_2_6_23 = Abi(
         _COMMON | {2: Call.CRASH, 3: Call.LOAD_GDT, 12: Call.BIND_DMA, 13: Call.SEND_DMA},
     ),
     registers=("edx", "ebx", "ecx"),
-    ring_words=(0, 1, 2, 3),
-    data=DataLayout(
-        hcall_status=20,
-        hcalls=84,
-        reserve_mem=1108,
-        guestid=1112,
-        tsc_khz=1116,
-        noirq_start=1120,
-        noirq_end=1124,
-        size=1128,
-    ),
+    structure=LGUEST["lguest_data_23"],
     refuses_pwt=True,
     descriptors=Descriptors.BUS,
 )
@@ -178,20 +188,7 @@ ABI_2_6_24 = Abi(
     name="2.6.24",
     calls=MappingProxyType(_COMMON | {2: Call.CRASH, 3: Call.LOAD_GDT, 17: Call.NOTIFY}),
     registers=("edx", "ebx", "ecx"),
-    # struct hcall_args lies over the saved registers eax, ebx, ecx, edx, but argument 1 still travels in edx.
-    ring_words=(0, 2, 3, 1),
-    data=DataLayout(
-        hcall_status=20,
-        hcalls=84,
-        reserve_mem=1108,
-        tsc_khz=1112,
-        pgdir=1116,
-        noirq_start=1120,
-        noirq_end=1124,
-        kernel_address=1128,
-        syscall_vec=1132,
-        size=1136,
-    ),
+    structure=LGUEST["lguest_data_24"],
     refuses_pwt=True,
     descriptors=Descriptors.FIELDS,
 )
@@ -214,29 +211,15 @@ ABI_2_6_30 = attrs.evolve(
     calls=_LATE_CALLS,
     # Those of kvm_hypercall3() (asm/kvm_para.h).
     registers=("ebx", "ecx", "edx"),
-    ring_words=(0, 1, 2, 3),
+    structure=LGUEST["lguest_data_30"],
     vmcall=True,
-)
-
-_LATE_DATA = DataLayout(
-    irq_pending=20,
-    hcall_status=24,
-    hcalls=88,
-    reserve_mem=1368,
-    tsc_khz=1372,
-    noirq_start=1376,
-    noirq_end=1380,
-    kernel_address=1384,
-    syscall_vec=1388,
-    size=1392,
 )
 
 ABI_2_6_35 = Abi(
     name="2.6.35",
     calls=_LATE_CALLS,
     registers=("ebx", "ecx", "edx", "esi"),
-    ring_words=(0, 1, 2, 3, 4),
-    data=_LATE_DATA,
+    structure=LGUEST["lguest_data_35"],
     refuses_pwt=False,
     descriptors=Descriptors.COUNTED,
 )
@@ -245,9 +228,7 @@ ABI_2_6_31 = attrs.evolve(
     ABI_2_6_35,
     name="2.6.31",
     vmcall=True,
-    data=attrs.evolve(
-        _LATE_DATA, pgdir=1376, noirq_start=1380, noirq_end=1384, kernel_address=1388, syscall_vec=1392, size=1396
-    ),
+    structure=LGUEST["lguest_data_31"],
 )
 
 ABIS: Mapping[str, Abi] = MappingProxyType(

@@ -5,7 +5,6 @@ Source: Documentation/lguest/lguest.c and include/linux/lguest_launcher.h.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import attrs
 from pvops_lguest.host.abi import IRQS
 from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import PAGE_SIZE
+from pvops_lguest.public import BITS, LAUNCHER
 
 if TYPE_CHECKING:
     from pvops_lguest.host.memory import GuestMemory
@@ -22,7 +22,7 @@ CONSOLE_KEY = 0
 """LGUEST_CONSOLE_DMA_KEY."""
 
 DMA_SECTIONS = 16
-_DMA = struct.Struct(f"<I{DMA_SECTIONS}I{DMA_SECTIONS}H")
+_DMA = LAUNCHER["lguest_dma"].whole("used_len", "addr", "len")
 
 MAX_DMA = 10
 """DMA arrays that a guest may have bound at a time (LGUEST_MAX_DMA)."""
@@ -65,7 +65,8 @@ class Console:
             GuestKilledError: the structure or a section of it is not in the guest's memory, or a section
                 crosses a page.
         """
-        fields = _DMA.unpack(self._guest.read(pa, _DMA.size))
+        form = _DMA.at(BITS).form
+        fields = form.unpack(self._guest.read(pa, form.size))
         if key != CONSOLE_KEY:
             return
         used = 0
@@ -168,10 +169,11 @@ class DmaBindings:
         Raises:
             GuestKilledError: an array or a section is not in the guest's memory.
         """
+        form = _DMA.at(BITS).form
         for array in self._arrays:
             for number in range(array.count if array.key == key else 0):
-                pa = array.pa + number * _DMA.size
-                fields = _DMA.unpack(self._guest.read(pa, _DMA.size))
+                pa = array.pa + number * form.size
+                fields = form.unpack(self._guest.read(pa, form.size))
                 if not fields[0]:
                     return DmaBuffer(self._guest, pa, tuple(_sections(self._guest, fields)), array.irq)
         return None

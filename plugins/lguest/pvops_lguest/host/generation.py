@@ -25,7 +25,6 @@ FIELD_FINDER: Final = "lg_find"
 
 _ENTRY_BYTES: Final = 24
 _MOV_EBX: Final = 0xBB
-_MOST: Final = max(abi.data.size for abi in ABIS.values())
 
 
 def choose_abi(guest: Guest, name: str) -> Abi:
@@ -47,10 +46,15 @@ def choose_abi(guest: Guest, name: str) -> Abi:
     return _of_code(guest, found)
 
 
+def _most() -> int:
+    """Bytes of the largest struct lguest_data."""
+    return max(abi.data.size for abi in ABIS.values())
+
+
 def _of_symbol(guest: Guest) -> Abi | None:
     address = guest.symbols.get(LGUEST_DATA)
     try:
-        return None if address is None else abi_of_data(guest.image.read(address, _MOST))
+        return None if address is None else abi_of_data(guest.image.read(address, _most()))
     except ImageError:
         return None
 
@@ -61,7 +65,7 @@ def _in_data(image: KernelImage) -> Iterator[Abi]:
     at = image.data.find(ring)
     while at >= 0:
         for status in {abi.data.hcall_status for abi in ABIS.values()}:
-            found = abi_of_data(image.data[max(at - status, 0) : at - status + _MOST])
+            found = abi_of_data(image.data[max(at - status, 0) : at - status + _most()])
             if found is not None and found.data.syscall_vec is not None and found.data.hcall_status == status:
                 yield found
         at = image.data.find(ring, at + 1)

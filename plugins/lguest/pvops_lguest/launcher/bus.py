@@ -6,22 +6,24 @@ Documentation/lguest/lguest.c of 2.6.23.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pvops_lguest.host.console import CONSOLE_KEY
 from pvops_lguest.host.memory import PAGE_SHIFT, PAGE_SIZE
+from pvops_lguest.public import BITS, LAUNCHER
 
 if TYPE_CHECKING:
     from pvops_lguest.host.console import DmaBindings
     from pvops_lguest.host.memory import GuestMemory
     from pvops_lguest.launcher.disk import Disk
 
-_DESCRIPTOR: Final = struct.Struct("<HHHHI")  # type, features, status, pages, first frame
+_DESCRIPTOR: Final = LAUNCHER["lguest_device_desc_23"]
 _CONSOLE, _BLOCK = 1, 3
 _RANDOM: Final = 0x8000
-_BLOCK_PAGE: Final = struct.Struct("<iIIiI")  # type, sector, bytes, result, sectors of the disk
+_BLOCK_PAGE: Final = LAUNCHER["lguest_block_page"]
+_REQUEST: Final = _BLOCK_PAGE.whole("type", "sector", "bytes")
+_RESULT: Final = _BLOCK_PAGE.part("result")
 _READ: Final = 0
 _DONE, _FAILED = 1, 2
 
@@ -48,10 +50,11 @@ class LguestBus:
         self._disk = disk
         self._typed = bytearray()
         self._page = top + PAGE_SIZE
-        table = _DESCRIPTOR.pack(_CONSOLE, 0, 0, 0, 0)
+        table = _DESCRIPTOR.packed(BITS, {"type": _CONSOLE})
         if disk is not None:
-            table += _DESCRIPTOR.pack(_BLOCK, _RANDOM, 0, 1, self._page >> PAGE_SHIFT)
-            guest.write(self._page, _BLOCK_PAGE.pack(0, 0, 0, 0, disk.sectors))
+            where = {"num_pages": 1, "pfn": self._page >> PAGE_SHIFT}
+            table += _DESCRIPTOR.packed(BITS, {"type": _BLOCK, "features": _RANDOM} | where)
+            guest.write(self._page, _BLOCK_PAGE.packed(BITS, {"num_sectors": disk.sectors}))
         guest.write(top, table.ljust(PAGE_SIZE, b"\0"))
 
     def sent(self, key: int) -> None:
@@ -62,14 +65,15 @@ class LguestBus:
         """
         if self._disk is None or key != self._page:
             return
-        kind, sector, length, _, sectors = _BLOCK_PAGE.unpack(self._guest.read(key, _BLOCK_PAGE.size))
+        request, answer = _REQUEST.at(BITS).form, _RESULT.at(BITS)
+        kind, sector, length = request.unpack(self._guest.read(key, request.size))
         result = _FAILED
         buffer = self._dma.buffer(key) if kind == _READ else None
         if buffer is not None:
             data = self._disk.read(sector, min(length, buffer.room))
             written = buffer.fill(data or b"")
             result = _DONE if data is not None and written == length else _FAILED
-        self._guest.write(key, _BLOCK_PAGE.pack(kind, sector, length, result, sectors))
+        self._guest.write(key + answer.offset, answer.form.pack(result))
         self._interrupt(2)
 
     def notify(self, pa: int) -> bool:

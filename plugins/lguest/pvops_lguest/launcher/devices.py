@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pvops_lguest.host.abi import Descriptors
 from pvops_lguest.host.kill import GuestKilledError
+from pvops_lguest.public import BITS, VIRTIO
 
 if TYPE_CHECKING:
     from pvops_lguest.launcher.disk import Disk
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 RING_ENTRIES: Final = 128
 """VIRTQUEUE_NUM."""
 
-_HEADER: Final = struct.Struct("<IIQ")  # type, priority, sector
+_HEADER: Final = VIRTIO["virtio_blk_outhdr"].whole("type", "ioprio", "sector")
 _OK, _ERROR, _UNSUPPORTED = b"\0", b"\1", b"\2"
 _IN, _OUT = 0, 1
 _SCSI: Final = 2
@@ -143,9 +144,10 @@ class VirtioDisk(Device):
         asked = ring.read(chain)
         if not chain.readable or not chain.writable:
             raise GuestKilledError(f"Bad virtblk cmd {len(chain.readable)} out={len(chain.writable)}")
-        if len(asked) < _HEADER.size or chain.room < 1:
+        header = _HEADER.at(BITS).form
+        if len(asked) < header.size or chain.room < 1:
             raise GuestKilledError(f"Bad virtblk cmd of {len(asked)} bytes, {chain.room} for the answer")
-        kind, _, sector = _HEADER.unpack_from(asked)
+        kind, _, sector = header.unpack_from(asked)
         kind &= ~_BARRIER
         wanted = chain.room - 1
         if kind != _IN:

@@ -6,18 +6,21 @@ get_vq_desc() of Documentation/lguest/lguest.c for what a guest dies of.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import PAGE_SIZE
+from pvops_lguest.public import BITS, VIRTIO
 
 if TYPE_CHECKING:
     from pvops_lguest.host.memory import GuestMemory
 
-_DESCRIPTOR: Final = struct.Struct("<QIHH")  # address, length, flags, next
+_DESCRIPTOR: Final = VIRTIO["vring_desc"].whole("addr", "len", "flags", "next")
+_AVAIL: Final = VIRTIO["vring_avail"]
+_USED: Final = VIRTIO["vring_used"]
+_ELEMENT: Final = VIRTIO["vring_used_elem"].whole("id", "len")
 _NEXT, _WRITE = 1, 2
 _NO_INTERRUPT: Final = 1
 """VRING_AVAIL_F_NO_INTERRUPT."""
@@ -52,8 +55,8 @@ class Chain:
 
 def ring_pages(num: int) -> int:
     """Pages that a ring of ``num`` descriptors takes, its used half on a page of its own (vring_size())."""
-    first = 16 * num + 2 * (2 + num)
-    return -(-first // PAGE_SIZE) + -(-(2 * 2 + 8 * num) // PAGE_SIZE)
+    first = _DESCRIPTOR.at(BITS).form.size * num + _AVAIL.offset(f"ring[{num}]", BITS)
+    return -(-first // PAGE_SIZE) + -(-_USED.offset(f"ring[{num}]", BITS) // PAGE_SIZE)
 
 
 class Ring:
@@ -70,8 +73,12 @@ class Ring:
         self.irq = irq
         self.taken = 0
         self._descriptors = pfn * PAGE_SIZE
-        self._avail = self._descriptors + 16 * num
-        self._used = (self._avail + 2 * (2 + num) + PAGE_SIZE - 1) & -PAGE_SIZE
+        self._descriptor = _DESCRIPTOR.at(BITS).form
+        self._element = _ELEMENT.at(BITS).form
+        self._avail = self._descriptors + self._descriptor.size * num
+        self._avail_index, self._avail_ring = (self._avail + _AVAIL.offset(name, BITS) for name in ("idx", "ring"))
+        self._used = (self._avail + _AVAIL.offset(f"ring[{num}]", BITS) + PAGE_SIZE - 1) & -PAGE_SIZE
+        self._used_index, self._used_ring = (self._used + _USED.offset(name, BITS) for name in ("idx", "ring"))
 
     def _u16(self, pa: int) -> int:
         return int.from_bytes(self._guest.read(pa, 2), "little")
@@ -82,12 +89,12 @@ class Ring:
         Raises:
             GuestKilledError: the ring makes no sense, or a buffer is not in the guest's memory.
         """
-        index = self._u16(self._avail + 2)
+        index = self._u16(self._avail_index)
         if (index - self.taken) & _INDEX > self.num:
             raise GuestKilledError(f"Guest moved used index from {self.taken} to {index}")
         if index == self.taken:
             return None
-        head = self._u16(self._avail + 4 + 2 * (self.taken % self.num))
+        head = self._u16(self._avail_ring + 2 * (self.taken % self.num))
         if head >= self.num:
             raise GuestKilledError(f"Guest says index {head} is available")
         self.taken = (self.taken + 1) & _INDEX
@@ -98,8 +105,9 @@ class Ring:
         writable: list[Span] = []
         number, total = head, 0
         while True:
-            raw = self._guest.read(self._descriptors + 16 * number, _DESCRIPTOR.size)
-            address, length, flags, following = _DESCRIPTOR.unpack(raw)
+            size = self._descriptor.size
+            raw = self._guest.read(self._descriptors + size * number, size)
+            address, length, flags, following = self._descriptor.unpack(raw)
             if address + length > self._guest.limit:
                 raise GuestKilledError(f"Invalid address {address:#x}")
             if not flags & _WRITE and writable:
@@ -118,10 +126,10 @@ class Ring:
 
     def give(self, chain: Chain, written: int) -> None:
         """Give a chain back, of which ``written`` bytes have been filled."""
-        index = self._u16(self._used + 2)
-        entry = struct.pack("<II", chain.head, written)
-        self._guest.write(self._used + 4 + 8 * (index % self.num), entry)
-        self._guest.write(self._used + 2, ((index + 1) & _INDEX).to_bytes(2, "little"))
+        index = self._u16(self._used_index)
+        entry = self._element.pack(chain.head, written)
+        self._guest.write(self._used_ring + len(entry) * (index % self.num), entry)
+        self._guest.write(self._used_index, ((index + 1) & _INDEX).to_bytes(2, "little"))
 
     def read(self, chain: Chain) -> bytes:
         """All that a chain gives the device to read."""

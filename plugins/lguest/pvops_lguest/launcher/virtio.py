@@ -6,7 +6,6 @@ handle_output() of Documentation/lguest/lguest.c.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,7 @@ from pvops_lguest.host.abi import Descriptors
 from pvops_lguest.host.memory import PAGE_SHIFT, PAGE_SIZE
 from pvops_lguest.launcher.devices import RING_ENTRIES, Device, VirtioConsole
 from pvops_lguest.launcher.ring import Ring, ring_pages
+from pvops_lguest.public import BITS, LAUNCHER
 
 if TYPE_CHECKING:
     from pvops_lguest.host.memory import GuestMemory
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 FIRST_IRQ: Final = 1
 """Interrupt 0 is the timer's."""
 
-_QUEUE: Final = struct.Struct("<HHI")  # entries, interrupt, frame
+_QUEUE: Final = LAUNCHER["lguest_vqconfig"].whole("num", "irq", "pfn")
+_TYPED: Final = LAUNCHER["lguest_device_desc_24"]
+_COUNTED: Final = LAUNCHER["lguest_device_desc_25"]
 _FIELD_QUEUE: Final = 2
 """VIRTIO_CONFIG_F_VIRTQUEUE of 2.6.24, whose drivers set bit 7 of a field that they have found."""
 
@@ -77,15 +79,17 @@ class VirtioBus:
 
     def _described(self, device: Device, at: int) -> tuple[bytes, _Place]:
         """A device's descriptor as it is at first."""
-        queues = [_QUEUE.pack(ring.num, ring.irq, ring.pfn) for ring in device.rings]
+        queues = [_QUEUE.at(BITS).form.pack(ring.num, ring.irq, ring.pfn) for ring in device.rings]
         features, config = device.features(), device.configuration(self._form)
         if self._form is Descriptors.FIELDS:
             fields = b"".join(bytes([_FIELD_QUEUE, len(queue)]) + queue for queue in queues) + config
-            return bytes([device.type, len(fields), 0]) + fields, _Place(device, at, at + 2, (0, 0))
-        head = bytes([device.type, len(queues), len(features), len(config), 0])
-        accepted = at + len(head) + _QUEUE.size * len(queues) + len(features)
+            head = _TYPED.packed(BITS, {"type": device.type, "config_len": len(fields)})
+            return head + fields, _Place(device, at, at + _TYPED.offset("status", BITS), (0, 0))
+        counts = {"num_vq": len(queues), "feature_len": len(features), "config_len": len(config)}
+        head = _COUNTED.packed(BITS, {"type": device.type} | counts)
+        accepted = at + len(head) + len(b"".join(queues)) + len(features)
         data = head + b"".join(queues) + features + bytes(len(features)) + config
-        return data, _Place(device, at, at + 4, (accepted, len(features)))
+        return data, _Place(device, at, at + _COUNTED.offset("status", BITS), (accepted, len(features)))
 
     def notify(self, pa: int) -> bool:
         """A NOTIFY of an address: whether that is a device's or a ring's, which has been served then.
