@@ -6,10 +6,10 @@ arch/x86/lguest/boot.c (2.6.24).
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING
 
 from pvops_core.hookspecs import hookimpl
+from pvops_core.images.bootparams import one_region
 from pvops_core.patching.default import patch_inline
 from pvops_lguest.host.segments import GUEST_PL
 from pvops_lguest.ops.guest import GuestSide
@@ -18,8 +18,6 @@ from pvops_lguest.patchlets import LGUEST_PATCHLETS
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.patching.context import PatchContext
-
-_E820_RAM = 1
 
 
 class InitOps(GuestSide):
@@ -55,8 +53,8 @@ class InitOps(GuestSide):
         """
         e820 = self._env.symbols.get("e820")
         if e820 is not None:
-            one_region = struct.pack("<IQQI", 1, 0, self._host.state.memory.limit, _E820_RAM)
-            self.touching(lambda: cpu.write_virtual(e820, one_region))
+            region = one_region(self._host.state.memory.limit)
+            self.touching(lambda: cpu.write_virtual(e820, region))
         return 0
 
     @hookimpl

@@ -12,11 +12,12 @@ import numpy as np
 
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.guest.cmdline import command_line
+from pvops_core.images.bootparams import RESERVED
 from pvops_core.kinds import MachineKind
 from pvops_core.x86 import PAGE
 from pvops_native import apics, processor
 from pvops_native.linux import acpi, pvh
-from pvops_native.linux.parameters import RESERVED, BootParameters, Range
+from pvops_native.linux.parameters import BootParameters, Range
 
 if TYPE_CHECKING:
     from pvops_core.guests import Kernel

@@ -6,21 +6,21 @@ the kernel proper reads of it are the loader's fields, and an ELF image has no o
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import Final
 
 import attrs
 
-SIZE: Final = 0x1000
-_RSDP, _E820_ENTRIES, _HEADER, _E820_TABLE = 0x070, 0x1E8, 0x1F1, 0x2D0
+from pvops_core.images.bootparams import BITS, BOOT_PARAMS, E820_ENTRY, RAM
+
+_SETUP_SECTORS: Final = 4
+_BOOT_FLAG: Final = 0xAA55
 _PROTOCOL: Final = 0x020F
+_INITRD_MAX: Final = 0x7FFF_FFFF
 _LOADER: Final = 0xFF
 """A loader without an assigned number."""
 _LOADED_HIGH, _CAN_USE_HEAP = 0x01, 0x80
 _READ_ONLY_ROOT: Final = 1
-
-RAM, RESERVED = 1, 2
 
 
 @attrs.frozen
@@ -54,16 +54,25 @@ class BootParameters:
 
     def pack(self) -> bytes:
         """The page."""
-        page = bytearray(SIZE)
-        struct.pack_into("<Q", page, _RSDP, self.rsdp)
-        page[_E820_ENTRIES] = len(self.memory_map)
-        for index, each in enumerate(self.memory_map):
-            struct.pack_into("<QQI", page, _E820_TABLE + 20 * index, each.start, each.end - each.start, each.type)
-        struct.pack_into("<BH", page, _HEADER, 4, _READ_ONLY_ROOT)
-        struct.pack_into("<H", page, 0x1FE, 0xAA55)
-        struct.pack_into("<4sH", page, 0x202, b"HdrS", _PROTOCOL)
-        struct.pack_into("<BB", page, 0x210, _LOADER, _LOADED_HIGH | _CAN_USE_HEAP)
-        struct.pack_into("<II", page, 0x218, self.initrd, self.initrd_size)
-        struct.pack_into("<II", page, 0x228, self.cmdline, 0x7FFFFFFF)
-        struct.pack_into("<I", page, 0x238, self.cmdline_size)
-        return bytes(page)
+        entry = E820_ENTRY.at(BITS).form
+        table = b"".join(entry.pack(each.start, each.end - each.start, each.type) for each in self.memory_map)
+        return BOOT_PARAMS.packed(
+            BITS,
+            {
+                "acpi_rsdp_addr": self.rsdp,
+                "e820_entries": len(self.memory_map),
+                "e820_table": table,
+                "hdr.setup_sects": _SETUP_SECTORS,
+                "hdr.root_flags": _READ_ONLY_ROOT,
+                "hdr.boot_flag": _BOOT_FLAG,
+                "hdr.header": b"HdrS",
+                "hdr.version": _PROTOCOL,
+                "hdr.type_of_loader": _LOADER,
+                "hdr.loadflags": _LOADED_HIGH | _CAN_USE_HEAP,
+                "hdr.ramdisk_image": self.initrd,
+                "hdr.ramdisk_size": self.initrd_size,
+                "hdr.cmd_line_ptr": self.cmdline,
+                "hdr.initrd_addr_max": _INITRD_MAX,
+                "hdr.cmdline_size": self.cmdline_size,
+            },
+        )

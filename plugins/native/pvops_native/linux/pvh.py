@@ -6,16 +6,18 @@ XEN_ELFNOTE_PHYS32_ENTRY, ``struct hvm_start_info`` version 1, and the processor
 
 from __future__ import annotations
 
-import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pvops_native.linux.parameters import RAM, RESERVED
+from pvops_core.headers import Header
+from pvops_core.images.bootparams import BITS, RAM, RESERVED
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.machine import PhysicalMemory
     from pvops_native.linux.parameters import BootParameters
 
+_HEADER: Final = Header(Path(__file__).with_name("start_info.h"))
 START_INFO: Final = 0x92000
 _MODULES: Final = START_INFO + 0x40
 _MEMORY_MAP: Final = START_INFO + 0x80
@@ -45,9 +47,16 @@ def write_start_info(memory: PhysicalMemory, parameters: BootParameters) -> None
     """Write ``hvm_start_info`` with its lists of modules (the ramdisk) and of memory."""
     modules = int(bool(parameters.initrd))
     ranges = parameters.memory_map
-    head = struct.pack("<IIII", _MAGIC, 1, 0, modules)
-    places = (_MODULES if modules else 0, parameters.cmdline, parameters.rsdp, _MEMORY_MAP)
-    memory.write(START_INFO, head + struct.pack("<QQQQII", *places, len(ranges), 0))
-    memory.write(_MODULES, struct.pack("<QQQQ", parameters.initrd, parameters.initrd_size, 0, 0))
-    entries = (struct.pack("<QQII", each.start, each.end - each.start, _TYPES[each.type], 0) for each in ranges)
+    places = {
+        "modlist_paddr": _MODULES if modules else 0,
+        "cmdline_paddr": parameters.cmdline,
+        "rsdp_paddr": parameters.rsdp,
+        "memmap_paddr": _MEMORY_MAP,
+    }
+    counts = {"magic": _MAGIC, "version": 1, "nr_modules": modules, "memmap_entries": len(ranges)}
+    memory.write(START_INFO, _HEADER["hvm_start_info"].packed(BITS, places | counts))
+    ramdisk = {"paddr": parameters.initrd, "size": parameters.initrd_size}
+    memory.write(_MODULES, _HEADER["hvm_modlist_entry"].packed(BITS, ramdisk))
+    entry = _HEADER["hvm_memmap_table_entry"].whole("addr", "size", "type").at(BITS).form
+    entries = (entry.pack(each.start, each.end - each.start, _TYPES[each.type]) for each in ranges)
     memory.write(_MEMORY_MAP, b"".join(entries))

@@ -6,10 +6,10 @@ Source: arch/i386/kernel/paravirt.c, default_banner, and mm/init.c, native_paget
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
+from pvops_core.images.bootparams import one_region
 from pvops_core.kinds import MachineKind
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.x86 import PRESENT
@@ -28,7 +28,6 @@ _RESERVE: Final = event_kind(
 
 USER_PGDS: Final = 3
 """PAE, PAGE_OFFSET 0xc0000000: top-level entries of user space; the fourth is the kernel's."""
-E820_RAM: Final = 1
 LONGEST_NAME: Final = 64
 PAGE_MASK: Final = ~0xFFF
 
@@ -72,7 +71,7 @@ class NativeInitOps(NativeGroup):
         """
         e820 = self.env.symbols.get("e820")
         if e820 is not None:
-            cpu.write_virtual(e820, struct.pack("<IQQI", 1, 0, self.env.machine.memory.size, E820_RAM))
+            cpu.write_virtual(e820, one_region(self.env.machine.memory.size))
         return 0
 
     @hookimpl
