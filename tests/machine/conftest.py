@@ -141,6 +141,12 @@ class Rig:
         self.machine.invalidate([(at, at + len(data))])
         return at + len(data)
 
+    def code_for_each(self, code: str) -> None:
+        """The same code for all vCPUs, each with a word of its own at edi."""
+        self.code(code)
+        for vcpu in self.machine.vcpus:
+            vcpu.set("rdi", DATA + 4 * vcpu.index)
+
     def run(self, max_ns: int = 10_000_000) -> str:
         return self.machine.run(max_ns=max_ns).reason
 

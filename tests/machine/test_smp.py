@@ -28,9 +28,7 @@ def looping(make_rig: Callable[..., Rig], kind: MachineKind, vcpus: int = 3, **o
     """All vCPUs call one function that says 1, for ever, each to a word of its own."""
     rig = make_rig(kind, vcpus=vcpus, slice_blocks=50, **options)
     rig.code("b801000000 c3", CALLEE)
-    rig.code(LOOP)
-    for vcpu in rig.machine.vcpus:
-        vcpu.set("rdi", DATA + 4 * vcpu.index)
+    rig.code_for_each(LOOP)
     assert rig.run(20_000) == "timeout"
     return rig
 

@@ -23,9 +23,7 @@ INC = CODE + 1
 
 def looping(make_rig: Callable[..., Rig], kind: MachineKind, vcpus: int = 1, **options: int) -> Rig:
     rig = make_rig(kind, vcpus=vcpus, **options)
-    rig.code(LOOP)
-    for vcpu in rig.machine.vcpus:
-        vcpu.set("rdi", DATA + 4 * vcpu.index)
+    rig.code_for_each(LOOP)
     return rig
 
 

@@ -22,9 +22,7 @@ INC, CALL, BEHIND = (CODE + 1, 2), (CODE + 3, 6), (CODE + 9, 1)
 
 def looping(make_rig: Callable[..., Rig], kind: MachineKind, vcpus: int, **options: int) -> Rig:
     rig = make_rig(kind, vcpus=vcpus, **options)
-    rig.code(LOOP)
-    for vcpu in rig.machine.vcpus:
-        vcpu.set("rdi", DATA + 4 * vcpu.index)
+    rig.code_for_each(LOOP)
     return rig
 
 
