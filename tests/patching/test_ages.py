@@ -16,6 +16,8 @@ from pvops_core.patching.sites import read_sites
 from tests.patching.ages import AGES, CONVERSIONS, IDENT, NOP, TEMPLATES, kernel, linked, paths
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.testing.images import ElfBuilder
 
 BY_TABLE = frozenset({"read_cr2", "write_cr3", "wbinvd", "swapgs", "usergs_sysret64", "queued_spin_unlock"})
@@ -93,3 +95,28 @@ def test_xen_places_vcpu_info_where_the_kernel_asks_for_it(placed: int) -> None:
     slots = XenKernel().slots(image, layout, 1)
     assert slots["pv_mmu_ops.alloc_pt"] == image.symbols["xen_alloc_pt"]
     assert ("pv_irq_ops.save_fl" in slots) == bool(placed)
+
+
+def test_a_table_that_xen_copies_by_stores_empties_what_it_does_not_name() -> None:
+    """A compiler may make stores of ``pv_cpu_ops = xen_cpu_ops``; a few stores to a group are no copy."""
+    age, names = AGES["3.2-64"], ["xen_start_kernel", "xen_cpuid"]
+    before = kernel(age, functions=names)
+    table = [slot for slot in read_kernel(before).layout.slots if slot.symbol == "pv_cpu_ops"]
+    target = before.symbols["xen_cpuid"]
+
+    def storing(count: int) -> Callable[[ElfBuilder], None]:
+        def more(builder: ElfBuilder) -> None:
+            at, code = before.symbols["behind"] + 0x100000, b""
+            for slot in table[:count]:
+                place = before.symbols[slot.symbol] + slot.offset - at - len(code) - 11
+                code += b"\x48\xc7\x05" + struct.pack("<ii", place, target - (1 << 64))
+            builder.symbol("xen_start_kernel", builder.text(".xen", code + b"\xc3", address=at))
+            builder.notes(("Xen", 1, bytes(8)))
+
+        return more
+
+    for count, empty in ((len(table) - 5, 5), (3, 0)):
+        image = kernel(age, functions=names[1:], more=storing(count))
+        slots = XenKernel().slots(image, read_kernel(image).layout, 1)
+        found = [slots.get(slot.path, "native") for slot in table]
+        assert found == [target] * count + ([None] * empty or ["native"] * (len(table) - count))

@@ -73,7 +73,7 @@ PAGE_TABLES_DONE: Final = "xen_pagetable_setup_done"
 WRITE_CR3_EARLY: Final = "xen_write_cr3_init"
 """Of 3.9 and later: what ``write_cr3`` is until then; before, it is the same from the beginning."""
 
-_BY_CODE: Final = frozenset({"pv_irq_ops", "pv_mmu_ops", "pv_time_ops"})
+_BY_CODE: Final = frozenset({"pv_cpu_ops", "pv_irq_ops", "pv_mmu_ops", "pv_time_ops"})
 SPLIT: Final = frozenset({"pv_cpu_ops", "pv_irq_ops", "pv_mmu_ops"})
 SPLIT_CODE: Final = (
     *("xen_init_irq_ops", "xen_init_mmu_ops", "xen_init_time_ops", "xen_init_spinlocks", "xen_start_kernel"),
@@ -126,11 +126,10 @@ def _split_tables(kernel: KernelImage, layout: Layout) -> dict[str, Target]:
     moved = {f"pv_{path.partition('.')[0]}_ops.{path.partition('.')[2]}": to for path, to in later.items()}
     by_code = assigned(kernel, layout, *SPLIT_CODE)
     stored = Counter(path.partition(".")[0] for path in by_code)
-    for slot in layout.slots:
-        # Stores that are a copy leave nothing as it was: what the table does not name becomes empty.
-        if slot.symbol not in _BY_CODE or stored[slot.symbol] < 2 or slot.path in slots:
-            continue
-        slots[slot.path] = None
+    sizes = Counter(slot.symbol for slot in layout.slots)
+    copied = {group for group in _BY_CODE if stored[group] >= max(2, sizes[group] / 2)}
+    # Stores that are a copy leave nothing as it was: what the table does not name becomes empty.
+    slots = {**{slot.path: None for slot in layout.slots if slot.symbol in copied}, **slots}
     return slots | by_code | present(kernel, moved) | assigned(kernel, layout, PAGE_TABLES_DONE)
 
 
