@@ -98,6 +98,11 @@ class ImageError(PvopsError):
 
 
 @attrs.define(eq=False)
+class LayoutError(ImageError):
+    """A kernel's sites can be read, and the table of ops that they call through is none that is known."""
+
+
+@attrs.define(eq=False)
 class MachineError(PvopsError):
     """The machine was asked for something it cannot do, or the guest did something that ends the run.
 

@@ -12,7 +12,7 @@ import typer
 from pvops_core.backends.choices import parse_choices
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, progress, write_json
 from pvops_core.cli.options import kernels, runoptions
-from pvops_core.errors import UsageError, printable
+from pvops_core.errors import printable
 from pvops_core.runs.plan import choose
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.testing.proofs import telling
@@ -81,9 +81,7 @@ def prove(
     if stop_at:
         subject = attrs.evolve(subject, stop_at=stop_at)
     with subject.make() as session:
-        if session.table is None:
-            raise UsageError(f"{kernel}: no table of ops is known in it")
-        wanted = frozenset(slot.op.name for slot in chosen(session.table.layout, runoptions.names(ops)))
+        wanted = frozenset(slot.op.name for slot in chosen(session.known_table.layout, runoptions.names(ops)))
     with progress(f"proving {name} against {kernel.name}"):
         proof = Prover.of(subject, wanted=wanted, states=states, max_seconds=max_seconds).prove()
     head = {"image": image_json(subject.kernel.image), "backend": name}

@@ -21,7 +21,7 @@ from pvops_core.cli.common import (
     symbol_json,
     write_json,
 )
-from pvops_core.errors import printable
+from pvops_core.errors import LayoutError, printable
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -37,7 +37,8 @@ def sites(
     """List a kernel's paravirt call sites.
 
     Tells section, op, type number, length, address and symbol of each, and how many each op has. Of a module (.ko,
-    packed or not) those that it has when it is loaded where modules begin.
+    packed or not) those that it has when it is loaded where modules begin. Where the table of ops fits no known
+    layout, the slot that a site calls through stands in place of its op.
 
     Exit code: 0 listed, 2 no kernel, 3 it has no sites.
     """
@@ -48,6 +49,8 @@ def sites(
     if not result["sites"]:
         sys.stderr.write(f"pvops: {printable(image.path)} annotates no call of an op\n")
         return ExitCode.NOTHING
+    if result["layout"] is None:
+        sys.stderr.write(f"pvops: {printable(image.path)} has a table of ops that fits no known layout\n")
     if json != STDOUT:
         _print(result)
     return ExitCode.FINE
@@ -60,19 +63,24 @@ def describe(image: KernelImage) -> dict[str, Any]:
         ImageError: the sites are damaged.
     """
     from pvops_core.patching.sites import read_sites  # noqa: PLC0415 - heavy
-    from pvops_core.patching.tables import find_table  # noqa: PLC0415
+    from pvops_core.patching.tables import find_table, slot_addresses  # noqa: PLC0415
 
     records = read_sites(image)
-    table = find_table(image, records) if records else None
-    ops = [slot.path for slot in table.layout.slots] if table else []
+    slots = {type_: symbol_json(image, at) for type_, at in slot_addresses(image, records).items()}
+    try:
+        layout = find_table(image, records).layout if records else None
+    except LayoutError:
+        layout = None
+    ops = {slot.type: slot.path for slot in layout.slots} if layout else {}
     counts = Counter(record.type for record in records)
     return {
-        "layout": table.layout.name if table else None,
+        "layout": layout.name if layout else None,
         "sites": [
             {
                 "address": f"{record.address:#x}",
                 "section": record.section,
-                "op": ops[record.type],
+                "op": ops.get(record.type),
+                "slot": slots.get(record.type, ""),
                 "type": record.type,
                 "length": record.length,
                 "clobbers": record.clobbers,
@@ -82,7 +90,9 @@ def describe(image: KernelImage) -> dict[str, Any]:
         ],
         "summary": {
             "sites": len(records),
-            "ops": {ops[type_]: count for type_, count in counts.most_common()},
+            "ops": {
+                ops.get(type_, slots.get(type_) or f"type {type_}"): count for type_, count in counts.most_common()
+            },
             "sections": dict(Counter(record.section for record in records).most_common()),
         },
     }
@@ -90,5 +100,6 @@ def describe(image: KernelImage) -> dict[str, Any]:
 
 def _print(result: dict[str, Any]) -> None:
     columns = ("section", "op", "type", "length", "address", "symbol")
-    print_table(columns, ([site[column] for column in columns] for site in result["sites"]))
+    named = ({**site, "op": site["op"] or site["slot"]} for site in result["sites"])
+    print_table(columns, ([site[column] for column in columns] for site in named))
     print_table(("op", "sites"), [("", ""), *result["summary"]["ops"].items(), ("all", result["summary"]["sites"])])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.errors import ImageError
+from pvops_core.errors import ImageError, LayoutError
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.bysymbols import layout_from_symbols
 from pvops_core.patching.code.operands import slot_operand
@@ -64,8 +64,8 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
     """Find the layout whose op names fit the functions in the table.
 
     Raises:
-        ImageError: the sites name types that no layout has, or call through no table at all, or through one of
-            a generation that the catalogue has not got, or not all through one.
+        LayoutError: the sites call through a table of a generation that the catalogue has not got.
+        ImageError: the sites name types that no layout has, or call through no table at all, or not all through one.
     """
     slots, seen = _slots(image, sites)
     if not slots:
@@ -75,15 +75,30 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
     derived = layout_from_types(image) or _by_symbols(image, slots)
     candidates = _known(image) if derived is None else [derived]
     most = max((len(layout.slots) for layout in candidates), default=0)
-    for site in sites:
-        if site.type >= most > 0:
-            raise site.error(image, "type", f"is {site.type}; no {image.machine} table has more than {most} ops")
+    beyond = next((site for site in sites if site.type >= most > 0), None)
+    # One site that is damaged, if the others call through a table that is known; else a table that is not.
+    if beyond is not None and (derived or _best(image, ((each, _inside(each, slots)) for each in candidates))):
+        raise beyond.error(image, "type", f"is {beyond.type}; no {image.machine} table has more than {most} ops")
     highest = max(site.type for site in sites)
     fitting = [layout for layout in candidates if len(layout.slots) > highest]
     layout = derived or _best(image, ((layout, slots) for layout in fitting))
     if layout is None:
-        raise sites[seen[min(slots)]].error(image, "instr", f"calls through a table that {FITS_NONE}")
+        first = sites[seen[min(slots)]]
+        raise LayoutError(f"calls through a table that {FITS_NONE}", image.path, first.offset, f"{first.place}.instr")
     return SiteTable(layout, _checked(image, sites, layout, slots, seen), seen)
+
+
+def _inside(layout: Layout, slots: Mapping[int, int]) -> Mapping[int, int]:
+    return {type_: address for type_, address in slots.items() if type_ < len(layout.slots)}
+
+
+def slot_addresses(image: KernelImage, sites: Sequence[SiteRecord]) -> dict[int, int]:
+    """Type number to the virtual address of the slot that sites of that type call through, whatever the layout.
+
+    Raises:
+        ImageError: two sites of one type call through two slots.
+    """
+    return _slots(image, sites)[0]
 
 
 def place_layout(image: KernelImage, slots: Mapping[int, AltEntry]) -> tuple[Layout, tuple[int, ...]]:

@@ -31,7 +31,7 @@ from pvops_core.patching.poke import Poker
 from pvops_core.session.halting import Halting
 from pvops_core.session.processors import Processors
 from pvops_core.switchboard.kernel.slots import SlotWatch
-from pvops_core.switchboard.kernel.table import OpTable, by_symbols, find_running_table
+from pvops_core.switchboard.kernel.table import OpTable, by_symbols, find_running_table, why_unknown
 from pvops_core.x86 import PAGE_SHIFT
 
 if TYPE_CHECKING:
@@ -337,6 +337,18 @@ class Session(Closing):
         if self.table is None:
             return Calls(machine, image.symbol_at, find)
         return Calls(machine, image.symbol_at, find, self.table.layout, self.table.target)
+
+    @property
+    def known_table(self) -> OpTable:
+        """The guest's table of ops.
+
+        Raises:
+            UsageError: none is known in it; what its sites say why.
+        """
+        if self.table is None:
+            image = self.guest.image
+            raise UsageError(f"{image.path}: no table of ops is known in it: {why_unknown(image, self.text)}")
+        return self.table
 
     @property
     def ops(self) -> Ops:

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from pvops_core.errors import UsageError
-
 if TYPE_CHECKING:
     from pvops_core.backends import HypercallMade
     from pvops_core.machine import Vcpu
@@ -54,10 +52,8 @@ class Trace:
     """
 
     def __init__(self, session: Session) -> None:
-        if session.table is None:
-            raise UsageError(f"{session.kernel.image.path}: no annotated calls of ops, so none can be counted")
         self._session = session
-        self._table = session.table
+        self._table = session.known_table
         self._spans = session.machine.count_spans([(site.address, site.length) for site in self._table.sites])
         self.hypercalls: Shares = {}
         self.traps: Shares = {}

@@ -48,6 +48,31 @@ def test_json_on_standard_output_is_all_that_is_there(small: Path, capsys: pytes
     assert int(result["sites"][1]["address"], 16) - int(result["sites"][0]["address"], 16) == 8
 
 
+class Strange(SmallKernel):
+    """A kernel whose table nobody knows."""
+
+    @property
+    def linked(self) -> list[str]:
+        return [f"strange_{number}" for number in range(len(self.layout.slots))]
+
+
+def test_a_table_that_is_not_known_is_listed_by_slot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "strange"
+    path.write_bytes(Strange(LAYOUT, types=[30, 31, 30]).builder().build())
+    assert cli.main(["sites", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].split()[:4] == [".init.text", "pv_ops+0xf0", "30", "6"]
+    assert "pv_ops+0xf0  2" in out
+    assert err == f"pvops: {path} has a table of ops that fits no known layout\n"
+    assert cli.main(["sites", str(path), "--json", "-"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["layout"] is result["sites"][0]["op"] is None
+    assert result["sites"][0]["slot"] == "pv_ops+0xf0"
+    assert result["summary"]["ops"] == {"pv_ops+0xf0": 2, "pv_ops+0xf8": 1}
+    assert cli.main(["patch", str(path), "--backend", "native"]) == 2
+    assert "fits none of the layouts" in capsys.readouterr().err
+
+
 def test_kernel_without_sites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     builder = ElfBuilder()
     builder.text(".text", bytes(16))

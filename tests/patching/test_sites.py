@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from pvops_core.errors import ImageError
+from pvops_core.errors import ImageError, LayoutError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.sites import SITE_LIMIT, SiteRecord, read_sites, slot_operand
@@ -130,7 +130,21 @@ def test_a_table_of_another_generation_is_not_taken_for_a_known_one() -> None:
 
     layout = LAYOUTS["6.1-64"]
     image = load_image(Shifted(layout, types=range(len(layout.slots))).builder().build())
-    with pytest.raises(ImageError, match=r"\.parainstructions\[0\]\.instr: .* fits none of the layouts"):
+    with pytest.raises(LayoutError, match=r"\.parainstructions\[0\]\.instr: .* fits none of the layouts"):
+        find_table(image, read_sites(image))
+
+
+def test_a_larger_table_than_any_is_one_of_another_generation() -> None:
+    """A type beyond all layouts is damage only where the other sites call through a table that is known."""
+
+    class Strange(SmallKernel):
+        @property
+        def linked(self) -> list[str]:
+            return [f"strange_{number}" for number in range(len(self.layout.slots))]
+
+    layout = LAYOUTS["6.1-64"]
+    image = load_image(Strange(layout, types=[0, 1, 250]).builder().build())
+    with pytest.raises(LayoutError, match="fits none of the layouts"):
         find_table(image, read_sites(image))
 
 

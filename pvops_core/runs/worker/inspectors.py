@@ -101,8 +101,7 @@ class OrderedHook:
     """
 
     def __init__(self, order: HookOrder, session: Session) -> None:
-        if session.table is None:
-            raise UsageError(f"{session.kernel.image.path}: has no op {order.op!r}: no table of ops is known in it")
+        session.known_table.slot(order.op)
         self._order, self._hooks = order, session.hooks
         self._hook: OpHook | None = None
         self._out = False

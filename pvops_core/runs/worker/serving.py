@@ -33,9 +33,7 @@ class Serving:
         self._backend = backends[0]
         if patterns is None:
             return
-        if session.table is None:
-            raise UsageError(f"{session.kernel.image.path}: no table of ops is known in it, so no hook can serve it")
-        if not session.ops.use(*patterns, by="--ops"):
+        if session.known_table and not session.ops.use(*patterns, by="--ops"):
             names = ", ".join(patterns) or "any op"
             raise UsageError(f"backend {self._backend.name!r} and its bases have no hook for {names}")
 

@@ -39,10 +39,7 @@ class OrderedSwitch:
     """
 
     def __init__(self, order: SwitchOrder, session: Session, backends: Sequence[Backend]) -> None:
-        table = session.table
-        if table is None:
-            path = session.guest.image.path
-            raise UsageError(f"{path}: has no op {order.ops!r}: no table of ops is known in it")
+        table = session.known_table
         self._order, self._board = order, session.ops
         self._ops = [slot for slot in chosen(table.layout, [order.ops]) if not slot.op.is_data]
         self.made, self.refused = False, ""

@@ -89,6 +89,15 @@ def find_running_table(image: KernelImage, text: GuestText) -> OpTable | None:
         return None
 
 
+def why_unknown(image: KernelImage, text: GuestText) -> str:
+    """Why :func:`find_running_table` gives none."""
+    try:
+        _by_sites(image, text)
+    except ImageError as failure:
+        return f"{failure.field}: {failure.message}" if failure.field else failure.message
+    return ""
+
+
 def _by_sites(image: KernelImage, text: GuestText) -> OpTable:
     sites = read_sites(image)
     if not sites:
