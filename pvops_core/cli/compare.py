@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pvops_core.backends import Loaded
-    from pvops_core.runs.limits import Limits
+    from pvops_core.child.limits import Limits
 
 _PIPED_WIDTH = 160
 _HINT = "More: --html FILE for a page with plots, every op and the consoles; --json FILE for every number."

@@ -13,11 +13,11 @@ from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output.heard import heard
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
+from pvops_core.runs.cellrun import WARM
 from pvops_core.runs.document import run_document
 from pvops_core.runs.executor import execute
 from pvops_core.runs.guestfiles import find_guests, names_of
 from pvops_core.runs.junit import junit
-from pvops_core.runs.process import WARM
 from pvops_core.runs.verdict import Judged, Verdict, exit_code_of
 from pvops_core.runs.wire import Request
 

@@ -7,13 +7,13 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from pvops_core.runs.child import Child
-from pvops_core.runs.limits import Limits
-from pvops_core.runs.process import WORKER, Worker
+from pvops_core.child.limits import Limits
+from pvops_core.runs.cellrun import WORKER, CellRun, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pvops_core.child.supervised import Child
     from pvops_core.runs.cell import Cell
     from pvops_core.runs.inputfeeder import InputFeeder
     from pvops_core.runs.observation import Observation
@@ -58,16 +58,16 @@ def execute(
     ``voice`` is told of what plugins say while guests run; a debugger in one may use ``terminal``, two descriptors to
     read from and write to. Not to be called inside a running event loop.
     """
-    make = partial(Child, limits=limits or Limits(), typist=typist)
-    workers = [Worker(command, stays, terminal) for _ in range(jobs or default_jobs(len(requests)))]
+    make = partial(CellRun, limits=limits or Limits(), stays=stays, typist=typist)
+    workers = [worker(command, terminal) for _ in range(jobs or default_jobs(len(requests)))]
     return asyncio.run(_execute(requests, listener, workers, make, voice))
 
 
 async def _execute(
     requests: Sequence[Request],
     listener: Listener,
-    workers: Sequence[Worker],
-    make: Callable[..., Child],
+    workers: Sequence[Child],
+    make: Callable[..., CellRun],
     voice: Callable[[Cell, Said], None] | None,
 ) -> tuple[Observation, ...]:
     slots = asyncio.Semaphore(len(workers))
@@ -75,19 +75,19 @@ async def _execute(
 
     async def one(request: Request) -> Observation:
         async with slots:
-            cell, worker = request.cell, idle.pop()
+            cell, place = request.cell, idle.pop()
             try:
                 listener.started(cell)
-                child = make(
+                run = make(
                     request,
-                    worker,
+                    place,
                     on_console=lambda text: listener.console(cell, text),
                     on_said=voice and partial(voice, cell),
                 )
-                observation = await child.run()
+                observation = await run.run()
                 listener.finished(observation)
             finally:
-                idle.append(worker)
+                idle.append(place)
             return observation
 
     tasks = [asyncio.create_task(one(request)) for request in requests]
@@ -97,4 +97,4 @@ async def _execute(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(worker.end() for worker in workers))
+        await asyncio.gather(*(place.end() for place in workers))

@@ -23,6 +23,10 @@ from pvops_core.runs.switchorders import SwitchOrder
 _HOOK: Final = re.compile(
     r"(?P<op>[\w.]+)=(?P<function>[^@]+:[A-Za-z_][\w.]*)(?:@(?P<begin>[\w.,@+-]*?)(?:\.\.(?P<end>[\w.,@+-]+))?)?\Z"
 )
+TERMINAL: Final = "_PVOPS_TERMINAL"
+"""Environment variable of a worker: two numbers of descriptors, for a debugger."""
+MARK: Final = b"\0"
+"""A worker writes it to standard error when its plugins are loaded: what comes before was said in the parent too."""
 
 
 class WorkerPhase(enum.Enum):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.child.calls import call_apart
+from pvops_core.child.limits import Limits
+from pvops_core.child.supervised import Loss, LostError
 from pvops_core.errors import MachineError, PvopsError, UsageError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pvops_core.scenarios.model import Performance
+
+LIMITS: Final = Limits(wall_s=900.0)
+"""For a hook that hangs: the guests are bound by virtual time, and play for a minute at the most."""
 
 
 @attrs.frozen
@@ -26,7 +29,7 @@ class Failure:
 
 
 def play_apart(name: str, seed: int, options: Mapping[str, str]) -> Performance:
-    """Play a scenario in a child process, which the runs' virtual time bounds.
+    """Play a scenario in a child process.
 
     Args:
         name: the scenario.
@@ -37,11 +40,11 @@ def play_apart(name: str, seed: int, options: Mapping[str, str]) -> Performance:
         UsageError: there is no such scenario, a backend that it needs is missing, or no backend has such a setting.
         MachineError: the framework or a plugin failed, or the process died.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            played = pool.submit(_play, name, seed, dict(options)).result()
-        except BrokenProcessPool as error:
-            raise MachineError(f"the process that played {name} died") from error
+    try:
+        played = call_apart(_play, name, seed, dict(options), limits=LIMITS)
+    except LostError as lost:
+        died = f"died: {lost.reason}" if lost.loss is Loss.DIED else f"was ended: {lost.reason}"
+        raise MachineError(f"the process that played {name} {died}") from lost
     if isinstance(played, Failure):
         raise UsageError(played.text) if played.usage else MachineError(played.text)
     return played

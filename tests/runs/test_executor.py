@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pvops_core.child.limits import Limits, resident_bytes
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.executor import default_jobs, execute
-from pvops_core.runs.limits import Limits, resident_bytes
 from pvops_core.runs.observation import Observation, Outcome
 
 PRELUDE = """
@@ -246,7 +246,8 @@ execute([wire.Request(Cell("b", "6.1-64", "x86_64"))], listener=Printing(), comm
 """
 LEAVING = """
 import json, os, sys, threading, time
-from pvops_core.runs.worker.parentpipe import lines_of_parent, listen
+from pvops_core.child.serving import lines_of_parent
+from pvops_core.runs.worker.parentpipe import listen
 from pvops_core.backends.keyboard import Keyboard
 lines = lines_of_parent()
 next(lines)

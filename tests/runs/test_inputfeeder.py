@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 ECHOING = """
 import json, sys, threading
-from pvops_core.runs.worker.parentpipe import lines_of_parent, listen
+from pvops_core.child.serving import lines_of_parent
+from pvops_core.runs.worker.parentpipe import listen
 from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs import wire
 from pvops_core.backends.keyboard import Keyboard

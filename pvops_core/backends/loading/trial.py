@@ -6,15 +6,10 @@ that went through and whose files have not changed since is not tried again.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import selectors
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +17,8 @@ import attrs
 
 from pvops_core.backends.finding.found import Found
 from pvops_core.backends.loading.proven import Proven
+from pvops_core.child.limits import Limits
+from pvops_core.child.serving import lines_of_parent, take_stdout
 from pvops_core.errors import PluginError, UsageError
 
 LIMIT: Final = "PVOPS_PLUGIN_TIMEOUT"
@@ -31,10 +28,6 @@ START_S: Final = 60.0
 """Seconds that the child has to come to the first plugin."""
 SETTLE_S: Final = 0.5
 """Seconds that threads which a plugin started at import have to end."""
-_CHILD: Final = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from pvops_core.backends.loading import trial; trial.serve()"
-)
 
 
 def tried(plugins: Sequence[Found], environ: Mapping[str, str]) -> dict[Found, PluginError]:
@@ -54,7 +47,9 @@ def tried(plugins: Sequence[Found], environ: Mapping[str, str]) -> dict[Found, P
     waiting = [found for found in plugins if not found.problem and found not in proven]
     errors: dict[Found, PluginError] = {}
     while waiting:
-        verdicts = list(_run(waiting, limit))
+        from pvops_core.child.supervised import finish  # noqa: PLC0415 - brings asyncio
+
+        verdicts = finish(_run(waiting, limit))
         if not verdicts:
             break  # no child could be started: the host finds out for itself
         for found, error in zip(waiting, verdicts, strict=False):
@@ -77,88 +72,34 @@ def _limit(text: str) -> float:
     return limit
 
 
-def _run(plugins: Sequence[Found], limit: float) -> Iterator[PluginError | None]:
+async def _run(plugins: Sequence[Found], limit: float) -> list[PluginError | None]:
     """The verdicts of one child, in order; after one that hung or ended the child there are no more."""
-    reading, writing = os.pipe()
-    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(writing)]
+    from pvops_core.child.supervised import Child, Loss, LostError, python  # noqa: PLC0415 - brings asyncio
+
+    child, begun = Child(python(f"{__name__}:serve")), False
+    verdicts: list[PluginError | None] = []
     try:
-        child = subprocess.Popen(  # noqa: S603  this interpreter
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            pass_fds=(writing,), start_new_session=True,
-        )  # fmt: skip
+        await child.start()
+        await child.say(json.dumps([_packed(found) for found in plugins]).encode() + b"\n")
+        await child.within(Limits(wall_s=START_S), child.answer())
+        begun = True
+        while len(verdicts) < len(plugins):
+            answer = json.loads(await child.within(Limits(wall_s=limit), child.answer()))
+            verdicts.append(PluginError(**answer) if answer else None)
     except OSError:
-        os.close(reading)
-        return
+        return []
+    except LostError as lost:
+        if begun:  # else it did not come to the first plugin, so none is to blame
+            told = {
+                Loss.TIMEOUT: f"did not come to an end within {limit:g} s",
+                Loss.DIED: f"ended the process: {lost.reason}",
+            }
+            found = plugins[len(verdicts)]
+            advice = f"to leave it out: PVOPS_DISABLE_PLUGINS={found.distribution}"
+            verdicts.append(found.error(f"loading it {told.get(lost.loss, lost.reason)}; {advice}"))
     finally:
-        os.close(writing)
-    with os.fdopen(reading, "rb") as answers, child:
-        try:
-            yield from _verdicts(plugins, limit, _Lines(answers.fileno()), child)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-
-
-def _verdicts(
-    plugins: Sequence[Found], limit: float, lines: _Lines, child: subprocess.Popen[bytes]
-) -> Iterator[PluginError | None]:
-    if child.stdin is None:
-        raise TypeError("the child was started without a pipe to it")
-    with contextlib.suppress(BrokenPipeError):  # it died: its end tells more
-        child.stdin.write(json.dumps([_packed(found) for found in plugins]).encode() + b"\n")
-        child.stdin.close()
-    try:
-        started = lines.next(START_S)
-    except TimeoutError:
-        started = None
-    if started is None:  # it did not come to the first plugin, so none is to blame
-        return
-    for found in plugins:
-        try:
-            line = lines.next(limit)
-        except TimeoutError:
-            yield found.error(f"loading it did not come to an end within {limit:g} s; {_advice(found)}")
-            return
-        if line is None:
-            yield found.error(f"loading it ended the process: {_how(child.wait())}; {_advice(found)}")
-            return
-        answer = json.loads(line)
-        yield PluginError(**answer) if answer else None
-
-
-def _advice(found: Found) -> str:
-    return f"to leave it out: PVOPS_DISABLE_PLUGINS={found.distribution}"
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"killed by signal {-status}"
-
-
-class _Lines:
-    """Lines from a pipe; no wait for more of one is longer than a limit."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._rest = b""
-
-    def next(self, limit: float) -> bytes | None:
-        """The next line; None at the end. Raises TimeoutError."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._number, selectors.EVENT_READ)
-            while b"\n" not in self._rest:
-                if not selector.select(limit):
-                    raise TimeoutError
-                block = os.read(self._number, 1 << 16)
-                if not block:
-                    return None
-                self._rest += block
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line
+        await child.end()
+    return verdicts
 
 
 def _packed(found: Found) -> dict[str, Any]:
@@ -173,8 +114,12 @@ def _unpacked(packed: Mapping[str, Any]) -> Found:
 
 def serve() -> None:
     """The child: load the plugins named on standard input, and say how each went on the pipe that was given."""
-    say = _speaker(int(sys.argv[2]))
-    plugins = [_unpacked(packed) for packed in json.loads(sys.stdin.buffer.readline())]
+    send = take_stdout()
+
+    def say(answer: Mapping[str, Any]) -> None:
+        send(json.dumps(answer).encode() + b"\n")
+
+    plugins = [_unpacked(packed) for packed in json.loads(next(lines_of_parent()))]
     from pvops_core.backends.loading.loader import load  # noqa: PLC0415  which imports this module
 
     say({"begins": len(plugins)})
@@ -197,13 +142,3 @@ def _quiet(found: Found, before: set[threading.Thread]) -> None:
         thread.join(SETTLE_S)
     if names := ", ".join(thread.name for thread in left if thread.is_alive()):
         raise found.error(f"loading it left threads running: {names}")
-
-
-def _speaker(number: int) -> Callable[[Mapping[str, Any]], None]:
-    pid = os.getpid()
-
-    def say(answer: Mapping[str, Any]) -> None:
-        if os.getpid() == pid:  # and not a fork that a plugin made
-            os.write(number, json.dumps(answer).encode() + b"\n")
-
-    return say

@@ -6,8 +6,8 @@ import math
 import os
 from typing import Final
 
+from pvops_core.child.limits import Limits
 from pvops_core.errors import UsageError
-from pvops_core.runs.limits import Limits
 
 START: Final = "PVOPS_START_TIMEOUT"
 """Environment variable: seconds of wall time that a run may take to come to its guest's first instruction."""

@@ -9,8 +9,7 @@ import sys
 import termios
 from typing import TYPE_CHECKING, Any, Final
 
-from pvops_core.runs.process import TERMINAL
-from pvops_core.runs.wire import Debugging
+from pvops_core.runs.wire import TERMINAL, Debugging
 from pvops_core.switchboard.speaking import speaker
 
 if TYPE_CHECKING:

@@ -8,20 +8,18 @@ Whatever a plugin or a library prints goes to standard error; the answer has a p
 from __future__ import annotations
 
 import errno
-import faulthandler
-import os
 import sys
 import threading
 from typing import TYPE_CHECKING
 
 from pvops_core.backends.keyboard import Keyboard
+from pvops_core.child.serving import lines_of_parent, take_stdout, tell_of_faults
 from pvops_core.errors import HostMemoryError, ImageError, UsageError
 from pvops_core.runs import wire
 from pvops_core.runs.observation import Observation, Outcome
-from pvops_core.runs.process import TELL_WHERE
 from pvops_core.runs.worker import debugger
 from pvops_core.runs.worker.observe import observe
-from pvops_core.runs.worker.parentpipe import lines_of_parent, listen
+from pvops_core.runs.worker.parentpipe import listen
 from pvops_core.runs.worker.runend import RunEnd
 from pvops_core.runs.worker.voice import Voices
 
@@ -31,9 +29,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Serve one request; exit status 0 whenever an observation was sent."""
-    send = take_stdout()
-    faulthandler.enable()
-    faulthandler.register(TELL_WHERE, all_threads=False)
+    send = messages()
+    tell_of_faults()
     lines = lines_of_parent()
     request = wire.Request.decode(next(lines))
     keyboard = Keyboard(request.typed)
@@ -86,16 +83,7 @@ def save_coverage() -> None:
         measured.save()
 
 
-def take_stdout() -> Callable[[wire.Message], None]:
-    """Keep standard output for messages; what others print from now on goes to standard error."""
-    pipe = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    lock = threading.Lock()
-
-    def send(message: wire.Message) -> None:
-        line = wire.encode(message)
-        with lock:
-            pipe.write(line)
-            pipe.flush()
-
-    return send
+def messages(*, forks: bool = False) -> Callable[[wire.Message], None]:
+    """The pipe to the parent, for messages; see ``take_stdout``."""
+    send = take_stdout(forks=forks)
+    return lambda message: send(wire.encode(message))

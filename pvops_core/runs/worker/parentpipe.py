@@ -12,14 +12,6 @@ if TYPE_CHECKING:
     from pvops_core.backends.keyboard import Keyboard
 
 
-def lines_of_parent() -> Iterator[bytes]:
-    """Lines of standard input. Reads below Python's buffers, which a thread may not hold at exit."""
-    rest = b""
-    while block := os.read(0, 1 << 16):
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-
-
 def listen(lines: Iterator[bytes], keyboard: Keyboard) -> None:
     """Put what the parent says was typed on the keyboard; when the parent says no more, end the process at once.
 

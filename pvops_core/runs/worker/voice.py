@@ -9,8 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import UsageError
-from pvops_core.runs.process import MARK
-from pvops_core.runs.wire import Said
+from pvops_core.runs.wire import MARK, Said
 from pvops_core.switchboard.speaking import Speaker, speaker
 
 if TYPE_CHECKING:

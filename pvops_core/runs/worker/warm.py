@@ -7,7 +7,6 @@ No run sees anything of another, and one that dies takes no other with it. Nothi
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
 import select
@@ -16,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.loading.loader import load_needed
+from pvops_core.child.serving import lines_of_parent, tell_of_faults
 from pvops_core.runs import wire
-from pvops_core.runs.process import TELL_WHERE
-from pvops_core.runs.worker.once import answer, take_stdout
-from pvops_core.runs.worker.parentpipe import lines_of_parent
+from pvops_core.runs.worker.once import answer, messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,9 +25,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Serve one request after the other, until the parent says no more."""
-    send = take_stdout()
-    faulthandler.enable()
-    faulthandler.register(TELL_WHERE, all_threads=False)
+    send = messages(forks=True)
+    tell_of_faults()
     for line in lines_of_parent():
         request = wire.Request.decode(line)
         send(wire.WorkerPhase.LOADING)

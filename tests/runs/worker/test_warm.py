@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from pvops_core.child.limits import Limits
 from pvops_core.errors import UsageError
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
+from pvops_core.runs.cellrun import WARM
 from pvops_core.runs.executor import execute
-from pvops_core.runs.limits import Limits
 from pvops_core.runs.observation import Observation, Outcome
-from pvops_core.runs.process import WARM
 
 SHIM = """
 import os, signal, sys, time

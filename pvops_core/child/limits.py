@@ -17,16 +17,16 @@ class Limits:
     """Bounds on one child process; generous, since a run that meets one is lost.
 
     Attributes:
-        start_s: seconds of wall time to the guest's first instruction; and as many, when the guest has ended, to the
-            answer.
-        wall_s: seconds of wall time for the guest. The worker keeps it itself, to say where the guest was; one that
-            does not is ended a little later.
+        wall_s: seconds of wall time to the answer. A guest's worker has them from the guest's first instruction on, and
+            keeps them itself, to say where the guest was; one that does not is ended a little later.
+        start_s: seconds of wall time for all that comes before a guest's first instruction; and as many, when the guest
+            has ended, to the answer.
         memory: bytes of resident memory, guest memory included.
         output: bytes that it may write to its parent.
     """
 
-    start_s: float = 60.0
     wall_s: float = 120.0
+    start_s: float = 60.0
     memory: int = 4 << 30
     output: int = 64 << 20
 

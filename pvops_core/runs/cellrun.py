@@ -1,0 +1,193 @@
+"""One cell in a child process: whatever happens to that process, the parent gets an observation."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pvops_core.backends.blame import own_stack
+from pvops_core.child.limits import Limits
+from pvops_core.child.supervised import INTERPRETER, Child, Loss, LostError, how_it_ended
+from pvops_core.errors import HostMemoryError, tells_of_no_memory
+from pvops_core.runs import wire
+from pvops_core.runs.observation import Observation, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pvops_core.runs.inputfeeder import InputFeeder
+
+WORKER: Final = (*INTERPRETER, "-m", "pvops_core.runs.worker", "once")
+"""The command of a worker that makes one run."""
+WARM: Final = (*INTERPRETER, "-m", "pvops_core.runs.worker", "warm")
+"""The command of one that stays, and makes each run in a copy of itself."""
+_MARK: Final = wire.MARK.decode()
+
+
+def worker(command: Sequence[str] = WORKER, terminal: tuple[int, int] | None = None) -> Child:
+    """A place for a worker's process.
+
+    Args:
+        command: how the process is started.
+        terminal: descriptors that a debugger in the process may read from and write to.
+    """
+    descriptors = terminal or ()
+    environ = {wire.TERMINAL: ",".join(map(str, descriptors))}
+    return Child(command, "the worker", descriptors=descriptors, environ=environ)
+
+
+class _RunLostError(LostError):
+    """The run's own process ended without an answer; the worker that had made it is well."""
+
+
+@attrs.define(eq=False)
+class CellRun:
+    """One run by a worker process, and what was said of it so far.
+
+    Attributes:
+        request: what is to be run.
+        worker: who runs it.
+        limits: what it may take.
+        stays: the worker may make several runs, one after the other.
+        on_console: told of each piece of console text as it comes.
+        typist: who types at the guest's console while it runs, if anybody.
+        on_said: told of each line that a plugin prints or logs.
+    """
+
+    request: wire.Request
+    worker: Child
+    limits: Limits = attrs.field(factory=Limits)
+    stays: bool = False
+    on_console: Callable[[str], None] | None = None
+    typist: InputFeeder | None = None
+    on_said: Callable[[wire.Said], None] | None = None
+    _console: list[str] = attrs.field(factory=list, init=False)
+    _since: float = attrs.field(default=0.0, init=False)
+    _phase: wire.WorkerPhase = attrs.field(default=wire.WorkerPhase.STARTING, init=False)
+    _debugged: bool = attrs.field(default=False, init=False)
+
+    async def run(self) -> Observation:
+        """Have the worker run it and wait for the answer. Raises nothing but what ``on_console`` raises.
+
+        The worker is ended, unless it is one that stays and nothing was wrong with it.
+        """
+        self._since = time.monotonic()
+        try:
+            await self.worker.start(self.limits.output)
+        except OSError as error:
+            return self._lost(Outcome.DIED, f"the worker could not be started: {error}")
+        self.worker.doing = self._phase.value
+        answer: Observation | LostError | None = None
+        try:
+            answer = await self.worker.within(self.limits, self._answer(), self._late)
+        except LostError as lost:
+            answer = lost
+            if lost.loss is Loss.TIMEOUT:
+                await self.worker.tell_where()
+        finally:
+            if not self.stays or not isinstance(answer, Observation | _RunLostError):
+                await self.worker.end()
+        if not isinstance(answer, Observation):
+            if answer.loss is Loss.DIED and tells_of_no_memory(self.worker.complaints):
+                return self._lost(Outcome.MEMORY, str(HostMemoryError.of(f"memory while {self._phase.value}")))
+            return self._lost(Outcome[answer.loss.name], answer.reason)
+        if self.on_said:
+            for line in _said(self.worker.complaints).splitlines():
+                self.on_said(wire.Said(line))
+        return answer
+
+    def _late(self) -> str:
+        """What to say of a worker that has had all the time for what it does now; nothing before."""
+        running, collecting = wire.WorkerPhase.RUNNING, wire.WorkerPhase.COLLECTING
+        limit = self.limits.patience_s if self._phase is running else self.limits.start_s
+        if self._debugged or time.monotonic() <= self._since + limit:
+            return ""
+        if self._phase is running:
+            return f"no end after {self.limits.wall_s:.3g} s of wall time, while {self._phase.value}"
+        if self._phase is collecting:
+            return f"no answer within {self.limits.start_s:.3g} s of the guest's end, while {self._phase.value}"
+        what = f"{self._phase.value} for {self.request.cell.backend}"
+        return f"the guest had not started after {self.limits.start_s:.3g} s of wall time, while {what}"
+
+    async def _answer(self) -> Observation:
+        await self.worker.say(self.request.encode())
+        with self.typist.at(self.worker.stdin) if self.typist else contextlib.nullcontext():
+            return await self._read_answer()
+
+    async def _read_answer(self) -> Observation:
+        room = self.limits.output
+        found: Observation | None = None
+        while line := await self.worker.line():
+            message = _decode(line)
+            room -= 0 if isinstance(message, wire.Said) else len(line)  # those are not kept here
+            if room < 0:
+                raise self.worker.wrote_too_much()
+            match message:
+                case Observation():
+                    found = self._own(message)
+                case wire.Ended() if found is None:
+                    raise _RunLostError(Loss.DIED, self._without_answer(message.status))
+                case _:
+                    self._note(message)
+            if found is not None and (isinstance(message, wire.Ended) or not self.stays):
+                return found
+        status = await self.worker.process.wait()
+        if found is not None:
+            return found
+        raise LostError(Loss.DIED, self._without_answer(status))
+
+    def _without_answer(self, status: int) -> str:
+        how = how_it_ended(status)
+        told = f"was {how}" if status < 0 else f"ended without an answer ({how})"
+        return f"the worker process {told} while {self._phase.value}"
+
+    def _own(self, observation: Observation) -> Observation:
+        if observation.cell != self.request.cell:
+            raise LostError(Loss.GARBAGE, "the worker answered for another run")
+        return observation
+
+    def _note(self, message: wire.Message) -> None:
+        match message:
+            case wire.WorkerPhase():
+                self._phase, self.worker.doing = message, message.value
+                if message in {wire.WorkerPhase.RUNNING, wire.WorkerPhase.COLLECTING}:
+                    self._since = time.monotonic()
+            case str():
+                self._console.append(message)
+                if self.on_console:
+                    self.on_console(message)
+            case wire.Began():
+                self.worker.pid = message.pid
+            case wire.Said() if self.on_said:
+                self.on_said(message)
+            case wire.Debugging():
+                self._debugged = True
+                if self.typist:
+                    self.typist.pause(message.going_on)
+
+    def _lost(self, outcome: Outcome, reason: str) -> Observation:
+        return Observation(
+            self.request.cell,
+            outcome,
+            reason=reason,
+            console="".join(self._console),
+            detail=own_stack(self.worker.complaints.replace(_MARK, "").strip()),
+        )
+
+
+def _said(complaints: str) -> str:
+    """What was said past Python's streams once the plugins were loaded."""
+    _before, mark, said = complaints.rpartition(_MARK)
+    return said.strip() if mark else ""
+
+
+def _decode(line: bytes) -> wire.Message:
+    try:
+        return wire.decode(line)
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
+        start = line[:60].decode(errors="replace").strip()
+        reason = f"the worker's answer makes no sense ({error}): {start!r}"
+        raise LostError(Loss.GARBAGE, reason) from None
