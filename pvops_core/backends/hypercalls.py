@@ -56,12 +56,22 @@ def hypercall(number: int, name: str = "", *, ns: int = COST_NS) -> Callable[[Se
 
 
 def table_of(platform: type[Platform]) -> Mapping[int | str, Served]:
-    """What a class of platforms serves, its bases' calls among it, by number and by name."""
+    """What a class of platforms serves, its bases' calls among it, by number and by name.
+
+    Raises:
+        TypeError: two methods of one class serve the same.
+    """
     table: dict[int | str, Served] = {}
     for each in reversed(platform.__mro__):
+        own: dict[int | str, Served] = {}
         for value in vars(each).values():
             if isinstance(served := getattr(value, _MARK, None), Served):
-                table |= {served.number: served, served.name: served}
+                for key in (served.number, served.name):
+                    if key in own:
+                        both = f"{own[key].serve.__name__} and {served.serve.__name__}"
+                        raise TypeError(f"{each.__name__} serves hypercall {key} twice, by {both}")
+                own |= {served.number: served, served.name: served}
+        table |= own
     return table
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 
-from pvops_core.backends.hypercalls import COST_NS, ENOSYS, fitted, table_of
+from pvops_core.backends.hypercalls import COST_NS, ENOSYS, Served, fitted, table_of
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.settings import Settings
+from pvops_core.errors import unknown
 from pvops_core.machine import GuestFault
 from pvops_core.machine.handler import TrapHandler
 from pvops_core.machine.run.eventkinds import event_kind
@@ -93,6 +94,7 @@ class Platform(TrapHandler):
     settings_class: ClassVar[type[Settings]] = Settings
     console_name: ClassVar[str] = ""
     no_hypercall: ClassVar[int] = -ENOSYS
+    _served: ClassVar[Mapping[int | str, Served]] = {}
 
     def __init__(self, machine: Machine, guest: Guest, settings: Settings | None = None) -> None:
         self.machine = machine
@@ -108,13 +110,16 @@ class Platform(TrapHandler):
         self.flushes = 0
         self.messages: list[str] = []
         self.observers: tuple[Callable[[HypercallMade], None], ...] = ()
-        self._served = table_of(type(self))
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._served = table_of(cls)
 
     def hypercall(self, vcpu: Vcpu, nr: Any, *args: int) -> int:  # noqa: ANN401 - a number, or a name
         """Make a hypercall: for a hook that acts for the guest's kernel, or for guest code that asked for it.
 
         It is counted, takes its virtual time, is served by the method that :func:`hypercall` marks, gets into the event
-        log, and observers are told. One that nobody serves has the result ``no_hypercall``.
+        log, and observers are told. A number that nobody serves has the result ``no_hypercall``.
 
         Args:
             vcpu: the calling vCPU.
@@ -123,12 +128,20 @@ class Platform(TrapHandler):
 
         Returns:
             0 or more, or a negative errno.
+
+        Raises:
+            UsageError: nobody serves that name.
+            TypeError: the method that serves it gave no number.
         """
+        if isinstance(nr, str) and nr not in self._served:
+            raise unknown("hypercall", nr, [name for name in self._served if isinstance(name, str)])
         known, began = self._served.get(nr), self.machine.clock.ns
-        name = known.name if known else str(nr) if isinstance(nr, str) else f"{nr:#x}"
+        name = known.name if known else f"{nr:#x}"
         self.hypercalls[name] += 1
         self.machine.clock.advance(known.ns if known else COST_NS)
         result = known.serve(self, vcpu, *fitted(known.serve, args)) if known else self.no_hypercall
+        if not isinstance(result, int):
+            raise TypeError(f"{type(self).__name__} served hypercall {name} by {result!r}, which is no number")
         self.machine.log.record(_HYPERCALL, vcpu.index, name=name, result=result)
         self.tell(HypercallMade(vcpu.index, name, args, result, began))
         return result

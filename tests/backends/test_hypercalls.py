@@ -9,6 +9,7 @@ import pytest
 from pvops_native import NativePlatform
 
 from pvops_core.backends import HypercallMade, hypercall, load_backends
+from pvops_core.errors import UsageError
 from pvops_core.session import Session
 
 if TYPE_CHECKING:
@@ -65,8 +66,65 @@ def test_what_nobody_serves_is_answered_and_named() -> None:
     with session(Host) as made:
         (cpu,) = made.machine.vcpus
         assert made.platform.hypercall(cpu, 77, 1) == -38
-        assert made.platform.hypercall(cpu, "NONE") == -38
-        assert made.platform.hypercalls == {"0x4d": 1, "NONE": 1}
+        assert made.platform.hypercalls == {"0x4d": 1}
+
+
+def test_a_name_that_nobody_serves_is_a_mistake() -> None:
+    with session(Host) as made:
+        (cpu,) = made.machine.vcpus
+        with pytest.raises(UsageError, match=r"no hypercall 'AD'; there are ADD, count \(did you mean ADD\?\)"):
+            made.platform.hypercall(cpu, "AD", 1, 2)
+        assert not made.platform.hypercalls
+
+
+@pytest.mark.parametrize(("number", "name"), [(1, "OTHER"), (2, "ADD")])
+def test_one_call_is_served_by_one_method(number: int, name: str) -> None:
+    with pytest.raises(TypeError, match=r"Twice serves hypercall (1|ADD) twice, by first and second"):
+
+        class Twice(NativePlatform):
+            @hypercall(1, "ADD")
+            def first(self, vcpu: Vcpu) -> int:
+                raise NotImplementedError
+
+            @hypercall(number, name)
+            def second(self, vcpu: Vcpu) -> int:
+                raise NotImplementedError
+
+
+def test_a_method_that_gives_no_number_is_named() -> None:
+    class Silent(Host):
+        @hypercall(3, "SAY")
+        def say(self, _vcpu: Vcpu) -> int:
+            return None  # type: ignore[return-value]
+
+    with session(Silent) as made:
+        (cpu,) = made.machine.vcpus
+        with pytest.raises(TypeError, match="Silent served hypercall SAY by None, which is no number"):
+            made.platform.hypercall(cpu, 3)
+
+
+def test_a_platform_with_state_of_its_own_takes_nothing_from_a_pcs() -> None:
+    class Keeping(Host):
+        roots = 0
+
+        def build(self) -> None:
+            super().build()
+            self.machine.keep(self)
+
+        def save(self) -> int:
+            return self.roots
+
+        def load(self, state: int) -> None:
+            self.roots = state
+
+    with session(Keeping) as made:
+        (cpu,) = made.machine.vcpus
+        start = made.machine.snapshot()
+        made.platform.hypercall(cpu, 1)
+        made.platform.roots = 5  # type: ignore[attr-defined]
+        made.platform.emit(b"x")
+        made.machine.restore(start)
+        assert (made.platform.roots, made.platform.hypercalls, bytes(made.platform.console)) == (0, {}, b"")  # type: ignore[attr-defined]
 
 
 def test_a_class_below_may_serve_otherwise() -> None:

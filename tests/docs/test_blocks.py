@@ -1,9 +1,10 @@
 """Every block of code on every page runs, or says in a comment above it why it does not.
 
 ``sh`` blocks and the commands of ``console`` blocks run in a folder that is the page's own, and what a console shows
-must be what they say; ``...`` stands for anything. ``python`` blocks share one namespace, except tests, which pytest
-runs. A block that begins with a file's name in a comment is that file. ``<!-- skip: next "why" -->`` above a block
-leaves it out.
+must be what they say; ``...`` stands for anything. A command that pytest prints under ``pvops replay`` is pasted in
+another folder, and must fail there as it did. ``python`` blocks share one namespace, except tests, which pytest runs. A
+block that begins with a file's name in a comment is that file. ``<!-- skip: next "why" -->`` above a block leaves it
+out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 from unittest import SkipTest
 
@@ -31,6 +33,7 @@ SHOWN: Final = {"text", "c", "toml", "ini", "json", "yaml"}
 """Languages of blocks that are not there to be run."""
 COMMAND: Final = re.compile(r"^\$ (.*\n(?:> .*\n)*)((?:(?!\$ ).*\n?)*)", re.MULTILINE)
 FILE: Final = re.compile(r"(?:#|//|/\*) ([\w/-]+\.\w+)(?: \*/)?\n")
+REPLAY: Final = re.compile(r"^-+ pvops replay -+\n(.*)$", re.MULTILINE)
 LIMIT_S: Final = 400
 
 
@@ -44,7 +47,7 @@ def _pages() -> list[Path]:
 every_page = pytest.mark.parametrize("page", _pages(), ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def _run(command: str) -> str:
+def _run(command: str, folder: Path | None = None, code: int = 0) -> str:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "120"}
     done = subprocess.run(
         ["bash", "-eo", "pipefail", "-c", command],
@@ -53,9 +56,10 @@ def _run(command: str) -> str:
         text=True,
         timeout=LIMIT_S,
         env=environment,
+        cwd=folder,
         check=False,
     )
-    assert done.returncode == 0, f"{command.strip()}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+    assert done.returncode == code, f"{command.strip()}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
 
 
@@ -76,6 +80,10 @@ def evaluate_console(example: Example) -> None:
         said = _run(command.replace("\n> ", "\n"))
         if shown.strip() and not doctest.OutputChecker().check_output(_plain(shown), _plain(said), doctest.ELLIPSIS):
             pytest.fail(f"{example.path}:{example.line}: {command.strip()}\nshown:\n{shown}\nsaid:\n{said}")
+        for printed in REPLAY.findall(said):
+            with TemporaryDirectory() as elsewhere:
+                again = _run(f"{printed} -p no:cacheprovider", Path(elsewhere), code=1)
+            assert "1 failed" in again, f"{printed}:\n{again}"
 
 
 def _plain(text: str) -> str:
@@ -135,6 +143,13 @@ def test_every_block_says_what_it_is(page: Path) -> None:
     blocks = [(token.type, token.info, token.map) for token in tokens if token.type in {"fence", "code_block"}]
     known = SHOWN | {"sh", "console", "python", "{eval-rst}"}
     assert [block for block in blocks if block[0] == "code_block" or block[1] not in known] == []
+
+
+def test_a_replay_that_does_not_replay_is_noticed(folder: Path) -> None:
+    line = "--- pvops replay ---"
+    (folder / "page.md").write_text(f"```console\n$ printf '%s\\n' '{line}' 'pytest gone.py'\n```\n")
+    with pytest.raises(AssertionError, match=r"gone\.py"):
+        next(iter(Document.parse(str(folder / "page.md"), *PARSERS))).evaluate()
 
 
 def test_a_wrong_block_is_noticed(folder: Path) -> None:

@@ -74,7 +74,7 @@ class Pc(BareMetal, Platform):
         clock = machine.clock
         wires = Wires(lambda: clock.ns, send, self._stop, self._start, self._signal)
         self.board = Board(wires, self.settings.rtc, len(machine.vcpus))
-        machine.keep(self)
+        machine.keep(_Counted(self))
 
     def _send(self, byte: int) -> None:
         """A byte leaves the serial port."""
@@ -88,17 +88,6 @@ class Pc(BareMetal, Platform):
     def apics(self) -> tuple[LocalApic, ...]:
         """The local APICs, by processor."""
         return self.board.apics
-
-    def save(self) -> PcState:
-        """The devices, the console and the counts, for a machine snapshot."""
-        return PcState(self.board.save(), bytes(self.console), dict(self.traps), dict(self.hypercalls), self.flushes)
-
-    def load(self, state: PcState) -> None:
-        """Puts a state taken by `save` back."""
-        board, console, traps, hypercalls, self.flushes = state
-        self.board.load(board)
-        self.console[:] = console
-        self.traps, self.hypercalls = Counter(traps), Counter(hypercalls)
 
     def _stop(self, reason: str) -> None:
         self.machine.stop(reason, "asked for by the guest")
@@ -191,3 +180,23 @@ class Pc(BareMetal, Platform):
 
 def __getattr__(name: str) -> object:
     return import_module("pvops_core.api1.names").moved(__name__, name)
+
+
+@attrs.frozen
+class _Counted:
+    """A PC's part in snapshots, beside the platform, whose own ``save`` and ``load`` are for classes below to have."""
+
+    pc: Pc
+
+    def save(self) -> PcState:
+        """The devices, the console and the counts."""
+        pc = self.pc
+        return PcState(pc.board.save(), bytes(pc.console), dict(pc.traps), dict(pc.hypercalls), pc.flushes)
+
+    def load(self, state: PcState) -> None:
+        """Puts a state taken by `save` back."""
+        pc = self.pc
+        board, console, traps, hypercalls, pc.flushes = state
+        pc.board.load(board)
+        pc.console[:] = console
+        pc.traps, pc.hypercalls = Counter(traps), Counter(hypercalls)
