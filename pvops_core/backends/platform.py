@@ -44,6 +44,7 @@ class HypercallMade:
         result: 0 or more, or a negative errno; 0 where the hypercall has none.
         ns: virtual time when it was made.
         inner: it is an entry of a multicall, or was queued.
+        operations: what arrays in the guest's memory told it, an operation a tuple, of words that count.
     """
 
     vcpu: int
@@ -52,6 +53,7 @@ class HypercallMade:
     result: int
     ns: int
     inner: bool = False
+    operations: tuple[tuple[int, ...], ...] = ()
 
 
 Loader = Callable[[Any], None]

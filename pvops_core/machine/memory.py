@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -39,10 +41,10 @@ class MemorySnapshot:
         """``n`` bytes as they were at physical address ``pa``."""
         return os.pread(self._file, n, pa)
 
-    def map_at(self, address: int) -> None:
-        """Put a private copy of the contents at a host address, in place of what is there."""
-        if error := libc.map_private(address, self.size, self._file):
-            raise MachineError(f"memory cannot be restored: {os.strerror(error)}")
+    def map_at(self, address: int, *, shared: bool = False) -> None:
+        """Put a private copy of the contents at a host address, in place of what is there; or the very contents."""
+        if error := libc.map_file(address, self.size, self._file, shared=shared):
+            raise MachineError(f"memory cannot be mapped anew: {os.strerror(error)}")
 
 
 class PhysicalMemory:
@@ -69,6 +71,7 @@ class PhysicalMemory:
         self.array: npt.NDArray[np.uint8] = np.frombuffer(self._buffer, np.uint8)
         self.address: int = self.array.ctypes.data
         self.origin: MemorySnapshot | None = None
+        self._file: MemorySnapshot | None = None
 
     def _check(self, pa: int, length: int) -> None:
         if pa < 0 or length < 0 or pa + length > self.size:
@@ -143,4 +146,20 @@ class PhysicalMemory:
         if snapshot.size != self.size:
             raise MachineError(f"snapshot of {snapshot.size:#x} bytes does not fit memory of {self.size:#x}")
         snapshot.map_at(self.address)
-        self.origin = snapshot
+        self.origin, self._file = snapshot, None
+
+    @contextmanager
+    def undone(self) -> Iterator[MemorySnapshot]:
+        """Give what memory holds, and bring it back at the end; the cost is that of the pages that are touched.
+
+        From the first time on memory is such a file itself, of which a private copy takes its place meanwhile.
+        """
+        file = self._file
+        if file is None:
+            file = self.save()
+        self.load(file)
+        try:
+            yield file
+        finally:
+            file.map_at(self.address, shared=True)
+            self.origin, self._file = None, file

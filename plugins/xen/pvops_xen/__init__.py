@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pvops_core.backends import Backend
-from pvops_core.backends.proof import ProofNotes
 from pvops_core.kinds import MachineKind
 from pvops_xen.kernel import XenKernel
 from pvops_xen.ops import EMPTY, NOPS, XenOps
 from pvops_xen.patchlets import XEN_PATCHLETS
 from pvops_xen.platform import XenPlatform
+from pvops_xen.proof import PROOF
 
 backend = Backend(
     name="xen",
@@ -21,14 +21,7 @@ backend = Backend(
     patchlets=XEN_PATCHLETS,
     nops=NOPS,
     empty=EMPTY,
-    proof=ProofNotes(
-        result_bits={"save_fl": 0x200},  # xen_save_fl_direct sets IF's bit of AX and leaves the others as they were
-        scratch={
-            "xen_mc_irq_flags": "what save_fl gave, all its bits, from xen_mc_batch to xen_mc_issue",
-            "traps.*": "xen_load_idt's static table, filled anew for each set_trap_table",
-        },
-        event_mask=frozenset({"xen_vcpu_info"}),
-    ),
+    proof=PROOF,
     kinds=frozenset({MachineKind.PAE, MachineKind.X86_64}),
     capabilities=frozenset(
         {"mmu.pseudo_physical", "mmu.readonly_tables", "mmu.lazy", "cpu.lazy", "irq.shared_mask", "hypercalls"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from pvops_xen.hypervisor.abi import VmAssist
 from pvops_xen.hypervisor.memory.frames import FrameType
 from pvops_xen.ops.multicalls import MC_BATCH, Lazy
 
-from pvops_core.backends import Environment
+from pvops_core.backends import Environment, HypercallMade
 from pvops_core.machine import GuestFault, PageFault
 from pvops_core.ops import LAYOUTS
 
@@ -168,6 +169,51 @@ def test_a_space_is_pinned_and_given_back(bench64: Bench) -> None:
     ops.exit_mmap(bench.cpu, mm)
     assert all(frames.types[bench.mfn(pfn)] == 1 for pfn in (0x332, 0x333, 0x334))  # mapped writable again
     assert not {ROOT, USER_ROOT, 0x332, 0x333, 0x334} & ops.pinned
+
+
+def test_an_entry_of_both_roots_is_written_by_one_hypercall(bench64: Bench) -> None:
+    bench, ops, made = bench64, ops_of(bench64), list[HypercallMade]()
+    ops.late = True
+    mm = bench.write(MM, bench.words(bench.va(ROOT), bench.va(USER_ROOT)))
+    for pfn in (ROOT, USER_ROOT):
+        bench.write(pfn, bytes(4096))
+    ops.pgd_alloc(bench.cpu, mm)
+    ops.activate_mm(bench.cpu, mm)
+    bench.platform.observe(made.append)
+    ops.set_p4d(bench.cpu, bench.va(ROOT) + 8, 0)
+    (call,) = made
+    assert call.name == "mmu_update"
+    assert call.operations == tuple((bench.mfn(pfn) << 12 | 8, 0) for pfn in (ROOT, USER_ROOT))
+
+
+def test_a_kernel_without_events_has_them_masked_and_stays_as_it_is(bench64: Bench) -> None:
+    bench, ops = bench64, ops_of(bench64)
+    dummy = bench.mfn(TARGET) << 12
+    bench.write(TARGET, bytes(4096))
+    ops.linux = Mock(no_events=dummy, vcpu_info=lambda _cpu: dummy)
+    assert ops.save_fl(bench.cpu) == 0
+    ops.irq_disable(bench.cpu)
+    assert bench.platform.hv.memory.read(dummy, 4096) == bytes(4096)
+    ops.linux = Mock(no_events=dummy + 4096, vcpu_info=lambda _cpu: dummy)
+    assert ops.save_fl(bench.cpu) == 0x200
+    ops.irq_disable(bench.cpu)
+    assert ops.save_fl(bench.cpu) == 0
+    assert bench.platform.hv.memory.u8(dummy + 1) == 1
+
+
+def test_a_context_switch_has_no_thread_s_segment_loaded_while_descriptors_wait(bench: Bench) -> None:
+    ops, cpu, name = ops_of(bench), bench.cpu, "fs" if bench.word == 8 else "gs"
+    ops.guest = Mock(member=lambda *_: 0)
+    ops.gdt[0] = thread = bench.write(TARGET, bytes(64))
+    for entry in range(3):
+        ops.tls[0, entry] = 0
+    cpu.load_segment(name, cpu.get("ss"))
+    before = cpu.get(name)
+    ops.load_tls(cpu, thread, 0)
+    assert cpu.get(name) == before != 0, "no switch"
+    ops.mc(cpu).enter(Lazy.CPU)
+    ops.load_tls(cpu, thread, 0)
+    assert cpu.get(name) == 0
 
 
 def test_early_write_cr3_makes_way_for_the_late_one(bench64: Bench) -> None:

@@ -6,7 +6,8 @@ Nothing is read before it is asked for, and everything is read anew each time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from copy import copy
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pvops_core.errors import MemberError, StructureError
 from pvops_core.guest.types.cprint import Writer
@@ -14,7 +15,6 @@ from pvops_core.guest.types.ctypes import COMPOUND, CTypes, TypeKind
 from pvops_core.machine import GuestFault
 
 if TYPE_CHECKING:
-    from pvops_core.guest.space import KernelSpace
     from pvops_core.images import KernelImage
 
 STRING_LIMIT: Final = 4096
@@ -25,6 +25,13 @@ _CURRENT: Final = ("current_task", "pcpu_hot")
 """What each CPU executes, by the first word of a per-CPU symbol: from 6.2 to 6.14 the second (asm/current.h)."""
 
 Reader = Callable[[int], Any]
+
+
+class Readable(Protocol):
+    """Gives a kernel's memory."""
+
+    def read(self, va: int, length: int) -> bytes:
+        """Bytes; GuestFault where it has none."""
 
 
 class Structures:
@@ -39,7 +46,7 @@ class Structures:
         StructureError: it has no type information that can be read.
     """
 
-    def __init__(self, image: KernelImage, space: KernelSpace, cpus: int) -> None:
+    def __init__(self, image: KernelImage, space: Readable, cpus: int) -> None:
         if (types := image.types) is None:
             raise StructureError(f"{image.path} has no type information (BTF)")
         self.types = CTypes(types, image.pointer_size)
@@ -48,6 +55,12 @@ class Structures:
         self._cpus = cpus
         self._readers: dict[int, Reader] = {}
         self._members: dict[tuple[int, str], tuple[int, Reader]] = {}
+
+    def through(self, space: Readable) -> Structures:
+        """Those of the same kernel, whose memory is read in another way."""
+        found = copy(self)
+        found._space, found._readers, found._members = space, {}, {}  # noqa: SLF001 - its own
+        return found
 
     def struct(self, type: str, address: int | str | Pointer) -> Any:  # noqa: ANN401 - what C has there
         """The value of a type at an address; of a structure or union something whose members are attributes.

@@ -1,8 +1,7 @@
-"""Which pages of a machine's memory have been written since it went back to a snapshot, or the process was forked.
+"""Which pages of a machine's memory have been written since it went back to a snapshot.
 
 After ``PhysicalMemory.load`` every page is the snapshot file's own until it is written, when the host's kernel makes a
-copy; /proc/self/pagemap tells copies from pages of a file, and pages of one process alone from those that it shares
-(Documentation/admin-guide/mm/pagemap.rst of Linux).
+copy; /proc/self/pagemap tells copies from pages of a file (Documentation/admin-guide/mm/pagemap.rst of Linux).
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pvops_core.errors import MachineError
 from pvops_core.machine.memory import PAGE
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ _OF_A_FILE: Final = np.uint64(1 << 61)
 _PAGE_SHIFT: Final = PAGE.bit_length() - 1
 
 
-_EXCLUSIVE: Final = np.uint64(1 << 56)
-
-
 def _entries(memory: PhysicalMemory) -> npt.NDArray[np.uint64]:
     """What the host tells of memory's pages; nothing where it does not."""
     count = memory.size >> _PAGE_SHIFT
@@ -38,19 +33,6 @@ def _entries(memory: PhysicalMemory) -> npt.NDArray[np.uint64]:
     except OSError:
         return np.empty(0, "<u8")
     return entries if len(entries) == count else np.empty(0, "<u8")
-
-
-def pages_since_fork(memory: PhysicalMemory) -> list[int]:
-    """Physical addresses of the pages that this process has written since it was forked, while its parent lives on.
-
-    Raises:
-        MachineError: the host does not tell.
-    """
-    entries = _entries(memory)
-    if not len(entries):
-        raise MachineError("the host does not tell which pages of memory are a process's own (/proc/self/pagemap)")
-    pages: list[int] = (np.flatnonzero(entries & _EXCLUSIVE != 0) << _PAGE_SHIFT).tolist()
-    return pages
 
 
 def written_pages(memory: PhysicalMemory, snapshot: MemorySnapshot) -> list[int]:

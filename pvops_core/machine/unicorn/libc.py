@@ -12,17 +12,18 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_FIXED_PRIVATE = mmap.MAP_PRIVATE | 0x10  # MAP_FIXED has no name in the mmap module
+_FIXED = 0x10  # MAP_FIXED has no name in the mmap module
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64)
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
-def map_private(address: int, size: int, file: int) -> int:
-    """Put a private copy of a file's beginning at a host address, in place of what is there; 0, or the errno."""
+def map_file(address: int, size: int, file: int, *, shared: bool) -> int:
+    """Put a file's beginning, or a private copy, at a host address, in place of what is there; 0, or the errno."""
     protection = mmap.PROT_READ | mmap.PROT_WRITE
-    return 0 if _libc.mmap(address, size, protection, _FIXED_PRIVATE, file, 0) == address else ctypes.get_errno()
+    how = _FIXED | (mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE)
+    return 0 if _libc.mmap(address, size, protection, how, file, 0) == address else ctypes.get_errno()
 
 
 def require_room(size: int, what: str) -> None:

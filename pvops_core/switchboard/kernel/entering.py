@@ -41,7 +41,7 @@ class Entering:
         self._machine = machine
         self._layout = layout
         self._structures = structures
-        self._open: dict[int, Breakpoint | None] = {}
+        self._open: dict[int, tuple[OpHook, Breakpoint | None]] = {}
 
     def is_open(self, hook: OpHook) -> bool:
         """Whether the guest enters Python there."""
@@ -54,9 +54,9 @@ class Entering:
             action = self._action(hook)
             if hook.answers:
                 gates[hook.entrance] = action, hook.back
-                self._open[hook.entrance] = None
+                self._open[hook.entrance] = hook, None
             else:
-                self._open[hook.entrance] = self._machine.break_at(hook.entrance, action)
+                self._open[hook.entrance] = hook, self._machine.break_at(hook.entrance, action)
         if gates:
             self._machine.single_gates.open(gates)
 
@@ -64,7 +64,7 @@ class Entering:
         """No more; not from inside a handler."""
         gates = []
         for entrance in entrances:
-            breakpoint_ = self._open.pop(entrance)
+            _hook, breakpoint_ = self._open.pop(entrance)
             if breakpoint_ is None:
                 gates.append(entrance)
             else:
@@ -72,9 +72,11 @@ class Entering:
         if gates:
             self._machine.single_gates.close(*gates)
 
-    def close_all(self) -> None:
-        """Nobody enters any more."""
-        self.close(tuple(self._open))
+    def only(self, hooks: Iterable[OpHook]) -> None:
+        """Have no entrances open but those of these hooks."""
+        wanted = {hook.entrance: hook for hook in hooks}
+        self.close([entrance for entrance, (hook, _) in self._open.items() if wanted.get(entrance) is not hook])
+        self.open(hook for entrance, hook in wanted.items() if entrance not in self._open)
 
     def _action(self, hook: OpHook) -> Callable[[Vcpu], None]:
         """What happens when the guest has come to a hook's entrance."""

@@ -490,7 +490,6 @@ class OpHooks(Ops):
         self._switches[:] = (Switch(*each) for each in switches)
         self._padding.load(padding)
         self._standing = {op: self._beside.thing(name) for op, (name, _fields) in standing.items()}
-        self._entering.close_all()
         for op, hook in self._standing.items():
             hook.load(standing[op][1])
-        self._entering.open(self.standing)
+        self._entering.only(self.standing)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -64,8 +65,6 @@ class Arrivals:
 
     Attributes:
         counts: how often each op has been called.
-        serve: what is done at a call in place of just looking, if anything: gives the op's result, or None to leave it
-            to the kernel.
         end: how the run ended, when it has.
 
     Raises:
@@ -77,7 +76,7 @@ class Arrivals:
     ) -> None:
         self._session, self._wanted = session, wanted or {}
         self.counts: Counter[str] = Counter()
-        self.serve: Callable[[Vcpu], int | None] | None = None
+        self._serve: Callable[[Vcpu], int | None] | None = None
         self.end: Stop | None = None
         self._at: tuple[str, int, Vcpu] | None = None
         self._hooks = {op: session.hooks.install(op, self._looker(op), BY, by=BY) for op in ops}
@@ -86,8 +85,8 @@ class Arrivals:
         wanted = self._wanted.get(op, frozenset())
 
         def look(cpu: Vcpu) -> int | None:
-            if self._at is not None:  # a copy is at work: what it calls on its way is no arrival
-                return self.serve(cpu) if self.serve is not None else None
+            if self._at is not None:  # a side is at work: what it calls on its way is no arrival
+                return self._serve(cpu) if self._serve is not None else None
             number = self.counts[op]
             self.counts[op] = number + 1
             if number in wanted:
@@ -96,6 +95,15 @@ class Arrivals:
             return None
 
         return look
+
+    @contextmanager
+    def served_by(self, serve: Callable[[Vcpu], int | None]) -> Iterator[None]:
+        """Meanwhile do this at a call in place of just looking: it gives the op's result, or None to leave it."""
+        self._serve = serve
+        try:
+            yield
+        finally:
+            self._serve = None
 
     def next(self, max_ns: int | None = None, max_seconds: float | None = None) -> Arrival | None:
         """Run to the next call that is wanted; None where the run ends before, as ``end`` says."""

@@ -1,4 +1,4 @@
-"""One session in which a kernel stops where it calls ops, and both sides of such a call are tried in copies of it."""
+"""One session in which a kernel stops where it calls ops, and both sides of such a call are tried and undone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pvops_core.ops import signature
 from pvops_core.switchboard import dispatch
 from pvops_core.testing.proofs.arrivals import Arrivals
 from pvops_core.testing.proofs.comparing import differences
-from pvops_core.testing.proofs.copies import in_a_copy
 from pvops_core.testing.proofs.flushing import Flushing
 from pvops_core.testing.proofs.naming import KernelPlaces
+from pvops_core.testing.proofs.patience import patience
 from pvops_core.testing.proofs.proof import Example
 from pvops_core.testing.proofs.sides import Side, SideCaller
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pvops_core.testing.proofs.arrivals import Arrival
 
 SECONDS: Final = 20.0
-"""Wall time that one call may take in its copy."""
+"""Wall time that one state may take."""
 
 
 class ProofBench:
@@ -47,16 +47,19 @@ class ProofBench:
         self.arrivals = Arrivals(session, wanted, wanted)
         self._flushing, self._places = Flushing(session), KernelPlaces(session, notes)
 
-    def compare(self, arrival: Arrival, offered: Implementation, other: int | None = None) -> Example | str:
+    def compare(
+        self, arrival: Arrival, offered: Implementation, other: int | None = None, seconds: float = SECONDS
+    ) -> Example | str:
         """What differs at a call; or why the hook has left it to the kernel's own function.
 
         Args:
             arrival: the call.
             offered: the hook.
             other: its first argument, in place of what it has.
+            seconds: wall time that it may take.
 
         Raises:
-            MachineError: it could not be tried.
+            PvopsError: it could not be tried.
         """
         session = self._session
         arguments = _arguments(session.machine, arrival)
@@ -68,8 +71,9 @@ class ProofBench:
             arguments[first.name] = other
         meant = self._notes.result_bits.get(arrival.op, -1)
         caller = SideCaller(session, arrival, self._flushing, registers, meant)
-        kernel = in_a_copy(caller.call, seconds=SECONDS)
-        hook = in_a_copy(lambda: self._served(caller, arrival, offered), seconds=SECONDS)
+        with patience(seconds):
+            kernel = caller.call()
+            hook = self._served(caller, arrival, offered)
         if hook.passed:
             return hook.passed
         self._places.moved()
@@ -91,8 +95,8 @@ class ProofBench:
                 passed.append(own.reason)
                 return None
 
-        self.arrivals.serve = serve
-        side = caller.call()
+        with self.arrivals.served_by(serve):
+            side = caller.call()
         return attrs.evolve(side, passed=passed[0]) if passed else side
 
     def _site(self, arrival: Arrival) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
@@ -11,7 +12,8 @@ import numpy as np
 from pvops_core.testing.changes import ACCESSED_DIRTY, PRESENT
 
 if TYPE_CHECKING:
-    from pvops_core.testing.proofs.sides import Side
+    from pvops_core.testing.proofs.sides import Hypercall, Side
+    from pvops_core.testing.proofs.unread import Masks
 
 KINDS: Final = (
     "end",
@@ -62,6 +64,12 @@ class Places(Protocol):
     def own(self, va: int) -> bool:
         """Whether a guest-virtual address is of such memory."""
 
+    def unread(self, written: Mapping[int, bytes], among: Collection[int]) -> Masks:
+        """Which bytes of some pages nobody reads, after a call that has written pages."""
+
+    def returns(self, hypercall: str) -> bool:
+        """Whether a hypercall ends the handling of a fault."""
+
 
 def differences(kernel: Side, hook: Side, places: Places, size: int) -> Iterator[ProofDifference]:
     """Where two sides differ.
@@ -95,15 +103,19 @@ def _registers(kernel: Mapping[str, int], hook: Mapping[str, int]) -> Iterator[P
 
 
 def _memory(kernel: Side, hook: Side, places: Places, size: int) -> Iterator[ProofDifference]:
-    for page in sorted(kernel.pages.keys() | hook.pages.keys()):
+    written = sorted(kernel.pages.keys() | hook.pages.keys())
+    found = {page: [side.pages.get(page) or places.read(page) for side in (kernel, hook)] for page in written}
+    differing = {page: pair for page, pair in found.items() if pair[0] != pair[1]}
+    if not differing:
+        return
+    masks = [places.unread(side.pages, differing.keys()) for side in (kernel, hook)]
+    for page, pair in differing.items():
+        skipped = masks[0][page] & masks[1][page]
         before = places.read(page)
-        one, other = (side.pages.get(page, before) for side in (kernel, hook))
-        if one == other:
-            continue
-        old, left, right = (np.frombuffer(data, f"<u{size}") for data in (before, one, other))
+        left, right = (np.where(skipped, 0, np.frombuffer(data, "u1")).view(f"<u{size}") for data in pair)
         for place in np.flatnonzero(left != right).tolist():
-            was, a, b = int(old[place]), int(left[place]), int(right[place])
             address = page + place * size
+            was, a, b = (int.from_bytes(data[place * size :][:size], "little") for data in (before, *pair))
             walked = a & b & PRESENT and not (a ^ b) & ~ACCESSED_DIRTY  # set by the processor, on its way
             if place * size < kernel.dead.get(page, 0) or walked or places.scratch(address):
                 continue
@@ -112,21 +124,31 @@ def _memory(kernel: Side, hook: Side, places: Places, size: int) -> Iterator[Pro
 
 
 def _hypercalls(kernel: Side, hook: Side, places: Places) -> Iterator[ProofDifference]:
-    if kernel.hypercalls == hook.hypercalls:
-        return
-    for number in range(max(len(kernel.hypercalls), len(hook.hypercalls))):
-        one, other = (_call(side, number, places) for side in (kernel, hook))
+    calls = [_plain(_without_returns(kernel, len(kernel.faults) - len(hook.faults), places), places)]
+    calls.append(_plain(hook.hypercalls, places))
+    for number, (one, other) in enumerate(zip_longest(*calls, fillvalue="none")):
         if one != other:
             yield ProofDifference("hypercalls", f"number {number}", one, other)
 
 
-def _call(side: Side, number: int, places: Places) -> str:
-    if number >= len(side.hypercalls):
-        return "none"
-    name, arguments, result, inner = side.hypercalls[number]
+def _without_returns(side: Side, count: int, places: Places) -> Iterator[Hypercall]:
+    """Without those that end the handling of so many faults, which the other side has not got."""
+    for call in side.hypercalls:
+        if count > 0 and places.returns(call[0]):
+            count -= 1
+        else:
+            yield call
+
+
+def _plain(calls: Iterable[Hypercall], places: Places) -> list[str]:
+    return [_call(call, places) for call in calls]
+
+
+def _call(call: Hypercall, places: Places) -> str:
+    name, arguments, result, inner, operations = call
     own = ("own memory" if isinstance(each, str) or places.own(each) else f"{each:#x}" for each in arguments)
-    shown = ", ".join(own)
-    return f"{'in a multicall ' if inner else ''}{name}({shown}) = {result}"
+    told = "".join(f" {{{', '.join(f'{word:#x}' for word in words)}}}" for words in operations)
+    return f"{'in a multicall ' if inner else ''}{name}({', '.join(own)}){told} = {result}"
 
 
 def _flushes(side: Side) -> str:

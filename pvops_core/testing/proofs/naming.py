@@ -11,13 +11,15 @@ import numpy as np
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import GuestFault
 from pvops_core.testing.changes import PAGE, Frames
+from pvops_core.testing.proofs.unread import OF_LINUX, UnreadMemory
 from pvops_core.x86 import PRESENT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from pvops_core.backends.proof import ProofNotes
     from pvops_core.session import Session
+    from pvops_core.testing.proofs.unread import Masks
 
 _LARGE: Final = 0x80
 _KERNEL_MAP: Final = {32: 0xC0000000, 64: 0xFFFFFFFF80000000}
@@ -37,6 +39,7 @@ class KernelPlaces:
         self._session, self._notes = session, notes
         self._memory, self._image = session.machine.memory, session.guest.image
         self._frames = Frames(session)
+        self._unread = UnreadMemory(session, {**OF_LINUX, **notes.unread})
         self._tables: frozenset[int] | None = None
         self._map = 0
         symbols = session.guest.symbols
@@ -61,6 +64,14 @@ class KernelPlaces:
     def scratch(self, address: int) -> bool:
         """Whether its backend says that the variable may hold anything after a call."""
         return self._is_scratch(self._variable(address))
+
+    def unread(self, written: Mapping[int, bytes], among: Collection[int]) -> Masks:
+        """Which bytes of some pages nobody reads, after a call that has written pages."""
+        return self._unread.masks(written, among)
+
+    def returns(self, hypercall: str) -> bool:
+        """Whether it ends the handling of a fault."""
+        return hypercall in self._notes.returns
 
     def own(self, va: int) -> bool:
         """Whether a guest-virtual address is that of such a variable."""

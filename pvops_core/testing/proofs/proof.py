@@ -121,10 +121,12 @@ class Proof:
     Attributes:
         ops: of each.
         end: how the boot that states were taken from ended.
+        whole: that was its own end, and not for lack of time or by a crash.
     """
 
     ops: tuple[OpProof, ...]
     end: str
+    whole: bool = True
 
     @property
     def unexplained(self) -> int:

@@ -1,23 +1,24 @@
-"""Proves a backend's hooks: boots a kernel, stops where it calls ops, and compares two copies that make the call."""
+"""Proves a backend's hooks: boots a kernel, stops where it calls ops, and has both sides make the call."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from time import monotonic
+from typing import TYPE_CHECKING, Final, Self, TypedDict, Unpack
 
 import attrs
 
-from pvops_core.errors import MachineError
+from pvops_core.errors import PvopsError
 from pvops_core.ops import signature
 from pvops_core.testing.changes import PAGE
 from pvops_core.testing.proofs.arrivals import Arrivals, picks
-from pvops_core.testing.proofs.bench import ProofBench
+from pvops_core.testing.proofs.bench import SECONDS, ProofBench
 from pvops_core.testing.proofs.madeup import made_up, takes_any
 from pvops_core.testing.proofs.proof import OpProof, Proof
 
 if TYPE_CHECKING:
     from pvops_core.backends.proof import ProofNotes
+    from pvops_core.machine import Stop
     from pvops_core.session import Session
     from pvops_core.switchboard.implementations import Implementation
     from pvops_core.testing.proofs.arrivals import Arrival
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 Offer = Callable[["Session", str], "Implementation | None"]
 """Gives the hook that is to be proven for an op of a session's; None if there is none."""
+
+_CUT: Final = frozenset({"timeout", "crash", "dead"})
+"""Ends of a boot that has not come to its own."""
+_FOR_COUNTING: Final = 0.5
+"""Part of the time allowed after which calls are counted no more: those that have been are tried."""
 
 
 class Asked(TypedDict, total=False):
@@ -45,7 +51,7 @@ class Prover:
         wanted: hook names of the ops; all that have a hook unless given.
         states: how many states of each op to try.
         seed: decides which.
-        max_seconds: wall time after which a boot is given up.
+        max_seconds: wall time after which all is over, with what has been found until then.
         progress: is told of what goes on.
     """
 
@@ -67,18 +73,20 @@ class Prover:
 
     def prove(self) -> Proof:
         """Boot twice: to count the calls of ops, and to stop at some."""
+        begun = monotonic()
         with self.make() as session:
             proofs = self._proofs(session)
-            arrivals = Arrivals(session, [op for op, each in proofs.items() if not each.why_not])
-            arrivals.next(max_seconds=self.max_seconds)
+            arrivals = Arrivals(session, sorted(op for op, each in proofs.items() if not each.why_not))
+            arrivals.next(max_seconds=None if self.max_seconds is None else _FOR_COUNTING * self.max_seconds)
             counts = dict(arrivals.counts)
         for op, proof in proofs.items():
             proof.calls = counts.get(op, 0)
             if not proof.why_not and not proof.calls:
                 proof.why_not = "the boot does not call it"
         with self.make() as session:
-            end = self._compare(session, proofs, picks(counts, self.states, self.seed))
-        return Proof(tuple(proofs.values()), end)
+            bench = ProofBench(session, picks(counts, self.states, self.seed), self.notes)
+            end = self._compare(session, bench, proofs, None if self.max_seconds is None else begun + self.max_seconds)
+        return Proof(tuple(proofs.values()), f"{end.reason} {end.detail}".rstrip(), end.reason not in _CUT)
 
     def _proofs(self, session: Session) -> dict[str, OpProof]:
         """Of each op that is wanted nothing yet, or why it cannot be compared."""
@@ -98,26 +106,20 @@ class Prover:
                 proof.why_not = proof.justified.reason
         return proofs
 
-    def _compare(self, session: Session, proofs: Mapping[str, OpProof], wanted: Mapping[str, frozenset[int]]) -> str:
+    def _compare(self, session: Session, bench: ProofBench, proofs: Mapping[str, OpProof], until: float | None) -> Stop:
         """Boot, and compare at every call that is wanted; how the boot ended."""
-        bench = ProofBench(session, wanted, self.notes)
-        gc.collect()
-        gc.freeze()  # a copy need not look at what lasts
-        try:
-            while (arrival := bench.arrivals.next(max_seconds=self.max_seconds)) is not None:
-                proof, offered = proofs[arrival.op], self.offer(session, arrival.op)
-                assert offered is not None, "it was there in the boot before"
-                self.progress(f"{arrival.op}, call {arrival.number}")
-                for other in self._others(arrival):
-                    proof.own[arrival.hook.originals[-1]] += 1
-                    try:
-                        proof.add(bench.compare(arrival, offered, other))
-                    except MachineError as error:
-                        proof.lost[str(error)] += 1
-        finally:
-            gc.unfreeze()
+        while (arrival := bench.arrivals.next(max_seconds=_left(until))) is not None:
+            proof, offered = proofs[arrival.op], self.offer(session, arrival.op)
+            assert offered is not None, "it was there in the boot before"
+            self.progress(f"{arrival.op}, call {arrival.number}")
+            for other in self._others(arrival):
+                proof.own[arrival.hook.originals[-1]] += 1
+                try:
+                    proof.add(bench.compare(arrival, offered, other, min(SECONDS, _left(until) or SECONDS)))
+                except PvopsError as error:
+                    proof.lost[str(error)] += 1
         assert bench.arrivals.end is not None
-        return f"{bench.arrivals.end.reason} {bench.arrivals.end.detail}".rstrip()
+        return bench.arrivals.end
 
     def _others(self, arrival: Arrival) -> Iterator[int | None]:
         """The argument that a call has, and a made-up one where any will do."""
@@ -128,3 +130,8 @@ class Prover:
             given = arrival.vcpu.get(place.registers[0]) if place.registers else 0
             frames = arrival.vcpu.machine.memory.size // PAGE
             yield made_up(given, place.bits, frames, f"{self.seed} {arrival.op} {arrival.number}")
+
+
+def _left(until: float | None) -> float | None:
+    """Seconds to a time; a run that has none ends at once."""
+    return None if until is None else max(until - monotonic(), 0.001)

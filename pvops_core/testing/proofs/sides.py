@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.machine.run.written import pages_since_fork
+from pvops_core.machine.run.written import written_pages
 from pvops_core.ops import signature
 from pvops_core.session.callee import Callee
 from pvops_core.session.calls import CallError
@@ -29,6 +29,10 @@ LIMIT: Final = 20_000_000
 _DEBUG: Final = (6, 7)
 
 
+Hypercall = tuple[str, tuple[int | str, ...], int, bool, tuple[tuple[int, ...], ...]]
+"""One that was made: name, arguments, result, whether it was an entry of a multicall, and what arrays told it."""
+
+
 @attrs.frozen
 class Side:
     """What a call came to.
@@ -41,7 +45,7 @@ class Side:
         flags: those that are not arithmetic's.
         pages: contents of the pages of machine memory that were written, by address.
         dead: of pages of the stack, how many bytes at their beginning lie below the pointer of who called.
-        hypercalls: name, arguments, result and whether it was an entry of a multicall, of each, in order.
+        hypercalls: in order.
         flushes: what the vCPUs' caches of translations dropped, in order: vCPU, and an address, "space" or "all".
         faults: vector and address of the exceptions on the way.
     """
@@ -53,13 +57,13 @@ class Side:
     flags: int = 0
     pages: dict[int, bytes] = attrs.field(factory=dict)
     dead: dict[int, int] = attrs.field(factory=dict)
-    hypercalls: tuple[tuple[str, tuple[int | str, ...], int, bool], ...] = ()
+    hypercalls: tuple[Hypercall, ...] = ()
     flushes: tuple[tuple[int, int | str], ...] = ()
     faults: tuple[tuple[int, int | None], ...] = ()
 
 
 class SideCaller:
-    """Makes the call that a vCPU is about to make, once more and alone; in a copy of the process, for it stays made.
+    """Makes the call that a vCPU is about to make, alone, and undoes it.
 
     Args:
         session: the vCPU's.
@@ -70,23 +74,37 @@ class SideCaller:
     """
 
     def __init__(
-        self, session: Session, arrival: Arrival, flushing: Flushing, registers: Mapping[str, int], meant: int = -1
+        self,
+        session: Session,
+        arrival: Arrival,
+        flushing: Flushing,
+        registers: Mapping[str, int],
+        meant: int = -1,
     ) -> None:
         self._session, self._arrival, self._flushing = session, arrival, flushing
         self._given, self._meant = registers, meant
 
     def call(self) -> Side:
-        """Make it."""
+        """Make it, and see what it came to."""
+        machine, platform = self._session.machine, self._session.platform
+        made: list[HypercallMade] = []
+        with machine.undone() as before:
+            platform.observe(made.append)
+            self._flushing.begin()
+            try:
+                side = self._made(made)
+            finally:
+                platform.ignore(made.append)
+            pages = {page: machine.memory.read(page, PAGE) for page in written_pages(machine.memory, before)}
+        return attrs.evolve(side, pages=pages)
+
+    def _made(self, made: Sequence[HypercallMade]) -> Side:
         session, cpu, hook = self._session, self._arrival.vcpu, self._arrival.hook
-        machine = session.machine
-        how = signature(hook.slot, machine.kind)
-        size, top = machine.kind.pointer_size, cpu.rsp
+        how = signature(hook.slot, session.machine.kind)
+        size, top = session.machine.kind.pointer_size, cpu.rsp
         words = [cpu.word(top + size * (1 + number)) for number in range(how.stack_words)]
         callee = Callee(hook.op, hook.entrance, self._given, words, how)
         dead = dict(dead_stack(cpu, top, session.guest.stack_size))
-        made: list[HypercallMade] = []
-        self._flushing.begin()
-        session.platform.observe(made.append)
         ended, back = "", cpu
         with ExitStack() as standing:
             call = standing.enter_context(session.calls.standing(cpu, callee))
@@ -99,7 +117,7 @@ class SideCaller:
             faults = tuple((fault.vector, fault.address) for fault in call.faults)
             registers = self._registers(back, callee, faults)
             flags = registers.pop("rflags") & ~ARITHMETIC
-            side = Side(
+            return Side(
                 ended=ended,
                 result=callee.result(back) & self._meant if not ended else 0,
                 registers=registers,
@@ -109,8 +127,6 @@ class SideCaller:
                 faults=faults,
                 dead=dead,
             )
-        pages = {page: machine.memory.read(page, PAGE) for page in pages_since_fork(machine.memory)}
-        return attrs.evolve(side, pages=pages)
 
     def _registers(self, cpu: Vcpu, callee: Callee, faults: Sequence[tuple[int, int | None]]) -> dict[str, int]:
         lost = callee.lost(cpu.machine.kind.bits) | {*STACK_POINTERS.values()}
@@ -119,8 +135,8 @@ class SideCaller:
         found = registers_of(cpu) | {f"dr{number}": cpu.debug.read(number) for number in _DEBUG}
         return {name: value for name, value in found.items() if name not in lost}
 
-    def _plain(self, made: HypercallMade, top: int) -> tuple[str, tuple[int | str, ...], int, bool]:
+    def _plain(self, made: HypercallMade, top: int) -> Hypercall:
         """A hypercall without what depends on the depth of the stack: where a function keeps its variables."""
         base = top & -self._session.guest.stack_size
         arguments = tuple("own memory" if base <= each < top else each for each in made.arguments)
-        return made.name, arguments, made.result, made.inner
+        return made.name, arguments, made.result, made.inner, made.operations

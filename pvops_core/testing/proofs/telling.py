@@ -20,6 +20,7 @@ def document(proof: Proof, states: int, seed: int) -> dict[str, Any]:
         "states": states,
         "seed": seed,
         "end": proof.end,
+        "whole": proof.whole,
         "equal": not proof.unexplained,
         "tried": proof.states,
         "unexplained": proof.unexplained,

@@ -146,7 +146,7 @@ def guest(memory: Memory) -> Structures:
         "untyped": MEMORY + 0x3B0,
         "current_task": MEMORY + 0x390 - 0x10 + 0x10,
     }
-    return Structures(image(sample(), symbols), memory, 2)  # type: ignore[arg-type]
+    return Structures(image(sample(), symbols), memory, 2)
 
 
 def test_members_are_what_c_has_there(guest: Structures) -> None:

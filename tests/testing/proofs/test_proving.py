@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -16,6 +17,7 @@ from pvops_core.machine import GuestFault, Vcpu
 from pvops_core.ops import LAYOUTS
 from pvops_core.session import Session
 from pvops_core.switchboard.implementations import of_callable
+from pvops_core.testing.proofs import proving
 from pvops_core.testing.proofs.arrivals import picks
 from pvops_core.testing.proofs.proving import Prover
 from tests.session.selfpatching import CELL, SelfPatching
@@ -46,6 +48,7 @@ class Settings(TypedDict, total=False):
     wanted: frozenset[str]
     states: int
     seed: int
+    max_seconds: float
 
 
 class Working(SelfPatching):
@@ -169,6 +172,46 @@ def test_a_hook_that_fails_is_lost_and_unexplained(image: KernelImage) -> None:
     assert found.unexplained == 2
     (reason,) = found.lost
     assert "no such luck" in reason
+
+
+def hanging(_cpu: Vcpu) -> int:
+    while True:
+        pass
+
+
+def test_a_hook_that_never_comes_back_is_lost(image: KernelImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proving, "SECONDS", 0.3)
+    proof = prove(image, {**SOUND, "read_cr3": hanging})
+    (reason,) = of(proof, "read_cr3").lost
+    assert "it has not answered in 0.3 s" in reason
+    assert of(proof, "read_cr2").equal == 2
+    assert proof.whole
+
+
+def test_time_that_is_up_ends_a_proof_with_what_it_has_found() -> None:
+    endless = Working.of("mmu.read_cr2").build(body=(0, bytes.fromhex("ebfe")))
+    began = time.monotonic()
+    proof = prove(endless, SOUND, max_seconds=2.0)
+    assert (proof.whole, proof.end.partition(" ")[0]) == (False, "timeout")
+    assert of(proof, "read_cr2").equal == 1
+    assert time.monotonic() - began < 5
+
+
+def test_trials_leave_no_trace(image: KernelImage) -> None:
+    """Memory and counts at the end of the boot in which calls were tried are those of the boot in which none was."""
+    backends, sessions = load_backends().backends, list[Session]()
+
+    def make() -> Session:
+        sessions.append(Session(Kernel(image), (backends["native"],), memory=32 << 20))
+        return sessions[-1]
+
+    def offer(_session: Session, op: str) -> Implementation | None:
+        return of_callable(op, SOUND[op]) if op in SOUND else None
+
+    assert Prover(make=make, offer=offer, notes=NOTES).prove().states == 2 * len(SOUND)
+    counted, tried = (session.machine for session in sessions)
+    assert counted.counts == tried.counts
+    assert counted.memory.read(0, 32 << 20) == tried.memory.read(0, 32 << 20)
 
 
 def test_what_is_justified_is_not_tried_and_told(image: KernelImage) -> None:

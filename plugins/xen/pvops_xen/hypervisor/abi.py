@@ -119,6 +119,12 @@ class MmuExt(enum.IntEnum):
     UNMARK_SUPER = 20
 
 
+MMUEXT_ARGUMENTS: Final = {
+    **dict.fromkeys((MmuExt.INVLPG_MULTI, MmuExt.SET_LDT, MmuExt.COPY_PAGE), (1, 2)),
+    MmuExt.TLB_FLUSH_MULTI: (2,),
+    **dict.fromkeys((MmuExt.TLB_FLUSH_LOCAL, MmuExt.TLB_FLUSH_ALL, MmuExt.FLUSH_CACHE, MmuExt.FLUSH_CACHE_GLOBAL), ()),
+}
+"""Which of its two arguments an operation has, if not the first alone (xen/include/public/xen.h)."""
 UVMF_NONE: Final = 0
 UVMF_TLB_FLUSH: Final = 1
 UVMF_INVLPG: Final = 2

@@ -16,6 +16,7 @@ from pvops_xen.hypervisor.events.ops import event_channel_op, event_channel_op_c
 from pvops_xen.hypervisor.grants.ops import grant_table_op
 from pvops_xen.hypervisor.memory import memory_op as memory
 from pvops_xen.hypervisor.memory import mmu
+from pvops_xen.hypervisor.operations import operations
 from pvops_xen.hypervisor.processor import callbacks, debugreg, tables
 from pvops_xen.hypervisor.processor.iret import iret
 from pvops_xen.hypervisor.scheduling import sched, vcpus
@@ -178,6 +179,11 @@ _INT_ARGUMENTS: Final[dict[int, tuple[int, ...]]] = {
 _NAMES: Final = {int(call): call.name.lower() for call in Hypercall}
 
 
+def arity(number: int) -> int:
+    """How many arguments a hypercall of a 64-bit guest has."""
+    return HYPERCALLS[64][number][1] if number in HYPERCALLS[64] else len(_NO_ARGUMENTS)
+
+
 def name_of(number: int) -> str:
     """Name of a hypercall, for counts."""
     return _NAMES.get(number) or f"hypercall_{number}"
@@ -221,4 +227,4 @@ def made(
     """What to tell those who look of a hypercall that was made at virtual time ``ns``."""
     _name, _handler, masks = _CALLS[hv.domain.abi.bits].get(number, ("", None, ()))
     taken = tuple(value & mask for value, mask in zip(arguments, masks, strict=False))
-    return HypercallMade(cpu.index, name_of(number), taken, result, ns, inner)
+    return HypercallMade(cpu.index, name_of(number), taken, result, ns, inner, operations(hv, cpu, number, taken))

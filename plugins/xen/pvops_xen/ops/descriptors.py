@@ -118,12 +118,18 @@ class XenDescriptorOps(SpaceOps):
 
     @hookimpl
     def load_tls(self, cpu: Vcpu, t: int, cpu_nr: int) -> None:
-        """update_descriptor for each entry that differs from what the GDT holds."""
+        """update_descriptor for each entry that differs from what the GDT holds.
+
+        In a context switch the segment that user code addresses its thread by is null from here on: it is loaded anew
+        with the batch still waiting, and must not name a descriptor that the batch changes.
+        """
         gdt = self.gdt.get(cpu_nr)
         if gdt is None:
             return
         offset = self.guest.member("thread_struct", "tls_array")
         batch = self.mc(cpu)
+        if batch.mode == Lazy.CPU:
+            cpu.load_segment("fs" if self.bits == 64 else "gs", 0)
         for index in range(_TLS_ENTRIES):
             place = gdt + 8 * (_TLS_MIN[self.bits] + index)
             descriptor = cpu.u64(t + offset + 8 * index)

@@ -14,13 +14,20 @@ if TYPE_CHECKING:
 
 
 class XenIrqOps(XenGroup):
-    """Upcalls masked means interrupts disabled. Nothing here touches the CPU's own flag, which stays set."""
+    """Upcalls masked means interrupts disabled. Nothing here touches the CPU's own flag, which stays set.
+
+    As long as a kernel has no vcpu_info of Xen's they are disabled (``xen_irq_ops``).
+    """
 
     def _masked(self, cpu: Vcpu) -> bool:
-        return bool(self.env.machine.memory.u8(self.info(cpu) + self.platform.hv.abi.upcall_mask))
+        info = self.info(cpu)
+        masked = self.env.machine.memory.u8(info + self.platform.hv.abi.upcall_mask)
+        return bool(masked) or (self.linux is not None and info == self.linux.no_events)
 
     def _mask(self, cpu: Vcpu, *, masked: bool) -> None:
-        self.env.machine.memory.set_u8(self.info(cpu) + self.platform.hv.abi.upcall_mask, int(masked))
+        info = self.info(cpu)
+        if self.linux is None or info != self.linux.no_events:
+            self.env.machine.memory.set_u8(info + self.platform.hv.abi.upcall_mask, int(masked))
 
     def _check_events(self, cpu: Vcpu) -> None:
         """``check_events``: an upcall that became pending while masked comes now, on the way back to the caller."""

@@ -83,6 +83,11 @@ class Linux:
         return self.memory.at(self._word(variable))
 
     @cached_property
+    def no_events(self) -> int:
+        """Machine address of ``xen_dummy_shared_info``'s vcpu_info: until Xen's is mapped, no event can come."""
+        return self.memory.at(self.names.address("xen_dummy_shared_info"))
+
+    @cached_property
     def _direct_map(self) -> int:
         return self.variable("page_offset_base")
 

@@ -97,10 +97,7 @@ class LinuxBatch(Multicalls):
     def extended(
         self, command: int, arg1: int | None = None, arg2: int | None = None, *, mask: bytes = b"", joins: bool = False
     ) -> None:
-        """An mmuext_op; one that ``joins`` those before it, as ``xen_extend_mmuext_op``.
-
-        Of an argument that a command has not got, what was there is left there.
-        """
+        """An mmuext_op; one that ``joins`` those before it, as ``xen_extend_mmuext_op``."""
         operation = OPERATION.at(_BITS).form
         if joins and self._extend(Hypercall.MMUEXT_OP, operation.pack(command, arg1 or 0, arg2 or 0)):
             return

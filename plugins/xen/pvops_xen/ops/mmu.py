@@ -173,11 +173,17 @@ class XenEntryOps(XenGroup):
 
     @hookimpl
     def set_p4d(self, cpu: Vcpu, p4dp: int, p4dval: int) -> None:
-        """Write a root entry; user space's also into the root that user mode runs on."""
+        """Write a root entry; user space's also into the root that user mode runs on, by the same hypercall."""
         user = self._user_entry(cpu, p4dp)
-        self._set_upper(cpu, p4dp, p4dval)
-        if user:
-            self._set_upper(cpu, user, p4dval)
+        places = [p4dp, user] if user else [p4dp]
+        if not self.is_pinned(cpu, p4dp):
+            for place in places:
+                cpu.set_u64(place, p4dval)
+            return
+        batch = self.mc(cpu)
+        for place in places:
+            batch.update_entry(self.machine_of(cpu, place), p4dval)
+        batch.issue(Lazy.MMU)
 
     def _user_entry(self, cpu: Vcpu, p4dp: int) -> int:
         """``xen_get_user_pgd``: the same slot of the user root; 0 if there is none, or the slot is the kernel's."""
