@@ -21,6 +21,7 @@ from pvops_core.testing.proofs.proving import Prover
 from pvops_core.testing.proofs.subject import Subject
 
 DEFAULT_SECONDS = 3600.0
+_SHORTEST = 0.001
 
 
 def prove(
@@ -71,7 +72,11 @@ def prove(
     boot's end, 3 no state could be tried, 2 the files are no kernel or do not fit the backend, 4 pvops or a plugin
     failed.
     """
-    begun = monotonic()
+    until = monotonic() + max_seconds
+
+    def left() -> float:
+        return max(until - monotonic(), _SHORTEST)
+
     runoptions.check_folders(json)
     plugins = tuple(plugin or ())
     loaded = runoptions.load(plugins)
@@ -90,8 +95,7 @@ def prove(
     with subject.make() as session:
         wanted = frozenset(slot.op.name for slot in chosen(session.known_table.layout, runoptions.names(ops)))
     with progress(f"proving {name} against {kernel.name}"):
-        seconds = max(max_seconds - (monotonic() - begun), 0.001)
-        proof = Prover.of(subject, wanted=wanted, states=states, max_seconds=seconds).prove()
+        proof = Prover.of(subject, wanted=wanted, states=states, left=left).prove()
     head = {"image": image_json(subject.kernel.image), "backend": name}
     write_json("prove", head | telling.document(proof, states, seed), json)
     text = sys.stderr if json == STDOUT else sys.stdout

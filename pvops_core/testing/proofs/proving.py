@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from time import monotonic
 from typing import TYPE_CHECKING, Final, Self, TypedDict, Unpack
 
 import attrs
@@ -37,7 +36,7 @@ class Asked(TypedDict, total=False):
     """What :class:`Prover` may be told besides."""
 
     wanted: frozenset[str] | None
-    max_seconds: float | None
+    left: Callable[[], float | None]
 
 
 @attrs.frozen(kw_only=True)
@@ -51,7 +50,7 @@ class Prover:
         wanted: hook names of the ops; all that have a hook unless given.
         states: how many states of each op to try.
         seed: decides which.
-        max_seconds: wall time after which all is over, with what has been found until then.
+        left: gives the wall time that is left for all, in seconds, above 0; after it what has been found is told.
         progress: is told of what goes on.
     """
 
@@ -61,7 +60,7 @@ class Prover:
     wanted: frozenset[str] | None = None
     states: int = 200
     seed: int = 0
-    max_seconds: float | None = None
+    left: Callable[[], float | None] = lambda: None
     progress: Callable[[str], None] = lambda _text: None
 
     @classmethod
@@ -73,11 +72,11 @@ class Prover:
 
     def prove(self) -> Proof:
         """Boot twice: to count the calls of ops, and to stop at some."""
-        begun = monotonic()
         with self.make() as session:
             proofs = self._proofs(session)
             arrivals = Arrivals(session, sorted(op for op, each in proofs.items() if not each.why_not))
-            arrivals.next(max_seconds=None if self.max_seconds is None else _FOR_COUNTING * self.max_seconds)
+            left = self.left()
+            arrivals.next(max_seconds=None if left is None else _FOR_COUNTING * left)
             counts = dict(arrivals.counts)
         for op, proof in proofs.items():
             proof.calls = counts.get(op, 0)
@@ -85,7 +84,7 @@ class Prover:
                 proof.why_not = "the boot does not call it"
         with self.make() as session:
             bench = ProofBench(session, picks(counts, self.states, self.seed), self.notes)
-            end = self._compare(session, bench, proofs, None if self.max_seconds is None else begun + self.max_seconds)
+            end = self._compare(session, bench, proofs)
         return Proof(tuple(proofs.values()), f"{end.reason} {end.detail}".rstrip(), end.reason not in _CUT)
 
     def _proofs(self, session: Session) -> dict[str, OpProof]:
@@ -106,16 +105,16 @@ class Prover:
                 proof.why_not = proof.justified.reason
         return proofs
 
-    def _compare(self, session: Session, bench: ProofBench, proofs: Mapping[str, OpProof], until: float | None) -> Stop:
+    def _compare(self, session: Session, bench: ProofBench, proofs: Mapping[str, OpProof]) -> Stop:
         """Boot, and compare at every call that is wanted; how the boot ended."""
-        while (arrival := bench.arrivals.next(max_seconds=_left(until))) is not None:
+        while (arrival := bench.arrivals.next(max_seconds=self.left())) is not None:
             proof, offered = proofs[arrival.op], self.offer(session, arrival.op)
             assert offered is not None, "it was there in the boot before"
             self.progress(f"{arrival.op}, call {arrival.number}")
             for other in self._others(arrival):
                 proof.own[arrival.hook.originals[-1]] += 1
                 try:
-                    proof.add(bench.compare(arrival, offered, other, min(SECONDS, _left(until) or SECONDS)))
+                    proof.add(bench.compare(arrival, offered, other, min(SECONDS, self.left() or SECONDS)))
                 except PvopsError as error:
                     proof.lost[str(error)] += 1
         assert bench.arrivals.end is not None
@@ -130,8 +129,3 @@ class Prover:
             given = arrival.vcpu.get(place.registers[0]) if place.registers else 0
             frames = arrival.vcpu.machine.memory.size // PAGE
             yield made_up(given, place.bits, frames, f"{self.seed} {arrival.op} {arrival.number}")
-
-
-def _left(until: float | None) -> float | None:
-    """Seconds to a time; a run that has none ends at once."""
-    return None if until is None else max(until - monotonic(), 0.001)
