@@ -18,6 +18,8 @@ from pathlib import Path
 import attrs
 
 from pvops_core.errors import PvopsError, UsageError
+from pvops_core.guests.builtin.tables import table_header
+from pvops_core.ops import LAYOUTS
 
 COMPILER = "12.2.0"
 """Version of gcc that the committed objects were made with (``gcc -dumpfullversion``)."""
@@ -125,6 +127,11 @@ def _offsets(flags: list[str], out: Path) -> None:
     (out / "asm_offsets.h").write_text(header)
 
 
+def _tables(variant: Variant, out: Path) -> None:
+    """The tables of ops, in the order of the catalogue."""
+    (out / "layout.h").write_text(table_header(LAYOUTS[variant.layout]))
+
+
 def _user_program(variant: Variant, flags: list[str], out: Path) -> None:
     """The user-mode program, linked at its own address and flattened; the kernel carries it as data."""
     _run(["gcc", *flags, "-c", "-o", str(out / "user.o"), "user/user.c"], SOURCE)
@@ -142,6 +149,7 @@ def build(variant: Variant) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         flags = [*_COMMON, *variant.flags, "-I.", f"-I{out}", f"-ffile-prefix-map={out}=."]
+        _tables(variant, out)
         _offsets(flags, out)
         _user_program(variant, flags, out)
         _run(

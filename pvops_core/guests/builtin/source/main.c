@@ -17,18 +17,7 @@ struct {
 #endif
 u8 empty_zero_page[PAGE_SIZE] __page_aligned;
 
-#if defined(LAYOUT_2_6_23)
-struct paravirt_ops paravirt_ops;
-#elif defined(LAYOUT_2_6_24)
-struct pv_init_ops pv_init_ops;
-struct pv_time_ops pv_time_ops;
-struct pv_cpu_ops pv_cpu_ops;
-struct pv_irq_ops pv_irq_ops;
-struct pv_apic_ops pv_apic_ops;
-struct pv_mmu_ops pv_mmu_ops;
-#else
-struct paravirt_patch_template pv_ops;
-#endif
+PV_DEFINE_TABLES
 
 void start_kernel(const struct boot_info *info);
 

@@ -61,66 +61,69 @@
 #define PV_FUNC2(R, g, op, T1, T2)				PV_INLINE R op(T1 a, T2 b) { return PV_CALL2(g, op, a, b); }
 #define PV_FUNC3(R, g, op, T1, T2, T3)				PV_INLINE R op(T1 a, T2 b, T3 c) { return PV_CALL3(g, op, a, b, c); }
 
-PV_VOID0(cpu, io_delay)
-PV_FUNC1(unsigned long, cpu, get_debugreg, int)
-PV_VOID2(cpu, set_debugreg, int, unsigned long)
-PV_FUNC0(unsigned long, cpu, read_cr0)
-PV_VOID1(cpu, write_cr0, unsigned long)
-PV_VOID1(cpu, write_cr4, unsigned long)
-PV_VOID0(cpu, load_tr_desc)
-PV_VOID1(cpu, load_gdt, const struct desc_ptr *)
-PV_VOID1(cpu, load_idt, const struct desc_ptr *)
-PV_VOID2(cpu, set_ldt, const void *, unsigned int)
-PV_FUNC0(unsigned long, cpu, store_tr)
-PV_VOID2(cpu, load_tls, struct thread_struct *, unsigned int)
-PV_VOID1(cpu, load_gs_index, unsigned int)
-PV_VOID3(cpu, write_ldt_entry, struct desc_struct *, int, const void *)
-PV_VOID4(cpu, write_gdt_entry, struct desc_struct *, int, const void *, int)
-PV_VOID3(cpu, write_idt_entry, struct gate_struct *, int, const struct gate_struct *)
-PV_VOID2(cpu, alloc_ldt, struct desc_struct *, unsigned int)
-PV_VOID2(cpu, free_ldt, struct desc_struct *, unsigned int)
-PV_VOID1(cpu, load_sp0, unsigned long)
-PV_VOID0(cpu, invalidate_io_bitmap)
-PV_VOID0(cpu, update_io_bitmap)
+/* Made of the catalogue in layout.h: name, group, result and arguments. */
+#define PV_OP(op)	PV_OF_##op
+
+PV_OP(io_delay)
+PV_OP(get_debugreg)
+PV_OP(set_debugreg)
+PV_OP(read_cr0)
+PV_OP(write_cr0)
+PV_OP(write_cr4)
+PV_OP(load_tr_desc)
+PV_OP(load_gdt)
+PV_OP(load_idt)
+PV_OP(set_ldt)
+PV_OP(store_tr)
+PV_OP(load_tls)
+PV_OP(load_gs_index)
+PV_OP(write_ldt_entry)
+PV_OP(write_gdt_entry)
+PV_OP(write_idt_entry)
+PV_OP(alloc_ldt)
+PV_OP(free_ldt)
+PV_OP(load_sp0)
+PV_OP(invalidate_io_bitmap)
+PV_OP(update_io_bitmap)
 PV_INLINE void wbinvd(void) { PV_ALT0(cpu, wbinvd, "wbinvd", X86_FEATURE_XENPV); }
-PV_VOID4(cpu, cpuid, u32 *, u32 *, u32 *, u32 *)
-PV_FUNC1(u64, cpu, read_msr, unsigned int)
-PV_VOID3(cpu, write_msr, unsigned int, u32, u32)
-PV_FUNC2(u64, cpu, read_msr_safe, unsigned int, int *)
-PV_FUNC3(int, cpu, write_msr_safe, unsigned int, u32, u32)
-PV_FUNC1(u64, cpu, read_pmc, int)
-PV_VOID1(cpu, start_context_switch, struct task *)
-PV_VOID1(cpu, end_context_switch, struct task *)
+PV_OP(cpuid)
+PV_OP(read_msr)
+PV_OP(write_msr)
+PV_OP(read_msr_safe)
+PV_OP(write_msr_safe)
+PV_OP(read_pmc)
+PV_OP(start_context_switch)
+PV_OP(end_context_switch)
 
 PV_INLINE unsigned long save_fl(void) { return PV_CALLEE0(irq, save_fl, "pushf; pop %%rax", X86_FEATURE_XENPV); }
 PV_INLINE void irq_disable(void) { PV_CALLEE0(irq, irq_disable, "cli", X86_FEATURE_XENPV); }
 PV_INLINE void irq_enable(void) { PV_CALLEE0(irq, irq_enable, "sti", X86_FEATURE_XENPV); }
-PV_VOID0(irq, safe_halt)
-PV_VOID0(irq, halt)
+PV_OP(safe_halt)
+PV_OP(halt)
 
-PV_VOID0(mmu, flush_tlb_user)
-PV_VOID0(mmu, flush_tlb_kernel)
-PV_VOID1(mmu, flush_tlb_one_user, unsigned long)
-PV_VOID2(mmu, flush_tlb_multi, const unsigned long *, const struct flush_tlb_info *)
-PV_VOID2(mmu, tlb_remove_table, struct mmu_gather *, void *)
-PV_VOID1(mmu, exit_mmap, struct mm *)
-PV_VOID3(mmu, notify_page_enc_status_changed, unsigned long, int, bool)
+PV_OP(flush_tlb_user)
+PV_OP(flush_tlb_kernel)
+PV_OP(flush_tlb_one_user)
+PV_OP(flush_tlb_multi)
+PV_OP(tlb_remove_table)
+PV_OP(exit_mmap)
+PV_OP(notify_page_enc_status_changed)
 PV_INLINE unsigned long read_cr2(void) { return PV_CALLEE0(mmu, read_cr2, "mov %%cr2, %%rax", X86_FEATURE_XENPV); }
-PV_VOID1(mmu, write_cr2, unsigned long)
+PV_OP(write_cr2)
 PV_INLINE unsigned long read_cr3(void) { return PV_ALT0(mmu, read_cr3, "mov %%cr3, %%rax", X86_FEATURE_XENPV); }
 PV_INLINE void write_cr3(unsigned long cr3) { PV_ALT1(mmu, write_cr3, "mov %%rdi, %%cr3", X86_FEATURE_XENPV, cr3); }
-PV_VOID2(mmu, activate_mm, struct mm *, struct mm *)
-PV_VOID2(mmu, dup_mmap, struct mm *, struct mm *)
-PV_FUNC1(int, mmu, pgd_alloc, struct mm *)
-PV_VOID2(mmu, pgd_free, struct mm *, pgd_t *)
-PV_VOID2(mmu, alloc_pte, struct mm *, unsigned long)
-PV_VOID2(mmu, alloc_pmd, struct mm *, unsigned long)
-PV_VOID2(mmu, alloc_pud, struct mm *, unsigned long)
-PV_VOID2(mmu, alloc_p4d, struct mm *, unsigned long)
-PV_VOID1(mmu, release_pte, unsigned long)
-PV_VOID1(mmu, release_pmd, unsigned long)
-PV_VOID1(mmu, release_pud, unsigned long)
-PV_VOID1(mmu, release_p4d, unsigned long)
+PV_OP(activate_mm)
+PV_OP(dup_mmap)
+PV_OP(pgd_alloc)
+PV_OP(pgd_free)
+PV_OP(alloc_pte)
+PV_OP(alloc_pmd)
+PV_OP(alloc_pud)
+PV_OP(alloc_p4d)
+PV_OP(release_pte)
+PV_OP(release_pmd)
+PV_OP(release_pud)
+PV_OP(release_p4d)
 
 /* Conversions between what the kernel means and what a table holds; bare metal: the same. */
 #define PV_CONVERT_ENTRY(name)							\
@@ -157,9 +160,9 @@ PV_INLINE void ptep_modify_prot_commit(struct vma *vma, unsigned long addr, pte_
 PV_INLINE void mmu_lazy_mode_enter(void) { PV_CALL0(mmu, lazy_mode.enter); }
 PV_INLINE void mmu_lazy_mode_leave(void) { PV_CALL0(mmu, lazy_mode.leave); }
 PV_INLINE void mmu_lazy_mode_flush(void) { PV_CALL0(mmu, lazy_mode.flush); }
-PV_VOID3(mmu, set_fixmap, unsigned int, u64, u64)
+PV_OP(set_fixmap)
 
-PV_VOID2(lock, queued_spin_lock_slowpath, u32 *, u32)
+PV_OP(queued_spin_lock_slowpath)
 PV_INLINE void queued_spin_unlock(u32 *lock)
 {
 	PV_CALLEE1(lock, queued_spin_unlock, "movb $0, (%%rdi)", X86_FEATURE_PVUNLOCK, lock);
