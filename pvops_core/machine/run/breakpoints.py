@@ -116,7 +116,7 @@ class Breakpoints:
         place = self._places.get(address)
         for breakpoint_ in tuple(place.breakpoints) if place else ():
             breakpoint_.action(vcpu)
-        if place and place.acts and self._loop.interrupted and vcpu.rip == address:
+        if self._loop.interrupted and vcpu.rip == address and self._slots[vcpu.index].engine.stops_within:
             self._standing[vcpu.index] = here
 
     def displace(self, vcpu: Vcpu, standing: Standing = None) -> Standing:

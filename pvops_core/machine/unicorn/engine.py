@@ -280,6 +280,11 @@ class Engine:
         self._no_stops = ctypes.c_uint8.from_address(self.handle + switch)
         self._choose_stops()
 
+    @property
+    def stops_within(self) -> bool:
+        """Whether ``stop`` takes effect where it is asked for, and not where the next block begins."""
+        return self._no_stops is None or not self._no_stops.value
+
     def stop_before(self, addresses: Sequence[int]) -> None:
         """End ``start`` before an instruction at one of these linear addresses; holds for code translated from now on.
 

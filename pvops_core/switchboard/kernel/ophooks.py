@@ -125,11 +125,9 @@ class OpHooks(Ops):
         patches = next((name for name in _PATCHES_SITES if name in kernel.symbols), None)
         if patches is not None:
             machine.break_at(kernel.symbols[patches], self._patching, acts=False)
-            if "patched" not in points.passed:
-                OwnSlots(
-                    machine, kernel.symbols, patches, partial(self._fill, own=True), partial(self._fill, own=False)
-                )
-        points.listen(self._at_point)
+            lend, take = (partial(self._fill, own=own) for own in (True, False))
+            OwnSlots(machine, kernel.symbols, points, patches, lend, take)
+        points.listen(self._at_point, acts=False)
         machine.watch(self._wish)
         machine.keep(self)
 
@@ -451,9 +449,13 @@ class OpHooks(Ops):
 
     def _fill(self, *, own: bool) -> None:
         """Slots of standing hooks get the kernel's own function, or the entrance again."""
-        hooks = [hook for hook in self._standing.values() if self._entering.is_open(hook)]
-        ways = [(hook, (hook.original, hook.entrance)[:: 1 if own else -1]) for hook in hooks]
-        self._poker.transaction([self._slot_poke(hook, old, new) for hook, (new, old) in ways], by="hooks", holder=self)
+        self._slots.look()
+        pokes = []
+        for hook in self._standing.values():
+            old, new = (hook.entrance, hook.original) if own else (hook.original, hook.entrance)
+            if self._entering.is_open(hook) and self._table.target(hook.slot) == old:
+                pokes.append(self._slot_poke(hook, old, new))
+        self._poker.transaction(pokes, by="hooks", holder=self)
         self._slots.accept()
 
     def _wish(self) -> int | None:

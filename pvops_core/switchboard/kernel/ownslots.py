@@ -10,47 +10,49 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from pvops_core.guest.points import Passed, Points
     from pvops_core.machine import Machine, Vcpu
 
 _LOOKS: Final = "paravirt_set_cap"
+_CALLER, _AFTER = "alternatives", "patched"
 
 
 class OwnSlots:
-    """Lends a kernel its own slots, once.
+    """Lends a kernel its own slots, from where the function begins that calls the one that looks.
+
+    Nothing acts where it stands, which would slow all code down until then: a block of code ends at that call, and
+    another before the first record of a site has been read.
 
     Args:
-        machine: its machine, before the kernel has patched itself.
+        machine: its machine.
         symbols: its functions.
+        points: notes how far its boot has come.
         patches: name of the function that comes after the look, and patches sites.
         lend: puts into the slots what they would hold without hooks; every vCPU is stopped.
-        take: puts the hooks into them again.
+        take: puts the hooks into them again, where they are not.
     """
 
     def __init__(
         self,
         machine: Machine,
         symbols: Mapping[str, int],
+        points: Points,
         patches: str,
         lend: Callable[[], None],
         take: Callable[[], None],
     ) -> None:
         self._machine = machine
-        self._take = take
-        self._lent = False
+        self._points = points
         self._lend = lend
-        places = (_LOOKS, patches) if _LOOKS in symbols else ()
-        self._places = [machine.break_at(symbols[name], self._at) for name in places]
+        self._take = take
+        if _LOOKS in symbols:
+            points.listen(self._at_point, acts=False)
+            machine.break_at(symbols[patches], self._look_is_over, acts=False)
 
-    def _at(self, _vcpu: Vcpu) -> None:
-        self._machine.defer(self._over if self._lent else self._begin)
+    def _at_point(self, passed: Passed, _vcpu: Vcpu) -> None:
+        if passed.name == _CALLER:
+            self._machine.defer(self._lend)
 
-    def _begin(self) -> None:
-        self._lent = True
-        self._lend()
-
-    def _over(self) -> None:
-        if self._places:
-            self._take()
-        for place in self._places:
-            self._machine.remove(place)
-        self._places.clear()
+    def _look_is_over(self, _vcpu: Vcpu) -> None:
+        if _CALLER in self._points.passed and _AFTER not in self._points.passed:
+            self._machine.defer(self._take)

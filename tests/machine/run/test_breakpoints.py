@@ -163,3 +163,24 @@ def test_the_end_of_single_steps_meets_no_fault_for_the_guest(make_rig: Callable
     assert rig.cpu.rip == missing
     assert rig.run() == "fault"
     assert [(vector, address) for vector, _error, address, _rip in rig.platform.seen] == [(14, missing)]
+
+
+@pytest.mark.parametrize("others", [(), (DATA,)])
+def test_one_that_only_looks_sees_an_arrival_once_whoever_stops_there(
+    make_rig: Callable[..., Rig], others: tuple[int, ...]
+) -> None:
+    """With breakpoints that act at other places the engine stops where it stands, and comes there again."""
+    rig = make_rig(MachineKind.X86_64)
+    seen: list[int] = []
+
+    def look(vcpu: Vcpu) -> None:
+        seen.append(vcpu.rip)
+        rig.machine.defer(lambda: None)
+
+    rig.code("e8fb000000 e8f6000000 f4")
+    rig.code("c3", CODE + 0x100)
+    rig.machine.break_at(CODE + 0x100, look, acts=False)
+    for address in others:
+        rig.machine.break_at(address, lambda _vcpu: None)
+    assert rig.run() == "poweroff"
+    assert seen == [CODE + 0x100] * 2
