@@ -124,7 +124,8 @@ def unpack(data: bytes, limit: int, magic: bytes) -> bytes:
     name = identify(data)
     stream = next((reader for known, _, reader in FORMATS if known == name), None)
     if stream is None:
-        raise CompressionError(f"cannot unpack {name or 'an unknown format'} (begins {data[:6].hex(' ')})")
+        hint = "; give the vmlinux, as extract-vmlinux of the kernel's scripts unpacks it with lzop" if name else ""
+        raise CompressionError(f"cannot unpack {name or 'an unknown format'} (begins {data[:6].hex(' ')}){hint}")
     pieces: list[bytes] = []
     total = 0
     try:

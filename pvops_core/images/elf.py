@@ -29,7 +29,7 @@ NOTE_LIMIT: Final = 4096
 """Most of each that are read; a vmlinux has some 40 sections, 5 segments and 20 notes."""
 
 # What pyelftools and construct raise on damaged input; found by mutation, not documented.
-_FAILURES = (
+FAILURES = (
     ELFError,
     ConstructError,
     struct.error,
@@ -70,7 +70,7 @@ class _ElfReader:
             raise self.error(f"lies past the end of the image's {len(self.data):#x} bytes", offset, field)
         try:
             return struct_parse(kind, self.stream, stream_pos=offset)
-        except _FAILURES as failure:
+        except FAILURES as failure:
             raise self.error(f"cannot be read: {failure or type(failure).__name__}", offset, field) from failure
 
 

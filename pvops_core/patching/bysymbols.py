@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import ImageError
+from pvops_core.images.dwarf import structure
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS, Convention, Layout, Slot
 from pvops_core.ops.linux_ages import GROUPS, JUMPS, MARKS, MEMBERS, ONE_TABLE, members, op_of
+from pvops_core.patching.derived import CALLEE_SAVE, TEMPLATE
 from pvops_core.patching.fills import NOP_NAMES
 
 if TYPE_CHECKING:
@@ -88,6 +90,30 @@ def layout_from_symbols(image: KernelImage, slots: Mapping[int, int]) -> Layout 
         paths.append((name, name, 0, _convention(image, name, "")))
     if hits <= 0 or len(paths) <= max(slots):
         return None
+    return _made(paths, kind)
+
+
+def layout_from_dwarf(image: KernelImage) -> Layout | None:
+    """The layout that a kernel's DWARF gives: the catalogue's own where it has the same slots.
+
+    ``struct paravirt_patch_template`` has all groups, by their variables' names to 4.18 and then by those of
+    ``pv_ops``' members; 2.6.23 has one structure.
+    """
+    size, source = image.pointer_size, "kernel/paravirt.c"
+    found = structure(image, source, TEMPLATE) or structure(image, source, "paravirt_ops")
+    if not found or [member.offset for member in found] != [number * size for number in range(len(found))]:
+        return None
+    kind = MachineKind.X86_64 if size == 8 else MachineKind.I386
+    paths: list[tuple[str, str, int, Convention]] = []
+    first: dict[str, int] = {}
+    for member in found:
+        thunk = member.holder == CALLEE_SAVE
+        path = member.path.removesuffix(".func") if thunk else member.path
+        group = path.partition(".")[0]
+        symbol = group if group in GROUPS or path in image.symbols else "pv_ops" if "." in path else "paravirt_ops"
+        offset = member.offset - first.setdefault(symbol, member.offset)
+        convention = Convention.CALLEE_SAVE if thunk else _convention(image, path, "")
+        paths.append((path, symbol, offset, convention))
     return _made(paths, kind)
 
 

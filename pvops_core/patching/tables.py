@@ -13,7 +13,7 @@ import attrs
 
 from pvops_core.errors import ImageError, LayoutError
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.bysymbols import layout_from_symbols
+from pvops_core.patching.bysymbols import layout_from_dwarf, layout_from_symbols
 from pvops_core.patching.code.operands import slot_operand
 from pvops_core.patching.derived import layout_from_types
 from pvops_core.patching.fills import NOP_NAMES
@@ -72,7 +72,7 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
         raise sites[0].error(
             image, "instr", "no site calls through a table: the image is patched already, or is no kernel"
         )
-    derived = layout_from_types(image) or _by_symbols(image, slots)
+    derived = layout_from_types(image) or layout_from_dwarf(image) or _by_symbols(image, slots)
     candidates = _known(image) if derived is None else [derived]
     most = max((len(layout.slots) for layout in candidates), default=0)
     beyond = next((site for site in sites if site.type >= most > 0), None)

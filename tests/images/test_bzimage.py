@@ -61,7 +61,7 @@ def refused(data: bytes) -> ImageError:
 
 def test_lzo_is_named() -> None:
     error = refused(wrap_payload(b"\x89LZO\0\r\n\x1a\n" + bytes(64)))
-    assert "lzo" in error.message
+    assert "cannot unpack lzo (begins 89 4c 5a 4f 00 0d); give the vmlinux, as extract-vmlinux" in error.message
     assert error.offset == PAYLOAD_AT
 
 
