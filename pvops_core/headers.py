@@ -63,7 +63,7 @@ def _empty(bits: int) -> cstruct:
     return types
 
 
-class Place(NamedTuple):
+class MemberPlace(NamedTuple):
     """A field: its offset, and the library's type."""
 
     offset: int
@@ -88,7 +88,7 @@ class Struct:
     def __init__(self, header: Header, name: str) -> None:
         self.header = header
         self.name = name
-        self._places: dict[tuple[int, str], Place] = {}
+        self._places: dict[tuple[int, str], MemberPlace] = {}
 
     def size(self, bits: int) -> int:
         """Its ``sizeof``, in bytes."""
@@ -106,14 +106,14 @@ class Struct:
         """
         return self.place(path, bits).offset
 
-    def place(self, path: str, bits: int) -> Place:
+    def place(self, path: str, bits: int) -> MemberPlace:
         """A field's offset and type."""
         place = self._places.get((bits, path))
         if place is None:
             place = self._places[bits, path] = self._found(path, bits)
         return place
 
-    def _found(self, path: str, bits: int) -> Place:
+    def _found(self, path: str, bits: int) -> MemberPlace:
         offset, kind = 0, self.header.types(bits).resolve(self.name)
         for name, index in _STEP.findall(path):
             field = getattr(kind, "fields", {}).get(name)
@@ -123,7 +123,7 @@ class Struct:
             if index:
                 kind = kind.type
                 offset += int(index) * len(kind)
-        return Place(offset, kind)
+        return MemberPlace(offset, kind)
 
     def whole(self, *paths: str) -> Fields:
         """These fields, read and written as the whole structure."""

@@ -147,6 +147,9 @@ NAMES: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "pvops_core.boot.text": {"ImageMemory": ("pvops_core.guest:GuestText", "pvops_core.guest.GuestText")},
     "pvops_core.guests.session": {"Session": (f"{_SESSIONS}:Session", "pvops_core.session.Session")},
     "pvops_core.machine.msrs": {"ServedMsr": ("pvops_core.machine:ServedMsr", "pvops_core.machine.ServedMsr")},
+    "pvops_core.testing.lab": {
+        "Lab": ("pvops_core.testing.fixtures.lab:KeptMachine", "pvops_core.testing.fixtures.lab.KeptMachine")
+    },
     "pvops_core.testing.patched": {
         "Patcher": ("pvops_core.testing.patched:PatchCaller", "pvops_core.testing.patched.PatchCaller")
     },

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pvops_core.child.serving import lines_of_parent, take_stdout, tell_of_faults
-from pvops_core.child.supervised import Child, Loss, LostError, finish, python
+from pvops_core.child.supervised import Child, ChildLostError, Loss, finish, python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ def call_apart(function: Callable[..., T], *arguments: object, limits: Limits) -
         limits: what the process may take.
 
     Raises:
-        LostError: the process did not come to an answer.
+        ChildLostError: the process did not come to an answer.
     """
     answer = finish(_answer(_packed((function, arguments)), limits))
     given: T = _unpacked(answer)
@@ -42,7 +42,7 @@ async def _answer(request: bytes, limits: Limits) -> bytes:
         await child.say(request)
         return await child.within(limits, child.answer())
     except OSError as error:
-        raise LostError(Loss.DIED, f"it could not be started: {error}") from error
+        raise ChildLostError(Loss.DIED, f"it could not be started: {error}") from error
     finally:
         await child.end()
 

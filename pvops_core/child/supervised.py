@@ -63,7 +63,7 @@ class Loss(enum.Enum):
     GARBAGE = enum.auto()
 
 
-class LostError(Exception):
+class ChildLostError(Exception):
     """A child will not answer: how it was lost, and why in a sentence."""
 
     def __init__(self, loss: Loss, reason: str) -> None:
@@ -149,7 +149,7 @@ class Child:
             await self.stdin.drain()
 
     async def line(self) -> bytes:
-        """The next line that it writes; nothing once it writes no more. Raises LostError for one too long."""
+        """The next line that it writes; nothing once it writes no more. Raises ChildLostError for one too long."""
         assert self.process.stdout is not None
         try:
             return await self.process.stdout.readline()
@@ -157,15 +157,15 @@ class Child:
             raise self.wrote_too_much() from None
 
     async def answer(self) -> bytes:
-        """The next line that it writes; LostError if it ends before that."""
+        """The next line that it writes; ChildLostError if it ends before that."""
         line = await self.line()
         if not line:
-            raise LostError(Loss.DIED, how_it_ended(await self.process.wait()))
+            raise ChildLostError(Loss.DIED, how_it_ended(await self.process.wait()))
         return line
 
-    def wrote_too_much(self) -> LostError:
+    def wrote_too_much(self) -> ChildLostError:
         """The loss of a child that floods its parent."""
-        return LostError(Loss.GARBAGE, f"{self.name} wrote more than {self._output // _MIB} MiB")
+        return ChildLostError(Loss.GARBAGE, f"{self.name} wrote more than {self._output // _MIB} MiB")
 
     async def within(
         self, limits: Limits, conversation: Coroutine[None, None, T], late: Callable[[], str] | None = None
@@ -179,7 +179,7 @@ class Child:
                 without it, the talk may take the limits' time.
 
         Raises:
-            LostError: it took more time or memory than it may, or the talk found it lost.
+            ChildLostError: it took more time or memory than it may, or the talk found it lost.
         """
         end = time.monotonic() + limits.wall_s
         too_long = f"no end after {limits.wall_s:.3g} s of wall time"
@@ -219,10 +219,10 @@ class Child:
     async def _watch(self, memory: int, late: Callable[[], str]) -> None:
         while True:
             if reason := late():
-                raise LostError(Loss.TIMEOUT, reason)
+                raise ChildLostError(Loss.TIMEOUT, reason)
             if (resident_bytes(self.pid or self.process.pid) or 0) > memory:
                 doing = self.doing and f", while {self.doing}"
-                raise LostError(Loss.MEMORY, f"grew beyond {memory // _MIB} MiB of memory{doing}")
+                raise ChildLostError(Loss.MEMORY, f"grew beyond {memory // _MIB} MiB of memory{doing}")
             await asyncio.sleep(_POLL_S)
 
     async def _keep_stderr(self, process: Process) -> None:

@@ -36,7 +36,7 @@ _FREED: Final = ("__init_begin", "__init_end")
 
 
 @attrs.frozen(eq=False)
-class Subject:
+class WatchedKernel:
     """A kernel, and what of it is looked at.
 
     Attributes:
@@ -54,7 +54,7 @@ class Subject:
     groups: tuple[AltGroup, ...]
 
 
-def read_subject(image: KernelImage) -> Subject:
+def read_subject(image: KernelImage) -> WatchedKernel:
     """Find out where to look.
 
     Raises:
@@ -69,7 +69,7 @@ def read_subject(image: KernelImage) -> Subject:
     slots = tuple(table.slots[number] for number in sorted(table.slots))
     if len(slots) != len(table.layout.slots):
         raise image.error(f"do not say where the {table.layout.name} table is", field="symbols")
-    return Subject(image, sites, table.layout, slots, grouped(read_alternatives(image)))
+    return WatchedKernel(image, sites, table.layout, slots, grouped(read_alternatives(image)))
 
 
 @attrs.define(eq=False)
@@ -99,7 +99,7 @@ class Watcher:
         subject: the kernel.
     """
 
-    def __init__(self, stub: Stub, subject: Subject) -> None:
+    def __init__(self, stub: Stub, subject: WatchedKernel) -> None:
         self._stub, self._subject = stub, subject
         self._seen = Seen()
 

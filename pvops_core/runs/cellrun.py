@@ -10,7 +10,7 @@ import attrs
 
 from pvops_core.backends.blame import own_stack
 from pvops_core.child.limits import Limits
-from pvops_core.child.supervised import INTERPRETER, Child, Loss, LostError, how_it_ended
+from pvops_core.child.supervised import INTERPRETER, Child, ChildLostError, Loss, how_it_ended
 from pvops_core.errors import HostMemoryError, tells_of_no_memory
 from pvops_core.runs import wire
 from pvops_core.runs.observation import Observation, Outcome
@@ -39,7 +39,7 @@ def worker(command: Sequence[str] = WORKER, terminal: tuple[int, int] | None = N
     return Child(command, "the worker", descriptors=descriptors, environ=environ)
 
 
-class _RunLostError(LostError):
+class _RunLostError(ChildLostError):
     """The run's own process ended without an answer; the worker that had made it is well."""
 
 
@@ -80,10 +80,10 @@ class CellRun:
         except OSError as error:
             return self._lost(Outcome.DIED, f"the worker could not be started: {error}")
         self.worker.doing = self._phase.value
-        answer: Observation | LostError | None = None
+        answer: Observation | ChildLostError | None = None
         try:
             answer = await self.worker.within(self.limits, self._answer(), self._late)
-        except LostError as lost:
+        except ChildLostError as lost:
             answer = lost
             if lost.loss is Loss.TIMEOUT:
                 await self.worker.tell_where()
@@ -137,7 +137,7 @@ class CellRun:
         status = await self.worker.process.wait()
         if found is not None:
             return found
-        raise LostError(Loss.DIED, self._without_answer(status))
+        raise ChildLostError(Loss.DIED, self._without_answer(status))
 
     def _without_answer(self, status: int) -> str:
         how = how_it_ended(status)
@@ -146,7 +146,7 @@ class CellRun:
 
     def _own(self, observation: Observation) -> Observation:
         if observation.cell != self.request.cell:
-            raise LostError(Loss.GARBAGE, "the worker answered for another run")
+            raise ChildLostError(Loss.GARBAGE, "the worker answered for another run")
         return observation
 
     def _note(self, message: wire.Message) -> None:
@@ -190,4 +190,4 @@ def _decode(line: bytes) -> wire.Message:
     except (TypeError, ValueError, KeyError, RecursionError) as error:
         start = line[:60].decode(errors="replace").strip()
         reason = f"the worker's answer makes no sense ({error}): {start!r}"
-        raise LostError(Loss.GARBAGE, reason) from None
+        raise ChildLostError(Loss.GARBAGE, reason) from None

@@ -8,7 +8,7 @@ import attrs
 
 from pvops_core.child.calls import call_apart
 from pvops_core.child.limits import Limits
-from pvops_core.child.supervised import Loss, LostError
+from pvops_core.child.supervised import ChildLostError, Loss
 from pvops_core.errors import MachineError, PvopsError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def play_apart(name: str, seed: int, options: Mapping[str, str]) -> Performance:
     """
     try:
         played = call_apart(_play, name, seed, dict(options), limits=LIMITS)
-    except LostError as lost:
+    except ChildLostError as lost:
         died = f"died: {lost.reason}" if lost.loss is Loss.DIED else f"was ended: {lost.reason}"
         raise MachineError(f"the process that played {name} {died}") from lost
     if isinstance(played, Failure):

@@ -85,7 +85,7 @@ class Changes(Mapping[str | int, StateChange]):
         return "{" + ", ".join(shown) + "}"
 
 
-class Frames:
+class GuestFrames:
     """Where a guest's kernel sees machine memory: in its image, or in its map of all memory.
 
     Args:
@@ -131,7 +131,7 @@ class StateDiff:
         stack: the stack pointer below which nothing counts.
     """
 
-    def __init__(self, session: Session, cpu: Vcpu, frames: Frames, stack: int) -> None:
+    def __init__(self, session: Session, cpu: Vcpu, frames: GuestFrames, stack: int) -> None:
         self._memory, self._size = session.machine.memory, session.machine.kind.pointer_size
         origin = self._memory.origin
         if origin is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.testing.changes import Frames, StateDiff
+from pvops_core.testing.changes import GuestFrames, StateDiff
 from pvops_core.testing.effect import Effect, Tally
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Meter:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._frames = Frames(session)
+        self._frames = GuestFrames(session)
         self.calls = session.calls
 
     def measure(self, cpu: Vcpu, callee: Callee, *, interrupts: bool, max_ns: int) -> Effect:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pvops_core.testing.call import Caller
     from pvops_core.testing.fixtures.cells import MachineCell
     from pvops_core.testing.fixtures.choices import Choices
-    from pvops_core.testing.fixtures.lab import Lab, Pool
+    from pvops_core.testing.fixtures.lab import KeptMachine, Pool
     from pvops_core.testing.patched import PatchCaller
     from pvops_core.testing.textpage import TextPage
 
@@ -42,9 +42,9 @@ MARKERS: Final = {
     "backend that does not have one",
 }
 _LOADED: Final[pytest.StashKey[Loaded]] = pytest.StashKey()
-_LABS: Final[pytest.StashKey[Pool[MachineCell, Lab]]] = pytest.StashKey()
+_LABS: Final[pytest.StashKey[Pool[MachineCell, KeptMachine]]] = pytest.StashKey()
 _KERNELS: Final[pytest.StashKey[Pool[Recipe, BootedKernel]]] = pytest.StashKey()
-_USED: Final[pytest.StashKey[Lab | BootedKernel]] = pytest.StashKey()
+_USED: Final[pytest.StashKey[KeptMachine | BootedKernel]] = pytest.StashKey()
 """Whose machine a test has."""
 
 
@@ -246,14 +246,14 @@ def pvops_cell(request: pytest.FixtureRequest) -> MachineCell:
 
 
 @pytest.fixture
-def pvops_lab(request: pytest.FixtureRequest, pvops_cell: MachineCell) -> Lab:
+def pvops_lab(request: pytest.FixtureRequest, pvops_cell: MachineCell) -> KeptMachine:
     """The machine, at the point where the test begins."""
-    from pvops_core.testing.fixtures.lab import KEPT, ImpossibleError, Lab, Pool  # noqa: PLC0415 - likewise
+    from pvops_core.testing.fixtures.lab import KEPT, ImpossibleError, KeptMachine, Pool  # noqa: PLC0415 - likewise
 
     config = request.config
     if _LABS not in config.stash:
         backends, seed = loaded_backends(config).backends, config.getoption("--pvops-seed")
-        config.stash[_LABS] = Pool(partial(Lab, backends=backends, seed=seed), KEPT)
+        config.stash[_LABS] = Pool(partial(KeptMachine, backends=backends, seed=seed), KEPT)
     try:
         lab = config.stash[_LABS].get(pvops_cell)
     except ImpossibleError as error:
@@ -269,7 +269,7 @@ def backend(request: pytest.FixtureRequest, pvops_cell: MachineCell) -> Backend:
 
 
 @pytest.fixture
-def session(pvops_lab: Lab) -> Session:
+def session(pvops_lab: KeptMachine) -> Session:
     """The built-in guest on the backend, its first vCPU standing in the kernel."""
     return pvops_lab.session
 
@@ -287,19 +287,19 @@ def vcpu(machine: Machine) -> Vcpu:
 
 
 @pytest.fixture
-def call(pvops_lab: Lab) -> Caller:
+def call(pvops_lab: KeptMachine) -> Caller:
     """Calls one op and says what it did: ``call("write_cr3", root).changes``."""
     return pvops_lab.call
 
 
 @pytest.fixture
-def patch(pvops_lab: Lab) -> PatchCaller:
+def patch(pvops_lab: KeptMachine) -> PatchCaller:
     """The code that the backend puts in place of a call: ``patch("irq_disable").assembles_to("cli")``."""
     return pvops_lab.patch
 
 
 @pytest.fixture
-def text_page(pvops_lab: Lab) -> TextPage:
+def text_page(pvops_lab: KeptMachine) -> TextPage:
     """Room in the guest's text for code of the test's own."""
     from pvops_core.testing.textpage import TextPage  # noqa: PLC0415 - likewise
 

@@ -9,7 +9,7 @@ import pytest
 
 from pvops_core.child.calls import call_apart
 from pvops_core.child.limits import Limits
-from pvops_core.child.supervised import Loss, LostError
+from pvops_core.child.supervised import ChildLostError, Loss
 
 
 def loud(word: str, number: int) -> tuple[str, int, int]:
@@ -32,13 +32,13 @@ def test_a_call_gives_what_it_gives_whatever_else_is_written(capfd: pytest.Captu
 
 
 def test_one_that_raises_dies(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(LostError, match="exit status 1") as lost:
+    with pytest.raises(ChildLostError, match="exit status 1") as lost:
         call_apart(int, "no number", limits=Limits())
     assert lost.value.loss is Loss.DIED
     assert "no number" in capfd.readouterr().err
 
 
 def test_one_that_hangs_is_ended() -> None:
-    with pytest.raises(LostError) as lost:
+    with pytest.raises(ChildLostError) as lost:
         call_apart(time.sleep, 600, limits=Limits(wall_s=1.5))
     assert lost.value.loss is Loss.TIMEOUT

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pvops_core.child.limits import Limits
-from pvops_core.child.supervised import Child, Loss, LostError, finish, how_it_ended
+from pvops_core.child.supervised import Child, ChildLostError, Loss, finish, how_it_ended
 
 BEGIN = "import os, signal, sys, time, subprocess\n"
 
@@ -44,13 +44,13 @@ def test_an_answer_is_a_line_and_ends_it() -> None:
     ],
 )
 def test_every_way_to_be_lost(code: str, loss: Loss, reason: str) -> None:
-    with pytest.raises(LostError) as lost:
+    with pytest.raises(ChildLostError) as lost:
         ask(code, wall_s=0.5 if loss is Loss.TIMEOUT else 60, output=1 << 20)
     assert (lost.value.loss, lost.value.reason) == (loss, reason)
 
 
 def test_one_that_grows_is_lost() -> None:
-    with pytest.raises(LostError, match="grew beyond 100 MiB of memory") as lost:
+    with pytest.raises(ChildLostError, match="grew beyond 100 MiB of memory") as lost:
         ask("hoard = b'x' * (200 << 20); time.sleep(60)", memory=100 << 20)
     assert lost.value.loss is Loss.MEMORY
 
@@ -76,7 +76,7 @@ def test_a_process_that_cannot_be_started() -> None:
 
 def test_the_end_of_its_complaints_is_kept() -> None:
     child = Child([sys.executable, "-c", "import sys; sys.stderr.write('x' * (1 << 20) + 'the end')"])
-    with pytest.raises(LostError, match="exit status 0"):
+    with pytest.raises(ChildLostError, match="exit status 0"):
         finish(asked(child, Limits()))
     assert child.complaints.endswith("xthe end")
     assert len(child.complaints) < 10_000

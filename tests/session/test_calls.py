@@ -15,7 +15,7 @@ from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.session.callee import Callee
 from pvops_core.session.calls import CallError, Calls
 from pvops_core.testing.fixtures.cells import MachineCell
-from pvops_core.testing.fixtures.lab import Lab
+from pvops_core.testing.fixtures.lab import KeptMachine
 from pvops_core.x86 import ARITHMETIC, FLAG_DF, FLAG_IF
 from tests.machine.conftest import CODE, STACK, Rig
 
@@ -39,9 +39,9 @@ def backends() -> Mapping[str, Backend]:
 
 
 @pytest.fixture(params=MACHINES, ids="-".join)
-def lab(request: pytest.FixtureRequest, backends: Mapping[str, Backend]) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, backends: Mapping[str, Backend]) -> Iterator[KeptMachine]:
     backend, layout = request.param
-    with Lab(MachineCell(backend, layout), backends, 0) as made:
+    with KeptMachine(MachineCell(backend, layout), backends, 0) as made:
         yield made
 
 
@@ -69,7 +69,7 @@ def function(rig: Rig, code: str, *arguments: int) -> Callee:
     return Callee.function("it", FUNCTION, rig.kind.bits, *arguments)
 
 
-def test_a_call_is_the_same_from_everywhere(lab: Lab) -> None:
+def test_a_call_is_the_same_from_everywhere(lab: KeptMachine) -> None:
     """Alone and with the machine, back to its own landing and to another: result, time, faults, events."""
     found = set()
     for alone in (True, False):
@@ -88,7 +88,7 @@ def test_a_call_is_the_same_from_everywhere(lab: Lab) -> None:
     assert len(found) == 1
 
 
-def test_what_an_op_does_to_the_processor_stays(lab: Lab) -> None:
+def test_what_an_op_does_to_the_processor_stays(lab: KeptMachine) -> None:
     made = lab.session.calls
     for wanted in ("irq_enable", "irq_disable"):
         made.plain(lab.vcpu, made.op(wanted))
@@ -100,7 +100,7 @@ def test_what_an_op_does_to_the_processor_stays(lab: Lab) -> None:
 def test_a_call_from_a_gate_does_not_run_into_it(backends: Mapping[str, Backend]) -> None:
     """An op that is about to be served is left alone, and served when the machine goes on."""
     for backend, layout in MACHINES:
-        with Lab(MachineCell(backend, layout, point="op:time_init"), backends, 0) as lab:
+        with KeptMachine(MachineCell(backend, layout, point="op:time_init"), backends, 0) as lab:
             assert lab.machine.gates.holds(lab.vcpu.rip)
             served = lab.session.switchboard.calls["time_init"]
             assert not lab.call("io_delay").changes
@@ -110,7 +110,7 @@ def test_a_call_from_a_gate_does_not_run_into_it(backends: Mapping[str, Backend]
 
 
 def test_a_stack_that_the_host_has_yet_to_shadow_is_written(backends: Mapping[str, Backend]) -> None:
-    with Lab(MachineCell("lguest", "2.6.24"), backends, 0) as lab:
+    with KeptMachine(MachineCell("lguest", "2.6.24"), backends, 0) as lab:
         page = lab.call.page()
         lab.call("flush_tlb_kernel")
         lab.vcpu.rsp = page + 0x1000
@@ -244,7 +244,7 @@ def test_what_cannot_be_called_is_refused(rig: Rig, backends: Mapping[str, Backe
     rig.code("0f0b")
     rig.run(1000)
     assert asked
-    with Lab(MachineCell("native", "6.1-64"), backends, 0) as lab:
+    with KeptMachine(MachineCell("native", "6.1-64"), backends, 0) as lab:
         lab.session.switchboard.switch("io_delay", None, by="test")
         assert not lab.call("io_delay").calls
 

@@ -18,7 +18,7 @@ from pvops_core.testing.conformance import cases
 from pvops_core.testing.conformance.fixture import Fixture
 from pvops_core.testing.conformance.laws import LAWS
 from pvops_core.testing.fixtures.cells import MachineCell, capabilities
-from pvops_core.testing.fixtures.lab import Lab
+from pvops_core.testing.fixtures.lab import KeptMachine
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -82,9 +82,9 @@ class Field:
         self.backends = load_backends().backends
         self.backend, self.layout = self.backends[backend], LAYOUTS[layout]
         self.has = capabilities(self.backend, self.backends)
-        self._labs: dict[tuple[int, str], Lab] = {}
+        self._labs: dict[tuple[int, str], KeptMachine] = {}
 
-    def laws(self) -> Iterator[tuple[Law, str, Lab]]:
+    def laws(self) -> Iterator[tuple[Law, str, KeptMachine]]:
         for law in LAWS:
             if law.needs - self.has:
                 continue
@@ -93,10 +93,10 @@ class Field:
                 if law.applies(op, self.layout) and op != "patch":
                     if place not in self._labs:
                         cell = MachineCell(self.backend.name, self.layout.name, *place)
-                        self._labs[place] = Lab(cell, self.backends, 0)
+                        self._labs[place] = KeptMachine(cell, self.backends, 0)
                     yield law, op, self._labs[place]
 
-    def seen(self, law: Law, op: str, lab: Lab, kind: str) -> bool | None:
+    def seen(self, law: Law, op: str, lab: KeptMachine, kind: str) -> bool | None:
         """Whether a law sees a bug of an op; None where it says nothing."""
         lab.restore()
         board = lab.session.switchboard

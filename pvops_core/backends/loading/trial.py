@@ -74,7 +74,7 @@ def _limit(text: str) -> float:
 
 async def _run(plugins: Sequence[Found], limit: float) -> list[PluginError | None]:
     """The verdicts of one child, in order; after one that hung or ended the child there are no more."""
-    from pvops_core.child.supervised import Child, Loss, LostError, python  # noqa: PLC0415 - brings asyncio
+    from pvops_core.child.supervised import Child, ChildLostError, Loss, python  # noqa: PLC0415 - brings asyncio
 
     child, begun = Child(python(f"{__name__}:serve")), False
     verdicts: list[PluginError | None] = []
@@ -88,7 +88,7 @@ async def _run(plugins: Sequence[Found], limit: float) -> list[PluginError | Non
             verdicts.append(PluginError(**answer) if answer else None)
     except OSError:
         return []
-    except LostError as lost:
+    except ChildLostError as lost:
         if begun:  # else it did not come to the first plugin, so none is to blame
             told = {
                 Loss.TIMEOUT: f"did not come to an end within {limit:g} s",

@@ -36,7 +36,7 @@ _COMM: Final = 16
 
 
 @attrs.frozen
-class Linux:
+class TaskLayout:
     """Where things are in a kernel: member offsets in bytes by structure and path, and symbols."""
 
     members: dict[str, dict[str, int]]
@@ -49,7 +49,7 @@ class Linux:
         return self.symbols[end] - self.symbols[start]
 
 
-def read_linux(image: KernelImage) -> Linux | None:
+def read_linux(image: KernelImage) -> TaskLayout | None:
     """What a kernel says of its tasks; None for one without type information, or that is no Linux."""
     btf = image.types
     symbols = image.symbols
@@ -63,13 +63,13 @@ def read_linux(image: KernelImage) -> Linux | None:
         if any(path not in offsets for path in wanted):
             return None
         members[structure] = {path: offsets[path] for path in wanted}
-    return Linux(members, {name: symbols[name] for name in (*_SYMBOLS, *stack, current)})
+    return TaskLayout(members, {name: symbols[name] for name in (*_SYMBOLS, *stack, current)})
 
 
 class Tasks:
     """The tasks of a booted Linux."""
 
-    def __init__(self, machine: Machine, space: KernelSpace, linux: Linux) -> None:
+    def __init__(self, machine: Machine, space: KernelSpace, linux: TaskLayout) -> None:
         self._linux = linux
         self._space = space
         self._vcpus = len(machine.vcpus)

@@ -19,7 +19,7 @@ from pvops_core.livepatch.payload.model import Command, HookPhase, State
 from pvops_core.livepatch.rendezvous import act, guestcode
 from pvops_core.livepatch.rendezvous.driver import RendezvousDriver, RendezvousDriverState
 from pvops_core.livepatch.rendezvous.fixups import Fixups
-from pvops_core.livepatch.rendezvous.safepoints import SafePoints, Span
+from pvops_core.livepatch.rendezvous.safepoints import SafePoints, TextSpan
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.stateful import Beside
 from pvops_core.patching.holders import Hold
@@ -90,7 +90,7 @@ class Livepatch:
         self._agreed: Spans | None = None
         self._asked: Spans | None = None
         guest.poker.hold(self)
-        guest.machine.keep(_Keeper(self))
+        guest.machine.keep(_LivepatchKeeper(self))
 
     # What the registry asks --------------------------------------------------------------------------------------
 
@@ -178,17 +178,17 @@ class Livepatch:
                     return vcpu
         raise LivepatchError("no vCPU takes interrupts now, to run a hook on", errno=errno.EAGAIN)
 
-    def _spans(self, work: Work) -> list[Span]:
+    def _spans(self, work: Work) -> list[TextSpan]:
         """Text that nobody may be inside of: what is rewritten, and what is no longer going to be reached."""
         records = [work.record]
         if work.command is Command.REPLACE:
             records += self.registry.applied
-        spans: list[Span] = []
+        spans: list[TextSpan] = []
         for record in records:
-            spans += (Span(f.old_address, f.old_address + f.old_size, f.name) for f in record.payload.functions)
+            spans += (TextSpan(f.old_address, f.old_address + f.old_size, f.name) for f in record.payload.functions)
             if record.state is State.APPLIED:
                 start, end = self._placed[record.name].text
-                spans.append(Span(start, end, f"payload {record.name}"))
+                spans.append(TextSpan(start, end, f"payload {record.name}"))
         return spans
 
     # The rendezvous ----------------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ class Livepatch:
 
 
 @attrs.frozen
-class _Keeper:
+class _LivepatchKeeper:
     """The live patches as a part of machine snapshots; the registry has another ``load``."""
 
     livepatch: Livepatch

@@ -59,7 +59,7 @@ class RendezvousDriver:
         meeting, clock = self._rendezvous, self._machine.clock
         while True:
             if meeting.expire(clock.ns):
-                self.lateness = self._excuses()
+                self.lateness = self._lateness_told()
                 self.release()
                 return None
             if clock.ns < self._rest_until:
@@ -76,7 +76,7 @@ class RendezvousDriver:
                 self._hold_all()
                 if not self._objects(None, self._points.objection_of_tasks()):
                     return None
-                self._scatter()
+                self._abort()
                 continue
             if any(vcpu.runnable for vcpu in self._machine.vcpus):
                 return min(meeting.deadline + 1, clock.ns + LOOK_NS)
@@ -118,10 +118,10 @@ class RendezvousDriver:
                 if self._machine.vcpus[index].held:
                     meeting.switch_off(index, self._machine.clock.ns)
 
-    def _scatter(self) -> None:
+    def _abort(self) -> None:
         """Those who are in cannot move a task that sleeps in a function: they go on, and it may wake."""
         if self._rendezvous.phase is RendezvousPhase.QUIET:
-            self._rendezvous.scatter()
+            self._rendezvous.abort()
         self._rest_until = self._machine.clock.ns + TASKS_NS
         for vcpu in self._machine.vcpus:
             vcpu.release()
@@ -137,7 +137,7 @@ class RendezvousDriver:
             if vcpu.halted and not vcpu.held:
                 self._machine.platform.before_entry(vcpu)
 
-    def _excuses(self) -> str:
+    def _lateness_told(self) -> str:
         lateness = self._rendezvous.lateness
         assert lateness is not None, "late without lateness"
         for who in lateness.missing:

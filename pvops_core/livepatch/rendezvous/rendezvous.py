@@ -142,7 +142,7 @@ class Rendezvous:
             self.phase = RendezvousPhase.LATE
         return self.phase is RendezvousPhase.LATE
 
-    def scatter(self) -> None:
+    def abort(self) -> None:
         """The master finds that it may not act yet: everybody goes on for a while, and comes in again."""
         assert self.phase is RendezvousPhase.QUIET
         self.phase, self.master = RendezvousPhase.CPU, None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Span:
+class TextSpan:
     """Text that is concerned: ``[start, end)``, and what it is called."""
 
     start: int
@@ -41,7 +41,7 @@ class SafePoints:
         spans: the functions concerned.
     """
 
-    def __init__(self, guest: PatchedGuest, spans: Sequence[Span]) -> None:
+    def __init__(self, guest: PatchedGuest, spans: Sequence[TextSpan]) -> None:
         self._guest = guest
         self._spans = sorted(spans, key=lambda span: span.start)
 
@@ -83,9 +83,9 @@ class SafePoints:
             return False
         return not task.start <= vcpu.rsp <= task.end
 
-    def _span_of(self, address: int) -> Span | None:
+    def _span_of(self, address: int) -> TextSpan | None:
         return next((span for span in self._spans if span.start <= address < span.end), None)
 
-    def _returned_into(self, words: Words) -> Span | None:
+    def _returned_into(self, words: Words) -> TextSpan | None:
         # A return address lies behind a call, never at a function's first byte.
         return next((span for span in self._spans if bool(((words > span.start) & (words < span.end)).any())), None)

@@ -69,7 +69,7 @@ class Vcpu(Core):
         self.held = False
         self.pending: list[int] = []
         self.unmaskable: list[int] = []
-        self._floating: Callable[[int], None] = lambda _: None
+        self._stub_reads: Callable[[int], None] = lambda _: None
         self._reset()
 
     def _debug_exception(self) -> None:
@@ -158,7 +158,7 @@ class Vcpu(Core):
 
         ``told`` is then given how often that was. What moves a vCPU is a write of its RIP, or the end of a slice.
         """
-        self._floating = told
+        self._stub_reads = told
         self._state[_FLOATING] = not self.debug.watches_ports
 
     def unstub_ports(self) -> None:
@@ -167,7 +167,7 @@ class Vcpu(Core):
         if state[_FLOATING]:
             count, state[_FLOATED], state[_FLOATING] = state[_FLOATED], 0, 0
             self.machine.counts["port_reads"] += count
-            self._floating(count)
+            self._stub_reads(count)
 
     def halt(self) -> None:
         """Do not run until woken."""

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pvops_core.testing.conformance.late import LateLab
+from pvops_core.testing.conformance.late import LateMachine
 from pvops_core.testing.reporting.explain import shown
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _more(law: Law, ground: Fixture, op: str) -> Iterator[str]:
     if calls:
         yield f"  its call:  {_did(calls[-1])}"
         yield from (f"  its event: {shown(event)}" for event in calls[-1].events)
-    if isinstance(ground.lab, LateLab):
+    if isinstance(ground.lab, LateMachine):
         yield f"  its boot:  {ground.lab.unbooted}"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pvops_core.ops import Layout
     from pvops_core.session.callee import Callee
     from pvops_core.testing.effect import Effect
-    from pvops_core.testing.fixtures.lab import Lab
+    from pvops_core.testing.fixtures.lab import KeptMachine
 
 PAGE: Final = 0x1000
 KERNEL: Final = 0x63
@@ -63,7 +63,7 @@ class Fixture:
         has: its capabilities.
     """
 
-    lab: Lab
+    lab: KeptMachine
     backend: Backend
     has: frozenset[str]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import PvopsError, SwitchError
-from pvops_core.testing.fixtures.lab import Lab
+from pvops_core.testing.fixtures.lab import KeptMachine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _BY: Final = "conformance"
 
 
-class LateLab(Lab):
+class LateMachine(KeptMachine):
     """A lab whose backend's own ops come into force where tests begin.
 
     Args:
@@ -56,7 +56,7 @@ class LateLab(Lab):
         board.history[:] = history
 
 
-def must_boot(lab: Lab) -> None:
+def must_boot(lab: KeptMachine) -> None:
     """A test that saw nothing wrong fails all the same where the guest does not boot."""
-    if isinstance(lab, LateLab):
+    if isinstance(lab, LateMachine):
         raise lab.unbooted

@@ -21,7 +21,7 @@ from pvops_core.testing.conformance.audit import Audit, audit
 from pvops_core.testing.conformance.broken import told
 from pvops_core.testing.conformance.finish import finish
 from pvops_core.testing.conformance.fixture import PAGE, TABLE, Fixture
-from pvops_core.testing.conformance.late import LateLab, must_boot
+from pvops_core.testing.conformance.late import LateMachine, must_boot
 from pvops_core.testing.conformance.memory import USER
 from pvops_core.testing.equivalence import bench_of, check_equivalence
 from pvops_core.testing.fixtures.cells import capabilities
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.testing.conformance.cases import Case
     from pvops_core.testing.fixtures.cells import MachineCell
-    from pvops_core.testing.fixtures.lab import Lab
+    from pvops_core.testing.fixtures.lab import KeptMachine
 
 SYSENTER_CS: Final = 0x174
 """The MSR that sysexit takes its segments from."""
@@ -69,14 +69,14 @@ class Conformance:
     @pytest.fixture
     def pvops_lab(
         self, request: pytest.FixtureRequest, pvops_case: Case, pvops_cell: MachineCell, backends: Mapping[str, Backend]
-    ) -> Iterator[Lab]:
+    ) -> Iterator[KeptMachine]:
         """The machine; where the guest does not boot on it, one that gets the backend's own ops where tests begin."""
         try:
-            lab: Lab = request.getfixturevalue("pvops_lab")
+            lab: KeptMachine = request.getfixturevalue("pvops_lab")
         except MachineError as error:
             if not (pvops_case.law or request.function.__name__ == "test_patch_fits_and_relocates"):
                 raise
-            with LateLab(pvops_cell, backends, request.config.getoption("--pvops-seed"), error) as late:
+            with LateMachine(pvops_cell, backends, request.config.getoption("--pvops-seed"), error) as late:
                 yield late
         else:
             yield lab
@@ -86,7 +86,9 @@ class Conformance:
         """All backends that are loaded."""
         return loaded_backends(request.config).backends
 
-    def test_law(self, pvops_case: Case, pvops_lab: Lab, backend: Backend, backends: Mapping[str, Backend]) -> None:
+    def test_law(
+        self, pvops_case: Case, pvops_lab: KeptMachine, backend: Backend, backends: Mapping[str, Backend]
+    ) -> None:
         """The op keeps a law that holds for every backend."""
         if pvops_case.law is None:
             raise ValueError(f"{pvops_case} has no law")
@@ -115,7 +117,7 @@ class Conformance:
         if not found.calls[pvops_case.op]:
             pytest.skip("no hook of its own that is told the vCPU was called in a boot")
 
-    def test_patch_fits_and_relocates(self, pvops_case: Case, pvops_lab: Lab) -> None:
+    def test_patch_fits_and_relocates(self, pvops_case: Case, pvops_lab: KeptMachine) -> None:
         """``patch`` keeps within sites of every length, and what it writes is right where the site is."""
         patch, session = pvops_lab.patch, pvops_lab.session
         op, usual = pvops_case.op, usual_length(session.layout.by_op(pvops_case.op).op, session.layout)
@@ -133,7 +135,7 @@ class Conformance:
             assert patch(op).form in {"nop", "inlined"}
         must_boot(pvops_lab)
 
-    def test_patchlet_does_what_its_hook_does(self, pvops_case: Case, pvops_lab: Lab) -> None:
+    def test_patchlet_does_what_its_hook_does(self, pvops_case: Case, pvops_lab: KeptMachine) -> None:
         """The same registers, result, flags and memory from the same random states."""
         op, call = pvops_case.op, pvops_lab.call
         patchlet = pvops_lab.session.switchboard.context().patchlets.get(op)
@@ -154,7 +156,7 @@ class Conformance:
                 check_equivalence(bench, op, seed)
 
     def test_switches_there_and_back(
-        self, pvops_case: Case, pvops_lab: Lab, backend: Backend, backends: Mapping[str, Backend]
+        self, pvops_case: Case, pvops_lab: KeptMachine, backend: Backend, backends: Mapping[str, Backend]
     ) -> None:
         """To a function, to nothing, to every backend of the chain and back; a switch that fails changes nothing."""
         session, call, patch = pvops_lab.session, pvops_lab.call, pvops_lab.patch
@@ -227,7 +229,7 @@ class Conformance:
         assert len(logs) == 1, "two runs with one seed differ: something of the host's gets into the run"
 
 
-def _user_pages(lab: Lab) -> int:
+def _user_pages(lab: KeptMachine) -> int:
     """Map a page of undefined instructions and one for a stack where user mode sees them; where sysexit leads, too."""
     session, call, cpu = lab.session, lab.call, lab.call.cpu
     base = USER[session.guest.kind.bits]

@@ -10,7 +10,7 @@ import numpy as np
 
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import GuestFault
-from pvops_core.testing.changes import PAGE, Frames
+from pvops_core.testing.changes import PAGE, GuestFrames
 from pvops_core.testing.proofs.unread import OF_LINUX, UnreadMemory
 from pvops_core.x86 import PRESENT
 
@@ -38,7 +38,7 @@ class KernelPlaces:
     def __init__(self, session: Session, notes: ProofNotes) -> None:
         self._session, self._notes = session, notes
         self._memory, self._image = session.machine.memory, session.guest.image
-        self._frames = Frames(session)
+        self._frames = GuestFrames(session)
         self._unread = UnreadMemory(session, {**OF_LINUX, **notes.unread})
         self._tables: frozenset[int] | None = None
         self._map = 0

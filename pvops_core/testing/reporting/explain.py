@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.machine import Event, Machine, Vcpu
     from pvops_core.testing.booted import BootedKernel
-    from pvops_core.testing.fixtures.lab import Lab
+    from pvops_core.testing.fixtures.lab import KeptMachine
 
 AROUND: Final = 64
 """Bytes after RIP that are read: more than the instructions shown have, so that none is cut."""
@@ -27,7 +27,7 @@ EVENTS: Final = 10
 LINES: Final = 6
 
 
-def explain(standing: Lab | BootedKernel) -> str:
+def explain(standing: KeptMachine | BootedKernel) -> str:
     """The whole report of a machine as a test left it."""
     image, machine = standing.session.guest.image, standing.machine
     parts = [f"{standing.title}; now {machine.clock.ns} ns"]
@@ -85,7 +85,7 @@ def _readable(cpu: Vcpu, begin: int, end: int) -> bytes:
         return cpu.virtual.read(begin, page - begin, system=True)
 
 
-def _changed(standing: Lab | BootedKernel) -> Iterator[str]:
+def _changed(standing: KeptMachine | BootedKernel) -> Iterator[str]:
     now = registers_of(standing.vcpu)
     changed = [f"  {name}: {old:#x} -> {new:#x}" for name, old in standing.began.items() if (new := now[name]) != old]
     yield from _under("registers that changed since the test began:", changed)

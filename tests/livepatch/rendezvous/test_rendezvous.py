@@ -65,8 +65,8 @@ class Room:
             meeting.acted()
             yield "act", self.after(meeting, new=True)
             meeting = self.meeting()
-            meeting.scatter()
-            yield "scatter", self.after(meeting)
+            meeting.abort()
+            yield "abort", self.after(meeting)
         elif self.now <= TIMEOUT:
             meeting = self.meeting()
             meeting.expire(self.now + 1)
@@ -162,7 +162,7 @@ def walk(generator: random.Random) -> RendezvousPhase:
             assert now <= timeout
             assert set(where) == {"user"}
             if generator.random() < 0.2:
-                meeting.scatter()
+                meeting.abort()
                 assert not any(map(meeting.arrived, range(count)))
             else:
                 meeting.acted()

@@ -56,7 +56,7 @@ class Linux:
         self.gdt = Tables(self)
         self.idt = InterruptTables(self)
         self.tls = ShadowTls(self)
-        self.traps = Traps(self)
+        self.traps = TrapArray(self)
 
     def of_cpu(self, symbol: str, cpu: int) -> int:
         """Guest-virtual address of a processor's own of a variable."""
@@ -336,7 +336,7 @@ class ShadowTls:
         self._linux.memory.set_u64(self._place(which), descriptor)
 
 
-class Traps:
+class TrapArray:
     """``get_trap_addr``: which entry point Xen is told in place of the one in a gate."""
 
     def __init__(self, linux: Linux) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _LARGEST: Final = 8
 
 
-def rehearse(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int) -> bool:
+def dry_run(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int) -> bool:
     """Have the instruction at RIP, which stores to an L1 table, carried out on a copy before the next slice.
 
     False if Xen's emulator would not have it: the store is larger than an entry, not aligned, or none.
@@ -37,11 +37,11 @@ def rehearse(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int) -> bool:
     if not 0 < size <= _LARGEST or size & size - 1 or address & size - 1:
         hv.log(f"ptwr_emulate: bad access (addr={address:x}, bytes={size})")
         return False
-    hv.machine.defer(partial(_rehearse, hv, cpu, address, mfn))
+    hv.machine.defer(partial(_dry_run, hv, cpu, address, mfn))
     return True
 
 
-def _rehearse(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int) -> None:
+def _dry_run(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int) -> None:
     place = guest_l1e(hv, cpu.index, address)
     if place is None or hv.domain.crashed:
         return

@@ -1,7 +1,7 @@
 """Writable page tables: plain stores to a read-only mapped L1 table, carried out with full checks (pv/ro-page-fault.c).
 
 The guest's store faulted; its address is known from the fault, so only the operation and its other operand have to be
-read out of the instruction. Here are those that kernels use all the time; ``rehearse`` takes any other.
+read out of the instruction. Here are those that kernels use all the time; ``dry_run`` takes any other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pvops_core.patching.code.disasm import disassemble, instruction_lengths
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.hypervisor.memory import update
-from pvops_xen.hypervisor.memory.dryrun import rehearse
+from pvops_xen.hypervisor.memory.dryrun import dry_run
 from pvops_xen.hypervisor.memory.frames import FrameType
 from pvops_xen.hypervisor.memory.walk import guest_l1e
 from pvops_xen.hypervisor.processor.opcodes import fetch
@@ -48,7 +48,7 @@ def emulate_write(hv: Hypervisor, cpu: Vcpu, address: int) -> bool:
     known = store is not None and store.mnemonic in _OPERATIONS and _SOURCE.fullmatch(store.source)
     done = _perform(hv, cpu, mfn << PAGE_SHIFT | address & PAGE_MASK, store) if store and known else None
     if done is None:
-        return rehearse(hv, cpu, address, mfn)
+        return dry_run(hv, cpu, address, mfn)
     if done:
         hv.stats.page_table_updates += 1
         hv.stats.traps["emulated_pte_write"] += 1
