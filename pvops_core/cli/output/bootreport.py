@@ -63,7 +63,9 @@ def _ops(ops: Mapping[str, Any]) -> Iterator[str]:
             yield f"{'':<20}{each['op']} left {share} to the kernel's own function: {reason}"
     if unused:
         most = ", ".join(unused[:MOST_NAMES]) + (", …" if len(unused) > MOST_NAMES else "")
-        how = "--ops does not name them" if served else "--ops lets them serve where they know the guest"
+        how = (
+            "--ops alone or with their names lets them" if served else "--ops lets them serve where they know the guest"
+        )
         hooks = f"hooks of {name} in Python: {len(unused)} ({most})"
         yield f"{'unused':<20}{hooks}; the kernel's own functions serve, {how}"
 

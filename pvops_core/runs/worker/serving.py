@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pvops_core.backends import implemented
-from pvops_core.errors import UsageError
+from pvops_core.errors import SwitchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,11 +53,20 @@ class Serving:
             return None
         standing = self._standing()
         own = implemented(self._backend)
-        served = {hook.op for hook in standing}
-        unused = [slot.path for slot in table.layout.slots if slot.op.name in own - served and not slot.op.is_data]
+        own -= {hook.op for hook in standing}
+        if standing:
+            own = frozenset(op for op in own if table.layout.has_slot(op) and self._has(op))
+        unused = [slot.path for slot in table.layout.slots if slot.op.name in own and not slot.op.is_data]
         if not (standing or unused):
             return None
         return {"backend": self._backend.name, "served": [_served(hook) for hook in standing], "unused": unused}
+
+    def _has(self, op: str) -> bool:
+        """Whether the backend has a hook of its own for an op on this machine, whatever it declares."""
+        try:
+            return self._session.ops.offered(op, self._backend.name).backend == self._backend.name
+        except SwitchError:
+            return False
 
 
 def _served(hook: OpHook) -> dict[str, Any]:

@@ -215,7 +215,8 @@ class Switchboard(Ops):
     def apply_paravirt(self, *, by: str = "apply_paravirt") -> int:
         """Patch every site from outside, in one transaction, as the guest's own boot would; sites written."""
         sites = self._text.sites
-        written = self.poker.transaction(arrays=self._patcher.batches(sites.ops, self._current, every_site=True), by=by)
+        batches = self._patcher.batches(sites.ops, self._current, every_site=True)
+        written = self.poker.transaction(arrays=list(chain.from_iterable(batches.values())), by=by)
         for shape in chain.from_iterable(map(sites.of, sites.ops)):
             shape.patched[:] = True
         return written
@@ -287,7 +288,8 @@ class Switchboard(Ops):
         try:
             for implementation in opened:
                 self._open(implementation)
-            arrays = self._patcher.batches(changes, current, every_site=False)
+            batches = self._patcher.batches(changes, current, every_site=False)
+            arrays = list(chain.from_iterable(batches.values()))
             self.poker.transaction(self._slot_pokes(changes), arrays=arrays, by=by)
         except BaseException as error:
             for implementation in opened:
@@ -296,17 +298,18 @@ class Switchboard(Ops):
                 op, new = next(iter(changes.items()))
                 raise _switch_error(op, new, error) from error
             raise
-        self._record(changes, arrays, by)
+        self._record(changes, batches, by)
         for op in changes:
             if not self._current[op].backend:
                 self._entrances.close(self._current[op])
         self._current = current
         self._context = None
 
-    def _record(self, changes: Mapping[str, Implementation], arrays: Sequence[PokeBatch], by: str) -> None:
-        sites = sum(len(batch.addresses) for batch in arrays)
+    def _record(
+        self, changes: Mapping[str, Implementation], batches: Mapping[str, Sequence[PokeBatch]], by: str
+    ) -> None:
         for op, new in changes.items():
-            old = self._current[op]
+            old, sites = self._current[op], sum(len(batch.addresses) for batch in batches[op])
             ns, vcpu = self._machine.clock.ns, self._machine.behalf
             self._history.append(Switch(op, old.name, new.name, by, ns, sites, vcpu=vcpu))
             self._machine.log.record(SWITCH, op=op, old=old.name, new=new.name, by=by, sites=sites)

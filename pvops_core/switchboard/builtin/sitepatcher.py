@@ -88,8 +88,8 @@ class SitePatcher:
             return patch_default
         return _with_arguments(patch.function, patch.arguments)
 
-    def batches(self, ops: Iterable[str], current: Implementations, *, every_site: bool) -> list[PokeBatch]:
-        """The pokes that bring the sites of these ops up to date.
+    def batches(self, ops: Iterable[str], current: Implementations, *, every_site: bool) -> dict[str, list[PokeBatch]]:
+        """The pokes that bring the sites of these ops up to date, by op.
 
         Args:
             ops: the ops.
@@ -101,12 +101,13 @@ class SitePatcher:
             PluginError: it raised anything else than an error of ours.
         """
         context, features = self.context(current), self.features(current)
-        found = []
+        found = {}
         for op in ops:
             patch, known = self.patcher(current, op), features if current[op].backend else None
             try:
                 shapes = self._text.sites.of(op)
-                found += [self._batch(shape, context, patch, known, every_site=every_site) for shape in shapes]
+                batches = [self._batch(shape, context, patch, known, every_site=every_site) for shape in shapes]
+                found[op] = [batch for batch in batches if batch is not None]
             except PvopsError:
                 raise
             except BaseException as error:
@@ -115,7 +116,7 @@ class SitePatcher:
                 asked = current[PATCH]
                 message = f"{asked.name} raised {sentence(error)}, for {op}"
                 raise of_source(asked.source, message, hook=PATCH, frames=own_trace(error)) from error
-        return [batch for batch in found if batch is not None]
+        return found
 
     def _batch(
         self,

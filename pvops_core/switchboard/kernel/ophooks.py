@@ -237,16 +237,16 @@ class OpHooks(Ops):
             hook.name, hook.by = wanted.name, by
             self._entering.close([hook.entrance])
             self._entering.open([hook])
-            self._switched(hook, before.name, wanted.name)
+            self._switched(hook, before.name, wanted.name, 0)
 
         if self._machine.running:
             self._machine.defer(lambda: self._later([hook], exchange))
         else:
             exchange()
 
-    def _switched(self, hook: OpHook, old: str, new: str) -> None:
+    def _switched(self, hook: OpHook, old: str, new: str, sites: int) -> None:
         ns, vcpu = self._machine.clock.ns, self._machine.behalf
-        self._switches.append(Switch(hook.op, old, new, hook.by, ns, hook.sites, vcpu=vcpu))
+        self._switches.append(Switch(hook.op, old, new, hook.by, ns, sites, vcpu=vcpu))
 
     # Putting in and taking out ---------------------------------------------------------------------------------------
 
@@ -372,7 +372,7 @@ class OpHooks(Ops):
             hook.kept = kept[hook.op]
             hook.originals.append(self._table.name(hook.original))
             self._note(hook, "in")
-            self._switched(hook, hook.originals[-1], hook.name)
+            self._switched(hook, hook.originals[-1], hook.name, hook.sites)
 
     def _built_again(self, kept: Mapping[int, bytes]) -> Iterator[Poke]:
         return (Poke(at, code, self._sites.built(at, len(code))) for at, code in kept.items())
@@ -395,7 +395,7 @@ class OpHooks(Ops):
                 self._padding.give_back(hook.entrance)
             del self._standing[hook.op]
             self._note(hook, "out")
-            self._switched(hook, hook.name, self._table.name(hook.original))
+            self._switched(hook, hook.name, self._table.name(hook.original), hook.sites)
 
     def _left(self, hook: OpHook) -> dict[int, bytes]:
         return self._sites.without(hook.slot, hook.kept, hook.entrance, hook.original)
