@@ -47,7 +47,7 @@ class BareMetal:
         flags = vcpu.rflags
         vcpu.set("rcx", vcpu.rip)
         vcpu.set("r11", flags & ~FLAG_RF)
-        selector = star >> 32 & 0xFFFC
+        selector = star >> 32 & 0xFFFC  # its low bits ask for no level: that is 0
         vcpu.enter(
             0,
             cs=(selector, flat(0, code=True, bits=64)),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.unicorn.watching import Watch
 
 DR6_HITS, DR6_BD, DR6_BS = 0xF, 1 << 13, 1 << 14
-DR6_RESET, DR7_RESET = 0xFFFF0FF0, 0x400
+DR6_RESET, DR7_RESET = 0xFFFF0FF0, 0x400  # Intel SDM volume 3, table 9-1
 DR7_GD: Final = 1 << 13
 _CR4_DE: Final = 1 << 3
 _STI: Final = 0xFB
@@ -77,6 +77,7 @@ class DebugRegisters:
     def write(self, number: int, value: int) -> None:
         """Set a register without any check but for its fixed bits, and arm what DR7 then enables."""
         if number == 6:
+            # What is 1 after a reset is reserved and stays so (Intel SDM volume 3, 17.2.3); of DR7 below, 17.2.4.
             value = value & 0xFFFFFFFF | DR6_RESET
         elif number == 7:
             value = value & 0xFFFF2FFF | DR7_RESET

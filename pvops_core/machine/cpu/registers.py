@@ -84,6 +84,7 @@ class Registers:
 
     @rflags.setter
     def rflags(self, value: int) -> None:
+        # Flags that there are, CF to ID, and bit 1, which reads as 1 (Intel SDM volume 1, 3.4.3).
         self._engine.write(self._flags, value & 0x3F7FD7 | 2)
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from pvops_core.errors import MachineError
-from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SIZE
+from pvops_xen.hypervisor.abi import HYPERVISOR_VIRT_END64, PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from pvops_core.headers import Fields
@@ -33,9 +33,9 @@ def addr_ok(abi: Abi, address: int, length: int = 1) -> bool:
     end = address + length
     if abi.bits == 32:
         return address >= 0 and end <= abi.m2p_start
-    if end <= 1 << 47:
+    if end <= 1 << 47:  # __addr_ok (x86_64/uaccess.h): below the hole of what is not canonical, or above Xen's part
         return address >= 0
-    return address >= 0xFFFF_8800_0000_0000 and end <= 1 << 64
+    return address >= HYPERVISOR_VIRT_END64 and end <= 1 << 64
 
 
 def native_addr_ok(abi: Abi, address: int) -> bool:

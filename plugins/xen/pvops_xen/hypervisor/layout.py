@@ -54,6 +54,7 @@ class Abi:
 @cache
 def abi_of(bits: int) -> Abi:
     """The layout for a guest's width."""
+    # Where the guest sees the M2P table: config.h, RO_MPT_VIRT_START (256 GiB) and MACH2PHYS_COMPAT_VIRT_END.
     start, end = (0xFFFF_8000_0000_0000, 0xFFFF_8040_0000_0000) if bits == 64 else (0xF580_0000, 0xFFE0_0000)
     return Abi(
         bits=bits,

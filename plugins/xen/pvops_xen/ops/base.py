@@ -102,6 +102,21 @@ class XenGroup:
         except KeyError:
             raise UsageError(f"the guest has no symbol {name}, which the xen ops need") from None
 
+    @staticmethod
+    def below_stack(cpu: Vcpu, room: int = 256) -> int:
+        """Address of so many free bytes for a hypercall's argument, aligned as compilers align a structure.
+
+        Below the stack pointer there is nothing of the kernel's, which is built without a red zone (-mno-red-zone); and
+        nothing comes there meanwhile, since no interrupt is delivered while a hook is served.
+        """
+        return cpu.rsp - room & ~0xF
+
+    def argument(self, cpu: Vcpu, data: bytes, room: int = 256) -> int:
+        """Put a hypercall's argument below the stack; its address."""
+        address = self.below_stack(cpu, room)
+        cpu.write_virtual(address, data)
+        return address
+
     def bug(self, why: str) -> NoReturn:
         """BUG(): the kernel executes ud2."""
         self.env.machine.log.record(_BUG, message=why)

@@ -67,14 +67,13 @@ class BootOps(SpaceOps):
     def banner(self, cpu: Vcpu) -> None:
         """One line to Xen's console."""
         text = b"Booting paravirtualized kernel on Xen\n"
-        address = cpu.rsp - 256 & ~0xF
-        cpu.write_virtual(address, text)
+        address = self.argument(cpu, text)
         self.platform.hypercall(cpu, Hypercall.CONSOLE_IO, 0, len(text), address)
 
     @hookimpl
     def memory_setup(self, cpu: Vcpu) -> int:
         """Ask Xen for a memory map; it has none, so nr_pages of start_info stands. No name is given for the map."""
-        address = cpu.rsp - 512 & ~0xF
+        address = self.below_stack(cpu, 512)
         cpu.write_virtual(address, _MAP.at(self.bits).form.pack(8, address + 32))
         self.platform.hypercall(cpu, Hypercall.MEMORY_OP, MemoryOp.MEMORY_MAP, address)
         return 0
@@ -99,15 +98,13 @@ class BootOps(SpaceOps):
             address = self.symbol(symbol) if needed else self.env.symbols.get(symbol)
             if address is not None and self._register(cpu, kind, address) and needed:
                 self.bug(f"the {kind.name.lower()} callback was refused")
-        level = cpu.rsp - 256 & ~0xF
-        cpu.write_virtual(level, _IOPL.at(self.bits).form.pack(1))
+        level = self.argument(cpu, _IOPL.at(self.bits).form.pack(1))
         self.platform.hypercall(cpu, Hypercall.PHYSDEV_OP, PhysdevOp.SET_IOPL, level)
 
     def _register(self, cpu: Vcpu, kind: Callback, address: int) -> int:
         where = (address,) if self.bits == 64 else (_KERNEL_CS32, address)
         data = REGISTERED[self.bits].at(self.bits).form.pack(kind, CALLBACKF_MASK_EVENTS, *where)
-        place = cpu.rsp - 256 & ~0xF
-        cpu.write_virtual(place, data)
+        place = self.argument(cpu, data)
         return self.platform.hypercall(cpu, Hypercall.CALLBACK_OP, 0, place)
 
     # --- page tables -----------------------------------------------------------------------------------------------

@@ -170,6 +170,7 @@ class XenCpuOps(XenGroup):
     def _for_linux(cpu: Vcpu, linux: Linux, leaf: int, answer: list[int]) -> list[int]:
         """``xen_cpuid`` of 64-bit kernels: features are cleared elsewhere; the APIC's number is the processor's own."""
         if leaf == 1:
+            # The initial APIC ID is EBX's top byte (Intel SDM volume 2, CPUID, leaf 01H).
             answer[1] = answer[1] & 0x00FF_FFFF | cpu.index << 24
         elif leaf == _MWAIT:
             return [0, 0, *(linux.u32(name) if name in linux.names else 0 for name in _LEAF5)]
@@ -202,8 +203,7 @@ class XenCpuOps(XenGroup):
     # --- I/O rights ------------------------------------------------------------------------------------------------
 
     def _physdev(self, cpu: Vcpu, command: int, argument: bytes) -> None:
-        address = cpu.rsp - 256 & ~0xF
-        cpu.write_virtual(address, argument)
+        address = self.argument(cpu, argument)
         self.platform.hypercall(cpu, Hypercall.PHYSDEV_OP, command, address)
 
     @hookimpl

@@ -45,8 +45,7 @@ class XenDescriptorOps(SpaceOps):
             if pfn not in self.protected:
                 self.protect(cpu, pfn, writable=False)
             frames += self.frames.mfn(pfn).to_bytes(word, "little")
-        address = cpu.rsp - 256 & ~0xF
-        cpu.write_virtual(address, frames)
+        address = self.argument(cpu, frames)
         if self.platform.hypercall(cpu, Hypercall.SET_GDT, address, size // 8):
             self.bug(f"the GDT at {base:#x} was refused")
         self.gdt[cpu.index] = base
@@ -197,8 +196,7 @@ class XenDescriptorOps(SpaceOps):
         size = self.platform.hv.abi.trap_info_size
         for start in range(0, len(table), 32 * size):
             piece = table[start : start + 32 * size] + bytes(size)
-            address = cpu.rsp - 128 - len(piece) & ~0xF
-            cpu.write_virtual(address, piece)
+            address = self.argument(cpu, piece, 128 + len(piece))
             if self.platform.hypercall(cpu, Hypercall.SET_TRAP_TABLE, address):
                 self.bug("set_trap_table was refused")
 

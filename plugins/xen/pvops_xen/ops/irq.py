@@ -86,8 +86,7 @@ class XenIrqOps(XenGroup):
     @hookimpl
     def init_IRQ(self, cpu: Vcpu) -> None:  # noqa: N802 - the kernel's name
         """Ask for the FIFO event channels; any refusal means the two-level ones, whose ports all start masked."""
-        address = cpu.rsp - 256 & ~0xF
-        cpu.write_virtual(address, bytes(32))
+        address = self.argument(cpu, bytes(32))
         self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.INIT_CONTROL, address)
         hv = self.platform.hv
         mask = hv.domain.shared_info + hv.abi.evtchn_mask

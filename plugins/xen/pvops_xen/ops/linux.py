@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from pvops_xen.platform import XenPlatform
 
 _NO_ENTRY: Final = (1 << 64) - 1
-_IDENTITY: Final = 1 << 62
+_IDENTITY: Final = 1 << 62  # IDENTITY_FRAME_BIT and FOREIGN_FRAME_BIT of an entry of the p2m (asm/xen/page.h)
 _FOREIGN: Final = 1 << 63
 _START_KERNEL_MAP: Final = 0xFFFF_FFFF_8000_0000
 _PAGE_KERNEL: Final = pte.P | pte.RW | pte.A | pte.D | 1 << 8 | 1 << 63  # global, not executable
-_TRAP: Final = 24
-_EXCEPTIONS: Final = 32
+_TRAP: Final = 24  # sizeof(struct trap_array_entry): orig, xen, ist_okay (arch/x86/xen/enlighten_pv.c)
+_EXCEPTIONS: Final = 32  # NUM_EXCEPTION_VECTORS
 _EARLY, _EARLY_OF_XEN = "early_idt_handler_array", "xen_early_idt_handler_array"
 """Of a stub for each exception, which with IBT's endbr is longer (asm/segment.h)."""
-_IN_INTERRUPT: Final = 0x00FF_FF00
+_IN_INTERRUPT: Final = 0x00FF_FF00  # in_interrupt(): SOFTIRQ_MASK, HARDIRQ_MASK, NMI_MASK (linux/preempt.h)
 
 
 class Linux:

@@ -39,8 +39,7 @@ class XenLockOps(XenGroup):
         """Event channel of a vCPU's kicks; bound when it is first needed (``xen_init_lock_cpu``)."""
         port = self.kickers.get(number)
         if port is None:
-            address = cpu.rsp - 256 & ~0xF
-            cpu.write_virtual(address, _IPI.at(self.bits).form.pack(number, 0))
+            address = self.argument(cpu, _IPI.at(self.bits).form.pack(number, 0))
             if self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.BIND_IPI, address):
                 self.bug("no event channel for spinlocks")
             port = self.kickers[number] = cpu.u32(address + _BIND_IPI.offset("port", self.bits))
@@ -65,7 +64,7 @@ class XenLockOps(XenGroup):
             self._poll(cpu, port)
 
     def _poll(self, cpu: Vcpu, port: int) -> None:
-        address = cpu.rsp - 256 & ~0xF
+        address = self.below_stack(cpu)
         poll = _POLL.at(self.bits).form.pack(address + _PORTS, 1, 0)
         cpu.write_virtual(address, poll.ljust(_PORTS, b"\0") + _SEND.at(self.bits).form.pack(port))
         self.platform.hypercall(cpu, Hypercall.SCHED_OP, SchedOp.POLL, address)
@@ -75,8 +74,7 @@ class XenLockOps(XenGroup):
         """``xen_qlock_kick``: send the event."""
         self.leave(_QUEUE)
         port = self._kicker(cpu, cpu_nr)
-        address = cpu.rsp - 256 & ~0xF
-        cpu.write_virtual(address, _SEND.at(self.bits).form.pack(port))
+        address = self.argument(cpu, _SEND.at(self.bits).form.pack(port))
         self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.SEND, address)
 
     @hookimpl

@@ -109,8 +109,7 @@ class XenEntryOps(XenGroup):
             return
         batch = self.mc(cpu)
         if isinstance(batch, LinuxBatch) and not batch.waits(Lazy.MMU):  # __xen_set_pte: past the batch
-            place = cpu.rsp - 256 & ~0xF
-            cpu.write_virtual(place, UPDATE.at(self.bits).form.pack(self.machine_of(cpu, ptep), pteval))
+            place = self.argument(cpu, UPDATE.at(self.bits).form.pack(self.machine_of(cpu, ptep), pteval))
             self.platform.hypercall(cpu, Hypercall.MMU_UPDATE, place, 1, 0, DOMID_SELF)
             return
         self._update(cpu, ptep, pteval)

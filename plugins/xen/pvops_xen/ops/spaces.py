@@ -67,8 +67,7 @@ class SpaceOps(XenEntryOps):
     def pin_now(self, cpu: Vcpu, command: MmuExt, pfn: int) -> None:
         """``pin_pagetable_pfn``: at once, or BUG."""
         operation = OPERATION.at(self.bits).form.pack(command, self.frames.mfn(pfn), 0)
-        address = cpu.rsp - 256 & ~0xF
-        cpu.write_virtual(address, operation)
+        address = self.argument(cpu, operation)
         if self.platform.hypercall(cpu, Hypercall.MMUEXT_OP, address, 1, 0, DOMID_SELF):
             self.bug(f"{command.name} of pfn {pfn:#x} was refused")
 

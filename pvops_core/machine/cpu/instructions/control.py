@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _CR0_NW, _CR0_CD = 1 << 29, 1 << 30
 # VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT: what cpuid offers, and no more
 _CR4_KNOWN = 0x7FF
+# Bits 1, 2 and 5 to 8, and what no address has (Intel SDM volume 3, table 4-8).
 _PDPTE_RESERVED = 0x1E6 | ~((1 << PHYSICAL_BITS) - 1)
 
 

@@ -275,6 +275,7 @@ class Instructions:
             return True
         vcpu = self._vcpu
         table = vcpu.table("tr")
+        # Bit 3 of the type: no 16-bit TSS; the others' limit is at least 67H (Intel SDM volume 3, 7.2.2).
         if not table.flags & 1 << 11 or table.limit < 0x67:
             return False
         at = vcpu.virtual.number(int(table.base) + 0x66, 2, system=True) + port // 8

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 PHYSICAL_BITS = 40
 
 _HIGH_RESERVED = ADDRESS & ~((1 << PHYSICAL_BITS) - 1)
-_HIGH_IGNORED = 0x7FF0000000000000
+_HIGH_IGNORED = 0x7FF0000000000000  # bits 52 to 62: ignored in long mode, reserved under PAE (SDM volume 3, 4.4, 4.5)
 
 
 Levels = tuple[tuple[int, int], ...]  # (shift, index bits) from the top
@@ -157,6 +157,7 @@ class _Walker:
     def run(self, levels: Levels) -> Walk:
         size = 8 if self.wide else 4
         pdpt = self.wide and not self.long
+        # A PAE root is a table of four entries, aligned to its 32 bytes (Intel SDM volume 3, 4.4.1).
         table = self.paging.cr3 & (0xFFFFFFE0 if pdpt else ADDRESS)
         entries: list[tuple[int, int]] = []
         allowed = WRITABLE | USER
@@ -215,7 +216,7 @@ class _Walker:
 
     def physical(self, entry: int, shift: int) -> int:
         offset = self.va & (1 << shift) - 1
-        if shift == 22:  # PSE-36: bits 13..20 are physical bits 32..39
+        if shift == 22:  # PSE-36: bits 13 to 20 are the address's bits 32 to 39 (Intel SDM volume 3, table 4-4)
             return entry & 0xFFC00000 | (entry & 0x1FE000) << 19 | offset
         return entry & ADDRESS & ~((1 << shift) - 1) | offset
 

@@ -15,9 +15,9 @@ D: Final = 1 << 6
 PSE: Final = 1 << 7
 GLOBAL: Final = 1 << 8
 GUEST_KERNEL: Final = 1 << 52  # Xen's software bit: the guest meant a kernel page
-GNTTAB: Final = 1 << 62
+GNTTAB: Final = 1 << 62  # _PAGE_GNTTAB: Xen's mark of a mapped grant
 NX: Final = 1 << 63
-ADDRESS: Final = 0x000F_FFFF_FFFF_F000
+ADDRESS: Final = 0x000F_FFFF_FFFF_F000  # bits 12 to 51: MAXPHYADDR is at most 52 (Intel SDM volume 3, 4.1.4)
 
 CACHE_ATTRIBUTES: Final = PSE | PCD | PWT  # in an L1 entry bit 7 is PAT
 # Xen lists GLOBAL with these; but it sets GLOBAL itself in user L1 entries, which the guest reads and gives back.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
-_PREEMPTED: Final = 1 << 31
+_PREEMPTED: Final = 1 << 31  # MMU_UPDATE_PREEMPTED, in the count: these are the rest of a call (asm/hypercall.h)
 _CHUNK: Final = 32
 _STRETCH: Final = 4096
 """Elements of an array after which a hypercall is preempted: it is made again with the rest."""
@@ -141,6 +141,7 @@ def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, fo
         return _signed32(foreigndom)
     layout = _UPDATE.at(hv.abi.bits).form
     access.check(hv.abi, ureqs, (count & ~_PREEMPTED) * layout.size)
+    # do_mmu_update: the high half is who owns the tables, plus one; 0 is the caller. The low half owns the frames.
     table_owner = (foreigndom >> 16 & 0xFFFF) - 1
     if table_owner not in {-1, _DOM0, hv.domain.domid}:
         return -ESRCH

@@ -28,8 +28,8 @@ IOPL: Final = 3 << 12
 KERNEL_LEVEL: Final = 1
 TF, NT, RF, VM, _AC = 1 << 8, 1 << 14, 1 << 16, 1 << 17, 1 << 18
 CLEARED_ON_ENTRY: Final = TF | NT | RF | VM | _AC
-_FLAGS: Final = 0x3F7FD7
-_ALWAYS: Final = 2
+_FLAGS: Final = 0x3F7FD7  # all flags that there are, CF to ID (Intel SDM volume 1, 3.4.3)
+_ALWAYS: Final = 2  # bit 1 of the flags reads as 1
 _FIRST_XEN_SELECTOR: Final = 0xE008
 _TABLE_INDICATOR: Final = 4
 
@@ -75,6 +75,7 @@ def enter64(
     frame = [rcx, r11, *data]
     if error_code is not None:
         frame.append(error_code)
+    # struct cpu_user_regs: a kernel is told that its level is 0, and the saved mask lies in the four bytes above CS.
     code = (cs & ~3 if state.in_kernel else cs) | mask << 32
     frame += [rip, code, saved_flags(hv, state, rflags, mask), rsp, ss]
     if state.in_kernel:
@@ -83,6 +84,7 @@ def enter64(
         state.in_kernel = True
         state.gs_base_user, gs_base = gs_base, state.gs_base_kernel
         rsp = state.kernel_sp
+    # As the processor aligns its own frames (Intel SDM volume 3, 6.14.2).
     sp = (rsp & ~0xF) - 8 * len(frame)
     if not _push(hv, cpu, sp, struct.pack(f"<{len(frame)}Q", *frame)):
         return

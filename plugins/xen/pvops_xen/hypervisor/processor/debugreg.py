@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 DEBUG: Final = 1
 STEP: Final = 1 << 14  # of DR6, as all DR6_
-DR6_DEFAULT: Final = 0xFFFF_0FF0
+DR6_DEFAULT: Final = 0xFFFF_0FF0  # these two as after a reset (Intel SDM volume 3, table 9-1)
 DR7_DEFAULT: Final = 0x400
-_DR6_ZERO: Final = 1 << 12
+_DR6_ZERO: Final = 1 << 12  # these two always read as 0: DR_STATUS_RESERVED_ZERO, DR_CONTROL_RESERVED_ZERO
 _DR7_ZERO: Final = 0xD800
 _GENERAL_DETECT: Final = 1 << 13
 _ACTIVE: Final = 0xFF  # the enable bits of all four, two each
@@ -86,6 +86,7 @@ def get_debugreg(hv: Hypervisor, cpu: Vcpu, number: int) -> int:
 def note_debug(hv: Hypervisor, cpu: Vcpu) -> None:
     """``do_debug``: the guest's DR6 gains what the processor's says, which is as after a reset then."""
     state, found = hv.state(cpu), cpu.debug.read(6)
+    # Bits that are 0 after a reset tell by going to 1, the others by going to 0: so either kind is gathered.
     state.debugreg[6] = (state.debugreg[6] | found & ~DR6_DEFAULT) & (found | ~DR6_DEFAULT) & 0xFFFF_FFFF
     cpu.debug.write(6, DR6_DEFAULT)
 

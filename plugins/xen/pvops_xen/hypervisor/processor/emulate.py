@@ -49,7 +49,7 @@ def _mov_from_cr(hv: Hypervisor, cpu: Vcpu, number: int) -> int | None:
     if number == 2:
         return state.cr2
     if number == 3:
-        root = state.guest_table
+        root = state.guest_table  # xen_pfn_to_cr3 (xen-x86_32.h): PAE roots above 4 GiB, in 32 bits by a rotation
         return root << PAGE_SHIFT if hv.abi.bits == 64 else (root << 12 | root >> 20) & 0xFFFF_FFFF
     if number == 4:
         return state.cr4

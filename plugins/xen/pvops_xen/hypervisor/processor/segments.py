@@ -20,20 +20,20 @@ _FLAGS: Final = pte.P | pte.A
 
 # Xen's own descriptors, from selector 0xe008 on: ring-0 code and data, then what a guest may load (xen-x86_*.h).
 XEN_DESCRIPTORS64: Final = (
-    0x00AF_9B00_0000_FFFF,
-    0x00CF_9300_0000_FFFF,
+    0x00AF_9B00_0000_FFFF,  # ring 0, 64-bit code
+    0x00CF_9300_0000_FFFF,  # ring 0, data
     0,
-    0x00CF_FB00_0000_FFFF,
-    0x00CF_F300_0000_FFFF,
-    0x00AF_FB00_0000_FFFF,
+    0x00CF_FB00_0000_FFFF,  # ring 3, 32-bit code
+    0x00CF_F300_0000_FFFF,  # ring 3, data
+    0x00AF_FB00_0000_FFFF,  # ring 3, 64-bit code
 )
 XEN_DESCRIPTORS32: Final = (
-    0x00CF_9B00_0000_FFFF,
-    0x00CF_9300_0000_FFFF,
-    0x00CF_BB00_0000_FFFF,
-    0x00CF_B300_0000_FFFF,
-    0x00CF_FB00_0000_FFFF,
-    0x00CF_F300_0000_FFFF,
+    0x00CF_9B00_0000_FFFF,  # ring 0, code
+    0x00CF_9300_0000_FFFF,  # ring 0, data
+    0x00CF_BB00_0000_FFFF,  # ring 1, code: the guest's kernel
+    0x00CF_B300_0000_FFFF,  # ring 1, data
+    0x00CF_FB00_0000_FFFF,  # ring 3, code
+    0x00CF_F300_0000_FFFF,  # ring 3, data
 )
 
 

@@ -22,8 +22,8 @@ _MAX_POLL_PORTS: Final = 128
 _POLL: Final = SCHED["sched_poll"].whole("ports", "nr_ports", "timeout")
 _REMOTE: Final = SCHED["sched_remote_shutdown"].whole("domain_id")
 _WATCHDOG: Final = SCHED["sched_watchdog"].whole("id", "timeout")
-_FAR: Final = 1 << 50
-_SOON: Final = 100_000_000
+_FAR: Final = 1 << 50  # 13 days: do_set_timer_op takes more for the jiffies of Linux having wrapped,
+_SOON: Final = 100_000_000  # and wakes the guest so soon instead
 _YIELD_NS: Final = 1_000  # what a turn of the other vCPUs costs the one that yields
 
 
