@@ -18,8 +18,8 @@ class SwitchOrder:
 
     Attributes:
         ops: hook name of the op, the kernel's path of it, or a glob over either.
-        what: a backend of the chain, "kernel" for the kernel's own function, or where a function is:
-            ``module:function`` or ``file.py:function``.
+        what: a backend of the chain, "kernel" for the kernel's own function, ``kernel:symbol`` for another of the
+            kernel's functions, or where a function is: ``module:function`` or ``file.py:function``.
         place: named point or place (:mod:`pvops_core.guest.places`) at which it is done; empty for before the guest's
             first instruction.
     """

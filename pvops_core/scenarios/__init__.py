@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from pvops_core.scenarios import early_cr3, livepatches, pagetable_reserve, patch_in_place, patchlet_too_long
-from pvops_core.scenarios.model import Act, Check, Performance, Role, Scenario, perform
+from pvops_core.scenarios.acts import Act, Check, Role
+from pvops_core.scenarios.model import Performance, Scenario, perform
 from pvops_core.scenarios.stage import Stage
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pvops_core.scenarios.model import Act, Performance
+    from pvops_core.scenarios.acts import Act
+    from pvops_core.scenarios.model import Performance
 
 
 def scenario_document(performance: Performance) -> dict[str, Any]:
@@ -14,6 +15,7 @@ def scenario_document(performance: Performance) -> dict[str, Any]:
         "scenario": performance.name,
         "summary": performance.summary,
         "seed": performance.seed,
+        "kernel": dict(performance.guest) or None,
         "commits": [{"id": each.id, "when": each.when, "what": each.what} for each in performance.commits],
         "acts": [_act(act) for act in performance.acts],
         "honest": performance.honest,

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import UsageError
-from pvops_core.scenarios.model import Act, Check, Commit, Role, Scenario, unlike_history, works
+from pvops_core.scenarios.acts import Act, Check, Commit, Role, unlike_history, works
+from pvops_core.scenarios.kernels import early_cr3 as kernel
+from pvops_core.scenarios.model import Scenario
 from pvops_core.scenarios.places import symbolic
 from pvops_core.x86 import PF, USER
 
@@ -122,4 +124,5 @@ SCENARIO: Final = Scenario(
         Commit("0cc9129d75ef", "February 2013", "load the kernel's cr3 only at first, by a write_cr3 of its own"),
     ),
     play=play,
+    on_kernel=kernel.play,
 )

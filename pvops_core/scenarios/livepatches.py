@@ -11,7 +11,8 @@ from pvops_core.livepatch.builtin import WORD, live_patches
 from pvops_core.livepatch.control.script import Script, read_script
 from pvops_core.livepatch.control.tool import Tool
 from pvops_core.livepatch.payload.builder import PayloadBuilder
-from pvops_core.scenarios.model import Act, Check, Role, Scenario, works
+from pvops_core.scenarios.acts import Act, Check, Role, works
+from pvops_core.scenarios.model import Scenario
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.control.manager import Livepatch

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.scenarios.model import Act, Check, Commit, Role, Scenario, unlike_history, works
+from pvops_core.scenarios.acts import Act, Check, Commit, Role, unlike_history, works
+from pvops_core.scenarios.model import Scenario
 from pvops_core.scenarios.places import symbolic
 from pvops_core.x86 import PAGE_SHIFT, PF, PRESENT, USER, WRITABLE
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.scenarios.model import Act, Check, Commit, Role, Scenario, unlike_history, works
+from pvops_core.scenarios.acts import Act, Check, Commit, Role, unlike_history, works
+from pvops_core.scenarios.model import Scenario
 from pvops_core.scenarios.places import as_built, at_end, op_of, symbolic, target_of_call
 from pvops_core.x86 import PF
 

@@ -12,7 +12,8 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.patching.code.disasm import listing
 from pvops_core.patching.patchlets import select
 from pvops_core.scenarios import too_long
-from pvops_core.scenarios.model import Act, Check, Commit, Role, Scenario, unlike_history, works
+from pvops_core.scenarios.acts import Act, Check, Commit, Role, unlike_history, works
+from pvops_core.scenarios.model import Scenario
 from pvops_core.scenarios.places import as_built, at_end, code, op_of, symbolic
 
 if TYPE_CHECKING:

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING
 
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.code.disasm import listing
-from pvops_core.scenarios.model import Listing
+from pvops_core.scenarios.acts import Listing
 
 if TYPE_CHECKING:
+    from pvops_core.guest import Guest
     from pvops_core.guests import BuiltinGuest
     from pvops_core.patching.sites import SiteRecord
-    from pvops_core.scenarios.stage import StagedRun
+    from pvops_core.scenarios.run import Run
 
 _LONGEST_INSTRUCTION = 15
 
 
-def symbolic(run: StagedRun, address: int) -> str:
+def symbolic(run: Run, address: int) -> str:
     """An address with the symbol that it belongs to, or the op whose gate it is."""
     if address in run.gates:
         return f"{address:#x} (the gate of {run.gates[address]})"
@@ -32,17 +33,17 @@ def op_of(guest: BuiltinGuest, site: SiteRecord) -> str:
     return LAYOUTS[guest.layout].by_type(site.type).op.name
 
 
-def as_built(run: StagedRun, title: str, address: int, length: int) -> Listing:
+def as_built(run: Run, title: str, address: int, length: int) -> Listing:
     """The instructions that began at an address and in the bytes after it when the guest was built."""
     return code(run.guest, title, address, run.built(address, length + _LONGEST_INSTRUCTION), length)
 
 
-def at_end(run: StagedRun, title: str, address: int, length: int) -> Listing:
+def at_end(run: Run, title: str, address: int, length: int) -> Listing:
     """Those that began there at the end of the run."""
     return code(run.guest, title, address, run.now(address, length + _LONGEST_INSTRUCTION), length)
 
 
-def code(guest: BuiltinGuest, title: str, address: int, data: bytes, length: int) -> Listing:
+def code(guest: Guest, title: str, address: int, data: bytes, length: int) -> Listing:
     """The instructions that begin in the first ``length`` of some bytes; more bytes let the last one end."""
     lines = [line for line in listing(data, address, guest.kind.bits) if line[0] < address + length]
     width = max((len(raw.hex(" ")) for _where, raw, _text in lines), default=0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -11,25 +11,18 @@ from pvops_core.backends import chain
 from pvops_core.backends.choices import settings_of
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.guests import BuiltinGuest, Status, builtin_guest
-from pvops_core.scenarios.witness import Fault, Witness
+from pvops_core.scenarios.run import Prepare, Run, unprepared
+from pvops_core.scenarios.witness import Witness
 from pvops_core.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pvops_core.backends import Backend
-    from pvops_core.machine import Event, Stop
+    from pvops_core.machine import Stop
     from pvops_core.patching.sites import SiteRecord
-    from pvops_core.switchboard import Switch
+    from pvops_core.scenarios.acts import Value
 
 MAX_NS = 1_000_000_000
 """Virtual time that a run may take; a sound one takes a tenth of it."""
-
-Prepare = Callable[[Session], None]
-
-
-def _nothing(_session: Session) -> None:
-    """A run that needs no preparation."""
 
 
 @attrs.frozen
@@ -50,53 +43,31 @@ def _word(session: Session, symbol: str) -> int:
     return int.from_bytes(session.read(session.guest.symbols[symbol], 8), "little")
 
 
-@attrs.frozen(eq=False)
-class StagedRun:
-    """What one run of the guest came to.
+@attrs.frozen(eq=False, kw_only=True)
+class StagedRun(Run):
+    """What one run of the built-in guest came to.
 
     Attributes:
-        guest: the guest.
-        backend: name of the backend in force.
-        cmdline: the guest's command line.
-        stop: how it ended.
         done: it came to its own end, by its own report.
         digest: hash over its results; 0 if it has none.
-        console: what it printed.
-        faults: its exceptions.
-        events: the machine's event log.
-        history: switches of ops.
-        rip: where the first vCPU stood at the end.
-        stack: the words on top of its stack then, top first; empty if they cannot be read.
-        text: the guest's text at the end.
+        stack: the words on top of the first vCPU's stack at the end, top first; empty if they cannot be read.
         tables: the frames of its first page tables.
-        gates: address to the op whose implementation it calls.
     """
 
     guest: BuiltinGuest
-    backend: str
-    cmdline: str
-    stop: Stop
-    done: bool
     digest: int
-    console: str
-    faults: tuple[Fault, ...]
-    events: tuple[Event, ...]
-    history: tuple[Switch, ...]
-    rip: int
     stack: tuple[int, ...]
-    text: bytes
     tables: TableBuffer
-    gates: Mapping[int, str]
 
     @property
-    def title(self) -> str:
-        """Layout, backend and command line."""
-        return " ".join(filter(None, (self.guest.layout, "on", self.backend, self.cmdline and f"({self.cmdline})")))
+    def name(self) -> str:
+        """The layout."""
+        return self.guest.layout
 
     @property
-    def crashed(self) -> bool:
-        """The run ended because the guest could not go on."""
-        return self.stop.reason == "crash" and not self.done
+    def sites(self) -> tuple[SiteRecord, ...]:
+        """Its own."""
+        return self.guest.sites
 
     @property
     def panic(self) -> str:
@@ -111,27 +82,10 @@ class StagedRun:
             return f"the guest came to its end, digest {self.digest:016x}"
         return f"{self.stop.reason}: {self.panic or self.stop.detail}"
 
-    def now(self, address: int, length: int) -> bytes:
-        """Bytes of the guest's text at the end of the run; fewer beyond its end."""
-        start = self.guest.text_range[0]
-        return self.text[address - start : address - start + length]
-
-    def built(self, address: int, length: int) -> bytes:
-        """The same as built."""
-        return self.guest.image.read(address, length)
-
-    def in_text(self, address: int) -> bool:
-        """Whether an address lies in the guest's text."""
-        start, end = self.guest.text_range
-        return start <= address < end
-
-    def site_at(self, address: int) -> SiteRecord | None:
-        """The site in which an address lies."""
-        return next((site for site in self.guest.sites if 0 <= address - site.address < site.length), None)
-
-    def named(self, kind: str) -> Iterable[Mapping[str, Any]]:
-        """Fields of the logged events of a kind."""
-        return [dict(event.fields) for event in self.events if event.kind == kind]
+    @property
+    def facts(self) -> Mapping[str, Value]:
+        """The digest of a sound run, and how many exceptions there were."""
+        return {"digest": f"{self.digest:016x}", "exceptions": len(self.faults)}
 
 
 @attrs.frozen
@@ -154,7 +108,7 @@ class Stage:
         backend: str | Backend,
         cmdline: str = "",
         *,
-        prepare: Prepare = _nothing,
+        prepare: Prepare = unprepared,
     ) -> StagedRun:
         """Run the built-in guest of a layout to its end.
 
@@ -203,7 +157,7 @@ def _collect(session: Session, backend: str, cmdline: str, stop: Stop, witness: 
         history=tuple(session.switchboard.history),
         rip=machine.vcpus[0].rip,
         stack=_stack(session),
-        text=session.read(start, end - start),
+        text=((start, session.read(start, end - start)),),
         tables=TableBuffer.of(session),
         gates=_gates(session),
     )

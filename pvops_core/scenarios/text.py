@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from pvops_core.scenarios.model import Role
+from pvops_core.scenarios.acts import Role
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pvops_core.scenarios.model import Act, Performance
+    from pvops_core.scenarios.acts import Act
+    from pvops_core.scenarios.model import Performance
 
 _HEADINGS: Final = {
     Role.OLD: ("OLD", "bold red"),

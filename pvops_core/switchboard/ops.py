@@ -102,7 +102,8 @@ class Ops(ABC):
         Args:
             op: the op.
             implementation: an implementation, a callable ``f(cpu, …)`` with the hook's arguments, or the name of who
-                has one: a backend of the chain, or :data:`KERNEL` for a kernel's own; None for a nop.
+                has one: a backend of the chain, or :data:`KERNEL` for a kernel's own, ``kernel:SYMBOL`` for another
+                function of the kernel's; None for a nop.
             by: who asks, for the history.
 
         Raises:

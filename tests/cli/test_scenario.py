@@ -44,7 +44,7 @@ def test_a_scenario_is_told_and_written(capsys: pytest.CaptureFixture[str], tmp_
 def test_a_scenario_that_ends_otherwise(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     act = Act(Role.OLD, "the old way", "came to its end", (Check("it crashes", held=False),))
     played = Performance("early-cr3", "summary", (), 0, (act,))
-    monkeypatch.setattr(child, "play_apart", lambda _name, _seed, _options: played)
+    monkeypatch.setattr(child, "play_apart", lambda *_arguments: played)
     assert main(["scenario", "early-cr3"]) == 5
     out = capsys.readouterr().out
     assert "- it crashes: NO" in out
@@ -55,7 +55,7 @@ def test_a_scenario_that_ends_otherwise(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_errors_have_their_codes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, code: int
 ) -> None:
-    def fail(_name: str, _seed: int, _options: dict[str, str]) -> Performance:
+    def fail(*_arguments: object) -> Performance:
         raise error
 
     monkeypatch.setattr(child, "play_apart", fail)

@@ -133,6 +133,17 @@ def test_a_small_kernel_goes_between_a_function_and_its_own(tmp_path: Path, hook
     assert mine == [("native_write_cr3", name, None), (name, "native_write_cr3", 0)]
 
 
+def test_a_small_kernel_gets_another_function_of_its_own(tmp_path: Path) -> None:
+    kernel = tmp_path / "vmlinux"
+    made = SelfPatching.of("mmu.write_cr3").build(body=(0,), functions={"other": b"\xc3"})
+    kernel.write_bytes(made.data)
+    words = [str(kernel), "--memory", "32", "--switch", "write_cr3=kernel:other@start_kernel"]
+    seen = document(tmp_path / "seen", "boot", *words, "--trace", "ops")
+    mine = [(each["from"], each["to"]) for each in seen["switch_log"] if each["by"] == "--switch"]
+    assert mine == [("native_write_cr3", "other")]
+    assert main(["boot", str(kernel), "--switch", "write_cr3=kernel:nosuch"]) == 2
+
+
 def test_a_hook_that_stands_makes_no_switch_to_what_is_there(tmp_path: Path) -> None:
     kernel = tmp_path / "vmlinux"
     kernel.write_bytes(SelfPatching.of("mmu.write_cr3").build(body=(0,)).data)

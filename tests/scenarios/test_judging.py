@@ -24,7 +24,7 @@ from pvops_core.scenarios import (
     perform,
     too_long,
 )
-from pvops_core.scenarios.model import unlike_history, works
+from pvops_core.scenarios.acts import unlike_history, works
 from pvops_core.scenarios.places import as_built, target_of_call
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ def test_a_plugin_that_is_let_in_is_no_fix() -> None:
 def test_garbage_elsewhere_is_told_from_garbage_where_the_patcher_declined(stage: Stage) -> None:
     fixed = stage.run("2.6.23-lapic-pae", "xen")
     declined = patch_in_place.garbage(fixed, fixed).declined
-    site, start = declined[0], fixed.guest.text_range[0]
-    text = bytearray(fixed.text)
+    site, ((start, code),) = declined[0], fixed.text
+    text = bytearray(code)
     text[site.address - start] ^= 0xFF
-    found = patch_in_place.garbage(attrs.evolve(fixed, text=bytes(text)), fixed)
+    found = patch_in_place.garbage(attrs.evolve(fixed, text=((start, bytes(text)),)), fixed)
     assert found.wrong == (site,)
     assert found.declined == declined
 

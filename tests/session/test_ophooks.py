@@ -399,3 +399,25 @@ def test_what_a_kernel_s_op_cannot_be_is_refused(make: Make, wanted: Any, why: s
     with pytest.raises(SwitchError, match=why):
         session.ops.switch("write_cr3", wanted, by="test")
     assert not session.ops.history
+
+
+@pytest.mark.parametrize("place", ["start_kernel", "patched"])
+def test_another_function_of_the_kernel_s_is_called_whatever_the_site_has_become(make: Make, place: str) -> None:
+    session = make(small().build(body=(ARGUMENT, 1, KEEP), functions={"other": bytes.fromhex("b807000000c3")}))
+    session.run_to(place)
+    session.ops.switch("read_cr3", "kernel:other", by="test")
+    switch = session.ops.history[-1]
+    assert (switch.op, switch.new, switch.by) == ("read_cr3", "other", "test")
+    assert session.ops.implementation("read_cr3").name == "other"
+    session.run()
+    assert session.machine.memory.u32(CELL) == 7
+
+
+def test_what_a_kernel_has_not_got_cannot_be_called(make: Make) -> None:
+    session = make(patching())
+    session.run_to("start_kernel")
+    with pytest.raises(SwitchError, match="no such function"):
+        session.ops.switch("read_cr3", "kernel:nosuch", by="test")
+    session.hooks.install("read_cr3", lambda _cpu: None)
+    with pytest.raises(SwitchError, match="has a hook"):
+        session.ops.switch("read_cr3", "kernel:native_write_cr3", by="test")

@@ -59,8 +59,9 @@ SwitchOption = Annotated[
         "--switch",
         metavar="OP=WHAT[@PLACE]",
         help="Give an op another implementation while the guest runs; may be repeated. OP is an op, or a set such as "
-        "'irq.*'. WHAT is a backend, kernel for a real kernel's own function, or MODULE:FUNCTION or FILE.py:FUNCTION. "
-        "PLACE is a function of the guest's, SYMBOL+OFFSET, an address, a named point of its boot, or a virtual time "
+        "'irq.*'. WHAT is a backend, kernel for a real kernel's own function, kernel:SYMBOL for another of its "
+        "functions, or MODULE:FUNCTION or FILE.py:FUNCTION. PLACE is a function of the guest's, SYMBOL+OFFSET, an "
+        "address, a named point of its boot, or a virtual time "
         "such as 2ms; before the first instruction if not given.",
     ),
 ]

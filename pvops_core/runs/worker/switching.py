@@ -10,6 +10,7 @@ import attrs
 from pvops_core.backends.finding.paths import plugins_at
 from pvops_core.backends.loading.loader import load_object
 from pvops_core.errors import PluginError, PvopsError, SwitchError, UsageError, unknown
+from pvops_core.guest import find_symbol
 from pvops_core.guests import BuiltinGuest
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.implementations import of_callable
@@ -18,6 +19,7 @@ from pvops_core.switchboard.ops import KERNEL
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
+    from pvops_core.images import KernelImage
     from pvops_core.runs.switchorders import SwitchOrder
     from pvops_core.session import Session
     from pvops_core.switchboard.ops import Switch
@@ -43,7 +45,9 @@ class OrderedSwitch:
         self._order, self._board = order, session.ops
         self._ops = [slot for slot in chosen(table.layout, [order.ops]) if not slot.op.is_data]
         self.made, self.refused = False, ""
-        if ":" in order.what:
+        if order.what.startswith(f"{KERNEL}:") and not isinstance(session.guest, BuiltinGuest):
+            self._make = self._to_function(session.guest.image)
+        elif ":" in order.what:
             self._make = self._functions()
         else:
             own = () if isinstance(session.guest, BuiltinGuest) else (KERNEL,)
@@ -69,6 +73,17 @@ class OrderedSwitch:
         def make() -> None:
             for op, implementation in wanted.items():
                 board.switch(op, implementation, by=BY)
+
+        return make
+
+    def _to_function(self, image: KernelImage) -> Callable[[], None]:
+        """Every op to another function of the kernel's."""
+        what = self._order.what
+        find_symbol(image, what.partition(":")[2])
+
+        def make() -> None:
+            for slot in self._ops:
+                self._board.switch(slot.op.name, what, by=BY)
 
         return make
 

@@ -31,6 +31,7 @@ from pvops_core.switchboard.kernel.kernelsites import KernelSites
 from pvops_core.switchboard.kernel.ophook import OpHook, OpHookState, arguments_of, told
 from pvops_core.switchboard.kernel.ownslots import OwnSlots
 from pvops_core.switchboard.kernel.padding import PIECE, SitePadding
+from pvops_core.switchboard.kernel.seating import Seating
 from pvops_core.switchboard.mishaps import Mishaps
 from pvops_core.switchboard.ops import KERNEL, Ops, Switch, SwitchState
 
@@ -116,6 +117,7 @@ class OpHooks(Ops):
         self._named = cache(table.name)
         self._padding = SitePadding(kernel)
         self._sites = KernelSites(kernel, running, table, points)
+        self._seating = Seating(machine, kernel.symbols, poker, table, slots, self._sites)
         self.mishaps = Mishaps(self._fault, kernel.symbol_at)
         self._entering = Entering(machine, table.layout, structures, self.mishaps)
         self._standing: dict[str, OpHook] = {}
@@ -165,12 +167,16 @@ class OpHooks(Ops):
     def switch(self, op: str, implementation: Implementation | Callable[..., Any] | str | None, *, by: str) -> None:
         """As :meth:`Ops.switch`: a callable comes in front of the kernel's own function, a backend's hook in its place.
 
-        Where a hook stood before, the new one comes in place of that.
+        Where a hook stood before, the new one comes in place of that. ``"kernel:xen_write_cr3"`` is another function of
+        the kernel's, by its symbol; sites that were patched call through the slot from then on.
         """
         slot = self._table.slot(op)
         standing = self._standing.get(slot.op.name)
         if isinstance(implementation, Implementation) and implementation.form is Form.GUEST:
             implementation = KERNEL
+        if isinstance(implementation, str) and implementation.startswith(f"{KERNEL}:"):
+            self._switches.append(self._seating.seat(slot, implementation, by, hooked=standing is not None))
+            return
         if implementation == KERNEL:
             if standing is not None:
                 self.remove(standing, by=by)
@@ -357,7 +363,7 @@ class OpHooks(Ops):
                 kept[hook.op] = self._sites.patched(hook.slot)
                 pokes += [
                     Poke(hook.entrance, self._padding.filler(hook.entrance), self._entrance(hook)),
-                    self._slot_poke(hook, hook.original, hook.entrance),
+                    self._table.poke(hook.slot, hook.original, hook.entrance),
                     *self._built_again(kept[hook.op]),
                 ]
             self._poker.transaction(pokes, by=told(hooks))
@@ -385,7 +391,7 @@ class OpHooks(Ops):
             if not hook.spread:
                 filler = self._padding.filler(hook.entrance)
                 pokes.append(Poke(hook.entrance, self._entrance(hook), filler, retires=True))
-            pokes.append(self._slot_poke(hook, hook.entrance, hook.original))
+            pokes.append(self._table.poke(hook.slot, hook.entrance, hook.original))
             pokes += (Poke(at, self._sites.built(at, len(code)), code) for at, code in self._left(hook).items())
         self._poker.transaction(pokes, by=told(hooks), holder=self)
         self._slots.accept()
@@ -414,10 +420,6 @@ class OpHooks(Ops):
         """Bytes of the entrance; after the hook comes what the slot held, or what a kernel has for an empty one."""
         return hook.code(hook.original or find_bug(self._image) or 0)
 
-    def _slot_poke(self, hook: OpHook, old: int, new: int) -> Poke:
-        size = self._table.layout.pointer_size
-        return Poke(self._table.address(hook.slot), old.to_bytes(size, "little"), new.to_bytes(size, "little"))
-
     # While the kernel runs -------------------------------------------------------------------------------------------
 
     def _fault(self, vcpu: Vcpu, fault: GuestFault) -> None:
@@ -431,7 +433,7 @@ class OpHooks(Ops):
         before, old = hook.original, self._entrance(hook)
         hook.original = value
         try:
-            pokes = [Poke(hook.entrance, old, self._entrance(hook)), self._slot_poke(hook, value, hook.entrance)]
+            pokes = [Poke(hook.entrance, old, self._entrance(hook)), self._table.poke(hook.slot, value, hook.entrance)]
             self._poker.transaction(pokes, by=f"hook {hook.name}", holder=self)
         except BaseException:
             hook.original = before
@@ -454,7 +456,7 @@ class OpHooks(Ops):
         for hook in self._standing.values():
             old, new = (hook.entrance, hook.original) if own else (hook.original, hook.entrance)
             if self._entering.is_open(hook) and self._table.target(hook.slot) == old:
-                pokes.append(self._slot_poke(hook, old, new))
+                pokes.append(self._table.poke(hook.slot, old, new))
         self._poker.transaction(pokes, by="hooks", holder=self)
         self._slots.accept()
 

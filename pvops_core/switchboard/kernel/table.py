@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pvops_core.errors import ImageError, MachineError
+from pvops_core.patching.poke import Poke
 from pvops_core.patching.sites import SECTION, read_sites
 from pvops_core.patching.tables import find_table
 
@@ -46,6 +47,11 @@ class OpTable:
     def target(self, slot: Slot) -> int:
         """What the slot holds now: a guest-virtual address, 0 for an empty slot."""
         return self._text.pointers(self.address(slot), 1, self.layout.pointer_size)[0]
+
+    def poke(self, slot: Slot, old: int, new: int) -> Poke:
+        """The write that puts another function into a slot."""
+        size = self.layout.pointer_size
+        return Poke(self.address(slot), old.to_bytes(size, "little"), new.to_bytes(size, "little"))
 
     def targets(self) -> tuple[int, ...]:
         """What all slots hold now, by type number."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor.events.upcalls import make_upcall_pending
+from pvops_xen.hypervisor.memory.walk import told
 from pvops_xen.hypervisor.state import EntryPoint
 
 if TYPE_CHECKING:
@@ -79,6 +80,24 @@ def test_a_missing_handler_crashes(bench: Bench) -> None:
     stop = bench.run("0f0b")
     assert stop.reason == "crash"
     assert stop.detail.startswith("Unhandled: vec 6, invalid_op[0000]")
+
+
+def test_a_page_fault_without_a_handler_is_told_with_its_walk(bench64: Bench) -> None:
+    bench64.cpu.set("rdi", 0xFFFF_EA00_0000_0028)
+    assert bench64.run("488b07").detail.startswith("Unhandled: vec 14, page_fault[0000]")
+    assert bench64.platform.messages[:3] == [
+        "Unhandled: vec 14, page_fault[0000]",
+        "Pagetable walk from ffffea0000000028:",
+        " L4[0x1d4] = 0000000000000000 ffffffffffffffff",
+    ]
+
+
+def test_a_walk_is_told_to_its_page(bench: Bench) -> None:
+    lines = list(told(bench.platform.hv, 0, bench.va(0x10)))
+    assert [line.split("[")[0] for line in lines[1:]] == [f" L{n}" for n in range(4 if bench.word == 8 else 3, 0, -1)]
+    entry, frame = (int(text, 16) for text in lines[-1].split("= ")[1].split())
+    assert entry >> 12 & 0xFFFFFFFF == bench.mfn(0x10)
+    assert frame == bench.platform.hv.pfn_of(bench.mfn(0x10))
 
 
 def test_software_interrupts_need_the_tables_leave(bench: Bench) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import WITH_ERROR_CODE
 from pvops_xen.hypervisor.abi import TRAP_GP_FAULT, TRAP_PAGE_FAULT, VmAssist
+from pvops_xen.hypervisor.memory.walk import told
 from pvops_xen.hypervisor.processor.bounce import enter, in_guest_kernel
 
 if TYPE_CHECKING:
@@ -44,7 +45,11 @@ def inject(
     entry = hv.state(cpu).traps[vector]
     hv.stats.traps[name_of(vector)] += 1
     if entry.missing(hv.abi.bits):
-        hv.crash(f"Unhandled: vec {vector}, {name_of(vector)}[{error_code or 0:04x}] at {cpu.rip:#x}")
+        unhandled = f"Unhandled: vec {vector}, {name_of(vector)}[{error_code or 0:04x}]"
+        if vector == TRAP_PAGE_FAULT:
+            for line in (unhandled, *told(hv, cpu.index, hv.state(cpu).cr2)):
+                hv.log(line)
+        hv.crash(f"{unhandled} at {cpu.rip:#x}")
         return
     enter(hv, cpu, entry, error_code if vector in WITH_ERROR_CODE else None, selectors=selectors)
 
