@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.scenarios.acts import Act, Check, Commit, Role, unlike_history, works
+from pvops_core.scenarios.kernels import pagetable_reserve as kernel
 from pvops_core.scenarios.model import Scenario
 from pvops_core.scenarios.places import symbolic
 from pvops_core.x86 import PAGE_SHIFT, PF, PRESENT, USER, WRITABLE
@@ -170,4 +171,5 @@ SCENARIO: Final = Scenario(
         Commit("279b706bf800", "April 2011", "map the whole buffer read-only; pagetable_reserve gives back the rest"),
     ),
     play=play,
+    on_kernel=kernel.play,
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.scenarios.acts import Act, Check, Commit, Role, unlike_history, works
+from pvops_core.scenarios.kernels import patch_in_place as kernel
 from pvops_core.scenarios.model import Scenario
 from pvops_core.scenarios.places import as_built, at_end, op_of, symbolic, target_of_call
 from pvops_core.x86 import PF
@@ -233,4 +234,5 @@ SCENARIO: Final = Scenario(
         Commit("d34fda4a84c1", "August 2007", "copy the original bytes into the buffer first"),
     ),
     play=play,
+    on_kernel=kernel.play,
 )

@@ -13,6 +13,7 @@ from pvops_core.patching.code.disasm import listing
 from pvops_core.patching.patchlets import select
 from pvops_core.scenarios import too_long
 from pvops_core.scenarios.acts import Act, Check, Commit, Role, unlike_history, works
+from pvops_core.scenarios.kernels import patchlet_too_long as kernel
 from pvops_core.scenarios.model import Scenario
 from pvops_core.scenarios.places import as_built, at_end, code, op_of, symbolic
 
@@ -228,4 +229,5 @@ SCENARIO: Final = Scenario(
         Commit("0b9d2fc1d0d6", "April 2019", "patchlets are tables of bytes, which can be measured"),
     ),
     play=play,
+    on_kernel=kernel.play,
 )

@@ -27,6 +27,7 @@ _PAE_MODE: Final = 9
 """XEN_ELFNOTE_PAE_MODE (xen/include/public/elfnote.h)."""
 _PAE_ONLY: Final = frozenset({"native_set_pud", "native_make_pmd", "initial_pg_pmd"})
 """Of 32-bit kernels those with X86_PAE alone have them: ops of the third level, and a table of head_32.S."""
+_LONG: Final = 8
 _DIRECT_MAP: Final = {4: 0xC0000000, 8: 0xFFFF888000000000}
 """PAGE_OFFSET by a pointer's size, with the usual split (asm/page_32_types.h, page_64_types.h)."""
 
@@ -97,7 +98,17 @@ class Kernel:
             base = text.pointers(symbol, 1, size)[0] if symbol else 0
         except ImageError:
             base = 0
-        return base or _DIRECT_MAP[size]
+        return base or self._linked_map() or _DIRECT_MAP[size]
+
+    def _linked_map(self) -> int:
+        """Where the root that an x86_64 kernel for Xen is linked with maps memory; 0 where none says. 4.20 moved it."""
+        root = self.symbols.get("init_level4_pgt") or self.symbols.get("init_top_pgt")
+        try:
+            entries = self.image.pointers(root, 1 << 9) if root and self.image.pointer_size == _LONG else ()
+        except ImageError:
+            entries = ()
+        first = next((number for number, entry in enumerate(entries[:-1]) if entry and number >= 1 << 8), 0)
+        return first and first << 39 | 0xFFFF << 48
 
     @cached_property
     def _segments(self) -> tuple[tuple[int, int, int], ...]:

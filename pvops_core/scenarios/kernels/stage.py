@@ -9,7 +9,7 @@ import attrs
 
 from pvops_core.backends import chain
 from pvops_core.backends.choices import settings_of
-from pvops_core.errors import UsageError
+from pvops_core.errors import ImageError, UsageError
 from pvops_core.scenarios.kernels.run import KernelRun, came_to_its_end
 from pvops_core.scenarios.run import Prepare, unprepared
 from pvops_core.scenarios.witness import Witness
@@ -66,6 +66,20 @@ class KernelStage:
             if symbol not in self.kernel.symbols:
                 raise self.refused(f"has no {symbol}", age)
 
+    def chain(self, backend: str) -> tuple[Backend, ...]:
+        """A backend and its bases; UsageError if it is not installed."""
+        if backend not in self.backends:
+            raise UsageError(f"this scenario needs the backend {backend!r}; installed are {', '.join(self.backends)}")
+        return chain(self.backends[backend], self.backends)
+
+    def hosts(self, backend: str) -> bool:
+        """Whether an installed backend has a machine for the kernel, and loads it."""
+        try:
+            Session(self.kernel, self.chain(backend)).close()
+        except (UsageError, ImageError):
+            return False
+        return True
+
     def run(self, backend: str, *, prepare: Prepare = unprepared) -> KernelRun:
         """Run the kernel to its end.
 
@@ -77,9 +91,7 @@ class KernelStage:
             UsageError: the backend is not there or cannot host the kernel.
             ImageError: it cannot boot it.
         """
-        if backend not in self.backends:
-            raise UsageError(f"this scenario needs the backend {backend!r}; installed are {', '.join(self.backends)}")
-        links, known = chain(self.backends[backend], self.backends), settings_of(self.backends[backend], self.backends)
+        links, known = self.chain(backend), settings_of(self.backends[backend], self.backends)
         console = next((link.platform.console_name for link in links if link.platform is not None), "")
         said = (f"console={console}", _EARLY.get(backend, ""), "panic=1", self.kernel.cmdline)
         guest = attrs.evolve(self.kernel, cmdline=" ".join(filter(None, said)))

@@ -17,7 +17,6 @@ from pvops_core.scenarios.kernels.early_cr3 import VMEMMAP, late_from_the_start
 from pvops_core.scenarios.kernels.run import KernelRun, came_to_its_end
 from pvops_core.scenarios.kernels.stage import KernelStage
 from pvops_core.scenarios.witness import Fault
-from tests.session.selfpatching import SelfPatching
 
 CLOUD = "vmlinuz-6.1.0-56-cloud-amd64"
 ROOT = 0x2A10000
@@ -35,11 +34,6 @@ def test_a_kernel_dies_of_the_late_one_and_lives_by_its_own(kernel_path: Callabl
     assert int(str(old.facts["fault_address"]), 0) == page + 0x28
     assert old.ending.startswith("crash: PANIC: early exception 0x0e")
     assert fixed.ending == "the kernel looks for a root file system"
-
-
-@pytest.fixture
-def small() -> Kernel:
-    return Kernel(SelfPatching.of("mmu.write_cr3").build(body=(0,)))
 
 
 def test_a_kernel_of_another_age_is_refused(small: Kernel) -> None:

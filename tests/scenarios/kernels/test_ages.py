@@ -1,0 +1,86 @@
+"""Each scenario on kernels of its age, and what it says of those that are none."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import attrs
+import pytest
+
+from pvops_core.errors import UsageError
+from pvops_core.scenarios import SCENARIOS, Role, perform
+from pvops_core.scenarios.kernels import pagetable_reserve, patch_in_place, patchlet_too_long
+from pvops_core.scenarios.kernels.pagetable_reserve import Buffer
+from pvops_core.scenarios.witness import Fault
+
+if TYPE_CHECKING:
+    from pvops_core.patching.kernel import KernelPlan
+    from pvops_core.scenarios.kernels.halves import TwoStages, Uninitialised
+    from pvops_core.scenarios.kernels.patchlet_too_long import LongPatcher
+    from pvops_core.scenarios.kernels.run import KernelRun
+    from pvops_core.scenarios.kernels.stage import KernelStage
+
+PLAYED = ("patch-in-place", "pagetable-reserve", "early-cr3", "patchlet-too-long")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLAYED)
+def test_kernels_of_its_age_show_it(old_stages: list[KernelStage], name: str) -> None:
+    played = 0
+    for stage in old_stages:
+        with suppress(UsageError):
+            performance = perform(SCENARIOS[name], stage)
+            played += 1
+            wrong = [(act.title, check.claim) for act in performance.acts for check in act.checks if not check.held]
+            assert performance.honest, (stage.guest["path"], wrong)
+    assert played, "none of the kernels is of its age"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("patch-in-place", "has no patch op: it patches by one fixed rule; this scenario needs one with a patch op"),
+        ("patchlet-too-long", "has no patch op"),
+        ("pagetable-reserve", "has no x86_init; this scenario needs one of x86_64 with XEN_PV, 2.6.39 to 3.6"),
+        ("livepatch-stacked", "on the built-in guest alone"),
+    ],
+)
+def test_another_age_is_refused_with_the_one_that_is_needed(small_stage: KernelStage, name: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        perform(SCENARIOS[name], small_stage)
+
+
+def test_a_death_without_the_evidence_is_not_history(died: KernelRun) -> None:
+    half = cast("TwoStages", SimpleNamespace(site=None, ran=None))
+    plan = cast("KernelPlan", SimpleNamespace(sites=()))
+    garbage = cast("Uninitialised", SimpleNamespace(sites=[], wrote={}, held={}, ran=None))
+    patcher = cast("LongPatcher", SimpleNamespace(first=None, before=0))
+    for act in (
+        patch_in_place.two_stages(died, half, plan),
+        patch_in_place.uninitialised(died, garbage, plan),
+        patchlet_too_long.reported(died, patcher, ()),
+        patchlet_too_long.overrun(died, patcher, ()),
+        pagetable_reserve.without_the_hook(died, Buffer()),
+    ):
+        assert act.role is Role.OLD
+        assert not act.held
+
+
+def test_a_spare_page_is_one_behind_those_used(died: KernelRun) -> None:
+    buffer = Buffer(start=0x100, end=0x110, top=0x112, spare=(0x110061, 0x111061), base=0xFFFF880000000000)
+    fault = Fault(14, 3, 0x1000000, buffer.base + 0x111000, 0x111061, 5)
+    run = attrs.evolve(died, faults=(fault,))
+    assert pagetable_reserve.without_the_hook(run, buffer).held
+    assert buffer.read_only == 2
+    for other in (attrs.evolve(fault, address=buffer.base + 0x10F000), attrs.evolve(fault, vector=13)):
+        assert not pagetable_reserve.without_the_hook(attrs.evolve(died, faults=(other,)), buffer).held
+    assert not pagetable_reserve.without_the_hook(run, attrs.evolve(buffer, spare=(0x110063, 0x111061))).held
+
+
+def test_a_backend_that_cannot_load_a_kernel_does_not_host_it(small_stage: KernelStage) -> None:
+    assert small_stage.hosts("native")
+    assert not small_stage.hosts("xen")
+    with pytest.raises(UsageError, match="needs the backend 'nosuch'"):
+        small_stage.chain("nosuch")
