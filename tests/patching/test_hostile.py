@@ -114,7 +114,7 @@ def test_xen_tables_that_lead_out_of_the_image() -> None:
         plan_kernel(read_kernel(image), [XenKernel()], 1)
 
 
-MUTANTS = int(os.environ.get("PVOPS_MUTANTS", "300"))
+MUTANTS = int(os.environ.get("PVOPS_MUTANTS", "120"))
 """How many are made of each kernel; 10,000 take some minutes."""
 
 GROWTH = 48 << 20
