@@ -28,7 +28,7 @@ CONSOLES = {"native": "ttyS0", "xen": "hvc0", "mine": "ttyS0"}
 TIMES = re.compile(r"\d+\.\d+|Marking stable .*|lpj=\d+|(?<=cycles: )\w+|(?<=idle_ns: )\d+")
 LEFT = {
     "native": {"tlb_remove_table", "flush_tlb_multi", "update_io_bitmap", "queued_spin_lock_slowpath"},
-    "xen": {"tlb_remove_table", "exit_mmap", "pgd_alloc", "pgd_free", "load_gdt", "set_fixmap", "invalidate_io_bitmap"},
+    "xen": {"tlb_remove_table", "exit_mmap", "pgd_alloc", "pgd_free", "load_gdt", "set_fixmap"},
 }
 """Ops that leave calls to the kernel's own function, apart from those of early boot."""
 

@@ -39,6 +39,10 @@ _UNCHECKED: Final = "the warning about a register that is not there"
 _LEAF5: Final = ("cpuid_leaf5_ecx_val", "cpuid_leaf5_edx_val")
 
 
+_BITMAPS: Final = ("x86_tss", "io_bitmap.bitmap", "io_bitmap.mapall")
+"""Two bitmaps of one size: IO_BITMAP_OFFSET_INVALID is where the second ends (asm/processor.h)."""
+
+
 class XenCpuOps(XenGroup):
     """Instructions that would trap are hypercalls; those that trap rarely are left to Xen's emulation."""
 
@@ -214,9 +218,11 @@ class XenCpuOps(XenGroup):
 
     @hookimpl
     def invalidate_io_bitmap(self, cpu: Vcpu) -> None:
-        """No port is open any more; a kernel's TSS says so too."""
+        """No port is open any more; a kernel's TSS says so too: its bitmaps' offset points beyond both of them."""
         if self.linux is not None:
-            self.leave("the limit of the TSS")
+            tss, one, both = (self.guest.member("tss_struct", path) for path in _BITMAPS)
+            base = self.guest.per_cpu("cpu_tss_rw", cpu) + self.guest.member("tss_struct", "x86_tss.io_bitmap_base")
+            cpu.set_u16(base, both - tss + both - one & 0xFFFF)
         self._physdev(cpu, PhysdevOp.SET_IOBITMAP, _IOBITMAP.at(self.bits).form.pack(0, 0))
 
     @hookimpl

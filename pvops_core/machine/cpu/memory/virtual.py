@@ -73,15 +73,20 @@ class VirtualMemory:
 
     def write(self, va: int, data: bytes, *, system: bool = False) -> None:
         """Write bytes: all of them, or none when a page of them faults."""
-        _, user = self.paging()
-        self.write_as(va, data, user=user and not system)
+        paging, user = self.paging()
+        self._write(va, data, Access(write=True, user=user and not system), paging)
 
     def write_as(self, va: int, data: bytes, *, user: bool) -> None:
         """Write as level 3 or as a supervisor, whatever the level is now."""
-        paging, _ = self.paging()
-        at = 0
-        for pa, size in self._places(va, len(data), Access(write=True, user=user), paging):
-            self._memory.write(pa, data[at : at + size])
+        self._write(va, data, Access(write=True, user=user), self.paging()[0])
+
+    def _write(self, va: int, data: bytes, access: Access, paging: Paging) -> None:
+        memory, n, at = self._memory, len(data), 0
+        if 0 < n <= 0x1000 - (va & 0xFFF):  # within one page, as most are
+            memory.write(paging.address(memory, va & self._mask, access), data)
+            return
+        for pa, size in self._places(va, n, access, paging):
+            memory.write(pa, data[at : at + size])
             at += size
 
     def number(self, va: int, size: int, *, system: bool = False) -> int:
