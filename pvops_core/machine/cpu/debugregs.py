@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from pvops_core.machine.unicorn.engine import Engine
     from pvops_core.machine.unicorn.watching import Watch
 
-DR6_HITS, DR6_BD, DR6_BS = 0xF, 1 << 13, 1 << 14
+DR6_HITS, DR6_BD, DR6_BS = 0xF, 1 << 13, 1 << 14  # Intel SDM volume 3, 17.2.3
 DR6_RESET, DR7_RESET = 0xFFFF0FF0, 0x400  # Intel SDM volume 3, table 9-1
 DR7_GD: Final = 1 << 13
 _CR4_DE: Final = 1 << 3
 _STI: Final = 0xFB
-_EXECUTE, _WRITE, _PORT, _ACCESS = range(4)
-_LENGTHS: Final = (1, 2, 8, 4)
+_EXECUTE, _WRITE, _PORT, _ACCESS = range(4)  # R/W of DR7; ports only with CR4.DE (Intel SDM volume 3, 17.2.4)
+_LENGTHS: Final = (1, 2, 8, 4)  # bytes by LEN of DR7, where 10B is eight
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ FXSAVE_SIZE: Final = 512
 MXCSR_MASK: Final = 0xFFFF
 AFTER_FNINIT: Final = struct.pack("<H22xI484x", 0x37F, 0x1F80)
 """As firmware leaves it: volume 1, 8.1.5 and 10.2.3."""
-_REGISTERS, _XMM, _STEP = 32, 160, 16
+_REGISTERS, _XMM, _STEP = 32, 160, 16  # of FXSAVE's image: Intel SDM volume 1, table 10-2
 _FLOAT: Final = 10
 _TOP: Final = 11
 _EMPTY: Final = 3

@@ -21,8 +21,8 @@ from pvops_core.x86 import FLAG_IF, FLAG_NT, FLAG_RF, FLAG_TF, FLAG_VM
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
 
-_TASK_GATE, _GATE_16, _TRAP_16, _GATE_32, _TRAP_32 = 5, 6, 7, 14, 15
-_IN_IDT: Final = 2
+_TASK_GATE, _GATE_16, _TRAP_16, _GATE_32, _TRAP_32 = 5, 6, 7, 14, 15  # Intel SDM volume 3, table 3-2
+_IN_IDT: Final = 2  # of an error code: its selector is a vector (6.13)
 _FAULTS_WITHOUT_RF = frozenset({faults.DB, faults.NMI, faults.BP, faults.OF, faults.DF, faults.MC})
 
 

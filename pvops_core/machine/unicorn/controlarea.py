@@ -15,7 +15,7 @@ ADDRESS: Final = 1 << 50
 """Physical, where no page table of a guest can point."""
 SIZE: Final = 0x5000
 _ALL, _NONE = 0x1000, 0x3000
-_BITMAP_POINTER: Final = 0x48
+_BITMAP_POINTER: Final = 0x48  # MSRPM_BASE_PA (AMD APM volume 2, 15.11 and appendix B)
 _RANGES: Final = (range(0x2000), range(0xC0000000, 0xC0002000), range(0xC0010000, 0xC0012000))
 _TSC_AUX: Final = 0xC0000103
 

@@ -37,7 +37,7 @@ _LIMIT: Final = 16
 """Where a cached segment has its limit; the second word of the descriptor follows."""
 _FLAT_LIMIT: Final = 0xFFFFFFFF
 _PROTECTED: Final = 1 << 7  # QEMU's hidden flag HF_PE
-_FACTOR: Final = 0x5851F42D4C957F2D
+_FACTOR: Final = 0x5851F42D4C957F2D  # Knuth's multiplier for 64 bits (MMIX)
 _MOV_TO_SEGMENT, _TWO_BYTES = 0x8E, 0x0F
 _LOADS_OF_TWO_BYTES: Final = (0xA1, 0xA9, 0xB2, 0xB4, 0xB5)
 """pop fs, pop gs, lss, lfs, lgs."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pvops_xen.domain.space import Plan
     from pvops_xen.hypervisor.core import Hypervisor
 
-SIF_MOD_START_PFN: Final = 8
+SIF_MOD_START_PFN: Final = 8  # public/xen.h: 1 << 3
 
 
 @attrs.frozen

@@ -25,7 +25,7 @@ TSC_HZ: Final = 1_000_000_000  # one tick a virtual nanosecond: every clock agre
 
 # CR4 (pv/domain.c): what a guest chooses (TSD DE), and what it sees of Xen's choice (PAE OSFXSR OSXMMEXCPT).
 _CR4_GUEST: Final = 1 << 2 | 1 << 3
-CR4_VISIBLE: Final = 1 << 5 | 1 << 9 | 1 << 10
+CR4_VISIBLE: Final = 1 << 5 | 1 << 9 | 1 << 10  # PAE OSFXSR OSXMMEXCPT
 
 
 def guest_cr4(value: int) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pvops_core.headers import Struct
     from pvops_core.machine import PhysicalMemory
 
-_WRAP = 1 << 32
+_WRAP = 1 << 32  # RING_IDX counts on and on in 32 bits (public/io/ring.h)
 BITS: Final = 64
 """Of the pages, which are the same in both widths."""
 

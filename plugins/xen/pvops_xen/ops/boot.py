@@ -34,7 +34,7 @@ _RESERVE: Final = event_kind(
     end="int: behind it",
 )
 
-_KERNEL_CS32: Final = 0x61
+_KERNEL_CS32: Final = 0x61  # __KERNEL_CS at level 1, where Xen runs a 32-bit kernel
 _MAP: Final = MEMORY["xen_memory_map"].whole("nr_entries", "buffer")
 _IOPL: Final = PHYSDEV["physdev_set_iopl"].whole("iopl")
 _DIRECT: Final = frozenset({"irq_disable", "irq_enable", "save_fl", "restore_fl"})

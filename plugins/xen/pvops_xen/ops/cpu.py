@@ -22,7 +22,7 @@ _IOPL: Final = PHYSDEV["physdev_set_iopl"].whole("iopl")
 _IOBITMAP: Final = PHYSDEV["physdev_set_iobitmap"].whole("bitmap", "nr_ports")
 _EIO: Final = 5
 _EFAULT: Final = 14
-_APIC_BASE: Final = 0x1B
+_APIC_BASE: Final = 0x1B  # IA32_APIC_BASE; its bit 10 enables x2APIC (Intel SDM volume 3, 10.12.1)
 _X2APIC_ENABLE: Final = 1 << 10
 _BASES: Final = {0xC000_0100: Segbase.FS, 0xC000_0102: Segbase.GS_USER, 0xC000_0101: Segbase.GS_KERNEL}
 # STAR LSTAR CSTAR SYSCALL_MASK, SYSENTER_CS ESP EIP: fast system calls are told by callbacks instead.

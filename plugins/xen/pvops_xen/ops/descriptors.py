@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 _INTERRUPT_GATE: Final = 0xE
 _TRAP_GATE: Final = 0xF
-_MASK_EVENTS: Final = 4
+_MASK_EVENTS: Final = 4  # of trap_info.flags, beside the DPL: clear event enable (public/arch-x86/xen.h)
 _DESC_LDT: Final = 0x2
 _DESC_TSS: Final = 0x9
 _TLS_ENTRIES: Final = 3
-_TLS_MIN: Final = {64: 12, 32: 6}
-_KERNEL_DS: Final = {64: 0x18, 32: 0x68}
-_TSS_SP0: Final = 4
+_TLS_MIN: Final = {64: 12, 32: 6}  # GDT_ENTRY_TLS_MIN (asm/segment.h)
+_KERNEL_DS: Final = {64: 0x18, 32: 0x68}  # __KERNEL_DS (asm/segment.h)
+_TSS_SP0: Final = 4  # offset of ESP0 and RSP0 (Intel SDM volume 3, figures 7-2 and 7-11)
 _SYSTEM_TYPES: Final = frozenset({_DESC_LDT, _DESC_TSS})
 
 

@@ -22,7 +22,7 @@ MC_FLUSH: Final = event_kind(
     result="int: what it gave",
 )
 
-MC_BATCH: Final = 32
+MC_BATCH: Final = 32  # as MC_ARGS of arch/x86/xen/multicalls.c
 MC_ARGS: Final = 512
 _RED_ZONE: Final = 128
 MMUEXT_OP: Final = XEN["mmuext_op"]

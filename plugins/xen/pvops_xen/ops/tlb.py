@@ -12,7 +12,7 @@ from pvops_xen.ops.multicalls import Lazy
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
-_WHOLE_SPACE32: Final = 0xFFFF_FFFF
+_WHOLE_SPACE32: Final = 0xFFFF_FFFF  # TLB_FLUSH_ALL
 
 
 class XenTlbOps(XenGroup):

@@ -11,7 +11,7 @@ from pvops_xen.xenstore.wire import Message, Type, XsError, refuse
 if TYPE_CHECKING:
     from pvops_xen.xenstore.tree import TreeChange, View
 
-QUOTA_WATCHES: Final = 128
+QUOTA_WATCHES: Final = 128  # quota_* of tools/xenstore/xenstored_core.c, as it sets them without options
 QUOTA_TRANSACTIONS: Final = 10
 _PAYLOAD_MAX: Final = 4096
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PAGE: Final = IO["xenstore_domain_interface"]
 REQUESTS: Final = ByteRing(_PAGE, "req")
 REPLIES: Final = ByteRing(_PAGE, "rsp")
-_FEATURE_ERROR: Final = 2
+_FEATURE_ERROR: Final = 2  # XENSTORE_SERVER_FEATURE_ERROR, and XENSTORE_ERROR_* (public/io/xs_wire.h)
 _ERROR_COMM, _ERROR_RINGIDX, _ERROR_PROTO = 1, 2, 3
 
 

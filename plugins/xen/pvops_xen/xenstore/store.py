@@ -21,7 +21,7 @@ from pvops_xen.xenstore.tree import (
 )
 from pvops_xen.xenstore.wire import RequestError, XsError, refuse
 
-QUOTA_NODES: Final = 1000
+QUOTA_NODES: Final = 1000  # quota_* of tools/xenstore/xenstored_core.c, as it sets them without options
 QUOTA_NODE_SIZE: Final = 2048
 QUOTA_PERMISSIONS: Final = 5
 

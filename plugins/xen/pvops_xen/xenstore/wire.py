@@ -9,7 +9,7 @@ import attrs
 
 from pvops_xen.public import IO
 
-PAYLOAD_MAX: Final = 4096
+PAYLOAD_MAX: Final = 4096  # XENSTORE_PAYLOAD_MAX, XENSTORE_ABS_PATH_MAX (public/io/xs_wire.h)
 ABS_PATH_MAX: Final = 3072
 _HEADER: Final = IO["xsd_sockmsg"].whole("type", "req_id", "tx_id", "len")
 _BITS: Final = 64

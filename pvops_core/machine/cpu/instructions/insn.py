@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
 
 _POPF = 0x244DD5  # CF PF AF ZF SF TF DF OF NT AC ID
-_BUSY = 1 << 9
+_BUSY = 1 << 9  # of a TSS descriptor's type (Intel SDM volume 3, 7.2.2)
 CR4_FLUSHES = 1 << 4 | 1 << 5 | 1 << 7
 """PSE, PAE and PGE: a change of these drops every cached translation (Intel SDM volume 3, 4.10.4.1)."""
 

@@ -44,7 +44,7 @@ _LONG_LEVELS: Levels = ((39, 9), (30, 9), (21, 9), (12, 9))
 _PAE_LEVELS: Levels = ((30, 2), (21, 9), (12, 9))
 _LEVELS: Levels = ((22, 10), (12, 10))
 _LONG_SHIFTS = tuple(shift for shift, _ in _LONG_LEVELS)
-_CANONICAL = (0, 0x1FFFF)
+_CANONICAL = (0, 0x1FFFF)  # bits 47 to 63 are alike
 _LARGE_ADDRESS = ADDRESS & ~0x1FFFFF
 _LARGE_RESERVED = 0x1FFFFF & ADDRESS & ~0x1000
 

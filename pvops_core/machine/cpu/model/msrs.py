@@ -44,7 +44,7 @@ MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK = 0xC0000081, 0xC0000082, 0xC0000083, 
 APIC_DEFAULT_BASE: Final = 0xFEE0_0000
 APIC_ENABLED, APIC_BOOT_PROCESSOR = 1 << 11, 1 << 8
 _APIC_KNOWN: Final = APIC_ENABLED | APIC_BOOT_PROCESSOR | (1 << PHYSICAL_BITS) - 0x1000
-_MEMORY_TYPES: Final = frozenset({0, 1, 4, 5, 6, 7})
+_MEMORY_TYPES: Final = frozenset({0, 1, 4, 5, 6, 7})  # UC WC WT WP WB UC- (Intel SDM volume 3, table 11-10)
 
 Check = Callable[["Core", int, int], int]
 

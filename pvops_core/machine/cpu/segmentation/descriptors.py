@@ -11,7 +11,7 @@ from pvops_core.x86 import GP
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
 
-_TABLE_INDICATOR = 4
+_TABLE_INDICATOR = 4  # of a selector: the LDT (Intel SDM volume 3, 3.4.2)
 
 
 def selector_fault(vector: int, selector: int, why: str, ext: int = 0) -> GuestFault:

@@ -17,6 +17,7 @@ from pvops_xen.public import EVENT_CHANNEL
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
+# From here on EVTCHN_FIFO_* (public/event_channel.h): an event word, and priorities, of which 0 is the highest.
 PENDING: Final = 1 << 31
 MASKED: Final = 1 << 30
 LINKED: Final = 1 << 29

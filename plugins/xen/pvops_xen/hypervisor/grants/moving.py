@@ -14,7 +14,7 @@ from pvops_xen.hypervisor.memory.frames import ALLOCATED, GUEST, FrameType
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
-SOURCE_GREF: Final = 1
+SOURCE_GREF: Final = 1  # GNTCOPY_source_gref and _dest_gref (public/grant_table.h)
 DEST_GREF: Final = 2
 
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 STRETCH: Final = 1024
-_COMMAND: Final = 0xFFF
-_CLEAN, _INVALIDATE = 1, 2
+_COMMAND: Final = 0xFFF  # GNTTABOP_CMD_MASK: above it a preempted call keeps where it was
+_CLEAN, _INVALIDATE = 1, 2  # GNTTAB_CACHE_CLEAN, GNTTAB_CACHE_INVAL
 
 
 class _Request(NamedTuple):

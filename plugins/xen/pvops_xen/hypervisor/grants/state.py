@@ -10,12 +10,13 @@ import attrs
 MAX_FRAMES: Final = 64  # what the toolstack allows a domain unless told otherwise
 MAX_MAPTRACK_FRAMES: Final = 1024
 HANDLES_A_FRAME: Final = 256
+# GNTTAB_NR_RESERVED_ENTRIES (public/grant_table.h): for the toolstack, of which two are used
 RESERVED_ENTRIES: Final = 8
 CONSOLE_REF: Final = 0
 XENSTORE_REF: Final = 1
-ENTRY_SIZE: Final = {1: 8, 2: 16}
+ENTRY_SIZE: Final = {1: 8, 2: 16}  # bytes, by version
 _MOST_PINS: Final = 0x80
-_STATUS_WORDS_A_FRAME: Final = 2048
+_STATUS_WORDS_A_FRAME: Final = 2048  # grant_status_t has 16 bits
 
 
 class GrantOp(enum.IntEnum):

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
-E820_MAX: Final = 1024
+E820_MAX: Final = 1024  # E820MAX (asm/e820.h)
 _FOREIGN, _RANGE = 4, 3
-_M2P_PIECE: Final = 2 << 20
+_M2P_PIECE: Final = 2 << 20  # XENMEM_machphys_mfn_list lists superpages
 _E820: Final = E820["e820entry"].whole("addr", "size", "type")
 _DOMAIN: Final = MEMORY["xen_memory_domain"].whole("domid")
 _MAP: Final = MEMORY["xen_memory_map"].whole("nr_entries", "buffer")

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 STRETCH: Final = 4096
 """Frames after which a call is preempted."""
-COMMAND_BITS: Final = 6
+COMMAND_BITS: Final = 6  # MEMOP_EXTENT_SHIFT: above it a preempted call keeps how far it was
 MAX_ORDER: Final = 9  # that a domain without devices may ask for
-_MOST_EXTENTS: Final = (1 << 32) - 1 >> 6
+_MOST_EXTENTS: Final = (1 << 32) - 1 >> 6  # more could not be kept there
 _RESERVATION: Final = MEMORY["xen_memory_reservation"].whole(
     "extent_start", "nr_extents", "extent_order", "mem_flags", "domid"
 )

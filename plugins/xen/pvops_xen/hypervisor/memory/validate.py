@@ -18,7 +18,7 @@ from pvops_xen.hypervisor.policy import L1_FRAME_REFUSED, L1_IO_REFUSED
 from pvops_xen.hypervisor.processor.descriptors import fix_descriptor_page
 
 _TABLE: Final = struct.Struct("<512Q")
-FIRST_XEN_L4_SLOT: Final = 256
+FIRST_XEN_L4_SLOT: Final = 256  # ROOT_PAGETABLE_FIRST_XEN_SLOT and _LAST_: Xen's 8 TiB above the canonical hole
 LAST_XEN_L4_SLOT: Final = 271
 _ALL_ONES_FRAME: Final = pte.ADDRESS >> PAGE_SHIFT
 

@@ -30,7 +30,7 @@ TF, NT, RF, VM, _AC = 1 << 8, 1 << 14, 1 << 16, 1 << 17, 1 << 18
 CLEARED_ON_ENTRY: Final = TF | NT | RF | VM | _AC
 _FLAGS: Final = 0x3F7FD7  # all flags that there are, CF to ID (Intel SDM volume 1, 3.4.3)
 _ALWAYS: Final = 2  # bit 1 of the flags reads as 1
-_FIRST_XEN_SELECTOR: Final = 0xE008
+_FIRST_XEN_SELECTOR: Final = 0xE008  # page 14 of the GDT, past its null descriptor
 _TABLE_INDICATOR: Final = 4
 
 

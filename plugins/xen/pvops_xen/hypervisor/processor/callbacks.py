@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _STRETCH: Final = 4096
 """Entries of a trap table after which the call is preempted."""
-_REGISTER, _UNREGISTER = 0, 1
+_REGISTER, _UNREGISTER = 0, 1  # CALLBACKOP_register and _unregister (public/callback.h)
 TRAP_INFO: Final = XEN["trap_info"].whole("vector", "flags", "cs", "address")
 REGISTERED: Final = {
     64: CALLBACK["callback_register"].whole("type", "flags", "address"),

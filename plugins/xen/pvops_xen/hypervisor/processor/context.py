@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
     from pvops_xen.hypervisor.layout import Abi
 
-_MOST_LDT_ENTRIES: Final = 8192
+_MOST_LDT_ENTRIES: Final = 8192  # what a selector can name: its index has 13 bits (Intel SDM volume 3, 3.4.2)
 _GDT_PAGE_ENTRIES: Final = 512
 _SEGMENTS: Final = ("ds", "es", "fs", "gs")
 _ADDRESSES: Final = (

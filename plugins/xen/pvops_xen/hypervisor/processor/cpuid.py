@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Leaf = tuple[int, int, int, int]
 Answer = Callable[["Hypervisor"], Leaf]
 NOTHING: Final = (0, 0, 0, 0)
-XEN_LEAVES: Final = 0x4000_0000
+XEN_LEAVES: Final = 0x4000_0000  # XEN_CPUID_FIRST_LEAF (public/arch-x86/cpuid.h)
 _EXTENDED: Final = 0x8000_0000
 _VENDOR: Final = (0x756E6547, 0x6C65746E, 0x49656E69)  # GenuineIntel as ebx, ecx, edx
 _SIGNATURE: Final = (0x566E6558, 0x65584D4D, 0x4D4D566E)  # XenVMMXenVMM as ebx, ecx, edx

@@ -12,6 +12,7 @@ from pvops_xen.hypervisor.abi import HYPERVISOR_VIRT_START32 as M2P32
 _PAGE: Final = struct.Struct("<512Q")
 _EMPTY: Final = bytes(4096)
 
+# Of a descriptor's high word: Intel SDM volume 3, 3.4.5, and 3.5 for gates.
 S: Final = 1 << 12
 DPL: Final = 3 << 13
 P: Final = 1 << 15

@@ -28,7 +28,7 @@ _FS_BASE, _GS_BASE, _SHADOW_GS_BASE = 0xC000_0100, 0xC000_0101, 0xC000_0102
 _BASES: Final = {_FS_BASE: Segbase.FS, _GS_BASE: Segbase.GS_KERNEL, _SHADOW_GS_BASE: Segbase.GS_USER}
 _XEN: Final = 0x4000
 """High half of the numbers of Xen's own."""
-_APIC_BASE, _BOOT_PROCESSOR = 0xFEE0_0800, 1 << 8
+_APIC_BASE, _BOOT_PROCESSOR = 0xFEE0_0800, 1 << 8  # where it is after a reset, and enabled
 _CPUID_FAULTING: Final = 1 << 31
 # IA32_ARCH_CAPABILITIES: an emulated processor speculates about nothing, so it has none of the flaws of those that do
 # (RDCL SSB MDS PSCHANGE_MC TAA SBDR_SSDP FBSDP PSDP BHI GDS RFDS ITS, and no need to flush the L1 data cache).

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 _CMOS_INDEX: Final = 0x70
-_PCI_ADDRESS: Final = 0xCF8
+_PCI_ADDRESS: Final = 0xCF8  # of configuration mechanism #1
 _DWORD: Final = 4
 
 

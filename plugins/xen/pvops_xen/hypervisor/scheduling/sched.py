@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
-_MAX_POLL_PORTS: Final = 128
+_MAX_POLL_PORTS: Final = 128  # do_poll: "Fairly arbitrary limit."
 _POLL: Final = SCHED["sched_poll"].whole("ports", "nr_ports", "timeout")
 _REMOTE: Final = SCHED["sched_remote_shutdown"].whole("domain_id")
 _WATCHDOG: Final = SCHED["sched_watchdog"].whole("id", "timeout")

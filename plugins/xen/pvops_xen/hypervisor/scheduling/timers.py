@@ -24,7 +24,7 @@ WATCHDOGS: Final = 2  # that a domain can have
 # One TSC tick is one nanosecond: ((tsc << 1) * 2^31) >> 32.
 MULTIPLIER: Final = 1 << 31
 SHIFT: Final = 1
-_TSC_STABLE: Final = 1
+_TSC_STABLE: Final = 1  # XEN_PVCLOCK_TSC_STABLE_BIT
 VCPU_TIME: Final = XEN["vcpu_time_info"].whole(
     "version", "tsc_timestamp", "system_time", "tsc_to_system_mul", "tsc_shift", "flags"
 )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.state import XenVcpuState
 
 _ENXIO: Final = 6
-_SHORTEST_PERIOD: Final = 1_000_000
+_SHORTEST_PERIOD: Final = 1_000_000  # VCPUOP_set_periodic_timer refuses less than a millisecond
 _PERIODIC: Final = VCPU["vcpu_set_periodic_timer"].whole("period_ns")
 _SINGLESHOT: Final = VCPU["vcpu_set_singleshot_timer"].whole("timeout_abs_ns")
 _INFO: Final = VCPU["vcpu_register_vcpu_info"].whole("mfn", "offset")
