@@ -28,7 +28,7 @@ _MOST: Final = 1024
 
 
 @attrs.frozen
-class Member:
+class DwarfMember:
     """A member that is no structure itself.
 
     Attributes:
@@ -42,7 +42,7 @@ class Member:
     holder: str
 
 
-def structure(image: KernelImage, source: str, name: str) -> list[Member] | None:
+def structure(image: KernelImage, source: str, name: str) -> list[DwarfMember] | None:
     """The members of a structure that one of a kernel's sources knows.
 
     Args:
@@ -73,7 +73,7 @@ def _name(entry: Any) -> str:  # noqa: ANN401 - pyelftools is untyped
     return found.value.decode("utf-8", "replace") if found is not None else ""
 
 
-def _members(entry: Any, path: str, base: int, depth: int) -> Iterator[Member]:  # noqa: ANN401 - pyelftools is untyped
+def _members(entry: Any, path: str, base: int, depth: int) -> Iterator[DwarfMember]:  # noqa: ANN401 - pyelftools is untyped
     for number, child in enumerate(entry.iter_children()):
         if number >= _MOST or depth >= _DEEPEST:
             raise ValueError("a structure of unlikely size")
@@ -89,4 +89,4 @@ def _members(entry: Any, path: str, base: int, depth: int) -> Iterator[Member]: 
         if of.tag == _STRUCTURE:
             yield from _members(of, f"{held}.", offset, depth + 1)
         else:
-            yield Member(held, offset, _name(entry))
+            yield DwarfMember(held, offset, _name(entry))
