@@ -61,7 +61,7 @@ class Machine(MachineBase):
         vcpus: how many virtual CPUs, one engine each.
         seed: decides the order and length of time slices.
         count_instructions: count every instruction exactly, at some cost.
-        slice_blocks: mean length of a time slice in blocks of code.
+        slice_blocks: mean length of a time slice in runs of straight code.
 
     Attributes:
         features: what cpuid shows of the features that the engine has (``cpumodel``); set before the run.
@@ -125,7 +125,7 @@ class Machine(MachineBase):
 
     @property
     def blocks(self) -> int:
-        """Blocks of code executed so far by all vCPUs, without those of a slice that is going on."""
+        """Runs of straight code begun so far by all vCPUs, without those of a slice that is going on."""
         return sum(slot.blocks for slot in self._slots)
 
     @property
@@ -227,7 +227,7 @@ class Machine(MachineBase):
         Args:
             vcpu: who runs.
             until: guest-virtual address of an instruction.
-            blocks: blocks of code that it may take.
+            blocks: runs of straight code that it may take.
 
         Returns:
             False if it did not come there: too few blocks, or it halted, or the machine was stopped.
@@ -282,7 +282,7 @@ class Machine(MachineBase):
             self._keepers.append(owner)
 
     def _parts(self) -> tuple[Stateful[Any], ...]:
-        return (self.clock, self.log, self.scheduler, self.gates, self.breakpoints, *self._slots)
+        return (self.clock, self.log, self.scheduler, self.loop, self.gates, self.breakpoints, *self._slots)
 
     def snapshot(self) -> Snapshot:
         """Everything that decides how the machine goes on; not from inside a handler."""

@@ -128,7 +128,7 @@ class DebugRegisters:
                 self._engine,
                 [(each.start, each.length) for each in data],
                 self._touched,
-                lambda: self.serve(self._after_instruction),
+                lambda address: self.serve(self._after_instruction, address),
                 loads=any(each.kind == _ACCESS for each in data),
             )
             self.watching = True
@@ -209,7 +209,7 @@ class DebugRegisters:
             if bits:
                 self.raise_(bits)
 
-    def _after_instruction(self, _vcpu: Core) -> None:
+    def _after_instruction(self, _vcpu: Core, _address: int) -> None:
         if self._behind_stack_load() and not self._waits:
             self._waits = True
             return

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = int(StateWord.PATIENCE)
 _BUDGET, _ALLOWED = int(StateWord.BUDGET), int(StateWord.ALLOWED)
+_WITHHELD, _STEPPING = int(StateWord.WITHHELD), int(StateWord.STEPPING)
 _FLOATING, _FLOATED = int(StateWord.FLOATING), int(StateWord.FLOATED)
 
 
@@ -182,17 +183,21 @@ class Vcpu(Core):
         """
         state = self._state
         blocks = max(1, -(-(ns - self.machine.clock.ns) // BLOCK_NS))
-        less = state[_BUDGET] - blocks
+        less = state[_BUDGET] + state[_WITHHELD] - blocks
         if less > 0:
-            state[_BUDGET] = blocks
-            state[_ALLOWED] -= less
+            withheld = min(less, state[_WITHHELD])
+            state[_WITHHELD] -= withheld
+            state[_BUDGET] -= less - withheld
+            state[_ALLOWED] -= less - withheld
             state[_PATIENCE] += less
 
     def cut_short(self) -> None:
-        """End the present slice at the end of the block that is being executed."""
+        """End the present slice at the end of the straight code that is being executed."""
         state = self._state
-        state[_ALLOWED] -= state[_BUDGET]
-        state[_BUDGET] = state[_PATIENCE] = 0
+        if not state[_STEPPING]:
+            state[_ALLOWED] -= state[_BUDGET]
+            state[_BUDGET] = state[_PATIENCE] = 0
+            state[_WITHHELD] = -1
 
     def start_real_mode(self, page: int) -> None:
         """Run again as an INIT and a start-up message make it: in real mode, at the beginning of a page.

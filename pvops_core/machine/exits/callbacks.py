@@ -50,6 +50,7 @@ _SYSCALL: Final = event_kind(
 
 _ERROR_CODE, _SOFTWARE = int(StateWord.ERROR_CODE), int(StateWord.SOFTWARE)
 _BUDGET, _ALLOWED = int(StateWord.BUDGET), int(StateWord.ALLOWED)
+_FRONTIER, _FRONTIER_BEFORE = int(StateWord.FRONTIER), int(StateWord.FRONTIER_BEFORE)
 _FAULT_RIP, _FAULT_ADDRESS = int(StateWord.FAULT_RIP), int(StateWord.FAULT_ADDRESS)
 _CALL, _ANSWER, _ANSWERED = 8 * StateWord.CALL, int(StateWord.ANSWER), int(StateWord.ANSWERED)
 _TWO_BYTE_OPCODE = 0x0F
@@ -74,11 +75,11 @@ class Callbacks:
         self._repeats = 0
         self.moved = False
         self.destination: int | None = None
-        self.page_end = PageEnd(vcpu, engine, state)
+        self.page_end = PageEnd(vcpu, engine)
         self._postponed: tuple[bytes, GuestFault] | None = None
         self._read = 0
         self._ends: dict[int, int] = {}
-        vcpu.debug.serve = self._serve
+        vcpu.debug.serve = self._serve_at
         self.limits: SegmentLimits | None = None
         self._in_place: Callable[..., int | None] | None = None
         self._call = struct.Struct("")
@@ -151,7 +152,10 @@ class Callbacks:
         """As ``hook_at``, before every instruction that starts in [first, last]."""
 
         def reached(_engine: int, at: int, _size: int, _data: int) -> None:
-            self._serve(action, at)
+            if acts:
+                self._serve_at(action, at)
+            else:
+                self._serve(action, at)
 
         return self._engine.hook_code(uc.CODE_CALLBACK(reached), first, last, stops=acts)
 
@@ -194,10 +198,15 @@ class Callbacks:
 
     def _end(self, _engine: int, address: int, _size: int, _data: int) -> None:
         if self._loop.arrive(address):
+            self._state[_FRONTIER] = address
             self._engine.stop()
 
-    def _serve(self, action: Callable[..., None], *arguments: object) -> None:
-        """Run a handler: its fault goes to the guest, its error ends the run, its wishes stop the engine."""
+    def _serve(self, action: Callable[..., None], *arguments: object) -> bool:
+        """Run a handler: its fault goes to the guest, its error ends the run, its wishes stop the engine.
+
+        Returns:
+            Whether the engine is to stop.
+        """
         loop = self._loop
         vcpu = self._vcpu
         vcpu.rip_written = False
@@ -217,8 +226,15 @@ class Callbacks:
             # From now on the engine would not know RIP inside a block (in, out, sysenter): begin again from here.
             self.moved = True
             self._engine.stop()
-        elif loop.interrupted:
+            return True
+        if loop.interrupted:
             self._engine.stop()
+        return loop.interrupted
+
+    def _serve_at(self, action: Callable[..., None], address: int) -> None:
+        """Run a handler before an instruction is executed: where the engine stops, it does so there."""
+        if self._serve(action, address):
+            self._state[_FRONTIER] = address
 
     def map_device(self, address: int, size: int, device: MemoryDevice) -> None:
         """Give loads and stores of a physical range to a device."""
@@ -243,7 +259,7 @@ class Callbacks:
         return result
 
     def _gate(self, _engine: int, address: int, _size: int, _data: int) -> None:
-        self._serve(self._loop.gates.call, address)
+        self._serve_at(self._loop.gates.call, address)
 
     def _interrupt(self, _engine: int, vector: int, _data: int) -> None:
         if self._engine.between:
@@ -256,7 +272,7 @@ class Callbacks:
             self._serve(self._dispatch, vector)
 
     def _leave(self, vcpu: Vcpu, vector: int) -> None:
-        """The engine asks for an instruction, or one is refused; what follows in the block takes no time of its own."""
+        """The engine asks for an instruction, or one is refused."""
         try:
             if self.limits is not None and (refused := self.limits.refused()) is not None:
                 raise refused
@@ -264,7 +280,7 @@ class Callbacks:
         except GuestFault as fault:
             self._note(vcpu, fault.vector, vcpu.rip, fault.error_code, fault.address)
             raise
-        self._state[_BUDGET] += 1
+        self._state[_FRONTIER] = vcpu.rip
 
     @staticmethod
     def _note(vcpu: Vcpu, vector: int, rip: int, error_code: int | None, address: int | None = None) -> None:
@@ -277,8 +293,11 @@ class Callbacks:
         state, mask = self._state, self._vcpu.machine.kind.mask
         if state[_SOFTWARE]:
             return False
-        address = state[_FAULT_ADDRESS] & mask
-        return self.page_end.too_early(vector, state[_FAULT_RIP] & mask, state[_ERROR_CODE], address)
+        address, rip = state[_FAULT_ADDRESS] & mask, state[_FAULT_RIP] & mask
+        early = self.page_end.too_early(vector, rip, state[_ERROR_CODE], address)
+        if early or (vector == faults.PF and address == rip):
+            state[_FRONTIER] = state[_FRONTIER_BEFORE]  # the block has not begun
+        return early
 
     def _dispatch(self, vcpu: Vcpu, vector: int) -> None:
         machine, state = vcpu.machine, self._state
@@ -324,6 +343,7 @@ class Callbacks:
         return True
 
     def _undefined(self, vcpu: Vcpu) -> None:
+        self._state[_FRONTIER] = vcpu.rip
         if icebp(vcpu):
             return
         vector, error_code = (faults.GP, 0) if is_rdpmc(vcpu) else (faults.UD, None)

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 class SlotState(NamedTuple):
-    """A vCPU, and the blocks and instructions that it has run."""
+    """A vCPU, the runs of code and the instructions that it has executed, and how far it is in the present run."""
 
     vcpu: VcpuState
     blocks: int
     instructions: int
+    frontier: int
 
 
 class CpuSlot:
@@ -86,11 +87,12 @@ class CpuSlot:
 
     def save(self) -> SlotState:
         """State for a snapshot."""
-        return SlotState(self.vcpu.save(), self.blocks, self.state[StateWord.INSTRUCTIONS])
+        state = self.state
+        return SlotState(self.vcpu.save(), self.blocks, state[StateWord.INSTRUCTIONS], state[StateWord.FRONTIER])
 
     def load(self, state: SlotState) -> None:
         """Go back to a saved state."""
-        vcpu, self.blocks, self.state[StateWord.INSTRUCTIONS] = state
+        vcpu, self.blocks, self.state[StateWord.INSTRUCTIONS], self.state[StateWord.FRONTIER] = state
         self.vcpu.load(vcpu)
         self.engine.flush_code()
 

@@ -5,7 +5,7 @@ there faults at once: as if nothing of the block had run. Such a fault is not ha
 with stop addresses near the page's end, which translation does not go beyond and which cost nothing elsewhere, until
 the instruction that cannot be fetched is the first that is wanted. What faults then is true.
 
-Nothing is paid where nothing faults. The blocks that come of the stops take no virtual time.
+Nothing is paid where nothing faults.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.memory.paging import ErrorCode
 from pvops_core.machine.cpu.memory.virtual import LONGEST
-from pvops_core.machine.unicorn.state import StateWord
 from pvops_core.x86 import EFER_NXE, MSR_EFER, PAGE
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.unicorn.engine import Engine, Words
+    from pvops_core.machine.unicorn.engine import Engine
 
-_BUDGET: Final = int(StateWord.BUDGET)
 _HLT: Final = 0xF4
 _LOWER_END: Final = 1 << 47
 
@@ -35,10 +33,9 @@ class PageEnd:
         armed: the engine has stop addresses there.
     """
 
-    def __init__(self, vcpu: Vcpu, engine: Engine, state: Words) -> None:
+    def __init__(self, vcpu: Vcpu, engine: Engine) -> None:
         self._vcpu = vcpu
         self._engine = engine
-        self._state = state
         self._mask: int = vcpu.machine.kind.mask
         self._next = 0
         self._from = 0
@@ -113,7 +110,6 @@ class PageEnd:
             return False
         if at == self._from + 1 and self._halted(at):
             return False
-        self._state[_BUDGET] += 1
         if at == self._next:
             self.lift()
         else:

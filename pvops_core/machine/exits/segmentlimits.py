@@ -50,8 +50,8 @@ _CODE_PREFIX: Final = b"\x2e"
 _OF_ALL_REGISTERS: Final = re.compile(rb"[\x60\x61]")
 _AT_ONCE: Final = 8
 """What is no wider is accessed at once by the engine itself."""
-_BUDGET, _ALLOWED, _PATIENCE, _EXPIRED = (
-    int(slot) for slot in (StateWord.BUDGET, StateWord.ALLOWED, StateWord.PATIENCE, StateWord.EXPIRED)
+_BUDGET, _ALLOWED, _EXPIRED, _STEPPING = (
+    int(slot) for slot in (StateWord.BUDGET, StateWord.ALLOWED, StateWord.EXPIRED, StateWord.STEPPING)
 )
 _WHOLE: Final = 1 << 32
 _FIRST: Final = 256
@@ -139,9 +139,10 @@ class SegmentLimits:
         state = self._state
         if self._words.special and self._words.state not in self._seen:
             self._seen.add(self._words.state)
-            self._kept = self._kept or (state[_BUDGET], state[_PATIENCE])
-            state[_ALLOWED] -= state[_BUDGET]
-            state[_BUDGET] = state[_PATIENCE] = 0  # the slice is to pause where the next block begins
+            if self._kept is None:
+                self._kept = (state[_BUDGET] + 1, state[_STEPPING])
+                state[_ALLOWED] -= self._kept[0]
+                state[_BUDGET], state[_STEPPING] = -1, 2  # the slice is to pause where the next block begins
         return False
 
     def goes_on(self) -> bool:
@@ -149,9 +150,10 @@ class SegmentLimits:
         if self._kept is None:
             return False
         state, paused = self._state, bool(self._state[_EXPIRED])
-        state[_ALLOWED] += self._kept[0]
-        state[_BUDGET] += self._kept[0]
-        state[_PATIENCE], state[_EXPIRED] = self._kept[1], 0
+        more, state[_STEPPING] = self._kept
+        state[_ALLOWED] += more
+        state[_BUDGET] += more
+        state[_EXPIRED] = 0
         self._kept = None
         self._engine.flush_code()
         return paused

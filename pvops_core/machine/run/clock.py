@@ -15,7 +15,7 @@ _ALLOWED, _CLOCK, _BUDGET = int(StateWord.ALLOWED), int(StateWord.CLOCK), int(St
 class Clock:
     """Nanoseconds since the machine was made.
 
-    While a vCPU runs, its native counter of blocks moves the clock; between slices the count is folded in.
+    While a vCPU runs, its native counter of runs of straight code moves the clock; between slices it is folded in.
     """
 
     def __init__(self) -> None:

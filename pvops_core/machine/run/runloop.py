@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import MachineError
+from pvops_core.machine.run import slices
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.run.gates import Gates
     from pvops_core.machine.run.scheduler import Scheduler
+    from pvops_core.machine.run.slices import Unfinished
 
 _SLICE: Final = event_kind(
     "slice",
     "A time slice ended, on machines with several vCPUs.",
-    blocks="int: blocks of code that it ran",
+    blocks="int: runs of straight code that began in it",
 )
 
-_BUDGET, _PATIENCE, _EXPIRED = int(StateWord.BUDGET), int(StateWord.PATIENCE), int(StateWord.EXPIRED)
+_EXPIRED, _FRONTIER = int(StateWord.EXPIRED), int(StateWord.FRONTIER)
 _HLT = 0xF4
 _FROM_OUTSIDE = frozenset({"until", "timeout"})
 """Reasons to stop that are not the guest's own end: a call of guest code that is under way is finished first."""
@@ -59,7 +61,7 @@ class _Landing:
 
 
 class RunLoop:
-    """Runs the vCPUs of one machine."""
+    """Runs the vCPUs of one machine; a ``Stateful`` part of it."""
 
     def __init__(self, machine: MachineBase, scheduler: Scheduler, slots: list[CpuSlot]) -> None:
         self._machine = machine
@@ -71,6 +73,8 @@ class RunLoop:
         self.acting: int | None = None  # who is executing, or a handler of its
         self._deferrer: int | None = None
         self.interrupted = False
+        self._over = False  # the slice is, for something in the guest
+        self._left: Unfinished | None = None
         self._stop: Stop | None = None
         self._landing: _Landing | None = None  # where the call of guest code that goes on is to end
         self.call_ended: Stop | None = None  # the last call of guest code, by a handler
@@ -95,7 +99,7 @@ class RunLoop:
 
     def interrupt(self) -> None:
         """End the present slice when the handler returns."""
-        self.interrupted = True
+        self.interrupted = self._over = True
 
     def stop(self, stop: Stop) -> None:
         """End the run when the handler returns; the first reason counts."""
@@ -112,6 +116,14 @@ class RunLoop:
         self._deferred.append((action, self.behalf))
         self.interrupted = True
 
+    def save(self) -> Unfinished | None:
+        """State for a snapshot."""
+        return self._left
+
+    def load(self, state: Unfinished | None) -> None:
+        """Go back to a saved state."""
+        self._left = state
+
     def forget(self) -> None:
         """The machine goes back to an earlier state: what was asked for since then, outside of a run, is void."""
         self._stop = self._error = None
@@ -120,7 +132,7 @@ class RunLoop:
     def reschedule(self) -> None:
         """End the present slice for a vCPU that waits for another; time passes, so that waiting for ever ends."""
         self._machine.clock.advance(WAIT_NS)
-        self.interrupted = True
+        self.interrupt()
 
     def arrive(self, address: int) -> bool:
         """A vCPU is about to execute an instruction; whether that ends a call of guest code."""
@@ -159,14 +171,20 @@ class RunLoop:
                         return Stop("landed")
                     if deadline is not None and clock.ns >= deadline:
                         return Stop("timeout", f"{max_ns} ns of virtual time have passed")
-                    self._turn(min((ns for ns in (deadline, horizon) if ns is not None), default=None))
+                    self._turn(deadline, horizon)
         finally:
+            if self._error is not None or (self._stop is not None and self._stop.reason in _ENDS):
+                self._left = None
             self.running, self.deadline = False, None
             self._stop = self._error = None
             self._deferred.clear()
 
     def _between(self) -> int | None:
-        """Hand on an error, do what was deferred, ask the watchers; gives the time at which they want to be asked."""
+        """Hand on an error, do what was deferred; between two slices ask the watchers.
+
+        Returns:
+            The time at which they want to be asked.
+        """
         self._raise()
         try:
             while self._deferred:
@@ -174,7 +192,11 @@ class RunLoop:
                 action()
         finally:
             self._deferrer = None
-        wishes = [wish for watcher in tuple(self.watchers) if (wish := watcher()) is not None]
+        left = self._left
+        if left is not None and not self._slots[left.vcpu].vcpu.runnable:
+            self._finish(left)
+        watchers = tuple(self.watchers) if self._left is None else ()
+        wishes = [wish for watcher in watchers if (wish := watcher()) is not None]
         self.interrupted = False
         return min(wishes, default=None)
 
@@ -183,26 +205,67 @@ class RunLoop:
             error, self._error = self._error, None
             raise error
 
-    def _turn(self, deadline: int | None) -> None:
+    def _turn(self, deadline: int | None, horizon: int | None = None) -> None:
+        """Give somebody a slice, or more of the last one.
+
+        Args:
+            deadline: virtual time from which on nobody is to run: a wish from outside.
+            horizon: virtual time at which the slice ends, for something in the guest.
+        """
+        left, self._left = self._left, None
+        slot = self._begin(horizon) if left is None else self._resume(left)
+        if slot is None:
+            return
+        patience = 0
+        if deadline is not None:
+            patience = slices.withhold(slot.state, max(0, deadline - self._machine.clock.ns) // BLOCK_NS + 1)
+        self._over = False
+        ran = (left.ran if left else 0) + self._slice(slot)
+        now = slices.left_over(slot.vcpu.index, slot.state, ran, patience)
+        cut = (
+            slices.only_withheld(slot.state, patience) if slot.state[_EXPIRED] else self.interrupted and not self._over
+        )
+        if cut and self._error is None:
+            self._left = now
+        else:
+            self._finish(now)
+
+    def _begin(self, horizon: int | None) -> CpuSlot | None:
+        """Prepare a new slice, for whom the scheduler picks; None if nobody can run now."""
         machine = self._machine
         runnable = [slot.vcpu.index for slot in self._slots if slot.vcpu.runnable]
         if not runnable:
             self._idle()
-            return
+            return None
         slot = self._slots[self._scheduler.pick(runnable)]
         budget = self._scheduler.length()
-        if deadline is not None:
-            budget = min(budget, max(0, deadline - machine.clock.ns) // BLOCK_NS + 1)
-        _allow(slot, budget)
+        if horizon is not None:
+            budget = min(budget, max(0, horizon - machine.clock.ns) // BLOCK_NS + 1)
+        slices.allow(slot.state, budget)
+        self._nonmaskable(slot)
+        self.platform.before_entry(slot.vcpu)
+        if self.interrupted or slot.vcpu.halted:
+            return None
+        if slot.vcpu.pending and slot.vcpu.interrupt_shadow:
+            slices.one_block(slot.state)
+        return slot
+
+    def _resume(self, left: Unfinished) -> CpuSlot:
+        slot = self._slots[left.vcpu]
+        slices.resume(slot.state, left)
+        self._nonmaskable(slot)
+        return slot
+
+    def _nonmaskable(self, slot: CpuSlot) -> None:
         if slot.vcpu.unmaskable:
             slot.vcpu.wake()
             self._machine.exception(slot.vcpu, slot.vcpu.unmaskable.pop(0), None, None)
-        self.platform.before_entry(slot.vcpu)
-        if self.interrupted or slot.vcpu.halted:
-            return
-        if slot.vcpu.pending and slot.vcpu.interrupt_shadow:
-            _allow(slot, 1)
-        self._slice(slot)
+
+    def _finish(self, done: Unfinished) -> None:
+        """A slice is over, be it that the vCPU does not go on with it."""
+        self._left = None
+        if len(self._slots) > 1:
+            self._machine.log.record(_SLICE, done.vcpu, blocks=done.ran)
 
     def _idle(self) -> None:
         clock = self._machine.clock
@@ -212,7 +275,8 @@ class RunLoop:
         elif clock.ns == before and not self.interrupted and not any(slot.vcpu.runnable for slot in self._slots):
             raise MachineError("the platform's idle() neither moved the clock nor woke a vCPU")
 
-    def _slice(self, slot: CpuSlot) -> None:
+    def _slice(self, slot: CpuSlot) -> int:
+        """Run until the budget is used up or something interrupts; gives the runs of code that began."""
         state = slot.state
         clock = self._machine.clock
         clock.follow(state)
@@ -223,14 +287,14 @@ class RunLoop:
             self.acting = None
             blocks = clock.fold()
             slot.blocks += blocks
-        if len(self._slots) > 1:
-            self._machine.log.record(_SLICE, slot.vcpu.index, blocks=blocks)
         if self._error is not None or slot.callbacks.finish() or self.interrupted:
-            return
+            return blocks
         if status:
             self._bad_end(slot, status)
         elif not state[_EXPIRED]:
             self._halted(slot)
+            self._over = True
+        return blocks
 
     def _enter(self, slot: CpuSlot) -> int:
         """Run the engine until the slice ends; each handler that moves RIP makes it begin again there."""
@@ -269,7 +333,7 @@ class RunLoop:
         if self.in_guest:
             raise MachineError("a call of guest code from inside a handler: defer it")
         slot.callbacks.stop_at(until)
-        end = slot.blocks + blocks
+        end, frontier = slot.blocks + blocks, slot.state[_FRONTIER]
         try:
             with self._landing_at(until):
                 while slot.vcpu.rip != until:
@@ -277,10 +341,11 @@ class RunLoop:
                     if left <= 0 or self._ended() or slot.vcpu.halted:
                         return False
                     self.interrupted = False
-                    _allow(slot, left)
+                    slices.allow(slot.state, left)
                     self._slice(slot)
                     self._raise()
         finally:
+            slot.state[_FRONTIER] = frontier
             self.call_ended = self._stop if self._ended() else None
             if self._ended():
                 self._stop = None
@@ -294,22 +359,17 @@ class RunLoop:
         """Run one instruction of a vCPU that is not in a handler."""
         clock, start = self._machine.clock, slot.vcpu.rip
         self.interrupted = False
-        _allow(slot, 1 << 40)
+        slices.one_block(slot.state)
         clock.follow(slot.state)
         self.acting = slot.vcpu.index
         try:
-            status = slot.engine.step(start)
-            if slot.callbacks.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
-                slot.callbacks.page_end.arm()
-                status = slot.engine.step(start)
-            slot.callbacks.arrive()
-            slot.callbacks.page_end.end()
-            if slot.callbacks.limits is not None:
-                slot.callbacks.limits.goes_on()
-            slot.vcpu.unstub_ports()
+            status = self._step(slot, start)
         finally:
             self.acting = None
-            slot.blocks += clock.fold()
+            blocks = clock.fold()
+            slot.blocks += blocks
+            if self._left is not None and self._left.vcpu == slot.vcpu.index:
+                self._left = self._left._replace(ran=self._left.ran + blocks, budget=self._left.budget - blocks)
         self._raise()
         if slot.callbacks.finish():
             return
@@ -317,6 +377,23 @@ class RunLoop:
             self._bad_end(slot, status)
         elif slot.vcpu.rip == start + 1 and self._after_hlt(slot):
             self.platform.halted(slot.vcpu)
+
+    @staticmethod
+    def _step(slot: CpuSlot, start: int) -> int:
+        callbacks, state = slot.callbacks, slot.state
+        status = slot.engine.step(start)
+        if callbacks.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
+            callbacks.page_end.arm()
+            status = slot.engine.step(start)
+        callbacks.arrive()
+        callbacks.page_end.end()
+        if callbacks.limits is not None:
+            callbacks.limits.goes_on()
+        slot.vcpu.unstub_ports()
+        at = slot.vcpu.rip
+        if start < at < state[_FRONTIER] & slot.vcpu.machine.kind.mask:
+            state[_FRONTIER] = at  # the engine has begun a longer block, and left it
+        return status
 
     def _bad_end(self, slot: CpuSlot, status: int) -> None:
         vcpu = slot.vcpu
@@ -337,9 +414,3 @@ class RunLoop:
         """The instruction that ends at RIP is hlt, which only level 0 can have executed."""
         vcpu = slot.vcpu
         return vcpu.cpl == 0 and vcpu.virtual.number(vcpu.rip - 1, 1, system=True) == _HLT
-
-
-def _allow(slot: CpuSlot, blocks: int) -> None:
-    """Let the vCPU's next slice have so many blocks."""
-    state = slot.state
-    state[_BUDGET], state[_PATIENCE], state[_EXPIRED] = blocks, 0, 0

@@ -21,7 +21,7 @@ class Scheduler:
 
     Args:
         seed: the machine's seed.
-        slice_blocks: mean length of a slice in blocks of code; 1 or more.
+        slice_blocks: mean length of a slice in runs of straight code; 1 or more.
     """
 
     def __init__(self, seed: int, slice_blocks: int) -> None:
@@ -42,7 +42,7 @@ class Scheduler:
                 return index
 
     def length(self) -> int:
-        """Blocks that the next slice may run: half to one and a half times the mean."""
+        """Runs of code that may begin in the next slice: half to one and a half times the mean."""
         half = self._slice_blocks // 2
         return max(1, half + self._random.randrange(self._slice_blocks + 1))
 

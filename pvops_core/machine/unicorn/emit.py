@@ -61,6 +61,10 @@ class Routine:
         """Left times right."""
         return self._builder.mul(left, self._number(right))
 
+    def differ(self, left: Value, right: Value) -> Value:
+        """1 if they are not the same, else 0."""
+        return self._builder.zext(self._builder.icmp_unsigned("!=", left, right), I64)
+
     def high(self, value: Value) -> Value:
         """The upper 32 bits."""
         return self._builder.lshr(value, I64(32))
@@ -100,10 +104,10 @@ class Routine:
         kind = ir.FunctionType(I32, [argument.type for argument in arguments])
         return self._builder.call(self._builder.inttoptr(self.get(slot), kind.as_pointer()), arguments)
 
-    def leave(self, name: str) -> None:
-        """Return by way of another of the functions made with this one, which must take the words alone."""
+    def leave(self, name: str, *arguments: Value) -> None:
+        """Return by way of another of the functions made with this one."""
         other = self._function.module.get_global(name)
-        self._builder.call(other, [self._words], tail=True)
+        self._builder.call(other, [*arguments, self._words], tail=True)
         self._builder.ret_void()
 
     def narrow(self, value: Value) -> Value:

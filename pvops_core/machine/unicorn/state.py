@@ -6,10 +6,10 @@ import ctypes
 import enum
 
 BLOCK_NS = 5
-"""Virtual nanoseconds that one executed block of code takes."""
+"""Virtual nanoseconds that one run of straight code takes: what lies between two jumps that lead elsewhere."""
 
 TSC_BLOCKS = 5
-"""Blocks whose time it takes to read the time-stamp counter: 25 ns, as many cycles as on hardware.
+"""Runs of code whose time it takes to read the time-stamp counter: 25 ns, as many cycles as on hardware.
 
 To the host it costs more than that: loops that wait by the counter would take long if it cost no virtual time.
 """
@@ -19,9 +19,18 @@ class StateWord(enum.IntEnum):
     """Places in the state array; every word is a signed 64-bit number."""
 
     BUDGET = 0
-    """Blocks that may still run before the slice ends."""
+    """Runs of straight code that may still begin before the slice ends."""
     ALLOWED = enum.auto()
     """What the budget was when the slice began: the difference has been run. What shortens a slice lessens both."""
+    FRONTIER = enum.auto()
+    """How far the present run of straight code has been executed, or will have been when its block is over.
+
+    A block that begins there goes on with the run, however the engine came to cut it.
+    """
+    FRONTIER_BEFORE = enum.auto()
+    """What that was before the last exception."""
+    STEPPING = enum.auto()
+    """1 before a slice of one block, 2 once that has begun: the next does not. The budget is -1 meanwhile."""
     INSTRUCTIONS = enum.auto()
     """Instructions run so far, where they are counted."""
     EXPIRED = enum.auto()
@@ -58,7 +67,12 @@ class StateWord(enum.IntEnum):
     AUX_POINTER = enum.auto()
     AUX_VALUE = enum.auto()
     PATIENCE = enum.auto()
-    """Blocks that may run after the budget has been used up, for as long as interrupts are off."""
+    """Runs that may begin after the budget has been used up, for as long as interrupts are off."""
+    WITHHELD = enum.auto()
+    """Runs that the slice has beyond its budget, which was lessened for a wish from outside; patience waits for them.
+
+    -1 once the slice has been cut short.
+    """
     READ_REGISTER = enum.auto()
     """Address of uc_reg_read, the flags register's number, and where its value goes."""
     FLAGS_ID = enum.auto()

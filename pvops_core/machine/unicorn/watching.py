@@ -83,7 +83,7 @@ class Watch:
         spans: at most four.
         touched: given physical address, size and whether it is a store, of what may be such an access, RIP at the
             instruction; whatever it returns is added to ``hits``.
-        trap: called before the next instruction where ``hits`` is not 0; may move RIP.
+        trap: called before the next instruction where ``hits`` is not 0, with its address; may move RIP.
         loads: whether to see loads too.
     """
 
@@ -92,15 +92,15 @@ class Watch:
         engine: Engine,
         spans: Sequence[Span],
         touched: Callable[[int, int, bool], int],
-        trap: Callable[[], None],
+        trap: Callable[[int], None],
         *,
         loads: bool,
     ) -> None:
         def on_touch(_engine: int, kind: int, address: int, size: int, _value: int, _data: int) -> None:
             self.hits |= touched(address, size, kind == uc.MEM_WRITE)
 
-        def on_trap(_engine: int, _address: int, _size: int, _data: int) -> None:
-            trap()
+        def on_trap(_engine: int, address: int, _size: int, _data: int) -> None:
+            trap(address)
 
         self._engine = engine
         self._words = (ctypes.c_int64 * _WORDS)()

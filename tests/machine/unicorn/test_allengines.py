@@ -33,12 +33,12 @@ def test_every_engine_forgets_its_code(kind: MachineKind, make_rig: Callable[...
     rig.code("b801000000 ebfe")
     for vcpu in rig.machine.vcpus:
         vcpu.rip = CODE
-    rig.machine.run(max_ns=200_000)
+    rig.machine.run(max_ns=500_000)
     rig.memory.write(CODE, bytes.fromhex("b802000000"))
     AllEngines([slot.engine for slot in rig.machine._slots]).drop(CODE, CODE + 5)
     for vcpu in rig.machine.vcpus:
         vcpu.rip = CODE
-    rig.machine.run(max_ns=200_000)
+    rig.machine.run(max_ns=500_000)
     assert [vcpu.get("eax") for vcpu in rig.machine.vcpus] == [2, 2, 2]
 
 
