@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
 
+NOWHERE = 0x7777_0000_1234
+"""Not mapped in any guest of the tests."""
+
+
 class Speechless(Exception):  # noqa: N818
     def __str__(self) -> str:
         raise RuntimeError("no words")
@@ -60,7 +64,11 @@ def outside(cpu: Vcpu) -> None:
 
 
 def fault(cpu: Vcpu) -> None:
-    cpu.u64(0x1234)
+    cpu.u64(NOWHERE)
+
+
+def ends(cpu: Vcpu) -> None:
+    os._exit(9)
 
 
 ERRORS: dict[str, tuple[Callable[[Vcpu], None], str]] = {
@@ -111,14 +119,32 @@ def _late(name: str, deed: Callable[[Vcpu], None]) -> Backend:
     return Backend(name=name, api=API, description=name, base="native", ops=Ops)
 
 
+def _under_a_kernel(name: str, deed: Callable[[Vcpu], None]) -> Backend:
+    """Its hook serves an op of a real kernel's."""
+
+    class Ops:
+        def __init__(self, env: Environment) -> None:
+            self.env = env
+
+        @hookimpl
+        def write_cr3(self, cpu: Vcpu, cr3: int) -> None:
+            deed(cpu)
+            cpu.insn.mov_to_cr(3, cpu.cr3)  # the small kernel gives no root
+
+    return Backend(name=name, api=API, description=name, base="native", ops=Ops)
+
+
 for _name, (_deed, _said) in ERRORS.items():
     globals()[_name] = _backend(_name, _deed)
+    globals()[f"kernel_{_name}"] = _under_a_kernel(f"kernel_{_name}", _deed)
     globals()[f"late_{_name}"] = _late(f"late_{_name}", _deed)
 late_fault = _late("late_fault", fault)
 late_talks = _late("late_talks", talks)
 outside_ = _backend("outside_", outside)
-fault_ = _backend("fault_", fault)
-talks_ = _backend("talks_", talks)
+late_ends = _late("late_ends", ends)
+fault_, ends_, talks_ = _backend("fault_", fault), _backend("ends_", ends), _backend("talks_", talks)
+kernel_fault, kernel_ends = _under_a_kernel("kernel_fault", fault), _under_a_kernel("kernel_ends", ends)
+kernel_talks = _under_a_kernel("kernel_talks", talks)
 
 
 class Unmade:
@@ -140,4 +166,4 @@ def hook(deed: Callable[[Vcpu], Any]) -> Callable[[Vcpu], None]:
 
 for _name, (_deed, _said) in ERRORS.items():
     globals()[f"hook_{_name}"] = hook(_deed)
-hook_fault, hook_talks, hook_outside = hook(fault), hook(talks), hook(outside)
+hook_fault, hook_talks, hook_outside, hook_ends = hook(fault), hook(talks), hook(outside), hook(ends)

@@ -49,16 +49,6 @@ def test_an_error_of_making_the_ops_names_the_plugin(capsys: pytest.CaptureFixtu
     assert "pvops_core/" not in out
 
 
-def test_a_guest_that_dies_of_a_hooks_fault_is_not_alone_to_blame(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out = ran(capsys, "fault_")
-    assert code == 6
-    assert "outcome             crash" in out
-    assert "fault_.load_tr_desc ran into this at " in out
-    assert "PageFault: page fault at 0x1234" in out
-    assert "cpu.u64(0x1234)" in out
-    assert "pvops_core/" not in out
-
-
 def test_an_access_outside_the_machine_names_the_op(capsys: pytest.CaptureFixture[str]) -> None:
     code, out = ran(capsys, "outside_")
     assert code == 6
@@ -98,4 +88,56 @@ def test_an_error_of_a_kernels_hook_names_file_op_and_place(
     assert "hook write_cr3, vcpu 0, rip 0x" in out
     assert f"raised {said}" in out
     assert f"in {deed.__name__}\n" in out
+    assert "pvops_core/" not in out
+
+
+def served(name: str, kernel: Path) -> list[str]:
+    """The words for a boot of the kernel whose op a backend's hook serves."""
+    own = ["--backend", f"kernel_{name}", "--plugin", f"{FILE}:kernel_{name}", "--ops", "write_cr3"]
+    return ["boot", str(kernel), "--memory", "32", *own]
+
+
+@pytest.mark.parametrize("name", misdeeds.ERRORS)
+def test_an_error_of_a_backends_hook_under_a_kernel_names_plugin_op_and_place(
+    name: str, kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deed, said = misdeeds.ERRORS[name]
+    assert main(served(name, kernel)) == 4
+    out = capsys.readouterr().out
+    assert f"{FILE}:kernel_{name}, entry point misdeeds:kernel_{name}, hook write_cr3, vcpu 0, rip 0x" in out
+    assert f"kernel_{name}.write_cr3 raised {said}" in out
+    assert f"in {deed.__name__}\n" in out
+    assert "pvops_core/" not in out
+
+
+def words_of(verb: str, deed: str, kernel: Path) -> list[str]:
+    """The words for a hook's deed in each of the ways in which a command calls hooks."""
+    own = [f"{deed}_", "--plugin", f"{FILE}:{deed}_"]
+    return {
+        "run": ["run", *LAYOUT, "--backend", *own],
+        "compare": ["compare", "--layouts", "6.1-64", "--backends", *own],
+        "boot": served(deed, kernel),
+        "hook": ["boot", str(kernel), "--memory", "32", "--hook", f"write_cr3={FILE}:hook_{deed}"],
+    }[verb]
+
+
+EVERY_WAY = pytest.mark.parametrize("verb", ["run", "compare", "boot", "hook"])
+
+
+@EVERY_WAY
+def test_a_hook_that_ends_the_process_is_told_of(verb: str, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words_of(verb, "ends", kernel)) == 4
+    said = "died: the worker process ended without an answer (exit status 9) while running the guest"
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+@EVERY_WAY
+def test_a_fault_in_a_hook_is_shown_where_the_guest_dies_of_it(
+    verb: str, kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words_of(verb, "fault", kernel)) == 6
+    out = " ".join(capsys.readouterr().out.split())
+    assert " ran into this at " in out
+    assert "PageFault: page fault at 0x777700001234" in out
+    assert "cpu.u64(NOWHERE)" in out
     assert "pvops_core/" not in out

@@ -35,11 +35,39 @@ def test_an_error_names_plugin_op_and_place_with_the_authors_frames_alone(
     assert "pvops_core/session" not in shown
 
 
-def test_a_fault_that_the_guest_died_of_is_shown(pytester: pytest.Pytester) -> None:
-    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
-    pytester.makepyfile(TEST)
-    result = pytester.runpytest_inprocess("--pvops-backend", "late_fault", "--pvops-plugin", f"{FILE}:late_fault")
-    result.stdout.fnmatch_lines(["late_fault.wbinvd ran into this at *", "*PageFault: page fault at 0x1234*"])
+def run(pytester: pytest.Pytester, name: str, workers: str, test: str = TEST) -> pytest.RunResult:
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\nlog_level = INFO\n")
+    pytester.makepyfile(test)
+    backend = ("--pvops-backend", name, "--pvops-plugin", f"{FILE}:{name}")
+    return pytester.runpytest_subprocess("-n", workers, *backend)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_what_a_hook_says_is_captured_as_a_tests_own(pytester: pytest.Pytester, workers: str) -> None:
+    result = run(pytester, "late_talks", workers, f"{TEST.rstrip()}; assert False\n")
+    result.assert_outcomes(failed=1, warnings=1)
+    for title, said in (
+        ("stdout call", "printed by a hook"),
+        ("stderr call", "complained"),
+        ("log call", "*logged 7"),
+    ):
+        result.stdout.fnmatch_lines([f"*Captured {title}*", said], consecutive=False)
+    assert "past sys.stdout" in result.stdout.str()
+    assert "UserWarning: warned" in result.stdout.str()
+
+
+def test_a_hook_that_ends_the_process_ends_its_worker_alone(pytester: pytest.Pytester) -> None:
+    """Without workers it ends pytest, as any test that does so."""
+    result = run(pytester, "late_ends", "2", f"{TEST}\ndef test_other(): pass\n")
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["worker 'gw?' crashed while running 'test_*::test_it?late_ends-*"])
+    assert run(pytester, "late_ends", "0").ret == 9
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_fault_that_the_guest_died_of_is_shown(pytester: pytest.Pytester, workers: str) -> None:
+    result = run(pytester, "late_fault", workers)
+    result.stdout.fnmatch_lines(["late_fault.wbinvd ran into this at *", "*PageFault: page fault at 0x777700001234*"])
 
 
 def test_a_signal_handlers_exception_is_no_hooks(pytester: pytest.Pytester) -> None:

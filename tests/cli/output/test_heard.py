@@ -69,11 +69,23 @@ def test_a_comparison_says_which_cells_hook_it_was(capsys: pytest.CaptureFixture
         tagged(own, "talks_.load_tr_desc")
 
 
-def test_a_kernels_hook_is_heard(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "tag"),
+    [
+        (["--hook", f"write_cr3={FILE}:hook_talks"], f"{FILE}:hook_talks"),
+        (
+            ["--backend", "kernel_talks", "--plugin", f"{FILE}:kernel_talks", "--ops", "write_cr3"],
+            "kernel_talks.write_cr3",
+        ),
+    ],
+)
+def test_a_kernels_hook_is_heard(
+    words: list[str], tag: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(SelfPatching.of("mmu.write_cr3").build(body=(0,)).data)
-    assert main(["boot", str(path), "--memory", "32", "--hook", f"write_cr3={FILE}:hook_talks"]) == 0
-    tagged(capsys.readouterr().err.splitlines(), f"{FILE}:hook_talks")
+    assert main(["boot", str(path), "--memory", "32", *words]) == 0
+    tagged(capsys.readouterr().err.splitlines(), tag)
 
 
 def test_an_import_that_prints_is_heard_once(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
