@@ -161,13 +161,24 @@ class LinuxFrames(FrameNumbers):
             linux.names.address(name) for name in ("xen_p2m_addr", "xen_p2m_size", "xen_max_p2m_pfn")
         )
         self._machine_frames = linux.names.address("machine_to_phys_nr")
+        self._word = linux.machine.memory.u64
+
+    @cached_property
+    def _places(self) -> tuple[int, int]:
+        """Machine addresses of the list's size and beginning: an op of a page table looks at them again and again."""
+        return self._memory.at(self._size), self._memory.at(self._list)
+
+    @cached_property
+    def _count(self) -> int:
+        """Machine address of how many frames Xen's table has."""
+        return self._memory.at(self._machine_frames)
 
     def _entry(self, pfn: int) -> int:
         """``__pfn_to_mfn``: with the bits for foreign frames and for those that are what they seem."""
-        memory = self._memory
-        if not 0 <= pfn < memory.u64(self._size):
+        memory, (size, start) = self._memory, self._places
+        if not 0 <= pfn < self._word(size):
             return _NO_ENTRY if 0 <= pfn < memory.u64(self._most) else pfn | _IDENTITY
-        place = memory.u64(self._list) + 8 * pfn
+        place = self._word(start) + 8 * pfn
         entry = memory.u64(place)
         if entry == _NO_ENTRY:
             memory.forget(place)  # a page of frames that are not there may since have got one of its own
@@ -189,7 +200,7 @@ class LinuxFrames(FrameNumbers):
     def pfn(self, mfn: int) -> int:
         """``mfn_to_pfn``."""
         pfn = INVALID
-        if mfn < len(self._hv.frames) and mfn < self._memory.u64(self._machine_frames):
+        if mfn < len(self._hv.frames) and mfn < self._word(self._count):
             pfn = self._hv.pfn_of(mfn)
         if pfn != INVALID and self._entry(pfn) == mfn:
             return pfn
