@@ -67,7 +67,7 @@ def test_a_foreign_frame_is_not_present(bench: Bench) -> None:
 
 def test_lazy_updates_wait_and_full_batches_do_not(bench: Bench) -> None:
     va, ops = table_in_use(bench), ops_of(bench)
-    ops.late = True
+    ops.kept.late = True
     ops.mmu_lazy_mode_enter(bench.cpu)
     before = bench.platform.hypercalls["mmu_update"]
     for slot in range(MC_BATCH):
@@ -84,7 +84,7 @@ def test_lazy_updates_wait_and_full_batches_do_not(bench: Bench) -> None:
 
 def test_a_refused_call_of_a_batch_is_reported(bench: Bench) -> None:
     va, ops = table_in_use(bench), ops_of(bench)
-    ops.late = True
+    ops.kept.late = True
     ops.mmu_lazy_mode_enter(bench.cpu)
     ops.set_pte(bench.cpu, va, bench.mfn(TABLE) << 12 | 0x63)
     ops.flush_tlb_kernel(bench.cpu)
@@ -109,7 +109,7 @@ def test_a_context_switch_interrupts_an_mmu_batch(bench: Bench) -> None:
 def test_early_entries_keep_tables_read_only(bench: Bench) -> None:
     ops = ops_of(bench)
     bench.write(0x111, struct.pack("<QQ", TARGET, TARGET + 1))
-    ops.protected.add(TARGET + 1)
+    ops.kept.protected.add(TARGET + 1)
     place = bench.write(0x112, bytes(32))
     for slot, pfn in enumerate((TARGET, TARGET + 1, TARGET + 2)):
         ops.set_pte(bench.cpu, place + 8 * slot, ops.make_pte(bench.cpu, pfn << 12 | 0x63))
@@ -143,7 +143,7 @@ def test_a_refused_pin_is_a_bug(bench: Bench) -> None:
 
 def test_a_space_is_pinned_and_given_back(bench64: Bench) -> None:
     bench, ops = bench64, ops_of(bench64)
-    ops.late = True
+    ops.kept.late = True
     mm = bench.write(MM, bench.words(bench.va(ROOT), bench.va(USER_ROOT)))
     for pfn in (ROOT, USER_ROOT, 0x332, 0x333, 0x334):
         bench.write(pfn, bytes(4096))
@@ -163,17 +163,17 @@ def test_a_space_is_pinned_and_given_back(bench64: Bench) -> None:
     ops.xen_write_cr3(bench.cpu, ROOT << 12)
     state = bench.platform.hv.domain.vcpus[0]
     assert (state.guest_table, state.guest_table_user) == (bench.mfn(ROOT), bench.mfn(USER_ROOT))
-    ops.user_roots.pop(0x200, None)
+    ops.kept.user_roots.pop(0x200, None)
     ops.xen_write_cr3(bench.cpu, 0x200 << 12)
     assert state.guest_table_user == 0
     ops.exit_mmap(bench.cpu, mm)
     assert all(frames.types[bench.mfn(pfn)] == 1 for pfn in (0x332, 0x333, 0x334))  # mapped writable again
-    assert not {ROOT, USER_ROOT, 0x332, 0x333, 0x334} & ops.pinned
+    assert not {ROOT, USER_ROOT, 0x332, 0x333, 0x334} & ops.kept.pinned
 
 
 def test_an_entry_of_both_roots_is_written_by_one_hypercall(bench64: Bench) -> None:
     bench, ops, made = bench64, ops_of(bench64), list[HypercallMade]()
-    ops.late = True
+    ops.kept.late = True
     mm = bench.write(MM, bench.words(bench.va(ROOT), bench.va(USER_ROOT)))
     for pfn in (ROOT, USER_ROOT):
         bench.write(pfn, bytes(4096))
@@ -204,9 +204,9 @@ def test_a_kernel_without_events_has_them_masked_and_stays_as_it_is(bench64: Ben
 def test_a_context_switch_has_no_thread_s_segment_loaded_while_descriptors_wait(bench: Bench) -> None:
     ops, cpu, name = ops_of(bench), bench.cpu, "fs" if bench.word == 8 else "gs"
     ops.guest = Mock(member=lambda *_: 0)
-    ops.gdt[0] = thread = bench.write(TARGET, bytes(64))
+    ops.kept.gdt[0] = thread = bench.write(TARGET, bytes(64))
     for entry in range(3):
-        ops.tls[0, entry] = 0
+        ops.kept.tls[0, entry] = 0
     cpu.load_segment(name, cpu.get("ss"))
     before = cpu.get(name)
     ops.load_tls(cpu, thread, 0)
@@ -339,14 +339,14 @@ def test_debug_registers_go_by_hypercall_and_a_refusal_is_zero(bench: Bench) -> 
 @pytest.mark.parametrize("use", ["activate_mm", "enter_mmap"])
 def test_a_root_without_a_user_root_is_pinned_alone(bench64: Bench, use: str) -> None:
     ops = ops_of(bench64)
-    ops.late = True
+    ops.kept.late = True
     mm = bench64.write(MM, bench64.words(bench64.va(ROOT), 0))
     bench64.write(ROOT, bytes(4096))
     getattr(ops, use)(bench64.cpu, mm)
-    assert ops.pinned == {ROOT}
+    assert ops.kept.pinned == {ROOT}
     assert bench64.platform.hv.frames.in_use_as(bench64.mfn(ROOT)) == FrameType.L4
     ops.exit_mmap(bench64.cpu, mm)
-    assert not ops.pinned
+    assert not ops.kept.pinned
     assert bench64.platform.hv.frames.in_use_as(bench64.mfn(ROOT)) != FrameType.L4
 
 

@@ -15,15 +15,14 @@ from pvops_xen.ops.tlb import XenTlbOps
 
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
+    from pvops_xen.ops.lock import LocksState
     from pvops_xen.ops.remembered import RememberedState
 
 
 class XenOpsState(NamedTuple):
-    """What the ops remember, by the names of their attributes; of a Linux's it is in its own memory."""
+    """What the ops remember, by their parts; of a Linux's most is in its own memory."""
 
-    late: bool
-    kickers: dict[int, int]
-    waiters: dict[int, tuple[int, ...]]
+    locks: LocksState
     kept: RememberedState | None
 
 
@@ -41,14 +40,11 @@ class XenOps(XenIrqOps, XenCpuOps, XenDescriptorOps, XenTlbOps, XenLockOps, XenT
 
     def save(self) -> XenOpsState:
         """State for a snapshot."""
-        waiters = {lock: tuple(each) for lock, each in self.waiters.items()}
-        kept = self.kept.save() if isinstance(self.kept, Remembered) else None
-        return XenOpsState(self.late, dict(self.kickers), waiters, kept)
+        return XenOpsState(self.locks.save(), self.kept.save() if isinstance(self.kept, Remembered) else None)
 
     def load(self, saved: XenOpsState) -> None:
         """Take over what ``save`` gave."""
-        self.late, self.kickers = saved.late, dict(saved.kickers)
-        self.waiters = {lock: list(each) for lock, each in saved.waiters.items()}
+        self.locks.load(saved.locks)
         if isinstance(self.kept, Remembered) and saved.kept is not None:
             self.kept.load(saved.kept)
 

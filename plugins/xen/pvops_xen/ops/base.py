@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
     from pvops_xen.ops.multicalls import Multicalls
-    from pvops_xen.ops.remembered import Frames, Kept
 
 _BUG: Final = event_kind(
     "bug",
@@ -29,24 +28,15 @@ _OF_BOOT: Final = ("_init", "_boot")
 
 
 class XenGroup:
-    """Base of each group of ops. One object is built of all groups, so what is set here is set once.
+    """Base of each group of ops. One object is built of all of them, so this is set once.
 
     Attributes:
         env: the core's environment.
         platform: the hypervisor.
         bits: 32 or 64.
-        frames: machine and pseudo-physical frame numbers.
-        calls: batches of hypercalls, one a vCPU.
-        protected: pseudo-physical frames that must not be mapped writable: page tables in the making and in use,
-            descriptor tables.
-        pinned: those of them that are page tables under a pinned root (the kernel's PG_pinned).
-        late: boot has got past the early page-table code.
-        user_roots: pseudo-physical frame of a kernel root to virtual address of the user root that goes with it.
-        cr3, cr0: vCPU to what write_cr3 and write_cr0 were last given.
-        kickers: vCPU to the event channel that wakes it when it waits for a lock.
-        waiters: lock to the vCPUs that sleep for it, in order.
-        gdt, idt: vCPU to where its tables lie (the IDT with its size).
-        tls: (vCPU, entry) to the TLS descriptor that its GDT holds.
+        kept: what is remembered from op to op: in Python for the built-in guest, in its own memory for a kernel.
+        linux: the latter.
+        frames, calls: its frame numbers and batches.
     """
 
     def __init__(self, env: Environment) -> None:
@@ -56,20 +46,9 @@ class XenGroup:
         self.platform: XenPlatform = env.platform
         self.bits: int = env.machine.kind.bits
         self.guest = env.guest
-        self.kickers: dict[int, int] = {}
-        self.waiters: dict[int, list[int]] = {}
         self.kept: Remembered | Linux = (Linux if env.guest.own_functions else Remembered)(env, self.platform)
         self.linux = self.kept if isinstance(self.kept, Linux) else None
-        self.late = self.linux is not None
         self.frames, self.calls = self.kept.frames, self.kept.calls
-        self.protected: Frames = self.kept.protected
-        self.pinned: Frames = self.kept.pinned
-        self.user_roots: Kept[int, int] = self.kept.user_roots
-        self.cr3: Kept[int, int] = self.kept.cr3
-        self.cr0: Kept[int, int] = self.kept.cr0
-        self.gdt: Kept[int, int] = self.kept.gdt
-        self.idt: Kept[int, tuple[int, int]] = self.kept.idt
-        self.tls: Kept[tuple[int, int], int] = self.kept.tls
 
     def leave(self, reason: str) -> None:
         """Leave the call to the guest's own function, where it has one; OwnFunction then."""

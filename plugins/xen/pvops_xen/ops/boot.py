@@ -116,7 +116,7 @@ class BootOps(SpaceOps):
         tables = self.platform.initial_tables
         if tables is not None:
             for pfn in range(tables.first_pfn, tables.first_pfn + tables.count):
-                self.protected.add(pfn)
+                self.kept.protected.add(pfn)
 
     @hookimpl
     def pagetable_reserve(self, cpu: Vcpu, start: int, end: int) -> None:
@@ -129,13 +129,13 @@ class BootOps(SpaceOps):
     def pagetable_setup_done(self, cpu: Vcpu, pgd_base: int) -> None:
         """``xen_mark_init_mm_pinned``, ``xen_post_allocator_init``: the kernel's tables are in use from now on."""
         root = self.machine_of(cpu, pgd_base) >> PAGE_SHIFT
-        self.pinned.add(self.frames.pfn(root))
+        self.kept.pinned.add(self.frames.pfn(root))
         top = 4 if self.bits == 64 else 3
         for pfn, _level in self._below(root, top, 512):
-            self.pinned.add(pfn)
-        for pfn in self.pinned:
-            self.protected.add(pfn)
-        self.late = True
+            self.kept.pinned.add(pfn)
+        for pfn in self.kept.pinned:
+            self.kept.protected.add(pfn)
+        self.kept.late = True
 
     @hookimpl
     def post_allocator_init(self, cpu: Vcpu) -> None:

@@ -51,22 +51,22 @@ class XenCpuOps(XenGroup):
     @hookimpl
     def read_cr0(self, cpu: Vcpu) -> int:
         """The value is remembered: only TS ever changes, and only here."""
-        value = self.cr0.get(cpu.index)
+        value = self.kept.cr0.get(cpu.index)
         if value is None:
-            value = self.cr0[cpu.index] = cpu.insn.mov_from_cr(0)
+            value = self.kept.cr0[cpu.index] = cpu.insn.mov_from_cr(0)
         return value
 
     @hookimpl
     def write_cr0(self, cpu: Vcpu, cr0: int) -> None:
         """Only TS counts; it goes with the batch."""
-        self.cr0[cpu.index] = cr0
+        self.kept.cr0[cpu.index] = cr0
         self._task_switched(cpu, on=bool(cr0 & CR0_TS))
 
     @hookimpl
     def clts(self, cpu: Vcpu) -> None:
         """fpu_taskswitch(0)."""
-        if (known := self.cr0.get(cpu.index)) is not None:
-            self.cr0[cpu.index] = known & ~CR0_TS
+        if (known := self.kept.cr0.get(cpu.index)) is not None:
+            self.kept.cr0[cpu.index] = known & ~CR0_TS
         self._task_switched(cpu, on=False)
 
     def _task_switched(self, cpu: Vcpu, *, on: bool) -> None:

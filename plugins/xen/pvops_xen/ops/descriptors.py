@@ -42,13 +42,13 @@ class XenDescriptorOps(SpaceOps):
         frames = b""
         for va in range(base & ~(PAGE_SIZE - 1), base + size, PAGE_SIZE):
             pfn = self.frames.pfn(self.machine_of(cpu, va) >> PAGE_SHIFT)
-            if pfn not in self.protected:
+            if pfn not in self.kept.protected:
                 self.protect(cpu, pfn, writable=False)
             frames += self.frames.mfn(pfn).to_bytes(word, "little")
         address = self.argument(cpu, frames)
         if self.platform.hypercall(cpu, Hypercall.SET_GDT, address, size // 8):
             self.bug(f"the GDT at {base:#x} was refused")
-        self.gdt[cpu.index] = base
+        self.kept.gdt[cpu.index] = base
 
     def _table_register(self, cpu: Vcpu, dtr: int) -> tuple[int, int]:
         """Size in bytes and address out of a struct desc_ptr."""
@@ -122,7 +122,7 @@ class XenDescriptorOps(SpaceOps):
         In a context switch the segment that user code addresses its thread by is null from here on: it is loaded anew
         with the batch still waiting, and must not name a descriptor that the batch changes.
         """
-        gdt = self.gdt.get(cpu_nr)
+        gdt = self.kept.gdt.get(cpu_nr)
         if gdt is None:
             return
         offset = self.guest.member("thread_struct", "tls_array")
@@ -132,8 +132,8 @@ class XenDescriptorOps(SpaceOps):
         for index in range(_TLS_ENTRIES):
             place = gdt + 8 * (_TLS_MIN[self.bits] + index)
             descriptor = cpu.u64(t + offset + 8 * index)
-            if self.tls.get((cpu_nr, index)) != descriptor:
-                self.tls[cpu_nr, index] = descriptor
+            if self.kept.tls.get((cpu_nr, index)) != descriptor:
+                self.kept.tls[cpu_nr, index] = descriptor
                 batch.update_descriptor(self.machine_of(cpu, place), descriptor)
         batch.issue(Lazy.CPU)
 
@@ -204,7 +204,7 @@ class XenDescriptorOps(SpaceOps):
     def load_idt(self, cpu: Vcpu, dtr: int) -> None:
         """set_trap_table with every gate of the table."""
         size, base = self._table_register(cpu, dtr)
-        self.idt[cpu.index] = (base, size)
+        self.kept.idt[cpu.index] = (base, size)
         gate = 16 if self.bits == 64 else 8
         raw = cpu.read_virtual(base, size)
         gates = (raw[at : at + gate] for at in range(0, size - gate + 1, gate))
@@ -217,7 +217,7 @@ class XenDescriptorOps(SpaceOps):
         data = cpu.read_virtual(gate, size) if gate else struct.pack("<II", low, high)
         place = dt + size * entrynum
         cpu.write_virtual(place, data)
-        base, length = self.idt.get(cpu.index) or (0, 0)
+        base, length = self.kept.idt.get(cpu.index) or (0, 0)
         if base <= place < base + length:
             info = self._trap_info(entrynum, data)
             if info:

@@ -48,6 +48,7 @@ class Linux:
         self._vcpus: dict[int, int] = {}
         self.frames = LinuxFrames(platform, self)
         self.calls = [LinuxBatch(platform, cpu, self) for cpu in env.machine.vcpus]
+        self.late = True  # its own functions are there for what comes before
         self.cr3 = PerCpuWords(self, "xen_cr3")
         self.cr0 = PerCpuWords(self, "xen_cr0_value", unknown=0)
         self.pinned = PinnedPages(self)

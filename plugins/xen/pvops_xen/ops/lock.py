@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine import Reschedule
@@ -11,6 +11,7 @@ from pvops_xen.ops.base import XenGroup
 from pvops_xen.public import EVENT_CHANNEL, SCHED
 
 if TYPE_CHECKING:
+    from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
 
 PV_SPINLOCKS: Final = frozenset(
@@ -29,20 +30,53 @@ _LOCKED: Final = 1
 _SLOW: Final = 3  # _Q_SLOW_VAL: somebody sleeps, so the owner must kick
 
 
+class LocksState(NamedTuple):
+    """Locks in a snapshot."""
+
+    kickers: dict[int, int]
+    waiters: dict[int, tuple[int, ...]]
+
+
+class Locks:
+    """Who waits for what.
+
+    Attributes:
+        kickers: vCPU to the event channel that wakes it when it waits for a lock.
+        waiters: lock to the vCPUs that sleep for it, in order.
+    """
+
+    def __init__(self) -> None:
+        self.kickers: dict[int, int] = {}
+        self.waiters: dict[int, list[int]] = {}
+
+    def save(self) -> LocksState:
+        """State for a snapshot."""
+        return LocksState(dict(self.kickers), {lock: tuple(each) for lock, each in self.waiters.items()})
+
+    def load(self, saved: LocksState) -> None:
+        """Take over what ``save`` gave."""
+        self.kickers = dict(saved.kickers)
+        self.waiters = {lock: list(each) for lock, each in saved.waiters.items()}
+
+
 class XenLockOps(XenGroup):
     """A waiter polls an event channel of its own; the owner sends an event there.
 
     The channel is masked, so that it never makes an upcall. None of these is in force on one vCPU.
     """
 
+    def __init__(self, env: Environment) -> None:
+        super().__init__(env)
+        self.locks = Locks()
+
     def _kicker(self, cpu: Vcpu, number: int) -> int:
         """Event channel of a vCPU's kicks; bound when it is first needed (``xen_init_lock_cpu``)."""
-        port = self.kickers.get(number)
+        port = self.locks.kickers.get(number)
         if port is None:
             address = self.argument(cpu, _IPI.at(self.bits).form.pack(number, 0))
             if self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.BIND_IPI, address):
                 self.bug("no event channel for spinlocks")
-            port = self.kickers[number] = cpu.u32(address + _BIND_IPI.offset("port", self.bits))
+            port = self.locks.kickers[number] = cpu.u32(address + _BIND_IPI.offset("port", self.bits))
             self._bit(self.platform.hv.abi.evtchn_mask, port, value=True)
         return port
 
@@ -82,7 +116,7 @@ class XenLockOps(XenGroup):
         """Take the lock, or mark that somebody sleeps for it and sleep; tried again after a kick, in order."""
         del val
         self.leave(_QUEUE)
-        queue = self.waiters.setdefault(lock, [])
+        queue = self.locks.waiters.setdefault(lock, [])
         if not cpu.u8(lock) and (not queue or queue[0] == cpu.index):
             if queue:
                 queue.pop(0)
@@ -102,7 +136,7 @@ class XenLockOps(XenGroup):
         if self.linux is not None and cpu.u8(lock) != _LOCKED:
             self.leave(_QUEUE)
         cpu.set_u8(lock, 0)
-        queue = self.waiters.get(lock)
+        queue = self.locks.waiters.get(lock)
         if queue:
             self.lock_kick(cpu, queue[0])
 

@@ -97,14 +97,14 @@ class XenEntryOps(XenGroup):
     def is_pinned(self, cpu: Vcpu, va: int) -> bool:
         """``xen_page_pinned``: the page that holds an entry is a table in use."""
         if self.linux is not None:
-            return self.linux.pa(va) >> 12 in self.pinned
-        return self.frames.pfn(self.machine_of(cpu, va) >> 12) in self.pinned
+            return self.linux.pa(va) >> 12 in self.kept.pinned
+        return self.frames.pfn(self.machine_of(cpu, va) >> 12) in self.kept.pinned
 
     @hookimpl
     def set_pte(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
         """Early: a plain store, what must not be writable made read-only. Later: mmu_update, batched in MMU mode."""
         self.in_early_boot("set_pte")
-        if not self.late:
+        if not self.kept.late:
             cpu.set_u64(ptep, self._early(cpu, ptep, pteval))
             return
         batch = self.mc(cpu)
@@ -122,7 +122,7 @@ class XenEntryOps(XenGroup):
         if old & pte.P and not old & pte.RW:
             value &= ~pte.RW
         pfn = self.frames.pfn(pte.frame_of(value))
-        if pfn in self.protected or pfn in self.page_table_buffer(cpu):
+        if pfn in self.kept.protected or pfn in self.page_table_buffer(cpu):
             value &= ~pte.RW
         return value
 
@@ -139,7 +139,7 @@ class XenEntryOps(XenGroup):
     @hookimpl
     def set_pte_at(self, cpu: Vcpu, addr: int, ptep: int, pteval: int) -> None:
         """By address where the table is the one in use (one call less to translate), else as set_pte."""
-        if self.late and self._maps(cpu, addr, ptep):
+        if self.kept.late and self._maps(cpu, addr, ptep):
             batch = self.mc(cpu)
             if batch.waits(Lazy.MMU):
                 batch.update_va_mapping(addr, pteval)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from pvops_xen.ops.frames import FrameNumbers
 from pvops_xen.ops.multicalls import Multicalls
@@ -13,33 +12,13 @@ if TYPE_CHECKING:
     from pvops_xen.ops.multicalls import BatchState
     from pvops_xen.platform import XenPlatform
 
-_K_contra = TypeVar("_K_contra", contravariant=True)
 _V = TypeVar("_V")
-
-
-class Kept(Protocol[_K_contra, _V]):
-    """What is remembered, by vCPU or frame."""
-
-    def get(self, key: _K_contra, /) -> _V | None: ...  # noqa: D102 - as of a dictionary
-
-    def __setitem__(self, key: _K_contra, value: _V, /) -> None: ...
-
-
-class Frames(Protocol):
-    """Some frames, by number."""
-
-    def add(self, pfn: int, /) -> None: ...  # noqa: D102 - as of a set
-
-    def discard(self, pfn: int, /) -> None: ...  # noqa: D102 - as of a set
-
-    def __contains__(self, pfn: object, /) -> bool: ...
-
-    def __iter__(self) -> Iterator[int]: ...
 
 
 class RememberedState(NamedTuple):
     """All of it, by the names of the attributes."""
 
+    late: bool
     protected: tuple[int, ...]
     pinned: tuple[int, ...]
     user_roots: dict[int, int]
@@ -52,11 +31,25 @@ class RememberedState(NamedTuple):
 
 
 class Remembered:
-    """As :class:`~pvops_xen.ops.linux.Linux`, in Python."""
+    """As :class:`~pvops_xen.ops.linux.Linux`, in Python.
+
+    Attributes:
+        frames: machine and pseudo-physical frame numbers.
+        calls: batches of hypercalls, one a vCPU.
+        late: boot has got past the early page-table code.
+        protected: pseudo-physical frames that must not be mapped writable: page tables in the making and in use,
+            descriptor tables.
+        pinned: those of them that are page tables under a pinned root (the kernel's PG_pinned).
+        user_roots: pseudo-physical frame of a kernel root to virtual address of the user root that goes with it.
+        cr3, cr0: vCPU to what write_cr3 and write_cr0 were last given.
+        gdt, idt: vCPU to where its tables lie (the IDT with its size).
+        tls: (vCPU, entry) to the TLS descriptor that its GDT holds.
+    """
 
     def __init__(self, env: Environment, platform: XenPlatform) -> None:
         self.frames = FrameNumbers(platform)
         self.calls = [Multicalls(platform, cpu) for cpu in env.machine.vcpus]
+        self.late = False
         self.protected: set[int] = set()
         self.pinned: set[int] = set()
         self.user_roots: dict[int, int] = {}
@@ -69,6 +62,7 @@ class Remembered:
     def save(self) -> RememberedState:
         """State for a snapshot."""
         return RememberedState(
+            self.late,
             tuple(sorted(self.protected)),
             tuple(sorted(self.pinned)),
             dict(self.user_roots),
@@ -82,6 +76,7 @@ class Remembered:
 
     def load(self, saved: RememberedState) -> None:
         """Take over what ``save`` gave; whoever holds a part of this goes on to hold it."""
+        self.late = saved.late
         for there, frames in ((self.protected, saved.protected), (self.pinned, saved.pinned)):
             there.clear()
             there.update(frames)

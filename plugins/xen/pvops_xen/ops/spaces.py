@@ -55,9 +55,9 @@ class SpaceOps(XenEntryOps):
 
     def _remember(self, pfn: int, *, writable: bool) -> None:
         if writable:
-            self.protected.discard(pfn)
+            self.kept.protected.discard(pfn)
         else:
-            self.protected.add(pfn)
+            self.kept.protected.add(pfn)
 
     def _entry(self, pfn: int, *, writable: bool) -> int:
         if self.linux is not None:
@@ -87,13 +87,13 @@ class SpaceOps(XenEntryOps):
 
     def _alloc(self, cpu: Vcpu, mm: int, pfn: int, *, leaf: bool) -> None:
         """A page becomes a table: early at once, later only if its space is in use already."""
-        if not self.late:
+        if not self.kept.late:
             self.protect(cpu, pfn, writable=False)
             if leaf:
                 self.pin_now(cpu, MmuExt.PIN_L1_TABLE, pfn)
-        elif self._root_pfn(cpu, mm) in self.pinned:
-            before = self.linux is not None and self.linux.has_pages() and pfn in self.pinned
-            self.pinned.add(pfn)
+        elif self._root_pfn(cpu, mm) in self.kept.pinned:
+            before = self.linux is not None and self.linux.has_pages() and pfn in self.kept.pinned
+            self.kept.pinned.add(pfn)
             self._protect_later(cpu, pfn, writable=False)
             if leaf and not before:
                 self.mc(cpu).extended(MmuExt.PIN_L1_TABLE, self.frames.mfn(pfn))
@@ -101,13 +101,13 @@ class SpaceOps(XenEntryOps):
 
     def _release(self, cpu: Vcpu, pfn: int, *, leaf: bool) -> None:
         """A page is a table no more."""
-        if self.late and pfn in self.pinned:
-            self.pinned.discard(pfn)
+        if self.kept.late and pfn in self.kept.pinned:
+            self.kept.pinned.discard(pfn)
             if leaf:
                 self.mc(cpu).extended(MmuExt.UNPIN_TABLE, self.frames.mfn(pfn))
             self._protect_later(cpu, pfn, writable=True)
             self.mc(cpu).issue(Lazy.MMU)
-        elif not self.late and pfn in self.protected:
+        elif not self.kept.late and pfn in self.kept.protected:
             if leaf:
                 self.pin_now(cpu, MmuExt.UNPIN_TABLE, pfn)
             self.protect(cpu, pfn, writable=True)
@@ -156,7 +156,7 @@ class SpaceOps(XenEntryOps):
     @hookimpl
     def alloc_pd(self, cpu: Vcpu, pfn: int) -> None:
         """A page becomes a page directory (2.6). The op does not say whose: only early ones become read-only here."""
-        if not self.late:
+        if not self.kept.late:
             self.protect(cpu, pfn, writable=False)
 
     @hookimpl
@@ -181,32 +181,32 @@ class SpaceOps(XenEntryOps):
         """Remember which user root belongs to this space's kernel root (the kernel keeps it in page->private)."""
         self.leave("the allocator of pages")
         root = self._root_pfn(cpu, mm)
-        if root in self.pinned:
+        if root in self.kept.pinned:
             self.bug("pgd_alloc of a pinned root")
-        self.user_roots[root] = cpu.word(mm + self.symbol("mm_user_pgd_offset"))
+        self.kept.user_roots[root] = cpu.word(mm + self.symbol("mm_user_pgd_offset"))
         return 0
 
     @hookimpl
     def pgd_free(self, cpu: Vcpu, mm: int) -> None:
         """Forget it."""
         self.leave("the allocator of pages")
-        self.user_roots[self._root_pfn(cpu, mm)] = 0
+        self.kept.user_roots[self._root_pfn(cpu, mm)] = 0
 
     def user_root(self, cpu: Vcpu, pfn: int) -> int:
         """``xen_get_user_pgd``: page->private of the root. Before there are struct pages the look-up itself faults."""
         if self.bits == 32:
             return 0
-        if not self.late:
+        if not self.kept.late:
             struct_page = _VMEMMAP + pfn * _STRUCT_PAGE
             try:
                 return cpu.word(struct_page + _PAGE_PRIVATE)
             except PageFault as fault:
                 self.env.machine.log.record(_USER_PGD, cpu.index, address=struct_page)
                 raise fault from None
-        return self.user_roots.get(pfn) or 0
+        return self.kept.user_roots.get(pfn) or 0
 
     def _user_entry(self, cpu: Vcpu, p4dp: int) -> int:
-        return super()._user_entry(cpu, p4dp) if self.late else 0
+        return super()._user_entry(cpu, p4dp) if self.kept.late else 0
 
     def _tables(self, root_mfn: int) -> Iterator[tuple[int, int]]:
         """(pfn, level) of the tables below a root that belong to user space, as ``xen_pgd_walk`` goes."""
@@ -234,26 +234,26 @@ class SpaceOps(XenEntryOps):
     def _pin_space(self, cpu: Vcpu, mm: int) -> None:
         """``xen_pgd_pin``: every table of the space read-only, leaves and roots pinned, in as few calls as possible."""
         root = self._root_pfn(cpu, mm)
-        if root in self.pinned:
+        if root in self.kept.pinned:
             return
         batch = self.mc(cpu)
         for pfn, level in [*self._tables(self.frames.mfn(root)), (root, 0)]:
-            if pfn in self.pinned:
+            if pfn in self.kept.pinned:
                 continue
-            self.pinned.add(pfn)
+            self.kept.pinned.add(pfn)
             self._protect_later(cpu, pfn, writable=False, root=not level)
             if level == 1:
                 batch.extended(MmuExt.PIN_L1_TABLE, self.frames.mfn(pfn), joins=True)
         batch.extended(self._pin_root_command(), self.frames.mfn(root), joins=True)
         user = self._user_root_pfn(root)
         if user is not None:
-            self.pinned.add(user)
+            self.kept.pinned.add(user)
             self._protect_later(cpu, user, writable=False, root=True)
             batch.extended(MmuExt.PIN_L4_TABLE, self.frames.mfn(user), joins=True)
         batch.flush()
 
     def _user_root_pfn(self, root: int) -> int | None:
-        va = self.user_roots.get(root) if self.bits == 64 else 0
+        va = self.kept.user_roots.get(root) if self.bits == 64 else 0
         return self._pfn_of(va) if va else None
 
     def _unpin_space(self, cpu: Vcpu, mm: int) -> None:
@@ -266,9 +266,9 @@ class SpaceOps(XenEntryOps):
             batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(user), joins=True)
         tables = [*([(user, 0)] if user is not None else []), *self._tables(self.frames.mfn(root)), (root, 0)]
         for pfn, level in tables:
-            if pfn not in self.pinned:
+            if pfn not in self.kept.pinned:
                 continue
-            self.pinned.discard(pfn)
+            self.kept.pinned.discard(pfn)
             if level == 1:
                 batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(pfn))
             self._protect_later(cpu, pfn, writable=True, root=not level)
@@ -295,7 +295,7 @@ class SpaceOps(XenEntryOps):
         root = self._root_pfn(cpu, mm)
         if self.linux is not None and self.linux.is_used(mm, root):
             self.leave("processors that are lazy")
-        if root not in self.pinned:
+        if root not in self.kept.pinned:
             return
         if self.linux is None:
             self._drop_references(cpu, self.frames.mfn(root))
@@ -313,7 +313,7 @@ class SpaceOps(XenEntryOps):
     @hookimpl
     def read_cr3(self, cpu: Vcpu) -> int:
         """What write_cr3 was last given; at first the root that the builder made."""
-        known = self.cr3.get(cpu.index)
+        known = self.kept.cr3.get(cpu.index)
         if known is not None:
             return known
         root = self.platform.hv.domain.vcpus[cpu.index].guest_table
@@ -339,7 +339,7 @@ class SpaceOps(XenEntryOps):
                 self.bug(f"the root at {cr3:#x} was refused")
             self.pin_now(cpu, self._pin_root_command(), pfn)
             self._give_back_builder_tables(cpu, old)
-        self.cr3[cpu.index] = cr3
+        self.kept.cr3[cpu.index] = cr3
         self.env.switch("write_cr3", self.xen_write_cr3, "xen_write_cr3_init")
 
     def _give_back_builder_tables(self, cpu: Vcpu, old_root: int) -> None:
@@ -356,7 +356,7 @@ class SpaceOps(XenEntryOps):
         pfn = cr3 >> PAGE_SHIFT
         batch = self.mc(cpu)
         user = self.user_root(cpu, pfn)
-        self.cr3[cpu.index] = cr3
+        self.kept.cr3[cpu.index] = cr3
         batch.extended(MmuExt.NEW_BASEPTR, self.frames.mfn(pfn), joins=True)
         batch.after("set_current_cr3", cr3)
         if self.bits == 64:
