@@ -21,7 +21,6 @@ from pvops_core.testing.proofs.proving import Prover
 from pvops_core.testing.proofs.subject import Subject
 
 DEFAULT_SECONDS = 3600.0
-_SHORTEST = 0.001
 
 
 def prove(
@@ -74,9 +73,6 @@ def prove(
     """
     until = monotonic() + max_seconds
 
-    def left() -> float:
-        return max(until - monotonic(), _SHORTEST)
-
     runoptions.check_folders(json)
     plugins = tuple(plugin or ())
     loaded = runoptions.load(plugins)
@@ -95,7 +91,7 @@ def prove(
     with subject.make() as session:
         wanted = frozenset(slot.op.name for slot in chosen(session.known_table.layout, runoptions.names(ops)))
     with progress(f"proving {name} against {kernel.name}"):
-        proof = Prover.of(subject, wanted=wanted, states=states, left=left).prove()
+        proof = Prover.of(subject, wanted=wanted, states=states, left=lambda: until - monotonic()).prove()
     head = {"image": image_json(subject.kernel.image), "backend": name}
     write_json("prove", head | telling.document(proof, states, seed), json)
     text = sys.stderr if json == STDOUT else sys.stdout

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self, TypedDict, Unpack
 import attrs
 
 from pvops_core.errors import PvopsError
+from pvops_core.machine import Stop
 from pvops_core.ops import signature
 from pvops_core.testing.changes import PAGE
 from pvops_core.testing.proofs.arrivals import Arrivals, picks
@@ -17,7 +18,6 @@ from pvops_core.testing.proofs.proof import OpProof, Proof
 
 if TYPE_CHECKING:
     from pvops_core.backends.proof import ProofNotes
-    from pvops_core.machine import Stop
     from pvops_core.session import Session
     from pvops_core.switchboard.implementations import Implementation
     from pvops_core.testing.proofs.arrivals import Arrival
@@ -50,7 +50,7 @@ class Prover:
         wanted: hook names of the ops; all that have a hook unless given.
         states: how many states of each op to try.
         seed: decides which.
-        left: gives the wall time that is left for all, in seconds, above 0; after it what has been found is told.
+        left: gives the wall time that is left for all, in seconds; after it there is what has been found until then.
         progress: is told of what goes on.
     """
 
@@ -75,7 +75,7 @@ class Prover:
         with self.make() as session:
             proofs = self._proofs(session)
             arrivals = Arrivals(session, sorted(op for op, each in proofs.items() if not each.why_not))
-            left = self.left()
+            left = self._left()
             arrivals.next(max_seconds=None if left is None else _FOR_COUNTING * left)
             counts = dict(arrivals.counts)
         for op, proof in proofs.items():
@@ -107,18 +107,31 @@ class Prover:
 
     def _compare(self, session: Session, bench: ProofBench, proofs: Mapping[str, OpProof]) -> Stop:
         """Boot, and compare at every call that is wanted; how the boot ended."""
-        while (arrival := bench.arrivals.next(max_seconds=self.left())) is not None:
+        while (left := self._left()) != 0 and (arrival := bench.arrivals.next(max_seconds=left)) is not None:
             proof, offered = proofs[arrival.op], self.offer(session, arrival.op)
             assert offered is not None, "it was there in the boot before"
             self.progress(f"{arrival.op}, call {arrival.number}")
             for other in self._others(arrival):
-                proof.own[arrival.hook.originals[-1]] += 1
+                if not (patience := self._patience()):
+                    break
                 try:
-                    proof.add(bench.compare(arrival, offered, other, min(SECONDS, self.left() or SECONDS)))
+                    proof.add(bench.compare(arrival, offered, other, patience))
                 except PvopsError as error:
+                    if self._left() == 0:
+                        break  # for lack of time it has not been tried
                     proof.lost[str(error)] += 1
-        assert bench.arrivals.end is not None
-        return bench.arrivals.end
+                proof.own[arrival.hook.originals[-1]] += 1
+        return bench.arrivals.end or Stop("timeout", "the wall time allowed is over")
+
+    def _left(self) -> float | None:
+        """Seconds that are left, 0 if none are; None for as many as it takes."""
+        left = self.left()
+        return None if left is None else max(left, 0.0)
+
+    def _patience(self) -> float:
+        """Seconds that a state may take."""
+        left = self._left()
+        return SECONDS if left is None else min(SECONDS, left)
 
     def _others(self, arrival: Arrival) -> Iterator[int | None]:
         """The argument that a call has, and a made-up one where any will do."""
