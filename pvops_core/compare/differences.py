@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
+
+from pvops_core.runs.observation import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -101,9 +103,13 @@ def differences(reference: Observation, other: Observation) -> tuple[Difference,
     )
 
 
+_END: Final = {Outcome.HALTED: Outcome.POWEROFF}
+"""A guest that wants to be off halts where the platform has no way to switch it off: that is the platform's."""
+
+
 def _unequal_results(reference: Observation, other: Observation) -> Iterator[tuple[str, str, str]]:
     """Field, the reference's value, the other's value."""
-    if reference.outcome is not other.outcome:
+    if _END.get(reference.outcome, reference.outcome) is not _END.get(other.outcome, other.outcome):
         yield "outcome", _ending(reference), _ending(other)
     for word in sorted(reference.results.keys() | other.results.keys()):
         expected = reference.results.get(word, ABSENT)

@@ -43,6 +43,11 @@ def test_the_ending_counts(make: Make) -> None:
     assert (difference.field, difference.found) == ("outcome", "reboot (triple fault)")
 
 
+def test_a_guest_that_halts_has_wished_to_be_off(make: Make) -> None:
+    assert not differences(make(outcome=Outcome.HALTED), make("xen"))
+    assert differences(make(outcome=Outcome.HALTED), make("xen", outcome=Outcome.REBOOT))
+
+
 def test_result_lines() -> None:
     assert result_lines("x guest: a\nguest: b\r\nguest: platform: p\nguest:c") == ["guest: b", "guest:c"]
 
