@@ -9,7 +9,8 @@ import attrs
 
 from pvops_core.backends import chain
 from pvops_core.backends.choices import settings_of
-from pvops_core.errors import ImageError, UsageError
+from pvops_core.errors import ImageError, PatchError, UsageError
+from pvops_core.machine import Stop
 from pvops_core.scenarios.kernels.run import KernelRun, came_to_its_end
 from pvops_core.scenarios.run import Prepare, unprepared
 from pvops_core.scenarios.witness import Witness
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.guest.points import Passed
     from pvops_core.guests import Kernel
-    from pvops_core.machine import Stop, Vcpu
+    from pvops_core.machine import Vcpu
 
 MAX_NS: Final = 20_000_000_000
 """Virtual time that a run may take; a sound one takes a tenth of it."""
@@ -49,7 +50,11 @@ class KernelStage:
     def guest(self) -> Mapping[str, str]:
         """The kernel's file, what it calls itself, and the hash of its image."""
         image = self.kernel.image
-        return {"path": str(image.path), "release": image.release, "sha256": image.sha256}
+        return {
+            "path": str(image.path),
+            "release": image.release,
+            "sha256": image.sha256,
+        }
 
     def refused(self, why: str, age: str) -> UsageError:
         """That the kernel is not of a scenario's age.
@@ -69,7 +74,9 @@ class KernelStage:
     def chain(self, backend: str) -> tuple[Backend, ...]:
         """A backend and its bases; UsageError if it is not installed."""
         if backend not in self.backends:
-            raise UsageError(f"this scenario needs the backend {backend!r}; installed are {', '.join(self.backends)}")
+            raise UsageError(
+                f"this scenario needs the backend {backend!r}; installed are {', '.join(self.backends)}"
+            )
         return chain(self.backends[backend], self.backends)
 
     def hosts(self, backend: str) -> bool:
@@ -91,17 +98,38 @@ class KernelStage:
             UsageError: the backend is not there or cannot host the kernel.
             ImageError: it cannot boot it.
         """
-        links, known = self.chain(backend), settings_of(self.backends[backend], self.backends)
-        console = next((link.platform.console_name for link in links if link.platform is not None), "")
-        said = (f"console={console}", _EARLY.get(backend, ""), "panic=1", self.kernel.cmdline)
+        links, known = (
+            self.chain(backend),
+            settings_of(self.backends[backend], self.backends),
+        )
+        console = next(
+            (link.platform.console_name for link in links if link.platform is not None),
+            "",
+        )
+        said = (
+            f"console={console}",
+            _EARLY.get(backend, ""),
+            "panic=1",
+            self.kernel.cmdline,
+        )
         guest = attrs.evolve(self.kernel, cmdline=" ".join(filter(None, said)))
         options = {name: text for name, text in self.options.items() if name in known}
         with Session(guest, links, seed=self.seed, options=options) as session:
             witness, patched = Witness(), Text(session)
             session.machine.observe(witness.note)
             prepare(session)
-            stop = session.run(max_ns=MAX_NS)
-            return _collect(session, backend, self.kernel.cmdline, stop, witness, patched)
+            try:
+                stop = session.run(max_ns=MAX_NS)
+            except (
+                PatchError
+            ) as error:  # it has gone astray and written over its table of ops
+                stop = Stop(
+                    "crash",
+                    f"the kernel has spoilt a slot that has a hook: {error.message}",
+                )
+            return _collect(
+                session, backend, self.kernel.cmdline, stop, witness, patched
+            )
 
 
 class Text:
@@ -118,7 +146,11 @@ class Text:
 
     def _read(self) -> tuple[tuple[int, bytes], ...]:
         image = self._session.guest.image
-        spans = ((each.address, each.size) for each in image.sections if each.flags & _EXECUTABLE and each.size)
+        spans = (
+            (each.address, each.size)
+            for each in image.sections
+            if each.flags & _EXECUTABLE and each.size
+        )
         return tuple((start, self._session.read(start, size)) for start, size in spans)
 
     @property
@@ -127,7 +159,14 @@ class Text:
         return self._kept or self._read()
 
 
-def _collect(session: Session, backend: str, cmdline: str, stop: Stop, witness: Witness, text: Text) -> KernelRun:
+def _collect(
+    session: Session,
+    backend: str,
+    cmdline: str,
+    stop: Stop,
+    witness: Witness,
+    text: Text,
+) -> KernelRun:
     machine, platform = session.machine, session.platform
     console = platform.console.decode(errors="replace")
     passed = {name: each.ns for name, each in session.points.passed.items()}
