@@ -74,9 +74,7 @@ class KernelStage:
     def chain(self, backend: str) -> tuple[Backend, ...]:
         """A backend and its bases; UsageError if it is not installed."""
         if backend not in self.backends:
-            raise UsageError(
-                f"this scenario needs the backend {backend!r}; installed are {', '.join(self.backends)}"
-            )
+            raise UsageError(f"this scenario needs the backend {backend!r}; installed are {', '.join(self.backends)}")
         return chain(self.backends[backend], self.backends)
 
     def hosts(self, backend: str) -> bool:
@@ -120,16 +118,12 @@ class KernelStage:
             prepare(session)
             try:
                 stop = session.run(max_ns=MAX_NS)
-            except (
-                PatchError
-            ) as error:  # it has gone astray and written over its table of ops
+            except PatchError as error:  # it has gone astray and written over its table of ops
                 stop = Stop(
                     "crash",
                     f"the kernel has spoilt a slot that has a hook: {error.message}",
                 )
-            return _collect(
-                session, backend, self.kernel.cmdline, stop, witness, patched
-            )
+            return _collect(session, backend, self.kernel.cmdline, stop, witness, patched)
 
 
 class Text:
@@ -146,11 +140,7 @@ class Text:
 
     def _read(self) -> tuple[tuple[int, bytes], ...]:
         image = self._session.guest.image
-        spans = (
-            (each.address, each.size)
-            for each in image.sections
-            if each.flags & _EXECUTABLE and each.size
-        )
+        spans = ((each.address, each.size) for each in image.sections if each.flags & _EXECUTABLE and each.size)
         return tuple((start, self._session.read(start, size)) for start, size in spans)
 
     @property
