@@ -127,7 +127,7 @@ class XenDescriptorOps(SpaceOps):
             return
         offset = self.guest.member("thread_struct", "tls_array")
         batch = self.mc(cpu)
-        if batch.mode == Lazy.CPU:
+        if batch.waits(Lazy.CPU):
             cpu.load_segment("fs" if self.bits == 64 else "gs", 0)
         for index in range(_TLS_ENTRIES):
             place = gdt + 8 * (_TLS_MIN[self.bits] + index)
