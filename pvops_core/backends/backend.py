@@ -82,10 +82,11 @@ class Backend:
         empty: ops whose slot is empty here: a call is a bug of the guest.
         kinds: kinds of machine that its platform can be.
         capabilities: what it can do beyond its base, for those who compare backends.
-        forces: names of the CPU features that its kernel forces on (``FEATURES`` of
+        forces: names of the CPU features that it forces on the built-in guest (``FEATURES`` of
             ``pvops_core.patching.altinstructions.alternatives``), besides those that ``kernel`` and the bases
             name. A kernel replaces calls of some ops by an instruction unless such a feature is there, so hooks of
-            these ops are called with it alone.
+            these ops are called with it alone. What a real kernel forces is up to its own boot code: ``kernel``
+            alone says that.
         source: the plugin that it was loaded from; set by whoever loads it.
         together: groups of ops, by hook name, whose implementations share state that is not in the guest's memory: none
             of a group is switched without the others.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from pvops_core.backends.fills import fills_of
+from pvops_core.backends.fills import fills_of, forces_of
 from pvops_core.guest.names import SymbolNames
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.altinstructions.alternatives import FEATURES, Padding
@@ -63,6 +63,6 @@ def text_of(guest: BuiltinGuest) -> SwitchableText:
 
 
 def forced(guest: BuiltinGuest, backends: tuple[Backend, ...], vcpus: int) -> frozenset[int]:
-    """Numbers of the CPU features that the backends' kernel forces on."""
-    names = {name for fill in fills_of(backends) for name in fill.features(guest.image, vcpus)}
+    """Numbers of the CPU features that the backends force on, or their kernel does."""
+    names = forces_of(backends).union(*(fill.features(guest.image, vcpus) for fill in fills_of(backends)))
     return frozenset(FEATURES[name] for name in names)

@@ -122,13 +122,18 @@ def test_a_fill_that_fails_is_the_plugins_fault(
     assert says in err
 
 
-def test_what_a_backend_forces_counts_as_its_kernel_s(
+def test_what_a_backend_forces_on_the_builtin_guest_a_real_kernel_does_not(
     tmp_path: Path, small: Path, plugin: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plugin.write_text(PLUGIN.replace("kernel=Kernel()", "forces=frozenset({'XENPV'})"))
+    plugin.write_text(PLUGIN.replace("kernel=Kernel()", "kernel=Kernel(), forces=frozenset({'XENPV'})"))
+    told = plugin.read_text()
     report = tmp_path / "report.json"
     assert run(capsys, small, "--backend", "quiet", "--plugin", plugin, "--json", report)[0] == 0
-    assert json.loads(report.read_text())["summary"]["features"] == ["XENPV"]
+    forced = json.loads(report.read_text())
+    plugin.write_text(told.replace(", forces=frozenset({'XENPV'})", ""))
+    assert run(capsys, small, "--backend", "quiet", "--plugin", plugin, "--json", report)[0] == 0
+    assert forced["summary"] == json.loads(report.read_text())["summary"]
+    assert "XENPV" not in forced["summary"]["features"]
 
 
 def test_a_fill_may_refuse_the_kernel(small: Path, plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,6 @@ def find_fills(name: str, plugins: Sequence[str]) -> list[GuardedFill]:
         PluginError: the backend is there and is broken.
     """
     from pvops_core.backends import chain  # noqa: PLC0415 - heavy
-    from pvops_core.backends.fills import own_fills  # noqa: PLC0415 - heavy
 
     loaded = runoptions.load(plugins)
     if name not in loaded.backends:
@@ -91,4 +90,4 @@ def find_fills(name: str, plugins: Sequence[str]) -> list[GuardedFill]:
         raise UsageError(
             f"backend {name!r} does not say how a kernel fills its table: neither it nor its base has a kernel"
         )
-    return [GuardedFill(fill, loaded.sources[link.name]) for link in reversed(links) for fill in own_fills(link)]
+    return [GuardedFill(link.kernel, loaded.sources[link.name]) for link in reversed(links) if link.kernel is not None]
