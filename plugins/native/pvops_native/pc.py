@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 from collections import Counter
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import attrs
 
@@ -75,6 +75,7 @@ class Pc(BareMetal, Platform):
         wires = Wires(lambda: clock.ns, send, self._stop, self._start, self._signal)
         self.board = Board(wires, self.settings.rtc, len(machine.vcpus))
         machine.keep(_Counted(self))
+        machine.keep(self)
 
     def _send(self, byte: int) -> None:
         """A byte leaves the serial port."""
@@ -88,6 +89,12 @@ class Pc(BareMetal, Platform):
     def apics(self) -> tuple[LocalApic, ...]:
         """The local APICs, by processor."""
         return self.board.apics
+
+    def save(self) -> Any:  # noqa: ANN401 - whatever a class below has
+        """State of a class below, for a snapshot; the PC's own is part of it without."""
+
+    def load(self, state: Any) -> None:  # noqa: ANN401
+        """Go back to what ``save`` gave."""
 
     def _stop(self, reason: str) -> None:
         self.machine.stop(reason, "asked for by the guest")

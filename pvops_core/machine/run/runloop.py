@@ -173,7 +173,7 @@ class RunLoop:
                         return Stop("timeout", f"{max_ns} ns of virtual time have passed")
                     self._turn(deadline, horizon)
         finally:
-            if self._error is not None or (self._stop is not None and self._stop.reason in _ENDS):
+            if self._error is not None or self._ends:
                 self._left = None
             self.running, self.deadline = False, None
             self._stop = self._error = None
@@ -200,6 +200,11 @@ class RunLoop:
         self.interrupted = False
         return min(wishes, default=None)
 
+    @property
+    def _ends(self) -> bool:
+        """Whether the guest has come to its end: no slice goes on, and watchers see what the last one did."""
+        return self._stop is not None and self._stop.reason in _ENDS
+
     def _raise(self) -> None:
         if self._error is not None:
             error, self._error = self._error, None
@@ -225,7 +230,7 @@ class RunLoop:
         cut = (
             slices.only_withheld(slot.state, patience) if slot.state[_EXPIRED] else self.interrupted and not self._over
         )
-        if cut and self._error is None:
+        if cut and self._error is None and not self._ends:
             self._left = now
         else:
             self._finish(now)

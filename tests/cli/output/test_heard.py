@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -154,7 +155,7 @@ def test_breakpoint_stops_at_the_terminal(stops: tuple[str, ...]) -> None:
     shown = at_a_terminal((*RUN, *stops, "--max-seconds", "100"), b"p here + 1\nhere = 5\nc\n")
     assert "stops.py(15)load_tr_desc()" in shown or "stops.py(16)load_tr_desc()" in shown
     assert "42" in shown
-    assert "[stops.load_tr_desc, vcpu 0, 73260 ns] gone on with 5" in shown
+    assert re.search(r"\[stops\.load_tr_desc, vcpu 0, \d+ ns\] gone on with 5", shown)
     assert "outcome             poweroff" in shown
 
 
