@@ -2,7 +2,7 @@
 
 The kernel is looked at when its own ``apply_paravirt`` has returned for the first time (modules come later), where it
 has one, and when ``alternative_instructions`` has: then all text is still there, init text too, and only the vCPU that
-patches runs.
+patches runs. What hooks of ours have changed is seen as it would be without them.
 """
 
 from __future__ import annotations
@@ -94,10 +94,15 @@ class PatchingCheck:
         if step not in self.plan.steps:
             return
         text, size = self._session.text, self._image.pointer_size
+        hooks = self._session.made_hooks
+        instead = hooks.text_without() if hooks else {}
         sites = (planned.site for planned in self.plan.sites)
-        self._seen[step] = tuple(text.read(site.address, site.length) for site in sites)
+        self._seen[step] = tuple(instead.get(site.address) or text.read(site.address, site.length) for site in sites)
         if not self._table:
-            self._table = tuple(text.pointers(slot, 1, size)[0] for slot in self._kernel.slot_addresses)
+            slots = hooks.slots_without() if hooks else {}
+            self._table = tuple(
+                slots[at] if at in slots else text.pointers(at, 1, size)[0] for at in self._kernel.slot_addresses
+            )
 
     @property
     def record(self) -> BootRecord | None:

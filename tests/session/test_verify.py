@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from pvops_core.guests import Kernel
 from pvops_core.patching.bootrecords import find_records
 from pvops_core.patching.kernel import KernelPlan, plan_kernel, read_kernel
@@ -154,3 +156,27 @@ def test_a_kernel_of_one_step_is_equal_after_that(backends: dict[str, Backend], 
     (tmp_path / "a.json").write_text(json.dumps(record(image, plan, **changes)))
     assert checked(backends, image, tmp_path).to_json()["steps"] == {"final": 1}
     assert checked(backends, kernel.build()).to_json()["steps"] == {"final": 3}
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_a_hook_of_ours_is_no_difference_and_hides_none(backends: dict[str, Backend], honest: bool) -> None:
+    """The kernel patches itself with the hook's entrance in its slot; what it does wrong beside that is seen still."""
+
+    def calling(entrance: int) -> KernelImage:
+        writes, plan = faithful(lambda _step, number, code: b"\x0f" + code[1:] if number == 0 and not honest else code)
+        at = plan.sites[1].site.address
+        call = (at, b"\xe8" + (entrance - at - 5).to_bytes(4, "little", signed=True) + b"\x90")
+        return small().build({step: [*sites, call] for step, sites in writes.items()})
+
+    def hooked(image: KernelImage) -> tuple[int, PatchingCheck]:
+        with Session(Kernel(image), (backends["native"],), memory=32 << 20) as session:
+            check = PatchingCheck(session, [], ())
+            hook = session.hooks.install("write_cr3", lambda _cpu: None)
+            assert session.run().reason == "poweroff"
+            return hook.entrance, check
+
+    entrance, _check = hooked(calling(0))
+    again, check = hooked(calling(entrance))
+    assert again == entrance
+    assert {each.op for each in check.differences()} == (set() if honest else {"irq.irq_disable"})
+    assert check.equal is honest

@@ -403,15 +403,21 @@ class OpHooks(Ops):
             self._note(hook, "out")
             self._switched(hook, hook.name, self._table.name(hook.original), hook.sites)
 
-    def _left(self, hook: OpHook) -> dict[int, bytes]:
-        return self._sites.without(hook.slot, hook.kept, hook.entrance, hook.original)
+    def _left(self, hook: OpHook, kept: Mapping[int, bytes] | None = None) -> dict[int, bytes]:
+        return self._sites.without(hook.slot, hook.kept if kept is None else kept, hook.entrance, hook.original)
 
     def text_without(self) -> dict[int, bytes]:
-        """What would stand in the kernel's text without the hooks, where that is something else."""
+        """What would stand in the kernel's text without the hooks: sites that it has just patched with them, too."""
         found: dict[int, bytes] = {}
         for hook in self._standing.values():
-            found |= {hook.entrance: self._padding.filler(hook.entrance), **self._left(hook)}
+            kept = {**hook.kept, **self._sites.patched(hook.slot)}
+            found |= {hook.entrance: self._padding.filler(hook.entrance), **self._left(hook, kept)}
         return found
+
+    def slots_without(self) -> dict[int, int]:
+        """What slots that lead to a hook would hold without it, by their addresses."""
+        led = (hook for hook in self._standing.values() if self._table.target(hook.slot) == hook.entrance)
+        return {self._table.address(hook.slot): hook.original for hook in led}
 
     def _note(self, hook: OpHook, action: str) -> None:
         self._machine.log.record(_HOOK, op=hook.op, name=hook.name, action=action, sites=hook.sites)
