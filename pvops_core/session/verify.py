@@ -94,15 +94,18 @@ class PatchingCheck:
         if step not in self.plan.steps:
             return
         text, size = self._session.text, self._image.pointer_size
-        hooks = self._session.made_hooks
-        instead = hooks.text_without() if hooks else {}
+        instead = self._session.text_without_hooks()
         sites = (planned.site for planned in self.plan.sites)
         self._seen[step] = tuple(instead.get(site.address) or text.read(site.address, site.length) for site in sites)
         if not self._table:
-            slots = hooks.slots_without() if hooks else {}
-            self._table = tuple(
-                slots[at] if at in slots else text.pointers(at, 1, size)[0] for at in self._kernel.slot_addresses
-            )
+            entrances = self._entrances()
+            slots = (text.pointers(slot, 1, size)[0] for slot in self._kernel.slot_addresses)
+            self._table = tuple(entrances.get(target, target) for target in slots)
+
+    def _entrances(self) -> Mapping[int, int]:
+        """Where hooks of ours are called, and what comes after each: its slot would hold that without it."""
+        hooks = self._session.made_hooks
+        return {hook.entrance: hook.original for hook in hooks.standing} if hooks else {}
 
     @property
     def record(self) -> BootRecord | None:

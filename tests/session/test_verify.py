@@ -159,7 +159,7 @@ def test_a_kernel_of_one_step_is_equal_after_that(backends: dict[str, Backend], 
 
 
 @pytest.mark.parametrize("honest", [True, False])
-def test_a_hook_of_ours_is_no_difference_and_hides_none(backends: dict[str, Backend], honest: bool) -> None:
+def test_a_hook_of_ours_is_no_difference_and_hides_none(backends: dict[str, Backend], *, honest: bool) -> None:
     """The kernel patches itself with the hook's entrance in its slot; what it does wrong beside that is seen still."""
 
     def calling(entrance: int) -> KernelImage:

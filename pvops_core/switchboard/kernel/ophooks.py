@@ -12,7 +12,7 @@ what the kernel has put into the slot, between two slices; at the sites, when ``
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -403,21 +403,16 @@ class OpHooks(Ops):
             self._note(hook, "out")
             self._switched(hook, hook.name, self._table.name(hook.original), hook.sites)
 
-    def _left(self, hook: OpHook, kept: Mapping[int, bytes] | None = None) -> dict[int, bytes]:
-        return self._sites.without(hook.slot, hook.kept if kept is None else kept, hook.entrance, hook.original)
+    def _left(self, hook: OpHook, just: Iterable[tuple[int, bytes]] = ()) -> dict[int, bytes]:
+        return self._sites.without(hook.slot, {**hook.kept, **dict(just)}, hook.entrance, hook.original)
 
     def text_without(self) -> dict[int, bytes]:
         """What would stand in the kernel's text without the hooks: sites that it has just patched with them, too."""
         found: dict[int, bytes] = {}
         for hook in self._standing.values():
-            kept = {**hook.kept, **self._sites.patched(hook.slot)}
-            found |= {hook.entrance: self._padding.filler(hook.entrance), **self._left(hook, kept)}
+            found |= self._left(hook, self._sites.patched(hook.slot).items())
+            found[hook.entrance] = self._padding.filler(hook.entrance)
         return found
-
-    def slots_without(self) -> dict[int, int]:
-        """What slots that lead to a hook would hold without it, by their addresses."""
-        led = (hook for hook in self._standing.values() if self._table.target(hook.slot) == hook.entrance)
-        return {self._table.address(hook.slot): hook.original for hook in led}
 
     def _note(self, hook: OpHook, action: str) -> None:
         self._machine.log.record(_HOOK, op=hook.op, name=hook.name, action=action, sites=hook.sites)
