@@ -37,13 +37,27 @@ def discover(plugins: Iterable[str] = (), environ: Mapping[str, str] | None = No
         environ: the environment; None for the process's own.
 
     Returns:
-        Installed ones by name, then those given. One whose metadata cannot be read has a ``problem``.
+        Installed ones by name, then those given. One whose metadata cannot be read has a ``problem``. A project that is
+        given stands in for the installed distribution of its name, which is left out.
     """
     environ = os.environ if environ is None else environ
-    more = [*_words(environ.get(MORE, "")), *plugins]
     fewer = _words(environ.get(FEWER, ""))
-    found = [*sorted(_installed(), key=_order), *(one for text in more for one in paths.plugins_at(text, GROUP))]
-    return [one for one in found if not _switched_off(one, fewer)]
+    installed = sorted(_installed(), key=_order)
+    of_environment = [one for text in _words(environ.get(MORE, "")) for one in paths.plugins_at(text, GROUP)]
+    there = [one for one in (*installed, *of_environment) if not _switched_off(one, fewer)]
+    given = [one for text in plugins for one in paths.plugins_at(text, GROUP)]
+    return _instead(installed, dict.fromkeys((*there, *given)))
+
+
+def _instead(installed: Iterable[Found], found: Iterable[Found]) -> list[Found]:
+    """Working copies in place of the distributions of their names, which else had the names of their backends."""
+    versions = {_normal(one.distribution): one.version for one in installed}
+    copies = {_normal(one.distribution) for one in found if one.folders}
+    return [
+        attrs.evolve(one, instead=versions.get(_normal(one.distribution), "")) if one.folders else one
+        for one in found
+        if one.folders or one.file or _normal(one.distribution) not in copies
+    ]
 
 
 def _words(text: str) -> list[str]:

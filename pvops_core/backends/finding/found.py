@@ -24,6 +24,7 @@ class Found:
         file: source file to load the module from, if it is not importable by name.
         folders: folders to be put on the import path first.
         problem: why it cannot be loaded, if that is known already.
+        instead: the installed version of the same distribution that it stands in for; empty for none.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Found:
     file: Path | None = None
     folders: tuple[Path, ...] = ()
     problem: str = ""
+    instead: str = ""
 
     @property
     def entry_point(self) -> str:

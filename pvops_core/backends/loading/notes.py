@@ -1,4 +1,4 @@
-"""What a sound backend declares without effect: told to its author, who may mean it."""
+"""What a sound backend declares without effect, or hides: told to its author, who may mean it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 
 def notes_on(found: Found, backend: Backend) -> Iterator[PluginError]:
-    """One note for each hook concerned, in the order of their names.
+    """One note for each hook concerned, in the order of their names; before them, that an installed copy is left out.
 
     Args:
         found: the plugin, for the notes.
         backend: what it declares, checked.
     """
+    if found.instead:
+        yield found.error(f"it is used from where it was given, in place of the installed {found.instead}")
     hooks = implemented(backend)
     for name in sorted(specs().keys() - hooks):
         if inspect.isroutine(inspect.getattr_static(backend.ops, name, None)):

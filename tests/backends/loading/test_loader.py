@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,31 @@ def test_a_file_that_fails_may_be_mended_and_loaded_again(tmp_path: Path) -> Non
     assert load_backends([str(file)], environ=ONLY_HERE).errors
     _module(tmp_path, code="backend = make('mended')")
     assert set(load_backends([str(file)], environ=ONLY_HERE).backends) == {"mended"}
+
+
+@pytest.mark.parametrize("fewer", ["pvops-*", "pvops-*,the-good-*"])
+def test_a_working_copy_stands_in_for_the_installed_distribution(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fewer: str
+) -> None:
+    """Also where the installed one is left out by its name: what is named on the command line stays."""
+    monkeypatch.setattr("sys.path", [*sys.path])
+    shelf.put("the-good-one", "backend = make('good', description='installed')")
+    _module(tmp_path / "copy", "the_good_one.py", "backend = make('good', description='copy')")
+    entries = '[project.entry-points."pvops.backends"]\ngood = "the_good_one:backend"\n'
+    (tmp_path / "copy" / "pyproject.toml").write_text(f'[project]\nname = "The_Good.One"\n{entries}')
+    copy = str(tmp_path / "copy")
+    loaded = load_backends([copy, copy], environ=ONLY_HERE | {"PVOPS_DISABLE_PLUGINS": fewer})
+    assert not loaded.errors
+    assert loaded.backends["good"].description == "copy"
+    assert [note.message for note in loaded.notes] == [
+        "it is used from where it was given, in place of the installed 1.2.3"
+    ]
+
+
+def test_a_file_of_a_taken_name_comes_to_it_as_it_is_told(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.put("the-good-one", "backend = make('good')")
+    file = str(_module(tmp_path, code="backend = make('good', description='file')"))
+    (error,) = load_backends([file], environ=ONLY_HERE).errors
+    assert error.message.endswith("PVOPS_DISABLE_PLUGINS=the-good-one")
+    told = ONLY_HERE | {"PVOPS_DISABLE_PLUGINS": "pvops-*,the-good-one"}
+    assert load_backends([file], environ=told).backends["good"].description == "file"
