@@ -68,7 +68,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the markers known."""
+    """Make the markers known, and what is loaded from folders importable by the tests, wherever pytest was called."""
+    given = _given(config)
+    if given:
+        from pvops_core.backends.finding.paths import folders_of  # noqa: PLC0415 - only who names some pays for it
+
+        sys.path[:0] = [folder for text in given for folder in folders_of(text) if folder not in sys.path]
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     if hasattr(config, "workerinput"):  # of pytest-xdist
@@ -101,13 +106,17 @@ def _names(test: pytest.Item, config: pytest.Config) -> list[str]:
     return list(marker.args) if marker else [config.getini("pvops_backend")]
 
 
+def _given(config: pytest.Config) -> list[str]:
+    """Paths that backends are to be loaded from."""
+    return [*config.getoption("--pvops-plugin"), *map(str, config.getini("pvops_plugins"))]
+
+
 def loaded_backends(config: pytest.Config) -> Loaded:
     """All backends there are, loaded once in a run of pytest."""
     if _LOADED not in config.stash:
         from pvops_core.backends import load_backends  # noqa: PLC0415 - only tests of backends pay for it
 
-        paths = [*config.getoption("--pvops-plugin"), *map(str, config.getini("pvops_plugins"))]
-        config.stash[_LOADED] = load_backends(paths)
+        config.stash[_LOADED] = load_backends(_given(config))
     return config.stash[_LOADED]
 
 

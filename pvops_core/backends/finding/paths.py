@@ -28,6 +28,16 @@ def plugins_at(text: str, group: str) -> Iterator[Found]:
         yield from _one(match, group)
 
 
+def folders_of(text: str) -> tuple[str, ...]:
+    """Folders that the modules of the project of one such text are in; none of what is no project's folder."""
+    path = Path(text).expanduser()
+    return tuple(map(str, _folders(path.resolve()))) if (path / "pyproject.toml").is_file() else ()
+
+
+def _folders(project: Path) -> tuple[Path, ...]:
+    return tuple(place for place in (project / "src", project) if place.is_dir())
+
+
 def _one(text: str, group: str) -> Iterator[Found]:
     place, _, attribute = text.rpartition(":") if text.rpartition(":")[0].endswith(".py") else (text, "", "")
     path = Path(place).expanduser()
@@ -52,7 +62,7 @@ def _project(text: str, folder: Path, group: str) -> Iterator[Found]:
         return
     project = _table(document.get("project"))
     entries = _table(_table(project.get("entry-points")).get(group))
-    folders = tuple(place for place in (folder / "src", folder) if place.is_dir())
+    folders = _folders(folder)
     name, version = str(project.get("name", text)), str(project.get("version", ""))
     if not entries:
         yield Found("", name, version, "", problem=f"its pyproject.toml declares no entry point in group {group}")

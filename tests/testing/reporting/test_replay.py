@@ -60,6 +60,24 @@ def test_a_test_of_ones_own(tmp_path: Path, workers: str) -> None:
         assert "seed 7, rtc 5" in shown
 
 
+def test_a_test_that_imports_its_plugin(tmp_path: Path) -> None:
+    """A project that is not installed, in the folder that pytest was called in, which the import path has then."""
+    project = tmp_path / "mine"
+    (project / "tests").mkdir(parents=True)
+    entry = '[project.entry-points."pvops.backends"]\nmine = "mine_backend:backend"\n'
+    (project / "pyproject.toml").write_text(f'[project]\nname = "mine"\nversion = "1"\n{entry}')
+    (project / "mine_backend.py").write_text(
+        "from pvops_core.backends import Backend\nbackend = Backend(name='mine', api=2, base='native')\n"
+    )
+    (project / "tests" / "test_mine.py").write_text(
+        "from mine_backend import backend\n\ndef test_it(call):\n    assert backend.name != 'mine'\n"
+    )
+    (command, *_others) = commands(run(project, "--pvops-plugin", ".", "--pvops-backend", "mine"))
+    shown = pasted(command, tmp_path / "elsewhere")
+    assert "AssertionError" in shown
+    assert "ModuleNotFoundError" not in shown
+
+
 @pytest.mark.parametrize(
     ("test", "bug", "op"), [("test_law", "bug0", "save_fl"), ("test_calling_convention", "bug1", "io_delay")]
 )
