@@ -319,10 +319,9 @@ class OpHooks(Ops):
         Raises:
             PatchError: as for :meth:`install`; nothing is changed.
         """
-        standing = [hook for hook in hooks if self._standing.get(hook.op) is hook]
-        for hook in standing:
-            hook.by = by
-        if standing:
+        if standing := [hook for hook in hooks if self._standing.get(hook.op) is hook]:
+            for hook in standing:
+                hook.by = by
             self._when_stopped(standing, self._take_out)
 
     def _when_stopped(self, hooks: list[OpHook], action: Callable[[list[OpHook]], None]) -> None:
@@ -388,10 +387,11 @@ class OpHooks(Ops):
         self._slots.look()
         pokes: list[Poke] = []
         for hook in hooks:
+            filler = self._padding.filler(hook.entrance)
             if not hook.spread:
-                filler = self._padding.filler(hook.entrance)
                 pokes.append(Poke(hook.entrance, self._entrance(hook), filler, retires=True))
-            pokes.append(self._table.poke(hook.slot, hook.entrance, hook.original))
+            if self._table.target(hook.slot) != hook.original:  # as it is while the kernel is lent its own
+                pokes.append(self._table.poke(hook.slot, hook.entrance, hook.original))
             pokes += (Poke(at, self._sites.built(at, len(code)), code) for at, code in self._left(hook).items())
         self._poker.transaction(pokes, by=told(hooks), holder=self)
         self._slots.accept()
