@@ -39,16 +39,25 @@ class Served:
 def hypercall(number: int, name: str = "", *, ns: int = COST_NS) -> Callable[[Serve], Serve]:
     """Mark a method of a platform as what serves a hypercall.
 
-    The method is called with the vCPU and as many arguments as it takes, unsigned; those that the caller left out are
-    0. It gives 0 or more, or a negative errno.
+    The method is called with the vCPU and as many arguments as it takes, unsigned; of guest code's, who asks by number,
+    those that were left out are 0. It gives 0 or more, or a negative errno.
 
     Args:
         number: by which guest code asks for it.
         name: for people; the method's own unless given.
         ns: virtual time that it takes.
+
+    Raises:
+        TypeError: the number is no int, or the name no str: they may stand the wrong way round.
     """
+    if callable(number):
+        raise TypeError(f"{getattr(number, '__qualname__', number)}: @hypercall wants a number, as in @hypercall(1)")
 
     def mark(serve: Serve) -> Serve:
+        if type(number) is not int or not isinstance(name, str):
+            raise TypeError(
+                f"{serve.__qualname__} serves hypercall({number!r}, {name!r}): a number comes first, then a name"
+            )
         setattr(serve, _MARK, Served(number, name or serve.__name__, ns, serve))
         return serve
 
@@ -82,3 +91,19 @@ def fitted(serve: Callable[..., int], arguments: Sequence[int]) -> Sequence[int]
         return arguments
     wanted = code.co_argcount - 2
     return [*arguments[:wanted], *[0] * (wanted - len(arguments))]
+
+
+def checked(platform: Platform, served: Served, arguments: Sequence[int]) -> None:
+    """Whether a hook that makes a hypercall by its name gives what the method takes.
+
+    Raises:
+        TypeError: it gives more or less.
+    """
+    taken = inspect.signature(served.serve)
+    try:
+        taken.bind(platform, None, *arguments)
+    except TypeError:
+        shown = ", ".join(list(taken.parameters)[2:]) or "none"
+        method = f"{type(platform).__name__}.{served.serve.__name__}"
+        message = f"hypercall {served.name} was made with {len(arguments)} arguments; {method} takes {shown}"
+        raise TypeError(message) from None

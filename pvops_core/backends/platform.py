@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 
-from pvops_core.backends.hypercalls import COST_NS, ENOSYS, Served, fitted, table_of
+from pvops_core.backends.hypercalls import COST_NS, ENOSYS, Served, checked, fitted, table_of
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.settings import Settings
 from pvops_core.errors import unknown
@@ -126,18 +126,20 @@ class Platform(TrapHandler):
         Args:
             vcpu: the calling vCPU.
             nr: its number, or its name.
-            *args: its arguments in order; those not given are 0.
+            *args: its arguments in order: by name as many as its method takes; by number those not given are 0.
 
         Returns:
             0 or more, or a negative errno.
 
         Raises:
             UsageError: nobody serves that name.
-            TypeError: the method that serves it gave no number.
+            TypeError: the method that serves it gave no number, or takes more or fewer arguments than a name came with.
         """
         if isinstance(nr, str) and nr not in self._served:
             raise unknown("hypercall", nr, [name for name in self._served if isinstance(name, str)])
         known, began = self._served.get(nr), self.machine.clock.ns
+        if known and isinstance(nr, str):
+            checked(self, known, args)
         name = known.name if known else f"{nr:#x}"
         self.hypercalls[name] += 1
         self.machine.clock.advance(known.ns if known else COST_NS)

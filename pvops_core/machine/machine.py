@@ -277,7 +277,14 @@ class Machine(MachineBase):
         self.loop.step(self._slots[vcpu.index])
 
     def keep(self, owner: Stateful[Any]) -> None:
-        """Make Python state part of snapshots from now on; in memory it need not be ``Plain``."""
+        """Make Python state part of snapshots from now on; in memory it need not be ``Plain``.
+
+        Raises:
+            TypeError: it has no methods ``save`` and ``load``.
+        """
+        for method in ("save", "load"):
+            if not callable(getattr(owner, method, None)):
+                raise TypeError(f"{type(owner).__name__} is to be kept in snapshots and has no method {method}")
         if owner not in self._keepers:
             self._keepers.append(owner)
 

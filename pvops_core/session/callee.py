@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import attrs
 
@@ -45,9 +45,12 @@ class Callee:
         """The function that an op's slot holds, with arguments as in the C prototype; those left out are 0.
 
         Raises:
-            UsageError: it takes fewer arguments.
+            UsageError: it takes fewer arguments, or one is no whole number.
         """
         name, bits = how.op.name, how.kind.bits
+        for at, value in enumerate(arguments, 1):
+            if not isinstance(value, SupportsIndex):
+                raise UsageError(f"{name}: argument {at} is {value!r}, which is no whole number")
         if len(arguments) > len(how.places):
             raise UsageError(f"{name} takes {len(how.places)} arguments, not {len(arguments)}")
         registers: dict[str, int] = {}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 from pvops_native import NativePlatform
 
 from pvops_core.backends import HypercallMade, hypercall, load_backends
-from pvops_core.errors import UsageError
+from pvops_core.errors import PvopsError, UsageError
 from pvops_core.session import Session
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Lesser(Host):
         return first - second
 
 
-def session(host: type[Host]) -> Session:
+def session(host: type[NativePlatform]) -> Session:
     backends = load_backends().backends
     backend = attrs.evolve(backends["native"], platform=host)
     return Session.of_builtin("6.1-64", "native", backends={"native": backend}, memory=4 << 20)
@@ -57,8 +57,8 @@ def test_a_hypercall_is_counted_charged_logged_and_told(nr: int | str) -> None:
 def test_arguments_fit_the_method() -> None:
     with session(Host) as made:
         (cpu,) = made.machine.vcpus
-        assert made.platform.hypercall(cpu, "ADD", 2) == 2
-        assert made.platform.hypercall(cpu, "ADD", 2, 3, 4, 5) == 5
+        assert made.platform.hypercall(cpu, 1, 2) == 2
+        assert made.platform.hypercall(cpu, 1, 2, 3, 4, 5) == 5
         assert made.platform.hypercall(cpu, "count", 7, 7, 7) == 3
 
 
@@ -151,3 +151,51 @@ def test_what_was_fetched_ends_where_nothing_is_mapped() -> None:
         assert len(made.platform.fetched(cpu, 3)) == 3
         cpu.rip = 0x7654_3210_0000
         assert made.platform.fetched(cpu, 3) == b""
+
+
+@pytest.mark.parametrize("given", [(), (2,), (2, 3, 4)])
+def test_a_hook_gives_what_the_method_takes(given: tuple[int, ...]) -> None:
+    with session(Host) as made:
+        (cpu,) = made.machine.vcpus
+        takes = f"hypercall ADD was made with {len(given)} arguments; Host.add takes first, second"
+        with pytest.raises(TypeError, match=takes):
+            made.platform.hypercall(cpu, "ADD", *given)
+        assert not made.platform.hypercalls
+
+
+@pytest.mark.parametrize("given", [("TICK", 1), ("TICK",), (True, "TICK"), (1, None)])
+def test_a_number_comes_before_a_name(given: tuple[Any, ...]) -> None:
+    with pytest.raises(TypeError, match=r"tick serves hypercall.*: a number comes first, then a name"):
+
+        @hypercall(*given)
+        def tick(_platform: object, _vcpu: object) -> int:
+            return 0
+
+
+def test_a_hypercall_has_a_number() -> None:
+    def tick(_platform: object, _vcpu: object) -> int:
+        return 0
+
+    with pytest.raises(TypeError, match=r"tick: @hypercall wants a number"):
+        hypercall(tick)  # type: ignore[arg-type]
+
+
+def test_what_is_kept_can_be_saved_and_loaded() -> None:
+    class Count:
+        def save(self) -> int:
+            return 0
+
+    with (
+        session(Host) as made,
+        pytest.raises(TypeError, match="Count is to be kept in snapshots and has no method load"),
+    ):
+        made.machine.keep(Count())  # type: ignore[arg-type]
+
+
+def test_a_platform_that_loads_no_guest_is_told_what_its_build_lacks() -> None:
+    class Lazy(NativePlatform):
+        def build(self) -> None:
+            """Nothing, for it forgot its base."""
+
+    with pytest.raises(PvopsError, match=r"no guest was loaded: a build of its own is to call super\(\)\.build\(\)"):
+        session(Lazy)

@@ -93,6 +93,8 @@ def test_what_cannot_be_called_is_refused(call: Caller, patch: PatchCaller, text
     for op in ("no_such_op", "iret"):
         with pytest.raises(UsageError):
             call(op)
+    with pytest.raises(UsageError, match="write_cr3: argument 1 is '5', which is no whole number"):
+        call("write_cr3", "5")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="takes 0 arguments, not 1"):
         call("io_delay", 1)
     with pytest.raises(UsageError, match=r"no symbol .no_such_function."):
