@@ -50,7 +50,7 @@ $(VENV)/.mutation: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --group mutation
 	touch $@
 
-# Wheels of all distributions in an empty environment, and everything used from there.
+# Wheels of all distributions, in dist/, and everything used from an empty environment that they are installed in.
 wheels: setup
 	.ci/wheels
 

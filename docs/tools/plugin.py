@@ -20,7 +20,7 @@ Nothing heavy is imported until a test asks for a fixture. [Testing a hook](test
 """
 FIXTURE: Final = re.compile(r"^(\w+)(?: \[.*\])? -- \S+\n((?: {4}.*\n)+)", re.MULTILINE)
 MARKER: Final = re.compile(r"^@pytest\.mark\.(pvops_.*?\)): (.*)$", re.MULTILINE)
-OPTION: Final = re.compile(r"^  (--pvops-[\w-]+(?:=\w+)?)\s+(.*)$", re.MULTILINE)
+OPTION: Final = re.compile(r"^  (--pvops-[\w-]+(?:=[\w=]+)?)\s+(.*)$", re.MULTILINE)
 SETTING: Final = re.compile(r"^  (pvops_\w+ \(\w+\)):\s+(.*)$", re.MULTILINE)
 
 
@@ -37,7 +37,7 @@ def _sections() -> Iterator[str]:
     yield _list(MARKER.findall(_said("--markers")))
     told = _said("--help")
     yield "## Options\n"
-    yield _list((name.replace("=", " "), text) for name, text in OPTION.findall(told))
+    yield _list((name.replace("=", " ", 1), text) for name, text in OPTION.findall(told))
     yield "## Settings\n\nIn `pytest.ini` or under `[tool.pytest.ini_options]` of `pyproject.toml`.\n"
     yield _list(SETTING.findall(told))
 

@@ -67,7 +67,8 @@ def new_backend(
     for what, given in (("name", name), ("base", base)):
         if not NAME.fullmatch(given) or keyword.iskeyword(given) or len(given) > 40:
             raise UsageError(
-                f"{given!r} cannot be the {what} of a backend: a letter, then letters, digits, underscores"
+                f"{given!r} cannot be the {what} of a backend: a lower-case letter, then lower-case letters, digits, "
+                "single underscores"
             )
     if not description.isprintable() or any(letter in description for letter in '"\\'):
         raise UsageError("a description has neither quotes nor backslashes, and is one line")
@@ -79,6 +80,7 @@ def new_backend(
     folder = directory or Path(f"pvops-{name.replace('_', '-')}")
     if update:
         return _update(folder, name, json)
+    _check_new(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already")
     require("report", "jinja2")
@@ -88,6 +90,18 @@ def new_backend(
     if json != STDOUT:
         sys.stdout.write(_NEXT.format(folder=shlex.quote(str(folder)), name=name, base=base))
     return ExitCode.FINE
+
+
+def _check_new(name: str) -> None:
+    """Two backends of one name cannot be told apart, and some names mean something else."""
+    from pvops_core.backends.finding.discovery import discover  # noqa: PLC0415 - other verbs do without
+    from pvops_core.backends.loading.checking import RESERVED  # noqa: PLC0415 - heavy
+
+    if name in RESERVED:
+        raise UsageError(f"{name!r} cannot be the name of a backend: {RESERVED[name]}")
+    there = next((found for found in discover() if found.name == name), None)
+    if there is not None:
+        raise UsageError(f"there is a backend {name!r} already, of {there.distribution}; give yours another name")
 
 
 def _update(folder: Path, name: str, json: str | None) -> int:

@@ -17,7 +17,8 @@ HEAD = """# Hooks
 
 Every hook that a backend may implement, made by `python -m pvops_core.hookspecs.reference` from the specs in
 `pvops_core/hookspecs` and the catalogue in `pvops_core/ops`. A number after a layout is the op's type number there;
-`boot` marks a hook outside the table.
+`boot` marks a hook outside the table. The built-in guest has layouts 2.6.23-lapic, 2.6.23-lapic-pae,
+2.6.24, 2.6.24-pae and 6.1-64; the others are those of real kernels.
 """
 
 

@@ -119,6 +119,23 @@ def test_bad_names_write_nothing(arguments: tuple[str, ...], tmp_path: Path, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("native", "there is a backend 'native' already, of pvops-native; give yours another name"),
+        ("kernel", "'kernel' cannot be the name of a backend"),
+        ("Ticker", "'Ticker' cannot be the name of a backend: a lower-case letter, then lower-case letters"),
+    ],
+)
+def test_a_name_that_is_not_free_is_refused(
+    name: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new-backend", name]) == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pvops-demo").mkdir()
