@@ -179,9 +179,14 @@ class Machine(MachineBase):
         for slot in self._slots:
             slot.callbacks.map_device(address, size, device)
 
-    def watch(self, watcher: Callable[[], int | None]) -> None:
-        """Call ``watcher`` between slices, when no vCPU runs; it gives the time it wants to be asked at, or None."""
+    def watch(self, watcher: Callable[[], int | None], *, at_once: bool = False) -> None:
+        """Call ``watcher`` between slices, when no vCPU runs; it gives the time it wants to be asked at, or None.
+
+        With ``at_once`` that is before anybody goes on, though a slice that was interrupted from outside ends by it.
+        """
         self.loop.watchers.append(watcher)
+        if at_once:
+            self.loop.end_slice()
 
     def unwatch(self, watcher: Callable[[], int | None]) -> None:
         """End ``watch``."""

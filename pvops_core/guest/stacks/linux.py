@@ -158,8 +158,10 @@ class LinuxReturns:
         except GuestFault:
             return None
         forked = self._image.symbol_at(ip)
-        begins = forked is not None and forked[0].startswith("ret_from_fork") and not forked[1]
-        return walk(self._orc, Frame(ip, pointer + INACTIVE["ret_addr"] + _WORD, bp, begins), self._word, self.called)
+        stack = pointer + INACTIVE["ret_addr"] + _WORD
+        if forked is not None and forked[0].startswith("ret_from_fork") and not forked[1]:
+            return Walked((ip,), stack, lost=False)  # it has not begun
+        return walk(self._orc, Frame(ip, stack, bp, exact=False), self._word, self.called)
 
     # Without any tasks -----------------------------------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ class Frame:
         ip: where that frame goes on.
         sp: its stack pointer there.
         bp: its frame pointer, which may be any value.
-        exact: it was interrupted at ``ip``, or has not begun; else ``ip`` is a return address.
+        exact: it was interrupted at ``ip``; else ``ip`` is a return address.
         registers: its other registers by name, of one that was interrupted; saved ones at an address of the stack.
     """
 
@@ -93,6 +93,8 @@ def _to_caller(orc: Orc, frame: Frame, word: Callable[[int], int], called: Calla
     if entry is None:
         raise LostError
     if entry.kind is OrcKind.END:
+        if frame.exact:  # code that has no frame, as xen_iret: what it returns to lies there all the same
+            raise LostError
         return False
     stack = _caller_stack(entry, frame, word)
     bp = _caller_bp(entry, frame, stack, word)

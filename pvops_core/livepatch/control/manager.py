@@ -137,7 +137,7 @@ class Livepatch:
         self._agreed = Spans(np.array([(span.start, span.end) for span in spans], dtype=np.uint64).reshape(-1, 2))
         self._meeting = RendezvousDriver(machine, points, work.timeout_ns)
         machine.log.record(_LIVEPATCH, what=work.command.name, payload=work.record.name, timeout=work.timeout_ns)
-        machine.watch(self._between)
+        machine.watch(self._between, at_once=True)
 
     def _not_running(self) -> None:
         if self.guest.machine.running:

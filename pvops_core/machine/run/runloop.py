@@ -192,9 +192,7 @@ class RunLoop:
                 action()
         finally:
             self._deferrer = None
-        left = self._left
-        if left is not None and not self._slots[left.vcpu].vcpu.runnable:
-            self._finish(left)
+        self._give_up()
         watchers = tuple(self.watchers) if self._left is None else ()
         wishes = [wish for watcher in watchers if (wish := watcher()) is not None]
         self.interrupted = False
@@ -266,6 +264,16 @@ class RunLoop:
             slot.vcpu.wake()
             self._machine.exception(slot.vcpu, slot.vcpu.unmaskable.pop(0), None, None)
 
+    def end_slice(self) -> None:
+        """Let nobody go on with a slice that was interrupted."""
+        if self._left is not None:
+            self._finish(self._left)
+
+    def _give_up(self) -> None:
+        """End the slice of one that cannot go on with it: it waits, or is held."""
+        if self._left is not None and not self._slots[self._left.vcpu].vcpu.runnable:
+            self.end_slice()
+
     def _finish(self, done: Unfinished) -> None:
         """A slice is over, be it that the vCPU does not go on with it."""
         self._left = None
@@ -326,6 +334,7 @@ class RunLoop:
         if (before is not None and before.reason in _ENDS) or not any(slot.vcpu.runnable for slot in self._slots):
             return False
         self._stop, self.interrupted = None, False
+        self._give_up()
         try:
             self._turn(until)
             self._raise()

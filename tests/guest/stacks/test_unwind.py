@@ -178,3 +178,11 @@ def test_tables_of_three_ages_say_where_a_function_that_begins_returns_to(
     assert orc is not None
     for function in ("do_exit", "vfs_read", "schedule"):
         assert orc.find(image.symbols[function]) == (Base.SP, 8, Base.UNDEFINED, 0, OrcKind.CALL)
+
+
+def test_who_stands_in_code_without_a_frame_may_return_anywhere() -> None:
+    """As in xen_iret, which the tables give no frame though it is about to go back to what was interrupted."""
+    memory = Memory()
+    memory.put(STACK, TEXT + 0x104, KERNEL_CS, 0x200, STACK + 0x100, 0)
+    walked = walk(tables(*LINES, header=True), Frame(TEXT, STACK, 0, exact=True), memory, lambda _: False)
+    assert walked.lost
