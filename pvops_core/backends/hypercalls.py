@@ -54,7 +54,7 @@ def hypercall(number: int, name: str = "", *, ns: int = COST_NS) -> Callable[[Se
         raise TypeError(f"{getattr(number, '__qualname__', number)}: @hypercall wants a number, as in @hypercall(1)")
 
     def mark(serve: Serve) -> Serve:
-        if type(number) is not int or not isinstance(name, str):
+        if isinstance(number, bool) or not isinstance(number, int) or not isinstance(name, str):
             raise TypeError(
                 f"{serve.__qualname__} serves hypercall({number!r}, {name!r}): a number comes first, then a name"
             )

@@ -180,8 +180,6 @@ class Session(Closing):
     def _build(self) -> None:
         with blamed(self._source, f"{type(self.platform).__qualname__}.build"):
             self.platform.build()
-            if not self.machine.vcpus[0].rip:
-                raise MachineError("no guest was loaded: a build of its own is to call super().build()")
 
     # Who runs ----------------------------------------------------------------------------------------------------
 
