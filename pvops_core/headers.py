@@ -37,9 +37,9 @@ class Header:
         self.packed = packed
         self._types: dict[int, cstruct] = {}
 
-    def __getitem__(self, name: str) -> Struct:
+    def __getitem__(self, name: str) -> CStruct:
         """A structure by its name; whether the file has it shows when it is first used."""
-        return Struct(self, name)
+        return CStruct(self, name)
 
     def types(self, bits: int) -> cstruct:
         """What the library made of the file, and of those it was read together with."""
@@ -82,7 +82,7 @@ class Span(NamedTuple):
     form: struct.Struct
 
 
-class Struct:
+class CStruct:
     """A structure of a header, at either width. A path is a field as C names it: ``arch.cr2``, ``trap_ctxt[3].cs``."""
 
     def __init__(self, header: Header, name: str) -> None:
@@ -133,9 +133,9 @@ class Struct:
         """These fields, and no more of the structure than is between the first and the last."""
         return Fields(self, paths, whole=False)
 
-    def over(self, raw: bytes | bytearray, bits: int) -> Record:
+    def over(self, raw: bytes | bytearray, bits: int) -> StructView:
         """One that lies at the beginning of these bytes."""
-        return Record(self, raw, bits)
+        return StructView(self, raw, bits)
 
     def packed(self, bits: int, values: Mapping[str, int | bytes]) -> bytes:
         """One with these fields set, and zeros elsewhere."""
@@ -148,7 +148,7 @@ class Struct:
 class Fields:
     """Numbers, texts and rows of numbers of a structure, in the order of their places."""
 
-    def __init__(self, structure: Struct, paths: tuple[str, ...], *, whole: bool) -> None:
+    def __init__(self, structure: CStruct, paths: tuple[str, ...], *, whole: bool) -> None:
         self.structure = structure
         self.paths = paths
         self._whole = whole
@@ -175,10 +175,10 @@ class Fields:
         return Span(start, struct.Struct(form))
 
 
-class Record:
+class StructView:
     """A structure's fields in bytes, by path; for what is read or filled once, not in a run's paths."""
 
-    def __init__(self, structure: Struct, raw: bytes | bytearray, bits: int) -> None:
+    def __init__(self, structure: CStruct, raw: bytes | bytearray, bits: int) -> None:
         self.structure = structure
         self.raw = raw
         self.bits = bits

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvops_core.headers import Header, Record, Struct
+from pvops_core.headers import CStruct, Header, StructView
 from pvops_core.testing.headers import check_layout
 
 TEXT = """
@@ -40,7 +40,7 @@ def header(tmp_path: Path) -> Header:
 
 
 @pytest.fixture
-def outer(header: Header) -> Struct:
+def outer(header: Header) -> CStruct:
     return header["outer"]
 
 
@@ -49,7 +49,7 @@ def test_the_layout_is_the_compilers(header: Header, bits: int) -> None:
     assert check_layout([header], bits) == 16
 
 
-def test_the_widths_differ(outer: Struct) -> None:
+def test_the_widths_differ(outer: CStruct) -> None:
     assert [outer.offset("u.event.when", bits) for bits in (32, 64)] == [20, 32]
     assert "only64" in outer.names(64)
     assert "only64" not in outer.names(32)
@@ -70,12 +70,12 @@ def test_a_header_sees_what_it_includes(header: Header, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["nothing", "u.nothing", "word.more", "only32"])
-def test_a_field_that_is_not_there_is_named(outer: Struct, path: str) -> None:
+def test_a_field_that_is_not_there_is_named(outer: CStruct, path: str) -> None:
     with pytest.raises(AttributeError, match=rf"small\.h: struct outer has no {path} in 64 bits"):
         outer.offset(path, 64)
 
 
-def test_some_fields_are_read_as_the_whole_or_as_a_part(outer: Struct) -> None:
+def test_some_fields_are_read_as_the_whole_or_as_a_part(outer: CStruct) -> None:
     whole, part = outer.whole("small", "word", "last"), outer.part("small", "word")
     assert whole.at(64).offset == 0
     assert whole.at(64).form.size == outer.size(64)
@@ -86,7 +86,7 @@ def test_some_fields_are_read_as_the_whole_or_as_a_part(outer: Struct) -> None:
     assert part.at(32).form.unpack_from(raw, 6) == (-2, 7)
 
 
-def test_fields_must_be_named_in_their_order(outer: Struct) -> None:
+def test_fields_must_be_named_in_their_order(outer: CStruct) -> None:
     with pytest.raises(ValueError, match="small does not follow"):
         outer.whole("word", "small").at(64)
 
@@ -105,7 +105,7 @@ def test_a_number_is_assigned_as_by_c(bits: int, value: int) -> None:
     assert record["number"] == (value + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
-def test_texts_and_rows(outer: Struct) -> None:
+def test_texts_and_rows(outer: CStruct) -> None:
     record = outer.over(bytearray(b"\xee" * outer.size(64)), 64)
     record["name"] = b"abc"
     assert record.raw[:5] == b"abc\xee\xee"
@@ -114,9 +114,9 @@ def test_texts_and_rows(outer: Struct) -> None:
     with pytest.raises(ValueError, match="name has 5 bytes, and 6 are to go there"):
         record["name"] = b"abcdef"
     with pytest.raises(TypeError):
-        Record(outer, bytes(outer.size(64)), 64)["word"] = 1
+        StructView(outer, bytes(outer.size(64)), 64)["word"] = 1
 
 
-def test_a_packed_structure_has_zeros_where_nothing_is_said(outer: Struct) -> None:
+def test_a_packed_structure_has_zeros_where_nothing_is_said(outer: CStruct) -> None:
     raw = outer.packed(32, {"name": b"abcde", "word": 1})
     assert raw == (b"abcde\0\0\0\1").ljust(outer.size(32), b"\0")

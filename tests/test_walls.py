@@ -27,6 +27,18 @@ MOST_LINES = 500
 LONGEST_CIRCLE = 4
 BACKEND_NAMES = tuple(path.name for path in BACKENDS)
 
+SAME_NAMES = {
+    "Abi": "lguest's and Xen's: each backend's calls, said in its own distribution",
+    "Backend": "API 1's, until API 3",
+    "Call": "lguest's and KVM's numbers of hypercalls, each in its own distribution",
+    "Msr": "KVM's numbers in an example; Xen's rules",
+    "OpsState": "what a backend's ops remember: native's, and an example's, which knows native's by its package alone",
+    "Platform": "API 1's, until API 3",
+    "Session": "API 1's, until API 3",
+    "Switch": "`backends.Switch` is public: what a backend calls; `switchboard.Switch`: what came of it",
+}
+"""Names that classes of several modules have, and why; a word has one meaning elsewhere."""
+
 HOST_MODULES = {"time", "random", "secrets", "uuid", "datetime"}
 MAY_USE_HOST = {
     "pvops_core/machine/run/scheduler.py": "a generator made from the run's seed",
@@ -128,6 +140,15 @@ def test_imports_make_no_long_circle() -> None:
     assert not [sorted(circle) for circle in circles]
     across = [circle for circle in circles_of(graph) if len({tuple(name.split(".")[:2]) for name in circle}) > 1]
     assert not [sorted(circle) for circle in across if not all(name.startswith(BACKEND_NAMES) for name in circle)]
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    modules: dict[str, set[str]] = {}
+    for path in SOURCES:
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                modules.setdefault(node.name, set()).add(name_of(path))
+    assert {name for name, where in modules.items() if len(where) > 1} == SAME_NAMES.keys()
 
 
 def imported() -> dict[str, set[str]]:

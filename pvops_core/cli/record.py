@@ -15,7 +15,7 @@ from pvops_core.cli.options.runoptions import check_folders
 from pvops_core.errors import printable
 
 if TYPE_CHECKING:
-    from pvops_core.recording.moments import Seen, WatchedKernel
+    from pvops_core.recording.moments import RecordedStops, WatchedKernel
     from pvops_core.recording.qemu import Boot
 
 _PACKED = ".gz"
@@ -84,7 +84,7 @@ def record(
     return ExitCode.FINE
 
 
-def _watch(boot: Boot, subject: WatchedKernel, seconds: float) -> Seen:
+def _watch(boot: Boot, subject: WatchedKernel, seconds: float) -> RecordedStops:
     from pvops_core.recording.moments import Watcher  # noqa: PLC0415 - heavy
     from pvops_core.recording.qemu import machine  # noqa: PLC0415
 
@@ -102,7 +102,7 @@ def _boot_json(boot: Boot) -> dict[str, Any]:
     }
 
 
-def _result(subject: WatchedKernel, seen: Seen, output: Path) -> dict[str, Any]:
+def _result(subject: WatchedKernel, seen: RecordedStops, output: Path) -> dict[str, Any]:
     originals = [subject.image.read(group.address, group.length) for group in subject.groups]
     changed = sum(code != original for code, original in zip(seen.groups["final"], originals, strict=True))
     return {

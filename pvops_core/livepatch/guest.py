@@ -66,7 +66,7 @@ class BareCalls:
         yield vcpu.rsp
 
 
-class Own(TypedDict, total=False):
+class GuestParts(TypedDict, total=False):
     """What guests do not have in common, as :class:`PatchedGuest` explains it."""
 
     area: Required[PayloadArea]
@@ -109,7 +109,7 @@ class PatchedGuest:
     find: Callable[[str], int] | None = None
 
     @classmethod
-    def of(cls, session: Session, calls: BareCalls, **own: Unpack[Own]) -> PatchedGuest:
+    def of(cls, session: Session, calls: BareCalls, **own: Unpack[GuestParts]) -> PatchedGuest:
         """A session's guest: what every guest says of itself in one way, and what is its own.
 
         Args:

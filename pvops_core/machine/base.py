@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError
 from pvops_core.machine.cpu.model.features import ENGINE
-from pvops_core.machine.handler import Rouses
+from pvops_core.machine.handler import Waker
 from pvops_core.machine.memory import PhysicalMemory
 from pvops_core.machine.run.clock import Clock
 from pvops_core.machine.run.eventlog import EventLog
@@ -79,7 +79,7 @@ class MachineBase(Closing):
         """End a vCPU's sleep before anything has happened, as ``hlt`` may."""
         if not vcpu.halted:
             return
-        if isinstance(self.platform, Rouses):
+        if isinstance(self.platform, Waker):
             self.platform.rouse(vcpu)
         else:
             vcpu.wake()

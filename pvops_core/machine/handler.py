@@ -96,7 +96,7 @@ class TrapHandler(Protocol):
 
 
 @runtime_checkable
-class Rouses(Protocol):
+class Waker(Protocol):
     """What a platform has beside :class:`TrapHandler` that knows more of a vCPU that sleeps than the vCPU itself."""
 
     def rouse(self, vcpu: Vcpu) -> None:

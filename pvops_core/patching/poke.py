@@ -17,7 +17,7 @@ import numpy as np
 
 from pvops_core.errors import PatchError, PvopsError, shown
 from pvops_core.guest.stacks.leaving import bring_out
-from pvops_core.guest.stacks.returns import OnStacks
+from pvops_core.guest.stacks.returns import StackScan
 from pvops_core.guest.stacks.spans import Spans, changing
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.patching.holders import Holders
@@ -299,7 +299,7 @@ class Poker:
         _POKERS[machine] = self
         self._machine = machine
         self._translate = translate
-        self.returns: Returns = returns or OnStacks(machine)
+        self.returns: Returns = returns or StackScan(machine)
         self.observer = observer
         self._holders = Holders()
 

@@ -14,7 +14,7 @@ from pvops_core.patching.fills import BUG_NAMES, NOP_NAMES
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.patching.altinstructions.alternatives import AltEntry
-    from pvops_core.recording.moments import Seen, WatchedKernel
+    from pvops_core.recording.moments import RecordedStops, WatchedKernel
 
 SPECIAL: Final = (*NOP_NAMES, *BUG_NAMES, "_paravirt_ident_64", "paravirt_ret0")
 """Functions of which a record says where they are."""
@@ -30,7 +30,7 @@ class _Numbers(dict[Any, int]):
         return self.setdefault(thing, len(self))
 
 
-def describe(subject: WatchedKernel, seen: Seen) -> dict[str, Any]:
+def describe(subject: WatchedKernel, seen: RecordedStops) -> dict[str, Any]:
     """A record, but for what it says of the boot: its name and the command.
 
     Args:
@@ -76,7 +76,7 @@ def _section(image: KernelImage, address: int) -> str:
     return section.name if section is not None else ""
 
 
-def _sites(subject: WatchedKernel, seen: Seen, sections: Sequence[str]) -> dict[str, Any]:
+def _sites(subject: WatchedKernel, seen: RecordedStops, sections: Sequence[str]) -> dict[str, Any]:
     sites, kinds = subject.sites, _Numbers()
     other = _others(subject)
     found: dict[str, Any] = {
@@ -109,7 +109,7 @@ def _replacement(image: KernelImage, entry: AltEntry) -> str:
     return image.read(entry.replacement, length).hex() if length else ""
 
 
-def _groups(subject: WatchedKernel, seen: Seen, sections: Sequence[str]) -> dict[str, Any]:
+def _groups(subject: WatchedKernel, seen: RecordedStops, sections: Sequence[str]) -> dict[str, Any]:
     image, groups, kinds = subject.image, subject.groups, _Numbers()
     files = [image.read(group.address, group.length) for group in groups]
     finals = [code or b"" for code in seen.groups["final"]]

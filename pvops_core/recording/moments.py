@@ -73,7 +73,7 @@ def read_subject(image: KernelImage) -> WatchedKernel:
 
 
 @attrs.define(eq=False)
-class Seen:
+class RecordedStops:
     """What was read.
 
     Attributes:
@@ -101,9 +101,9 @@ class Watcher:
 
     def __init__(self, stub: Stub, subject: WatchedKernel) -> None:
         self._stub, self._subject = stub, subject
-        self._seen = Seen()
+        self._seen = RecordedStops()
 
-    def watch(self, *, init: bool) -> Seen:
+    def watch(self, *, init: bool) -> RecordedStops:
         """See the kernel through.
 
         Args:

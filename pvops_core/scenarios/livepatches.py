@@ -29,7 +29,7 @@ SHORT_NS: Final = 20_000
 
 
 @attrs.define
-class Told:
+class LivepatchOutput:
     """What the live patches of a run said: lines, exit codes, messages, and the text before and after."""
 
     lines: list[str] = attrs.field(factory=list)
@@ -52,7 +52,7 @@ def payload(guest: PatchedGuest, name: str, depends: bytes = b"") -> bytes:
     return made.build()
 
 
-def scripted(told: Told, script: str) -> Callable[[Session], None]:
+def scripted(told: LivepatchOutput, script: str) -> Callable[[Session], None]:
     """Prepares a session to follow a script, whose files are payloads by name; ``bye`` depends on ``hello``."""
 
     def prepare(session: Session) -> None:
@@ -70,7 +70,7 @@ def scripted(told: Told, script: str) -> Callable[[Session], None]:
 
 def play_timeout(stage: Stage) -> Iterator[Act]:
     """A request that may wait 20 us while the guest boots with interrupts off, then one with the usual 30 ms."""
-    told = Told()
+    told = LivepatchOutput()
 
     def hurried(session: Session) -> None:
         scripted(told, "1us upload hello hello")(session)
@@ -103,7 +103,7 @@ def play_timeout(stage: Stage) -> Iterator[Act]:
         ],
     )
     yield attrs.evolve(unchanged, ending=f"late, nothing patched; {run.ending}")
-    patient = Told()
+    patient = LivepatchOutput()
     run = stage.run(LAYOUT, "native", WORD, prepare=scripted(patient, "1us upload hello hello\n100us apply hello"))
     yield works(
         Role.ALLOWED,
@@ -121,7 +121,7 @@ def _first(run: StagedRun) -> bytes:
 def play_stacked(stage: Stage) -> Iterator[Act]:
     """Payloads applied and reverted out of order, then in order, then replaced as one."""
     head = "300us upload hello hello\n+1us upload bye bye\n+1us upload replace replace\n"
-    wrong = Told()
+    wrong = LivepatchOutput()
     script = head + "+1us apply bye\n+1us apply hello\n+1us apply bye\n+1us apply replace\n+1us revert hello"
     run = stage.run(LAYOUT, "native", WORD, prepare=scripted(wrong, script))
     yield works(
@@ -136,7 +136,7 @@ def play_stacked(stage: Stage) -> Iterator[Act]:
             Check("hello and bye stay applied", _stack(wrong) == ["hello", "bye"]),
         ],
     )
-    right = Told()
+    right = LivepatchOutput()
     script = head + "+1us apply hello\n+1us apply bye\n+1us replace replace\n+1us revert replace"
     run = stage.run(LAYOUT, "native", WORD, prepare=scripted(right, script))
     yield works(
@@ -151,7 +151,7 @@ def play_stacked(stage: Stage) -> Iterator[Act]:
     )
 
 
-def _stack(told: Told) -> list[str]:
+def _stack(told: LivepatchOutput) -> list[str]:
     return [record.name for record in told.patches.registry.applied] if told.patches is not None else []
 
 

@@ -26,7 +26,7 @@ _VECTORS: Final = (
 
 
 @attrs.define
-class Share:
+class TimedCount:
     """How often something happened, and the virtual time it took together.
 
     Attributes:
@@ -38,7 +38,7 @@ class Share:
     ns: int = 0
 
 
-Shares = dict[str, Share]
+TimedCounts = dict[str, TimedCount]
 
 
 class Trace:
@@ -55,8 +55,8 @@ class Trace:
         self._session = session
         self._table = session.known_table
         self._spans = session.machine.count_spans([(site.address, site.length) for site in self._table.sites])
-        self.hypercalls: Shares = {}
-        self.traps: Shares = {}
+        self.hypercalls: TimedCounts = {}
+        self.traps: TimedCounts = {}
         self._busy = False
         session.platform.observe(self._made)
         for name, naming in _NAMINGS.items():
@@ -99,12 +99,12 @@ class Trace:
         self._spans.close()
 
     @property
-    def ops(self) -> Shares:
+    def ops(self) -> TimedCounts:
         """Ops by the kernel's path, those that were called."""
-        found: Shares = {}
+        found: TimedCounts = {}
         for site, count, ns in zip(self._table.sites, self._spans.counts, self._spans.times, strict=True):
             if count:
-                share = found.setdefault(self._table.layout.by_type(site.type).path, Share())
+                share = found.setdefault(self._table.layout.by_type(site.type).path, TimedCount())
                 share.count += count
                 share.ns += ns
         return found
@@ -129,10 +129,10 @@ class Trace:
         }
 
 
-def _add(shares: Shares, name: str, ns: int) -> None:
+def _add(shares: TimedCounts, name: str, ns: int) -> None:
     share = shares.get(name)
     if share is None:
-        share = shares[name] = Share()
+        share = shares[name] = TimedCount()
     share.count += 1
     share.ns += ns
 

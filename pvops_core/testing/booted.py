@@ -16,7 +16,7 @@ from pvops_core.images import machine_of
 from pvops_core.session import Session, hosted
 from pvops_core.session.calls import LIMIT
 from pvops_core.testing.fixtures.choices import Choices
-from pvops_core.testing.fixtures.lab import Standing
+from pvops_core.testing.fixtures.lab import StandingMachine
 from pvops_core.testing.meter import Meter
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Recipe:
     choices: Choices = attrs.field(factory=Choices)
 
 
-class BootedKernel(Standing):
+class BootedKernel(StandingMachine):
     """A booted kernel, standing at a place; the fixture ``kernel``.
 
     Args:

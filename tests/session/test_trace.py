@@ -9,7 +9,7 @@ import pytest
 from pvops_core.errors import UsageError
 from pvops_core.guests import Kernel
 from pvops_core.session import Session
-from pvops_core.session.trace import Share, Trace
+from pvops_core.session.trace import TimedCount, Trace
 from tests.session.selfpatching import SelfPatching
 from tests.session.test_ophooks import patching
 
@@ -27,8 +27,8 @@ def test_ops_are_counted_and_timed_whatever_their_sites_have_become(backends: di
         trace = Trace(session)
         assert session.run().reason == "poweroff"
         # Two direct calls of a function that is one block long, and one site that is nops.
-        assert trace.ops == {"mmu.write_cr3": Share(2, 10), "mmu.read_cr3": Share(1, 10)}
-        assert trace.traps == {"out": Share(1, 1000)}
+        assert trace.ops == {"mmu.write_cr3": TimedCount(2, 10), "mmu.read_cr3": TimedCount(1, 10)}
+        assert trace.traps == {"out": TimedCount(1, 1000)}
         assert trace.hypercalls == {}
         document = trace.to_json()
         assert [(site["op"], site["count"], site["ns"]) for site in document["sites"]] == [

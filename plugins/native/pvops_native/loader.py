@@ -49,8 +49,8 @@ def load_builtin(platform: NativePlatform) -> None:
     )
     machine.memory.write(info_frame * PAGE, info.pack())
     boot, *others = machine.vcpus
-    world = processor.first_world(guest.kind, root, guest.kernel_base + gdt_frame * PAGE, limit)
-    processor.enter(boot, world, guest.entry)
+    state = processor.first_state(guest.kind, root, guest.kernel_base + gdt_frame * PAGE, limit)
+    processor.enter(boot, state, guest.entry)
     boot.set("rsi", guest.kernel_base + info_frame * PAGE)
     for vcpu in others:
         vcpu.halt()
@@ -58,7 +58,7 @@ def load_builtin(platform: NativePlatform) -> None:
 
 
 def start_secondary(machine: Machine, guest: BuiltinGuest, number: int) -> None:
-    """Start a processor at the guest's entry for secondaries, in the world of the first."""
+    """Start a processor at the guest's entry for secondaries, in the state of the first."""
     if not 0 < number < len(machine.vcpus):
         return
     boot, vcpu = machine.vcpus[0], machine.vcpus[number]
@@ -66,7 +66,7 @@ def start_secondary(machine: Machine, guest: BuiltinGuest, number: int) -> None:
     if entry is None:
         raise MachineError("the guest has no symbol secondary_entry to start a processor at", vcpu=number)
     base, limit = boot.insn.sgdt()
-    processor.enter(vcpu, processor.World(boot.cr3, base, limit, boot.cr4), entry)
+    processor.enter(vcpu, processor.StartState(boot.cr3, base, limit, boot.cr4), entry)
     vcpu.wake()
 
 

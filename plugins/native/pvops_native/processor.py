@@ -1,4 +1,4 @@
-"""Bringing a processor from reset into the kernel's world: descriptor tables, paging, level 0.
+"""Bringing a processor from reset into the kernel's state: descriptor tables, paging, level 0.
 
 Source: Intel SDM volume 3, 9.8 (switching to protected, PAE and IA-32e mode); selectors as Linux places them
 (asm/segment.h), so that those of the guest's own GDT are the same.
@@ -38,7 +38,7 @@ def flat_gdt(memory: PhysicalMemory, pa: int, bits: int) -> int:
 
 
 @attrs.frozen
-class World:
+class StartState:
     """What a processor finds when it starts.
 
     Attributes:
@@ -54,20 +54,20 @@ class World:
     cr4: int
 
 
-def first_world(kind: MachineKind, root: int, gdt: int, gdt_limit: int) -> World:
-    """The world of the first processor."""
-    return World(root, gdt, gdt_limit, CR4_PGE | (0 if kind is MachineKind.I386 else CR4_PAE))
+def first_state(kind: MachineKind, root: int, gdt: int, gdt_limit: int) -> StartState:
+    """The state of the first processor."""
+    return StartState(root, gdt, gdt_limit, CR4_PGE | (0 if kind is MachineKind.I386 else CR4_PAE))
 
 
-def enter(vcpu: Vcpu, world: World, entry: int) -> None:
+def enter(vcpu: Vcpu, state: StartState, entry: int) -> None:
     """Puts a vCPU at ``entry``, level 0, flat segments, paging on, interrupts off."""
     kind = vcpu.machine.kind
-    vcpu.insn.mov_to_cr(4, world.cr4)
+    vcpu.insn.mov_to_cr(4, state.cr4)
     if EFER[kind]:
         vcpu.insn.wrmsr(MSR_EFER, EFER[kind])
-    vcpu.insn.mov_to_cr(3, world.root)
+    vcpu.insn.mov_to_cr(3, state.root)
     vcpu.insn.mov_to_cr(0, CR0)
-    vcpu.insn.lgdt(world.gdt, world.gdt_limit)
+    vcpu.insn.lgdt(state.gdt, state.gdt_limit)
     code = CODE_SELECTOR[kind.bits]
     vcpu.set_segments(0, code, code + 8)
     for name in ("ds", "es"):

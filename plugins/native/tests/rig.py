@@ -71,9 +71,9 @@ class Rig:
         limit = processor.flat_gdt(self.machine.memory, GDT, self.kind.bits)
         self.root = TableBuilder(self.machine.memory, self.kind, TABLES // PAGE).build(memory // PAGE, self.base)
         self._user_pages()
-        world = processor.first_world(self.kind, self.root, self.base + GDT, max(limit, 0xFF))
+        state = processor.first_state(self.kind, self.root, self.base + GDT, max(limit, 0xFF))
         for vcpu in self.machine.vcpus:
-            processor.enter(vcpu, world, self.base + CODE)
+            processor.enter(vcpu, state, self.base + CODE)
             vcpu.rsp = self.base + STACK + PAGE
         self.cpu: Vcpu = self.machine.vcpus[0]
         self.ops = NativeOps(

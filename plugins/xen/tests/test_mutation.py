@@ -11,7 +11,7 @@ from pvops_xen.hypervisor.abi import MmuExt
 from pvops_xen.hypervisor.memory import audit, mmu
 from pvops_xen.hypervisor.memory.validate import Validator
 from pvops_xen.testing.guests import SmallGuest
-from pvops_xen.testing.mutation import MutationError, Mutator, Run
+from pvops_xen.testing.mutation import MutationError, MutationRun, Mutator
 from pvops_xen.testing.programs import run_random
 
 from pvops_core.kinds import MachineKind
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_thousand_hypercalls(make_bench: Callable[..., Bench], kind: MachineKind, seed: int) -> None:
     bench = make_bench(kind, 2)
-    assert Run(bench.platform.hv, bench.cpu, seed, stretch=100).make(1000) == 1000
+    assert MutationRun(bench.platform.hv, bench.cpu, seed, stretch=100).make(1000) == 1000
 
 
 def test_the_domain_runs_on_as_if_nothing_had_been(bench64: Bench) -> None:
@@ -60,7 +60,7 @@ def test_an_error_in_the_host_names_seed_and_call(bench64: Bench, monkeypatch: p
 
     monkeypatch.setitem(mmu._EXTENDED, MmuExt.UNPIN_TABLE, raising)
     with pytest.raises(MutationError, match=r"seed 0/\d+: m\w+\(0x.* raised KeyError: 'planted'"):
-        Run(bench64.platform.hv, bench64.cpu, 0).make(2000)
+        MutationRun(bench64.platform.hv, bench64.cpu, 0).make(2000)
 
 
 def test_a_forgotten_reference_names_seed_and_call(bench64: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,4 +72,4 @@ def test_a_forgotten_reference_names_seed_and_call(bench64: Bench, monkeypatch: 
 
     monkeypatch.setattr(Validator, "put_entry", forgetful)
     with pytest.raises(MutationError, match=r"seed 0/\d+: after .*references kept"):
-        Run(bench64.platform.hv, bench64.cpu, 0).make(2000)
+        MutationRun(bench64.platform.hv, bench64.cpu, 0).make(2000)

@@ -30,7 +30,7 @@ HookOutputOption = Annotated[
 
 
 @attrs.frozen
-class Heard:
+class HookOutput:
     """Writes each line, with backend, op, vCPU and virtual time in front.
 
     Attributes:
@@ -50,18 +50,18 @@ class Heard:
 
 
 @contextmanager
-def heard(file: Path | None, *, several: bool = False) -> Iterator[Heard]:
+def heard(file: Path | None, *, several: bool = False) -> Iterator[HookOutput]:
     """What to give ``execute`` as its voice, while runs go on.
 
     Raises:
         UsageError: the file cannot be written.
     """
     if file is None:
-        yield Heard(several=several)
+        yield HookOutput(several=several)
         return
     try:
         with file.open("w", encoding="utf-8") as target:
-            yield Heard(target, several)
+            yield HookOutput(target, several)
     except OSError as error:
         raise UsageError(f"{file}: cannot be written: {error.strerror}") from error
 

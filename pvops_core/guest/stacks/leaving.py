@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.errors import OccupiedError
 
 if TYPE_CHECKING:
-    from pvops_core.guest.stacks.returns import Inside, Returns
+    from pvops_core.guest.stacks.returns import Occupant, Returns
     from pvops_core.guest.stacks.spans import Spans
     from pvops_core.machine import Machine, Vcpu
 
@@ -54,7 +54,7 @@ def bring_out(machine: Machine, returns: Returns, spans: Spans, *, patience_ns: 
         looks += 1
 
 
-def _go_on(machine: Machine, inside: Sequence[Inside], until: int, *, alone: bool) -> bool:
+def _go_on(machine: Machine, inside: Sequence[Occupant], until: int, *, alone: bool) -> bool:
     """Let the first who is inside run for a turn, or everybody unless ``alone``; whether anybody could."""
     first = next((each.vcpu for each in inside if each.vcpu is not None), None)
     concerned = {first} if alone else {each.vcpu for each in inside}
@@ -72,7 +72,7 @@ def _go_on(machine: Machine, inside: Sequence[Inside], until: int, *, alone: boo
             vcpu.release()
 
 
-def occupied(inside: Sequence[Inside], returns: Returns, why: str) -> OccupiedError:
+def occupied(inside: Sequence[Occupant], returns: Returns, why: str) -> OccupiedError:
     """The error that names everybody who is inside, the first in its fields."""
     first = inside[0]
     told = "; ".join(each.told(returns.where(each.place)) for each in inside)

@@ -16,7 +16,7 @@ import numpy as np
 
 from pvops_core.errors import ImageError, MemoryAccessError
 from pvops_core.guest.stacks.orc import Orc, read_orc
-from pvops_core.guest.stacks.returns import STACK_SIZE, Inside, TaskStack, place_name, stack_words, words_of
+from pvops_core.guest.stacks.returns import STACK_SIZE, Occupant, TaskStack, place_name, stack_words, words_of
 from pvops_core.guest.stacks.search import found_in
 from pvops_core.guest.stacks.unwind import Frame, Walked, walk
 from pvops_core.machine import GuestFault
@@ -77,7 +77,7 @@ class LinuxReturns:
         except ImageError:  # its symbols are damaged
             return place_name(None, address)
 
-    def inside(self, spans: Spans) -> Sequence[Inside]:
+    def inside(self, spans: Spans) -> Sequence[Occupant]:
         """Vcpus first, by number, then tasks."""
         if self._tasks is None:
             return self._anybody(spans)
@@ -89,10 +89,10 @@ class LinuxReturns:
 
     # Of a vCPU -------------------------------------------------------------------------------------------------------
 
-    def _of_vcpu(self, vcpu: Vcpu, spans: Spans, task: TaskStack | None) -> Inside | None:
+    def _of_vcpu(self, vcpu: Vcpu, spans: Spans, task: TaskStack | None) -> Occupant | None:
         name, rip, rsp = task.name if task else "", vcpu.rip, vcpu.rsp
         if rip in spans:
-            return Inside(rip, vcpu.index, name, executes=True)
+            return Occupant(rip, vcpu.index, name, executes=True)
         if self._in_user_mode(vcpu) or not vcpu.cr0 & _PAGING:
             return None
         if task is not None and task.start <= rsp <= task.end:
@@ -101,10 +101,10 @@ class LinuxReturns:
                 return None
             place = self._place(self._walk_vcpu(vcpu), spans)
             place = seen if place is None else place
-            return Inside(place, vcpu.index, name) if place else None
+            return Occupant(place, vcpu.index, name) if place else None
         return self._elsewhere(vcpu, spans, task)
 
-    def _elsewhere(self, vcpu: Vcpu, spans: Spans, task: TaskStack | None) -> Inside | None:
+    def _elsewhere(self, vcpu: Vcpu, spans: Spans, task: TaskStack | None) -> Occupant | None:
         """A vCPU on a stack for interrupts, or that is just going from one task to another."""
         if not len(self._words(vcpu, vcpu.rsp, vcpu.rsp + _WORD)):
             return None  # it has no stack: it has not been started
@@ -113,7 +113,7 @@ class LinuxReturns:
         if place is None:
             place = found_in(self._machine.memory, self._machine.kind, spans.of_returns())
         if place:
-            return Inside(place, vcpu.index, task.name if task else "")
+            return Occupant(place, vcpu.index, task.name if task else "")
         came_home = walked is not None and task is not None and task.start <= walked.sp <= task.end
         return self._of_task(task, spans) if task is not None and not came_home else None
 
@@ -141,13 +141,13 @@ class LinuxReturns:
 
     # Of a task that sleeps -------------------------------------------------------------------------------------------
 
-    def _of_task(self, task: TaskStack, spans: Spans) -> Inside | None:
+    def _of_task(self, task: TaskStack, spans: Spans) -> Occupant | None:
         seen = _hit(spans, words_of(task.words, self._machine.kind))
         if seen is None:
             return None
         place = self._place(self._walk_task(task), spans)
         place = seen if place is None else place
-        return Inside(place, task=task.name) if place else None
+        return Occupant(place, task=task.name) if place else None
 
     def _walk_task(self, task: TaskStack) -> Walked | None:
         pointer = task.end - len(task.words)
@@ -165,20 +165,20 @@ class LinuxReturns:
 
     # Without any tasks -----------------------------------------------------------------------------------------------
 
-    def _anybody(self, spans: Spans) -> Sequence[Inside]:
+    def _anybody(self, spans: Spans) -> Sequence[Occupant]:
         found = [self._seen(vcpu, spans) for vcpu in self._machine.vcpus]
         if any(found):
             return [each for each in found if each is not None]
         place = found_in(self._machine.memory, self._machine.kind, spans.of_returns())
-        return [Inside(place)] if place is not None else []
+        return [Occupant(place)] if place is not None else []
 
-    def _seen(self, vcpu: Vcpu, spans: Spans) -> Inside | None:
+    def _seen(self, vcpu: Vcpu, spans: Spans) -> Occupant | None:
         """What a vCPU alone shows; of it and of all else that returns, memory shows the rest."""
         rip = vcpu.rip
         if rip in spans:
-            return Inside(rip, vcpu.index, executes=True)
+            return Occupant(rip, vcpu.index, executes=True)
         place = None if self._in_user_mode(vcpu) else _hit(spans, stack_words(vcpu, STACK_SIZE))
-        return Inside(place, vcpu.index) if place is not None else None
+        return Occupant(place, vcpu.index) if place is not None else None
 
 
 def _hit(spans: Spans, words: Words) -> int | None:

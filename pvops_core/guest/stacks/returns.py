@@ -26,7 +26,7 @@ STACK_SIZE = 8192
 
 
 @attrs.frozen
-class Inside:
+class Occupant:
     """Somebody who would go on inside text that is to change.
 
     Attributes:
@@ -78,7 +78,7 @@ def no_tasks() -> Sequence[TaskStack]:
 class Returns(Protocol):
     """Knows where everybody of one guest goes on."""
 
-    def inside(self, spans: Spans) -> Sequence[Inside]:
+    def inside(self, spans: Spans) -> Sequence[Occupant]:
         """Who goes on inside of spans, while no vCPU runs; one of those of each vCPU and task at most."""
 
     def where(self, address: int) -> str:
@@ -125,7 +125,7 @@ def words_of(data: bytes, kind: MachineKind) -> Words:
     return np.frombuffer(data, dtype=f"<u{size}", count=len(data) // size).astype(np.uint64)
 
 
-class OnStacks:
+class StackScan:
     """A guest whose stacks are looked through word by word: what looks like a return address is taken for one.
 
     Interrupts that come while its kernel executes go onto the stack it is on, so nothing lies elsewhere.
@@ -153,30 +153,30 @@ class OnStacks:
         self._in_user_mode = in_user_mode
         self._tasks = tasks
 
-    def inside(self, spans: Spans) -> Sequence[Inside]:
+    def inside(self, spans: Spans) -> Sequence[Occupant]:
         """Vcpus first, by number, then tasks."""
         found = [of for vcpu in self._machine.vcpus if (of := self.of_vcpu(vcpu, spans)) is not None]
         return found + self.asleep(spans)
 
-    def of_vcpu(self, vcpu: Vcpu, spans: Spans) -> Inside | None:
+    def of_vcpu(self, vcpu: Vcpu, spans: Spans) -> Occupant | None:
         """Where inside a vCPU goes on, if it does."""
         rip = vcpu.rip
         if rip in spans:
-            return Inside(rip, vcpu.index, executes=True)
+            return Occupant(rip, vcpu.index, executes=True)
         if self._in_user_mode(vcpu):
             return None
         words = stack_words(vcpu, self._stack_size)
         hits = np.flatnonzero(spans.hits(words))
-        return Inside(int(words[hits[0]]), vcpu.index) if len(hits) else None
+        return Occupant(int(words[hits[0]]), vcpu.index) if len(hits) else None
 
-    def asleep(self, spans: Spans) -> list[Inside]:
+    def asleep(self, spans: Spans) -> list[Occupant]:
         """The tasks that sleep and go on inside."""
         found = []
         for task in self._tasks():
             words = words_of(task.words, self._machine.kind)
             hits = np.flatnonzero(spans.hits(words))
             if len(hits):
-                found.append(Inside(int(words[hits[0]]), task=task.name))
+                found.append(Occupant(int(words[hits[0]]), task=task.name))
         return found
 
     def where(self, address: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pvops_core.guest.stacks.returns import OnStacks, TaskStack, user_mode_of
+from pvops_core.guest.stacks.returns import StackScan, TaskStack, user_mode_of
 
 if TYPE_CHECKING:
     from pvops_core.backends import Platform
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def returns_of(
     guest: BuiltinGuest, machine: Machine, platform: Platform, read: Callable[[int, int], bytes]
-) -> OnStacks:
+) -> StackScan:
     """Who returns where, in a session's guest; ``read`` gives bytes of its image as they are now."""
-    return OnStacks(
+    return StackScan(
         machine,
         stack_size=guest.symbols["stack_size"],
         symbol_at=guest.image.symbol_at,

@@ -54,7 +54,7 @@ class LivepatchState(NamedTuple):
         registry: the payloads' states.
         area: pages taken, by the first.
         placed: names of the payloads that are in the guest.
-        meeting: name and state of the one that is under way.
+        driver: name and state of the one that is under way.
         messages: what has been warned of.
         prepared: the guest's pages have been made ready.
     """
@@ -62,7 +62,7 @@ class LivepatchState(NamedTuple):
     registry: RegistryState
     area: dict[int, int]
     placed: dict[str, str]
-    meeting: tuple[str, RendezvousDriverState] | None
+    driver: tuple[str, RendezvousDriverState] | None
     messages: tuple[str, ...]
     prepared: bool
 
@@ -81,9 +81,9 @@ class Livepatch:
         self.messages: list[str] = []
         self._loader = loader
         self._placed: dict[str, Placed] = {}
-        self._meeting: RendezvousDriver | None = None
+        self._driver: RendezvousDriver | None = None
         self._payloads = Beside["Placed"]("the payload")
-        self._meetings = Beside[RendezvousDriver]("the")
+        self._drivers = Beside[RendezvousDriver]("the")
         self._prepared = False
         self._master: Vcpu | None = None
         self._fixups = Fixups(self._fixup, guest.pages.fault)
@@ -135,7 +135,7 @@ class Livepatch:
         spans = self._spans(work)
         points = SafePoints(self.guest, spans)
         self._agreed = Spans(np.array([(span.start, span.end) for span in spans], dtype=np.uint64).reshape(-1, 2))
-        self._meeting = RendezvousDriver(machine, points, work.timeout_ns)
+        self._driver = RendezvousDriver(machine, points, work.timeout_ns)
         machine.log.record(_LIVEPATCH, what=work.command.name, payload=work.record.name, timeout=work.timeout_ns)
         machine.watch(self._between, at_once=True)
 
@@ -195,29 +195,29 @@ class Livepatch:
 
     def _between(self) -> int | None:
         """Between two slices: who comes in, whether all are quiet, whether it is too late."""
-        meeting, work = self._meeting, self.registry.work
-        assert meeting is not None, "nobody watches without a meeting"
-        assert work is not None, "a meeting is about something"
-        wish = meeting.proceed()
+        driver, work = self._driver, self.registry.work
+        assert driver is not None, "nobody watches without a rendezvous"
+        assert work is not None, "a rendezvous is about something"
+        wish = driver.proceed()
         if wish is not None:
             return wish
         self.guest.machine.unwatch(self._between)
-        self._meeting = None
+        self._driver = None
         try:
-            self._finish(work, meeting, *self._act(work, meeting))
+            self._finish(work, driver, *self._act(work, driver))
         finally:
             self._master = None
-            meeting.release()
+            driver.release()
             if self.registry.work is work:
                 self.registry.finish(-errno.EIO)
         return None
 
-    def _act(self, work: Work, meeting: RendezvousDriver) -> tuple[int, tuple[Record, ...]]:
+    def _act(self, work: Work, driver: RendezvousDriver) -> tuple[int, tuple[Record, ...]]:
         """The result, and which payloads an action that was aborted has reverted."""
-        if meeting.lateness:
-            self._say(f"{work.record.name}: {meeting.lateness}")
+        if driver.lateness:
+            self._say(f"{work.record.name}: {driver.lateness}")
             return -errno.EBUSY, ()
-        self._master = meeting.master
+        self._master = driver.master
         self._asked = self._agreed
         try:
             act.perform(work, tuple(self.registry.applied), self)
@@ -233,7 +233,7 @@ class Livepatch:
             self._master = self._asked = None
         return 0, ()
 
-    def _finish(self, work: Work, meeting: RendezvousDriver, rc: int, reverted: tuple[Record, ...]) -> None:
+    def _finish(self, work: Work, driver: RendezvousDriver, rc: int, reverted: tuple[Record, ...]) -> None:
         """Note the result, show it to the guest, and run the hook that comes after."""
         record, applied_before = work.record, tuple(self.registry.applied)
         self.registry.finish(rc, reverted)
@@ -241,8 +241,8 @@ class Livepatch:
             self.publish(each)
         self.guest.machine.log.record(_LIVEPATCH, what="finished", payload=record.name, rc=rc)
         self._say(f"{record.name} finished {work.command.name} with rc={rc}")
-        if work.command in _POST and not meeting.lateness:
-            self._master = meeting.master
+        if work.command in _POST and not driver.lateness:
+            self._master = driver.master
             try:
                 self.call(record, _POST[work.command])
             except LivepatchError as error:
@@ -288,13 +288,13 @@ class Livepatch:
     # Snapshots ---------------------------------------------------------------------------------------------------
 
     def save_state(self) -> LivepatchState:
-        """State for a snapshot; payloads, and the meeting that is under way, stay here by name."""
-        meeting = None
-        if self._meeting is not None:
-            meeting = self._meetings.name(self._meeting, "meeting"), self._meeting.save()
+        """State for a snapshot; payloads, and the rendezvous that is under way, stay here by name."""
+        driver = None
+        if self._driver is not None:
+            driver = self._drivers.name(self._driver, "rendezvous"), self._driver.save()
         placed = {name: self._payloads.name(each, name) for name, each in self._placed.items()}
         registry, area = self.registry.save(), self.guest.area.save()
-        return LivepatchState(registry, area, placed, meeting, tuple(self.messages), self._prepared)
+        return LivepatchState(registry, area, placed, driver, tuple(self.messages), self._prepared)
 
     def load_state(self, state: LivepatchState) -> None:
         """Go back to a saved state."""
@@ -304,13 +304,13 @@ class Livepatch:
         self.guest.area.load(area)
         self._placed = {name: self._payloads.thing(beside) for name, beside in placed.items()}
         self.messages = list(messages)
-        watched = self._meeting is not None
-        self._meeting = meeting = None if met is None else self._meetings.thing(met[0])
-        if met is not None and meeting is not None:
-            meeting.load(met[1])
-        if watched and meeting is None:
+        watched = self._driver is not None
+        self._driver = driver = None if met is None else self._drivers.thing(met[0])
+        if met is not None and driver is not None:
+            driver.load(met[1])
+        if watched and driver is None:
             self.guest.machine.unwatch(self._between)
-        if not watched and meeting is not None:
+        if not watched and driver is not None:
             self.guest.machine.watch(self._between)
 
 

@@ -58,7 +58,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 @attrs.define(eq=False)
-class AskedWords:
+class QueuedCommand:
     """A request on its way.
 
     Attributes:
@@ -90,9 +90,9 @@ class Server:
         self._machine = livepatch.guest.machine
         self._report = report
         self._owner = os.geteuid() if owner is None else owner
-        self._asked: queue.SimpleQueue[AskedWords] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[QueuedCommand] = queue.SimpleQueue()
         self._over = threading.Event()
-        self._present: tuple[AskedWords, Verb] | None = None
+        self._present: tuple[QueuedCommand, Verb] | None = None
         self._path = path
         self._socket = _listen(path)
         threading.Thread(target=self._accept, daemon=True).start()
@@ -138,13 +138,13 @@ class Server:
                 self._present = None
                 self._answer(asked, over.value)
 
-    def _begin(self, asked: AskedWords) -> None:
+    def _begin(self, asked: QueuedCommand) -> None:
         hashes = ",".join(hashlib.sha256(data).hexdigest() for data in asked.files.values())
         self._machine.log.record(_LIVEPATCH, what="request", words=shlex.join(asked.words), sha256=hashes)
         tool = Tool(self._livepatch, asked.files.__getitem__, self._report.say)
         self._present = asked, tool.run(asked.words)
 
-    def _answer(self, asked: AskedWords, code: int) -> None:
+    def _answer(self, asked: QueuedCommand, code: int) -> None:
         lines = self._report.done(asked.words, code)
         found = {"exit": code, "lines": lines, "ns": self._machine.clock.ns, "payloads": payloads(self._livepatch)}
         asked.reply.put(found)
@@ -211,7 +211,7 @@ def _hang_up(connection: socket.socket) -> None:
             return
 
 
-def _read(connection: socket.socket) -> AskedWords:
+def _read(connection: socket.socket) -> QueuedCommand:
     """A request; UsageError for what is none."""
     line = bytearray()
     try:
@@ -230,4 +230,4 @@ def _read(connection: socket.socket) -> AskedWords:
     verb, arguments, _ = check_words(words)
     if verb in {"upload", "load"} and arguments[-1] not in files:
         raise UsageError(f"the request lacks the bytes of {arguments[-1]}")
-    return AskedWords(words, files)
+    return QueuedCommand(words, files)

@@ -56,30 +56,30 @@ class RendezvousDriver:
 
     def proceed(self) -> int | None:
         """Look at everybody. Gives the time to look again at, or None: all are quiet, or it is too late."""
-        meeting, clock = self._rendezvous, self._machine.clock
+        rendezvous, clock = self._rendezvous, self._machine.clock
         while True:
-            if meeting.expire(clock.ns):
+            if rendezvous.expire(clock.ns):
                 self.lateness = self._lateness_told()
                 self.release()
                 return None
             if clock.ns < self._rest_until:
-                return min(meeting.deadline + 1, self._rest_until)
+                return min(rendezvous.deadline + 1, self._rest_until)
             self._come_and_go()
             for vcpu in self._machine.vcpus:
-                if meeting.arrived(vcpu.index):
+                if rendezvous.arrived(vcpu.index):
                     self._wait(vcpu)
-                elif vcpu.index in meeting.online and not self._objects(vcpu.index, self._points.objection(vcpu)):
-                    meeting.come_in(vcpu.index, clock.ns)
+                elif vcpu.index in rendezvous.online and not self._objects(vcpu.index, self._points.objection(vcpu)):
+                    rendezvous.come_in(vcpu.index, clock.ns)
                     vcpu.hold()
             self._switch_off()
-            if meeting.phase is RendezvousPhase.QUIET or not meeting.online:
+            if rendezvous.phase is RendezvousPhase.QUIET or not rendezvous.online:
                 self._hold_all()
                 if not self._objects(None, self._points.objection_of_tasks()):
                     return None
                 self._abort()
                 continue
             if any(vcpu.runnable for vcpu in self._machine.vcpus):
-                return min(meeting.deadline + 1, clock.ns + LOOK_NS)
+                return min(rendezvous.deadline + 1, clock.ns + LOOK_NS)
             self._pass_time()
 
     def _objects(self, vcpu: int | None, why: str) -> bool:
@@ -90,13 +90,13 @@ class RendezvousDriver:
 
     def _come_and_go(self) -> None:
         """Who has been started or parked since."""
-        meeting = self._rendezvous
+        rendezvous = self._rendezvous
         for vcpu in self._machine.vcpus:
-            offline = not meeting.arrived(vcpu.index) and self._points.offline(vcpu)
-            if offline and vcpu.index in meeting.online:
-                meeting.leave(vcpu.index)
-            elif not offline and vcpu.index not in meeting.online:
-                meeting.join(vcpu.index)
+            offline = not rendezvous.arrived(vcpu.index) and self._points.offline(vcpu)
+            if offline and vcpu.index in rendezvous.online:
+                rendezvous.leave(vcpu.index)
+            elif not offline and vcpu.index not in rendezvous.online:
+                rendezvous.join(vcpu.index)
 
     def _wait(self, vcpu: Vcpu) -> None:
         """One that is in: an interrupt may take it away, and it comes back when that is served."""
@@ -112,11 +112,11 @@ class RendezvousDriver:
             vcpu.release()
 
     def _switch_off(self) -> None:
-        meeting = self._rendezvous
-        if meeting.phase is RendezvousPhase.IRQ:
-            for index in sorted(meeting.online):
+        rendezvous = self._rendezvous
+        if rendezvous.phase is RendezvousPhase.IRQ:
+            for index in sorted(rendezvous.online):
                 if self._machine.vcpus[index].held:
-                    meeting.switch_off(index, self._machine.clock.ns)
+                    rendezvous.switch_off(index, self._machine.clock.ns)
 
     def _abort(self) -> None:
         """Those who are in cannot move a task that sleeps in a function: they go on, and it may wake."""
@@ -161,7 +161,7 @@ class RendezvousDriver:
 
     def load(self, state: RendezvousDriverState) -> None:
         """Go back to a saved state."""
-        meeting, self._rest_until = state
-        self._rendezvous.load(meeting)
+        rendezvous, self._rest_until = state
+        self._rendezvous.load(rendezvous)
         self._objections = {}
         self.lateness = ""

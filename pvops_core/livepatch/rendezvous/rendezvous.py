@@ -31,7 +31,7 @@ class RendezvousPhase(enum.Enum):
 
 
 @attrs.frozen
-class Lateness:
+class MissedDeadline:
     """A deadline that passed.
 
     Attributes:
@@ -78,7 +78,7 @@ class Rendezvous:
         self.deadline = now + timeout_ns
         self.phase = RendezvousPhase.CPU
         self.master: int | None = None
-        self.lateness: Lateness | None = None
+        self.lateness: MissedDeadline | None = None
         self._in: set[int] = set()
         self._off: set[int] = set()
 
@@ -136,7 +136,7 @@ class Rendezvous:
         if self.phase in {RendezvousPhase.CPU, RendezvousPhase.IRQ} and now > self.deadline:
             there = self._in if self.phase is RendezvousPhase.CPU else self._off
             others = self.online - ({self.master} if self.master is not None else set())
-            self.lateness = Lateness(
+            self.lateness = MissedDeadline(
                 self.phase, len(there & others), len(self.online) - 1, tuple(sorted(self.online - there))
             )
             self.phase = RendezvousPhase.LATE

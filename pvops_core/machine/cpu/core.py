@@ -30,7 +30,7 @@ Loaded = tuple[int, Descriptor]
 _TSC_OFFSET = int(StateWord.TSC_OFFSET)
 
 
-class Housing(Protocol):
+class CoreMachine(Protocol):
     """A machine as a processor's parts know it: what they are built into, without whoever answers traps."""
 
     kind: MachineKind
@@ -47,9 +47,9 @@ class Housing(Protocol):
 class Core(Registers):
     """A vCPU without what it takes a platform to answer."""
 
-    machine: Housing
+    machine: CoreMachine
 
-    def __init__(self, machine: Housing, index: int, engine: Engine, context: Context, state: Words) -> None:
+    def __init__(self, machine: CoreMachine, index: int, engine: Engine, context: Context, state: Words) -> None:
         super().__init__(machine.kind, engine)
         self.machine = machine
         self.index: Final = index

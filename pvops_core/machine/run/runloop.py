@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.run.gates import Gates
     from pvops_core.machine.run.scheduler import Scheduler
-    from pvops_core.machine.run.slices import Unfinished
+    from pvops_core.machine.run.slices import PartialSlice
 
 _SLICE: Final = event_kind(
     "slice",
@@ -74,7 +74,7 @@ class RunLoop:
         self._deferrer: int | None = None
         self.interrupted = False
         self._over = False  # the slice is, for something in the guest
-        self._left: Unfinished | None = None
+        self._left: PartialSlice | None = None
         self._stop: Stop | None = None
         self._landing: _Landing | None = None  # where the call of guest code that goes on is to end
         self.call_ended: Stop | None = None  # the last call of guest code, by a handler
@@ -116,11 +116,11 @@ class RunLoop:
         self._deferred.append((action, self.behalf))
         self.interrupted = True
 
-    def save(self) -> Unfinished | None:
+    def save(self) -> PartialSlice | None:
         """State for a snapshot."""
         return self._left
 
-    def load(self, state: Unfinished | None) -> None:
+    def load(self, state: PartialSlice | None) -> None:
         """Go back to a saved state."""
         self._left = state
 
@@ -253,7 +253,7 @@ class RunLoop:
             slices.one_block(slot.state)
         return slot
 
-    def _resume(self, left: Unfinished) -> CpuSlot:
+    def _resume(self, left: PartialSlice) -> CpuSlot:
         slot = self._slots[left.vcpu]
         slices.resume(slot.state, left)
         self._nonmaskable(slot)
@@ -274,7 +274,7 @@ class RunLoop:
         if self._left is not None and not self._slots[self._left.vcpu].vcpu.runnable:
             self.end_slice()
 
-    def _finish(self, done: Unfinished) -> None:
+    def _finish(self, done: PartialSlice) -> None:
         """A slice is over, be it that the vCPU does not go on with it."""
         self._left = None
         if len(self._slots) > 1:

@@ -16,7 +16,7 @@ _STEPPING: Final = int(StateWord.STEPPING)
 _EXPIRED: Final = int(StateWord.EXPIRED)
 
 
-class Unfinished(NamedTuple):
+class PartialSlice(NamedTuple):
     """A slice that was interrupted from outside, by a stop or a deadline: the vCPU has it to its end when it goes on.
 
     So it makes no difference to the guest. What belongs between two slices waits for that end: watchers, interrupts.
@@ -40,7 +40,7 @@ def one_block(state: Words) -> None:
     allow(state, -1, stepping=1)
 
 
-def resume(state: Words, left: Unfinished) -> None:
+def resume(state: Words, left: PartialSlice) -> None:
     """Let the vCPU go on with a slice."""
     allow(state, left.budget, left.patience, stepping=left.stepping)
 
@@ -60,7 +60,7 @@ def only_withheld(state: Words, patience: int) -> bool:
     return bool(state[_WITHHELD] > 0 or (state[_WITHHELD] == 0 < patience and not state[_STEPPING]))
 
 
-def left_over(vcpu: int, state: Words, ran: int, patience: int) -> Unfinished:
+def left_over(vcpu: int, state: Words, ran: int, patience: int) -> PartialSlice:
     """What the vCPU has still of its slice.
 
     Args:
@@ -70,4 +70,4 @@ def left_over(vcpu: int, state: Words, ran: int, patience: int) -> Unfinished:
         patience: what was withheld of its patience.
     """
     budget = state[_BUDGET] + max(state[_WITHHELD], 0)
-    return Unfinished(vcpu, ran, budget, state[_PATIENCE] + patience, state[_STEPPING])
+    return PartialSlice(vcpu, ran, budget, state[_PATIENCE] + patience, state[_STEPPING])

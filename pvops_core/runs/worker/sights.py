@@ -118,7 +118,7 @@ class BuiltinSights(Sights):
             "guest_counts": dict(report.counts) if report else {},
             "op_calls": dict(board.calls),
             "own_calls": dict(board.own_calls),
-            "own": {op: fate.to_json() for op, fate in board.fates().items()},
+            "own": {op: use.to_json() for op, use in board.site_uses().items()},
             "sites": {op: dict(forms) for op, forms in board.site_forms_by_op().items()},
             **self._switched(),
             "wall_s": self._wall_s,

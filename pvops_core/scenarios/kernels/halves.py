@@ -11,7 +11,7 @@ from pvops_core.scenarios.kernels.patching import PatchOp
 if TYPE_CHECKING:
     from pvops_core.machine import Breakpoint, Vcpu
     from pvops_core.patching.sites import SiteRecord
-    from pvops_core.scenarios.kernels.patching import Asked
+    from pvops_core.scenarios.kernels.patching import PatchRequest
     from pvops_core.session import Session
 
 LOOKS: Final = ("lookup_address", "lookup_address_in_pgd")
@@ -49,7 +49,7 @@ class TwoStages:
         self._rest: Breakpoint | None = None
         self._op = PatchOp(session, answered=self._answered)
 
-    def _answered(self, cpu: Vcpu, asked: Asked | None, used: int) -> None:
+    def _answered(self, cpu: Vcpu, asked: PatchRequest | None, used: int) -> None:
         if self._there is not None:  # the walk has come back
             cpu.load_registers(self._there)
             self._there = None
@@ -58,7 +58,7 @@ class TwoStages:
             code = cpu.read_virtual(asked.buffer, used)
             self._machine.defer(lambda: self._half(cpu, asked, code))
 
-    def _half(self, cpu: Vcpu, asked: Asked, code: bytes) -> None:
+    def _half(self, cpu: Vcpu, asked: PatchRequest, code: bytes) -> None:
         """The first stage, then the walk, from which the kernel comes back to where it stands."""
         old, site = self._session.read(asked.address, asked.length), self._sites.get(asked.address)
         if site is None or old.startswith(code):
@@ -106,7 +106,7 @@ class Uninitialised:
         self._session, self._machine = session, session.machine
         self._declined = {site.address: site for site in declined}
         self._buffer = bytearray()
-        self._last: Asked | None = None
+        self._last: PatchRequest | None = None
         self._watched: list[Breakpoint] = []
         self._op = PatchOp(session, asked=self._asked)
 
@@ -115,7 +115,7 @@ class Uninitialised:
         """The sites that the patcher was asked about."""
         return self._op.sites
 
-    def _asked(self, cpu: Vcpu, asked: Asked) -> None:
+    def _asked(self, cpu: Vcpu, asked: PatchRequest) -> None:
         if self._last is None:
             self._buffer += cpu.read_virtual(asked.buffer, _BUFFER)
         else:
@@ -124,7 +124,7 @@ class Uninitialised:
             cpu.write_virtual(asked.buffer, self.held[asked.address])
         self._last = asked
 
-    def _done(self, asked: Asked) -> None:
+    def _done(self, asked: PatchRequest) -> None:
         """The site before has been poked: so much of the buffer is what stands there."""
         code = self._session.read(asked.address, asked.length)
         self._buffer[: asked.length] = code

@@ -22,7 +22,7 @@ _HOSTS: Final = ("xen", "lguest", "native")
 
 
 @attrs.frozen
-class Asked:
+class PatchRequest:
     """What the kernel asks of its patch op.
 
     Attributes:
@@ -54,19 +54,19 @@ class PatchOp:
     def __init__(
         self,
         session: Session,
-        asked: Callable[[Vcpu, Asked], None] = lambda _cpu, _asked: None,
-        answered: Callable[[Vcpu, Asked | None, int], None] = lambda _cpu, _asked, _used: None,
+        asked: Callable[[Vcpu, PatchRequest], None] = lambda _cpu, _asked: None,
+        answered: Callable[[Vcpu, PatchRequest | None, int], None] = lambda _cpu, _asked, _used: None,
     ) -> None:
         self._session = session
         self._asked, self._answered = asked, answered
         self._result = "rax" if session.guest.image.pointer_size == 8 else "eax"
         self._backs: set[int] = set()
-        self._last: Asked | None = None
+        self._last: PatchRequest | None = None
         self.sites: list[int] = []
         session.once_at("alternatives", lambda: session.ops.switch("patch", self._called, by="scenario"))
 
     def _called(self, cpu: Vcpu, type: int, insnbuf: int, addr: int, len: int) -> None:
-        self._last = asked = Asked(type & 0xFF, insnbuf, addr, len & 0xFFFFFFFF)
+        self._last = asked = PatchRequest(type & 0xFF, insnbuf, addr, len & 0xFFFFFFFF)
         self.sites.append(addr)
         back = cpu.word(cpu.rsp)
         if back not in self._backs:

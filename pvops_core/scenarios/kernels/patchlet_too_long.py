@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.patching.kernel import KernelPlan
     from pvops_core.patching.sites import SiteRecord
-    from pvops_core.scenarios.kernels.patching import Asked
+    from pvops_core.scenarios.kernels.patching import PatchRequest
     from pvops_core.scenarios.kernels.run import KernelRun
     from pvops_core.scenarios.kernels.stage import KernelStage
     from pvops_core.session import Session
@@ -40,7 +40,7 @@ _OVERRUN = "a patcher that writes in place and does not look at the length"
 _FOLLOWING: Final = 12
 
 
-class LongPatcher:
+class LongPatchOp:
     """Stands in front of a kernel's patch op, and has a patchlet for one op that is longer than its calls.
 
     Args:
@@ -61,7 +61,7 @@ class LongPatcher:
         self._code = PATCHLETS[session.guest.image.pointer_size]
         self._patch = PatchOp(session, answered=self._answered)
 
-    def _answered(self, cpu: Vcpu, asked: Asked | None, _used: int) -> None:
+    def _answered(self, cpu: Vcpu, asked: PatchRequest | None, _used: int) -> None:
         if asked is None or asked.type != self._op:
             return
         if self.first is None:
@@ -92,11 +92,11 @@ def play(stage: KernelStage) -> Iterator[Act]:
     if not name or op is None or not sites:
         raise stage.refused(f"has no call of {OP} that is shorter than {size} bytes", AGE)
 
-    def unchecked(*, leaves: bool = False, overruns: bool = False) -> tuple[KernelRun, LongPatcher]:
-        made: list[LongPatcher] = []
+    def unchecked(*, leaves: bool = False, overruns: bool = False) -> tuple[KernelRun, LongPatchOp]:
+        made: list[LongPatchOp] = []
 
         def prepare(session: Session) -> None:
-            made.append(LongPatcher(session, op, leaves=leaves, overruns=overruns))
+            made.append(LongPatchOp(session, op, leaves=leaves, overruns=overruns))
 
         return stage.run(name, prepare=prepare), made[0]
 
@@ -106,7 +106,7 @@ def play(stage: KernelStage) -> Iterator[Act]:
     yield fitting(stage.run(name), there[name], sites)
 
 
-def left_alone(run: KernelRun, _patcher: LongPatcher, sites: Sequence[SiteRecord]) -> Act:
+def left_alone(run: KernelRun, _patcher: LongPatchOp, sites: Sequence[SiteRecord]) -> Act:
     """The length of the site is given back, and the call stays."""
     whole = all(run.now(site.address, site.length) == run.built(site.address, site.length) for site in sites)
     return works(
@@ -118,7 +118,7 @@ def left_alone(run: KernelRun, _patcher: LongPatcher, sites: Sequence[SiteRecord
     )
 
 
-def reported(run: KernelRun, patcher: LongPatcher, sites: Sequence[SiteRecord]) -> Act:
+def reported(run: KernelRun, patcher: LongPatchOp, sites: Sequence[SiteRecord]) -> Act:
     """The kernel's own ``BUG_ON(used > len)``."""
     site = next((site for site in sites if site.address == patcher.first), None)
     bug = next((fault for fault in run.faults if fault.vector == UD and _function(run, fault.rip) in _LOOPS), None)
@@ -170,7 +170,7 @@ def _console(run: KernelRun) -> Sequence[Listing]:
     return (Listing("the kernel's console", (run.words,)),) if run.words else ()
 
 
-def overrun(run: KernelRun, patcher: LongPatcher, sites: Sequence[SiteRecord]) -> Act:
+def overrun(run: KernelRun, patcher: LongPatchOp, sites: Sequence[SiteRecord]) -> Act:
     """The instructions behind a site are overwritten, and executed as something else."""
     size = len(PATCHLETS[run.guest.image.pointer_size])
     spoilt = [site for site in sites if run.now(site.address + site.length, size - site.length) != _after(run, site)]

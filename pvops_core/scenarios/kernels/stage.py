@@ -113,7 +113,7 @@ class KernelStage:
         guest = attrs.evolve(self.kernel, cmdline=" ".join(filter(None, said)))
         options = {name: text for name, text in self.options.items() if name in known}
         with Session(guest, links, seed=self.seed, options=options) as session:
-            witness, patched = Witness(), Text(session)
+            witness, patched = Witness(), PatchedText(session)
             session.machine.observe(witness.note)
             prepare(session)
             try:
@@ -126,7 +126,7 @@ class KernelStage:
             return _collect(session, backend, self.kernel.cmdline, stop, witness, patched)
 
 
-class Text:
+class PatchedText:
     """A kernel's text as it was when it had patched itself, or is if it did not come so far."""
 
     def __init__(self, session: Session) -> None:
@@ -155,7 +155,7 @@ def _collect(
     cmdline: str,
     stop: Stop,
     witness: Witness,
-    text: Text,
+    text: PatchedText,
 ) -> KernelRun:
     machine, platform = session.machine, session.platform
     console = platform.console.decode(errors="replace")

@@ -16,8 +16,8 @@ from pvops_core.machine.run.stateful import Beside
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
-from pvops_core.switchboard.builtin.fates import Fate, Fates
 from pvops_core.switchboard.builtin.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
+from pvops_core.switchboard.builtin.siteuse import SiteUse, SiteUses
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.implementations import BoundBackend, Form, Implementation, OfferedOps, of_callable
 from pvops_core.switchboard.mishaps import Mishaps
@@ -158,12 +158,12 @@ class Switchboard(Ops):
         """The same by op."""
         return self._text.sites.forms(self.poker, self._text.nops)
 
-    def fates(self) -> Mapping[str, Fate]:
+    def site_uses(self) -> Mapping[str, SiteUse]:
         """What has become of each op that the backend in force has itself and that nobody has switched since."""
         name = self._offers.backends[0]
         own = {op: one for op, one in self._current.items() if one.backend == name}
-        fates = Fates(self._text, self._chain, self.poker, self.context(), self.features(), self._current[PATCH])
-        return fates.of(own, self._calls[name])
+        uses = SiteUses(self._text, self._chain, self.poker, self.context(), self.features(), self._current[PATCH])
+        return uses.of(own, self._calls[name])
 
     # Before the guest starts -------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ BRANCHES = (0xE8, 0xE9)
 
 
 @attrs.frozen(eq=False)
-class Shape:
+class SiteGroup:
     """All sites of one op that are equally long and let the same registers be destroyed.
 
     Attributes:
@@ -56,11 +56,11 @@ class SiteIndex:
         groups: dict[tuple[int, int, int], list[int]] = {}
         for record in records:
             groups.setdefault((record.type, record.length, record.clobbers), []).append(record.address)
-        self._shapes: dict[str, list[Shape]] = {}
-        self._places: dict[int, tuple[Shape, int]] = {}
+        self._shapes: dict[str, list[SiteGroup]] = {}
+        self._places: dict[int, tuple[SiteGroup, int]] = {}
         for (type, length, clobbers), addresses in groups.items():
             code = b"".join(original(address, length) for address in addresses)
-            shape = Shape(
+            shape = SiteGroup(
                 type,
                 clobbers,
                 np.array(addresses, dtype=np.uint64),
@@ -70,7 +70,7 @@ class SiteIndex:
             self._places.update((address, (shape, row)) for row, address in enumerate(addresses))
             self._shapes.setdefault(layout.by_type(type).op.name, []).append(shape)
 
-    def of(self, op: str) -> Sequence[Shape]:
+    def of(self, op: str) -> Sequence[SiteGroup]:
         """The sites of an op."""
         return self._shapes.get(op, ())
 
@@ -100,7 +100,7 @@ class SiteIndex:
         return {op: self._forms_of(shapes, poker, nops) for op, shapes in self._shapes.items()}
 
     @staticmethod
-    def _forms_of(shapes: Iterable[Shape], poker: Poker, nops: Callable[[int], bytes]) -> Counter[str]:
+    def _forms_of(shapes: Iterable[SiteGroup], poker: Poker, nops: Callable[[int], bytes]) -> Counter[str]:
         found: Counter[str] = Counter()
         for shape in shapes:
             for original, now in zip(shape.original, poker.read(shape.addresses, shape.length), strict=True):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pvops_core.patching.context import Patcher
     from pvops_core.patching.patchlets import Patchlet
     from pvops_core.switchboard.builtin.gates import GateAllocator
-    from pvops_core.switchboard.builtin.siteindex import Shape
+    from pvops_core.switchboard.builtin.siteindex import SiteGroup
     from pvops_core.switchboard.builtin.text import SwitchableText
     from pvops_core.switchboard.implementations import BoundBackend, Implementation
 
@@ -120,7 +120,7 @@ class SitePatcher:
 
     def _batch(
         self,
-        shape: Shape,
+        shape: SiteGroup,
         context: PatchContext,
         patch: Patcher,
         features: frozenset[int] | None,

@@ -32,7 +32,7 @@ _FOR_COUNTING: Final = 0.5
 """Part of the time allowed after which calls are counted no more: those that have been are tried."""
 
 
-class Asked(TypedDict, total=False):
+class ProofOptions(TypedDict, total=False):
     """What :class:`Prover` may be told besides."""
 
     wanted: frozenset[str] | None
@@ -64,7 +64,7 @@ class Prover:
     progress: Callable[[str], None] = lambda _text: None
 
     @classmethod
-    def of(cls, subject: Subject, *, states: int, **others: Unpack[Asked]) -> Self:
+    def of(cls, subject: Subject, *, states: int, **others: Unpack[ProofOptions]) -> Self:
         """Of a kernel on a backend; the seed of its runs decides the states too."""
         return cls(
             make=subject.make, offer=subject.offer, notes=subject.notes, seed=subject.seed, states=states, **others

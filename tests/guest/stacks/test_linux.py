@@ -10,7 +10,7 @@ import pytest
 
 from pvops_core.guest.stacks.linux import INACTIVE, LinuxReturns
 from pvops_core.guest.stacks.orc import Base, Orc, OrcKind
-from pvops_core.guest.stacks.returns import Inside, TaskStack
+from pvops_core.guest.stacks.returns import Occupant, TaskStack
 from pvops_core.guest.stacks.search import found_in
 from pvops_core.guest.stacks.spans import Spans
 from pvops_core.kinds import MachineKind
@@ -91,14 +91,16 @@ def test_nobody_is_inside_where_no_word_says_so(rig: Rig) -> None:
 def test_a_vcpu_on_its_task_s_stack_is_named_with_it(rig: Rig) -> None:
     rig.memory.set_u64(END - 0x80, RETURN)
     found = returns(rig, at_home(rig))
-    assert found.inside(SPANS) == [Inside(RETURN, 0, "task 1 (t1)")]
+    assert found.inside(SPANS) == [Occupant(RETURN, 0, "task 1 (t1)")]
     assert found.where(RETURN) == f"code+0x85 ({RETURN:#x})"
     assert not returns(rig, at_home(rig), user=(0,)).inside(SPANS)
 
 
 def test_who_executes_inside_is_inside_in_user_mode_too(rig: Rig) -> None:
     rig.machine.vcpus[1].rip = SITE + 1
-    assert returns(rig, at_home(rig), user=(0, 1)).inside(SPANS) == [Inside(SITE + 1, 1, "task 2 (t2)", executes=True)]
+    assert returns(rig, at_home(rig), user=(0, 1)).inside(SPANS) == [
+        Occupant(SITE + 1, 1, "task 2 (t2)", executes=True)
+    ]
 
 
 def test_words_that_no_frame_has_are_no_return_addresses(rig: Rig) -> None:
@@ -107,7 +109,7 @@ def test_words_that_no_frame_has_are_no_return_addresses(rig: Rig) -> None:
     assert not returns(rig, at_home(rig), leaf()).inside(SPANS)
     rig.memory.set_u64(END - 0x100, RETURN)
     rig.memory.set_u64(END - 0xF8, CODE - 0x800)
-    assert returns(rig, at_home(rig), leaf()).inside(SPANS) == [Inside(RETURN, 0, "task 1 (t1)")]
+    assert returns(rig, at_home(rig), leaf()).inside(SPANS) == [Occupant(RETURN, 0, "task 1 (t1)")]
 
 
 def test_where_the_walk_is_lost_every_word_counts(rig: Rig) -> None:
@@ -125,10 +127,10 @@ def asleep(rig: Rig, *words: int) -> TaskStack:
 
 def test_a_task_that_sleeps_is_asked_as_well(rig: Rig) -> None:
     there = [*at_home(rig), asleep(rig, CODE + 8, 0, RETURN)]
-    assert returns(rig, there).inside(SPANS) == [Inside(RETURN, task="task 7 (t7)")]
+    assert returns(rig, there).inside(SPANS) == [Occupant(RETURN, task="task 7 (t7)")]
     assert not returns(rig, [*at_home(rig), asleep(rig, CODE + 8, CODE - 0x800, RETURN)], leaf()).inside(SPANS)
     walked = returns(rig, [*at_home(rig), asleep(rig, CODE + 8, RETURN, CODE - 0x800)], leaf()).inside(SPANS)
-    assert walked == [Inside(RETURN, task="task 7 (t7)")]
+    assert walked == [Occupant(RETURN, task="task 7 (t7)")]
 
 
 def test_a_vcpu_elsewhere_is_walked_and_without_tables_all_memory_is_searched(rig: Rig) -> None:
@@ -138,7 +140,7 @@ def test_a_vcpu_elsewhere_is_walked_and_without_tables_all_memory_is_searched(ri
     assert not returns(rig, there, leaf()).inside(SPANS)
     rig.memory.set_u64(0x70008, RETURN)
     assert not returns(rig, there, leaf()).inside(SPANS)
-    assert returns(rig, there).inside(SPANS) == [Inside(RETURN, 0, "task 1 (t1)")]
+    assert returns(rig, there).inside(SPANS) == [Occupant(RETURN, 0, "task 1 (t1)")]
 
 
 def test_a_task_that_is_just_being_gone_to_still_sleeps(rig: Rig) -> None:
@@ -146,7 +148,7 @@ def test_a_task_that_is_just_being_gone_to_still_sleeps(rig: Rig) -> None:
     next_one = asleep(rig, CODE + 8, RETURN, CODE - 0x800)
     there = [TaskStack(next_one.name, next_one.start, next_one.end, 0, next_one.words), at_home(rig)[1]]
     rig.memory.set_u64(END - 0x100, CODE - 0x800)
-    assert returns(rig, there, leaf()).inside(SPANS) == [Inside(RETURN, task="task 7 (t7)")]
+    assert returns(rig, there, leaf()).inside(SPANS) == [Occupant(RETURN, task="task 7 (t7)")]
 
 
 def test_one_that_has_not_been_started_has_no_stack(rig: Rig) -> None:
@@ -159,11 +161,11 @@ def test_without_tasks_all_memory_is_searched(rig: Rig) -> None:
     found = returns(rig, None)
     assert not found.inside(SPANS)
     rig.memory.set_u64(0x70008, RETURN)
-    assert found.inside(SPANS) == [Inside(RETURN)]
+    assert found.inside(SPANS) == [Occupant(RETURN)]
     rig.memory.set_u64(END - 0x80, RETURN)
-    assert found.inside(SPANS) == [Inside(RETURN, 0)]
+    assert found.inside(SPANS) == [Occupant(RETURN, 0)]
     rig.machine.vcpus[1].rip = SITE + 1
-    assert Inside(SITE + 1, 1, executes=True) in found.inside(SPANS)
+    assert Occupant(SITE + 1, 1, executes=True) in found.inside(SPANS)
 
 
 @pytest.mark.parametrize("kind", list(MachineKind))

@@ -18,7 +18,7 @@ from pvops_core.scenarios.witness import Fault
 if TYPE_CHECKING:
     from pvops_core.patching.kernel import KernelPlan
     from pvops_core.scenarios.kernels.halves import TwoStages, Uninitialised
-    from pvops_core.scenarios.kernels.patchlet_too_long import LongPatcher
+    from pvops_core.scenarios.kernels.patchlet_too_long import LongPatchOp
     from pvops_core.scenarios.kernels.run import KernelRun
     from pvops_core.scenarios.kernels.stage import KernelStage
 
@@ -56,7 +56,7 @@ def test_a_death_without_the_evidence_is_not_history(died: KernelRun) -> None:
     half = cast("TwoStages", SimpleNamespace(site=None, ran=None))
     plan = cast("KernelPlan", SimpleNamespace(sites=()))
     garbage = cast("Uninitialised", SimpleNamespace(sites=[], wrote={}, held={}, ran=None))
-    patcher = cast("LongPatcher", SimpleNamespace(first=None, before=0))
+    patcher = cast("LongPatchOp", SimpleNamespace(first=None, before=0))
     for act in (
         patch_in_place.two_stages(died, half, plan),
         patch_in_place.uninitialised(died, garbage, plan),

@@ -50,7 +50,7 @@ class Reading:
         return self.space.read(va, length)
 
 
-class Standing:
+class StandingMachine:
     """What is asked of a session."""
 
     def __init__(self, vcpus: int = 1) -> None:
@@ -59,7 +59,7 @@ class Standing:
         self.memory, self.vcpus = PhysicalMemory(1 << 20), range(vcpus)
 
 
-def masks(find: object, standing: Standing, written: dict[int, bytes]) -> dict[int, list[int]]:
+def masks(find: object, standing: StandingMachine, written: dict[int, bytes]) -> dict[int, list[int]]:
     rule = Unread(find, "a test's", "nowhere")  # type: ignore[arg-type]
     found = UnreadMemory(standing, {"a": rule}).masks(written, {0x1000, 0x3000})  # type: ignore[arg-type]
     return {page: mask.nonzero()[0].tolist() for page, mask in found.items()}
@@ -70,7 +70,7 @@ def test_a_rule_sees_what_the_call_has_written_and_may_cross_pages() -> None:
         used = int.from_bytes(structures.read(VA + PAGE - 2, 4), "little")
         yield VA + PAGE - used, 2 * used
 
-    standing = Standing()
+    standing = StandingMachine()
     standing.memory.write(0x3FFE, b"\1\0")
     assert masks(rest, standing, {}) == {0x3000: [4095], 0x1000: [0]}
     written = {0x3000: bytes(0xFFE) + b"\2\0"}
@@ -83,14 +83,14 @@ def test_a_rule_of_another_kernel_says_nothing(error: Exception) -> None:
         yield VA, 1
         raise error
 
-    assert masks(none, Standing(2), {}) == {0x3000: [0], 0x1000: []}
+    assert masks(none, StandingMachine(2), {}) == {0x3000: [0], 0x1000: []}
 
 
 def test_each_cpu_is_asked_about() -> None:
     def one(_structures: Structures, cpu: int) -> Iterator[tuple[int, int]]:
         yield VA + 8 * cpu, 1
 
-    assert masks(one, Standing(3), {})[0x3000] == [0, 8, 16]
+    assert masks(one, StandingMachine(3), {})[0x3000] == [0, 8, 16]
 
 
 def test_each_list_of_slub_s_has_a_count_that_says_nothing() -> None:

@@ -19,7 +19,7 @@ from pvops_core.errors import UsageError
 from pvops_lguest.public import BITS, LGUEST
 
 if TYPE_CHECKING:
-    from pvops_core.headers import Struct
+    from pvops_core.headers import CStruct
 
 TRAP_ENTRY = 0x1F
 """The vector of a hypercall: ``int $0x1f``."""
@@ -98,7 +98,7 @@ class DataLayout:
     syscall_vec: int | None = None
 
     @classmethod
-    def of(cls, structure: Struct) -> DataLayout:
+    def of(cls, structure: CStruct) -> DataLayout:
         """That of a declaration."""
         names = structure.names(BITS)
         return cls(structure.size(BITS), **{name: structure.offset(name, BITS) for name in names})
@@ -122,7 +122,7 @@ class Abi:
     name: str
     calls: Mapping[int, Call]
     registers: tuple[str, ...]
-    structure: Struct
+    structure: CStruct
     refuses_pwt: bool
     descriptors: Descriptors
     vmcall: bool = False

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pvops_core.headers import Struct
+    from pvops_core.headers import CStruct
     from pvops_core.machine import PhysicalMemory
 
 _WRAP = 1 << 32  # RING_IDX counts on and on in 32 bits (public/io/ring.h)
@@ -29,7 +29,7 @@ class ByteRing:
         name: its array of bytes; the indices are called after it.
     """
 
-    def __init__(self, structure: Struct, name: str) -> None:
+    def __init__(self, structure: CStruct, name: str) -> None:
         self._structure = structure
         self._name = name
 

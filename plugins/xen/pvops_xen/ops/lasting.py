@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _OFFSET: Final = PAGE - 1
 
 
-class Lasting:
+class KernelWords:
     """Reads and writes it by guest-virtual address; where each page lies is asked once.
 
     Args:

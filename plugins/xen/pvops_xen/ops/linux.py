@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.frames import INVALID, FrameNumbers
-from pvops_xen.ops.lasting import Lasting
+from pvops_xen.ops.lasting import KernelWords
 from pvops_xen.ops.linuxbatch import LinuxBatch
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Linux:
 
     def __init__(self, env: Environment, platform: XenPlatform) -> None:
         self.names = env.guest
-        self.memory = Lasting(env.machine, env.guest)
+        self.memory = KernelWords(env.machine, env.guest)
         self.machine: Machine = env.machine
         self._word = env.machine.memory.u64
         self._vcpus: dict[int, int] = {}

@@ -392,7 +392,7 @@ _SHAPES: Final = (
 
 
 @attrs.define
-class Run:
+class MutationRun:
     """A mutation run over a domain that stands still at a call of its kernel.
 
     Attributes:

@@ -19,7 +19,7 @@ DEST_GREF: Final = 2
 
 
 @attrs.frozen
-class End:
+class CopyEnd:
     """One end of a copy: a grant reference or a frame, of a domain, and where in it the bytes lie."""
 
     what: int
@@ -38,7 +38,7 @@ class _Claim:
     ref: int | None
 
 
-def copy(hv: Hypervisor, source: End, dest: End, length: int) -> None:
+def copy(hv: Hypervisor, source: CopyEnd, dest: CopyEnd, length: int) -> None:
     """GNTTABOP_copy, one element.
 
     Raises:
@@ -60,7 +60,7 @@ def copy(hv: Hypervisor, source: End, dest: End, length: int) -> None:
         _release(hv, read, readonly=True)
 
 
-def _claim(hv: Hypervisor, end: End, *, own: bool, readonly: bool) -> _Claim:
+def _claim(hv: Hypervisor, end: CopyEnd, *, own: bool, readonly: bool) -> _Claim:
     ref = None
     start, length = 0, PAGE_SIZE
     if not own:
@@ -103,7 +103,7 @@ def _release(hv: Hypervisor, claim: _Claim, *, readonly: bool) -> None:
         _count(hv, claim.ref, -1, readonly=readonly)
 
 
-def _copy_bytes(hv: Hypervisor, source: tuple[End, _Claim], dest: tuple[End, _Claim], length: int) -> None:
+def _copy_bytes(hv: Hypervisor, source: tuple[CopyEnd, _Claim], dest: tuple[CopyEnd, _Claim], length: int) -> None:
     for end, _ in (source, dest):
         if end.offset + length > PAGE_SIZE:
             raise GrantRefusedError(GrantStatus.BAD_COPY_ARG)

@@ -136,8 +136,8 @@ def _copy(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
     def act(fields: tuple[int, ...], at: int) -> None:
         del at
         from_what, from_dom, from_offset, to_what, to_dom, to_offset, length, flags = fields
-        source = moving.End(from_what, from_dom, from_offset, bool(flags & moving.SOURCE_GREF))
-        dest = moving.End(to_what, to_dom, to_offset, bool(flags & moving.DEST_GREF))
+        source = moving.CopyEnd(from_what, from_dom, from_offset, bool(flags & moving.SOURCE_GREF))
+        dest = moving.CopyEnd(to_what, to_dom, to_offset, bool(flags & moving.DEST_GREF))
         moving.copy(hv, source, dest, length)
 
     return _each(hv, cpu, (address, count), _COPY, act)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.headers import Record
+from pvops_core.headers import StructView
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.fpu import FXSAVE_SIZE
 from pvops_core.x86 import CR0_TS
@@ -51,7 +51,7 @@ _USER_REGS: Final = XEN["cpu_user_regs"]
 _NO_REGISTERS: Final = ("error_code", "entry_vector", "saved_upcall_mask", "pad")
 
 
-class GivenContext(Record):
+class GivenContext(StructView):
     """What a guest wants a vCPU to begin with, in its width."""
 
     def __init__(self, raw: bytes, abi: Abi) -> None:

@@ -19,7 +19,7 @@ from pvops_core.session import Session
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.patching.context import PatchContext
-    from pvops_core.switchboard.builtin.fates import Fate
+    from pvops_core.switchboard.builtin.siteuse import SiteUse
 
 BACKENDS = load_backends().backends
 OVER_BY_PATCHLET = "write_cr3 is yours, but 3 of 3 sites are inlined over it by native's patchlet; "
@@ -56,47 +56,47 @@ class Several(OneOp):
 OWN = Backend(name="own", api=2, base="native", ops=OneOp)
 
 
-def fates(own: Backend, layout: str, vcpus: int = 1, *, cmdline: str = "") -> dict[str, Fate]:
+def site_uses(own: Backend, layout: str, vcpus: int = 1, *, cmdline: str = "") -> dict[str, SiteUse]:
     with Session.of_builtin(layout, own.name, backends={**BACKENDS, own.name: own}, vcpus=vcpus, cmdline=cmdline) as s:
         assert s.run().reason == "poweroff"
-        return dict(s.switchboard.fates())
+        return dict(s.switchboard.site_uses())
 
 
 def test_an_alternative_stands_in_its_place() -> None:
-    fate = fates(OWN, "6.1-64")["write_cr3"]
-    assert (fate.becomes, fate.over, fate.calls) == ("lost", {"ALTERNATIVE !XENPV": 3}, 1)
-    assert fate.told == (
+    use = site_uses(OWN, "6.1-64")["write_cr3"]
+    assert (use.becomes, use.over, use.calls) == ("lost", {"ALTERNATIVE !XENPV": 3}, 1)
+    assert use.told == (
         "write_cr3 is yours, but 3 of 3 sites are inlined over it by ALTERNATIVE !XENPV; "
         "declare forces=frozenset({'XENPV'}) to have it called"
     )
 
 
 def test_what_is_advised_helps() -> None:
-    found = fates(attrs.evolve(OWN, forces=frozenset({"XENPV"})), "6.1-64")
-    assert [(fate.becomes, fate.told) for fate in found.values()] == [("called", "")]
+    found = site_uses(attrs.evolve(OWN, forces=frozenset({"XENPV"})), "6.1-64")
+    assert [(use.becomes, use.told) for use in found.values()] == [("called", "")]
     assert found["write_cr3"].calls == 15
 
 
 @pytest.mark.parametrize("layout", ["2.6.23-lapic", "2.6.24", "2.6.24-pae"])
 def test_a_base_s_patchlet_stands_in_its_place(layout: str) -> None:
     advice = "native.patch puts it there: have a patch of your own that leaves it to patch_default"
-    assert fates(OWN, layout)["write_cr3"].told == OVER_BY_PATCHLET + advice
+    assert site_uses(OWN, layout)["write_cr3"].told == OVER_BY_PATCHLET + advice
 
 
 def test_its_own_patch_put_the_base_s_patchlet_there() -> None:
     advice = "your patch puts it there: let it leave write_cr3 to patch_default"
-    assert fates(attrs.evolve(OWN, ops=Patching), "2.6.24")["write_cr3"].told == OVER_BY_PATCHLET + advice
+    assert site_uses(attrs.evolve(OWN, ops=Patching), "2.6.24")["write_cr3"].told == OVER_BY_PATCHLET + advice
 
 
 def test_its_own_patchlet_is_no_loss() -> None:
     own = attrs.evolve(OWN, patchlets=tuple(one for one in BACKENDS["native"].patchlets if one.op == "write_cr3"))
-    fate = fates(own, "2.6.24")["write_cr3"]
-    assert (fate.becomes, fate.inlined, fate.told) == ("inlined", 3, "")
+    use = site_uses(own, "2.6.24")["write_cr3"]
+    assert (use.becomes, use.inlined, use.told) == ("inlined", 3, "")
 
 
 def test_another_patchlet_of_its_own_is_lost_too() -> None:
     nothing = Patchlet("write_cr3", asm="nop", code="90")
-    assert fates(attrs.evolve(OWN, patchlets=(nothing,)), "2.6.24")["write_cr3"].told.startswith(OVER_BY_PATCHLET)
+    assert site_uses(attrs.evolve(OWN, patchlets=(nothing,)), "2.6.24")["write_cr3"].told.startswith(OVER_BY_PATCHLET)
 
 
 @pytest.mark.parametrize(("field", "form"), [("nops", "nop"), ("empty", "empty")])
@@ -105,7 +105,7 @@ def test_ops_that_do_nothing_are_lost_likewise(field: str, form: str) -> None:
     own = Backend(name="own", api=2, base="native", **{field: frozenset({"clts", "load_tls"})})
     with Session.of_builtin("2.6.24", "own", backends={**BACKENDS, "own": own}) as session:
         session.switchboard.apply_paravirt()
-        found = session.switchboard.fates()
+        found = session.switchboard.site_uses()
     assert (found["clts"].becomes, found["load_tls"].becomes) == ("lost", form)
     assert found["clts"].told.startswith("clts is yours, but 2 of 2 sites are inlined over it by native's patchlet")
     assert not found["load_tls"].told
@@ -113,19 +113,19 @@ def test_ops_that_do_nothing_are_lost_likewise(field: str, form: str) -> None:
 
 def test_no_call_at_all() -> None:
     own = attrs.evolve(OWN, ops=Several)
-    alone, both = (fates(own, "2.6.24", vcpus)["flush_tlb_others"] for vcpus in (1, 2))
+    alone, both = (site_uses(own, "2.6.24", vcpus)["flush_tlb_others"] for vcpus in (1, 2))
     assert alone.told == "flush_tlb_others is yours, but the guest never called it at any of its 2 sites"
     assert (both.becomes, both.told) == ("called", "")
 
 
 def test_an_unpatched_guest_calls_everything() -> None:
-    assert fates(OWN, "2.6.24", cmdline="noreplace-paravirt")["write_cr3"].becomes == "called"
+    assert site_uses(OWN, "2.6.24", cmdline="noreplace-paravirt")["write_cr3"].becomes == "called"
 
 
 def test_who_is_switched_to_from_outside_is_nobody_s_own() -> None:
     with Session.of_builtin("6.1-64", "own", backends={**BACKENDS, "own": OWN}) as session:
         session.switchboard.switch("write_cr3", "native", by="test")
-        assert not session.switchboard.fates()
+        assert not session.switchboard.site_uses()
 
 
 def _there() -> list[tuple[str, str]]:
@@ -141,9 +141,9 @@ def _layouts(backend: Backend) -> list[str]:
 def test_nothing_of_the_backends_here_is_lost(name: str, layout: str) -> None:
     with Session.of_builtin(layout, name, backends=BACKENDS) as session:
         session.switchboard.apply_paravirt()
-        found = session.switchboard.fates()
+        found = session.switchboard.site_uses()
     assert found
-    assert not [fate.told for fate in found.values() if fate.over]
+    assert not [use.told for use in found.values() if use.over]
 
 
 def test_own_calls_are_those_of_its_own_hooks() -> None:

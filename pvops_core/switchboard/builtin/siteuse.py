@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pvops_core.patching.context import PatchContext
     from pvops_core.patching.patchlets import Patchlet
     from pvops_core.patching.poke import Poker
-    from pvops_core.switchboard.builtin.siteindex import Shape
+    from pvops_core.switchboard.builtin.siteindex import SiteGroup
     from pvops_core.switchboard.builtin.text import SwitchableText
     from pvops_core.switchboard.implementations import BoundBackend, Implementation
 
@@ -31,8 +31,8 @@ other code stands in its place at some sites, or at all."""
 
 
 @attrs.frozen
-class Fate:
-    """What has become of one op that a backend has itself.
+class SiteUse:
+    """What stands at the call sites of one op that a backend has itself.
 
     Attributes:
         op: the op.
@@ -95,7 +95,7 @@ class _Over:
 
 
 @attrs.frozen
-class Fates:
+class SiteUses:
     """Looks at a guest's sites as they are now.
 
     Attributes:
@@ -114,17 +114,17 @@ class Fates:
     features: frozenset[int]
     patch: Implementation
 
-    def of(self, own: Mapping[str, Implementation], calls: Mapping[str, int]) -> dict[str, Fate]:
-        """The fate of every op that the backend has itself.
+    def of(self, own: Mapping[str, Implementation], calls: Mapping[str, int]) -> dict[str, SiteUse]:
+        """What stands at the sites of every op that the backend has itself.
 
         Args:
             own: what it has, by op.
             calls: calls that its hooks have served.
         """
         patchlets = [(each.backend.name, select(each.backend.patchlets, self.text.layout)) for each in self.chain]
-        return {op: self._fate(one, calls.get(op, 0), patchlets) for op, one in own.items()}
+        return {op: self._use(one, calls.get(op, 0), patchlets) for op, one in own.items()}
 
-    def _fate(self, own: Implementation, calls: int, patchlets: Sequence[tuple[str, Mapping[str, Patchlet]]]) -> Fate:
+    def _use(self, own: Implementation, calls: int, patchlets: Sequence[tuple[str, Mapping[str, Patchlet]]]) -> SiteUse:
         candidates = [(name, by_op[own.op]) for name, by_op in patchlets if own.op in by_op]
         over: Counter[str] = Counter()
         advice: dict[str, str] = {}
@@ -138,9 +138,9 @@ class Fates:
                 else:
                     over[found.by] += 1
                     advice[found.by] = found.advice
-        return Fate(own.op, own.form, calls, sites, over, advice, inlined, len(self.chain) > 1)
+        return SiteUse(own.op, own.form, calls, sites, over, advice, inlined, len(self.chain) > 1)
 
-    def _unlike(self, shape: Shape) -> Iterator[tuple[int, bytes]]:
+    def _unlike(self, shape: SiteGroup) -> Iterator[tuple[int, bytes]]:
         """The sites that neither are as built nor lead to what the slot holds: address, bytes now."""
         rows = zip(
             shape.addresses.tolist(), shape.original, self.poker.read(shape.addresses, shape.length), strict=True
