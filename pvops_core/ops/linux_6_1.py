@@ -1,4 +1,4 @@
-"""The ops of Linux 6.1, 64-bit and 32-bit.
+"""The table of Linux 6.1: its ops in order, of which a 32-bit kernel has some.
 
 Prototypes as in ``arch/x86/include/asm/paravirt_types.h`` and, for callee-save ops, whose struct shows none,
 as the inline functions of ``asm/paravirt.h`` call them. Argument names missing there are those of the native
@@ -7,16 +7,19 @@ implementation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from functools import cache
-from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
-from pvops_core.ops.declare import declare
-from pvops_core.ops.model import Clobber, Convention, Op
+from pvops_core.ops.declare import in_order
 
-_HEADER = "arch/x86/include/asm/paravirt_types.h (6.1)"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-_C = {
+    from pvops_core.ops.model import Convention, Op
+
+_HEADER: Final = "arch/x86/include/asm/paravirt_types.h (6.1)"
+
+_OPS: Final = {
     "cpu": [
         "void io_delay(void)",
         "unsigned long get_debugreg(int regno)",
@@ -50,6 +53,9 @@ _C = {
         "void end_context_switch(struct task_struct *next)",
     ],
     "irq": [
+        "unsigned long save_fl(void)",
+        "void irq_disable(void)",
+        "void irq_enable(void)",
         "void safe_halt(void)",
         "void halt(void)",
     ],
@@ -61,6 +67,7 @@ _C = {
         "void tlb_remove_table(struct mmu_gather *tlb, void *table)",
         "void exit_mmap(struct mm_struct *mm)",
         "void notify_page_enc_status_changed(unsigned long pfn, int npages, bool enc)",
+        "unsigned long read_cr2(void)",
         "void write_cr2(unsigned long cr2)",
         "unsigned long read_cr3(void)",
         "void write_cr3(unsigned long cr3)",
@@ -80,8 +87,18 @@ _C = {
         "void set_pmd(pmd_t *pmdp, pmd_t pmdval)",
         "pte_t ptep_modify_prot_start(struct vm_area_struct *vma, unsigned long addr, pte_t *ptep)",
         "void ptep_modify_prot_commit(struct vm_area_struct *vma, unsigned long addr, pte_t *ptep, pte_t pte)",
+        "pteval_t pte_val(pte_t pte)",
+        "pte_t make_pte(pteval_t val)",
+        "pgdval_t pgd_val(pgd_t pgd)",
+        "pgd_t make_pgd(pgdval_t val)",
         "void set_pud(pud_t *pudp, pud_t pudval)",
+        "pmdval_t pmd_val(pmd_t pmd)",
+        "pmd_t make_pmd(pmdval_t val)",
+        "pudval_t pud_val(pud_t pud)",
+        "pud_t make_pud(pudval_t val)",
         "void set_p4d(p4d_t *p4dp, p4d_t p4dval)",
+        "p4dval_t p4d_val(p4d_t p4d)",
+        "p4d_t make_p4d(p4dval_t val)",
         "void set_pgd(pgd_t *pgdp, pgd_t pgdval)",
         "void mmu_lazy_mode_enter(void)",
         "void mmu_lazy_mode_leave(void)",
@@ -90,47 +107,29 @@ _C = {
     ],
     "lock": [
         "void queued_spin_lock_slowpath(struct qspinlock *lock, u32 val)",
+        "void queued_spin_unlock(struct qspinlock *lock)",
         "void lock_wait(u8 *ptr, u8 val)",
         "void lock_kick(int cpu_nr)",
-    ],
-}
-
-_CALLEE_SAVE = {
-    "irq": [
-        "unsigned long save_fl(void)",
-        "void irq_disable(void)",
-        "void irq_enable(void)",
-    ],
-    "mmu": [
-        "unsigned long read_cr2(void)",
-        "pteval_t pte_val(pte_t pte)",
-        "pte_t make_pte(pteval_t val)",
-        "pgdval_t pgd_val(pgd_t pgd)",
-        "pgd_t make_pgd(pgdval_t val)",
-        "pmdval_t pmd_val(pmd_t pmd)",
-        "pmd_t make_pmd(pmdval_t val)",
-        "pudval_t pud_val(pud_t pud)",
-        "pud_t make_pud(pudval_t val)",
-        "p4dval_t p4d_val(p4d_t p4d)",
-        "p4d_t make_p4d(p4dval_t val)",
-    ],
-    "lock": [
-        "void queued_spin_unlock(struct qspinlock *lock)",
         "bool vcpu_is_preempted(long cpu_nr)",
     ],
 }
+"""In the order of struct paravirt_patch_template, with CONFIG_PARAVIRT_XXL."""
+
+_CALLEE_SAVE: Final = frozenset({
+    "save_fl", "irq_disable", "irq_enable", "read_cr2", "pte_val", "make_pte", "pgd_val", "make_pgd", "pmd_val",
+    "make_pmd", "pud_val", "make_pud", "p4d_val", "make_p4d", "queued_spin_unlock", "vcpu_is_preempted",
+})  # fmt: skip
+"""Those that are a struct paravirt_callee_save."""
+
+WITHOUT_XXL: Final = frozenset({
+    "io_delay", "flush_tlb_user", "flush_tlb_kernel", "flush_tlb_one_user", "flush_tlb_multi", "tlb_remove_table",
+    "exit_mmap", "notify_page_enc_status_changed", "queued_spin_lock_slowpath", "queued_spin_unlock", "lock_wait",
+    "lock_kick", "vcpu_is_preempted",
+})  # fmt: skip
+"""What is left without CONFIG_PARAVIRT_XXL, which Xen PV alone selects: no 32-bit kernel has had it since 5.9."""
 
 
 @cache
 def ops(convention: Convention) -> Mapping[str, Op]:
-    """The ops with the C calling convention of the machine: SYSV or REGPARM3."""
-
-    def declared() -> Iterator[Op]:
-        for group, declarations in _C.items():
-            for text in declarations:
-                yield declare(group, _HEADER, text, convention)
-        for group, declarations in _CALLEE_SAVE.items():
-            for text in declarations:
-                yield declare(group, _HEADER, text, Convention.CALLEE_SAVE, Clobber.EAX)
-
-    return MappingProxyType({op.name: op for op in declared()})
+    """The ops in the table's order, with the C calling convention of the machine: SYSV or REGPARM3."""
+    return in_order(_HEADER, _OPS, convention, _CALLEE_SAVE)
