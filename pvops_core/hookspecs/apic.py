@@ -18,8 +18,6 @@ def apic_write(cpu: Vcpu, reg: int, v: int) -> None:
         cpu: the calling vCPU.
         reg: unsigned long; offset in the APIC's page in bytes, a multiple of 16.
         v: unsigned long; the value, 32 bits wide.
-
-    Source: pv_apic_ops.apic_write (2.6.24).
     """
 
 
@@ -31,8 +29,6 @@ def apic_write_atomic(cpu: Vcpu, reg: int, v: int) -> None:
         cpu: the calling vCPU.
         reg: unsigned long; offset in the APIC's page in bytes, a multiple of 16.
         v: unsigned long; the value, 32 bits wide.
-
-    Source: pv_apic_ops.apic_write_atomic (2.6.24).
     """
 
 
@@ -46,8 +42,6 @@ def apic_read(cpu: Vcpu, reg: int) -> int | None:
 
     Returns:
         unsigned long: the value, 32 bits wide.
-
-    Source: pv_apic_ops.apic_read (2.6.24).
     """
 
 
@@ -58,7 +52,7 @@ def setup_boot_clock(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_apic_ops.setup_boot_clock (2.6.24); native: setup_boot_APIC_clock.
+    Native: setup_boot_APIC_clock.
     """
 
 
@@ -69,7 +63,7 @@ def setup_secondary_clock(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_apic_ops.setup_secondary_clock (2.6.24); native: setup_secondary_APIC_clock.
+    Native: setup_secondary_APIC_clock.
     """
 
 
@@ -82,6 +76,4 @@ def startup_ipi_hook(cpu: Vcpu, phys_apicid: int, start_eip: int, start_esp: int
         phys_apicid: int; APIC number of the CPU to be started.
         start_eip: unsigned long; guest-virtual address of its first instruction.
         start_esp: unsigned long; its first stack pointer.
-
-    Source: pv_apic_ops.startup_ipi_hook (2.6.24).
     """

@@ -23,8 +23,6 @@ def get_debugreg(cpu: Vcpu, regno: int) -> int | None:
 
     Returns:
         unsigned long: the register.
-
-    Source: pv_cpu_ops.get_debugreg.
     """
 
 
@@ -36,8 +34,6 @@ def set_debugreg(cpu: Vcpu, regno: int, value: int) -> None:
         cpu: the calling vCPU.
         regno: int; 0 to 3, 6 or 7.
         value: unsigned long; a linear address for 0 to 3, else flags.
-
-    Source: pv_cpu_ops.set_debugreg.
     """
 
 
@@ -48,7 +44,7 @@ def clts(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_cpu_ops.clts; gone with lazy FPU switching.
+    Gone with lazy FPU switching.
     """
 
 
@@ -61,8 +57,6 @@ def read_cr0(cpu: Vcpu) -> int | None:
 
     Returns:
         unsigned long: CR0 as the guest should see it.
-
-    Source: pv_cpu_ops.read_cr0.
     """
 
 
@@ -76,8 +70,6 @@ def write_cr0(cpu: Vcpu, cr0: int) -> None:
 
     Raises:
         GuestFault: #GP for a combination that the processor refuses.
-
-    Source: pv_cpu_ops.write_cr0.
     """
 
 
@@ -90,8 +82,6 @@ def read_cr4_safe(cpu: Vcpu) -> int | None:
 
     Returns:
         unsigned long: CR4 as the guest should see it, or 0.
-
-    Source: pv_cpu_ops.read_cr4_safe (2.6.24).
     """
 
 
@@ -104,8 +94,6 @@ def read_cr4(cpu: Vcpu) -> int | None:
 
     Returns:
         unsigned long: CR4 as the guest should see it.
-
-    Source: pv_cpu_ops.read_cr4 (2.6.24).
     """
 
 
@@ -119,8 +107,6 @@ def write_cr4(cpu: Vcpu, cr4: int) -> None:
 
     Raises:
         GuestFault: #GP for bits that the processor does not have.
-
-    Source: pv_cpu_ops.write_cr4.
     """
 
 
@@ -130,8 +116,6 @@ def wbinvd(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_cpu_ops.wbinvd.
     """
 
 
@@ -145,8 +129,6 @@ def cpuid(cpu: Vcpu, eax: int, ebx: int, ecx: int, edx: int) -> None:
         ebx: unsigned int *; guest-virtual address for EBX.
         ecx: unsigned int *; guest-virtual address of the sub-leaf, then of ECX.
         edx: unsigned int *; guest-virtual address for EDX.
-
-    Source: pv_cpu_ops.cpuid.
     """
 
 
@@ -165,8 +147,6 @@ def read_msr(cpu: Vcpu, msr: int, err: int) -> int | None:
 
     Raises:
         GuestFault: #GP if there is no such register and ``err`` is 0.
-
-    Source: pv_cpu_ops.read_msr (2.6.24; asm/paravirt_types.h 6.1, 7.2).
     """
 
 
@@ -187,7 +167,7 @@ def write_msr(cpu: Vcpu, msr: int, low: int, high: int, val: int) -> int | None:
     Raises:
         GuestFault: #GP in the 6.1 and later layouts if the write was refused.
 
-    Source: pv_cpu_ops.write_msr; 2.6 declares one u64 and passes the two halves, 6.1 takes halves, 7.2 one u64.
+    2.6 declares one u64 and passes the two halves, 6.1 takes halves, 7.2 one u64.
     """
 
 
@@ -205,8 +185,6 @@ def read_msr_safe(cpu: Vcpu, msr: int, err: int, val: int) -> int | None:
 
     Returns:
         u64: the register; 0 if there is none. In the 7.2 layouts int: 0, or -EIO if there is no such register.
-
-    Source: pv_cpu_ops.read_msr_safe (asm/paravirt_types.h 6.1, 7.2).
     """
 
 
@@ -223,8 +201,6 @@ def write_msr_safe(cpu: Vcpu, msr: int, low: int, high: int, val: int) -> int | 
 
     Returns:
         int: 0, or -EIO if the write was refused.
-
-    Source: pv_cpu_ops.write_msr_safe (asm/paravirt_types.h 6.1, 7.2).
     """
 
 
@@ -237,8 +213,6 @@ def read_tsc(cpu: Vcpu) -> int | None:
 
     Returns:
         u64: cycles since reset, from the machine's virtual clock.
-
-    Source: pv_cpu_ops.read_tsc (2.6.24).
     """
 
 
@@ -256,7 +230,7 @@ def read_pmc(cpu: Vcpu, counter: int) -> int | None:
     Raises:
         GuestFault: #GP if there is no such counter.
 
-    Source: pv_cpu_ops.read_pmc; 2.6 declares no argument and passes the counter.
+    2.6 declares no argument and passes the counter.
     """
 
 
@@ -267,8 +241,6 @@ def set_iopl_mask(cpu: Vcpu, mask: int) -> None:
     Args:
         cpu: the calling vCPU.
         mask: unsigned int; the level in bits 12 and 13, as in EFLAGS.
-
-    Source: pv_cpu_ops.set_iopl_mask (2.6.24).
     """
 
 
@@ -278,8 +250,6 @@ def io_delay(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_cpu_ops.io_delay.
     """
 
 
@@ -289,8 +259,6 @@ def invalidate_io_bitmap(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_cpu_ops.invalidate_io_bitmap (asm/paravirt_types.h 6.1).
     """
 
 
@@ -300,8 +268,6 @@ def update_io_bitmap(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_cpu_ops.update_io_bitmap (asm/paravirt_types.h 6.1).
     """
 
 
@@ -312,8 +278,6 @@ def start_context_switch(cpu: Vcpu, prev: int) -> None:
     Args:
         cpu: the calling vCPU.
         prev: struct task_struct *; guest-virtual address of the task that is left.
-
-    Source: pv_cpu_ops.start_context_switch (asm/paravirt_types.h 6.1).
     """
 
 
@@ -324,8 +288,6 @@ def end_context_switch(cpu: Vcpu, next: int) -> None:
     Args:
         cpu: the calling vCPU.
         next: struct task_struct *; guest-virtual address of the task that is entered.
-
-    Source: pv_cpu_ops.end_context_switch (asm/paravirt_types.h 6.1).
     """
 
 
@@ -335,8 +297,6 @@ def cpu_lazy_mode_enter(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_cpu_ops.lazy_mode.enter (2.6.24).
     """
 
 
@@ -346,8 +306,6 @@ def cpu_lazy_mode_leave(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_cpu_ops.lazy_mode.leave (2.6.24).
     """
 
 
@@ -360,7 +318,7 @@ def irq_enable_sysexit(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_cpu_ops.irq_enable_sysexit (2.6.24); native: sti; sysexit.
+    Native: sti; sysexit.
     """
 
 
@@ -374,5 +332,5 @@ def iret(cpu: Vcpu) -> None:
     Raises:
         GuestFault: what the processor raises for a frame that it refuses.
 
-    Source: pv_cpu_ops.iret (2.6.24); native: iret.
+    Native: iret.
     """

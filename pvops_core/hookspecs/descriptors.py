@@ -16,8 +16,6 @@ def load_tr_desc(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_cpu_ops.load_tr_desc.
     """
 
 
@@ -32,8 +30,6 @@ def load_gdt(cpu: Vcpu, dtr: int) -> None:
 
     Raises:
         GuestFault: #GP if the platform does not accept the table.
-
-    Source: pv_cpu_ops.load_gdt.
     """
 
 
@@ -45,8 +41,6 @@ def load_idt(cpu: Vcpu, dtr: int) -> None:
         cpu: the calling vCPU.
         dtr: const struct desc_ptr * (2.6: const struct Xgt_desc_struct *); guest-virtual address of u16
             limit, then base, unaligned.
-
-    Source: pv_cpu_ops.load_idt.
     """
 
 
@@ -57,8 +51,6 @@ def store_gdt(cpu: Vcpu, dtr: int) -> None:
     Args:
         cpu: the calling vCPU.
         dtr: struct Xgt_desc_struct *; guest-virtual address that receives u16 limit, then base, unaligned.
-
-    Source: pv_cpu_ops.store_gdt (2.6.24).
     """
 
 
@@ -69,8 +61,6 @@ def store_idt(cpu: Vcpu, dtr: int) -> None:
     Args:
         cpu: the calling vCPU.
         dtr: struct Xgt_desc_struct *; guest-virtual address that receives u16 limit, then base, unaligned.
-
-    Source: pv_cpu_ops.store_idt (2.6.24).
     """
 
 
@@ -82,8 +72,6 @@ def set_ldt(cpu: Vcpu, desc: int, entries: int) -> None:
         cpu: the calling vCPU.
         desc: const void *; guest-virtual address of the table.
         entries: unsigned int; number of descriptors; 0 for no LDT.
-
-    Source: pv_cpu_ops.set_ldt.
     """
 
 
@@ -96,8 +84,6 @@ def store_tr(cpu: Vcpu) -> int | None:
 
     Returns:
         unsigned long: the selector.
-
-    Source: pv_cpu_ops.store_tr.
     """
 
 
@@ -109,8 +95,6 @@ def load_tls(cpu: Vcpu, t: int, cpu_nr: int) -> None:
         cpu: the calling vCPU.
         t: struct thread_struct *; guest-virtual address; the three 8-byte descriptors come first in it.
         cpu_nr: unsigned int; number of the CPU whose GDT is written: the caller's own.
-
-    Source: pv_cpu_ops.load_tls.
     """
 
 
@@ -121,8 +105,6 @@ def load_gs_index(cpu: Vcpu, idx: int) -> None:
     Args:
         cpu: the calling vCPU.
         idx: unsigned int; the selector.
-
-    Source: pv_cpu_ops.load_gs_index (asm/paravirt_types.h 6.1).
     """
 
 
@@ -137,8 +119,6 @@ def write_ldt_entry(cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc
         low: u32; its first word (2.6); 0 in the 6.1 layouts.
         high: u32; its second word (2.6); 0 in the 6.1 layouts.
         desc: const void *; guest-virtual address of the 8-byte descriptor (6.1); 0 in the 2.6 layouts.
-
-    Source: pv_cpu_ops.write_ldt_entry.
     """
 
 
@@ -155,8 +135,6 @@ def write_gdt_entry(cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc
         desc: const void *; guest-virtual address of the descriptor (6.1); 0 in the 2.6 layouts.
         size: int; DESC_TSS (0x9), DESC_LDT (0x2) or DESCTYPE_S (0x10): the first two are 16 bytes on x86_64;
             0 in the 2.6 layouts.
-
-    Source: pv_cpu_ops.write_gdt_entry.
     """
 
 
@@ -172,8 +150,6 @@ def write_idt_entry(cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, gate
         high: u32; second word of the gate (2.6); 0 in the 6.1 layouts.
         gate: const gate_desc *; guest-virtual address of the gate, 16 bytes on x86_64 (6.1); 0 in the 2.6
             layouts.
-
-    Source: pv_cpu_ops.write_idt_entry.
     """
 
 
@@ -185,8 +161,6 @@ def alloc_ldt(cpu: Vcpu, ldt: int, entries: int) -> None:
         cpu: the calling vCPU.
         ldt: struct desc_struct *; guest-virtual address of the table.
         entries: unsigned int; number of descriptors.
-
-    Source: pv_cpu_ops.alloc_ldt (asm/paravirt_types.h 6.1).
     """
 
 
@@ -198,8 +172,6 @@ def free_ldt(cpu: Vcpu, ldt: int, entries: int) -> None:
         cpu: the calling vCPU.
         ldt: struct desc_struct *; guest-virtual address of the table.
         entries: unsigned int; number of descriptors.
-
-    Source: pv_cpu_ops.free_ldt (asm/paravirt_types.h 6.1).
     """
 
 
@@ -213,7 +185,7 @@ def load_esp0(cpu: Vcpu, tss: int, thread: int) -> None:
             selector) at 16.
         thread: struct thread_struct *; guest-virtual address; esp0 at 24, sysenter_cs at 28.
 
-    Source: pv_cpu_ops.load_esp0 (2.6.24); asm-i386/processor.h.
+    Source: asm-i386/processor.h.
     """
 
 
@@ -224,6 +196,4 @@ def load_sp0(cpu: Vcpu, sp0: int) -> None:
     Args:
         cpu: the calling vCPU.
         sp0: unsigned long; guest-virtual address of the stack's top.
-
-    Source: pv_cpu_ops.load_sp0 (asm/paravirt_types.h 6.1).
     """

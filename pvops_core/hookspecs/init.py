@@ -18,8 +18,6 @@ def kernel_rpl() -> int | None:
     Returns:
         unsigned int: 0 on bare hardware, 1 under Xen and lguest on i386. Segment selectors of the kernel
         carry it.
-
-    Source: paravirt_ops.kernel_rpl (2.6.23); pv_info.kernel_rpl (2.6.24).
     """
 
 
@@ -29,8 +27,6 @@ def shared_kernel_pmd() -> int | None:
 
     Returns:
         int: 1 to share (bare hardware), 0 where each top-level table needs a copy of its own (Xen).
-
-    Source: paravirt_ops.shared_kernel_pmd (2.6.23); pv_info.shared_kernel_pmd (2.6.24).
     """
 
 
@@ -40,8 +36,6 @@ def paravirt_enabled() -> int | None:
 
     Returns:
         int: 0 on bare hardware, else 1. The kernel then leaves out probes of a PC's legacy devices.
-
-    Source: paravirt_ops.paravirt_enabled (2.6.23); pv_info.paravirt_enabled (2.6.24).
     """
 
 
@@ -51,8 +45,6 @@ def name() -> str | None:
 
     Returns:
         ASCII text; the guest gets a const char * to a copy.
-
-    Source: paravirt_ops.name (2.6.23); pv_info.name (2.6.24).
     """
 
 
@@ -79,7 +71,7 @@ def patch(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr:
     Raises:
         PatchError: the code for this site cannot be made.
 
-    Source: pv_init_ops.patch; the address argument came with ab144f5ec64c (2.6.23).
+    The address argument came with ab144f5ec64c (2.6.23).
     """
 
 
@@ -93,7 +85,7 @@ def memory_setup(cpu: Vcpu) -> int | None:
     Returns:
         char *: guest-virtual address of the name of the map's source, printed by the kernel; 0 for none.
 
-    Source: pv_init_ops.memory_setup (2.6.24); native: machine_specific_memory_setup.
+    Native: machine_specific_memory_setup.
     """
 
 
@@ -104,7 +96,7 @@ def post_allocator_init(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_init_ops.post_allocator_init (2.6.24); Xen pins init_mm here.
+    Xen pins init_mm here.
     """
 
 
@@ -115,5 +107,5 @@ def banner(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_init_ops.banner (2.6.24); native: default_banner.
+    Native: default_banner.
     """

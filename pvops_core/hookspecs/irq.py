@@ -20,7 +20,7 @@ def save_fl(cpu: Vcpu) -> int | None:
     Returns:
         unsigned long: bit 9 (X86_EFLAGS_IF) is set if interrupts are enabled; the other bits mean nothing.
 
-    Source: pv_irq_ops.save_fl; callee-save since 2.6.30.
+    Callee-save since 2.6.30.
     """
 
 
@@ -32,7 +32,7 @@ def restore_fl(cpu: Vcpu, flags: int) -> None:
         cpu: the calling vCPU.
         flags: unsigned long; bit 9 (X86_EFLAGS_IF) enables interrupts, the other bits mean nothing.
 
-    Source: pv_irq_ops.restore_fl; gone in 5.12 (irq_enable does it).
+    Gone in 5.12 (irq_enable does it).
     """
 
 
@@ -43,7 +43,7 @@ def irq_disable(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_irq_ops.irq_disable; callee-save since 2.6.30.
+    Callee-save since 2.6.30.
     """
 
 
@@ -54,7 +54,7 @@ def irq_enable(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_irq_ops.irq_enable; callee-save since 2.6.30.
+    Callee-save since 2.6.30.
     """
 
 
@@ -65,7 +65,7 @@ def safe_halt(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_irq_ops.safe_halt; native: sti; hlt.
+    Native: sti; hlt.
     """
 
 
@@ -76,5 +76,5 @@ def halt(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_irq_ops.halt; native: hlt.
+    Native: hlt.
     """

@@ -20,7 +20,7 @@ def queued_spin_lock_slowpath(cpu: Vcpu, lock: int, val: int) -> None:
             queue tail.
         val: u32; the lock word as that exchange saw it.
 
-    Source: pv_lock_ops.queued_spin_lock_slowpath (asm/paravirt_types.h); kernel/locking/qspinlock.c.
+    Source: kernel/locking/qspinlock.c.
     """
 
 
@@ -31,8 +31,6 @@ def queued_spin_unlock(cpu: Vcpu, lock: int) -> None:
     Args:
         cpu: the calling vCPU.
         lock: struct qspinlock *; guest-virtual address of the lock, whose locked byte becomes 0.
-
-    Source: pv_lock_ops.queued_spin_unlock (asm/paravirt_types.h).
     """
 
 
@@ -47,7 +45,7 @@ def lock_wait(cpu: Vcpu, ptr: int, val: int) -> None:
         ptr: u8 *; guest-virtual address of the byte.
         val: u8; the value with which to sleep.
 
-    Source: pv_lock_ops.wait (asm/paravirt_types.h); xen_qlock_wait, kvm_wait.
+    Source: xen_qlock_wait, kvm_wait.
     """
 
 
@@ -59,7 +57,7 @@ def lock_kick(cpu: Vcpu, cpu_nr: int) -> None:
         cpu: the calling vCPU.
         cpu_nr: int; number of the vCPU to wake.
 
-    Source: pv_lock_ops.kick (asm/paravirt_types.h); xen_qlock_kick, kvm_kick_cpu.
+    Source: xen_qlock_kick, kvm_kick_cpu.
     """
 
 
@@ -74,5 +72,5 @@ def vcpu_is_preempted(cpu: Vcpu, cpu_nr: int) -> int | None:
     Returns:
         bool: 1 if it is not running, 0 if it is or that is not known.
 
-    Source: pv_lock_ops.vcpu_is_preempted (asm/paravirt_types.h); xen_vcpu_stolen, __kvm_vcpu_is_preempted.
+    Source: xen_vcpu_stolen, __kvm_vcpu_is_preempted.
     """

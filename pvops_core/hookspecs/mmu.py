@@ -22,8 +22,6 @@ def read_cr2(cpu: Vcpu) -> int | None:
 
     Returns:
         unsigned long: the linear address.
-
-    Source: pv_mmu_ops.read_cr2.
     """
 
 
@@ -34,8 +32,6 @@ def write_cr2(cpu: Vcpu, cr2: int) -> None:
     Args:
         cpu: the calling vCPU.
         cr2: unsigned long; the linear address.
-
-    Source: pv_mmu_ops.write_cr2.
     """
 
 
@@ -49,8 +45,6 @@ def read_cr3(cpu: Vcpu) -> int | None:
     Returns:
         unsigned long: what write_cr3 was last given: a guest-physical address with flags, also where the real
         CR3 holds another.
-
-    Source: pv_mmu_ops.read_cr3.
     """
 
 
@@ -67,8 +61,6 @@ def write_cr3(cpu: Vcpu, cr3: int) -> None:
 
     Raises:
         GuestFault: #GP for a base that the platform refuses.
-
-    Source: pv_mmu_ops.write_cr3.
     """
 
 
@@ -80,8 +72,6 @@ def activate_mm(cpu: Vcpu, prev: int, next: int) -> None:
         cpu: the calling vCPU.
         prev: struct mm_struct *; guest-virtual address of the space that is left.
         next: struct mm_struct *; guest-virtual address of the space that is entered.
-
-    Source: pv_mmu_ops.activate_mm.
     """
 
 
@@ -93,8 +83,6 @@ def dup_mmap(cpu: Vcpu, oldmm: int, mm: int) -> None:
         cpu: the calling vCPU.
         oldmm: struct mm_struct *; guest-virtual address of the parent's space.
         mm: struct mm_struct *; guest-virtual address of the copy.
-
-    Source: pv_mmu_ops.dup_mmap.
     """
 
 
@@ -107,8 +95,6 @@ def enter_mmap(cpu: Vcpu, mm: int) -> None:
     Args:
         cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space that is entered.
-
-    Source: pv_mmu_ops.enter_mmap (asm/paravirt_types.h 6.12).
     """
 
 
@@ -119,8 +105,6 @@ def exit_mmap(cpu: Vcpu, mm: int) -> None:
     Args:
         cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
-
-    Source: pv_mmu_ops.exit_mmap.
     """
 
 
@@ -131,7 +115,7 @@ def flush_tlb_user(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_mmu_ops.flush_tlb_user; native: reload CR3.
+    Native: reload CR3.
     """
 
 
@@ -142,7 +126,7 @@ def flush_tlb_kernel(cpu: Vcpu) -> None:
     Args:
         cpu: the calling vCPU.
 
-    Source: pv_mmu_ops.flush_tlb_kernel; native: toggle CR4.PGE.
+    Native: toggle CR4.PGE.
     """
 
 
@@ -154,7 +138,7 @@ def flush_tlb_single(cpu: Vcpu, addr: int) -> None:
         cpu: the calling vCPU.
         addr: unsigned long; a linear address in the page.
 
-    Source: pv_mmu_ops.flush_tlb_single (2.6.24); native: invlpg.
+    Native: invlpg.
     """
 
 
@@ -166,7 +150,7 @@ def flush_tlb_one_user(cpu: Vcpu, addr: int) -> None:
         cpu: the calling vCPU.
         addr: unsigned long; a linear address in the page.
 
-    Source: pv_mmu_ops.flush_tlb_one_user (asm/paravirt_types.h 6.1); native: invlpg.
+    Native: invlpg.
     """
 
 
@@ -180,8 +164,6 @@ def flush_tlb_others(cpu: Vcpu, cpus: int, mm: int, va: int) -> None:
             CPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         va: unsigned long; a linear address in the page, or all ones for the whole space.
-
-    Source: pv_mmu_ops.flush_tlb_others (2.6.24).
     """
 
 
@@ -196,7 +178,7 @@ def flush_tlb_multi(cpu: Vcpu, cpus: int, info: int) -> None:
         info: const struct flush_tlb_info *; guest-virtual address of mm (pointer), start, end (unsigned long,
             bytes), …
 
-    Source: pv_mmu_ops.flush_tlb_multi (asm/paravirt_types.h 6.1); asm/tlbflush.h.
+    Source: asm/tlbflush.h.
     """
 
 
@@ -208,8 +190,6 @@ def tlb_remove_table(cpu: Vcpu, tlb: int, table: int) -> None:
         cpu: the calling vCPU.
         tlb: struct mmu_gather *; guest-virtual address of the batch that it joins.
         table: void *; guest-virtual address of the table's struct page.
-
-    Source: pv_mmu_ops.tlb_remove_table (asm/paravirt_types.h 6.1).
     """
 
 
@@ -222,8 +202,6 @@ def notify_page_enc_status_changed(cpu: Vcpu, pfn: int, npages: int, enc: int) -
         pfn: unsigned long; number of the first page frame.
         npages: int; number of pages.
         enc: bool; 1 if they are now encrypted.
-
-    Source: pv_mmu_ops.notify_page_enc_status_changed (asm/paravirt_types.h 6.1).
     """
 
 
@@ -237,8 +215,6 @@ def pgd_alloc(cpu: Vcpu, mm: int) -> int | None:
 
     Returns:
         int: 0, or -ENOMEM, with which the space is not made.
-
-    Source: pv_mmu_ops.pgd_alloc (asm/paravirt_types.h 6.1).
     """
 
 
@@ -250,8 +226,6 @@ def pgd_free(cpu: Vcpu, mm: int, pgd: int) -> None:
         cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         pgd: pgd_t *; guest-virtual address of the table.
-
-    Source: pv_mmu_ops.pgd_free (asm/paravirt_types.h 6.1).
     """
 
 
@@ -263,8 +237,6 @@ def alloc_pt(cpu: Vcpu, mm: int, pfn: int) -> None:
         cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         pfn: u32; number of the page frame.
-
-    Source: pv_mmu_ops.alloc_pt (2.6.24).
     """
 
 
@@ -275,8 +247,6 @@ def alloc_pd(cpu: Vcpu, pfn: int) -> None:
     Args:
         cpu: the calling vCPU.
         pfn: u32; number of the page frame.
-
-    Source: pv_mmu_ops.alloc_pd (2.6.24).
     """
 
 
@@ -291,7 +261,7 @@ def alloc_pd_clone(cpu: Vcpu, pfn: int, clonepfn: int, start: int, count: int) -
         start: u32; first entry copied.
         count: u32; number of entries copied.
 
-    Source: pv_mmu_ops.alloc_pd_clone (2.6.24); VMI uses it.
+    VMI uses it.
     """
 
 
@@ -302,8 +272,6 @@ def release_pt(cpu: Vcpu, pfn: int) -> None:
     Args:
         cpu: the calling vCPU.
         pfn: u32; number of the page frame.
-
-    Source: pv_mmu_ops.release_pt (2.6.24).
     """
 
 
@@ -314,8 +282,6 @@ def release_pd(cpu: Vcpu, pfn: int) -> None:
     Args:
         cpu: the calling vCPU.
         pfn: u32; number of the page frame.
-
-    Source: pv_mmu_ops.release_pd (2.6.24).
     """
 
 
@@ -327,8 +293,6 @@ def alloc_pte(cpu: Vcpu, mm: int, pfn: int) -> None:
         cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         pfn: unsigned long; number of the page frame.
-
-    Source: pv_mmu_ops.alloc_pte (asm/paravirt_types.h 6.1).
     """
 
 
@@ -340,8 +304,6 @@ def alloc_pmd(cpu: Vcpu, mm: int, pfn: int) -> None:
         cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         pfn: unsigned long; number of the page frame.
-
-    Source: pv_mmu_ops.alloc_pmd (asm/paravirt_types.h 6.1).
     """
 
 
@@ -353,8 +315,6 @@ def alloc_pud(cpu: Vcpu, mm: int, pfn: int) -> None:
         cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         pfn: unsigned long; number of the page frame.
-
-    Source: pv_mmu_ops.alloc_pud (asm/paravirt_types.h 6.1).
     """
 
 
@@ -366,8 +326,6 @@ def alloc_p4d(cpu: Vcpu, mm: int, pfn: int) -> None:
         cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         pfn: unsigned long; number of the page frame.
-
-    Source: pv_mmu_ops.alloc_p4d (asm/paravirt_types.h 6.1).
     """
 
 
@@ -378,8 +336,6 @@ def release_pte(cpu: Vcpu, pfn: int) -> None:
     Args:
         cpu: the calling vCPU.
         pfn: unsigned long; number of the page frame.
-
-    Source: pv_mmu_ops.release_pte (asm/paravirt_types.h 6.1).
     """
 
 
@@ -390,8 +346,6 @@ def release_pmd(cpu: Vcpu, pfn: int) -> None:
     Args:
         cpu: the calling vCPU.
         pfn: unsigned long; number of the page frame.
-
-    Source: pv_mmu_ops.release_pmd (asm/paravirt_types.h 6.1).
     """
 
 
@@ -402,8 +356,6 @@ def release_pud(cpu: Vcpu, pfn: int) -> None:
     Args:
         cpu: the calling vCPU.
         pfn: unsigned long; number of the page frame.
-
-    Source: pv_mmu_ops.release_pud (asm/paravirt_types.h 6.1).
     """
 
 
@@ -414,8 +366,6 @@ def release_p4d(cpu: Vcpu, pfn: int) -> None:
     Args:
         cpu: the calling vCPU.
         pfn: unsigned long; number of the page frame.
-
-    Source: pv_mmu_ops.release_p4d (asm/paravirt_types.h 6.1).
     """
 
 
@@ -427,8 +377,6 @@ def set_lazy_mode(cpu: Vcpu, mode: int) -> None:
         cpu: the calling vCPU.
         mode: enum paravirt_lazy_mode; 0 NONE ends a batch, 1 MMU and 2 CPU begin one, 3 FLUSH brings it into
             effect and goes on.
-
-    Source: paravirt_ops.set_lazy_mode (2.6.23).
     """
 
 
@@ -438,8 +386,6 @@ def mmu_lazy_mode_enter(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_mmu_ops.lazy_mode.enter (2.6.24; asm/paravirt_types.h 6.1).
     """
 
 
@@ -449,8 +395,6 @@ def mmu_lazy_mode_leave(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_mmu_ops.lazy_mode.leave (2.6.24; asm/paravirt_types.h 6.1).
     """
 
 
@@ -460,8 +404,6 @@ def mmu_lazy_mode_flush(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_mmu_ops.lazy_mode.flush (asm/paravirt_types.h 6.1), lazy_mode_flush (7.2).
     """
 
 
@@ -476,6 +418,4 @@ def set_fixmap(cpu: Vcpu, idx: int, phys: int, flags: int) -> None:
         phys: phys_addr_t; guest-physical address in bytes; on Xen the number of a machine frame for some
             indices.
         flags: pgprot_t; page protection bits; 0 unmaps.
-
-    Source: pv_mmu_ops.set_fixmap (asm/paravirt_types.h 6.1).
     """

@@ -22,8 +22,6 @@ def set_pte(cpu: Vcpu, ptep: int, pteval: int) -> None:
         cpu: the calling vCPU.
         ptep: pte_t *; guest-virtual address of the entry.
         pteval: pte_t; the entry as it is to be stored.
-
-    Source: pv_mmu_ops.set_pte.
     """
 
 
@@ -37,8 +35,6 @@ def set_pte_at(cpu: Vcpu, mm: int, addr: int, ptep: int, pteval: int) -> None:
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
         pteval: pte_t; the entry as it is to be stored.
-
-    Source: pv_mmu_ops.set_pte_at (2.6.24).
     """
 
 
@@ -50,8 +46,6 @@ def set_pmd(cpu: Vcpu, pmdp: int, pmdval: int) -> None:
         cpu: the calling vCPU.
         pmdp: pmd_t *; guest-virtual address of the entry.
         pmdval: pmd_t; the entry as it is to be stored.
-
-    Source: pv_mmu_ops.set_pmd.
     """
 
 
@@ -63,8 +57,6 @@ def set_pud(cpu: Vcpu, pudp: int, pudval: int) -> None:
         cpu: the calling vCPU.
         pudp: pud_t *; guest-virtual address of the entry.
         pudval: pud_t; the entry as it is to be stored.
-
-    Source: pv_mmu_ops.set_pud.
     """
 
 
@@ -76,8 +68,6 @@ def set_p4d(cpu: Vcpu, p4dp: int, p4dval: int) -> None:
         cpu: the calling vCPU.
         p4dp: p4d_t *; guest-virtual address of the entry.
         p4dval: p4d_t; the entry as it is to be stored.
-
-    Source: pv_mmu_ops.set_p4d (asm/paravirt_types.h 6.1).
     """
 
 
@@ -89,8 +79,6 @@ def set_pgd(cpu: Vcpu, pgdp: int, pgdval: int) -> None:
         cpu: the calling vCPU.
         pgdp: pgd_t *; guest-virtual address of the entry.
         pgdval: pgd_t; the entry as it is to be stored.
-
-    Source: pv_mmu_ops.set_pgd (asm/paravirt_types.h 6.1).
     """
 
 
@@ -103,8 +91,6 @@ def pte_update(cpu: Vcpu, mm: int, addr: int, ptep: int) -> None:
         mm: struct mm_struct *; guest-virtual address of the space.
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
-
-    Source: pv_mmu_ops.pte_update (2.6.24).
     """
 
 
@@ -117,8 +103,6 @@ def pte_update_defer(cpu: Vcpu, mm: int, addr: int, ptep: int) -> None:
         mm: struct mm_struct *; guest-virtual address of the space.
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
-
-    Source: pv_mmu_ops.pte_update_defer (2.6.24).
     """
 
 
@@ -130,8 +114,6 @@ def set_pte_atomic(cpu: Vcpu, ptep: int, pteval: int) -> None:
         cpu: the calling vCPU.
         ptep: pte_t *; guest-virtual address of the entry.
         pteval: pte_t; the entry as it is to be stored.
-
-    Source: pv_mmu_ops.set_pte_atomic (2.6.24).
     """
 
 
@@ -145,8 +127,6 @@ def set_pte_present(cpu: Vcpu, mm: int, addr: int, ptep: int, pte: int) -> None:
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
         pte: pte_t; the entry as it is to be stored.
-
-    Source: pv_mmu_ops.set_pte_present (2.6.24).
     """
 
 
@@ -159,8 +139,6 @@ def pte_clear(cpu: Vcpu, mm: int, addr: int, ptep: int) -> None:
         mm: struct mm_struct *; guest-virtual address of the space.
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
-
-    Source: pv_mmu_ops.pte_clear (2.6.24).
     """
 
 
@@ -171,8 +149,6 @@ def pmd_clear(cpu: Vcpu, pmdp: int) -> None:
     Args:
         cpu: the calling vCPU.
         pmdp: pmd_t *; guest-virtual address of the entry.
-
-    Source: pv_mmu_ops.pmd_clear (2.6.24).
     """
 
 
@@ -190,8 +166,6 @@ def ptep_modify_prot_start(cpu: Vcpu, vma: int, addr: int, ptep: int) -> int | N
 
     Returns:
         pte_t: the entry as stored. Native clears it meanwhile, Xen leaves it.
-
-    Source: pv_mmu_ops.ptep_modify_prot_start (asm/paravirt_types.h 6.1).
     """
 
 
@@ -205,8 +179,6 @@ def ptep_modify_prot_commit(cpu: Vcpu, vma: int, addr: int, ptep: int, pte: int)
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
         pte: pte_t; the entry as it is to be stored.
-
-    Source: pv_mmu_ops.ptep_modify_prot_commit (asm/paravirt_types.h 6.1).
     """
 
 
@@ -222,8 +194,6 @@ def pte_val(cpu: Vcpu, pte: int) -> int | None:
 
     Returns:
         pteval_t: the entry as the kernel means it.
-
-    Source: pv_mmu_ops.pte_val.
     """
 
 
@@ -239,8 +209,6 @@ def make_pte(cpu: Vcpu, val: int) -> int | None:
 
     Returns:
         pte_t: the entry as it is to be stored.
-
-    Source: pv_mmu_ops.make_pte.
     """
 
 
@@ -256,8 +224,6 @@ def pmd_val(cpu: Vcpu, pmd: int) -> int | None:
 
     Returns:
         pmdval_t: the entry as the kernel means it.
-
-    Source: pv_mmu_ops.pmd_val.
     """
 
 
@@ -273,8 +239,6 @@ def make_pmd(cpu: Vcpu, val: int) -> int | None:
 
     Returns:
         pmd_t: the entry as it is to be stored.
-
-    Source: pv_mmu_ops.make_pmd.
     """
 
 
@@ -290,8 +254,6 @@ def pud_val(cpu: Vcpu, pud: int) -> int | None:
 
     Returns:
         pudval_t: the entry as the kernel means it.
-
-    Source: pv_mmu_ops.pud_val (asm/paravirt_types.h 6.1).
     """
 
 
@@ -307,8 +269,6 @@ def make_pud(cpu: Vcpu, val: int) -> int | None:
 
     Returns:
         pud_t: the entry as it is to be stored.
-
-    Source: pv_mmu_ops.make_pud (asm/paravirt_types.h 6.1).
     """
 
 
@@ -324,8 +284,6 @@ def p4d_val(cpu: Vcpu, p4d: int) -> int | None:
 
     Returns:
         p4dval_t: the entry as the kernel means it.
-
-    Source: pv_mmu_ops.p4d_val (asm/paravirt_types.h 6.1).
     """
 
 
@@ -341,8 +299,6 @@ def make_p4d(cpu: Vcpu, val: int) -> int | None:
 
     Returns:
         p4d_t: the entry as it is to be stored.
-
-    Source: pv_mmu_ops.make_p4d (asm/paravirt_types.h 6.1).
     """
 
 
@@ -358,8 +314,6 @@ def pgd_val(cpu: Vcpu, pgd: int) -> int | None:
 
     Returns:
         pgdval_t: the entry as the kernel means it.
-
-    Source: pv_mmu_ops.pgd_val.
     """
 
 
@@ -375,6 +329,4 @@ def make_pgd(cpu: Vcpu, val: int) -> int | None:
 
     Returns:
         pgd_t: the entry as it is to be stored.
-
-    Source: pv_mmu_ops.make_pgd.
     """

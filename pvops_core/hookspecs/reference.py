@@ -41,7 +41,8 @@ def _hook(spec: Spec) -> str:
         "\n".join(_prototypes(spec.name)),
         "".join(f"\nDeprecated: {it}\n" for it in spec.deprecations),
     )
-    return f"### {spec.name}\n\n    {spec.signature}\n\n{prototypes}\n{warnings}\n{_body(spec.doc)}\n"
+    declared = "\n".join(_declared(spec.name))
+    return f"### {spec.name}\n\n    {spec.signature}\n\n{prototypes}\n{warnings}\n{_body(spec.doc)}\n\n{declared}\n"
 
 
 def _prototypes(name: str) -> Iterator[str]:
@@ -53,6 +54,19 @@ def _prototypes(name: str) -> Iterator[str]:
             places.setdefault(key, []).append(f"{layout.name} {_number(layout, slot)}")
     for (prototype, convention), where in places.items():
         yield f"* `{prototype}` ({convention}): {', '.join(where)}"
+
+
+def _declared(name: str) -> Iterator[str]:
+    """Which members of which structs it is; a boot hook's header names its own."""
+    members: dict[str, dict[str, None]] = {}
+    for layout in (LAYOUTS[shown] for shown in SHOWN):
+        if name in layout:
+            slot = layout.by_op(name)
+            named = members.setdefault(slot.op.source, {})
+            if layout.has_slot(name):
+                named[slot.path if "." in slot.path else f"{slot.symbol}.{slot.path}"] = None
+    for source, paths in members.items():
+        yield f"* Source: {', '.join(f'`{path}`' for path in paths)}{' in ' if paths else ''}{source}."
 
 
 def _number(layout: Layout, slot: Slot) -> str:

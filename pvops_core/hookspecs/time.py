@@ -20,7 +20,7 @@ def get_wallclock(cpu: Vcpu) -> int | None:
     Returns:
         unsigned long: seconds since 1970-01-01 UTC, from the machine's virtual clock.
 
-    Source: pv_time_ops.get_wallclock (2.6.24); native: the CMOS clock.
+    Native: the CMOS clock.
     """
 
 
@@ -34,8 +34,6 @@ def set_wallclock(cpu: Vcpu, nowtime: int) -> int | None:
 
     Returns:
         int: 0 if set, -1 if it cannot be.
-
-    Source: pv_time_ops.set_wallclock (2.6.24).
     """
 
 
@@ -49,7 +47,7 @@ def sched_clock(cpu: Vcpu) -> int | None:
     Returns:
         unsigned long long: nanoseconds since an arbitrary start; never goes back on one CPU.
 
-    Source: pv_time_ops.sched_clock (2.6.24); native: the time-stamp counter, scaled.
+    Native: the time-stamp counter, scaled.
     """
 
 
@@ -62,6 +60,4 @@ def get_cpu_khz(cpu: Vcpu) -> int | None:
 
     Returns:
         unsigned long: kHz; 0 if it cannot be found.
-
-    Source: pv_time_ops.get_cpu_khz (2.6.24).
     """

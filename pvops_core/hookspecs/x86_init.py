@@ -16,8 +16,6 @@ def arch_setup(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_init_ops.arch_setup (2.6.24); x86_init.oem.arch_setup (2.6.32).
     """
 
 
@@ -27,8 +25,6 @@ def init_IRQ(cpu: Vcpu) -> None:  # noqa: N802  the kernel's own name
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_irq_ops.init_IRQ (2.6.24); x86_init.irqs.intr_init (2.6.32).
     """
 
 
@@ -38,8 +34,6 @@ def time_init(cpu: Vcpu) -> None:
 
     Args:
         cpu: the calling vCPU.
-
-    Source: pv_time_ops.time_init (2.6.24); x86_init.timers.timer_init (2.6.32).
     """
 
 
@@ -50,8 +44,6 @@ def pagetable_setup_start(cpu: Vcpu, pgd_base: int) -> None:
     Args:
         cpu: the calling vCPU.
         pgd_base: pgd_t *; guest-virtual address of the kernel's top-level table (swapper_pg_dir).
-
-    Source: pv_mmu_ops.pagetable_setup_start (2.6.24); x86_init.paging.pagetable_setup_start (2.6.32).
     """
 
 
@@ -62,8 +54,6 @@ def pagetable_setup_done(cpu: Vcpu, pgd_base: int) -> None:
     Args:
         cpu: the calling vCPU.
         pgd_base: pgd_t *; guest-virtual address of the kernel's top-level table (swapper_pg_dir).
-
-    Source: pv_mmu_ops.pagetable_setup_done (2.6.24); x86_init.paging.pagetable_setup_done (2.6.32).
     """
 
 
@@ -78,6 +68,4 @@ def pagetable_reserve(cpu: Vcpu, start: int, end: int) -> None:
         cpu: the calling vCPU.
         start: u64; guest-physical address of the first byte used, in bytes.
         end: u64; guest-physical address after the last byte used, in bytes.
-
-    Source: x86_init.mapping.pagetable_reserve (2.6.39, 279b706bf800).
     """
