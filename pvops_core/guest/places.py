@@ -44,14 +44,20 @@ def find_place(image: KernelImage, text: str) -> TextPlace:
         UsageError: the guest has no such symbol, or no text is at the address.
         ImageError: its symbols are damaged.
     """
-    if time := _TIME.match(text):
-        return TextPlace(ns=int(Decimal(time["number"]) * _UNITS[time["unit"]]))
+    if (ns := find_time(text)) is not None:
+        return TextPlace(ns=ns)
     if _ADDRESS.match(text):
         return TextPlace(_in_text(image, int(text, 16), text))
     if (distance := _OFFSET.match(text)) and text not in image.symbols:
         address = find_symbol(image, distance["symbol"]) + int(distance["offset"], 0)
         return TextPlace(_in_text(image, address, text))
     return TextPlace(find_symbol(image, text))
+
+
+def find_time(text: str) -> int | None:
+    """The virtual time of a text, in nanoseconds; None if it is none."""
+    time = _TIME.match(text)
+    return int(Decimal(time["number"]) * _UNITS[time["unit"]]) if time else None
 
 
 def _in_text(image: KernelImage, address: int, text: str) -> int:

@@ -7,17 +7,19 @@ import re
 from pathlib import Path
 from typing import Final
 
-from pvops_core.images.bzimage import is_bzimage, unpack_bzimage
+from pvops_core.errors import ImageError
+from pvops_core.images.bzimage import ELF_MAGIC, UNPACKED_LIMIT, is_bzimage, unpack_bzimage
 from pvops_core.images.elf import read_headers
 from pvops_core.images.model import KernelImage
 from pvops_core.images.reading import read_file
 
+GZIP_MAGIC: Final = b"\x1f\x8b"
 # linux_banner; the second banner, for /proc/version, has %s in place of the release.
 _BANNER: Final = re.compile(rb"Linux version ([!-~]{1,64}) \(")
 
 
 def load_image(source: Path | str | bytes, name: str = "") -> KernelImage:
-    """Read a kernel: a bzImage with any payload that :mod:`.decompress` knows, or an ELF file, 32 or 64 bit.
+    """Read a kernel: a bzImage with any payload that :mod:`.decompress` knows, or an ELF file, perhaps packed by gzip.
 
     Args:
         source: a path, or the bytes of the file.
@@ -35,6 +37,8 @@ def load_image(source: Path | str | bytes, name: str = "") -> KernelImage:
     if is_bzimage(data):
         data, header = unpack_bzimage(data, path)
         release = header.release
+    elif data.startswith(GZIP_MAGIC):
+        data = _gunzip(data, path)
     headers = read_headers(data, path)
     return KernelImage(
         path=path,
@@ -47,6 +51,16 @@ def load_image(source: Path | str | bytes, name: str = "") -> KernelImage:
         segments=headers.segments,
         notes=headers.notes,
     )
+
+
+def _gunzip(data: bytes, path: str) -> bytes:
+    """A kernel that is compressed as a whole, as those of unikernels are: Xen's loader takes gzip (xg_dom_core.c)."""
+    from pvops_core.images.decompress import CompressionError, unpack  # noqa: PLC0415 - a library for each compression
+
+    try:
+        return unpack(data, UNPACKED_LIMIT, ELF_MAGIC)
+    except CompressionError as failure:
+        raise ImageError(str(failure), path, 0) from failure
 
 
 def _banner_release(data: bytes) -> str:

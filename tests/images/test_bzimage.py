@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import lzma
 import struct
 import time
@@ -35,6 +36,16 @@ def test_every_format(packer: str, size: int) -> None:
     image = load_image(make_bzimage(data, packer, release="6.1.9"), "k")
     assert image.data == data
     assert image.release == "6.1.9"
+
+
+def test_a_kernel_packed_as_a_whole() -> None:
+    packed = gzip.compress(vmlinux(), mtime=0)
+    image = load_image(packed)
+    assert (image.data, image.sha256) == (vmlinux(), load_image(vmlinux()).sha256)
+    with pytest.raises(ImageError, match="k: offset 0x0: the gzip stream ends early"):
+        load_image(packed[:-20], "k")
+    with pytest.raises(ImageError, match="begins 2e 2f 61 00, not 7f 45 4c 46"):
+        load_image(gzip.compress(b"./a\0"))
 
 
 def test_uncompressed_payload() -> None:

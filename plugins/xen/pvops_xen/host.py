@@ -41,6 +41,7 @@ from pvops_xen.hypervisor.processor.tables import load_task_switched
 from pvops_xen.hypervisor.scheduling.livelock import after_iret
 from pvops_xen.hypervisor.scheduling.timers import fire_due, next_deadline, renew_time
 from pvops_xen.hypervisor.state import MAX_PORT
+from pvops_xen.xenstore.toolstack import REQUEST, read_request
 
 if TYPE_CHECKING:
     from pvops_core.guest import Guest
@@ -98,6 +99,12 @@ class XenSettings(Settings):
         "once (also if it comes by both), both, or one of them",
         choices=tuple(SHOWN),
     )
+    shutdown: str = setting(
+        "",
+        "what the toolstack asks the guest to do, as xl shutdown does, and at which virtual time",
+        form=REQUEST,
+        check=read_request,
+    )
 
 
 class XenHost(Platform):
@@ -121,6 +128,7 @@ class XenHost(Platform):
             machine, self, self.emit, seed=chosen.seed, guest_memory=chosen.memory or None, epoch=chosen.rtc
         )
         self.hv.domain.max_port = chosen.event_channels
+        self.hv.domain.asked = read_request(chosen.shutdown)
         self.hv.console.ring = chosen.console_ring
         self.hv.console.show = chosen.console
         self.call_registers = _ARGUMENTS64 if machine.kind.bits == 64 else _ARGUMENTS32

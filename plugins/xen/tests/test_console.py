@@ -102,3 +102,13 @@ def test_only_words_that_a_toolstack_knows_ask_for_an_end(guest: SmallGuest) -> 
     node = guest.hv.store.daemon.tree.get("/local/domain/1/control/shutdown")
     assert node is not None
     assert node.value == b"halt"
+
+
+def test_a_toolstack_asks_at_the_time_that_was_said(guest: SmallGuest) -> None:
+    """Though no timer of the guest is due then."""
+    guest.hv.domain.asked = ("reboot", guest.session.machine.clock.ns + 1_000_000)
+    daemon = guest.hv.store.daemon
+    outcome = guest.execute(BLOCK[guest.bits])
+    node = daemon.tree.get("/local/domain/1/control/shutdown")
+    assert node is not None
+    assert (outcome.kind, node.value, guest.hv.domain.asked) == ("dead", b"reboot", None)

@@ -13,6 +13,7 @@ from pvops_xen.hypervisor.processor.cpuid import cpuid
 from pvops_xen.hypervisor.state import Channel, ChannelState
 from pvops_xen.platform import XenPlatform
 
+from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import Machine
 from pvops_core.machine.cpu.model.cpumodel import MODELS
@@ -66,6 +67,18 @@ def test_a_domain_has_the_channels_that_it_was_given_and_its_interface_has_room_
     port = there // 2 or 1
     channels.close(platform.hv, port)
     assert channels.allocate(platform.hv, Channel(ChannelState.IPI)) == port
+
+
+def test_what_a_toolstack_is_to_ask(host: Make) -> None:
+    assert host().hv.domain.asked is None
+    assert host(shutdown="reboot@1.5s").hv.domain.asked == ("reboot", 1_500_000_000)
+    for wrong, why in (
+        ("reboot", "'' is no virtual time"),
+        ("nap@1s", "'nap' is nothing"),
+        ("halt@1", "'1' is no"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            host(shutdown=wrong)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -225,6 +225,9 @@ def _said_by_section(image: KernelImage) -> _Said | None:
 def _check_words(image: KernelImage, said: _Said) -> None:
     """``elf_xen_note_check``: which loader and which interface the image is for."""
     version, loader = said.text(ElfNote.XEN_VERSION), said.text(ElfNote.LOADER)
+    if not version and any(note.owner == OWNER and note.type == ElfNote.PHYS32_ENTRY for note in image.notes):
+        text = "is there and XEN_VERSION is not: a kernel for PVH domains, which needs to be built for PV as well"
+        raise image.error(text, field=f"note {ElfNote.PHYS32_ENTRY.name}")
     if not version:
         raise image.error("is missing", field=said.field(ElfNote.XEN_VERSION))
     if not version.startswith("xen-3.0"):

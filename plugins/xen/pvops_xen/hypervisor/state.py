@@ -212,6 +212,7 @@ class Domain:
         watchdogs: when each of those that it has started ends it, in ns, by number.
         cmos_index, pci_address: what it last wrote to ports 0x70 and 0xcf8.
         pirqs: interrupt numbers that it has reserved.
+        asked: what its toolstack asks it to do, as of ``xl shutdown``, and when, in ns; None for nothing.
         eoi_frame: frame in which it wants to be told of interrupts to be ended; 0 for none.
     """
 
@@ -233,6 +234,7 @@ class Domain:
     cmos_index: int = 0
     pci_address: int = 0
     pirqs: set[int] = attrs.field(factory=set)
+    asked: tuple[str, int] | None = None
     eoi_frame: int = 0
 
     def assisted(self, assist: int) -> bool:

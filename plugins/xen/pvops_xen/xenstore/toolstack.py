@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.guest.places import find_time
 from pvops_xen.hypervisor.policy import uuid_of
 from pvops_xen.xenstore.tree import READ, Permission
 
@@ -27,6 +28,7 @@ _GUESTS_OWN: Final = (
 )
 _READ_ONLY: Final = ("cpu", "memory", "device", "control")
 SHUTDOWN_WORDS: Final = frozenset({"poweroff", "reboot", "halt", "suspend", "crash"})
+REQUEST: Final = f"nothing, or {', '.join(sorted(SHUTDOWN_WORDS))} and when, as in poweroff@3600s"
 
 
 @attrs.frozen
@@ -101,6 +103,23 @@ def _values(facts: DomainFacts) -> dict[str, str]:
             "console/ring-ref": str(frame),
         }
     return found | {f"cpu/{index}/availability": "online" for index in range(facts.vcpus)}
+
+
+def read_request(text: str) -> tuple[str, int] | None:
+    """What a toolstack is to ask, and when, in ns, of a text such as ``poweroff@3600s``; None of an empty one.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    if not text:
+        return None
+    word, _, time = text.partition("@")
+    ns = find_time(time)
+    if word not in SHUTDOWN_WORDS:
+        raise ValueError(f"{word!r} is nothing that a guest can be asked")
+    if ns is None:
+        raise ValueError(f"{time!r} is no virtual time")
+    return word, ns
 
 
 def request_shutdown(daemon: Daemon, domid: int, word: str) -> None:

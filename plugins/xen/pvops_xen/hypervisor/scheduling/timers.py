@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import Virq
-from pvops_xen.hypervisor.events.channels import raise_virq
+from pvops_xen.hypervisor.events.channels import raise_virq, serve
 from pvops_xen.hypervisor.events.upcalls import unblock
 from pvops_xen.public import XEN
+from pvops_xen.xenstore.toolstack import request_shutdown
 
 if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
@@ -58,8 +59,10 @@ def write_wallclock(hv: Hypervisor, seconds: int) -> None:
 
 
 def next_deadline(hv: Hypervisor) -> int | None:
-    """When the first timer that the guest would hear of fires, in ns of the virtual clock; None if none is set."""
+    """When the guest hears of a timer next, or of its toolstack, in ns of the virtual clock; None for never."""
     times: list[int | None] = list(hv.domain.watchdogs.values())
+    if hv.domain.asked:
+        times.append(hv.domain.asked[1])
     for state in hv.domain.vcpus:
         times.append(state.poll_until)
         if Virq.TIMER in state.virqs:
@@ -77,6 +80,10 @@ def fire_due(hv: Hypervisor) -> None:
     now = hv.machine.clock.ns
     if any(time <= now for time in hv.domain.watchdogs.values()):
         hv.machine.stop("crash", "a watchdog of the guest's has expired")
+    if hv.domain.asked and hv.domain.asked[1] <= now:
+        (word, _), hv.domain.asked = hv.domain.asked, None
+        request_shutdown(hv.store.daemon, hv.domain.domid, word)
+        serve(hv, hv.store.port)
     for state in hv.domain.vcpus:
         due = False
         if state.singleshot is not None and state.singleshot <= now:
