@@ -120,7 +120,7 @@ def test_pagetable_reserve_gives_the_rest_back(bench: Bench) -> None:
     ops = ops_of(bench)
     bench.write(0x111, struct.pack("<QQ", TARGET, TARGET + 4))
     for pfn in range(TARGET, TARGET + 4):
-        ops.protect(bench.cpu, pfn, writable=False)
+        ops.tables.protect(bench.cpu, pfn, writable=False)
     ops.pagetable_reserve(bench.cpu, TARGET << 12, (TARGET + 2) << 12)
     writable = []
     for pfn in range(TARGET, TARGET + 4):

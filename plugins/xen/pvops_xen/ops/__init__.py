@@ -9,7 +9,9 @@ from pvops_xen.ops.cpu import XenCpuOps
 from pvops_xen.ops.descriptors import XenDescriptorOps
 from pvops_xen.ops.irq import XenIrqOps
 from pvops_xen.ops.lock import PV_SPINLOCKS, XenLockOps
+from pvops_xen.ops.mmu import XenEntryOps
 from pvops_xen.ops.remembered import Remembered
+from pvops_xen.ops.spaces import SpaceOps
 from pvops_xen.ops.time import XenTimeOps
 from pvops_xen.ops.tlb import XenTlbOps
 
@@ -26,7 +28,7 @@ class XenOpsState(NamedTuple):
     kept: RememberedState | None
 
 
-class XenOps(XenIrqOps, XenCpuOps, XenDescriptorOps, XenTlbOps, XenLockOps, XenTimeOps, BootOps):
+class XenOps(XenIrqOps, XenCpuOps, XenDescriptorOps, XenTlbOps, XenEntryOps, SpaceOps, XenLockOps, XenTimeOps, BootOps):
     """Every op that the Xen code of 2.6.23, 2.6.24 and 6.1 replaces.
 
     Attributes:

@@ -20,7 +20,7 @@ from pvops_xen.hypervisor.abi import (
     VmAssist,
 )
 from pvops_xen.hypervisor.processor.callbacks import REGISTERED
-from pvops_xen.ops.spaces import SpaceOps
+from pvops_xen.ops.base import XenGroup
 from pvops_xen.public import MEMORY, PHYSDEV
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _IOPL: Final = PHYSDEV["physdev_set_iopl"].whole("iopl")
 _DIRECT: Final = frozenset({"irq_disable", "irq_enable", "save_fl", "restore_fl"})
 
 
-class BootOps(SpaceOps):
+class BootOps(XenGroup):
     """Boot-time hooks and the values that are no functions."""
 
     @hookimpl
@@ -122,16 +122,16 @@ class BootOps(SpaceOps):
     def pagetable_reserve(self, cpu: Vcpu, start: int, end: int) -> None:
         """Reserve the used range, and set the rest of the buffer read-write: it goes back to the allocator."""
         self.env.machine.log.record(_RESERVE, cpu.index, start=start, end=end)
-        for pfn in range((end + PAGE_SIZE - 1) >> PAGE_SHIFT, self.page_table_buffer(cpu).stop):
-            self.protect(cpu, pfn, writable=True)
+        for pfn in range((end + PAGE_SIZE - 1) >> PAGE_SHIFT, self.tables.early_buffer(cpu).stop):
+            self.tables.protect(cpu, pfn, writable=True)
 
     @hookimpl
     def pagetable_setup_done(self, cpu: Vcpu, pgd_base: int) -> None:
         """``xen_mark_init_mm_pinned``, ``xen_post_allocator_init``: the kernel's tables are in use from now on."""
-        root = self.machine_of(cpu, pgd_base) >> PAGE_SHIFT
+        root = self.tables.machine_of(cpu, pgd_base) >> PAGE_SHIFT
         self.kept.pinned.add(self.frames.pfn(root))
         top = 4 if self.bits == 64 else 3
-        for pfn, _level in self._below(root, top, 512):
+        for pfn, _level in self.tables.below(root, top, 512):
             self.kept.pinned.add(pfn)
         for pfn in self.kept.pinned:
             self.kept.protected.add(pfn)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.hookspecs import hookimpl
 from pvops_xen.hypervisor.abi import PAGE_SHIFT, PAGE_SIZE, Hypercall, MmuExt
 from pvops_xen.hypervisor.processor.callbacks import TRAP_INFO
+from pvops_xen.ops.base import XenGroup
 from pvops_xen.ops.multicalls import Lazy
-from pvops_xen.ops.spaces import SpaceOps
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -28,7 +28,7 @@ _TSS_SP0: Final = 4  # offset of ESP0 and RSP0 (Intel SDM volume 3, figures 7-2 
 _SYSTEM_TYPES: Final = frozenset({_DESC_LDT, _DESC_TSS})
 
 
-class XenDescriptorOps(SpaceOps):
+class XenDescriptorOps(XenGroup):
     """Tables that Xen reads are mapped read-only; every store to them is a hypercall."""
 
     # --- GDT and LDT -----------------------------------------------------------------------------------------------
@@ -41,9 +41,9 @@ class XenDescriptorOps(SpaceOps):
         word = self.platform.hv.abi.word
         frames = b""
         for va in range(base & ~(PAGE_SIZE - 1), base + size, PAGE_SIZE):
-            pfn = self.frames.pfn(self.machine_of(cpu, va) >> PAGE_SHIFT)
+            pfn = self.frames.pfn(self.tables.machine_of(cpu, va) >> PAGE_SHIFT)
             if pfn not in self.kept.protected:
-                self.protect(cpu, pfn, writable=False)
+                self.tables.protect(cpu, pfn, writable=False)
             frames += self.frames.mfn(pfn).to_bytes(word, "little")
         address = self.argument(cpu, frames)
         if self.platform.hypercall(cpu, Hypercall.SET_GDT, address, size // 8):
@@ -70,7 +70,7 @@ class XenDescriptorOps(SpaceOps):
 
     def _update_descriptor(self, cpu: Vcpu, va: int, descriptor: int) -> None:
         self.mc(cpu).flush()
-        machine = self.machine_of(cpu, va)
+        machine = self.tables.machine_of(cpu, va)
         halves = (machine & 0xFFFF_FFFF, machine >> 32, descriptor & 0xFFFF_FFFF, descriptor >> 32)
         arguments = (machine, descriptor) if self.bits == 64 else halves
         if self.platform.hypercall(cpu, Hypercall.UPDATE_DESCRIPTOR, *arguments):
@@ -99,21 +99,21 @@ class XenDescriptorOps(SpaceOps):
 
     def _ldt_pages(self, cpu: Vcpu, ldt: int, entries: int) -> Iterator[int]:
         for va in range(ldt & ~(PAGE_SIZE - 1), ldt + 8 * entries, PAGE_SIZE):
-            yield self.frames.pfn(self.machine_of(cpu, va) >> PAGE_SHIFT)
+            yield self.frames.pfn(self.tables.machine_of(cpu, va) >> PAGE_SHIFT)
 
     @hookimpl
     def alloc_ldt(self, cpu: Vcpu, ldt: int, entries: int) -> None:
         """Its pages become read-only."""
         self.leave("aliases of the table's pages")
         for pfn in self._ldt_pages(cpu, ldt, entries):
-            self.protect(cpu, pfn, writable=False)
+            self.tables.protect(cpu, pfn, writable=False)
 
     @hookimpl
     def free_ldt(self, cpu: Vcpu, ldt: int, entries: int) -> None:
         """Its pages become read-write."""
         self.leave("aliases of the table's pages")
         for pfn in self._ldt_pages(cpu, ldt, entries):
-            self.protect(cpu, pfn, writable=True)
+            self.tables.protect(cpu, pfn, writable=True)
 
     @hookimpl
     def load_tls(self, cpu: Vcpu, t: int, cpu_nr: int) -> None:
@@ -134,7 +134,7 @@ class XenDescriptorOps(SpaceOps):
             descriptor = cpu.u64(t + offset + 8 * index)
             if self.kept.tls.get((cpu_nr, index)) != descriptor:
                 self.kept.tls[cpu_nr, index] = descriptor
-                batch.update_descriptor(self.machine_of(cpu, place), descriptor)
+                batch.update_descriptor(self.tables.machine_of(cpu, place), descriptor)
         batch.issue(Lazy.CPU)
 
     @hookimpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pvops_core.hookspecs import hookimpl
 from pvops_xen.hypervisor.abi import DOMID_SELF, UVMF_INVLPG, Hypercall, MmuUpdate
@@ -13,11 +13,6 @@ from pvops_xen.ops.multicalls import UPDATE, Lazy
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-
-_VMALLOC: Final = 0xFFFF_C000_0000_0000
-_VMALLOC_END: Final = 0xFFFF_FFFF_8000_0000
-"""Beyond the direct map and below the kernel's image: addresses that only page tables translate."""
-_USER_SLOTS: Final = 256  # of a 64-bit root: the lower half is user space
 
 
 class XenEntryOps(XenGroup):
@@ -88,18 +83,6 @@ class XenEntryOps(XenGroup):
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
-    def machine_of(self, cpu: Vcpu, va: int) -> int:
-        """``arbitrary_virt_to_machine``: machine address behind a virtual one."""
-        if self.linux is not None and not _VMALLOC <= va < _VMALLOC_END:
-            return self.frames.mfn(self.linux.pa(va) >> 12) << 12 | va & 0xFFF
-        return cpu.walk(va).pa
-
-    def is_pinned(self, cpu: Vcpu, va: int) -> bool:
-        """``xen_page_pinned``: the page that holds an entry is a table in use."""
-        if self.linux is not None:
-            return self.linux.pa(va) >> 12 in self.kept.pinned
-        return self.frames.pfn(self.machine_of(cpu, va) >> 12) in self.kept.pinned
-
     @hookimpl
     def set_pte(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
         """Early: a plain store, what must not be writable made read-only. Later: mmu_update, batched in MMU mode."""
@@ -109,7 +92,7 @@ class XenEntryOps(XenGroup):
             return
         batch = self.mc(cpu)
         if isinstance(batch, LinuxBatch) and not batch.waits(Lazy.MMU):  # __xen_set_pte: past the batch
-            place = self.argument(cpu, UPDATE.at(self.bits).form.pack(self.machine_of(cpu, ptep), pteval))
+            place = self.argument(cpu, UPDATE.at(self.bits).form.pack(self.tables.machine_of(cpu, ptep), pteval))
             self.platform.hypercall(cpu, Hypercall.MMU_UPDATE, place, 1, 0, DOMID_SELF)
             return
         self._update(cpu, ptep, pteval)
@@ -122,18 +105,13 @@ class XenEntryOps(XenGroup):
         if old & pte.P and not old & pte.RW:
             value &= ~pte.RW
         pfn = self.frames.pfn(pte.frame_of(value))
-        if pfn in self.kept.protected or pfn in self.page_table_buffer(cpu):
+        if pfn in self.kept.protected or pfn in self.tables.early_buffer(cpu):
             value &= ~pte.RW
         return value
 
-    def page_table_buffer(self, cpu: Vcpu) -> range:
-        """Frames set aside for early page tables: pgt_buf_start to pgt_buf_top."""
-        start, top = (cpu.u64(self.symbol(name)) for name in ("pgt_buf_start", "pgt_buf_top"))
-        return range(start, top)
-
     def _update(self, cpu: Vcpu, va: int, value: int, kind: MmuUpdate = MmuUpdate.NORMAL_PT_UPDATE) -> None:
         batch = self.mc(cpu)
-        batch.update_entry(self.machine_of(cpu, va), value, kind)
+        batch.update_entry(self.tables.machine_of(cpu, va), value, kind)
         batch.issue(Lazy.MMU)
 
     @hookimpl
@@ -151,11 +129,11 @@ class XenEntryOps(XenGroup):
     def _maps(self, cpu: Vcpu, addr: int, ptep: int) -> bool:
         from pvops_xen.hypervisor.memory.walk import guest_l1e  # noqa: PLC0415 - keeps the ops' imports few
 
-        return guest_l1e(self.platform.hv, cpu.index, addr) == self.machine_of(cpu, ptep)
+        return guest_l1e(self.platform.hv, cpu.index, addr) == self.tables.machine_of(cpu, ptep)
 
     def _set_upper(self, cpu: Vcpu, va: int, value: int) -> None:
         """A table that is not pinned is ordinary memory; else mmu_update."""
-        if self.is_pinned(cpu, va):
+        if self.tables.is_pinned(cpu, va):
             self._update(cpu, va, value)
         else:
             cpu.set_u64(va, value)
@@ -173,31 +151,16 @@ class XenEntryOps(XenGroup):
     @hookimpl
     def set_p4d(self, cpu: Vcpu, p4dp: int, p4dval: int) -> None:
         """Write a root entry; user space's also into the root that user mode runs on, by the same hypercall."""
-        user = self._user_entry(cpu, p4dp)
+        user = self.tables.user_entry(cpu, p4dp)
         places = [p4dp, user] if user else [p4dp]
-        if not self.is_pinned(cpu, p4dp):
+        if not self.tables.is_pinned(cpu, p4dp):
             for place in places:
                 cpu.set_u64(place, p4dval)
             return
         batch = self.mc(cpu)
         for place in places:
-            batch.update_entry(self.machine_of(cpu, place), p4dval)
+            batch.update_entry(self.tables.machine_of(cpu, place), p4dval)
         batch.issue(Lazy.MMU)
-
-    def _user_entry(self, cpu: Vcpu, p4dp: int) -> int:
-        """``xen_get_user_pgd``: the same slot of the user root; 0 if there is none, or the slot is the kernel's."""
-        if p4dp % 4096 // 8 >= _USER_SLOTS:
-            return 0
-        if self.linux is not None:
-            frame = self.linux.pa(p4dp) >> 12
-        else:
-            frame = self.frames.pfn(self.machine_of(cpu, p4dp) >> 12)
-        user = self.user_root(cpu, frame)
-        return user + p4dp % 4096 if user else 0
-
-    def user_root(self, cpu: Vcpu, pfn: int) -> int:
-        """Virtual address of the user root that belongs to a kernel root; 0 for none. Given by the group for spaces."""
-        raise NotImplementedError
 
     @hookimpl
     def set_pte_atomic(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
