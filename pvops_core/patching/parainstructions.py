@@ -89,6 +89,25 @@ def read_parainstructions(image: KernelImage) -> tuple[SiteRecord, ...]:
     )
 
 
+def read_loaded(image: KernelImage, data: bytes) -> list[tuple[int, int, int]]:
+    """Address, type and length of each site of a module that the kernel of an image has loaded.
+
+    Args:
+        image: the kernel.
+        data: the records as they are in memory.
+
+    Raises:
+        ImageError: they are no whole records, or a length is none that a kernel takes.
+    """
+    record = _RECORDS[image.pointer_size]
+    if 0 < len(data) % record.itemsize < image.pointer_size + _NEEDED:
+        raise image.error(f"of a module: {len(data):#x} bytes are no whole records", field=SECTION)
+    table = np.frombuffer(data + bytes(-len(data) % record.itemsize), record)
+    if bad := [size for size in table["len"].tolist() if not 0 < size <= LONGEST_SITE]:
+        raise image.error(f"of a module: a site has 1 to {LONGEST_SITE} bytes, not {bad[0]}", field=SECTION)
+    return list(zip(table["instr"].tolist(), table["type"].tolist(), table["len"].tolist(), strict=True))
+
+
 def _error(image: KernelImage, index: int, field: str, message: str) -> ImageError:
     section = image.section(SECTION)
     offset = section.offset + index * _RECORDS[image.pointer_size].itemsize if section else None

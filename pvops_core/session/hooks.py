@@ -22,8 +22,8 @@ def make_hooks(session: Session, backends: tuple[Backend, ...]) -> OpHooks:
     Raises:
         SwitchError: the kernel has no table of ops that is known here.
     """
-    table, slots = session.table, session.slots
-    if table is None or slots is None:
+    table, slots, modules = session.table, session.slots, session.modules
+    if table is None or slots is None or modules is None:
         raise SwitchError("the kernel has no table of ops that is known here")
 
     def structures() -> Structures:
@@ -43,6 +43,7 @@ def make_hooks(session: Session, backends: tuple[Backend, ...]) -> OpHooks:
         session.poker,
         table,
         slots,
+        modules,
         session.points,
         structures,
         offers,

@@ -30,6 +30,7 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
 from pvops_core.session.halting import Halting
 from pvops_core.session.processors import Processors
+from pvops_core.switchboard.kernel.modulesites import ModuleSites
 from pvops_core.switchboard.kernel.slots import SlotWatch
 from pvops_core.switchboard.kernel.table import OpTable, by_symbols, find_running_table, why_unknown
 from pvops_core.x86 import PAGE_SHIFT
@@ -103,6 +104,7 @@ class Session(Closing):
     points: Points
     table: OpTable | None
     slots: SlotWatch | None
+    modules: ModuleSites | None = None
     _halting: Halting | None = None
 
     def __init__(self, guest: Guest, backends: tuple[Backend, ...], **settings: Unpack[SessionSettings]) -> None:
@@ -175,7 +177,12 @@ class Session(Closing):
         self.points = Points(self.machine, self.guest.symbols)
         self._halting = Halting(self.machine, self.points, self.guest.symbols)
         self.table = find_running_table(self.guest.image, self.text)
-        self.slots = SlotWatch(self.machine, self.text, self.table) if self.table else None
+        self.slots = None
+        if self.table is not None:
+            self.slots = SlotWatch(self.machine, self.text, self.table)
+            self.modules = ModuleSites(
+                self.guest.image, self.machine, self.text, self.space, self.table, lambda: self.structures
+            )
 
     def _build(self) -> None:
         with blamed(self._source, f"{type(self.platform).__qualname__}.build"):

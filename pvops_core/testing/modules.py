@@ -10,7 +10,7 @@ import attrs
 
 from pvops_core.guest.types.ctypes import CTypes
 from pvops_core.patching.altinstructions.alternatives import ALWAYS, FEATURES
-from pvops_core.patching.altinstructions.altrecords import FLAG_DIRECT_CALL, FLAG_NOT
+from pvops_core.patching.altinstructions.altrecords import FLAG_DIRECT_CALL, FLAG_NOT, INVERTED
 from pvops_core.testing.elf import (
     ALLOC,
     EXEC,
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 PC32: Final = 2
 """R_X86_64_PC32."""
 
+ABSOLUTE: Final = 1
+"""R_X86_64_64."""
+
 NAME: Final = b"small"
 
 SITE: Final = 8
@@ -42,7 +45,9 @@ SITE: Final = 8
 
 @attrs.define
 class SmallModule:
-    """What to build: a 64-bit module whose sites are direct calls.
+    """What to build: a 64-bit module whose sites are functions, for each is followed by a ret.
+
+    How they are annotated is the layout's: ``.parainstructions`` where that has records, else direct calls.
 
     Attributes:
         layout: layout of its kernel's tables.
@@ -65,9 +70,9 @@ class SmallModule:
         """The file."""
         tables = list(dict.fromkeys(slot.symbol for slot in self.layout.slots))
         # Symbols: nothing, the sections .text and .altinstr_replacement, the tables, BUG_func, a function, a stranger.
-        names = ["", "", "", *tables, "BUG_func", "own_function"]
-        bug = names.index("BUG_func")
-        text = b"".join(b"\xff\x15\0\0\0\0".ljust(SITE, b"\xcc") for _ in self.types)
+        direct = not self.layout.record_size
+        names = ["", "", "", *tables, *(["BUG_func"] if direct else []), "own_function"]
+        text = b"".join(b"\xff\x15\0\0\0\0\xc3".ljust(SITE, b"\xcc") for _ in self.types)
         calls = [
             (SITE * index + 2, 3 + tables.index(slot.symbol), slot.offset - 4)
             for index, slot in enumerate(self.layout.by_type(number) for number in self.types)
@@ -77,13 +82,15 @@ class SmallModule:
             names, text = [*names, "of_another_module"], text + b"\xe8\0\0\0\0"
         records, code, places, replaced = b"", b"", [], []
         for index in range(len(self.types)):
-            entries = [(ALWAYS, FLAG_DIRECT_CALL, b"\xe8\0\0\0\0")]
-            replaced.append((len(code) + 1, bug, -4))
+            entries: list[tuple[int, int, bytes]] = []
+            if direct:
+                entries.append((ALWAYS, FLAG_DIRECT_CALL, b"\xe8\0\0\0\0"))
+                replaced.append((len(code) + 1, names.index("BUG_func"), -4))
             if index in self.inlined:
                 entries.append((FEATURES["XENPV"], FLAG_NOT, self.inlined[index]))
             for feature, flags, replacement in entries:
                 places += [(len(records), 1, SITE * index), (len(records) + 4, 2, len(code))]
-                records += struct.pack("<iiHHBB", 0, 0, feature, flags, 6, len(replacement))
+                records += _record(feature, flags, len(replacement), direct=direct)
                 code += replacement
         version = f"vermagic={self.release} SMP\0" if self.release else ""  # without one a kernel loads it by force
         parts = [
@@ -97,7 +104,21 @@ class SmallModule:
             ElfSection(".strtab", STRTAB, 0, b"\0" + b"".join(name.encode() + b"\0" for name in names if name)),
             *([] if self.loadable is None else [self._this(self.loadable)]),
         ]
+        if not direct:
+            parts += self._annotated(len(parts) + 1)
         return _elf(parts, self.machine)
+
+    def _annotated(self, number: int) -> list[ElfSection]:
+        """``.parainstructions`` as the section of a number, and its relocations."""
+        data = b"".join(struct.pack("<QBB6x", 0, type_, 6) for type_ in self.types)
+        places = (
+            struct.pack("<QQq", index * self.layout.record_size, 1 << 32 | ABSOLUTE, SITE * index)
+            for index in range(len(self.types))
+        )
+        return [
+            ElfSection(".parainstructions", PROGBITS, ALLOC, data),
+            ElfSection(f".rela{number}", RELA, 0, b"".join(places), link=9, info=number, entry_size=24),
+        ]
 
     def _this(self, kernel: KernelImage) -> ElfSection:
         """Its ``struct module``, which has no function to be called when it is loaded or unloaded."""
@@ -130,6 +151,13 @@ class SmallModule:
             table += struct.pack("<IBBHQQ", at if name else 0, info if number else 0, 0, holder, 0, 0)
             at += len(name) + 1 if name else 0
         return ElfSection(".symtab", SYMTAB, 0, table, link=10, info=3, entry_size=24)
+
+
+def _record(feature: int, flags: int, length: int, *, direct: bool) -> bytes:
+    """A ``struct alt_instr`` over a site, its two places still to be filled in: of 6.8, or of 6.1."""
+    if direct:
+        return struct.pack("<iiHHBB", 0, 0, feature, flags, 6, length)
+    return struct.pack("<iiHBB", 0, 0, feature | (INVERTED if flags & FLAG_NOT else 0), 6, length)
 
 
 def _elf(sections: Sequence[ElfSection], machine: int) -> bytes:

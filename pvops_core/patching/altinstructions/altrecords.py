@@ -130,21 +130,10 @@ def read_alternatives(image: KernelImage) -> tuple[AltEntry, ...]:
     Raises:
         ImageError: in none of the known shapes does every record speak of text that is there.
     """
-    data, section = image.altinstructions, image.section(SECTION)
-    if not data or section is None:
+    section = image.section(SECTION)
+    if not image.altinstructions or section is None:
         return ()
-    if len(data) > ENTRY_LIMIT * 12:
-        message = f"{len(data):#x} bytes: at most {ENTRY_LIMIT} entries are read"
-        raise image.error(message, field=SECTION, offset=section.offset)
-    text = executable_sections(image)
-    read = [
-        (shape, _read(image, text, whole, shape))
-        for shape in _SHAPES
-        if shape.pointer_size in {0, image.pointer_size} and (whole := shape.records(data)) is not None
-    ]
-    if not read:
-        raise image.error(f"{len(data):#x} bytes is no multiple of any record", field=SECTION, offset=section.offset)
-    shape, best = max(read, key=lambda pair: float(np.mean(pair[1].valid)))
+    shape, best = _best(image, image.altinstructions, section)
     if not best.valid.all():
         bad = int(np.flatnonzero(~best.valid)[0])
         message = (
@@ -156,10 +145,45 @@ def read_alternatives(image: KernelImage) -> tuple[AltEntry, ...]:
     return _entries(best, section.offset, shape.record.itemsize)
 
 
-def _read(image: KernelImage, text: list[Section], data: bytes, shape: _Shape) -> _Columns:
-    table = np.frombuffer(data, shape.record)
+def read_loaded(image: KernelImage, data: bytes, address: int) -> tuple[AltEntry, ...]:
+    """The entries of a module that the kernel of an image has loaded, whose shape is the kernel's own.
+
+    Args:
+        image: the kernel.
+        data: the records as they are in memory.
+        address: where they are.
+
+    Raises:
+        ImageError: they are no whole records, or the kernel has none.
+    """
     section = image.section(SECTION)
-    base = section.address if section else 0
+    if not image.altinstructions or section is None:
+        raise image.error("is not there: of what shape a module's is, is not known", field=SECTION)
+    shape, _ = _best(image, image.altinstructions, section)
+    whole = shape.records(data)
+    if whole is None:
+        raise image.error(f"of a module: {len(data):#x} bytes are no whole records", field=SECTION)
+    return _entries(_read(image, [], whole, shape, address), 0, shape.record.itemsize)
+
+
+def _best(image: KernelImage, data: bytes, section: Section) -> tuple[_Shape, _Columns]:
+    """A section in the shape in which most of its records make sense."""
+    if len(data) > ENTRY_LIMIT * 12:
+        message = f"{len(data):#x} bytes: at most {ENTRY_LIMIT} entries are read"
+        raise image.error(message, field=SECTION, offset=section.offset)
+    text = executable_sections(image)
+    read = [
+        (shape, _read(image, text, whole, shape, section.address))
+        for shape in _SHAPES
+        if shape.pointer_size in {0, image.pointer_size} and (whole := shape.records(data)) is not None
+    ]
+    if not read:
+        raise image.error(f"{len(data):#x} bytes is no multiple of any record", field=SECTION, offset=section.offset)
+    return max(read, key=lambda pair: float(np.mean(pair[1].valid)))
+
+
+def _read(image: KernelImage, text: list[Section], data: bytes, shape: _Shape, base: int) -> _Columns:
+    table = np.frombuffer(data, shape.record)
     instr, repl = (table[name].astype(np.uint64) for name in ("instr", "repl"))
     if shape.relative:
         # int64 to uint64 and the sums wrap as addresses do; the mask is for 32-bit kernels.

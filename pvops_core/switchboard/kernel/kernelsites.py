@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.ops import Slot
     from pvops_core.patching.sites import SiteRecord
+    from pvops_core.switchboard.kernel.modulesites import ModuleSites
     from pvops_core.switchboard.kernel.table import OpTable
 
 JUMP: Final = 5
@@ -35,13 +36,17 @@ class KernelSites:
         running: its text as it is now.
         table: its table of ops, whose sites these are.
         points: how far its boot has come.
+        modules: the sites of its modules.
     """
 
-    def __init__(self, image: KernelImage, running: GuestText, table: OpTable, points: Points) -> None:
+    def __init__(
+        self, image: KernelImage, running: GuestText, table: OpTable, points: Points, modules: ModuleSites
+    ) -> None:
         self._image = image
         self._running = running
         self._table = table
         self._points = points
+        self._modules = modules
         self._text = BuiltText(image)
         mixed = self._mixed()
         self._by_type: dict[int, list[SiteRecord]] = {}
@@ -64,13 +69,19 @@ class KernelSites:
         )
 
     def of(self, slot: Slot) -> Iterator[SiteRecord]:
-        """The sites of an op; none of text that the kernel has given back."""
+        """The sites of an op, its modules' last; none of text that the kernel has given back."""
         passed = "free_initmem" in self._points.passed
-        return (site for site in self._by_type.get(slot.type, ()) if not (passed and _gone(site)))
+        yield from (site for site in self._by_type.get(slot.type, ()) if not (passed and _gone(site)))
+        yield from self._modules.of(slot)
+
+    def in_the_making(self, slot: Slot) -> bool:
+        """Whether a module that has not begun yet may have sites of an op."""
+        return self._modules.in_the_making(slot)
 
     def built(self, address: int, length: int) -> bytes:
-        """What stands in the image."""
-        return self._text.read(address, length)
+        """What stands in the image, or in a module's."""
+        own = self._modules.built(address)
+        return self._text.read(address, length) if own is None else own
 
     def patched(self, slot: Slot) -> dict[int, bytes]:
         """Sites of an op that are not as they were built, and what they are."""
