@@ -5,15 +5,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pvops_core.images import KernelImage
 from pvops_core.ops import LAYOUTS
 from pvops_core.switchboard.kernel.modulesites import ModuleSites
 from pvops_core.testing.kernels import Alternative
 from tests.session.selfpatching import SelfPatching
+
+if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
 
 TEXT, RECORDS, ALTERNATIVES, MODULE = 0xFFFFFFFFC0000000, 0xFFFFFFFFC0002000, 0xFFFFFFFFC0003000, 0xFFFFFFFFC0004000
 LAYOUT = LAYOUTS["6.1-64"]
