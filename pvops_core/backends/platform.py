@@ -30,6 +30,7 @@ _HYPERCALL: Final = event_kind(
     "A hypercall has been answered, on a platform whose methods are marked as serving them.",
     name="str: what it is called, or its number in hex where nobody serves it",
     result="int: 0 or more, or a negative errno",
+    arg1="int: its first argument; arg2 and so on are the others that are looked at",
 )
 
 
@@ -143,10 +144,12 @@ class Platform(TrapHandler):
         name = known.name if known else f"{nr:#x}"
         self.hypercalls[name] += 1
         self.machine.clock.advance(known.ns if known else COST_NS)
-        result = known.serve(self, vcpu, *fitted(known.serve, args)) if known else self.no_hypercall
+        taken = fitted(known.serve, args) if known else args
+        result = known.serve(self, vcpu, *taken) if known else self.no_hypercall
         if not isinstance(result, int):
             raise TypeError(f"{type(self).__name__} served hypercall {name} by {result!r}, which is no number")
-        self.machine.log.record(_HYPERCALL, vcpu.index, name=name, result=result)
+        fields = {f"arg{number}": value for number, value in enumerate(taken, 1)}
+        self.machine.log.record(_HYPERCALL, vcpu.index, name=name, result=result, **fields)
         self.tell(HypercallMade(vcpu.index, name, args, result, began))
         return result
 

@@ -19,6 +19,53 @@ if TYPE_CHECKING:
 
 _OF_THEIR_OWN: Final = (PluginError, PatchError, SwitchError)
 """Errors that say already what was asked of us and by whom."""
+_STACK: Final = 0x2000
+"""What a kernel's stacks are a multiple of, or more (THREAD_SIZE of i386)."""
+
+
+@attrs.frozen(eq=False)
+class _Given:
+    """A fault that the guest was given.
+
+    Attributes:
+        implementation: whose it was.
+        vcpu: who called.
+        ns: virtual time.
+        fault: it.
+        rip: where the guest was.
+        saved: guest-virtual address at which the fault's frame has that; None where there is no frame.
+    """
+
+    implementation: Implementation
+    vcpu: Vcpu
+    ns: int
+    fault: GuestFault
+    rip: int
+    saved: int | None
+
+    @property
+    def stands(self) -> bool:
+        """Whether the guest may still be at it.
+
+        A handler that knows the fault has its frame say where to go on, or jumps there, and the frame is left behind.
+        """
+        if self.saved is None or _word(self.vcpu, self.saved) is None:
+            return True
+        left = self.saved < self.vcpu.rsp and self.saved // _STACK == self.vcpu.rsp // _STACK
+        return not left and _word(self.vcpu, self.saved) == self.rip
+
+
+def _saved(vcpu: Vcpu, rip: int) -> int | None:
+    """Where the frame of a fault just delivered has RIP: behind an error code, and on Xen RCX and R11."""
+    places = (vcpu.rsp + number * vcpu.machine.kind.pointer_size for number in range(4))
+    return next((place for place in places if _word(vcpu, place) == rip), None)
+
+
+def _word(vcpu: Vcpu, address: int) -> int | None:
+    try:
+        return vcpu.virtual.number(address, vcpu.machine.kind.pointer_size, system=True)
+    except (GuestFault, MachineError):
+        return None
 
 
 @attrs.define(eq=False)
@@ -32,25 +79,29 @@ class Mishaps:
 
     deliver: Callable[[Vcpu, GuestFault], None]
     symbol_at: SymbolAt = lambda _address: None
-    _last: tuple[Implementation, int, int, GuestFault] | None = attrs.field(default=None, init=False)
+    _given: list[_Given] = attrs.field(factory=list, init=False)
 
     def fault(self, implementation: Implementation, vcpu: Vcpu, fault: GuestFault) -> None:
         """A hook ran into a fault: the guest gets it."""
-        self._last = implementation, vcpu.index, vcpu.machine.clock.ns, fault
+        ns, rip = vcpu.machine.clock.ns, vcpu.rip
         self.deliver(vcpu, fault)
+        given = _Given(implementation, vcpu, ns, fault, rip, _saved(vcpu, rip))
+        self._given = [each for each in self._given if each.stands and each.saved != given.saved]
+        self._given.append(given)
 
     def forget(self) -> None:
         """The guest goes back to an earlier state."""
-        self._last = None
+        self._given.clear()
 
     @property
     def last_fault(self) -> str:
-        """The last fault that a hook ran into, with the author's own frames; empty if there was none."""
-        if self._last is None:
+        """The last fault that a hook ran into and the guest is not over, with the author's own frames; empty for none."""
+        given = next((each for each in reversed(self._given) if each.stands), None)
+        if given is None:
             return ""
-        implementation, vcpu, ns, fault = self._last
-        said = f"{implementation.name} ran into this at {ns} ns on vcpu {vcpu}, and the guest was given the fault:"
-        return f"{said}\n{own_trace(fault)}"
+        where = f"at {given.ns} ns on vcpu {given.vcpu.index}"
+        said = f"{given.implementation.name} ran into this {where}, and the guest was given the fault:"
+        return f"{said}\n{own_trace(given.fault)}"
 
     def let_out(self, implementation: Implementation, op: Op, vcpu: Vcpu, error: BaseException) -> NoReturn:
         """Raise what is to be raised for an exception that a hook let out."""

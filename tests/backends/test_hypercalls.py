@@ -52,6 +52,7 @@ def test_a_hypercall_is_counted_charged_logged_and_told(nr: int | str) -> None:
         assert made.machine.clock.ns == began + 700
         event = made.machine.log.events[-1]
         assert (event.kind, event["name"], event["result"]) == ("hypercall", "ADD", 5)
+        assert (event["arg1"], event["arg2"]) == (2, 3)
         assert told == [HypercallMade(0, "ADD", (2, 3), 5, began)]
 
 
