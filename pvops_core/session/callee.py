@@ -42,21 +42,22 @@ class Callee:
 
     @classmethod
     def op(cls, how: Signature, address: int, *arguments: int) -> Callee:
-        """The function that an op's slot holds, with arguments as in the C prototype; those left out are 0.
+        """The function that an op's slot holds, with arguments as in the C prototype.
 
         Raises:
-            UsageError: it takes fewer arguments, or one is no whole number.
+            UsageError: it takes fewer or more arguments, or one is no whole number.
         """
         name, bits = how.op.name, how.kind.bits
         for at, value in enumerate(arguments, 1):
             if not isinstance(value, SupportsIndex):
                 raise UsageError(f"{name}: argument {at} is {value!r}, which is no whole number")
-        if len(arguments) > len(how.places):
-            raise UsageError(f"{name} takes {len(how.places)} arguments, not {len(arguments)}")
+        if len(arguments) != len(how.places):
+            names = ", ".join(place.name for place in how.places)
+            taken = f"{len(how.places)} argument{'s' * (len(how.places) > 1)} ({names})" if names else "no argument"
+            raise UsageError(f"{name} takes {taken}; {len(arguments)} {'is' if len(arguments) == 1 else 'are'} given")
         registers: dict[str, int] = {}
         stack: list[int] = []
-        for number, place in enumerate(how.places):
-            value = arguments[number] if number < len(arguments) else 0
+        for place, value in zip(how.places, arguments, strict=True):
             words = [value >> shift & (1 << bits) - 1 for shift in range(0, place.bits, bits)]
             if place.registers:
                 registers |= dict(zip(place.registers, words, strict=True))

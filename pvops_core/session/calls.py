@@ -132,7 +132,8 @@ class Calls:
         """An op, by hook name.
 
         Raises:
-            UsageError: the guest has no such op, its slot is empty, it is no function, or takes fewer arguments.
+            UsageError: the guest has no such op, its slot is empty, it is no function, or takes fewer or more
+                arguments.
         """
         if self.layout is None:
             raise UsageError(f"{name} cannot be called: the guest has no table of ops that is known here")

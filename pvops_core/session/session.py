@@ -28,6 +28,7 @@ from pvops_core.machine import Machine, Stop, Vcpu
 from pvops_core.machine.run.watchdog import run_within, where
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
+from pvops_core.session.forgotten import check_built, check_made
 from pvops_core.session.halting import Halting
 from pvops_core.session.processors import Processors
 from pvops_core.switchboard.kernel.modulesites import ModuleSites
@@ -128,6 +129,7 @@ class Session(Closing):
             self._source = next((link.source for link in backends if link.platform is not None), None)
             with blamed(self._source, f"making {platform.__qualname__}"):
                 self.platform = platform(self.machine, guest, values)
+            check_made(self.platform, self._source)
             self.platform.until = settings.get("until", "").encode()
             self.platform.keyboard = settings.get("keyboard") or self.platform.keyboard
             self.machine.attach(self.platform)
@@ -187,6 +189,7 @@ class Session(Closing):
     def _build(self) -> None:
         with blamed(self._source, f"{type(self.platform).__qualname__}.build"):
             self.platform.build()
+        check_built(self.platform, self._source)
 
     # Who runs ----------------------------------------------------------------------------------------------------
 

@@ -67,10 +67,11 @@ class Caller:
 
         Args:
             op: hook name of the op.
-            *arguments: its arguments in the order of the layout's C prototype; those left out are 0.
+            *arguments: its arguments in the order of the layout's C prototype.
 
         Raises:
-            UsageError: the layout has no such op, its slot is empty, it is no function, or takes fewer arguments.
+            UsageError: the layout has no such op, its slot is empty, it is no function, or takes fewer or more
+                arguments.
             CallError: it did not come back.
         """
         return self.measure(self._meter.calls.op(op, *arguments))

@@ -95,8 +95,10 @@ def test_what_cannot_be_called_is_refused(call: Caller, patch: PatchCaller, text
             call(op)
     with pytest.raises(UsageError, match="write_cr3: argument 1 is '5', which is no whole number"):
         call("write_cr3", "5")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="takes 0 arguments, not 1"):
+    with pytest.raises(UsageError, match="io_delay takes no argument; 1 is given"):
         call("io_delay", 1)
+    with pytest.raises(UsageError, match=r"write_cr3 takes 1 argument \(cr3\); 0 are given"):
+        call("write_cr3")
     with pytest.raises(UsageError, match=r"no symbol .no_such_function."):
         call.function("no_such_function")
     with pytest.raises(UsageError, match="none of number 99"):

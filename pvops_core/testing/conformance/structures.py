@@ -132,6 +132,9 @@ def the_context_may_be_set(ground: Fixture, op: str) -> None:
     arguments = {
         "load_sp0": (ground.cpu.rsp,),
         "load_esp0": (ground.call.function("cpu_tss", 0).result, thread),
+        "set_ldt": (0, 0),
+        "load_gs_index": (0,),
+        "set_iopl_mask": (0,),
     }.get(op, ())
     about = {"set_ldt": {"ldtr"}, "load_tr_desc": {"tr"}, "load_gs_index": {"gs", "msr 0xc0000102", "msr 0xc0000101"}}
     if op == "load_tr_desc":
