@@ -140,7 +140,12 @@ class Observation:
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """A line for each op that the backend has itself and that had no effect, at some of its sites or at all."""
+        """A line for each op that the backend has itself and that had no effect, at some of its sites or at all.
+
+        None of a run that did not come to its end: what it would have called nobody knows.
+        """
+        if not self.outcome.finished:
+            return ()
         return tuple(fate["told"] for fate in self.own.values() if fate["told"])
 
     @property

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+from pvops_native import NativePlatform
 
 from pvops_core.errors import HookError
 from pvops_core.session import Session
-from pvops_native import NativePlatform
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend

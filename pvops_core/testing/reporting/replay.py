@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import pytest
 
     from pvops_core.testing.fixtures.choices import Choices
@@ -28,6 +30,7 @@ def replay(item: pytest.Item, backend: str, choices: Choices) -> str:
     """
     config = item.config
     words = [
+        *_import_path(item),
         *_pytest(),
         *_test(item),
         "--pvops-backend",
@@ -45,6 +48,28 @@ def replay(item: pytest.Item, backend: str, choices: Choices) -> str:
         if ramdisk := config.getoption("--pvops-initrd"):
             words += ["--pvops-initrd", str(Path(ramdisk).absolute())]
     return f"{shlex.join(words)}{choices.options()}"
+
+
+def _import_path(item: pytest.Item) -> Iterator[str]:
+    """Folders that modules were imported from because pytest was called there, or PYTHONPATH has them."""
+    given = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    here = [os.getcwd()] if {"", os.getcwd()} & set(sys.path) else []  # noqa: PTH109 - as it stands in sys.path
+    anyway = {str(item.path.parent)} if item.config.getoption("importmode") == "prepend" else set()
+    used = set(map(_folder, list(sys.modules.values())))
+    wanted = [each for each in map(os.path.abspath, (*here, *given)) if each in used and each not in anyway]
+    if wanted:
+        yield from ("env", f"PYTHONPATH={os.pathsep.join(dict.fromkeys(wanted))}")
+
+
+def _folder(module: ModuleType) -> str:
+    """What has to be on the import path for a module; empty for one without a file."""
+    file = getattr(module, "__file__", None)
+    if not isinstance(file, str):
+        return ""
+    path = Path(os.path.abspath(file))  # noqa: PTH100 - a link stays one
+    place = path.parent if path.stem == "__init__" else path
+    above = list(place.parents)[module.__name__.count(".") :]
+    return str(above[0]) if above else ""
 
 
 def _pytest() -> Iterator[str]:

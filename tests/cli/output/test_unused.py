@@ -79,3 +79,13 @@ def test_what_helps_is_not_told(own: Path, capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr().out
     assert "unused" not in printed
     assert "own                 15 (write_cr3 15)\n" in printed
+
+
+def test_of_a_run_that_failed_nothing_is_told(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it would have called nobody knows."""
+    own.write_text(OWN.replace("def wbinvd(self, cpu): ...", "@hookimpl\n    def load_tr_desc(self, cpu): 1 / 0"))
+    assert main(["run", "--backend", "own", "--plugin", str(own), "--layout", "6.1-64"]) == 4
+    assert main(["compare", "--backends", "native,own", "--plugin", str(own), "--layouts", "6.1-64"]) == 4
+    printed = capsys.readouterr().out
+    assert "ZeroDivisionError" in printed
+    assert "is yours, but" not in printed

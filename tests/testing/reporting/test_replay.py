@@ -78,6 +78,27 @@ def test_a_test_that_imports_its_plugin(tmp_path: Path) -> None:
     assert "ModuleNotFoundError" not in shown
 
 
+@pytest.mark.parametrize("by", ["folder", "PYTHONPATH"])
+def test_a_plugin_by_its_module(tmp_path: Path, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found where pytest was called, or where PYTHONPATH says; a namespace package, and the tests elsewhere."""
+    package, tests = tmp_path / "own" / "space" / "part", tmp_path / "own" / "tests"
+    package.mkdir(parents=True)
+    tests.mkdir()
+    (package / "mine.py").write_text(
+        "from pvops_core.backends import Backend\nbackend = Backend(name='mine', api=2, base='native')\n"
+    )
+    (tests / "test_mine.py").write_text(
+        "from space.part.mine import backend\n\ndef test_it(call):\n    assert backend.name != 'mine'\n"
+    )
+    if by == "PYTHONPATH":
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "own"))
+    place = tmp_path / "own" if by == "folder" else tmp_path
+    shown = run(place, "--pvops-plugin", "space.part.mine:backend", "--pvops-backend", "mine", str(tests))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    (command, *_others) = commands(shown)
+    assert "AssertionError" in pasted(command, tmp_path / "elsewhere")
+
+
 @pytest.mark.parametrize(
     ("test", "bug", "op"), [("test_law", "bug0", "save_fl"), ("test_calling_convention", "bug1", "io_delay")]
 )
