@@ -95,7 +95,7 @@ class Mishaps:
 
     @property
     def last_fault(self) -> str:
-        """The last fault of a hook's that the guest is still at, with the author's own frames; empty if there is none."""
+        """The last fault of a hook's that the guest is still at, with the author's own frames; empty for none."""
         given = next((each for each in reversed(self._given) if each.stands), None)
         if given is None:
             return ""
