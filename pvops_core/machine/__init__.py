@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pvops_core.machine.run.eventkinds import event_kind
     from pvops_core.machine.run.eventlog import Event, EventLog
     from pvops_core.machine.run.gates import Gates
-    from pvops_core.machine.run.runloop import Stop
     from pvops_core.machine.run.stateful import Beside, Plain, Stateful
+    from pvops_core.machine.run.stops import Stop
     from pvops_core.machine.unicorn.batch import Batch
 
 _HOMES = {
@@ -44,7 +44,7 @@ _HOMES = {
     "ServedMsr": "handler",
     "Snapshot": "machine",
     "Stateful": "run.stateful",
-    "Stop": "run.runloop",
+    "Stop": "run.stops",
     "TrapHandler": "handler",
     "event_kind": "run.eventkinds",
     "Vcpu": "cpu.vcpu",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Observer = Callable[["Vcpu", int, int | None, int | None], bool | None]
 """Told of an exception as :meth:`TrapHandler.exception` is; True if it has answered it, so that nobody else is to."""
+GateHandler = Callable[["Vcpu"], None]
+"""Called when the guest executes a gate; it leaves RIP alone, or moves it."""
 
 
 @attrs.frozen

@@ -16,9 +16,10 @@ from pvops_core.machine.handler import SyscallInPlace
 from pvops_core.machine.run.breakpoints import Breakpoint, Breakpoints
 from pvops_core.machine.run.coherence import Coherence, Ranges
 from pvops_core.machine.run.gates import Gates
-from pvops_core.machine.run.runloop import RunLoop, Stop
+from pvops_core.machine.run.runloop import RunLoop
 from pvops_core.machine.run.scheduler import Scheduler
 from pvops_core.machine.run.singlegates import SingleGates
+from pvops_core.machine.run.stops import Stop
 from pvops_core.machine.unicorn import intercepts
 from pvops_core.machine.unicorn.state import StateWord
 

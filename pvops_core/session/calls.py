@@ -20,7 +20,7 @@ from pvops_core.errors import MachineError, UsageError
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.machine.handler import Shadows
-from pvops_core.machine.run.runloop import Stop
+from pvops_core.machine.run.stops import Stop
 from pvops_core.machine.run.watchdog import where
 from pvops_core.machine.unicorn.state import BLOCK_NS
 from pvops_core.ops import Convention, signature

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.exits.segmentlimits import SegmentLimits
-    from pvops_core.machine.handler import MemoryDevice
+    from pvops_core.machine.handler import GateHandler, MemoryDevice
     from pvops_core.machine.run.runloop import RunLoop
-    from pvops_core.machine.run.singlegates import Handler
 
 _EXCEPTION: Final = event_kind(
     "exception",
@@ -159,7 +158,7 @@ class Callbacks:
 
         return self._engine.hook_code(uc.CODE_CALLBACK(reached), first, last, stops=acts)
 
-    def hook_gates_alone(self, first: int, last: int, gates: Mapping[int, tuple[Handler, int]]) -> int:
+    def hook_gates_alone(self, first: int, last: int, gates: Mapping[int, tuple[GateHandler, int]]) -> int:
         """Call the handler of each gate in [first, last] before its jump; gives the hook's number.
 
         The engine need not be able to stop within blocks for it, which would make all code slower: where it is to stop

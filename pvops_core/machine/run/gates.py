@@ -6,16 +6,17 @@ guest goes on at the ``ret`` and returns to its caller, without another callback
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from pvops_core.errors import MachineError
+from pvops_core.machine.handler import GateHandler
 from pvops_core.machine.run.stateful import Beside
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.machine.cpu.vcpu import Vcpu
 
-Handler = Callable[["Vcpu"], None]
 _JUMP = 5  # bytes of jmp rel32
 
 
@@ -33,8 +34,8 @@ class Gates:
         self._hook = hook
         self._base = 0
         self._stride = 0
-        self._handlers: list[Handler | None] = []
-        self._beside = Beside[Handler]("a gate's")
+        self._handlers: list[GateHandler | None] = []
+        self._beside = Beside[GateHandler]("a gate's")
 
     def map(self, base_va: int, count: int, stride: int = 8) -> None:
         """Hook ``count`` gates from ``base_va``; once in a machine's life.
@@ -84,7 +85,7 @@ class Gates:
         """All gates and the shared ``ret``, to be written at the base."""
         return b"".join(map(self.code, range(len(self._handlers)))) + b"\xc3"
 
-    def bind(self, index: int, handler: Handler) -> None:
+    def bind(self, index: int, handler: GateHandler) -> None:
         """Set what a gate calls from now on."""
         self._check(index)
         self._handlers[index] = handler

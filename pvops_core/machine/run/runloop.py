@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.run import slices
+from pvops_core.machine.run import execution, slices
 from pvops_core.machine.run.eventkinds import event_kind
-from pvops_core.machine.unicorn import engine as uc
+from pvops_core.machine.run.stops import ENDS, FROM_OUTSIDE, Stop
 from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 
 if TYPE_CHECKING:
@@ -30,26 +30,8 @@ _SLICE: Final = event_kind(
 )
 
 _EXPIRED, _FRONTIER = int(StateWord.EXPIRED), int(StateWord.FRONTIER)
-_HLT = 0xF4
-_FROM_OUTSIDE = frozenset({"until", "timeout"})
-"""Reasons to stop that are not the guest's own end: a call of guest code that is under way is finished first."""
-_ENDS = frozenset({"poweroff", "reboot", "crash", "dead", "halted"})
-"""Reasons after which a guest does not go on."""
 WAIT_NS = 1000
 """Virtual time that a vCPU spends before it looks again for what it waits for."""
-
-
-@attrs.frozen
-class Stop:
-    """Why a run ended.
-
-    Attributes:
-        reason: "poweroff", "reboot", "crash", "timeout", "dead" or what a handler gave to ``stop``.
-        detail: more of it, for people.
-    """
-
-    reason: str
-    detail: str = ""
 
 
 @attrs.define
@@ -201,7 +183,7 @@ class RunLoop:
     @property
     def _ends(self) -> bool:
         """Whether the guest has come to its end: no slice goes on, and watchers see what the last one did."""
-        return self._stop is not None and self._stop.reason in _ENDS
+        return self._stop is not None and self._stop.reason in ENDS
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -295,7 +277,7 @@ class RunLoop:
         clock.follow(state)
         self.acting = slot.vcpu.index
         try:
-            status = self._enter(slot)
+            status = execution.enter(slot, lambda: self.interrupted)
         finally:
             self.acting = None
             blocks = clock.fold()
@@ -303,35 +285,18 @@ class RunLoop:
         if self._error is not None or slot.callbacks.finish() or self.interrupted:
             return blocks
         if status:
-            self._bad_end(slot, status)
+            self.stop(execution.bad_end(slot, status))
         elif not state[_EXPIRED]:
-            self._halted(slot)
+            if not execution.after_hlt(slot):
+                raise MachineError("the engine stopped for no known reason", vcpu=slot.vcpu.index, rip=slot.vcpu.rip)
+            self.platform.halted(slot.vcpu)
             self._over = True
         return blocks
-
-    def _enter(self, slot: CpuSlot) -> int:
-        """Run the engine until the slice ends; each handler that moves RIP makes it begin again there."""
-        callbacks, page_end = slot.callbacks, slot.callbacks.page_end
-        if callbacks.limits is not None:
-            callbacks.limits.begin()
-        while True:
-            callbacks.moved = False
-            status = slot.engine.start(slot.vcpu.rip)
-            callbacks.arrive()
-            slot.vcpu.unstub_ports()
-            paused = callbacks.limits is not None and callbacks.limits.goes_on()
-            leaves = bool(status) or self.interrupted or bool(slot.state[_EXPIRED]) or callbacks.postponed
-            if page_end.wanted or page_end.armed:
-                if not leaves and not callbacks.moved and page_end.goes_on():
-                    continue
-                page_end.end()
-            if leaves or not (callbacks.moved or paused):
-                return status
 
     def go_on(self, until: int) -> bool:
         """One turn, before what waits for a slice's end is done; False if nobody may run, or the guest has ended."""
         before = self._stop
-        if (before is not None and before.reason in _ENDS) or not any(slot.vcpu.runnable for slot in self._slots):
+        if (before is not None and before.reason in ENDS) or not any(slot.vcpu.runnable for slot in self._slots):
             return False
         self._stop, self.interrupted = None, False
         self._give_up()
@@ -367,7 +332,7 @@ class RunLoop:
 
     def _ended(self) -> bool:
         """A handler has ended the run, not somebody from outside, whose wish outlasts a call of guest code."""
-        return self._stop is not None and self._stop.reason not in _FROM_OUTSIDE
+        return self._stop is not None and self._stop.reason not in FROM_OUTSIDE
 
     def step(self, slot: CpuSlot) -> None:
         """Run one instruction of a vCPU that is not in a handler."""
@@ -377,7 +342,7 @@ class RunLoop:
         clock.follow(slot.state)
         self.acting = slot.vcpu.index
         try:
-            status = self._step(slot, start)
+            status = execution.step(slot, start)
         finally:
             self.acting = None
             blocks = clock.fold()
@@ -388,43 +353,6 @@ class RunLoop:
         if slot.callbacks.finish():
             return
         if status:
-            self._bad_end(slot, status)
-        elif slot.vcpu.rip == start + 1 and self._after_hlt(slot):
+            self.stop(execution.bad_end(slot, status))
+        elif slot.vcpu.rip == start + 1 and execution.after_hlt(slot):
             self.platform.halted(slot.vcpu)
-
-    @staticmethod
-    def _step(slot: CpuSlot, start: int) -> int:
-        callbacks, state = slot.callbacks, slot.state
-        status = slot.engine.step(start)
-        if callbacks.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
-            callbacks.page_end.arm()
-            status = slot.engine.step(start)
-        callbacks.arrive()
-        callbacks.page_end.end()
-        if callbacks.limits is not None:
-            callbacks.limits.goes_on()
-        slot.vcpu.unstub_ports()
-        at = slot.vcpu.rip
-        if start < at < state[_FRONTIER] & slot.vcpu.machine.kind.mask:
-            state[_FRONTIER] = at  # the engine has begun a longer block, and left it
-        return status
-
-    def _bad_end(self, slot: CpuSlot, status: int) -> None:
-        vcpu = slot.vcpu
-        if done := uc.BUS_ERRORS.get(status):
-            self.stop(Stop("crash", f"vcpu {vcpu.index} at {vcpu.rip:#x}: {done}"))
-            return
-        name = uc.ERROR_NAMES.get(status, str(status))
-        raise MachineError(f"the engine stopped: {name}", vcpu=vcpu.index, rip=vcpu.rip)
-
-    def _halted(self, slot: CpuSlot) -> None:
-        vcpu = slot.vcpu
-        if not self._after_hlt(slot):
-            raise MachineError("the engine stopped for no known reason", vcpu=vcpu.index, rip=vcpu.rip)
-        self.platform.halted(vcpu)
-
-    @staticmethod
-    def _after_hlt(slot: CpuSlot) -> bool:
-        """The instruction that ends at RIP is hlt, which only level 0 can have executed."""
-        vcpu = slot.vcpu
-        return vcpu.cpl == 0 and vcpu.virtual.number(vcpu.rip - 1, 1, system=True) == _HLT

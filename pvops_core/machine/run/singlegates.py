@@ -7,17 +7,17 @@ breakpoints do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError
 
 if TYPE_CHECKING:
-    from pvops_core.machine.cpu.vcpu import Vcpu
+    from collections.abc import Mapping
+
     from pvops_core.machine.exits.cpuslot import CpuSlot
+    from pvops_core.machine.handler import GateHandler
     from pvops_core.machine.run.runloop import RunLoop
 
-Handler = Callable[["Vcpu"], None]
 NEAR: Final = 64
 """Gates no further apart share a hook of the engine, which goes through all of them at each instruction translated."""
 
@@ -28,10 +28,10 @@ class SingleGates:
     def __init__(self, loop: RunLoop, slots: list[CpuSlot]) -> None:
         self._loop = loop
         self._slots = slots
-        self._gates: dict[int, tuple[Handler, int]] = {}
+        self._gates: dict[int, tuple[GateHandler, int]] = {}
         self._stretches: dict[tuple[int, int], list[int]] = {}
 
-    def open(self, gates: Mapping[int, tuple[Handler, int]]) -> None:
+    def open(self, gates: Mapping[int, tuple[GateHandler, int]]) -> None:
         """Call handlers from now on.
 
         Args:

@@ -12,7 +12,7 @@ import attrs
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.machine import Machine
-    from pvops_core.machine.run.runloop import Stop
+    from pvops_core.machine.run.stops import Stop
 
 SymbolAt = Callable[[int], tuple[str, int] | None]
 """Gives the symbol at or below a guest-virtual address, and the distance to it."""

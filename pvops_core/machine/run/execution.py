@@ -1,0 +1,79 @@
+"""One stretch of guest code on one engine, and what the engine came out for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.errors import MachineError
+from pvops_core.machine.run.stops import Stop
+from pvops_core.machine.unicorn import engine as uc
+from pvops_core.machine.unicorn.state import StateWord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pvops_core.machine.exits.cpuslot import CpuSlot
+
+_EXPIRED, _FRONTIER = int(StateWord.EXPIRED), int(StateWord.FRONTIER)
+_HLT: Final = 0xF4
+
+
+def enter(slot: CpuSlot, interrupted: Callable[[], bool]) -> int:
+    """Run the engine until the slice ends; each handler that moves RIP makes it begin again there.
+
+    Args:
+        slot: whose.
+        interrupted: whether a handler has asked for an end.
+
+    Returns:
+        The engine's status: 0, or why it could not go on.
+    """
+    callbacks, page_end = slot.callbacks, slot.callbacks.page_end
+    if callbacks.limits is not None:
+        callbacks.limits.begin()
+    while True:
+        callbacks.moved = False
+        status = slot.engine.start(slot.vcpu.rip)
+        callbacks.arrive()
+        slot.vcpu.unstub_ports()
+        paused = callbacks.limits is not None and callbacks.limits.goes_on()
+        leaves = bool(status) or interrupted() or bool(slot.state[_EXPIRED]) or callbacks.postponed
+        if page_end.wanted or page_end.armed:
+            if not leaves and not callbacks.moved and page_end.goes_on():
+                continue
+            page_end.end()
+        if leaves or not (callbacks.moved or paused):
+            return status
+
+
+def step(slot: CpuSlot, start: int) -> int:
+    """Run one instruction; the engine's status."""
+    callbacks, state = slot.callbacks, slot.state
+    status = slot.engine.step(start)
+    if callbacks.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
+        callbacks.page_end.arm()
+        status = slot.engine.step(start)
+    callbacks.arrive()
+    callbacks.page_end.end()
+    if callbacks.limits is not None:
+        callbacks.limits.goes_on()
+    slot.vcpu.unstub_ports()
+    at = slot.vcpu.rip
+    if start < at < state[_FRONTIER] & slot.vcpu.machine.kind.mask:
+        state[_FRONTIER] = at  # the engine has begun a longer block, and left it
+    return status
+
+
+def bad_end(slot: CpuSlot, status: int) -> Stop:
+    """How a run ends whose engine could not go on; MachineError where that is nothing that a guest can do."""
+    vcpu = slot.vcpu
+    if done := uc.BUS_ERRORS.get(status):
+        return Stop("crash", f"vcpu {vcpu.index} at {vcpu.rip:#x}: {done}")
+    name = uc.ERROR_NAMES.get(status, str(status))
+    raise MachineError(f"the engine stopped: {name}", vcpu=vcpu.index, rip=vcpu.rip)
+
+
+def after_hlt(slot: CpuSlot) -> bool:
+    """The instruction that ends at RIP is hlt, which only level 0 can have executed."""
+    vcpu = slot.vcpu
+    return vcpu.cpl == 0 and vcpu.virtual.number(vcpu.rip - 1, 1, system=True) == _HLT
