@@ -18,6 +18,7 @@ from pvops_core.machine.run.eventkinds import event_kind
 
 if TYPE_CHECKING:
     from pvops_core.guest import Guest
+    from pvops_core.kinds import MachineKind
     from pvops_core.machine import Machine, Vcpu
 
 _TYPED: Final = event_kind(
@@ -71,6 +72,7 @@ class Platform(TrapHandler):
 
     Attributes:
         loaders: by boot protocol of a guest, what loads it here. A platform has no guests but these.
+        more_kinds: by boot protocol, kinds of machine that its guests may be on besides those of its backend.
         settings_class: its settings, each with type, default, range and help.
         console_name: what a kernel calls the console that this platform serves (``console=ttyS0``); a comparison adds
             that word to a command line that names no console. Empty where there is nothing to add.
@@ -94,6 +96,7 @@ class Platform(TrapHandler):
     """
 
     loaders: ClassVar[Mapping[str, Loader]] = {}
+    more_kinds: ClassVar[Mapping[str, frozenset[MachineKind]]] = {}
     settings_class: ClassVar[type[Settings]] = Settings
     console_name: ClassVar[str] = ""
     no_hypercall: ClassVar[int] = -ENOSYS

@@ -474,8 +474,9 @@ def hosted(
         raise UsageError(f"backend {backends[0].name} has no platform, and neither have those it is based on")
     if boot_protocol not in platform.loaders:
         raise UsageError(f"backend {backends[0].name!r} cannot boot {_WHAT.get(boot_protocol, boot_protocol)}")
-    kind = next((kind for kind in kinds if kind in owner.kinds), None)
+    more = platform.more_kinds.get(boot_protocol, frozenset())
+    kind = next((kind for there in (owner.kinds, more) for kind in kinds if kind in there), None)
     if kind is None:
-        there = ", ".join(sorted(kind.value for kind in owner.kinds))
+        there = ", ".join(sorted(kind.value for kind in owner.kinds | more))
         raise UsageError(f"backend {owner.name!r} is no {kinds[0].value} machine; it can be {there}")
     return platform, kind

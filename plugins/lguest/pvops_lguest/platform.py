@@ -61,7 +61,7 @@ INVALID_OPCODE = 6
 _INT3 = 0xCC
 _INTO = 0xCE
 
-_PAGE_TABLE_CALLS = frozenset({Call.SET_PTE, Call.SET_PMD})
+_PAGE_TABLE_CALLS = frozenset({Call.SET_PTE, Call.SET_PMD, Call.SET_PGD})
 _FLUSH_CALLS = frozenset({Call.FLUSH_TLB})
 
 
@@ -94,6 +94,7 @@ class LguestPlatform(LguestCallsIn, Platform):
 
     console_name = "hvc0"
     loaders = {"builtin": builder.load_builtin, "kernel": load_kernel}  # noqa: RUF012 - as ClassVar in the base
+    more_kinds = {"kernel": frozenset({MachineKind.PAE})}  # noqa: RUF012 - likewise
     settings_class = builder.LguestSettings
     settings: builder.LguestSettings
 
@@ -105,8 +106,8 @@ class LguestPlatform(LguestCallsIn, Platform):
             MachineError: there is too little memory.
         """
         super().__init__(machine, guest, settings)
-        if machine.kind is not MachineKind.I386:
-            raise UsageError(f"lguest runs i386 guests without PAE, not {machine.kind.value}")
+        if machine.kind is not MachineKind.I386 and machine.kind not in self.more_kinds.get(guest.boot_protocol, ()):
+            raise UsageError(f"lguest runs i386 guests, with PAE kernels of 2.6.31 and later, not {machine.kind.value}")
         if len(machine.vcpus) != 1:
             raise UsageError(f"an lguest guest has one vCPU, not {len(machine.vcpus)}")
         machine.features = cpu_features(self.settings.cpu)

@@ -72,11 +72,11 @@ class Program:
 class Host:
     """The machine, its platform, and shortcuts."""
 
-    def __init__(self, abi: str, seed: int, options: Mapping[str, str]) -> None:
-        self.machine = Machine(MachineKind.I386, memory=LguestPlatform.machine_memory(RAM), seed=seed)
+    def __init__(self, abi: str, seed: int, options: Mapping[str, str], kind: MachineKind = MachineKind.I386) -> None:
+        self.machine = Machine(kind, memory=LguestPlatform.machine_memory(RAM), seed=seed)
         image = SimpleNamespace(segments=(), read=lambda *_: b"")
         guest = SimpleNamespace(
-            kind=MachineKind.I386,
+            kind=kind,
             boot_protocol="builtin",
             layout=abi,
             image=image,

@@ -39,11 +39,13 @@ def shared_page(abi: Abi) -> bytes:
 class SmallGuest:
     """Machine code for a kernel of one generation, which has made its first hypercall when ``code`` goes on."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, pae: bool = False) -> None:
         self.abi = ABIS[name]
         self.early = self.abi.descriptors is not Descriptors.BUS
         self.code = Program(CODE)
         self.symbols = {"lguest_data": BASE + DATA, "lguest_init": BASE + CODE}
+        if pae:
+            self.symbols["native_set_pud"] = BASE + CODE
         self.texts: dict[int, bytes] = {}
         if self.early:
             self.symbols["lguest_entry"] = self.code.here

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 from pvops_lguest.host.abi import ABIS, Call
@@ -13,6 +14,11 @@ from .rig import BASE, CODE, DATA, RAM, Host, Program
 from .small import RAM as KERNEL_RAM
 from .small import SmallGuest
 from .test_launcher import Driver, standing
+
+if TYPE_CHECKING:
+    from pvops_lguest.platform import LguestPlatform
+
+    from pvops_core.machine import Machine
 
 HYPERCALLS = int(os.environ.get("PVOPS_HYPERCALLS", "2000"))
 """Random calls on each generation's host; the full size is 100,000."""
@@ -174,24 +180,63 @@ def test_descriptors_are_the_guests_to_spoil(value: int) -> None:
 
 @pytest.mark.parametrize("abi", ABIS)
 def test_random_hypercalls_end_in_nothing_but_a_kill(make_host: Callable[..., Host], abi: str) -> None:
-    assert storm(make_host(abi), random.Random(abi), HYPERCALLS) == HYPERCALLS
+    host = make_host(abi).init()
+    assert storm(host.machine, host.platform, random.Random(abi), HYPERCALLS) == HYPERCALLS
 
 
-def storm(host: Host, chance: random.Random, count: int) -> int:
+WIDE: dict[str, tuple[list[tuple[int, int]], str]] = {
+    "a pointer with rights": ([(0, 0xA007)], "bad page directory entry"),
+    "a pointer beyond 4 GiB": ([(0, 1 << 40 | 1)], "bad page directory entry"),
+    "a pointer that may not be executed": ([(0, 1 << 63 | 0xA001)], "bad page directory entry"),
+    "a large page": ([(0, 0xA001), (0xA008, 0x87)], "bad page middle directory entry"),
+    "a table of the host's": ([(0, 0xA001), (0xA008, KERNEL_RAM << 8 | 7)], "bad page middle directory entry"),
+    "a frame beyond 4 GiB": ([(0, 0xA001), (0xA008, 0xB007), (0xB000, 1 << 36 | 7)], "bad page table entry"),
+    "a large frame": ([(0, 0xA001), (0xA008, 0xB007), (0xB000, 0x87)], "bad page table entry"),
+}
+"""Entries of 64 bits by their place, from the guest's directory for the first, and how a touch of 2 MiB ends."""
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_bad_tables_with_pae(name: str) -> None:
+    guest = SmallGuest("2.6.35", pae=True)
+    guest.code.op(0xA1, 0x200000).hang()
+    with guest.session() as session:
+        memory, directory = session.machine.memory, session.platform.state.shadow.gpgdir
+        session.run(max_ns=20_000)
+        entries, words = WIDE[name]
+        memory.write(0xA000, bytes(0x2000))
+        for place, entry in entries:
+            memory.set_u64(place or directory, entry)
+        session.platform.hypercall(session.machine.vcpus[0], 5, 1)
+        session.machine.vcpus[0].set("eip", BASE + CODE + len(guest.code.code) - 7)
+        stop = session.run(max_ns=1_000_000)
+        assert (stop.reason, stop.detail.startswith(words)) == ("crash", True), stop
+
+
+@pytest.mark.parametrize("abi", ["2.6.31", "2.6.35"])
+def test_random_hypercalls_with_pae(abi: str) -> None:
+    guest = SmallGuest(abi, pae=True)
+    guest.code.hang()
+    with guest.session() as session:
+        session.run(max_ns=20_000)
+        assert storm(session.machine, session.platform, random.Random(abi), HYPERCALLS) == HYPERCALLS
+
+
+def storm(machine: Machine, platform: LguestPlatform, chance: random.Random, count: int) -> int:
     """So many random calls on a host, which starts anew whenever it has killed its guest."""
-    host.init()
-    start, places = host.machine.snapshot(), (0, 1, 7, DATA, CODE, BASE, RAM - 8, RAM, 0xFFC00000, 0xFFFFFFFF)
-    numbers = [*host.state.abi.calls, 3, 12, 13, 20, 255]
+    abi, start = platform.state.abi, machine.snapshot()
+    places = (0, 1, 7, DATA, CODE, BASE, RAM - 8, RAM, 0xFFC00000, 0xFFE00000, 0xFFFFFFFF)
+    numbers = [*abi.calls, 3, 12, 13, 20, 255]
     made = 0
     for _ in range(count):
         arguments = [
             chance.choice(places) + chance.choice((0, 0, 4, 0x1000))
             if chance.random() < 0.7
             else chance.getrandbits(32)
-            for _ in range(host.state.abi.arguments)
+            for _ in range(abi.arguments)
         ]
-        host.platform.hypercall(host.vcpu, chance.choice(numbers), *arguments)
+        platform.hypercall(machine.vcpus[0], chance.choice(numbers), *arguments)
         made += 1
-        if host.platform.save().end is not None:
-            host.machine.restore(start)
+        if platform.save().end is not None:
+            machine.restore(start)
     return made

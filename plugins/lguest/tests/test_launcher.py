@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pvops_lguest import backend
-from pvops_lguest.host.abi import ABIS, Call, Descriptors
+from pvops_lguest.host.abi import ABIS, VMCALL, Call, Descriptors
 from pvops_lguest.host.generation import choose_abi
 from pvops_lguest.launcher.disk import Disk
 from pvops_lguest.launcher.parameters import CMDLINE
@@ -40,6 +40,31 @@ def test_a_kernel_of_every_generation_starts_and_powers_off(name: str) -> None:
         assert initrd % 4096 == 0
         assert struct.unpack("<QQI", memory.read(0x2D0, 20)) == (0, RAM, 1)
         assert (memory.u8(0x1E8), memory.u32(0x228), memory.u32(0x23C)) == (1, CMDLINE, 1)
+
+
+@pytest.mark.parametrize("name", ["2.6.31", "2.6.35"])
+def test_a_kernel_with_pae_starts_on_a_machine_with_three_levels(name: str) -> None:
+    guest = SmallGuest(name, pae=True)
+    guest.call(Call.SET_PTE, RAM - 0x1000, BASE, 0x100067, 0).call(Call.SET_PGD, 0, 1)
+    guest.code.load(eax=13).raw(VMCALL.hex() if guest.abi.vmcall else "cd1f")
+    with guest.end().session() as session:
+        assert session.machine.kind is MachineKind.PAE
+        directory = session.platform.state.shadow.gpgdir
+        pointers = struct.unpack("<4Q", session.machine.memory.read(directory, 32))
+        assert pointers == (pointers[0], 0, 0, pointers[0])
+        assert pointers[0] & 0xFFF == 1
+        stop = session.run(max_ns=10_000_000)
+        assert (stop.reason, stop.detail) == ("poweroff", "CRASH: Power down")
+        calls = {"LGUEST_INIT": 1, "SET_PTE": 1, "SET_PGD": 1, "SET_PMD": 1, "SHUTDOWN": 1}
+        assert session.platform.hypercalls == calls
+        data = session.platform.state.data
+        assert session.machine.memory.u32(data.pa + session.platform.state.abi.data.reserve_mem) == 2 << 20
+
+
+@pytest.mark.parametrize("name", ["2.6.23", "2.6.24", "2.6.30"])
+def test_hosts_before_pae_refuse_its_kernels(name: str) -> None:
+    with pytest.raises(UsageError, match=r"has no guests with PAE; the first are those of 2\.6\.31"):
+        SmallGuest(name, pae=True).session()
 
 
 @EVERY

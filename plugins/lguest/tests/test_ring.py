@@ -36,8 +36,8 @@ def test_calls_are_done_in_the_order_they_were_made(
     expected: list[tuple[str, int]] = []
     for kind, value in steps:
         if kind == "queue":
-            host.ops.async_hcall(host.vcpu, Call.SET_PMD, value << 12, 1)
-            expected.append(("SET_PMD", value << 12))
+            host.ops.async_hcall(host.vcpu, Call.LOAD_TLS, value << 3, 1)
+            expected.append(("LOAD_TLS", value << 3))
         elif kind == "direct":
             host.ops.hcall(host.vcpu, Call.TS, value)
             expected.append(("TS", value))

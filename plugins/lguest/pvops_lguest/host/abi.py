@@ -54,7 +54,9 @@ class Call(enum.Enum):
     BIND_DMA = "BIND_DMA"
     SEND_DMA = "SEND_DMA"
     SET_PTE = "SET_PTE"
+    SET_PGD = "SET_PGD"
     SET_PMD = "SET_PMD"
+    """Of the directory in generations without SET_PGD, else of PAE's level in the middle."""
     LOAD_TLS = "LOAD_TLS"
     NOTIFY = "NOTIFY"
     LOAD_GDT_ENTRY = "LOAD_GDT_ENTRY"
@@ -157,6 +159,16 @@ class Abi:
         """Whether this generation knows ``call``."""
         return call in self.numbers
 
+    def with_pae(self) -> Abi:
+        """The generation as host and guest with X86_PAE speak it.
+
+        Raises:
+            UsageError: it was before there were any (2.6.31).
+        """
+        if not self.has(Call.SET_PGD):
+            raise UsageError(f"lguest {self.name} has no guests with PAE; the first are those of 2.6.31")
+        return attrs.evolve(self, calls=MappingProxyType({**self.calls, 13: Call.SET_PMD}))
+
 
 _COMMON = {
     0: Call.FLUSH_ASYNC,
@@ -169,14 +181,15 @@ _COMMON = {
     9: Call.SET_CLOCKEVENT,
     10: Call.HALT,
     14: Call.SET_PTE,
-    15: Call.SET_PMD,
     16: Call.LOAD_TLS,
 }
+
+_EARLY = _COMMON | {2: Call.CRASH, 3: Call.LOAD_GDT, 15: Call.SET_PMD}
 
 ABI_2_6_23 = Abi(
     name="2.6.23",
     calls=MappingProxyType(
-        _COMMON | {2: Call.CRASH, 3: Call.LOAD_GDT, 12: Call.BIND_DMA, 13: Call.SEND_DMA},
+        _EARLY | {12: Call.BIND_DMA, 13: Call.SEND_DMA},
     ),
     registers=("edx", "ebx", "ecx"),
     structure=LGUEST["lguest_data_23"],
@@ -186,7 +199,7 @@ ABI_2_6_23 = Abi(
 
 ABI_2_6_24 = Abi(
     name="2.6.24",
-    calls=MappingProxyType(_COMMON | {2: Call.CRASH, 3: Call.LOAD_GDT, 17: Call.NOTIFY}),
+    calls=MappingProxyType(_EARLY | {17: Call.NOTIFY}),
     registers=("edx", "ebx", "ecx"),
     structure=LGUEST["lguest_data_24"],
     refuses_pwt=True,
@@ -201,14 +214,12 @@ ABI_2_6_25 = attrs.evolve(
     descriptors=Descriptors.COUNTED,
 )
 
-_LATE_CALLS = MappingProxyType(
-    _COMMON | {2: Call.SHUTDOWN, 17: Call.NOTIFY, 18: Call.LOAD_GDT_ENTRY, 19: Call.SEND_INTERRUPTS},
-)
+_LATE = _COMMON | {2: Call.SHUTDOWN, 17: Call.NOTIFY, 18: Call.LOAD_GDT_ENTRY, 19: Call.SEND_INTERRUPTS}
 
 ABI_2_6_30 = attrs.evolve(
     ABI_2_6_25,
     name="2.6.30",
-    calls=_LATE_CALLS,
+    calls=MappingProxyType(_LATE | {15: Call.SET_PMD}),
     # Those of kvm_hypercall3() (asm/kvm_para.h).
     registers=("ebx", "ecx", "edx"),
     structure=LGUEST["lguest_data_30"],
@@ -217,7 +228,7 @@ ABI_2_6_30 = attrs.evolve(
 
 ABI_2_6_35 = Abi(
     name="2.6.35",
-    calls=_LATE_CALLS,
+    calls=MappingProxyType(_LATE | {15: Call.SET_PGD}),
     registers=("ebx", "ecx", "edx", "esi"),
     structure=LGUEST["lguest_data_35"],
     refuses_pwt=False,

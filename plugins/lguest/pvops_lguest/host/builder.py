@@ -15,12 +15,14 @@ import attrs
 from pvops_core.backends import Settings, clock_start, cpu_model, setting
 from pvops_core.errors import MachineError
 from pvops_core.guests import BootInfo, BuiltinGuest, Kernel, PlatformKind
+from pvops_core.x86 import CR4_PAE, EFER_NXE, MSR_EFER
 from pvops_lguest.host.abi import ABIS
 from pvops_lguest.host.frames import FramePool
 from pvops_lguest.host.generation import choose_abi
 from pvops_lguest.host.memory import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, GuestMemory
+from pvops_lguest.host.paging import ACCESSED, DIRTY, PRESENT, RW, THREE_LEVELS, USER, paging_of
 from pvops_lguest.host.segments import GDT_ENTRIES, GUEST_PL, KERNEL_CS, KERNEL_DS, Segments
-from pvops_lguest.host.shadow import ACCESSED, DIRTY, PRESENT, RW, SWITCHER_INDEX, USER, ShadowTables
+from pvops_lguest.host.shadow import ShadowTables
 from pvops_lguest.host.state import HostState
 
 if TYPE_CHECKING:
@@ -37,7 +39,6 @@ HOST_AREA = 2 << 20
 PAGE_OFFSET = 0xC0000000
 """Where a kernel begins until it says otherwise: CONFIG_PAGE_OFFSET, the usual one."""
 
-SWITCHER_ADDRESS = SWITCHER_INDEX << 22
 LATEST = (1 << 32) - 1
 """The host tells the time as a 32-bit timespec."""
 
@@ -102,7 +103,8 @@ def make_state(
     ram = settings.memory if is_kernel and settings.memory else machine.memory.size - needed
     # Only a kernel may map what lies above its memory: its devices, and the frames of tools behind them.
     limit = machine.memory.size - HOST_AREA if is_kernel else ram
-    abi = choose_abi(guest, settings.abi)
+    abi, paging = choose_abi(guest, settings.abi), paging_of(machine.kind)
+    abi = abi.with_pae() if paging is THREE_LEVELS else abi
     memory = GuestMemory(machine.memory, limit)
     frames = FramePool(machine.memory, (machine.memory.size - HOST_AREA) >> PAGE_SHIFT, HOST_AREA >> PAGE_SHIFT)
     segments = Segments(machine.memory, memory, _frame(frames))
@@ -111,6 +113,7 @@ def make_state(
         memory,
         frames,
         _VcpuMmu(machine.vcpus[0]),
+        paging,
         kernel_address=getattr(guest, "kernel_base", PAGE_OFFSET),
         choose=choose,
         refuses_pwt=abi.refuses_pwt,
@@ -140,7 +143,7 @@ def _frame(frames: FramePool) -> int:
 
 
 def _map_switcher(memory: PhysicalMemory, frames: FramePool, segments: Segments) -> int:
-    """Make the page table of the top 4 MiB, which shows the CPU its descriptors; gives its directory entry."""
+    """Make the page table of the host's own part, which shows the CPU its descriptors; gives its directory entry."""
     table = _frame(frames)
     memory.set_u32(table, segments.pa | PRESENT | ACCESSED)
     return table | PRESENT | RW | ACCESSED | DIRTY
@@ -229,7 +232,10 @@ def enter_guest(vcpu: Vcpu, state: HostState, gpgdir: int, entry: int, esi: int)
     """
     state.shadow.start(gpgdir, state.switcher_entry)
     state.shadow.preload()
-    vcpu.set_table("gdtr", SWITCHER_ADDRESS, GDT_ENTRIES * 8 - 1)
+    vcpu.set_table("gdtr", state.shadow.paging.switcher, GDT_ENTRIES * 8 - 1)
+    if state.shadow.paging is THREE_LEVELS:
+        vcpu.cr4 |= CR4_PAE
+        vcpu.set_msr(MSR_EFER, EFER_NXE)
     vcpu.cr0 = _CR0
     vcpu.set_segments(GUEST_PL, KERNEL_CS, KERNEL_DS)
     for name in ("ds", "es"):

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 INTERRUPT_FLAG = 0x200
 """X86_EFLAGS_IF: the value of irq_enabled that means on."""
 
-RESERVE_MEM = 4 << 20
-"""Bytes at the top of the guest's virtual addresses that are the host's."""
-
 
 class LguestData:
     """The guest's struct lguest_data at guest-physical ``pa``, in the shape of one ABI generation."""
@@ -106,15 +103,16 @@ class LguestData:
 
     # Members that the host fills at LGUEST_INIT
 
-    def fill(self, *, tsc_khz: int, pgdir: int) -> None:
+    def fill(self, *, tsc_khz: int, pgdir: int, reserved: int) -> None:
         """Write what the host owes: reserve_mem, tsc_khz, and guestid or pgdir where the ABI has them.
 
         Args:
             tsc_khz: frequency of the time-stamp counter; 0 = do not use it.
             pgdir: guest-physical address of the first page directory.
+            reserved: bytes at the top of the guest's virtual addresses that are the host's.
         """
         layout = self._layout
-        self._guest.set_u32(self.pa + layout.reserve_mem, RESERVE_MEM)
+        self._guest.set_u32(self.pa + layout.reserve_mem, reserved)
         self._guest.set_u32(self.pa + layout.tsc_khz, tsc_khz)
         if layout.guestid is not None:
             # Guests are numbered in the order of their launch, and a machine has one.

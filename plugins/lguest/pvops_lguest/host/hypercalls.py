@@ -15,7 +15,6 @@ from pvops_lguest.host.data import LguestData
 from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import PAGE_SIZE
 from pvops_lguest.host.segments import GUEST_PL
-from pvops_lguest.host.shadow import PGDIR_SHIFT, SWITCHER_INDEX
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -61,6 +60,7 @@ class Hypercalls:
             Call.BIND_DMA: self._bind_dma,
             Call.SEND_DMA: self._send_dma,
             Call.SET_PTE: self._set_pte,
+            Call.SET_PGD: self._set_pgd,
             Call.SET_PMD: self._set_pmd,
             Call.LOAD_TLS: self._load_tls,
             Call.NOTIFY: self._notify,
@@ -128,12 +128,12 @@ class Hypercalls:
         data = LguestData(state.memory, state.abi, arguments[0])
         kernel_address = data.kernel_address
         if kernel_address is not None:
-            if kernel_address >> PGDIR_SHIFT >= SWITCHER_INDEX:
+            if kernel_address >= state.shadow.paging.switcher:
                 raise GuestKilledError(f"bad kernel address {kernel_address:#x}")
             state.shadow.kernel_address = kernel_address
         if data.syscall_vec not in (None, state.traps.syscall_vector):
             raise GuestKilledError(f"bad system call vector {data.syscall_vec:#x}")
-        data.fill(tsc_khz=state.tsc_khz, pgdir=state.shadow.gpgdir)
+        data.fill(tsc_khz=state.tsc_khz, pgdir=state.shadow.gpgdir, reserved=state.shadow.paging.reserved)
         state.data = data
         state.interrupts.noirq = data.noirq
         state.write_time()
@@ -202,10 +202,19 @@ class Hypercalls:
             self._state.shadow.flush_user()
 
     def _set_pte(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
-        self._state.shadow.set_pte(*arguments[:3])
+        gpgdir, va, low, high = (*arguments, 0)[:4]
+        wide = self._state.shadow.paging.size > 4
+        self._state.shadow.set_pte(gpgdir, va, low | high << 32 if wide else low)
+
+    def _set_pgd(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        self._state.shadow.set_pgd(*arguments[:2])
 
     def _set_pmd(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
-        self._state.shadow.set_pmd(*arguments[:2])
+        """Of PAE's level in the middle all shadows go: nobody knows which directories have the table."""
+        if self._state.abi.has(Call.SET_PGD):
+            self._state.shadow.clear_all()
+        else:
+            self._state.shadow.set_pgd(*arguments[:2])
 
     # Time and interrupts
 

@@ -66,6 +66,16 @@ class GuestMemory:
         self._check(pa, 4, "write")
         self._memory.set_u32(pa, value)
 
+    def u64(self, pa: int) -> int:
+        """The 64-bit word at ``pa``, as :meth:`u32`."""
+        self._check(pa, 8, "read")
+        return self._memory.u64(pa)
+
+    def set_u64(self, pa: int, value: int) -> None:
+        """Write the 64-bit word ``value`` at ``pa``, as :meth:`set_u32`."""
+        self._check(pa, 8, "write")
+        self._memory.set_u64(pa, value)
+
 
 class VirtualGuestMemory:
     """Guest-virtual words through the guest's own page tables, for frames that the host pushes."""

@@ -1,6 +1,6 @@
 """Shadow page tables: what the CPU walks instead of the guest's own tables.
 
-The guest keeps ordinary two-level tables of guest-physical frames and says when it changed them. The host
+The guest keeps ordinary tables of guest-physical frames and says when it changed them. The host
 keeps up to four page directories of its own, fills them on demand from page faults and drops entries when it
 is told to. A shadow is a cache, so it may lack what the guest maps, and is stale only where the guest kept
 quiet. Source: drivers/lguest/page_tables.c (2.6.23 to 2.6.35).
@@ -14,33 +14,22 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import attrs
 
 from pvops_lguest.host.kill import GuestKilledError
-from pvops_lguest.host.memory import PAGE_MASK, PAGE_SHIFT
+from pvops_lguest.host.memory import PAGE_MASK, PAGE_SIZE
+from pvops_lguest.host.paging import ACCESSED, DIRTY, GLOBAL, PRESENT, PSE, PWT, RIGHTS, RW, USER
+from pvops_lguest.host.shadowpages import ShadowPages
 
 if TYPE_CHECKING:
     from pvops_core.machine import PhysicalMemory
     from pvops_lguest.host.frames import FramePool
     from pvops_lguest.host.memory import GuestMemory
+    from pvops_lguest.host.paging import Level, Paging
 
-PRESENT = 0x001
-RW = 0x002
-USER = 0x004
-PWT = 0x008
-ACCESSED = 0x020
-DIRTY = 0x040
-PSE = 0x080
-GLOBAL = 0x100
-TABLE = PRESENT | RW | USER | ACCESSED | DIRTY
-"""Flags that a page-directory entry may have (_PAGE_TABLE)."""
-
-PGDIR_SHIFT = 22
 DIRECTORIES = 4
-SWITCHER_INDEX = 1023
-"""Directory entry of the host's own 4 MiB at the top."""
 
 FAULT_WRITE = 2
 FAULT_USER = 4
 
-_FRAME = ~PAGE_MASK & 0xFFFFFFFF
+_ADDRESS = 0xFFFFFFFF
 
 
 class Mmu(Protocol):
@@ -91,6 +80,7 @@ class ShadowTables:
         guest: GuestMemory,
         frames: FramePool,
         mmu: Mmu,
+        paging: Paging,
         *,
         kernel_address: int,
         choose: Callable[[int], int],
@@ -103,14 +93,20 @@ class ShadowTables:
             guest: the guest's share.
             frames: where directories and tables come from.
             mmu: the CPU.
+            paging: the form of the tables, the guest's and the host's.
             kernel_address: until the guest says another one.
             choose: draws a number below its argument, for the random replacement.
             refuses_pwt: an entry with PWT kills the guest.
         """
-        self._memory = memory
         self._guest = guest
         self._frames = frames
+        self._pages = ShadowPages(memory, frames, paging)
         self._mmu = mmu
+        self.paging = paging
+        self._memory = memory
+        wide = paging.size == 8
+        self._guest_entry = guest.u64 if wide else guest.u32
+        self._set_guest_entry = guest.set_u64 if wide else guest.set_u32
         self._choose = choose
         self._bad_pte = PSE | (PWT if refuses_pwt else 0)
         self._directories = [Directory() for _ in range(DIRECTORIES)]
@@ -122,29 +118,22 @@ class ShadowTables:
 
     # The guest's tables
 
-    def guest_entry(self, va: int) -> tuple[int, int, int]:
-        """The guest's present directory entry and table entry for ``va``, and where the latter is.
-
-        Returns:
-            (directory entry, table entry, its guest-physical address); the last two are 0 where the
-            directory entry is not present.
-        """
-        gpgd = self._guest.u32((self.gpgdir + (va >> PGDIR_SHIFT) * 4) & 0xFFFFFFFF)
-        if not gpgd & PRESENT:
-            return gpgd, 0, 0
-        where = (gpgd & _FRAME) + (va >> PAGE_SHIFT) % 1024 * 4
-        return gpgd, self._guest.u32(where), where
-
     def guest_pa(self, va: int) -> int:
         """Guest-physical address of guest-virtual ``va``.
 
         Raises:
             GuestKilledError: the guest maps nothing there.
         """
-        gpgd, gpte, _ = self.guest_entry(va)
-        if not (gpgd & PRESENT and gpte & PRESENT):
+        table, frame = self.gpgdir, self.paging.frame
+        for depth in range(len(self.paging.uppers)):
+            entry = self._guest_entry(self._pages.slot(table, va, depth) & _ADDRESS)
+            if not entry & PRESENT:
+                raise GuestKilledError(f"Bad address {va:#x}")
+            table = entry & frame
+        gpte = self._guest_entry(self._pages.last(table, va))
+        if not gpte & PRESENT:
             raise GuestKilledError(f"Bad address {va:#x}")
-        return (gpte & _FRAME) | (va & PAGE_MASK)
+        return (gpte & frame) | (va & PAGE_MASK)
 
     @property
     def gpgdir(self) -> int:
@@ -165,7 +154,7 @@ class ShadowTables:
     # Start
 
     def start(self, gpgdir: int, switcher_entry: int) -> None:
-        """Shadow the guest's first directory; ``switcher_entry`` maps the host's own 4 MiB."""
+        """Shadow the guest's first directory; ``switcher_entry`` leads to the table of the host's own part."""
         self._switcher = switcher_entry
         self._directories[0] = Directory(gpgdir, self._blank_directory())
         self._current = 0
@@ -179,31 +168,33 @@ class ShadowTables:
         Raises:
             GuestKilledError: they are not good.
         """
-        for index in range(SWITCHER_INDEX):
-            gpgd = self._guest.u32(self.gpgdir + index * 4)
-            if not gpgd & PRESENT:
-                continue
-            if not self._frames.available:
+        paging, size = self.paging, self.paging.size
+        for va in range(0, paging.switcher, paging.reach):
+            if self._frames.available < len(paging.uppers):
                 return
-            table = self._table_for(index << PGDIR_SHIFT, gpgd)
-            entries = memoryview(self._guest.read(gpgd & _FRAME, PAGE_MASK + 1)).cast("I")
-            self._memory.write(table, b"".join(self._eager_entry(gpte).to_bytes(4, "little") for gpte in entries))
+            found = self._tables_for(va)
+            if found is None:
+                continue
+            table, guest_table, _rights = found
+            entries = memoryview(self._guest.read(guest_table, PAGE_SIZE)).cast("Q" if size > 4 else "I")
+            self._memory.write(table, b"".join(self._eager_entry(gpte).to_bytes(size, "little") for gpte in entries))
 
     def _blank_directory(self) -> int:
-        pa = self._take_frame()
-        self._memory.set_u32(pa + SWITCHER_INDEX * 4, self._switcher)
-        return pa
+        return self._pages.blank(self._take_frame, self._switcher)
 
     def _take_frame(self) -> int:
         """A frame; when none is left every shadow is dropped first, for a shadow is only a cache."""
         pa = self._frames.take()
         if pa is None:
-            self._release_all()
-            self._evicted = True
+            self._evict()
             pa = self._frames.take()
         if pa is None:
             raise GuestKilledError("out of memory allocating pte page")
         return pa
+
+    def _evict(self) -> None:
+        self._release_all()
+        self._evicted = True
 
     # Faults
 
@@ -229,14 +220,16 @@ class ShadowTables:
         return filled
 
     def _fill(self, va: int, error_code: int) -> bool:
-        gpgd, gpte, where = self.guest_entry(va)
-        if not gpgd & PRESENT:
+        found = self._tables_for(va)
+        if found is None:
             return False
-        table = self._table_for(va, gpgd)
-        # The directory's rights bound the entry's, as in hardware; the shadow directory entry has them too,
-        # so an access that they forbid would fault for ever.
-        rights = gpgd & gpte
-        if not rights & PRESENT:
+        table, guest_table, rights = found
+        where = self._pages.last(guest_table, va)
+        gpte = self._guest_entry(where)
+        # The upper entries' rights bound the last one's, as in hardware; their shadows have them too, so an access
+        # that they forbid would fault for ever.
+        rights &= gpte
+        if not gpte & PRESENT:
             return False
         if error_code & FAULT_WRITE and not rights & RW:
             return False
@@ -244,43 +237,58 @@ class ShadowTables:
             return False
         self._check_gpte(gpte)
         gpte |= ACCESSED | (DIRTY if error_code & FAULT_WRITE else 0)
-        self._memory.set_u32(table + (va >> PAGE_SHIFT) % 1024 * 4, self._shadow_entry(gpte))
-        self._guest.set_u32(where, gpte)
+        self._pages.set_entry(self._pages.last(table, va), self._shadow_entry(gpte))
+        self._set_guest_entry(where, gpte)
         return True
 
-    def _table_for(self, va: int, gpgd: int) -> int:
-        """Physical address of the shadow table for ``va``, made if there is none."""
-        slot = self._slot(self._current, va)
-        spgd = self._memory.u32(slot)
-        flags = gpgd & PAGE_MASK
-        if not spgd & PRESENT:
-            self._check_gpgd(gpgd)
-            spgd = self._take_frame() | flags
-            self._memory.set_u32(slot, spgd)
-        elif (spgd ^ flags) & (RW | USER):
+    def _tables_for(self, va: int) -> tuple[int, int, int] | None:
+        """The last shadow table for ``va``, made if there is none, the guest's, and the rights that lead there.
+
+        None where the guest has none.
+        """
+        uppers = self.paging.uppers
+        if 1 < len(uppers) > self._frames.available:
+            # Making room later would take away what this walk has just made.
+            self._evict()
+        table, guest_table, rights = self.cr3, self.gpgdir, RIGHTS
+        for depth, level in enumerate(uppers):
+            gentry = self._guest_entry(self._pages.slot(guest_table, va, depth) & _ADDRESS)
+            if not gentry & PRESENT:
+                return None
+            if depth + 1 == len(uppers):
+                self._refuse_switcher(va)
+            table = self._table_for(self._pages.slot(table, va, depth), gentry, level)
+            guest_table = gentry & self.paging.frame
+            rights &= gentry | level.implied
+        return table, guest_table, rights
+
+    def _table_for(self, slot: int, gentry: int, level: Level) -> int:
+        """The shadow table that an entry leads to, made if there is none."""
+        frame = self.paging.frame
+        entry, flags = self._pages.entry(slot), gentry & ~frame
+        if not entry & PRESENT:
+            self._check_upper(gentry, level)
+            entry = self._take_frame() | flags
+            self._pages.set_entry(slot, entry)
+        elif (entry ^ flags) & RIGHTS:
             # Rights that the guest changed without a word: the fault is our chance to notice.
-            self._check_gpgd(gpgd)
-            spgd = (spgd & _FRAME) | flags
-            self._memory.set_u32(slot, spgd)
+            self._check_upper(gentry, level)
+            entry = (entry & frame) | flags
+            self._pages.set_entry(slot, entry)
             self._mmu.flush(None)
-        return spgd & _FRAME
+        return entry & frame
 
-    def _slot(self, index: int, va: int) -> int:
-        """Physical address of directory ``index``'s entry for ``va``."""
-        entry = va >> PGDIR_SHIFT
-        if entry >= SWITCHER_INDEX:
+    def _refuse_switcher(self, va: int) -> None:
+        if va >= self.paging.switcher:
             raise GuestKilledError("attempt to access switcher pages")
-        pa = self._directories[index].pa
-        if pa is None:
-            raise GuestKilledError("no page table yet")
-        return pa + entry * 4
 
-    def _check_gpgd(self, gpgd: int) -> None:
-        if gpgd & PAGE_MASK & ~TABLE or (gpgd & _FRAME) >= self._guest.limit:
-            raise GuestKilledError("bad page directory entry")
+    def _check_upper(self, gentry: int, level: Level) -> None:
+        frame = self.paging.frame
+        if gentry & ~frame & ~level.flags or (gentry & frame) >= self._guest.limit:
+            raise GuestKilledError(f"bad page {level.name} entry")
 
     def _check_gpte(self, gpte: int) -> None:
-        if gpte & self._bad_pte or (gpte & _FRAME) >= self._guest.limit:
+        if gpte & self._bad_pte or (gpte & self.paging.frame) >= self._guest.limit:
             raise GuestKilledError("bad page table entry")
 
     @staticmethod
@@ -308,10 +316,9 @@ class ShadowTables:
 
     def lookup(self, va: int) -> int | None:
         """The present shadow's table entry for ``va``; None where it has none that is present."""
-        spgd = self._memory.u32(self._slot(self._current, va))
-        if not spgd & PRESENT:
-            return None
-        entry = self._memory.u32((spgd & _FRAME) + (va >> PAGE_SHIFT) % 1024 * 4)
+        self._refuse_switcher(va)
+        slot = self._pages.find(self.cr3, va)
+        entry = 0 if slot is None else self._pages.entry(slot)
         return entry if entry & PRESENT else None
 
     # What the guest asks for
@@ -335,10 +342,11 @@ class ShadowTables:
             self._mmu.flush(va)
 
     def _set_pte_in(self, index: int, va: int, gpte: int) -> None:
-        spgd = self._memory.u32(self._slot(index, va))
-        if not spgd & PRESENT:
-            return
-        self._memory.set_u32((spgd & _FRAME) + (va >> PAGE_SHIFT) % 1024 * 4, self._eager_entry(gpte))
+        self._refuse_switcher(va)
+        root = self._directories[index].pa
+        slot = None if root is None else self._pages.find(root, va)
+        if slot is not None:
+            self._pages.set_entry(slot, self._eager_entry(gpte))
 
     def _eager_entry(self, gpte: int) -> int:
         """What goes in for an entry before anyone faulted on it: nothing, unless the guest marked it as used."""
@@ -350,15 +358,17 @@ class ShadowTables:
     def _shadows_of(self, gpgdir: int) -> Iterator[int]:
         return (i for i, directory in enumerate(self._directories) if directory.gpgdir == gpgdir)
 
-    def set_pmd(self, gpgdir: int, index: int) -> None:
-        """SET_PMD: directory entry ``index`` of ``gpgdir`` changed; its shadow table is dropped.
+    def set_pgd(self, gpgdir: int, index: int) -> None:
+        """SET_PGD: entry ``index`` of the directory ``gpgdir`` changed; what its shadow leads to is dropped.
 
-        The host's own entry is ignored: kernels fill the whole directory at boot.
+        That with the host's own part is ignored: kernels fill the whole directory at boot.
         """
-        if index >= SWITCHER_INDEX:
+        if index >= self.paging.uppers[0].count - 1:
             return
         for shadow in self._shadows_of(gpgdir):
-            self._release_table(shadow, index)
+            root = self._directories[shadow].pa
+            if root is not None:
+                self._pages.release(root + index * self.paging.size)
         self._mmu.flush(None)
 
     def new_pgtable(self, gpgdir: int) -> None:
@@ -391,30 +401,15 @@ class ShadowTables:
         self.pin_all()
 
     def _release_all(self) -> None:
-        for index in range(DIRECTORIES):
-            self._release_range(index, SWITCHER_INDEX)
+        for directory in self._directories:
+            if directory.pa is not None:
+                self._pages.clear(directory.pa)
         self._mmu.flush(None)
 
     def _release_user(self, index: int) -> None:
-        self._release_range(index, self.kernel_address >> PGDIR_SHIFT)
-
-    def _release_range(self, index: int, end: int) -> None:
-        pa = self._directories[index].pa
-        if pa is None:
-            return
-        # One read of the whole directory: most of its entries are empty.
-        for entry, spgd in enumerate(memoryview(self._memory.read(pa, end * 4)).cast("I")):
-            if spgd & PRESENT:
-                self._release_table(index, entry)
-
-    def _release_table(self, index: int, entry: int) -> None:
-        pa = self._directories[index].pa
-        if pa is None:
-            return
-        spgd = self._memory.u32(pa + entry * 4)
-        if spgd & PRESENT:
-            self._frames.give(spgd & _FRAME)
-            self._memory.set_u32(pa + entry * 4, 0)
+        root = self._directories[index].pa
+        if root is not None:
+            self._pages.release_below(root, self.kernel_address)
 
     # Snapshots
 

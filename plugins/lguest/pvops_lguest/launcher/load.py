@@ -6,7 +6,6 @@ setup_pagetables() of drivers/lguest/page_tables.c (2.6.32), for the host made t
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,7 +15,7 @@ from pvops_core.guests import Kernel
 from pvops_lguest.host import builder
 from pvops_lguest.host.abi import Descriptors
 from pvops_lguest.host.memory import PAGE_SHIFT, PAGE_SIZE
-from pvops_lguest.host.shadow import PGDIR_SHIFT, PRESENT, RW, USER
+from pvops_lguest.host.paging import PRESENT, RW, THREE_LEVELS, USER
 from pvops_lguest.launcher.bus import LguestBus
 from pvops_lguest.launcher.devices import VirtioConsole, VirtioDisk
 from pvops_lguest.launcher.disk import Disk
@@ -33,7 +32,6 @@ SIGNATURE: Final = b"GenuineLguest"
 """In a kernel of 2.6.23, right before the code where the launcher starts it (lguest_asm.S)."""
 
 _TABLE_FLAGS: Final = PRESENT | RW | USER
-_ENTRIES: Final = 1024
 
 
 def load_kernel(platform: LguestPlatform) -> None:
@@ -47,11 +45,11 @@ def load_kernel(platform: LguestPlatform) -> None:
     kernel, state = platform.guest, platform.state
     assert isinstance(kernel, Kernel), "of boot protocol kernel"
     memory, ram = state.memory, state.ram
-    offset, end = _load_segments(memory, kernel.image, ram)
+    offset, end = _load_segments(state, kernel.image)
     state.shadow.kernel_address = offset
     initrd = _load_initrd(memory, kernel.initrd, ram)
     bases = _mapped_at(state, offset)
-    tables = _make_tables(memory, initrd, ram, bases)
+    tables = _make_tables(state, initrd, bases)
     if tables[1] < end:
         raise MachineError(f"kernel, ramdisk and page tables do not fit into {ram >> 20} MiB of memory")
     cmdline = kernel.cmdline.encode()
@@ -63,8 +61,9 @@ def load_kernel(platform: LguestPlatform) -> None:
     builder.enter_guest(platform.machine.vcpus[0], state, tables[0], _entry(state, kernel.image, offset), 0)
 
 
-def _load_segments(memory: GuestMemory, image: KernelImage, ram: int) -> tuple[int, int]:
+def _load_segments(state: HostState, image: KernelImage) -> tuple[int, int]:
     """Copy the segments to their physical places; how far above these they are linked, and the first byte behind."""
+    memory, ram = state.memory, state.ram
     if not image.segments:
         raise image.error("has nothing to load", field="program headers")
     offset, end = image.segments[0].address - image.segments[0].physical, 0
@@ -82,7 +81,7 @@ def _load_segments(memory: GuestMemory, image: KernelImage, ram: int) -> tuple[i
             )
         memory.write(segment.physical, image.data[segment.offset : segment.offset + segment.file_size])
         end = max(end, segment.physical + segment.memory_size)
-    if offset <= 0 or offset % (1 << PGDIR_SHIFT):
+    if offset <= 0 or offset % (1 << state.shadow.paging.uppers[0].shift):
         raise image.error(f"is linked {offset:#x} above its physical place", field="program headers")
     return offset, end
 
@@ -107,26 +106,33 @@ def _mapped_at(state: HostState, offset: int) -> tuple[int, ...]:
     return (0, offset)
 
 
-def _make_tables(memory: GuestMemory, top: int, ram: int, bases: tuple[int, ...]) -> tuple[int, int]:
-    """Two-level tables of all of memory just under ``top``: the directory, and below it the others.
+def _make_tables(state: HostState, top: int, bases: tuple[int, ...]) -> tuple[int, int]:
+    """Tables of all of memory just under ``top``: the directory, below it those of the last level, then PAE's others.
 
     Gives the guest-physical addresses of the directory and of the lowest table.
     """
-    pages = ram >> PAGE_SHIFT
-    count = -(-pages // _ENTRIES)
+    memory, paging, pages = state.memory, state.shadow.paging, state.ram >> PAGE_SHIFT
+    count = -(-pages // paging.entries)
     directory = top - PAGE_SIZE
-    first = directory - count * PAGE_SIZE
+    linear = directory - count * PAGE_SIZE
+    first = linear - PAGE_SIZE if paging is THREE_LEVELS else linear
     if first < CMDLINE + PAGE_SIZE:
-        raise MachineError(f"page tables do not fit into {ram >> 20} MiB of memory")
-    entries = np.zeros(count * _ENTRIES, dtype="<u4")
-    entries[:pages] = np.arange(pages, dtype="<u4") << np.uint32(PAGE_SHIFT) | np.uint32(_TABLE_FLAGS)
-    memory.write(first, entries.tobytes())
+        raise MachineError(f"page tables do not fit into {state.ram >> 20} MiB of memory")
+    entry = np.dtype(f"<u{paging.size}").type
+    entries = np.zeros(count * paging.entries, dtype=entry)
+    entries[:pages] = np.arange(pages, dtype=entry) << entry(PAGE_SHIFT) | entry(_TABLE_FLAGS)
+    memory.write(linear, entries.tobytes())
     memory.write(directory, bytes(PAGE_SIZE))
-    below_switcher = builder.SWITCHER_ADDRESS >> PGDIR_SHIFT
+    upper = np.arange(linear, directory, PAGE_SIZE, dtype=entry) | entry(_TABLE_FLAGS)
+    if paging is THREE_LEVELS:
+        # One table in the middle, for 1 GiB, which both places share.
+        memory.write(first, upper[: paging.entries].tobytes().ljust(PAGE_SIZE, b"\0"))
+        upper = np.array([first | PRESENT], dtype=entry)
+    shift, below_switcher = paging.uppers[0].shift, paging.switcher >> paging.uppers[0].shift
     for base in bases:
-        start = base >> PGDIR_SHIFT
-        for number in range(min(count, below_switcher - start)):
-            memory.write(directory + 4 * (start + number), struct.pack("<I", first + number * PAGE_SIZE | _TABLE_FLAGS))
+        start = base >> shift
+        most = max(below_switcher - start, 1)
+        memory.write(directory + paging.size * start, upper[:most].tobytes())
     return directory, first
 
 

@@ -55,7 +55,8 @@ class MmuOps(GuestSide):
         """Write the directory entry and tell the host which of which directory."""
         self.set_u32(cpu, pmdp, pmdval)
         pa = self.pa(pmdp)
-        self.lazy_hcall(cpu, Call.SET_PMD, pa & ~PAGE_MASK, (pa & PAGE_MASK) // 4)
+        call = Call.SET_PGD if self._abi.has(Call.SET_PGD) else Call.SET_PMD
+        self.lazy_hcall(cpu, call, pa & ~PAGE_MASK, (pa & PAGE_MASK) // 4)
 
     @hookimpl
     def flush_tlb_user(self, cpu: Vcpu) -> None:
