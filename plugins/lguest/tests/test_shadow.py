@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pvops_lguest.host.frames import FramePool
 from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import GuestMemory
-from pvops_lguest.host.paging import THREE_LEVELS, TWO_LEVELS, Paging
+from pvops_lguest.host.paging import THREE_LEVELS, TWO_LEVELS, TableForm
 from pvops_lguest.host.shadow import ShadowTables
 
 P, RW, US, PWT, A, D, PSE, G = 1, 2, 4, 8, 0x20, 0x40, 0x80, 0x100
@@ -32,7 +32,7 @@ STACK_VA = KERNEL + 5 * 4096
 class Form:
     """Addresses that the model looks at, and where their entries are, in one form of tables."""
 
-    def __init__(self, paging: Paging, frames: int) -> None:
+    def __init__(self, paging: TableForm, frames: int) -> None:
         self.paging, self.frames, self.size = paging, frames, paging.size
         self.shift, self.entries = paging.uppers[-1].shift, 4096 // paging.size
         self.user_indexes = (0, (KERNEL >> self.shift) - 1)

@@ -45,7 +45,7 @@ class Level:
 
 
 @attrs.frozen
-class Paging:
+class TableForm:
     """A form of page tables.
 
     Attributes:
@@ -79,12 +79,12 @@ class Paging:
         return (1 << 32) - self.switcher
 
 
-TWO_LEVELS: Final = Paging(4, (Level(22, 1024, TABLE, 0, "directory"),), 0xFFC00000)
-THREE_LEVELS: Final = Paging(
+TWO_LEVELS: Final = TableForm(4, (Level(22, 1024, TABLE, 0, "directory"),), 0xFFC00000)
+THREE_LEVELS: Final = TableForm(
     8, (Level(30, 4, PRESENT, RIGHTS, "directory"), Level(21, 512, TABLE, 0, "middle directory")), 0xFFE00000
 )
 
 
-def paging_of(kind: MachineKind) -> Paging:
+def paging_of(kind: MachineKind) -> TableForm:
     """The form that a guest of a kind of machine uses."""
     return THREE_LEVELS if kind is MachineKind.PAE else TWO_LEVELS

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import PhysicalMemory
     from pvops_lguest.host.frames import FramePool
     from pvops_lguest.host.memory import GuestMemory
-    from pvops_lguest.host.paging import Level, Paging
+    from pvops_lguest.host.paging import Level, TableForm
 
 DIRECTORIES = 4
 
@@ -80,7 +80,7 @@ class ShadowTables:
         guest: GuestMemory,
         frames: FramePool,
         mmu: Mmu,
-        paging: Paging,
+        paging: TableForm,
         *,
         kernel_address: int,
         choose: Callable[[int], int],

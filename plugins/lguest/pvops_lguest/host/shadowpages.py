@@ -11,7 +11,7 @@ from pvops_lguest.host.paging import PRESENT
 if TYPE_CHECKING:
     from pvops_core.machine import PhysicalMemory
     from pvops_lguest.host.frames import FramePool
-    from pvops_lguest.host.paging import Paging
+    from pvops_lguest.host.paging import TableForm
 
 
 class ShadowPages:
@@ -20,7 +20,7 @@ class ShadowPages:
     The last entry of each level leads towards the host's own part and stays whatever happens.
     """
 
-    def __init__(self, memory: PhysicalMemory, frames: FramePool, paging: Paging) -> None:
+    def __init__(self, memory: PhysicalMemory, frames: FramePool, paging: TableForm) -> None:
         self._memory = memory
         self._frames = frames
         self._paging = paging
