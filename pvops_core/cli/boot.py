@@ -7,7 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -22,9 +22,12 @@ from pvops_core.cli.output.summary import Echo, summary
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.executor import execute
-from pvops_core.runs.observation import Outcome
+from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs.switchorders import SwitchOrder
 from pvops_core.runs.wire import HookOrder, Inspection, Request
+
+if TYPE_CHECKING:
+    from pvops_core.child.limits import Limits
 
 RECORDS = "PVOPS_ORACLE"
 
@@ -185,14 +188,23 @@ def boot(
         patching=live.patching(livepatch, livepatch_socket),
     )
     text = sys.stderr if json == STDOUT else sys.stdout
-    limits = worker_limits(max_seconds, cell.memory)
-    with (
-        ThreadPoolExecutor(1) as pool,
-        unbuffered(given),
-        heard(hook_output) as hooks,
-        _for_debugger(given) as debugger,
-    ):
+    with ThreadPoolExecutor(1) as pool:
         image = pool.submit(_image, kernel) if json else None  # while the worker starts
+        observation = _run(request, given, text, hook_output, worker_limits(max_seconds, cell.memory))
+    if observation.outcome is Outcome.UNSUPPORTED:
+        raise UsageError(observation.reason)
+    if image is not None:
+        from pvops_core.runs.document import run_document  # noqa: PLC0415 - brings the catalogue of ops
+
+        write_json("boot", {"image": image.result()} | run_document(observation), json)
+    _report(observation, text)
+    code = observation.outcome.exit_code or bootreport.exit_code(observation.inside) or switched.exit_code(observation)
+    return code or live.exit_code(observation.livepatch)
+
+
+def _run(request: Request, given: Input, text: TextIO, hook_output: Path | None, limits: Limits) -> Observation:
+    """Make the run in a child, with the guest's console on ``text`` and the keyboard the guest's."""
+    with unbuffered(given), heard(hook_output) as hooks, _for_debugger(given) as debugger:
         (observation,) = execute(
             [request],
             listener=Echo(text),
@@ -201,17 +213,14 @@ def boot(
             voice=hooks.said,
             terminal=debugger,
         )
-    if observation.outcome is Outcome.UNSUPPORTED:
-        raise UsageError(observation.reason)
-    if image is not None:
-        from pvops_core.runs.document import run_document  # noqa: PLC0415 - brings the catalogue of ops
+    return observation
 
-        write_json("boot", {"image": image.result()} | run_document(observation), json)
+
+def _report(observation: Observation, text: TextIO) -> None:
+    """What the run was made of, below its console."""
     told = (*summary(observation), *switched.lines(observation))
-    for line in (*told, *bootreport.lines(observation.inside), *live.lines(observation.livepatch)):
-        text.write(f"{printable(line)}\n")
-    code = observation.outcome.exit_code or bootreport.exit_code(observation.inside) or switched.exit_code(observation)
-    return code or live.exit_code(observation.livepatch)
+    told += (*bootreport.lines(observation.inside), *live.lines(observation.livepatch))
+    text.writelines(f"{printable(line)}\n" for line in told)
 
 
 def _for_debugger(given: Input) -> AbstractContextManager[tuple[int, int] | None]:
