@@ -7,6 +7,8 @@ from typing import Final
 PAGE_SHIFT: Final = 12
 PAGE: Final = 1 << PAGE_SHIFT
 """Bytes of the smallest page (SDM 3, 4.2)."""
+CANONICAL_TOPS: Final = frozenset({0, 0x1FFFF})
+"""Bits 47 to 63 of a canonical address: all alike (SDM 1, 3.3.7.1)."""
 
 DE, DB, NMI, BP, OF, BR, UD, NM, DF = range(9)
 TS, NP, SS, GP, PF = range(10, 15)

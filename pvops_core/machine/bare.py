@@ -59,6 +59,8 @@ class BareMetal:
 
     def sysenter(self, vcpu: Vcpu) -> None:
         """As SDM volume 2, SYSENTER: CS and SS from SYSENTER_CS, RIP and RSP from their MSRs, interrupts off."""
+        # The register's low bits ask for no level: the new one is 0, and SS is the descriptor behind (volume 2,
+        # SYSENTER).
         selector = vcpu.msr(MSR_SYSENTER_CS) & 0xFFFC
         if not selector:
             raise general_protection("sysenter with a null SYSENTER_CS")

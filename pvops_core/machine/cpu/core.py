@@ -70,6 +70,7 @@ class Core(Registers):
     @property
     def in_64_bit_code(self) -> bool:
         """CS is a 64-bit code segment."""
+        # L, in the descriptor's second word (SDM volume 3, 3.4.5)
         return self.long_mode and bool(self.segment("cs")[3] & 1 << 21)
 
     def msr(self, number: int) -> int:

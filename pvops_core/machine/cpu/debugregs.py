@@ -29,7 +29,7 @@ DR6_HITS, DR6_BD, DR6_BS = 0xF, 1 << 13, 1 << 14  # Intel SDM volume 3, 17.2.3
 DR6_RESET, DR7_RESET = 0xFFFF0FF0, 0x400  # Intel SDM volume 3, table 9-1
 DR7_GD: Final = 1 << 13
 _CR4_DE: Final = 1 << 3
-_STI: Final = 0xFB
+_STI: Final = 0xFB  # its shadow is on interrupts (SDM volume 2, STI), that of mov ss on breakpoints too (3, 6.8.3)
 _EXECUTE, _WRITE, _PORT, _ACCESS = range(4)  # R/W of DR7; ports only with CR4.DE (Intel SDM volume 3, 17.2.4)
 _LENGTHS: Final = (1, 2, 8, 4)  # bytes by LEN of DR7, where 10B is eight
 
@@ -105,10 +105,11 @@ class DebugRegisters:
         armed = []
         ports = bool(self._vcpu.cr4 & _CR4_DE)
         for number in range(4):
-            if not dr7 >> 2 * number & 3:
+            if not dr7 >> 2 * number & 3:  # L and G: for this task, or for all (SDM volume 3, 17.2.4)
                 continue
             kind, length = dr7 >> 16 + 4 * number & 3, _LENGTHS[dr7 >> 18 + 4 * number & 3]
             if kind != _PORT or ports:
+                # LEN masks the address's low bits: what is watched is aligned to its length (SDM volume 3, 17.2.5).
                 length = 1 if kind == _EXECUTE else length
                 armed.append(Armed(number, kind, self.read(number) & -length, length))
         return tuple(armed)

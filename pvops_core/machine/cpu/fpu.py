@@ -20,7 +20,8 @@ AFTER_FNINIT: Final = struct.pack("<H22xI484x", 0x37F, 0x1F80)
 """As firmware leaves it: volume 1, 8.1.5 and 10.2.3."""
 _REGISTERS, _XMM, _STEP = 32, 160, 16  # of FXSAVE's image: Intel SDM volume 1, table 10-2
 _FLOAT: Final = 10
-_TOP: Final = 11
+_TOP: Final = 11  # of the status word: the register that is ST(0), where the image begins (SDM volume 1, 8.1.3)
+# Two bits a register in the tag word (SDM volume 1, 8.1.7); of FXSAVE's one bit a register, 0 is empty (10.5.1.1)
 _EMPTY: Final = 3
 
 

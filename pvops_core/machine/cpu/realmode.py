@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pvops_core.machine.cpu.segmentation.segments import HiddenState
     from pvops_core.machine.unicorn.engine import Context, Engine
 
-_CR0_AFTER_INIT: Final = 0x6000_0010
+_CR0_AFTER_INIT: Final = 0x6000_0010  # CD, NW and ET (SDM volume 3, table 9-1)
 _GENERAL: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp")
 _GENERAL_64: Final = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", *(f"r{n}" for n in range(8, 16)))
-_CODE, _DATA = 0x9B, 0x93
+_CODE, _DATA = 0x9B, 0x93  # present, accessed; code that may be read, data that may be written
 _LIMIT: Final = 0xFFFF
 
 
@@ -42,10 +42,11 @@ def enter_real_mode(vcpu: Core, engine: Engine, context: Context, hidden: Hidden
         vcpu.set(name, 0)
     for name in ("gdtr", "idtr", "ldtr", "tr"):
         vcpu.set_table(name, 0, _LIMIT)
-    vcpu.rflags = 2
+    vcpu.rflags = 2  # bit 1 is always set
     engine.save(context)
     for name in ("ds", "es", "fs", "gs"):
         hidden.load(name, 0, _segment(0, _DATA))
+    # A start-up message's vector is the page that code begins in (SDM volume 3, 8.4.3): CS is the page's paragraph.
     hidden.load_both((page << 8, _segment(page << 12, _CODE)), (0, _segment(0, _DATA)))
     hidden.set_cpl(0)
     engine.restore(context)

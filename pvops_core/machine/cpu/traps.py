@@ -16,7 +16,7 @@ from pvops_core.machine.cpu.faults import GuestFault, general_protection
 from pvops_core.machine.cpu.segmentation.descriptors import read_descriptor, selector_fault
 from pvops_core.machine.cpu.segmentation.segments import Descriptor
 from pvops_core.machine.cpu.segmentation.stackfaults import through_stack
-from pvops_core.x86 import FLAG_IF, FLAG_NT, FLAG_RF, FLAG_TF, FLAG_VM
+from pvops_core.x86 import CANONICAL_TOPS, FLAG_IF, FLAG_NT, FLAG_RF, FLAG_TF, FLAG_VM
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
@@ -123,6 +123,8 @@ def _deliver(vcpu: Core, event: TrapEvent) -> None:
     gate = read_gate(vcpu, event, long=long)
     code = read_descriptor(vcpu, gate.selector, faults.GP, event.ext)
     cpl = vcpu.cpl
+    # A gate leads to more privilege or to as much, never to less (SDM volume 3, 6.12.1.1); in long mode to 64-bit code,
+    # L without D (6.14.1).
     if not code.code or code.dpl > cpl or (long and (not code.long or code.big)):
         raise selector_fault(faults.GP, gate.selector, "no code segment for this gate", event.ext)
     if not code.present:
@@ -149,7 +151,7 @@ def _deliver(vcpu: Core, event: TrapEvent) -> None:
         vcpu.virtual.write_as(stack.base + pointer, data, user=level == 3)
     except GuestFault as fault:
         raise through_stack(fault) from None
-    cleared = FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | (FLAG_IF if gate.clears_if else 0)
+    cleared = FLAG_TF | FLAG_NT | FLAG_RF | FLAG_VM | (FLAG_IF if gate.clears_if else 0)  # SDM volume 3, 6.12.1.3
     vcpu.enter(
         level,
         cs=(gate.selector & 0xFFFC | level, code),
@@ -169,7 +171,7 @@ def read_gate(vcpu: Core, event: TrapEvent, *, long: bool) -> TrapGate:
         raise general_protection(f"vector {event.vector} is outside the IDT", error | event.ext)
     raw = vcpu.virtual.read(int(table.base) + event.vector * size, size, system=True)
     low, selector, ist, kind, high, top = struct.unpack("<HHBBHQ", raw.ljust(16, b"\0"))
-    type_ = kind & 0x1F
+    type_ = kind & 0x1F  # S with it, which is 0 of a gate
     offset = low | (high << 16 if long or type_ >= _GATE_32 else 0) | ((top & 0xFFFFFFFF) << 32 if long else 0)
     gate = TrapGate(selector, offset, type_, kind >> 5 & 3, bool(kind & 0x80), ist & 7 if long else 0)
     known = {_GATE_32, _TRAP_32} if long else {_GATE_16, _TRAP_16, _GATE_32, _TRAP_32}
@@ -185,16 +187,18 @@ def read_gate(vcpu: Core, event: TrapEvent, *, long: bool) -> TrapGate:
 
 def _stack_64(vcpu: Core, gate: TrapGate, level: int, *, changes: bool) -> _Stack:
     if gate.ist:
-        pointer = _tss_word(vcpu, 0x1C + gate.ist * 8, 8)
+        pointer = _tss_word(vcpu, 0x1C + gate.ist * 8, 8)  # IST1 is at 24H, RSP0 at 4 (SDM volume 3, figure 7-11)
     elif changes:
         pointer = _tss_word(vcpu, 4 + level * 8, 8)
     else:
         pointer = vcpu.rsp
+    # The frame is aligned whatever the stack was, so that SSE can be saved there (SDM volume 3, 6.14.2)
     pointer &= ~0xF
-    if pointer >> 47 not in {0, 0x1FFFF}:
+    if pointer >> 47 not in CANONICAL_TOPS:
         raise GuestFault(f"stack at non-canonical {pointer:#x}", vector=faults.SS, error_code=0)
     if not changes:
         return _Stack(pointer, 0)
+    # The new SS is null, its RPL the new level (SDM volume 3, 6.14.4).
     return _Stack(pointer, 0, (level, Descriptor(0, level << 13)))
 
 
@@ -202,6 +206,7 @@ def _stack_32(vcpu: Core, level: int, ext: int, *, changes: bool) -> _Stack:
     if not changes:
         return _Stack(vcpu.rsp, vcpu.segment("ss")[1])
     wide = bool(vcpu.table("tr").flags & 1 << 11)  # type 9 or 11: a 32-bit TSS
+    # ESP0 and SS0 of a 32-bit TSS, SP0 and SS0 of a 16-bit one (SDM volume 3, figures 7-2 and 7-10).
     pointer = _tss_word(vcpu, 4 + level * 8, 4) if wide else _tss_word(vcpu, 2 + level * 4, 2)
     selector = _tss_word(vcpu, 8 + level * 8, 2) if wide else _tss_word(vcpu, 4 + level * 4, 2)
     descriptor = read_descriptor(vcpu, selector, faults.TS, ext)

@@ -102,7 +102,7 @@ class Vcpu(Core):
         The level is ``cpl`` and the selectors' low two bits become it. A null ``ss`` is allowed in 64-bit mode.
         """
         code = read_descriptor(self, cs)
-        stack = read_descriptor(self, ss) if ss & 0xFFFC else Descriptor(0, cpl << 13)
+        stack = read_descriptor(self, ss) if ss & 0xFFFC else Descriptor(0, cpl << 13)  # bits 13 and 14 are the DPL
         rip = self.rip
         self._engine.save(self._context)
         self._hidden.load("cs", cs & 0xFFFC | cpl, code)

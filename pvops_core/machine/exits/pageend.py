@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.unicorn.engine import Engine
 
 _HLT: Final = 0xF4
+# Beyond it addresses are not canonical, and a fetch there is #GP(0) instead of a page fault
 _LOWER_END: Final = 1 << 47
 
 

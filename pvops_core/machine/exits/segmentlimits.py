@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.unicorn.engine import Context, Engine, Words
 
+# The register's number in the middle: es, ss, ds, fs, gs; not cs
 _TO_SEGMENT: Final = bytes(modrm for modrm in range(256) if modrm >> 3 & 7 in {0, 2, 3, 4, 5})
 _LOADS: Final = re.compile(
     rb"\x8e[" + re.escape(_TO_SEGMENT) + rb"]|\x0f[\xa1\xa9\xb2\xb4\xb5]|[\x07\x17\x1f]$", re.DOTALL

@@ -20,13 +20,14 @@ _RANGES: Final = (range(0x2000), range(0xC0000000, 0xC0002000), range(0xC0010000
 _TSC_AUX: Final = 0xC0000103
 
 _memory = (ctypes.c_uint8 * (SIZE + 0x1000))()
-HOST_ADDRESS: Final = ctypes.addressof(_memory) + 0xFFF & ~0xFFF
+HOST_ADDRESS: Final = ctypes.addressof(_memory) + 0xFFF & ~0xFFF  # to the next page: engines map whole ones
 _pointer = (ctypes.c_uint64 * 1).from_address(HOST_ADDRESS + _BITMAP_POINTER)  # an item is set faster than .value
 _TO_ALL, _TO_NONE = ADDRESS + _ALL, ADDRESS + _NONE
 
 
 def _fill() -> None:
     ctypes.memset(HOST_ADDRESS + _ALL, 0xFF, _NONE - _ALL)
+    # Two bits a register, range behind range
     place = (len(_RANGES[0]) + _TSC_AUX - _RANGES[1].start) * 2  # read by native code, for rdtscp
     ctypes.c_uint8.from_address(HOST_ADDRESS + _ALL + place // 8).value &= ~(1 << place % 8)
     _pointer[0] = _TO_ALL

@@ -207,6 +207,7 @@ class Engine:
             raise MachineError(f"Unicorn {UNICORN_VERSION}: {what} failed: {name}")
 
     def _control(self, control: int, count: int, *arguments: object) -> None:
+        # As UC_CTL packs it (unicorn.h): what, how many arguments, and that they are written
         word = control | count << 26 | const.UC_CTL_IO_WRITE << 30
         self.check("control", _library.uc_ctl(_pointer(self.handle), ctypes.c_uint32(word), *arguments))
 

@@ -48,7 +48,7 @@ def install(engine: uc.Engine, context: uc.Context, layout: ContextLayout) -> No
 def check() -> None:
     """Raise MachineError unless exits come where they are expected; once in a process."""
     memory = mmap.mmap(-1, _SIZE)
-    memory[0x1000:0x100B] = bytes.fromhex("b91b000000 0f32 0f23f8 f4".replace(" ", ""))[:11]
+    memory[0x1000:0x100B] = bytes.fromhex("b91b000000 0f32 0f23f8 f4")  # mov ecx, 1bh; rdmsr; mov dr7, rax; hlt
     view = (ctypes.c_uint8 * _SIZE).from_buffer(memory)
     engine = uc.Engine(64, ctypes.addressof(view), _SIZE)
     context = uc.Context(engine)

@@ -53,9 +53,10 @@ class ContextLayout:
 
 _SIZE = 0x10000
 _GDT, _CODE, _STACK = 0x4000, 0x5000, 0x6F00
-_ROOT, _CR0 = 0x1000, 0x80010011
+_ROOT, _CR0 = 0x1000, 0x80010011  # CR0: PG, WP, ET, PE
 _UNMAPPED, _SUPERVISOR = 0x200000, 0x7000
 _KERNEL_CS, _KERNEL_SS, _USER_SS, _USER_CS = 0x08, 0x10, 0x1B, 0x23
+# Null; code of 64 bits and data of level 0; data and code of level 3.
 _DESCRIPTORS = (0, 0x00AF9A000000FFFF, 0x00CF93000000FFFF, 0x00CFF3000000FFFF, 0x00AFFA000000FFFF)
 
 # At level 0: nop (hooked: the first look), lgdt-free far return to load CS, then iretq to level 3.
@@ -71,6 +72,7 @@ _EVENTS: tuple[tuple[bytes, int, int, int], ...] = (
 
 def _scratch_memory() -> mmap.mmap:
     memory = mmap.mmap(-1, _SIZE)
+    # Three tables, and below one that maps every page of this memory: present, writable, for level 3 but for one page.
     struct.pack_into("<Q", memory, 0x1000, 0x2007)
     struct.pack_into("<Q", memory, 0x2000, 0x3007)
     struct.pack_into("<Q", memory, 0x3000, 0x8007)
@@ -114,7 +116,7 @@ def _observe() -> tuple[bytes, bytes, list[bytes]]:
     engine.hook(uc.HOOK_INTR, uc.INTR_CALLBACK(on_interrupt))
     registers = uc.REGISTER_IDS
     engine.write_table("gdtr", uc.TableRegister(0, _GDT, len(_DESCRIPTORS) * 8 - 1, 0))
-    for name, value in (("cr4", 0x220), ("cr3", _ROOT), ("cr0", _CR0), ("rsp", _STACK - 56)):
+    for name, value in (("cr4", 0x220), ("cr3", _ROOT), ("cr0", _CR0), ("rsp", _STACK - 56)):  # CR4: PAE, OSFXSR
         engine.write(registers[name], value)
     engine.start(_CODE)
     for hook in hooks:

@@ -129,6 +129,7 @@ class _Cpu:
 
 
 def _signed(address: int) -> int:
+    # Native code compares signed words; order within a half of the address space stays
     return address - (1 << 64) if address >> 63 else address
 
 

@@ -54,6 +54,7 @@ def check_cr4(vcpu: Core, value: int) -> None:
 
 def _check_pdptes(vcpu: Core, cr3: int) -> None:
     memory = vcpu.machine.memory
+    # Four entries, aligned to 32 bytes, which a move to CR3 loads (SDM volume 3, 4.4.1).
     for at in range(cr3 & 0xFFFFFFE0, (cr3 & 0xFFFFFFE0) + 32, 8):
         entry = memory.u64(at) if at + 8 <= memory.size else 0
         if entry & 1 and entry & _PDPTE_RESERVED:

@@ -14,7 +14,7 @@ from pvops_core.machine.cpu.instructions.control import check_cr0, check_cr3, ch
 from pvops_core.machine.cpu.model.msrs import read_msr, write_msr
 from pvops_core.machine.cpu.segmentation.descriptors import descriptor_address, selector_fault
 from pvops_core.machine.cpu.segmentation.segments import Descriptor
-from pvops_core.x86 import CR0_TS, CR4_TSD, FLAG_IF, FLAG_IOPL, FLAG_RF, FLAG_VM
+from pvops_core.x86 import CR0_TS, CR4_TSD, FLAG_IF, FLAG_IOPL, FLAG_RF, FLAG_VM, MSR_KERNEL_GS_BASE
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
@@ -42,6 +42,7 @@ class Instructions:
     def _io_sensitive(self) -> bool:
         """CPL > IOPL."""
         cs, flags = self._level.read()
+        # The level is CS's RPL; IOPL is bits 12 and 13 of the flags (SDM volume 1, 3.4.3)
         return cs & 3 > flags >> 12 & 3
 
     def cli(self) -> None:
@@ -223,7 +224,7 @@ class Instructions:
         if self._refused:
             self._ask("lldt", sel)
         elif sel & 0xFFFC:
-            self._load_system("ldtr", sel, {2})
+            self._load_system("ldtr", sel, {2})  # the type of an LDT (SDM volume 3, table 3-2)
         else:
             self._vcpu.set_table("ldtr", 0, 0, sel & 0xFFFF)
 
@@ -232,11 +233,13 @@ class Instructions:
         if self._refused:
             self._ask("ltr", sel)
             return
+        # An available TSS of 16 bits is 1, of 32 or 64 bits 9; in long mode there is none of 16 (SDM volume 3, table
+        # 3-2).
         self._load_system("tr", sel, {9} if self._vcpu.long_mode else {1, 9})
 
     def _load_system(self, name: str, sel: int, types: set[int]) -> None:
         vcpu = self._vcpu
-        if sel & 4:
+        if sel & 4:  # TI: an LDT or a TSS is described in the GDT alone (SDM volume 2, LLDT, LTR)
             raise selector_fault(faults.GP, sel, "not in the GDT")
         address = descriptor_address(vcpu, sel)
         size = 16 if vcpu.long_mode else 8
@@ -278,6 +281,8 @@ class Instructions:
         # Bit 3 of the type: no 16-bit TSS; the others' limit is at least 67H (Intel SDM volume 3, 7.2.2).
         if not table.flags & 1 << 11 or table.limit < 0x67:
             return False
+        # The map's offset is the TSS's last word. Two bytes of the map are read, wherever its bits lie, so that a map
+        # is followed by a byte of ones (SDM volume 1, 18.5.2).
         at = vcpu.virtual.number(int(table.base) + 0x66, 2, system=True) + port // 8
         if at + 1 > table.limit:
             return False
@@ -292,7 +297,7 @@ class Instructions:
             return
         kernel_base = vcpu.get("gs_base")
         vcpu.load_segment("gs", sel)
-        vcpu.set_msr(0xC0000102, vcpu.get("gs_base"))
+        vcpu.set_msr(MSR_KERNEL_GS_BASE, vcpu.get("gs_base"))
         vcpu.set("gs_base", kernel_base)
 
     def swapgs(self) -> None:
@@ -303,9 +308,9 @@ class Instructions:
         if self._refused:
             self._ask("swapgs")
             return
-        base, other = vcpu.get("gs_base"), vcpu.msr(0xC0000102)
+        base, other = vcpu.get("gs_base"), vcpu.msr(MSR_KERNEL_GS_BASE)
         vcpu.set("gs_base", other)
-        vcpu.set_msr(0xC0000102, base)
+        vcpu.set_msr(MSR_KERNEL_GS_BASE, base)
 
 
 def refuse(name: str) -> GuestFault:

@@ -12,7 +12,7 @@ from pvops_core.machine.cpu.faults import GuestFault, general_protection
 from pvops_core.machine.cpu.segmentation.descriptors import read_descriptor, selector_fault
 from pvops_core.machine.cpu.segmentation.segments import Descriptor
 from pvops_core.machine.cpu.segmentation.stackfaults import through_stack
-from pvops_core.x86 import FLAG_IF, FLAG_IOPL, FLAG_NT, FLAG_VM
+from pvops_core.x86 import CANONICAL_TOPS, FLAG_IF, FLAG_IOPL, FLAG_NT, FLAG_VM
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
@@ -51,7 +51,7 @@ def iret(vcpu: Core) -> None:
         new_rsp = _word(vcpu, base + rsp + 3 * size, size)
         selector = _word(vcpu, base + rsp + 4 * size, size) & 0xFFFF
         stack = selector, _stack_descriptor(vcpu, selector, level, code)
-    if code.long and rip >> 47 not in {0, 0x1FFFF}:
+    if code.long and rip >> 47 not in CANONICAL_TOPS:
         raise general_protection(f"return to non-canonical {rip:#x}")
     changeable = _CHANGEABLE
     if cpl == 0:
@@ -77,6 +77,7 @@ def _word(vcpu: Core, address: int, size: int) -> int:
 
 
 def _stack_descriptor(vcpu: Core, selector: int, level: int, code: Descriptor) -> Descriptor:
+    # In 64-bit mode a kernel's stack may have a null selector (SDM volume 3, 5.4.1.1); its DPL is bits 13 and 14.
     if not selector & 0xFFFC and code.long and level < 3:
         return Descriptor(0, level << 13)
     descriptor = read_descriptor(vcpu, selector)

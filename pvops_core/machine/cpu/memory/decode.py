@@ -36,6 +36,7 @@ _WRITING: Final = (
 _READING: Final = "frstor"
 """It says of this one that it writes."""
 _STACK_NAMES: Final = ("push", "pop", "call", "lcall", "ret", "iret", "leave")
+# Prefixes (SDM volume 2, 2.1.1)
 _NAMES: Final = {0x2E: "cs", 0x36: "ss", 0x3E: "ds", 0x26: "es", 0x64: "fs", 0x65: "gs"}
 _STACK_POINTERS: Final = frozenset({"rsp", "rbp", "esp", "ebp", "sp", "bp"})
 _EVERYWHERE: Final = frozenset({"fs", "gs"})
@@ -70,6 +71,7 @@ def _disassembler(bits: int) -> capstone.Cs:
 def code_bits(vcpu: Core) -> int:
     """Width of the code that runs: 16, 32 or 64 bits."""
     high = vcpu.segment("cs")[3]
+    # L and D of the descriptor's second word (SDM volume 3, 3.4.5); L counts in long mode only.
     return 64 if high & 1 << 21 and vcpu.long_mode else 32 if high & 1 << 22 else 16
 
 
@@ -149,6 +151,8 @@ class _OperandReader:
         self._bits = bits
         self._found = found
         self._name = found.mnemonic.split()[-1]
+        # The stack's width is SS's B, whatever the code's (SDM volume 3, 3.4.5), and 66H gives the operands' the other
+        # one.
         self._wide = bits if bits == 64 else 32 if vcpu.segment("ss")[3] & 1 << 22 else 16
         short = 0x66 in found.prefix
         self._word = (2 if short else 8) if bits == 64 else 2 if short != (bits == 16) else 4
@@ -173,6 +177,7 @@ class _OperandReader:
         for family in ("retf", "iret", "popf", "pushf"):
             if name.startswith(family):
                 width = _BY_NAME.get(name[len(family) :])
+                # A return takes 32 bits in 64-bit code too, unless REX.W says 64 (SDM volume 2, RET, IRET)
                 plain = self._word if family in {"popf", "pushf"} else min(self._word, 4)
                 return family, width or plain
         return name, self._word
@@ -203,6 +208,7 @@ class _OperandReader:
         return bool(self._found.opcode[0] == 0xFF and self._found.modrm >> 3 & 7 == 3)
 
     def _entered(self, word: int) -> list[MemoryAccess]:
+        # So deep at most, and each level copies a frame pointer (SDM volume 2, ENTER)
         level = self._found.operands[1].imm & 31
         found = [self._stack("sp", -word, word, write=True)]
         for at in range(1, level):

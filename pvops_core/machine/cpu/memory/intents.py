@@ -22,7 +22,7 @@ _DECIDED: Final = int(ErrorCode.WRITE | ErrorCode.FETCH | ErrorCode.RESERVED)
 """Plain numbers: there are thousands of page faults in a boot."""
 _SHORTEST: Final = 2
 _PREFIXES: Final = frozenset(bytes.fromhex("26 2e 36 3e 64 65 66 67 f0 f2 f3"))
-_REX: Final = range(0x40, 0x50)
+_REX: Final = range(0x40, 0x50)  # SDM volume 2, 2.2.1.1: in 64-bit code alone
 _ALL: Final = frozenset(range(8))
 _TWO_BYTES: Final = 0x0F
 _ONE: Final = {
@@ -37,7 +37,7 @@ _TWO: Final = {
     **dict.fromkeys((0xA4, 0xA5, 0xAC, 0xAD), _ALL),  # shld shrd
     **dict.fromkeys((0xAB, 0xB3, 0xBB), _ALL),  # bts btr btc
     **dict.fromkeys((0xB0, 0xB1, 0xC0, 0xC1), _ALL),  # cmpxchg xadd
-    0xBA: frozenset({5, 6, 7}),
+    0xBA: frozenset({5, 6, 7}),  # bts btr btc with a number; not bt
     0xC7: frozenset({1}),  # cmpxchg8b, cmpxchg16b
 }
 """Opcodes, with what the middle of their ModRM byte may be. Source: Intel SDM volume 2, appendix A."""
@@ -59,6 +59,7 @@ def changes_memory(code: bytes, *, long: bool) -> bool:
     if len(code) < at + _SHORTEST:
         return False
     opcode, modrm = code[at], code[at + 1]
+    # Mod 11B is a register; the middle is the opcode's extension or a register (SDM volume 2, 2.1.3).
     return modrm >> 6 != 3 and modrm >> 3 & 7 in table.get(opcode, ())
 
 

@@ -13,6 +13,7 @@ import attrs
 from pvops_core.machine.cpu.faults import PageFault, general_protection
 from pvops_core.x86 import (
     ADDRESS,
+    CANONICAL_TOPS,
     CR0_PG,
     CR0_WP,
     CR4_PAE,
@@ -44,8 +45,8 @@ _LONG_LEVELS: Levels = ((39, 9), (30, 9), (21, 9), (12, 9))
 _PAE_LEVELS: Levels = ((30, 2), (21, 9), (12, 9))
 _LEVELS: Levels = ((22, 10), (12, 10))
 _LONG_SHIFTS = tuple(shift for shift, _ in _LONG_LEVELS)
-_CANONICAL = (0, 0x1FFFF)  # bits 47 to 63 are alike
 _LARGE_ADDRESS = ADDRESS & ~0x1FFFFF
+# Bits 13 to 20; bit 12 of a 2 MiB page's entry is its PAT (SDM volume 3, table 4-18)
 _LARGE_RESERVED = 0x1FFFFF & ADDRESS & ~0x1000
 
 
@@ -107,7 +108,7 @@ class Paging(NamedTuple):
     def levels(self, va: int) -> Levels:
         """Shift and index width of each level of tables; a general protection fault for a non-canonical address."""
         if self.efer & EFER_LMA:
-            if va >> 47 not in _CANONICAL:
+            if va >> 47 not in CANONICAL_TOPS:
                 raise general_protection(f"non-canonical address {va:#x}")
             return _LONG_LEVELS
         return _PAE_LEVELS if self.cr4 & CR4_PAE else _LEVELS
@@ -118,7 +119,7 @@ class Paging(NamedTuple):
         That is long mode, pages of 4 KiB or 2 MiB, and every entry allowing the access.
         """
         plain = self.efer & EFER_LMA and self.cr0 & CR0_PG and not self.cr4 & (CR4_SMEP | CR4_SMAP)
-        if plain and va >> 47 in _CANONICAL:
+        if plain and va >> 47 in CANONICAL_TOPS:
             needed = PRESENT | (WRITABLE if access.write else 0) | (USER if access.user else 0)
             refused = _HIGH_RESERVED if self.efer & EFER_NXE and not access.fetch else _HIGH_RESERVED | NO_EXECUTE
             table, size = self.cr3 & ADDRESS, memory.size

@@ -65,6 +65,7 @@ def _extended_features(vcpu: Vcpu) -> Leaf:
 
 
 def _addresses(vcpu: Vcpu) -> Leaf:
+    # Widths of physical and of linear addresses
     return PHYSICAL_BITS | (48 if vcpu.machine.kind is MachineKind.X86_64 else 32) << 8, 0, 0, 0
 
 

@@ -17,6 +17,7 @@ from pvops_core.kinds import MachineKind
 from pvops_core.machine.cpu.faults import general_protection
 from pvops_core.machine.cpu.memory.paging import PHYSICAL_BITS
 from pvops_core.x86 import (
+    CANONICAL_TOPS,
     CR0_PG,
     EFER_LMA,
     EFER_LME,
@@ -32,6 +33,7 @@ from pvops_core.x86 import (
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
 
+# Numbers: SDM volume 4, table 2-2.
 MSR_TSC: Final = 0x10
 MSR_PLATFORM_ID: Final = 0x17
 MSR_APIC_BASE: Final = 0x1B
@@ -43,6 +45,7 @@ MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK = 0xC0000081, 0xC0000082, 0xC0000083, 
 
 APIC_DEFAULT_BASE: Final = 0xFEE0_0000
 APIC_ENABLED, APIC_BOOT_PROCESSOR = 1 << 11, 1 << 8
+# And the base, from bit 12 on (SDM volume 3, 10.4.4)
 _APIC_KNOWN: Final = APIC_ENABLED | APIC_BOOT_PROCESSOR | (1 << PHYSICAL_BITS) - 0x1000
 _MEMORY_TYPES: Final = frozenset({0, 1, 4, 5, 6, 7})  # UC WC WT WP WB UC- (Intel SDM volume 3, table 11-10)
 
@@ -72,7 +75,7 @@ def _no_value(_vcpu: Core, _number: int, _value: int) -> int:
 
 
 def _address(_vcpu: Core, number: int, value: int) -> int:
-    if value >> 47 not in {0, 0x1FFFF}:
+    if value >> 47 not in CANONICAL_TOPS:
         raise general_protection(f"MSR {number:#x} takes a canonical address, not {value:#x}")
     return value
 

@@ -121,8 +121,9 @@ def allows(limit: int, high: int, offset: int, size: int, *, write: bool) -> boo
 
 def flat(cpl: int, *, code: bool, bits: int) -> Descriptor:
     """A flat segment of 4 GiB (or a 64-bit one) at a privilege level."""
+    # As code or data, with what the processor itself would set: present, accessed, code readable, data writable.
     kind = 0x9B if code else 0x93
-    size = 0xA if code and bits == 64 else 0xC
+    size = 0xA if code and bits == 64 else 0xC  # G and L, or G and D/B
     return Descriptor(0xFFFF, size << 20 | 0xF0000 | (kind | cpl << 5) << 8)
 
 

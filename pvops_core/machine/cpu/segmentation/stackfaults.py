@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
+from pvops_core.x86 import CANONICAL_TOPS
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
 
-_CANONICAL: Final = frozenset({0, 0x1FFFF})
-_LAST_PAGE: Final = 0x7_FFFF_FFFF
+_LAST_PAGE: Final = 0x7_FFFF_FFFF  # number of the lower half's last page
 _NO_MEMORY: Final = frozenset(bytes((code,)) for code in (*range(0xE4, 0xE8), *range(0xEC, 0xF0), 0xF4, 0xFA, 0xFB))
 _NO_MEMORY_0F: Final = frozenset(bytes((code,)) for code in (0x06, 0x08, 0x09, *range(0x20, 0x24), *range(0x30, 0x36)))
 """First bytes of port and privileged instructions without memory operand: what faults often where somebody emulates."""
@@ -24,7 +24,7 @@ _XSETBV: Final = b"\x0f\x01\xd1"
 
 def canonical(address: int, size: int = 1) -> bool:
     """Whether all of a range of 64-bit addresses may be used."""
-    return address >> 47 in _CANONICAL and (address + size - 1 & (1 << 64) - 1) >> 47 in _CANONICAL
+    return address >> 47 in CANONICAL_TOPS and (address + size - 1 & (1 << 64) - 1) >> 47 in CANONICAL_TOPS
 
 
 def canonicality_decides(vector: int, error_code: int | None, address: int | None) -> bool:
