@@ -74,6 +74,7 @@ reference: setup
 	$(BIN)/python docs/tools/settings.py > docs/reference/settings.md
 	$(BIN)/python docs/tools/events.py > docs/reference/events.md
 	$(BIN)/python docs/tools/plugin.py > docs/reference/pytest-plugin.md
+	$(BIN)/python -m tests.testing.plantedtable > docs/reference/planted-bugs.md
 
 # The site in docs/_build/html and the man page in docs/_build/man; a warning is an error.
 docs: $(VENV)/.docs

@@ -204,18 +204,12 @@ def _explain(item: pytest.Item, error: BaseException, report: pytest.TestReport)
     on = _on(item)
     if on is None:
         return
-    from pvops_core.backends.blame import own_trace  # noqa: PLC0415 - likewise
-    from pvops_core.testing.conformance.broken import sentence  # noqa: PLC0415
+    from pvops_core.testing.conformance.broken import whole  # noqa: PLC0415 - likewise
     from pvops_core.testing.reporting.explain import explain  # noqa: PLC0415
     from pvops_core.testing.reporting.replay import replay  # noqa: PLC0415
 
-    if (
-        "pvops_case" in getattr(item, "fixturenames", ())
-        and not item.config.getoption("fulltrace")
-        and not own_trace(error)
-    ):
-        crash = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-        report.longrepr = f"{crash}{sentence(error)}"
+    if "pvops_case" in getattr(item, "fixturenames", ()) and not item.config.getoption("fulltrace"):
+        report.longrepr = whole(error)
     report.sections.append(("pvops replay", replay(item, *on)))
     if report.when == "call" and _USED in item.stash:
         report.sections.append(("pvops machine", explain(item.stash[_USED])))

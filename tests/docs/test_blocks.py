@@ -27,7 +27,15 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 ROOT: Final = Path(__file__).parents[2]
-MADE: Final = {"hooks.md", "commands.md", "json.md", "pytest-plugin.md", "settings.md", "xen-rules.md"}
+MADE: Final = {
+    "hooks.md",
+    "commands.md",
+    "json.md",
+    "pytest-plugin.md",
+    "settings.md",
+    "xen-rules.md",
+    "planted-bugs.md",
+}
 """Pages that are made of what they describe."""
 SHOWN: Final = {"text", "c", "toml", "ini", "json", "yaml"}
 """Languages of blocks that are not there to be run."""

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import re
 from pathlib import Path
 
 import pytest
 
 from pvops_core.backends import load_backends
+from tests.testing import planted, plantedtable
 
 pytest_plugins = ["pytester"]
 
-PLANTED = Path(__file__).with_name("planted.py")
+PLANTED = Path(planted.__file__)
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "planted-bugs.md"
 SUITE = ("--pyargs", "pvops_core.testing.conformance")
 load_backends()  # a run of pytest in this process forgets what it imports, and classes would be there twice
-spec = importlib.util.spec_from_file_location("planted", PLANTED)
-assert spec
-assert spec.loader
-planted = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(planted)
 
 
 @pytest.fixture
@@ -28,35 +23,29 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
-def sentences() -> dict[str, re.Pattern[str]]:
-    """What the docs say that each planted bug's failure says."""
-    page = Path(__file__).parents[2] / "docs" / "how-to" / "writing-a-backend.md"
-    rows = page.read_text(encoding="utf-8").partition("| what its failure says |")[2].splitlines()
-    told = [row.split(" | ") for row in rows if row.startswith("| `")]
-    assert [(op.strip("|` "), what) for op, what, _says in told] == list(planted.BUGS.values())
-    patterns = (".*".join(map(re.escape, says.strip("| ").split("..."))) for _op, _what, says in told)
-    return {name: re.compile(text, re.DOTALL) for name, text in zip(planted.BUGS, patterns, strict=True)}
-
-
 def verdict(result: pytest.RunResult, op: str) -> str:
     lines = [line.split() for line in result.outlines if line.startswith(f"{op} ")]
     return lines[-1][1] if lines else ""
 
 
 @pytest.mark.parametrize("name", planted.BUGS, ids=lambda name: f"{name}-{planted.BUGS[name][0]}")
-def test_every_planted_bug_is_caught(suite: pytest.Pytester, name: str) -> None:
+def test_every_planted_bug_is_caught_and_said_as_the_page_says(suite: pytest.Pytester, name: str) -> None:
     op, what = planted.BUGS[name]
-    options = ("--pvops-plugin", f"{PLANTED}:{name}", "--pvops-backend", name, "--pvops-layouts", "6.1-64,2.6.24-pae")
-    if op in planted.ONLY_WHOLE:
-        test = "test_patch_fits" if op == "patch" else "test_two_runs"
-        chosen = ("-k", f"{test} and 6.1-64-1cpu and not replace")
-        result = suite.runpytest_inprocess("-q", "--maxfail=1", *options, *chosen, *SUITE)
-        assert result.parseoutcomes().keys() & {"failed", "errors"}, what
-        assert sentences()[name].search(result.stdout.str())
-        return
-    result = suite.runpytest_inprocess("-q", "--maxfail=1", *options, "--pvops-ops", op, *SUITE)
-    assert verdict(result, op) in {"FAILURE", "CRASH"}, what
-    assert sentences()[name].search(result.stdout.str())
+    result = suite.runpytest_inprocess(*plantedtable.words(name))
+    seen = plantedtable.First()
+    for report in result.reprec.getreports("pytest_runtest_logreport"):  # type: ignore[attr-defined]
+        seen.pytest_runtest_logreport(report)
+    assert seen.test, what
+    assert plantedtable.row(name, seen.test, seen.says) in PAGE.read_text(encoding="utf-8"), "run make reference"
+    if op not in planted.ONLY_WHOLE:
+        assert verdict(result, op) in {"FAILURE", "CRASH"}, what
+        assert "  the hook:  " in result.stdout.str() or seen.test != "test_law"
+
+
+def test_the_page_of_planted_bugs_has_these_and_no_others() -> None:
+    rows = [line.split(" | ")[:2] for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert [(op.strip("|` "), what) for op, what in rows] == list(planted.BUGS.values())
+    assert PAGE.read_text(encoding="utf-8").startswith(plantedtable.HEAD)
 
 
 @pytest.mark.parametrize("backend", ["native", "xen", "lguest"])

@@ -1,8 +1,7 @@
-"""The pages for authors say what there is: every marker, option, fixture, word and planted bug."""
+"""The pages for authors say what there is: every marker, option, fixture and word."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,12 +34,3 @@ def test_every_test_of_the_suite_is_told() -> None:
     tests = [name for name in vars(Conformance) if name.startswith("test_")]
     assert tests
     assert [name for name in tests if f"`{name}`" not in BACKEND] == []
-
-
-def test_every_planted_bug_is_in_the_table() -> None:
-    spec = importlib.util.spec_from_file_location("planted", Path(__file__).with_name("planted.py"))
-    assert spec
-    assert spec.loader
-    planted = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(planted)
-    assert [what for op, what in planted.BUGS.values() if f"| `{op}` | {what} |" not in BACKEND] == []

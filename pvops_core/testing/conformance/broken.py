@@ -6,10 +6,13 @@ import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pvops_core.backends.blame import own_trace
+from pvops_core.errors import HookError
 from pvops_core.testing.conformance.late import LateMachine
 from pvops_core.testing.reporting.explain import shown
 
 if TYPE_CHECKING:
+    from pvops_core.errors import PvopsError
     from pvops_core.switchboard.implementations import Implementation
     from pvops_core.testing.conformance.fixture import Fixture
     from pvops_core.testing.conformance.laws import Law
@@ -26,6 +29,24 @@ def told(error: AssertionError, law: Law, ground: Fixture, op: str) -> str:
         op: the op that it was tried on.
     """
     return "\n".join([sentence(error), *_more(law, ground, op)])
+
+
+def note(error: PvopsError, law: Law, ground: Fixture, op: str) -> None:
+    """Have an error that ended a law's check say which law it was, and the rest."""
+    for line in _more(law, ground, op):
+        error.add_note(line)
+
+
+def whole(error: BaseException) -> str:
+    """What the report of a failed test of the suite is: the sentence, what was noted, the author's own frames."""
+    notes = getattr(error, "__notes__", ())
+    if isinstance(error, AssertionError):
+        return "\n".join([sentence(error), *notes])
+    if isinstance(error, HookError):
+        where = f"  its place: {error.where()}"
+        return "\n".join(filter(None, [error.message, *notes, where, error.frames]))
+    crash = f"{type(error).__name__}: {sentence(error)}"
+    return "\n".join(filter(None, [crash, *notes, own_trace(error)]))
 
 
 def sentence(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from pvops_core.backends import chain
-from pvops_core.errors import MachineError, SwitchError, UsageError
+from pvops_core.errors import MachineError, PvopsError, SwitchError, UsageError
 from pvops_core.guests import builtin_guest
 from pvops_core.ops import Convention
 from pvops_core.patching.code.template import references
@@ -18,7 +18,7 @@ from pvops_core.session import Session
 from pvops_core.switchboard import Form
 from pvops_core.testing.booted import find_image
 from pvops_core.testing.conformance.audit import Audit, audit
-from pvops_core.testing.conformance.broken import told
+from pvops_core.testing.conformance.broken import note, told
 from pvops_core.testing.conformance.finish import finish
 from pvops_core.testing.conformance.fixture import PAGE, TABLE, Fixture
 from pvops_core.testing.conformance.late import LateMachine, must_boot
@@ -99,6 +99,9 @@ class Conformance:
             pvops_case.law.check(ground, pvops_case.op)
         except AssertionError as error:
             raise AssertionError(told(error, pvops_case.law, ground, pvops_case.op)) from error
+        except PvopsError as error:
+            note(error, pvops_case.law, ground, pvops_case.op)
+            raise
         must_boot(pvops_lab)
 
     def test_calling_convention(
@@ -161,7 +164,7 @@ class Conformance:
         """To a function, to nothing, to every backend of the chain and back; a switch that fails changes nothing."""
         session, call, patch = pvops_lab.session, pvops_lab.call, pvops_lab.patch
         op, board = pvops_case.op, session.switchboard
-        first, jumped = board.implementation(op), session.layout.by_op(op).op.convention is Convention.JUMP
+        first, declared = board.implementation(op), session.layout.by_op(op).op
         before = _sites(session, op)
         served: list[int] = []
 
@@ -170,8 +173,8 @@ class Conformance:
             return 0
 
         board.switch(op, probe, by="conformance")
-        if not jumped:
-            call(op)
+        if declared.convention is not Convention.JUMP:
+            call(op, *[0] * len(declared.args))
             assert served == [0]
         for number in range(len(before)):
             form = patch.site(op, number).form

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.backends.finding.paths import folders_of
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -55,6 +57,8 @@ def _import_path(item: pytest.Item) -> Iterator[str]:
     given = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
     here = [os.getcwd()] if {"", os.getcwd()} & set(sys.path) else []  # noqa: PTH109 - as it stands in sys.path
     anyway = {str(item.path.parent)} if item.config.getoption("importmode") == "prepend" else set()
+    anyway |= {folder for folder in sys.path if sys.path.count(folder) > 1}  # an editable install's, too
+    anyway |= {folder for plugin in _plugins(item.config) for folder in folders_of(plugin)}
     used = set(map(_folder, list(sys.modules.values())))
     wanted = [each for each in map(os.path.abspath, (*here, *given)) if each in used and each not in anyway]
     if wanted:
