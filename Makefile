@@ -68,7 +68,7 @@ picture: setup
 reference: setup
 	$(BIN)/python -m pvops_core.hookspecs.reference > docs/reference/hooks.md
 	$(BIN)/typer pvops_core.cli utils docs --name pvops --title Commands --output docs/reference/commands.md
-	$(BIN)/python docs/tools/schema.py schema/pvops.run-1.json
+	$(BIN)/python docs/tools/schema.py
 	$(BIN)/python docs/tools/fields.py > docs/reference/json.md
 	$(BIN)/python -m pvops_xen.testing.rules.page > docs/reference/xen-rules.md
 	$(BIN)/python docs/tools/settings.py > docs/reference/settings.md

@@ -308,16 +308,6 @@ class PluginError(PvopsError):
         """What tells its plugin from others, in a line, as ``pvops_core.backends.finding.found.Found.key``."""
         return f"{self.distribution}: {self.entry_point}"
 
-    def to_json(self) -> dict[str, str]:
-        """Plain data."""
-        return {
-            "distribution": self.distribution,
-            "version": self.version,
-            "entry_point": self.entry_point,
-            "hook": self.hook,
-            "message": self.message,
-        }
-
 
 @attrs.define(eq=False)
 class HookError(PluginError):

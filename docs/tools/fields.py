@@ -69,14 +69,15 @@ def _type(field: Schema) -> str:
         return _link(field["$ref"])
     if "enum" in field:
         return ", ".join("null" if word is None else f"`{word}`" for word in field["enum"])
+    if "anyOf" in field:
+        return " or ".join(_type(each) for each in field["anyOf"])
     kind = field.get("type", "any")
-    if isinstance(kind, list):
-        return " or ".join(_type({**field, "type": each}) for each in kind)
     if kind == "array":
-        return f"list of {_type(field['items'])}"
+        items = field.get("prefixItems", [field["items"]])
+        return f"list of {', '.join(_type(each) for each in items)}"
     if kind == "object" and "additionalProperties" in field:
         return f"name → {_type(field['additionalProperties'])}"
-    return str(kind)
+    return " or ".join(kind) if isinstance(kind, list) else str(kind)
 
 
 def _link(reference: str) -> str:

@@ -34,7 +34,10 @@ def backends(
     Exit code: 0 all are sound, 3 there is none, 4 one is broken.
     """
     rows, errors, notes = _checked(plugin or []) if check else (*_listed(plugin or []), [])
-    faults, told = ([each.to_json() for each in some] for some in (errors, notes))
+    from pvops_core.backends.findings import BrokenPlugin  # noqa: PLC0415
+    from pvops_core.records import like  # noqa: PLC0415
+
+    faults, told = ([like(each, BrokenPlugin) for each in some] for some in (errors, notes))
     write_json("backends", {"checked": check, "backends": rows, "errors": faults, "notes": told}, json)
     if json != STDOUT:
         _print(rows, check=check)

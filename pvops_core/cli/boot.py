@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from pvops_core.backends.choices import parse_choices
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, write_json
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
 from pvops_core.cli.options import kernels, live, runoptions
 from pvops_core.cli.options.keyboard import Input, open_input, unbuffered
 from pvops_core.cli.options.workerlimits import worker_limits
@@ -23,11 +23,12 @@ from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.executor import execute
 from pvops_core.runs.observation import Observation, Outcome
-from pvops_core.runs.switchorders import SwitchOrder
-from pvops_core.runs.wire import HookOrder, Inspection, Request
+from pvops_core.runs.orders import HookOrder, SwitchOrder
+from pvops_core.runs.wire import Inspection, Request
 
 if TYPE_CHECKING:
     from pvops_core.child.limits import Limits
+    from pvops_core.images.findings import Image
 
 RECORDS = "PVOPS_ORACLE"
 
@@ -194,12 +195,12 @@ def boot(
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
     if image is not None:
-        from pvops_core.runs.document import run_document  # noqa: PLC0415 - brings the catalogue of ops
+        from pvops_core.runs.document import BootResult  # noqa: PLC0415 - brings the catalogue of ops
 
-        write_json("boot", {"image": image.result()} | run_document(observation), json)
+        write_json("boot", BootResult(image.result(), observation), json)
     _report(observation, text)
     code = observation.outcome.exit_code or bootreport.exit_code(observation.inside) or switched.exit_code(observation)
-    return code or live.exit_code(observation.livepatch)
+    return code or observation.livepatch.exit_code
 
 
 def _run(request: Request, given: Input, text: TextIO, hook_output: Path | None, limits: Limits) -> Observation:
@@ -228,8 +229,10 @@ def _for_debugger(given: Input) -> AbstractContextManager[tuple[int, int] | None
     return nullcontext() if given.typist is not None and not given.attended else terminal()
 
 
-def _image(kernel: Path) -> dict[str, str]:
+def _image(kernel: Path) -> Image:
     """What the document says of the image."""
     from pvops_core.images import load_image  # noqa: PLC0415 - heavy, and without a document not needed
+    from pvops_core.images.findings import Image  # noqa: PLC0415
+    from pvops_core.records import like  # noqa: PLC0415
 
-    return image_json(load_image(kernel))
+    return like(load_image(kernel), Image)

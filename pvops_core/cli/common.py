@@ -18,6 +18,7 @@ from pvops_core.errors import ImageError, PvopsError, UsageError, printable
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
+    from pvops_core.records import JsonRecord
 
 STDOUT: Final = "-"
 
@@ -65,12 +66,12 @@ def exit_code_of(error: PvopsError) -> ExitCode:
     return ExitCode.USAGE if isinstance(error, (UsageError, ImageError)) else ExitCode.FAULT
 
 
-def write_json(verb: str, result: Mapping[str, Any], target: str | None) -> None:
+def write_json(verb: str, result: JsonRecord | Mapping[str, Any], target: str | None) -> None:
     """Write a verb's result under its schema name; nothing without a target.
 
     Args:
         verb: name of the verb.
-        result: what it found; anything that JSON knows.
+        result: what it found.
         target: a path, ``"-"`` for standard output, or None.
 
     Raises:
@@ -78,7 +79,9 @@ def write_json(verb: str, result: Mapping[str, Any], target: str | None) -> None
     """
     if target is None:
         return
-    text = json.dumps({"schema": f"pvops.{verb}/1", **result}, indent=1) + "\n"
+    from pvops_core.records import document  # noqa: PLC0415 - help does without
+
+    text = json.dumps({"schema": f"pvops.{verb}/1", **document(result)}, indent=1) + "\n"
     if target == STDOUT:
         sys.stdout.write(text)
     else:

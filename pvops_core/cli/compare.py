@@ -16,7 +16,7 @@ from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output.heard import HookOutputOption, heard
 from pvops_core.compare.bootdiff import named_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
-from pvops_core.compare.document import compare_document
+from pvops_core.compare.document import compare_result
 from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.executor import execute
@@ -272,7 +272,7 @@ def _layouts(wanted: Sequence[str], kinds: Sequence[str]) -> dict[str, MachineKi
 
 
 def _report(comparison: Comparison, json: str | None, html: Path | None, svg: Path | None) -> None:
-    write_json("compare", compare_document(comparison), json)
+    write_json("compare", compare_result(comparison), json)
     if html:
         from pvops_core.compare.page import page  # noqa: PLC0415 - loads the plotter
 

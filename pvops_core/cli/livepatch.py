@@ -28,6 +28,7 @@ from pvops_core.errors import UsageError, printable
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.kinds import MachineKind
+    from pvops_core.livepatch.control.findings import PayloadShown
     from pvops_core.machine import Stop
     from pvops_core.session import Session
 
@@ -91,7 +92,7 @@ def build(
         ids = {"depends": _hex(depends) or host, "host": None if no_host_id else host}
         data = build_payload(source, replacements, sizes, kind, **ids)  # type: ignore[arg-type]
     write_file(output, data)
-    write_json("livepatch", {"payload": _describe(str(output), data, kind)}, json)
+    write_json("livepatch", _describe(str(output), data, kind), json)
     if json != STDOUT:
         sys.stdout.write(f"{output}: {len(data)} bytes, {len(replacements)} functions\n")
     return ExitCode.FINE
@@ -110,9 +111,9 @@ def show(
     """
     _, kind = _image(layout, None)
     told = _describe(str(payload), read_file(str(payload)), kind)
-    write_json("livepatch", {"payload": told}, json)
+    write_json("livepatch", told, json)
     if json != STDOUT:
-        print_table(("section", "bytes"), [(name, size) for name, size in told["sections"].items()])
+        print_table(("section", "bytes"), [(name, size) for name, size in told.payload.sections.items()])
     return ExitCode.FINE
 
 
@@ -138,8 +139,11 @@ def run(
     Exit code: 0 every command succeeded, 1 one failed, 2 one should be tried again (or bad usage), 4 pvops or a
     plugin failed, 6 the guest crashed or timed out.
     """
+    from msgspec.structs import asdict  # noqa: PLC0415
+
     from pvops_core.livepatch.builtin import WORD, live_patches  # noqa: PLC0415 - heavy
-    from pvops_core.livepatch.control.report import LivepatchReport, exit_code  # noqa: PLC0415
+    from pvops_core.livepatch.control.findings import LivepatchRun  # noqa: PLC0415
+    from pvops_core.livepatch.control.report import LivepatchReport  # noqa: PLC0415
     from pvops_core.livepatch.control.script import Script, read_script  # noqa: PLC0415
     from pvops_core.livepatch.control.tool import Tool  # noqa: PLC0415
     from pvops_core.runs.plan import choose  # noqa: PLC0415
@@ -172,21 +176,20 @@ def run(
         text.write(session.platform.console.decode("utf-8", "replace"))
         for line in patches.messages:
             text.write(f"{printable(line)}\n")
-        found = report.found(driver)
-        result = {
-            **found,
-            "outcome": stop.reason,
-            "reason": stop.detail,
-            "event_log_sha256": session.machine.log.sha256,
-            "text_sha256": session.text_sha256(),
-        }
+        result = LivepatchRun(
+            **asdict(report.found(driver)),
+            outcome=stop.reason,
+            reason=stop.detail,
+            event_log_sha256=session.machine.log.sha256,
+            text_sha256=session.text_sha256(),
+        )
     write_json("livepatch", result, json)
     text.write(f"outcome {stop.reason}{': ' + printable(stop.detail) if stop.detail else ''}\n")
-    for line in found["not_done"]:
+    for line in result.not_done:
         text.write(f"not done: {line}\n")
     if stop.reason != "poweroff":
         return ExitCode.CRASH
-    return exit_code(found)
+    return result.exit_code
 
 
 def _run(session: Session, max_seconds: float) -> Stop:
@@ -216,11 +219,14 @@ def _hex(text: str | None) -> bytes:
         raise UsageError(f"build-id {text!r} is not hexadecimal") from error
 
 
-def _describe(path: str, data: bytes, kind: MachineKind) -> dict[str, dict[str, int]]:
+def _describe(path: str, data: bytes, kind: MachineKind) -> PayloadShown:
+    from pvops_core.livepatch.control.findings import PayloadContents, PayloadShown  # noqa: PLC0415 - heavy
     from pvops_core.livepatch.payload.objects import read_object  # noqa: PLC0415 - heavy
 
     item = read_object(data, path, kind)
-    return {
-        "sections": {section.name: section.size for section in item.sections if section.loaded},
-        "symbols": {symbol.name: symbol.size for symbol in item.symbols if symbol.name and symbol.section},
-    }
+    return PayloadShown(
+        PayloadContents(
+            sections={section.name: section.size for section in item.sections if section.loaded},
+            symbols={symbol.name: symbol.size for symbol in item.symbols if symbol.name and symbol.section},
+        )
+    )

@@ -88,6 +88,7 @@ def add_to(group: typer.Typer) -> None:
 
 def _ask(socket: Path, json: str | None, words: list[str], *files: str, **options: bool) -> int:
     from pvops_core.livepatch.control.client import NoAnswerError, ask  # noqa: PLC0415 - heavy
+    from pvops_core.livepatch.control.findings import VerbResult  # noqa: PLC0415
 
     flags = [f"--{name}" for name, wanted in options.items() if wanted]
     contents = {name: read_file(name) for name in files}
@@ -98,9 +99,9 @@ def _ask(socket: Path, json: str | None, words: list[str], *files: str, **option
         sys.stderr.write(f"pvops: {printable(str(error))}\n")
         return ExitCode.NOTHING
     text = sys.stderr if json == STDOUT else sys.stdout
-    for line in reply.get("lines", ()):
+    for line in reply.lines or ():
         text.write(f"{printable(line)}\n")
-    if "error" in reply:
-        sys.stderr.write(f"pvops: {printable(reply['error'])}\n")
-    write_json("livepatch", {"command": " ".join([*words, *flags]), **reply}, json)
-    return int(reply["exit"])
+    if reply.error:
+        sys.stderr.write(f"pvops: {printable(reply.error)}\n")
+    write_json("livepatch", VerbResult(" ".join([*words, *flags]), reply), json)
+    return reply.exit

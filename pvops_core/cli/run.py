@@ -15,11 +15,10 @@ from pvops_core.cli.output import switched
 from pvops_core.cli.output.heard import HookOutputOption, heard, terminal
 from pvops_core.cli.output.summary import Echo, summary
 from pvops_core.errors import UsageError, printable
-from pvops_core.runs.document import run_document
 from pvops_core.runs.executor import execute
 from pvops_core.runs.observation import Outcome
+from pvops_core.runs.orders import SwitchOrder
 from pvops_core.runs.plan import Workload, choose, machine_kinds
-from pvops_core.runs.switchorders import SwitchOrder
 from pvops_core.runs.wire import Request
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def run(
         (observation,) = execute([request], listener=Echo(text), limits=limits, voice=hooks.said, terminal=given)
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
-    write_json("run", run_document(observation), json)
+    write_json("run", observation, json)
     for line in (*summary(observation), *switched.lines(observation)):
         text.write(f"{printable(line)}\n")
     return observation.outcome.exit_code or switched.exit_code(observation)

@@ -14,7 +14,7 @@ from pvops_core.cli.output.heard import heard
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.cellrun import WARM
-from pvops_core.runs.document import run_document
+from pvops_core.runs.document import boots_result, by_verdict
 from pvops_core.runs.executor import execute
 from pvops_core.runs.guestfiles import find_guests, names_of
 from pvops_core.runs.junit import junit
@@ -143,7 +143,7 @@ def boot_several(
     runs = dict(zip(names, map(Judged, found, expected), strict=True))
     code = exit_code_of(runs.values())
     text.write(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {_counted(runs.values())}\n")
-    write_json("boots", _document(runs, code), json)
+    write_json("boots", boots_result(runs), json)
     if junit_file is not None:
         write_file(junit_file, junit(runs))
     return code
@@ -152,7 +152,7 @@ def boot_several(
 def _counted(runs: Iterable[Judged]) -> str:
     """How many of each verdict, and how many of these were expected or were not where another was."""
     parts = []
-    for word, these in _by_verdict(runs).items():
+    for word, these in by_verdict(runs).items():
         notes = [
             f"{number} {what}"
             for what, number in (
@@ -164,31 +164,6 @@ def _counted(runs: Iterable[Judged]) -> str:
         if these:
             parts.append(f"{len(these)} {word.value}{' (' + ', '.join(notes) + ')' if notes else ''}")
     return ", ".join(parts)
-
-
-def _by_verdict(runs: Iterable[Judged]) -> dict[Verdict, list[Judged]]:
-    found: dict[Verdict, list[Judged]] = {word: [] for word in Verdict}
-    for run in runs:
-        found[run.verdict].append(run)
-    return found
-
-
-def _document(runs: Mapping[str, Judged], code: int) -> dict[str, object]:
-    return {
-        "exit_code": code,
-        "summary": {word.value: len(these) for word, these in _by_verdict(runs.values()).items()},
-        "runs": [
-            {
-                "name": name,
-                "verdict": run.verdict.value,
-                "expected": run.expected.value if run.expected is not None else None,
-                "as_expected": run.as_expected,
-                "why": list(run.why),
-            }
-            | run_document(run.observation)
-            for name, run in runs.items()
-        ],
-    }
 
 
 def refuse(options: Mapping[str, object]) -> None:

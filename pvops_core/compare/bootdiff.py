@@ -10,6 +10,7 @@ import attrs
 
 from pvops_core.compare.differences import LinePair, align
 from pvops_core.errors import unknown
+from pvops_core.records import JsonRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,9 +43,15 @@ def named_ops(patterns: Sequence[str], layouts: Iterable[Layout]) -> tuple[str, 
     return tuple(sorted(asked))
 
 
-@attrs.frozen
-class SiteDifference:
-    """One call site whose bytes are not the same on both; all in hex."""
+class SiteDifference(JsonRecord, frozen=True):
+    """A call site that differs.
+
+    Attributes:
+        op: Name of the op.
+        address: Virtual address, hex.
+        expected: Bytes in the reference, hex digits.
+        found: Bytes in this boot, hex digits.
+    """
 
     op: str
     address: str

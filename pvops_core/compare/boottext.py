@@ -93,7 +93,7 @@ def _print_sites(difference: BootDifference, choice: Choice, console: Console) -
 
 def _forms(observation: Observation, op: str) -> str:
     forms = ", ".join(f"{number} {form}" for form, number in observation.sites.get(op, {}).items())
-    calls = observation.op_calls.get(op)
+    calls = observation.counts.ops.get(op)
     return forms if calls is None else f"{forms}; {calls:,} calls"
 
 

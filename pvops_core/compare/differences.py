@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.records import JsonRecord
 from pvops_core.runs.observation import Outcome
 
 if TYPE_CHECKING:
@@ -23,16 +24,15 @@ ABSENT = "(absent)"
 MOST_ALIGNED = 2000
 
 
-@attrs.frozen
-class Difference:
-    """One result that is not what the reference backend gave.
+class Difference(JsonRecord, frozen=True):
+    """A result that is not the reference's.
 
     Attributes:
-        field: ``outcome``, ``results.NAME`` or ``console``.
-        reference: name of the backend compared with.
-        backend: name of the backend that differs.
-        expected: the reference's value.
-        found: the other's value.
+        field: `outcome`, `console`, or `results.NAME`.
+        reference: The backend measured by.
+        backend: The backend that differs.
+        expected: What the reference has.
+        found: What the backend has.
     """
 
     field: str

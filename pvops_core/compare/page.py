@@ -122,12 +122,12 @@ def forms(comparison: Comparison) -> list[str]:
 def group_counters(group: GroupResult) -> list[Counters]:
     """Op calls, own calls, hypercalls, traps and the machine's own counts, name by name."""
     sources: tuple[tuple[str, Callable[[Observation], Mapping[str, int]]], ...] = (
-        ("Op calls", lambda o: o.op_calls),
-        ("Own calls", lambda o: o.own_calls),
-        ("Hypercalls", lambda o: o.hypercalls),
-        ("Traps", lambda o: o.traps),
-        ("Machine", lambda o: o.counts),
-        ("Guest's own counts", lambda o: o.guest_counts),
+        ("Op calls", lambda o: o.counts.ops),
+        ("Own calls", lambda o: o.counts.own),
+        ("Hypercalls", lambda o: o.counts.hypercalls),
+        ("Traps", lambda o: o.counts.traps),
+        ("Machine", lambda o: o.counts.machine),
+        ("Guest's own counts", lambda o: o.counts.guest),
     )
     tables = [Counters(title, _counter_rows([of(o) for o in group.observations])) for title, of in sources]
     return [table for table in tables if table.rows]

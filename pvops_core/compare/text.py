@@ -72,9 +72,9 @@ def _print_groups(comparison: Comparison, console: Console, columns: Columns | N
 
 def _unused(observation: Observation) -> Iterator[str]:
     """Ops of its own that had no effect: it is their author who wants to know of one that was never called."""
-    for fate in observation.own.values() if observation.unused else ():
-        if fate["told"] and not (fate["becomes"] == "uncalled" and observation.cell.backend in _OURS):
-            yield fate["told"]
+    for use in observation.own.values() if observation.unused else ():
+        if use.told and not (use.becomes == "uncalled" and observation.cell.backend in _OURS):
+            yield use.told
 
 
 def group_state(group: GroupResult, observation: Observation) -> str:

@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-import attrs
-from attrs import validators
+from msgspec import Meta, field
 
 from pvops_core.kinds import MachineKind
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from pvops_core.records import Count, JsonRecord
 
 BUILTIN = "builtin"
 DEFAULT_MEMORY = 16 << 20
 _CONSOLE = "console="
 
-_text = validators.instance_of(str)
-_number = validators.and_(validators.instance_of(int), validators.ge(0))
 
-
-@attrs.frozen
-class Group:
+class Group(JsonRecord, frozen=True):
     """What the cells of one comparison row have in common: all but the backend.
 
     Attributes:
-        guest: ``builtin``, or the path of a kernel image.
-        layout: name of the paravirt layout, for example ``6.1-64``; empty for a kernel.
-        kind: machine kind.
-        workload: the guest's command line.
-        seed: of the scheduler and of everything else that is chosen in a run.
-        vcpus: number of virtual CPUs.
+        guest: `builtin`, or the path of a kernel.
+        layout: Layout of the table of ops; empty for a kernel.
+        kind: Machine kind.
+        workload: Command line of the guest.
+        seed: Seed of the runs.
+        vcpus: Virtual CPUs.
     """
 
     guest: str
     layout: str
     kind: MachineKind
     workload: str
-    seed: int
-    vcpus: int
+    seed: Count
+    vcpus: Count
 
     @property
     def title(self) -> str:
@@ -59,40 +53,40 @@ class Group:
         return Path(self.guest).name if self.of_kernel else f"layout {self.layout}"
 
 
-@attrs.frozen
-class Cell:
+class Cell(JsonRecord, frozen=True):
     """One run to be made, as plain data that can be sent to a child process.
 
     Attributes:
-        backend: name of the backend.
-        layout: name of the paravirt layout.
-        kind: machine kind that the layout runs on.
-        guest: ``builtin``, or the path of a kernel image.
-        initrd: path of the kernel's initial ramdisk; empty for none.
-        workload: the guest's command line.
-        console_name: what a kernel is told to print to where its command line does not say (``ttyS0``, ``hvc0``); empty
-            for nothing. Backends differ in it within a group.
-        seed: of the run.
-        vcpus: number of virtual CPUs.
-        memory: guest-physical memory in bytes.
-        count_instructions: count guest instructions; costs wall time, changes nothing else.
-        options: settings of the backend's platform, name to text.
+        backend: Name of the backend.
+        layout: Layout of the table of ops, such as `6.1-64`; empty for a real kernel.
+        kind: Machine kind.
+        guest: `builtin`, or the path of a kernel.
+        workload: Command line of the guest.
+        seed: Seed of the run.
+        vcpus: Virtual CPUs.
+        memory: Guest memory in bytes.
+        count_instructions: Whether guest instructions are counted; costs wall time, changes nothing else.
+        initrd: Path of the kernel's initial ramdisk; empty for none.
+        console_name: What a kernel is told to print to (`ttyS0`, `hvc0`) where its command line has no `console=`;
+            empty for nothing. Backends differ in it within a group.
+        options: Settings given to the platform, name to text.
     """
 
-    backend: str = attrs.field(validator=_text)
-    layout: str = attrs.field(validator=_text)
-    kind: MachineKind = attrs.field(converter=MachineKind)
-    guest: str = attrs.field(default=BUILTIN, validator=_text)
-    workload: str = attrs.field(default="", validator=_text)
-    seed: int = attrs.field(default=0, validator=_number)
-    vcpus: int = attrs.field(default=1, validator=_number)
-    memory: int = attrs.field(default=DEFAULT_MEMORY, validator=_number)
-    count_instructions: bool = attrs.field(default=True, validator=validators.instance_of(bool))
-    initrd: str = attrs.field(default="", validator=_text)
-    console_name: str = attrs.field(default="", validator=_text)
-    options: Mapping[str, str] = attrs.field(
-        factory=dict, hash=False, validator=validators.deep_mapping(_text, _text, validators.instance_of(dict))
-    )
+    backend: str
+    layout: str
+    kind: MachineKind
+    guest: str = BUILTIN
+    workload: str = ""
+    seed: Count = 0
+    vcpus: Annotated[int, Meta(ge=1)] = 1
+    memory: Count = DEFAULT_MEMORY
+    count_instructions: bool = True
+    initrd: str = ""
+    console_name: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.group, self.backend))  # options are a mapping, which has none
 
     @property
     def group(self) -> Group:
@@ -111,16 +105,3 @@ class Cell:
     def title(self) -> str:
         """A short name for progress lines and error messages."""
         return f"{self.backend} on {self.layout or self.guest} ({self.kind.value})"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; ``from_json`` takes it back."""
-        return attrs.asdict(self) | {"kind": self.kind.value}
-
-    @classmethod
-    def from_json(cls, document: Any) -> Cell:  # noqa: ANN401 -- whatever a JSON parser returned
-        """The cell of ``to_json``.
-
-        Raises:
-            TypeError, ValueError: the document is not one.
-        """
-        return cls(**document)

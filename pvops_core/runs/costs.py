@@ -38,21 +38,21 @@ NO_MEASURE = (
 _LAST = ("instructions", "virtual_ns", "wall_s")
 
 COSTS = (
-    Cost("op_calls", "op calls", "calls that a backend's hook served", lambda o: sum(o.op_calls.values())),
-    Cost("own_calls", "own", "those of them that the backend's own hooks served", lambda o: sum(o.own_calls.values())),
-    Cost("traps", "traps", "times that the guest trapped into its platform", lambda o: sum(o.traps.values())),
-    Cost("hypercalls", "hypercalls", "requests made to the hypervisor", lambda o: sum(o.hypercalls.values())),
+    Cost("op_calls", "op calls", "calls that a backend's hook served", lambda o: sum(o.counts.ops.values())),
+    Cost("own_calls", "own", "those of them that the backend's own hooks served", lambda o: sum(o.counts.own.values())),
+    Cost("traps", "traps", "times that the guest trapped into its platform", lambda o: sum(o.counts.traps.values())),
+    Cost("hypercalls", "hypercalls", "requests made to the hypervisor", lambda o: sum(o.counts.hypercalls.values())),
     Cost(
         "page_table_updates",
         "page-table updates",
         "page-table entries that the platform wrote or checked for the guest",
-        lambda o: o.page_table_updates,
+        lambda o: o.counts.page_table_updates,
     ),
     Cost(
         "tlb_flushes",
         "TLB flushes",
         "TLB flushes made by hooks and platform; those of inlined code are not seen",
-        lambda o: o.counts.get("tlb_flushes", 0),
+        lambda o: o.counts.machine.get("tlb_flushes", 0),
     ),
     Cost("instructions", "instructions", "guest instructions executed", lambda o: o.instructions),
     Cost(
@@ -68,17 +68,17 @@ COSTS = (
 
 BOOT_COSTS = (
     *(cost for cost in COSTS if cost.key not in {"own_calls", *_LAST}),
-    Cost("ports", "port accesses", "reads and writes of I/O ports", lambda o: port_accesses(o.counts)),
-    Cost("msrs", "MSR accesses", "rdmsr and wrmsr, where they are seen", lambda o: _accesses(o.counts, "msr")),
+    Cost("ports", "port accesses", "reads and writes of I/O ports", lambda o: port_accesses(o.counts.machine)),
+    Cost("msrs", "MSR accesses", "rdmsr and wrmsr, where they are seen", lambda o: _accesses(o.counts.machine, "msr")),
     *(cost for cost in COSTS if cost.key in _LAST),
 )
 """What is worth knowing of a real kernel's boot."""
 
 _COUNTED_ON_DEMAND = {
-    "op_calls": lambda o: bool(o.op_calls),
-    "own_calls": lambda o: bool(o.own_calls),
+    "op_calls": lambda o: bool(o.counts.ops),
+    "own_calls": lambda o: bool(o.counts.own),
     "instructions": lambda o: bool(o.instructions),
-    "msrs": lambda o: "msr_reads" in o.counts,
+    "msrs": lambda o: "msr_reads" in o.counts.machine,
 }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pvops_core.records import line
 from pvops_core.runs import wire
 
 if TYPE_CHECKING:
@@ -49,6 +50,6 @@ class InputFeeder:
             data = os.read(self.descriptor, _MOST)
         except OSError:  # the terminal is gone, or not ours to read
             data = b""
-        worker.write(wire.encode_typed(data))
+        worker.write(line(wire.Typed(data)))
         if not data:
             loop.remove_reader(self.descriptor)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
-import attrs
+from msgspec import field
+from msgspec.structs import force_setattr
 
+from pvops_core.livepatch.control.findings import LivePatched
+from pvops_core.records import FLAT, INNER, Count, JsonRecord, MaybeSha256, Seconds
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.described import described, sha256
+from pvops_core.runs.inside import BootPoint, Inside
+from pvops_core.runs.orders import SwitchDone
+from pvops_core.switchboard.findings import SiteUse, Switch
 
 SITE_FORMS = ("inlined", "direct", "indirect", "nop")
 """What a site can have become, in the order in which tables show it; backends may add forms."""
+ByName = Mapping[str, Count]
 
 
 class Outcome(enum.Enum):
@@ -52,86 +58,99 @@ class Outcome(enum.Enum):
         return 6 if self in {Outcome.CRASH, Outcome.TIMEOUT} else 4
 
 
-@attrs.frozen
-class Observation:
-    """One cell's run. What each field says, and where it stands in the JSON, is beside it; most can be left out."""
+class Counts(JsonRecord, frozen=True):
+    """Counters.
 
-    cell: Cell
-    outcome: Outcome = described("How the run ended.", converter=Outcome)  # noqa: RUF009 - an attrs field
-    reason: str = described("Why, in a line.", "")
-    detail: str = described(
-        "Longer text about a failure: where vCPUs were, a traceback, the end of the child's error output.", ""
-    )
-    messages: tuple[str, ...] = described(
-        "What the platform itself said, such as why it refused something: the last hundred lines.",
-        (),
-        converter=tuple,
-    )
-    results: Mapping[str, str] = described(
-        "The words of the built-in guest's report that must be equal on every backend.", dict
-    )
-    console: str = described("All that the guest printed.", "")
-    op_calls: Mapping[str, int] = described("Calls that a backend's hook served, by op.", dict, at="counts.ops")
-    own_calls: Mapping[str, int] = described(
-        "Those of them that the backend's own hooks served, and not its bases', by op.", dict, at="counts.own"
-    )
-    hypercalls: Mapping[str, int] = described(
-        "Requests to the hypervisor or host, by name.", dict, at="counts.hypercalls"
-    )
-    traps: Mapping[str, int] = described(
-        "Times that the guest trapped into its platform, by name of the trap.", dict, at="counts.traps"
-    )
-    page_table_updates: int = described(
-        "Page-table entries that the platform wrote or checked for the guest.", 0, at="counts.page_table_updates"
-    )
-    flushes: int = described("TLB flushes asked of the platform.", 0, at="counts.flushes")
-    switches: int = described(
-        "Times that an op was given another implementation while the guest ran.", 0, at="counts.switches"
-    )
-    counts: Mapping[str, int] = described("The machine's own counters, by name.", dict, at="counts.machine")
-    guest_counts: Mapping[str, int] = described(
-        "What the built-in guest counted and the platform decides, by name.", dict, at="counts.guest"
-    )
-    own: Mapping[str, Mapping[str, Any]] = described(
-        "What became of each op that the backend has itself, where a switchboard serves them: of the built-in guest.",
-        dict,
-        additionalProperties={"$ref": "#/$defs/fate"},
-    )
-    switch_log: tuple[Mapping[str, Any], ...] = described(
-        "Switches of ops while the guest ran, in order; a kernel's own writes to its table too.",
-        (),
-        converter=tuple,
-        items={"$ref": "#/$defs/switch"},
-    )
-    switch_orders: tuple[Mapping[str, Any], ...] = described(
-        "Each `--switch` and what came of it.", (), converter=tuple, items={"$ref": "#/$defs/switch_order"}
-    )
-    sites: Mapping[str, Mapping[str, int]] = described(
-        "Op -> form (see ``SITE_FORMS``) -> sites of that form at the end.", dict, at="sites_by_op", by_hand=True
-    )
-    sites_note: str = described(
-        "When the sites of a real kernel were read, or why they were not; empty where nobody asked.", ""
-    )
-    site_codes: Mapping[str, Mapping[str, str]] = described(
-        "Op -> address of a site, in hex -> its bytes, in hex; of a real kernel that was examined.", dict, at=""
-    )
-    points: Mapping[str, Mapping[str, float]] = described(
-        "Named point of a real kernel's boot -> times, vCPU and counts when it was first met.", dict, by_hand=True
-    )
-    inside: Mapping[str, Any] = described("What looking inside a kernel's boot found.", dict, by_hand=True)
-    livepatch: Mapping[str, Any] = described("What was done to a kernel's live patches.", dict, by_hand=True)
-    vcpus_started: int = described(
-        "Virtual CPUs that the guest has started, the first among them; fewer than `vcpus` where it left some alone.",
-        0,
-    )
-    instructions: int = described("Guest instructions executed; 0 where they were not counted.", 0)
-    virtual_ns: int = described("Virtual time at the end, in nanoseconds.", 0)
-    wall_s: float = described(
-        "Wall time in seconds, without start-up; wall time is all that differs from run to run.", 0.0
-    )
-    event_log_sha256: str = sha256("Hash of all that happened, in order; empty where nothing was measured.")
-    text_sha256: str = sha256("Hash of the guest's text at the end; empty where nothing was measured.")
-    versions: Mapping[str, str] = described("Software and its version.", dict)
+    Attributes:
+        ops: Calls that a backend's hook served, by op.
+        own: Those of them that the backend's own hooks served, and not its bases', by op.
+        hypercalls: Requests to the hypervisor or host, by name.
+        traps: Times that the guest trapped into its platform, by name of the trap.
+        page_table_updates: Page-table entries that the platform wrote or checked for the guest.
+        flushes: TLB flushes asked of the platform.
+        switches: Times that an op was given another implementation while the guest ran.
+        machine: The machine's own counters, by name.
+        guest: What the built-in guest counted and the platform decides, by name.
+    """
+
+    ops: ByName = field(default_factory=dict)
+    own: ByName = field(default_factory=dict)
+    hypercalls: ByName = field(default_factory=dict)
+    traps: ByName = field(default_factory=dict)
+    page_table_updates: Count = 0
+    flushes: Count = 0
+    switches: Count = 0
+    machine: ByName = field(default_factory=dict)
+    guest: ByName = field(default_factory=dict)
+
+
+class Observation(JsonRecord, frozen=True):
+    """One run: a cell and what was observed of it. Most can be left out.
+
+    Attributes:
+        cell: What was run.
+        outcome: How the run ended.
+        reason: Why, in a line.
+        detail: Longer text about a failure: where vCPUs were, a traceback, the end of the child's error output.
+        messages: What the platform itself said, such as why it refused something: the last hundred lines.
+        results: The words of the built-in guest's report that must be equal on every backend.
+        console: All that the guest printed.
+        counts: Counters.
+        own: What became of each op that the backend has itself, where a switchboard serves them: of the built-in guest.
+        switch_log: Switches of ops while the guest ran, in order; a kernel's own writes to its table too.
+        switch_orders: Each `--switch` and what came of it.
+        sites: Call sites by what they are at the end (`inlined`, `direct`, `indirect`, `nop`, or a form of the
+            backend's), by op.
+        sites_note: When the sites of a real kernel were read, or why they were not; empty where nobody asked.
+        points: Named points of a real kernel's boot, in the order in which they were met: `start_kernel`,
+            `alternatives`, `paravirt`, `patched`, `free_initmem`, `init`, `power-off`.
+        inside: What looking inside a kernel's boot found.
+        livepatch: What was done to the kernel's live patches by `--livepatch` and `--livepatch-socket`.
+        vcpus_started: Virtual CPUs that the guest has started, the first among them; fewer than `vcpus` where it left
+            some alone.
+        instructions: Guest instructions executed; 0 where they were not counted.
+        virtual_ns: Virtual time at the end, in nanoseconds.
+        wall_s: Wall time in seconds, without start-up; wall time is all that differs from run to run.
+        event_log_sha256: Hash of all that happened, in order; empty where nothing was measured.
+        text_sha256: Hash of the guest's text at the end; empty where nothing was measured.
+        versions: Software and its version.
+        site_codes: Op -> address of a site, in hex -> its bytes, in hex; of a real kernel that was examined.
+        sites_by_form: Call sites by what they are at the end, over all ops; the usual forms come first.
+    """
+
+    cell: Annotated[Cell, FLAT]
+    outcome: Outcome
+    reason: str = ""
+    detail: str = ""
+    messages: tuple[str, ...] = ()
+    results: Mapping[str, str] = field(default_factory=dict)
+    console: str = ""
+    counts: Counts = Counts()
+    own: Mapping[str, SiteUse] = field(default_factory=dict)
+    switch_log: tuple[Switch, ...] = ()
+    switch_orders: tuple[SwitchDone, ...] = ()
+    sites: Mapping[str, ByName] = field(name="sites_by_op", default_factory=dict)
+    sites_note: str = ""
+    points: Mapping[str, BootPoint] = field(default_factory=dict)
+    inside: Inside = Inside()
+    livepatch: LivePatched = LivePatched()
+    vcpus_started: Count = 0
+    instructions: Count = 0
+    virtual_ns: Count = 0
+    wall_s: Seconds = 0.0
+    event_log_sha256: MaybeSha256 = ""
+    text_sha256: MaybeSha256 = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    site_codes: Annotated[Mapping[str, Mapping[str, str]], INNER] = field(default_factory=dict)
+    sites_by_form: ByName = field(name="sites", default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Add the sites up."""
+        totals = dict.fromkeys(SITE_FORMS, 0)
+        for forms in self.sites.values():
+            for form, number in forms.items():
+                totals[form] = totals.get(form, 0) + number
+        force_setattr(self, "sites_by_form", totals)
 
     @property
     def measured(self) -> bool:
@@ -146,27 +165,4 @@ class Observation:
         """
         if not self.outcome.finished:
             return ()
-        return tuple(fate["told"] for fate in self.own.values() if fate["told"])
-
-    @property
-    def sites_by_form(self) -> dict[str, int]:
-        """Form -> number of sites, over all ops; the usual forms are always there and come first."""
-        totals = dict.fromkeys(SITE_FORMS, 0)
-        for forms in self.sites.values():
-            for form, number in forms.items():
-                totals[form] = totals.get(form, 0) + number
-        return totals
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; ``from_json`` takes it back."""
-        return attrs.asdict(self) | {"cell": self.cell.to_json(), "outcome": self.outcome.value}
-
-    @classmethod
-    def from_json(cls, document: Any) -> Observation:  # noqa: ANN401 -- whatever a JSON parser returned
-        """The observation of ``to_json``.
-
-        Raises:
-            TypeError, ValueError, KeyError: the document is not one.
-        """
-        fields = dict(document)
-        return cls(cell=Cell.from_json(fields.pop("cell")), **fields)
+        return tuple(use.told for use in self.own.values() if use.told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import attrs
+from msgspec.structs import asdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,12 +42,13 @@ PHASE_COLUMNS: Final = (
 
 
 def phases_of(observation: Observation) -> dict[str, dict[str, float]]:
-    """Name of each phase that the boot went through -> what it took; amounts that were not counted are left out."""
+    """Name of each phase that the boot went through -> what it took."""
     found: dict[str, dict[str, float]] = {}
     for name, (begin, end) in PHASES.items():
-        first, last = observation.points.get(begin, {}), observation.points.get(end)
-        if last is not None and (not begin or begin in observation.points):
-            found[name] = {key: value - first.get(key, 0) for key, value in last.items()}
+        first, last = observation.points.get(begin), observation.points.get(end)
+        if last is not None and (not begin or first is not None):
+            before = asdict(first) if first is not None else {}
+            found[name] = {key: value - before.get(key, 0) for key, value in asdict(last).items()}
     return found
 
 

@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
+from msgspec.structs import replace
 
 from pvops_core.backends import chain
 from pvops_core.backends.chains import platform_owner
 from pvops_core.errors import UsageError, unknown
 from pvops_core.guests import Kernel
 from pvops_core.kinds import MachineKind, will_do
+from pvops_core.records import JsonRecord
 from pvops_core.runs.cell import Cell
 from pvops_core.session import hosted
 
@@ -22,9 +24,14 @@ Kinds = Mapping[str, Collection[MachineKind]]
 """Backend name -> machine kinds that it can be."""
 
 
-@attrs.frozen
-class Skipped:
-    """A backend and layout that do not go together, and why."""
+class Skipped(JsonRecord, frozen=True):
+    """A backend and layout that do not go together.
+
+    Attributes:
+        backend: The backend.
+        layout: The layout; empty for a kernel.
+        reason: Why they do not go together.
+    """
 
     backend: str
     layout: str
@@ -121,7 +128,7 @@ def plan_kernel(
             continue
         cell = workload.cell(name, "", files.kind)
         cells.append(
-            attrs.evolve(
+            replace(
                 cell,
                 guest=files.kernel,
                 initrd=files.initrd,

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import enum
 import json
-import re
 from typing import Any, Final
 
-import attrs
+from msgspec import convert
 
-from pvops_core.errors import UsageError, clean
+from pvops_core.errors import clean
 from pvops_core.livepatch.control.orders import NOTHING, PatchOrders
+from pvops_core.records import JsonRecord, line, read
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.observation import Observation
-from pvops_core.runs.switchorders import SwitchOrder
+from pvops_core.runs.orders import HookOrder, SwitchOrder
 
-_HOOK: Final = re.compile(
-    r"(?P<op>[\w.]+)=(?P<function>[^@]+:[A-Za-z_][\w.]*)(?:@(?P<begin>[\w.,@+-]*?)(?:\.\.(?P<end>[\w.,@+-]+))?)?\Z"
-)
 TERMINAL: Final = "_PVOPS_TERMINAL"
 """Environment variable of a worker: two numbers of descriptors, for a debugger."""
 MARK: Final = b"\0"
@@ -39,37 +36,7 @@ class WorkerPhase(enum.Enum):
     COLLECTING = "collecting what was observed"
 
 
-@attrs.frozen
-class HookOrder:
-    """A Python hook to be put into a real kernel's op.
-
-    Attributes:
-        op: hook name of the op, or the kernel's path of it.
-        function: where the hook is: ``module:function`` or ``file.py:function``.
-        begin: function of the kernel's, or named point of its boot, at which it is put in; empty for at once.
-        end: the same for when it is taken out; empty for never.
-    """
-
-    op: str
-    function: str
-    begin: str = ""
-    end: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> HookOrder:
-        """The order in ``OP=MODULE:FUNCTION[@BEGIN[..END]]``.
-
-        Raises:
-            UsageError: it is none.
-        """
-        match = _HOOK.match(text)
-        if match is None:
-            raise UsageError(f"{text!r} is not OP=MODULE:FUNCTION, or OP=MODULE:FUNCTION@BEGIN..END")
-        return cls(match["op"], match["function"], match["begin"] or "", match["end"] or "")
-
-
-@attrs.frozen
-class Inspection:
+class Inspection(JsonRecord, frozen=True):
     """What a real kernel's boot is looked at for.
 
     Attributes:
@@ -86,17 +53,8 @@ class Inspection:
     trace: bool = False
     ops: tuple[str, ...] | None = None
 
-    @classmethod
-    def from_json(cls, document: Any) -> Inspection:  # noqa: ANN401 -- whatever a JSON parser returned
-        """What was made of it by ``attrs.asdict`` and JSON; TypeError, KeyError or ValueError for anything else."""
-        fields = dict(document)
-        ops = fields.pop("ops", None)
-        hooks = tuple(HookOrder(**each) for each in fields.pop("hooks"))
-        return cls(hooks=hooks, ops=None if ops is None else tuple(ops), **fields)
 
-
-@attrs.frozen
-class Request:
+class Request(JsonRecord, frozen=True):
     """One run to be made by a worker.
 
     Attributes:
@@ -120,7 +78,6 @@ class Request:
 
     cell: Cell
     plugins: tuple[str, ...] = ()
-    without: tuple[str, ...] = attrs.field(default=(), kw_only=True)
     max_ns: int | None = None
     events: str | None = None
     max_seconds: float | None = None
@@ -133,42 +90,35 @@ class Request:
     inside: Inspection = Inspection()
     switches: tuple[SwitchOrder, ...] = ()
     patching: PatchOrders = NOTHING
+    without: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         """The request's line."""
-        return _line(attrs.asdict(self) | {"cell": self.cell.to_json(), "typed": self.typed.hex()})
+        return line(self)
 
     @classmethod
     def decode(cls, line: bytes) -> Request:
         """The request of a line.
 
         Raises:
-            TypeError, ValueError, KeyError: it is not one.
+            ValueError: it is not one.
         """
-        fields = json.loads(line)
-        cell, typed = Cell.from_json(fields.pop("cell")), bytes.fromhex(fields.pop("typed"))
-        inside, patching = Inspection.from_json(fields.pop("inside")), PatchOrders(**fields.pop("patching"))
-        plugins, switches = fields.pop("plugins"), tuple(SwitchOrder(**each) for each in fields.pop("switches"))
-        fields |= {"typed": typed, "inside": inside, "switches": switches, "patching": patching}
-        return cls(cell, tuple(plugins), **fields | {"without": tuple(fields["without"])})
+        return read(line, cls)
 
 
-@attrs.frozen
-class Began:
+class Began(JsonRecord, frozen=True):
     """A worker that stays has made a process for the run, with this number."""
 
-    pid: int = attrs.field(validator=attrs.validators.instance_of(int))
+    pid: int
 
 
-@attrs.frozen
-class Ended:
+class Ended(JsonRecord, frozen=True):
     """That process has ended: its exit status, or a signal's number below 0. Nothing more comes of the run."""
 
-    status: int = attrs.field(validator=attrs.validators.instance_of(int))
+    status: int
 
 
-@attrs.frozen
-class Said:
+class Said(JsonRecord, frozen=True):
     """A line that a plugin has printed or logged.
 
     Attributes:
@@ -191,73 +141,47 @@ class Said:
         return f"[{', '.join(filter(None, place)) or 'plugin'}] {clean(self.text)}"
 
 
-@attrs.frozen
-class Debugging:
+class Debugging(JsonRecord, frozen=True):
     """A debugger has the run, or has given it back; from the first on no limit of time counts."""
 
-    going_on: bool = attrs.field(validator=attrs.validators.instance_of(bool))
+    going_on: bool
+
+
+class Typed(JsonRecord, frozen=True):
+    """Something was typed; nothing means that nothing will be any more."""
+
+    typed: bytes
 
 
 Message = WorkerPhase | str | Observation | Began | Ended | Said | Debugging
 """A step taken, a piece of console text, the end; or what a worker that stays tells of its processes."""
+_KINDS: Final[dict[str, type]] = {
+    "phase": WorkerPhase,
+    "console": str,
+    "observation": Observation,
+    "began": Began,
+    "ended": Ended,
+    "said": Said,
+    "debugging": Debugging,
+}
+_NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
 
-def encode(message: Message) -> bytes:  # noqa: PLR0911 - one for each kind
+def encode(message: Message) -> bytes:
     """The message's line."""
-    match message:
-        case WorkerPhase():
-            return _line({"phase": message.value})
-        case str():
-            return _line({"console": message})
-        case Observation():
-            return _line({"observation": message.to_json()})
-        case Began():
-            return _line({"began": message.pid})
-        case Ended():
-            return _line({"ended": message.status})
-        case Said():
-            return _line({"said": attrs.asdict(message)})
-        case Debugging():
-            return _line({"debugging": message.going_on})
+    return line({_NAMES[type(message)]: message})
 
 
-def decode(line: bytes) -> Message:  # noqa: PLR0911 - one for each kind
+def decode(text: bytes) -> Message:
     """The message of a line.
 
     Raises:
-        TypeError, ValueError, KeyError: it is not one.
+        ValueError: it is not one.
+        RecursionError: it is nested too deep.
     """
-    match json.loads(line):
-        case {"phase": str(value)}:
-            return WorkerPhase(value)
-        case {"console": str(text)}:
-            return text
-        case {"observation": document}:
-            return Observation.from_json(document)
-        case {"began": pid}:
-            return Began(pid)
-        case {"ended": status}:
-            return Ended(status)
-        case {"said": dict(fields)}:
-            return Said(**fields)
-        case {"debugging": going_on}:
-            return Debugging(going_on)
-    raise ValueError("not a message of a worker")
-
-
-def encode_typed(data: bytes) -> bytes:
-    """The line for something that was typed; nothing means that nothing will be any more."""
-    return _line({"typed": data.hex()})
-
-
-def decode_typed(line: bytes) -> bytes:
-    """What the line says was typed.
-
-    Raises:
-        TypeError, ValueError, KeyError: it says no such thing.
-    """
-    return bytes.fromhex(json.loads(line)["typed"])
-
-
-def _line(document: dict[str, Any]) -> bytes:
-    return json.dumps(document).encode() + b"\n"
+    named = convert(json.loads(text), dict[str, Any])
+    if len(named) != 1 or not named.keys() <= _KINDS.keys():
+        raise ValueError("not a message of a worker")
+    ((name, message),) = named.items()
+    found: Message = convert(message, _KINDS[name])
+    return found

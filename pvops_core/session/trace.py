@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
+from pvops_core.session.findings import TimedCount, Traced, TracedSite
 
 if TYPE_CHECKING:
     from pvops_core.backends import HypercallMade
@@ -23,19 +23,6 @@ _VECTORS: Final = (
     *("#15", "#MF", "#AC", "#MC", "#XM"),
 )
 """Names of the exceptions by vector (Intel SDM volume 3, table 6-1)."""
-
-
-@attrs.define
-class TimedCount:
-    """How often something happened, and the virtual time it took together.
-
-    Attributes:
-        count: times.
-        ns: nanoseconds.
-    """
-
-    count: int = 0
-    ns: int = 0
 
 
 TimedCounts = dict[str, TimedCount]
@@ -104,37 +91,24 @@ class Trace:
         found: TimedCounts = {}
         for site, count, ns in zip(self._table.sites, self._spans.counts, self._spans.times, strict=True):
             if count:
-                share = found.setdefault(self._table.layout.by_type(site.type).path, TimedCount())
-                share.count += count
-                share.ns += ns
+                path = self._table.layout.by_type(site.type).path
+                found[path] = found.get(path, TimedCount()).more(count, ns)
         return found
 
-    def to_json(self) -> dict[str, Any]:
-        """The result, as schema/pvops.run-1.json describes it."""
+    def found(self) -> Traced:
+        """The result."""
         slots, name = self._table.layout, self._table.name
         counted = zip(self._table.sites, self._spans.counts, self._spans.times, strict=True)
-        shares = {"ops": self.ops, "hypercalls": self.hypercalls, "traps": self.traps}
-        return {what: {key: attrs.asdict(share) for key, share in found.items()} for what, found in shares.items()} | {
-            "sites": [
-                {
-                    "address": f"{site.address:#x}",
-                    "symbol": name(site.address),
-                    "op": slots.by_type(site.type).path,
-                    "count": count,
-                    "ns": ns,
-                }
-                for site, count, ns in counted
-                if count
-            ]
-        }
+        sites = (
+            TracedSite(f"{site.address:#x}", name(site.address), slots.by_type(site.type).path, count, ns)
+            for site, count, ns in counted
+            if count
+        )
+        return Traced(self.ops, dict(self.hypercalls), dict(self.traps), tuple(sites))
 
 
 def _add(shares: TimedCounts, name: str, ns: int) -> None:
-    share = shares.get(name)
-    if share is None:
-        share = shares[name] = TimedCount()
-    share.count += 1
-    share.ns += ns
+    shares[name] = shares.get(name, TimedCount()).more(1, ns)
 
 
 def _exception(vector: int, *_rest: object) -> str:

@@ -8,12 +8,11 @@ patches runs. What hooks of ours have changed is seen as it would be without the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
-
-import attrs
+from typing import TYPE_CHECKING, Final
 
 from pvops_core.patching.code.disasm import listing
 from pvops_core.patching.kernel import plan_kernel, read_kernel
+from pvops_core.session.findings import Patching, PatchingDifference, Step
 
 if TYPE_CHECKING:
     from pvops_core.guest.points import Passed
@@ -23,48 +22,8 @@ if TYPE_CHECKING:
     from pvops_core.patching.kernel import KernelPlan
     from pvops_core.session import Session
 
-STEPS: Final = {"paravirt": "paravirt", "patched": "final"}
+STEPS: Final[Mapping[str, Step]] = {"paravirt": "paravirt", "patched": "final"}
 """Point of the boot to the step of patching that is over there, in a kernel that takes it (``KernelPlan.steps``)."""
-
-
-@attrs.frozen
-class PatchingDifference:
-    """A site of which the witnesses say different things, or a slot of the table.
-
-    Attributes:
-        step: ``paravirt`` or ``final``; ``slot`` for a slot.
-        op: the kernel's path of the op.
-        address: guest-virtual address.
-        symbol: where that is, as ``function+0xoffset``.
-        predicted: bytes of our plan.
-        kernel: bytes that the kernel wrote.
-        record: bytes of the record; None where there is none, or none of this site.
-    """
-
-    step: str
-    op: str
-    address: int
-    symbol: str
-    predicted: bytes
-    kernel: bytes
-    record: bytes | None
-
-    def to_json(self, bits: int) -> dict[str, Any]:
-        """Plain data, with what the bytes amount to."""
-        said = {"predicted": self.predicted, "kernel": self.kernel, "record": self.record}
-        return {
-            "step": self.step,
-            "op": self.op,
-            "address": f"{self.address:#x}",
-            "symbol": self.symbol,
-            **{who: None if code is None else code.hex() for who, code in said.items()},
-            "assembly": {who: self._assembly(code, bits) for who, code in said.items() if code is not None},
-        }
-
-    def _assembly(self, code: bytes, bits: int) -> str:
-        if self.step == "slot":
-            return f"{int.from_bytes(code, 'little'):#x}"
-        return "; ".join(text for _address, _code, text in listing(code, self.address, bits))
 
 
 class PatchingCheck:
@@ -85,13 +44,13 @@ class PatchingCheck:
         self._kernel = read_kernel(self._image)
         self.plan: KernelPlan = plan_kernel(self._kernel, fills, len(session.machine.vcpus))
         self._records = records
-        self._seen: dict[str, tuple[bytes, ...]] = {}
+        self._seen: dict[Step, tuple[bytes, ...]] = {}
         self._table: tuple[int, ...] = ()
         session.points.listen(self._look, acts=False)
 
     def _look(self, passed: Passed, _vcpu: Vcpu) -> None:
         step = STEPS.get(passed.name)
-        if step not in self.plan.steps:
+        if step is None or step not in self.plan.steps:
             return
         text, size = self._session.text, self._image.pointer_size
         instead = self._session.text_without_hooks()
@@ -124,54 +83,62 @@ class PatchingCheck:
     def _slots(self) -> list[PatchingDifference]:
         size, layout = self._image.pointer_size, self._kernel.layout
         return [
-            PatchingDifference(
+            self._difference(
                 "slot",
                 layout.slots[type_].path,
-                self._kernel.slot_addresses[type_],
-                self._name(found) if found else "",
-                planned.to_bytes(size, "little"),
-                found.to_bytes(size, "little"),
-                None,
+                (self._kernel.slot_addresses[type_], self._name(found) if found else ""),
+                predicted=planned.to_bytes(size, "little"),
+                kernel=found.to_bytes(size, "little"),
+                record=None,
             )
             for type_, (planned, found) in enumerate(zip(self.plan.table, self._table, strict=False))
             if planned != found
         ]
 
-    def _sites(self, step: str) -> list[PatchingDifference]:
+    def _sites(self, step: Step) -> list[PatchingDifference]:
         record = self.record
         recorded: Mapping[int, bytes] = record.sites[step] if record else {}
         found = []
         for planned, code in zip(self.plan.sites, self._seen[step], strict=True):
             site, predicted, other = planned.site, getattr(planned, step), recorded.get(planned.site.address)
             if code != predicted or (record and other != code):
-                op = self._kernel.layout.slots[site.type].path
-                found.append(
-                    PatchingDifference(step, op, site.address, self._name(site.address), predicted, code, other)
-                )
+                op, place = self._kernel.layout.slots[site.type].path, (site.address, self._name(site.address))
+                found.append(self._difference(step, op, place, predicted=predicted, kernel=code, record=other))
         return found
 
     def _name(self, address: int) -> str:
         name, distance = self._image.symbol_at(address) or ("", address)
         return f"{name}+{distance:#x}" if distance else name
 
-    def to_json(self) -> dict[str, Any]:
+    def found(self) -> Patching:
         """The result, as docs/explanation/looking-inside.md describes it."""
-        bits = 8 * self._image.pointer_size
         differences = self.differences()
-        return {
-            "equal": self.equal,
-            "sites": len(self.plan.sites),
-            "steps": {
+        return Patching(
+            equal=self.equal,
+            sites=len(self.plan.sites),
+            steps={
                 step: sum(found.step == step for found in differences) if step in self._seen else None
                 for step in self.plan.steps
             },
-            "record": self.record.path if self.record else None,
-            "records": {record.path: self._unlike(record) for record in self._records},
-            "differences": [difference.to_json(bits) for difference in differences],
-        }
+            record=self.record.path if self.record else None,
+            records={record.path: self._unlike(record) for record in self._records},
+            differences=tuple(differences),
+        )
 
-    def _unlike(self, record: BootRecord) -> list[str]:
+    def _difference(self, step: Step, op: str, place: tuple[int, str], **said: bytes | None) -> PatchingDifference:
+        """What the witnesses say of an address, in hex and as assembly."""
+        address, symbol = place
+        assembly = {who: self._assembly(step, code, address) for who, code in said.items() if code is not None}
+        texts = {who: None if code is None else code.hex() for who, code in said.items()}
+        return PatchingDifference(step, op, f"{address:#x}", symbol, **texts, assembly=assembly)  # type: ignore[arg-type]
+
+    def _assembly(self, step: Step, code: bytes, address: int) -> str:
+        if step == "slot":
+            return f"{int.from_bytes(code, 'little'):#x}"
+        return "; ".join(text for _address, _code, text in listing(code, address, 8 * self._image.pointer_size))
+
+    def _unlike(self, record: BootRecord) -> tuple[str, ...]:
         """Ops whose slots the record's boot filled differently: why it is not comparable."""
         slots = self._kernel.layout.slots
         pairs = zip(record.table, self._table, slots, strict=False)
-        return [slot.path for recorded, found, slot in pairs if recorded != found]
+        return tuple(slot.path for recorded, found, slot in pairs if recorded != found)

@@ -8,15 +8,16 @@ from pvops_core.lazily import lazily
 
 if TYPE_CHECKING:
     from pvops_core.switchboard.builtin.board import Switchboard
+    from pvops_core.switchboard.findings import Switch
     from pvops_core.switchboard.implementations import Form, Implementation
-    from pvops_core.switchboard.ops import KERNEL, Ops, Switch
+    from pvops_core.switchboard.ops import KERNEL, Ops
 
 _HOMES = {
     "KERNEL": "ops",
     "Form": "implementations",
     "Implementation": "implementations",
     "Ops": "ops",
-    "Switch": "ops",
+    "Switch": "findings",
     "Switchboard": "builtin.board",
 }
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
-
-import attrs
+from typing import TYPE_CHECKING, Any, Final
 
 from pvops_core.machine.run.eventkinds import event_kind
 
 if TYPE_CHECKING:
+    from pvops_core.switchboard.findings import Switch
     from pvops_core.switchboard.implementations import Implementation
 
 SWITCH: Final = event_kind(
@@ -35,39 +34,6 @@ SWITCH_REFUSED: Final = event_kind(
 
 KERNEL: Final = "kernel"
 """Whose a kernel's own functions are, as the name of a backend is for its hooks."""
-
-
-SwitchState: TypeAlias = tuple[str, str, str, str, int, int, str, int | None]
-
-
-@attrs.frozen
-class Switch:
-    """One change of an op's implementation, or one that was asked for and could not be made.
-
-    Attributes:
-        op: the op.
-        old: name of the implementation before.
-        new: the name of the one since.
-        by: who asked; :data:`KERNEL` where a kernel's own code wrote the slot.
-        ns: virtual time since which it is in effect, or at which it was refused.
-        sites: how many patched sites changed with it.
-        refused: why it was not made: who goes on in the text that had to change. Empty where it was.
-        vcpu: index of the vCPU whose handler asked for it; None where none did.
-    """
-
-    op: str
-    old: str
-    new: str
-    by: str
-    ns: int
-    sites: int
-    refused: str = ""
-    vcpu: int | None = None
-
-    @property
-    def plain(self) -> SwitchState:
-        """Its fields in order, as a snapshot holds them."""
-        return self.op, self.old, self.new, self.by, self.ns, self.sites, self.refused, self.vcpu
 
 
 class Ops(ABC):

@@ -13,7 +13,7 @@ from pvops_core.cli import main
 from pvops_core.errors import UsageError
 from pvops_core.guests import LAYOUTS
 from pvops_core.ops import LAYOUTS as CATALOGUE
-from pvops_core.runs.switchorders import SwitchOrder
+from pvops_core.runs.orders import SwitchOrder
 from tests.session.selfpatching import SelfPatching
 
 HOOKS = """

@@ -8,18 +8,22 @@ import pytest
 from rich.console import Console
 
 from pvops_core.compare.comparison import Choice, Comparison, grouped
-from pvops_core.compare.document import compare_document
+from pvops_core.compare.document import compare_result
 from pvops_core.compare.page import page
 from pvops_core.compare.text import print_comparison
+from pvops_core.records import document
+from pvops_core.runs.inside import BootPoint
 from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs.plan import Skipped
 
 Make = Callable[..., Observation]
-POINTS = {
-    "start_kernel": {"virtual_ns": 100, "traps": 1},
-    "alternatives": {"virtual_ns": 1000, "traps": 5},
-    "patched": {"virtual_ns": 1100, "traps": 5},
-}
+
+
+def point(virtual_ns: int, traps: int) -> BootPoint:
+    return BootPoint(virtual_ns, 0.0, vcpu=0, traps=traps, hypercalls=0, page_table_updates=0, ports=0)
+
+
+POINTS = {"start_kernel": point(100, 1), "alternatives": point(1000, 5), "patched": point(1100, 5)}
 
 
 @pytest.fixture
@@ -28,9 +32,8 @@ def comparison(make: Make) -> Comparison:
     native = make(
         **common,
         console="Linux\nnative here\n",
-        op_calls={},
         instructions=0,
-        counts={"port_reads": 40, "port_writes": 2},
+        counts={"ops": {}, "machine": {"port_reads": 40, "port_writes": 2}},
         sites={"irq_disable": {"inlined": 2}, "wbinvd": {"inlined": 1}},
         site_codes={"irq_disable": {"0x10": "fa", "0x20": "fa"}, "wbinvd": {"0x30": "0f09"}},
         sites_note="read at free_initmem",
@@ -40,7 +43,7 @@ def comparison(make: Make) -> Comparison:
         "xen",
         **common,
         console="Linux\nxen here\n",
-        op_calls={"irq_disable": 77},
+        counts={"ops": {"irq_disable": 77}},
         sites={"irq_disable": {"direct": 2}, "wbinvd": {"inlined": 1}},
         site_codes={"irq_disable": {"0x10": "e8", "0x20": "e8"}, "wbinvd": {"0x30": "0f09"}},
         sites_note="read when the run ended",
@@ -93,19 +96,19 @@ def test_a_report_is_narrowed_to_phases_and_ops(comparison: Comparison) -> None:
     assert not any(row[:1] == ["irq_disable"] for row in table)
     assert any(row[:2] == ["entry", "native"] for row in table)
     assert not any(row[:2] == ["setup", "native"] for row in table)
-    (group,) = compare_document(narrow)["groups"]
+    (group,) = document(compare_result(narrow))["groups"]
     assert group["boots"][0]["sites_by_op"] == {"wbinvd": {"sites": 1, "differing": 0}}
     assert group["boots"][0]["differing"] == []
 
 
 def test_the_document_has_every_site_and_line_that_differs(comparison: Comparison) -> None:
-    (group,) = compare_document(comparison)["groups"]
+    (group,) = document(compare_result(comparison))["groups"]
     boot = group["boots"][0]
     assert (boot["reference"], boot["backend"], boot["sites"], boot["sites_differing"]) == ("native", "xen", 3, 2)
     assert boot["differing"][0] == {"op": "irq_disable", "address": "0x10", "expected": "fa", "found": "e8"}
     assert boot["console"] == [["native here", "xen here"]]
     assert boot["console_alike"] == 2
-    assert compare_document(comparison)["cells"][0]["points"] == POINTS
+    assert document(compare_result(comparison))["cells"][0]["points"] == document(POINTS)
 
 
 def test_the_page_shows_boots(comparison: Comparison) -> None:

@@ -101,9 +101,8 @@ def test_nothing_that_a_plugin_or_guest_says_becomes_markup(make: Make) -> None:
         "console": f"guest: {HOSTILE}",
         "reason": HOSTILE,
         "detail": HOSTILE,
-        "op_calls": {HOSTILE: 3},
+        "counts": {"ops": {HOSTILE: 3}, "traps": {HOSTILE: 1}},
         "sites": {HOSTILE: {HOSTILE: 2}},
-        "traps": {HOSTILE: 1},
         "versions": {HOSTILE: HOSTILE},
     }
     cell = {"workload": HOSTILE}

@@ -11,6 +11,7 @@ from pvops_core.compare.comparison import Comparison, grouped
 from pvops_core.compare.text import print_comparison
 from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs.plan import Skipped
+from pvops_core.switchboard.findings import SiteUse, SiteUseEnd
 
 Make = Callable[..., Observation]
 
@@ -47,7 +48,7 @@ def test_a_form_of_site_that_is_new_gets_a_column(make: Make) -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 90, 100, 120, 160])
 def test_no_line_is_wider_than_the_terminal(make: Make, width: int) -> None:
-    big = make("xen", instructions=123_456_789, op_calls={"set_pte": 4_567_890}, virtual_ns=98_765_432_100)
+    big = make("xen", instructions=123_456_789, counts={"ops": {"set_pte": 4_567_890}}, virtual_ns=98_765_432_100)
     comparison = Comparison(grouped([make(), big, make("lguest", layout="2.6.23", kind="i386")]))
     text = printed(comparison, width)
     assert max(map(len, text.splitlines())) <= width
@@ -65,9 +66,9 @@ def test_differences_are_explained(make: Make) -> None:
 
 @pytest.mark.parametrize(("becomes", "ours", "theirs"), [("uncalled", False, True), ("lost", True, True)])
 def test_ops_that_are_never_called_are_told_of_others_backends(
-    make: Make, *, becomes: str, ours: bool, theirs: bool
+    make: Make, *, becomes: SiteUseEnd, ours: bool, theirs: bool
 ) -> None:
-    own = {"save_fl": {"becomes": becomes, "told": "save_fl is yours, but"}}
+    own = {"save_fl": SiteUse(becomes, 0, 1, 0, {}, "save_fl is yours, but")}
     text = printed(Comparison(grouped([make(own=own), make("kvm", own=own)])))
     assert ("native: save_fl is yours" in text, "kvm: save_fl is yours" in text) == (ours, theirs)
 

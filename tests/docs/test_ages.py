@@ -44,7 +44,7 @@ def test_a_kernel_of_that_age_is_looked_into_as_its_row_says(age: str) -> None:
     image = kernel.build(body=(0,))
     with Session(Kernel(image), (load_backends().backends["native"],), memory=32 << 20) as session:
         try:
-            steps = PatchingCheck(session, [], ()).to_json()["steps"]
+            steps = PatchingCheck(session, [], ()).found().steps
             assert verified == ", ".join(f"`{step}`" for step in steps)
         except ImageError:
             assert verified == "no"

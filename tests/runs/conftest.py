@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from pvops_core.kinds import MachineKind
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.runs.observation import Counts, Observation, Outcome
 
 Make = Callable[..., Observation]
 
@@ -15,7 +16,7 @@ _CONSOLE = "booting\nguest: platform: {backend}\nguest: memory ok\nguest: digest
 
 @pytest.fixture
 def make() -> Make:
-    """An observation such as a short run gives; any field can be given instead."""
+    """An observation such as a short run gives; any field can be given instead, of counts some."""
 
     def observation(
         backend: str = "native",
@@ -23,17 +24,21 @@ def make() -> Make:
         kind: str = "x86_64",
         **fields: Any,  # noqa: ANN401 -- every field of an observation
     ) -> Observation:
-        cell = Cell(backend, layout, kind, **fields.pop("cell", {}))
+        cell = Cell(backend, layout, MachineKind(kind), **fields.pop("cell", {}))
+        native = backend == "native"
+        counts: dict[str, Any] = {
+            "ops": {"write_cr3": 3, "set_pte": 1200} if native else {"write_cr3": 4, "set_pte": 1234},
+            "traps": {"page fault": 12},
+            "hypercalls": {} if native else {"mmu_update": 340, "iret": 7},
+            "page_table_updates": 1200,
+            "flushes": 17,
+            "machine": {"tlb_flushes": 31, "exceptions": 12},
+        }
         usual: dict[str, Any] = {
             "results": {"status": "0", "digest": "5eed"},
             "console": _CONSOLE.format(backend=backend),
-            "op_calls": {"write_cr3": 3, "set_pte": 1200} if backend == "native" else {"write_cr3": 4, "set_pte": 1234},
+            "counts": Counts(**counts | fields.pop("counts", {})),
             "sites": {"write_cr3": {"inlined": 2, "direct": 1}, "set_pte": {"indirect": 4, "nop": 1}},
-            "traps": {"page fault": 12},
-            "hypercalls": {} if backend == "native" else {"mmu_update": 340, "iret": 7},
-            "page_table_updates": 1200,
-            "flushes": 17,
-            "counts": {"tlb_flushes": 31, "exceptions": 12},
             "instructions": 1_234_567,
             "virtual_ns": 2_345_678,
             "wall_s": 0.81,
@@ -41,6 +46,6 @@ def make() -> Make:
             "text_sha256": "cd" * 32,
             "versions": {"pvops-core": "0.1.0", "python": "3.11.7"},
         }
-        return Observation(cell, fields.pop("outcome", Outcome.POWEROFF), **(usual | fields))
+        return Observation(cell, Outcome(fields.pop("outcome", Outcome.POWEROFF)), **(usual | fields))
 
     return observation

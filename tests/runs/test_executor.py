@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from pvops_core.child.limits import Limits, resident_bytes
+from pvops_core.kinds import MachineKind
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.executor import default_jobs, execute
-from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.runs.observation import Counts, Observation, Outcome
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -44,7 +45,7 @@ class Recorder:
 
 
 def requests(*backends: str) -> list[wire.Request]:
-    return [wire.Request(Cell(backend, "6.1-64", "x86_64")) for backend in backends]
+    return [wire.Request(Cell(backend, "6.1-64", MachineKind.X86_64)) for backend in backends]
 
 
 def worker(script: str) -> list[str]:
@@ -58,9 +59,9 @@ def one(script: str, limits: Limits | None = None) -> Observation:
 
 def test_an_answer_comes_back_with_its_console_streamed() -> None:
     recorder = Recorder()
-    script = "say(phase='running the guest'); say(console='guest: hello'); answer(reason='fine', flushes=3)"
+    script = "say(phase='running the guest'); say(console='guest: hello'); answer(reason='fine', counts={'flushes': 3})"
     (observation,) = execute(requests("b"), listener=recorder, command=worker(script))
-    assert observation == Observation(requests("b")[0].cell, Outcome.POWEROFF, reason="fine", flushes=3)
+    assert observation == Observation(requests("b")[0].cell, Outcome.POWEROFF, reason="fine", counts=Counts(flushes=3))
     assert recorder.events == [("started", "b"), ("guest: hello", "b"), ("finished", "b")]
 
 

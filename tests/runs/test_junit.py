@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pvops_core.kinds import MachineKind
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.junit import junit
 from pvops_core.runs.observation import Observation, Outcome
@@ -65,6 +66,8 @@ def test_what_was_expected_is_skipped_and_what_was_not_a_failure(make: Make) -> 
 
 @given(st.text(), st.text())
 def test_any_text_makes_a_document_that_can_be_read(name: str, console: str) -> None:
-    run = Observation(Cell("native", "", "x86_64"), Outcome.CRASH, console=console, reason=name, detail=console)
+    run = Observation(
+        Cell("native", "", MachineKind.X86_64), Outcome.CRASH, console=console, reason=name, detail=console
+    )
     (case,) = ET.fromstring(junit({name: Judged(run)}))
     assert case.attrib["classname"] == "native"

@@ -2,26 +2,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pvops_core.runs.inside import BootPoint
 from pvops_core.runs.observation import Observation
 from pvops_core.runs.phases import PHASES, phase_rows, phases_of
 
 Make = Callable[..., Observation]
+
+
+def point(virtual_ns: int, traps: int) -> BootPoint:
+    return BootPoint(virtual_ns, 0.0, vcpu=0, traps=traps, hypercalls=0, page_table_updates=0, ports=0)
+
+
 POINTS = {
-    "start_kernel": {"virtual_ns": 100, "traps": 1},
-    "alternatives": {"virtual_ns": 1000, "traps": 5},
-    "patched": {"virtual_ns": 1100, "traps": 5},
-    "init": {"virtual_ns": 5000, "traps": 25},
-    "power-off": {"virtual_ns": 9000, "traps": 125},
+    "start_kernel": point(100, 1),
+    "alternatives": point(1000, 5),
+    "patched": point(1100, 5),
+    "init": point(5000, 25),
+    "power-off": point(9000, 125),
 }
 
 
 def test_a_phase_is_what_was_counted_between_its_points(make: Make) -> None:
-    assert phases_of(make(points=POINTS)) == {
-        "entry": {"virtual_ns": 100, "traps": 1},
-        "setup": {"virtual_ns": 900, "traps": 4},
-        "alternatives": {"virtual_ns": 100, "traps": 0},
-        "drivers": {"virtual_ns": 3900, "traps": 20},
-        "user": {"virtual_ns": 4000, "traps": 100},
+    phases = phases_of(make(points=POINTS))
+    assert {name: (amounts["virtual_ns"], amounts["traps"]) for name, amounts in phases.items()} == {
+        "entry": (100, 1),
+        "setup": (900, 4),
+        "alternatives": (100, 0),
+        "drivers": (3900, 20),
+        "user": (4000, 100),
     }
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pvops_core import records
 from pvops_core.errors import UsageError
 from pvops_core.guests import Kernel
 from pvops_core.session import Session
@@ -30,7 +31,7 @@ def test_ops_are_counted_and_timed_whatever_their_sites_have_become(backends: di
         assert trace.ops == {"mmu.write_cr3": TimedCount(2, 10), "mmu.read_cr3": TimedCount(1, 10)}
         assert trace.traps == {"out": TimedCount(1, 1000)}
         assert trace.hypercalls == {}
-        document = trace.to_json()
+        document = records.document(trace.found())
         assert [(site["op"], site["count"], site["ns"]) for site in document["sites"]] == [
             ("mmu.write_cr3", 1, 10),
             ("mmu.read_cr3", 1, 10),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pvops_core import records
 from pvops_core.guests import Kernel
 from pvops_core.patching.bootrecords import find_records
 from pvops_core.patching.kernel import KernelPlan, plan_kernel, read_kernel
@@ -53,7 +54,7 @@ def checked(backends: Mapping[str, Backend], image: KernelImage, folder: Path | 
         check = PatchingCheck(session, [], records)
         assert not check.equal
         assert session.run().reason == "poweroff"
-        check.to_json()
+        check.found()
         return check
 
 
@@ -61,7 +62,7 @@ def test_a_kernel_that_patches_as_planned_is_equal(backends: dict[str, Backend])
     writes, plan = faithful()
     check = checked(backends, small().build(writes))
     assert check.equal
-    document = check.to_json()
+    document = records.document(check.found())
     assert document["steps"] == {"paravirt": 0, "final": 0}
     assert (document["sites"], document["record"], document["differences"]) == (3, None, [])
     assert plan.sites[0].final[:1] == b"\xfa"
@@ -74,14 +75,14 @@ def test_a_byte_that_differs_is_shown_with_all_it_takes(backends: dict[str, Back
     writes, plan = faithful(change)
     check = checked(backends, small().build(writes))
     assert not check.equal
-    (difference,) = check.to_json()["differences"]
+    (difference,) = check.found().differences
     planned = plan.sites[0]
-    assert difference["address"] == f"{planned.site.address:#x}"
-    assert (difference["step"], difference["op"], difference["record"]) == ("final", "irq.irq_disable", None)
-    assert difference["predicted"] == planned.final.hex()
-    assert difference["kernel"] == "fb" + planned.final.hex()[2:]
-    assert difference["assembly"]["predicted"].startswith("cli; nop")
-    assert difference["assembly"]["kernel"].startswith("sti; nop")
+    assert difference.address == f"{planned.site.address:#x}"
+    assert (difference.step, difference.op, difference.record) == ("final", "irq.irq_disable", None)
+    assert difference.predicted == planned.final.hex()
+    assert difference.kernel == "fb" + planned.final.hex()[2:]
+    assert difference.assembly["predicted"].startswith("cli; nop")
+    assert difference.assembly["kernel"].startswith("sti; nop")
 
 
 def test_a_slot_that_the_kernel_fills_otherwise_is_a_difference(backends: dict[str, Backend]) -> None:
@@ -90,12 +91,12 @@ def test_a_slot_that_the_kernel_fills_otherwise_is_a_difference(backends: dict[s
     filled = {**writes, "apply_paravirt": [*writes["apply_paravirt"], (slot, b"\x10")]}
     check = checked(backends, small().build(filled))
     (difference,) = check.differences()
-    assert (difference.step, difference.op, difference.address) == ("slot", "mmu.read_cr3", slot)
+    assert (difference.step, difference.op, difference.address) == ("slot", "mmu.read_cr3", f"{slot:#x}")
 
 
 def test_a_kernel_that_does_not_patch_differs_everywhere(backends: dict[str, Backend]) -> None:
     check = checked(backends, small().build())
-    assert check.to_json()["steps"] == {"paravirt": 3, "final": 3}
+    assert check.found().steps == {"paravirt": 3, "final": 3}
 
 
 def record(image: KernelImage, plan: KernelPlan, **changes: object) -> dict[str, Any]:
@@ -128,14 +129,14 @@ def test_a_record_of_the_same_boot_is_the_third_witness(backends: dict[str, Back
     assert check.equal
     assert check.record is not None
     assert check.record.path == str(tmp_path / "b.json.gz")
-    assert check.to_json()["records"] == {str(tmp_path / "a.json"): ["cpu.io_delay"], check.record.path: []}
+    assert check.found().records == {str(tmp_path / "a.json"): ("cpu.io_delay",), check.record.path: ()}
     (tmp_path / "b.json.gz").unlink()
     (tmp_path / "b.json").write_text(json.dumps(document | {"final": "00" + document["final"][2:]}))
     check = checked(backends, image, tmp_path)
     assert not check.equal
     (difference,) = check.differences()
     assert difference.record is not None
-    assert (difference.step, difference.record[0]) == ("final", 0)
+    assert (difference.step, difference.record[:2]) == ("final", "00")
 
 
 def test_a_kernel_of_one_step_is_equal_after_that(backends: dict[str, Backend], tmp_path: Path) -> None:
@@ -149,13 +150,13 @@ def test_a_kernel_of_one_step_is_equal_after_that(backends: dict[str, Backend], 
     (tmp_path / "a.json").write_text(json.dumps(record(image, plan, **changes)))
     check = checked(backends, image, tmp_path)
     assert check.equal
-    document = check.to_json()
+    document = records.document(check.found())
     assert document["steps"] == {"final": 0}
     assert document["record"] == str(tmp_path / "a.json")
     changes["final"] = "00" + changes["final"][2:]
     (tmp_path / "a.json").write_text(json.dumps(record(image, plan, **changes)))
-    assert checked(backends, image, tmp_path).to_json()["steps"] == {"final": 1}
-    assert checked(backends, kernel.build()).to_json()["steps"] == {"final": 3}
+    assert checked(backends, image, tmp_path).found().steps == {"final": 1}
+    assert checked(backends, kernel.build()).found().steps == {"final": 3}
 
 
 @pytest.mark.parametrize("honest", [True, False])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pvops_core.cli.common import read_file
-from pvops_core.livepatch.control import report
 from pvops_core.livepatch.control.orders import PatchOrders
 from pvops_core.livepatch.control.script import read_script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pvops_core.livepatch.control.findings import LivePatched
 
 ScriptOption = Annotated[
     str | None,
@@ -39,17 +42,12 @@ def patching(script: str | None, socket: Path | None) -> PatchOrders:
     return PatchOrders(text, script or "", str(socket.absolute()) if socket else "")
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
+def lines(found: LivePatched) -> Iterator[str]:
     """What is told of it at the end of a run."""
-    for each in found.get("payloads", ()):
-        result = f" ({each['rc']})" if each["rc"] else ""
-        yield f"{'payload':<20}{each['name']} {each['state']}{result}"
-    for message in found.get("messages", ()):
+    for each in found.payloads or ():
+        result = f" ({each.rc})" if each.rc else ""
+        yield f"{'payload':<20}{each.name} {each.state}{result}"
+    for message in found.messages or ():
         yield f"{'log':<20}{message}"
-    for line in found.get("not_done", ()):
+    for line in found.not_done or ():
         yield f"{'not done':<20}{line}"
-
-
-def exit_code(found: Mapping[str, Any]) -> int:
-    """What it makes of the command's exit code."""
-    return report.exit_code(found)

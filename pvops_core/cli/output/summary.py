@@ -53,10 +53,10 @@ def summary(observation: Observation) -> Iterator[str]:
     if observation.sites:
         yield _row("sites", _named(observation.sites_by_form))
     named = {
-        "op_calls": observation.op_calls,
-        "own_calls": observation.own_calls,
-        "traps": observation.traps,
-        "hypercalls": observation.hypercalls,
+        "op_calls": observation.counts.ops,
+        "own_calls": observation.counts.own,
+        "traps": observation.counts.traps,
+        "hypercalls": observation.counts.hypercalls,
     }
     for cost in COSTS:
         if not known(cost, observation):
@@ -68,7 +68,7 @@ def summary(observation: Observation) -> Iterator[str]:
     for line in observation.unused:
         yield _row("unused", line)
     for name, point in observation.points.items():
-        seconds = f"{point['virtual_ns'] / 1e9:.3f} s virtual, {point['wall_s']:.1f} s"
+        seconds = f"{point.virtual_ns / 1e9:.3f} s virtual, {point.wall_s:.1f} s"
         yield _row(f"at {name}", seconds)
     yield _row("event log", observation.event_log_sha256)
     yield _row("text", observation.text_sha256)

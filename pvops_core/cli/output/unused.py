@@ -38,9 +38,9 @@ def unused(loaded: Loaded, plugins: Sequence[str]) -> Iterator[PluginError]:
     with ProgressListener(len(requests)) as listener:
         observations = execute(requests, listener=listener, limits=limits)
     for seen in observations:
-        for op, fate in seen.own.items():
-            if fate["over"]:
-                found.setdefault((seen.cell.backend, op, fate["told"]), []).append(seen.cell.layout)
+        for op, use in seen.own.items():
+            if use.over:
+                found.setdefault((seen.cell.backend, op, use.told), []).append(seen.cell.layout)
     for (backend, op, told), layouts in found.items():
         yield loaded.sources[backend].error(f"{told} ({', '.join(layouts)})", op)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from pvops_core.errors import UsageError
 from pvops_core.livepatch.control.report import LivepatchReport
@@ -15,6 +15,7 @@ from pvops_core.livepatch.control.tool import Tool
 from pvops_core.livepatch.kernel import live_patches
 
 if TYPE_CHECKING:
+    from pvops_core.livepatch.control.findings import LivePatched
     from pvops_core.livepatch.control.orders import PatchOrders
     from pvops_core.session import Session
 
@@ -47,7 +48,7 @@ class LiveBoot:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def found(self) -> dict[str, Any]:
+    def found(self) -> LivePatched:
         """What was done."""
         return self._report.found(self._script)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import attrs
+from pvops_core.records import JsonRecord
 
 
-@attrs.frozen
-class PatchOrders:
+class PatchOrders(JsonRecord, frozen=True):
     """What is to be done to a kernel's live patches.
 
     Attributes:

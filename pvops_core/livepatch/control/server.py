@@ -6,12 +6,9 @@ is done between two slices of the machine, and noted in its event log with the v
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import queue
 import shlex
@@ -19,11 +16,13 @@ import socket
 import struct
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
+from pvops_core import records
 from pvops_core.errors import UsageError
+from pvops_core.livepatch.control.findings import VerbReply, VerbRequest
 from pvops_core.livepatch.control.report import LivepatchReport, payloads
 from pvops_core.livepatch.control.tool import FAILED, Tool, check_words
 from pvops_core.livepatch.errors import LivepatchError
@@ -31,6 +30,8 @@ from pvops_core.livepatch.payload.model import MAX_SIZE
 from pvops_core.machine.run.eventkinds import event_kind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from pvops_core.livepatch.control.manager import Livepatch
     from pvops_core.livepatch.control.tool import Verb
 
@@ -48,7 +49,7 @@ ROOT = 0
 """The user who may do everything."""
 SECONDS = 10
 """How long a request may take to arrive."""
-_ENDED: dict[str, Any] = {"exit": FAILED, "error": "the machine has ended"}
+_ENDED: Final = VerbReply(FAILED, error="the machine has ended")
 _PIECE = 1 << 16
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED}
 """What accept() may fail with though the socket is sound (accept(2))."""
@@ -67,9 +68,9 @@ class QueuedCommand:
         reply: gets the document that answers it, when it is done.
     """
 
-    words: list[str]
-    files: dict[str, bytes]
-    reply: queue.SimpleQueue[dict[str, Any]] = attrs.field(factory=queue.SimpleQueue)
+    words: Sequence[str]
+    files: Mapping[str, bytes]
+    reply: queue.SimpleQueue[VerbReply] = attrs.field(factory=queue.SimpleQueue)
 
 
 class Server:
@@ -146,8 +147,7 @@ class Server:
 
     def _answer(self, asked: QueuedCommand, code: int) -> None:
         lines = self._report.done(asked.words, code)
-        found = {"exit": code, "lines": lines, "ns": self._machine.clock.ns, "payloads": payloads(self._livepatch)}
-        asked.reply.put(found)
+        asked.reply.put(VerbReply(code, tuple(lines), self._machine.clock.ns, payloads(self._livepatch)))
 
     # The threads' side -------------------------------------------------------------------------------------------
 
@@ -168,13 +168,13 @@ class Server:
                 self._allow(connection)
                 asked = _read(connection)
             except (UsageError, LivepatchError) as error:
-                reply: dict[str, Any] = {"exit": FAILED, "error": str(error)}
+                reply = VerbReply(FAILED, error=str(error))
             else:
                 self._asked.put(asked)
                 if self._over.is_set():
                     self._send_away()
                 reply = asked.reply.get()
-            connection.sendall(json.dumps(reply).encode() + b"\n")
+            connection.sendall(records.line(reply))
             _hang_up(connection)
 
     def _allow(self, connection: socket.socket) -> None:
@@ -220,14 +220,12 @@ def _read(connection: socket.socket) -> QueuedCommand:
             line += piece
             if not piece or len(line) > LINE_LIMIT:
                 raise UsageError("not one line of a request")
-        document = json.loads(line)
-        words = [str(word) for word in document["words"]]
-        files = {str(name): base64.b64decode(data, validate=True) for name, data in document["files"].items()}
+        request = records.read(bytes(line), VerbRequest)
     except TimeoutError as late:
         raise UsageError(f"no whole request in {SECONDS} seconds") from late
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, binascii.Error) as failure:
+    except (ValueError, RecursionError) as failure:
         raise UsageError(f"not a request: {failure}") from failure
-    verb, arguments, _ = check_words(words)
-    if verb in {"upload", "load"} and arguments[-1] not in files:
+    verb, arguments, _ = check_words(request.words)
+    if verb in {"upload", "load"} and arguments[-1] not in request.files:
         raise UsageError(f"the request lacks the bytes of {arguments[-1]}")
-    return QueuedCommand(words, files)
+    return QueuedCommand(request.words, request.files)

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import attrs
+from msgspec import UNSET
+from msgspec.structs import asdict, replace
 
 from pvops_core.backends.finding.paths import plugins_at
 from pvops_core.backends.loading.loader import load_object
 from pvops_core.errors import UsageError
+from pvops_core.runs.inside import Inside
+from pvops_core.runs.orders import HookDone
 from pvops_core.runs.worker.serving import Serving
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
-    from pvops_core.runs.wire import HookOrder, Inspection
+    from pvops_core.runs.orders import HookOrder
+    from pvops_core.runs.wire import Inspection
     from pvops_core.session import Session
     from pvops_core.session.trace import Trace
     from pvops_core.session.verify import PatchingCheck
@@ -60,16 +64,14 @@ class Inspectors:
         layout = self._table.layout
         return {layout.by_path(path).op.name: share.count for path, share in self._trace.ops.items()}
 
-    def found(self) -> dict[str, Any]:
-        """What was seen: ``patching``, ``hooks``, ``trace`` where they were asked for, ``ops`` where there are any."""
-        found: dict[str, Any] = {"patching": self._check.to_json()} if self._check else {}
-        if (ops := self._serving.to_json()) is not None:
-            found["ops"] = ops
-        if self._hooks:
-            found["hooks"] = [hook.to_json() for hook in self._hooks]
-        if self._trace is not None:
-            found["trace"] = self._trace.to_json()
-        return found
+    def found(self) -> Inside:
+        """What was seen."""
+        return Inside(
+            patching=self._check.found() if self._check else UNSET,
+            ops=self._serving.found() or UNSET,
+            hooks=tuple(hook.done for hook in self._hooks) or UNSET,
+            trace=self._trace.found() if self._trace else UNSET,
+        )
 
 
 def _check(asked: Inspection, session: Session, backends: Sequence[Backend]) -> PatchingCheck:
@@ -126,13 +128,17 @@ class OrderedHook:
         if self._hook is not None:
             self._hooks.remove(self._hook)
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def done(self) -> HookDone:
         """The order and what came of it."""
-        hook = self._hook
-        return attrs.asdict(self._order) | {
-            "calls": hook.calls if hook else 0,
-            "replaced": hook.replaced if hook else 0,
-            "sites": hook.sites if hook else 0,
-            "originals": list(hook.originals) if hook else [],
-            "standing": hook is not None and hook in self._hooks.standing,
-        }
+        hook, done = self._hook, HookDone(**asdict(self._order))
+        if hook is None:
+            return done
+        return replace(
+            done,
+            calls=hook.calls,
+            replaced=hook.replaced,
+            sites=hook.sites,
+            originals=tuple(hook.originals),
+            standing=hook in self._hooks.standing,
+        )

@@ -12,8 +12,9 @@ from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.loading.loader import load_needed
 from pvops_core.errors import HostError, ImageError, MachineError, PvopsError, UsageError, unknown
 from pvops_core.guests import builtin_guest, read_kernel
+from pvops_core.records import checked
 from pvops_core.runs.cell import BUILTIN, Cell
-from pvops_core.runs.observation import Observation
+from pvops_core.runs.observation import Counts, Observation
 from pvops_core.runs.wire import Message, Request, WorkerPhase
 from pvops_core.runs.worker.console import ConsoleStream
 from pvops_core.runs.worker.events import write_events
@@ -74,7 +75,8 @@ def observe(
         send(WorkerPhase.COLLECTING)
         if request.events:
             write_events(session.machine.log, request.events)
-        return _collect(request, session, ending, {**seen.found(ending), "versions": dict(versions(used))})
+        others = {**seen.found(ending), "versions": dict(versions(used))}
+        return _collect(request, session, ending, _counts(session, seen.counted(ending)), others)
 
 
 def _missing(backend: str, loaded: Loaded) -> PvopsError:
@@ -130,19 +132,30 @@ def _run(session: Session, request: Request) -> RunEnd:
         return RunEnd.of_error(error)
 
 
-def _collect(request: Request, session: Session, ending: RunEnd, others: Mapping[str, Any]) -> Observation:
+def _counts(session: Session, others: Mapping[str, Mapping[str, int]]) -> Counts:
+    platform = session.platform
+    return Counts(
+        traps=dict(platform.traps),
+        hypercalls=dict(platform.hypercalls),
+        machine=dict(session.machine.counts),
+        page_table_updates=platform.page_table_updates,
+        flushes=platform.flushes,
+        switches=sum(not switch.refused for switch in session.switches),
+        **others,
+    )
+
+
+def _collect(
+    request: Request, session: Session, ending: RunEnd, counts: Counts, others: Mapping[str, Any]
+) -> Observation:
     platform, machine = session.platform, session.machine
-    return Observation(
+    found = Observation(
         request.cell,
         ending.outcome,
         reason=ending.reason,
         detail=ending.detail,
         console=platform.console.decode(errors="replace"),
-        traps=dict(platform.traps),
-        hypercalls=dict(platform.hypercalls),
-        counts=dict(machine.counts),
-        page_table_updates=platform.page_table_updates,
-        flushes=platform.flushes,
+        counts=counts,
         vcpus_started=session.processors.started,
         messages=tuple(platform.messages),
         instructions=machine.instructions,
@@ -151,6 +164,7 @@ def _collect(request: Request, session: Session, ending: RunEnd, others: Mapping
         text_sha256=_text_sha256(session, request),
         **others,
     )
+    return checked(found)  # a plugin's platform may have given anything
 
 
 def _text_sha256(session: Session, request: Request) -> str:

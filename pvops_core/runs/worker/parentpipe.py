@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pvops_core.records import read
 from pvops_core.runs import wire
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def listen(lines: Iterator[bytes], keyboard: Keyboard) -> None:
     """
     try:
         for line in lines:
-            typed = wire.decode_typed(line)
+            typed = read(line, wire.Typed).typed
             if typed:
                 keyboard.listen()  # a pipe that nobody ever writes to is nobody to wait for
                 keyboard.type(typed)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from pvops_core.runs.costs import port_accesses
+from pvops_core.runs.inside import BootPoint
 
 if TYPE_CHECKING:
     from pvops_core.guest.points import Passed
@@ -34,7 +35,7 @@ class PointSampler:
 
             self._sites = SiteCodes(session)
             count_msrs(session)
-        self._points: dict[str, dict[str, float]] = {}
+        self._points: dict[str, BootPoint] = {}
         session.points.listen(self._note, acts=False)
         self._start = time.perf_counter()
         self._wall_s = 0.0
@@ -55,14 +56,14 @@ class PointSampler:
 
     def _note(self, passed: Passed, _vcpu: Vcpu) -> None:
         platform, machine = self._session.platform, self._session.machine
-        self._points[passed.name] = {
-            "virtual_ns": passed.ns,
-            "wall_s": round(time.perf_counter() - self._start, 3),
-            "vcpu": passed.vcpu,
-            "traps": platform.traps.total(),
-            "hypercalls": platform.hypercalls.total(),
-            "page_table_updates": platform.page_table_updates,
-            "ports": port_accesses(machine.counts),
-        }
+        self._points[passed.name] = BootPoint(
+            virtual_ns=passed.ns,
+            wall_s=round(time.perf_counter() - self._start, 3),
+            vcpu=passed.vcpu,
+            traps=platform.traps.total(),
+            hypercalls=platform.hypercalls.total(),
+            page_table_updates=platform.page_table_updates,
+            ports=port_accesses(machine.counts),
+        )
         if passed.name == LAST_MOMENT and self._sites is not None:
             self._sites.read(f"at {LAST_MOMENT}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pvops_core.backends import implemented
 from pvops_core.errors import SwitchError, UsageError
+from pvops_core.runs.inside import ServedOp, ServedOps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,7 @@ class Serving:
         name = self._backend.name
         return {hook.op: hook.calls for hook in self._standing() if not own or hook.wanted.backend == name}
 
-    def to_json(self) -> dict[str, Any] | None:
+    def found(self) -> ServedOps | None:
         """Who served what, and which hooks of the backend's were not used; None where there is nothing to say."""
         table = self._session.table
         if table is None:
@@ -59,7 +60,7 @@ class Serving:
         unused = [slot.path for slot in table.layout.slots if slot.op.name in own and not slot.op.is_data]
         if not (standing or unused):
             return None
-        return {"backend": self._backend.name, "served": [_served(hook) for hook in standing], "unused": unused}
+        return ServedOps(self._backend.name, tuple(map(_served, standing)), tuple(unused))
 
     def _has(self, op: str) -> bool:
         """Whether the backend has a hook of its own for an op on this machine, whatever it declares."""
@@ -69,12 +70,7 @@ class Serving:
             return False
 
 
-def _served(hook: OpHook) -> dict[str, Any]:
-    return {
-        "op": hook.slot.path,
-        "implementation": hook.wanted.name,
-        "calls": hook.calls,
-        "left": dict(hook.passed),
-        "sites": hook.sites,
-        "originals": list(hook.originals),
-    }
+def _served(hook: OpHook) -> ServedOp:
+    return ServedOp(
+        hook.slot.path, hook.wanted.name, hook.calls, dict(hook.passed), hook.sites, originals=tuple(hook.originals)
+    )

@@ -15,10 +15,10 @@ from pvops_core.guests import Status
 from pvops_core.runs.worker.inspectors import Inspectors
 from pvops_core.runs.worker.pointsampler import PointSampler
 from pvops_core.runs.worker.runend import RunEnd
-from pvops_core.runs.worker.switching import OrderedSwitch, switch_log
+from pvops_core.runs.worker.switching import OrderedSwitch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pvops_core.backends import Backend
     from pvops_core.livepatch.control.live import LiveBoot
@@ -67,15 +67,18 @@ class Sights(ABC):
 
     @abstractmethod
     def found(self, ending: RunEnd) -> dict[str, Any]:
-        """The fields of the observation that it knows of."""
+        """The fields of the observation that it knows of, but for counts."""
+
+    @abstractmethod
+    def counted(self, ending: RunEnd) -> dict[str, Mapping[str, int]]:
+        """The fields of its counts that it knows of."""
 
     def _switched(self) -> dict[str, Any]:
         """Those of switches."""
         history = self._session.switches
         return {
-            "switches": sum(not switch.refused for switch in history),
-            "switch_log": switch_log(history),
-            "switch_orders": tuple(order.to_json() for order in self._orders),
+            "switch_log": tuple(history),
+            "switch_orders": tuple(order.done for order in self._orders),
         }
 
 
@@ -110,19 +113,22 @@ class BuiltinSights(Sights):
         return RunEnd.of_crash(said)
 
     def found(self, ending: RunEnd) -> dict[str, Any]:
-        """Calls of ops, what became of sites, and the report of a guest that came to its end."""
+        """What became of ops and sites, and the report of a guest that came to its end."""
         board = self._session.switchboard
         report = self._session.report() if ending.outcome.finished else None
         return {
             "results": {name: str(value) for name, value in report.results.items()} if report else {},
-            "guest_counts": dict(report.counts) if report else {},
-            "op_calls": dict(board.calls),
-            "own_calls": dict(board.own_calls),
-            "own": {op: use.to_json() for op, use in board.site_uses().items()},
+            "own": board.site_uses(),
             "sites": {op: dict(forms) for op, forms in board.site_forms_by_op().items()},
             **self._switched(),
             "wall_s": self._wall_s,
         }
+
+    def counted(self, ending: RunEnd) -> dict[str, Mapping[str, int]]:
+        """Calls of ops, and what the guest's report counts."""
+        board = self._session.switchboard
+        guest = self._session.report().counts if ending.outcome.finished else {}
+        return {"ops": dict(board.calls), "own": dict(board.own_calls), "guest": dict(guest)}
 
 
 class KernelSights(Sights):
@@ -157,9 +163,12 @@ class KernelSights(Sights):
         del ending
         return {
             **self._examination.found(),
-            "op_calls": self._insight.op_calls,
-            "own_calls": self._insight.own_calls,
             "inside": self._insight.found(),
-            "livepatch": self._live.found() if self._live else {},
+            **({"livepatch": self._live.found()} if self._live else {}),
             **self._switched(),
         }
+
+    def counted(self, ending: RunEnd) -> dict[str, Mapping[str, int]]:
+        """Calls of ops."""
+        del ending
+        return {"ops": self._insight.op_calls, "own": self._insight.own_calls}

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
 from pvops_core.backends.finding.paths import plugins_at
 from pvops_core.backends.loading.loader import load_object
 from pvops_core.errors import PluginError, PvopsError, SwitchError, UsageError, unknown
 from pvops_core.guest import find_symbol
 from pvops_core.guests import BuiltinGuest
+from pvops_core.runs.orders import SwitchDone
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.implementations import of_callable
 from pvops_core.switchboard.kernel.ophook import arguments_of
@@ -20,9 +19,8 @@ from pvops_core.switchboard.ops import KERNEL
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.images import KernelImage
-    from pvops_core.runs.switchorders import SwitchOrder
+    from pvops_core.runs.orders import SwitchOrder
     from pvops_core.session import Session
-    from pvops_core.switchboard.ops import Switch
 
 BY: Final = "--switch"
 
@@ -117,10 +115,12 @@ class OrderedSwitch:
         except PvopsError as error:
             self.refused = str(error)
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def done(self) -> SwitchDone:
         """The order and what came of it."""
-        ops = sorted(slot.op.name for slot in self._ops)
-        return attrs.asdict(self._order) | {"made": self.made, "refused": self.refused, "of": ops}
+        order = self._order
+        ops = tuple(sorted(slot.op.name for slot in self._ops))
+        return SwitchDone(order.ops, order.what, order.place, made=self.made, refused=self.refused, of=ops)
 
 
 def _function(text: str) -> Callable[..., Any]:
@@ -133,12 +133,3 @@ def _function(text: str) -> Callable[..., Any]:
     if not callable(function):
         raise UsageError(f"{text} is not callable")
     return function
-
-
-def switch_log(history: Sequence[Switch]) -> tuple[dict[str, Any], ...]:
-    """The switches of a run as plain data."""
-    return tuple(
-        {"op": each.op, "from": each.old, "to": each.new}
-        | {"by": each.by, "ns": each.ns, "vcpu": each.vcpu, "sites": each.sites, "refused": each.refused}
-        for each in history
-    )

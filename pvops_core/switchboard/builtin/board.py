@@ -17,11 +17,12 @@ from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.builtin.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
-from pvops_core.switchboard.builtin.siteuse import SiteUse, SiteUses
+from pvops_core.switchboard.builtin.siteuse import SiteUses
 from pvops_core.switchboard.choosing import chosen
+from pvops_core.switchboard.findings import SiteUse, Switch, SwitchState
 from pvops_core.switchboard.implementations import BoundBackend, Form, Implementation, OfferedOps, of_callable
 from pvops_core.switchboard.mishaps import Mishaps
-from pvops_core.switchboard.ops import SWITCH, SWITCH_REFUSED, Ops, Switch, SwitchState
+from pvops_core.switchboard.ops import SWITCH, SWITCH_REFUSED, Ops
 
 if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu
@@ -278,7 +279,7 @@ class Switchboard(Ops):
                 raise
             for op, new in changes.items():
                 old, now, why = self._current[op].name, self._machine.clock.ns, str(error.__cause__)
-                self._history.append(Switch(op, old, new.name, by, now, 0, why, self._machine.behalf))
+                self._history.append(Switch(op, old, new.name, by, now, self._machine.behalf, 0, why))
                 self._machine.log.record(SWITCH_REFUSED, op=op, old=old, new=new.name, by=by, why=why)
 
     def _switch(self, changes: Mapping[str, Implementation], by: str) -> None:
@@ -311,7 +312,7 @@ class Switchboard(Ops):
         for op, new in changes.items():
             old, sites = self._current[op], sum(len(batch.addresses) for batch in batches[op])
             ns, vcpu = self._machine.clock.ns, self._machine.behalf
-            self._history.append(Switch(op, old.name, new.name, by, ns, sites, vcpu=vcpu))
+            self._history.append(Switch(op, old.name, new.name, by, ns, vcpu, sites))
             self._machine.log.record(SWITCH, op=op, old=old.name, new=new.name, by=by, sites=sites)
 
     # Slots -------------------------------------------------------------------------------------------------------

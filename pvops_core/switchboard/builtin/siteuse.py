@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -12,6 +12,7 @@ from pvops_core.errors import PatchError
 from pvops_core.patching.altinstructions.alternatives import FEATURES, replace
 from pvops_core.patching.default import patch_default, patch_site
 from pvops_core.patching.patchlets import select
+from pvops_core.switchboard.findings import SiteUse, SiteUseEnd
 from pvops_core.switchboard.implementations import Form
 
 if TYPE_CHECKING:
@@ -24,68 +25,6 @@ if TYPE_CHECKING:
     from pvops_core.switchboard.implementations import BoundBackend, Implementation
 
 _NAMES = {number: name for name, number in FEATURES.items()}
-
-ENDS = ("called", "uncalled", "inlined", "nop", "empty", "partly lost", "lost")
-"""What an op comes to: its hook was called, or not; its own code stands at all sites; it does nothing, or is empty;
-other code stands in its place at some sites, or at all."""
-
-
-@attrs.frozen
-class SiteUse:
-    """What stands at the call sites of one op that a backend has itself.
-
-    Attributes:
-        op: the op.
-        form: what the backend has for it.
-        calls: calls that its hook has served.
-        sites: call sites of the op.
-        over: sites where other code stands in its place, by whose: ``ALTERNATIVE !XENPV``, ``native's patchlet``.
-        advice: how to have it called at these, by whose.
-        inlined: sites where code stands that the backend itself has for the op.
-        overrides: the backend has a base, whose op this is in the place of.
-    """
-
-    op: str
-    form: Form
-    calls: int
-    sites: int
-    over: Mapping[str, int]
-    advice: Mapping[str, str]
-    inlined: int = 0
-    overrides: bool = True
-
-    @property
-    def becomes(self) -> str:
-        """What it comes to, as one of :data:`ENDS`."""
-        if lost := sum(self.over.values()):
-            return "lost" if lost == self.sites else "partly lost"
-        if self.form is not Form.FUNCTION:
-            return str(self.form.value)
-        if self.sites and self.inlined == self.sites:
-            return "inlined"
-        return "called" if self.calls else "uncalled"
-
-    @property
-    def told(self) -> str:
-        """One line for its author where it has no effect; empty where it has."""
-        if self.over:
-            parts = [f"{number} of {self.sites} sites are inlined over it by {by}" for by, number in self.over.items()]
-            return f"{self.op} is yours, but {' and '.join(parts)}; {'; '.join(self.advice.values())}"
-        if self.overrides and self.becomes == "uncalled":
-            where = f"at any of its {self.sites} sites" if self.sites else "and has no site of it"
-            return f"{self.op} is yours, but the guest never called it {where}"
-        return ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "becomes": self.becomes,
-            "calls": self.calls,
-            "sites": self.sites,
-            "inlined": self.inlined,
-            "over": dict(self.over),
-            "told": self.told,
-        }
 
 
 @attrs.frozen
@@ -138,7 +77,12 @@ class SiteUses:
                 else:
                     over[found.by] += 1
                     advice[found.by] = found.advice
-        return SiteUse(own.op, own.form, calls, sites, over, advice, inlined, len(self.chain) > 1)
+        becomes = _becomes(own.form, calls, sites, inlined, over.total())
+        told = _told(own.op, sites, over, advice)
+        if not over and becomes == "uncalled" and len(self.chain) > 1:  # in the place of a base's op
+            where = f"at any of its {sites} sites" if sites else "and has no site of it"
+            told = f"{own.op} is yours, but the guest never called it {where}"
+        return SiteUse(becomes, calls, sites, inlined, dict(over), told)
 
     def _unlike(self, shape: SiteGroup) -> Iterator[tuple[int, bytes]]:
         """The sites that neither are as built nor lead to what the slot holds: address, bytes now."""
@@ -188,3 +132,21 @@ def _alternative(entry: AltEntry) -> _Over:
     if entry.inverted:
         return _Over(by, f"declare forces=frozenset({{{name!r}}}) to have it called")
     return _Over(by, f"it is there because {name} is forced")
+
+
+def _becomes(form: Form, calls: int, sites: int, inlined: int, lost: int) -> SiteUseEnd:
+    if lost:
+        return "lost" if lost == sites else "partly lost"
+    if form is not Form.FUNCTION:
+        return form.value  # type: ignore[no-any-return]
+    if sites and inlined == sites:
+        return "inlined"
+    return "called" if calls else "uncalled"
+
+
+def _told(op: str, sites: int, over: Mapping[str, int], advice: Mapping[str, str]) -> str:
+    """One line for the author of an op that other code stands in place of; empty where none does."""
+    if not over:
+        return ""
+    parts = [f"{number} of {sites} sites are inlined over it by {by}" for by, number in over.items()]
+    return f"{op} is yours, but {' and '.join(parts)}; {'; '.join(advice.values())}"

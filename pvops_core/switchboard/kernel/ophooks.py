@@ -21,6 +21,7 @@ from pvops_core.errors import OccupiedError, SwitchError
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.stateful import Beside
 from pvops_core.switchboard.choosing import chosen
+from pvops_core.switchboard.findings import Switch, SwitchState
 from pvops_core.switchboard.implementations import Form, Implementation, of_callable
 from pvops_core.switchboard.kernel.entering import GUEST, Entering
 from pvops_core.switchboard.kernel.kernelsites import KernelSites
@@ -30,7 +31,7 @@ from pvops_core.switchboard.kernel.padding import SitePadding
 from pvops_core.switchboard.kernel.seating import Seating
 from pvops_core.switchboard.kernel.standing import Standing
 from pvops_core.switchboard.mishaps import Mishaps
-from pvops_core.switchboard.ops import KERNEL, Ops, Switch, SwitchState
+from pvops_core.switchboard.ops import KERNEL, Ops
 
 if TYPE_CHECKING:
     from pvops_core.backends.finding.found import Found

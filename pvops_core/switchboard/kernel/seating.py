@@ -9,7 +9,7 @@ import attrs
 
 from pvops_core.errors import SwitchError
 from pvops_core.patching.poke import Poke
-from pvops_core.switchboard.ops import Switch
+from pvops_core.switchboard.findings import Switch
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine
@@ -64,4 +64,4 @@ class Seating:
             machine.defer(write)
         else:
             write()
-        return Switch(op, self.table.name(old), function, by, machine.clock.ns, len(patched), vcpu=machine.behalf)
+        return Switch(op, self.table.name(old), function, by, machine.clock.ns, machine.behalf, len(patched))

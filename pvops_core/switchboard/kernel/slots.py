@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from pvops_core.switchboard.ops import KERNEL, SWITCH, Switch
+from pvops_core.switchboard.findings import Switch
+from pvops_core.switchboard.ops import KERNEL, SWITCH
 
 if TYPE_CHECKING:
     from pvops_core.guest import GuestText
     from pvops_core.machine import Machine
     from pvops_core.ops import Slot
+    from pvops_core.switchboard.findings import SwitchState
     from pvops_core.switchboard.kernel.table import OpTable
-    from pvops_core.switchboard.ops import SwitchState
 
 
 class SlotsState(NamedTuple):
@@ -79,7 +80,7 @@ class SlotWatch:
     def note(self, slot: Slot, old: int, new: int) -> None:
         """Note that the kernel has written a slot."""
         name, before, since = slot.op.name, self._table.name(old), self._table.name(new)
-        self.history.append(Switch(name, before, since, KERNEL, self._machine.clock.ns, 0))
+        self.history.append(Switch(name, before, since, KERNEL, self._machine.clock.ns, vcpu=None, sites=0))
         self._machine.log.record(SWITCH, op=name, old=before, new=since, by=KERNEL, sites=0)
 
     def save(self) -> SlotsState:

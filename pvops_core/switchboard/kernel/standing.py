@@ -14,9 +14,9 @@ from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.patching.fills import find_bug
 from pvops_core.patching.holders import Hold
 from pvops_core.patching.poke import Poke
+from pvops_core.switchboard.findings import Switch
 from pvops_core.switchboard.kernel.ophook import OpHook, told
 from pvops_core.switchboard.kernel.padding import PIECE
-from pvops_core.switchboard.ops import Switch
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -169,7 +169,7 @@ class Standing:
     def switched(self, hook: OpHook, old: str, new: str, sites: int) -> None:
         """Note a switch in the history."""
         ns, vcpu = self._machine.clock.ns, self._machine.behalf
-        self.switches.append(Switch(hook.op, old, new, hook.by, ns, sites, vcpu=vcpu))
+        self.switches.append(Switch(hook.op, old, new, hook.by, ns, vcpu, sites))
 
     def _left(self, hook: OpHook, just: Iterable[tuple[int, bytes]] = ()) -> dict[int, bytes]:
         return self._sites.without(hook.slot, {**hook.kept, **dict(just)}, hook.entrance, hook.original)

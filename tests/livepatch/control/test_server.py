@@ -16,6 +16,7 @@ import pytest
 from pvops_core.cli import main
 from pvops_core.errors import UsageError
 from pvops_core.livepatch.control.client import NoAnswerError, ask
+from pvops_core.livepatch.control.findings import VerbReply
 from pvops_core.livepatch.control.report import LivepatchReport
 from pvops_core.livepatch.control.server import Server
 from tests.livepatch.conftest import NEW, Make, Patched
@@ -39,7 +40,7 @@ class Running:
             self.made.run(10_000)
         return found[0]
 
-    def ask(self, *words: str) -> dict[str, Any]:
+    def ask(self, *words: str) -> VerbReply:
         """Ask as a client does."""
         return self.while_asking(lambda: ask(self.path, words, files(self.made)))  # type: ignore[no-any-return]
 
@@ -52,15 +53,16 @@ def running(patched: Make, tmp_path: Path) -> Iterator[Running]:
 
 
 def test_a_session(running: Running) -> None:
-    assert running.ask("upload", "hello", "some/hello.livepatch")["exit"] == 0
+    assert running.ask("upload", "hello", "some/hello.livepatch").exit == 0
     reply = running.ask("apply", "hello")
-    assert reply["exit"] == 0
-    assert reply["lines"] == ["Applying hello... completed"]
-    assert reply["ns"] <= running.made.machine.clock.ns
-    assert [(each["name"], each["state"]) for each in reply["payloads"]] == [("hello", "APPLIED")]
+    assert reply.exit == 0
+    assert reply.lines == ("Applying hello... completed",)
+    assert reply.ns
+    assert reply.ns <= running.made.machine.clock.ns
+    assert [(each.name, each.state) for each in reply.payloads or ()] == [("hello", "APPLIED")]
     assert running.made.stored() == {NEW}
-    assert running.ask("unload", "hello")["exit"] == 1
-    assert running.ask("revert", "hello")["exit"] == 0
+    assert running.ask("unload", "hello").exit == 1
+    assert running.ask("revert", "hello").exit == 0
     noted = [event for event in running.made.machine.log.events if dict(event.fields).get("what") == "request"]
     assert len(noted) == 4, "the event log tells what was asked and when"
 
@@ -80,7 +82,7 @@ def test_what_is_no_request_is_answered(running: Running, line: bytes) -> None:
 
 def test_bad_commands_are_told_of(running: Running) -> None:
     for words in (["frob"], ["apply"], ["upload", "x", "not-sent"]):
-        assert "error" in running.ask(*words)
+        assert running.ask(*words).error
 
 
 def test_only_its_owner_may_ask(patched: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +93,7 @@ def test_only_its_owner_may_ask(patched: Make, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("pvops_core.livepatch.control.server.ROOT", os.geteuid() + 1)
     made = Running(patched(), path, owner=os.geteuid() + 2)
     with made.server:
-        assert "EPERM" in made.ask("list")["error"]
+        assert "EPERM" in str(made.ask("list").error)
 
 
 @pytest.mark.parametrize("size", [0, 1 << 20])
@@ -104,7 +106,7 @@ def test_who_may_not_is_told_before_the_request_is_read(
     with made.server:
         for _ in range(20):
             reply = ask(made.path, ["upload", "hello", "file"], {"file": bytes(size)})
-            assert "EPERM" in reply["error"]
+            assert "EPERM" in str(reply.error)
 
 
 def test_a_host_short_of_descriptors_is_waited_for(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +118,7 @@ def test_a_host_short_of_descriptors_is_waited_for(running: Running, monkeypatch
         return accept(listening)
 
     monkeypatch.setattr(socket.socket, "accept", sometimes)
-    assert [running.ask("list")["exit"] for _ in range(3)] == [0, 0, 0]
+    assert [running.ask("list").exit for _ in range(3)] == [0, 0, 0]
     assert not failures
 
 
@@ -129,14 +131,14 @@ def test_sockets_that_cannot_be(running: Running, patched: Make, tmp_path: Path)
         dead.bind(str(left))
     made = Running(patched(), left)
     with made.server:
-        assert made.ask("list")["exit"] == 0
+        assert made.ask("list").exit == 0
     assert not left.exists()
     with pytest.raises(NoAnswerError):
         ask(left, ["list"], {})
 
 
 def test_who_waits_when_the_machine_ends_is_told(running: Running) -> None:
-    found: list[dict[str, Any]] = []
+    found: list[VerbReply] = []
     thread = threading.Thread(target=lambda: found.append(ask(running.path, ["list"], {})))
     thread.start()
     while running.server._asked.empty():
@@ -144,7 +146,7 @@ def test_who_waits_when_the_machine_ends_is_told(running: Running) -> None:
     running.server.close()
     thread.join(10)
     running.server = Server(running.path, running.made.livepatch, LivepatchReport(running.made.livepatch, print))
-    assert found == [{"exit": 1, "error": "the machine has ended"}]
+    assert found == [VerbReply(1, error="the machine has ended")]
 
 
 def test_the_verbs_of_the_command_line(running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from pvops_core.child.limits import Limits
 from pvops_core.errors import UsageError
+from pvops_core.kinds import MachineKind
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.cellrun import WARM
@@ -43,7 +44,7 @@ class Quiet:
 
 
 def run(*words: str, jobs: int = 1, limits: Limits | None = None) -> tuple[Observation, ...]:
-    requests = [wire.Request(Cell("native", "", "x86_64", workload=word)) for word in words]
+    requests = [wire.Request(Cell("native", "", MachineKind.X86_64, workload=word)) for word in words]
     command = [sys.executable, "-c", SHIM]
     return execute(requests, listener=Quiet(), jobs=jobs, limits=limits, command=command, stays=True)
 
@@ -59,7 +60,7 @@ class Noting(Quiet):
 
 def workers(words: Sequence[str], limits: Limits | None = None) -> tuple[list[int], tuple[Observation, ...]]:
     """The worker of each run, and what came of it."""
-    requests = [wire.Request(Cell("native", "", "x86_64", workload=word)) for word in words]
+    requests = [wire.Request(Cell("native", "", MachineKind.X86_64, workload=word)) for word in words]
     noting = Noting()
     command = [sys.executable, "-c", SHIM]
     found = execute(requests, listener=noting, jobs=1, limits=limits, command=command, stays=True)
@@ -117,7 +118,7 @@ def test_nothing_is_left_running() -> None:
             del cell
             raise UsageError(text)
 
-    requests = [wire.Request(Cell("native", "", "x86_64", workload="time.sleep(60)"))]
+    requests = [wire.Request(Cell("native", "", MachineKind.X86_64, workload="time.sleep(60)"))]
     with pytest.raises(UsageError) as raised:
         execute(requests, listener=Impatient(), command=[sys.executable, "-c", SHIM], stays=True)
     with pytest.raises(ProcessLookupError):
@@ -129,7 +130,7 @@ def test_a_parent_that_is_killed_takes_the_worker_and_its_copy_with_it() -> None
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
-        worker.stdin.write(wire.Request(Cell("native", "", "x86_64", workload="time.sleep(60)")).encode())
+        worker.stdin.write(wire.Request(Cell("native", "", MachineKind.X86_64, workload="time.sleep(60)")).encode())
         worker.stdin.flush()
         while not isinstance(message := wire.decode(worker.stdout.readline()), wire.Began):
             pass
@@ -151,7 +152,7 @@ def _gone(pid: int) -> None:
 
 @pytest.fixture
 def of_builtin() -> list[wire.Request]:
-    return [wire.Request(Cell("native", layout, "x86_64")) for layout in ("6.1-64", "6.12-64", "6.1-64")]
+    return [wire.Request(Cell("native", layout, MachineKind.X86_64)) for layout in ("6.1-64", "6.12-64", "6.1-64")]
 
 
 def test_a_run_is_the_same_as_in_a_process_of_its_own(of_builtin: list[wire.Request]) -> None:
@@ -163,7 +164,7 @@ def test_a_run_is_the_same_as_in_a_process_of_its_own(of_builtin: list[wire.Requ
 
 
 def test_a_backend_that_is_not_there(tmp_path: Path) -> None:
-    requests = [wire.Request(Cell("nobody", "6.1-64", "x86_64"), (str(tmp_path / "none.py"),))]
+    requests = [wire.Request(Cell("nobody", "6.1-64", MachineKind.X86_64), (str(tmp_path / "none.py"),))]
     (found,) = execute(requests, listener=Quiet(), command=WARM, stays=True)
     assert found.outcome in {Outcome.UNSUPPORTED, Outcome.ERROR}
     assert "none.py" in found.reason
