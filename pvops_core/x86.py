@@ -27,6 +27,9 @@ CR0_PE, CR0_TS, CR0_WP, CR0_PG = 1, 1 << 3, 1 << 16, 1 << 31
 CR4_TSD, CR4_PSE, CR4_PAE, CR4_PGE, CR4_SMEP, CR4_SMAP = 1 << 2, 1 << 4, 1 << 5, 1 << 7, 1 << 20, 1 << 21
 """Bits of the control registers (SDM 3, 2.5)."""
 
+DR6_RESET, DR7_RESET = 0xFFFF0FF0, 0x400
+"""Debug registers after a reset (SDM 3, table 9-1): what is 1 is reserved and stays so."""
+
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = 1, 1 << 8, 1 << 10, 1 << 11
 """Bits of IA32_EFER (SDM 3, 2.2.1)."""
 MSR_EFER: Final = 0xC0000080

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pvops_core.ops import Layout, Op
 
+# Where the check assembles a patchlet: any places that a rel32 reaches and that no constant in code looks like.
 _TRIAL_ADDRESS = 0x10000000
 _TRIAL_SYMBOLS = 0x20000000
 _CLOBBERS = {
@@ -183,7 +184,7 @@ def _trial_symbols(template: Template) -> Mapping[str, int]:
     return {
         name: 0x10 + number
         if name in small
-        else _TRIAL_ADDRESS + 0x40
+        else _TRIAL_ADDRESS + 0x40  # in a byte's reach
         if name in near
         else _TRIAL_SYMBOLS + 0x1000 * number
         for number, name in enumerate(names)

@@ -13,9 +13,9 @@ import attrs
 
 from pvops_core.patching.code.disasm import instruction_lengths
 
-_CALL, _STORE_EAX, _LOAD_EAX = 0xE8, 0xA3, 0xA1
-_STORE, _STORE_CONSTANT = 0x89, 0xC7
-_XOR: Final = frozenset({0x31, 0x33})
+_CALL, _STORE_EAX, _LOAD_EAX = 0xE8, 0xA3, 0xA1  # call rel32; mov moffs32, eax and back
+_STORE, _STORE_CONSTANT = 0x89, 0xC7  # mov r/m, register and mov r/m, imm32
+_XOR: Final = frozenset({0x31, 0x33})  # of a register with itself: 0
 _SCRATCH: Final = (0, 1, 2, 6, 7, 8, 9, 10, 11)
 """Numbers of the registers that a call may change: rax, rcx, rdx, rsi, rdi, r8 to r11; in 32-bit code no more."""
 
@@ -48,6 +48,7 @@ def _parts(instruction: bytes, bits: int) -> _Parts:
         rex, body = body[0], body[1:]
     body = body.ljust(2, b"\0")
     opcode, modrm = body[0], body[1]
+    # REX.R and REX.B are the fourth bits of ModRM's registers, REX.W the width (SDM volume 2, 2.2.1.2).
     other = modrm & 7 | (rex & 1) << 3 if modrm & 0xC0 == 0xC0 else None
     register, number = modrm >> 3 & 7 | (rex & 4) << 1, opcode & 7 | (rex & 1) << 3
     return _Parts(opcode, bool(rex & 8), modrm & 0xC7 == 5, register, other, number, body[1:])
@@ -93,7 +94,7 @@ def _pair(place: int, value: int | None) -> tuple[int, int] | None:
 def _follow(parts: _Parts, known: dict[int, int], bits: int) -> None:
     """What is known of registers behind an instruction."""
     lost: tuple[int | None, ...] = ()
-    if 0xB8 <= parts.opcode <= 0xBF:
+    if 0xB8 <= parts.opcode <= 0xBF:  # mov register, number
         known[parts.number] = int.from_bytes(parts.rest[: 8 if parts.wide else 4], "little")
     elif parts.opcode == _STORE_CONSTANT and parts.other is not None:
         known[parts.other] = int.from_bytes(parts.rest[1:5], "little", signed=True) & ((1 << bits) - 1)
@@ -107,7 +108,7 @@ def _follow(parts: _Parts, known: dict[int, int], bits: int) -> None:
         lost = (parts.register,)
     elif parts.opcode in _TO_EITHER:
         lost = (parts.other,)
-    elif 0x58 <= parts.opcode <= 0x5F:
+    elif 0x58 <= parts.opcode <= 0x5F:  # pop register
         lost = (parts.number,)
     for number in lost:
         known.pop(-1 if number is None else number, None)

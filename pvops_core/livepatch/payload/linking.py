@@ -192,13 +192,14 @@ def _fill(linked: Linked, index: int, address: int) -> None:
             _relocate(linked, relocation, region, start + relocation.offset, size)
 
 
-# Bytes that a relocation writes, by width of the machine and type.
+# Bytes that a relocation writes, by width of the machine and type: R_X86_64_NONE, 64, PC32, PLT32, 32, 32S, PC64 and
+# R_386_NONE, 32, PC32, PLT32 (the psABIs' tables of relocation types).
 _SIZES: Mapping[int, Mapping[int, int]] = {
     64: {0: 0, 1: 8, 2: 4, 4: 4, 10: 4, 11: 4, 24: 8},
     32: {0: 0, 1: 4, 2: 4, 4: 4},
 }
 _RELATIVE: Mapping[int, frozenset[int]] = {64: frozenset({2, 4, 24}), 32: frozenset({2, 4})}
-_UNSIGNED_32 = 10
+_UNSIGNED_32 = 10  # R_X86_64_32, which a processor extends by zeros; 32S by the sign
 
 
 def _relocate(linked: Linked, relocation: Relocation, region: Region, at: int, size: int) -> None:

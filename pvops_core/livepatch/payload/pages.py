@@ -28,12 +28,13 @@ SIZE: Final = 4 << 20
 PAGES: Final = SIZE // PAGE_SIZE
 FRAMES: Final = PAGES + 2
 """Frames that are taken for it: its pages, and the tables that map them."""
-_IMAGE: Final = 512 << 20
+_IMAGE: Final = 512 << 20  # KERNEL_IMAGE_SIZE, the smaller one (asm/page_64_types.h): modules begin behind it
 _GIB: Final = 1 << 30
 _LOW_MEMORY: Final = 872 << 20
 """What a 32-bit kernel maps directly at most, with the usual split (MAXMEM less the hole)."""
 _TABLE: Final = 0x63
 """Present, writable, accessed, dirty."""
+# Present and accessed, data written and dirty too: so a processor has nothing to set in them.
 _RIGHTS: Final = {PageRights.TEXT: 0x21, PageRights.DATA: 0x63 | NO_EXECUTE, PageRights.RODATA: 0x21 | NO_EXECUTE}
 
 

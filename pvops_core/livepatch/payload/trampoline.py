@@ -13,7 +13,7 @@ from pvops_core.livepatch.payload.model import OPAQUE_SIZE
 from pvops_core.patching.code.nops import NOPS, NopKind
 
 JUMP_SIZE = 5
-ENDBR64 = bytes.fromhex("f30f1efa")
+ENDBR64 = bytes.fromhex("f30f1efa")  # SDM volume 2, ENDBR64
 
 
 def offset_of(kind: MachineKind, begin: bytes, new_address: int) -> int:
@@ -44,7 +44,7 @@ def code_for(kind: MachineKind, old: int, old_size: int, offset: int, new: int, 
         raise LivepatchError(f"old_size is {old_size}; a jump takes {offset + JUMP_SIZE} bytes")
     distance = new - (old + offset + JUMP_SIZE)
     if kind is not MachineKind.X86_64:
-        distance = (distance + (1 << 31)) % (1 << 32) - (1 << 31)
+        distance = (distance + (1 << 31)) % (1 << 32) - (1 << 31)  # addresses wrap at 4 GiB: everything is in reach
     if not -(1 << 31) <= distance < 1 << 31:
         raise LivepatchError(f"{new:#x} is more than 2 GiB from {old:#x}", errno=errno.EOVERFLOW)
     return b"\xe9" + distance.to_bytes(4, "little", signed=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LIMIT_NS = 100_000_000
 """Virtual time that one hook may take. A hook that hangs in Xen's quiet zone hangs the machine."""
-LANDING = b"\xeb\xfe"
+LANDING = b"\xeb\xfe"  # jmp to itself
 """What stands where a called function returns to; it is never executed."""
 _ROOM = 256
 

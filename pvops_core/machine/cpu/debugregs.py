@@ -16,7 +16,7 @@ import attrs
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.x86 import FLAG_RF
+from pvops_core.x86 import DR6_RESET, DR7_RESET, FLAG_RF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pvops_core.machine.unicorn.watching import Watch
 
 DR6_HITS, DR6_BD, DR6_BS = 0xF, 1 << 13, 1 << 14  # Intel SDM volume 3, 17.2.3
-DR6_RESET, DR7_RESET = 0xFFFF0FF0, 0x400  # Intel SDM volume 3, table 9-1
 DR7_GD: Final = 1 << 13
 _CR4_DE: Final = 1 << 3
 _STI: Final = 0xFB  # its shadow is on interrupts (SDM volume 2, STI), that of mov ss on breakpoints too (3, 6.8.3)

@@ -139,6 +139,8 @@ def _direct(address: int, code: bytes, thunks: int, *, lfence: bool) -> bytes | 
     """What ``patch_retpoline`` writes in place of a call, jump or conditional jump; None for anything else."""
     start = 1 if code[0] == 0x2E else 0  # cs call and cs jmp leave room for REX
     opcode = code[start]
+    # 0f 80 to 0f 8f are jcc rel32, the condition in the low bits, of which the lowest turns it round (SDM volume 2,
+    # B.1.4.7).
     condition = code[start + 1] & 0xF if opcode == 0x0F and code[start + 1] & 0xF0 == 0x80 else None
     length = start + (BRANCH_SIZE if condition is None else BRANCH_SIZE + 1)
     if (condition is None and opcode not in {0xE8, JUMP}) or len(code) < length:
@@ -147,12 +149,14 @@ def _direct(address: int, code: bytes, thunks: int, *, lfence: bool) -> bytes | 
     register, odd = divmod(address + length + distance - thunks, THUNK_SIZE)
     if odd or not 0 <= register < 16:
         return None
+    # The opposite condition jumps over what is made
     head = b"" if condition is None else bytes([0x70 | condition ^ 1, length - 2])
     call = opcode == 0xE8
+    # ff /2 calls, ff /4 jumps through a register; r8 to r15 take REX.B.
     branch = (b"\x41" if register >= 8 else b"") + bytes([0xFF, (0xD0 if call else 0xE0) | register & 7])
     made = head + (LFENCE if lfence else b"") + branch
     if len(made) > length:
         return None
-    if not call and len(made) < length:
+    if not call and len(made) < length:  # against speculation that goes straight on behind a jump
         made += bytes([INT3])
     return made.ljust(length, b"\x90")

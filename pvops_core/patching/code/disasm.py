@@ -198,12 +198,14 @@ def _system_size(code: bytes) -> int:
 
 def _encoding(insn: capstone.CsInsn, bits: int) -> Encoding:
     first, second = insn.opcode[:2]
+    # F3 90 is pause; 0f 1f the nop with an operand
     nop = (first == 0x90 and insn.bytes[0] != 0xF3) or (first, second) == (0x0F, 0x1F)
     relative = []
-    if first in {0xE8, 0xE9} or (first == 0x0F and second & 0xF0 == 0x80):
+    if first in {0xE8, 0xE9} or (first == 0x0F and second & 0xF0 == 0x80):  # call, jmp and jcc rel32
         relative.append((insn.size - 4, 4))
-    elif first == 0xEB or first & 0xF0 == 0x70:
+    elif first == 0xEB or first & 0xF0 == 0x70:  # jmp and jcc rel8
         relative.append((insn.size - 1, 1))
+    # Mod 00B, r/m 101B: rip-relative (SDM volume 2, 2.2.1.6)
     if bits == 64 and insn.encoding.modrm_offset and insn.modrm & 0xC7 == 5:
         relative.append((insn.encoding.disp_offset, 4))
     return Encoding(insn.size, nop, tuple(relative))

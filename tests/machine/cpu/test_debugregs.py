@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pvops_core.machine import GuestFault, MachineKind
-from pvops_core.machine.cpu.debugregs import DR6_BD, DR6_BS, DR6_RESET
+from pvops_core.machine.cpu.debugregs import DR6_BD, DR6_BS
 from pvops_core.testing.assembly import assemble
+from pvops_core.x86 import DR6_RESET
 from tests.machine.conftest import CODE, DATA, HANDLERS, STACK, USER_CODE, P, Rig, U, W
 
 if TYPE_CHECKING:

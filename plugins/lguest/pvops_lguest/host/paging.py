@@ -79,6 +79,7 @@ class TableForm:
         return (1 << 32) - self.switcher
 
 
+# SWITCHER_ADDR (asm/lguest.h): what one table of the last level maps, at the top.
 TWO_LEVELS: Final = TableForm(4, (Level(22, 1024, TABLE, 0, "directory"),), 0xFFC00000)
 THREE_LEVELS: Final = TableForm(
     8, (Level(30, 4, PRESENT, RIGHTS, "directory"), Level(21, 512, TABLE, 0, "middle directory")), 0xFFE00000

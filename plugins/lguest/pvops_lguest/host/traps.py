@@ -97,12 +97,13 @@ class Traps:
             return
         if vector >= IDT_ENTRIES:
             raise GuestKilledError(f"Setting idt entry {vector}")
-        if not high & 0x8000:
+        if not high & 0x8000:  # P
             self._gates.pop(vector, None)
             return
         type = high >> 8 & 0xF
         if type not in (INTERRUPT_GATE, TRAP_GATE):
             raise GuestKilledError(f"bad IDT type {type}")
+        # Selector left out: handlers run in the kernel's code segment
         self._gates[vector] = Gate((low & 0xFFFF) | (high & 0xFFFF0000), type, high >> 13 & 3)
 
     def gate(self, vector: int) -> Gate | None:

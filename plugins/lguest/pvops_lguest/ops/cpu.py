@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 CR0_TS = 0x8
 
-# Leaf 1: of the features only those that need nothing of the kernel or host.
+# Leaf 1: of the features only those that need nothing of the kernel or host, as lguest_cpuid has them
+# (drivers/lguest/lguest.c of 2.6.23, arch/x86/lguest/boot.c later).
 _ECX_SSE3_SSSE3_CX16 = 0x00002201
 _EDX_FPU_CX8_CMOV_MMX_FXSR_SSE_SSE2 = 0x07808101
 _EDX_PGE = 0x00002000

@@ -31,6 +31,7 @@ ENOSYS: Final = 38
 EOPNOTSUPP: Final = 95
 ERESTART: Final = 85
 
+# From DOMID_FIRST_RESERVED on no domain has such a number (xen.h).
 DOMID_SELF: Final = 0x7FF0
 DOMID_IO: Final = 0x7FF1
 DOMID_XEN: Final = 0x7FF2
@@ -324,6 +325,8 @@ SHUTDOWN_REASONS: Final = ("poweroff", "reboot", "suspend", "crash", "watchdog",
 FIRST_RESERVED_GDT_PAGE: Final = 14
 FIRST_RESERVED_GDT_ENTRY: Final = FIRST_RESERVED_GDT_PAGE * 512
 
+# Selectors of Xen's own part of the GDT, from its entry 0xE000 >> 3 on (arch-x86/xen-x86_64.h, xen-x86_32.h). A 64-bit
+# guest's kernel runs in ring 3 as its users do; a 32-bit one has ring 1.
 FLAT_KERNEL_CS64: Final = 0xE033
 FLAT_KERNEL_SS64: Final = 0xE02B
 FLAT_USER_CS64: Final = 0xE033
@@ -334,6 +337,7 @@ FLAT_RING1_DS32: Final = 0xE021
 FLAT_RING3_CS32: Final = 0xE02B
 FLAT_RING3_DS32: Final = 0xE033
 
+# Addresses that are Xen's and that no guest may map (the same headers).
 HYPERVISOR_VIRT_START64: Final = 0xFFFF_8000_0000_0000
 HYPERVISOR_VIRT_END64: Final = 0xFFFF_8800_0000_0000
 HYPERVISOR_VIRT_START32: Final = 0xF580_0000
@@ -344,4 +348,4 @@ EVTCHN_2L_CHANNELS32: Final = 1024
 NR_TRAPS: Final = 256
 TRAP_PAGE_FAULT: Final = 14
 TRAP_GP_FAULT: Final = 13
-TRAP_SYSCALL_HYPERCALL32: Final = 0x82
+TRAP_SYSCALL_HYPERCALL32: Final = 0x82  # int 0x82 (HYPERCALL_VECTOR)

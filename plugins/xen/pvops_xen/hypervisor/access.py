@@ -45,6 +45,7 @@ def native_addr_ok(abi: Abi, address: int) -> bool:
 
 def canonical(abi: Abi, address: int) -> bool:
     """A 64-bit address has its top 17 bits alike; every 32-bit one is fine."""
+    # Intel SDM volume 1, 3.3.7.1
     return abi.bits == 32 or address < 1 << 47 or (1 << 64) - (1 << 47) <= address < 1 << 64
 
 

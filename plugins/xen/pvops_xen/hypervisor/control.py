@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
+# XENPF_, XEN_SYSCTL_ and XEN_DOMCTL_INTERFACE_VERSION (platform.h, sysctl.h, domctl.h): other callers get -EACCES.
 _PLATFORM_VERSION: Final = 0x0300_0001
 _SYSCTL_VERSION: Final = 0x15
 _DOMCTL_VERSION: Final = 0x15

@@ -36,6 +36,7 @@ def operations(hv: Hypervisor, cpu: Vcpu, number: int, arguments: tuple[int, ...
 
 
 def _entries(hv: Hypervisor, cpu: Vcpu, address: int, count: int, layout: Struct) -> _Operations:
+    # Without MMU_UPDATE_PREEMPTED, the top bit
     return layout.iter_unpack(access.read(hv, cpu, address, layout.size * min(count & 0x7FFF_FFFF, _MOST)))
 
 

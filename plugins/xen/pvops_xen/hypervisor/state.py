@@ -8,6 +8,7 @@ from typing import Any, Final
 import attrs
 
 from pvops_core.machine.run.plainly import Plainly
+from pvops_core.x86 import DR6_RESET, DR7_RESET
 from pvops_xen.hypervisor.abi import NR_TRAPS
 from pvops_xen.hypervisor.events.queues import Fifo  # noqa: TC001 - a field, whose type is looked at
 from pvops_xen.hypervisor.grants.state import GrantTable
@@ -136,7 +137,7 @@ class XenVcpuState:
     fs_base: int = 0
     gs_base_kernel: int = 0
     gs_base_user: int = 0
-    debugreg: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0, 0, 0, 0xFFFF_0FF0, 0x400])
+    debugreg: list[int] = attrs.field(factory=lambda: [0, 0, 0, 0, 0, 0, DR6_RESET, DR7_RESET])
     dr7_emul: int = 0
     cr0: int = 0x8005_003B & ~8  # PE MP ET NE WP AM PG, TS off
     cr2: int = 0

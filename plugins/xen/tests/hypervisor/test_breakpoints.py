@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pvops_xen.hypervisor.abi import Hypercall
 
-from pvops_core.machine.cpu.debugregs import DR6_RESET
+from pvops_core.x86 import DR6_RESET
 
 if TYPE_CHECKING:
     from pvops_xen.testing.guests import SmallGuest

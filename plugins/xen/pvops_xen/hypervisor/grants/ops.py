@@ -278,7 +278,7 @@ def grant_table_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int, count
 
     After STRETCH requests the call is preempted.
     """
-    if count & 1 << 31:
+    if count & 1 << 31:  # an int that is negative (do_grant_table_op)
         return -EINVAL
     if command & _COMMAND != GrantOp.CACHE_FLUSH and command & ~_COMMAND:
         return -EINVAL

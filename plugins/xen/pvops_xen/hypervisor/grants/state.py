@@ -15,7 +15,7 @@ RESERVED_ENTRIES: Final = 8
 CONSOLE_REF: Final = 0
 XENSTORE_REF: Final = 1
 ENTRY_SIZE: Final = {1: 8, 2: 16}  # bytes, by version
-_MOST_PINS: Final = 0x80
+_MOST_PINS: Final = 0x80  # GNTPIN_incr2oflow_mask: of a counter's eight bits the top one says that it is full
 _STATUS_WORDS_A_FRAME: Final = 2048  # grant_status_t has 16 bits
 
 

@@ -55,7 +55,7 @@ _STORES: Final = frozenset(
 
 def _signed32(value: int) -> int:
     """An int, from the register that holds it: a preempted call's result goes where its foreign domain was."""
-    return (value & 0xFFFF_FFFF ^ 1 << 31) - (1 << 31)
+    return (value & 0xFFFF_FFFF ^ 1 << 31) - (1 << 31)  # turned and set back, the top bit counts as negative
 
 
 def _owner_error(hv: Hypervisor, foreigndom: int) -> int:
@@ -161,7 +161,7 @@ def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, fo
 
 
 def _one_update(hv: Hypervisor, ptr: int, val: int, *, io_only: bool) -> int:
-    command, address = ptr & 7, ptr & ~7
+    command, address = ptr & 7, ptr & ~7  # entries are aligned, and the low bits of an address say what is to be done
     if command == MmuUpdate.MACHPHYS_UPDATE:
         return _machphys_update(hv, ptr >> PAGE_SHIFT, val, io_only=io_only)
     if command not in _STORES:
@@ -305,11 +305,12 @@ def new_guest_cr3(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int = 0) -> int:
     state = hv.state(cpu)
     old = state.guest_table
     if old != mfn:
+        # The new one first: the old one's last reference would otherwise demote tables that both have.
         error = hv.validator.get_page_and_type(mfn, root_type(hv.abi.bits))
         if error:
             hv.log(f"Error while installing new baseptr {mfn:x}")
             return error
-        unmap_ldt(hv, cpu)
+        unmap_ldt(hv, cpu)  # its pages were looked up in the old space (invalidate_shadow_ldt)
         state.guest_table = mfn
     hv.stats.flushes += 1
     hv.load_cr3(cpu)
@@ -332,7 +333,7 @@ def _new_user_baseptr(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
             hv.log(f"Error {error} installing new mfn {mfn:x}")
             return error
     state.guest_table_user = mfn
-    state.stale_user = True
+    state.stale_user = True  # it is loaded when the vCPU next goes to user mode
     if old:
         hv.validator.put_page_and_type(old)
     return 0

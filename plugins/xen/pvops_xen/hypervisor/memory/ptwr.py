@@ -247,7 +247,8 @@ def _compare_flags(flags: int, left: int, right: int, size: int) -> int:
     mask = (1 << 8 * size) - 1
     result = left - right & mask
     top = 1 << (8 * size - 1)
+    # Operands of different signs, and a result of the other sign than the first
     overflow = _OF if (left ^ right) & (left ^ result) & top else 0
     carry = _CF if left < right else 0
-    adjust = _AF if (left ^ right ^ result) & 0x10 else 0
+    adjust = _AF if (left ^ right ^ result) & 0x10 else 0  # a borrow from bit 4: the three differ there
     return flags & ~_ARITHMETIC | _result_flags(result, size) | overflow | carry | adjust

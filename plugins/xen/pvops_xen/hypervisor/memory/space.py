@@ -59,6 +59,7 @@ class GuestSpace:
         """
         words = self.words
         if self.domain.abi.bits == 64:
+            # A frame has 512 words: its number by 512 is the first
             entry = allowed = words[(self.root(cpu.index) << 9) + (va >> 39 & 511)]
             if not entry & 1:
                 raise _fault(va, _WRITE * write)

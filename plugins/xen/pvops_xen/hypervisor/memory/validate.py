@@ -55,7 +55,7 @@ class XenSlots:
 
     l4: Mapping[int, int] = attrs.field(factory=dict)
     l2: Mapping[int, int] = attrs.field(factory=dict)
-    first_l2: int = (0xF580_0000 >> 21) & 511
+    first_l2: int = (0xF580_0000 >> 21) & 511  # where HYPERVISOR_VIRT_START_PAE is in the last directory
 
 
 def _no_log(message: str) -> None:
@@ -97,7 +97,7 @@ class Validator:
     # --- types -----------------------------------------------------------------------------------------------------
 
     def get_type(self, mfn: int, kind: FrameType, *, pae_xen: bool = False) -> int:
-        """Take a type reference; promotes an unused frame, validating what it holds. Returns 0 or a negative errno."""
+        """``_get_page_type``: take a type reference, validating what an unused frame holds. 0 or a negative errno."""
         frames = self.frames
         wanted_flag = PAE_XEN_L2 if pae_xen else 0
         same = frames.kind[mfn] == kind and frames.flags[mfn] & PAE_XEN_L2 == wanted_flag
@@ -127,7 +127,7 @@ class Validator:
         return 0
 
     def put_type(self, mfn: int) -> None:
-        """Drop a type reference; the last one demotes a page table and drops what it holds."""
+        """``_put_page_type``: drop a type reference; the last one demotes a page table and drops what it holds."""
         frames = self.frames
         frames.types[mfn] -= 1
         if frames.types[mfn]:
@@ -155,6 +155,7 @@ class Validator:
     def _change_type(self, mfn: int, kind: FrameType, flag: int) -> None:
         """Give an unused frame another type; stale writable TLB entries must not outlive the change."""
         frames = self.frames
+        # Nobody has flushed since it was last in use (tlbflush_filter)
         if frames.kind[mfn] != FrameType.NONE and frames.stamp[mfn] >= self.epoch:
             self.epoch += 1
             self.flush_stale()
@@ -173,7 +174,7 @@ class Validator:
         return _TABLE.unpack(self.memory.read(mfn << PAGE_SHIFT, PAGE_SIZE))
 
     def is_guest_slot(self, mfn: int, level: int, slot: int) -> bool:
-        """The guest, and not Xen, rules this slot of the table."""
+        """``is_guest_l4_slot``, ``is_guest_l2_slot``: the guest, and not Xen, rules this slot of the table."""
         if level == 4:
             return not FIRST_XEN_L4_SLOT <= slot <= LAST_XEN_L4_SLOT
         if level == 3 and self.bits == 32:
@@ -256,7 +257,7 @@ class Validator:
         return self.take(entry, level, table_mfn, slot)
 
     def take(self, entry: int, level: int, table_mfn: int, slot: int) -> int:
-        """The same for an entry whose flags have been looked at."""
+        """``get_page_from_l2e`` and its like: the same for an entry whose flags have been looked at."""
         if level == 1:
             return self._get_mapped(entry)
         mfn = pte.frame_of(entry)
@@ -267,7 +268,7 @@ class Validator:
         return error
 
     def put_entry(self, entry: int, level: int, table_mfn: int) -> None:
-        """Drop the references that ``get_entry`` took for a present entry."""
+        """``put_page_from_l1e`` and its like: drop the references that ``get_entry`` took for a present entry."""
         mfn = pte.frame_of(entry)
         frames = self.frames
         if level == 1:
@@ -300,7 +301,7 @@ class Validator:
         return 0
 
     def _get_linear(self, entry: int, level: int, table_mfn: int) -> bool:
-        """A read-only entry may name a validated table of its own level, if linear uses do not chain."""
+        """``get_l4_linear_pagetable`` and its like: a read-only entry may name a table of its own level, once."""
         if entry & pte.RW:
             self.log("Attempt to create linear p.t. with write perms")
             return False

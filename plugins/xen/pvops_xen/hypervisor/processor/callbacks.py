@@ -68,6 +68,7 @@ def set_trap_table(hv: Hypervisor, cpu: Vcpu, traps: int) -> int:
 
 def trap_entry(bits: int, flags: int, selector: int, address: int) -> EntryPoint:
     """What a ``trap_info`` says of a guest's width."""
+    # TI_GET_IF and TI_GET_DPL (public/arch-x86/xen.h)
     return EntryPoint(guest_selector(bits, selector), address, bool(flags & 4), flags & 3)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.headers import StructView
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.fpu import FXSAVE_SIZE
-from pvops_core.x86 import CR0_TS
+from pvops_core.x86 import CR0_TS, DR6_RESET, DR7_RESET
 from pvops_xen.hypervisor.abi import (
     EINVAL,
     FIRST_RESERVED_GDT_PAGE,
@@ -27,7 +27,7 @@ from pvops_xen.hypervisor.layout import GUEST_CONTEXT
 from pvops_xen.hypervisor.memory.frames import FrameType
 from pvops_xen.hypervisor.processor.bounce64 import IF, IOPL, VM
 from pvops_xen.hypervisor.processor.callbacks import TRAP_INFO, guest_selector, trap_entry
-from pvops_xen.hypervisor.processor.debugreg import DR6_DEFAULT, DR7_DEFAULT, set_debugreg
+from pvops_xen.hypervisor.processor.debugreg import set_debugreg
 from pvops_xen.hypervisor.processor.ldt import load_ldt_register
 from pvops_xen.hypervisor.processor.tables import load_cr4, load_gdt, load_task_switched
 from pvops_xen.hypervisor.state import EntryPoint, ResumePoint, XenVcpuState
@@ -164,7 +164,7 @@ def _load_registers(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, context: Giv
     load_task_switched(hv, cpu, set_ts=bool(control[0] & CR0_TS))
     state.cr2 = control[2]
     load_cr4(hv, cpu, control[4])
-    state.debugreg, state.dr7_emul = [0] * 6 + [DR6_DEFAULT, DR7_DEFAULT], 0
+    state.debugreg, state.dr7_emul = [0] * 6 + [DR6_RESET, DR7_RESET], 0
     for number in (0, 1, 2, 3, 6, 7):
         set_debugreg(hv, cpu, number, debug[number])
     if context["flags"] & VGCF_I387_VALID:

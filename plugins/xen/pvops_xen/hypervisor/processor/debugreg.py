@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.x86 import DR6_RESET, DR7_RESET
 from pvops_xen.hypervisor.abi import EINVAL, ENODEV, EPERM
 from pvops_xen.hypervisor.access import native_addr_ok
 from pvops_xen.hypervisor.processor.traps import inject
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 DEBUG: Final = 1
 STEP: Final = 1 << 14  # of DR6, as all DR6_
-DR6_DEFAULT: Final = 0xFFFF_0FF0  # these two as after a reset (Intel SDM volume 3, table 9-1)
-DR7_DEFAULT: Final = 0x400
 _DR6_ZERO: Final = 1 << 12  # these two always read as 0: DR_STATUS_RESERVED_ZERO, DR_CONTROL_RESERVED_ZERO
 _DR7_ZERO: Final = 0xD800
 _GENERAL_DETECT: Final = 1 << 13
@@ -50,10 +49,10 @@ def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
     if value >> 32:
         return -EINVAL
     if register == 6:
-        state.debugreg[6] = value & ~_DR6_ZERO | DR6_DEFAULT
+        state.debugreg[6] = value & ~_DR6_ZERO | DR6_RESET
         cpu.debug.write(6, state.debugreg[6])
         return 0
-    error = _set_control(state, value & ~_DR7_ZERO | DR7_DEFAULT)
+    error = _set_control(state, value & ~_DR7_ZERO | DR7_RESET)
     if not error:
         cpu.debug.write(7, state.debugreg[7] | state.dr7_emul)
     return error
@@ -87,8 +86,8 @@ def note_debug(hv: Hypervisor, cpu: Vcpu) -> None:
     """``do_debug``: the guest's DR6 gains what the processor's says, which is as after a reset then."""
     state, found = hv.state(cpu), cpu.debug.read(6)
     # Bits that are 0 after a reset tell by going to 1, the others by going to 0: so either kind is gathered.
-    state.debugreg[6] = (state.debugreg[6] | found & ~DR6_DEFAULT) & (found | ~DR6_DEFAULT) & 0xFFFF_FFFF
-    cpu.debug.write(6, DR6_DEFAULT)
+    state.debugreg[6] = (state.debugreg[6] | found & ~DR6_RESET) & (found | ~DR6_RESET) & 0xFFFF_FFFF
+    cpu.debug.write(6, DR6_RESET)
 
 
 def forget_hits(cpu: Vcpu) -> None:
@@ -99,5 +98,5 @@ def forget_hits(cpu: Vcpu) -> None:
 
 def raise_debug(hv: Hypervisor, cpu: Vcpu, status: int) -> None:
     """#DB at RIP, with these bits in the guest's DR6."""
-    hv.state(cpu).debugreg[6] |= status | DR6_DEFAULT
+    hv.state(cpu).debugreg[6] |= status | DR6_RESET
     inject(hv, cpu, DEBUG, None)

@@ -22,9 +22,9 @@ DB: Final = 1 << 22
 GRANULARITY: Final = 1 << 23
 ACCESSED: Final = 1 << 8
 _CODE: Final = 1 << 11
-_CALL_GATE: Final = 0xC00
+_CALL_GATE: Final = 0xC00  # type 12, in bits 8 to 11
 _TYPE: Final = 0xF00
-_GATE_RESERVED: Final = {32: 0xE0, 64: 0xFF}
+_GATE_RESERVED: Final = {32: 0xE0, 64: 0xFF}  # a gate's count of parameters is no part of it in 64-bit mode
 
 
 def check_descriptor(descriptor: int, bits: int) -> int | None:

@@ -66,6 +66,7 @@ def _mov_to_cr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None
     elif number == 2:
         state.cr2 = value
     elif number == 3:
+        # And back: xen_cr3_to_pfn
         mfn = value >> PAGE_SHIFT if hv.abi.bits == 64 else (value >> 12 | value << 20) & 0xFFFF_FFFF
         if new_guest_cr3(hv, cpu, mfn):
             raise general_protection(f"{value:#x} is no root page table")

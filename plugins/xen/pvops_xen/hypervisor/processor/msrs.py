@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import attrs
 
 from pvops_core.machine.cpu.faults import general_protection
+from pvops_core.x86 import MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE
 from pvops_xen.domain.stubs import hypercall_page
 from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT, TRAP_GP_FAULT, Segbase
 from pvops_xen.hypervisor.memory.frames import FrameType
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 REFUSED: Final = None
 DROPPED: Final = "dropped"
 KEPT: Final = "kept"
-_FS_BASE, _GS_BASE, _SHADOW_GS_BASE = 0xC000_0100, 0xC000_0101, 0xC000_0102
-_BASES: Final = {_FS_BASE: Segbase.FS, _GS_BASE: Segbase.GS_KERNEL, _SHADOW_GS_BASE: Segbase.GS_USER}
+_BASES: Final = {MSR_FS_BASE: Segbase.FS, MSR_GS_BASE: Segbase.GS_KERNEL, MSR_KERNEL_GS_BASE: Segbase.GS_USER}
 _XEN: Final = 0x4000
 """High half of the numbers of Xen's own."""
 _APIC_BASE, _BOOT_PROCESSOR = 0xFEE0_0800, 1 << 8  # where it is after a reset, and enabled
@@ -83,7 +83,7 @@ def _same_efer(hv: Hypervisor, cpu: Vcpu, index: int, value: int) -> bool:
 def _base(hv: Hypervisor, cpu: Vcpu, index: int) -> int | None:
     if hv.abi.bits == 32:
         return None
-    return hv.state(cpu).gs_base_user if index == _SHADOW_GS_BASE else cpu.msr(index)
+    return hv.state(cpu).gs_base_user if index == MSR_KERNEL_GS_BASE else cpu.msr(index)
 
 
 def _set_base(hv: Hypervisor, cpu: Vcpu, index: int, value: int) -> bool:
@@ -178,7 +178,7 @@ MSRS: Final = (
     _one("Xen's page of hypercalls", 0x4000_0000, 0, _install_stubs, "guest_wrmsr_xen"),
     Msr("Xen's other numbers", 0x4000_0001, 0x4000_02FF, REFUSED, REFUSED, "guest_rdmsr_xen"),
     _one("EFER", 0xC000_0080, _efer, _same_efer, "guest_efer; write_msr: the value it has"),
-    Msr("FS_BASE, GS_BASE, SHADOW_GS_BASE", _FS_BASE, _SHADOW_GS_BASE, _base, _set_base, "write_msr: canonical"),
+    Msr("FS_BASE, GS_BASE, SHADOW_GS_BASE", MSR_FS_BASE, MSR_KERNEL_GS_BASE, _base, _set_base, "write_msr: canonical"),
     _one("TSC_AUX", 0xC000_0103, REFUSED, REFUSED, "guest_rdmsr: no RDTSCP"),
     Msr("LWP_CFG, LWP_CBADDR", 0xC000_0105, 0xC000_0106, REFUSED, REFUSED, "guest_rdmsr: not offered"),
     _one("NB_CFG", 0xC001_001F, 0, DROPPED, "read_msr: on any host"),

@@ -109,9 +109,10 @@ def _carry_out(hv: Hypervisor, cpu: Vcpu, found: TrappedInstruction) -> None:
     elif code[1] in _PLAIN:
         privileged(hv, cpu, _PLAIN[code[1]])
     elif code[1] in _MOVES:
+        # ModRM, with REX.R and REX.B for the registers from 8 on
         name, number = _MOVES[code[1]], code[2] >> 3 & 7 | (rex & 4) << 1
         register = _REGISTERS[code[2] & 7 | (rex & 1) << 3]
-        if code[1] & 2:
+        if code[1] & 2:  # 22 and 23 move into the control or debug register
             privileged(hv, cpu, name, number, cpu.get(register))
         else:
             cpu.set(register, privileged(hv, cpu, name, number) or 0)

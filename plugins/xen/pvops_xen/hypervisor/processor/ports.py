@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
-_CMOS_INDEX: Final = 0x70
+_CMOS_INDEX: Final = 0x70  # RTC_PORT(0): which of the clock's registers port 71H is
 _PCI_ADDRESS: Final = 0xCF8  # of configuration mechanism #1
 _DWORD: Final = 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.x86 import CR0_TS
+from pvops_core.x86 import CR0_TS, MSR_FS_BASE, MSR_GS_BASE
 from pvops_xen.hypervisor import access, policy
 from pvops_xen.hypervisor.abi import (
     EINVAL,
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from pvops_xen.hypervisor.core import Hypervisor
 
 _CR4_OBEYED: Final = 1 << 2 | 1 << 3  # TSD, DE
-_MSR_FS_BASE: Final = 0xC000_0100
-_MSR_GS_BASE: Final = 0xC000_0101
-_MSR_KERNEL_GS_BASE: Final = 0xC000_0102
 
 
 def set_gdt(hv: Hypervisor, cpu: Vcpu, frame_list: int, entries: int) -> int:
@@ -96,12 +93,12 @@ def set_segment_base(hv: Hypervisor, cpu: Vcpu, which: int, base: int) -> int:
         return -EINVAL
     if which == Segbase.FS:
         state.fs_base = base
-        cpu.set_msr(_MSR_FS_BASE, base)
+        cpu.set_msr(MSR_FS_BASE, base)
     elif which == Segbase.GS_USER:
         state.gs_base_user = base
     else:
         state.gs_base_kernel = base
-        cpu.set_msr(_MSR_GS_BASE, base)
+        cpu.set_msr(MSR_GS_BASE, base)
     return 0
 
 
@@ -114,21 +111,21 @@ def _load_user_gs(hv: Hypervisor, cpu: Vcpu, selector: int) -> None:
     descriptor = data_descriptor(hv, cpu, selector | 3) if selector > 3 else None
     if descriptor is not None:
         state.gs_base_user = descriptor.base
-    live = cpu.msr(_MSR_GS_BASE)
+    live = cpu.msr(MSR_GS_BASE)
     cpu.load_segment("gs", 0 if descriptor is None else selector | 3)
-    cpu.set_msr(_MSR_GS_BASE, live)
+    cpu.set_msr(MSR_GS_BASE, live)
 
 
 def switch_gs(hv: Hypervisor, cpu: Vcpu) -> None:
     """The guest changed mode: the live base is put away, the other mode's is made live (``toggle_guest_mode``)."""
     state = hv.state(cpu)
-    live = cpu.msr(_MSR_GS_BASE)
+    live = cpu.msr(MSR_GS_BASE)
     if state.in_kernel:  # it has just come from user mode
         state.gs_base_user = live
-        cpu.set_msr(_MSR_GS_BASE, state.gs_base_kernel)
+        cpu.set_msr(MSR_GS_BASE, state.gs_base_kernel)
     else:
         state.gs_base_kernel = live
-        cpu.set_msr(_MSR_GS_BASE, state.gs_base_user)
+        cpu.set_msr(MSR_GS_BASE, state.gs_base_user)
 
 
 def fpu_taskswitch(hv: Hypervisor, cpu: Vcpu, set_ts: int) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 10_000
 """Upcalls in a row that interrupt one and the same place before anything of it has been executed."""
-_CALL: Final = 0xE8
+_CALL: Final = 0xE8  # call rel32: what stands before an address that is returned to
 _CALL_SIZE: Final = 5
 _NAMES: Final = 24
 
