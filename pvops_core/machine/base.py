@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.kinds import MachineKind
+    from pvops_core.machine.cpu.model.identity import CpuIdentity
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.handler import Observer, ServedMsr, TrapHandler
 
@@ -43,6 +44,7 @@ class MachineBase(Closing):
         self.counts: Counter[str] = Counter()
         self.served_msrs: dict[int, ServedMsr] = {}
         self.features = ENGINE
+        self.identity: CpuIdentity | None = None
         self._platform: TrapHandler | None = None
         self._observers: tuple[Observer, ...] = ()
         self.flushed: Callable[[int, int | str], None] = _unseen  # vCPU, and an address, the present "space", or "all"

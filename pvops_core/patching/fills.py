@@ -33,7 +33,11 @@ VCPU_IS_PREEMPTED: Final = "lock.vcpu_is_preempted"
 
 
 class KernelFill(Protocol):
-    """How a real kernel fills pv_ops on a platform, and which CPU features the platform forces."""
+    """How a real kernel fills pv_ops on a platform, and which CPU features the platform forces.
+
+    One whose kernels tell themselves of another processor than cpuid does has a method ``processor`` besides, which
+    takes the image and a ``CpuIdentity`` and gives another: it decides about the nops of kernels to 5.12.
+    """
 
     def slots(self, kernel: KernelImage, layout: Layout, cpus: int) -> Mapping[str, str | int | None]:
         """What the kernel has put into its table by the time it patches itself.

@@ -13,6 +13,7 @@ import attrs
 
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.patching.altinstructions.alternatives import FEATURES, AltGroup, grouped, overlapping, read_alternatives
+from pvops_core.patching.code.nops import USUAL
 from pvops_core.patching.code.padding import kernel_padding, old_padding
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import BRANCH_SIZE, patch_default
@@ -32,6 +33,7 @@ from pvops_core.patching.tables import find_table
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
+    from pvops_core.machine.cpu.model.identity import CpuIdentity
     from pvops_core.ops import Layout, Slot
     from pvops_core.patching.code.padding import Rewriting
 
@@ -110,7 +112,7 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
         bug_address=find_bug(image) or 0,
         padding=kernel_padding(image, direct=any(group.direct for group in groups))
         if own is None
-        else old_padding(image),
+        else old_padding(image, USUAL),
         own=own,
     )
 
@@ -185,18 +187,26 @@ class KernelPlan:
         return "nop" if target == self.kernel.nop_address else "call"
 
 
-def plan_kernel(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) -> KernelPlan:
+def plan_kernel(
+    kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int, identity: CpuIdentity | None = None
+) -> KernelPlan:
     """Plan and apply all of a kernel's sites.
 
     Args:
         kernel: the kernel, as :func:`read_kernel` gave it.
         fills: see :func:`fill_table`.
         cpus: number of CPUs that the kernel sees.
+        identity: whose they are, which decides about nops to 5.12; the platform's usual ones unless given.
 
     Raises:
         ImageError: the kernel cannot run on this platform, or a site cannot be patched.
         UsageError: a fill names an op or a feature that there is not.
     """
+    if kernel.own is not None:
+        shown = identity or USUAL
+        for fill in fills:
+            shown = getattr(fill, "processor", _as_it_is)(kernel.image, shown)
+        kernel = attrs.evolve(kernel, padding=old_padding(kernel.image, shown))
     table = fill_table(kernel, fills, cpus)
     if kernel.own is None and 0 in (table[site.type] for site in kernel.sites):
         _require_bug(kernel)
@@ -219,6 +229,10 @@ def plan_kernel(kernel: ParavirtKernel, fills: Sequence[KernelFill], cpus: int) 
             for each in sites
         )
     return KernelPlan(kernel, table, features, sites, ctx)
+
+
+def _as_it_is(_kernel: KernelImage, identity: CpuIdentity) -> CpuIdentity:
+    return identity
 
 
 def _any_register(kernel: ParavirtKernel) -> int:

@@ -42,7 +42,7 @@ class PatchingCheck:
         self._session = session
         self._image = session.kernel.image
         self._kernel = read_kernel(self._image)
-        self.plan: KernelPlan = plan_kernel(self._kernel, fills, len(session.machine.vcpus))
+        self.plan: KernelPlan = plan_kernel(self._kernel, fills, len(session.machine.vcpus), session.machine.identity)
         self._records = records
         self._seen: dict[Step, tuple[bytes, ...]] = {}
         self._table: tuple[int, ...] = ()

@@ -8,8 +8,9 @@ import pytest
 
 from pvops_core.errors import ImageError
 from pvops_core.images import KernelImage, load_image
+from pvops_core.machine.cpu.model.identity import AMD, HYGON, CpuIdentity
 from pvops_core.ops import LAYOUTS, Clobber
-from pvops_core.patching.code.nops import NOPS, NopKind, nops_of_age
+from pvops_core.patching.code.nops import IDEAL, NOPS, NopKind, nops_of_age
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import patch_site
 from pvops_core.patching.ownpatch import OwnTemplate, own_patch
@@ -141,3 +142,44 @@ def test_nops_by_what_the_kernel_has(bits: int, long: bool, symbol: str, kind: N
     builder.text(".text", (b"".join(NOPS[NopKind.P6].sequences) if long else b"") + b"\xcc")
     builder.symbol(symbol, BASE)
     assert nops_of_age(load_image(builder.build(), "nops")) is NOPS[kind]
+
+
+INTEL_P4, K7, K8 = CpuIdentity(family=15, model=2), CpuIdentity(AMD, 6, 8), CpuIdentity(AMD, 15, 5)
+FAM10, ATOM, NEHALEM = CpuIdentity(AMD, 16, 2), CpuIdentity(model=0x1C), CpuIdentity(model=0x3A)
+SAID_5 = CpuIdentity(family=5)
+
+
+@pytest.mark.parametrize(
+    ("bits", "symbol", "cpu", "kind"),
+    [
+        (32, "noptypes", INTEL_P4, NopKind.P6),
+        (32, "noptypes", K7, NopKind.K7),
+        (32, "noptypes", K8, NopKind.K8),
+        (32, "noptypes", CpuIdentity("CentaurHauls", 6, 7), NopKind.GENERIC),
+        (32, "find_nop_table", FAM10, NopKind.K8),
+        (64, "find_nop_table", K8, NopKind.K8),
+        (32, IDEAL, ATOM, NopKind.GENERIC),
+        (64, IDEAL, ATOM, NopKind.P6),
+        (64, IDEAL, NEHALEM, NopKind.P6),
+        (32, IDEAL, SAID_5, NopKind.GENERIC),
+        (32, IDEAL, K7, NopKind.K7),
+        (64, IDEAL, K8, NopKind.K8),
+        (64, IDEAL, FAM10, NopKind.P6),
+        (64, IDEAL, CpuIdentity(HYGON, 24, 0), NopKind.K8),
+    ],
+)
+def test_nops_by_whose_processor_it_is(bits: int, symbol: str, cpu: CpuIdentity, kind: NopKind) -> None:
+    builder = ElfBuilder(bits, base=BASE)
+    code = bytes.fromhex("3c02 7402 90 c3")  # cmp al, 2: the kernel asks for AMD's, and not for Hygon's
+    builder.text(".text", code + b"".join(NOPS[NopKind.P6].sequences))
+    builder.symbol(symbol, BASE)
+    builder.symbol("next", BASE + len(code))
+    assert nops_of_age(load_image(builder.build(), "nops"), cpu) is NOPS[kind]
+
+
+def test_a_kernel_that_does_not_ask_for_amds_later_families() -> None:
+    builder = ElfBuilder(64, base=BASE)
+    builder.text(".text", bytes.fromhex("84c0 c3 3c02"))  # the comparison is another function's
+    builder.symbol(IDEAL, BASE)
+    builder.symbol("next", BASE + 3)
+    assert nops_of_age(load_image(builder.build(), "nops"), FAM10) is NOPS[NopKind.K8]

@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import attrs
+
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.patching.fills import assigned, present
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
+    from pvops_core.machine.cpu.model.identity import CpuIdentity
     from pvops_core.ops import Layout
 
 INIT = "lguest_init"
+_LATER = "lg_irq_enable"
+"""Of arch/x86/lguest/i386_head.S since 2.6.31."""
+_SAID_FAMILY = 5
 
 
 class LguestKernel:
@@ -43,3 +49,7 @@ class LguestKernel:
         """None: lguest was gone before there were features for paravirt."""
         del kernel, cpus
         return frozenset()
+
+    def processor(self, kernel: KernelImage, identity: CpuIdentity) -> CpuIdentity:
+        """What ``lguest_cpuid`` makes of it: family 5, whose start reads no MSRs. Kernels of 2.6.27 did not yet."""
+        return attrs.evolve(identity, family=_SAID_FAMILY) if _LATER in kernel.symbols else identity

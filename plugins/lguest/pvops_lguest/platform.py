@@ -13,7 +13,7 @@ from pvops_core.errors import MachineError, UsageError
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import general_protection
 from pvops_core.machine.cpu.model.cpuid import cpuid
-from pvops_core.machine.cpu.model.cpumodel import cpu_features
+from pvops_core.machine.cpu.model.cpumodel import cpu_features, cpu_identity
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_lguest.host import builder, costs
 from pvops_lguest.host.abi import TRAP_ENTRY, VMCALL, Call
@@ -111,6 +111,7 @@ class LguestPlatform(LguestCallsIn, Platform):
         if len(machine.vcpus) != 1:
             raise UsageError(f"an lguest guest has one vCPU, not {len(machine.vcpus)}")
         machine.features = cpu_features(self.settings.cpu)
+        machine.identity = cpu_identity(self.settings.cpu)
         self.batched: Counter[str] = Counter()
         self.shadow_fills = 0
         self._end: tuple[str, str] | None = None

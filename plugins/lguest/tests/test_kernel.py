@@ -7,6 +7,7 @@ from pvops_lguest.kernel import LguestKernel
 
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.images import KernelImage, load_image
+from pvops_core.machine.cpu.model.identity import CpuIdentity
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.testing.kernels import SmallKernel
@@ -36,3 +37,8 @@ def test_a_kernel_without_lguest_is_refused() -> None:
 def test_several_cpus_are_refused() -> None:
     with pytest.raises(UsageError, match="one vCPU, not 2"):
         plan_kernel(read_kernel(kernel("lguest_init")), [LguestKernel()], 2)
+
+
+@pytest.mark.parametrize(("later", "family"), [((), 6), (("lg_irq_enable",), 5)])
+def test_what_lguest_cpuid_says_of_the_processor(later: tuple[str, ...], family: int) -> None:
+    assert LguestKernel().processor(kernel("lguest_init", *later), CpuIdentity()) == CpuIdentity(family=family)

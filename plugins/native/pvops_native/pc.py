@@ -11,7 +11,7 @@ import attrs
 
 from pvops_core.backends import Platform, Settings, clock_start, cpu_model
 from pvops_core.machine import BareMetal
-from pvops_core.machine.cpu.model.cpumodel import cpu_features
+from pvops_core.machine.cpu.model.cpumodel import cpu_features, cpu_identity
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_native.board import Board, BoardState, Wires
 
@@ -66,6 +66,7 @@ class Pc(BareMetal, Platform):
     def __init__(self, machine: Machine, guest: Guest, settings: PcSettings | None = None) -> None:
         Platform.__init__(self, machine, guest, settings)
         machine.features = cpu_features(self.settings.cpu)
+        machine.identity = cpu_identity(self.settings.cpu)
         self.fit_out(self._send)
 
     def fit_out(self, send: Callable[[int], None]) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.backends import Platform, Settings, clock_start, cpu_model, setting
-from pvops_core.errors import MachineError
+from pvops_core.errors import MachineError, UsageError
 from pvops_core.machine.cpu.faults import GuestFault, general_protection
-from pvops_core.machine.cpu.model.cpumodel import cpu_features
+from pvops_core.machine.cpu.model.cpumodel import cpu_features, cpu_identity
+from pvops_core.machine.cpu.model.identity import INTEL
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.x86 import GP, NM, PF, UD
 from pvops_xen.hypervisor import builder
@@ -124,6 +125,11 @@ class XenHost(Platform):
             raise MachineError("Xen has no 32-bit guests without PAE")
         chosen = self.settings
         machine.features = cpu_features(chosen.cpu)
+        machine.identity = cpu_identity(chosen.cpu)
+        if machine.identity is not None and machine.identity.vendor != INTEL:
+            raise UsageError(
+                "cpu: Xen is modelled on Intel's processors, whose registers it serves; no vendor can be set"
+            )
         self.hv = builder.create(
             machine, self, self.emit, seed=chosen.seed, guest_memory=chosen.memory or None, epoch=chosen.rtc
         )

@@ -106,3 +106,11 @@ def test_cpuid_has_what_policy_and_processor_both_have(host: Make, kind: Machine
         assert cpuid(platform.hv, leaf, 0) == tuple(expected)
         assert platform.cpuid(platform.machine.vcpus[0], leaf, 0) == tuple(expected)
     assert (model in {"max", "x86-64-v2"}) == (cpuid(most.hv, 1, 0) == cpuid(platform.hv, 1, 0))
+
+
+def test_the_processor_is_intels_of_any_family(host: Make) -> None:
+    platform = host(cpu="max,family=6,model=0x1c")
+    assert cpuid(platform.hv, 1, 0)[0] == 0x106C1
+    assert cpuid(platform.hv, 0, 0)[1:] == (0x756E6547, 0x6C65746E, 0x49656E69)
+    with pytest.raises(UsageError, match="no vendor can be set"):
+        host(cpu="max,vendor=AuthenticAMD")

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pvops_core.cli.common import print_table, symbol_json
-from pvops_core.errors import unknown
+from pvops_core.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
+    from pvops_core.machine.cpu.model.identity import CpuIdentity
     from pvops_core.patching.altinstructions.whole import AlternativesPlan
     from pvops_core.patching.kernel import KernelPlan
     from pvops_core.patching.plan import PlannedGroup
@@ -29,32 +30,40 @@ class Cpu:
     Attributes:
         name: as the user named it; None for one of which nothing is known.
         features: numbers of its features as the kernel would find them.
+        identity: whose processor it is; None where it does not say.
         finals: what a recorded boot made of each place; empty where there is no record.
     """
 
     name: str | None = None
     features: frozenset[int] = frozenset()
+    identity: CpuIdentity | None = None
     finals: Mapping[int, bytes] = attrs.field(factory=dict)
 
 
 def find_cpu(name: str | None, image: KernelImage) -> Cpu:
-    """The CPU of a name: a model, or a file with the record of a boot of this kernel.
+    """The CPU of a name: a model, an identity (``vendor=AuthenticAMD,family=6``), or the file of a record of it.
 
     Raises:
         ImageError: the file is no record, or not of this kernel.
-        UsageError: there is neither such a model nor such a file.
+        UsageError: there is neither such a model nor such a file, or it is no identity.
     """
+    from pvops_core.machine.cpu.model.cpumodel import cpu_identity  # noqa: PLC0415
     from pvops_core.patching.altinstructions.cpus import MODELS  # noqa: PLC0415
     from pvops_core.patching.bootrecords import read_record  # noqa: PLC0415 - heavy
 
     if name is None:
         return Cpu()
     if name in MODELS:
-        return Cpu(name, MODELS[name].features(image))
+        return Cpu(name, MODELS[name].features(image), MODELS[name].identity)
+    if "=" in name and not Path(name).exists():
+        try:
+            return Cpu(name, identity=cpu_identity(name))
+        except ValueError as error:
+            raise UsageError(f"--cpu {name}: {error}") from None
     if not Path(name).exists():
         raise unknown("file or CPU", name, sorted(MODELS))
     record = read_record(Path(name), image)
-    return Cpu(name, record.features(image), record.alternatives)
+    return Cpu(name, record.features(image), finals=record.alternatives)
 
 
 def describe(plan: KernelPlan, alternatives: AlternativesPlan, cpu: Cpu) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import ImageError
+from pvops_core.machine.cpu.model.identity import AMD, HYGON, INTEL, CpuIdentity
+from pvops_core.patching.code.disasm import listing
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
 KERNEL_TABLE: Final = "x86_nops"
 """Symbol of the kernel's own table since 5.13: pointers to the nop of 0, 1, 2 … bytes."""
 
+IDEAL: Final = "arch_init_ideal_nops"
+USUAL: Final = CpuIdentity()
+"""The processor that the machine shows."""
+_P3, _P4, _K7, _K8 = 6, 15, 6, 15
+_QUIRKY: Final = frozenset(range(0x0F, 0x30)) - {0x1C, 0x26, 0x27}
+_VENDORS: Final = {AMD: 2, HYGON: 9}
+"""X86_VENDOR_* (asm/processor.h)."""
+_MOST_CODE: Final = 256
 _LONGEST: Final = 15
 """An x86 instruction has at most 15 bytes."""
 
@@ -135,20 +145,54 @@ NOPS: Final[Mapping[NopKind, NopTable]] = MappingProxyType(
 """The tables as the headers have them."""
 
 
-def nops_of_age(image: KernelImage) -> NopTable:
-    """The nops of a kernel before 5.13 on the processor that the machine shows: Intel's, of family 6.
+def nops_of_age(image: KernelImage, cpu: CpuIdentity = USUAL) -> NopTable:
+    """The nops of a kernel before 5.13 on a processor.
 
-    ``find_nop_table`` of arch/x86/kernel/alternative.c: 2.6.23 has no long nops; from 2.6.24 on a list of processors
-    says who gets them; from 2.6.27 to 2.6.38 64-bit kernels use them, 32-bit ones take them for missing. From 2.6.39 on
-    ``arch_init_ideal_nops`` gives models 15 to 47, which do better so, those of K8. AMD's processors of those days are
-    not asked about.
+    ``find_nop_table`` of arch/x86/kernel/alternative.c to 2.6.39, ``arch_init_ideal_nops`` after it. 2.6.23 has no long
+    nops; to 2.6.26 Intel's 32-bit processors of family 6 and 15 get them (``noptypes``); later 32-bit kernels take them
+    for missing.
     """
-    if "arch_init_ideal_nops" in image.symbols:
-        return NOPS[NopKind.K8]
     wide, has_long = image.pointer_size == 8, b"".join(NOPS[NopKind.P6].sequences) in image.data
-    if has_long and (wide or "noptypes" in image.symbols):
+    intel = cpu.vendor == INTEL
+    if IDEAL in image.symbols:
+        return NOPS[_ideal(image, cpu, wide=wide)]
+    if wide:
+        return NOPS[NopKind.P6 if has_long and intel and cpu.family >= _P3 else NopKind.K8]
+    if has_long and intel and cpu.family in {_P3, _P4} and "noptypes" in image.symbols:
         return NOPS[NopKind.P6]
-    return NOPS[NopKind.K8 if wide else NopKind.GENERIC]
+    return NOPS[_tuned(cpu)]
+
+
+def _tuned(cpu: CpuIdentity) -> NopKind:
+    """What ``init_amd`` marks AMD's processors as: X86_FEATURE_K7 or K8."""
+    if cpu.vendor != AMD or cpu.family < _K7:
+        return NopKind.GENERIC
+    return NopKind.K7 if cpu.family < _K8 else NopKind.K8
+
+
+def _ideal(image: KernelImage, cpu: CpuIdentity, *, wide: bool) -> NopKind:
+    """``arch_init_ideal_nops``: Intel's models 15 to 47 but for Atoms do better with those of K8."""
+    if cpu.vendor == INTEL:
+        if cpu.family == _P3 and cpu.model in _QUIRKY:
+            return NopKind.K8
+        return NopKind.P6 if wide and cpu.family >= _P3 else NopKind.GENERIC
+    # Later kernels ask for two more vendors (4.4, 4.20).
+    newer = cpu.vendor == HYGON or (cpu.vendor == AMD and cpu.family > _K8)
+    if newer and _VENDORS[cpu.vendor] in _compared(image):
+        return NopKind.P6
+    return NopKind.K8 if wide else _tuned(cpu)
+
+
+def _compared(image: KernelImage) -> frozenset[int]:
+    """Numbers that the function compares something with."""
+    start = image.symbols[IDEAL]
+    length = next((size for size in range(1, _MOST_CODE) if (image.symbol_at(start + size) or ("", 0))[1] == 0), 0)
+    try:
+        texts = [text for _, _, text in listing(image.read(start, length or _MOST_CODE), start, 8 * image.pointer_size)]
+    except ImageError:
+        return frozenset()
+    found = (text.rpartition(", ")[2] for text in texts if text.startswith("cmp "))
+    return frozenset(int(number, 0) for number in found if number.removeprefix("0x").isalnum() and number[0].isdigit())
 
 
 def kernel_nops(image: KernelImage) -> NopTable:

@@ -18,6 +18,7 @@ from pvops_core.patching.code.relocation import relocate_code, relocate_replacem
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
+    from pvops_core.machine.cpu.model.identity import CpuIdentity
 
 NOP: Final = 0x90
 
@@ -180,6 +181,6 @@ def kernel_padding(image: KernelImage, *, direct: bool = False) -> Rewriting:
     return Padding(nops, partial(instruction_lengths, bits=bits))
 
 
-def old_padding(image: KernelImage) -> Padding:
-    """The way of a kernel before 5.13."""
-    return Padding(nops_of_age(image), partial(instruction_lengths, bits=8 * image.pointer_size))
+def old_padding(image: KernelImage, cpu: CpuIdentity) -> Padding:
+    """The way of a kernel before 5.13 on a processor."""
+    return Padding(nops_of_age(image, cpu), partial(instruction_lengths, bits=8 * image.pointer_size))

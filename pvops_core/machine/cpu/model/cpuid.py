@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.kinds import MachineKind
 from pvops_core.machine.cpu.memory.paging import PHYSICAL_BITS
 from pvops_core.machine.cpu.model.features import LONG_MODE, word
+from pvops_core.machine.cpu.model.identity import CpuIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
 
 Leaf = tuple[int, int, int, int]
 
-_VENDOR: Final = b"GenuineIntel"
 _BRAND: Final = b"pvops virtual CPU".ljust(48, b"\0")
 _EXTENDED: Final = 0x80000001
-_SIGNATURE: Final = 0x000006F1  # family 6, model 15, stepping 1
+_USUAL: Final = CpuIdentity()
 
 
 def _text(data: bytes) -> Leaf:
@@ -38,16 +38,19 @@ def cpuid(vcpu: Vcpu, leaf: int, subleaf: int) -> Leaf:
     return answer(vcpu) if answer is not None else (0, 0, 0, 0)
 
 
-def _vendor(_vcpu: Vcpu) -> Leaf:
-    ebx, edx, ecx = (int.from_bytes(_VENDOR[at : at + 4], "little") for at in range(0, 12, 4))
-    return 1, ebx, ecx, edx
+def _identity(vcpu: Vcpu) -> CpuIdentity:
+    return vcpu.machine.identity or _USUAL
+
+
+def _vendor(vcpu: Vcpu) -> Leaf:
+    return 1, *_identity(vcpu).words
 
 
 def _features(vcpu: Vcpu) -> Leaf:
     machine = vcpu.machine
     names = machine.features - {"pae"} if machine.kind is MachineKind.I386 else machine.features
     ebx = vcpu.index << 24 | len(machine.vcpus) << 16 | 8 << 8  # APIC number, logical CPUs, 64-byte cache lines
-    return _SIGNATURE, ebx, word(names, 1, "ecx"), word(names, 1, "edx")
+    return _identity(vcpu).signature, ebx, word(names, 1, "ecx"), word(names, 1, "edx")
 
 
 def _extended_vendor(_vcpu: Vcpu) -> Leaf:
@@ -61,7 +64,7 @@ def _extended_features(vcpu: Vcpu) -> Leaf:
         MachineKind.PAE: features - LONG_MODE,
         MachineKind.I386: features - LONG_MODE - {"nx"},
     }[vcpu.machine.kind]
-    return _SIGNATURE, 0, word(names, _EXTENDED, "ecx"), word(names, _EXTENDED, "edx")
+    return _identity(vcpu).signature, 0, word(names, _EXTENDED, "ecx"), word(names, _EXTENDED, "edx")
 
 
 def _addresses(vcpu: Vcpu) -> Leaf:

@@ -77,6 +77,10 @@ def cpuid(hv: Hypervisor, leaf: int, subleaf: int) -> Leaf:
     """EAX, EBX, ECX and EDX of a leaf, without the features that the machine's processor lacks; else zeroes."""
     leaf, subleaf = leaf & 0xFFFF_FFFF, subleaf & 0xFFFF_FFFF
     eax, ebx, ecx, edx = _policy(hv, leaf, subleaf)
+    identity = hv.machine.identity
+    if identity is not None and leaf == 0:
+        return eax, *identity.words
+    eax = identity.signature if identity is not None and leaf == 1 else eax
     lacking = ENGINE - hv.machine.features
     if lacking and leaf in {1, _EXTENDED + 1}:
         ecx &= ~word(lacking, leaf, "ecx")
