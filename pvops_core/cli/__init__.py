@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import resource
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -51,6 +52,8 @@ VERBS: Final[Mapping[str, Verb]] = {
 
 _INTERRUPTED: Final = 130
 """What typer makes of Ctrl-C."""
+_LEAST_ROOM: Final = 192 << 20
+"""Bytes of address space into which the libraries go. numpy's own ends the process where it is refused some."""
 
 
 class _Verbs(TyperGroup):
@@ -156,6 +159,9 @@ def _spelled_out(arguments: Sequence[str]) -> list[str]:
 
 def _run(arguments: Sequence[str] | None) -> int:
     arguments = _spelled_out(sys.argv[1:] if arguments is None else arguments)
+    room, _most = resource.getrlimit(resource.RLIMIT_AS)
+    if room != resource.RLIM_INFINITY and room < _LEAST_ROOM and VERBS.keys() & set(arguments):
+        return _complain(str(HostMemoryError.of("memory to pvops itself")), ExitCode.FAULT)
     try:
         result = app(args=arguments, prog_name="pvops", standalone_mode=False)
     except PvopsError as error:

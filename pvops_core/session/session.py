@@ -226,7 +226,7 @@ class Session(Closing):
         """Run the guest until it powers off, crashes or is stopped.
 
         Args:
-            max_ns: virtual nanoseconds after which it is stopped, if any.
+            max_ns: virtual nanoseconds after which it is stopped, if any; a hook that has begun is finished first.
             max_seconds: seconds of wall time after which it is stopped, if any. Such a run cannot be repeated
                 exactly, and its end says where each vCPU was.
 

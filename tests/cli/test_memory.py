@@ -56,7 +56,7 @@ def test_memory_that_no_host_has(verb: str, words: Callable[[str], list[str]]) -
     assert "memory: the host refused 1048576 MiB for the guest's memory: ask for less" in " ".join(out.split())
 
 
-@pytest.mark.parametrize("megabytes", [640, 250])
+@pytest.mark.parametrize("megabytes", [640, 250, 190, 100, 60])
 @pytest.mark.parametrize("verb", VERBS[:3])
 def test_an_address_space_that_is_too_small(verb: str, megabytes: int, words: Callable[[str], list[str]]) -> None:
     code, out = run(*words(verb), room=megabytes << 20)
