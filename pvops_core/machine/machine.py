@@ -144,7 +144,7 @@ class Machine(MachineBase):
         """Run until a handler stops the machine, nothing can run any more, or ``max_ns`` of virtual time have passed.
 
         Args:
-            max_ns: virtual nanoseconds; a handler that has begun, such as a hook with its hypercalls, is finished first.
+            max_ns: virtual nanoseconds; a handler that has begun, such as a hook with hypercalls, is finished first.
             until: guest-virtual address of an instruction; the run ends, for the reason "landed", when a vCPU is about
                 to execute it.
 
