@@ -250,6 +250,21 @@ class Machine(MachineBase):
         """Drop translated code of virtual ranges [start, end) on every engine."""
         self._coherence.invalidate(np.asarray(ranges, dtype=np.uint64).reshape(-1, 2))
 
+    def rewritten(self, vcpu: Vcpu, page: int, *, by_itself: bool) -> None:
+        """From a handler: text of a page was rewritten. The others drop what they have translated before they next run.
+
+        Args:
+            vcpu: who executes; it drops it at once, unless nobody else has written there, nor has Python code.
+            page: virtual address at which all vCPUs have the page.
+            by_itself: nobody has, which is for the caller to know (``turn``).
+        """
+        self.loop.rewritten.note(page, self._slots[vcpu.index], self.counts, known=by_itself)
+
+    @property
+    def turn(self) -> int:
+        """Another number for each vCPU that executes after another one has."""
+        return self.loop.rewritten.turn
+
     def quiesce(self, ranges: Ranges | Sequence[tuple[int, int]]) -> tuple[int, ...]:
         """Bring every vCPU out of the inside of virtual ranges (start, end), by single steps; a start is not inside.
 

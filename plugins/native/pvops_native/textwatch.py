@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import numpy as np
 
-from pvops_core.machine.memory import same_bytes
+from pvops_core.machine.memory import PAGE, same_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.machine import Machine
 
-_GAP: Final = 16
-"""Bytes that differ and are no further apart are dropped together."""
-_AT_ONCE: Final = 8
-"""With more ranges at once the machine drops all that it has translated, which costs far more to bring back."""
+_PAGE_SHIFT: Final = PAGE.bit_length() - 1
 
 
 @attrs.define(eq=False)
@@ -38,12 +35,13 @@ class _Stretch:
     known: NDArray[np.uint8]
 
     def changes(self) -> Iterator[tuple[int, int]]:
-        """Virtual ranges whose bytes have changed since the last time."""
+        """Virtual ranges whose bytes have changed since the last time, one a page."""
         if same_bytes(self.now, self.known):
             return
         places = np.flatnonzero(self.now != self.known)
         self.known[places] = self.now[places]
-        for run in np.split(places, np.flatnonzero(np.diff(places) > _GAP) + 1):
+        pages = places + self.address % PAGE >> _PAGE_SHIFT
+        for run in np.split(places, np.flatnonzero(np.diff(pages)) + 1):
             yield self.address + int(run[0]), self.address + int(run[-1]) + 1
 
 
@@ -61,9 +59,8 @@ class TextWatch:
 
     def look(self) -> None:
         """Between two slices: drop what any engine has translated of bytes that have changed."""
-        changes = [change for stretch in self._stretches for change in stretch.changes()]
-        for first in range(0, len(changes), _AT_ONCE):
-            self._machine.invalidate(changes[first : first + _AT_ONCE])
+        if changes := [change for stretch in self._stretches for change in stretch.changes()]:
+            self._machine.invalidate(changes)
 
 
 def _text(image: KernelImage, memory: NDArray[np.uint8]) -> Iterable[tuple[int, NDArray[np.uint8]]]:

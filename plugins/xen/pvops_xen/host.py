@@ -175,7 +175,7 @@ class XenHost(Platform):
         if self.observers:
             self.tell(made(self.hv, vcpu, nr, args, result, began))
         if self.hv.validator.rewritten:
-            self._drop_old_code()
+            self._drop_old_code(vcpu)
         return result
 
     def symbol_at(self, address: int) -> tuple[str, int] | None:
@@ -183,14 +183,18 @@ class XenHost(Platform):
         del address
         return None
 
-    def _drop_old_code(self) -> None:
+    def _drop_old_code(self, vcpu: Vcpu) -> None:
         """Text that was writable is not any more: no vCPU may go on with what it has translated of it before.
 
         Hardware sees to that by itself; the engine of one vCPU does not see what another writes.
         """
-        pages = sorted(self.hv.validator.rewritten)
-        self.hv.validator.rewritten.clear()
-        self.machine.invalidate([(page, page + PAGE_SIZE) for page in pages])
+        rewritten = self.hv.validator.rewritten
+        if self.machine.running:
+            for page, alone in rewritten.items():
+                self.machine.rewritten(vcpu, page, by_itself=alone)
+        else:
+            self.machine.invalidate([(page, page + PAGE_SIZE) for page in sorted(rewritten)])
+        rewritten.clear()
 
     def _hypercall_from_guest(self, vcpu: Vcpu) -> None:
         nr, *values = self._registers[vcpu.index].read()
@@ -318,7 +322,7 @@ class XenHost(Platform):
             self._note(vcpu, vector)
             traps.inject(hv, vcpu, vector, error_code)
         if hv.validator.rewritten:
-            self._drop_old_code()
+            self._drop_old_code(vcpu)
         self.deliver_pending(vcpu)
 
     def _note(self, vcpu: Vcpu, vector: int) -> None:

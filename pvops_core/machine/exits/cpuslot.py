@@ -40,6 +40,7 @@ class CpuSlot:
         self.words = NativeWords(machine.kind, self.engine, self.context, machine.layout)
         self.state = self.words.state
         self.blocks = 0
+        self.renewed = 0  # how much of what others have rewritten its engine has dropped
         data = self.words.address
         self.engine.hook_native(uc.HOOK_BLOCK, native.block, data)
         self.engine.hook_native(uc.HOOK_INTR, native.interrupt, data)

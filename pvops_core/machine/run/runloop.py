@@ -10,6 +10,7 @@ import attrs
 from pvops_core.errors import MachineError
 from pvops_core.machine.run import execution, slices
 from pvops_core.machine.run.eventkinds import event_kind
+from pvops_core.machine.run.rewritten import Rewritten
 from pvops_core.machine.run.stops import ENDS, FROM_OUTSIDE, Stop
 from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 
@@ -50,6 +51,7 @@ class RunLoop:
         self._scheduler = scheduler
         self._slots = slots
         self.gates: Gates  # which want the loop, and are set by the machine that has both
+        self.rewritten = Rewritten()
         self.running = False
         self.deadline: int | None = None  # virtual time at which the present run is to be over
         self.acting: int | None = None  # who is executing, or a handler of its
@@ -110,6 +112,7 @@ class RunLoop:
         """The machine goes back to an earlier state: what was asked for since then, outside of a run, is void."""
         self._stop = self._error = None
         self._deferred.clear()
+        self.rewritten.restored()
 
     def reschedule(self) -> None:
         """End the present slice for a vCPU that waits for another; time passes, so that waiting for ever ends."""
@@ -274,6 +277,7 @@ class RunLoop:
         """Run until the budget is used up or something interrupts; gives the runs of code that began."""
         state = slot.state
         clock = self._machine.clock
+        self.rewritten.enter(slot, self._machine.counts)
         clock.follow(state)
         self.acting = slot.vcpu.index
         try:
@@ -337,6 +341,7 @@ class RunLoop:
     def step(self, slot: CpuSlot) -> None:
         """Run one instruction of a vCPU that is not in a handler."""
         clock, start = self._machine.clock, slot.vcpu.rip
+        self.rewritten.enter(slot, self._machine.counts)
         self.interrupted = False
         slices.one_block(slot.state)
         clock.follow(slot.state)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from pvops_core.errors import MachineError
-from pvops_xen.hypervisor.abi import HYPERVISOR_VIRT_END64, PAGE_MASK, PAGE_SIZE
+from pvops_xen.hypervisor.abi import HYPERVISOR_VIRT_END64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from pvops_core.headers import Fields
@@ -95,6 +95,8 @@ def write(hv: Hypervisor, cpu: Vcpu, address: int, data: bytes) -> None:
     at = 0
     for pa, size in _pieces(hv, cpu, address, len(data), write=True):
         hv.memory.write(pa, data[at : at + size])
+        if hv.validator.text:
+            hv.validator.opened.pop(pa >> PAGE_SHIFT, None)
         at += size
 
 

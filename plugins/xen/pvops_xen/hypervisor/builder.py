@@ -161,6 +161,7 @@ def create(
     )
     hv.validator.log = hv.console.log = hv.store.log = hv.log
     hv.validator.flush_stale = hv.flush_tlb
+    hv.validator.turn = lambda: machine.turn
     hv.validator.drop_descriptors = lambda mfn: drop_frame(hv, mfn)
     domain.grants.spare = [heap.take() for _ in range(grants.FRAMES_NEEDED)]
     grants.grow(hv, 1)

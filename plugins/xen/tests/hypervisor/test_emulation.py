@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
+from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.memory.frames import FrameType
 
 if TYPE_CHECKING:
@@ -146,3 +147,23 @@ def test_text_that_was_writable_is_translated_anew(bench: Bench) -> None:
     assert bench.set_mapping(TARGET, writable=False) == 0
     assert counts["code_ranges_dropped"] + counts["code_flushes"] == dropped + 1
     assert not hv.validator.rewritten
+
+
+def test_text_that_one_vcpu_pokes_is_translated_anew_by_the_others_in_their_turn(bench64: Bench) -> None:
+    hv, address = bench64.platform.hv, bench64.va(TARGET)
+    target, validator = bench64.mfn(TARGET), hv.validator
+    entry, table, other = target << 12 | 0x63, 1, 2
+    validator.text = {target: address}
+
+    def poked(table: int, *, written_by_xen: bool = False) -> dict[int, bool]:
+        validator.rewritten.clear()
+        assert validator.take(entry, 1, 1, 0) == 0
+        if written_by_xen:
+            access.write(hv, bench64.cpu, address, b"\x90")
+        validator.put_entry(entry, 1, table)
+        return validator.rewritten
+
+    assert poked(table) == {address: True}
+    assert poked(other) == {address: False}  # which may be older
+    assert poked(table, written_by_xen=True) == {address: False}
+    validator.rewritten.clear()

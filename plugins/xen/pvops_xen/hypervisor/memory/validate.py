@@ -80,7 +80,11 @@ class Validator:
         drop_descriptors: called when a read-only mapping of a descriptor page goes away.
         epoch: counts full TLB flushes; ``flush_stale`` moves it on.
         text: machine frame to virtual address of those whose code several processors may have translated.
-        rewritten: addresses of such frames that have just lost a writable mapping: they may hold other code now.
+        turn: which vCPU's it is to execute, as a number that changes with each (``Machine.turn``).
+        opened: of such frames, the turn in which the last writable mapping came, and the table that it is in; nothing
+            where Xen has written since.
+        rewritten: addresses of such frames that have just lost a writable mapping: they may hold other code now; and
+            whether nobody but the vCPU that executes can have written there.
     """
 
     frames: FrameTable
@@ -92,7 +96,9 @@ class Validator:
     drop_descriptors: Callable[[int], None] = _no_frame
     epoch: int = 0
     text: dict[int, int] = attrs.field(factory=dict)
-    rewritten: set[int] = attrs.field(factory=set)
+    turn: Callable[[], int] = lambda: 0
+    opened: dict[int, tuple[int, int]] = attrs.field(factory=dict)
+    rewritten: dict[int, bool] = attrs.field(factory=dict)
 
     # --- types -----------------------------------------------------------------------------------------------------
 
@@ -258,9 +264,12 @@ class Validator:
 
     def take(self, entry: int, level: int, table_mfn: int, slot: int) -> int:
         """``get_page_from_l2e`` and its like: the same for an entry whose flags have been looked at."""
-        if level == 1:
-            return self._get_mapped(entry)
         mfn = pte.frame_of(entry)
+        if level == 1:
+            error = self._get_mapped(entry)
+            if mfn in self.text and entry & pte.RW:
+                self.opened[mfn] = (self.turn(), table_mfn)
+            return error
         pae_xen = level == 3 and self.bits == 32 and slot == 3
         error = self.get_page_and_type(mfn, FrameType(level - 1), pae_xen=pae_xen)
         if error == -EINVAL and not (level == 3 and self.bits == 32) and self._get_linear(entry, level, table_mfn):
@@ -275,7 +284,7 @@ class Validator:
             if entry & pte.RW:
                 self.put_type(mfn)
                 if mfn in self.text:
-                    self.rewritten.add(self.text[mfn])
+                    self.rewritten[self.text[mfn]] = self.opened.get(mfn) == (self.turn(), table_mfn)
             elif frames.kind[mfn] == FrameType.SEG_DESC and frames.types[mfn]:
                 self.drop_descriptors(mfn)
             frames.put_page(mfn)
