@@ -28,7 +28,7 @@ from pvops_xen.hypervisor.abi import (
     MmuExt,
     MmuUpdate,
 )
-from pvops_xen.hypervisor.memory import update
+from pvops_xen.hypervisor.memory import plain, update
 from pvops_xen.hypervisor.memory.frames import PINNED, FrameType
 from pvops_xen.hypervisor.memory.walk import guest_l1e
 from pvops_xen.hypervisor.policy import L1_FRAME_REFUSED
@@ -137,6 +137,8 @@ def _run_array(
 
 def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, foreigndom: int) -> int:
     """``mmu_update(reqs, count, done_out, foreigndom)``: an array of checked stores to page tables."""
+    if count == 1 and (plainly := plain.update_one(hv, cpu, ureqs, pdone, foreigndom)) is not None:
+        return plainly
     if count == _PREEMPTED and not ureqs:
         return _signed32(foreigndom)
     layout = _UPDATE.at(hv.abi.bits).form

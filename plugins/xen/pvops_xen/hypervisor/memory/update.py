@@ -23,10 +23,11 @@ def modify(validator: Validator, address: int, new: int, *, preserve_ad: bool = 
     bits of the old entry (MMU_PT_UPDATE_PRESERVE_AD).
     """
     level = int(validator.frames.in_use_as(address >> PAGE_SHIFT))
-    return _modify(validator, address, new, level, preserve_ad=preserve_ad)
+    return write_entry(validator, address, new, level, preserve_ad=preserve_ad)
 
 
-def _modify(validator: Validator, address: int, new: int, level: int, *, preserve_ad: bool) -> int:
+def write_entry(validator: Validator, address: int, new: int, level: int, *, preserve_ad: bool = False) -> int:
+    """The same to an entry of a table that is known to be in use, and at which level."""
     mfn, slot = address >> PAGE_SHIFT, (address & PAGE_MASK) >> 3
     if level != FrameType.L1 and not validator.is_guest_slot(mfn, level, slot):
         validator.log(f"L{level} update in Xen-private area, slot {slot:#x}")
@@ -68,7 +69,7 @@ def write_word(validator: Validator, address: int, value: int, *, preserve_ad: b
     try:
         kind = validator.frames.in_use_as(mfn)
         if FrameType.L1 <= kind <= FrameType.L4:
-            return _modify(validator, address, value, int(kind), preserve_ad=preserve_ad)
+            return write_entry(validator, address, value, int(kind), preserve_ad=preserve_ad)
         error = validator.get_type(mfn, FrameType.WRITABLE)
         if error:
             return error
