@@ -106,6 +106,17 @@ def test_one_folder_knows_the_engine_and_native_code(library: str) -> None:
     assert not {name for name in importers(library) - {ASSEMBLER} if not name.startswith(ENGINE_ROOM)}
 
 
+def test_one_room_knows_that_folder() -> None:
+    """Another engine is another folder, and whoever is in ``machine`` goes through it."""
+    room = ENGINE_ROOM.removesuffix("unicorn/")
+    assert not {
+        name_of(path)
+        for path in SOURCES
+        if not name_of(path).startswith(room)
+        and any(name.startswith("pvops_core.machine.unicorn") for name in imports(path))
+    }
+
+
 @pytest.mark.parametrize(
     ("library", "owners"),
     [

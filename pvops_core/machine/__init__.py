@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from pvops_core.machine.run.stateful import Beside, Plain, Stateful
     from pvops_core.machine.run.stops import Stop
     from pvops_core.machine.unicorn.batch import Batch
+    from pvops_core.machine.unicorn.modeswitch import packed_segment
+    from pvops_core.machine.unicorn.state import BLOCK_NS
 
 _HOMES = {
+    "BLOCK_NS": "unicorn.state",
     "BareMetal": "bare",
     "Batch": "unicorn.batch",
     "Beside": "run.stateful",
@@ -47,6 +50,7 @@ _HOMES = {
     "Stop": "run.stops",
     "TrapHandler": "handler",
     "event_kind": "run.eventkinds",
+    "packed_segment": "unicorn.modeswitch",
     "Vcpu": "cpu.vcpu",
     "Walk": "cpu.memory.paging",
 }
@@ -56,6 +60,7 @@ __getattr__ = lazily(__name__, _HOMES)
 
 
 __all__ = [
+    "BLOCK_NS",
     "BareMetal",
     "Batch",
     "Beside",
@@ -81,5 +86,6 @@ __all__ = [
     "Walk",
     "event_kind",
     "general_protection",
+    "packed_segment",
     "undefined_instruction",
 ]

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import MachineError, UsageError
+from pvops_core.machine import BLOCK_NS
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.machine.handler import Shadows
 from pvops_core.machine.run.stops import Stop
 from pvops_core.machine.run.watchdog import where
-from pvops_core.machine.unicorn.state import BLOCK_NS
 from pvops_core.ops import Convention, signature
 from pvops_core.patching.code.disasm import instruction_lengths
 from pvops_core.session.callee import Callee

@@ -30,7 +30,7 @@ _CODE64: Final = HF_CS32 | HF_SS32 | HF_CS64
 _DECIDED: Final = HF_CPL | HF_ADDSEG | _CODE64
 
 
-def packed(selector: int, descriptor: Descriptor) -> bytes:
+def packed_segment(selector: int, descriptor: Descriptor) -> bytes:
     """A segment register with its hidden part, as ``ModeSwitch.commit`` takes it."""
     return _CACHE.pack(selector, descriptor.base, descriptor.limit, descriptor.high | 1 << 8)
 
@@ -61,8 +61,8 @@ class ModeSwitch:
 
         Args:
             level: privilege level; the selectors need not say the same.
-            cs: a 64-bit code segment, ``packed``.
-            ss: a stack segment, ``packed``.
+            cs: a 64-bit code segment, ``packed_segment``.
+            ss: a stack segment, ``packed_segment``.
             root: physical address for CR3; nothing is flushed.
             gs_base: base of GS.
         """

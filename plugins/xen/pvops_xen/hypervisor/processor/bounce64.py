@@ -11,9 +11,9 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.machine import packed_segment
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.segmentation.segments import Descriptor
-from pvops_core.machine.unicorn.modeswitch import packed
 from pvops_xen.hypervisor import access
 from pvops_xen.hypervisor.abi import FLAT_KERNEL_CS64, FLAT_KERNEL_SS64, PAGE_SHIFT, VmAssist
 from pvops_xen.hypervisor.processor.segments import XEN_DESCRIPTORS64
@@ -35,7 +35,7 @@ _TABLE_INDICATOR: Final = 4
 
 
 def _flat(selector: int) -> bytes:
-    return packed(selector, Descriptor.of(XEN_DESCRIPTORS64[(selector - _FIRST_XEN_SELECTOR) >> 3]))
+    return packed_segment(selector, Descriptor.of(XEN_DESCRIPTORS64[(selector - _FIRST_XEN_SELECTOR) >> 3]))
 
 
 _KERNEL_CODE: Final = _flat(FLAT_KERNEL_CS64)
@@ -156,7 +156,7 @@ def _load(hv: Hypervisor, state: XenVcpuState, selector: int, *, code: bool) -> 
         descriptor = Descriptor.of(raw)
         fits = descriptor.long and not descriptor.big if code else descriptor.writable_data
         good = fits and descriptor.present and descriptor.dpl == 3
-        _loaded[key] = packed(selector, descriptor) if good else None
+        _loaded[key] = packed_segment(selector, descriptor) if good else None
     return _loaded[key]
 
 
