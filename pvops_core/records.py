@@ -21,6 +21,7 @@ FLAT: Final = Meta(extra={"flat": True})
 INNER: Final = Meta(extra={"inner": True})
 """Goes between processes, but into no document."""
 Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 MaybeSha256 = Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")]
 """Empty where there is none."""

@@ -15,21 +15,37 @@ from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
 
+from pvops_core.backends.findings import BackendsResult
+from pvops_core.cli.new_backend import NewBackend
 from pvops_core.compare.document import CompareResult
 from pvops_core.livepatch.control.findings import LivepatchRun, PayloadShown, VerbResult
+from pvops_core.patching.findings import PatchResult, SitesResult
+from pvops_core.recording.findings import RecordResult
 from pvops_core.records import JsonRecord, marked
 from pvops_core.runs.document import BootResult, BootsResult
 from pvops_core.runs.observation import Observation
+from pvops_core.scenarios.document import ScenarioList, ScenarioResult
+from pvops_core.testing.proofs.document import ProveResult
 
 FOLDER: Final = Path(__file__).parents[2] / "schema"
-_VERBS: Final[Mapping[str, tuple[str, tuple[type[JsonRecord], ...]]]] = {
+_DOCUMENTS: Final[Mapping[str, tuple[str, tuple[type[JsonRecord], ...]]]] = {
     "run": ("One run of the built-in guest.", (Observation,)),
+    "sites": ("", (SitesResult,)),
+    "patch": ("", (PatchResult,)),
+    "backends": ("", (BackendsResult,)),
     "boot": ("One boot of a real kernel: a run, and the kernel's image.", (BootResult,)),
     "boots": ("", (BootsResult,)),
     "compare": ("", (CompareResult,)),
     "livepatch": (
         "`build` and `show`: a payload; `run`: what the commands did; the verbs for a running machine: what one did.",
         (PayloadShown, LivepatchRun, VerbResult),
+    ),
+    "new-backend": ("", (NewBackend,)),
+    "prove": ("", (ProveResult,)),
+    "record": ("", (RecordResult,)),
+    "scenario": (
+        "A failure of the past, played again; without a name the list of them.",
+        (ScenarioList, ScenarioResult),
     ),
 }
 """Document -> what it is, unless its record says it, and its record; of several a document is one."""
@@ -40,7 +56,7 @@ def schemas() -> dict[str, Schema]:
     """Document -> its schema. What several documents have is defined in the first of them."""
     found: dict[str, Schema] = {}
     homes: dict[str, str] = {}
-    for verb, (what, kinds) in _VERBS.items():
+    for verb, (what, kinds) in _DOCUMENTS.items():
         own = {name: kind for kind in kinds for name, kind in _below(kind) if name not in homes}
         homes |= dict.fromkeys(own, verb)
         found[verb] = _document(verb, what, kinds, {_name(kind): _record(kind) for kind in own.values()})

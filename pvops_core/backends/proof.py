@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Self
 
 import attrs
 
+from pvops_core.records import JsonRecord
+
 if TYPE_CHECKING:
     from pvops_core.guest.types.structs import Structures
 
 
-@attrs.frozen
-class Justified:
+class Justified(JsonRecord, frozen=True):
     """Why a hook of an op is not compared with the kernel's own function, or may differ from it.
 
     Attributes:
-        reason: for people.
-        source: the function of Linux, commit or manual section that shows it.
+        reason: Why, for people.
+        source: What shows it: the function of Linux, commit or manual section.
     """
 
     reason: str

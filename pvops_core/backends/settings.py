@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, get_type_hints
 
 import attrs
 
+from pvops_core.backends.findings import ListedSetting
 from pvops_core.errors import UsageError, unknown
 from pvops_core.machine.cpu.model.cpumodel import FORM, MAX, cpu_features
 
@@ -178,11 +179,19 @@ class Declared:
                 raise UsageError(f"setting {self.name}={text!r}: {reason}; {self.allowed} is allowed") from None
         return value
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for those who list settings."""
-        named = {"name": self.name, "type": self.type.__name__, "default": self.default_text, "help": self.help}
-        bounds = {name: getattr(self.allowed, name) for name in ("least", "most", "choices")}
-        return named | bounds | {"allowed": self.may_be}
+    def listed(self) -> ListedSetting:
+        """What those are told who list settings."""
+        may_be = self.allowed
+        return ListedSetting(
+            name=self.name,
+            type=self.type.__name__,  # type: ignore[arg-type]  # one of the three
+            default=self.default_text,
+            help=self.help,
+            least=may_be.least,
+            most=may_be.most,
+            choices=tuple(may_be.choices),
+            allowed=self.may_be,
+        )
 
     @property
     def default_text(self) -> str:

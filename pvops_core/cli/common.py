@@ -6,11 +6,11 @@ import enum
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -66,7 +66,7 @@ def exit_code_of(error: PvopsError) -> ExitCode:
     return ExitCode.USAGE if isinstance(error, (UsageError, ImageError)) else ExitCode.FAULT
 
 
-def write_json(verb: str, result: JsonRecord | Mapping[str, Any], target: str | None) -> None:
+def write_json(verb: str, result: JsonRecord, target: str | None) -> None:
     """Write a verb's result under its schema name; nothing without a target.
 
     Args:
@@ -173,11 +173,6 @@ def load_subject(path: Path, kernel: Path | None) -> KernelImage:
     if kernel is None:
         raise UsageError(f"{path} is a module: say with --kernel which kernel it is loaded into")
     return link_module(path, load_image(kernel))
-
-
-def image_json(image: KernelImage) -> dict[str, str]:
-    """The ``image`` member of every verb that reads a kernel."""
-    return {"path": image.path, "sha256": image.sha256, "machine": image.machine, "release": image.release}
 
 
 def symbol_json(image: KernelImage, address: int) -> str:

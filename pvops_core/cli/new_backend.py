@@ -7,13 +7,14 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from pvops_core.cli import template
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, require, write_json
 from pvops_core.errors import UsageError
+from pvops_core.records import JsonRecord
 from pvops_core.runs.plan import choose
 
 if TYPE_CHECKING:
@@ -28,6 +29,24 @@ Next:
   (cd {folder} && python -m pytest --pyargs pvops_core.testing.conformance --pvops-smoke)
 """
 NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+
+
+class NewBackend(JsonRecord, frozen=True):
+    """A new backend that was written.
+
+    Attributes:
+        name: Its name.
+        base: The backend that has all other ops.
+        directory: Folder that it was written to.
+        files: Files written, or changed by an update; below the folder.
+        conflicts: Files where an update and the author changed the same lines.
+    """
+
+    name: str
+    base: str
+    directory: str
+    files: tuple[str, ...]
+    conflicts: tuple[str, ...] = ()
 
 
 def new_backend(
@@ -86,7 +105,7 @@ def new_backend(
     require("report", "jinja2")
     answers = _answers(name, base, description or f"{name}: a paravirtualisation backend", ",".join(chosen))
     written = template.fill_in(folder, answers)
-    _tell({"name": name, "base": base, "directory": str(folder), "files": written, "conflicts": []}, json)
+    _tell(NewBackend(name, base, str(folder), tuple(written)), json)
     if json != STDOUT:
         sys.stdout.write(_NEXT.format(folder=shlex.quote(str(folder)), name=name, base=base))
     return ExitCode.FINE
@@ -110,16 +129,16 @@ def _update(folder: Path, name: str, json: str | None) -> int:
         raise UsageError(f"{folder} is the backend {made_of.get('name')!r}, not {name!r}")
     changed, conflicts = template.update(folder)
     base = made_of.get("base", "")
-    _tell({"name": name, "base": base, "directory": str(folder), "files": changed, "conflicts": conflicts}, json)
+    _tell(NewBackend(name, base, str(folder), tuple(changed), tuple(conflicts)), json)
     for file in conflicts:
         sys.stderr.write(f"pvops: {folder / file}: both you and the template changed the same lines\n")
     return ExitCode.DIFFERENCE if conflicts else ExitCode.FINE
 
 
-def _tell(result: Mapping[str, Any], json: str | None) -> None:
+def _tell(result: NewBackend, json: str | None) -> None:
     write_json("new-backend", result, json)
     if json != STDOUT:
-        sys.stdout.write("".join(f"{Path(result['directory'], file)}\n" for file in result["files"]))
+        sys.stdout.write("".join(f"{Path(result.directory, file)}\n" for file in result.files))
 
 
 def _answers(name: str, base: str, description: str, parts: str) -> Mapping[str, str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from pvops_core.cli.common import (
     STDOUT,
@@ -15,7 +17,6 @@ from pvops_core.cli.common import (
     JsonOption,
     KernelOption,
     PluginOption,
-    image_json,
     load_subject,
     print_table,
     progress,
@@ -29,6 +30,9 @@ from pvops_core.cli.output.against import show as show_against
 from pvops_core.cli.output.alternatives import describe as describe_alternatives
 from pvops_core.cli.output.alternatives import find_cpu, show
 from pvops_core.errors import UsageError
+from pvops_core.images.findings import Image
+from pvops_core.patching.findings import PatchCounts, PatchedOp, PatchedSite, PatchResult
+from pvops_core.records import like
 
 if TYPE_CHECKING:
     from pvops_core.patching.kernel import KernelPlan
@@ -102,21 +106,21 @@ def patch(
             raise UsageError("--cpu says which alternatives apply: it needs --alternatives")
         plan = plan_kernel(subject, fills, cpus, known.identity)
         whole = plan_alternatives(plan, known.features) if alternatives else None
-    result = describe(plan, backend, cpus)
-    if whole is not None:
-        result["alternatives"] = describe_alternatives(plan, whole, known)
-    if record is not None:
-        result["against"] = hold_against(plan, whole, record)
+    result = replace(
+        describe(plan, backend, cpus),
+        alternatives=describe_alternatives(plan, whole, known) if whole is not None else UNSET,
+        against=hold_against(plan, whole, record) if record is not None else UNSET,
+    )
     if output is not None:
         write_file(output, patched_image(plan, whole.groups if whole is not None else ()))
     write_json("patch", result, json)
     if json != STDOUT:
         _print(plan, result)
-        if whole is not None:
-            show(result["alternatives"])
-        if record is not None:
-            show_against(result["against"])
-    return ExitCode.FINE if record is None or result["against"]["equal"] else ExitCode.DIFFERENCE
+        if result.alternatives:
+            show(result.alternatives)
+        if result.against:
+            show_against(result.against)
+    return ExitCode.DIFFERENCE if result.against and not result.against.equal else ExitCode.FINE
 
 
 def _refuse_for_modules(output: Path | None, against: Path | None) -> None:
@@ -126,31 +130,26 @@ def _refuse_for_modules(output: Path | None, against: Path | None) -> None:
         raise UsageError("--against is for kernels: a record says nothing of modules")
 
 
-def describe(plan: KernelPlan, backend: str, cpus: int) -> dict[str, Any]:
-    """The result as JSON without its schema."""
+def describe(plan: KernelPlan, backend: str, cpus: int) -> PatchResult:
+    """The result, without what is asked for besides."""
     image, slots = plan.kernel.image, plan.kernel.layout.slots
-    return {
-        "image": image_json(image),
-        "backend": backend,
-        "cpus": cpus,
-        "sites": [
-            {
-                "address": f"{planned.site.address:#x}",
-                "section": planned.site.section,
-                "op": slots[planned.site.type].path,
-                "type": planned.site.type,
-                "length": planned.site.length,
-                "original": planned.original.hex(),
-                "paravirt": None if planned.paravirt is None else planned.paravirt.hex(),
-                "final": planned.final.hex(),
-            }
-            for planned in plan.sites
-        ],
-        "summary": summarise(plan),
-    }
+    sites = (
+        PatchedSite(
+            address=f"{planned.site.address:#x}",
+            section=planned.site.section,
+            op=slots[planned.site.type].path,
+            type=planned.site.type,
+            length=planned.site.length,
+            original=planned.original.hex(),
+            paravirt=None if planned.paravirt is None else planned.paravirt.hex(),
+            final=planned.final.hex(),
+        )
+        for planned in plan.sites
+    )
+    return PatchResult(like(image, Image), backend, cpus, tuple(sites), summarise(plan))
 
 
-def summarise(plan: KernelPlan) -> dict[str, Any]:
+def summarise(plan: KernelPlan) -> PatchCounts:
     """How many sites each step made into what, and what each op's slot holds."""
     from pvops_core.patching.altinstructions.alternatives import FEATURES  # noqa: PLC0415 - heavy
 
@@ -164,32 +163,31 @@ def summarise(plan: KernelPlan) -> dict[str, Any]:
     final["inlined"] = inlined.total()
     image, slots = plan.kernel.image, plan.kernel.layout.slots
     two_steps = "paravirt" in plan.steps
-    return {
-        "sites": len(plan.sites),
-        "layout": plan.kernel.layout.name,
-        "features": sorted(name for name, number in FEATURES.items() if number in plan.features),
-        "paravirt": {kind: direct[kind] for kind in ("call", "nop", "bug")} if two_steps else None,
-        "final": {kind: final[kind] for kind in ("call", "nop", "bug", "inlined")},
-        "ops": {
-            slots[type_].path: {
-                "sites": count,
-                "target": symbol_json(image, plan.table[type_]) if plan.table[type_] else None,
-                "kind": plan.kind(type_),
-                "paravirt": plan.kind(type_) if two_steps else None,
-                "inlined": inlined[type_],
-            }
+    return PatchCounts(
+        sites=len(plan.sites),
+        layout=plan.kernel.layout.name,
+        features=tuple(sorted(name for name, number in FEATURES.items() if number in plan.features)),
+        paravirt={kind: direct[kind] for kind in ("call", "nop", "bug")} if two_steps else None,
+        final={kind: final[kind] for kind in ("call", "nop", "bug", "inlined")},
+        ops={
+            slots[type_].path: PatchedOp(
+                sites=count,
+                target=symbol_json(image, plan.table[type_]) if plan.table[type_] else None,
+                kind=plan.kind(type_),
+                paravirt=plan.kind(type_) if two_steps else None,
+                inlined=inlined[type_],
+            )
             for type_, count in sorted(per_type.items())
         },
-    }
+    )
 
 
-def _print(plan: KernelPlan, result: dict[str, Any]) -> None:
-    summary = result["summary"]
+def _print(plan: KernelPlan, result: PatchResult) -> None:
+    summary = result.summary
     rows = [
-        (op, entry["sites"], entry["target"] or "(empty)", entry["kind"], entry["inlined"])
-        for op, entry in summary["ops"].items()
+        (op, entry.sites, entry.target or "(empty)", entry.kind, entry.inlined) for op, entry in summary.ops.items()
     ]
     print_table(("op", "sites", "target", "kind", "inlined"), rows)
     for step in plan.steps:
-        counts = ", ".join(f"{count} {kind}" for kind, count in summary[step].items() if count)
+        counts = ", ".join(f"{count} {kind}" for kind, count in getattr(summary, step).items() if count)
         sys.stdout.write(f"{step}: {len(plan.sites)} sites: {counts}\n")

@@ -11,12 +11,13 @@ import attrs
 import typer
 
 from pvops_core.backends.choices import parse_choices
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, image_json, progress, write_json
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, progress, write_json
 from pvops_core.cli.options import kernels, runoptions
 from pvops_core.errors import printable
 from pvops_core.runs.plan import choose
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.testing.proofs import telling
+from pvops_core.testing.proofs.document import prove_result
 from pvops_core.testing.proofs.proving import Prover
 from pvops_core.testing.proofs.subject import Subject
 
@@ -92,8 +93,7 @@ def prove(
         wanted = frozenset(slot.op.name for slot in chosen(session.known_table.layout, runoptions.names(ops)))
     with progress(f"proving {name} against {kernel.name}"):
         proof = Prover.of(subject, wanted=wanted, states=states, left=lambda: until - monotonic()).prove()
-    head = {"image": image_json(subject.kernel.image), "backend": name}
-    write_json("prove", head | telling.document(proof, states, seed), json)
+    write_json("prove", prove_result(proof, subject, states), json)
     text = sys.stderr if json == STDOUT else sys.stdout
     for line in telling.lines(proof):
         text.write(f"{printable(line)}\n")

@@ -6,13 +6,17 @@ import gzip
 import sys
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, image_json, progress, write_file, write_json
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, progress, write_file, write_json
 from pvops_core.cli.options.runoptions import check_folders
 from pvops_core.errors import printable
+from pvops_core.images.findings import Image
+from pvops_core.recording.findings import RecordedAlternatives, RecordedBoot, RecordResult
+from pvops_core.records import document as as_json
+from pvops_core.records import like
 
 if TYPE_CHECKING:
     from pvops_core.recording.moments import RecordedStops, WatchedKernel
@@ -74,11 +78,11 @@ def record(
     except RecordingError as failure:
         sys.stderr.write(f"pvops: {printable(str(failure))}\n")
         return ExitCode.CRASH
-    document = {"run": output.name.partition(".")[0], **describe(subject, seen), "boot": _boot_json(boot)}
+    document = {"run": output.name.partition(".")[0], **describe(subject, seen), "boot": as_json(_boot(boot))}
     text = (dumps(document) + "\n").encode()
     write_file(output, gzip.compress(text, mtime=0) if output.suffix == _PACKED else text)
-    result = _result(subject, seen, output)
-    write_json("record", {"image": image_json(subject.image), "boot": _boot_json(boot), **result}, json)
+    result = _result(subject, seen, output, boot)
+    write_json("record", result, json)
     if json != STDOUT:
         _print(result)
     return ExitCode.FINE
@@ -92,30 +96,32 @@ def _watch(boot: Boot, subject: WatchedKernel, seconds: float) -> RecordedStops:
         return Watcher(stub, subject).watch(init=boot.initrd is not None)
 
 
-def _boot_json(boot: Boot) -> dict[str, Any]:
-    return {
-        "platform": "xen" if boot.xen else "native",
-        "cpus": boot.cpus,
-        "cpu": boot.cpu,
-        "memory_mib": boot.memory,
-        "cmdline": boot.command_line,
-    }
+def _boot(boot: Boot) -> RecordedBoot:
+    return RecordedBoot(
+        platform="xen" if boot.xen else "native",
+        cpus=boot.cpus,
+        cpu=boot.cpu,
+        memory_mib=boot.memory,
+        cmdline=boot.command_line,
+    )
 
 
-def _result(subject: WatchedKernel, seen: RecordedStops, output: Path) -> dict[str, Any]:
+def _result(subject: WatchedKernel, seen: RecordedStops, output: Path, boot: Boot) -> RecordResult:
     originals = [subject.image.read(group.address, group.length) for group in subject.groups]
     changed = sum(code != original for code, original in zip(seen.groups["final"], originals, strict=True))
-    return {
-        "record": str(output),
-        "layout": subject.layout.name,
-        "sites": len(subject.sites),
-        "alternatives": {"groups": len(subject.groups), "changed": changed},
-        "moments": [name for name, _address in seen.log],
-    }
+    return RecordResult(
+        image=like(subject.image, Image),
+        boot=_boot(boot),
+        record=str(output),
+        layout=subject.layout.name,
+        sites=len(subject.sites),
+        alternatives=RecordedAlternatives(groups=len(subject.groups), changed=changed),
+        moments=tuple(name for name, _address in seen.log),
+    )
 
 
-def _print(result: dict[str, Any]) -> None:
-    groups = result["alternatives"]
-    sys.stdout.write(f"came to: {', '.join(result['moments'])}\n")
-    sys.stdout.write(f"{result['record']}: {result['sites']} sites; {groups['groups']} places with alternatives, ")
-    sys.stdout.write(f"of which {groups['changed']} changed\n")
+def _print(result: RecordResult) -> None:
+    groups = result.alternatives
+    sys.stdout.write(f"came to: {', '.join(result.moments)}\n")
+    sys.stdout.write(f"{result.record}: {result.sites} sites; {groups.groups} places with alternatives, ")
+    sys.stdout.write(f"of which {groups.changed} changed\n")

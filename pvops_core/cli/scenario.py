@@ -52,22 +52,22 @@ def scenario(
     Exit code: 0 as history says, 5 not so, 4 pvops or a plugin failed, 2 the kernel is not of the scenario's age.
     """
     from pvops_core.scenarios import SCENARIOS  # noqa: PLC0415 - heavy
+    from pvops_core.scenarios.document import ListedScenario, ScenarioList, scenario_result  # noqa: PLC0415
 
     if name is None or list_all:
         found = {each.name: each.summary for each in SCENARIOS.values()}
-        write_json("scenario", {"scenarios": [{"name": name, "summary": text} for name, text in found.items()]}, json)
+        write_json("scenario", ScenarioList(tuple(ListedScenario(*each) for each in found.items())), json)
         if json != STDOUT:
             print_table(("scenario", "what it shows"), found.items())
         return ExitCode.FINE
     from pvops_core.scenarios.child import KernelFiles, play_apart  # noqa: PLC0415
-    from pvops_core.scenarios.document import scenario_document  # noqa: PLC0415
 
     if kernel is None and (initrd is not None or cmdline):
         raise UsageError("--initrd and --cmdline are of a kernel: give one by --kernel")
     files = None if kernel is None else KernelFiles(str(kernel), None if initrd is None else str(initrd), cmdline)
     with progress(f"playing {name}"):
         performance = play_apart(name, seed, parse_choices(settings or ()), files)
-    write_json("scenario", scenario_document(performance), json)
+    write_json("scenario", scenario_result(performance), json)
     if json != STDOUT:
         _print(performance)
     return ExitCode.FINE if performance.honest else ExitCode.DIFFERENCE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,6 @@ from pvops_core.cli.common import (
     ExitCode,
     JsonOption,
     KernelOption,
-    image_json,
     load_subject,
     print_table,
     progress,
@@ -22,6 +21,9 @@ from pvops_core.cli.common import (
     write_json,
 )
 from pvops_core.errors import LayoutError, printable
+from pvops_core.images.findings import Image
+from pvops_core.patching.findings import ListedSite, SiteCounts, SitesResult
+from pvops_core.records import like
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -45,19 +47,19 @@ def sites(
     with progress(f"reading {file}"):
         image = load_subject(file, kernel)
         result = describe(image)
-    write_json("sites", {"image": image_json(image), **result}, json)
-    if not result["sites"]:
+    write_json("sites", result, json)
+    if not result.sites:
         sys.stderr.write(f"pvops: {printable(image.path)} annotates no call of an op\n")
         return ExitCode.NOTHING
-    if result["layout"] is None:
+    if result.layout is None:
         sys.stderr.write(f"pvops: {printable(image.path)} has a table of ops that fits no known layout\n")
     if json != STDOUT:
         _print(result)
     return ExitCode.FINE
 
 
-def describe(image: KernelImage) -> dict[str, Any]:
-    """The result's members besides ``image``: ``layout``, ``sites`` and ``summary``.
+def describe(image: KernelImage) -> SitesResult:
+    """The result.
 
     Raises:
         ImageError: the sites are damaged.
@@ -73,33 +75,34 @@ def describe(image: KernelImage) -> dict[str, Any]:
         layout = None
     ops = {slot.type: slot.path for slot in layout.slots} if layout else {}
     counts = Counter(record.type for record in records)
-    return {
-        "layout": layout.name if layout else None,
-        "sites": [
-            {
-                "address": f"{record.address:#x}",
-                "section": record.section,
-                "op": ops.get(record.type),
-                "slot": slots.get(record.type, ""),
-                "type": record.type,
-                "length": record.length,
-                "clobbers": record.clobbers,
-                "symbol": symbol_json(image, record.address),
-            }
+    return SitesResult(
+        image=like(image, Image),
+        layout=layout.name if layout else None,
+        sites=tuple(
+            ListedSite(
+                address=f"{record.address:#x}",
+                section=record.section,
+                op=ops.get(record.type),
+                slot=slots.get(record.type, ""),
+                type=record.type,
+                length=record.length,
+                clobbers=record.clobbers,
+                symbol=symbol_json(image, record.address),
+            )
             for record in records
-        ],
-        "summary": {
-            "sites": len(records),
-            "ops": {
-                ops.get(type_, slots.get(type_) or f"type {type_}"): count for type_, count in counts.most_common()
-            },
-            "sections": dict(Counter(record.section for record in records).most_common()),
-        },
-    }
+        ),
+        summary=SiteCounts(
+            sites=len(records),
+            ops={ops.get(type_, slots.get(type_) or f"type {type_}"): count for type_, count in counts.most_common()},
+            sections=dict(Counter(record.section for record in records).most_common()),
+        ),
+    )
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: SitesResult) -> None:
     columns = ("section", "op", "type", "length", "address", "symbol")
-    named = ({**site, "op": site["op"] or site["slot"]} for site in result["sites"])
-    print_table(columns, ([site[column] for column in columns] for site in named))
-    print_table(("op", "sites"), [("", ""), *result["summary"]["ops"].items(), ("all", result["summary"]["sites"])])
+    rows = (
+        (site.section, site.op or site.slot, site.type, site.length, site.address, site.symbol) for site in result.sites
+    )
+    print_table(columns, rows)
+    print_table(("op", "sites"), [("", ""), *result.summary.ops.items(), ("all", result.summary.sites)])

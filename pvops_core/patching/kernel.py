@@ -7,7 +7,7 @@ The order is the kernel's (arch/x86/kernel/alternative.c): ``paravirt_set_cap``,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import attrs
 
@@ -42,6 +42,9 @@ SETS_FEATURE: Final[Mapping[str, tuple[str, str]]] = {
     VCPU_IS_PREEMPTED: ("__raw_callee_save___native_vcpu_is_preempted", "VCPUPREEMPT"),
 }
 """What ``paravirt_set_cap`` looks at: a slot, the native thunk, and the feature forced where the slot has another."""
+
+PatchStep: TypeAlias = Literal["paravirt", "final"]
+CallKind: TypeAlias = Literal["call", "nop", "bug"]
 
 
 @attrs.frozen(eq=False)
@@ -175,11 +178,11 @@ class KernelPlan:
     context: PatchContext
 
     @property
-    def steps(self) -> tuple[str, ...]:
+    def steps(self) -> tuple[PatchStep, ...]:
         """The steps that the kernel takes, by the attribute of :class:`PlannedSite` that has their bytes."""
         return ("paravirt", "final") if any(site.paravirt is not None for site in self.sites) else ("final",)
 
-    def kind(self, type: int) -> str:
+    def kind(self, type: int) -> CallKind:
         """What direct calling makes of the calls of an op: ``"call"``, ``"nop"``, or ``"bug"`` for an empty slot."""
         target = self.table[type]
         if not target:

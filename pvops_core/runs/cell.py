@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
-from msgspec import Meta, field
+from msgspec import field
 
 from pvops_core.kinds import MachineKind
-from pvops_core.records import Count, JsonRecord
+from pvops_core.records import Count, JsonRecord, Positive
 
 BUILTIN = "builtin"
 DEFAULT_MEMORY = 16 << 20
@@ -78,7 +77,7 @@ class Cell(JsonRecord, frozen=True):
     guest: str = BUILTIN
     workload: str = ""
     seed: Count = 0
-    vcpus: Annotated[int, Meta(ge=1)] = 1
+    vcpus: Positive = 1
     memory: Count = DEFAULT_MEMORY
     count_instructions: bool = True
     initrd: str = ""

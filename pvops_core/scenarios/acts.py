@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pvops_core.records import JsonRecord
+
 if TYPE_CHECKING:
     from pvops_core.scenarios.run import Run
 
@@ -33,14 +35,13 @@ HISTORY, RULE = frozenset({Role.OLD, Role.FIXED}), frozenset({Role.REFUSED, Role
 """What a scenario must show: a failure of the past and what became of it, or a rule from both its sides."""
 
 
-@attrs.frozen
-class Commit:
-    """A commit of Linux.
+class Commit(JsonRecord, frozen=True):
+    """A commit.
 
     Attributes:
-        id: first 12 digits of its hash.
-        when: year and month, or the release.
-        what: what it did.
+        id: Abbreviated id.
+        when: Month and year.
+        what: What it did.
     """
 
     id: str
@@ -48,17 +49,25 @@ class Commit:
     what: str
 
 
-@attrs.frozen
-class Check:
-    """Something that history says of an act, and whether the machine says so too."""
+class Check(JsonRecord, frozen=True):
+    """A check: something that history says of an act, and whether the machine says so too.
+
+    Attributes:
+        claim: What was to be so.
+        held: Whether it was.
+    """
 
     claim: str
     held: bool
 
 
-@attrs.frozen
-class Listing:
-    """A few lines of machine code."""
+class Listing(JsonRecord, frozen=True):
+    """A listing: a few lines of machine code, or of a table.
+
+    Attributes:
+        title: Its title.
+        lines: Its lines.
+    """
 
     title: str
     lines: tuple[str, ...]

@@ -6,16 +6,26 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
+from msgspec import UNSET
 
 from pvops_core.cli.common import print_table, symbol_json
 from pvops_core.errors import UsageError, unknown
+from pvops_core.patching.findings import (
+    AlternativeCounts,
+    AlternativeEntry,
+    AlternativePlace,
+    Alternatives,
+    FeatureCounts,
+    KindCounts,
+)
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.machine.cpu.model.identity import CpuIdentity
+    from pvops_core.patching.altinstructions.alternatives import AltEntry
     from pvops_core.patching.altinstructions.whole import AlternativesPlan
     from pvops_core.patching.kernel import KernelPlan
     from pvops_core.patching.plan import PlannedGroup
@@ -66,25 +76,25 @@ def find_cpu(name: str | None, image: KernelImage) -> Cpu:
     return Cpu(name, record.features(image), finals=record.alternatives)
 
 
-def describe(plan: KernelPlan, alternatives: AlternativesPlan, cpu: Cpu) -> dict[str, Any]:
+def describe(plan: KernelPlan, alternatives: AlternativesPlan, cpu: Cpu) -> Alternatives:
     """The ``alternatives`` member of the result."""
     from pvops_core.patching.altinstructions.capabilities import feature_names  # noqa: PLC0415 - heavy
 
     image, names = plan.kernel.image, feature_names(plan.kernel.image)
-    return {
-        "cpu": cpu.name,
-        "features": [_feature(number, names) for number in sorted(alternatives.features)],
-        "groups": [_group(image, planned, names, alternatives.ends) for planned in alternatives.groups],
-        "summary": {
-            "groups": len(alternatives.groups),
-            "kinds": _kinds(image, alternatives, cpu),
-            "features": _by_feature(alternatives, names),
-            "returns": alternatives.returns,
-            "retpolines": alternatives.retpolines,
-            "call_thunks": alternatives.call_thunks,
-            "left_out": list(alternatives.left_out),
-        },
-    }
+    return Alternatives(
+        cpu=cpu.name,
+        features=tuple(_feature(number, names) for number in sorted(alternatives.features)),
+        groups=tuple(_group(image, planned, names, alternatives.ends) for planned in alternatives.groups),
+        summary=AlternativeCounts(
+            groups=len(alternatives.groups),
+            kinds=_kinds(image, alternatives, cpu),
+            features=_by_feature(alternatives, names),
+            returns=alternatives.returns,
+            retpolines=alternatives.retpolines,
+            call_thunks=alternatives.call_thunks,
+            left_out=tuple(alternatives.left_out),
+        ),
+    )
 
 
 def _feature(number: int, names: Mapping[int, str]) -> str:
@@ -93,37 +103,32 @@ def _feature(number: int, names: Mapping[int, str]) -> str:
 
 def _group(
     image: KernelImage, planned: PlannedGroup, names: Mapping[int, str], ends: Mapping[int, bytes]
-) -> dict[str, Any]:
+) -> AlternativePlace:
     from pvops_core.patching.altinstructions.whole import kind_of  # noqa: PLC0415 - heavy
 
     group = planned.group
     section = image.section_at(group.address)
-    return {
-        "address": f"{group.address:#x}",
-        "section": section.name if section else "",
-        "symbol": symbol_json(image, group.address),
-        "length": group.length,
-        "kind": kind_of(planned, 8 * image.pointer_size),
-        "entries": [
-            {
-                "feature": _feature(entry.feature, names),
-                "number": entry.feature,
-                "not": entry.inverted,
-                "direct": entry.direct,
-                "replacement": image.read(entry.replacement, entry.replacement_length).hex()
-                if entry.replacement_length
-                else "",
-            }
-            for entry in group.entries
-        ],
-        "chosen": group.entries.index(planned.chosen) if planned.chosen else None,
-        "original": image.read(group.address, group.length).hex(),
-        "final": planned.final.hex(),
-        "end": ends[group.address].hex(),
-    }
+    return AlternativePlace(
+        address=f"{group.address:#x}",
+        section=section.name if section else "",
+        symbol=symbol_json(image, group.address),
+        length=group.length,
+        kind=kind_of(planned, 8 * image.pointer_size),  # type: ignore[arg-type]  # one of KINDS
+        entries=tuple(_entry(image, entry, names) for entry in group.entries),
+        chosen=group.entries.index(planned.chosen) if planned.chosen else None,
+        original=image.read(group.address, group.length).hex(),
+        final=planned.final.hex(),
+        end=ends[group.address].hex(),
+    )
 
 
-def _kinds(image: KernelImage, alternatives: AlternativesPlan, cpu: Cpu) -> dict[str, Any]:
+def _entry(image: KernelImage, entry: AltEntry, names: Mapping[int, str]) -> AlternativeEntry:
+    length = entry.replacement_length
+    replacement = image.read(entry.replacement, length).hex() if length else ""
+    return AlternativeEntry(_feature(entry.feature, names), entry.feature, entry.inverted, entry.direct, replacement)
+
+
+def _kinds(image: KernelImage, alternatives: AlternativesPlan, cpu: Cpu) -> dict[str, KindCounts]:
     """By kind: places, those replaced and, where there is a record, those that came out as in it, with their bytes."""
     from pvops_core.patching.altinstructions.whole import kind_of  # noqa: PLC0415 - heavy
 
@@ -139,10 +144,12 @@ def _kinds(image: KernelImage, alternatives: AlternativesPlan, cpu: Cpu) -> dict
             count["right"] += recorded == planned.final
             count["right_bytes"] += sum(one == other for one, other in zip(recorded, planned.final, strict=False))
     names = ("groups", "replaced", "bytes", *(("recorded", "right", "right_bytes") if cpu.finals else ()))
-    return {kind: {name: count[name] for name in names} for kind, count in counts.items() if count["groups"]}
+    return {
+        kind: KindCounts(**{name: count[name] for name in names}) for kind, count in counts.items() if count["groups"]
+    }
 
 
-def _by_feature(alternatives: AlternativesPlan, names: Mapping[int, str]) -> dict[str, Any]:
+def _by_feature(alternatives: AlternativesPlan, names: Mapping[int, str]) -> dict[str, FeatureCounts]:
     """By feature: whether the CPU has it, in how many places it is asked for, and in how many it decided."""
     asked: Counter[int] = Counter()
     decided: Counter[int] = Counter()
@@ -151,34 +158,29 @@ def _by_feature(alternatives: AlternativesPlan, names: Mapping[int, str]) -> dic
         if planned.chosen is not None:
             decided[planned.chosen.feature] += 1
     return {
-        _feature(number, names): {
-            "there": number in alternatives.features or names.get(number) == "always",
-            "groups": count,
-            "replaced": decided[number],
-        }
+        _feature(number, names): FeatureCounts(
+            there=number in alternatives.features or names.get(number) == "always",
+            groups=count,
+            replaced=decided[number],
+        )
         for number, count in sorted(asked.items())
     }
 
 
-def show(result: Mapping[str, Any]) -> None:
+def show(result: Alternatives) -> None:
     """Print the summary."""
-    summary = result["summary"]
+    summary = result.summary
     rows = [
-        (name, "yes" if each["there"] else "no", each["groups"], each["replaced"])
-        for name, each in summary["features"].items()
+        (name, "yes" if each.there else "no", each.groups, each.replaced) for name, each in summary.features.items()
     ]
     print_table(("feature", "there", "groups", "replaced"), rows)
-    kinds = summary["kinds"]
-    columns = ("groups", "replaced", "bytes", *(("right", "right_bytes") if result_has_record(kinds) else ()))
-    print_table(("kind", *columns), [(kind, *(each[column] for column in columns)) for kind, each in kinds.items()])
-    line = f"alternatives: {summary['groups']} groups, after {summary['returns']} returns and "
-    sys.stdout.write(f"{line}{summary['retpolines']} indirect branches\n")
-    if summary["call_thunks"]:
-        sys.stdout.write(f"call thunks: {summary['call_thunks']} calls\n")
-    for step in summary["left_out"]:
+    recorded = any(each.right is not UNSET for each in summary.kinds.values())
+    columns = ("groups", "replaced", "bytes", *(("right", "right_bytes") if recorded else ()))
+    kinds = [(kind, *(getattr(each, column) for column in columns)) for kind, each in summary.kinds.items()]
+    print_table(("kind", *columns), kinds)
+    line = f"alternatives: {summary.groups} groups, after {summary.returns} returns and "
+    sys.stdout.write(f"{line}{summary.retpolines} indirect branches\n")
+    if summary.call_thunks:
+        sys.stdout.write(f"call thunks: {summary.call_thunks} calls\n")
+    for step in summary.left_out:
         sys.stdout.write(f"not followed: {step}\n")
-
-
-def result_has_record(kinds: Mapping[str, Mapping[str, int]]) -> bool:
-    """Whether places were held against a record."""
-    return any("right" in each for each in kinds.values())

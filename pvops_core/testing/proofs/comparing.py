@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import attrs
 import numpy as np
 
+from pvops_core.records import JsonRecord
 from pvops_core.testing.changes import ACCESSED_DIRTY, PRESENT
 
 if TYPE_CHECKING:
     from pvops_core.testing.proofs.sides import Hypercall, Side
     from pvops_core.testing.proofs.unread import Masks
 
-KINDS: Final = (
+ProofKind = Literal[
     "end",
     "result",
     "registers",
@@ -26,23 +26,22 @@ KINDS: Final = (
     "hypercalls",
     "flushes",
     "faults",
-)
+]
 """What can differ."""
 
 
-@attrs.frozen
-class ProofDifference:
-    """One thing in which two calls differ.
+class ProofDifference(JsonRecord, frozen=True):
+    """A thing in which the kernel's own function and the hook differ.
 
     Attributes:
-        kind: one of :data:`KINDS`.
-        what: which register, word of memory or hypercall.
-        before: what it was before, where that is known.
-        kernel: what it is after the kernel's own function.
-        hook: what it is after the hook.
+        kind: What kind of thing.
+        what: Which register, word of memory or hypercall.
+        kernel: What it is after the kernel's own function.
+        hook: What it is after the hook.
+        before: What it was before, of memory; empty otherwise.
     """
 
-    kind: str
+    kind: ProofKind
     what: str
     kernel: str
     hook: str
@@ -55,7 +54,7 @@ class Places(Protocol):
     def read(self, address: int) -> bytes:
         """A page, as it was before both calls."""
 
-    def name(self, address: int) -> tuple[str, str]:
+    def name(self, address: int) -> tuple[ProofKind, str]:
         """What kind of memory a word is, and what people call it."""
 
     def scratch(self, address: int) -> bool:

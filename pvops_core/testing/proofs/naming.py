@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pvops_core.backends.proof import ProofNotes
     from pvops_core.session import Session
+    from pvops_core.testing.proofs.comparing import ProofKind
     from pvops_core.testing.proofs.unread import Masks
 
 _LARGE: Final = 0x80
@@ -81,14 +82,14 @@ class KernelPlaces:
     def _is_scratch(self, variable: str) -> bool:
         return any(fnmatchcase(variable, pattern) for pattern in self._notes.scratch)
 
-    def name(self, address: int) -> tuple[str, str]:
+    def name(self, address: int) -> tuple[ProofKind, str]:
         """What kind of memory a word is, and what people call it."""
         variable = self._variable(address)
         if variable in self._notes.event_mask:
             return "event mask", variable
         va = self._frames.virtual(address & -PAGE)
         where = f"{va + address % PAGE:#x}" if va is not None else f"machine address {address:#x}"
-        kind = "page tables" if address & -PAGE in self._page_tables() else "memory"
+        kind: ProofKind = "page tables" if address & -PAGE in self._page_tables() else "memory"
         return kind, f"{variable} ({where})" if variable else where
 
     def _variable(self, address: int) -> str:

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from pvops_core.records import Count, JsonRecord
+from pvops_core.testing.proofs.comparing import ProofDifference
 
+if TYPE_CHECKING:
     from pvops_core.backends.proof import Justified
-    from pvops_core.testing.proofs.comparing import ProofDifference
 
 EXAMPLES = 5
 """Differing states of an op that are kept with all that differs in them."""
 
 
-@attrs.frozen
-class Example:
-    """A state in which a hook does not do what the kernel's own function does.
+class Example(JsonRecord, frozen=True):
+    """A state in which a hook does otherwise than the kernel's own function.
 
     Attributes:
-        number: which call of the op it is.
-        arguments: the op's, by name.
-        ns: virtual time.
-        caller: where it is called from.
-        differences: all of them.
-        made_up: the call has an argument that the boot did not give it.
+        number: Which call of the op it is, from 0 on.
+        arguments: The op's arguments by name.
+        ns: Virtual time in nanoseconds.
+        caller: Where it is called from.
+        differences: All that differs.
+        made_up: The call has an argument that the boot did not give it.
     """
 
-    number: int
-    arguments: Mapping[str, int]
-    ns: int
+    number: Count
+    arguments: Mapping[str, Count]
+    ns: Count
     caller: str
     differences: tuple[ProofDifference, ...]
     made_up: bool = False
@@ -93,25 +93,6 @@ class OpProof:
         self.kinds.update({each.kind for each in example.differences})
         if len(self.examples) < EXAMPLES:
             self.examples.append(example)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "op": self.op,
-            "path": self.path,
-            "hook": self.hook,
-            "own": dict(self.own),
-            "calls": self.calls,
-            "states": self.states,
-            "equal": self.equal,
-            "differing": self.differing,
-            "passed": dict(self.passed),
-            "lost": dict(self.lost),
-            "kinds": dict(self.kinds),
-            "examples": [attrs.asdict(example) for example in self.examples],
-            "why_not": self.why_not,
-            "justified": attrs.asdict(self.justified) if self.justified else None,
-        }
 
 
 @attrs.frozen

@@ -1,8 +1,8 @@
-"""What is told of a proof: a table and differences for people, a document for programs."""
+"""What is told of a proof: a table and differences, for people."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,20 +12,6 @@ if TYPE_CHECKING:
 MOST_SHOWN: Final = 2
 MOST_DIFFERENCES: Final = 8
 _HEAD: Final = ("op", "hook", "kernel's own", "calls", "states", "equal", "passed", "differing")
-
-
-def document(proof: Proof, states: int, seed: int) -> dict[str, Any]:
-    """``pvops.prove/1``, without its head."""
-    return {
-        "states": states,
-        "seed": seed,
-        "end": proof.end,
-        "whole": proof.whole,
-        "equal": not proof.unexplained,
-        "tried": proof.states,
-        "unexplained": proof.unexplained,
-        "ops": [each.to_json() for each in proof.ops],
-    }
 
 
 def lines(proof: Proof) -> Iterator[str]:
