@@ -164,7 +164,14 @@ class XenHost(Platform):
         result = self._hypercall(vcpu, nr, *args)
         while result == -ERESTART:
             result = self._hypercall(vcpu, nr, *self.hv.continuation)
+        if self._wide and self.hv.registers[vcpu.index].selectors.read() != _SYSCALL_SELECTORS:
+            self._return_by_sysret(vcpu)
         return result
+
+    def _return_by_sysret(self, vcpu: Vcpu) -> None:
+        """As a kernel's own hypercall does: it goes on in Xen's segments, wherever it was before."""
+        if self.hv.state(vcpu).in_kernel and vcpu.in_64_bit_code:
+            raise_kernel(self.hv, vcpu)
 
     def _hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int:
         """The same, up to its first preemption (-ERESTART)."""

@@ -62,6 +62,7 @@ class FrameRegisters:
         self.place = cpu.batch("rsp", "rflags")
         self.back = cpu.batch("rsp", "rflags", "rax", "rcx", "r11")
         self.called = cpu.batch("cs", "ss", "rip", "rflags")
+        self.selectors = cpu.batch("cs", "ss")
         self.clobbered = cpu.batch("rcx", "r11")
 
 

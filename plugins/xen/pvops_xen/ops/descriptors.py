@@ -15,6 +15,7 @@ from pvops_xen.ops.multicalls import Lazy
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
+    from pvops_xen.ops.linuxtables import LinuxTables
 
 _INTERRUPT_GATE: Final = 0xE
 _TRAP_GATE: Final = 0xF
@@ -36,8 +37,10 @@ class XenDescriptorOps(XenGroup):
     @hookimpl
     def load_gdt(self, cpu: Vcpu, dtr: int) -> None:
         """set_gdt with the frames of the table, each made read-only first."""
-        self.leave("looking up the table's own mappings")
         size, base = self._table_register(cpu, dtr)
+        if self.mappings is not None:
+            self._load_gdt(cpu, self.mappings, base, size)
+            return
         word = self.platform.hv.abi.word
         frames = b""
         for va in range(base & ~(PAGE_SIZE - 1), base + size, PAGE_SIZE):
@@ -49,6 +52,19 @@ class XenDescriptorOps(XenGroup):
         if self.platform.hypercall(cpu, Hypercall.SET_GDT, address, size // 8):
             self.bug(f"the GDT at {base:#x} was refused")
         self.kept.gdt[cpu.index] = base
+
+    def _load_gdt(self, cpu: Vcpu, mappings: LinuxTables, base: int, size: int) -> None:
+        """A kernel's table is in one page, which early in boot is mapped once and later in the direct map too."""
+        if self.early("load_gdt") is not None:
+            pfn = self.tables.pfn_of(base)
+            mappings.map(cpu, base, mappings.protected(pfn, writable=False))
+        else:
+            pfn = mappings.frame(cpu, base)
+            for va in (base, self.tables.va(pfn)):
+                mappings.remap(cpu, va, writable=False)
+        address = self.argument(cpu, self.frames.mfn(pfn).to_bytes(8, "little"))
+        if self.platform.hypercall(cpu, Hypercall.SET_GDT, address, size // 8):
+            self.bug(f"the GDT at {base:#x} was refused")
 
     def _table_register(self, cpu: Vcpu, dtr: int) -> tuple[int, int]:
         """Size in bytes and address out of a struct desc_ptr."""
@@ -68,12 +84,15 @@ class XenDescriptorOps(XenGroup):
         cpu.set_u16(dtr, limit)
         cpu.set_word(dtr + 2, base)
 
-    def _update_descriptor(self, cpu: Vcpu, va: int, descriptor: int) -> None:
+    def _update_descriptor(self, cpu: Vcpu, va: int, descriptor: int, *, early: bool = False) -> None:
         self.mc(cpu).flush()
         machine = self.tables.machine_of(cpu, va)
         halves = (machine & 0xFFFF_FFFF, machine >> 32, descriptor & 0xFFFF_FFFF, descriptor >> 32)
         arguments = (machine, descriptor) if self.bits == 64 else halves
         if self.platform.hypercall(cpu, Hypercall.UPDATE_DESCRIPTOR, *arguments):
+            if early:  # xen_write_gdt_entry_boot: the table is still the kernel's to write
+                cpu.set_u64(va, descriptor)
+                return
             self.bug(f"the descriptor {descriptor:016x} was refused")
 
     @hookimpl
@@ -83,7 +102,8 @@ class XenDescriptorOps(XenGroup):
         kind = descriptor >> 40 & 0x1F
         if size in _SYSTEM_TYPES or (not desc and kind & ~2 in _SYSTEM_TYPES):
             return
-        self._update_descriptor(cpu, dt + 8 * entrynum, descriptor)
+        early = self.early("write_gdt_entry") is not None
+        self._update_descriptor(cpu, dt + 8 * entrynum, descriptor, early=early)
 
     @hookimpl
     def write_ldt_entry(self, cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc: int) -> None:
@@ -101,17 +121,27 @@ class XenDescriptorOps(XenGroup):
         for va in range(ldt & ~(PAGE_SIZE - 1), ldt + 8 * entries, PAGE_SIZE):
             yield self.frames.pfn(self.tables.machine_of(cpu, va) >> PAGE_SHIFT)
 
+    def _set_aliases(self, cpu: Vcpu, ldt: int, entries: int, *, writable: bool) -> bool:
+        """A kernel's table is mapped elsewhere too; whether it is a kernel's."""
+        if self.mappings is None:
+            return False
+        for va in range(ldt, ldt + 8 * entries, PAGE_SIZE):
+            self.mappings.set_aliases(cpu, va, writable=writable)
+        return True
+
     @hookimpl
     def alloc_ldt(self, cpu: Vcpu, ldt: int, entries: int) -> None:
         """Its pages become read-only."""
-        self.leave("aliases of the table's pages")
+        if self._set_aliases(cpu, ldt, entries, writable=False):
+            return
         for pfn in self._ldt_pages(cpu, ldt, entries):
             self.tables.protect(cpu, pfn, writable=False)
 
     @hookimpl
     def free_ldt(self, cpu: Vcpu, ldt: int, entries: int) -> None:
         """Its pages become read-write."""
-        self.leave("aliases of the table's pages")
+        if self._set_aliases(cpu, ldt, entries, writable=True):
+            return
         for pfn in self._ldt_pages(cpu, ldt, entries):
             self.tables.protect(cpu, pfn, writable=True)
 

@@ -10,6 +10,7 @@ from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.x86 import UD
 from pvops_xen.ops.linux import Linux
+from pvops_xen.ops.linuxtables import LinuxTables
 from pvops_xen.ops.remembered import Remembered
 from pvops_xen.platform import XenPlatform
 
@@ -36,6 +37,7 @@ class XenGuest:
         bits: 32 or 64.
         kept: what is remembered from op to op: in Python for the built-in guest, in its own memory for a kernel.
         linux: the latter.
+        mappings: what that does to its mappings.
         frames, calls: its frame numbers and batches.
     """
 
@@ -48,6 +50,7 @@ class XenGuest:
         self.guest = env.guest
         self.kept: Remembered | Linux = (Linux if env.guest.own_functions else Remembered)(env, self.platform)
         self.linux = self.kept if isinstance(self.kept, Linux) else None
+        self.mappings = LinuxTables(self, self.linux) if self.linux is not None else None
         self.frames, self.calls = self.kept.frames, self.kept.calls
 
     def leave(self, reason: str) -> None:
@@ -55,14 +58,11 @@ class XenGuest:
         if self.linux is not None:
             raise OwnFunction(reason)
 
-    def in_early_boot(self, op: str) -> None:
-        """Leave an op to a kernel as long as it has a function of its boot for it, which touches what boot builds.
-
-        Raises:
-            OwnFunction: it has.
-        """
-        if self.linux is not None and self.guest.function(op).endswith(_OF_BOOT):
-            raise OwnFunction("tables in the making, early in boot")
+    def early(self, op: str) -> LinuxTables | None:
+        """A kernel's tables, as long as it has a function of its boot for an op: they are in the making."""
+        if self.mappings is not None and self.guest.function(op).endswith(_OF_BOOT):
+            return self.mappings
+        return None
 
     def mc(self, cpu: Vcpu) -> Multicalls:
         """The vCPU's batch."""

@@ -13,6 +13,7 @@ from pvops_xen.public import EVENT_CHANNEL, SCHED
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
+    from pvops_xen.ops.linux import Linux
 
 PV_SPINLOCKS: Final = frozenset(
     {"lock_wait", "lock_kick", "queued_spin_lock_slowpath", "queued_spin_unlock", "vcpu_is_preempted"}
@@ -25,6 +26,7 @@ _POLL: Final = SCHED["sched_poll"].whole("ports", "nr_ports", "timeout")
 _PORTS: Final = 32
 """Bytes on the stack before the port that is polled."""
 _QUEUE: Final = "the kernel's queue of waiters"
+_NO_IRQ: Final = 0xFFFF_FFFF
 _RUNNABLE: Final = 1
 _LOCKED: Final = 1
 _SLOW: Final = 3  # _Q_SLOW_VAL: somebody sleeps, so the owner must kick
@@ -106,10 +108,23 @@ class XenLockOps(XenGroup):
     @hookimpl
     def lock_kick(self, cpu: Vcpu, cpu_nr: int) -> None:
         """``xen_qlock_kick``: send the event."""
-        self.leave(_QUEUE)
-        port = self._kicker(cpu, cpu_nr)
+        port = self._kicker(cpu, cpu_nr) if self.linux is None else self._own_kicker(self.linux, cpu_nr)
+        if port is None:
+            return
         address = self.argument(cpu, _SEND.at(self.bits).form.pack(port))
         self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.SEND, address)
+
+    def _own_kicker(self, linux: Linux, number: int) -> int | None:
+        """A kernel's event channel for kicks of a processor (``xen_send_IPI_one``); None before there is one."""
+        if "ipi_to_evtchn" not in linux.names:  # it is to be found by the interrupt then, which the kernel keeps
+            self.leave("the event channel of an interrupt")
+        if linux.u32_of("lock_kicker_irq", number) == _NO_IRQ:
+            return None
+        vector = linux.names.enumerator("ipi_vector", "XEN_SPIN_UNLOCK_VECTOR")
+        port = linux.memory.u32(linux.of_cpu("ipi_to_evtchn", number) + 4 * vector)
+        if not port:
+            self.bug(f"processor {number} has no event channel for spinlocks")
+        return port
 
     @hookimpl
     def queued_spin_lock_slowpath(self, cpu: Vcpu, lock: int, val: int) -> None:
@@ -133,12 +148,37 @@ class XenLockOps(XenGroup):
     @hookimpl
     def queued_spin_unlock(self, cpu: Vcpu, lock: int) -> None:
         """Release the lock; the first who sleeps for it is kicked."""
-        if self.linux is not None and cpu.u8(lock) != _LOCKED:
-            self.leave(_QUEUE)
+        if self.linux is not None:
+            self._unlock(cpu, self.linux, lock)
+            return
         cpu.set_u8(lock, 0)
         queue = self.locks.waiters.get(lock)
         if queue:
             self.lock_kick(cpu, queue[0])
+
+    def _unlock(self, cpu: Vcpu, linux: Linux, lock: int) -> None:
+        """``__pv_queued_spin_unlock``: who sleeps for it is in a table by the lock (``pv_unhash``)."""
+        held = cpu.u8(lock)
+        if held == _LOCKED:
+            cpu.set_u8(lock, 0)
+            return
+        place = self._hashed(cpu, linux, lock) if held == _SLOW else None
+        if place is None:
+            self.leave("the warning about a lock that nobody holds")
+            return
+        node = cpu.word(place + linux.names.member("pv_hash_entry", "node"))
+        cpu.set_word(place, 0)
+        cpu.set_u8(lock, 0)
+        self.lock_kick(cpu, cpu.u32(node + linux.names.member("pv_node", "cpu")))
+
+    @staticmethod
+    def _hashed(cpu: Vcpu, linux: Linux, lock: int) -> int | None:
+        """Address of a lock's entry in ``pv_lock_hash``; None if it has none."""
+        size, count = linux.names.size("struct pv_hash_entry"), 1 << linux.u32("pv_lock_hash_bits")
+        table = linux.variable("pv_lock_hash")
+        data = cpu.read_virtual(table, size * count)
+        locks = (int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), size))
+        return next((table + size * number for number, each in enumerate(locks) if each == lock), None)
 
     @hookimpl
     def vcpu_is_preempted(self, cpu: Vcpu, cpu_nr: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
 from pvops_xen.hypervisor.abi import DOMID_SELF, UVMF_INVLPG, Hypercall, MmuUpdate
@@ -13,6 +13,11 @@ from pvops_xen.ops.multicalls import UPDATE, Lazy
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
+
+_FIXADDR_TOP: Final = 0xFFFF_FFFF_FF7F_F000
+"""Of fixed page 0 of x86_64 (asm/fixmap.h)."""
+_ALLOCATOR: Final = "the allocator of pages"
+"""Makes the tables by which user space comes to the page of system calls."""
 
 
 class XenEntryOps(XenGroup):
@@ -53,8 +58,9 @@ class XenEntryOps(XenGroup):
     @hookimpl
     def make_pte(self, cpu: Vcpu, val: int) -> int:
         """Pseudo-physical to machine; early in boot a kernel sees to it that its list of frames stays read-only."""
-        self.in_early_boot("make_pte")
         del cpu
+        if (early := self.early("make_pte")) is not None:
+            return early.early_value(val)
         return self.frames.entry_to_machine(val)
 
     @hookimpl
@@ -86,7 +92,10 @@ class XenEntryOps(XenGroup):
     @hookimpl
     def set_pte(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
         """Early: a plain store, what must not be writable made read-only. Later: mmu_update, batched in MMU mode."""
-        self.in_early_boot("set_pte")
+        early = self.early("set_pte")
+        if early is not None and not early.in_early_map(ptep):
+            early.store(cpu, ptep, pteval)
+            return
         if not self.kept.late:
             cpu.set_u64(ptep, self._early(cpu, ptep, pteval))
             return
@@ -195,7 +204,11 @@ class XenEntryOps(XenGroup):
     @hookimpl
     def set_fixmap(self, cpu: Vcpu, idx: int, phys: int, flags: int) -> None:
         """One page at fixaddr_top - idx pages, through update_va_mapping."""
-        self.leave("what each fixed page is for")
+        if self.mappings is not None:
+            if idx == self.mappings.for_vsyscalls:
+                self.leave(_ALLOCATOR)
+            self.mappings.map(cpu, _FIXADDR_TOP - (idx << 12), self.mappings.fixed_entry(idx, phys, flags), UVMF_INVLPG)
+            return
         va = self.symbol("fixaddr_top") - (idx << 12) & self.platform.hv.abi.mask
         entry = self.frames.entry_to_machine(phys & pte.ADDRESS | flags) if flags & pte.P else 0
         arguments = self.mc(cpu).va_arguments(va, entry, UVMF_INVLPG)

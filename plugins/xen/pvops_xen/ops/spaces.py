@@ -18,9 +18,13 @@ class SpaceOps(XenGroup):
 
     # --- tables ----------------------------------------------------------------------------------------------------
 
-    def _alloc(self, cpu: Vcpu, mm: int, pfn: int, *, leaf: bool) -> None:
+    def _alloc(self, op: str, cpu: Vcpu, mm: int, pfn: int, *, leaf: bool) -> None:
         """A page becomes a table: early at once, later only if its space is in use already."""
-        if not self.kept.late:
+        if (early := self.early(op)) is not None:
+            early.remap(cpu, self.tables.va(pfn), writable=False)
+            if leaf:
+                self.tables.pin_now(cpu, MmuExt.PIN_L1_TABLE, pfn)
+        elif not self.kept.late:
             self.tables.protect(cpu, pfn, writable=False)
             if leaf:
                 self.tables.pin_now(cpu, MmuExt.PIN_L1_TABLE, pfn)
@@ -32,9 +36,13 @@ class SpaceOps(XenGroup):
                 self.mc(cpu).extended(MmuExt.PIN_L1_TABLE, self.frames.mfn(pfn))
             self.mc(cpu).issue(Lazy.MMU)
 
-    def _release(self, cpu: Vcpu, pfn: int, *, leaf: bool) -> None:
+    def _release(self, op: str, cpu: Vcpu, pfn: int, *, leaf: bool) -> None:
         """A page is a table no more."""
-        if self.kept.late and pfn in self.kept.pinned:
+        if (early := self.early(op)) is not None:
+            if leaf:
+                self.tables.pin_now(cpu, MmuExt.UNPIN_TABLE, pfn)
+            early.remap(cpu, self.tables.va(pfn), writable=True)
+        elif self.kept.late and pfn in self.kept.pinned:
             self.kept.pinned.discard(pfn)
             if leaf:
                 self.mc(cpu).extended(MmuExt.UNPIN_TABLE, self.frames.mfn(pfn))
@@ -48,43 +56,37 @@ class SpaceOps(XenGroup):
     @hookimpl
     def alloc_pte(self, cpu: Vcpu, mm: int, pfn: int) -> None:
         """A page becomes a level-1 table."""
-        self.in_early_boot("alloc_pte")
-        self._alloc(cpu, mm, pfn, leaf=True)
+        self._alloc("alloc_pte", cpu, mm, pfn, leaf=True)
 
     @hookimpl
     def alloc_pmd(self, cpu: Vcpu, mm: int, pfn: int) -> None:
         """A page becomes a level-2 table."""
-        self.in_early_boot("alloc_pmd")
-        self._alloc(cpu, mm, pfn, leaf=False)
+        self._alloc("alloc_pmd", cpu, mm, pfn, leaf=False)
 
     @hookimpl
     def alloc_pud(self, cpu: Vcpu, mm: int, pfn: int) -> None:
         """A page becomes a level-3 table."""
-        self.in_early_boot("alloc_pud")
-        self._alloc(cpu, mm, pfn, leaf=False)
+        self._alloc("alloc_pud", cpu, mm, pfn, leaf=False)
 
     @hookimpl
     def release_pte(self, cpu: Vcpu, pfn: int) -> None:
         """A level-1 table is given up."""
-        self.in_early_boot("release_pte")
-        self._release(cpu, pfn, leaf=True)
+        self._release("release_pte", cpu, pfn, leaf=True)
 
     @hookimpl
     def release_pmd(self, cpu: Vcpu, pfn: int) -> None:
         """A level-2 table is given up."""
-        self.in_early_boot("release_pmd")
-        self._release(cpu, pfn, leaf=False)
+        self._release("release_pmd", cpu, pfn, leaf=False)
 
     @hookimpl
     def release_pud(self, cpu: Vcpu, pfn: int) -> None:
         """A level-3 table is given up."""
-        self.in_early_boot("release_pud")
-        self._release(cpu, pfn, leaf=False)
+        self._release("release_pud", cpu, pfn, leaf=False)
 
     @hookimpl
     def alloc_pt(self, cpu: Vcpu, mm: int, pfn: int) -> None:
         """A page becomes a level-1 table (2.6)."""
-        self._alloc(cpu, mm, pfn, leaf=True)
+        self._alloc("alloc_pt", cpu, mm, pfn, leaf=True)
 
     @hookimpl
     def alloc_pd(self, cpu: Vcpu, pfn: int) -> None:
@@ -100,12 +102,12 @@ class SpaceOps(XenGroup):
     @hookimpl
     def release_pt(self, cpu: Vcpu, pfn: int) -> None:
         """A level-1 table is given up (2.6)."""
-        self._release(cpu, pfn, leaf=True)
+        self._release("release_pt", cpu, pfn, leaf=True)
 
     @hookimpl
     def release_pd(self, cpu: Vcpu, pfn: int) -> None:
         """A page directory is given up (2.6)."""
-        self._release(cpu, pfn, leaf=False)
+        self._release("release_pd", cpu, pfn, leaf=False)
 
     # --- spaces ----------------------------------------------------------------------------------------------------
 
@@ -217,8 +219,7 @@ class SpaceOps(XenGroup):
         neither does what they would be found by.
         """
         if self.linux is not None:
-            self.in_early_boot("write_cr3")
-            self.xen_write_cr3(cpu, cr3)
+            self._load_roots(cpu, cr3, user=self.early("write_cr3") is None)
             return
         pfn = cr3 >> PAGE_SHIFT
         old = self.platform.hv.domain.vcpus[cpu.index].guest_table
@@ -243,16 +244,18 @@ class SpaceOps(XenGroup):
 
     def xen_write_cr3(self, cpu: Vcpu, cr3: int) -> None:
         """The late version: also loads the root that user mode runs on, or none."""
+        self._load_roots(cpu, cr3, user=True)
+
+    def _load_roots(self, cpu: Vcpu, cr3: int, *, user: bool) -> None:
         pfn = cr3 >> PAGE_SHIFT
         batch = self.mc(cpu)
-        user = self.tables.user_root(cpu, pfn)
+        root = self.tables.user_root(cpu, pfn) if user else 0
         self.kept.cr3[cpu.index] = cr3
         batch.extended(MmuExt.NEW_BASEPTR, self.frames.mfn(pfn), joins=True)
         batch.after("set_current_cr3", cr3)
-        if self.bits == 64:
-            batch.extended(
-                MmuExt.NEW_USER_BASEPTR, self.frames.mfn(self.tables.pfn_of(user)) if user else 0, joins=True
-            )
+        if user and self.bits == 64:
+            mfn = self.frames.mfn(self.tables.pfn_of(root)) if root else 0
+            batch.extended(MmuExt.NEW_USER_BASEPTR, mfn, joins=True)
         batch.issue(Lazy.CPU)
 
     @hookimpl

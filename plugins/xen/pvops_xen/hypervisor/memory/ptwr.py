@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvops_core.errors import PatchError
 from pvops_core.patching.code.disasm import disassemble, instruction_lengths
-from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT
+from pvops_xen.hypervisor.abi import PAGE_MASK, PAGE_SHIFT, VmAssist
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.hypervisor.memory import update
 from pvops_xen.hypervisor.memory.dryrun import dry_run
@@ -30,6 +30,7 @@ _MEMORY: Final = re.compile(r"^(byte|word|dword|qword) ptr .*\]$")
 _SOURCE: Final = re.compile(
     r"(0x[0-9a-f]+|[0-9]|[re]?[abcd]x|[abcd][lh]|[re]?(si|di|bp|sp)|(si|di|bp|sp)l|r\d+[dwb]?)?"
 )
+_ENTRY: Final = 8
 _SIZES: Final = {"byte": 1, "word": 2, "dword": 4, "qword": 8}
 _CF, _ZF, _SF, _OF, _PF, _AF = 1, 1 << 6, 1 << 7, 1 << 11, 1 << 2, 1 << 4
 _ARITHMETIC: Final = _CF | _ZF | _SF | _OF | _PF | _AF
@@ -37,12 +38,8 @@ _ARITHMETIC: Final = _CF | _ZF | _SF | _OF | _PF | _AF
 
 def emulate_write(hv: Hypervisor, cpu: Vcpu, address: int) -> bool:
     """Carry out the faulting store if it is to an L1 table mapped read-only; False if the guest must get the fault."""
-    place = guest_l1e(hv, cpu.index, address)
-    if place is None:
-        return False
-    mapping = update.read_entry(hv.validator, place)
-    mfn = pte.frame_of(mapping)
-    if mapping & (pte.P | pte.RW) != pte.P or not hv.frames.is_guests(mfn) or hv.frames.in_use_as(mfn) != FrameType.L1:
+    mfn = _table_at(hv, cpu, address)
+    if mfn is None:
         return False
     store = _decode(fetch(hv, cpu, cpu.rip), hv.abi.bits)
     known = store is not None and store.mnemonic in _OPERATIONS and _SOURCE.fullmatch(store.source)
@@ -53,6 +50,30 @@ def emulate_write(hv: Hypervisor, cpu: Vcpu, address: int) -> bool:
         hv.stats.page_table_updates += 1
         hv.stats.traps["emulated_pte_write"] += 1
     return done
+
+
+def emulate_store(hv: Hypervisor, cpu: Vcpu, address: int, value: int) -> bool:
+    """The same for the store of an aligned entry by code that is no instruction of the guest's."""
+    mfn = _table_at(hv, cpu, address) if hv.domain.assisted(VmAssist.WRITABLE_PAGETABLES) else None
+    if mfn is None:
+        return False
+    done = _commit(hv, mfn << PAGE_SHIFT | address & PAGE_MASK, _ENTRY, value)
+    if done:
+        hv.stats.page_table_updates += 1
+        hv.stats.traps["emulated_pte_write"] += 1
+    return done
+
+
+def _table_at(hv: Hypervisor, cpu: Vcpu, address: int) -> int | None:
+    """Frame of the guest's L1 table that is mapped read-only at an address; None where there is none such."""
+    place = guest_l1e(hv, cpu.index, address)
+    if place is None:
+        return None
+    mapping = update.read_entry(hv.validator, place)
+    mfn = pte.frame_of(mapping)
+    if mapping & (pte.P | pte.RW) != pte.P or not hv.frames.is_guests(mfn) or hv.frames.in_use_as(mfn) != FrameType.L1:
+        return None
+    return mfn
 
 
 class _Store:
