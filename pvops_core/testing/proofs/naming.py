@@ -51,6 +51,7 @@ class KernelPlaces:
         self._starts = [address for address, _ in inside]
         self._names = [name for _, name in inside]
         self._end = end
+        self._mask = (1 << session.machine.kind.bits) - 1
 
     def moved(self) -> None:
         """The kernel has run: frames may have been exchanged, and tables made."""
@@ -100,8 +101,9 @@ class KernelPlaces:
         va += address % PAGE
         for offset in self._areas():
             for place in (va, self._linked + va - self._map):  # the first area is in the image until others are made
-                if self._starts and self._starts[0] <= place - offset < self._end:
-                    return self._names[bisect_right(self._starts, place - offset) - 1]
+                linked = place - offset & self._mask  # since 6.15 an offset leads back from where symbols are linked
+                if self._starts and self._starts[0] <= linked < self._end:
+                    return self._names[bisect_right(self._starts, linked) - 1]
         found = self._image.symbol_at(va)
         return found[0] if found and self._image.section_at(va) else ""
 

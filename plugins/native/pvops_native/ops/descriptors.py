@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine import GuestFault
+from pvops_native.iobitmap import TaskBitmaps
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ THREAD_ESP0, THREAD_SYSENTER_CS = 24, 28
 TSS_SP0: Final = 4
 TSS_SS1: Final = 16
 TSS_IO_BITMAP_BASE: Final = 102
+TSS_BUSY: Final = 1 << 41
 
 
 def system_descriptor(base: int, limit: int, type_: int) -> int:
@@ -166,6 +168,16 @@ class NativeDescriptorOps(NativeGroup):
 
     @hookimpl
     def update_io_bitmap(self, cpu: Vcpu) -> None:
-        """native_tss_update_io_bitmap: left to a kernel, for it has ioperm(), by which tasks may have a bitmap."""
-        self.leave("a task's bitmap of ports")
-        self.invalidate_io_bitmap(cpu)
+        """native_tss_update_io_bitmap: the ports of the task; the built-in guest's tasks have none."""
+        if not self.guest.own_functions:
+            self.invalidate_io_bitmap(cpu)
+            return
+        tss = TaskBitmaps(self.guest, cpu)
+        if tss.open() and tss.limit_is_stale():
+            self._reload_tr(cpu)
+
+    def _reload_tr(self, cpu: Vcpu) -> None:
+        """force_reload_TR: ltr takes a TSS that is not busy, and makes it so."""
+        place = self.guest.per_cpu("gdt_page", cpu) + ENTRY_TSS[self._bits()] * 8
+        cpu.set_u64(place, cpu.u64(place) & ~TSS_BUSY)
+        self.load_tr_desc(cpu)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pvops_native.iobitmap import PORTS, TaskBitmaps
+
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.x86 import CR0_TS
@@ -37,10 +39,6 @@ _LEAF1_ECX_HIDDEN: Final = 1 << 3 | 1 << 17 | 1 << 21 | 1 << 26  # MWAIT PCID X2
 
 _UNCHECKED: Final = "the warning about a register that is not there"
 _LEAF5: Final = ("cpuid_leaf5_ecx_val", "cpuid_leaf5_edx_val")
-
-
-_BITMAPS: Final = ("x86_tss", "io_bitmap.bitmap", "io_bitmap.mapall")
-"""Two bitmaps of one size: IO_BITMAP_OFFSET_INVALID is where the second ends (asm/processor.h)."""
 
 
 class XenCpuOps(XenGroup):
@@ -218,18 +216,22 @@ class XenCpuOps(XenGroup):
 
     @hookimpl
     def invalidate_io_bitmap(self, cpu: Vcpu) -> None:
-        """No port is open any more; a kernel's TSS says so too: its bitmaps' offset points beyond both of them."""
+        """No port is open any more; a kernel's TSS says so too."""
         if self.linux is not None:
-            tss, one, both = (self.guest.member("tss_struct", path) for path in _BITMAPS)
-            base = self.guest.per_cpu("cpu_tss_rw", cpu) + self.guest.member("tss_struct", "x86_tss.io_bitmap_base")
-            cpu.set_u16(base, both - tss + both - one & 0xFFFF)
+            TaskBitmaps(self.guest, cpu).close()
         self._physdev(cpu, PhysdevOp.SET_IOBITMAP, _IOBITMAP.at(self.bits).form.pack(0, 0))
 
     @hookimpl
     def update_io_bitmap(self, cpu: Vcpu) -> None:
-        """Tell Xen the task's bitmap; the built-in guest's tasks have none, so that its TSS says no port is open."""
-        self.leave("a task's bitmap of ports")
-        self._physdev(cpu, PhysdevOp.SET_IOBITMAP, _IOBITMAP.at(self.bits).form.pack(0, 0))
+        """Tell Xen the task's bitmap in the TSS; the built-in guest's tasks have none."""
+        place = ports = 0
+        if self.linux is not None:
+            tss = TaskBitmaps(self.guest, cpu)
+            if tss.open():
+                tss.limit_is_stale()  # Xen has no TSS of the guest's to load again
+                ports = PORTS
+            place = tss.start + tss.base
+        self._physdev(cpu, PhysdevOp.SET_IOBITMAP, _IOBITMAP.at(self.bits).form.pack(place, ports))
 
     @hookimpl
     def io_delay(self, cpu: Vcpu) -> None:
