@@ -27,10 +27,10 @@ CLOUD_7_2 = "vmlinuz-7.2.13+deb14-cloud-amd64"
 CONSOLES = {"native": "ttyS0", "xen": "hvc0", "mine": "ttyS0"}
 TIMES = re.compile(r"\d+\.\d+|Marking stable .*|lpj=\d+|(?<=cycles: )\w+|(?<=idle_ns: )\d+")
 LEFT = {
-    "native": {"tlb_remove_table", "flush_tlb_multi", "update_io_bitmap", "queued_spin_lock_slowpath"},
-    "xen": {"tlb_remove_table", "exit_mmap", "pgd_alloc", "pgd_free", "load_gdt", "set_fixmap"},
+    "native": {"tlb_remove_table", "flush_tlb_multi", "queued_spin_lock_slowpath"},
+    "xen": {"tlb_remove_table", "exit_mmap", "pgd_alloc", "pgd_free"},
 }
-"""Ops that leave calls to the kernel's own function, apart from those of early boot."""
+"""Ops that leave calls to the kernel's own function."""
 
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 Booting = Callable[..., Session]
@@ -87,8 +87,7 @@ def test_all_ops_in_python_come_to_the_same(booting: Booting, name: str, backend
         assert audit.audit(served.platform.hv) == []
     calls = served.ops.calls
     assert calls.total() > 500_000
-    early = {"tables in the making, early in boot"}
-    assert {hook.op for hook in served.hooks.standing if hook.passed.keys() - early} <= LEFT[backend]
+    assert {hook.op for hook in served.hooks.standing if hook.passed} <= LEFT[backend]
 
 
 @pytest.mark.parametrize("name", [CLOUD, CLOUD_7_2])
