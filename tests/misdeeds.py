@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -25,6 +26,19 @@ NOWHERE = 0x7777_0000_1234
 class Speechless(Exception):  # noqa: N818
     def __str__(self) -> str:
         raise RuntimeError("no words")
+
+
+class Unspeakable(Exception):  # noqa: N818
+    """It cannot say what it is in any way."""
+
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+    __repr__ = __str__
+
+
+class Odd(BaseException):
+    """None of Python's own kinds."""
 
 
 def deeper(depth: int) -> int:
@@ -55,6 +69,18 @@ def recursion(cpu: Vcpu) -> None:
     deeper(0)
 
 
+def speechless_twice(cpu: Vcpu) -> None:
+    raise Unspeakable
+
+
+def base(cpu: Vcpu) -> None:
+    raise Odd("very")
+
+
+def memory(cpu: Vcpu) -> None:
+    raise MemoryError
+
+
 def surrogate(cpu: Vcpu) -> None:
     raise ValueError("half \udc80 a pair")
 
@@ -71,12 +97,34 @@ def ends(cpu: Vcpu) -> None:
     os._exit(9)
 
 
+def aborts(cpu: Vcpu) -> None:
+    os.abort()
+
+
+def kills(cpu: Vcpu) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+ENDS: dict[str, tuple[Callable[[Vcpu], None], str]] = {
+    "ends": (ends, "ended without an answer (exit status 9)"),
+    "aborts": (aborts, "was killed by SIGABRT"),
+    "kills": (kills, "was killed by SIGKILL"),
+}
+"""Those after which there is no process: the deed, and how it ended."""
+
+
 ERRORS: dict[str, tuple[Callable[[Vcpu], None], str]] = {
     "value": (value, "ValueError: no such index"),
     "leaves": (leaves, "SystemExit: 3"),
     "interrupts": (interrupts, "KeyboardInterrupt"),
     "generator": (generator, "GeneratorExit"),
     "speechless": (speechless, "Speechless: (its __str__ raised RuntimeError, so that it cannot say what it is)"),
+    "speechless_twice": (
+        speechless_twice,
+        "Unspeakable: (its __str__ raised SystemExit, so that it cannot say what it is)",
+    ),
+    "base": (base, "Odd: very"),
+    "memory": (memory, "MemoryError"),
     "recursion": (recursion, "RecursionError: maximum recursion depth exceeded"),
     "surrogate": (surrogate, r"ValueError: half \udc80 a pair"),
 }
@@ -141,9 +189,8 @@ for _name, (_deed, _said) in ERRORS.items():
 late_fault = _late("late_fault", fault)
 late_talks = _late("late_talks", talks)
 outside_ = _backend("outside_", outside)
-late_ends = _late("late_ends", ends)
-fault_, ends_, talks_ = _backend("fault_", fault), _backend("ends_", ends), _backend("talks_", talks)
-kernel_fault, kernel_ends = _under_a_kernel("kernel_fault", fault), _under_a_kernel("kernel_ends", ends)
+fault_, talks_ = _backend("fault_", fault), _backend("talks_", talks)
+kernel_fault = _under_a_kernel("kernel_fault", fault)
 kernel_talks = _under_a_kernel("kernel_talks", talks)
 
 
@@ -166,4 +213,9 @@ def hook(deed: Callable[[Vcpu], Any]) -> Callable[[Vcpu], None]:
 
 for _name, (_deed, _said) in ERRORS.items():
     globals()[f"hook_{_name}"] = hook(_deed)
-hook_fault, hook_talks, hook_outside, hook_ends = hook(fault), hook(talks), hook(outside), hook(ends)
+hook_fault, hook_talks, hook_outside = hook(fault), hook(talks), hook(outside)
+for _name, (_deed, _said) in ENDS.items():
+    globals()[f"{_name}_"] = _backend(f"{_name}_", _deed)
+    globals()[f"late_{_name}"] = _late(f"late_{_name}", _deed)
+    globals()[f"kernel_{_name}"] = _under_a_kernel(f"kernel_{_name}", _deed)
+    globals()[f"hook_{_name}"] = hook(_deed)

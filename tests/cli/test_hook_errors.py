@@ -125,9 +125,12 @@ EVERY_WAY = pytest.mark.parametrize("verb", ["run", "compare", "boot", "hook"])
 
 
 @EVERY_WAY
-def test_a_hook_that_ends_the_process_is_told_of(verb: str, kernel: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words_of(verb, "ends", kernel)) == 4
-    said = "died: the worker process ended without an answer (exit status 9) while running the guest"
+@pytest.mark.parametrize("deed", misdeeds.ENDS)
+def test_a_hook_that_ends_the_process_is_told_of(
+    deed: str, verb: str, kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words_of(verb, deed, kernel)) == 4
+    said = f"died: the worker process {misdeeds.ENDS[deed][1]} while running the guest"
     assert said in " ".join(capsys.readouterr().out.split())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests import misdeeds
@@ -56,12 +58,13 @@ def test_what_a_hook_says_is_captured_as_a_tests_own(pytester: pytest.Pytester, 
     assert "UserWarning: warned" in result.stdout.str()
 
 
-def test_a_hook_that_ends_the_process_ends_its_worker_alone(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize(("deed", "status"), [("ends", 9), ("aborts", -signal.SIGABRT), ("kills", -signal.SIGKILL)])
+def test_a_hook_that_ends_the_process_ends_its_worker_alone(pytester: pytest.Pytester, deed: str, status: int) -> None:
     """Without workers it ends pytest, as any test that does so."""
-    result = run(pytester, "late_ends", "2", f"{TEST}\ndef test_other(): pass\n")
+    result = run(pytester, f"late_{deed}", "2", f"{TEST}\ndef test_other(): pass\n")
     result.assert_outcomes(failed=1, passed=1)
-    result.stdout.fnmatch_lines(["worker 'gw?' crashed while running 'test_*::test_it?late_ends-*"])
-    assert run(pytester, "late_ends", "0").ret == 9
+    result.stdout.fnmatch_lines([f"worker 'gw?' crashed while running 'test_*::test_it?late_{deed}-*"])
+    assert run(pytester, f"late_{deed}", "0").ret == status
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
