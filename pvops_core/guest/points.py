@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import attrs
 
@@ -73,6 +73,13 @@ class Passed:
     ns: int
 
 
+class PointsState(NamedTuple):
+    """The points met: name, address, vCPU, time; where functions will return to, by point: address, stack pointer."""
+
+    passed: tuple[tuple[str, int, int, int], ...]
+    returns: dict[str, tuple[tuple[int, int], ...]]
+
+
 Listener = Callable[[Passed, "Vcpu"], None]
 
 
@@ -86,7 +93,7 @@ class Points:
     def __init__(self, machine: Machine, symbols: Mapping[str, int]) -> None:
         self._machine = machine
         self._listeners: list[Listener] = []
-        self._returns: set[tuple[str, int, int]] = set()
+        self._returns: dict[str, set[tuple[int, int]]] = {}
         self._places: list[tuple[int, Callable[[Vcpu], None], Breakpoint]] = []
         self._acts = False
         self.passed: dict[str, Passed] = {}
@@ -129,19 +136,23 @@ class Points:
     def _await_return(self, point: Point, vcpu: Vcpu) -> None:
         """At the function's first instruction: break where this call of it returns to.
 
-        The stack pointer tells that from another's coming by there. The breakpoint stays: a snapshot may go back.
+        The breakpoint stays: a snapshot may go back.
         """
-        machine, pointer = self._machine, vcpu.rsp
-        place = vcpu.word(pointer), pointer + machine.kind.pointer_size
+        pointer = vcpu.rsp
+        place = vcpu.word(pointer), pointer + self._machine.kind.pointer_size
+        if point.name not in self.passed and place not in self._returns.setdefault(point.name, set()):
+            self._returns[point.name].add(place)
+            self._machine.defer(partial(self._expect, point, *place))
+
+    def _expect(self, point: Point, address: int, pointer: int) -> None:
+        """Break at an address; the stack pointer tells a return to it from another's coming by there."""
 
         def came(back: Vcpu) -> None:
             # A 32-bit callee may take its arguments off the stack too.
-            if 0 <= back.rsp - place[1] < _MOST_POPPED:
+            if 0 <= back.rsp - pointer < _MOST_POPPED:
                 self._note(point, back)
 
-        if point.name not in self.passed and (point.name, *place) not in self._returns:
-            self._returns.add((point.name, *place))
-            machine.defer(partial(self._break, place[0], came))
+        self._break(address, came)
 
     def _note(self, point: Point, vcpu: Vcpu) -> None:
         if point.name in self.passed:
@@ -151,10 +162,17 @@ class Points:
         for listener in tuple(self._listeners):
             listener(passed, vcpu)
 
-    def save(self) -> tuple[tuple[str, int, int, int], ...]:
+    def save(self) -> PointsState:
         """The points met, for a snapshot."""
-        return tuple((each.name, each.address, each.vcpu, each.ns) for each in self.passed.values())
+        passed = tuple((each.name, each.address, each.vcpu, each.ns) for each in self.passed.values())
+        return PointsState(passed, {name: tuple(sorted(places)) for name, places in self._returns.items() if places})
 
-    def load(self, state: tuple[tuple[str, int, int, int], ...]) -> None:
+    def load(self, state: PointsState) -> None:
         """Go back to a saved state."""
-        self.passed = {each[0]: Passed(*each) for each in state}
+        self.passed = {each[0]: Passed(*each) for each in state.passed}
+        for point in POINTS:
+            known = self._returns.setdefault(point.name, set())
+            for place in state.returns.get(point.name, ()):
+                if place not in known:
+                    known.add(place)
+                    self._expect(point, *place)

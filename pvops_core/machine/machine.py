@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -21,10 +22,11 @@ from pvops_core.machine.run.scheduler import Scheduler
 from pvops_core.machine.run.singlegates import SingleGates
 from pvops_core.machine.run.stops import Stop
 from pvops_core.machine.unicorn import intercepts
+from pvops_core.machine.unicorn.engine import UNICORN_VERSION
 from pvops_core.machine.unicorn.state import StateWord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pvops_core.kinds import MachineKind
     from pvops_core.machine.cpu.vcpu import Vcpu
@@ -129,6 +131,12 @@ class Machine(MachineBase):
     def blocks(self) -> int:
         """Runs of straight code begun so far by all vCPUs, without those of a slice that is going on."""
         return sum(slot.blocks for slot in self._slots)
+
+    @property
+    def engine(self) -> str:
+        """The engine, and how its CPU state lies, which is that of vCPUs in snapshots."""
+        places = ",".join(map(str, attrs.astuple(self.layout)))
+        return f"Unicorn {UNICORN_VERSION}, {len(self._slots[0].context.bytes)} bytes: {places}"
 
     @property
     def running(self) -> bool:
@@ -339,6 +347,26 @@ class Machine(MachineBase):
                 stack.close()
                 self._load(before)
 
+    @property
+    def owners(self) -> dict[str, Stateful[Any]]:
+        """Who has a part in snapshots, by a name that is the same in every machine that is made alike; in order."""
+        named: dict[str, Stateful[Any]] = {}
+        for owner in (*self._parts(), *self._keepers):
+            called = f"vcpu{owner.vcpu.index}" if isinstance(owner, CpuSlot) else _class_name(owner)
+            numbered = (f"{called}#{again}" for again in count(2))
+            named[next(name for name in chain((called,), numbered) if name not in named)] = owner
+        return named
+
+    def assemble(self, memory: MemorySnapshot, states: Mapping[str, Any], counts: Mapping[str, int]) -> Snapshot:
+        """A snapshot of states by their owners' names, such as another machine that was made alike has had.
+
+        Raises:
+            KeyError: there is no state of an owner.
+        """
+        named = [(owner, states[name]) for name, owner in self.owners.items()]
+        own = len(self._parts())
+        return Snapshot(memory, tuple(state for _owner, state in named[:own]), tuple(named[own:]), Counter(counts))
+
     def _with(self, memory: MemorySnapshot) -> Snapshot:
         return Snapshot(
             memory,
@@ -360,3 +388,7 @@ class Machine(MachineBase):
     def _not_in_guest(self, what: str) -> None:
         if self.loop.in_guest:
             raise MachineError(f"{what} from inside a handler: defer it")
+
+
+def _class_name(owner: object) -> str:
+    return f"{type(owner).__module__}.{type(owner).__qualname__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -23,27 +24,63 @@ _U8, _U16, _U32, _U64 = (struct.Struct(code) for code in "BHIQ")
 
 
 class MemorySnapshot:
-    """The contents of memory at one time, in a memory file that restored machines share copy-on-write."""
+    """The contents of memory at one time, in a file that restored machines share copy-on-write.
 
-    def __init__(self, array: npt.NDArray[np.uint8]) -> None:
-        self.size = array.size
-        self._file = os.memfd_create("pvops-snapshot")
-        os.ftruncate(self._file, self.size)
-        for start in range(0, self.size, _CHUNK):
+    Args:
+        file: its descriptor, which is closed with this. A file on disk must not be changed while this is in use.
+        size: bytes of memory.
+        offset: of its first byte in the file, at a page's beginning.
+    """
+
+    def __init__(self, file: int, size: int, offset: int = 0) -> None:
+        self.size = size
+        self._file, self._offset = file, offset
+
+    @classmethod
+    def of(cls, array: npt.NDArray[np.uint8]) -> MemorySnapshot:
+        """A copy of an array, in a memory file."""
+        taken = cls(os.memfd_create("pvops-snapshot"), array.size)
+        os.ftruncate(taken._file, array.size)
+        for start in range(0, array.size, _CHUNK):
             chunk = array[start : start + _CHUNK]
             if chunk.any():  # the rest stays a hole, which reads as zeros
-                os.pwrite(self._file, chunk.data, start)
+                os.pwrite(taken._file, chunk.data, start)
+        return taken
 
     def __del__(self) -> None:
         os.close(self._file)
 
     def read(self, pa: int, n: int) -> bytes:
         """``n`` bytes as they were at physical address ``pa``."""
-        return os.pread(self._file, n, pa)
+        return os.pread(self._file, n, self._offset + pa)
+
+    def extents(self) -> Iterator[tuple[int, int]]:
+        """Start and end of what may be other than zero; the rest is holes."""
+        end = 0
+        while end < self.size:
+            try:
+                start = os.lseek(self._file, self._offset + end, os.SEEK_DATA) - self._offset
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                return  # nothing but a hole is left
+            if start >= self.size:
+                return
+            end = min(os.lseek(self._file, self._offset + start, os.SEEK_HOLE) - self._offset, self.size)
+            yield start, end
+
+    @contextmanager
+    def mapped(self) -> Iterator[memoryview]:
+        """All of it, to be read."""
+        with (
+            mmap.mmap(self._file, self.size, prot=mmap.PROT_READ, offset=self._offset) as whole,
+            memoryview(whole) as view,
+        ):
+            yield view
 
     def map_at(self, address: int, *, shared: bool = False) -> None:
         """Put a private copy of the contents at a host address, in place of what is there; or the very contents."""
-        if error := libc.map_file(address, self.size, self._file, shared=shared):
+        if error := libc.map_file(address, self.size, self._file, offset=self._offset, shared=shared):
             raise MachineError(f"memory cannot be mapped anew: {os.strerror(error)}")
 
 
@@ -139,7 +176,7 @@ class PhysicalMemory:
 
     def save(self) -> MemorySnapshot:
         """Copy the contents out."""
-        return MemorySnapshot(self.array)
+        return MemorySnapshot.of(self.array)
 
     def load(self, snapshot: MemorySnapshot) -> None:
         """Go back to a snapshot: pages are shared with it until they are written."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from pvops_core.backends import chain
@@ -112,10 +113,11 @@ class Session(Closing):
         if strange := sorted(settings.keys() - SessionSettings.__annotations__.keys()):
             raise TypeError(f"Session takes no {strange[0]!r}; the guest has its command line")
         self.guest = guest
+        self.options = settings.get("options", {})
         self._backends = backends
         platform, kind = hosted(guest.boot_protocol, guest.kinds, backends)
         memory = settings.get("memory", guest.default_memory) & ~0xFFF
-        values = platform.settings_class.read(settings.get("options", {}), memory=memory)
+        values = platform.settings_class.read(self.options, memory=memory)
         self.tool_frames = settings.get("tool_frames", 0)
         self.machine = Machine(
             kind,
@@ -442,6 +444,46 @@ class Session(Closing):
     def text_sha256(self) -> str:
         """Hash of the guest's text as it is now; ImageError if its image does not say where that is."""
         return self.text.sha256()
+
+    def save(self, path: Path | str, place: str = "") -> None:
+        """Write the session, between two runs, to a file from which it can go on in another process.
+
+        Args:
+            path: of the file, which is replaced as a whole.
+            place: where the guest stands, for people.
+
+        Raises:
+            MachineError: a handler is running, or the file cannot be written.
+            SavedError: a keeper's state cannot be saved.
+        """
+        import_module("pvops_core.session.saving").save(self, self._backends, Path(path), place)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        guest: Guest | None = None,
+        backends: Mapping[str, Backend] | None = None,
+        **settings: Unpack[SessionSettings],
+    ) -> Session:
+        """A session that goes on from a file that :meth:`save` has written, perhaps in another process.
+
+        What the file says decides how it is made: nothing of the file is executed, and no plugin is loaded for it.
+
+        Args:
+            path: of the file.
+            guest: what runs in it; by default its kernel and ramdisk are read from where they were.
+            backends: all that are loaded; those installed unless given.
+            **settings: ``until``, ``stop_at`` and ``keyboard``, as for the class.
+
+        Raises:
+            SavedError: the file is damaged, or is of another guest, backend, machine, source or engine than there is.
+            PvopsError: as for the class.
+        """
+        loading = import_module("pvops_core.session.saving")
+        session: Session = loading.made_for(cls, Path(path), guest, backends, settings)
+        return session
 
     def close(self) -> None:
         """Free the machine."""

@@ -22,6 +22,7 @@ from pvops_lguest.host.hypercalls import CR0_TS, Hypercalls
 from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import VirtualGuestMemory
 from pvops_lguest.host.segments import GUEST_PL
+from pvops_lguest.host.state import SavedHost  # noqa: TC001 - states are read by their types
 from pvops_lguest.host.traps import DEVICE_NOT_AVAILABLE, GENERAL_PROTECTION, PAGE_FAULT, Gate, name_of
 from pvops_lguest.launcher.load import load_kernel
 from pvops_lguest.livepatching import LguestCallsIn
@@ -29,7 +30,6 @@ from pvops_lguest.livepatching import LguestCallsIn
 if TYPE_CHECKING:
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine, Vcpu
-    from pvops_lguest.host.state import SavedHost
 
 _HYPERCALL: Final = event_kind(
     "hypercall",

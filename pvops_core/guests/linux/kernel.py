@@ -40,6 +40,7 @@ class Kernel:
         image: the unpacked kernel.
         initrd: bytes of the initial ramdisk, as they are in its file; empty for none.
         cmdline: the command line.
+        initrd_path: where the ramdisk was read from, as the caller named it; empty for nowhere.
     """
 
     boot_protocol: ClassVar[str] = BOOT_PROTOCOL
@@ -50,6 +51,7 @@ class Kernel:
     image: KernelImage
     initrd: bytes = attrs.field(default=b"", repr=False)
     cmdline: str = ""
+    initrd_path: str = attrs.field(default="", eq=False)
 
     @property
     def kind(self) -> MachineKind:
@@ -133,4 +135,5 @@ def read_kernel(path: Path | str, initrd: Path | str | None = None, cmdline: str
     Raises:
         ImageError: one of them cannot be read, or the kernel is none.
     """
-    return Kernel(load_image(path), read_file(Path(initrd), str(initrd)) if initrd else b"", cmdline)
+    ramdisk = read_file(Path(initrd), str(initrd)) if initrd else b""
+    return Kernel(load_image(path), ramdisk, cmdline, str(initrd or ""))

@@ -23,7 +23,7 @@ import lz4.block
 from pvops_core.errors import MachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pvops_core.machine.run.clock import Clock
 
@@ -115,7 +115,8 @@ def _read(data: bytes) -> Iterator[Event]:
     at = 0
     while at < len(data):
         found = _PART.match(data, at)
-        assert found is not None, f"no event at byte {at} of a pack"
+        if found is None:
+            raise MachineError(f"a saved event log has no event at byte {at} of a pack")
         number, kind, length = found.groups()
         at = found.end()
         if number is not None:
@@ -130,17 +131,48 @@ def _read(data: bytes) -> Iterator[Event]:
 
 
 def _of_parts(parts: list[Value]) -> Event:
-    ns, kind, vcpu, *fields = parts
-    pairs = tuple(zip(fields[::2], fields[1::2], strict=True))
+    try:
+        ns, kind, vcpu, *fields = parts
+        pairs = tuple(zip(fields[::2], fields[1::2], strict=True))
+    except ValueError:
+        raise MachineError(f"a saved event log has an event of {len(parts)} parts") from None
     return Event(ns, kind, None if vcpu == -1 else vcpu, pairs)  # type: ignore[arg-type] # as _form wrote them
 
 
 class LogState(NamedTuple):
-    """The events of a snapshot: packed ones, the newest as they came, and the link of the last pack."""
+    """The events of a snapshot.
+
+    Attributes:
+        packs: whole packs.
+        begun: the byte form of the first events after them, where the log has gone on from a file.
+        recent: the newest, as they came.
+        link: of the last whole pack.
+    """
 
     packs: tuple[bytes, ...]
+    begun: Begun
     recent: tuple[_Raw, ...]
     link: bytes
+
+
+class Begun(NamedTuple):
+    """How many events, and their byte form."""
+
+    events: int
+    data: bytes
+
+
+class WrittenLog(NamedTuple):
+    """The same in a file: ``begun`` is all that is in no whole pack."""
+
+    packs: tuple[bytes, ...]
+    begun: Begun
+    link: bytes
+
+
+_NOTHING: Final = Begun(0, b"")
+_MOST_COMPRESSED: Final = 255
+"""Bytes that lz4 can make of one (its block format: a length byte more for each 255)."""
 
 
 class EventLog:
@@ -149,7 +181,9 @@ class EventLog:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._packs: list[bytes] = []
+        self._begun = _NOTHING
         self._recent: list[_Raw] = []
+        self._room = PACKED
         self._link = _FIRST_LINK
         self._links = {_FIRST_LINK}  # of saved states, which need not be gone through again
 
@@ -157,18 +191,25 @@ class EventLog:
         """Add an event that happens now."""
         recent = self._recent
         recent.append((self._clock.ns, kind, vcpu, fields))
-        if len(recent) == PACKED:
+        if len(recent) == self._room:
             self._pack()
 
     def _pack(self) -> None:
-        recent = self._recent
-        data = b"".join(map(_form, recent))
+        data = self._unpacked()
         self._link = _linked(self._link, data)
         self._packs.append(lz4.block.compress(data))
-        recent.clear()
+        self._begin(_NOTHING, ())
+
+    def _begin(self, begun: Begun, recent: Iterable[_Raw]) -> None:
+        self._begun, self._room = begun, PACKED - begun.events
+        self._recent[:] = recent
+
+    def _unpacked(self) -> bytes:
+        """The byte form of all that is in no whole pack."""
+        return self._begun.data + b"".join(map(_form, self._recent))
 
     def __len__(self) -> int:
-        return len(self._packs) * PACKED + len(self._recent)
+        return len(self._packs) * PACKED + self._begun.events + len(self._recent)
 
     def __iter__(self) -> Iterator[Event]:
         return self._from(0)
@@ -179,8 +220,10 @@ class EventLog:
         for pack in self._packs[skipped:]:
             yield from islice(_read(lz4.block.decompress(pack)), within, None)
             within = 0
-        at_hand = first - len(self._packs) * PACKED
-        yield from map(_event, self._recent[max(at_hand, 0) :])
+        at_hand = max(first - len(self._packs) * PACKED, 0)
+        if at_hand < self._begun.events:
+            yield from islice(_read(self._begun.data), at_hand, None)
+        yield from map(_event, self._recent[max(at_hand - self._begun.events, 0) :])
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -194,12 +237,12 @@ class EventLog:
     @property
     def sha256(self) -> str:
         """Hash over all events so far, in hex."""
-        return _linked(self._link, b"".join(map(_form, self._recent))).hex()
+        return _linked(self._link, self._unpacked()).hex()
 
     def save(self) -> LogState:
         """State for a snapshot."""
         self._links.add(self._link)
-        return LogState(tuple(self._packs), tuple(self._recent), self._link)
+        return LogState(tuple(self._packs), self._begun, tuple(self._recent), self._link)
 
     def load(self, state: LogState) -> None:
         """Go back to a saved state.
@@ -207,14 +250,42 @@ class EventLog:
         Raises:
             MachineError: it is another log's, and its packs are not those that its link is of.
         """
-        packs, recent, link = state
+        packs, begun, recent, link = state
         if link not in self._links:
-            found = reduce(_linked, map(lz4.block.decompress, packs), _FIRST_LINK)
+            found = reduce(_linked, map(_decompressed, packs), _FIRST_LINK)
             if found != link:
                 raise MachineError(f"a saved event log has the hash {found.hex()} and says {link.hex()}")
             self._links.add(link)
-        self._packs, self._recent, self._link = list(packs), list(recent), link
+        self._packs, self._link = list(packs), link
+        self._begin(begun, recent)
+
+    def written(self, state: LogState) -> WrittenLog:
+        """A state as it is in a file."""
+        begun, recent = state.begun, state.recent
+        data = begun.data + b"".join(map(_form, recent))
+        return WrittenLog(state.packs, Begun(begun.events + len(recent), data), state.link)
+
+    def read(self, written: WrittenLog) -> LogState:
+        """The state that a file has.
+
+        Raises:
+            MachineError: it has none.
+        """
+        if not 0 <= written.begun.events < PACKED:
+            raise MachineError(f"a saved event log has {written.begun.events} events that are in no pack")
+        return LogState(written.packs, written.begun, (), written.link)
 
 
 def _linked(link: bytes, data: bytes) -> bytes:
     return hashlib.sha256(link + data).digest()
+
+
+def _decompressed(pack: bytes) -> bytes:
+    """A pack's byte form; MachineError if it is none, or says that it is more than it can be."""
+    try:
+        if int.from_bytes(pack[:4], "little") > len(pack) * _MOST_COMPRESSED:
+            raise MachineError("a saved event log has a pack that says it is too long")
+        data: bytes = lz4.block.decompress(pack)
+    except (lz4.block.LZ4BlockError, ValueError) as failure:
+        raise MachineError(f"a saved event log has a pack that cannot be read: {failure}") from failure
+    return data

@@ -11,6 +11,7 @@ from pvops_core.errors import MachineError
 from pvops_core.machine.run import execution, slices
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.rewritten import Rewritten
+from pvops_core.machine.run.slices import PartialSlice  # noqa: TC001 - states are read by their types
 from pvops_core.machine.run.stops import ENDS, FROM_OUTSIDE, Stop
 from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.run.gates import Gates
     from pvops_core.machine.run.scheduler import Scheduler
-    from pvops_core.machine.run.slices import PartialSlice
 
 _SLICE: Final = event_kind(
     "slice",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain, count
-from typing import Generic, Protocol, TypeAlias, TypeVar, Union
+from typing import Generic, Protocol, TypeAlias, TypeVar, Union, runtime_checkable
 
 from pvops_core.errors import MachineError
 
@@ -19,6 +19,7 @@ Plain: TypeAlias = Union[
 
 S = TypeVar("S")
 T = TypeVar("T")
+W = TypeVar("W")
 
 
 class Stateful(Protocol[S]):
@@ -29,6 +30,17 @@ class Stateful(Protocol[S]):
 
     def load(self, state: S) -> None:
         """Go back to a saved state."""
+
+
+@runtime_checkable
+class Written(Protocol[S, W]):
+    """Who is ``Stateful`` and is in files otherwise than in memory; what ``written`` declares that it gives is read."""
+
+    def written(self, state: S) -> W:
+        """What ``save`` gave, as it is in a file."""
+
+    def read(self, written: W) -> S:
+        """What ``load`` takes, of a file; MachineError where that cannot be."""
 
 
 class Beside(Generic[T]):

@@ -19,11 +19,14 @@ _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ct
 _libc.memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
-def map_file(address: int, size: int, file: int, *, shared: bool) -> int:
-    """Put a file's beginning, or a private copy, at a host address, in place of what is there; 0, or the errno."""
+def map_file(address: int, size: int, file: int, *, offset: int, shared: bool) -> int:
+    """Put a file's bytes from an offset on, or a private copy, at a host address, in place of what is there.
+
+    Gives 0, or the errno.
+    """
     protection = mmap.PROT_READ | mmap.PROT_WRITE
     how = _FIXED | (mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE)
-    return 0 if _libc.mmap(address, size, protection, how, file, 0) == address else ctypes.get_errno()
+    return 0 if _libc.mmap(address, size, protection, how, file, offset) == address else ctypes.get_errno()
 
 
 def require_room(size: int, what: str) -> None:

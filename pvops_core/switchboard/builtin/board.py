@@ -16,6 +16,7 @@ from pvops_core.machine.run.stateful import Beside
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
+from pvops_core.switchboard.builtin.gates import EntrancesState  # noqa: TC001 - states are read by their types
 from pvops_core.switchboard.builtin.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
 from pvops_core.switchboard.builtin.siteuse import SiteUses
 from pvops_core.switchboard.choosing import chosen
@@ -27,7 +28,7 @@ from pvops_core.switchboard.ops import SWITCH, SWITCH_REFUSED, Ops
 if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu
     from pvops_core.patching.context import PatchContext
-    from pvops_core.switchboard.builtin.gates import EntrancesState, GateAllocator
+    from pvops_core.switchboard.builtin.gates import GateAllocator
     from pvops_core.switchboard.builtin.text import SwitchableText
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from pvops_core.switchboard.findings import Switch
+from pvops_core.switchboard.findings import Switch, SwitchState
 from pvops_core.switchboard.ops import KERNEL, SWITCH
 
 if TYPE_CHECKING:
     from pvops_core.guest import GuestText
     from pvops_core.machine import Machine
     from pvops_core.ops import Slot
-    from pvops_core.switchboard.findings import SwitchState
     from pvops_core.switchboard.kernel.table import OpTable
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pvops_core.errors import MachineError
 from pvops_core.machine.run import eventlog
 from pvops_core.machine.run.clock import Clock
-from pvops_core.machine.run.eventlog import Event, EventLog
+from pvops_core.machine.run.eventlog import Begun, Event, EventLog, WrittenLog
 
 VALUES = st.integers() | st.text() | st.binary()
 RECORDS = st.lists(
@@ -97,15 +99,18 @@ def written(event: Event) -> bytes:
     return b"".join(parts) + b"\n"
 
 
-@given(before=RECORDS, after=RECORDS)
-def test_a_state_goes_on_in_another_log(before: list, after: list) -> None:  # type: ignore[type-arg]
+@given(before=RECORDS, after=RECORDS, of_a_file=st.booleans())
+def test_a_state_goes_on_in_another_log(before: list, after: list, of_a_file: bool) -> None:  # type: ignore[type-arg]  # noqa: FBT001
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(eventlog, "PACKED", 3)
         clock = Clock()
         log = EventLog(clock)
         fill(log, clock, before)
         elsewhere = EventLog(clock)
-        elsewhere.load(log.save())
+        state = log.save()
+        elsewhere.load(log.read(log.written(state)) if of_a_file else state)
+        assert (log.events, len(log)) == (elsewhere.events, len(elsewhere))
+        assert log.written(elsewhere.save()) == log.written(state)
         now = clock.save()
         fill(log, clock, after)
         clock.load(now)
@@ -121,3 +126,30 @@ def test_a_guest_that_is_stuck_fills_little_memory() -> None:
         log.record("exception", 0, vector=14, rip=0xFFFFFFFF81000000, error=2, address=0xFFFF888000000000)
     assert len(log) == 100_000
     assert sum(map(len, log._packs)) < 4 << 20
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"packs": (b"\xff\xff\xff\x7f\x10a",)}, "too long"),
+        ({"packs": (b"abc",)}, "cannot be read"),
+        ({"packs": ()}, "has the hash"),
+        ({"begun": Begun(eventlog.PACKED, b"")}, "events that are in no pack"),
+        ({"begun": Begun(-1, b"")}, "events that are in no pack"),
+    ],
+)
+def test_a_log_that_is_none_is_refused(change: dict[str, Any], told: str) -> None:
+    log, elsewhere = EventLog(Clock()), EventLog(Clock())
+    for _ in range(eventlog.PACKED + 1):
+        log.record("x")
+    with pytest.raises(MachineError, match=told):
+        elsewhere.load(elsewhere.read(log.written(log.save())._replace(**change)))
+
+
+@pytest.mark.parametrize("data", [b"?", b"1;s1:x", b"1;\n", b"1;s1:x1;s1:a\n"])
+def test_events_that_are_none_are_refused_when_they_are_read(data: bytes) -> None:
+    log = EventLog(Clock())
+    log.load(log.read(WrittenLog((), Begun(1, data), bytes(32))))
+    if data != b"1;s1:x":
+        with pytest.raises(MachineError, match="a saved event log"):
+            list(log)

@@ -10,6 +10,7 @@ import attrs
 from pvops_lguest.host.console import Console, DmaBindings
 from pvops_lguest.host.data import LguestData
 from pvops_lguest.host.interrupts import Interrupts, InterruptState
+from pvops_lguest.host.shadow import ShadowState  # noqa: TC001 - states are read by their types
 from pvops_lguest.host.traps import KernelStack, Traps, TrapState
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pvops_lguest.host.frames import FramePool
     from pvops_lguest.host.memory import GuestMemory
     from pvops_lguest.host.segments import Segments
-    from pvops_lguest.host.shadow import ShadowState, ShadowTables
+    from pvops_lguest.host.shadow import ShadowTables
 
 
 class Devices(Protocol):

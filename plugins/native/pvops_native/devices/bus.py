@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import attrs
@@ -33,18 +34,26 @@ class PortDevice(attrs.AttrsInstance, Protocol):
         """Takes the byte ``value`` written to ``port``."""
 
 
-DeviceState: TypeAlias = "dict[str, Plain]"
-"""Every field of a device that is no wire, by name; of a part of it, the same of that."""
+DeviceState: TypeAlias = dict[str, Any]
+"""Every field of a device that is no wire, by name; of a part of it, the same of that. Numbers that a file's do not
+hold are bytes, the lowest first."""
+_WIDTH: Final = 63
 
 
 def state_of(device: attrs.AttrsInstance) -> DeviceState:
     """Every field of an attrs-made device that is not a wire, as plain data."""
-    return {f.name: _plain(getattr(device, f.name)) for f in attrs.fields(type(device)) if f.metadata != WIRE}
+    return {name: _plain(getattr(device, name)) for name in _fields(type(device))}
+
+
+@cache
+def _fields(kind: type[attrs.AttrsInstance]) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(kind) if field.metadata != WIRE)
 
 
 def set_state(device: attrs.AttrsInstance, state: DeviceState) -> None:
-    """Puts a state taken by `state_of` back; the state may be put back again later."""
-    for name, value in state.items():
+    """Puts a state taken by `state_of` back; the state may be put back again later. KeyError if it is another's."""
+    for name in _fields(type(device)):
+        value = state[name]
         setattr(device, name, _restored(getattr(device, name), value))
 
 
@@ -53,6 +62,8 @@ def _plain(value: Any) -> Plain:  # noqa: ANN401 - whatever a device's field is
         return state_of(value)
     if isinstance(value, dict):
         return dict(value)
+    if isinstance(value, int) and value >> _WIDTH not in {0, -1}:
+        return value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)  # a set of vectors
     return tuple(map(_plain, value)) if isinstance(value, list | tuple | deque) else value
 
 
@@ -63,6 +74,8 @@ def _restored(now: Any, saved: Any) -> Any:  # noqa: ANN401 - as above
         return now
     if isinstance(now, dict):
         return dict(saved)
+    if isinstance(now, int) and isinstance(saved, bytes):
+        return int.from_bytes(saved, "little", signed=True)
     if isinstance(now, list | tuple | deque):
         return type(now)(map(_restored, now, saved) if any(attrs.has(type(each)) for each in now) else saved)
     return saved

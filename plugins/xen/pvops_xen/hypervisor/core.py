@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import attrs
 
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
+from pvops_xen.hypervisor.console import ConsoleState  # noqa: TC001 - states are read by their types
+from pvops_xen.hypervisor.memory.frames import FramesState  # noqa: TC001 - states are read by their types
 from pvops_xen.hypervisor.memory.space import GuestSpace
+from pvops_xen.hypervisor.state import DomainState  # noqa: TC001 - likewise
+from pvops_xen.xenstore.service import StoreState  # noqa: TC001 - states are read by their types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pvops_core.backends import HypercallMade
     from pvops_core.machine import Machine, PhysicalMemory, Vcpu
-    from pvops_xen.hypervisor.console import ConsoleState, XenConsole
+    from pvops_xen.hypervisor.console import XenConsole
     from pvops_xen.hypervisor.layout import Abi
-    from pvops_xen.hypervisor.memory.frames import FramesState, FrameTable
+    from pvops_xen.hypervisor.memory.frames import FrameTable
     from pvops_xen.hypervisor.memory.validate import Validator
     from pvops_xen.hypervisor.state import Domain, XenVcpuState
-    from pvops_xen.xenstore.service import StoreService, StoreState
+    from pvops_xen.xenstore.service import StoreService
 
 _XEN: Final = event_kind(
     "xen",
@@ -69,7 +73,7 @@ class FrameRegisters:
 class HypervisorState(NamedTuple):
     """The hypervisor in a snapshot: the states of its domain and of its parts, and what has been counted."""
 
-    domain: tuple[Any, ...]
+    domain: DomainState
     frames: FramesState
     epoch: int
     printed: bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
@@ -242,11 +242,11 @@ class Domain:
         """A vm_assist type is enabled."""
         return bool(self.assists >> assist & 1)
 
-    def save(self) -> tuple[Any, ...]:
+    def save(self) -> DomainState:
         """All of it as plain data, field by field."""
         return _PLAINLY.save(self)
 
-    def load(self, state: tuple[Any, ...]) -> None:
+    def load(self, state: DomainState) -> None:
         """Take over what ``save`` gave; others hold the domain itself."""
         loaded = _PLAINLY.load(state)
         for field in attrs.fields(Domain):
@@ -254,3 +254,7 @@ class Domain:
 
 
 _PLAINLY: Final = Plainly(Domain)
+if TYPE_CHECKING:
+    DomainState: TypeAlias = tuple[Any, ...]
+else:
+    DomainState = _PLAINLY.type

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from pvops_xen.ops.frames import FrameNumbers
-from pvops_xen.ops.multicalls import Multicalls
+from pvops_xen.ops.multicalls import BatchState, Multicalls
 
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
-    from pvops_xen.ops.multicalls import BatchState
     from pvops_xen.platform import XenPlatform
 
 _V = TypeVar("_V")
