@@ -35,7 +35,7 @@ STATES_LIMIT: Final = 1 << 30
 MEMORY_LIMIT: Final = 1 << 36
 
 
-class Origin(msgspec.Struct, frozen=True):
+class Making(msgspec.Struct, frozen=True):
     """How the session was made, for who wants to make it again without being told; nothing is believed because of it.
 
     Attributes:
@@ -64,7 +64,7 @@ class Head(msgspec.Struct, frozen=True):
     """
 
     key: Key
-    origin: Origin
+    origin: Making
     place: str
     ns: int
     runs: tuple[tuple[int, int], ...]
@@ -79,7 +79,7 @@ class Opened(NamedTuple):
     memory: MemorySnapshot
 
 
-def write(file: int, told: tuple[Key, Origin, str, int], states: bytes, memory: MemorySnapshot) -> None:
+def write(file: int, told: tuple[Key, Making, str, int], states: bytes, memory: MemorySnapshot) -> None:
     """Write a file, which is empty: what the head begins with, states, memory. OSError where it cannot be."""
     with memory.mapped() as contents:
         runs = runs_of(memory, contents)

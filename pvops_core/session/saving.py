@@ -15,7 +15,7 @@ from pvops_core.backends.loading.loader import load_needed
 from pvops_core.errors import HostError, PvopsError, UsageError, unknown
 from pvops_core.guests import BuiltinGuest, Kernel, builtin_guest, read_kernel
 from pvops_core.saved import container, states
-from pvops_core.saved.container import Head, Origin
+from pvops_core.saved.container import Head, Making
 from pvops_core.saved.errors import SavedError
 from pvops_core.saved.key import Key
 from pvops_core.saved.sources import source_hashes
@@ -84,13 +84,13 @@ def save(session: Session, backends: tuple[Backend, ...], path: Path, place: str
         raise HostError(f"{path} cannot be written: {reason}") from failure
 
 
-def _origin(session: Session) -> Origin:
+def _origin(session: Session) -> Making:
     guest = session.guest
     if isinstance(guest, Kernel):
         files = (os.path.realpath(guest.image.path), guest.initrd_path and os.path.realpath(guest.initrd_path))
     else:
         files = ("", "")
-    return Origin(*files, dict(session.options), session.platform.guest_memory)
+    return Making(*files, dict(session.options), session.platform.guest_memory)
 
 
 def guest_of(head: Head, path: str) -> Guest:

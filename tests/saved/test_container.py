@@ -15,7 +15,7 @@ import xxhash
 
 from pvops_core.machine.memory import MemorySnapshot
 from pvops_core.saved import container
-from pvops_core.saved.container import Head, Origin
+from pvops_core.saved.container import Head, Making
 from pvops_core.saved.errors import SavedError
 from pvops_core.saved.key import Key
 from pvops_core.x86 import PAGE
@@ -38,7 +38,7 @@ KEY = Key(
     engine="engine",
     sources={},
 )
-ORIGIN = Origin("/boot/vmlinuz", "", {}, 64 * PAGE)
+MAKING = Making("/boot/vmlinuz", "", {}, 64 * PAGE)
 STATES = bytes(range(256)) * 20
 
 
@@ -54,7 +54,7 @@ def memory() -> np.ndarray[Any, np.dtype[np.uint8]]:
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "saved"
     with path.open("wb") as file:
-        container.write(file.fileno(), (KEY, ORIGIN, "init", 5), STATES, MemorySnapshot.of(memory()))
+        container.write(file.fileno(), (KEY, MAKING, "init", 5), STATES, MemorySnapshot.of(memory()))
     return path
 
 
@@ -62,7 +62,7 @@ def test_what_was_written_is_read(saved: Path) -> None:
     opened = container.read(saved)
     assert opened.states == STATES
     assert opened.head == container.read_head(saved)
-    assert (opened.head.key, opened.head.origin, opened.head.place, opened.head.ns) == (KEY, ORIGIN, "init", 5)
+    assert (opened.head.key, opened.head.origin, opened.head.place, opened.head.ns) == (KEY, MAKING, "init", 5)
     assert opened.head.runs == ((0, 1), (5, 2), (63, 1))
     assert opened.memory.read(0, 64 * PAGE) == memory().tobytes()
 
@@ -159,7 +159,7 @@ def test_lengths_that_cannot_be_are_refused(tmp_path: Path, lengths: dict[str, i
 
 
 def plain(**changed: object) -> dict[str, Any]:
-    head = msgspec.to_builtins(Head(KEY, ORIGIN, "init", 5, (), xxhash.xxh3_128().digest()), builtin_types=(bytes,))
+    head = msgspec.to_builtins(Head(KEY, MAKING, "init", 5, (), xxhash.xxh3_128().digest()), builtin_types=(bytes,))
     return {**head, **changed}
 
 
