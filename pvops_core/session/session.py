@@ -16,14 +16,12 @@ from pvops_core.backends.blame import blamed
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError, UsageError, unknown
 from pvops_core.guest import GuestText, find_symbol
-from pvops_core.guest.places import find_place
-from pvops_core.guest.points import POINTS, Passed, Points
+from pvops_core.guest.points import Points
 from pvops_core.guest.space import KernelSpace
 from pvops_core.guest.stacks.linux import LinuxReturns
 from pvops_core.guest.stacks.returns import user_mode_of
 from pvops_core.guest.stacks.tasks import find_tasks
 from pvops_core.guests import BuiltinGuest, Kernel, Report, builtin_guest
-from pvops_core.guests.builtin.points import POINTS as BUILTIN_POINTS
 from pvops_core.guests.builtin.stacks import returns_of
 from pvops_core.machine import Machine, Stop, Vcpu
 from pvops_core.machine.run.watchdog import run_within, where
@@ -31,6 +29,7 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
 from pvops_core.session.forgotten import check_built, check_made
 from pvops_core.session.halting import Halting
+from pvops_core.session.places import when_at
 from pvops_core.session.processors import Processors
 from pvops_core.switchboard.kernel.modulesites import ModuleSites
 from pvops_core.switchboard.kernel.slots import SlotWatch
@@ -285,7 +284,7 @@ class Session(Closing):
                 forget.pop()()
                 action()
 
-        forget.append(self._when_at(place, arrived))
+        forget.append(when_at(self.machine, self.guest, lambda: self.points, place, arrived))
 
     def _stop_at(self, place: str, arrived: Callable[[Vcpu], None] = lambda _vcpu: None) -> Callable[[], None]:
         """Stop the machine, for the reason "until", when a vCPU comes to a place; gives what ends that."""
@@ -295,49 +294,7 @@ class Session(Closing):
             who = f"vcpu {vcpu.index}" if vcpu else "virtual time"
             self.machine.stop("until", f"{who} came to {place}")
 
-        return self._when_at(place, stop)
-
-    def _when_at(self, place: str, arrived: Callable[[Vcpu | None], None]) -> Callable[[], None]:
-        """Call ``arrived`` whenever a vCPU comes to a place, or once at a time; gives what ends that."""
-
-        def at_point(passed: Passed, vcpu: Vcpu) -> None:
-            if passed.name == place:
-                arrived(vcpu)
-
-        if isinstance(self.guest, BuiltinGuest):
-            place = BUILTIN_POINTS.get(place, place)
-        point = next((point for point in POINTS if point.name == place), None)
-        if point is None or isinstance(self.guest, BuiltinGuest):
-            found = find_place(self.guest.image, place)
-            if found.address is None:
-                return self._when_it_is(found.ns or 0, lambda: arrived(None), place)
-            breakpoint_ = self.machine.break_at(found.address, arrived)
-            return lambda: self.machine.remove(breakpoint_)
-        find_symbol(self.guest.image, *point.symbols)
-        if place in self.points.passed:
-            raise UsageError(f"the kernel has come by {place} before")
-        self.points.listen(at_point)
-        return lambda: self.points.ignore(at_point)
-
-    def _when_it_is(self, ns: int, arrived: Callable[[], None], place: str) -> Callable[[], None]:
-        """Call ``arrived`` once when so much virtual time has passed; gives what ends that."""
-        machine = self.machine
-        if ns < machine.clock.ns:
-            raise UsageError(f"the guest has come by {place} before: it is at {machine.clock.ns} ns")
-
-        def look() -> int | None:
-            if machine.clock.ns < ns:
-                return ns
-            forget()
-            arrived()
-            return None
-
-        def forget() -> None:
-            if look in machine.loop.watchers:
-                machine.unwatch(look)
-
-        machine.watch(look)
-        return forget
+        return when_at(self.machine, self.guest, lambda: self.points, place, stop)
 
     @cached_property
     def calls(self) -> Calls:
