@@ -13,7 +13,7 @@ import typer
 
 from pvops_core.backends.choices import parse_choices
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
-from pvops_core.cli.options import kernels, live, runoptions
+from pvops_core.cli.options import kernels, live, runoptions, saved
 from pvops_core.cli.options.keyboard import Input, open_input, unbuffered
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output import bootreport, switched
@@ -35,13 +35,13 @@ RECORDS = "PVOPS_ORACLE"
 
 def boot(
     images: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="KERNEL...",
             help="Kernel to boot: bzImage or ELF, as distributions ship it. Of several, or of a folder, each that is "
             "one is run.",
         ),
-    ],
+    ] = None,
     *,
     backend: Annotated[str, typer.Option(metavar="NAME", help="Backend whose platform it boots on.")] = "native",
     initrd: Annotated[Path | None, typer.Option(metavar="FILE", help="Initial ramdisk.")] = None,
@@ -59,6 +59,8 @@ def boot(
             "free_initmem, init, power-off. Of several functions of one name, name,2 or name@address says which.",
         ),
     ] = "",
+    save: saved.SaveOption = None,
+    load: saved.LoadOption = None,
     typed: Annotated[
         str | None,
         typer.Option(
@@ -130,12 +132,15 @@ def boot(
     """
     if trace not in {"", "ops"}:
         raise UsageError(f"--trace takes ops, not {trace!r}")
-    runoptions.check_folders(events, json, junit, hook_output)
+    saved.check_save(save, stop_at, until)
+    if not images and load is None:
+        raise UsageError("give a KERNEL to boot, or --load FILE to go on from a saved boot")
+    runoptions.check_folders(events, json, junit, hook_output, save)
     plugins = tuple(plugin or ())
     if plugins and runoptions.broken_paths(runoptions.load(plugins), plugins):
         return ExitCode.FAULT
-    kernel = images[0]
-    if len(images) > 1 or os.path.isdir(kernel) or junit or jobs or only:  # noqa: PTH112 - no name is too long for it
+    kernel = images[0] if images else None
+    if images and (len(images) > 1 or os.path.isdir(images[0]) or junit or jobs or only):  # noqa: PTH112 - no name is too long for it
         from pvops_core.cli import several  # noqa: PLC0415 - brings readers of images
 
         alone = {
@@ -146,6 +151,8 @@ def boot(
             "switch": switch,
             "verify-patching": verify_patching,
             "events": events,
+            "save": save,
+            "load": load,
         }
         several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket})
         options = parse_choices(settings or ())
@@ -154,19 +161,31 @@ def boot(
         return several.boot_several(
             images, common, max_seconds, only=only, jobs=jobs, json=json, junit_file=junit, hook_output=hook_output
         )
-    cell = Cell(
-        backend,
-        "",
-        kernels.kernel_kind(kernel),
-        guest=str(kernel),
-        initrd=str(initrd or ""),
-        workload=cmdline,
-        seed=seed,
-        vcpus=cpus,
-        memory=memory << 20,
-        count_instructions=False,
-        options=parse_choices(settings or ()),
-    )
+    if load is not None:
+        its_own = {
+            "backend": (backend, "native"),
+            "cmdline": (cmdline, ""),
+            "cpus": (cpus, 1),
+            "seed": (seed, 0),
+            "memory": (memory, kernels.DEFAULT_MEMORY),
+            "set": (settings or [], []),
+        }
+        cell = saved.loaded_cell(load, kernel, initrd, its_own)
+    else:
+        assert kernel is not None
+        cell = Cell(
+            backend,
+            "",
+            kernels.kernel_kind(kernel),
+            guest=str(kernel),
+            initrd=str(initrd or ""),
+            workload=cmdline,
+            seed=seed,
+            vcpus=cpus,
+            memory=memory << 20,
+            count_instructions=False,
+            options=parse_choices(settings or ()),
+        )
     given = open_input(typed)
     request = Request(
         cell,
@@ -187,10 +206,12 @@ def boot(
         ),
         switches=tuple(map(SwitchOrder.parse, switch or ())),
         patching=live.patching(livepatch, livepatch_socket),
+        load=str(load or ""),
+        save=str(save or ""),
     )
     text = sys.stderr if json == STDOUT else sys.stdout
     with ThreadPoolExecutor(1) as pool:
-        image = pool.submit(_image, kernel) if json else None  # while the worker starts
+        image = pool.submit(_image, Path(cell.guest)) if json else None  # while the worker starts
         observation = _run(request, given, text, hook_output, worker_limits(max_seconds, cell.memory))
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
@@ -199,6 +220,10 @@ def boot(
 
         write_json("boot", BootResult(image.result(), observation), json)
     _report(observation, text)
+    if save is not None and observation.outcome not in {Outcome.UNTIL, Outcome.ERROR}:
+        raise UsageError(
+            f"{save} is not written: the run ended ({observation.outcome.value}) before it came to its place"
+        )
     code = observation.outcome.exit_code or bootreport.exit_code(observation.inside) or switched.exit_code(observation)
     return code or observation.livepatch.exit_code
 

@@ -74,6 +74,8 @@ class Request(JsonRecord, frozen=True):
         inside: what a real kernel's run is looked at for.
         switches: ops that are given another implementation.
         patching: what is done to a real kernel's live patches while it runs.
+        load: file of a saved session that the run goes on from; empty for the beginning.
+        save: file that the session is written to where the run ends at ``stop_at`` or ``until``; empty for none.
     """
 
     cell: Cell
@@ -91,6 +93,8 @@ class Request(JsonRecord, frozen=True):
     switches: tuple[SwitchOrder, ...] = ()
     patching: PatchOrders = NOTHING
     without: tuple[str, ...] = ()
+    load: str = ""
+    save: str = ""
 
     def encode(self) -> bytes:
         """The request's line."""

@@ -1,4 +1,4 @@
-"""The file of a saved session: a prelude, a head, the states, and memory with holes where it is zero.
+"""The file of a saved session: its front, and memory with holes where it is zero.
 
 All numbers are little-endian. Digests are XXH3's of 128 bits: they see damage, not malice; whoever reads checks every
 bound. A byte that belongs to nothing is zero. docs/reference/saved-sessions.md has it field by field.
@@ -6,69 +6,19 @@ bound. A byte that belongs to nothing is zero. docs/reference/saved-sessions.md 
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
-import struct
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-import msgspec
-import xxhash
+from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_core.machine.memory import MemorySnapshot
 from pvops_core.saved.errors import SavedError
-from pvops_core.saved.key import Key
+from pvops_core.saved.front import Head, Making, opened, pack, read_front, unreadable
 from pvops_core.saved.runs import digest_of, misplaced, runs_of
 from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION: Final = 1
-MAGIC: Final = b"pvops\x1as\n"
-_PRELUDE: Final = struct.Struct("<8sIIQQQ16s")
-"""Magic, version, bytes of the head, of the states, where memory begins, bytes of memory, digest of all before that."""
-_UNDIGESTED: Final = _PRELUDE.size - 16
-HEAD_LIMIT: Final = 16 << 20
-STATES_LIMIT: Final = 1 << 30
-MEMORY_LIMIT: Final = 1 << 36
-
-
-class Making(msgspec.Struct, frozen=True):
-    """How the session was made, for who wants to make it again without being told; nothing is believed because of it.
-
-    Attributes:
-        kernel: path of the kernel; empty for none.
-        initrd: path of its ramdisk; empty for none.
-        options: settings of the platform, as they were given.
-        memory: bytes of the guest's memory.
-    """
-
-    kernel: str
-    initrd: str
-    options: dict[str, str]
-    memory: int
-
-
-class Head(msgspec.Struct, frozen=True):
-    """What a file says of itself.
-
-    Attributes:
-        key: what it must fit.
-        origin: how the session was made.
-        place: where the guest stood, in words; for people.
-        ns: virtual time, for people.
-        runs: the pages that are in the file: number of the first, and how many, ascending.
-        memory: digest of these.
-    """
-
-    key: Key
-    origin: Making
-    place: str
-    ns: int
-    runs: tuple[tuple[int, int], ...]
-    memory: bytes
+    from pvops_core.saved.key import Key
 
 
 class Opened(NamedTuple):
@@ -79,16 +29,13 @@ class Opened(NamedTuple):
     memory: MemorySnapshot
 
 
-def write(file: int, told: tuple[Key, Making, str, int], states: bytes, memory: MemorySnapshot) -> None:
+def write(file: int, told: tuple[Key, Making, str, int, int], states: bytes, memory: MemorySnapshot) -> None:
     """Write a file, which is empty: what the head begins with, states, memory. OSError where it cannot be."""
     with memory.mapped() as contents:
         runs = runs_of(memory, contents)
-        head = msgspec.msgpack.encode(Head(*told, runs, digest_of(contents, runs)))
-        begin = _PRELUDE.size + len(head) + len(states) + PAGE - 1 & -PAGE
-        fields = (MAGIC, VERSION, len(head), len(states), begin, memory.size)
-        prelude = _PRELUDE.pack(*fields, bytes(16))[:_UNDIGESTED]
+        front, begin = pack(Head(*told, runs, digest_of(contents, runs)), states, memory.size)
         os.ftruncate(file, begin + memory.size)
-        _put(file, prelude + _digest(prelude, head, states) + head + states, 0)
+        _put(file, front, 0)
         for first, pages in runs:
             _put(file, contents[first * PAGE : (first + pages) * PAGE], begin + first * PAGE)
 
@@ -100,87 +47,20 @@ def _put(file: int, data: bytes | memoryview, at: int) -> None:
             done += os.pwrite(file, rest[done:], at + done)
 
 
-def _digest(*parts: bytes) -> bytes:
-    digest = xxhash.xxh3_128()
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
-
-
-def read_head(path: Path) -> Head:
-    """What a file says of itself, its memory unread; SavedError as for :func:`read`."""
-    with _opened(path) as file:
-        return _checked(file, str(path))[0]
-
-
 def read(path: Path) -> Opened:
     """Read a file that somebody else may have made.
 
     Raises:
         SavedError: it cannot be read, is no saved session, of another version, or is damaged.
     """
-    with _opened(path) as file:
-        head, states, begin, size = _checked(file, str(path))
+    with opened(path) as file:
+        head, states, begin, size = read_front(file, str(path))
         memory = MemorySnapshot(os.dup(file), size, begin)
         try:
             _check_memory(memory, head, str(path))
         except OSError as failure:
-            raise _unreadable(path, failure) from failure
+            raise unreadable(path, failure) from failure
     return Opened(head, states, memory)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError) as failure:
-        raise _unreadable(path, failure) from failure
-    try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise SavedError("is not a regular file", str(path))
-        yield file
-    finally:
-        os.close(file)
-
-
-def _unreadable(path: Path, failure: Exception) -> SavedError:
-    return SavedError(f"cannot be read: {getattr(failure, 'strerror', None) or failure}", str(path))
-
-
-def _checked(file: int, path: str) -> tuple[Head, bytes, int, int]:
-    """Head, states, where memory begins and how long it is."""
-    head_size, states_size, begin, size, digest = _prelude(file, path)
-    rest = os.pread(file, begin - _PRELUDE.size, _PRELUDE.size)
-    head, states = rest[:head_size], rest[head_size : head_size + states_size]
-    if _digest(os.pread(file, _UNDIGESTED, 0), head, states) != digest:
-        raise SavedError("is damaged: it does not have the digest that it says", path, field="head and states")
-    if rest[head_size + states_size :].strip(b"\0"):
-        raise SavedError("is damaged: there is something between its parts", path, field="before memory")
-    try:
-        return msgspec.msgpack.decode(head, type=Head), states, begin, size
-    except (msgspec.MsgspecError, RecursionError) as failure:
-        raise SavedError(f"does not say what it is: {failure}", path, field="head", offset=_PRELUDE.size) from failure
-
-
-def _prelude(file: int, path: str) -> tuple[int, int, int, int, bytes]:
-    prelude, there = os.pread(file, _PRELUDE.size, 0), os.fstat(file).st_size
-    if prelude[: len(MAGIC)] != MAGIC:
-        raise SavedError("is no saved session", path, offset=0, field="magic")
-    if len(prelude) < _PRELUDE.size:
-        raise SavedError(f"ends within its first {_PRELUDE.size} bytes", path, offset=len(prelude))
-    _magic, version, head, states, begin, size, digest = _PRELUDE.unpack(prelude)
-    if version != VERSION:
-        told = f"has format {version}; this pvops reads format {VERSION}"
-        raise SavedError(told, path, offset=len(MAGIC), field="version", saved=str(version), here=str(VERSION))
-    limits = (("head", head, HEAD_LIMIT), ("states", states, STATES_LIMIT), ("memory", size, MEMORY_LIMIT))
-    for field, length, most in limits:
-        if length > most:
-            raise SavedError(f"says {length:#x} bytes; the most is {most:#x}", path, field=field)
-    if not size or size % PAGE or begin != _PRELUDE.size + head + states + PAGE - 1 & -PAGE:
-        raise SavedError(f"memory of {size:#x} bytes cannot be at {begin:#x}", path, field="memory")
-    if there != begin + size:
-        raise SavedError(f"is {there:#x} bytes long and says {begin + size:#x}", path, field="size")
-    return head, states, begin, size, digest
 
 
 def _check_memory(memory: MemorySnapshot, head: Head, path: str) -> None:

@@ -15,8 +15,8 @@ from pvops_core.backends.loading.loader import load_needed
 from pvops_core.errors import HostError, PvopsError, UsageError, unknown
 from pvops_core.guests import BuiltinGuest, Kernel, builtin_guest, read_kernel
 from pvops_core.saved import container, states
-from pvops_core.saved.container import Head, Making
-from pvops_core.saved.errors import SavedError
+from pvops_core.saved.errors import SavedError, other
+from pvops_core.saved.front import Head, Making, read_head
 from pvops_core.saved.key import Key
 from pvops_core.saved.sources import source_hashes
 
@@ -56,7 +56,7 @@ def key_of(session: Session, backends: tuple[Backend, ...]) -> Key:
     )
 
 
-def save(session: Session, backends: tuple[Backend, ...], path: Path, place: str) -> None:
+def save(session: Session, backends: tuple[Backend, ...], path: Path, place: str, vcpu: int) -> None:
     """Write a session, which stands still, to a file: all of it, or the file is as it was before.
 
     Raises:
@@ -73,7 +73,7 @@ def save(session: Session, backends: tuple[Backend, ...], path: Path, place: str
             raise UsageError(f"{path} is no regular file, which a saved session has to be")
         try:
             with beside.open("wb") as file:
-                head = (key_of(session, backends), origin, place, machine.clock.ns)
+                head = (key_of(session, backends), origin, place, vcpu, machine.clock.ns)
                 container.write(file.fileno(), head, data, snapshot.memory)
             beside.replace(path)
         finally:
@@ -117,6 +117,8 @@ def load(session: Session, backends: tuple[Backend, ...], path: Path) -> Head:
     opened = container.read(path)
     opened.head.key.check(key_of(session, backends), path)
     machine, owners = session.machine, session.machine.owners
+    if opened.head.vcpu >= len(machine.vcpus):
+        raise other(str(path), "vcpu", opened.head.vcpu, f"of {len(machine.vcpus)}")
     found, counts = states.decode(opened.states, owners, str(path))
     try:
         for owner in owners.values():
@@ -138,7 +140,7 @@ def made_for(
     settings: SessionSettings,
 ) -> Session:
     """The session that a file is of, made and loaded; see ``Session.load``."""
-    head = container.read_head(path)
+    head = read_head(path)
     key, origin = head.key, head.origin
     if strange := sorted(settings.keys() - _LATER):
         raise TypeError(f"a session is loaded with the {strange[0]} that it had")
@@ -155,10 +157,13 @@ def made_for(
         "count_instructions": key.counted,
         "tool_frames": key.tool_frames,
     }
+    place = made.pop("stop_at", "")
     links = chain(there[name], there)
     session = kind(guest or guest_of(head, str(path)), links, **made)
     try:
         load(session, links, path)
+        if place:
+            session.end_at(place)
     except BaseException:
         session.close()
         raise

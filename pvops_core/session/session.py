@@ -139,7 +139,7 @@ class Session(Closing):
             self.processors = Processors(self.machine)
             self._equip(backends)
             if settings.get("stop_at"):
-                self._stop_at(settings["stop_at"])
+                self.end_at(settings["stop_at"])
         except BaseException:
             self.machine.close()
             raise
@@ -256,7 +256,7 @@ class Session(Closing):
             MachineError: the run ended before it came there.
         """
         arrived: list[Vcpu] = []
-        forget = self._stop_at(place, arrived.append)
+        forget = self.end_at(place, arrived.append)
         try:
             stop = self.run(max_ns=max_ns, max_seconds=max_seconds)
         finally:
@@ -286,8 +286,16 @@ class Session(Closing):
 
         forget.append(when_at(self.machine, self.guest, lambda: self.points, place, arrived))
 
-    def _stop_at(self, place: str, arrived: Callable[[Vcpu], None] = lambda _vcpu: None) -> Callable[[], None]:
-        """Stop the machine, for the reason "until", when a vCPU comes to a place; gives what ends that."""
+    def end_at(self, place: str, arrived: Callable[[Vcpu], None] = lambda _vcpu: None) -> Callable[[], None]:
+        """End runs, for the reason "until", when a vCPU comes to a place, as for :meth:`run_to`; gives what ends that.
+
+        Args:
+            place: the place.
+            arrived: told who has come there; of a virtual time the first vCPU.
+
+        Raises:
+            UsageError: the guest has no such place, or has met the point or the time before.
+        """
 
         def stop(vcpu: Vcpu | None) -> None:
             arrived(vcpu or self.machine.vcpus[0])
@@ -402,18 +410,19 @@ class Session(Closing):
         """Hash of the guest's text as it is now; ImageError if its image does not say where that is."""
         return self.text.sha256()
 
-    def save(self, path: Path | str, place: str = "") -> None:
+    def save(self, path: Path | str, place: str = "", vcpu: int = 0) -> None:
         """Write the session, between two runs, to a file from which it can go on in another process.
 
         Args:
             path: of the file, which is replaced as a whole.
             place: where the guest stands, for people.
+            vcpu: index of the vCPU that has come there.
 
         Raises:
             MachineError: a handler is running, or the file cannot be written.
             SavedError: a keeper's state cannot be saved.
         """
-        import_module("pvops_core.session.saving").save(self, self._backends, Path(path), place)
+        import_module("pvops_core.session.saving").save(self, self._backends, Path(path), place, vcpu)
 
     @classmethod
     def load(

@@ -2,62 +2,29 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import attrs
-
-from pvops_core.backends import chain
-from pvops_core.guests import Kernel, read_kernel
 from pvops_core.images import machine_of
-from pvops_core.session import Session, hosted
 from pvops_core.session.calls import LIMIT
-from pvops_core.testing.fixtures.choices import Choices
 from pvops_core.testing.fixtures.lab import StandingMachine
 from pvops_core.testing.meter import Meter
+from pvops_core.testing.recipes import PLACE, SMALLEST_RAMDISK, Recipe, standing
+
+__all__ = ["KEPT", "PLACE", "SMALLEST_RAMDISK", "BootedKernel", "Recipe", "find_image"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.backends import Backend
+    from pvops_core.saved.shelf import Shelf
     from pvops_core.switchboard.kernel.ophook import OpHook
     from pvops_core.testing.effect import Effect
 
 KEPT: Final = 2
 """Booted kernels kept at a time: each takes as much memory as its guest has."""
-PLACE: Final = "init"
-"""Where tests begin unless they say otherwise: all is set up, interrupts are on, a kernel thread is about to become the
-first process."""
-MAX_SECONDS: Final = 300
-
-
-@attrs.frozen
-class Recipe:
-    """What to boot, and how far.
-
-    Attributes:
-        image: path of the kernel.
-        backend: name of the backend.
-        initrd: path of the initial ramdisk; empty for one that has nothing but an executable ``/init``, which is
-            enough to come to the beginning of the first process.
-        cmdline: command line; the platform's console is added where it names none.
-        place: a function of the kernel's or a named point of its boot.
-        vcpus: number of virtual CPUs.
-        seed: of the run.
-        choices: settings of the backend's platform.
-    """
-
-    image: str
-    backend: str
-    initrd: str = ""
-    cmdline: str = ""
-    place: str = PLACE
-    vcpus: int = 1
-    seed: int = 0
-    choices: Choices = attrs.field(factory=Choices)
 
 
 class BootedKernel(StandingMachine):
@@ -66,22 +33,18 @@ class BootedKernel(StandingMachine):
     Args:
         recipe: what to boot.
         backends: all that are loaded.
+        shelf: where booted kernels are kept for other processes; None for nowhere.
+        fresh: boot it, whatever is kept.
 
     Raises:
         PvopsError: it cannot be booted, or did not come to the place.
     """
 
-    def __init__(self, recipe: Recipe, backends: Mapping[str, Backend]) -> None:
-        links = chain(backends[recipe.backend], backends)
-        kernel = read_kernel(recipe.image, recipe.initrd or None, recipe.cmdline)
-        words = recipe.cmdline.split()
-        if not any(word.startswith("console=") for word in words):
-            words.append(f"console={hosted(kernel.boot_protocol, kernel.kinds, links)[0].console_name}")
-        kernel = Kernel(kernel.image, kernel.initrd or SMALLEST_RAMDISK, " ".join(words))
-        chosen = dict(recipe.choices.settings)
-        session = Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed, options=chosen)
+    def __init__(
+        self, recipe: Recipe, backends: Mapping[str, Backend], shelf: Shelf | None = None, *, fresh: bool = False
+    ) -> None:
+        session, vcpu = standing(recipe, backends, shelf, fresh=fresh)
         try:
-            vcpu = session.run_to(recipe.place, max_seconds=MAX_SECONDS)
             if session.table is not None:
                 assert not session.hooks.standing  # made here, it belongs to the snapshot
             title = f"{recipe.image} on {recipe.backend} from {recipe.place!r}"
@@ -133,17 +96,3 @@ def find_image(given: str) -> Path | None:
         return path if path.is_file() else None
     files = [file for file in sorted(path.glob("vmlinu*")) if file.is_file()]
     return min(files, key=lambda file: machine_of(file) != "x86_64", default=None)
-
-
-def _cpio(name: str, mode: int, data: bytes) -> bytes:
-    """One member of an archive in the "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst)."""
-    fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
-    head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-    return _padded(head) + _padded(data)
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)
-
-
-SMALLEST_RAMDISK: Final = _cpio("init", 0o100755, struct.pack("<I", 0)) + _cpio("TRAILER!!!", 0, b"")

@@ -55,6 +55,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pvops-plugin", metavar="PATH", action="append", default=[], help="load a backend from there too")
     group.addoption("--pvops-kernel", metavar="FILE", help="the kernel for tests that boot one, or a folder of some")
     group.addoption("--pvops-initrd", metavar="FILE", help="its ramdisk; by default one that has only a place for init")
+    fresh = "boot kernels for tests anew, whatever earlier runs have kept of them"
+    group.addoption("--pvops-fresh", action="store_true", help=fresh)
     group.addoption("--pvops-ops", metavar="NAMES", help="conformance suite: try these ops only, parted by commas")
     group.addoption("--pvops-layouts", metavar="GLOBS", help="conformance suite: these layouts only, parted by commas")
     smoke = "conformance suite: try only what the backend itself implements, and whole guests"
@@ -347,7 +349,11 @@ def kernel(request: pytest.FixtureRequest, pvops_recipe: Recipe) -> BootedKernel
 
     config = request.config
     if _KERNELS not in config.stash:
-        config.stash[_KERNELS] = Pool(partial(BootedKernel, backends=loaded_backends(config).backends), KEPT)
+        from pvops_core.saved.shelf import Shelf  # noqa: PLC0415
+
+        backends, fresh = loaded_backends(config).backends, config.getoption("--pvops-fresh")
+        make = partial(BootedKernel, backends=backends, shelf=Shelf.of(os.environ), fresh=fresh)
+        config.stash[_KERNELS] = Pool(make, KEPT)
     try:
         booted = config.stash[_KERNELS].get(pvops_recipe)
     except UsageError as error:

@@ -15,8 +15,8 @@ import xxhash
 
 from pvops_core.machine.memory import MemorySnapshot
 from pvops_core.saved import container
-from pvops_core.saved.container import Head, Making
 from pvops_core.saved.errors import SavedError
+from pvops_core.saved.front import MAGIC, MEMORY_LIMIT, Head, Making, read_head
 from pvops_core.saved.key import Key
 from pvops_core.x86 import PAGE
 
@@ -54,14 +54,14 @@ def memory() -> np.ndarray[Any, np.dtype[np.uint8]]:
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "saved"
     with path.open("wb") as file:
-        container.write(file.fileno(), (KEY, MAKING, "init", 5), STATES, MemorySnapshot.of(memory()))
+        container.write(file.fileno(), (KEY, MAKING, "init", 0, 5), STATES, MemorySnapshot.of(memory()))
     return path
 
 
 def test_what_was_written_is_read(saved: Path) -> None:
     opened = container.read(saved)
     assert opened.states == STATES
-    assert opened.head == container.read_head(saved)
+    assert opened.head == read_head(saved)
     assert (opened.head.key, opened.head.origin, opened.head.place, opened.head.ns) == (KEY, MAKING, "init", 5)
     assert opened.head.runs == ((0, 1), (5, 2), (63, 1))
     assert opened.memory.read(0, 64 * PAGE) == memory().tobytes()
@@ -133,7 +133,7 @@ def forge(path: Path, said: object, size: int = 64 * PAGE, **lengths: int) -> No
     packed = msgspec.msgpack.encode(said)
     begin = lengths.get("begin", 56 + len(packed) + len(STATES) + PAGE - 1 & -PAGE)
     heads, states = lengths.get("head", len(packed)), lengths.get("states", len(STATES))
-    prelude = struct.pack("<8sIIQQQ", container.MAGIC, 1, heads, states, begin, size)
+    prelude = struct.pack("<8sIIQQQ", MAGIC, 1, heads, states, begin, size)
     digest = xxhash.xxh3_128(prelude + packed + STATES).digest()
     path.write_bytes(prelude + digest + packed + STATES)
     os.truncate(path, lengths.get("total", begin + size))
@@ -159,7 +159,7 @@ def test_lengths_that_cannot_be_are_refused(tmp_path: Path, lengths: dict[str, i
 
 
 def plain(**changed: object) -> dict[str, Any]:
-    head = msgspec.to_builtins(Head(KEY, MAKING, "init", 5, (), xxhash.xxh3_128().digest()), builtin_types=(bytes,))
+    head = msgspec.to_builtins(Head(KEY, MAKING, "init", 0, 5, (), xxhash.xxh3_128().digest()), builtin_types=(bytes,))
     return {**head, **changed}
 
 
@@ -174,6 +174,7 @@ def test_a_forged_file_that_says_nothing_wrong_is_read(tmp_path: Path) -> None:
         ({"key": None}, r"\$.key"),
         ({"key": {**msgspec.to_builtins(KEY), "more": 1}}, "unknown field `more`"),
         ({"key": {**msgspec.to_builtins(KEY), "cpus": "1"}}, r"\$.key.cpus"),
+        ({"vcpu": -1}, r"\$.vcpu"),
         ({"ns": 1.5}, r"\$.ns"),
         ({"runs": [[1]]}, r"\$.runs"),
         ({"runs": [[-1, 2]]}, "not where pages may be"),
@@ -200,5 +201,5 @@ def test_heads_that_are_none_are_refused(tmp_path: Path, head: object) -> None:
 
 def test_memory_of_holes_alone_takes_no_time(tmp_path: Path) -> None:
     """64 GiB that a file of a few bytes says it has."""
-    forge(tmp_path / "forged", plain(), size=container.MEMORY_LIMIT)
-    assert container.read(tmp_path / "forged").memory.size == container.MEMORY_LIMIT
+    forge(tmp_path / "forged", plain(), size=MEMORY_LIMIT)
+    assert container.read(tmp_path / "forged").memory.size == MEMORY_LIMIT

@@ -17,12 +17,17 @@ class ConsoleStream:
     """While entered, sends new console text on from a thread; the run itself knows nothing of it.
 
     Reading a buffer that only grows leaves the run as it was, so streaming cannot change its event log.
+
+    Args:
+        console: what the guest has printed, and what it will.
+        send: told of new text.
+        sent: bytes of it that are not new.
     """
 
-    def __init__(self, console: bytearray, send: Callable[[str], None]) -> None:
+    def __init__(self, console: bytearray, send: Callable[[str], None], sent: int = 0) -> None:
         self._console = console
         self._send = send
-        self._sent = 0
+        self._sent = sent
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pvops_core.backends import Loaded, chain, load_backends
@@ -14,7 +15,7 @@ from pvops_core.errors import HostError, ImageError, MachineError, PvopsError, U
 from pvops_core.guests import builtin_guest, read_kernel
 from pvops_core.records import checked
 from pvops_core.runs.cell import BUILTIN, Cell
-from pvops_core.runs.observation import Counts, Observation
+from pvops_core.runs.observation import Counts, Observation, Outcome
 from pvops_core.runs.wire import Message, Request, WorkerPhase
 from pvops_core.runs.worker.console import ConsoleStream
 from pvops_core.runs.worker.events import write_events
@@ -65,14 +66,17 @@ def observe(
             gc.freeze()  # what was made up to here lasts, and need not be looked at again
         if voices is not None:
             voices.machine = session.machine
+        told = len(session.platform.console) if request.load else 0
         if request.attended:
             session.machine.watch(RealTimePacer(session.machine, keyboard).keep)
         send(WorkerPhase.RUNNING)
         seen.begin()
-        with ConsoleStream(session.platform.console, send):
+        with ConsoleStream(session.platform.console, send, told):
             ending = seen.judge(_run(session, request)).with_fault(session.last_hook_fault)
         seen.end()
         send(WorkerPhase.COLLECTING)
+        if request.save and ending.outcome is Outcome.UNTIL:
+            ending = _saved(session, request, ending)
         if request.events:
             write_events(session.machine.log, request.events)
         others = {**seen.found(ending), "versions": dict(versions(used))}
@@ -101,6 +105,21 @@ def _tool_frames(request: Request) -> int:
 
 
 def _session(request: Request, links: tuple[Backend, ...], keyboard: Keyboard) -> Session:
+    session = _made(request, links, keyboard)
+    try:
+        if request.load:
+            from pvops_core.session.saving import load  # noqa: PLC0415 - seldom wanted
+
+            load(session, links, Path(request.load))
+        if request.stop_at:
+            session.end_at(request.stop_at)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _made(request: Request, links: tuple[Backend, ...], keyboard: Keyboard) -> Session:
     cell = request.cell
     try:
         return Session(
@@ -112,7 +131,6 @@ def _session(request: Request, links: tuple[Backend, ...], keyboard: Keyboard) -
             options=cell.options,
             count_instructions=cell.count_instructions,
             until=request.until,
-            stop_at=request.stop_at,
             keyboard=keyboard,
             tool_frames=_tool_frames(request),
         )
@@ -130,6 +148,15 @@ def _run(session: Session, request: Request) -> RunEnd:
         return RunEnd.of_crash(f"{error}; {session.where()}", own_trace(error))
     except BaseException as error:  # noqa: BLE001 - what the plugins' code raises is this run's result
         return RunEnd.of_error(error)
+
+
+def _saved(session: Session, request: Request, ending: RunEnd) -> RunEnd:
+    """Write the session to its file; the run has failed if that does."""
+    try:
+        session.save(request.save, request.stop_at or request.until)
+    except PvopsError as error:
+        return RunEnd.of_error(error)
+    return ending
 
 
 def _counts(session: Session, others: Mapping[str, Mapping[str, int]]) -> Counts:
