@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pvops_core.guest.own import OwnFunction
@@ -25,36 +26,37 @@ Handler = Callable[[Vcpu], None]
 
 
 def reader(machine: Machine, signature: Signature, arguments: Sequence[str]) -> Reader:
-    """A function that gives an implementation's arguments, in the order it names them.
+    """A function that gives an implementation's arguments, in the order it names them."""
+    reads = _reads(machine, signature, arguments)
+    return lambda vcpu: reads[vcpu.index]()
+
+
+def _reads(machine: Machine, signature: Signature, arguments: Sequence[str]) -> list[Callable[[], Sequence[int]]]:
+    """The same of each vCPU.
 
     An argument that this layout's op has in no shape is 0: hook specifications join the prototypes of all years.
     """
     places = {place.name: place for place in (*signature.places, *signature.views)}
     wanted = [places[name] for name in arguments if name in places]
     if not arguments:
-        return _nothing
+        return [tuple for _ in machine.vcpus]
     if len(wanted) < len(arguments) or any(len(place.registers) != 1 for place in wanted):
-        return _anywhere(machine, signature, arguments)
+        read = _anywhere(machine, signature, arguments)
+        return [partial(read, vcpu) for vcpu in machine.vcpus]
     return _in_registers(machine, signature, wanted)
 
 
-def _nothing(_vcpu: Vcpu) -> Sequence[int]:
-    return ()
-
-
-def _in_registers(machine: Machine, signature: Signature, wanted: Sequence[Place]) -> Reader:
+def _in_registers(machine: Machine, signature: Signature, wanted: Sequence[Place]) -> list[Callable[[], Sequence[int]]]:
     """Every argument in one register: those registers are read and no others."""
     reads = [vcpu.batch(*(place.registers[0] for place in wanted)).read for vcpu in machine.vcpus]
     bits = signature.kind.bits
 
-    def read(vcpu: Vcpu) -> Sequence[int]:
-        return reads[vcpu.index]()
+    def cut(read: Callable[[], Sequence[int]]) -> Sequence[int]:
+        return [place.value((word,), bits) for place, word in zip(wanted, read(), strict=True)]
 
-    def read_and_cut(vcpu: Vcpu) -> Sequence[int]:
-        return [place.value((word,), bits) for place, word in zip(wanted, reads[vcpu.index](), strict=True)]
-
-    whole = all(place.bits == bits and not place.signed for place in wanted)
-    return read if whole else read_and_cut
+    if all(place.bits == bits and not place.signed for place in wanted):
+        return [*reads]
+    return [partial(cut, read) for read in reads]
 
 
 def _anywhere(machine: Machine, signature: Signature, arguments: Sequence[str]) -> Reader:
@@ -78,16 +80,16 @@ def writer(machine: Machine, signature: Signature) -> Writer | None:
     """A function that puts a result where the caller looks for it; None for a void function."""
     if not signature.result:
         return None
-    writes = [vcpu.batch(*signature.result).write for vcpu in machine.vcpus]
+    batches = [vcpu.batch(*signature.result) for vcpu in machine.vcpus]
     mask = (1 << signature.result_bits) - 1
 
-    def write(vcpu: Vcpu, value: int | None) -> None:
-        writes[vcpu.index]((value or 0) & mask)
+    def put(vcpu: Vcpu, value: int | None) -> None:
+        batches[vcpu.index].put((value or 0) & mask)
 
     def write_words(vcpu: Vcpu, value: int | None) -> None:
-        writes[vcpu.index](*signature.results(value or 0))
+        batches[vcpu.index].write(*signature.results(value or 0))
 
-    return write if len(signature.result) == 1 else write_words
+    return put if len(signature.result) == 1 else write_words
 
 
 def _conclude(write: Writer | None, answered: Callable[[Vcpu], None] | None) -> Writer | None:
@@ -127,13 +129,13 @@ def handler(
     """
     op = implementation.op
     function = implementation.function
-    read = reader(machine, signature, implementation.arguments)
+    reads = _reads(machine, signature, implementation.arguments)
     conclude = _conclude(writer(machine, signature), answered)
 
     def serve(vcpu: Vcpu) -> None:
         calls[op] += 1
         try:
-            result = function(vcpu, *read(vcpu))  # type: ignore[misc]  # a function implementation has one
+            result = function(vcpu, *reads[vcpu.index]())  # type: ignore[misc]  # a function implementation has one
             if conclude is not None:
                 conclude(vcpu, result)
         except GuestFault as guest_fault:

@@ -128,8 +128,32 @@ class Callbacks:
         return call
 
     def hook_gates(self, begin: int, end: int) -> None:
-        """Call the machine's gates for every instruction that starts in [begin, end]."""
-        self._engine.hook_code(uc.CODE_CALLBACK(self._gate), begin, end)
+        """Call the machine's gates for every instruction that starts in [begin, end].
+
+        This is the way of every call of an op: what nearly always comes to a handler and nothing else is done in one
+        function.
+        """
+        vcpu, loop, page_end, gates = self._vcpu, self._loop, self.page_end, self._loop.gates
+        bound = gates.bound
+
+        def reached(_engine: int, at: int, _size: int, _data: int) -> None:
+            handler = bound.get(at)
+            if handler is None or page_end.armed or self._postponed is not None:
+                self._serve_at(gates.call, at)
+                return
+            vcpu.rip_written = False
+            try:
+                handler(vcpu)
+            except BaseException as error:  # noqa: BLE001 - handed on
+                self._meet(error)
+            else:
+                if not (vcpu.rip_written or loop.interrupted):
+                    return
+                gates.leave(vcpu, at)
+            if self._stops():
+                self._state[_FRONTIER] = at
+
+        self._engine.hook_code(uc.CODE_CALLBACK(reached), begin, end)
 
     def stop_at(self, address: int) -> None:
         """From now on end the slice before an instruction at an address is executed, where a call is to end there."""
@@ -206,22 +230,35 @@ class Callbacks:
         Returns:
             Whether the engine is to stop.
         """
-        loop = self._loop
-        vcpu = self._vcpu
-        vcpu.rip_written = False
+        self._vcpu.rip_written = False
         if self.page_end.armed:
             self.page_end.lift()  # as long as the vCPU is where it was armed
         try:
+            if self._postponed is None:
+                action(self._vcpu, *arguments)
+        except BaseException as error:  # noqa: BLE001 - handed on
+            self._meet(error)
+        return self._stops()
+
+    def _meet(self, error: BaseException) -> None:
+        """What a handler raised: a fault goes to the guest, an error to the run loop."""
+        vcpu = self._vcpu
+        if isinstance(error, GuestFault):
             try:
-                if self._postponed is None:
-                    action(vcpu, *arguments)
-            except GuestFault as fault:
-                vcpu.machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
-        except Reschedule:
-            loop.reschedule()
-        except BaseException as error:  # noqa: BLE001 - handed on by the run loop
-            loop.fail(error)
-        if vcpu.rip_written:
+                vcpu.machine.exception(vcpu, error.vector, error.error_code, error.address)
+            except BaseException as failure:  # noqa: BLE001 - handed on by the run loop
+                error = failure
+            else:
+                return
+        if isinstance(error, Reschedule):
+            self._loop.reschedule()
+        else:
+            self._loop.fail(error)
+
+    def _stops(self) -> bool:
+        """After a handler: stop the engine if it has moved RIP, or somebody wants the slice to end."""
+        loop = self._loop
+        if self._vcpu.rip_written:
             # From now on the engine would not know RIP inside a block (in, out, sysenter): begin again from here.
             self.moved = True
             self._engine.stop()
@@ -256,9 +293,6 @@ class Callbacks:
         if self._loop.interrupted:
             self._vcpu.cut_short()
         return result
-
-    def _gate(self, _engine: int, address: int, _size: int, _data: int) -> None:
-        self._serve_at(self._loop.gates.call, address)
 
     def _interrupt(self, _engine: int, vector: int, _data: int) -> None:
         if self._engine.between:

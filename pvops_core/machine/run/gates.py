@@ -35,6 +35,7 @@ class Gates:
         self._base = 0
         self._stride = 0
         self._handlers: list[GateHandler | None] = []
+        self.bound: dict[int, GateHandler] = {}  # by address
         self._beside = Beside[GateHandler]("a gate's")
 
     def map(self, base_va: int, count: int, stride: int = 8) -> None:
@@ -89,19 +90,24 @@ class Gates:
         """Set what a gate calls from now on."""
         self._check(index)
         self._handlers[index] = handler
+        self.bound[self.address(index)] = handler
 
     def call(self, vcpu: Vcpu, address: int) -> None:
         """A gate was reached."""
-        index, rest = divmod(address - self._base, self._stride)
-        handler = None if rest else self._handlers[index]
+        handler = self.bound.get(address)
         if handler is None:
             # Sound text calls bound gates by their addresses only: whatever came here was led astray.
-            what = "the middle of a gate" if rest else "a gate to which no handler is bound"
+            astray = (address - self._base) % self._stride
+            what = "the middle of a gate" if astray else "a gate to which no handler is bound"
             vcpu.machine.stop("crash", f"vcpu {vcpu.index} ran into {what} at {address:#x}")
             return
         handler(vcpu)
-        # Where the engine leaves this block, it must not begin again with the same call.
-        if (vcpu.rip_written or self._loop.interrupted) and vcpu.rip == address:
+        if vcpu.rip_written or self._loop.interrupted:
+            self.leave(vcpu, address)
+
+    def leave(self, vcpu: Vcpu, address: int) -> None:
+        """The engine leaves the block after a gate's handler: it must not begin again with the same call."""
+        if vcpu.rip == address:
             vcpu.rip = self.return_address
 
     def _check(self, index: int) -> None:
@@ -116,3 +122,6 @@ class Gates:
         """Go back to a saved state."""
         if state:
             self._handlers = [None if name is None else self._beside.thing(name) for name in state]
+            bound = enumerate(self._handlers)
+            self.bound.clear()
+            self.bound.update((self.address(index), handler) for index, handler in bound if handler is not None)

@@ -66,6 +66,11 @@ class Batch:
         uc.reg_read_batch(self._engine, self._ids, self._pointers, self._count)
         return self._struct.unpack(self._values)
 
+    def put(self, value: int) -> None:
+        """Set the only one, which RIP is not; the value is cut to 64 bits."""
+        self._values[0] = value
+        uc.reg_write_batch(self._engine, self._ids, self._pointers, 1)
+
     def write(self, *values: int) -> None:
         """Set all of them; values are cut to 64 bits."""
         self._values[:] = values  # type: ignore[call-overload]  # any sequence will do

@@ -12,6 +12,8 @@ from pvops_core.ops import Convention, Slot
 from pvops_core.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pvops_core.machine import Vcpu
 
 BACKENDS = load_backends().backends
@@ -25,16 +27,20 @@ def call_sites(layout: str, backend: str, cmdline: str, monkeypatch: pytest.Monk
     seen: dict[str, set[int]] = defaultdict(set)
     with Session.of_builtin(layout, backend, backends=BACKENDS, cmdline=cmdline, vcpus=3) as session:
         gates = session.machine.gates
-        serve = gates.call
         returns = {site.address + site.length - POPS.get(site.length, 0): site for site in session.builtin.sites}
 
-        def call(vcpu: Vcpu, address: int) -> None:
-            site = returns.get(vcpu.word(vcpu.rsp))
-            if site is not None:
-                seen[session.layout.by_type(site.type).op.name].add(site.address)
-            serve(vcpu, address)
+        def noticed(handler: Callable[[Vcpu], None]) -> Callable[[Vcpu], None]:
+            def call(vcpu: Vcpu) -> None:
+                site = returns.get(vcpu.word(vcpu.rsp))
+                if site is not None:
+                    seen[session.layout.by_type(site.type).op.name].add(site.address)
+                handler(vcpu)
 
-        monkeypatch.setattr(gates, "call", call)
+            return call
+
+        bind = gates.bind
+        monkeypatch.setattr(gates, "bind", lambda index, handler: bind(index, noticed(handler)))
+        gates.bound.update((address, noticed(handler)) for address, handler in gates.bound.items())
         assert session.run(max_ns=10_000_000_000).reason == "poweroff"
 
         def served(slot: Slot) -> bool:
