@@ -68,7 +68,7 @@ def _anywhere(machine: Machine, signature: Signature, arguments: Sequence[str]) 
     words = signature.stack_words
 
     def read(vcpu: Vcpu) -> Sequence[int]:
-        above_return = vcpu.rsp + size
+        above_return = vcpu.rsp + size  # the caller's return address lies below them
         stack = [vcpu.word(above_return + number * size) for number in range(words)] if words else ()
         values = (*signature.arguments_and_views(batches[vcpu.index].read(), stack), 0)
         return [values[pick] for pick in picks]

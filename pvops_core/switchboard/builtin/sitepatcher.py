@@ -129,6 +129,7 @@ class SitePatcher:
     ) -> PokeBatch | None:
         """New bytes for the sites of a shape; without features no ALTERNATIVE speaks for the implementation."""
         now = self._poker.read(shape.addresses, shape.length)
+        # A patcher that left a site alone has patched it too
         patched = shape.patched | (now != shape.original).any(axis=1)
         rows = np.arange(len(now)) if every_site else np.flatnonzero(patched)
         if not len(rows):

@@ -105,6 +105,7 @@ class KernelSites:
         there = {at: code for at, code in kept.items() if at in sites}
         context = None
         for at, code in there.items():
+            # A kernel that patched while the hook was in the slot made a direct call of what it found there.
             if code[:1] in _BRANCHES and struct.unpack_from("<i", code, 1)[0] + at + JUMP == entrance:
                 context = context or self._context(slot, original)
                 site, built = sites[at], self.built(at, len(code))
@@ -126,4 +127,5 @@ class KernelSites:
 
 def _gone(site: SiteRecord) -> bool:
     """The site is in text that a kernel gives back when it has booted."""
+    # free_initmem gives .init back; .exit of what is built in goes with it (INIT and EXIT of vmlinux.lds.S).
     return site.section.startswith((".init", ".exit"))

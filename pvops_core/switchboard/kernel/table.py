@@ -111,7 +111,7 @@ def _by_sites(image: KernelImage, text: GuestText) -> OpTable:
     found = find_table(image, sites)
     _, first = found.first
     size, slots = found.layout.pointer_size, found.slots
-    base = slots[first] - first * image.pointer_size
+    base = slots[first] - first * image.pointer_size  # a table in one piece begins so far before any slot of it
 
     def address(slot: Slot) -> int:
         """Where the slot's sites say, or its place in a table that lies in one piece."""

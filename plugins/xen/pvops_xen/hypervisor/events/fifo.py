@@ -36,17 +36,17 @@ def _flags(hv: Hypervisor, fifo: Fifo, port: int) -> int:
 
 
 def is_pending(hv: Hypervisor, fifo: Fifo, port: int) -> bool:
-    """The port's pending bit."""
+    """``evtchn_fifo_is_pending``: the port's pending bit."""
     return bool(_flags(hv, fifo, port) & PENDING)
 
 
 def is_busy(hv: Hypervisor, fifo: Fifo, port: int) -> bool:
-    """It is in a queue still: nobody must have it anew."""
+    """``evtchn_fifo_is_busy``: it is in a queue still: nobody must have it anew."""
     return bool(_flags(hv, fifo, port) & LINKED)
 
 
 def set_pending(hv: Hypervisor, fifo: Fifo, port: int) -> None:
-    """An event on a port: unless masked or linked already, it goes to the end of its queue."""
+    """``evtchn_fifo_set_pending``: an event on a port, which goes to the end of its queue unless masked or in it."""
     address = fifo.word(port)
     if address is None:
         fifo.early.add(port)
@@ -57,6 +57,7 @@ def set_pending(hv: Hypervisor, fifo: Fifo, port: int) -> None:
     control = fifo.control.get(index)
     if control is None:
         hv.log(f"vCPU {index} has no FIFO event channel control block")
+    # In a queue it is linked only once; masked it waits for unmask, which comes here again.
     elif not old & (MASKED | LINKED):
         hv.memory.set_u32(address, old | PENDING | LINKED)
         queue = index, fifo.priorities.get(port, DEFAULT_PRIORITY)
@@ -71,7 +72,7 @@ def set_pending(hv: Hypervisor, fifo: Fifo, port: int) -> None:
 def _link(hv: Hypervisor, fifo: Fifo, queue: Queue, port: int) -> bool:
     """Link the end of a queue to a port; False if the queue is empty."""
     before = fifo.last.get(port, (0, 0))
-    if fifo.tails.get(before) == port:  # what it was the end of is empty now
+    if fifo.tails.get(before) == port:  # it was the end of another queue, which is empty now
         fifo.tails[before] = 0
     fifo.last[port] = queue
     tail = fifo.tails.get(queue, 0)
@@ -81,6 +82,7 @@ def _link(hv: Hypervisor, fifo: Fifo, queue: Queue, port: int) -> bool:
     word = hv.memory.u32(address)
     if not word & LINKED:
         return False
+    # BUSY is the guest's word that it is about to change the link itself; Xen's own link ends that (try_set_link).
     hv.memory.set_u32(address, word & ~(BUSY | LINK_MASK) | port)
     return True
 
@@ -94,7 +96,7 @@ def _make_ready(hv: Hypervisor, control: int, queue: Queue) -> None:
 
 
 def clear_pending(hv: Hypervisor, fifo: Fifo, port: int) -> None:
-    """The port is free again; the guest takes it out of its queue itself."""
+    """``evtchn_fifo_clear_pending``: the port is free again; the guest takes it out of its queue itself."""
     address = fifo.word(port)
     if address is not None:
         hv.memory.set_u32(address, hv.memory.u32(address) & ~PENDING)
@@ -103,7 +105,7 @@ def clear_pending(hv: Hypervisor, fifo: Fifo, port: int) -> None:
 
 
 def unmask(hv: Hypervisor, fifo: Fifo, port: int) -> None:
-    """Clear the port's mask; what is pending is linked now."""
+    """``evtchn_fifo_unmask``: clear the port's mask; what is pending is linked now."""
     address = fifo.word(port)
     if address is None:
         return
@@ -117,7 +119,7 @@ def unmask(hv: Hypervisor, fifo: Fifo, port: int) -> None:
 
 
 def _take_frame(hv: Hypervisor, mfn: int) -> bool:
-    """Map a frame of the guest's that Xen writes to from now on."""
+    """``map_guest_page``: a frame of the guest's that Xen writes to from now on."""
     return not hv.validator.get_page_and_type(mfn, FrameType.WRITABLE)
 
 
@@ -125,6 +127,7 @@ def init_control(hv: Hypervisor, mfn: int, offset: int, index: int) -> int:
     """EVTCHNOP_init_control: a vCPU's control block. The first switches the domain to this interface."""
     if index >= len(hv.domain.vcpus):
         return -ENOENT
+    # It may not reach over a page's end, and words are aligned to 8
     if offset > PAGE_SIZE - _BLOCK.size(hv.abi.bits) or offset & 7:
         return -EINVAL
     fifo = hv.domain.fifo or Fifo()
@@ -133,6 +136,8 @@ def init_control(hv: Hypervisor, mfn: int, offset: int, index: int) -> int:
     fifo.control[index] = mfn << PAGE_SHIFT | offset
     if hv.domain.fifo is None:
         channels = min(len(hv.domain.channels), hv.abi.channels)
+        # Events that came by the other interface, or for which there is no word yet, are not lost: they wait for their
+        # words.
         fifo.early = {port for port in range(1, channels) if twolevel.is_pending(hv, port)}
         hv.domain.fifo = fifo
     return 0

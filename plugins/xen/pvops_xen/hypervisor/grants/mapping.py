@@ -93,6 +93,7 @@ def _let_go(hv: Hypervisor, mfn: int, flags: int, times: int) -> None:
 
 def _entry_flags(flags: int) -> int:
     """``grant_to_pte_flags``."""
+    # GNTMAP_guest_avail0 is bit 16, the first of an entry's bits 9
     found = pte.P | pte.A | pte.D | flags >> 7 & _AVAILABLE
     if not flags & GntMap.READONLY:
         found |= pte.RW
@@ -178,6 +179,7 @@ def _leave(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int, flags: int, replac
     if place is None:
         raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     entry = update.read_entry(hv.validator, place)
+    # The guest may have changed what counts for nobody: accessed, dirty, its own bits.
     if pte.frame_of(entry) != mfn or (entry ^ _entry_flags(flags)) & (pte.P | pte.RW):
         hv.log(f"PTE {entry:016x} for {address:x} doesn't match grant")
         raise GrantRefusedError(GrantStatus.GENERAL_ERROR)

@@ -28,6 +28,7 @@ def set_ldt(hv: Hypervisor, cpu: Vcpu, base: int, count: int) -> int:
     """MMUEXT_SET_LDT: base must be page aligned, at most 8192 entries; nothing is mapped yet."""
     count &= 0xFFFF_FFFF
     base = base if count else 0
+    # A selector has 13 bits of index
     if base & PAGE_MASK or count > 8192 or (count and not native_addr_ok(hv.abi, base)):
         hv.log(f"Bad args to SET_LDT: ptr={base:x}, ents={count:x}")
         return -EINVAL
@@ -57,6 +58,7 @@ def load_segments(hv: Hypervisor, cpu: Vcpu, level: int, cs: int, ss: int) -> No
         raise selector_fault(GP, cs, "cannot be returned to")
     if not code.present:
         raise selector_fault(NP, cs, "not present")
+    # A null SS is good for 64-bit code below level 3 (Intel SDM volume 3, 5.4.1.1)
     if ss & 0xFFFC or level == 3 or not code.long:
         stack = descriptor_of(hv, cpu, ss)
         if ss & 3 != level or stack.dpl != level or not stack.writable_data:
@@ -72,6 +74,7 @@ def data_descriptor(hv: Hypervisor, cpu: Vcpu, selector: int) -> Descriptor | No
         descriptor = descriptor_of(hv, cpu, selector)
     except GuestFault:
         return None
+    # Data, or code that may be read, and not from more privilege than the selector asks for (Intel SDM volume 3, 5.5).
     readable = not descriptor.system and (not descriptor.code or descriptor.high & _READABLE)
     reached = descriptor.conforming or descriptor.dpl >= selector & 3
     return descriptor if readable and reached and descriptor.present else None
@@ -133,7 +136,7 @@ def map_ldt_page(hv: Hypervisor, cpu: Vcpu, offset: int) -> bool:
     if hv.validator.get_page_and_type(mfn, FrameType.SEG_DESC):
         return False
     page = offset >> PAGE_SHIFT
-    if page in state.ldt_mapped:
+    if page in state.ldt_mapped:  # the guest has changed its mapping of the page since
         hv.validator.put_page_and_type(state.ldt_mapped[page])
     state.ldt_mapped[page] = mfn
     map_slot(hv, cpu.index, LDT_PAGE + page, mfn)

@@ -30,7 +30,7 @@ def set_gdt(hv: Hypervisor, cpu: Vcpu, frame_list: int, entries: int) -> int:
     """``set_gdt(frames, entries)``: the frames must pass as descriptor pages; the old ones are given up."""
     if entries > FIRST_RESERVED_GDT_ENTRY:
         return -EINVAL
-    count = (entries + 511) // 512
+    count = (entries + 511) // 512  # 512 descriptors a page
     raw = access.read(hv, cpu, frame_list, count * hv.abi.word)
     word = hv.abi.word
     frames = [int.from_bytes(raw[i * word : (i + 1) * word], "little") for i in range(count)]
@@ -38,7 +38,8 @@ def set_gdt(hv: Hypervisor, cpu: Vcpu, frame_list: int, entries: int) -> int:
 
 
 def load_gdt(hv: Hypervisor, cpu: Vcpu, frames: list[int], entries: int) -> int:
-    """Take a list of frames as a vCPU's GDT: 0, or -EINVAL with nothing changed."""
+    """``pv_set_gdt``: take a list of frames as a vCPU's GDT. 0, or -EINVAL with nothing changed."""
+    # All of the new ones are taken before any of the old is given up (pv_set_gdt), so a refusal leaves the old table.
     taken: list[int] = []
     for mfn in frames:
         if hv.validator.get_page_and_type(mfn, FrameType.SEG_DESC):
@@ -74,7 +75,7 @@ def update_descriptor(hv: Hypervisor, cpu: Vcpu, address: int, descriptor: int) 
 
 
 def stack_switch(hv: Hypervisor, cpu: Vcpu, ss: int, sp: int) -> int:
-    """``stack_switch(ss, sp)``: the stack for entries from user mode."""
+    """``stack_switch(ss, sp)``: the stack for entries from user mode, at the kernel's ring (``do_stack_switch``)."""
     state = hv.state(cpu)
     state.kernel_ss = guest_selector(hv.abi.bits, ss & 0xFFFF)
     state.kernel_sp = sp
@@ -106,6 +107,7 @@ def _load_user_gs(hv: Hypervisor, cpu: Vcpu, selector: int) -> None:
     """A selector for the processes' GS, whose base becomes theirs; one that cannot be loaded becomes a null one."""
     state = hv.state(cpu)
     state.gs_base_user = 0
+    # A null selector that is there already: nothing is loaded, and the base is gone
     if selector <= 3 and cpu.get("gs") == selector:
         return
     descriptor = data_descriptor(hv, cpu, selector | 3) if selector > 3 else None
