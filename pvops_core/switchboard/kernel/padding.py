@@ -25,9 +25,8 @@ PIECE: Final = 8
 """Bytes of a piece of room."""
 MOST: Final = 256
 """Pieces at most: more than there are ops."""
-_FILLER: Final = re.compile(
-    rb"\xcc{9,}"
-)  # int3 between functions, which vmlinux.lds.S fills text with; one more than a piece
+_FILLER: Final = re.compile(rb"\xcc{9,}")
+"""int3 between functions, which vmlinux.lds.S fills text with; one more than a piece."""
 _NOPS: Final = re.compile(
     # The forms that assemblers align with: 90, lea esi or edi or eax of itself, mov of itself, 0f 1f, behind prefixes.
     rb"(?:[\x66\x2e\x3e]*(?:\x90|\x89[\xf6\xff\xc0]|\x8d[\x76\x7f\x40]\x00|\x8d[\x74\x7c\x44]\x26\x00|\x8d[\xb6\xbf]\0{4}|"

@@ -39,9 +39,9 @@ them (`make reference`).
 _REGISTERS_HEAD: Final = """
 ## Model-specific registers
 
-Tried in `plugins/xen/tests/hypervisor/test_msrs.py`; the table is `pvops_xen.hypervisor.processor.msrs`. All others are
-#GP(0). A kernel that has no handler for #GP yet reads 0 where the host's processor has the register (`read_msr`: faking
-RDMSR).
+Tried in `plugins/xen/tests/hypervisor/processor/test_msrs.py`; the table is `pvops_xen.hypervisor.processor.msrs`.
+All others are #GP(0). A kernel that has no handler for #GP yet reads 0 where the host's processor has the register
+(`read_msr`: faking RDMSR).
 
 | register | number | rdmsr | wrmsr | rule |
 |---|---|---|---|---|
