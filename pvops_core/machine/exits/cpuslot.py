@@ -8,6 +8,7 @@ from pvops_core.machine.cpu.vcpu import Vcpu, VcpuState
 from pvops_core.machine.exits.callbacks import Callbacks
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn import exitrequest
+from pvops_core.machine.unicorn.cpustate import guests, vetted
 from pvops_core.machine.unicorn.state import CALL_WORDS, StateWord
 from pvops_core.machine.unicorn.words import NativeWords
 from pvops_core.x86 import MSR_TSC_AUX
@@ -90,6 +91,17 @@ class CpuSlot:
         """State for a snapshot."""
         state = self.state
         return SlotState(self.vcpu.save(), self.blocks, state[StateWord.INSTRUCTIONS], state[StateWord.FRONTIER])
+
+    def written(self, state: SlotState) -> SlotState:
+        """A state as it is in a file: with nothing of this process in it."""
+        words = guests(self.engine, self.vcpu.machine.layout, state.vcpu.registers)
+        return state._replace(vcpu=state.vcpu._replace(registers=words))
+
+    def read(self, written: SlotState) -> SlotState:
+        """The state that a file has, whoever made that; MachineError if it is none of this machine's."""
+        vcpu = self.vcpu
+        words = vetted(self.engine, vcpu.machine.layout, vcpu.save_registers(), written.vcpu.registers)
+        return written._replace(vcpu=written.vcpu._replace(registers=words))
 
     def load(self, state: SlotState) -> None:
         """Go back to a saved state."""

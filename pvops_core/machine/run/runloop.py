@@ -31,6 +31,8 @@ _SLICE: Final = event_kind(
 )
 
 _EXPIRED, _FRONTIER = int(StateWord.EXPIRED), int(StateWord.FRONTIER)
+_LONGEST: Final = 1 << 40
+"""Runs of code that a saved slice may have left."""
 WAIT_NS = 1000
 """Virtual time that a vCPU spends before it looks again for what it waits for."""
 
@@ -105,7 +107,9 @@ class RunLoop:
         return self._left
 
     def load(self, state: PartialSlice | None) -> None:
-        """Go back to a saved state."""
+        """Go back to a saved state; MachineError if it is none of this machine's."""
+        if state is not None and not (0 <= state.vcpu < len(self._slots) and max(state) < _LONGEST):
+            raise MachineError(f"no vCPU here can be interrupted in a slice of {state}")
         self._left = state
 
     def forget(self) -> None:
