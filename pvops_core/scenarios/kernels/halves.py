@@ -116,12 +116,12 @@ class Uninitialised:
         return self._op.sites
 
     def _asked(self, cpu: Vcpu, asked: PatchRequest) -> None:
-        if self._last is None:
+        if self._last is None:  # what the stack held before nobody knows: the first has its copy
             self._buffer += cpu.read_virtual(asked.buffer, _BUFFER)
         else:
             self._done(self._last)
-            self.held[asked.address] = bytes(self._buffer[: asked.length])
-            cpu.write_virtual(asked.buffer, self.held[asked.address])
+        self.held[asked.address] = bytes(self._buffer[: asked.length])
+        cpu.write_virtual(asked.buffer, self.held[asked.address])
         self._last = asked
 
     def _done(self, asked: PatchRequest) -> None:
