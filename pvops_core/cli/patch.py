@@ -31,7 +31,8 @@ from pvops_core.cli.output.alternatives import describe as describe_alternatives
 from pvops_core.cli.output.alternatives import find_cpu, show
 from pvops_core.errors import UsageError
 from pvops_core.images.findings import Image
-from pvops_core.patching.findings import PatchCounts, PatchedOp, PatchedSite, PatchResult
+from pvops_core.patching.findings import LockCounts, PatchCounts, PatchedOp, PatchedSite, PatchResult
+from pvops_core.patching.locks import LOCK
 from pvops_core.records import like
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def patch(
         against=hold_against(plan, whole, record) if record is not None else UNSET,
     )
     if output is not None:
-        write_file(output, patched_image(plan, whole.groups if whole is not None else ()))
+        write_file(output, patched_image(plan, whole.groups if whole is not None else (), cpus))
     write_json("patch", result, json)
     if json != STDOUT:
         _print(plan, result)
@@ -146,10 +147,14 @@ def describe(plan: KernelPlan, backend: str, cpus: int) -> PatchResult:
         )
         for planned in plan.sites
     )
-    return PatchResult(like(image, Image), backend, cpus, tuple(sites), summarise(plan))
+    return PatchResult(like(image, Image), backend, cpus, tuple(sites), summarise(plan, cpus))
 
 
-def summarise(plan: KernelPlan) -> PatchCounts:
+def _locks(plan: KernelPlan, cpus: int) -> LockCounts | None:
+    return None if plan.locks is None else LockCounts(len(plan.locks.addresses), f"{plan.locks.byte(cpus):02x}")
+
+
+def summarise(plan: KernelPlan, cpus: int) -> PatchCounts:
     """How many sites each step made into what, and what each op's slot holds."""
     from pvops_core.patching.altinstructions.alternatives import FEATURES  # noqa: PLC0415 - heavy
 
@@ -169,6 +174,7 @@ def summarise(plan: KernelPlan) -> PatchCounts:
         features=tuple(sorted(name for name, number in FEATURES.items() if number in plan.features)),
         paravirt={kind: direct[kind] for kind in ("call", "nop", "bug")} if two_steps else None,
         final={kind: final[kind] for kind in ("call", "nop", "bug", "inlined")},
+        locks=_locks(plan, cpus),
         ops={
             slots[type_].path: PatchedOp(
                 sites=count,
@@ -191,3 +197,7 @@ def _print(plan: KernelPlan, result: PatchResult) -> None:
     for step in plan.steps:
         counts = ", ".join(f"{count} {kind}" for kind, count in getattr(summary, step).items() if count)
         sys.stdout.write(f"{step}: {len(plan.sites)} sites: {counts}\n")
+    if summary.locks is not None:
+        there = summary.locks.final
+        end = "stay" if there == f"{LOCK:x}" else f"become {there}, for one CPU needs none"
+        sys.stdout.write(f"locks: {summary.locks.places} prefixes {end}\n")

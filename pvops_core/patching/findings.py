@@ -112,6 +112,18 @@ class PatchedOp(JsonRecord, frozen=True):
     inlined: Count
 
 
+class LockCounts(JsonRecord, frozen=True):
+    """Lock prefixes of text.
+
+    Attributes:
+        places: How many there are, those in places with alternatives left out.
+        final: The byte that is there: `f0`, or what one CPU has instead.
+    """
+
+    places: Count
+    final: str
+
+
 class PatchCounts(JsonRecord, frozen=True):
     """Counts.
 
@@ -121,6 +133,7 @@ class PatchCounts(JsonRecord, frozen=True):
         features: CPU features that the platform forces, by the kernel's names.
         paravirt: How many sites are a `call`, `nop` or `bug` after `apply_paravirt`; null in a kernel without.
         final: How many are a `call`, `nop`, `bug` or `inlined` after `apply_alternatives`.
+        locks: Lock prefixes; null in a kernel that does not say where they are.
         ops: By op.
     """
 
@@ -129,6 +142,7 @@ class PatchCounts(JsonRecord, frozen=True):
     features: tuple[str, ...]
     paravirt: Mapping[str, Count] | None
     final: Mapping[str, Count]
+    locks: LockCounts | None
     ops: Mapping[str, PatchedOp]
 
 

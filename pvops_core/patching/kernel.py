@@ -26,6 +26,7 @@ from pvops_core.patching.fills import (
     find_nop,
     resolve,
 )
+from pvops_core.patching.locks import LockPrefixes, read_locks
 from pvops_core.patching.ownpatch import OwnPatch, own_patch
 from pvops_core.patching.plan import PlannedGroup, PlannedSite, make_plan
 from pvops_core.patching.sites import SECTION, SiteRecord, read_sites
@@ -169,6 +170,7 @@ class KernelPlan:
         features: the CPU features forced on; see :func:`forced_features`.
         sites: every site, in the order of its section.
         context: what the sites were patched by.
+        locks: its lock prefixes, which one CPU does not need; None where it does not say where they are.
     """
 
     kernel: ParavirtKernel
@@ -176,6 +178,7 @@ class KernelPlan:
     features: frozenset[int]
     sites: tuple[PlannedSite, ...]
     context: PatchContext
+    locks: LockPrefixes | None
 
     @property
     def steps(self) -> tuple[PatchStep, ...]:
@@ -231,7 +234,7 @@ def plan_kernel(
             attrs.evolve(each, inlined=patch.inlines(names[each.site.type], each.site.address, each.final))
             for each in sites
         )
-    return KernelPlan(kernel, table, features, sites, ctx)
+    return KernelPlan(kernel, table, features, sites, ctx, read_locks(kernel.image))
 
 
 def _as_it_is(_kernel: KernelImage, identity: CpuIdentity) -> CpuIdentity:
@@ -251,13 +254,14 @@ def _require_bug(kernel: ParavirtKernel) -> None:
         raise kernel.image.error(f"the kernel has no symbol {' or '.join(BUG_NAMES)}", field="symbols")
 
 
-def apply_plan(plan: KernelPlan, data: bytearray, groups: Sequence[PlannedGroup] = ()) -> None:
+def apply_plan(plan: KernelPlan, data: bytearray, groups: Sequence[PlannedGroup] = (), cpus: int = 2) -> None:
     """Put final bytes into a copy of the unpacked image; nothing else changes.
 
     Args:
         plan: what becomes of the sites.
         data: the copy.
         groups: what becomes of other places with alternatives.
+        cpus: number of CPUs that the kernel sees: lock prefixes go if there is one.
 
     Raises:
         ImageError: a place is in no segment of the file, so that no loader would see it.
@@ -265,13 +269,15 @@ def apply_plan(plan: KernelPlan, data: bytearray, groups: Sequence[PlannedGroup]
     image = plan.kernel.image
     places = [(planned.group.address, planned.final) for planned in groups]
     places += [(planned.site.address, planned.final) for planned in plan.sites]
+    if plan.locks is not None:
+        places += [(address, bytes([plan.locks.byte(cpus)])) for address in plan.locks.addresses]
     for address, code in places:
         offset = image.offset_of(address, len(code))
         data[offset : offset + len(code)] = code
 
 
-def patched_image(plan: KernelPlan, groups: Sequence[PlannedGroup] = ()) -> bytes:
+def patched_image(plan: KernelPlan, groups: Sequence[PlannedGroup] = (), cpus: int = 2) -> bytes:
     """The unpacked image as the kernel has patched it; ImageError as for :func:`apply_plan`."""
     data = bytearray(plan.kernel.image.data)
-    apply_plan(plan, data, groups)
+    apply_plan(plan, data, groups, cpus)
     return bytes(data)

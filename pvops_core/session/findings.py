@@ -7,15 +7,15 @@ from typing import Literal
 
 from pvops_core.records import Count, JsonRecord
 
-Step = Literal["paravirt", "final", "slot"]
+Step = Literal["paravirt", "final", "slot", "lock"]
 
 
 class PatchingDifference(JsonRecord, frozen=True):
     """A site, or a slot of the table, of which the witnesses say different things.
 
     Attributes:
-        step: The step of patching after which it was read; `slot` for a slot.
-        op: The kernel's path of the op.
+        step: The step of patching after which it was read; `slot` for a slot, `lock` for a lock prefix.
+        op: The kernel's path of the op; "lock" for a lock prefix.
         address: Virtual address.
         symbol: That as function and offset; of a slot, the function that it holds.
         predicted: Bytes of our plan, in hex.
@@ -40,6 +40,8 @@ class Patching(JsonRecord, frozen=True):
     Attributes:
         equal: The kernel has patched itself, and all witnesses say the same.
         sites: Sites that were compared.
+        locks: Lock prefixes that were compared, when init text is given back; null for a kernel that does not say where
+            they are, or did not come so far.
         steps: `paravirt` (to 6.7) and `final`, the steps that the kernel takes: differences after each; null if it did
             not come to its end.
         record: File of the record that was compared; null for none.
@@ -49,6 +51,7 @@ class Patching(JsonRecord, frozen=True):
 
     equal: bool
     sites: Count
+    locks: Count | None
     steps: Mapping[str, int | None]
     record: str | None
     records: Mapping[str, tuple[str, ...]]

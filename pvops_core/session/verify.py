@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.patching.code.disasm import listing
 from pvops_core.patching.kernel import plan_kernel, read_kernel
+from pvops_core.patching.locks import KEEPS, LOCK
 from pvops_core.session.findings import Patching, PatchingDifference, Step
 
 if TYPE_CHECKING:
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from pvops_core.patching.bootrecords import BootRecord
     from pvops_core.patching.fills import KernelFill
     from pvops_core.patching.kernel import KernelPlan
+    from pvops_core.patching.locks import LockPrefixes
     from pvops_core.session import Session
 
+LOCKED: Final = "free_initmem"
+"""Point of the boot at which lock prefixes are looked at."""
 STEPS: Final[Mapping[str, Step]] = {"paravirt": "paravirt", "patched": "final"}
 """Point of the boot to the step of patching that is over there, in a kernel that takes it (``KernelPlan.steps``)."""
 
@@ -46,9 +50,13 @@ class PatchingCheck:
         self._records = records
         self._seen: dict[Step, tuple[bytes, ...]] = {}
         self._table: tuple[int, ...] = ()
+        self._locks: Mapping[int, int] | None = None
+        self._lock = LOCK
         session.points.listen(self._look, acts=False)
 
     def _look(self, passed: Passed, _vcpu: Vcpu) -> None:
+        if passed.name == LOCKED and self.plan.locks is not None:
+            self._look_at_locks(self.plan.locks)
         step = STEPS.get(passed.name)
         if step is None or step not in self.plan.steps:
             return
@@ -60,6 +68,13 @@ class PatchingCheck:
             entrances = self._entrances()
             slots = (text.pointers(slot, 1, size)[0] for slot in self._kernel.slot_addresses)
             self._table = tuple(entrances.get(target, target) for target in slots)
+
+    def _look_at_locks(self, locks: LockPrefixes) -> None:
+        """All CPUs that will be started have been."""
+        kept = KEEPS in self._session.kernel.cmdline.split()
+        self._lock = LOCK if kept else locks.byte(self._session.processors.started)
+        text = self._session.text
+        self._locks = {address: text.read(address, 1)[0] for address in locks.addresses}
 
     def _entrances(self) -> Mapping[int, int]:
         """Where hooks of ours are called, and what comes after each: its slot would hold that without it."""
@@ -78,7 +93,8 @@ class PatchingCheck:
 
     def differences(self) -> list[PatchingDifference]:
         """What the witnesses differ in: slots, then sites in the order of their section, step by step."""
-        return [*self._slots(), *(found for step in self._seen for found in self._sites(step))]
+        sites = (found for step in self._seen for found in self._sites(step))
+        return [*self._slots(), *sites, *self._wrong_locks()]
 
     def _slots(self) -> list[PatchingDifference]:
         size, layout = self._image.pointer_size, self._kernel.layout
@@ -93,6 +109,20 @@ class PatchingCheck:
             )
             for type_, (planned, found) in enumerate(zip(self.plan.table, self._table, strict=False))
             if planned != found
+        ]
+
+    def _wrong_locks(self) -> list[PatchingDifference]:
+        return [
+            self._difference(
+                "lock",
+                "lock",
+                (address, self._name(address)),
+                predicted=bytes([self._lock]),
+                kernel=bytes([found]),
+                record=None,
+            )
+            for address, found in (self._locks or {}).items()
+            if found != self._lock
         ]
 
     def _sites(self, step: Step) -> list[PatchingDifference]:
@@ -116,6 +146,7 @@ class PatchingCheck:
         return Patching(
             equal=self.equal,
             sites=len(self.plan.sites),
+            locks=None if self._locks is None else len(self._locks),
             steps={
                 step: sum(found.step == step for found in differences) if step in self._seen else None
                 for step in self.plan.steps
@@ -133,7 +164,7 @@ class PatchingCheck:
         return PatchingDifference(step, op, f"{address:#x}", symbol, **texts, assembly=assembly)  # type: ignore[arg-type]
 
     def _assembly(self, step: Step, code: bytes, address: int) -> str:
-        if step == "slot":
+        if step in {"slot", "lock"}:
             return f"{int.from_bytes(code, 'little'):#x}"
         return "; ".join(text for _address, _code, text in listing(code, address, 8 * self._image.pointer_size))
 

@@ -93,7 +93,8 @@ def _trace(trace: Traced) -> Iterator[str]:
 
 def _verdict(patching: Patching) -> str:
     missing = [step for step, number in patching.steps.items() if number is None]
-    said = f"{patching.sites:,} sites, "
+    locks = f"{patching.locks:,} lock prefixes, " if patching.locks else ""
+    said = f"{patching.sites:,} sites, {locks}"
     if patching.differences:
         said += f"{len(patching.differences):,} differences"
     elif len(missing) < len(patching.steps):
