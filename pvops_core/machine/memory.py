@@ -6,13 +6,14 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 
 from pvops_core.errors import HostMemoryError, MachineError, MemoryAccessError
+from pvops_core.machine import hostpages
 from pvops_core.machine.unicorn import libc
 from pvops_core.machine.unicorn.libc import same_bytes
 from pvops_core.x86 import PAGE
@@ -37,14 +38,20 @@ class MemorySnapshot:
         self._file, self._offset = file, offset
 
     @classmethod
-    def of(cls, array: npt.NDArray[np.uint8]) -> MemorySnapshot:
-        """A copy of an array, in a memory file."""
+    def of(cls, array: npt.NDArray[np.uint8], touched: Iterable[tuple[int, int]] | None = None) -> MemorySnapshot:
+        """A copy of an array, in a memory file.
+
+        Args:
+            array: whole pages.
+            touched: starts and ends of what may be other than zero; anything unless given.
+        """
         taken = cls(os.memfd_create("pvops-snapshot"), array.size)
         os.ftruncate(taken._file, array.size)
-        for start in range(0, array.size, _CHUNK):
-            chunk = array[start : start + _CHUNK]
-            if chunk.any():  # the rest stays a hole, which reads as zeros
-                os.pwrite(taken._file, chunk.data, start)
+        for first, last in [(0, array.size)] if touched is None else touched:
+            for start in range(first, last, _CHUNK):
+                chunk = array[start : min(start + _CHUNK, last)]
+                if chunk.any():  # the rest stays a hole, which reads as zeros
+                    os.pwrite(taken._file, chunk.data, start)
         return taken
 
     def __del__(self) -> None:
@@ -175,8 +182,20 @@ class PhysicalMemory:
         _U64.pack_into(self._buffer, pa, value & 0xFFFFFFFFFFFFFFFF)
 
     def save(self) -> MemorySnapshot:
-        """Copy the contents out."""
-        return MemorySnapshot.of(self.array)
+        """Copy the contents out; the cost is that of what has ever been touched."""
+        return MemorySnapshot.of(self.array, self._touched())
+
+    def _touched(self) -> Iterable[tuple[int, int]] | None:
+        """Starts and ends of what may be other than zero; None where the host does not tell."""
+        words = hostpages.entries(self.address, self.size)
+        if not len(words):
+            return None
+        pages = hostpages.held(words)
+        below = self.origin or self._file
+        for start, end in below.extents() if below is not None else ():
+            pages[start >> hostpages.PAGE_SHIFT : -(-end >> hostpages.PAGE_SHIFT)] = True
+        borders = np.flatnonzero(np.diff(pages, prepend=False, append=False)) << hostpages.PAGE_SHIFT
+        return [(start, end) for start, end in borders.reshape(-1, 2).tolist()]
 
     def load(self, snapshot: MemorySnapshot) -> None:
         """Go back to a snapshot: pages are shared with it until they are written."""

@@ -1,0 +1,44 @@
+"""What the host's kernel tells of pages of this process, by /proc/self/pagemap.
+
+Its bits: Documentation/admin-guide/mm/pagemap.rst of Linux.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pvops_core.x86 import PAGE
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+PAGE_SHIFT: Final = PAGE.bit_length() - 1
+_PRESENT: Final = np.uint64(1 << 63)
+_SWAPPED: Final = np.uint64(1 << 62)
+_OF_A_FILE: Final = np.uint64(1 << 61)
+
+
+def entries(address: int, size: int) -> npt.NDArray[np.uint64]:
+    """A word for each page from an address on; none at all where the host does not tell."""
+    count = size >> PAGE_SHIFT
+    try:
+        with open("/proc/self/pagemap", "rb", buffering=0) as file:  # noqa: PTH123 - unbuffered, and read in part
+            file.seek((address >> PAGE_SHIFT) * 8)
+            found = np.frombuffer(file.read(count * 8), "<u8")
+    except OSError:
+        return np.empty(0, "<u8")
+    return found if len(found) == count else np.empty(0, "<u8")
+
+
+def held(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """The pages that have been touched: those of memory that nobody has are zeros, those of a file what it holds."""
+    pages: npt.NDArray[np.bool_] = words & (_PRESENT | _SWAPPED) != 0
+    return pages
+
+
+def copied(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Of a private copy of a file, the pages that have been written."""
+    pages: npt.NDArray[np.bool_] = (words & _PRESENT != 0) & (words & _OF_A_FILE == 0) | (words & _SWAPPED != 0)
+    return pages
