@@ -13,8 +13,8 @@ from pvops_core.machine import Batch, GuestFault, Machine, Vcpu
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.ops import LAYOUTS, signature
 from pvops_core.switchboard import dispatch
+from pvops_core.switchboard.hookfaults import HookFaults
 from pvops_core.switchboard.implementations import of_callable
-from pvops_core.switchboard.mishaps import Mishaps
 
 GATES = 0x20000
 CALLS = 20_000
@@ -44,7 +44,7 @@ def hook_call(machine: Machine) -> float:
         return vma ^ addr
 
     served = dispatch.handler(
-        machine, signature(slot, layout.kind), of_callable(slot.op.name, implementation), Counter(), Mishaps(fault)
+        machine, signature(slot, layout.kind), of_callable(slot.op.name, implementation), Counter(), HookFaults(fault)
     )
     machine.gates.map(GATES, 4)
     machine.memory.write(GATES, machine.gates.text)

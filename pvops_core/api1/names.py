@@ -57,7 +57,7 @@ _ROOMS: Final = {
     },
     "switchboard": {
         "builtin": "alternatives board gates siteindex sitepatcher text",
-        "kernel": "entering kernelsites ophook ophooks ownslots padding slots table",
+        "kernel": "kernelsites ophook ophooks ownslots padding slots table",
     },
     "testing": {"fixtures": "cells choices lab", "reporting": "explain replay verdicts"},
 }
@@ -108,6 +108,7 @@ MODULES: Final[Mapping[str, str]] = {
         for folder, names in folders.items()
         for name in names.split()
     },
+    "pvops_core.switchboard.entering": "pvops_core.switchboard.kernel.entrances",
     "pvops_core.switchboard.fates": "pvops_core.switchboard.builtin.siteuse",
     "pvops_core.machine.kinds": "pvops_core.kinds",
     "pvops_native.kernel_platform": "pvops_native.platform",

@@ -386,8 +386,8 @@ class Session(Closing):
     def last_hook_fault(self) -> str:
         """The last fault that a hook ran into and the guest was given, with the author's frames; empty for none."""
         if isinstance(self.guest, BuiltinGuest):
-            return self.switchboard.mishaps.last_fault
-        return "" if self.made_hooks is None else self.made_hooks.mishaps.last_fault
+            return self.switchboard.faults.last_fault
+        return "" if self.made_hooks is None else self.made_hooks.faults.last_fault
 
     def whereabouts(self) -> str:
         """What ``where`` says, under its old name."""

@@ -17,8 +17,8 @@ from pvops_core.machine import GuestFault, Reschedule, Vcpu
 if TYPE_CHECKING:
     from pvops_core.machine import Machine
     from pvops_core.ops import Place, Signature
+    from pvops_core.switchboard.hookfaults import HookFaults
     from pvops_core.switchboard.implementations import Implementation
-    from pvops_core.switchboard.mishaps import Mishaps
 
 Reader = Callable[[Vcpu], Sequence[int]]
 Writer = Callable[[Vcpu, int | None], None]
@@ -111,7 +111,7 @@ def handler(
     signature: Signature,
     implementation: Implementation,
     calls: Counter[str],
-    mishaps: Mishaps,
+    faults: HookFaults,
     answered: Callable[[Vcpu], None] | None = None,
     own: Callable[[Vcpu, str], None] | None = None,
 ) -> Handler:
@@ -122,7 +122,7 @@ def handler(
         signature: how the guest calls the op.
         implementation: a function.
         calls: counts calls by op.
-        mishaps: deals with what the implementation runs into.
+        faults: deals with what the implementation runs into.
         answered: of one that may leave the call to what it stands in front of by a result of None: what happens when
             it has answered.
         own: sends a call on to the guest's own function, given the implementation's reason, where there is one.
@@ -139,15 +139,15 @@ def handler(
             if conclude is not None:
                 conclude(vcpu, result)
         except GuestFault as guest_fault:
-            mishaps.fault(implementation, vcpu, guest_fault)
+            faults.fault(implementation, vcpu, guest_fault)
         except Reschedule:
             calls[op] -= 1
             raise
         except OwnFunction as wish:
             if own is None:
-                mishaps.let_out(implementation, signature.op, vcpu, wish)
+                faults.let_out(implementation, signature.op, vcpu, wish)
             own(vcpu, wish.reason)
         except BaseException as error:  # noqa: BLE001  whatever somebody's code raises: exits and interrupts too
-            mishaps.let_out(implementation, signature.op, vcpu, error)
+            faults.let_out(implementation, signature.op, vcpu, error)
 
     return serve

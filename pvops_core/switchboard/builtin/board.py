@@ -21,8 +21,8 @@ from pvops_core.switchboard.builtin.sitepatcher import PATCH, PATCH_ARGUMENTS, S
 from pvops_core.switchboard.builtin.siteuse import SiteUses
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.findings import SiteUse, Switch, SwitchState
+from pvops_core.switchboard.hookfaults import HookFaults
 from pvops_core.switchboard.implementations import BoundBackend, Form, Implementation, OfferedOps, of_callable
-from pvops_core.switchboard.mishaps import Mishaps
 from pvops_core.switchboard.ops import SWITCH, SWITCH_REFUSED, Ops
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Switchboard(Ops):
         self._chain = tuple(bound)
         self.poker = poker
         self._entrances = entrances
-        self.mishaps = Mishaps(fault, text.symbol_at)
+        self.faults = HookFaults(fault, text.symbol_at)
         self._patcher = SitePatcher(text, bound, poker, entrances, forced)
         self._offers = OfferedOps(text.layout, bound)
         self._current = dict(self._offers.table(self._offers.backends[0]))
@@ -113,7 +113,7 @@ class Switchboard(Ops):
         self._text.sites.load(sites)
         self._entrances.load(entrances, self._beside)
         self._context = None
-        self.mishaps.forget()
+        self.faults.forget()
 
     @property
     def calls(self) -> Counter[str]:
@@ -191,7 +191,7 @@ class Switchboard(Ops):
         slot = self._text.layout.by_op(implementation.op)
         served = self._in_guest_patch(implementation) if implementation.op == PATCH else implementation
         calls, called = self._calls[implementation.backend], signature(slot, self._text.layout.kind)
-        return dispatch.handler(self._machine, called, served, calls, self.mishaps)
+        return dispatch.handler(self._machine, called, served, calls, self.faults)
 
     # Patching ----------------------------------------------------------------------------------------------------
 

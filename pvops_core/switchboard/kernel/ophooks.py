@@ -22,15 +22,15 @@ from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.stateful import Beside
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.findings import Switch, SwitchState
+from pvops_core.switchboard.hookfaults import HookFaults
 from pvops_core.switchboard.implementations import Form, Implementation, of_callable
-from pvops_core.switchboard.kernel.entering import GUEST, Entering
+from pvops_core.switchboard.kernel.entrances import GUEST, Entrances
 from pvops_core.switchboard.kernel.kernelsites import KernelSites
 from pvops_core.switchboard.kernel.ophook import OpHook, OpHookState, arguments_of
 from pvops_core.switchboard.kernel.ownslots import OwnSlots
 from pvops_core.switchboard.kernel.padding import SitePadding
-from pvops_core.switchboard.kernel.seating import Seating
+from pvops_core.switchboard.kernel.slotwriter import SlotWriter
 from pvops_core.switchboard.kernel.standing import Standing
-from pvops_core.switchboard.mishaps import Mishaps
 from pvops_core.switchboard.ops import KERNEL, Ops
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ class OpHooks(Ops):
         self._named = cache(table.name)
         self._padding = SitePadding(kernel)
         sites = KernelSites(kernel, running, table, points, modules)
-        self._seating = Seating(machine, kernel.symbols, poker, table, slots, sites)
-        self.mishaps = Mishaps(self._fault, kernel.symbol_at)
-        self._entering = Entering(machine, table.layout, structures, self.mishaps)
-        self._text = Standing(kernel, machine, poker, table, slots, sites, self._padding, self._entering)
+        self._slot_writer = SlotWriter(machine, kernel.symbols, poker, table, slots, sites)
+        self.faults = HookFaults(self._fault, kernel.symbol_at)
+        self._entrances = Entrances(machine, table.layout, structures, self.faults)
+        self._text = Standing(kernel, machine, poker, table, slots, sites, self._padding, self._entrances)
         self.called, self.text_without = self._text.called, self._text.text_without
         self._beside = Beside[OpHook]("the hook")
         patches = next((name for name in _PATCHES_SITES if name in kernel.symbols), None)
@@ -170,7 +170,9 @@ class OpHooks(Ops):
         if isinstance(implementation, Implementation) and implementation.form is Form.GUEST:
             implementation = KERNEL
         if isinstance(implementation, str) and implementation.startswith(f"{KERNEL}:"):
-            self._text.switches.append(self._seating.seat(slot, implementation, by, hooked=standing is not None))
+            self._text.switches.append(
+                self._slot_writer.write_slot(slot, implementation, by, hooked=standing is not None)
+            )
             return
         if implementation == KERNEL:
             if standing is not None:
@@ -348,10 +350,10 @@ class OpHooks(Ops):
     def load(self, state: OpHooksState) -> None:
         """Go back to a saved state."""
         standing, switches, padding = state
-        self.mishaps.forget()
+        self.faults.forget()
         self._text.switches[:] = (Switch(*each) for each in switches)
         self._padding.load(padding)
         self._text.hooks = {op: self._beside.thing(name) for op, (name, _fields) in standing.items()}
         for op, hook in self._text.hooks.items():
             hook.load(standing[op][1])
-        self._entering.only(self.standing)
+        self._entrances.only(self.standing)

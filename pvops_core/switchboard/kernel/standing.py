@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pvops_core.patching.poke import Poker
     from pvops_core.patching.records import SiteRecord
     from pvops_core.switchboard.implementations import Implementation
-    from pvops_core.switchboard.kernel.entering import Entering
+    from pvops_core.switchboard.kernel.entrances import Entrances
     from pvops_core.switchboard.kernel.kernelsites import KernelSites
     from pvops_core.switchboard.kernel.padding import SitePadding
     from pvops_core.switchboard.kernel.slots import SlotWatch
@@ -52,7 +52,7 @@ class Standing:
         slots: watches that table.
         sites: its annotated calls, its modules' among them.
         padding: where there is room for entrances.
-        entering: opens them.
+        entrances: opens them.
 
     Attributes:
         hooks: the hooks by op, in the order in which they were put in.
@@ -68,7 +68,7 @@ class Standing:
         slots: SlotWatch,
         sites: KernelSites,
         padding: SitePadding,
-        entering: Entering,
+        entrances: Entrances,
     ) -> None:
         self._image = image
         self._machine = machine
@@ -77,7 +77,7 @@ class Standing:
         self._slots = slots
         self._sites = sites
         self._padding = padding
-        self._entering = entering
+        self._entrances = entrances
         self.hooks: dict[str, OpHook] = {}
         self.switches: list[Switch] = []
         poker.hold(self)
@@ -91,7 +91,7 @@ class Standing:
         """Entrances, slots and the sites that were put back to calls through them."""
         size = self._table.layout.pointer_size
         for hook in self.hooks.values():
-            if self._entering.is_open(hook):
+            if self._entrances.is_open(hook):
                 slot = self._table.address(hook.slot)
                 spans = [(hook.entrance, PIECE), (slot, size), *((at, len(code)) for at, code in hook.kept.items())]
                 why = f"hook {hook.name} of {hook.op} stands here; remove it first"
@@ -117,7 +117,7 @@ class Standing:
                 self._padding.give_back(hook.entrance)
             raise
         self._slots.accept()
-        self._entering.open(hooks)
+        self._entrances.open(hooks)
         for hook in hooks:
             hook.kept = kept[hook.op]
             hook.originals.append(self._table.name(hook.original))
@@ -142,7 +142,7 @@ class Standing:
             pokes += (Poke(at, self._sites.built(at, len(code)), code) for at, code in self._left(hook).items())
         self._poker.transaction(pokes, by=told(hooks), holder=self)
         self._slots.accept()
-        self._entering.close([hook.entrance for hook in hooks])
+        self._entrances.close([hook.entrance for hook in hooks])
         for hook in hooks:
             if not hook.spread:
                 self._padding.give_back(hook.entrance)
@@ -162,8 +162,8 @@ class Standing:
             hook.wanted = before
             raise
         hook.name, hook.by = wanted.name, by
-        self._entering.close([hook.entrance])
-        self._entering.open([hook])
+        self._entrances.close([hook.entrance])
+        self._entrances.open([hook])
         self.switched(hook, before.name, wanted.name, 0)
 
     def switched(self, hook: OpHook, old: str, new: str, sites: int) -> None:
@@ -192,7 +192,7 @@ class Standing:
     def _written(self, slot: Slot, value: int) -> bool:
         """Between slices: the kernel has written a slot. A hook stands in front of the new value from now on."""
         hook = self.hooks.get(slot.op.name)
-        if hook is None or not self._entering.is_open(hook):
+        if hook is None or not self._entrances.is_open(hook):
             return False
         before, old = hook.original, self._entrance(hook)
         hook.original = value
@@ -212,7 +212,7 @@ class Standing:
         pokes = []
         for hook in self.hooks.values():
             old, new = (hook.entrance, hook.original) if own else (hook.original, hook.entrance)
-            if self._entering.is_open(hook) and self._table.target(hook.slot) == old:
+            if self._entrances.is_open(hook) and self._table.target(hook.slot) == old:
                 pokes.append(self._table.poke(hook.slot, old, new))
         self._poker.transaction(pokes, by="hooks", holder=self)
         self._slots.accept()

@@ -69,7 +69,7 @@ def _word(vcpu: Vcpu, address: int) -> int | None:
 
 
 @attrs.define(eq=False)
-class Mishaps:
+class HookFaults:
     """What the hooks of one guest run into.
 
     Attributes:

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from pvops_core.guest.types.structs import Structures
     from pvops_core.machine import Breakpoint, Machine, Vcpu
     from pvops_core.ops import Layout
+    from pvops_core.switchboard.hookfaults import HookFaults
     from pvops_core.switchboard.implementations import Implementation
     from pvops_core.switchboard.kernel.ophook import OpHook
-    from pvops_core.switchboard.mishaps import Mishaps
 
 GUEST: Final = "guest"
 """The argument by which a hook is given the kernel's memory by its own types."""
 
 
-class Entering:
+class Entrances:
     """Opens and closes entrances in one machine.
 
     One of a hook that looks on is a breakpoint at a jump; one of a hook that answers is a gate.
@@ -31,13 +31,13 @@ class Entering:
         machine: the machine.
         layout: its kernel's table of ops.
         structures: gives its memory by its own types, what a hook is given that takes ``guest``.
-        mishaps: deals with what hooks run into.
+        faults: deals with what hooks run into.
     """
 
     def __init__(
-        self, machine: Machine, layout: Layout, structures: Callable[[], Structures], mishaps: Mishaps
+        self, machine: Machine, layout: Layout, structures: Callable[[], Structures], faults: HookFaults
     ) -> None:
-        self._mishaps = mishaps
+        self._faults = faults
         self._machine = machine
         self._layout = layout
         self._structures = structures
@@ -91,7 +91,7 @@ class Entering:
 
         how, wanted = signature(hook.slot, self._layout.kind), self._with_guest(hook.wanted)
         replies = None if hook.answers else answered
-        return dispatch.handler(self._machine, how, wanted, hook.counted, self._mishaps, replies, own)
+        return dispatch.handler(self._machine, how, wanted, hook.counted, self._faults, replies, own)
 
     def _with_guest(self, wanted: Implementation) -> Implementation:
         """The same, called with the op's own arguments alone."""

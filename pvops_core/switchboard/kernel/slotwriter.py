@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Seating:
+class SlotWriter:
     """Writes slots of one kernel's table."""
 
     machine: Machine
@@ -31,7 +31,7 @@ class Seating:
     slots: SlotWatch
     sites: KernelSites
 
-    def seat(self, slot: Slot, what: str, by: str, *, hooked: bool) -> Switch:
+    def write_slot(self, slot: Slot, what: str, by: str, *, hooked: bool) -> Switch:
         """Put a function into a slot; sites that are patched already call through the slot from then on.
 
         From inside a handler it is done when that has returned.
