@@ -109,7 +109,7 @@ class Observation(JsonRecord, frozen=True):
         vcpus_started: Virtual CPUs that the guest has started, the first among them; fewer than `vcpus` where it left
             some alone.
         instructions: Guest instructions executed; 0 where they were not counted.
-        virtual_ns: Virtual time at the end, in nanoseconds.
+        virtual_ns: Virtual time at the end, in nanoseconds; it orders what happens, and is no measure of a backend.
         wall_s: Wall time in seconds, without start-up; wall time is all that differs from run to run.
         event_log_sha256: Hash of all that happened, in order; empty where nothing was measured.
         text_sha256: Hash of the guest's text at the end; empty where nothing was measured.

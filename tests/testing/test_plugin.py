@@ -150,3 +150,10 @@ def test_a_wrong_setting_ends_the_run(project: pytest.Pytester, option: str, tol
     assert result.ret in {2, 4}
     (result.stderr if result.ret == pytest.ExitCode.USAGE_ERROR else result.stdout).fnmatch_lines([f"*{told}"])
     run(project, SETTINGS.replace("rtc=6", "rtx=6")).assert_outcomes(errors=1)
+
+
+def test_a_failure_says_of_a_processor_that_was_not_started_no_more_than_that(project: pytest.Pytester) -> None:
+    head = '@pytest.mark.pvops_vcpus(2)\n@pytest.mark.pvops_kinds("x86_64")\n'
+    result = run(project, f"{head}def test_it(call): assert not call('read_cr0')\n")
+    result.stdout.fnmatch_lines(["vcpu 1 has not been started"])
+    assert "vma_vm_mm_offset" not in result.stdout.str()

@@ -51,6 +51,9 @@ def place(image: KernelImage, address: int) -> str:
 
 
 def _cpu(image: KernelImage, cpu: Vcpu) -> Iterator[str]:
+    if cpu.halted and not cpu.rip:
+        yield f"vcpu {cpu.index} has not been started"
+        return
     state = "halted" if cpu.halted else f"level {cpu.cpl}"
     yield f"vcpu {cpu.index} at {place(image, cpu.rip)}, {state}, RSP {cpu.rsp:#x}, RFLAGS {cpu.rflags:#x}"
     if cpu.halted:
