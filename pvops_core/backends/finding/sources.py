@@ -96,9 +96,10 @@ class Sources:
         spec = PathFinder.find_spec(top, list(map(str, self.folders))) or _installed(top)
         for part in below:
             if spec is None or spec.submodule_search_locations is None:
-                break
-            spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
-        if spec is None or spec.name != name:
+                raise UnreadableError(f"there is no module {name}")
+            # By its own name: one that is a namespace package would ask for its parent, which nobody has imported.
+            spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
+        if spec is None:
             raise UnreadableError(f"there is no module {name}")
         return spec
 

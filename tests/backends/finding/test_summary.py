@@ -100,3 +100,14 @@ def test_listing_imports_neither_plugins_nor_libraries() -> None:
     assert "native" in done.stdout
     assert not loaded & {"pvops_native", "pvops_xen", "unicorn", "capstone", "numpy", "pluggy", "rich", "jinja2"}
     assert "pvops_core.hookspecs" not in done.stderr.split()
+
+
+def test_a_module_in_namespace_packages_is_read(tmp_path: Path) -> None:
+    """Folders without an ``__init__.py``, two deep, of which nobody has imported the first."""
+    place = tmp_path / "space" / "part"
+    place.mkdir(parents=True)
+    (place / "mine.py").write_text(f"{IMPORTS}backend = Backend(name='mine', api=API, base='native')")
+    found = summary(Found("mine", "mine", "1", "space.part.mine:backend", folders=(tmp_path,)))
+    assert (found.name, found.base) == ("mine", "native")
+    nothing = summary(Found("mine", "mine", "1", "space.other.mine:backend", folders=(tmp_path,)))
+    assert nothing.base is None
