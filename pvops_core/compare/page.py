@@ -124,8 +124,8 @@ def group_counters(group: GroupResult) -> list[Counters]:
     sources: tuple[tuple[str, Callable[[Observation], Mapping[str, int]]], ...] = (
         ("Op calls", lambda o: o.counts.ops),
         ("Own calls", lambda o: o.counts.own),
-        ("Hypercalls", lambda o: o.counts.hypercalls),
-        ("Traps", lambda o: o.counts.traps),
+        ("Hypercalls", lambda o: o.counts.platform.hypercalls),
+        ("Traps", lambda o: o.counts.platform.traps),
         ("Machine", lambda o: o.counts.machine),
         ("Guest's own counts", lambda o: o.counts.guest),
     )

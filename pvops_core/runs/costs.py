@@ -30,6 +30,10 @@ class Cost:
     unit: str = ""
 
 
+def _sum(counts: Mapping[str, int]) -> int:
+    return sum(counts.values())
+
+
 NO_MEASURE = (
     "Virtual time orders what happens in a run and is no measure of a backend: compare calls, traps, hypercalls and "
     "instructions."
@@ -38,15 +42,25 @@ NO_MEASURE = (
 _LAST = ("instructions", "virtual_ns", "wall_s")
 
 COSTS = (
-    Cost("op_calls", "op calls", "calls that a backend's hook served", lambda o: sum(o.counts.ops.values())),
-    Cost("own_calls", "own", "those of them that the backend's own hooks served", lambda o: sum(o.counts.own.values())),
-    Cost("traps", "traps", "times that the guest trapped into its platform", lambda o: sum(o.counts.traps.values())),
-    Cost("hypercalls", "hypercalls", "requests made to the hypervisor", lambda o: sum(o.counts.hypercalls.values())),
+    Cost("op_calls", "op calls", "calls that a backend's hook served", lambda o: _sum(o.counts.ops)),
+    Cost("own_calls", "own", "those of them that the backend's own hooks served", lambda o: _sum(o.counts.own)),
+    Cost(
+        "traps",
+        "traps",
+        "times that the guest trapped into its platform",
+        lambda o: _sum(o.counts.platform.traps),
+    ),
+    Cost(
+        "hypercalls",
+        "hypercalls",
+        "requests made to the hypervisor",
+        lambda o: _sum(o.counts.platform.hypercalls),
+    ),
     Cost(
         "page_table_updates",
         "page-table updates",
         "page-table entries that the platform wrote or checked for the guest",
-        lambda o: o.counts.page_table_updates,
+        lambda o: o.counts.platform.page_table_updates,
     ),
     Cost(
         "tlb_flushes",

@@ -58,16 +58,29 @@ class Outcome(enum.Enum):
         return 6 if self in {Outcome.CRASH, Outcome.TIMEOUT} else 4
 
 
+class PlatformCounts(JsonRecord, frozen=True):
+    """What a platform counts, under the names that it has there (:class:`pvops_core.backends.Platform`).
+
+    Attributes:
+        hypercalls: Requests to the hypervisor or host, by name.
+        traps: Times that the guest trapped into its platform, by name of the trap.
+        page_table_updates: Page-table entries that the platform wrote or checked for the guest.
+        flushes: TLB flushes asked of the platform.
+    """
+
+    hypercalls: ByName = field(default_factory=dict)
+    traps: ByName = field(default_factory=dict)
+    page_table_updates: Count = 0
+    flushes: Count = 0
+
+
 class Counts(JsonRecord, frozen=True):
     """Counters.
 
     Attributes:
         ops: Calls that a backend's hook served, by op.
         own: Those of them that the backend's own hooks served, and not its bases', by op.
-        hypercalls: Requests to the hypervisor or host, by name.
-        traps: Times that the guest trapped into its platform, by name of the trap.
-        page_table_updates: Page-table entries that the platform wrote or checked for the guest.
-        flushes: TLB flushes asked of the platform.
+        platform: What the platform counts.
         switches: Times that an op was given another implementation while the guest ran.
         machine: The machine's own counters, by name.
         guest: What the built-in guest counted and the platform decides, by name.
@@ -75,10 +88,7 @@ class Counts(JsonRecord, frozen=True):
 
     ops: ByName = field(default_factory=dict)
     own: ByName = field(default_factory=dict)
-    hypercalls: ByName = field(default_factory=dict)
-    traps: ByName = field(default_factory=dict)
-    page_table_updates: Count = 0
-    flushes: Count = 0
+    platform: Annotated[PlatformCounts, FLAT] = PlatformCounts()
     switches: Count = 0
     machine: ByName = field(default_factory=dict)
     guest: ByName = field(default_factory=dict)

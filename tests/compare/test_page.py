@@ -11,7 +11,7 @@ from pvops_core.compare.comparison import Comparison, grouped
 from pvops_core.compare.page import page
 from pvops_core.compare.plots import SERIES, Bar, grouped_bars, stacked_bars
 from pvops_core.errors import PluginError
-from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.runs.observation import Observation, Outcome, PlatformCounts
 from pvops_core.runs.plan import Skipped
 
 Make = Callable[..., Observation]
@@ -101,7 +101,7 @@ def test_nothing_that_a_plugin_or_guest_says_becomes_markup(make: Make) -> None:
         "console": f"guest: {HOSTILE}",
         "reason": HOSTILE,
         "detail": HOSTILE,
-        "counts": {"ops": {HOSTILE: 3}, "traps": {HOSTILE: 1}},
+        "counts": {"ops": {HOSTILE: 3}, "platform": PlatformCounts(traps={HOSTILE: 1})},
         "sites": {HOSTILE: {HOSTILE: 2}},
         "versions": {HOSTILE: HOSTILE},
     }

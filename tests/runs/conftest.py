@@ -7,7 +7,7 @@ import pytest
 
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.observation import Counts, Observation, Outcome
+from pvops_core.runs.observation import Counts, Observation, Outcome, PlatformCounts
 
 Make = Callable[..., Observation]
 
@@ -26,12 +26,10 @@ def make() -> Make:
     ) -> Observation:
         cell = Cell(backend, layout, MachineKind(kind), **fields.pop("cell", {}))
         native = backend == "native"
+        hypercalls = {} if native else {"mmu_update": 340, "iret": 7}
         counts: dict[str, Any] = {
             "ops": {"write_cr3": 3, "set_pte": 1200} if native else {"write_cr3": 4, "set_pte": 1234},
-            "traps": {"page fault": 12},
-            "hypercalls": {} if native else {"mmu_update": 340, "iret": 7},
-            "page_table_updates": 1200,
-            "flushes": 17,
+            "platform": PlatformCounts(hypercalls, {"page fault": 12}, page_table_updates=1200, flushes=17),
             "machine": {"tlb_flushes": 31, "exceptions": 12},
         }
         usual: dict[str, Any] = {

@@ -17,7 +17,7 @@ from pvops_core.kinds import MachineKind
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.executor import default_jobs, execute
-from pvops_core.runs.observation import Counts, Observation, Outcome
+from pvops_core.runs.observation import Counts, Observation, Outcome, PlatformCounts
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -59,9 +59,11 @@ def one(script: str, limits: Limits | None = None) -> Observation:
 
 def test_an_answer_comes_back_with_its_console_streamed() -> None:
     recorder = Recorder()
-    script = "say(phase='running the guest'); say(console='guest: hello'); answer(reason='fine', counts={'flushes': 3})"
+    fields = "reason='fine', counts={'platform': {'flushes': 3}}"
+    script = f"say(phase='running the guest'); say(console='guest: hello'); answer({fields})"
     (observation,) = execute(requests("b"), listener=recorder, command=worker(script))
-    assert observation == Observation(requests("b")[0].cell, Outcome.POWEROFF, reason="fine", counts=Counts(flushes=3))
+    counts = Counts(platform=PlatformCounts(flushes=3))
+    assert observation == Observation(requests("b")[0].cell, Outcome.POWEROFF, reason="fine", counts=counts)
     assert recorder.events == [("started", "b"), ("guest: hello", "b"), ("finished", "b")]
 
 

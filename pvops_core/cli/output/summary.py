@@ -55,8 +55,8 @@ def summary(observation: Observation) -> Iterator[str]:
     named = {
         "op_calls": observation.counts.ops,
         "own_calls": observation.counts.own,
-        "traps": observation.counts.traps,
-        "hypercalls": observation.counts.hypercalls,
+        "traps": observation.counts.platform.traps,
+        "hypercalls": observation.counts.platform.hypercalls,
     }
     for cost in COSTS:
         if not known(cost, observation):

@@ -13,9 +13,9 @@ from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.loading.loader import load_needed
 from pvops_core.errors import HostError, ImageError, MachineError, PvopsError, UsageError, unknown
 from pvops_core.guests import builtin_guest, read_kernel
-from pvops_core.records import checked
+from pvops_core.records import checked, like
 from pvops_core.runs.cell import BUILTIN, Cell
-from pvops_core.runs.observation import Counts, Observation, Outcome
+from pvops_core.runs.observation import Counts, Observation, Outcome, PlatformCounts
 from pvops_core.runs.wire import Message, Request, WorkerPhase
 from pvops_core.runs.worker.console import ConsoleStream
 from pvops_core.runs.worker.events import write_events
@@ -160,13 +160,9 @@ def _saved(session: Session, request: Request, ending: RunEnd) -> RunEnd:
 
 
 def _counts(session: Session, others: Mapping[str, Mapping[str, int]]) -> Counts:
-    platform = session.platform
     return Counts(
-        traps=dict(platform.traps),
-        hypercalls=dict(platform.hypercalls),
+        platform=like(session.platform, PlatformCounts),
         machine=dict(session.machine.counts),
-        page_table_updates=platform.page_table_updates,
-        flushes=platform.flushes,
         switches=sum(not switch.refused for switch in session.switches),
         **others,
     )
