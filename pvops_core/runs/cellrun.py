@@ -12,6 +12,7 @@ from pvops_core.backends.blame import own_stack
 from pvops_core.child.limits import Limits
 from pvops_core.child.supervised import INTERPRETER, Child, ChildLostError, Loss, how_it_ended
 from pvops_core.errors import HostMemoryError, tells_of_no_memory
+from pvops_core.records import line
 from pvops_core.runs import wire
 from pvops_core.runs.observation import Observation, Outcome
 
@@ -95,8 +96,8 @@ class CellRun:
                 return self._lost(Outcome.MEMORY, str(HostMemoryError.of(f"memory while {self._phase.value}")))
             return self._lost(Outcome[answer.loss.name], answer.reason)
         if self.on_said:
-            for line in _said(self.worker.complaints).splitlines():
-                self.on_said(wire.Said(line))
+            for said in _said(self.worker.complaints).splitlines():
+                self.on_said(wire.Said(said))
         return answer
 
     def _late(self) -> str:
@@ -113,16 +114,16 @@ class CellRun:
         return f"the guest had not started after {self.limits.start_s:.3g} s of wall time, while {what}"
 
     async def _answer(self) -> Observation:
-        await self.worker.say(self.request.encode())
+        await self.worker.say(line(self.request))
         with self.typist.at(self.worker.stdin) if self.typist else contextlib.nullcontext():
             return await self._read_answer()
 
     async def _read_answer(self) -> Observation:
         room = self.limits.output
         found: Observation | None = None
-        while line := await self.worker.line():
-            message = _decode(line)
-            room -= 0 if isinstance(message, wire.Said) else len(line)  # those are not kept here
+        while text := await self.worker.line():
+            message = _decode(text)
+            room -= 0 if isinstance(message, wire.Said) else len(text)  # those are not kept here
             if room < 0:
                 raise self.worker.wrote_too_much()
             match message:
@@ -184,10 +185,10 @@ def _said(complaints: str) -> str:
     return said.strip() if mark else ""
 
 
-def _decode(line: bytes) -> wire.Message:
+def _decode(text: bytes) -> wire.Message:
     try:
-        return wire.decode(line)
+        return wire.decode(text)
     except (TypeError, ValueError, KeyError, RecursionError) as error:
-        start = line[:60].decode(errors="replace").strip()
+        start = text[:60].decode(errors="replace").strip()
         reason = f"the worker's answer makes no sense ({error}): {start!r}"
         raise ChildLostError(Loss.GARBAGE, reason) from None

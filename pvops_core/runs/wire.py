@@ -15,7 +15,7 @@ from msgspec import convert
 
 from pvops_core.errors import clean
 from pvops_core.livepatch.control.orders import NOTHING, PatchOrders
-from pvops_core.records import JsonRecord, line, read
+from pvops_core.records import JsonRecord, line
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.observation import Observation
 from pvops_core.runs.orders import HookOrder, SwitchOrder
@@ -95,19 +95,6 @@ class Request(JsonRecord, frozen=True):
     without: tuple[str, ...] = ()
     load: str = ""
     save: str = ""
-
-    def encode(self) -> bytes:
-        """The request's line."""
-        return line(self)
-
-    @classmethod
-    def decode(cls, line: bytes) -> Request:
-        """The request of a line.
-
-        Raises:
-            ValueError: it is not one.
-        """
-        return read(line, cls)
 
 
 class Began(JsonRecord, frozen=True):

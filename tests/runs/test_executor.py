@@ -14,6 +14,7 @@ import pytest
 
 from pvops_core.child.limits import Limits, resident_bytes
 from pvops_core.kinds import MachineKind
+from pvops_core.records import line
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.executor import default_jobs, execute
@@ -285,4 +286,4 @@ def test_resident_memory_is_told_in_bytes() -> None:
 
 
 def test_requests_are_json() -> None:
-    assert json.loads(requests("b")[0].encode())["cell"]["backend"] == "b"
+    assert json.loads(line(requests("b")[0]))["cell"]["backend"] == "b"

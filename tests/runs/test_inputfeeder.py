@@ -21,13 +21,14 @@ import json, sys, threading
 from pvops_core.child.serving import lines_of_parent
 from pvops_core.runs.worker.parentpipe import listen
 from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.records import read
 from pvops_core.runs import wire
 from pvops_core.backends.keyboard import Keyboard
 def tell(message):
     sys.stdout.buffer.write(wire.encode(message))
     sys.stdout.flush()
 lines = lines_of_parent()
-request = wire.Request.decode(next(lines))
+request = read(next(lines), wire.Request)
 keyboard = Keyboard(request.typed)
 keyboard.listen()
 threading.Thread(target=listen, args=(lines, keyboard), daemon=True).start()

@@ -47,7 +47,7 @@ def test_messages_survive_the_pipe(message: wire.Message) -> None:
 @given(cells, st.lists(st.text(), max_size=2), st.none() | st.integers(0), st.binary())
 def test_requests_survive_the_pipe(cell: Cell, plugins: list[str], max_ns: int | None, typed: bytes) -> None:
     request = wire.Request(cell, tuple(plugins), max_ns=max_ns, typed=typed, live=bool(plugins))
-    assert wire.Request.decode(request.encode()) == request
+    assert read(line(request), wire.Request) == request
 
 
 @given(st.binary())

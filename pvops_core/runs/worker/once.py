@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.child.serving import lines_of_parent, take_stdout, tell_of_faults
 from pvops_core.errors import HostMemoryError, ImageError, UsageError
+from pvops_core.records import read
 from pvops_core.runs import wire
 from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs.worker import debugger
@@ -32,7 +33,7 @@ def main() -> None:
     send = messages()
     tell_of_faults()
     lines = lines_of_parent()
-    request = wire.Request.decode(next(lines))
+    request = read(next(lines), wire.Request)
     keyboard = Keyboard(request.typed)
     if request.attended:
         keyboard.listen()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.loading.loader import load_needed
 from pvops_core.child.serving import lines_of_parent, tell_of_faults
+from pvops_core.records import read
 from pvops_core.runs import wire
 from pvops_core.runs.worker.once import answer, messages
 
@@ -28,7 +29,7 @@ def main() -> None:
     send = messages(forks=True)
     tell_of_faults()
     for line in lines_of_parent():
-        request = wire.Request.decode(line)
+        request = read(line, wire.Request)
         send(wire.WorkerPhase.LOADING)
         load_needed(
             request.cell.backend, request.plugins, request.without

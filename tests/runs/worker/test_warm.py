@@ -14,6 +14,7 @@ import pytest
 from pvops_core.child.limits import Limits
 from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
+from pvops_core.records import line
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.cellrun import WARM
@@ -130,7 +131,7 @@ def test_a_parent_that_is_killed_takes_the_worker_and_its_copy_with_it() -> None
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdin is not None
         assert worker.stdout is not None
-        worker.stdin.write(wire.Request(Cell("native", "", MachineKind.X86_64, workload="time.sleep(60)")).encode())
+        worker.stdin.write(line(wire.Request(Cell("native", "", MachineKind.X86_64, workload="time.sleep(60)"))))
         worker.stdin.flush()
         while not isinstance(message := wire.decode(worker.stdout.readline()), wire.Began):
             pass
