@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.errors import UsageError
 from pvops_core.livepatch.control.manager import Livepatch
 from pvops_core.livepatch.guest import BareCalls, PatchedGuest
-from pvops_core.livepatch.payload.area import PAGE_SIZE, PayloadArea
+from pvops_core.livepatch.payload.area import PayloadArea
 from pvops_core.livepatch.payload.loading import load
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from pvops_core.session import Session
@@ -31,6 +32,6 @@ def live_patches(session: Session) -> Livepatch:
     if WORD not in guest.cmdline.split():
         raise UsageError(f"the guest sets no pages aside for payloads without {WORD!r} on its command line")
     end = guest.kernel_base + platform.guest_memory
-    area = PayloadArea(end - AREA_PAGES * PAGE_SIZE, AREA_PAGES)
+    area = PayloadArea(end - AREA_PAGES * PAGE, AREA_PAGES)
     patched = PatchedGuest.of(session, BareCalls(), area=area, stack_size=STACK_SIZE, features=platform.features)
     return Livepatch(patched, load)

@@ -12,9 +12,9 @@ import attrs
 
 from pvops_core.guest.stacks.returns import TaskStack, no_tasks
 from pvops_core.guest.symbols import find_symbol
-from pvops_core.livepatch.payload.area import PAGE_SIZE, MappedByGuest, Pages, PayloadArea
+from pvops_core.livepatch.payload.area import MappedByGuest, Pages, PayloadArea
 from pvops_core.patching.poke import Poke
-from pvops_core.x86 import FLAG_IF, PF
+from pvops_core.x86 import FLAG_IF, PAGE, PF
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -148,8 +148,8 @@ class PatchedGuest:
 
     def _pieces(self, va: int, length: int) -> Iterator[tuple[int, int]]:
         while length > 0:
-            page, offset = va & -PAGE_SIZE, va % PAGE_SIZE
-            size = min(PAGE_SIZE - offset, length)
+            page, offset = va & -PAGE, va % PAGE
+            size = min(PAGE - offset, length)
             yield self.translate(page) + offset, size
             va, length = va + size, length - size
 

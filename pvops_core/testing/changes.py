@@ -12,7 +12,7 @@ import numpy as np
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.machine.run.written import written_pages
-from pvops_core.x86 import ARITHMETIC
+from pvops_core.x86 import ARITHMETIC, PAGE, PRESENT
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -27,8 +27,6 @@ MSRS: Final = {
 """SYSENTER_CS, ESP and EIP; EFER, STAR, LSTAR, SFMASK, FS_BASE, GS_BASE, KERNEL_GS_BASE."""
 STACK_POINTERS: Final = {32: "esp", 64: "rsp"}
 ACCESSED_DIRTY: Final = 0x60
-PRESENT: Final = 1
-PAGE: Final = 0x1000
 
 
 def registers_of(cpu: Vcpu) -> dict[str, int]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pvops_core.testing.changes import GuestFrames, StateDiff
 from pvops_core.testing.effect import Effect, Tally
+from pvops_core.x86 import PF
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.session import Session
     from pvops_core.session.callee import Callee
-
-PAGE_FAULT: Final = 14
 
 
 class Meter:
@@ -55,7 +54,7 @@ class Meter:
             finally:
                 tally.close()
             lost = callee.lost(self._session.machine.kind.bits)
-            if any(fault.vector == PAGE_FAULT for fault in call.faults):
+            if any(fault.vector == PF for fault in call.faults):
                 lost |= {"cr2"}  # of a fault that the platform dealt with, so that nobody else will look there
             changes = look.changes(call.cpu, lost=lost)
             return tally.effect(callee.what, callee.result(call.cpu), changes, tuple(call.faults))

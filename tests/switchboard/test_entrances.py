@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pvops_core.machine import Machine, MachineKind
-from pvops_core.switchboard.builtin.gates import PAGE_SIZE, GateAllocator
+from pvops_core.switchboard.builtin.gates import GateAllocator
+from pvops_core.x86 import PAGE
 
 
 @pytest.mark.parametrize("base", [0x10000, 0x10FF8, 0x10008, 0x10D31])
@@ -19,5 +20,5 @@ def test_no_piece_crosses_a_page(base: int, count: int) -> None:
     at = base
     for start, piece in sorted(pieces.items()):
         assert start == at
-        assert 0 < len(piece) <= PAGE_SIZE - start % PAGE_SIZE
+        assert 0 < len(piece) <= PAGE - start % PAGE
         at += len(piece)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError
 from pvops_core.guests import BootInfo, BuiltinGuest, PlatformKind
+from pvops_core.x86 import PAGE
 from pvops_native import processor
-from pvops_native.tables import PAGE, TableBuilder
+from pvops_native.tables import TableBuilder
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine, PhysicalMemory

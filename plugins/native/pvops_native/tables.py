@@ -13,12 +13,11 @@ import numpy as np
 
 from pvops_core.errors import MachineError
 from pvops_core.kinds import MachineKind
+from pvops_core.x86 import ACCESSED, DIRTY, PAGE, PRESENT, WRITABLE
 
 if TYPE_CHECKING:
     from pvops_core.machine import PhysicalMemory
 
-PAGE: Final = 4096
-PRESENT, WRITABLE, ACCESSED, DIRTY = 1, 2, 1 << 5, 1 << 6
 LEAF: Final = PRESENT | WRITABLE | ACCESSED | DIRTY
 BRANCH: Final = PRESENT | WRITABLE | ACCESSED
 LEVELS: Final = {

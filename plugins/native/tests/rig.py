@@ -14,7 +14,7 @@ from pvops_native.ops import NativeOps
 from pvops_native.patchlets import patchlets_of
 from pvops_native.pc import PcSettings
 from pvops_native.platform import NativePlatform
-from pvops_native.tables import PAGE, TableBuilder
+from pvops_native.tables import TableBuilder
 
 from pvops_core.backends import Environment
 from pvops_core.kinds import MachineKind
@@ -29,6 +29,7 @@ from pvops_core.switchboard.builtin.siteindex import SiteIndex
 from pvops_core.switchboard.builtin.text import SwitchableText
 from pvops_core.switchboard.implementations import BoundBackend
 from pvops_core.testing.equivalence import Bench
+from pvops_core.x86 import PAGE
 
 BASE = {32: 0xC000_0000, 64: 0xFFFF_FFFF_8000_0000}
 GDT, IDT, TSS, SCRATCH, STACK, CODE, GATES, TABLE, TABLES = (n * PAGE for n in (1, 2, 3, 4, 6, 8, 9, 12, 32))

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pvops_native.devices.apic import ICR_LOW, SPURIOUS
-from pvops_native.tables import LEVELS, PAGE, TableBuilder
+from pvops_native.tables import LEVELS, TableBuilder
 from rig import CODE, GDT, IDT, KIND_LAYOUTS, SCRATCH, STACK, Rig
 
 from pvops_core.errors import MachineError
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import Machine
+from pvops_core.x86 import PAGE
 
 HANDLER = CODE + 0x800
 OTHER = CODE + 0x400

@@ -13,7 +13,7 @@ from pvops_core.errors import HeldError, MachineError, OccupiedError, PvopsError
 from pvops_core.guest.stacks.spans import Spans
 from pvops_core.livepatch.control.registry import Registry, RegistryState
 from pvops_core.livepatch.errors import LivepatchError, PartialError
-from pvops_core.livepatch.payload.area import PAGE_SIZE, PageRights
+from pvops_core.livepatch.payload.area import PageRights
 from pvops_core.livepatch.payload.description import Description
 from pvops_core.livepatch.payload.model import Command, HookPhase, State
 from pvops_core.livepatch.rendezvous import act, guestcode
@@ -23,6 +23,7 @@ from pvops_core.livepatch.rendezvous.safepoints import SafePoints, TextSpan
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.stateful import Beside
 from pvops_core.patching.holders import Hold
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.control.registry import Work
@@ -148,7 +149,7 @@ class Livepatch:
         if not self._prepared:
             guest = self.guest
             guest.pages.prepare()
-            guest.pages.protect(guest.area.landing, PAGE_SIZE, PageRights.TEXT)
+            guest.pages.protect(guest.area.landing, PAGE, PageRights.TEXT)
             guest.write_text(guest.area.landing, guestcode.LANDING, "livepatch")
             guest.machine.observe(self._fixups.exception)
             self._prepared = True

@@ -7,13 +7,12 @@ import errno
 from typing import TYPE_CHECKING, Protocol
 
 from pvops_core.livepatch.errors import LivepatchError
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pvops_core.machine import Vcpu
-
-PAGE_SIZE = 0x1000
 
 
 class PageRights(enum.Enum):
@@ -79,11 +78,11 @@ class PayloadArea:
         return self.pages - sum(self._taken.values())
 
     def __contains__(self, address: object) -> bool:
-        return isinstance(address, int) and self.base <= address < self.base + self.pages * PAGE_SIZE
+        return isinstance(address, int) and self.base <= address < self.base + self.pages * PAGE
 
     def allocate(self, size: int) -> int:
         """Take pages for ``size`` bytes; their address. ENOMEM if no run of free pages is long enough."""
-        wanted = max(1, -(-size // PAGE_SIZE))
+        wanted = max(1, -(-size // PAGE))
         start = 0
         for first, count in sorted(self._taken.items()):
             if first - start >= wanted:
@@ -94,11 +93,11 @@ class PayloadArea:
                 f"{wanted} pages are wanted and no such run of the {self.pages} set aside is free", errno=errno.ENOMEM
             )
         self._taken[start] = wanted
-        return self.base + start * PAGE_SIZE
+        return self.base + start * PAGE
 
     def release(self, address: int) -> None:
         """Give pages back."""
-        del self._taken[(address - self.base) // PAGE_SIZE]
+        del self._taken[(address - self.base) // PAGE]
 
     def save(self) -> dict[int, int]:
         """State for a snapshot."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.livepatch.errors import LivepatchError
-from pvops_core.livepatch.payload.area import PAGE_SIZE, PageRights
+from pvops_core.livepatch.payload.area import PageRights
 from pvops_core.machine import GuestFault
-from pvops_core.x86 import ADDRESS, CR4_PAE, EFER_NXE, LARGE, NO_EXECUTE, PRESENT
+from pvops_core.x86 import ADDRESS, CR4_PAE, EFER_NXE, LARGE, NO_EXECUTE, PAGE, PRESENT
 
 if TYPE_CHECKING:
     from pvops_core.guest.space import KernelSpace
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SIZE: Final = 4 << 20
 """Bytes of the area: a whole number of entries in tables of any width."""
-PAGES: Final = SIZE // PAGE_SIZE
+PAGES: Final = SIZE // PAGE
 FRAMES: Final = PAGES + 2
 """Frames that are taken for it: its pages, and the tables that map them."""
 _IMAGE: Final = 512 << 20  # KERNEL_IMAGE_SIZE, the smaller one (asm/page_64_types.h): modules begin behind it
@@ -78,7 +78,7 @@ class KernelPages:
 
     def machine_address(self, va: int) -> int:
         """Machine address of a page of the area."""
-        return self._frames[(va - self._base) // PAGE_SIZE]
+        return self._frames[(va - self._base) // PAGE]
 
     def prepare(self) -> None:
         """Hang the tables beside the kernel's text.
@@ -119,8 +119,8 @@ class KernelPages:
         rights = 0 if access is None else _RIGHTS[access]
         if not paging.efer & EFER_NXE or width == 4:
             rights &= ~NO_EXECUTE
-        first = (address - self._base) // PAGE_SIZE
-        for number in range(first, first + -(-size // PAGE_SIZE)):
+        first = (address - self._base) // PAGE
+        for number in range(first, first + -(-size // PAGE)):
             value = self._frames[number] | rights if access is not None else 0
             self._session.platform.write_entry(self._place(number, width), value, width)
         for vcpu in self._machine.vcpus:
@@ -128,7 +128,7 @@ class KernelPages:
 
     def _place(self, number: int, width: int) -> int:
         """Machine address of the entry of a page."""
-        table, entry = divmod(number, PAGE_SIZE // width)
+        table, entry = divmod(number, PAGE // width)
         return self._tables[table] + entry * width
 
     def fault(self, vcpu: Vcpu, address: int) -> bool:
@@ -156,7 +156,7 @@ def _entries(paging: Paging, walk: Walk, text: int, base: int) -> list[tuple[int
     shift, bits = (21, 9) if width == 8 else (22, 10)
     if text >> shift + bits != base >> shift + bits:
         raise MachineError(f"the text at {text:#x} and the payloads' pages at {base:#x} are not in one directory")
-    place, value = walk.entries[-1] if walk.entries[-1][1] & LARGE and walk.page_size > PAGE_SIZE else walk.entries[-2]
+    place, value = walk.entries[-1] if walk.entries[-1][1] & LARGE and walk.page_size > PAGE else walk.entries[-2]
     assert value & PRESENT, "it is on the way to the text"
-    directory, mask = place & -PAGE_SIZE, (1 << bits) - 1
+    directory, mask = place & -PAGE, (1 << bits) - 1
     return [(directory + (va >> shift & mask) * width, width) for va in range(base, base + SIZE, 1 << shift)]

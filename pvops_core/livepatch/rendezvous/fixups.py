@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.x86 import PF
+from pvops_core.x86 import AC, DE, GP, MF, NP, PF, SS, UD, XM
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
-_DE, _UD, _NP, _SS, _GP, _MF, _AC, _XM = 0, 6, 11, 12, 13, 16, 17, 19
-VECTORS = frozenset({_DE, _UD, _NP, _SS, _GP, _MF, _AC, _XM})
+VECTORS = frozenset({DE, UD, NP, SS, GP, MF, AC, XM})
 """Faults whose instruction did nothing and that nobody but the guest's kernel could mend."""
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_core.errors import SwitchError
 from pvops_core.switchboard.implementations import Form, Implementation
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from pvops_core.machine import Beside, Gates, Vcpu
 
-PAGE_SIZE = 0x1000
 BUG_GATE = 0
 
 
@@ -124,5 +124,5 @@ class GateAllocator:
     def code(self) -> dict[int, bytes]:
         """What must stand in guest text for the gates to work, by address, no piece across a page."""
         base, text = self._gates.address(0), self._gates.text
-        borders = [0, *range(PAGE_SIZE - base % PAGE_SIZE, len(text), PAGE_SIZE), len(text)]
+        borders = [0, *range(PAGE - base % PAGE, len(text), PAGE), len(text)]
         return {base + start: text[start:end] for start, end in pairwise(borders)}

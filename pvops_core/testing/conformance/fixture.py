@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pvops_core.testing.effect import Effect
     from pvops_core.testing.fixtures.lab import KeptMachine
 
-PAGE: Final = 0x1000
 KERNEL: Final = 0x63
 """Present, writable, accessed, dirty."""
 TABLE: Final = 0x67

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.testing.conformance.fixture import FRAME, KERNEL, PAGE, TABLE
+from pvops_core.testing.conformance.fixture import FRAME, KERNEL, TABLE
 from pvops_core.testing.conformance.laws import law
+from pvops_core.x86 import PAGE, PRESENT, WRITABLE
 
 if TYPE_CHECKING:
     from pvops_core.testing.conformance.fixture import Fixture
 
 LEVELS: Final = ("pte", "pmd", "pud", "p4d", "pgd")
 USER: Final = {32: 0x0804_8000, 64: 0x40_0000}
-RW: Final = 2
-SEEN: Final = FRAME | RW | 1
+SEEN: Final = FRAME | WRITABLE | PRESENT
 """What a hypervisor may not change in an entry; it may add bits of its own, as Xen's USER in 64-bit guests."""
 FIXMAP: Final = 3
 
@@ -96,10 +96,12 @@ def a_protection_changes_between_start_and_commit(ground: Fixture, _op: str) -> 
     ground.map(ground.area, ground.page(word=0x99))
     place = ground.pte(ground.area)
     old = ground.call("ptep_modify_prot_start", vma, ground.area, place).result
-    new = ground.call("make_pte", ground.read("pte", old) & ~RW).result
+    new = ground.call("make_pte", ground.read("pte", old) & ~WRITABLE).result
     ground.call("ptep_modify_prot_commit", vma, ground.area, place, new)
     ground.flush()
-    assert not ground.read("pte", ground.stored(place)) & RW, "a page was to be read-only after the commit, and is not"
+    assert not ground.read("pte", ground.stored(place)) & WRITABLE, (
+        "a page was to be read-only after the commit, and is not"
+    )
     assert ground.call.load(ground.area) == 0x99, "another page is seen after its protection was changed"
 
 

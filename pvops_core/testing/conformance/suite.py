@@ -20,7 +20,7 @@ from pvops_core.testing.booted import find_image
 from pvops_core.testing.conformance.audit import Audit, audit
 from pvops_core.testing.conformance.broken import note, told
 from pvops_core.testing.conformance.finish import finish
-from pvops_core.testing.conformance.fixture import PAGE, TABLE, Fixture
+from pvops_core.testing.conformance.fixture import TABLE, Fixture
 from pvops_core.testing.conformance.late import LateMachine, must_boot
 from pvops_core.testing.conformance.memory import USER
 from pvops_core.testing.equivalence import bench_of, check_equivalence
@@ -30,6 +30,7 @@ from pvops_core.testing.plugin import loaded_backends
 from pvops_core.testing.proofs.proving import Prover
 from pvops_core.testing.proofs.subject import Subject
 from pvops_core.testing.proofs.telling import lines
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from pvops_core.records import JsonRecord
-from pvops_core.testing.changes import ACCESSED_DIRTY, PRESENT
+from pvops_core.testing.changes import ACCESSED_DIRTY
+from pvops_core.x86 import PRESENT
 
 if TYPE_CHECKING:
     from pvops_core.testing.proofs.sides import Hypercall, Side

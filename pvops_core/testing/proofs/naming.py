@@ -10,9 +10,9 @@ import numpy as np
 
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import GuestFault
-from pvops_core.testing.changes import PAGE, GuestFrames
+from pvops_core.testing.changes import GuestFrames
 from pvops_core.testing.proofs.unread import OF_LINUX, UnreadMemory
-from pvops_core.x86 import PRESENT
+from pvops_core.x86 import PAGE, PRESENT
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -10,11 +10,11 @@ import attrs
 from pvops_core.errors import PvopsError
 from pvops_core.machine import Stop
 from pvops_core.ops import signature
-from pvops_core.testing.changes import PAGE
 from pvops_core.testing.proofs.arrivals import Arrivals, picks
 from pvops_core.testing.proofs.bench import SECONDS, ProofBench
 from pvops_core.testing.proofs.madeup import made_up, takes_any
 from pvops_core.testing.proofs.proof import OpProof, Proof
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from pvops_core.backends.proof import ProofNotes

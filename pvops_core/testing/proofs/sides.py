@@ -11,9 +11,8 @@ from pvops_core.machine.run.written import written_pages
 from pvops_core.ops import signature
 from pvops_core.session.callee import Callee
 from pvops_core.session.calls import CallError
-from pvops_core.testing.changes import PAGE, STACK_POINTERS, dead_stack, registers_of
-from pvops_core.testing.meter import PAGE_FAULT
-from pvops_core.x86 import ARITHMETIC
+from pvops_core.testing.changes import STACK_POINTERS, dead_stack, registers_of
+from pvops_core.x86 import ARITHMETIC, PAGE, PF
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,7 +129,7 @@ class SideCaller:
 
     def _registers(self, cpu: Vcpu, callee: Callee, faults: Sequence[tuple[int, int | None]]) -> dict[str, int]:
         lost = callee.lost(cpu.machine.kind.bits) | {*STACK_POINTERS.values()}
-        if any(vector == PAGE_FAULT for vector, _ in faults):
+        if any(vector == PF for vector, _ in faults):
             lost |= {"cr2"}
         found = registers_of(cpu) | {f"dr{number}": cpu.debug.read(number) for number in _DEBUG}
         return {name: value for name, value in found.items() if name not in lost}

@@ -10,7 +10,7 @@ import numpy as np
 from pvops_core.backends.proof import Unread
 from pvops_core.errors import StructureError
 from pvops_core.machine import GuestFault
-from pvops_core.testing.changes import PAGE
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     import numpy.typing as npt

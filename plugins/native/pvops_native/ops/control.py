@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine import GuestFault
+from pvops_core.x86 import GP
 from pvops_native.ops.base import NativeGroup
 from pvops_native.ops.descriptors import MSR_SYSENTER_CS
-from pvops_native.ops.msr import GENERAL_PROTECTION
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -31,6 +31,6 @@ class ControlOps(NativeGroup):
         cpu.insn.sti()
         selector = cpu.insn.rdmsr(MSR_SYSENTER_CS) & 0xFFFF
         if cpu.cpl or not selector & 0xFFFC:
-            raise GuestFault("sysexit", vector=GENERAL_PROTECTION, error_code=0)
+            raise GuestFault("sysexit", vector=GP, error_code=0)
         cpu.rip, cpu.rsp = cpu.get("edx"), cpu.get("ecx")
         cpu.set_segments(3, selector + 16 | 3, selector + 24 | 3)

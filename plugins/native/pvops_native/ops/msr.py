@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine import GuestFault
 from pvops_core.machine.run.eventkinds import event_kind
+from pvops_core.x86 import GP
 from pvops_native.ops.base import NativeGroup
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ _UNCHECKED: Final = event_kind(
 
 EIO: Final = 5
 EFAULT: Final = 14
-GENERAL_PROTECTION: Final = 13
 UNCHECKED: Final = "the warning about a register that is not there"
 
 
@@ -77,7 +77,7 @@ class MsrOps(NativeGroup):
         try:
             return cpu.insn.rdmsr(msr), False
         except GuestFault as fault:
-            if fault.vector != GENERAL_PROTECTION:
+            if fault.vector != GP:
                 raise
             return 0, True
 
@@ -85,7 +85,7 @@ class MsrOps(NativeGroup):
         try:
             cpu.insn.wrmsr(msr, high << 32 | low & 0xFFFFFFFF)
         except GuestFault as fault:
-            if fault.vector != GENERAL_PROTECTION:
+            if fault.vector != GP:
                 raise
             return True
         return False
