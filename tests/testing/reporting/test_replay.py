@@ -126,3 +126,27 @@ def test_what_failed_last_is_run_again(tmp_path: Path) -> None:
     again = run(tmp_path, "--lf", *options, *suite)
     assert re.search(r"\b2 failed, \d+ passed", first)
     assert re.search(r"\b2 failed, \d+ deselected", again)
+
+
+def test_a_law_of_an_installed_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``pip install --target`` leaves it: found by its entry point, and named by no option."""
+    site, project = tmp_path / "site", tmp_path / "project"
+    info = site / "acme_mine-1.0.dist-info"
+    info.mkdir(parents=True)
+    project.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pvops.backends]\nmine = acme_mine:backend\n")
+    (site / "acme_mine.py").write_text(
+        "from pvops_core.backends import Backend\nfrom pvops_core.hookspecs import hookimpl\n\n"
+        "class Ops:\n    def __init__(self, env): ...\n"
+        "    @hookimpl\n    def flush_tlb_kernel(self, cpu): ...\n\n"
+        "backend = Backend(name='mine', api=2, base='native', ops=Ops)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    own = ("--pvops-backend", "mine", "--pvops-ops", "flush_tlb_kernel", "--pvops-layouts", "6.1-64")
+    suite = ("--pyargs", "pvops_core.testing.conformance")
+    (command, *_others) = commands(run(project, *own, *suite))
+    assert re.search(r"\b1 failed, \d+ deselected", run(project, "--lf", *own, *suite))
+    monkeypatch.delenv("PYTHONPATH")
+    again = pasted(command, tmp_path / "elsewhere")
+    assert "a stale translation was used after flush_tlb_kernel" in again
