@@ -56,8 +56,9 @@ class NativePlatform(Pc):
 
     def before_entry(self, vcpu: Vcpu) -> None:
         """Where a processor has sent an interrupt to another, it may have rewritten that one's text before."""
-        if self.board.take_messages() and self.text is not None:
-            self.text.look()
+        told = self.board.take_messages()
+        if self.text is not None:
+            self.text.look(told=told)
         super().before_entry(vcpu)
 
     def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
