@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pvops_core.backends.loading.proven import cache_folder
+from pvops_core.cachefolder import cache_folder
 
 if (_CACHE := cache_folder(os.environ)) is not None:  # where its cache of fonts goes: it makes folders of its own else
     os.environ.setdefault("MPLCONFIGDIR", str(_CACHE / "matplotlib"))

@@ -10,11 +10,16 @@ from typing import Final
 from pvops_core.errors import ImageError
 from pvops_core.images.bzimage import ELF_MAGIC, UNPACKED_LIMIT, is_bzimage, unpack_bzimage
 from pvops_core.images.elf import read_headers
+from pvops_core.images.kept import Kept
 from pvops_core.images.model import KernelImage
 from pvops_core.images.reading import read_file
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 # linux_banner; the second banner, for /proc/version, has %s in place of the release.
+WORTH: Final = 1 << 20
+"""Bytes of a packed kernel from which on what it holds is kept."""
+_KEPT: Final = Kept("images", ("bzimage", "decompress"), 4)
+_DIGITS: Final = 64
 _BANNER: Final = re.compile(rb"Linux version ([!-~]{1,64}) \(")
 
 
@@ -33,18 +38,13 @@ def load_image(source: Path | str | bytes, name: str = "") -> KernelImage:
     else:
         path = name or str(source)
         data = read_file(Path(source), path)
-    release = ""
-    if is_bzimage(data):
-        data, header = unpack_bzimage(data, path)
-        release = header.release
-    elif data.startswith(GZIP_MAGIC):
-        data = _gunzip(data, path)
+    data, sha256, release = _unpacked(data, path)
     headers = read_headers(data, path)
     return KernelImage(
         path=path,
         data=data,
-        sha256=hashlib.sha256(data).hexdigest(),
-        release=release or _banner_release(data),
+        sha256=sha256,
+        release=release,
         machine=headers.machine,
         entry=headers.entry,
         sections=headers.sections,
@@ -61,6 +61,23 @@ def _gunzip(data: bytes, path: str) -> bytes:
         return unpack(data, UNPACKED_LIMIT, ELF_MAGIC)
     except CompressionError as failure:
         raise ImageError(str(failure), path, 0) from failure
+
+
+def _unpacked(data: bytes, path: str) -> tuple[bytes, str, str]:
+    """What is in a file, the SHA-256 of that, and the release; what is packed and large is unpacked once and kept."""
+    if not is_bzimage(data):
+        data = _gunzip(data, path) if data.startswith(GZIP_MAGIC) else data
+        return data, hashlib.sha256(data).hexdigest(), _banner_release(data)
+    name = hashlib.sha256(data).hexdigest() if len(data) >= WORTH else ""
+    found = _KEPT.read(name) if name else None
+    if found is not None:
+        front, body = found
+        return body, front[:_DIGITS].decode(), front[_DIGITS:].decode()
+    unpacked, header = unpack_bzimage(data, path)
+    sha256, release = hashlib.sha256(unpacked).hexdigest(), header.release or _banner_release(unpacked)
+    if name:
+        _KEPT.write(name, (sha256 + release).encode(), unpacked)
+    return unpacked, sha256, release
 
 
 def _banner_release(data: bytes) -> str:

@@ -11,7 +11,7 @@ import attrs
 
 from pvops_core.errors import ImageError
 from pvops_core.images.btf import read_btf
-from pvops_core.images.symbols import read_symbols
+from pvops_core.images.keptsymbols import symbols_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,7 +136,7 @@ class KernelImage:
         Raises:
             ImageError: a table is there and is damaged.
         """
-        return read_symbols(self)
+        return symbols_of(self)
 
     @property
     def types(self) -> Btf | None:

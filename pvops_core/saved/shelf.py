@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.backends.loading.proven import cache_folder
+from pvops_core.cachefolder import cache_folder
 from pvops_core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -14,18 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.cachefolder import cache_folder
+
 if TYPE_CHECKING:
     from pvops_core.backends.finding.found import Found
 
 MOST: Final = 256
 """Notes kept; the oldest go first."""
-
-
-def cache_folder(environ: Mapping[str, str]) -> Path | None:
-    """Where pvops keeps what it can do without, of the user whose environment this is; None for nowhere."""
-    cache, home = environ.get("XDG_CACHE_HOME", ""), environ.get("HOME", "")
-    folder = Path(cache) if os.path.isabs(cache) else Path(home, ".cache") if os.path.isabs(home) else None  # noqa: PTH117
-    return folder and folder / "pvops"
 
 
 @attrs.define(eq=False)

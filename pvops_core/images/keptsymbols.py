@@ -1,0 +1,61 @@
+"""Symbols of a distribution's kernel, kept on disk or read of its image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from pvops_core.images.kept import Kept
+from pvops_core.images.symbols import SymbolTable, read_symbols
+
+if TYPE_CHECKING:
+    from pvops_core.images.model import KernelImage
+
+WORTH: Final = 20_000
+"""Symbols from which on they are kept."""
+_KEPT: Final = Kept("symbols", ("kallsyms", "symbols"), 16)
+
+
+class _Columns(msgspec.Struct, array_like=True):
+    """A table as it is kept; names hold no line ends."""
+
+    source: str
+    names: str
+    addresses: list[int]
+    here: str
+    places: list[int]
+    shared: dict[str, tuple[int, ...]]
+
+
+def symbols_of(image: KernelImage) -> SymbolTable:
+    """The symbols of an image.
+
+    Raises:
+        ImageError: as for ``read_symbols``.
+    """
+    found = _KEPT.read(image.sha256)
+    table = _table(found[1]) if found else None
+    if table is None:
+        table = read_symbols(image)
+        if len(table.by_name) >= WORTH:
+            _keep(image.sha256, table)
+    return table
+
+
+def _table(data: bytes) -> SymbolTable | None:
+    try:
+        kept = msgspec.msgpack.decode(data, type=_Columns)
+        by_name = dict(zip(kept.names.split("\n"), kept.addresses, strict=True))
+    except ValueError:
+        return None
+    return SymbolTable(kept.source, by_name, kept.shared, kept.places, kept.here.split("\n"))
+
+
+def _keep(name: str, table: SymbolTable) -> None:
+    names, here = "\n".join(table.by_name), "\n".join(table.names)
+    if names.count("\n") != len(table.by_name) - 1 or here.count("\n") != len(table.names) - 1:
+        return  # no kernel's
+    places = list(table.by_name.values())
+    kept = _Columns(table.source, names, places, here, table.addresses, table.shared)
+    _KEPT.write(name, b"", msgspec.msgpack.encode(kept))

@@ -1,0 +1,91 @@
+"""What is made of images is kept, and made again where it is not there, damaged or of other sources."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pvops_core.images import keptsymbols, load, load_image
+from pvops_core.images.kept import Kept
+from pvops_core.images.symbols import SymbolTable, read_symbols
+from pvops_core.testing.images import ElfBuilder, make_bzimage
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, for things of any size."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(load, "WORTH", 1)
+    monkeypatch.setattr(keptsymbols, "WORTH", 1)
+    return tmp_path / "pvops"
+
+
+@pytest.fixture
+def packed() -> bytes:
+    builder = ElfBuilder(64, 0x1000000)
+    start = builder.text(".text", b"\x90" * 64)
+    for number in range(9):
+        builder.symbol(f"name{number % 7}", start + number)
+    return make_bzimage(builder.build())
+
+
+def columns(table: SymbolTable) -> tuple[object, ...]:
+    return table.source, list(table.by_name.items()), table.shared, table.addresses, table.names
+
+
+def test_an_image_is_unpacked_and_read_once(packed: bytes, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_image(packed, "a")
+    table = columns(first.symbol_table)
+    assert [len(list((cache / kind).iterdir())) for kind in ("images", "symbols")] == [1, 1]
+    monkeypatch.setattr(load, "unpack_bzimage", None)
+    monkeypatch.setattr(keptsymbols, "read_symbols", None)
+    again = load_image(packed, "b")
+    assert (again.data, again.sha256, again.release) == (first.data, first.sha256, first.release)
+    assert columns(again.symbol_table) == table == columns(read_symbols(again))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:0], lambda data: data[:-1], lambda data: data[:30] + b"x" + data[31:]]
+)
+def test_what_is_damaged_is_made_again(packed: bytes, cache: Path, damage: Callable[[bytes], bytes]) -> None:
+    first = load_image(packed, "a")
+    table = columns(first.symbol_table)
+    files = [file for kind in ("images", "symbols") for file in (cache / kind).iterdir()]
+    whole = [file.read_bytes() for file in files]
+    for file, data in zip(files, whole, strict=True):
+        file.write_bytes(damage(data))
+    again = load_image(packed, "a")
+    assert again.data == first.data
+    assert columns(again.symbol_table) == table
+    assert [file.read_bytes() for file in files] == whole
+
+
+def test_other_sources_have_things_of_their_own() -> None:
+    Kept("things", ("kept",), 4).write("name", b"front", b"body")
+    assert Kept("things", ("kept",), 4).read("name") == (b"front", b"body")
+    assert Kept("things", ("load",), 4).read("name") is None
+    assert Kept("things", ("kept",), 4).read("other") is None
+
+
+def test_those_used_longest_ago_go(cache: Path) -> None:
+    things = Kept("things", ("kept",), 2)
+    for number in range(4):
+        things.write(str(number), b"", b"body")
+        for file in (cache / "things").glob(f"{number}-*"):
+            os.utime(file, (number, number))
+    assert [things.read(str(number)) is not None for number in range(4)] == [False, False, True, True]
+
+
+def test_a_folder_that_cannot_be_written_costs_no_more(packed: bytes, cache: Path) -> None:
+    cache.write_text("no folder")
+    assert load_image(packed, "a").symbols["name1"]
+
+
+@pytest.mark.parametrize("environ", [{}, {"HOME": "not/absolute"}])
+def test_without_a_folder_nothing_is_kept(environ: dict[str, str]) -> None:
+    things = Kept("things", ("kept",), 2, environ)
+    things.write("name", b"", b"")
+    assert things.read("name") is None
