@@ -42,6 +42,7 @@ MARKERS: Final = {
     "backend that does not have one",
 }
 _LOADED: Final[pytest.StashKey[Loaded]] = pytest.StashKey()
+_CHAINS: Final[pytest.StashKey[dict[tuple[str, ...], Loaded]]] = pytest.StashKey()
 _LABS: Final[pytest.StashKey[Pool[MachineCell, KeptMachine]]] = pytest.StashKey()
 _KERNELS: Final[pytest.StashKey[Pool[Recipe, BootedKernel]]] = pytest.StashKey()
 _USED: Final[pytest.StashKey[KeptMachine | BootedKernel]] = pytest.StashKey()
@@ -122,22 +123,31 @@ def loaded_backends(config: pytest.Config) -> Loaded:
     return config.stash[_LOADED]
 
 
+def _chains(config: pytest.Config, names: list[str]) -> Loaded:
+    """Some backends and their bases; all there are where one is missing, or they are loaded by now."""
+    kept = config.stash.setdefault(_CHAINS, {})
+    if _LOADED not in config.stash and tuple(names) not in kept:
+        from pvops_core.backends.loading.loader import load_chains  # noqa: PLC0415 - likewise
+
+        kept[tuple(names)] = load_chains(names, _given(config))
+    found = kept.get(tuple(names))
+    return found if found is not None and set(names) <= set(found.backends) else loaded_backends(config)
+
+
 def _not_for(test: pytest.Item, name: str) -> str:
     """Why a test is not for a backend; empty if it is."""
     marker = test.get_closest_marker("pvops_backends")
     return "" if marker is None or name in marker.args else f"for {', '.join(marker.args)} only"
 
 
-def _choices(test: pytest.Item, names: list[str], config: pytest.Config) -> dict[str, Choices]:
+def _choices(test: pytest.Item, names: list[str], config: pytest.Config, loaded: Loaded) -> dict[str, Choices]:
     """The settings that a test is run with, on each backend."""
     from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
     from pvops_core.testing.fixtures.choices import choices_of  # noqa: PLC0415
 
     marker = test.get_closest_marker("pvops_set")
     try:
-        return choices_of(
-            names, config.getoption("--pvops-set"), marker.kwargs if marker else {}, loaded_backends(config).backends
-        )
+        return choices_of(names, config.getoption("--pvops-set"), marker.kwargs if marker else {}, loaded.backends)
     except PvopsError as error:
         raise pytest.UsageError(f"{test.nodeid}: {error}") from error
 
@@ -146,24 +156,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test once on each machine that it and the backends can have."""
     if not {"pvops_cell", "pvops_case", "pvops_recipe"} & set(metafunc.fixturenames):
         return
-    from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
-    from pvops_core.testing.conformance.cases import cases as suite_cases  # noqa: PLC0415
-    from pvops_core.testing.fixtures.cells import cells  # noqa: PLC0415
-
-    test, loaded = metafunc.definition, loaded_backends(metafunc.config)
+    test = metafunc.definition
     names = _names(test, metafunc.config)
+    booted = "pvops_recipe" in metafunc.fixturenames
+    loaded = _chains(metafunc.config, names) if booted else loaded_backends(metafunc.config)
     if missing := [name for name in names if name not in loaded.backends]:
         reasons = "".join(f"\n  {error}" for error in loaded.errors)
         there = ", ".join(sorted(loaded.backends))
         raise pytest.Collector.CollectError(f"no backend {', '.join(missing)}; there are {there}{reasons}")
     choices = {
         name: attrs.evolve(each, why_not=_not_for(test, name) or each.why_not)
-        for name, each in _choices(test, names, metafunc.config).items()
+        for name, each in _choices(test, names, metafunc.config, loaded).items()
     }
-    if "pvops_recipe" in metafunc.fixturenames:
+    if booted:
         metafunc.parametrize("pvops_recipe", list(choices.items()), ids=names, indirect=True)
         return
     if "pvops_case" in metafunc.fixturenames:
+        from pvops_core.testing.conformance.cases import cases as suite_cases  # noqa: PLC0415 - likewise
+
         config, given = metafunc.config, metafunc.config.getoption("--pvops-ops")
         ops = frozenset(given.split(",")) if given else None
         tried = [
@@ -176,6 +186,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ]
         metafunc.parametrize("pvops_case", tried, ids=str, indirect=True)
         return
+    from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
+    from pvops_core.testing.fixtures.cells import cells  # noqa: PLC0415
+
     try:
         found = cells(test, names, loaded.backends)
     except PvopsError as error:
@@ -351,8 +364,11 @@ def kernel(request: pytest.FixtureRequest, pvops_recipe: Recipe) -> BootedKernel
     if _KERNELS not in config.stash:
         from pvops_core.saved.shelf import Shelf  # noqa: PLC0415
 
-        backends, fresh = loaded_backends(config).backends, config.getoption("--pvops-fresh")
-        make = partial(BootedKernel, backends=backends, shelf=Shelf.of(os.environ), fresh=fresh)
+        shelf, fresh = Shelf.of(os.environ), config.getoption("--pvops-fresh")
+
+        def make(recipe: Recipe) -> BootedKernel:
+            return BootedKernel(recipe, _chains(config, [recipe.backend]).backends, shelf, fresh=fresh)
+
         config.stash[_KERNELS] = Pool(make, KEPT)
     try:
         booted = config.stash[_KERNELS].get(pvops_recipe)

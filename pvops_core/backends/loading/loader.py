@@ -130,6 +130,21 @@ def load_needed(name: str, plugins: Iterable[str] = (), without: Collection[str]
     return Loaded(backends, sources, tuple(errors))
 
 
+def load_chains(names: Collection[str], plugins: Iterable[str] = ()) -> Loaded:
+    """Load some backends with their bases, tried in a child as those of :func:`load_backends` are.
+
+    Args:
+        names: of the backends. One that is not in the result is not there, or broken.
+        plugins: what was given with ``--plugin``.
+    """
+    plugins = tuple(plugins)
+    broken_ones = {found.key for found in tried(discover(plugins, os.environ), os.environ)}
+    parts = [load_needed(name, plugins, broken_ones) for name in names]
+    backends = {name: each for part in parts for name, each in part.backends.items()}
+    sources = {name: each for part in parts for name, each in part.sources.items()}
+    return Loaded(backends, sources, tuple(error for part in parts for error in part.errors))
+
+
 def _check_free(found: Found, name: str, sources: Mapping[str, Found]) -> None:
     if name in sources:
         first = f"{sources[name].distribution} {sources[name].version}".rstrip()
