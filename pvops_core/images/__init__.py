@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pvops_core.images.load import load_image
     from pvops_core.images.model import KernelImage, Note, Section, Segment
     from pvops_core.images.peek import machine_of
-    from pvops_core.images.symbols import SymbolTable
+    from pvops_core.images.symboltable import SymbolTable
 
 _HOMES = {
     "KernelImage": "model",

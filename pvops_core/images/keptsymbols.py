@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from pvops_core.images.kept import Kept
-from pvops_core.images.symbols import SymbolTable, read_symbols
+from pvops_core.images.symboltable import SymbolTable
 
 if TYPE_CHECKING:
-    from pvops_core.images.model import KernelImage
+    from collections.abc import Callable
 
 WORTH: Final = 20_000
 """Symbols from which on they are kept."""
@@ -28,18 +28,19 @@ class _Columns(msgspec.Struct, array_like=True):
     shared: dict[str, tuple[int, ...]]
 
 
-def symbols_of(image: KernelImage) -> SymbolTable:
+def kept_symbols(name: str, read: Callable[[], SymbolTable]) -> SymbolTable:
     """The symbols of an image.
 
-    Raises:
-        ImageError: as for ``read_symbols``.
+    Args:
+        name: the image's hash.
+        read: reads them of the image.
     """
-    found = _KEPT.read(image.sha256)
+    found = _KEPT.read(name)
     table = _table(found[1]) if found else None
     if table is None:
-        table = read_symbols(image)
+        table = read()
         if len(table.by_name) >= WORTH:
-            _keep(image.sha256, table)
+            _keep(name, table)
     return table
 
 

@@ -11,13 +11,14 @@ import attrs
 
 from pvops_core.errors import ImageError
 from pvops_core.images.btf import read_btf
-from pvops_core.images.keptsymbols import symbols_of
+from pvops_core.images.keptsymbols import kept_symbols
+from pvops_core.images.symbols import read_symbols
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pvops_core.images.btf import Btf
-    from pvops_core.images.symbols import SymbolTable
+    from pvops_core.images.symboltable import SymbolTable
 
 READ_LIMIT: Final = 1 << 28
 """Most bytes one :meth:`KernelImage.read` gives; zero-filled memory in a segment costs a file nothing."""
@@ -136,7 +137,7 @@ class KernelImage:
         Raises:
             ImageError: a table is there and is damaged.
         """
-        return symbols_of(self)
+        return kept_symbols(self.sha256, lambda: read_symbols(self))
 
     @property
     def types(self) -> Btf | None:

@@ -20,7 +20,7 @@ from pvops_core.images.elf import is_module, read_headers
 from pvops_core.images.kallsyms import SymbolColumns
 from pvops_core.images.model import SHF_ALLOC, KernelImage, Section, Segment
 from pvops_core.images.reading import read_file
-from pvops_core.images.symbols import SYM32, SYM64, SymbolTable, build
+from pvops_core.images.symbols import SYM32, SYM64, build
 from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pvops_core.images.btf import Btf
+    from pvops_core.images.symboltable import SymbolTable
 
 MODULES: Final = {"x86_64": 0xFFFFFFFFC0000000, "i386": 0xF8000000}
 """Where modules begin (MODULES_VADDR): on x86_64 with RANDOMIZE_BASE, as distributions build it; on i386 near it."""

@@ -6,10 +6,10 @@ from itertools import compress
 from operator import ne
 from typing import TYPE_CHECKING, Final
 
-import attrs
 import numpy as np
 
 from pvops_core.images.kallsyms import SymbolColumns, read_kallsyms
+from pvops_core.images.symboltable import SymbolTable
 
 if TYPE_CHECKING:
     from pvops_core.images.model import KernelImage
@@ -29,25 +29,6 @@ SYM64: Final = np.dtype(
 SYM32: Final = np.dtype(
     [("name", "<u4"), ("value", "<u4"), ("size", "<u4"), ("info", "u1"), ("other", "u1"), ("shndx", "<u2")]
 )
-
-
-@attrs.frozen(eq=False)
-class SymbolTable:
-    """Symbols by name and by address.
-
-    Attributes:
-        source: ``".symtab"``, ``"kallsyms"`` or ``""`` where the image has neither.
-        by_name: name to virtual address; of several with one name a global one wins, then the first.
-        shared: names that several addresses have, to these, ascending.
-        addresses: ascending; no address twice.
-        names: of the first symbol at each of ``addresses``, in the table's own order.
-    """
-
-    source: str
-    by_name: dict[str, int] = attrs.field(repr=False)
-    shared: dict[str, tuple[int, ...]] = attrs.field(repr=False)
-    addresses: list[int] = attrs.field(repr=False)
-    names: list[str] = attrs.field(repr=False)
 
 
 def build(source: str, symbols: SymbolColumns) -> SymbolTable:

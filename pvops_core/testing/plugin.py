@@ -171,9 +171,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if booted:
         metafunc.parametrize("pvops_recipe", list(choices.items()), ids=names, indirect=True)
         return
-    if "pvops_case" in metafunc.fixturenames:
-        from pvops_core.testing.conformance.cases import cases as suite_cases  # noqa: PLC0415 - likewise
+    from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
+    from pvops_core.testing.conformance.cases import cases as suite_cases  # noqa: PLC0415
+    from pvops_core.testing.fixtures.cells import cells  # noqa: PLC0415
 
+    if "pvops_case" in metafunc.fixturenames:
         config, given = metafunc.config, metafunc.config.getoption("--pvops-ops")
         ops = frozenset(given.split(",")) if given else None
         tried = [
@@ -186,9 +188,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ]
         metafunc.parametrize("pvops_case", tried, ids=str, indirect=True)
         return
-    from pvops_core.errors import PvopsError  # noqa: PLC0415 - likewise
-    from pvops_core.testing.fixtures.cells import cells  # noqa: PLC0415
-
     try:
         found = cells(test, names, loaded.backends)
     except PvopsError as error:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pvops_core.images import keptsymbols, load, load_image
+from pvops_core.images import keptsymbols, load, load_image, model
 from pvops_core.images.kept import Kept
-from pvops_core.images.symbols import SymbolTable, read_symbols
+from pvops_core.images.symbols import read_symbols
 from pvops_core.testing.images import ElfBuilder, make_bzimage
+
+if TYPE_CHECKING:
+    from pvops_core.images.symboltable import SymbolTable
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +45,7 @@ def test_an_image_is_unpacked_and_read_once(packed: bytes, cache: Path, monkeypa
     table = columns(first.symbol_table)
     assert [len(list((cache / kind).iterdir())) for kind in ("images", "symbols")] == [1, 1]
     monkeypatch.setattr(load, "unpack_bzimage", None)
-    monkeypatch.setattr(keptsymbols, "read_symbols", None)
+    monkeypatch.setattr(model, "read_symbols", None)
     again = load_image(packed, "b")
     assert (again.data, again.sha256, again.release) == (first.data, first.sha256, first.release)
     assert columns(again.symbol_table) == table == columns(read_symbols(again))
