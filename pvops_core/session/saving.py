@@ -21,7 +21,7 @@ from pvops_core.saved.key import Key
 from pvops_core.saved.sources import source_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pvops_core.backends import Backend
     from pvops_core.guest import Guest
@@ -137,6 +137,7 @@ def made_for(
     path: Path,
     guest: Guest | None,
     backends: Mapping[str, Backend] | None,
+    prepare: Callable[[Session], None],
     settings: SessionSettings,
 ) -> Session:
     """The session that a file is of, made and loaded; see ``Session.load``."""
@@ -161,6 +162,7 @@ def made_for(
     links = chain(there[name], there)
     session = kind(guest or guest_of(head, str(path)), links, **made)
     try:
+        prepare(session)
         load(session, links, path)
         if place:
             session.end_at(place)

@@ -431,6 +431,7 @@ class Session(Closing):
         *,
         guest: Guest | None = None,
         backends: Mapping[str, Backend] | None = None,
+        prepare: Callable[[Session], None] = lambda _session: None,
         **settings: Unpack[SessionSettings],
     ) -> Session:
         """A session that goes on from a file that :meth:`save` has written, perhaps in another process.
@@ -441,6 +442,8 @@ class Session(Closing):
             path: of the file.
             guest: what runs in it; by default its kernel and ramdisk are read from where they were.
             backends: all that are loaded; those installed unless given.
+            prepare: asks the session, before the states are put into it, for what the saved one had and a file does
+                not hold: hooks by the same names in the same order, live patching.
             **settings: ``until``, ``stop_at`` and ``keyboard``, as for the class.
 
         Raises:
@@ -448,7 +451,7 @@ class Session(Closing):
             PvopsError: as for the class.
         """
         loading = import_module("pvops_core.session.saving")
-        session: Session = loading.made_for(cls, Path(path), guest, backends, settings)
+        session: Session = loading.made_for(cls, Path(path), guest, backends, prepare, settings)
         return session
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+from pvops_native.platform import NativePlatform
 
 from pvops_core.backends import chain, load_backends
 from pvops_core.errors import HostError, UsageError
@@ -24,6 +25,7 @@ from tests.session.test_ophooks import patching
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
+    from pvops_core.machine import Vcpu
 
 CELLS = (
     *(("native", layout) for layout in ("2.6.24", "2.6.24-pae", "6.1-64")),
@@ -187,6 +189,42 @@ def test_a_keeper_whose_state_is_not_plain_is_named(
         session.machine.keep(Odd())
         with pytest.raises(SavedError, match=r"Odd: cannot be saved: state\['what'\]: set_iterator"):
             session.save(tmp_path / "file")
+
+
+def test_hooks_are_asked_for_again(kernel: Kernel, backends: dict[str, Backend], tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def watch(cpu: Vcpu) -> None:
+        calls.append(cpu.index)
+
+    with Session(kernel, (backends["native"],), memory=32 << 20) as session:
+        session.run(max_ns=12)
+        session.hooks.install("write_cr3", watch)
+        session.save(tmp_path / "file")
+        never_saved = end(session)
+    assert calls
+    seen = len(calls)
+    with pytest.raises(SavedError, match="OpHooks: has a part in the session, and there is none here"):
+        Session.load(tmp_path / "file")
+    with pytest.raises(SavedError, match=r"names the hook '.*watch', which is not here"):
+        Session.load(tmp_path / "file", prepare=lambda session: session.hooks)
+    with Session.load(tmp_path / "file", prepare=lambda session: session.hooks.install("write_cr3", watch)) as loaded:
+        assert end(loaded) == never_saved
+    assert len(calls) == 2 * seen
+
+
+@pytest.mark.parametrize("backend", ["native"])
+def test_what_the_device_has_taken_is_there_and_what_is_still_typed_is_not(
+    kernel: Kernel, backends: dict[str, Backend], backend: str, tmp_path: Path
+) -> None:
+    with Session(kernel, (backends[backend],), memory=32 << 20) as session:
+        session.platform.typed(b"taken")
+        session.platform.keyboard.type(b"not taken")
+        session.save(tmp_path / "file")
+    with Session.load(tmp_path / "file") as loaded:
+        assert isinstance(loaded.platform, NativePlatform)
+        assert bytes(loaded.platform.board.uart.waiting) == b"taken"
+        assert loaded.platform.keyboard.take() == b""
 
 
 @pytest.mark.parametrize("name", ["vmlinuz-6.1.0-56-cloud-amd64"])
