@@ -131,6 +131,8 @@ def _tidy(place: Any, components: Mapping[str, Schema]) -> Any:  # noqa: ANN401 
     meant = components.get(place.get("$ref", "").rpartition("/")[2], {})
     if "enum" in meant:
         return {"enum": meant["enum"]}
+    if "anyOf" in place:  # versions of msgspec differ in the order
+        place = {**place, "anyOf": sorted(place["anyOf"], key=lambda each: each.get("type") == "null")}
     return {key: _tidy(value, components) for key, value in place.items() if key != "default"}
 
 

@@ -93,6 +93,7 @@ def _livepatch_script(folder: Path) -> list[str]:
 
 VARIANTS = {"boot of several": "boots"}
 """Commands that write another document than others of their verb."""
+WITHOUT_JSON = {"cache"}
 COMMANDS: Mapping[str, Command] = {
     "run": lambda _: ["run"],
     "run out of time": lambda _: ["run", "--max-seconds", "0.001"],
@@ -153,8 +154,8 @@ COMMANDS: Mapping[str, Command] = {
 
 def _places(schema: Schema) -> Iterator[Schema]:
     """The schema of every place in the document: all but the parts that others are put together of."""
-    below = [schema[key] for key in ("items", "additionalProperties") if key in schema]
-    for part in [*schema.get("properties", {}).values(), *below]:
+    below = [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
+    for part in [*schema.get("properties", {}).values(), *below, *schema.get("prefixItems", ())]:
         yield part
         yield from _places(part)
     for part in [*schema.get("$defs", {}).values(), *schema.get("allOf", ()), *schema.get("oneOf", ())]:
@@ -182,7 +183,7 @@ def registry(schemas: dict[str, Schema]) -> Registry[Any]:
 
 
 def test_every_verb_has_a_schema_that_is_one(schemas: dict[str, Schema]) -> None:
-    assert schemas.keys() == {*VERBS, *VARIANTS.values()}
+    assert schemas.keys() == {*VERBS, *VARIANTS.values()} - WITHOUT_JSON
     for verb, schema in schemas.items():
         jsonschema.Draft202012Validator.check_schema(schema)
         assert schema["properties"]["schema"]["const"] == f"pvops.{verb}/1"
