@@ -6,7 +6,8 @@ import difflib
 import inspect
 import re
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Final, NoReturn
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pluggy
 
@@ -32,6 +33,7 @@ RESERVED: Final = {
 }
 """Names that mean something else where a backend is named, and what."""
 
+_GIVES_NO_RESULT: Final = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 _NAME = re.compile(r"^[a-z][a-z0-9_-]*$")
 
 
@@ -70,6 +72,15 @@ def _check_api(found: Found, api: object) -> None:
         raise found.error(
             f"{written}; {span} and knows them from {OLDEST_API} on: a newer {found.distribution} is needed"
         )
+
+
+class _Bound:
+    """The implementations of an ops class as its objects have them: a function from elsewhere has no self either."""
+
+    def __init__(self, ops: type) -> None:
+        for one in marked(ops):
+            function: Any = getattr(one.value, "__func__", one.value)
+            setattr(self, one.attribute, function if isinstance(one.value, staticmethod) else MethodType(function, ops))
 
 
 class _Check:
@@ -173,7 +184,7 @@ class _Check:
             self.fail(f"it is a {type(function).__name__}, not a method", one.hook)
         if one.options.get("wrapper") or one.options.get("hookwrapper"):
             self.fail("an op has one implementation: wrappers have no place", one.hook)
-        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        if any(is_one(function) for is_one in _GIVES_NO_RESULT):
             self.fail("it is a coroutine or a generator, but a hook is called and gives its result", one.hook)
         self.signature(one, function)
 
@@ -200,7 +211,7 @@ class _Check:
         for module in hookspecs.MODULES:
             manager.add_hookspecs(module)
         try:
-            manager.register(ops)
+            manager.register(_Bound(ops))
             manager.check_pending()
         except pluggy.PluginValidationError as error:
             self.fail(" ".join(str(error).split()))

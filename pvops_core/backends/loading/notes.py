@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from functools import cached_property, partialmethod
+from typing import TYPE_CHECKING, Final
 
 from pvops_core.backends.hooks import implemented
 from pvops_core.hookspecs.specs import specs
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from pvops_core.backends.backend import Backend
     from pvops_core.backends.finding.found import Found
     from pvops_core.errors import PluginError
+
+_METHODS: Final = (property, cached_property, partialmethod, classmethod, staticmethod)
+"""What a method may be in its class without being callable there."""
 
 
 def notes_on(found: Found, backend: Backend) -> Iterator[PluginError]:
@@ -27,7 +31,8 @@ def notes_on(found: Found, backend: Backend) -> Iterator[PluginError]:
         yield found.error(f"it is used from where it was given, in place of the installed {found.instead}")
     hooks = implemented(backend)
     for name in sorted(specs().keys() - hooks):
-        if inspect.isroutine(inspect.getattr_static(backend.ops, name, None)):
+        found_there = inspect.getattr_static(backend.ops, name, None)
+        if isinstance(found_there, _METHODS) or callable(found_there):
             message = "its ops have a method of this name that is not marked @hookimpl, so it is never called as the op"
             yield found.error(message, name)
     for op in sorted({patchlet.op for patchlet in backend.patchlets} - hooks - backend.nops - backend.empty):

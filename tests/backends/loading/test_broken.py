@@ -133,6 +133,7 @@ IN_A_HOOK = {
         "'cpu' is not one of the hook's",
     ),
     "coroutine": ("@hookimpl\n    async def halt(self, cpu): ...", "halt", "coroutine"),
+    "asynchronous generator": ("@hookimpl\n    async def halt(self, cpu): yield", "halt", "generator"),
     "generator": ("@hookimpl\n    def halt(self, cpu): yield", "halt", "generator"),
     "wrapper": ("@hookimpl(wrapper=True)\n    def halt(self, cpu): yield", "halt", "wrappers have no place"),
     "not callable": ("halt = 5", "halt", "it is a int and cannot be called"),

@@ -18,9 +18,10 @@ CLOUD, CLOUD_7_2 = "vmlinuz-6.1.0-56-cloud-amd64", "vmlinuz-7.2.13+deb14-cloud-a
 PORTS: Final = frozenset({"update_io_bitmap", "invalidate_io_bitmap"})
 TABLES: Final = frozenset({"alloc_ldt", "free_ldt", "set_ldt"})
 BASE: Final = 0x400000
-SCHED_YIELD, FORK, EXIT, MODIFY_LDT, REBOOT, IOPL, IOPERM = 24, 57, 60, 154, 169, 172, 173
+NANOSLEEP, FORK, EXIT, WAIT4, MODIFY_LDT, REBOOT, IOPL, IOPERM = 35, 57, 60, 61, 154, 169, 172, 173
 POWER_OFF: Final = (0xFEE1DEAD, 0x28121969, 0x4321FEDC)
-WRITE: Final = 1
+ANY: Final = 0xFFFFFFFF
+MILLISECOND: Final = struct.pack("<2Q", 0, 1_000_000)
 DESCRIPTOR: Final = struct.pack("<4I", 3, 0x1000, 0xFFFFF, 0b101_0001)
 """struct user_desc (asm/ldt.h): entry 3, base, limit; 32-bit, in pages, usable."""
 
@@ -33,18 +34,19 @@ def call(number: int, *arguments: int) -> bytes:
 
 
 def process() -> bytes:
-    """A program that two processes run: each takes ports and descriptors, gives way, and gives the ports back."""
+    """A program that two processes run: each takes ports and descriptors, rests, and gives the ports back."""
     data = BASE + 0x1000
-    turn = call(IOPERM, 0x80, 8, 1) + b"\xe6\x80" + call(SCHED_YIELD) + call(IOPERM, 0x80, 4, 0)
-    work = call(MODIFY_LDT, 1, data, len(DESCRIPTOR)) + 3 * turn + call(IOPL, 3) + b"\xe6\x80" + 2 * call(SCHED_YIELD)
+    rest = call(NANOSLEEP, data + len(DESCRIPTOR), 0)
+    turn = call(IOPERM, 0x80, 8, 1) + b"\xe6\x80" + rest + call(IOPERM, 0x80, 4, 0)
+    work = call(MODIFY_LDT, 1, data, len(DESCRIPTOR)) + 3 * turn + call(IOPL, 3) + b"\xe6\x80" + 2 * rest
     child = work + call(EXIT, 0)
     code = call(FORK) + b"\x85\xc0\x0f\x85" + struct.pack("<i", len(child)) + child
-    code += work + 200 * call(SCHED_YIELD) + call(REBOOT, *POWER_OFF)
+    code += work + call(WAIT4, ANY, 0, 0) + call(REBOOT, *POWER_OFF)
     ident = b"\x7fELF\2\1\1".ljust(16, b"\0")
     head = ident + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, BASE + 0x78, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    size = 0x1000 + len(DESCRIPTOR)
+    size = 0x1000 + len(DESCRIPTOR) + len(MILLISECOND)
     head += struct.pack("<IIQQQQQQ", 1, 7, 0, BASE, BASE, size, size, 0x1000)
-    return (head + code).ljust(0x1000, b"\0") + DESCRIPTOR
+    return (head + code).ljust(0x1000, b"\0") + DESCRIPTOR + MILLISECOND
 
 
 @pytest.mark.kernel
