@@ -81,7 +81,7 @@ COSTS = (
 
 
 BOOT_COSTS = (
-    *(cost for cost in COSTS if cost.key not in {"own_calls", *_LAST}),
+    *(cost for cost in COSTS if cost.key not in _LAST),
     Cost("ports", "port accesses", "reads and writes of I/O ports", lambda o: port_accesses(o.counts.machine)),
     Cost("msrs", "MSR accesses", "rdmsr and wrmsr, where they are seen", lambda o: _accesses(o.counts.machine, "msr")),
     *(cost for cost in COSTS if cost.key in _LAST),

@@ -133,6 +133,28 @@ def test_a_small_kernel_goes_between_a_function_and_its_own(tmp_path: Path, hook
     assert mine == [("native_write_cr3", name, None), (name, "native_write_cr3", 0)]
 
 
+def test_a_switch_alone_tells_whose_hook_served_and_which_did_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(SelfPatching.of("mmu.read_cr3", "mmu.write_cr3").build(body=(0, 1, 0)).data)
+    words = [str(kernel), "--memory", "32"]
+    own = document(tmp_path / "own", "boot", *words)["inside"]["ops"]
+    told = capsys.readouterr().out
+    assert not own["served"]
+    assert "; the kernel's own functions serve, --ops lets them serve where they know the guest" in told
+
+    found = document(tmp_path / "seen", "boot", *words, "--switch", "read_cr3=native@start_kernel")["inside"]["ops"]
+    told = capsys.readouterr().out
+    assert [(each["op"], each["implementation"], each["calls"]) for each in found["served"]] == [
+        ("mmu.read_cr3", "native.read_cr3", 2)
+    ]
+    assert set(own["unused"]) - set(found["unused"]) >= {"mmu.read_cr3"}
+    assert "ops                 1 in Python (1 of native): 2 calls" in told
+    assert f"unused              hooks of native in Python: {len(found['unused'])} (" in told
+    assert "--ops alone or with their names lets them" in told
+
+
 def test_a_small_kernel_gets_another_function_of_its_own(tmp_path: Path) -> None:
     kernel = tmp_path / "vmlinux"
     made = SelfPatching.of("mmu.write_cr3").build(body=(0,), functions={"other": b"\xc3"})

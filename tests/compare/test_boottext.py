@@ -43,7 +43,7 @@ def comparison(make: Make) -> Comparison:
         "xen",
         **common,
         console="Linux\nxen here\n",
-        counts={"ops": {"irq_disable": 77}},
+        counts={"ops": {"irq_disable": 77}, "own": {"irq_disable": 70}},
         sites={"irq_disable": {"direct": 2}, "wbinvd": {"inlined": 1}},
         site_codes={"irq_disable": {"0x10": "e8", "0x20": "e8"}, "wbinvd": {"0x30": "0f09"}},
         sites_note="read when the run ended",
@@ -74,6 +74,7 @@ def test_each_backend_is_a_column(comparison: Comparison) -> None:
     assert ["port", "accesses", "42", "0", "0"] in table
     assert ["op", "calls", "-", "77", "1,234"] not in table
     assert ["op", "calls", "-", "77", "1,238"] in table
+    assert ["own", "-", "70", "-"] in table
     assert ["instructions", "-", "1,234,567", "1,234,567"] in table
     assert ["setup", "native", "900", "ns", "0", "ns", "4", "0", "0", "0"] in table
     assert "Not run: lguest cannot boot." in text
