@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.markup import escape
@@ -14,6 +14,7 @@ from pvops_core.compare.boottext import print_boots
 from pvops_core.compare.columns import Columns, fitting
 from pvops_core.errors import printable
 from pvops_core.runs.costs import NO_MEASURE
+from pvops_core.runs.inside import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from pvops_core.runs.plan import Skipped
 
 _MOST_DIFFERENCES = 5
-_OURS: Final = frozenset({"native", "xen", "lguest"})
-"""The project's own backends, of which it is known which ops the built-in guest has no use for."""
 _MOST_DETAIL_LINES = 24
 _STATE_STYLES = {"equal": "green", "reference": "", "alone": "dim"}
 
@@ -73,7 +72,7 @@ def _print_groups(comparison: Comparison, console: Console, columns: Columns | N
 def _unused(observation: Observation) -> Iterator[str]:
     """Ops of its own that had no effect: it is their author who wants to know of one that was never called."""
     for use in observation.own.values() if observation.unused else ():
-        if use.told and not (use.becomes == "uncalled" and observation.cell.backend in _OURS):
+        if use.told and not (use.becomes == "uncalled" and observation.cell.backend in OURS):
             yield use.told
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from msgspec import UNSET, UnsetType
 
 from pvops_core.records import Count, JsonRecord, Seconds
 from pvops_core.runs.orders import HookDone
 from pvops_core.session.findings import Patching, Traced
+
+OURS: Final = frozenset({"native", "xen", "lguest"})
+"""The project's own backends, whose ops are of all generations: of them it is known which a guest has no use for."""
 
 
 class BootPoint(JsonRecord, frozen=True):
@@ -62,11 +66,13 @@ class ServedOps(JsonRecord, frozen=True):
         backend: The backend.
         served: The ops that its hooks, or those of its bases, served.
         unused: Paths of the ops for which it has a hook that was not used.
+        unknown: Hooks that it has for ops that this kernel's table has not got.
     """
 
     backend: str
     served: tuple[ServedOp, ...]
     unused: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
 
 
 class Inside(JsonRecord, frozen=True):

@@ -6,9 +6,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.cli.common import ExitCode
+from pvops_core.runs.inside import OURS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pvops_core.runs.inside import Inside, ServedOps
     from pvops_core.runs.orders import HookDone
@@ -64,13 +65,18 @@ def _ops(ops: ServedOps) -> Iterator[str]:
         for reason, number in each.left.items():
             share = f"{number:,} of {each.calls:,} calls"
             yield f"{'':<20}{each.op} left {share} to the kernel's own function: {reason}"
+    if served and ops.unknown and name not in OURS:
+        yield f"{'':<20}no ops of this kernel, so that {name}'s hooks are not called: {_few(ops.unknown)}"
     if unused:
-        most = ", ".join(unused[:MOST_NAMES]) + (", …" if len(unused) > MOST_NAMES else "")
         how = (
             "--ops alone or with their names lets them" if served else "--ops lets them serve where they know the guest"
         )
-        hooks = f"hooks of {name} in Python: {len(unused)} ({most})"
+        hooks = f"hooks of {name} in Python: {len(unused)} ({_few(unused)})"
         yield f"{'unused':<20}{hooks}; the kernel's own functions serve, {how}"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
 
 
 def _hook(hook: HookDone) -> Iterator[str]:

@@ -54,13 +54,14 @@ class Serving:
             return None
         standing = self._standing()
         own = implemented(self._backend)
+        unknown = sorted(op for op in own if not table.layout.has_slot(op))
         own -= {hook.op for hook in standing}
         if standing:
             own = frozenset(op for op in own if table.layout.has_slot(op) and self._has(op))
         unused = [slot.path for slot in table.layout.slots if slot.op.name in own and not slot.op.is_data]
         if not (standing or unused):
             return None
-        return ServedOps(self._backend.name, tuple(map(_served, standing)), tuple(unused))
+        return ServedOps(self._backend.name, tuple(map(_served, standing)), tuple(unused), tuple(unknown))
 
     def _has(self, op: str) -> bool:
         """Whether the backend has a hook of its own for an op on this machine, whatever it declares."""

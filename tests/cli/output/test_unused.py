@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pvops_core.cli import main
+from tests.session.selfpatching import SelfPatching
 
 OWN = """
 from pvops_core.backends import API, Backend
@@ -71,6 +72,19 @@ def test_check(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert {note["distribution"] for note in notes} == {str(own)}
     assert notes[1]["message"].endswith("(6.1-64)")
     assert notes[2]["message"].endswith("(2.6.23-lapic, 2.6.23-lapic-pae, 2.6.24, 2.6.24-pae)")
+
+
+def test_boot(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A hook of an op that the kernel's table has not got."""
+    own.write_text(OWN.replace("def wbinvd(self, cpu): ...", "@hookimpl\n    def read_tsc(self, cpu): return 0"))
+    kernel, target = tmp_path / "vmlinux", tmp_path / "json"
+    kernel.write_bytes(SelfPatching.of("mmu.read_cr3").build(body=(0,)).data)
+    words = [str(kernel), "--memory", "32", "--backend", "own", "--plugin", str(own), "--json", str(target)]
+    assert main(["boot", *words, "--ops", "write_cr3"]) == 0
+    assert "no ops of this kernel, so that own's hooks are not called: read_tsc\n" in capsys.readouterr().out
+    assert json.loads(target.read_text())["inside"]["ops"]["unknown"] == ["read_tsc"]
+    assert main(["boot", str(kernel), "--memory", "32", "--ops"]) == 0
+    assert "no ops of this kernel" not in capsys.readouterr().out
 
 
 def test_what_helps_is_not_told(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
