@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, SupportsIndex
 
@@ -44,8 +45,10 @@ class Callee:
     def op(cls, how: Signature, address: int, *arguments: int) -> Callee:
         """The function that an op's slot holds, with arguments as in the C prototype.
 
+        Those left out are 0, and a HookDeprecationWarning: it goes with API 3.
+
         Raises:
-            UsageError: it takes fewer or more arguments, or one is no whole number.
+            UsageError: it takes fewer arguments, or one is no whole number.
         """
         name, bits = how.op.name, how.kind.bits
         for at, value in enumerate(arguments, 1):
@@ -54,7 +57,11 @@ class Callee:
         if len(arguments) != len(how.places):
             names = ", ".join(place.name for place in how.places)
             taken = f"{len(how.places)} argument{'s' * (len(how.places) > 1)} ({names})" if names else "no argument"
-            raise UsageError(f"{name} takes {taken}; {len(arguments)} {'is' if len(arguments) == 1 else 'are'} given")
+            said = f"{name} takes {taken}; {len(arguments)} {'is' if len(arguments) == 1 else 'are'} given"
+            if len(arguments) > len(how.places):
+                raise UsageError(said)
+            _warn(said)
+            arguments += (0,) * (len(how.places) - len(arguments))
         registers: dict[str, int] = {}
         stack: list[int] = []
         for place, value in zip(how.places, arguments, strict=True):
@@ -76,3 +83,10 @@ class Callee:
             return cpu.get(RESULT[bits][0])
         value = sum(cpu.get(name) << number * bits for number, name in enumerate(self.how.result))
         return value & (1 << self.how.result_bits) - 1
+
+
+def _warn(said: str) -> None:
+    from pvops_core.hookspecs.markers import HookDeprecationWarning  # noqa: PLC0415 - brings pluggy
+
+    message = f"{said}, and those left out are 0; with API 3 that is an error: give all of them"
+    warnings.warn(message, HookDeprecationWarning, stacklevel=5)

@@ -132,8 +132,7 @@ class Calls:
         """An op, by hook name.
 
         Raises:
-            UsageError: the guest has no such op, its slot is empty, it is no function, or takes fewer or more
-                arguments.
+            UsageError: the guest has no such op, its slot is empty, it is no function, or takes fewer arguments.
         """
         if self.layout is None:
             raise UsageError(f"{name} cannot be called: the guest has no table of ops that is known here")

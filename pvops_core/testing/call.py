@@ -70,8 +70,7 @@ class Caller:
             *arguments: its arguments in the order of the layout's C prototype.
 
         Raises:
-            UsageError: the layout has no such op, its slot is empty, it is no function, or takes fewer or more
-                arguments.
+            UsageError: the layout has no such op, its slot is empty, it is no function, or takes fewer arguments.
             CallError: it did not come back.
         """
         return self.measure(self._meter.calls.op(op, *arguments))

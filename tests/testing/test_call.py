@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.errors import MachineError, UsageError
+from pvops_core.hookspecs.markers import HookDeprecationWarning
 from pvops_core.testing.call import Caller, CallError
 from pvops_core.testing.points import run_to
 
@@ -97,8 +98,10 @@ def test_what_cannot_be_called_is_refused(call: Caller, patch: PatchCaller, text
         call("write_cr3", "5")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="io_delay takes no argument; 1 is given"):
         call("io_delay", 1)
-    with pytest.raises(UsageError, match=r"write_cr3 takes 1 argument \(cr3\); 0 are given"):
-        call("write_cr3")
+    given = r"set_debugreg takes 2 arguments \(.*\); 1 is given, and those left out are 0"
+    with pytest.warns(HookDeprecationWarning, match=given) as warned:
+        call("set_debugreg", 0)
+    assert warned[0].filename == __file__
     with pytest.raises(UsageError, match=r"no symbol .no_such_function."):
         call.function("no_such_function")
     with pytest.raises(UsageError, match="none of number 99"):
