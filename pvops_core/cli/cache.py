@@ -40,7 +40,7 @@ def list_() -> int:
 
     Shows MiB of disk, when it was last used, backend, CPUs, where it stands, and the kernel's file.
 
-    Exit code: 0, 2 nothing is kept on this machine.
+    Exit code: 0 fine, 2 nothing is kept on this machine.
     """
     shelf = _shelf()
     rows = []
@@ -65,7 +65,7 @@ def clear(
 ) -> int:
     """Take them away.
 
-    Exit code: 0, 2 nothing is kept on this machine, 4 a file cannot be taken away.
+    Exit code: 0 fine, 2 nothing is kept on this machine, 4 a file cannot be taken away.
     """
     shelf = _shelf()
     try:
