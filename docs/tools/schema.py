@@ -24,6 +24,7 @@ from pvops_core.recording.findings import RecordResult
 from pvops_core.records import JsonRecord, marked
 from pvops_core.runs.document import BootResult, BootsResult
 from pvops_core.runs.observation import Observation
+from pvops_core.saved.findings import CacheCleared, CacheList
 from pvops_core.scenarios.document import ScenarioList, ScenarioResult
 from pvops_core.testing.proofs.document import ProveResult
 
@@ -41,6 +42,7 @@ _DOCUMENTS: Final[Mapping[str, tuple[str, tuple[type[JsonRecord], ...]]]] = {
         (PayloadShown, LivepatchRun, VerbResult),
     ),
     "new-backend": ("", (NewBackend,)),
+    "cache": ("`list`: the booted kernels that are kept; `clear`: what was taken away.", (CacheList, CacheCleared)),
     "prove": ("", (ProveResult,)),
     "record": ("", (RecordResult,)),
     "scenario": (

@@ -6,12 +6,14 @@ import os
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pvops_core.cli.common import ExitCode, print_table
-from pvops_core.errors import HostError, PvopsError, UsageError, printable
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, print_table, write_json
+from pvops_core.errors import HostError, PvopsError, UsageError
+from pvops_core.saved.findings import CacheCleared, CacheList, KeptSession
 from pvops_core.saved.front import read_head
 from pvops_core.saved.shelf import DEFAULT_MIB, SIZE, Shelf
 
@@ -35,7 +37,7 @@ def _shelf() -> Shelf:
 
 
 @cache.command("list")
-def list_() -> int:
+def list_(*, json: JsonOption = None) -> int:
     """List them, that used longest ago first.
 
     Shows MiB of disk, when it was last used, backend, CPUs, where it stands, and the kernel's file.
@@ -43,25 +45,38 @@ def list_() -> int:
     Exit code: 0 fine, 2 nothing is kept on this machine.
     """
     shelf = _shelf()
-    rows = []
-    for path, size, used in shelf.files():
-        when = datetime.fromtimestamp(used, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
-        try:
-            head = read_head(path)
-            told = [head.key.backends[0], str(head.key.cpus), head.place, head.origin.kernel]
-        except (PvopsError, IndexError):
-            told = ["", "", "damaged", path.name]
-        rows.append([f"{size >> 20}", when, *map(printable, told)])
-    if rows:
-        print_table(["MiB", "last used", "backend", "CPUs", "stands at", "kernel"], rows)
-    sys.stdout.write(f"{shelf.folder}: {sum(size for _path, size, _used in shelf.files()) >> 20} MiB ")
-    sys.stdout.write(f"of at most {shelf.limit >> 20}\n")
+    kept = tuple(_told(*each) for each in shelf.files())
+    write_json("cache", CacheList(str(shelf.folder), shelf.limit, kept), json)
+    if json == STDOUT:
+        return ExitCode.FINE
+    if kept:
+        print_table(["MiB", "last used", "backend", "CPUs", "stands at", "kernel"], map(_row, kept))
+    taken = sum(each.bytes for each in kept) >> 20
+    sys.stdout.write(f"{shelf.folder}: {taken} MiB of at most {shelf.limit >> 20}\n")
     return ExitCode.FINE
+
+
+def _told(path: Path, size: int, used: float) -> KeptSession:
+    try:
+        head = read_head(path)
+    except PvopsError:
+        return KeptSession(str(path), size, int(used))
+    backend = next(iter(head.key.backends), "")
+    return KeptSession(str(path), size, int(used), backend, head.key.cpus, head.place, head.origin.kernel)
+
+
+def _row(kept: KeptSession) -> tuple[object, ...]:
+    when = datetime.fromtimestamp(kept.used, UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    if not kept.backend:
+        return kept.bytes >> 20, when, "", "", "damaged", Path(kept.path).name
+    return kept.bytes >> 20, when, kept.backend, kept.vcpus, kept.place, kept.kernel
 
 
 @cache.command("clear")
 def clear(
     older: Annotated[int, typer.Option(min=0, metavar="DAYS", help="Only those not used for so many days.")] = 0,
+    *,
+    json: JsonOption = None,
 ) -> int:
     """Take them away.
 
@@ -72,5 +87,7 @@ def clear(
         number, size = shelf.clear(time.time() - older * _DAY)
     except OSError as failure:
         raise HostError(f"{failure.filename} cannot be taken away: {failure.strerror}") from failure
-    sys.stdout.write(f"{number} taken away, {size >> 20} MiB\n")
+    write_json("cache", CacheCleared(number, size), json)
+    if json != STDOUT:
+        sys.stdout.write(f"{number} taken away, {size >> 20} MiB\n")
     return ExitCode.FINE
