@@ -135,6 +135,8 @@ def _tidy(place: Any, components: Mapping[str, Schema]) -> Any:  # noqa: ANN401 
         return {"enum": meant["enum"]}
     if "anyOf" in place:  # versions of msgspec differ in the order
         place = {**place, "anyOf": sorted(place["anyOf"], key=lambda each: each.get("type") == "null")}
+    if place.get("type") == "object" and "additionalProperties" not in place:
+        place = {**place, "additionalProperties": {}}  # of Any, which msgspec leaves out
     return {key: _tidy(value, components) for key, value in place.items() if key != "default"}
 
 

@@ -10,14 +10,14 @@ from benchmarks.boots.contestants import LAST_WORDS, Boot, Contestant, pvops
 from pvops_core.cli.output.summary import summary
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.observation import Observation
+from pvops_core.runs.observation import Observation, Outcome
 
 BOOT = Boot(Path("vmlinuz"), Path("initrd"), 256)
 
 
 @pytest.mark.parametrize(("outcome", "finished"), [("poweroff", True), ("crash", False), ("timeout", False)])
 def test_of_ours_the_outcome_counts_and_not_the_kernels_last_words(outcome: str, *, finished: bool) -> None:
-    observation = Observation(Cell("xen", "", MachineKind.X86_64), outcome, reason="asked for by the guest")
+    observation = Observation(Cell("xen", "", MachineKind.X86_64), Outcome(outcome), reason="asked for by the guest")
     lines = "\n".join(["[    1.0] reboot: Power down", *summary(observation)])
     assert pvops(BOOT, "xen").finished(lines) == finished
     assert not pvops(BOOT, "xen").finished("[    1.0] reboot: Power down")
