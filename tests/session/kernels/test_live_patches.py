@@ -19,7 +19,6 @@ from pvops_core.kinds import MachineKind
 from pvops_core.livepatch.errors import LivepatchError
 from pvops_core.livepatch.guest import build_id_of
 from pvops_core.livepatch.kernel import live_patches
-from pvops_core.livepatch.payload.area import PAGE_SIZE
 from pvops_core.livepatch.payload.builder import RELATIVE, PayloadBuilder, Reference
 from pvops_core.livepatch.payload.compiling import size_in
 from pvops_core.livepatch.payload.model import Command, HookPhase, State
@@ -28,7 +27,7 @@ from pvops_core.machine import GuestFault
 from pvops_core.patching.poke import PokeStep
 from pvops_core.patching.sites import read_sites
 from pvops_core.session import Session
-from pvops_core.x86 import NO_EXECUTE, WRITABLE
+from pvops_core.x86 import NO_EXECUTE, PAGE, WRITABLE
 from tests.session.kernels.live import SHOW, Live, replacing, showing
 from tests.session.kernels.ramdisk import WATCHING, with_init
 
@@ -98,7 +97,7 @@ def test_pages_have_the_rights_that_their_sections_ask_for(booted: Callable[[], 
     assert rights(live, found["variable"]) == "rw"
     assert rights(live, found["constant"]) == "r"
     live.registry.action("rights", Command.UNLOAD)
-    pages = range(live.guest.area.base + PAGE_SIZE, live.guest.area.base + 8 * PAGE_SIZE, PAGE_SIZE)
+    pages = range(live.guest.area.base + PAGE, live.guest.area.base + 8 * PAGE, PAGE)
     assert {rights(live, page) for page in pages} == {""}
 
 
