@@ -14,12 +14,18 @@ from typing import Final
 
 import lz4.block
 import zstandard
+from lzallright import LZOCompressor, LZOError
 
 CHUNK: Final = 1 << 20
 ZSTD_STEP: Final = 1 << 10
 ZSTD_WINDOW: Final = 1 << 27
 """ZSTD_WINDOWSIZE_MAX of lib/decompress_unzstd.c: what ``zstd --ultra -22`` asks for, whatever the kernel's size."""
 LZ4_LEGACY: Final = b"\x02\x21\x4c\x18"
+LZO_BLOCK: Final = 256 << 10
+"""LZO_BLOCK_SIZE: the most that a block of lzop's unpacks to."""
+_LZOP_LEVELS: Final = 0x0940
+"""From this version of lzop on its header has a level, and the time in two words."""
+_LZOP_FILTER: Final = 0x800
 LZ4_BLOCK: Final = 8 << 20
 """Unpacked size of every block of lz4's legacy format but the last."""
 
@@ -88,21 +94,66 @@ def _zstd(data: bytes, limit: int) -> Iterator[bytes]:
     raise CompressionError("the zstd frame ends early")
 
 
-FORMATS: Final[tuple[tuple[str, bytes, Stream | None], ...]] = (
+def _lzo(data: bytes, limit: int) -> Iterator[bytes]:
+    """Lzop's file format as lib/decompress_unlzo.c takes it: a header, then blocks; numbers are big endian."""
+    del limit
+    position = _lzop_header(data)
+    while (size := _big_endian(data, position)) != 0:
+        packed = _big_endian(data, position + 4)
+        if size > LZO_BLOCK or not 0 < packed <= size:
+            raise CompressionError(
+                f"the lzo block at payload offset {position:#x} claims {packed:#x} of {size:#x} bytes"
+            )
+        position += 12  # one checksum, of the unpacked bytes
+        block = data[position : position + packed]
+        if len(block) < packed:
+            raise CompressionError("the lzo stream ends early")
+        piece = block if packed == size else LZOCompressor.decompress(block, size)
+        if len(piece) != size:
+            raise CompressionError(f"an lzo block unpacks to {len(piece):#x} bytes, not {size:#x}")
+        yield piece
+        position += packed
+
+
+def _lzop_header(data: bytes) -> int:
+    """Bytes of the header, whose fields depend on its version and flags."""
+    version = int.from_bytes(data[9:11], "big")
+    newer = version >= _LZOP_LEVELS
+    flags = 17 if newer else 14
+    position = flags + 4 + (4 if _big_endian(data, flags) & _LZOP_FILTER else 0)
+    position += 12 if newer else 8  # mode, and the time of the file
+    name = data[position] if position < len(data) else 0
+    return position + 1 + name + 4
+
+
+def _big_endian(data: bytes, position: int) -> int:
+    word = data[position : position + 4]
+    if len(word) < 4:
+        raise CompressionError("the lzo stream ends early")
+    return int.from_bytes(word, "big")
+
+
+FORMATS: Final[tuple[tuple[str, bytes, Stream], ...]] = (
     ("gzip", b"\x1f\x8b", _gzip),
     ("bzip2", b"BZh", _bzip2),
     ("xz", b"\xfd7zXZ\0", _lzma),
     ("lzma", b"\x5d\0\0", _lzma),
     ("lz4", LZ4_LEGACY, _lz4),
     ("zstd", b"\x28\xb5\x2f\xfd", _zstd),
-    ("lzo", b"\x89LZO", None),
+    ("lzo", b"\x89LZO", _lzo),
 )
-"""Name, magic and reader, as include/linux/decompress and lib/decompress.c list them.
+"""Name, magic and reader, as include/linux/decompress and lib/decompress.c list them."""
 
-Kernels packed with lzo are named and refused: see the decision record on payload formats.
-"""
-
-_FAILURES = (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError, lz4.block.LZ4BlockError, zstandard.ZstdError)
+_FAILURES = (
+    zlib.error,
+    OSError,
+    EOFError,
+    ValueError,
+    lzma.LZMAError,
+    lz4.block.LZ4BlockError,
+    zstandard.ZstdError,
+    LZOError,
+)
 
 
 def identify(data: bytes) -> str | None:
@@ -124,8 +175,7 @@ def unpack(data: bytes, limit: int, magic: bytes) -> bytes:
     name = identify(data)
     stream = next((reader for known, _, reader in FORMATS if known == name), None)
     if stream is None:
-        hint = "; give the vmlinux, as extract-vmlinux of the kernel's scripts unpacks it with lzop" if name else ""
-        raise CompressionError(f"cannot unpack {name or 'an unknown format'} (begins {data[:6].hex(' ')}){hint}")
+        raise CompressionError(f"cannot unpack an unknown format (begins {data[:6].hex(' ')})")
     pieces: list[bytes] = []
     total = 0
     try:

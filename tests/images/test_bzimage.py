@@ -70,12 +70,6 @@ def refused(data: bytes) -> ImageError:
     return caught.value
 
 
-def test_lzo_is_named() -> None:
-    error = refused(wrap_payload(b"\x89LZO\0\r\n\x1a\n" + bytes(64)))
-    assert "cannot unpack lzo (begins 89 4c 5a 4f 00 0d); give the vmlinux, as extract-vmlinux" in error.message
-    assert error.offset == PAYLOAD_AT
-
-
 @pytest.mark.parametrize("packer", PACKERS)
 def test_truncated_payload(packer: str) -> None:
     payload = PACKERS[packer](vmlinux())

@@ -94,6 +94,15 @@ def test_what_the_image_shows_is_enough_without_symbols_of_data(name: str) -> No
     assert choose_abi(kernel, "2.6.35").name == "2.6.35"
 
 
+def test_a_shared_page_of_another_shape_is_told_from_none() -> None:
+    image = SmallGuest("2.6.35").image()
+    members = struct.pack("<II", BASE, 0x80)
+    assert image.count(members) == 1
+    kernel = Kernel(load_image(image.replace(members, bytes(4) + members[:4]), "4.9"))
+    with pytest.raises(ImageError, match="has the shape of no generation that is known"):
+        choose_abi(kernel, "")
+
+
 def test_bzimages_are_unpacked_as_on_any_platform() -> None:
     guest = SmallGuest("2.6.24").end()
     kernel = Kernel(load_image(make_bzimage(guest.image(), protocol=0x207), "bz"))

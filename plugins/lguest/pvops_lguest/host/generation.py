@@ -41,6 +41,9 @@ def choose_abi(guest: Guest, name: str) -> Abi:
     if found is None and guest.boot_protocol == "builtin":
         return abi_by_name(getattr(guest, "layout", "").partition("-")[0])
     found = found or next(_in_data(image), None)
+    if found is None and LGUEST_DATA in guest.symbols:
+        message = "has the shape of no generation that is known; those of 4.9 find devices by PCI, not lguest"
+        raise image.error(message, field=LGUEST_DATA)
     if found is None:
         raise image.error("shows no struct lguest_data: the kernel was built without LGUEST_GUEST", field=LGUEST_DATA)
     return _of_code(guest, found)
