@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pvops_xen import backend
 from pvops_xen.hypervisor.memory import audit
-from pvops_xen.testing.mutation import Run
+from pvops_xen.testing.mutation import MutationRun
 
 from pvops_core.guests import read_kernel
 from pvops_core.session import Session
@@ -38,7 +38,7 @@ def test_the_table_is_right_and_stays_right(booting: Session) -> None:
         assert booting.run(max_seconds=300).reason == "until"
         assert audit.audit(hv) == []
     cpu = booting.machine.vcpus[0]
-    assert Run(hv, cpu, seed=0, stretch=100).make(1000) == 1000
+    assert MutationRun(hv, cpu, seed=0, stretch=100).make(1000) == 1000
     booting.platform.until = b""
     assert booting.run(max_seconds=300).reason == "poweroff"
     assert audit.audit(hv) == []
