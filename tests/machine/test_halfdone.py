@@ -8,7 +8,7 @@ import pytest
 
 from pvops_core.machine import MachineKind
 from pvops_core.testing.assembly import assemble
-from tests.machine.conftest import CODE, HANDLERS, KCS, KSS, STACK, USER_CODE, P, Rig, U, W
+from tests.machine.conftest import CODE, DATA, HANDLERS, KCS, KSS, STACK, USER_CODE, P, Rig, U, W
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,22 @@ def run(rig: Rig, code: str, **registers: int) -> tuple[int, bytes]:
     ((vector, error, address, rip),) = rig.platform.seen
     assert (vector, rip) == (14, USER_CODE + len(whole) - len(assemble(last, rig.kind.bits)))
     assert address is not None
+    return error or 0, rig.memory.read(FRAME, 0x2000)
+
+
+def run_raw(rig: Rig, code: str, **registers: int) -> tuple[int, bytes]:
+    """The same, of instructions that a disassembly by semicolons does not part."""
+    rig.code(assemble(code, rig.kind.bits, USER_CODE) + b"\xf4", USER_CODE)
+    rig.user()
+    rig.cpu.set_segments(0, KCS, KSS)
+    rig.cpu.rip = CODE
+    rig.cpu.wake()
+    rig.platform.seen.clear()
+    for name, value in registers.items():
+        rig.cpu.set(name, value)
+    assert rig.run() == "poweroff"
+    ((vector, error, _, _),) = rig.platform.seen
+    assert vector == 14
     return error or 0, rig.memory.read(FRAME, 0x2000)
 
 
@@ -145,6 +161,132 @@ def test_a_store_is_seen_up_to_where_a_repeated_one_faults(two: tuple[Rig, str])
     assert rig.cpu.get("ecx") == 8
     assert rig.cpu.get("edi") == BEHIND - 2
     assert after == BEFORE[:0xFF6] + bytes([4, 3, 2, 1] * 2) + BEFORE[0xFFE:]
+
+
+WIDE_STORES = [
+    ("movups [esi], xmm1", 16), ("movupd [esi], xmm1", 16), ("movdqu [esi], xmm1", 16), ("fnsave [esi]", 108),
+    ("fnstenv [esi]", 28), ("fstp tbyte ptr [esi]", 10), ("fbstp [esi]", 10), ("maskmovq mm0, mm1", 8),
+    ("maskmovdqu xmm0, xmm1", 16), ("sidt [esi]", 6), ("movups [esi+eax*4-0x20], xmm1", 16),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("store", "size"), WIDE_STORES)
+def test_nothing_is_stored_of_what_the_engine_stores_in_pieces(two: tuple[Rig, str], store: str, size: int) -> None:
+    rig, second = two
+    setup = "fninit; pcmpeqb mm1, mm1; pcmpeqb xmm1, xmm1" if store.startswith("maskmov") else "fninit"
+    for before in {1, 2, size // 2, size - 1}:
+        error, after = run(rig, f"{setup}; {store}", esi=BEHIND - before, edi=BEHIND - before, eax=8, ecx=0x12345678)
+        assert after == BEFORE
+        assert (error, rig.cpu.cr2) == (code_of(second, write=True), BEHIND)
+        assert (rig.cpu.get("eax"), rig.cpu.get("ecx")) == (8, 0x12345678)
+
+
+@pytest.mark.parametrize("user", [True, False], ids=["level 3", "level 0"])
+def test_a_place_is_computed_from_what_registers_hold_each_time(make_rig: Callable[..., Rig], *, user: bool) -> None:
+    """A loop of stores that comes nearer to the page's end; the last one is refused."""
+    rig = make_rig(MachineKind.X86_64)
+    rig.cpu.cr4 |= 0x200
+    rig.gate(14, HANDLERS)
+    rig.code("f4", HANDLERS)
+    rig.map(PAGE, FRAME, P | W | U)
+    rig.map(BEHIND, 0, 0)
+    rig.memory.write(FRAME, BEFORE)
+    at = USER_CODE if user else CODE + 0x100
+    rig.code(assemble("again: movdqu [rsi+rdi*2+8], xmm0; inc rdi; inc rdi; jmp again", 64), at)
+    if user:
+        rig.user()
+        rig.cpu.set_segments(0, KCS, KSS)
+    rig.cpu.rip = CODE if user else at
+    rig.cpu.set("rsi", BEHIND - 104)
+    rig.cpu.set("rdi", 0)
+    assert rig.run() == "poweroff"
+    assert rig.platform.seen[0][:3] == (14, 6 if user else 2, BEHIND)
+    assert rig.cpu.get("rdi") == 42  # 8 + 84 + 16 are more than 104
+    assert rig.memory.read(FRAME, 0x2000) == BEFORE[: 0x1000 - 96] + bytes(96) + BEFORE[0x1000:]
+
+
+def test_half_a_register_is_not_loaded(make_rig: Callable[..., Rig]) -> None:
+    for kind in MachineKind:
+        rig = make_rig(kind)
+        rig.cpu.cr4 |= 0x200
+        rig.gate(14, HANDLERS)
+        rig.code("f4", HANDLERS)
+        rig.map(PAGE, FRAME, P | W | U)
+        for load in ("movups xmm0, [esi]", "movdqu xmm0, [esi]", "lddqu xmm0, [esi]", "fxrstor [esi]", "frstor [esi]"):
+            rig.map(BEHIND, 0, 0)
+            rig.memory.write(FRAME, bytes(0x1FF0) + b"\x55" * 16)
+            before = 0x60 if load == "fxrstor [esi]" else 0x40 if load == "frstor [esi]" else 8
+            run(rig, f"fninit; fldpi; pcmpeqb xmm0, xmm0; {load}", esi=BEHIND - before)
+            rig.map(BEHIND, FRAME + 0x1000, P | W | U)
+            rig.code(assemble(f"movups [{PAGE + 0x100}], xmm0; fnstenv [{PAGE + 0x200}]; hlt", kind.bits), CODE + 0x200)
+            rig.cpu.set_segments(0, KCS, KSS)
+            rig.cpu.rip = CODE + 0x200
+            rig.cpu.wake()
+            assert rig.run() == "poweroff"
+            assert rig.memory.read(FRAME + 0x100, 16) == b"\xff" * 16, load
+            assert rig.memory.read(FRAME + 0x200, 6)[4:6] == b"\x00\x38", load  # one register on the stack
+
+
+@pytest.mark.parametrize("image", ["fxsave [esi]", "fxrstor [esi]"])
+def test_an_image_that_is_not_aligned_is_a_general_protection(make_rig: Callable[..., Rig], image: str) -> None:
+    rig = make_rig(MachineKind.PAE)
+    rig.cpu.cr4 |= 0x200
+    rig.gate(13, HANDLERS)
+    rig.code("f4", HANDLERS)
+    rig.code(assemble(f"mov esi, {DATA + 8}; {image}; hlt", 32))
+    assert rig.run() == "poweroff"
+    assert rig.platform.seen[0][:2] == (13, 0)
+
+
+def test_a_unit_that_is_off_comes_before_the_page(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(MachineKind.X86_64)
+    rig.cpu.cr4 |= 0x200
+    rig.cpu.cr0 |= 8  # TS
+    rig.gate(7, HANDLERS)
+    rig.code("f4", HANDLERS)
+    rig.code(assemble(f"mov esi, {BEHIND - 8}; movups [rsi], xmm0; hlt", 64))
+    assert rig.run() == "poweroff"
+    assert rig.platform.seen[0][0] == 7
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_words_of_a_far_call_and_of_enter_are_pushed_together(two: tuple[Rig, str], size: int) -> None:
+    rig, second = two
+    if rig.long:
+        return
+    rig.map(BEHIND, FRAME, P | W | U)
+    rig.map(PAGE, FRAME + 0x1000, SECOND[second])
+    short = ".byte 0x66; " if size == 2 else ""
+    for push in (".byte 0xff, 0x1e", "enter 0, 2"):
+        place = STACK - 64
+        rig.memory.write(place, (0x1000).to_bytes(size, "little") + (0x23).to_bytes(2, "little"))
+        for above in range(1, 2 * size):
+            code = f"mov esp, {BEHIND + above:#x}; jmp there; there: {short}{push}"
+            error, after = run_raw(rig, code, esi=place, ebp=STACK - 128)
+            assert after == BEFORE, (push, above)
+            assert error == code_of(second, write=True)
+            assert rig.frame(count=5)[4] == BEHIND + above
+
+
+@pytest.mark.parametrize("kind", MachineKind)
+@pytest.mark.parametrize("input_", ["rep insb", "rep insd", "jmp there; there: insd"])
+def test_input_from_a_port_that_is_refused_stores_nothing(
+    make_rig: Callable[..., Rig], kind: MachineKind, input_: str
+) -> None:
+    rig = make_rig(kind)
+    rig.gate(13, HANDLERS)
+    rig.code("f4", HANDLERS)
+    rig.map(PAGE, FRAME, P | W | U)
+    rig.memory.write(FRAME, BEFORE)
+    rig.code(assemble(f"cld; {input_}; hlt", kind.bits, USER_CODE), USER_CODE)
+    rig.user()
+    rig.cpu.set_segments(0, KCS, KSS)
+    rig.cpu.rip = CODE
+    for name, value in {"edi": PAGE + 9, "ecx": 3, "edx": 0x80}.items():
+        rig.cpu.set(name, value)
+    assert rig.run() == "poweroff"
+    assert rig.platform.seen[0][:2] == (13, 0)
+    assert (rig.cpu.get("ecx"), rig.cpu.get("edi"), rig.memory.read(FRAME, 0x2000)) == (3, PAGE + 9, BEFORE)
 
 
 NAMES = ("eax", "ecx", "edx", "ebx", "ebp", "esi", "edi")

@@ -14,6 +14,7 @@ from pvops_core.machine.cpu.memory.intents import as_write
 from pvops_core.machine.cpu.segmentation.stackfaults import canonicality_decides, vector_of
 from pvops_core.machine.exits.instructions import answer, icebp, is_rdpmc
 from pvops_core.machine.exits.pageend import PageEnd
+from pvops_core.machine.exits.wholeaccess import WholeAccesses
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.intercepts import EXITS
@@ -80,6 +81,7 @@ class Callbacks:
         self._ends: dict[int, int] = {}
         vcpu.debug.serve = self._serve_at
         self.limits: SegmentLimits | None = None
+        self.whole: WholeAccesses
         self._in_place: Callable[..., int | None] | None = None
         self._call = struct.Struct("")
         self.syscall = engine.keep(uc.SYSCALL_CALLBACK(self._syscall))  # native code calls these two
@@ -94,6 +96,10 @@ class Callbacks:
         """Ask a handler first what a system call comes to, with so many registers' values."""
         self._in_place = handler
         self._call = struct.Struct(f"{count}Q")
+
+    def make_whole(self, context: uc.Context) -> None:
+        """Look at accesses first that the engine makes in pieces."""
+        self.whole = WholeAccesses(self._vcpu, self._engine, context, self._restart, self._guarded)
 
     def check_segments(self, context: uc.Context) -> None:
         """Check accesses through segments that are not flat."""
@@ -309,6 +315,8 @@ class Callbacks:
         try:
             if self.limits is not None and (refused := self.limits.refused()) is not None:
                 raise refused
+            if (refused := self.whole.refused()) is not None:
+                raise refused
             answer(vcpu, vector, self._state[_ERROR_CODE])
         except GuestFault as fault:
             self._note(vcpu, fault.vector, vcpu.rip, fault.error_code, fault.address)
@@ -491,5 +499,6 @@ class Callbacks:
         registers, fault = self._postponed
         self._postponed = None
         self._vcpu.load_registers(registers)
+        self.whole.put_back()
         self._vcpu.machine.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
         return True

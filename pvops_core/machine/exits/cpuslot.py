@@ -52,6 +52,8 @@ class CpuSlot:
         self.callbacks = Callbacks(self.vcpu, self.engine, self.state, loop)
         self._catch_calls(native, data)
         self._spare = uc.Context(self.engine)
+        self._looked = uc.Context(self.engine)
+        self.callbacks.make_whole(self._looked)
         if machine.kind.bits == 32:
             self.callbacks.check_segments(self._spare)
         else:
@@ -113,4 +115,5 @@ class CpuSlot:
         """Free the engine."""
         self.context.free()
         self._spare.free()
+        self._looked.free()
         self.engine.close()

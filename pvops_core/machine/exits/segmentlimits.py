@@ -6,10 +6,6 @@ what goes through such a segment pays; an address that is a number in the instru
 kernel's stack canary is, pays nothing. Data in a code segment is looked at even where that is flat: it is never
 written, and read only if its type says so; only an instruction that may be refused pays.
 
-pusha and popa get a hook too, wherever they are: the engine makes their accesses one by one, and one that is refused
-would come after registers had been loaded or memory stored. A processor leaves none of it: Intel SDM volume 3, 6.6.
-While all lies on one page, a few nanoseconds are what that costs.
-
 On a 64-bit machine all this begins with the first block of 32-bit code.
 
 It is decided when code is translated. What follows a load of a segment register in its block is checked whatever is
@@ -26,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.cpu.memory.decode import MemoryAccess, Touch, accesses, disassembled, of_all_registers, touches
+from pvops_core.machine.cpu.memory.decode import Touch, accesses, disassembled, touches
 from pvops_core.machine.cpu.segmentation.segments import allows
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.guarding import CODE, DATA, GuardWords, guards
@@ -48,9 +44,6 @@ _LOADS: Final = re.compile(
 _LOADING: Final = {"lds": "ds", "les": "es", "lfs": "fs", "lgs": "gs", "lss": "ss"}
 _PREFIXES: Final = {"fs": b"\x64", "gs": b"\x65"}
 _CODE_PREFIX: Final = b"\x2e"
-_OF_ALL_REGISTERS: Final = re.compile(rb"[\x60\x61]")
-_AT_ONCE: Final = 8
-"""What is no wider is accessed at once by the engine itself."""
 _BUDGET, _ALLOWED, _EXPIRED, _STEPPING = (
     int(slot) for slot in (StateWord.BUDGET, StateWord.ALLOWED, StateWord.EXPIRED, StateWord.STEPPING)
 )
@@ -165,8 +158,6 @@ class SegmentLimits:
         telling = (_CODE_PREFIX, *(_PREFIXES.get(name, b"") for name in special))
         doubtful: dict[int, frozenset[str]] = {}
         wanted: set[tuple[int, int]] = set()
-        if _OF_ALL_REGISTERS.search(code):
-            wanted |= {(at, self._native.straddling) for at in of_all_registers(code, start)}
         if any(prefix in code for prefix in telling) or _LOADS.search(code):
             doubtful, behind = self._doubtful(start, code, special)
             wanted |= {(at, self._native.loaded) for at in behind}
@@ -225,27 +216,11 @@ class SegmentLimits:
         """Before an instruction with a hook: whether it is refused."""
         if self._vcpu.in_64_bit_code:
             return False
-        found = accesses(self._vcpu)
-        for access in found:
+        for access in accesses(self._vcpu):
             _, _, limit, high = self._vcpu.segment(access.segment)
             if not allows(limit, high, access.offset, access.size, write=access.write):
                 vector = faults.SS if access.segment == "ss" else faults.GP
                 where = f"{access.segment}:{access.offset:#x}"
                 self._fault = GuestFault(f"{where} is outside its segment", vector=vector, error_code=0)
                 return True
-        if sum(access.size for access in found) > _AT_ONCE:
-            self._fault = self._refused_by_page(found)
-        return self._fault is not None
-
-    def _refused_by_page(self, found: tuple[MemoryAccess, ...]) -> GuestFault | None:
-        """The fault of the first page that refuses an access."""
-        for access in found:
-            first = self._vcpu.segment(access.segment)[1] + access.offset & 0xFFFFFFFF
-            last = first + access.size - 1 & 0xFFFFFFFF
-            try:
-                self._vcpu.walk(first, write=access.write)
-                if first // PAGE != last // PAGE:
-                    self._vcpu.walk(last // PAGE * PAGE, write=access.write)
-            except GuestFault as fault:
-                return fault
-        return None
+        return False

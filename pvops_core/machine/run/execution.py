@@ -31,6 +31,8 @@ def enter(slot: CpuSlot, interrupted: Callable[[], bool]) -> int:
     callbacks, page_end = slot.callbacks, slot.callbacks.page_end
     if callbacks.limits is not None:
         callbacks.limits.begin()
+    if callbacks.whole.waiting:
+        callbacks.whole.begin()
     while True:
         callbacks.moved = False
         status = slot.engine.start(slot.vcpu.rip)
@@ -49,7 +51,10 @@ def enter(slot: CpuSlot, interrupted: Callable[[], bool]) -> int:
 def step(slot: CpuSlot, start: int) -> int:
     """Run one instruction; the engine's status."""
     callbacks, state = slot.callbacks, slot.state
+    callbacks.whole.looked = False
     status = slot.engine.step(start)
+    if callbacks.whole.looked:  # it has looked at the block, which has not run
+        status = slot.engine.step(start)
     if callbacks.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
         callbacks.page_end.arm()
         status = slot.engine.step(start)

@@ -21,6 +21,7 @@ from pvops_core.errors import HostError, HostMemoryError, MachineError
 from pvops_core.machine.unicorn import controlarea
 from pvops_core.machine.unicorn.controlarea import without_leaving
 from pvops_core.machine.unicorn.libc import require_room
+from pvops_core.machine.unicorn.movablehook import MovableHook
 
 UNICORN_VERSION = importlib.metadata.version("unicorn")
 
@@ -182,6 +183,7 @@ class Engine:
         self._callbacks: list[object] = []
         self._stepping = False
         self._stopping: set[int] = set()
+        self._code_hooks: set[int] = set()
         self._no_stops: ctypes.c_uint8 | None = None
         self._context: Context | None = None
         self.between = False  # the library is started for its own sake: what it meets is not the guest's
@@ -344,6 +346,7 @@ class Engine:
         with self._untouched():
             self.check("unhook", _library.uc_hook_del(self.handle, hook))
         self._stopping.discard(hook)
+        self._code_hooks.discard(hook)
         self._choose_stops()
         self.flush_code()
 
@@ -375,12 +378,34 @@ class Engine:
             _pointer(self.handle), ctypes.byref(hook), ctypes.c_int(kind), function, data, *bounds, *more
         )
         self.check("hook", status)
+        if kind == HOOK_CODE:
+            self._code_hooks.add(hook.value)
         return hook.value
+
+    @property
+    def code_hooks(self) -> int:
+        """How many hooks there are before instructions; each makes translation slower."""
+        return len(self._code_hooks)
+
+    @property
+    def stepping(self) -> bool:
+        """Whether it runs single instructions, which the library counts by a hook of its own."""
+        return self._stepping
+
+    def movable_code_hook(self, function: int) -> MovableHook:
+        """A hook before instructions that calls machine code, and is not removed any more."""
+        return MovableHook(lambda first, last, data: self.hook_native(HOOK_CODE, function, data, first, last))
 
     def unhook(self, hook: int) -> None:
         """Remove a hook."""
         with self._untouched():
             self.check("unhook", _library.uc_hook_del(self.handle, hook))
+        self._code_hooks.discard(hook)
+
+    @staticmethod
+    def register_id(name: str) -> int:
+        """Unicorn's number of a register."""
+        return REGISTER_IDS[name]
 
     def read(self, register: int) -> int:
         """One register by Unicorn's number, for rare use."""

@@ -46,10 +46,6 @@ _CODE_PREFIX: Final = 0x2E
 """Rarely seen, and what follows may be a write, which a code segment refuses though it is flat."""
 _POPS: Final = (0x07, 0x17, 0x1F)
 """pop es, ss and ds, which end their block, as les and lds do, whose last byte may be anything."""
-_OF_ALL_REGISTERS: Final = (0x60, 0x61)
-"""pusha and popa."""
-_REACH: Final = 32
-"""How far those go from the stack pointer, one down and one up."""
 _OUTSIDE: Final = 0xFFFFFFFF
 """No register has this number."""
 
@@ -82,8 +78,6 @@ class _GuardWord(enum.IntEnum):
     LOAD = 19
     TOLD = 20
     """1 once the engine has told of a block."""
-    ESP_ID = 21
-    ESP = 22
 
 
 def bit(name: str) -> int:
@@ -134,7 +128,7 @@ def _translated(at: Routine) -> None:
         for prefix, name in _PREFIXES:
             with at.when(byte, "==", prefix), at.when(at.both(at.get(_GuardWord.SPECIAL), bit(name)), "!=", 0):
                 at.put(_GuardWord.LOAD, 1)
-        for opcode in (_MOV_TO_SEGMENT, _CODE_PREFIX, *_OF_ALL_REGISTERS):
+        for opcode in (_MOV_TO_SEGMENT, _CODE_PREFIX):
             with at.when(byte, "==", opcode):
                 at.put(_GuardWord.LOAD, 1)
         with at.when(byte, "==", _TWO_BYTES):
@@ -169,25 +163,10 @@ def _checked(at: Routine, segments: frozenset[str]) -> None:
     if CODE not in segments:
         with at.when(at.both(at.get(_GuardWord.SPECIAL), sum(map(bit, segments))), "==", 0):
             at.done()
-    _refuse(at)
-
-
-def _refuse(at: Routine) -> None:
-    """Leave the instruction unexecuted if Python says so."""
-    engine = at.get(_GuardWord.ENGINE)
     with at.when(at.wide(at.call(_GuardWord.CHECK)), "!=", 0):
         at.call(_GuardWord.READ_REGISTER, engine, at.narrow(at.get(_GuardWord.ECX_ID)), at.address(_GuardWord.ECX))
         at.call(_GuardWord.READ_REGISTER, engine, at.narrow(at.get(_GuardWord.MSR_ID)), at.get(_GuardWord.MSR))
     at.done()
-
-
-def _straddling(at: Routine) -> None:
-    """Before pusha or popa, with a flat stack: nothing can go wrong in its midst unless it may reach two pages."""
-    engine = at.get(_GuardWord.ENGINE)
-    at.call(_GuardWord.READ_REGISTER, engine, at.narrow(at.get(_GuardWord.ESP_ID)), at.address(_GuardWord.ESP))
-    with at.when(at.both(at.add(at.get(_GuardWord.ESP), PAGE - _REACH), PAGE - 1), "<=", PAGE - 2 * _REACH):
-        at.done()
-    _refuse(at)
 
 
 class GuardWords:
@@ -221,7 +200,6 @@ class GuardWords:
         words[_GuardWord.FLAGS] = context.address + layout.hidden_flags
         words[_GuardWord.LIMITS] = context.address + layout.segments + _LIMIT
         words[_GuardWord.ECX_ID], words[_GuardWord.MSR_ID] = uc.REGISTER_IDS["ecx"], uc.REGISTER_IDS["msr"]
-        words[_GuardWord.ESP_ID] = uc.REGISTER_IDS["esp"]
         words[_GuardWord.MSR] = ctypes.addressof(self._msr)
 
     def call_back(
@@ -271,7 +249,6 @@ class Guards:
 
     translated: int
     loaded: int
-    straddling: int
     checked: Mapping[frozenset[str], int]
     """By the segments that an instruction uses: one, or all for several, with CS or without."""
     keep: object
@@ -283,7 +260,6 @@ def guards() -> Guards:
     sources = {
         "translated": Source(_translated, (I64, I64, I64)),
         "loaded": Source(_loaded, (I64, I64, I32)),
-        "straddling": Source(_straddling, (I64, I64, I32)),
     }
     chosen = (*((name,) for name in (*DATA, CODE)), DATA, (*DATA, CODE))
     groups = {f"checked_{'_'.join(names)}": frozenset(names) for names in chosen}
@@ -291,4 +267,4 @@ def guards() -> Guards:
         sources[function] = Source(partial(_checked, segments=names), (I64, I64, I32))
     addresses, code = compile_all(sources)
     checked = {names: addresses[function] for function, names in groups.items()}
-    return Guards(addresses["translated"], addresses["loaded"], addresses["straddling"], checked, code)
+    return Guards(addresses["translated"], addresses["loaded"], checked, code)

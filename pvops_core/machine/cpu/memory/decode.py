@@ -60,10 +60,12 @@ class MemoryAccess:
     write: bool
 
 
+_MODES: Final = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+
+
 @cache
 def _disassembler(bits: int) -> capstone.Cs:
-    mode = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}[bits]
-    disassembler = capstone.Cs(capstone.CS_ARCH_X86, mode)
+    disassembler = capstone.Cs(capstone.CS_ARCH_X86, _MODES[bits])
     disassembler.detail = True
     return disassembler
 
@@ -86,14 +88,19 @@ def disassembled(code: bytes, start: int, bits: int) -> Iterator[Any]:
     return iter(_disassembler(bits).disasm(code, start))
 
 
-def of_all_registers(code: bytes, start: int) -> Iterator[int]:
-    """Where in a piece of 32-bit code pusha and popa are; the disassembler is four times as fast without details."""
-    return (at for at, _, name, _ in _plain_disassembler().disasm_lite(code, start) if name in ALL_REGISTERS)
+def in_memory(operand: Any) -> bool:  # noqa: ANN401
+    """Whether an operand of an instruction is in memory."""
+    return bool(operand.type == x86_const.X86_OP_MEM)
+
+
+def mnemonics(code: bytes, bits: int) -> Iterator[str]:
+    """The names of the instructions of a piece of code, prefixes left out; four times as fast as with details."""
+    return (name.rsplit(" ", 1)[-1] for _, _, name, _ in _plain_disassembler(bits).disasm_lite(code, 0))
 
 
 @cache
-def _plain_disassembler() -> capstone.Cs:
-    return capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
+def _plain_disassembler(bits: int) -> capstone.Cs:
+    return capstone.Cs(capstone.CS_ARCH_X86, _MODES[bits])
 
 
 @attrs.frozen
@@ -116,7 +123,7 @@ def touches(found: Any) -> list[Touch]:  # noqa: ANN401 - the disassembler has n
     if name in _ONLY_LOOK or name.startswith("prefetch"):
         return touched
     for operand in found.operands:
-        if operand.type == x86_const.X86_OP_MEM:
+        if in_memory(operand):
             place = operand.mem
             base = found.reg_name(place.base)
             segment = found.reg_name(place.segment) or ("ss" if base in _STACK_POINTERS else "ds")
@@ -130,7 +137,7 @@ def _writes(found: Any, operand: Any) -> bool:  # noqa: ANN401
     name = found.mnemonic.split()[-1]
     if operand.access & capstone.CS_AC_WRITE:
         return bool(name != _READING)
-    memory = [each.type == x86_const.X86_OP_MEM for each in found.operands]
+    memory = [in_memory(each) for each in found.operands]
     return bool(
         memory[0] and sum(memory) == 1 and name.startswith(_WRITING)
     )  # of a string's two it says which is written
@@ -226,7 +233,7 @@ class _OperandReader:
         if self._name == "xlatb":
             table = self._vcpu.get({8: "rbx", 4: "ebx", 2: "bx"}[self._found.addr_size])
             return [self._access(self._prefix() or "ds", table + (self._vcpu.get("al") & 0xFF), 1, write=False)]
-        memory = [operand for operand in self._found.operands if operand.type == x86_const.X86_OP_MEM]
+        memory = [operand for operand in self._found.operands if in_memory(operand)]
         found = [self._operand(operand, ahead) for operand in memory]
         return sorted(found, key=lambda access: access.write)
 
