@@ -338,3 +338,20 @@ def test_pusha_and_popa_over_two_sound_pages(make_rig: Callable[..., Rig], insid
     assert rig.run() == "poweroff"
     assert {name: rig.cpu.get(name) for name in NAMES} == before
     assert rig.cpu.rsp == BEHIND + inside
+
+
+def test_steps_are_of_one_instruction_each(make_rig: Callable[..., Rig]) -> None:
+    for kind in MachineKind:
+        rig = make_rig(kind)
+        rig.cpu.cr4 |= 0x200
+        code = "jmp a; a: mov ecx, 3; l: movups [esi], xmm0; inc eax; movups xmm1, [esi]; inc eax; dec ecx; jnz l"
+        end = rig.code(assemble(code, kind.bits))
+        rig.cpu.set("esi", DATA)
+        rig.cpu.set("eax", 0)
+        steps = 0
+        while rig.cpu.rip != end:
+            before = rig.cpu.rip
+            rig.machine.step(rig.cpu)
+            assert rig.cpu.rip != before
+            steps += 1
+        assert (steps, rig.cpu.get("eax")) == (2 + 3 * 6, 6)

@@ -53,7 +53,7 @@ def step(slot: CpuSlot, start: int) -> int:
     callbacks, state = slot.callbacks, slot.state
     callbacks.whole.looked = False
     status = slot.engine.step(start)
-    if callbacks.whole.looked:  # it has looked at the block, which has not run
+    if callbacks.whole.looked and slot.vcpu.rip == start:  # it has looked at the block, which has not run
         status = slot.engine.step(start)
     if callbacks.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
         callbacks.page_end.arm()
