@@ -75,6 +75,7 @@ class Model:
         flags: RFLAGS, of which the model changes DF and those of arithmetic.
         frames: frame number -> its bytes.
         target: where the instruction under way leads.
+        wide: XMM0, None before it is set.
         progress: it is a repeated one that has been done some times, which stays so when it faults.
     """
 
@@ -84,12 +85,15 @@ class Model:
         self.mask = (1 << world.bits) - 1
         self.target = rip
         self.progress = False
+        self.wide: int | None = None
+        self._written: list[tuple[bytearray, int, int]] = []
 
     def run(self, program: Mapping[int, tuple[int, Step]], most: int = 200) -> Fault:
         """Execute instructions (address -> length, what it does) to the first fault."""
         for _ in range(most):
             self.progress = False
-            before = list(self.registers), self.flags
+            self._written.clear()
+            before = list(self.registers), self.flags, self.wide
             try:
                 self._fetch(self.rip, 1)
                 if self.rip not in program:
@@ -100,7 +104,9 @@ class Model:
                 step(self)
             except Fault as fault:
                 if not self.progress:
-                    self.registers, self.flags = before
+                    self.registers, self.flags, self.wide = before
+                    for frame, at, old in reversed(self._written):
+                        frame[at] = old
                 return fault
             self.rip = self.target
         raise OffTheMapError
@@ -155,7 +161,12 @@ class Model:
         start &= self.mask
         self._check(start, size, segment, write=True)
         for index, (frame, at) in enumerate(self._bytes(start, size)):
+            self._written.append((frame, at, frame[at]))
             frame[at] = value >> 8 * index & 0xFF
+
+    def may_write(self, start: int, segment: str) -> None:
+        """A byte could be written, or the fault."""
+        self._check(start & self.mask, 1, segment, write=True)
 
     # Registers
 

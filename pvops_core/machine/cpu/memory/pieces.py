@@ -98,6 +98,8 @@ def pieces(code: bytes, start: int, bits: int, stack: int) -> Iterator[Piece]:
 def piece_of(found: Any, bits: int, stack: int) -> Piece | None:  # noqa: ANN401 - the disassembler has no types
     """What of an instruction is accessed in pieces, None for nothing."""
     name, width = found.mnemonic.split()[-1], 8 * found.addr_size
+    if name not in _NAMES:
+        return None
     if name in _SPECIAL:
         return _of_stack(found, name, bits, stack)
     if name in _MASKED:
