@@ -55,6 +55,8 @@ _FAULT_RIP, _FAULT_ADDRESS = int(StateWord.FAULT_RIP), int(StateWord.FAULT_ADDRE
 _CALL, _ANSWER, _ANSWERED = 8 * StateWord.CALL, int(StateWord.ANSWER), int(StateWord.ANSWERED)
 _TWO_BYTE_OPCODE = 0x0F
 _OF_FETCHES = frozenset({faults.PF, faults.GP})
+_RESTORED = frozenset({faults.PF, faults.GP, faults.SS, faults.NM})
+"""Faults of instructions that access memory in pieces."""
 _ENDS = 16
 """Places where calls may end that are remembered: hooking one drops all translated code."""
 _PATIENCE = 10_000
@@ -348,6 +350,7 @@ class Callbacks:
             machine.log.record(_INT, vcpu.index, vector=vector, rip=rip)
             self._loop.platform.software_interrupt(vcpu, vector)
             return
+        ordered = self.whole.faulted(rip) if vector in _RESTORED else None
         if vector == faults.DB:
             if not vcpu.debug.stepped():
                 return
@@ -361,6 +364,8 @@ class Callbacks:
                 vector, error_code, address = decided, None if decided == faults.UD else 0, None
         if vector == faults.PF and error_code is not None and address is not None:
             told = address
+            if ordered is not None and ordered.address is not None and ordered.error_code is not None:
+                error_code, address = ordered.error_code, ordered.address
             error_code, address = as_write(vcpu, rip, error_code, address)
             if address != told:
                 vcpu.cr2 = address

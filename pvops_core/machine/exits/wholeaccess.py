@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _ALIGNMENT: Final = 15
 _FLAT: Final = frozenset({"cs", "ds", "es", "ss"})
 """Segments whose bases 64-bit code does not look at."""
+_RESUME: Final = 1 << 16
 _FIRST: Final = 256
 """Bytes of the first block that are looked at."""
 
@@ -74,6 +75,24 @@ class WholeAccesses:
         fault, self._fault = self._fault, None
         if fault is not None:
             self._vcpu.set("rcx" if self._engine.bits == 64 else "ecx", self._guards.counter)
+        return fault
+
+    def forget(self) -> None:
+        """The engine is about to start: what it passed before is of no account."""
+        self._guards.forget()
+
+    def faulted(self, address: int) -> GuestFault | None:
+        """An instruction has faulted, at a linear address, and its flags are those before it.
+
+        Returns:
+            The fault that words give that are pushed in their order, where the engine has pushed them in another.
+        """
+        flags = self._guards.flags_at(address)
+        if flags is None:
+            return None
+        self._vcpu.rflags = flags | self._vcpu.rflags & _RESUME
+        self._check(words=True)
+        fault, self._fault = self._fault, None
         return fault
 
     # While blocks are translated
@@ -136,8 +155,8 @@ class WholeAccesses:
 
     # While they run
 
-    def _check(self) -> bool:
-        """Before an instruction that may go wrong midway: whether it is refused."""
+    def _check(self, *, words: bool = False) -> bool:
+        """Before an instruction that may go wrong midway, or only one of several words: whether it is refused."""
         from pvops_core.machine.cpu.memory.decode import accesses, code_bits, instruction  # noqa: PLC0415
         from pvops_core.machine.cpu.memory.pieces import faults_before, piece_of  # noqa: PLC0415
 
@@ -145,7 +164,7 @@ class WholeAccesses:
         bits = code_bits(vcpu)
         found = instruction(vcpu, bits)
         piece = None if found is None else piece_of(found, bits, self._stack(bits))
-        if piece is None or faults_before(vcpu, piece):
+        if piece is None or faults_before(vcpu, piece) or (words and not piece.is_words):
             return False
         if piece.is_input:
             self._keep(self._offset(piece), piece.size)

@@ -35,6 +35,7 @@ def enter(slot: CpuSlot, interrupted: Callable[[], bool]) -> int:
         callbacks.whole.begin()
     while True:
         callbacks.moved = False
+        callbacks.whole.forget()
         status = slot.engine.start(slot.vcpu.rip)
         callbacks.arrive()
         slot.vcpu.unstub_ports()
@@ -52,6 +53,7 @@ def step(slot: CpuSlot, start: int) -> int:
     """Run one instruction; the engine's status."""
     callbacks, state = slot.callbacks, slot.state
     callbacks.whole.looked = False
+    callbacks.whole.forget()
     status = slot.engine.step(start)
     if callbacks.whole.looked and slot.vcpu.rip == start:  # it has looked at the block, which has not run
         status = slot.engine.step(start)

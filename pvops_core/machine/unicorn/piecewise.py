@@ -81,7 +81,10 @@ class _SiteWord(enum.IntEnum):
     VALUE = 7
     PLACE = 8
     COUNT = 9
-    SITES = 10
+    FLAGS_ID = 10
+    PASSED = 11
+    """Where the address of the last instruction that was passed is noted, and its flags behind it."""
+    SITES = 12
     """From here on the instructions, so many words each as ``Site`` has fields."""
 
 
@@ -196,7 +199,10 @@ def _see_above_level_0(at: Routine) -> None:
 def _reached(at: Routine) -> None:
     """Before an instruction: leave it unexecuted if it may reach two pages, or is askew, and Python says so."""
     _, address, _ = at.arguments
-    engine = at.get(_SiteWord.ENGINE)
+    engine, passed = at.get(_SiteWord.ENGINE), at.get(_SiteWord.PASSED)
+    at.store32(passed, address)
+    at.store32(at.add(passed, 4), at.high(address))
+    at.call(_SiteWord.READ_REGISTER, engine, at.narrow(at.get(_SiteWord.FLAGS_ID)), at.add(passed, 8))
     with at.each(at.get(_SiteWord.COUNT)) as number:
         site = at.add(at.address(_SiteWord.SITES), at.multiply(number, 8 * len(Site._fields)))
 
@@ -270,6 +276,7 @@ class PieceGuards:
         self._translated, self._reached, self._code = _routines()
         self._check = engine.keep(uc.CHECK_CALLBACK(check))
         self._counter = ctypes.c_uint64()
+        self._passed = (ctypes.c_uint64 * 2)()
         self._msr = uc.MsrValue(_OUTSIDE, 0)
         self._moved: MovableHook | None = None
         self._standing: dict[tuple[Site, ...], _Standing] = {}
@@ -302,6 +309,19 @@ class PieceGuards:
     def counter(self) -> int:
         """What RCX was when the last instruction was refused."""
         return self._counter.value
+
+    def forget(self) -> None:
+        """No instruction has been passed."""
+        self._passed[0] = 0
+
+    def flags_at(self, address: int) -> int | None:
+        """RFLAGS before an instruction, if it is the one that was passed last; asked once.
+
+        Behind a hook the library keeps flags in another form than its record of the instruction says, by which it
+        restores them at a fault.
+        """
+        there, self._passed[0] = self._passed[0] == address, 0
+        return self._passed[1] if there else None
 
     def stand(self, sites: Sequence[Site]) -> bool:
         """Have these instructions looked at in what is translated from now on; False if they are already."""
@@ -338,6 +358,10 @@ class PieceGuards:
         words[_SiteWord.COUNTER_ID] = uc.REGISTER_IDS["rcx" if self._engine.bits == 64 else "ecx"]
         words[_SiteWord.COUNTER] = ctypes.addressof(self._counter)
         words[_SiteWord.MSR_ID], words[_SiteWord.MSR] = uc.REGISTER_IDS["msr"], ctypes.addressof(self._msr)
+        words[_SiteWord.FLAGS_ID], words[_SiteWord.PASSED] = (
+            uc.REGISTER_IDS["rflags" if self._engine.bits == 64 else "eflags"],
+            ctypes.addressof(self._passed),
+        )
         words[_SiteWord.COUNT] = len(sites)
         for number, field in enumerate(field for site in sites for field in site):
             words[_SiteWord.SITES + number] = field
