@@ -363,17 +363,23 @@ class Callbacks:
             if decided != vector:
                 vector, error_code, address = decided, None if decided == faults.UD else 0, None
         if vector == faults.PF and error_code is not None and address is not None:
-            told = address
-            if ordered is not None and ordered.address is not None and ordered.error_code is not None:
-                error_code, address = ordered.error_code, ordered.address
-            error_code, address = as_write(vcpu, rip, error_code, address)
-            if address != told:
-                vcpu.cr2 = address
+            error_code, address = self._of_page(vcpu, rip, error_code, address, ordered)
         self._note(vcpu, vector, rip, error_code, address)
         if not self._progresses(vector, rip, address or 0):
             machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
             return
         machine.exception(vcpu, vector, error_code, address)
+
+    @staticmethod
+    def _of_page(vcpu: Vcpu, rip: int, error_code: int, address: int, ordered: GuestFault | None) -> tuple[int, int]:
+        """Error code and address of a page fault as the processor has them."""
+        told = address
+        if ordered is not None and ordered.address is not None and ordered.error_code is not None:
+            error_code, address = ordered.error_code, ordered.address
+        error_code, address = as_write(vcpu, rip, error_code, address)
+        if address != told:
+            vcpu.cr2 = address
+        return error_code, address
 
     def _progresses(self, vector: int, rip: int, address: int) -> bool:
         key, blocks = (vector, rip, address), self._state[_ALLOWED] - self._state[_BUDGET]
