@@ -197,7 +197,8 @@ class WholeAccesses:
         else:
             _, base, limit, high = vcpu.segment(segment)
             first = base + offset & 0xFFFFFFFF
-            refused = not allows(limit, high, offset, size, write=write)
+            inside = min(size, (1 << 32) - offset)  # offsets wrap, as they do where nothing is looked at
+            refused = not allows(limit, high, offset, inside, write=write)
         if refused:
             raise GuestFault(f"{segment}:{offset:#x} may not be accessed", vector=vector, error_code=0)
         if aligned and first & _ALIGNMENT:
