@@ -225,3 +225,8 @@ class Model:
         flags |= (ZF if not result else 0) | (0x80 if result & sign else 0)
         flags |= 0x800 if (left ^ right) & (left ^ result) & sign else 0
         self.flags = self.flags & ~_ARITHMETIC | flags
+
+
+def place(model: Model, base: int, distance: int) -> tuple[int, str]:
+    """Address and segment of a place from a register on."""
+    return model.registers[base] + distance & model.mask, "ss" if base in {SP, BP} else "ds"

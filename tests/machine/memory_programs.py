@@ -29,6 +29,15 @@ from tests.machine.memory_model import (
     Page,
     Step,
     World,
+    place,
+)
+from tests.machine.memory_wide import (
+    all_registers,
+    enter,
+    wide_load,
+    wide_out,
+    wide_set,
+    wide_store,
 )
 
 TEXT, DATA, STACK = 0x400000, 0x500000, 0x600000
@@ -151,17 +160,13 @@ def end(_model: Model) -> None:
     raise Fault(UD, None)
 
 
-def _place(model: Model, base: int, distance: int) -> tuple[int, str]:
-    return model.registers[base] + distance & model.mask, "ss" if base in {SP, BP} else "ds"
-
-
 def _store(writer: Writer, _at: int) -> Encoded:
     size, register = writer.chance.choice(writer.sizes), writer.chance.choice((AX, CX, DX, BX))
     operand, base, distance = writer.memory(register)
     code = writer.size_prefix(size) + (b"\x88" if size == 1 else b"\x89") + operand
 
     def step(model: Model) -> None:
-        at, segment = _place(model, base, distance)
+        at, segment = place(model, base, distance)
         model.store(at, size, model.get(register, size), segment)
 
     return code, step
@@ -173,7 +178,7 @@ def _load(writer: Writer, _at: int) -> Encoded:
     code = writer.size_prefix(size) + (b"\x8a" if size == 1 else b"\x8b") + operand
 
     def step(model: Model) -> None:
-        at, segment = _place(model, base, distance)
+        at, segment = place(model, base, distance)
         model.set(register, size, model.load(at, size, segment))
 
     return code, step
@@ -184,7 +189,7 @@ def _add(writer: Writer, _at: int) -> Encoded:
     operand, base, distance = writer.memory(DX)
 
     def step(model: Model) -> None:
-        at, segment = _place(model, base, distance)
+        at, segment = place(model, base, distance)
         old, flags = model.load(at, size, segment, change=True), model.flags
         result = model.add_flags(old, model.get(DX, size), size)
         new, model.flags = model.flags, flags
@@ -199,7 +204,7 @@ def _exchange(writer: Writer, _at: int) -> Encoded:
     operand, base, distance = writer.memory(AX)
 
     def step(model: Model) -> None:
-        at, segment = _place(model, base, distance)
+        at, segment = place(model, base, distance)
         old = model.load(at, size, segment, change=True)
         model.store(at, size, model.get(AX, size), segment)
         model.set(AX, size, old)
@@ -227,7 +232,7 @@ def _push_memory(writer: Writer, _at: int) -> Encoded:
     operand, base, distance = writer.memory(6)
 
     def step(model: Model) -> None:
-        at, segment = _place(model, base, distance)
+        at, segment = place(model, base, distance)
         model.push(model.load(at, model.word, segment))
 
     return b"\xff" + operand, step
@@ -239,7 +244,7 @@ def _pop_memory(writer: Writer, _at: int) -> Encoded:
     def step(model: Model) -> None:
         value = model.top()
         model.drop()  # an address by the stack pointer is that after the pop
-        at, segment = _place(model, base, distance)
+        at, segment = place(model, base, distance)
         model.store(at, model.word, value, segment)
 
     return b"\x8f" + operand, step
@@ -279,7 +284,7 @@ def _call_memory(writer: Writer, _at: int) -> Encoded:
     operand, base, distance = writer.memory(2)
 
     def step(model: Model) -> None:
-        at, segment = _place(model, base, distance)
+        at, segment = place(model, base, distance)
         target = model.load(at, model.word, segment)
         back = model.target
         _jump_to(model, target)
@@ -406,117 +411,10 @@ def _nothing(writer: Writer, _at: int) -> Encoded:
     return bytes.fromhex(code), lambda _model: None
 
 
-_WIDE: Final = 16
-_MOVES: Final = {b"": "movups", b"\x66": "movupd", b"\xf3": "movdqu"}
-"""By prefix: of the third the opcodes are others."""
-
-
-def _wide_set(writer: Writer, _at: int) -> Encoded:
-    """Pcmpeqd xmm0, xmm0, or pxor."""
-    writer.wide = True
-    ones = writer.chance.random() < 0.5
-
-    def step(model: Model) -> None:
-        model.wide = (1 << 8 * _WIDE) - 1 if ones else 0
-
-    return b"\x66\x0f\x76\xc0" if ones else b"\x66\x0f\xef\xc0", step
-
-
-def _wide(writer: Writer, *, write: bool) -> tuple[bytes, int, int]:
-    """An unaligned move of xmm0."""
-    writer.wide = True
-    prefix = writer.chance.choice(tuple(_MOVES))
-    opcode = (0x7F if write else 0x6F) if prefix == b"\xf3" else (0x11 if write else 0x10)
-    operand, base, distance = writer.memory(0)
-    return prefix + bytes((0x0F, opcode)) + operand, base, distance
-
-
-def _wide_store(writer: Writer, _at: int) -> Encoded:
-    code, base, distance = _wide(writer, write=True)
-
-    def step(model: Model) -> None:
-        if model.wide is None:
-            raise OffTheMapError  # what the one before has left there
-        at, segment = _place(model, base, distance)
-        model.store(at, _WIDE, model.wide, segment)
-
-    return code, step
-
-
-def _wide_load(writer: Writer, _at: int) -> Encoded:
-    code, base, distance = _wide(writer, write=False)
-
-    def step(model: Model) -> None:
-        at, segment = _place(model, base, distance)
-        model.wide = model.load(at, _WIDE, segment)
-
-    return code, step
-
-
-def _wide_out(writer: Writer, _at: int) -> Encoded:
-    """Movd eax, xmm0, so that the register is seen."""
-    writer.wide = True
-
-    def step(model: Model) -> None:
-        if model.wide is None:
-            raise OffTheMapError
-        model.set(AX, 4, model.wide & 0xFFFFFFFF)
-
-    return b"\x66\x0f\x7e\xc0", step
-
-
-def _all_registers(writer: Writer, at: int) -> Encoded:
-    """Pusha or popa, where there are such."""
-    if writer.bits == 64:
-        return _nothing(writer, at)
-    size = writer.chance.choice((2, 4))
-    prefix = b"\x66" if size == 2 else b""
-
-    def push(model: Model) -> None:
-        first = model.registers[SP]
-        for number in range(8):
-            model.push(model.get(number, size) if number != SP else first & (1 << 8 * size) - 1, size)
-
-    def pop(model: Model) -> None:
-        whole = model.load(model.registers[SP], 8 * size, "ss")
-        for number in range(8):
-            if number != SP:
-                model.set(number, size, whole >> 8 * size * (7 - number) & (1 << 8 * size) - 1)
-        model.registers[SP] = model.registers[SP] + 8 * size & model.mask
-
-    return (prefix + b"\x60", push) if writer.chance.random() < 0.5 else (prefix + b"\x61", pop)
-
-
-def _enter(writer: Writer, _at: int) -> Encoded:
-    """Enter with levels; it wants to write where the stack pointer ends as well."""
-    room, levels = writer.chance.randrange(0, 40), writer.chance.randrange(1, 4)
-
-    def step(model: Model) -> None:
-        before = model.registers[SP]
-        try:
-            whole(model)
-        except Fault:
-            if model.registers[SP] != before:
-                raise OffTheMapError from None  # Bochs leaves what it has pushed, which the manual does not forbid
-            raise
-
-    def whole(model: Model) -> None:
-        model.push(model.registers[BP])
-        frame = model.registers[SP]
-        for level in range(1, levels):
-            model.push(model.load(model.registers[BP] - level * model.word, model.word, "ss"))
-        model.push(frame)
-        model.registers[SP] = model.registers[SP] - room & model.mask
-        model.may_write(model.registers[SP], "ss")
-        model.registers[BP] = frame
-
-    return b"\xc8" + struct.pack("<HB", room, levels), step
-
-
 _INSTRUCTIONS: Final[tuple[Callable[[Writer, int], Encoded], ...]] = (
     *(_store, _store, _store, _load, _load, _load, _add, _exchange, _push, _push, _pop, _pop, _push_memory),
     *(_pop_memory, _push_number, _leave, _call, _call, _call_memory, _return, _string, _string, _string),
     *(_comparison, _comparison, _push_flags, _push_half, _pop_half, _translate),
-    *(_wide_set, _wide_store, _wide_store, _wide_load, _wide_load, _wide_out, _all_registers, _all_registers, _enter),
+    *(wide_set, wide_store, wide_store, wide_load, wide_load, wide_out, all_registers, all_registers, enter),
     *(_count, _direction, _point, _nothing, _nothing, _nothing),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault, Reschedule
-from pvops_core.machine.cpu.memory.intents import as_write
+from pvops_core.machine.cpu.memory.intents import as_processor
 from pvops_core.machine.cpu.segmentation.stackfaults import canonicality_decides, vector_of
 from pvops_core.machine.exits.instructions import answer, icebp, is_rdpmc
 from pvops_core.machine.exits.pageend import PageEnd
@@ -55,8 +55,7 @@ _FAULT_RIP, _FAULT_ADDRESS = int(StateWord.FAULT_RIP), int(StateWord.FAULT_ADDRE
 _CALL, _ANSWER, _ANSWERED = 8 * StateWord.CALL, int(StateWord.ANSWER), int(StateWord.ANSWERED)
 _TWO_BYTE_OPCODE = 0x0F
 _OF_FETCHES = frozenset({faults.PF, faults.GP})
-_RESTORED = frozenset({faults.PF, faults.GP, faults.SS, faults.NM})
-"""Faults of instructions that access memory in pieces."""
+_RESTORED = frozenset({faults.PF, faults.GP, faults.SS, faults.NM})  # of those that access memory in pieces
 _ENDS = 16
 """Places where calls may end that are remembered: hooking one drops all translated code."""
 _PATIENCE = 10_000
@@ -315,9 +314,7 @@ class Callbacks:
     def _leave(self, vcpu: Vcpu, vector: int) -> None:
         """The engine asks for an instruction, or one is refused."""
         try:
-            if self.limits is not None and (refused := self.limits.refused()) is not None:
-                raise refused
-            if (refused := self.whole.refused()) is not None:
+            if refused := (self.limits and self.limits.refused()) or self.whole.refused():
                 raise refused
             answer(vcpu, vector, self._state[_ERROR_CODE])
         except GuestFault as fault:
@@ -363,23 +360,12 @@ class Callbacks:
             if decided != vector:
                 vector, error_code, address = decided, None if decided == faults.UD else 0, None
         if vector == faults.PF and error_code is not None and address is not None:
-            error_code, address = self._of_page(vcpu, rip, error_code, address, ordered)
+            error_code, address = as_processor(vcpu, rip, ordered, error_code, address)
         self._note(vcpu, vector, rip, error_code, address)
         if not self._progresses(vector, rip, address or 0):
             machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
             return
         machine.exception(vcpu, vector, error_code, address)
-
-    @staticmethod
-    def _of_page(vcpu: Vcpu, rip: int, error_code: int, address: int, ordered: GuestFault | None) -> tuple[int, int]:
-        """Error code and address of a page fault as the processor has them."""
-        told = address
-        if ordered is not None and ordered.address is not None and ordered.error_code is not None:
-            error_code, address = ordered.error_code, ordered.address
-        error_code, address = as_write(vcpu, rip, error_code, address)
-        if address != told:
-            vcpu.cr2 = address
-        return error_code, address
 
     def _progresses(self, vector: int, rip: int, address: int) -> bool:
         key, blocks = (vector, rip, address), self._state[_ALLOWED] - self._state[_BUDGET]
@@ -507,8 +493,7 @@ class Callbacks:
         """After a slice: deliver what was postponed, if anything."""
         if self._postponed is None:
             return False
-        registers, fault = self._postponed
-        self._postponed = None
+        (registers, fault), self._postponed = self._postponed, None
         self._vcpu.load_registers(registers)
         self.whole.put_back()
         self._vcpu.machine.exception(self._vcpu, fault.vector, fault.error_code, fault.address)

@@ -63,6 +63,25 @@ def changes_memory(code: bytes, *, long: bool) -> bool:
     return modrm >> 6 != 3 and modrm >> 3 & 7 in table.get(opcode, ())
 
 
+def as_processor(vcpu: Core, rip: int, ordered: GuestFault | None, error_code: int, address: int) -> tuple[int, int]:
+    """Error code and address of a page fault that the engine tells of, as the processor has them; CR2 as well.
+
+    Args:
+        vcpu: whose.
+        rip: of the instruction.
+        ordered: the fault of words that the engine does not push in their order.
+        error_code: as the engine tells.
+        address: likewise.
+    """
+    told = address
+    if ordered is not None and ordered.address is not None and ordered.error_code is not None:
+        error_code, address = ordered.error_code, ordered.address
+    error_code, address = as_write(vcpu, rip, error_code, address)
+    if address != told:
+        vcpu.cr2 = address
+    return error_code, address
+
+
 def as_write(vcpu: Core, rip: int, error_code: int, address: int) -> tuple[int, int]:
     """Error code and address of a page fault that the engine tells of, as the processor has them."""
     if error_code & _DECIDED:
