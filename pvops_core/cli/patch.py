@@ -151,7 +151,8 @@ def describe(plan: KernelPlan, backend: str, cpus: int) -> PatchResult:
 
 
 def _locks(plan: KernelPlan, cpus: int) -> LockCounts | None:
-    return None if plan.locks is None else LockCounts(len(plan.locks.addresses), f"{plan.locks.byte(cpus):02x}")
+    locks = plan.kernel.locks
+    return None if locks is None else LockCounts(len(locks.addresses), f"{locks.byte(cpus):02x}")
 
 
 def summarise(plan: KernelPlan, cpus: int) -> PatchCounts:

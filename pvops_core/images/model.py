@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import numpy as np
 
 from pvops_core.errors import ImageError
 from pvops_core.images.btf import read_btf
@@ -16,6 +17,8 @@ from pvops_core.images.symbols import read_symbols
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
     from pvops_core.images.btf import Btf
     from pvops_core.images.symboltable import SymbolTable
@@ -207,6 +210,18 @@ class KernelImage:
             if start >= 0 and start + length <= segment.file_size:
                 return segment.offset + start
         raise self.error(f"no segment holds all of its {length:#x} bytes", field=f"address {address:#x}")
+
+    def offsets_of(self, addresses: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Where in ``data`` each of many bytes is; ImageError as for :meth:`offset_of`."""
+        found = np.full(len(addresses), -1, np.intp)
+        for segment in self.segments:
+            start = addresses - np.uint64(segment.address)  # wraps below the segment to what is behind any
+            here = (found < 0) & (start < segment.file_size)
+            found[here] = start[here].astype(np.intp) + segment.offset
+        if (found < 0).any():
+            address = int(addresses[found < 0][0])
+            raise self.error("no segment holds it", field=f"address {address:#x}")
+        return found
 
     def read(self, address: int, length: int) -> bytes:
         """Memory as it is when the image has been loaded.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import attrs
+import numpy as np
 
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.patching.altinstructions.alternatives import FEATURES, AltGroup, grouped, overlapping, read_alternatives
@@ -62,6 +63,7 @@ class ParavirtKernel:
         nop_address: its function that does nothing; -1 where its symbols do not name it.
         bug_address: what it calls in place of an empty slot; 0 where its symbols do not name it.
         padding: its nops, and how it fits replacements into their places.
+        locks: its lock prefixes, which one CPU does not need; None where it does not say where they are.
         own: the slot of its own patch op, to 5.12; None in a kernel that patches by one fixed rule.
     """
 
@@ -74,6 +76,7 @@ class ParavirtKernel:
     nop_address: int
     bug_address: int
     padding: Rewriting
+    locks: LockPrefixes | None
     own: Slot | None = None
 
     @property
@@ -103,7 +106,8 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
         if site.length < BRANCH_SIZE:
             raise site.error(image, "len", f"is {site.length}; a call needs {BRANCH_SIZE}")
     spans = [(site.address, site.address + site.length) for site in sites]
-    groups = tuple(overlapping(grouped(read_alternatives(image)), spans))
+    every = grouped(read_alternatives(image))
+    groups = tuple(overlapping(every, spans))
     addresses = tuple(table.slots[number] for number in range(len(table.layout.slots)))
     return ParavirtKernel(
         image=image,
@@ -117,6 +121,7 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
         padding=kernel_padding(image, direct=any(group.direct for group in groups))
         if own is None
         else old_padding(image, USUAL),
+        locks=read_locks(image, every),
         own=own,
     )
 
@@ -170,7 +175,6 @@ class KernelPlan:
         features: the CPU features forced on; see :func:`forced_features`.
         sites: every site, in the order of its section.
         context: what the sites were patched by.
-        locks: its lock prefixes, which one CPU does not need; None where it does not say where they are.
     """
 
     kernel: ParavirtKernel
@@ -178,7 +182,6 @@ class KernelPlan:
     features: frozenset[int]
     sites: tuple[PlannedSite, ...]
     context: PatchContext
-    locks: LockPrefixes | None
 
     @property
     def steps(self) -> tuple[PatchStep, ...]:
@@ -234,7 +237,7 @@ def plan_kernel(
             attrs.evolve(each, inlined=patch.inlines(names[each.site.type], each.site.address, each.final))
             for each in sites
         )
-    return KernelPlan(kernel, table, features, sites, ctx, read_locks(kernel.image))
+    return KernelPlan(kernel, table, features, sites, ctx)
 
 
 def _as_it_is(_kernel: KernelImage, identity: CpuIdentity) -> CpuIdentity:
@@ -269,11 +272,13 @@ def apply_plan(plan: KernelPlan, data: bytearray, groups: Sequence[PlannedGroup]
     image = plan.kernel.image
     places = [(planned.group.address, planned.final) for planned in groups]
     places += [(planned.site.address, planned.final) for planned in plan.sites]
-    if plan.locks is not None:
-        places += [(address, bytes([plan.locks.byte(cpus)])) for address in plan.locks.addresses]
     for address, code in places:
         offset = image.offset_of(address, len(code))
         data[offset : offset + len(code)] = code
+    locks = plan.kernel.locks
+    if locks is not None:
+        offsets = image.offsets_of(np.array(locks.addresses, np.uint64))
+        np.frombuffer(data, np.uint8)[offsets] = locks.byte(cpus)
 
 
 def patched_image(plan: KernelPlan, groups: Sequence[PlannedGroup] = (), cpus: int = 2) -> bytes:

@@ -7,20 +7,21 @@ comes later gets the lock back. Only prefixes between ``_text`` and ``_etext`` a
 
 from __future__ import annotations
 
-import struct
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import numpy as np
 
 from pvops_core.errors import ImageError
-from pvops_core.patching.altinstructions.alternatives import grouped, read_alternatives
 from pvops_core.patching.code.disasm import listing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from pvops_core.images import KernelImage
+    from pvops_core.patching.altinstructions.alternatives import AltGroup
 
 SECTION: Final = ".smp_locks"
 LOCK, DS, NOP = 0xF0, 0x3E, 0x90
@@ -29,8 +30,6 @@ KEEPS: Final = "noreplace-smp"
 
 _RELATIVE: Final = 4
 _MOST_CODE: Final = 4096
-_MOST_PLACE: Final = 256
-"""A length of an alternative is a byte."""
 _WRITERS: Final = (
     "alternatives_smp_unlock",
     "alternatives_smp_switch",
@@ -57,8 +56,12 @@ class LockPrefixes:
         return self.alone if cpus == 1 else LOCK
 
 
-def read_locks(image: KernelImage) -> LockPrefixes | None:
+def read_locks(image: KernelImage, groups: Sequence[AltGroup]) -> LockPrefixes | None:
     """The lock prefixes of a kernel; None for one that does not say where they are.
+
+    Args:
+        image: the kernel.
+        groups: all its places with alternatives, where the kernel writes later than it takes locks out.
 
     Raises:
         ImageError: the section is damaged: it leads to what is no prefix.
@@ -67,52 +70,53 @@ def read_locks(image: KernelImage) -> LockPrefixes | None:
     if section is None or not section.size or not {"_text", "_etext"} <= image.symbols.keys():
         return None
     data = image.read(section.address, section.size)
-    bounds = image.symbols["_text"], image.symbols["_etext"]
-    found, relative = _pointers(image, data, bounds), False
+    found, relative = _pointers(image, data), False
     if found is None:
-        found, relative = _offsets(image, data, section.address, bounds), True
+        found, relative = _offsets(image, data, section.address), True
     if found is None:
         raise image.error("leads to bytes that are no lock prefixes", field=SECTION)
-    places = sorted((group.address, group.length) for group in grouped(read_alternatives(image)))
-    addresses = tuple(address for address in sorted(set(found)) if not _covered(places, address))
-    return LockPrefixes(addresses, DS if relative or _writes_ds(image) else NOP)
+    found = np.unique(found[(found >= image.symbols["_text"]) & (found < image.symbols["_etext"])])
+    return LockPrefixes(tuple(found[~_covered(groups, found)].tolist()), DS if relative or _writes_ds(image) else NOP)
 
 
-def _pointers(image: KernelImage, data: bytes, bounds: tuple[int, int]) -> list[int] | None:
+def _pointers(image: KernelImage, data: bytes) -> NDArray[np.uint64] | None:
     """Those of a table of pointers, which all lead to a lock; None if it is no such table."""
-    form = "<I" if image.pointer_size == 4 else "<Q"
     if len(data) % image.pointer_size:
         return None
-    found = _prefixes(image, (each for (each,) in struct.iter_unpack(form, data) if each))
-    return None if found is None or not all(found.values()) else _inside(found, bounds)
+    found = np.frombuffer(data, f"<u{image.pointer_size}").astype(np.uint64)
+    found = found[found != 0]
+    there = _prefixes(image, found)
+    return None if there is None or not there.all() else found
 
 
-def _offsets(image: KernelImage, data: bytes, start: int, bounds: tuple[int, int]) -> list[int] | None:
+def _offsets(image: KernelImage, data: bytes, start: int) -> NDArray[np.uint64] | None:
     """Those of a table of relative words, some of which lead to another prefix before a lock, and are left alone."""
     if len(data) % _RELATIVE:
         return None
-    mask = (1 << 8 * image.pointer_size) - 1
-    words = enumerate(each for (each,) in struct.iter_unpack("<i", data))
-    found = _prefixes(image, (start + _RELATIVE * number + each & mask for number, each in words if each))
-    return None if found is None or not any(found.values()) else _inside(found, bounds)
+    words = np.frombuffer(data, "<i4").astype(np.int64)
+    # Sums wrap as the kernel's do.
+    found = np.uint64(start) + np.arange(0, len(data), _RELATIVE, dtype=np.uint64) + words.astype(np.uint64)
+    found = found[words != 0] & np.uint64((1 << 8 * image.pointer_size) - 1)
+    there = _prefixes(image, found)
+    return None if there is None or not there.any() else found[there]
 
 
-def _prefixes(image: KernelImage, addresses: Iterable[int]) -> dict[int, bool] | None:
-    """Whether there is a lock, or what stands for one, at each address; None if one is not in the image."""
+def _prefixes(image: KernelImage, addresses: NDArray[np.uint64]) -> NDArray[np.bool_] | None:
+    """Whether there is a lock, or what stands for one, at each address; None if one is not in the file."""
     try:
-        return {address: image.read(address, 1)[0] in {LOCK, DS} for address in addresses}
+        return np.isin(np.frombuffer(image.data, np.uint8)[image.offsets_of(addresses)], (LOCK, DS))
     except ImageError:
         return None
 
 
-def _inside(found: dict[int, bool], bounds: tuple[int, int]) -> list[int]:
-    return [address for address, there in found.items() if there and bounds[0] <= address < bounds[1]]
-
-
-def _covered(places: Sequence[tuple[int, int]], address: int) -> bool:
-    """Whether an address is in one of some places, in order of address."""
-    index = bisect_right(places, (address, _MOST_PLACE)) - 1
-    return index >= 0 and address < places[index][0] + places[index][1]
+def _covered(groups: Sequence[AltGroup], addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether each address is in one of some places, which share no byte."""
+    places = sorted((group.address, group.length) for group in groups)
+    starts, lengths = np.array(places, np.uint64).reshape(-1, 2).T
+    index = np.searchsorted(starts, addresses, side="right") - 1
+    covered = index >= 0
+    covered[covered] = addresses[covered] - starts[index[covered]] < lengths[index[covered]]
+    return covered
 
 
 def _writes_ds(image: KernelImage) -> bool:

@@ -55,8 +55,8 @@ class PatchingCheck:
         session.points.listen(self._look, acts=False)
 
     def _look(self, passed: Passed, _vcpu: Vcpu) -> None:
-        if passed.name == LOCKED and self.plan.locks is not None:
-            self._look_at_locks(self.plan.locks)
+        if passed.name == LOCKED and self.plan.kernel.locks is not None:
+            self._look_at_locks(self.plan.kernel.locks)
         step = STEPS.get(passed.name)
         if step is None or step not in self.plan.steps:
             return

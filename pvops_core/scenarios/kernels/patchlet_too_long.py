@@ -228,7 +228,7 @@ def fitting(run: KernelRun, plan: KernelPlan, sites: Sequence[SiteRecord]) -> Ac
     good = all(run.now(site.address, site.length) == planned[site.address].final for site in sites)
     first = run.now(sites[0].address, sites[0].length)
     where = symbolic(run, sites[0].address)
-    locks = frozenset(plan.locks.addresses if plan.locks is not None else ())
+    locks = frozenset(plan.kernel.locks.addresses if plan.kernel.locks is not None else ())
     return works(
         Role.FIXED,
         "the kernel's own patcher, whose code fits",
