@@ -150,7 +150,11 @@ def run(
     from pvops_core.session import Session  # noqa: PLC0415
 
     steps = read_script(read_file(script).decode("utf-8", "replace"), script)
-    backends = runoptions.load(tuple(plugin or ())).backends
+    plugins = tuple(plugin or ())
+    loaded = runoptions.load(plugins)
+    if runoptions.are_broken(loaded, plugins, backend):
+        return ExitCode.FAULT
+    backends = loaded.backends
     text = sys.stderr if json == STDOUT else sys.stdout
     (name,) = choose("backend", [backend], list(backends))
     with Session.of_builtin(

@@ -24,6 +24,7 @@ from pvops_core.cli.common import (
     write_file,
     write_json,
 )
+from pvops_core.cli.options import runoptions
 from pvops_core.cli.options.fills import find_fills
 from pvops_core.cli.output.against import hold_against
 from pvops_core.cli.output.against import show as show_against
@@ -97,7 +98,11 @@ def patch(
         _refuse_for_modules(output, against)
     if output is not None and output.exists() and file.exists() and output.samefile(file):
         raise UsageError(f"--output {output} is the kernel itself")
-    fills = find_fills(backend, plugin or ())
+    plugins = tuple(plugin or ())
+    loaded = runoptions.load(plugins)
+    if runoptions.are_broken(loaded, plugins, backend):
+        return ExitCode.FAULT
+    fills = find_fills(backend, loaded)
     with progress(f"patching {file} for {backend}"):
         image = load_subject(file, kernel)
         record = read_record(against, image) if against is not None else None

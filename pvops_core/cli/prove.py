@@ -77,7 +77,7 @@ def prove(
     runoptions.check_folders(json)
     plugins = tuple(plugin or ())
     loaded = runoptions.load(plugins)
-    if backend in runoptions.broken_names(loaded) or runoptions.broken_paths(loaded, plugins):
+    if runoptions.are_broken(loaded, plugins, backend):
         return ExitCode.FAULT
     (name,) = choose("backend", [backend], list(loaded.backends))
     subject = attrs.evolve(

@@ -59,7 +59,7 @@ def run(
     runoptions.check_folders(events, json, hook_output)
     plugins = tuple(plugin or ())
     loaded = runoptions.load(plugins)
-    if backend in runoptions.broken_names(loaded) or runoptions.broken_paths(loaded, plugins):
+    if runoptions.are_broken(loaded, plugins, backend):
         return ExitCode.FAULT
     backends = loaded.backends
     (name,) = choose("backend", [backend], list(backends))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.cli.options import runoptions
 from pvops_core.errors import PvopsError, UsageError, unknown
 
 if TYPE_CHECKING:
-    from pvops_core.backends import Found
+    from pvops_core.backends import Found, Loaded
     from pvops_core.images import KernelImage
     from pvops_core.ops import Layout
     from pvops_core.patching.fills import KernelFill
@@ -66,24 +64,19 @@ class GuardedFill:
             raise self.source.error(message, method) from failure
 
 
-def find_fills(name: str, plugins: Sequence[str]) -> list[GuardedFill]:
+def find_fills(name: str, loaded: Loaded) -> list[GuardedFill]:
     """How a backend and its bases fill a kernel's table, the innermost base first.
 
     Args:
         name: of the backend.
-        plugins: files and folders to load backends from besides the installed ones.
+        loaded: the backends there are.
 
     Raises:
         UsageError: there is no such backend, or nothing says how it fills a table.
-        PluginError: the backend is there and is broken.
     """
     from pvops_core.backends import chain  # noqa: PLC0415 - heavy
 
-    loaded = runoptions.load(plugins)
     if name not in loaded.backends:
-        for error in loaded.errors:
-            if re.split("[=:]", error.entry_point)[0].strip() == name:
-                raise error
         raise unknown("backend", name, sorted(loaded.backends))
     links = chain(loaded.backends[name], loaded.backends)
     if all(link.kernel is None for link in links):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -102,7 +103,7 @@ def complain(error: PluginError) -> None:
 
 def broken_names(loaded: Loaded) -> set[str]:
     """Names of the backends that are there but could not be loaded."""
-    names_of_broken = {error.entry_point.partition("=")[0].strip() for error in loaded.errors}
+    names_of_broken = {re.split("[=:]", error.entry_point)[0].strip() for error in loaded.errors}
     return names_of_broken - loaded.backends.keys()
 
 
@@ -110,6 +111,11 @@ def broken_paths(loaded: Loaded, plugins: Sequence[str]) -> bool:
     """Whether a plugin given by path could not be loaded."""
     given = {found.key for text in plugins for found in plugins_at(text, GROUP)}
     return not given.isdisjoint(loaded.broken)
+
+
+def are_broken(loaded: Loaded, plugins: Sequence[str], backend: str) -> bool:
+    """Whether the backend, or a plugin given by path, could not be loaded: every verb then ends with ``FAULT``."""
+    return backend in broken_names(loaded) or broken_paths(loaded, plugins)
 
 
 def check_folders(*files: str | Path | None) -> None:
