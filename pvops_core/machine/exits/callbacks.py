@@ -182,10 +182,7 @@ class Callbacks:
         """As ``hook_at``, before every instruction that starts in [first, last]."""
 
         def reached(_engine: int, at: int, _size: int, _data: int) -> None:
-            if acts:
-                self._serve_at(action, at)
-            else:
-                self._serve(action, at)
+            self._serve_at(action, at)
 
         return self._engine.hook_code(uc.CODE_CALLBACK(reached), first, last, stops=acts)
 
@@ -275,8 +272,8 @@ class Callbacks:
         return loop.interrupted
 
     def _serve_at(self, action: Callable[..., None], address: int) -> None:
-        """Run a handler before an instruction is executed: where the engine stops, it does so there."""
-        if self._serve(action, address):
+        """Run a handler before an instruction is executed, where the engine stops at once if it can."""
+        if self._serve(action, address) and self._engine.stops_within:
             self._state[_FRONTIER] = address
 
     def map_device(self, address: int, size: int, device: MemoryDevice) -> None:

@@ -56,7 +56,7 @@ class Cut(NamedTuple):
 CUTS = st.lists(
     st.builds(
         Cut,
-        st.sampled_from(["for", "to", "step", "flush", "invalidate", "snapshot", "wander", "look"]),
+        st.sampled_from(["for", "to", "step", "flush", "invalidate", "snapshot", "wander", "look", "ask", "stand"]),
         st.integers(0, 400),
     ),
     max_size=25,
@@ -166,8 +166,10 @@ class Bench:
             ended = False
             if how == "for":
                 ended = machine.run(max_ns=amount).reason == "poweroff"
-            elif how in {"to", "look"}:
-                ended = self._to(self.places[amount % len(self.places)], stops=how == "to")
+            elif how in {"to", "look", "ask"}:
+                ended = self._to(self.places[amount % len(self.places)], stops=how != "look", acts=how == "to")
+            elif how == "stand":  # from here on the engine is able to stop anywhere
+                machine.break_at(self.places[amount % len(self.places)], lambda _: None)
             elif how == "step" and steps:
                 ended = self._step(amount % 40)
             elif how == "flush":
@@ -184,9 +186,9 @@ class Bench:
                 return self.result()
         return self.whole()
 
-    def _to(self, place: int, *, stops: bool) -> bool:
+    def _to(self, place: int, *, stops: bool, acts: bool) -> bool:
         machine = self.rig.machine
-        found = machine.break_at(place, lambda _: machine.stop("there") if stops else None, acts=stops)
+        found = machine.break_at(place, lambda _: machine.stop("there") if stops else None, acts=acts)
         reason = machine.run(max_ns=2_000).reason
         machine.remove(found)
         return reason == "poweroff"
