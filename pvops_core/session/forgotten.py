@@ -11,6 +11,7 @@ from pvops_core.machine import GuestFault
 if TYPE_CHECKING:
     from pvops_core.backends.finding.found import Found
     from pvops_core.backends.platform import Platform
+    from pvops_core.machine import Machine
 
 _OF_ITS_BASE: Final = ("machine", "guest", "settings", "keyboard", "observers")
 _LOOKED_AT: Final = 16
@@ -31,19 +32,27 @@ def check_made(platform: Platform, source: Found | None) -> None:
 
 
 def check_built(platform: Platform, source: Found | None) -> None:
-    """Whether there is a guest where the first vCPU stands.
+    """Whether there is a guest: where the first vCPU stands, or where its image says.
 
     Raises:
         HookError: there is none.
     """
     vcpu = platform.machine.vcpus[0]
     try:
-        loaded = any(vcpu.virtual.read(vcpu.rip, _LOOKED_AT, system=True))
+        if any(vcpu.virtual.read(vcpu.rip, _LOOKED_AT, system=True)):
+            return
     except GuestFault:
         return  # paging is on, which somebody has set up: a host with shadow tables fills them on demand
     except MachineError:
-        loaded = False
-    if not loaded:
+        pass
+    if not any(_is_there(platform.machine, segment.physical) for segment in platform.guest.image.segments):
         advice = "call super().build() in it, or load the guest there"
         left = f"left no guest: there is no code at {vcpu.rip:#x}, where vcpu 0 is to begin"
         raise of_source(source, f"{type(platform).__qualname__}.build {left}; {advice}")
+
+
+def _is_there(machine: Machine, address: int) -> bool:
+    try:
+        return any(machine.memory.read(address, _LOOKED_AT))
+    except MachineError:
+        return False
