@@ -20,6 +20,7 @@ from pvops_core.cachefolder import cache_folder
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_CORE: Final = Path(__file__).parents[1]
 _FRONT: Final = struct.Struct("<16sI")
 """Digest (XXH3, 128 bits) of all that follows; bytes of the front."""
 
@@ -30,7 +31,7 @@ class Kept:
 
     Attributes:
         kind: name of their folder.
-        makers: names of the modules of this room that make them.
+        makers: the modules that make them, as paths below ``pvops_core`` without their endings.
         most: how many are kept; those used longest ago go.
         environ: whose cache folder.
     """
@@ -42,7 +43,7 @@ class Kept:
 
     def _file(self, name: str) -> Path | None:
         folder = cache_folder(self.environ)
-        sources = b"".join(Path(__file__).with_name(f"{each}.py").read_bytes() for each in self.makers)
+        sources = b"".join(_CORE.joinpath(f"{each}.py").read_bytes() for each in self.makers)
         return folder and folder / self.kind / f"{name}-{xxhash.xxh3_64_hexdigest(sources)}"
 
     def read(self, name: str) -> tuple[bytes, bytes] | None:

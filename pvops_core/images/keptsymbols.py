@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 WORTH: Final = 20_000
 """Symbols from which on they are kept."""
-_KEPT: Final = Kept("symbols", ("kallsyms", "symbols"), 16)
+_KEPT: Final = Kept("symbols", ("images/kallsyms", "images/symbols"), 16)
 
 
 class _Columns(msgspec.Struct, array_like=True):

@@ -16,8 +16,8 @@ from pvops_core.images.dwarf import structure
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS, Convention, Layout, Slot
 from pvops_core.ops.linux_ages import GROUPS, JUMPS, MARKS, MEMBERS, ONE_TABLE, members, op_of
-from pvops_core.patching.derived import CALLEE_SAVE, TEMPLATE
 from pvops_core.patching.fills import NOP_NAMES
+from pvops_core.patching.members import CALLEE_SAVE, TEMPLATE
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
