@@ -8,7 +8,13 @@ from importlib import import_module
 
 import pytest
 
-PACKAGES = ("pvops_core.backends", "pvops_core.images", "pvops_core.machine", "pvops_core.switchboard")
+PACKAGES = (
+    "pvops_core.backends",
+    "pvops_core.images",
+    "pvops_core.machine",
+    "pvops_core.session",
+    "pvops_core.switchboard",
+)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -21,6 +27,8 @@ def test_every_name_that_a_package_says_it_has_is_there(package: str) -> None:
 
 
 def test_a_boots_command_reads_no_image_and_makes_no_machine() -> None:
-    code = "import sys, pvops_core.cli.boot; print(*{'numpy', 'unicorn', 'elftools', 'capstone'} & set(sys.modules))"
+    modules = "pvops_core.cli.boot, pvops_core.cli.options.keyboard, pvops_core.runs.wire, pvops_core.runs.observation"
+    heavy = {"numpy", "unicorn", "llvmlite", "elftools", "capstone"}
+    code = f"import sys, {modules}; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -1,5 +1,19 @@
-"""A guest on a backend, assembled: machine, platform, one writer of text, one switchboard."""
+"""A guest on a backend, assembled: machine, platform, one writer of text, one switchboard.
 
-from pvops_core.session.session import Session, SessionSettings, hosted, platform_for
+What needs the engine is imported when it is first used: a command whose worker runs the guest reads findings alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pvops_core.lazily import lazily
+
+if TYPE_CHECKING:
+    from pvops_core.session.session import Session, SessionSettings, hosted, platform_for
 
 __all__ = ["Session", "SessionSettings", "hosted", "platform_for"]
+
+_HOMES = dict.fromkeys(__all__, "session")
+
+__getattr__ = lazily(__name__, _HOMES)
