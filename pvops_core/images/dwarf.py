@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from elftools.common.exceptions import DWARFError
+from elftools.dwarf.dwarf_expr import DWARFExprParser
 from elftools.elf.elffile import ELFFile
 
 from pvops_core.images.elf import FAILURES
@@ -42,12 +43,12 @@ class DwarfMember:
     holder: str
 
 
-def structure(image: KernelImage, source: str, name: str) -> list[DwarfMember] | None:
+def structure(image: KernelImage, sources: tuple[str, ...], name: str) -> list[DwarfMember] | None:
     """The members of a structure that one of a kernel's sources knows.
 
     Args:
         image: the kernel.
-        source: how the source's name ends: ``kernel/paravirt.c``.
+        sources: how the source's name may end: ``kernel/paravirt.c``.
         name: the structure's.
 
     Returns:
@@ -59,7 +60,7 @@ def structure(image: KernelImage, source: str, name: str) -> list[DwarfMember] |
         dwarf = ELFFile(BytesIO(image.data)).get_dwarf_info(relocate_dwarf_sections=False)
         for unit in dwarf.iter_CUs():
             top = unit.get_top_DIE()
-            if _name(top).endswith(source):
+            if _name(top).endswith(sources):
                 for entry in top.iter_children():
                     if entry.tag == _STRUCTURE and _name(entry) == name and entry.has_children:
                         return list(_members(entry, "", 0, 0))
@@ -73,6 +74,17 @@ def _name(entry: Any) -> str:  # noqa: ANN401 - pyelftools is untyped
     return found.value.decode("utf-8", "replace") if found is not None else ""
 
 
+def _place(member: Any) -> int:  # noqa: ANN401 - pyelftools is untyped
+    """A member's offset; in DWARF 2, which GCC wrote to 4.7, an expression that adds it to the structure's address."""
+    place = member.attributes["DW_AT_data_member_location"].value
+    if isinstance(place, int):
+        return place
+    (step,) = DWARFExprParser(member.cu.structs).parse_expr(place)
+    if step.op_name != "DW_OP_plus_uconst":
+        raise ValueError("a member that is not at an offset")
+    return int(step.args[0])
+
+
 def _members(entry: Any, path: str, base: int, depth: int) -> Iterator[DwarfMember]:  # noqa: ANN401 - pyelftools is untyped
     for number, child in enumerate(entry.iter_children()):
         if number >= _MOST or depth >= _DEEPEST:
@@ -83,7 +95,7 @@ def _members(entry: Any, path: str, base: int, depth: int) -> Iterator[DwarfMemb
         if not (name.isidentifier() and name.isascii()):
             raise ValueError("a member that has no name of C's")
         held, of = path + name, child.get_DIE_from_attribute("DW_AT_type")
-        offset = base + int(child.attributes["DW_AT_data_member_location"].value)
+        offset = base + _place(child)
         while of.tag in _NAMES:
             of = of.get_DIE_from_attribute("DW_AT_type")
         if of.tag == _STRUCTURE:

@@ -23,7 +23,7 @@ GROUPS: Final = ("pv_init_ops", "pv_time_ops", "pv_cpu_ops", "pv_irq_ops", "pv_a
 _TAIL: Final = """
     pte_val pte_flags? make_pte pgd_val make_pgd pte_val? pmd_val? pgd_val? make_pte? make_pmd? make_pgd?
     set_pte_atomic/32? set_pte_present/32? pte_clear/32? pmd_clear/32? set_pud? pmd_val? make_pmd?
-    pud_val/64? make_pud/64? set_p4d/64? p4d_val/64?? make_p4d/64?? set_pgd/64?? kmap_atomic_pte/32?
+    pud_val/64? make_pud/64? set_p4d/64? p4d_val/64?? make_p4d/64?? set_pgd/64?? kmap_atomic_pte/32??
     lazy_mode.enter lazy_mode.leave lazy_mode.flush? set_fixmap
 """
 _LOCKS: Final = """
@@ -34,7 +34,7 @@ _CPU: Final = """
     load_tr_desc load_gdt load_idt store_gdt? store_idt? set_ldt store_tr load_tls load_gs_index/64 write_ldt_entry
     write_gdt_entry write_idt_entry alloc_ldt free_ldt load_esp0/32? load_sp0 set_iopl_mask set_io_bitmap?
     invalidate_io_bitmap? update_io_bitmap? wbinvd io_delay? cpuid read_msr rdmsr_regs? read_msr_amd? write_msr
-    wrmsr_regs? read_msr_safe write_msr_safe read_tsc read_pmc read_tscp irq_enable_sysexit? usergs_sysret64
+    wrmsr_regs? read_msr_safe write_msr_safe read_tsc read_pmc read_tscp? irq_enable_sysexit? usergs_sysret64
     usergs_sysret32? iret swapgs lazy_mode.enter lazy_mode.leave start_context_switch end_context_switch
 """
 _IRQ: Final = "save_fl restore_fl irq_disable irq_enable safe_halt halt adjust_exception_frame/64?"

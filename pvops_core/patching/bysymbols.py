@@ -28,6 +28,12 @@ DERIVED: Final = "symbols"
 MOST_WAYS: Final = 4096
 """Ways to share slots out among groups that are looked at; a kernel has some ten."""
 
+_SOURCES: Final = ("kernel/paravirt.c", "kernel/paravirt_32.c", "kernel/paravirt_64.c")
+"""Where the tables are defined: from 2.6.24 to 2.6.25 in a source for each width."""
+
+_STRUCTURE: Final = "paravirt_ops"
+"""2.6.23's only table, and the structure that it is."""
+
 MOST_SLOTS: Final = 255
 """A site's type is a byte."""
 
@@ -41,6 +47,7 @@ _SAME: Final = {
     "native_flush_tlb": "flush_tlb_user",
     "native_flush_tlb_global": "flush_tlb_kernel",
     "tlb_remove_page": "tlb_remove_table",
+    "kmap_atomic": "kmap_atomic_pte",
     "native_pagetable_setup_start": "pagetable_setup_start",
     "__paravirt_pgd_alloc": "pgd_alloc",
     "__ptep_modify_prot_start": "ptep_modify_prot_start",
@@ -99,8 +106,9 @@ def layout_from_dwarf(image: KernelImage) -> Layout | None:
     ``struct paravirt_patch_template`` has all groups, by their variables' names to 4.18 and then by those of
     ``pv_ops``' members; 2.6.23 has one structure.
     """
-    size, source = image.pointer_size, "kernel/paravirt.c"
-    found = structure(image, source, TEMPLATE) or structure(image, source, "paravirt_ops")
+    size = image.pointer_size
+    template = structure(image, _SOURCES, TEMPLATE)
+    found = template or structure(image, _SOURCES, _STRUCTURE)
     if not found or [member.offset for member in found] != [number * size for number in range(len(found))]:
         return None
     kind = MachineKind.X86_64 if size == 8 else MachineKind.I386
@@ -110,10 +118,14 @@ def layout_from_dwarf(image: KernelImage) -> Layout | None:
         thunk = member.holder == CALLEE_SAVE
         path = member.path.removesuffix(".func") if thunk else member.path
         group = path.partition(".")[0]
-        symbol = group if group in GROUPS or path in image.symbols else "pv_ops" if "." in path else "paravirt_ops"
+        within = group if group in GROUPS or "." not in path else "pv_ops"
+        symbol = within if template else _STRUCTURE
         offset = member.offset - first.setdefault(symbol, member.offset)
         convention = Convention.CALLEE_SAVE if thunk else _convention(image, path, "")
         paths.append((path, symbol, offset, convention))
+    there = [symbol in image.symbols for _, symbol, _, _ in paths]
+    if any(there):  # the structure counts spinlocks, whose group is last, in a kernel that has none
+        del paths[len(there) - there[::-1].index(True) :]
     return _made(paths, kind)
 
 

@@ -34,7 +34,7 @@ TABLE: Final = "pv_ops"
 
 FITS_NONE: Final = (
     f"fits none of the layouts {', '.join(sorted(LAYOUTS))} "
-    "(a kernel with type information, CONFIG_DEBUG_INFO_BTF, tells its own)"
+    "(a kernel with type information, CONFIG_DEBUG_INFO_BTF, or one to 5.12 with CONFIG_DEBUG_INFO, tells its own)"
 )
 
 

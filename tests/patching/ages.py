@@ -27,6 +27,8 @@ _NOTHING = (
     "enter leave flush alloc_ldt free_ldt adjust_exception_frame startup_ipi_hook"
 )
 NOTHING = frozenset(_NOTHING.split())
+NOTHING_32 = frozenset({"usergs_sysret64", "usergs_sysret32", "swapgs"})
+"""Empty on i386."""
 CONVERSIONS = frozenset(f"{verb}{level}" for verb in ("make_",) for level in ("pte", "pgd", "pmd", "pud")) | frozenset(
     f"{level}_val" for level in ("pte", "pgd", "pmd", "pud")
 )
@@ -200,6 +202,16 @@ AGES = {
         },
     ),
 }
+_FLUSHING = AGES["2.6.39-32-pae"].groups
+AGES["3.11-32-pae"] = attrs.evolve(
+    AGES["2.6.39-32-pae"],
+    groups=_FLUSHING | {"pv_mmu_ops": _FLUSHING["pv_mmu_ops"].replace("leave", "leave lazy_mode.flush")},
+)
+AGES["4.9-32-pae"] = attrs.evolve(
+    AGES["3.11-32-pae"],
+    groups=AGES["3.11-32-pae"].groups
+    | {"pv_cpu_ops": _FLUSHING["pv_cpu_ops"].replace("read_tscp", "").replace("usergs_sysret32", "")},
+)
 _LATER = AGES["4.20-64"].groups["pv_ops"]
 for _gone in ("cpu.read_cr8 cpu.write_cr8", "cpu.set_iopl_mask", "mmu.set_pte_at"):
     _LATER = _LATER.replace(_gone, "")
@@ -231,7 +243,7 @@ def linked(age: Age) -> list[str]:
     members = (path.rpartition(".")[2] for path in paths(age))
     return [
         NOP
-        if member in NOTHING
+        if member in NOTHING or (age.bits == 32 and member in NOTHING_32)
         else IDENT[age.bits // 8]
         if age.identities and member in CONVERSIONS
         else f"native_{member}"

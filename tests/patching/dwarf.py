@@ -1,4 +1,4 @@
-"""The DWARF of a table of ops, written in memory: one unit, ``kernel/paravirt.c``, version 4, for either width."""
+"""The DWARF of a table of ops, written in memory: one unit, of the table's source, for either width."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ if TYPE_CHECKING:
     from pvops_core.testing.images import ElfBuilder
 
 _NAME, _SIZE, _PLACE, _TYPE = 0x03, 0x0B, 0x38, 0x49
-_STRING, _DATA1, _DATA2, _REF4 = 0x08, 0x0B, 0x05, 0x13
+_STRING, _DATA1, _DATA2, _REF4, _BLOCK1 = 0x08, 0x0B, 0x05, 0x13, 0x0A
+_PLUS = b"\x04\x23"
+"""A block of four bytes: DW_OP_plus_uconst, and an offset in three."""
 ABBREVIATIONS = {
     1: (0x11, True, ((_NAME, _STRING),)),  # compile_unit
     2: (0x13, True, ((_NAME, _STRING), (_SIZE, _DATA2))),  # structure_type
     3: (0x0D, False, ((_NAME, _STRING), (_TYPE, _REF4), (_PLACE, _DATA2))),  # member
     4: (0x0F, False, ((_SIZE, _DATA1),)),  # pointer_type
+    5: (0x0D, False, ((_NAME, _STRING), (_TYPE, _REF4), (_PLACE, _BLOCK1))),  # member, before version 3
 }
 HEADER = 11
 
 
-def describe(builder: ElfBuilder, age: Age) -> None:
+def describe(builder: ElfBuilder, age: Age, version: int = 4, source: str = "arch/x86/kernel/paravirt.c") -> None:
     """Add the sections for an age's structures."""
     size = age.bits // 8
-    body = b"\x01arch/x86/kernel/paravirt.c\0"
+    body = b"\x01" + source.encode() + b"\0"
     pointer = HEADER + len(body)
     body += b"\x04" + bytes([size])
 
@@ -34,7 +37,9 @@ def describe(builder: ElfBuilder, age: Age) -> None:
         place = HEADER + len(body)
         body += b"\x02" + name.encode() + b"\0" + struct.pack("<H", 0)
         for member, type_, offset in members:
-            body += b"\x03" + member.encode() + b"\0" + struct.pack("<IH", type_, offset)
+            body += (b"\x05" if version < 3 else b"\x03") + member.encode() + b"\0" + struct.pack("<I", type_)
+            wide = bytes([offset & 0x7F | 0x80, offset >> 7 & 0x7F | 0x80, offset >> 14])
+            body += _PLUS + wide if version < 3 else struct.pack("<H", offset)
         body += b"\0"
         return place
 
@@ -58,6 +63,6 @@ def describe(builder: ElfBuilder, age: Age) -> None:
     table = b""
     for code, (tag, children, attributes) in ABBREVIATIONS.items():
         table += bytes([code, tag, children]) + b"".join(bytes(pair) for pair in attributes) + b"\0\0"
-    unit = struct.pack("<HIB", 4, 0, size) + body
+    unit = struct.pack("<HIB", version, 0, size) + body
     builder.section(".debug_abbrev", table + b"\0", flags=0, address=0)
     builder.section(".debug_info", struct.pack("<I", len(unit)) + unit, flags=0, address=0)

@@ -40,6 +40,32 @@ def test_functions_with_no_ops_names_do_not_matter() -> None:
     assert [slot.path for slot in find_table(image, read_sites(image)).layout.slots] == paths(age)
 
 
+@pytest.mark.parametrize(
+    ("version", "source"), [(2, "arch/x86/kernel/paravirt.c"), (3, "arch/x86/kernel/paravirt_32.c")]
+)
+def test_older_debug_information_says_the_same(version: int, source: str) -> None:
+    """Of the compilers of those days, and of the sources."""
+    age = AGES["2.6.24-32"]
+    layout = layout_from_dwarf(kernel(age, more=partial(describe, age=age, version=version, source=source)))
+    assert layout is not None
+    assert [slot.path for slot in layout.slots] == paths(age)
+
+
+def test_a_group_that_the_kernel_has_not_got_has_no_slots() -> None:
+    """Spinlocks, without SMP."""
+    age = AGES["2.6.39-32-pae"]
+    single = attrs.evolve(age, groups={group: names for group, names in age.groups.items() if group != "pv_lock_ops"})
+    layout = layout_from_dwarf(kernel(single, more=partial(describe, age=age)))
+    assert layout is not None
+    assert [slot.path for slot in layout.slots] == paths(single)
+
+
+def test_a_kernel_with_a_function_of_an_ops_name_is_not_misread() -> None:
+    age = AGES["2.6.23-32"]
+    image = kernel(age, functions=["save_fl"], more=partial(describe, age=age))
+    assert {slot.symbol for slot in find_table(image, read_sites(image)).layout.slots} == {"paravirt_ops"}
+
+
 def test_without_debug_information_there_is_none() -> None:
     assert layout_from_dwarf(kernel(AGES["3.2-64"])) is None
 
