@@ -202,6 +202,24 @@ class Unmade:
 unmade = Backend(name="unmade", api=API, description="unmade", base="native", ops=Unmade)
 
 
+def _unmade(name: str, deed: Callable[[Any], None]) -> Backend:
+    """It does the deed when its ops are made; it serves an op of a kernel's as well."""
+
+    class Ops:
+        def __init__(self, env: Environment) -> None:
+            deed(env)
+
+        @hookimpl
+        def write_cr3(self, cpu: Vcpu, cr3: int) -> None:
+            cpu.insn.mov_to_cr(3, cr3)
+
+    return Backend(name=name, api=API, description=name, base="native", ops=Ops)
+
+
+for _name, (_deed, _said) in ERRORS.items():
+    globals()[f"unmade_{_name}"] = _unmade(f"unmade_{_name}", _deed)
+
+
 def hook(deed: Callable[[Vcpu], Any]) -> Callable[[Vcpu], None]:
     """The deed as a function for ``boot --hook``."""
 

@@ -20,6 +20,15 @@ def test_the_core_offers_each_number_that_it_takes() -> None:
     assert numbers == {f"api-{number}": [] for number in range(OLDEST_API, API + 1)}
 
 
+def test_all_brings_the_backends_and_what_reports_are_made_with() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    mine = {tomllib.loads((each / "pyproject.toml").read_text())["project"]["name"] for each in PROJECTS}
+    ours = {name for name in mine if (ROOT / "plugins" / name.removeprefix("pvops-")).is_dir()}
+    assert ours == {"pvops-native", "pvops-xen", "pvops-lguest"}
+    assert set(project["optional-dependencies"]["all"]) == {"pvops-core[report]", *ours}
+    assert "pip install 'pvops-core[all]'" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda path: path.name)
 def test_a_plugin_depends_on_the_number_that_it_is_written_for(project: Path) -> None:
     needs = tomllib.loads((project / "pyproject.toml").read_text())["project"]["dependencies"]

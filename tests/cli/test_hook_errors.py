@@ -49,6 +49,27 @@ def test_an_error_of_making_the_ops_names_the_plugin(capsys: pytest.CaptureFixtu
     assert "pvops_core/" not in out
 
 
+@pytest.mark.parametrize("verb", ["compare", "boot"])
+def test_whatever_making_the_ops_raises_is_the_plugins(
+    verb: str, kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All kinds in one comparison; under a kernel, one that ends processes and cannot say so."""
+    names = list(misdeeds.ERRORS) if verb == "compare" else ["speechless_twice"]
+    words = {
+        "compare": ["compare", "--layouts", "6.1-64", "--backends"],
+        "boot": ["boot", str(kernel), "--memory", "32", "--ops", "write_cr3", "--backend"],
+    }[verb]
+    plugins = [word for name in names for word in ("--plugin", f"{FILE}:unmade_{name}")]
+    assert main([*words, ",".join(f"unmade_{name}" for name in names), *plugins]) == 4
+    out = " ".join(capsys.readouterr().out.split())
+    for name in names:
+        own = f"unmade_{name}"
+        said = f"making _unmade.<locals>.Ops raised {misdeeds.ERRORS[name][1]}"
+        assert f"{FILE}:{own}, entry point misdeeds:{own}: {said}" in out
+    assert out.count("in __init__ ") == len(names)
+    assert "pvops_core/" not in out
+
+
 def test_an_access_outside_the_machine_names_the_op(capsys: pytest.CaptureFixture[str]) -> None:
     code, out = ran(capsys, "outside_")
     assert code == 6

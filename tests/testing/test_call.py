@@ -71,6 +71,18 @@ def test_what_a_hook_does_to_registers_and_memory_is_seen(call: Caller, session:
     assert "0xabc0" in repr(done.changes)
 
 
+@pytest.mark.pvops_at("op:pagetable_reserve")
+@pytest.mark.pvops_kinds("x86_64")
+def test_an_event_gives_its_particulars_by_name(call: Caller, vcpu: Vcpu, session: Session) -> None:
+    first, end = (vcpu.u64(session.guest.symbols[f"pgt_buf_{name}"]) for name in ("start", "end"))
+    done = call("pagetable_reserve", first << 12, end << 12)
+    (event,) = done.events_of("memblock-reserve")
+    assert (event["start"], event["end"]) == (first << 12, end << 12)
+    with pytest.raises(KeyError, match="'begin'; memblock-reserve has end, start"):
+        event["begin"]
+    assert done.events_of("no such kind") == ()
+
+
 @pytest.mark.pvops_kinds("x86_64")
 def test_a_call_that_does_not_come_back_says_why(call: Caller, session: Session) -> None:
     def hook(cpu: Vcpu) -> None:

@@ -56,6 +56,23 @@ def test_needs(session):
     result.stdout.fnmatch_lines(["*native: needs mmu.readonly_tables"])
 
 
+def test_markers_narrow_what_was_chosen_and_add_nothing(project: pytest.Pytester) -> None:
+    """Other backends and kinds are left out with the reason, not run though the marker names them."""
+    text = """
+@pytest.mark.pvops_backends("xen")
+def test_on_xen(backend):
+    assert backend.name == "xen"
+
+@pytest.mark.pvops_kinds("i386")
+def test_on_i386(machine):
+    assert machine.kind.value == "i386"
+"""
+    result = run(project, text, "--pvops-backend", "native")
+    result.assert_outcomes(passed=1, skipped=3)
+    result.stdout.fnmatch_lines(["SKIPPED *native: *"])
+    run(project, text, "--pvops-backend", "xen").assert_outcomes(passed=2, skipped=1)
+
+
 def test_a_test_starts_where_the_one_before_it_started(project: pytest.Pytester) -> None:
     text = """
 @pytest.mark.pvops_kinds("x86_64")

@@ -159,6 +159,42 @@ def test_breakpoint_stops_at_the_terminal(stops: tuple[str, ...]) -> None:
     assert "outcome             poweroff" in shown
 
 
+HOOK = """
+def note(cpu, cr3):
+    here = 41
+    breakpoint()
+    print("gone on with", here)
+"""
+CALLS = """
+import pytest
+
+@pytest.mark.pvops_kinds("x86_64")
+def test_it(call):
+    call("read_cr3")
+"""
+
+
+def test_breakpoint_of_a_kernels_hook_stops_at_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "hook.py").write_text(HOOK)
+    (tmp_path / "vmlinux").write_bytes(SelfPatching.of("mmu.write_cr3").build(body=(0,)).data)
+    boot = (sys.executable, "-m", "pvops_core", "boot", str(tmp_path / "vmlinux"), "--memory", "32")
+    shown = at_a_terminal((*boot, "--hook", f"write_cr3={tmp_path}/hook.py:note"), b"p here + 1\nhere = 5\nc\n")
+    assert "hook.py(5)note()" in shown or "hook.py(4)note()" in shown
+    assert "42" in shown
+    assert re.search(r"hook\.py:note, vcpu 0, \d+ ns\] gone on with 5", shown)
+    assert "outcome             poweroff" in shown
+
+
+def test_breakpoint_under_pytest_stops_at_the_terminal(stops: tuple[str, ...], tmp_path: Path) -> None:
+    """In the guest's own call, at its boot before the test."""
+    (tmp_path / "test_it.py").write_text(CALLS)
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, str(tmp_path / "test_it.py"))
+    shown = at_a_terminal((*command, "--pvops-backend", "stops", "--pvops-plugin", stops[3]), b"p here + 1\nc\n")
+    assert re.search(r"stops\.py\(1[56]\)load_tr_desc\(\)", shown)
+    assert "42" in shown
+    assert "1 passed" in shown
+
+
 def test_breakpoint_takes_commands_from_a_pipe(stops: tuple[str, ...]) -> None:
     done = subprocess.run([*RUN, *stops], input="p here\nq\n", capture_output=True, text=True, check=False)
     assert "(Pdb) 41" in done.stderr
