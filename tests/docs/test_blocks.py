@@ -43,6 +43,8 @@ COMMAND: Final = re.compile(r"^\$ (.*\n(?:> .*\n)*)((?:(?!\$ ).*\n?)*)", re.MULT
 FILE: Final = re.compile(r"(?:#|//|/\*) ([\w/-]+\.\w+)(?: \*/)?\n")
 REPLAY: Final = re.compile(r"^-+ pvops replay -+\n(.*)$", re.MULTILINE)
 LIMIT_S: Final = 400
+USUAL: Final = "vmlinuz-6.1.0-56-cloud-amd64"
+"""The kernel that pages mean by ``vmlinuz`` where they show what it says."""
 
 
 def _pages() -> list[Path]:
@@ -122,6 +124,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for kernel in Path(os.environ.get("PVOPS_KERNELS") or tmp_path / "none").glob("*"):
         (tmp_path / kernel.name).symlink_to(kernel)
+    if (tmp_path / USUAL).exists():
+        (tmp_path / "vmlinuz").symlink_to(USUAL)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
