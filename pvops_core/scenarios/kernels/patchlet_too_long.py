@@ -176,7 +176,9 @@ def overrun(run: KernelRun, patcher: LongPatchOp, sites: Sequence[SiteRecord]) -
     spoilt = [site for site in sites if run.now(site.address + site.length, size - site.length) != _after(run, site)]
     if not spoilt or patcher.first is None:
         return unlike_history(_OVERRUN, run, "what lies behind a site is overwritten")
-    site = next((site for site in spoilt if _near(run, site)), spoilt[0])
+    code_there = PATCHLETS[run.guest.image.pointer_size]
+    whole = [site for site in spoilt if run.now(site.address, size) == code_there]  # a dying kernel spoils others
+    site = next((site for site in (*whole, *spoilt) if _near(run, site)), (*whole, *spoilt)[0])
     shown = site.length + _FOLLOWING
     return Act(
         Role.OLD,
@@ -189,14 +191,14 @@ def overrun(run: KernelRun, patcher: LongPatchOp, sites: Sequence[SiteRecord]) -
         story=(
             (
                 f"{size} bytes were written over calls of {OP} of as few as {min(each.length for each in sites)}: "
-                f"behind {len(spoilt)} of them stand the patchlet's last bytes, on instructions of the kernel's."
+                f"{len(whole)} of them are whole in the end, their last bytes on instructions of the kernel's."
             ),
             f"One is at {symbolic(run, site.address)}: {size - site.length} bytes too many.",
         ),
         facts={
             "op": OP,
             "sites": len(sites),
-            "overrun": len(spoilt),
+            "overrun": len(whole),
             "site": f"{site.address:#x}",
             "site_length": site.length,
             "written": size,
