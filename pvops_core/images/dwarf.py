@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 from elftools.common.exceptions import DWARFError
 from elftools.dwarf.dwarf_expr import DWARFExprParser
-from elftools.elf.elffile import ELFFile
 
 from pvops_core.images.elf import FAILURES
 
@@ -56,6 +55,8 @@ def structure(image: KernelImage, sources: tuple[str, ...], name: str) -> list[D
     """
     if not image.section_bytes(INFO):
         return None
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415 - hardly any kernel has DWARF, and every guest's start asks
+
     try:
         dwarf = ELFFile(BytesIO(image.data)).get_dwarf_info(relocate_dwarf_sections=False)
         for unit in dwarf.iter_CUs():
