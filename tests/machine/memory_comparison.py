@@ -76,7 +76,6 @@ class Bench:
             for index in range(PAGES):
                 self._map(rig, base // PAGE + index, program.world.pages.get(base // PAGE + index))
         cpu.set_segments(0, 0x08, 0x10)
-        cpu.cr4 |= 0x200  # OSFXSR
         cpu.cr0 = cpu.cr0 & ~0x10000 | (0x10000 if program.world.protect else 0)
         cpu.flush_tlb()
         rig.machine.invalidate([(TEXT, TEXT + PAGES * PAGE)])

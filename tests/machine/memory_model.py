@@ -75,7 +75,6 @@ class Model:
         flags: RFLAGS, of which the model changes DF and those of arithmetic.
         frames: frame number -> its bytes.
         target: where the instruction under way leads.
-        wide: XMM0, None before it is set.
         progress: it is a repeated one that has been done some times, which stays so when it faults.
     """
 
@@ -85,7 +84,6 @@ class Model:
         self.mask = (1 << world.bits) - 1
         self.target = rip
         self.progress = False
-        self.wide: int | None = None
         self._written: list[tuple[bytearray, int, int]] = []
 
     def run(self, program: Mapping[int, tuple[int, Step]], most: int = 200) -> Fault:
@@ -93,7 +91,7 @@ class Model:
         for _ in range(most):
             self.progress = False
             self._written.clear()
-            before = list(self.registers), self.flags, self.wide
+            before = list(self.registers), self.flags
             try:
                 self._fetch(self.rip, 1)
                 if self.rip not in program:
@@ -104,7 +102,7 @@ class Model:
                 step(self)
             except Fault as fault:
                 if not self.progress:
-                    self.registers, self.flags, self.wide = before
+                    self.registers, self.flags = before
                     for frame, at, old in reversed(self._written):
                         frame[at] = old
                 return fault

@@ -31,14 +31,7 @@ from tests.machine.memory_model import (
     World,
     place,
 )
-from tests.machine.memory_wide import (
-    all_registers,
-    enter,
-    wide_load,
-    wide_out,
-    wide_set,
-    wide_store,
-)
+from tests.machine.memory_words import all_registers, enter
 
 TEXT, DATA, STACK = 0x400000, 0x500000, 0x600000
 PAGES: Final = 4
@@ -62,7 +55,6 @@ class Program:
         registers: AX to DI at first.
         flags: RFLAGS at first.
         start: first address.
-        wide: it uses XMM0.
     """
 
     kind: MachineKind
@@ -72,7 +64,6 @@ class Program:
     registers: list[int]
     flags: int
     start: int
-    wide: bool = False
 
 
 class Writer:
@@ -86,7 +77,6 @@ class Writer:
         self.sizes = (1, 2, 4, 8) if self.bits == 64 else (1, 2, 4)
         self.code: dict[int, Encoded] = {}
         self.starts: list[int] = []
-        self.wide = False
 
     def program(self) -> Program:
         chance = self.chance
@@ -114,7 +104,7 @@ class Writer:
         if self.bits == 64 and chance.random() < 0.15:
             registers[chance.choice(_BASES)] = self._bad()
         flags = 2 | (DF if chance.random() < 0.3 else 0)
-        return Program(self.kind, world, self.code, contents, registers, flags, self.starts[0], self.wide)
+        return Program(self.kind, world, self.code, contents, registers, flags, self.starts[0])
 
     def _page(self, frame: int, *, nx: bool) -> Page | None:
         what = self.chance.choices(("fine", "missing", "read-only", "nx", "supervisor"), (10, 3, 2, 2, 2))[0]
@@ -415,6 +405,6 @@ _INSTRUCTIONS: Final[tuple[Callable[[Writer, int], Encoded], ...]] = (
     *(_store, _store, _store, _load, _load, _load, _add, _exchange, _push, _push, _pop, _pop, _push_memory),
     *(_pop_memory, _push_number, _leave, _call, _call, _call_memory, _return, _string, _string, _string),
     *(_comparison, _comparison, _push_flags, _push_half, _pop_half, _translate),
-    *(wide_set, wide_store, wide_store, wide_load, wide_load, wide_out, all_registers, all_registers, enter),
+    *(all_registers, all_registers, enter),
     *(_count, _direction, _point, _nothing, _nothing, _nothing),
 )

@@ -1,8 +1,8 @@
 """Accesses that the engine makes in pieces are made whole or not at all.
 
-It moves 16 bytes as twice 8, and images of the FPU, words of a far call or of ``enter``, ``pusha`` and ``popa`` one by
-one; where the second page refuses, the first has been stored to, or half of a register loaded. A processor leaves
-nothing of that behind. At the fault it is too late: the old half exists nowhere. So each block is looked at when it is
+It moves images of the FPU, words of a far call or of ``enter``, ``pusha`` and ``popa`` one by one; where the second
+page refuses, the first has been stored to, or some of the registers loaded. A processor leaves nothing of that
+behind. At the fault it is too late: the old half exists nowhere. So each block is looked at when it is
 translated, and such an instruction in it gets a hook that computes where it is about to go: what lies on one page, and
 is aligned where it must be, goes on after some nanoseconds; of what does not, Python looks at both pages first.
 
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.segmentation.segments import allows
-from pvops_core.machine.cpu.segmentation.stackfaults import canonical
 from pvops_core.machine.unicorn.piecewise import PieceGuards, Site
 from pvops_core.x86 import PAGE
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from pvops_core.machine.unicorn.engine import Context, Engine
 
 _ALIGNMENT: Final = 15
-_FLAT: Final = frozenset({"cs", "ds", "es", "ss"})
-"""Segments whose bases 64-bit code does not look at."""
 _RESUME: Final = 1 << 16
 _FIRST: Final = 256
 """Bytes of the first block that are looked at."""
@@ -103,7 +100,9 @@ class WholeAccesses:
             self.waiting = False
             return
         vcpu = self._vcpu
-        rip = vcpu.rip if vcpu.in_64_bit_code else vcpu.rip + vcpu.segment("cs")[1] & 0xFFFFFFFF
+        if vcpu.in_64_bit_code:
+            return
+        rip = vcpu.rip + vcpu.segment("cs")[1] & 0xFFFFFFFF
         try:
             vcpu.walk(rip, fetch=True)
             code = vcpu.virtual.read(rip, PAGE - rip % PAGE, system=True)[:_FIRST]
@@ -120,38 +119,33 @@ class WholeAccesses:
             return
         vcpu, physical = self._vcpu, self._guards.physical
         if physical is None:
-            code, bits = vcpu.virtual.read(start, size, system=True), 0
+            code = vcpu.virtual.read(start, size, system=True)
         else:
-            code, bits = vcpu.machine.memory.read(physical, size), 0 if self._guards.narrow else 64
-        if self._stand(start, code, bits):
+            code = vcpu.machine.memory.read(physical, size)
+        if self._stand(start, code):
             self._awaited = start, self._guards.alone
             self._engine.remove_code(start, start + 1)
             self.looked = True
             self._restart()
 
-    def _stand(self, start: int, code: bytes, bits: int = 0) -> bool:
-        """Have those in a piece of code looked at, whose width may be known; whether that is new."""
+    def _stand(self, start: int, code: bytes) -> bool:
+        """Have those in a piece of code looked at; whether that is new."""
         from pvops_core.machine.cpu.memory.decode import code_bits  # noqa: PLC0415 - the disassembler
         from pvops_core.machine.cpu.memory.pieces import pieces  # noqa: PLC0415 - likewise
 
-        bits = bits or code_bits(self._vcpu)
-        found = [self._site(piece, bits) for piece in pieces(code, start, bits, self._stack(bits))]
+        bits = code_bits(self._vcpu)
+        found = [self._site(piece) for piece in pieces(code, start, bits, self._stack())]
         return bool(found) and self._guards.stand(found)
 
-    def _stack(self, bits: int) -> int:
-        return 64 if bits == 64 else 32 if self._vcpu.segment("ss")[3] & 1 << 22 else 16
+    def _stack(self) -> int:
+        return 32 if self._vcpu.segment("ss")[3] & 1 << 22 else 16
 
-    def _site(self, piece: Piece, bits: int) -> Site:
+    def _site(self, piece: Piece) -> Site:
         base, other = (self._engine.register_id(name) if name else 0 for name in (piece.base, piece.index))
         reach = 2 * piece.size if piece.is_words else piece.size  # the last of words is the first that is pushed
-        room = -1 if piece.is_input or not self._base_at_page(piece, bits) else PAGE - reach
+        room = -1 if piece.is_input or self._vcpu.segment(piece.segment)[1] & PAGE - 1 else PAGE - reach
         alignment = _ALIGNMENT if piece.aligned else 0
         return Site(piece.address, base, other, piece.scale, piece.distance, room, alignment)
-
-    def _base_at_page(self, piece: Piece, bits: int) -> bool:
-        if bits == 64:
-            return piece.segment in _FLAT
-        return not self._vcpu.segment(piece.segment)[1] & PAGE - 1
 
     # While they run
 
@@ -163,7 +157,7 @@ class WholeAccesses:
         vcpu = self._vcpu
         bits = code_bits(vcpu)
         found = instruction(vcpu, bits)
-        piece = None if found is None else piece_of(found, bits, self._stack(bits))
+        piece = None if found is None else piece_of(found, bits, self._stack())
         if piece is None or faults_before(vcpu, piece) or (words and not piece.is_words):
             return False
         if piece.is_input:
@@ -172,10 +166,10 @@ class WholeAccesses:
         try:
             if piece.is_words:
                 for access in accesses(vcpu):
-                    self._probe(access.segment, access.offset, access.size, bits, write=access.write)
+                    self._probe(access.segment, access.offset, access.size, write=access.write)
             if not piece.is_words or piece.name == "enter":  # which wants to write at the new stack pointer as well
                 size = 1 if piece.is_words else piece.size
-                place = piece.segment, self._offset(piece), size, bits
+                place = piece.segment, self._offset(piece), size
                 self._probe(*place, write=piece.write, aligned=piece.aligned)
         except GuestFault as fault:
             self._fault = fault
@@ -187,23 +181,18 @@ class WholeAccesses:
             values[-1] *= piece.scale
         return sum(values) + piece.distance & (1 << piece.width) - 1
 
-    def _probe(self, segment: str, offset: int, size: int, bits: int, *, write: bool, aligned: bool = False) -> None:
+    def _probe(self, segment: str, offset: int, size: int, *, write: bool, aligned: bool = False) -> None:
         """Raise the fault of an access."""
         vcpu = self._vcpu
         vector = faults.SS if segment == "ss" else faults.GP
-        if bits == 64:
-            first = offset + (0 if segment in _FLAT else vcpu.get(f"{segment}_base")) & (1 << 64) - 1
-            refused = not canonical(first, size)
-        else:
-            _, base, limit, high = vcpu.segment(segment)
-            first = base + offset & 0xFFFFFFFF
-            inside = min(size, (1 << 32) - offset)  # offsets wrap, as they do where nothing is looked at
-            refused = not allows(limit, high, offset, inside, write=write)
-        if refused:
+        _, base, limit, high = vcpu.segment(segment)
+        first = base + offset & 0xFFFFFFFF
+        inside = min(size, (1 << 32) - offset)  # offsets wrap, as they do where nothing is looked at
+        if not allows(limit, high, offset, inside, write=write):
             raise GuestFault(f"{segment}:{offset:#x} may not be accessed", vector=vector, error_code=0)
         if aligned and first & _ALIGNMENT:
             raise GuestFault(f"{first:#x} is not aligned", vector=faults.GP, error_code=0)
-        last = first + size - 1 & vcpu.machine.kind.mask
+        last = first + size - 1 & 0xFFFFFFFF
         vcpu.walk(first, write=write)
         if first // PAGE != last // PAGE:
             vcpu.walk(last // PAGE * PAGE, write=write)
@@ -213,8 +202,7 @@ class WholeAccesses:
     def _keep(self, offset: int, size: int) -> None:
         """Note what lies where ``ins`` is about to store; where that is not there its store faults."""
         vcpu = self._vcpu
-        base = 0 if vcpu.in_64_bit_code else vcpu.segment("es")[1]
-        first = base + offset & vcpu.machine.kind.mask
+        first = vcpu.segment("es")[1] + offset & 0xFFFFFFFF
         try:
             self._kept = vcpu.rip, first, vcpu.virtual.read(first, size, system=True)
         except GuestFault:

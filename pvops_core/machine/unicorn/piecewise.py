@@ -34,12 +34,12 @@ _OUTSIDE: Final = 0xFFFFFFFF
 _BEHIND: Final = 4
 """Bytes behind a block that are looked at with its last one."""
 _TWO_BYTES: Final = 0x0F
-_SECOND: Final = (0x10, 0x11, 0x6F, 0x7F, 0xAE, 0xF0, 0xF7)
-"""movups and movupd, movdqu, fxsave and fxrstor, lddqu, maskmovdqu."""
+_MASKED: Final = 0xF7
+"""maskmovq and maskmovdqu."""
 _IN_MEMORY: Final = ((0xD9, (4, 6)), (0xDB, (7,)), (0xDD, (4, 6)), (0xDF, (6,)))
 """fldenv and fstenv, fstp of 80 bits, frstor and fsave, fbstp: the opcode and the middle of its ModRM."""
-_TABLES: Final = 0x01
-"""sgdt and sidt, with 0 and 1 there."""
+_FIRST_TWO: Final = (0x01, 0xAE)
+"""sgdt and sidt, fxsave and fxrstor: with 0 and 1 there."""
 _OF_ALL_REGISTERS: Final = (0x60, 0x61)
 _ENTER, _LEVELS = 0xC8, 32
 _INS: Final = (0x6C, 0x6D)
@@ -63,10 +63,8 @@ class _PieceWord(enum.IntEnum):
     PHYSICAL = 6
     LOOK = 7
     SEEN = 8
-    NARROW = 9
-    """1 for a block that is not 64-bit code."""
-    TOLD = 10
-    BEFORE = 11
+    TOLD = 9
+    BEFORE = 10
     """The byte before the one that is looked at."""
 
 
@@ -115,25 +113,25 @@ def _see(at: Routine) -> None:
 
 
 def _translated(at: Routine) -> None:
-    """A block has been translated: tell of it if its bytes may be an instruction that accesses memory in pieces."""
+    """A block has been translated: tell of it if it is no 64-bit code and its bytes may be such an instruction."""
     _, block, _ = at.arguments
     at.put(_PieceWord.TOLD, 1)
     start = at.load64(block)
+    with at.when(at.both(start, ~0xFFFFFFFF), "!=", 0):
+        at.done()
     size = at.both(at.load32(at.add(block, SIZE_OF_BLOCK)), 0xFFFF)
     at.put(_PieceWord.SEEN, 0)
+    engine = at.get(_PieceWord.ENGINE)
+    at.call(_PieceWord.SAVE, engine, at.get(_PieceWord.CONTEXT))
+    with at.when(at.both(at.load32(at.get(_PieceWord.FLAGS)), HF_CS64), "!=", 0):
+        at.done()
     with at.when(at.add(at.both(start, PAGE - 1), size), ">", PAGE - _BEHIND):
         at.call(_PieceWord.LOOK, start, size)
         at.done()
-    engine = at.get(_PieceWord.ENGINE)
     status = at.call(_PieceWord.TRANSLATE, engine, start, I32(uc.PROT_EXEC), at.address(_PieceWord.PHYSICAL))
     with at.when(at.wide(status), "!=", 0):
         at.done()
-    at.put(_PieceWord.NARROW, 0)
     at.put(_PieceWord.BEFORE, _FIRST)
-    with at.when(at.both(start, ~0xFFFFFFFF), "==", 0):
-        at.call(_PieceWord.SAVE, engine, at.get(_PieceWord.CONTEXT))
-        with at.when(at.both(at.load32(at.get(_PieceWord.FLAGS)), HF_CS64), "==", 0):
-            at.put(_PieceWord.NARROW, 1)
     first = at.add(at.get(_PieceWord.MEMORY), at.get(_PieceWord.PHYSICAL))
     with at.each(size) as number:
         place = at.add(first, number)
@@ -149,7 +147,6 @@ def _translated(at: Routine) -> None:
     for length in _FAR_LENGTHS:
         with (
             at.when(size, ">=", length),
-            at.when(at.get(_PieceWord.NARROW), "!=", 0),
             at.when(at.load8(at.subtract(end, length)), "==", _FAR_CALL),
         ):
             _see(at)
@@ -161,16 +158,13 @@ def _translated(at: Routine) -> None:
 def _look_at_byte(at: Routine, place: object, byte: object, second: object) -> None:
     middle, registers = at.both(second, 0x38), at.both(second, 0xC0)
     with at.when(byte, "==", _TWO_BYTES):
-        for opcode in _SECOND:
-            with at.when(second, "==", opcode):
-                _see(at)
-        third = at.load8(at.add(place, 2))
-        with (
-            at.when(second, "==", _TABLES),
-            at.when(at.both(third, 0xC0), "!=", 0xC0),
-            at.when(at.both(third, 0x30), "==", 0),
-        ):
+        with at.when(second, "==", _MASKED):
             _see(at)
+        third = at.load8(at.add(place, 2))
+        with at.when(at.both(third, 0xC0), "!=", 0xC0), at.when(at.both(third, 0x30), "==", 0):
+            for opcode in _FIRST_TWO:
+                with at.when(second, "==", opcode):
+                    _see(at)
     with at.when(registers, "!=", 0xC0):
         for opcode, middles in _IN_MEMORY:
             for each in middles:
@@ -181,7 +175,7 @@ def _look_at_byte(at: Routine, place: object, byte: object, second: object) -> N
         with at.when(level, "!=", 0), at.when(level, "<", _LEVELS):
             _see(at)
     for opcode in _OF_ALL_REGISTERS:
-        with at.when(byte, "==", opcode), at.when(at.get(_PieceWord.NARROW), "!=", 0):
+        with at.when(byte, "==", opcode):
             _see(at)
     for opcode in _INS:
         for before in _BEFORE_INS:
@@ -299,11 +293,6 @@ class PieceGuards:
     def physical(self) -> int | None:
         """Physical address of the block that the engine tells of; None for one that may lie on two pages."""
         return self._words[_PieceWord.PHYSICAL] if self._words[_PieceWord.SEEN] else None
-
-    @property
-    def narrow(self) -> bool:
-        """Whether it is not 64-bit code; known where its physical address is."""
-        return bool(self._words[_PieceWord.NARROW])
 
     @property
     def counter(self) -> int:

@@ -21,8 +21,7 @@ def chosen(count: int, seed: int) -> dict[int, Program]:
     found: dict[int, Program] = {}
     while len(found) < count:
         program = Writer(seed).program()
-        by_task = program.kind.bits == 32  # and a switch of tasks sets CR0.TS: #NM
-        if model_result(program) is not None and not (by_task and program.wide):
+        if model_result(program) is not None:
             found[seed] = program
         seed += 1
     return found

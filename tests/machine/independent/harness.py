@@ -148,7 +148,7 @@ def boot(kind: MachineKind, own_root: int) -> bytes:
     mov ds, ax; mov es, ax; mov ss, ax
     mov esp, {at.STACK_TOP}
     lidt [{IDTR}]
-    mov eax, {0x210 if kind is MachineKind.I386 else 0x220}
+    mov eax, {0x10 if kind is MachineKind.I386 else 0x20}
     mov cr4, eax
     mov eax, {own_root}
     mov cr3, eax

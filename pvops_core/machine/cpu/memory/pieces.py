@@ -1,8 +1,10 @@
-"""Instructions that access more memory than the engine accesses at once, and what of it.
+"""Instructions of 16- and 32-bit code that access more memory than the engine accesses at once, and what of it.
 
 A processor does all of such an instruction or nothing where a page is refused (Intel SDM volume 3, 6.5: faults). Not
-here are moves that want their operand aligned, such as movaps: it lies on one page or is #GP, which the engine does not
-know. Sizes of images, and which must be aligned: volume 2, FXSAVE, FSAVE, FSTENV.
+here are moves of 16 bytes. Where they want their operand aligned, as movaps does, it lies on one page or is #GP, which
+the engine does not know. Copying is made of the others: a hook before each makes a boot a twelfth slower, and the
+manual lets half of such a store be seen (volume 3, 8.1.1). Sizes of images, and which must be aligned: volume 2,
+FXSAVE, FSAVE, FSTENV.
 """
 
 from __future__ import annotations
@@ -17,16 +19,15 @@ from pvops_core.machine.cpu.memory.decode import ALL_REGISTERS, disassembled, in
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
 
-_MOVES: Final = frozenset({"movups", "movupd", "movdqu", "lddqu"})
-_SAVING: Final = {"fxsave": 512, "fxsave64": 512, "fnsave": 108, "fnstenv": 28, "fbstp": 10}
-_LOADING: Final = {"fxrstor": 512, "fxrstor64": 512, "frstor": 108, "fldenv": 28}
+_SAVING: Final = {"fxsave": 512, "fnsave": 108, "fnstenv": 28, "fbstp": 10}
+_LOADING: Final = {"fxrstor": 512, "frstor": 108, "fldenv": 28}
 _SHORT: Final = {108: 94, 28: 14}
 """Images of the x87 with an operand size of 16 bits."""
 _LONG_DOUBLE: Final = 10
 _MASKED: Final = {"maskmovq": 8, "maskmovdqu": 16}
 _TABLES: Final = frozenset({"sgdt", "sidt"})
 _SPECIAL: Final = frozenset({"insb", "insw", "insd", "enter", "call", "lcall", *ALL_REGISTERS})
-_NAMES: Final = frozenset({*_MOVES, *_SAVING, *_LOADING, *_MASKED, *_TABLES, "fstp", *_SPECIAL})
+_NAMES: Final = frozenset({*_SAVING, *_LOADING, *_MASKED, *_TABLES, "fstp", *_SPECIAL})
 _X87: Final = frozenset({"fnsave", "fnstenv", "frstor", "fldenv", "fstp", "fbstp"})
 _NO_UNIT: Final = frozenset({*_TABLES, *_SPECIAL})
 _EM, _TS, _OSFXSR = 1 << 2, 1 << 3, 1 << 9
@@ -80,7 +81,7 @@ class Piece:
 
 
 def pieces(code: bytes, start: int, bits: int, stack: int) -> Iterator[Piece]:
-    """Those in a piece of code.
+    """Those in a piece of 16- or 32-bit code.
 
     Args:
         code: its bytes.
@@ -103,7 +104,7 @@ def piece_of(found: Any, bits: int, stack: int) -> Piece | None:  # noqa: ANN401
     if name in _SPECIAL:
         return _of_stack(found, name, bits, stack)
     if name in _MASKED:
-        letter = {8: "r", 4: "e", 2: ""}[found.addr_size]
+        letter = {4: "e", 2: ""}[found.addr_size]
         return Piece(found.address, name, "ds", f"{letter}di", "", 1, 0, width, _MASKED[name], write=True)
     memory = [each for each in found.operands if in_memory(each)]
     if len(memory) != 1 or (name == "fstp" and memory[0].size != _LONG_DOUBLE):
@@ -111,12 +112,10 @@ def piece_of(found: Any, bits: int, stack: int) -> Piece | None:  # noqa: ANN401
     place = memory[0].mem
     base, index = (found.reg_name(number) or "" for number in (place.base, place.index))
     distance = place.disp
-    if base in {"rip", "eip"}:
-        base, distance = "", distance + found.address + found.size
-    segment = found.reg_name(place.segment) or ("ss" if base in {"rsp", "rbp", "esp", "ebp", "bp"} else "ds")
+    segment = found.reg_name(place.segment) or ("ss" if base in {"esp", "ebp", "bp"} else "ds")
     aligned = name.startswith(("fxsave", "fxrstor"))
     write = name not in _LOADING and in_memory(found.operands[0])
-    index = "" if index in {"riz", "eiz"} else index
+    index = "" if index == "eiz" else index
     return Piece(
         found.address, name, segment, base, index, place.scale, distance, width,
         _size(found, name, bits),
@@ -126,19 +125,19 @@ def piece_of(found: Any, bits: int, stack: int) -> Piece | None:  # noqa: ANN401
 
 def _size(found: Any, name: str, bits: int) -> int:  # noqa: ANN401
     if name in _TABLES:
-        return 10 if bits == 64 else 6
+        return 6
     if name == "fstp":
         return _LONG_DOUBLE
-    size = {**_SAVING, **_LOADING}.get(name, 16)
+    size = _SAVING.get(name) or _LOADING[name]
     return _SHORT.get(size, size) if (0x66 in found.prefix) != (bits == 16) else size
 
 
 def _of_stack(found: Any, name: str, bits: int, stack: int) -> Piece | None:  # noqa: ANN401
     """Pushes and pops of several words, and ins."""
-    pointer = {64: "rsp", 32: "esp", 16: "sp"}[stack]
+    pointer = {32: "esp", 16: "sp"}[stack]
     short = (0x66 in found.prefix) != (bits == 16)
     if name.startswith("ins"):
-        size, pointer_of = {"b": 1, "w": 2, "d": 4}[name[-1]], {8: "rdi", 4: "edi", 2: "di"}
+        size, pointer_of = {"b": 1, "w": 2, "d": 4}[name[-1]], {4: "edi", 2: "di"}
         return Piece(
             found.address, name, "es", pointer_of[found.addr_size], "", 1, 0, 8 * found.addr_size, size, write=True
         )
@@ -147,13 +146,13 @@ def _of_stack(found: Any, name: str, bits: int, stack: int) -> Piece | None:  # 
         pushes = name.startswith("push")
         return Piece(found.address, name, "ss", pointer, "", 1, -size if pushes else 0, stack, size, write=pushes)
     if name == "enter":
-        word = (2 if short else 8) if bits == 64 else 2 if short else 4
+        word = 2 if short else 4
         size = word * ((found.operands[1].imm & 31) + 1) + found.operands[0].imm
         return Piece(found.address, name, "ss", pointer, "", 1, -size, stack, size, write=True)
     far = found.opcode[0] == _DIRECT or (found.opcode[0] == _INDIRECT and found.modrm >> 3 & 7 == _FAR)
     if not far:
         return None
-    size = 2 * (8 if found.rex & 8 else 2 if short else 4)
+    size = 2 * (2 if short else 4)
     return Piece(found.address, name, "ss", pointer, "", 1, -size, stack, size, write=True)
 
 
