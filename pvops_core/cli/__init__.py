@@ -46,7 +46,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "record": Verb("pvops_core.cli.record:record", "Record a real boot of a kernel."),
     "backends": Verb("pvops_core.cli.backends:backends", "List the backends that there are."),
     "sites": Verb("pvops_core.cli.sites:sites", "List a kernel's paravirt call sites."),
-    "cache": Verb("pvops_core.cli.cache:cache", "List or clear what is kept of booted kernels."),
+    "cache": Verb("pvops_core.cli.cache:cache", "List or clear what is kept of boots."),
     "new-backend": Verb("pvops_core.cli.new_backend:new_backend", "Write a new backend to begin from."),
 }
 

@@ -22,7 +22,7 @@ cache = typer.Typer(
     name="cache",
     add_completion=False,
     rich_markup_mode=None,
-    help="The booted kernels that are kept for tests.\n\nTests with the fixture kernel boot each kernel once and keep "
+    help="List or clear what is kept of boots.\n\nTests with the fixture kernel boot each kernel once and keep "
     f"it, for later runs and other workers. All together take no more than {SIZE} MiB of disk ({DEFAULT_MIB} unless "
     "set; 0 keeps none): what was not used for longest goes.",
     no_args_is_help=True,
