@@ -132,7 +132,7 @@ def test_a_guest_that_is_stuck_fills_little_memory() -> None:
     ("change", "told"),
     [
         ({"packs": (b"\xff\xff\xff\x7f\x10a",)}, "too long"),
-        ({"packs": (b"abc",)}, "cannot be read"),
+        ({"packs": (b"\x08\0\0\0\xff\xff",)}, "cannot be read"),
         ({"packs": ()}, "has the hash"),
         ({"begun": Begun(eventlog.PACKED, b"")}, "events that are in no pack"),
         ({"begun": Begun(-1, b"")}, "events that are in no pack"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pvops_core.errors import MachineError
 from pvops_core.machine import Beside, Clock, EventLog, MachineKind
-from pvops_core.machine.run.eventlog import PACKED, LogState
+from pvops_core.machine.run.eventlog import PACKED, Begun, LogState
 from pvops_core.machine.run.stateful import where_not_plain
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def test_one_thing_that_is_not_plain_is_found_where_it_is(before: object, after:
 
 def test_keys_are_numbers_or_text() -> None:
     assert where_not_plain({(1, 2): 3}) == "state: a key of type tuple"
-    assert where_not_plain(LogState((), ((0, "x", None, {"a": {2}}),), b"")) == "state.recent[0][3]['a']: set"  # type: ignore[dict-item]
+    state = LogState((), Begun(0, b""), ((0, "x", None, {"a": {2}}),), b"")  # type: ignore[dict-item]
+    assert where_not_plain(state) == "state.recent[0][3]['a']: set"
 
 
 def test_what_stays_beside_keeps_its_name() -> None:
