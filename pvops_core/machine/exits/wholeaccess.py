@@ -1,8 +1,8 @@
-"""Accesses that the engine makes in pieces are made whole or not at all.
+"""Accesses of 16- and 32-bit code that the engine makes in pieces are made whole or not at all.
 
 It moves images of the FPU, words of a far call or of ``enter``, ``pusha`` and ``popa`` one by one; where the second
 page refuses, the first has been stored to, or some of the registers loaded. A processor leaves nothing of that
-behind. At the fault it is too late: the old half exists nowhere. So each block is looked at when it is
+behind. At the fault it is too late: the old half exists nowhere. So each block of such code is looked at when it is
 translated, and such an instruction in it gets a hook that computes where it is about to go: what lies on one page, and
 is aligned where it must be, goes on after some nanoseconds; of what does not, Python looks at both pages first.
 
