@@ -149,7 +149,6 @@ def run(
     from pvops_core.runs.plan import choose  # noqa: PLC0415
     from pvops_core.session import Session  # noqa: PLC0415
 
-    steps = read_script(read_file(script).decode("utf-8", "replace"), script)
     plugins = tuple(plugin or ())
     loaded = runoptions.load(plugins)
     if runoptions.are_broken(loaded, plugins, backend):
@@ -157,6 +156,8 @@ def run(
     backends = loaded.backends
     text = sys.stderr if json == STDOUT else sys.stdout
     (name,) = choose("backend", [backend], list(backends))
+    options = choices_for([name], parse_choices(settings or ()), backends)[name]
+    steps = read_script(read_file(script).decode("utf-8", "replace"), script)  # last: it may be typed
     with Session.of_builtin(
         layout,
         name,
@@ -165,7 +166,7 @@ def run(
         vcpus=cpus,
         seed=seed,
         memory=memory << 20,
-        options=choices_for([name], parse_choices(settings or ()), backends)[name],
+        options=options,
     ) as session:
         patches = live_patches(session)
 

@@ -24,6 +24,7 @@ SIZE: Final = "PVOPS_CACHE_MIB"
 """Environment variable: how many MiB of disk saved sessions may take."""
 DEFAULT_MIB: Final = 2048
 _ENDING: Final = ".session"
+_LOCK: Final = ".lock"
 
 
 @attrs.frozen
@@ -63,14 +64,23 @@ class Shelf:
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self.folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = self._locked(self.folder / f".{name}{_LOCK}")
         except OSError:
             yield False
             return
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
             yield True
         finally:
+            os.close(lock)
+
+    def _locked(self, path: Path) -> int:
+        """Open and hold a lock file; one that ``clear`` took away while it was waited for keeps nobody out."""
+        while True:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(lock)):
+                    return lock
             os.close(lock)
 
     def used(self, name: str) -> None:
@@ -122,4 +132,14 @@ class Shelf:
         for path in self.folder.glob(f".*{_ENDING}.*"):
             if path.stat().st_mtime <= before:
                 path.unlink(missing_ok=True)
+        for path in self.folder.glob(f".*{_LOCK}"):
+            if not self.path(path.name[1:].removesuffix(_LOCK)).exists():
+                _remove_unheld(path)
         return len(files), sum(size for _path, size, _used in files)
+
+
+def _remove_unheld(path: Path) -> None:
+    """Take a lock file away, unless somebody makes the session that it is for."""
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()

@@ -65,6 +65,15 @@ def test_bad_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["livepatch", "build", str(tmp_path / "none.c"), "-o", str(tmp_path / "out")]) == 2
 
 
+@pytest.mark.parametrize("wrong", [["--backend", "nobody"], ["--set", "nothing=1"]])
+def test_what_is_typed_is_read_when_all_else_is_right(
+    wrong: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pvops_core.cli.livepatch.read_file", lambda name: pytest.fail(f"{name} is read"))
+    assert main(["livepatch", "run", "-", *wrong]) == 2
+    assert wrong[1].split("=")[0] in capsys.readouterr().err
+
+
 def test_show(payload: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["livepatch", "show", str(payload)]) == 0
     assert ".livepatch.funcs" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -133,6 +134,39 @@ def test_a_holder_that_dies_gives_the_lock_back(shelf: Shelf) -> None:
         holder.kill()
         with shelf.held("name") as place:
             assert place
+
+
+def test_locks_go_with_what_they_are_for(shelf: Shelf) -> None:
+    def left() -> list[str]:
+        return sorted(path.name for path in shelf.folder.iterdir())
+
+    with shelf.held("name"):
+        shelf.path("name").write_bytes(b"")
+    shelf.clear(0)
+    assert left() == [".name.lock", "name.session"]
+    with shelf.held("other"):
+        shelf.clear(1 << 40)
+        assert left() == [".other.lock"], "it is in use"
+    shelf.clear(1 << 40)
+    assert not left()
+
+
+def test_who_waits_for_a_lock_that_is_taken_away_holds_the_next(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = shelf.folder / ".name.lock"
+    waits = []
+
+    def waited(file: int, operation: int) -> None:
+        if not waits:
+            lock.unlink()
+        waits.append(operation)
+        flock(file, operation)
+
+    flock = fcntl.flock
+    monkeypatch.setattr("fcntl.flock", waited)
+    with shelf.held("name") as place:
+        assert place
+        assert len(waits) == 2
+        assert lock.exists()
 
 
 def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
