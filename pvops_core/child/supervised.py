@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 
+from pvops_core.child import marks
 from pvops_core.child.limits import Limits, resident_bytes
 from pvops_core.child.serving import TELL_WHERE
 
@@ -71,6 +72,9 @@ class ChildLostError(Exception):
         self.loss = loss
         self.reason = reason
 
+    def __str__(self) -> str:
+        return self.reason
+
 
 def how_it_ended(status: int) -> str:
     """An exit status, or the negative number of a signal, in words."""
@@ -105,6 +109,7 @@ class Child:
     pid: int | None = attrs.field(default=None, init=False)
     stderr: bytearray = attrs.field(factory=bytearray, init=False)
     _process: Process | None = attrs.field(default=None, init=False)
+    _marks: marks.Marks | None = attrs.field(default=None, init=False)
     _listening: asyncio.Task[None] | None = attrs.field(default=None, init=False)
     _output: int = attrs.field(default=0, init=False)
 
@@ -118,17 +123,23 @@ class Child:
         self.doing, self.pid, self._output = "", None, output
         if self._process is None or self._process.returncode is not None:
             await self.end()
-            self._process = await asyncio.create_subprocess_exec(
-                *self.command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=None if self.heard else asyncio.subprocess.PIPE,
-                limit=output,
-                start_new_session=True,
-                pass_fds=self.descriptors,
-                env=os.environ | self.environ,
-            )
+            self._marks, shared, place = marks.memory()
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self.command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=None if self.heard else asyncio.subprocess.PIPE,
+                    limit=output,
+                    start_new_session=True,
+                    pass_fds=(*self.descriptors, shared),
+                    env=os.environ | self.environ | {marks.VARIABLE: place},
+                )
+            finally:
+                os.close(shared)
             self._listening = asyncio.create_task(self._keep_stderr(self._process))
+        if self._marks is not None:
+            self._marks.clear()  # of a run before this one
 
     @property
     def process(self) -> Process:
@@ -191,6 +202,9 @@ class Child:
             if talk not in done:
                 watch.result()
             return talk.result()
+        except ChildLostError as lost:
+            lost.reason += self.midst
+            raise
         finally:
             talk.cancel()
             watch.cancel()
@@ -200,6 +214,12 @@ class Child:
     def complaints(self) -> str:
         """The end of what came on its standard error since it was started, or was to be."""
         return self.stderr.decode(errors="replace").strip()
+
+    @property
+    def midst(self) -> str:
+        """What it was in the midst of, to follow what is said of its end; empty if it marked nothing."""
+        standing = self._marks.standing() if self._marks is not None else []
+        return "".join(f", in {name}, vcpu {value - 1}" for name, value in standing)
 
     async def tell_where(self) -> None:
         """Have a process that does not come back say on standard error what Python code it is in."""

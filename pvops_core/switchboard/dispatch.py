@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pvops_core.child.marks import marks
 from pvops_core.guest.own import OwnFunction
 from pvops_core.machine import GuestFault, Reschedule, Vcpu
+from pvops_core.switchboard.hookfaults import told_of
 
 if TYPE_CHECKING:
     from pvops_core.machine import Machine
@@ -131,11 +133,14 @@ def handler(
     function = implementation.function
     reads = _reads(machine, signature, implementation.arguments)
     conclude = _conclude(writer(machine, signature), answered)
+    under_way, mark = marks().bytes, marks().number(told_of(implementation))
 
     def serve(vcpu: Vcpu) -> None:
         calls[op] += 1
+        index = vcpu.index
+        under_way[mark] = index + 1
         try:
-            result = function(vcpu, *reads[vcpu.index]())  # type: ignore[misc]  # a function implementation has one
+            result = function(vcpu, *reads[index]())  # type: ignore[misc]  # a function implementation has one
             if conclude is not None:
                 conclude(vcpu, result)
         except GuestFault as guest_fault:
@@ -149,5 +154,7 @@ def handler(
             own(vcpu, wish.reason)
         except BaseException as error:  # noqa: BLE001  whatever somebody's code raises: exits and interrupts too
             faults.let_out(implementation, signature.op, vcpu, error)
+        finally:
+            under_way[mark] = 0
 
     return serve

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import attrs
 
 from pvops_core.backends.blame import from_outside, of_source, own_trace, sentence
-from pvops_core.errors import MachineError, PatchError, PluginError, SwitchError
+from pvops_core.errors import HookError, MachineError, PatchError, PluginError, SwitchError
 from pvops_core.machine import GuestFault, Vcpu
 from pvops_core.ops import Convention
 
@@ -68,6 +68,18 @@ def _word(vcpu: Vcpu, address: int) -> int | None:
         return None
 
 
+def blame(implementation: Implementation, message: str, frames: str = "") -> HookError:
+    """An error of an implementation's code, with the names of its plugin, or of its backend where it is from none."""
+    blamed = of_source(implementation.source, message, hook=implementation.op, frames=frames)
+    blamed.distribution = blamed.distribution or implementation.backend
+    return blamed
+
+
+def told_of(implementation: Implementation) -> str:
+    """What an implementation is called where no error is left to name its plugin."""
+    return f"{implementation.name} ({blame(implementation, '').where()})"
+
+
 @attrs.define(eq=False)
 class HookFaults:
     """What the hooks of one guest run into.
@@ -112,8 +124,7 @@ class HookFaults:
             error.rip = vcpu.rip if error.rip is None else error.rip
             raise error
         message = f"{implementation.name} raised {sentence(error)}"
-        blamed = of_source(implementation.source, message, hook=implementation.op, frames=own_trace(error))
-        blamed.distribution = blamed.distribution or implementation.backend
+        blamed = blame(implementation, message, own_trace(error))
         blamed.vcpu, blamed.rip, blamed.site = vcpu.index, self._place(vcpu.rip), self._site(op, vcpu)
         raise blamed from error
 

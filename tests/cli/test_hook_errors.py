@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -151,8 +152,13 @@ def test_a_hook_that_ends_the_process_is_told_of(
     deed: str, verb: str, kernel: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words_of(verb, deed, kernel)) == 4
-    said = f"died: the worker process {misdeeds.ENDS[deed][1]} while running the guest"
-    assert said in " ".join(capsys.readouterr().out.split())
+    name, op = {"hook": (f"hook_{deed}", "write_cr3"), "boot": (f"kernel_{deed}", "write_cr3")}.get(
+        verb, (f"{deed}_", "load_tr_desc")
+    )
+    said = f"died: the worker process {misdeeds.ENDS[deed][1]} while running the guest, in "
+    out = " ".join(capsys.readouterr().out.split())
+    assert said in out
+    assert re.match(rf"\S*{name}\S* \({re.escape(FILE)}:{name}, .*hook {op}\), vcpu 0", out.partition(said)[2])
 
 
 @EVERY_WAY
