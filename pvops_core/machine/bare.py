@@ -42,15 +42,20 @@ class BareMetal:
     def syscall(self, vcpu: Vcpu) -> None:
         """As SDM volume 2, SYSCALL: CS and SS from STAR, RIP from LSTAR or CSTAR, flags cleared by FMASK."""
         efer, star, lstar, cstar, mask = vcpu.call_msrs.read()
+        # Without LMA syscall is AMD's older one, which no Intel processor has, and the engine is one (SDM volume 2,
+        # SYSCALL).
         if not efer & EFER_SCE or not efer & EFER_LMA:
             raise GuestFault("syscall without EFER.SCE", vector=UD)
         flags = vcpu.rflags
         vcpu.set("rcx", vcpu.rip)
+        # Hardware keeps the flags in R11 and the return address in RCX; there is no stack yet (SDM volume 2,
+        # SYSCALL).
         vcpu.set("r11", flags & ~FLAG_RF)
         selector = star >> 32 & 0xFFFC  # its low bits ask for no level: that is 0
         vcpu.enter(
             0,
             cs=(selector, flat(0, code=True, bits=64)),
+            # SS is STAR's selector and 8, whatever the GDT has there: hardware loads fixed descriptors.
             ss=(selector + 8, flat(0, code=False, bits=64)),
             rip=lstar if vcpu.in_64_bit_code else cstar,
             rsp=vcpu.rsp,
@@ -97,6 +102,7 @@ class BareMetal:
 
     def before_entry(self, vcpu: Vcpu) -> None:
         """Deliver the first pending interrupt if the guest allows interrupts now."""
+        # One a slice: a handler has to get as far as its iret, or its own masking, before the next.
         if vcpu.pending and vcpu.interrupts_enabled and not vcpu.interrupt_shadow:
             vcpu.deliver_interrupt(vcpu.pending.pop(0))
 
@@ -104,6 +110,7 @@ class BareMetal:
         """Wake vCPUs that have an interrupt pending and allow it; without devices nothing else can happen."""
         woken = False
         for vcpu in self.machine.vcpus:
+            # An interrupt that IF holds up does not end hlt (SDM volume 2, HLT).
             if vcpu.pending and vcpu.interrupts_enabled:
                 vcpu.wake()
                 woken = True

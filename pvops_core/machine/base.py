@@ -61,6 +61,7 @@ class MachineBase(Closing):
 
         Whoever raises one for the guest does it here: the CPU, and Python code that stands for an instruction.
         """
+        # All are asked, also when one has answered already: each keeps its own account.
         answered = [observer(vcpu, vector, error_code, address) for observer in self._observers]
         if True not in answered:
             self.platform.exception(vcpu, vector, error_code, address)

@@ -102,7 +102,9 @@ class Machine(MachineBase):
         native = callbacks()
         try:
             for index in range(vcpus):
+                # In this order engines are made and numbered: who looks at one by its index finds it here.
                 self._slots.append(CpuSlot(self, self.loop, index, native))
+        # The engines that came about have to be freed by hand: each holds hundreds of megabytes of address space.
         except BaseException:
             self.close()
             raise
@@ -118,6 +120,7 @@ class Machine(MachineBase):
     def attach(self, platform: TrapHandler) -> None:
         """Set who answers the guest's traps."""
         self._platform = platform
+        # Asked of the platform once: whether it can is a matter of its class.
         if isinstance(platform, SyscallInPlace):
             for slot in self._slots:
                 slot.serve_in_place(platform)
@@ -315,6 +318,7 @@ class Machine(MachineBase):
         for method in ("save", "load"):
             if not callable(getattr(owner, method, None)):
                 raise TypeError(f"{type(owner).__name__} is to be kept in snapshots and has no method {method}")
+        # Twice kept is once saved, though two parts of a platform may both ask for it.
         if owner not in self._keepers:
             self._keepers.append(owner)
 
@@ -329,6 +333,7 @@ class Machine(MachineBase):
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of this machine; not from inside a handler."""
         self._not_in_guest("restore")
+        # Memory first: loading a vCPU's state looks at page tables in it.
         self.memory.load(snapshot.memory)
         self._load(snapshot)
 
@@ -344,6 +349,8 @@ class Machine(MachineBase):
             try:
                 yield before.memory
             finally:
+                # Memory goes back before states are loaded, which read it; at an error too, so that nothing is half
+                # undone.
                 stack.close()
                 self._load(before)
 
@@ -352,6 +359,7 @@ class Machine(MachineBase):
         """Who has a part in snapshots, by a name that is the same in every machine that is made alike; in order."""
         named: dict[str, Stateful[Any]] = {}
         for owner in (*self._parts(), *self._keepers):
+            # Names by class alone would not do where there are two of one; the number is the order of registration.
             called = f"vcpu{owner.vcpu.index}" if isinstance(owner, CpuSlot) else _class_name(owner)
             numbered = (f"{called}#{again}" for again in count(2))
             named[next(name for name in chain((called,), numbered) if name not in named)] = owner
@@ -363,6 +371,7 @@ class Machine(MachineBase):
         Raises:
             KeyError: there is no state of an owner.
         """
+        # By the names of this machine, in its order: another's file may have them in any.
         named = [(owner, states[name]) for name, owner in self.owners.items()]
         own = len(self._parts())
         return Snapshot(memory, tuple(state for _owner, state in named[:own]), tuple(named[own:]), Counter(counts))

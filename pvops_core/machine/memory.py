@@ -45,6 +45,7 @@ class MemorySnapshot:
             array: whole pages.
             touched: starts and ends of what may be other than zero; anything unless given.
         """
+        # Without a name in any file system: gone with the last machine that uses it.
         taken = cls(os.memfd_create("pvops-snapshot"), array.size)
         os.ftruncate(taken._file, array.size)
         for first, last in [(0, array.size)] if touched is None else touched:
@@ -68,6 +69,7 @@ class MemorySnapshot:
             try:
                 start = os.lseek(self._file, self._offset + end, os.SEEK_DATA) - self._offset
             except OSError as error:
+                # ENXIO: no data behind this place (lseek(2), SEEK_DATA).
                 if error.errno != errno.ENXIO:
                     raise
                 return  # nothing but a hole is left
@@ -109,6 +111,8 @@ class PhysicalMemory:
             raise MachineError(f"memory of {size:#x} bytes is not a whole number of pages")
         self.size = size
         try:
+            # Pages that nobody touches cost nothing: a guest may have far more memory than the host would give at
+            # once.
             self._buffer = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError):
             raise HostMemoryError.of(f"{size >> 20} MiB for the guest's memory") from None
@@ -191,9 +195,11 @@ class PhysicalMemory:
         if not len(words):
             return None
         pages = hostpages.held(words)
+        # Pages of the file underneath were touched by nobody here, and yet are other than zero.
         below = self.origin or self._file
         for start, end in below.extents() if below is not None else ():
             pages[start >> hostpages.PAGE_SHIFT : -(-end >> hostpages.PAGE_SHIFT)] = True
+        # Neighbouring pages become one stretch, so that few calls copy them.
         borders = np.flatnonzero(np.diff(pages, prepend=False, append=False)) << hostpages.PAGE_SHIFT
         return [(start, end) for start, end in borders.reshape(-1, 2).tolist()]
 
@@ -217,5 +223,6 @@ class PhysicalMemory:
         try:
             yield file
         finally:
+            # Shared from now on, so that what is written stays in the file and the next time costs no copy.
             file.map_at(self.address, shared=True)
             self.origin, self._file = None, file

@@ -90,6 +90,8 @@ class Core(Registers):
 
     def segment(self, name: str) -> tuple[int, int, int, int]:
         """Selector, base, limit and second descriptor word of a segment register as the CPU holds it."""
+        # The binding has no call for the hidden parts: they are read out of a saved context, at places that ``probe``
+        # has found.
         self._engine.save(self._context)
         return self._hidden.segment(name)
 
@@ -119,6 +121,8 @@ class Core(Registers):
         hidden.load_both(cs, ss)
         hidden.set_cpl(cpl)
         if outward:
+            # Data segments that the outer level may not use are made null (SDM volume 2, RET and IRET: return to
+            # outer privilege level).
             for name in ("ds", "es", "fs", "gs"):
                 descriptor = Descriptor(0, hidden.segment(name)[3])
                 if descriptor.dpl < cpl and not descriptor.conforming:
@@ -201,6 +205,7 @@ class Core(Registers):
 
     def flush_tlb(self, va: int | None = None) -> None:
         """Drop the cached translation of an address, or all of them."""
+        # Counted before the engine acts, because the engine flushes all where a processor would drop one page.
         self.machine.counts["tlb_flushes"] += 1
         self.machine.flushed(self.index, "all" if va is None else va)
         self._engine.flush_tlb()  # it has no call to drop one

@@ -30,7 +30,7 @@ DR7_GD: Final = 1 << 13
 _CR4_DE: Final = 1 << 3
 _STI: Final = 0xFB  # its shadow is on interrupts (SDM volume 2, STI), that of mov ss on breakpoints too (3, 6.8.3)
 _EXECUTE, _WRITE, _PORT, _ACCESS = range(4)  # R/W of DR7; ports only with CR4.DE (Intel SDM volume 3, 17.2.4)
-_LENGTHS: Final = (1, 2, 8, 4)  # bytes by LEN of DR7, where 10B is eight
+_LENGTHS: Final = (1, 2, 8, 4)  # bytes by LEN of DR7, where 10B is eight (SDM volume 3, 17.2.4)
 
 
 @attrs.frozen
@@ -81,11 +81,13 @@ class DebugRegisters:
         elif number == 7:
             value = value & 0xFFFF2FFF | DR7_RESET
         self._vcpu.set(f"dr{number}", value)
+        # DR6 only reports, so writing it arms nothing.
         if number != 6:
             self.refresh()
 
     def reset(self) -> None:
         """As after INIT."""
+        # DR7 first: with everything off, the addresses change without arming what they pass through.
         for number, value in ((7, DR7_RESET), (6, DR6_RESET), (0, 0), (1, 0), (2, 0), (3, 0)):
             self.write(number, value)
 
@@ -99,6 +101,7 @@ class DebugRegisters:
 
     def _enabled(self) -> tuple[Armed, ...]:
         dr7 = self.read(7)
+        # L0 to G3 are DR7's low byte: most vCPUs have none set, and this is asked at each change of CR4.
         if not dr7 & 0xFF:
             return ()
         armed = []
@@ -148,6 +151,7 @@ class DebugRegisters:
         """#DB with these bits of DR6 (0: it stays as it is), RIP as it is; the handler may touch the registers."""
         if bits:
             self.write(6, self.read(6) & ~DR6_HITS | bits)
+        # Delivery of #DB clears GD, so that the handler itself may use the registers (SDM volume 3, 17.2.4).
         if self.read(7) & DR7_GD:
             self.write(7, self.read(7) & ~DR7_GD)
         self._hit()
@@ -155,6 +159,7 @@ class DebugRegisters:
     def check_access(self) -> None:
         """Before an instruction moves a debug register: with DR7.GD, #DB instead."""
         if self.read(7) & DR7_GD:
+            # BD says why it came (SDM volume 3, 17.2.3).
             self.write(6, self.read(6) | DR6_BD)
             self.write(7, self.read(7) & ~DR7_GD)
             raise GuestFault("a debug register is touched with DR7.GD", vector=faults.DB)
@@ -164,6 +169,8 @@ class DebugRegisters:
         if self._behind_stack_load():
             self.write(6, self.read(6) & ~(DR6_BS | DR6_HITS))
             return False
+        # The processor never clears B0 to B3 by itself; a handler does. Hits of a step before must not be told as
+        # this one's.
         self.write(6, self.read(6) & ~DR6_HITS | self._take_hits())
         if self.read(7) & DR7_GD:
             self.write(7, self.read(7) & ~DR7_GD)
@@ -171,6 +178,7 @@ class DebugRegisters:
 
     def faulted(self) -> None:
         """The instruction under way has faulted: what it has touched is not told, since it will be executed again."""
+        # Taken and thrown away: a hit is told once, when the instruction has completed.
         self._take_hits()
         self._waits = False
 
@@ -197,6 +205,7 @@ class DebugRegisters:
         vcpu = self._vcpu
         if not vcpu.interrupt_shadow:
             return False
+        # RIP is behind the instruction already, and sti is one byte.
         at = vcpu.rip - 1 if vcpu.in_64_bit_code else vcpu.rip + vcpu.segment("cs")[1] - 1
         return vcpu.virtual.number(at, 1, system=True) != _STI
 
@@ -229,6 +238,7 @@ class DebugRegisters:
         return sum(1 << each.number for each in near if any(each.overlaps(*span) for span in found))
 
     def _same_page(self, armed: Armed, physical: int, size: int) -> bool:
+        # By physical addresses, which the engine tells: an instruction is decoded only where they meet.
         try:
             start = self._vcpu.walk(armed.start, user=False).pa
         except GuestFault:
@@ -238,6 +248,7 @@ class DebugRegisters:
     def _linear(self, segment: str, offset: int, size: int) -> tuple[int, int]:
         vcpu = self._vcpu
         if vcpu.in_64_bit_code:
+            # In 64-bit mode only FS and GS have a base (SDM volume 3, 3.4.4).
             base = vcpu.get(f"{segment}_base") if segment in {"fs", "gs"} else 0
         else:
             base = vcpu.segment(segment)[1]

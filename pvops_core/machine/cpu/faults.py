@@ -63,13 +63,13 @@ class GuestFault(MachineError):  # noqa: N818 - the manuals call it a fault
 
 @attrs.define(eq=False)
 class PageFault(GuestFault):
-    """A page fault; ``error_code`` has the P, W, U, RSVD and I bits of the hardware."""
+    """A page fault; ``error_code`` has P, W, U, RSVD and I (Intel SDM volume 3, figure 4-12)."""
 
     vector: int = PF
 
 
 def general_protection(reason: str, error_code: int = 0) -> GuestFault:
-    """A #GP with the selector or zero as error code."""
+    """A #GP with the selector or zero as error code (Intel SDM volume 3, 6.13 and 6.15)."""
     return GuestFault(reason, vector=GP, error_code=error_code)
 
 

@@ -33,11 +33,13 @@ def load_image(engine: Engine, kind: MachineKind, image: bytes) -> None:
     """
     control, status, tags = struct.unpack_from("<HHB", image)
     (mxcsr,) = struct.unpack_from("<I", image, 24)
+    # Checked before anything is written, since a refused FXRSTOR changes nothing.
     if mxcsr & ~MXCSR_MASK:
         raise general_protection("MXCSR has reserved bits")
     top = status >> _TOP & 7
     for number in range(8):
         at = _REGISTERS + _STEP * number
+        # The image has ST(0) first, the engine numbers physical registers: TOP says which of them ST(0) is.
         engine.write_wide(f"fp{(top + number) & 7}", image[at : at + _FLOAT])
     for number in range(16 if kind.bits == 64 else 8):
         at = _XMM + _STEP * number

@@ -50,5 +50,6 @@ def enter_real_mode(vcpu: Core, engine: Engine, context: Context, hidden: Hidden
     hidden.load_both((page << 8, _segment(page << 12, _CODE)), (0, _segment(0, _DATA)))
     hidden.set_cpl(0)
     engine.restore(context)
+    # What was translated with paging on must not be found by an address that is physical now.
     engine.flush_tlb()
     vcpu.rip = 0

@@ -46,11 +46,13 @@ class Registers:
         if name in _SEGMENTS:
             raise MachineError(f"{name} is loaded with its descriptor, not set")
         number = self._id(name)
+        # Whoever called a handler asks this: an RIP that it has written must not be moved on behind it.
         self.rip_written |= number == self._ip
         self._engine.write(number, value & self._kind.mask)
 
     def batch(self, *names: str) -> Batch:
         """Prepare a list of registers to be read or written in one call; make it once, use it often."""
+        # A batch that has the instruction pointer in it tells whose ``rip_written`` to set.
         ids = tuple(map(self._id, names))
         return Batch(self._engine, ids, (self, ids.index(self._ip)) if self._ip in ids else None)
 
@@ -99,6 +101,7 @@ class Registers:
     @property
     def cpl(self) -> int:
         """Current privilege level, 0..3."""
+        # The level is CS's RPL as loaded: hardware keeps CPL in these bits (SDM volume 3, 5.5).
         return self._engine.read(self._cs) & 3
 
     @property

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _TASK_GATE, _GATE_16, _TRAP_16, _GATE_32, _TRAP_32 = 5, 6, 7, 14, 15  # Intel SDM volume 3, table 3-2
 _IN_IDT: Final = 2  # of an error code: its selector is a vector (6.13)
+# RF is set in what faults push, not for #DB, whose handler decides, nor for traps and aborts (SDM volume 3,
+# 17.3.1.1).
 _FAULTS_WITHOUT_RF = frozenset({faults.DB, faults.NMI, faults.BP, faults.OF, faults.DF, faults.MC})
 
 
@@ -89,9 +91,11 @@ def deliver(vcpu: Core, event: TrapEvent) -> None:
         try:
             _deliver(vcpu, event)
         except GuestFault as second:
+            # A fault while #DF is being delivered shuts the processor down (SDM volume 3, 6.15, interrupt 8).
             if event.vector == faults.DF and not event.software and not event.external:
                 vcpu.machine.stop("crash", f"triple fault on vcpu {vcpu.index} at {vcpu.rip:#x}: {second.message}")
                 return
+            # CR2 is written although the page fault may become a double fault: the handler of #DF finds it there.
             if second.address is not None:
                 vcpu.cr2 = second.address
             if event.software:
@@ -104,10 +108,12 @@ def deliver(vcpu: Core, event: TrapEvent) -> None:
 def _length(vcpu: Core, vector: int) -> int:
     """Bytes of the software interrupt that ends at RIP: int3 and into have one, int n two."""
     short = {faults.BP: 0xCC, faults.OF: 0xCE}.get(vector)
+    # int3 and into have one-byte encodings; ``CD 03`` is two bytes and has the same vector, so the byte decides.
     return 1 if short is not None and vcpu.u8(vcpu.rip - 1) == short else 2
 
 
 def _combine(first: TrapEvent, second: GuestFault) -> TrapEvent:
+    # Interrupts are benign whatever comes after: the second fault is delivered alone (SDM volume 3, table 6-5).
     benign = first.software or first.external
     contributory = second.vector in faults.CONTRIBUTORY
     if not benign and (
@@ -131,9 +137,11 @@ def _deliver(vcpu: Core, event: TrapEvent) -> None:
         raise selector_fault(faults.NP, gate.selector, "not present", event.ext)
     level = cpl if code.conforming else code.dpl
     flags = vcpu.rflags
+    # An event there pushes four more segment registers (SDM volume 3, 20.3.1.1), and no guest here uses that mode.
     if flags & FLAG_VM:
         raise general_protection("virtual-8086 mode is not supported")
     changes = level < cpl
+    # In 64-bit mode SS and RSP are pushed even where the level stays (SDM volume 3, 6.14.2).
     old = (vcpu.get("ss"), vcpu.rsp) if long or changes else ()
     frame = [*old, flags & ~FLAG_RF | event.pushed_rf, vcpu.selector("cs"), vcpu.rip]
     if event.error_code is not None:
@@ -146,6 +154,7 @@ def _deliver(vcpu: Core, event: TrapEvent) -> None:
     data = struct.pack(
         f"<{len(frame)}{'_HI'[wide // 2] if wide < 8 else 'Q'}", *[word & mask for word in reversed(frame)]
     )
+    # Written before anything is entered: a frame that does not fit must leave the guest where it was.
     pointer = stack.pointer - len(data) & vcpu.machine.kind.mask
     try:
         vcpu.virtual.write_as(stack.base + pointer, data, user=level == 3)
@@ -164,11 +173,13 @@ def _deliver(vcpu: Core, event: TrapEvent) -> None:
 
 def read_gate(vcpu: Core, event: TrapEvent, *, long: bool) -> TrapGate:
     """The gate of an event, checked: inside the table, of a known type, allowed for software, present."""
+    # Gates are 16 bytes in long mode, also for compatibility code (SDM volume 3, 6.14.1).
     table = vcpu.table("idtr")
     size = 16 if long else 8
     error = event.vector * 8 | _IN_IDT
     if event.vector * size + size - 1 > table.limit:
         raise general_protection(f"vector {event.vector} is outside the IDT", error | event.ext)
+    # The IDT is read at level 0, whatever the guest's level: an implicit supervisor access (SDM volume 3, 4.6.1).
     raw = vcpu.virtual.read(int(table.base) + event.vector * size, size, system=True)
     low, selector, ist, kind, high, top = struct.unpack("<HHBBHQ", raw.ljust(16, b"\0"))
     type_ = kind & 0x1F  # S with it, which is 0 of a gate
@@ -178,6 +189,7 @@ def read_gate(vcpu: Core, event: TrapEvent, *, long: bool) -> TrapGate:
     if gate.type not in known:
         what = "a task gate, which is not supported" if gate.type == _TASK_GATE else "no interrupt or trap gate"
         raise general_protection(f"vector {event.vector} has {what}", error | event.ext)
+    # DPL is looked at for int n, int3 and into alone (6.12.1.2), and before the present bit.
     if event.software and vcpu.cpl > gate.dpl:
         raise general_protection(f"vector {event.vector} is not for software at this level", error)
     if not gate.present:
@@ -186,6 +198,8 @@ def read_gate(vcpu: Core, event: TrapEvent, *, long: bool) -> TrapGate:
 
 
 def _stack_64(vcpu: Core, gate: TrapGate, level: int, *, changes: bool) -> _Stack:
+    # IST switches even where the level stays, so that a bad stack does not matter to the handler of #DF or NMI
+    # (6.14.5).
     if gate.ist:
         pointer = _tss_word(vcpu, 0x1C + gate.ist * 8, 8)  # IST1 is at 24H, RSP0 at 4 (SDM volume 3, figure 7-11)
     elif changes:
@@ -219,6 +233,7 @@ def _stack_32(vcpu: Core, level: int, ext: int, *, changes: bool) -> _Stack:
 
 def _tss_word(vcpu: Core, offset: int, size: int) -> int:
     table = vcpu.table("tr")
+    # The limit is checked for the very word that is read (SDM volume 2, INT n: the current TSS's limit).
     if offset + size - 1 > table.limit:
         raise selector_fault(faults.TS, table.selector, "task state segment too short")
     return vcpu.virtual.number(int(table.base) + offset, size, system=True)

@@ -83,6 +83,7 @@ class Vcpu(Core):
             self._hidden.load(name, 0, flat(0, code=name == "cs", bits=bits))
         self._hidden.set_cpl(0)
         intercepts.install(self._engine, self._context, self.machine.layout)
+        # LMA is set from the start for a 64-bit machine, and long mode demands PAE.
         self.cr4 = CR4_PAE if bits == 64 else 0  # whatever the engine's model starts with
         self.load_fpu(AFTER_FNINIT)
 
@@ -90,6 +91,7 @@ class Vcpu(Core):
 
     def load_segment(self, name: str, selector: int) -> None:
         """Load a segment register from the guest's descriptor tables, whatever the level, which stays."""
+        # Selectors 0 to 3 are null: the RPL of one is not looked at (SDM volume 3, 3.4.2).
         null = not selector & 0xFFFC
         descriptor = Descriptor(0, 0) if null else read_descriptor(self, selector)
         self._engine.save(self._context)
@@ -106,6 +108,7 @@ class Vcpu(Core):
         rip = self.rip
         self._engine.save(self._context)
         self._hidden.load("cs", cs & 0xFFFC | cpl, code)
+        # SS's DPL is the level (SDM volume 3, 5.5), so it has to be loaded with CS, not after it.
         self._hidden.load("ss", ss & 0xFFFC | cpl, stack)
         self._hidden.set_cpl(cpl)
         self._commit(rip)
@@ -115,6 +118,7 @@ class Vcpu(Core):
     def push(self, value: int) -> None:
         """Push a pointer-sized word; the stack pointer moves only if the write succeeds."""
         rsp = self.rsp - self._size & self.machine.kind.mask
+        # The stack pointer moves last: a fault restarts the instruction with it.
         try:
             self.set_word(rsp, value)
         except GuestFault as fault:
@@ -160,6 +164,7 @@ class Vcpu(Core):
         ``told`` is then given how often that was. What moves a vCPU is a write of its RIP, or the end of a slice.
         """
         self._stub_reads = told
+        # A watched port must be told one by one, so then nothing floats.
         self._state[_FLOATING] = not self.debug.watches_ports
 
     def unstub_ports(self) -> None:
@@ -182,6 +187,8 @@ class Vcpu(Core):
         it would have ended anyhow. From ``before_entry`` this is about the slice to come, else about the present one.
         """
         state = self._state
+        # Rounded up, and at least one: an interrupt that is late already comes after the block that is being
+        # executed.
         blocks = max(1, -(-(ns - self.machine.clock.ns) // BLOCK_NS))
         less = state[_BUDGET] + state[_WITHHELD] - blocks
         if less > 0:
@@ -194,6 +201,7 @@ class Vcpu(Core):
     def cut_short(self) -> None:
         """End the present slice at the end of the straight code that is being executed."""
         state = self._state
+        # A step is one instruction anyhow, and its budget is not the slice's.
         if not state[_STEPPING]:
             state[_ALLOWED] -= state[_BUDGET]
             state[_BUDGET] = state[_PATIENCE] = 0
@@ -228,11 +236,14 @@ class Vcpu(Core):
 
     def raise_unmaskable(self, vector: int = NMI) -> None:
         """Deliver a non-maskable interrupt (2), or a machine check (18), when it next runs, whatever IF says."""
+        # One bit a line, as the processor latches it: a second NMI before the first is taken is lost (SDM volume 3,
+        # 6.7.1).
         if vector not in self.unmaskable:
             self.unmaskable.append(vector)
 
     def raise_irq(self, vector: int) -> None:
         """Make an external interrupt pending; a bare-metal platform delivers it when IF allows."""
+        # As an IRR bit: raised twice before it is taken, it comes once (SDM volume 3, 10.8.4).
         if vector not in self.pending:
             self.pending.append(vector)
 
@@ -247,6 +258,7 @@ class Vcpu(Core):
         """Go back to a CPU state that ``save_registers`` of this vCPU gave."""
         self._context.bytes[:] = words
         self._engine.restore(self._context)
+        # The context has control registers and no translations: those of the state before must go.
         self._engine.flush_tlb()
         self.debug.refresh()
         self.rip = self.rip  # where a handler did this, the engine must leave the block it is in

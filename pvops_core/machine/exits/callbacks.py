@@ -112,6 +112,7 @@ class Callbacks:
         """Check such accesses from the first block of 32-bit code on, of which the hook tells: whom it is to call."""
 
         def first(start: int, size: int) -> None:
+            # Once is enough: from now on the checks tell of their own blocks.
             self._engine.unhook(hook)
             self.check_segments(context)
             if self.limits is not None:
@@ -128,6 +129,7 @@ class Callbacks:
             try:
                 return function(*arguments)
             except BaseException as error:  # noqa: BLE001 - handed on by the run loop
+                # Any, also KeyboardInterrupt: C code above would lose it.
                 self._loop.fail(error)
                 self._engine.stop()
                 return 0
@@ -145,6 +147,7 @@ class Callbacks:
 
         def reached(_engine: int, at: int, _size: int, _data: int) -> None:
             handler = bound.get(at)
+            # The rare ways: a gate nobody serves, a page's end being looked for, a fault that waits for the engine.
             if handler is None or page_end.armed or self._postponed is not None:
                 self._serve_at(gates.call, at)
                 return
@@ -157,6 +160,7 @@ class Callbacks:
                 if not (vcpu.rip_written or loop.interrupted):
                     return
                 gates.leave(vcpu, at)
+            # Where the engine was stopped it has not executed the rest of the block, which must not count as time.
             if self._stops():
                 self._state[_FRONTIER] = at
 
@@ -168,6 +172,7 @@ class Callbacks:
         if hook is None:
             hook = self._engine.hook_code(uc.CODE_CALLBACK(self._end), address, address)
         self._ends[address] = hook
+        # The oldest goes: calls end at the same few places for as long as somebody makes them.
         if len(self._ends) > _ENDS:
             self._engine.unhook_code(self._ends.pop(next(iter(self._ends))))
 
@@ -238,6 +243,8 @@ class Callbacks:
         if self.page_end.armed:
             self.page_end.lift()  # as long as the vCPU is where it was armed
         try:
+            # With a fault waiting, what is left of the block runs with registers that will be thrown away: nothing is
+            # served.
             if self._postponed is None:
                 action(self._vcpu, *arguments)
         except BaseException as error:  # noqa: BLE001 - handed on
@@ -346,10 +353,12 @@ class Callbacks:
             return
         ordered = self.whole.faulted(rip) if vector in _RESTORED else None
         if vector == faults.DB:
+            # Behind a load of SS there is no single-step trap (SDM volume 3, 6.8.3).
             if not vcpu.debug.stepped():
                 return
         elif vcpu.debug.watching:
             vcpu.debug.faulted()
+        # The engine keeps the last error code; vectors without one must not be given it (SDM volume 3, table 6-1).
         error_code = state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
         address = state[_FAULT_ADDRESS] & machine.kind.mask if vector == faults.PF else None
         if canonicality_decides(vector, error_code, address):
@@ -359,6 +368,7 @@ class Callbacks:
         if vector == faults.PF and error_code is not None and address is not None:
             error_code, address = as_processor(vcpu, rip, ordered, error_code, address)
         self._note(vcpu, vector, rip, error_code, address)
+        # A handler that returns without mending anything would fault for ever, and virtual time stand still.
         if not self._progresses(vector, rip, address or 0):
             machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
             return
@@ -366,6 +376,7 @@ class Callbacks:
 
     def _progresses(self, vector: int, rip: int, address: int) -> bool:
         key, blocks = (vector, rip, address), self._state[_ALLOWED] - self._state[_BUDGET]
+        # Retrying takes a block or none; more blocks mean that the handler did something.
         if key == self._last and 0 <= blocks - self._last_blocks <= 1:
             self._repeats += 1
         else:
@@ -401,6 +412,8 @@ class Callbacks:
                 self._state[_ANSWER] = result
                 self._state[_ANSWERED] = 1
                 vcpu.machine.counts["syscalls"] += 1
+                # Native code has set the answer's register and goes on: RIP is after the instruction without our
+                # doing.
                 return
         self._fast_call(vcpu, self._loop.platform.syscall)
 
@@ -413,6 +426,7 @@ class Callbacks:
         start = vcpu.rip
         vcpu.machine.log.record(_SYSCALL, vcpu.index, rip=start)
         length = self._length(vcpu, start)
+        # Handlers see RIP behind the instruction, as syscall leaves it in RCX (SDM volume 2, SYSCALL).
         vcpu.rip = start + length
         try:
             handler(vcpu)
@@ -420,6 +434,7 @@ class Callbacks:
             vcpu.rip = start
             vcpu.machine.exception(vcpu, fault.vector, fault.error_code, fault.address)
         finally:
+            # Whoever moved it elsewhere has it moved by the same length again: the engine adds it afterwards.
             vcpu.rip -= length
 
     @staticmethod

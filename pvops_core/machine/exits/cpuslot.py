@@ -35,6 +35,7 @@ class CpuSlot:
     def __init__(self, machine: MachineBase, loop: RunLoop, index: int, native: Native) -> None:
         memory = machine.memory
         self.engine = uc.Engine(machine.kind.bits, memory.address, memory.size)
+        # Where the engine's flag was not found it is stopped by its own call, which costs a callback each block.
         if (switch := exitrequest.switch_offset()) is not None:
             self.engine.stop_between_blocks(switch)
         self.context = uc.Context(self.engine)
@@ -43,6 +44,8 @@ class CpuSlot:
         self.blocks = 0
         self.renewed = 0  # how much of what others have rewritten its engine has dropped
         data = self.words.address
+        # Hooks of one kind are called in this order: native code has counted the block before Python is asked
+        # anything.
         self.engine.hook_native(uc.HOOK_BLOCK, native.block, data)
         self.engine.hook_native(uc.HOOK_INTR, native.interrupt, data)
         if machine.count_instructions:
@@ -51,6 +54,7 @@ class CpuSlot:
         self.vcpu = Vcpu(machine, index, self.engine, self.context, self.state)
         self.callbacks = Callbacks(self.vcpu, self.engine, self.state, loop)
         self._catch_calls(native, data)
+        # Contexts of their own: what looks at registers in the middle of something must not spoil the one in use.
         self._spare = uc.Context(self.engine)
         self._looked = uc.Context(self.engine)
         self.callbacks.make_whole(self._looked)
@@ -109,6 +113,7 @@ class CpuSlot:
         """Go back to a saved state."""
         vcpu, self.blocks, self.state[StateWord.INSTRUCTIONS], self.state[StateWord.FRONTIER] = state
         self.vcpu.load(vcpu)
+        # Memory was replaced under the engine: what it has translated is of other bytes.
         self.engine.flush_code()
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _TWO_BYTES: Final = 0x0F
 _ICEBP: Final = b"\xf1"
-_RDPMC: Final = b"\x0f\x33"
+_RDPMC: Final = b"\x0f\x33"  # not among the instructions that the engine decodes
 _PREFIXES: Final = bytes.fromhex("26 2e 36 3e 64 65 66 67 f2 f3")
 _REGISTERS: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{number}" for number in range(8, 16)))
 
@@ -42,6 +42,7 @@ def answer(vcpu: Vcpu, exit_number: int, detail: int) -> None:
 
 def _step(vcpu: Vcpu) -> None:
     """The instruction has been executed, which the engine does not know."""
+    # The engine has left at the instruction instead of stepping over it, so single-step's trap is for us to raise.
     if vcpu.rflags & FLAG_TF:
         vcpu.debug.raise_(DR6_BS)
 
@@ -60,6 +61,7 @@ def icebp(vcpu: Vcpu) -> bool:
     rest = code.lstrip(_PREFIXES)
     if rest[:1] != _ICEBP:
         return False
+    # A trap: RIP is behind it, and DR6 stays as it is (SDM volume 2, INT1).
     vcpu.rip += len(code) - len(rest) + 1
     vcpu.debug.raise_(0)
     return True
@@ -79,6 +81,7 @@ def _access_msr(vcpu: Vcpu, *, write: bool) -> None:
     number = vcpu.get("rcx") & 0xFFFFFFFF
     if write:
         counts["msr_writes"] += 1
+        # The high halves of RAX and RDX are ignored by wrmsr and cleared by rdmsr (SDM volume 2).
         vcpu.insn.wrmsr(number, vcpu.get("rdx") << 32 & (1 << 64) - 1 | vcpu.get("rax") & 0xFFFFFFFF)
     else:
         counts["msr_reads"] += 1
@@ -91,10 +94,12 @@ def _access_msr(vcpu: Vcpu, *, write: bool) -> None:
 def _move_debug_register(vcpu: Vcpu, number: int, *, write: bool) -> None:
     before = _prefixes(vcpu, _TWO_BYTES)
     at = _linear(vcpu) + before
+    # Only the prefix right before the opcode is a REX (SDM volume 2, 2.2.1); 41H masked: B is set, W, R and X may be.
     extended = vcpu.in_64_bit_code and before and vcpu.u8(at - 1) & 0xF1 == 0x41  # REX.B
     name = _REGISTERS[vcpu.u8(at + 2) & 7 | (8 if extended else 0)]
     if write:
         vcpu.insn.mov_to_dr(number, vcpu.get(name))
     else:
         vcpu.set(name, vcpu.insn.mov_from_dr(number))
+    # 0FH, the opcode and ModRM: mov of a debug register takes registers alone, so there is no more.
     vcpu.rip += before + 3

@@ -52,6 +52,7 @@ class PageEnd:
         if self.armed or error_code is None:
             return False
         if vector == faults.PF:
+            # A fetch that faults on the next page is told with that page's first byte.
             if address is None or address & PAGE - 1 or not self._of_fetch(error_code):
                 return False
             following = address
@@ -66,6 +67,7 @@ class PageEnd:
         return True
 
     def _of_fetch(self, error_code: int) -> bool:
+        # Without NXE the I bit of the error code is never set: a fetch looks like a read.
         if error_code & ErrorCode.WRITE:
             return False
         return bool(error_code & ErrorCode.FETCH) or not self._vcpu.msr(MSR_EFER) & EFER_NXE
@@ -79,13 +81,16 @@ class PageEnd:
         self.wanted, self.armed = False, True
         self._from = self._linear(self._vcpu.rip)
         page = self._next - PAGE & self._mask
+        # At least one instruction has to be executed, or it would stop where it stands for ever.
         least = (self._from - page & self._mask) + 1
         first = max(PAGE - LONGEST, least)
         code = self._vcpu.virtual.read(page, PAGE, system=True)
         while code[first - 1] == _HLT and first > least:
             first -= 1  # so that an hlt is told from a stop by where the engine began
         self._reach = PAGE - first
+        # Every byte may begin an instruction, and stop addresses are looked at when code is translated.
         self._engine.stop_before([page + at for at in range(first, PAGE + 1)])
+        # The block was translated without them.
         self._engine.remove_code(page, page + PAGE)
 
     def lift(self) -> None:
@@ -93,6 +98,7 @@ class PageEnd:
         if self.armed:
             self.armed = False
             self._engine.stop_before([])
+            # By the address: a page mapped anew meanwhile would have other code dropped, which only costs.
             page = self._next - PAGE & self._mask
             self._engine.remove_code(page, page + PAGE)
 
@@ -109,6 +115,7 @@ class PageEnd:
         at = self._linear(self._vcpu.rip)
         if self._next - at & self._mask > self._reach:
             return False
+        # hlt stops the engine too, one byte after where it began.
         if at == self._from + 1 and self._halted(at):
             return False
         if at == self._next:
@@ -118,4 +125,5 @@ class PageEnd:
         return True
 
     def _halted(self, at: int) -> bool:
+        # At another level hlt would have been refused, not executed.
         return self._vcpu.cpl == 0 and self._vcpu.virtual.number(at - 1, 1, system=True) == _HLT

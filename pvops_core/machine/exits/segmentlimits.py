@@ -95,6 +95,7 @@ class SegmentLimits:
         """The fault because of which the engine has just left, if it was for this."""
         fault, self._fault = self._fault, None
         if fault is not None:
+            # The way out has cost ECX, which the hook kept before.
             self._vcpu.set("ecx", self._words.ecx)
         return fault
 
@@ -102,9 +103,11 @@ class SegmentLimits:
 
     def begin(self) -> None:
         """The engine is about to start: until a block has led it to another, it tells nobody what it translates."""
+        # Once the engine tells of blocks, the first was told too.
         if self._words.told:
             return
         if self._vcpu.in_64_bit_code:
+            # 64-bit code knows no limits (SDM volume 3, 5.3.1).
             return
         rip = self._vcpu.rip
         start = rip + self._vcpu.segment("cs")[1] & 0xFFFFFFFF
@@ -113,6 +116,7 @@ class SegmentLimits:
             try:
                 code = self._vcpu.virtual.read(start, PAGE - start % PAGE, system=True)
             except GuestFault:
+                # A fetch that faults here faults in the guest as well, and nothing was translated.
                 return
             self._guard(start, code[:_FIRST])
 
@@ -123,6 +127,7 @@ class SegmentLimits:
 
     def _look(self, start: int, size: int) -> None:
         """A block has been translated, and not yet run."""
+        # Loads by 64-bit code go unseen, so what they brought is noticed with the next block of 32-bit code.
         if self._loads_unseen and self._words.special:
             self._changed()
         if self._guard(start, self._vcpu.virtual.read(start, size, system=True)):
@@ -135,6 +140,7 @@ class SegmentLimits:
             self._seen.add(self._words.state)
             if self._kept is None:
                 self._kept = (state[_BUDGET] + 1, state[_STEPPING])
+                # The budget goes to the slice after the pause, so that the pause costs the guest no time.
                 state[_ALLOWED] -= self._kept[0]
                 state[_BUDGET], state[_STEPPING] = -1, 2  # the slice is to pause where the next block begins
         return False

@@ -71,6 +71,7 @@ class WholeAccesses:
         """The fault because of which the engine has just left, if it was for this."""
         fault, self._fault = self._fault, None
         if fault is not None:
+            # The way out has cost the counter, which the hook kept before (``guarding`` says why).
             self._vcpu.set("rcx" if self._engine.bits == 64 else "ecx", self._guards.counter)
         return fault
 
@@ -87,6 +88,7 @@ class WholeAccesses:
         flags = self._guards.flags_at(address)
         if flags is None:
             return None
+        # RF is what the engine has set for the fault; the others are those of before the instruction.
         self._vcpu.rflags = flags | self._vcpu.rflags & _RESUME
         self._check(words=True)
         fault, self._fault = self._fault, None
@@ -113,6 +115,7 @@ class WholeAccesses:
 
     def _look(self, start: int, size: int) -> None:
         """A block has been translated, and not yet run."""
+        # The block that made us stop has come again, now with its hook in place.
         if self._awaited is not None and self._awaited == (start, self._guards.alone):
             self._awaited = None
             self._guards.rest()
@@ -124,6 +127,7 @@ class WholeAccesses:
             code = vcpu.machine.memory.read(physical, size)
         if self._stand(start, code):
             self._awaited = start, self._guards.alone
+            # Translated without the hook, and not yet run: once removed, it is translated again with it.
             self._engine.remove_code(start, start + 1)
             self.looked = True
             self._restart()
@@ -143,6 +147,7 @@ class WholeAccesses:
     def _site(self, piece: Piece) -> Site:
         base, other = (self._engine.register_id(name) if name else 0 for name in (piece.base, piece.index))
         reach = 2 * piece.size if piece.is_words else piece.size  # the last of words is the first that is pushed
+        # Below this offset in a page all of it lies on the page, so that nothing need be looked at.
         room = -1 if piece.is_input or self._vcpu.segment(piece.segment)[1] & PAGE - 1 else PAGE - reach
         alignment = _ALIGNMENT if piece.aligned else 0
         return Site(piece.address, base, other, piece.scale, piece.distance, room, alignment)
@@ -161,6 +166,7 @@ class WholeAccesses:
         if piece is None or faults_before(vcpu, piece) or (words and not piece.is_words):
             return False
         if piece.is_input:
+            # A refused port leaves no trace of the zero that the engine stores before it asks.
             self._keep(self._offset(piece), piece.size)
             return False
         try:
@@ -194,6 +200,7 @@ class WholeAccesses:
             raise GuestFault(f"{first:#x} is not aligned", vector=faults.GP, error_code=0)
         last = first + size - 1 & 0xFFFFFFFF
         vcpu.walk(first, write=write)
+        # Both pages before anything is moved: that is all that making it whole takes.
         if first // PAGE != last // PAGE:
             vcpu.walk(last // PAGE * PAGE, write=write)
 
@@ -212,4 +219,5 @@ class WholeAccesses:
         """The port was refused, and the vCPU is at its instruction again."""
         kept, self._kept = self._kept, None
         if kept is not None and kept[0] == self._vcpu.rip:
+            # As the system: the store that is undone here was allowed a moment ago.
             self._vcpu.virtual.write(kept[1], kept[2], system=True)

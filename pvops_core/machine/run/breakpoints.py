@@ -74,6 +74,7 @@ class Breakpoints:
     def _hook(self, address: int, place: _Hooked) -> None:
         """Have the hooks that the place's breakpoints need."""
         acts = any(each.acts for each in place.breakpoints)
+        # Hooks of the right kind stand already: making one anew drops all translated code.
         if place.breakpoints and place.hooks and place.acts == acts:
             return
         if place.hooks:
@@ -114,8 +115,11 @@ class Breakpoints:
         if self._standing.pop(vcpu.index, None) == here:
             return
         place = self._places.get(address)
+        # A copy, since an action may take breakpoints away.
         for breakpoint_ in tuple(place.breakpoints) if place else ():
             breakpoint_.action(vcpu)
+        # Where the engine cannot stop inside blocks, the instruction is executed after all, and there is nothing to
+        # skip.
         if self._loop.interrupted and vcpu.rip == address and self._slots[vcpu.index].engine.stops_within:
             self._standing[vcpu.index] = here
 

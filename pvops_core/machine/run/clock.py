@@ -28,6 +28,7 @@ class Clock:
         words = self._running
         if words is None:
             return self._folded
+        # What the native counter has counted down so far, without stopping the engine to ask.
         return words[_CLOCK] + (words[_ALLOWED] - words[_BUDGET]) * BLOCK_NS
 
     def advance(self, ns: int) -> None:
@@ -40,11 +41,13 @@ class Clock:
         else:
             words[_CLOCK] += ns
             blocks = ns // BLOCK_NS  # a slice is so much time, whatever it is spent on
+            # A slice ends by time spent, so that a handler that charges much does not keep the others waiting.
             words[_BUDGET] -= blocks
             words[_ALLOWED] -= blocks
 
     def follow(self, state: Words) -> None:
         """A vCPU starts a slice: its blocks count from now."""
+        # How far the counter goes down from here is what has been run.
         state[_ALLOWED] = state[_BUDGET]
         state[_CLOCK] = self._folded
         self._running = state

@@ -45,6 +45,7 @@ class Coherence:
         """Drop translations of the ranges on every engine."""
         counts = self._machine.counts
         pieces = [piece for start, end in ranges.tolist() for piece in _by_page(start, end)]
+        # From here a whole flush costs less than walking and dropping; what is flushed needs to see nothing.
         if len(pieces) > _FLUSH_ABOVE:
             blind = self._slots
         else:
@@ -106,6 +107,7 @@ class Coherence:
             if not self._inside(vcpu, ranges):
                 return True
             at = vcpu.rip
+            # Stepping alone wakes nobody: one that sleeps at hlt is woken first, as an interrupt would wake it.
             self._machine.rouse(vcpu)
             self._loop.step(slot)
             if vcpu.rip == at and self._at_gate(at):
@@ -129,6 +131,7 @@ class Coherence:
     def _inside(self, vcpu: Vcpu, ranges: Ranges) -> bool:
         """Whether a vCPU executes the inside of a range, or is about to return into it from a gate."""
         at = self._place(vcpu)
+        # A vCPU at the first byte has executed nothing of the range, and may find the new text there.
         return bool(((ranges[:, 0] < at) & (at < ranges[:, 1])).any())
 
 

@@ -53,6 +53,7 @@ def event_kind(name: str, when: str, /, **fields: str) -> str:
     for field, text in fields.items():
         if text.partition(":")[0] not in TYPES:
             raise MachineError(f"event {name!r}: field {field!r} has no type of {', '.join(TYPES)}: {text!r}")
+    # The module is the caller's, so that nobody has to write it, or can write another's.
     frame = inspect.currentframe()
     assert frame is not None
     assert frame.f_back is not None

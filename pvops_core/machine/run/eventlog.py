@@ -56,6 +56,7 @@ class Event:
         for field, value in self.fields:
             if field == name:
                 return value
+        # Names in the error: who asks for a field that is not there has most often misspelt it.
         raise KeyError(f"{name!r}; {self.kind} has {', '.join(field for field, _value in self.fields) or 'none'}")
 
 
@@ -73,6 +74,7 @@ def _format(kind: str, names: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
     parts = [b"%d;", _text(kind), b"%d;"]
     for name in order:
         parts += (_text(name), b"%d;")
+    # A kind or a field may have a percent sign in its name; between them the places for numbers stay.
     escaped = (part if part == b"%d;" else part.replace(b"%", b"%%") for part in parts)
     return b"".join(escaped) + b"\n", order
 
@@ -80,6 +82,7 @@ def _format(kind: str, names: tuple[str, ...]) -> tuple[bytes, tuple[str, ...]]:
 def _form(raw: _Raw) -> bytes:
     """The one byte form that is hashed: every value with its type, so that no two events look alike."""
     ns, kind, vcpu, fields = raw
+    # Field names in the order of the call: the usual event finds its format without sorting.
     key = (kind, *fields)
     found = _FORMATS.get(key)
     if found is None:
@@ -88,6 +91,7 @@ def _form(raw: _Raw) -> bytes:
     try:
         return found[0] % (ns, number, *[fields[name] for name in found[1]])
     except TypeError:  # a field that is no number
+        # Text or bytes among the fields are rare, so the quick form is tried and not asked for.
         parts: list[Value] = [ns, kind, number]
         for name in found[1]:
             parts += (name, fields[name])
@@ -101,6 +105,7 @@ def _encode(value: Value) -> bytes:
 
 
 def _text(text: str) -> bytes:
+    # Names from a guest's memory may be no text; every surrogate still has its one byte form.
     data = text.encode("utf-8", "surrogatepass")
     return b"s%d:%s" % (len(data), data)
 
@@ -116,6 +121,7 @@ def _read(data: bytes) -> Iterator[Event]:
     while at < len(data):
         found = _PART.match(data, at)
         if found is None:
+            # Packs come from files too, so that nothing about them is taken for granted.
             raise MachineError(f"a saved event log has no event at byte {at} of a pack")
         number, kind, length = found.groups()
         at = found.end()
@@ -191,6 +197,7 @@ class EventLog:
         """Add an event that happens now."""
         recent = self._recent
         recent.append((self._clock.ns, kind, vcpu, fields))
+        # Counted by what is in the present pack, also of events that came from a file in byte form.
         if len(recent) == self._room:
             self._pack()
 
@@ -252,6 +259,7 @@ class EventLog:
         """
         packs, begun, recent, link = state
         if link not in self._links:
+            # Verified once: a snapshot is loaded thousands of times, and its packs never change.
             found = reduce(_linked, map(_decompressed, packs), _FIRST_LINK)
             if found != link:
                 raise MachineError(f"a saved event log has the hash {found.hex()} and says {link.hex()}")
@@ -283,6 +291,7 @@ def _linked(link: bytes, data: bytes) -> bytes:
 def _decompressed(pack: bytes) -> bytes:
     """A pack's byte form; MachineError if it is none, or says that it is more than it can be."""
     try:
+        # The length stands in front of lz4's block: checked before that much memory is asked for.
         if int.from_bytes(pack[:4], "little") > len(pack) * _MOST_COMPRESSED:
             raise MachineError("a saved event log has a pack that says it is too long")
         data: bytes = lz4.block.decompress(pack)

@@ -29,18 +29,22 @@ def enter(slot: CpuSlot, interrupted: Callable[[], bool]) -> int:
         The engine's status: 0, or why it could not go on.
     """
     callbacks, page_end = slot.callbacks, slot.callbacks.page_end
+    # Before the engine translates its first block, of which it tells nobody.
     if callbacks.limits is not None:
         callbacks.limits.begin()
     if callbacks.whole.waiting:
         callbacks.whole.begin()
+    # The engine begins anew wherever a handler has moved RIP; all of these stretches are one slice.
     while True:
         callbacks.moved = False
         callbacks.whole.forget()
         status = slot.engine.start(slot.vcpu.rip)
         callbacks.arrive()
+        # In any case: what a stub counted must be told before anybody else looks.
         slot.vcpu.unstub_ports()
         paused = callbacks.limits is not None and callbacks.limits.goes_on()
         leaves = bool(status) or interrupted() or bool(slot.state[_EXPIRED]) or callbacks.postponed
+        # An end that somebody asked for goes before looking for a page's end, which begins again with the next slice.
         if page_end.wanted or page_end.armed:
             if not leaves and not callbacks.moved and page_end.goes_on():
                 continue
@@ -62,6 +66,7 @@ def step(slot: CpuSlot, start: int) -> int:
         status = slot.engine.step(start)
     callbacks.arrive()
     callbacks.page_end.end()
+    # A pause that was begun must be over, though a step gives the engine no time to come to it.
     if callbacks.limits is not None:
         callbacks.limits.goes_on()
     slot.vcpu.unstub_ports()

@@ -78,7 +78,9 @@ class Gates:
     def code(self, index: int) -> bytes:
         """Bytes of a gate, ``stride`` long."""
         self._check(index)
+        # From the end of this jump to the shared return, behind the last gate.
         to_ret = (len(self._handlers) - index) * self._stride - _JUMP
+        # Filled up with int3: who strays into the middle of a gate is noticed.
         return (b"\xe9" + to_ret.to_bytes(4, "little")).ljust(self._stride, b"\xcc")
 
     @property
@@ -107,6 +109,7 @@ class Gates:
 
     def leave(self, vcpu: Vcpu, address: int) -> None:
         """The engine leaves the block after a gate's handler: it must not begin again with the same call."""
+        # The handler did not move it, so the engine would execute the jump, and call the handler, once more.
         if vcpu.rip == address:
             vcpu.rip = self.return_address
 

@@ -130,6 +130,7 @@ def _of_series(kind: Callable[..., Any], form: _Form) -> _Form:
     if save is None or load is None:
         if kind is tuple:
             return _as_it_is(series)
+        # Sets have no order of their own that two runs would share, so that what is saved is sorted.
         return _Form(tuple if kind is list else lambda values: tuple(sorted(values)), kind, series)
     return _Form(lambda values: tuple(map(save, values)), lambda state: kind(map(load, state)), series)
 

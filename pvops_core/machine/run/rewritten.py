@@ -49,11 +49,14 @@ class Rewritten:
 
     def note(self, page: int, slot: Translating, counts: Counter[str], *, known: bool) -> None:
         """A page, at this virtual address, was rewritten; ``known`` to the engine of the vCPU that executes."""
+        # The executing engine saw its own stores; only other engines may hold old code.
         if not known:
             _drop(slot, [page], counts)
         self._written += 1
         self._pages.pop(page, None)
         self._pages[page] = self._written
+        # Beyond some pages each vCPU flushes all when its turn comes: a kernel that patches itself rewrites
+        # thousands.
         if len(self._pages) > _FEW:
             self._forgotten = self._pages.pop(next(iter(self._pages)))
         slot.renewed = self._written
@@ -66,6 +69,7 @@ class Rewritten:
         if slot.renewed == self._written:
             return
         pages = [page for page, count in self._pages.items() if count > slot.renewed]
+        # Pages written long ago are not in the list any more: everything goes, which is never wrong.
         _drop(slot, None if slot.renewed < self._forgotten else pages, counts)
         slot.renewed = self._written
 

@@ -89,6 +89,7 @@ class RunLoop:
 
     def stop(self, stop: Stop) -> None:
         """End the run when the handler returns; the first reason counts."""
+        # The first reason is why the run ended; what follows it is aftermath.
         self._stop = self._stop or stop
         self.interrupted = True
 
@@ -116,10 +117,12 @@ class RunLoop:
         """The machine goes back to an earlier state: what was asked for since then, outside of a run, is void."""
         self._stop = self._error = None
         self._deferred.clear()
+        # Engines keep translations of text that the older state has otherwise.
         self.rewritten.restored()
 
     def reschedule(self) -> None:
         """End the present slice for a vCPU that waits for another; time passes, so that waiting for ever ends."""
+        # A vCPU that spins on another would else spend no time, and a deadline would never come.
         self._machine.clock.advance(WAIT_NS)
         self.interrupt()
 
@@ -147,6 +150,7 @@ class RunLoop:
         clock = self._machine.clock
         deadline = self.deadline = None if max_ns is None else clock.ns + max_ns
         if until is not None:
+            # Whichever vCPU comes there first ends the run, so all of them look for it.
             for slot in self._slots:
                 slot.callbacks.stop_at(until)
         self.running = True
@@ -162,6 +166,7 @@ class RunLoop:
                         return Stop("timeout", f"{max_ns} ns of virtual time have passed")
                     self._turn(deadline, horizon)
         finally:
+            # A slice that an error cut is not gone on with: nobody knows what of it has happened.
             if self._error is not None or self._ends:
                 self._left = None
             self.running, self.deadline = False, None
@@ -177,11 +182,13 @@ class RunLoop:
         self._raise()
         try:
             while self._deferred:
+                # One at a time: an action may defer another, which then comes in this same turn.
                 action, self._deferrer = self._deferred.pop(0)
                 action()
         finally:
             self._deferrer = None
         self._give_up()
+        # In the midst of a slice nothing of the guest's is looked at, or where it was cut would show.
         watchers = tuple(self.watchers) if self._left is None else ()
         wishes = [wish for watcher in watchers if (wish := watcher()) is not None]
         self.interrupted = False
@@ -205,11 +212,13 @@ class RunLoop:
             horizon: virtual time at which the slice ends, for something in the guest.
         """
         left, self._left = self._left, None
+        # The scheduler is asked only for a new slice: one that was interrupted is its vCPU's to the end.
         slot = self._begin(horizon) if left is None else self._resume(left)
         if slot is None:
             return
         patience = 0
         if deadline is not None:
+            # Rounded up by a block: the deadline is reached, never missed by a block for ever.
             patience = slices.withhold(slot.state, max(0, deadline - self._machine.clock.ns) // BLOCK_NS + 1)
         self._over = False
         ran = (left.ran if left else 0) + self._slice(slot)
@@ -232,12 +241,15 @@ class RunLoop:
         slot = self._slots[self._scheduler.pick(runnable)]
         budget = self._scheduler.length()
         if horizon is not None:
+            # Something is due at the horizon, so the slice must not run past it; one block at least, to get anywhere.
             budget = min(budget, max(0, horizon - machine.clock.ns) // BLOCK_NS + 1)
         slices.allow(slot.state, budget)
         self._nonmaskable(slot)
         self.platform.before_entry(slot.vcpu)
         if self.interrupted or slot.vcpu.halted:
+            # Delivering to it may have put it to sleep, or ended the run.
             return None
+        # Only one block may pass before the interrupt, since sti's shadow lasts one instruction (SDM volume 2, STI).
         if slot.vcpu.pending and slot.vcpu.interrupt_shadow:
             slices.one_block(slot.state)
         return slot
@@ -250,6 +262,7 @@ class RunLoop:
 
     def _nonmaskable(self, slot: CpuSlot) -> None:
         if slot.vcpu.unmaskable:
+            # An NMI wakes from hlt (SDM volume 2, HLT) whatever IF says.
             slot.vcpu.wake()
             self._machine.exception(slot.vcpu, slot.vcpu.unmaskable.pop(0), None, None)
 
@@ -266,6 +279,7 @@ class RunLoop:
     def _finish(self, done: PartialSlice) -> None:
         """A slice is over, be it that the vCPU does not go on with it."""
         self._left = None
+        # With one vCPU slices are nothing that a guest, or a reader of its log, can see.
         if len(self._slots) > 1:
             self._machine.log.record(_SLICE, done.vcpu, blocks=done.ran)
 
@@ -274,6 +288,7 @@ class RunLoop:
         before = clock.ns
         if not self.platform.idle():
             self.stop(Stop("dead", "every vCPU is halted and nothing will wake one"))
+        # Nothing would ever change again: say so instead of spinning.
         elif clock.ns == before and not self.interrupted and not any(slot.vcpu.runnable for slot in self._slots):
             raise MachineError("the platform's idle() neither moved the clock nor woke a vCPU")
 
@@ -290,6 +305,7 @@ class RunLoop:
             self.acting = None
             blocks = clock.fold()
             slot.blocks += blocks
+        # Faults that waited come first: they belong to what has just run, and RIP is where they put it.
         if self._error is not None or slot.callbacks.finish() or self.interrupted:
             return blocks
         if status:
@@ -298,6 +314,7 @@ class RunLoop:
             if not execution.after_hlt(slot):
                 raise MachineError("the engine stopped for no known reason", vcpu=slot.vcpu.index, rip=slot.vcpu.rip)
             self.platform.halted(slot.vcpu)
+            # hlt ends a slice for the guest's own reasons, so there is nothing of it left to go on with.
             self._over = True
         return blocks
 
@@ -306,6 +323,7 @@ class RunLoop:
         before = self._stop
         if (before is not None and before.reason in ENDS) or not any(slot.vcpu.runnable for slot in self._slots):
             return False
+        # Whoever waits for the slice's end was asked to stop as well; that request stands until this turn is over.
         self._stop, self.interrupted = None, False
         self._give_up()
         try:
@@ -332,6 +350,7 @@ class RunLoop:
                     self._slice(slot)
                     self._raise()
         finally:
+            # A call is none of the guest's own code: its runs of code do not count where its own stand.
             slot.state[_FRONTIER] = frontier
             self.call_ended = self._stop if self._ended() else None
             if self._ended():
@@ -357,11 +376,13 @@ class RunLoop:
             blocks = clock.fold()
             slot.blocks += blocks
             if self._left is not None and self._left.vcpu == slot.vcpu.index:
+                # A step within a slice is of it: time must come out the same as if nobody had stepped.
                 self._left = self._left._replace(ran=self._left.ran + blocks, budget=self._left.budget - blocks)
         self._raise()
         if slot.callbacks.finish():
             return
         if status:
             self.stop(execution.bad_end(slot, status))
+        # hlt is one byte, so this is where it leaves RIP.
         elif slot.vcpu.rip == start + 1 and execution.after_hlt(slot):
             self.platform.halted(slot.vcpu)

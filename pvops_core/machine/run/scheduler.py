@@ -31,12 +31,14 @@ class Scheduler:
 
     def pick(self, runnable: Sequence[int]) -> int:
         """The vCPU that runs next; every runnable one runs once in a round."""
+        # No number is drawn where there is nothing to choose.
         if len(runnable) == 1:
             return runnable[0]
         while True:
             if not self._round:
                 self._round = list(runnable)
                 self._random.shuffle(self._round)
+            # One that sleeps misses its turn and keeps no claim: the next round has it again.
             index = self._round.pop()
             if index in runnable:
                 return index

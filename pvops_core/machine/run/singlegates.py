@@ -57,6 +57,7 @@ class SingleGates:
 
     def _hook(self) -> None:
         wanted = set(_stretches(sorted(self._gates)))
+        # Hooks come and go by stretches that changed: each new one drops all translated code.
         for stretch in self._stretches.keys() - wanted:
             for slot, hook in zip(self._slots, self._stretches.pop(stretch), strict=True):
                 slot.callbacks.unhook(hook)

@@ -37,6 +37,7 @@ def allow(state: Words, runs: int, patience: int = 0, *, stepping: int = 0) -> N
 
 def one_block(state: Words) -> None:
     """Let the next slice be one block of the engine's, whether a run begins with it or not."""
+    # Budget -1: overdrawn at the first block, even if no run begins with it.
     allow(state, -1, stepping=1)
 
 
@@ -47,10 +48,12 @@ def resume(state: Words, left: PartialSlice) -> None:
 
 def withhold(state: Words, most: int) -> int:
     """Let no more than so many begin for now; gives the patience that is withheld."""
+    # What is withheld is still the slice's: the guest gets it when the deadline that is not its own is over.
     if state[_BUDGET] > most:
         state[_WITHHELD] = state[_BUDGET] - most
         state[_BUDGET] = most
     patience = state[_PATIENCE]
+    # Patience is spent after the budget, and counts against the same deadline.
     state[_PATIENCE] = min(patience, max(0, most - max(state[_BUDGET], 0)))
     return patience - state[_PATIENCE]
 

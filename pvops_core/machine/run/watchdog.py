@@ -44,7 +44,7 @@ def where(machine: Machine, symbol_at: SymbolAt) -> str:
 
 def _place(vcpu: Vcpu, symbol_at: SymbolAt) -> str:
     rip = vcpu.rip
-    if vcpu.halted and not rip:
+    if vcpu.halted and not rip:  # as Xen and PCs leave processors that no guest has brought up
         return f"vcpu {vcpu.index} has not been started"
     found = symbol_at(rip)
     name = f"{found[0]}+{found[1]:#x} ({rip:#x})" if found else f"{rip:#x}"
@@ -58,10 +58,12 @@ def _watched(machine: Machine, seconds: float | None) -> Iterator[None]:
         return
 
     def over() -> None:
+        # Without a lock: a flag is set, which the run loop looks at between slices.
         if not machine.unhurried:
             machine.stop("timeout", "the wall time allowed is over")
 
     timer = threading.Timer(seconds, over)
+    # Must not hold up the end of the process when a run was ended by an error.
     timer.daemon = True
     timer.start()
     try:

@@ -51,6 +51,7 @@ def _drop(at: Routine) -> None:
     with at.each(at.get(_Slot.CHOSEN_COUNT)) as number:
         engine = at.load64(at.add(at.get(_Slot.CHOSEN), at.multiply(number, _POINTER)))
         status = at.call(_Slot.CONTROL, engine, I32(uc.REMOVE_CODE), begin, end)
+        # A failure of one must not keep the others from dropping theirs: the last is told when all are done.
         with at.when(at.wide(status), "!=", 0):
             at.put(_Slot.FAILED, at.wide(status))
     at.done()
@@ -90,7 +91,9 @@ class AllEngines:
         self._chosen = self._engines.copy()
         own_width = {"rip": "rip" if engines[0].bits == 64 else "eip"}
         self._ids = (ctypes.c_int * len(_READ))(*(uc.REGISTER_IDS[own_width.get(name, name)] for name in _READ))
+        # A vCPU has a row, so that a column is one register of all of them.
         self._values = np.zeros((count, len(COLUMNS)), dtype=np.uint64)
+        # The batch reads an MSR whose number stands where its value's structure begins.
         self._values[:, COLUMNS.index("msr")] = MSR_EFER
         start = self._values.ctypes.data
         places = [start + 8 * (row * len(COLUMNS) + column) for row in range(count) for column in range(len(_READ))]

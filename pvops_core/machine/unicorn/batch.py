@@ -29,6 +29,7 @@ def register_id(kind: MachineKind, name: str) -> int:
         MachineError: no such register on this kind of machine.
     """
     if kind.bits == 32:
+        # 64-bit names are what code for both widths uses; a 32-bit guest has the low halves.
         name = _WIDE.get(name, name)
     elif name == "flags":
         name = "rflags"
@@ -57,6 +58,7 @@ class Batch:
         self._count = count
         self._ids = (ctypes.c_int * count)(*numbers)
         self._values = (ctypes.c_uint64 * count)()
+        # Unicorn writes each register through its own pointer, so they are made once and point into one array.
         start = ctypes.addressof(self._values)
         self._pointers = (ctypes.c_void_p * count)(*(start + 8 * index for index in range(count)))
         self._struct = struct.Struct(f"{count}Q")

@@ -26,6 +26,7 @@ _TO_ALL, _TO_NONE = ADDRESS + _ALL, ADDRESS + _NONE
 
 
 def _fill() -> None:
+    # A 1 in the map means that a guest leaves at it (AMD APM volume 2, 15.11).
     ctypes.memset(HOST_ADDRESS + _ALL, 0xFF, _NONE - _ALL)
     # Two bits a register, range behind range
     place = (len(_RANGES[0]) + _TSC_AUX - _RANGES[1].start) * 2  # read by native code, for rdtscp
@@ -45,5 +46,6 @@ def without_leaving(function: Callable[..., int], *arguments: object) -> int:
     """Call the library for an MSR: outside of ``emu_start`` there is nothing to leave to."""
     _pointer[0] = _TO_NONE
     status = function(*arguments)
+    # Put back at once: the next thing the engine executes must leave again.
     _pointer[0] = _TO_ALL
     return status

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _WORD: Final = struct.Struct("<I")
 _MODES: Final = 1 << 19 | 1 << 20 | 1 << 21 | 1 << 24
 """Hidden flags that are not a guest's: system management mode, SVM, its intercepts, port breakpoints (cpu.h)."""
-_KNOWN: Final = (1 << 27) - 1
+_KNOWN: Final = (1 << 27) - 1  # bits that QEMU's cpu.h has names for
 _CONTROLS: Final = 5 * 8
 _POINTERS: Final = 4 * 8
 """What the engine keeps for the four breakpoints, before the exception word."""
@@ -48,17 +48,21 @@ def vetted(engine: uc.Engine, layout: ContextLayout, own: bytes, state: bytes) -
     Raises:
         MachineError: it is none of this engine, or in a mode that no guest here is in.
     """
+    # Another build's structure has another size, and its bytes would be other things.
     if len(state) != len(own):
         raise MachineError(f"a CPU state of {len(state)} bytes; the engine's are {len(own)}")
     flags = _WORD.unpack_from(state, layout.hidden_flags)[0]
+    # Modes that are not the guest's must be this engine's own, bit by bit.
     if (flags ^ _WORD.unpack_from(own, layout.hidden_flags)[0]) & _MODES or flags & ~_KNOWN:
         raise MachineError(f"a CPU state with hidden flags {flags:#x}, in a mode that no guest here is in")
     made = bytearray(state)
+    # What remains is the guest's: registers, segments, control registers, MSRs.
     for begin, end in _engines(engine, layout, len(own)):
         made[begin:end] = own[begin:end]
     context = uc.Context(engine)
     context.bytes[:] = bytes(made)
     engine.restore(context)
+    # Written through the interface, which takes what is allowed: a rounding mode that is none would end the process.
     for name in ("fpsw", "fpcw", "mxcsr"):
         engine.write(uc.REGISTER_IDS[name], engine.read(uc.REGISTER_IDS[name]))
     engine.save(context)
@@ -95,6 +99,7 @@ def _place(engine: uc.Engine, register: int, value: int) -> int:
     context = uc.Context(engine)
     before = engine.read(register)
     states = []
+    # Two values, everything else alike: the byte that differs is the register's first.
     for each in (0x1F80, value):
         engine.write(register, each)
         engine.save(context)

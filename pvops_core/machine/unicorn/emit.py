@@ -79,6 +79,7 @@ class Routine:
 
     def ones(self, size: Value) -> Value:
         """So many bytes (1 to 4, 32 bits wide) of ones, as a 32-bit number."""
+        # A shift by 32 is undefined in LLVM; sizes of 1 to 4 shift by 24 to 0.
         return self._builder.lshr(I32(0xFFFFFFFF), self._builder.sub(I32(32), self._builder.mul(size, I32(8))))
 
     def load8(self, address: Value) -> Value:
@@ -131,9 +132,12 @@ class Routine:
         test, body, after = (self._function.append_basic_block() for _ in range(3))
         builder.branch(test)
         builder.position_at_end(test)
+        # A phi node takes the number from before the loop and from its body, which is known only when that is
+        # written.
         number = builder.phi(I64)
         number.add_incoming(I64(0), before)
         builder.cbranch(builder.icmp_signed("<", number, count), body, after)
+        # The body may have made blocks of its own; what goes back is the last of them.
         builder.position_at_end(body)
         yield number
         number.add_incoming(builder.add(number, I64(1)), builder.block)
@@ -170,6 +174,7 @@ def compile_all(sources: Mapping[str, Source]) -> tuple[dict[str, int], object]:
         Their addresses by name, and what keeps the code in memory.
     """
     module = ir.Module(name="pvops")
+    # All are declared before the first is written, so that one can leave by way of another.
     functions = {
         name: ir.Function(module, ir.FunctionType(source.result, [*source.parameters, I64.as_pointer()]), name=name)
         for name, source in sources.items()
@@ -178,8 +183,10 @@ def compile_all(sources: Mapping[str, Source]) -> tuple[dict[str, int], object]:
         source.write(Routine(functions[name]))
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
+    # The host's own processor, at -O2: these run at every block of every guest.
     machine = binding.Target.from_default_triple().create_target_machine(opt=2)
     parsed = binding.parse_assembly(str(module))
+    # A module that is not sound would be compiled all the same, and fail anywhere.
     parsed.verify()
     engine = binding.create_mcjit_compiler(parsed, machine)
     engine.finalize_object()

@@ -77,6 +77,7 @@ def read_batch_with_msrs(*arguments: object) -> int:
 # Of its own, with fixed arguments, to be cheap enough to be measured.
 _remove_code = _library["uc_ctl"]
 _remove_code.argtypes = (_pointer, ctypes.c_uint, ctypes.c_uint64, ctypes.c_uint64)
+# Two arguments follow: UC_CTL has their count from bit 26 on, and that they are written at bit 30 (unicorn.h)
 REMOVE_CODE: int = const.UC_CTL_TB_REMOVE_CACHE | 2 << 26 | const.UC_CTL_IO_WRITE << 30
 """``uc_ctl``'s word for dropping translated code: begin and end follow."""
 
@@ -172,6 +173,7 @@ class Engine:
             memory: host address of guest-physical 0; must stay valid until ``close``.
             size: bytes of it, whole pages.
         """
+        # Asked first, because the library ends the process where it gets no memory.
         require_room(_CODE_BUFFER + _BESIDE, "an engine")
         handle = ctypes.c_void_p()
         mode = const.UC_MODE_64 if bits == 64 else const.UC_MODE_32
@@ -196,6 +198,7 @@ class Engine:
         control = (controlarea.ADDRESS, controlarea.SIZE, const.UC_PROT_READ, controlarea.HOST_ADDRESS)
         self.check("map", _library.uc_mem_map_ptr(self.handle, *control))
         self._value = ctypes.c_uint64()
+        # Made once: a reference each time would cost as much as the read.
         self._place = ctypes.byref(self._value)
         self._msr = MsrValue(0, 0)
         self._msr_place = ctypes.byref(self._msr)
@@ -220,11 +223,13 @@ class Engine:
             self._no_stops = None
             if self._context is not None:
                 self._context.free()
+            # Contexts are the engine's and must go before it.
             _library.uc_close(self.handle)
             self._callbacks.clear()
 
     def start(self, rip: int) -> int:
         """Run from ``rip`` until something stops the engine; the library's status."""
+        # Single-stepping costs every instruction a check, and the library turns that off only at its next start.
         if self._stepping:
             self._stepping = False
             self._choose_stops()
@@ -234,6 +239,7 @@ class Engine:
 
     def step(self, rip: int) -> int:
         """Run exactly one instruction; the library's status."""
+        # Code translated for full speed has no instruction counted, and is of no use for a step.
         if not self._stepping:
             self._stepping = True
             self._choose_stops()
@@ -262,6 +268,7 @@ class Engine:
         A vCPU in user mode, or in other page tables, cannot see them. Such a fault would be kept as an exception in
         progress, so that the guest's next one became a double fault, and the one after that nothing at all.
         """
+        # Made when first needed: most vCPUs never have a hook removed.
         if self._context is None:
             self._context = Context(self)
         self.save(self._context)
@@ -298,6 +305,7 @@ class Engine:
 
     def _choose_stops(self) -> None:
         """Decide about code that is translated from now on."""
+        # Read when code is translated, so that it holds for what is translated from now on.
         if self._no_stops is not None:
             self._no_stops.value = not (self._stepping or self._stopping)
 
@@ -325,6 +333,7 @@ class Engine:
             Its handle, for ``unhook_code``.
         """
         hook = self.hook(HOOK_CODE, callback, begin, end)
+        # A hook that may stop the engine needs the check in all code, which is why it is not the default.
         if stops:
             self._stop_within(hook)
         self.flush_code()
@@ -344,6 +353,7 @@ class Engine:
     def unhook_code(self, hook: int) -> None:
         """Remove a hook of ``hook_code``, and drop all translated code."""
         with self._untouched():
+            # The library frees the hook's structure; blocks that call it must go with it.
             self.check("unhook", _library.uc_hook_del(self.handle, hook))
         self._stopping.discard(hook)
         self._code_hooks.discard(hook)
@@ -409,6 +419,7 @@ class Engine:
 
     def read(self, register: int) -> int:
         """One register by Unicorn's number, for rare use."""
+        # Unicorn writes as many bytes as the register has, and this is read as 64 bits.
         self._value.value = 0
         if status := _reg_read(self.pointer, register, self._place):
             self.check("register read", status)

@@ -45,6 +45,7 @@ def switch_offset() -> int | None:
 def _find(engine: uc.Engine) -> int | None:
     """The one byte that stands where the flag would."""
     seen = []
+    # The word of the mode moves with the mode, which nothing else does.
     for mode in (1, 2, 3):
         engine.set_context_mode(mode)
         seen.append(_bytes(engine))
@@ -59,6 +60,7 @@ def _find(engine: uc.Engine) -> int | None:
     ]
     if len(modes) != 1:
         return None
+    # Three bytes behind that word: a flag of the last start, the one looked for, and that it is ready.
     candidates = range(modes[0] + 4, min(modes[0] + _NEAR, _LOOKED_THROUGH - 2))
     found = [at + 1 for at in candidates if before[at : at + 3] == b"\0\0\1" and after[at : at + 3] == b"\1\0\1"]
     return found[0] if len(found) == 1 else None
@@ -77,6 +79,7 @@ def _works(engine: uc.Engine, offset: int) -> bool:
     engine.hook(uc.HOOK_CODE, uc.CODE_CALLBACK(stop), _CODE, _CODE)
     flag = ctypes.c_uint8.from_address(engine.handle + offset)
     stops = []
+    # Back to 0 at the end: with the flag set, a stop would be taken late.
     for value in (0, 1, 0):
         flag.value = value
         engine.flush_code()

@@ -87,6 +87,7 @@ def bit(name: str) -> int:
 
 def _each_special(at: Routine) -> None:
     at.put(_GuardWord.SPECIAL, 0)
+    # Never 0, which is what a state of none is.
     at.put(_GuardWord.STATE, 1)
     for index, name in enumerate(DATA):
         place = at.add(at.get(_GuardWord.LIMITS), SEGMENTS.index(name) * SEGMENT_STRIDE)
@@ -94,6 +95,7 @@ def _each_special(at: Routine) -> None:
         for value, plain in ((at.load32(place), _FLAT_LIMIT), (high, _PLAIN)):
             with at.when(value, "!=", plain):
                 at.put(_GuardWord.SPECIAL, at.either(at.get(_GuardWord.SPECIAL), 1 << index))
+                # A mix, not a hash of safety: only has to differ where limits do.
                 mixed = at.multiply(at.add(at.get(_GuardWord.STATE), at.add(value, index)), _FACTOR)
                 at.put(_GuardWord.STATE, mixed)
 
@@ -102,17 +104,21 @@ def _translated(at: Routine) -> None:
     """A block has been translated: look at it if it may use a segment that is not flat, or load any."""
     _, block, _ = at.arguments
     at.put(_GuardWord.TOLD, 1)
+    # Above 4 GiB it is 64-bit code.
     with at.when(at.both(at.load64(block), ~0xFFFFFFFF), "!=", 0):
         at.done()
+    # The hidden flags are in a saved context alone.
     at.call(_GuardWord.SAVE, at.get(_GuardWord.ENGINE), at.get(_GuardWord.CONTEXT))
     with at.when(at.both(at.load32(at.get(_GuardWord.FLAGS)), _PROTECTED | HF_CS64), "!=", _PROTECTED):
         at.done()
     _each_special(at)
     start = at.load64(block)
     size = at.both(at.load32(at.add(block, SIZE_OF_BLOCK)), 0xFFFF)
+    # Segments 0 to 2 are ES, SS and DS: what reaches memory without a prefix.
     with at.when(at.both(at.get(_GuardWord.SPECIAL), 0b00111), "!=", 0):
         at.call(_GuardWord.LOOK, start, size)
         at.done()
+    # It goes on to the next page, which lies anywhere in physical memory: Python reads that.
     with at.when(at.add(at.both(start, PAGE - 1), size), ">", PAGE):
         at.call(_GuardWord.LOOK, start, size)
         at.done()
@@ -163,6 +169,7 @@ def _checked(at: Routine, segments: frozenset[str]) -> None:
     if CODE not in segments:
         with at.when(at.both(at.get(_GuardWord.SPECIAL), sum(map(bit, segments))), "==", 0):
             at.done()
+    # To read an MSR outside of all ranges leaves at once. ECX is lost on that way, so it is kept before.
     with at.when(at.wide(at.call(_GuardWord.CHECK)), "!=", 0):
         at.call(_GuardWord.READ_REGISTER, engine, at.narrow(at.get(_GuardWord.ECX_ID)), at.address(_GuardWord.ECX))
         at.call(_GuardWord.READ_REGISTER, engine, at.narrow(at.get(_GuardWord.MSR_ID)), at.get(_GuardWord.MSR))
@@ -183,6 +190,7 @@ class GuardWords:
         self._engine = engine
         self._context = context
         self._segments = layout.segments
+        # No register has this number, so that the engine always leaves at it.
         self._msr = uc.MsrValue(_OUTSIDE, 0)
         self._words = words = (ctypes.c_int64 * len(_GuardWord))()
         self.address: int = ctypes.addressof(words)

@@ -37,6 +37,7 @@ _SIZE: Final = 0x4000
 
 def install(engine: uc.Engine, context: uc.Context, layout: ContextLayout) -> None:
     """Make an engine's vCPU a guest that leaves at the chosen instructions; its context must have been saved."""
+    # Interception of MSRs, of every move of DR0 to DR7, and of nothing else.
     words = (controlarea.ADDRESS, 0, 1 << MSR - _FIRST, 0, 0, 0xFF, 0xFF, 0)
     _CONTROL.pack_into(context.bytes, layout.exception + _BEHIND_EXCEPTION, *words)
     flags = int.from_bytes(context.bytes[layout.hidden_flags : layout.hidden_flags + 4], "little") | _GUEST
@@ -48,6 +49,7 @@ def install(engine: uc.Engine, context: uc.Context, layout: ContextLayout) -> No
 def check() -> None:
     """Raise MachineError unless exits come where they are expected; once in a process."""
     memory = mmap.mmap(-1, _SIZE)
+    # A guest that does both of what exits are for.
     memory[0x1000:0x100B] = bytes.fromhex("b91b000000 0f32 0f23f8 f4")  # mov ecx, 1bh; rdmsr; mov dr7, rax; hlt
     view = (ctypes.c_uint8 * _SIZE).from_buffer(memory)
     engine = uc.Engine(64, ctypes.addressof(view), _SIZE)
@@ -55,6 +57,7 @@ def check() -> None:
     seen: list[tuple[int, int]] = []
 
     def left(_engine: int, vector: int, _data: int) -> None:
+        # RIP is the instruction's own, since an exit is before it is executed.
         seen.append((vector, engine.read(uc.REGISTER_IDS["rip"])))
         engine.stop()
 
@@ -67,5 +70,6 @@ def check() -> None:
     engine.close()
     del view
     memory.close()
+    # A library that leaves elsewhere would have guests executed that nobody serves.
     if seen != [(MSR, 0x1005), (WRITE_DR + 7, 0x1007)]:
         raise uc.unknown_build(f"its exits are {seen}")

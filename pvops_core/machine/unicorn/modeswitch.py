@@ -67,10 +67,12 @@ class ModeSwitch:
             gs_base: base of GS.
         """
         data = self._bytes
+        # QEMU takes the level from the hidden flags, not from CS (HF_CPL_MASK of its target/i386/cpu.h).
         flags = _WORD.unpack_from(data, self._flags)[0] & ~_DECIDED | _CODE64 | level
         _WORD.pack_into(data, self._flags, flags)
         data[self._cs : self._cs + len(cs)] = cs
         data[self._ss : self._ss + len(ss)] = ss
+        # The low half of the field is the limit, which stays.
         _LONG.pack_into(data, self._gs + _LONG.size, gs_base)
         _LONG.pack_into(data, self._root, root)
         self._engine.restore(self._context)

@@ -15,7 +15,7 @@ from pvops_core.errors import MachineError
 _FIRST, _LAST, _DATA = 0x7E31_5A0B_C4D2_9F01, 0x7E31_5A0B_C4D2_9F02, 0x7E31_5A0B_C4D2_9F03
 _SIZE: Final = 72
 """Bytes of the structure that are looked through."""
-_NOWHERE: Final = (1 << 64) - 1
+_NOWHERE: Final = (1 << 64) - 1  # no instruction begins here
 
 
 class MovableHook:
@@ -42,6 +42,7 @@ class MovableHook:
 
 def _places(handle: int) -> tuple[int, ...]:
     structure = ctypes.string_at(handle, _SIZE)
+    # By the numbers themselves, which nothing else in the structure has.
     found = [
         [at for at in range(0, _SIZE - 7, 8) if int.from_bytes(structure[at : at + 8], "little") == value]
         for value in (_FIRST, _LAST, _DATA)

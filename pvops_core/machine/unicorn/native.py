@@ -48,11 +48,13 @@ def _overdrawn(at: Routine) -> None:
     """
     start, before = at.arguments
     begins = at.differ(start, before)
+    # The one block of a step: the next comes here with 2, and stops the engine.
     with at.when(at.get(StateWord.STEPPING), "==", 1):
         at.put(StateWord.STEPPING, 2)
         at.done()
     with at.when(at.get(StateWord.STEPPING), "==", 0):
         patience = at.get(StateWord.PATIENCE)
+        # Of a slice that a deadline alone was to end, no patience is spent.
         with at.when(patience, ">", 0), at.when(at.get(StateWord.WITHHELD), "==", 0):
             # Only the bits of their conditions may be stale inside a slice.
             at.call(
@@ -67,6 +69,7 @@ def _overdrawn(at: Routine) -> None:
             at.put(StateWord.STEPPING, 2)
         with at.when(at.add(at.get(StateWord.STEPPING), begins), "==", 0):
             at.done()
+    # The block does not run: what it would have counted is put back.
     at.put(StateWord.BUDGET, at.add(at.get(StateWord.BUDGET), begins))
     at.put(StateWord.FRONTIER, before)
     at.put(StateWord.EXPIRED, 1)
@@ -95,6 +98,7 @@ def _interrupt(at: Routine) -> None:
     with at.when(at.load32(word), "!=", NO_EXCEPTION):
         at.store32(word, NO_EXCEPTION)
         at.call(StateWord.CONTEXT_RESTORE, engine, context)
+    # Kept first, since a fault that comes too early has the frontier put back by it.
     at.put(StateWord.FRONTIER_BEFORE, at.get(StateWord.FRONTIER))
     at.put(StateWord.FRONTIER, at.get(StateWord.FAULT_RIP))  # what follows in its block has not been executed
     with at.when(at.get(StateWord.SOFTWARE), "!=", 0):
@@ -111,6 +115,7 @@ def _ticks(at: Routine) -> Value:
 
 def _answer(at: Routine, registers: int) -> None:
     """EDX:EAX get the time; the first so many of the registers prepared are written."""
+    # rdtsc answers with the time before it; what it takes is charged behind.
     ticks = _ticks(at)
     at.put(StateWord.CLOCK, at.add(at.get(StateWord.CLOCK), TSC_BLOCKS * BLOCK_NS))
     for slot in (StateWord.BUDGET, StateWord.ALLOWED):  # a slice is so much time, whatever it is spent on
@@ -132,6 +137,7 @@ def _rdtscp(at: Routine) -> None:
     at.call(
         StateWord.READ_BATCH, at.get(StateWord.ENGINE), at.get(StateWord.AUX_ID), at.get(StateWord.AUX_POINTER), I32(1)
     )
+    # IA32_TSC_AUX (SDM volume 2, RDTSCP).
     at.put(StateWord.TSC_PROCESSOR, at.load32(at.get(StateWord.AUX_VALUE)))
     _answer(at, 3)
 
@@ -139,6 +145,7 @@ def _rdtscp(at: Routine) -> None:
 def _syscall(at: Routine) -> None:
     """Around the Python callback of syscall: the registers that it wants come in, the one that it answers goes out."""
     engine, ids = at.get(StateWord.ENGINE), at.get(StateWord.CALL_IDS)
+    # Only the registers that this platform passes calls in, in one call of the library.
     at.call(StateWord.READ_BATCH, engine, ids, at.get(StateWord.CALL_POINTERS), at.narrow(at.get(StateWord.CALL_COUNT)))
     at.put(StateWord.ANSWERED, 0)
     at.call(StateWord.SYSCALL, *at.arguments, at.address(StateWord.BUDGET))
@@ -160,6 +167,7 @@ def _translated(at: Routine) -> None:
     """A block has been translated, on a 64-bit machine: tell of it if it is 32-bit code under a 64-bit kernel."""
     _, block, _ = at.arguments
     start = at.load64(block)
+    # Above 4 GiB it is 64-bit code, and there is nothing to look at.
     with at.when(at.both(start, ~0xFFFFFFFF), "!=", 0, likely=True):
         at.done()  # to save the context takes as long as a hundred instructions
     at.call(StateWord.CONTEXT_SAVE, at.get(StateWord.ENGINE), at.get(StateWord.SPARE))

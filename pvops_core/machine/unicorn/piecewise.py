@@ -136,6 +136,7 @@ def _translated(at: Routine) -> None:
     with at.each(size) as number:
         place = at.add(first, number)
         _look_at_byte(at, place, at.load8(place), at.load8(at.add(place, 1)))
+    # A block ends at such a call, so its bytes are its last ones.
     end = at.add(first, size)
     for length in _INDIRECT_LENGTHS:
         with (
@@ -161,6 +162,7 @@ def _look_at_byte(at: Routine, place: object, byte: object, second: object) -> N
         with at.when(second, "==", _MASKED):
             _see(at)
         third = at.load8(at.add(place, 2))
+        # A register operand is another instruction.
         with at.when(at.both(third, 0xC0), "!=", 0xC0), at.when(at.both(third, 0x30), "==", 0):
             for opcode in _FIRST_TWO:
                 with at.when(second, "==", opcode):
@@ -170,6 +172,7 @@ def _look_at_byte(at: Routine, place: object, byte: object, second: object) -> N
             for each in middles:
                 with at.when(byte, "==", opcode), at.when(middle, "==", each << 3):
                     _see(at)
+    # The level is the operand behind the size, of which only 5 bits count (SDM volume 2, ENTER).
     with at.when(byte, "==", _ENTER):
         level = at.load8(at.add(place, 3))
         with at.when(level, "!=", 0), at.when(level, "<", _LEVELS):
@@ -180,6 +183,7 @@ def _look_at_byte(at: Routine, place: object, byte: object, second: object) -> N
     for opcode in _INS:
         for before in _BEFORE_INS:
             with at.when(byte, "==", opcode), at.when(at.get(_PieceWord.BEFORE), "==", before):
+                # At level 0 a port is never refused, so that nothing can be left behind.
                 _see_above_level_0(at)
     at.put(_PieceWord.BEFORE, byte)
 
@@ -196,6 +200,7 @@ def _reached(at: Routine) -> None:
     engine, passed = at.get(_SiteWord.ENGINE), at.get(_SiteWord.PASSED)
     at.store32(passed, address)
     at.store32(at.add(passed, 4), at.high(address))
+    # Before the instruction: a fault in it may leave flags that it should not.
     at.call(_SiteWord.READ_REGISTER, engine, at.narrow(at.get(_SiteWord.FLAGS_ID)), at.add(passed, 8))
     with at.each(at.get(_SiteWord.COUNT)) as number:
         site = at.add(at.address(_SiteWord.SITES), at.multiply(number, 8 * len(Site._fields)))
@@ -213,6 +218,7 @@ def _reached(at: Routine) -> None:
                         _SiteWord.PLACE, at.add(at.get(_SiteWord.PLACE), at.multiply(at.get(_SiteWord.VALUE), scale))
                     )
             place = at.get(_SiteWord.PLACE)
+            # All on one page and aligned: it can only fault whole, as the processor does.
             with (
                 at.when(at.both(place, field("alignment")), "==", 0),
                 at.when(at.both(place, PAGE - 1), "<=", field("room")),
@@ -319,6 +325,7 @@ class PieceGuards:
         if standing is None:
             standing = self._standing[key] = _Standing(sites[0].address, sites[-1].address, self._fill(key))
         place = ctypes.addressof(standing.words)
+        # While nobody else has a hook the moved one will do, and translation goes through one entry.
         if self.alone:
             if self._moved is None:
                 self._moved = self._engine.movable_code_hook(self._reached)

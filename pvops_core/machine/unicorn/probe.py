@@ -94,6 +94,7 @@ def _observe() -> tuple[bytes, bytes, list[bytes]]:
     view = (ctypes.c_uint8 * _SIZE).from_buffer(memory)
     engine = uc.Engine(64, ctypes.addressof(view), _SIZE)
     context = uc.Context(engine)
+    # After every event the whole context is kept: what is looked for is where a value is, in all of them.
     seen: list[bytes] = []
 
     def look() -> None:
@@ -102,6 +103,7 @@ def _observe() -> tuple[bytes, bytes, list[bytes]]:
 
     def on_code(_engine: int, _address: int, _size: int, _data: int) -> None:
         look()
+        # At level 0 and at level 3: from here on the events follow.
         if len(seen) == 2:
             engine.stop()
 
@@ -121,6 +123,7 @@ def _observe() -> tuple[bytes, bytes, list[bytes]]:
     engine.start(_CODE)
     for hook in hooks:
         engine.unhook(hook)
+    # A hook at an address holds code back that was translated before it.
     engine.flush_code()
     level3 = seen[-1]
     address = user
@@ -133,6 +136,7 @@ def _observe() -> tuple[bytes, bytes, list[bytes]]:
     engine.close()
     del view
     memory.close()
+    # A build that runs this guest otherwise has other places, too.
     if vectors != [event[1] for event in _EVENTS] or len(seen) != 2 + len(_EVENTS):
         raise uc.unknown_build(f"the probe saw the exceptions {vectors}")
     return seen[0], seen[1], seen[2:]
@@ -159,6 +163,7 @@ def context_layout() -> ContextLayout:
         HostError: the library is not one whose CPU state looks as expected.
     """
     kernel, user, events = _observe()
+    # The bits of level and mode are what differs, and nothing else in the context does.
     always = HF_CS32 | HF_CS64 | HF_LMA
     hidden = [
         at
@@ -169,6 +174,7 @@ def context_layout() -> ContextLayout:
         raise uc.unknown_build(f"{len(hidden)} words of its CPU state look like the hidden flags, not one")
     code_segment = _find("CS selector", (kernel, user), (_KERNEL_CS, _USER_CS))
     stack_segment = _find("SS selector", (user,), (_USER_SS,))
+    # Base, limit and flags in QEMU's order, from which all of a segment is read and written.
     for context, at, descriptor in ((user, code_segment, _DESCRIPTORS[4]), (user, stack_segment, _DESCRIPTORS[3])):
         base, limit, second = struct.unpack_from("<QII", context, at + 8)
         if (base, limit, second | 0x100) != (0, 0xFFFFFFFF, descriptor >> 32 | 0x100):

@@ -53,9 +53,11 @@ class SpanCounter:
     def __init__(self, slots: Sequence[CpuSlot], spans: Sequence[tuple[int, int]]) -> None:
         if not spans:
             raise MachineError("no spans to count")
+        # Searched by bisection, and counted by place: order is not the caller's.
         self._order = sorted(range(len(spans)), key=lambda number: spans[number])
         starts = np.array([_signed(spans[number][0]) for number in self._order] + [_END], "<i8")
         ends = np.array([_signed(sum(spans[number])) for number in self._order] + [_END], "<i8")
+        # Two spans at once would both claim the time.
         if (ends[:-2] > starts[1:-1]).any():
             raise MachineError("spans to count overlap")
         self._starts, self._ends = starts, ends
@@ -96,6 +98,7 @@ class _Cpu:
         self.times = np.zeros(len(starts), "<i8")
         self._flights = np.zeros(2 * _DEEPEST, "<i8")
         base = int(starts[0]) & -_LINE
+        # A line is where a block may begin: which span is looked at first is known without searching.
         lines = np.arange(base, int(ends[-2]) + 2 * _LINE, _LINE, dtype="<i8")
         # The first span that is not over before the line begins.
         self._lines = np.searchsorted(ends, lines, side="left").astype("<i4")
@@ -108,11 +111,13 @@ class _Cpu:
         self._words[_BASE], self._words[_SIZE] = base, len(lines) * _LINE
         self._engine = slot.engine
         self._hook = self._engine.hook_native(uc.HOOK_BLOCK, _callback()[0], self._words.ctypes.data)
+        # Spans are counted in blocks translated from now on.
         self._engine.flush_code()
 
     def interrupted(self, rip: int, starts: NDArray[np.int64]) -> None:
         first, last = int(self._words[_FIRST]), int(self._words[_LAST])
         if not first <= rip < last:
+            # A block that was broken off counted spans that it never came to.
             return
         begin, end = np.searchsorted(starts, [rip, last])
         for number in range(int(begin), int(end)):
@@ -123,6 +128,7 @@ class _Cpu:
         self._words[_LAST] = rip
 
     def close(self) -> None:
+        # An engine that is closed takes its hooks with it.
         if not self._engine.closed:
             self._engine.unhook(self._hook)
             self._engine.flush_code()

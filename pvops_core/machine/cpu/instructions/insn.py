@@ -74,6 +74,7 @@ class Instructions:
             mask |= FLAG_IF
         if cpl == 0:
             mask |= FLAG_IOPL
+        # RF is cleared, whatever the image says (SDM volume 2, POPF).
         vcpu.rflags = old & ~mask & ~FLAG_RF | v & mask
 
     def hlt(self) -> None:
@@ -114,6 +115,7 @@ class Instructions:
         """Load a control register: reserved bits are #GP(0); the TLB is flushed as the CPU does it."""
         vcpu = self._vcpu
         if n not in {0, 2, 3, 4} and not (n == 8 and vcpu.machine.kind.bits == 64):
+            # Which register there is comes before the level: #UD has priority over #GP (SDM volume 3, table 6-2).
             raise undefined_instruction(f"no cr{n}")
         if self._refused:
             self._ask("mov_to_cr", n, v)
@@ -130,12 +132,13 @@ class Instructions:
                 vcpu.machine.flushed(vcpu.index, "all")
         elif n == 8 and v > 15:
             raise general_protection("cr8 has four bits")
+        # Set before the debug registers are looked at: CR4.DE decides whether a port breakpoint is one.
         vcpu.set(f"cr{n}", v)
         if n == 4:
             vcpu.debug.refresh()
 
     def mov_from_dr(self, n: int) -> int:
-        """Debug register 0..7 (4 and 5 are 6 and 7); #DB with DR7.GD."""
+        """Debug register 0..7 (4 and 5 are 6 and 7: SDM volume 3, 17.2.2); #DB with DR7.GD."""
         n = self._debug_register(n)
         if self._refused:
             return self._ask("mov_from_dr", n)
@@ -181,6 +184,7 @@ class Instructions:
     def rdtsc(self) -> int:
         """The time-stamp counter: virtual nanoseconds; needs CPL 0 when CR4.TSD is set."""
         vcpu = self._vcpu
+        # TSD makes rdtsc privileged, and nothing else does (SDM volume 2, RDTSC).
         if vcpu.cr4 & CR4_TSD and self._refused:
             return self._ask("rdtsc")
         return vcpu.machine.clock.ns + vcpu.tsc_offset & 0xFFFFFFFFFFFFFFFF
@@ -223,6 +227,8 @@ class Instructions:
         """Load LDTR from the GDT; a null selector empties it."""
         if self._refused:
             self._ask("lldt", sel)
+        # A null selector is loaded without looking: LDTR is marked unusable and faults when it is used (volume 2,
+        # LLDT).
         elif sel & 0xFFFC:
             self._load_system("ldtr", sel, {2})  # the type of an LDT (SDM volume 3, table 3-2)
         else:
@@ -252,6 +258,8 @@ class Instructions:
         high = descriptor.high
         if name == "tr":
             high |= _BUSY
+            # Busy goes into the guest's own table, since a second LTR of the same segment must be refused (SDM volume
+            # 2, LTR).
             vcpu.virtual.set_number(address + 4, 4, high, system=True)
         vcpu.set_table(name, descriptor.base | raw >> 64 << 32 & 0xFFFFFFFF00000000, descriptor.limit, sel, high)
 
@@ -295,6 +303,7 @@ class Instructions:
         if vcpu.machine.kind.bits == 32:
             vcpu.load_segment("gs", sel)
             return
+        # SWAPGS's way of the kernel: the new base belongs to the user and must not stand before the kernel has left.
         kernel_base = vcpu.get("gs_base")
         vcpu.load_segment("gs", sel)
         vcpu.set_msr(MSR_KERNEL_GS_BASE, vcpu.get("gs_base"))
@@ -305,6 +314,7 @@ class Instructions:
         vcpu = self._vcpu
         if not vcpu.long_mode:
             raise undefined_instruction("swapgs outside 64-bit mode")
+        # 64-bit mode is asked for first: #UD elsewhere, whatever the level (SDM volume 2, SWAPGS).
         if self._refused:
             self._ask("swapgs")
             return

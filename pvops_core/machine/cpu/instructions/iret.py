@@ -34,6 +34,7 @@ def iret(vcpu: Core) -> None:
     if flags & FLAG_NT:
         raise general_protection("iret with NT set")
     rsp = vcpu.rsp
+    # RSP is used with SS's base in 32-bit code; in 64-bit mode the base is 0 (SDM volume 3, 3.4.4).
     base = 0 if long else vcpu.segment("ss")[1]
     words = [_word(vcpu, base + rsp + size * index, size) for index in range(3)]
     rip, cs, new_flags = words[0], words[1] & 0xFFFF, words[2]
@@ -47,15 +48,18 @@ def iret(vcpu: Core) -> None:
         raise selector_fault(faults.NP, cs, "not present")
     stack: tuple[int, Descriptor] | None = None
     new_rsp = rsp + 3 * size
+    # Same level in 32-bit code: three words; in 64-bit mode all five are popped always (SDM volume 2, IRETQ).
     if long or level > cpl:
         new_rsp = _word(vcpu, base + rsp + 3 * size, size)
         selector = _word(vcpu, base + rsp + 4 * size, size) & 0xFFFF
         stack = selector, _stack_descriptor(vcpu, selector, level, code)
+    # RIP is checked before the flags go: a bad frame leaves everything as it was.
     if code.long and rip >> 47 not in CANONICAL_TOPS:
         raise general_protection(f"return to non-canonical {rip:#x}")
     changeable = _CHANGEABLE
     if cpl == 0:
         changeable |= FLAG_IOPL
+    # IF may be set only by who could have executed sti; IOPL only by level 0 (SDM volume 2, IRET).
     if cpl <= flags >> 12 & 3:
         changeable |= FLAG_IF
     vcpu.enter(

@@ -167,7 +167,7 @@ class _OperandReader:
     def all(self) -> list[MemoryAccess]:
         """Reads of the stack come first, pushes last."""
         popped, pushed = self._popped(), self._pushed()
-        # With a stack pointer as its base, pop's operand is looked for after the pop.
+        # With a stack pointer as its base, pop's operand is looked for after the pop (SDM volume 2, POP).
         return [*popped, *self._operands(self._word if popped and self._name == "pop" else 0), *pushed]
 
     def _register(self, name: str, ahead: int = 0) -> int:
@@ -195,6 +195,7 @@ class _OperandReader:
             return [self._stack("sp", 0, 8 * ALL_REGISTERS[family], write=False)]
         if family not in _POPS:
             return []
+        # In 64-bit mode iret pops SS and RSP always (SDM volume 2, IRETQ).
         count = 5 if family == "iret" and self._bits == 64 else _POPS[family]
         pointer = "bp" if family == "leave" else "sp"
         return [self._stack(pointer, at * word, word, write=False) for at in range(count)]
@@ -226,8 +227,11 @@ class _OperandReader:
         return found
 
     def _operands(self, ahead: int) -> list[MemoryAccess]:
+        # nop and prefetch have an operand that is never accessed: neither faults on it (SDM volume 2, NOP,
+        # PREFETCHh).
         if self._name in _ONLY_LOOK or self._name.startswith("prefetch"):
             return []
+        # Privilege is checked before the operand, so no page fault of it comes first.
         if self._name in _REFUSED_FIRST and self._vcpu.cpl:
             return []
         if self._name == "xlatb":
@@ -235,6 +239,7 @@ class _OperandReader:
             return [self._access(self._prefix() or "ds", table + (self._vcpu.get("al") & 0xFF), 1, write=False)]
         memory = [operand for operand in self._found.operands if in_memory(operand)]
         found = [self._operand(operand, ahead) for operand in memory]
+        # Reads first: an instruction that reads one operand and writes another faults at the read (e.g. movs).
         return sorted(found, key=lambda access: access.write)
 
     def _prefix(self) -> str | None:
@@ -259,6 +264,7 @@ class _OperandReader:
     def _bits_away(self, size: int) -> int:
         """How far from the operand's address the word is that has the bit which a register names."""
         value = self._vcpu.get(self._found.reg_name(self._found.operands[1].reg))
+        # Two's complement of the operand's width: a register may name bits before the operand.
         sign = 1 << 8 * size - 1
         bit = ((value & 2 * sign - 1) ^ sign) - sign
         return bit // (8 * size) * size

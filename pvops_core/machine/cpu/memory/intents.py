@@ -20,7 +20,7 @@ _NARROW: Final = 0xFFFFFFFF
 _WRITE: Final = int(ErrorCode.WRITE)
 _DECIDED: Final = int(ErrorCode.WRITE | ErrorCode.FETCH | ErrorCode.RESERVED)
 """Plain numbers: there are thousands of page faults in a boot."""
-_SHORTEST: Final = 2
+_SHORTEST: Final = 2  # an opcode and its ModRM byte, without which nothing is changed in memory
 _PREFIXES: Final = frozenset(bytes.fromhex("26 2e 36 3e 64 65 66 67 f0 f2 f3"))
 _REX: Final = range(0x40, 0x50)  # SDM volume 2, 2.2.1.1: in 64-bit code alone
 _ALL: Final = frozenset(range(8))
@@ -94,10 +94,14 @@ def as_write(vcpu: Core, rip: int, error_code: int, address: int) -> tuple[int, 
             return error_code, address
         vcpu.walk(start, fetch=True)
         if 0 <= address - start < LONGEST:
+            # Told apart from a read of data by where it is: within the instruction's own bytes.
             vcpu.walk(address, fetch=True)  # without no-execute pages a fetch is told as a read is
+        # Only at a page's start can the engine's address be the second page of an access that began on the one
+        # before.
         if address % PAGE == 0:
             _whole(vcpu, address)
     except PageFault as fault:
+        # The walk for a write was refused for being a write: that is the processor's fault, and this its first page.
         if fault.error_code is None or not fault.error_code & _WRITE or fault.address is None:
             return error_code, address
         return fault.error_code, fault.address
@@ -115,6 +119,7 @@ def _whole(vcpu: Core, address: int) -> None:
     from pvops_core.machine.cpu.memory.decode import accesses  # noqa: PLC0415 - the disassembler, for faults only
 
     for access in accesses(vcpu):
+        # In 64-bit code only FS and GS have a base (SDM volume 3, 3.4.4).
         flat = vcpu.in_64_bit_code and access.segment not in {"fs", "gs"}
         base = 0 if flat else vcpu.segment(access.segment)[1]
         begin = base + access.offset & vcpu.machine.kind.mask

@@ -118,15 +118,20 @@ class Paging(NamedTuple):
 
         That is long mode, pages of 4 KiB or 2 MiB, and every entry allowing the access.
         """
+        # With SMEP or SMAP a supervisor's access depends on the page's U bit too, which the short way does not look
+        # at.
         plain = self.efer & EFER_LMA and self.cr0 & CR0_PG and not self.cr4 & (CR4_SMEP | CR4_SMAP)
         if plain and va >> 47 in CANONICAL_TOPS:
             needed = PRESENT | (WRITABLE if access.write else 0) | (USER if access.user else 0)
+            # XD is reserved without EFER.NXE and forbids a fetch with it: either way such an entry is left to the
+            # whole walk.
             refused = _HIGH_RESERVED if self.efer & EFER_NXE and not access.fetch else _HIGH_RESERVED | NO_EXECUTE
             table, size = self.cr3 & ADDRESS, memory.size
             for shift in _LONG_SHIFTS:
                 at = table + (va >> shift & 511) * 8
                 entry = memory.u64(at) if at < size else 0
                 if ~entry & needed or entry & refused:
+                    # A fault's error code, and pages of 1 GiB, are the whole walk's: it begins again from the top.
                     break
                 if shift != 12 and entry & LARGE:
                     if shift != 21 or entry & _LARGE_RESERVED:
@@ -173,6 +178,7 @@ class _Walker:
             top_of_pae = pdpt and shift == 30
             large = shift > 12 and bool(entry & LARGE) and self.may_be_large(shift)
             self.check_reserved(entry, shift, large=large, top_of_pae=top_of_pae)
+            # A PDPTE of PAE has no R/W, U/S or XD: it restricts nothing (SDM volume 3, table 4-8).
             if not top_of_pae:
                 allowed &= entry
                 no_execute |= entry & NO_EXECUTE
@@ -191,12 +197,15 @@ class _Walker:
     def check_reserved(self, entry: int, shift: int, *, large: bool, top_of_pae: bool) -> None:
         reserved = self.reserved
         if top_of_pae:
+            # Of PAE's four entries XD is reserved even with NXE (SDM volume 3, 4.4.1); in a PML4E bit 7 is (table
+            # 4-15).
             reserved |= NO_EXECUTE
         elif self.long and shift == 39:
             reserved |= LARGE
         elif large and self.wide:
             reserved |= ((1 << shift) - 1) & ADDRESS & ~0x1000  # bit 12 is PAT
         elif large:
+            # Of a 4 MiB page's entry bits 13 to 20 are address bits with PSE-36, and bit 21 is reserved (table 4-4).
             reserved |= 1 << 21
         if entry & reserved:
             raise self.fault(ErrorCode.PRESENT | ErrorCode.RESERVED, f"reserved bits {entry & reserved:#x}")
@@ -204,6 +213,7 @@ class _Walker:
     def check_permission(self, flags: int) -> None:
         access, paging = self.access, self.paging
         user_page = bool(flags & USER)
+        # U/S and R/W of all levels together bind level 3; a supervisor's write asks R/W only with CR0.WP (4.6.1).
         if access.user:
             refused = not user_page or (access.write and not flags & WRITABLE)
         else:
@@ -211,6 +221,8 @@ class _Walker:
             if user_page and access.fetch:
                 refused |= bool(paging.cr4 & CR4_SMEP)
             elif user_page:
+                # RFLAGS.AC lets a supervisor touch user pages in spite of SMAP, which is what stac is for (SDM volume
+                # 3, 4.6.1).
                 refused |= bool(paging.cr4 & CR4_SMAP) and not paging.ac
         if refused or (access.fetch and flags & NO_EXECUTE):
             raise self.fault(ErrorCode.PRESENT, "not allowed")
@@ -227,6 +239,7 @@ class _Walker:
             code |= ErrorCode.WRITE
         if access.user:
             code |= ErrorCode.USER
+        # I is set only where fetches are told apart: NXE with PAE, or SMEP (SDM volume 3, 4.7).
         if access.fetch and ((paging.efer & EFER_NXE and self.wide) or paging.cr4 & CR4_SMEP):
             code |= ErrorCode.FETCH
         return PageFault(f"page fault at {self.va:#x}: {why}", error_code=int(code), address=self.va)

@@ -23,6 +23,7 @@ class VirtualMemory:
     def __init__(self, engine: Engine, memory: PhysicalMemory, bits: int) -> None:
         self._memory = memory
         self._mask = (1 << bits) - 1
+        # Six registers in one call of the engine: translating is most of what Python does for a guest.
         deciding = MixedBatch(engine, ("cr0", "cr3", "cr4", "cs", "eflags"), MSR_EFER)
         self._look, self._values, self._efer = deciding.read, deciding.values, deciding.msr
 
@@ -59,6 +60,7 @@ class VirtualMemory:
         paging, user = self.paging()
         memory, access = self._memory, Access(user=user and not system)
         if 0 < n <= 0x1000 - (va & 0xFFF):  # within one page, as most are
+            # Asked first, since nearly every access is of a word or a structure on one page.
             return memory.read(paging.address(memory, va & self._mask, access), n)
         return b"".join([memory.read(pa, size) for pa, size in self._places(va, n, access, paging)])
 
@@ -66,6 +68,7 @@ class VirtualMemory:
         """The bytes of an instruction and some that follow: 15, or those on its page where the next is not there."""
         for size in (LONGEST, 0x1000 - (va & 0xFFF)):
             try:
+                # An instruction near a page's end may end before the page behind it, which need not be there.
                 return self.read(va, min(size, LONGEST), system=True)
             except GuestFault:
                 continue
@@ -85,6 +88,7 @@ class VirtualMemory:
         if 0 < n <= 0x1000 - (va & 0xFFF):  # within one page, as most are
             memory.write(paging.address(memory, va & self._mask, access), data)
             return
+        # Translated whole before the first byte is written: a store that faults on its second page writes nothing.
         for pa, size in self._places(va, n, access, paging):
             memory.write(pa, data[at : at + size])
             at += size

@@ -43,11 +43,13 @@ def _identity(vcpu: Vcpu) -> CpuIdentity:
 
 
 def _vendor(vcpu: Vcpu) -> Leaf:
+    # The largest standard leaf: nothing that is offered stands beyond leaf 1.
     return 1, *_identity(vcpu).words
 
 
 def _features(vcpu: Vcpu) -> Leaf:
     machine = vcpu.machine
+    # Without PAE's tables an i386 machine could not keep the promise; its page walk has entries of 32 bits.
     names = machine.features - {"pae"} if machine.kind is MachineKind.I386 else machine.features
     ebx = vcpu.index << 24 | len(machine.vcpus) << 16 | 8 << 8  # APIC number, logical CPUs, 64-byte cache lines
     return _identity(vcpu).signature, ebx, word(names, 1, "ecx"), word(names, 1, "edx")
@@ -69,6 +71,7 @@ def _extended_features(vcpu: Vcpu) -> Leaf:
 
 def _addresses(vcpu: Vcpu) -> Leaf:
     # Widths of physical and of linear addresses
+    # 48 linear bits are four levels of tables (SDM volume 3, 4.5).
     return PHYSICAL_BITS | (48 if vcpu.machine.kind is MachineKind.X86_64 else 32) << 8, 0, 0, 0
 
 

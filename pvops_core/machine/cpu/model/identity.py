@@ -41,6 +41,7 @@ class CpuIdentity:
     @property
     def words(self) -> tuple[int, int, int]:
         """The vendor as EBX, ECX and EDX of leaf 0."""
+        # EBX, EDX, ECX is the order of the letters (SDM volume 2, CPUID, leaf 0).
         b, d, c = (int.from_bytes(self.vendor.encode()[at : at + 4], "little") for at in (0, 4, 8))
         return b, c, d
 
@@ -48,5 +49,7 @@ class CpuIdentity:
     def signature(self) -> int:
         """EAX of leaf 1."""
         family = min(self.family, _EXTENDED_FAMILY)
+        # Families above 15 add an extension at bit 20, the model's high half is at bit 16 (SDM volume 2, CPUID, leaf
+        # 1).
         more = self.family - family << 20 | self.model >> 4 << 16
         return more | family << 8 | (self.model & 15) << 4 | self.stepping

@@ -100,11 +100,13 @@ def _pat(_vcpu: Core, _number: int, value: int) -> int:
 
 def _efer(vcpu: Core, _number: int, value: int) -> int:
     known = EFER_NXE
+    # A 32-bit processor has EFER for NX alone.
     if vcpu.machine.kind is MachineKind.X86_64:
         known |= EFER_SCE | EFER_LME | EFER_LMA
     if value & ~known:
         raise general_protection(f"EFER bits {value & ~known:#x} are reserved")
     old = vcpu.msr(MSR_EFER)
+    # LME decides the format of the tables that are in use (SDM volume 3, 9.8.5).
     if (value ^ old) & EFER_LME and vcpu.cr0 & CR0_PG:
         raise general_protection("EFER.LME cannot change while paging is on")
     return value & ~EFER_LMA | old & EFER_LMA  # LMA is the CPU's own
@@ -159,6 +161,7 @@ def read_msr(vcpu: Core, number: int) -> int:
 def write_msr(vcpu: Core, number: int, value: int) -> None:
     """As wrmsr at level 0: #GP(0) for an unknown register, reserved bits or a non-canonical address."""
     value &= 0xFFFFFFFFFFFFFFFF
+    # One counter, the clock: a write moves this vCPU's distance from it (SDM volume 3, 17.17).
     if number == MSR_TSC:
         vcpu.tsc_offset = value - vcpu.machine.clock.ns
         return

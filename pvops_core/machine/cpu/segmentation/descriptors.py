@@ -16,6 +16,7 @@ _TABLE_INDICATOR = 4  # of a selector: the LDT (Intel SDM volume 3, 3.4.2)
 
 def selector_fault(vector: int, selector: int, why: str, ext: int = 0) -> GuestFault:
     """A fault whose error code names a selector."""
+    # Bits 0 and 1 are EXT and IDT in an error code, RPL in a selector; TI stays (SDM volume 3, 6.13).
     return GuestFault(f"selector {selector:#x}: {why}", vector=vector, error_code=selector & 0xFFFC | ext)
 
 
@@ -28,6 +29,7 @@ def descriptor_address(vcpu: Core, selector: int, vector: int = GP, ext: int = 0
     if not selector & 0xFFFC:
         raise GuestFault("null selector", vector=vector, error_code=ext)
     table = vcpu.table("ldtr" if selector & _TABLE_INDICATOR else "gdtr")
+    # A descriptor's last byte must be within the limit, and a limit is the last byte (SDM volume 3, 3.5.1).
     if table.limit == 0 or (selector | 7) > table.limit:
         raise selector_fault(vector, selector, "outside its table", ext)
     return int(table.base) + (selector & 0xFFF8)

@@ -25,7 +25,9 @@ from pvops_core.machine.unicorn.probe import (
 if TYPE_CHECKING:
     from pvops_core.machine.unicorn.engine import Context
 
+# SegmentCache of QEMU's target/i386/cpu.h on a 64-bit host: selector, base, limit, flags
 _CACHE = struct.Struct("<I4xQII")
+# Type bits, L and D/B of a descriptor's second word, then G and P (Intel SDM volume 3, 3.4.5)
 _CODE, _WRITABLE, _CONFORMING, _LONG, _BIG = 1 << 11, 1 << 9, 1 << 10, 1 << 21, 1 << 22
 _GRANULARITY, _PRESENT = 1 << 23, 1 << 15
 
@@ -50,6 +52,8 @@ class Descriptor:
     @property
     def base(self) -> int:
         """32-bit base address."""
+        # Base in three pieces, limit in two: the 286's descriptor with what the 386 needed more (SDM volume 3, figure
+        # 3-8).
         return self.low >> 16 | (self.high & 0xFF) << 16 | self.high & 0xFF000000
 
     @property
@@ -113,8 +117,10 @@ def allows(limit: int, high: int, offset: int, size: int, *, write: bool) -> boo
         return False
     # One bit lets data be written, and code be read.
     fits_type = bool(high & _WRITABLE) and not write if high & _CODE else bool(high & _WRITABLE) or not write
+    # Held against the limit whole: an access that wraps at 4 GiB exceeds it.
     last = offset + size - 1
     if not high & _CODE and high & _CONFORMING:  # this bit of data means that it grows downwards
+        # Expand-down: what is beyond the limit may be used, up to 64 KiB or 4 GiB as B says (SDM volume 3, 5.3).
         return fits_type and limit < offset and last <= (0xFFFFFFFF if high & _BIG else 0xFFFF)
     return fits_type and last <= limit
 
@@ -171,6 +177,7 @@ class HiddenState:
     def _put(self, name: str, selector: int, descriptor: Descriptor) -> None:
         base, limit = descriptor.base, descriptor.limit
         at = self._layout.segment(name)
+        # The accessed bit, as a load sets it (SDM volume 3, 3.4.5.1).
         _CACHE.pack_into(self._bytes, at, selector & 0xFFFF, base, limit, descriptor.high | 1 << 8)
 
     def set_cpl(self, cpl: int) -> None:
@@ -181,6 +188,7 @@ class HiddenState:
         """Derive the flags that depend on segments, as the CPU does when it loads one."""
         flags = self.flags & ~(HF_CS32 | HF_CS64 | HF_SS32 | HF_ADDSEG)
         code, stack = self.segment("cs")[3], self.segment("ss")[3]
+        # QEMU derives these in cpu_x86_load_seg_cache; without them it would decode code of the wrong width.
         if flags & HF_LMA and code & _LONG:
             self.flags = flags | HF_CS32 | HF_SS32 | HF_CS64
             return
@@ -188,6 +196,7 @@ class HiddenState:
             flags |= HF_CS32
         if stack & _BIG:
             flags |= HF_SS32
+        # Flat segments need no base added, and QEMU leaves the addition out where ADDSEG is not set.
         if not code & _BIG or any(self.segment(name)[1] for name in ("ds", "es", "ss")):
             flags |= HF_ADDSEG
         self.flags = flags

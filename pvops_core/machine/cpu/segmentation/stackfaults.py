@@ -47,6 +47,7 @@ def vector_of(vcpu: Core, vector: int) -> int:
         return faults.UD
     if _touches_no_memory(code) or not vcpu.in_64_bit_code:
         return vector
+    # The engine does not give an access's address for #GP, so it is computed from the instruction, as late as this.
     from pvops_core.machine.cpu.memory.decode import accesses  # noqa: PLC0415 - the disassembler, for faults only
 
     bases = {"fs": "fs_base", "gs": "gs_base"}
