@@ -30,6 +30,7 @@ STEPS: Final = {
 }
 """Format to the steps of patching that it has, and the member that holds the bytes of the sites after each."""
 
+# Records of big kernels are packed, small ones are left readable.
 _SUFFIXES: Final = (".json", ".json.gz")
 _GZIP: Final = b"\x1f\x8b"
 _LARGEST: Final = 64 << 20
@@ -82,6 +83,7 @@ def find_records(folder: Path, sha256: str) -> tuple[BootRecord, ...]:
     except OSError as failure:
         raise ImageError(f"cannot be read: {failure.strerror}", str(folder)) from failure
     documents = ((path, _document(path)) for path in files)
+    # A folder may hold other JSON beside them, which is nobody's mistake.
     found = (_record(path, document) for path, document in documents if _format(document))
     return tuple(record for record in found if record.sha256 == sha256)
 
@@ -96,6 +98,7 @@ def read_record(path: Path, image: KernelImage) -> BootRecord:
     if not _format(document):
         raise ImageError(f"is no record: its format is none of {', '.join(STEPS)}", str(path), field="format")
     record = _record(path, document)
+    # By the hash of the unpacked image: one kernel is packed in many ways.
     if record.sha256 != image.sha256:
         message = f"is of another kernel than {image.path}: its vmlinux is {record.sha256}"
         raise ImageError(message, str(path), field="vmlinux_sha256")
@@ -112,6 +115,7 @@ def _document(path: Path) -> Any:  # noqa: ANN401 - whatever JSON there is
 
 def _unpack(data: bytes) -> bytes:
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    # One byte more than allowed is left in ``unconsumed_tail``, so a bomb never unpacks.
     unpacked = unpacker.decompress(data, _LARGEST)
     if unpacker.unconsumed_tail or not unpacker.eof:
         raise ValueError(f"cut off, or more than {_LARGEST >> 20} MiB")
@@ -145,8 +149,10 @@ def _record(path: Path, document: Mapping[str, Any]) -> BootRecord:
 
 def _places(columns: Mapping[str, Any], member: str) -> dict[int, bytes]:
     """The bytes of each place in a member, which has them one after another, by address."""
+    # Addresses are kept as distances, which are small numbers and pack well.
     addresses = list(accumulate(columns["dva"], initial=int(columns["va0"], 16)))[1:]
     lengths, data = [int(length) for length in columns["len"]], bytes.fromhex(columns[member])
+    # Every column speaks of the same places: a record that lacks some of one would shift all others.
     if not len(addresses) == len(lengths) == columns["n"] or min(lengths, default=1) < 1 or len(data) != sum(lengths):
         places = f"{columns['n']} places: {len(addresses)} addresses, {len(lengths)} lengths, together {sum(lengths)}"
         raise ValueError(f"{member} has {len(data)} bytes for {places}")

@@ -55,6 +55,7 @@ _SAME: Final = {
 }
 """Functions that bear another name than the op that they are."""
 
+# A name that agrees outweighs skipped members; one that does not costs more than another can give.
 _HIT, _MISS, _SKIP = 8, -12, (-2, -1, 0)
 THUNK: Final = "__raw_callee_save_"
 _IDENTITIES: Final = ("_paravirt_ident_32", "_paravirt_ident_64")
@@ -72,10 +73,12 @@ def layout_from_symbols(image: KernelImage, slots: Mapping[int, int]) -> Layout 
         The layout; None where its groups are no variables with names, or no function in them bears an op's name.
     """
     kind = MachineKind.X86_64 if image.pointer_size == 8 else MachineKind.I386
+    # Kernels from 2.6.24 on have groups, 2.6.23 one table.
     table = MEMBERS if any(group in image.symbols for group in GROUPS) else ONE_TABLE
     groups = [group for group in table if group in image.symbols]
     if not groups or not slots:
         return None
+    # Slots of stable kernels that stand alone take no part in counting the groups out.
     alone = _alone(image, groups, slots)
     among = {type_: address for type_, address in slots.items() if type_ not in alone}
     placed = _placed(image, groups, among, min(alone, default=MOST_SLOTS)) if among else None
@@ -91,10 +94,12 @@ def layout_from_symbols(image: KernelImage, slots: Mapping[int, int]) -> Layout 
             path = name if table is ONE_TABLE else f"{group}.{name}"
             convention = _convention(image, path, function)
             paths.append((path, group, number * image.pointer_size, convention))
+    # They are numbered behind the groups (a stable kernel may not change a structure's length).
     for type_, name in sorted(alone.items()):
         if type_ != len(paths):
             return None
         paths.append((name, name, 0, _convention(image, name, "")))
+    # No name agrees, or sites call slots that would not exist: better no layout than a guess.
     if hits <= 0 or len(paths) <= max(slots):
         return None
     return _made(paths, kind)
@@ -109,12 +114,14 @@ def layout_from_dwarf(image: KernelImage) -> Layout | None:
     size = image.pointer_size
     template = structure(image, _SOURCES, TEMPLATE)
     found = template or structure(image, _SOURCES, _STRUCTURE)
+    # Any member that is no pointer would shift the numbers of all behind it.
     if not found or [member.offset for member in found] != [number * size for number in range(len(found))]:
         return None
     kind = MachineKind.X86_64 if size == 8 else MachineKind.I386
     paths: list[tuple[str, str, int, Convention]] = []
     first: dict[str, int] = {}
     for member in found:
+        # PV_CALLEE_SAVE wraps the function in a structure, so that the compiler does not call it by mistake.
         thunk = member.holder == CALLEE_SAVE
         path = member.path.removesuffix(".func") if thunk else member.path
         group = path.partition(".")[0]
@@ -140,6 +147,7 @@ def _made(paths: Sequence[tuple[str, str, int, Convention]], kind: MachineKind) 
     for layout in LAYOUTS.values():
         if [(slot.path, slot.symbol, slot.offset) for slot in layout.slots] == [path[:3] for path in paths]:
             return layout
+    # A page's middle level is written with set_pud where there is one: PAE in 32 bits.
     if kind is MachineKind.I386 and any(path.endswith(".set_pud") for path, _, _, _ in paths):
         kind = MachineKind.PAE
     made = (
@@ -157,6 +165,7 @@ def _alone(image: KernelImage, groups: Sequence[str], slots: Mapping[int, int]) 
     found = {}
     for type_, address in slots.items():
         name, distance = image.symbol_at(address) or ("", 0)
+        # Tables of ops are pv_*; a distance would be a slot in the midst of one.
         if name.startswith("pv_") and not distance and name not in groups:
             found[type_] = name
     return found
@@ -173,11 +182,13 @@ def _placed(
         group = next((each for each in groups if 0 <= address - image.symbols[each] < rooms[each] * size), None)
         if group is None:
             return None
+        # Numbers grow with addresses within a group, so that every site of a group gives the same first number.
         start = type_ - (address - image.symbols[group]) // size
         if start < 0 or starts.setdefault(group, start) != start:
             return None
         last[group] = max(last.get(group, 0), type_ - start + 1)
     known = [group for group in groups if group in starts]
+    # The template lists groups in the order of their numbers; another order contradicts it.
     if [starts[group] for group in known] != sorted(starts[group] for group in known):
         return None
     return list(_counts(groups, starts, last, rooms, most, image))
@@ -200,6 +211,7 @@ def _counts(
             # Behind the last that is known: what lies up to the next symbol, so long as it may be slots.
             for group in run:
                 count = max(last.get(group, 0), min(rooms[group], _filled(image, group, rooms[group])))
+                # Never more than types that a byte holds.
                 yield group, max(min(count, most - at), 0)
                 at += max(min(count, most - at), 0)
             return
@@ -222,8 +234,10 @@ def _shared(
         return scores[group, count]
 
     found, best = (*(0 for _ in run[:-1]), total), -(1 << 30)
+    # Ways grow with the product of the groups' sizes; the first some thousand decide all that is known.
     for counts in itertools.islice(itertools.product(*choices), MOST_WAYS):
         rest = total - sum(counts)
+        # The last group gets what is left, and at least what sites need.
         if rest >= max(last.get(run[-1], 0), 0):
             whole = sum(itertools.starmap(score, zip(run, (*counts, rest), strict=True)))
             if whole > best:
@@ -251,10 +265,12 @@ def _functions(image: KernelImage, address: int, count: int) -> list[str]:
     try:
         targets = image.pointers(address, max(count, 0))
     except ImageError:
+        # What lies beyond the image is empty.
         return [""] * max(count, 0)
     found = []
     for target in targets:
         name, distance = (image.symbol_at(target) if target else None) or ("", 0)
+        # A function that does nothing bears no op's name, so it says nothing.
         found.append("" if distance or name in NOP_NAMES else name)
     return found
 
@@ -262,6 +278,7 @@ def _functions(image: KernelImage, address: int, count: int) -> list[str]:
 def _bears(function: str, member: str) -> bool:
     """Whether a function bears an op's name, or one that is known to be its."""
     name = member.rpartition(".")[2]
+    # Names of other ops are parts of longer names (load_gdt in xen_load_gdt): one that is known wins.
     return _SAME.get(function) == name or (_SAME.get(function) is None and name in function)
 
 
@@ -271,11 +288,13 @@ def _named(wanted: Sequence[tuple[str, int]], functions: Sequence[str]) -> tuple
     A dynamic programme over slots and members: a member is a slot's, or left out, which costs less for some.
     """
     rows, columns = len(functions), len(wanted)
+    # More slots than members are known: a stranger's kernel, whose slots get numbers for names.
     if rows > columns:
         names = [f"slot{number}" for number in range(rows)]
         return _MISS * rows, names
     skip = [_SKIP[missing] for _, missing in wanted]
     none = -(1 << 30)
+    # An alignment of two lists, as of texts: members may be missing, slots may not.
     best = [[none] * (columns + 1) for _ in range(rows + 1)]
     best[0][0] = 0
     for row in range(rows + 1):
@@ -285,6 +304,7 @@ def _named(wanted: Sequence[tuple[str, int]], functions: Sequence[str]) -> tuple
                 continue
             best[row][column + 1] = max(best[row][column + 1], here + skip[column])
             if row < rows:
+                # An empty slot costs nothing, a name that does not agree much, so that members are skipped instead.
                 function = functions[row]
                 gain = 0 if not function or function in _IDENTITIES else _MISS
                 if gain and _bears(function, wanted[column][0]):
@@ -292,6 +312,7 @@ def _named(wanted: Sequence[tuple[str, int]], functions: Sequence[str]) -> tuple
                 best[row + 1][column + 1] = max(best[row + 1][column + 1], here + gain)
     names, row, column = [], rows, columns
     while column:
+        # Back along the way that gave the best, a skipped member first.
         if best[row][column - 1] != none and best[row][column] == best[row][column - 1] + skip[column - 1]:
             column -= 1
             continue
@@ -309,6 +330,7 @@ def _convention(image: KernelImage, path: str, function: str) -> Convention:
     member = path.rpartition(".")[2]
     if member in JUMPS:
         return Convention.JUMP
+    # Thunks keep every register but the result, which is what PV_CALLEE_SAVE promises.
     if function.startswith(THUNK) or function in _IDENTITIES:
         return Convention.CALLEE_SAVE
     if member in _FLAG and any(name in image.symbols for name in _IDENTITIES):

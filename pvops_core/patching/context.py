@@ -44,11 +44,13 @@ class PatchContext:
     @cached_property
     def has_patch_slot(self) -> bool:
         """Whether the table has a ``patch`` slot of its own, as in 2.6; later kernels patch by one fixed rule."""
+        # Kernels from 5.13 on have none: static calls and alternatives took its place.
         return any(slot.op.name == "patch" for slot in self.layout.slots)
 
     @cached_property
     def heeds_clobbers(self) -> bool:
         """Whether a call is left alone that would destroy what its site needs: until the tables became one (4.20)."""
+        # Since the tables are one, ``apply_paravirt`` calls whatever the slot holds.
         patch = next((slot for slot in self.layout.slots if slot.op.name == "patch"), None)
         return patch is not None and patch.symbol != "pv_ops"
 

@@ -59,6 +59,7 @@ def patch_default(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearra
     if ctx.has_patch_slot:
         return _patch_2007(ctx, type, clobbers, insnbuf, addr, len)
     target = ctx.target(type)
+    # A function that does nothing is not called: its site becomes nops.
     if target == ctx.nop_address:
         return 0
     return write_branch(CALL_OPCODE, insnbuf, addr, target or ctx.bug_address)
@@ -88,6 +89,7 @@ def patch_inline(
         Likewise.
     """
     patchlet = ctx.patchlets.get(ctx.layout.by_type(type).op.name)
+    # What serves an op in general may be too long for a site: then the call stays, and is made direct.
     if patchlet is None or patchlet not in patchlets or patchlet.size > len:
         return patch_default(ctx, type, clobbers, insnbuf, addr, len)
     insnbuf[: patchlet.size] = patchlet.assemble(addr, ctx.symbols)
@@ -96,13 +98,16 @@ def patch_inline(
 
 def _patch_2007(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
     target = ctx.target(type)
+    # 2.6's table has empty slots that must not be called: ud2a says which at once.
     if not target:
         insnbuf[: min(len, 2)] = UD2A[:len]
         return min(len, 2)
     if target == ctx.nop_address:
         return 0
+    # Too short for a call rel32: 7-byte sites that call through a register (2.6.24).
     if len < BRANCH_SIZE:
         return len
+    # iret and sysexit come back to nobody, so the site jumps.
     if ctx.layout.by_type(type).op.convention is Convention.JUMP:
         return write_branch(JUMP_OPCODE, insnbuf, addr, target)
     # The target is C: it may destroy every caller-saved register, so the site must let it.
@@ -122,13 +127,16 @@ def patch_site(ctx: PatchContext, patch: Patcher, type: int, clobbers: int, orig
             the buffer's size.
     """
     length = len(original)
+    # The kernel's BUG_ON is an error here, with the site's address.
     if length > LONGEST_SITE:
         raise PatchError(f"a site of {length} bytes; the kernel takes {LONGEST_SITE}", address=addr)
     insnbuf = bytearray(original)
     used = patch(ctx, type, clobbers, insnbuf, addr, length)
+    # What a hook leaves behind it must be one that could have been written.
     if len(insnbuf) != length or not 0 <= used <= length:
         op = ctx.layout.by_type(type).op.name
         raise PatchError(f"patch used {used} of {length} bytes", op=op, address=addr, code=bytes(insnbuf))
+    # The rest of the buffer held the original bytes; only now are they given up.
     if used < length:
         insnbuf[used:] = ctx.nops(length - used)
     return bytes(insnbuf)

@@ -36,6 +36,7 @@ def layout_from_types(image: KernelImage) -> Layout | None:
     size, members = image.pointer_size, kept_members(image)
     if members is None:
         return None
+    # The catalogue's own layout, where it has the same slots, brings prototypes' names and sources with it.
     for layout in LAYOUTS.values():
         if layout.pointer_size == size and _is(layout, members):
             return layout
@@ -67,11 +68,14 @@ def _op(member: TypedSlot, kind: MachineKind) -> Op:
         for slot in layout.slots
         if slot.path == member.path and layout.pointer_size == kind.pointer_size
     ]
+    # A prototype that passes the same things in the same places is the same op, whatever its types are called.
     like = [op for op in known if member.prototype is None or _alike(_declared(op), member.prototype, kind)]
     if like:
+        # Exactly that prototype first, since one path's prototype differs between generations.
         return next((op for op in like if _declared(op) == member.prototype), like[0])
     result, *arguments = member.prototype or (None,)
     name = known[0].name if known else member.path.rpartition(".")[2]
+    # i386 passes three arguments in registers (regparm(3)), as the whole kernel is built.
     plain = Convention.SYSV if kind is MachineKind.X86_64 else Convention.REGPARM3
     if name in JUMPS:
         plain = Convention.JUMP  # nobody returns from an iret, whatever its type says

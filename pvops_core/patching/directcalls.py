@@ -38,10 +38,12 @@ def read_direct_calls(image: KernelImage) -> tuple[SiteRecord, ...]:
         return ()
     text, sections = BuiltText(image), executable_sections(image)
     slots = [_slot(image, text, group) for group in groups]
+    # Sites do not say which op they are: the slot that they call through is the only sign.
     layout, addresses = place_layout(image, {slot: _first(group) for slot, group in zip(slots, groups, strict=True)})
     types = {address: number for number, address in enumerate(addresses[: len(layout.slots)])}
     places = np.array([group.address for group in groups], np.uint64)
     sizes = np.full(len(groups), SITE_SIZE, np.uint64)
+    # Overlapping sites would each be patched over the other.
     if (pair := overlap(places, sizes)) is not None:
         first, second = (groups[number] for number in pair)
         raise _first(second).error(image, "instr", f"{second.address:#x} overlaps the site at {first.address:#x}")
@@ -69,6 +71,7 @@ def _slot(image: KernelImage, text: BuiltText, group: AltGroup) -> int:
     """The slot that a site calls through; ImageError where the kernel would stop with BUG."""
     entry = _first(group)
     code = text.read(group.address, group.length)
+    # ``alt_replace_call`` BUGs on anything else.
     if group.length != SITE_SIZE or not code.startswith(CALL_THROUGH):
         raise entry.error(
             image, "instr", f"annotates {code[:16].hex(' ')}, which is no call *slot of {SITE_SIZE} bytes"

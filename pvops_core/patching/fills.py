@@ -130,10 +130,12 @@ def assigned(kernel: KernelImage, layout: Layout, *functions: str) -> dict[str, 
         ends = [
             each.address + each.file_size for each in kernel.segments if start - each.address in range(each.file_size)
         ]
+        # Stores of a module's own code lie beyond the kernel's segments.
         if not ends:
             raise kernel.error(f"{function} is at {start:#x}, where the kernel has no code", field="symbols")
         addresses = kernel.symbol_table.addresses
         following = bisect_right(addresses, start)
+        # The next symbol ends it; without one only so much is looked through.
         end = min(start + LONGEST_FUNCTION, ends[0], *addresses[following : following + 1])
         for place, value in constant_stores(kernel.read(start, end - start), start, 8 * kernel.pointer_size):
             if place in slots:
@@ -151,6 +153,7 @@ def switched_on(kernel: KernelImage, *names: str) -> bool:
     Raises:
         ImageError: the variable is nowhere in the image.
     """
+    # An int that is not in this kernel was compiled out: switched on for good.
     return all(any(kernel.read(kernel.symbols[name], 4)) for name in names if name in kernel.symbols)
 
 
@@ -197,6 +200,7 @@ def resolve(kernel: KernelImage, path: str, target: Target) -> int:
         return 0
     if isinstance(target, int):
         return target
+    # Any of the three names may be meant: they are one function under the name of its day.
     address = find_nop(kernel) if target in NOP_NAMES else kernel.symbols.get(target)
     if address is None:
         message = f"the kernel has no symbol {target}, which {path} is set to on this platform"

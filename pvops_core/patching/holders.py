@@ -58,5 +58,6 @@ class Holders:
             if holder is writer:
                 continue
             for hold in holder.holds():
+                # Half-open ranges: two that only meet share no byte.
                 if bool(((ranges[:, 0] < hold.end) & (hold.start < ranges[:, 1])).any()):
                     raise HeldError(f"{hold.why} ({by})", address=hold.start, holder=hold.holder)

@@ -36,12 +36,14 @@ class _Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 def kept_members(image: KernelImage) -> Sequence[TypedSlot] | None:
     """The slots of an image by type number; None as for :func:`~pvops_core.patching.members.read_members`."""
     section = image.section(SECTION)
+    # Small type information is read as quickly as the file that would keep it.
     if section is None or section.size < WORTH:
         return read_members(image)
     found = _KEPT.read(image.sha256)
     members = _members(found[1]) if found else None
     if members is None:
         members = read_members(image)
+        # None is not kept: it costs nothing to find again.
         if members is not None:
             _KEPT.write(image.sha256, b"", msgspec.msgpack.encode([_row(member) for member in members]))
     return members

@@ -93,6 +93,8 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
             that cannot be patched statically.
     """
     sites = read_sites(image)
+    # Without sites there is nothing to plan; the message names both sections, since kernels of either age may lack
+    # theirs.
     if not sites:
         message = "annotates no call of an op: it has none, or was built without PARAVIRT"
         raise ImageError(message, image.path, field=f"{SECTION} or .altinstructions")
@@ -100,8 +102,10 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
     first = sites[table.first[0]]
     # To 5.12 the table has a patch op; since, kernels patch by one fixed rule, and always call.
     own = next((slot for slot in table.layout.slots if slot.op.name == "patch"), None)
+    # A table in two pieces has holes, whose slots no site can name.
     if len(table.slots) != len(table.layout.slots):
         raise first.error(image, "instr", f"calls through a {table.layout.name} table, which is not in one piece")
+    # A kernel without a patch op always writes a call of five bytes.
     for site in sites if own is None else ():
         if site.length < BRANCH_SIZE:
             raise site.error(image, "len", f"is {site.length}; a call needs {BRANCH_SIZE}")
@@ -115,6 +119,7 @@ def read_kernel(image: KernelImage) -> ParavirtKernel:
         sites=sites,
         groups=groups,
         slot_addresses=addresses,
+        # What is compiled in is what bare metal gets, and what a platform's fill begins with.
         compiled=tuple(image.pointers(address, 1)[0] for address in addresses),
         nop_address=find_nop(image) or -1,
         bug_address=find_bug(image) or 0,
@@ -155,6 +160,7 @@ def forced_features(
     """
     names = {name for fill in fills for name in fill.features(kernel.image, cpus)}
     for path, (native, feature) in SETS_FEATURE.items():
+        # paravirt_set_cap compares pointers, so a fill that keeps the native thunk sets no feature.
         slot = next((slot for slot in kernel.layout.slots if slot.path == path), None)
         thunk = kernel.image.symbols.get(native)
         if slot is not None and thunk is not None and table[slot.type] != thunk:
@@ -211,12 +217,14 @@ def plan_kernel(
         ImageError: the kernel cannot run on this platform, or a site cannot be patched.
         UsageError: a fill names an op or a feature that there is not.
     """
+    # Before 5.13 which nops are used is asked of the processor, of which a platform may show another.
     if kernel.own is not None:
         shown = identity or USUAL
         for fill in fills:
             shown = getattr(fill, "processor", _as_it_is)(kernel.image, shown)
         kernel = attrs.evolve(kernel, padding=old_padding(kernel.image, shown))
     table = fill_table(kernel, fills, cpus)
+    # An empty slot's call becomes a call of paravirt_BUG, which must be there then.
     if kernel.own is None and 0 in (table[site.type] for site in kernel.sites):
         _require_bug(kernel)
     ctx = PatchContext(
@@ -231,6 +239,7 @@ def plan_kernel(
     features = forced_features(kernel, table, fills, cpus)
     patch = patch_default if kernel.own is None else own_patch(kernel.image, kernel.own, table[kernel.own.type])
     sites = make_plan(kernel.image, ctx, patch, kernel.sites, kernel.groups, features, kernel.padding)
+    # The plan says which sites ended up inlined: of old kernels only their own patch op knows.
     if isinstance(patch, OwnPatch):
         names = [slot.op.name for slot in kernel.layout.slots]
         sites = tuple(
@@ -246,6 +255,7 @@ def _as_it_is(_kernel: KernelImage, identity: CpuIdentity) -> CpuIdentity:
 
 def _any_register(kernel: ParavirtKernel) -> int:
     """The kernel's CLBR_ANY, which calls of plain C functions have: every register that any site lets be destroyed."""
+    # CLBR_ANY differs by age and width; its meaning is every register that any site lets go.
     found = 0
     for site in kernel.sites:
         found |= site.clobbers
@@ -270,6 +280,7 @@ def apply_plan(plan: KernelPlan, data: bytearray, groups: Sequence[PlannedGroup]
         ImageError: a place is in no segment of the file, so that no loader would see it.
     """
     image = plan.kernel.image
+    # Groups first: a site's final bytes include what alternatives did to it.
     places = [(planned.group.address, planned.final) for planned in groups]
     places += [(planned.site.address, planned.final) for planned in plan.sites]
     for address, code in places:
@@ -277,6 +288,7 @@ def apply_plan(plan: KernelPlan, data: bytearray, groups: Sequence[PlannedGroup]
         data[offset : offset + len(code)] = code
     locks = plan.kernel.locks
     if locks is not None:
+        # All lock prefixes at once, by offsets into the file: a kernel has ten thousand.
         offsets = image.offsets_of(np.array(locks.addresses, np.uint64))
         np.frombuffer(data, np.uint8)[offsets] = locks.byte(cpus)
 

@@ -67,15 +67,19 @@ def read_locks(image: KernelImage, groups: Sequence[AltGroup]) -> LockPrefixes |
         ImageError: the section is damaged: it leads to what is no prefix.
     """
     section = image.section(SECTION)
+    # Without both ends of text the kernel's own bounds are not known.
     if section is None or not section.size or not {"_text", "_etext"} <= image.symbols.keys():
         return None
     data = image.read(section.address, section.size)
+    # Pointers are tried first: a table of pointers read as relative words would lead to anything.
     found, relative = _pointers(image, data), False
     if found is None:
         found, relative = _offsets(image, data, section.address), True
     if found is None:
         raise image.error("leads to bytes that are no lock prefixes", field=SECTION)
+    # ``alternatives_smp_unlock`` skips what lies outside of these (init text is gone by then).
     found = np.unique(found[(found >= image.symbols["_text"]) & (found < image.symbols["_etext"])])
+    # Relative words came with ds prefixes (2.6.35); before, the writer's own code says which it is.
     return LockPrefixes(tuple(found[~_covered(groups, found)].tolist()), DS if relative or _writes_ds(image) else NOP)
 
 
@@ -84,6 +88,7 @@ def _pointers(image: KernelImage, data: bytes) -> NDArray[np.uint64] | None:
     if len(data) % image.pointer_size:
         return None
     found = np.frombuffer(data, f"<u{image.pointer_size}").astype(np.uint64)
+    # Zeros pad the table.
     found = found[found != 0]
     there = _prefixes(image, found)
     return None if there is None or not there.all() else found
@@ -104,6 +109,7 @@ def _offsets(image: KernelImage, data: bytes, start: int) -> NDArray[np.uint64] 
 def _prefixes(image: KernelImage, addresses: NDArray[np.uint64]) -> NDArray[np.bool_] | None:
     """Whether there is a lock, or what stands for one, at each address; None if one is not in the file."""
     try:
+        # What stands for one: a plan is also made of text that was patched already.
         return np.isin(np.frombuffer(image.data, np.uint8)[image.offsets_of(addresses)], (LOCK, DS))
     except ImageError:
         return None
@@ -113,6 +119,7 @@ def _covered(groups: Sequence[AltGroup], addresses: NDArray[np.uint64]) -> NDArr
     """Whether each address is in one of some places, which share no byte."""
     places = sorted((group.address, group.length) for group in groups)
     starts, lengths = np.array(places, np.uint64).reshape(-1, 2).T
+    # The place before it is the only one that can hold it.
     index = np.searchsorted(starts, addresses, side="right") - 1
     covered = index >= 0
     covered[covered] = addresses[covered] - starts[index[covered]] < lengths[index[covered]]

@@ -46,6 +46,7 @@ def read_members(image: KernelImage) -> list[TypedSlot] | None:
     Args:
         image: the kernel; its symbols say which tables it has besides ``pv_ops``.
     """
+    # Bits of BTF are offsets in bits.
     types = image.types
     main = _table(types, TEMPLATE, 8 * image.pointer_size) if types is not None else None
     if types is None or main is None:
@@ -59,6 +60,7 @@ def read_members(image: KernelImage) -> list[TypedSlot] | None:
 def _table(types: Btf, name: str, bits: int) -> list[Leaf] | None:
     """The members of a structure that is all pointers; None if there is none such."""
     members = types.leaves(name)
+    # A table of ops is pointers one behind the other, and nothing else.
     if not members or [member.offset for member in members] != list(range(0, bits * len(members), bits)):
         return None
     return members
@@ -68,6 +70,7 @@ def _further(image: KernelImage, types: Btf, inside: set[str]) -> list[tuple[str
     """Symbol, group and members of each group of ops that is a variable of its own, by address."""
     found = {}
     for symbol, address in image.symbols.items():
+        # pv_ops_lock and its like: each is a group that has become a variable of its own (7.2).
         if symbol.startswith(f"{TABLE}_"):
             group = symbol.removeprefix(f"{TABLE}_")
             members = None if group in inside else _table(types, f"pv_{group}_ops", 8 * image.pointer_size)
@@ -79,6 +82,7 @@ def _further(image: KernelImage, types: Btf, inside: set[str]) -> list[tuple[str
 def _member(types: Btf, leaf: Leaf, symbol: str, prefix: str) -> TypedSlot:
     thunk = leaf.holder == CALLEE_SAVE
     path = prefix + (leaf.path.removesuffix(".func") if thunk else leaf.path)
+    # A thunk's type is a structure around the function, so its prototype is not said there.
     return TypedSlot(path, symbol, leaf.offset // 8, thunk, None if thunk else _prototype(types, leaf.type))
 
 
@@ -88,6 +92,7 @@ def _prototype(types: Btf, type: int) -> Prototype | None:
     spelled = [types.spelling(number) for number in numbers]
     made = [_ctype(name) or _ctype(types.base(number)) for name, number in zip(spelled, numbers, strict=True)]
     understood = all(
+        # void is a result only; as an argument it would be a type that was not understood.
         ctype is not None or (name == "void" and not place)
         for place, (name, ctype) in enumerate(zip(spelled, made, strict=True))
     )

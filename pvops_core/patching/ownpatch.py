@@ -130,6 +130,7 @@ def own_patch(image: KernelImage, slot: Slot, function: int) -> OwnPatch:
         ImageError: the function is none whose rules are known.
     """
     name, distance = image.symbol_at(function) or ("", 0)
+    # Compilers name clones of a function with a dot behind the name.
     reader = _READERS.get(name.partition(".")[0]) if not distance else None
     if reader is None:
         message = f"is {name or hex(function)} here; known are {', '.join(_READERS)}"
@@ -149,6 +150,7 @@ def _native(image: KernelImage, slot: Slot) -> dict[str, OwnTemplate]:
         codes = {op: bytes.fromhex(code) for op, code in _FIXED[image.pointer_size].items()}
         found = {op: OwnTemplate(code) for op, code in codes.items()}
     elif slot.symbol == "paravirt_ops":
+        # 2.6.23's own: a conversion becomes nothing at all, since argument and result are in one register.
         found = {op: OwnTemplate(b"") for op in _CONVERSIONS}
     for symbol in image.symbols:
         if symbol.startswith("start_") and (end := f"end_{symbol.removeprefix('start_')}") in image.symbols:
@@ -158,6 +160,7 @@ def _native(image: KernelImage, slot: Slot) -> dict[str, OwnTemplate]:
                 op = symbol.removeprefix("start_").rpartition("_ops_")[2]
                 op = op.partition("_")[2] if slot.symbol == "pv_ops" else op
                 found[op.removeprefix("_")] = OwnTemplate(code)
+    # pv_is_native_spin_unlock and its like: the code is native's, whoever patches.
     needed = {op: image.symbols.get(thunk, -1) for op, thunk in _NATIVE_ONLY.items()}
     return {op: attrs.evolve(template, needs=needed.get(op, 0)) for op, template in found.items()}
 
@@ -172,6 +175,7 @@ def _xen(image: KernelImage, _slot: Slot) -> dict[str, OwnTemplate]:
     """The templates of ``xen_patch``: the functions that use the event mask at its fixed place, if it has one."""
     found: dict[str, OwnTemplate] = {}
     try:
+        # Without vcpu_info at its fixed place the mask's address is not known when the templates are assembled.
         if not switched_on(image, _PLACED):
             return found
     except ImageError:
@@ -181,6 +185,7 @@ def _xen(image: KernelImage, _slot: Slot) -> dict[str, OwnTemplate]:
         code = _between(image, f"xen_{op}_direct", f"xen_{op}_direct_end")
         if code is not None:
             relocation = image.symbols.get(f"xen_{op}_direct_reloc", 0) - start
+            # Four bytes of it must lie within the template, whatever the symbol says.
             inside = 0 < relocation <= len(code) - 4
             found[op] = OwnTemplate(code, start, relocation if inside else None)
     return found
@@ -189,6 +194,7 @@ def _xen(image: KernelImage, _slot: Slot) -> dict[str, OwnTemplate]:
 def _between(image: KernelImage, start: str, end: str) -> bytes | None:
     """The bytes between two symbols; None where they are no such pair."""
     first, last = image.symbols.get(start, 0), image.symbols.get(end, 0)
+    # Two symbols of such names may stand anywhere; a template is a few instructions.
     if not first or not 0 < last - first <= LONGEST_TEMPLATE:
         return None
     try:

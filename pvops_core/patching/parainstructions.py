@@ -46,6 +46,7 @@ def read_parainstructions(image: KernelImage) -> tuple[SiteRecord, ...]:
     if not data:
         return ()
     record = _RECORDS[image.pointer_size]
+    # The last record may lack its padding, but not its type and length.
     if 0 < len(data) % record.itemsize < image.pointer_size + _NEEDED:
         size = f"{len(data):#x} bytes is no multiple of the record's {record.itemsize}"
         raise _error(image, len(data) // record.itemsize, "size", size)
@@ -53,6 +54,7 @@ def read_parainstructions(image: KernelImage) -> tuple[SiteRecord, ...]:
         raise _error(image, SITE_LIMIT, "size", f"is one too many: at most {SITE_LIMIT} sites are read")
     table = np.frombuffer(data + bytes(-len(data) % record.itemsize), record)
     address, length = table["instr"].astype(np.uint64), table["len"].astype(np.uint64)
+    # apply_paravirt BUGs on a longer one, and a site of no bytes calls nothing.
     for bad in np.flatnonzero((length == 0) | (length > LONGEST_SITE)).tolist():
         raise _error(image, bad, "len", f"is {int(length[bad])}; a site has 1 to {LONGEST_SITE} bytes")
     sections = executable_sections(image)
@@ -100,6 +102,7 @@ def read_loaded(image: KernelImage, data: bytes) -> list[tuple[int, int, int]]:
         ImageError: they are no whole records, or a length is none that a kernel takes.
     """
     record = _RECORDS[image.pointer_size]
+    # A module's records are in guest memory: whatever is there must not be taken for sites unseen.
     if 0 < len(data) % record.itemsize < image.pointer_size + _NEEDED:
         raise image.error(f"of a module: {len(data):#x} bytes are no whole records", field=SECTION)
     table = np.frombuffer(data + bytes(-len(data) % record.itemsize), record)

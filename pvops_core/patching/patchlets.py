@@ -97,10 +97,13 @@ def usual_length(op: Op, layout: Layout) -> int:
     6.1 has 6-byte calls only. In 2.6 calls from C are 6 bytes, those of the interrupt flag 10 (two registers saved
     around the call), and the jumps of iret and sysexit 7.
     """
+    # Since 5.13 every site is ``call *disp32(%rip)``, or the same with an address: six bytes.
     if not layout.has_slot("patch"):
         return 6
     if op.convention is Convention.JUMP:
+        # iret and sysexit: ``jmp *%cs:mem``.
         return 7
+    # Sites of irq ops push and pop two registers around the call (2.6.23).
     return 10 if op.clobbers is Clobber.EAX else 6
 
 
@@ -122,6 +125,7 @@ def check(patchlet: Patchlet, op: Op, kind: MachineKind, limit: int) -> None:
         refuse("the slot holds a value and is never called")
     if len(template.code) > limit:
         refuse(f"{len(template.code)} bytes do not fit into a site of {limit}")
+    # The site's own list of registers is the contract; what destroys more would break its caller.
     if patchlet.clobbers & ~op.clobbers:
         refuse(f"it destroys {patchlet.clobbers!r}, but the op's sites allow {op.clobbers!r}")
     symbols = _trial_symbols(template)
@@ -135,6 +139,7 @@ def check(patchlet: Patchlet, op: Op, kind: MachineKind, limit: int) -> None:
         refuse(f"the assembly names {error.args[0]}, for which the code has no place")
     found = [insn.text for insn in code]
     expected = [normal(part) for part in meant.split(";") if part.strip()]
+    # Bytes and assembly are written by hand, side by side, and each is of no use if it says something else.
     if found != expected:
         refuse(f"the bytes say {'; '.join(found)!r}, the assembly {'; '.join(expected)!r}")
     check_effects(code, _rules(patchlet, op, kind, symbols), refuse)
@@ -182,6 +187,7 @@ def _trial_symbols(template: Template) -> Mapping[str, int]:
     near = {place.symbol for place in template.places if place.form == "rel8"}
     names = sorted({place.symbol for place in template.places})
     return {
+        # Addresses for the trial: small where a byte holds them, near where a byte's distance reaches them.
         name: 0x10 + number
         if name in small
         else _TRIAL_ADDRESS + 0x40  # in a byte's reach
@@ -202,6 +208,7 @@ def _rules(patchlet: Patchlet, op: Op, kind: MachineKind, symbols: Mapping[str, 
 
 
 def _registers(clobbers: Clobber, op: Op, kind: MachineKind) -> Iterator[str]:
+    # ANY of a 64-bit C function is all that its callers do not keep.
     if clobbers is Clobber.ANY and op.convention is Convention.SYSV:
         yield from signature(op, kind).clobbers
     for bit, names in _CLOBBERS.items():

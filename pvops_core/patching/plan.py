@@ -82,8 +82,10 @@ def make_plan(
         ImageError: a site that cannot be patched, such as one whose target is out of reach.
     """
     text = Text(image)
+    # Originals first: what the steps write must not be taken for what was built.
     originals = [text.read(site.address, site.length) for site in sites]
     calls = calls_of_ops(image, ctx, patch, sites)
+    # A kernel of 6.8 and later makes such a call while it follows alternatives, in one step.
     one_step = {group.address for group in groups if group.direct}
     stages: list[bytes | None] = []
     for site, original in zip(sites, originals, strict=True):
@@ -126,6 +128,7 @@ def apply_groups(
     for group in groups:
         original, chosen = text.read(group.address, group.length), group.chosen(there)
         if chosen is None:
+            # optimize_nops is run on every place, replaced or not.
             final = padding.optimize(original)
         elif chosen.direct:
             final = calls(group, original)
@@ -139,6 +142,7 @@ def apply_groups(
 def _replaced(image: KernelImage, text: Text, group: AltGroup, entry: AltEntry, padding: Rewriting) -> bytes:
     try:
         code = text.read(entry.replacement, entry.replacement_length)
+        # The place is as long as its longest entry, and what this one leaves of it becomes nops.
         whole = entry if entry.length == group.length else attrs.evolve(entry, length=group.length)
         return replace(whole, code, padding)
     except PatchError as failure:

@@ -160,7 +160,9 @@ class _Single:
     def changing(self) -> list[list[int]]:
         poke = self._poke
         if poke.fresh:
+            # Nobody can be inside of what nobody has executed yet.
             return []
+        # Code that goes for good: also who stands at an unchanged byte of it would go on into nothing.
         if poke.retires:
             return self.ranges()
         places = [at for at in range(self.size) if poke.expected[at] != poke.new[at]]
@@ -168,6 +170,7 @@ class _Single:
 
     def locate(self, frame: Callable[[int], int]) -> None:
         at, done, self._places = self._poke.address, 0, []
+        # Page by page: neighbours in virtual memory lie anywhere in machine memory.
         while done < self.size:
             stop = min(self.size, done + (PAGE_MASK + 1) - (at & PAGE_MASK))
             self._places.append((frame(at >> PAGE_SHIFT) + (at & PAGE_MASK), slice(done, stop)))
@@ -253,6 +256,7 @@ def _places(addresses: NDArray[np.uint64], length: int, frame: Callable[[int], i
     offsets = np.arange(length, dtype=np.uint64)
     byte_addresses = np.add(addresses[:, None], offsets, dtype=np.uint64)
     pages: NDArray[np.uint64] = byte_addresses >> np.uint64(PAGE_SHIFT)
+    # First and last page of each poke: it is shorter than a page.
     known, inverse = np.unique(pages[:, (0, -1)], return_inverse=True)
     frames = np.array([frame(int(page)) for page in known], dtype=np.int64)
     first, last = frames[inverse.reshape(-1, 2)].T
@@ -294,6 +298,7 @@ class Poker:
         observer: Observer = _unobserved,
         returns: Returns | None = None,
     ) -> None:
+        # Two pokers of one machine would each know half of who holds what.
         if machine in _POKERS:
             raise PatchError("a machine has one poker, and this one has its own already")
         _POKERS[machine] = self
@@ -357,22 +362,27 @@ class Poker:
         todo += [_Many(batch) for batch in arrays if len(batch.addresses)]
         if not todo:
             return 0
+        # A vCPU that runs may be inside of what changes, and nobody could bring it out.
         if self._machine.running:
             raise PatchError("guest text was to be written while a vCPU runs; defer it to the call's end")
         ranges = np.concatenate([np.asarray(writes.ranges(), dtype=np.uint64) for writes in todo])
         _refuse_overlaps(ranges)
+        # Before anything is stopped: what is refused leaves no trace, not even in time.
         self._holders.refuse(ranges, by, holder)
         self.observer(PokeStep.QUIESCE)
         spans = _spans(todo)
+        # Who asked already has brought everybody out, and nobody has run since.
         if asked is None or not asked.covers(spans):
             bring_out(self._machine, self.returns, spans)
         self.observer(PokeStep.TRANSLATE)
+        # After vCPUs stand still, since the guest may have changed its page tables on the way out.
         for writes in todo:
             writes.locate(self._frame)
         self.observer(PokeStep.CHECK)
         for writes in todo:
             writes.check(self._machine.memory)
         self._write(todo, ranges)
+        # Written whole: an event for each place would fill the log at boot.
         self._machine.log.record(_POKE, by=by, places=len(ranges), bytes=sum(writes.size for writes in todo))
         return len(ranges)
 

@@ -44,6 +44,7 @@ class _Parts:
 
 def _parts(instruction: bytes, bits: int) -> _Parts:
     rex, body = 0, instruction
+    # REX prefixes are 40H to 4FH, in 64-bit code alone (SDM volume 2, 2.2.1).
     if bits == 64 and body[0] & 0xF0 == 0x40:
         rex, body = body[0], body[1:]
     body = body.ljust(2, b"\0")
@@ -78,9 +79,11 @@ def _stored(parts: _Parts, following: int, known: dict[int, int], bits: int) -> 
     mask = (1 << bits) - 1
     if parts.opcode == _STORE_EAX and bits == 32:
         return _pair(int.from_bytes(parts.rest[:4], "little"), known.get(0))
+    # A pointer is stored with the width of one: other stores are of something else.
     if parts.opcode not in {_STORE, _STORE_CONSTANT} or not parts.direct or parts.wide != (bits == 64):
         return None
     operand = int.from_bytes(parts.rest[1:5], "little", signed=True)
+    # In 64-bit code the address is relative to the next instruction.
     place = (operand + following if bits == 64 else operand) & mask
     if parts.opcode == _STORE:
         return _pair(place, known.get(parts.register))
@@ -94,6 +97,7 @@ def _pair(place: int, value: int | None) -> tuple[int, int] | None:
 def _follow(parts: _Parts, known: dict[int, int], bits: int) -> None:
     """What is known of registers behind an instruction."""
     lost: tuple[int | None, ...] = ()
+    # The opcode's low bits are the register, and REX.B its fourth bit (SDM volume 2, MOV).
     if 0xB8 <= parts.opcode <= 0xBF:  # mov register, number
         known[parts.number] = int.from_bytes(parts.rest[: 8 if parts.wide else 4], "little")
     elif parts.opcode == _STORE_CONSTANT and parts.other is not None:

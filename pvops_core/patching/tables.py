@@ -68,10 +68,12 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
         ImageError: the sites name types that no layout has, or call through no table at all, or not all through one.
     """
     slots, seen = _slots(image, sites)
+    # A patched image calls functions by now, and its sites name no slot any more.
     if not slots:
         raise sites[0].error(
             image, "instr", "no site calls through a table: the image is patched already, or is no kernel"
         )
+    # What says it outright goes before what has to be made out.
     derived = layout_from_types(image) or layout_from_dwarf(image) or _by_symbols(image, slots)
     candidates = _known(image) if derived is None else [derived]
     most = max((len(layout.slots) for layout in candidates), default=0)
@@ -80,6 +82,7 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
     if beyond is not None and (derived or _best(image, ((each, _inside(each, slots)) for each in candidates))):
         raise beyond.error(image, "type", f"is {beyond.type}; no {image.machine} table has more than {most} ops")
     highest = max(site.type for site in sites)
+    # A layout with fewer slots than the largest type cannot be the kernel's.
     fitting = [layout for layout in candidates if len(layout.slots) > highest]
     layout = derived or _best(image, ((layout, slots) for layout in fitting))
     if layout is None:
@@ -121,6 +124,7 @@ def place_layout(image: KernelImage, slots: Mapping[int, AltEntry]) -> tuple[Lay
         raise image.error(f"have a table {TABLE} that {FITS_NONE}", field="symbols")
     if not placed:
         raise image.error(f"do not name {TABLE}: where its table of ops is cannot be told", field="symbols")
+    # Every slot that a site calls through must be one of the layout's.
     fitting = [(layout, places) for layout, places in placed if slots.keys() <= set(places)]
     if not fitting:
         layout, places = placed[-1]
@@ -152,6 +156,7 @@ def _has_room(image: KernelImage, layout: Layout) -> bool:
         if start is None:
             continue
         following = bisect_right(addresses, start)
+        # The next symbol is somebody else's variable, so the table is shorter than the layout.
         if following < len(addresses) and addresses[following] < start + end:
             return False
     return True
@@ -187,6 +192,7 @@ def _slots(image: KernelImage, sites: Sequence[SiteRecord]) -> tuple[dict[int, i
         address = slot_operand(text.read(site.address, site.length), site.address, image.pointer_size)
         if address is None:
             continue
+        # Sites of one type call through one slot: two would be two tables.
         if slots.setdefault(site.type, address) != address:
             message = f"is {site.type}, whose other sites call through {slots[site.type]:#x}, not {address:#x}"
             raise site.error(image, "type", message)
@@ -199,6 +205,7 @@ def _checked(
 ) -> Mapping[int, int]:
     """Where all slots are, if that is known and all sites agree with it; else the slots that sites name."""
     places = _places(image, layout)
+    # 2.6.23's table is one variable, whose place the first site gives; others have a symbol for each group.
     if places is None and len({slot.symbol for slot in layout.slots}) == 1:
         type_, address = next(iter(slots.items()))
         places = tuple(address + slot.offset - layout.slots[type_].offset for slot in layout.slots)
@@ -228,6 +235,7 @@ def _functions(image: KernelImage, slots: Mapping[int, int]) -> dict[int, str]:
         except ImageError:
             continue
         found = image.symbol_at(target) if target else None
+        # Only whole functions: an address inside one is no slot's function.
         if found is not None and found[1] == 0 and found[0] not in NOP_NAMES:
             names[type_] = found[0]
     return names
@@ -238,6 +246,7 @@ def _score(layout: Layout, names: Mapping[int, str]) -> float:
     ops = [slot.path.rpartition(".")[2] for slot in layout.slots]
     strange = {type_: name for type_, name in names.items() if ops[type_] not in name}
     others = tuple(f"_{op}" for op in ops)
+    # A function that ends in another op's name is that op's: the layout is shifted.
     if not names or any(name.endswith(others) for name in strange.values()):
         return 0.0
     return 1 - len(strange) / len(names)

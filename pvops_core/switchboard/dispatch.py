@@ -41,7 +41,9 @@ def _reads(machine: Machine, signature: Signature, arguments: Sequence[str]) -> 
     places = {place.name: place for place in (*signature.places, *signature.views)}
     wanted = [places[name] for name in arguments if name in places]
     if not arguments:
+        # No arguments, no registers: a call reads nothing.
         return [tuple for _ in machine.vcpus]
+    # Two words, or one on the stack, need the slow way; most ops have one word in one register each.
     if len(wanted) < len(arguments) or any(len(place.registers) != 1 for place in wanted):
         read = _anywhere(machine, signature, arguments)
         return [partial(read, vcpu) for vcpu in machine.vcpus]
@@ -56,6 +58,7 @@ def _in_registers(machine: Machine, signature: Signature, wanted: Sequence[Place
     def cut(read: Callable[[], Sequence[int]]) -> Sequence[int]:
         return [place.value((word,), bits) for place, word in zip(wanted, read(), strict=True)]
 
+    # Whole registers need no cutting: the batch's read is the reader.
     if all(place.bits == bits and not place.signed for place in wanted):
         return [*reads]
     return [partial(cut, read) for read in reads]
@@ -146,10 +149,12 @@ def handler(
         except GuestFault as guest_fault:
             faults.fault(implementation, vcpu, guest_fault)
         except Reschedule:
+            # Called again, with all as it was, so it must not count twice.
             calls[op] -= 1
             raise
         except OwnFunction as wish:
             if own is None:
+                # A hook that answers with the kernel's own function is no hook in front of it: nobody can go on.
                 faults.let_out(implementation, signature.op, vcpu, wish)
             own(vcpu, wish.reason)
         except BaseException as error:  # noqa: BLE001  whatever somebody's code raises: exits and interrupts too

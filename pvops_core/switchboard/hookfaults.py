@@ -51,6 +51,7 @@ class _Given:
         """
         if self.saved is None or _word(self.vcpu, self.saved) is None:
             return True
+        # The stack pointer has passed the frame, in the same stack: the handler has returned.
         left = self.saved < self.vcpu.rsp and self.saved // _STACK == self.vcpu.rsp // _STACK
         return not left and _word(self.vcpu, self.saved) == self.rip
 
@@ -98,6 +99,7 @@ class HookFaults:
         ns, rip = vcpu.machine.clock.ns, vcpu.rip
         self.deliver(vcpu, fault)
         given = _Given(implementation, vcpu, ns, fault, rip, _saved(vcpu, rip))
+        # Only faults that the guest may still be at: others are told by the log.
         self._given = [each for each in self._given if each.stands and each.saved != given.saved]
         self._given.append(given)
 
@@ -130,6 +132,7 @@ class HookFaults:
 
     def _site(self, op: Op, vcpu: Vcpu) -> str:
         """Where the op was called from: its return address, unless it was jumped to."""
+        # An op that is jumped to has pushed nothing, so nothing on the stack says who came.
         if op.convention is Convention.JUMP:
             return ""
         try:

@@ -91,6 +91,7 @@ def of_callable(
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError) as error:
         raise SwitchError(f"its signature cannot be read ({error})", op=op, implementation=shown) from error
+    # Only parameters with names say which of the op's arguments they want.
     positional = [p.name for p in parameters if p.kind in {p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD}]
     if not positional:
         raise SwitchError("takes no argument; the first is the vCPU", op=op, implementation=shown)
@@ -142,6 +143,7 @@ class OfferedOps:
             # An op that an upper backend leaves to its base is the base's implementation: one object, one gate.
             below = self.table(self.backends[first + 1]) if first + 1 < len(self._bound) else {}
             own = self._bound[first]
+            # Its own first, then its base's: the same object as there, and so the same gate.
             self._tables[first] = {op: self._of(own, op) or below.get(op) or _none(op) for op in self._functions()}
         return self._tables[first]
 
@@ -154,6 +156,7 @@ class OfferedOps:
         if op in bound.absent:
             return None
         backend, name = bound.backend, f"{bound.backend.name}.{op}"
+        # Two backends register under their names, so that an implementation says whose it is.
         for hook in getattr(self._hooks.hook, op).get_hookimpls():
             if hook.plugin_name == backend.name:
                 return _of_hook(op, name, backend, hook)

@@ -58,6 +58,7 @@ class AltGroup:
     @property
     def direct(self) -> AltEntry | None:
         """The entry that makes the place a call of an op; None in all other groups."""
+        # A site's own entry is the first of its group in kernels since 6.8, but nothing says so in the section.
         for entry in self.entries:
             if entry.direct:
                 return entry
@@ -65,6 +66,8 @@ class AltGroup:
 
     def chosen(self, features: frozenset[int]) -> AltEntry | None:
         """The entry that a CPU with these features gets: the last that applies; None where the code stays."""
+        # apply_alternatives goes through all entries of a place, each from the original bytes, so that the last one
+        # stands.
         for entry in reversed(self.entries):  # a loop, since generators would take longest in a plan of thousands
             if entry.applies(features):
                 return entry
@@ -92,6 +95,7 @@ def overlapping(entries: Sequence[Placed], spans: Sequence[tuple[int, int]]) -> 
         spans: start and end of each span; they do not overlap each other.
     """
     if not spans or not entries:
+        # numpy cannot take the columns of no rows.
         return []
     starts, ends = np.array(sorted(spans), np.uint64).T
     low = np.array([entry.address for entry in entries], np.uint64)

@@ -97,6 +97,7 @@ class _Shape:
 def _shape(formats: str, size: int, *, relative: bool, pointer_size: int = 0) -> _Shape:
     """A shape from its fields, ``name:format`` each and without gaps, and the record's whole size."""
     fields = [field.split(":") for field in formats.split()]
+    # Without gaps: the widest fields come first in every age.
     packed = np.dtype([(name, form) for name, form in fields])
     # Bytes that no field names (padlen, padding) lie at the end.
     record = np.dtype([*((name, form) for name, form in fields), ("rest", f"V{size - packed.itemsize}")])
@@ -104,13 +105,14 @@ def _shape(formats: str, size: int, *, relative: bool, pointer_size: int = 0) ->
 
 
 _SHAPES: Final = (
-    _shape("instr:<i4 repl:<i4 feature:<u2 len:u1 rlen:u1", 12, relative=True),
-    _shape("instr:<i4 repl:<i4 feature:<u2 flags:<u2 len:u1 rlen:u1", 14, relative=True),
-    _shape("instr:<i4 repl:<i4 feature:<u2 len:u1 rlen:u1", 13, relative=True),
+    _shape("instr:<i4 repl:<i4 feature:<u2 len:u1 rlen:u1", 12, relative=True),  # 3.3 to 3.19, 5.13 to 6.2
+    _shape("instr:<i4 repl:<i4 feature:<u2 flags:<u2 len:u1 rlen:u1", 14, relative=True),  # 6.3 and later
+    _shape("instr:<i4 repl:<i4 feature:<u2 len:u1 rlen:u1", 13, relative=True),  # 4.0 to 5.12, with padlen
+    # 2.6.23
     _shape("instr:<u4 repl:<u4 feature:u1 len:u1 rlen:u1", 12, relative=False, pointer_size=4),
-    _shape("instr:<u4 repl:<u4 feature:<u2 len:u1 rlen:u1", 12, relative=False, pointer_size=4),
-    _shape("instr:<u8 repl:<u8 feature:u1 len:u1 rlen:u1", 24, relative=False, pointer_size=8),
-    _shape("instr:<u8 repl:<u8 feature:<u2 len:u1 rlen:u1", 24, relative=False, pointer_size=8),
+    _shape("instr:<u4 repl:<u4 feature:<u2 len:u1 rlen:u1", 12, relative=False, pointer_size=4),  # 2.6.38
+    _shape("instr:<u8 repl:<u8 feature:u1 len:u1 rlen:u1", 24, relative=False, pointer_size=8),  # 2.6.23
+    _shape("instr:<u8 repl:<u8 feature:<u2 len:u1 rlen:u1", 24, relative=False, pointer_size=8),  # 2.6.38
 )
 
 
@@ -134,6 +136,7 @@ def read_alternatives(image: KernelImage) -> tuple[AltEntry, ...]:
     if not image.altinstructions or section is None:
         return ()
     shape, best = _best(image, image.altinstructions, section)
+    # The best shape may still have a bad record, which a kernel would patch anyway: that image is refused.
     if not best.valid.all():
         bad = int(np.flatnonzero(~best.valid)[0])
         message = (
@@ -168,6 +171,7 @@ def read_loaded(image: KernelImage, data: bytes, address: int) -> tuple[AltEntry
 
 def _best(image: KernelImage, data: bytes, section: Section) -> tuple[_Shape, _Columns]:
     """A section in the shape in which most of its records make sense."""
+    # Twelve bytes are the smallest record, so that no shape has more entries.
     if len(data) > ENTRY_LIMIT * 12:
         message = f"{len(data):#x} bytes: at most {ENTRY_LIMIT} entries are read"
         raise image.error(message, field=SECTION, offset=section.offset)
@@ -179,6 +183,7 @@ def _best(image: KernelImage, data: bytes, section: Section) -> tuple[_Shape, _C
     ]
     if not read:
         raise image.error(f"{len(data):#x} bytes is no multiple of any record", field=SECTION, offset=section.offset)
+    # Wrong shapes make nearly every record point at nothing; the right one has at most a few bad ones.
     return max(read, key=lambda pair: float(np.mean(pair[1].valid)))
 
 
@@ -190,6 +195,7 @@ def _read(image: KernelImage, text: list[Section], data: bytes, shape: _Shape, b
         mask = np.uint64((1 << 8 * image.pointer_size) - 1)
         place = np.uint64(base) + np.arange(len(table), dtype=np.uint64) * np.uint64(shape.record.itemsize)
         instr = (table["instr"].astype(np.int64).astype(np.uint64) + place) & mask
+        # The distance is counted from the second word, four bytes on.
         repl = (table["repl"].astype(np.int64).astype(np.uint64) + place + np.uint64(4)) & mask
     feature = table["feature"] & ~np.uint16(INVERTED)
     valid = (
@@ -207,6 +213,7 @@ def _in_text(text: list[Section], address: NDArray[np.uint64], length: NDArray[n
 
 
 def _entries(columns: _Columns, offset: int, size: int) -> tuple[AltEntry, ...]:
+    # Before 5.13 the bit is no flag, but no kernel of those days had so many features.
     table = columns.table
     feature = table["feature"].astype(np.uint16)
     has_flags = "flags" in (table.dtype.names or ())

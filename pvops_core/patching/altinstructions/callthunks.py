@@ -56,6 +56,7 @@ _WHOLE_SIZE: Final = 0x400
 
 def takes_call_thunks(image: KernelImage, features: frozenset[int]) -> bool:
     """Whether a kernel leads calls through thunks on a CPU."""
+    # Without the list of call sites the kernel was built without CONFIG_CALL_THUNKS.
     if CALL_DEPTH not in features or image.section(SECTION) is None:
         return False
     symbols = image.symbols
@@ -70,10 +71,13 @@ def before_alternatives(image: KernelImage) -> bool:
     section = image.section_at(start) if start is not None else None
     if start is None or section is None or not section.in_file:
         return False
+    # Read as far as both calls can be: where a compiler has put the function ends is not known.
     code = image.read(start, min(_WHOLE_SIZE, section.address + section.size - start))
+    # Any E8 counts, also one inside another instruction: what it leads to is no step's address then.
     calls = (match.start() for match in re.finditer(CALL, code[: 1 - BRANCH_SIZE]))
     order = [branch_target(start + at, code[at : at + BRANCH_SIZE]) for at in calls]
     places = [order.index(symbols[name]) if symbols.get(name) in order else -1 for name in (STEP, ALTERNATIVES)]
+    # -1 stands for a step that is not called there, which was put into the function instead.
     return -1 < places[0] < places[1]
 
 
@@ -90,7 +94,9 @@ def apply_call_thunks(image: KernelImage, text: Text, places: Iterable[int]) -> 
     for address in itertools.chain(sites(image, SECTION, BRANCH_SIZE), dict.fromkeys(places)):
         code = text.read(address, BRANCH_SIZE) if address in core else b""
         if code[:1] != CALL or not thunks.has(target := branch_target(address, code)):
+            # Only who has the padding can be entered before its begin.
             continue
+        # The operand leads that many bytes before the function, where its own count stands.
         operand = target - thunks.size - address - BRANCH_SIZE
         text.write(address, CALL + operand.to_bytes(BRANCH_SIZE - 1, "little", signed=True))
         changed += 1
@@ -133,4 +139,5 @@ class _Thunks:
 
     def _paged(self, target: int) -> bool:
         symbols = self.image.symbols
+        # PAGE bytes from each symbol: skip_addr passes over whole pages, whatever is in them.
         return any(0 <= target - symbols.get(name, target + 1) < PAGE for name in PAGES)

@@ -61,8 +61,10 @@ def capability_words(image: KernelImage) -> tuple[int, int] | None:
     if types is None:
         return None
     for member in types.leaves(STRUCTURE) or ():
+        # Words of 32 bits, at a whole one: a member of another shape is something else of that name.
         if member.path == MEMBER and not member.offset % 32:
             count = types.elements(member.type)
+            # A count beyond any kernel's is a type that was read wrongly.
             return (member.offset // 8, count) if 0 < count <= MOST_WORDS else None
     return None
 
@@ -112,6 +114,7 @@ def feature_names(image: KernelImage) -> Mapping[int, str]:
 
 
 def _names(image: KernelImage, table: int, count: int) -> Iterable[tuple[int, str]]:
+    # Tables are of pointers to text; a kernel without names for its features has none.
     try:
         pointers = image.pointers(table, count)
     except ImageError:
@@ -121,5 +124,6 @@ def _names(image: KernelImage, table: int, count: int) -> Iterable[tuple[int, st
             text = image.read(pointer, LONGEST_NAME).split(b"\0")[0] if pointer else b""
         except ImageError:
             continue
+        # /proc/cpuinfo's names are plain words; anything else is not a name.
         if text.isascii() and text.decode().isprintable() and text:
             yield number, text.decode()

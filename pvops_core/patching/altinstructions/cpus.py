@@ -39,9 +39,11 @@ class Model:
 
     def features(self, image: KernelImage) -> frozenset[int]:
         """Numbers of the features that a kernel would find."""
+        # A kernel with fewer words has no place for the features of the others.
         capabilities, _bugs = capability_counts(image)
         words = {number: word for number, word in self.words.items() if number < capabilities}
         found = {32 * number + bit for number, word in words.items() for bit in range(32) if word >> bit & 1}
+        # By their names, since each kernel counts bugs on its own.
         bugs = {f"bug:{name}" for name in self.bugs}
         found |= {number for number, name in feature_names(image).items() if name in bugs}
         # Once the bit said that sysenter enters from 32-bit code; where nothing tells the two apart any more (7.2),

@@ -65,9 +65,11 @@ def apply_returns(image: KernelImage, text: Text, features: frozenset[int]) -> i
     changed = 0
     for address in sites(image, RETURNS, BRANCH_SIZE):
         code = text.read(address, BRANCH_SIZE)
+        # Only a jump to the common thunk is a return: others are left by ``__apply_returns`` with a warning.
         if code[0] != JUMP or branch_target(address, code) != common:
             continue
         if thunk is None or (aligned and address & SAFE_HALF):
+            # int3 behind it, against speculation that goes straight on
             made = bytes([RETURN]).ljust(BRANCH_SIZE, bytes([INT3]))
         else:
             made = _branch(address, thunk)
@@ -78,6 +80,7 @@ def apply_returns(image: KernelImage, text: Text, features: frozenset[int]) -> i
 
 def _return_thunk(image: KernelImage, features: frozenset[int]) -> int | None:
     """The thunk that returns are led to; None where they return by themselves."""
+    # ``patch_return`` asks for this feature before it leads a return anywhere.
     if RETHUNK not in features:
         return None
     names = [name for feature, name in THUNKS if feature in features]
@@ -92,6 +95,7 @@ def _has_its(image: KernelImage, features: frozenset[int]) -> bool:
 
 def needs_trampolines(image: KernelImage, features: frozenset[int]) -> bool:
     """Whether the kernel leads indirect branches to memory that it allocates: for ITS, and without retpolines."""
+    # With plain retpolines nothing is inlined; with lfence ones the branch itself is.
     retpolines = RETPOLINE in features and RETPOLINE_LFENCE not in features
     return not retpolines and RETHUNK in features and _has_its(image, features)
 
@@ -117,6 +121,7 @@ def apply_retpolines(image: KernelImage, text: Text, features: frozenset[int], p
 def sites(image: KernelImage, section: str, length: int) -> Iterator[int]:
     """The addresses in a section of distances; those that are not in text are left out: a kernel warns and goes on."""
     header, data = image.section(section), image.section_bytes(section)
+    # A kernel built without objtool has no such section, and nothing to do.
     if header is None or not data or len(data) % 4:
         return
     here = np.uint64(header.address) + np.arange(0, len(data), 4, dtype=np.uint64)
@@ -146,6 +151,7 @@ def _direct(address: int, code: bytes, thunks: int, *, lfence: bool) -> bytes | 
     if (condition is None and opcode not in {0xE8, JUMP}) or len(code) < length:
         return None
     distance = int.from_bytes(code[length - 4 : length], "little", signed=True)
+    # Thunks of one size stand in the order of register numbers (arch/x86/lib/retpoline.S).
     register, odd = divmod(address + length + distance - thunks, THUNK_SIZE)
     if odd or not 0 <= register < 16:
         return None
@@ -155,6 +161,7 @@ def _direct(address: int, code: bytes, thunks: int, *, lfence: bool) -> bytes | 
     # ff /2 calls, ff /4 jumps through a register; r8 to r15 take REX.B.
     branch = (b"\x41" if register >= 8 else b"") + bytes([0xFF, (0xD0 if call else 0xE0) | register & 7])
     made = head + (LFENCE if lfence else b"") + branch
+    # r8 to r15 with a condition and lfence do not fit: ``patch_retpoline`` gives up, and the thunk stays.
     if len(made) > length:
         return None
     if not call and len(made) < length:  # against speculation that goes straight on behind a jump

@@ -66,20 +66,25 @@ def plan_alternatives(plan: KernelPlan, features: frozenset[int]) -> Alternative
     """
     kernel, image = plan.kernel, plan.kernel.image
     there, text = features | plan.features, Text(image)
+    # The paravirt step comes before: what it wrote is what alternatives find.
     for planned in plan.sites:
         if planned.paravirt is not None:
             text.write(planned.site.address, planned.paravirt)
+    # Before alternatives, whose places they may lie in.
     retpolines = apply_retpolines(image, text, there, kernel.padding)
     returns = apply_returns(image, text, there)
     calls = calls_of_ops(image, plan.context, patch_default, kernel.sites)
     places = grouped(read_alternatives(image))
+    # As the kernel's own code calls the two (6.12 after, 7.2 before): the version does not say.
     thunks, early = takes_call_thunks(image, there), before_alternatives(image)
     addresses = [site.address for site in kernel.sites] + [place.address for place in places]
+    # What is called from a place that alternatives replace is led through the thunk there, not in the replacement.
     thunked = apply_call_thunks(image, text, addresses) if thunks and early else 0
     groups = apply_groups(image, text, places, there, kernel.padding, calls)
     thunked += apply_call_thunks(image, text, addresses) if thunks and not early else 0
     ends = {each.group.address: text.read(each.group.address, each.group.length) for each in groups}
     left_out = []
+    # Told rather than guessed: what a kernel does there depends on more than its image.
     if image.section(FINE_IBT) is not None:
         left_out.append("FineIBT")
     if CALL_DEPTH in there and not thunks and image.section(CALL_SITES) is not None:

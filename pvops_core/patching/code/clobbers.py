@@ -30,7 +30,7 @@ _MADE = "made"
 _INTERRUPT_FLAG = "the interrupt flag"
 _MAY_CHANGE_INTERRUPT_FLAG = frozenset({"irq_disable", "irq_enable", "restore_fl", "safe_halt"})
 _FLOATING = ("xmm", "ymm", "zmm", "mm", "st")
-_MOST_PATHS = 64
+_MOST_PATHS = 64  # code of a few instructions has few; each branch doubles them
 
 
 @attrs.frozen
@@ -115,6 +115,7 @@ class _Walk:
 
     def follow(self, insn: Instruction, number: int, state: _State) -> list[int]:
         match insn.flow:
+            # A site is in the middle of a function: to return there would leave the caller's frame.
             case Flow.RETURN:
                 self.refuse(f"{insn.text}: it would return from the caller")
             case Flow.LEAVE:
@@ -123,6 +124,7 @@ class _Walk:
                 self.check_kept(state)
                 return []
             case Flow.CALL:
+                # A call of anything else could destroy whatever it likes.
                 if insn.target not in self.rules.places:
                     self.refuse(f"{insn.text}: it calls what it does not name as a place")
             case Flow.JUMP | Flow.BRANCH:
@@ -141,14 +143,17 @@ class _Walk:
         where = self.index.get(insn.target) if insn.target is not None else None
         if where is None:
             self.refuse(f"{insn.text}: it jumps to no instruction of its own and to no place")
+        # Without jumps back every path has an end, and all of them can be followed.
         if where <= number:
             self.refuse(f"{insn.text}: it jumps back and might never end")
         return [*onward, where]
 
     def step(self, insn: Instruction, state: _State) -> _State:
+        # The site's own pushes lie there: their place is known by counting pushes alone.
         if insn.moves_stack:
             self.refuse(f"{insn.text}: it moves the stack pointer")
         if any(name.startswith(_FLOATING) for name in insn.others):
+            # Its state is the process's, which the kernel has not saved.
             self.refuse(f"{insn.text}: kernel code may not use floating-point registers")
         self.check_memory(insn, state)
         match insn.mnemonic:
@@ -160,6 +165,7 @@ class _Walk:
                 return self.pop(insn, state)
         if insn.copies:
             return state.put(insn.copies[0], state.registers[insn.copies[1]])
+        # xor and sub of a register with itself read it in letter only.
         zeroing = insn.mnemonic in {"xor", "sub"} and len(insn.reads) == 1 and insn.reads == insn.writes
         if not (zeroing and not insn.memory and _same_operands(insn)):
             self.check_reads(insn, state)
@@ -167,6 +173,7 @@ class _Walk:
 
     def written(self, insn: Instruction, state: _State) -> _State:
         lost = insn.writes
+        # A C function keeps what its callers rely on, and no more (the ABI's caller-saved registers).
         if insn.flow is Flow.CALL and insn.target not in self.rules.keeping:
             lost |= CALLER_SAVED[self.bits]
         return attrs.evolve(state, registers={**state.registers, **dict.fromkeys(lost, _MADE)})
@@ -175,6 +182,7 @@ class _Walk:
         if insn.operand:
             return state.registers[insn.operand]
         self.check_reads(insn, state)
+        # Flags pushed before anything has changed IF bring back just that.
         saves_flags = insn.mnemonic != "push" and state.registers[_INTERRUPT_FLAG] == _INTERRUPT_FLAG
         return _FLAGS if saves_flags else _MADE
 
@@ -194,9 +202,11 @@ class _Walk:
         for memory in insn.memory:
             if not memory.written:
                 continue
+            # A number that a place was filled with: the code says by name what it writes.
             if memory.base is None and memory.index is None and memory.address in self.rules.places:
                 continue
             base = state.registers.get(memory.base) if memory.base else None
+            # A pointer that an argument brought, not to const: what the op is for.
             if base in self.writable and memory.index is None and memory.segment is None:
                 continue
             self.refuse(f"{insn.text}: it writes memory that is neither a place nor behind a pointer argument")
@@ -212,9 +222,11 @@ class _Walk:
     def check_kept(self, state: _State) -> None:
         if state.stack:
             self.refuse(f"it leaves {len(state.stack)} words on the stack")
+        # What the code may write is said by the site's clobber word and the op's convention.
         for register in _GENERAL[self.bits]:
             if state.registers[register] != register and register not in self.rules.may_write:
                 self.refuse(f"it destroys {register}, which the site keeps")
+        # Others that leave IF changed would break code that runs with interrupts off (``irq_disable`` and its like).
         may_change = self.jumped_to or self.rules.signature.op.name in _MAY_CHANGE_INTERRUPT_FLAG
         if state.registers[_INTERRUPT_FLAG] != _INTERRUPT_FLAG and not may_change:
             self.refuse("it leaves the interrupt flag changed, which is not this op's business")
@@ -224,6 +236,7 @@ class _Walk:
             self.refuse("it runs off its end, but the op is jumped to and must not come back")
         self.check_kept(state)
         for register in self.rules.signature.result:
+            # A result that is what was there before is an accident.
             token = state.registers[register]
             if token not in self.rules.arguments and token not in {_MADE, _FLAGS}:
                 self.refuse(f"it leaves {token} as the result in {register}, which holds no argument")

@@ -31,6 +31,7 @@ _KNOWN = frozenset(_PLAIN.split())
 _KNOWN_FAMILIES = re.compile(r"^(?:j|set|cmov)[a-z]{1,3}$")
 _PREFIX = re.compile(r"^(?:lock|notrack) ")
 
+# What these do to registers by themselves, where the disassembler is silent (Intel SDM volume 2, their pages).
 _EXTRA_WRITES = {
     "cmpxchg": ("rax",),
     "syscall": ("rcx", "r11"),
@@ -119,6 +120,7 @@ class Instruction:
 @cache
 def _engine(bits: int) -> capstone.Cs:
     engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64 if bits == 64 else capstone.CS_MODE_32)
+    # Operands, registers and access need details; listings go without.
     engine.detail = True
     return engine
 
@@ -136,6 +138,7 @@ def disassemble(code: bytes, address: int, bits: int) -> tuple[Instruction, ...]
     """
     found = tuple(_decode(insn, bits) for insn in _engine(bits).disasm(code, address))
     done = sum(insn.size for insn in found)
+    # Undecoded bytes would run as something else once they are in guest text.
     if done != len(code):
         raise PatchError(f"the bytes from {done} on are not a whole instruction", code=code)
     return found
@@ -179,6 +182,7 @@ def encodings(code: bytes, bits: int) -> tuple[Encoding, ...]:
         for insn in _engine(bits).disasm(code[done:], 0):
             found.append(_encoding(insn, bits))
             done += insn.size
+        # Instructions that this disassembler is too old for, by their length alone.
         size = _system_size(code[done:])
         if not size:
             return tuple(found)
@@ -257,12 +261,14 @@ def _decode(insn: capstone.CsInsn, bits: int) -> Instruction:
         size=insn.size,
         mnemonic=mnemonic,
         text=_text(insn),
+        # Both operands of test are read (SDM volume 2, TEST).
         reads=_general([*read, *_tested(insn, mnemonic)], bits),
         writes=_general([*written, *extra], bits),
         others=frozenset(name for name in named if name not in _FAMILIES),
         memory=tuple(_memory(insn, bits, mnemonic)),
         flow=_flow(insn, mnemonic),
         target=_target(insn),
+        # What pushes and pops move is counted by the walk over the code; anything else that moves RSP is not.
         moves_stack=any(_FAMILIES.get(name) == "rsp" for name in written) and mnemonic not in stack,
         copies=_copy(insn, mnemonic, bits),
         operand=_operand(insn, mnemonic, bits),
@@ -270,6 +276,7 @@ def _decode(insn: capstone.CsInsn, bits: int) -> Instruction:
 
 
 def _full(name: str, bits: int) -> str:
+    # A 32-bit register's write clears the upper half, so it counts as the whole register (SDM volume 1, 3.4.1.1).
     family = _FAMILIES[name]
     return family if bits == 64 else f"e{family[1:]}"
 
@@ -280,9 +287,11 @@ def _general(names: list[str], bits: int) -> frozenset[str]:
 
 def _memory(insn: capstone.CsInsn, bits: int, mnemonic: str) -> Iterator[Memory]:
     for operand in insn.operands:
+        # lea computes an address and nop ignores its operand: neither touches memory.
         if operand.type != x86_const.X86_OP_MEM or mnemonic in {"lea", "nop"}:
             continue
         relative = operand.mem.base == x86_const.X86_REG_RIP
+        # rip is the address behind the instruction (SDM volume 2, 2.2.1.6).
         address = operand.mem.disp + (insn.address + insn.size if relative else 0)
         written = bool(operand.access & capstone.CS_AC_WRITE) or bool(_WRITE_THEIR_OPERAND.match(mnemonic))
         yield Memory(
@@ -305,6 +314,7 @@ def _pointer(insn: capstone.CsInsn, number: int, bits: int) -> str | None:
     if number in {x86_const.X86_REG_INVALID, x86_const.X86_REG_RIZ, x86_const.X86_REG_EIZ}:
         return None
     name: str = insn.reg_name(number)
+    # Part of a register in an address (16-bit addressing) is beyond what can be followed.
     if name not in _FAMILIES or name != _full(name, bits):
         raise PatchError(f"{insn.mnemonic} {insn.op_str}: {name} is no whole pointer", code=bytes(insn.bytes))
     return name

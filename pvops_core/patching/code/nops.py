@@ -26,7 +26,9 @@ KERNEL_TABLE: Final = "x86_nops"
 IDEAL: Final = "arch_init_ideal_nops"
 USUAL: Final = CpuIdentity()
 """The processor that the machine shows."""
+# P6's and K7's family is 6, P4's and K8's is 15 (Intel SDM volume 2, CPUID; AMD's CPUID specification)
 _P3, _P4, _K7, _K8 = 6, 15, 6, 15
+# ``arch_init_ideal_nops``: models 0FH to 2FH, without the Atoms 1CH, 26H and 27H
 _QUIRKY: Final = frozenset(range(0x0F, 0x30)) - {0x1C, 0x26, 0x27}
 _VENDORS: Final = {AMD: 2, HYGON: 9}
 """X86_VENDOR_* (asm/processor.h)."""
@@ -70,6 +72,7 @@ class NopTable:
     def __call__(self, length: int) -> bytes:
         """``length`` bytes of nops, none for 0."""
         longest = len(self.sequences)
+        # add_nops takes the longest as often as it fits, then the one that is left.
         whole, rest = divmod(length, longest)
         return self.sequences[-1] * whole + (self.sequences[rest - 1] if rest else b"")
 
@@ -152,12 +155,14 @@ def nops_of_age(image: KernelImage, cpu: CpuIdentity = USUAL) -> NopTable:
     nops; to 2.6.26 Intel's 32-bit processors of family 6 and 15 get them (``noptypes``); later 32-bit kernels take them
     for missing.
     """
+    # A kernel that has the long nops anywhere may use them; 2.6.23 has not got them.
     wide, has_long = image.pointer_size == 8, b"".join(NOPS[NopKind.P6].sequences) in image.data
     intel = cpu.vendor == INTEL
     if IDEAL in image.symbols:
         return NOPS[_ideal(image, cpu, wide=wide)]
     if wide:
         return NOPS[NopKind.P6 if has_long and intel and cpu.family >= _P3 else NopKind.K8]
+    # 32-bit kernels of 2.6.24 ask for Intel's family in ``noptypes``' function.
     if has_long and intel and cpu.family in {_P3, _P4} and "noptypes" in image.symbols:
         return NOPS[NopKind.P6]
     return NOPS[_tuned(cpu)]
@@ -165,6 +170,7 @@ def nops_of_age(image: KernelImage, cpu: CpuIdentity = USUAL) -> NopTable:
 
 def _tuned(cpu: CpuIdentity) -> NopKind:
     """What ``init_amd`` marks AMD's processors as: X86_FEATURE_K7 or K8."""
+    # init_amd's own rule; other vendors' processors are marked as neither.
     if cpu.vendor != AMD or cpu.family < _K7:
         return NopKind.GENERIC
     return NopKind.K7 if cpu.family < _K8 else NopKind.K8
@@ -173,6 +179,7 @@ def _tuned(cpu: CpuIdentity) -> NopKind:
 def _ideal(image: KernelImage, cpu: CpuIdentity, *, wide: bool) -> NopKind:
     """``arch_init_ideal_nops``: Intel's models 15 to 47 but for Atoms do better with those of K8."""
     if cpu.vendor == INTEL:
+        # The manual's nops are slower there, for a quirk of their decoder (arch_init_ideal_nops).
         if cpu.family == _P3 and cpu.model in _QUIRKY:
             return NopKind.K8
         return NopKind.P6 if wide and cpu.family >= _P3 else NopKind.GENERIC
@@ -186,12 +193,14 @@ def _ideal(image: KernelImage, cpu: CpuIdentity, *, wide: bool) -> NopKind:
 def _compared(image: KernelImage) -> frozenset[int]:
     """Numbers that the function compares something with."""
     start = image.symbols[IDEAL]
+    # Up to the next symbol; the function is short, and its comparisons come first.
     length = next((size for size in range(1, _MOST_CODE) if (image.symbol_at(start + size) or ("", 0))[1] == 0), 0)
     try:
         texts = [text for _, _, text in listing(image.read(start, length or _MOST_CODE), start, 8 * image.pointer_size)]
     except ImageError:
         return frozenset()
     found = (text.rpartition(", ")[2] for text in texts if text.startswith("cmp "))
+    # A register as the last operand is no number.
     return frozenset(int(number, 0) for number in found if number.removeprefix("0x").isalnum() and number[0].isdigit())
 
 
@@ -210,6 +219,7 @@ def kernel_nops(image: KernelImage) -> NopTable:
         # The nops lie one behind the other; a pointer to anywhere else belongs to the variable behind the table.
         pointers = image.pointers(table, _LONGEST + 1)
         for size in range(1, _LONGEST + 1):
+            # Each nop begins where the one before ends: that they are longer by a byte each is what the table is.
             if size > 1 and pointers[size] != pointers[size - 1] + size - 1:
                 break
             codes.append(image.read(pointers[size], size))

@@ -11,9 +11,11 @@ def slot_operand(code: bytes, address: int, pointer_size: int) -> int | None:
         address: its virtual address.
         pointer_size: 8 for x86_64, where ``ff 15`` and ``ff 25`` count from the next instruction; 4 for i386.
     """
+    # Any length before the opcode: a segment prefix, or pushes of the site's registers.
     for at in range(len(code) - 5):
         if code[at] != 0xFF:  # of ff the middle of ModRM is 2 for a call, 4 for a jump
             continue
+        # Mod 00B, r/m 101B: an address of 32 bits, relative to RIP in 64-bit code (SDM volume 2, 2.2.1.6).
         if code[at + 1] in {0x15, 0x25}:
             operand = int.from_bytes(code[at + 2 : at + 6], "little", signed=True)
             base = address + at + 6 if pointer_size == 8 else 0

@@ -67,6 +67,7 @@ class Padding:
 
     def fill(self, code: bytes, source: int, destination: int, length: int) -> bytes:
         """A replacement as it is written; see :meth:`Rewriting.fill`."""
+        # Relocated before padding: nops behind a branch are not its operand.
         moved = relocate_replacement(code, source, destination, self.nops)
         return self.optimize(moved + bytes([NOP]) * (length - len(moved)))
 
@@ -75,6 +76,7 @@ class Padding:
 
         The kernel does this to the text of every entry, replaced or not. A 90 inside another instruction is no nop.
         """
+        # A single nop stays as it is, so that nearly all code is given back at once.
         if b"\x90\x90" not in code:
             return code
         if code not in self._done:
@@ -85,6 +87,7 @@ class Padding:
         result = bytearray(code)
         position = run = 0
         for size in (*self.lengths(code), 0):
+            # Only one-byte nops are joined in these kernels; a longer one ends the run.
             if size == 1 and code[position] == NOP:
                 position += 1
                 continue
@@ -120,8 +123,10 @@ class Relocating:
         """
         padded = code + bytes([NOP]) * (length - len(code))
         instructions = self._instructions(padded)
+        # Where there are nops alone nothing can be relative.
         if not all(each.nop for each in instructions):
             moved = relocate_code(padded, len(code), source, destination, instructions)
+            # Moved code may be shorter (a jump of two bytes and int3), so it is decoded anew.
             if moved != padded:
                 padded, instructions = moved, encodings(moved, self.bits)
         return self._joined(padded, instructions)
@@ -143,6 +148,7 @@ class Relocating:
             if each is not None and each.nop:
                 position += each.size
                 continue
+            # 6.5 to 6.9: a jump to right behind the nops is one more of them.
             if self.absorbs and run < position == target:
                 run = jump
             result[run:position] = self._nops(position - run)
@@ -153,6 +159,7 @@ class Relocating:
         return bytes(result)
 
     def _nops(self, length: int) -> bytes:
+        # Beyond the longest nop ``add_nop`` jumps over int3 instead.
         if length <= len(self.nops.sequences):
             return self.nops(length)
         short = length < 128
@@ -176,6 +183,7 @@ def kernel_padding(image: KernelImage, *, direct: bool = False) -> Rewriting:
         direct: whether its calls of ops are ALTERNATIVEs, which is younger than the second way.
     """
     nops, bits = kernel_nops(image), 8 * image.pointer_size
+    # A direct call is relocated by any kernel that has them (6.8).
     if direct or any(name in image.symbols for name in RELOCATES):
         return Relocating(nops, bits, absorbs=any(name in image.symbols for name in ABSORBS))
     return Padding(nops, partial(instruction_lengths, bits=bits))

@@ -39,12 +39,14 @@ def relocate_replacement(code: bytes, source: int, destination: int, nops: Calla
         destination: virtual address where it will run.
         nops: what the three bytes saved by a short jump are filled with.
     """
+    # 6.1 relocates a lone branch; code that begins with one and goes on is copied as it is.
     if len(code) != BRANCH_SIZE or code[0] not in {CALL, JUMP}:
         return code
     distance = int.from_bytes(code[1:], "little", signed=True)
     if code[0] == CALL:
         return bytes([CALL]) + signed32(distance + source - destination).to_bytes(4, "little", signed=True)
     distance = signed32(distance + source + BRANCH_SIZE - destination)
+    # recompute_jump shortens forward jumps alone; backward ones keep four bytes.
     if 0 <= distance <= 127 + SHORT_SIZE:
         return bytes([JUMP_SHORT, (distance - SHORT_SIZE) & 0xFF]) + nops(BRANCH_SIZE - SHORT_SIZE)
     return bytes([JUMP]) + signed32(distance - BRANCH_SIZE).to_bytes(4, "little", signed=True)
@@ -73,11 +75,13 @@ def relocate_code(code: bytes, length: int, source: int, destination: int, instr
             field = slice(at + start, at + start + size)
             distance = int.from_bytes(code[field], "little", signed=True)
             moved = distance + shift
+            # A branch within the replacement moves with it; only what leads out keeps its target.
             if not 0 <= following + distance <= length:
                 try:
                     result[field] = moved.to_bytes(size, "little", signed=True)
                 except OverflowError:
                     raise PatchError(f"a distance of {size} bytes cannot become {moved}", address=destination) from None
+            # Kernels since 6.5 shorten in either direction, and fill the gap with int3.
             if code[at] == JUMP and -128 <= moved + BRANCH_SIZE - SHORT_SIZE <= 127:
                 shortened = bytes([JUMP_SHORT, (moved + BRANCH_SIZE - SHORT_SIZE) & 0xFF])
                 result[at:following] = shortened.ljust(each.size, bytes([INT3]))

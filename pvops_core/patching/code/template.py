@@ -48,11 +48,13 @@ class Placeholder:
             raise PatchError(f"no symbol {self.symbol}", address=address) from None
         bits = self.size * 8
         if self.form.startswith("rel"):
+            # A relative operand counts from the end of itself, which in these templates is the instruction's end.
             value -= address + self.offset + self.size
             fits = -(1 << (bits - 1)) <= value < 1 << (bits - 1)
         else:
             # A kernel address in the top 2 GiB is the sign extension of its low half.
             value = value - (1 << 64) if value >= (1 << 64) - (1 << (bits - 1)) else value
+            # Taken for both, signed and unsigned: the assembler writes what fits either.
             fits = -(1 << (bits - 1)) <= value < 1 << bits
         if not fits:
             raise PatchError(f"{self.symbol} does not fit into {self.form}", address=address)
@@ -102,6 +104,7 @@ def parse(text: str) -> Template:
 def references(text: str) -> Iterator[tuple[str, int]]:
     """Symbols, each with what is added to its address, that assembly text refers to as ``{symbol+number}``."""
     for match in _REFERENCE.finditer(text):
+        # A dot is the code's own address, not a symbol.
         if match["symbol"] != ".":
             yield match["symbol"], int(match["addend"] or "0", 0)
 

@@ -52,6 +52,7 @@ class SiteAlternatives:
 
     def apply(self, address: int, code: bytes, features: frozenset[int]) -> bytes:
         """A site's bytes after alternatives, of its bytes after the paravirt step."""
+        # In the order of the section, since a later entry overwrites an earlier one's bytes.
         for entry, replacement in self.entries.get(address, ()):
             if entry.length <= len(code) and entry.applies(features):
                 code = replace(entry, replacement, self.padding) + code[entry.length :]

@@ -85,6 +85,7 @@ class Switchboard(Ops):
         self._methods: dict[str, Implementation] = {}
         self._beside = Beside[Implementation]("the implementation")
         for backend in self._offers.backends:
+            # Named now, in the order of the chain: a saved session finds its implementations by these names.
             for each in self._offers.table(backend).values():
                 self._beside.name(each, each.name)  # these have the same names in every session of these backends
         self._context: PatchContext | None = None
@@ -112,6 +113,7 @@ class Switchboard(Ops):
         self._history[:] = (Switch(*each) for each in history)
         self._text.sites.load(sites)
         self._entrances.load(entrances, self._beside)
+        # Made anew when it is asked for: it holds the addresses that the table has.
         self._context = None
         self.faults.forget()
 
@@ -207,6 +209,7 @@ class Switchboard(Ops):
         def patch(vcpu: Vcpu, type: int, clobbers: int, insnbuf: int, addr: int, len: int) -> int:
             buffer = bytearray(vcpu.read_virtual(insnbuf, len))
             op = self._text.layout.by_type(type).op.name
+            # Asked of whose op it is, not of who patches: each backend patches its own ops.
             used = self._patcher.patcher(self._current, op)(self.context(), type, clobbers, buffer, addr, len)
             vcpu.write_virtual(insnbuf, bytes(buffer[:len]))
             self._text.sites.mark(addr)
@@ -219,6 +222,7 @@ class Switchboard(Ops):
         sites = self._text.sites
         batches = self._patcher.batches(sites.ops, self._current, every_site=True)
         written = self.poker.transaction(arrays=list(chain.from_iterable(batches.values())), by=by)
+        # All of them were written, also those whose code came out as it was.
         for shape in chain.from_iterable(map(sites.of, sites.ops)):
             shape.patched[:] = True
         return written
@@ -240,6 +244,7 @@ class Switchboard(Ops):
             SwitchError: as for :meth:`switch`.
         """
         wanted = {op: self.offered(op, backend) for op in self._current}
+        # By name: two objects that do the same are no switch.
         changes = {op: new for op, new in wanted.items() if new.name != self._current[op].name}
         self._switch_soon(changes, by)
 
@@ -258,10 +263,12 @@ class Switchboard(Ops):
             return self.offered(op, wanted)
         if isinstance(wanted, Implementation):
             return wanted
+        # A method of a backend's ops is that backend's, and its patchlets speak for it.
         for bound in self._chain:
             if bound.ops is not None and getattr(wanted, "__self__", None) is bound.ops:
                 name = bound.backend.name
                 made = of_callable(op, wanted, f"{name}.{wanted.__name__}", name, bound.backend.source)
+                # Asked for twice it is one implementation, which has one gate.
                 return self._methods.setdefault(made.name, made)
         return of_callable(op, wanted)
 
@@ -276,6 +283,7 @@ class Switchboard(Ops):
         try:
             self._switch(changes, by)
         except SwitchError as error:
+            # Only that somebody stands in the way is no error: whoever asked is told by the history.
             if not isinstance(error.__cause__, OccupiedError):
                 raise
             for op, new in changes.items():
@@ -286,12 +294,14 @@ class Switchboard(Ops):
     def _switch(self, changes: Mapping[str, Implementation], by: str) -> None:
         changes = {op: new for op, new in changes.items() if new is not self._current[op]}
         current = {**self._current, **changes}
+        # Gates that were opened for this are closed again if nothing comes of it.
         opened = [new for new in changes.values() if not self._entrances.has(new)]
         try:
             for implementation in opened:
                 self._open(implementation)
             batches = self._patcher.batches(changes, current, every_site=False)
             arrays = list(chain.from_iterable(batches.values()))
+            # Slots and sites in one transaction: no vCPU ever sees a table that its sites contradict.
             self.poker.transaction(self._slot_pokes(changes), arrays=arrays, by=by)
         except BaseException as error:
             for implementation in opened:
@@ -301,6 +311,7 @@ class Switchboard(Ops):
                 raise _switch_error(op, new, error) from error
             raise
         self._record(changes, batches, by)
+        # From outside, nobody else has it: its gate goes to the next. A backend's stays for the next switch.
         for op in changes:
             if not self._current[op].backend:
                 self._entrances.close(self._current[op])

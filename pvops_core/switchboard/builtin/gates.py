@@ -19,6 +19,7 @@ BUG_GATE = 0
 
 def _bug(vcpu: Vcpu) -> None:
     """A patched site called an empty slot: a bug of the guest, which ends there as a kernel would."""
+    # The return address names the caller; the call itself is before it.
     caller = vcpu.word(vcpu.rsp)
     detail = f"vcpu {vcpu.index} called an op that its platform left empty (paravirt_BUG), from before {caller:#x}"
     vcpu.machine.stop("crash", detail)
@@ -84,6 +85,7 @@ class GateAllocator:
     def _take(self, implementation: Implementation, vacant: Callable[[int], bool]) -> int:
         for _ in range(len(self._free)):
             index = self._free.popleft()
+            # A gate that was used before may have somebody in it who went to sleep there.
             if index not in self._closed or vacant(self._gates.address(index)):
                 return index
             self._free.append(index)
@@ -116,6 +118,7 @@ class GateAllocator:
                 return self.nop_address
             case Form.EMPTY:
                 return 0
+            # A function of the guest's own needs no gate: the slot holds its address.
             case Form.GUEST:
                 raise SwitchError(
                     "is a kernel's own function", op=implementation.op, implementation=implementation.name
@@ -124,5 +127,6 @@ class GateAllocator:
     def code(self) -> dict[int, bytes]:
         """What must stand in guest text for the gates to work, by address, no piece across a page."""
         base, text = self._gates.address(0), self._gates.text
+        # A poke crosses no page border here, so that text that is not mapped as one piece is no matter.
         borders = [0, *range(PAGE - base % PAGE, len(text), PAGE), len(text)]
         return {base + start: text[start:end] for start, end in pairwise(borders)}

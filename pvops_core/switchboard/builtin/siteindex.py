@@ -55,6 +55,7 @@ class SiteIndex:
     def __init__(self, layout: Layout, records: Iterable[SiteRecord], original: Callable[[int, int], bytes]) -> None:
         groups: dict[tuple[int, int, int], list[int]] = {}
         for record in records:
+            # Grouped by what decides the code, so that a batch is one array.
             groups.setdefault((record.type, record.length, record.clobbers), []).append(record.address)
         self._shapes: dict[str, list[SiteGroup]] = {}
         self._places: dict[int, tuple[SiteGroup, int]] = {}

@@ -73,6 +73,7 @@ class SitePatcher:
 
     def _patchlets(self, current: Implementations) -> Mapping[str, Patchlet]:
         """A patchlet stands for its own backend's implementation, and for no other that an op may have now."""
+        # By the backend that implements the op now, not by the one in force: after a switch both speak.
         by_backend = {b.backend.name: select(b.backend.patchlets, self._text.layout) for b in self._chain}
         return {
             op: patchlet
@@ -84,6 +85,7 @@ class SitePatcher:
     def patcher(current: Implementations, op: str) -> Patcher:
         """Whose rules patch an op's sites: its backend's, or only calls for an implementation from outside."""
         patch = current[PATCH]
+        # An implementation from outside has no patchlet, and no patch of its own that would know one.
         if not current[op].backend or patch.function is None:
             return patch_default
         return _with_arguments(patch.function, patch.arguments)
@@ -143,6 +145,7 @@ class SitePatcher:
             patch_site(context, patch, number, clobbers, original[row * length : (row + 1) * length], address)
             for row, address in enumerate(addresses)
         ]
+        # Without features no alternative stands for it: the op's implementation is not the kernel's any more.
         if features is not None:
             apply = self._text.alternatives.apply
             codes = [apply(address, code, features) for address, code in zip(addresses, codes, strict=True)]

@@ -93,6 +93,7 @@ class SiteUses:
             original, now = built.tobytes(), here.tobytes()
             if now == original:
                 continue
+            # What patch_default makes is a call of the slot's function: nobody's code is over it.
             if now != patch_site(self.context, patch_default, shape.type, shape.clobbers, original, place):
                 yield place, now
 
@@ -100,10 +101,12 @@ class SiteUses:
         self, own: Implementation, place: int, now: bytes, patchlets: Sequence[tuple[str, Patchlet]]
     ) -> _Over | None:
         """Whose code stands at a site; None for code that stands for the backend's own implementation."""
+        # The last alternative that applies is the one that was written.
         for entry, code in reversed(self.text.alternatives.entries.get(place, ())):
             if entry.applies(self.features) and now.startswith(replace(entry, code, self.text.alternatives.padding)):
                 # The kernel's ALTERNATIVEs are the code of the backend that it is linked with: for that one no loss.
                 return None if own.backend == self.chain[-1].backend.name else _alternative(entry)
+        # Every backend's, since any of them may have patched before the switch.
         for name, patchlet in patchlets:
             if now == self._assembled(patchlet, place, len(now)):
                 return None if name == own.backend else self._patched(own, f"{name}'s patchlet")

@@ -52,6 +52,7 @@ class Entrances:
         gates = {}
         for hook in hooks:
             action = self._action(hook)
+            # A hook in the place of the op goes through a gate, which costs no stop of the engine within blocks.
             if hook.answers:
                 gates[hook.entrance] = action, hook.back
                 self._open[hook.entrance] = hook, None
@@ -89,6 +90,7 @@ class Entrances:
             hook.passed[reason] += 1
             vcpu.rip = hook.onward
 
+        # One handler for both: what it answers, and where it lets the kernel go on, differ.
         how, wanted = signature(hook.slot, self._layout.kind), self._with_guest(hook.wanted)
         replies = None if hook.answers else answered
         return dispatch.handler(self._machine, how, wanted, hook.counted, self._faults, replies, own)

@@ -51,6 +51,7 @@ class KernelSites:
         mixed = self._mixed()
         self._by_type: dict[int, list[SiteRecord]] = {}
         for site in table.sites:
+            # A place that an alternative shares is written by the kernel in its own time.
             if site.address not in mixed:
                 self._by_type.setdefault(site.type, []).append(site)
 
@@ -114,6 +115,7 @@ class KernelSites:
 
     def _context(self, slot: Slot, original: int) -> PatchContext:
         image, targets = self._image, list(self._table.targets())
+        # As the table would be without the hook: its entrance would come to stand at sites that nobody empties.
         targets[slot.type] = original
         return PatchContext(
             layout=self._table.layout,

@@ -78,6 +78,7 @@ class ModuleSites:
         self._modules: dict[int, None] = {}
         self._begun: list[Callable[[Iterable[SiteRecord]], None]] = []
         self._machine = machine
+        # Until something could not be read: then hooks reach no site of it, and that is said.
         self.whole = True
         for name, noted in (
             ("apply_paravirt", self._paravirt),
@@ -131,6 +132,7 @@ class ModuleSites:
     def _records(self, vcpu: Vcpu) -> tuple[int, bytes]:
         """Address and bytes of the records that a function was given; no bytes if they are the kernel's own."""
         start, end = (vcpu.get(name) for name in _ARGUMENTS[self._image.pointer_size])
+        # The kernel's own sections hold its own records, which are read from the image.
         if self._image.section_at(start) is not None:
             return start, b""
         if not 0 <= end - start <= _LARGEST:
@@ -140,6 +142,7 @@ class ModuleSites:
     def _read(self, vcpu: Vcpu, read: Callable[[int, bytes], None]) -> None:
         try:
             start, data = self._records(vcpu)
+            # Without type information where a module's text is, is not known.
             if data and self._image.types is None:
                 self.whole = False
             elif data:
@@ -184,6 +187,7 @@ class ModuleSites:
 
     def _drop(self, start: int, end: int) -> None:
         """Forget the sites that share a byte with a stretch: what was there is gone."""
+        # The longest before it may still reach into the stretch.
         longest = max((site.length for site, _ in self._sites.values()), default=0)
         for address in range(start - longest + 1, end):
             found = self._sites.get(address)
@@ -195,6 +199,7 @@ class ModuleSites:
         module = vcpu.get(_ARGUMENTS[self._image.pointer_size][0])
         self._modules[module] = None
         if self._sites and self._begun:
+            # When the handler has returned: text is not written while a vCPU is in it.
             self._machine.defer(lambda: self._tell(module))
 
     def _tell(self, module: int) -> None:

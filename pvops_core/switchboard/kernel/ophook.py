@@ -81,6 +81,7 @@ class OpHook:
     @property
     def onward(self) -> int:
         """Address of the jump to what the slot held: where the entrance begins, for one that looks on."""
+        # The entrance of one that answers begins with a jump to its own return.
         return self.entrance + len(_OVER) * self.answers
 
     @property
@@ -96,12 +97,14 @@ class OpHook:
         Raises:
             PatchError: no jump leads there.
         """
+        # The distance from behind the jump, as every rel32 counts it.
         distance = target - self.back
         if not target or not -_FAR <= distance < _FAR:
             raise PatchError(
                 f"no jump leads from the hook's entrance to {target:#x}", op=self.op, address=self.entrance
             )
         code = b"\xe9" + struct.pack("<i", distance) + _RETURN
+        # int3 to the end of the piece, as between functions.
         return (_OVER * self.answers + code).ljust(PIECE, b"\xcc")
 
     @property
@@ -131,6 +134,7 @@ class OpHook:
 def arguments_of(op: Op) -> Sequence[str]:
     """What a hook of an op may take: what its specification says, unless the kernel calls it otherwise."""
     own, spec = [arg.name for arg in op.args], specs().get(op.name)
+    # A hook of the specification's own arguments is what a backend has; the kernel may have given the op others.
     return spec.arguments[1:] if spec is not None and {*own} <= {*spec.arguments} else own
 
 

@@ -115,6 +115,7 @@ class OpHooks(Ops):
         self._text = Standing(kernel, machine, poker, table, slots, sites, self._padding, self._entrances)
         self.called, self.text_without = self._text.called, self._text.text_without
         self._beside = Beside[OpHook]("the hook")
+        # The older step patches sites, the newer one alternatives: a kernel has one of them.
         patches = next((name for name in _PATCHES_SITES if name in kernel.symbols), None)
         if patches is not None:
             machine.break_at(kernel.symbols[patches], self._patching, acts=False)
@@ -122,6 +123,7 @@ class OpHooks(Ops):
             OwnSlots(machine, kernel.symbols, points, patches, lend, take)
         points.listen(self._at_point, acts=False)
         modules.listen(self._text.of_module)
+        # Between slices, when no vCPU is in the kernel's text.
         machine.watch(self._wish)
         machine.keep(self)
 
@@ -143,6 +145,7 @@ class OpHooks(Ops):
     @property
     def history(self) -> list[Switch]:
         """Slots that the kernel has written, and hooks that were put in and taken out."""
+        # Two histories, in the order of time: the kernel's own writes among the hooks.
         return sorted((*self._slots.history, *self._text.switches), key=lambda switch: switch.ns)
 
     def implementation(self, op: str) -> Implementation:
@@ -167,6 +170,7 @@ class OpHooks(Ops):
         """
         slot = self._table.slot(op)
         standing = self._text.hooks.get(slot.op.name)
+        # Back to the kernel's function is the same as taking the hook out.
         if isinstance(implementation, Implementation) and implementation.form is Form.GUEST:
             implementation = KERNEL
         if isinstance(implementation, str) and implementation.startswith(f"{KERNEL}:"):
@@ -179,6 +183,7 @@ class OpHooks(Ops):
                 self.remove(standing, by=by)
             return
         wanted = self._wanted(op, implementation)
+        # One entrance for both, whose code changes where one looks on and the other answers.
         if standing is None:
             self._install([(slot, wanted)], by)
         else:
@@ -217,6 +222,7 @@ class OpHooks(Ops):
             )
             if offer is not None and offer.form is Form.FUNCTION and not slot.op.is_data:
                 wanted.append((slot, offer))
+        # New ones together: one transaction, all or none.
         fresh = [each for each in wanted if each[0].op.name not in self._text.hooks]
         for slot, offer in wanted:
             if (standing := self._text.hooks.get(slot.op.name)) is not None:
@@ -270,6 +276,7 @@ class OpHooks(Ops):
             for slot, each in wanted:
                 hooks.append(OpHook(slot.op.name, each.name, slot, self._padding.take(), wanted=each, by=by))
         except BaseException:
+            # Rooms that were taken for a hook that did not come about are free again.
             for hook in hooks:
                 self._padding.give_back(hook.entrance)
             raise
@@ -300,6 +307,7 @@ class OpHooks(Ops):
         Raises:
             PatchError: as for :meth:`install`; nothing is changed.
         """
+        # A hook that is out already is no reason to stop anybody.
         if standing := [hook for hook in hooks if self._text.hooks.get(hook.op) is hook]:
             for hook in standing:
                 hook.by = by
@@ -325,6 +333,7 @@ class OpHooks(Ops):
     def _patching(self, vcpu: Vcpu) -> None:
         """The kernel patches sites. Those of a module whose records could not be read may keep entrances."""
         records = vcpu.get("rdi" if self._image.pointer_size == 8 else "eax")
+        # Sites of a module that could not be read may have become calls of the entrance: it must stay.
         if "patched" in self._points.passed and self._image.section_at(records) is None and not self._modules.whole:
             for hook in self.standing:
                 hook.spread = True
@@ -335,6 +344,7 @@ class OpHooks(Ops):
         return None
 
     def _at_point(self, passed: Passed, _vcpu: Vcpu) -> None:
+        # The kernel patches from here on, and what it finds in the slots must be known.
         if passed.name == "alternatives":
             self._machine.defer(self._slots.look)  # what the kernel now patches its sites with is our entrance
         if passed.name == "patched":

@@ -45,6 +45,7 @@ class OwnSlots:
         self._points = points
         self._lend = lend
         self._take = take
+        # A kernel without that function looks at no slot.
         if _LOOKS in symbols:
             points.listen(self._at_point, acts=False)
             machine.break_at(symbols[patches], self._look_is_over, acts=False)
@@ -54,5 +55,6 @@ class OwnSlots:
             self._machine.defer(self._lend)
 
     def _look_is_over(self, _vcpu: Vcpu) -> None:
+        # Between the two the kernel looks; before and after them the slots are the hooks'.
         if _CALLER in self._points.passed and _AFTER not in self._points.passed:
             self._machine.defer(self._take)

@@ -46,6 +46,7 @@ class SitePadding:
 
     def __init__(self, image: KernelImage) -> None:
         self._image = image
+        # Gaps of int3 first, which no function can have inside; nops only where there are none.
         self._pieces = tuple(islice(_pieces(image), MOST)) or tuple(islice(_between_functions(image), MOST))
         self._free = list(reversed(self._pieces))  # taken from the end: the longest stretches first
 
@@ -57,6 +58,7 @@ class SitePadding:
         """
         if not self._free:
             raise PatchError("the kernel's text has no padding left to put a hook's entrance in")
+        # From the end: the longest stretches first, so that a short one is the last to be used.
         return self._free.pop()
 
     def filler(self, address: int) -> bytes:
