@@ -112,7 +112,6 @@ class Callbacks:
         """Check such accesses from the first block of 32-bit code on, of which the hook tells: whom it is to call."""
 
         def first(start: int, size: int) -> None:
-            # Once is enough: from now on the checks tell of their own blocks.
             self._engine.unhook(hook)
             self.check_segments(context)
             if self.limits is not None:
@@ -129,7 +128,6 @@ class Callbacks:
             try:
                 return function(*arguments)
             except BaseException as error:  # noqa: BLE001 - handed on by the run loop
-                # Any, also KeyboardInterrupt: C code above would lose it.
                 self._loop.fail(error)
                 self._engine.stop()
                 return 0
@@ -147,7 +145,6 @@ class Callbacks:
 
         def reached(_engine: int, at: int, _size: int, _data: int) -> None:
             handler = bound.get(at)
-            # The rare ways: a gate nobody serves, a page's end being looked for, a fault that waits for the engine.
             if handler is None or page_end.armed or self._postponed is not None:
                 self._serve_at(gates.call, at)
                 return
@@ -160,7 +157,6 @@ class Callbacks:
                 if not (vcpu.rip_written or loop.interrupted):
                     return
                 gates.leave(vcpu, at)
-            # Where the engine was stopped it has not executed the rest of the block, which must not count as time.
             if self._stops():
                 self._state[_FRONTIER] = at
 
@@ -172,7 +168,6 @@ class Callbacks:
         if hook is None:
             hook = self._engine.hook_code(uc.CODE_CALLBACK(self._end), address, address)
         self._ends[address] = hook
-        # The oldest goes: calls end at the same few places for as long as somebody makes them.
         if len(self._ends) > _ENDS:
             self._engine.unhook_code(self._ends.pop(next(iter(self._ends))))
 
@@ -243,8 +238,6 @@ class Callbacks:
         if self.page_end.armed:
             self.page_end.lift()  # as long as the vCPU is where it was armed
         try:
-            # With a fault waiting, what is left of the block runs with registers that will be thrown away: nothing is
-            # served.
             if self._postponed is None:
                 action(self._vcpu, *arguments)
         except BaseException as error:  # noqa: BLE001 - handed on
@@ -358,7 +351,6 @@ class Callbacks:
                 return
         elif vcpu.debug.watching:
             vcpu.debug.faulted()
-        # The engine keeps the last error code; vectors without one must not be given it (SDM volume 3, table 6-1).
         error_code = state[_ERROR_CODE] if vector in faults.WITH_ERROR_CODE else None
         address = state[_FAULT_ADDRESS] & machine.kind.mask if vector == faults.PF else None
         if canonicality_decides(vector, error_code, address):
@@ -368,7 +360,6 @@ class Callbacks:
         if vector == faults.PF and error_code is not None and address is not None:
             error_code, address = as_processor(vcpu, rip, ordered, error_code, address)
         self._note(vcpu, vector, rip, error_code, address)
-        # A handler that returns without mending anything would fault for ever, and virtual time stand still.
         if not self._progresses(vector, rip, address or 0):
             machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
             return
@@ -376,7 +367,6 @@ class Callbacks:
 
     def _progresses(self, vector: int, rip: int, address: int) -> bool:
         key, blocks = (vector, rip, address), self._state[_ALLOWED] - self._state[_BUDGET]
-        # Retrying takes a block or none; more blocks mean that the handler did something.
         if key == self._last and 0 <= blocks - self._last_blocks <= 1:
             self._repeats += 1
         else:
@@ -412,8 +402,6 @@ class Callbacks:
                 self._state[_ANSWER] = result
                 self._state[_ANSWERED] = 1
                 vcpu.machine.counts["syscalls"] += 1
-                # Native code has set the answer's register and goes on: RIP is after the instruction without our
-                # doing.
                 return
         self._fast_call(vcpu, self._loop.platform.syscall)
 

@@ -97,6 +97,8 @@ def _vcpus(hv: Hypervisor) -> Iterator[FrameReference]:
         if state.info_registered:
             yield FrameReference(state.info >> PAGE_SHIFT, FrameType.WRITABLE, f"{who} vcpu_info")
         for mfn in (*state.gdt_frames, *state.ldt_mapped.values()):
+            # Each page of a descriptor table holds a reference as long as it is in the window, the LDT's only since
+            # it was touched.
             yield FrameReference(mfn, FrameType.SEG_DESC, f"{who} descriptors")
 
 
@@ -106,9 +108,11 @@ def _grants(hv: Hypervisor) -> Iterator[FrameReference]:
     for mfn in (*grants.frames, *grants.status):
         yield FrameReference(mfn, FrameType.WRITABLE, "Xen's grant table")
     for active in grants.active.values():
+        # A grant that dom0 maps is held for as long as dom0 has it mapped (``struct active_grant_entry``).
         if active.domid == 0:
             yield FrameReference(active.mfn, FrameType.WRITABLE, "dom0")
     for mapping in grants.mappings.values():
+        # Mapped for processors, a grant is an L1 entry and counted as one.
         if mapping.flags & GntMap.DEVICE_MAP:
             kind = None if mapping.flags & GntMap.READONLY else FrameType.WRITABLE
             yield FrameReference(grants.active[mapping.ref].mfn, kind, "a grant mapped for devices")
@@ -189,11 +193,14 @@ class _Recount:
         if len(targets) != len(entries):
             return
         for entry, target in zip(entries.tolist(), targets.tolist(), strict=True):
+            # An entry of a table's own frame takes no reference: ``get_l4_linear_pagetable`` and its like return
+            # early.
             if target == mfn:
                 self._linear(mfn, entry, "itself")
                 continue
             self.refs[target] += 1
             self.types[target] += 1
+            # Linear: the referring table counts up, the one referred to down (``linear_pt_count``).
             if frames.kind[target] == level:
                 self._linear(mfn, entry, f"mfn {target:x}")
                 self.linear[mfn] += 1
@@ -211,6 +218,7 @@ def _guest_part(hv: Hypervisor, mfn: int, level: int, table: Table) -> Table:
     if level == FrameType.L4:
         return np.concatenate((table[:FIRST_XEN_L4_SLOT], table[LAST_XEN_L4_SLOT + 1 :]))
     if level == FrameType.L3 and hv.abi.bits == 32:
+        # Only four entries of a PAE root are the processor's.
         return table[:4]
     if level == FrameType.L2 and hv.frames.flags[mfn] & PAE_XEN_L2:
         return table[: hv.validator.slots.first_l2]
@@ -230,6 +238,8 @@ def _count_tables(count: _Recount) -> None:
         bad = pte.disallowed(kind, hv.abi.bits)
         for entry in present[present & np.uint64(bad) != 0]:
             count.find(mfn, f"L{int(kind)} entry {int(entry):#x} has forbidden flags {int(entry) & bad:#x}")
+        # Every page of a 64-bit guest is a user page to the processor, so an entry without the flag was never
+        # adjusted.
         if hv.abi.bits == 64 and (present & np.uint64(pte.USER) == 0).any():
             count.find(mfn, f"an L{int(kind)} entry without the user flag")
         if kind == FrameType.L1:
@@ -270,6 +280,7 @@ def _compare(count: _Recount) -> None:
     for mfn in np.flatnonzero(kept_types != count.types).tolist():
         count.find(mfn, f"{kept_types[mfn]} type references kept, {count.types[mfn]} found")
     for mfn in range(len(frames)):
+        # What is not in use keeps the number of its last use.
         if frames.linear[mfn] != count.linear[mfn] and frames.types[mfn]:
             count.find(mfn, f"linear count {frames.linear[mfn]} kept, {count.linear[mfn]} found")
         _check_flags(count, mfn)

@@ -34,6 +34,7 @@ def dry_run(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int) -> bool:
     False if Xen's emulator would not have it: the store is larger than an entry, not aligned, or none.
     """
     size = memory_size(fetch(hv, cpu, cpu.rip), hv.abi.bits)
+    # ``ptwr_emulated_update`` refuses what crosses an entry or is not aligned to its own size.
     if not 0 < size <= _LARGEST or size & size - 1 or address & size - 1:
         hv.log(f"ptwr_emulate: bad access (addr={address:x}, bytes={size})")
         return False
@@ -43,20 +44,24 @@ def dry_run(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int) -> bool:
 
 def _dry_run(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int) -> None:
     place = guest_l1e(hv, cpu.index, address)
+    # Between asking and doing another vCPU may have changed the mapping.
     if place is None or hv.domain.crashed:
         return
     memory = hv.memory
     table = memory.read(mfn << PAGE_SHIFT, PAGE_SIZE)
     registers = cpu.save_registers()
     mapping = memory.u64(place)
+    # Xen's own scratch page: no guest can name it.
     memory.write(hv.scratch << PAGE_SHIFT, table)
     memory.set_u64(place, hv.scratch << PAGE_SHIFT | mapping & ~pte.ADDRESS | pte.RW)
+    # The processor must not go on with the read-only translation that it has faulted on.
     cpu.flush_tlb()
     try:
         hv.machine.step(cpu)
     finally:
         memory.set_u64(place, mapping)
         cpu.flush_tlb()
+    # Refused: as if nothing had happened but the page fault.
     if not _take_over(hv, mfn, table):
         cpu.load_registers(registers)
         inject_page_fault(hv, cpu, PF_PROT | PF_WRITE, address)
@@ -68,6 +73,7 @@ def _dry_run(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int) -> None:
 def _take_over(hv: Hypervisor, mfn: int, table: bytes) -> bool:
     """Make the change that the copy shows in the table itself, if it may be made."""
     copy = hv.memory.read(hv.scratch << PAGE_SHIFT, PAGE_SIZE)
+    # By entries: an instruction of eight bytes changes one, but a repeated one could change more.
     slots = np.flatnonzero(np.frombuffer(copy, "<u8") != np.frombuffer(table, "<u8")).tolist()
     for slot in slots:
         at = slot * 8 & PAGE_MASK

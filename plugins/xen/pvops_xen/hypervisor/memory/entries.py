@@ -47,12 +47,16 @@ def adjust(entry: int, level: int, bits: int) -> int:
     Both the kernel and the processes of a 64-bit guest run in ring 3, so every present entry gets the user bit; L1
     entries that were kernel's keep a software mark, and user ones become global.
     """
+    # 32-bit guests run in rings 1 and 3, so that USER keeps its meaning and is left alone.
     if bits == 32 or not entry & P:
         return entry
     if level != 1:
         return entry | USER
+    # A kernel page becomes a user page with Xen's mark: kernel and processes both run in ring 3.
     if not entry & USER:
         return entry | USER | GUEST_KERNEL
+    # A user page is the same under the kernel's root and the processes', and may stay in the TLB over that switch; a
+    # kernel page must not.
     if not entry & GUEST_KERNEL:
         return entry | GLOBAL
     return entry

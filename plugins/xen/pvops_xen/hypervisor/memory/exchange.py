@@ -28,6 +28,7 @@ def exchange(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     if error:
         return error
     chunk = max(given.order, taken.order)
+    # Frames are exchanged by whole chunks of the larger extent, so that both sides have whole extents.
     inputs, outputs = 1 << chunk - given.order, 1 << chunk - taken.order
     pause = done + max(reservation.STRETCH >> given.order, inputs)
     while done < given.count:
@@ -44,6 +45,7 @@ def exchange(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 
 def _refused(hv: Hypervisor, given: Reservation, taken: Reservation, done: int) -> int:
+    # ``max_order`` of a domain without devices.
     if max(given.order, taken.order) > reservation.MAX_ORDER:
         return -EPERM
     frames = given.count << given.order
@@ -52,6 +54,7 @@ def _refused(hv: Hypervisor, given: Reservation, taken: Reservation, done: int) 
     for each in (given, taken):
         if not access.addr_ok(hv.abi, each.start, each.count * hv.abi.word):
             return -EFAULT
+    # ``nr_exchanged`` comes from the guest, which may have put anything there for the rest of a call.
     if done % (1 << max(taken.order - given.order, 0)):
         return -EINVAL
     if given.domid not in {DOMID_SELF, hv.domain.domid}:
@@ -73,6 +76,7 @@ def _one_chunk(
     ]
     places = [taken.start + index * hv.abi.word for index in range(first_out, first_out + count_out)]
     pfns = [access.read_word(hv, cpu, place) for place in places]
+    # Twice the same frame would be given away twice.
     if len(set(mfns)) != len(mfns) or not all(_stealable(hv, mfn) for mfn in mfns):
         return -EINVAL
     found: list[int] = []
@@ -85,6 +89,7 @@ def _one_chunk(
             return -ENOMEM
         reservation.give(hv, new, taken.order, pfn)
         found.append(new)
+    # Only now: until here everything could be put back.
     for mfn in mfns:
         reservation.give_up(hv, mfn)
     for place, new in zip(places, found, strict=True):

@@ -81,6 +81,7 @@ class FrameTable:
         """Hand a free frame to an owner, who holds it with one general reference."""
         self.owner[mfn] = owner
         self.kind[mfn] = FrameType.NONE
+        # PGC_allocated: the domain's own reference, dropped when it gives the frame back.
         self.flags[mfn] = ALLOCATED
         self.refs[mfn] = 1
         self.types[mfn] = 0
@@ -91,6 +92,7 @@ class FrameTable:
         self.give(mfn, GUEST)
         self.kind[mfn] = FrameType.WRITABLE
         self.flags[mfn] = VALIDATED
+        # Never 0: a type that is held for ever keeps the frame from becoming a page table.
         self.types[mfn] = 1
 
     def is_guests(self, mfn: int) -> bool:
@@ -107,6 +109,7 @@ class FrameTable:
     def put_page(self, mfn: int) -> None:
         """Drop a general reference; the last one frees the frame."""
         self.refs[mfn] -= 1
+        # PGC_count_mask has come to 0: ``free_domheap_page``.
         if self.refs[mfn] == 0:
             self.owner[mfn] = FREE
             self.kind[mfn] = FrameType.NONE

@@ -53,6 +53,7 @@ def domain_error(hv: Hypervisor, domid: int) -> int:
     """0 for oneself, -EPERM for dom0, -ESRCH for who does not exist."""
     if domid in {DOMID_SELF, hv.domain.domid}:
         return 0
+    # dom0 exists, and only the privileged may name it; others do not.
     return -ESRCH if domid else -EPERM
 
 
@@ -61,6 +62,7 @@ def domain_error(hv: Hypervisor, domid: int) -> int:
 
 def _maximum_ram_page(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     del cpu, argument
+    # The highest frame there is, in Xen ``max_page``; guests size their tables by it.
     return len(hv.frames)
 
 
@@ -86,6 +88,7 @@ def _memory_map(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """The e820 map of the domain, if it has one."""
     regions = hv.domain.e820
     if not regions:
+        # There is none (-ENOSYS) until the toolstack, or the domain itself, has set one.
         return -ENOSYS
     room, buffer = access.fetch(hv, cpu, argument, _MAP)
     shown, form = regions[:room], _E820.at(hv.abi.bits).form
@@ -109,6 +112,7 @@ def _set_memory_map(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def _machphys_mapping(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Where the table may be, not how far it goes: that only the hardware's domain is told."""
+    # ``arch_memory_op``: the whole window, whose size follows from the addresses alone.
     abi = hv.abi
     values = abi.m2p_start, abi.m2p_end, (abi.m2p_end - abi.m2p_start) // abi.m2p_entry - 1
     access.store(hv, cpu, argument, _MAPPING, *values)
@@ -138,6 +142,7 @@ def _not_translated(hv: Hypervisor, domid: int) -> int:
 def _add_to_physmap(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Only domains whose memory Xen translates have a map to add to."""
     domid, space = access.fetch(hv, cpu, argument, _ADD)
+    # XENMAPSPACE_gmfn_foreign is refused before the domain is looked at.
     return -ENOSYS if space == _FOREIGN else _not_translated(hv, domid)
 
 
@@ -165,6 +170,7 @@ def _vnumainfo(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def _reserved_device_memory(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """There is none."""
     flags, count, buffer = access.fetch(hv, cpu, argument, _RDM_MAP)
+    # Looked at before the flags, as the copy of the array would be.
     access.check(hv.abi, buffer, count * _RDM.size(hv.abi.bits))
     if flags & ~1:
         return -EINVAL
@@ -175,6 +181,7 @@ def _reserved_device_memory(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def _acquire_resource(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Resources are those of other domains, and for those who run them."""
     domid, count, padding, frame = access.fetch(hv, cpu, argument, _RESOURCE)
+    # ``acquire_resource``: nr_frames has 32 bits, and the offset must be within its range.
     if padding or frame >> 32 or frame + count >> 32:
         return -EINVAL
     return -EPERM if domid in {0, DOMID_SELF, hv.domain.domid} else -ESRCH
@@ -252,6 +259,7 @@ def memory_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
         return -ENOSYS
     if done and kind not in _GOES_ON:
         return -EINVAL
+    # Only as many as a size of 16 bits can say have been done (XENMEM_add_to_physmap's start_extent).
     if done >> 16 and kind != MemoryOp.ACQUIRE_RESOURCE:
         return -EDOM
     return operation(hv, cpu, argument)

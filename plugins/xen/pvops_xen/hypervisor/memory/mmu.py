@@ -126,9 +126,11 @@ def _run_array(
                     break
                 done += 1
     except (access.BadHandleError, GuestFault):
+        # What was done before the fault stays done, and counts.
         error = -EFAULT
     if pdone:
         _report_done(hv, cpu, pdone, before + done & 0xFFFF_FFFF)
+    # ``hypercall_create_continuation``: the guest's registers hold the rest, and it may take an interrupt between.
     if not error and done < count:
         hv.continuation = (address + done * size, (count - done) | _PREEMPTED, *rest)
         return -ERESTART
@@ -139,6 +141,8 @@ def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, fo
     """``mmu_update(reqs, count, done_out, foreigndom)``: an array of checked stores to page tables."""
     if count == 1 and (plainly := plain.update_one(hv, cpu, ureqs, pdone, foreigndom)) is not None:
         return plainly
+    # The last step of a continuation carries its result in the domain's place (MMU_UPDATE_PREEMPTED without
+    # requests).
     if count == _PREEMPTED and not ureqs:
         return _signed32(foreigndom)
     layout = _UPDATE.at(hv.abi.bits).form
@@ -148,6 +152,7 @@ def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, fo
     if table_owner not in {-1, _DOM0, hv.domain.domid}:
         return -ESRCH
     error = _owner_error(hv, foreigndom & 0xFFFF)
+    # Even a caller without a right is told that nothing was done.
     if error == -ESRCH:
         _report_done(hv, cpu, pdone, _done_before(hv, cpu, pdone) if count & _PREEMPTED else 0)
         return error
@@ -179,6 +184,7 @@ def _one_update(hv: Hypervisor, ptr: int, val: int, *, io_only: bool) -> int:
 def _io_update(hv: Hypervisor, table: int, val: int) -> int:
     """Whether an entry may name a frame that the caller calls an I/O frame: never above L1, nor RAM."""
     kind = hv.frames.in_use_as(table) if hv.frames.is_guests(table) else FrameType.NONE
+    # Only a first-level entry may name a frame that is no memory (``get_page_from_l1e``).
     if kind in {FrameType.L2, FrameType.L3, FrameType.L4}:
         return -EINVAL
     is_ram = val & 1 and hv.frames.is_guests((val & 0x000F_FFFF_FFFF_F000) >> PAGE_SHIFT)
@@ -195,8 +201,10 @@ def _machphys_update(hv: Hypervisor, mfn: int, pfn: int, *, io_only: bool) -> in
 
 def update_va_mapping(hv: Hypervisor, cpu: Vcpu, va: int, value: int, flags: int) -> int:
     """``update_va_mapping(va, val, flags)``: change the L1 entry that maps an address, then flush as told."""
+    # The guest names an address, not an entry: it must be mapped by a table that is in use.
     error = -EINVAL
     address = guest_l1e(hv, cpu.index, va)
+    # Held while it is written, so that nobody demotes it meanwhile.
     if address is not None and hv.frames.get_page(address >> PAGE_SHIFT):
         if hv.frames.in_use_as(address >> PAGE_SHIFT) == FrameType.L1:
             error = update.modify(hv.validator, address, value)
@@ -210,6 +218,7 @@ def update_va_mapping(hv: Hypervisor, cpu: Vcpu, va: int, value: int, flags: int
 def _flush_after_update(hv: Hypervisor, cpu: Vcpu, va: int, flags: int) -> int:
     """What the flags ask for; one that asks for both kinds of flush gets none, as in Xen."""
     kind = flags & UVMF_FLUSHTYPE_MASK
+    # UVMF_NONE, or both: ``do_update_va_mapping`` knows three values.
     if kind not in {UVMF_TLB_FLUSH, UVMF_INVLPG}:
         return 0
     where = flags & ~UVMF_FLUSHTYPE_MASK
@@ -273,6 +282,7 @@ def _pin(kind: FrameType) -> Callable[[Hypervisor, Vcpu, int, int], int]:
             hv.log(f"Error {error} while pinning mfn {mfn:x}")
             frames.put_page(mfn)
             return error
+        # Pinned once is pinned: the reference of this attempt is given back.
         if frames.flags[mfn] & PINNED:
             hv.log(f"mfn {mfn:x} already pinned")
             validator.put_page_and_type(mfn)
@@ -285,12 +295,14 @@ def _pin(kind: FrameType) -> Callable[[Hypervisor, Vcpu, int, int], int]:
 
 def _unpin(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
     del cpu, arg2
+    # The owner is asked first, since the pin of another's frame is nobody's business here.
     if not hv.frames.is_guests(mfn):
         hv.log(f"mfn {mfn:x} bad, or bad owner d{hv.domain.domid}")
         return -EINVAL
     if not hv.frames.flags[mfn] & PINNED:
         hv.log(f"mfn {mfn:x} not pinned")
         return -EINVAL
+    # The flag goes before the reference, so that nobody finds a pin without one.
     hv.frames.flags[mfn] &= ~PINNED
     hv.validator.put_page_and_type(mfn)
     return 0
@@ -315,6 +327,7 @@ def new_guest_cr3(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int = 0) -> int:
         unmap_ldt(hv, cpu)  # its pages were looked up in the old space (invalidate_shadow_ldt)
         state.guest_table = mfn
     hv.stats.flushes += 1
+    # On this vCPU alone: others may go on running on the old root.
     hv.load_cr3(cpu)
     if old and old != mfn:
         hv.validator.put_page_and_type(old)
@@ -323,10 +336,12 @@ def new_guest_cr3(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int = 0) -> int:
 
 def _new_user_baseptr(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
     del arg2
+    # A PAE guest has one root for both modes.
     if hv.abi.bits == 32:
         return -EINVAL
     state = hv.state(cpu)
     old = state.guest_table_user
+    # The same root again is taken once, and its reference is not given back.
     if old == mfn:
         return 0
     if mfn:
@@ -367,6 +382,7 @@ def _flush_masked(hv: Hypervisor, cpu: Vcpu, mask: int, address: int | None) -> 
         vcpus = read_vcpu_mask(hv, cpu, mask)
     except (access.BadHandleError, GuestFault):
         return -EINVAL
+    # ``do_mmuext_op`` asks ``__addr_ok`` first.
     if address is None or access.addr_ok(hv.abi, address):
         hv.flush_tlb(vcpus, address)
     return 0
@@ -410,6 +426,7 @@ def _copy_page(hv: Hypervisor, cpu: Vcpu, mfn: int, source: int) -> int:
 
 
 def _write_page(hv: Hypervisor, mfn: int, data: bytes) -> int:
+    # A frame that is a page table could not be written plainly.
     if hv.validator.get_page_and_type(mfn, FrameType.WRITABLE):
         hv.log(f"Error writing mfn {mfn:x}")
         return -EINVAL

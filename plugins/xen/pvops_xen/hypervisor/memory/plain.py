@@ -33,6 +33,7 @@ def update_one(hv: Hypervisor, cpu: Vcpu, ureqs: int, pdone: int, foreigndom: in
         0 or a negative errno; None if it is another, and nothing has been done.
     """
     offset = ureqs & PAGE_MASK
+    # Anything unusual, a page's end among it, is left to the long way.
     if pdone or foreigndom != DOMID_SELF or offset & 7 or offset > _LAST or not addr_ok(hv.domain.abi, ureqs, _ELEMENT):
         return None
     space, frames = hv.space, hv.frames
@@ -42,6 +43,7 @@ def update_one(hv: Hypervisor, cpu: Vcpu, ureqs: int, pdone: int, foreigndom: in
         return None
     place = space.words[at]
     table, owners = place >> PAGE_SHIFT, frames.owner
+    # Bits 0 to 2 are the command: 0 is the normal update.
     if place & _COMMAND or table >= len(owners) or owners[table] != GUEST:
         return None
     if frames.kind[table] != _L1 or not frames.types[table]:

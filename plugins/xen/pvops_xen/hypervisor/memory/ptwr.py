@@ -66,11 +66,13 @@ def emulate_store(hv: Hypervisor, cpu: Vcpu, address: int, value: int) -> bool:
 
 def _table_at(hv: Hypervisor, cpu: Vcpu, address: int) -> int | None:
     """Frame of the guest's L1 table that is mapped read-only at an address; None where there is none such."""
+    # Through the linear page tables, as Xen finds it: the guest's own walk has faulted.
     place = guest_l1e(hv, cpu.index, address)
     if place is None:
         return None
     mapping = update.read_entry(hv.validator, place)
     mfn = pte.frame_of(mapping)
+    # A table mapped writable would have been written by the processor itself.
     if mapping & (pte.P | pte.RW) != pte.P or not hv.frames.is_guests(mfn) or hv.frames.in_use_as(mfn) != FrameType.L1:
         return None
     return mfn
@@ -99,6 +101,7 @@ def _decode(code: bytes, bits: int) -> _Store | None:
     except PatchError:
         return None
     operands = [part.strip() for part in _operand_text(instruction.text, instruction.mnemonic).split(", ")]
+    # xchg takes its operands in either order; the memory operand is the one that faulted.
     if instruction.mnemonic == "xchg" and len(operands) == 2 and not _MEMORY.match(operands[0]):
         operands.reverse()
     found = _MEMORY.match(operands[0]) if operands else None
@@ -116,6 +119,7 @@ def _value(cpu: Vcpu, source: str, size: int) -> int:
     """A register or immediate operand."""
     mask = (1 << 8 * size) - 1
     if not source:
+        # inc, dec, not and neg have no second operand.
         return 1
     try:
         return int(source, 16) & mask
@@ -143,6 +147,7 @@ def _set_register(cpu: Vcpu, source: str, size: int, value: int) -> None:
         cpu.set(name, cpu.get(name) & ~0xFF00 | value << 8)
         return
     name = _full_name(source)
+    # A 32-bit write clears the upper half (SDM volume 1, 3.4.1.1).
     if size >= 4:
         cpu.set(name, value)
     else:
@@ -170,6 +175,7 @@ def _xchg(cpu: Vcpu, store: _Store, old: int, operand: int) -> _Effect:
 
 def _cmpxchg(cpu: Vcpu, store: _Store, old: int, operand: int) -> _Effect:
     expected = cpu.get("rax") & (1 << 8 * store.size) - 1
+    # cmpxchg compares with the accumulator, and writes the old value back where they differ (SDM volume 2, CMPXCHG).
     flags = _compare_flags(cpu.rflags, expected, old, store.size)
     if old == expected:
         return _Effect(operand, flags)
@@ -186,6 +192,8 @@ def _logic(compute: Callable[[int, int], int]) -> _Operation:
 
 def _bit(compute: Callable[[int, int], int]) -> _Operation:
     def effect(cpu: Vcpu, store: _Store, old: int, operand: int) -> _Effect | None:
+        # With a register bit strings reach beyond their operand (SDM volume 2, BT), so this store is none of this
+        # entry.
         if not _is_immediate(store.source) and operand >= 8 * store.size:
             return None  # an index beyond the operand moves the address
         bit = 1 << operand % (8 * store.size)
@@ -211,6 +219,7 @@ _OPERATIONS: Final[dict[str, _Operation]] = {
 
 def _perform(hv: Hypervisor, cpu: Vcpu, target: int, store: _Store) -> bool | None:
     """Read, compute, write back with checks, then the instruction's other effects and RIP; None: it is out of reach."""
+    # ``ptwr_emulated_update``: an entry is 8 bytes, and only whole ones are checked.
     if target % store.size:
         hv.log(f"ptwr_emulate: unaligned ptwr access ({store.size})")
         return False
@@ -220,9 +229,11 @@ def _perform(hv: Hypervisor, cpu: Vcpu, target: int, store: _Store) -> bool | No
     effect = operation(cpu, store, old, operand)
     if effect is None:
         return None
+    # Nothing of the instruction is done before its store is allowed.
     if not _commit(hv, target, store.size, effect.new):
         return False
     if effect.register:
+        # Before RIP: an interrupt may be taken as soon as the store counts as done.
         _set_register(cpu, effect.register, store.size, effect.value)
     cpu.rflags = effect.flags
     cpu.rip += store.length

@@ -63,11 +63,13 @@ def adjust(hv: Hypervisor, cpu: Vcpu, kind: MemoryOp, argument: int, done: int) 
     operation = OPERATIONS[kind]
     if kind != MemoryOp.DECREASE_RESERVATION:  # never beyond what the domain may have
         wanted = attrs.evolve(wanted, count=min(wanted.count, done + (hv.domain.nr_pages - held(hv) >> wanted.order)))
+    # One extent may be longer than the stretch, and is done in one piece.
     pause = done + max(STRETCH >> wanted.order, 1)
     try:
         while done < wanted.count and operation(hv, cpu, wanted, done):
             done += 1
             if done == pause < wanted.count:
+                # MEMOP_EXTENT_SHIFT: the command holds how far it was for the next time.
                 hv.continuation = kind | done << COMMAND_BITS, argument
                 return -ERESTART
     except (access.BadHandleError, GuestFault):
@@ -82,6 +84,7 @@ def _extent(hv: Hypervisor, wanted: Reservation, index: int) -> int:
 
 def _decrease(hv: Hypervisor, cpu: Vcpu, wanted: Reservation, index: int) -> bool:
     mfn = access.read_word(hv, cpu, _extent(hv, wanted, index))
+    # All or none of an extent: the guest is told how many extents were done.
     return all(give_up(hv, mfn + i) for i in range(1 << wanted.order))
 
 
@@ -90,11 +93,14 @@ def give_up(hv: Hypervisor, mfn: int) -> bool:
     frames = hv.frames
     if not frames.is_guests(mfn) or not frames.flags[mfn] & ALLOCATED:
         return False
+    # PGT_pinned is a type reference that the guest itself took.
     if frames.flags[mfn] & PINNED:
         frames.flags[mfn] &= ~PINNED
         hv.validator.put_page_and_type(mfn)
+    # The domain's own reference goes last: ``PGC_allocated`` holds the frame up to here.
     frames.flags[mfn] &= ~ALLOCATED
     frames.put_page(mfn)
+    # INVALID_M2P_ENTRY, before somebody else may get the frame.
     hv.set_pfn_of(mfn, NOWHERE)
     return True
 
@@ -130,6 +136,7 @@ def held(hv: Hypervisor) -> int:
 
 def find_free(hv: Hypervisor, order: int) -> int | None:
     """The first of 2**order free frames in a row, on a boundary of as many; None if there are none."""
+    # A run of free frames, by the column of owners: one byte a frame.
     wanted = bytes([FREE]) * (1 << order)
     owners, at = hv.frames.owner, 0
     while (at := owners.find(wanted, at)) >= 0:
@@ -144,6 +151,7 @@ def give(hv: Hypervisor, first: int, order: int, pfn: int | None) -> None:
     """Clear 2**order frames and make them the domain's, at a place in pseudo-physical memory or at none."""
     for index in range(1 << order):
         hv.frames.give(first + index, GUEST)
+        # ``scrub_one_page``: what the last owner left must not be seen.
         hv.memory.write(first + index << PAGE_SHIFT, bytes(1 << PAGE_SHIFT))
         hv.set_pfn_of(first + index, NOWHERE if pfn is None else pfn + index & NOWHERE)
 

@@ -49,6 +49,7 @@ class GuestSpace:
     def root(self, index: int) -> int:
         """Machine frame of the root that a vCPU runs on."""
         state = self.domain.vcpus[index]
+        # 32-bit guests have one root for both modes.
         return state.guest_table if state.in_kernel or self.domain.abi.bits == 32 else state.guest_table_user
 
     def translate(self, cpu: Vcpu, va: int, *, write: bool = False) -> int:
@@ -60,6 +61,7 @@ class GuestSpace:
         words = self.words
         if self.domain.abi.bits == 64:
             # A frame has 512 words: its number by 512 is the first
+            # The read right is in every entry; only the write right is needed of all levels together.
             entry = allowed = words[(self.root(cpu.index) << 9) + (va >> 39 & 511)]
             if not entry & 1:
                 raise _fault(va, _WRITE * write)
@@ -77,6 +79,7 @@ class GuestSpace:
         entry = words[((entry & _ADDRESS) >> 3) + (va >> 12 & 511)]
         if not entry & 1:
             raise _fault(va, _WRITE * write)
+        # A kernel of a 64-bit guest runs in ring 3, so that R/W binds it too.
         if write and not allowed & entry & _RW:
             raise _fault(va, _WRITE | _PROTECTION)
         return entry & _ADDRESS | va & PAGE_MASK

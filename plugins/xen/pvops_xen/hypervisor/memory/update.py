@@ -29,6 +29,7 @@ def modify(validator: Validator, address: int, new: int, *, preserve_ad: bool = 
 def write_entry(validator: Validator, address: int, new: int, level: int, *, preserve_ad: bool = False) -> int:
     """The same to an entry of a table that is known to be in use, and at which level."""
     mfn, slot = address >> PAGE_SHIFT, (address & PAGE_MASK) >> 3
+    # The guest may not even ask for what is in Xen's slots (``is_guest_l4_slot``).
     if level != FrameType.L1 and not validator.is_guest_slot(mfn, level, slot):
         validator.log(f"L{level} update in Xen-private area, slot {slot:#x}")
         return -EPERM if level == FrameType.L2 else -EINVAL
@@ -41,6 +42,7 @@ def write_entry(validator: Validator, address: int, new: int, level: int, *, pre
         if bad:
             validator.log(f"Bad L{level} flags {bad:x}")
             return -EINVAL
+        # Neither frame nor rights change, so that no reference moves: Xen's own short way (``l1e_has_changed``).
         if (old ^ new) & _REFERENCES == 0:
             _store(validator, address, old, new, level, preserve_ad=preserve_ad)
             return 0
@@ -48,6 +50,7 @@ def write_entry(validator: Validator, address: int, new: int, level: int, *, pre
         if error:
             return error
     _store(validator, address, old, new, level, preserve_ad=preserve_ad)
+    # The old frame last: its reference keeps it until nothing names it any more.
     if old & pte.P:
         validator.put_entry(old, level, mfn)
     return 0
@@ -56,6 +59,7 @@ def write_entry(validator: Validator, address: int, new: int, level: int, *, pre
 def _store(validator: Validator, address: int, old: int, new: int, level: int, *, preserve_ad: bool) -> None:
     stored = pte.adjust(new, level, validator.bits)
     if preserve_ad:
+        # MMU_PT_UPDATE_PRESERVE_AD: the processor's own marks survive an update that does not mean them.
         stored |= old & (pte.A | pte.D)
     validator.memory.set_u64(address, stored)
 
@@ -73,6 +77,7 @@ def write_word(validator: Validator, address: int, value: int, *, preserve_ad: b
         error = validator.get_type(mfn, FrameType.WRITABLE)
         if error:
             return error
+        # A frame that is no table and may be written is written plainly, as a store of the guest's own would be.
         validator.memory.set_u64(address, value)
         validator.put_type(mfn)
         return 0

@@ -107,6 +107,7 @@ class Validator:
         frames = self.frames
         wanted_flag = PAE_XEN_L2 if pae_xen else 0
         same = frames.kind[mfn] == kind and frames.flags[mfn] & PAE_XEN_L2 == wanted_flag
+        # A type is kept while it is held: who would use the frame as something else waits until nobody does.
         if frames.types[mfn]:
             if not same:
                 self._log_bad_type(mfn, kind)
@@ -121,10 +122,12 @@ class Validator:
         if kind == FrameType.WRITABLE:
             frames.flags[mfn] |= VALIDATED
         if frames.flags[mfn] & VALIDATED:
+            # Validated already: the last user left it as it was, and nobody has written it since.
             return 0
         error = self._promote(mfn, kind)
         if error:
             self.log(f"Error while validating mfn {mfn:x} for type {kind.name}: {error}")
+            # A failed promotion leaves the frame as it was: of no type.
             frames.types[mfn] = 0
             frames.kind[mfn] = FrameType.NONE
             frames.flags[mfn] &= ~(PAE_XEN_L2 | VALIDATED)
@@ -138,7 +141,9 @@ class Validator:
         frames.types[mfn] -= 1
         if frames.types[mfn]:
             return
+        # ``tlbflush_timestamp``: when the frame was last in use as this.
         frames.stamp[mfn] = self.epoch
+        # Only a table holds other frames; a writable page holds nothing.
         if FrameType.L1 <= frames.kind[mfn] <= FrameType.L4 and frames.flags[mfn] & VALIDATED:
             frames.flags[mfn] &= ~VALIDATED
             self._demote(mfn, FrameType(frames.kind[mfn]))
@@ -200,6 +205,7 @@ class Validator:
             error = self.get_entry(entry, level, mfn, slot)
             if error:
                 self.log(f"Failure {error} in alloc_l{level}_table: slot {slot:#x}")
+                # What was taken on the way down is given back, or a failed promotion would keep frames for ever.
                 self._drop(table[:slot], mfn, level)
                 return error
         if level == 3 and self.bits == 32:
@@ -211,7 +217,7 @@ class Validator:
         return 0
 
     def _check_pae_root(self, table: Sequence[int]) -> int:
-        """``create_pae_xen_mappings``: the last GiB holds Xen's mappings, so it must be there, and only once."""
+        """``pae_xen_mappings_check``: the last GiB holds Xen's mappings, so it must be there, and only once."""
         last = table[3]
         if not last & pte.P:
             self.log("PAE L3 3rd slot is empty")
@@ -231,6 +237,7 @@ class Validator:
         elif level == 2 and self.frames.flags[mfn] & PAE_XEN_L2:
             first = self.slots.first_l2
             fixed[first:] = [self.slots.l2.get(slot, 0) for slot in range(first, 512)]
+        # Most tables come adjusted already: nothing is written then.
         if fixed != list(table):
             self.memory.write(mfn << PAGE_SHIFT, _TABLE.pack(*fixed))
 
@@ -299,10 +306,12 @@ class Validator:
         mfn = pte.frame_of(entry)
         if mfn >= len(self.frames):
             self.log(f"non-privileged attempt to map MMIO space {mfn:x}")
+            # ``get_page_from_l1e`` gives -EINVAL for INVALID_MFN alone, else -EPERM by its own number.
             return -EINVAL if mfn == _ALL_ONES_FRAME else L1_IO_REFUSED
         if not self.frames.get_page(mfn):
             self.log(f"Error getting mfn {mfn:x} from L1 entry {entry:016x}: not the domain's")
             return L1_FRAME_REFUSED
+        # The general reference first: it is what keeps the frame there.
         if entry & pte.RW and self.get_type(mfn, FrameType.WRITABLE):
             self.log(f"Error getting mfn {mfn:x} from L1 entry {entry:016x}: not to be written")
             self.frames.put_page(mfn)
@@ -311,6 +320,7 @@ class Validator:
 
     def _get_linear(self, entry: int, level: int, table_mfn: int) -> bool:
         """``get_l4_linear_pagetable`` and its like: a read-only entry may name a table of its own level, once."""
+        # A writable entry would let the guest write the table it names.
         if entry & pte.RW:
             self.log("Attempt to create linear p.t. with write perms")
             return False
@@ -321,6 +331,8 @@ class Validator:
         fits = frames.is_guests(mfn) and frames.types[mfn] and frames.kind[mfn] == level
         if not fits or not frames.flags[mfn] & VALIDATED or frames.flags[mfn] & PAE_XEN_L2:
             return False
+        # Only one level deep: a table that others refer to must not itself refer to any
+        # (``get_l2_linear_pagetable``).
         if frames.linear[table_mfn] < 0 or frames.linear[mfn] > 0:
             return False
         frames.linear[table_mfn] += 1

@@ -28,9 +28,11 @@ def entry_address(memory: PhysicalMemory, root: int, va: int, bits: int, level: 
     table = root << 12
     for current in range(levels(bits), level, -1):
         entry = memory.u64(table + (va >> (3 + 9 * current) & 511) * 8)
+        # A large page ends the walk: there is no first-level entry then.
         if not entry & pte.P or (current == 2 and entry & pte.PSE):
             return None
         table = entry & pte.ADDRESS
+        # A frame beyond memory is one that Xen would not have let in.
         if table >= memory.size:
             return None
     return table + (va >> (3 + 9 * level) & 511) * 8

@@ -35,17 +35,20 @@ def arrive(hv: Hypervisor, cpu: Vcpu, place: ResumePoint) -> None:
         cpu.set_segments(1, FLAT_RING1_CS32, FLAT_RING1_DS32)
     level = 3 if wide else place.cs & 3
     loaded = [_load(hv, cpu, name, selector, level) for name, selector in zip(_SEGMENTS, place.data, strict=True)]
+    # Bases come after selectors: a load of FS or GS would change them.
     if wide:
         cpu.set_msr(MSR_FS_BASE, state.fs_base)
         cpu.set_msr(MSR_GS_BASE, state.gs_base_kernel if state.in_kernel else state.gs_base_user)
     if not all(loaded):
         hv.log(f"vCPU {cpu.index} has data segments {place.data} that cannot be loaded")
+        # The failsafe callback gets the frame of the place that was meant, with the data segments on top.
         cpu.rsp, cpu.rflags, cpu.rip = place.rsp, place.flags, place.rip
         callback = EntryPoint(FLAT_RING1_CS32, state.failsafe.address, state.failsafe.mask_events)
         enter(hv, cpu, callback, selectors=(place.cs, place.ss), data=place.data)
         return
     registers = cpu.get("rax"), cpu.get("rcx"), cpu.get("r11") if wide else 0
     frame = place.rip, place.cs, place.flags, place.rsp, place.ss
+    # The short way is by what the guest's kernel begins with nearly always; anything else is checked word by word.
     if not (wide and state.in_kernel and go_back(hv, cpu, frame, registers, to_user=False)):
         leave(hv, cpu, place)
 

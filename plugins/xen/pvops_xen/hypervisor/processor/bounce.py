@@ -65,18 +65,23 @@ def _enter32(
     state = hv.state(cpu)
     mask = hv.memory.u8(state.info + hv.abi.upcall_mask)
     cs, ss = selectors or (cpu.get("cs"), cpu.get("ss"))
+    # Bit 1 of the ring tells 3 from 1; ring 2 is nobody's.
     from_user = cs & 2
     frame = [*data, *(() if error_code is None else (error_code,))]
+    # The saved mask lies in the upper half of the word that CS takes (``struct cpu_user_regs``).
     frame += [cpu.rip, cs | mask << 16, saved_flags(hv, state, cpu.rflags, mask)]
     if from_user:
         frame += [cpu.rsp, ss]
+    # From user mode the kernel's stack is the one of ``stack_switch``, as a TSS would give it.
     stack, stack_selector = (state.kernel_sp, state.kernel_ss) if from_user else (cpu.rsp, ss)
     sp = stack - 4 * len(frame)
+    # Written with the kernel's rights, since the guest's kernel wrote the page tables (x86_64/compat/entry.S).
     if not _push(hv, cpu, sp, struct.pack(f"<{len(frame)}I", *frame), user=False):
         return
     if entry.mask_events:
         hv.memory.set_u8(state.info + hv.abi.upcall_mask, 1)
     try:
+        # Only now, since a frame that was not pushed must leave the guest where it was.
         load_segments(hv, cpu, 1, entry.cs, FLAT_RING1_DS32 if data else stack_selector)
     except GuestFault as fault:
         hv.crash(f"entry at {entry.address:#x}: {fault.message}")
@@ -96,6 +101,7 @@ def _push(hv: Hypervisor, cpu: Vcpu, sp: int, data: bytes, *, user: bool) -> boo
         at = 0
         while at < len(data):
             size = min(len(data) - at, PAGE_SIZE - (sp + at) % PAGE_SIZE)
+            # All pages are looked at before the first is written.
             pieces.append((cpu.walk(sp + at, write=True, user=user).pa, data[at : at + size]))
             at += size
     except GuestFault:
@@ -108,6 +114,7 @@ def _push(hv: Hypervisor, cpu: Vcpu, sp: int, data: bytes, *, user: bool) -> boo
 
 def toggle_mode(hv: Hypervisor, cpu: Vcpu) -> None:
     """``toggle_guest_mode``: the other page table and the other GS base (64-bit guests)."""
+    # Both change together: a GS base of the wrong mode would lead the kernel into a process's memory.
     state = hv.state(cpu)
     state.in_kernel = not state.in_kernel
     switch_gs(hv, cpu)

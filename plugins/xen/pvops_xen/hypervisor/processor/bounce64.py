@@ -47,6 +47,7 @@ _loaded: dict[tuple[int, int, bool], bytes | None] = {}
 def saved_flags(hv: Hypervisor, state: XenVcpuState, flags: int, mask: int) -> int:
     """RFLAGS as the guest is to see them: IF tells whether upcalls were unmasked."""
     flags &= ~(IF | IOPL)
+    # The processor's IOPL is Xen's; the guest is shown its own only if it has asked for that.
     if hv.domain.assisted(VmAssist.ARCHITECTURAL_IOPL):
         flags |= state.iopl << 12
     return flags if mask else flags | IF
@@ -67,6 +68,7 @@ def enter64(
     a frame that has them.
     """
     state = hv.state(cpu)
+    # One copy of the state out and one in: each entry costs two calls of the engine.
     level, cs, ss, gs_base = cpu.mode_switch.save()
     cs, ss = selectors or (cs, ss)
     registers = hv.registers[cpu.index]
@@ -79,16 +81,19 @@ def enter64(
     code = (cs & ~3 if state.in_kernel else cs) | mask << 32
     frame += [rip, code, saved_flags(hv, state, rflags, mask), rsp, ss]
     if state.in_kernel:
+        # A kernel that has run at level 3 has left translations among the processes'.
         state.stale_user |= level != KERNEL_LEVEL
     else:
         state.in_kernel = True
         state.gs_base_user, gs_base = gs_base, state.gs_base_kernel
+        # From user mode: the stack that the guest gave by ``stack_switch``, and its own GS base.
         rsp = state.kernel_sp
     # As the processor aligns its own frames (Intel SDM volume 3, 6.14.2).
     sp = (rsp & ~0xF) - 8 * len(frame)
     if not _push(hv, cpu, sp, struct.pack(f"<{len(frame)}Q", *frame)):
         return
     if entry.mask_events:
+        # Masked before the guest can run: the next event must wait for its handler.
         hv.memory.set_u8(state.info + hv.abi.upcall_mask, 1)
     cpu.mode_switch.commit(
         KERNEL_LEVEL, _KERNEL_CODE, _KERNEL_STACK, root=state.guest_table << PAGE_SHIFT, gs_base=gs_base
@@ -123,6 +128,7 @@ def go_back(
     if code is None or stack is None:
         return False
     level, _, _, gs_base = cpu.mode_switch.save()
+    # What ran at level 3 meanwhile may have changed pages that the processes' translations are of.
     state.stale_user |= level != KERNEL_LEVEL
     root = state.guest_table
     if to_user:
@@ -141,9 +147,11 @@ def go_back(
 def _load(hv: Hypervisor, state: XenVcpuState, selector: int, *, code: bool) -> bytes | None:
     """A selector of the GDT with its descriptor, ready for the CPU; None if the long way must decide."""
     selector &= 0xFFFF
+    # LDT selectors, and any that is not plain, go the long way.
     if selector & _TABLE_INDICATOR:
         return None
     index = selector >> 3
+    # Xen's own page of the GDT has the same descriptors for every guest.
     if selector >= _FIRST_XEN_SELECTOR:
         index -= _FIRST_XEN_SELECTOR >> 3
         raw = XEN_DESCRIPTORS64[index] if index < len(XEN_DESCRIPTORS64) else 0
@@ -151,10 +159,12 @@ def _load(hv: Hypervisor, state: XenVcpuState, selector: int, *, code: bool) -> 
         raw = hv.memory.u64((state.gdt_frames[index >> 9] << PAGE_SHIFT) + (index & 511) * 8)
     else:
         return None
+    # Descriptors change seldom; what one comes to is kept by its bits.
     key = selector, raw, code
     if key not in _loaded:
         descriptor = Descriptor.of(raw)
         fits = descriptor.long and not descriptor.big if code else descriptor.writable_data
+        # At level 3 to the guest, whatever level it has to the processor.
         good = fits and descriptor.present and descriptor.dpl == 3
         _loaded[key] = packed_segment(selector, descriptor) if good else None
     return _loaded[key]
@@ -163,6 +173,7 @@ def _load(hv: Hypervisor, state: XenVcpuState, selector: int, *, code: bool) -> 
 def raise_kernel(hv: Hypervisor, cpu: Vcpu) -> None:
     """A guest's kernel runs for the first time, or left its segments by syscall: level 1 to the processor, flat."""
     state = hv.state(cpu)
+    # A guest's kernel that never was entered runs at level 3 yet.
     level, _, _, gs_base = cpu.mode_switch.save()
     state.stale_user |= level != KERNEL_LEVEL
     cpu.mode_switch.commit(
@@ -178,5 +189,6 @@ def lower_kernel(hv: Hypervisor, cpu: Vcpu) -> bool:
     cpu.mode_switch.commit_user()
     cpu.flush_tlb()
     state.stale_user = True
+    # RIP is written so that the engine leaves the block that was translated for the old level.
     cpu.rip = cpu.rip
     return True

@@ -46,6 +46,7 @@ _UNKNOWN_COMMAND: Final = {32: -EINVAL, 64: -ENOSYS}
 def guest_selector(bits: int, selector: int) -> int:
     """``fixup_guest_code_selector``: a selector at the guest kernel's own ring at least."""
     ring = 3 if bits == 64 else 1
+    # A selector of more privilege than the guest's kernel has is brought down to it, not refused.
     return selector if selector & 3 >= ring else selector & ~3 | ring
 
 
@@ -55,6 +56,7 @@ def set_trap_table(hv: Hypervisor, cpu: Vcpu, traps: int) -> int:
     if traps == 0:
         state.traps = [NO_ENTRY] * len(state.traps)
         return 0
+    # The table ends with address 0; a guest that forgets it is stopped after so many entries.
     for at in range(traps, traps + _STRETCH * abi.trap_info_size, abi.trap_info_size):
         vector, flags, selector, address = access.fetch(hv, cpu, at, TRAP_INFO)
         if address == 0:
@@ -62,6 +64,7 @@ def set_trap_table(hv: Hypervisor, cpu: Vcpu, traps: int) -> int:
         if not access.canonical(abi, address):
             return -EINVAL
         state.traps[vector] = trap_entry(abi.bits, flags, selector, address)
+    # The rest of the table is read by the call that follows: the registers point behind what was read.
     hv.continuation = (at + abi.trap_info_size,)
     return -ERESTART
 
@@ -79,6 +82,7 @@ def set_callbacks(hv: Hypervisor, cpu: Vcpu, *args: int) -> int:
     """
     wide = hv.abi.bits == 64
     entries = [(0, address) for address in args[:3]] if wide else [args[:2], args[2:4]]
+    # -EINVAL and -ENOSYS of one are not the others': each is registered by itself (``do_set_callbacks``).
     for kind, (selector, address) in zip((Callback.EVENT, Callback.FAILSAFE, Callback.SYSCALL), entries, strict=False):
         _register(hv, cpu, kind, EntryPoint(selector, address))
     return 0
@@ -98,6 +102,7 @@ def callback_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
 def _register(hv: Hypervisor, cpu: Vcpu, kind: int, entry: EntryPoint) -> int:
     """An address is looked at before the kind, and a selector is the guest's whatever it names."""
     bits = hv.abi.bits
+    # ``register_guest_callback`` looks at the address before it knows which callback it is.
     if not access.canonical(hv.abi, entry.address):
         return -EINVAL
     if kind == Callback.NMI:
@@ -116,6 +121,7 @@ def _unregister(hv: Hypervisor, cpu: Vcpu, kind: int) -> int:
     if kind == Callback.NMI:
         hv.state(cpu).traps[NMI] = NO_ENTRY
         return 0
+    # Those that a guest may register cannot be taken back; a kind that it may not register is unknown.
     return -EINVAL if kind in _FIELDS[hv.abi.bits] else -ENOSYS
 
 

@@ -83,16 +83,19 @@ def initialise(hv: Hypervisor, state: XenVcpuState, raw: bytes) -> int:
     if not _is_sound(context):
         return -EINVAL
     cpu, entries = hv.machine.vcpus[state.index], context["gdt_ents"] & 0xFFFF_FFFF
+    # As many frames as the entries take; what is behind them in the array is not looked at.
     frames = list(context.row("gdt_frames")[: min(_pages(entries), FIRST_RESERVED_GDT_PAGE)])
     error = load_gdt(hv, cpu, frames, entries)
     if error:
         return error
     error = _load_roots(hv, state, context)
     if error:
+        # Nothing is left of a refusal: the guest may try again with another context.
         load_gdt(hv, cpu, [], 0)
         return error
     _load_entries(state, context)
     _load_registers(hv, cpu, state, context)
+    # VGCF_online: it runs as soon as it is initialised.
     state.initialised, state.up = True, bool(context["flags"] & VGCF_ONLINE)
     return 0
 
@@ -105,12 +108,15 @@ def _is_sound(context: GivenContext) -> bool:
     """What is looked at before anything is taken. Selectors are not: they fault when the vCPU first runs."""
     abi = context.abi
     base, count = context["ldt_base"], context["ldt_ents"]
+    # The processor needs whole pages for an LDT, and a selector can name 8192 entries.
     if base & PAGE_MASK or count > _MOST_LDT_ENTRIES:
         return False
     if _pages(context["gdt_ents"]) & 0xFFFF_FFFF > FIRST_RESERVED_GDT_PAGE:
         return False
+    # Addresses of 32-bit guests are checked when they are used, by segments.
     if abi.bits == 32:
         return True
+    # In user mode without a user root there would be nothing to run on.
     has_root = context["flags"] & VGCF_IN_KERNEL or context["ctrlreg[1]"]
     if not has_root or not addr_ok(abi, base):
         return False
@@ -131,6 +137,7 @@ def _load_roots(hv: Hypervisor, state: XenVcpuState, context: GivenContext) -> i
     user = control[1] if wide else 0
     if user:
         error = hv.validator.get_page_and_type(user >> 12, FrameType.L4)
+        # The kernel's root was taken already.
         if error:
             hv.validator.put_page_and_type(root)
             return error
@@ -164,6 +171,7 @@ def _load_registers(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, context: Giv
     load_task_switched(hv, cpu, set_ts=bool(control[0] & CR0_TS))
     state.cr2 = control[2]
     load_cr4(hv, cpu, control[4])
+    # As the processor's registers stand after a reset, but for what the context says.
     state.debugreg, state.dr7_emul = [0] * 6 + [DR6_RESET, DR7_RESET], 0
     for number in (0, 1, 2, 3, 6, 7):
         set_debugreg(hv, cpu, number, debug[number])
@@ -173,6 +181,7 @@ def _load_registers(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, context: Giv
     flags = registers.pop("rflags" if wide else "eflags")
     state.iopl = flags >> 12 & 3  # Xen keeps it apart; the processor's own stays 0
     vector = context["user_regs.entry_vector"]
+    # Taken when the vCPU first runs: what faults then is an exception of the guest's own.
     state.arrival = _place(registers, vector, flags & ~(IOPL | VM) | IF, hv.abi.bits)
     for name, value in registers.items():
         cpu.set(name, value)
@@ -189,6 +198,7 @@ def _load_fpu(cpu: Vcpu, image: bytes) -> None:
 def _place(registers: dict[str, int], vector: int, flags: int, bits: int) -> ResumePoint:
     """Take where to begin out of the registers; all that is left there are general ones."""
     rip, rsp = (registers.pop(name) for name in (("rip", "rsp") if bits == 64 else ("eip", "esp")))
+    # A selector at a ring that the kernel may not enter is brought to its own ring.
     cs, ss = (guest_selector(bits, registers.pop(name)) for name in ("cs", "ss"))
     data = tuple(registers.pop(name) for name in _SEGMENTS)
     if bits == 64 and vector & TRAP_SYSCALL:  # Xen leaves by sysret, for which only these are

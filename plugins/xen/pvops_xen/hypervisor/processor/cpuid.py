@@ -40,6 +40,7 @@ def _brand(part: int) -> Answer:
 
 def _extended_features(hv: Hypervisor) -> Leaf:
     """A 32-bit guest has no long mode."""
+    # LM and syscall are 64-bit guests' alone (``recalculate_cpuid_policy``).
     names = FEATURES_PV if hv.abi.bits == 64 else FEATURES_PV - LONG_MODE
     repeated = word(FEATURES_PV, 1, "edx") & _REPEATED
     return 0, 0, word(names, _EXTENDED + 1, "ecx"), repeated | word(names, _EXTENDED + 1, "edx")
@@ -81,6 +82,7 @@ def cpuid(hv: Hypervisor, leaf: int, subleaf: int) -> Leaf:
     if identity is not None and leaf == 0:
         return eax, *identity.words
     eax = identity.signature if identity is not None and leaf == 1 else eax
+    # What the machine's model of a processor lacks, the guest is not told of either.
     lacking = ENGINE - hv.machine.features
     if lacking and leaf in {1, _EXTENDED + 1}:
         ecx &= ~word(lacking, leaf, "ecx")
@@ -91,6 +93,7 @@ def cpuid(hv: Hypervisor, leaf: int, subleaf: int) -> Leaf:
 
 
 def _policy(hv: Hypervisor, leaf: int, subleaf: int) -> Leaf:
+    # A leaf that takes no subleaf first, then the one with it.
     for key in ((leaf, None), (leaf, subleaf)):
         if key in _ASKED:
             return _ASKED[key](hv)

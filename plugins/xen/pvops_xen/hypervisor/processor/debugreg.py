@@ -41,17 +41,20 @@ def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
     if register is None:
         return -ENODEV
     if register < 4:
+        # ``native_addr_ok``: a breakpoint on Xen's own memory would trap in Xen.
         if not native_addr_ok(hv.abi, value):
             return -EPERM
         state.debugreg[register] = value
         cpu.debug.write(register, value)
         return 0
+    # The upper half must be zero (``set_debugreg``).
     if value >> 32:
         return -EINVAL
     if register == 6:
         state.debugreg[6] = value & ~_DR6_ZERO | DR6_RESET
         cpu.debug.write(6, state.debugreg[6])
         return 0
+    # Reserved bits of DR7 as the processor has them, whatever the guest writes.
     error = _set_control(state, value & ~_DR7_ZERO | DR7_RESET)
     if not error:
         cpu.debug.write(7, state.debugreg[7] | state.dr7_emul)
@@ -60,12 +63,14 @@ def set_debugreg(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int:
 
 def _set_control(state: XenVcpuState, value: int) -> int:
     """DR7: breakpoints on ports are kept apart, and need CR4.DE as soon as any breakpoint is enabled."""
+    # DR7.GD would trap Xen itself at its next move of a debug register.
     if value & _GENERAL_DETECT:
         return -EPERM
     on_ports = 0
     if value & _ACTIVE:
         for index in range(4):
             if value >> 16 + 4 * index & 3 == _PORT:
+                # Without CR4.DE the same two bits mean reserved, and nothing is watched.
                 if not state.cr4 & _DE:
                     return -EPERM
                 on_ports |= value & 3 << 2 * index
@@ -79,6 +84,7 @@ def get_debugreg(hv: Hypervisor, cpu: Vcpu, number: int) -> int:
     register = _aliased(state, number)
     if register is None:
         return -ENODEV
+    # Reserved bits read as they are kept; breakpoints on ports read back although they stand in ``dr7_emul``.
     return state.debugreg[register] | (state.dr7_emul if register == 7 else 0)
 
 
@@ -87,6 +93,7 @@ def note_debug(hv: Hypervisor, cpu: Vcpu) -> None:
     state, found = hv.state(cpu), cpu.debug.read(6)
     # Bits that are 0 after a reset tell by going to 1, the others by going to 0: so either kind is gathered.
     state.debugreg[6] = (state.debugreg[6] | found & ~DR6_RESET) & (found | ~DR6_RESET) & 0xFFFF_FFFF
+    # As after a reset: what the guest is told stands in its own DR6, and the next hit must show by itself.
     cpu.debug.write(6, DR6_RESET)
 
 

@@ -36,11 +36,14 @@ def check_descriptor(descriptor: int, bits: int) -> int | None:
     """
     high = descriptor >> 32
     low = descriptor & 0xFFFF_FFFF
+    # A descriptor that is not present is the guest's business.
     if not high & P:
         return descriptor
+    # A guest's kernel runs in ring 1 or 3, and no descriptor may give it more.
     kernel_ring = 3 if bits == 64 else 1
     dpl = max((high & DPL) >> 13, kernel_ring)
     if high & S:
+        # 64-bit segments of a 32-bit guest, or L and D/B together, are neither (SDM volume 3, 3.4.5).
         if high & L and (bits == 32 or (high & _CODE and high & DB)):
             return None
         if bits == 32:
@@ -49,6 +52,7 @@ def check_descriptor(descriptor: int, bits: int) -> int | None:
         return (high & ~DPL | dpl << 13 | ACCESSED) << 32 | low
     if high & _TYPE == 0:  # an invalid system descriptor: harmless, and the second half of a 64-bit gate
         return (high & ~DPL | dpl << 13) << 32 | low
+    # Only call gates are let in: interrupts and traps of a guest go through Xen's own table.
     if high & _TYPE != _CALL_GATE or not _is_gate_target(low >> 16, bits) or high & _GATE_RESERVED[bits]:
         return None
     return (high & ~DPL) << 32 | low & ~(3 << 16) | dpl << 16
@@ -71,6 +75,7 @@ def _is_gate_target(selector: int, bits: int) -> bool:
 
 def fix_descriptor_page(page: bytes, bits: int) -> bytes | None:
     """A page of descriptors as Xen stores it when it becomes part of a GDT or LDT; None if one is refused."""
+    # Most pages of a table are empty, and are looked at often.
     if page == _EMPTY:
         return page
     fixed = []

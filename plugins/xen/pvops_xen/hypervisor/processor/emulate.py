@@ -59,6 +59,7 @@ def _mov_from_cr(hv: Hypervisor, cpu: Vcpu, number: int) -> int | None:
 def _mov_to_cr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None:
     state = hv.state(cpu)
     if number == 0:
+        # TS alone is the guest's; every other bit would be Xen's (``write_cr``).
         if (value ^ state.cr0) & ~CR0_TS:
             hv.log("Attempt to change unmodifiable CR0 flags")
             raise general_protection("a guest may change no bit of CR0 but TS")
@@ -68,6 +69,7 @@ def _mov_to_cr(hv: Hypervisor, cpu: Vcpu, number: int, value: int) -> int | None
     elif number == 3:
         # And back: xen_cr3_to_pfn
         mfn = value >> PAGE_SHIFT if hv.abi.bits == 64 else (value >> 12 | value << 20) & 0xFFFF_FFFF
+        # As by the hypercall: the table is validated first.
         if new_guest_cr3(hv, cpu, mfn):
             raise general_protection(f"{value:#x} is no root page table")
     elif number == 4:
@@ -99,8 +101,10 @@ def _rdtsc(hv: Hypervisor, cpu: Vcpu) -> int | None:
 
 
 def _in(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> int | None:
+    # Looked at before the port is read: a read may have consequences.
     ports.check_allowed(hv, cpu, port, size)
     state = hv.state(cpu)
+    # A loop that polls a port: until something else moves it, it gets the same answer.
     if hv.abi.bits == 64 and state.polled_port == port and ports.iopl_ok(hv, cpu) and ports.is_plain(port, size):
         # A loop. Its level changes only where Xen moves it, so it need not be asked as long as it is not moved.
         cpu.stub_ports(lambda count: hv.stats.traps.update(emulated_in=count))
@@ -111,6 +115,7 @@ def _in(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> int | None:
 def _out(hv: Hypervisor, cpu: Vcpu, port: int, value: int, size: int) -> int | None:
     ports.check_allowed(hv, cpu, port, size)
     ports.write(hv, port, size, value)
+    # Another port has been written, so the loop is over.
     cpu.unstub_ports()
     hv.state(cpu).polled_port = -1
     return None

@@ -73,10 +73,12 @@ def _iret64(hv: Hypervisor, cpu: Vcpu) -> None:
         hv.crash(f"Fault while reading IRET context from guest stack at {stack:#x}")
         return
     rax, r11, rcx, flags, rip, cs, rflags, rsp, ss = words
+    # RPL 3 means user mode to a 64-bit guest, whose kernel is in ring 3 as well.
     to_user = cs & 3 == 3
     if to_user and not state.guest_table_user:
         hv.crash("Guest switching to user mode with no user page tables")
         return
+    # Kept apart from the processor's flags, whose IOPL stays 0.
     if hv.domain.assisted(VmAssist.ARCHITECTURAL_IOPL):
         state.iopl = rflags >> 12 & 3
     new_flags = rflags & ~(IOPL | VM) | IF
@@ -90,6 +92,7 @@ def _iret64(hv: Hypervisor, cpu: Vcpu) -> None:
         return
     if to_user:
         toggle_mode(hv, cpu)
+    # As the short way would have left it: what the kernel ran on is stale for the processes.
     state.stale_user = True
     for name, value in (("rax", rax), ("rcx", rcx), ("r11", r11)):
         cpu.set(name, value)
@@ -106,10 +109,12 @@ def _iret32(hv: Hypervisor, cpu: Vcpu) -> None:
         if eflags & VM:
             _refuse_vm86(hv, cpu, eflags)
             return
+        # Ring 1 returns to itself without a new stack (``cs & 2`` tells user mode from kernel).
         new_esp, ss = struct.unpack("<2I", cpu.read_virtual(esp + 16, 8)) if cs & 2 else (esp + 16, cpu.get("ss"))
     except GuestFault:
         hv.crash(f"Fault while reading IRET context from guest stack at {esp:#x}")
         return
+    # To ring 0 a guest may never return.
     if not cs & 3:
         hv.crash(f"iret to ring 0 with flags {eflags:#x}")
         return
@@ -127,6 +132,7 @@ def _refuse_vm86(hv: Hypervisor, cpu: Vcpu, eflags: int) -> None:
     entry = state.traps[TRAP_GP_FAULT]
     esp = state.kernel_sp - _WORD * _VM86_FRAME & hv.abi.mask
     frame = cpu.read_virtual(cpu.rsp + _WORD, _WORD * (_VM86_FRAME - 1)) if esp != cpu.rsp else b""
+    # The nine words behind eax are those of a frame of virtual-8086 mode (``do_iret``).
     cpu.write_virtual(esp, bytes(_WORD) + frame)  # eax's place becomes the error code
     _set_mask(hv, cpu, 0 if entry.mask_events else eflags)
     flags = eflags & ~(VM | RF | NT | TF | IOPL) | IF

@@ -33,6 +33,7 @@ def set_ldt(hv: Hypervisor, cpu: Vcpu, base: int, count: int) -> int:
         hv.log(f"Bad args to SET_LDT: ptr={base:x}, ents={count:x}")
         return -EINVAL
     state = hv.state(cpu)
+    # The same again changes nothing, and keeps pages that were mapped (``do_mmuext_op``, MMUEXT_SET_LDT).
     if (state.ldt_base, state.ldt_ents) != (base, count):
         unmap_ldt(hv, cpu)
         state.ldt_base, state.ldt_ents = base, count
@@ -44,6 +45,7 @@ def load_ldt_register(hv: Hypervisor, cpu: Vcpu) -> None:
     """Point the CPU at its window, whose pages fault until they are first used."""
     count = hv.state(cpu).ldt_ents
     base = window(hv, cpu.index) + (LDT_PAGE << PAGE_SHIFT)
+    # The limit is the last byte (SDM volume 3, 3.5.1).
     cpu.set_table("ldtr", base if count else 0, max(8 * count - 1, 0), flags=_PRESENT_LDT if count else 0)
 
 
@@ -55,6 +57,7 @@ def load_segments(hv: Hypervisor, cpu: Vcpu, level: int, cs: int, ss: int) -> No
     """
     code = descriptor_of(hv, cpu, cs)
     if not code.code or cs & 3 != level or (code.dpl > level if code.conforming else code.dpl != level):
+        # As the processor would at ``iret``: CPL must be the selector's RPL, and DPL the same for a plain segment.
         raise selector_fault(GP, cs, "cannot be returned to")
     if not code.present:
         raise selector_fault(NP, cs, "not present")
@@ -85,6 +88,7 @@ def descriptor_of(hv: Hypervisor, cpu: Vcpu, selector: int) -> Descriptor:
     try:
         return read_descriptor(cpu, selector)
     except GuestFault as fault:
+        # Only a page that is missing is for the window; anything else is the guest's fault.
         if fault.vector != PF:
             raise
         window_fault(hv, cpu, fault.address or 0)
@@ -101,6 +105,8 @@ def window_fault(hv: Hypervisor, cpu: Vcpu, address: int, error_code: int = 0) -
     if not 0 <= offset < WINDOW_SIZE:
         return False
     if offset < LDT_PAGE << PAGE_SHIFT:
+        # Beyond its own table the guest gets a fault of the selector, not of the page
+        # (``handle_gdt_ldt_mapping_fault``).
         raise selector_fault(GP, offset & ~7, "beyond the GDT")
     offset -= LDT_PAGE << PAGE_SHIFT
     if not map_ldt_page(hv, cpu, offset):
@@ -117,6 +123,7 @@ def unmap_ldt(hv: Hypervisor, cpu: Vcpu) -> None:
     if not state.ldt_mapped:
         return
     for page, mfn in state.ldt_mapped.items():
+        # The window's page is emptied before the reference goes: the CPU must not use a frame that is another's.
         map_slot(hv, cpu.index, LDT_PAGE + page, 0)
         hv.validator.put_page_and_type(mfn)
     state.ldt_mapped.clear()
@@ -126,6 +133,7 @@ def unmap_ldt(hv: Hypervisor, cpu: Vcpu) -> None:
 def map_ldt_page(hv: Hypervisor, cpu: Vcpu, offset: int) -> bool:
     """``pv_map_ldt_shadow_page``: the CPU touched this byte offset of the LDT; True if the page is there now."""
     state = hv.state(cpu)
+    # Beyond the table there is nothing to map, and the processor's limit says so too.
     if offset >= state.ldt_ents * 8:
         return False
     address = guest_l1e(hv, cpu.index, state.ldt_base + offset)
@@ -133,6 +141,7 @@ def map_ldt_page(hv: Hypervisor, cpu: Vcpu, offset: int) -> bool:
     if not entry & pte.P:
         return False
     mfn = pte.frame_of(entry)
+    # A page that is mapped writable, or is a page table, cannot be descriptors.
     if hv.validator.get_page_and_type(mfn, FrameType.SEG_DESC):
         return False
     page = offset >> PAGE_SHIFT
@@ -140,6 +149,7 @@ def map_ldt_page(hv: Hypervisor, cpu: Vcpu, offset: int) -> bool:
         hv.validator.put_page_and_type(state.ldt_mapped[page])
     state.ldt_mapped[page] = mfn
     map_slot(hv, cpu.index, LDT_PAGE + page, mfn)
+    # The CPU may remember the empty page.
     cpu.flush_tlb()
     return True
 
@@ -147,5 +157,6 @@ def map_ldt_page(hv: Hypervisor, cpu: Vcpu, offset: int) -> bool:
 def drop_frame(hv: Hypervisor, mfn: int) -> None:
     """A mapping of a descriptor page went away: no vCPU may go on using it as part of its LDT."""
     for cpu in hv.machine.vcpus:
+        # A frame may be in several LDTs: all of them lose it.
         if mfn in hv.state(cpu).ldt_mapped.values():
             unmap_ldt(hv, cpu)

@@ -59,6 +59,7 @@ def _faulting(hv: Hypervisor, cpu: Vcpu, _index: int) -> int | None:
 
 def _set_faulting(hv: Hypervisor, cpu: Vcpu, _index: int, value: int) -> bool:
     if value in {0, 1}:
+        # Only bit 0 is allowed (``guest_wrmsr``, MSR_INTEL_MISC_FEATURES_ENABLES).
         hv.state(cpu).cpuid_faulting = bool(value)
     return value in {0, 1}
 
@@ -83,6 +84,7 @@ def _same_efer(hv: Hypervisor, cpu: Vcpu, index: int, value: int) -> bool:
 def _base(hv: Hypervisor, cpu: Vcpu, index: int) -> int | None:
     if hv.abi.bits == 32:
         return None
+    # SHADOW_GS_BASE is the other mode's base, which Xen keeps; the other two are live.
     return hv.state(cpu).gs_base_user if index == MSR_KERNEL_GS_BASE else cpu.msr(index)
 
 
@@ -93,6 +95,7 @@ def _set_base(hv: Hypervisor, cpu: Vcpu, index: int, value: int) -> bool:
 def _install_stubs(hv: Hypervisor, _cpu: Vcpu, _index: int, value: int) -> bool:
     """The page of hypercall stubs, into a frame of the guest's that is or may be mapped writable."""
     mfn = value >> PAGE_SHIFT
+    # The frame must be the guest's and may be written: Xen writes it through the guest's own rights.
     if value & PAGE_MASK or hv.validator.get_page_and_type(mfn, FrameType.WRITABLE):
         hv.log(f"Bad GMFN {mfn:x} or page of hypercalls to MSR 40000000")
         return False
@@ -210,6 +213,7 @@ def read_msr(hv: Hypervisor, cpu: Vcpu, index: int) -> int:
     value = read(hv, cpu, index) if callable(read) else read
     if value is not None:
         return value
+    # ``read_msr``: a guest without a handler for #GP yet is told 0 for what the host has.
     if not hv.state(cpu).traps[TRAP_GP_FAULT].address and index >> 16 != _XEN and _on_host(index):
         hv.log(f"faking RDMSR {index:#010x}")
         return 0
@@ -231,6 +235,7 @@ def write_msr(hv: Hypervisor, cpu: Vcpu, index: int, value: int) -> None:
     row = _ROWS.get(index)
     write = row.write if row is not None else REFUSED
     if write == KEPT:
+        # Registers that only the guest reads: they are kept for it.
         hv.state(cpu).msrs[index] = value
     elif callable(write) and write(hv, cpu, index, value):
         return

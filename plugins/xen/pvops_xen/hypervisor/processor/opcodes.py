@@ -63,6 +63,7 @@ def emulate_at_rip(hv: Hypervisor, cpu: Vcpu) -> bool:
 
 def fetch(hv: Hypervisor, cpu: Vcpu, rip: int) -> bytes:
     """Up to 15 bytes of code; fewer at the end of mapped memory."""
+    # Fifteen bytes may reach beyond the last page that is mapped; what is there will do.
     for size in (_LONGEST, 0x1000 - rip % 0x1000):
         try:
             return access.read(hv, cpu, rip, size)[:_LONGEST]
@@ -77,6 +78,7 @@ def _decode(hv: Hypervisor, cpu: Vcpu) -> TrappedInstruction | None:
     at = rex = 0
     while at < len(code) and code[at] in _PREFIXES:
         at += 1
+    # REX is the last prefix, in 64-bit code alone (SDM volume 2, 2.2.1).
     if at < len(code) and code[at] & 0xF0 == 0x40 and hv.abi.bits == 64 and cpu.in_64_bit_code:
         rex, at = code[at], at + 1
     code = code[at:]
@@ -130,6 +132,7 @@ def _done(hv: Hypervisor, cpu: Vcpu, rip: int) -> None:
     """``pv_emul_instruction_done``: on behind it; if the guest makes single steps, this was one."""
     flags = cpu.rflags
     cpu.rip = rip
+    # RF is cleared by every instruction that completes (SDM volume 3, 17.3.1.1).
     if flags & RF:
         cpu.rflags = flags & ~RF
     if flags & TF:
@@ -142,6 +145,7 @@ def answer_undefined(hv: Hypervisor, cpu: Vcpu) -> bool:
     if code[: len(FEP) + len(CPUID)] != FEP + CPUID:
         return False
     if faults_on_cpuid(hv, cpu):
+        # As on the processor: the prefix was executed, and cpuid faults behind it.
         cpu.rip += len(FEP)
         inject(hv, cpu, TRAP_GP_FAULT, 0)
         return True

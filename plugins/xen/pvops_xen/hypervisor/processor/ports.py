@@ -32,6 +32,7 @@ def check_allowed(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> None:
     state = hv.state(cpu)
     if iopl_ok(hv, cpu):
         return
+    # A bit per port: all of those that an access touches must be clear.
     if port + size <= state.iobmp_limit:
         bits = _permission_bits(hv, cpu, state.iobmp + (port >> 3))
         if not bits & ((1 << size) - 1) << (port & 7):
@@ -42,11 +43,13 @@ def check_allowed(hv: Hypervisor, cpu: Vcpu, port: int, size: int) -> None:
 def _permission_bits(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
     """Two bytes of the bitmap, from the kernel's address space; what cannot be read allows nothing."""
     with access.as_kernel(hv.state(cpu)):
+        # The bitmap's last byte may be its page's last: one byte will do then.
         for size in (2, 1):
             try:
                 return int.from_bytes(access.read(hv, cpu, address, size).ljust(2, b"\xff"), "little")
             except (access.BadHandleError, GuestFault):
                 continue
+    # What cannot be read allows nothing.
     return 0xFFFF
 
 
@@ -60,6 +63,7 @@ def read(hv: Hypervisor, port: int, size: int) -> int:
     domain = hv.domain
     if (port, size) == (_PCI_ADDRESS, _DWORD):
         return domain.pci_address
+    # 0FFH for everything else: no device is there, and nothing answers on the bus.
     data = [domain.cmos_index if each == _CMOS_INDEX else 0xFF for each in range(port, port + size)]
     return int.from_bytes(bytes(data), "little")
 

@@ -50,6 +50,7 @@ def window(hv: Hypervisor, index: int) -> int:
 
 def map_slot(hv: Hypervisor, index: int, page: int, mfn: int) -> None:
     """Put a frame (0: nothing) into a page of a vCPU's window."""
+    # A page table has 512 entries: with many vCPUs there are several such tables.
     number = index * WINDOW_PAGES + page
     entry = (mfn << PAGE_SHIFT | _FLAGS) if mfn else 0
     hv.memory.set_u64(hv.perdomain_l1[number // 512] + number % 512 * 8, entry)
@@ -57,6 +58,7 @@ def map_slot(hv: Hypervisor, index: int, page: int, mfn: int) -> None:
 
 def install_gdt(hv: Hypervisor, cpu: Vcpu, frames: list[int]) -> None:
     """Map a list of GDT frames for a vCPU and flush what the CPU may remember of the old ones."""
+    # Pages behind the guest's own are emptied: a descriptor of an older table must not stand there.
     for page in range(FIRST_RESERVED_GDT_PAGE):
         map_slot(hv, cpu.index, page, frames[page] if page < len(frames) else 0)
     cpu.flush_tlb()

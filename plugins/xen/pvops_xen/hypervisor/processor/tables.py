@@ -28,6 +28,7 @@ _CR4_OBEYED: Final = 1 << 2 | 1 << 3  # TSD, DE
 
 def set_gdt(hv: Hypervisor, cpu: Vcpu, frame_list: int, entries: int) -> int:
     """``set_gdt(frames, entries)``: the frames must pass as descriptor pages; the old ones are given up."""
+    # FIRST_RESERVED_GDT_ENTRY: behind them is Xen's own page.
     if entries > FIRST_RESERVED_GDT_ENTRY:
         return -EINVAL
     count = (entries + 511) // 512  # 512 descriptors a page
@@ -45,6 +46,7 @@ def load_gdt(hv: Hypervisor, cpu: Vcpu, frames: list[int], entries: int) -> int:
         if hv.validator.get_page_and_type(mfn, FrameType.SEG_DESC):
             for earlier in taken:
                 hv.validator.put_page_and_type(earlier)
+            # Nothing of a refused list stays taken.
             return -EINVAL
         taken.append(mfn)
     state = hv.state(cpu)
@@ -60,9 +62,11 @@ def update_descriptor(hv: Hypervisor, cpu: Vcpu, address: int, descriptor: int) 
     del cpu
     checked = check_descriptor(descriptor, hv.abi.bits)
     mfn = address >> PAGE_SHIFT
+    # A descriptor is 8 bytes, and Xen stores it whole.
     if address & 7 or checked is None or not hv.frames.get_page(mfn):
         return -EINVAL
     try:
+        # A descriptor page has its type already; a frame that may be written gets one for a moment.
         in_table = hv.frames.in_use_as(mfn) == FrameType.SEG_DESC
         kind = FrameType.SEG_DESC if in_table else FrameType.WRITABLE
         if hv.validator.get_type(mfn, kind):
@@ -90,6 +94,7 @@ def set_segment_base(hv: Hypervisor, cpu: Vcpu, which: int, base: int) -> int:
     if which == Segbase.GS_USER_SEL:
         _load_user_gs(hv, cpu, base & 0xFFFF)
         return 0
+    # ``do_set_segment_base``: a base that is no address is refused for every segment.
     if which not in {Segbase.FS, Segbase.GS_USER, Segbase.GS_KERNEL} or not access.canonical(hv.abi, base):
         return -EINVAL
     if which == Segbase.FS:
@@ -113,6 +118,7 @@ def _load_user_gs(hv: Hypervisor, cpu: Vcpu, selector: int) -> None:
     descriptor = data_descriptor(hv, cpu, selector | 3) if selector > 3 else None
     if descriptor is not None:
         state.gs_base_user = descriptor.base
+    # The base that is live belongs to the kernel, and a load of the selector would change it.
     live = cpu.msr(MSR_GS_BASE)
     cpu.load_segment("gs", 0 if descriptor is None else selector | 3)
     cpu.set_msr(MSR_GS_BASE, live)
@@ -139,6 +145,7 @@ def fpu_taskswitch(hv: Hypervisor, cpu: Vcpu, set_ts: int) -> int:
 def load_task_switched(hv: Hypervisor, cpu: Vcpu, *, set_ts: bool) -> None:
     """CR0.TS of the guest and of its CPU."""
     state = hv.state(cpu)
+    # Both: the guest reads its own, and the processor must trap.
     state.cr0 = state.cr0 & ~CR0_TS | CR0_TS * set_ts
     cpu.cr0 = cpu.cr0 & ~CR0_TS | CR0_TS * set_ts
 
@@ -146,6 +153,7 @@ def load_task_switched(hv: Hypervisor, cpu: Vcpu, *, set_ts: bool) -> None:
 def load_cr4(hv: Hypervisor, cpu: Vcpu, value: int) -> None:
     """CR4 of the guest, and the bits of it that its CPU obeys: who may read the clock, and breakpoints on ports."""
     state = hv.state(cpu)
+    # ``pv_fixup_guest_cr4``: the rest of CR4 stays Xen's.
     state.cr4 = policy.guest_cr4(value)
     cpu.cr4 = cpu.cr4 & ~_CR4_OBEYED | state.cr4 & _CR4_OBEYED
     cpu.debug.refresh()

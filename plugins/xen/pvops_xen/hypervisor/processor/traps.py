@@ -44,6 +44,7 @@ def inject(
         error_code = 0
     entry = hv.state(cpu).traps[vector]
     hv.stats.traps[name_of(vector)] += 1
+    # A vector without a handler is the end of the domain: nobody would ever handle it.
     if entry.missing(hv.abi.bits):
         unhandled = f"Unhandled: vec {vector}, {name_of(vector)}[{error_code or 0:04x}]"
         if vector == TRAP_PAGE_FAULT:
@@ -59,10 +60,13 @@ def inject_page_fault(
 ) -> None:
     """A page fault: CR2 goes to vcpu_info, and the user bit says in which of its modes the guest was."""
     state = hv.state(cpu)
+    # What the guest reads is in vcpu_info; Xen keeps it too, for guests that ask by mov from CR2.
     state.cr2 = address
     word = hv.abi.word
+    # ``arch.cr2`` is a word of the guest's width (``struct arch_vcpu_info``).
     hv.memory.write(state.info + hv.abi.cr2, (address & hv.abi.mask).to_bytes(word, "little"))
     kernel = selectors[0] & 3 == 1 if selectors and hv.abi.bits == 32 else in_guest_kernel(hv, cpu)
+    # To the processor both modes are user mode; only the guest's own flag tells them apart.
     error_code = error_code & ~PF_USER if kernel else error_code | PF_USER
     inject(hv, cpu, TRAP_PAGE_FAULT, error_code, selectors)
 
@@ -91,6 +95,7 @@ def software_interrupt(hv: Hypervisor, cpu: Vcpu, vector: int) -> None:
     Vectors 3 and 4 have gates of their own that are open to every ring, and so has 0x80 where the guest has a handler.
     """
     entry = hv.state(cpu).traps[vector]
+    # int3 and into are delivered whatever the gate's level (``do_int3``).
     if vector in {3, 4}:
         inject(hv, cpu, vector, None)
     elif vector == _INT80 and not entry.missing(hv.abi.bits):
