@@ -32,6 +32,7 @@ def addr_ok(abi: Abi, address: int, length: int = 1) -> bool:
     """The range lies where a guest may have memory, and is canonical."""
     end = address + length
     if abi.bits == 32:
+        # A 32-bit guest's memory ends where the M2P table begins (``__HYPERVISOR_COMPAT_VIRT_START``).
         return address >= 0 and end <= abi.m2p_start
     if end <= 1 << 47:  # __addr_ok (x86_64/uaccess.h): below the hole of what is not canonical, or above Xen's part
         return address >= 0
@@ -64,6 +65,7 @@ def as_kernel(state: XenVcpuState) -> Iterator[None]:
     """Guest memory is the kernel's meanwhile, whichever mode the vCPU is in (``toggle_guest_pt``)."""
     mode, state.in_kernel = state.in_kernel, True
     try:
+        # A call may come from user mode, whose tables have not got the kernel's memory.
         yield
     finally:
         state.in_kernel = mode
@@ -84,6 +86,7 @@ def read(hv: Hypervisor, cpu: Vcpu, address: int, length: int) -> bytes:
     """``copy_from_guest``."""
     if length and not addr_ok(hv.domain.abi, address, length):
         raise _bad_handle(address, length)
+    # Most accesses lie on one page, and are translated once.
     if (address & PAGE_MASK) + length <= PAGE_SIZE:
         return hv.memory.read(hv.space.translate(cpu, address), length) if length else b""
     return b"".join(hv.memory.read(pa, size) for pa, size in _pieces(hv, cpu, address, length, write=False))
@@ -92,9 +95,11 @@ def read(hv: Hypervisor, cpu: Vcpu, address: int, length: int) -> bytes:
 def write(hv: Hypervisor, cpu: Vcpu, address: int, data: bytes) -> None:
     """``copy_to_guest``: all of it, or a fault and nothing."""
     check(hv.abi, address, len(data))
+    # Translated whole before the first byte is written: ``copy_to_guest`` of half a structure would leave it torn.
     at = 0
     for pa, size in _pieces(hv, cpu, address, len(data), write=True):
         hv.memory.write(pa, data[at : at + size])
+        # Xen's own store into text: the guest did not write it, so nobody keeps translations of it.
         if hv.validator.text:
             hv.validator.opened.pop(pa >> PAGE_SHIFT, None)
         at += size
@@ -114,6 +119,7 @@ def store(hv: Hypervisor, cpu: Vcpu, address: int, fields: Fields, *values: int)
 
 def read_u32(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
     """One u32."""
+    # Little-endian, as all of the interface is.
     value: int = _U32.unpack(read(hv, cpu, address, 4))[0]
     return value
 

@@ -66,6 +66,7 @@ class _XenHeap:
     def take(self, count: int = 1) -> int:
         """The first of ``count`` cleared frames in a row."""
         first = self.next
+        # Checked here, since a machine too small for Xen is told before any guest is built.
         if first + count > len(self.frames):
             raise MachineError("the machine's memory is too small for a hypervisor")
         for mfn in range(first, first + count):
@@ -134,14 +135,17 @@ def create(
     slots: dict[int, int] = {}
     top = (4 if bits == 64 else 2, slots)
     m2p_pages = (len(frames) * abi.m2p_entry + PAGE_SIZE - 1) >> PAGE_SHIFT
+    # The M2P table is what guests look frames up in, so it must be there before any of them is read.
     m2p = heap.take(m2p_pages)
     _map_range(heap, abi.m2p_start, range(m2p, m2p + m2p_pages), _M2P_PAGE, top)
     windows = _PERDOMAIN64 if bits == 64 else _PERDOMAIN32
     window_pages = WINDOW_PAGES * len(machine.vcpus)
+    # Windows of all vCPUs stand empty: their pages fault until a table is loaded.
     _map_range(heap, windows, [0] * window_pages, 0, top)
     gdt = heap.take()
     memory.write(gdt << PAGE_SHIFT, xen_gdt_page(bits))
     shared_info = heap.take()
+    # Taken as Xen's and given as shared: the guest may map it writable, and never own it.
     frames.owner[shared_info] = 0
     frames.share_writable(shared_info)
     xen_slots = XenSlots(l4=slots) if bits == 64 else XenSlots(l2=slots)
@@ -163,10 +167,13 @@ def create(
     hv.validator.flush_stale = hv.flush_tlb
     hv.validator.turn = lambda: machine.turn
     hv.validator.drop_descriptors = lambda mfn: drop_frame(hv, mfn)
+    # Grant frames are taken now, so that a guest's calls never find Xen without memory.
     domain.grants.spare = [heap.take() for _ in range(grants.FRAMES_NEEDED)]
     grants.grow(hv, 1)
+    # INVALID_M2P_ENTRY everywhere: what belongs to nobody has no pseudo-physical number.
     memory.write(hv.m2p, b"\xff" * (m2p_pages << PAGE_SHIFT))
     _give_memory(hv, heap.next, guest_memory, seed)
+    # Xen's page of the GDT stands behind the guest's in every window, whatever it loads.
     for cpu in machine.vcpus:
         map_slot(hv, cpu.index, FIRST_RESERVED_GDT_PAGE, gdt)
         _init_vcpu_info(hv, domain.vcpus[cpu.index])
@@ -179,6 +186,7 @@ def _give_memory(hv: Hypervisor, first: int, size: int | None, seed: int) -> Non
     count = len(order) if size is None else size >> PAGE_SHIFT
     if count > len(order):
         raise MachineError(f"the machine has {len(order)} frames for the guest, who is to have {count}")
+    # Scattered, since a guest that takes machine frames to be in a row must be found out.
     random.Random(seed).shuffle(order)  # noqa: S311 - the same every time on purpose
     del order[count:]
     for mfn in order:
@@ -252,11 +260,13 @@ def build_tables(hv: Hypervisor, virt_base: int, first_pfn: int) -> InitialTable
     for (level, number), pfn in tables.items():
         va = number << (12 + 9 * level)
         parent = p2m[tables[level + 1, va >> (12 + 9 * (level + 1))] if level + 1 < top else first_pfn] << PAGE_SHIFT
+        # A PAE root's entry has no rights at all (SDM volume 3, table 4-8).
         flags = pte.P if top == 3 and level == 2 else _GUEST_TABLE
         memory.set_u64(parent + (va >> (12 + 9 * level) & 511) * 8, p2m[pfn] << PAGE_SHIFT | flags)
     for pfn in range(domain.nr_pages):
         va = virt_base + (pfn << PAGE_SHIFT)
         table = p2m[tables[1, va >> 21]] << PAGE_SHIFT
+        # Page tables are mapped read-only, as Xen demands of every table in use.
         flags = _GUEST_PAGE & ~pte.RW if first_pfn <= pfn < next_pfn else _GUEST_PAGE
         memory.set_u64(table + (va >> PAGE_SHIFT & 511) * 8, p2m[pfn] << PAGE_SHIFT | flags)
     return InitialTables(first_pfn, next_pfn - first_pfn, pin_root(hv, p2m[first_pfn]))
@@ -269,6 +279,7 @@ def pin_root(hv: Hypervisor, mfn: int) -> int:
         MachineError: it is no tree of page tables that Xen takes.
     """
     kind = root_type(hv.abi.bits)
+    # One reference for the pin, one for the vCPU that runs on it (``new_guest_cr3``).
     for _ in range(2):
         if hv.validator.get_page_and_type(mfn, kind):
             raise MachineError("the initial page tables do not validate")
@@ -280,6 +291,7 @@ def pin_root(hv: Hypervisor, mfn: int) -> int:
 def start_info(hv: Hypervisor, tables: InitialTables, *, pt_base: int, mfn_list: int, cmdline: str) -> bytes:
     """The start_info page of the built-in guest: addresses are guest-virtual but shared_info's, a machine address."""
     fields = {"pt_base": pt_base, "nr_pt_frames": tables.count, "mfn_list": mfn_list}
+    # The built-in guest is told what its own protocol has, besides what every domain is.
     return start_info_page(hv, fields, cmdline)
 
 
@@ -310,10 +322,12 @@ def prepare_cpu(hv: Hypervisor, cpu: Vcpu) -> None:
     """Paging on, Xen's descriptor table loaded. The vCPU is still at level 0 with no page table of its own."""
     bits = hv.abi.bits
     cpu.cr4 = _CR4
+    # All vCPUs begin with the first one's root, and get their own by VCPUOP_initialise.
     cpu.cr3 = hv.domain.vcpus[0].guest_table << PAGE_SHIFT
     # NX in both widths; long mode and syscall in one.
     cpu.set_msr(MSR_EFER, 1 << 11 | (1 << 8 | 1 if bits == 64 else 0))
     cpu.cr0 = _CR0
+    # The limit is the last byte of Xen's own page, which follows the guest's fourteen.
     cpu.set_table("gdtr", window(hv, cpu.index), ((FIRST_RESERVED_GDT_PAGE + 1) << PAGE_SHIFT) - 1)
 
 
@@ -329,8 +343,9 @@ def start(hv: Hypervisor, cpu: Vcpu, entry: int, argument: int) -> None:
         cpu.set_segments(1, FLAT_RING1_CS32, FLAT_RING1_DS32)
         data = FLAT_RING1_DS32
     for name in ("ds", "es", "fs", "gs"):
+        # A null selector in 64-bit mode, flat data in 32-bit (``arch_set_info_guest``).
         cpu.load_segment(name, data if hv.abi.bits == 32 else 0)
-    cpu.rflags = 1 << 9
+    cpu.rflags = 1 << 9  # IF, as Linux's startup_xen finds it
     cpu.set("rsi", argument)
     if hv.abi.bits == 64:
         raise_kernel(hv, cpu)

@@ -68,6 +68,7 @@ class XenConsole:
 
     def write(self, data: bytes, way: int = HYPERCALL) -> None:
         """Bytes that the guest prints, by the console hypercall unless said otherwise."""
+        # Two copies of a line are one, whichever way they came; a setting shows the ways apart.
         if self.show == "once":
             self.lines.write(way, data)
         elif way in SHOWN[self.show]:
@@ -80,6 +81,7 @@ class XenConsole:
 
     def exchange(self, memory: PhysicalMemory) -> bool:
         """Take what the guest printed, give it what was typed: whether it has to be told of anything."""
+        # A domain without a console page (an early guest) has only the hypercall.
         if not self.page:
             return False
         try:
@@ -91,6 +93,7 @@ class XenConsole:
             self.log(f"console ring: {bad}")
             return False
         self.typed = self.typed[given:]
+        # Told only where something was moved, or the guest and Xen would tell each other for ever.
         return bool(printed or given)
 
     def save(self) -> ConsoleState:

@@ -59,6 +59,7 @@ def denied(hv: Hypervisor, cpu: Vcpu, *args: int) -> int:
 def platform_op(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """``platform_op(op)``."""
     _command, version = access.fetch(hv, cpu, argument, _PLATFORM_OP)
+    # The version is compared before the caller's rights: a tool of another release is told that first.
     return -EPERM if version == _PLATFORM_VERSION else -EACCES
 
 
@@ -73,6 +74,7 @@ def domctl(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     command, version, domid = access.fetch(hv, cpu, argument, _DOMCTL)
     if version != _DOMCTL_VERSION:
         return -EACCES
+    # A domain that does not exist is found before the caller is refused (``do_domctl``).
     if command not in _DOMCTL_WITHOUT_DOMAIN and not _exists(hv, domid):
         return -ESRCH
     return -EPERM
@@ -81,6 +83,7 @@ def domctl(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def paging_domctl_cont(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """What Xen goes on with a long domctl by: a guest cannot begin there."""
     command, version, domid = access.fetch(hv, cpu, argument, _DOMCTL)
+    # Only Xen itself may go on with a preempted domctl: its arguments are in a compat structure of its own.
     if version != _DOMCTL_VERSION or command != _SHADOW_OP:
         return -EBADRQC
     return -EPERM if _exists(hv, domid) else -ESRCH
@@ -144,6 +147,7 @@ def dm_op(hv: Hypervisor, cpu: Vcpu, domid: int, count: int, buffers: int) -> in
     if count > _DM_OP_BUFFERS:
         return -E2BIG
     access.read(hv, cpu, buffers, _DM_OP_BUF.size(hv.abi.bits) * count)
+    # ``domid_t`` is 16 bits; what is above is not looked at.
     domid &= 0xFFFF  # a domid_t
     if domid in {DOMID_SELF, hv.domain.domid}:
         return -EPERM
@@ -165,4 +169,5 @@ def xenpmu_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
 
 
 def _exists(hv: Hypervisor, domid: int, *, self_too: bool = False) -> bool:
+    # dom0 exists always, and this domain; nobody else does here.
     return domid in {0, hv.domain.domid} or (self_too and domid == DOMID_SELF)

@@ -130,6 +130,7 @@ class Hypervisor:
         """Look at the guest's address space through its memory, and prepare reading its registers."""
         self.memory = self.machine.memory
         self.space = GuestSpace(self.memory, self.domain)
+        # A 32-bit guest's frame is its own stack's, so nothing is read in a batch.
         self.registers = tuple(map(FrameRegisters, self.machine.vcpus)) if self.abi.bits == 64 else ()
 
     @property
@@ -145,10 +146,12 @@ class Hypervisor:
         """Xen's own console (``gdprintk``): part of the event log and the result, not of the guest's output."""
         self.machine.log.record(_XEN, message=message)
         self.stats.messages.append(message)
+        # Only the newest: the log has them all.
         del self.stats.messages[:-_MESSAGES]
 
     def crash(self, message: str) -> None:
         """``domain_crash``: the run ends, and says why."""
+        # The first reason is the one to be told: what follows it is aftermath.
         if not self.domain.crashed:
             self.domain.crashed = message
             self.log(f"domain crash: {message}")
@@ -156,6 +159,7 @@ class Hypervisor:
 
     def pfn_of(self, mfn: int) -> int:
         """Machine-to-physical entry of a frame."""
+        # A PAE guest's entries are 32 bits, as its frame numbers are.
         if self.abi.m2p_entry == 8:
             return self.memory.u64(self.m2p + 8 * mfn)
         return self.memory.u32(self.m2p + 4 * mfn)
@@ -171,6 +175,7 @@ class Hypervisor:
         """Flush one address or everything from the TLBs of a set of vCPUs (bit mask; None: all)."""
         self.stats.flushes += 1
         for cpu in self.machine.vcpus:
+            # All vCPUs, or those of a mask: what one of them has must not outlive the change.
             if vcpus is None or vcpus >> cpu.index & 1:
                 cpu.flush_tlb(address)
 
@@ -179,6 +184,7 @@ class Hypervisor:
         state = self.state(cpu)
         root = state.guest_table if state.in_kernel or self.abi.bits == 32 else state.guest_table_user
         cpu.cr3 = root << PAGE_SHIFT
+        # User mode may take in translations of the kernel's pages; the next change of mode drops them.
         state.stale_user = not state.in_kernel  # everything is flushed, but user mode may fill in some of the kernel's
 
     def save(self) -> HypervisorState:

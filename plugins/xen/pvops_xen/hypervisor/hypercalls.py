@@ -52,6 +52,7 @@ def _set_timer32(hv: Hypervisor, cpu: Vcpu, low: int, high: int) -> int:
 
 def _iret(hv: Hypervisor, cpu: Vcpu) -> int:
     iret(hv, cpu)
+    # What the guest finds in its accumulator is what iret put there.
     return cpu.get("rax")
 
 
@@ -61,6 +62,7 @@ def _words(hv: Hypervisor, values: tuple[int, ...]) -> bytes:
 
 def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
     """``multicall(calls, nr)``: each entry's result is stored in it; an iret among them ends the list."""
+    # A multicall within one would never end in a bounded time; Xen refuses it.
     if hv.in_multicall:
         hv.log("Multicall reentry is disallowed.")
         return -EINVAL
@@ -70,6 +72,7 @@ def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
     try:
         for index in range(count):
             entry = calls + index * form.size
+            # A long list is preempted: the guest's registers then point at what is left of it.
             if index == _STRETCH:
                 hv.continuation = (entry, count - index)
                 return -ERESTART
@@ -78,15 +81,18 @@ def _multicall(hv: Hypervisor, cpu: Vcpu, calls: int, count: int) -> int:
             result = dispatch(hv, cpu, op, arguments := tuple(args))
             if hv.stats.observers:
                 hv.stats.tell(made(hv, cpu, op, arguments, result, ns, inner=True))
+            # The guest went elsewhere: its memory may be another's, and then nothing is stored.
             if op == Hypercall.IRET:  # its result is stored where the guest can still be reached there
                 with contextlib.suppress(access.BadHandleError, GuestFault):
                     access.write_word(hv, cpu, entry + result_at, result)
                 return result
+            # The operation is to be gone on with, not the list: its arguments stand in the entry.
             if result == -ERESTART:
                 access.write(hv, cpu, entry + _ARGUMENTS.at(hv.abi.bits).offset, _words(hv, hv.continuation))
                 hv.continuation = (entry, count - index)
                 return result
             access.write_word(hv, cpu, entry + result_at, result)
+            # Nothing more happens to a domain that is crashed.
             if hv.domain.crashed:
                 break
     finally:
@@ -150,6 +156,8 @@ HYPERCALLS: Final[dict[int, dict[int, tuple[Handler, int]]]] = {
 }
 # Arguments that C declares as unsigned int: a 64-bit guest's upper register half does not count.
 _INT_ARGUMENTS: Final[dict[int, tuple[int, ...]]] = {
+    # Declared as unsigned int in Xen's prototypes (include/xen/hypercall.h): the upper half of the register is not
+    # looked at.
     Hypercall.SCHED_OP_COMPAT: (0,),
     Hypercall.MULTICALL: (1,),
     Hypercall.XEN_VERSION: (0,),
@@ -207,12 +215,14 @@ _NO_ARGUMENTS: Final = (0,) * 6
 
 def dispatch(hv: Hypervisor, cpu: Vcpu, number: int, arguments: tuple[int, ...]) -> int:
     """Make a hypercall: 0 or more, or a negative errno. Surplus arguments are ignored, missing ones are 0."""
+    # Unknown numbers are told apart from refused ones: guests ask what there is by calling it.
     found = _CALLS[hv.domain.abi.bits].get(number)
     if found is None:
         hv.stats.hypercalls[name_of(number)] += 1
         return -ENOSYS
     name, handler, masks = found
     hv.stats.hypercalls[name] += 1
+    # A guest may pass fewer than there are; Xen reads all six registers.
     if len(arguments) < len(masks):
         arguments += _NO_ARGUMENTS
     try:

@@ -41,15 +41,18 @@ def xen_version(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
     if command in _NUMBERS:
         return _NUMBERS[VersionOp(command)]
     if command == VersionOp.PAGESIZE:
+        # It takes no argument, and refuses one.
         return -EINVAL if argument else PAGE_SIZE
     if command == VersionOp.GET_FEATURES:
         return _get_features(hv, cpu, argument)
     if command == VersionOp.PLATFORM_PARAMETERS:
+        # Where Xen's part begins is what a guest sizes its own space by.
         access.write_word(hv, cpu, argument, HYPERVISOR_VIRT_START64 if hv.abi.bits == 64 else hv.abi.m2p_start)
         return 0
     text = policy.uuid_of(hv.domain.domid) if command == VersionOp.GUEST_HANDLE else _TEXTS.get(command)
     if text is None:
         return -ENOSYS
+    # ``copy_to_guest_offset``: a bad pointer is -EFAULT, whatever the text.
     access.write(hv, cpu, argument, text)
     return 0
 
@@ -57,9 +60,11 @@ def xen_version(hv: Hypervisor, cpu: Vcpu, command: int, argument: int) -> int:
 def _get_features(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """xen_feature_info: the guest names a word of features (there is one) and gets it."""
     (word,) = access.fetch(hv, cpu, argument, _FEATURE_WORD)
+    # One word of features is all that there is (XENFEAT_NR_SUBMAPS).
     if word:
         return -EINVAL
     features = policy.FEATURES
+    # Set only for a guest that asked for pae_extended_cr3 in vm_assist.
     if hv.domain.assisted(VmAssist.PAE_EXTENDED_CR3):
         features |= policy.FEATURE_PAE_EXTENDED_CR3
     access.store(hv, cpu, argument, _FEATURES, features)
@@ -94,12 +99,14 @@ def console_io(hv: Hypervisor, cpu: Vcpu, command: int, count: int, buffer: int)
     if command == 1:
         if count >> 31:
             return -E2BIG
+        # What the guest took is taken: the ring gets what it did not.
         access.write(hv, cpu, buffer, typed := hv.console.typed[:count])
         hv.console.read(len(typed))
         return len(typed)
     if command != 0:
         return -ENOSYS
     while count:
+        # A page at a time: a buffer that ends in memory the guest has not got is shown up to there.
         size = min(count, PAGE_SIZE - buffer % PAGE_SIZE)
         hv.console.write(access.read(hv, cpu, buffer, size))
         buffer, count = buffer + size, count - size

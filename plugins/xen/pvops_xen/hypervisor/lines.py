@@ -55,6 +55,7 @@ class MergedLines:
             mine.line += piece + b"\n"
             self._end(mine, other)
         mine.line += rest
+        # Waiting lines are shown at once when they can be no second copy of what was shown.
         if mine.shown or not _may_become(mine.line, other):
             self._show(mine)
 
@@ -66,6 +67,7 @@ class MergedLines:
     def _end(self, mine: Output, other: Output) -> None:
         """A line is whole: the second copy of one that was shown, or a new one."""
         text = _text(mine.line)
+        # The second copy, whichever output it came by: it is left out, and may come again.
         if not mine.shown and text in other.alone:
             other.alone.remove(text)
         else:

@@ -30,6 +30,7 @@ def operations(hv: Hypervisor, cpu: Vcpu, number: int, arguments: tuple[int, ...
     """Of a call, with the words that each operation has; none where there is no array, or it cannot be read."""
     reader = _READERS.get(number)
     try:
+        # Whoever looks must not disturb the guest: a bad pointer shows as no operations.
         return tuple(reader(hv, cpu, *arguments)) if reader else ()
     except (access.BadHandleError, GuestFault):
         return ()
@@ -54,6 +55,7 @@ def _extended(hv: Hypervisor, cpu: Vcpu, address: int, count: int, *_others: int
     for command, *given in _entries(hv, cpu, address, count, _OPERATION.at(hv.abi.bits).form):
         has = MMUEXT_ARGUMENTS.get(MmuExt(command), (1,)) if command in _COMMANDS else (1, 2)
         words = {each: given[each - 1] for each in has}
+        # A bitmap of vCPUs is of the guest's width; only the vCPUs that there are count.
         if command in _TO_MANY:  # a pointer to a bitmap
             words[2] = access.read_word(hv, cpu, words[2]) & (1 << len(hv.machine.vcpus)) - 1
         yield command, *words.values()
@@ -63,6 +65,7 @@ def _traps(hv: Hypervisor, cpu: Vcpu, address: int) -> _Operations:
     layout = TRAP_INFO.at(hv.abi.bits).form
     for number in range(_MOST if address else 0):
         (trap,) = _entries(hv, cpu, address + number * layout.size, 1, layout)
+        # Address 0 ends a trap table, and a call need not have one.
         if not trap[-1]:
             return
         yield trap

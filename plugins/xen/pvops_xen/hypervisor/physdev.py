@@ -36,9 +36,11 @@ _COMPAT_OP: Final = _OP.whole("cmd")
 
 def _set_iopl(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     level = access.read_u32(hv, cpu, argument)
+    # 0 to 3, as EFLAGS.IOPL has it.
     if level > 3:
         return -EINVAL
     hv.state(cpu).iopl = level
+    # The level of the ports has changed, so nothing floats any more.
     cpu.unstub_ports()
     return 0
 
@@ -46,6 +48,7 @@ def _set_iopl(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def _set_iobitmap(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """The guest's own permissions for those without the level: a set bit forbids a port."""
     bitmap, ports = access.fetch(hv, cpu, argument, _IOBITMAP)
+    # A bit for each port: 8192 bytes of them at most.
     if ports > 8 * _BITMAP_BYTES or not access.addr_ok(hv.abi, bitmap, _BITMAP_BYTES):
         return -EINVAL
     state = hv.state(cpu)
@@ -64,6 +67,7 @@ def _status(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     (irq,) = access.fetch(hv, cpu, argument, _STATUS_OF)
     if irq >= PIRQS:
         return -EINVAL
+    # No line is the domain's, and a line that is not there needs no end of interrupt.
     access.store(hv, cpu, argument, _STATUS_FLAGS, _NEEDS_EOI)
     return 0
 
@@ -71,6 +75,7 @@ def _status(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def _eoi_frame(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """A frame in which Xen says which lines need an end of interrupt: none ever does."""
     mfn = access.read_word(hv, cpu, argument)
+    # Once for all: the guest may not exchange the frame.
     if hv.domain.eoi_frame:
         return -EBUSY
     if hv.validator.get_page_and_type(mfn, FrameType.WRITABLE):
@@ -82,6 +87,7 @@ def _eoi_frame(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def _free_pirq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """``get_free_pirq``: a number that nobody has; of GSIs from below, of all others from above."""
     (kind,) = access.fetch(hv, cpu, argument, _FREE_PIRQ)
+    # From below for interrupt lines, from above for the rest (``get_free_pirq``).
     numbers = [*range(_FIRST_GSI, _GSIS)] if kind == _GSI else []
     numbers += reversed(range(_GSIS, PIRQS))
     free = next((number for number in numbers if number not in hv.domain.pirqs), None)
@@ -94,6 +100,7 @@ def _free_pirq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def _map_pirq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     domid, kind, table = access.fetch(hv, cpu, argument, _MAP_PIRQ)
+    # MSIs of several vectors must be in a table, which nobody here has.
     return -EINVAL if kind == _MULTI_MSI and table else _of_domain(hv, domid)
 
 
@@ -124,6 +131,7 @@ def _unmask_notify(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 
 def _refused(hv: Hypervisor, cpu: Vcpu, argument: int, *, reads: str) -> int:
     """For who owns the hardware; a structure is read before that is found."""
+    # Read before the caller is looked at, so that a bad pointer is told first.
     access.read(hv, cpu, argument, PHYSDEV[reads].size(hv.abi.bits))
     return -EPERM
 

@@ -55,6 +55,7 @@ class ByteRing:
 
     def _indices(self, memory: PhysicalMemory, page: int) -> tuple[int, int]:
         consumer, producer = memory.u32(page + self.consumer), memory.u32(page + self.producer)
+        # Indices run free in 32 bits: their difference is what lies in the ring, and more is nonsense.
         if (producer - consumer) % _WRAP > self.size:
             raise BadRingError(f"{consumer:#x} to {producer:#x} is more than the {self.size} bytes of a ring")
         return consumer, producer
@@ -67,10 +68,12 @@ class ByteRing:
         """
         consumer, producer = self._indices(memory, page)
         count, start = (producer - consumer) % _WRAP, consumer % self.size
+        # Nothing is moved, so nothing is told: a service that tells anyway never sleeps.
         if not count:
             return b""
         data = memory.read(page + self.data, self.size)
         memory.set_u32(page + self.consumer, producer)
+        # Wrapped around in one copy: the ring is twice behind itself.
         return (data + data)[start : start + count]
 
     def put(self, memory: PhysicalMemory, page: int, data: bytes) -> int:
@@ -80,6 +83,7 @@ class ByteRing:
             BadRingError: its indices make no sense.
         """
         consumer, producer = self._indices(memory, page)
+        # No more than there is room for: what did not fit comes the next time.
         data = data[: self.size - (producer - consumer) % _WRAP]
         start = producer % self.size
         first = data[: self.size - start]

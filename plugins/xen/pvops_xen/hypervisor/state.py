@@ -240,6 +240,7 @@ class Domain:
 
     def assisted(self, assist: int) -> bool:
         """A vm_assist type is enabled."""
+        # vm_assist types are bit numbers of the domain's word.
         return bool(self.assists >> assist & 1)
 
     def save(self) -> DomainState:
@@ -249,6 +250,7 @@ class Domain:
     def load(self, state: DomainState) -> None:
         """Take over what ``save`` gave; others hold the domain itself."""
         loaded = _PLAINLY.load(state)
+        # In place: other objects hold the domain, and would go on with an old one.
         for field in attrs.fields(Domain):
             setattr(self, field.name, getattr(loaded, field.name))
 

@@ -59,6 +59,7 @@ def free_port(hv: Hypervisor) -> int:
     for port in range(1, min(hv.domain.max_port + 1, hv.abi.channels if queues is None else fifo.CHANNELS)):
         if port == len(channels):
             channels += [Channel() for _ in range(_BUCKET)]
+        # With FIFO a port that is still linked must not be used anew, or two users would share a word.
         if channels[port].state == ChannelState.CLOSED and not (queues and fifo.is_busy(hv, queues, port)):
             return port
     return -ENOSPC
@@ -77,10 +78,12 @@ def close(hv: Hypervisor, port: int) -> None:
     channel = hv.domain.channels[port]
     if channel.state == ChannelState.VIRQ:
         for state in hv.domain.vcpus:
+            # A virtual interrupt may be bound again as soon as its channel is free.
             if state.virqs.get(channel.detail) == port:
                 del state.virqs[channel.detail]
     elif channel.sink == LOOP:
         other = hv.domain.channels[channel.detail]
+        # The other end waits again, as before it was connected.
         other.state, other.detail, other.sink = ChannelState.UNBOUND, hv.domain.domid, ""
     hv.domain.channels[port] = Channel()
     queues = hv.domain.fifo
@@ -96,6 +99,7 @@ def connect(hv: Hypervisor, remote: int) -> int:
     if local > 0:
         other = hv.domain.channels[remote]
         other.state, other.detail, other.sink = ChannelState.INTERDOMAIN, local, LOOP
+        # Pending from the start: whoever sent before is not lost.
         set_pending(hv, local)  # whatever was sent before anybody listened
     return local
 
@@ -104,6 +108,7 @@ def notify(hv: Hypervisor, port: int) -> bool:
     """The event of EVTCHNOP_send goes to the other end; False if the port has none."""
     channel = hv.domain.channels[port]
     if channel.state == ChannelState.IPI:
+        # An IPI is told to its own vCPU; others are told to whoever holds the other end.
         set_pending(hv, port)
     elif channel.state == ChannelState.INTERDOMAIN:
         if channel.sink == LOOP:

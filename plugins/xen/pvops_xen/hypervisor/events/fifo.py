@@ -42,6 +42,7 @@ def is_pending(hv: Hypervisor, fifo: Fifo, port: int) -> bool:
 
 def is_busy(hv: Hypervisor, fifo: Fifo, port: int) -> bool:
     """``evtchn_fifo_is_busy``: it is in a queue still: nobody must have it anew."""
+    # LINKED means that the guest has not taken it out of its queue yet.
     return bool(_flags(hv, fifo, port) & LINKED)
 
 
@@ -61,6 +62,7 @@ def set_pending(hv: Hypervisor, fifo: Fifo, port: int) -> None:
     elif not old & (MASKED | LINKED):
         hv.memory.set_u32(address, old | PENDING | LINKED)
         queue = index, fifo.priorities.get(port, DEFAULT_PRIORITY)
+        # The queue's first is what its vCPU is told of.
         if not _link(hv, fifo, queue, port):
             hv.memory.set_u32(control + _BLOCK.offset(f"head[{queue[1]}]", hv.abi.bits), port)
             _make_ready(hv, control, queue)
@@ -72,6 +74,7 @@ def set_pending(hv: Hypervisor, fifo: Fifo, port: int) -> None:
 def _link(hv: Hypervisor, fifo: Fifo, queue: Queue, port: int) -> bool:
     """Link the end of a queue to a port; False if the queue is empty."""
     before = fifo.last.get(port, (0, 0))
+    # It was the last of another queue: that one is empty now, and its next is no neighbour of this.
     if fifo.tails.get(before) == port:  # it was the end of another queue, which is empty now
         fifo.tails[before] = 0
     fifo.last[port] = queue
@@ -79,6 +82,7 @@ def _link(hv: Hypervisor, fifo: Fifo, queue: Queue, port: int) -> bool:
     address = fifo.word(tail) if tail else None
     if address is None:
         return False
+    # A word that is not linked any more is the guest's, and may not be written to.
     word = hv.memory.u32(address)
     if not word & LINKED:
         return False
@@ -91,6 +95,7 @@ def _make_ready(hv: Hypervisor, control: int, queue: Queue) -> None:
     """The queue's head is there for its vCPU; one that knew already is not told again."""
     ready, bit = hv.memory.u32(control), 1 << queue[1]
     if not ready & bit:
+        # Told only where the bit was clear: the guest clears it when it looks.
         hv.memory.set_u32(control, ready | bit)
         make_upcall_pending(hv, queue[0])
 
@@ -99,6 +104,7 @@ def clear_pending(hv: Hypervisor, fifo: Fifo, port: int) -> None:
     """``evtchn_fifo_clear_pending``: the port is free again; the guest takes it out of its queue itself."""
     address = fifo.word(port)
     if address is not None:
+        # Only the pending bit: what links the guest has in its words is its own.
         hv.memory.set_u32(address, hv.memory.u32(address) & ~PENDING)
     fifo.early.discard(port)
     fifo.priorities.pop(port, None)
@@ -126,6 +132,7 @@ def _take_frame(hv: Hypervisor, mfn: int) -> bool:
 def init_control(hv: Hypervisor, mfn: int, offset: int, index: int) -> int:
     """EVTCHNOP_init_control: a vCPU's control block. The first switches the domain to this interface."""
     if index >= len(hv.domain.vcpus):
+        # The vCPU must be there; no error of the guest's tells it apart from one that is not.
         return -ENOENT
     # It may not reach over a page's end, and words are aligned to 8
     if offset > PAGE_SIZE - _BLOCK.size(hv.abi.bits) or offset & 7:
@@ -135,6 +142,7 @@ def init_control(hv: Hypervisor, mfn: int, offset: int, index: int) -> int:
         return -EINVAL
     fifo.control[index] = mfn << PAGE_SHIFT | offset
     if hv.domain.fifo is None:
+        # What came by the other interface waits for its word, or it would be lost.
         channels = min(len(hv.domain.channels), hv.abi.channels)
         # Events that came by the other interface, or for which there is no word yet, are not lost: they wait for their
         # words.
@@ -154,6 +162,7 @@ def expand_array(hv: Hypervisor, mfn: int) -> int:
         return -EINVAL
     first = len(fifo.array) * WORDS
     fifo.array.append(mfn)
+    # In the order of ports, so that a run makes the same queues.
     for port in sorted(fifo.early & set(range(first, first + WORDS))):
         fifo.early.discard(port)
         set_pending(hv, fifo, port)

@@ -52,6 +52,7 @@ _RESET: Final = EVENT_CHANNEL["evtchn_reset"].whole("dom")
 _CONTROL: Final = EVENT_CHANNEL["evtchn_init_control"].whole("control_gfn", "offset", "vcpu")
 _LINK_BITS: Final = EVENT_CHANNEL["evtchn_init_control"].part("link_bits")
 _PRIORITY: Final = EVENT_CHANNEL["evtchn_set_priority"].whole("port", "priority")
+# as ``evtchn_bind_vcpu`` has them
 _BINDABLE: Final = frozenset({ChannelState.VIRQ, ChannelState.UNBOUND, ChannelState.INTERDOMAIN})
 
 
@@ -64,11 +65,13 @@ def _domain_error(hv: Hypervisor, domid: int) -> int:
 
 def _bind_virq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     virq, index = access.fetch(hv, cpu, argument, _VIRQ)
+    # A per-vCPU virtual interrupt is bound on each vCPU, another on vCPU 0 alone.
     if virq >= NR_VIRQS or (virq not in channels.PER_VCPU_VIRQS and index):
         return -EINVAL
     if index >= len(hv.domain.vcpus):
         return -ENOENT
     bound = hv.domain.vcpus[index].virqs
+    # One binding of a virtual interrupt per vCPU (``evtchn_bind_virq``).
     if virq in bound:
         return -EEXIST
     port = channels.allocate(hv, Channel(ChannelState.VIRQ, index, virq))
@@ -99,10 +102,12 @@ def _bind_pirq(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def _bind_interdomain(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     domid, remote = access.fetch(hv, cpu, argument, _INTERDOMAIN)
     if domid not in {DOMID_SELF, hv.domain.domid}:
+        # dom0's channels are its own, and it waits for nobody.
         return -ESRCH if domid else -EINVAL  # dom0 waits for nobody
     if channels.free_port(hv) < 0:
         return -ENOSPC
     channel = channels.find(hv, remote)
+    # Only a channel that waits for this very domain is its other end.
     if channel is None or channel.state != ChannelState.UNBOUND or channel.detail != hv.domain.domid:
         return -EINVAL
     local = channels.connect(hv, remote)
@@ -164,6 +169,7 @@ def _bind_vcpu(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     channel = channels.find(hv, port)
     if channel is None or channel.state not in _BINDABLE:
         return -EINVAL
+    # A virtual interrupt of a vCPU stays with that vCPU.
     if channel.state == ChannelState.VIRQ and channel.detail in channels.PER_VCPU_VIRQS:
         return -EINVAL
     channel.vcpu = index
@@ -185,12 +191,14 @@ def _reset(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     for port, channel in enumerate(hv.domain.channels):
         if channel.state != ChannelState.CLOSED:
             channels.close(hv, port)
+    # Back to the two-level interface, since FIFO's queues are gone with the channels.
     fifo.destroy(hv)
     return 0
 
 
 def _reset_on(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """What Xen goes on with a long reset by: a guest cannot begin there."""
+    # Only Xen goes on with a reset that it has begun (EVTCHNOP_reset_cont).
     return _domain_error(hv, *access.fetch(hv, cpu, argument, _RESET)) or -EBUSY
 
 
@@ -211,6 +219,7 @@ def _set_priority(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     queues = hv.domain.fifo
     if channels.find(hv, port) is None:
         return -EINVAL
+    # Only the FIFO interface has priorities.
     if queues is None:
         return -ENOSYS
     if priority > fifo.LOWEST_PRIORITY:
@@ -246,6 +255,7 @@ _COMPAT_OP: Final = _EVTCHN_OP.whole("cmd")  # and the largest structure, whiche
 def event_channel_op_compat(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """The call of Xen 3.0.2 and before: the command comes in front of the structure."""
     (command,) = access.fetch(hv, cpu, argument, _COMPAT_OP)
+    # Commands of Xen 3.0.2, of which those up to EVTCHNOP_unmask came with a structure.
     return (
         event_channel_op(hv, cpu, command, argument + _EVTCHN_OP.offset("u", hv.abi.bits))
         if command in _COMPAT

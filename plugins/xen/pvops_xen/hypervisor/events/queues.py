@@ -37,5 +37,6 @@ class Fifo:
 
     def word(self, port: int) -> int | None:
         """Machine address of a port's word."""
+        # A frame has 1024 words, one for each port.
         page, slot = divmod(port, WORDS)
         return (self.array[page] << PAGE_SHIFT) + 4 * slot if page < len(self.array) else None

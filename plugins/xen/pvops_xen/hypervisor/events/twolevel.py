@@ -33,9 +33,11 @@ def is_pending(hv: Hypervisor, port: int) -> bool:
 
 def set_pending(hv: Hypervisor, port: int) -> None:
     """An event on a port: a new, unmasked one makes its vCPU's upcall pending."""
+    # Already pending: the vCPU was told then, and is told once (``evtchn_2l_set_pending``).
     if _test_and_change(hv, hv.abi.evtchn_pending, port, value=True):
         return
     address, bit = _bit(hv, hv.abi.evtchn_mask, port)
+    # Masked, it is told when the guest unmasks it.
     if not hv.memory.u8(address) & bit:
         _select(hv, port)
     wake_pollers(hv, port)
@@ -48,6 +50,7 @@ def clear_pending(hv: Hypervisor, port: int) -> None:
 
 def unmask(hv: Hypervisor, port: int) -> None:
     """Clear the port's mask; what is pending is heard of now."""
+    # Pending while it was masked: the guest hears of it now.
     if _test_and_change(hv, hv.abi.evtchn_mask, port, value=False) and is_pending(hv, port):
         _select(hv, port)
 
@@ -58,6 +61,7 @@ def _select(hv: Hypervisor, port: int) -> None:
     address, word = hv.domain.vcpus[index].info + hv.abi.pending_sel, hv.abi.word
     selector = int.from_bytes(hv.memory.read(address, word), "little")
     bit = 1 << port // hv.abi.bits
+    # The word's bit in the selector is set, so the guest is on its way to it already.
     if not selector & bit:
         hv.memory.write(address, (selector | bit).to_bytes(word, "little"))
         make_upcall_pending(hv, index)

@@ -30,6 +30,7 @@ def map_grant(hv: Hypervisor, cpu: Vcpu, where: tuple[int, int], ref: int, domid
         RefusedError: it cannot be mapped so.
     """
     address, flags = where
+    # A mapping that is neither for processors nor for devices is of no use, and is not begun.
     if not flags & (GntMap.DEVICE_MAP | GntMap.HOST_MAP):
         hv.log(f"Bad flags in grant map op: {flags:x}")
         raise GrantRefusedError(GrantStatus.BAD_GNTREF)
@@ -51,6 +52,7 @@ def map_grant(hv: Hypervisor, cpu: Vcpu, where: tuple[int, int], ref: int, domid
             raise
     except GrantRefusedError:
         grants.give_handle(cpu.index, handle)
+        # The handle came about with the request and goes with it.
         raise
     grants.mappings[handle] = Mapping(domid, ref, flags)
     return handle, active.mfn << PAGE_SHIFT
@@ -58,6 +60,7 @@ def map_grant(hv: Hypervisor, cpu: Vcpu, where: tuple[int, int], ref: int, domid
 
 def _take_references(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int, flags: int) -> None:
     held = 0
+    # In this order as Xen takes them, so that a failure gives back what was taken.
     for kind in (GntMap.DEVICE_MAP, GntMap.HOST_MAP):
         if not flags & kind:
             continue
@@ -73,6 +76,7 @@ def _take_references(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int, flags: i
 def _hold(hv: Hypervisor, mfn: int, flags: int) -> bool:
     if not hv.frames.get_page(mfn):
         return False
+    # A read-only mapping holds the frame, not its writable type: others may write it.
     if not flags & GntMap.READONLY and hv.validator.get_type(mfn, FrameType.WRITABLE):
         hv.log(f"Could not pin grant frame {mfn:x}")
         hv.frames.put_page(mfn)
@@ -104,6 +108,7 @@ def _entry_flags(flags: int) -> int:
 
 def _place(hv: Hypervisor, cpu: Vcpu, address: int, flags: int) -> int | None:
     """Machine address of the L1 entry that a mapping is for; None if there is none."""
+    # CONTAINS_PTE: the guest names the entry itself, which must be aligned as one.
     if flags & GntMap.CONTAINS_PTE:
         place: int | None = None if address & 7 else address
     elif address > hv.abi.mask:
@@ -124,8 +129,10 @@ def _enter(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int, flags: int) -> boo
     old = update.read_entry(hv.validator, place)
     entry = pte.adjust(mfn << PAGE_SHIFT | _entry_flags(flags), 1, hv.abi.bits)
     hv.memory.set_u64(place, entry)
+    # What was mapped there before is given back, as by any store to the entry.
     if old & pte.P:
         hv.validator.put_entry(old, 1, place >> PAGE_SHIFT)
+        # All vCPUs: the old mapping may be in any of their TLBs.
         hv.flush_tlb()
     return True
 
@@ -150,6 +157,7 @@ def unmap_grant(hv: Hypervisor, cpu: Vcpu, handle: int, where: tuple[int, int], 
         hv.log(f"Bad d{hv.domain.domid} handle {handle:#x}")
         raise GrantRefusedError(GrantStatus.BAD_HANDLE)
     active = grants.active[mapping.ref]
+    # The device address must be the frame's own, or the entry is another's.
     if device and device != active.mfn << PAGE_SHIFT:
         raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     mfn, mode = active.mfn, mapping.flags & GntMap.READONLY
@@ -162,6 +170,7 @@ def unmap_grant(hv: Hypervisor, cpu: Vcpu, handle: int, where: tuple[int, int], 
         mapping.flags &= ~GntMap.DEVICE_MAP
         active.pin(GntMap.DEVICE_MAP | mode, -1)
         _let_go(hv, mfn, mode, 1)
+    # Both kinds are gone: nothing of the mapping is left.
     if not mapping.flags & (GntMap.DEVICE_MAP | GntMap.HOST_MAP):
         grants.give_handle(cpu.index, handle)
     use.end(hv, mapping.ref)
@@ -185,6 +194,7 @@ def _leave(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int, flags: int, replac
         raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     moved = 0
     if source is not None and source != place:
+        # Moved, not copied: at no time do two entries hold the one reference (``replace_grant_pv_mapping``).
         moved = update.read_entry(hv.validator, source)
         hv.memory.set_u64(source, 0)
     hv.memory.set_u64(place, moved)

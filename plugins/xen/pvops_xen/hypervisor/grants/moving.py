@@ -46,6 +46,7 @@ def copy(hv: Hypervisor, source: CopyEnd, dest: CopyEnd, length: int) -> None:
     """
     owned = []
     for end in (source, dest):
+        # A frame that is named by its number must be the caller's own.
         if end.domid != DOMID_SELF and not end.granted:
             raise GrantRefusedError(GrantStatus.PERMISSION_DENIED)
         owned.append(use.is_own(hv, end.domid, self_too=True))
@@ -104,9 +105,11 @@ def _release(hv: Hypervisor, claim: _Claim, *, readonly: bool) -> None:
 
 
 def _copy_bytes(hv: Hypervisor, source: tuple[CopyEnd, _Claim], dest: tuple[CopyEnd, _Claim], length: int) -> None:
+    # Within a page each: a copy over a page's end is an error of the request.
     for end, _ in (source, dest):
         if end.offset + length > PAGE_SIZE:
             raise GrantRefusedError(GrantStatus.BAD_COPY_ARG)
+    # A grant may be of a part of a frame (GTF_sub_page), and the copy must lie within.
     for end, claim in (source, dest):
         if end.offset < claim.start or end.offset + length > claim.start + claim.length:
             raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
@@ -124,6 +127,7 @@ def transfer(hv: Hypervisor, mfn: int, domid: int, ref: int) -> None:
         RefusedError: it could not be taken from this domain, or nobody takes it.
     """
     frames = hv.frames
+    # Only a frame that nobody else holds may leave the domain (``steal_page``).
     if not frames.is_guests(mfn) or not frames.flags[mfn] & ALLOCATED or frames.refs[mfn] != 1:
         raise GrantRefusedError(GrantStatus.BAD_PAGE)
     hv.set_pfn_of(mfn, (1 << 64) - 1)
@@ -132,6 +136,7 @@ def transfer(hv: Hypervisor, mfn: int, domid: int, ref: int) -> None:
         raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
     frames.give(mfn, GUEST)
     entry = table.read_entry(hv, ref)
+    # What was transferred stays with the entry until the guest takes it.
     flags = entry.flags | Gtf.TRANSFER_COMPLETED
     table.write_entry(hv, ref, attrs.evolve(entry, flags=flags, frame=mfn))
 
@@ -143,5 +148,6 @@ def _accepted(hv: Hypervisor, ref: int) -> bool:
     entry = table.read_entry(hv, ref)
     if entry.flags != Gtf.ACCEPT_TRANSFER or entry.domid != hv.domain.domid:
         return False
+    # Committed, so that nobody else takes it before the frame is in.
     table.write_entry(hv, ref, attrs.evolve(entry, flags=entry.flags | Gtf.TRANSFER_COMMITTED))
     return True

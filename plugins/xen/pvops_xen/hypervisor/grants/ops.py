@@ -83,6 +83,7 @@ def _each(hv: Hypervisor, cpu: Vcpu, array: tuple[int, int], request: _Request, 
     """Do each request of (address, count) and store its status."""
     address, count = array
     size = request.fields.at(hv.abi.bits).form.size
+    # Each request has its own status: one that is refused does not stop the others.
     for at in range(address, address + count * size, size):
         _answer(hv, cpu, at, request, partial(act, access.fetch(hv, cpu, at, request.fields), at))
     return 0
@@ -176,6 +177,7 @@ def _setup_table(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
 
     def act() -> None:
         _check_domain(hv, domid)
+        # The toolstack's limit of frames for the table, which the guest may ask for.
         if frames > MAX_FRAMES:
             hv.log(f"d{hv.domain.domid} is limited to {MAX_FRAMES} grant-table frames")
             raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
@@ -220,6 +222,7 @@ def _get_status_frames(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> i
 
 def _set_version(hv: Hypervisor, cpu: Vcpu, address: int, count: int) -> int:
     del count
+    # The version is told either way: a guest that asked for one in vain reads which it has.
     result = table.set_version(hv, access.read_u32(hv, cpu, address))
     access.write_u32(hv, cpu, address, hv.domain.grants.version)
     return result
@@ -251,6 +254,7 @@ def _flush_one(hv: Hypervisor, mfn: int, offset: int, length: int, what: int) ->
     if not length or not what:
         return 0
     if mfn >= len(hv.frames):
+        # No processor of this kind can drop a line without writing it back (``cache_flush``, -EOPNOTSUPP).
         return -EINVAL
     if not hv.frames.is_guests(mfn):
         return -EPERM
@@ -292,6 +296,7 @@ def grant_table_op(hv: Hypervisor, cpu: Vcpu, command: int, argument: int, count
     array = _ARRAYS.get(command & _COMMAND)
     size = array.at(hv.abi.bits).form.size if array else 0
     access.check(hv.abi, argument, count * size)
+    # The first part may have failed: its error goes with the continuation, or the guest would never see it.
     if not size or count <= STRETCH:
         return operation(hv, cpu, argument, count)
     error = operation(hv, cpu, argument, STRETCH)

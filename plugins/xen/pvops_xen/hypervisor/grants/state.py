@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 MAX_FRAMES: Final = 64  # what the toolstack allows a domain unless told otherwise
-MAX_MAPTRACK_FRAMES: Final = 1024
+MAX_MAPTRACK_FRAMES: Final = 1024  # gnttab_max_maptrack_frames (common/grant_table.c)
 HANDLES_A_FRAME: Final = 256
 # GNTTAB_NR_RESERVED_ENTRIES (public/grant_table.h): for the toolstack, of which two are used
 RESERVED_ENTRIES: Final = 8
@@ -183,12 +183,15 @@ class GrantTable:
         """A free handle; None if there is none. The last of a vCPU's list marks its end and is never handed out."""
         free = self.free.setdefault(vcpu, [])
         if len(free) > 1:
+            # From the front, as ``__get_maptrack_handle`` takes them: a run hands out the same handles each time.
             return free.pop(0)
         if self.handles < MAX_MAPTRACK_FRAMES * HANDLES_A_FRAME:
             first = self.handles
             self.handles += HANDLES_A_FRAME
+            # The first of a new frame's goes to the caller, the others join the list in order.
             free[:0] = range(first + 1, self.handles)
             return first
+        # A vCPU that has none left steals another's (``steal_maptrack_handle``).
         other = next((each for each in self.free.values() if len(each) > 1), None)
         return other.pop(0) if other else None
 

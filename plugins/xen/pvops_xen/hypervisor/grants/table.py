@@ -84,6 +84,7 @@ def _status_place(hv: Hypervisor, ref: int) -> int:
     """Machine address of the word with an entry's reading and writing bits: its flags, or a status word."""
     grants = hv.domain.grants
     if grants.version == 1:
+        # Of version 1 the flags are in the entry; version 2 has them in a page of their own.
         return _place(hv, ref)
     page, slot = divmod(ref, PAGE_SIZE // 2)
     return (grants.status[page] << PAGE_SHIFT) + 2 * slot
@@ -105,6 +106,7 @@ def settle(hv: Hypervisor, ref: int) -> None:
     active = grants.active.get(ref)
     keep = 0
     if active is not None and any(active.counts):
+        # Both marks are one word: the guest polls it to know when it may take the page back.
         keep = Gtf.READING | (Gtf.WRITING if active.written else 0)
     else:
         grants.active.pop(ref, None)
@@ -119,6 +121,7 @@ def _take(hv: Hypervisor) -> int:
     """A clean frame of Xen's, shared with the guest."""
     mfn = hv.domain.grants.spare.pop(0)
     hv.memory.write(mfn << PAGE_SHIFT, bytes(PAGE_SIZE))
+    # Shared with the guest, and Xen's: it may map the page, never own it.
     hv.frames.share_writable(mfn)
     return mfn
 
@@ -137,6 +140,7 @@ def seed(hv: Hypervisor, ref: int, mfn: int) -> None:
     """What the toolstack grants to dom0, which keeps it mapped: the frame of the console or of xenstore."""
     write_entry(hv, ref, GrantEntry(Gtf.PERMIT_ACCESS | _IN_USE, 0, mfn))
     hv.domain.grants.active[ref] = Active(0, mfn, writers=1)
+    # dom0 holds the frame as a writable mapping would.
     if hv.frames.get_page(mfn):
         hv.validator.get_type(mfn, FrameType.WRITABLE)
 
@@ -148,6 +152,7 @@ def set_version(hv: Hypervisor, version: int) -> int:
         return -EINVAL
     if version == grants.version:
         return 0
+    # Grants that somebody uses cannot change their form under him (``gnttab_set_version``).
     if any(ref >= RESERVED_ENTRIES for ref in grants.active):
         hv.log(f"tried to change grant table version to {version}, but some grant entries still in use")
         return -EBUSY
@@ -156,8 +161,10 @@ def set_version(hv: Hypervisor, version: int) -> int:
         if any(_not_in_v1(entry) for entry, _ in reserved):
             hv.log("tried to change grant table version to 1 with non-representable entries")
             return -ERANGE
+        # A status frame that the guest has mapped would become an ordinary page of Xen's.
         if not _drop_status(hv):
             return -EBUSY
+    # Cleared, since an entry of the one form means something else in the other.
     for mfn in grants.frames:
         hv.memory.write(mfn << PAGE_SHIFT, bytes(PAGE_SIZE))
     grants.version = version
@@ -173,6 +180,7 @@ def _not_in_v1(entry: GrantEntry) -> bool:
 
 def _carry_over(hv: Hypervisor, ref: int, entry: GrantEntry, status: int) -> None:
     if hv.domain.grants.version == 1:
+        # Only an entry that permits access says the same in both forms.
         if entry.type == Gtf.PERMIT_ACCESS:
             write_entry(hv, ref, GrantEntry(entry.flags | status, entry.domid, entry.frame))
         return
@@ -188,6 +196,7 @@ def _drop_status(hv: Hypervisor) -> bool:
     for mfn in grants.status:
         hv.frames.owner[mfn] = FREE
         hv.frames.give(mfn, XEN)
+    # Back to the front, so that the next growth takes the same frames again.
     grants.spare[:0] = grants.status
     grants.status.clear()
     return True
@@ -210,5 +219,6 @@ def swap(hv: Hypervisor, first: int, second: int) -> None:
     marks = [read_status(hv, ref) for ref in (first, second)]
     for ref, entry, word in zip((second, first), entries, marks, strict=True):
         write_entry(hv, ref, entry)
+        # Version 1 carries the marks in the entry, which has been exchanged already.
         if grants.version == 2:
             hv.memory.write(_status_place(hv, ref), word.to_bytes(2, "little"))

@@ -32,6 +32,7 @@ def is_own(hv: Hypervisor, domid: int, *, self_too: bool) -> bool:
 
 def nothing_of_dom0(ref: int) -> GrantRefusedError:
     """What using a grant of dom0's ends in."""
+    # dom0's table exists and is empty: a reference beyond its end is bad, one within grants nothing.
     return GrantRefusedError(GrantStatus.BAD_GNTREF if ref >= _DOM0_ENTRIES else GrantStatus.GENERAL_ERROR)
 
 
@@ -58,8 +59,10 @@ def begin(hv: Hypervisor, ref: int, *, readonly: bool, copying: bool) -> Active:
     if ref >= grants.entries:
         raise GrantRefusedError(GrantStatus.BAD_GNTREF)
     active = grants.active.get(ref)
+    # A use of another kind than the first would have to change what is held; Xen refuses it too.
     if active is not None and (active.domid != hv.domain.domid or active.full or (active.partial and not copying)):
         raise GrantRefusedError(GrantStatus.GENERAL_ERROR)
+    # Marked already, and no right is needed that the first use had not.
     if active is not None and (readonly or active.written):
         return active
     entry = table.read_entry(hv, ref)
@@ -77,12 +80,14 @@ def begin(hv: Hypervisor, ref: int, *, readonly: bool, copying: bool) -> Active:
         if entry.flags & Gtf.SUB_PAGE and grants.version == 2:
             active.start, active.length, active.partial = entry.low, entry.high, True
         grants.active[ref] = active
+    # The guest sees that its page is in use before anybody touches it (``_set_status``).
     table.mark(hv, ref, Gtf.READING if readonly else Gtf.READING | Gtf.WRITING)
     return active
 
 
 def _check_type(hv: Hypervisor, entry: table.GrantEntry, *, copying: bool) -> None:
     """The entry grants access, to this domain, and a mapping gets nothing but whole frames."""
+    # A part of a frame may be copied from, and is of no use to a mapping.
     kind = entry.flags & (Gtf.TYPE_MASK if copying else Gtf.TYPE_MASK | Gtf.SUB_PAGE)
     transitive = hv.domain.grants.version == 2 and kind == Gtf.TRANSITIVE
     if entry.domid != hv.domain.domid or not (kind == Gtf.PERMIT_ACCESS or transitive):

@@ -25,12 +25,15 @@ _NAMES: Final = 24
 def after_iret(hv: Hypervisor, cpu: Vcpu) -> None:
     """Count it if an upcall comes at once, where the last came too."""
     state = hv.state(cpu)
+    # A vCPU that goes on, or sleeps, is in no such loop.
     if cpu.halted or not upcall_due(hv, cpu.index):
         state.upcalls_in_row = 0
         return
     place = cpu.rip, cpu.rsp
+    # Same place and stack: nothing of what was interrupted has been executed.
     state.upcalls_in_row = state.upcalls_in_row + 1 if place == state.interrupted else 0
     state.interrupted = place
+    # Twice as long when nobody has sent an event, which would say more of the reason.
     if state.upcalls_in_row > 2 * PATIENCE:
         _end(hv, cpu, "")
 
@@ -55,6 +58,7 @@ def _end(hv: Hypervisor, cpu: Vcpu, callers: str) -> None:
 def _callers(hv: Hypervisor, cpu: Vcpu) -> list[str]:
     """Functions that return addresses on the stack belong to, innermost first: what lies there of old ones too."""
     word = hv.abi.word
+    # Up to the end of the stack's page: beyond it somebody else's memory begins.
     data = cpu.read_virtual(cpu.rsp, -cpu.rsp % PAGE_SIZE // word * word or PAGE_SIZE)
     names: list[str] = []
     for at in range(0, len(data), word):

@@ -22,6 +22,7 @@ def now(hv: Hypervisor, state: XenVcpuState) -> bytes:
     """The record as of now, in the guest's width."""
     run, clock = state.runstate, hv.machine.clock.ns
     times = list(run.times)
+    # The present state's time is added only when it ends, so it is added for the reader.
     times[run.state] += clock - run.since
     return _INFO.at(hv.abi.bits).form.pack(run.state, run.since, *times)
 

@@ -29,6 +29,7 @@ _YIELD_NS: Final = 1_000  # what a turn of the other vCPUs costs the one that yi
 
 def _yield(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     del cpu, argument
+    # Time passes, or a vCPU that spins on another would never see it run.
     hv.machine.clock.advance(_YIELD_NS)
     return 0
 
@@ -36,6 +37,7 @@ def _yield(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def _block(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Unmask upcalls and sleep until one is pending: both in one step, so that none is missed."""
     del argument
+    # Unmasked before the sleep, or an event that comes in between would never wake it.
     hv.memory.set_u8(hv.state(cpu).info + hv.abi.upcall_mask, 0)
     block(hv, cpu.index)
     return 0
@@ -48,12 +50,14 @@ def _shutdown(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def shutdown(hv: Hypervisor, reason: int) -> int:
     """End the run for a reason of the guest's (SHUTDOWN_*), or for the one that it gave before."""
     said = hv.domain.shutdown_code
+    # What was said before counts, since the guest may die before it says it again.
     reason = (reason if said is None else said) & 0xFF
     if reason >= len(SHUTDOWN_REASONS):
         hv.machine.stop("crash", f"the guest shut down for reason {reason}, which is none")
         return 0
     name = SHUTDOWN_REASONS[reason]
     details = {"crash": "the guest says that it has crashed", "watchdog": "a watchdog of the guest's has expired"}
+    # A watchdog's end is the guest's failure, whatever it calls it.
     hv.machine.stop("crash" if name == "watchdog" else name, details.get(name, ""))
     return 0
 
@@ -69,6 +73,7 @@ def _shutdown_code(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
 def _remote_shutdown(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     """Only those that control domains may end them, this one itself by this call included."""
     (domid,) = access.fetch(hv, cpu, argument, _REMOTE)
+    # dom0 may, and this domain may not; of others there is none.
     return -EPERM if domid in {0, hv.domain.domid} else -ESRCH
 
 
@@ -85,6 +90,7 @@ def _watchdog(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     if number > WATCHDOGS:
         return -EINVAL
     if not number:
+        # 0 asks for a new timer; other numbers name one.
         free = next((each for each in range(1, WATCHDOGS + 1) if each not in timers), None)
         if free is None:
             return -ENOSPC
@@ -107,13 +113,16 @@ def _poll(hv: Hypervisor, cpu: Vcpu, argument: int) -> int:
     handle, count, timeout = access.fetch(hv, cpu, argument, _POLL)
     if count > _MAX_POLL_PORTS:
         return -EINVAL
+    # Looked at as a whole, so that a bad pointer is told before anything else.
     access.check(hv.abi, handle, 4 * count)
+    # An upcall that is due would end the sleep at once (``do_poll``).
     if upcall_due(hv, cpu.index):
         return 0
     ports = []
     for index in range(count):
         port = access.read_u32(hv, cpu, handle + 4 * index)
         channel = find(hv, port)
+        # A port that nobody has is never pending, so the sleep would not end.
         if channel is None or channel.state == ChannelState.CLOSED:
             return -EINVAL
         if is_pending(hv, port):
@@ -159,9 +168,11 @@ def set_timer_op(hv: Hypervisor, cpu: Vcpu, timeout: int) -> int:
     A negative one, and one more than 13 days away, is a guest's mistake in reckoning: the timer fires in 100 ms.
     """
     state, now = hv.state(cpu), hv.machine.clock.ns
+    # A time so far away is one of a wrapped counter: the guest is woken soon instead (``do_set_timer_op``).
     if timeout >> 63 or timeout - now >= _FAR:
         timeout = now + _SOON
     state.singleshot = timeout or None
     if timeout:
+        # The slice must not run past it.
         cpu.expect(timeout)
     return 0

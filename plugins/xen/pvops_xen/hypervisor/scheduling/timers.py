@@ -39,13 +39,16 @@ def renew_time(hv: Hypervisor, index: int) -> None:
     is registered) differs in its version alone.
     """
     state = hv.domain.vcpus[index]
+    # Of the second that has begun, as Xen's calibration stamps it.
     stamp = hv.machine.clock.ns // EPOCH * EPOCH
     state.time_until = stamp + EPOCH
     address = state.info + hv.abi.time
+    # Odd while it is written: a reader that sees that reads again (``struct pvclock_vcpu_time_info``).
     version = ((hv.memory.u32(address) + 1 | 1) + 1) & 0xFFFF_FFFF  # odd while it is being written
     record = VCPU_TIME.at(hv.abi.bits).form.pack(version, stamp, stamp, MULTIPLIER, SHIFT, _TSC_STABLE)
     hv.memory.write(address, record)
     if state.time_area:
+        # A bad area of the guest's is the guest's loss.
         with access.as_kernel(state), contextlib.suppress(access.BadHandleError, GuestFault):
             access.write(hv, hv.machine.vcpus[index], state.time_area, record)
 
@@ -54,6 +57,7 @@ def write_wallclock(hv: Hypervisor, seconds: int) -> None:
     """Fill shared_info's wall clock: the date when system time was 0, in seconds since 1970."""
     base = hv.domain.shared_info
     clock = _WALL_CLOCK.at(hv.abi.bits)
+    # Version 2: even, so readers take it at once, and never written again.
     hv.memory.write(base + clock.offset, clock.form.pack(2, seconds & 0xFFFF_FFFF, 0))
     hv.memory.set_u32(base + hv.abi.wc_sec_hi, seconds >> 32)
 
@@ -72,6 +76,7 @@ def next_deadline(hv: Hypervisor) -> int | None:
 
 def _ticks(hv: Hypervisor, state: XenVcpuState) -> bool:
     """The periodic timer of a vCPU ticks as long as it runs; it wakes nobody, and what was missed comes as one tick."""
+    # A periodic timer of a vCPU that sleeps does not wake it (VCPUOP_set_periodic_timer in a domain that blocks).
     return bool(state.periodic) and state.up and not hv.machine.vcpus[state.index].halted
 
 
@@ -81,6 +86,7 @@ def fire_due(hv: Hypervisor) -> None:
     if any(time <= now for time in hv.domain.watchdogs.values()):
         hv.machine.stop("crash", "a watchdog of the guest's has expired")
     if hv.domain.asked and hv.domain.asked[1] <= now:
+        # Once: the guest is asked, and answers by shutting down.
         (word, _), hv.domain.asked = hv.domain.asked, None
         request_shutdown(hv.store.daemon, hv.domain.domid, word)
         serve(hv, hv.store.port)
@@ -90,6 +96,7 @@ def fire_due(hv: Hypervisor) -> None:
             state.singleshot = None
             due = True
         if _ticks(hv, state) and state.periodic_next <= now:
+            # What was missed while the vCPU did not run comes as one tick.
             state.periodic_next = now + state.periodic
             due = True
         if due:

@@ -45,6 +45,7 @@ Operation = Callable[["Hypervisor", "Vcpu", "XenVcpuState", int], int]
 
 def _initialise(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     raw = access.read(hv, cpu, argument, GUEST_CONTEXT.size(hv.abi.bits))
+    # Looked at first: a vCPU that has been initialised is not even offered a context.
     return -EEXIST if state.initialised else initialise(hv, state, raw)
 
 
@@ -52,6 +53,7 @@ def _up(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     del cpu, argument
     if not state.initialised:
         return -EINVAL
+    # Twice up is up once, and no error.
     if not state.up:
         state.up = True
         hv.machine.vcpus[state.index].wake()
@@ -61,6 +63,7 @@ def _up(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
 
 def _down(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     del cpu, argument
+    # The last one that goes down ends the domain: nobody could ever wake it.
     if not any(other.up for other in hv.domain.vcpus if other is not state):
         hv.machine.stop("poweroff", "the last vCPU went down")
         return 0
@@ -82,6 +85,7 @@ def _get_runstate(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int)
 
 def _register_runstate(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     (area,) = access.fetch(hv, cpu, argument, _RUNSTATE_AREA)
+    # Checked as a range, since the area is written whenever the vCPU's state changes.
     access.check(hv.abi, area, len(runstate.now(hv, state)))
     state.runstate_area = area
     _try_to_write(hv, cpu, area, runstate.now(hv, state))
@@ -111,6 +115,7 @@ def _stop_periodic(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int
 
 
 def _set_singleshot(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
+    # Each vCPU has its own timer, and only it may set it (``VCPUOP_set_singleshot_timer``).
     if state.index != cpu.index:
         return -EINVAL
     # Of the flags Xen looks at none any more: a time that has passed fires at once.
@@ -131,16 +136,20 @@ def _stop_singleshot(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: i
 def _register_info(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> int:
     """Move a vCPU's vcpu_info into guest memory: contents go along, and everything counts as pending once."""
     mfn, offset = access.fetch(hv, cpu, argument, _INFO)
+    # It must not reach over the page's end, since one frame is taken for it.
     if offset > PAGE_SIZE - hv.abi.vcpu_info_size or offset % hv.abi.word:
         return -_ENXIO
+    # Registered once and for all; another vCPU's only while that is down.
     if state.info_registered or (state.index != cpu.index and state.up):
         return -EINVAL
     if hv.validator.get_page_and_type(mfn, FrameType.WRITABLE):
         return -EINVAL
     new = mfn << PAGE_SHIFT | offset
+    # What was pending stays pending: the contents go along.
     hv.memory.write(new, hv.memory.read(state.info, hv.abi.vcpu_info_size))
     state.info, state.info_registered = new, True
     word = hv.abi.word
+    # ``map_vcpu_info``: everything counts as pending once, since events may have come in between.
     hv.memory.write(new + hv.abi.pending_sel, b"\xff" * word)
     make_upcall_pending(hv, state.index)
     renew_time(hv, state.index)
@@ -165,6 +174,7 @@ def _send_nmi(hv: Hypervisor, cpu: Vcpu, state: XenVcpuState, argument: int) -> 
     del cpu
     if argument:
         return -EINVAL
+    # NMI masks nothing and is masked by nothing but a missing handler.
     if not state.traps[NMI].missing(hv.abi.bits) and state.up:
         hv.machine.vcpus[state.index].raise_unmaskable(NMI)
     return 0
