@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from pvops_core.images.kept import Kept
 from pvops_core.images.symboltable import SymbolTable
+from pvops_core.kept import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,9 +10,9 @@ from typing import Final
 from pvops_core.errors import ImageError
 from pvops_core.images.bzimage import ELF_MAGIC, UNPACKED_LIMIT, is_bzimage, unpack_bzimage
 from pvops_core.images.elf import read_headers
-from pvops_core.images.kept import Kept
 from pvops_core.images.model import KernelImage
 from pvops_core.images.reading import read_file
+from pvops_core.kept import Kept
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 # linux_banner; the second banner, for /proc/version, has %s in place of the release.

@@ -23,6 +23,7 @@ from pvops_core.machine.run.singlegates import SingleGates
 from pvops_core.machine.run.stops import Stop
 from pvops_core.machine.unicorn import intercepts
 from pvops_core.machine.unicorn.engine import UNICORN_VERSION
+from pvops_core.machine.unicorn.native import callbacks
 from pvops_core.machine.unicorn.state import StateWord
 
 if TYPE_CHECKING:
@@ -83,8 +84,6 @@ class Machine(MachineBase):
         count_instructions: bool = False,
         slice_blocks: int = 10_000,
     ) -> None:
-        from pvops_core.machine.unicorn.native import callbacks  # noqa: PLC0415 - llvmlite takes a while; only machines need it
-
         if not 1 <= vcpus <= _MAX_VCPUS:
             raise MachineError(f"a machine has 1 to {_MAX_VCPUS} vCPUs, not {vcpus}")
         if slice_blocks < 1:

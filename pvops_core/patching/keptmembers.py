@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 
 from pvops_core.images.btf import SECTION
-from pvops_core.images.kept import Kept
+from pvops_core.kept import Kept
 from pvops_core.ops import CType
 from pvops_core.patching.members import TypedSlot, read_members
 

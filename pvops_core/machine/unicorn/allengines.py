@@ -17,12 +17,13 @@ import numpy as np
 from pvops_core.errors import MachineError
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.controlarea import without_leaving
-from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, compile_all
+from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
 from pvops_core.x86 import MSR_EFER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pvops_core.machine.unicorn.emit import Routine
     from pvops_core.machine.unicorn.engine import Engine
 
 COLUMNS: Final = ("cr0", "cr3", "cr4", "cs", "eflags", "rip", "msr", "efer")
@@ -69,12 +70,12 @@ def _look(at: Routine) -> None:
 
 
 @functools.cache
-def _loops() -> tuple[Callable[..., None], Callable[..., int], object]:
-    """The loops of this process, and what keeps their code."""
-    addresses, code = compile_all({"drop": Source(_drop, (I64, I64)), "look": Source(_look, ())})
+def _loops() -> tuple[Callable[..., None], Callable[..., int]]:
+    """The loops of this process."""
+    addresses = addresses_of("engines", {"drop": Source(_drop, (I64, I64)), "look": Source(_look, ())})
     drop = ctypes.CFUNCTYPE(None, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p)(addresses["drop"])
     look = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(addresses["look"])
-    return drop, look, code
+    return drop, look
 
 
 class AllEngines:
@@ -86,7 +87,7 @@ class AllEngines:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         count = len(engines)
-        self._drop, self._look, _ = _loops()
+        self._drop, self._look = _loops()
         self._engines = np.array([engine.handle for engine in engines], dtype=np.uint64)
         self._chosen = self._engines.copy()
         own_width = {"rip": "rip" if engines[0].bits == 64 else "eip"}

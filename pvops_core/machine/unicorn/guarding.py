@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, compile_all
 from pvops_core.machine.unicorn.native import SIZE_OF_BLOCK
 from pvops_core.machine.unicorn.probe import HF_CS64, SEGMENT_STRIDE, SEGMENTS
+from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
 from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pvops_core.machine.unicorn.emit import Routine
     from pvops_core.machine.unicorn.engine import Context, Engine
     from pvops_core.machine.unicorn.probe import ContextLayout
 
@@ -253,13 +254,12 @@ class GuardWords:
 
 @attrs.frozen
 class Guards:
-    """Addresses of the callbacks, with what keeps their code in memory."""
+    """Addresses of the callbacks."""
 
     translated: int
     loaded: int
     checked: Mapping[frozenset[str], int]
     """By the segments that an instruction uses: one, or all for several, with CS or without."""
-    keep: object
 
 
 @functools.cache
@@ -273,6 +273,6 @@ def guards() -> Guards:
     groups = {f"checked_{'_'.join(names)}": frozenset(names) for names in chosen}
     for function, names in groups.items():
         sources[function] = Source(partial(_checked, segments=names), (I64, I64, I32))
-    addresses, code = compile_all(sources)
+    addresses = addresses_of("guards", sources)
     checked = {names: addresses[function] for function, names in groups.items()}
-    return Guards(addresses["translated"], addresses["loaded"], checked, code)
+    return Guards(addresses["translated"], addresses["loaded"], checked)

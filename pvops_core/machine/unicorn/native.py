@@ -3,20 +3,22 @@
 Each works on the array of words described in ``state`` that the engine hands over as user data. Keep these functions
 few and small: they take the place of Python callbacks only where something happens hundreds of thousands of times a
 run.
-
-Importing this module costs the import of llvmlite; only ``Machine`` does, when one is made.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, Value, compile_all
 from pvops_core.machine.unicorn.probe import HF_CS64, HF_LMA
+from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
 from pvops_core.machine.unicorn.state import BLOCK_NS, NO_EXCEPTION, TSC_BLOCKS, StateWord
 from pvops_core.x86 import FLAG_IF
+
+if TYPE_CHECKING:
+    from pvops_core.machine.unicorn.emit import Routine, Value
 
 SIZE_OF_BLOCK = 10
 """Where ``uc_tb`` has it, a u16; the address comes first."""
@@ -192,7 +194,7 @@ _SOURCES = {
 
 @attrs.frozen
 class NativeCallbacks:
-    """Addresses of the callbacks, with the object that keeps their code in memory."""
+    """Addresses of the callbacks."""
 
     block: int
     instruction: int
@@ -202,12 +204,11 @@ class NativeCallbacks:
     syscall: int
     port_in: int
     translated: int
-    keep: object
 
 
 @functools.cache
 def callbacks() -> NativeCallbacks:
     """The callbacks of this process."""
-    addresses, code = compile_all(_SOURCES)
+    addresses = addresses_of("callbacks", _SOURCES)
     del addresses["overdrawn"]  # nobody's but the block's
-    return NativeCallbacks(**addresses, keep=code)
+    return NativeCallbacks(**addresses)

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import attrs
 
 from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, compile_all
 from pvops_core.machine.unicorn.native import SIZE_OF_BLOCK
 from pvops_core.machine.unicorn.probe import HF_CS64
+from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
 from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pvops_core.machine.unicorn.emit import Routine
     from pvops_core.machine.unicorn.engine import Context, Engine
     from pvops_core.machine.unicorn.movablehook import MovableHook
     from pvops_core.machine.unicorn.probe import ContextLayout
@@ -233,13 +234,13 @@ def _reached(at: Routine) -> None:
 
 
 @functools.cache
-def _routines() -> tuple[int, int, object]:
+def _routines() -> tuple[int, int]:
     sources = {
         "translated": Source(_translated, (I64, I64, I64)),
         "reached": Source(_reached, (I64, I64, I32)),
     }
-    addresses, code = compile_all(sources)
-    return addresses["translated"], addresses["reached"], code
+    addresses = addresses_of("pieces", sources)
+    return addresses["translated"], addresses["reached"]
 
 
 @attrs.define
@@ -273,7 +274,7 @@ class PieceGuards:
         check: Callable[[], bool],
     ) -> None:
         self._engine = engine
-        self._translated, self._reached, self._code = _routines()
+        self._translated, self._reached = _routines()
         self._check = engine.keep(uc.CHECK_CALLBACK(check))
         self._counter = ctypes.c_uint64()
         self._passed = (ctypes.c_uint64 * 2)()

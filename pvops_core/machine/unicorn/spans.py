@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.unicorn import engine as uc
+from pvops_core.machine.unicorn.emit import assembled
+from pvops_core.machine.unicorn.routines import placed
 from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 
 if TYPE_CHECKING:
@@ -110,8 +112,8 @@ class _Cpu:
         self._words[_STATE] = ctypes.addressof(slot.state)
         self._words[_BASE], self._words[_SIZE] = base, len(lines) * _LINE
         self._engine = slot.engine
-        self._hook = self._engine.hook_native(uc.HOOK_BLOCK, _callback()[0], self._words.ctypes.data)
         # Spans are counted in blocks translated from now on.
+        self._hook = self._engine.hook_native(uc.HOOK_BLOCK, _callback(), self._words.ctypes.data)
         self._engine.flush_code()
 
     def interrupted(self, rip: int, starts: NDArray[np.int64]) -> None:
@@ -140,16 +142,9 @@ def _signed(address: int) -> int:
 
 
 @functools.cache
-def _callback() -> tuple[int, object]:
-    """``void spans(uc_engine *, uint64_t address, uint32_t size, int64_t *words)``, and what keeps its code."""
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    machine = binding.Target.from_default_triple().create_target_machine(opt=2)
-    module = binding.parse_assembly(str(_module()))
-    module.verify()
-    engine = binding.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    return engine.get_function_address(_NAME), engine
+def _callback() -> int:
+    """``void spans(uc_engine *, uint64_t address, uint32_t size, int64_t *words)``."""
+    return placed(_NAME, {_NAME}, lambda: assembled(_module()))[_NAME]
 
 
 class _Writer:

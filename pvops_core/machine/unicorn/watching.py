@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.emit import I32, I64, Routine, Source, compile_all
+from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
 
 if TYPE_CHECKING:
+    from pvops_core.machine.unicorn.emit import Routine
     from pvops_core.machine.unicorn.engine import Engine
 
 _PLACES: Final = 4
@@ -65,14 +66,13 @@ def _instruction(at: Routine) -> None:
 
 
 @functools.cache
-def _callbacks() -> tuple[int, int, object]:
-    addresses, code = compile_all(
-        {
-            "access": Source(_access, (I64, I32, I64, I32, I64)),
-            "instruction": Source(_instruction, (I64, I64, I32)),
-        }
-    )
-    return addresses["access"], addresses["instruction"], code
+def _callbacks() -> tuple[int, int]:
+    sources = {
+        "access": Source(_access, (I64, I32, I64, I32, I64)),
+        "instruction": Source(_instruction, (I64, I64, I32)),
+    }
+    addresses = addresses_of("watch", sources)
+    return addresses["access"], addresses["instruction"]
 
 
 class Watch:
@@ -110,7 +110,7 @@ class Watch:
             self._words[_WatchWord.STARTS + place] = start & _IN_PAGE
             self._words[_WatchWord.LENGTHS + place] = length
         data = ctypes.addressof(self._words)
-        access, instruction, _ = _callbacks()
+        access, instruction = _callbacks()
         kinds = uc.HOOK_MEM_WRITE | (uc.HOOK_MEM_READ if loads else 0)
         self._memory = engine.hook_native(kinds, access, data)
         self._code = engine.hook_native_code(instruction, data)

@@ -1,13 +1,14 @@
-"""What is made of a kernel's image alone, kept on disk: to unpack it and read its symbols takes a quarter of a second.
+"""What takes long to make and follows from what it is made of alone, kept on disk by kind and name.
 
-It is in the user's cache folder, by the hash of what it is made of and by the sources that make it. What is not there,
-or is damaged, is made again; a folder that cannot be written costs no more than that.
+It is in the user's cache folder, by the sources that make it as well. What is not there, is damaged or could be of
+somebody else is made again; a folder that cannot be written costs no more than that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,9 +21,10 @@ from pvops_core.cachefolder import cache_folder
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_CORE: Final = Path(__file__).parents[1]
+CORE: Final = Path(__file__).parent
 _FRONT: Final = struct.Struct("<16sI")
 """Digest (XXH3, 128 bits) of all that follows; bytes of the front."""
+_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 @attrs.frozen
@@ -43,16 +45,18 @@ class Kept:
 
     def _file(self, name: str) -> Path | None:
         folder = cache_folder(self.environ)
-        sources = b"".join(_CORE.joinpath(f"{each}.py").read_bytes() for each in self.makers)
+        sources = b"".join(CORE.joinpath(f"{each}.py").read_bytes() for each in self.makers)
         return folder and folder / self.kind / f"{name}-{xxhash.xxh3_64_hexdigest(sources)}"
 
     def read(self, name: str) -> tuple[bytes, bytes] | None:
-        """What is kept under a name; None if nothing is, or it is damaged."""
+        """What is kept under a name; None if nothing is, it is damaged, or others than the user may write it."""
         try:
             file = self._file(name)
             if file is None:
                 return None
             with file.open("rb", buffering=0) as opened:
+                if not _own(os.fstat(opened.fileno())):
+                    return None
                 digest, length = _FRONT.unpack(opened.read(_FRONT.size))
                 front, body = opened.read(length), opened.readall()
             if _digest(length, front, body) != digest:
@@ -71,7 +75,7 @@ class Kept:
             beside = file.with_name(f".{file.name}.{os.getpid()}")
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                with beside.open("wb") as opened:
+                with open(beside, "wb", opener=_private) as opened:
                     opened.writelines((_FRONT.pack(_digest(len(front), front, body), len(front)), front, body))
                 beside.replace(file)
             finally:
@@ -79,6 +83,14 @@ class Kept:
             used = sorted(file.parent.glob("[!.]*"), key=lambda each: each.stat().st_mtime)
             for each in used[: -self.most]:
                 each.unlink(missing_ok=True)
+
+
+def _own(state: os.stat_result) -> bool:
+    return state.st_uid == os.geteuid() and not state.st_mode & _OTHERS
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _digest(length: int, front: bytes, body: bytes) -> bytes:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.images import keptsymbols, load, load_image, model
-from pvops_core.images.kept import Kept
 from pvops_core.images.symbols import read_symbols
+from pvops_core.kept import Kept
 from pvops_core.testing.images import ElfBuilder, make_bzimage
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ def test_what_is_damaged_is_made_again(packed: bytes, cache: Path, damage: Calla
 
 
 def test_other_sources_have_things_of_their_own() -> None:
-    Kept("things", ("images/kept",), 4).write("name", b"front", b"body")
-    assert Kept("things", ("images/kept",), 4).read("name") == (b"front", b"body")
+    Kept("things", ("kept",), 4).write("name", b"front", b"body")
+    assert Kept("things", ("kept",), 4).read("name") == (b"front", b"body")
     assert Kept("things", ("patching/members",), 4).read("name") is None
-    assert Kept("things", ("images/kept",), 4).read("other") is None
+    assert Kept("things", ("kept",), 4).read("other") is None
 
 
 def test_those_used_longest_ago_go(cache: Path) -> None:
-    things = Kept("things", ("images/kept",), 2)
+    things = Kept("things", ("kept",), 2)
     for number in range(4):
         things.write(str(number), b"", b"body")
         for file in (cache / "things").glob(f"{number}-*"):
@@ -90,6 +90,6 @@ def test_a_folder_that_cannot_be_written_costs_no_more(packed: bytes, cache: Pat
 
 @pytest.mark.parametrize("environ", [{}, {"HOME": "not/absolute"}])
 def test_without_a_folder_nothing_is_kept(environ: dict[str, str]) -> None:
-    things = Kept("things", ("images/kept",), 2, environ)
+    things = Kept("things", ("kept",), 2, environ)
     things.write("name", b"", b"")
     assert things.read("name") is None
