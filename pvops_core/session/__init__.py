@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from pvops_core.lazily import lazily
 
 if TYPE_CHECKING:
-    from pvops_core.session.session import Session, SessionSettings, hosted, platform_for
+    from pvops_core.session.hosting import hosted, platform_for
+    from pvops_core.session.session import Session, SessionSettings
 
 __all__ = ["Session", "SessionSettings", "hosted", "platform_for"]
 
-_HOMES = dict.fromkeys(__all__, "session")
+_HOMES = {"Session": "session", "SessionSettings": "session", "hosted": "hosting", "platform_for": "hosting"}
 
 __getattr__ = lazily(__name__, _HOMES)

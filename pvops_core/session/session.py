@@ -29,6 +29,7 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
 from pvops_core.session.forgotten import check_built, check_made
 from pvops_core.session.halting import Halting
+from pvops_core.session.hosting import hosted
 from pvops_core.session.places import when_at
 from pvops_core.session.processors import Processors
 from pvops_core.switchboard.kernel.modulesites import ModuleSites
@@ -41,13 +42,10 @@ if TYPE_CHECKING:
     from pvops_core.backends.keyboard import Keyboard
     from pvops_core.guest import Guest
     from pvops_core.guest.types.structs import Structures
-    from pvops_core.kinds import MachineKind
     from pvops_core.ops import Layout
     from pvops_core.session.calls import Calls
     from pvops_core.switchboard import Ops, Switch, Switchboard
     from pvops_core.switchboard.kernel.ophooks import OpHooks
-
-_WHAT = {BuiltinGuest.boot_protocol: "the built-in guest", Kernel.boot_protocol: "kernel images"}
 
 
 class SessionSettings(TypedDict, total=False):
@@ -457,37 +455,3 @@ class Session(Closing):
     def close(self) -> None:
         """Free the machine."""
         self.machine.close()
-
-
-def platform_for(boot_protocol: str, kind: MachineKind, backends: tuple[Backend, ...]) -> type[Platform]:
-    """Who hosts guests of a boot protocol and a kind of machine; UsageError as for :func:`hosted`."""
-    return hosted(boot_protocol, (kind,), backends)[0]
-
-
-def hosted(
-    boot_protocol: str, kinds: tuple[MachineKind, ...], backends: tuple[Backend, ...]
-) -> tuple[type[Platform], MachineKind]:
-    """Who hosts guests of a boot protocol, and on which of the machines that will do for the guest.
-
-    It is the first backend of a chain that has a platform.
-
-    Args:
-        boot_protocol: the guest's.
-        kinds: the machines, the best first.
-        backends: the chain.
-
-    Raises:
-        UsageError: none has, or that one does not host such guests, or is no such machine.
-    """
-    found = ((each, each.platform_for(boot_protocol)) for each in backends)
-    owner, platform = next((one for one in found if one[1] is not None), (backends[0], None))
-    if platform is None:
-        raise UsageError(f"backend {backends[0].name} has no platform, and neither have those it is based on")
-    if boot_protocol not in platform.loaders:
-        raise UsageError(f"backend {backends[0].name!r} cannot boot {_WHAT.get(boot_protocol, boot_protocol)}")
-    more = platform.more_kinds.get(boot_protocol, frozenset())
-    kind = next((kind for there in (owner.kinds, more) for kind in kinds if kind in there), None)
-    if kind is None:
-        there = ", ".join(sorted(kind.value for kind in owner.kinds | more))
-        raise UsageError(f"backend {owner.name!r} is no {kinds[0].value} machine; it can be {there}")
-    return platform, kind

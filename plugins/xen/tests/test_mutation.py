@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pvops_xen.hypervisor.abi import MmuExt
-from pvops_xen.hypervisor.memory import audit, mmu
+from pvops_xen.hypervisor.memory import audit, mmuext
 from pvops_xen.hypervisor.memory.validate import Validator
 from pvops_xen.testing.guests import SmallGuest
 from pvops_xen.testing.mutation import MutationError, MutationRun, Mutator
@@ -58,7 +58,7 @@ def test_an_error_in_the_host_names_seed_and_call(bench64: Bench, monkeypatch: p
     def raising(*_: object) -> int:
         raise KeyError("planted")
 
-    monkeypatch.setitem(mmu._EXTENDED, MmuExt.UNPIN_TABLE, raising)
+    monkeypatch.setitem(mmuext._EXTENDED, MmuExt.UNPIN_TABLE, raising)
     with pytest.raises(MutationError, match=r"seed 0/\d+: m\w+\(0x.* raised KeyError: 'planted'"):
         MutationRun(bench64.platform.hv, bench64.cpu, 0).make(2000)
 

@@ -28,7 +28,7 @@ from pvops_xen.hypervisor.grants import table as grants
 from pvops_xen.hypervisor.layout import START_INFO, abi_of
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.hypervisor.memory.frames import GUEST, PINNED, XEN, FrameTable
-from pvops_xen.hypervisor.memory.mmu import root_type
+from pvops_xen.hypervisor.memory.mmuext import root_type
 from pvops_xen.hypervisor.memory.validate import Validator, XenSlots
 from pvops_xen.hypervisor.processor.bounce64 import raise_kernel
 from pvops_xen.hypervisor.processor.ldt import drop_frame

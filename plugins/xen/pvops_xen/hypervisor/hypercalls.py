@@ -16,6 +16,7 @@ from pvops_xen.hypervisor.events.ops import event_channel_op, event_channel_op_c
 from pvops_xen.hypervisor.grants.ops import grant_table_op
 from pvops_xen.hypervisor.memory import memory_op as memory
 from pvops_xen.hypervisor.memory import mmu
+from pvops_xen.hypervisor.memory.mmuext import mmuext_op
 from pvops_xen.hypervisor.operations import operations
 from pvops_xen.hypervisor.processor import callbacks, debugreg, tables
 from pvops_xen.hypervisor.processor.iret import iret
@@ -127,7 +128,7 @@ _COMMON: Final[dict[int, tuple[Handler, int]]] = {
     Hypercall.IRET: (_iret, 0),
     Hypercall.VCPU_OP: (vcpus.vcpu_op, 3),
     Hypercall.SET_SEGMENT_BASE: (tables.set_segment_base, 2),
-    Hypercall.MMUEXT_OP: (mmu.mmuext_op, 4),
+    Hypercall.MMUEXT_OP: (mmuext_op, 4),
     Hypercall.NMI_OP: (callbacks.nmi_op, 2),
     Hypercall.SCHED_OP: (sched.sched_op, 2),
     Hypercall.CALLBACK_OP: (callbacks.callback_op, 2),

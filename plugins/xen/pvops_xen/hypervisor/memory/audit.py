@@ -19,7 +19,7 @@ from pvops_xen.hypervisor.abi import FIRST_RESERVED_GDT_PAGE, PAGE_SHIFT, PAGE_S
 from pvops_xen.hypervisor.grants.state import GntMap
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.hypervisor.memory.frames import ALLOCATED, FREE, GUEST, PAE_XEN_L2, PINNED, VALIDATED, XEN, FrameType
-from pvops_xen.hypervisor.memory.mmu import root_type
+from pvops_xen.hypervisor.memory.mmuext import root_type
 from pvops_xen.hypervisor.memory.validate import FIRST_XEN_L4_SLOT, LAST_XEN_L4_SLOT
 from pvops_xen.hypervisor.processor.descriptors import is_descriptor_page
 from pvops_xen.hypervisor.processor.segments import LDT_PAGE, WINDOW_PAGES

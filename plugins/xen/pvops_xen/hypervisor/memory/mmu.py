@@ -1,4 +1,7 @@
-"""The page-table hypercalls: mmu_update, update_va_mapping and mmuext_op (xen/arch/x86/mm.c)."""
+"""The hypercalls that store into page tables, mmu_update and update_va_mapping (xen/arch/x86/mm.c).
+
+How an array of requests is gone through, and preempted, stands here too: mmuext_op has one as well.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,23 @@ from pvops_xen.hypervisor.abi import (
     DOMID_IO,
     DOMID_SELF,
     DOMID_XEN,
-    EACCES,
     EFAULT,
     EINVAL,
     ENOSYS,
-    EOPNOTSUPP,
     EPERM,
     ERESTART,
     ESRCH,
     PAGE_SHIFT,
-    PAGE_SIZE,
     UVMF_ALL,
     UVMF_FLUSHTYPE_MASK,
     UVMF_INVLPG,
     UVMF_TLB_FLUSH,
-    MmuExt,
     MmuUpdate,
 )
 from pvops_xen.hypervisor.memory import plain, update
-from pvops_xen.hypervisor.memory.frames import PINNED, FrameType
+from pvops_xen.hypervisor.memory.frames import FrameType
 from pvops_xen.hypervisor.memory.walk import guest_l1e
 from pvops_xen.hypervisor.policy import L1_FRAME_REFUSED
-from pvops_xen.hypervisor.processor.ldt import set_ldt, unmap_ldt
 from pvops_xen.public import XEN
 
 if TYPE_CHECKING:
@@ -41,24 +39,23 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
 
-_PREEMPTED: Final = 1 << 31  # MMU_UPDATE_PREEMPTED, in the count: these are the rest of a call (asm/hypercall.h)
+PREEMPTED: Final = 1 << 31  # MMU_UPDATE_PREEMPTED, in the count: these are the rest of a call (asm/hypercall.h)
 _CHUNK: Final = 32
 _STRETCH: Final = 4096
 """Elements of an array after which a hypercall is preempted: it is made again with the rest."""
 _DOM0: Final = 0
 _UPDATE: Final = XEN["mmu_update"].whole("ptr", "val")
-_OPERATION: Final = XEN["mmuext_op"].whole("cmd", "arg1.mfn", "arg2.src_mfn")
 _STORES: Final = frozenset(
     {MmuUpdate.NORMAL_PT_UPDATE, MmuUpdate.PT_UPDATE_PRESERVE_AD, MmuUpdate.PT_UPDATE_NO_TRANSLATE}
 )
 
 
-def _signed32(value: int) -> int:
+def signed32(value: int) -> int:
     """An int, from the register that holds it: a preempted call's result goes where its foreign domain was."""
     return (value & 0xFFFF_FFFF ^ 1 << 31) - (1 << 31)  # turned and set back, the top bit counts as negative
 
 
-def _owner_error(hv: Hypervisor, foreigndom: int) -> int:
+def owner_error(hv: Hypervisor, foreigndom: int) -> int:
     """``get_pg_owner`` and the right to use it: 0, -ESRCH or -EPERM."""
     if foreigndom in {DOMID_SELF, DOMID_IO}:
         return 0
@@ -97,7 +94,7 @@ def _done_before(hv: Hypervisor, cpu: Vcpu, pdone: int) -> int:
         return 0
 
 
-def _run_array(
+def run_array(
     hv: Hypervisor, cpu: Vcpu, array: tuple[int, int, struct.Struct], rest: tuple[int, int], act: Callable[..., int]
 ) -> int:
     """Apply ``act`` to the fields of each element of (address, count, layout) up to the first error.
@@ -107,14 +104,14 @@ def _run_array(
     Args:
         hv: the hypervisor.
         cpu: the caller.
-        array: where the elements are, how many (with _PREEMPTED if the call goes on), and what they look like.
+        array: where the elements are, how many (with PREEMPTED if the call goes on), and what they look like.
         rest: the call's other arguments: where the number done goes, and the foreign domain.
         act: handles one element.
     """
     address, count, layout = array
     size, pdone = layout.size, rest[0]
-    before = _done_before(hv, cpu, pdone) if count & _PREEMPTED else 0
-    count &= ~_PREEMPTED
+    before = _done_before(hv, cpu, pdone) if count & PREEMPTED else 0
+    count &= ~PREEMPTED
     limit = min(count, _STRETCH)
     done = error = 0
     try:
@@ -132,7 +129,7 @@ def _run_array(
         _report_done(hv, cpu, pdone, before + done & 0xFFFF_FFFF)
     # ``hypercall_create_continuation``: the guest's registers hold the rest, and it may take an interrupt between.
     if not error and done < count:
-        hv.continuation = (address + done * size, (count - done) | _PREEMPTED, *rest)
+        hv.continuation = (address + done * size, (count - done) | PREEMPTED, *rest)
         return -ERESTART
     return error
 
@@ -143,18 +140,18 @@ def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, fo
         return plainly
     # The last step of a continuation carries its result in the domain's place (MMU_UPDATE_PREEMPTED without
     # requests).
-    if count == _PREEMPTED and not ureqs:
-        return _signed32(foreigndom)
+    if count == PREEMPTED and not ureqs:
+        return signed32(foreigndom)
     layout = _UPDATE.at(hv.abi.bits).form
-    access.check(hv.abi, ureqs, (count & ~_PREEMPTED) * layout.size)
+    access.check(hv.abi, ureqs, (count & ~PREEMPTED) * layout.size)
     # do_mmu_update: the high half is who owns the tables, plus one; 0 is the caller. The low half owns the frames.
     table_owner = (foreigndom >> 16 & 0xFFFF) - 1
     if table_owner not in {-1, _DOM0, hv.domain.domid}:
         return -ESRCH
-    error = _owner_error(hv, foreigndom & 0xFFFF)
+    error = owner_error(hv, foreigndom & 0xFFFF)
     # Even a caller without a right is told that nothing was done.
     if error == -ESRCH:
-        _report_done(hv, cpu, pdone, _done_before(hv, cpu, pdone) if count & _PREEMPTED else 0)
+        _report_done(hv, cpu, pdone, _done_before(hv, cpu, pdone) if count & PREEMPTED else 0)
         return error
     io_only = foreigndom & 0xFFFF == DOMID_IO
     forbidden = bool(error) or table_owner == _DOM0  # which each request finds out for itself
@@ -164,7 +161,7 @@ def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, fo
             return -ENOSYS if ptr & 7 > MmuUpdate.PT_UPDATE_NO_TRANSLATE else -EPERM
         return _one_update(hv, ptr, val, io_only=io_only)
 
-    return _run_array(hv, cpu, (ureqs, count, layout), (pdone, foreigndom), act)
+    return run_array(hv, cpu, (ureqs, count, layout), (pdone, foreigndom), act)
 
 
 def _one_update(hv: Hypervisor, ptr: int, val: int, *, io_only: bool) -> int:
@@ -237,7 +234,7 @@ def _flush_after_update(hv: Hypervisor, cpu: Vcpu, va: int, flags: int) -> int:
 
 def update_va_mapping_otherdomain(hv: Hypervisor, cpu: Vcpu, va: int, value: int, flags: int, domid: int) -> int:
     """The same for frames of another domain: an unprivileged caller may name only itself."""
-    error = _owner_error(hv, domid & 0xFFFF)
+    error = owner_error(hv, domid & 0xFFFF)
     if domid & 0xFFFF == DOMID_IO:
         error = -EPERM
     return error or update_va_mapping(hv, cpu, va, value, flags)
@@ -250,215 +247,4 @@ def read_vcpu_mask(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
     for index in range((len(hv.domain.vcpus) + bits - 1) // bits):
         mask |= access.read_word(hv, cpu, address + index * hv.abi.word) << (index * bits)
     return mask & (1 << len(hv.domain.vcpus)) - 1
-
-
-def mmuext_op(hv: Hypervisor, cpu: Vcpu, uops: int, count: int, pdone: int, foreigndom: int) -> int:
-    """``mmuext_op(ops, count, done_out, foreigndom)``: pinning, base pointers, flushes, the LDT."""
-    if count == _PREEMPTED and not uops:
-        return _signed32(foreigndom)
-    layout = _OPERATION.at(hv.abi.bits).form
-    access.check(hv.abi, uops, (count & ~_PREEMPTED) * layout.size)
-    error = _owner_error(hv, foreigndom & 0xFFFF)
-    if error or foreigndom & 0xFFFF != DOMID_SELF:
-        return error or -EPERM
-
-    def act(command: int, arg1: int, arg2: int) -> int:
-        handler = _EXTENDED.get(command)
-        return handler(hv, cpu, arg1, arg2) if handler else -ENOSYS
-
-    return _run_array(hv, cpu, (uops, count, layout), (pdone, foreigndom), act)
-
-
-def _pin(kind: FrameType) -> Callable[[Hypervisor, Vcpu, int, int], int]:
-    def pin(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
-        del cpu, arg2
-        if kind == FrameType.L4 and hv.abi.bits == 32:
-            return 0  # there is no such level; Xen ignores it
-        frames, validator = hv.frames, hv.validator
-        if not frames.get_page(mfn):
-            return -EINVAL
-        error = validator.get_type(mfn, kind)
-        if error:
-            hv.log(f"Error {error} while pinning mfn {mfn:x}")
-            frames.put_page(mfn)
-            return error
         # Pinned once is pinned: the reference of this attempt is given back.
-        if frames.flags[mfn] & PINNED:
-            hv.log(f"mfn {mfn:x} already pinned")
-            validator.put_page_and_type(mfn)
-            return -EINVAL
-        frames.flags[mfn] |= PINNED
-        return 0
-
-    return pin
-
-
-def _unpin(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
-    del cpu, arg2
-    # The owner is asked first, since the pin of another's frame is nobody's business here.
-    if not hv.frames.is_guests(mfn):
-        hv.log(f"mfn {mfn:x} bad, or bad owner d{hv.domain.domid}")
-        return -EINVAL
-    if not hv.frames.flags[mfn] & PINNED:
-        hv.log(f"mfn {mfn:x} not pinned")
-        return -EINVAL
-    # The flag goes before the reference, so that nobody finds a pin without one.
-    hv.frames.flags[mfn] &= ~PINNED
-    hv.validator.put_page_and_type(mfn)
-    return 0
-
-
-def root_type(bits: int) -> FrameType:
-    """Type of a root page table: L4, or L3 with PAE."""
-    return FrameType.L4 if bits == 64 else FrameType.L3
-
-
-def new_guest_cr3(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int = 0) -> int:
-    """Run kernel mode on another root: the new one gains a reference before the old one loses its own."""
-    del arg2
-    state = hv.state(cpu)
-    old = state.guest_table
-    if old != mfn:
-        # The new one first: the old one's last reference would otherwise demote tables that both have.
-        error = hv.validator.get_page_and_type(mfn, root_type(hv.abi.bits))
-        if error:
-            hv.log(f"Error while installing new baseptr {mfn:x}")
-            return error
-        unmap_ldt(hv, cpu)  # its pages were looked up in the old space (invalidate_shadow_ldt)
-        state.guest_table = mfn
-    hv.stats.flushes += 1
-    # On this vCPU alone: others may go on running on the old root.
-    hv.load_cr3(cpu)
-    if old and old != mfn:
-        hv.validator.put_page_and_type(old)
-    return 0
-
-
-def _new_user_baseptr(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
-    del arg2
-    # A PAE guest has one root for both modes.
-    if hv.abi.bits == 32:
-        return -EINVAL
-    state = hv.state(cpu)
-    old = state.guest_table_user
-    # The same root again is taken once, and its reference is not given back.
-    if old == mfn:
-        return 0
-    if mfn:
-        error = hv.validator.get_page_and_type(mfn, FrameType.L4)
-        if error:
-            hv.log(f"Error {error} installing new mfn {mfn:x}")
-            return error
-    state.guest_table_user = mfn
-    state.stale_user = True  # it is loaded when the vCPU next goes to user mode
-    if old:
-        hv.validator.put_page_and_type(old)
-    return 0
-
-
-def _flush_local(hv: Hypervisor, cpu: Vcpu, arg1: int, arg2: int) -> int:
-    del arg1, arg2
-    hv.flush_tlb(1 << cpu.index)
-    return 0
-
-
-def _invlpg_local(hv: Hypervisor, cpu: Vcpu, address: int, arg2: int) -> int:
-    del arg2
-    hv.flush_tlb(1 << cpu.index, address)
-    return 0
-
-
-def _flush_multi(hv: Hypervisor, cpu: Vcpu, arg1: int, mask: int) -> int:
-    del arg1
-    return _flush_masked(hv, cpu, mask, None)
-
-
-def _invlpg_multi(hv: Hypervisor, cpu: Vcpu, address: int, mask: int) -> int:
-    return _flush_masked(hv, cpu, mask, address)
-
-
-def _flush_masked(hv: Hypervisor, cpu: Vcpu, mask: int, address: int | None) -> int:
-    try:
-        vcpus = read_vcpu_mask(hv, cpu, mask)
-    except (access.BadHandleError, GuestFault):
-        return -EINVAL
-    # ``do_mmuext_op`` asks ``__addr_ok`` first.
-    if address is None or access.addr_ok(hv.abi, address):
-        hv.flush_tlb(vcpus, address)
-    return 0
-
-
-def _flush_all(hv: Hypervisor, cpu: Vcpu, arg1: int, arg2: int) -> int:
-    del cpu, arg1, arg2
-    hv.flush_tlb()
-    return 0
-
-
-def _invlpg_all(hv: Hypervisor, cpu: Vcpu, address: int, arg2: int) -> int:
-    del cpu, arg2
-    if access.addr_ok(hv.abi, address):
-        hv.flush_tlb(None, address)
-    return 0
-
-
-def _flush_cache(hv: Hypervisor, cpu: Vcpu, arg1: int, arg2: int) -> int:
-    """Only domains with devices may."""
-    del hv, cpu, arg1, arg2
-    return -EACCES
-
-
-def _flush_cache_global(hv: Hypervisor, cpu: Vcpu, arg1: int, arg2: int) -> int:
-    del hv, cpu, arg1, arg2
-    return -EINVAL
-
-
-def _clear_page(hv: Hypervisor, cpu: Vcpu, mfn: int, arg2: int) -> int:
-    del cpu, arg2
-    return _write_page(hv, mfn, bytes(PAGE_SIZE))
-
-
-def _copy_page(hv: Hypervisor, cpu: Vcpu, mfn: int, source: int) -> int:
-    del cpu
-    if not hv.frames.is_guests(source):
-        hv.log(f"Error copying from mfn {source:x}")
-        return -EINVAL
-    return _write_page(hv, mfn, hv.memory.read(source << PAGE_SHIFT, PAGE_SIZE))
-
-
-def _write_page(hv: Hypervisor, mfn: int, data: bytes) -> int:
-    # A frame that is a page table could not be written plainly.
-    if hv.validator.get_page_and_type(mfn, FrameType.WRITABLE):
-        hv.log(f"Error writing mfn {mfn:x}")
-        return -EINVAL
-    hv.memory.write(mfn << PAGE_SHIFT, data)
-    hv.validator.put_page_and_type(mfn)
-    return 0
-
-
-def _mark_super(hv: Hypervisor, cpu: Vcpu, arg1: int, arg2: int) -> int:
-    del hv, cpu, arg1, arg2
-    return -EOPNOTSUPP
-
-
-_EXTENDED: Final[dict[int, Callable[[Hypervisor, Vcpu, int, int], int]]] = {
-    MmuExt.PIN_L1_TABLE: _pin(FrameType.L1),
-    MmuExt.PIN_L2_TABLE: _pin(FrameType.L2),
-    MmuExt.PIN_L3_TABLE: _pin(FrameType.L3),
-    MmuExt.PIN_L4_TABLE: _pin(FrameType.L4),
-    MmuExt.UNPIN_TABLE: _unpin,
-    MmuExt.NEW_BASEPTR: new_guest_cr3,
-    MmuExt.TLB_FLUSH_LOCAL: _flush_local,
-    MmuExt.INVLPG_LOCAL: _invlpg_local,
-    MmuExt.TLB_FLUSH_MULTI: _flush_multi,
-    MmuExt.INVLPG_MULTI: _invlpg_multi,
-    MmuExt.TLB_FLUSH_ALL: _flush_all,
-    MmuExt.INVLPG_ALL: _invlpg_all,
-    MmuExt.FLUSH_CACHE: _flush_cache,
-    MmuExt.SET_LDT: set_ldt,
-    MmuExt.NEW_USER_BASEPTR: _new_user_baseptr,
-    MmuExt.CLEAR_PAGE: _clear_page,
-    MmuExt.COPY_PAGE: _copy_page,
-    MmuExt.FLUSH_CACHE_GLOBAL: _flush_cache_global,
-    MmuExt.MARK_SUPER: _mark_super,
-    MmuExt.UNMARK_SUPER: _mark_super,
-}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine.cpu.faults import general_protection, undefined_instruction
 from pvops_core.x86 import CR0_TS
 from pvops_xen.hypervisor.abi import ENODEV, PAGE_SHIFT
-from pvops_xen.hypervisor.memory.mmu import new_guest_cr3
+from pvops_xen.hypervisor.memory.mmuext import new_guest_cr3
 from pvops_xen.hypervisor.processor import debugreg, ports, tables
 from pvops_xen.hypervisor.processor.bounce import in_guest_kernel
 from pvops_xen.hypervisor.processor.msrs import read_msr, write_msr
