@@ -189,7 +189,7 @@ class Machine(MachineBase):
             device: what answers.
         """
         for slot in self._slots:
-            slot.callbacks.map_device(address, size, device)
+            slot.addresses.map_device(address, size, device)
 
     def watch(self, watcher: Callable[[], int | None], *, at_once: bool = False) -> None:
         """Call ``watcher`` between slices, when no vCPU runs; it gives the time it wants to be asked at, or None.
@@ -254,7 +254,7 @@ class Machine(MachineBase):
     def hook_gates(self, begin: int, end: int) -> None:
         """Call gates for instructions in [begin, end], on every vCPU."""
         for slot in self._slots:
-            slot.callbacks.hook_gates(begin, end)
+            slot.addresses.hook_gates(begin, end)
 
     def invalidate(self, ranges: Ranges | Sequence[tuple[int, int]]) -> None:
         """Drop translated code of virtual ranges [start, end) on every engine."""

@@ -1,7 +1,4 @@
-"""From the engine to the platform: one vCPU's hooks.
-
-Nothing may leave a callback as an exception, since there is C above it: the run loop is told, the engine stopped.
-"""
+"""From the engine to the platform: one vCPU's exceptions, and the instructions that the engine leaves to others."""
 
 from __future__ import annotations
 
@@ -9,11 +6,10 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu import faults
-from pvops_core.machine.cpu.faults import GuestFault, Reschedule
+from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.memory.intents import as_processor
 from pvops_core.machine.cpu.segmentation.stackfaults import canonicality_decides, vector_of
 from pvops_core.machine.exits.instructions import answer, icebp, is_rdpmc
-from pvops_core.machine.exits.pageend import PageEnd
 from pvops_core.machine.exits.wholeaccess import WholeAccesses
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.unicorn import engine as uc
@@ -21,12 +17,11 @@ from pvops_core.machine.unicorn.intercepts import EXITS
 from pvops_core.machine.unicorn.state import StateWord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.exits.handlers import Handlers
     from pvops_core.machine.exits.segmentlimits import SegmentLimits
-    from pvops_core.machine.handler import GateHandler, MemoryDevice
-    from pvops_core.machine.run.runloop import RunLoop
 
 _EXCEPTION: Final = event_kind(
     "exception",
@@ -56,8 +51,6 @@ _CALL, _ANSWER, _ANSWERED = 8 * StateWord.CALL, int(StateWord.ANSWER), int(State
 _TWO_BYTE_OPCODE = 0x0F
 _OF_FETCHES = frozenset({faults.PF, faults.GP})
 _RESTORED = frozenset({faults.PF, faults.GP, faults.SS, faults.NM})  # of those that access memory in pieces
-_ENDS = 16
-"""Places where calls may end that are remembered: hooking one drops all translated code."""
 _PATIENCE = 10_000
 """How often the same instruction may fault at the same address with nothing executed in between."""
 
@@ -65,22 +58,19 @@ _PATIENCE = 10_000
 class Callbacks:
     """The Python callbacks of one engine."""
 
-    def __init__(self, vcpu: Vcpu, engine: uc.Engine, state: uc.Words, loop: RunLoop) -> None:
+    def __init__(self, handlers: Handlers) -> None:
+        vcpu, engine = handlers.vcpu, handlers.engine
+        self._handlers = handlers
+        self._serve = handlers.run
         self._vcpu = vcpu
         self._engine = engine
-        self._state = state
-        self._loop = loop
+        self._state = handlers.state
+        self._loop = handlers.loop
         self._registers = vcpu.batch("eax", "ebx", "ecx", "edx")
         self._last: tuple[int, int, int] = (0, 0, 0)
         self._last_blocks = 0
         self._repeats = 0
-        self.moved = False
-        self.destination: int | None = None
-        self.page_end = PageEnd(vcpu, engine)
-        self._postponed: tuple[bytes, GuestFault] | None = None
         self._read = 0
-        self._ends: dict[int, int] = {}
-        vcpu.debug.serve = self._serve_at
         self.limits: SegmentLimits | None = None
         self.whole: WholeAccesses
         self._in_place: Callable[..., int | None] | None = None
@@ -100,13 +90,13 @@ class Callbacks:
 
     def make_whole(self, context: uc.Context) -> None:
         """Look at accesses first that the engine makes in pieces."""
-        self.whole = WholeAccesses(self._vcpu, self._engine, context, self._restart, self._guarded)
+        self.whole = WholeAccesses(self._handlers, context)
 
     def check_segments(self, context: uc.Context) -> None:
         """Check accesses through segments that are not flat."""
         from pvops_core.machine.exits.segmentlimits import SegmentLimits  # noqa: PLC0415 - for 32-bit code only
 
-        self.limits = SegmentLimits(self._vcpu, self._engine, self._state, context, self._restart, self._guarded)
+        self.limits = SegmentLimits(self._handlers, context)
 
     def await_32_bit_code(self, context: uc.Context, hook: int) -> int:
         """Check such accesses from the first block of 32-bit code on, of which the hook tells: whom it is to call."""
@@ -117,186 +107,7 @@ class Callbacks:
             if self.limits is not None:
                 self.limits.look(start, size)
 
-        return self._engine.keep(uc.LOOK_CALLBACK(self._guarded(first)))
-
-    def _restart(self) -> None:
-        self.moved = True
-        self._engine.stop()
-
-    def _guarded(self, function: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: int) -> object:
-            try:
-                return function(*arguments)
-            except BaseException as error:  # noqa: BLE001 - handed on by the run loop
-                self._loop.fail(error)
-                self._engine.stop()
-                return 0
-
-        return call
-
-    def hook_gates(self, begin: int, end: int) -> None:
-        """Call the machine's gates for every instruction that starts in [begin, end].
-
-        This is the way of every call of an op: what nearly always comes to a handler and nothing else is done in one
-        function.
-        """
-        vcpu, loop, page_end, gates = self._vcpu, self._loop, self.page_end, self._loop.gates
-        bound = gates.bound
-
-        def reached(_engine: int, at: int, _size: int, _data: int) -> None:
-            handler = bound.get(at)
-            if handler is None or page_end.armed or self._postponed is not None:
-                self._serve_at(gates.call, at)
-                return
-            vcpu.rip_written = False
-            try:
-                handler(vcpu)
-            except BaseException as error:  # noqa: BLE001 - handed on
-                self._meet(error)
-            else:
-                if not (vcpu.rip_written or loop.interrupted):
-                    return
-                gates.leave(vcpu, at)
-            if self._stops():
-                self._state[_FRONTIER] = at
-
-        self._engine.hook_code(uc.CODE_CALLBACK(reached), begin, end)
-
-    def stop_at(self, address: int) -> None:
-        """From now on end the slice before an instruction at an address is executed, where a call is to end there."""
-        hook = self._ends.pop(address, None)
-        if hook is None:
-            hook = self._engine.hook_code(uc.CODE_CALLBACK(self._end), address, address)
-        self._ends[address] = hook
-        if len(self._ends) > _ENDS:
-            self._engine.unhook_code(self._ends.pop(next(iter(self._ends))))
-
-    def hook_at(self, address: int, action: Callable[[Vcpu, int], None], *, acts: bool) -> int:
-        """Call ``action(vcpu, address)`` as a handler before an instruction is executed; gives the hook's number.
-
-        Unless it acts, what it asks for beyond looking takes effect only at the end of the block.
-        """
-        return self.hook_range(address, address, action, acts=acts)
-
-    def hook_range(self, first: int, last: int, action: Callable[[Vcpu, int], None], *, acts: bool = True) -> int:
-        """As ``hook_at``, before every instruction that starts in [first, last]."""
-
-        def reached(_engine: int, at: int, _size: int, _data: int) -> None:
-            self._serve_at(action, at)
-
-        return self._engine.hook_code(uc.CODE_CALLBACK(reached), first, last, stops=acts)
-
-    def hook_gates_alone(self, first: int, last: int, gates: Mapping[int, tuple[GateHandler, int]]) -> int:
-        """Call the handler of each gate in [first, last] before its jump; gives the hook's number.
-
-        The engine need not be able to stop within blocks for it, which would make all code slower: where it is to stop
-        it does after the jump, which does nothing but move RIP, and RIP is set then. This is the way of every op of a
-        kernel that Python serves, hence in one function.
-        """
-        vcpu, loop, page_end = self._vcpu, self._loop, self.page_end
-
-        def reached(_engine: int, at: int, _size: int, _data: int) -> None:
-            gate = gates.get(at)
-            if gate is None:
-                return  # a jump between two gates
-            vcpu.rip_written, again = False, False
-            if page_end.armed:
-                page_end.lift()
-            try:
-                if self._postponed is None:
-                    gate[0](vcpu)
-            except Reschedule:
-                loop.reschedule()
-                again = True
-            except BaseException as error:  # noqa: BLE001 - handed on by the run loop
-                loop.fail(error)
-            if vcpu.rip_written or loop.interrupted:
-                # Who has loaded a segment has written RIP only to make the engine begin anew, where it was.
-                now = vcpu.rip
-                self.destination = gate[1] if now == at and not again else now
-                self.moved = True
-                self._engine.stop()
-
-        return self._engine.hook_code(uc.CODE_CALLBACK(reached), first, last, stops=False)
-
-    def unhook(self, hook: int) -> None:
-        """Take a hook of ``hook_at`` or ``hook_range`` away."""
-        self._engine.unhook_code(hook)
-
-    def _end(self, _engine: int, address: int, _size: int, _data: int) -> None:
-        if self._loop.arrive(address):
-            self._state[_FRONTIER] = address
-            self._engine.stop()
-
-    def _serve(self, action: Callable[..., None], *arguments: object) -> bool:
-        """Run a handler: its fault goes to the guest, its error ends the run, its wishes stop the engine.
-
-        Returns:
-            Whether the engine is to stop.
-        """
-        self._vcpu.rip_written = False
-        if self.page_end.armed:
-            self.page_end.lift()  # as long as the vCPU is where it was armed
-        try:
-            if self._postponed is None:
-                action(self._vcpu, *arguments)
-        except BaseException as error:  # noqa: BLE001 - handed on
-            self._meet(error)
-        return self._stops()
-
-    def _meet(self, error: BaseException) -> None:
-        """What a handler raised: a fault goes to the guest, an error to the run loop."""
-        vcpu = self._vcpu
-        if isinstance(error, GuestFault):
-            try:
-                vcpu.machine.exception(vcpu, error.vector, error.error_code, error.address)
-            except BaseException as failure:  # noqa: BLE001 - handed on by the run loop
-                error = failure
-            else:
-                return
-        if isinstance(error, Reschedule):
-            self._loop.reschedule()
-        else:
-            self._loop.fail(error)
-
-    def _stops(self) -> bool:
-        """After a handler: stop the engine if it has moved RIP, or somebody wants the slice to end."""
-        loop = self._loop
-        if self._vcpu.rip_written:
-            # From now on the engine would not know RIP inside a block (in, out, sysenter): begin again from here.
-            self.moved = True
-            self._engine.stop()
-            return True
-        if loop.interrupted:
-            self._engine.stop()
-        return loop.interrupted
-
-    def _serve_at(self, action: Callable[..., None], address: int) -> None:
-        """Run a handler before an instruction is executed, where the engine stops at once if it can."""
-        if self._serve(action, address) and self._engine.stops_within:
-            self._state[_FRONTIER] = address
-
-    def map_device(self, address: int, size: int, device: MemoryDevice) -> None:
-        """Give loads and stores of a physical range to a device."""
-
-        def load(_engine: int, offset: int, width: int, _data: int) -> int:
-            return self._device(device.load, offset, width) or 0
-
-        def store(_engine: int, offset: int, width: int, value: int, _data: int) -> None:
-            self._device(device.store, offset, width, value)
-
-        self._engine.map_device(address, size, uc.LOAD_CALLBACK(load), uc.STORE_CALLBACK(store))
-
-    def _device(self, access: Callable[..., int | None], *arguments: int) -> int | None:
-        """One access. The engine must not be stopped from here, since it would make the access once more."""
-        result = None
-        try:
-            result = access(self._vcpu, *arguments)
-        except BaseException as error:  # noqa: BLE001 - handed on by the run loop
-            self._loop.fail(error)
-        if self._loop.interrupted:
-            self._vcpu.cut_short()
-        return result
+        return self._engine.keep(uc.LOOK_CALLBACK(self._handlers.guarded(first)))
 
     def _interrupt(self, _engine: int, vector: int, _data: int) -> None:
         if self._engine.between:
@@ -331,7 +142,7 @@ class Callbacks:
         if state[_SOFTWARE]:
             return False
         address, rip = state[_FAULT_ADDRESS] & mask, state[_FAULT_RIP] & mask
-        early = self.page_end.too_early(vector, rip, state[_ERROR_CODE], address)
+        early = self._handlers.page_end.too_early(vector, rip, state[_ERROR_CODE], address)
         if early or (vector == faults.PF and address == rip):
             state[_FRONTIER] = state[_FRONTIER_BEFORE]  # the block has not begun
         return early
@@ -360,19 +171,22 @@ class Callbacks:
         if vector == faults.PF and error_code is not None and address is not None:
             error_code, address = as_processor(vcpu, rip, ordered, error_code, address)
         self._note(vcpu, vector, rip, error_code, address)
-        if not self._progresses(vector, rip, address or 0):
-            machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
-            return
-        machine.exception(vcpu, vector, error_code, address)
+        if self._progresses(vector, rip, address or 0):
+            machine.exception(vcpu, vector, error_code, address)
 
     def _progresses(self, vector: int, rip: int, address: int) -> bool:
+        """Whether something was executed since this exception last came; if not for long, the guest has crashed."""
         key, blocks = (vector, rip, address), self._state[_ALLOWED] - self._state[_BUDGET]
         if key == self._last and 0 <= blocks - self._last_blocks <= 1:
             self._repeats += 1
         else:
             self._last, self._repeats = key, 0
         self._last_blocks = blocks
-        return self._repeats < _PATIENCE
+        if self._repeats < _PATIENCE:
+            return True
+        vcpu = self._vcpu
+        vcpu.machine.stop("crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {rip:#x} for ever")
+        return False
 
     def _invalid(self, _engine: int, _data: int) -> bool:
         self._serve(self._undefined)
@@ -385,12 +199,8 @@ class Callbacks:
         vector, error_code = (faults.GP, 0) if is_rdpmc(vcpu) else (faults.UD, None)
         vcpu.machine.counts["exceptions"] += 1
         vcpu.machine.log.record(_EXCEPTION, vcpu.index, vector=vector, rip=vcpu.rip)
-        if not self._progresses(vector, vcpu.rip, 0):
-            vcpu.machine.stop(
-                "crash", f"vcpu {vcpu.index} makes no progress: vector {vector} at {vcpu.rip:#x} for ever"
-            )
-            return
-        vcpu.machine.exception(vcpu, vector, error_code, None)
+        if self._progresses(vector, vcpu.rip, 0):
+            vcpu.machine.exception(vcpu, vector, error_code, None)
 
     def _syscall(self, _engine: int, _data: int) -> None:
         self._serve(self._system_call)
@@ -443,7 +253,7 @@ class Callbacks:
         try:
             self._registers.write(*self._loop.platform.cpuid(vcpu, leaf, subleaf))
         except GuestFault as fault:
-            self._postpone(fault)
+            self._handlers.postpone(fault)
 
     def _in(self, _engine: int, port: int, size: int, _data: int) -> int:
         self._read = 0
@@ -457,7 +267,7 @@ class Callbacks:
             if vcpu.debug.watching:
                 vcpu.debug.on_port(port, size)
         except GuestFault as fault:
-            self._postpone(fault)
+            self._handlers.postpone(fault)
 
     def _out(self, _engine: int, port: int, size: int, value: int, _data: int) -> None:
         self._serve(self._write_port, port, size, value)
@@ -469,32 +279,13 @@ class Callbacks:
             if vcpu.debug.watching:
                 vcpu.debug.on_port(port, size)
         except GuestFault as fault:
-            self._postpone(fault)
-
-    def _postpone(self, fault: GuestFault) -> None:
-        """Unlike other hooks, those of in, out and cpuid cannot end the block: its rest runs before the engine stops.
-
-        So the registers of now are kept, and come back when the engine has stopped.
-        """
-        self._postponed = (self._vcpu.save_registers(), fault)
-        self._loop.interrupt()
-
-    @property
-    def postponed(self) -> bool:
-        """A fault waits for the engine to stop."""
-        return self._postponed is not None
-
-    def arrive(self) -> None:
-        """The engine has stopped: go where a handler at a gate has sent the vCPU."""
-        if self.destination is not None:
-            self._vcpu.rip, self.destination = self.destination, None
+            self._handlers.postpone(fault)
 
     def finish(self) -> bool:
         """After a slice: deliver what was postponed, if anything."""
-        if self._postponed is None:
+        fault = self._handlers.take_postponed()
+        if fault is None:
             return False
-        (registers, fault), self._postponed = self._postponed, None
-        self._vcpu.load_registers(registers)
         self.whole.put_back()
         self._vcpu.machine.exception(self._vcpu, fault.vector, fault.error_code, fault.address)
         return True

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_core.machine.cpu.vcpu import Vcpu, VcpuState
+from pvops_core.machine.exits.addresses import AddressHooks
 from pvops_core.machine.exits.callbacks import Callbacks
+from pvops_core.machine.exits.handlers import Handlers, Loop
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn import exitrequest
 from pvops_core.machine.unicorn.cpustate import guests, vetted
@@ -16,7 +18,6 @@ from pvops_core.x86 import MSR_TSC_AUX
 if TYPE_CHECKING:
     from pvops_core.machine.base import MachineBase
     from pvops_core.machine.handler import SyscallInPlace
-    from pvops_core.machine.run.runloop import RunLoop
     from pvops_core.machine.unicorn.native import NativeCallbacks as Native
 
 
@@ -32,7 +33,7 @@ class SlotState(NamedTuple):
 class CpuSlot:
     """What a machine keeps for each vCPU."""
 
-    def __init__(self, machine: MachineBase, loop: RunLoop, index: int, native: Native) -> None:
+    def __init__(self, machine: MachineBase, loop: Loop, index: int, native: Native) -> None:
         memory = machine.memory
         self.engine = uc.Engine(machine.kind.bits, memory.address, memory.size)
         # Where the engine's flag was not found it is stopped by its own call, which costs a callback each block.
@@ -52,7 +53,9 @@ class CpuSlot:
             self.engine.hook_native(uc.HOOK_CODE, native.instruction, data)
         self._answer_time_stamps(native, data)
         self.vcpu = Vcpu(machine, index, self.engine, self.context, self.state)
-        self.callbacks = Callbacks(self.vcpu, self.engine, self.state, loop)
+        self.handlers = Handlers(self.vcpu, self.engine, self.state, loop)
+        self.addresses = AddressHooks(self.handlers)
+        self.callbacks = Callbacks(self.handlers)
         self._catch_calls(native, data)
         # Contexts of their own: what looks at registers in the middle of something must not spoil the one in use.
         self._spare = uc.Context(self.engine)

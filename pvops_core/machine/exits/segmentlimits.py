@@ -18,7 +18,7 @@ Source: Intel SDM volume 3, 5.3 (limits), 5.4.1 (null selectors) and 5.5; 3.4.5.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
@@ -30,10 +30,8 @@ from pvops_core.machine.unicorn.state import StateWord
 from pvops_core.x86 import CR0_PE, PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.unicorn.engine import Context, Engine, Words
+    from pvops_core.machine.exits.handlers import Handlers
+    from pvops_core.machine.unicorn.engine import Context
 
 # The register's number in the middle: es, ss, ds, fs, gs; not cs
 _TO_SEGMENT: Final = bytes(modrm for modrm in range(256) if modrm >> 3 & 7 in {0, 2, 3, 4, 5})
@@ -56,33 +54,22 @@ class SegmentLimits:
     """The checks of one vCPU.
 
     Args:
-        vcpu: whose.
-        engine: its engine.
-        state: the words that it shares with native callbacks.
+        handlers: how Python is called for it.
         context: a context of its own.
-        restart: has the engine begin again where it is.
-        guarded: makes of a function one that hands its errors to the run loop.
     """
 
-    def __init__(
-        self,
-        vcpu: Vcpu,
-        engine: Engine,
-        state: Words,
-        context: Context,
-        restart: Callable[[], None],
-        guarded: Callable[..., Any],
-    ) -> None:
+    def __init__(self, handlers: Handlers, context: Context) -> None:
+        vcpu, engine, guarded = handlers.vcpu, handlers.engine, handlers.guarded
         self._vcpu = vcpu
         self._engine = engine
-        self._restart = restart
+        self._state = handlers.state
+        self._restart = handlers.restart
         self._hooks: dict[int, frozenset[str]] = {}
         self._standing: set[tuple[int, int]] = set()
         """Other hooks: place and function."""
         self._seen: set[int] = set()
         self._loads_unseen = vcpu.machine.kind.bits == 64
         """A 64-bit kernel loads segment registers for 32-bit code, and its own code is not looked at."""
-        self._state = state
         self._kept: tuple[int, int] | None = None
         self._fault: GuestFault | None = None
         native = guards()

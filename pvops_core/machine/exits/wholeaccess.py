@@ -11,7 +11,7 @@ is aligned where it must be, goes on after some nanoseconds; of what does not, P
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
@@ -20,11 +20,9 @@ from pvops_core.machine.unicorn.piecewise import PieceGuards, Site
 from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pvops_core.machine.cpu.memory.pieces import Piece
-    from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.unicorn.engine import Context, Engine
+    from pvops_core.machine.exits.handlers import Handlers
+    from pvops_core.machine.unicorn.engine import Context
 
 _ALIGNMENT: Final = 15
 _RESUME: Final = 1 << 16
@@ -36,28 +34,19 @@ class WholeAccesses:
     """What one vCPU does about it.
 
     Args:
-        vcpu: whose.
-        engine: its engine.
+        handlers: how Python is called for it.
         context: a context of its own.
-        restart: has the engine begin again where it is.
-        guarded: makes of a function one that hands its errors to the run loop.
 
     Attributes:
         waiting: the engine has told of no block yet.
         looked: a block has been looked at, and the engine stopped in order to begin it again.
     """
 
-    def __init__(
-        self,
-        vcpu: Vcpu,
-        engine: Engine,
-        context: Context,
-        restart: Callable[[], None],
-        guarded: Callable[..., Any],
-    ) -> None:
+    def __init__(self, handlers: Handlers, context: Context) -> None:
+        vcpu, engine, guarded = handlers.vcpu, handlers.engine, handlers.guarded
         self._vcpu = vcpu
         self._engine = engine
-        self._restart = restart
+        self._restart = handlers.restart
         self._awaited: tuple[int, bool] | None = None
         self._fault: GuestFault | None = None
         self._kept: tuple[int, int, bytes] | None = None

@@ -79,11 +79,11 @@ class Breakpoints:
             return
         if place.hooks:
             for slot, hook in zip(self._slots, place.hooks, strict=True):
-                slot.callbacks.unhook(hook)
+                slot.addresses.unhook(hook)
             place.hooks.clear()
         if place.breakpoints:
             place.acts = acts
-            place.hooks += [slot.callbacks.hook_at(address, self._reached, acts=acts) for slot in self._slots]
+            place.hooks += [slot.addresses.hook_at(address, self._reached, acts=acts) for slot in self._slots]
 
     def remove(self, breakpoint_: Breakpoint) -> None:
         """Never call it again; nothing happens if it is not there.

@@ -28,7 +28,8 @@ def enter(slot: CpuSlot, interrupted: Callable[[], bool]) -> int:
     Returns:
         The engine's status: 0, or why it could not go on.
     """
-    callbacks, page_end = slot.callbacks, slot.callbacks.page_end
+    callbacks, handlers = slot.callbacks, slot.handlers
+    page_end = handlers.page_end
     # Before the engine translates its first block, of which it tells nobody.
     if callbacks.limits is not None:
         callbacks.limits.begin()
@@ -36,36 +37,36 @@ def enter(slot: CpuSlot, interrupted: Callable[[], bool]) -> int:
         callbacks.whole.begin()
     # The engine begins anew wherever a handler has moved RIP; all of these stretches are one slice.
     while True:
-        callbacks.moved = False
+        handlers.moved = False
         callbacks.whole.forget()
         status = slot.engine.start(slot.vcpu.rip)
-        callbacks.arrive()
+        handlers.arrive()
         # In any case: what a stub counted must be told before anybody else looks.
         slot.vcpu.unstub_ports()
         paused = callbacks.limits is not None and callbacks.limits.goes_on()
-        leaves = bool(status) or interrupted() or bool(slot.state[_EXPIRED]) or callbacks.postponed
+        leaves = bool(status) or interrupted() or bool(slot.state[_EXPIRED]) or handlers.postponed is not None
         # An end that somebody asked for goes before looking for a page's end, which begins again with the next slice.
         if page_end.wanted or page_end.armed:
-            if not leaves and not callbacks.moved and page_end.goes_on():
+            if not leaves and not handlers.moved and page_end.goes_on():
                 continue
             page_end.end()
-        if leaves or not (callbacks.moved or paused):
+        if leaves or not (handlers.moved or paused):
             return status
 
 
 def step(slot: CpuSlot, start: int) -> int:
     """Run one instruction; the engine's status."""
-    callbacks, state = slot.callbacks, slot.state
+    callbacks, handlers, state = slot.callbacks, slot.handlers, slot.state
     callbacks.whole.looked = False
     callbacks.whole.forget()
     status = slot.engine.step(start)
     if callbacks.whole.looked and slot.vcpu.rip == start:  # it has looked at the block, which has not run
         status = slot.engine.step(start)
-    if callbacks.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
-        callbacks.page_end.arm()
+    if handlers.page_end.wanted and slot.vcpu.rip == start:  # else it is about what comes next
+        handlers.page_end.arm()
         status = slot.engine.step(start)
-    callbacks.arrive()
-    callbacks.page_end.end()
+    handlers.arrive()
+    handlers.page_end.end()
     # A pause that was begun must be over, though a step gives the engine no time to come to it.
     if callbacks.limits is not None:
         callbacks.limits.goes_on()

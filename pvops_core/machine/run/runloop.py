@@ -152,7 +152,7 @@ class RunLoop:
         if until is not None:
             # Whichever vCPU comes there first ends the run, so all of them look for it.
             for slot in self._slots:
-                slot.callbacks.stop_at(until)
+                slot.addresses.stop_at(until)
         self.running = True
         try:
             with self._landing_at(until) as landing:
@@ -337,7 +337,7 @@ class RunLoop:
         """Run one vCPU alone, without interrupts, to ``until``; False if it does not come there in so many blocks."""
         if self.in_guest:
             raise MachineError("a call of guest code from inside a handler: defer it")
-        slot.callbacks.stop_at(until)
+        slot.addresses.stop_at(until)
         end, frontier = slot.blocks + blocks, slot.state[_FRONTIER]
         try:
             with self._landing_at(until):

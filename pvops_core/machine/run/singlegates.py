@@ -60,9 +60,9 @@ class SingleGates:
         # Hooks come and go by stretches that changed: each new one drops all translated code.
         for stretch in self._stretches.keys() - wanted:
             for slot, hook in zip(self._slots, self._stretches.pop(stretch), strict=True):
-                slot.callbacks.unhook(hook)
+                slot.addresses.unhook(hook)
         for first, last in sorted(wanted - self._stretches.keys()):
-            hooks = [slot.callbacks.hook_gates_alone(first, last, self._gates) for slot in self._slots]
+            hooks = [slot.addresses.hook_gates_alone(first, last, self._gates) for slot in self._slots]
             self._stretches[first, last] = hooks
 
 

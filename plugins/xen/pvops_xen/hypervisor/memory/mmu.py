@@ -247,4 +247,3 @@ def read_vcpu_mask(hv: Hypervisor, cpu: Vcpu, address: int) -> int:
     for index in range((len(hv.domain.vcpus) + bits - 1) // bits):
         mask |= access.read_word(hv, cpu, address + index * hv.abi.word) << (index * bits)
     return mask & (1 << len(hv.domain.vcpus)) - 1
-        # Pinned once is pinned: the reference of this attempt is given back.
