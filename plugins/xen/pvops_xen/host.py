@@ -122,10 +122,12 @@ class XenHost(Platform):
     def __init__(self, machine: Machine, guest: Guest, settings: XenSettings | None = None) -> None:
         super().__init__(machine, guest, settings)
         if machine.kind.value == "i386":
+            # Xen dropped 32-bit guests without PAE in 3.x (the compat layer knows PAE alone).
             raise MachineError("Xen has no 32-bit guests without PAE")
         chosen = self.settings
         machine.features = cpu_features(chosen.cpu)
         machine.identity = cpu_identity(chosen.cpu)
+        # AMD's registers follow other rules, of which this model has none.
         if machine.identity is not None and machine.identity.vendor != INTEL:
             raise UsageError(
                 "cpu: Xen is modelled on Intel's processors, whose registers it serves; no vendor can be set"
@@ -148,6 +150,7 @@ class XenHost(Platform):
     @staticmethod
     def machine_memory(guest_memory: int) -> int:
         """The guest's, and what Xen takes: its M2P table (8 bytes a frame), a few tables and a window a vCPU."""
+        # A word a frame for the M2P table, tables and windows, and the frames of grants.
         return guest_memory + (guest_memory >> 8 & ~(PAGE_SIZE - 1)) + _XEN_MEMORY
 
     def machine_address(self, pa: int) -> int:
@@ -162,8 +165,10 @@ class XenHost(Platform):
     def hypercall(self, vcpu: Vcpu, nr: int, *args: int) -> int:
         """Make a hypercall for the guest, as if its kernel had: the result is 0 or more, or a negative errno."""
         result = self._hypercall(vcpu, nr, *args)
+        # As the guest's own call would be made again, until it is done.
         while result == -ERESTART:
             result = self._hypercall(vcpu, nr, *self.hv.continuation)
+        # The stub of a kernel's hypercall is at Xen's flat segments, whatever the kernel ran in before.
         if self._wide and self.hv.registers[vcpu.index].selectors.read() != _SYSCALL_SELECTORS:
             self._return_by_sysret(vcpu)
         return result
@@ -181,6 +186,7 @@ class XenHost(Platform):
         self.machine.log.record(_HYPERCALL, vcpu.index, nr=nr, result=result)
         if self.observers:
             self.tell(made(self.hv, vcpu, nr, args, result, began))
+        # Only where this call took a writable mapping of text away.
         if self.hv.validator.rewritten:
             self._drop_old_code(vcpu)
         return result
@@ -216,15 +222,17 @@ class XenHost(Platform):
 
     def _make_again(self, vcpu: Vcpu) -> None:
         """A hypercall was preempted: the guest is put before its instruction, with the rest for arguments."""
+        # The rest of the call stands in the guest's registers, and it may take an interrupt first.
         for name, value in zip(self._arguments[1:], self.hv.continuation, strict=False):
             vcpu.set(name, value)
-        vcpu.rip -= 2
+        vcpu.rip -= 2  # syscall and int $0x82 are two bytes long
         self.machine.loop.reschedule()
 
     def syscall_in_place(self, vcpu: Vcpu, *values: int) -> int | None:
         """A hypercall after which a 64-bit guest's kernel goes on where it is; most are."""
         hv = self.hv
         forget_hits(vcpu)
+        # Only kernel mode, no call that may leave, and Xen's own flat segments: then RIP need not be looked at.
         if not hv.domain.vcpus[vcpu.index].in_kernel or values[0] in _LEAVING or values[_CALL:] != _SYSCALL_SELECTORS:
             return None
         result = self._hypercall(vcpu, *values[:_CALL])
@@ -233,6 +241,7 @@ class XenHost(Platform):
             return None
         if vcpu.halted or not upcall_due(hv, vcpu.index):
             return result
+        # The result is the guest's already; only the upcall is left to be made, with RIP moved.
         vcpu.set("rax", result)
         self._answered = True
         return None
@@ -250,6 +259,7 @@ class XenHost(Platform):
         """From kernel mode a hypercall, from user mode the guest's system-call entry."""
         hv = self.hv
         state = hv.state(vcpu)
+        # The first part of this call was answered where it stood.
         if self._answered:
             self._answered = False
             if self._preempted:
@@ -264,6 +274,7 @@ class XenHost(Platform):
         registers = hv.registers[vcpu.index]
         cs, ss, rip, flags = registers.called.read()
         # What Xen's own segment is is known; a closer look at another costs as much as the rest of this.
+        # Xen's flat segments are 64-bit, so only another's descriptor need be looked at.
         if cs != FLAT_KERNEL_CS64 and not vcpu.in_64_bit_code:
             self._unknown(vcpu)
             return
@@ -273,12 +284,14 @@ class XenHost(Platform):
                 raise_kernel(hv, vcpu)
             self._hypercall_from_guest(vcpu)
             return
+        # Without a callback there is nobody who takes a process's system calls (``lstar_enter``).
         if state.syscall.missing(hv.abi.bits):
             vcpu.rip = rip - 2
             traps.inject(hv, vcpu, UD, None, _SYSCALL_SELECTORS)
             return
         hv.stats.traps["syscall"] += 1
         enter(hv, vcpu, state.syscall, selectors=_SYSCALL_SELECTORS)
+        # DF is clear at a system call's entry in Linux, which has it in SYSCALL_MASK.
         if flags & _DF:
             vcpu.rflags &= ~_DF
 
@@ -292,6 +305,8 @@ class XenHost(Platform):
         hv = self.hv
         forget_hits(vcpu)
         entry = hv.state(vcpu).sysenter
+        # sysenter keeps neither RIP nor RSP: what the guest's entry finds there is Xen's own (SDM volume 2,
+        # SYSENTER).
         vcpu.rip = vcpu.rsp = 0
         selectors = (_NULL_RING3, FLAT_KERNEL_SS64 if self._wide else FLAT_RING3_DS32)
         if entry.missing(hv.abi.bits):
@@ -303,6 +318,7 @@ class XenHost(Platform):
     def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
         """A hypercall of a 32-bit kernel, or a trap for the guest."""
         forget_hits(vcpu)
+        # int $0x82 is the hypercall vector of 32-bit guests, from ring 1 alone.
         if vector == TRAP_SYSCALL_HYPERCALL32 and self.hv.abi.bits == 32 and vcpu.cpl == 1:
             self._hypercall_from_guest(vcpu)
         else:
@@ -319,6 +335,7 @@ class XenHost(Platform):
             if not self._fixed_up(vcpu, error_code or 0, address):
                 traps.inject_page_fault(hv, vcpu, error_code or 0, address)
         elif vector == GP:
+            # An error code names a selector: that fault is the guest's, and no instruction to be done for it.
             emulated = not error_code and opcodes.emulate_at_rip(hv, vcpu)
             if not emulated and not lower_kernel(hv, vcpu):
                 traps.inject_general_protection(hv, vcpu, error_code or 0)
@@ -334,6 +351,7 @@ class XenHost(Platform):
 
     def _note(self, vcpu: Vcpu, vector: int) -> None:
         """What Xen changes before the guest gets an exception: it has the FPU now, and DR6 what the processor's had."""
+        # A device-not-available fault gives the guest the FPU (``do_device_not_available``).
         if vector == NM:
             load_task_switched(self.hv, vcpu, set_ts=False)
         elif vector == DEBUG:
@@ -342,6 +360,7 @@ class XenHost(Platform):
     def _fixed_up(self, vcpu: Vcpu, error_code: int, address: int) -> bool:
         """``fixup_page_fault``: the window of descriptor tables, and stores to page tables."""
         hv = self.hv
+        # Reserved bits and user mode: neither can be a lazily mapped LDT page.
         if not error_code & (traps.PF_USER | traps.PF_RSVD):
             try:
                 if window_fault(hv, vcpu, address, error_code):
@@ -349,6 +368,7 @@ class XenHost(Platform):
             except GuestFault as fault:
                 traps.inject_fault(hv, vcpu, fault)
                 return True
+        # Only a kernel's write to a page that is there and may not be written (``pv_ro_page_fault``).
         kind = error_code & (traps.PF_PROT | traps.PF_WRITE | traps.PF_RSVD | traps.PF_INSN)
         return (
             kind == traps.PF_PROT | traps.PF_WRITE
@@ -363,6 +383,7 @@ class XenHost(Platform):
 
     def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """The policy's answer, or #GP where the guest has asked for that."""
+        # MSR_MISC_FEATURES_ENABLES: the guest's processes get #GP for cpuid instead of an answer.
         if opcodes.faults_on_cpuid(self.hv, vcpu):
             raise general_protection("cpuid in a process")
         return cpuid(self.hv, leaf, subleaf)
@@ -393,11 +414,13 @@ class XenHost(Platform):
         """
         fire_due(self.hv)
         state = self.hv.domain.vcpus[vcpu.index]
+        # Once a second, as Xen's own calibration does (``local_time_calibration``).
         if self.machine.clock.ns >= state.time_until:
             renew_time(self.hv, vcpu.index)
         deadline = next_deadline(self.hv)
         vcpu.expect(state.time_until if deadline is None else min(deadline, state.time_until))
         try:
+            # The first run of a vCPU comes before any upcall: it has no stack to take one on yet.
             if state.arrival is not None:
                 arrive(self.hv, vcpu, state.arrival)
             self.deliver_pending(vcpu)
@@ -406,10 +429,12 @@ class XenHost(Platform):
 
     def idle(self) -> bool:
         """Nobody runs: the clock goes on to the next timer."""
+        # A line that waits for its second copy is shown before the guest goes to sleep.
         self.hv.console.lines.settle()
         deadline = next_deadline(self.hv)
         if deadline is None:
             return False
+        # At least one nanosecond on, or a timer in the past would hold the clock still.
         self.sleep_until(max(deadline, self.machine.clock.ns + 1))
         fire_due(self.hv)
         return True

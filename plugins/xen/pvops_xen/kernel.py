@@ -94,15 +94,18 @@ class XenKernel:
             ImageError: the kernel was built without XEN_PV.
         """
         _require_xen_pv(kernel)
+        # To 4.18 the groups are variables of their own, filled from tables of the same shape.
         if {slot.symbol for slot in layout.slots} >= SPLIT:
             return in_layout(layout, _split_tables(kernel, layout))
         tables = {group: symbol for group, symbol in TABLES.items() if symbol in kernel.symbols}
+        # Where one of the tables is missing, code sets the slots instead.
         set_by_code = assigned(kernel, layout, *START) if len(tables) < len(TABLES) else {}
         slots = {path: target for path, target in set_by_code.items() if path.partition(".")[0] not in tables}
         for group, symbol in tables.items():
             slots |= compiled_table(kernel, layout, symbol, group)
         slots |= present(kernel, _placed(kernel))
         slots |= present(kernel, PAGE_TABLES_READY)
+        # ``xen_init_spinlocks``: one vCPU never waits for another, and keeps the plain locks.
         if cpus > 1 and "xen_qlock_wait" in kernel.symbols:
             slots |= queued_spinlocks(wait="xen_qlock_wait", kick="xen_qlock_kick", vcpu_is_preempted="xen_vcpu_stolen")
         return in_layout(layout, slots)  # 7.3 leads two of the lock ops by static calls
@@ -123,12 +126,15 @@ def _split_tables(kernel: KernelImage, layout: Layout) -> dict[str, Target]:
     later = {**_placed(kernel), **PAGE_TABLES_READY, **PGD_READY}
     if WRITE_CR3_EARLY not in kernel.symbols:
         del later["mmu.write_cr3"]
+    # Old groups bear the op's group in their symbol: pv_cpu_ops.write_cr3.
     moved = {f"pv_{path.partition('.')[0]}_ops.{path.partition('.')[2]}": to for path, to in later.items()}
     by_code = assigned(kernel, layout, *SPLIT_CODE)
+    # A compiler that copies a table writes it word by word: many stores to one group are a copy of it.
     stored = Counter(path.partition(".")[0] for path in by_code)
     sizes = Counter(slot.symbol for slot in layout.slots)
     copied = {group for group in _BY_CODE if stored[group] >= max(2, sizes[group] / 2)}
     # Stores that are a copy leave nothing as it was: what the table does not name becomes empty.
+    # What the table does not name becomes empty in a copy, whatever the slot held.
     slots = {**{slot.path: None for slot in layout.slots if slot.symbol in copied}, **slots}
     return slots | by_code | present(kernel, moved) | assigned(kernel, layout, PAGE_TABLES_DONE)
 
@@ -141,6 +147,7 @@ def _placed(kernel: KernelImage) -> Mapping[str, str]:
 def _require_xen_pv(kernel: KernelImage) -> None:
     needed = () if START[0] in kernel.symbols else TABLES.values()
     missing = [f"symbol {symbol}" for symbol in needed if symbol not in kernel.symbols]
+    # The note is what a toolstack starts a PV domain by; without it there is no such kernel.
     if not any(note.owner == "Xen" and note.type == ENTRY_NOTE for note in kernel.notes):
         missing.append("Xen note ENTRY")
     if missing:

@@ -24,6 +24,7 @@ class XenCallsIn:
 
     def interruptible(self, vcpu: Vcpu) -> bool:
         """Upcalls are not masked."""
+        # The processor's IF is Xen's and always set; the guest's own is this byte.
         return not self.hv.memory.u8(self._mask_of(vcpu))
 
     def in_user_mode(self, vcpu: Vcpu) -> bool:
@@ -35,6 +36,7 @@ class XenCallsIn:
         """As a bounce would enter it, but without a frame; upcalls masked."""
         hv, state, mask = self.hv, self.hv.state(vcpu), self._mask_of(vcpu)
         before, user = hv.memory.u8(mask), self.in_user_mode(vcpu)
+        # Masked as Xen's own entry would, so that no upcall is taken while the payload runs.
         hv.memory.set_u8(mask, 1)
         if user and hv.abi.bits == 64:
             toggle_mode(hv, vcpu)
@@ -42,6 +44,7 @@ class XenCallsIn:
         elif user:
             vcpu.set_segments(1, FLAT_RING1_CS32, state.kernel_ss)
         try:
+            # A kernel stack of its own for what is called in user mode; else below what the kernel was using.
             yield state.kernel_sp if user else vcpu.rsp
         finally:
             if user and hv.abi.bits == 64:
@@ -51,6 +54,7 @@ class XenCallsIn:
     def spare_frames(self, count: int) -> list[int]:
         """Frames that nobody has become the domain's, without an entry in its list of frames."""
         frames = self.hv.frames
+        # Frames that Xen has not given to anybody: the domain's own list is not touched.
         free = [mfn for mfn in range(1, len(frames)) if frames.owner[mfn] == FREE][:count]
         if len(free) < count:
             raise MachineError(f"{count} frames are wanted for payloads, {len(free)} are free")
@@ -61,6 +65,7 @@ class XenCallsIn:
     def write_entry(self, address: int, value: int, size: int) -> None:
         """As a privileged domain's ``mmu_update`` on this one: checked, and counted with the guest's own."""
         del size
+        # As the toolstack would ask: Xen checks the entry, and counts it with the guest's own.
         if write_word(self.hv.validator, address, value):
             raise MachineError(f"Xen does not take {value:#x} as a page-table entry at {address:#x}")
 

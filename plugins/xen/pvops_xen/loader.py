@@ -27,8 +27,10 @@ def load_builtin(platform: XenPlatform) -> None:
     end = 0
     for segment in guest.image.segments:
         data = guest.image.data[segment.offset : segment.offset + segment.file_size]
+        # Segments may ask for more memory than they bring: the rest is zeros (bss).
         builder.write_physical(hv, segment.physical, data.ljust(segment.memory_size, b"\0"))
         end = max(end, segment.physical + segment.memory_size)
+    # In this order, each on a page of its own: what the guest is told comes after its image.
     boot_info = (end + PAGE_SIZE - 1) >> PAGE_SHIFT
     start_info = boot_info + 1
     mfn_list = start_info + 1
@@ -62,6 +64,7 @@ def load_builtin(platform: XenPlatform) -> None:
     )
     builder.write_physical(hv, boot_info << PAGE_SHIFT, info.pack())
     for cpu in platform.machine.vcpus:
+        # All vCPUs get the processor's state, and only the first one runs.
         builder.prepare_cpu(hv, cpu)
         if cpu.index:
             cpu.halt()

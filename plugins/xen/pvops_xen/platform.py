@@ -36,12 +36,14 @@ class XenPlatform(XenCallsIn, XenHost):
     def symbol_at(self, address: int) -> tuple[str, int] | None:
         """The function of the guest that an address lies in, and how far."""
         symbols = self.guest.symbols
+        # Text alone: an address elsewhere names no function.
         is_text = symbols.get("_text", 0) <= address < symbols.get("_etext", 0)
         return self.guest.image.symbol_at(address) if is_text else None
 
     def typed(self, data: bytes) -> None:
         """To the console's ring, as room comes."""
         self.hv.console.typed += data
+        # Told at once: the guest may be waiting for the very bytes.
         serve(self.hv, self.hv.console.port)
 
     def request_shutdown(self, word: str) -> None:
@@ -53,6 +55,7 @@ class XenPlatform(XenCallsIn, XenHost):
         Raises:
             UsageError: it is none of these.
         """
+        # The words that Linux knows (drivers/xen/manage.c); another would be ignored.
         if word not in SHUTDOWN_WORDS:
             raise UsageError(f"a guest can be asked to {', '.join(sorted(SHUTDOWN_WORDS))}, not to {word!r}")
         request_shutdown(self.hv.store.daemon, self.hv.domain.domid, word)
@@ -60,4 +63,5 @@ class XenPlatform(XenCallsIn, XenHost):
 
     def idle(self) -> bool:
         """Without a timer, somebody who types may still wake the guest."""
+        # Somebody may still type, so a guest that sleeps on input is not dead.
         return super().idle() or self.wait_for_typing()

@@ -29,6 +29,7 @@ def beyond_use(structures: Structures, cpu: int) -> Stretches:
     buffer = structures.per_cpu("mc_buffer", cpu)
     entries, args, callbacks = (structures.offset(_BATCH, name) for name in ("entries", "args", "callbacks"))
     callback = structures.types.size(buffer.callbacks.number_)
+    # What lies behind the counts was written and does not count yet.
     used = entries + _ENTRY * buffer.mcidx, args + buffer.argidx, callbacks + callback * buffer.cbidx
     ends = args, callbacks, structures.types.size(buffer.number_)
     for begin, end in zip(used, ends, strict=True):
@@ -39,6 +40,7 @@ def beyond_use(structures: Structures, cpu: int) -> Stretches:
 
 def _not_of(structures: Structures, entry: int) -> Stretches:
     """Of an entry that waits: its result, and what neither its hypercall nor the operations in its array take."""
+    # An entry is number, result, then arguments; of these only as many as the call takes are compared.
     call, _result, array, count = struct.unpack("<4Q", structures.read(entry, 4 * _WORD))
     arguments = 2 * _WORD + arity(call) * _WORD
     yield entry + _WORD, _WORD
@@ -46,6 +48,7 @@ def _not_of(structures: Structures, entry: int) -> Stretches:
     if call != Hypercall.MMUEXT_OP:
         return
     size, first = _OPERATION.size(_BITS), _OPERATION.offset("arg1", _BITS)
+    # An mmuext_op's command says which of its two arguments it has.
     for at in range(array, array + count * size, size):
         command = int.from_bytes(structures.read(at, 4), "little")
         yield at + 4, first - 4
@@ -55,6 +58,7 @@ def _not_of(structures: Structures, entry: int) -> Stretches:
 
 def runstate_times(structures: Structures, cpu: int) -> Stretches:
     """All of a CPU's ``xen_runstate`` but the state."""
+    # Everything behind the state: virtual times, which a hook does not spend.
     times = structures.offset(_RUNSTATE, "state_entry_time")
     yield structures.per_cpu("xen_runstate", cpu).address_ + times, structures.offset(_RUNSTATE, "time") + 4 * 8 - times
 

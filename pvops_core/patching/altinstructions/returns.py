@@ -65,7 +65,7 @@ def apply_returns(image: KernelImage, text: Text, features: frozenset[int]) -> i
     changed = 0
     for address in sites(image, RETURNS, BRANCH_SIZE):
         code = text.read(address, BRANCH_SIZE)
-        # Only a jump to the common thunk is a return: others are left by ``__apply_returns`` with a warning.
+        # Only a jump to the common thunk is a return: ``apply_returns`` leaves others, with a warning.
         if code[0] != JUMP or branch_target(address, code) != common:
             continue
         if thunk is None or (aligned and address & SAFE_HALF):

@@ -35,6 +35,7 @@ class XenOps(XenIrqOps, XenCpuOps, XenDescriptorOps, XenTlbOps, XenEntryOps, Spa
 
     def __init__(self, env: Environment) -> None:
         super().__init__(env)
+        # ``xen_init_spinlocks`` leaves the plain locks where one vCPU never waits.
         self.absent = PV_SPINLOCKS if len(env.machine.vcpus) == 1 else frozenset[str]()
         env.machine.keep(self)
 

@@ -84,6 +84,7 @@ class BootOps(XenGroup):
     def arch_setup(self, cpu: Vcpu) -> None:
         """Ask for Xen's help, and say where it shall enter the kernel."""
         assists = [VmAssist.WRITABLE_PAGETABLES, VmAssist.PAE_EXTENDED_CR3]
+        # 4 GB segments are for 32-bit guests, whose libraries use negative offsets through GS.
         if self.bits == 32:
             assists.insert(0, VmAssist.FOUR_GB_SEGMENTS)
         for assist in assists:
@@ -96,8 +97,10 @@ class BootOps(XenGroup):
             (Callback.SYSCALL32, "xen_syscall32_target", False),
         ):
             address = self.symbol(symbol) if needed else self.env.symbols.get(symbol)
+            # BUG_ON(HYPERVISOR_callback_op(...)): only the first two are needed, the others just drop features.
             if address is not None and self._register(cpu, kind, address) and needed:
                 self.bug(f"the {kind.name.lower()} callback was refused")
+        # IOPL 1 for the kernel's own ring, so that its port accesses are allowed (``xen_start_kernel``).
         level = self.argument(cpu, _IOPL.at(self.bits).form.pack(1))
         self.platform.hypercall(cpu, Hypercall.PHYSDEV_OP, PhysdevOp.SET_IOPL, level)
 
@@ -114,6 +117,7 @@ class BootOps(XenGroup):
         """The builder's tables stay read-only in whatever the kernel maps from now on."""
         del cpu
         tables = self.platform.initial_tables
+        # Without builder tables (a kernel's own) there is nothing to protect.
         if tables is not None:
             for pfn in range(tables.first_pfn, tables.first_pfn + tables.count):
                 self.kept.protected.add(pfn)
@@ -122,6 +126,7 @@ class BootOps(XenGroup):
     def pagetable_reserve(self, cpu: Vcpu, start: int, end: int) -> None:
         """Reserve the used range, and set the rest of the buffer read-write: it goes back to the allocator."""
         self.env.machine.log.record(_RESERVE, cpu.index, start=start, end=end)
+        # The rest of the buffer goes back to the allocator as ordinary memory (``xen_mapping_pagetable_reserve``).
         for pfn in range((end + PAGE_SIZE - 1) >> PAGE_SHIFT, self.tables.early_buffer(cpu).stop):
             self.tables.protect(cpu, pfn, writable=True)
 
@@ -129,6 +134,7 @@ class BootOps(XenGroup):
     def pagetable_setup_done(self, cpu: Vcpu, pgd_base: int) -> None:
         """``xen_mark_init_mm_pinned``, ``xen_post_allocator_init``: the kernel's tables are in use from now on."""
         root = self.tables.machine_of(cpu, pgd_base) >> PAGE_SHIFT
+        # From now on every table of the kernel counts as pinned (``xen_mark_init_mm_pinned``).
         self.kept.pinned.add(self.frames.pfn(root))
         top = 4 if self.bits == 64 else 3
         for pfn, _level in self.tables.below(root, top, 512):
@@ -145,6 +151,7 @@ class BootOps(XenGroup):
     @hookimpl
     def time_init(self, cpu: Vcpu) -> None:
         """The periodic timer is stopped: the one-shot timer serves."""
+        # Xen ticks a PV guest at 100 Hz until it says otherwise.
         self.platform.hypercall(cpu, Hypercall.VCPU_OP, VcpuOp.STOP_PERIODIC_TIMER, cpu.index, 0)
 
     # --- patching --------------------------------------------------------------------------------------------------
@@ -154,6 +161,7 @@ class BootOps(XenGroup):
         """``xen_patch`` (32-bit): direct forms of interrupt ops if vcpu_info is the guest's own and they fit."""
         op = ctx.layout.by_type(type).op.name
         patchlet = ctx.patchlets.get(op) if op in _DIRECT and ctx.has_patch_slot else None
+        # xen_patch inlines these only where vcpu_info is at its fixed place, and where they fit.
         if patchlet is not None and patchlet.size <= len and self._has_vcpu_info_placement():
             try:
                 insnbuf[: patchlet.size] = patchlet.assemble(addr, ctx.symbols)
@@ -167,6 +175,7 @@ class BootOps(XenGroup):
         """The only vCPU's vcpu_info is at the symbol that the direct forms name."""
         hv = self.platform.hv
         state = hv.domain.vcpus[0]
+        # The only vCPU's area must be the one whose address the code has.
         symbol = self.env.symbols.get("xen_vcpu_info")
         if symbol is None or not state.info_registered or len(hv.domain.vcpus) != 1:
             return False

@@ -50,6 +50,7 @@ class XenCpuOps(XenGroup):
     def read_cr0(self, cpu: Vcpu) -> int:
         """The value is remembered: only TS ever changes, and only here."""
         value = self.kept.cr0.get(cpu.index)
+        # TS is all that a PV guest may change, so the value is known from the first read on.
         if value is None:
             value = self.kept.cr0[cpu.index] = cpu.insn.mov_from_cr(0)
         return value
@@ -58,6 +59,7 @@ class XenCpuOps(XenGroup):
     def write_cr0(self, cpu: Vcpu, cr0: int) -> None:
         """Only TS counts; it goes with the batch."""
         self.kept.cr0[cpu.index] = cr0
+        # TS goes with the batch of a context switch, which is where it is set.
         self._task_switched(cpu, on=bool(cr0 & CR0_TS))
 
     @hookimpl
@@ -77,6 +79,7 @@ class XenCpuOps(XenGroup):
         """Emulated by Xen, without the bits that are Xen's; a kernel puts pinned bits back, with a warning."""
         value = cr4 & ~_CR4_HIDDEN
         linux = self.linux
+        # A kernel that pins bits puts them back itself, and warns: its own code must do it.
         if linux and linux.u32("cr_pinning") and value & _CR4_PINNED != linux.variable("cr4_pinned_bits"):
             self.leave("pinned bits of control registers")
         cpu.insn.mov_to_cr(4, value)
@@ -84,6 +87,7 @@ class XenCpuOps(XenGroup):
     @hookimpl
     def get_debugreg(self, cpu: Vcpu, regno: int) -> int:
         """get_debugreg."""
+        # -ENODEV for a register that is not there; the caller gets 0, as the kernel's own does.
         return max(self.platform.hypercall(cpu, Hypercall.GET_DEBUGREG, regno), 0)
 
     @hookimpl
@@ -95,10 +99,12 @@ class XenCpuOps(XenGroup):
 
     def _read(self, cpu: Vcpu, msr: int) -> int:
         value = cpu.insn.rdmsr(msr)
+        # Linux takes the x2APIC bit for its own, and Xen shows it although it has none.
         return value & ~_X2APIC_ENABLE if msr == _APIC_BASE else value
 
     def _write(self, cpu: Vcpu, msr: int, value: int) -> int:
         """0, or the result of the hypercall; GuestFault where the instruction faults."""
+        # FS and GS bases are hypercalls: a wrmsr of them would trap.
         if self.bits == 64 and msr in _BASES:
             return self.platform.hypercall(cpu, Hypercall.SET_SEGMENT_BASE, _BASES[msr], value)
         if msr not in _FILTERED:
@@ -114,6 +120,7 @@ class XenCpuOps(XenGroup):
             self.leave(_UNCHECKED)
             if not err:
                 raise
+            # Where the op has an outcome, the fault is a number and no exception (``read_msr_safe``).
             cpu.set_u32(err, -_EFAULT)
             return 0
         if err:
@@ -159,12 +166,15 @@ class XenCpuOps(XenGroup):
         answer = list(self.platform.cpuid(cpu, leaf, sub))
         if self.linux is not None:
             answer = self._for_linux(cpu, self.linux, leaf, answer)
+            # A kernel hides what it must not use elsewhere, by feature words that it clears.
             leaf = 0
         if leaf == 1:
             answer[2] &= ~_LEAF1_ECX_HIDDEN
             answer[3] &= ~_LEAF1_EDX_HIDDEN
+            # Without an entry that Xen could be told of, a process must not use sysenter.
             if self.bits == 32 and "xen_sysenter_target" not in self.env.symbols:
                 answer[3] &= ~_SEP  # there is no entry that Xen could be told of
+        # In the order of the arguments: the op writes through four pointers.
         for address, value in zip((eax, ebx, ecx, edx), answer, strict=True):
             cpu.set_u32(address, value)
 
@@ -173,6 +183,7 @@ class XenCpuOps(XenGroup):
         """``xen_cpuid`` of 64-bit kernels: features are cleared elsewhere; the APIC's number is the processor's own."""
         if leaf == 1:
             # The initial APIC ID is EBX's top byte (Intel SDM volume 2, CPUID, leaf 01H).
+            # The initial APIC ID is the vCPU's number: Xen's own is no processor's.
             answer[1] = answer[1] & 0x00FF_FFFF | cpu.index << 24
         elif leaf == _MWAIT:
             return [0, 0, *(linux.u32(name) if name in linux.names else 0 for name in _LEAF5)]
@@ -211,6 +222,7 @@ class XenCpuOps(XenGroup):
     @hookimpl
     def set_iopl_mask(self, cpu: Vcpu, mask: int) -> None:
         """The kernel itself always has level 1, so 0 means 1."""
+        # The kernel runs at ring 1, which is its own level 0 (``xen_set_iopl_mask``).
         level = mask >> 12 & 3 if mask else 1
         self._physdev(cpu, PhysdevOp.SET_IOPL, _IOPL.at(self.bits).form.pack(level))
 
@@ -219,6 +231,7 @@ class XenCpuOps(XenGroup):
         """No port is open any more; a kernel's TSS says so too."""
         if self.linux is not None:
             TaskBitmaps(self.guest, cpu).close()
+        # The bitmap in the TSS is closed too: a process that had ports has none now.
         self._physdev(cpu, PhysdevOp.SET_IOBITMAP, _IOBITMAP.at(self.bits).form.pack(0, 0))
 
     @hookimpl
@@ -228,6 +241,7 @@ class XenCpuOps(XenGroup):
         if self.linux is not None:
             tss = TaskBitmaps(self.guest, cpu)
             if tss.open():
+                # Without a TSS of the guest's there is nothing for Xen to load again.
                 tss.limit_is_stale()  # Xen has no TSS of the guest's to load again
                 ports = PORTS
             place = tss.start + tss.base
@@ -241,6 +255,7 @@ class XenCpuOps(XenGroup):
     @hookimpl
     def iret(self, cpu: Vcpu) -> None:
         """The iret hypercall (32-bit): its frame begins with eax."""
+        # The iret hypercall of 32-bit guests takes eax from the stack, above the frame.
         cpu.push(cpu.get("rax"))
         self.platform.hypercall(cpu, Hypercall.IRET)
         self.platform.deliver_pending(cpu)

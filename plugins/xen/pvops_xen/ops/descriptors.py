@@ -38,6 +38,7 @@ class XenDescriptorOps(XenGroup):
     def load_gdt(self, cpu: Vcpu, dtr: int) -> None:
         """set_gdt with the frames of the table, each made read-only first."""
         size, base = self._table_register(cpu, dtr)
+        # A kernel that has its own tables maps them itself; the built-in guest's are the builder's.
         if self.mappings is not None:
             self._load_gdt(cpu, self.mappings, base, size)
             return
@@ -45,6 +46,7 @@ class XenDescriptorOps(XenGroup):
         frames = b""
         for va in range(base & ~(PAGE_SIZE - 1), base + size, PAGE_SIZE):
             pfn = self.frames.pfn(self.tables.machine_of(cpu, va) >> PAGE_SHIFT)
+            # Read-only before Xen is told: a table that may be written would be refused.
             if pfn not in self.kept.protected:
                 self.tables.protect(cpu, pfn, writable=False)
             frames += self.frames.mfn(pfn).to_bytes(word, "little")
@@ -55,6 +57,7 @@ class XenDescriptorOps(XenGroup):
 
     def _load_gdt(self, cpu: Vcpu, mappings: LinuxTables, base: int, size: int) -> None:
         """A kernel's table is in one page, which early in boot is mapped once and later in the direct map too."""
+        # Early in boot the table is mapped once; later the direct map has it as well.
         if self.early("load_gdt") is not None:
             pfn = self.tables.pfn_of(base)
             mappings.map(cpu, base, mappings.protected(pfn, writable=False))
@@ -68,6 +71,7 @@ class XenDescriptorOps(XenGroup):
 
     def _table_register(self, cpu: Vcpu, dtr: int) -> tuple[int, int]:
         """Size in bytes and address out of a struct desc_ptr."""
+        # A desc_ptr's limit is the last byte, so the size is one more (SDM volume 3, 3.5.1).
         return cpu.u16(dtr) + 1, cpu.word(dtr + 2)
 
     @hookimpl
@@ -85,11 +89,13 @@ class XenDescriptorOps(XenGroup):
         cpu.set_word(dtr + 2, base)
 
     def _update_descriptor(self, cpu: Vcpu, va: int, descriptor: int, *, early: bool = False) -> None:
+        # What waits may concern this very page, and Xen does things in order.
         self.mc(cpu).flush()
         machine = self.tables.machine_of(cpu, va)
         halves = (machine & 0xFFFF_FFFF, machine >> 32, descriptor & 0xFFFF_FFFF, descriptor >> 32)
         arguments = (machine, descriptor) if self.bits == 64 else halves
         if self.platform.hypercall(cpu, Hypercall.UPDATE_DESCRIPTOR, *arguments):
+            # The table is still ordinary memory, and is written plainly (``xen_write_gdt_entry_boot``).
             if early:  # xen_write_gdt_entry_boot: the table is still the kernel's to write
                 cpu.set_u64(va, descriptor)
                 return
@@ -100,6 +106,7 @@ class XenDescriptorOps(XenGroup):
         """update_descriptor; a TSS or LDT descriptor would be refused and is of no use to Xen."""
         descriptor = cpu.u64(desc) if desc else low | high << 32
         kind = descriptor >> 40 & 0x1F
+        # A TSS or an LDT belongs to the processor, and Xen keeps its own: the kernel's is not told.
         if size in _SYSTEM_TYPES or (not desc and kind & ~2 in _SYSTEM_TYPES):
             return
         early = self.early("write_gdt_entry") is not None
@@ -114,6 +121,7 @@ class XenDescriptorOps(XenGroup):
     def set_ldt(self, cpu: Vcpu, desc: int, entries: int) -> None:
         """MMUEXT_SET_LDT, with the batch of a context switch."""
         batch = self.mc(cpu)
+        # With the batch of a context switch, which set_ldt always is.
         batch.extended(MmuExt.SET_LDT, desc, entries)
         batch.issue(Lazy.CPU)
 
@@ -157,11 +165,13 @@ class XenDescriptorOps(XenGroup):
             return
         offset = self.guest.member("thread_struct", "tls_array")
         batch = self.mc(cpu)
+        # GS must not name a descriptor that is being changed under it.
         if batch.waits(Lazy.CPU):
             cpu.load_segment("fs" if self.bits == 64 else "gs", 0)
         for index in range(_TLS_ENTRIES):
             place = gdt + 8 * (_TLS_MIN[self.bits] + index)
             descriptor = cpu.u64(t + offset + 8 * index)
+            # Only what differs: Xen is told of a change, not of a value.
             if self.kept.tls.get((cpu_nr, index)) != descriptor:
                 self.kept.tls[cpu_nr, index] = descriptor
                 batch.update_descriptor(self.tables.machine_of(cpu, place), descriptor)
@@ -185,6 +195,7 @@ class XenDescriptorOps(XenGroup):
     @hookimpl
     def load_esp0(self, cpu: Vcpu, tss: int, thread: int) -> None:
         """stack_switch; the TSS is kept in step for the code that reads it."""
+        # A frame of the kernel's stack: Xen puts it into its own TSS.
         sp0 = cpu.u32(thread + self.env.symbols.get("thread_sp0_offset", 24))
         cpu.set_u32(tss + self.env.symbols.get("tss_sp0_offset", 4), sp0)
         self._stack(cpu, sp0)
@@ -206,11 +217,13 @@ class XenDescriptorOps(XenGroup):
         """``cvt_gate_to_trap``: a gate as Xen takes it; empty for what is no interrupt or trap gate."""
         low, high = struct.unpack_from("<II", gate)
         kind = high >> 8 & 0x1F
+        # A gate that is not present, and anything but an interrupt or a trap, is none of a guest's own.
         if not high & 1 << 15 or kind not in {_INTERRUPT_GATE, _TRAP_GATE}:
             return b""
         address = low & 0xFFFF | high & 0xFFFF_0000
         if self.bits == 64:
             address |= struct.unpack_from("<I", gate, 8)[0] << 32
+        # A kernel has its own entry points for Xen, under the same names with xen_ before.
         if self.linux is not None:
             entry = self.linux.traps.entry(address, ist=bool(high & 7))
             if not entry:
@@ -218,12 +231,14 @@ class XenDescriptorOps(XenGroup):
             address = entry
         else:
             address = self._xen_entries.get(address, address)
+        # An interrupt gate masks upcalls, a trap gate does not (``cvt_gate_to_trap``).
         flags = high >> 13 & 3 | (_MASK_EVENTS if kind == _INTERRUPT_GATE else 0)
         return TRAP_INFO.at(self.bits).form.pack(vector, flags, low >> 16, address)
 
     def _set_traps(self, cpu: Vcpu, table: bytes) -> None:
         """set_trap_table, in pieces that fit the stack; each ends with an empty entry."""
         size = self.platform.hv.abi.trap_info_size
+        # In pieces, since the stack below is a page: each piece ends with an entry of address 0.
         for start in range(0, len(table), 32 * size):
             piece = table[start : start + 32 * size] + bytes(size)
             address = self.argument(cpu, piece, 128 + len(piece))

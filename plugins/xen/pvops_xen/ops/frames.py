@@ -28,9 +28,11 @@ class FrameNumbers:
 
     def pfn(self, mfn: int) -> int:
         """The guest's frame that lies in a machine frame; INVALID for a foreign one, where the two tables disagree."""
+        # Frames beyond the machine's are foreign: they belong to another domain.
         if mfn >= len(self._hv.frames):
             return INVALID
         pfn = self._hv.pfn_of(mfn)
+        # Only where both tables agree is the frame the guest's own (``mfn_to_pfn``).
         return pfn if pfn < len(self._p2m) and self._p2m[pfn] == mfn else INVALID
 
     def entry_to_guest(self, entry: int) -> int:
@@ -39,6 +41,7 @@ class FrameNumbers:
             return entry
         pfn = self.pfn((entry & pte.ADDRESS) >> 12)
         flags = entry & ~pte.ADDRESS
+        # A foreign frame makes the entry not present, so that nobody takes it for memory of the guest's.
         return flags & ~pte.P if pfn == INVALID else pfn << 12 | flags
 
     def entry_to_machine(self, entry: int) -> int:

@@ -44,6 +44,7 @@ class XenGuest:
     def __init__(self, env: Environment) -> None:
         if not isinstance(env.platform, XenPlatform):
             raise UsageError("the xen ops need the xen platform: nobody else answers their hypercalls")
+        # The built-in guest keeps nothing, a kernel keeps it in its own memory.
         self.env = env
         self.platform: XenPlatform = env.platform
         self.bits: int = env.machine.kind.bits
@@ -60,6 +61,7 @@ class XenGuest:
 
     def early(self, op: str) -> LinuxTables | None:
         """A kernel's tables, as long as it has a function of its boot for an op: they are in the making."""
+        # A function of its boot has another body than the one that follows it.
         if self.mappings is not None and self.guest.function(op).endswith(_OF_BOOT):
             return self.mappings
         return None

@@ -22,6 +22,7 @@ class XenIrqOps(XenGroup):
     def _masked(self, cpu: Vcpu) -> bool:
         info = self.info(cpu)
         masked = self.env.machine.memory.u8(info + self.platform.hv.abi.upcall_mask)
+        # Until the kernel has Xen's area no event can come, and its own byte says nothing.
         return bool(masked) or (self.linux is not None and info == self.linux.no_events)
 
     def _mask(self, cpu: Vcpu, *, masked: bool) -> None:
@@ -31,6 +32,7 @@ class XenIrqOps(XenGroup):
 
     def _check_events(self, cpu: Vcpu) -> None:
         """``check_events``: an upcall that became pending while masked comes now, on the way back to the caller."""
+        # The event is taken on the way back, so that the caller finds itself interrupted (``check_events``).
         if self.env.machine.memory.u8(self.info(cpu)):
             self.platform.hypercall(cpu, Hypercall.XEN_VERSION, 0, 0)
             cpu.ret()
@@ -44,6 +46,7 @@ class XenIrqOps(XenGroup):
         eax outside of ah as it was; its callers look at FLAG_IF only.
         """
         flags = 0 if self._masked(cpu) else FLAG_IF
+        # 2.6's save_fl keeps the rest of AX, since its site says that only EAX is destroyed.
         if self.bits == 32 and self.platform.hv.domain.vcpus[cpu.index].info_registered:
             flags |= cpu.get("rax") & ~0xFF00
         return flags
@@ -52,6 +55,7 @@ class XenIrqOps(XenGroup):
     def restore_fl(self, cpu: Vcpu, flags: int) -> None:
         """Mask upcalls if FLAG_IF is clear; unmask them, and take what is pending, if it is set."""
         self._mask(cpu, masked=not flags & FLAG_IF)
+        # Unmasking takes what came meanwhile, or it would wait for the next event.
         if flags & FLAG_IF:
             self._check_events(cpu)
 
@@ -69,6 +73,7 @@ class XenIrqOps(XenGroup):
     @hookimpl
     def safe_halt(self, cpu: Vcpu) -> None:
         """SCHEDOP_block: unmask and sleep in one step. The vCPU has returned to its caller when an upcall wakes it."""
+        # Returned before it sleeps: the caller must not be interrupted in the middle of the op.
         cpu.ret()
         if self.platform.hypercall(cpu, Hypercall.SCHED_OP, SchedOp.BLOCK, 0):
             self.bug("SCHEDOP_block failed")
@@ -87,7 +92,9 @@ class XenIrqOps(XenGroup):
     def init_IRQ(self, cpu: Vcpu) -> None:  # noqa: N802 - the kernel's name
         """Ask for the FIFO event channels; any refusal means the two-level ones, whose ports all start masked."""
         address = self.argument(cpu, bytes(32))
+        # -ENOSYS, or a refusal, means the two-level interface (``xen_init_IRQ``).
         self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.INIT_CONTROL, address)
         hv = self.platform.hv
         mask = hv.domain.shared_info + hv.abi.evtchn_mask
+        # All masked, as the boot leaves them: ports are opened one by one.
         hv.memory.write(mask, b"\xff" * (hv.abi.channels // 8))

@@ -29,6 +29,7 @@ class KernelWords:
     def at(self, va: int) -> int:
         """Machine address of a byte; GuestFault where there is no memory."""
         page = self._pages.get(va & -PAGE)
+        # Once for all: this memory never moves, and each lookup is a walk.
         if page is None:
             page = self._pages[va & -PAGE] = self._names.place(va & -PAGE)
         return page | va & _OFFSET

@@ -87,6 +87,7 @@ class ModeWords(LazyModes):
 
     def enter(self, mode: Lazy) -> None:
         """``enter_lazy``; entered twice it has to be left twice, where the kernel counts that."""
+        # Entered twice and left once would end the mode of the outer one (``enter_lazy``).
         if self._nests and self.holds(mode):
             place = self._place(_NESTING)
             self._memory.set_u32(place, self._memory.u32(place) + 1)
@@ -103,6 +104,7 @@ class ModeWords(LazyModes):
     def start_switch(self, task: int, flush: Callable[[], object]) -> None:
         """Its mode is left, and noted in its flags."""
         if self.holds(Lazy.MMU):
+            # What waits belongs to the old task's tables, and must go before the switch.
             flush()
             self.leave()
             self._flag(task, _LAZY_MMU_UPDATES)
@@ -111,6 +113,7 @@ class ModeWords(LazyModes):
     def end_switch(self, task: int) -> None:
         """Entered again where the flags say so."""
         self.leave()
+        # The flag is in the task, since the switch may come to another processor.
         if self._memory.u64(self._flags(task)) & _LAZY_MMU_UPDATES:
             self._flag(task, 0)
             self.enter(Lazy.MMU)
@@ -128,6 +131,7 @@ class ModeOfTask(LazyModes):
 
     def __init__(self, linux: Linux, cpu: Vcpu) -> None:
         super().__init__(linux, cpu)
+        # 6.1 has it in current_task, 6.5 in pcpu_hot.
         current = next((name for name in _CURRENT if name in linux.names), None)
         if current is None:
             raise UsageError(f"the kernel has its current task in none of {', '.join(_CURRENT)}")
@@ -136,6 +140,7 @@ class ModeOfTask(LazyModes):
     def holds(self, mode: Lazy) -> bool:
         """Begun, and not paused."""
         if mode == Lazy.MMU:
+            # A paused mode holds nothing back, though it has begun.
             current = self._memory.u64(self._linux.names.per_cpu(self._current, self._cpu))
             return bool(self._memory.u8(self._begun(current))) and not self._memory.u8(self._pauses(current))
         return mode == Lazy.CPU and bool(self._memory.u8(self._switching))
@@ -155,6 +160,7 @@ class ModeOfTask(LazyModes):
 
     def start_switch(self, task: int, flush: Callable[[], object]) -> None:
         """``lazy_mmu_mode_pause`` of the task, which sends what waits."""
+        # Pauses count, so that a switch within a pause does not end it.
         place = self._pauses(task)
         paused = self._memory.u8(place)
         self._memory.set_u8(place, paused + 1 & 0xFF)

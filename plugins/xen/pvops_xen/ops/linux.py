@@ -78,6 +78,7 @@ class Linux:
     def vcpu_info(self, cpu: Vcpu) -> int:
         """Machine address of what the kernel's ``xen_vcpu`` points to: early in boot that is none of Xen's."""
         place = self.names.per_cpu("xen_vcpu", cpu)
+        # Per-CPU areas move, the variable does not: what it points to is read each time.
         variable = self._vcpus.get(place)
         if variable is None:
             variable = self._vcpus[place] = self.memory.at(place)
@@ -94,6 +95,7 @@ class Linux:
 
     def pa(self, va: int) -> int:
         """``__pa``."""
+        # The kernel image is mapped at its own base, and below it the direct map.
         if va >= _START_KERNEL_MAP:
             return va - _START_KERNEL_MAP + self.variable("phys_base")
         return va - self._direct_map
@@ -114,8 +116,10 @@ class Linux:
     def is_used(self, mm: int, root: int) -> bool:
         """Whether some processor is still in an address space, or has last told Xen of it."""
         for cpu in self.machine.vcpus:
+            # A processor's own loaded mm is the last that it was switched to.
             place = self.names.per_cpu("cpu_tlbstate", cpu) + self.names.member("tlb_state", "loaded_mm")
             current = self.memory.u64(self.names.per_cpu("xen_current_cr3", cpu))
+            # Xen is told of the root by then, and may still have it.
             if self.memory.u64(place) == mm or current == root << PAGE_SHIFT:
                 return True
         return False
@@ -147,6 +151,7 @@ class Linux:
 
     def _preempt_count(self, cpu: Vcpu) -> int:
         if "__preempt_count" in self.names:
+            # 6.5 moved it into ``pcpu_hot`` (asm/current.h).
             return self.names.per_cpu("__preempt_count", cpu)
         return self.names.per_cpu("pcpu_hot", cpu) + self.names.member("pcpu_hot", "preempt_count")
 
@@ -178,10 +183,12 @@ class LinuxFrames(FrameNumbers):
         """``__pfn_to_mfn``: with the bits for foreign frames and for those that are what they seem."""
         memory, (size, start) = self._memory, self._places
         if not 0 <= pfn < self._word(size):
+            # Beyond the list a frame is what it seems; within a hole it has none (``__pfn_to_mfn``).
             return _NO_ENTRY if 0 <= pfn < memory.u64(self._most) else pfn | _IDENTITY
         place = self._word(start) + 8 * pfn
         entry = memory.u64(place)
         if entry == _NO_ENTRY:
+            # Xen may have got the guest a page here since it was last looked at.
             memory.forget(place)  # a page of frames that are not there may since have got one of its own
             entry = memory.u64(place)
             if entry == _NO_ENTRY and self._is_identity(place):
@@ -205,6 +212,7 @@ class LinuxFrames(FrameNumbers):
             pfn = self._hv.pfn_of(mfn)
         if pfn != INVALID and self._entry(pfn) == mfn:
             return pfn
+        # An identity frame (a foreign one, or MMIO) is its own number.
         return mfn if self._entry(mfn) == mfn | _IDENTITY else INVALID
 
 
@@ -233,6 +241,7 @@ class PinnedPages:
 
     @cached_property
     def _flag(self) -> int:
+        # PG_pinned is PG_owner_priv_1 by another name (include/linux/page-flags.h).
         return 1 << self._linux.names.enumerator("pageflags", "PG_owner_priv_1")
 
     @cached_property
@@ -246,6 +255,7 @@ class PinnedPages:
 
     def _set(self, pfn: int, *, pinned: bool) -> None:
         linux = self._linux
+        # Before there are struct pages, nobody's frame is marked.
         if linux.has_pages():
             place = linux.page(pfn) + self._flags
             flags = linux.memory.u64(place)
@@ -322,6 +332,7 @@ class InterruptTables:
         """The table that was loaded last."""
         data = self._linux.memory.read(self._linux.of_cpu("idt_desc", cpu), 10)
         size, address = int.from_bytes(data[:2], "little"), int.from_bytes(data[2:], "little")
+        # An address of 0 is a table that was never loaded.
         return (address, size + 1) if address else default
 
     def __setitem__(self, cpu: int, table: tuple[int, int]) -> None:
@@ -360,6 +371,7 @@ class TrapArray:
         names, memory, found = self._linux.names, self._linux.memory, {}
         for place in range(names.address("trap_array"), names.end("trap_array") - _TRAP + 1, _TRAP):
             own, entry, ist_okay = (memory.u64(place + 8 * each) for each in range(3))
+            # The array ends where the next entry is no address: it has no count of its own.
             if min(own, entry) < _START_KERNEL_MAP:
                 break
             found[own] = entry, bool(ist_okay & 0xFF)
@@ -370,7 +382,9 @@ class TrapArray:
         names = self._linux.names
         if address in self._entries:
             entry, ist_okay = self._entries[address]
+            # A gate with a stack of its own (IST) has no Xen form unless the entry says so.
             return 0 if ist and not ist_okay else entry
+        # Early entry points have no entry in the array, and are numbered by place.
         number, rest = divmod(address - names.address(_EARLY), self._stub(_EARLY))
         if 0 <= number < _EXCEPTIONS and not rest:
             return names.address(_EARLY_OF_XEN) + number * self._stub(_EARLY_OF_XEN)

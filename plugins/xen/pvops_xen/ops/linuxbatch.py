@@ -53,7 +53,9 @@ class LinuxBatch(Multicalls):
     def _room(self, size: int) -> tuple[int, int]:
         """``__xen_mc_entry``: addresses of a new entry and of ``size`` bytes of arguments."""
         memory, buffer = self._memory, self._buffer
+        # Rounded up to 8, as ``__xen_mc_entry`` does.
         count, used = memory.u32(buffer), memory.u32(buffer + 4) + 7 & -8
+        # Full of entries or of argument bytes: sent first (MC_BATCH, MC_ARGS).
         if count == MC_BATCH or used + size >= MC_ARGS:
             self.flush()
             count = used = 0
@@ -80,6 +82,7 @@ class LinuxBatch(Multicalls):
         count, used = memory.u32(buffer), memory.u32(buffer + 4)
         entries, args, _ = self._members
         last = buffer + entries + self._entry_size * (count - 1)
+        # Only the last call can take one more, and only of the same kind.
         if not count or memory.u64(last) != nr or used + len(data) >= MC_ARGS:
             return False
         memory.set_u32(buffer + 4, used + len(data))
@@ -99,6 +102,7 @@ class LinuxBatch(Multicalls):
     ) -> None:
         """An mmuext_op; one that ``joins`` those before it, as ``xen_extend_mmuext_op``."""
         operation = OPERATION.at(_BITS).form
+        # What joins must be of the same command, whose operations are one array.
         if joins and self._extend(Hypercall.MMUEXT_OP, operation.pack(command, arg1 or 0, arg2 or 0)):
             return
         entry, place = self._room(operation.size + len(mask))
@@ -114,6 +118,7 @@ class LinuxBatch(Multicalls):
     def after(self, function: str, data: int) -> None:
         """``xen_mc_callback``: a function of the kernel's that is called when all that is here now has been sent."""
         memory, buffer = self._memory, self._buffer
+        # MC_BATCH callbacks at most, which is where a flush comes.
         if memory.u32(buffer + 8) == MC_BATCH:
             self.flush()
         count = memory.u32(buffer + 8)
@@ -125,6 +130,7 @@ class LinuxBatch(Multicalls):
 
     def issue(self, mode: Lazy) -> int:
         """As there; in an interrupt no lazy mode holds."""
+        # An interrupt in a batch would send what its caller wanted to wait.
         return 0 if mode and self.waits(mode) else self.flush()
 
     def waits(self, mode: Lazy) -> bool:
@@ -136,18 +142,21 @@ class LinuxBatch(Multicalls):
         memory, buffer = self._memory, self._buffer
         count, refused = memory.u32(buffer), 0
         entries = buffer + self._members[0]
+        # One call is made by itself, which a multicall of one would cost twice.
         if count == 1:
             number, _, *arguments = ENTRY.at(_BITS).form.unpack(memory.read(entries, self._entry_size))
             result = self._platform.hypercall(self._cpu, number, *arguments[:5])  # as xen_single_call
             memory.set_u64(entries + self._result, result & (1 << 64) - 1)
             refused = int(result < 0)
         elif count:
+            # A multicall that Xen refuses whole is a bug of the kernel's own.
             if self._platform.hypercall(self._cpu, Hypercall.MULTICALL, entries, count):
                 raise MachineError("Xen refused the kernel's multicall", vcpu=self._cpu.index)
             refused = sum(memory.u64(entries + self._entry_size * each + self._result) >> 63 for each in range(count))
         if refused:
             self._platform.machine.log.record(MC_FLUSH, self._cpu.index, op=count, result=-refused)
             self.failed += refused
+        # The counts only: what the entries hold stays until it is overwritten.
         memory.set_u32(buffer, 0)
         memory.set_u32(buffer + 4, 0)
         self._call_back(buffer)
@@ -157,6 +166,7 @@ class LinuxBatch(Multicalls):
         memory, place = self._memory, buffer + self._members[2]
         for each in range(memory.u32(buffer + 8)):
             function, data = _CALLBACK.unpack(memory.read(place + _CALLBACK.size * each, _CALLBACK.size))
+            # The only callback that any kernel has in its batch.
             if function != self._linux.names.address("set_current_cr3"):
                 raise MachineError(f"the kernel's batch calls {function:#x} back", vcpu=self._cpu.index)
             memory.set_u64(self._linux.names.per_cpu("xen_current_cr3", self._cpu), data)

@@ -67,6 +67,7 @@ class LinuxTables:
     def _without_write(self, entry: int) -> int:
         """``pte_wrprotect``: since a dirty page that is not writable is a shadow stack's (6.6), another bit says so."""
         entry &= ~pte.RW
+        # A dirty page that is read-only is a shadow stack's (6.6), so another bit says that it was dirty.
         if entry & pte.D and self._linux.names.knows("user_shstk"):
             entry = entry & ~pte.D | _SAVED_DIRTY
         return entry
@@ -80,6 +81,7 @@ class LinuxTables:
         pfn = self.frame(cpu, va)
         entry = self.protected(pfn, writable=writable)
         self.map(cpu, va, entry)
+        # Where the direct map is the very same address, once is enough.
         if (alias := self._linux.va(pfn)) != va:
             self.map(cpu, alias, entry)
 
@@ -97,6 +99,7 @@ class LinuxTables:
             PageFault: it does not.
         """
         try:
+            # Xen emulates the store where the table is in use, and then it must.
             cpu.set_u64(va, value)
         except PageFault:
             if not emulate_store(self._xen.platform.hv, cpu, va, value):
@@ -105,6 +108,7 @@ class LinuxTables:
     def early_value(self, value: int) -> int:
         """``xen_make_pte_init``: the list of frames, where it lies outside of the kernel's image, is not writable."""
         start = self._linux.variable("xen_start_info")
+        # The list of frames lies in the kernel's image only in old kernels; elsewhere it must stay read-only.
         if self._of_start(start, "mfn_list") < _START_KERNEL_MAP:
             first = self._of_start(start, "first_p2m_pfn")
             if first <= (value & pte.ADDRESS) >> PAGE_SHIFT < first + self._of_start(start, "nr_p2m_frames"):
@@ -134,6 +138,7 @@ class LinuxTables:
     def fixed_entry(self, idx: int, phys: int, flags: int) -> int:
         """The entry of a fixed page; all but the kernel's own memory goes by machine frame."""
         own, controllers = self._fixed
+        # The APIC is Xen's: the kernel maps a page of its own instead.
         if idx in controllers:
             return self.protected(
                 self._linux.pa(self._linux.names.address("dummy_mapping")) >> PAGE_SHIFT, writable=True
@@ -141,4 +146,5 @@ class LinuxTables:
         if flags & pte.P:
             flags &= self._linux.variable("__supported_pte_mask")
         entry = phys & pte.ADDRESS | flags
+        # All but the kernel's own memory is named by its machine frame.
         return self._xen.frames.entry_to_machine(entry) if idx in own else entry

@@ -79,6 +79,7 @@ class XenLockOps(XenGroup):
             if self.platform.hypercall(cpu, Hypercall.EVENT_CHANNEL_OP, EvtchnOp.BIND_IPI, address):
                 self.bug("no event channel for spinlocks")
             port = self.locks.kickers[number] = cpu.u32(address + _BIND_IPI.offset("port", self.bits))
+            # Masked, since it is polled and never taken as an upcall.
             self._bit(self.platform.hv.abi.evtchn_mask, port, value=True)
         return port
 
@@ -94,7 +95,9 @@ class XenLockOps(XenGroup):
         """``xen_qlock_wait``: forget old kicks; if the byte still has the value, poll the channel."""
         self.leave(_QUEUE)
         port = self._kicker(cpu, cpu.index)
+        # Old kicks are forgotten first, or the poll would return at once.
         self._bit(self.platform.hv.abi.evtchn_pending, port, value=False)
+        # Only while the byte still has the value: it may have been unlocked since (``xen_qlock_wait``).
         if cpu.u8(ptr) == val:
             cpu.ret()
             self._poll(cpu, port)
@@ -109,6 +112,7 @@ class XenLockOps(XenGroup):
     def lock_kick(self, cpu: Vcpu, cpu_nr: int) -> None:
         """``xen_qlock_kick``: send the event."""
         port = self._kicker(cpu, cpu_nr) if self.linux is None else self._own_kicker(self.linux, cpu_nr)
+        # No kick where nobody has a channel yet.
         if port is None:
             return
         address = self.argument(cpu, _SEND.at(self.bits).form.pack(port))
@@ -132,6 +136,7 @@ class XenLockOps(XenGroup):
         del val
         self.leave(_QUEUE)
         queue = self.locks.waiters.setdefault(lock, [])
+        # In order of arrival: a vCPU that comes later must not overtake one that sleeps.
         if not cpu.u8(lock) and (not queue or queue[0] == cpu.index):
             if queue:
                 queue.pop(0)
@@ -143,6 +148,7 @@ class XenLockOps(XenGroup):
         port = self._kicker(cpu, cpu.index)
         self._bit(self.platform.hv.abi.evtchn_pending, port, value=False)
         self._poll(cpu, port)
+        # Called again when this vCPU is kicked, and looks at the lock anew.
         raise Reschedule
 
     @hookimpl
@@ -162,6 +168,7 @@ class XenLockOps(XenGroup):
         if held == _LOCKED:
             cpu.set_u8(lock, 0)
             return
+        # ``pv_unhash``: a lock that is not in the table has lost its waiter, which the kernel reports itself.
         place = self._hashed(cpu, linux, lock) if held == _SLOW else None
         if place is None:
             self.leave("the warning about a lock that nobody holds")
@@ -185,6 +192,7 @@ class XenLockOps(XenGroup):
         """``xen_vcpu_stolen``: another vCPU that could run but does not, for this one runs now."""
         if self.linux is not None:
             return int(self.linux.u32_of("xen_runstate", cpu_nr) == _RUNNABLE)
+        # A vCPU that does not run because nobody woke it is not preempted.
         if cpu_nr == cpu.index or not 0 <= cpu_nr < len(self.env.machine.vcpus):
             return 0
         up = self.platform.hv.domain.vcpus[cpu_nr].up

@@ -93,6 +93,7 @@ class XenEntryOps(XenGroup):
     def set_pte(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
         """Early: a plain store, what must not be writable made read-only. Later: mmu_update, batched in MMU mode."""
         early = self.early("set_pte")
+        # A table that is in use already is written by Xen, also early (``emulate_store``).
         if early is not None and not early.in_early_map(ptep):
             early.store(cpu, ptep, pteval)
             return
@@ -100,6 +101,7 @@ class XenEntryOps(XenGroup):
             cpu.set_u64(ptep, self._early(cpu, ptep, pteval))
             return
         batch = self.mc(cpu)
+        # Past the batch, as ``__xen_set_pte`` does for the lazy mode's sake.
         if isinstance(batch, LinuxBatch) and not batch.waits(Lazy.MMU):  # __xen_set_pte: past the batch
             place = self.argument(cpu, UPDATE.at(self.bits).form.pack(self.tables.machine_of(cpu, ptep), pteval))
             self.platform.hypercall(cpu, Hypercall.MMU_UPDATE, place, 1, 0, DOMID_SELF)
@@ -111,9 +113,11 @@ class XenEntryOps(XenGroup):
         old = cpu.u64(ptep)
         if not value & pte.P:
             return value
+        # Read-only stays read-only: page tables are mapped early, and must not become writable.
         if old & pte.P and not old & pte.RW:
             value &= ~pte.RW
         pfn = self.frames.pfn(pte.frame_of(value))
+        # Frames of tables in the making, and of the buffer they come from.
         if pfn in self.kept.protected or pfn in self.tables.early_buffer(cpu):
             value &= ~pte.RW
         return value
@@ -126,6 +130,7 @@ class XenEntryOps(XenGroup):
     @hookimpl
     def set_pte_at(self, cpu: Vcpu, addr: int, ptep: int, pteval: int) -> None:
         """By address where the table is the one in use (one call less to translate), else as set_pte."""
+        # By address where the address is of this very table: one hypercall, and no walk in Xen.
         if self.kept.late and self._maps(cpu, addr, ptep):
             batch = self.mc(cpu)
             if batch.waits(Lazy.MMU):
@@ -160,6 +165,7 @@ class XenEntryOps(XenGroup):
     @hookimpl
     def set_p4d(self, cpu: Vcpu, p4dp: int, p4dval: int) -> None:
         """Write a root entry; user space's also into the root that user mode runs on, by the same hypercall."""
+        # User space's entry is in both roots, and only the pair is consistent.
         user = self.tables.user_entry(cpu, p4dp)
         places = [p4dp, user] if user else [p4dp]
         if not self.tables.is_pinned(cpu, p4dp):
@@ -194,11 +200,13 @@ class XenEntryOps(XenGroup):
     @hookimpl
     def ptep_modify_prot_start(self, cpu: Vcpu, ptep: int) -> int:
         """The entry as it is; nothing is cleared, for the commit keeps accessed and dirty bits."""
+        # Nothing is cleared: the commit keeps what the processor set meanwhile.
         return cpu.u64(ptep)
 
     @hookimpl
     def ptep_modify_prot_commit(self, cpu: Vcpu, ptep: int, pte: int) -> None:
         """MMU_PT_UPDATE_PRESERVE_AD: Xen ors the bits that were set meanwhile into the new entry."""
+        # MMU_PT_UPDATE_PRESERVE_AD is what makes start and commit one step.
         self._update(cpu, ptep, pte, MmuUpdate.PT_UPDATE_PRESERVE_AD)
 
     @hookimpl
@@ -210,6 +218,7 @@ class XenEntryOps(XenGroup):
             self.mappings.map(cpu, _FIXADDR_TOP - (idx << 12), self.mappings.fixed_entry(idx, phys, flags), UVMF_INVLPG)
             return
         va = self.symbol("fixaddr_top") - (idx << 12) & self.platform.hv.abi.mask
+        # fixaddr_top counts downwards in pages, as fixmap.h has it.
         entry = self.frames.entry_to_machine(phys & pte.ADDRESS | flags) if flags & pte.P else 0
         arguments = self.mc(cpu).va_arguments(va, entry, UVMF_INVLPG)
         if self.platform.hypercall(cpu, Hypercall.UPDATE_VA_MAPPING, *arguments):

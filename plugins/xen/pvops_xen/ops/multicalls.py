@@ -81,6 +81,7 @@ class Multicalls:
 
     def add(self, nr: Hypercall, *args: int, data: bytes = b"", at: int = 0) -> None:
         """Append a call; a full batch is sent first."""
+        # Full of entries or of bytes, as the kernel's own buffer would be.
         if len(self._calls) == MC_BATCH or self._argument_bytes() + len(data) > MC_ARGS:
             self.flush()
         self._calls.append(_Call(nr, list(args), bytearray(data), at))
@@ -89,6 +90,7 @@ class Multicalls:
         """An mmu_update; it joins the one before it if that is the last call and there is room."""
         data = UPDATE.at(self._bits).form.pack(machine_address | kind, value)
         last = self._calls[-1] if self._calls else None
+        # One hypercall for as many updates as fit: that is what a batch is for.
         if last is not None and last.nr == Hypercall.MMU_UPDATE and self._argument_bytes() + len(data) <= MC_ARGS:
             last.data += data
             last.args[1] += 1
@@ -112,6 +114,7 @@ class Multicalls:
 
     def va_arguments(self, va: int, entry: int, flags: int) -> tuple[int, ...]:
         """Arguments of update_va_mapping in the guest's width."""
+        # A 32-bit guest passes a 64-bit entry in two arguments.
         return (va, entry, flags) if self._bits == 64 else (va, entry & 0xFFFF_FFFF, entry >> 32, flags)
 
     def update_descriptor(self, machine_address: int, descriptor: int) -> None:
@@ -152,6 +155,7 @@ class Multicalls:
             if call.data:
                 call.args[call.at] = address
         self._point_at_masks(calls, addresses, data, base)
+        # A call by itself needs no multicall, and its arguments lie on the stack alone.
         if len(calls) == 1:
             if data:
                 self._cpu.write_virtual(base, bytes(data))
@@ -160,6 +164,7 @@ class Multicalls:
             results = self._multicall(calls, data, base)
         bad = [(call.nr, result) for call, result in zip(calls, results, strict=True) if result < 0]
         for nr, result in bad:
+            # A refused call is told and goes on: the kernel's own code warns and goes on.
             self._platform.machine.log.record(MC_FLUSH, self._cpu.index, op=nr, result=result)
         self.failed += len(bad)
         return len(bad)
@@ -167,6 +172,7 @@ class Multicalls:
     def _place(self, calls: list[_Call]) -> tuple[list[int], bytearray, int]:
         """Where each call's data goes below the stack pointer: addresses, all the bytes, and where they begin."""
         size = sum(len(call.data) for call in calls)
+        # Below the stack pointer, where an interrupt of this vCPU could write, no further than the red zone.
         base = (self._cpu.rsp - _RED_ZONE - size) & ~0xF
         data = bytearray()
         addresses = []
@@ -185,12 +191,14 @@ class Multicalls:
     def _multicall(self, calls: list[_Call], data: bytearray, base: int) -> list[int]:
         form, mask = ENTRY.at(self._bits).form, self._platform.hv.abi.mask
         table = (base - form.size * len(calls)) & ~0xF
+        # Entries lie below the arguments they point to, as ``xen_mc_flush`` builds them on its stack.
         raw = b"".join(form.pack(call.nr, 0, *(value & mask for value in (call.args + [0] * 6)[:6])) for call in calls)
         self._cpu.write_virtual(table, raw.ljust(base - table, b"\0") + bytes(data))
         if self._platform.hypercall(self._cpu, Hypercall.MULTICALL, table, len(calls)) < 0:
             return [-1] * len(calls)
         after = self._cpu.read_virtual(table, len(raw))
         sign = mask ^ mask >> 1
+        # The result is a signed long; negative is an errno.
         return [(result ^ sign) - sign for _op, result, *_args in form.iter_unpack(after)]
 
     # --- lazy modes ------------------------------------------------------------------------------------------------
@@ -212,6 +220,7 @@ class Multicalls:
     def start_switch(self, task: int) -> None:
         """A task is switched away from: its MMU batch is ended and will be resumed; CPU mode begins."""
         del task
+        # An MMU batch is interrupted by the switch and resumed after it.
         if self.mode == Lazy.MMU:
             self.leave()
             self.resume_mmu = True

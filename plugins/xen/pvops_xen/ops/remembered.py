@@ -76,6 +76,7 @@ class Remembered:
     def load(self, saved: RememberedState) -> None:
         """Take over what ``save`` gave; whoever holds a part of this goes on to hold it."""
         self.late = saved.late
+        # In place: others hold these objects.
         for there, frames in ((self.protected, saved.protected), (self.pinned, saved.pinned)):
             there.clear()
             there.update(frames)

@@ -20,6 +20,7 @@ class SpaceOps(XenGroup):
 
     def _alloc(self, op: str, cpu: Vcpu, mm: int, pfn: int, *, leaf: bool) -> None:
         """A page becomes a table: early at once, later only if its space is in use already."""
+        # In the making, a table is written plainly and remapped read-only when it is pinned.
         if (early := self.early(op)) is not None:
             early.remap(cpu, self.tables.va(pfn), writable=False)
             if leaf:
@@ -29,6 +30,7 @@ class SpaceOps(XenGroup):
             if leaf:
                 self.tables.pin_now(cpu, MmuExt.PIN_L1_TABLE, pfn)
         elif self.tables.root_pfn(cpu, mm) in self.kept.pinned:
+            # A kernel's struct page already says so where it has pinned this one before.
             before = self.linux is not None and self.linux.has_pages() and pfn in self.kept.pinned
             self.kept.pinned.add(pfn)
             self.tables.protect_later(cpu, pfn, writable=False)
@@ -116,8 +118,10 @@ class SpaceOps(XenGroup):
         """Remember which user root belongs to this space's kernel root (the kernel keeps it in page->private)."""
         self.leave("the allocator of pages")
         root = self.tables.root_pfn(cpu, mm)
+        # A root that is pinned would be of a space that is in use.
         if root in self.kept.pinned:
             self.bug("pgd_alloc of a pinned root")
+        # The user root of a space is found by its kernel root (``xen_get_user_pgd``).
         self.kept.user_roots[root] = cpu.word(mm + self.symbol("mm_user_pgd_offset"))
         return 0
 
@@ -133,6 +137,7 @@ class SpaceOps(XenGroup):
         if root in self.kept.pinned:
             return
         batch = self.mc(cpu)
+        # Leaves first, so that the roots find them pinned; the kernel's own calls come out the same.
         for pfn, level in [*self.tables.of_space(self.frames.mfn(root)), (root, 0)]:
             if pfn in self.kept.pinned:
                 continue
@@ -140,6 +145,7 @@ class SpaceOps(XenGroup):
             self.tables.protect_later(cpu, pfn, writable=False, root=not level)
             if level == 1:
                 batch.extended(MmuExt.PIN_L1_TABLE, self.frames.mfn(pfn), joins=True)
+        # The root last: pinning it validates the whole tree.
         batch.extended(self.tables.pin_root_command(), self.frames.mfn(root), joins=True)
         user = self.tables.user_root_pfn(root)
         if user is not None:
@@ -153,6 +159,7 @@ class SpaceOps(XenGroup):
         root = self.tables.root_pfn(cpu, mm)
         batch = self.mc(cpu)
         batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(root), joins=True)
+        # The user root is pinned as a root, and so unpinned as one.
         user = self.tables.user_root_pfn(root)
         if user is not None:
             batch.extended(MmuExt.UNPIN_TABLE, self.frames.mfn(user), joins=True)
@@ -189,6 +196,7 @@ class SpaceOps(XenGroup):
             self.leave("processors that are lazy")
         if root not in self.kept.pinned:
             return
+        # No processor may still run on it when it is unpinned.
         if self.linux is None:
             self._drop_references(cpu, self.frames.mfn(root))
         self._unpin_space(cpu, mm)
@@ -197,6 +205,7 @@ class SpaceOps(XenGroup):
         """``xen_drop_mm_ref``: a vCPU that lazily still runs on the root goes to the kernel's own."""
         home = self.tables.root_pfn(cpu, self.symbol("init_mm"))
         for other in self.env.machine.vcpus:
+            # Lazily: the processor had no reason to change roots yet.
             if self.platform.hv.domain.vcpus[other.index].guest_table == root_mfn:
                 self.xen_write_cr3(other, home << PAGE_SHIFT)
 
@@ -206,6 +215,7 @@ class SpaceOps(XenGroup):
     def read_cr3(self, cpu: Vcpu) -> int:
         """What write_cr3 was last given; at first the root that the builder made."""
         known = self.kept.cr3.get(cpu.index)
+        # The root that the builder made, until the kernel says otherwise.
         if known is not None:
             return known
         root = self.platform.hv.domain.vcpus[cpu.index].guest_table
@@ -218,12 +228,14 @@ class SpaceOps(XenGroup):
         The new root becomes read-only and pinned, the builder's is given up. User roots do not exist yet, and
         neither does what they would be found by.
         """
+        # A kernel's own variables say what its roots are; nothing is given back here.
         if self.linux is not None:
             self._load_roots(cpu, cr3, user=self.early("write_cr3") is None)
             return
         pfn = cr3 >> PAGE_SHIFT
         old = self.platform.hv.domain.vcpus[cpu.index].guest_table
         if self.frames.mfn(pfn) != old:
+            # Xen refuses a root that may be written.
             self.tables.protect(cpu, pfn, writable=False)
             self.mc(cpu).extended(MmuExt.NEW_BASEPTR, self.frames.mfn(pfn))
             if self.mc(cpu).flush():

@@ -183,7 +183,7 @@ class GrantTable:
         """A free handle; None if there is none. The last of a vCPU's list marks its end and is never handed out."""
         free = self.free.setdefault(vcpu, [])
         if len(free) > 1:
-            # From the front, as ``__get_maptrack_handle`` takes them: a run hands out the same handles each time.
+            # From the front, as ``_get_maptrack_handle`` takes them: a run hands out the same handles each time.
             return free.pop(0)
         if self.handles < MAX_MAPTRACK_FRAMES * HANDLES_A_FRAME:
             first = self.handles
