@@ -92,9 +92,9 @@ def _(g: SmallGuest) -> bool:
     return masked and state.event.mask_events and not state.failsafe.mask_events
 
 
-@case("a callback in a segment of ring 0", "fixup_guest_code_selector", Gives("taken, in the kernel's ring"), 32)
-def _(g: SmallGuest) -> bool:
-    return _op(g, 0, Callback.EVENT, selector=0xE018) == 0 and g.hv.domain.vcpus[0].event.cs == 0xE019
+case("a callback in a segment of ring 0", "fixup_guest_code_selector", Gives("taken, in the kernel's ring"), 32)(
+    lambda g: _op(g, 0, Callback.EVENT, selector=0xE018) == 0 and g.hv.domain.vcpus[0].event.cs == 0xE019
+)
 
 
 # --- NMIs ------------------------------------------------------------------------------------------------------------
@@ -124,19 +124,15 @@ def _trap(g: SmallGuest, vector: int, flags: int = 0, *, selector: int = -1, lab
     return g.call(Hypercall.SET_TRAP_TABLE, g.put("data", entry + bytes(16)))
 
 
-@case("a trap table with an address that is not canonical", "do_set_trap_table", Errno("EINVAL"), 64)
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_TRAP_TABLE, g.put("data", struct.pack("<BBHIQ", 6, 0, 0xE033, 0, _NOT_CANONICAL)))
-
-
-@case("a trap table in Xen's part", "copy_from_guest", Errno("EFAULT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_TRAP_TABLE, 0xFFFF_8200_0000_1000 if g.bits == 64 else 0xF580_1000)
-
-
-@case("a trap table that runs off mapped memory", "copy_from_guest", Errno("EFAULT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_TRAP_TABLE, _UNMAPPED)
+case("a trap table with an address that is not canonical", "do_set_trap_table", Errno("EINVAL"), 64)(
+    lambda g: g.call(Hypercall.SET_TRAP_TABLE, g.put("data", struct.pack("<BBHIQ", 6, 0, 0xE033, 0, _NOT_CANONICAL)))
+)
+case("a trap table in Xen's part", "copy_from_guest", Errno("EFAULT"))(
+    lambda g: g.call(Hypercall.SET_TRAP_TABLE, 0xFFFF_8200_0000_1000 if g.bits == 64 else 0xF580_1000)
+)
+case("a trap table that runs off mapped memory", "copy_from_guest", Errno("EFAULT"))(
+    lambda g: g.call(Hypercall.SET_TRAP_TABLE, _UNMAPPED)
+)
 
 
 @case("a trap table of 9 pages", "do_set_trap_table: preemption", Done())
@@ -157,9 +153,9 @@ def _(g: SmallGuest) -> GuestOutcome:
 # --- software interrupts and fast system calls -----------------------------------------------------------------------
 
 
-@case("int 0x80 by a process, with a handler of DPL 0", "int80_direct_trap", Trap(0x80))
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute_as_user("int 0x80")
+case("int 0x80 by a process, with a handler of DPL 0", "int80_direct_trap", Trap(0x80))(
+    lambda g: g.execute_as_user("int 0x80")
+)
 
 
 @case("int 0x80 without a handler", "int80_slow_path", Trap(GP, 0x80 << 3 | 2))
@@ -169,9 +165,7 @@ def _(g: SmallGuest) -> GuestOutcome:
     return g.execute_as_user("int 0x80")
 
 
-@case("sysenter by a process", "sysenter_entry", Trap(SYSENTER))
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute_as_user("sysenter")
+case("sysenter by a process", "sysenter_entry", Trap(SYSENTER))(lambda g: g.execute_as_user("sysenter"))
 
 
 @case("sysenter by a process, without a callback", "sysenter_gpf", Trap(GP))
@@ -188,9 +182,9 @@ def _(g: SmallGuest) -> bool:
     return frame[0] == 0 and frame[1] & 0xFFFF == 3 and frame[3:] == (0, 0xE02B if g.bits == 64 else 0xE033)
 
 
-@case("sysenter in a 32-bit kernel", "compat_sysenter: CS 3 counts as a process", Trap(SYSENTER), 32)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute("sysenter")
+case("sysenter in a 32-bit kernel", "compat_sysenter: CS 3 counts as a process", Trap(SYSENTER), 32)(
+    lambda g: g.execute("sysenter")
+)
 
 
 @case("syscall by a process, without a callback", "syscall_no_callback", Trap(UD), 64)

@@ -23,9 +23,7 @@ def _evtchn(g: SmallGuest, command: int, form: str, *values: int) -> int:
 # --- numbers and pointers --------------------------------------------------------------------------------------------
 
 
-@case("a hypercall that does not exist", "do_ni_hypercall", Errno("ENOSYS"))
-def _(g: SmallGuest) -> int:
-    return g.call(55)
+case("a hypercall that does not exist", "do_ni_hypercall", Errno("ENOSYS"))(lambda g: g.call(55))
 
 
 for _number, _version in ((Hypercall.PLATFORM_OP, 0x0300_0001), (Hypercall.SYSCTL, 0x15), (Hypercall.DOMCTL, 0x15)):
@@ -36,19 +34,15 @@ for _number, _version in ((Hypercall.PLATFORM_OP, 0x0300_0001), (Hypercall.SYSCT
     )
 
 
-@case("an array of updates in Xen's part", "guest_handle_okay", Errno("EFAULT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.MMU_UPDATE, _XENS[g.bits], 1, 0, 0x7FF0)
-
-
-@case("an array of updates that is not mapped", "copy_from_guest", Errno("EFAULT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.MMU_UPDATE, _UNMAPPED, 1, 0, 0x7FF0)
-
-
-@case("an array of updates at an address that is not canonical", "guest_handle_okay", Errno("EFAULT"), 64)
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.MMU_UPDATE, 1 << 47, 1, 0, 0x7FF0)
+case("an array of updates in Xen's part", "guest_handle_okay", Errno("EFAULT"))(
+    lambda g: g.call(Hypercall.MMU_UPDATE, _XENS[g.bits], 1, 0, 0x7FF0)
+)
+case("an array of updates that is not mapped", "copy_from_guest", Errno("EFAULT"))(
+    lambda g: g.call(Hypercall.MMU_UPDATE, _UNMAPPED, 1, 0, 0x7FF0)
+)
+case("an array of updates at an address that is not canonical", "guest_handle_okay", Errno("EFAULT"), 64)(
+    lambda g: g.call(Hypercall.MMU_UPDATE, 1 << 47, 1, 0, 0x7FF0)
+)
 
 
 @case("two thousand million updates", "guest_handle_okay, preemption", Errno("EFAULT"))
@@ -63,9 +57,9 @@ def _(g: SmallGuest) -> int:
     return g.call(Hypercall.MMUEXT_OP, g.va("data"), 0x7FFF_FFFF, 0, 0x7FF0)
 
 
-@case("an answer into Xen's part", "copy_to_guest", Errno("EFAULT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.XEN_VERSION, 1, _XENS[g.bits])
+case("an answer into Xen's part", "copy_to_guest", Errno("EFAULT"))(
+    lambda g: g.call(Hypercall.XEN_VERSION, 1, _XENS[g.bits])
+)
 
 
 @case("an answer into a page table", "copy_to_guest", Errno("EFAULT"))
@@ -89,24 +83,16 @@ def _(g: SmallGuest) -> int:
     return result - (1 << g.bits)
 
 
-@case("a multicall in Xen's part", "do_multicall: guest_handle_okay", Errno("EFAULT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.MULTICALL, _XENS[g.bits], 1)
-
-
-@case("a multicall of four thousand million entries", "do_multicall: preemption", Errno("EFAULT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.MULTICALL, g.va("data"), 0xFFFF_FFFF)
-
-
-@case("console output from Xen's part", "copy_from_guest", Errno("EFAULT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.CONSOLE_IO, 0, 16, _XENS[g.bits])
-
-
-@case("an unknown vm_assist", "do_vm_assist", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.VM_ASSIST, 0, 31)
+case("a multicall in Xen's part", "do_multicall: guest_handle_okay", Errno("EFAULT"))(
+    lambda g: g.call(Hypercall.MULTICALL, _XENS[g.bits], 1)
+)
+case("a multicall of four thousand million entries", "do_multicall: preemption", Errno("EFAULT"))(
+    lambda g: g.call(Hypercall.MULTICALL, g.va("data"), 0xFFFF_FFFF)
+)
+case("console output from Xen's part", "copy_from_guest", Errno("EFAULT"))(
+    lambda g: g.call(Hypercall.CONSOLE_IO, 0, 16, _XENS[g.bits])
+)
+case("an unknown vm_assist", "do_vm_assist", Errno("EINVAL"))(lambda g: g.call(Hypercall.VM_ASSIST, 0, 31))
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -118,42 +104,30 @@ def _reservation(g: SmallGuest, command: int, frame: int, count: int = 1, order:
     return g.call(Hypercall.MEMORY_OP, command, g.put("data", data.ljust(32, b"\0")))
 
 
-@case("give a frame of Xen's away", "guest_remove_page", Gives("0 frames done", 0))
-def _(g: SmallGuest) -> int:
-    return _reservation(g, MemoryOp.DECREASE_RESERVATION, g.hv.m2p >> PAGE_SHIFT)
-
-
-@case("give a frame beyond memory away", "guest_remove_page", Gives("0 frames done", 0))
-def _(g: SmallGuest) -> int:
-    return _reservation(g, MemoryOp.DECREASE_RESERVATION, 1 << 30)
-
-
-@case("give another domain's memory away", "rcu_lock_domain_by_any_id", Gives("0 frames done", 0))
-def _(g: SmallGuest) -> int:
-    return _reservation(g, MemoryOp.DECREASE_RESERVATION, 5, domid=77)
-
-
-@case("more memory than the domain may have", "assign_pages: max_pages", Gives("0 frames done", 0))
-def _(g: SmallGuest) -> int:
-    return _reservation(g, MemoryOp.INCREASE_RESERVATION, 0)
-
-
-@case("memory of order 60", "memory_op: MAX_ORDER", Gives("0 frames done", 0))
-def _(g: SmallGuest) -> int:
-    return _reservation(g, MemoryOp.POPULATE_PHYSMAP, 0, order=60)
-
-
-@case("an unknown memory_op", "arch_memory_op", Errno("ENOSYS"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.MEMORY_OP, 55, g.va("data"))
+case("give a frame of Xen's away", "guest_remove_page", Gives("0 frames done", 0))(
+    lambda g: _reservation(g, MemoryOp.DECREASE_RESERVATION, g.hv.m2p >> PAGE_SHIFT)
+)
+case("give a frame beyond memory away", "guest_remove_page", Gives("0 frames done", 0))(
+    lambda g: _reservation(g, MemoryOp.DECREASE_RESERVATION, 1 << 30)
+)
+case("give another domain's memory away", "rcu_lock_domain_by_any_id", Gives("0 frames done", 0))(
+    lambda g: _reservation(g, MemoryOp.DECREASE_RESERVATION, 5, domid=77)
+)
+case("more memory than the domain may have", "assign_pages: max_pages", Gives("0 frames done", 0))(
+    lambda g: _reservation(g, MemoryOp.INCREASE_RESERVATION, 0)
+)
+case("memory of order 60", "memory_op: MAX_ORDER", Gives("0 frames done", 0))(
+    lambda g: _reservation(g, MemoryOp.POPULATE_PHYSMAP, 0, order=60)
+)
+case("an unknown memory_op", "arch_memory_op", Errno("ENOSYS"))(lambda g: g.call(Hypercall.MEMORY_OP, 55, g.va("data")))
 
 
 # --- vCPUs and time --------------------------------------------------------------------------------------------------
 
 
-@case("a vCPU that the domain has not", "do_vcpu_op", Errno("ENOENT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.VCPU_OP, VcpuOp.UP, 7, 0)
+case("a vCPU that the domain has not", "do_vcpu_op", Errno("ENOENT"))(
+    lambda g: g.call(Hypercall.VCPU_OP, VcpuOp.UP, 7, 0)
+)
 
 
 @case("vcpu_info in a frame of Xen's", "map_vcpu_info", Errno("EINVAL"))
@@ -174,9 +148,9 @@ def _(g: SmallGuest) -> int:
     return g.call(Hypercall.VCPU_OP, VcpuOp.REGISTER_VCPU_INFO, 0, g.put("data", data))
 
 
-@case("a periodic timer of a microsecond", "VCPUOP_set_periodic_timer", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.VCPU_OP, VcpuOp.SET_PERIODIC_TIMER, 0, g.put("data", struct.pack("<Q", 1000)))
+case("a periodic timer of a microsecond", "VCPUOP_set_periodic_timer", Errno("EINVAL"))(
+    lambda g: g.call(Hypercall.VCPU_OP, VcpuOp.SET_PERIODIC_TIMER, 0, g.put("data", struct.pack("<Q", 1000)))
+)
 
 
 @case("a shutdown for an unknown reason", "SCHEDOP_shutdown", Crash("shut down for reason 77"))
@@ -197,29 +171,19 @@ def _(g: SmallGuest) -> int:
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-@case("an event on a port that is closed", "evtchn_send", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return _evtchn(g, EvtchnOp.SEND, "<I", 900)
-
-
-@case("an event on a port out of range", "evtchn_send: port_is_valid", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return _evtchn(g, EvtchnOp.SEND, "<I", 1 << 30)
-
-
-@case("an interrupt line", "evtchn_bind_pirq", Errno("EPERM"))
-def _(g: SmallGuest) -> int:
-    return _evtchn(g, EvtchnOp.BIND_PIRQ, "<II", 1, 0)
-
-
-@case("a virtual interrupt that does not exist", "evtchn_bind_virq", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return _evtchn(g, EvtchnOp.BIND_VIRQ, "<II", 99, 0)
-
-
-@case("a channel to an unknown domain", "rcu_lock_domain_by_any_id", Errno("ESRCH"))
-def _(g: SmallGuest) -> int:
-    return _evtchn(g, EvtchnOp.BIND_INTERDOMAIN, "<H2xI", 77, 1)
+case("an event on a port that is closed", "evtchn_send", Errno("EINVAL"))(
+    lambda g: _evtchn(g, EvtchnOp.SEND, "<I", 900)
+)
+case("an event on a port out of range", "evtchn_send: port_is_valid", Errno("EINVAL"))(
+    lambda g: _evtchn(g, EvtchnOp.SEND, "<I", 1 << 30)
+)
+case("an interrupt line", "evtchn_bind_pirq", Errno("EPERM"))(lambda g: _evtchn(g, EvtchnOp.BIND_PIRQ, "<II", 1, 0))
+case("a virtual interrupt that does not exist", "evtchn_bind_virq", Errno("EINVAL"))(
+    lambda g: _evtchn(g, EvtchnOp.BIND_VIRQ, "<II", 99, 0)
+)
+case("a channel to an unknown domain", "rcu_lock_domain_by_any_id", Errno("ESRCH"))(
+    lambda g: _evtchn(g, EvtchnOp.BIND_INTERDOMAIN, "<H2xI", 77, 1)
+)
 
 
 @case("more channels than there are ports", "get_free_port", Errno("ENOSPC"))
@@ -247,9 +211,9 @@ def _(g: SmallGuest) -> bool:
     return _named_timeout(g.execute(code, max_ns=2_000_000))
 
 
-@case("a loop for ever", "the domain's own time", Gives("it runs until the time allowed is over, which names where"))
-def _(g: SmallGuest) -> bool:
-    return _named_timeout(g.execute("1: jmp 1b", max_ns=2_000_000))
+case("a loop for ever", "the domain's own time", Gives("it runs until the time allowed is over, which names where"))(
+    lambda g: _named_timeout(g.execute("1: jmp 1b", max_ns=2_000_000))
+)
 
 
 def _named_timeout(outcome: GuestOutcome) -> bool:

@@ -39,29 +39,15 @@ def _in_gdt(g: SmallGuest, *descriptors: int) -> int:
     return g.set_gdt(g.mfn(0))
 
 
-@case("a GDT that is mapped writable", "get_page_and_type: PGT_seg_desc_page", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.set_gdt(g.mfn(0))
-
-
-@case("a GDT in a page table", "get_page_and_type: PGT_seg_desc_page", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.set_gdt(g.table(1))
-
-
-@case("a GDT in a frame of Xen's", "pv_set_gdt", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.set_gdt(g.hv.m2p >> PAGE_SHIFT)
-
-
-@case("a GDT beyond memory", "pv_set_gdt", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.set_gdt(len(g.hv.frames))
-
-
-@case("a GDT that reaches into Xen's entries", "do_set_gdt: FIRST_RESERVED_GDT_ENTRY", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.set_gdt(g.mfn(0), entries=14 * 512 + 1)
+case("a GDT that is mapped writable", "get_page_and_type: PGT_seg_desc_page", Errno("EINVAL"))(
+    lambda g: g.set_gdt(g.mfn(0))
+)
+case("a GDT in a page table", "get_page_and_type: PGT_seg_desc_page", Errno("EINVAL"))(lambda g: g.set_gdt(g.table(1)))
+case("a GDT in a frame of Xen's", "pv_set_gdt", Errno("EINVAL"))(lambda g: g.set_gdt(g.hv.m2p >> PAGE_SHIFT))
+case("a GDT beyond memory", "pv_set_gdt", Errno("EINVAL"))(lambda g: g.set_gdt(len(g.hv.frames)))
+case("a GDT that reaches into Xen's entries", "do_set_gdt: FIRST_RESERVED_GDT_ENTRY", Errno("EINVAL"))(
+    lambda g: g.set_gdt(g.mfn(0), entries=14 * 512 + 1)
+)
 
 
 for _kind, _what in ((9, "a TSS"), (2, "an LDT"), (0xE, "an interrupt gate"), (5, "a task gate"), (0xF, "a trap gate")):
@@ -70,14 +56,12 @@ for _kind, _what in ((9, "a TSS"), (2, "an LDT"), (0xE, "an interrupt gate"), (5
     )
 
 
-@case("a GDT with a call gate to Xen's code", "guest_gate_selector_okay", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return _in_gdt(g, 0, _system(0xC, 0xE008))
-
-
-@case("a 64-bit code segment in a 32-bit guest", "check_descriptor: L", Errno("EINVAL"), 32)
-def _(g: SmallGuest) -> int:
-    return _in_gdt(g, 0, _RING0_CODE64)
+case("a GDT with a call gate to Xen's code", "guest_gate_selector_okay", Errno("EINVAL"))(
+    lambda g: _in_gdt(g, 0, _system(0xC, 0xE008))
+)
+case("a 64-bit code segment in a 32-bit guest", "check_descriptor: L", Errno("EINVAL"), 32)(
+    lambda g: _in_gdt(g, 0, _RING0_CODE64)
+)
 
 
 @case("a GDT with a ring 0 code segment", "check_descriptor: DPL", Gives("taken with the DPL of the guest's kernel"))
@@ -109,9 +93,9 @@ def _(g: SmallGuest) -> int:
     return g.update_va_mapping(g.va(0), g.mfn(0) << PAGE_SHIFT | pte.P | pte.RW)
 
 
-@case("a descriptor at an unaligned address", "do_update_descriptor", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.update_descriptor((g.mfn(0) << PAGE_SHIFT) + 4, _DATA)
+case("a descriptor at an unaligned address", "do_update_descriptor", Errno("EINVAL"))(
+    lambda g: g.update_descriptor((g.mfn(0) << PAGE_SHIFT) + 4, _DATA)
+)
 
 
 @case("a TSS by update_descriptor", "check_descriptor", Errno("EINVAL"))
@@ -120,34 +104,22 @@ def _(g: SmallGuest) -> int:
     return g.update_descriptor((g.mfn(0) << PAGE_SHIFT) + 8, _system(9))
 
 
-@case("a descriptor in a page table", "do_update_descriptor: get_page_type", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.update_descriptor(g.l1e(0), _DATA)
-
-
-@case("a descriptor in a frame of Xen's", "do_update_descriptor: get_page", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.update_descriptor(g.hv.m2p, _DATA)
-
-
-@case("a descriptor beyond memory", "do_update_descriptor", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.update_descriptor(len(g.hv.frames) << PAGE_SHIFT, _DATA)
-
-
-@case("an LDT at an unaligned address", "MMUEXT_SET_LDT", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.mmuext((MmuExt.SET_LDT, g.va(0) + 8, 1))
-
-
-@case("an LDT of 8193 entries", "MMUEXT_SET_LDT", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.mmuext((MmuExt.SET_LDT, g.va(0), 8193))
-
-
-@case("an LDT at an address of Xen's", "MMUEXT_SET_LDT: __addr_ok", Errno("EINVAL"), 64)
-def _(g: SmallGuest) -> int:
-    return g.mmuext((MmuExt.SET_LDT, g.hv.abi.m2p_start, 1))
+case("a descriptor in a page table", "do_update_descriptor: get_page_type", Errno("EINVAL"))(
+    lambda g: g.update_descriptor(g.l1e(0), _DATA)
+)
+case("a descriptor in a frame of Xen's", "do_update_descriptor: get_page", Errno("EINVAL"))(
+    lambda g: g.update_descriptor(g.hv.m2p, _DATA)
+)
+case("a descriptor beyond memory", "do_update_descriptor", Errno("EINVAL"))(
+    lambda g: g.update_descriptor(len(g.hv.frames) << PAGE_SHIFT, _DATA)
+)
+case("an LDT at an unaligned address", "MMUEXT_SET_LDT", Errno("EINVAL"))(
+    lambda g: g.mmuext((MmuExt.SET_LDT, g.va(0) + 8, 1))
+)
+case("an LDT of 8193 entries", "MMUEXT_SET_LDT", Errno("EINVAL"))(lambda g: g.mmuext((MmuExt.SET_LDT, g.va(0), 8193)))
+case("an LDT at an address of Xen's", "MMUEXT_SET_LDT: __addr_ok", Errno("EINVAL"), 64)(
+    lambda g: g.mmuext((MmuExt.SET_LDT, g.hv.abi.m2p_start, 1))
+)
 
 
 @case("an LDT where Xen's addresses start", "MMUEXT_SET_LDT: __addr_ok", Gives("taken; #PF there when used"), 32)
@@ -180,21 +152,7 @@ def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("mov eax, 0xf\n mov fs, eax")
 
 
-@case("Xen's code segment by a far jump", "DPL 0", Trap(GP, 0xE008))
-def _(g: SmallGuest) -> GuestOutcome:
-    return _far_jump(g, 0xE008)
-
-
-@case("Xen's stack segment", "DPL 0", Trap(GP, 0xE010))
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute("mov eax, 0xe010\n mov ss, eax")
-
-
-@case("Xen's data segment", "DPL 0", Trap(GP, 0xE010))
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute("mov eax, 0xe010\n mov ds, eax")
-
-
-@case("a task register of the guest's own", "privileged", Trap(GP))
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute("mov eax, 0x28\n ltr ax")
+case("Xen's code segment by a far jump", "DPL 0", Trap(GP, 0xE008))(lambda g: _far_jump(g, 0xE008))
+case("Xen's stack segment", "DPL 0", Trap(GP, 0xE010))(lambda g: g.execute("mov eax, 0xe010\n mov ss, eax"))
+case("Xen's data segment", "DPL 0", Trap(GP, 0xE010))(lambda g: g.execute("mov eax, 0xe010\n mov ds, eax"))
+case("a task register of the guest's own", "privileged", Trap(GP))(lambda g: g.execute("mov eax, 0x28\n ltr ax"))

@@ -46,19 +46,13 @@ def _(g: SmallGuest) -> GuestOutcome:
     return g.execute("mov dword ptr [0x1000], 1")
 
 
-@case("a fault on a stack that is not mapped", "create_bounce_frame", Crash("create_bounce_frame"))
-def _(g: SmallGuest) -> GuestOutcome:
-    return _on_stack(g, 0x2000_0000)
-
-
-@case("a fault on a stack in Xen's part", "create_bounce_frame", Crash("create_bounce_frame"))
-def _(g: SmallGuest) -> GuestOutcome:
-    return _on_stack(g, _XENS[g.bits])
-
-
-@case("a fault on a stack at 0", "create_bounce_frame", Crash("create_bounce_frame"))
-def _(g: SmallGuest) -> GuestOutcome:
-    return _on_stack(g, 0)
+case("a fault on a stack that is not mapped", "create_bounce_frame", Crash("create_bounce_frame"))(
+    lambda g: _on_stack(g, 0x2000_0000)
+)
+case("a fault on a stack in Xen's part", "create_bounce_frame", Crash("create_bounce_frame"))(
+    lambda g: _on_stack(g, _XENS[g.bits])
+)
+case("a fault on a stack at 0", "create_bounce_frame", Crash("create_bounce_frame"))(lambda g: _on_stack(g, 0))
 
 
 @case("a fault on a stack in a page table", "create_bounce_frame", Crash("create_bounce_frame"))
@@ -83,24 +77,18 @@ def _(g: SmallGuest) -> GuestOutcome:
     return g.execute_as_user("ud2")
 
 
-@case("an iret to a process without a user root", "do_iret", Crash("no user page tables"), 64)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.iret(0, 0, 0, 0, g.va("probe"), 0xE033, 0x202, g.va("stack"), 0xE02B)
-
-
-@case("an iret to ring 0", "compat_iret: ring_0", Crash("iret to ring 0"), 32)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.iret(0, g.va("probe"), 0xE008, 0x202)
-
-
-@case("an iret to Xen's code segment", "do_iret: cs | 3; handle_exception", Trap(13, 0xE008), 64)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.iret(0, 0, 0, 0, g.va("probe"), 0xE008, 0x202, g.va("stack") + 0x800, 0xE02B)
-
-
-@case("an iret to an address that is not canonical", "handle_exception", Trap(13), 64)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.iret(0, 0, 0, 0, _NOT_CANONICAL, 0xE030, 0x202, g.va("stack") + 0x800, 0xE02B)
+case("an iret to a process without a user root", "do_iret", Crash("no user page tables"), 64)(
+    lambda g: g.iret(0, 0, 0, 0, g.va("probe"), 0xE033, 0x202, g.va("stack"), 0xE02B)
+)
+case("an iret to ring 0", "compat_iret: ring_0", Crash("iret to ring 0"), 32)(
+    lambda g: g.iret(0, g.va("probe"), 0xE008, 0x202)
+)
+case("an iret to Xen's code segment", "do_iret: cs | 3; handle_exception", Trap(13, 0xE008), 64)(
+    lambda g: g.iret(0, 0, 0, 0, g.va("probe"), 0xE008, 0x202, g.va("stack") + 0x800, 0xE02B)
+)
+case("an iret to an address that is not canonical", "handle_exception", Trap(13), 64)(
+    lambda g: g.iret(0, 0, 0, 0, _NOT_CANONICAL, 0xE030, 0x202, g.va("stack") + 0x800, 0xE02B)
+)
 
 
 @case("an iret to a selector beyond the GDT", "handle_exception", Trap(13, 0x1000))
@@ -159,14 +147,14 @@ def _(g: SmallGuest) -> bool:
     return selectors == (0xE033, 0xE02B) and (registers["rcx"], registers["r11"] & 0x3200) == (g.va("probe"), 0x200)
 
 
-@case("an iret with a frame in Xen's part", "do_iret", Crash("Fault while reading IRET context"), 64)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute(f"mov {_stack(g)}, {_XENS[g.bits]:#x}\n mov eax, 23\n {'syscall' if g.bits == 64 else 'int 0x82'}")
-
-
-@case("an iret with a frame that is not mapped", "do_iret", Crash("Fault while reading IRET context"))
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute(f"mov {_stack(g)}, 0x20000000\n mov eax, 23\n {'syscall' if g.bits == 64 else 'int 0x82'}")
+case("an iret with a frame in Xen's part", "do_iret", Crash("Fault while reading IRET context"), 64)(
+    lambda g: g.execute(
+        f"mov {_stack(g)}, {_XENS[g.bits]:#x}\n mov eax, 23\n {'syscall' if g.bits == 64 else 'int 0x82'}"
+    )
+)
+case("an iret with a frame that is not mapped", "do_iret", Crash("Fault while reading IRET context"))(
+    lambda g: g.execute(f"mov {_stack(g)}, 0x20000000\n mov eax, 23\n {'syscall' if g.bits == 64 else 'int 0x82'}")
+)
 
 
 @case("I/O privilege by the flags of an iret", "do_iret: IOPL", Trap(13))
@@ -185,9 +173,9 @@ def _(g: SmallGuest) -> GuestOutcome:
     return g.iret(0, 0, 0, 0, g.va("probe"), 0xE030, 0x20202, g.va("stack") + 4096, 0xE02B)
 
 
-@case("virtual-8086 mode by the flags of an iret", "compat_iret: VM", Trap(13), 32)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.iret(0, g.va("probe"), 0xE019, 0x20202)
+case("virtual-8086 mode by the flags of an iret", "compat_iret: VM", Trap(13), 32)(
+    lambda g: g.iret(0, g.va("probe"), 0xE019, 0x20202)
+)
 
 
 @case("a native iret to Xen's ring", "the processor", Trap(13, 0xE008))

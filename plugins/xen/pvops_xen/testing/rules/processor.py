@@ -115,39 +115,23 @@ for _msr, _what in (
     )
 
 
-@case("read an MSR that does not exist", "read_msr", Trap(GP))
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute("mov ecx, 0x12345\n rdmsr")
-
-
-@case("a GS base that is not canonical", "write_msr: is_canonical_address", Trap(GP), 64)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute("mov ecx, 0xc0000101\n xor eax, eax\n mov edx, 0x8000\n wrmsr")
-
-
-@case("a breakpoint in Xen by set_debugreg", "breakpoint_addr_ok", Errno("EPERM"), 64)
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_DEBUGREG, 0, g.hv.abi.m2p_start)
-
-
-@case("general detect by set_debugreg", "set_debugreg: DR_GENERAL_DETECT", Errno("EPERM"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_DEBUGREG, 7, 1 << 13)
-
-
-@case("a breakpoint on a port without CR4.DE", "set_debugreg: DR_IO", Errno("EPERM"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_DEBUGREG, 7, 2 << 16 | 1)
-
-
-@case("reserved bits of DR7", "set_debugreg", Errno("EINVAL"), 64)
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_DEBUGREG, 7, 1 << 32)
-
-
-@case("a debug register that does not exist", "set_debugreg", Errno("ENODEV"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_DEBUGREG, 8, 0)
+case("read an MSR that does not exist", "read_msr", Trap(GP))(lambda g: g.execute("mov ecx, 0x12345\n rdmsr"))
+case("a GS base that is not canonical", "write_msr: is_canonical_address", Trap(GP), 64)(
+    lambda g: g.execute("mov ecx, 0xc0000101\n xor eax, eax\n mov edx, 0x8000\n wrmsr")
+)
+case("a breakpoint in Xen by set_debugreg", "breakpoint_addr_ok", Errno("EPERM"), 64)(
+    lambda g: g.call(Hypercall.SET_DEBUGREG, 0, g.hv.abi.m2p_start)
+)
+case("general detect by set_debugreg", "set_debugreg: DR_GENERAL_DETECT", Errno("EPERM"))(
+    lambda g: g.call(Hypercall.SET_DEBUGREG, 7, 1 << 13)
+)
+case("a breakpoint on a port without CR4.DE", "set_debugreg: DR_IO", Errno("EPERM"))(
+    lambda g: g.call(Hypercall.SET_DEBUGREG, 7, 2 << 16 | 1)
+)
+case("reserved bits of DR7", "set_debugreg", Errno("EINVAL"), 64)(lambda g: g.call(Hypercall.SET_DEBUGREG, 7, 1 << 32))
+case("a debug register that does not exist", "set_debugreg", Errno("ENODEV"))(
+    lambda g: g.call(Hypercall.SET_DEBUGREG, 8, 0)
+)
 
 
 @case("general detect by mov", "write_dr", Trap(GP))
@@ -156,44 +140,28 @@ def _(g: SmallGuest) -> GuestOutcome:
     return g.execute(f"mov {name}, 0x2400\n mov dr7, {name}")
 
 
-@case("a hypercall by a process", "lstar_enter: switch_to_kernel", Trap(SYSCALL), 64)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute_as_user("mov eax, 17\n syscall")
-
-
-@case("a hypercall by a process", "HYPERCALL_VECTOR: DPL 1", Trap(GP, 0x82 << 3 | 2), 32)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute_as_user("mov eax, 17\n int 0x82")
-
-
-@case("syscall in a 32-bit kernel", "Intel's processors know it in 64-bit code only", Trap(UD), 32)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute("mov eax, 17\n syscall")
-
-
-@case("a hypercall by a 32-bit process with syscall", "Intel's processors know it in 64-bit code only", Trap(UD), 32)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute_as_user("mov eax, 17\n syscall")
-
-
-@case("the 32-bit hypercall interrupt in a 64-bit kernel", "HYPERCALL_VECTOR: DPL 1", Trap(GP, 0x82 << 3 | 2), 64)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute("mov eax, 17\n int 0x82")
-
-
-@case("a software interrupt without a gate", "permit_softint", Trap(GP, 0x20 << 3 | 2))
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute("int 0x20")
-
-
-@case("a software interrupt to a gate of the kernel's by a process", "permit_softint", Trap(GP, GUARDED << 3 | 2))
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute_as_user(f"int {GUARDED}")
-
-
-@case("an exception's vector by a software interrupt in a process", "permit_softint", Trap(GP, 14 << 3 | 2))
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute_as_user("int 14")
+case("a hypercall by a process", "lstar_enter: switch_to_kernel", Trap(SYSCALL), 64)(
+    lambda g: g.execute_as_user("mov eax, 17\n syscall")
+)
+case("a hypercall by a process", "HYPERCALL_VECTOR: DPL 1", Trap(GP, 0x82 << 3 | 2), 32)(
+    lambda g: g.execute_as_user("mov eax, 17\n int 0x82")
+)
+case("syscall in a 32-bit kernel", "Intel's processors know it in 64-bit code only", Trap(UD), 32)(
+    lambda g: g.execute("mov eax, 17\n syscall")
+)
+case("a hypercall by a 32-bit process with syscall", "Intel's processors know it in 64-bit code only", Trap(UD), 32)(
+    lambda g: g.execute_as_user("mov eax, 17\n syscall")
+)
+case("the 32-bit hypercall interrupt in a 64-bit kernel", "HYPERCALL_VECTOR: DPL 1", Trap(GP, 0x82 << 3 | 2), 64)(
+    lambda g: g.execute("mov eax, 17\n int 0x82")
+)
+case("a software interrupt without a gate", "permit_softint", Trap(GP, 0x20 << 3 | 2))(lambda g: g.execute("int 0x20"))
+case("a software interrupt to a gate of the kernel's by a process", "permit_softint", Trap(GP, GUARDED << 3 | 2))(
+    lambda g: g.execute_as_user(f"int {GUARDED}")
+)
+case("an exception's vector by a software interrupt in a process", "permit_softint", Trap(GP, 14 << 3 | 2))(
+    lambda g: g.execute_as_user("int 14")
+)
 
 
 @case("set the interrupt flag by popf", "IF is Xen's", Gives("ignored: interrupts of the machine stay on"))
@@ -214,9 +182,9 @@ def _stepped(g: SmallGuest, code: str) -> GuestOutcome:
     return g.execute(f"mov ecx, 0x17\n push 0x102\n popf\n {code.format(a=name)}\n ud2")
 
 
-@case("a single step over the forced-emulation prefix and cpuid", "pv_emul_instruction_done", Trap(DB))
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute("push 0x102\n popf\n .byte 0x0f, 0x0b, 0x78, 0x65, 0x6e\n cpuid\n ud2")
+case("a single step over the forced-emulation prefix and cpuid", "pv_emul_instruction_done", Trap(DB))(
+    lambda g: g.execute("push 0x102\n popf\n .byte 0x0f, 0x0b, 0x78, 0x65, 0x6e\n cpuid\n ud2")
+)
 
 
 @case("mov to DR4 with CR4.DE", "x86emul_write_dr: -ENODEV", Trap(UD))
@@ -225,16 +193,12 @@ def _(g: SmallGuest) -> GuestOutcome:
     return g.execute(f"mov {name}, 8\n mov cr4, {name}\n mov {name}, dr4")
 
 
-@case("a segment base that is not canonical", "do_set_segment_base", Errno("EINVAL"), 64)
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_SEGMENT_BASE, 0, 1 << 47)
-
-
-@case("a segment base that there is none of", "do_set_segment_base", Errno("EINVAL"), 64)
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_SEGMENT_BASE, 9, 0)
-
-
-@case("a segment base of a 32-bit guest", "do_set_segment_base", Errno("ENOSYS"), 32)
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.SET_SEGMENT_BASE, 0, 0)
+case("a segment base that is not canonical", "do_set_segment_base", Errno("EINVAL"), 64)(
+    lambda g: g.call(Hypercall.SET_SEGMENT_BASE, 0, 1 << 47)
+)
+case("a segment base that there is none of", "do_set_segment_base", Errno("EINVAL"), 64)(
+    lambda g: g.call(Hypercall.SET_SEGMENT_BASE, 9, 0)
+)
+case("a segment base of a 32-bit guest", "do_set_segment_base", Errno("ENOSYS"), 32)(
+    lambda g: g.call(Hypercall.SET_SEGMENT_BASE, 0, 0)
+)

@@ -45,14 +45,12 @@ def _(g: SmallGuest) -> GuestOutcome:
     return _store(g, f"mov [{_pointer(g)}], {_source(g)}", address)
 
 
-@case("a store that maps a frame of Xen's", "ptwr_emulated_update: get_page_from_l1e", Trap(PF, _PROTECTED))
-def _(g: SmallGuest) -> GuestOutcome:
-    return _store(g, f"mov [{_pointer(g)}], {_source(g)}", _table(g), g.hv.m2p | pte.P)
-
-
-@case("a store that maps the table itself writable", "ptwr_emulated_update: get_page_from_l1e", Trap(PF, _PROTECTED))
-def _(g: SmallGuest) -> GuestOutcome:
-    return _store(g, f"xchg [{_pointer(g)}], {_source(g)}", _table(g), g.mfn(1) << PAGE_SHIFT | pte.P | pte.RW)
+case("a store that maps a frame of Xen's", "ptwr_emulated_update: get_page_from_l1e", Trap(PF, _PROTECTED))(
+    lambda g: _store(g, f"mov [{_pointer(g)}], {_source(g)}", _table(g), g.hv.m2p | pte.P)
+)
+case("a store that maps the table itself writable", "ptwr_emulated_update: get_page_from_l1e", Trap(PF, _PROTECTED))(
+    lambda g: _store(g, f"xchg [{_pointer(g)}], {_source(g)}", _table(g), g.mfn(1) << PAGE_SHIFT | pte.P | pte.RW)
+)
 
 
 @case("an or that makes an entry of a table's frame writable", "ptwr_emulated_update", Trap(PF, _PROTECTED))
@@ -62,19 +60,15 @@ def _(g: SmallGuest) -> GuestOutcome:
     return _store(g, f"lock or dword ptr [{_pointer(g)}], 2", address)
 
 
-@case("a store across two entries", "ptwr_emulated_update: aligned stores", Trap(PF, _PROTECTED))
-def _(g: SmallGuest) -> GuestOutcome:
-    return _store(g, f"mov [{_pointer(g)}], {_source(g)}", _table(g) + 6)
-
-
-@case("a store of 16 bytes", "ptwr_emulated_write: size", Trap(PF, _PROTECTED))
-def _(g: SmallGuest) -> GuestOutcome:
-    return _store(g, f"movups [{_pointer(g)}], xmm0", _table(g))
-
-
-@case("cmpxchg16b on two entries", "ptwr_emulated_cmpxchg: size", Trap(PF, _PROTECTED), 64)
-def _(g: SmallGuest) -> GuestOutcome:
-    return _store(g, "lock cmpxchg16b [rdi]", _table(g))
+case("a store across two entries", "ptwr_emulated_update: aligned stores", Trap(PF, _PROTECTED))(
+    lambda g: _store(g, f"mov [{_pointer(g)}], {_source(g)}", _table(g) + 6)
+)
+case("a store of 16 bytes", "ptwr_emulated_write: size", Trap(PF, _PROTECTED))(
+    lambda g: _store(g, f"movups [{_pointer(g)}], xmm0", _table(g))
+)
+case("cmpxchg16b on two entries", "ptwr_emulated_cmpxchg: size", Trap(PF, _PROTECTED), 64)(
+    lambda g: _store(g, "lock cmpxchg16b [rdi]", _table(g))
+)
 
 
 for _level in (2, 3, 4):
@@ -102,9 +96,9 @@ def _(g: SmallGuest) -> GuestOutcome:
     return g.execute_as_user(f"mov dword ptr [{name}], 0", **{name: address})
 
 
-@case("a store to the machine-to-physical table", "read-only mapping", Trap(PF, _PROTECTED))
-def _(g: SmallGuest) -> GuestOutcome:
-    return _store(g, f"mov [{_pointer(g)}], {_source(g)}", g.hv.abi.m2p_start)
+case("a store to the machine-to-physical table", "read-only mapping", Trap(PF, _PROTECTED))(
+    lambda g: _store(g, f"mov [{_pointer(g)}], {_source(g)}", g.hv.abi.m2p_start)
+)
 
 
 @case("a store to a descriptor table", "PGT_seg_desc_page", Trap(PF, _PROTECTED))
@@ -114,6 +108,6 @@ def _(g: SmallGuest) -> GuestOutcome:
     return _store(g, f"mov [{_pointer(g)}], {_source(g)}", g.va(0))
 
 
-@case("a read of Xen's own text", "not mapped for guests", Trap(PF, 0), 64)
-def _(g: SmallGuest) -> GuestOutcome:
-    return g.execute("mov rax, [rdi]", rdi=0xFFFF_82D0_4000_0000)
+case("a read of Xen's own text", "not mapped for guests", Trap(PF, 0), 64)(
+    lambda g: g.execute("mov rax, [rdi]", rdi=0xFFFF_82D0_4000_0000)
+)

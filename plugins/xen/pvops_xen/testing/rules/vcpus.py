@@ -82,19 +82,15 @@ def _(g: SmallGuest) -> int:
     return _tried(g, ctrlreg3=mfn << PAGE_SHIFT if g.bits == 64 else mfn << PAGE_SHIFT | mfn >> 20)
 
 
-@case("a context that is not mapped", "default_initialise_vcpu", Errno("EFAULT"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.VCPU_OP, VcpuOp.INITIALISE, 1, 0x2000_0000)
-
-
-@case("a context for a vCPU that runs", "default_initialise_vcpu", Errno("EEXIST"))
-def _(g: SmallGuest) -> int:
-    return initialise(g, guest_context(g), 0)
-
-
-@case("bring a vCPU up that has no context", "VCPUOP_up", Errno("EINVAL"))
-def _(g: SmallGuest) -> int:
-    return g.call(Hypercall.VCPU_OP, VcpuOp.UP, 1, 0)
+case("a context that is not mapped", "default_initialise_vcpu", Errno("EFAULT"))(
+    lambda g: g.call(Hypercall.VCPU_OP, VcpuOp.INITIALISE, 1, 0x2000_0000)
+)
+case("a context for a vCPU that runs", "default_initialise_vcpu", Errno("EEXIST"))(
+    lambda g: initialise(g, guest_context(g), 0)
+)
+case("bring a vCPU up that has no context", "VCPUOP_up", Errno("EINVAL"))(
+    lambda g: g.call(Hypercall.VCPU_OP, VcpuOp.UP, 1, 0)
+)
 
 
 @case("a context that says online", _RULE, Gives("the vCPU is up", 1))
@@ -126,14 +122,12 @@ def _first_run(g: SmallGuest, **changes: int) -> GuestOutcome:
     return start(g, "ud2", failsafe_callback=address, **changes)
 
 
-@case(
+case(
     "the first run with a data selector beyond the GDT, without a callback",
     "create_bounce_frame",
     Crash("no handler"),
     64,
-)
-def _(g: SmallGuest) -> GuestOutcome:
-    return start(g, "ud2", ds=_BEYOND)
+)(lambda g: start(g, "ud2", ds=_BEYOND))
 
 
 @case("the failsafe callback's frame", "context_switch: load_segments", Gives("all selectors as they were asked for"))
