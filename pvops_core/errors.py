@@ -50,6 +50,13 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def shortened(text: str) -> str:
+    """Text whose words are of a length that somebody reads: of a longer one its two ends."""
+    return _LONG.sub(lambda word: f"{word[0][:_ENDS]}…{word[0][-_ENDS:]}", text)
+
+
+_ENDS: Final = 120
+_LONG: Final = re.compile(r"\S{512,}")
 _SHOWN = 32
 """Bytes that an error shows of what it is about."""
 

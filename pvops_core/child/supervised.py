@@ -21,6 +21,7 @@ import attrs
 
 from pvops_core.child import marks
 from pvops_core.child.limits import Limits, resident_bytes
+from pvops_core.child.offspring import Offspring
 from pvops_core.child.serving import TELL_WHERE
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _BEGIN: Final = (
     "module, _, function = sys.argv[2].partition(':'); getattr(import_module(module), function)()"
 )
 _STDERR_TAIL: Final = 8 << 10
-_DRAIN_S: Final = 5.0  # a process that left the child's group may hold the pipe open for ever
+_DRAIN_S: Final = 5.0  # a process that hides from us may hold the pipe open for ever
 _POLL_S: Final = 0.1
 _MIB: Final = 1 << 20
 
@@ -88,7 +89,7 @@ def how_it_ended(status: int) -> str:
 
 @attrs.define(eq=False)
 class Child:
-    """A child's place: at most one process at a time, with all that this starts in a group of its own.
+    """A child's place: at most one process at a time, which is ended with all that it started.
 
     Attributes:
         command: how the process is started.
@@ -112,6 +113,7 @@ class Child:
     _marks: marks.Marks | None = attrs.field(default=None, init=False)
     _listening: asyncio.Task[None] | None = attrs.field(default=None, init=False)
     _output: int = attrs.field(default=0, init=False)
+    _offspring: Offspring = attrs.field(factory=Offspring, init=False)
 
     async def start(self, output: int = Limits().output) -> None:
         """Have a process, the one that is there if it lives; OSError where there can be none.
@@ -133,7 +135,7 @@ class Child:
                     limit=output,
                     start_new_session=True,
                     pass_fds=(*self.descriptors, shared),
-                    env=os.environ | self.environ | {marks.VARIABLE: place},
+                    env=os.environ | self.environ | self._offspring.mark | {marks.VARIABLE: place},
                 )
             finally:
                 os.close(shared)
@@ -234,7 +236,7 @@ class Child:
         """Kill the process with all that it started, and collect it, even if the caller is cancelled meanwhile."""
         process, self._process = self._process, None
         if process is not None and self._listening is not None:
-            await _in_full(_end(process, self._listening))
+            await _in_full(_end(process, self._listening, self._offspring))
 
     async def _watch(self, memory: int, late: Callable[[], str]) -> None:
         while True:
@@ -262,19 +264,22 @@ async def _in_full(ending: Coroutine[None, None, None]) -> None:
         raise
 
 
-async def _end(process: Process, listening: asyncio.Task[None]) -> None:
-    """Kill the child and its process group, and collect it.
+async def _end(process: Process, listening: asyncio.Task[None], offspring: Offspring) -> None:
+    """Kill the child with all that it started, and collect it.
 
-    The wait is bounded since it lasts until the pipes are closed, which a process outside the group can delay.
+    The wait is bounded since it lasts until the pipes are closed, which a process that hides can delay.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
+    offspring.kill()
     if process.stdin is not None:
         process.stdin.close()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.gather(process.wait(), _drain(process)), _DRAIN_S)
     await asyncio.wait([listening], timeout=_DRAIN_S)
     listening.cancel()
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - else it is closed after its loop is
+    await asyncio.sleep(0)
 
 
 async def _drain(process: Process) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import resource
@@ -16,7 +17,7 @@ from typer.core import TyperGroup
 
 from pvops_core.cli.common import ExitCode, exit_code_of
 from pvops_core.cli.output import streams
-from pvops_core.errors import HostMemoryError, PvopsError, printable, tells_of_no_memory, unknown
+from pvops_core.errors import HostMemoryError, PvopsError, printable, shortened, tells_of_no_memory, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         streams.stop_writing()
         return ExitCode.FINE
     except OSError as failure:  # what verbs read and write has errors of its own
+        if failure.errno == errno.ENAMETOOLONG:
+            return _complain(f"{failure.filename}: {failure.strerror}", ExitCode.USAGE)
         streams.stop_writing()
         place = f"{failure.filename or 'standard output'}: {failure.strerror}"
         return _complain(place if failure.strerror else _no_memory(failure), ExitCode.FAULT)
@@ -182,5 +185,5 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _complain(message: str, code: int) -> int:
     with contextlib.suppress(OSError):  # the exit code says it too
-        sys.stderr.write(f"pvops: {printable(message)}\n")
+        sys.stderr.write(f"pvops: {printable(shortened(message))}\n")
     return code

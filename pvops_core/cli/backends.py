@@ -9,7 +9,7 @@ import typer
 
 from pvops_core.backends.findings import BackendsResult, BrokenPlugin, ListedBackend
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, print_table, write_json
-from pvops_core.errors import printable
+from pvops_core.errors import printable, shortened
 from pvops_core.records import document, like
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def backends(
     if json != STDOUT:
         _print(rows, check=check)
     for note in notes:
-        sys.stderr.write(f"pvops: note: {printable(str(note))}\n")
+        sys.stderr.write(f"pvops: note: {printable(shortened(str(note)))}\n")
     for error in errors:
-        sys.stderr.write(f"pvops: {printable(str(error))}\n")
+        sys.stderr.write(f"pvops: {printable(shortened(str(error)))}\n")
     if errors:
         return ExitCode.FAULT
     return ExitCode.FINE if rows else ExitCode.NOTHING

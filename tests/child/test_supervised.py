@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,40 @@ def _wait_for_end(pid: int) -> None:
             raise ProcessLookupError  # whoever inherits it has not collected it yet
         os.kill(pid, 0)
         asyncio.run(asyncio.sleep(0.05))
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        "subprocess.Popen(['sleep', '600'], start_new_session=True).pid",
+        "subprocess.Popen(['sleep', '600'], process_group=0, stdout=subprocess.DEVNULL).pid",
+        "int(subprocess.run(['sh', '-c', 'setsid sleep 600 >&- 2>&- & echo $!'], stdout=-1).stdout)",
+    ],
+    ids=["session", "group", "orphan"],
+)
+def test_so_does_what_left_its_group(away: str, capfd: pytest.CaptureFixture[str]) -> None:
+    start = time.monotonic()
+    pid = int(ask(f"print({away}, flush=True); time.sleep(60)"))
+    for _ in range(100):  # who collects an orphan does so in its own time
+        if not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes():
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail(f"{pid} is there")
+    assert time.monotonic() - start < 5
+    gc.collect()
+    assert capfd.readouterr().err == ""
+
+
+def test_one_that_hides_costs_time_and_no_more(capfd: pytest.CaptureFixture[str]) -> None:
+    """It has the child's pipes and none of its marks: the wait for their end is given up."""
+    hidden = "subprocess.Popen(['sleep', '20'], env={}, start_new_session=True)"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pvops_core.child.supervised._DRAIN_S", 0.2)
+        pid = int(ask(f"print({hidden}.pid, flush=True); time.sleep(60)"))
+    os.kill(pid, 9)
+    gc.collect()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_process_that_cannot_be_started() -> None:

@@ -84,6 +84,25 @@ def test_a_target_that_cannot_be_written(verb: str, target: str, capsys: pytest.
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("verb", WRITERS)
+def test_a_target_whose_name_is_too_long(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused([word.format("x" * 10_000) for word in WRITERS[verb]], capsys)
+    assert len(error) < 600, error
+
+
+LONG = "x" * 10_000
+NAMES = (
+    ["run", "--backend", LONG], ["run", "--layout", LONG], ["run", "--set", f"a={LONG}"], ["run", "--switch", LONG],
+    ["run", "--plugin", LONG], ["run", "--cpus", LONG], ["compare", "--backends", LONG], ["scenario", LONG], [LONG],
+    ["run", f"--{LONG}"], ["boot", LONG], ["cache", LONG],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", NAMES, ids=lambda words: " ".join(words).replace(LONG, "…"))
+def test_a_name_without_end_is_shown_by_its_ends(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(refused(words, capsys)) < 1200
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize(
     "words", [("run", "--cpus"), ("run", "--memory"), ("boot", "kernel", "--cpus"), ("compare", "--jobs")], ids=" ".join

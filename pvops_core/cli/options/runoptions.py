@@ -15,7 +15,7 @@ from pvops_core.backends.finding.discovery import GROUP
 from pvops_core.backends.finding.paths import plugins_at
 from pvops_core.cli import ALL_OPS
 from pvops_core.cli.common import STDOUT
-from pvops_core.errors import UsageError, printable
+from pvops_core.errors import UsageError, printable, shortened
 
 if TYPE_CHECKING:
     from pvops_core.backends import Loaded
@@ -93,12 +93,12 @@ def load(plugins: Sequence[str]) -> Loaded:
 def tell(loaded: Loaded) -> None:
     """Say on standard error what the good plugins declare without effect."""
     for note in loaded.notes:
-        sys.stderr.write(f"pvops: note: {printable(str(note))}\n")
+        sys.stderr.write(f"pvops: note: {printable(shortened(str(note)))}\n")
 
 
 def complain(error: PluginError) -> None:
     """Name a broken plugin on standard error."""
-    sys.stderr.write(f"pvops: broken plugin: {printable(str(error))}\n")
+    sys.stderr.write(f"pvops: broken plugin: {printable(shortened(str(error)))}\n")
 
 
 def broken_names(loaded: Loaded) -> set[str]:
@@ -122,15 +122,19 @@ def check_folders(*files: str | Path | None) -> None:
     """Refuse files that could not be written once the runs are over.
 
     Raises:
-        UsageError: a file's folder is not there, or the file is a folder itself.
+        UsageError: a file's folder is not there, the file is a folder itself, or its name can be none.
     """
     for file in files:
         if file is None or str(file) == STDOUT:
             continue
-        if not Path(file).absolute().parent.is_dir():
-            raise UsageError(f"{file}: its folder does not exist")
-        if Path(file).is_dir():
-            raise UsageError(f"{file}: is a folder")
+        try:
+            if not Path(file).absolute().parent.is_dir():
+                raise UsageError(f"{file}: its folder does not exist")
+            if Path(file).is_dir():
+                raise UsageError(f"{file}: is a folder")
+        except (OSError, ValueError) as failure:  # a name too long, one with a zero byte
+            reason = failure.strerror if isinstance(failure, OSError) else failure
+            raise UsageError(f"{file}: cannot be written: {reason}") from failure
 
 
 def builtin_layouts() -> dict[str, MachineKind]:
