@@ -48,6 +48,7 @@ MAY_USE_HOST = {
     "pvops_core/testing/": "generators made from a test's seed",
     "plugins/xen/pvops_xen/testing/": "generators made from a test's seed",
     "pvops_core/child/": "wall time that a process may take",
+    "pvops_core/study/": "wall time beside what is kept of a run, and of a study that goes on",
     "pvops_core/runs/": "wall time beside a run, in the report only",
     "pvops_core/backends/loading/isolation.py": "timers of the host's go on while a plugin is imported",
     "pvops_core/cli/": "wall-time limits around a run",
@@ -249,7 +250,7 @@ def test_a_run_knows_neither_the_hosts_clock_nor_its_chance() -> None:
                 and node.value.id in HOST_MODULES
                 and not name.startswith(
                     (
-                        *("pvops_core/child/", "pvops_core/runs/", "pvops_core/cli/"),
+                        *("pvops_core/child/", "pvops_core/runs/", "pvops_core/study/", "pvops_core/cli/"),
                         "pvops_core/backends/loading/isolation",
                     )
                 )

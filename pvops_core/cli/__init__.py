@@ -38,6 +38,7 @@ class Verb(NamedTuple):
 
 VERBS: Final[Mapping[str, Verb]] = {
     "compare": Verb("pvops_core.cli.compare:compare", "Compare backends on one guest."),
+    "study": Verb("pvops_core.cli.study:study", "Make many runs over axes, and keep them."),
     "run": Verb("pvops_core.cli.run:run", "Run the built-in guest once."),
     "boot": Verb("pvops_core.cli.boot:boot", "Boot a real kernel, or many guests."),
     "livepatch": Verb("pvops_core.cli.livepatch:livepatch", "Live-patch a guest while it runs."),

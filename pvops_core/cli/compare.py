@@ -19,6 +19,7 @@ from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupport
 from pvops_core.compare.document import compare_result
 from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
+from pvops_core.runs.again import again
 from pvops_core.runs.executor import execute
 from pvops_core.runs.phases import PHASES
 from pvops_core.runs.plan import (
@@ -146,7 +147,7 @@ def compare(
         (*job.plan.skipped, *unsupported(observations)),
         tuple(loaded.errors),
         plugin_errors_count=wanted.errors_count,
-        command=runoptions.again("compare", {"backends": ",".join(wanted.names)} | job.again | common),
+        command=again("compare", {"backends": ",".join(wanted.names)} | job.again | common),
         choice=choice,
     )
     _report(comparison, json, html, svg)

@@ -11,7 +11,7 @@ from pvops_core.child.limits import Limits
 from pvops_core.runs.cellrun import WORKER, CellRun, worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from pvops_core.child.supervised import Child
     from pvops_core.runs.cell import Cell
@@ -58,43 +58,81 @@ def execute(
     ``voice`` is told of what plugins say while guests run; a debugger in one may use ``terminal``, two descriptors to
     read from and write to. Not to be called inside a running event loop.
     """
-    make = partial(CellRun, limits=limits or Limits(), stays=stays, typist=typist)
-    workers = [worker(command, terminal) for _ in range(jobs or default_jobs(len(requests)))]
-    return asyncio.run(_execute(requests, listener, workers, make, voice))
+    found: dict[int, Observation] = {}
+    bound = limits or Limits()
+    execute_each(
+        requests,
+        found.__setitem__,
+        listener=listener,
+        jobs=jobs or default_jobs(len(requests)),
+        limits=lambda _request: bound,
+        command=command,
+        typist=typist,
+        stays=stays,
+        voice=voice,
+        terminal=terminal,
+    )
+    return tuple(found[number] for number in range(len(requests)))
 
 
-async def _execute(
-    requests: Sequence[Request],
+def execute_each(
+    requests: Iterable[Request],
+    keep: Callable[[int, Observation], None],
+    *,
     listener: Listener,
-    workers: Sequence[Child],
-    make: Callable[..., CellRun],
-    voice: Callable[[Cell, Said], None] | None,
-) -> tuple[Observation, ...]:
-    slots = asyncio.Semaphore(len(workers))
-    idle = list(workers)
+    jobs: int,
+    limits: Callable[[Request], Limits],
+    command: Sequence[str] = WORKER,
+    typist: InputFeeder | None = None,
+    stays: bool = False,
+    voice: Callable[[Cell, Said], None] | None = None,
+    terminal: tuple[int, int] | None = None,
+) -> None:
+    """As :func:`execute`, with observations given away as they come and requests taken as places become free.
 
-    async def one(request: Request) -> Observation:
-        async with slots:
-            cell, place = request.cell, idle.pop()
-            try:
-                listener.started(cell)
-                run = make(
-                    request,
-                    place,
-                    on_console=lambda text: listener.console(cell, text),
-                    on_said=voice and partial(voice, cell),
-                )
-                observation = await run.run()
-                listener.finished(observation)
-            finally:
-                idle.append(place)
-            return observation
+    Args:
+        requests: what is to be run.
+        keep: told a request's number, from 0, and its observation; what it raises ends the whole execution.
+        listener: told of what happens.
+        jobs: runs at once.
+        limits: what each run may take.
+        command: how a worker is started.
+        typist: who types at a guest that runs alone.
+        stays: a worker makes one run after the other.
+        voice: told of what plugins say.
+        terminal: descriptors for a debugger in a run.
+    """
 
-    tasks = [asyncio.create_task(one(request)) for request in requests]
+    async def serve(place: Child, numbered: Iterator[tuple[int, Request]]) -> None:
+        for number, request in numbered:
+            cell = request.cell
+            listener.started(cell)
+            run = CellRun(
+                request,
+                place,
+                limits(request),
+                stays=stays,
+                typist=typist,
+                on_console=partial(listener.console, cell),
+                on_said=voice and partial(voice, cell),
+            )
+            observation = await run.run()
+            listener.finished(observation)
+            keep(number, observation)
+
+    asyncio.run(_all([worker(command, terminal) for _ in range(jobs)], enumerate(requests), serve))
+
+
+async def _all(
+    places: Sequence[Child],
+    numbered: Iterator[tuple[int, Request]],
+    serve: Callable[[Child, Iterator[tuple[int, Request]]], Coroutine[None, None, None]],
+) -> None:
+    tasks = [asyncio.create_task(serve(place, numbered)) for place in places]
     try:
-        return tuple(await asyncio.gather(*tasks))
+        await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(place.end() for place in workers))
+        await asyncio.gather(*(place.end() for place in places))

@@ -46,6 +46,7 @@ def shown(verbs: Iterable[str]) -> list[tuple[str, str, list[str]]]:
                 if command := re.match(r"(?:\$ )?(?:\S*/)?pvops (.*)", line.partition("  #")[0].partition(" | ")[0]):
                     words = command[1].split()
                     verb = " ".join(words[: 2 if " ".join(words[:2]) in verbs else 1])
+                    verb = "study run" if verb == "study" else verb  # which need not be named
                     options = [word.partition("=")[0] for word in words if word.startswith("--")]
                     found.append((str(file.relative_to(ROOT)), verb, options))
     return found

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -155,14 +154,3 @@ def ops_patterns(text: str) -> tuple[str, ...] | None:
 def names(text: str) -> list[str]:
     """The names in a list parted by commas."""
     return [name for name in (part.strip() for part in text.split(",")) if name]
-
-
-def again(verb: str, options: Mapping[str, object]) -> str:
-    """The command that makes the same runs again, on one line; options without a value are left out."""
-    words = ["pvops", verb]
-    for name, value in options.items():
-        values = value if isinstance(value, tuple) else (value,)
-        for each in values:
-            if each not in {None, ""}:
-                words += [f"--{name}", str(each)]
-    return shlex.join(words)

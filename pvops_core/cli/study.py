@@ -1,0 +1,256 @@
+"""``pvops study``: many runs over axes, kept by content and told of as one table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, print_table, write_file, write_json
+from pvops_core.cli.options import runoptions
+from pvops_core.cli.options.workerlimits import worker_limits
+from pvops_core.runs.costs import quantity
+from pvops_core.runs.executor import default_jobs
+from pvops_core.study.axes import AXES
+from pvops_core.study.engine import LocalRunner, pending, run_cells
+from pvops_core.study.estimate import estimate
+from pvops_core.study.job import Job, read_job
+from pvops_core.study.progress import StudyProgress
+from pvops_core.study.report import Told, told
+from pvops_core.study.store import FILE, PlannedRow, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+_PIPED_WIDTH: Final = 200
+
+
+class _Study(TyperGroup):
+    """A group whose verb ``run`` need not be named: what stands there then is a file."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - the base class's type is private
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+study: Final = typer.Typer(
+    name="study",
+    cls=_Study,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Make many runs over axes, and keep them.\n\n`pvops study FILE.toml` plans the runs of "
+    "FILE.toml, makes those that are not there yet, and keeps each as it ends. The file says what is run: backends, "
+    'cpus, memory, seeds, kernels and others, each a value or a list of them, and ranges such as "0..9".',
+)
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The study, a TOML file.")]
+FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of results.")]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FOLDER", help="Folder of results; NAME.results of NAME.toml, here, if not given."
+    ),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan: cells, time and memory; run nothing.")]
+JobsOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Runs at once; one for each CPU if not given.")
+]
+RetryOption = Annotated[
+    bool,
+    typer.Option(
+        "--retry", help="Run again what was lost: timed out, died, was refused memory, or failed by pvops or a plugin."
+    ),
+]
+CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the runs as CSV.")]
+
+
+@study.command("run")
+def run(
+    file: FileArgument,
+    *,
+    output: OutputOption = None,
+    dry_run: DryRunOption = False,
+    jobs: JobsOption = None,
+    retry: RetryOption = False,
+    json: JsonOption = None,
+    csv: CsvOption = None,
+) -> int:
+    """Run a study.
+
+    Cells whose results are there are not run again: a study that was stopped, by Ctrl-C or otherwise, goes on where it
+    was. A changed kernel, plugin or pvops makes the cells concerned be run again.
+
+    Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
+    the file or folder is at fault.
+    """
+    runoptions.check_folders(json, csv)
+    job = read_job(file)
+    folder = output or Path(f"{file.stem}.results")
+    return _carry_out(job, folder, _Wishes(dry_run, jobs, retry=retry, json=json, csv=csv))
+
+
+@study.command("resume")
+def resume(
+    folder: FolderArgument,
+    *,
+    jobs: JobsOption = None,
+    retry: RetryOption = False,
+    json: JsonOption = None,
+    csv: CsvOption = None,
+) -> int:
+    """Go on with a folder's study.
+
+    It is as its file was when it was run last.
+
+    Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
+    the folder is at fault.
+    """
+    with Store.read(folder) as store:
+        job = Job.of_meta(store.meta())
+    return _carry_out(job, folder, _Wishes(dry_run=False, jobs=jobs, retry=retry, json=json, csv=csv))
+
+
+@study.command("status")
+def status(folder: FolderArgument) -> int:
+    """Say how far a folder's study is.
+
+    Of each backend the cells that are done, left and failed.
+
+    Exit code: 0 all are done, 3 some are left, 2 there are no results.
+    """
+    with Store.read(folder) as store:
+        kept, cells, meta = store.keys(), store.planned(), store.meta()
+    rows = []
+    for backend in dict.fromkeys(cell.axes.backend for cell in cells):
+        own = [cell.key for cell in cells if cell.axes.backend == backend]
+        done = [kept[key] for key in own if key in kept]
+        failed = sum(each.outcome.exit_code not in {0, 2} for each in done)
+        rows.append((backend, len(done), len(own) - len(done), failed))
+    left = sum(row[2] for row in rows)
+    sys.stdout.write(f"{meta.get('name')}: {len(cells) - left:,} of {len(cells):,} cells are done\n")
+    print_table(["backend", "done", "left", "failed"], rows)
+    return ExitCode.NOTHING if left else ExitCode.FINE
+
+
+@study.command("results")
+def results(folder: FolderArgument, *, json: JsonOption = None, csv: CsvOption = None) -> int:
+    """Tell what a folder's study came to.
+
+    Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
+    the folder is at fault.
+    """
+    runoptions.check_folders(json, csv)
+    with Store.read(folder) as store:
+        return _report(told(store), _Wishes(json=json, csv=csv))
+
+
+@study.command("merge")
+def merge(
+    folder: FolderArgument,
+    others: Annotated[list[Path], typer.Argument(metavar="OTHER...", help="Folders whose runs are added.")],
+) -> int:
+    """Add runs of other folders to one.
+
+    They may be of a study that was split, or run on several machines. A run that is there already stays, unless it was
+    lost and the other was not. The cells of all are then the study's.
+
+    Exit code: 0 fine, 2 a folder is at fault.
+    """
+    with Store.write(folder) as store:
+        for other in others:
+            with Store.read(other) as source:
+                number = store.take(source)
+                cells = dict.fromkeys([*store.planned(), *source.planned()])
+                store.note(cells, source.meta() | store.meta())
+            sys.stdout.write(f"{other}: {number:,} runs added\n")
+    return ExitCode.FINE
+
+
+class _Wishes:
+    """How a study is carried out, and what is written of it."""
+
+    def __init__(
+        self,
+        dry_run: bool = False,  # noqa: FBT001, FBT002 - the first of several switches
+        jobs: int | None = None,
+        *,
+        retry: bool = False,
+        json: str | None = None,
+        csv: Path | None = None,
+    ) -> None:
+        self.dry_run, self.jobs, self.retry, self.json, self.csv = dry_run, jobs, retry, json, csv
+
+
+def _carry_out(job: Job, folder: Path, wishes: _Wishes) -> int:
+    loaded = runoptions.load(job.plugins)
+    plan = job.plan(loaded)
+    planned = [PlannedRow(cell.axes, *cell.hashes, cell.key) for cell in plan.cells]
+    if wishes.dry_run:
+        return _show_plan(job, folder, wishes)
+    with Store.write(folder) as store:
+        store.note(planned, job.meta(plan))
+        left = pending(plan.cells, kept := store.keys(), retry=wishes.retry)
+        runner = LocalRunner(lambda request: worker_limits(job.spec.max_seconds, request.cell.memory), wishes.jobs)
+        here = sum(cell.key in kept for cell in plan.cells)
+        try:
+            with StudyProgress(left, here) as progress:
+                run_cells(left, store, runner, progress)
+        except KeyboardInterrupt:
+            done = len(store.keys().keys() & {cell.key for cell in plan.cells})
+            sys.stderr.write(f"pvops: {done} runs are kept in {folder}; `pvops study resume {folder}` goes on\n")
+            raise
+        code = _report(told(store), wishes)
+    return ExitCode.FAULT if loaded.errors and not job.spec.backends else code
+
+
+def _show_plan(job: Job, folder: Path, wishes: _Wishes) -> int:
+    plan = job.plan(runoptions.load(job.plugins))
+    kept, planned = {}, []
+    if (folder / FILE).is_file():
+        with Store.read(folder) as store:
+            kept, planned = store.keys(), store.planned()
+    left = pending(plan.cells, kept, retry=wishes.retry)
+    varying = [name for name in AXES if len({getattr(cell.axes, name) for cell in plan.cells}) > 1]
+    for name in varying:
+        values = list(dict.fromkeys(getattr(cell.axes, name) for cell in plan.cells))
+        sys.stdout.write(f"{name}: {_shown(values)}\n")
+    for each in plan.skipped:
+        sys.stdout.write(f"not run: {each.layout or 'a kernel'} on {each.backend}: {each.reason}\n")
+    jobs = wishes.jobs or default_jobs(len(left) or 1)
+    guess = estimate(left, jobs, planned, kept)
+    told_by = "by runs that are kept" if guess.measured and left else "a guess"
+    sys.stdout.write(
+        f"{len(plan.cells):,} cells, {len(plan.cells) - len(left):,} of them are there; "
+        f"{len(left):,} to run, {jobs} at once: about {quantity(guess.seconds, 's')} ({told_by}) "
+        f"and {guess.memory >> 20:,} MiB\n"
+    )
+    return ExitCode.FINE if plan.cells else ExitCode.NOTHING
+
+
+def _shown(values: Sequence[object], most: int = 8) -> str:
+    shown = [str(value) if value != "" else "-" for value in values]
+    if len(shown) > most:
+        return f"{', '.join(shown[:3])} … {shown[-1]} ({len(shown):,})"
+    return ", ".join(shown)
+
+
+def _report(found: Told, wishes: _Wishes) -> int:
+    write_json("study", found.document(), wishes.json)
+    if wishes.csv:
+        write_file(wishes.csv, found.csv().encode())
+    if wishes.json != STDOUT:
+        from rich.console import Console  # noqa: PLC0415 - not needed for JSON
+
+        from pvops_core.study.text import print_answers  # noqa: PLC0415
+
+        console = Console(highlight=False)
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console = Console(highlight=False, width=_PIPED_WIDTH)
+        print_answers(found.answers, console, found.replay)
+    return found.answers.exit_code

@@ -1,0 +1,1 @@
+"""Studies: many runs of many machines, kept by content, told of as one table."""

@@ -1,0 +1,155 @@
+"""One cell's result as a row: what is in the database, the exports and the JSON. These records' fields are columns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from pvops_core.compare.differences import result_lines
+from pvops_core.records import FLAT, Count, JsonRecord, MaybeSha256, Seconds, Sha256, line, read
+from pvops_core.runs.costs import BOOT_COSTS, known
+from pvops_core.runs.observation import SITE_FORMS, Observation, Outcome
+from pvops_core.study.axes import Axes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COSTS: Final = {cost.key: cost for cost in BOOT_COSTS}
+
+
+class Measured(JsonRecord, frozen=True):
+    """What was observed of one run; null is what was not counted. All but the last three depend on the key alone.
+
+    Attributes:
+        key: Hash over all that determines the run.
+        outcome: How the run ended.
+        reason: Why, in a line.
+        results_sha256: Hash over what must be equal on every backend: end, words of the guest's report, its lines.
+        op_calls: Calls that a backend's hook served.
+        own_calls: Those of them that the backend's own hooks served.
+        traps: Times that the guest trapped into its platform.
+        hypercalls: Requests made to the hypervisor.
+        page_table_updates: Page-table entries that the platform wrote or checked for the guest.
+        tlb_flushes: TLB flushes made by hooks and platform.
+        ports: Reads and writes of I/O ports.
+        msrs: rdmsr and wrmsr.
+        instructions: Guest instructions executed.
+        virtual_ns: Virtual time at the end.
+        sites: Call sites of ops.
+        inlined: Call sites that are inlined code at the end.
+        direct: Those that are direct calls.
+        indirect: Those that are calls through the table.
+        nop: Those that do nothing.
+        vcpus_started: Virtual CPUs that the guest started.
+        event_log_sha256: Hash of all that happened, in order.
+        text_sha256: Hash of the guest's text at the end.
+        wall_s: Wall time in seconds, without start-up.
+        host: Name of the machine that ran it.
+        ended: When it ended, in seconds since 1970.
+    """
+
+    key: Sha256
+    outcome: Outcome
+    reason: str
+    results_sha256: MaybeSha256
+    op_calls: Count | None
+    own_calls: Count | None
+    traps: Count | None
+    hypercalls: Count | None
+    page_table_updates: Count | None
+    tlb_flushes: Count | None
+    ports: Count | None
+    msrs: Count | None
+    instructions: Count | None
+    virtual_ns: Count | None
+    sites: Count | None
+    inlined: Count | None
+    direct: Count | None
+    indirect: Count | None
+    nop: Count | None
+    vcpus_started: Count | None
+    event_log_sha256: MaybeSha256
+    text_sha256: MaybeSha256
+    wall_s: Seconds
+    host: str
+    ended: Count
+
+    @classmethod
+    def of(cls, key: str, observation: Observation, host: str, ended: int) -> Measured:
+        """The row of an observation."""
+        costs = {name: int(cost.of(observation)) if known(cost, observation) else None for name, cost in COSTS.items()}
+        costs.pop("wall_s")
+        forms: dict[str, int | None] = dict.fromkeys(("sites", *SITE_FORMS))
+        if observation.sites:
+            forms |= {form: observation.sites_by_form[form] for form in SITE_FORMS}
+            forms["sites"] = sum(observation.sites_by_form.values())
+        return cls(
+            key=key,
+            outcome=observation.outcome,
+            reason=observation.reason,
+            results_sha256=results_sha256(observation),
+            **costs,
+            **forms,
+            vcpus_started=observation.vcpus_started if observation.measured else None,
+            event_log_sha256=observation.event_log_sha256,
+            text_sha256=observation.text_sha256,
+            wall_s=round(observation.wall_s, 6),
+            host=host,
+            ended=ended,
+        )
+
+
+LOST: Final = frozenset({Outcome.TIMEOUT, Outcome.DIED, Outcome.MEMORY, Outcome.GARBAGE, Outcome.ERROR})
+"""Ends that may not come again: another machine, or another day, may see the run come to its own end."""
+HERE: Final = ("wall_s", "host", "ended")
+"""Columns that say where and how fast it was run, and are in no comparison but of wall time."""
+
+
+class Row(JsonRecord, frozen=True):
+    """One cell of a study, and what was observed of its run.
+
+    Attributes:
+        axes: Where it stands.
+        guest_sha256: SHA-256 of the kernel's file; empty for the built-in guest.
+        initrd_sha256: SHA-256 of the initial ramdisk's file; empty for none.
+        measured: What was observed.
+    """
+
+    axes: Annotated[Axes, FLAT]
+    guest_sha256: MaybeSha256
+    initrd_sha256: MaybeSha256
+    measured: Annotated[Measured, FLAT]
+
+
+def columns(kind: type[JsonRecord]) -> Iterator[tuple[str, str]]:
+    """Name and SQLite's type of each column that a record makes."""
+    for each in msgspec.structs.fields(kind):
+        inner = getattr(each.type, "__origin__", each.type)
+        if isinstance(inner, type) and issubclass(inner, JsonRecord):
+            yield from columns(inner)
+            continue
+        number = "REAL" if "float" in str(each.type) else "INTEGER" if "int" in str(each.type) else "TEXT"
+        yield each.encode_name, number
+
+
+def results_sha256(observation: Observation) -> str:
+    """Hash over what must be equal on every backend; empty for a guest that did not come to its own end."""
+    if not observation.outcome.finished:
+        return ""
+    end = Outcome.POWEROFF if observation.outcome is Outcome.HALTED else observation.outcome
+    said = [end.value, sorted(observation.results.items()), result_lines(observation.console)]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def kept_text(observation: Observation) -> str:
+    """What is kept of a whole observation: all but the bytes of each site, which are many."""
+    return line(replace(observation, site_codes={})).decode()
+
+
+def kept_observation(text: str) -> Observation:
+    """The observation of a :func:`kept_text`; ValueError if it is none."""
+    return read(text.encode(), Observation)

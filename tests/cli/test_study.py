@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pvops_core.cli import main
+from pvops_core.study.store import Store
+
+STUDY = 'backends = ["native", "xen"]\nlayouts = "6.1-64"\ncpus = [1, 2]\n'
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text(STUDY)
+    return tmp_path
+
+
+def test_a_study_from_plan_to_results(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "--dry-run", "a.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "cpus: 1, 2\nbackend: native, xen\n4 cells, 0 of them are there; 4 to run" in said
+    assert not (place / "a.results").exists()
+
+    assert main(["study", "a.toml", "--json", "a.json", "--csv", "a.csv"]) == 0
+    said, told = capsys.readouterr()
+    assert said.startswith("Results are equal at each of 2 points, over 4 runs.")
+    assert "4 of 4 cells run; took" in told
+    found = json.loads((place / "a.json").read_text())
+    assert found["schema"] == "pvops.study/1"
+    assert (found["planned"], found["run"], found["exit_code"]) == (4, 4, 0)
+    with (place / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["cpus"], row["backend"]) for row in rows] == [(c, b) for c in "12" for b in ("native", "xen")]
+    assert [int(row["op_calls"]) for row in rows] == [row["op_calls"] for row in found["rows"]]
+
+    assert main(["study", "status", "a.results"]) == 0
+    assert "a: 4 of 4 cells are done" in capsys.readouterr().out
+    assert main(["study", "a.toml"]) == 0
+    assert "0 of 0 cells run, 4 were there" in capsys.readouterr().err
+    assert main(["study", "results", "a.results", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
+
+
+def test_results_of_parts_are_merged(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("native", "xen"):
+        (place / f"{name}.toml").write_text(STUDY + f'include = {{backend = "{name}"}}\n')
+        assert main(["study", f"{name}.toml"]) == 0
+    assert main(["study", "merge", "both", "native.results", "xen.results"]) == 0
+    capsys.readouterr()
+    assert main(["study", "results", "both"]) == 0
+    assert capsys.readouterr().out.startswith("Results are equal at each of 2 points, over 4 runs.")
+    assert main(["study", "a.toml", "--output", "both"]) == 0
+    assert "0 of 0 cells run, 4 were there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cpus = [", "a.toml: is no TOML"),
+        ("\ncpu = 1", "a.toml:2: cpu: no key 'cpu'; there are"),
+        ("cpus = 1\nbackends = 'xne'", "a.toml:2: backends: no backend 'xne'"),
+        ("[[exclude]]\ncpu = 1", "a.toml:2: exclude[0].cpu: no axis 'cpu'"),
+        ("plugins = 'none.py'", "none.py"),
+        ("kernels = 'a.toml'", "a.toml"),
+    ],
+)
+def test_a_file_that_is_wrong(place: Path, capsys: pytest.CaptureFixture[str], text: str, words: str) -> None:
+    (place / "a.toml").write_text(text)
+    assert main(["study", "a.toml"]) in {2, 4}
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_a_folder_that_is_wrong(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("status", "resume", "results"):
+        assert main(["study", verb, "none"]) == 2
+        assert "none: has no results of a study" in capsys.readouterr().err
+    (place / "a.results").mkdir()
+    (place / "a.results/results.sqlite").write_text("not a database, however long it is\n" * 99)
+    for arguments in (["a.toml"], ["results", "a.results"]):
+        assert main(["study", *arguments]) == 2
+        assert "is damaged, or no database of a study" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(place: Path) -> None:
+    (place / "a.toml").write_text(STUDY.replace("[1, 2]", "1") + 'seeds = "0..19"\n')
+    command = [sys.executable, "-m", "pvops_core", "study"]
+    with subprocess.Popen([*command, "a.toml"], stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        kept = 0
+        while kept < 3:
+            time.sleep(0.2)
+            if (place / "a.results/results.sqlite").exists():
+                with Store.read(place / "a.results") as store:
+                    kept = len(store.keys())
+        os.kill(run.pid, signal.SIGINT)
+        told = run.communicate()[1]
+    assert run.returncode == 6
+    with Store.read(place / "a.results") as store:
+        kept = len(store.keys())
+    assert 3 <= kept < 40
+    assert f"{kept} runs are kept in a.results; `pvops study resume a.results` goes on" in told
+    again = subprocess.run([*command, "resume", "a.results"], capture_output=True, text=True, check=True)
+    assert f"{40 - kept} of {40 - kept} cells run, {kept} were there" in again.stderr
+    assert again.stdout.startswith("Results are equal at the one point, over 40 runs.")
