@@ -94,6 +94,9 @@ MARKS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Functions that every kernel with these ops has; their slots may hold nothing that says which they are."""
 
+NEVER_BOTH: Final = (frozenset({"alloc_pmd_clone"}), frozenset({"alloc_p4d", "release_p4d"}))
+"""Ops that a kernel has of one age or of the other, or not at all: the first went in 2.6.38, the rest came in 4.12."""
+
 JUMPS: Final = frozenset({"iret", "irq_enable_sysexit", "usergs_sysret64", "usergs_sysret32"})
 """Ops that are jumped to."""
 

@@ -15,7 +15,7 @@ from pvops_core.errors import ImageError
 from pvops_core.images.dwarf import structure
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS, Convention, Layout, Slot
-from pvops_core.ops.linux_ages import GROUPS, JUMPS, MARKS, MEMBERS, ONE_TABLE, members, op_of
+from pvops_core.ops.linux_ages import GROUPS, JUMPS, MARKS, MEMBERS, NEVER_BOTH, ONE_TABLE, members, op_of
 from pvops_core.patching.fills import NOP_NAMES
 from pvops_core.patching.members import CALLEE_SAVE, TEMPLATE
 
@@ -282,16 +282,23 @@ def _bears(function: str, member: str) -> bool:
     return _SAME.get(function) == name or (_SAME.get(function) is None and name in function)
 
 
-def _named(wanted: Sequence[tuple[str, int]], functions: Sequence[str]) -> tuple[int, list[str]]:
-    """Names for slots, in the members' order, that fit the functions best; and how well.
+def _named(members: Sequence[tuple[str, int]], functions: Sequence[str]) -> tuple[int, list[str]]:
+    """Names for slots, in the members' order, that fit the functions best; and how much better than none would."""
+    ages = ([each for each in members if each[0].rpartition(".")[2] not in other] for other in NEVER_BOTH)
+    fitted = [_fitted(wanted, functions) for wanted in ages if len(wanted) >= len(functions)]
+    # More slots than members are known: a stranger's kernel, whose slots get numbers for names.
+    if not fitted:
+        return _MISS * len(functions), [f"slot{number}" for number in range(len(functions))]
+    best, names = max(fitted, key=lambda found: found[0])
+    return best - sum(_SKIP[missing] for _, missing in members), names
+
+
+def _fitted(wanted: Sequence[tuple[str, int]], functions: Sequence[str]) -> tuple[int, list[str]]:
+    """Likewise, of members that one kernel may have all of, no fewer than there are slots; how well, in all.
 
     A dynamic programme over slots and members: a member is a slot's, or left out, which costs less for some.
     """
     rows, columns = len(functions), len(wanted)
-    # More slots than members are known: a stranger's kernel, whose slots get numbers for names.
-    if rows > columns:
-        names = [f"slot{number}" for number in range(rows)]
-        return _MISS * rows, names
     skip = [_SKIP[missing] for _, missing in wanted]
     none = -(1 << 30)
     # An alignment of two lists, as of texts: members may be missing, slots may not.
@@ -318,7 +325,7 @@ def _named(wanted: Sequence[tuple[str, int]], functions: Sequence[str]) -> tuple
             continue
         row, column = row - 1, column - 1
         names.append(wanted[column][0])
-    return best[rows][columns] - sum(skip), names[::-1]
+    return best[rows][columns], names[::-1]
 
 
 def _convention(image: KernelImage, path: str, function: str) -> Convention:

@@ -123,24 +123,35 @@ def assigned(kernel: KernelImage, layout: Layout, *functions: str) -> dict[str, 
     slots = {layout.slot_address(kernel.symbols, slot.type): slot.path for slot in layout.slots}
     found: dict[str, Target] = {}
     for function in functions:
-        start = kernel.symbols.get(function)
-        if start is None:
+        if function not in kernel.symbols:
             continue
-        # By segments, not sections: those of a module that is linked to the kernel are its own.
-        ends = [
-            each.address + each.file_size for each in kernel.segments if start - each.address in range(each.file_size)
-        ]
-        # Stores of a module's own code lie beyond the kernel's segments.
-        if not ends:
-            raise kernel.error(f"{function} is at {start:#x}, where the kernel has no code", field="symbols")
-        addresses = kernel.symbol_table.addresses
-        following = bisect_right(addresses, start)
-        # The next symbol ends it; without one only so much is looked through.
-        end = min(start + LONGEST_FUNCTION, ends[0], *addresses[following : following + 1])
-        for place, value in constant_stores(kernel.read(start, end - start), start, 8 * kernel.pointer_size):
+        code = function_code(kernel, function)
+        for place, value in constant_stores(code, kernel.symbols[function], 8 * kernel.pointer_size):
             if place in slots:
                 found[slots[place]] = value or None
     return found
+
+
+def function_code(kernel: KernelImage, name: str) -> bytes:
+    """A function's code, up to the next symbol.
+
+    Args:
+        kernel: the image, which has the function.
+        name: its name.
+
+    Raises:
+        ImageError: the function is nowhere in the image.
+    """
+    start = kernel.symbols[name]
+    # By segments, not sections: those of a module that is linked to the kernel are its own.
+    ends = [each.address + each.file_size for each in kernel.segments if start - each.address in range(each.file_size)]
+    if not ends:
+        raise kernel.error(f"{name} is at {start:#x}, where the kernel has no code", field="symbols")
+    addresses = kernel.symbol_table.addresses
+    following = bisect_right(addresses, start)
+    # The next symbol ends it; without one only so much is looked through.
+    end = min(start + LONGEST_FUNCTION, ends[0], *addresses[following : following + 1])
+    return kernel.read(start, end - start)
 
 
 def switched_on(kernel: KernelImage, *names: str) -> bool:

@@ -28,7 +28,7 @@ from pvops_core.patching.fills import (
     resolve,
 )
 from pvops_core.patching.locks import LockPrefixes, read_locks
-from pvops_core.patching.ownpatch import OwnPatch, own_patch
+from pvops_core.patching.ownpatch import OwnPatch, heeds_clobbers, own_patch
 from pvops_core.patching.plan import PlannedGroup, PlannedSite, make_plan
 from pvops_core.patching.sites import SECTION, SiteRecord, read_sites
 from pvops_core.patching.tables import find_table
@@ -254,9 +254,14 @@ def _as_it_is(_kernel: KernelImage, identity: CpuIdentity) -> CpuIdentity:
 
 
 def _any_register(kernel: ParavirtKernel) -> int:
-    """The kernel's CLBR_ANY, which calls of plain C functions have: every register that any site lets be destroyed."""
-    # CLBR_ANY differs by age and width; its meaning is every register that any site lets go.
+    """The kernel's CLBR_ANY, which calls of plain C functions have: every register that any site lets be destroyed.
+
+    0 where its patch op makes a call whatever that destroys.
+    """
     found = 0
+    if kernel.own is None or not heeds_clobbers(kernel.image):
+        return found
+    # CLBR_ANY differs by age and width; its meaning is every register that any site lets go.
     for site in kernel.sites:
         found |= site.clobbers
     return found

@@ -2,20 +2,23 @@
 
 The code it copies lies in the kernel between two symbols, so it is read from there: ``native_patch`` of
 arch/x86/kernel/paravirt_patch_32.c and _64.c (to 5.2; arch/i386/kernel/paravirt.c in 2.6.23), ``lguest_patch`` of
-arch/x86/lguest/boot.c, ``xen_patch`` of arch/x86/xen/enlighten.c (to 4.17). From 5.3 on ``native_patch`` has a table of
-bytes without symbols (arch/x86/kernel/paravirt_patch.c), which is the same in every build.
+arch/x86/lguest/boot.c, ``xen_patch`` of arch/x86/xen/enlighten.c (to 4.13; then ``paravirt_patch_default``
+itself). From 5.3 on ``native_patch`` has a table of bytes without symbols (arch/x86/kernel/paravirt_patch.c), which is
+the same in every build.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pvops_core.errors import ImageError
+from pvops_core.errors import ImageError, PatchError
+from pvops_core.patching.code.disasm import disassemble, instruction_lengths
 from pvops_core.patching.default import patch_default
-from pvops_core.patching.fills import switched_on
+from pvops_core.patching.fills import function_code, switched_on
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -51,6 +54,7 @@ _XEN: Final = ("irq_enable", "irq_disable", "save_fl", "restore_fl")
 _PLACED: Final = "have_vcpu_info_placement"
 _CONVERSIONS: Final = frozenset({"pte_val", "pmd_val", "pgd_val", "make_pte", "make_pmd", "make_pgd"})
 LONGEST_TEMPLATE: Final = 64
+_CALLER: Final = "paravirt_patch_call"
 
 
 @attrs.frozen
@@ -143,6 +147,28 @@ def own_patch(image: KernelImage, slot: Slot, function: int) -> OwnPatch:
     return OwnPatch(reader(image, slot), identities, gives_up=reader is _native)
 
 
+def heeds_clobbers(image: KernelImage) -> bool:
+    """Whether a kernel before 4.20 leaves a site alone whose registers a call of a plain C function would destroy.
+
+    5800dc5c19f3 (4.19, "Fix spectre-v2 mitigations for paravirt guests") took that out of ``paravirt_patch_call``, in
+    stable kernels too, and left it its arguments: it no longer looks at the third, which says what the function
+    destroys.
+    """
+    if _CALLER not in image.symbols:
+        return True
+    third, bits = ("rdx", 64) if image.pointer_size == 8 else ("ecx", 32)
+    code = function_code(image, _CALLER)
+    at = 0
+    for size in instruction_lengths(code, bits):
+        with suppress(PatchError):  # a trap, say: of no interest here
+            (insn,) = disassemble(code[at : at + size], at, bits)
+            cleared = insn.mnemonic == "xor" and insn.reads == insn.writes
+            if third in insn.reads | insn.writes:
+                return third in insn.reads and not cleared
+        at += size
+    return False
+
+
 def _native(image: KernelImage, slot: Slot) -> dict[str, OwnTemplate]:
     """The templates of ``native_patch``."""
     found = {}
@@ -191,6 +217,11 @@ def _xen(image: KernelImage, _slot: Slot) -> dict[str, OwnTemplate]:
     return found
 
 
+def _default(_image: KernelImage, _slot: Slot) -> dict[str, OwnTemplate]:
+    """No templates: the slot holds the default rule itself."""
+    return {}
+
+
 def _between(image: KernelImage, start: str, end: str) -> bytes | None:
     """The bytes between two symbols; None where they are no such pair."""
     first, last = image.symbols.get(start, 0), image.symbols.get(end, 0)
@@ -203,4 +234,9 @@ def _between(image: KernelImage, start: str, end: str) -> bytes | None:
         return None
 
 
-_READERS: Final = {"native_patch": _native, "lguest_patch": _lguest, "xen_patch": _xen}
+_READERS: Final = {
+    "native_patch": _native,
+    "lguest_patch": _lguest,
+    "xen_patch": _xen,
+    "paravirt_patch_default": _default,
+}

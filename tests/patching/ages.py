@@ -1,7 +1,7 @@
 """Kernels of every age before type information, written in memory: tables, call sites, native's patch op, ALTERNATIVEs.
 
 Members and their order are those of the kernels' headers: include/asm-x86/paravirt.h to 2.6.27,
-arch/x86/include/asm/paravirt_types.h of 2.6.32, 2.6.39, 3.2, 3.11, 4.9, 4.20, 5.2 and 5.10.
+arch/x86/include/asm/paravirt_types.h of 2.6.32, 2.6.39, 3.2, 3.11, 4.9, 4.14, 4.20, 5.2 and 5.10.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ IDENT = {4: "_paravirt_ident_32", 8: "_paravirt_ident_64"}
 _NOTHING = (
     "activate_mm dup_mmap exit_mmap pgd_free alloc_pte alloc_pmd alloc_pmd_clone alloc_pud release_pte release_pmd "
     "release_pud pte_update pte_update_defer pmd_update pmd_update_defer start_context_switch end_context_switch "
-    "enter leave flush alloc_ldt free_ldt adjust_exception_frame startup_ipi_hook"
+    "enter leave flush alloc_ldt free_ldt adjust_exception_frame startup_ipi_hook alloc_p4d release_p4d wait kick"
 )
 NOTHING = frozenset(_NOTHING.split())
 NOTHING_32 = frozenset({"usergs_sysret64", "usergs_sysret32", "swapgs"})
@@ -179,6 +179,29 @@ AGES = {
         },
         ("paravirt_start_context_switch", "native_set_pmd_at", "native_steal_clock"),
     ),
+    "4.14-64": Age(
+        64,
+        {
+            "pv_init_ops": "patch",
+            "pv_time_ops": "sched_clock steal_clock",
+            "pv_cpu_ops": """
+                get_debugreg set_debugreg read_cr0 write_cr0 write_cr4 read_cr8 write_cr8 load_tr_desc load_gdt load_idt
+                set_ldt store_tr load_tls load_gs_index write_ldt_entry write_gdt_entry write_idt_entry alloc_ldt
+                free_ldt load_sp0 set_iopl_mask wbinvd io_delay cpuid read_msr write_msr read_msr_safe write_msr_safe
+                read_pmc usergs_sysret64 iret swapgs start_context_switch end_context_switch
+            """,
+            "pv_irq_ops": _IRQ,
+            "pv_mmu_ops": """
+                read_cr2 write_cr2 read_cr3 write_cr3 activate_mm dup_mmap exit_mmap flush_tlb_user flush_tlb_kernel
+                flush_tlb_one_user flush_tlb_others pgd_alloc pgd_free alloc_pte alloc_pmd alloc_pud alloc_p4d
+                release_pte release_pmd release_pud release_p4d set_pte set_pte_at set_pmd ptep_modify_prot_start
+                ptep_modify_prot_commit pte_val make_pte pgd_val make_pgd set_pud pmd_val make_pmd pud_val make_pud
+                set_p4d lazy_mode.enter lazy_mode.leave lazy_mode.flush set_fixmap
+            """,
+            "pv_lock_ops": "queued_spin_lock_slowpath queued_spin_unlock wait kick vcpu_is_preempted",
+        },
+        ("paravirt_start_context_switch", "native_steal_clock"),
+    ),
     "4.20-64": Age(
         64,
         {
@@ -211,6 +234,18 @@ AGES["4.9-32-pae"] = attrs.evolve(
     AGES["3.11-32-pae"],
     groups=AGES["3.11-32-pae"].groups
     | {"pv_cpu_ops": _FLUSHING["pv_cpu_ops"].replace("read_tscp", "").replace("usergs_sysret32", "")},
+)
+_WIDER = AGES["4.14-64"].groups
+AGES["4.14-32-pae"] = attrs.evolve(
+    AGES["4.14-64"],
+    bits=32,
+    groups=_WIDER
+    | {
+        "pv_cpu_ops": _WIDER["pv_cpu_ops"].replace("read_cr8 write_cr8", "").replace("load_gs_index", ""),
+        "pv_mmu_ops": _WIDER["pv_mmu_ops"]
+        .replace("set_pud pmd_val", "set_pte_atomic pte_clear pmd_clear set_pud pmd_val")
+        .replace("pud_val make_pud\n                set_p4d", ""),
+    },
 )
 _LATER = AGES["4.20-64"].groups["pv_ops"]
 for _gone in ("cpu.read_cr8 cpu.write_cr8", "cpu.set_iopl_mask", "mmu.set_pte_at"):

@@ -13,7 +13,7 @@ from pvops_core.ops import LAYOUTS, Clobber
 from pvops_core.patching.code.nops import IDEAL, NOPS, NopKind, nops_of_age
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.default import patch_site
-from pvops_core.patching.ownpatch import OwnTemplate, own_patch
+from pvops_core.patching.ownpatch import OwnTemplate, heeds_clobbers, own_patch
 from pvops_core.testing.images import ElfBuilder
 
 BASE = 0xC1000000
@@ -88,6 +88,39 @@ def test_xen_without_a_fixed_place_for_the_mask() -> None:
     assert patched(kernel("xen_patch", "f", placed=0), "xen_patch", "irq_disable", 7)[0] == 0xE8
 
 
+def test_the_default_rule_itself_has_no_templates() -> None:
+    """Xen's since 4.14."""
+    image = kernel("paravirt_patch_default", "f", "_paravirt_ident_32")
+    assert patched(image, "paravirt_patch_default", "irq_disable", 7)[0] == 0xE8
+    assert patched(image, "paravirt_patch_default", "iret", 7)[0] == 0xE9
+    nops = NOPS[NopKind.P6](6)
+    assert patched(image, "paravirt_patch_default", "pte_val", 6, target="_paravirt_ident_32") == nops
+
+
+@pytest.mark.parametrize(
+    ("bits", "code", "heeds"),
+    [
+        (32, "83ec08 0fb7c9 0fb7542410 f7d2 85ca 750b c600e8", True),  # movzx ecx, cx; test edx, ecx
+        (32, "837c240c04 760b c600e8 8b4c2404 29ca c3", False),  # ecx is but a place for the address
+        (64, "450fb7c0 0fb7d2 4489c8 41f7d0 4185d0 750b c607e8", True),
+        (64, "4183f904 760b 29ce 83ee05 c607e8 897701 c3", False),
+        (64, "4183f904 760a 0f0b 31d2 c3", False),  # ud2; xor edx, edx
+        (64, "c3", False),
+    ],
+)
+def test_whether_a_call_is_left_alone_for_what_it_destroys(bits: int, code: str, heeds: bool) -> None:  # noqa: FBT001 - a case
+    """4.18's, and stable kernels' before it, makes one all the same."""
+    builder = ElfBuilder(bits, base=BASE)
+    builder.text(".text", bytes.fromhex(code) + b"\x0f\xb7\xca\x0f\xb7\xd1")
+    builder.symbol("paravirt_patch_call", BASE)
+    builder.symbol("paravirt_patch_jmp", BASE + len(bytes.fromhex(code)))
+    assert heeds_clobbers(load_image(builder.build(), "call")) is heeds
+
+
+def test_a_kernel_that_does_not_name_what_makes_its_calls_heeds_them() -> None:
+    assert heeds_clobbers(kernel("native_patch"))
+
+
 def test_functions_that_give_their_argument_back_are_nothing_in_regparm() -> None:
     image = kernel("native_patch", "_paravirt_ident_32", "_paravirt_nop")
     nops = NOPS[NopKind.P6](6)
@@ -110,7 +143,9 @@ def test_a_template_for_one_function_alone() -> None:
 @pytest.mark.parametrize("address", [BASE, BASE + 16, 0])
 def test_a_patch_op_whose_rules_are_not_known(address: int) -> None:
     image = kernel("vmi_patch", "native_patch")
-    with pytest.raises(ImageError, match="known are native_patch, lguest_patch, xen_patch") as caught:
+    with pytest.raises(
+        ImageError, match="known are native_patch, lguest_patch, xen_patch, paravirt_patch_default"
+    ) as caught:
         own_patch(image, SLOT, address + (address == BASE + 16))
     assert caught.value.field == "pv_init_ops.patch"
 
