@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.bare import BareMetal
     from pvops_core.machine.cpu.memory.paging import ErrorCode, Walk
     from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.engine import BLOCK_NS, Batch, packed_segment
     from pvops_core.machine.handler import ServedMsr, TrapHandler
     from pvops_core.machine.machine import Machine, Snapshot
     from pvops_core.machine.memory import PhysicalMemory
@@ -26,14 +27,11 @@ if TYPE_CHECKING:
     from pvops_core.machine.run.gates import Gates
     from pvops_core.machine.run.stateful import Beside, Plain, Stateful
     from pvops_core.machine.run.stops import Stop
-    from pvops_core.machine.unicorn.batch import Batch
-    from pvops_core.machine.unicorn.modeswitch import packed_segment
-    from pvops_core.machine.unicorn.state import BLOCK_NS
 
 _HOMES = {
-    "BLOCK_NS": "unicorn.state",
+    "BLOCK_NS": "engine",
     "BareMetal": "bare",
-    "Batch": "unicorn.batch",
+    "Batch": "engine",
     "Beside": "run.stateful",
     "Breakpoint": "run.breakpoints",
     "Clock": "run.clock",
@@ -50,7 +48,7 @@ _HOMES = {
     "Stop": "run.stops",
     "TrapHandler": "handler",
     "event_kind": "run.eventkinds",
-    "packed_segment": "unicorn.modeswitch",
+    "packed_segment": "engine",
     "Vcpu": "cpu.vcpu",
     "Walk": "cpu.memory.paging",
 }

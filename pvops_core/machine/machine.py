@@ -12,6 +12,7 @@ import numpy as np
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.base import MachineBase
+from pvops_core.machine.engine import ENGINE_NAME, StateWord, count_spans, intercepts, native_callbacks
 from pvops_core.machine.exits.cpuslot import CpuSlot
 from pvops_core.machine.handler import SyscallInPlace
 from pvops_core.machine.run.breakpoints import Breakpoint, Breakpoints
@@ -21,20 +22,16 @@ from pvops_core.machine.run.runloop import RunLoop
 from pvops_core.machine.run.scheduler import Scheduler
 from pvops_core.machine.run.singlegates import SingleGates
 from pvops_core.machine.run.stops import Stop
-from pvops_core.machine.unicorn import intercepts
-from pvops_core.machine.unicorn.engine import UNICORN_VERSION
-from pvops_core.machine.unicorn.native import callbacks
-from pvops_core.machine.unicorn.state import StateWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pvops_core.kinds import MachineKind
     from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.engine import SpanCounter
     from pvops_core.machine.handler import MemoryDevice, TrapHandler
     from pvops_core.machine.memory import MemorySnapshot
     from pvops_core.machine.run.stateful import Plain, Stateful
-    from pvops_core.machine.unicorn.spans import SpanCounter
 
 _MAX_VCPUS = 128
 
@@ -98,7 +95,7 @@ class Machine(MachineBase):
         self.gates = self.loop.gates = Gates(self.loop, self.hook_gates)
         self.single_gates = SingleGates(self.loop, self._slots)
         self.breakpoints = Breakpoints(self.loop, self._slots)
-        native = callbacks()
+        native = native_callbacks()
         try:
             for index in range(vcpus):
                 # In this order engines are made and numbered: who looks at one by its index finds it here.
@@ -138,7 +135,7 @@ class Machine(MachineBase):
     def engine(self) -> str:
         """The engine, and how its CPU state lies, which is that of vCPUs in snapshots."""
         places = ",".join(map(str, attrs.astuple(self.layout)))
-        return f"Unicorn {UNICORN_VERSION}, {len(self._slots[0].context.bytes)} bytes: {places}"
+        return f"{ENGINE_NAME}, {len(self._slots[0].context.bytes)} bytes: {places}"
 
     @property
     def running(self) -> bool:
@@ -228,9 +225,7 @@ class Machine(MachineBase):
             MachineError: there are none, two overlap, or a handler is running.
         """
         self._not_in_guest("count_spans")
-        from pvops_core.machine.unicorn.spans import SpanCounter  # noqa: PLC0415 - rarely wanted, and compiled when made
-
-        return SpanCounter(self._slots, spans)
+        return count_spans(self._slots, spans)
 
     def remove(self, breakpoint_: Breakpoint) -> None:
         """End ``break_at``; MachineError from inside a handler."""

@@ -16,14 +16,14 @@ import attrs
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
+from pvops_core.machine.engine import CODE_CALLBACK, Watch
 from pvops_core.x86 import DR6_RESET, DR7_RESET, FLAG_RF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.machine.cpu.core import Core
-    from pvops_core.machine.unicorn.engine import Engine
-    from pvops_core.machine.unicorn.watching import Watch
+    from pvops_core.machine.engine import Engine
 
 DR6_HITS, DR6_BD, DR6_BS = 0xF, 1 << 13, 1 << 14  # Intel SDM volume 3, 17.2.3
 DR7_GD: Final = 1 << 13
@@ -117,14 +117,11 @@ class DebugRegisters:
         return tuple(armed)
 
     def _arm(self) -> None:
-        from pvops_core.machine.unicorn import engine as uc  # noqa: PLC0415 - for those who arm something
-        from pvops_core.machine.unicorn.watching import Watch  # noqa: PLC0415
-
         def reached(_engine: int, address: int, _size: int, _data: int) -> None:
             self.serve(self._at_instruction, address)
 
         for start in {each.start for each in self._armed if each.kind == _EXECUTE}:
-            self._hooks.append(self._engine.hook_code(uc.CODE_CALLBACK(reached), start, start))
+            self._hooks.append(self._engine.hook_code(CODE_CALLBACK(reached), start, start))
         data = [each for each in self._armed if each.kind in {_WRITE, _ACCESS}]
         if data or any(each.kind == _PORT for each in self._armed):
             self._watch = Watch(

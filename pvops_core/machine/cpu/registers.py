@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.batch import Batch, MsrBatch, register_id
+from pvops_core.machine.engine import REGISTER_IDS, Batch, Engine, MsrBatch, register_id
 from pvops_core.x86 import FLAG_IF
 
 if TYPE_CHECKING:
@@ -23,12 +22,12 @@ GENERAL = {
 class Registers:
     """Access to one engine's registers. Reads give unsigned numbers; writes take any int and cut it to the width."""
 
-    def __init__(self, kind: MachineKind, engine: uc.Engine) -> None:
+    def __init__(self, kind: MachineKind, engine: Engine) -> None:
         self._kind = kind
         self._engine = engine
         self._ids: dict[str, int] = {}
         self._ip, self._sp, self._flags = (register_id(kind, name) for name in ("rip", "rsp", "rflags"))
-        self._cs = uc.REGISTER_IDS["cs"]
+        self._cs = REGISTER_IDS["cs"]
         self.rip_written = False
 
     def _id(self, name: str) -> int:

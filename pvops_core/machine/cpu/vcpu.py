@@ -16,16 +16,14 @@ from pvops_core.machine.cpu.realmode import enter_real_mode
 from pvops_core.machine.cpu.segmentation.descriptors import read_descriptor
 from pvops_core.machine.cpu.segmentation.segments import Descriptor, flat
 from pvops_core.machine.cpu.segmentation.stackfaults import through_stack
-from pvops_core.machine.unicorn import intercepts
-from pvops_core.machine.unicorn.modeswitch import ModeSwitch
-from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
+from pvops_core.machine.engine import BLOCK_NS, ModeSwitch, StateWord, intercepts
 from pvops_core.x86 import CR4_PAE, DB, MSR_EFER, NMI
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.machine.base import MachineBase
-    from pvops_core.machine.unicorn.engine import Context, Engine, Words
+    from pvops_core.machine.engine import Context, Engine, Words
 
 _PATIENCE = int(StateWord.PATIENCE)
 _BUDGET, _ALLOWED = int(StateWord.BUDGET), int(StateWord.ALLOWED)

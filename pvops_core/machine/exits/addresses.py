@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import Reschedule
-from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.state import StateWord
+from pvops_core.machine.engine import CODE_CALLBACK, LOAD_CALLBACK, STORE_CALLBACK, StateWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,13 +56,13 @@ class AddressHooks:
             if handlers.stops():
                 self._state[_FRONTIER] = at
 
-        self._engine.hook_code(uc.CODE_CALLBACK(reached), begin, end)
+        self._engine.hook_code(CODE_CALLBACK(reached), begin, end)
 
     def stop_at(self, address: int) -> None:
         """From now on end the slice before an instruction at an address is executed, where a call is to end there."""
         hook = self._ends.pop(address, None)
         if hook is None:
-            hook = self._engine.hook_code(uc.CODE_CALLBACK(self._end), address, address)
+            hook = self._engine.hook_code(CODE_CALLBACK(self._end), address, address)
         self._ends[address] = hook
         if len(self._ends) > _ENDS:
             self._engine.unhook_code(self._ends.pop(next(iter(self._ends))))
@@ -81,7 +80,7 @@ class AddressHooks:
         def reached(_engine: int, at: int, _size: int, _data: int) -> None:
             self._handlers.run_at(action, at)
 
-        return self._engine.hook_code(uc.CODE_CALLBACK(reached), first, last, stops=acts)
+        return self._engine.hook_code(CODE_CALLBACK(reached), first, last, stops=acts)
 
     def hook_gates_alone(self, first: int, last: int, gates: Mapping[int, tuple[GateHandler, int]]) -> int:
         """Call the handler of each gate in [first, last] before its jump; gives the hook's number.
@@ -114,7 +113,7 @@ class AddressHooks:
                 handlers.moved = True
                 self._engine.stop()
 
-        return self._engine.hook_code(uc.CODE_CALLBACK(reached), first, last, stops=False)
+        return self._engine.hook_code(CODE_CALLBACK(reached), first, last, stops=False)
 
     def unhook(self, hook: int) -> None:
         """Take a hook of ``hook_at`` or ``hook_range`` away."""
@@ -134,7 +133,7 @@ class AddressHooks:
         def store(_engine: int, offset: int, width: int, value: int, _data: int) -> None:
             self._device(device.store, offset, width, value)
 
-        self._engine.map_device(address, size, uc.LOAD_CALLBACK(load), uc.STORE_CALLBACK(store))
+        self._engine.map_device(address, size, LOAD_CALLBACK(load), STORE_CALLBACK(store))
 
     def _device(self, access: Callable[..., int | None], *arguments: int) -> int | None:
         """One access. The engine must not be stopped from here, since it would make the access once more."""

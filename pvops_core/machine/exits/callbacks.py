@@ -9,12 +9,26 @@ from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.memory.intents import as_processor
 from pvops_core.machine.cpu.segmentation.stackfaults import canonicality_decides, vector_of
+from pvops_core.machine.engine import (
+    CPUID_CALLBACK,
+    EXITS,
+    HOOK_INTR,
+    HOOK_INVALID,
+    IN_CALLBACK,
+    INSN_CPUID,
+    INSN_OUT,
+    INSN_SYSENTER,
+    INTR_CALLBACK,
+    INVALID_CALLBACK,
+    LOOK_CALLBACK,
+    OUT_CALLBACK,
+    SYSCALL_CALLBACK,
+    Context,
+    StateWord,
+)
 from pvops_core.machine.exits.instructions import answer, icebp, is_rdpmc
 from pvops_core.machine.exits.wholeaccess import WholeAccesses
 from pvops_core.machine.run.eventkinds import event_kind
-from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.intercepts import EXITS
-from pvops_core.machine.unicorn.state import StateWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,30 +89,30 @@ class Callbacks:
         self.whole: WholeAccesses
         self._in_place: Callable[..., int | None] | None = None
         self._call = struct.Struct("")
-        self.syscall = engine.keep(uc.SYSCALL_CALLBACK(self._syscall))  # native code calls these two
-        self.port_in = engine.keep(uc.IN_CALLBACK(self._in))
-        engine.hook(uc.HOOK_INTR, uc.INTR_CALLBACK(self._interrupt))
-        engine.hook(uc.HOOK_INVALID, uc.INVALID_CALLBACK(self._invalid))
-        engine.hook_instruction(uc.INSN_SYSENTER, uc.SYSCALL_CALLBACK(self._sysenter))
-        engine.hook_instruction(uc.INSN_CPUID, uc.CPUID_CALLBACK(self._cpuid))
-        engine.hook_instruction(uc.INSN_OUT, uc.OUT_CALLBACK(self._out))
+        self.syscall = engine.keep(SYSCALL_CALLBACK(self._syscall))  # native code calls these two
+        self.port_in = engine.keep(IN_CALLBACK(self._in))
+        engine.hook(HOOK_INTR, INTR_CALLBACK(self._interrupt))
+        engine.hook(HOOK_INVALID, INVALID_CALLBACK(self._invalid))
+        engine.hook_instruction(INSN_SYSENTER, SYSCALL_CALLBACK(self._sysenter))
+        engine.hook_instruction(INSN_CPUID, CPUID_CALLBACK(self._cpuid))
+        engine.hook_instruction(INSN_OUT, OUT_CALLBACK(self._out))
 
     def serve_in_place(self, handler: Callable[..., int | None], count: int) -> None:
         """Ask a handler first what a system call comes to, with so many registers' values."""
         self._in_place = handler
         self._call = struct.Struct(f"{count}Q")
 
-    def make_whole(self, context: uc.Context) -> None:
+    def make_whole(self, context: Context) -> None:
         """Look at accesses first that the engine makes in pieces."""
         self.whole = WholeAccesses(self._handlers, context)
 
-    def check_segments(self, context: uc.Context) -> None:
+    def check_segments(self, context: Context) -> None:
         """Check accesses through segments that are not flat."""
         from pvops_core.machine.exits.segmentlimits import SegmentLimits  # noqa: PLC0415 - for 32-bit code only
 
         self.limits = SegmentLimits(self._handlers, context)
 
-    def await_32_bit_code(self, context: uc.Context, hook: int) -> int:
+    def await_32_bit_code(self, context: Context, hook: int) -> int:
         """Check such accesses from the first block of 32-bit code on, of which the hook tells: whom it is to call."""
 
         def first(start: int, size: int) -> None:
@@ -107,7 +121,7 @@ class Callbacks:
             if self.limits is not None:
                 self.limits.look(start, size)
 
-        return self._engine.keep(uc.LOOK_CALLBACK(self._handlers.guarded(first)))
+        return self._engine.keep(LOOK_CALLBACK(self._handlers.guarded(first)))
 
     def _interrupt(self, _engine: int, vector: int, _data: int) -> None:
         if self._engine.between:

@@ -5,20 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_core.machine.cpu.vcpu import Vcpu, VcpuState
+from pvops_core.machine.engine import (
+    CALL_WORDS,
+    HOOK_BLOCK,
+    HOOK_CODE,
+    HOOK_INTR,
+    HOOK_TRANSLATED,
+    INSN_IN,
+    INSN_RDTSC,
+    INSN_RDTSCP,
+    INSN_SYSCALL,
+    Context,
+    Engine,
+    NativeWords,
+    StateWord,
+    exitrequest,
+    guests_state,
+    vetted_state,
+)
 from pvops_core.machine.exits.addresses import AddressHooks
 from pvops_core.machine.exits.callbacks import Callbacks
 from pvops_core.machine.exits.handlers import Handlers, Loop
-from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn import exitrequest
-from pvops_core.machine.unicorn.cpustate import guests, vetted
-from pvops_core.machine.unicorn.state import CALL_WORDS, StateWord
-from pvops_core.machine.unicorn.words import NativeWords
 from pvops_core.x86 import MSR_TSC_AUX
 
 if TYPE_CHECKING:
     from pvops_core.machine.base import MachineBase
+    from pvops_core.machine.engine import NativeCallbacks as Native
     from pvops_core.machine.handler import SyscallInPlace
-    from pvops_core.machine.unicorn.native import NativeCallbacks as Native
 
 
 class SlotState(NamedTuple):
@@ -35,11 +48,11 @@ class CpuSlot:
 
     def __init__(self, machine: MachineBase, loop: Loop, index: int, native: Native) -> None:
         memory = machine.memory
-        self.engine = uc.Engine(machine.kind.bits, memory.address, memory.size)
+        self.engine = Engine(machine.kind.bits, memory.address, memory.size)
         # Where the engine's flag was not found it is stopped by its own call, which costs a callback each block.
         if (switch := exitrequest.switch_offset()) is not None:
             self.engine.stop_between_blocks(switch)
-        self.context = uc.Context(self.engine)
+        self.context = Context(self.engine)
         self.words = NativeWords(machine.kind, self.engine, self.context, machine.layout)
         self.state = self.words.state
         self.blocks = 0
@@ -47,10 +60,10 @@ class CpuSlot:
         data = self.words.address
         # Hooks of one kind are called in this order: native code has counted the block before Python is asked
         # anything.
-        self.engine.hook_native(uc.HOOK_BLOCK, native.block, data)
-        self.engine.hook_native(uc.HOOK_INTR, native.interrupt, data)
+        self.engine.hook_native(HOOK_BLOCK, native.block, data)
+        self.engine.hook_native(HOOK_INTR, native.interrupt, data)
         if machine.count_instructions:
-            self.engine.hook_native(uc.HOOK_CODE, native.instruction, data)
+            self.engine.hook_native(HOOK_CODE, native.instruction, data)
         self._answer_time_stamps(native, data)
         self.vcpu = Vcpu(machine, index, self.engine, self.context, self.state)
         self.handlers = Handlers(self.vcpu, self.engine, self.state, loop)
@@ -58,8 +71,8 @@ class CpuSlot:
         self.callbacks = Callbacks(self.handlers)
         self._catch_calls(native, data)
         # Contexts of their own: what looks at registers in the middle of something must not spoil the one in use.
-        self._spare = uc.Context(self.engine)
-        self._looked = uc.Context(self.engine)
+        self._spare = Context(self.engine)
+        self._looked = Context(self.engine)
         self.callbacks.make_whole(self._looked)
         if machine.kind.bits == 32:
             self.callbacks.check_segments(self._spare)
@@ -70,8 +83,8 @@ class CpuSlot:
         """Syscall and in pass through native code first."""
         self.state[StateWord.SYSCALL] = self.callbacks.syscall
         self.state[StateWord.PORT_IN] = self.callbacks.port_in
-        self.engine.hook_native_instruction(uc.INSN_SYSCALL, native.syscall, data)
-        self.engine.hook_native_instruction(uc.INSN_IN, native.port_in, data)
+        self.engine.hook_native_instruction(INSN_SYSCALL, native.syscall, data)
+        self.engine.hook_native_instruction(INSN_IN, native.port_in, data)
 
     def _await_32_bit_code(self, native: Native, data: int, flags: int) -> None:
         """Its segments are checked from its first block on."""
@@ -79,7 +92,7 @@ class CpuSlot:
             self._spare.address,
             self._spare.address + flags,
         )
-        hook = self.engine.hook_native(uc.HOOK_TRANSLATED, native.translated, data)
+        hook = self.engine.hook_native(HOOK_TRANSLATED, native.translated, data)
         self.state[StateWord.NARROW] = self.callbacks.await_32_bit_code(self._spare, hook)
 
     def serve_in_place(self, platform: SyscallInPlace) -> None:
@@ -93,8 +106,8 @@ class CpuSlot:
     def _answer_time_stamps(self, native: Native, data: int) -> None:
         """Rdtsc and rdtscp would read the host's counter."""
         self.words.point_at_time_stamps(MSR_TSC_AUX)
-        self.engine.hook_native_instruction(uc.INSN_RDTSC, native.rdtsc, data)
-        self.engine.hook_native_instruction(uc.INSN_RDTSCP, native.rdtscp, data)
+        self.engine.hook_native_instruction(INSN_RDTSC, native.rdtsc, data)
+        self.engine.hook_native_instruction(INSN_RDTSCP, native.rdtscp, data)
 
     def save(self) -> SlotState:
         """State for a snapshot."""
@@ -103,13 +116,13 @@ class CpuSlot:
 
     def written(self, state: SlotState) -> SlotState:
         """A state as it is in a file: with nothing of this process in it."""
-        words = guests(self.engine, self.vcpu.machine.layout, state.vcpu.registers)
+        words = guests_state(self.engine, self.vcpu.machine.layout, state.vcpu.registers)
         return state._replace(vcpu=state.vcpu._replace(registers=words))
 
     def read(self, written: SlotState) -> SlotState:
         """The state that a file has, whoever made that; MachineError if it is none of this machine's."""
         vcpu = self.vcpu
-        words = vetted(self.engine, vcpu.machine.layout, vcpu.save_registers(), written.vcpu.registers)
+        words = vetted_state(self.engine, vcpu.machine.layout, vcpu.save_registers(), written.vcpu.registers)
         return written._replace(vcpu=written.vcpu._replace(registers=words))
 
     def load(self, state: SlotState) -> None:

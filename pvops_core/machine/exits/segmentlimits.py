@@ -24,14 +24,20 @@ from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.memory.decode import Touch, accesses, disassembled, touches
 from pvops_core.machine.cpu.segmentation.segments import allows
-from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.guarding import CODE, DATA, GuardWords, guards
-from pvops_core.machine.unicorn.state import StateWord
+from pvops_core.machine.engine import (
+    CODE_SEGMENT,
+    DATA_SEGMENTS,
+    HOOK_CODE,
+    HOOK_TRANSLATED,
+    GuardWords,
+    StateWord,
+    segment_guards,
+)
 from pvops_core.x86 import CR0_PE, PAGE
 
 if TYPE_CHECKING:
+    from pvops_core.machine.engine import Context
     from pvops_core.machine.exits.handlers import Handlers
-    from pvops_core.machine.unicorn.engine import Context
 
 # The register's number in the middle: es, ss, ds, fs, gs; not cs
 _TO_SEGMENT: Final = bytes(modrm for modrm in range(256) if modrm >> 3 & 7 in {0, 2, 3, 4, 5})
@@ -72,11 +78,11 @@ class SegmentLimits:
         """A 64-bit kernel loads segment registers for 32-bit code, and its own code is not looked at."""
         self._kept: tuple[int, int] | None = None
         self._fault: GuestFault | None = None
-        native = guards()
+        native = segment_guards()
         self._native = native
         self._words = GuardWords(engine, context, vcpu.machine.layout, vcpu.machine.memory.address)
         self._words.call_back(guarded(self._look), guarded(self._check), guarded(self._changed))
-        engine.hook_native(uc.HOOK_TRANSLATED, native.translated, self._words.address)
+        engine.hook_native(HOOK_TRANSLATED, native.translated, self._words.address)
 
     def refused(self) -> GuestFault | None:
         """The fault because of which the engine has just left, if it was for this."""
@@ -161,7 +167,7 @@ class SegmentLimits:
                 new.append((at, self._native.checked[names]))
         self._standing |= wanted
         for at, function in new:
-            self._engine.hook_native(uc.HOOK_CODE, function, self._words.address, at, at)
+            self._engine.hook_native(HOOK_CODE, function, self._words.address, at, at)
             self._drop(at)
         return bool(new)
 
@@ -180,10 +186,10 @@ class SegmentLimits:
         for found in disassembled(code, start, 32):
             touched = {touch.segment for touch in touches(found) if not self._fine(touch, special, loaded)}
             if touched:
-                several = (*DATA, CODE) if CODE in touched else DATA
+                several = (*DATA_SEGMENTS, CODE_SEGMENT) if CODE_SEGMENT in touched else DATA_SEGMENTS
                 doubtful[found.address] = frozenset(touched if len(touched) == 1 else several)
             loads = _LOADING.get(found.mnemonic, found.op_str.split(",")[0])
-            if loads in DATA and found.mnemonic in {"mov", "pop", *_LOADING}:
+            if loads in DATA_SEGMENTS and found.mnemonic in {"mov", "pop", *_LOADING}:
                 behind.add(found.address + found.size & 0xFFFFFFFF)
                 loaded.add(loads)
         return doubtful, behind
@@ -192,9 +198,9 @@ class SegmentLimits:
         """Nothing can go wrong, as far as is known when a block is translated."""
         if touch.segment in loaded:
             return False
-        if touch.segment == CODE:
+        if touch.segment == CODE_SEGMENT:
             known = touch.offset is not None
-            return self._allows(CODE, touch.offset or 0, touch.size if known else _WHOLE, write=touch.write)
+            return self._allows(CODE_SEGMENT, touch.offset or 0, touch.size if known else _WHOLE, write=touch.write)
         if touch.segment not in special:
             return True
         return touch.offset is not None and self._allows(touch.segment, touch.offset, touch.size, write=touch.write)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.segmentation.segments import allows
-from pvops_core.machine.unicorn.piecewise import PieceGuards, Site
+from pvops_core.machine.engine import PieceGuards, Site
 from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.memory.pieces import Piece
+    from pvops_core.machine.engine import Context
     from pvops_core.machine.exits.handlers import Handlers
-    from pvops_core.machine.unicorn.engine import Context
 
 _ALIGNMENT: Final = 15
 _RESUME: Final = 1 << 16

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError
+from pvops_core.machine.engine import BUS_ERRORS, ERROR_NAMES, StateWord
 from pvops_core.machine.run.stops import Stop
-from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.state import StateWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,9 +79,9 @@ def step(slot: CpuSlot, start: int) -> int:
 def bad_end(slot: CpuSlot, status: int) -> Stop:
     """How a run ends whose engine could not go on; MachineError where that is nothing that a guest can do."""
     vcpu = slot.vcpu
-    if done := uc.BUS_ERRORS.get(status):
+    if done := BUS_ERRORS.get(status):
         return Stop("crash", f"vcpu {vcpu.index} at {vcpu.rip:#x}: {done}")
-    name = uc.ERROR_NAMES.get(status, str(status))
+    name = ERROR_NAMES.get(status, str(status))
     raise MachineError(f"the engine stopped: {name}", vcpu=vcpu.index, rip=vcpu.rip)
 
 

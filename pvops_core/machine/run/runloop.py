@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import MachineError
+from pvops_core.machine.engine import BLOCK_NS, StateWord
 from pvops_core.machine.run import execution, slices
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.rewritten import Rewritten
 from pvops_core.machine.run.slices import PartialSlice  # noqa: TC001 - states are read by their types
 from pvops_core.machine.run.stops import ENDS, FROM_OUTSIDE, Stop
-from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pvops_core.machine.unicorn.state import StateWord
+from pvops_core.machine.engine import StateWord
 
 if TYPE_CHECKING:
-    from pvops_core.machine.unicorn.engine import Words
+    from pvops_core.machine.engine import Words
 
 _BUDGET: Final = int(StateWord.BUDGET)
 _PATIENCE: Final = int(StateWord.PATIENCE)

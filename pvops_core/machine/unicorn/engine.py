@@ -23,7 +23,7 @@ from pvops_core.machine.unicorn.controlarea import without_leaving
 from pvops_core.machine.unicorn.libc import require_room
 from pvops_core.machine.unicorn.movablehook import MovableHook
 
-UNICORN_VERSION = importlib.metadata.version("unicorn")
+NAME = f"Unicorn {importlib.metadata.version('unicorn')}"
 
 # Room for translated code. The library's default reserves 1 GiB of address space for every engine.
 _CODE_BUFFER = 256 << 20
@@ -118,7 +118,7 @@ INSN_RDTSCP: int = x86_const.UC_X86_INS_RDTSCP
 def unknown_build(why: str) -> HostError:
     """The error for a library whose inside is not where pvops looks for it."""
     return HostError(
-        f"Unicorn {UNICORN_VERSION} on this host ({platform.machine()}) is not one that pvops knows: {why}. "
+        f"{NAME} on this host ({platform.machine()}) is not one that pvops knows: {why}. "
         "It knows the builds for x86_64 Linux that its distribution on PyPI has; no guest can run here"
     )
 
@@ -209,7 +209,7 @@ class Engine:
             name = ERROR_NAMES.get(status, str(status))
             if status == const.UC_ERR_NOMEM:
                 raise HostMemoryError.of(f"what an engine needs to {what}")
-            raise MachineError(f"Unicorn {UNICORN_VERSION}: {what} failed: {name}")
+            raise MachineError(f"{NAME}: {what} failed: {name}")
 
     def _control(self, control: int, count: int, *arguments: object) -> None:
         # As UC_CTL packs it (unicorn.h): what, how many arguments, and that they are written

@@ -12,12 +12,11 @@ they become wrong: when that mode's root changes, or when a mode has run at the 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pvops_core.machine.unicorn.probe import HF_ADDSEG, HF_CPL, HF_CS32, HF_CS64, HF_SS32
 
 if TYPE_CHECKING:
-    from pvops_core.machine.cpu.segmentation.segments import Descriptor
     from pvops_core.machine.unicorn.engine import Context, Engine
     from pvops_core.machine.unicorn.probe import ContextLayout
 
@@ -30,7 +29,23 @@ _CODE64: Final = HF_CS32 | HF_SS32 | HF_CS64
 _DECIDED: Final = HF_CPL | HF_ADDSEG | _CODE64
 
 
-def packed_segment(selector: int, descriptor: Descriptor) -> bytes:
+class HiddenPart(Protocol):
+    """What a processor keeps of a segment's descriptor."""
+
+    @property
+    def base(self) -> int:
+        """Where the segment begins."""
+
+    @property
+    def limit(self) -> int:
+        """Its last valid offset."""
+
+    @property
+    def high(self) -> int:
+        """Second word of the descriptor."""
+
+
+def packed_segment(selector: int, descriptor: HiddenPart) -> bytes:
     """A segment register with its hidden part, as ``ModeSwitch.commit`` takes it."""
     return _CACHE.pack(selector, descriptor.base, descriptor.limit, descriptor.high | 1 << 8)
 

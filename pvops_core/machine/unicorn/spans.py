@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from llvmlite import ir
@@ -26,8 +26,6 @@ from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.exits.cpuslot import CpuSlot
 
 _NAME: Final = "spans"
 _LINE_SHIFT: Final = 6
@@ -41,6 +39,21 @@ _VOID, _I32, _I64 = ir.VoidType(), ir.IntType(32), ir.IntType(64)
 Value = Any  # llvmlite has no types
 
 
+class Numbered(Protocol):
+    """A vCPU by its number."""
+
+    @property
+    def index(self) -> int:
+        """Its place among the slots."""
+
+
+class Counted(Protocol):
+    """A vCPU with its engine and the words that it shares with native callbacks."""
+
+    engine: uc.Engine
+    state: uc.Words
+
+
 class SpanCounter:
     """Counts executions of spans on every vCPU, from when it is made until it is closed.
 
@@ -52,7 +65,7 @@ class SpanCounter:
         MachineError: there are none, or two overlap.
     """
 
-    def __init__(self, slots: Sequence[CpuSlot], spans: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, slots: Sequence[Counted], spans: Sequence[tuple[int, int]]) -> None:
         if not spans:
             raise MachineError("no spans to count")
         # Searched by bisection, and counted by place: order is not the caller's.
@@ -82,7 +95,7 @@ class SpanCounter:
         """Virtual nanoseconds from each span's executions to where the code behind it went on."""
         return self._sum([cpu.times for cpu in self._cpus])
 
-    def interrupted(self, vcpu: Vcpu, rip: int) -> None:
+    def interrupted(self, vcpu: Numbered, rip: int) -> None:
         """An exception at ``rip`` broke off a block: what of it comes there or later was not executed."""
         self._cpus[vcpu.index].interrupted(_signed(rip), self._starts)
 
@@ -95,7 +108,7 @@ class SpanCounter:
 class _Cpu:
     """The counter's part of one vCPU."""
 
-    def __init__(self, slot: CpuSlot, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
+    def __init__(self, slot: Counted, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
         self.counts = np.zeros(len(starts), "<i8")
         self.times = np.zeros(len(starts), "<i8")
         self._flights = np.zeros(2 * _DEEPEST, "<i8")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.memory.paging import Access, Paging, Walk
-from pvops_core.machine.unicorn.batch import MixedBatch
+from pvops_core.machine.engine import MixedBatch
 from pvops_core.x86 import FLAG_AC, MSR_EFER
 
 if TYPE_CHECKING:
+    from pvops_core.machine.engine import Engine
     from pvops_core.machine.memory import PhysicalMemory
-    from pvops_core.machine.unicorn.engine import Engine
 
 LONGEST: Final = 15
 """Bytes of the longest instruction. Source: Intel SDM volume 2, 2.3.11."""
