@@ -245,7 +245,8 @@ def _run(request: Request, given: Input, text: TextIO, hook_output: Path | None,
 def _report(observation: Observation, text: TextIO) -> None:
     """What the run was made of, below its console."""
     told = (*summary(observation), *switched.lines(observation))
-    told += (*bootreport.lines(observation.inside), *live.lines(observation.livepatch))
+    advice = observation.outcome is not Outcome.ERROR
+    told += (*bootreport.lines(observation.inside, advice=advice), *live.lines(observation.livepatch))
     text.writelines(f"{printable(line)}\n" for line in told)
 
 

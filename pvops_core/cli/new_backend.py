@@ -5,7 +5,9 @@ from __future__ import annotations
 import keyword
 import re
 import shlex
+import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -18,16 +20,9 @@ from pvops_core.records import JsonRecord
 from pvops_core.runs.plan import choose
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 PARTS: Final = ("platform", "patchlets")
-_NEXT: Final = """
-Next:
-  pvops run --backend {name} --plugin {folder}
-  pvops compare --backends {base},{name} --plugin {folder}
-  (cd {folder} && python -m pytest)
-  (cd {folder} && python -m pytest --pyargs pvops_core.testing.conformance --pvops-smoke)
-"""
 NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -107,7 +102,7 @@ def new_backend(
     written = template.fill_in(folder, answers)
     _tell(NewBackend(name, base, str(folder), tuple(written)), json)
     if json != STDOUT:
-        sys.stdout.write(_NEXT.format(folder=shlex.quote(str(folder)), name=name, base=base))
+        sys.stdout.write("\nNext:\n" + "".join(f"  {step}\n" for step in _next(shlex.quote(str(folder)), name, base)))
     return ExitCode.FINE
 
 
@@ -139,6 +134,24 @@ def _tell(result: NewBackend, json: str | None) -> None:
     write_json("new-backend", result, json)
     if json != STDOUT:
         sys.stdout.write("".join(f"{Path(result.directory, file)}\n" for file in result.files))
+
+
+def _next(folder: str, name: str, base: str) -> Iterator[str]:
+    """Commands to try it by, as a shell here finds them."""
+    pvops = "pvops" if _found("pvops") else f"{shlex.quote(sys.executable)} -m pvops_core"
+    python = "python" if _found("python") else shlex.quote(sys.executable)
+    yield f"{pvops} run --backend {name} --plugin {folder}"
+    yield f"{pvops} compare --backends {base},{name} --plugin {folder}"
+    if find_spec("pytest") is None:
+        yield f"{python} -m pip install pytest"
+    yield f"(cd {folder} && {python} -m pytest)"
+    yield f"(cd {folder} && {python} -m pytest --pyargs pvops_core.testing.conformance --pvops-smoke)"
+
+
+def _found(command: str) -> bool:
+    """Whether a shell finds this environment's command, and not another's."""
+    found = shutil.which(command)
+    return found is not None and Path(found).absolute().parent == Path(sys.executable).parent
 
 
 def _answers(name: str, base: str, description: str, parts: str) -> Mapping[str, str]:

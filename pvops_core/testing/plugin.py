@@ -83,6 +83,14 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.breakpointhook = _no_breakpoint
 
 
+def pytest_plugin_registered(plugin: object) -> None:
+    """Where tests run pytest in this process, have imported what such runs would forget."""
+    if getattr(plugin, "__name__", "") == "_pytest.pytester":
+        from pvops_core.testing.pytesters import import_all  # noqa: PLC0415 - only those pay for it
+
+        import_all()
+
+
 def _no_breakpoint(*_arguments: object, **_names: object) -> None:
     pytest.fail("breakpoint(): a worker of pytest-xdist has no terminal; run this test with -n 0", pytrace=False)
 

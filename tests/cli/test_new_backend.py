@@ -80,6 +80,25 @@ def test_the_next_steps_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         run("bash", "-ec", step, cwd=tmp_path, PATH=path)
 
 
+def test_the_next_steps_are_what_this_shell_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An environment that is not the shell's is named whole; without pytest the tests begin with its installation."""
+    here = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", str(here))
+    assert main(["new-backend", "demo", "--directory", str(tmp_path / "a")]) == 0
+    told = capsys.readouterr().out.partition("Next:\n")[2]
+    assert told.startswith("  pvops run ")
+    assert "&& python -m pytest)" in told
+    assert "pip install" not in told
+    monkeypatch.setenv("PATH", "/bin")
+    monkeypatch.setattr("pvops_core.cli.new_backend.find_spec", lambda _name: None)
+    assert main(["new-backend", "demo", "--directory", str(tmp_path / "b")]) == 0
+    told = capsys.readouterr().out.partition("Next:\n")[2]
+    assert told.startswith(f"  {sys.executable} -m pvops_core run ")
+    assert f"  {sys.executable} -m pip install pytest\n  (cd {tmp_path / 'b'} && {sys.executable} -m pytest)" in told
+
+
 def test_a_platform_stands_on_bare_metal(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new-backend", "demo", "--base", "xen", "--with", "platform"]) == 2
     assert main(["new-backend", "demo", "--with", "platfrom"]) == 2

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from pvops_core.backends import load_backends
 from tests.testing import planted, plantedtable
 
 pytest_plugins = ["pytester"]
@@ -14,7 +13,6 @@ pytest_plugins = ["pytester"]
 PLANTED = Path(planted.__file__)
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "planted-bugs.md"
 SUITE = ("--pyargs", "pvops_core.testing.conformance")
-load_backends()  # a run of pytest in this process forgets what it imports, and classes would be there twice
 
 
 @pytest.fixture

@@ -30,6 +30,24 @@ def test_loading_it_imports_neither_emulator_nor_compiler() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_run_in_the_same_process_leaves_later_tests_what_they_had(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\naddopts = -p no:cacheprovider\n")
+    pytester.makepyfile("""
+pytest_plugins = ["pytester"]
+
+def test_first(pytester):
+    pytester.makepyfile("def test_inner(call, patch): call('wbinvd')")
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)
+
+def test_second():
+    from pvops_core.backends import load_backends
+    from pvops_core.session import Session
+    with Session.of_builtin("6.1-64", "xen", backends=load_backends().backends) as session:
+        assert session.run().reason == "poweroff"
+""")
+    pytester.runpytest_subprocess().assert_outcomes(passed=2)
+
+
 def test_a_test_runs_on_every_kind_its_backend_can_be(project: pytest.Pytester) -> None:
     text = "def test_it(machine, vcpu, backend): assert vcpu is machine.vcpus[0] and backend.name == 'native'\n"
     run(project, text).assert_outcomes(passed=3)

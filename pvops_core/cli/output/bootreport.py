@@ -24,12 +24,13 @@ def exit_code(found: Inside) -> int:
     return ExitCode.DIFFERENCE if found.patching and not found.patching.equal else ExitCode.FINE
 
 
-def lines(found: Inside) -> Iterator[str]:
-    """Everything that was found."""
+def lines(found: Inside, *, advice: bool = True) -> Iterator[str]:
+    """Everything that was found; what might be asked for as well, unless there is something else to mend."""
     if found.patching:
         yield from _patching(found.patching)
     if found.ops:
-        yield from _ops(found.ops)
+        yield from _served(found.ops)
+        yield from _left_out(found.ops) if advice else ()
     for hook in found.hooks or ():
         yield from _hook(hook)
     if found.trace:
@@ -53,9 +54,9 @@ def _patching(patching: Patching) -> Iterator[str]:
         yield f"… and {left} more"
 
 
-def _ops(ops: ServedOps) -> Iterator[str]:
-    """Whose hooks served how many calls, and what they left to the kernel; which of the backend's were not used."""
-    served, unused, name = ops.served, ops.unused, ops.backend
+def _served(ops: ServedOps) -> Iterator[str]:
+    """Whose hooks served how many calls, and what they left to the kernel."""
+    served = ops.served
     if served:
         whose = Counter(each.implementation.partition(".")[0] for each in served)
         calls, sites = sum(each.calls for each in served), sum(each.sites for each in served)
@@ -65,6 +66,11 @@ def _ops(ops: ServedOps) -> Iterator[str]:
         for reason, number in each.left.items():
             share = f"{number:,} of {each.calls:,} calls"
             yield f"{'':<20}{each.op} left {share} to the kernel's own function: {reason}"
+
+
+def _left_out(ops: ServedOps) -> Iterator[str]:
+    """Which of the backend's hooks were not used."""
+    served, unused, name = ops.served, ops.unused, ops.backend
     if served and ops.unknown and name not in OURS:
         yield f"{'':<20}no ops of this kernel, so that {name}'s hooks are not called: {_few(ops.unknown)}"
     if unused:

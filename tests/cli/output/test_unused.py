@@ -87,6 +87,26 @@ def test_boot(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "no ops of this kernel" not in capsys.readouterr().out
 
 
+def test_a_boot_that_a_hook_ended_gives_no_advice(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = "@hookimpl\n    def read_tsc(self, cpu): return 0\n\n    @hookimpl\n    def read_cr2(self, cpu): return 0"
+    own.write_text(OWN.replace("def wbinvd(self, cpu): ...", more).replace("cpu.insn.mov_to_cr(3, cr3)", "1 / 0"))
+    kernel = tmp_path / "vmlinux"
+    kernel.write_bytes(SelfPatching.of("mmu.write_cr3").build(body=(0,)).data)
+    words = ["boot", str(kernel), "--memory", "32", "--backend", "own", "--plugin", str(own), "--ops", "write_cr3"]
+    assert main(words) == 4
+    out = capsys.readouterr().out
+    assert "own.write_cr3 raised ZeroDivisionError" in out
+    assert "unused" not in out
+    assert "are not called" not in out
+    own.write_text(own.read_text().replace("1 / 0", "cpu.insn.mov_to_cr(3, cpu.cr3)"))
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "unused              hooks of own in Python: 1 (mmu.read_cr2);" in out
+    assert "hooks are not called: read_tsc" in out
+
+
 def test_what_helps_is_not_told(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own.write_text(OWN.replace("ops=Ops", "ops=Ops, forces=frozenset({'XENPV'})"))
     assert main(["run", "--backend", "own", "--layout", "6.1-64", "--plugin", str(own)]) == 0
