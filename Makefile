@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest -n: two workers are what the smallest machine has. They take from each other's rest, so none ends long before.
 JOBS ?= 2
 
-.PHONY: setup compare test lint types bench bench-boot mutate wheels guest picture reference docs clean
+.PHONY: setup compare test lint types bench bench-boot mutate soak wheels guest picture reference docs clean
 
 setup: $(VENV)/.ready
 
@@ -49,6 +49,12 @@ mutate: $(VENV)/.mutation
 $(VENV)/.mutation: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --group mutation
 	touch $@
+
+# Attackers of every kind for some minutes, from another seed each time one is given: `make soak SEED=7 MINUTES=60`.
+SEED ?= 0
+MINUTES ?= 5
+soak: setup
+	nice -n 19 $(BIN)/python -m soak --minutes $(MINUTES) --seed $(SEED)
 
 # Wheels of all distributions, in dist/, and everything used from an empty environment that they are installed in.
 wheels: setup

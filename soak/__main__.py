@@ -7,14 +7,41 @@ from typing import Annotated
 
 import typer
 
-from soak import ledger, table
+from soak import campaign, ledger, table
+from soak.attackers import ATTACKERS
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.callback()
-def main() -> None:
-    """Attack pvops from one seed, and keep the ledger of what that has come to."""
+@app.callback(invoke_without_command=True)
+def main(
+    ctx: typer.Context,
+    *,
+    hours: Annotated[float, typer.Option(min=0, help="How long; after it no round is begun.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0, help="The same in minutes; 5 if nothing is said.")] = 0,
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="This attacker; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of each attacker's first round; the next has the next.")] = 0,
+    rounds: Annotated[int, typer.Option(min=0, help="Of each attacker, instead of a time.")] = 0,
+    record: Annotated[bool, typer.Option("--record", help="Add what was done to the ledger.")] = False,
+) -> None:
+    """Attack pvops, each attacker from one seed, in turn; the ledger keeps what that has come to.
+
+    A round that finds something prints the line that makes it again. Exit code 1 if any did.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    if unknown := set(only or ()) - ATTACKERS.keys():
+        names = "\n".join(f"  {name}: {what}" for name, what in ATTACKERS.items())
+        raise typer.BadParameter(f"no attacker {', '.join(sorted(unknown))}; there are\n{names}")
+    seconds = hours * 3600 + minutes * 60 or (0 if rounds else 300)
+    attacks = campaign.campaign(only or list(ATTACKERS), seed, seconds=seconds, rounds=rounds)
+    for each in attacks:
+        done = each.tally.skipped or f"{each.tally.count:,} in {each.rounds} rounds, {each.spent_s:.0f} s"
+        sys.stdout.write(f"{each.name}: {done}, {len(each.tally.wrong)} wrong\n")
+    if record:
+        campaign.enter(attacks, seed)
+        write_page()
+    raise typer.Exit(int(any(each.tally.wrong for each in attacks)))
 
 
 @app.command("ledger")

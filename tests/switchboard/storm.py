@@ -332,8 +332,8 @@ def called_often(storm: Storm) -> list[str]:
     return [op for op, calls in sorted((storm.board.calls - before).items()) if calls >= OFTEN and op in storm.own]
 
 
-def storm(cell: Cell, count: int, seed: int, tally: Tally) -> None:
-    """So many switches on one cell, in runs that all begin where the guest's workload does."""
+def storm(cell: Cell, count: int, seed: int, tally: Tally, kind: type[Storm] = Storm) -> None:
+    """So many switches of a kind on one cell, in runs that all begin where the guest's workload does."""
     backends = load_backends().backends
     chance = random.Random(f"{cell} {seed}")
     with Session.of_builtin(
@@ -347,7 +347,7 @@ def storm(cell: Cell, count: int, seed: int, tally: Tally) -> None:
         end = tally.asked + count
         while tally.asked < end:
             session.machine.restore(start)
-            blown = Storm(session, chance, tally, cell, often)
+            blown = kind(session, chance, tally, cell, often)
             try:
                 blown.blow(min(A_RUN, end - tally.asked))
                 found = results(session)

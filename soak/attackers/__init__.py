@@ -1,0 +1,26 @@
+"""The attackers: a module each, whose ``play(seed)`` makes one round of some seconds from a seed, and counts it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from soak.tally import Tally
+
+ATTACKERS: Final = {
+    "switches": "random switches of ops while a guest runs, with faults injected into the pokes",
+    "kernel-switches": "the same of a booted kernel's ops",
+    "images": "kernels with damaged fields, headers, tables and streams, and compressed bombs",
+    "hypercalls": "random hypercalls on small Xen domains and lguest hosts",
+    "kernel-hypercalls": "random hypercalls in kernels that Xen has booted so far as chance says",
+    "repeats": "the same run under other hash seeds, in other processes, saved and loaded between",
+}
+"""Name to what it does."""
+
+
+def play(name: str, seed: int) -> Tally:
+    """One round of an attacker."""
+    module = import_module(f"soak.attackers.{name.replace('-', '_')}")
+    tally: Tally = module.play(seed)
+    return tally

@@ -1,0 +1,1 @@
+"""Generators of damage: fields of images, streams, files."""
