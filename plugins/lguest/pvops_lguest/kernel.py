@@ -35,12 +35,15 @@ class LguestKernel:
             ImageError: the kernel was built without LGUEST_GUEST.
             UsageError: it should have several CPUs.
         """
+        # The symbol, for the version tells nothing: LGUEST_GUEST could be configured out until 4.13 removed it.
         if INIT not in kernel.symbols:
             raise ImageError(
                 f"the kernel was built without LGUEST_GUEST: it has no symbol {INIT}", kernel.path, field="symbols"
             )
+        # lguest never got guests with SMP.
         if cpus > 1:
             raise UsageError(f"an lguest guest has one vCPU, not {cpus}")
+        # By name: each function is called after its op.
         named = present(kernel, {slot.path: f"lguest_{slot.op.name}" for slot in layout.slots})
         # What its code says goes before: its functions for the interrupt flag are called save_fl and so on.
         return {**named, **assigned(kernel, layout, INIT)}
@@ -52,4 +55,5 @@ class LguestKernel:
 
     def processor(self, kernel: KernelImage, identity: CpuIdentity) -> CpuIdentity:
         """What ``lguest_cpuid`` makes of it: family 5, whose start reads no MSRs. Kernels of 2.6.27 did not yet."""
+        # A family below 6 makes the kernel skip rdmsr of the microcode's version (early_init_intel()).
         return attrs.evolve(identity, family=_SAID_FAMILY) if _LATER in kernel.symbols else identity

@@ -23,6 +23,7 @@ class LguestCallsIn:
         interrupts, data = self.state.interrupts, self.state.data
         if interrupts.halted:
             return True
+        # In that range the word says on while the stack is still the handler's.
         return bool(data and data.irq_enabled) and not interrupts.noirq[0] <= vcpu.rip < interrupts.noirq[1]
 
     def in_user_mode(self, vcpu: Vcpu) -> bool:
@@ -35,9 +36,11 @@ class LguestCallsIn:
         data = self.state.data
         enabled = data.irq_enabled if data is not None else 0
         if data is not None:
+            # Nothing may interrupt a call that the guest did not make.
             data.irq_enabled = 0
         user = self.in_user_mode(vcpu)
         if user:
+            # Segments with the stack: esp1 is only good with ss1.
             vcpu.set_segments(GUEST_PL, KERNEL_CS, self.state.stack.ss1)
         try:
             yield self.state.stack.esp1 if user else vcpu.rsp

@@ -61,6 +61,7 @@ INVALID_OPCODE = 6
 _INT3 = 0xCC
 _INTO = 0xCE
 
+# Counted as such for the statistics of a run; NEW_PGTABLE changes no entry.
 _PAGE_TABLE_CALLS = frozenset({Call.SET_PTE, Call.SET_PMD, Call.SET_PGD})
 _FLUSH_CALLS = frozenset({Call.FLUSH_TLB})
 
@@ -161,6 +162,7 @@ class LguestPlatform(LguestCallsIn, Platform):
             self.machine.clock.advance(costs.HOST_TRIP_NS)
             result = self._calls.enter(vcpu, nr, arguments)
             data = self.state.data
+            # The host delivers interrupts on its way back from a hypercall, so the vCPU must come out here.
             if data is not None and self.state.interrupts.ready(data):
                 vcpu.cut_short()
         return nr if result is None else result
@@ -206,6 +208,7 @@ class LguestPlatform(LguestCallsIn, Platform):
             if vector == PAGE_FAULT and self.demand(address or 0, error_code or 0):
                 return
             if vector == INVALID_OPCODE and self._is_hypercall(vcpu):
+                # Trap 6 is a fault, so EIP still points at the vmcall (SDM volume 3, 6.5).
                 vcpu.rip += len(VMCALL)
                 self._hypercall_from(vcpu)
                 return
@@ -239,6 +242,7 @@ class LguestPlatform(LguestCallsIn, Platform):
             self._enter(vcpu, direct, state.traps.error_code(vector, error_code), reflected=False)
             return
         if vector == PAGE_FAULT and state.data is not None:
+            # CR2 before the handler, which reads it from the shared page.
             state.data.set_cr2(address or 0)
         gate = state.traps.gate(vector)
         if gate is None:
@@ -249,6 +253,7 @@ class LguestPlatform(LguestCallsIn, Platform):
     def _enter(self, vcpu: Vcpu, gate: Gate, error_code: int | None, *, reflected: bool) -> None:
         self.machine.clock.advance(costs.HOST_TRIP_NS if reflected else costs.DIRECT_TRAP_NS)
         data = self.state.data if reflected else None
+        # Direct traps cost no trip and do not look at irq_enabled: the CPU knows nothing of that word.
         self.state.traps.enter(vcpu, gate, self._virtual, error_code=error_code, data=data)
 
     def software_interrupt(self, vcpu: Vcpu, vector: int) -> None:
@@ -257,6 +262,7 @@ class LguestPlatform(LguestCallsIn, Platform):
             self.traps[name_of(GENERAL_PROTECTION)] += 1
             with self._guest_may_end(vcpu):
                 vcpu.rip = (vcpu.rip - self._int_length(vcpu, vector)) & 0xFFFFFFFF
+                # The error code names the gate, and that it is in the IDT: bit 1 (SDM volume 3, 6.13).
                 self._reflect(vcpu, GENERAL_PROTECTION, vector * 8 + 2, None)
             return
         if vector == TRAP_ENTRY:
@@ -280,6 +286,7 @@ class LguestPlatform(LguestCallsIn, Platform):
     def _int_length(self, vcpu: Vcpu, vector: int) -> int:
         """Bytes of the instruction before EIP: ``int3`` and ``into`` are one, ``int n`` is two with n as its second."""
         pa = self.state.shadow.guest_pa((vcpu.rip - 1) & 0xFFFFFFFF)
+        # By the bytes: Unicorn tells the vector, not which instruction raised it.
         last = self.state.memory.read(pa, 1)[0]
         return 1 if (vector, last) in ((3, _INT3), (4, _INTO)) else 2
 
@@ -292,6 +299,7 @@ class LguestPlatform(LguestCallsIn, Platform):
         self._refuse(vcpu, GENERAL_PROTECTION)
 
     def _refuse(self, vcpu: Vcpu, vector: int) -> None:
+        # Both instructions have two bytes, and a fault's EIP points at them.
         vcpu.rip = (vcpu.rip - 2) & 0xFFFFFFFF
         self.machine.exception(vcpu, vector, 0, None)
 
@@ -300,6 +308,7 @@ class LguestPlatform(LguestCallsIn, Platform):
 
         Every read gives all ones, and writes are lost (emulate_insn() of drivers/lguest/x86/core.c).
         """
+        # emulate_insn(): probing for devices must find none, and not end the guest.
         if vcpu.cpl == GUEST_PL and name in ("in_", "out"):
             self.traps[f"emulated_{name.rstrip('_')}"] += 1
             self.machine.clock.advance(costs.HOST_TRIP_NS)
@@ -335,6 +344,7 @@ class LguestPlatform(LguestCallsIn, Platform):
             return
         state = self.state
         interrupts = state.interrupts
+        # Before interrupts are looked at: the timer's may be the one to deliver.
         interrupts.tick(self.machine.clock.ns)
         if interrupts.deadline is not None:
             vcpu.expect(interrupts.deadline)
@@ -342,13 +352,16 @@ class LguestPlatform(LguestCallsIn, Platform):
             return
         with self._guest_may_end(vcpu):
             if state.devices is not None:
+                # Buffers are emptied without a word (2.6.23), and this is where the guest has just run.
                 state.devices.poll()
             gate = interrupts.take(state.data, vcpu.rip)
             if gate is not None:
                 self.traps["interrupt"] += 1
                 self.machine.log.record(_INTERRUPT, vcpu.index, handler=gate.handler)
+                # try_deliver_interrupt() writes the time with each delivery.
                 state.write_time()
                 self._enter(vcpu, gate, None, reflected=True)
+            # A halted vCPU whose guest no longer sleeps: take() has ended the HALT.
             if vcpu.halted and not interrupts.halted:
                 vcpu.wake()
 
@@ -370,6 +383,7 @@ class LguestPlatform(LguestCallsIn, Platform):
     def rouse(self, vcpu: Vcpu) -> None:
         """The HALT hypercall may return before there is an interrupt, with interrupts on as after one."""
         interrupts, data = self.state.interrupts, self.state.data
+        # As take() does for an interrupt: the code behind HALT expects them on.
         if interrupts.halted and data is not None:
             data.irq_enabled = INTERRUPT_FLAG
         interrupts.halted = False
@@ -381,6 +395,7 @@ class LguestPlatform(LguestCallsIn, Platform):
         if data is None:
             return False
         interrupts.tick(clock.ns)
+        # A blocked interrupt does not wake a guest, so it sleeps on to its timer.
         if interrupts.next_irq(data) is None and interrupts.deadline is not None:
             self.sleep_until(interrupts.deadline)
             if clock.ns < interrupts.deadline:
@@ -408,6 +423,7 @@ class LguestPlatform(LguestCallsIn, Platform):
         host, chance, counts, sums, self._end = state
         self.state.load(host)
         self._random.setstate(chance)
+        # In place, for a report holds the counters themselves.
         for counter, saved in zip((self.hypercalls, self.traps, self.batched), counts, strict=True):
             counter.clear()
             counter.update(saved)

@@ -103,6 +103,7 @@ class DataLayout:
     def of(cls, structure: CStruct) -> DataLayout:
         """That of a declaration."""
         names = structure.names(BITS)
+        # Only a generation that has a member passes its offset, so None is left for one that it lacks.
         return cls(structure.size(BITS), **{name: structure.offset(name, BITS) for name in names})
 
 
@@ -143,6 +144,7 @@ class Abi:
     def ring_words(self) -> tuple[int, ...]:
         """Which argument (0 is the number) each 32-bit word of a ring entry holds."""
         entry = self.structure.place("hcalls[0]", BITS).type
+        # struct hcall_args of 2.6.24 keeps eax, ebx, ecx, edx, so its last word is argument 1.
         return tuple(int(name.removeprefix("arg")) for name in entry.fields)
 
     @property
@@ -167,9 +169,11 @@ class Abi:
         """
         if not self.has(Call.SET_PGD):
             raise UsageError(f"lguest {self.name} has no guests with PAE; the first are those of 2.6.31")
+        # 13 was SEND_DMA's before 2.6.24; a kernel with X86_PAE has LHCALL_SET_PMD there.
         return attrs.evolve(self, calls=MappingProxyType({**self.calls, 13: Call.SET_PMD}))
 
 
+# Those of asm/lguest_hcall.h that no generation gave another meaning.
 _COMMON = {
     0: Call.FLUSH_ASYNC,
     1: Call.LGUEST_INIT,
@@ -184,6 +188,7 @@ _COMMON = {
     16: Call.LOAD_TLS,
 }
 
+# LHCALL_SET_PMD of these is of a page directory's entry: with two levels the middle one is folded into it.
 _EARLY = _COMMON | {2: Call.CRASH, 3: Call.LOAD_GDT, 15: Call.SET_PMD}
 
 ABI_2_6_23 = Abi(
@@ -191,6 +196,7 @@ ABI_2_6_23 = Abi(
     calls=MappingProxyType(
         _EARLY | {12: Call.BIND_DMA, 13: Call.SEND_DMA},
     ),
+    # eax has the number throughout; hcall() of 2.6.23 passes the rest so.
     registers=("edx", "ebx", "ecx"),
     structure=LGUEST["lguest_data_23"],
     refuses_pwt=True,
@@ -209,11 +215,13 @@ ABI_2_6_24 = Abi(
 ABI_2_6_25 = attrs.evolve(
     ABI_2_6_24,
     name="2.6.25",
+    # A reason for the end came with restarts (LGUEST_SHUTDOWN_RESTART), and the call's name with it.
     calls=MappingProxyType({**ABI_2_6_24.calls, 2: Call.SHUTDOWN}),
     refuses_pwt=False,
     descriptors=Descriptors.COUNTED,
 )
 
+# LOAD_GDT went: since per-CPU areas a GDT need not lie where __pa() is right. SEND_INTERRUPTS came with irq_pending.
 _LATE = _COMMON | {2: Call.SHUTDOWN, 17: Call.NOTIFY, 18: Call.LOAD_GDT_ENTRY, 19: Call.SEND_INTERRUPTS}
 
 ABI_2_6_30 = attrs.evolve(
@@ -271,8 +279,10 @@ def abi_of_data(data: bytes) -> Abi | None:
         layout = abi.data
         if data[layout.hcall_status : layout.hcalls] != _FREE_RING:
             continue
+        # 2.6.23 has no vector to look for, and is asked last.
         if layout.syscall_vec is None:
             return abi
+        # Statically initialised (.syscall_vec = SYSCALL_VECTOR); a chance run of 0xFF is not followed by it.
         if int.from_bytes(data[layout.syscall_vec : layout.syscall_vec + 4], "little") == 0x80:
             return abi
     return None

@@ -48,6 +48,8 @@ TSC_KHZ = 1_000_000
 """The machine's time-stamp counter counts nanoseconds of virtual time."""
 
 _CR0 = 0x80010033  # PG, WP, NE, ET, MP, PE: the host's own
+# lguest_arch_setup_regs(): real interrupts stay on, since irq_enabled stands for the guest's flag; bit 1 is always
+# set.
 _EFLAGS = 0x202
 # The launcher leaves ACCESSED and DIRTY to be set later; with them set, running code changes nothing here.
 _GUEST_TABLE_FLAGS = PRESENT | RW | USER | ACCESSED | DIRTY
@@ -96,6 +98,7 @@ def make_state(
         UsageError: an option is wrong.
         MachineError: there is no memory left for a guest.
     """
+    # Checked before anything is divided: a smaller machine would give the guest memory of negative size.
     needed = HOST_AREA + DEVICE_AREA
     if machine.memory.size <= needed:
         raise MachineError(f"lguest's host alone needs {needed} bytes of memory, and there are {machine.memory.size}")
@@ -145,7 +148,9 @@ def _frame(frames: FramePool) -> int:
 def _map_switcher(memory: PhysicalMemory, frames: FramePool, segments: Segments) -> int:
     """Make the page table of the host's own part, which shows the CPU its descriptors; gives its directory entry."""
     table = _frame(frames)
+    # Present but not writable, not for users: what ring 1 may read and must not change are its own descriptors.
     memory.set_u32(table, segments.pa | PRESENT | ACCESSED)
+    # No USER: ring 3 sees nothing of it, while ring 1 counts as supervisor (SDM volume 3, 4.6).
     return table | PRESENT | RW | ACCESSED | DIRTY
 
 
@@ -187,8 +192,10 @@ def load_image(memory: GuestMemory, guest: BuiltinGuest) -> int:
         pa = segment.address - guest.kernel_base
         if pa < 0 or pa + segment.memory_size > memory.limit:
             raise MachineError(f"a guest of {pa + segment.memory_size:#x} bytes does not fit into {memory.limit:#x}")
+        # A segment of a file may be shorter in it than in memory: read() fills .bss with zeros.
         memory.write(pa, guest.image.read(segment.address, segment.memory_size))
         end = max(end, pa + segment.memory_size)
+    # Rounded up: the boot information behind it is a page's.
     return (end + PAGE_MASK) & ~PAGE_MASK
 
 
@@ -211,6 +218,7 @@ def make_linear_tables(memory: GuestMemory, at: int, kernel_base: int) -> tuple[
     end = at + (1 + tables) * PAGE_SIZE
     if end > memory.limit:
         raise MachineError(f"page tables up to {end:#x} do not fit into {memory.limit:#x} bytes")
+    # Zeros first: an entry that is not set must be absent, whatever the machine's memory held.
     memory.write(at, bytes(end - at))
     for table in range(tables):
         pa = at + (1 + table) * PAGE_SIZE
@@ -230,14 +238,18 @@ def enter_guest(vcpu: Vcpu, state: HostState, gpgdir: int, entry: int, esi: int)
         entry: guest-virtual address to start at.
         esi: what the guest finds in esi.
     """
+    # In this order: the directory must be loaded before preload() can fill it, and both before the first fetch.
     state.shadow.start(gpgdir, state.switcher_entry)
     state.shadow.preload()
     vcpu.set_table("gdtr", state.shadow.paging.switcher, GDT_ENTRIES * 8 - 1)
     if state.shadow.paging is THREE_LEVELS:
         vcpu.cr4 |= CR4_PAE
+        # PAE kernels use NX where cpuid says so, and the shadow's entries carry the guest's bit 63 as it is.
         vcpu.set_msr(MSR_EFER, EFER_NXE)
     vcpu.cr0 = _CR0
+    # cs and ss together, for SS's level must be the CPL's (SDM volume 3, 5.7).
     vcpu.set_segments(GUEST_PL, KERNEL_CS, KERNEL_DS)
     for name in ("ds", "es"):
         vcpu.load_segment(name, KERNEL_DS)
+    # esi has the boot parameters' address (lguest_arch_setup_regs()).
     vcpu.batch("esi", "eflags", "eip").write(esi, _EFLAGS, entry)

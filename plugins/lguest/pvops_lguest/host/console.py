@@ -46,10 +46,12 @@ class Console:
         Raises:
             GuestKilledError: no device has this address.
         """
+        # Above the top lie the devices' pages, whose NOTIFY the launcher has looked for before it comes here.
         if not 0 <= pa < self.top:
             raise GuestKilledError(f"Bad NOTIFY {pa:#x}")
         end = False
         while not end and pa < self.top:
+            # A page at a time: the length of the string is not told, and most are short.
             chunk = self._guest.read(pa, min(PAGE_SIZE - pa % PAGE_SIZE, self.top - pa))
             text, nul, _ = chunk.partition(b"\0")
             self._emit(text)
@@ -67,12 +69,14 @@ class Console:
         """
         form = _DMA.at(BITS).form
         fields = form.unpack(self._guest.read(pa, form.size))
+        # Not the console's: the caller gives it to the bus's devices.
         if key != CONSOLE_KEY:
             return
         used = 0
         for address, length in _sections(self._guest, fields):
             self._emit(self._guest.read(address, length))
             used += length
+        # used_len is "filled by hypervisor" (struct lguest_dma): what the receiver took.
         self._guest.set_u32(pa, used)
 
 
@@ -86,6 +90,7 @@ def _sections(guest: GuestMemory, fields: Sequence[int]) -> list[tuple[int, int]
     for address, length in zip(fields[1 : 1 + DMA_SECTIONS], fields[1 + DMA_SECTIONS :], strict=True):
         if not length:
             break
+        # check_dma_list(): sections over a page's end were never supported.
         if address % PAGE_SIZE + length > PAGE_SIZE or address + length > guest.limit:
             raise GuestKilledError(f"bad DMA entry: {length}@{address:#x}")
         sections.append((address, length))
@@ -148,9 +153,12 @@ class DmaBindings:
         Raises:
             GuestKilledError: ``key`` is unaligned or not an address of the guest's.
         """
+        # Packed so that the call needs three registers: num << 8 | irq (bind_dma() of 2.6.23).
         count, irq = count_and_irq >> 8 & 0xFFFF, count_and_irq & 0xFF
+        # bind_dma() only fails this, though "we could kill the guest here".
         if irq >= IRQS:
             return 0
+        # The host took the key for a futex's (get_futex_key()), which must be the address of a word in memory.
         if key % 4 or key >= self._guest.limit:
             raise GuestKilledError(f"bad dma key {key:#x}")
         if irq == 0:
@@ -158,6 +166,7 @@ class DmaBindings:
             found = len(kept) != len(self._arrays)
             self._arrays = kept
             return int(found)
+        # LGUEST_MAX_DMA is the host's own limit, so the guest is told, not killed.
         if len(self._arrays) >= MAX_DMA:
             return 0
         self._arrays.append(DmaArray(key, pa, count, irq))
@@ -174,6 +183,7 @@ class DmaBindings:
             for number in range(array.count if array.key == key else 0):
                 pa = array.pa + number * form.size
                 fields = form.unpack(self._guest.read(pa, form.size))
+                # used_len stays what it was until the guest has emptied the buffer and sets it to 0.
                 if not fields[0]:
                     return DmaBuffer(self._guest, pa, tuple(_sections(self._guest, fields)), array.irq)
         return None

@@ -53,6 +53,7 @@ class LguestData:
 
     def set_time(self, ns: int) -> None:
         """Write the wall-clock time, given in nanoseconds since 1970, as a 32-bit timespec."""
+        # struct timespec of a 32-bit kernel: its seconds wrap in 2106 when read without a sign.
         seconds, nanoseconds = divmod(ns, 1_000_000_000)
         self._guest.set_u32(self.pa + self._layout.time, seconds & 0xFFFFFFFF)
         self._guest.set_u32(self.pa + self._layout.time + 4, nanoseconds)
@@ -71,6 +72,7 @@ class LguestData:
     def ring_entry(self, index: int) -> tuple[int, ...]:
         """Entry ``index``: the call number, then its arguments in order."""
         stride = self._abi.ring_stride
+        # The ring lies in machine words of x86, little-endian as the host's.
         words = memoryview(self._guest.read(self.pa + self._layout.hcalls + index * stride, stride)).cast("I")
         call = [0] * len(words)
         for word, argument in zip(words, self._abi.ring_words, strict=True):
@@ -112,10 +114,12 @@ class LguestData:
             reserved: bytes at the top of the guest's virtual addresses that are the host's.
         """
         layout = self._layout
+        # reserve_mem is how far below 4 GiB the guest's fixmap must stay: reserve_top_address() of lguest_init().
         self._guest.set_u32(self.pa + layout.reserve_mem, reserved)
         self._guest.set_u32(self.pa + layout.tsc_khz, tsc_khz)
         if layout.guestid is not None:
             # Guests are numbered in the order of their launch, and a machine has one.
             self._guest.write(self.pa + layout.guestid, bytes(2))
         if layout.pgdir is not None:
+            # The guest's first 32 directory entries are copied from there before it has tables of its own.
             self._guest.set_u32(self.pa + layout.pgdir, pgdir)

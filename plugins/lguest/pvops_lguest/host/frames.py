@@ -18,6 +18,7 @@ class FramePool:
     def __init__(self, memory: PhysicalMemory, first: int, count: int) -> None:
         """Own ``count`` frames from frame number ``first`` on."""
         self._memory = memory
+        # Backwards, for pop() takes from the end.
         self._free = list(range(first + count - 1, first - 1, -1))
 
     def take(self) -> int | None:
@@ -25,6 +26,7 @@ class FramePool:
         if not self._free:
             return None
         pa = self._free.pop() << PAGE_SHIFT
+        # Here, not when it comes back: a frame given back may lie unused for the rest of the run.
         self._memory.write(pa, _ZEROES)
         return pa
 

@@ -23,6 +23,7 @@ LGUEST_ENTRY: Final = "lguest_entry"
 FIELD_FINDER: Final = "lg_find"
 """Of 2.6.24's drivers/lguest/lguest_device.c, which walks a descriptor's typed fields; later ones count."""
 
+# Enough for two moves of five bytes and the trap behind them.
 _ENTRY_BYTES: Final = 24
 _MOV_EBX: Final = 0xBB
 
@@ -37,8 +38,10 @@ def choose_abi(guest: Guest, name: str) -> Abi:
     if name:
         return abi_by_name(name)
     image = guest.image
+    # By symbol first: it is exact, while a search of the data may hit a ring in some other structure.
     found = _of_symbol(guest)
     if found is None and guest.boot_protocol == "builtin":
+        # A layout's name begins with its kernel's version, and host and kernel were built from one tree.
         return abi_by_name(getattr(guest, "layout", "").partition("-")[0])
     found = found or next(_in_data(image), None)
     if found is None and LGUEST_DATA in guest.symbols:
@@ -67,8 +70,10 @@ def _in_data(image: KernelImage) -> Iterator[Abi]:
     ring = bytes([DONE]) * RING_SIZE
     at = image.data.find(ring)
     while at >= 0:
+        # Each generation has its ring at another offset, so each is tried with the ring where it was found.
         for status in {abi.data.hcall_status for abi in ABIS.values()}:
             found = abi_of_data(image.data[max(at - status, 0) : at - status + _most()])
+            # 2.6.23 has no system-call vector to confirm a find, and 64 bytes of 0xFF alone prove little.
             if found is not None and found.data.syscall_vec is not None and found.data.hcall_status == status:
                 yield found
         at = image.data.find(ring, at + 1)
@@ -77,8 +82,10 @@ def _in_data(image: KernelImage) -> Iterator[Abi]:
 def _of_code(guest: Guest, shown: Abi) -> Abi:
     """Of the generations with the same data, the one whose registers and bus the kernel's code uses."""
     entry = guest.symbols.get(LGUEST_ENTRY)
+    # 2.6.24 to 2.6.30 have the same structure; it is code that tells them apart.
     if entry is None or shown.name != "2.6.24":
         return shown
+    # mov ebx means kvm_hypercall1()'s register, mov edx lguest's own.
     if _MOV_EBX in guest.image.read(entry, _ENTRY_BYTES)[5:6]:  # behind mov eax, LHCALL_LGUEST_INIT
         return ABIS["2.6.30"]
     return ABIS["2.6.24" if FIELD_FINDER in guest.symbols else "2.6.25"]

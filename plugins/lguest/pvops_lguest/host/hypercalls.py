@@ -84,11 +84,13 @@ class Hypercalls:
         Raises:
             GuestKilledError: the guest's end, deserved or asked for.
         """
+        # Before LGUEST_INIT there is no ring to look into, and no call but that one is allowed (initialize()).
         if self._state.data is None:
             began = vcpu.machine.clock.ns
             self._initialize(vcpu, number, arguments)
             self._tell(HypercallMade(vcpu.index, Call.LGUEST_INIT.value, tuple(arguments), 0, began))
             return None
+        # Queued calls were made first, so they must have been done first: the guest counts on it for page tables.
         self._drain(vcpu, self._state.data)
         return self._call(vcpu, number, arguments, queued=False)
 
@@ -109,34 +111,43 @@ class Hypercalls:
         launcher's part is done at once here, so the order is the same without the pause.
         """
         state = self._state
+        # Once round, as do_async_hcalls(), which looks at each status a single time.
         for _ in range(RING_SIZE):
             index = state.next_hcall
+            # 0xFF is where the guest has not written yet; it fills entries in order, so nothing waits behind it.
             if not data.ring_pending(index):
                 return
+            # Before the call, as do_async_hcalls() does: one that ends the guest leaves the cursor behind it.
             state.next_hcall = (index + 1) % RING_SIZE
             number, *arguments = data.ring_entry(index)
             self._call(vcpu, number, arguments, queued=True)
+            # After it, for the guest may overwrite an entry that is free.
             data.ring_done(index)
 
     # Start and end
 
     def _initialize(self, vcpu: Vcpu, number: int, arguments: Sequence[int]) -> None:
         state = self._state
+        # The guest has no tables of ops yet, so any other call means that its start went wrong.
         if state.abi.calls.get(number) is not Call.LGUEST_INIT:
             raise GuestKilledError(f"hypercall {number} before INIT")
         self._observe(vcpu, Call.LGUEST_INIT, arguments, False)  # noqa: FBT003 - a callback has no keywords
         data = LguestData(state.memory, state.abi, arguments[0])
         kernel_address = data.kernel_address
         if kernel_address is not None:
+            # Kernel mappings start there, and none may reach into the switcher's part.
             if kernel_address >= state.shadow.paging.switcher:
                 raise GuestKilledError(f"bad kernel address {kernel_address:#x}")
             state.shadow.kernel_address = kernel_address
+        # The host sets its gates up for one vector (init_interrupts()), and this one has 0x80.
         if data.syscall_vec not in (None, state.traps.syscall_vector):
             raise GuestKilledError(f"bad system call vector {data.syscall_vec:#x}")
         data.fill(tsc_khz=state.tsc_khz, pgdir=state.shadow.gpgdir, reserved=state.shadow.paging.reserved)
         state.data = data
         state.interrupts.noirq = data.noirq
+        # Else the kernel's start, which reads the time before any interrupt, would be in 1970.
         state.write_time()
+        # initialize() does so, for its writes could move the page; here it keeps the counts of shadow fills true.
         state.shadow.clear_all()
 
     def _second_init(self, _vcpu: Vcpu, _arguments: Sequence[int]) -> None:
@@ -148,6 +159,7 @@ class Hypercalls:
 
     def _crash(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
         message = self._message(arguments[0])
+        # Before SHUTDOWN the words of the crash are all that tell an end that was wanted.
         outcome = "poweroff" if message == POWER_DOWN else "crash"
         raise GuestKilledError(f"CRASH: {message}", outcome=outcome)
 
@@ -176,18 +188,22 @@ class Hypercalls:
 
     def _set_stack(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
         ss, esp, pages = arguments[:3]
+        # guest_set_stack(): ring 0 would be the host's.
         if ss & 3 != GUEST_PL:
             raise GuestKilledError(f"bad stack segment {ss}")
+        # A kernel's stack is of 4 KiB or 8 KiB, and each page costs a pinned entry.
         if pages > 2:
             raise GuestKilledError(f"bad stack pages {pages}")
         stack, shadow = self._state.stack, self._state.shadow
         stack.ss1, stack.esp1, stack.pages = ss, esp, pages
         # esp is one past the stack's last byte, which may be the first of an unmapped page.
         shadow.pinned = tuple((esp - 1 - page * PAGE_SIZE) & 0xFFFFFFFF for page in range(pages))
+        # At once: a direct trap pushes on this stack without the host, and a fault on it would be a double fault.
         shadow.pin_all()
 
     def _ts(self, vcpu: Vcpu, arguments: Sequence[int]) -> None:
         self._state.ts = arguments[0] != 0
+        # The real flag follows the guest's at once, so that device_not_available comes exactly when it asked for it.
         vcpu.cr0 = vcpu.cr0 & ~CR0_TS | (CR0_TS if self._state.ts else 0)
 
     # Page tables
@@ -202,6 +218,7 @@ class Hypercalls:
             self._state.shadow.flush_user()
 
     def _set_pte(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
+        # Without PAE there is no fourth argument, and its register holds what the guest last had in it.
         gpgdir, va, low, high = (*arguments, 0)[:4]
         wide = self._state.shadow.paging.size > 4
         self._state.shadow.set_pte(gpgdir, va, low | high << 32 if wide else low)
@@ -211,6 +228,7 @@ class Hypercalls:
 
     def _set_pmd(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
         """Of PAE's level in the middle all shadows go: nobody knows which directories have the table."""
+        # Before the directory's call had its own name, SET_PMD was of a directory's entry.
         if self._state.abi.has(Call.SET_PGD):
             self._state.shadow.clear_all()
         else:
@@ -221,10 +239,12 @@ class Hypercalls:
     def _set_clockevent(self, vcpu: Vcpu, arguments: Sequence[int]) -> None:
         interrupts = self._state.interrupts
         interrupts.set_clockevent(vcpu.machine.clock.ns, arguments[0])
+        # The vCPU may be in a long run of blocks: it must come back when the timer is due.
         if interrupts.deadline is not None:
             vcpu.expect(interrupts.deadline)
 
     def _halt(self, vcpu: Vcpu, _arguments: Sequence[int]) -> None:
+        # Waking sets irq_enabled: HALT stands for sti; hlt, which no interrupt may come between.
         self._state.interrupts.halted = True
         vcpu.halt()
 
@@ -242,10 +262,12 @@ class Hypercalls:
     def _send_dma(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
         key, pa = arguments[:2]
         self._state.console.send_dma(key, pa)
+        # The console is the host's own; every other key is a device's of the launcher.
         if key != CONSOLE_KEY:
             self._state.dma_sent(key)
 
     def _notify(self, _vcpu: Vcpu, arguments: Sequence[int]) -> None:
         devices = self._state.devices
+        # Addresses above memory are devices'; one in it is text, from before the console has a driver.
         if devices is None or not devices.notify(arguments[0]):
             self._state.console.early(arguments[0])

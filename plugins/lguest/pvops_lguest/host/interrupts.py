@@ -44,11 +44,13 @@ class Interrupts:
 
     def set_clockevent(self, now: int, delta: int) -> None:
         """SET_CLOCKEVENT: the timer interrupt in ``delta`` nanoseconds; 0 turns it off."""
+        # One shot: the guest sets the next one from its handler (lguest_clockevent_set_next_event()).
         self.deadline = now + delta if delta else None
 
     def tick(self, now: int) -> None:
         """Raise the timer interrupt if it is due."""
         if self.deadline is not None and self.deadline <= now:
+            # Before it is raised: an event fires once.
             self.deadline = None
             self.raise_irq(TIMER_IRQ)
 
@@ -59,6 +61,7 @@ class Interrupts:
     def next_irq(self, data: LguestData) -> int | None:
         """The interrupt to deliver first: the lowest that waits and is not blocked."""
         ready = self._pending & ~data.blocked_interrupts
+        # The lowest bit that is set: x & -x. The order is that of find_first_bit().
         return (ready & -ready).bit_length() - 1 if ready else None
 
     def ready(self, data: LguestData) -> bool:
@@ -71,17 +74,22 @@ class Interrupts:
         Wakes a halted guest, which then has interrupts on. An interrupt without a handler keeps waiting.
         """
         irq = self.next_irq(data)
+        # In [noirq_start, noirq_end) lguest_iret has put irq_enabled back but not left the handler's stack yet.
         if irq is None or self.noirq[0] <= eip < self.noirq[1]:
             return None
         if self.halted:
+            # A halted guest had interrupts on, or it would never wake (maybe_do_interrupt()).
             data.irq_enabled = INTERRUPT_FLAG
             self.halted = False
         elif not data.irq_enabled:
+            # The guest is told, so that its irq_enable() comes to the host at once for what waits (from 2.6.31 on).
             data.set_irq_pending(INTERRUPT_FLAG)
             return None
         gate = self._traps.gate(FIRST_EXTERNAL_VECTOR + irq)
+        # An interrupt without a gate waits: the guest's start has not set it up yet.
         if gate is not None:
             self._pending &= ~(1 << irq)
+        # Only when no other waits: the guest would not ask again otherwise.
         if self.next_irq(data) is None:
             data.set_irq_pending(0)
         return gate

@@ -27,6 +27,7 @@ class GuestMemory:
         self.limit = limit
 
     def _check(self, pa: int, length: int, verb: str) -> None:
+        # lguest_address_ok(): the sum is compared as well, for an address near the end may wrap in C.
         if not 0 <= pa <= pa + length <= self.limit:
             raise GuestKilledError(f"bad {verb} address {pa:#x} len {length}")
 
@@ -90,8 +91,10 @@ class VirtualGuestMemory:
         Raises:
             GuestKilledError: the guest's tables do not map it.
         """
+        # One write where it can be one: this is every word of every trap's frame.
         if (va & PAGE_MASK) <= PAGE_SIZE - 4:
             self._guest.set_u32(self._translate(va), value)
             return
+        # Byte by byte, for the two pages need not lie one behind the other.
         for offset, byte in enumerate((value & 0xFFFFFFFF).to_bytes(4, "little")):
             self._guest.write(self._translate((va + offset) & 0xFFFFFFFF), bytes([byte]))

@@ -20,6 +20,7 @@ ACCESSED: Final = 0x020
 DIRTY: Final = 0x040
 PSE: Final = 0x080
 GLOBAL: Final = 0x100
+# What a level's entries can forbid (SDM volume 3, 4.6).
 RIGHTS: Final = RW | USER
 TABLE: Final = PRESENT | RIGHTS | ACCESSED | DIRTY
 """Flags that an entry which leads to a table may have (_PAGE_TABLE)."""
@@ -66,6 +67,7 @@ class TableForm:
     @property
     def frame(self) -> int:
         """The bits of an entry that are an address; the manual reserves those above 51."""
+        # Bit 63 of a wide entry is NX and stays out of the address.
         return 0xFFFFF000 if self.size == 4 else 0xFFFFFFFFFF000
 
     @property

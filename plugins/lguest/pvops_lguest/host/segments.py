@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from pvops_core.machine import PhysicalMemory
     from pvops_lguest.host.memory import GuestMemory
 
+# GDT_ENTRIES and the numbers below are of a 32-bit kernel's table (asm/segment.h).
 GDT_ENTRIES = 32
 TLS_MIN = 6
 TLS_ENTRIES = 3
+# The host's own, in two entries that Linux does not use: the switcher runs in them.
 LGUEST_CS_ENTRY = 10
 LGUEST_DS_ENTRY = 11
 KERNEL_CS_ENTRY = 12
@@ -32,6 +34,7 @@ KERNEL_DS = KERNEL_DS_ENTRY * 8 | GUEST_PL
 
 _FULL_CODE = (0x0000FFFF, 0x00CF9B00)  # FULL_EXEC_SEGMENT and FULL_SEGMENT (asm/lguest.h): flat, 4 GiB, level 0
 _FULL_DATA = (0x0000FFFF, 0x00CF9300)
+# Of the descriptor's high word (SDM volume 3, 3.4.5).
 _DPL_SHIFT = 13
 _DPL = 3 << _DPL_SHIFT
 _ACCESSED = 1 << 8
@@ -48,8 +51,10 @@ def fixed_up(low: int, high: int) -> tuple[int, int]:
     Guests are careless and leave privilege level 0, which they do not run at; and the accessed bit must be
     set already, for the CPU could not set it in the host's page.
     """
+    # fixup_gdt_table(): a segment of ring 0 would let the guest out of ring 1, so its level becomes 1; 3 stays.
     if high & _DPL == 0:
         high |= GUEST_PL << _DPL_SHIFT
+    # ACCESSED at once: the CPU would set it on load, in a page that it may not write to.
     return low, high | _ACCESSED
 
 
@@ -64,6 +69,7 @@ class Segments:
         guest_level = GUEST_PL << _DPL_SHIFT
         self._put(LGUEST_CS_ENTRY, *_FULL_CODE)
         self._put(LGUEST_DS_ENTRY, *_FULL_DATA)
+        # Kernel segments before any LOAD_GDT: the guest enters with them (setup_guest_gdt()).
         self._put(KERNEL_CS_ENTRY, _FULL_CODE[0], _FULL_CODE[1] | guest_level)
         self._put(KERNEL_DS_ENTRY, _FULL_DATA[0], _FULL_DATA[1] | guest_level)
 
@@ -105,5 +111,6 @@ class Segments:
 
     def _copy(self, first: int, data: bytes) -> None:
         for index, (low, high) in enumerate(_ENTRY.iter_unpack(data), first):
+            # ignored_gdt(): a task switch or the host's segments must never be the guest's to choose.
             if index not in IGNORED:
                 self._put(index, *fixed_up(low, high))

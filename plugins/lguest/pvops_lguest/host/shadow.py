@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from pvops_lguest.host.memory import GuestMemory
     from pvops_lguest.host.paging import Level, TableForm
 
+# ARRAY_SIZE(pgdirs) of struct lguest: kernel entries are in each, so more would cost more for every SET_PTE.
 DIRECTORIES = 4
 
+# Bits of a page fault's error code (SDM volume 3, 4.7).
 FAULT_WRITE = 2
 FAULT_USER = 4
 
@@ -108,6 +110,7 @@ class ShadowTables:
         self._guest_entry = guest.u64 if wide else guest.u32
         self._set_guest_entry = guest.set_u64 if wide else guest.set_u32
         self._choose = choose
+        # check_gpte() refused PWT too until 2.6.25.
         self._bad_pte = PSE | (PWT if refuses_pwt else 0)
         self._directories = [Directory() for _ in range(DIRECTORIES)]
         self._current = 0
@@ -126,8 +129,10 @@ class ShadowTables:
         """
         table, frame = self.gpgdir, self.paging.frame
         for depth in range(len(self.paging.uppers)):
+            # Guest tables lie below 4 GiB with PAE too: the rest of a wide entry is flags.
             entry = self._guest_entry(self._pages.slot(table, va, depth) & _ADDRESS)
             if not entry & PRESENT:
+                # guest_pa(): what the host is to read for the guest must be mapped, or the guest is broken.
                 raise GuestKilledError(f"Bad address {va:#x}")
             table = entry & frame
         gpte = self._guest_entry(self._pages.last(table, va))
@@ -156,6 +161,7 @@ class ShadowTables:
     def start(self, gpgdir: int, switcher_entry: int) -> None:
         """Shadow the guest's first directory; ``switcher_entry`` leads to the table of the host's own part."""
         self._switcher = switcher_entry
+        # The first of the four, for a guest always begins with one directory.
         self._directories[0] = Directory(gpgdir, self._blank_directory())
         self._current = 0
         self._mmu.load(self.cr3)
@@ -169,7 +175,9 @@ class ShadowTables:
             GuestKilledError: they are not good.
         """
         paging, size = self.paging, self.paging.size
+        # Not the switcher's part: its table is the host's own.
         for va in range(0, paging.switcher, paging.reach):
+            # Rather stop than evict: what is left out comes by faults.
             if self._frames.available < len(paging.uppers):
                 return
             found = self._tables_for(va)
@@ -184,6 +192,7 @@ class ShadowTables:
 
     def _take_frame(self) -> int:
         """A frame; when none is left every shadow is dropped first, for a shadow is only a cache."""
+        # Not "no memory" at once, as in the kernel, whose pool is all of the machine's: ours is small.
         pa = self._frames.take()
         if pa is None:
             self._evict()
@@ -194,6 +203,7 @@ class ShadowTables:
 
     def _evict(self) -> None:
         self._release_all()
+        # demand() looks at this when the tables are whole again: pinning in the middle would walk half of them.
         self._evicted = True
 
     # Faults
@@ -231,11 +241,13 @@ class ShadowTables:
         rights &= gpte
         if not gpte & PRESENT:
             return False
+        # A refusal is the guest's own fault to handle, so it comes before any check that kills.
         if error_code & FAULT_WRITE and not rights & RW:
             return False
         if error_code & FAULT_USER and not rights & USER:
             return False
         self._check_gpte(gpte)
+        # In the guest's table too: its kernel reads both to choose pages to reclaim.
         gpte |= ACCESSED | (DIRTY if error_code & FAULT_WRITE else 0)
         self._pages.set_entry(self._pages.last(table, va), self._shadow_entry(gpte))
         self._set_guest_entry(where, gpte)
@@ -255,6 +267,7 @@ class ShadowTables:
             gentry = self._guest_entry(self._pages.slot(guest_table, va, depth) & _ADDRESS)
             if not gentry & PRESENT:
                 return None
+            # Only at the last level, for with PAE one upper entry maps the switcher and the guest's pages beside it.
             if depth + 1 == len(uppers):
                 self._refuse_switcher(va)
             table = self._table_for(self._pages.slot(table, va, depth), gentry, level)
@@ -275,6 +288,7 @@ class ShadowTables:
             self._check_upper(gentry, level)
             entry = (entry & frame) | flags
             self._pages.set_entry(slot, entry)
+            # The CPU may have cached the entry with its old rights (SDM volume 3, 4.10.2).
             self._mmu.flush(None)
         return entry & frame
 
@@ -284,17 +298,21 @@ class ShadowTables:
 
     def _check_upper(self, gentry: int, level: Level) -> None:
         frame = self.paging.frame
+        # check_gpgd(): flags outside of _PAGE_TABLE would be large pages, or bits that the shadow gives no meaning.
         if gentry & ~frame & ~level.flags or (gentry & frame) >= self._guest.limit:
             raise GuestKilledError(f"bad page {level.name} entry")
 
     def _check_gpte(self, gpte: int) -> None:
+        # The limit keeps the guest from mapping the host's own memory.
         if gpte & self._bad_pte or (gpte & self.paging.frame) >= self._guest.limit:
             raise GuestKilledError("bad page table entry")
 
     @staticmethod
     def _shadow_entry(gpte: int) -> int:
         """The entry for the CPU: never global, and writable only when DIRTY is already set."""
+        # GLOBAL out: the guest sets it for its kernel's pages, which a switch of shadows must flush nevertheless.
         entry = gpte & ~GLOBAL
+        # Without RW the first write faults, which is how DIRTY gets into the guest's table (demand_page()).
         return entry if gpte & DIRTY else entry & ~RW
 
     # The kernel stack
@@ -305,8 +323,10 @@ class ShadowTables:
         Raises:
             GuestKilledError: the guest's tables do not map one so.
         """
+        # Before the walk: what is evicted while pinning must be seen again.
         self._evicted = False
         for va in self.pinned:
+            # page_writable() first: a demand for a page that is mapped would count as a fault.
             if not self._writable(va) and not self.demand(va, FAULT_WRITE):
                 raise GuestKilledError(f"bad stack page {va:#x}")
 
@@ -332,6 +352,7 @@ class ShadowTables:
         Raises:
             GuestKilledError: a bad entry, or an address of the host's.
         """
+        # Kernel mappings are the same in all address spaces, so all shadows have the entry (guest_set_pte()).
         if va >= self.kernel_address:
             indexes = [i for i, directory in enumerate(self._directories) if directory.pa is not None]
         else:
@@ -339,6 +360,7 @@ class ShadowTables:
         for index in indexes:
             self._set_pte_in(index, va, gpte)
         if indexes:
+            # Nothing walks a directory that is not shadowed, so nothing can have cached the entry.
             self._mmu.flush(va)
 
     def _set_pte_in(self, index: int, va: int, gpte: int) -> None:
@@ -350,6 +372,7 @@ class ShadowTables:
 
     def _eager_entry(self, gpte: int) -> int:
         """What goes in for an entry before anyone faulted on it: nothing, unless the guest marked it as used."""
+        # Unused entries come by a fault: most that a fork copies are never touched (__guest_set_pte()).
         if not gpte & PRESENT or not gpte & (ACCESSED | DIRTY):
             return 0
         self._check_gpte(gpte)
@@ -363,11 +386,13 @@ class ShadowTables:
 
         That with the host's own part is ignored: kernels fill the whole directory at boot.
         """
+        # The last entry is the switcher's: the guest may write it in its own table without effect.
         if index >= self.paging.uppers[0].count - 1:
             return
         for shadow in self._shadows_of(gpgdir):
             root = self._directories[shadow].pa
             if root is not None:
+                # Dropped, not copied: the guest's table behind the new entry is only known when a fault walks it.
                 self._pages.release(root + index * self.paging.size)
         self._mmu.flush(None)
 
@@ -379,6 +404,7 @@ class ShadowTables:
         """
         known = next(self._shadows_of(gpgdir), None)
         if known is None:
+            # At random, as prandom_u32() in new_pgdir(), but from the machine's seed so that runs repeat.
             known = self._choose(DIRECTORIES)
             if self._directories[known].pa is None:
                 self._directories[known].pa = self._blank_directory()

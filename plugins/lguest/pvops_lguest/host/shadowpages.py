@@ -38,9 +38,12 @@ class ShadowPages:
         size, uppers = self._paging.size, self._paging.uppers
         root = table = take()
         for level in uppers[:-1]:
+            # PAE's top level has an entry of its own for the switcher, so it needs a middle table from the start.
             below = take()
             self.set_entry(table + (level.count - 1) * size, below | PRESENT)
             table = below
+        # The last entry of the last upper level, in every directory: the CPU must find the GDT whatever the guest
+        # maps.
         self.set_entry(table + (uppers[-1].count - 1) * size, switcher)
         return root
 
@@ -70,8 +73,10 @@ class ShadowPages:
             return
         table = entry & self._paging.frame
         if depth + 1 < len(self._paging.uppers):
+            # From the bottom up: the frame of a table may be handed out again as soon as it is given back.
             self._release_first(table, self._paging.uppers[depth + 1].count, depth + 1)
         self._frames.give(table)
+        # Zero, so that nothing is released twice.
         self.set_entry(slot, 0)
 
     def release_below(self, root: int, end: int) -> None:
@@ -83,6 +88,7 @@ class ShadowPages:
         table, uppers = root, self._paging.uppers
         for depth, level in enumerate(uppers):
             self._release_first(table, level.count - 1, depth)
+            # The last entry at each level leads on to the switcher's table, so it stays and is followed.
             table = self.entry(table + (level.count - 1) * self._paging.size) & self._paging.frame
 
     def _release_first(self, table: int, count: int, depth: int) -> None:

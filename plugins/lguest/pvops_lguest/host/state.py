@@ -101,6 +101,7 @@ class HostState:
     dma: DmaBindings = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        # All parts share these objects: load() fills them in place, so that references stay good.
         self.traps = Traps(self.stack)
         self.interrupts = Interrupts(self.traps)
         self.console = Console(self.memory, self.emit, self.ram)
@@ -129,6 +130,7 @@ class HostState:
     def load(self, state: SavedHost) -> None:
         """Go back to what :meth:`save` gave."""
         self.data = None if state.data is None else LguestData(self.memory, self.abi, state.data)
+        # In place: the platform shows the same bytearray.
         self.ts, self.next_hcall, self.output[:] = state.ts, state.next_hcall, state.output
         self.frames.load(state.frames)
         self.shadow.load(state.shadow)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pvops_lguest.host.data import LguestData
     from pvops_lguest.host.memory import VirtualGuestMemory
 
+# Of x86 (SDM volume 3, 6.10); FIRST_EXTERNAL_VECTOR is the kernel's.
 IDT_ENTRIES = 256
 FIRST_EXTERNAL_VECTOR = 32
 SYSCALL_VECTOR = 0x80
@@ -38,7 +39,9 @@ NAMES = (
 NEVER_THE_GUESTS = frozenset({2, 8, 15, TRAP_ENTRY})
 """Vectors whose gates the host ignores: NMI, double fault, spurious interrupt, hypercall."""
 
+# direct_trap(): page faults may be shadow faults, #GP may be in/out to emulate, #NM is the host's FPU state.
 _SEEN_FIRST_BY_HOST = frozenset({DEVICE_NOT_AVAILABLE, GENERAL_PROTECTION, PAGE_FAULT, TRAP_ENTRY})
+# SDM volume 3, 6.13: exceptions that push one.
 _WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17})
 
 INTERRUPT_GATE = 0xE
@@ -93,6 +96,7 @@ class Traps:
         Raises:
             GuestKilledError: no such vector, or neither an interrupt nor a trap gate.
         """
+        # Ignored, not refused: the kernel writes all 256 gates at its start.
         if vector in NEVER_THE_GUESTS:
             return
         if vector >= IDT_ENTRIES:
@@ -104,6 +108,7 @@ class Traps:
         if type not in (INTERRUPT_GATE, TRAP_GATE):
             raise GuestKilledError(f"bad IDT type {type}")
         # Selector left out: handlers run in the kernel's code segment
+        # The handler's address is split into two halves (SDM volume 3, 6.11).
         self._gates[vector] = Gate((low & 0xFFFF) | (high & 0xFFFF0000), type, high >> 13 & 3)
 
     def gate(self, vector: int) -> Gate | None:
@@ -117,6 +122,7 @@ class Traps:
         the host must see first, nor hardware vectors except the system call.
         """
         gate = self._gates.get(vector)
+        # An interrupt gate clears the real flag if the CPU takes it, and that one must stay on.
         if gate is None or gate.type != TRAP_GATE or vector in _SEEN_FIRST_BY_HOST:
             return None
         return gate if vector < FIRST_EXTERNAL_VECTOR or vector == self.syscall_vector else None
@@ -126,6 +132,7 @@ class Traps:
         if vector == TRAP_ENTRY:
             return GUEST_PL
         gate = self._gates.get(vector)
+        # Hardware interrupts are never the guest's to raise by int: their gates stay with the host.
         hardware = vector >= FIRST_EXTERNAL_VECTOR and vector != self.syscall_vector
         if gate is None or hardware or vector in _SEEN_FIRST_BY_HOST:
             return 0
@@ -155,9 +162,11 @@ class Traps:
         """
         esp, eflags, cs, eip, ss = vcpu.batch("esp", "eflags", "cs", "eip", "ss").read()
         frame = [eflags, cs, eip]
+        # The real flag is always set, so the frame gets what the guest believes.
         if data is not None and not data.irq_enabled & INTERRUPT_FLAG:
             frame[0] &= ~INTERRUPT_FLAG
         top, kernel_ss = esp, ss
+        # Ring 3 has no right to the kernel's stack segment, and its own stack cannot be trusted.
         if cs & 3 != GUEST_PL:
             top, kernel_ss = self._stack.esp1, self._stack.ss1
             frame[:0] = [ss, esp]
@@ -165,9 +174,13 @@ class Traps:
             frame.append(error_code)
         for word in frame:
             top = (top - 4) & 0xFFFFFFFF
+            # By the guest's tables, not the CPU: the shadow may lack the page, and a fault here would be a double
+            # fault.
             memory.set_u32(top, word)
+        # The selector of the gate is not used: guest_run_interrupt() sets KERNEL_CS at the guest's level.
         vcpu.set_segments(GUEST_PL, KERNEL_CS, kernel_ss)
         vcpu.batch("esp", "eflags", "eip").write(top, eflags & _HANDLER_FLAGS, gate.handler)
+        # A trap gate leaves interrupts as they are (SDM volume 3, 6.12.1.3).
         if data is not None and gate.type == INTERRUPT_GATE:
             data.irq_enabled = 0
 

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from pvops_lguest.launcher.disk import Disk
 
 _DESCRIPTOR: Final = LAUNCHER["lguest_device_desc_23"]
+# LGUEST_DEVICE_T_CONSOLE and LGUEST_DEVICE_T_BLOCK; 2 is the network.
 _CONSOLE, _BLOCK = 1, 3
+# LGUEST_DEVICE_F_RANDOMNESS: the kernel may mix its interrupts into its randomness.
 _RANDOM: Final = 0x8000
 _BLOCK_PAGE: Final = LAUNCHER["lguest_block_page"]
 _REQUEST: Final = _BLOCK_PAGE.whole("type", "sector", "bytes")
 _RESULT: Final = _BLOCK_PAGE.part("result")
+# struct lguest_block_page: type 0 reads, 1 writes; result 1 is done, 2 failed.
 _READ: Final = 0
 _DONE, _FAILED = 1, 2
 
@@ -49,6 +52,7 @@ class LguestBus:
         self._interrupt = interrupt
         self._disk = disk
         self._typed = bytearray()
+        # Descriptors fill the first page, so the disk's own is the second.
         self._page = top + PAGE_SIZE
         table = _DESCRIPTOR.packed(BITS, {"type": _CONSOLE})
         if disk is not None:
@@ -63,17 +67,21 @@ class LguestBus:
         Raises:
             GuestKilledError: the buffer that it bound is not in its memory.
         """
+        # A key is the address of what it is for.
         if self._disk is None or key != self._page:
             return
         request, answer = _REQUEST.at(BITS).form, _RESULT.at(BITS)
         kind, sector, length = request.unpack(self._guest.read(key, request.size))
         result = _FAILED
+        # A write goes nowhere: a disk here is only read.
         buffer = self._dma.buffer(key) if kind == _READ else None
         if buffer is not None:
             data = self._disk.read(sector, min(length, buffer.room))
             written = buffer.fill(data or b"")
             result = _DONE if data is not None and written == length else _FAILED
+        # The result before the interrupt, whose handler looks at it (lgb_irq()).
         self._guest.write(key + answer.offset, answer.form.pack(result))
+        # A device's interrupt is its index in the page plus one (lgdev_irq()).
         self._interrupt(2)
 
     def notify(self, pa: int) -> bool:
@@ -88,6 +96,7 @@ class LguestBus:
 
     def poll(self) -> None:
         """Put what was typed into the console's buffer, if the guest has emptied it, which it does without a word."""
+        # A buffer is of one use until the guest empties it: what is left over waits for the next poll().
         while self._typed and (buffer := self._dma.buffer(CONSOLE_KEY)) is not None and buffer.room:
             written = buffer.fill(bytes(self._typed[: buffer.room]))
             del self._typed[:written]

@@ -23,11 +23,15 @@ RING_ENTRIES: Final = 128
 
 _HEADER: Final = VIRTIO["virtio_blk_outhdr"].whole("type", "ioprio", "sector")
 _OK, _ERROR, _UNSUPPORTED = b"\0", b"\1", b"\2"
+# VIRTIO_BLK_T_IN and so on (linux/virtio_blk.h).
 _IN, _OUT = 0, 1
 _SCSI: Final = 2
 _BARRIER: Final = 0x80000000
+# Two descriptors of a chain are the header's and the status byte's.
 _MOST_SEGMENTS: Final = RING_ENTRIES - 2
+# VIRTIO_BLK_F_SEG_MAX and VIRTIO_BLK_F_RO.
 _F_SEG_MAX, _F_READ_ONLY = 1 << 2, 1 << 5
+# VIRTIO_CONFIG_BLK_F and its neighbours for capacity and most segments, of 2.6.24; the first carries the features.
 _FIELD_HAS, _FIELD_CAPACITY, _FIELD_SEG_MAX = 0x40, 0x41, 0x43
 
 Raise = Callable[[int], None]
@@ -81,6 +85,7 @@ class VirtioConsole(Device):
 
     def notified(self, ring: Ring) -> None:
         """Take the guest's text, at once, for its driver spins until then; or put in what waits."""
+        # Ring 0 is the guest's input: it says that there is room again.
         if ring is self.rings[0]:
             self.feed()
             return
@@ -90,6 +95,7 @@ class VirtioConsole(Device):
                 raise GuestKilledError("Input buffers in output queue?")
             self._emit(ring.read(chain))
             ring.give(chain, 0)
+            # One interrupt for all chains: the driver empties the used ring in one go.
             done = True
         if done and ring.wants_interrupt:
             self._interrupt(ring.irq)
@@ -97,6 +103,7 @@ class VirtioConsole(Device):
     def feed(self) -> None:
         """Put what was typed into the guest's buffers, as far as there are any."""
         ring = self.rings[0]
+        # Nothing is taken from the ring without something to put in: a chain that is taken must be given back.
         while self.typed and (chain := ring.take()) is not None:
             if chain.readable:
                 raise GuestKilledError("Output buffers in console in queue?")
@@ -148,7 +155,9 @@ class VirtioDisk(Device):
         if len(asked) < header.size or chain.room < 1:
             raise GuestKilledError(f"Bad virtblk cmd of {len(asked)} bytes, {chain.room} for the answer")
         kind, _, sector = header.unpack_from(asked)
+        # A barrier orders writes, and none are done.
         kind &= ~_BARRIER
+        # The last byte is the status.
         wanted = chain.room - 1
         if kind != _IN:
             # A SCSI command is not understood; a write fails, for the file is only read.

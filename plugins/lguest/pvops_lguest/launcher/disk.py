@@ -15,6 +15,7 @@ class Disk:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        # Rounded up, so that the tail of a file is not lost.
         self.sectors = -(-len(data) // SECTOR)
 
     @classmethod

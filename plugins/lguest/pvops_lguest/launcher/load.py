@@ -66,11 +66,13 @@ def _load_segments(state: HostState, image: KernelImage) -> tuple[int, int]:
     memory, ram = state.memory, state.ram
     if not image.segments:
         raise image.error("has nothing to load", field="program headers")
+    # page_offset of map_elf(): one offset for the whole kernel, which the host needs to know its addresses by.
     offset, end = image.segments[0].address - image.segments[0].physical, 0
     for number, segment in enumerate(image.segments):
         if segment.address - segment.physical != offset:
             message = f"lies {segment.address - segment.physical:#x} above its physical place, others {offset:#x}"
             raise image.error(message, field=f"segment {number}")
+        # Page 0 has boot parameters, page 1 the command line.
         if segment.physical < CMDLINE + PAGE_SIZE:
             message = f"is to lie at {segment.physical:#x}, where the launcher puts the boot parameters"
             raise image.error(message, field=f"segment {number}")
@@ -79,8 +81,10 @@ def _load_segments(state: HostState, image: KernelImage) -> tuple[int, int]:
                 f"the kernel reaches to {segment.physical + segment.memory_size:#x}; "
                 f"{ram >> 20} MiB of memory are not enough"
             )
+        # Zeros behind the file's part need no write: a machine's memory begins as such.
         memory.write(segment.physical, image.data[segment.offset : segment.offset + segment.file_size])
         end = max(end, segment.physical + segment.memory_size)
+    # The kernel's first directory entry must begin where its memory does, or the linear mapping would be skewed.
     if offset <= 0 or offset % (1 << state.shadow.paging.uppers[0].shift):
         raise image.error(f"is linked {offset:#x} above its physical place", field="program headers")
     return offset, end
@@ -88,6 +92,7 @@ def _load_segments(state: HostState, image: KernelImage) -> tuple[int, int]:
 
 def _load_initrd(memory: GuestMemory, initrd: bytes, ram: int) -> int:
     """Copy the ramdisk to the top of memory; the page that it begins in, or the top itself."""
+    # load_initrd() puts it at the end, for the kernel frees it as whole pages.
     start = (ram - len(initrd)) & -PAGE_SIZE
     if start < CMDLINE + PAGE_SIZE:
         raise MachineError(f"a ramdisk of {len(initrd) >> 10} KiB does not fit beside the kernel")
@@ -102,6 +107,7 @@ def _mapped_at(state: HostState, offset: int) -> tuple[int, ...]:
     where the host tells them of the directory (``pgdir``) or, later, that are there already.
     """
     if state.abi.descriptors is Descriptors.BUS:
+        # 2.6.23 starts at its linked address; later ones run at their physical place until lguest_entry jumps.
         return (offset,)
     return (0, offset)
 
@@ -112,14 +118,17 @@ def _make_tables(state: HostState, top: int, bases: tuple[int, ...]) -> tuple[in
     Gives the guest-physical addresses of the directory and of the lowest table.
     """
     memory, paging, pages = state.memory, state.shadow.paging, state.ram >> PAGE_SHIFT
+    # Rounded up: the last table may map beyond memory, with empty entries.
     count = -(-pages // paging.entries)
     directory = top - PAGE_SIZE
     linear = directory - count * PAGE_SIZE
+    # A page more: PAE's middle table.
     first = linear - PAGE_SIZE if paging is THREE_LEVELS else linear
     if first < CMDLINE + PAGE_SIZE:
         raise MachineError(f"page tables do not fit into {state.ram >> 20} MiB of memory")
     entry = np.dtype(f"<u{paging.size}").type
     entries = np.zeros(count * paging.entries, dtype=entry)
+    # All writable and for users, as setup_pagetables() has it: the kernel replaces them at its start.
     entries[:pages] = np.arange(pages, dtype=entry) << entry(PAGE_SHIFT) | entry(_TABLE_FLAGS)
     memory.write(linear, entries.tobytes())
     memory.write(directory, bytes(PAGE_SIZE))
@@ -131,6 +140,7 @@ def _make_tables(state: HostState, top: int, bases: tuple[int, ...]) -> tuple[in
     shift, below_switcher = paging.uppers[0].shift, paging.switcher >> paging.uppers[0].shift
     for base in bases:
         start = base >> shift
+        # Memory above what fits below the switcher is not mapped; the kernel calls it high memory.
         most = max(below_switcher - start, 1)
         memory.write(directory + paging.size * start, upper[:most].tobytes())
     return directory, first
@@ -142,6 +152,7 @@ def _attach_devices(platform: LguestPlatform) -> None:
     disk = Disk.of_file(name) if name else None
     if state.abi.descriptors is Descriptors.BUS:
         bus = LguestBus(state.memory, state.ram, state.dma, platform.interrupt, disk)
+        # SEND_DMA is the only call by which this bus hears of anything.
         state.devices, state.dma_sent = bus, bus.sent
         return
     console = VirtioConsole(platform.emit, platform.interrupt)
@@ -153,9 +164,11 @@ def _entry(state: HostState, image: KernelImage, offset: int) -> int:
     """Guest-virtual address to start at."""
     if state.abi.descriptors is not Descriptors.BUS:
         return image.entry
+    # The signature is wherever the linker put it, so it is searched for (entry_point() of the launcher).
     for segment in image.segments:
         data = image.data[segment.offset : segment.offset + segment.file_size]
         at = data.find(SIGNATURE)
         if at >= 0:
+            # Behind it: the kernel's code follows the string with no gap.
             return segment.physical + at + len(SIGNATURE) + offset
     raise image.error(f"has no {SIGNATURE.decode()} to start behind", field="segments")

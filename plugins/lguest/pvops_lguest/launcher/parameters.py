@@ -17,8 +17,11 @@ CMDLINE: Final = PAGE_SIZE
 CMDLINE_MOST: Final = 2047
 """COMMAND_LINE_SIZE of later kernels with the NUL; those of 2.6.23 cut at 255."""
 
+# The first with hardware_subarch (Documentation/i386/boot.txt, protocol 2.07).
 _PROTOCOL: Final = 0x0207
+# type_of_loader: without one Linux ignores the ramdisk.
 _UNKNOWN_LOADER: Final = 0xFF
+# loadflags: the guest's segments are set already, and ring 1 may not load those of ring 0.
 _KEEP_SEGMENTS: Final = 0x40
 _LGUEST: Final = 1
 """X86_SUBARCH_LGUEST."""

@@ -21,9 +21,11 @@ _DESCRIPTOR: Final = VIRTIO["vring_desc"].whole("addr", "len", "flags", "next")
 _AVAIL: Final = VIRTIO["vring_avail"]
 _USED: Final = VIRTIO["vring_used"]
 _ELEMENT: Final = VIRTIO["vring_used_elem"].whole("id", "len")
+# VRING_DESC_F_NEXT and VRING_DESC_F_WRITE.
 _NEXT, _WRITE = 1, 2
 _NO_INTERRUPT: Final = 1
 """VRING_AVAIL_F_NO_INTERRUPT."""
+# Indices are 16 bits wide and run freely; only their difference means anything.
 _INDEX: Final = 0xFFFF
 
 LONGEST: Final = 16 << 20
@@ -90,10 +92,12 @@ class Ring:
             GuestKilledError: the ring makes no sense, or a buffer is not in the guest's memory.
         """
         index = self._u16(self._avail_index)
+        # More than the ring holds cannot be: the guest's index is rubbish (get_vq_desc()).
         if (index - self.taken) & _INDEX > self.num:
             raise GuestKilledError(f"Guest moved used index from {self.taken} to {index}")
         if index == self.taken:
             return None
+        # The index counts all chains ever put up; the slot is its rest.
         head = self._u16(self._avail_ring + 2 * (self.taken % self.num))
         if head >= self.num:
             raise GuestKilledError(f"Guest says index {head} is available")
@@ -110,9 +114,11 @@ class Ring:
             address, length, flags, following = self._descriptor.unpack(raw)
             if address + length > self._guest.limit:
                 raise GuestKilledError(f"Invalid address {address:#x}")
+            # Devices read a chain's first part and write its rest, by the format's definition.
             if not flags & _WRITE and writable:
                 raise GuestKilledError("Descriptor has out after in")
             (writable if flags & _WRITE else readable).append((address, length))
+            # Each descriptor once at most, so more links than there are descriptors go round.
             if len(readable) + len(writable) > self.num:
                 raise GuestKilledError("Looped descriptor")
             total += length
@@ -128,6 +134,7 @@ class Ring:
         """Give a chain back, of which ``written`` bytes have been filled."""
         index = self._u16(self._used_index)
         entry = self._element.pack(chain.head, written)
+        # The element before the index: the driver looks at elements up to the index.
         self._guest.write(self._used_ring + len(entry) * (index % self.num), entry)
         self._guest.write(self._used_index, ((index + 1) & _INDEX).to_bytes(2, "little"))
 

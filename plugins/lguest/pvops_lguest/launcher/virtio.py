@@ -60,6 +60,7 @@ class VirtioBus:
         self._guest = guest
         self._console = console
         self._form = form
+        # The devices' rings lie behind the page of descriptors (get_pages() in the launcher).
         self._next_page, self._next_irq = (top >> PAGE_SHIFT) + 1, FIRST_IRQ
         page, self._places = b"", []
         for device in (console, *others):
@@ -81,6 +82,7 @@ class VirtioBus:
         """A device's descriptor as it is at first."""
         queues = [_QUEUE.at(BITS).form.pack(ring.num, ring.irq, ring.pfn) for ring in device.rings]
         features, config = device.features(), device.configuration(self._form)
+        # Typed fields need no counts: the driver looks for those that it knows (lg_find()).
         if self._form is Descriptors.FIELDS:
             fields = b"".join(bytes([_FIELD_QUEUE, len(queue)]) + queue for queue in queues) + config
             head = _TYPED.packed(BITS, {"type": device.type, "config_len": len(fields)})
@@ -88,6 +90,7 @@ class VirtioBus:
         counts = {"num_vq": len(queues), "feature_len": len(features), "config_len": len(config)}
         head = _COUNTED.packed(BITS, {"type": device.type} | counts)
         accepted = at + len(head) + len(b"".join(queues)) + len(features)
+        # Twice as many feature bytes: the host's, then room for those that the guest takes.
         data = head + b"".join(queues) + features + bytes(len(features)) + config
         return data, _Place(device, at, at + _COUNTED.offset("status", BITS), (accepted, len(features)))
 
@@ -98,11 +101,13 @@ class VirtioBus:
             GuestKilledError: the ring makes no sense.
         """
         for place in self._places:
+            # A NOTIFY of a descriptor means that its status changed (handle_output() of the launcher).
             if self._form is Descriptors.COUNTED and pa == place.descriptor:
                 self._status_set(place)
                 return True
             for ring in place.device.rings:
                 if ring.pfn == pa >> PAGE_SHIFT:
+                    # A driver that has not said it is there cannot have meant its ring; 2.6.24 has no such rule.
                     if self._form is Descriptors.FIELDS or self._guest.read(place.status, 1) != b"\0":
                         place.device.notified(ring)
                     return True
@@ -110,6 +115,7 @@ class VirtioBus:
 
     def _status_set(self, place: _Place) -> None:
         """A status of 0 is a reset; other values ask for nothing."""
+        # Only a reset asks for work; ACKNOWLEDGE, DRIVER and the others say how far the driver is.
         if self._guest.read(place.status, 1) != b"\0":
             return
         address, length = place.accepted

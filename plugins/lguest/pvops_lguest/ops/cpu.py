@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 CR0_TS = 0x8
 
 # Leaf 1: of the features only those that need nothing of the kernel or host, as lguest_cpuid has them
-# (drivers/lguest/lguest.c of 2.6.23, arch/x86/lguest/boot.c later).
 _ECX_SSE3_SSSE3_CX16 = 0x00002201
 _EDX_FPU_CX8_CMOV_MMX_FXSR_SSE_SSE2 = 0x07808101
 _EDX_PGE = 0x00002000
@@ -37,8 +36,11 @@ class CpuOps(GuestSide):
         words = list(cpu.insn.cpuid(leaf, self.u32(cpu, ecx)))
         if leaf == 1:
             words[2] &= _ECX_SSE3_SSSE3_CX16
+            # PGE, though the host drops GLOBAL: it makes the kernel flush its own mappings by a call of their own.
             words[3] = words[3] & _EDX_FPU_CX8_CMOV_MMX_FXSR_SSE_SSE2 | _EDX_PGE
         elif leaf == 0x80000000:
+            # lguest_cpuid(): only leaves that were known when it was written, for later ones may need the host's
+            # help.
             words[0] = min(words[0], _HIGHEST_EXTENDED_LEAF)
         for pointer, word in zip((eax, ebx, ecx, edx), words, strict=True):
             self.set_u32(cpu, pointer, word)

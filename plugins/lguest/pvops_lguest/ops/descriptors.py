@@ -29,12 +29,14 @@ class DescriptorOps(GuestSide):
 
     def _table(self, cpu: Vcpu, pointer: int) -> tuple[int, int]:
         limit, address = _TABLE.unpack(self.read(cpu, pointer, _TABLE.size))
+        # A limit is the last valid byte, not a size.
         return address, (limit + 1) // 8
 
     def _write_entry(self, cpu: Vcpu, table: int, index: int, low: int, high: int, pointer: int) -> tuple[int, int]:
         """Write a descriptor into the guest's own table; by value, or from where ``pointer`` says if that is not 0."""
         if pointer:
             low, high = _ENTRY.unpack(self.read(cpu, pointer, 8))
+        # The guest's own table too: its kernel reads descriptors back.
         self.touching(lambda: cpu.write_virtual(table + index * 8, _ENTRY.pack(low, high)))
         return low, high
 
@@ -45,6 +47,7 @@ class DescriptorOps(GuestSide):
         A table that has not the kernel's 32 entries is a bug of the kernel: BUG_ON, an invalid opcode.
         """
         address, entries = self._table(cpu, dtr)
+        # BUG_ON() of lguest_load_gdt() in 2.6.24: every GDT of Linux has as many.
         if entries != GDT_ENTRIES:
             raise GuestFault(f"a GDT of {entries} entries", cpu.index, cpu.rip, "load_gdt", vector=_INVALID_OPCODE)
         if self._abi.has(Call.LOAD_GDT):
@@ -90,6 +93,7 @@ class DescriptorOps(GuestSide):
         """SET_STACK: where traps from user mode start; the TSS itself is the host's."""
         del tss
         esp0 = self.u32(cpu, thread + self.offset("thread.sp0"))
+        # THREAD_SIZE / PAGE_SIZE of a kernel without 4 KiB stacks.
         self.lazy_hcall(cpu, Call.SET_STACK, KERNEL_DS, esp0, _STACK_BYTES // PAGE_SIZE)
 
     @hookimpl

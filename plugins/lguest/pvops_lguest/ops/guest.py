@@ -73,6 +73,7 @@ class GuestSide:
 
     def pa(self, va: int) -> int:
         """Guest-physical address of a virtual one in the kernel's linear mapping: ``__pa``."""
+        # Linear kernel addresses only; vmalloc's would be wrong without a word, as in the kernel's own __pa.
         return (va - self._kernel_base) & 0xFFFFFFFF
 
     def symbol(self, name: str) -> int:
@@ -109,6 +110,7 @@ class GuestSide:
             try:
                 return access()
             except PageFault as fault:
+                # Only a fault that the shadow cannot fill is the guest's own.
                 if fault.address is None or not self._host.demand(fault.address, fault.error_code or 0):
                     raise
 
@@ -128,6 +130,7 @@ class GuestSide:
 
     def hcall(self, cpu: Vcpu, call: Call, *args: int) -> int:
         """A hypercall, at once; before the first of all, LGUEST_INIT."""
+        # LGUEST_INIT is the first call that the host takes.
         if self._host.state.data is None:
             self._host.hypercall(cpu, self._host.number(Call.LGUEST_INIT), self.data(0))
         return self._host.hypercall(cpu, self._host.number(call), *args)
@@ -136,11 +139,13 @@ class GuestSide:
         """Queue a hypercall in the ring; when the next entry is not free, a hypercall at once, which empties it."""
         abi, index = self._abi, self._variables.next_call
         status = self.data(abi.data.hcall_status + index)
+        # The ring is full: it is 64 calls since the host was last there.
         if self._memory.u8(status) != DONE:
             self.hcall(cpu, call, *args)
             return
         values = [self._host.number(call), *args, *[0] * (abi.arguments - len(args))]
         entry = self.data(abi.data.hcalls + index * abi.ring_stride)
+        # Arguments before the status: the host takes an entry as soon as that is 0.
         for place, argument in enumerate(abi.ring_words):
             self._memory.set_u32(entry + 4 * place, values[argument])
         self._memory.set_u8(status, 0)

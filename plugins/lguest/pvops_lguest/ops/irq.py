@@ -61,6 +61,7 @@ class IrqOps(GuestSide):
         """
         del cpu
         blocked = self.data(self._abi.data.blocked_interrupts)
+        # Bit 0 stays: the timer's is unmasked by time_init().
         self._memory.set_u32(blocked, self._memory.u32(blocked) & 1)
 
     @hookimpl
@@ -70,6 +71,8 @@ class IrqOps(GuestSide):
         The kernel's own has a window between the two where the host must not deliver (noirq_start to
         noirq_end); here nothing can come between.
         """
+        # Before the frame is gone: eflags lies above EIP and CS.
         eflags = self.u32(cpu, (cpu.rsp + _EFLAGS_IN_FRAME) & 0xFFFFFFFF)
         self.touching(cpu.iret)
+        # After the return, where lguest_iret writes it before: no interrupt comes between in either.
         self._memory.set_u32(self._irq_enabled(), eflags & INTERRUPT_FLAG)

@@ -40,12 +40,15 @@ class MmuOps(GuestSide):
         Not before the kernel has its own page table: until then it fills tables that are not in use.
         """
         self.set_u32(cpu, ptep, pteval)
+        # Before the first CR3 the kernel fills tables that nothing shadows; each call then would be a flush for
+        # nothing.
         if self._variables.cr3:
             self.lazy_hcall(cpu, Call.FLUSH_TLB, FLUSH_ALL)
 
     @hookimpl
     def set_pte_at(self, cpu: Vcpu, mm: int, addr: int, ptep: int, pteval: int) -> None:
         """Write the entry and tell the host which one."""
+        # The mm's, not the present one: fork writes into the child's tables.
         pgd = self.u32(cpu, mm + self.offset("mm.pgd"))
         self.set_u32(cpu, ptep, pteval)
         self.lazy_hcall(cpu, Call.SET_PTE, self.pa(pgd), addr, pteval)
@@ -56,6 +59,7 @@ class MmuOps(GuestSide):
         self.set_u32(cpu, pmdp, pmdval)
         pa = self.pa(pmdp)
         call = Call.SET_PGD if self._abi.has(Call.SET_PGD) else Call.SET_PMD
+        # SET_PMD takes the page of the directory and the index in it, not the entry's address.
         self.lazy_hcall(cpu, call, pa & ~PAGE_MASK, (pa & PAGE_MASK) // 4)
 
     @hookimpl

@@ -41,9 +41,12 @@ class TimeOps(GuestSide):
     @hookimpl
     def sched_clock(self, cpu: Vcpu) -> int:
         """Nanoseconds: from the time-stamp counter if the host vouches for it, else as the host wrote them last."""
+        # tsc_khz is 0 where the host's counter is not constant (initialize()).
         khz = self._memory.u32(self.data(self._abi.data.tsc_khz))
         if khz:
+            # The multiplication first: whole kHz would lose most of the digits.
             return cpu.insn.rdtsc() * _NS_PER_MS // khz
+        # No lock: the host writes both words while the guest does not run.
         seconds, nanoseconds = self._time()
         return seconds * _SECOND + nanoseconds
 
