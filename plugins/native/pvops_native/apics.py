@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Machine, Vcpu
     from pvops_native.board import Board
 
+# Where both are after a reset (SDM volume 3, 11.4.4; for the other the 82093AA's data sheet).
 LOCAL: Final = APIC_DEFAULT_BASE
 IO: Final = 0xFEC0_0000
 SIZE: Final = 0x1000
@@ -36,8 +37,10 @@ class LocalRegisters:
 
     def store(self, vcpu: Vcpu, offset: int, size: int, value: int) -> None:
         """A register; accesses that are not 32 bits at its place are undefined (10.4.1), and lost here."""
+        # A write at another place would change bits that the guest did not name.
         if offset % _REGISTER == 0 and size == 4:
             self.board.apics[vcpu.index].write(offset, value)
+            # The timer may have been set, or an interrupt let through.
             self.written(vcpu)
             if offset == ICR_LOW:
                 vcpu.cut_short()  # whoever has sent a message is likely to wait for the other now

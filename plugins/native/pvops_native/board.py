@@ -19,6 +19,7 @@ from pvops_native.devices.power import Power
 from pvops_native.devices.starter import Starter
 from pvops_native.devices.uart import Uart
 
+# IRQ lines of the PC/AT.
 IRQ_TIMER: Final = 0
 IRQ_SERIAL: Final = 4
 PIN_TIMER: Final = 2
@@ -71,11 +72,14 @@ class Board:
         self.uart = Uart(wires.send, partial(self._drive, IRQ_SERIAL))
         self.cmos = Cmos(wires.now, epoch)
         numbers = range(processors)
+        # EOI of a level-triggered interrupt goes back to the I/O APIC, which may send it again (SDM volume 3,
+        # 11.8.5).
         self.apics = tuple(LocalApic(number, wires.now, self._send_between, self.ioapic.ended) for number in numbers)
         others = (Power(wires.stop), AcpiRegisters(wires.now), Starter(wires.start))
         self.ports = PortBus((self.pic, self.pit, self.uart, self.cmos, *others))
 
     def _tick(self) -> None:
+        # To both controllers: which of them is listened to is the guest's choice by their masks.
         self.pic.pulse(IRQ_TIMER)
         self.ioapic.pulse(PIN_TIMER)
 
@@ -85,20 +89,26 @@ class Board:
 
     def take_messages(self) -> bool:
         """Whether a processor has sent a message since this was last asked."""
+        # Asked once: a message makes the text of kernels be looked at, which is slow.
         messages, self._messages = self._messages, False
         return messages
 
     def _send_between(self, mode: int, vector: int, addressed: Callable[[LocalApic], bool]) -> None:
+        # Only messages between processors: those of the I/O APIC come from devices, which rewrite no code.
         self._messages = True
         self._send(mode, vector, addressed)
 
     def _send(self, mode: int, vector: int, addressed: Callable[[LocalApic], bool]) -> None:
         """A message on the APICs' bus; of those that may take one of lowest priority, the first does."""
         targets = [apic for apic in self.apics if addressed(apic)]
+        # 11.6.2.4 leaves the choice among processors of equal priority to the model; always the first makes runs
+        # repeat.
         for apic in targets[:1] if mode == LOWEST else targets:
             if mode in {FIXED, LOWEST}:
                 apic.request(vector)
             elif mode == INIT:
+                # The registers first: a start-up that follows finds the APIC as it is after INIT (SDM volume 3,
+                # 11.4.7.3).
                 apic.reset()
                 self._signal(mode, vector, apic.number)
             elif mode in {NMI, STARTUP}:
@@ -112,6 +122,7 @@ class Board:
 
     def pending(self, processor: int) -> bool:
         """Whether an interrupt waits for a processor."""
+        # LINT0 in ExtINT mode passes the 8259's request on without a vector of its own.
         return self.apics[processor].pending() is not None or (self._hears_pic(processor) and self.pic.interrupting())
 
     def _hears_pic(self, processor: int) -> bool:
@@ -129,6 +140,7 @@ class Board:
     def next_event(self, listening: Container[int]) -> int | None:
         """The nanosecond of the next timer interrupt that a ``listening`` processor gets; None if there is none."""
         times = [apic.next_event() for apic in self.apics if apic.number in listening]
+        # A line that is held back by one in service would come later, and asking for it now would not wake anybody.
         by_pic = 0 in listening and self._hears_pic(0) and self.pic.deliverable(IRQ_TIMER)
         if by_pic or any(self.ioapic.reaches(PIN_TIMER, apic) for apic in self.apics if apic.number in listening):
             times.append(self.pit.next_event())

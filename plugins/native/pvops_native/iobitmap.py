@@ -44,6 +44,7 @@ class TaskBitmaps:
     @property
     def none(self) -> int:
         """The offset at which there is none: where the second of two bitmaps of one size ends."""
+        # mapall follows bitmap in struct x86_io_bitmap, so its distance from bitmap is a bitmap's size.
         return self._all - self.start + self._all - self._own & 0xFFFF
 
     def close(self) -> None:
@@ -56,15 +57,18 @@ class TaskBitmaps:
         It is flagged for that (TIF_IO_BITMAP) where it has a bitmap or the emulated IOPL, and only there.
         """
         cpu, guest = self._cpu, self._guest
+        # 6.2 moved current into pcpu_hot, as its first member.
         symbol = next((name for name in _CURRENT if name in guest), _CURRENT[0])
         thread = cpu.word(guest.per_cpu(symbol, cpu)) + guest.member("task_struct", "thread")
         bitmap = cpu.word(thread + guest.member("thread_struct", "io_bitmap"))
+        # Looked at first: at level 3 a task's own bitmap does not matter.
         if cpu.word(thread + guest.member("thread_struct", "iopl_emul")) == _ALL_PORTS:
             cpu.set_u16(self._base, self._all - self.start)
         elif bitmap:
             self._copy(bitmap)
             cpu.set_u16(self._base, self._own - self.start)
         else:
+            # As tss_invalidate_io_bitmap(), which leaves the bytes: the offset alone takes them out of force.
             self.close()
             return False
         return True
@@ -75,12 +79,15 @@ class TaskBitmaps:
         place = self._tss + member("tss_struct", "io_bitmap.prev_sequence")
         longest = self._tss + member("tss_struct", "io_bitmap.prev_max")
         sequence = cpu.u64(bitmap + member("io_bitmap", "sequence"))
+        # Sequence numbers are never used twice, so the same one means the same bits.
         if cpu.u64(place) == sequence:
             return
         size = cpu.u32(bitmap + member("io_bitmap", "max"))
+        # As far as the last task's reached: ports of that one must be closed again.
         data = cpu.read_virtual(bitmap + member("io_bitmap", "bitmap"), max(size, cpu.u32(longest)))
         cpu.write_virtual(self._own, data)
         cpu.set_u32(longest, size)
+        # Last: until then the copy is not whole.
         cpu.set_u64(place, sequence)
 
     def limit_is_stale(self) -> bool:

@@ -30,6 +30,7 @@ def load_builtin(platform: NativePlatform) -> None:
     info_frame = -(-end // PAGE)
     gdt_frame = info_frame + 1
     _need(machine.memory, gdt_frame + 1)
+    # Zeros: descriptors that are not set must be absent.
     machine.memory.write(gdt_frame * PAGE, bytes(PAGE))
     limit = processor.flat_gdt(machine.memory, gdt_frame * PAGE, guest.kind.bits)
     builder = TableBuilder(machine.memory, guest.kind, gdt_frame + 1)
@@ -60,6 +61,7 @@ def load_builtin(platform: NativePlatform) -> None:
 
 def start_secondary(machine: Machine, guest: BuiltinGuest, number: int) -> None:
     """Start a processor at the guest's entry for secondaries, in the state of the first."""
+    # A number that no processor has is lost, as a start-up message to nobody is.
     if not 0 < number < len(machine.vcpus):
         return
     boot, vcpu = machine.vcpus[0], machine.vcpus[number]
@@ -67,6 +69,7 @@ def start_secondary(machine: Machine, guest: BuiltinGuest, number: int) -> None:
     if entry is None:
         raise MachineError("the guest has no symbol secondary_entry to start a processor at", vcpu=number)
     base, limit = boot.insn.sgdt()
+    # The first one's tables and control registers: the guest has made them what it wants by now.
     processor.enter(vcpu, processor.StartState(boot.cr3, base, limit, boot.cr4), entry)
     vcpu.wake()
 

@@ -34,6 +34,7 @@ _Pages: TypeAlias = "tuple[NDArray[np.uint64], NDArray[np.uint64]]"
 
 def _entries(memory: PhysicalMemory, table: int, size: int) -> NDArray[np.uint64]:
     """The entries of a table, none where it is none."""
+    # A kernel may have freed the page and put anything there: an address behind memory is no table.
     if table + PAGE > memory.size:
         return np.empty(0, np.uint64)
     return memory.array[table : table + PAGE].view("<u8" if size == 8 else "<u4").astype(np.uint64)
@@ -56,6 +57,7 @@ class _Tables:
     def under(self, table: int, va: int, shift: int) -> Iterator[_Pages]:
         """The executable pages below a table whose entries map 1 << shift bytes each."""
         entries = _entries(self.memory, table, self.size)
+        # Entries that map part of the image only stay wanted: first is rounded up, end down.
         wanted = (entries & _PRESENT != 0) & (entries & _NX == 0)
         first, end = (max(0, address - va) for address in self.image)
         wanted[-(-first >> shift) : end >> shift] = False
@@ -73,6 +75,7 @@ class _Tables:
 
     def executable(self, kind: MachineKind, root: int) -> Iterator[_Pages]:
         """The same of all tables of the kernel's half."""
+        # The last entry of the root maps the top 512 GiB, its last two entries the last 2 GiB.
         if kind is MachineKind.X86_64:
             top = int(_entries(self.memory, root, 8)[511])
             third = _entries(self.memory, top & _ADDRESS, 8).tolist() if top & 1 else []
@@ -80,6 +83,7 @@ class _Tables:
                 if entry & 1 and not entry & int(_LARGE | _NX):
                     yield from self.under(entry & _ADDRESS, _TOP + (index << 30), 21)
         elif kind is MachineKind.PAE:
+            # The fourth entry of PAE's root is all of the kernel's.
             last = self.memory.u64(root + 24)
             if last & 1:
                 yield from self.under(last & _ADDRESS, _KERNEL32, 21)
@@ -118,10 +122,12 @@ class ModuleText:
         """
         pages = self._find(root)
         held = self._memory.array.reshape(-1, PAGE)[pages[1] >> _SHIFT]
+        # The common case: nothing was mapped or unmapped, and one comparison of all bytes will do.
         if np.array_equal(pages, self._pages):
             same = same_bytes(held, self._held)
             changed = pages[0, :0] if same else pages[0, (held != self._held).any(axis=1)]
         else:
+            # A page that moved in memory with the same address is another page.
             before = {(int(at), int(place)): row for at, place, row in zip(*self._pages, self._held, strict=True)}
             rows = zip(pages.T.tolist(), held, strict=True)
             new = [not np.array_equal(before.get((at, place), row[:0]), row) for (at, place), row in rows]
@@ -135,5 +141,6 @@ class ModuleText:
         pages = np.concatenate([np.empty((2, 0), np.uint64), *found], axis=1)
         first, end = self._image
         inside = (pages[0] >= np.uint64(first)) & (pages[0] < np.uint64(end))
+        # Pages behind memory are devices'.
         kept: NDArray[np.uint64] = pages[:, ~inside & (pages[1] < np.uint64(self._memory.size))]
         return kept

@@ -65,6 +65,7 @@ class Pc(BareMetal, Platform):
 
     def __init__(self, machine: Machine, guest: Guest, settings: PcSettings | None = None) -> None:
         Platform.__init__(self, machine, guest, settings)
+        # Before anything runs: features are looked at by instructions that are emulated.
         machine.features = cpu_features(self.settings.cpu)
         machine.identity = cpu_identity(self.settings.cpu)
         self.fit_out(self._send)
@@ -75,6 +76,7 @@ class Pc(BareMetal, Platform):
         clock = machine.clock
         wires = Wires(lambda: clock.ns, send, self._stop, self._start, self._signal)
         self.board = Board(wires, self.settings.rtc, len(machine.vcpus))
+        # Apart from the platform's own, which a hypervisor on this PC fills.
         machine.keep(_Counted(self))
         machine.keep(self)
 
@@ -139,15 +141,19 @@ class Pc(BareMetal, Platform):
         """Write to the bus."""
         self.machine.clock.advance(PORT_NS)
         self.board.ports.write(port, size, value)
+        # A write may have armed a timer or let an interrupt through.
         self.expect(vcpu)
 
     # Interrupts
 
     def before_entry(self, vcpu: Vcpu) -> None:
         """Bring the timers up to date, wake who has an interrupt, and deliver this processor's."""
+        # Timers first: what they raise may be this processor's interrupt.
         self.board.service()
         self._wake()
+        # The shadow of sti and mov ss holds interrupts back for one instruction (SDM volume 3, 6.8.3).
         if self._accepts(vcpu) and not vcpu.interrupt_shadow:
+            # Acknowledged only when it is delivered, for the chips take that for a promise.
             vector = self.board.acknowledge(vcpu.index)
             self.machine.log.record(_INTERRUPT, vcpu=vcpu.index, vector=vector)
             vcpu.deliver_interrupt(vector)
@@ -156,6 +162,7 @@ class Pc(BareMetal, Platform):
     def expect(self, vcpu: Vcpu) -> None:
         """Tell the machine when the next interrupt for a processor comes, as far as it can be known now."""
         index = vcpu.index
+        # 0: at once.
         when = 0 if self.board.pending(index) else self.board.next_timer(index)
         if when is not None:
             vcpu.expect(when)
@@ -166,6 +173,7 @@ class Pc(BareMetal, Platform):
 
     def _wake(self) -> bool:
         """Wake halted processors that have an interrupt to take; whether there were any."""
+        # A processor that does not accept it stays halted: hlt with interrupts off waits for an NMI.
         sleepers = [vcpu for vcpu in self.machine.vcpus if vcpu.halted and self._accepts(vcpu)]
         for vcpu in sleepers:
             vcpu.wake()
@@ -176,11 +184,13 @@ class Pc(BareMetal, Platform):
         self.board.service()
         if self._wake():
             return True
+        # A timer for processors that sleep with interrupts off would be waited for in vain.
         listening = {vcpu.index for vcpu in self.machine.vcpus if vcpu.interrupts_enabled}
         event = self.board.next_event(listening)
         if event is None:
             return False
         self.sleep_until(event)
+        # The sleep may have ended earlier than the event.
         self.board.service()
         self._wake()
         return True
@@ -206,5 +216,6 @@ class _Counted:
         pc = self.pc
         board, console, traps, hypercalls, pc.flushes = state
         pc.board.load(board)
+        # In place: readers hold the bytearray.
         pc.console[:] = console
         pc.traps, pc.hypercalls = Counter(traps), Counter(hypercalls)

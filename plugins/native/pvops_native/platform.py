@@ -47,6 +47,7 @@ class NativePlatform(Pc):
         self.starter: Callable[[int], None] = lambda _number: None
         self.firmware = False
         self.text: TextWatch | None = None
+        # The first processor is the one that firmware runs on.
         self.waiting = {vcpu.index for vcpu in machine.vcpus[1:]}
         machine.keep(_Processors(self))
 
@@ -56,6 +57,7 @@ class NativePlatform(Pc):
 
     def before_entry(self, vcpu: Vcpu) -> None:
         """Where a processor has sent an interrupt to another, it may have rewritten that one's text before."""
+        # Asked even without a watch, so that old messages do not count when there is one.
         told = self.board.take_messages()
         if self.text is not None:
             self.text.look(told=told)
@@ -64,6 +66,7 @@ class NativePlatform(Pc):
     def cpuid(self, vcpu: Vcpu, leaf: int, subleaf: int) -> tuple[int, int, int, int]:
         """The machine's table, and whether there is a local APIC."""
         eax, ebx, ecx, edx = super().cpuid(vcpu, leaf, subleaf)
+        # The built-in guest looks for no APIC, and must not find one.
         return eax, ebx, ecx, edx | _CPUID_APIC if self.firmware and leaf == 1 else edx
 
     def _start(self, number: int) -> None:
@@ -79,11 +82,13 @@ class NativePlatform(Pc):
             vcpu.raise_unmaskable()
         elif mode == INIT:
             self.waiting.add(number)
+            # INIT clears IF and halts until the start-up (SDM volume 3, 8.4.3).
             vcpu.interrupts_enabled = False
             vcpu.halt()
         elif mode == STARTUP and number in self.waiting:
             self.waiting.remove(number)
             self.machine.log.record(_START_UP, vcpu=number, page=vector)
+            # Deferred: the sender's engine runs now, and another's registers may not be set meanwhile.
             self.machine.defer(lambda: vcpu.start_real_mode(vector))
 
 

@@ -18,6 +18,7 @@ from pvops_core.x86 import ACCESSED, DIRTY, PAGE, PRESENT, WRITABLE
 if TYPE_CHECKING:
     from pvops_core.machine import PhysicalMemory
 
+# ACCESSED and DIRTY at once: the processor would set them, and memory would change with each first use.
 LEAF: Final = PRESENT | WRITABLE | ACCESSED | DIRTY
 BRANCH: Final = PRESENT | WRITABLE | ACCESSED
 LEVELS: Final = {
@@ -44,11 +45,13 @@ class TableBuilder:
         Raises:
             MachineError: that many frames do not fit above ``base``, or the tables do not fit into memory.
         """
+        # The span that the root's indices reach; 64 bits wrap by themselves.
         shift, width = LEVELS[self.kind][0]
         span = 1 << min(shift + width, 64)
         if base % span + frames * PAGE > span:
             raise MachineError(f"{frames * PAGE >> 20} MiB of memory do not fit above {base:#x}")
         root = self._table()
+        # Made once and hung twice: both mappings show the same leaves.
         leaves = list(self._leaves(frames))
         for start in (0, base):
             for number, leaf in enumerate(leaves):
@@ -60,6 +63,7 @@ class TableBuilder:
 
     def _table(self) -> int:
         address = self.next_frame * PAGE
+        # Frames may hold what a test left in them.
         self.memory.write(address, bytes(PAGE))
         self.next_frame += 1
         return address
@@ -69,6 +73,7 @@ class TableBuilder:
         size = self.kind.entry_size
         per_table = PAGE // size
         for first in range(0, frames, per_table):
+            # Whole numbers of frames at a time: a loop over entries takes seconds for a GiB.
             numbers = np.arange(first, min(first + per_table, frames), dtype=np.uint64)
             entries = (numbers * PAGE | LEAF).astype(f"<u{size}")
             table = self._table()
@@ -85,6 +90,7 @@ class TableBuilder:
                 # The top level of PAE has neither a writable nor an accessed bit.
                 flags = PRESENT if self.kind is MachineKind.PAE else BRANCH
                 self._set(place, self._table() | flags)
+            # Flags are in the low 12 bits.
             table = self._entry(place) & ~(PAGE - 1)
         self._set(self._place(table, va, *last), leaf | BRANCH)
 

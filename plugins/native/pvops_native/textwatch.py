@@ -40,10 +40,12 @@ class _Stretch:
 
     def changes(self) -> Iterator[tuple[int, int]]:
         """Virtual ranges whose bytes have changed since the last time, one a page."""
+        # memcmp first: nothing has changed nearly always.
         if same_bytes(self.now, self.known):
             return
         places = np.flatnonzero(self.now != self.known)
         self.known[places] = self.now[places]
+        # A change is told by its page, for that is how engines drop what they have translated.
         pages = places + self.address % PAGE >> _PAGE_SHIFT
         for run in np.split(places, np.flatnonzero(np.diff(pages)) + 1):
             yield self.address + int(run[0]), self.address + int(run[-1]) + 1
@@ -73,6 +75,7 @@ class TextWatch:
         changes: list[tuple[int, int]] = []
         if told:
             changes += (change for stretch in self._stretches for change in stretch.changes())
+            # Page tables are looked at when a processor is next in the kernel: until then nothing of it runs.
             self._owing = True
         if self._owing and (root := self._root()) is not None:
             changes += self._modules.changes(root)
@@ -84,6 +87,8 @@ class TextWatch:
         """The tables of a processor that is in the kernel's address space; None while nobody is."""
         for vcpu in self._machine.vcpus:
             try:
+                # A fetch of the kernel's text works only where its tables are in force (with isolation, user mode's
+                # have none).
                 vcpu.walk(self._stretches[0].address, fetch=True)
             except GuestFault:
                 continue
@@ -101,6 +106,7 @@ def _text(image: KernelImage, memory: NDArray[np.uint8]) -> Iterable[tuple[int, 
     """Virtual address and place in memory of each executable section."""
     for section in image.sections:
         for segment in image.segments:
+            # Sections lie in segments by address; one of the first match only, since segments may overlap in memory.
             if section.executable and section.size and segment.address <= section.address:
                 offset = section.address - segment.address
                 if offset + section.size <= segment.memory_size:

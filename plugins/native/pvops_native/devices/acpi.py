@@ -30,11 +30,14 @@ class AcpiRegisters:
     def read(self, port: int) -> int:
         """One byte of a register."""
         if port >= PM_TIMER:
+            # Multiplied first: whole ticks in a nanosecond would be none.
             return self.now() * TIMER_HZ // _SECOND >> 8 * (port - PM_TIMER) & 0xFF
+        # Status is the block's first half, enables its second (ACPI 4.8.3.1).
         return self.enables >> 8 * (port - PM1_EVENT - 2) & 0xFF if port >= PM1_EVENT + 2 else 0
 
     def write(self, port: int, value: int) -> None:
         """One byte of the enables; the rest is read-only or cleared by writing, which is clear already."""
         shift = 8 * (port - PM1_EVENT - 2)
+        # Shifts of 0 and 8 are the enables' bytes; less is the status, more the timer.
         if 0 <= shift <= 8:
             self.enables = self.enables & ~(0xFF << shift) | value << shift

@@ -47,6 +47,7 @@ def state_of(device: attrs.AttrsInstance) -> DeviceState:
 
 @cache
 def _fields(kind: type[attrs.AttrsInstance]) -> tuple[str, ...]:
+    # The class is asked once: devices are saved for each snapshot.
     return tuple(field.name for field in attrs.fields(kind) if field.metadata != WIRE)
 
 
@@ -62,6 +63,7 @@ def _plain(value: Any) -> Plain:  # noqa: ANN401 - whatever a device's field is
         return state_of(value)
     if isinstance(value, dict):
         return dict(value)
+    # A file's numbers have 64 bits.
     if isinstance(value, int) and value >> _WIDTH not in {0, -1}:
         return value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)  # a set of vectors
     return tuple(map(_plain, value)) if isinstance(value, list | tuple | deque) else value
@@ -76,6 +78,7 @@ def _restored(now: Any, saved: Any) -> Any:  # noqa: ANN401 - as above
         return dict(saved)
     if isinstance(now, int) and isinstance(saved, bytes):
         return int.from_bytes(saved, "little", signed=True)
+    # Parts that are devices themselves keep their identity: wires between them stay good.
     if isinstance(now, list | tuple | deque):
         return type(now)(map(_restored, now, saved) if any(attrs.has(type(each)) for each in now) else saved)
     return saved
@@ -92,6 +95,7 @@ class PortBus:
         """Reads ``size`` (1, 2 or 4) bytes from ``port`` upwards, lowest port in the lowest byte."""
         value = 0
         for offset in range(size):
+            # Addresses wrap at 64 Ki, as the 16 address lines do.
             device = self._by_port.get(port + offset & 0xFFFF)
             byte = 0xFF if device is None else device.read(port + offset & 0xFFFF) & 0xFF
             value |= byte << 8 * offset

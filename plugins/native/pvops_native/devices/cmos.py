@@ -18,7 +18,9 @@ REG_A, REG_B, REG_C, REG_D, CENTURY = 10, 11, 12, 13, 0x32
 UIP: Final = 0x80
 B_SET, B_BINARY, B_24H = 0x80, 0x04, 0x02
 _SECOND: Final = 1_000_000_000
+# The data sheet's two spans: UIP rises that long before the update and falls behind it.
 _UPDATE: Final = 244_000 + 1_984_000
+# Seconds, minutes, hours, day of week, of month, month, year; those between are the alarm's.
 _CLOCK_REGISTERS: Final = (0, 2, 4, 6, 7, 8, 9, CENTURY)
 
 
@@ -27,6 +29,7 @@ def mktime(year: int, month: int, day: int, hour: int, minute: int, second: int)
 
     Counting months from March puts the leap day last (the formula is Gauss's; linux/time.h, mktime).
     """
+    # As mktime64() of kernel/time/time.c: March first, so that the leap day is the year's last.
     month -= 2
     if month <= 0:
         month, year = month + 12, year - 1
@@ -41,6 +44,7 @@ class Cmos:
     now: Callable[[], int] = attrs.field(metadata=WIRE)
     epoch: int
     index: int = 0
+    # 32,768 Hz time base, 1,024 Hz rate: what PC firmware leaves.
     reg_a: int = 0x26
     reg_b: int = B_24H
     held: int | None = None
@@ -58,6 +62,7 @@ class Cmos:
         if self.index in _CLOCK_REGISTERS:
             return self._encode(self._clock()[self.index])
         if self.index == REG_A:
+            # A register that is read during an update is undefined, so drivers wait for UIP to fall.
             updating = self.held is None and self.now() % _SECOND >= _SECOND - _UPDATE
             return self.reg_a | (UIP if updating else 0)
         fixed = {REG_B: self.reg_b, REG_C: 0, REG_D: 0x80}
@@ -69,6 +74,7 @@ class Cmos:
             date.tm_sec,
             date.tm_min,
             date.tm_hour,
+            # The chip counts Sunday as 1, struct_time Monday as 0.
             (date.tm_wday + 1) % 7 + 1,
             date.tm_mday,
             date.tm_mon,
@@ -79,6 +85,7 @@ class Cmos:
 
     def _encode(self, value: int) -> int:
         afternoon = 0
+        # 12-hour mode: bit 7 of the hours says afternoon, and noon and midnight are 12.
         if self.index == 4 and not self.reg_b & B_24H:
             afternoon = 0x80 if value >= 12 else 0
             value = (value - 1) % 12 + 1
@@ -108,6 +115,7 @@ class Cmos:
         if self.index == 6:  # the day of the week follows from the date here
             return
         clock[self.index] = value
+        # All registers give one date, so setting one is setting that.
         year = clock[CENTURY] * 100 + clock[9]
         self._set_seconds(mktime(year, clock[8], clock[7], clock[4], clock[2], clock[0]))
 
@@ -118,8 +126,10 @@ class Cmos:
             self.held = seconds
 
     def _set_mode(self, value: int) -> None:
+        # SET freezes the registers so that they can be written one by one without an update between.
         if value & B_SET and self.held is None:
             self.held = self.seconds()
         elif not value & B_SET and self.held is not None:
+            # Time starts again from what was written.
             self.epoch, self.held = self.held - self.now() // _SECOND, None
         self.reg_b = value

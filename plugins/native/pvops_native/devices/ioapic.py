@@ -20,6 +20,7 @@ SELECT, WINDOW = 0x00, 0x10
 INPUTS: Final = 24
 MASKED, LEVEL, REMOTE_IRR, LOGICAL = 1 << 16, 1 << 15, 1 << 14, 1 << 11
 _ID, _VERSION, _ARBITRATION, _REDIRECTION = 0, 1, 2, 0x10
+# Version 0x11 with the highest entry's number (82093AA, 3.2.2).
 _VERSION_VALUE: Final = (INPUTS - 1) << 16 | 0x11
 _READ_ONLY: Final = REMOTE_IRR | 1 << 12
 """Remote IRR, and delivery status, which is always idle."""
@@ -40,6 +41,7 @@ class IoApic:
 
     def set_line(self, number: int, *, level: bool) -> None:
         """Drive an input: an edge is sent once, a level as long as it lasts."""
+        # An edge counts when the line rises, not for how long it is up.
         rising = level and not self.lines >> number & 1
         self.lines = self.lines & ~(1 << number) | level << number
         if rising or (level and self.entries[number] & LEVEL):
@@ -47,12 +49,14 @@ class IoApic:
 
     def pulse(self, number: int) -> None:
         """A rising edge on an input that then falls again."""
+        # Low first: a line that is up already would give no edge.
         self.set_line(number, level=False)
         self.set_line(number, level=True)
         self.set_line(number, level=False)
 
     def _deliver(self, number: int) -> None:
         entry = self.entries[number]
+        # A level is sent once, until its EOI (3.2.4, Remote IRR).
         if entry & MASKED or (entry & LEVEL and entry & REMOTE_IRR):
             return
         if entry & LEVEL:
@@ -70,6 +74,7 @@ class IoApic:
     def ended(self, vector: int) -> None:
         """A processor has ended the service of a vector: levels that have it are sent again if they last."""
         for number, entry in enumerate(self.entries):
+            # By vector, for that is all that the EOI message carries.
             if entry & (LEVEL | REMOTE_IRR) == LEVEL | REMOTE_IRR and entry & 0xFF == vector:
                 self.entries[number] &= ~REMOTE_IRR
                 if self.lines >> number & 1:
@@ -83,6 +88,7 @@ class IoApic:
             return 0
         if self.selected >= _REDIRECTION:
             entry = self._entry()
+            # Two registers of 32 bits for each entry, the low one first.
             return 0 if entry is None else self.entries[entry] >> 32 * (self.selected & 1) & 0xFFFF_FFFF
         identification = self.identification << 24
         return {_ID: identification, _VERSION: _VERSION_VALUE, _ARBITRATION: identification}.get(self.selected, 0)
@@ -98,6 +104,7 @@ class IoApic:
 
     def _entry(self) -> int | None:
         """Number of the redirection entry that is selected."""
+        # Numbers from 0x10 on, two for each entry.
         number = self.selected - _REDIRECTION >> 1
         return number if 0 <= number < INPUTS else None
 
@@ -107,6 +114,8 @@ class IoApic:
             self.entries[number] = entry & 0xFFFF_FFFF | value << 32
             return
         entry = entry & ~(0xFFFF_FFFF & ~_READ_ONLY) | value & ~_READ_ONLY
+        # Remote IRR means nothing of an edge-triggered entry.
         self.entries[number] = entry if entry & LEVEL else entry & ~REMOTE_IRR
+        # Unmasking a level that is up sends it.
         if entry & LEVEL and self.lines >> number & 1:
             self._deliver(number)

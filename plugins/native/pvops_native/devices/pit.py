@@ -15,11 +15,13 @@ from pvops_native.devices.bus import WIRE
 
 HZ: Final = 1_193_182
 _SECOND: Final = 1_000_000_000
+# Modes whose count is reloaded by itself.
 _PERIODIC: Final = (2, 3)
 
 
 def ticks_at(ns: int) -> int:
     """Clock pulses of the 8254 since time 0, at ``ns`` nanoseconds."""
+    # Rounded down here and up below, so that an event's nanosecond is never before its tick.
     return ns * HZ // _SECOND
 
 
@@ -59,6 +61,7 @@ class Counter:
 
     def control(self, value: int, tick: int) -> None:
         """Takes a control word: access 0 latches the count, everything else sets mode and access and stops counting."""
+        # A second latch before the first was read is ignored.
         if value >> 4 & 3 == 0:
             if self.latched is None:
                 self.latched = self._raw_count(tick)
@@ -66,8 +69,10 @@ class Counter:
         self.by_firmware = False
         self.access = value >> 4 & 3
         mode = value >> 1 & 7
+        # Modes 6 and 7 are 2 and 3 again: the bit is "don't care".
         self.mode = mode - 4 if mode >= 6 else mode
         self.bcd = bool(value & 1)
+        # A control word stops the counter until a count is written.
         self.start = self.frozen = self.next_reload = self.low_byte = self.latched = self.latched_status = None
         self.read_high = False
 
@@ -86,8 +91,10 @@ class Counter:
             self._load(count, tick)
 
     def _load(self, count: int, tick: int) -> None:
+        # 0 stands for the largest count: 2^16, or 10^4 in BCD.
         value = (_from_bcd(count) or 10_000) if self.bcd else (count or 0x10000)
         self.settle(tick)
+        # A new count takes effect when the present period ends.
         if self.mode in _PERIODIC and self.start is not None:
             self.next_reload = value
             self.swap = self.start + ((tick - self.start) // self.reload + 1) * self.reload
@@ -95,6 +102,7 @@ class Counter:
         self.reload = value
         if self.mode in (1, 5):  # armed: the gate's edge starts it
             return
+        # The pulse after the write loads the count.
         self.start = tick + 1
         self.frozen = None if self.gate else 0
 
@@ -107,9 +115,11 @@ class Counter:
         """Drives the gate input: it suspends modes 0, 2, 3 and 4, and triggers 1, 2, 3 and 5."""
         self.settle(tick)
         if level and not self.gate:
+            # Modes 1 and 5 are triggered by the edge, 2 and 3 start their period again.
             if self.mode in (1, 5) or (self.mode in _PERIODIC and self.start is not None):
                 self.start, self.frozen = tick + 1, None
             elif self.frozen is not None:
+                # The others go on where they stood.
                 self.start, self.frozen = tick - self.frozen, None
         elif self.gate and not level and self.mode not in (1, 5) and self.start is not None:
             self.frozen = self._elapsed(tick)
@@ -127,6 +137,7 @@ class Counter:
         if self.mode == 2:
             count = self.reload - elapsed % self.reload
         elif self.mode == 3:
+            # Mode 3 counts down by two, twice a period.
             count = self.reload - 2 * (elapsed % self.reload) % self.reload
         else:
             count = self.reload - elapsed
@@ -136,12 +147,14 @@ class Counter:
         """The level of the OUT pin."""
         self.settle(tick)
         if self.start is None:
+            # Mode 0's OUT goes low with the control word, all others' goes high.
             return self.mode != 0
         elapsed = self._elapsed(tick)
         if self.mode in (0, 1):
             return elapsed >= self.reload
         if self.mode == 2:
             return not self.gate or elapsed % self.reload != self.reload - 1
+        # An odd count is high for one pulse longer than it is low.
         if self.mode == 3:
             return not self.gate or elapsed % self.reload < (self.reload + 1) // 2
         return elapsed != self.reload
@@ -152,16 +165,20 @@ class Counter:
         if self.start is None or self.frozen is not None:
             return None
         if self.mode in _PERIODIC:
+            # From the start, not from the last rise, so that rounding does not add up.
             return self.start + max(1, (after - self.start) // self.reload + 1) * self.reload
+        # Strobes of modes 4 and 5 are low for one pulse, and rise one after the count has ended.
         rise = self.start + self.reload + (self.mode in (4, 5))
         return rise if rise > after else None
 
     def read(self, tick: int) -> int:
         """The next byte to read: latched status first, then the latched or running count."""
+        # Status before count, when both are latched (read-back command).
         if self.latched_status is not None:
             status, self.latched_status = self.latched_status, None
             return status
         count = self._raw_count(tick) if self.latched is None else self.latched
+        # Low byte first, then high; the flip-flop is the data sheet's.
         if self.access == 3 and not self.read_high:
             self.read_high = True
             return count & 0xFF
@@ -170,6 +187,7 @@ class Counter:
 
     def status(self, tick: int) -> int:
         """The read-back status byte: OUT, null count, access, mode, BCD."""
+        # Null count: the count that was written is not in the counting element yet.
         null = not self.by_firmware and (self.start is None or tick < self.start or self.next_reload is not None)
         return self.output(tick) << 7 | null << 6 | self.access << 4 | self.mode << 1 | self.bcd
 
@@ -189,6 +207,7 @@ class Pit:
         """Raises request 0 if OUT 0 rose since the last call; several rises merge, as they do in the 8259."""
         tick = ticks_at(self.now())
         rise = self.counters[0].next_rise(self.served)
+        # Before anything is raised: the interrupt may look at the counter again.
         self.served = tick
         if rise is not None and rise <= tick:
             self.interrupt()
@@ -203,14 +222,17 @@ class Pit:
         """A count or status byte, or the speaker port: gate, speaker, refresh toggle (15 us) and OUT 2."""
         tick = ticks_at(self.now())
         if port == 0x61:
+            # Refresh toggles at about 66 kHz on a PC/AT; kernels have timed short delays by it.
             refresh = self.now() // 15_085 & 1
             return self.speaker | refresh << 4 | self.counters[2].output(tick) << 5
+        # The control register is write-only.
         if port == 0x43:
             return 0xFF
         return self.counters[port - 0x40].read(tick)
 
     def write(self, port: int, value: int) -> None:
         """A control word, read-back command or count byte; bit 0 of port 0x61 gates counter 2."""
+        # What was due before the write is due by the old count.
         self.service()
         tick = ticks_at(self.now())
         if port == 0x61:
@@ -226,7 +248,9 @@ class Pit:
     def _read_back(self, value: int, tick: int) -> None:
         for number, counter in enumerate(self.counters):
             if value >> number + 1 & 1:
+                # Both bits are active low.
                 if not value & 0x20:
                     counter.control(0, tick)
+                # Only the first of several latches counts.
                 if not value & 0x10 and counter.latched_status is None:
                     counter.latched_status = counter.status(tick)

@@ -33,6 +33,7 @@ class Power:
     def read(self, port: int) -> int:
         """What was written; the keyboard controller's status is "no data, ready for a command"."""
         values = {0x64: 0, 0x604: self.pm1a & 0xFF, 0x605: self.pm1a >> 8}
+        # Only the reset control register is left.
         return values.get(port, self.reset_control)
 
     def write(self, port: int, value: int) -> None:
@@ -42,8 +43,10 @@ class Power:
         elif port == 0x605:
             self.pm1a = self.pm1a & 0x00FF | (value & 0xDF) << 8  # SLP_EN reads as zero
             if value & 0x20:
+                # SLP_TYP 0 is what _S5 names; any other is a state that the tables do not have.
                 self.stop("crash" if value & 0x1C else "poweroff")
         elif port == 0xCF9:
+            # RST_CPU acts when it is written, and reads as zero.
             self.reset_control = value & 0x0A
             if value & 4:
                 self.stop("reboot")

@@ -31,5 +31,6 @@ class Starter:
         """One byte of the number."""
         shift = 8 * (port - BASE)
         self.number = self.number & ~(0xFF << shift) | value << shift
+        # The bus gives the lowest byte first, so the number is whole with the last.
         if shift == 24:
             self.start(self.number)

@@ -44,6 +44,7 @@ class Uart:
     base: int = 0x3F8
     waiting: deque[int] = attrs.field(factory=deque)
     received: deque[int] = attrs.field(factory=deque)
+    # 115,200 baud; nothing waits for it.
     divisor: int = 1
     ier: int = 0
     fcr: int = 0
@@ -65,13 +66,16 @@ class Uart:
 
     @property
     def _room(self) -> int:
+        # Without FIFOs the receiver holds one byte.
         return (FIFO_SIZE if self.fcr & FCR_ENABLE else 1) - len(self.received)
 
     def _cause(self) -> int:
         """The interrupt identification: received data before an empty transmitter."""
         if self.ier & IER_RX and self.received:
+            # The other end does not wait, so what is below the trigger is all that comes: the time-out.
             full = not self.fcr & FCR_ENABLE or len(self.received) >= TRIGGERS[self.fcr >> 6]
             return IIR_RX if full else IIR_TIMEOUT
+        # The transmitter's is the lowest priority of those that are modelled.
         return IIR_TX if self.ier & IER_TX and self.tx_pending else IIR_NONE
 
     def _drive(self) -> None:
@@ -79,15 +83,18 @@ class Uart:
 
         Loopback cuts both off.
         """
+        # In loopback nothing comes from outside.
         if self.mcr & (MCR_RTS | MCR_LOOP) == MCR_RTS:
             while self.waiting and self._room > 0:
                 self.received.append(self.waiting.popleft())
+        # OUT2 gates the line in a PC (asynchronous adapter).
         gated = self.mcr & (MCR_OUT2 | MCR_LOOP) == MCR_OUT2
         self.line(gated and self._cause() != IIR_NONE)
 
     def read(self, port: int) -> int:
         """One register: data, enables, cause, line control, modem control, line status, modem status, scratch."""
         register = port - self.base
+        # DLAB puts the divisor's two bytes in place of data and enables.
         if self.lcr & LCR_DLAB and register < 2:
             return self.divisor >> 8 * register & 0xFF
         if register == 0:
@@ -104,6 +111,7 @@ class Uart:
     def _identify(self) -> int:
         """Reading it is what ends the transmitter's interrupt."""
         cause = self._cause()
+        # Only if it was the cause that was told.
         if cause == IIR_TX:
             self.tx_pending = False
             self._drive()
@@ -111,6 +119,7 @@ class Uart:
 
     def _line_status(self) -> int:
         """Reading it clears the overrun, which only loopback can bring about."""
+        # Both bits of the empty transmitter: what is sent has left.
         status = LSR_EMPTY | (LSR_DATA if self.received else 0) | (LSR_OVERRUN if self.overrun else 0)
         self.overrun = False
         return status
@@ -118,7 +127,9 @@ class Uart:
     def _modem_status(self) -> int:
         """CTS, DSR, RI, DCD: a cable that is always ready, or in loopback RTS, DTR, OUT1 and OUT2."""
         if not self.mcr & MCR_LOOP:
+            # CTS, DSR and DCD.
             return 0xB0
+        # RTS to CTS, DTR to DSR, OUT1 to RI, OUT2 to DCD.
         return (self.mcr & 2) << 3 | (self.mcr & 1) << 5 | (self.mcr & 4) << 4 | (self.mcr & 8) << 4
 
     def write(self, port: int, value: int) -> None:
@@ -130,6 +141,7 @@ class Uart:
         elif register == 0:
             self._transmit(value)
         elif register == 1:
+            # Enabling the interrupt raises it at once if the transmitter is empty; Linux looks for that as a test.
             self.tx_pending = self.tx_pending or bool(value & IER_TX and not self.ier & IER_TX)
             self.ier = value & 0x0F
         elif register == 2:
@@ -143,6 +155,7 @@ class Uart:
         self._drive()
 
     def _transmit(self, value: int) -> None:
+        # The byte has left already, so the transmitter is empty again.
         self.tx_pending = True
         if not self.mcr & MCR_LOOP:
             self.send(value)
@@ -156,4 +169,5 @@ class Uart:
         switched = (value ^ self.fcr) & FCR_ENABLE
         if switched or (value & FCR_ENABLE and value & FCR_CLEAR_RECEIVER):
             self.received.clear()
+        # FCR_ENABLE and the trigger level stay; the clear bits are commands.
         self.fcr = value & (IIR_FIFO | FCR_ENABLE) if value & FCR_ENABLE else 0

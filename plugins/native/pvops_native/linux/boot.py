@@ -24,13 +24,16 @@ def load_kernel(platform: NativePlatform) -> None:
     kernel, machine = platform.guest, platform.machine
     assert isinstance(kernel, Kernel), "of boot protocol kernel"
     boot, *others = machine.vcpus
+    # Says that cpuid may show a local APIC: the built-in guest has no code for one.
     platform.firmware = True
     loader.load(machine, kernel, platform.guest_memory)
     loader.start(boot, kernel.image)
     for vcpu in machine.vcpus:
+        # Firmware leaves the APIC enabled, which Linux looks for in the MSR.
         vcpu.set_msr(MSR_APIC_BASE, vcpu.msr(MSR_APIC_BASE) | APIC_ENABLED)
     for vcpu in others:
         vcpu.halt()
     apics.map_registers(machine, platform.board, platform.expect)
     if others:
+        # One processor sees its own stores; it takes a second to need watching.
         platform.text = TextWatch(machine, kernel.image)

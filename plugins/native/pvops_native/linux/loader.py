@@ -30,7 +30,9 @@ PARAMETERS: Final = 0x90000
 CMDLINE: Final = 0x91000
 CMDLINE_MOST: Final = 2047
 """COMMAND_LINE_SIZE of x86 is 2048, with the NUL."""
+# 0x9f000 to 0xa0000 is the extended BIOS data area, and 0xe0000 to 1 MiB the BIOS.
 LOW_END, BIOS, HIGH = 0x9F000, 0xE0000, 0x100000
+# As the 64-bit boot protocol needs it: kernel, parameters and command line must be mapped.
 _IDENTITY_GIB: Final = 4
 _LARGE: Final = 0x83  # present, writable, 2 MiB
 CODE, DATA = 0x10, 0x18
@@ -64,6 +66,7 @@ def load(machine: Machine, kernel: Kernel, size: int) -> None:
     cmdline = command_line(kernel.cmdline, CMDLINE_MOST)
     memory.write(CMDLINE, cmdline + b"\0")
     parameters = BootParameters(
+        # No hole is listed between: what no entry names is not memory.
         memory_map=(Range(0, LOW_END), Range(BIOS, HIGH, RESERVED), Range(HIGH, size)),
         cmdline=CMDLINE,
         cmdline_size=len(cmdline),
@@ -95,6 +98,7 @@ def _load_segments(memory: PhysicalMemory, image: KernelImage, size: int) -> int
     """Copy the segments to their physical places; the first byte after the last."""
     if not image.segments:
         raise image.error("has nothing to load", field="program headers")
+    # Not below: the ramdisk must not lie among firmware's tables either.
     end = HIGH
     for number, segment in enumerate(image.segments):
         if segment.physical < HIGH:
@@ -116,6 +120,7 @@ def _load_initrd(memory: PhysicalMemory, initrd: bytes, kernel_end: int, size: i
     """Copy the ramdisk to the top of memory; its physical address, 0 where there is none."""
     if not initrd:
         return 0
+    # At the top, as boot loaders do: the kernel frees it as whole pages.
     start = (size - len(initrd)) & ~(PAGE - 1)
     if start < kernel_end:
         raise UsageError(f"a ramdisk of {len(initrd) >> 10} KiB does not fit beside the kernel")
@@ -128,11 +133,13 @@ def enter(vcpu: Vcpu, entry: int) -> None:
 
     In 64-bit mode the first 4 GiB are mapped one to one; in 32-bit mode paging is off.
     """
+    # PAE, LME and CR3 before CR0.PG: the order of SDM volume 3, 9.8.5.
     if vcpu.machine.kind is MachineKind.X86_64:
         vcpu.insn.mov_to_cr(4, processor.CR4_PAE)
         vcpu.insn.wrmsr(processor.MSR_EFER, processor.EFER_LME)
         vcpu.insn.mov_to_cr(3, _identity(vcpu.machine.memory))
     _enter_flat(vcpu, vcpu.machine.kind.bits)
+    # The boot parameters' address (boot.rst, both protocols).
     vcpu.set("rsi", PARAMETERS)
     vcpu.rip = entry
 
@@ -141,7 +148,9 @@ def _enter_flat(vcpu: Vcpu, bits: int) -> None:
     """Protected mode, and for 64 bits paging, with flat segments."""
     for selector, descriptor in zip((CODE, DATA), _DESCRIPTORS[bits], strict=True):
         vcpu.machine.memory.set_u64(GDT + selector, descriptor)
+    # PG with LME makes IA-32e mode; without it only PE.
     vcpu.insn.mov_to_cr(0, processor.CR0 if bits == 64 else _PROTECTED)
+    # The limit is that of the last descriptor's last byte.
     vcpu.insn.lgdt(GDT, DATA + 7)
     vcpu.set_segments(0, CODE, DATA)
     for name in ("ds", "es"):

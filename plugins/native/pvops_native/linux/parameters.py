@@ -13,9 +13,12 @@ import attrs
 
 from pvops_core.images.bootparams import BITS, BOOT_PARAMS, E820_ENTRY, RAM
 
+# What a boot sector without a number of its own means: 0 would be 4 too (boot.rst, setup_sects).
 _SETUP_SECTORS: Final = 4
 _BOOT_FLAG: Final = 0xAA55
+# 2.15: acpi_rsdp_addr came with 2.14.
 _PROTOCOL: Final = 0x020F
+# As in the kernel's own header (arch/x86/boot/header.S).
 _INITRD_MAX: Final = 0x7FFF_FFFF
 _LOADER: Final = 0xFF
 """A loader without an assigned number."""

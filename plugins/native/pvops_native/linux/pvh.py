@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 _HEADER: Final = Header(Path(__file__).with_name("start_info.h"))
 START_INFO: Final = 0x92000
+# Behind the structure, which has 56 bytes, with one module's 32.
 _MODULES: Final = START_INFO + 0x40
 _MEMORY_MAP: Final = START_INFO + 0x80
+# "xEn3" with bit 7 of its E set.
 _MAGIC: Final = 0x336EC578
 _PHYS32_ENTRY: Final = 18
 _TYPES: Final = {RAM: 1, RESERVED: 2}
@@ -33,6 +35,7 @@ def entry_of(image: KernelImage) -> int | None:
     Raises:
         ImageError: the note is too short for an address.
     """
+    # Linux has a note too, but its 64-bit entry needs no 32-bit start.
     if image.release:
         return None
     note = next((note for note in image.notes if note.owner == "Xen" and note.type == _PHYS32_ENTRY), None)
@@ -40,6 +43,7 @@ def entry_of(image: KernelImage) -> int | None:
         return None
     if len(note.data) < 4:
         raise image.error(f"has {len(note.data)} bytes; an address has 4 or 8", field="note PHYS32_ENTRY")
+    # An address of 8 bytes must be below 4 GiB, for the entry is in 32-bit mode.
     return int.from_bytes(note.data[:8], "little") & 0xFFFF_FFFF
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
 ALL_ONES: Final = 0xFFFFFFFF
+# LOCAL_TIMER_VECTOR of mach-default/irq_vectors.h.
 LOCAL_TIMER_VECTOR: Final = 0xEF
 
 
@@ -24,6 +25,7 @@ class NativeApicOps(NativeGroup):
     """apic.* of the 2.6 tables with CONFIG_X86_LOCAL_APIC."""
 
     def _apic(self, cpu: Vcpu) -> LocalApic | None:
+        # The platform may be a hypervisor's, whose guest has no APIC of its own.
         apics = getattr(self.env.platform, "apics", ())
         return apics[cpu.index] if apics else None
 
@@ -43,6 +45,7 @@ class NativeApicOps(NativeGroup):
     @hookimpl
     def apic_write_atomic(self, cpu: Vcpu, reg: int, v: int) -> None:
         """native_apic_write_atomic: the same store by xchg."""
+        # The exchange was a workaround for a Pentium erratum, and means nothing to a model.
         self.apic_write(cpu, reg, v)
 
     @hookimpl

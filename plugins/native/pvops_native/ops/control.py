@@ -28,9 +28,12 @@ class ControlOps(NativeGroup):
     @hookimpl
     def irq_enable_sysexit(self, cpu: Vcpu) -> None:
         """native_irq_enable_sysexit: sti; sysexit (to edx with stack ecx, segments by SYSENTER_CS)."""
+        # sti holds interrupts back for one instruction, so none comes before user mode.
         cpu.insn.sti()
         selector = cpu.insn.rdmsr(MSR_SYSENTER_CS) & 0xFFFF
+        # SDM volume 2, SYSEXIT: #GP(0) at any other level, or if the selector's index is 0.
         if cpu.cpl or not selector & 0xFFFC:
             raise GuestFault("sysexit", vector=GP, error_code=0)
         cpu.rip, cpu.rsp = cpu.get("edx"), cpu.get("ecx")
+        # User code and stack are 16 and 24 above SYSENTER_CS's.
         cpu.set_segments(3, selector + 16 | 3, selector + 24 | 3)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 EFLAGS_IOPL: Final = 0x3000
 CR4_PINNED: Final = 1 << 11 | 1 << 16 | 1 << 20 | 1 << 21 | 1 << 23
 """Of what cr4_pinned_mask may be made: UMIP, FSGSBASE, SMEP, SMAP, CET."""
+# IO_DELAY_TYPE_0X80 and IO_DELAY_TYPE_0XED; type 3 does nothing.
 IO_DELAY_PORTS: Final = {0: 0x80, 1: 0xED}
 IO_DELAY_UDELAY: Final = 2
 
@@ -51,6 +52,7 @@ class NativeCpuOps(NativeGroup):
     @hookimpl
     def write_cr0(self, cpu: Vcpu, cr0: int) -> None:
         """native_write_cr0."""
+        # Since 5.3 a cleared WP is put back (native_write_cr0()).
         self._pinned(cpu, cr0, CR0_WP, CR0_WP)
         cpu.insn.mov_to_cr(0, cr0)
 
@@ -68,11 +70,13 @@ class NativeCpuOps(NativeGroup):
     def write_cr4(self, cpu: Vcpu, cr4: int) -> None:
         """native_write_cr4."""
         if "cr4_pinned_bits" in self.guest:
+            # Only bits that were set at the end of start-up are pinned, so the kernel's own variable says which.
             self._pinned(cpu, cr4, CR4_PINNED, cpu.word(self.guest.address("cr4_pinned_bits")))
         cpu.insn.mov_to_cr(4, cr4)
 
     def _pinned(self, cpu: Vcpu, value: int, mask: int, bits: int) -> None:
         """Once the key cr_pinning is on, a kernel puts pinned bits back, with a warning."""
+        # A static key: its first word counts who has enabled it.
         if "cr_pinning" in self.guest and cpu.u32(self.guest.address("cr_pinning")) and value & mask != bits:
             self.leave("pinned bits of control registers")
 
@@ -94,6 +98,7 @@ class NativeCpuOps(NativeGroup):
     @hookimpl
     def set_iopl_mask(self, cpu: Vcpu, mask: int) -> None:
         """native_set_iopl_mask: replaces the IOPL bits of EFLAGS by those in mask."""
+        # popf changes IOPL in ring 0 only.
         cpu.insn.popf(cpu.insn.pushf() & ~EFLAGS_IOPL | mask)
 
     @hookimpl
@@ -101,6 +106,7 @@ class NativeCpuOps(NativeGroup):
         """native_io_delay: outb %al to port 0x80, or what io_delay= has put into io_delay_type in place of that."""
         way = cpu.u32(self.guest.address("io_delay_type")) if "io_delay_type" in self.guest else 0
         if way in IO_DELAY_PORTS:
+            # The value does not matter, so what is in al goes out.
             cpu.insn.out(IO_DELAY_PORTS[way], cpu.get("eax") & 0xFF, 1)
         elif way == IO_DELAY_UDELAY:
             self.leave("udelay()")

@@ -16,21 +16,25 @@ from pvops_native.ops.base import NativeGroup
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
+# GDT_ENTRY_ numbers of asm/segment.h: 32-bit kernels have 32 entries, 64-bit ones 16.
 ENTRY_TSS: Final = {32: 16, 64: 8}
 ENTRY_LDT: Final = {32: 17, 64: 10}
 ENTRY_TLS_MIN: Final = {32: 6, 64: 12}
 TLS_ENTRIES: Final = 3
+# Present, type 2 (SDM volume 3, 3.5).
 LDT_TYPE: Final = 0x82
 MSR_SYSENTER_CS: Final = 0x174
 THREAD_ESP0, THREAD_SYSENTER_CS = 24, 28
 TSS_SP0: Final = 4
 TSS_SS1: Final = 16
 TSS_IO_BITMAP_BASE: Final = 102
+# Bit 9 of the high word: the type's busy bit (SDM volume 3, 7.2.2).
 TSS_BUSY: Final = 1 << 41
 
 
 def system_descriptor(base: int, limit: int, type_: int) -> int:
     """A present system descriptor of DPL 0, byte limit, as 128 bits (a 32-bit GDT takes the low 64)."""
+    # Limit and base are split three ways (SDM volume 3, 3.4.5 and 7.2.3).
     low = limit & 0xFFFF | (base & 0xFFFFFF) << 16 | type_ << 40 | (limit >> 16 & 0xF) << 48 | (base >> 24 & 0xFF) << 56
     return low | base >> 32 << 64
 
@@ -49,6 +53,7 @@ class NativeDescriptorOps(NativeGroup):
         if self.wide:
             base |= cpu.u32(address + 8) << 32
         limit = low & 0xFFFF | low >> 32 & 0xF0000
+        # Bit 55 is granularity: the limit counts pages.
         return base, limit << 12 | 0xFFF if low >> 55 & 1 else limit
 
     @hookimpl
@@ -59,6 +64,7 @@ class NativeDescriptorOps(NativeGroup):
         """
         base, limit = cpu.insn.sgdt()
         writable = self.guest.per_cpu("gdt_page", cpu)
+        # ltr marks the descriptor busy, so the GDT must be the one that may be written to (6.1 maps it read-only).
         if base != writable:
             cpu.insn.lgdt(writable, limit)
         cpu.insn.ltr(ENTRY_TSS[self._bits()] * 8)
@@ -98,11 +104,13 @@ class NativeDescriptorOps(NativeGroup):
     def set_ldt(self, cpu: Vcpu, desc: int, entries: int) -> None:
         """native_set_ldt: a descriptor of the ``entries`` entries at ``desc`` into the GDT, then lldt; none loads 0."""
         if not entries:
+            # The null selector, so that no stale table stays in the register.
             cpu.insn.lldt(0)
             return
         index = ENTRY_LDT[self._bits()]
         value = system_descriptor(desc, entries * 8 - 1, LDT_TYPE)
         slot = self.guest.per_cpu("gdt_page", cpu) + index * 8
+        # A long-mode descriptor has 16 bytes (SDM volume 3, 7.2.3).
         cpu.write_virtual(slot, value.to_bytes(16, "little")[: 16 if self.wide else 8])
         cpu.insn.lldt(index * 8)
 
@@ -140,6 +148,7 @@ class NativeDescriptorOps(NativeGroup):
         self._write_entry(cpu, dt + entrynum * length, low, high, gate, length)
 
     def _write_entry(self, cpu: Vcpu, place: int, low: int, high: int, source: int, length: int) -> None:
+        # A pointer of 0: 2.6.23 passed the two words by value.
         if source:
             cpu.write_virtual(place, cpu.read_virtual(source, length))
         else:
@@ -149,8 +158,10 @@ class NativeDescriptorOps(NativeGroup):
     @hookimpl
     def load_esp0(self, cpu: Vcpu, tss: int, thread: int) -> None:
         """native_load_esp0: the ring 0 stack into the TSS; a changed sysenter_cs also into ss1 and the MSR."""
+        # The processor reads it from memory at each trap, so nothing has to be loaded.
         cpu.set_u32(tss + TSS_SP0, cpu.u32(thread + THREAD_ESP0))
         sysenter_cs = cpu.u32(thread + THREAD_SYSENTER_CS)
+        # The MSR is slow to write, and changes only for tasks in vm86 mode.
         if cpu.u16(tss + TSS_SS1) != sysenter_cs:
             cpu.set_u16(tss + TSS_SS1, sysenter_cs & 0xFFFF)
             cpu.insn.wrmsr(MSR_SYSENTER_CS, sysenter_cs)
@@ -163,21 +174,25 @@ class NativeDescriptorOps(NativeGroup):
     @hookimpl
     def invalidate_io_bitmap(self, cpu: Vcpu) -> None:
         """native_tss_invalidate_io_bitmap: the bitmap's offset points beyond the TSS's limit."""
+        # Beyond the limit there is no bitmap, and every port faults (SDM volume 1, 19.5.2).
         limit = self._descriptor_base(cpu, ENTRY_TSS[self._bits()] * 8)[1]
         cpu.set_u16(self.guest.per_cpu("cpu_tss_rw", cpu) + TSS_IO_BITMAP_BASE, limit + 1 & 0xFFFF)
 
     @hookimpl
     def update_io_bitmap(self, cpu: Vcpu) -> None:
         """native_tss_update_io_bitmap: the ports of the task; the built-in guest's tasks have none."""
+        # It has no tasks with ports: the slot is called for its effect on the TSS alone.
         if not self.guest.own_functions:
             self.invalidate_io_bitmap(cpu)
             return
         tss = TaskBitmaps(self.guest, cpu)
+        # Both: a limit that was shortened matters only if there are ports to allow.
         if tss.open() and tss.limit_is_stale():
             self._reload_tr(cpu)
 
     def _reload_tr(self, cpu: Vcpu) -> None:
         """force_reload_TR: ltr takes a TSS that is not busy, and makes it so."""
         place = self.guest.per_cpu("gdt_page", cpu) + ENTRY_TSS[self._bits()] * 8
+        # ltr of a busy TSS is a general protection fault.
         cpu.set_u64(place, cpu.u64(place) & ~TSS_BUSY)
         self.load_tr_desc(cpu)

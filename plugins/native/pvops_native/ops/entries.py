@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
 
 NX: Final = 1 << 63
+# _PAGE_USER and _PAGE_PRESENT.
 USER_PRESENT: Final = 5
 
 
@@ -34,6 +35,7 @@ class EntryOps(NativeGroup):
     def set_pte(self, cpu: Vcpu, ptep: int, pteval: int) -> None:
         """native_set_pte: under PAE the high word first, so that the entry turns present as a whole."""
         if self.env.layout.kind is MachineKind.PAE:
+            # The processor may walk between the two stores, and must not see half of a present entry.
             cpu.set_u32(ptep + 4, pteval >> 32)
             cpu.set_u32(ptep, pteval & 0xFFFFFFFF)
         else:
@@ -52,6 +54,7 @@ class EntryOps(NativeGroup):
     @hookimpl
     def set_pte_present(self, cpu: Vcpu, ptep: int, pte: int) -> None:
         """native_set_pte_present (PAE): not present, then the high word, then the low one."""
+        # Absent first: the entry is present now, and its halves change one by one.
         cpu.set_u32(ptep, 0)
         self.set_pte(cpu, ptep, pte)
 
@@ -81,15 +84,18 @@ class EntryOps(NativeGroup):
         Returns:
             What the kernel's own root gets: user space is not executable there.
         """
+        # The user's root is the page behind the kernel's, and entries of the upper half are the kernel's alone.
         if not self.wide or place % PAGE >= PAGE // 2 or not self.guest.has("pti"):
             return value
         cpu.set_u64(place | PAGE, value)
+        # Not executable by the kernel's root: a return to user mode with the wrong CR3 must fault.
         nx = "__supported_pte_mask" in self.guest and cpu.u64(self.guest.address("__supported_pte_mask")) & NX
         return value | NX if nx and value & USER_PRESENT == USER_PRESENT else value
 
     @hookimpl
     def pte_clear(self, cpu: Vcpu, ptep: int) -> None:
         """native_pte_clear (PAE): the low word, which has the present bit, first."""
+        # Absent before the rest goes, for the same reason in reverse.
         cpu.set_u32(ptep, 0)
         cpu.set_u32(ptep + 4, 0)
 
@@ -102,6 +108,7 @@ class EntryOps(NativeGroup):
     @hookimpl
     def ptep_modify_prot_start(self, cpu: Vcpu, ptep: int) -> int:
         """__ptep_modify_prot_start: takes the pte_t out and leaves 0, so that the hardware cannot change it."""
+        # An exchange on hardware, so that ACCESSED and DIRTY are not lost; here nothing can come between.
         value = cpu.u64(ptep)
         cpu.set_u64(ptep, 0)
         return value

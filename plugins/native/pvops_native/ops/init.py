@@ -28,6 +28,7 @@ _RESERVE: Final = event_kind(
 
 USER_PGDS: Final = 3
 """PAE, PAGE_OFFSET 0xc0000000: top-level entries of user space; the fourth is the kernel's."""
+# A guard: the slot may point anywhere.
 LONGEST_NAME: Final = 64
 PAGE_MASK: Final = ~0xFFF
 
@@ -53,6 +54,7 @@ class NativeInitOps(NativeGroup):
         """The string that the table's name slot points to; bare metal's own where there is none (2.6.24: pv_info)."""
         layout = self.env.layout
         pointer = 0
+        # 2.6.24 moved the name from the table into pv_info.
         if "name" in layout:
             pointer = cpu.word(layout.slot_address(self.env.symbols, layout.by_op("name").type))
         if not pointer:
@@ -81,12 +83,15 @@ class NativeInitOps(NativeGroup):
         The kernel's own entry is emptied so that a fresh page directory is made. A table that the CPU already walks,
         because the guest was entered with PAE on, keeps what it has. Without PAE the table needs no preparation.
         """
+        # A table in force must keep its user entries; only a fresh one is prepared.
         if self.env.layout.kind is not MachineKind.PAE or self._in_force(cpu, pgd_base):
             return
         zero_page = self.env.symbols.get("empty_zero_page")
+        # PAE's top entries are read when CR3 is loaded, so none may be absent and filled in later.
         entry = cpu.walk(zero_page).pa & PAGE_MASK | PRESENT if zero_page else 0
         for index in range(USER_PGDS):
             cpu.set_u64(pgd_base + 8 * index, entry)
+        # The kernel's is set anew behind this.
         cpu.set_u64(pgd_base + 8 * USER_PGDS, 0)
 
     @hookimpl
@@ -96,6 +101,7 @@ class NativeInitOps(NativeGroup):
             cpu.set_u64(pgd_base, cpu.u64(pgd_base + 8 * USER_PGDS))
 
     def _in_force(self, cpu: Vcpu, pgd_base: int) -> bool:
+        # CR3's low five bits are flags with PAE (SDM volume 3, 4.4.1).
         return cpu.walk(pgd_base).pa == cpu.insn.mov_from_cr(3) & ~0x1F
 
     @hookimpl

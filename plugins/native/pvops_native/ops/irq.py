@@ -43,6 +43,7 @@ class NativeIrqOps(NativeGroup):
     @hookimpl
     def safe_halt(self, cpu: Vcpu) -> None:
         """native_safe_halt: sti; hlt, with no interrupt between the two."""
+        # sti's shadow is what keeps an interrupt out between them.
         cpu.insn.sti()
         cpu.insn.hlt()
 
@@ -56,12 +57,15 @@ class NativeIrqOps(NativeGroup):
         """native_init_IRQ, init_8259A(0): both controllers initialised and every line but the cascade masked."""
         base = FIRST_VECTOR
         out = cpu.insn.out
+        # Masked while they are being initialised.
         out(0x21, 0xFF, 1)
         out(0xA1, 0xFF, 1)
+        # ICW1 to ICW4 in the order that the chip wants; wiring is ICW3: the master's line 2, the slave's number 2.
         for port, vector, wiring in ((0x20, base, 0x04), (0xA0, base + 8, 0x02)):
             out(port, 0x11, 1)  # ICW1: edge-triggered, cascaded, ICW4 follows
             out(port + 1, vector, 1)
             out(port + 1, wiring, 1)
             out(port + 1, 0x01, 1)  # ICW4: 8086 mode, end of interrupt by command
+        # 0xfb leaves the cascade open, or no line of the slave would ever come.
         out(0x21, 0xFB, 1)
         out(0xA1, 0xFF, 1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LOCKED: Final = 1
 PENDING: Final = 1 << 8
+# _Q_TAIL_CPU_OFFSET: the nesting level, of which only 0 is used, takes two bits below.
 TAIL_CPU_SHIFT: Final = 18
 
 
@@ -41,11 +42,14 @@ class LockOps(NativeGroup):
         ``lock`` is a struct qspinlock *. The first waiter holds the pending bit, the last one's
         number is the tail; taking the lock and giving the queue up are one store, as the kernel's cmpxchg.
         """
+        # A kernel has its own nodes (qnodes), which the hook must not leave out of date.
         self.leave("the kernel's queue of waiters")
         word = cpu.u32(lock)
         queue = self.waiting.setdefault(lock, deque())
+        # The op is called again after each time slice that it gave away.
         if cpu.index not in queue:
             queue.append(cpu.index)
+        # The oldest waiter alone may take it: the queue is what makes the lock fair.
         if queue[0] == cpu.index and not word & 0xFF:
             queue.popleft()
             cpu.set_u32(lock, self._word(queue) | LOCKED)
@@ -57,12 +61,14 @@ class LockOps(NativeGroup):
 
     def _word(self, queue: deque[int]) -> int:
         """Pending and tail for those who wait."""
+        # Tail of 0 means no queue, so CPUs count from 1; the first waiter has the pending bit instead.
         tail = queue[-1] + 1 << TAIL_CPU_SHIFT if len(queue) > 1 else 0
         return tail | (PENDING if queue else 0)
 
     @hookimpl
     def queued_spin_unlock(self, cpu: Vcpu, lock: int) -> None:
         """__native_queued_spin_unlock: a release store of 0 to the locked byte."""
+        # A byte: pending and tail are the waiters'.
         cpu.set_u8(lock, 0)
 
     @hookimpl

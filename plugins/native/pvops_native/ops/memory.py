@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FIXADDR_TOP: Final = {32: 0xFFFFF000, 64: 0xFFFFFFFFFF7FF000}
 """Virtual address of fixed page 0, the others below it (asm/fixmap.h), where no symbol fixaddr_top says so."""
+# Bits 12 to 51 (SDM volume 3, 4.5).
 ENTRY_ADDRESS: Final = 0x000FFFFFFFFFF000
 
 
@@ -51,12 +52,16 @@ class MemoryOps(NativeGroup):
             MachineError: the page has no table, and the guest no function that makes one.
         """
         top = self.env.symbols.get("fixaddr_top", FIXADDR_TOP[self.env.layout.kind.bits])
+        # Fixed pages are numbered from the top down (__fix_to_virt()).
         va = top - (idx << PAGE_SHIFT)
         place = self._leaf(cpu, va)
         if (mask := "__default_kernel_pte_mask") in self.guest:
+            # native_set_fixmap(): bits that the processor does not know, such as GLOBAL with PTI, are masked out.
             flags &= cpu.word(self.guest.address(mask))
+        # By physical address, as the tables need not be mapped writable.
         self.env.machine.memory.set_u64(place, phys & ENTRY_ADDRESS | flags if flags else 0)
         cpu.insn.invlpg(va)
+        # reserve_top_address() refuses once it is not 0.
         if (count := "fixmaps_set") in self.guest:
             at = self.guest.address(count)
             cpu.set_u32(at, cpu.u32(at) + 1 & 0xFFFF_FFFF)
@@ -64,6 +69,7 @@ class MemoryOps(NativeGroup):
     def _leaf(self, cpu: Vcpu, va: int) -> int:
         """Physical address of the leaf entry of an address in the tables in force."""
         table = cpu.insn.mov_from_cr(3) & ENTRY_ADDRESS
+        # Levels with tables; a large page cannot hold a fixed one.
         for shift in (39, 30, 21):
             entry = self.env.machine.memory.u64(table + (va >> shift & 0x1FF) * 8)
             if not entry & PRESENT:

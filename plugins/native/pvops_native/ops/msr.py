@@ -24,6 +24,7 @@ _UNCHECKED: Final = event_kind(
     msr="int: its number",
 )
 
+# errno.h of Linux.
 EIO: Final = 5
 EFAULT: Final = 14
 UNCHECKED: Final = "the warning about a register that is not there"
@@ -39,6 +40,7 @@ class MsrOps(NativeGroup):
         2.6 tables pass err: *err becomes 0 or -EFAULT. 6.1 passes none: a fault is logged and 0 is read.
         """
         value, fault = self._read(cpu, msr)
+        # One op that reports, in 2.6; where there is a safe one beside it, this one has nobody to report to.
         if "read_msr_safe" not in self.env.layout:
             cpu.set_u32(err, -EFAULT & 0xFFFFFFFF if fault else 0)
         elif fault:
@@ -53,6 +55,7 @@ class MsrOps(NativeGroup):
         6.1 passes err: *err becomes 0 or -EIO, and the value is returned. 7.2 passes val: those two change places.
         """
         value, fault = self._read(cpu, msr)
+        # A slot has one of the two pointers, and the other comes as 0.
         if val:
             cpu.set_u64(val, value)
             return -EIO if fault else 0
@@ -77,12 +80,14 @@ class MsrOps(NativeGroup):
         try:
             return cpu.insn.rdmsr(msr), False
         except GuestFault as fault:
+            # Only the fault that says "not there" has a fixup; any other is the guest's.
             if fault.vector != GP:
                 raise
             return 0, True
 
     def _write(self, cpu: Vcpu, msr: int, low: int, high: int) -> bool:
         try:
+            # wrmsr takes edx:eax, and eax is 32 bits of a long here.
             cpu.insn.wrmsr(msr, high << 32 | low & 0xFFFFFFFF)
         except GuestFault as fault:
             if fault.vector != GP:

@@ -24,8 +24,10 @@ def native_code(ctx: PatchContext, op: str, addr: int) -> bytes | None:
 
     The kernel's table is fixed: it does not ask what the slot holds.
     """
+    # A kernel without the slot patches by alternatives, after this step.
     if not ctx.has_patch_slot:
         return None
+    # Nops, for an argument that stands in the result's register is the result.
     if op in IDENTITIES and _one_struct(ctx.layout):
         return b""
     patchlet = patchlets_of(ctx.layout).get(op)
@@ -48,8 +50,10 @@ class PatchOps(NativeGroup):
         """
         code = native_code(ctx, ctx.layout.by_type(type).op.name, addr)
         if code is None:
+            # No code of its own: what paravirt_patch_default() does.
             return patch_default(ctx, type, clobbers, insnbuf, addr, len)
         used = memoryview(code).nbytes
+        # "Too long" is told by the site's length, which leaves the call as it is (paravirt_patch_insns()).
         if used > len:
             return len
         insnbuf[:used] = code

@@ -47,17 +47,20 @@ class TlbOps(NativeGroup):
     def flush_tlb_user(self, cpu: Vcpu) -> None:
         """native_flush_tlb, native_flush_tlb_local: CR3 loaded again."""
         self._without_pcid(cpu)
+        # Writing CR3 flushes all that is not global (SDM volume 3, 4.10.4.1).
         cpu.insn.mov_to_cr(3, cpu.insn.mov_from_cr(3))
 
     @hookimpl
     def flush_tlb_kernel(self, cpu: Vcpu) -> None:
         """native_flush_tlb_global: CR4.PGE toggled, which drops global entries too."""
         cr4 = cpu.insn.mov_from_cr(4)
+        # Any change of PGE drops everything (SDM volume 3, 4.10.4.1), and the second write puts it back.
         cpu.insn.mov_to_cr(4, cr4 ^ CR4_PGE)
         cpu.insn.mov_to_cr(4, cr4)
 
     def _without_pcid(self, cpu: Vcpu) -> None:
         """With process-context identifiers a kernel notes which user space is to be flushed later."""
+        # CR4 tells; the built-in guest keeps no such notes.
         if self.guest.own_functions and cpu.cr4 & CR4_PCIDE:
             self.leave("identifiers of user spaces")
 
@@ -75,6 +78,7 @@ class TlbOps(NativeGroup):
     @hookimpl
     def flush_tlb_others(self, cpu: Vcpu, cpus: int, va: int) -> None:
         """native_flush_tlb_others (2.6): one page, or all if ``va`` is TLB_FLUSH_ALL, on the CPUs of a cpumask_t *."""
+        # TLB_FLUSH_ALL is all ones.
         everything = (1 << self.env.layout.kind.bits) - 1
         for other in self._members(cpu, cpus):
             other.flush_tlb(None if va == everything else va)
@@ -96,6 +100,7 @@ class TlbOps(NativeGroup):
         word = self.env.layout.pointer_size
         start, end = cpu.word(info + word), cpu.word(info + 2 * word)
         stride = 1 << cpu.u8(info + 3 * word + 8 + 4)  # u64 new_tlb_gen, u32 initiating_cpu, u8 stride_shift
+        # As a loop of invlpg this costs more than a reload (tlb_single_page_flush_ceiling).
         if end == (1 << 8 * word) - 1 or end - start > CEILING * stride:
             return None
         return range(start, end, stride)
@@ -104,6 +109,7 @@ class TlbOps(NativeGroup):
         """The vCPUs whose bits are set in a cpumask: unsigned longs, lowest CPU in the lowest bit."""
         bits = self.env.layout.kind.bits
         for vcpu in self.env.machine.vcpus:
+            # cpumasks are arrays of longs, so the word depends on the guest's width.
             word = cpu.word(mask + vcpu.index // bits * (bits // 8))
             if word >> vcpu.index % bits & 1:
                 yield vcpu
