@@ -29,8 +29,10 @@ def live_patches(session: Session) -> Livepatch:
         UsageError: its command line has no word ``livepatch``, so it may use the pages that payloads would get.
     """
     guest, platform = session.builtin, session.platform
+    # Nothing else tells whether the guest has kept the pages: it looks for the word itself.
     if WORD not in guest.cmdline.split():
         raise UsageError(f"the guest sets no pages aside for payloads without {WORD!r} on its command line")
+    # The guest takes them from the end of what it was given.
     end = guest.kernel_base + platform.guest_memory
     area = PayloadArea(end - AREA_PAGES * PAGE, AREA_PAGES)
     patched = PatchedGuest.of(session, BareCalls(), area=area, stack_size=STACK_SIZE, features=platform.features)

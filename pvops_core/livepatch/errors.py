@@ -56,5 +56,6 @@ class PartialError(MachineError):
 
 def errno_of(error: PvopsError) -> int:
     """The errno that stands for an error; EINVAL where it carries none."""
+    # Errors of files and machines have none of their own.
     number = getattr(error, "errno", numbers.EINVAL)
     return number if isinstance(number, int) else numbers.EINVAL

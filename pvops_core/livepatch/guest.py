@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BUILD_ID_NOTE = 3
 """NT_GNU_BUILD_ID."""
+# psABI, 3.2.2.
 _STACK_ALIGNMENT = 16
 
 
@@ -58,10 +59,13 @@ class BareCalls:
     @contextmanager
     def kernel_mode(self, vcpu: Vcpu) -> Iterator[int]:
         """From user mode as a trap would go: code segment of the page-fault gate, stack of the TSS, GS swapped."""
+        # A page fault's gate is there in every kernel, and its handler saves all registers.
         if self.in_user_mode(vcpu):
             vcpu.deliver(PF, 0)
+            # A 64-bit kernel's own entry code does so next, which is not going to run.
             if vcpu.in_64_bit_code:
                 vcpu.insn.swapgs()
+        # Nothing may interrupt a call that the kernel knows nothing of.
         vcpu.rflags &= ~FLAG_IF
         yield vcpu.rsp
 
@@ -136,6 +140,7 @@ class PatchedGuest:
 
     def write_text(self, va: int, data: bytes, by: str) -> None:
         """Write to pages set aside as text is written; one transaction."""
+        # The old bytes are what the poker compares with; zeros mean that nobody has written there.
         old = self.read(va, len(data))
         self.poker.transaction([Poke(va, old, data, fresh=not any(old))], by=by)
 
@@ -148,6 +153,7 @@ class PatchedGuest:
 
     def _pieces(self, va: int, length: int) -> Iterator[tuple[int, int]]:
         while length > 0:
+            # By pages, for frames of neighbours need not be neighbours.
             page, offset = va & -PAGE, va % PAGE
             size = min(PAGE - offset, length)
             yield self.translate(page) + offset, size
@@ -156,6 +162,7 @@ class PatchedGuest:
 
 def build_id_of(image: KernelImage) -> bytes:
     """An image's GNU build-id; of one that has none, the first 20 bytes of the SHA-256 of the image."""
+    # The first of several, as ld puts one note first.
     for note in image.notes:
         if note.owner == "GNU" and note.type == BUILD_ID_NOTE and note.data:
             return note.data

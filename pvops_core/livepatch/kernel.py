@@ -31,14 +31,17 @@ def live_patches(session: Session) -> Livepatch:
         UsageError: the session was made without ``livepatch``, so it has no frames for payloads, or the kernel's memory
             leaves no room for their addresses.
     """
+    # Frames for payloads must be left out of the kernel's memory before it starts.
     if session.tool_frames < payload_pages.FRAMES:
         raise UsageError("the session keeps no memory for payloads; make it with tool_frames=payload_pages.FRAMES")
     machine, image, space = session.machine, session.kernel.image, session.space
     base = base_of(session)
     area = PayloadArea(base, payload_pages.PAGES)
     pages = KernelPages(session, space, base)
+    # Text that the kernel's image does not have is found by the area's own pages.
     session.text.add(area, pages.machine_address)
     tasks, stack_size = tasks_of(image, machine, space)
+    # A kernel's debug information says; without it the usual size does.
     stack_size = stack_size or STACK_SIZES[machine.kind.bits]
     guest = PatchedGuest.of(session, KernelCalls(space), area=area, stack_size=stack_size, pages=pages, tasks=tasks)
     return Livepatch(guest, load)
@@ -55,6 +58,7 @@ class KernelCalls(BareCalls):
         """As it is done everywhere; then in the kernel's own address space, whatever the process has."""
         user = self.in_user_mode(vcpu)
         with super().kernel_mode(vcpu) as stack:
+            # From user mode, with page-table isolation, CR3 has no kernel text but the entry code.
             if user:
                 vcpu.cr3 = next(self._space.roots()).cr3
             yield stack

@@ -33,9 +33,11 @@ def ask(path: Path, words: Sequence[str], files: Mapping[str, bytes]) -> VerbRep
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.connect(str(path))
+            # A line each way, so the answer's end is told without a length.
             connection.sendall(records.line(request))
             with connection.makefile("rb") as stream:
                 return records.read(stream.readline(), VerbReply)
     except (OSError, ValueError, RecursionError) as failure:
+        # A reply that cannot be read is as good as none: the other end is no machine of ours, or died in the middle.
         reason = failure.strerror if isinstance(failure, OSError) else "it has ended, or is none"
         raise NoAnswerError(f"{path}: no machine answers: {reason}") from failure

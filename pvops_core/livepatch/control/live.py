@@ -30,6 +30,7 @@ class LiveBoot:
     """
 
     def __init__(self, session: Session, patching: PatchOrders, show: Callable[[str], None]) -> None:
+        # Closes what was opened even if what follows fails.
         self._stack = ExitStack()
         self._script: Script | None = None
         patches = live_patches(session)
@@ -38,6 +39,7 @@ class LiveBoot:
             steps = read_script(patching.script, patching.path)
             tool = Tool(patches, _read, report.say)
             self._script = Script(session.machine, tool, steps, report.step, session.platform.console)
+            # Before the socket: a script's first step may be at time 0, and a request must not come between.
             self._script.start()
         if patching.socket:
             self._stack.enter_context(Server(Path(patching.socket), patches, report))

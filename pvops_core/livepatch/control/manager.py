@@ -90,6 +90,7 @@ class Livepatch:
         self._fixups = Fixups(self._fixup, guest.pages.fault)
         self._agreed: Spans | None = None
         self._asked: Spans | None = None
+        # The poker asks here before it writes anywhere: others must not write over a payload's jump.
         guest.poker.hold(self)
         guest.machine.keep(_LivepatchKeeper(self))
 
@@ -103,6 +104,7 @@ class Livepatch:
     def load(self, name: str, data: bytes, registry: Registry, *, force: bool) -> Payload:
         """Read a payload file and place it into the guest."""
         self._not_running()
+        # First the landing, which is written once: a file that is refused later leaves nothing else behind.
         self._prepare()
         placed = self._loader(self.guest, name, data, registry, force)
         self._placed[name] = placed
@@ -121,9 +123,11 @@ class Livepatch:
         if not hooks:
             return 0
         self._not_running()
+        # In the quiet zone hooks run on the master, as in Xen; outside of it anyone will do who can be interrupted.
         vcpu = self._master or self._borrowed()
         argument = record.payload.handle if phase.takes_payload else 0
         result = 0
+        # All of them: load and unload hooks are tables (LIVEPATCH_LOAD_HOOK).
         for hook in hooks:
             result = guestcode.call(self.guest, vcpu, hook, argument)
             self.guest.machine.log.record(_LIVEPATCH, vcpu.index, what=phase.value, payload=record.name, rc=result)
@@ -133,19 +137,23 @@ class Livepatch:
         """Call the vCPUs together, from the next slice on."""
         self._not_running()
         machine = self.guest.machine
+        # Once, when it is scheduled: a slice's end is too often to collect them again.
         spans = self._spans(work)
         points = SafePoints(self.guest, spans)
         self._agreed = Spans(np.array([(span.start, span.end) for span in spans], dtype=np.uint64).reshape(-1, 2))
         self._driver = RendezvousDriver(machine, points, work.timeout_ns)
         machine.log.record(_LIVEPATCH, what=work.command.name, payload=work.record.name, timeout=work.timeout_ns)
+        # At once: Xen schedules its tasklet on the present CPU, which may be idle now.
         machine.watch(self._between, at_once=True)
 
     def _not_running(self) -> None:
+        # A handler runs on a vCPU whose registers are half out; text must not change under it.
         if self.guest.machine.running:
             raise MachineError("live patching from inside a handler: defer it")
 
     def _prepare(self) -> None:
         """Put the landing into the first of the pages set aside, once."""
+        # Late, not when the session begins: a kernel has not mapped its text by then.
         if not self._prepared:
             guest = self.guest
             guest.pages.prepare()
@@ -156,6 +164,7 @@ class Livepatch:
 
     def _fixup(self, address: int) -> int | None:
         """Where the exception table of a payload wants to go on after a fault."""
+        # Only faults of payloads' own code: the guest's own table serves the rest.
         if address not in self.guest.area:
             return None
         tables = (placed.fixups for placed in self._placed.values())
@@ -168,6 +177,7 @@ class Livepatch:
             LivepatchError: EAGAIN, there is none: what the guest does with interrupts off is not to be broken into.
         """
         points = SafePoints(self.guest, ())
+        # Whoever can be borrowed as it stands costs no virtual time.
         online = [vcpu for vcpu in self.guest.machine.vcpus if not points.offline(vcpu)]
         for vcpu in online:
             if not points.objection(vcpu):
@@ -185,6 +195,7 @@ class Livepatch:
         if work.command is Command.REPLACE:
             records += self.registry.applied
         spans: list[TextSpan] = []
+        # Its own text too: nobody may be left inside of what is about to be unreachable.
         for record in records:
             spans += (TextSpan(f.old_address, f.old_address + f.old_size, f.name) for f in record.payload.functions)
             if record.state is State.APPLIED:
@@ -199,15 +210,18 @@ class Livepatch:
         driver, work = self._driver, self.registry.work
         assert driver is not None, "nobody watches without a rendezvous"
         assert work is not None, "a rendezvous is about something"
+        # Not None: the time of the next look; the vCPUs go on till then.
         wish = driver.proceed()
         if wish is not None:
             return wish
+        # Before the act: a hook that runs the machine must not find itself watched.
         self.guest.machine.unwatch(self._between)
         self._driver = None
         try:
             self._finish(work, driver, *self._act(work, driver))
         finally:
             self._master = None
+            # Whatever happened, nobody stays held and no action stays under way: the guest must be able to go on.
             driver.release()
             if self.registry.work is work:
                 self.registry.finish(-errno.EIO)
@@ -215,10 +229,12 @@ class Livepatch:
 
     def _act(self, work: Work, driver: RendezvousDriver) -> tuple[int, tuple[Record, ...]]:
         """The result, and which payloads an action that was aborted has reverted."""
+        # Late is Xen's EBUSY (livepatch_spin()).
         if driver.lateness:
             self._say(f"{work.record.name}: {driver.lateness}")
             return -errno.EBUSY, ()
         self._master = driver.master
+        # Writes by the act are to text that the rendezvous has cleared already, so the poker need not ask again.
         self._asked = self._agreed
         try:
             act.perform(work, tuple(self.registry.applied), self)
@@ -226,9 +242,11 @@ class Livepatch:
             self._say(str(error))
             return -error.errno, error.reverted if isinstance(error, act.AbortedError) else ()
         except PvopsError as error:
+            # Xen panics here (was_action_consistent()).
             if isinstance(error, PartialError):
                 self.guest.machine.stop("crash", error.message)
             self._say(str(error))
+            # Somebody else's writes are in the way: to try again later may help.
             return -errno.EBUSY if isinstance(error, HeldError | OccupiedError) else -errno.EIO, ()
         finally:
             self._master = self._asked = None
@@ -238,10 +256,12 @@ class Livepatch:
         """Note the result, show it to the guest, and run the hook that comes after."""
         record, applied_before = work.record, tuple(self.registry.applied)
         self.registry.finish(rc, reverted)
+        # Each once, in case the record was applied already.
         for each in {id(each): each for each in (record, *applied_before)}.values():
             self.publish(each)
         self.guest.machine.log.record(_LIVEPATCH, what="finished", payload=record.name, rc=rc)
         self._say(f"{record.name} finished {work.command.name} with rc={rc}")
+        # After the quiet zone, and only if there was one: check_for_livepatch_work() has action_done for it.
         if work.command in _POST and not driver.lateness:
             self._master = driver.master
             try:
@@ -264,6 +284,7 @@ class Livepatch:
 
     def holds(self) -> Iterator[Hold]:
         """Applied payloads' jumps: written over they would be lost, and a revert would write old bytes."""
+        # From the registry, not from memory: what a hook wrote on its own is not known here.
         for record in self.registry.applied:
             for function in record.payload.functions:
                 yield Hold(
@@ -279,6 +300,7 @@ class Livepatch:
 
     def publish(self, record: Record) -> None:
         """Write what has changed into the guest's description of a payload."""
+        # 0: the payload has no description, as in tests.
         if record.payload.handle:
             Description(self.guest, record).publish()
 
@@ -305,6 +327,7 @@ class Livepatch:
         self.guest.area.load(area)
         self._placed = {name: self._payloads.thing(beside) for name, beside in placed.items()}
         self.messages = list(messages)
+        # Watching is not part of the machine's state, so it follows from whether there is a driver.
         watched = self._driver is not None
         self._driver = driver = None if met is None else self._drivers.thing(met[0])
         if met is not None and driver is not None:

@@ -123,10 +123,12 @@ def read_name(raw: bytes, pad: bytes = bytes(3)) -> str:
     Raises:
         LivepatchError: EINVAL, it is empty, too long, not ended by a NUL, or the padding is not zero.
     """
+    # get_name() and the hypercall's ABI: a name is a size, a pointer and padding.
     if any(pad):
         raise LivepatchError("the padding of the name is not zero")
     if not 1 <= len(raw) <= NAME_SIZE:
         raise LivepatchError(f"a name has 1 to {NAME_SIZE} bytes with its NUL, not {len(raw)}")
+    # The size counts the NUL, which must be the last byte; one before it ends the name.
     if raw[-1]:
         raise LivepatchError("the name does not end in a NUL")
     return raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
@@ -160,6 +162,7 @@ class Registry:
 
     def record(self, name: str) -> Record:
         """The payload of a name; ENOENT if there is none."""
+        # The name's own rules first: EINVAL for a bad one, though no payload can have it.
         name = read_name(write_name(name))
         found = self.find(name)
         if found is None:
@@ -171,6 +174,7 @@ class Registry:
         """What the payloads have added to the guest's symbols; the first to name one has it."""
         found: dict[str, int] = {}
         for record in self.records:
+            # build_symbol_table() refuses duplicates, so the first is the only one unless one was unloaded between.
             for name, address in record.payload.symbols.items():
                 found.setdefault(name, address)
         return found
@@ -194,9 +198,11 @@ class Registry:
             raise LivepatchError(f"a page has at most {LIST_LIMIT} payloads, not {nr}", errno=errno.E2BIG)
         if nr < 0 or idx < 0 or pad:
             raise LivepatchError("a page has no negative numbers and no padding but zero")
+        # livepatch_list(): idx may be 0 when there is nothing, which is how a tool begins.
         if self.records and idx >= len(self.records):
             raise LivepatchError(f"there are {len(self.records)} payloads, none with number {idx}")
         told = self.records[idx : idx + nr]
+        # nr of 0 asks for the sizes of everything, so that a tool can make its buffers.
         sized = told if nr else self.records
         return Page(
             version=self.version,
@@ -214,6 +220,7 @@ class Registry:
             yield page
             idx += len(page.entries)
             if not page.remaining or not page.entries:
+                # A list that shrank between pages ends, too.
                 return
 
     # Changing ----------------------------------------------------------------------------------------------------
@@ -231,6 +238,7 @@ class Registry:
             PayloadError: the file is refused; its ``errno`` is what Xen gives.
         """
         force = bool(flags & UploadFlag.FORCE)
+        # Xen compares FORCE alone, so other flags beside it pass.
         if flags & ~int(UploadFlag.FORCE) and not force:
             raise LivepatchError(f"unknown flags {flags:#x}", payload=name)
         name = read_name(write_name(name))
@@ -238,9 +246,11 @@ class Registry:
             raise LivepatchError("the payload has no bytes", payload=name)
         if len(data) > MAX_SIZE:
             raise LivepatchError(f"{len(data)} bytes: a payload has at most {MAX_SIZE}", payload=name)
+        # verify_payload() before find_payload(): the order decides which errno a user sees.
         if self.find(name) is not None:
             _refuse(errno.EEXIST, name, "a payload of this name is there")
         payload = self._host.load(name, data, self, force=force)
+        # Only now: a payload that is refused is in no list.
         self.records.append(Record(payload))
         self.version += 1
 
@@ -262,6 +272,7 @@ class Registry:
         if pad or timeout_ns < 0 or flags & ~int(ActionFlag.NODEPS):
             raise LivepatchError("an action has no padding, no negative time-out and no unknown flags", payload=name)
         record = self.record(name)
+        # is_work_scheduled(): of another payload, an action is refused later, by schedule_work().
         if self.work is not None and self.work.record is record:
             _refuse(errno.EBUSY, name, "an action on this payload is under way")
         timeout = timeout_ns or DEFAULT_TIMEOUT_NS
@@ -275,6 +286,7 @@ class Registry:
             case Command.REPLACE if record.state is State.CHECKED:
                 self._replace(record, timeout)
             case Command.REVERT | Command.APPLY | Command.REPLACE:
+                # livepatch_action() has no else: an action in the wrong state does nothing and succeeds.
                 return
             case _:
                 _refuse(errno.EOPNOTSUPP, name, f"there is no action {command}")
@@ -287,23 +299,28 @@ class Registry:
         self.version += 1
 
     def _revert(self, record: Record, timeout: int) -> None:
+        # applied_list is a stack: text that a later payload saved may be an earlier one's.
         top = self.applied[-1]
         if top is not record:
             _refuse(errno.EBUSY, record.name, f"only the last one applied can be reverted, which is {top.name}")
         self._schedule(Command.REVERT, record, timeout, HookPhase.PREREVERT)
 
     def _apply(self, record: Record, timeout: int, *, nodeps: bool) -> None:
+        # .data may not be pristine (safe_to_reapply).
         if record.reverted and not record.payload.reappliable:
             # Its data is as the last use left it. The operation itself succeeds; the result tells.
             record.rc = -errno.EINVAL
             return
         if not nodeps:
+            # A payload depends on what is in force: the last one applied, or the guest itself.
             self._check_dependency(record, self.applied[-1].payload.build_id if self.applied else self._host.build_id)
         self._schedule(Command.APPLY, record, timeout, HookPhase.PREAPPLY)
 
     def _replace(self, record: Record, timeout: int) -> None:
+        # All others go, so what it will stand on is the guest.
         self._check_dependency(record, self._host.build_id)
         for other in (record, *self.applied):
+            # Pre and post hooks come in pairs, and undoing those of all payloads in one go may fail halfway.
             if other.payload.hooks.outside:
                 _refuse(
                     errno.EOPNOTSUPP, record.name, f"{other.name} has pre or post hooks, which REPLACE does not run"
@@ -327,6 +344,7 @@ class Registry:
             if result:
                 record.rc = -abs(result)
                 _refuse(abs(result), record.name, f"its {veto.value} hook returned {result}")
+        # Told as under way before anything can look; Xen sets it before schedule_work() as well.
         before, record.rc = record.rc, -errno.EAGAIN
         self.work = Work(command, record, timeout)
         try:
@@ -345,6 +363,7 @@ class Registry:
         work, self.work = self.work, None
         assert work is not None, "nothing was scheduled"
         work.record.rc = rc
+        # First: a REPLACE has reverted others even if it failed afterwards.
         self._took_away(reverted)
         if rc == 0:
             self._move(work)
@@ -357,6 +376,7 @@ class Registry:
 
     def _move(self, work: Work) -> None:
         if work.command is not Command.APPLY:
+            # From the top of the stack down, which is the order that they were reverted in.
             self._took_away([work.record] if work.command is Command.REVERT else self.applied[::-1])
         if work.command is not Command.REVERT:
             self.applied.append(work.record)
@@ -366,6 +386,7 @@ class Registry:
 
     def save(self) -> RegistryState:
         """State for a snapshot; the records themselves stay here, by name."""
+        # Payloads are large and do not change: a snapshot has their names, and they stay beside it.
         records = tuple(
             RecordState(self._name(each), int(each.state), each.rc, each.reverted, tuple(each.saved))
             for each in self.records

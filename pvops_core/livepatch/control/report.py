@@ -55,6 +55,7 @@ def payloads(livepatch: Livepatch) -> tuple[PayloadTold, ...]:
     return tuple(
         PayloadTold(
             name=record.name,
+            # Of the two states only names go into documents, for numbers are Xen's business.
             state=record.state.name,  # type: ignore[arg-type]  # of its two members
             rc=record.rc,
             build_id=record.payload.build_id.hex(),

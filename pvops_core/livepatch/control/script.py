@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Machine
 
 _WHEN = "when"
+# \Z, not $: a newline behind the unit would pass.
 _TIME = re.compile(r"(\+?)(\d+(?:\.\d+)?)(ns|us|ms|s)\Z")
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
@@ -62,10 +63,12 @@ def read_script(text: str, path: str) -> tuple[Step, ...]:
 
 def _step(line: str, place: str) -> Step:
     try:
+        # Comments by the shell's rules, so that a # inside quotes is text.
         when, *words = shlex.split(line, comments=True)
     except ValueError as error:
         raise UsageError(f"{place}: {error}") from error
     text = ""
+    # A text begins where the last command ended, so its time is "at once".
     if when == _WHEN:
         text, *words = words or [""]
         when = "+0ns"
@@ -79,6 +82,7 @@ def _step(line: str, place: str) -> Step:
     except UsageError as error:
         raise UsageError(f"{place}: {error}") from error
     sign, number, unit = found.groups()
+    # Whole nanoseconds: the clock has no others.
     return Step(round(float(number) * _UNITS[unit]), bool(sign), tuple(words), text)
 
 
@@ -120,18 +124,23 @@ class Script:
         self._machine.watch(self._look)
 
     def _look(self) -> int | None:
+        # Several commands may be due at one time.
         while self._left:
             step, now = self._left[0], self._machine.clock.ns
             if self._verb is None:
                 due = step.ns + (self._since if step.relative else 0)
+                # The machine comes back then, so nothing is polled.
                 if now < due:
                     return due
+                # An empty text is found everywhere.
                 if self._console.find(step.text.encode(), self._heard) < 0:
                     return None
                 self._verb = self._tool.run(step.words)
             try:
+                # A verb yields when it wants to be looked at again.
                 return next(self._verb)
             except StopIteration as over:
+                # Output of the command itself does not count for the next text.
                 self._verb, self._since, self._heard = None, now, len(self._console)
                 self._left.pop(0)
                 self._done(step, over.value)

@@ -90,12 +90,14 @@ class Server:
         self._livepatch = livepatch
         self._machine = livepatch.guest.machine
         self._report = report
+        # Tests pass another owner; the user of a machine is who started it.
         self._owner = os.geteuid() if owner is None else owner
         self._asked: queue.SimpleQueue[QueuedCommand] = queue.SimpleQueue()
         self._over = threading.Event()
         self._present: tuple[QueuedCommand, Verb] | None = None
         self._path = path
         self._socket = _listen(path)
+        # Daemon: a run that ends must not wait for somebody who keeps a connection open.
         threading.Thread(target=self._accept, daemon=True).start()
         self._machine.watch(self._look)
 
@@ -108,11 +110,13 @@ class Server:
     def close(self) -> None:
         """End it; whoever still waits is told."""
         self._machine.unwatch(self._look)
+        # Before the socket is closed, so that a thread that is waiting sees why.
         self._over.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes who waits for a connection
         self._socket.close()
         self._path.unlink(missing_ok=True)
+        # Nobody may wait for ever for a machine that has ended.
         if self._present is not None:
             self._present[0].reply.put(_ENDED)
         self._send_away()
@@ -128,12 +132,14 @@ class Server:
         """Between two slices: go on with the present request, or begin the next."""
         while True:
             if self._present is None:
+                # empty() is reliable here: only this thread takes from the queue.
                 if self._asked.empty():
                     return None
                 self._begin(self._asked.get())
                 continue
             asked, verb = self._present
             try:
+                # A verb that waits for virtual time lets the machine run.
                 return next(verb)
             except StopIteration as over:
                 self._present = None
@@ -141,6 +147,7 @@ class Server:
 
     def _begin(self, asked: QueuedCommand) -> None:
         hashes = ",".join(hashlib.sha256(data).hexdigest() for data in asked.files.values())
+        # Noted with hashes: a run can be replayed only with the same files.
         self._machine.log.record(_LIVEPATCH, what="request", words=shlex.join(asked.words), sha256=hashes)
         tool = Tool(self._livepatch, asked.files.__getitem__, self._report.say)
         self._present = asked, tool.run(asked.words)
@@ -156,6 +163,7 @@ class Server:
             try:
                 connection, _ = self._socket.accept()
             except OSError as failure:
+                # Anything else means that the socket was closed; a pause for what may pass.
                 if failure.errno not in _PASSING or self._over.wait(_PAUSE):
                     return
                 continue
@@ -163,6 +171,7 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
+            # A peer that sends nothing must not hold a thread for ever.
             connection.settimeout(SECONDS)
             try:
                 self._allow(connection)
@@ -171,6 +180,7 @@ class Server:
                 reply = VerbReply(FAILED, error=str(error))
             else:
                 self._asked.put(asked)
+                # close() may have emptied the queue between: then nobody else would answer.
                 if self._over.is_set():
                     self._send_away()
                 reply = asked.reply.get()
@@ -178,6 +188,7 @@ class Server:
             _hang_up(connection)
 
     def _allow(self, connection: socket.socket) -> None:
+        # The kernel's word, not the peer's (unix(7)).
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, user, _ = _CREDENTIALS.unpack(raw)
         if user not in {ROOT, self._owner}:
@@ -187,10 +198,12 @@ class Server:
 def _listen(path: Path) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        # Somebody may be listening there: only a socket that nobody answers is removed.
         if path.is_socket() and made.connect_ex(str(path)) == errno.ECONNREFUSED:
             path.unlink()  # left behind by a machine that was killed
             made.close()
             made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Mode 0600 from the start: between bind() and a chmod() anybody could connect.
         before = os.umask(0o177)
         try:
             made.bind(str(path))
@@ -206,6 +219,7 @@ def _listen(path: Path) -> socket.socket:
 def _hang_up(connection: socket.socket) -> None:
     """Close after what the other still sends: a socket closed with bytes unread is reset, and the reply lost."""
     connection.shutdown(socket.SHUT_WR)
+    # Bounded: a peer that never stops must not keep the thread.
     for _ in range(0, LINE_LIMIT, _PIECE):
         if not connection.recv(_PIECE):
             return
@@ -215,6 +229,7 @@ def _read(connection: socket.socket) -> QueuedCommand:
     """A request; UsageError for what is none."""
     line = bytearray()
     try:
+        # recv() gives any part of a line.
         while not line.endswith(b"\n"):
             piece = connection.recv(_PIECE)
             line += piece
@@ -225,6 +240,7 @@ def _read(connection: socket.socket) -> QueuedCommand:
         raise UsageError(f"no whole request in {SECONDS} seconds") from late
     except (ValueError, RecursionError) as failure:
         raise UsageError(f"not a request: {failure}") from failure
+    # Refused here, before the machine is asked to stop for it.
     verb, arguments, _ = check_words(request.words)
     if verb in {"upload", "load"} and arguments[-1] not in request.files:
         raise UsageError(f"the request lacks the bytes of {arguments[-1]}")

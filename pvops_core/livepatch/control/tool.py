@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 Verb = Generator[int, None, int]
 FINE, FAILED, TRY_AGAIN = 0, 1, 2
+# xen-livepatch.c: what should be tried again gets exit code 2.
 _BUSY = frozenset({errno.EAGAIN, errno.EBUSY})
+# Its pause between two looks, here in virtual time.
 _LOOK_NS = 1_000_000
 
 
@@ -103,6 +105,7 @@ class Tool:
         return self._act(_ACTIONS[verb], *arguments, nodeps="--nodeps" in options)
 
     def _list(self) -> Verb:
+        # Nothing to wait for, but a generator like the others.
         yield from ()
         self._say(" ID                                     | status     | metadata")
         self._say("----------------------------------------+------------+---------------")
@@ -110,6 +113,7 @@ class Tool:
             for name, status, metadata in page.entries:
                 rest = f" ({status.rc}, {os.strerror(-status.rc)})" if status.rc else ""
                 told = ";".join(text.decode("utf-8", "replace") for text in metadata.split(b"\0") if text)
+                # Columns as list_func() prints them.
                 self._say(f"{name:<40}| {status.state.name:<11}| {told}{rest}".rstrip())
         return FINE
 
@@ -160,9 +164,11 @@ class Tool:
         except PvopsError as error:
             self._say(f"{action.word} {name}... failed: {error}")
             return code_of(errno_of(error))
+        # Somebody's action is under way; another must not be asked for on top.
         if status.rc == -errno.EAGAIN:
             self._say("Operation already in progress.")
             return TRY_AGAIN
+        # Idempotent: scripts may be run again.
         if status.state is action.after:
             self._say("No action needed.")
             return FINE
@@ -170,6 +176,7 @@ class Tool:
 
     def _wait(self, action: _Action, name: str, *, nodeps: bool) -> Verb:
         head = f"{action.word} {name}... "
+        # The tool passes --nodeps for apply only.
         flags = ActionFlag.NODEPS if nodeps and action.command is Command.APPLY else 0
         clock = self._livepatch.guest.machine.clock
         try:
@@ -177,9 +184,11 @@ class Tool:
         except PvopsError as error:
             self._say(f"{head}failed: {error}")
             return code_of(errno_of(error))
+        # Twice the time that the action may take: then it hangs.
         until = clock.ns + 2 * DEFAULT_TIMEOUT_NS
         while (status := self._registry.get(name)).rc == -errno.EAGAIN and clock.ns < until:
             yield clock.ns + _LOOK_NS
+        # The action may have succeeded for another reason than ours: the state says.
         if status.rc or status.state is not action.after:
             self._say(f"{head}failed: {status.rc} ({os.strerror(-status.rc)})")
             return code_of(-status.rc) or FAILED

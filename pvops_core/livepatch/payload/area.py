@@ -65,6 +65,7 @@ class PayloadArea:
     def __init__(self, base: int, pages: int) -> None:
         self.base = base
         self.pages = pages
+        # By first page: how many. The first one is for the core.
         self._taken: dict[int, int] = {0: 1}
 
     @property
@@ -82,8 +83,10 @@ class PayloadArea:
 
     def allocate(self, size: int) -> int:
         """Take pages for ``size`` bytes; their address. ENOMEM if no run of free pages is long enough."""
+        # At least a page: an empty region must have an address of its own.
         wanted = max(1, -(-size // PAGE))
         start = 0
+        # First fit, lowest first: runs repeat.
         for first, count in sorted(self._taken.items()):
             if first - start >= wanted:
                 break

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
 
 TEXT, DATA, RODATA = SHF_ALLOC | SHF_EXECINSTR, SHF_ALLOC | SHF_WRITE, SHF_ALLOC
+# gABI: SHT_, STB_ and STT_ numbers.
 _PROGBITS, _SYMTAB, _STRTAB, _RELA, _NOBITS, _REL = 1, 2, 3, 4, 8, 9
 _GLOBAL, _FUNC, _OBJECT = 1 << 4, 2, 1
 ABSOLUTE = {64: 1, 32: 1}
@@ -78,6 +79,7 @@ class PayloadBuilder:
         self.bits = kind.bits
         self.sections: dict[str, PayloadSection] = {}
         self.symbols: list[_Symbol] = []
+        # check_patching_sections() wants all three.
         for name, value in ((BUILD_ID, build_id), (DEPENDS, depends), (HOST_DEPENDS, host)):
             self.section(name, RODATA, align=4).data += note(value)
 
@@ -97,6 +99,7 @@ class PayloadBuilder:
     def _define(
         self, section: PayloadSection, name: str, data: bytes, references: Iterable[Reference], type: int
     ) -> None:
+        # 16: what compilers align functions to, and no less than any datum needs.
         section.data += bytes(-len(section.data) % 16)
         start = len(section.data)
         section.data += data
@@ -130,9 +133,11 @@ class PayloadBuilder:
         """
         section = self.section(FUNCS, DATA)
         start, pointer = len(section.data), self.bits // 8
+        # .L: local to the file, so no symbol of the payload's.
         text = f".L.name{len(self.symbols)}"
         self.data(text, old.encode() + b"\0", writable=False)
         size = self._size_of(new or "") if new_size is None else new_size
+        # Addresses are zero here: relocations fill them in, which 32-bit ones find in place.
         section.data += FUNC[self.bits].pack(0, 0, old_address, size, old_size, version, *_split(expectation(expected)))
         section.references.append(Reference(start, text, ABSOLUTE[self.bits]))
         if new is not None:
@@ -165,8 +170,10 @@ class PayloadBuilder:
         names = [symbol.name for symbol in self.symbols]
         wanted = dict.fromkeys(each.symbol for section in sections for each in section.references)
         undefined = [name for name in wanted if name not in names]
+        # Undefined symbols must be in the table, for relocations name symbols by number.
         order = {name: number for number, name in enumerate((*names, *undefined), 1)}
         number_of = {section.name: number for number, section in enumerate(sections, 1)}
+        # The first symbol is the null one (gABI).
         strings, table = bytearray(b"\0"), bytearray(self._symbol(0, 0, 0, 0, 0))
         for symbol in self.symbols:
             table += self._symbol(
@@ -176,6 +183,7 @@ class PayloadBuilder:
         for name in undefined:
             table += self._symbol(len(strings), _GLOBAL, 0, 0, 0)
             strings += name.encode() + b"\0"
+        # Behind all sections proper.
         table_at = len(sections) + 1
         relocations = [
             self._relocations(section, number_of[section.name], table_at, order)
@@ -199,9 +207,11 @@ class PayloadBuilder:
         data = bytearray()
         for each in section.references:
             if self.bits == 64:
+                # r_info: symbol in the high 32 bits, or in the high 24.
                 data += struct.pack("<QQq", each.offset, order[each.symbol] << 32 | each.type, each.addend)
             else:
                 data += struct.pack("<II", each.offset, order[each.symbol] << 8 | each.type)
+                # REL keeps the addend in the place itself.
                 struct.pack_into("<i", section.data, each.offset, each.addend)
         kind, prefix = (_RELA, ".rela") if self.bits == 64 else (_REL, ".rel")
         return PayloadSection(prefix + section.name, 0, kind, 8, data), table, number
@@ -221,9 +231,11 @@ class PayloadBuilder:
             body += section.data
         body += bytes(-len(body) % 16)
         table = len(body)
+        # The null header.
         body += bytes(64 if self.bits == 64 else 40)
         for (section, link, info), name, offset in zip(sections, starts, offsets, strict=True):
             body += self._header(section, name, offset, link, info)
+        # Last: only now is the header table's place known.
         body[:head] = self._elf(table, len(sections) + 1)
         return bytes(body)
 
@@ -245,6 +257,7 @@ class PayloadBuilder:
 
 def expectation(expected: bytes | None) -> bytes:
     """``struct livepatch_expectation``: bytes that must be there, or nothing that is looked at."""
+    # One bit enabled, five of length, two reserved.
     return bytes([1 | len(expected) << 1 if expected else 0]) + (expected or b"").ljust(OPAQUE_SIZE, b"\0")
 
 
@@ -254,4 +267,5 @@ def _split(data: bytes) -> tuple[int, bytes]:
 
 def note(build_id: bytes) -> bytes:
     """An ELF note with a GNU build-id."""
+    # Sizes of owner and value, type, then both padded to words (gABI, "Note Section").
     return struct.pack("<III", 4, len(build_id), 3) + b"GNU\0" + build_id + bytes(-len(build_id) % 4)

@@ -28,13 +28,18 @@ if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
 
 INCLUDE = Path(__file__).parent.parent / "include"
+# A payload is relocated, not loaded at any address, so position-independent code gains nothing.
 _PLAIN = ["-fno-pic", "-fno-pie"]
 _COMMON = [
     *_PLAIN,
+    # Common symbols have no section, stack protectors want a canary of the guest's, and endbr64 would stand before
+    # jumps.
     *("-ffreestanding", "-fno-common", "-fno-stack-protector", "-fcf-protection=none"),
+    # Unwind tables are never read; SSE and MMX would spoil the FPU state of whatever runs.
     *("-fno-asynchronous-unwind-tables", "-fno-strict-aliasing", "-mno-sse", "-mno-mmx", "-msoft-float"),
     *("-O2", "-Wall"),
 ]
+# As Linux is compiled: the top 2 GiB, no red zone below the stack, three arguments in registers.
 _FLAGS = {
     64: ["-m64", "-mcmodel=kernel", "-mno-red-zone"],
     32: ["-m32", "-march=i686", "-mregparm=3"],
@@ -94,6 +99,7 @@ def located(image: KernelImage, replacement: Replacement) -> Replacement:
         UsageError: there is no such function, or there are several and the name does not say which.
     """
     address = find_symbol(image, replacement.old)
+    # No address where the name alone says which function is meant: the file then fits other builds too.
     return replacement if replacement.old in image.symbols else attrs.evolve(replacement, address=address)
 
 
@@ -106,6 +112,7 @@ def size_in(image: KernelImage, symbol: str) -> int:
     address = find_symbol(image, symbol)
     section = image.section_at(address)
     end = section.address + section.size if section is not None else address
+    # The last symbol of a section reaches to the section's end.
     addresses = image.symbol_table.addresses
     following = bisect_right(addresses, address)
     return min(addresses[following], end) - address if following < len(addresses) else end - address
@@ -141,8 +148,10 @@ def build_payload(
         flags = [*_COMMON, *_FLAGS[kind.bits], "-I", str(INCLUDE)]
         _run([*compiler, *flags, "-c", str(source.absolute()), "-o", str(compiled)], source)
         data = compiled.read_bytes()
+        # Of what was compiled: the same source for another guest must have another build-id.
         own = hashlib.sha1(data + depends + (host or b""), usedforsecurity=False).digest()
         table.write_text(_tables(replacements, sizes, _sizes(data, source, kind), kind, (own, depends, host)))
+        # The tables know sizes, so they come after the code.
         _run([*compiler, *_PLAIN, *_FLAGS[kind.bits], "-c", str(table), "-o", str(tables)], source)
         _run([*linker, "-m", _EMULATION[kind.bits], "-r", "-o", str(out), str(compiled), str(tables)], source)
         return out.read_bytes()
@@ -173,6 +182,7 @@ def _tool(variable: str, name: str) -> list[str]:
 
 def _run(command: list[str], source: Path) -> None:
     try:
+        # A compiler that hangs must not hang the caller.
         done = subprocess.run(  # noqa: S603 - the command is ours
             command, capture_output=True, text=True, check=False, timeout=_SECONDS, errors="replace"
         )
@@ -184,6 +194,7 @@ def _run(command: list[str], source: Path) -> None:
 
 def _sizes(data: bytes, source: Path, kind: MachineKind) -> dict[str, int]:
     item = read_object(data, str(source), kind)
+    # Of those with a section of their own.
     return {symbol.name: symbol.size for symbol in item.symbols if SHN_UNDEF < symbol.section < SHN_LORESERVE}
 
 
@@ -200,6 +211,7 @@ def _tables(
     for number, each in enumerate(replacements):
         if each.new and each.new not in new_sizes:
             raise UsageError(f"the source defines no function {each.new}, which is to replace {each.old}")
+        # Nops: as many as can be saved, and less than the function.
         size = new_sizes[each.new] if each.new else min(31, old_sizes[each.old] - 1)
         lines += [
             '.section .rodata.livepatch, "a"',
@@ -208,9 +220,11 @@ def _tables(
             f"{word} .Lname{number}, {each.new or 0}, {each.address:#x}",
             f".long {size}, {old_sizes[each.old]}",
             f".byte {PAYLOAD_VERSION}",
+            # 39 bytes of padding up to the expectation (struct livepatch_func).
             ".zero 39",
             f".byte {', '.join(str(byte) for byte in expectation(each.expected))}",
         ]
+    # Without a host's build-id the section is left out, to make payloads that Xen refuses.
     for section, value in zip((".note.gnu.build-id", ".livepatch.depends", ".livepatch.xen_depends"), ids, strict=True):
         if value is None:
             continue
@@ -222,4 +236,5 @@ def _tables(
             f".byte {', '.join(str(byte) for byte in value)}",
             ".balign 4",
         ]
+    # Or ld warns of an executable stack.
     return "\n".join([*lines, '.section .note.GNU-stack, "", @progbits', ""])

@@ -35,8 +35,10 @@ HOOKS = ".livepatch.hooks."
 MODINFO, EX_TABLE, ALT_CALLS, BUG_FRAMES = ".modinfo", ".ex_table", ".alt_call_sites", ".bug_frames."
 FUNC = {64: struct.Struct("<QQQIIB39xB31s"), 32: struct.Struct("<IIIIIB39xB31s")}
 """``struct livepatch_func``: name, new_addr, old_addr, new_size, old_size, version, padding, expectation."""
+# sizeof(struct bug_frame), and a call through memory: ff 15 and four bytes.
 _BUG_FRAME, _INDIRECT_CALL = 8, 6
 NT_GNU_BUILD_ID = 3
+# KSYM_NAME_LEN of Xen is 127, without the NUL.
 _NAME_LIMIT = 128
 _STT_SECTION, _STT_FILE = 3, 4
 _UNIQUE = (FUNCS, DEPENDS, HOST_DEPENDS, BUILD_ID, MODINFO, EX_TABLE, *(HOOKS + phase.value for phase in HookPhase))
@@ -64,6 +66,7 @@ def check_sections(linked: Linked) -> None:
     item = linked.item
     names = [section.name for section in item.sections]
     for name in _UNIQUE:
+        # The first of two would be used in silence, so two are refused.
         if names.count(name) > 1:
             raise item.error("is there more than once", name)
     for name in (DEPENDS, HOST_DEPENDS, BUILD_ID):
@@ -72,6 +75,7 @@ def check_sections(linked: Linked) -> None:
             raise item.error("is missing", name)
         if not section.loaded:
             raise item.error("is empty or not loaded", name)
+    # A payload of hooks only is allowed; one of nothing is not.
     working = [s for s in item.sections if s.name == FUNCS or s.name.startswith(HOOKS)]
     if not working:
         raise item.error("nothing to patch: neither functions nor hooks", FUNCS)
@@ -83,9 +87,11 @@ def check_sections(linked: Linked) -> None:
 def build_id(linked: Linked, name: str) -> bytes:
     """The build-id in a note section; EINVAL if it is damaged, ENODATA if it is another note."""
     item, data = linked.item, _section(linked, name)
+    # More than the note's header, as xen_build_id_check() asks.
     if len(data) <= 12:
         raise item.error(f"{len(data)} bytes hold no note", name)
     owner_size, size, kind = struct.unpack_from("<III", data)
+    # Owner padded to a word (gABI).
     start = 12 + (owner_size + 3 & ~3)
     if start + size > len(data):
         raise item.error(f"owner of {owner_size:#x} and id of {size:#x} bytes in {len(data):#x}", name)
@@ -139,13 +145,16 @@ def _function(
     name = _name(linked, name_at, field)
     if not old_size:
         raise LivepatchError(f"{name}: old_size is zero")
+    # Given by name, unless the name means several functions.
     if not old:
         found = target.function(name)
         if found is None:
             raise LivepatchError(f"could not resolve old address of {name}", errno=errno.ENOENT)
         old = found
+    # An address that is not the payload's own would send the guest anywhere.
     if new and linked.region(new, PageRights.TEXT) is None:
         raise LivepatchError(f"{name}: new_addr {new:#x} is not in the payload's text")
+    # Enough to see endbr64 and as much as an expectation has.
     begin = _text(target, name, old, min(old_size, OPAQUE_SIZE))
     offset = offset_of(target.kind, begin, new)
     code = code_for(target.kind, old, old_size, offset, new, new_size)
@@ -168,6 +177,7 @@ def _expected(name: str, old_size: int, word: int, data: bytes) -> bytes:
         raise LivepatchError(f"{name}: reserved bits of the expectation are set")
     if length > OPAQUE_SIZE:
         raise LivepatchError(f"{name}: {length} bytes are expected", errno=errno.EOVERFLOW)
+    # Bytes behind the function are somebody else's.
     if old_size < length:
         raise LivepatchError(f"{name}: {length} bytes are expected of a function of {old_size}", errno=errno.ERANGE)
     return data[:length]
@@ -178,6 +188,7 @@ def _name(linked: Linked, address: int, field: str) -> str:
     if region is None:
         raise linked.item.error(f"its name at {address:#x} is not in the payload", field)
     start = address - region.address
+    # A name that is too long is not cut: it would name something else.
     end = region.data.find(b"\0", start, start + _NAME_LIMIT)
     if end <= start:
         raise linked.item.error("its name is empty or does not end", field)
@@ -185,6 +196,7 @@ def _name(linked: Linked, address: int, field: str) -> str:
 
 
 def _refuse_overlaps(linked: Linked, found: list[Function]) -> None:
+    # In order of address: only neighbours can overlap.
     ordered = sorted(found, key=lambda function: function.place)
     for first, second in pairwise(ordered):
         if first.place + len(first.new) > second.place:
@@ -201,6 +213,7 @@ def hooks(linked: Linked) -> Hooks:
         if len(data) % size:
             raise linked.item.error(f"{len(data):#x} bytes are no whole number of pointers", name)
         addresses = tuple(int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size))
+        # Single hooks are pointers, not tables (struct livepatch_hooks).
         if phase not in {HookPhase.LOAD, HookPhase.UNLOAD} and len(addresses) > 1:
             raise linked.item.error(f"there are {len(addresses)}; one is allowed", name)
         for address in addresses:
@@ -219,6 +232,7 @@ def exception_table(linked: Linked) -> dict[int, int]:
     if len(data) % 8:
         raise linked.item.error(f"{len(data):#x} bytes are no whole number of entries", EX_TABLE)
     start, mask, found = linked.addresses[section.index], (1 << linked.item.bits) - 1, {}
+    # Both distances are from their own field, as in the guest's table.
     for index, (at, on) in enumerate(struct.iter_unpack("<ii", data)):
         place = start + 8 * index
         fault, fixup = place + at & mask, place + 4 + on & mask
@@ -246,6 +260,7 @@ def check_special(linked: Linked) -> None:
 
 def _check_calls(linked: Linked, section: ObjectSection) -> None:
     data, start = linked.section_bytes(section), linked.addresses[section.index]
+    # A distance of four bytes each.
     if len(data) % 4:
         raise linked.item.error(f"{len(data):#x} bytes are no whole number of entries", ALT_CALLS)
     for index, (distance,) in enumerate(struct.iter_unpack("<i", data)):
@@ -263,6 +278,7 @@ def new_symbols(linked: Linked, replaced: Collection[int], lookup: Callable[[str
     """
     found: dict[str, int] = {}
     for index, name, address in _defined(linked):
+        # A replacement has the old function's name, which is no duplicate.
         if address in replaced:
             continue
         if lookup(name) is not None:
@@ -273,6 +289,7 @@ def new_symbols(linked: Linked, replaced: Collection[int], lookup: Callable[[str
 
 def _defined(linked: Linked) -> Iterator[tuple[int, str, int]]:
     for index, symbol in enumerate(linked.item.symbols):
+        # Xen asks is_payload_symbol(): names of sections, files and labels are of no use to later payloads.
         if symbol.type in {_STT_SECTION, _STT_FILE} or not symbol.name or symbol.name.startswith(".L"):
             continue
         if SHN_UNDEF < symbol.section < SHN_LORESERVE and symbol.section in linked.addresses:

@@ -37,6 +37,7 @@ def pack(pointer_size: int, address: int, name: bytes, functions: int, table: in
     """
     states = address + HEAD[pointer_size].size
     text = states + functions * STATE.size
+    # CHECKED, no result yet.
     head = HEAD[pointer_size].pack(text, 1, 0, functions, 0, table, states)
     return head + bytes(functions * STATE.size) + name
 
@@ -58,6 +59,7 @@ class Description:
     def publish(self) -> None:
         """Write state, result and what is applied."""
         record = self._record
+        # Behind the pointer to the name.
         self._guest.write_data(record.payload.handle + self._size, struct.pack("<Ii", record.state, record.rc))
         states = (
             STATE.pack(function.offset, saved is not None, saved or b"")

@@ -57,6 +57,7 @@ class Region:
 def access_of(item: RelocatableObject, section: ObjectSection) -> PageRights:
     """Where a section belongs; EINVAL for one that is writable and executable."""
     match section.flags & (SHF_WRITE | SHF_EXECINSTR):
+        # Pages have rights as a whole, so sections of one kind lie together (calc_section()).
         case 0:
             return PageRights.RODATA
         case flags if flags == SHF_EXECINSTR:
@@ -113,6 +114,7 @@ def link(item: RelocatableObject, area: PayloadArea, lookup: Callable[[str], int
     places, sizes = _lay_out(item, spare)
     regions: list[Region] = []
     try:
+        # Data region always: the description of the payload is put at its end.
         for access, size in sizes.items():
             if size:
                 regions.append(Region(access, area.allocate(size), bytearray(size)))
@@ -138,6 +140,7 @@ def _lay_out(item: RelocatableObject, spare: int) -> tuple[dict[int, tuple[PageR
             offset = -(-sizes[access] // section.align) * section.align
             places[section.index] = access, offset
             sizes[access] = offset + section.size
+    # The description is made of words, so it begins on one.
     sizes[PageRights.DATA] = -(-sizes[PageRights.DATA] // 16) * 16 + spare
     return places, sizes
 
@@ -146,6 +149,7 @@ def _resolve(
     item: RelocatableObject, addresses: Mapping[int, int], lookup: Callable[[str], int | None]
 ) -> tuple[int, ...]:
     return tuple(
+        # Symbol 0 is the null symbol.
         0 if not number else _value(item, number, symbol, addresses, lookup)
         for number, symbol in enumerate(item.symbols)
     )
@@ -168,6 +172,7 @@ def _value(
         return symbol.value
     if symbol.section == SHN_COMMON:
         raise item.error("is a common symbol; compile with -fno-common", field)
+    # Reserved indices mean nothing here.
     if symbol.section >= SHN_LORESERVE or symbol.section >= len(item.sections):
         raise item.error(f"is in section {symbol.section} of {len(item.sections)}", field)
     # Symbols of what is not loaded (debug information) are never used: no relocation is for such sections.
@@ -184,6 +189,7 @@ def _fill(linked: Linked, index: int, address: int) -> None:
     for relocation in linked.item.relocations.get(index, ()):
         size = _SIZES.get(linked.item.bits, {}).get(relocation.type)
         if size is None:
+            # Refused, not skipped: a relocation that is left out would be a wrong address.
             raise linked.item.error(f"relocation type {relocation.type}", relocation.field, errno.EOPNOTSUPP)
         if relocation.offset + size > section.size:
             message = f"is for {relocation.offset:#x} of {section.name}, which has {section.size:#x} bytes"
@@ -206,16 +212,20 @@ def _relocate(linked: Linked, relocation: Relocation, region: Region, at: int, s
     bits = linked.item.bits
     addend = relocation.addend
     if addend is None:
+        # REL: the addend is in the place (psABI of i386).
         (addend,) = struct.unpack_from("<i", region.data, at)
     value = linked.symbols[relocation.symbol] + addend
     if relocation.type in _RELATIVE[bits]:
+        # P of the psABIs' S + A - P.
         value -= region.address + at
     mask = (1 << 8 * size) - 1
     if bits == 64 and size == 4:
+        # Arithmetic wraps at 64 bits; what fits is asked afterwards.
         value &= (1 << 64) - 1
         low, high = (0, 1 << 32) if relocation.type == _UNSIGNED_32 else (-(1 << 31), 1 << 31)
         if low and value >> 63:
             value -= 1 << 64  # an address in the top 2 GiB is a negative number, as a CPU extends it
+        # R_X86_64_32S and PC32 must be what the processor makes of them when it extends the sign.
         if not low <= value < high:
             _overflow(linked, relocation, value)
     region.data[at : at + size] = (value & mask).to_bytes(size, "little")

@@ -44,6 +44,7 @@ class Placed:
 
     def remove(self, guest: PatchedGuest) -> None:
         """Take it out of the guest and clear its pages."""
+        # Cleared before it is unmapped: the bytes go through the guest's own text.
         for region in self.regions:
             guest.write_text(region.address, bytes(len(region.data)), f"livepatch unload {self.payload.name}")
             guest.pages.protect(region.address, len(region.data), None)
@@ -62,17 +63,21 @@ def load(guest: PatchedGuest, name: str, data: bytes, registry: Registry, force:
     symbols = registry.symbols
 
     def lookup(symbol: str) -> int | None:
+        # The guest's own symbols first: payloads may not stand in front of them.
         found = guest.symbols.get(symbol)
         return symbols.get(symbol) if found is None else found
 
     def function(symbol: str) -> int | None:
         try:
+            # By the guest's finder only where the name is the guest's: it complains of names that mean several
+            # functions.
             return guest.find(symbol) if guest.find is not None and symbol in guest.symbols else lookup(symbol)
         except UsageError as error:
             raise LivepatchError(error.message) from error
 
     linked = link(item, guest.area, lookup, _spare(item, write_name(name), kind.pointer_size))
     target = contents.Target(kind, lookup, function, _reader(guest))
+    # From here on the region's pages are taken.
     try:
         placed = _read(guest, name, linked, registry, target, force=force)
         _write(guest, placed)
@@ -105,16 +110,20 @@ def _read(
     """Everything that the payload says, in the order in which Xen looks at it."""
     item = linked.item
     contents.check_sections(linked)
+    # Before alternatives: entries that point elsewhere must be refused, not applied.
     contents.check_special(linked)
     fixups = contents.exception_table(linked)
+    # Before functions are read, for those may lie in text that alternatives rewrite.
     apply_alternatives(linked, guest.features)
     functions = contents.functions(linked, target)
     hooks = contents.hooks(linked)
     own, depends, host = (
         contents.build_id(linked, section) for section in (contents.BUILD_ID, contents.DEPENDS, contents.HOST_DEPENDS)
     )
+    # load_payload_data(): a payload of the same build is there already.
     if any(record.payload.build_id == own for record in registry.records):
         raise item.error(f"build-id {own.hex()} is a payload's already", contents.BUILD_ID, errno.EEXIST)
+    # --force is for this check alone.
     if host != guest.build_id and not force:
         message = f"it is for {host.hex()}, and the guest is {guest.build_id.hex()}"
         raise item.error(message, contents.HOST_DEPENDS)
@@ -136,6 +145,7 @@ def _read(
 def _reappliable(linked: Linked) -> bool:
     """Whether no data of the payload's own can have changed while it was applied."""
     return not any(
+        # Xen: "safe to reapply" if .livepatch.funcs is its only writable section.
         section.loaded and section.flags & SHF_WRITE and section.name != contents.FUNCS
         for section in linked.item.sections
     )
@@ -156,10 +166,12 @@ def _write(guest: PatchedGuest, placed: Placed) -> None:
     done = []
     try:
         for region in placed.regions:
+            # Before it is touched, so that a failure halfway undoes it too.
             done.append(region)
             guest.pages.protect(region.address, len(region.data), region.access)
             guest.write_text(region.address, bytes(region.data), f"livepatch upload {placed.payload.name}")
     except BaseException:
+        # Zeros, as an unload leaves.
         for region in done:
             guest.write_text(region.address, bytes(len(region.data)), "livepatch undo upload")
             guest.pages.protect(region.address, len(region.data), None)

@@ -27,6 +27,7 @@ SECTION_LIMIT = 1024
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
 SHN_UNDEF, SHN_LORESERVE, SHN_ABS, SHN_COMMON = 0, 0xFF00, 0xFFF1, 0xFFF2
 SHT_SYMTAB, SHT_RELA, SHT_NOBITS, SHT_REL = 2, 4, 8, 9
+# ET_REL; machines by width.
 _REL, _MACHINES = 1, {"EM_386": 32, "EM_X86_64": 64}
 _SYMBOL = {64: struct.Struct("<IBBHQQ"), 32: struct.Struct("<IIIBBH")}
 _RELA = {64: struct.Struct("<QQq"), 32: struct.Struct("<IIi")}
@@ -162,6 +163,7 @@ class _Reading:
         data = self._data
         if data[:4] != b"\x7fELF":
             raise self._error(f"not an ELF payload (begins {data[:4].hex(' ')})", "e_ident", 0)
+        # livepatch_elf_load() takes one class, byte order and version.
         for place, wanted, what in ((4, self._bits // 32, "EI_CLASS"), (5, 1, "EI_DATA"), (6, 1, "EI_VERSION")):
             if data[place : place + 1] != bytes([wanted]):
                 found = data[place : place + 1].hex() or "missing"
@@ -177,10 +179,13 @@ class _Reading:
 
     def _sections(self, header: Any) -> tuple[ObjectSection, ...]:  # noqa: ANN401 - see _parse
         count, step, start = header.e_shnum, header.e_shentsize, header.e_shoff
+        # A bound, so that a damaged count cannot make a million sections.
         if not 0 < count <= SECTION_LIMIT:
             raise self._error(f"is {count}; a payload has 1 to {SECTION_LIMIT} sections", "e_shnum")
+        # More is allowed: later versions may append fields (gABI).
         if step < self._structs.Elf_Shdr.sizeof():
             raise self._error(f"is {step}, less than a section header has", "e_shentsize")
+        # All at once, instead of one error for each header.
         if start + count * step > len(self._data):
             raise self._error("section headers reach past the end of the file", "e_shoff", start)
         heads = [
@@ -192,6 +197,7 @@ class _Reading:
         return tuple(self._section(index, head, strings) for index, head in enumerate(heads))
 
     def _body(self, index: int, head: Any) -> bytes:  # noqa: ANN401 - see _parse
+        # Their offset means nothing.
         if head.sh_type in {"SHT_NULL", "SHT_NOBITS"}:
             return b""
         if head.sh_offset + head.sh_size > len(self._data):
@@ -201,6 +207,7 @@ class _Reading:
 
     def _section(self, index: int, head: Any, strings: bytes) -> ObjectSection:  # noqa: ANN401 - see _parse
         align = head.sh_addralign
+        # Above a page: pages are what is allocated.
         if align & align - 1 or align > 4096:
             raise self._error(f"is {align:#x}, not a power of two up to a page", f"section[{index}] sh_addralign")
         return ObjectSection(
@@ -210,6 +217,7 @@ class _Reading:
             flags=head.sh_flags,
             align=max(1, align),
             offset=head.sh_offset,
+            # A null section's size may be the number of sections (gABI, e_shnum).
             size=0 if head.sh_type == "SHT_NULL" else head.sh_size,
             link=head.sh_link,
             info=head.sh_info,
@@ -217,15 +225,18 @@ class _Reading:
         )
 
     def _string(self, strings: bytes, start: int, field: str) -> str:
+        # An empty name needs no table.
         if start == 0 and not strings:
             return ""
         end = strings.find(b"\0", start)
         if start >= len(strings) or end < 0:
             raise self._error(f"name at {start:#x} is outside of a string table of {len(strings):#x} bytes", field)
+        # Bounded: a table without NULs would be one long name.
         return strings[start : min(end, start + 512)].decode("utf-8", "replace")
 
     def _symbols(self, sections: tuple[ObjectSection, ...]) -> tuple[ObjectSymbol, ...]:
         tables = [section for section in sections if section.kind == SHT_SYMTAB]
+        # Xen takes one; relocations would otherwise be ambiguous.
         if len(tables) != 1:
             raise self._error(f"there are {len(tables)} symbol tables, not one", ".symtab")
         table = tables[0]
@@ -255,6 +266,7 @@ class _Reading:
                 raise self._error(f"is for section {section.info} of {len(sections)}", f"{where} sh_info")
             if sections[section.link % len(sections)].kind != SHT_SYMTAB:
                 raise self._error(f"section {section.link} is no symbol table", f"{where} sh_link")
+            # Debug information: nobody is going to read it.
             if not sections[section.info].loaded:
                 continue
             entries = self._entries(section, where, symbols)
@@ -263,6 +275,7 @@ class _Reading:
 
     def _entries(self, section: ObjectSection, where: str, symbols: int) -> list[Relocation]:
         with_addend = section.kind == SHT_RELA
+        # Each machine has one kind (psABIs).
         if with_addend != (self._bits == 64):
             raise self._error("relocations of the other kind", where, section.offset, errno.EOPNOTSUPP)
         form = (_RELA if with_addend else _PLAIN)[self._bits]

@@ -47,6 +47,7 @@ def base_of(session: Session) -> int:
     image = session.kernel.image
     text = image.symbols.get("_text", image.segments[0].address)
     if image.pointer_size == 8:
+        # -_GIB: down to the start of the last GiB but one, where the image's 512 MiB begin.
         return (text & -_GIB) + _IMAGE - SIZE
     segment = next(each for each in image.segments if 0 <= text - each.address < each.memory_size)
     memory = session.platform.guest_memory
@@ -55,6 +56,7 @@ def base_of(session: Session) -> int:
             f"a 32-bit kernel with {memory >> 20} MiB of memory has no hole for payloads: "
             f"{_LOW_MEMORY >> 20} MiB are the most"
         )
+    # Rounded up behind the direct mapping, inside the hole that VMALLOC_OFFSET leaves.
     return segment.address - segment.physical + memory + SIZE - 1 & -SIZE
 
 
@@ -91,10 +93,12 @@ class KernelPages:
             walk = self._space.walk(self._text)
         except GuestFault as fault:
             raise LivepatchError("the kernel has not mapped its text yet", errno=errno.EAGAIN) from fault
+        # Any root will do: all share the table that maps the text, or get its entries by fault().
         paging = next(iter(self._space.roots()))
         entries = _entries(paging, walk, self._text, self._base)
         for place, size in entries:
             found = int.from_bytes(self._machine.memory.read(place, size), "little")
+            # An entry that is there already and not ours is the kernel's.
             if found & PRESENT and found & ADDRESS not in self._tables:
                 raise LivepatchError(
                     f"the kernel uses {self._base:#x} itself, or has not finished its page tables yet",
@@ -107,6 +111,7 @@ class KernelPages:
         changed = False
         for (place, size), table in zip(entries, self._tables, strict=False):
             found = int.from_bytes(self._machine.memory.read(place, size), "little")
+            # Only where it is absent: a table that is hung already must stay.
             if not found & PRESENT:
                 self._session.platform.write_entry(place, table | _TABLE, size)
                 changed = True
@@ -117,12 +122,14 @@ class KernelPages:
         paging = next(iter(self._space.roots()))
         width = _width(paging)
         rights = 0 if access is None else _RIGHTS[access]
+        # Without NXE the bit is reserved and would fault.
         if not paging.efer & EFER_NXE or width == 4:
             rights &= ~NO_EXECUTE
         first = (address - self._base) // PAGE
         for number in range(first, first + -(-size // PAGE)):
             value = self._frames[number] | rights if access is not None else 0
             self._session.platform.write_entry(self._place(number, width), value, width)
+        # Before the pages are used: rights that were cached are the old ones.
         for vcpu in self._machine.vcpus:
             vcpu.flush_tlb()
 
@@ -137,9 +144,11 @@ class KernelPages:
             return False
         paging, _ = vcpu.virtual.paging()
         try:
+            # Supervisor rights: the fault may have come from user mode's tables.
             walk = vcpu.walk(self._text, user=False)
         except GuestFault:
             return False
+        # Nothing was missing, so the fault is the kernel's own.
         if not self._hang(_entries(paging, walk, self._text, self._base)):
             return False
         vcpu.flush_tlb()
@@ -154,8 +163,10 @@ def _entries(paging: Paging, walk: Walk, text: int, base: int) -> list[tuple[int
     """Machine address and width of the entries for the area, in the directory that maps the text."""
     width = _width(paging)
     shift, bits = (21, 9) if width == 8 else (22, 10)
+    # One directory has both, or a single table would not do.
     if text >> shift + bits != base >> shift + bits:
         raise MachineError(f"the text at {text:#x} and the payloads' pages at {base:#x} are not in one directory")
+    # Text in large pages hangs in the directory itself, small ones one level below.
     place, value = walk.entries[-1] if walk.entries[-1][1] & LARGE and walk.page_size > PAGE else walk.entries[-2]
     assert value & PRESENT, "it is on the way to the text"
     directory, mask = place & -PAGE, (1 << bits) - 1

@@ -42,6 +42,7 @@ def code_for(kind: MachineKind, old: int, old_size: int, offset: int, new: int, 
         return _nops(kind, old_size, new_size)
     if old_size < offset + JUMP_SIZE:
         raise LivepatchError(f"old_size is {old_size}; a jump takes {offset + JUMP_SIZE} bytes")
+    # From behind the jump (SDM volume 2, JMP).
     distance = new - (old + offset + JUMP_SIZE)
     if kind is not MachineKind.X86_64:
         distance = (distance + (1 << 31)) % (1 << 32) - (1 << 31)  # addresses wrap at 4 GiB: everything is in reach
@@ -51,6 +52,7 @@ def code_for(kind: MachineKind, old: int, old_size: int, offset: int, new: int, 
 
 
 def _nops(kind: MachineKind, old_size: int, size: int) -> bytes:
+    # The bytes that are replaced are kept in 31 bytes.
     if size > OPAQUE_SIZE:
         raise LivepatchError(f"{size} bytes of nops; {OPAQUE_SIZE} can be saved", errno=errno.EOPNOTSUPP)
     if not 0 < size <= old_size:

@@ -80,6 +80,7 @@ class Overlay:
         """Bytes as they are going to be."""
         found = bytearray(self._read(address, length))
         for place in range(address, address + length):
+            # Byte by byte: writes may overlap in any way.
             if place in self._bytes:
                 found[place - address] = self._bytes[place]
         return bytes(found)
@@ -87,17 +88,20 @@ class Overlay:
     def write(self, address: int, data: bytes, expected: bytes) -> None:
         """Change bytes, where those expected are, as many, or are going to be."""
         for place, old, new in zip(range(address, address + len(data)), expected, data, strict=True):
+            # The first one's expectation holds: later ones see what this journal wrote itself.
             self._expected.setdefault(place, old)
             self._bytes[place] = new
 
     def pokes(self) -> list[Poke]:
         """The writes that make it so, those that change nothing left out."""
+        # Neighbours are one poke: places minus their ranks are equal along a run.
         runs = groupby(enumerate(sorted(self._bytes)), lambda pair: pair[1] - pair[0])
         found = []
         for _, run in runs:
             places = [place for _, place in run]
             old = bytes(self._expected[place] for place in places)
             new = bytes(self._bytes[place] for place in places)
+            # Text that ends as it began is not touched.
             if new != old:
                 found.append(Poke(places[0], old, new))
         return found
@@ -115,21 +119,26 @@ class Journal:
     def flush(self) -> None:
         """Write what has been changed so far."""
         pokes = self.text.pokes()
+        # An empty transaction would still be noted.
         if pokes:
             self._zone.write(pokes, self._by)
             self._done.append(pokes)
+        # What follows is read from the guest again, hooks included.
         self.text = Overlay(self._zone.read)
 
     def commit(self) -> None:
         """Write what has been changed so far, and keep it whatever comes."""
         self.flush()
+        # A REPLACE that was aborted keeps its reverts, as Xen's does.
         self._done.clear()
 
     def call(self, record: Record, phase: HookPhase) -> int:
         """Run the hooks of a phase, which find the text as it is by then."""
         if not record.payload.hooks.of(phase):
             return 0
+        # The hook must find the text as the action has it so far.
         self.flush()
+        # And the flags, which it may change.
         self._zone.publish(record)
         return self._zone.call(record, phase)
 
@@ -142,10 +151,12 @@ class Journal:
         self.text = Overlay(self._zone.read)
         while self._done:
             pokes = self._done.pop()
+            # The last written is taken back first.
             back = [Poke(poke.address, poke.new, poke.expected) for poke in reversed(pokes)]
             try:
                 self._zone.write(back, f"undo {self._by}")
             except Exception as error:
+                # Neither applied nor reverted: Xen panics too.
                 raise PartialError(f"partially applied payload: text could not be written back: {error}") from error
 
 
@@ -166,6 +177,7 @@ def perform(work: Work, applied: Sequence[Record], zone: Zone) -> None:
     record = work.record
     journal = Journal(zone, f"livepatch {work.command.name.lower()} {record.name}")
     touched = [record, *applied]
+    # Flags are undone with the text.
     before = [list(each.saved) for each in touched]
     try:
         match work.command:
@@ -206,16 +218,20 @@ def _settle(
 
 def apply(record: Record, journal: Journal, zone: Zone) -> None:
     """Check what is expected, run the load hooks, then rewrite each function; or run the payload's own action."""
+    # Before anything is written.
     check_expectations(record, journal.text)
+    # The payload does it all by itself, text included (apply.action).
     if record.payload.hooks.of(HookPhase.APPLY):
         _own_action(record, HookPhase.APPLY, journal, zone)
         return
     journal.call(record, HookPhase.LOAD)
     for number, function in enumerate(record.payload.functions):
+        # A hook of another payload's may have applied it; to save again would save the jump.
         if record.saved[number] is not None:
             zone.warn(f"{record.name}: {function.name} is applied already")
             continue
         saved = record.saved[number] = journal.text.read(function.place, len(function.new))
+        # Expected is what was read: what nobody saved must not be lost.
         journal.text.write(function.place, function.new, saved)
 
 
@@ -224,6 +240,7 @@ def revert(record: Record, journal: Journal, zone: Zone) -> None:
     if record.payload.hooks.of(HookPhase.REVERT):
         _own_action(record, HookPhase.REVERT, journal, zone)
         return
+    # Text first, so that unload hooks find functions as they were.
     put_back(record, journal.text)
     for number, function in enumerate(record.payload.functions):
         if record.saved[number] is None:
@@ -240,11 +257,13 @@ def replace(record: Record, applied: Sequence[Record], journal: Journal, zone: Z
     """
     reverted: list[Record] = []
     try:
+        # The top of the stack first.
         for each in reversed(applied):
             revert(each, journal, zone)
             reverted.append(each)
         apply(record, journal, zone)
     except ActRefusedError as error:
+        # Only then is nothing left that protects the guest.
         if reverted == list(reversed(applied)):
             zone.warn(
                 f"{record.name}: SYSTEM MIGHT BE INSECURE: "
@@ -255,7 +274,9 @@ def replace(record: Record, applied: Sequence[Record], journal: Journal, zone: Z
 
 def put_back(record: Record, text: Overlay) -> None:
     """Write the bytes that a payload replaced, the last first."""
+    # In reverse, in case two write to the same place.
     for function, saved in reversed(list(zip(record.payload.functions, record.saved, strict=True))):
+        # None was not applied; empty was applied by a hook, which must undo it.
         if saved:
             text.write(function.place, saved, function.new)
 
@@ -263,6 +284,7 @@ def put_back(record: Record, text: Overlay) -> None:
 def check_expectations(record: Record, text: Overlay) -> None:
     """EINVAL unless every function begins with the bytes that its payload expects."""
     for function in record.payload.functions:
+        # At the function's first byte, also where a jump goes behind endbr64.
         found = text.read(function.old_address, len(function.expected))
         if found != function.expected:
             raise ActRefusedError(
@@ -277,10 +299,12 @@ def _own_action(record: Record, phase: HookPhase, journal: Journal, zone: Zone) 
     wanted = phase is HookPhase.APPLY
     result = journal.call(record, phase)
     flags = list(zone.applied_flags(record))
+    # was_action_consistent().
     if any(flag is not (wanted if result == 0 else not wanted) for flag in flags):
         raise PartialError(f"partially {'applied' if wanted else 'reverted'} payload '{record.name}'!")
     if result:
         raise ActRefusedError(
             f"its {phase.value} hook returned {result}", errno=abs(result) or errno.EINVAL, payload=record.name
         )
+    # A hook's bytes are its own affair.
     record.saved = [BY_HOOK if flag else None for flag in flags]

@@ -57,11 +57,14 @@ class RendezvousDriver:
     def proceed(self) -> int | None:
         """Look at everybody. Gives the time to look again at, or None: all are quiet, or it is too late."""
         rendezvous, clock = self._rendezvous, self._machine.clock
+        # Again after an abort, or after time was passed: the state may have changed at once.
         while True:
+            # First: a deadline holds whatever is going on.
             if rendezvous.expire(clock.ns):
                 self.lateness = self._lateness_told()
                 self.release()
                 return None
+            # After an abort everybody runs undisturbed for a while.
             if clock.ns < self._rest_until:
                 return min(rendezvous.deadline + 1, self._rest_until)
             self._come_and_go()
@@ -73,11 +76,13 @@ class RendezvousDriver:
                     vcpu.hold()
             self._switch_off()
             if rendezvous.phase is RendezvousPhase.QUIET or not rendezvous.online:
+                # Quiet includes those who are offline: one that is started now must not run.
                 self._hold_all()
                 if not self._objects(None, self._points.objection_of_tasks()):
                     return None
                 self._abort()
                 continue
+            # The least that is needed: the next look, or just behind the deadline.
             if any(vcpu.runnable for vcpu in self._machine.vcpus):
                 return min(rendezvous.deadline + 1, clock.ns + LOOK_NS)
             self._pass_time()
@@ -101,12 +106,15 @@ class RendezvousDriver:
     def _wait(self, vcpu: Vcpu) -> None:
         """One that is in: an interrupt may take it away, and it comes back when that is served."""
         if not vcpu.held:
+            # Back from its handler: it comes in again, if it may.
             if not self._points.objection(vcpu):
                 vcpu.hold()
             return
+        # In phase IRQ interrupts are off.
         if self._rendezvous.phase is not RendezvousPhase.CPU:
             return
         before = vcpu.rip, vcpu.rsp
+        # Only whether something is delivered matters: an interrupt moves rip and rsp.
         self._machine.platform.before_entry(vcpu)
         if (vcpu.rip, vcpu.rsp) != before:
             vcpu.release()
@@ -114,6 +122,7 @@ class RendezvousDriver:
     def _switch_off(self) -> None:
         rendezvous = self._rendezvous
         if rendezvous.phase is RendezvousPhase.IRQ:
+            # In order, so that runs repeat.
             for index in sorted(rendezvous.online):
                 if self._machine.vcpus[index].held:
                     rendezvous.switch_off(index, self._machine.clock.ns)
@@ -122,6 +131,7 @@ class RendezvousDriver:
         """Those who are in cannot move a task that sleeps in a function: they go on, and it may wake."""
         if self._rendezvous.phase is RendezvousPhase.QUIET:
             self._rendezvous.abort()
+        # A task needs a while to leave: to look at every slice would take as long for nothing.
         self._rest_until = self._machine.clock.ns + TASKS_NS
         for vcpu in self._machine.vcpus:
             vcpu.release()
@@ -134,15 +144,18 @@ class RendezvousDriver:
         """Nobody can run: those who are in wait for one that sleeps, which an interrupt may wake."""
         self._machine.clock.advance(WAIT_NS)
         for vcpu in self._machine.vcpus:
+            # Wakes whoever an interrupt that has come in the meantime is for.
             if vcpu.halted and not vcpu.held:
                 self._machine.platform.before_entry(vcpu)
 
     def _lateness_told(self) -> str:
         lateness = self._rendezvous.lateness
         assert lateness is not None, "late without lateness"
+        # Those who were never looked at get their reason now.
         for who in lateness.missing:
             if who not in self._objections:
                 self._objects(who, self._points.objection(self._machine.vcpus[who]))
+        # The commonest: others may be of a moment.
         heard = {who: whys.most_common(1)[0][0] for who, whys in self._objections.items()}
         told = [heard[None]] if None in heard else []
         told += [f"vcpu {who} {heard[who]}" for who in lateness.missing if who in heard]
@@ -150,6 +163,7 @@ class RendezvousDriver:
 
     def release(self) -> None:
         """Everybody goes on."""
+        # Those who were held for the act are let go only through here.
         if self._rendezvous.phase is RendezvousPhase.QUIET:
             self._rendezvous.acted()
         for vcpu in self._machine.vcpus:

@@ -35,8 +35,10 @@ class Fixups:
     def exception(self, vcpu: Vcpu, vector: int, error_code: int | None, address: int | None) -> bool:  # noqa: ARG002
         """Go on where a payload says, or leave it to the platform."""
         if vector == PF and address is not None and self.missing(vcpu, address):
+            # Set, though equal: the engine is to begin there again, not behind.
             vcpu.rip = vcpu.rip
             return True
+        # A page fault's address decides, and the guest's own handler must see it.
         target = self.find(vcpu.rip) if vector in VECTORS else None
         if target is not None:
             vcpu.rip = target

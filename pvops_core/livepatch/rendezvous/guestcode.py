@@ -21,6 +21,7 @@ LIMIT_NS = 100_000_000
 """Virtual time that one hook may take. A hook that hangs in Xen's quiet zone hangs the machine."""
 LANDING = b"\xeb\xfe"  # jmp to itself
 """What stands where a called function returns to; it is never executed."""
+# Bytes left free below the stack pointer: the red zone, and what an interrupted push may still write.
 _ROOM = 256
 
 
@@ -30,9 +31,11 @@ def call(guest: PatchedGuest, vcpu: Vcpu, function: int, argument: int = 0) -> i
     Raises:
         LivepatchError: ETIMEDOUT, it did not return in 100 ms of virtual time, or the machine was stopped meanwhile.
     """
+    # Symbols are not looked up: the function is an address already.
     calls = Calls(guest.machine, symbol_at=lambda _va: None)
     callee = Callee.function(f"the hook at {function:#x}", function, guest.machine.kind.bits, argument)
     registers, halted, held = vcpu.save_registers(), vcpu.halted, vcpu.held
+    # A held vCPU runs nothing.
     vcpu.held = False
     try:
         with guest.calls.kernel_mode(vcpu) as stack:
@@ -43,4 +46,5 @@ def call(guest: PatchedGuest, vcpu: Vcpu, function: int, argument: int = 0) -> i
     finally:
         vcpu.load_registers(registers)
         vcpu.halted, vcpu.held = halted, held
+    # An int is 32 bits; negative is an errno.
     return result - (1 << 32) if result >> 31 else result

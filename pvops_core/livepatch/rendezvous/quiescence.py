@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def offline(calls: CallsIn, vcpu: Vcpu) -> bool:
     """Whether a vCPU executes nothing and takes no interrupts: not started yet, or parked for good."""
+    # Halted with interrupts on is merely idle, and an interrupt wakes it.
     return vcpu.halted and not calls.interruptible(vcpu)
 
 

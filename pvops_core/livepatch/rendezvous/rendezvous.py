@@ -97,11 +97,14 @@ class Rendezvous:
 
     def come_in(self, cpu: int, now: int) -> None:
         """A vCPU comes in with an empty stack; the first is master."""
+        # A master that comes late finds do_work cleared in Xen.
         if self.expire(now) or self.phase is not RendezvousPhase.CPU or cpu not in self.online:
             return
+        # The first increment of the semaphore from -1 makes the master (atomic_inc_and_test()).
         if self.master is None:
             self.master = cpu
         self._in.add(cpu)
+        # All are in before anyone switches interrupts off: one that is off cannot be waited for by interrupts.
         if self._in == self.online:
             self.phase = RendezvousPhase.IRQ
 
@@ -116,6 +119,7 @@ class Rendezvous:
     def join(self, cpu: int) -> None:
         """A vCPU comes online: it must come in as well, so the first phase is not over yet."""
         self.online |= {cpu}
+        # It may still be late, for the deadline stays.
         if self.phase is RendezvousPhase.IRQ:
             self.phase = RendezvousPhase.CPU
 
@@ -124,6 +128,7 @@ class Rendezvous:
         self.online -= {cpu}
         self._in.discard(cpu)
         self._off.discard(cpu)
+        # The lowest: any of those in will do, and runs repeat.
         if self.master == cpu:
             self.master = min(self._in, default=None)
         if self.phase is RendezvousPhase.CPU and self.online and self._in == self.online:
@@ -133,8 +138,10 @@ class Rendezvous:
 
     def expire(self, now: int) -> bool:
         """Look at the clock; True if it is too late, or has been."""
+        # Later than the deadline: at it there is still time (NOW() < timeout in livepatch_spin()).
         if self.phase in {RendezvousPhase.CPU, RendezvousPhase.IRQ} and now > self.deadline:
             there = self._in if self.phase is RendezvousPhase.CPU else self._off
+            # Xen counts the others: its semaphore goes up to num_online_cpus() - 1.
             others = self.online - ({self.master} if self.master is not None else set())
             self.lateness = MissedDeadline(
                 self.phase, len(there & others), len(self.online) - 1, tuple(sorted(self.online - there))
@@ -145,6 +152,7 @@ class Rendezvous:
     def abort(self) -> None:
         """The master finds that it may not act yet: everybody goes on for a while, and comes in again."""
         assert self.phase is RendezvousPhase.QUIET
+        # A new master, for the old one may not be the first again.
         self.phase, self.master = RendezvousPhase.CPU, None
         self._in.clear()
         self._off.clear()

@@ -51,10 +51,12 @@ class SafePoints:
 
     def objection(self, vcpu: Vcpu) -> str:
         """Why a vCPU cannot be stopped here; empty if it can."""
+        # Cheap things first: a stack is read last.
         return quiescence.objection(self._guest.calls, vcpu) or self._inside(vcpu)
 
     def _inside(self, vcpu: Vcpu) -> str:
         """What it goes on in; nothing if that concerns nobody."""
+        # In user mode the kernel's stack is empty.
         if self._guest.calls.in_user_mode(vcpu):
             return ""
         inside = self._span_of(vcpu.rip)
@@ -69,6 +71,7 @@ class SafePoints:
         A vCPU that is not on its task's stack serves an interrupt on a stack of its own, and what it has interrupted
         cannot be seen.
         """
+        # All are held, so stacks do not change while they are read.
         for task in self._guest.tasks():
             if task.vcpu is None:
                 span = self._returned_into(words_of(task.words, self._guest.machine.kind))
@@ -79,8 +82,10 @@ class SafePoints:
         return ""
 
     def _elsewhere(self, vcpu: Vcpu, task: TaskStack) -> bool:
+        # Those execute nothing of the kernel now.
         if self.offline(vcpu) or self._guest.calls.in_user_mode(vcpu):
             return False
+        # On an interrupt's stack, say: the task's words are not all there are.
         return not task.start <= vcpu.rsp <= task.end
 
     def _span_of(self, address: int) -> TextSpan | None:
