@@ -105,6 +105,7 @@ class SymbolNames:
         """A processor's page of the arrays that it has for Linux's per-CPU variables."""
         if symbol not in _PER_CPU:
             raise UsageError(f"the guest has no per-CPU variable {symbol!r}")
+        # A page each, so that a processor's may be mapped read-only.
         return self.address(_PER_CPU[symbol]) + cpu.index * PAGE
 
     def member(self, type: str, path: str) -> int:

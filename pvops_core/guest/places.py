@@ -44,10 +44,12 @@ def find_place(image: KernelImage, text: str) -> TextPlace:
         UsageError: the guest has no such symbol, or no text is at the address.
         ImageError: its symbols are damaged.
     """
+    # A time first: no symbol begins with a digit.
     if (ns := find_time(text)) is not None:
         return TextPlace(ns=ns)
     if _ADDRESS.match(text):
         return TextPlace(_in_text(image, int(text, 16), text))
+    # A symbol may have a plus in its name; the whole name has precedence.
     if (distance := _OFFSET.match(text)) and text not in image.symbols:
         address = find_symbol(image, distance["symbol"]) + int(distance["offset"], 0)
         return TextPlace(_in_text(image, address, text))
@@ -57,11 +59,13 @@ def find_place(image: KernelImage, text: str) -> TextPlace:
 def find_time(text: str) -> int | None:
     """The virtual time of a text, in nanoseconds; None if it is none."""
     time = _TIME.match(text)
+    # Decimal, for a float of 1.1 ms is not 1,100,000 ns.
     return int(Decimal(time["number"]) * _UNITS[time["unit"]]) if time else None
 
 
 def _in_text(image: KernelImage, address: int, text: str) -> int:
     section = image.section_at(address)
+    # An image without sections says nothing of what is text.
     if image.sections and (section is None or not section.executable):
         where = f"section {section.name} is no text" if section else "none of its sections is there"
         raise UsageError(f"{image.path} has no instruction at {text}: {where}")

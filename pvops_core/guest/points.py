@@ -98,6 +98,7 @@ class Points:
         self._acts = False
         self.passed: dict[str, Passed] = {}
         for point in POINTS:
+            # The first that the kernel has is enough, but several may be there: a compiler's part and the rest.
             for symbol in point.symbols:
                 if symbol in symbols:
                     self._watch(point, symbols[symbol])
@@ -113,6 +114,8 @@ class Points:
         """
         if acts and not self._acts:
             self._acts = True
+            # Breakpoints that act stop the vCPU, which costs a switch of engines: only if somebody wants to act
+            # there.
             places, self._places = self._places, []
             for address, action, breakpoint_ in places:
                 self._machine.remove(breakpoint_)
@@ -138,10 +141,13 @@ class Points:
 
         The breakpoint stays: a snapshot may go back.
         """
+        # The stack's top is where the call returns to (SDM volume 2, CALL).
         pointer = vcpu.rsp
         place = vcpu.word(pointer), pointer + self._machine.kind.pointer_size
+        # A point that was passed needs no more breakpoints; recursion gives the same place twice.
         if point.name not in self.passed and place not in self._returns.setdefault(point.name, set()):
             self._returns[point.name].add(place)
+            # Not from a handler: breakpoints may not be set while the engine runs.
             self._machine.defer(partial(self._expect, point, *place))
 
     def _expect(self, point: Point, address: int, pointer: int) -> None:
@@ -155,10 +161,12 @@ class Points:
         self._break(address, came)
 
     def _note(self, point: Point, vcpu: Vcpu) -> None:
+        # The first time only: a point is a place in a boot.
         if point.name in self.passed:
             return
         passed = self.passed[point.name] = Passed(point.name, vcpu.rip, vcpu.index, self._machine.clock.ns)
         self._machine.log.record(_POINT, vcpu.index, name=point.name)
+        # A copy: listeners may end themselves.
         for listener in tuple(self._listeners):
             listener(passed, vcpu)
 
@@ -170,6 +178,7 @@ class Points:
     def load(self, state: PointsState) -> None:
         """Go back to a saved state."""
         self.passed = {each[0]: Passed(*each) for each in state.passed}
+        # Snapshots do not hold breakpoints, so those that are missing are set again.
         for point in POINTS:
             known = self._returns.setdefault(point.name, set())
             for place in state.returns.get(point.name, ()):

@@ -35,8 +35,10 @@ class KernelSpace:
 
     def roots(self) -> Iterator[Paging]:
         """The ways in which addresses are translated, the kernel's own first."""
+        # A vCPU's own control registers say how many levels there are.
         found = [vcpu.virtual.paging()[0] for vcpu in self._machine.vcpus]
         if self._root is not None:
+            # The kernel's own root at any time: a process's may lack what is mapped later.
             root = self._text.machine_address(self._root)
             yield from (paging._replace(cr3=root) for paging in found[:1])
         yield from found
@@ -48,6 +50,7 @@ class KernelSpace:
             GuestFault: no address space has it.
         """
         fault: GuestFault | None = None
+        # The first fault is the kernel's own table's, which is the one worth telling.
         for paging in self.roots():
             try:
                 return paging.walk(self._machine.memory, va, _KERNEL)
@@ -61,6 +64,7 @@ class KernelSpace:
         found = bytearray()
         while len(found) < length:
             at = va + len(found)
+            # Page by page: neighbours in virtual memory need not be so in the machine's.
             size = min(length - len(found), PAGE - at % PAGE)
             try:
                 found += self._machine.memory.read(self.walk(at).pa, size)

@@ -38,6 +38,7 @@ def find_symbol(image: KernelImage, *names: str) -> int:
     symbols = image.symbols
     for name in names:
         match = _WHICH.match(name)
+        # A name may look like one with a number behind.
         if name in symbols:
             return _only(image, name)
         if match is not None and match["name"] in symbols:
@@ -45,6 +46,7 @@ def find_symbol(image: KernelImage, *names: str) -> int:
             return _at(image, symbol, address) if address else _numbered(image, symbol, int(number))
     if not symbols:
         raise UsageError(f"{image.path} has no symbols, so {names[0]!r} cannot be found")
+    # Close matches of 100,000 names take seconds.
     close = difflib.get_close_matches(names[0], _alike(names[0], symbols), n=3)
     guess = f" (did you mean {' or '.join(close)}?)" if close else ""
     raise UsageError(f"{image.path} has no symbol {names[0]!r}{guess}")
@@ -59,12 +61,14 @@ def _alike(name: str, symbols: Iterable[str]) -> list[str]:
 
 def _places(image: KernelImage, name: str) -> tuple[int, ...]:
     """All addresses that a name has, ascending."""
+    # Most names have one address, and are in no list of shared ones.
     return image.symbol_table.shared.get(name) or (image.symbols[name],)
 
 
 def _only(image: KernelImage, name: str) -> int:
     """The one address of a name that is a function's; the symbol's own where none is."""
     functions = [address for address in _places(image, name) if _is_text(image, address)]
+    # Data of the same name does not make a function ambiguous.
     if len(functions) > 1:
         raise _which(image, name, f"{len(functions)} functions are called {name!r}")
     return functions[0] if functions else image.symbols[name]

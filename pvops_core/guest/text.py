@@ -46,6 +46,7 @@ class GuestText:
         Raises:
             PvopsError: it is none of the image's.
         """
+        # Pages beside the image first: a payload's may be linked where the image has nothing.
         for area, machine_address in self._areas:
             if va in area:
                 return machine_address(va)
@@ -73,6 +74,7 @@ class GuestText:
         start, end = self._guest.text_range
         text = bytearray(self.read(start, end - start))
         for address, code in (instead or {}).items():
+            # Only whole pieces: what lies at the text's border is not its own.
             if start <= address and address + len(code) <= end:
                 text[address - start : address - start + len(code)] = code
         return hashlib.sha256(text).hexdigest()

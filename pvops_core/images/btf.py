@@ -29,6 +29,7 @@ MEMBER_LIMIT: Final = 2048
 DEPTH_LIMIT: Final = 16
 """Types followed for one C type: a hostile file may make a pointer to itself."""
 
+# BTF_KIND_ numbers (linux/btf.h).
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _PROTO, _ENUM64 = 1, 2, 3, 4, 5, 6, 7, 8, 13, 19
 _QUALIFIERS: Final = {9: "volatile ", 10: "const ", 11: "", 18: ""}
 _TAGS: Final = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum ", _FWD: "struct ", _ENUM64: "enum "}
@@ -113,6 +114,7 @@ class Btf:
             The members in order; None if there is no such structure, or it has more than :data:`MEMBER_LIMIT`.
         """
         start = self.strings[0]
+        # A string and its NUL on both sides: so no other name's tail.
         wanted = self.data.find(b"\0" + name.encode() + b"\0", start, self.strings[1])
         key = struct.pack("<I", wanted + 1 - start) if wanted >= 0 else b""
         for at in self._begins(key) if key else ():
@@ -122,6 +124,7 @@ class Btf:
 
     def _begins(self, key: bytes) -> Iterator[int]:
         """Where types begin with these bytes."""
+        # A type begins with its name's offset, so that word is searched for, and most hits are chance.
         at = self.data.find(key, 1, self.strings[0])
         while at >= 0:
             number = bisect_left(self.types, at)
@@ -145,6 +148,7 @@ class Btf:
             The numbers; None if it is no such pointer.
         """
         at = self._at(type)
+        # A pointer to a function's type: BTF_KIND_FUNC_PROTO has vlen of two words each.
         at = self._at(self._following(at)) if at and self._kind(at) == _PTR else 0
         if not at or self._kind(at) != _PROTO:
             return None
@@ -160,10 +164,12 @@ class Btf:
     def spelling(self, type: int) -> str | None:
         """A type as C spells it, ``const struct desc_ptr *``; None for one that is not there or does not end."""
         stars, qualifiers = "", ""
+        # A chain of qualifiers, which a hostile file may close.
         for _ in range(DEPTH_LIMIT):
             at = self._at(type)
             kind = self._kind(at) if at else 0
             if kind == _PTR:
+                # Read from outside in: what was before belongs behind.
                 stars, qualifiers = "*" + qualifiers.rstrip() + stars, ""
             elif kind in _QUALIFIERS:
                 qualifiers += _QUALIFIERS[kind]
@@ -200,9 +206,11 @@ class Btf:
         leaves: list[Leaf] = []
         todo = self._members(outermost, "", 0)
         looked_at = len(todo)
+        # Bounded by members looked at, for types may nest in themselves.
         while todo and looked_at <= MEMBER_LIMIT:
             path, holder, place, type_, named = todo.pop()
             inner = self._at(type_)
+            # A union without a name has its members in the structure's own name space.
             if inner and (self._is_struct(inner) or (not named and self._kind(inner) == _UNION)):
                 members = self._members(inner, path, place)
                 looked_at += max(len(members), 1)
@@ -221,12 +229,14 @@ class Btf:
             place = base + (offset & 0xFFFFFF if info >> 31 else offset)
             own = self.name(member)
             members.append((f"{path}.{own}".strip("."), self.name(name), place, type_, bool(own)))
+        # Backwards, since they are taken from the end.
         return members[::-1]
 
 
 def read_btf(image: KernelImage) -> Btf | None:
     """The type section of a kernel; None if it has none that can be read: it is of help, and never needed."""
     data = image.section_bytes(SECTION)
+    # Header of 24 bytes (struct btf_header).
     if not data or len(data) < 24:
         return None
     magic, _version, _flags, header, type_at, type_size, string_at, string_size = struct.unpack_from("<HBBIIIII", data)
@@ -236,8 +246,10 @@ def read_btf(image: KernelImage) -> Btf | None:
         return None
     if start % _WORD or type_size % _WORD:
         return None  # the kernel's own reader refuses it too (btf_parse_type_sec)
+    # Type 0 is void, and is in no file.
     types, words, at = [0], memoryview(data)[start:end].cast("I"), 0
     last = len(words) - _HEADER
+    # The sizes of types differ, so they are walked once.
     while at <= last and len(types) <= TYPE_LIMIT:
         info = words[at + 1]
         tail = _TAIL.get(info >> 24 & 0x1F)
@@ -245,4 +257,5 @@ def read_btf(image: KernelImage) -> Btf | None:
             return None
         types.append(start + _WORD * at)
         at += tail[0] + tail[1] * (info & 0xFFFF)
+    # A rest means that some kind was misread.
     return Btf(data, types, (strings, strings + string_size)) if at == len(words) else None

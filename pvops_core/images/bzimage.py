@@ -44,6 +44,7 @@ class BootHeader:
 
 def is_bzimage(data: bytes) -> bool:
     """Whether ``data`` has a boot sector with the ``HdrS`` header."""
+    # Boot flag at 0x1fe, "HdrS" at 0x202 (boot.rst).
     return data[HEADER_MAGIC : HEADER_MAGIC + 4] == b"HdrS" and data[BOOT_FLAG:HEADER_MAGIC][:2] == b"\x55\xaa"
 
 
@@ -63,6 +64,7 @@ def read_header(data: bytes, path: str) -> BootHeader:
     if protocol >= PAYLOAD_PROTOCOL:
         start, length = struct.unpack_from("<II", data, PAYLOAD_OFFSET)
         payload = code + start
+        # At least the last four bytes, the size, and a magic number.
         if payload + 8 > len(data):
             raise ImageError(
                 f"the payload begins at {payload:#x}, past the end", path, PAYLOAD_OFFSET, "payload_offset"
@@ -81,8 +83,10 @@ def read_header(data: bytes, path: str) -> BootHeader:
 
 def _release(data: bytes) -> str:
     (start,) = struct.unpack_from("<H", data, KERNEL_VERSION)
+    # Zero: the image has no version string.
     if not start:
         return ""
+    # kernel_version points 0x200 below the string.
     text = data[start + 0x200 : start + 0x400].split(b"\0", 1)[0]
     return text.decode("ascii", "replace").split(" ", 1)[0]
 
@@ -101,7 +105,9 @@ def unpack_bzimage(data: bytes, path: str) -> tuple[bytes, BootHeader]:
         return payload, header  # CONFIG_KERNEL_UNCOMPRESSED
     limit, exact = UNPACKED_LIMIT, None
     if header.protocol >= PAYLOAD_PROTOCOL:
+        # The build appends it, little-endian (size_append).
         exact = int.from_bytes(payload[-4:], "little")
+        # Refused by what it claims, before anything is unpacked.
         if exact > UNPACKED_LIMIT:
             message = f"declares {exact:#x} unpacked bytes; the most taken is {UNPACKED_LIMIT:#x}"
             raise ImageError(message, path, header.payload + header.length - 4, "payload size")
@@ -110,6 +116,7 @@ def unpack_bzimage(data: bytes, path: str) -> tuple[bytes, BootHeader]:
         unpacked = unpack(payload, limit, ELF_MAGIC)
     except CompressionError as failure:
         raise ImageError(str(failure), path, header.payload, "payload") from failure
+    # Both directions: fewer bytes mean a damaged stream too.
     if exact is not None and len(unpacked) != exact:
         message = f"unpacks to {len(unpacked):#x} bytes where {exact:#x} are declared"
         raise ImageError(message, path, header.payload + header.length - 4, "payload size")

@@ -37,8 +37,10 @@ class CompressionError(ValueError):
 
 
 def _gzip(data: bytes, limit: int) -> Iterator[bytes]:
+    # 31: window of 32 KiB, and gzip's header wanted.
     engine = zlib.decompressobj(wbits=31)
     while not engine.eof:
+        # Never more than asked for, whatever the stream expands to.
         piece = engine.decompress(data, min(CHUNK, limit))
         if not piece and not engine.unconsumed_tail and not engine.eof:
             raise CompressionError("the gzip stream ends early")
@@ -73,10 +75,13 @@ def _lz4(data: bytes, limit: int) -> Iterator[bytes]:
     while position + 4 < len(data):
         size = int.from_bytes(data[position : position + 4], "little")
         position += 4
+        # A block of no bytes is not lz4's, and would never end.
         if size == 0 or position + size > len(data):
             raise CompressionError(f"the lz4 block at payload offset {position - 4:#x} claims {size:#x} bytes")
+        # The size bounds what comes out.
         piece = lz4.block.decompress(data[position : position + size], uncompressed_size=room)
         yield piece
+        # Only the last block may be shorter.
         if len(piece) < LZ4_BLOCK:
             return
         position += size
@@ -99,6 +104,7 @@ def _lzo(data: bytes, limit: int) -> Iterator[bytes]:
     del limit
     position = _lzop_header(data)
     while (size := _big_endian(data, position)) != 0:
+        # Sizes of both, then a checksum (lzop's format).
         packed = _big_endian(data, position + 4)
         if size > LZO_BLOCK or not 0 < packed <= size:
             raise CompressionError(
@@ -108,6 +114,7 @@ def _lzo(data: bytes, limit: int) -> Iterator[bytes]:
         block = data[position : position + packed]
         if len(block) < packed:
             raise CompressionError("the lzo stream ends early")
+        # Blocks that do not shrink are stored.
         piece = block if packed == size else LZOCompressor.decompress(block, size)
         if len(piece) != size:
             raise CompressionError(f"an lzo block unpacks to {len(piece):#x} bytes, not {size:#x}")
@@ -123,6 +130,7 @@ def _lzop_header(data: bytes) -> int:
     position = flags + 4 + (4 if _big_endian(data, flags) & _LZOP_FILTER else 0)
     position += 12 if newer else 8  # mode, and the time of the file
     name = data[position] if position < len(data) else 0
+    # The name's length, the name and the header's checksum.
     return position + 1 + name + 4
 
 
@@ -172,6 +180,7 @@ def unpack(data: bytes, limit: int, magic: bytes) -> bytes:
     Raises:
         PayloadError: unknown format, damaged stream, more than ``limit`` bytes, or another beginning.
     """
+    # By magic, for the header says nothing of the method.
     name = identify(data)
     stream = next((reader for known, _, reader in FORMATS if known == name), None)
     if stream is None:
@@ -179,6 +188,7 @@ def unpack(data: bytes, limit: int, magic: bytes) -> bytes:
     pieces: list[bytes] = []
     total = 0
     try:
+        # One more than allowed shows that there is more.
         for piece in filter(None, stream(data, limit + 1)):
             _check_piece(piece, total, limit, magic)
             pieces.append(piece)
@@ -191,6 +201,7 @@ def unpack(data: bytes, limit: int, magic: bytes) -> bytes:
 
 
 def _check_piece(piece: bytes, before: int, limit: int, magic: bytes) -> None:
+    # At the first piece: a stream of rubbish must not be unpacked to its end.
     if not before and not piece.startswith(magic):
         raise CompressionError(f"unpacks to something that begins {piece[:4].hex(' ')}, not {magic.hex(' ')}")
     if before + len(piece) > limit:

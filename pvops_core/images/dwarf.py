@@ -58,9 +58,11 @@ def structure(image: KernelImage, sources: tuple[str, ...], name: str) -> list[D
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415 - hardly any kernel has DWARF, and every guest's start asks
 
     try:
+        # An image that is linked has no relocations to do.
         dwarf = ELFFile(BytesIO(image.data)).get_dwarf_info(relocate_dwarf_sections=False)
         for unit in dwarf.iter_CUs():
             top = unit.get_top_DIE()
+            # Only units of the right source: reading all takes minutes.
             if _name(top).endswith(sources):
                 for entry in top.iter_children():
                     if entry.tag == _STRUCTURE and _name(entry) == name and entry.has_children:
@@ -80,6 +82,7 @@ def _place(member: Any) -> int:  # noqa: ANN401 - pyelftools is untyped
     place = member.attributes["DW_AT_data_member_location"].value
     if isinstance(place, int):
         return place
+    # The one expression that GCC wrote for it: DW_OP_plus_uconst.
     (step,) = DWARFExprParser(member.cu.structs).parse_expr(place)
     if step.op_name != "DW_OP_plus_uconst":
         raise ValueError("a member that is not at an offset")

@@ -76,6 +76,7 @@ class _ElfReader:
 
 def is_module(data: bytes) -> bool:
     """Whether this is an ELF file that is still to be linked (``ET_REL``), as a kernel module is."""
+    # e_type 1, little-endian.
     return data.startswith(b"\x7fELF") and data[16:18] == b"\1\0"
 
 
@@ -93,6 +94,7 @@ def read_headers(data: bytes, path: str, *, module: bool = False) -> ElfHeaders:
     reader = _make_reader(data, path)
     header = reader.parse(reader.structs.Elf_Ehdr, 0, "Elf_Ehdr")
     machine, bits = MACHINES.get(str(header.e_machine), ("", 0))
+    # x32 and other mixtures are no kernel.
     if not machine:
         raise reader.error(f"is for machine {header.e_machine}, not x86", 18, "e_machine")
     if bits != reader.structs.elfclass:
@@ -131,9 +133,11 @@ def _table(reader: _ElfReader, header: Any, kind: str, limit: int, size: int) ->
     """Offsets of the entries of the program ("ph") or section ("sh") header table, all inside the image."""
     offset, count, step = header[f"e_{kind}off"], header[f"e_{kind}num"], header[f"e_{kind}entsize"]
     if not offset or not count:
+        # Neither is not damage: stripped images have no sections.
         return []
     if count > limit:
         raise reader.error(f"has {count} entries; the most taken is {limit}", 0, f"e_{kind}num")
+    # Larger is allowed, for fields may be added (gABI).
     if step < size:
         raise reader.error(
             f"has entries of {step} bytes, fewer than the {size} of the structure", 0, f"e_{kind}entsize"
@@ -153,6 +157,7 @@ def _read_segments(reader: _ElfReader, header: Any) -> tuple[tuple[Segment, ...]
         entry = reader.parse(reader.structs.Elf_Phdr, offset, field)
         if entry.p_type not in {"PT_LOAD", "PT_NOTE"}:
             continue
+        # Before it is used: what lies outside of the file cannot be loaded.
         if entry.p_offset + entry.p_filesz > len(reader.data):
             message = f"{entry.p_filesz:#x} bytes at {entry.p_offset:#x} reach past the end of the image"
             raise reader.error(message, offset, f"{field} p_filesz")
@@ -162,11 +167,13 @@ def _read_segments(reader: _ElfReader, header: Any) -> tuple[tuple[Segment, ...]
         if entry.p_memsz < entry.p_filesz:
             message = f"is {entry.p_memsz:#x} bytes in memory, fewer than in the file"
             raise reader.error(message, offset, f"{field} p_memsz")
+        # An address that wraps would match anything.
         if (entry.p_vaddr + entry.p_memsz) >> reader.structs.elfclass:
             message = f"{entry.p_memsz:#x} bytes at {entry.p_vaddr:#x} reach past the top of the address space"
             raise reader.error(message, offset, f"{field} p_memsz")
         made = Segment(entry.p_vaddr, entry.p_paddr, entry.p_offset, entry.p_filesz, entry.p_memsz, entry.p_flags)
         for other in segments:
+            # Two places for one address: which bytes are there would depend on the order of loading.
             if made.address < other.address + other.memory_size and other.address < made.address + made.memory_size:
                 message = f"{made.address:#x}+{made.memory_size:#x} overlaps the segment at {other.address:#x}"
                 raise reader.error(message, offset, f"{field} p_vaddr")
@@ -188,6 +195,7 @@ def _read_sections(reader: _ElfReader, header: Any) -> tuple[Section, ...]:  # n
             raise reader.error(message, offset, f"section[{index}] sh_size")
     names = b""
     if entries:
+        # SHN_XINDEX is not taken: a kernel has few sections.
         if header.e_shstrndx >= len(entries):
             raise reader.error(f"is {header.e_shstrndx}; there are {len(entries)} sections", 0, "e_shstrndx")
         strings = entries[header.e_shstrndx]
@@ -203,6 +211,7 @@ def _read_sections(reader: _ElfReader, header: Any) -> tuple[Section, ...]:  # n
 
 def _section(index: int, entry: Any, names: bytes) -> Section:  # noqa: ANN401 - see _Reader.parse
     end = names.find(b"\0", entry.sh_name)
+    # A name that does not end ends with its table.
     name = names[entry.sh_name : end if end >= 0 else len(names)][:256].decode("utf-8", "replace")
     return Section(
         index=index,
@@ -229,11 +238,14 @@ def _read_notes(reader: _ElfReader, offset: int, size: int, field: str) -> Itera
             return
         name_size, data_size, kind = struct.unpack_from("<III", reader.data, position)
         start = position + 12
+        # Both are padded to four bytes, in 64-bit files too, as Linux writes them.
         data = start + (name_size + 3 & ~3)
         following = data + (data_size + 3 & ~3)
+        # Data of no bytes may begin at the end.
         if start + name_size > end or (data_size and data >= end):
             message = f"owner of {name_size:#x} and data of {data_size:#x} bytes reach past the notes' end"
             raise reader.error(message, position, f"{field} note[{index}]")
+        # The owner counts its NUL.
         owner = reader.data[start : start + name_size].rstrip(b"\0").decode("ascii", "replace")
         yield Note(owner, kind, reader.data[data : min(data + data_size, end)])
         position = following

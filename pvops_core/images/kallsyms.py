@@ -120,6 +120,7 @@ def _align(offset: int, to: int) -> int:
 
 
 def _find_tokens(data: bytes) -> Iterator[Tokens]:
+    # Digits stand for themselves, in ten strings in a row.
     for tried, hit in enumerate(_DIGITS.finditer(data)):
         if tried == CANDIDATE_LIMIT:
             return
@@ -134,6 +135,7 @@ def _tokens_at(data: bytes, zero: int) -> Tokens | None:
     Where the first string begins cannot be seen (the byte before may be anything), but the index says how long it is.
     """
     second = zero
+    # Backwards to string 0, one NUL each: its place is not known, but its number is.
     for _ in range(ord("0") - 1):
         second = data.rfind(b"\0", max(0, second - 512), second - 1) + 1
         if second <= 0:
@@ -145,9 +147,11 @@ def _tokens_at(data: bytes, zero: int) -> Tokens | None:
         if end <= 0:
             return None
         relative.append(end - second)
+    # The index is aligned, to what depends on the year.
     for step in (2, 4, 8):
         at = _align(end, step)
         index = np.frombuffer(data[at : at + 2 * TOKENS], "<u2").tolist()
+        # Offsets agree with the strings' lengths: that is no chance.
         if len(index) == TOKENS and index[0] == 0 and [value - index[1] for value in index[1:]] == relative[:-1]:
             start = second - index[1]
             if start < 0:
@@ -159,13 +163,16 @@ def _tokens_at(data: bytes, zero: int) -> Tokens | None:
 
 def _find_names(data: bytes, tokens: Tokens) -> SymbolNameTable | None:
     walked = 0
+    # Markers were longs on 64 bits until 4.20, and have been words since.
     for size in (4, 8):
         for at, length in _marker_runs(data, tokens, size):
             markers = np.frombuffer(data, f"<u{size}", length, at).tolist()
             for count_at, count in _counts_before(data, at, markers):
+                # Bounded over all tries: each may walk a million names.
                 walked += count
                 if walked > WALK_LIMIT:
                     return None
+                # num_syms was a long until 4.20, and what follows is aligned.
                 for start in {count_at + 4, _align(count_at + 4, 8), count_at + 8}:
                     found = _walk(data, start, count, markers, at)
                     if found is not None:
@@ -178,11 +185,13 @@ def _marker_runs(data: bytes, tokens: Tokens, size: int) -> list[tuple[int, int]
     base = _align(max(0, tokens.start - MARKERS_SPAN), 8)
     words = np.frombuffer(data, f"<u{size}", max(0, tokens.start - base) // size, base).astype(np.int64)
     steps = np.diff(words)
+    # A block has 256 names of at least a byte.
     rising = (steps >= BLOCK) & (steps < LONGEST_BLOCK)
     # A run ends before the first step that does not rise.
     falls = np.append(np.flatnonzero(~rising), len(steps))
     starts = np.flatnonzero((words[:-1] == 0) & rising)
     lengths = falls[np.searchsorted(falls, starts)] - starts + 1
+    # The longest first: the true one is.
     longest = np.argsort(-lengths, kind="stable")[:CANDIDATE_LIMIT]
     return [(base + int(starts[run]) * size, int(lengths[run])) for run in longest]
 
@@ -207,6 +216,7 @@ def _walk(data: bytes, start: int, count: int, markers: list[int], end: int) -> 
     sizes: list[int] = []
     position = start
     for number in range(count):
+        # Every marker proves 256 names.
         if number % BLOCK == 0 and position - start != markers[number // BLOCK]:
             return None
         size = data[position]
@@ -220,6 +230,7 @@ def _walk(data: bytes, start: int, count: int, markers: list[int], end: int) -> 
         position += size
         if position > end:
             return None
+    # Padding to a long, no more.
     return (starts, sizes) if 0 <= end - position < 16 else None
 
 
@@ -244,6 +255,7 @@ def _address_tables(image: KernelImage, tokens: Tokens, names: SymbolNameTable) 
         distances = np.frombuffer(data, "<i4", count, own).astype(np.int64)
         here = np.uint64(place) + np.arange(0, 4 * count, 4, dtype=np.uint64)
         yield (here + distances.astype(np.uint64) & np.uint64((1 << 8 * pointer) - 1)).tolist()
+    # Absolute addresses, to 4.5, are tried last: any bytes look like some.
     at = names.count_at - count * pointer
     if at >= 0:
         yield np.frombuffer(data, f"<u{pointer}", count, at).tolist()
@@ -266,6 +278,7 @@ def _relative(offsets: NDArray[np.int32], base: int, pointer: int) -> list[int]:
     """
     mask = (1 << 8 * pointer) - 1
     if np.count_nonzero(offsets < 0) * 2 > len(offsets):
+        # Absolute per-CPU symbols are positive, all others base - 1 - offset (kallsyms_sym_address()).
         return [value if value >= 0 else base - 1 - value & mask for value in offsets.tolist()]
     return [base + value & mask for value in offsets.astype(np.uint32).tolist()]
 
@@ -277,8 +290,10 @@ def _plausible(image: KernelImage, addresses: list[int]) -> bool:
     inside = np.zeros(len(array), bool)
     for low, high in spans:
         inside |= (array >= np.uint64(low)) & (array <= np.uint64(high - 1))
+    # Per-CPU symbols are small numbers; the kernel's lie in the upper part.
     kernel = array[inside & (array >= np.uint64(max(low for low, _ in spans) >> 1))]
     ascending = np.count_nonzero(kernel[1:] >= kernel[:-1])
+    # scripts/kallsyms.c sorts by address.
     return len(kernel) * 2 > len(array) and ascending + 1 == len(kernel)
 
 
@@ -288,6 +303,7 @@ def _expand(image: KernelImage, tokens: Tokens, names: SymbolNameTable, addresse
     All are put together at once, with a zero byte, which is in no token, in front of each.
     """
     starts, sizes = np.array(names.starts), np.array(names.sizes)
+    # One pass over all codes: a loop over names takes a second.
     first = names.starts[0] - 1
     codes = np.frombuffer(image.data[first : int((starts + sizes)[-1])], np.uint8).astype(np.uint16)
     gaps = starts[1:] - (starts + sizes)[:-1]
@@ -295,6 +311,7 @@ def _expand(image: KernelImage, tokens: Tokens, names: SymbolNameTable, addresse
     codes[starts - 1 - first] = _ZERO
     strings = (*tokens.strings, b"\0", b"")
     lengths = np.array([len(string) for string in strings], np.int32)
+    # Asked before the text is made.
     if (total := int(lengths[codes].sum(dtype=np.int64))) > TEXT_LIMIT:
         message = f"{total} characters; the most read is {TEXT_LIMIT}"
         raise image.error(message, field="kallsyms_names", offset=names.start)

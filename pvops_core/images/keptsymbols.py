@@ -39,6 +39,7 @@ def kept_symbols(name: str, read: Callable[[], SymbolTable]) -> SymbolTable:
     table = _table(found[1]) if found else None
     if table is None:
         table = read()
+        # Reading a small table is as fast as reading it from disk.
         if len(table.by_name) >= WORTH:
             _keep(name, table)
     return table
@@ -47,6 +48,7 @@ def kept_symbols(name: str, read: Callable[[], SymbolTable]) -> SymbolTable:
 def _table(data: bytes) -> SymbolTable | None:
     try:
         kept = msgspec.msgpack.decode(data, type=_Columns)
+        # strict: a file with fewer addresses than names is not ours.
         by_name = dict(zip(kept.names.split("\n"), kept.addresses, strict=True))
     except ValueError:
         return None
@@ -55,6 +57,7 @@ def _table(data: bytes) -> SymbolTable | None:
 
 def _keep(name: str, table: SymbolTable) -> None:
     names, here = "\n".join(table.by_name), "\n".join(table.names)
+    # Names with line ends could not be told apart again.
     if names.count("\n") != len(table.by_name) - 1 or here.count("\n") != len(table.names) - 1:
         return  # no kernel's
     places = list(table.by_name.values())

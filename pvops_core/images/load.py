@@ -68,12 +68,14 @@ def _unpacked(data: bytes, path: str) -> tuple[bytes, str, str]:
     if not is_bzimage(data):
         data = _gunzip(data, path) if data.startswith(GZIP_MAGIC) else data
         return data, hashlib.sha256(data).hexdigest(), _banner_release(data)
+    # Below that, unpacking is faster than looking.
     name = hashlib.sha256(data).hexdigest() if len(data) >= WORTH else ""
     found = _KEPT.read(name) if name else None
     if found is not None:
         front, body = found
         return body, front[:_DIGITS].decode(), front[_DIGITS:].decode()
     unpacked, header = unpack_bzimage(data, path)
+    # The header's, for the banner is the unpacked kernel's and may be of another build.
     sha256, release = hashlib.sha256(unpacked).hexdigest(), header.release or _banner_release(unpacked)
     if name:
         _KEPT.write(name, (sha256 + release).encode(), unpacked)

@@ -148,6 +148,7 @@ class KernelImage:
 
         It is read once for all who hold it at a time, and no longer: of a distribution's kernel it is 50 MiB.
         """
+        # Held weakly: it is large, and most who ask do so once.
         held: weakref.ref[Btf] | None = vars(self).get("_types")
         types = held() if held is not None else None
         if types is None:
@@ -164,6 +165,7 @@ class KernelImage:
     def symbol_at(self, address: int) -> tuple[str, int] | None:
         """The symbol at or nearest below an address, and the distance to it in bytes."""
         table = self.symbol_table
+        # The last symbol at or below the address.
         index = bisect_right(table.addresses, address) - 1
         if index < 0:
             return None
@@ -175,6 +177,7 @@ class KernelImage:
 
     def section_at(self, address: int) -> Section | None:
         """The section in memory that holds an address; sections without bytes in the file come last."""
+        # .bss may overlap what the file holds in images that a linker script packs.
         found = [section for section in self._allocated if address in section]
         return min(found, key=lambda section: not section.in_file) if found else None
 
@@ -235,6 +238,7 @@ class KernelImage:
         """
         for segment in self.segments:
             start = address - segment.address
+            # Bounded: zero-filled memory costs a file nothing.
             if start >= 0 and 0 <= length <= READ_LIMIT and start + length <= segment.memory_size:
                 end = min(start + length, segment.file_size)
                 return self.data[segment.offset + start : segment.offset + end].ljust(length, b"\0")

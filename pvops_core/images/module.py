@@ -97,6 +97,7 @@ def read_module(source: Path | bytes, name: str = "") -> tuple[bytes, str]:
     """
     path = name or (str(source) if isinstance(source, Path) else "module")
     data = source if isinstance(source, bytes) else read_file(source, path)
+    # Distributions pack modules by zstd, xz or gzip.
     if identify(data) is not None:
         try:
             data = unpack(data, UNPACKED_LIMIT, _ELF)
@@ -132,6 +133,7 @@ def link_module(
     headers = read_headers(data, path, module=True)
     found = _VERSION.search(data)
     release = found[1].decode("ascii") if found else ""
+    # Checked by the kernel itself (same_magic()).
     if headers.machine != kernel.machine or (release and kernel.release and release != kernel.release):
         message = f"is for {headers.machine} {release}, and {kernel.path} is {kernel.machine} {kernel.release}"
         raise ImageError(message, path, field="vermagic")
@@ -167,10 +169,12 @@ def link_module(
 def _place(sections: tuple[Section, ...], base: int, given: Mapping[str, int]) -> tuple[Section, ...]:
     """The sections with addresses: those given, the others one behind the other on pages of their own, text first."""
     placed = list(sections)
+    # Text first, where the kernel's loader puts it too.
     order = sorted((section for section in sections if section.flags & SHF_ALLOC), key=lambda it: not it.executable)
     at = base
     for section in order:
         placed[section.index] = attrs.evolve(section, address=given.get(section.name, at))
+        # A page of its own each, for they get different rights.
         at += -(-max(section.size, 1) // PAGE) * PAGE
     return tuple(placed)
 
@@ -209,10 +213,12 @@ class _Symbols:
         rows = zip(table["name"].tolist(), table["shndx"].tolist(), table["value"].tolist(), table["info"], strict=True)
         for number, (at, holder, value, info) in enumerate(rows):
             name = names[at : names.find(b"\0", at)].decode("ascii", "replace") if at else ""
+            # SHN_UNDEF: the kernel's.
             if holder == 0:
                 address = kernel.symbols.get(name)
             elif holder < _RESERVED:
                 inside = holder < len(sections) and sections[holder].flags & SHF_ALLOC
+                # A symbol of a section that is not loaded has no address.
                 address = sections[holder].address + value if inside else None
                 if name and address is not None:
                     named.append((name, address & ((1 << 64) - 1), bool(info >> 4)))
@@ -228,6 +234,7 @@ def _relocate(path: str, raw: bytearray, sections: tuple[Section, ...], section:
     wide = section.kind == "SHT_RELA"
     record, kinds = (_RELA64, _KINDS["x86_64"]) if wide else (_REL32, _KINDS["i386"])
     target = sections[section.info] if section.info < len(sections) else None
+    # Relocations for debug information stay undone.
     if target is None or not target.flags & SHF_ALLOC or not target.in_file or section.link != symbols.table:
         return
     count = section.size // record.itemsize
@@ -240,6 +247,7 @@ def _relocate(path: str, raw: bytearray, sections: tuple[Section, ...], section:
     for index, (offset, info, addend) in enumerate(rows):
         number, kind = info >> shift, kinds.get(info & mask)
         if kind is None or number >= len(symbols.values):
+            # Type 0 is none; others that are unknown would leave wrong addresses.
             if info & mask:
                 message = f"is of type {info & mask} and symbol {number}, which are not known"
                 raise ImageError(message, path, section.offset + index * record.itemsize, f"{section.name}[{index}]")
@@ -248,8 +256,10 @@ def _relocate(path: str, raw: bytearray, sections: tuple[Section, ...], section:
         if offset + size > target.size:
             message = f"is for {offset:#x}, past the end of {target.name}"
             raise ImageError(message, path, section.offset + index * record.itemsize, f"{section.name}[{index}]")
+        # Not known: another module's, which this one needs.
         if symbols.known[number]:
             place = slice(target.offset + offset, target.offset + offset + size)
+            # REL has the addend in the place.
             extra = int.from_bytes(raw[place], "little", signed=True) if addend is None else addend
             value = int(symbols.values[number]) + extra - (target.address + offset if relative else 0)
             raw[place] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")

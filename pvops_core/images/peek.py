@@ -24,6 +24,7 @@ def machine_of(path: Path) -> str:
     """
     data = read_file(path, str(path))
     told = is_bzimage(data) and int.from_bytes(data[VERSION : VERSION + 2], "little") >= _XLOADFLAGS_PROTOCOL
+    # XLF_KERNEL_64.
     if told and data[_XLOADFLAGS : _XLOADFLAGS + 1] and data[_XLOADFLAGS] & _KERNEL_64:
         return "x86_64"
     from pvops_core.images.load import load_image  # noqa: PLC0415 - heavy, and seldom needed

@@ -18,6 +18,7 @@ def read_file(source: Path, path: str) -> bytes:
     """The bytes of a file that may be a kernel; ImageError, which calls it ``path``, if it cannot be read."""
     try:
         status = source.stat()
+        # A pipe or a device would never end.
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("is not a regular file", path)
         if status.st_size > FILE_LIMIT:

@@ -36,11 +36,13 @@ def build(source: str, symbols: SymbolColumns) -> SymbolTable:
     # Backwards, so that the first of several comes last, and stays.
     names, places, exported = symbols.names[::-1], symbols.addresses[::-1], symbols.exported[::-1]
     by_name = dict(zip(names, places, strict=True))
+    # Global ones last, so that they win.
     by_name.update(zip(compress(names, exported), compress(places, exported), strict=True))
     by_address = dict(zip(places, names, strict=True))
     addresses = sorted(by_address)
     others: dict[str, set[int]] = {}
     hidden = list(map(ne, map(by_name.__getitem__, names), places))
+    # Only names whose place is not the one that won.
     for name, address in zip(compress(names, hidden), compress(places, hidden), strict=True):
         others.setdefault(name, {by_name[name]}).add(address)
     shared = {name: tuple(sorted(places)) for name, places in others.items()}
@@ -54,6 +56,7 @@ def read_symbols(image: KernelImage) -> SymbolTable:
         ImageError: ``.symtab`` or kallsyms is there and is damaged.
     """
     section = next((section for section in image.sections if section.kind == "SHT_SYMTAB"), None)
+    # .symtab first: kallsyms has no data without KALLSYMS_ALL.
     if section is not None and section.size:
         return build(".symtab", _symtab(image, section.index))
     found = read_kallsyms(image)
@@ -73,6 +76,7 @@ def _symtab(image: KernelImage, index: int) -> SymbolColumns:
         raise image.error(f"{count} symbols; the most read is {SYMBOL_LIMIT}", field=field, offset=section.offset)
     table = np.frombuffer(image.data, record, count, section.offset)
     kind = table["info"] & 0xF
+    # Sections and files are no symbols that anybody asks for.
     table = table[(table["shndx"] != 0) & (table["name"] != 0) & (kind != _STT_SECTION) & (kind != _STT_FILE)]
     strings = image.sections[section.link]
     end = strings.offset + strings.size

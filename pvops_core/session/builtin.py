@@ -31,6 +31,7 @@ def make_switchboard(session: Session, guest: BuiltinGuest, backends: tuple[Back
         PluginError: the backends' ops do not fit their specifications, or could not be made.
     """
     machine = session.machine
+    # Before ops are made, which may ask for gates.
     machine.gates.map(guest.gates_address, guest.gate_count)
 
     def fault(vcpu: Vcpu, fault: GuestFault) -> None:
@@ -49,6 +50,7 @@ def make_switchboard(session: Session, guest: BuiltinGuest, backends: tuple[Back
 
 def text_of(guest: BuiltinGuest) -> SwitchableText:
     """What the switchboard knows of the guest's text."""
+    # Nops are asked for one length at a time, thousands of times.
     layout, read, nops = LAYOUTS[guest.layout], guest.image.read, cache(guest.nops)
     padding = Padding(nops, partial(instruction_lengths, bits=guest.kind.bits))
     return SwitchableText(

@@ -37,8 +37,10 @@ class Callee:
     @classmethod
     def function(cls, what: str, address: int, bits: int, *arguments: int) -> Callee:
         """A C function of the kernel's, with words as arguments (System V; on i386 ``regparm(3)``)."""
+        # Negative numbers are words, too.
         words = [argument & (1 << bits) - 1 for argument in arguments]
         names = ARGUMENTS[bits]
+        # System V: what finds no register goes on the stack.
         return cls(what, address, dict(zip(names, words, strict=False)), words[len(names) :])
 
     @classmethod
@@ -54,6 +56,7 @@ class Callee:
         for at, value in enumerate(arguments, 1):
             if not isinstance(value, SupportsIndex):
                 raise UsageError(f"{name}: argument {at} is {value!r}, which is no whole number")
+        # Before API 3 arguments may be left out.
         if len(arguments) != len(how.places):
             names = ", ".join(place.name for place in how.places)
             taken = f"{len(how.places)} argument{'s' * (len(how.places) > 1)} ({names})" if names else "no argument"
@@ -65,6 +68,7 @@ class Callee:
         registers: dict[str, int] = {}
         stack: list[int] = []
         for place, value in zip(how.places, arguments, strict=True):
+            # A 64-bit argument of i386 is two words, the low one first.
             words = [value >> shift & (1 << bits) - 1 for shift in range(0, place.bits, bits)]
             if place.registers:
                 registers |= dict(zip(place.registers, words, strict=True))
@@ -81,6 +85,7 @@ class Callee:
         bits = cpu.machine.kind.bits
         if self.how is None:
             return cpu.get(RESULT[bits][0])
+        # edx:eax for 64 bits on i386.
         value = sum(cpu.get(name) << number * bits for number, name in enumerate(self.how.result))
         return value & (1 << self.how.result_bits) - 1
 

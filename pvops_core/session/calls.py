@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 1_000_000_000
 """Virtual time that a call may take unless told otherwise, in ns."""
+# System V ABI, 3.2.2.
 _ALIGNMENT: Final = 16
 _LOOKED_THROUGH: Final = 64
+# Blocks in one go, after which the clock is looked at.
 _STRIDE: Final = 200_000
 _IRQ_OPS: Final = ("save_fl", "irq_disable", "irq_enable")
 
@@ -174,15 +176,18 @@ class Calls:
             raise UsageError(f"{callee.what} is to be called while the machine runs")
         landing = self._midst(cpu) if landing is None else landing
         kept = cpu.batch(*names, "rsp", "rip").read()
+        # Arithmetic flags and DF are the caller's business; IF stays what the guest makes of it.
         flags = cpu.rflags & (ARITHMETIC | FLAG_DF)
         rsp, size = cpu.rsp, machine.kind.pointer_size
         # The stack is aligned where a call is made (System V ABI, 3.2.2), so after the return too.
         top = rsp - size * len(callee.stack) & -_ALIGNMENT
         self._store(cpu, top - size, (landing, *callee.stack))
+        # A breakpoint where it stands must not be met again when it comes back.
         standing = machine.breakpoints.displace(cpu)
         cpu.wake()
         for name, value in callee.registers.items():
             cpu.set(name, value)
+        # DF is clear at every call (System V ABI, 3.2.1).
         cpu.rflags &= ~FLAG_DF
         cpu.rsp, cpu.rip = top - size, callee.address
         # A 32-bit callee may take its arguments off the stack, and the address of a structure that it gives back.
@@ -198,6 +203,7 @@ class Calls:
     def quiet(self, cpu: Vcpu) -> Iterator[None]:
         """Have the guest itself switch interrupts off, and on again if they were: its table of ops knows how."""
         layout = self.layout
+        # Without ops the CPU's own flag is all there is.
         if layout is None or not all(layout.has_slot(op) for op in _IRQ_OPS):
             on = cpu.rflags & FLAG_IF
             cpu.rflags &= ~FLAG_IF
@@ -272,6 +278,7 @@ class Calls:
         data = b"".join(word.to_bytes(size, "little") for word in words)
         for page in sorted({va & -PAGE, va + len(data) - 1 & -PAGE}):
             try:
+                # A write of the CPU would fault the page in; one from outside must ask.
                 cpu.walk(max(va, page), write=True)
             except GuestFault as fault:
                 if not isinstance(platform, Shadows) or not platform.demand(max(va, page), fault.error_code or 0):
@@ -283,6 +290,7 @@ class Calls:
         at = cpu.rip
         if self.machine.gates.holds(at):  # it is about to return from an op
             at = cpu.word(cpu.rsp)
+        # The inside of an instruction is nowhere where execution may go on by chance.
         for length in instruction_lengths(self._text(cpu, at), self.machine.kind.bits):
             if length > 1:
                 return at + 1

@@ -39,12 +39,14 @@ def check_built(platform: Platform, source: Found | None) -> None:
     """
     vcpu = platform.machine.vcpus[0]
     try:
+        # Code at the entry: then somebody has loaded a guest, in whatever way.
         if any(vcpu.virtual.read(vcpu.rip, _LOOKED_AT, system=True)):
             return
     except GuestFault:
         return  # paging is on, which somebody has set up: a host with shadow tables fills them on demand
     except MachineError:
         pass
+    # A platform may begin somewhere else, in real mode, say.
     if not any(_is_there(platform.machine, segment.physical) for segment in platform.guest.image.segments):
         advice = "call super().build() in it, or load the guest there"
         left = f"left no guest: there is no code at {vcpu.rip:#x}, where vcpu 0 is to begin"

@@ -34,7 +34,9 @@ class Halting:
 
     def _passed(self, passed: Passed, vcpu: Vcpu) -> None:
         if passed.name == "power-off" and passed.address == self._halt:
+            # machine_halt's return is the end: nothing comes after it.
             place = vcpu.word(vcpu.rsp)
+            # Not from the handler of a breakpoint.
             self._machine.defer(lambda: self._watch(place))
 
     def _watch(self, place: int) -> None:

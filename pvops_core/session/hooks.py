@@ -48,5 +48,6 @@ def make_hooks(session: Session, backends: tuple[Backend, ...]) -> OpHooks:
         structures,
         offers,
     )
+    # Who stands in a hook's call is found by this when stacks are walked.
     session.returns.called = hooks.called
     return hooks

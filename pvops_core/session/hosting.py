@@ -40,7 +40,9 @@ def hosted(
         raise UsageError(f"backend {backends[0].name} has no platform, and neither have those it is based on")
     if boot_protocol not in platform.loaders:
         raise UsageError(f"backend {backends[0].name!r} cannot boot {_WHAT.get(boot_protocol, boot_protocol)}")
+    # A platform may host more with one protocol than with others.
     more = platform.more_kinds.get(boot_protocol, frozenset())
+    # The guest's best machine that the backend can be.
     kind = next((kind for there in (owner.kinds, more) for kind in kinds if kind in there), None)
     if kind is None:
         there = ", ".join(sorted(kind.value for kind in owner.kinds | more))

@@ -33,6 +33,7 @@ def bound_ops(session: Session, layout: Layout, names: Names, backends: Iterable
 def _ops_of(backend: Backend, environment: Environment) -> object | None:
     if backend.ops is None:
         return None
+    # An error in an author's constructor is told as the author's.
     with blamed(backend.source, f"making {backend.ops.__qualname__}"):
         made: object = backend.ops(environment)
         return made

@@ -38,6 +38,7 @@ def when_at(
         if passed.name == place:
             arrived(vcpu)
 
+    # The built-in guest has the same points under its own names.
     if isinstance(guest, BuiltinGuest):
         place = BUILTIN_POINTS.get(place, place)
     point = next((point for point in POINTS if point.name == place), None)
@@ -47,7 +48,9 @@ def when_at(
             return _when_it_is(machine, found.ns or 0, lambda: arrived(None), place)
         breakpoint_ = machine.break_at(found.address, arrived)
         return lambda: machine.remove(breakpoint_)
+    # Told now if the kernel has no such function.
     find_symbol(guest.image, *point.symbols)
+    # It would be waited for in vain.
     if place in points().passed:
         raise UsageError(f"the kernel has come by {place} before")
     points().listen(at_point)

@@ -29,6 +29,7 @@ class Processors:
         return len(self._started)
 
     def _look(self) -> None:
+        # Once all have run there is nothing to see.
         if len(self._started) < len(self._vcpus):
             self._started |= {vcpu.index for vcpu in self._vcpus if not vcpu.halted}
 

@@ -52,6 +52,7 @@ def key_of(session: Session, backends: tuple[Backend, ...]) -> Key:
         counted=machine.count_instructions,
         tool_frames=session.tool_frames,
         engine=machine.engine,
+        # Of the code too: state of another version may mean something else.
         sources=source_hashes(modules),
     )
 
@@ -67,6 +68,7 @@ def save(session: Session, backends: tuple[Backend, ...], path: Path, place: str
     snapshot = machine.snapshot()
     data = states.encode(machine, snapshot)
     origin = _origin(session)
+    # Beside it, and moved over it when it is whole: a run that is killed leaves the old file.
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.exists() and not path.is_file():
@@ -117,6 +119,7 @@ def load(session: Session, backends: tuple[Backend, ...], path: Path) -> Head:
     opened = container.read(path)
     opened.head.key.check(key_of(session, backends), path)
     machine, owners = session.machine, session.machine.owners
+    # A file of one's own making may say anything.
     if opened.head.vcpu >= len(machine.vcpus):
         raise other(str(path), "vcpu", opened.head.vcpu, f"of {len(machine.vcpus)}")
     found, counts = states.decode(opened.states, owners, str(path))
@@ -143,6 +146,7 @@ def made_for(
     """The session that a file is of, made and loaded; see ``Session.load``."""
     head = read_head(path)
     key, origin = head.key, head.origin
+    # What the file says is not to be said again.
     if strange := sorted(settings.keys() - _LATER):
         raise TypeError(f"a session is loaded with the {strange[0]} that it had")
     name = key.backends[0] if key.backends else ""

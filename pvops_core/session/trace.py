@@ -60,8 +60,10 @@ class Trace:
 
         @functools.wraps(inner)
         def timed(vcpu: Vcpu, *arguments: Any) -> object:  # noqa: ANN401 - whatever the method takes
+            # Before anything else: a span that a trap leaves is not over.
             if method == "exception":
                 self._spans.interrupted(vcpu, vcpu.rip)
+            # Nested calls are part of the outer one's time.
             if self._busy:
                 return inner(vcpu, *arguments)
             self._busy, begun = True, clock.ns
@@ -71,6 +73,7 @@ class Trace:
                 self._busy = False
                 _add(self.traps, naming(*arguments), clock.ns - begun)
 
+        # On the object, not the class: other sessions have the same platform's class.
         vars(platform)[method] = timed
 
     def _made(self, made: HypercallMade) -> None:
@@ -79,6 +82,7 @@ class Trace:
     def close(self) -> None:
         """Trace no more; what was found stays."""
         platform = self._session.platform
+        # In reverse: what was put in is taken out, and the loop told.
         platform.ignore(self._made)
         for name in _NAMINGS:
             vars(platform).pop(name, None)

@@ -34,6 +34,7 @@ def bring_out(machine: Machine, returns: Returns, spans: Spans, *, patience_ns: 
     """
     if not len(spans):
         return
+    # Calls that stand at gates are inside their sites, and are over at once.
     machine.quiesce(spans.ranges)
     inside = returns.inside(spans)
     if not inside:
@@ -44,11 +45,13 @@ def bring_out(machine: Machine, returns: Returns, spans: Spans, *, patience_ns: 
         if now - start >= patience_ns:
             raise occupied(inside, returns, f"still after {(now - start) / 1000:.0f} us")
         step = min(SHORTEST_NS << looks % LOOKS, start + patience_ns - now)
+        # Whoever is first alone, then all: one may wait for another's lock.
         alone = looks // LOOKS % 2 == 0
         if not _go_on(machine, inside, now + step, alone=alone) and not (
             alone and _go_on(machine, inside, now + step, alone=False)  # the first may be one that cannot run
         ):
             raise occupied(inside, returns, "and nobody may run, or the guest has come to its end")
+        # Each look begins with everybody between two instructions.
         machine.quiesce(spans.ranges)
         inside = returns.inside(spans)
         looks += 1
@@ -61,6 +64,7 @@ def _go_on(machine: Machine, inside: Sequence[Occupant], until: int, *, alone: b
     held: list[Vcpu] = []
     for vcpu in machine.vcpus:
         if vcpu.index in concerned:
+            # One that is halted comes out only if it is woken.
             machine.rouse(vcpu)
         elif alone and first is not None and not vcpu.held:
             vcpu.hold()

@@ -62,6 +62,7 @@ class LinuxReturns:
         self._word = word
         self.called = called
 
+    # Late: the tables of ORC are large, and few kernels are asked.
     @cached_property
     def _orc(self) -> Orc | None:
         return read_orc(self._image)
@@ -82,6 +83,7 @@ class LinuxReturns:
         if self._tasks is None:
             return self._anybody(spans)
         tasks = self._tasks()
+        # Of a task that executes, the vCPU knows better where it is.
         executing = {task.vcpu: task for task in tasks if task.vcpu is not None}
         found = [self._of_vcpu(vcpu, spans, executing.get(vcpu.index)) for vcpu in self._machine.vcpus]
         found += [self._of_task(task, spans) for task in tasks if task.vcpu is None]
@@ -93,13 +95,17 @@ class LinuxReturns:
         name, rip, rsp = task.name if task else "", vcpu.rip, vcpu.rsp
         if rip in spans:
             return Occupant(rip, vcpu.index, name, executes=True)
+        # Before paging there is no kernel's stack to speak of.
         if self._in_user_mode(vcpu) or not vcpu.cr0 & _PAGING:
             return None
+        # On its own stack: then the words there are all that there is.
         if task is not None and task.start <= rsp <= task.end:
+            # Nothing that looks like an address inside, so no walk is needed.
             seen = _hit(spans, self._words(vcpu, rsp, task.end))
             if seen is None:
                 return None
             place = self._place(self._walk_vcpu(vcpu), spans)
+            # If nobody can tell, what was seen counts: to refuse is safe.
             place = seen if place is None else place
             return Occupant(place, vcpu.index, name) if place else None
         return self._elsewhere(vcpu, spans, task)
@@ -111,9 +117,11 @@ class LinuxReturns:
         walked = self._walk_vcpu(vcpu)
         place = self._place(walked, spans)
         if place is None:
+            # Without frames all of memory is asked.
             place = found_in(self._machine.memory, self._machine.kind, spans.of_returns())
         if place:
             return Occupant(place, vcpu.index, task.name if task else "")
+        # A walk that came back to the task's own stack has seen everything of it.
         came_home = walked is not None and task is not None and task.start <= walked.sp <= task.end
         return self._of_task(task, spans) if task is not None and not came_home else None
 
@@ -159,6 +167,7 @@ class LinuxReturns:
             return None
         forked = self._image.symbol_at(ip)
         stack = pointer + INACTIVE["ret_addr"] + _WORD
+        # Its first return is into ret_from_fork, of which ORC knows nothing.
         if forked is not None and forked[0].startswith("ret_from_fork") and not forked[1]:
             return Walked((ip,), stack, lost=False)  # it has not begun
         return walk(self._orc, Frame(ip, stack, bp, exact=False), self._word, self.called)
@@ -167,6 +176,7 @@ class LinuxReturns:
 
     def _anybody(self, spans: Spans) -> Sequence[Occupant]:
         found = [self._seen(vcpu, spans) for vcpu in self._machine.vcpus]
+        # Of those who are seen the rest of memory need not be asked.
         if any(found):
             return [each for each in found if each is not None]
         place = found_in(self._machine.memory, self._machine.kind, spans.of_returns())

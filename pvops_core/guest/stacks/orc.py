@@ -95,6 +95,7 @@ class Orc:
 
     def find(self, address: int) -> OrcEntry | None:
         """The entry for a place; None where the tables know of none."""
+        # The last entry at or before the place is in force (__orc_find()).
         row = int(np.searchsorted(self._places, np.uint64(address & _MASK), side="right")) - 1
         if row < 0:
             return None
@@ -102,8 +103,10 @@ class Orc:
         kind = self._kind(bits)
         sp_number, bp_number = bits & 0xF, bits >> 4 & 0xF
         if kind is OrcKind.UNKNOWN or max(sp_number, bp_number) >= len(self._bases):
+            # Numbers that no list has: a numbering of tomorrow.
             return None
         sp_base, bp_base = self._bases[sp_number], self._bases[bp_number]
+        # sp_reg UNDEFINED outside the end means that the place has no frame (unwind_next_frame()).
         if sp_base is Base.UNDEFINED and kind is not OrcKind.END:
             return None
         return OrcEntry(sp_base, sp_offset, bp_base, bp_offset, kind)
@@ -118,6 +121,7 @@ class Orc:
 def _numbering(entries: NDArray[Any]) -> tuple[Base, ...]:
     """The bases by number; none where that cannot be told, so that nothing is found."""
     often = np.bincount(entries["bits"] & 0xF, minlength=16)
+    # Number 0 is UNDEFINED in both, so it says nothing.
     most = int(np.argmax(often[1:])) + 1
     return next((each for each in NUMBERED if each[most : most + 1] == (Base.SP,)), ())
 
@@ -127,10 +131,12 @@ def read_orc(image: KernelImage) -> Orc | None:
     places, entries = image.section(".orc_unwind_ip"), image.section(".orc_unwind")
     if places is None or entries is None or image.pointer_size != 8:
         return None
+    # Both tables are made together, so different lengths mean damage.
     distances = np.frombuffer(image.section_bytes(".orc_unwind_ip") or b"", dtype="<i4")
     found = np.frombuffer(image.section_bytes(".orc_unwind") or b"", dtype=_ENTRY)
     if not len(found) or len(distances) != len(found):
         return None
+    # Each distance counts from its own place.
     here = np.uint64(places.address) + np.arange(len(distances), dtype=np.uint64) * np.uint64(4)
     addresses = here + distances.astype(np.int64).astype(np.uint64)
     order = np.argsort(addresses, kind="stable")  # kernels before 5.6 sort them at boot

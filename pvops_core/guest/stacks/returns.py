@@ -106,10 +106,12 @@ def user_mode_of(platform: object) -> Callable[[Vcpu], bool]:
 def stack_words(vcpu: Vcpu, stack_size: int) -> Words:
     """The words from a vCPU's stack pointer to its stack's end, as far as they are mapped."""
     kind = vcpu.machine.kind
+    # Rounded down: a pointer inside of a word belongs to that word.
     start = vcpu.rsp & -kind.pointer_size
     end = (start - 1 | stack_size - 1) + 1  # a pointer to the very end is an empty stack's
     data = bytearray()
     while start < end:
+        # Page by page, for a stack's end may be a guard page.
         stop = min(end, (start | PAGE - 1) + 1)
         try:
             data += vcpu.virtual.read(start, stop - start, system=True)
@@ -166,6 +168,7 @@ class StackScan:
         if self._in_user_mode(vcpu):
             return None
         words = stack_words(vcpu, self._stack_size)
+        # One hit is enough to refuse, and the first is the innermost.
         hits = np.flatnonzero(spans.hits(words))
         return Occupant(int(words[hits[0]]), vcpu.index) if len(hits) else None
 

@@ -19,7 +19,9 @@ def found_in(memory: PhysicalMemory, kind: MachineKind, spans: Spans) -> int | N
     if not len(spans):
         return None
     words = memory.array.view(f"<u{kind.pointer_size}")
+    # One pass over all spans at once, cheap, before each is asked for.
     first, last = words.dtype.type(spans.ranges[:, 0].min()), words.dtype.type(spans.ranges[:, 1].max())
+    # In pieces: a mask of all of memory would take as much again.
     for start in range(0, len(words), _AT_ONCE):
         part = words[start : start + _AT_ONCE]
         near = part[(part > first) & (part < last)].astype(np.uint64)

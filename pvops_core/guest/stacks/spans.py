@@ -33,7 +33,9 @@ class Spans:
         self._plain = ranges
         if retired:
             ranges = ranges.copy()
+            # Code that goes must not be begun either, so its first byte is inside too.
             ranges[:, 0] -= np.isin(ranges[:, 0], np.array(retired, dtype=np.uint64)).astype(np.uint64)
+        # An interval without an inside.
         ranges = ranges[ranges[:, 1] > ranges[:, 0] + np.uint64(1)]
         if len(ranges) > FEW:
             ranges = ranges[np.argsort(ranges[:, 0], kind="stable")]
@@ -49,6 +51,7 @@ class Spans:
     def hits(self, words: Words) -> NDArray[np.bool_]:
         """Which of some words are addresses inside."""
         if len(self.ranges) > FEW:
+            # Spans do not overlap, so the last one that begins before the word is the only one that may hold it.
             before = np.searchsorted(self.ranges[:, 0], words, side="left").astype(np.intp) - 1
             hit: NDArray[np.bool_] = (before >= 0) & (words < self.ranges[before, 1])
             return hit
@@ -78,6 +81,7 @@ def changing(addresses: Words, old: NDArray[np.uint8], new: NDArray[np.uint8]) -
     differs = old != new
     rows = np.flatnonzero(differs.any(axis=1))
     differs = differs[rows]
+    # From the first byte that differs to behind the last.
     first = differs.argmax(axis=1).astype(np.uint64)
     last = np.uint64(differs.shape[1]) - differs[:, ::-1].argmax(axis=1).astype(np.uint64)
     return np.stack((addresses[rows] + first, addresses[rows] + last), axis=1)

@@ -31,6 +31,7 @@ _CURRENT: Final = ("current_task", "pcpu_hot")
 _SYMBOLS: Final = ("init_task", "runqueues", "__per_cpu_offset")
 _STACKS: Final = (("__start_init_stack", "__end_init_stack"), ("__start_init_task", "__end_init_task"))
 """Around the first task's stack: since 6.10, and before."""
+# A damaged list may go round for ever.
 _TASK_LIMIT: Final = 100_000
 _COMM: Final = 16
 
@@ -84,6 +85,7 @@ class Tasks:
         executing: dict[int, int] = {}
         seen: dict[int, None] = {}
         for vcpu in range(self._vcpus):
+            # Idle tasks hang in no list.
             try:
                 seen[self._member("rq", self._of_cpu("runqueues", vcpu), "idle")] = None
                 current = self._space.word(self._of_cpu(self._current, vcpu))
@@ -91,6 +93,7 @@ class Tasks:
                 continue  # it has no memory of its own yet
             executing[current] = vcpu
             seen[current] = None
+        # In order of discovery, each once.
         for task in self._all():
             seen[task] = None
         found = (self._stack(task, executing.get(task)) for task in seen if task)
@@ -103,11 +106,13 @@ class Tasks:
         """Where a CPU has its own of a per-CPU symbol."""
         symbols = self._linux.symbols
         offset = self._space.word(symbols["__per_cpu_offset"] + vcpu * self._word)
+        # Per-CPU symbols are offsets, or addresses from which one is taken: the sum wraps.
         return symbols[symbol] + offset & (1 << 8 * self._word) - 1
 
     def _all(self) -> Iterator[int]:
         """Every leader, and the threads of each."""
         members = self._linux.members["task_struct"]
+        # Leaders hang by tasks, threads by thread_node in their signal_struct.
         for leader in self._list(self._linux.symbols["init_task"], members["tasks.next"]):
             yield leader
             try:
@@ -152,6 +157,7 @@ class Tasks:
                 return None
             end = start + self._linux.stack_size
             name = f"task {pid} ({comm.decode('utf-8', 'replace')})"
+            # Where it was switched away (thread.sp); of one that executes it is of old.
             pointer = space.word(task + members["thread.sp"])
             words = space.read(pointer, end - pointer) if start <= pointer < end else b""
             return TaskStack(name, start, end, vcpu, words)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _WORD: Final = 8
 _MASK: Final = (1 << 64) - 1
 _MOST_FRAMES: Final = 400
+# Behind the sixteen words of struct pt_regs that iret does not take.
 _IRET_FRAME: Final = 128
 _SAVED: Final = {"r13": 16, "bp": 32, "r10": 56, "ax": 80, "dx": 96, "di": 112, "ip": 128, "cs": 136, "sp": 152}
 """Offsets in struct pt_regs."""
@@ -74,6 +75,7 @@ def walk(orc: Orc, frame: Frame, word: Callable[[int], int], called: Callable[[i
         called: whether a place is one that has just been called, though the tables do not know it: a hook's entrance.
     """
     places = [frame.ip]
+    # Bounded: damaged tables may go in circles.
     while len(places) < _MOST_FRAMES:
         try:
             if not _to_caller(orc, frame, word, called):
@@ -86,15 +88,18 @@ def walk(orc: Orc, frame: Frame, word: Callable[[int], int], called: Callable[[i
 
 def _to_caller(orc: Orc, frame: Frame, word: Callable[[int], int], called: Callable[[int], bool]) -> bool:
     """Go on to the caller's frame, or the interrupted one; False if there is none in the kernel."""
+    # At the first instruction of a function nothing is pushed yet but the return address.
     if called(frame.ip):
         frame.ip, frame.sp, frame.exact, frame.registers = word(frame.sp), frame.sp + _WORD, False, None
         return True
+    # A return address lies behind its call, which may be a function's last instruction.
     entry = orc.find(frame.ip if frame.exact else frame.ip - 1)
     if entry is None:
         raise LostError
     if entry.kind is OrcKind.END:
         if frame.exact:  # code that has no frame, as xen_iret: what it returns to lies there all the same
             raise LostError
+        # A first frame that was come to by a return: there is no caller in the kernel.
         return False
     stack = _caller_stack(entry, frame, word)
     bp = _caller_bp(entry, frame, stack, word)
@@ -102,11 +107,13 @@ def _to_caller(orc: Orc, frame: Frame, word: Callable[[int], int], called: Calla
         frame.ip, frame.sp, frame.exact, frame.registers = word(stack - _WORD), stack, False, None
     else:
         base = stack if entry.kind is OrcKind.REGS else stack - _IRET_FRAME
+        # User mode: the kernel's stack ends here.
         if word(base + _SAVED["cs"]) & 3 == 3:
             return False
         if entry.kind is OrcKind.REGS:  # of which five words alone are there, the others are as they were
             frame.registers = lambda name: word(base + _SAVED[name])
         frame.ip, frame.sp, frame.exact = word(base + _SAVED["ip"]), word(base + _SAVED["sp"]), True
+    # Last: the caller's stack was reckoned by the old one.
     frame.bp = bp
     return True
 

@@ -37,6 +37,7 @@ class Writer:
         types, number = self.of.types, self.of.types.resolved(type)
         kind = types.kind(number)
         if isinstance(value, str):
+            # Before the limits: a string is one value however long.
             return json.dumps(value)
         if kind is TypeKind.PTR or kind is TypeKind.ARRAY or kind in COMPOUND:
             if self.left < 0 or depth > DEPTH_LIMIT:

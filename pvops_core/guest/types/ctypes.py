@@ -102,6 +102,7 @@ class CTypes:
         """What a type is."""
         at = self._at(type)
         try:
+            # Info word: vlen in 16 bits, kind in bits 24 to 28, kind_flag in bit 31 (struct btf_type).
             return TypeKind(self._btf.data[at + 7] & 0x1F) if at else TypeKind.VOID
         except ValueError:
             return TypeKind.OTHER
@@ -125,7 +126,9 @@ class CTypes:
     def signed(self, type: int) -> bool:
         """An integer, or an enumeration, has negative values."""
         if self.kind(type) is TypeKind.INT:
+            # BTF_INT_ENCODING: bits 24 to 27.
             return bool(self._word(type, 12) >> 24 & _SIGNED)
+        # kind_flag of an enumeration says that it is signed.
         return bool(self._word(type, 4) >> 31)
 
     def boolean(self, type: int) -> bool:
@@ -159,6 +162,7 @@ class CTypes:
             name, low = struct.unpack_from("<II", self._btf.data, at)
             value = low | int.from_bytes(self._btf.data[at + 8 : at + 12], "little") << 32 if wide else low
             bits = 64 if wide else 32
+            # Two's complement of so many bits.
             found.setdefault(value - (value >> bits - 1 << bits) if signed else value, self._btf.name(name))
         return found
 
@@ -169,6 +173,7 @@ class CTypes:
             for number, member in enumerate(self._flat(type, 0, 0)):
                 if number >= MEMBER_LIMIT:
                     raise StructureError(f"has more than {MEMBER_LIMIT} members", type=self.spelling(type))
+                # The first of two names: outer ones come before those of members without a name.
                 found.setdefault(member.name, member)
             self._members[type] = found
         return self._members[type]
@@ -192,6 +197,7 @@ class CTypes:
         tag, _, rest = name.partition(" ")
         wanted = _TAGS.get(tag, _PLAIN)
         name = rest if tag in _TAGS else _SPELLED.get(name, name)
+        # BTF has a name once for each kind: struct foo, foo and enum foo are three types.
         found = [each for each in self._named(name) if self.kind(each) in wanted]
         if not found:
             raise StructureError("the kernel's type information has no such type", type=text)
@@ -224,8 +230,10 @@ class CTypes:
         flagged = self._word(type, 4) >> 31
         for at in self._entries(type, 12):
             name, number, place = struct.unpack_from("<III", self._btf.data, at)
+            # With kind_flag: width in the high byte, offset in the rest (BTF_MEMBER_BITFIELD_SIZE).
             width, place = (place >> 24, place & 0xFFFFFF) if flagged else (0, place)
             inner = self.resolved(number)
+            # A member without a name is part of its structure (C11, 6.7.2.1).
             if not name and self.kind(inner) in COMPOUND:
                 yield from self._flat(inner, base + place, depth + 1)
             elif name:
@@ -236,6 +244,7 @@ class CTypes:
         if not width and self.kind(inner) is TypeKind.INT:
             encoding = self._word(inner, 12)
             if encoding & 0xFF != 8 * self._word(inner, 8):
+                # BTF_INT_OFFSET and BTF_INT_BITS of compilers before kind_flag.
                 return Member(name, type, place + (encoding >> 16 & 0xFF), encoding & 0xFF)
         return Member(name, type, place, width)
 
@@ -261,11 +270,13 @@ class CTypes:
     def _heads(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint32]]:
         """The three words at the head of each type: name, info, and size or type."""
         bytes_ = np.frombuffer(self._btf.data, np.uint8)
+        # All heads at once: a search by name is one comparison of columns.
         places = np.asarray(self._btf.types[1:], np.int64)[:, None] + np.arange(12)
         return np.ascontiguousarray(bytes_[places]).view("<u4")
 
     def _named(self, name: str) -> list[int]:
         start, end = self._btf.strings
+        # A string's offset names it in all types.
         at = self._btf.data.find(b"\0" + name.encode() + b"\0", start, end) if name else -1
         return [] if at < 0 else [int(each) + 1 for each in np.nonzero(self._heads[:, 0] == at + 1 - start)[0]]
 

@@ -53,6 +53,7 @@ class Structures:
         self.image = image
         self._space = space
         self._cpus = cpus
+        # By type and by member: what is asked once is asked a thousand times.
         self._readers: dict[int, Reader] = {}
         self._members: dict[tuple[int, str], tuple[int, Reader]] = {}
 
@@ -95,6 +96,7 @@ class Structures:
     def current(self, cpu: Any) -> Any:  # noqa: ANN401 - a vCPU or its number; a task_struct
         """The task that a CPU executes, a ``struct task_struct``."""
         number = getattr(cpu, "index", cpu)
+        # Before 6.2, and from 6.15 on, current_task alone.
         symbol = next((name for name in _CURRENT if name in self.image.symbols), _CURRENT[0])
         return self.struct("struct task_struct", self.word(self._of_cpu(symbol, number), symbol))
 
@@ -112,6 +114,7 @@ class Structures:
         offset, node = self.offset(type, member), start
         for _ in range(LIST_LIMIT):
             node = self.word(node, type)
+            # A list ends where it began; NULL is damaged or not initialised.
             if node in {0, start}:
                 return
             yield self.struct(type, node - offset)
@@ -160,6 +163,7 @@ class Structures:
     def _of_cpu(self, symbol: str, cpu: int) -> int:
         symbols, size = self.image.symbols, self.types.pointer_size
         here = self._place(symbol, symbol)
+        # Without SMP there are no offsets.
         offset = self.word(symbols[_OFFSETS] + cpu * size, symbol) if _OFFSETS in symbols else 0
         return here + offset & (1 << 8 * size) - 1
 
@@ -187,6 +191,7 @@ class Structures:
 
     def _bits(self, type: int, first: int, width: int) -> Reader:
         types, number, said = self.types, self.types.resolved(type), self.types.spelling(type)
+        # As many bytes as hold the field.
         length, mask = (first + width + 7) // 8, (1 << width) - 1
         signed, boolean = types.signed(number), types.boolean(number)
 
@@ -300,6 +305,7 @@ class Pointer(_Value):
         """The text that it points to, to its NUL."""
         found = bytearray()
         while len(found) < limit and b"\0" not in found:
+            # Up to 64 bytes, not over a border of 64: so no page behind the string is read.
             at = self.address_ + len(found)
             found += self._of.read(at, min(64, limit - len(found), -at % 64 or 64), self.type_)
         return _text(bytes(found))
@@ -340,6 +346,7 @@ class Pointer(_Value):
 
 def _attribute(value: Struct | Pointer, name: str) -> Any:  # noqa: ANN401 - what C has there
     """A member as an attribute; AttributeError where there is none, as Python's own tools expect."""
+    # Tools look for dunder names by the dozen, which no C structure has.
     if name.startswith("__") and name.endswith("__"):
         raise AttributeError(name)
     try:
