@@ -9,11 +9,14 @@ import os
 import sys
 from collections.abc import Generator
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import pytest
+
+from pvops_core.testing.thrift import PlainModules, lasting
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
@@ -77,6 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from pvops_core.backends.finding.paths import folders_of  # noqa: PLC0415 - only who names some pays for it
 
         sys.path[:0] = [folder for text in given for folder in folders_of(text) if folder not in sys.path]
+    PlainModules.install()
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
     if hasattr(config, "workerinput"):  # of pytest-xdist
@@ -97,6 +101,7 @@ def _no_breakpoint(*_arguments: object, **_names: object) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close the machines."""
+    PlainModules.remove()
     if _LABS in config.stash:
         config.stash[_LABS].close()
     if _KERNELS in config.stash:
@@ -135,9 +140,11 @@ def _chains(config: pytest.Config, names: list[str]) -> Loaded:
     """Some backends and their bases; all there are where one is missing, or they are loaded by now."""
     kept = config.stash.setdefault(_CHAINS, {})
     if _LOADED not in config.stash and tuple(names) not in kept:
-        from pvops_core.backends.loading.loader import load_chains  # noqa: PLC0415 - likewise
+        with lasting():
+            import_module("pvops_core.testing.booted")  # as a fixture of the tests that want these will, but in here
+            from pvops_core.backends.loading.loader import load_chains  # noqa: PLC0415 - likewise
 
-        kept[tuple(names)] = load_chains(names, _given(config))
+            kept[tuple(names)] = load_chains(names, _given(config))
     found = kept.get(tuple(names))
     return found if found is not None and set(names) <= set(found.backends) else loaded_backends(config)
 
@@ -374,7 +381,8 @@ def kernel(request: pytest.FixtureRequest, pvops_recipe: Recipe) -> BootedKernel
         shelf, fresh = Shelf.of(os.environ), config.getoption("--pvops-fresh")
 
         def make(recipe: Recipe) -> BootedKernel:
-            return BootedKernel(recipe, _chains(config, [recipe.backend]).backends, shelf, fresh=fresh)
+            with lasting():
+                return BootedKernel(recipe, _chains(config, [recipe.backend]).backends, shelf, fresh=fresh)
 
         config.stash[_KERNELS] = Pool(make, KEPT)
     try:

@@ -6,5 +6,6 @@ from importlib import import_module
 
 from pvops_core.__main__ import COLLECT_EVERY
 
-gc.set_threshold(COLLECT_EVERY)  # before anything heavy is imported
+gc.set_threshold(COLLECT_EVERY)
+gc.disable()  # until the run begins: importing and making a session make many objects and no garbage
 import_module(f"pvops_core.runs.worker.{sys.argv[1]}").main()

@@ -64,6 +64,7 @@ def observe(
     with _session(request, links, keyboard) as session, sights(session, request, links, send) as seen:
         if cell.guest != BUILTIN:
             gc.freeze()  # what was made up to here lasts, and need not be looked at again
+        gc.enable()
         if voices is not None:
             voices.machine = session.machine
         told = len(session.platform.console) if request.load else 0
