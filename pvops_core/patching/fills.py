@@ -87,12 +87,12 @@ def queued_spinlocks(*, wait: str, kick: str, vcpu_is_preempted: str | None = No
 
 
 def compiled_table(kernel: KernelImage, layout: Layout, symbol: str, group: str) -> dict[str, Target]:
-    """One group of ops from a table of pv_ops' shape that was compiled into the kernel and is copied at boot.
+    """One group of ops from a table that was compiled into the kernel and is copied at boot.
 
     Args:
         kernel: the image.
         layout: the shape.
-        symbol: name of the table, for example ``xen_mmu_ops``.
+        symbol: name of the table, for example ``xen_mmu_ops``: of pv_ops' shape, or of the group's.
         group: first component of the ops' paths, for example ``mmu``; the copy is of that group as a whole.
 
     Raises:
@@ -100,10 +100,21 @@ def compiled_table(kernel: KernelImage, layout: Layout, symbol: str, group: str)
     """
     start = required(kernel, symbol)
     slots = [slot for slot in layout.slots if slot.path.partition(".")[0] == group]
-    # To 4.18 a group is a variable of its own, and so is the table that it is a copy of.
-    first = 0 if not slots or slots[0].symbol == TABLE else slots[0].type
-    words = kernel.pointers(start, max((slot.type - first + 1 for slot in slots), default=0))
-    return {slot.path: words[slot.type - first] or None for slot in slots}
+    if not slots:
+        return {}
+    # To 5.12 it is a table of that group alone; later all of pv_ops' shape, with nothing before the group.
+    first, count = slots[0].type, len(slots)
+    whole = slots[0].symbol == TABLE and not _begins(kernel, start, first)
+    words = kernel.pointers(start + whole * first * kernel.pointer_size, count)
+    return {slot.path: word or None for slot, word in zip(slots, words, strict=True)}
+
+
+def _begins(kernel: KernelImage, start: int, count: int) -> bool:
+    """Whether something is in one of so many slots, or they are not all there."""
+    try:
+        return any(kernel.pointers(start, count))
+    except ImageError:
+        return True
 
 
 def assigned(kernel: KernelImage, layout: Layout, *functions: str) -> dict[str, Target]:
@@ -152,6 +163,29 @@ def function_code(kernel: KernelImage, name: str) -> bytes:
     # The next symbol ends it; without one only so much is looked through.
     end = min(start + LONGEST_FUNCTION, ends[0], *addresses[following : following + 1])
     return kernel.read(start, end - start)
+
+
+def mentions(kernel: KernelImage, function: str, symbol: str) -> bool:
+    """Whether a function's code has a symbol's address in it, outright or counted from the next instruction.
+
+    Args:
+        kernel: the image.
+        function: name of the function.
+        symbol: the other name; where the kernel lacks one of the two the answer is False.
+
+    Raises:
+        ImageError: the function is nowhere in the image.
+    """
+    if function not in kernel.symbols or symbol not in kernel.symbols:
+        return False
+    start, address, code = kernel.symbols[function], kernel.symbols[symbol], function_code(kernel, function)
+    # In 64-bit code the instruction ends with the operand, or with a number of 8 or 32 bits behind it.
+    behind = (4, 5, 8) if kernel.pointer_size == 8 else ()
+    for at in range(len(code) - 3):
+        word = int.from_bytes(code[at : at + 4], "little")
+        if any((base + word - address) & 0xFFFFFFFF == 0 for base in (0, *(start + at + end for end in behind))):
+            return True
+    return False
 
 
 def switched_on(kernel: KernelImage, *names: str) -> bool:

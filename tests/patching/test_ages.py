@@ -120,3 +120,58 @@ def test_a_table_that_xen_copies_by_stores_empties_what_it_does_not_name() -> No
         slots = XenKernel().slots(image, read_kernel(image).layout, 1)
         found = [slots.get(slot.path, "native") for slot in table]
         assert found == [target] * count + ([None] * empty or ["native"] * (len(table) - count))
+
+
+XEN = ("paravirt_patch_default", "xen_save_fl", "xen_cpuid", "xen_wait")
+
+
+def _under_xen(name: str, *, counts: bool) -> dict[str, str]:
+    """What slots hold under Xen with one CPU, by op: a table for each group, and stores."""
+    age = AGES[name]
+    before = kernel(age, functions=XEN)
+    layout, symbols, bits = read_kernel(before).layout, before.symbols, age.bits
+    paths_ = {slot.path.removeprefix("pv_").replace("_ops.", "."): slot for slot in layout.slots}
+    at = symbols["behind"] + 0x100000
+    mask = at - 0x1000
+
+    def stored(op: str, function: str, start: int) -> bytes:
+        place = layout.slot_address(symbols, paths_[op].type)
+        value = struct.pack("<I", symbols[function] & 0xFFFFFFFF)
+        if bits == 64:
+            return b"\x48\xc7\x05" + struct.pack("<i", place - start - 11) + value
+        return b"\xc7\x05" + struct.pack("<I", place) + value
+
+    def tables(builder: ElfBuilder) -> None:
+        builder.notes(("Xen", 1, bytes(8)))
+        for op in ("cpu.cpuid", "irq.save_fl"):
+            group = op.partition(".")[0]
+            words = [symbols[f"xen_{op[4:]}" if path == op else "native_patch"] for path in paths_ if path[:3] == group]
+            data = b"".join(word.to_bytes(bits // 8, "little") for word in words)
+            builder.symbol(f"xen_{group}_ops", builder.section(f".xen.{group}", data))
+        builder.symbol("__cpu_possible_mask", mask)
+        operand = struct.pack("<i", mask - at - 7) if bits == 64 else struct.pack("<I", mask)
+        code = b"\x83\x3d" + operand + b"\x01" if counts else b""  # cmp dword [mask], 1
+        code += stored("lock.wait", "xen_wait", at + len(code))
+        builder.symbol("xen_init_spinlocks", builder.text(".locks", code + b"\xc3", address=at))
+        code = stored("init.patch", "paravirt_patch_default", at + 0x1000)
+        builder.symbol("xen_start_kernel", builder.text(".start", code + b"\xc3", address=at + 0x1000))
+
+    image = kernel(age, functions=XEN, more=tables)
+    table = plan_kernel(read_kernel(image), [XenKernel()], 1).table
+    return {path: (image.symbol_at(table[slot.type]) or ("", 0))[0] for path, slot in paths_.items()}
+
+
+@pytest.mark.parametrize("name", ["4.14-32-pae", "4.14-64", "4.20-64", "5.3-64", "5.10-64"])
+def test_xens_tables_are_of_one_group_each(name: str) -> None:
+    held = _under_xen(name, counts=False)
+    assert held["cpu.cpuid"] == "xen_cpuid"
+    assert held["irq.save_fl"] == "xen_save_fl"
+    assert held["cpu.load_gdt"] == held["irq.halt"] == "native_patch"
+    assert held["mmu.write_cr3"] == "native_write_cr3"
+    assert held["init.patch"] == "paravirt_patch_default"
+
+
+@pytest.mark.parametrize("name", ["4.14-32-pae", "4.14-64", "5.3-64"])
+def test_locks_on_one_cpu_are_native_where_a_kernel_counts_them(name: str) -> None:
+    assert _under_xen(name, counts=False)["lock.wait"] == "xen_wait"
+    assert _under_xen(name, counts=True)["lock.wait"] == NOP

@@ -18,6 +18,7 @@ from pvops_core.patching.fills import (
     callee_save,
     compiled_table,
     in_layout,
+    mentions,
     present,
     queued_spinlocks,
     switched_on,
@@ -73,13 +74,13 @@ PAGE_TABLES_DONE: Final = "xen_pagetable_setup_done"
 WRITE_CR3_EARLY: Final = "xen_write_cr3_init"
 """Of 3.9 and later: what ``write_cr3`` is until then; before, it is the same from the beginning."""
 
-_BY_CODE: Final = frozenset({"pv_cpu_ops", "pv_irq_ops", "pv_mmu_ops", "pv_time_ops"})
-SPLIT: Final = frozenset({"pv_cpu_ops", "pv_irq_ops", "pv_mmu_ops"})
-SPLIT_CODE: Final = (
-    *("xen_init_irq_ops", "xen_init_mmu_ops", "xen_init_time_ops", "xen_init_spinlocks", "xen_start_kernel"),
-)
-"""Functions that set slots of a kernel with a variable for each group, besides what is copied: those that the last one
-calls, then itself. A compiler may make stores of a copy."""
+_BY_CODE: Final = frozenset({"cpu", "irq", "mmu", "time"})
+SPINLOCKS: Final = "xen_init_spinlocks"
+POSSIBLE: Final = "__cpu_possible_mask"
+"""What it counts to leave the locks native on a single CPU: to 4.14 it does not."""
+GROUPS_CODE: Final = ("xen_init_irq_ops", "xen_init_mmu_ops", "xen_init_time_ops", "xen_start_kernel")
+"""Functions that set slots of a kernel to 5.12, besides what is copied: those that the last one calls, then itself. A
+compiler may make stores of a copy."""
 
 
 class XenKernel:
@@ -95,8 +96,8 @@ class XenKernel:
         """
         _require_xen_pv(kernel)
         # To 4.18 the groups are variables of their own, filled from tables of the same shape.
-        if {slot.symbol for slot in layout.slots} >= SPLIT:
-            return in_layout(layout, _split_tables(kernel, layout))
+        if layout.has_slot("patch") and any("." in slot.path for slot in layout.slots):
+            return in_layout(layout, _group_by_group(kernel, layout, cpus))
         tables = {group: symbol for group, symbol in TABLES.items() if symbol in kernel.symbols}
         # Where one of the tables is missing, code sets the slots instead.
         set_by_code = assigned(kernel, layout, *START) if len(tables) < len(TABLES) else {}
@@ -116,27 +117,34 @@ class XenKernel:
         return frozenset({"XENPV"})
 
 
-def _split_tables(kernel: KernelImage, layout: Layout) -> dict[str, Target]:
-    """To 4.18: each group is a copy of a table, and later steps put better functions in some slots."""
+def _group_by_group(kernel: KernelImage, layout: Layout, cpus: int) -> dict[str, Target]:
+    """To 5.12: each group is a copy of a table, and later steps put better functions in some slots.
+
+    The group is ``pv_mmu_ops`` to 4.18, then ``mmu`` of ``pv_ops``.
+    """
     slots: dict[str, Target] = {}
-    for group in sorted({slot.symbol for slot in layout.slots}):
-        symbol = group.replace("pv_", "xen_", 1)
-        if symbol in kernel.symbols:
-            slots |= compiled_table(kernel, layout, symbol, group)
+    groups = {_plain(group): group for group in sorted({slot.path.partition(".")[0] for slot in layout.slots})}
+    for plain, group in groups.items():
+        if f"xen_{plain}_ops" in kernel.symbols:
+            slots |= compiled_table(kernel, layout, f"xen_{plain}_ops", group)
     later = {**_placed(kernel), **PAGE_TABLES_READY, **PGD_READY}
     if WRITE_CR3_EARLY not in kernel.symbols:
         del later["mmu.write_cr3"]
-    # Old groups bear the op's group in their symbol: pv_cpu_ops.write_cr3.
-    moved = {f"pv_{path.partition('.')[0]}_ops.{path.partition('.')[2]}": to for path, to in later.items()}
-    by_code = assigned(kernel, layout, *SPLIT_CODE)
-    # A compiler that copies a table writes it word by word: many stores to one group are a copy of it.
+    paths = ((path.partition("."), to) for path, to in later.items())
+    moved = {f"{groups[group]}.{op}": to for (group, _, op), to in paths if group in groups}
+    alone = cpus == 1 and mentions(kernel, SPINLOCKS, POSSIBLE)
+    by_code = assigned(kernel, layout, *(() if alone else (SPINLOCKS,)), *GROUPS_CODE)
     stored = Counter(path.partition(".")[0] for path in by_code)
-    sizes = Counter(slot.symbol for slot in layout.slots)
-    copied = {group for group in _BY_CODE if stored[group] >= max(2, sizes[group] / 2)}
+    sizes = Counter(slot.path.partition(".")[0] for slot in layout.slots)
+    copied = {groups[group] for group in _BY_CODE & groups.keys()}
+    copied = {group for group in copied if stored[group] >= max(2, sizes[group] / 2)}
     # Stores that are a copy leave nothing as it was: what the table does not name becomes empty.
-    # What the table does not name becomes empty in a copy, whatever the slot held.
-    slots = {**{slot.path: None for slot in layout.slots if slot.symbol in copied}, **slots}
+    slots = {**{slot.path: None for slot in layout.slots if slot.path.partition(".")[0] in copied}, **slots}
     return slots | by_code | present(kernel, moved) | assigned(kernel, layout, PAGE_TABLES_DONE)
+
+
+def _plain(group: str) -> str:
+    return group.removeprefix("pv_").removesuffix("_ops")
 
 
 def _placed(kernel: KernelImage) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ from pvops_core.backends import chain
 from pvops_core.backends.choices import settings_of
 from pvops_core.errors import ImageError, PatchError, UsageError
 from pvops_core.machine import Stop
+from pvops_core.scenarios.kernels.descent import Descent
 from pvops_core.scenarios.kernels.run import KernelRun, came_to_its_end
 from pvops_core.scenarios.run import Prepare, unprepared
 from pvops_core.scenarios.witness import Witness
@@ -115,6 +116,7 @@ class KernelStage:
         with Session(guest, links, seed=self.seed, options=options) as session:
             witness, patched = Witness(), PatchedText(session)
             session.machine.observe(witness.note)
+            session.machine.observe(Descent().note)
             prepare(session)
             try:
                 stop = session.run(max_ns=MAX_NS)
