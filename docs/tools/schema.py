@@ -26,6 +26,7 @@ from pvops_core.runs.document import BootResult, BootsResult
 from pvops_core.runs.observation import Observation
 from pvops_core.saved.findings import CacheCleared, CacheList
 from pvops_core.scenarios.document import ScenarioList, ScenarioResult
+from pvops_core.study.diff import StudyDiff
 from pvops_core.study.document import StudyResult
 from pvops_core.testing.proofs.document import ProveResult
 
@@ -46,7 +47,7 @@ _DOCUMENTS: Final[Mapping[str, tuple[str, tuple[type[JsonRecord], ...]]]] = {
     "cache": ("`list`: the booted kernels that are kept; `clear`: what was taken away.", (CacheList, CacheCleared)),
     "prove": ("", (ProveResult,)),
     "record": ("", (RecordResult,)),
-    "study": ("", (StudyResult,)),
+    "study": ("A study's runs and what they came to; `diff`: what changed between two.", (StudyResult, StudyDiff)),
     "scenario": (
         "A failure of the past, played again; without a name the list of them.",
         (ScenarioList, ScenarioResult),

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, print_table, write_file, write_json
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, print_table, require, write_file, write_json
 from pvops_core.cli.options import runoptions
 from pvops_core.cli.options.workerlimits import worker_limits
+from pvops_core.errors import printable
 from pvops_core.runs.costs import quantity
 from pvops_core.runs.executor import default_jobs
 from pvops_core.study.axes import AXES
+from pvops_core.study.diff import diff_junit, lines_of, study_diff
 from pvops_core.study.engine import LocalRunner, pending, run_cells
 from pvops_core.study.estimate import estimate
 from pvops_core.study.job import Job, read_job
@@ -67,6 +69,10 @@ RetryOption = Annotated[
         "--retry", help="Run again what was lost: timed out, died, was refused memory, or failed by pvops or a plugin."
     ),
 ]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write a page with the tables, plots over each axis, and every run."),
+]
 CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the runs as CSV.")]
 
 
@@ -80,6 +86,7 @@ def run(
     retry: RetryOption = False,
     json: JsonOption = None,
     csv: CsvOption = None,
+    html: HtmlOption = None,
 ) -> int:
     """Run a study.
 
@@ -89,10 +96,10 @@ def run(
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
     the file or folder is at fault.
     """
-    runoptions.check_folders(json, csv)
+    _check(json, csv, html)
     job = read_job(file)
     folder = output or Path(f"{file.stem}.results")
-    return _carry_out(job, folder, _Wishes(dry_run, jobs, retry=retry, json=json, csv=csv))
+    return _carry_out(job, folder, _Wishes(dry_run, jobs, retry=retry, json=json, csv=csv, html=html))
 
 
 @study.command("resume")
@@ -103,6 +110,7 @@ def resume(
     retry: RetryOption = False,
     json: JsonOption = None,
     csv: CsvOption = None,
+    html: HtmlOption = None,
 ) -> int:
     """Go on with a folder's study.
 
@@ -111,9 +119,10 @@ def resume(
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
     the folder is at fault.
     """
+    _check(json, csv, html)
     with Store.read(folder) as store:
         job = Job.of_meta(store.meta())
-    return _carry_out(job, folder, _Wishes(dry_run=False, jobs=jobs, retry=retry, json=json, csv=csv))
+    return _carry_out(job, folder, _Wishes(dry_run=False, jobs=jobs, retry=retry, json=json, csv=csv, html=html))
 
 
 @study.command("status")
@@ -139,15 +148,15 @@ def status(folder: FolderArgument) -> int:
 
 
 @study.command("results")
-def results(folder: FolderArgument, *, json: JsonOption = None, csv: CsvOption = None) -> int:
+def results(folder: FolderArgument, *, json: JsonOption = None, csv: CsvOption = None, html: HtmlOption = None) -> int:
     """Tell what a folder's study came to.
 
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
     the folder is at fault.
     """
-    runoptions.check_folders(json, csv)
+    _check(json, csv, html)
     with Store.read(folder) as store:
-        return _report(told(store), _Wishes(json=json, csv=csv))
+        return _report(told(store), _Wishes(json=json, csv=csv, html=html))
 
 
 @study.command("merge")
@@ -172,6 +181,35 @@ def merge(
     return ExitCode.FINE
 
 
+@study.command("diff")
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Folder of results as they were.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Folder of results as they are.")],
+    *,
+    json: JsonOption = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", metavar="FILE", help="Write a test case for each cell, as JUnit XML.")
+    ] = None,
+) -> int:
+    """Say what changed between two folders.
+
+    Cells are found by where they stand on the axes. How they end, results, op calls, hypercalls, sites, virtual time
+    and hashes must be the same; wall time is told where it changed by more than chance, and counts as no difference.
+
+    Exit code: 0 no change, 5 a cell changed or is missing, 3 no cell is in both, 2 a folder is at fault.
+    """
+    runoptions.check_folders(json, junit)
+    with Store.read(old) as before, Store.read(new) as after:
+        was, now = before.rows(), after.rows()
+    found = study_diff(was, now)
+    write_json("study", found, json)
+    if junit:
+        write_file(junit, diff_junit(found, now))
+    if json != STDOUT:
+        sys.stdout.writelines(f"{printable(line)}\n" for line in (found.verdict, *lines_of(found, was)))
+    return found.exit_code
+
+
 class _Wishes:
     """How a study is carried out, and what is written of it."""
 
@@ -183,8 +221,16 @@ class _Wishes:
         retry: bool = False,
         json: str | None = None,
         csv: Path | None = None,
+        html: Path | None = None,
     ) -> None:
-        self.dry_run, self.jobs, self.retry, self.json, self.csv = dry_run, jobs, retry, json, csv
+        self.dry_run, self.jobs, self.retry, self.json, self.csv, self.html = dry_run, jobs, retry, json, csv, html
+
+
+def _check(json: str | None, csv: Path | None, html: Path | None) -> None:
+    """Refuse now what could not be written later."""
+    if html:
+        require("report", "jinja2", "matplotlib")
+    runoptions.check_folders(json, csv, html)
 
 
 def _carry_out(job: Job, folder: Path, wishes: _Wishes) -> int:
@@ -244,6 +290,10 @@ def _report(found: Told, wishes: _Wishes) -> int:
     write_json("study", found.document(), wishes.json)
     if wishes.csv:
         write_file(wishes.csv, found.csv().encode())
+    if wishes.html:
+        from pvops_core.study.page import page  # noqa: PLC0415 - loads the plotter
+
+        write_file(wishes.html, page(found).encode())
     if wishes.json != STDOUT:
         from rich.console import Console  # noqa: PLC0415 - not needed for JSON
 

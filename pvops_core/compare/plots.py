@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 SERIES = 8
 """Number of series colours that the page defines: ``--series-0`` and so on."""
 
-_WIDTH_INCHES = 6.0
+WIDTH_INCHES = 6.0
 _BAR_INCHES = 0.2
-_STYLE: dict[Any, Any] = {  # its keys have a type of their own, which names every setting
+STYLE: dict[Any, Any] = {  # its keys have a type of their own, which names every setting
     "svg.fonttype": "none",
     "svg.hashsalt": "pvops",
     "font.sans-serif": ["DejaVu Sans"],
@@ -38,8 +38,15 @@ _STYLE: dict[Any, Any] = {  # its keys have a type of their own, which names eve
     "text.parse_math": False,
 }
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-_INK = "#0a0b01"
-_VARIABLES = {_INK: "var(--ink)"} | {f"#0a0c{n:02x}": f"var(--series-{n})" for n in range(SERIES)}
+_ROOM = 0.12
+INK = "#0a0b01"
+PAPER = "#0a0b02"
+_ON_PARTS = (PAPER, PAPER, INK, INK) * 2
+_VARIABLES = {INK: "var(--ink)", PAPER: "var(--page)"} | {
+    f"#0a{mark}{n:02x}": f"var(--{name}-{n})"
+    for mark, name in (("0c", "series"), ("0d", "part"))
+    for n in range(SERIES)
+}
 
 
 @attrs.frozen
@@ -59,7 +66,7 @@ class Bar:
     text: str
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def grouped_bars(title: str, bars: Sequence[Bar]) -> str:
     """Horizontal bars, those of one row beside each other, rows apart; an ``svg`` element."""
     rows = _rows(bars)
@@ -67,26 +74,31 @@ def grouped_bars(title: str, bars: Sequence[Bar]) -> str:
     figure, axes = _figure(len(bars) + 0.8 * len(rows))
     for bar in bars:
         place = places[bar.row] + rows[bar.row].index(bar)
-        drawn = axes.barh(place, bar.value, height=0.82, color=_colour(bar.series), clip_on=False)
-        axes.bar_label(drawn, [bar.text], padding=3, color=_INK)
+        drawn = axes.barh(place, bar.value, height=0.82, color=colour(bar.series), clip_on=False)
+        axes.bar_label(drawn, [bar.text], padding=3, color=INK)
     middles = [places[row] + (len(members) - 1) / 2 for row, members in rows.items()]
-    axes.set_yticks(middles, list(rows), color=_INK)
-    return _svg(figure, title)
+    axes.set_yticks(middles, list(rows), color=INK)
+    return svg_of(figure, title)
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def stacked_bars(title: str, rows: Mapping[str, Sequence[int]]) -> str:
-    """One horizontal bar for each row, its parts one after the other in the colours of the series."""
+    """One horizontal bar for each row, its parts one after the other in colours that are no series', with numbers."""
+    longest = max((sum(parts) for parts in rows.values()), default=0) or 1
     figure, axes = _figure(1.4 * len(rows))
     for place, parts in enumerate(rows.values()):
         left = 0
         for series, part in enumerate(parts):
             if part:
-                axes.barh(place, part, left=left, height=0.7, color=_colour(series), clip_on=False)
+                axes.barh(place, part, left=left, height=0.7, color=part_colour(series), clip_on=False)
+                if part / longest > _ROOM:
+                    axes.text(
+                        left + part / 2, place, f"{part:,}", ha="center", va="center", color=_ON_PARTS[series % SERIES]
+                    )
             left += part
-        axes.annotate(f"{left:,}", (left, place), (3, 0), textcoords="offset points", va="center", color=_INK)
-    axes.set_yticks(range(len(rows)), list(rows), color=_INK)
-    return _svg(figure, title)
+        axes.annotate(f"{left:,}", (left, place), (3, 0), textcoords="offset points", va="center", color=INK)
+    axes.set_yticks(range(len(rows)), list(rows), color=INK)
+    return svg_of(figure, title)
 
 
 def _rows(bars: Sequence[Bar]) -> dict[str, list[Bar]]:
@@ -107,22 +119,29 @@ def _places(rows: Mapping[str, Sequence[Bar]]) -> dict[str, float]:
 
 
 def _figure(bars: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH_INCHES, _BAR_INCHES * bars + 0.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH_INCHES, _BAR_INCHES * bars + 0.1), layout="constrained")
     axes = figure.add_subplot()
     axes.invert_yaxis()
     axes.margins(x=0.16, y=0.02)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
-    axes.spines["left"].set_color(_INK)
+    axes.spines["left"].set_color(INK)
     axes.xaxis.set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure, axes
 
 
-def _colour(series: int) -> str:
+def part_colour(part: int) -> str:
+    """What stands for the colour of a part of a bar."""
+    return f"#0a0d{part % SERIES:02x}"
+
+
+def colour(series: int) -> str:
+    """What stands for the colour of a series."""
     return f"#0a0c{series % SERIES:02x}"
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg_of(figure: Figure, title: str) -> str:
+    """The figure as an ``svg`` element in the page's colours."""
     out = io.StringIO()
     figure.patch.set_visible(False)
     figure.axes[0].patch.set_visible(False)

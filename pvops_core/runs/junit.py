@@ -42,14 +42,14 @@ def junit(runs: Mapping[str, Judged], suite: str = "pvops boot") -> bytes:
     )
     for name, judged in runs.items():
         run, word = judged.observation, judged.verdict.value
-        case = ET.SubElement(root, "testcase", classname=run.cell.backend, name=_legal(name), time=f"{run.wall_s:.3f}")
+        case = ET.SubElement(root, "testcase", classname=run.cell.backend, name=legal(name), time=f"{run.wall_s:.3f}")
         if (element := elements[name]) is not None:
-            reasons = [_legal(line) for line in judged.why] or [word]
+            reasons = [legal(line) for line in judged.why] or [word]
             found = ET.SubElement(case, element, message=reasons[0])
             if element != "skipped" or judged.verdict is not Verdict.SKIP:
                 found.set("type", word)
-            found.text = "\n".join([*reasons, _legal(run.detail)]).strip()
-        ET.SubElement(case, "system-out").text = _legal(run.console)
+            found.text = "\n".join([*reasons, legal(run.detail)]).strip()
+        ET.SubElement(case, "system-out").text = legal(run.console)
     return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
@@ -60,6 +60,6 @@ def _element(run: Judged) -> str | None:
     return plain if run.expected is None or plain in {"failure", "error"} else "failure"
 
 
-def _legal(text: str) -> str:
+def legal(text: str) -> str:
     """Without the characters that XML 1.0 has no way to write (2.2), with plain line ends."""
     return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))

@@ -144,6 +144,11 @@ class Answers:
         return [name for number, name in enumerate(POINT) if len({each.point[number] for each in self.series}) > 1]
 
     @functools.cached_property
+    def costs(self) -> list[str]:
+        """The costs that some run was charged."""
+        return [cost for cost in COSTS if any(cost in s.spreads and s.spreads[cost].high for s in self.series)]
+
+    @functools.cached_property
     def failures(self) -> list[Row]:
         """Runs whose guest did not come to its own end."""
         return [row for row in self.rows if row.measured.outcome.exit_code not in {0, 2}]
@@ -185,14 +190,14 @@ class Answers:
         if not self.odd and not self.failures:
             points = len({each.point for each in self.series})
             of = "at the one point" if points == 1 else f"at each of {points:,} points"
-            return f"Results are equal {of}, over {_counted(len(self.rows), 'run')}.{rest}"
+            return f"Results are equal {of}, over {counted(len(self.rows), 'run')}.{rest}"
         parts = []
         if odd := [each for each in self.odd if each.field == "results"]:
-            parts.append(f"results differ in {len(odd):,} of {_counted(len(self.rows), 'run')}")
+            parts.append(f"results differ in {len(odd):,} of {counted(len(self.rows), 'run')}")
         if unlike := len(self.odd) - len(odd):
-            parts.append(f"{_counted(unlike, 'repeat')} did not do the same again")
+            parts.append(f"{counted(unlike, 'repeat')} did not do the same again")
         if self.failures:
-            parts.append(f"{len(self.failures):,} of {_counted(len(self.rows), 'run')} did not finish")
+            parts.append(f"{len(self.failures):,} of {counted(len(self.rows), 'run')} did not finish")
         sentence = "; ".join(parts)
         return f"{sentence[0].upper()}{sentence[1:]}.{rest}"
 
@@ -215,7 +220,8 @@ def _of_cell(axes: Axes) -> tuple[object, ...]:
     return tuple(value for name, value in asdict(axes).items() if name != "repeat")
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """A number of things."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 

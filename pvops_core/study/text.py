@@ -52,7 +52,7 @@ def print_answers(
     )
     if reasons := dict.fromkeys(row.measured.reason for row in answers.unsupported):
         console.print(Text(printable(f"Not run: {'; '.join(reasons)}."), style="dim"))
-    shown = [cost for cost in costs if any(cost in each.spreads for each in answers.series)]
+    shown = [cost for cost in costs if cost in answers.costs]
     if shown:
         console.print(_table(answers, shown, _median))
         if any(each.backend != answers.reference for each in answers.series):

@@ -30,7 +30,7 @@ def test_a_study_from_plan_to_results(place: Path, capsys: pytest.CaptureFixture
     assert "cpus: 1, 2\nbackend: native, xen\n4 cells, 0 of them are there; 4 to run" in said
     assert not (place / "a.results").exists()
 
-    assert main(["study", "a.toml", "--json", "a.json", "--csv", "a.csv"]) == 0
+    assert main(["study", "a.toml", "--json", "a.json", "--csv", "a.csv", "--html", "a.html"]) == 0
     said, told = capsys.readouterr()
     assert said.startswith("Results are equal at each of 2 points, over 4 runs.")
     assert "4 of 4 cells run; took" in told
@@ -40,7 +40,12 @@ def test_a_study_from_plan_to_results(place: Path, capsys: pytest.CaptureFixture
     with (place / "a.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["cpus"], row["backend"]) for row in rows] == [(c, b) for c in "12" for b in ("native", "xen")]
+    assert "op calls over cpus" in (place / "a.html").read_text()
     assert [int(row["op_calls"]) for row in rows] == [row["op_calls"] for row in found["rows"]]
+
+    assert main(["study", "diff", "a.results", "a.results", "--junit", "a.xml"]) == 0
+    assert capsys.readouterr().out == "No change in 4 cells.\n"
+    assert (place / "a.xml").read_text().count("<testcase") == 4
 
     assert main(["study", "status", "a.results"]) == 0
     assert "a: 4 of 4 cells are done" in capsys.readouterr().out

@@ -140,8 +140,9 @@ def test_a_bar_is_as_long_as_its_value() -> None:
 def test_stacked_parts_add_up() -> None:
     svg = stacked_bars("t", {"a": [1, 0, 2], "b": []})
     assert ">3<" in svg
-    assert "var(--series-2)" in svg
-    assert "var(--series-1)" not in svg
+    assert "var(--part-2)" in svg
+    assert "var(--part-1)" not in svg
+    assert "var(--series-" not in svg, "those are backends' colours"
 
 
 def test_plots_are_loaded_only_for_a_page() -> None:

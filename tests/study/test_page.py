@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import html
+import html.parser
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.study.page import page
+from pvops_core.study.report import told
+from pvops_core.study.store import PlannedRow, Store
+
+if TYPE_CHECKING:
+    from pvops_core.study.rows import Row
+
+VOID = {"meta", "br", "hr"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Checks that elements are closed in order, and collects what the page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[tuple[str, str | None]] = set()
+        self.scrolls: list[dict[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes.update(attrs)
+        if ("class", "scroll") in attrs:
+            self.scrolls.append(dict(attrs))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def full(store: Store, make_row: Callable[..., Row], observe: Callable[..., Observation]) -> Store:
+    """Two backends over CPUs and seeds, a result that differs, a crash, an outlier, and names to be escaped."""
+    cells = []
+    for cpus in (1, 2, 4):
+        for seed in range(6):
+            for backend in ("native", "<xen>"):
+                fields = {"instructions": 10**6 * cpus + (10**6 if seed == 5 else 0)}
+                if (cpus, seed, backend) == (2, 1, "<xen>"):
+                    fields |= {"console": "guest: ill & worse\n"}
+                if (cpus, seed, backend) == (4, 1, "native"):
+                    fields |= {"outcome": Outcome.CRASH, "reason": "<b>triple fault</b>"}
+                row = make_row(backend, seed=seed, cpus=cpus, **fields)
+                store.add(row.measured, observe(backend, seed=seed, **fields))
+                cells.append(PlannedRow(row.axes, "", "", row.measured.key))
+    store.note(cells, {"name": "sizes & more", "reference": "native", "text": "cpus = [1, 2, 4]"})
+    return store
+
+
+def test_a_page_says_it_all(full: Store) -> None:
+    found = told(full)
+    reader = Reader(page(found))
+    for words in (
+        found.answers.verdict,
+        "sizes & more",
+        "<xen>",
+        "native: crash: <b>triple fault</b>".removeprefix("native: "),
+        "another result than native",
+        "usually 1,000,000",
+        "instructions over cpus",
+        "write_cr3",
+        "pvops run --layout 6.1-64 --backend",
+        "cpus = [1, 2, 4]",
+        "event_log_sha256",
+    ):
+        assert words in reader.text, words
+    assert reader.text.index(found.answers.verdict) < reader.text.index("Medians")
+    assert "svg" in reader.tags
+
+
+def test_a_page_needs_nothing_from_outside_and_the_same_data_give_the_same_bytes(full: Store) -> None:
+    text = page(told(full))
+    reader = Reader(text)
+    assert reader.tags & {"script", "link", "iframe", "img", "object", "embed"} == set()
+    targets = {value for name, value in reader.attributes if name in {"src", "href", "xlink:href"}}
+    assert all(target and target.startswith("#") for target in targets)
+    assert text == page(told(full))
+    assert len(text) < 3 << 20
+
+
+def test_what_scrolls_is_reached_by_keyboard(full: Store) -> None:
+    scrolls = Reader(page(told(full))).scrolls
+    assert len(scrolls) > 3
+    assert all(each.get("tabindex") == "0" and each.get("aria-label") for each in scrolls)
+
+
+def test_a_study_of_nothing_has_a_page(store: Store) -> None:
+    store.note([], {})
+    assert "Nothing ran." in Reader(page(told(store))).text
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FRAME = """<body style="margin: 0"><iframe style="border: 0; width: {width}px; height: 900px" srcdoc="{page}"
+onload="let it = contentDocument;
+document.title = [it.documentElement.scrollWidth, it.querySelector('svg').clientWidth]">
+</iframe>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [400, 1300])
+def test_a_browser_clips_nothing(full: Store, tmp_path: Path, width: int) -> None:
+    file = tmp_path / "frame.html"
+    file.write_text(FRAME.format(width=width, page=html.escape(page(told(full)))), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
+    shown = subprocess.run(
+        [str(BROWSER), *options, "--window-size=1400,900", file.as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    found = re.search(r"<title>(\d+),(\d+)</title>", shown.stdout)
+    assert found is not None, shown.stderr
+    assert int(found[1]) <= width
+    assert 200 < int(found[2]) < width
