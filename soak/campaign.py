@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -13,7 +13,7 @@ from pvops_core.child.calls import call_apart
 from pvops_core.child.limits import Limits
 from pvops_core.child.supervised import ChildLostError
 from pvops_core.errors import printable
-from soak import ledger
+from soak import ledger, rooms
 from soak.attackers import play
 from soak.tally import Tally
 
@@ -61,32 +61,41 @@ class Attack:
         self.seed += 1
 
 
-def campaign(names: Sequence[str], seed: int, *, seconds: float = 0, rounds: int = 0) -> list[Attack]:
+def campaign(names: Sequence[str], seed: int, *, seconds: float = 0, most: int = 0) -> list[Attack]:
     """Rounds in turn, whoever has had least time next, until time or rounds are over; each attacker has one at least.
 
     Args:
         names: of attackers.
         seed: of everybody's first round; the next has the next.
-        seconds: after which no round is begun; 0 for none but ``rounds``.
-        rounds: of each attacker; 0 for as many as there is time for.
+        seconds: after which no round is begun; 0 for none but ``most``.
+        most: rounds of each attacker; 0 for as many as there is time for.
     """
     attacks = [Attack(name, seed) for name in names]
     begin = time.monotonic()
-    while going := [each for each in attacks if not each.rounds or not (each.tally.skipped or _over(each, rounds))]:
+    while going := [each for each in attacks if not each.rounds or not (each.tally.skipped or _over(each, most))]:
         if seconds and time.monotonic() - begin > seconds and all(each.rounds for each in attacks):
             break
         min(going, key=lambda each: (bool(each.rounds), each.spent_s)).round()
     return attacks
 
 
-def _over(attack: Attack, rounds: int) -> bool:
-    return bool(rounds) and attack.rounds >= rounds
+def _over(attack: Attack, most: int) -> bool:
+    return bool(most) and attack.rounds >= most
 
 
-def enter(attacks: Sequence[Attack], seed: int) -> None:
-    """Add what was done to the ledger."""
+def keys(names: Sequence[str]) -> dict[str, str]:
+    """What the rooms of attackers mean now."""
+    bars = ledger.bars()
+    return {name: rooms.key(bars[name].rooms) for name in names}
+
+
+def enter(attacks: Sequence[Attack], seed: int, before: Mapping[str, str]) -> None:
+    """Add what was done to the ledger, unless the rooms meant something else when it began."""
+    now = keys([each.name for each in attacks])
     for each in attacks:
         wrong = each.tally.wrong
-        if each.tally.count or wrong:
+        if before[each.name] != now[each.name]:
+            sys.stdout.write(f"{each.name}: not entered, its rooms were changed meanwhile\n")
+        elif each.tally.count or wrong:
             result = f"{len(wrong)} wrong, first: {wrong[0][:200]}" if wrong else ledger.SOUND
             ledger.add(each.name, each.tally.count, seed=seed, result=result)

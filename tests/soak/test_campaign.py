@@ -40,7 +40,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_rounds_have_seeds_in_order_and_what_is_wrong_can_be_made_again(capsys: pytest.CaptureFixture[str]) -> None:
-    (attack,) = campaign.campaign(["a"], 2, rounds=3)
+    (attack,) = campaign.campaign(["a"], 2, most=3)
     assert (attack.rounds, attack.tally.count, attack.seed) == (3, 2 + 3 + 4, 5)
     assert attack.tally.wrong == ["a of 3\x1b"]
     said = capsys.readouterr().out
@@ -51,13 +51,13 @@ def test_rounds_have_seeds_in_order_and_what_is_wrong_can_be_made_again(capsys: 
 def test_each_has_one_round_and_who_cannot_has_no_more() -> None:
     made = campaign.campaign(["skips", "a", "b"], 0, seconds=1e-9)
     assert [attack.rounds for attack in made] == [1, 1, 1]
-    made = campaign.campaign(["skips", "a"], 0, rounds=5)
+    made = campaign.campaign(["skips", "a"], 0, most=5)
     assert [attack.rounds for attack in made] == [1, 5]
 
 
 def test_a_round_that_takes_its_process_with_it_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "play", odd_is_wrong)
-    (attack,) = campaign.campaign(["dies"], 0, rounds=1)
+    (attack,) = campaign.campaign(["dies"], 0, most=1)
     assert attack.tally.wrong == ["the round's process was lost: killed by SIGKILL"]
 
 
@@ -66,8 +66,10 @@ def test_what_was_done_is_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = tmp_path / "ledger"
     add = ledger.add
     monkeypatch.setattr(ledger, "add", lambda name, count, **more: add(name, count, path=path, **more))
-    campaign.enter(campaign.campaign(["images"], 4, rounds=1), 4)
-    campaign.enter(campaign.campaign(["images"], 3, rounds=1), 3)
+    keys = campaign.keys(["images"])
+    campaign.enter(campaign.campaign(["images"], 4, most=1), 4, keys)
+    campaign.enter(campaign.campaign(["images"], 3, most=1), 3, keys)
+    campaign.enter(campaign.campaign(["images"], 2, most=1), 2, {"images": "of another day"})
     assert [(each.count, each.seed, each.result) for each in ledger.read(path)] == [
         (4, 4, ledger.SOUND),
         (3, 3, "1 wrong, first: images of 3\x1b"),
