@@ -34,9 +34,9 @@ def main(
         names = "\n".join(f"  {name}: {what}" for name, what in ATTACKERS.items())
         raise typer.BadParameter(f"no attacker {', '.join(sorted(unknown))}; there are\n{names}")
     seconds = hours * 3600 + minutes * 60 or (0 if rounds else 300)
-    names = list(only or ATTACKERS)
-    before = campaign.keys(names) if record else {}
-    attacks = campaign.campaign(names, seed, seconds=seconds, most=rounds)
+    chosen = list(only or ATTACKERS)
+    before = campaign.keys(chosen) if record else {}
+    attacks = campaign.campaign(chosen, seed, seconds=seconds, most=rounds)
     for each in attacks:
         done = each.tally.skipped or f"{each.tally.count:,} in {each.rounds} rounds, {each.spent_s:.0f} s"
         sys.stdout.write(f"{each.name}: {done}, {len(each.tally.wrong)} wrong\n")

@@ -18,6 +18,7 @@ import msgspec
 from pvops_core.backends.findings import BackendsResult
 from pvops_core.cli.new_backend import NewBackend
 from pvops_core.compare.document import CompareResult
+from pvops_core.compare.exploring import Exploration
 from pvops_core.livepatch.control.findings import LivepatchRun, PayloadShown, VerbResult
 from pvops_core.patching.findings import PatchResult, SitesResult
 from pvops_core.recording.findings import RecordResult
@@ -43,6 +44,7 @@ _DOCUMENTS: Final[Mapping[str, tuple[str, tuple[type[JsonRecord], ...]]]] = {
         "`build` and `show`: a payload; `run`: what the commands did; the verbs for a running machine: what one did.",
         (PayloadShown, LivepatchRun, VerbResult),
     ),
+    "explore": ("`pvops run --explore`.", (Exploration,)),
     "new-backend": ("", (NewBackend,)),
     "cache": ("`list`: the booted kernels that are kept; `clear`: what was taken away.", (CacheList, CacheCleared)),
     "prove": ("", (ProveResult,)),

@@ -11,7 +11,7 @@ import mmap
 import os
 from typing import Final
 
-VARIABLE: Final = "PVOPS_CHILD_MARKS"
+VARIABLE: Final = "_PVOPS_CHILD_MARKS"
 """Environment variable of a child: descriptor and inode of the memory."""
 _NAMES: Final = 4096
 """So many names have a byte; they follow the bytes as lines."""

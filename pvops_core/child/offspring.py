@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-_VARIABLE: Final = "PVOPS_CHILD"
+_VARIABLE: Final = "_PVOPS_CHILD"
 _PROC: Final = Path("/proc")
 _NUMBERS: Final = itertools.count()
 _ROUNDS: Final = 8

@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
     from pvops_core.kinds import MachineKind
 
+ExploreOption = Annotated[
+    int | None,
+    typer.Option(
+        min=2,
+        metavar="N",
+        help="Run N seeds from --seed on, each another schedule of the CPUs, and show the first with another result "
+        "than the first seed's, and where the two event logs first differ. --events FILE keeps both, as FILE.SEED.",
+    ),
+]
+
 
 def run(
     *,
@@ -40,6 +50,7 @@ def run(
     cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the guest.")] = "",
     cpus: runoptions.CpusOption = 1,
     seed: runoptions.SeedOption = 0,
+    explore: ExploreOption = None,
     memory: runoptions.MemoryOption = runoptions.DEFAULT_MEMORY,
     max_seconds: runoptions.MaxSecondsOption = runoptions.DEFAULT_MAX_SECONDS,
     switch: runoptions.SwitchOption = None,
@@ -53,8 +64,8 @@ def run(
 
     Shows the guest's console, then what the run was made of: op calls, traps, hypercalls, sites, times, hashes.
 
-    Exit code: 0 the guest came to its end, 2 the backend cannot be what is asked for, 5 a switch was refused, 6 the
-    guest crashed or timed out, 4 pvops or a plugin failed.
+    Exit code: 0 the guest came to its end, 2 the backend cannot be what is asked for, 5 a switch was refused or
+    --explore found another result, 6 the guest crashed or timed out, 4 pvops or a plugin failed.
     """
     runoptions.check_folders(events, json, hook_output)
     plugins = tuple(plugin or ())
@@ -70,6 +81,10 @@ def run(
     orders = tuple(map(SwitchOrder.parse, switch or ()))
     log, broken = str(events) if events else None, loaded.broken
     request = Request(cell, plugins, without=broken, max_seconds=max_seconds, events=log, switches=orders)
+    if explore:
+        from pvops_core.cli.explore import explore as schedules  # noqa: PLC0415 - one run does without
+
+        return schedules(request, explore, limits, json)
     text = sys.stderr if json == STDOUT else sys.stdout
     with heard(hook_output) as hooks, terminal() as given:
         (observation,) = execute([request], listener=Echo(text), limits=limits, voice=hooks.said, terminal=given)

@@ -21,6 +21,7 @@ from pvops_core.ops import LAYOUTS
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kernels import SmallKernel
 from pvops_core.testing.qemu import FUNCTIONS, install, story
+from tests.cli.test_explore import RACY
 from tests.session.selfpatching import SelfPatching
 
 ROOT = Path(__file__).parents[2]
@@ -91,11 +92,17 @@ def _livepatch_script(folder: Path) -> list[str]:
     return ["livepatch", "run", script]
 
 
-VARIANTS = {"boot of several": "boots"}
+def _racy(folder: Path) -> list[str]:
+    return ["--plugin", _written(folder / "racy.py", RACY), "--backend", "racy"]
+
+
+VARIANTS = {"boot of several": "boots", "run of several": "explore", "run of one schedule": "explore"}
 """Commands that write another document than others of their verb."""
 COMMANDS: Mapping[str, Command] = {
     "run": lambda _: ["run"],
     "run out of time": lambda _: ["run", "--max-seconds", "0.001"],
+    "run of several": lambda folder: ["run", "--cpus", "2", "--explore", "20", *_racy(folder)],
+    "run of one schedule": lambda _: ["run", "--cpus", "2", "--explore", "2"],
     "boot": lambda folder: ["boot", _bootable(folder), "--memory", "32"],
     "boot of several": lambda folder: ["boot", _bootable(folder), _bootable(folder), "--memory", "32"],
     "boot live-patched": lambda folder: [
