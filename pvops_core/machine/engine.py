@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvops_core.machine.unicorn import exitrequest, intercepts, libc
+from pvops_core.machine.unicorn import exitrequest, intercepts, libc, pauseloops
 from pvops_core.machine.unicorn.allengines import COLUMNS, AllEngines
 from pvops_core.machine.unicorn.batch import Batch, MixedBatch, MsrBatch, register_id
 from pvops_core.machine.unicorn.cpustate import guests as guests_state
@@ -69,6 +69,7 @@ from pvops_core.machine.unicorn.probe import (
 from pvops_core.machine.unicorn.state import BLOCK_NS, CALL_WORDS, StateWord
 from pvops_core.machine.unicorn.watching import Watch
 from pvops_core.machine.unicorn.words import NativeWords
+from pvops_core.machine.unicorn.writewatch import WriteWatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from pvops_core.errors import HostMemoryError, MachineError, MemoryAccessError
 from pvops_core.machine import hostpages
-from pvops_core.machine.engine import libc, same_bytes
+from pvops_core.machine.engine import WriteWatch, libc, same_bytes
 from pvops_core.x86 import PAGE
 
-__all__ = ["PAGE", "MemorySnapshot", "PhysicalMemory", "same_bytes"]
+__all__ = ["PAGE", "MemorySnapshot", "PhysicalMemory", "WriteWatch", "same_bytes"]
 
 _CHUNK = 1 << 20
 _U8, _U16, _U32, _U64 = (struct.Struct(code) for code in "BHIQ")

@@ -32,14 +32,6 @@ _Pages: TypeAlias = "tuple[NDArray[np.uint64], NDArray[np.uint64]]"
 """Virtual addresses of some pages, and where they are."""
 
 
-def _entries(memory: PhysicalMemory, table: int, size: int) -> NDArray[np.uint64]:
-    """The entries of a table, none where it is none."""
-    # A kernel may have freed the page and put anything there: an address behind memory is no table.
-    if table + PAGE > memory.size:
-        return np.empty(0, np.uint64)
-    return memory.array[table : table + PAGE].view("<u8" if size == 8 else "<u4").astype(np.uint64)
-
-
 @attrs.frozen
 class _Tables:
     """A kernel's page tables below the root, as far as they map what is to be looked at.
@@ -48,15 +40,30 @@ class _Tables:
         memory: where they are.
         size: of an entry, in bytes.
         image: first address, and the first after it, of what is not.
+        read: what has been read of tables since this was last cleared, by their physical address.
     """
 
     memory: PhysicalMemory
     size: int
     image: tuple[int, int]
+    read: dict[int, bytes] = attrs.field(factory=dict)
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether all tables that have been read hold the same still; then they lead to the same pages."""
+        return bool(self.read) and all(self.memory.read(table, PAGE) == held for table, held in self.read.items())
+
+    def _entries(self, table: int) -> NDArray[np.uint64]:
+        """The entries of a table, none where it is none."""
+        # A kernel may have freed the page and put anything there: an address behind memory is no table.
+        if table + PAGE > self.memory.size:
+            return np.empty(0, np.uint64)
+        held = self.read[table] = self.memory.read(table, PAGE)
+        return np.frombuffer(held, "<u8" if self.size == 8 else "<u4").astype(np.uint64)
 
     def under(self, table: int, va: int, shift: int) -> Iterator[_Pages]:
         """The executable pages below a table whose entries map 1 << shift bytes each."""
-        entries = _entries(self.memory, table, self.size)
+        entries = self._entries(table)
         # Entries that map part of the image only stay wanted: first is rounded up, end down.
         wanted = (entries & _PRESENT != 0) & (entries & _NX == 0)
         first, end = (max(0, address - va) for address in self.image)
@@ -77,18 +84,18 @@ class _Tables:
         """The same of all tables of the kernel's half."""
         # The last entry of the root maps the top 512 GiB, its last two entries the last 2 GiB.
         if kind is MachineKind.X86_64:
-            top = int(_entries(self.memory, root, 8)[511])
-            third = _entries(self.memory, top & _ADDRESS, 8).tolist() if top & 1 else []
+            top = int(self._entries(root)[511])
+            third = self._entries(top & _ADDRESS).tolist() if top & 1 else []
             for index, entry in enumerate(third[510:], 510):
                 if entry & 1 and not entry & int(_LARGE | _NX):
                     yield from self.under(entry & _ADDRESS, _TOP + (index << 30), 21)
         elif kind is MachineKind.PAE:
             # The fourth entry of PAE's root is all of the kernel's.
-            last = self.memory.u64(root + 24)
+            last = int(self._entries(root & -PAGE)[root % PAGE // 8 + 3])
             if last & 1:
                 yield from self.under(last & _ADDRESS, _KERNEL32, 21)
         else:
-            for index, entry in enumerate(_entries(self.memory, root, 4).tolist()):
+            for index, entry in enumerate(self._entries(root).tolist()):
                 if entry & 1 and not entry & int(_LARGE) and index << 22 >= _KERNEL32:
                     yield from self.under(entry & _ADDRESS, index << 22, _PAGE_SHIFT)
 
@@ -111,6 +118,7 @@ class ModuleText:
 
     def forget(self) -> None:
         """Nothing is translated: what is found next may be dropped, and is little."""
+        self._root = -1
         self._pages = np.empty((2, 0), np.uint64)
         self._held = np.empty((0, PAGE), np.uint8)
 
@@ -137,6 +145,10 @@ class ModuleText:
 
     def _find(self, root: int) -> NDArray[np.uint64]:
         """Addresses and places of the pages as they are mapped now."""
+        if root == self._root and self._tables.unchanged:
+            return self._pages
+        self._root = root
+        self._tables.read.clear()
         found = [np.stack(pages) for pages in self._tables.executable(self._kind, root)]
         pages = np.concatenate([np.empty((2, 0), np.uint64), *found], axis=1)
         first, end = self._image

@@ -12,7 +12,7 @@ from pvops_native.textwatch import TextWatch
 
 from pvops_core.machine import MachineKind
 from pvops_core.machine.cpu.faults import PageFault
-from pvops_core.machine.memory import PhysicalMemory
+from pvops_core.machine.memory import PhysicalMemory, WriteWatch
 
 BASE, PLACE, SIZE = 0xFFFFFFFF81000040, 0x10040, 0x9000
 
@@ -51,8 +51,10 @@ class Watched:
             self.memory.set_u8(PLACE + offset, self.memory.u8(PLACE + offset) + 1)
 
 
-@pytest.fixture
-def watched() -> Watched:
+@pytest.fixture(params=["as the host tells", "the host does not tell"])
+def watched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    if request.param == "the host does not tell":
+        monkeypatch.setattr(WriteWatch, "written", lambda _: None)
     return Watched()
 
 

@@ -17,6 +17,7 @@ from pvops_core.machine.cpu.segmentation.descriptors import read_descriptor
 from pvops_core.machine.cpu.segmentation.segments import Descriptor, flat
 from pvops_core.machine.cpu.segmentation.stackfaults import through_stack
 from pvops_core.machine.engine import BLOCK_NS, ModeSwitch, StateWord, intercepts
+from pvops_core.machine.run import slices
 from pvops_core.x86 import CR4_PAE, DB, MSR_EFER, NMI
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from pvops_core.machine.engine import Context, Engine, Words
 
 _PATIENCE = int(StateWord.PATIENCE)
-_BUDGET, _ALLOWED = int(StateWord.BUDGET), int(StateWord.ALLOWED)
-_WITHHELD, _STEPPING = int(StateWord.WITHHELD), int(StateWord.STEPPING)
 _FLOATING, _FLOATED = int(StateWord.FLOATING), int(StateWord.FLOATED)
 
 
@@ -188,22 +187,14 @@ class Vcpu(Core):
         # Rounded up, and at least one: an interrupt that is late already comes after the block that is being
         # executed.
         blocks = max(1, -(-(ns - self.machine.clock.ns) // BLOCK_NS))
-        less = state[_BUDGET] + state[_WITHHELD] - blocks
+        less = slices.left(state) - blocks
         if less > 0:
-            withheld = min(less, state[_WITHHELD])
-            state[_WITHHELD] -= withheld
-            state[_BUDGET] -= less - withheld
-            state[_ALLOWED] -= less - withheld
+            slices.shorten(state, less)
             state[_PATIENCE] += less
 
     def cut_short(self) -> None:
         """End the present slice at the end of the straight code that is being executed."""
-        state = self._state
-        # A step is one instruction anyhow, and its budget is not the slice's.
-        if not state[_STEPPING]:
-            state[_ALLOWED] -= state[_BUDGET]
-            state[_BUDGET] = state[_PATIENCE] = 0
-            state[_WITHHELD] = -1
+        slices.end(self._state)
 
     def start_real_mode(self, page: int) -> None:
         """Run again as an INIT and a start-up message make it: in real mode, at the beginning of a page.

@@ -53,7 +53,7 @@ class CpuSlot:
         if (switch := exitrequest.switch_offset()) is not None:
             self.engine.stop_between_blocks(switch)
         self.context = Context(self.engine)
-        self.words = NativeWords(machine.kind, self.engine, self.context, machine.layout)
+        self.words = NativeWords(machine.kind, self.engine, self.context, machine.layout, memory)
         self.state = self.words.state
         self.blocks = 0
         self.renewed = 0  # how much of what others have rewritten its engine has dropped

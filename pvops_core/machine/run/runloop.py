@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.engine import BLOCK_NS, StateWord
+from pvops_core.machine.engine import BLOCK_NS, StateWord, pauseloops
 from pvops_core.machine.run import execution, slices
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.rewritten import Rewritten
@@ -243,7 +243,7 @@ class RunLoop:
         if horizon is not None:
             # Something is due at the horizon, so the slice must not run past it; one block at least, to get anywhere.
             budget = min(budget, max(0, horizon - machine.clock.ns) // BLOCK_NS + 1)
-        slices.allow(slot.state, budget)
+        slices.allow(slot.state, budget, self._lookout(len(runnable)))
         self._nonmaskable(slot)
         self.platform.before_entry(slot.vcpu)
         if self.interrupted or slot.vcpu.halted:
@@ -253,6 +253,12 @@ class RunLoop:
         if slot.vcpu.pending and slot.vcpu.interrupt_shadow:
             slices.one_block(slot.state)
         return slot
+
+    def _lookout(self, runnable: int) -> int | None:
+        """When a new slice is to be looked at first, with so many that could have it; never on a machine of one."""
+        if len(self._slots) == 1:
+            return None
+        return pauseloops.BETWEEN if runnable == 1 else pauseloops.FIRST
 
     def _resume(self, left: PartialSlice) -> CpuSlot:
         slot = self._slots[left.vcpu]

@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from pvops_core.machine.engine import Words
 
 _BUDGET: Final = int(StateWord.BUDGET)
+_LATER: Final = int(StateWord.LATER)
 _PATIENCE: Final = int(StateWord.PATIENCE)
 _WITHHELD: Final = int(StateWord.WITHHELD)
+_CURTAILED: Final = int(StateWord.CURTAILED)
 _STEPPING: Final = int(StateWord.STEPPING)
+_ALLOWED: Final = int(StateWord.ALLOWED)
 _EXPIRED: Final = int(StateWord.EXPIRED)
 
 
@@ -20,6 +23,14 @@ class PartialSlice(NamedTuple):
     """A slice that was interrupted from outside, by a stop or a deadline: the vCPU has it to its end when it goes on.
 
     So it makes no difference to the guest. What belongs between two slices waits for that end: watchers, interrupts.
+
+    Attributes:
+        vcpu: its number.
+        ran: runs of straight code that have begun.
+        budget: those that may still.
+        patience: and those after that while interrupts are off.
+        stepping: whether it is a slice of one block, as the word of that name.
+        lookout: runs before the next lookout for a loop with ``pause``; below 0 in the midst of one.
     """
 
     vcpu: int
@@ -27,12 +38,23 @@ class PartialSlice(NamedTuple):
     budget: int
     patience: int
     stepping: int
+    lookout: int
 
 
-def allow(state: Words, runs: int, patience: int = 0, *, stepping: int = 0) -> None:
-    """Let so many runs of straight code begin in the vCPU's next slice."""
-    state[_BUDGET], state[_PATIENCE], state[_EXPIRED] = runs, patience, 0
-    state[_WITHHELD], state[_STEPPING] = 0, stepping
+def allow(state: Words, runs: int, lookout: int | None = None, patience: int = 0, *, stepping: int = 0) -> None:
+    """Let so many runs of straight code begin in the vCPU's next slice.
+
+    Args:
+        state: the vCPU's words.
+        runs: how many.
+        lookout: how many before it is looked at whether the vCPU loops with ``pause``; unless given, it is not.
+        patience: runs beyond, for as long as interrupts are off.
+        stepping: 1 for a slice of one block.
+    """
+    before = runs if lookout is None else min(lookout, runs)
+    state[_BUDGET], state[_LATER] = before, runs - before
+    state[_PATIENCE], state[_EXPIRED] = patience, 0
+    state[_WITHHELD], state[_CURTAILED], state[_STEPPING] = 0, 0, stepping
 
 
 def one_block(state: Words) -> None:
@@ -43,19 +65,47 @@ def one_block(state: Words) -> None:
 
 def resume(state: Words, left: PartialSlice) -> None:
     """Let the vCPU go on with a slice."""
-    allow(state, left.budget, left.patience, stepping=left.stepping)
+    allow(state, left.budget, left.lookout, left.patience, stepping=left.stepping)
 
 
 def withhold(state: Words, most: int) -> int:
     """Let no more than so many begin for now; gives the patience that is withheld."""
     # What is withheld is still the slice's: the guest gets it when the deadline that is not its own is over.
-    if state[_BUDGET] > most:
-        state[_WITHHELD] = state[_BUDGET] - most
-        state[_BUDGET] = most
-    patience = state[_PATIENCE]
+    patience, budget = state[_PATIENCE], state[_BUDGET]
+    left = budget + state[_LATER]
+    if left > most:
+        state[_WITHHELD] = left - most
+        state[_BUDGET] = left = min(budget, most)
+        state[_LATER], state[_CURTAILED] = most - left, budget - left
+        left = most
     # Patience is spent after the budget, and counts against the same deadline.
-    state[_PATIENCE] = min(patience, max(0, most - max(state[_BUDGET], 0)))
-    return patience - state[_PATIENCE]
+    state[_PATIENCE] = min(patience, max(0, most - max(left, 0)))
+    return int(patience - state[_PATIENCE])
+
+
+def shorten(state: Words, runs: int) -> None:
+    """Let the present slice, or the one to come, end so many runs earlier; what is withheld of it goes first."""
+    withheld = min(runs, max(state[_WITHHELD], 0))
+    later = min(runs - withheld, state[_LATER])
+    now = runs - withheld - later
+    state[_WITHHELD] -= withheld
+    state[_LATER] -= later
+    state[_BUDGET] -= now
+    state[_ALLOWED] -= now
+
+
+def left(state: Words) -> int:
+    """Runs that may still begin, those withheld among them."""
+    return int(state[_BUDGET] + state[_LATER] + max(state[_WITHHELD], 0))
+
+
+def end(state: Words) -> None:
+    """Let the present slice end with the straight code that is being executed."""
+    # A step is one instruction anyhow, and its budget is not the slice's.
+    if not state[_STEPPING]:
+        state[_ALLOWED] -= state[_BUDGET]
+        state[_BUDGET] = state[_LATER] = state[_PATIENCE] = 0
+        state[_WITHHELD] = -1
 
 
 def only_withheld(state: Words, patience: int) -> bool:
@@ -72,5 +122,5 @@ def left_over(vcpu: int, state: Words, ran: int, patience: int) -> PartialSlice:
         ran: runs that have begun in the slice.
         patience: what was withheld of its patience.
     """
-    budget = state[_BUDGET] + max(state[_WITHHELD], 0)
-    return PartialSlice(vcpu, ran, budget, state[_PATIENCE] + patience, state[_STEPPING])
+    lookout = state[_BUDGET] + state[_CURTAILED]
+    return PartialSlice(vcpu, ran, left(state), state[_PATIENCE] + patience, state[_STEPPING], lookout)

@@ -95,6 +95,11 @@ class Routine:
         kind = ir.IntType(8).as_pointer()
         return self._builder.zext(self._builder.load(self._builder.inttoptr(address, kind)), _I64)
 
+    def load16(self, address: Value) -> Value:
+        """The unsigned 16-bit word at an address."""
+        kind = ir.IntType(16).as_pointer()
+        return self._builder.zext(self._builder.load(self._builder.inttoptr(address, kind)), _I64)
+
     def load32(self, address: Value) -> Value:
         """The unsigned 32-bit word at an address."""
         return self._builder.zext(self._builder.load(self._builder.inttoptr(address, _I32.as_pointer())), _I64)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pvops_core.machine.unicorn import pauseloops
 from pvops_core.machine.unicorn.probe import HF_CS64, HF_LMA
 from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
 from pvops_core.machine.unicorn.state import BLOCK_NS, NO_EXCEPTION, TSC_BLOCKS, StateWord
@@ -55,6 +56,8 @@ def _overdrawn(at: Routine) -> None:
         at.put(StateWord.STEPPING, 2)
         at.done()
     with at.when(at.get(StateWord.STEPPING), "==", 0):
+        with at.when(at.add(at.get(StateWord.BUDGET), at.get(StateWord.LATER)), ">=", 0):
+            at.leave("lookout", start, before)
         patience = at.get(StateWord.PATIENCE)
         # Of a slice that a deadline alone was to end, no patience is spent.
         with at.when(patience, ">", 0), at.when(at.get(StateWord.WITHHELD), "==", 0):
@@ -182,6 +185,7 @@ _CODE = (I64, I64, I32)
 _SOURCES = {
     "block": Source(_block, _CODE),
     "overdrawn": Source(_overdrawn, (I64, I64)),
+    "lookout": Source(pauseloops.lookout, (I64, I64)),
     "instruction": Source(_instruction, _CODE),
     "interrupt": Source(_interrupt, (I64, I32)),
     "rdtsc": Source(_rdtsc, (I64,), I32),
@@ -210,5 +214,5 @@ class NativeCallbacks:
 def callbacks() -> NativeCallbacks:
     """The callbacks of this process."""
     addresses = addresses_of("callbacks", _SOURCES)
-    del addresses["overdrawn"]  # nobody's but the block's
-    return NativeCallbacks(**addresses)
+    wanted = {field.name for field in attrs.fields(NativeCallbacks)}  # the others are called by these
+    return NativeCallbacks(**{name: at for name, at in addresses.items() if name in wanted})

@@ -19,7 +19,7 @@ class StateWord(enum.IntEnum):
     """Places in the state array; every word is a signed 64-bit number."""
 
     BUDGET = 0
-    """Runs of straight code that may still begin before the slice ends."""
+    """Runs of straight code that may still begin before the slice ends, or before the vCPU is looked at (``LATER``)."""
     ALLOWED = enum.auto()
     """What the budget was when the slice began: the difference has been run. What shortens a slice lessens both."""
     FRONTIER = enum.auto()
@@ -73,6 +73,18 @@ class StateWord(enum.IntEnum):
 
     -1 once the slice has been cut short.
     """
+    LATER = enum.auto()
+    """Runs that the slice has beyond its budget: when that is used up, see ``pauseloops``."""
+    CURTAILED = enum.auto()
+    """Runs that the budget lacks to the next lookout, for a wish from outside: some of those withheld."""
+    LOOKED_PAGE = enum.auto()
+    """Linear address of a page of guest text, -1 for none, and where it is in the host's memory, 0 if nowhere."""
+    LOOKED_HOST = enum.auto()
+    TRANSLATE = enum.auto()
+    """Address of uc_vmem_translate, where it puts a physical address, host address and size of guest memory."""
+    PHYSICAL = enum.auto()
+    MEMORY = enum.auto()
+    MEMORY_SIZE = enum.auto()
     READ_REGISTER = enum.auto()
     """Address of uc_reg_read, the flags register's number, and where its value goes."""
     FLAGS_ID = enum.auto()

@@ -11,6 +11,7 @@ from pvops_core.machine.unicorn.state import State, StateWord
 
 if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
+    from pvops_core.machine.memory import PhysicalMemory
     from pvops_core.machine.unicorn.probe import ContextLayout
 
 
@@ -22,7 +23,9 @@ class NativeWords:
         address: of the first.
     """
 
-    def __init__(self, kind: MachineKind, engine: uc.Engine, context: uc.Context, layout: ContextLayout) -> None:
+    def __init__(
+        self, kind: MachineKind, engine: uc.Engine, context: uc.Context, layout: ContextLayout, memory: PhysicalMemory
+    ) -> None:
         self.state: Final = State()
         self.address: Final = ctypes.addressof(self.state)
         self._kind = kind
@@ -36,6 +39,8 @@ class NativeWords:
         state[StateWord.EXCEPTION_WORD] = context.address + layout.exception
         state[StateWord.ERROR_WORD] = context.address + layout.error_code
         state[StateWord.SOFTWARE_WORD] = context.address + layout.software
+        state[StateWord.TRANSLATE] = uc.function_address("uc_vmem_translate")
+        state[StateWord.MEMORY], state[StateWord.MEMORY_SIZE] = memory.address, memory.size
         state[StateWord.READ_BATCH] = uc.function_address("uc_reg_read_batch")
         state[StateWord.WRITE_BATCH] = uc.function_address("uc_reg_write_batch")
         state[StateWord.WRITE_REGISTER] = uc.function_address("uc_reg_write")

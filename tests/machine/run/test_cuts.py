@@ -131,8 +131,9 @@ class Bench:
         vcpus: int = 1,
         timer: bool = False,
         count: bool = False,
+        slice_blocks: int = 13,
     ) -> None:
-        self.rig = rig = Rig(kind, vcpus=vcpus, slice_blocks=13, seed=5, count_instructions=count)
+        self.rig = rig = Rig(kind, vcpus=vcpus, slice_blocks=slice_blocks, seed=5, count_instructions=count)
         machine = rig.machine
         machine.attach(Platform(machine, timer=timer))
         code = assembled(kind, program)
