@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from pvops_core.cli.common import ExitCode, exit_code_of
 from pvops_core.cli.output import streams
+from pvops_core.cli.plainly import take_plainly
 from pvops_core.errors import HostMemoryError, PvopsError, printable, shortened, tells_of_no_memory, unknown
 
 if TYPE_CHECKING:
@@ -86,10 +87,10 @@ def load_verb(name: str) -> Any:  # noqa: ANN401 - likewise
     module, _, attribute = VERBS[name].target.partition(":")
     function: Callable[..., int | None] | typer.Typer = getattr(importlib.import_module(module), attribute)
     if isinstance(function, typer.Typer):
-        return typer.main.get_command(function)
+        return take_plainly(typer.main.get_command(function))
     verb = typer.Typer(add_completion=False, rich_markup_mode=None)
     verb.command(name)(function)
-    return typer.main.get_command(verb)
+    return take_plainly(typer.main.get_command(verb))
 
 
 app = typer.Typer(cls=_Verbs, name="pvops", rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -168,7 +169,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     if room != resource.RLIM_INFINITY and room < _LEAST_ROOM and VERBS.keys() & set(arguments):
         return _complain(str(HostMemoryError.of("memory to pvops itself")), ExitCode.FAULT)
     try:
-        result = app(args=arguments, prog_name="pvops", standalone_mode=False)
+        command = take_plainly(typer.main.get_command(app))
+        result = command(args=arguments, prog_name="pvops", standalone_mode=False)
     except PvopsError as error:
         return _complain(str(error), exit_code_of(error))
     except typer.TyperException as error:

@@ -51,7 +51,7 @@ def backends(
 
 def _listed(plugins: Sequence[str]) -> tuple[list[ListedBackend], list[PluginError]]:
     from pvops_core.backends.finding.discovery import discover  # noqa: PLC0415 - other verbs do without
-    from pvops_core.backends.finding.summary import summary  # noqa: PLC0415 - likewise
+    from pvops_core.cli.keptsummary import summary  # noqa: PLC0415 - likewise
 
     found = discover(plugins)
     rows = [_read(one, summary(one)) for one in found if not one.problem]

@@ -61,9 +61,11 @@ class Sources:
 
     Attributes:
         folders: folders to look in before the import path.
+        files: those that were read.
     """
 
     folders: Sequence[Path] = ()
+    files: list[Path] = attrs.field(factory=list, init=False)
     _modules: dict[str, Module] = attrs.field(factory=dict, init=False)
 
     def module(self, name: str) -> Module:
@@ -82,6 +84,7 @@ class Sources:
 
     def read(self, name: str, file: Path, package: str) -> Module:
         """Read a file as the module of that name."""
+        self.files.append(file)
         try:
             if file.stat().st_size > LARGEST:
                 raise UnreadableError(f"{file} is too large")

@@ -15,6 +15,8 @@ import attrs
 from pvops_core.backends.finding.sources import Origin, SourcePlace, Sources, UnreadableError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pvops_core.backends.finding.found import Found
     from pvops_core.backends.finding.sources import Module
 
@@ -44,20 +46,21 @@ class Summary:
     capabilities: tuple[str, ...] | None = None
 
 
-def summary(found: Found) -> Summary:
-    """Read a plugin's source; never fails and never imports the plugin."""
+def read_summary(found: Found) -> tuple[Summary, tuple[Path, ...]]:
+    """Read a plugin's source, and which files that is; never fails and never imports the plugin."""
     try:
         reader = _Reader.of(found)
     except UnreadableError:
-        return Summary()
+        return Summary(), ()
     hooks, capabilities = reader.hooks(), reader.texts("capabilities")
-    return Summary(
+    read = Summary(
         reader.text("name"),
         reader.text("description", ""),
         reader.text("base"),
         None if hooks is None else tuple(sorted(hooks)),
         None if capabilities is None else tuple(sorted(capabilities)),
     )
+    return read, tuple(reader.sources.files)
 
 
 @attrs.frozen(eq=False)

@@ -10,7 +10,12 @@ import pytest
 
 from pvops_core.backends import discover, implemented, load_backends
 from pvops_core.backends.finding.found import Found
-from pvops_core.backends.finding.summary import Summary, summary
+from pvops_core.backends.finding.summary import Summary, read_summary
+
+
+def summary(found: Found) -> Summary:
+    return read_summary(found)[0]
+
 
 EXAMPLES = sorted(str(path.parent) for path in (Path(__file__).parents[3] / "examples").glob("*/pyproject.toml"))
 IMPORTS = "from pvops_core.backends import API, Backend\nfrom pvops_core.hookspecs import hookimpl\n"
