@@ -19,12 +19,22 @@ import xxhash
 from pvops_core.cachefolder import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 CORE: Final = Path(__file__).parent
 _FRONT: Final = struct.Struct("<16sI")
 """Digest (XXH3, 128 bits) of all that follows; bytes of the front."""
 _OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+KINDS: Final = {
+    "images": "what packed kernels hold",
+    "symbols": "symbols of kernels",
+    "members": "tables of ops of kernels, by their type information",
+    "code": "machine code of callbacks",
+    "summaries": "what plugins' sources say",
+}
+"""All that is kept so, by the names of their folders."""
 
 
 @attrs.frozen
@@ -83,6 +93,15 @@ class Kept:
             used = sorted(file.parent.glob("[!.]*"), key=lambda each: each.stat().st_mtime)
             for each in used[: -self.most]:
                 each.unlink(missing_ok=True)
+
+
+def files_of(kind: str, environ: Mapping[str, str]) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files of a kind, those of processes that died while they wrote among them, as far as they can be seen."""
+    folder = cache_folder(environ)
+    with contextlib.suppress(OSError):
+        for file in folder.joinpath(kind).iterdir() if folder else ():
+            with contextlib.suppress(OSError):
+                yield file, file.stat()
 
 
 def _own(state: os.stat_result) -> bool:

@@ -13,7 +13,8 @@ import typer
 
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, print_table, write_json
 from pvops_core.errors import HostError, PvopsError, UsageError
-from pvops_core.saved.findings import CacheCleared, CacheList, KeptSession
+from pvops_core.kept import KINDS, files_of
+from pvops_core.saved.findings import CacheCleared, CacheList, KeptKind, KeptSession
 from pvops_core.saved.front import read_head
 from pvops_core.saved.shelf import DEFAULT_MIB, SIZE, Shelf
 
@@ -24,7 +25,8 @@ cache = typer.Typer(
     rich_markup_mode=None,
     help="List or clear what is kept of boots.\n\nTests with the fixture kernel boot each kernel once and keep "
     f"it, for later runs and other workers. All together take no more than {SIZE} MiB of disk ({DEFAULT_MIB} unless "
-    "set; 0 keeps none): what was not used for longest goes.",
+    "set; 0 keeps none): what was not used for longest goes.\n\nBeside them is what takes long to make and follows "
+    "from kernels and sources alone: some files of each kind.",
     no_args_is_help=True,
 )
 
@@ -40,20 +42,28 @@ def _shelf() -> Shelf:
 def list_(*, json: JsonOption = None) -> int:
     """List them, that used longest ago first.
 
-    Shows MiB of disk, when it was last used, backend, CPUs, where it stands, and the kernel's file.
+    Shows MiB of disk, when it was last used, backend, CPUs, where it stands, and the kernel's file; then how much of
+    each other kind is kept.
 
     Exit code: 0 fine, 2 nothing is kept on this machine.
     """
     shelf = _shelf()
     kept = tuple(_told(*each) for each in shelf.files())
-    write_json("cache", CacheList(str(shelf.folder), shelf.limit, kept), json)
+    others = tuple(_kind(name) for name in KINDS)
+    write_json("cache", CacheList(str(shelf.folder), shelf.limit, kept, others), json)
     if json == STDOUT:
         return ExitCode.FINE
     if kept:
         print_table(["MiB", "last used", "backend", "CPUs", "stands at", "kernel"], map(_row, kept))
     taken = sum(each.bytes for each in kept) >> 20
-    sys.stdout.write(f"{shelf.folder}: {taken} MiB of at most {shelf.limit >> 20}\n")
+    sys.stdout.write(f"{shelf.folder}: {taken} MiB of at most {shelf.limit >> 20}\n\n")
+    print_table(["KiB", "files", "of"], [(each.bytes >> 10, each.files, each.meaning) for each in others])
     return ExitCode.FINE
+
+
+def _kind(name: str) -> KeptKind:
+    sizes = [state.st_blocks * 512 for _file, state in files_of(name, os.environ)]
+    return KeptKind(name, KINDS[name], len(sizes), sum(sizes))
 
 
 def _told(path: Path, size: int, used: float) -> KeptSession:
@@ -82,12 +92,16 @@ def clear(
 
     Exit code: 0 fine, 2 nothing is kept on this machine, 4 a file cannot be taken away.
     """
-    shelf = _shelf()
+    shelf, before = _shelf(), time.time() - older * _DAY
     try:
-        number, size = shelf.clear(time.time() - older * _DAY)
+        number, size = shelf.clear(before)
+        others = [each for name in KINDS for each in files_of(name, os.environ) if each[1].st_mtime <= before]
+        for file, _state in others:
+            file.unlink(missing_ok=True)
     except OSError as failure:
         raise HostError(f"{failure.filename} cannot be taken away: {failure.strerror}") from failure
-    write_json("cache", CacheCleared(number, size), json)
+    size += sum(state.st_blocks * 512 for _file, state in others)
+    write_json("cache", CacheCleared(number, size, len(others)), json)
     if json != STDOUT:
-        sys.stdout.write(f"{number} taken away, {size >> 20} MiB\n")
+        sys.stdout.write(f"{number} taken away, and {len(others)} files of other kinds: {size >> 20} MiB\n")
     return ExitCode.FINE

@@ -27,18 +27,36 @@ class KeptSession(JsonRecord, frozen=True):
     kernel: str = ""
 
 
+class KeptKind(JsonRecord, frozen=True):
+    """What is kept of a kind, since it takes long to make.
+
+    Attributes:
+        name: Of the kind, and of its folder.
+        meaning: What that is.
+        files: How many.
+        bytes: What they take of the disk.
+    """
+
+    name: str
+    meaning: str
+    files: Count
+    bytes: Count
+
+
 class CacheList(JsonRecord, frozen=True):
-    """The booted kernels that are kept.
+    """The booted kernels that are kept, and what else is.
 
     Attributes:
         folder: Where they are.
         limit: Bytes of disk that they may take.
         sessions: Each, that used longest ago first.
+        others: What is kept beside them, by kind.
     """
 
     folder: str
     limit: Count
     sessions: tuple[KeptSession, ...]
+    others: tuple[KeptKind, ...]
 
 
 class CacheCleared(JsonRecord, frozen=True):
@@ -46,8 +64,10 @@ class CacheCleared(JsonRecord, frozen=True):
 
     Attributes:
         removed: Number of sessions.
-        freed: Bytes of disk.
+        freed: Bytes of disk, of all together.
+        others: Number of files of other kinds.
     """
 
     removed: Count
     freed: Count
+    others: Count

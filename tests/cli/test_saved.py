@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pvops_core.cli import main
+from pvops_core.kept import KINDS, Kept
 from pvops_core.saved.shelf import Shelf
 from tests.cli.test_boot import kernel
 
@@ -107,11 +108,18 @@ def test_the_shelf_is_listed_and_cleared(
     assert "native" in shown
     assert "vmlinuz" in shown
     assert "damaged" in shown
+    Kept("images", ("kept",), 4).write("some", b"", bytes(9000))
+    assert main(["cache", "list", "--json", "-"]) == 0
+    others = {each["name"]: each for each in json.loads(capsys.readouterr().out)["others"]}
+    assert others.keys() == KINDS.keys()
+    assert others["images"]["files"] == 1
+    assert others["images"]["bytes"] >= 9000
     assert main(["cache", "clear", "--older", "1"]) == 0
     assert capsys.readouterr().out.startswith("0 taken away")
     assert main(["cache", "clear"]) == 0
-    assert capsys.readouterr().out.startswith("2 taken away")
+    assert capsys.readouterr().out.startswith("2 taken away, and 1 files of other kinds")
     assert not shelf.files()
+    assert Kept("images", ("kept",), 4).read("some") is None
 
 
 @pytest.mark.parametrize(("size", "told"), [("0", "nothing is kept"), ("many", "is no number of MiB")])
