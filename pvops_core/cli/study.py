@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import attrs
 import typer
 from typer.core import TyperGroup
 
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, print_table, require, write_file, write_json
 from pvops_core.cli.options import runoptions
 from pvops_core.cli.options.workerlimits import worker_limits
-from pvops_core.errors import printable
+from pvops_core.errors import UsageError, printable
 from pvops_core.runs.costs import quantity
 from pvops_core.runs.executor import default_jobs
 from pvops_core.study.axes import AXES
@@ -26,7 +29,11 @@ from pvops_core.study.report import Told, told
 from pvops_core.study.store import FILE, PlannedRow, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from pvops_core.child.limits import Limits
+    from pvops_core.runs.wire import Request
+    from pvops_core.study.engine import Runner
 
 
 _PIPED_WIDTH: Final = 200
@@ -63,6 +70,13 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan: ce
 JobsOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Runs at once; one for each CPU if not given.")
 ]
+SchedulerOption = Annotated[
+    str, typer.Option("--scheduler", metavar="ADDRESS", help="Run on the cluster of this Dask scheduler.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, metavar="N", help="Run on a Dask cluster of so many workers on this machine."),
+]
 RetryOption = Annotated[
     bool,
     typer.Option(
@@ -83,6 +97,8 @@ def run(
     output: OutputOption = None,
     dry_run: DryRunOption = False,
     jobs: JobsOption = None,
+    scheduler: SchedulerOption = "",
+    workers: WorkersOption = None,
     retry: RetryOption = False,
     json: JsonOption = None,
     csv: CsvOption = None,
@@ -96,10 +112,12 @@ def run(
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
     the file or folder is at fault.
     """
-    _check(json, csv, html)
+    wishes = _Wishes(
+        dry_run=dry_run, jobs=jobs, scheduler=scheduler, workers=workers, retry=retry, json=json, csv=csv, html=html
+    )
     job = read_job(file)
     folder = output or Path(f"{file.stem}.results")
-    return _carry_out(job, folder, _Wishes(dry_run, jobs, retry=retry, json=json, csv=csv, html=html))
+    return _carry_out(job, folder, wishes)
 
 
 @study.command("resume")
@@ -107,6 +125,8 @@ def resume(
     folder: FolderArgument,
     *,
     jobs: JobsOption = None,
+    scheduler: SchedulerOption = "",
+    workers: WorkersOption = None,
     retry: RetryOption = False,
     json: JsonOption = None,
     csv: CsvOption = None,
@@ -119,10 +139,10 @@ def resume(
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
     the folder is at fault.
     """
-    _check(json, csv, html)
+    wishes = _Wishes(jobs=jobs, scheduler=scheduler, workers=workers, retry=retry, json=json, csv=csv, html=html)
     with Store.read(folder) as store:
         job = Job.of_meta(store.meta())
-    return _carry_out(job, folder, _Wishes(dry_run=False, jobs=jobs, retry=retry, json=json, csv=csv, html=html))
+    return _carry_out(job, folder, wishes)
 
 
 @study.command("status")
@@ -154,9 +174,9 @@ def results(folder: FolderArgument, *, json: JsonOption = None, csv: CsvOption =
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
     the folder is at fault.
     """
-    _check(json, csv, html)
+    wishes = _Wishes(json=json, csv=csv, html=html)
     with Store.read(folder) as store:
-        return _report(told(store), _Wishes(json=json, csv=csv, html=html))
+        return _report(told(store), wishes)
 
 
 @study.command("merge")
@@ -210,20 +230,25 @@ def diff(
     return found.exit_code
 
 
+@attrs.frozen(kw_only=True)
 class _Wishes:
-    """How a study is carried out, and what is written of it."""
+    """How a study is carried out, and what is written of it: the options of these names."""
 
-    def __init__(
-        self,
-        dry_run: bool = False,  # noqa: FBT001, FBT002 - the first of several switches
-        jobs: int | None = None,
-        *,
-        retry: bool = False,
-        json: str | None = None,
-        csv: Path | None = None,
-        html: Path | None = None,
-    ) -> None:
-        self.dry_run, self.jobs, self.retry, self.json, self.csv, self.html = dry_run, jobs, retry, json, csv, html
+    dry_run: bool = False
+    jobs: int | None = None
+    scheduler: str = ""
+    workers: int | None = None
+    retry: bool = False
+    json: str | None = None
+    csv: Path | None = None
+    html: Path | None = None
+
+    def __attrs_post_init__(self) -> None:
+        _check(self.json, self.csv, self.html)
+        if sum(map(bool, (self.jobs, self.scheduler, self.workers))) > 1:
+            raise UsageError("--jobs, --scheduler and --workers each say where to run: give one of them")
+        if self.scheduler or self.workers:
+            require("cluster", "distributed")
 
 
 def _check(json: str | None, csv: Path | None, html: Path | None) -> None:
@@ -242,10 +267,9 @@ def _carry_out(job: Job, folder: Path, wishes: _Wishes) -> int:
     with Store.write(folder) as store:
         store.note(planned, job.meta(plan))
         left = pending(plan.cells, kept := store.keys(), retry=wishes.retry)
-        runner = LocalRunner(lambda request: worker_limits(job.spec.max_seconds, request.cell.memory), wishes.jobs)
         here = sum(cell.key in kept for cell in plan.cells)
         try:
-            with StudyProgress(left, here) as progress:
+            with _runner(job, wishes) as runner, StudyProgress(left, here) as progress:
                 run_cells(left, store, runner, progress)
         except KeyboardInterrupt:
             done = len(store.keys().keys() & {cell.key for cell in plan.cells})
@@ -253,6 +277,24 @@ def _carry_out(job: Job, folder: Path, wishes: _Wishes) -> int:
             raise
         code = _report(told(store), wishes)
     return ExitCode.FAULT if loaded.errors and not job.spec.backends else code
+
+
+@contextlib.contextmanager
+def _runner(job: Job, wishes: _Wishes) -> Iterator[Runner]:
+    """Where the cells are run."""
+
+    def limits(request: Request) -> Limits:
+        return worker_limits(job.spec.max_seconds, request.cell.memory)
+
+    if not (wishes.scheduler or wishes.workers):
+        yield LocalRunner(limits, wishes.jobs)
+        return
+    from pvops_core.study.cluster import ClusterRunner, cluster_at, cluster_here  # noqa: PLC0415 - seldom, and heavy
+
+    with cluster_at(wishes.scheduler) if wishes.scheduler else cluster_here(wishes.workers or 1) as client:
+        if client.dashboard_link and find_spec("bokeh"):
+            sys.stderr.write(f"pvops: the cluster's dashboard is at {client.dashboard_link}\n")
+        yield ClusterRunner(client, limits, job.plugins)
 
 
 def _show_plan(job: Job, folder: Path, wishes: _Wishes) -> int:

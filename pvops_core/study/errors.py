@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from pvops_core.errors import UsageError
+from pvops_core.errors import PvopsError, UsageError
 
 
 @attrs.define(eq=False)
@@ -40,3 +40,18 @@ class StoreError(UsageError):
     def where(self) -> str:
         """The folder or file."""
         return self.path
+
+
+@attrs.define(eq=False)
+class ClusterError(PvopsError):
+    """A cluster cannot run a study's cells; what has ended is kept.
+
+    Attributes:
+        address: of the scheduler or worker.
+    """
+
+    address: str = ""
+
+    def where(self) -> str:
+        """The scheduler or worker."""
+        return self.address

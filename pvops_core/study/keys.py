@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +21,7 @@ from pvops_core.records import document
 from pvops_core.saved.sources import source_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pvops_core.backends import Backend
     from pvops_core.runs.wire import Request
@@ -29,6 +30,8 @@ FORMAT: Final = 1
 """Goes up when a key's parts change, or what is kept of a run."""
 _ENGINES: Final = ("unicorn", "capstone", "llvmlite")
 """Libraries that execute guests' code, or say what it does."""
+_PLACED: Final = re.compile("_[0-9a-f]{12}$")
+"""What a module's name has at its end that was loaded from a file, by the file's place."""
 _MEASURING: Final = ("runs",)
 """Folders whose sources say what is observed of a run."""
 
@@ -80,6 +83,12 @@ class Keys:
             except OSError as failure:
                 raise ImageError(f"cannot be read: {failure.strerror}", path) from failure
         return self._files.get(path, "")
+
+    def parts(self, names: Iterable[str]) -> dict[str, str]:
+        """What the runs on some backends are made of: package -> hash of its sources, library -> version."""
+        packages = {package for name in names for package in self.packages(name)}
+        hashes = source_hashes(packages, _MEASURING)
+        return {_PLACED.sub("", name): sha256 for name, sha256 in hashes.items()} | self._engine
 
     def packages(self, backend: str) -> set[str]:
         """The packages and modules that a backend's chain is made of, the core aside."""
