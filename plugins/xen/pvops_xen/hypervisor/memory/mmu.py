@@ -20,15 +20,17 @@ from pvops_xen.hypervisor.abi import (
     EPERM,
     ERESTART,
     ESRCH,
+    PAGE_MASK,
     PAGE_SHIFT,
+    PAGE_SIZE,
     UVMF_ALL,
     UVMF_FLUSHTYPE_MASK,
     UVMF_INVLPG,
     UVMF_TLB_FLUSH,
     MmuUpdate,
 )
-from pvops_xen.hypervisor.memory import plain, update
-from pvops_xen.hypervisor.memory.frames import FrameType
+from pvops_xen.hypervisor.memory import update
+from pvops_xen.hypervisor.memory.frames import GUEST, FrameType
 from pvops_xen.hypervisor.memory.walk import guest_l1e
 from pvops_xen.hypervisor.policy import L1_FRAME_REFUSED
 from pvops_xen.public import XEN
@@ -44,6 +46,11 @@ _CHUNK: Final = 32
 _STRETCH: Final = 4096
 """Elements of an array after which a hypercall is preempted: it is made again with the rest."""
 _DOM0: Final = 0
+_ELEMENT: Final = 16
+"""Bytes of an mmu_update_t, of both widths: ptr, whose low bits are the command, and val."""
+_LAST: Final = PAGE_SIZE - _ELEMENT
+_COMMAND: Final = 7  # MMU_NORMAL_PT_UPDATE is 0
+_L1: Final = int(FrameType.L1)
 _UPDATE: Final = XEN["mmu_update"].whole("ptr", "val")
 _STORES: Final = frozenset(
     {MmuUpdate.NORMAL_PT_UPDATE, MmuUpdate.PT_UPDATE_PRESERVE_AD, MmuUpdate.PT_UPDATE_NO_TRANSLATE}
@@ -134,9 +141,45 @@ def run_array(
     return error
 
 
+def update_one(hv: Hypervisor, cpu: Vcpu, ureqs: int, pdone: int, foreigndom: int) -> int | None:
+    """``mmu_update`` of one element, if it is a normal update of a first-level entry by the domain, for itself.
+
+    Nearly all of a Linux's are, by the ten thousand: what goes before the rules of ``update`` comes to some comparisons.
+
+    Returns:
+        0 or a negative errno; None if it is another, and nothing has been done.
+    """
+    offset = ureqs & PAGE_MASK
+    # Anything unusual, a page's end among it, is left to the long way.
+    if (
+        pdone
+        or foreigndom != DOMID_SELF
+        or offset & 7
+        or offset > _LAST
+        or not access.addr_ok(hv.domain.abi, ureqs, _ELEMENT)
+    ):
+        return None
+    space, frames = hv.space, hv.frames
+    try:
+        at = space.translate(cpu, ureqs) >> 3
+    except GuestFault:
+        return None
+    place = space.words[at]
+    table, owners = place >> PAGE_SHIFT, frames.owner
+    # Bits 0 to 2 are the command: 0 is the normal update.
+    if place & _COMMAND or table >= len(owners) or owners[table] != GUEST:
+        return None
+    if frames.kind[table] != _L1 or not frames.types[table]:
+        return None
+    error = update.write_entry(hv.validator, place, space.words[at + 1], _L1)
+    if not error:
+        hv.stats.page_table_updates += 1
+    return error
+
+
 def mmu_update(hv: Hypervisor, cpu: Vcpu, ureqs: int, count: int, pdone: int, foreigndom: int) -> int:
     """``mmu_update(reqs, count, done_out, foreigndom)``: an array of checked stores to page tables."""
-    if count == 1 and (plainly := plain.update_one(hv, cpu, ureqs, pdone, foreigndom)) is not None:
+    if count == 1 and (plainly := update_one(hv, cpu, ureqs, pdone, foreigndom)) is not None:
         return plainly
     # The last step of a continuation carries its result in the domain's place (MMU_UPDATE_PREEMPTED without
     # requests).

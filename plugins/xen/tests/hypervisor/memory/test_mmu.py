@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from pvops_xen.hypervisor.memory import plain
+from pvops_xen.hypervisor.memory import mmu
 
 from pvops_core.machine import MachineKind
 
@@ -58,15 +58,15 @@ def test_both_ways_come_to_the_same(
     make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, kind: MachineKind, seed: int
 ) -> None:
     short = ready(make_bench(kind))
-    taken, update_one = [0], plain.update_one
+    taken, update_one = [0], mmu.update_one
 
     def counted(*arguments: object) -> int | None:
         result = update_one(*arguments)  # type: ignore[arg-type]
         taken[0] += result is not None
         return result
 
-    monkeypatch.setattr(plain, "update_one", counted)
+    monkeypatch.setattr(mmu, "update_one", counted)
     found = played(short, seed)
-    monkeypatch.setattr(plain, "update_one", lambda *_: None)
+    monkeypatch.setattr(mmu, "update_one", lambda *_: None)
     assert found == played(ready(make_bench(kind)), seed)
     assert STEPS // 10 < taken[0] < STEPS // 2
