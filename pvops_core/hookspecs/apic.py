@@ -15,7 +15,6 @@ def apic_write(cpu: Vcpu, reg: int, v: int) -> None:
     """Write a local APIC register.
 
     Args:
-        cpu: the calling vCPU.
         reg: unsigned long; offset in the APIC's page in bytes, a multiple of 16.
         v: unsigned long; the value, 32 bits wide.
     """
@@ -26,7 +25,6 @@ def apic_write_atomic(cpu: Vcpu, reg: int, v: int) -> None:
     """Write a local APIC register by an exchange, for processors on which a plain write after a read may be lost.
 
     Args:
-        cpu: the calling vCPU.
         reg: unsigned long; offset in the APIC's page in bytes, a multiple of 16.
         v: unsigned long; the value, 32 bits wide.
     """
@@ -37,7 +35,6 @@ def apic_read(cpu: Vcpu, reg: int) -> int | None:
     """Read a local APIC register.
 
     Args:
-        cpu: the calling vCPU.
         reg: unsigned long; offset in the APIC's page in bytes, a multiple of 16.
 
     Returns:
@@ -49,9 +46,6 @@ def apic_read(cpu: Vcpu, reg: int) -> int | None:
 def setup_boot_clock(cpu: Vcpu) -> None:
     """Calibrate and start the boot CPU's local timer; called once before other CPUs start.
 
-    Args:
-        cpu: the calling vCPU.
-
     Native: setup_boot_APIC_clock.
     """
 
@@ -59,9 +53,6 @@ def setup_boot_clock(cpu: Vcpu) -> None:
 @hookspec(firstresult=True)
 def setup_secondary_clock(cpu: Vcpu) -> None:
     """Start the local timer of a CPU that has just come up; called on that CPU.
-
-    Args:
-        cpu: the calling vCPU.
 
     Native: setup_secondary_APIC_clock.
     """
@@ -72,7 +63,6 @@ def startup_ipi_hook(cpu: Vcpu, phys_apicid: int, start_eip: int, start_esp: int
     """Tell the platform where a CPU begins, before the start-up interrupt is sent to it.
 
     Args:
-        cpu: the calling vCPU.
         phys_apicid: int; APIC number of the CPU to be started.
         start_eip: unsigned long; guest-virtual address of its first instruction.
         start_esp: unsigned long; its first stack pointer.

@@ -18,7 +18,6 @@ def get_debugreg(cpu: Vcpu, regno: int) -> int | None:
     """Read a debug register; called by ptrace, kgdb and the debug trap.
 
     Args:
-        cpu: the calling vCPU.
         regno: int; 0 to 3, 6 or 7.
 
     Returns:
@@ -31,7 +30,6 @@ def set_debugreg(cpu: Vcpu, regno: int, value: int) -> None:
     """Write a debug register; called at boot, by ptrace and when a task with breakpoints is switched to.
 
     Args:
-        cpu: the calling vCPU.
         regno: int; 0 to 3, 6 or 7.
         value: unsigned long; a linear address for 0 to 3, else flags.
     """
@@ -41,9 +39,6 @@ def set_debugreg(cpu: Vcpu, regno: int, value: int) -> None:
 def clts(cpu: Vcpu) -> None:
     """Clear CR0.TS so that the FPU may be used; called when a task first uses it after a switch.
 
-    Args:
-        cpu: the calling vCPU.
-
     Gone with lazy FPU switching.
     """
 
@@ -51,9 +46,6 @@ def clts(cpu: Vcpu) -> None:
 @hookspec(firstresult=True)
 def read_cr0(cpu: Vcpu) -> int | None:
     """Read CR0.
-
-    Args:
-        cpu: the calling vCPU.
 
     Returns:
         unsigned long: CR0 as the guest should see it.
@@ -65,7 +57,6 @@ def write_cr0(cpu: Vcpu, cr0: int) -> None:
     """Write CR0: to set or clear TS, WP and CD.
 
     Args:
-        cpu: the calling vCPU.
         cr0: unsigned long; the value.
 
     Raises:
@@ -77,9 +68,6 @@ def write_cr0(cpu: Vcpu, cr0: int) -> None:
 def read_cr4_safe(cpu: Vcpu) -> int | None:
     """Read CR4, or give 0 on a processor that has none; called when registers are shown and saved.
 
-    Args:
-        cpu: the calling vCPU.
-
     Returns:
         unsigned long: CR4 as the guest should see it, or 0.
     """
@@ -88,9 +76,6 @@ def read_cr4_safe(cpu: Vcpu) -> int | None:
 @hookspec(firstresult=True)
 def read_cr4(cpu: Vcpu) -> int | None:
     """Read CR4.
-
-    Args:
-        cpu: the calling vCPU.
 
     Returns:
         unsigned long: CR4 as the guest should see it.
@@ -102,7 +87,6 @@ def write_cr4(cpu: Vcpu, cr4: int) -> None:
     """Write CR4: when features are switched on at boot, and to flush global TLB entries by a change of PGE.
 
     Args:
-        cpu: the calling vCPU.
         cr4: unsigned long; the value.
 
     Raises:
@@ -112,11 +96,7 @@ def write_cr4(cpu: Vcpu, cr4: int) -> None:
 
 @hookspec(firstresult=True)
 def wbinvd(cpu: Vcpu) -> None:
-    """Write back and invalidate the caches; called when memory types or page attributes change.
-
-    Args:
-        cpu: the calling vCPU.
-    """
+    """Write back and invalidate the caches; called when memory types or page attributes change."""
 
 
 @hookspec(firstresult=True)
@@ -124,7 +104,6 @@ def cpuid(cpu: Vcpu, eax: int, ebx: int, ecx: int, edx: int) -> None:
     """Execute cpuid: the leaf is in *eax and the sub-leaf in *ecx, and all four words receive the answer.
 
     Args:
-        cpu: the calling vCPU.
         eax: unsigned int *; guest-virtual address of the leaf, then of EAX.
         ebx: unsigned int *; guest-virtual address for EBX.
         ecx: unsigned int *; guest-virtual address of the sub-leaf, then of ECX.
@@ -137,7 +116,6 @@ def read_msr(cpu: Vcpu, msr: int, err: int) -> int | None:
     """Read a model-specific register.
 
     Args:
-        cpu: the calling vCPU.
         msr: unsigned int (u32 in the 7.2 layouts); number of the register.
         err: int *; guest-virtual address that receives 0, or -EFAULT if there is no such register. 0 in the
             6.1 and later layouts, whose op has no such argument.
@@ -155,7 +133,6 @@ def write_msr(cpu: Vcpu, msr: int, low: int, high: int, val: int) -> int | None:
     """Write a model-specific register.
 
     Args:
-        cpu: the calling vCPU.
         msr: unsigned int (u32 in the 7.2 layouts); number of the register.
         low: unsigned int; low half of the value, in every layout.
         high: unsigned int; high half of the value, in every layout.
@@ -178,7 +155,6 @@ def read_msr_safe(cpu: Vcpu, msr: int, err: int, val: int) -> int | None:
     What comes back is another thing since 6.16: a hook for both looks which of its two addresses is not 0.
 
     Args:
-        cpu: the calling vCPU.
         msr: unsigned int (u32 in the 7.2 layouts); number of the register.
         err: int *; guest-virtual address that receives 0, or -EIO if there is no such register. 0 in the 7.2 layouts.
         val: u64 *; guest-virtual address that receives the register, in the 7.2 layouts; 0 in others.
@@ -193,7 +169,6 @@ def write_msr_safe(cpu: Vcpu, msr: int, low: int, high: int, val: int) -> int | 
     """Write a model-specific register that may not exist.
 
     Args:
-        cpu: the calling vCPU.
         msr: unsigned int (u32 in the 7.2 layouts); number of the register.
         low: unsigned int; low half of the value, in every layout.
         high: unsigned int; high half of the value, in every layout.
@@ -208,9 +183,6 @@ def write_msr_safe(cpu: Vcpu, msr: int, low: int, high: int, val: int) -> int | 
 def read_tsc(cpu: Vcpu) -> int | None:
     """Read the time-stamp counter.
 
-    Args:
-        cpu: the calling vCPU.
-
     Returns:
         u64: cycles since reset, from the machine's virtual clock.
     """
@@ -221,7 +193,6 @@ def read_pmc(cpu: Vcpu, counter: int) -> int | None:
     """Read a performance counter.
 
     Args:
-        cpu: the calling vCPU.
         counter: int; number of the counter.
 
     Returns:
@@ -239,36 +210,23 @@ def set_iopl_mask(cpu: Vcpu, mask: int) -> None:
     """Set the I/O privilege level of the current context; called at context switches between tasks whose levels differ.
 
     Args:
-        cpu: the calling vCPU.
         mask: unsigned int; the level in bits 12 and 13, as in EFLAGS.
     """
 
 
 @hookspec(firstresult=True)
 def io_delay(cpu: Vcpu) -> None:
-    """Wait about a microsecond between accesses to a slow device, as a write to port 0x80 does.
-
-    Args:
-        cpu: the calling vCPU.
-    """
+    """Wait about a microsecond between accesses to a slow device, as a write to port 0x80 does."""
 
 
 @hookspec(firstresult=True)
 def invalidate_io_bitmap(cpu: Vcpu) -> None:
-    """Take the I/O permission bitmap out of force; called at the exit to a user task that has none.
-
-    Args:
-        cpu: the calling vCPU.
-    """
+    """Take the I/O permission bitmap out of force; called at the exit to a user task that has none."""
 
 
 @hookspec(firstresult=True)
 def update_io_bitmap(cpu: Vcpu) -> None:
-    """Bring the current task's I/O permission bitmap into force; called at the exit to user mode.
-
-    Args:
-        cpu: the calling vCPU.
-    """
+    """Bring the current task's I/O permission bitmap into force; called at the exit to user mode."""
 
 
 @hookspec(firstresult=True)
@@ -276,7 +234,6 @@ def start_context_switch(cpu: Vcpu, prev: int) -> None:
     """Begin a context switch: what the next ops ask for may be batched until end_context_switch.
 
     Args:
-        cpu: the calling vCPU.
         prev: struct task_struct *; guest-virtual address of the task that is left.
     """
 
@@ -286,27 +243,18 @@ def end_context_switch(cpu: Vcpu, next: int) -> None:
     """End a context switch: everything batched takes effect before this returns.
 
     Args:
-        cpu: the calling vCPU.
         next: struct task_struct *; guest-virtual address of the task that is entered.
     """
 
 
 @hookspec(firstresult=True)
 def cpu_lazy_mode_enter(cpu: Vcpu) -> None:
-    """Begin a context switch: what the next ops ask for may be batched until cpu_lazy_mode_leave.
-
-    Args:
-        cpu: the calling vCPU.
-    """
+    """Begin a context switch: what the next ops ask for may be batched until cpu_lazy_mode_leave."""
 
 
 @hookspec(firstresult=True)
 def cpu_lazy_mode_leave(cpu: Vcpu) -> None:
-    """End a context switch: everything batched takes effect before this returns.
-
-    Args:
-        cpu: the calling vCPU.
-    """
+    """End a context switch: everything batched takes effect before this returns."""
 
 
 @hookspec(firstresult=True)
@@ -314,9 +262,6 @@ def irq_enable_sysexit(cpu: Vcpu) -> None:
     """Enable interrupts and return to user mode by sysexit. Jumped to; does not come back.
 
     EIP comes from EDX and ESP from ECX.
-
-    Args:
-        cpu: the calling vCPU.
 
     Native: sti; sysexit.
     """

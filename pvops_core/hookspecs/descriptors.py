@@ -12,11 +12,7 @@ if TYPE_CHECKING:
 
 @hookspec(firstresult=True)
 def load_tr_desc(cpu: Vcpu) -> None:
-    """Load the task register with the selector of this CPU's TSS; called once on each CPU.
-
-    Args:
-        cpu: the calling vCPU.
-    """
+    """Load the task register with the selector of this CPU's TSS; called once on each CPU."""
 
 
 @hookspec(firstresult=True)
@@ -24,7 +20,6 @@ def load_gdt(cpu: Vcpu, dtr: int) -> None:
     """Load GDTR; called on each CPU at boot and when its table moves.
 
     Args:
-        cpu: the calling vCPU.
         dtr: const struct desc_ptr * (2.6: const struct Xgt_desc_struct *); guest-virtual address of u16
             limit, then base, unaligned.
 
@@ -38,7 +33,6 @@ def load_idt(cpu: Vcpu, dtr: int) -> None:
     """Load IDTR; called on each CPU at boot.
 
     Args:
-        cpu: the calling vCPU.
         dtr: const struct desc_ptr * (2.6: const struct Xgt_desc_struct *); guest-virtual address of u16
             limit, then base, unaligned.
     """
@@ -49,7 +43,6 @@ def store_gdt(cpu: Vcpu, dtr: int) -> None:
     """Store GDTR.
 
     Args:
-        cpu: the calling vCPU.
         dtr: struct Xgt_desc_struct *; guest-virtual address that receives u16 limit, then base, unaligned.
     """
 
@@ -59,7 +52,6 @@ def store_idt(cpu: Vcpu, dtr: int) -> None:
     """Store IDTR.
 
     Args:
-        cpu: the calling vCPU.
         dtr: struct Xgt_desc_struct *; guest-virtual address that receives u16 limit, then base, unaligned.
     """
 
@@ -69,7 +61,6 @@ def set_ldt(cpu: Vcpu, desc: int, entries: int) -> None:
     """Make a table the LDT of the current address space, or none; called at a switch between address spaces with LDTs.
 
     Args:
-        cpu: the calling vCPU.
         desc: const void *; guest-virtual address of the table.
         entries: unsigned int; number of descriptors; 0 for no LDT.
     """
@@ -78,9 +69,6 @@ def set_ldt(cpu: Vcpu, desc: int, entries: int) -> None:
 @hookspec(firstresult=True)
 def store_tr(cpu: Vcpu) -> int | None:
     """Read the task register.
-
-    Args:
-        cpu: the calling vCPU.
 
     Returns:
         unsigned long: the selector.
@@ -92,7 +80,6 @@ def load_tls(cpu: Vcpu, t: int, cpu_nr: int) -> None:
     """Copy a thread's TLS descriptors into a CPU's GDT; called at every context switch.
 
     Args:
-        cpu: the calling vCPU.
         t: struct thread_struct *; guest-virtual address; the three 8-byte descriptors come first in it.
         cpu_nr: unsigned int; number of the CPU whose GDT is written: the caller's own.
     """
@@ -103,7 +90,6 @@ def load_gs_index(cpu: Vcpu, idx: int) -> None:
     """Load a selector into GS of user mode, keeping the kernel's GS base; 0 is loaded where the selector is not valid.
 
     Args:
-        cpu: the calling vCPU.
         idx: unsigned int; the selector.
     """
 
@@ -113,7 +99,6 @@ def write_ldt_entry(cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc
     """Write a descriptor of an LDT, which may be in use; called by modify_ldt.
 
     Args:
-        cpu: the calling vCPU.
         dt: struct desc_struct *; guest-virtual address of the table.
         entrynum: int; number of the descriptor.
         low: u32; its first word (2.6); 0 in the 6.1 layouts.
@@ -127,7 +112,6 @@ def write_gdt_entry(cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, desc
     """Write a descriptor of a GDT, which may be in use.
 
     Args:
-        cpu: the calling vCPU.
         dt: struct desc_struct *; guest-virtual address of the table.
         entrynum: int; number of the descriptor.
         low: u32; its first word (2.6); 0 in the 6.1 layouts.
@@ -143,7 +127,6 @@ def write_idt_entry(cpu: Vcpu, dt: int, entrynum: int, low: int, high: int, gate
     """Write a gate of an IDT, which may be in use.
 
     Args:
-        cpu: the calling vCPU.
         dt: gate_desc * (2.6: struct desc_struct *); guest-virtual address of the table.
         entrynum: int; the vector.
         low: u32; first word of the gate (2.6); 0 in the 6.1 layouts.
@@ -158,7 +141,6 @@ def alloc_ldt(cpu: Vcpu, ldt: int, entries: int) -> None:
     """Called when memory becomes an LDT and is filled: Xen makes it read-only.
 
     Args:
-        cpu: the calling vCPU.
         ldt: struct desc_struct *; guest-virtual address of the table.
         entries: unsigned int; number of descriptors.
     """
@@ -169,7 +151,6 @@ def free_ldt(cpu: Vcpu, ldt: int, entries: int) -> None:
     """Called before the memory of an LDT is freed: Xen makes it read-write.
 
     Args:
-        cpu: the calling vCPU.
         ldt: struct desc_struct *; guest-virtual address of the table.
         entries: unsigned int; number of descriptors.
     """
@@ -180,7 +161,6 @@ def load_esp0(cpu: Vcpu, tss: int, thread: int) -> None:
     """Set the stack that traps from user mode start on; called at every context switch (2.6).
 
     Args:
-        cpu: the calling vCPU.
         tss: struct tss_struct *; guest-virtual address of the CPU's TSS: esp0 at 4, ss1 (the sysenter
             selector) at 16.
         thread: struct thread_struct *; guest-virtual address; esp0 at 24, sysenter_cs at 28.
@@ -194,6 +174,5 @@ def load_sp0(cpu: Vcpu, sp0: int) -> None:
     """Set the stack that traps from user mode start on; called at context switches (6.1).
 
     Args:
-        cpu: the calling vCPU.
         sp0: unsigned long; guest-virtual address of the stack's top.
     """

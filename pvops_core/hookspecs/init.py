@@ -79,9 +79,6 @@ def patch(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr:
 def memory_setup(cpu: Vcpu) -> int | None:
     """Fill the kernel's e820 map, early in setup_arch.
 
-    Args:
-        cpu: the calling vCPU.
-
     Returns:
         char *: guest-virtual address of the name of the map's source, printed by the kernel; 0 for none.
 
@@ -93,9 +90,6 @@ def memory_setup(cpu: Vcpu) -> int | None:
 def post_allocator_init(cpu: Vcpu) -> None:
     """Do what had to wait until pages can be allocated; called once at the end of mem_init. An empty slot is allowed.
 
-    Args:
-        cpu: the calling vCPU.
-
     Xen pins init_mm here.
     """
 
@@ -103,9 +97,6 @@ def post_allocator_init(cpu: Vcpu) -> None:
 @hookspec(firstresult=True)
 def banner(cpu: Vcpu) -> None:
     """Print a line that says what the kernel runs on; called once at boot.
-
-    Args:
-        cpu: the calling vCPU.
 
     Native: default_banner.
     """

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 def save_fl(cpu: Vcpu) -> int | None:
     """Read the interrupt state; called by every local_irq_save and irqs_disabled.
 
-    Args:
-        cpu: the calling vCPU.
-
     Returns:
         unsigned long: bit 9 (X86_EFLAGS_IF) is set if interrupts are enabled; the other bits mean nothing.
 
@@ -29,7 +26,6 @@ def restore_fl(cpu: Vcpu, flags: int) -> None:
     """Set the interrupt state that save_fl gave; called by every local_irq_restore.
 
     Args:
-        cpu: the calling vCPU.
         flags: unsigned long; bit 9 (X86_EFLAGS_IF) enables interrupts, the other bits mean nothing.
 
     Gone in 5.12 (irq_enable does it).
@@ -40,9 +36,6 @@ def restore_fl(cpu: Vcpu, flags: int) -> None:
 def irq_disable(cpu: Vcpu) -> None:
     """Disable interrupts; called by every local_irq_disable.
 
-    Args:
-        cpu: the calling vCPU.
-
     Callee-save since 2.6.30.
     """
 
@@ -50,9 +43,6 @@ def irq_disable(cpu: Vcpu) -> None:
 @hookspec(firstresult=True)
 def irq_enable(cpu: Vcpu) -> None:
     """Enable interrupts; called by every local_irq_enable. What is pending is delivered before the guest goes on.
-
-    Args:
-        cpu: the calling vCPU.
 
     Callee-save since 2.6.30.
     """
@@ -62,9 +52,6 @@ def irq_enable(cpu: Vcpu) -> None:
 def safe_halt(cpu: Vcpu) -> None:
     """Enable interrupts and wait for one, without a gap between in which one could be missed; called by the idle loop.
 
-    Args:
-        cpu: the calling vCPU.
-
     Native: sti; hlt.
     """
 
@@ -72,9 +59,6 @@ def safe_halt(cpu: Vcpu) -> None:
 @hookspec(firstresult=True)
 def halt(cpu: Vcpu) -> None:
     """Wait with interrupts as they are: with them off, for ever. Called when a CPU goes offline or the kernel has died.
-
-    Args:
-        cpu: the calling vCPU.
 
     Native: hlt.
     """

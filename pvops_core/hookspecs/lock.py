@@ -15,7 +15,6 @@ def queued_spin_lock_slowpath(cpu: Vcpu, lock: int, val: int) -> None:
     """Take a spinlock that was found taken; called when the first compare-and-exchange of spin_lock fails.
 
     Args:
-        cpu: the calling vCPU.
         lock: struct qspinlock *; guest-virtual address of the 4-byte lock word: locked byte, pending byte,
             queue tail.
         val: u32; the lock word as that exchange saw it.
@@ -29,7 +28,6 @@ def queued_spin_unlock(cpu: Vcpu, lock: int) -> None:
     """Release a spinlock; called by every spin_unlock. Callee-save.
 
     Args:
-        cpu: the calling vCPU.
         lock: struct qspinlock *; guest-virtual address of the lock, whose locked byte becomes 0.
     """
 
@@ -41,7 +39,6 @@ def lock_wait(cpu: Vcpu, ptr: int, val: int) -> None:
     May return without cause.
 
     Args:
-        cpu: the calling vCPU.
         ptr: u8 *; guest-virtual address of the byte.
         val: u8; the value with which to sleep.
 
@@ -54,7 +51,6 @@ def lock_kick(cpu: Vcpu, cpu_nr: int) -> None:
     """Wake a vCPU that sleeps in wait; called by the vCPU that releases the lock.
 
     Args:
-        cpu: the calling vCPU.
         cpu_nr: int; number of the vCPU to wake.
 
     Source: xen_qlock_kick, kvm_kick_cpu.
@@ -66,7 +62,6 @@ def vcpu_is_preempted(cpu: Vcpu, cpu_nr: int) -> int | None:
     """Whether a vCPU is off its processor now; called by those who spin for a lock that it holds. Callee-save.
 
     Args:
-        cpu: the calling vCPU.
         cpu_nr: long; number of the vCPU asked about.
 
     Returns:

@@ -19,7 +19,6 @@ def set_pte(cpu: Vcpu, ptep: int, pteval: int) -> None:
     """Write a level-1 entry, of a table that may be in use.
 
     Args:
-        cpu: the calling vCPU.
         ptep: pte_t *; guest-virtual address of the entry.
         pteval: pte_t; the entry as it is to be stored.
     """
@@ -30,7 +29,6 @@ def set_pte_at(cpu: Vcpu, mm: int, addr: int, ptep: int, pteval: int) -> None:
     """Write the level-1 entry of a known address and address space (2.6).
 
     Args:
-        cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
@@ -43,7 +41,6 @@ def set_pmd(cpu: Vcpu, pmdp: int, pmdval: int) -> None:
     """Write a level-2 entry (on i386 without PAE: the top level).
 
     Args:
-        cpu: the calling vCPU.
         pmdp: pmd_t *; guest-virtual address of the entry.
         pmdval: pmd_t; the entry as it is to be stored.
     """
@@ -54,7 +51,6 @@ def set_pud(cpu: Vcpu, pudp: int, pudval: int) -> None:
     """Write a level-3 entry (with PAE: the page-directory-pointer table, followed by a TLB flush).
 
     Args:
-        cpu: the calling vCPU.
         pudp: pud_t *; guest-virtual address of the entry.
         pudval: pud_t; the entry as it is to be stored.
     """
@@ -65,7 +61,6 @@ def set_p4d(cpu: Vcpu, p4dp: int, p4dval: int) -> None:
     """Write a level-4 entry.
 
     Args:
-        cpu: the calling vCPU.
         p4dp: p4d_t *; guest-virtual address of the entry.
         p4dval: p4d_t; the entry as it is to be stored.
     """
@@ -76,7 +71,6 @@ def set_pgd(cpu: Vcpu, pgdp: int, pgdval: int) -> None:
     """Write a level-5 entry; with four levels nothing calls it.
 
     Args:
-        cpu: the calling vCPU.
         pgdp: pgd_t *; guest-virtual address of the entry.
         pgdval: pgd_t; the entry as it is to be stored.
     """
@@ -87,7 +81,6 @@ def pte_update(cpu: Vcpu, mm: int, addr: int, ptep: int) -> None:
     """Called when an entry was changed in place by an atomic instruction (2.6).
 
     Args:
-        cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
@@ -99,7 +92,6 @@ def pte_update_defer(cpu: Vcpu, mm: int, addr: int, ptep: int) -> None:
     """Called when an entry was changed in place and a TLB flush will follow before anyone relies on it (2.6).
 
     Args:
-        cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
@@ -111,7 +103,6 @@ def set_pte_atomic(cpu: Vcpu, ptep: int, pteval: int) -> None:
     """Write an entry that is in use, so that no CPU ever sees half of it (2.6 PAE).
 
     Args:
-        cpu: the calling vCPU.
         ptep: pte_t *; guest-virtual address of the entry.
         pteval: pte_t; the entry as it is to be stored.
     """
@@ -122,7 +113,6 @@ def set_pte_present(cpu: Vcpu, mm: int, addr: int, ptep: int, pte: int) -> None:
     """Write an entry that may be present, passing through not-present so that no CPU sees a mix (2.6 PAE).
 
     Args:
-        cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
@@ -135,7 +125,6 @@ def pte_clear(cpu: Vcpu, mm: int, addr: int, ptep: int) -> None:
     """Clear a level-1 entry, low half first (2.6 PAE).
 
     Args:
-        cpu: the calling vCPU.
         mm: struct mm_struct *; guest-virtual address of the space.
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
@@ -147,7 +136,6 @@ def pmd_clear(cpu: Vcpu, pmdp: int) -> None:
     """Clear a level-2 entry, low half first (2.6 PAE).
 
     Args:
-        cpu: the calling vCPU.
         pmdp: pmd_t *; guest-virtual address of the entry.
     """
 
@@ -159,7 +147,6 @@ def ptep_modify_prot_start(cpu: Vcpu, vma: int, addr: int, ptep: int) -> int | N
     The hardware's accessed and dirty bits must not be lost until ptep_modify_prot_commit.
 
     Args:
-        cpu: the calling vCPU.
         vma: struct vm_area_struct *; guest-virtual address of the area.
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
@@ -174,7 +161,6 @@ def ptep_modify_prot_commit(cpu: Vcpu, vma: int, addr: int, ptep: int, pte: int)
     """Write the entry that ptep_modify_prot_start read, keeping accessed and dirty bits set since.
 
     Args:
-        cpu: the calling vCPU.
         vma: struct vm_area_struct *; guest-virtual address of the area.
         addr: unsigned long; linear address that the entry maps.
         ptep: pte_t *; guest-virtual address of the entry.
@@ -189,7 +175,6 @@ def pte_val(cpu: Vcpu, pte: int) -> int | None:
     Xen turns its machine frame into a pseudo-physical one.
 
     Args:
-        cpu: the calling vCPU.
         pte: pte_t; the entry as stored.
 
     Returns:
@@ -204,7 +189,6 @@ def make_pte(cpu: Vcpu, val: int) -> int | None:
     Xen turns its pseudo-physical frame into a machine one.
 
     Args:
-        cpu: the calling vCPU.
         val: pteval_t; the entry as the kernel means it.
 
     Returns:
@@ -219,7 +203,6 @@ def pmd_val(cpu: Vcpu, pmd: int) -> int | None:
     Xen turns its machine frame into a pseudo-physical one.
 
     Args:
-        cpu: the calling vCPU.
         pmd: pmd_t; the entry as stored.
 
     Returns:
@@ -234,7 +217,6 @@ def make_pmd(cpu: Vcpu, val: int) -> int | None:
     Xen turns its pseudo-physical frame into a machine one.
 
     Args:
-        cpu: the calling vCPU.
         val: pmdval_t; the entry as the kernel means it.
 
     Returns:
@@ -249,7 +231,6 @@ def pud_val(cpu: Vcpu, pud: int) -> int | None:
     Xen turns its machine frame into a pseudo-physical one.
 
     Args:
-        cpu: the calling vCPU.
         pud: pud_t; the entry as stored.
 
     Returns:
@@ -264,7 +245,6 @@ def make_pud(cpu: Vcpu, val: int) -> int | None:
     Xen turns its pseudo-physical frame into a machine one.
 
     Args:
-        cpu: the calling vCPU.
         val: pudval_t; the entry as the kernel means it.
 
     Returns:
@@ -279,7 +259,6 @@ def p4d_val(cpu: Vcpu, p4d: int) -> int | None:
     Xen turns its machine frame into a pseudo-physical one.
 
     Args:
-        cpu: the calling vCPU.
         p4d: p4d_t; the entry as stored.
 
     Returns:
@@ -294,7 +273,6 @@ def make_p4d(cpu: Vcpu, val: int) -> int | None:
     Xen turns its pseudo-physical frame into a machine one.
 
     Args:
-        cpu: the calling vCPU.
         val: p4dval_t; the entry as the kernel means it.
 
     Returns:
@@ -309,7 +287,6 @@ def pgd_val(cpu: Vcpu, pgd: int) -> int | None:
     Xen turns its machine frame into a pseudo-physical one.
 
     Args:
-        cpu: the calling vCPU.
         pgd: pgd_t; the entry as stored.
 
     Returns:
@@ -324,7 +301,6 @@ def make_pgd(cpu: Vcpu, val: int) -> int | None:
     Xen turns its pseudo-physical frame into a machine one.
 
     Args:
-        cpu: the calling vCPU.
         val: pgdval_t; the entry as the kernel means it.
 
     Returns:

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 def get_wallclock(cpu: Vcpu) -> int | None:
     """Read the persistent clock; called at boot and on resume.
 
-    Args:
-        cpu: the calling vCPU.
-
     Returns:
         unsigned long: seconds since 1970-01-01 UTC, from the machine's virtual clock.
 
@@ -29,7 +26,6 @@ def set_wallclock(cpu: Vcpu, nowtime: int) -> int | None:
     """Set the persistent clock; called every 11 minutes while the kernel's clock is synchronised.
 
     Args:
-        cpu: the calling vCPU.
         nowtime: unsigned long; seconds since 1970-01-01 UTC.
 
     Returns:
@@ -41,9 +37,6 @@ def set_wallclock(cpu: Vcpu, nowtime: int) -> int | None:
 def sched_clock(cpu: Vcpu) -> int | None:
     """Read the scheduler's clock; called at every context switch and timestamped message.
 
-    Args:
-        cpu: the calling vCPU.
-
     Returns:
         unsigned long long: nanoseconds since an arbitrary start; never goes back on one CPU.
 
@@ -54,9 +47,6 @@ def sched_clock(cpu: Vcpu) -> int | None:
 @hookspec(firstresult=True)
 def get_cpu_khz(cpu: Vcpu) -> int | None:
     """Find the frequency of the time-stamp counter; called once at boot and after a change of it.
-
-    Args:
-        cpu: the calling vCPU.
 
     Returns:
         unsigned long: kHz; 0 if it cannot be found.

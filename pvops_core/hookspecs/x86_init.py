@@ -12,29 +12,17 @@ if TYPE_CHECKING:
 
 @hookspec(firstresult=True)
 def arch_setup(cpu: Vcpu) -> None:
-    """Set up what the platform needs, early in setup_arch.
-
-    Args:
-        cpu: the calling vCPU.
-    """
+    """Set up what the platform needs, early in setup_arch."""
 
 
 @hookspec(firstresult=True)
 def init_IRQ(cpu: Vcpu) -> None:  # noqa: N802  the kernel's own name
-    """Set up interrupt controllers and vectors; called once by start_kernel with interrupts off.
-
-    Args:
-        cpu: the calling vCPU.
-    """
+    """Set up interrupt controllers and vectors; called once by start_kernel with interrupts off."""
 
 
 @hookspec(firstresult=True)
 def time_init(cpu: Vcpu) -> None:
-    """Set up the boot CPU's clock and timer; called once by start_kernel after init_IRQ.
-
-    Args:
-        cpu: the calling vCPU.
-    """
+    """Set up the boot CPU's clock and timer; called once by start_kernel after init_IRQ."""
 
 
 @hookspec(firstresult=True)
@@ -42,7 +30,6 @@ def pagetable_setup_start(cpu: Vcpu, pgd_base: int) -> None:
     """Called before the kernel sets up its page tables. May load another base and install mappings, which setup keeps.
 
     Args:
-        cpu: the calling vCPU.
         pgd_base: pgd_t *; guest-virtual address of the kernel's top-level table (swapper_pg_dir).
     """
 
@@ -52,7 +39,6 @@ def pagetable_setup_done(cpu: Vcpu, pgd_base: int) -> None:
     """Called when the kernel's page tables are set up and loaded: Xen pins them here.
 
     Args:
-        cpu: the calling vCPU.
         pgd_base: pgd_t *; guest-virtual address of the kernel's top-level table (swapper_pg_dir).
     """
 
@@ -65,7 +51,6 @@ def pagetable_reserve(cpu: Vcpu, start: int, end: int) -> None:
     a platform that had made it read-only must make it read-write first, and none of the used part.
 
     Args:
-        cpu: the calling vCPU.
         start: u64; guest-physical address of the first byte used, in bytes.
         end: u64; guest-physical address after the last byte used, in bytes.
     """

@@ -144,7 +144,8 @@ def run_array(
 def update_one(hv: Hypervisor, cpu: Vcpu, ureqs: int, pdone: int, foreigndom: int) -> int | None:
     """``mmu_update`` of one element, if it is a normal update of a first-level entry by the domain, for itself.
 
-    Nearly all of a Linux's are, by the ten thousand: what goes before the rules of ``update`` comes to some comparisons.
+    Nearly all of a Linux's are, by the ten thousand: what goes before the rules of ``update`` comes to some
+    comparisons.
 
     Returns:
         0 or a negative errno; None if it is another, and nothing has been done.

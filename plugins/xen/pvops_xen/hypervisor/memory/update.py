@@ -16,18 +16,20 @@ def read_entry(validator: Validator, address: int) -> int:
     return validator.memory.u64(address)
 
 
-def modify(validator: Validator, address: int, new: int, *, preserve_ad: bool = False) -> int:
+def modify(validator: Validator, address: int, new: int) -> int:
     """Write ``new`` to the page-table entry at a machine address, if it may be there: 0 or a negative errno.
 
-    The frame must be in use as a page table; its level decides the checks. ``preserve_ad`` keeps the accessed and dirty
-    bits of the old entry (MMU_PT_UPDATE_PRESERVE_AD).
+    The frame must be in use as a page table; its level decides the checks.
     """
     level = int(validator.frames.in_use_as(address >> PAGE_SHIFT))
-    return write_entry(validator, address, new, level, preserve_ad=preserve_ad)
+    return write_entry(validator, address, new, level)
 
 
 def write_entry(validator: Validator, address: int, new: int, level: int, *, preserve_ad: bool = False) -> int:
-    """The same to an entry of a table that is known to be in use, and at which level."""
+    """The same to an entry of a table that is known to be in use, and at which level.
+
+    ``preserve_ad`` keeps the accessed and dirty bits of the old entry (MMU_PT_UPDATE_PRESERVE_AD).
+    """
     mfn, slot = address >> PAGE_SHIFT, (address & PAGE_MASK) >> 3
     # The guest may not even ask for what is in Xen's slots (``is_guest_l4_slot``).
     if level != FrameType.L1 and not validator.is_guest_slot(mfn, level, slot):

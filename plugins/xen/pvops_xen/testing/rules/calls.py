@@ -98,9 +98,9 @@ case("an unknown vm_assist", "do_vm_assist", Errno("EINVAL"))(lambda g: g.call(H
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
-def _reservation(g: SmallGuest, command: int, frame: int, count: int = 1, order: int = 0, domid: int = 0x7FF0) -> int:
+def _reservation(g: SmallGuest, command: int, frame: int, order: int = 0, domid: int = 0x7FF0) -> int:
     extents = g.put("data", g.words(frame), 256)
-    data = g.words(extents, count) + struct.pack("<IIH", order, 0, domid)
+    data = g.words(extents, 1) + struct.pack("<IIH", order, 0, domid)
     return g.call(Hypercall.MEMORY_OP, command, g.put("data", data.ljust(32, b"\0")))
 
 
