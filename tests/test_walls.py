@@ -114,7 +114,7 @@ def test_one_module_chooses_that_folder() -> None:
         for path in SOURCES
         if any(name.startswith("pvops_core.machine.unicorn") for name in imports(path))
     }
-    assert {name for name in knowing if not name.startswith(ENGINE_ROOM)} == {"pvops_core/machine/engine.py"}
+    assert {name for name in knowing if not name.startswith(ENGINE_ROOM)} == {"pvops_core/machine/engines.py"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.bare import BareMetal
     from pvops_core.machine.cpu.memory.paging import ErrorCode, Walk
     from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.engine import BLOCK_NS, Batch, packed_segment
+    from pvops_core.machine.engines import BLOCK_NS, Batch, packed_segment
     from pvops_core.machine.handler import ServedMsr, TrapHandler
     from pvops_core.machine.machine import Machine, Snapshot
     from pvops_core.machine.memory import PhysicalMemory
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from pvops_core.machine.run.stops import Stop
 
 _HOMES = {
-    "BLOCK_NS": "engine",
+    "BLOCK_NS": "engines",
     "BareMetal": "bare",
-    "Batch": "engine",
+    "Batch": "engines",
     "Beside": "run.stateful",
     "Breakpoint": "run.breakpoints",
     "Clock": "run.clock",
@@ -48,7 +48,7 @@ _HOMES = {
     "Stop": "run.stops",
     "TrapHandler": "handler",
     "event_kind": "run.eventkinds",
-    "packed_segment": "engine",
+    "packed_segment": "engines",
     "Vcpu": "cpu.vcpu",
     "Walk": "cpu.memory.paging",
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError
 from pvops_core.machine.cpu.model.features import ENGINE
-from pvops_core.machine.engine import context_layout
+from pvops_core.machine.engines import context_layout
 from pvops_core.machine.handler import Waker
 from pvops_core.machine.memory import PhysicalMemory
 from pvops_core.machine.run.clock import Clock

@@ -12,7 +12,7 @@ import numpy as np
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.base import MachineBase
-from pvops_core.machine.engine import ENGINE_NAME, StateWord, count_spans, intercepts, native_callbacks
+from pvops_core.machine.engines import ENGINE_NAME, StateWord, count_spans, intercepts, native_callbacks
 from pvops_core.machine.exits.cpuslot import CpuSlot
 from pvops_core.machine.handler import SyscallInPlace
 from pvops_core.machine.run.breakpoints import Breakpoint, Breakpoints
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pvops_core.kinds import MachineKind
     from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.engine import SpanCounter
+    from pvops_core.machine.engines import SpanCounter
     from pvops_core.machine.handler import MemoryDevice, TrapHandler
     from pvops_core.machine.memory import MemorySnapshot
     from pvops_core.machine.run.stateful import Plain, Stateful

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pvops_core.errors import HostMemoryError, MachineError, MemoryAccessError
 from pvops_core.machine import hostpages
-from pvops_core.machine.engine import WriteWatch, libc, same_bytes
+from pvops_core.machine.engines import WriteWatch, libc, same_bytes
 from pvops_core.x86 import PAGE
 
 __all__ = ["PAGE", "MemorySnapshot", "PhysicalMemory", "WriteWatch", "same_bytes"]

@@ -13,7 +13,7 @@ from pvops_core.machine.cpu.memory.virtual import VirtualMemory
 from pvops_core.machine.cpu.model.msrs import KEPT, after_reset
 from pvops_core.machine.cpu.registers import Registers
 from pvops_core.machine.cpu.segmentation.segments import Descriptor, HiddenState
-from pvops_core.machine.engine import Context, Engine, StateWord, TableRegister, Words
+from pvops_core.machine.engines import Context, Engine, StateWord, TableRegister, Words
 from pvops_core.x86 import EFER_LMA, MSR_EFER
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pvops_core.kinds import MachineKind
     from pvops_core.machine.cpu.memory.paging import Walk
-    from pvops_core.machine.engine import ContextLayout
+    from pvops_core.machine.engines import ContextLayout
     from pvops_core.machine.memory import PhysicalMemory
     from pvops_core.machine.run.clock import Clock
 

@@ -16,14 +16,14 @@ import attrs
 
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.engine import CODE_CALLBACK, Watch
+from pvops_core.machine.engines import CODE_CALLBACK, Watch
 from pvops_core.x86 import DR6_RESET, DR7_RESET, FLAG_RF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.machine.cpu.core import Core
-    from pvops_core.machine.engine import Engine
+    from pvops_core.machine.engines import Engine
 
 DR6_HITS, DR6_BD, DR6_BS = 0xF, 1 << 13, 1 << 14  # Intel SDM volume 3, 17.2.3
 DR7_GD: Final = 1 << 13

@@ -12,7 +12,7 @@ from pvops_core.machine.cpu.faults import general_protection
 
 if TYPE_CHECKING:
     from pvops_core.kinds import MachineKind
-    from pvops_core.machine.engine import Engine
+    from pvops_core.machine.engines import Engine
 
 FXSAVE_SIZE: Final = 512
 MXCSR_MASK: Final = 0xFFFF

@@ -15,7 +15,7 @@ from pvops_core.x86 import CR0_PE, CR0_PG, CR4_PAE, MSR_EFER
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.core import Core
     from pvops_core.machine.cpu.segmentation.segments import HiddenState
-    from pvops_core.machine.engine import Context, Engine
+    from pvops_core.machine.engines import Context, Engine
 
 _CR0_AFTER_INIT: Final = 0x6000_0010  # CD, NW and ET (SDM volume 3, table 9-1)
 _GENERAL: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.engine import REGISTER_IDS, Batch, Engine, MsrBatch, register_id
+from pvops_core.machine.engines import REGISTER_IDS, Batch, Engine, MsrBatch, register_id
 from pvops_core.x86 import FLAG_IF
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pvops_core.machine.cpu.realmode import enter_real_mode
 from pvops_core.machine.cpu.segmentation.descriptors import read_descriptor
 from pvops_core.machine.cpu.segmentation.segments import Descriptor, flat
 from pvops_core.machine.cpu.segmentation.stackfaults import through_stack
-from pvops_core.machine.engine import BLOCK_NS, ModeSwitch, StateWord, intercepts
+from pvops_core.machine.engines import BLOCK_NS, ModeSwitch, StateWord, intercepts
 from pvops_core.machine.run import slices
 from pvops_core.x86 import CR4_PAE, DB, MSR_EFER, NMI
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.machine.base import MachineBase
-    from pvops_core.machine.engine import Context, Engine, Words
+    from pvops_core.machine.engines import Context, Engine, Words
 
 _PATIENCE = int(StateWord.PATIENCE)
 _FLOATING, _FLOATED = int(StateWord.FLOATING), int(StateWord.FLOATED)

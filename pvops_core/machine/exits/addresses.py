@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import Reschedule
-from pvops_core.machine.engine import CODE_CALLBACK, LOAD_CALLBACK, STORE_CALLBACK, StateWord
+from pvops_core.machine.engines import CODE_CALLBACK, LOAD_CALLBACK, STORE_CALLBACK, StateWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,7 +9,7 @@ from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.memory.intents import as_processor
 from pvops_core.machine.cpu.segmentation.stackfaults import canonicality_decides, vector_of
-from pvops_core.machine.engine import (
+from pvops_core.machine.engines import (
     CPUID_CALLBACK,
     EXITS,
     HOOK_INTR,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_core.machine.cpu.vcpu import Vcpu, VcpuState
-from pvops_core.machine.engine import (
+from pvops_core.machine.engines import (
     CALL_WORDS,
     HOOK_BLOCK,
     HOOK_CODE,
@@ -30,7 +30,7 @@ from pvops_core.x86 import MSR_TSC_AUX
 
 if TYPE_CHECKING:
     from pvops_core.machine.base import MachineBase
-    from pvops_core.machine.engine import NativeCallbacks as Native
+    from pvops_core.machine.engines import NativeCallbacks as Native
     from pvops_core.machine.handler import SyscallInPlace
 
 

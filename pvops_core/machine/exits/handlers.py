@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pvops_core.machine.cpu.faults import GuestFault, Reschedule
-from pvops_core.machine.engine import StateWord
+from pvops_core.machine.engines import StateWord
 from pvops_core.machine.exits.pageend import PageEnd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.engine import Engine, Words
+    from pvops_core.machine.engines import Engine, Words
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.run.gates import Gates
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.debugregs import DR6_BS
-from pvops_core.machine.engine import MSR, READ_DR, WRITE_DR
+from pvops_core.machine.engines import MSR, READ_DR, WRITE_DR
 from pvops_core.x86 import FLAG_TF
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from pvops_core.x86 import EFER_NXE, MSR_EFER, PAGE
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.engine import Engine
+    from pvops_core.machine.engines import Engine
 
 _HLT: Final = 0xF4
 # Beyond it addresses are not canonical, and a fetch there is #GP(0) instead of a page fault

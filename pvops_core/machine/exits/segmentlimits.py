@@ -24,7 +24,7 @@ from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.memory.decode import Touch, accesses, disassembled, touches
 from pvops_core.machine.cpu.segmentation.segments import allows
-from pvops_core.machine.engine import (
+from pvops_core.machine.engines import (
     CODE_SEGMENT,
     DATA_SEGMENTS,
     HOOK_CODE,
@@ -36,7 +36,7 @@ from pvops_core.machine.engine import (
 from pvops_core.x86 import CR0_PE, PAGE
 
 if TYPE_CHECKING:
-    from pvops_core.machine.engine import Context
+    from pvops_core.machine.engines import Context
     from pvops_core.machine.exits.handlers import Handlers
 
 # The register's number in the middle: es, ss, ds, fs, gs; not cs

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.segmentation.segments import allows
-from pvops_core.machine.engine import PieceGuards, Site
+from pvops_core.machine.engines import PieceGuards, Site
 from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from pvops_core.machine.cpu.memory.pieces import Piece
-    from pvops_core.machine.engine import Context
+    from pvops_core.machine.engines import Context
     from pvops_core.machine.exits.handlers import Handlers
 
 _ALIGNMENT: Final = 15

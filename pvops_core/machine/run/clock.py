@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvops_core.machine.engine import BLOCK_NS, StateWord
+from pvops_core.machine.engines import BLOCK_NS, StateWord
 
 if TYPE_CHECKING:
-    from pvops_core.machine.engine import Words
+    from pvops_core.machine.engines import Words
 
 _ALLOWED, _CLOCK, _BUDGET = int(StateWord.ALLOWED), int(StateWord.CLOCK), int(StateWord.BUDGET)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.engine import COLUMNS, AllEngines
+from pvops_core.machine.engines import COLUMNS, AllEngines
 from pvops_core.x86 import FLAG_AC, PAGE
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.engine import BUS_ERRORS, ERROR_NAMES, StateWord
+from pvops_core.machine.engines import BUS_ERRORS, ERROR_NAMES, StateWord
 from pvops_core.machine.run.stops import Stop
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from pvops_core.machine.cpu.vcpu import Vcpu
-    from pvops_core.machine.engine import Engine
+    from pvops_core.machine.engines import Engine
 
 _FEW: Final = 8
 """Where more pages have changed, all of an engine's code goes: to bring it back costs less than to drop each."""

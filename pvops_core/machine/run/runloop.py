@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.engine import BLOCK_NS, StateWord, pauseloops
+from pvops_core.machine.engines import BLOCK_NS, StateWord, pauseloops
 from pvops_core.machine.run import execution, slices
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.rewritten import Rewritten

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pvops_core.machine.engine import StateWord
+from pvops_core.machine.engines import StateWord
 
 if TYPE_CHECKING:
-    from pvops_core.machine.engine import Words
+    from pvops_core.machine.engines import Words
 
 _BUDGET: Final = int(StateWord.BUDGET)
 _LATER: Final = int(StateWord.LATER)

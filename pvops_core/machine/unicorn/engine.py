@@ -23,7 +23,8 @@ from pvops_core.machine.unicorn.controlarea import without_leaving
 from pvops_core.machine.unicorn.libc import require_room
 from pvops_core.machine.unicorn.movablehook import MovableHook
 
-NAME = f"Unicorn {importlib.metadata.version('unicorn')}"
+UNICORN_VERSION = importlib.metadata.version("unicorn")
+NAME = f"Unicorn {UNICORN_VERSION}"
 
 # Room for translated code. The library's default reserves 1 GiB of address space for every engine.
 _CODE_BUFFER = 256 << 20

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.memory.paging import Access, Paging, Walk
-from pvops_core.machine.engine import MixedBatch
+from pvops_core.machine.engines import MixedBatch
 from pvops_core.x86 import FLAG_AC, MSR_EFER
 
 if TYPE_CHECKING:
-    from pvops_core.machine.engine import Engine
+    from pvops_core.machine.engines import Engine
     from pvops_core.machine.memory import PhysicalMemory
 
 LONGEST: Final = 15

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.machine.engine import (
+from pvops_core.machine.engines import (
     HF_ADDSEG,
     HF_CPL,
     HF_CS32,
@@ -23,7 +23,7 @@ from pvops_core.machine.engine import (
 )
 
 if TYPE_CHECKING:
-    from pvops_core.machine.engine import Context
+    from pvops_core.machine.engines import Context
 
 # SegmentCache of QEMU's target/i386/cpu.h on a 64-bit host: selector, base, limit, flags
 _CACHE = struct.Struct("<I4xQII")
