@@ -13,6 +13,7 @@ import attrs
 
 from pvops_core.errors import ImageError, LayoutError
 from pvops_core.ops import LAYOUTS
+from pvops_core.ops.linux_ages import GROUPS, ONE_TABLE
 from pvops_core.patching.bysymbols import layout_from_dwarf, layout_from_symbols
 from pvops_core.patching.code.operands import slot_operand
 from pvops_core.patching.derived import layout_from_types
@@ -32,9 +33,12 @@ ENOUGH: Final = 0.5
 TABLE: Final = "pv_ops"
 """The (first) table of every kernel whose call sites do not say themselves where it is."""
 
-FITS_NONE: Final = (
-    f"fits none of the layouts {', '.join(sorted(LAYOUTS))} "
-    "(a kernel with type information, CONFIG_DEBUG_INFO_BTF, or one to 5.12 with CONFIG_DEBUG_INFO, tells its own)"
+_FIRST: Final = "paravirt_ops"
+"""The table of 2.6.23."""
+
+_UNNAMED: Final = (
+    "is not named: its symbols are of functions alone, without CONFIG_KALLSYMS_ALL "
+    "(the vmlinux that this image was made of names all)"
 )
 
 
@@ -87,8 +91,20 @@ def find_table(image: KernelImage, sites: Sequence[SiteRecord]) -> SiteTable:
     layout = derived or _best(image, ((layout, slots) for layout in fitting))
     if layout is None:
         first = sites[seen[min(slots)]]
-        raise LayoutError(f"calls through a table that {FITS_NONE}", image.path, first.offset, f"{first.place}.instr")
+        raise LayoutError(
+            f"calls through a table that {_fits_none(image)}", image.path, first.offset, f"{first.place}.instr"
+        )
     return SiteTable(layout, _checked(image, sites, layout, slots, seen), seen)
+
+
+def _fits_none(image: KernelImage) -> str:
+    """Why a table's layout is not known, as the end of a sentence."""
+    if image.symbol_table.source == "kallsyms" and not {*GROUPS, *ONE_TABLE, _FIRST}.intersection(image.symbols):
+        return _UNNAMED
+    return (
+        f"fits none of the layouts {', '.join(sorted(LAYOUTS))} "
+        "(a kernel with type information, CONFIG_DEBUG_INFO_BTF, or one to 5.12 with CONFIG_DEBUG_INFO, tells its own)"
+    )
 
 
 def _inside(layout: Layout, slots: Mapping[int, int]) -> Mapping[int, int]:
@@ -121,7 +137,7 @@ def place_layout(image: KernelImage, slots: Mapping[int, AltEntry]) -> tuple[Lay
     candidates = _known(image) if derived is None else [derived]
     placed = [(layout, places) for layout in candidates if (places := _places(image, layout)) is not None]
     if not placed and TABLE in image.symbols:
-        raise image.error(f"have a table {TABLE} that {FITS_NONE}", field="symbols")
+        raise image.error(f"have a table {TABLE} that {_fits_none(image)}", field="symbols")
     if not placed:
         raise image.error(f"do not name {TABLE}: where its table of ops is cannot be told", field="symbols")
     # Every slot that a site calls through must be one of the layout's.
@@ -135,7 +151,7 @@ def place_layout(image: KernelImage, slots: Mapping[int, AltEntry]) -> tuple[Lay
         return fitting[0]
     best = _best(image, ((layout, dict(enumerate(places))) for layout, places in fitting))
     if best is None:
-        raise next(iter(slots.values())).error(image, "instr", f"calls through a table that {FITS_NONE}")
+        raise next(iter(slots.values())).error(image, "instr", f"calls through a table that {_fits_none(image)}")
     return next((layout, places) for layout, places in fitting if layout is best)
 
 

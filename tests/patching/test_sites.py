@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 
 import pytest
 
@@ -11,6 +12,7 @@ from pvops_core.patching.sites import SITE_LIMIT, SiteRecord, read_sites, slot_o
 from pvops_core.patching.tables import find_table
 from pvops_core.patching.text import executable_sections
 from pvops_core.testing.images import ElfBuilder
+from pvops_core.testing.kallsyms import TableShape
 from pvops_core.testing.kernels import SmallKernel
 
 TEXT = 0xFFFFFFFF81000000
@@ -132,6 +134,25 @@ def test_a_table_of_another_generation_is_not_taken_for_a_known_one() -> None:
     image = load_image(Shifted(layout, types=range(len(layout.slots))).builder().build())
     with pytest.raises(LayoutError, match=r"\.parainstructions\[0\]\.instr: .* fits none of the layouts"):
         find_table(image, read_sites(image))
+
+
+def test_a_kernel_that_names_its_functions_alone_says_where_the_names_are() -> None:
+    class Unnamed(SmallKernel):
+        def _symbols(self, builder: ElfBuilder, found: Mapping[str, int]) -> None:
+            super()._symbols(builder, {name: at for name, at in found.items() if not name.startswith("paravirt_ops")})
+
+        @property
+        def linked(self) -> list[str]:
+            return [*super().linked[7:], *super().linked[:7]]
+
+    layout = LAYOUTS["2.6.23"]
+    types = range(len(layout.slots))
+    image = load_image(Unnamed(layout, types=types, stripped=TableShape(32, "absolute")).builder().build())
+    with pytest.raises(LayoutError, match=r"is not named: .* without CONFIG_KALLSYMS_ALL \(the vmlinux that"):
+        find_table(image, read_sites(image))
+    named = load_image(Unnamed(layout, types=types).builder().build())
+    with pytest.raises(LayoutError, match="fits none of the layouts"):
+        find_table(named, read_sites(named))
 
 
 def test_a_larger_table_than_any_is_one_of_another_generation() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import attrs
 import pytest
 
 from pvops_core.backends import load_backends
@@ -19,13 +20,18 @@ FOLDER, ELF = "PVOPS_OLD_KERNELS", b"\x7fELF"
 
 @pytest.fixture
 def old_stages() -> list[KernelStage]:
-    """A stage with each kernel of the folder."""
+    """A stage with each kernel of the folder, and the initial ramdisk that lies beside it as KERNEL.cpio, if one does."""
     folder = os.environ.get(FOLDER)
     if not folder:
         pytest.skip(f"{FOLDER} is not set: a folder of kernels of 2.6.23 to 4.9, built from their sources")
     kernels = [each for each in sorted(Path(folder).iterdir()) if each.is_file() and each.read_bytes()[:4] == ELF]
     backends = load_backends().backends
-    return [KernelStage(backends, read_kernel(path)) for path in kernels]
+    return [KernelStage(backends, attrs.evolve(read_kernel(path), initrd=_initrd(path))) for path in kernels]
+
+
+def _initrd(path: Path) -> bytes:
+    beside = path.with_name(f"{path.name}.cpio")
+    return beside.read_bytes() if beside.exists() else b""
 
 
 @pytest.fixture
