@@ -145,6 +145,11 @@ _OWN: Final = (
 
 _OWN_BY_NAME: Final = {text.partition("(")[0].split()[-1].lstrip("*"): text for text in _OWN}
 
+_BY_PATH: Final = {
+    "init.patch": "unsigned int patch(u8 type, void *insnbuf, unsigned long addr, unsigned int len)",
+}
+"""Prototypes that are not as before in ``pv_ops``: 27876f3882fd (4.20) took the clobbers from ``patch``."""
+
 _SOURCE: Final = "arch/x86/include/asm/paravirt_types.h (2.6.25 to 5.12)"
 
 
@@ -172,6 +177,8 @@ def op_of(path: str, kind: MachineKind, convention: Convention) -> Op:
     name = _HOOK_NAMES.get((group, member), member.rpartition(".")[2])
     plain = Convention.SYSV if kind.bits == 64 else Convention.REGPARM3
     older, later = linux_2_6.OPS, linux_6_1.ops(plain)
+    if path in _BY_PATH:
+        older = later = {name: declare(group, _SOURCE, _BY_PATH[path], plain)}
     for known in (older, later) if kind.bits == 32 else (later, older):
         if name in known and name not in _OWN_BY_NAME:
             found = known[name]

@@ -37,6 +37,14 @@ def test_how_an_op_is_called(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", AGES)
+def test_the_patch_op_is_told_of_clobbers_until_the_tables_became_one(name: str) -> None:
+    image = kernel(AGES[name])
+    patch = find_table(image, read_sites(image)).layout.by_op("patch").op
+    clobbers = [] if "pv_ops" in AGES[name].groups else ["clobbers"]
+    assert [arg.name for arg in patch.args] == ["type", *clobbers, "insnbuf", "addr", "len"]
+
+
+@pytest.mark.parametrize("name", AGES)
 def test_a_few_sites_are_enough(name: str) -> None:
     """Some groups have no site at all in some kernels."""
     age = AGES[name]

@@ -9,6 +9,7 @@ from pvops_core.patching.poke import Poke
 from pvops_core.scenarios.kernels.patching import PatchOp
 
 if TYPE_CHECKING:
+    from pvops_core.images import KernelImage
     from pvops_core.machine import Breakpoint, Vcpu
     from pvops_core.patching.sites import SiteRecord
     from pvops_core.scenarios.kernels.patching import PatchRequest
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 LOOKS: Final = ("lookup_address", "lookup_address_in_pgd")
 """What finds the page-table entry of a page of text, in C (arch/x86/mm/pageattr.c)."""
+POKES: Final = "text_poke_early"
+"""What writes a site at boot. It has calls of its own, which some patchers leave alone."""
 _BY: Final = "scenario patch-in-place"
 _BUFFER: Final = 254
 """MAX_PATCH_LEN less one (kernel/alternative.c)."""
@@ -53,8 +56,14 @@ class TwoStages:
         if self._there is not None:  # the walk has come back
             cpu.load_registers(self._there)
             self._there = None
-            self._machine.defer(self._forget)
-        elif asked is not None and 0 < used < asked.length:
+            if self.function in LOOKS:
+                self._forget()
+        elif asked is not None:
+            self._forget()
+            self._begin(cpu, asked, used)
+
+    def _begin(self, cpu: Vcpu, asked: PatchRequest, used: int) -> None:
+        if 0 < used < asked.length:
             code = cpu.read_virtual(asked.buffer, used)
             self._machine.defer(lambda: self._half(cpu, asked, code))
 
@@ -64,9 +73,9 @@ class TwoStages:
         if site is None or old.startswith(code):
             return
         self._session.poker.transaction([Poke(asked.address, old, code + old[len(code) :])], by=_BY)
-        self.function = (self._session.guest.image.symbol_at(asked.address) or ("", 0))[0]
+        self.function = function_of(self._session.guest.image, asked.address)
         self.site, self.used, self.before = site, len(code), len(self._op.sites) - 1
-        if self.function in LOOKS:
+        if self.function in {*LOOKS, POKES}:
             self._rest = self._machine.break_at(asked.address + len(code), self._went_on, acts=False)
         self._there, back = cpu.save_registers(), cpu.rip
         stack = (cpu.rsp - _SCRATCH) & ~0xF
@@ -78,12 +87,20 @@ class TwoStages:
         cpu.rip = self._walk
 
     def _went_on(self, cpu: Vcpu) -> None:
-        self.ran = cpu.rip if self.ran is None else self.ran
+        rest, image = cpu.rip, self._session.guest.image
+        old = self.site is not None and rest - self.site.address < self.site.length
+        if self.ran is None and old and self._session.read(rest, 1) == image.read(rest, 1):
+            self.ran = rest
 
     def _forget(self) -> None:
-        if self._rest is not None:
-            self._machine.remove(self._rest)
-            self._rest = None
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            self._machine.defer(lambda: self._machine.remove(rest))
+
+
+def function_of(image: KernelImage, address: int) -> str:
+    """The function that an address lies in, without what a compiler puts behind its name; empty where it is in none."""
+    return (image.symbol_at(address) or ("", 0))[0].partition(".")[0]
 
 
 class Uninitialised:

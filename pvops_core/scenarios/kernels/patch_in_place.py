@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.patching.default import BRANCH_SIZE
 from pvops_core.scenarios.acts import Act, Check, Listing, Role, unlike_history, works
-from pvops_core.scenarios.kernels.halves import LOOKS, TwoStages, Uninitialised
+from pvops_core.scenarios.kernels.halves import LOOKS, POKES, TwoStages, Uninitialised, function_of
 from pvops_core.scenarios.kernels.patching import AGE, kernel_with_patch_op, plans
 from pvops_core.scenarios.places import as_built, at_end, symbolic
 
@@ -63,7 +63,7 @@ def walked_sites(plan: KernelPlan) -> list[PlannedSite]:
     return [
         planned
         for planned in plan.sites
-        if (image.symbol_at(planned.site.address) or ("", 0))[0] in LOOKS
+        if function_of(image, planned.site.address) in LOOKS
         and (planned.paravirt or b"")[:1] == b"\xe8"
         and planned.site.length > BRANCH_SIZE
     ]
@@ -86,7 +86,7 @@ def two_stages(run: KernelRun, half: TwoStages, plan: KernelPlan) -> Act:
             Check("after it has executed what lies behind the new code", rest == site.address + used),
             Check("which is what is left of the old call", now[used:] == built[used:]),
             Check("the site's first bytes are new", now[:used] != built[:used]),
-            Check("the site belongs to the walk that a poke begins with", half.function in LOOKS),
+            Check("the site belongs to what a poke executes before it writes", half.function in {*LOOKS, POKES}),
         ),
         story=(
             (
@@ -94,8 +94,8 @@ def two_stages(run: KernelRun, half: TwoStages, plan: KernelPlan) -> Act:
                 f"{symbolic(run, site.address)}; {site.length - used} of nops were to follow."
             ),
             (
-                f"The poke that writes nops looks up their page first. That walk, {half.function}, calls {op} through "
-                f"this very site: the new call returns to {rest:#x}, where the rest of the old one still stands and "
+                f"The poke that writes nops looks up their page first. {_caller(half.function)} calls {op} through "
+                f"this very site: the new code goes on at {rest:#x}, where the rest of the old call still stands and "
                 "takes the next instructions for its operands."
             ),
         ),
@@ -116,6 +116,10 @@ def two_stages(run: KernelRun, half: TwoStages, plan: KernelPlan) -> Act:
             *_console(run),
         ),
     )
+
+
+def _caller(function: str) -> str:
+    return f"That walk, {function}," if function in LOOKS else f"{function}, which does both,"
 
 
 def _console(run: KernelRun) -> Sequence[Listing]:

@@ -22,6 +22,8 @@ _DYING: Final = re.compile(
 """How kernels of all ages begin when they say that something is wrong (mm/fault.c, kernel/traps.c, panic.c)."""
 _NO_ROOT: Final = "Unable to mount root fs"
 """Where a kernel without an initial ramdisk ends (init/do_mounts.c): all its own work is done."""
+_LATE: Final = "timeout"
+"""Why a run ended of which nothing is known: it may have gone on."""
 _ENDS: Final = frozenset({"poweroff", "halted", "reboot"})
 
 
@@ -58,8 +60,8 @@ class KernelRun(Run):
 
     @property
     def crashed(self) -> bool:
-        """It could not go on: its platform ended it, or it said so itself."""
-        return not self.done and (self.stop.reason == "crash" or bool(self.words))
+        """It could not go on: its platform ended it, it said so itself, or it stopped before its end."""
+        return not self.done and (self.stop.reason != _LATE or bool(self.words))
 
     @property
     def ending(self) -> str:

@@ -20,7 +20,7 @@ FOLDER, ELF = "PVOPS_OLD_KERNELS", b"\x7fELF"
 
 @pytest.fixture
 def old_stages() -> list[KernelStage]:
-    """A stage with each kernel of the folder, and the initial ramdisk that lies beside it as KERNEL.cpio, if one does."""
+    """A stage with each kernel of the folder, and with KERNEL.cpio beside it for a ramdisk, where there is one."""
     folder = os.environ.get(FOLDER)
     if not folder:
         pytest.skip(f"{FOLDER} is not set: a folder of kernels of 2.6.23 to 4.9, built from their sources")

@@ -10,10 +10,14 @@ import attrs
 import pytest
 
 from pvops_core.errors import UsageError
+from pvops_core.images import load_image
+from pvops_core.machine import Stop
 from pvops_core.scenarios import SCENARIOS, Role, perform
 from pvops_core.scenarios.kernels import pagetable_reserve, patch_in_place, patchlet_too_long
+from pvops_core.scenarios.kernels.halves import POKES, function_of
 from pvops_core.scenarios.kernels.pagetable_reserve import Buffer
 from pvops_core.scenarios.witness import Fault
+from pvops_core.testing.images import ElfBuilder
 
 if TYPE_CHECKING:
     from pvops_core.patching.kernel import KernelPlan
@@ -66,6 +70,23 @@ def test_a_death_without_the_evidence_is_not_history(died: KernelRun) -> None:
     ):
         assert act.role is Role.OLD
         assert not act.held
+
+
+@pytest.mark.parametrize("reason", ["crash", "poweroff", "dead", "timeout"])
+def test_a_kernel_that_stops_before_its_end_has_died(died: KernelRun, reason: str) -> None:
+    """5.4's handlers of early faults stop the CPU, which is the domain's last, and say nothing yet."""
+    run = attrs.evolve(died, stop=Stop(reason, "the last vCPU went down"))
+    assert run.crashed is (reason != "timeout")
+    assert not attrs.evolve(run, done=True).crashed
+
+
+def test_a_function_has_its_name_however_it_was_compiled() -> None:
+    builder = ElfBuilder(64, base=0x1000)
+    builder.text(".text", bytes(64))
+    builder.symbol("text_poke_early.isra.0", 0x1010)
+    image = load_image(builder.build())
+    assert function_of(image, 0x1018) == POKES
+    assert not function_of(image, 0x1000)
 
 
 def test_a_spare_page_is_one_behind_those_used(died: KernelRun) -> None:
