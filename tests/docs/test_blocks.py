@@ -136,6 +136,7 @@ def test_every_block_runs(page: Path, folder: Path) -> None:
     document.namespace |= {
         "tests": [],
         "no_kernels": not os.environ.get("PVOPS_KERNELS"),
+        "no_qemu": not shutil.which("qemu-system-x86_64"),
         "no_compiler": not (shutil.which("cc") and shutil.which("ld")),
     }
     for example in document:

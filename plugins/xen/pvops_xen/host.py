@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 
 _HYPERCALL: Final = event_kind(
     "hypercall",
-    "A hypercall returned.",
+    "A hypercall returned. Its arguments are told to who looks (`platform.observe`, `made` of a test's call): here, "
+    "where a boot has 93,000 of these, they would take 1 to 2 % of its time.",
     nr="int: its number",
     result="int: what it gave",
 )
