@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 from pvops_native.devices import apic as lapic
 from pvops_native.devices.apic import LocalApic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @attrs.define

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import calendar
 import time
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from pvops_native.devices.cmos import mktime
 from pvops_native.ops.irq import FIRST_VECTOR
 from rig import Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DATE = calendar.timegm((2007, 8, 10, 11, 22, 33))
 SECOND = 1_000_000_000
