@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pvops_lguest import backend
 from pvops_lguest.host.abi import ABIS, DONE, VMCALL, Abi, Call, Descriptors
@@ -17,6 +16,10 @@ from pvops_core.testing.elf import ALLOC
 from pvops_core.testing.images import ElfBuilder
 
 from .rig import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 BASE = 0xC0000000
 CODE = 0x100000

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 from pvops_lguest.host.abi import ABIS, Call
 
+from .launcher_rig import Driver, standing
 from .rig import BASE, CODE, DATA, RAM, Host, Program
 from .small import RAM as KERNEL_RAM
 from .small import SmallGuest
-from .test_launcher import Driver, standing
 
 if TYPE_CHECKING:
     from pvops_lguest.platform import LguestPlatform

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pvops_lguest.host.abi import ABIS, Call
-from pvops_lguest.host.data import LguestData
 from pvops_lguest.host.interrupts import Interrupts
 from pvops_lguest.host.traps import KernelStack, Traps
 
@@ -20,10 +19,7 @@ from .rig import BASE, CODE, STACK_TOP, Host, Program
 
 if TYPE_CHECKING:
     from .conftest import MakeHost
-
-HANDLER = 0x104000
-OUT = 0x140000
-ON = 0x200
+from .interrupts_rig import ON, OUT, looping
 
 
 class Page:
@@ -100,16 +96,6 @@ def test_the_clock_event() -> None:
     assert subject.deadline is None
 
 
-def looping(host: Host, *, enabled: int = ON) -> Program:
-    """A guest that counts in memory for ever, with a timer handler that stores a mark and returns."""
-    host.init()
-    host.set(host.member("blocked_interrupts"), 0)
-    host.set(host.member("irq_enabled"), enabled)
-    host.gate(32, BASE + HANDLER)
-    host.program(Program(HANDLER).op(0xFF05, BASE + OUT).store(host.member("irq_enabled"), ON).raw("cf"))
-    return Program().op(0xFF05, BASE + OUT + 4).raw("ebf8")
-
-
 @pytest.mark.parametrize("abi", ABIS)
 def test_the_timer_interrupts_a_loop_and_it_goes_on(make_host: MakeHost, abi: str) -> None:
     host = make_host(abi)
@@ -148,17 +134,6 @@ def test_nothing_comes_while_interrupts_are_off(host: Host) -> None:
     host.set(host.member("irq_enabled"), ON)
     host.ends(200_000)
     assert host.get(OUT) == 1
-
-
-def test_a_waiting_interrupt_is_shown_to_later_guests(make_host: MakeHost) -> None:
-    host = make_host("2.6.35")
-    host.program(looping(host, enabled=0))
-    host.state.interrupts.raise_irq(0)
-    host.ends(100_000)
-    assert host.get(host.member("irq_pending")) == ON
-    host.set(host.member("irq_enabled"), ON)
-    host.ends(100_000)
-    assert host.get(host.member("irq_pending")) == 0
 
 
 def test_nothing_comes_while_it_is_blocked(host: Host) -> None:
@@ -242,9 +217,3 @@ def test_the_guest_comes_back_with_its_registers(host: Host) -> None:
         6,
         BASE + STACK_TOP,
     )
-
-
-def test_the_shared_page_is_read_where_the_guest_put_it(host: Host) -> None:
-    looping(host)
-    assert isinstance(host.state.data, LguestData)
-    assert host.state.data.irq_enabled == ON

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from pvops_lguest.host import builder
 from pvops_lguest.host.abi import Call
-from pvops_lguest.host.memory import GuestMemory
-from pvops_lguest.platform import LguestPlatform
 
-from pvops_core.errors import MachineError, UsageError
+from pvops_core.errors import UsageError
 from pvops_core.machine import Machine, MachineKind
 
-from .rig import BASE, CODE, RAM, Host, Program
+from .rig import BASE, Host, Program
 
 if TYPE_CHECKING:
     from .conftest import MakeHost
-
-GUEST = SimpleNamespace(
-    kind=MachineKind.I386,
-    boot_protocol="builtin",
-    layout="2.6.24",
-    image=None,
-    symbols={},
-    kernel_base=BASE,
-    entry=BASE + CODE,
-)
-
-
-def platform(machine: Machine, **options: str) -> LguestPlatform:
-    return LguestPlatform(machine, GUEST, builder.LguestSettings.read(options))  # type: ignore[arg-type]  # a stand-in
+from .platform_rig import platform
 
 
 @pytest.mark.parametrize("kind", [MachineKind.PAE, MachineKind.X86_64])
@@ -43,28 +26,6 @@ def test_only_32_bit_without_pae(kind: MachineKind) -> None:
 def test_only_one_vcpu() -> None:
     with Machine(MachineKind.I386, vcpus=2) as machine, pytest.raises(UsageError, match="one vCPU"):
         platform(machine)
-
-
-def test_options_are_checked() -> None:
-    with Machine(MachineKind.I386) as machine:
-        with pytest.raises(UsageError, match="rtc"):
-            platform(machine, rtc="tomorrow")
-        with pytest.raises(UsageError, match=r"abi='2\.4'"):
-            platform(machine, abi="2.4")
-
-
-def test_the_host_needs_memory_too() -> None:
-    with (
-        Machine(MachineKind.I386, memory=builder.HOST_AREA) as machine,
-        pytest.raises(MachineError, match="host alone"),
-    ):
-        platform(machine)
-    assert LguestPlatform.machine_memory(RAM) == RAM + builder.DEVICE_AREA + builder.HOST_AREA
-
-
-def test_tables_that_do_not_fit() -> None:
-    with Machine(MachineKind.I386, memory=RAM) as machine, pytest.raises(MachineError, match="do not fit"):
-        builder.make_linear_tables(GuestMemory(machine.memory, 0x10000), 0xF000, BASE)
 
 
 def counting(host: Host) -> Host:

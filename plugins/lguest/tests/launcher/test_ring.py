@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +13,9 @@ from pvops_lguest.host.memory import GuestMemory
 from pvops_lguest.launcher.ring import LONGEST, Ring, ring_pages
 
 from pvops_core.machine import Machine, MachineKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NUM = 128
 PFN = 0x10
