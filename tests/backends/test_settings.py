@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pvops_core.backends import Backend, Settings, clock_start, cpu_model, load_backends, setting
-from pvops_core.backends.choices import choices_for, parse_choices, settings_of
+from pvops_core.backends import Backend, Settings, clock_start, cpu_model, setting
+from pvops_core.backends.choices import choices_for, settings_of
 from pvops_core.backends.settings import EPOCH, declared
 from pvops_core.errors import UsageError
-
-BACKENDS = load_backends().backends
+from tests.backends.settable import BACKENDS
 
 
 @attrs.frozen(kw_only=True)
@@ -70,21 +69,6 @@ def test_any_text_is_a_value_that_is_allowed_or_refused(name: str, text: str) ->
         assert 0 <= values.rtc <= 4_000_000_000
         assert isinstance(values.quiet, bool)
         assert values.mode in {"slow", "fast"}
-
-
-@pytest.mark.parametrize(
-    ("texts", "told"),
-    [(["rtc"], "'rtc' is not NAME=VALUE"), (["=5"], "is not NAME"), (["a=1", "a=2"], "given twice: '1' and '2'")],
-)
-def test_what_is_not_name_and_value_is_refused(texts: list[str], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
-        parse_choices(texts)
-    assert parse_choices(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
-
-
-def test_each_backend_gets_the_settings_that_it_has() -> None:
-    chosen = choices_for(["native", "xen"], {"rtc": "7", "event_channels": "64"}, BACKENDS)
-    assert chosen == {"native": {"rtc": "7"}, "xen": {"rtc": "7", "event_channels": "64"}}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
+
+from pvops_core.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -21,3 +28,10 @@ def enough() -> Callable[[int], float]:
         return max(4.0, starts * (time.monotonic() - begin))
 
     return seconds
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    assert main(["new-backend", "my_demo", "--directory", str(folder), "--json", os.devnull]) == 0
+    return folder

@@ -9,7 +9,7 @@ import pytest
 
 from pvops_core.compare.comparison import Comparison, grouped
 from pvops_core.compare.page import page
-from pvops_core.compare.plots import SERIES, Bar, grouped_bars, stacked_bars
+from pvops_core.compare.plots import SERIES
 from pvops_core.errors import PluginError
 from pvops_core.runs.observation import Observation, Outcome, PlatformCounts
 from pvops_core.runs.plan import Skipped
@@ -124,25 +124,6 @@ def test_nothing_that_a_plugin_or_guest_says_becomes_markup(make: Make) -> None:
 
 def test_a_comparison_of_nothing_has_a_page() -> None:
     assert "Nothing ran." in Reader(page(Comparison(()))).text
-
-
-def test_a_bar_is_as_long_as_its_value() -> None:
-    svg = grouped_bars("t", [Bar("r", 0, 1, "one"), Bar("r", 1, 2, "two"), Bar("s", 0, 0, "none")])
-    assert 'aria-label="t"' in svg
-    lengths = []
-    for path in svg.split('<path d="')[1:4]:
-        xs = [float(line.split()[1]) for line in path.split('"')[0].splitlines() if line[:1] in "ML"]
-        lengths.append(max(xs) - min(xs))
-    assert lengths[1] == pytest.approx(2 * lengths[0])
-    assert lengths[2] == 0
-
-
-def test_stacked_parts_add_up() -> None:
-    svg = stacked_bars("t", {"a": [1, 0, 2], "b": []})
-    assert ">3<" in svg
-    assert "var(--part-2)" in svg
-    assert "var(--part-1)" not in svg
-    assert "var(--series-" not in svg, "those are backends' colours"
 
 
 def test_plots_are_loaded_only_for_a_page() -> None:

@@ -126,3 +126,8 @@ def patched() -> Iterator[Make]:
     yield make
     for one in made:
         one.machine.close()
+
+
+@pytest.fixture
+def made(patched: Make) -> Patched:
+    return patched()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import attrs
 import pytest
 
 from pvops_core.cli import main
-from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
-from pvops_core.livepatch.errors import PayloadError
 from pvops_core.livepatch.payload.contents import FUNC, FUNCS
-from pvops_core.livepatch.payload.loading import load
 from pvops_core.livepatch.payload.objects import read_object
 from pvops_core.testing.images import ElfBuilder
-from tests.livepatch.conftest import VERSION_CODE, Make
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TEXT = 0xFFFFFFFF81000000
 
@@ -63,17 +61,3 @@ def test_a_name_that_does_not_say_which_is_refused(
     said = capsys.readouterr().err
     assert "no symbol 'shown'" in said or f"show,1 at {TEXT:#x}, show,2 at {TEXT + 0x20:#x}" in said
     assert not kernel.with_name("new.livepatch").exists()
-
-
-def test_a_payload_that_does_not_say_which_is_not_loaded(patched: Make) -> None:
-    live = patched(MachineKind.X86_64)
-    made = live.builder(b"one")
-    made.text("one_version", b"\xc3")
-    made.replace("version", "one_version", old_size=len(VERSION_CODE))
-
-    def find(name: str) -> int:
-        raise UsageError(f"2 functions are called {name!r}")
-
-    guest = attrs.evolve(live.guest, find=find)
-    with pytest.raises(PayloadError, match="2 functions are called 'version'"):
-        load(guest, "one", made.build(), live.registry, force=False)

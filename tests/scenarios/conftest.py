@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pvops_core.scenarios import (
+    SCENARIOS,
+    Performance,
+    Stage,
+    perform,
+)
+
+if TYPE_CHECKING:
+    from pvops_core.scenarios.stage import StagedRun
+
+from collections.abc import Callable
+from functools import cache
+
 from pvops_core.backends import load_backends
-from pvops_core.scenarios import SCENARIOS, Performance, Stage, perform
 
 Play = Callable[[str], Performance]
 
@@ -23,3 +34,9 @@ def stage() -> Stage:
 def play(stage: Stage) -> Play:
     """Plays a scenario by its name, the first time that it is asked for."""
     return cache(lambda name: perform(SCENARIOS[name], stage))
+
+
+@pytest.fixture(scope="module")
+def sound(stage: Stage) -> StagedRun:
+    """A run in which nothing goes wrong."""
+    return stage.run("6.1-64", "xen")

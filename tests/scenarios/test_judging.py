@@ -25,16 +25,9 @@ from pvops_core.scenarios import (
     too_long,
 )
 from pvops_core.scenarios.acts import unlike_history, works
-from pvops_core.scenarios.places import as_built, target_of_call
 
 if TYPE_CHECKING:
     from pvops_core.scenarios.stage import StagedRun
-
-
-@pytest.fixture(scope="module")
-def sound(stage: Stage) -> StagedRun:
-    """A run in which nothing goes wrong."""
-    return stage.run("6.1-64", "xen")
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +120,3 @@ def test_the_reasons_do_not_depend_on_the_seed(stage: Stage, seed: int) -> None:
     assert patchlet_too_long.overrun(
         seeded.run("6.1-64", too_long.backend_with(too_long.Overrunning), patchlet_too_long.CMDLINE)
     ).held
-
-
-def test_places_in_words(sound: StagedRun) -> None:
-    site = sound.guest.sites[0]
-    (line, *_rest) = as_built(sound, "title", site.address, 1).lines
-    assert line.startswith(f"{site.address:x}  ff 15")
-    assert target_of_call(0x1000, b"\xe8\x10\x00\x00\x00", 32) == 0x1015
-    assert target_of_call(0x1000, b"\xe9\xf0\xff\xff\xff", 32) == 0xFF5
-    assert target_of_call(0x1000, b"\xff\x15\x00\x00\x00\x00", 32) is None
-    assert target_of_call(0x1000, b"\xe8", 32) is None

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pvops_core.backends import load_backends
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.testing.booted import KEPT, BootedKernel, Recipe, find_image
 from pvops_core.testing.call import CallError
@@ -17,51 +14,17 @@ from pvops_core.testing.changes import StateChange, registers_of
 from pvops_core.testing.fixtures.lab import Pool
 from tests.session.selfpatching import CELL, HEAD, SelfPatching
 
-pytest_plugins = ["pytester"]
-
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pvops_core.backends import Backend
 
-FUNCTIONS_64 = {
-    "add": bytes.fromhex("488d0477 c3"),  # lea rax, [rdi + rsi * 2]; ret
-    "store": bytes.fromhex("48893c25000f0001 c3"),  # mov [CELL], rdi; ret
-    "seventh": bytes.fromhex("488b442408 c3"),  # mov rax, [rsp + 8]; ret
-    "flags": bytes.fromhex("9c58 c3"),  # pushfq; pop rax; ret
-    "waits": bytes.fromhex("f4 c3"),  # hlt; ret
-    "loops": bytes.fromhex("ebfe"),
-    "strays": bytes.fromhex("5850 ffe0"),  # pop rax; push rax; jmp rax: to the return address, a word too low
-    "off": bytes.fromhex("66ba0406 66b80020 66ef c3"),
-}
 FUNCTIONS_32 = {
     "add": bytes.fromhex("8d0450 c3"),  # lea eax, [eax + edx * 2]; ret
     "store": bytes.fromhex("a3000f0001 c3"),
     "flags": bytes.fromhex("9c58 c3"),
     "fourth": bytes.fromhex("8b442404 c3"),  # mov eax, [esp + 4]; ret
 }
-
-
-@pytest.fixture(scope="module")
-def backends() -> dict[str, Backend]:
-    return dict(load_backends().backends)
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("kernel") / "vmlinux"
-    path.write_bytes(SelfPatching.of("mmu.write_cr3").build(functions=FUNCTIONS_64).data)
-    return path
-
-
-@pytest.fixture(scope="module")
-def booted(image: Path, backends: dict[str, Backend]) -> Iterator[BootedKernel]:
-    with BootedKernel(Recipe(str(image), "native", place="patched"), backends) as kernel:
-        yield kernel
-
-
-@pytest.fixture
-def kernel(booted: BootedKernel) -> BootedKernel:
-    booted.restore()
-    return booted
 
 
 @pytest.mark.parametrize("interrupts", [False, True])
@@ -74,15 +37,6 @@ def test_a_call_gives_the_result_and_leaves_the_cpu_where_it_stood(kernel: Boote
     assert registers_of(kernel.vcpu) == before
     assert kernel.call(kernel.symbols["add"], 1, 1, interrupts=interrupts).result == 3
     assert kernel.session.run().reason == "poweroff"
-
-
-def test_what_it_stores_is_a_change_by_address_and_a_second_call_s_is_its_own(kernel: BootedKernel) -> None:
-    assert kernel.call("store", 7).changes.memory == {CELL: StateChange(0, 7)}
-    assert kernel.call("store", 9).changes.memory == {CELL: StateChange(7, 9)}
-    assert not kernel.call("store", 9).changes
-    kernel.restore()
-    assert kernel.machine.memory.u64(CELL) == 0
-    assert kernel.call("store", 9).changes.memory == {CELL: StateChange(0, 9)}
 
 
 def test_more_arguments_than_registers_lie_on_an_aligned_stack(kernel: BootedKernel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,6 @@ from pvops_lguest.platform import LguestPlatform
 from pvops_core.machine import Machine, MachineKind, Vcpu
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pvops_lguest.host.state import HostState
 
 BASE = 0xC0000000

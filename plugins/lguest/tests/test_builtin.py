@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import random
+from collections.abc import Iterator
 
 import pytest
 from pvops_lguest import backend as lguest
@@ -15,10 +16,6 @@ from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS as CATALOGUE
 from pvops_core.session import Session
 from pvops_core.testing.equivalence import bench_of, check_equivalence, pairs
-
-if TYPE_CHECKING:
-    import random
-    from collections.abc import Iterator
 
 BACKENDS = {"native": native, "lguest": lguest}
 GUESTS = [name for name in LAYOUTS if CATALOGUE[name].kind is MachineKind.I386]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import struct
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,9 +14,6 @@ from pvops_lguest.host.kill import GuestKilledError
 from pvops_lguest.host.memory import GuestMemory
 from pvops_lguest.host.paging import THREE_LEVELS, TWO_LEVELS, TableForm
 from pvops_lguest.host.shadow import ShadowTables
-
-if TYPE_CHECKING:
-    import random
 
 P, RW, US, PWT, A, D, PSE, G = 1, 2, 4, 8, 0x20, 0x40, 0x80, 0x100
 KERNEL = 0xC0000000

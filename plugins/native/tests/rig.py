@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
 
 import attrs
 from pvops_native import backend, processor
@@ -28,10 +30,6 @@ from pvops_core.switchboard.builtin.text import SwitchableText
 from pvops_core.switchboard.implementations import BoundBackend
 from pvops_core.testing.equivalence import Bench
 from pvops_core.x86 import PAGE
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from types import TracebackType
 
 BASE = {32: 0xC000_0000, 64: 0xFFFF_FFFF_8000_0000}
 GDT, IDT, TSS, SCRATCH, STACK, CODE, GATES, TABLE, TABLES = (n * PAGE for n in (1, 2, 3, 4, 6, 8, 9, 12, 32))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 from pvops_native.patchlets import NATIVE_PATCHLETS, patchlets_of
@@ -10,9 +10,6 @@ from rig import Rig, bench
 
 from pvops_core.ops import LAYOUTS
 from pvops_core.testing.equivalence import Bench, check_equivalence, pairs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 WANTED = ("2.6.23-lapic", "2.6.23-pae", "2.6.24", "2.6.24-pae", "6.1-64", "6.1-32")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 import pytest
@@ -12,9 +12,6 @@ from pvops_core.errors import MachineError, UsageError
 from pvops_core.guests import LAYOUTS
 from pvops_core.session import Session
 from pvops_core.testing.equivalence import bench_of, check_equivalence, pairs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 BACKENDS = {"native": backend}
 SECOND = 1_000_000_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +15,6 @@ from pvops_core.errors import MachineError
 from pvops_core.kinds import MachineKind
 from pvops_core.machine import Machine
 from pvops_core.x86 import PAGE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HANDLER = CODE + 0x800
 OTHER = CODE + 0x400

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 
 from pvops_core.guest.stacks.linux import INACTIVE, LinuxReturns
 from pvops_core.guest.stacks.orc import Base, Orc, OrcKind
 from pvops_core.guest.stacks.returns import Occupant, TaskStack
-from pvops_core.guest.stacks.search import found_in
-from pvops_core.guest.stacks.spans import Spans
-from pvops_core.kinds import MachineKind
-from tests.guest.stacks.test_unwind import ENTRY, bits
+from tests.guest.stacks.frames import ENTRY, bits
 from tests.machine.conftest import CODE, Rig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from pvops_core.machine import Vcpu
-
-STACK, END, OTHER, ASLEEP = 0x50000, 0x54000, 0x58F00, 0x60000
-SITE = CODE + 0x80
-SPANS = Spans(np.array([[SITE, SITE + 6]], dtype=np.uint64))
-RETURN = SITE + 5
+from tests.guest.stacks.places import ASLEEP, END, OTHER, RETURN, SITE, SPANS, STACK
 
 
 class Image:
@@ -38,15 +29,6 @@ class Image:
 
     def symbol_at(self, address: int) -> tuple[str, int]:
         return "code", address - CODE
-
-
-@pytest.fixture
-def rig() -> Iterator[Rig]:
-    made = Rig(MachineKind.X86_64, vcpus=2)
-    for vcpu in made.machine.vcpus:
-        vcpu.rip, vcpu.rsp = CODE, END - 0x100 - 0x4000 * vcpu.index
-    yield made
-    made.machine.close()
 
 
 def returns(
@@ -166,17 +148,3 @@ def test_without_tasks_all_memory_is_searched(rig: Rig) -> None:
     assert found.inside(SPANS) == [Occupant(RETURN, 0)]
     rig.machine.vcpus[1].rip = SITE + 1
     assert Occupant(SITE + 1, 1, executes=True) in found.inside(SPANS)
-
-
-@pytest.mark.parametrize("kind", list(MachineKind))
-@pytest.mark.parametrize("at", [0, 0x7FF8, 0xFFFF8])
-def test_a_word_anywhere_in_memory_is_found(kind: MachineKind, at: int) -> None:
-    rig = Rig(kind)
-    rig.memory.array[:] = 0
-    assert found_in(rig.memory, kind, SPANS) is None
-    rig.memory.write(at, RETURN.to_bytes(kind.pointer_size, "little"))
-    assert found_in(rig.memory, kind, SPANS) == RETURN
-    rig.memory.write(at, (SITE + 6).to_bytes(kind.pointer_size, "little"))
-    assert found_in(rig.memory, kind, SPANS) is None
-    assert found_in(rig.memory, kind, Spans(np.zeros((0, 2), dtype=np.uint64))) is None
-    rig.machine.close()

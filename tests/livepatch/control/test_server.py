@@ -20,7 +20,7 @@ from pvops_core.livepatch.control.findings import VerbReply
 from pvops_core.livepatch.control.report import LivepatchReport
 from pvops_core.livepatch.control.server import Server
 from tests.livepatch.conftest import NEW, Make, Patched
-from tests.livepatch.control.test_tool import files
+from tests.livepatch.control.driving import files
 
 
 class Running:

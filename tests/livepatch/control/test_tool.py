@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from pvops_core.errors import UsageError
-from pvops_core.livepatch.control.script import Script, Step, read_script
+from pvops_core.livepatch.control.script import Script, Step
 from pvops_core.livepatch.control.tool import Tool
-from tests.livepatch.conftest import NEW, VERSION_CODE, Make, Patched, returning
+from tests.livepatch.control.driving import files
 
-
-def files(made: Patched) -> dict[str, bytes]:
-    hello, bye = made.builder(b"hello"), made.builder(b"bye", b"hello")
-    for builder, name in ((hello, "hello"), (bye, "bye")):
-        builder.text(f"{name}_version", returning(NEW))
-        builder.replace("version", f"{name}_version", old_size=len(VERSION_CODE))
-    hello.modinfo(LIVEPATCH_RULEZ="1", by="us")
-    return {"some/hello.livepatch": hello.build(), "bye.livepatch": bye.build(), "bad": b"\x7fELF"}
+if TYPE_CHECKING:
+    from tests.livepatch.conftest import Make, Patched
 
 
 def play(made: Patched, *commands: str, until: int = 200_000_000) -> tuple[list[str], list[int]]:
@@ -87,53 +83,6 @@ def test_bad_commands(patched: Make) -> None:
     for words in (["apply"], ["apply", "a", "b"], ["frob"], [], ["list", "--wrong"], ["upload", "x"]):
         with pytest.raises(UsageError):
             tool.run(words)
-
-
-def test_scripts_are_read() -> None:
-    text = "# comment\n\n300us upload a 'b c' # why\n+1.5ms apply a --nodeps\n2s list\n"
-    assert read_script(text, "s") == (
-        Step(300_000, relative=False, words=("upload", "a", "b c")),
-        Step(1_500_000, relative=True, words=("apply", "a", "--nodeps")),
-        Step(2_000_000_000, relative=False, words=("list",)),
-    )
-    for wrong in ("apply a", "3 apply a", "3us", "3us frob", "3us apply 'a"):
-        with pytest.raises(UsageError, match="s:1"):
-            read_script(wrong, "s")
-
-
-def test_steps_wait_for_their_time(patched: Make) -> None:
-    made, times = patched(), []
-    steps = (Step(5_000, relative=False, words=("list",)), Step(2_000, relative=True, words=("list",)))
-    tool = Tool(made.livepatch, files(made).__getitem__, lambda _line: None)
-    Script(made.machine, tool, steps, lambda _step, _code: times.append(made.machine.clock.ns), bytearray()).start()
-    made.run(10_000)
-    assert 5_000 <= times[0] <= 5_005
-    assert 7_000 <= times[1] <= 7_010
-
-
-def test_a_step_waits_for_a_text(patched: Make) -> None:
-    made, said = patched(), []
-    console = bytearray(b"login:")
-    steps = read_script('1us list\nwhen "login:" list\nwhen "login:" get x\n', "s")
-    tool = Tool(made.livepatch, files(made).__getitem__, lambda _line: None)
-    Script(made.machine, tool, steps, lambda step, code: said.append((step.command, code)), console).start()
-    made.run(5_000)
-    assert said == [("list", 0)], "what was there before does not count"
-    console += b" login"
-    made.run(5_000)
-    assert len(said) == 1
-    console += b":"
-    made.run(5_000)
-    assert said == [("list", 0), ("list", 0)]
-    console += b"login:"
-    made.run(5_000)
-    assert said[2:] == [("get x", 1)]
-
-
-@pytest.mark.parametrize("wrong", ["when", 'when ""', "when x", 'when "x" frob', "when list"])
-def test_lines_that_wait_for_nothing(wrong: str) -> None:
-    with pytest.raises(UsageError, match="s:1"):
-        read_script(wrong, "s")
 
 
 def test_get_tells_state_and_result(patched: Make) -> None:

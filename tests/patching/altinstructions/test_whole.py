@@ -9,19 +9,15 @@ import pytest
 from pvops_native.kernel import NativeKernel
 from pvops_xen.kernel import XenKernel
 
-from pvops_core.errors import ImageError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.altinstructions.alternatives import ALWAYS, AltEntry, AltGroup, grouped
-from pvops_core.patching.altinstructions.capabilities import capability_words, feature_names, read_capabilities
-from pvops_core.patching.altinstructions.cpus import MODELS, SYSCALL32, SYSENTER32
+from pvops_core.patching.altinstructions.cpus import MODELS
 from pvops_core.patching.altinstructions.whole import kind_of, plan_alternatives
 from pvops_core.patching.bootrecords import read_record
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.patching.plan import PlannedGroup
-from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kernels import Alternative, SmallKernel
-from pvops_core.testing.types import ARRAY, INT, UNION, Types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -142,61 +138,6 @@ def test_alternatives_of_6_1_are_followed_after_the_paravirt_step() -> None:
     without, having = (plan_alternatives(plan, frozenset(features)).groups for features in ((), (77,)))
     assert without[0].final == plan.sites[1].paravirt
     assert having[0].final == bytes.fromhex("0f01cb0f1f00")
-
-
-def typed(words: int, bugs: int, names: Mapping[int, str]) -> KernelImage:
-    """A kernel whose cpuinfo_x86 has so many words of features and bugs at bit 64, and names for some."""
-    types = Types()
-    number = types.add(INT, "unsigned int", 4, tail=bytes(4))
-    array = types.add(ARRAY, "", 0, tail=bytes(8) + words.to_bytes(4, "little"))
-    union = types.struct("", [("x86_capability", array, 0)], 4 * words, UNION)
-    types.struct("cpuinfo_x86", [("x86", number, 0), ("", union, 64)], 8 + 4 * words)
-    builder = ElfBuilder()
-    builder.text(".text", bytes(16))
-    start = builder.base + 0x1000
-    count = 32 * words
-    order = [*range(32 * (words - bugs), count), *range(32 * (words - bugs))]
-    strings, table = b"", b""
-    for index in order:
-        text = names.get(index, "").encode()
-        table += (start + 8 * count + len(strings) if text else 0).to_bytes(8, "little")
-        strings += text + b"\0" if text else b""
-    builder.section(".rodata", table + strings + bytes(32), address=start)
-    builder.symbol("x86_bug_flags", start)
-    builder.symbol("x86_cap_flags", start + 8 * 32 * bugs)
-    builder.section(".BTF", types.build())
-    return load_image(builder.build())
-
-
-def test_features_are_read_where_the_types_say() -> None:
-    image = typed(24, 2, {4: "tsc", 22 * 32 + 1: "f00f"})
-    assert capability_words(image) == (8, 24)
-    head = bytearray(8 + 4 * 24)
-    head[8], head[8 + 4 * 22] = 1 << 4, 1 << 1
-    assert read_capabilities(image, bytes(head)) == {4, 22 * 32 + 1}
-    names = feature_names(image)
-    assert (names[4], names[22 * 32 + 1], names[ALWAYS]) == ("tsc", "bug:f00f", "always")
-    with pytest.raises(ImageError, match="features end at 104"):
-        read_capabilities(image, bytes(head[:-1]))
-
-
-def test_a_model_has_the_words_and_the_bugs_that_the_kernel_knows() -> None:
-    image = typed(10, 1, {9 * 32 + 3: "srso", 9 * 32 + 4: "f00f", 4: "div0"})
-    found = MODELS["EPYC"].features(image)
-    assert {number // 32 for number in found} == {0, 1, 3, 4, 6, 7, 8, 9}
-    assert {number for number in found if number >= 9 * 32} == {9 * 32 + 3}
-    assert {SYSCALL32, SYSENTER32} <= found
-    image.symbols["xen_enable_sysenter"] = 1
-    assert SYSENTER32 not in MODELS["EPYC"].features(image)
-
-
-def test_a_kernel_without_types_does_not_say_where_its_features_are() -> None:
-    builder = ElfBuilder()
-    builder.text(".text", bytes(16))
-    image = load_image(builder.build())
-    assert feature_names(image)[ALWAYS] == "always"
-    with pytest.raises(ImageError, match="does not say where the features are"):
-        read_capabilities(image, bytes(512))
 
 
 def test_steps_that_are_not_followed_are_named() -> None:

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import attrs
 import pytest
 from pvops_native.devices import apic as lapic
 from pvops_native.devices.apic import LocalApic
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @attrs.define

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import attrs
 import pytest
@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 from pvops_native.devices import ioapic as chip
 from pvops_native.devices.apic import FIXED, LDR, NMI, LocalApic
 from pvops_native.devices.ioapic import IoApic
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @attrs.define
