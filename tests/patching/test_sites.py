@@ -1,19 +1,24 @@
+"""None"""
+
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pvops_core.errors import ImageError, LayoutError
 from pvops_core.images import load_image
 from pvops_core.ops import LAYOUTS
-from pvops_core.patching.sites import SITE_LIMIT, SiteRecord, read_sites, slot_operand
+from pvops_core.patching.sites import SITE_LIMIT, SiteRecord, read_sites
 from pvops_core.patching.tables import find_table
 from pvops_core.patching.text import executable_sections
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kallsyms import TableShape
 from pvops_core.testing.kernels import SmallKernel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 TEXT = 0xFFFFFFFF81000000
 TEXT32 = 0xC1000000
@@ -96,46 +101,6 @@ def test_one_section_of_text_over_another(member: int) -> None:
     assert caught.value.field == f"section[2] {'sh_addr' if member == 16 else 'sh_offset'}"
 
 
-@pytest.mark.parametrize(
-    ("code", "pointer", "slot"),
-    [
-        ("ff 15 10 00 00 00", 8, 0x1016),
-        ("ff 15 f0 ff ff ff", 8, 0x0FF6),
-        ("ff 15 78 56 34 c1", 4, 0xC1345678),
-        ("51 52 ff 15 78 56 34 c1 5a 59", 4, 0xC1345678),  # the 10-byte shape of 2.6
-        ("50 51 52 2e ff 15 78 56 34 c1 5a 59 58", 4, 0xC1345678),  # 13 bytes, from assembly
-        ("2e ff 25 78 56 34 c1", 4, 0xC1345678),  # jmp
-        ("ff 14 25 78 56 34 81", 8, 0xFFFFFFFF81345678),  # absolute, early x86_64
-        ("51 ff 50 08 59 90 90", 4, None),  # through a register
-        ("e8 00 00 00 00 90", 8, None),
-        ("ff 15 10 00", 8, None),
-    ],
-)
-def test_slot_operand(code: str, pointer: int, slot: int | None) -> None:
-    assert slot_operand(bytes.fromhex(code), 0x1000, pointer) == slot
-
-
-@pytest.mark.parametrize("name", ["6.1-64", "6.1-32"])
-def test_layout_is_told_from_the_table(name: str) -> None:
-    layout = LAYOUTS[name]
-    image = load_image(SmallKernel(layout, types=range(len(layout.slots))).builder().build())
-    table = find_table(image, read_sites(image))
-    assert table.layout is layout
-    assert len(table.slots) == len(layout.slots)
-
-
-def test_a_table_of_another_generation_is_not_taken_for_a_known_one() -> None:
-    class Shifted(SmallKernel):
-        @property
-        def linked(self) -> list[str]:
-            return [*super().linked[7:], *super().linked[:7]]
-
-    layout = LAYOUTS["6.1-64"]
-    image = load_image(Shifted(layout, types=range(len(layout.slots))).builder().build())
-    with pytest.raises(LayoutError, match=r"\.parainstructions\[0\]\.instr: .* fits none of the layouts"):
-        find_table(image, read_sites(image))
-
-
 def test_a_kernel_that_names_its_functions_alone_says_where_the_names_are() -> None:
     class Unnamed(SmallKernel):
         def _symbols(self, builder: ElfBuilder, found: Mapping[str, int]) -> None:
@@ -153,25 +118,3 @@ def test_a_kernel_that_names_its_functions_alone_says_where_the_names_are() -> N
     named = load_image(Unnamed(layout, types=types).builder().build())
     with pytest.raises(LayoutError, match="fits none of the layouts"):
         find_table(named, read_sites(named))
-
-
-def test_a_larger_table_than_any_is_one_of_another_generation() -> None:
-    """A type beyond all layouts is damage only where the other sites call through a table that is known."""
-
-    class Strange(SmallKernel):
-        @property
-        def linked(self) -> list[str]:
-            return [f"strange_{number}" for number in range(len(self.layout.slots))]
-
-    layout = LAYOUTS["6.1-64"]
-    image = load_image(Strange(layout, types=[0, 1, 250]).builder().build())
-    with pytest.raises(LayoutError, match="fits none of the layouts"):
-        find_table(image, read_sites(image))
-
-
-def test_type_beyond_every_table_is_named() -> None:
-    layout = LAYOUTS["6.1-64"]
-    image = load_image(SmallKernel(layout, types=[0, 1, 250]).builder().build())
-    with pytest.raises(ImageError) as caught:
-        find_table(image, read_sites(image))
-    assert caught.value.field == ".parainstructions[2].type"

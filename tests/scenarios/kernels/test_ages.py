@@ -16,7 +16,6 @@ from pvops_core.scenarios import SCENARIOS, Role, perform
 from pvops_core.scenarios.kernels import pagetable_reserve, patch_in_place, patchlet_too_long
 from pvops_core.scenarios.kernels.halves import POKES, function_of
 from pvops_core.scenarios.kernels.pagetable_reserve import Buffer
-from pvops_core.scenarios.witness import Fault
 from pvops_core.testing.images import ElfBuilder
 
 if TYPE_CHECKING:
@@ -40,20 +39,6 @@ def test_kernels_of_its_age_show_it(old_stages: list[KernelStage], name: str) ->
             wrong = [(act.title, check.claim) for act in performance.acts for check in act.checks if not check.held]
             assert performance.honest, (stage.guest["path"], wrong)
     assert played, "none of the kernels is of its age"
-
-
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("patch-in-place", "has no patch op: it patches by one fixed rule; this scenario needs one with a patch op"),
-        ("patchlet-too-long", "has no patch op"),
-        ("pagetable-reserve", "has no x86_init; this scenario needs one of x86_64 with XEN_PV, 2.6.39 to 3.6"),
-        ("livepatch-stacked", "on the built-in guest alone"),
-    ],
-)
-def test_another_age_is_refused_with_the_one_that_is_needed(small_stage: KernelStage, name: str, why: str) -> None:
-    with pytest.raises(UsageError, match=why):
-        perform(SCENARIOS[name], small_stage)
 
 
 def test_a_death_without_the_evidence_is_not_history(died: KernelRun) -> None:
@@ -87,21 +72,3 @@ def test_a_function_has_its_name_however_it_was_compiled() -> None:
     image = load_image(builder.build())
     assert function_of(image, 0x1018) == POKES
     assert not function_of(image, 0x1000)
-
-
-def test_a_spare_page_is_one_behind_those_used(died: KernelRun) -> None:
-    buffer = Buffer(start=0x100, end=0x110, top=0x112, spare=(0x110061, 0x111061), base=0xFFFF880000000000)
-    fault = Fault(14, 3, 0x1000000, buffer.base + 0x111000, 0x111061, 5)
-    run = attrs.evolve(died, faults=(fault,))
-    assert pagetable_reserve.without_the_hook(run, buffer).held
-    assert buffer.read_only == 2
-    for other in (attrs.evolve(fault, address=buffer.base + 0x10F000), attrs.evolve(fault, vector=13)):
-        assert not pagetable_reserve.without_the_hook(attrs.evolve(died, faults=(other,)), buffer).held
-    assert not pagetable_reserve.without_the_hook(run, attrs.evolve(buffer, spare=(0x110063, 0x111061))).held
-
-
-def test_a_backend_that_cannot_load_a_kernel_does_not_host_it(small_stage: KernelStage) -> None:
-    assert small_stage.hosts("native")
-    assert not small_stage.hosts("xen")
-    with pytest.raises(UsageError, match="needs the backend 'nosuch'"):
-        small_stage.chain("nosuch")
