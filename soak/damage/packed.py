@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from pvops_core.testing.images import PACKERS as _WITHOUT_LZO
-from tests.images.test_lzo import lzop
+from tests.images.test_decompress import lzop
 
 
 def _lzo(data: bytes) -> bytes:
