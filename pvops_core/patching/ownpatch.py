@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pvops_core.ops import Slot
     from pvops_core.patching.context import PatchContext
 
-PATCH_TABLE: Final = "patch_data_xxl"
-"""Of 5.3 to 5.12: the bytes that ``native_patch`` copies, here by op."""
+PATCH_TABLES: Final = frozenset({"patch_data_xxl", "patch_data_lock"})
+"""Of 5.3 to 5.12: the bytes that ``native_patch`` copies, here by op; without XEN_PV there are those of locks alone."""
 
 _FIXED: Final = {
     8: {"irq_disable": "fa", "irq_enable": "fb", "save_fl": "9c58", "restore_fl": "579d", "read_cr2": "0f20d0",
@@ -172,7 +172,7 @@ def heeds_clobbers(image: KernelImage) -> bool:
 def _native(image: KernelImage, slot: Slot) -> dict[str, OwnTemplate]:
     """The templates of ``native_patch``."""
     found = {}
-    if PATCH_TABLE in image.symbols:
+    if not PATCH_TABLES.isdisjoint(image.symbols):
         codes = {op: bytes.fromhex(code) for op, code in _FIXED[image.pointer_size].items()}
         found = {op: OwnTemplate(code) for op, code in codes.items()}
     elif slot.symbol == "paravirt_ops":

@@ -10,7 +10,7 @@ from pvops_core.ops import Convention
 from pvops_core.patching.bysymbols import layout_from_symbols
 from pvops_core.patching.sites import read_sites
 from pvops_core.patching.tables import find_table
-from tests.patching.ages import AGES, kernel, paths
+from tests.patching.ages import AGES, Age, kernel, paths
 
 
 @pytest.mark.parametrize("name", AGES)
@@ -55,6 +55,33 @@ def test_a_few_sites_are_enough(name: str) -> None:
     layout = find_table(image := kernel(age, numbers=few), read_sites(image)).layout
     named = {number: slot.path for number, slot in enumerate(layout.slots)}
     assert {number: named[number] for number in few} == {number: wanted[number] for number in few}
+
+
+NARROW = """
+    init.patch time.sched_clock time.steal_clock cpu.io_delay mmu.flush_tlb_user mmu.flush_tlb_kernel
+    mmu.flush_tlb_one_user mmu.flush_tlb_others mmu.tlb_remove_table mmu.exit_mmap
+"""
+LOCKS = "lock.queued_spin_lock_slowpath lock.queued_spin_unlock lock.wait lock.kick lock.vcpu_is_preempted"
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("locks", ["", LOCKS])
+@pytest.mark.parametrize("gone", ["", "mmu.tlb_remove_table", "cpu.io_delay"])
+def test_a_kernel_from_4_20_on_without_xen_has_a_few_ops(bits: int, locks: str, gone: str) -> None:
+    """No PARAVIRT_XXL."""
+    names = " ".join(name for name in (NARROW + locks).split() if name != gone)
+    image = kernel(Age(bits, {"pv_ops": names}, marks=(), templates="", identities=False))
+    assert [slot.path for slot in find_table(image, read_sites(image)).layout.slots] == names.split()
+
+
+@pytest.mark.parametrize("gone", ["pv_lock_ops", "pv_apic_ops"])
+@pytest.mark.parametrize("name", [name for name, age in AGES.items() if "pv_mmu_ops" in age.groups])
+def test_a_group_that_is_configured_away(name: str, gone: str) -> None:
+    """No PARAVIRT_SPINLOCKS, no X86_LOCAL_APIC."""
+    groups = {group: names for group, names in AGES[name].groups.items() if group != gone}
+    age = attrs.evolve(AGES[name], groups=groups, alone="")
+    image = kernel(age)
+    assert [slot.path for slot in find_table(image, read_sites(image)).layout.slots] == paths(age)
 
 
 def test_sites_that_contradict_one_another_give_none() -> None:

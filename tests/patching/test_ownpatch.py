@@ -140,6 +140,12 @@ def test_a_template_for_one_function_alone() -> None:
     assert not patch.inlines("cpuid", SITE, b"\xe8")
 
 
+def test_a_kernel_without_xen_has_the_table_of_locks_alone() -> None:
+    image = kernel("native_patch", "__raw_callee_save___native_queued_spin_unlock", "patch_data_lock")
+    templates = own_patch(image, SLOT, image.symbols["native_patch"]).templates
+    assert templates["queued_spin_unlock"].code == b"\xc6\0\0"
+
+
 @pytest.mark.parametrize("address", [BASE, BASE + 16, 0])
 def test_a_patch_op_whose_rules_are_not_known(address: int) -> None:
     image = kernel("vmi_patch", "native_patch")
