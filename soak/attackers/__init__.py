@@ -14,6 +14,11 @@ ATTACKERS: Final = {
     "images": "kernels with damaged fields, headers, tables and streams, and compressed bombs",
     "hypercalls": "random hypercalls on small Xen domains and lguest hosts",
     "kernel-hypercalls": "random hypercalls in kernels that Xen has booted so far as chance says",
+    "guests": "random code in guests' kernels on all platforms",
+    "livepatches": "random commands to live patching, against a model of its states",
+    "plugins": "bad plugins of every kind in every place",
+    "damage": "files that pvops reads back, damaged",
+    "limits": "signals and limits of the process at random moments",
     "repeats": "the same run under other hash seeds, in other processes, saved and loaded between",
 }
 """Name to what it does."""
