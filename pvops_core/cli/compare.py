@@ -12,8 +12,10 @@ import typer
 from pvops_core.backends.choices import choices_for, parse_choices
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, require, write_file, write_json
 from pvops_core.cli.options import kernels, runoptions
+from pvops_core.cli.options.axes import Numbered
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output.heard import HookOutputOption, heard
+from pvops_core.cli.study import Wishes, carry_out
 from pvops_core.compare.bootdiff import named_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
 from pvops_core.compare.document import compare_result
@@ -34,6 +36,8 @@ from pvops_core.runs.plan import (
 )
 from pvops_core.runs.progress import ProgressListener
 from pvops_core.runs.wire import Inspection, Request
+from pvops_core.study.job import Job
+from pvops_core.study.spec import StudySpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,8 +52,10 @@ _HINT = "More: --html FILE for a page with plots, every op and the consoles; --j
 def compare(
     *,
     kernel: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Kernel to boot on each backend, in place of the built-in guest."),
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Kernel to boot on each backend, in place of the built-in guest; may be repeated."
+        ),
     ] = None,
     initrd: Annotated[Path | None, typer.Option(metavar="FILE", help="Initial ramdisk of the kernel.")] = None,
     backends: Annotated[
@@ -67,17 +73,26 @@ def compare(
     workload: Annotated[
         str, typer.Option("--workload", "--cmdline", metavar="TEXT", help="Command line of the guest.")
     ] = "",
-    cpus: runoptions.CpusOption = 1,
-    seed: runoptions.SeedOption = 0,
-    memory: Annotated[
-        int | None,
+    cpus: Annotated[
+        str,
+        typer.Option(metavar="N[,N...]", help="Virtual CPUs; several numbers, or ranges such as 1..4, make a study."),
+    ] = "1",
+    seed: Annotated[
+        str,
         typer.Option(
-            min=1,
-            max=runoptions.MOST_MEMORY,
-            metavar="MIB",
-            help="Guest memory in MiB; if not given 16, and 256 for a kernel.",
+            "--seed",
+            "--seeds",
+            metavar="N[,N...]",
+            help="Seed of the runs: the same seed gives the same run. Several, or a range such as 0..9, make a study.",
         ),
-    ] = None,
+    ] = "0",
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="MIB[,MIB...]",
+            help="Guest memory in MiB; if not given 16, and 256 for a kernel. Several numbers make a study.",
+        ),
+    ] = "",
     phases: Annotated[
         str, typer.Option(metavar="A,B", help=f"Phases of the kernel's boot to tell of: {', '.join(PHASES)}.")
     ] = "",
@@ -104,6 +119,9 @@ def compare(
         Path | None, typer.Option(metavar="FILE", help="Write a page with the table, plots, every op and the consoles.")
     ] = None,
     svg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table as a picture.")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where a study's results are kept.")
+    ] = Path("compare.results"),
     plugin: PluginOption = None,
 ) -> int:
     """Compare backends on one guest.
@@ -116,32 +134,67 @@ def compare(
 
     A setting goes to those backends that have it.
 
+    Several kernels, CPUs, seeds or memories make a study of it: each run is kept in a folder of results, what is there
+    is not run again, and the answer has medians over the seeds; see `pvops study`.
+
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran.
     """
     if html:
         require("report", "jinja2", "matplotlib")
     runoptions.check_folders(html, svg, json, hook_output)
-    plugins = tuple(plugin or ())
+    plugins, kernels_given, axes = tuple(plugin or ()), tuple(kernel or ()), Numbered.of(cpus, seed, memory)
+    if axes.several or len(kernels_given) > 1:
+        alone = {"phases": phases, "ops": ops, "svg": svg, "hook-output": hook_output}
+        _refuse("one run of each backend", alone)
+        if python_ops and not kernels_given:
+            _refuse("--kernel", {"python-ops": python_ops})
+        spec = StudySpec(
+            name="compare",
+            plugins=plugins,
+            kernels=tuple(map(str, kernels_given)),
+            initrd=str(initrd or ""),
+            backends=_names_of(backends),
+            layouts=tuple(runoptions.names(layouts)),
+            kinds=tuple(runoptions.names(kinds)),
+            cpus=axes.cpus,
+            memory=axes.memory,
+            seeds=axes.seeds,
+            cmdlines=workload,
+            ops=python_ops,
+            settings=" ".join(settings or ()),
+            measure=("instructions",) if instructions else (),
+            max_seconds=max_seconds,
+        )
+        return carry_out(Job.of_spec(spec, Path.cwd()), output, Wishes(jobs=jobs, json=json, html=html))
+    image = kernels_given[0] if kernels_given else None
     loaded = runoptions.load(plugins)
     wanted = _Wanted(loaded, _names_of(backends), plugins, max_seconds)
     choices = choices_for(wanted.chosen(), parse_choices(settings or ()), loaded.backends)
-    choice = Choice(tuple(choose("phase", runoptions.names(phases), list(PHASES))), _ops(runoptions.names(ops), kernel))
-    if kernel is None:
+    choice = Choice(tuple(choose("phase", runoptions.names(phases), list(PHASES))), _ops(runoptions.names(ops), image))
+    if image is None:
         _refuse(
             "--kernel",
             {"initrd": initrd, "phases": phases, "ops": ops, "instructions": instructions, "python-ops": python_ops},
         )
-        task = Workload(workload, seed, cpus, (memory or runoptions.DEFAULT_MEMORY) << 20, choices)
+        task = Workload(
+            workload, axes.seeds[0], axes.cpus[0], (*axes.memory, runoptions.DEFAULT_MEMORY)[0] << 20, choices
+        )
         job = _of_builtin(wanted, task, runoptions.names(layouts), runoptions.names(kinds))
     else:
         _refuse("the built-in guest", {"layouts": layouts, "kinds": kinds})
-        task = Workload(workload, seed, cpus, (memory or kernels.DEFAULT_MEMORY) << 20, choices)
+        task = Workload(workload, axes.seeds[0], axes.cpus[0], (*axes.memory, kernels.DEFAULT_MEMORY)[0] << 20, choices)
         inside = Inspection(trace=bool(ops), ops=runoptions.ops_patterns(python_ops))
-        job = _of_kernel(wanted, task, kernel, initrd, count=instructions, inside=inside)
+        job = _of_kernel(wanted, task, image, initrd, count=instructions, inside=inside)
         job.again.update({"phases": phases, "ops": ops, "python-ops": python_ops})
     with ProgressListener(len(job.requests)) as listener, heard(hook_output, several=True) as hooks:
         observations = execute(job.requests, listener=listener, jobs=jobs, limits=job.limits, voice=hooks.said)
-    common = {"cpus": cpus, "seed": seed, "memory": task.memory >> 20, "set": tuple(settings or ()), "plugin": plugins}
+    common = {
+        "cpus": task.vcpus,
+        "seed": task.seed,
+        "memory": task.memory >> 20,
+        "set": tuple(settings or ()),
+        "plugin": plugins,
+    }
     comparison = Comparison(
         grouped(observations),
         (*job.plan.skipped, *unsupported(observations)),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+from msgspec.structs import asdict
 
 from pvops_core.records import document
 from pvops_core.study.errors import StoreError, StudyError
@@ -48,6 +50,18 @@ class Job:
         except KeyError as missing:
             raise StoreError(f"does not say what study it is of: no {missing}") from missing
         return cls(parse_spec(text, file), text, file, Path(folder))
+
+    @classmethod
+    def of_spec(cls, spec: StudySpec, folder: Path) -> Job:
+        """A study by options, with the text that its file would have: strings and lists of JSON are TOML's too.
+
+        Args:
+            spec: what is asked for; no rules and no tables are in it.
+            folder: what its paths begin at.
+        """
+        given = {name: value for name, value in asdict(spec).items() if value not in {(), ""}}
+        text = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in given.items())
+        return cls(spec, text, "", folder)
 
     @property
     def name(self) -> str:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _BUILTIN_MIB: Final = 16
 _KERNEL_MIB: Final = 256
 _ALL_OPS: Final = "*"
+_MOST: Final = {"cpus": 128, "memory": 1 << 20}
+"""As of the commands that run one guest."""
 
 
 @attrs.frozen
@@ -127,8 +129,9 @@ class _Planner:
         for key in ("cpus", "memory", "seeds"):
             with _at(key):
                 named[key] = numbers(getattr(spec, key))
-        if not all(named["cpus"]) or not all(named["memory"]):
-            raise StudyError("0 is too few", key="memory" if all(named["cpus"]) else "cpus")
+        for key, most in _MOST.items():
+            if wrong := [number for number in named[key] if not 1 <= number <= most]:
+                raise StudyError(f"{wrong[0]} is not in the range 1<=x<={most}", key=key)
         cmdlines, all_ops, all_settings = (several(each) for each in (spec.cmdlines, spec.ops, spec.settings))
         for guest, files in self._guests():
             memories = named["memory"] or (_KERNEL_MIB if files else _BUILTIN_MIB,)

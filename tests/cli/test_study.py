@@ -118,3 +118,16 @@ def test_ctrl_c_keeps_what_is_done_and_resume_goes_on(place: Path) -> None:
     again = subprocess.run([*command, "resume", "a.results"], capture_output=True, text=True, check=True)
     assert f"{40 - kept} of {40 - kept} cells run, {kept} were there" in again.stderr
     assert again.stdout.startswith("Results are equal at the one point, over 40 runs.")
+
+
+def test_several_values_make_a_study_of_a_comparison(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compare", "--backends", "native,xen", "--layouts", "6.1-64", "--cpus", "1,2", "--seeds", "0..1"]
+    assert main([*words, "--json", "c.json"]) == 0
+    assert capsys.readouterr().out.startswith("Results are equal at each of 2 points, over 8 runs.")
+    assert json.loads((place / "c.json").read_text())["schema"] == "pvops.study/1"
+    assert main(["study", "resume", "compare.results"]) == 0
+    assert "0 of 0 cells run, 8 were there" in capsys.readouterr().err
+    assert main([*words, "--svg", "c.svg"]) == 2
+    assert "--svg goes with one run of each backend only" in capsys.readouterr().err
+    assert main([*words, "--memory", "0..2"]) == 2
+    assert "--memory: 0 is not in the range" in capsys.readouterr().err
