@@ -11,14 +11,27 @@ from msgspec.structs import replace
 
 from pvops_core.compare.differences import result_lines
 from pvops_core.records import FLAT, Count, JsonRecord, MaybeSha256, Seconds, Sha256, line, read
-from pvops_core.runs.costs import BOOT_COSTS, known
+from pvops_core.runs.costs import BOOT_COSTS, Cost, known
 from pvops_core.runs.observation import SITE_FORMS, Observation, Outcome
 from pvops_core.study.axes import Axes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-COSTS: Final = {cost.key: cost for cost in BOOT_COSTS}
+
+def _of_form(form: str) -> Cost:
+    def number(observation: Observation) -> int:
+        return observation.sites_by_form.get(form, 0)
+
+    return Cost(form, f"{form} sites", f"call sites that are {form} at the end", number)
+
+
+_SITES: Final = (
+    Cost("sites", "call sites", "call sites of ops", lambda o: sum(o.sites_by_form.values())),
+    *map(_of_form, SITE_FORMS),
+)
+COSTS: Final = {cost.key: cost for cost in (*BOOT_COSTS[:-2], *_SITES, *BOOT_COSTS[-2:])}
+"""What is worth knowing of a run, by column."""
 
 
 class Measured(JsonRecord, frozen=True):
@@ -83,17 +96,14 @@ class Measured(JsonRecord, frozen=True):
         """The row of an observation."""
         costs = {name: int(cost.of(observation)) if known(cost, observation) else None for name, cost in COSTS.items()}
         costs.pop("wall_s")
-        forms: dict[str, int | None] = dict.fromkeys(("sites", *SITE_FORMS))
-        if observation.sites:
-            forms |= {form: observation.sites_by_form[form] for form in SITE_FORMS}
-            forms["sites"] = sum(observation.sites_by_form.values())
+        if not observation.sites:
+            costs |= dict.fromkeys(cost.key for cost in _SITES)
         return cls(
             key=key,
             outcome=observation.outcome,
             reason=observation.reason,
             results_sha256=results_sha256(observation),
             **costs,
-            **forms,
             vcpus_started=observation.vcpus_started if observation.measured else None,
             event_log_sha256=observation.event_log_sha256,
             text_sha256=observation.text_sha256,
