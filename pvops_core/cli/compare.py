@@ -12,10 +12,10 @@ import typer
 from pvops_core.backends.choices import choices_for, parse_choices
 from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, require, write_file, write_json
 from pvops_core.cli.options import kernels, runoptions
-from pvops_core.cli.options.axes import Numbered
+from pvops_core.cli.options.axes import NumberedAxes
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output.heard import HookOutputOption, heard
-from pvops_core.cli.study import Wishes, carry_out
+from pvops_core.cli.study import StudyWishes, carry_out
 from pvops_core.compare.bootdiff import named_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
 from pvops_core.compare.document import compare_result
@@ -142,7 +142,7 @@ def compare(
     if html:
         require("report", "jinja2", "matplotlib")
     runoptions.check_folders(html, svg, json, hook_output)
-    plugins, kernels_given, axes = tuple(plugin or ()), tuple(kernel or ()), Numbered.of(cpus, seed, memory)
+    plugins, kernels_given, axes = tuple(plugin or ()), tuple(kernel or ()), NumberedAxes.of(cpus, seed, memory)
     if axes.several or len(kernels_given) > 1:
         alone = {"phases": phases, "ops": ops, "svg": svg, "hook-output": hook_output}
         _refuse("one run of each backend", alone)
@@ -165,7 +165,7 @@ def compare(
             measure=("instructions",) if instructions else (),
             max_seconds=max_seconds,
         )
-        return carry_out(Job.of_spec(spec, Path.cwd()), output, Wishes(jobs=jobs, json=json, html=html))
+        return carry_out(Job.of_spec(spec, Path.cwd()), output, StudyWishes(jobs=jobs, json=json, html=html))
     image = kernels_given[0] if kernels_given else None
     loaded = runoptions.load(plugins)
     wanted = _Wanted(loaded, _names_of(backends), plugins, max_seconds)

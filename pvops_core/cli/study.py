@@ -112,7 +112,7 @@ def run(
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
     the file or folder is at fault.
     """
-    wishes = Wishes(
+    wishes = StudyWishes(
         dry_run=dry_run, jobs=jobs, scheduler=scheduler, workers=workers, retry=retry, json=json, csv=csv, html=html
     )
     job = read_job(file)
@@ -139,7 +139,7 @@ def resume(
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
     the folder is at fault.
     """
-    wishes = Wishes(jobs=jobs, scheduler=scheduler, workers=workers, retry=retry, json=json, csv=csv, html=html)
+    wishes = StudyWishes(jobs=jobs, scheduler=scheduler, workers=workers, retry=retry, json=json, csv=csv, html=html)
     with Store.read(folder) as store:
         job = Job.of_meta(store.meta())
     return carry_out(job, folder, wishes)
@@ -174,7 +174,7 @@ def results(folder: FolderArgument, *, json: JsonOption = None, csv: CsvOption =
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
     the folder is at fault.
     """
-    wishes = Wishes(json=json, csv=csv, html=html)
+    wishes = StudyWishes(json=json, csv=csv, html=html)
     with Store.read(folder) as store:
         return _report(told(store), wishes)
 
@@ -231,7 +231,7 @@ def diff(
 
 
 @attrs.frozen(kw_only=True)
-class Wishes:
+class StudyWishes:
     """How a study is carried out, and what is written of it: the options of these names."""
 
     dry_run: bool = False
@@ -258,7 +258,7 @@ def _check(json: str | None, csv: Path | None, html: Path | None) -> None:
     runoptions.check_folders(json, csv, html)
 
 
-def carry_out(job: Job, folder: Path, wishes: Wishes) -> int:
+def carry_out(job: Job, folder: Path, wishes: StudyWishes) -> int:
     """Plan a study, run what is not there yet, and report; the exit code."""
     loaded = runoptions.load(job.plugins)
     plan = job.plan(loaded)
@@ -281,7 +281,7 @@ def carry_out(job: Job, folder: Path, wishes: Wishes) -> int:
 
 
 @contextlib.contextmanager
-def _runner(job: Job, wishes: Wishes) -> Iterator[Runner]:
+def _runner(job: Job, wishes: StudyWishes) -> Iterator[Runner]:
     """Where the cells are run."""
 
     def limits(request: Request) -> Limits:
@@ -298,7 +298,7 @@ def _runner(job: Job, wishes: Wishes) -> Iterator[Runner]:
         yield ClusterRunner(client, limits, job.plugins)
 
 
-def _show_plan(job: Job, folder: Path, wishes: Wishes) -> int:
+def _show_plan(job: Job, folder: Path, wishes: StudyWishes) -> int:
     plan = job.plan(runoptions.load(job.plugins))
     kept, planned = {}, []
     if (folder / FILE).is_file():
@@ -329,7 +329,7 @@ def _shown(values: Sequence[object], most: int = 8) -> str:
     return ", ".join(shown)
 
 
-def _report(found: Told, wishes: Wishes) -> int:
+def _report(found: Told, wishes: StudyWishes) -> int:
     write_json("study", found.document(), wishes.json)
     if wishes.csv:
         write_file(wishes.csv, found.csv().encode())

@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {  # its keys have a type of their own, which names ever
     "text.parse_math": False,
 }
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-_ROOM = 0.12
+_ROOM = 0.035
 INK = "#0a0b01"
 PAPER = "#0a0b02"
 _ON_PARTS = (PAPER, PAPER, INK, INK) * 2
@@ -91,7 +91,7 @@ def stacked_bars(title: str, rows: Mapping[str, Sequence[int]]) -> str:
         for series, part in enumerate(parts):
             if part:
                 axes.barh(place, part, left=left, height=0.7, color=part_colour(series), clip_on=False)
-                if part / longest > _ROOM:
+                if part / longest > _ROOM * len(f"{part:,}"):
                     axes.text(
                         left + part / 2, place, f"{part:,}", ha="center", va="center", color=_ON_PARTS[series % SERIES]
                     )

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from pvops_core.compare.plots import SERIES, stacked_bars
 from pvops_core.runs.costs import NO_MEASURE, quantity
 from pvops_core.study.answers import POINT, Answers, Series, titled
-from pvops_core.study.plots import Line, lines
+from pvops_core.study.plots import Line, lines, shortened
 from pvops_core.study.rows import COSTS, HERE, Row, columns
 
 if TYPE_CHECKING:
@@ -187,4 +187,9 @@ def _op_bars(told: Told) -> tuple[list[str], dict[str, list[int]]]:
 
 
 def _bar_name(answers: Answers, series: Series) -> str:
-    return " ".join([*(f"{n} {series.point[POINT.index(n)]}" for n in answers.varying), series.backend])
+    words = []
+    for name in answers.varying:
+        values = list(dict.fromkeys(str(each.point[POINT.index(name)]) for each in answers.series))
+        short = dict(zip(values, shortened(values), strict=True))
+        words.append(f"{name} {short[str(series.point[POINT.index(name)])]}")
+    return " ".join([*words, series.backend])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import commonpath
 from typing import TYPE_CHECKING
 
 import attrs
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HEIGHT_INCHES = 2.6
 _THIN = 1.3
+_MOST_LETTERS = 60
 
 
 @attrs.frozen
@@ -54,7 +56,7 @@ def lines(title: str, axis: str, drawn: Sequence[Line], text: Callable[[float], 
         axes.fill(x + x[::-1], edge[0] + edge[1], color=colour(line.series), alpha=0.2, linewidth=0)
         width = _THIN + _THIN * (len(drawn) - 1 - number)  # one that lies below another is seen on both sides of it
         axes.plot(x, [spread.median for spread in spreads], color=colour(line.series), linewidth=width)
-    axes.set_xticks(list(places.values()), [str(value) or "-" for value in values], color=INK)
+    axes.set_xticks(list(places.values()), shortened([str(value) for value in values]), color=INK)
     axes.set_xlabel(axis, color=INK)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _place: text(value))
@@ -62,6 +64,16 @@ def lines(title: str, axis: str, drawn: Sequence[Line], text: Callable[[float], 
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(colors=INK, length=0)
     axes.grid(visible=True, color=INK, alpha=0.12, linewidth=0.5)
-    if not numeric and sum(len(str(value)) for value in values) > 60:
+    if not numeric and sum(map(len, shortened([str(value) for value in values]))) > _MOST_LETTERS:
         axes.tick_params(axis="x", labelrotation=20)
     return svg_of(figure, title)
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names without the words that all begin and end with; a dash for nothing."""
+    if len(names) < 2 or not all("-" in name for name in names):
+        return [name or "-" for name in names]
+    begin = commonpath(list(names)).rpartition("-")
+    end = commonpath([name[::-1] for name in names]).rpartition("-")
+    cut = len(begin[0] + begin[1]), len(end[0] + end[1])
+    return [name[cut[0] : len(name) - cut[1]] or name for name in names]

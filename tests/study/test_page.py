@@ -13,6 +13,7 @@ import pytest
 
 from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.study.page import page
+from pvops_core.study.plots import shortened
 from pvops_core.study.report import told
 from pvops_core.study.store import PlannedRow, Store
 
@@ -110,6 +111,20 @@ def test_what_scrolls_is_reached_by_keyboard(full: Store) -> None:
 def test_a_study_of_nothing_has_a_page(store: Store) -> None:
     store.note([], {})
     assert "Nothing ran." in Reader(page(told(store))).text
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["vmlinuz-6.1.0-56-amd64", "vmlinuz-7.2.13-1-amd64"], ["6.1.0-56", "7.2.13-1"]),
+        (["6.1-64", "2.6.24"], ["6.1-64", "2.6.24"]),
+        (["a-b", "a-b-c"], ["b", "b-c"]),
+        (["", "quiet"], ["-", "quiet"]),
+        (["a-b"], ["a-b"]),
+    ],
+)
+def test_names_are_shortened_to_what_differs(names: list[str], short: list[str]) -> None:
+    assert shortened(names) == short
 
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

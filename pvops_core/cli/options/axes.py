@@ -15,7 +15,7 @@ _MOST_SEED = (1 << 63) - 1
 
 
 @attrs.frozen
-class Numbered:
+class NumberedAxes:
     """Numbers of CPUs, seeds and memories, in order; of memories none where none was given."""
 
     cpus: tuple[int, ...]
