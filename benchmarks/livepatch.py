@@ -16,7 +16,7 @@ from pvops_core.livepatch.payload.builder import PayloadBuilder
 from pvops_core.livepatch.payload.loading import load
 from pvops_core.livepatch.payload.model import Command
 from pvops_core.livepatch.rendezvous import act
-from pvops_core.machine.unicorn.allengines import AllEngines
+from pvops_core.machine.unicorn.llvm.allengines import AllEngines
 from pvops_core.patching.poke import Poker
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ BACKENDS = sorted(
 )
 SOURCES = sorted(path for folder in (CORE, *BACKENDS) for path in folder.rglob("*.py"))
 MOST_LINES = 500
+MOST_FILES = 20
 LONGEST_CIRCLE = 4
 BACKEND_NAMES = tuple(path.name for path in BACKENDS)
 
@@ -142,6 +143,11 @@ def test_rooms_import_only_upwards() -> None:
             if parts[0] == "pvops_core" and len(parts) > 1 and parts[1] in order[order.index(room) + 1 :]:
                 wrong.append(f"{name_of(path)} imports {name}")
     assert not wrong
+
+
+def test_a_crowded_folder_has_an_inside() -> None:
+    crowded = [folder for folder in {path.parent for path in SOURCES} if len(list(folder.glob("*.py"))) > MOST_FILES]
+    assert not [name_of(folder) for folder in crowded if not any(child.is_dir() for child in folder.glob("[!_]*"))]
 
 
 def test_imports_make_no_long_circle() -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pvops_core.machine.unicorn import exitrequest, intercepts, libc, pauseloops
-from pvops_core.machine.unicorn.allengines import COLUMNS, AllEngines
+from pvops_core.machine.unicorn import exitrequest, intercepts, libc
 from pvops_core.machine.unicorn.batch import Batch, MixedBatch, MsrBatch, register_id
 from pvops_core.machine.unicorn.cpustate import guests as guests_state
 from pvops_core.machine.unicorn.cpustate import vetted as vetted_state
@@ -45,16 +44,19 @@ from pvops_core.machine.unicorn.engine import (
     Words,
 )
 from pvops_core.machine.unicorn.engine import NAME as ENGINE_NAME
-from pvops_core.machine.unicorn.guarding import CODE as CODE_SEGMENT
-from pvops_core.machine.unicorn.guarding import DATA as DATA_SEGMENTS
-from pvops_core.machine.unicorn.guarding import GuardWords
-from pvops_core.machine.unicorn.guarding import guards as segment_guards
 from pvops_core.machine.unicorn.intercepts import EXITS, MSR, READ_DR, WRITE_DR
 from pvops_core.machine.unicorn.libc import same_bytes
+from pvops_core.machine.unicorn.llvm import pauseloops
+from pvops_core.machine.unicorn.llvm.allengines import COLUMNS, AllEngines
+from pvops_core.machine.unicorn.llvm.guarding import CODE as CODE_SEGMENT
+from pvops_core.machine.unicorn.llvm.guarding import DATA as DATA_SEGMENTS
+from pvops_core.machine.unicorn.llvm.guarding import GuardWords
+from pvops_core.machine.unicorn.llvm.guarding import guards as segment_guards
+from pvops_core.machine.unicorn.llvm.native import NativeCallbacks
+from pvops_core.machine.unicorn.llvm.native import callbacks as native_callbacks
+from pvops_core.machine.unicorn.llvm.piecewise import PieceGuards, Site
+from pvops_core.machine.unicorn.llvm.watching import Watch
 from pvops_core.machine.unicorn.modeswitch import ModeSwitch, packed_segment
-from pvops_core.machine.unicorn.native import NativeCallbacks
-from pvops_core.machine.unicorn.native import callbacks as native_callbacks
-from pvops_core.machine.unicorn.piecewise import PieceGuards, Site
 from pvops_core.machine.unicorn.probe import (
     HF_ADDSEG,
     HF_CPL,
@@ -67,18 +69,17 @@ from pvops_core.machine.unicorn.probe import (
     context_layout,
 )
 from pvops_core.machine.unicorn.state import BLOCK_NS, CALL_WORDS, StateWord
-from pvops_core.machine.unicorn.watching import Watch
 from pvops_core.machine.unicorn.words import NativeWords
 from pvops_core.machine.unicorn.writewatch import WriteWatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pvops_core.machine.unicorn.spans import Counted, SpanCounter
+    from pvops_core.machine.unicorn.llvm.spans import Counted, SpanCounter
 
 
 def count_spans(slots: Sequence[Counted], spans: Sequence[tuple[int, int]]) -> SpanCounter:
     """Count executions of spans of guest text from now on; what does it is compiled then."""
-    from pvops_core.machine.unicorn.spans import SpanCounter  # noqa: PLC0415 - brings the compiler, and is rarely wanted
+    from pvops_core.machine.unicorn.llvm.spans import SpanCounter  # noqa: PLC0415 - brings the compiler, and is rarely wanted
 
     return SpanCounter(slots, spans)

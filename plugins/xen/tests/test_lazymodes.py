@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Final
 
 import pytest
-from pvops_xen.ops.lazymodes import LazyModes, lazy_modes
+from pvops_xen.ops.kept.lazymodes import LazyModes, lazy_modes
 from pvops_xen.ops.multicalls import Lazy
 
 from pvops_core.errors import UsageError

@@ -8,9 +8,9 @@ from pvops_xen.ops.boot import BootOps
 from pvops_xen.ops.cpu import XenCpuOps
 from pvops_xen.ops.descriptors import XenDescriptorOps
 from pvops_xen.ops.irq import XenIrqOps
+from pvops_xen.ops.kept.remembered import Remembered, RememberedState
 from pvops_xen.ops.lock import PV_SPINLOCKS, LocksState, XenLockOps
 from pvops_xen.ops.mmu import XenEntryOps
-from pvops_xen.ops.remembered import Remembered, RememberedState
 from pvops_xen.ops.spaces import SpaceOps
 from pvops_xen.ops.time import XenTimeOps
 from pvops_xen.ops.tlb import XenTlbOps

@@ -16,7 +16,7 @@ from pvops_xen.public import PHYSDEV
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-    from pvops_xen.ops.linux import Linux
+    from pvops_xen.ops.kept.linux import Linux
 
 _CR4_HIDDEN: Final = 1 << 4 | 1 << 7 | 1 << 8  # PSE PGE PCE: Xen's to decide
 _CR4_PINNED: Final = 1 << 11 | 1 << 16 | 1 << 20 | 1 << 21 | 1 << 23  # UMIP FSGSBASE SMEP SMAP CET

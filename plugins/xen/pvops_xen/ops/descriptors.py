@@ -15,7 +15,7 @@ from pvops_xen.ops.multicalls import Lazy
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-    from pvops_xen.ops.linuxtables import LinuxTables
+    from pvops_xen.ops.kept.linuxtables import LinuxTables
 
 _INTERRUPT_GATE: Final = 0xE
 _TRAP_GATE: Final = 0xF

@@ -9,9 +9,9 @@ from pvops_core.errors import UsageError
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.x86 import UD
-from pvops_xen.ops.linux import Linux
-from pvops_xen.ops.linuxtables import LinuxTables
-from pvops_xen.ops.remembered import Remembered
+from pvops_xen.ops.kept.linux import Linux
+from pvops_xen.ops.kept.linuxtables import LinuxTables
+from pvops_xen.ops.kept.remembered import Remembered
 from pvops_xen.platform import XenPlatform
 
 if TYPE_CHECKING:

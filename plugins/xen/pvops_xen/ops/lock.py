@@ -13,7 +13,7 @@ from pvops_xen.public import EVENT_CHANNEL, SCHED
 if TYPE_CHECKING:
     from pvops_core.backends import Environment
     from pvops_core.machine import Vcpu
-    from pvops_xen.ops.linux import Linux
+    from pvops_xen.ops.kept.linux import Linux
 
 PV_SPINLOCKS: Final = frozenset(
     {"lock_wait", "lock_kick", "queued_spin_lock_slowpath", "queued_spin_unlock", "vcpu_is_preempted"}

@@ -8,7 +8,7 @@ from pvops_core.hookspecs import hookimpl
 from pvops_xen.hypervisor.abi import DOMID_SELF, UVMF_INVLPG, Hypercall, MmuUpdate
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.base import XenGroup
-from pvops_xen.ops.linuxbatch import LinuxBatch
+from pvops_xen.ops.kept.linuxbatch import LinuxBatch
 from pvops_xen.ops.multicalls import UPDATE, Lazy
 
 if TYPE_CHECKING:

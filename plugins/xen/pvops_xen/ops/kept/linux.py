@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from pvops_xen.hypervisor.abi import PAGE_SHIFT
 from pvops_xen.hypervisor.memory import entries as pte
 from pvops_xen.ops.frames import INVALID, FrameNumbers
-from pvops_xen.ops.lasting import KernelWords
-from pvops_xen.ops.linuxbatch import LinuxBatch
+from pvops_xen.ops.kept.lasting import KernelWords
+from pvops_xen.ops.kept.linuxbatch import LinuxBatch
 
 if TYPE_CHECKING:
     from pvops_core.backends import Environment

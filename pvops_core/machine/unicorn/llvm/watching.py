@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
+from pvops_core.machine.unicorn.llvm.routines import I32, I64, Source, addresses_of
 
 if TYPE_CHECKING:
-    from pvops_core.machine.unicorn.emit import Routine
     from pvops_core.machine.unicorn.engine import Engine
+    from pvops_core.machine.unicorn.llvm.emit import Routine
 
 _PLACES: Final = 4
 _IN_PAGE: Final = 0xFFF

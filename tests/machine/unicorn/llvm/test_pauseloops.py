@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from pvops_core.machine import MachineKind
-from pvops_core.machine.unicorn import native, pauseloops, routines
+from pvops_core.machine.unicorn.llvm import native, pauseloops, routines
 from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 from pvops_core.testing.assembly import assemble
 from tests.machine.conftest import CODE, DATA, Rig

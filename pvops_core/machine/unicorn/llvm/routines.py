@@ -20,13 +20,13 @@ from pvops_core.kept import CORE, Kept
 from pvops_core.machine.unicorn import libc
 
 if TYPE_CHECKING:
-    from pvops_core.machine.unicorn.emit import Routine
+    from pvops_core.machine.unicorn.llvm.emit import Routine
 
-_FOLDER: Final = Path(__file__).parent
+_FOLDER: Final = Path(__file__).parents[1]
 _MAKERS: Final = (
     "x86",
     "kept",
-    *sorted(str(file.relative_to(CORE).with_suffix("")) for file in _FOLDER.glob("*.py")),
+    *sorted(str(file.relative_to(CORE).with_suffix("")) for file in _FOLDER.rglob("*.py")),
 )
 """All that a function's writing may read: the constants that go into it come from here."""
 _KEPT: Final = Kept("code", _MAKERS, 16)
@@ -40,7 +40,7 @@ class Width:
 
     def __call__(self, number: int) -> Any:  # noqa: ANN401 - LLVM's library has no types
         """A number of this type, for the body of a function."""
-        from pvops_core.machine.unicorn.emit import constant  # noqa: PLC0415 - brings LLVM
+        from pvops_core.machine.unicorn.llvm.emit import constant  # noqa: PLC0415 - brings LLVM
 
         return constant(self.bits, number)
 
@@ -75,7 +75,7 @@ def addresses_of(name: str, sources: Mapping[str, Source]) -> dict[str, int]:
     """
 
     def make() -> tuple[bytes, dict[str, int]]:
-        from pvops_core.machine.unicorn.emit import compiled  # noqa: PLC0415 - brings LLVM
+        from pvops_core.machine.unicorn.llvm.emit import compiled  # noqa: PLC0415 - brings LLVM
 
         return compiled(sources)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.unicorn.allengines import COLUMNS, AllEngines, _Slot
+from pvops_core.machine.unicorn.llvm.allengines import COLUMNS, AllEngines, _Slot
 from tests.machine.conftest import CODE, Rig
 
 if TYPE_CHECKING:

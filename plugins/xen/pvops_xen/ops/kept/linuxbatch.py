@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import MachineError
 from pvops_xen.hypervisor.abi import DOMID_SELF, Hypercall
-from pvops_xen.ops.lazymodes import lazy_modes
+from pvops_xen.ops.kept.lazymodes import lazy_modes
 from pvops_xen.ops.multicalls import ENTRY, MC_ARGS, MC_BATCH, MC_FLUSH, MMUEXT_OP, OPERATION, UPDATE, Lazy, Multicalls
 from pvops_xen.public import XEN
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
-    from pvops_xen.ops.linux import Linux
+    from pvops_xen.ops.kept.linux import Linux
     from pvops_xen.platform import XenPlatform
 
 _BITS: Final = 64

@@ -18,7 +18,7 @@ from pvops_xen.public import XEN
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_xen.ops.guest import XenGuest
-    from pvops_xen.ops.linux import Linux
+    from pvops_xen.ops.kept.linux import Linux
 
 _SAVED_DIRTY: Final = 1 << 58  # _PAGE_SAVED_DIRTY (asm/pgtable_types.h)
 _START_KERNEL_MAP: Final = 0xFFFF_FFFF_8000_0000

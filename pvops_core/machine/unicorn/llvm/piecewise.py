@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import attrs
 
 from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.native import SIZE_OF_BLOCK
+from pvops_core.machine.unicorn.llvm.native import SIZE_OF_BLOCK
+from pvops_core.machine.unicorn.llvm.routines import I32, I64, Source, addresses_of
 from pvops_core.machine.unicorn.probe import HF_CS64
-from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
 from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pvops_core.machine.unicorn.emit import Routine
     from pvops_core.machine.unicorn.engine import Context, Engine
+    from pvops_core.machine.unicorn.llvm.emit import Routine
     from pvops_core.machine.unicorn.movablehook import MovableHook
     from pvops_core.machine.unicorn.probe import ContextLayout
 

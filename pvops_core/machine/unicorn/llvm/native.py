@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pvops_core.machine.unicorn import pauseloops
+from pvops_core.machine.unicorn.llvm import pauseloops
+from pvops_core.machine.unicorn.llvm.routines import I32, I64, Source, addresses_of
 from pvops_core.machine.unicorn.probe import HF_CS64, HF_LMA
-from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
 from pvops_core.machine.unicorn.state import BLOCK_NS, NO_EXCEPTION, TSC_BLOCKS, StateWord
 from pvops_core.x86 import FLAG_IF
 
 if TYPE_CHECKING:
-    from pvops_core.machine.unicorn.emit import Routine, Value
+    from pvops_core.machine.unicorn.llvm.emit import Routine, Value
 
 SIZE_OF_BLOCK = 10
 """Where ``uc_tb`` has it, a u16; the address comes first."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pvops_core.machine import Vcpu
-    from pvops_xen.ops.linux import Linux
+    from pvops_xen.ops.kept.linux import Linux
 
 _WORDS: Final = ("paravirt_lazy_mode", "xen_lazy_mode")
 """Per-CPU variables that hold a mode, whichever it is: to 6.5, and since."""

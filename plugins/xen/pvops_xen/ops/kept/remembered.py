@@ -30,7 +30,7 @@ class RememberedState(NamedTuple):
 
 
 class Remembered:
-    """As :class:`~pvops_xen.ops.linux.Linux`, in Python.
+    """As :class:`~pvops_xen.ops.kept.linux.Linux`, in Python.
 
     Attributes:
         frames: machine and pseudo-physical frame numbers.

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.unicorn import emit, routines
-from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
+from pvops_core.machine.unicorn.llvm import emit, routines
+from pvops_core.machine.unicorn.llvm.routines import I32, I64, Source, addresses_of
 
 if TYPE_CHECKING:
-    from pvops_core.machine.unicorn.emit import Routine
+    from pvops_core.machine.unicorn.llvm.emit import Routine
 
 
 class Word(enum.IntEnum):
@@ -130,5 +130,6 @@ def test_what_is_kept_is_of_all_sources_that_it_is_made_of() -> None:
             continue
         tree = ast.parse(text)
         plain = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module]
-        used = {node.module for node in plain if node.module.startswith("pvops_core")} - {"pvops_core.machine.unicorn"}
+        packages = {"pvops_core.machine.unicorn", "pvops_core.machine.unicorn.llvm"}
+        used = {node.module for node in plain if node.module.startswith("pvops_core")} - packages
         assert used <= makers | no_constants, file

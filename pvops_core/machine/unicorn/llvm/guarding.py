@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.native import SIZE_OF_BLOCK
+from pvops_core.machine.unicorn.llvm.native import SIZE_OF_BLOCK
+from pvops_core.machine.unicorn.llvm.routines import I32, I64, Source, addresses_of
 from pvops_core.machine.unicorn.probe import HF_CS64, SEGMENT_STRIDE, SEGMENTS
-from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
 from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pvops_core.machine.unicorn.emit import Routine
     from pvops_core.machine.unicorn.engine import Context, Engine
+    from pvops_core.machine.unicorn.llvm.emit import Routine
     from pvops_core.machine.unicorn.probe import ContextLayout
 
 DATA: Final = ("es", "ss", "ds", "fs", "gs")

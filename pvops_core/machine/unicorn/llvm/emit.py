@@ -17,10 +17,10 @@ from elftools.elf.sections import SymbolTableSection
 from llvmlite import binding, ir
 
 from pvops_core.errors import MachineError
-from pvops_core.machine.unicorn.routines import I32, I64, VOID
+from pvops_core.machine.unicorn.llvm.routines import I32, I64, VOID
 
 if TYPE_CHECKING:
-    from pvops_core.machine.unicorn.routines import Source
+    from pvops_core.machine.unicorn.llvm.routines import Source
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 Value = Any  # llvmlite has no types

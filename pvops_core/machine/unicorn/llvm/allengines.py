@@ -17,14 +17,14 @@ import numpy as np
 from pvops_core.errors import MachineError
 from pvops_core.machine.unicorn import engine as uc
 from pvops_core.machine.unicorn.controlarea import without_leaving
-from pvops_core.machine.unicorn.routines import I32, I64, Source, addresses_of
+from pvops_core.machine.unicorn.llvm.routines import I32, I64, Source, addresses_of
 from pvops_core.x86 import MSR_EFER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pvops_core.machine.unicorn.emit import Routine
     from pvops_core.machine.unicorn.engine import Engine
+    from pvops_core.machine.unicorn.llvm.emit import Routine
 
 COLUMNS: Final = ("cr0", "cr3", "cr4", "cs", "eflags", "rip", "msr", "efer")
 """What :meth:`AllEngines.look` gives of each engine, in this order; an MSR's number stands before its value."""

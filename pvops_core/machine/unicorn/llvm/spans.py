@@ -19,8 +19,8 @@ from llvmlite import ir
 
 from pvops_core.errors import MachineError
 from pvops_core.machine.unicorn import engine as uc
-from pvops_core.machine.unicorn.emit import assembled
-from pvops_core.machine.unicorn.routines import placed
+from pvops_core.machine.unicorn.llvm.emit import assembled
+from pvops_core.machine.unicorn.llvm.routines import placed
 from pvops_core.machine.unicorn.state import BLOCK_NS, StateWord
 
 if TYPE_CHECKING:

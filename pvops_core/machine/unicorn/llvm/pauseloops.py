@@ -15,12 +15,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.machine.unicorn.engine import PROT_EXEC
-from pvops_core.machine.unicorn.routines import I32, I64
+from pvops_core.machine.unicorn.llvm.routines import I32, I64
 from pvops_core.machine.unicorn.state import NO_EXCEPTION, StateWord
 from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
-    from pvops_core.machine.unicorn.emit import Routine, Value
+    from pvops_core.machine.unicorn.llvm.emit import Routine, Value
 
 FIRST: Final = 256
 """Runs of a slice before its first lookout, where another vCPU could run instead."""
