@@ -157,7 +157,7 @@ class Btf:
         return [self._following(at), *arguments]
 
     def elements(self, type: int) -> int:
-        """Elements of an array; 0 for a type that is none."""
+        """Elements of an array (``struct btf_array``); 0 for a type that is none."""
         at = self._at(type)
         return int.from_bytes(self.data[at + 20 : at + 24], "little") if at and self._kind(at) == _ARRAY else 0
 

@@ -92,7 +92,7 @@ def _release(data: bytes) -> str:
 
 
 def unpack_bzimage(data: bytes, path: str) -> tuple[bytes, BootHeader]:
-    """The unpacked kernel of a bzImage, with the header that led to it.
+    """The unpacked kernel of a bzImage, with the ``struct setup_header`` that led to it.
 
     Raises:
         ImageError: damaged header or payload, an unknown compression, or more output than declared.

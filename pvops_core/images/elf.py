@@ -228,7 +228,7 @@ def _section(index: int, entry: Any, names: bytes) -> Section:  # noqa: ANN401 -
 
 
 def _read_notes(reader: _ElfReader, offset: int, size: int, field: str) -> Iterator[Note]:
-    """The notes in a range; each is three words, then the owner and the data, both padded to 4 bytes.
+    """The notes in a range (gABI): each is three words, then the owner and the data, both padded to 4 bytes.
 
     The data of the last may be cut short: GRUB's 32-bit Xen image states 12 bytes where 4 are left.
     """

@@ -230,7 +230,7 @@ class _Symbols:
 
 
 def _relocate(path: str, raw: bytearray, sections: tuple[Section, ...], section: Section, symbols: _Symbols) -> None:
-    """Put addresses into a section; those of symbols that another module would have stay as they are."""
+    """apply_relocate(): addresses into a section; those of symbols that another module would have stay as they are."""
     wide = section.kind == "SHT_RELA"
     record, kinds = (_RELA64, _KINDS["x86_64"]) if wide else (_REL32, _KINDS["i386"])
     target = sections[section.info] if section.info < len(sections) else None

@@ -1,4 +1,4 @@
-"""What a kernel file says of itself before it is unpacked."""
+"""What a kernel file says of itself before it is unpacked (boot.rst, xloadflags)."""
 
 from __future__ import annotations
 

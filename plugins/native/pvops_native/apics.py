@@ -1,4 +1,4 @@
-"""The APICs' registers in memory."""
+"""The APICs' registers in memory (Intel SDM volume 3, 11.4.1; 82093AA data sheet)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PC around the processors: its devices, wired to each other and to the virtual clock."""
+"""The PC around the processors: its devices, wired as in a PC/AT with APICs (MP specification 1.4, 3.6)."""
 
 from __future__ import annotations
 

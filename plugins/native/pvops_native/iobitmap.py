@@ -43,7 +43,7 @@ class TaskBitmaps:
 
     @property
     def none(self) -> int:
-        """The offset at which there is none: where the second of two bitmaps of one size ends."""
+        """IO_BITMAP_OFFSET_INVALID, at which there is none: where the second of two bitmaps of one size ends."""
         # mapall follows bitmap in struct x86_io_bitmap, so its distance from bitmap is a bitmap's size.
         return self._all - self.start + self._all - self._own & 0xFFFF
 

@@ -121,12 +121,12 @@ class Pc(BareMetal, Platform):
         super().software_interrupt(vcpu, vector)
 
     def syscall(self, vcpu: Vcpu) -> None:
-        """Counted, then to LSTAR."""
+        """Counted, then to IA32_LSTAR."""
         self.traps["syscall"] += 1
         super().syscall(vcpu)
 
     def sysenter(self, vcpu: Vcpu) -> None:
-        """Counted, then to SYSENTER_EIP."""
+        """Counted, then to IA32_SYSENTER_EIP."""
         self.traps["sysenter"] += 1
         super().sysenter(vcpu)
 

@@ -62,7 +62,7 @@ def first_state(kind: MachineKind, root: int, gdt: int, gdt_limit: int) -> Start
 
 
 def enter(vcpu: Vcpu, state: StartState, entry: int) -> None:
-    """Puts a vCPU at ``entry``, level 0, flat segments, paging on, interrupts off."""
+    """Puts a vCPU at ``entry``, level 0, flat segments, paging on, interrupts off (SDM volume 3, 9.8)."""
     kind = vcpu.machine.kind
     # CR4.PAE before EFER.LME and CR0.PG, or the processor would be in no mode that exists (SDM volume 3, 9.8.5).
     vcpu.insn.mov_to_cr(4, state.cr4)

@@ -30,7 +30,7 @@ from pvops_core.machine.run.stateful import Beside
 
 @attrs.frozen
 class Work:
-    """A scheduled action.
+    """A scheduled action (``struct livepatch_work``).
 
     Attributes:
         command: APPLY, REVERT or REPLACE.
@@ -140,7 +140,7 @@ def write_name(name: str) -> bytes:
 
 
 class Registry:
-    """All payloads of one guest, in the order of their upload.
+    """All payloads of one guest, in the order of their upload (payload_list, applied_list).
 
     Args:
         host: the guest.
@@ -180,7 +180,7 @@ class Registry:
         return found
 
     def get(self, name: str) -> PayloadStatus:
-        """State and result of a payload.
+        """livepatch_get(): state and result of a payload.
 
         Raises:
             LivepatchError: EINVAL for a bad name, ENOENT for an unknown one.
@@ -226,7 +226,7 @@ class Registry:
     # Changing ----------------------------------------------------------------------------------------------------
 
     def upload(self, name: str, data: bytes, *, flags: int = 0) -> None:
-        """Read, check and place a payload; it is CHECKED afterwards.
+        """livepatch_upload(): read, check and place a payload; it is CHECKED afterwards.
 
         Args:
             name: 1 to 127 bytes.
@@ -255,7 +255,7 @@ class Registry:
         self.version += 1
 
     def action(self, name: str, command: int, *, timeout_ns: int = 0, flags: int = 0, pad: int = 0) -> None:
-        """Ask for an action. Returns when it is scheduled; ``get`` tells how it went.
+        """livepatch_action(): ask for an action. Returns when it is scheduled; ``get`` tells how it went.
 
         A payload in another state than the action begins from is left as it is, without an error.
 

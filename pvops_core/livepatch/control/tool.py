@@ -50,7 +50,7 @@ VERBS = {"list": 0, "get": 1, "upload": 2, "apply": 1, "revert": 1, "replace": 1
 
 
 def code_of(number: int) -> int:
-    """The exit code for an errno."""
+    """The exit code of xen-livepatch.c for an errno."""
     return FINE if not number else TRY_AGAIN if number in _BUSY else FAILED
 
 

@@ -24,7 +24,7 @@ class PageRights(enum.Enum):
 
 
 class Pages(Protocol):
-    """How the pages set aside come into the guest's address spaces, with which rights."""
+    """How the pages set aside come into the guest's address spaces, with which rights (secure_payload())."""
 
     def prepare(self) -> None:
         """See to it that the pages can be given rights from now on.
@@ -82,7 +82,7 @@ class PayloadArea:
         return isinstance(address, int) and self.base <= address < self.base + self.pages * PAGE
 
     def allocate(self, size: int) -> int:
-        """Take pages for ``size`` bytes; their address. ENOMEM if no run of free pages is long enough."""
+        """Take pages for ``size`` bytes, as vmalloc_xen() does; ENOMEM if no run of free pages is long enough."""
         # At least a page: an empty region must have an address of its own.
         wanted = max(1, -(-size // PAGE))
         start = 0

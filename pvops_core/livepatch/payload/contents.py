@@ -62,7 +62,7 @@ class Target:
 
 
 def check_sections(linked: Linked) -> None:
-    """EINVAL unless what must be there is there once, and there is something to patch."""
+    """check_patching_sections(): EINVAL unless what must be there is there once, and there is something to patch."""
     item = linked.item
     names = [section.name for section in item.sections]
     for name in _UNIQUE:
@@ -85,7 +85,7 @@ def check_sections(linked: Linked) -> None:
 
 
 def build_id(linked: Linked, name: str) -> bytes:
-    """The build-id in a note section; EINVAL if it is damaged, ENODATA if it is another note."""
+    """xen_build_id_check(): the build-id in a note section; EINVAL if it is damaged, ENODATA if it is another note."""
     item, data = linked.item, _section(linked, name)
     # More than the note's header, as xen_build_id_check() asks.
     if len(data) <= 12:
@@ -108,7 +108,7 @@ def _section(linked: Linked, name: str) -> bytes:
 
 
 def functions(linked: Linked, target: Target) -> tuple[Function, ...]:
-    """The functions to replace.
+    """prepare_payload(): the functions to replace.
 
     Raises:
         PayloadError: with the errno of prepare_payload, and EINVAL for two that overlap.
@@ -244,7 +244,7 @@ def exception_table(linked: Linked) -> dict[int, int]:
 
 
 def check_special(linked: Linked) -> None:
-    """EINVAL unless the tables that are placed and not used hold whole entries, which speak of the payload's text.
+    """check_special_sections(): EINVAL unless tables that are placed and not used hold whole entries, of own text.
 
     Source: struct alt_call (a distance) and struct bug_frame (two words) of xen/arch/x86/include/asm.
     """
@@ -271,7 +271,7 @@ def _check_calls(linked: Linked, section: ObjectSection) -> None:
 
 
 def new_symbols(linked: Linked, replaced: Collection[int], lookup: Callable[[str], int | None]) -> dict[str, int]:
-    """The symbols that a payload adds: those it defines in loaded sections and that replace no function.
+    """build_symbol_table(): what a payload adds, those it defines in loaded sections and that replace no function.
 
     Raises:
         PayloadError: EEXIST, the guest or an earlier payload has one of that name.

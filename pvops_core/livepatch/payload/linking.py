@@ -55,7 +55,7 @@ class Region:
 
 
 def access_of(item: RelocatableObject, section: ObjectSection) -> PageRights:
-    """Where a section belongs; EINVAL for one that is writable and executable."""
+    """Where a section belongs (move_payload()); EINVAL for one that is writable and executable."""
     match section.flags & (SHF_WRITE | SHF_EXECINSTR):
         # Pages have rights as a whole, so sections of one kind lie together (calc_section()).
         case 0:
@@ -100,7 +100,7 @@ class Linked:
 
 
 def link(item: RelocatableObject, area: PayloadArea, lookup: Callable[[str], int | None], spare: int) -> Linked:
-    """Place, resolve and relocate.
+    """move_payload(), resolve and relocate.
 
     Args:
         item: the object.

@@ -52,7 +52,7 @@ class Placed:
 
 
 def load(guest: PatchedGuest, name: str, data: bytes, registry: Registry, force: bool) -> Placed:  # noqa: FBT001 - a Loader
-    """Read a payload file, check it, and place it into the guest.
+    """load_payload_data(): read a payload file, check it, and place it into the guest.
 
     Raises:
         PayloadError: the file is refused.

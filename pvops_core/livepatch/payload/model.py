@@ -56,7 +56,7 @@ class UploadFlag(enum.IntFlag):
 
 @attrs.frozen
 class Function:
-    """One function to replace.
+    """One function to replace (``struct livepatch_func``).
 
     Attributes:
         name: its symbol.
@@ -131,7 +131,7 @@ class Hooks:
 
 @attrs.frozen(kw_only=True)
 class Payload:
-    """A payload as uploaded.
+    """A payload as uploaded (``struct payload``).
 
     Attributes:
         name: what operations call it.

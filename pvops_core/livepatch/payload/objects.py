@@ -93,7 +93,7 @@ class Relocation:
 
 @attrs.frozen
 class RelocatableObject:
-    """A relocatable object file.
+    """A relocatable object file (gABI, ET_REL).
 
     Attributes:
         path: the file as the caller named it.
@@ -119,7 +119,7 @@ class RelocatableObject:
 
 
 def read_object(data: bytes, path: str, kind: MachineKind) -> RelocatableObject:
-    """Read and check a relocatable object for a machine.
+    """livepatch_elf_load(): read and check a relocatable object for a machine.
 
     Args:
         data: the file.

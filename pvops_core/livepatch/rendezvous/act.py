@@ -161,7 +161,7 @@ class Journal:
 
 
 def perform(work: Work, applied: Sequence[Record], zone: Zone) -> None:
-    """Do a scheduled action.
+    """livepatch_do_action(): do a scheduled action.
 
     Args:
         work: the action.
@@ -236,7 +236,7 @@ def apply(record: Record, journal: Journal, zone: Zone) -> None:
 
 
 def revert(record: Record, journal: Journal, zone: Zone) -> None:
-    """Put back each function, then run the unload hooks; or run the payload's own action."""
+    """revert_payload(): put back each function, then run the unload hooks; or run the payload's own action."""
     if record.payload.hooks.of(HookPhase.REVERT):
         _own_action(record, HookPhase.REVERT, journal, zone)
         return
@@ -282,7 +282,7 @@ def put_back(record: Record, text: Overlay) -> None:
 
 
 def check_expectations(record: Record, text: Overlay) -> None:
-    """EINVAL unless every function begins with the bytes that its payload expects."""
+    """livepatch_check_expectations(): EINVAL unless every function begins with the bytes that its payload expects."""
     for function in record.payload.functions:
         # At the function's first byte, also where a jump goes behind endbr64.
         found = text.read(function.old_address, len(function.expected))

@@ -137,7 +137,7 @@ class Rendezvous:
             self.phase = RendezvousPhase.QUIET
 
     def expire(self, now: int) -> bool:
-        """Look at the clock; True if it is too late, or has been."""
+        """livepatch_spin(): look at the clock; True if it is too late, or has been."""
         # Later than the deadline: at it there is still time (NOW() < timeout in livepatch_spin()).
         if self.phase in {RendezvousPhase.CPU, RendezvousPhase.IRQ} and now > self.deadline:
             there = self._in if self.phase is RendezvousPhase.CPU else self._off

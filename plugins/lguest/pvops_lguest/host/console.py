@@ -29,7 +29,7 @@ MAX_DMA = 10
 
 
 class Console:
-    """Text of the guest, given to ``emit`` as it comes.
+    """Text of the guest, given to ``emit`` as it comes (handle_console_output()).
 
     Attributes:
         top: where the guest's memory proper ends; above it are devices.
@@ -133,14 +133,14 @@ class DmaArray:
 
 
 class DmaBindings:
-    """Buffers that the guest offers for input (BIND_DMA, 2.6.23 only)."""
+    """Buffers that the guest offers for input: bind_dma() of drivers/lguest/io.c, 2.6.23 only."""
 
     def __init__(self, guest: GuestMemory) -> None:
         self._guest = guest
         self._arrays: list[DmaArray] = []
 
     def bind(self, key: int, pa: int, count_and_irq: int) -> int:
-        """BIND_DMA: register an array, or with interrupt 0 take it back.
+        """BIND_DMA: register an array, or with interrupt 0 take it back (unbind_dma()).
 
         Args:
             key: the device's guest-physical address.

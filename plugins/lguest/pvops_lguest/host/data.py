@@ -44,15 +44,15 @@ class LguestData:
 
     @property
     def blocked_interrupts(self) -> int:
-        """Bitmap of interrupts the guest masked; bit 0 is the timer."""
+        """``blocked_interrupts``: bitmap of interrupts the guest masked; bit 0 is the timer."""
         return self._guest.u32(self.pa + self._layout.blocked_interrupts)
 
     def set_cr2(self, va: int) -> None:
-        """Tell the guest where its page fault was."""
+        """Tell the guest where its page fault was: lguest_read_cr2() reads it."""
         self._guest.set_u32(self.pa + self._layout.cr2, va)
 
     def set_time(self, ns: int) -> None:
-        """Write the wall-clock time, given in nanoseconds since 1970, as a 32-bit timespec."""
+        """Write the wall-clock time, given in ns since 1970, as a 32-bit timespec (write_timestamp())."""
         # struct timespec of a 32-bit kernel: its seconds wrap in 2106 when read without a sign.
         seconds, nanoseconds = divmod(ns, 1_000_000_000)
         self._guest.set_u32(self.pa + self._layout.time, seconds & 0xFFFFFFFF)

@@ -34,7 +34,7 @@ Observer = Callable[["Vcpu", Call, Sequence[int], bool], None]
 
 
 class Hypercalls:
-    """Serves the hypercalls of one guest.
+    """Serves the hypercalls of one guest (do_hcall()).
 
     ``observe`` is told of each call before it is done: the vCPU, the call, its arguments, and whether it came
     from the ring; ``tell`` when it has been done. A queued call is to lguest what an entry of a multicall is to Xen.
@@ -69,7 +69,7 @@ class Hypercalls:
         }
 
     def enter(self, vcpu: Vcpu, number: int, arguments: Sequence[int]) -> int | None:
-        """A hypercall arrives: do what waits in the ring, in order, then the call itself.
+        """do_hypercalls(): do what waits in the ring, in order, then the call itself.
 
         The first call of a guest must be LGUEST_INIT.
 

@@ -27,7 +27,7 @@ class InterruptState(NamedTuple):
 
 
 class Interrupts:
-    """Which interrupts wait, when the timer's is due, and whether the guest sleeps until one comes.
+    """Which interrupts wait (irqs_pending), when the timer's is due, and whether the guest sleeps until one comes.
 
     Attributes:
         noirq: first and last-but-one address of the code that is never interrupted.
@@ -43,7 +43,7 @@ class Interrupts:
         self.deadline: int | None = None
 
     def set_clockevent(self, now: int, delta: int) -> None:
-        """SET_CLOCKEVENT: the timer interrupt in ``delta`` nanoseconds; 0 turns it off."""
+        """guest_set_clockevent(): the timer interrupt in ``delta`` nanoseconds; 0 turns it off."""
         # One shot: the guest sets the next one from its handler (lguest_clockevent_set_next_event()).
         self.deadline = now + delta if delta else None
 
@@ -55,7 +55,7 @@ class Interrupts:
             self.raise_irq(TIMER_IRQ)
 
     def raise_irq(self, irq: int) -> None:
-        """Make interrupt ``irq`` (0 to 31) wait for delivery."""
+        """set_interrupt(): make interrupt ``irq`` (0 to 31) wait for delivery."""
         self._pending |= 1 << irq
 
     def next_irq(self, data: LguestData) -> int | None:
@@ -69,7 +69,7 @@ class Interrupts:
         return self._pending != 0 and self.next_irq(data) is not None and (self.halted or bool(data.irq_enabled))
 
     def take(self, data: LguestData, eip: int) -> Gate | None:
-        """The handler to enter now, if the guest can take an interrupt at ``eip``.
+        """The handler to enter now, if the guest can take an interrupt at ``eip`` (maybe_do_interrupt()).
 
         Wakes a halted guest, which then has interrupts on. An interrupt without a handler keeps waiting.
         """

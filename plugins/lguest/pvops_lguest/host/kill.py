@@ -1,4 +1,4 @@
-"""How the host ends a guest: lguest never returns an error code, it kills."""
+"""How the host ends a guest: lguest never returns an error code, it kills (kill_guest())."""
 
 from __future__ import annotations
 

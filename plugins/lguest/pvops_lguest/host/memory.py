@@ -16,7 +16,7 @@ PAGE_MASK = PAGE_SIZE - 1
 
 
 class GuestMemory:
-    """Reads and writes below the guest's limit; the host's own share of machine memory lies above it.
+    """lgread() and lgwrite(): below the guest's limit; the host's own share of machine memory lies above it.
 
     Addresses are guest-physical bytes, which here are machine-physical ones. An access that leaves the
     guest's share kills the guest, as lgread() and lgwrite() of drivers/lguest/core.c do.

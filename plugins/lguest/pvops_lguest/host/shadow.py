@@ -46,7 +46,7 @@ class Mmu(Protocol):
 
 @attrs.define
 class Directory:
-    """One shadow page directory.
+    """One shadow page directory (``struct pgdir``).
 
     Attributes:
         gpgdir: guest-physical address of the guest directory it shadows; None before the first.
@@ -209,7 +209,7 @@ class ShadowTables:
     # Faults
 
     def demand(self, va: int, error_code: int) -> bool:
-        """Map the page of ``va`` if the guest's tables allow the access that faulted.
+        """demand_page(): map the page of ``va`` if the guest's tables allow the access that faulted.
 
         Sets ACCESSED, and DIRTY for a write, in the guest's own entry.
 
@@ -318,7 +318,7 @@ class ShadowTables:
     # The kernel stack
 
     def pin_all(self) -> None:
-        """Map every pinned page writable.
+        """pin_stack_pages(): map every pinned page writable.
 
         Raises:
             GuestKilledError: the guest's tables do not map one so.
@@ -344,7 +344,7 @@ class ShadowTables:
     # What the guest asks for
 
     def set_pte(self, gpgdir: int, va: int, gpte: int) -> None:
-        """SET_PTE: the entry of ``va`` in the table under ``gpgdir`` is now ``gpte``.
+        """guest_set_pte(): the entry of ``va`` in the table under ``gpgdir`` is now ``gpte``.
 
         A kernel address changes in every shadow. Kernels mark entries ACCESSED or DIRTY beforehand, and
         those that are go in at once; any other is dropped and comes back on demand.
@@ -382,7 +382,7 @@ class ShadowTables:
         return (i for i, directory in enumerate(self._directories) if directory.gpgdir == gpgdir)
 
     def set_pgd(self, gpgdir: int, index: int) -> None:
-        """SET_PGD: entry ``index`` of the directory ``gpgdir`` changed; what its shadow leads to is dropped.
+        """guest_set_pgd(): entry ``index`` of the directory ``gpgdir`` changed; what its shadow leads to is dropped.
 
         That with the host's own part is ignored: kernels fill the whole directory at boot.
         """
@@ -397,7 +397,7 @@ class ShadowTables:
         self._mmu.flush(None)
 
     def new_pgtable(self, gpgdir: int) -> None:
-        """NEW_PGTABLE: use the guest directory at ``gpgdir``, shadowed already or from now on.
+        """guest_new_pagetable(): use the guest directory at ``gpgdir``, shadowed already or from now on.
 
         Raises:
             GuestKilledError: the kernel stack is not mapped there.
@@ -417,12 +417,12 @@ class ShadowTables:
         self.pin_all()
 
     def flush_user(self) -> None:
-        """FLUSH_TLB(0): drop what the present shadow has below the kernel."""
+        """guest_pagetable_flush_user(): drop what the present shadow has below the kernel."""
         self._release_user(self._current)
         self._mmu.flush(None)
 
     def clear_all(self) -> None:
-        """FLUSH_TLB(1): drop everything in every shadow, and map the kernel stack again."""
+        """guest_pagetable_clear_all(): drop everything in every shadow, and map the kernel stack again."""
         self._release_all()
         self.pin_all()
 

@@ -57,7 +57,7 @@ class ShadowPages:
         return table + (va >> PAGE_SHIFT) % self._paging.entries * self._paging.size
 
     def find(self, root: int, va: int) -> int | None:
-        """Where the last entry for an address is; None where there is no table for it."""
+        """find_spte(): where the last entry for an address is; None where there is no table for it."""
         table = root
         for depth in range(len(self._paging.uppers)):
             entry = self.entry(self.slot(table, va, depth))
@@ -67,7 +67,7 @@ class ShadowPages:
         return self.last(table, va)
 
     def release(self, slot: int, depth: int = 0) -> None:
-        """Take apart what an entry of an upper level leads to."""
+        """release_pgd(): take apart what an entry of an upper level leads to."""
         entry = self.entry(slot)
         if not entry & PRESENT:
             return

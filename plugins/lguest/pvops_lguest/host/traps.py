@@ -116,7 +116,7 @@ class Traps:
         return self._gates.get(vector)
 
     def direct(self, vector: int) -> Gate | None:
-        """The gate that the CPU takes for ``vector`` without the host, if it does.
+        """The gate that the CPU takes for ``vector`` without the host, if it does (direct_trap()).
 
         Only trap gates can be: an interrupt gate would turn the real interrupt flag off. And not those that
         the host must see first, nor hardware vectors except the system call.
@@ -147,7 +147,7 @@ class Traps:
         error_code: int | None,
         data: LguestData | None,
     ) -> None:
-        """Enter a handler on the guest's kernel stack, with the frame that the CPU would push.
+        """set_guest_interrupt(): enter a handler on the guest's kernel stack, with the frame that the CPU would push.
 
         Args:
             vcpu: the CPU; its registers are those of the interrupted code.

@@ -86,7 +86,7 @@ class Ring:
         return int.from_bytes(self._guest.read(pa, 2), "little")
 
     def take(self) -> Chain | None:
-        """The next chain that the guest has put up; None if there is none.
+        """get_vq_desc(): the next chain that the guest has put up; None if there is none.
 
         Raises:
             GuestKilledError: the ring makes no sense, or a buffer is not in the guest's memory.
@@ -131,7 +131,7 @@ class Ring:
             number = following
 
     def give(self, chain: Chain, written: int) -> None:
-        """Give a chain back, of which ``written`` bytes have been filled."""
+        """add_used(): give a chain back, of which ``written`` bytes have been filled."""
         index = self._u16(self._used_index)
         entry = self._element.pack(chain.head, written)
         # The element before the index: the driver looks at elements up to the index.

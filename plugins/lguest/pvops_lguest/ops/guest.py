@@ -129,7 +129,7 @@ class GuestSide:
     # Hypercalls
 
     def hcall(self, cpu: Vcpu, call: Call, *args: int) -> int:
-        """A hypercall, at once; before the first of all, LGUEST_INIT."""
+        """A hypercall, at once; before the first of all, LGUEST_INIT (lguest_init())."""
         # LGUEST_INIT is the first call that the host takes.
         if self._host.state.data is None:
             self._host.hypercall(cpu, self._host.number(Call.LGUEST_INIT), self.data(0))
@@ -152,7 +152,7 @@ class GuestSide:
         self._variables.next_call = (index + 1) % RING_SIZE
 
     def lazy_hcall(self, cpu: Vcpu, call: Call, *args: int) -> None:
-        """A hypercall that may wait while the guest is in a lazy mode."""
+        """A hypercall that may wait while the guest is in a lazy mode (boot.c)."""
         if self._variables.lazy_mode == LAZY_NONE:
             self.hcall(cpu, call, *args)
         else:

@@ -66,7 +66,7 @@ class LocalApic:
             self.registers[LVT_LINT0] = EXTINT << 8  # firmware leaves the first processor the 8259s
 
     def reset(self) -> None:
-        """As an INIT message leaves it: everything but the identification."""
+        """As an INIT message leaves it: everything but the identification (SDM volume 3, 11.4.7.3)."""
         self.registers = _reset() | {ID: self.registers[ID]}
         self.requested = self.in_service = 0
         self.started = None
@@ -89,7 +89,7 @@ class LocalApic:
         return own >> 4 == destination >> 4 and bool(own & destination & 0xF)
 
     def request(self, vector: int) -> None:
-        """An interrupt arrives; a disabled APIC does not take it."""
+        """An interrupt arrives; a disabled APIC does not take it (SDM volume 3, 11.4.7.2)."""
         # Software disabled: what it has it keeps, and new interrupts it does not take (11.4.7.2).
         if self.registers[SPURIOUS] & ENABLED:
             self.requested |= 1 << vector
@@ -101,7 +101,7 @@ class LocalApic:
         return task if task >> 4 >= service >> 4 else service & 0xF0
 
     def pending(self) -> int | None:
-        """The vector that the processor would be given now, if any."""
+        """The vector that the processor would be given now, if any (SDM volume 3, 11.8.3)."""
         best = self.requested.bit_length() - 1
         # Vectors below 16 are illegal (11.5.2), and one of the class in force waits.
         return best if best >= 16 and best >> 4 > self._priority() >> 4 else None
@@ -187,7 +187,7 @@ class LocalApic:
         return self.started + self.registers[INITIAL_COUNT] * self._period()
 
     def service(self) -> None:
-        """Takes the timer's interrupt if it has run out; missed periods merge."""
+        """Takes the timer's interrupt if it has run out; missed periods merge (SDM volume 3, 11.5.4)."""
         if self.started is None:
             return
         span = self.registers[INITIAL_COUNT] * self._period()

@@ -25,7 +25,7 @@ _CLOCK_REGISTERS: Final = (0, 2, 4, 6, 7, 8, 9, CENTURY)
 
 
 def mktime(year: int, month: int, day: int, hour: int, minute: int, second: int) -> int:
-    """Seconds since 1970 of a Gregorian date, by arithmetic alone: a clock that is not there must not break it.
+    """mktime64(): seconds since 1970 of a Gregorian date, by arithmetic: a clock that is not there must not break it.
 
     Counting months from March puts the leap day last (the formula is Gauss's; linux/time.h, mktime).
     """

@@ -16,7 +16,7 @@ _NONE = 8
 
 @attrs.define
 class Chip:
-    """One 8259A. Every register is 8 bits, bit n for request line n."""
+    """One 8259A. Every register is 8 bits, bit n for request line n (data sheet)."""
 
     lines: int = 0
     irr: int = 0

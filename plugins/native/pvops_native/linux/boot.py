@@ -1,4 +1,4 @@
-"""Boots a kernel's image on a PC: firmware's tables and the boot loader's work, then the kernel is on its own."""
+"""Boots a kernel's image on a PC: firmware's tables, and the boot loader's work by boot.rst; then it is on its own."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def _load_initrd(memory: PhysicalMemory, initrd: bytes, kernel_end: int, size: i
 
 
 def enter(vcpu: Vcpu, entry: int) -> None:
-    """Put a processor at the kernel's entry as the boot protocol of its width says: flat segments, interrupts off.
+    """Put a processor at the entry as boot.rst says of its width: flat segments, interrupts off.
 
     In 64-bit mode the first 4 GiB are mapped one to one; in 32-bit mode paging is off.
     """

@@ -30,7 +30,7 @@ _TYPES: Final = {RAM: 1, RESERVED: 2}
 
 
 def entry_of(image: KernelImage) -> int | None:
-    """Physical address of the entry; None where the image has none, or is a Linux, which has better ones.
+    """XEN_ELFNOTE_PHYS32_ENTRY; None where the image has none, or is a Linux, which has better ones.
 
     Raises:
         ImageError: the note is too short for an address.
@@ -48,7 +48,7 @@ def entry_of(image: KernelImage) -> int | None:
 
 
 def write_start_info(memory: PhysicalMemory, parameters: BootParameters) -> None:
-    """Write ``hvm_start_info`` with its lists of modules (the ramdisk) and of memory."""
+    """Write ``struct hvm_start_info`` with its lists of modules (the ramdisk) and of memory."""
     modules = int(bool(parameters.initrd))
     ranges = parameters.memory_map
     places = {

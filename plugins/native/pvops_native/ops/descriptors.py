@@ -33,14 +33,14 @@ TSS_BUSY: Final = 1 << 41
 
 
 def system_descriptor(base: int, limit: int, type_: int) -> int:
-    """A present system descriptor of DPL 0, byte limit, as 128 bits (a 32-bit GDT takes the low 64)."""
+    """A present system descriptor of DPL 0, byte limit, as 128 bits; a 32-bit GDT takes the low 64 (SDM 3, 7.2.3)."""
     # Limit and base are split three ways (SDM volume 3, 3.4.5 and 7.2.3).
     low = limit & 0xFFFF | (base & 0xFFFFFF) << 16 | type_ << 40 | (limit >> 16 & 0xF) << 48 | (base >> 24 & 0xFF) << 56
     return low | base >> 32 << 64
 
 
 class NativeDescriptorOps(NativeGroup):
-    """GDT, IDT, LDT, TLS and TSS."""
+    """GDT, IDT, LDT, TLS and TSS (``native_*`` of asm/desc.h)."""
 
     def _bits(self) -> int:
         return self.env.layout.kind.bits

@@ -18,7 +18,7 @@ FIRST_VECTOR: Final = 0x20
 
 
 class NativeIrqOps(NativeGroup):
-    """irq.* of every layout."""
+    """``struct pv_irq_ops`` of every layout."""
 
     @hookimpl
     def save_fl(self, cpu: Vcpu) -> int:

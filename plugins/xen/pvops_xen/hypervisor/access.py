@@ -29,7 +29,7 @@ class BadHandleError(MachineError):
 
 
 def addr_ok(abi: Abi, address: int, length: int = 1) -> bool:
-    """The range lies where a guest may have memory, and is canonical."""
+    """access_ok(): the range lies where a guest may have memory, and is canonical."""
     end = address + length
     if abi.bits == 32:
         # A 32-bit guest's memory ends where the M2P table begins (``__HYPERVISOR_COMPAT_VIRT_START``).
@@ -45,13 +45,13 @@ def native_addr_ok(abi: Abi, address: int) -> bool:
 
 
 def canonical(abi: Abi, address: int) -> bool:
-    """A 64-bit address has its top 17 bits alike; every 32-bit one is fine."""
+    """is_canonical_address(): the top 17 bits are alike; every 32-bit one is fine."""
     # Intel SDM volume 1, 3.3.7.1
     return abi.bits == 32 or address < 1 << 47 or (1 << 64) - (1 << 47) <= address < 1 << 64
 
 
 def check(abi: Abi, address: int, length: int) -> None:
-    """Raise BadHandleError for a range that a guest must not name."""
+    """guest_handle_okay(): raise BadHandleError for a range that a guest must not name."""
     if length and not addr_ok(abi, address, length):
         raise _bad_handle(address, length)
 
@@ -106,13 +106,13 @@ def write(hv: Hypervisor, cpu: Vcpu, address: int, data: bytes) -> None:
 
 
 def fetch(hv: Hypervisor, cpu: Vcpu, address: int, fields: Fields) -> tuple[Any, ...]:
-    """Fields of a structure that lies at this address."""
+    """copy_from_guest(): fields of a structure that lies at this address."""
     offset, form = fields.at(hv.domain.abi.bits)
     return form.unpack(read(hv, cpu, address + offset, form.size))
 
 
 def store(hv: Hypervisor, cpu: Vcpu, address: int, fields: Fields, *values: int) -> None:
-    """Write fields of a structure that lies at this address."""
+    """copy_to_guest(): write fields of a structure that lies at this address."""
     offset, form = fields.at(hv.domain.abi.bits)
     write(hv, cpu, address + offset, form.pack(*values))
 

@@ -112,7 +112,7 @@ def create(
     guest_memory: int | None = None,
     epoch: int = EPOCH,
 ) -> Hypervisor:
-    """A hypervisor with one empty domain: Xen has its frames, the guest its memory in an order that the seed decides.
+    """domain_create(): one empty domain; Xen has its frames, the guest its memory in an order that the seed decides.
 
     Args:
         machine: the machine.
@@ -289,7 +289,7 @@ def pin_root(hv: Hypervisor, mfn: int) -> int:
 
 
 def start_info(hv: Hypervisor, tables: InitialTables, *, pt_base: int, mfn_list: int, cmdline: str) -> bytes:
-    """The start_info page of the built-in guest: addresses are guest-virtual but shared_info's, a machine address."""
+    """``struct start_info`` of the built-in guest: addresses are guest-virtual but shared_info's, a machine address."""
     fields = {"pt_base": pt_base, "nr_pt_frames": tables.count, "mfn_list": mfn_list}
     # The built-in guest is told what its own protocol has, besides what every domain is.
     return start_info_page(hv, fields, cmdline)

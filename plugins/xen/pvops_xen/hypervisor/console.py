@@ -75,7 +75,7 @@ class XenConsole:
             self.emit(data)
 
     def read(self, most: int) -> bytes:
-        """Typed bytes for the console hypercall."""
+        """CONSOLEIO_read: typed bytes for the console hypercall."""
         data, self.typed = self.typed[:most], self.typed[most:]
         return data
 

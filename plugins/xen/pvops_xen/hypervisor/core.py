@@ -158,7 +158,7 @@ class Hypervisor:
             self.machine.stop("crash", message)
 
     def pfn_of(self, mfn: int) -> int:
-        """Machine-to-physical entry of a frame."""
+        """get_gpfn_from_mfn(): machine-to-physical entry of a frame."""
         # A PAE guest's entries are 32 bits, as its frame numbers are.
         if self.abi.m2p_entry == 8:
             return self.memory.u64(self.m2p + 8 * mfn)
@@ -172,7 +172,7 @@ class Hypervisor:
             self.memory.set_u32(self.m2p + 4 * mfn, pfn & 0xFFFF_FFFF)
 
     def flush_tlb(self, vcpus: int | None = None, address: int | None = None) -> None:
-        """Flush one address or everything from the TLBs of a set of vCPUs (bit mask; None: all)."""
+        """flush_tlb_mask(): one address or everything, of the TLBs of a set of vCPUs (bit mask; None: all)."""
         self.stats.flushes += 1
         for cpu in self.machine.vcpus:
             # All vCPUs, or those of a mask: what one of them has must not outlive the change.
@@ -180,7 +180,7 @@ class Hypervisor:
                 cpu.flush_tlb(address)
 
     def load_cr3(self, cpu: Vcpu) -> None:
-        """Run on the page table of the present mode."""
+        """write_ptbase(): run on the page table of the present mode."""
         state = self.state(cpu)
         root = state.guest_table if state.in_kernel or self.abi.bits == 32 else state.guest_table_user
         cpu.cr3 = root << PAGE_SHIFT

@@ -17,13 +17,13 @@ LOOP: Final = "loop"
 
 
 def is_pending(hv: Hypervisor, port: int) -> bool:
-    """The port's event has not been taken yet."""
+    """evtchn_is_pending(): the port's event has not been taken yet."""
     queues = hv.domain.fifo
     return twolevel.is_pending(hv, port) if queues is None else fifo.is_pending(hv, queues, port)
 
 
 def set_pending(hv: Hypervisor, port: int) -> None:
-    """An event on a port."""
+    """evtchn_port_set_pending(): an event on a port."""
     queues = hv.domain.fifo
     if queues is None:
         twolevel.set_pending(hv, port)
@@ -32,7 +32,7 @@ def set_pending(hv: Hypervisor, port: int) -> None:
 
 
 def unmask(hv: Hypervisor, port: int) -> None:
-    """Clear a port's mask, and tell of what is pending."""
+    """evtchn_port_unmask(): clear a port's mask, and tell of what is pending."""
     queues = hv.domain.fifo
     if queues is None:
         twolevel.unmask(hv, port)
@@ -54,7 +54,7 @@ def find(hv: Hypervisor, port: int) -> Channel | None:
 
 
 def free_port(hv: Hypervisor) -> int:
-    """A port that nobody has, below what the toolstack and the interface in use allow; -ENOSPC if there is none."""
+    """get_free_port(): one below what the toolstack and the interface in use allow; -ENOSPC if there is none."""
     channels, queues = hv.domain.channels, hv.domain.fifo
     for port in range(1, min(hv.domain.max_port + 1, hv.abi.channels if queues is None else fifo.CHANNELS)):
         if port == len(channels):
@@ -74,7 +74,7 @@ def allocate(hv: Hypervisor, channel: Channel) -> int:
 
 
 def close(hv: Hypervisor, port: int) -> None:
-    """Free a port: it is not pending any more, and a virtual interrupt can be bound anew."""
+    """evtchn_close(): the port is not pending any more, and a virtual interrupt can be bound anew."""
     channel = hv.domain.channels[port]
     if channel.state == ChannelState.VIRQ:
         for state in hv.domain.vcpus:
@@ -105,7 +105,7 @@ def connect(hv: Hypervisor, remote: int) -> int:
 
 
 def notify(hv: Hypervisor, port: int) -> bool:
-    """The event of EVTCHNOP_send goes to the other end; False if the port has none."""
+    """evtchn_send(): the event goes to the other end; False if the port has none."""
     channel = hv.domain.channels[port]
     if channel.state == ChannelState.IPI:
         # An IPI is told to its own vCPU; others are told to whoever holds the other end.

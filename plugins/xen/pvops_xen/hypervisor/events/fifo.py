@@ -170,7 +170,7 @@ def expand_array(hv: Hypervisor, mfn: int) -> int:
 
 
 def destroy(hv: Hypervisor) -> None:
-    """Back to the two-level interface."""
+    """evtchn_fifo_destroy(): back to the two-level interface."""
     fifo, hv.domain.fifo = hv.domain.fifo, None
     if fifo is not None:
         for mfn in (*(address >> PAGE_SHIFT for address in fifo.control.values()), *fifo.array):

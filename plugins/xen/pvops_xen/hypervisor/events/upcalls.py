@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def upcall_due(hv: Hypervisor, index: int) -> bool:
-    """Pending and not masked: the guest must be entered at its event callback."""
+    """vcpu_event_delivery_is_enabled() and pending: the guest must be entered at its event callback."""
     info = hv.domain.vcpus[index].info
     return bool(hv.memory.u8(info)) and not hv.memory.u8(info + hv.abi.upcall_mask)
 
 
 def make_upcall_pending(hv: Hypervisor, index: int) -> None:
-    """Set evtchn_upcall_pending; a vCPU that sleeps with upcalls unmasked wakes."""
+    """vcpu_mark_events_pending(); a vCPU that sleeps with upcalls unmasked wakes."""
     state = hv.domain.vcpus[index]
     hv.memory.set_u8(state.info, 1)
     # Masked, the guest looks by itself when it unmasks; waking it would be for nothing.

@@ -24,7 +24,7 @@ _AVAILABLE: Final = 7 << 9  # bits of an entry that are the guest's own
 
 
 def map_grant(hv: Hypervisor, cpu: Vcpu, where: tuple[int, int], ref: int, domid: int) -> tuple[int, int]:
-    """Map a grant at (address, ``GntMap`` flags); gives the handle and the frame's machine address.
+    """map_grant_ref(): at (address, ``GntMap`` flags); gives the handle and the frame's machine address.
 
     Raises:
         RefusedError: it cannot be mapped so.
@@ -138,7 +138,7 @@ def _enter(hv: Hypervisor, cpu: Vcpu, address: int, mfn: int, flags: int) -> boo
 
 
 def unmap_grant(hv: Hypervisor, cpu: Vcpu, handle: int, where: tuple[int, int], replacement: int = 0) -> None:
-    """Take a mapping away, at (host address, device address), 0 for one that stays.
+    """unmap_common(): take a mapping away, at (host address, device address), 0 for one that stays.
 
     Args:
         hv: the hypervisor.

@@ -91,7 +91,7 @@ class GntMap(enum.IntFlag):
 
 @attrs.define
 class Active:
-    """A grant that is in use.
+    """A grant that is in use (``struct active_grant_entry``).
 
     Attributes:
         domid: who uses it.
@@ -143,7 +143,7 @@ class Active:
 
 @attrs.define
 class Mapping:
-    """A grant mapped by this domain: whose, which, and how (``GntMap``; 0 when it is gone)."""
+    """``struct grant_mapping``: whose, which, and how (``GntMap``; 0 when it is gone)."""
 
     domid: int
     ref: int
@@ -196,12 +196,12 @@ class GrantTable:
         return other.pop(0) if other else None
 
     def give_handle(self, vcpu: int, handle: int) -> None:
-        """Take a handle back."""
+        """put_maptrack_handle(): take a handle back."""
         self.mappings.pop(handle, None)
         self.free.setdefault(vcpu, []).append(handle)
 
 
 def status_frames(frames: int) -> int:
-    """Frames of status words that so many frames of entries of version 2 need."""
+    """grant_to_status_frames(): status words that so many frames of entries of version 2 need."""
     entries = frames * 4096 // ENTRY_SIZE[2]
     return (entries + _STATUS_WORDS_A_FRAME - 1) // _STATUS_WORDS_A_FRAME

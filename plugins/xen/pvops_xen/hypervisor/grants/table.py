@@ -127,7 +127,7 @@ def _take(hv: Hypervisor) -> int:
 
 
 def grow(hv: Hypervisor, frames: int) -> None:
-    """Have so many frames of entries, and the status frames that go with them."""
+    """gnttab_grow_table(): have so many frames of entries, and the status frames that go with them."""
     grants = hv.domain.grants
     while len(grants.frames) < frames:
         grants.frames.append(_take(hv))
@@ -146,7 +146,7 @@ def seed(hv: Hypervisor, ref: int, mfn: int) -> None:
 
 
 def set_version(hv: Hypervisor, version: int) -> int:
-    """Change the layout of the entries: all are cleared but the toolstack's. 0 or a negative errno."""
+    """gnttab_set_version(): all entries are cleared but the toolstack's. 0 or a negative errno."""
     grants = hv.domain.grants
     if version not in {1, 2}:
         return -EINVAL

@@ -33,7 +33,7 @@ def frame_of(entry: int) -> int:
 
 
 def disallowed(level: int, bits: int) -> int:
-    """Flags that a guest of this width must not set in a present entry of this level."""
+    """L1_DISALLOW_MASK and its like: flags that a guest must not set in a present entry of this level."""
     if level == 1:
         return L1_DISALLOW
     if level == 3 and bits == 32:

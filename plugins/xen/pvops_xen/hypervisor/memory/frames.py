@@ -100,14 +100,14 @@ class FrameTable:
         return 0 <= mfn < len(self.owner) and self.owner[mfn] == GUEST
 
     def get_page(self, mfn: int) -> bool:
-        """Take a general reference of a frame of the guest's; False if it is not."""
+        """As Xen's own, a general reference of a frame of the guest's; False if it is not."""
         if 0 <= mfn < len(self.owner) and self.owner[mfn] == GUEST:
             self.refs[mfn] += 1
             return True
         return False
 
     def put_page(self, mfn: int) -> None:
-        """Drop a general reference; the last one frees the frame."""
+        """As Xen's own, drop a general reference; the last one frees the frame."""
         self.refs[mfn] -= 1
         # PGC_count_mask has come to 0: ``free_domheap_page``.
         if self.refs[mfn] == 0:

@@ -37,7 +37,7 @@ _ARITHMETIC: Final = _CF | _ZF | _SF | _OF | _PF | _AF
 
 
 def emulate_write(hv: Hypervisor, cpu: Vcpu, address: int) -> bool:
-    """Carry out the faulting store if it is to an L1 table mapped read-only; False if the guest must get the fault."""
+    """ptwr_emulated_update(): the faulting store, if to a read-only L1 table; False if the guest must get the fault."""
     mfn = _table_at(hv, cpu, address)
     if mfn is None:
         return False

@@ -128,7 +128,7 @@ def _populate(hv: Hypervisor, cpu: Vcpu, wanted: Reservation, index: int) -> boo
 
 
 def held(hv: Hypervisor) -> int:
-    """Frames that the domain has."""
+    """domain_tot_pages(): frames that the domain has."""
     return sum(
         1 for owner, flags in zip(hv.frames.owner, hv.frames.flags, strict=True) if owner == GUEST and flags & ALLOCATED
     )

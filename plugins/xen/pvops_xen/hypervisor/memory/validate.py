@@ -149,7 +149,7 @@ class Validator:
             self._demote(mfn, FrameType(frames.kind[mfn]))
 
     def get_page_and_type(self, mfn: int, kind: FrameType, *, pae_xen: bool = False) -> int:
-        """A general and a type reference of one of the guest's frames: 0 or a negative errno."""
+        """get_page_and_type_from_mfn(): general and type reference of a guest's frame, 0 or a negative errno."""
         if not self.frames.get_page(mfn):
             self.log(f"mfn {mfn:x} is not the domain's")
             return -EINVAL
@@ -159,7 +159,7 @@ class Validator:
         return error
 
     def put_page_and_type(self, mfn: int) -> None:
-        """Drop both."""
+        """Drop both, as Xen's own does."""
         self.put_type(mfn)
         self.frames.put_page(mfn)
 

@@ -52,7 +52,7 @@ _NO_REGISTERS: Final = ("error_code", "entry_vector", "saved_upcall_mask", "pad"
 
 
 class GivenContext(StructView):
-    """What a guest wants a vCPU to begin with, in its width."""
+    """``struct vcpu_guest_context``: what a guest wants a vCPU to begin with, in its width."""
 
     def __init__(self, raw: bytes, abi: Abi) -> None:
         super().__init__(GUEST_CONTEXT, raw, abi.bits)
@@ -78,7 +78,7 @@ class GivenContext(StructView):
 
 
 def initialise(hv: Hypervisor, state: XenVcpuState, raw: bytes) -> int:
-    """Give a vCPU its context: 0, or an error and it may be tried again. It does not run before VCPUOP_up."""
+    """arch_set_info_guest(): 0, or an error and it may be tried again. It does not run before VCPUOP_up."""
     context = GivenContext(raw, hv.abi)
     if not _is_sound(context):
         return -EINVAL

@@ -42,7 +42,7 @@ def set_ldt(hv: Hypervisor, cpu: Vcpu, base: int, count: int) -> int:
 
 
 def load_ldt_register(hv: Hypervisor, cpu: Vcpu) -> None:
-    """Point the CPU at its window, whose pages fault until they are first used."""
+    """load_LDT(): point the CPU at its window, whose pages fault until they are first used."""
     count = hv.state(cpu).ldt_ents
     base = window(hv, cpu.index) + (LDT_PAGE << PAGE_SHIFT)
     # The limit is the last byte (SDM volume 3, 3.5.1).
