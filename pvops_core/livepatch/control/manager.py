@@ -211,9 +211,9 @@ class Livepatch:
         assert driver is not None, "nobody watches without a rendezvous"
         assert work is not None, "a rendezvous is about something"
         # Not None: the time of the next look; the vCPUs go on till then.
-        wish = driver.proceed()
-        if wish is not None:
-            return wish
+        again = driver.proceed()
+        if again is not None:
+            return again
         # Before the act: a hook that runs the machine must not find itself watched.
         self.guest.machine.unwatch(self._between)
         self._driver = None

@@ -39,7 +39,7 @@ class Coherence:
         self._machine = machine
         self._loop = loop
         self._slots = slots
-        self._fleet = AllEngines([slot.engine for slot in slots])
+        self._engines = AllEngines([slot.engine for slot in slots])
 
     def invalidate(self, ranges: Ranges) -> None:
         """Drop translations of the ranges on every engine."""
@@ -53,7 +53,7 @@ class Coherence:
             blind = self._blind(pieces)
             if len(blind) < len(self._slots):
                 for start, end in pieces:
-                    self._fleet.drop(start, end)
+                    self._engines.drop(start, end)
             counts["code_ranges_dropped"] += len(pieces) * (len(self._slots) - len(blind))
         for slot in blind:
             counts["code_flushes"] += 1
@@ -62,9 +62,9 @@ class Coherence:
     def _blind(self, pieces: list[tuple[int, int]]) -> list[CpuSlot]:
         """The vCPUs that cannot see all of the pieces from where they are; the others are chosen."""
         # Most vCPUs are in the kernel's address space at one level, so one walk answers for all of them.
-        keys = self._fleet.look() & _DECIDING
+        keys = self._engines.look() & _DECIDING
         if bool((keys == keys[0]).all()):
-            self._fleet.choose()
+            self._engines.choose()
             return [] if self._sees(self._slots[0], pieces) else self._slots
         seen: dict[bytes, bool] = {}
         sighted = np.zeros(len(self._slots), dtype=np.bool_)
@@ -73,7 +73,7 @@ class Coherence:
             if key not in seen:
                 seen[key] = self._sees(slot, pieces)
             sighted[slot.vcpu.index] = seen[key]
-        self._fleet.choose(sighted)
+        self._engines.choose(sighted)
         return [self._slots[index] for index in np.flatnonzero(~sighted).tolist()]
 
     @staticmethod
@@ -91,7 +91,7 @@ class Coherence:
             raise MachineError("quiesce from inside a handler: defer it")
         if not len(ranges):
             return ()
-        places = self._fleet.look()[:, _RIP, None]
+        places = self._engines.look()[:, _RIP, None]
         gates, last = self._loop.gates.span
         # One at a gate, or that has just left one, is about to return to where it was called from.
         concerned = (ranges[:, 0] < places) & (places < ranges[:, 1]) | (gates <= places) & (places <= last)

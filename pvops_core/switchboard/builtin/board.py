@@ -16,7 +16,7 @@ from pvops_core.machine.run.stateful import Beside
 from pvops_core.ops import Slot, signature
 from pvops_core.patching.poke import Poke, PokeBatch, Poker
 from pvops_core.switchboard import dispatch
-from pvops_core.switchboard.builtin.gates import EntrancesState  # noqa: TC001 - states are read by their types
+from pvops_core.switchboard.builtin.gates import GatesState  # noqa: TC001 - states are read by their types
 from pvops_core.switchboard.builtin.sitepatcher import PATCH, PATCH_ARGUMENTS, SitePatcher
 from pvops_core.switchboard.builtin.siteuse import SiteUses
 from pvops_core.switchboard.choosing import chosen
@@ -40,14 +40,14 @@ class SwitchboardState(NamedTuple):
         calls: how often each op was served, by the backend whose hook did.
         history: the switches.
         sites: which sites are patched.
-        entrances: whose gates are whose.
+        gates: whose gates are whose.
     """
 
     current: dict[str, str]
     calls: dict[str, dict[str, int]]
     history: tuple[SwitchState, ...]
     sites: tuple[bytes, ...]
-    entrances: EntrancesState
+    gates: GatesState
 
 
 class Switchboard(Ops):
@@ -58,7 +58,7 @@ class Switchboard(Ops):
         text: the guest's text.
         bound: the backend in force, its base, its base's base, each with its ops made for this machine.
         poker: writes guest text.
-        entrances: gates in guest text.
+        gates: gates in guest text.
         fault: gives the guest a fault that an implementation ran into.
         forced: CPU features that the platform forces on, by number; see :meth:`features`.
     """
@@ -69,7 +69,7 @@ class Switchboard(Ops):
         text: SwitchableText,
         bound: Sequence[BoundBackend],
         poker: Poker,
-        entrances: GateAllocator,
+        gates: GateAllocator,
         fault: Callable[[Vcpu, GuestFault], None],
         forced: frozenset[int] = frozenset(),
     ) -> None:
@@ -77,9 +77,9 @@ class Switchboard(Ops):
         self._text = text
         self._chain = tuple(bound)
         self.poker = poker
-        self._entrances = entrances
+        self._gates = gates
         self.faults = HookFaults(fault, text.symbol_at)
-        self._patcher = SitePatcher(text, bound, poker, entrances, forced)
+        self._patcher = SitePatcher(text, bound, poker, gates, forced)
         self._offers = OfferedOps(text.layout, bound)
         self._current = dict(self._offers.table(self._offers.backends[0]))
         self._methods: dict[str, Implementation] = {}
@@ -99,12 +99,12 @@ class Switchboard(Ops):
         current = {op: self._beside.name(each, each.name) for op, each in self._current.items()}
         calls = {name: dict(served) for name, served in self._calls.items()}
         history = tuple(each.plain for each in self._history)
-        sites, entrances = self._text.sites.save(), self._entrances.save(self._beside)
-        return SwitchboardState(current, calls, history, sites, entrances)
+        sites, gates = self._text.sites.save(), self._gates.save(self._beside)
+        return SwitchboardState(current, calls, history, sites, gates)
 
     def load(self, state: SwitchboardState) -> None:
         """Go back to a saved state."""
-        current, calls, history, sites, entrances = state
+        current, calls, history, sites, gates = state
         self._current = {op: self._beside.thing(name) for op, name in current.items()}
         # Gate handlers hold the counters themselves, so they are refilled and not replaced.
         for name, served in self._calls.items():
@@ -112,7 +112,7 @@ class Switchboard(Ops):
             served.update(calls.get(name, {}))
         self._history[:] = (Switch(*each) for each in history)
         self._text.sites.load(sites)
-        self._entrances.load(entrances, self._beside)
+        self._gates.load(gates, self._beside)
         # Made anew when it is asked for: it holds the addresses that the table has.
         self._context = None
         self.faults.forget()
@@ -173,7 +173,7 @@ class Switchboard(Ops):
 
     def install(self) -> None:
         """Write the gates and fill the guest's tables, once, before its first instruction."""
-        code = self._entrances.code()
+        code = self._gates.code()
         self.poker.transaction((self._as_built(address, new) for address, new in code.items()), by="install")
         for implementation in self._current.values():
             self._open(implementation)
@@ -183,7 +183,7 @@ class Switchboard(Ops):
     def _open(self, implementation: Implementation) -> None:
         if implementation.form is not Form.FUNCTION:
             return
-        self._entrances.open(implementation, self._handler(implementation), self._vacant)
+        self._gates.open(implementation, self._handler(implementation), self._vacant)
 
     def _vacant(self, gate: int) -> bool:
         """Nobody is about to call what stood at a gate, not even when an interrupt has been served."""
@@ -295,7 +295,7 @@ class Switchboard(Ops):
         changes = {op: new for op, new in changes.items() if new is not self._current[op]}
         current = {**self._current, **changes}
         # Gates that were opened for this are closed again if nothing comes of it.
-        opened = [new for new in changes.values() if not self._entrances.has(new)]
+        opened = [new for new in changes.values() if not self._gates.has(new)]
         try:
             for implementation in opened:
                 self._open(implementation)
@@ -305,7 +305,7 @@ class Switchboard(Ops):
             self.poker.transaction(self._slot_pokes(changes), arrays=arrays, by=by)
         except BaseException as error:
             for implementation in opened:
-                self._entrances.close(implementation)
+                self._gates.close(implementation)
             if isinstance(error, PvopsError):
                 op, new = next(iter(changes.items()))
                 raise _switch_error(op, new, error) from error
@@ -314,7 +314,7 @@ class Switchboard(Ops):
         # From outside, nobody else has it: its gate goes to the next. A backend's stays for the next switch.
         for op in changes:
             if not self._current[op].backend:
-                self._entrances.close(self._current[op])
+                self._gates.close(self._current[op])
         self._current = current
         self._context = None
 
@@ -331,7 +331,7 @@ class Switchboard(Ops):
 
     def _slot_value(self, op: str, implementation: Implementation) -> tuple[int, bytes]:
         """Where an op's slot is, and what it holds with an implementation."""
-        value = self._entrances.address(implementation)
+        value = self._gates.address(implementation)
         place = self._slot_address(self._text.layout.by_op(op))
         return place, value.to_bytes(self._text.layout.pointer_size, "little")
 

@@ -25,7 +25,7 @@ def _bug(vcpu: Vcpu) -> None:
     vcpu.machine.stop("crash", detail)
 
 
-class EntrancesState(NamedTuple):
+class GatesState(NamedTuple):
     """Gates that are free, in order; the implementations of the others by name; which of the free were used before."""
 
     free: tuple[int, ...]
@@ -98,12 +98,12 @@ class GateAllocator:
             self._free.append(index)
             self._closed.add(index)
 
-    def save(self, beside: Beside[Implementation]) -> EntrancesState:
+    def save(self, beside: Beside[Implementation]) -> GatesState:
         """Which gates are whose, for a snapshot."""
         owners = {index: beside.name(owner, owner.name) for owner, index in self._index.items()}
-        return EntrancesState(tuple(self._free), owners, tuple(sorted(self._closed)))
+        return GatesState(tuple(self._free), owners, tuple(sorted(self._closed)))
 
-    def load(self, state: EntrancesState, beside: Beside[Implementation]) -> None:
+    def load(self, state: GatesState, beside: Beside[Implementation]) -> None:
         """Go back to a saved state; what the gates call is part of the machine's own."""
         free, owners, closed = state
         self._free, self._closed = deque(free), set(closed)

@@ -36,7 +36,7 @@ class SitePatcher:
         text: the guest's text.
         chain: the backend in force, its base, its base's base.
         poker: reads guest text.
-        entrances: where implementations are called.
+        gates: where implementations are called.
         forced: numbers of the CPU features that the platform forces on.
     """
 
@@ -45,13 +45,13 @@ class SitePatcher:
         text: SwitchableText,
         chain: Sequence[BoundBackend],
         poker: Poker,
-        entrances: GateAllocator,
+        gates: GateAllocator,
         forced: frozenset[int],
     ) -> None:
         self._text = text
         self._chain = tuple(chain)
         self._poker = poker
-        self._entrances = entrances
+        self._gates = gates
         self._forced = forced
 
     def features(self, current: Implementations) -> frozenset[int]:
@@ -63,9 +63,9 @@ class SitePatcher:
         layout = self._text.layout
         return PatchContext(
             layout=layout,
-            targets=[0 if slot.op.is_data else self._entrances.address(current[slot.op.name]) for slot in layout.slots],
-            nop_address=self._entrances.nop_address,
-            bug_address=self._entrances.bug_address,
+            targets=[0 if slot.op.is_data else self._gates.address(current[slot.op.name]) for slot in layout.slots],
+            nop_address=self._gates.nop_address,
+            bug_address=self._gates.bug_address,
             nops=self._text.nops,
             patchlets=self._patchlets(current),
             symbols=self._text.symbols,
