@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from pvops_core.guest.stacks.spans import Spans
 from pvops_core.patching.poke import Poke
 from pvops_core.scenarios.kernels.patching import PatchOp
 
@@ -72,7 +75,9 @@ class TwoStages:
         old, site = self._session.read(asked.address, asked.length), self._sites.get(asked.address)
         if site is None or old.startswith(code):
             return
-        self._session.poker.transaction([Poke(asked.address, old, code + old[len(code) :])], by=_BY)
+        half = Poke(asked.address, old, code + old[len(code) :])
+        nobody = Spans(np.array([[asked.address, asked.address + asked.length]], dtype=np.uint64))
+        self._session.poker.transaction([half], by=_BY, asked=nobody)  # patchers of those days asked nobody
         self.function = function_of(self._session.guest.image, asked.address)
         self.site, self.used, self.before = site, len(code), len(self._op.sites) - 1
         if self.function in {*LOOKS, POKES}:
