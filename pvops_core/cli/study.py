@@ -26,6 +26,7 @@ from pvops_core.study.estimate import estimate
 from pvops_core.study.job import Job, read_job
 from pvops_core.study.progress import StudyProgress
 from pvops_core.study.report import Told, told
+from pvops_core.study.sources import SourceWatch
 from pvops_core.study.store import FILE, PlannedRow, Store
 
 if TYPE_CHECKING:
@@ -262,6 +263,7 @@ def carry_out(job: Job, folder: Path, wishes: StudyWishes) -> int:
     """Plan a study, run what is not there yet, and report; the exit code."""
     loaded = runoptions.load(job.plugins)
     plan = job.plan(loaded)
+    watch = SourceWatch(plan.cells, loaded.backends)
     planned = [PlannedRow(cell.axes, *cell.hashes, cell.key) for cell in plan.cells]
     if wishes.dry_run:
         return _show_plan(job, folder, wishes)
@@ -271,7 +273,7 @@ def carry_out(job: Job, folder: Path, wishes: StudyWishes) -> int:
         here = sum(cell.key in kept for cell in plan.cells)
         try:
             with _runner(job, wishes) as runner, StudyProgress(left, here) as progress:
-                run_cells(left, store, runner, progress)
+                run_cells(left, store, runner, progress, watch.check)
         except KeyboardInterrupt:
             done = len(store.keys().keys() & {cell.key for cell in plan.cells})
             sys.stderr.write(f"pvops: {done} runs are kept in {folder}; `pvops study resume {folder}` goes on\n")

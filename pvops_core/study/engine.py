@@ -100,14 +100,28 @@ def pending(cells: Sequence[Planned], kept: dict[str, Measured], *, retry: bool 
     return list({each.key: each for each in cells if each.key not in good}.values())
 
 
-def run_cells(cells: Sequence[Planned], store: Store, runner: Runner, watcher: StudyWatcher) -> None:
+def run_cells(
+    cells: Sequence[Planned],
+    store: Store,
+    runner: Runner,
+    watcher: StudyWatcher,
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Run cells and keep each durably as it ends. However this is left, what has ended is kept.
+
+    Args:
+        cells: what is run.
+        store: where results are kept.
+        runner: where cells are run.
+        watcher: told of what happens.
+        check: raises where a run that has just ended may not be what its key says.
 
     Raises:
         StoreError: a result cannot be kept; no further cell is run.
     """
 
     def ended(number: int, observation: Observation, host: str) -> None:
+        check()
         measured = Measured.of(cells[number].key, observation, host, int(time.time()))
         store.add(measured, observation)
         watcher.finished(cells[number], measured)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os.path import commonpath
 from typing import TYPE_CHECKING
 
 import attrs
@@ -70,10 +69,10 @@ def lines(title: str, axis: str, drawn: Sequence[Line], text: Callable[[float], 
 
 
 def shortened(names: Sequence[str]) -> list[str]:
-    """Names without the words that all begin and end with; a dash for nothing."""
-    if len(names) < 2 or not all("-" in name for name in names):
-        return [name or "-" for name in names]
-    begin = commonpath(list(names)).rpartition("-")
-    end = commonpath([name[::-1] for name in names]).rpartition("-")
-    cut = len(begin[0] + begin[1]), len(end[0] + end[1])
-    return [name[cut[0] : len(name) - cut[1]] or name for name in names]
+    """Names without the words, parted by ``-``, that all begin and end with; a dash for nothing."""
+    words = [name.split("-") for name in names]
+    for end in (0, -1):
+        while len(words) > 1 and all(len(each) > 1 for each in words) and len({each[end] for each in words}) == 1:
+            for each in words:
+                each.pop(end)
+    return ["-".join(each) or "-" for each in words]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pvops_core.cli import main
+from pvops_core.study.errors import StoreError
 from pvops_core.study.store import Store
 
 STUDY = 'backends = ["native", "xen"]\nlayouts = "6.1-64"\ncpus = [1, 2]\n'
@@ -131,3 +133,49 @@ def test_several_values_make_a_study_of_a_comparison(place: Path, capsys: pytest
     assert "--svg goes with one run of each backend only" in capsys.readouterr().err
     assert main([*words, "--memory", "0..2"]) == 2
     assert "--memory: 0 is not in the range" in capsys.readouterr().err
+
+
+PLUGIN = """
+from pvops_core.backends import Backend
+backend = Backend(name="demo", base="native", api=2)
+"""
+
+
+def test_a_plugin_that_changes_runs_its_own_cells_again(place: Path) -> None:
+    study = 'backends = ["native", "demo"]\nplugins = "demo.py"\nlayouts = "6.1-64"\nseeds = "0..1"\n'
+    (place / "a.toml").write_text(study)
+    command = [sys.executable, "-m", "pvops_core", "study", "a.toml"]
+    told = []
+    for source in (PLUGIN, PLUGIN, PLUGIN + "# better\n"):
+        (place / "demo.py").write_text(source)
+        told.append(subprocess.run(command, capture_output=True, text=True, check=True).stderr)
+    assert "4 of 4 cells run;" in told[0]
+    assert "0 of 0 cells run, 4 were there;" in told[1]
+    assert "2 of 2 cells run, 2 were there;" in told[2]
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_again_and_again_comes_to_its_end(place: Path) -> None:
+    """Each cell is there once, and as in a study that nobody killed."""
+    (place / "a.toml").write_text(STUDY + 'seeds = "0..2"\n')
+    command = [sys.executable, "-m", "pvops_core", "study"]
+    draw = random.Random(1)
+    for wanted in (1, 3, 6):
+        with subprocess.Popen([*command, "a.toml"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as run:
+            while run.poll() is None and rows_in(place / "a.results") < wanted:
+                time.sleep(0.1)
+            time.sleep(draw.random())
+            run.kill()
+    subprocess.run([*command, "resume", "a.results"], capture_output=True, check=True)
+    subprocess.run([*command, "a.toml", "-o", "whole"], capture_output=True, check=True)
+    same = subprocess.run([*command, "diff", "whole", "a.results"], capture_output=True, text=True, check=True)
+    assert same.stdout.startswith("No change in 12 cells.")
+
+
+def rows_in(folder: Path) -> int:
+    """Rows that other processes see now; none where the folder is being made, or a writer was killed there."""
+    try:
+        with Store.read(folder) as store:
+            return len(store.keys())
+    except StoreError:
+        return 0
