@@ -236,4 +236,5 @@ for _name, (_deed, _said) in ENDS.items():
     globals()[f"{_name}_"] = _backend(f"{_name}_", _deed)
     globals()[f"late_{_name}"] = _late(f"late_{_name}", _deed)
     globals()[f"kernel_{_name}"] = _under_a_kernel(f"kernel_{_name}", _deed)
+    globals()[f"unmade_{_name}"] = _unmade(f"unmade_{_name}", _deed)
     globals()[f"hook_{_name}"] = hook(_deed)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Final
 
+from pvops_core.child.marks import FOR_NONE, marks
 from pvops_core.errors import HookError, PvopsError, clean
 
 if TYPE_CHECKING:
@@ -156,6 +157,23 @@ def blamed(source: Found | None, what: str) -> Iterator[None]:
         if from_outside(error):
             raise
         raise of_source(source, f"{what} raised {sentence(error)}", frames=own_trace(error)) from error
+
+
+@contextmanager
+def making(source: Found | None, what: str) -> Iterator[None]:
+    """As :func:`blamed`, of what is made once for a run: should the process end in it, that is told as well.
+
+    Args:
+        source: where the plugin is from; None for code from outside of any.
+        what: what is done.
+    """
+    under_way, mark = marks().bytes, marks().number(f"{what} ({of_source(source, '').where()})")
+    under_way[mark] = FOR_NONE
+    try:
+        with blamed(source, what):
+            yield
+    finally:
+        under_way[mark] = 0
 
 
 def of_source(source: Found | None, message: str, *, hook: str = "", frames: str = "") -> HookError:

@@ -1,6 +1,7 @@
 """What a child is in the midst of, in memory that is its parent's too: it can be read when the child is gone.
 
-A name has a byte: 0 while nothing goes on under it, else 1 more than the index of the vCPU for which it does. Setting
+A name has a byte: 0 while nothing goes on under it, else 1 more than the index of the vCPU for which it does, or 255 if
+it is for none. Setting
 that byte is all that is done each time, so it may be done as often as a hook is called.
 """
 
@@ -13,6 +14,8 @@ from typing import Final
 
 VARIABLE: Final = "_PVOPS_CHILD_MARKS"
 """Environment variable of a child: descriptor and inode of the memory."""
+FOR_NONE: Final = 255
+"""The byte of what goes on for no vCPU."""
 _NAMES: Final = 4096
 """So many names have a byte; they follow the bytes as lines."""
 _SIZE: Final = 1 << 20

@@ -221,7 +221,8 @@ class Child:
     def midst(self) -> str:
         """What it was in the midst of, to follow what is said of its end; empty if it marked nothing."""
         standing = self._marks.standing() if self._marks is not None else []
-        return "".join(f", in {name}, vcpu {value - 1}" for name, value in standing)
+        who = {marks.FOR_NONE: ""}
+        return "".join(f", in {name}{who.get(value, f', vcpu {value - 1}')}" for name, value in standing)
 
     async def tell_where(self) -> None:
         """Have a process that does not come back say on standard error what Python code it is in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_core.backends import Environment
-from pvops_core.backends.blame import blamed
+from pvops_core.backends.blame import making
 from pvops_core.switchboard.implementations import BoundBackend
 
 if TYPE_CHECKING:
@@ -34,6 +34,6 @@ def _ops_of(backend: Backend, environment: Environment) -> object | None:
     if backend.ops is None:
         return None
     # An error in an author's constructor is told as the author's.
-    with blamed(backend.source, f"making {backend.ops.__qualname__}"):
+    with making(backend.source, f"making {backend.ops.__qualname__}"):
         made: object = backend.ops(environment)
         return made

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from pvops_core.backends import chain
-from pvops_core.backends.blame import blamed
+from pvops_core.backends.blame import blamed, making
 from pvops_core.closing import Closing
 from pvops_core.errors import MachineError, UsageError, unknown
 from pvops_core.guest import GuestText, find_symbol
@@ -126,7 +126,7 @@ class Session(Closing):
         )
         try:
             self._source = next((link.source for link in backends if link.platform is not None), None)
-            with blamed(self._source, f"making {platform.__qualname__}"):
+            with making(self._source, f"making {platform.__qualname__}"):
                 self.platform = platform(self.machine, guest, values)
             check_made(self.platform, self._source)
             self.platform.until = settings.get("until", "").encode()
@@ -186,7 +186,7 @@ class Session(Closing):
             )
 
     def _build(self) -> None:
-        with blamed(self._source, f"{type(self.platform).__qualname__}.build"):
+        with making(self._source, f"{type(self.platform).__qualname__}.build"):
             self.platform.build()
         check_built(self.platform, self._source)
 

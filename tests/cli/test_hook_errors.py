@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,34 @@ def test_a_hook_that_ends_the_process_is_told_of(
     out = " ".join(capsys.readouterr().out.split())
     assert said in out
     assert re.match(rf"\S*{name}\S* \({re.escape(FILE)}:{name}, .*hook {op}\), vcpu 0", out.partition(said)[2])
+
+
+@pytest.mark.parametrize("deed", misdeeds.ENDS)
+def test_one_that_ends_the_process_while_its_ops_are_made_is_told_of(
+    deed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out = ran(capsys, f"unmade_{deed}")
+    assert code == 4
+    said = (
+        f"{misdeeds.ENDS[deed][1]} while building the machine, in making _unmade.<locals>.Ops ({FILE}:unmade_{deed}, "
+    )
+    assert said in " ".join(out.split())
+
+
+GOOD = """
+from pvops_core.backends import API, Backend
+backend = Backend(name="rude", api=API, description="rude", base="native")
+"""
+
+
+@pytest.mark.parametrize("deed", ["sys.stdout.close()", "sys.stderr = None", "sys.stderr.close()", "os.close(2)"])
+def test_a_plugin_that_takes_the_streams_away_costs_a_run_nothing(deed: str, tmp_path: Path) -> None:
+    plugin = tmp_path / "rude.py"
+    plugin.write_text(f"import os, sys\n{deed}\n{GOOD}")
+    words = ["run", *LAYOUT, "--backend", "rude", "--plugin", str(plugin), "--json", str(tmp_path / "json")]
+    command = [sys.executable, "-c", "import sys; from pvops_core.cli import main; sys.exit(main())", *words]
+    subprocess.run(command, check=False, capture_output=True)
+    assert json.loads((tmp_path / "json").read_text())["outcome"] == "poweroff"
 
 
 @EVERY_WAY

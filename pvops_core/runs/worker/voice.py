@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -44,8 +45,11 @@ class Voices:
         level = os.environ.get(LEVEL, "").upper() or "INFO"
         if level not in logging.getLevelNamesMapping():
             raise UsageError(f"{LEVEL}: {os.environ[LEVEL]!r} is no level of logging")
-        sys.stderr.flush()
-        os.write(2, MARK)
+        # A plugin that was loaded may have closed them, or put anything there.
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            os.write(2, MARK)
         self._streams = _Stream(self, "stdout"), _Stream(self, "stderr"), _Stream(self, "log")
         sys.stdout, sys.stderr, log = self._streams
         if not logging.root.handlers:  # an author who has set up logging gets it so
