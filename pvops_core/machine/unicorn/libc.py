@@ -7,7 +7,7 @@ import mmap
 import os
 from typing import TYPE_CHECKING
 
-from pvops_core.errors import HostMemoryError, MachineError
+from pvops_core.errors import HostError, HostMemoryError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,16 +35,22 @@ def map_code(code: bytes) -> int:
     """Machine code where it can be executed and not be written, for good; its address.
 
     Raises:
-        MachineError: the host does not allow it.
+        HostError: the host does not allow it, as one with ``vm.memfd_noexec=2`` or a policy against it.
     """
-    file = os.memfd_create("pvops-code")
     try:
-        os.write(file, code)
-        address: int | None = _libc.mmap(None, len(code), mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, file, 0)
-    finally:
-        os.close(file)
-    if address in {None, _FAILED}:
-        raise MachineError(f"code of our own cannot be executed: {os.strerror(ctypes.get_errno())}")
+        with open(os.memfd_create("pvops-code"), "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(code)
+            file.flush()
+            return _executable(file.fileno(), len(code))
+    except OSError as failure:
+        told = f"this host does not let pvops execute machine code of its own: {failure.strerror}"
+        raise HostError(told) from failure
+
+
+def _executable(file: int, size: int) -> int:
+    address: int | None = _libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, file, 0)
+    if address is None or address == _FAILED:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return address
 
 

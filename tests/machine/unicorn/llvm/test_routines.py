@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import ctypes
 import enum
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pvops_core.errors import MachineError
+from pvops_core.errors import HostError, MachineError
+from pvops_core.machine.unicorn import libc
 from pvops_core.machine.unicorn.llvm import emit, routines
 from pvops_core.machine.unicorn.llvm.routines import I32, I64, Source, addresses_of
 
@@ -106,6 +109,20 @@ def test_without_a_place_to_keep_it_code_is_made(cache: Path) -> None:
     cache.parent.mkdir()
     cache.write_text("no folder")
     assert _does_its_work(addresses_of("some", SOURCES))
+
+
+def test_a_host_that_does_not_execute_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_name: str) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "memfd_create", refused)
+    with pytest.raises(HostError, match="execute machine code of its own: Permission denied"):
+        addresses_of("some", SOURCES)
+
+
+def test_code_that_no_address_can_be_found_for_is_told() -> None:
+    with pytest.raises(HostError, match="Invalid argument"):
+        libc.map_code(b"")
 
 
 def test_code_that_needs_something_else_is_refused() -> None:
