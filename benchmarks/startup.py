@@ -23,7 +23,7 @@ from pvops_core.testing.recipes import SMALLEST_RAMDISK
 
 PVOPS = str(Path(sys.executable).with_name("pvops"))
 KERNEL = "vmlinuz-6.1.0-56-cloud-amd64"
-AIMS = {("--help",): 70.0, ("backends",): 120.0, ("boot", "--help"): 120.0}
+AIMS = {("--help",): 70.0, ("backends",): 120.0}
 
 
 def run() -> Iterator[Result]:

@@ -279,8 +279,12 @@ def test_no_source_is_longer_than_a_reader_can_take() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["import pvops_core", "import pvops_core.cli; assert pvops_core.cli.main(['--version']) == 0"],
-    ids=["import", "version"],
+    [
+        "import pvops_core",
+        "import pvops_core.cli; assert pvops_core.cli.main(['--version']) == 0",
+        "import pvops_core.cli; assert pvops_core.cli.main(['boot', '--help']) == 0",
+    ],
+    ids=["import", "version", "boot-help"],
 )
 def test_starting_up_imports_nothing_heavy(command: str) -> None:
     heavy = "{'numba', 'llvmlite', 'unicorn', 'capstone', 'numpy', 'matplotlib'}"
