@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # pytest -n: two workers are what the smallest machine has. They take from each other's rest, so none ends long before.
 JOBS ?= 2
 
-.PHONY: setup compare test lint types bench bench-boot mutate soak wheels guest picture reference docs clean
+.PHONY: setup compare test lint types bench bench-boot bench-growth mutate soak wheels guest picture reference docs clean
 
 setup: $(VENV)/.ready
 
@@ -39,6 +39,9 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 # Real kernels booted here and in QEMU (Debian package qemu-system-x86), turn about; wants PVOPS_KERNELS.
+bench-growth: setup
+	$(BIN)/python -m benchmarks.growth
+
 bench-boot: setup
 	$(BIN)/python -m benchmarks.boots
 

@@ -58,18 +58,18 @@ def fault(_vcpu: Vcpu, error: GuestFault) -> None:
     raise error
 
 
-def board(machine: Machine) -> Switchboard:
-    """A switchboard over a text of SITES calls of one op."""
+def board(machine: Machine, sites: int = SITES) -> Switchboard:
+    """A switchboard over a text of so many calls of one op."""
     layout = LAYOUTS["6.1-64"]
     number = layout.by_op(OP).type
-    addresses = range(SITE_BASE, SITE_BASE + SITES * LENGTH, LENGTH)
+    addresses = range(SITE_BASE, SITE_BASE + sites * LENGTH, LENGTH)
     for address in addresses:
         machine.memory.write(address, site(address))
-    sites = SiteIndex(layout, (SiteRecord(a, number, LENGTH, 0, ".text") for a in addresses), machine.memory.read)
+    index = SiteIndex(layout, (SiteRecord(a, number, LENGTH, 0, ".text") for a in addresses), machine.memory.read)
     machine.gates.map(GATES, GATE_COUNT)
     nops = cache(NOPS[NopKind.MODERN_64])
     none = SiteAlternatives({}, Padding(nops, lambda code: [len(code)]))
-    text = SwitchableText(layout, {"pv_ops": TABLE, "boot_ops": BOOT_TABLE}, sites, none, nops, machine.memory.read)
+    text = SwitchableText(layout, {"pv_ops": TABLE, "boot_ops": BOOT_TABLE}, index, none, nops, machine.memory.read)
     chain = [BoundBackend(Backend(name="benchmark", api=API), Ops())]
     poker = Poker(machine, lambda page: page)
     return Switchboard(machine, text, chain, poker, GateAllocator(machine.gates, GATE_COUNT), fault)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pvops_core.x86 import PAGE
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from pvops_core.guest.protocol import Guest
     from pvops_core.machine import Machine
+
+_HASHED: Final = 1 << 18
+"""Bytes of text that are hashed at once: some copies of all of a kernel's made the peak of a boot's memory."""
 
 
 class GuestText:
@@ -72,12 +75,18 @@ class GuestText:
             instead: bytes by address that are hashed in place of what is there.
         """
         start, end = self._guest.text_range
-        text = bytearray(self.read(start, end - start))
-        for address, code in (instead or {}).items():
-            # Only whole pieces: what lies at the text's border is not its own.
-            if start <= address and address + len(code) <= end:
-                text[address - start : address - start + len(code)] = code
-        return hashlib.sha256(text).hexdigest()
+        # Only whole pieces: what lies at the text's border is not its own.
+        pieces = [(at, code) for at, code in (instead or {}).items() if start <= at and at + len(code) <= end]
+        digest = hashlib.sha256()
+        for first in range(start, end, _HASHED):
+            last = min(first + _HASHED, end)
+            text = bytearray(self.read(first, last - first))
+            for at, code in pieces:
+                begin, stop = max(at, first), min(at + len(code), last)
+                if begin < stop:
+                    text[begin - first : stop - first] = code[begin - at : stop - at]
+            digest.update(text)
+        return digest.hexdigest()
 
 
 def _pages(va: int, length: int) -> Iterator[tuple[int, int]]:

@@ -85,7 +85,7 @@ class Rendezvous:
     @property
     def over(self) -> bool:
         """Whether it is done or late."""
-        return self.phase in {RendezvousPhase.DONE, RendezvousPhase.LATE}
+        return self.phase is RendezvousPhase.DONE or self.phase is RendezvousPhase.LATE
 
     def arrived(self, cpu: int) -> bool:
         """Whether a vCPU has come in."""
@@ -139,7 +139,7 @@ class Rendezvous:
     def expire(self, now: int) -> bool:
         """livepatch_spin(): look at the clock; True if it is too late, or has been."""
         # Later than the deadline: at it there is still time (NOW() < timeout in livepatch_spin()).
-        if self.phase in {RendezvousPhase.CPU, RendezvousPhase.IRQ} and now > self.deadline:
+        if now > self.deadline and self.phase in {RendezvousPhase.CPU, RendezvousPhase.IRQ}:
             there = self._in if self.phase is RendezvousPhase.CPU else self._off
             # Xen counts the others: its semaphore goes up to num_online_cpus() - 1.
             others = self.online - ({self.master} if self.master is not None else set())

@@ -234,16 +234,19 @@ class RunLoop:
     def _begin(self, horizon: int | None) -> CpuSlot | None:
         """Prepare a new slice, for whom the scheduler picks; None if nobody can run now."""
         machine = self._machine
-        runnable = [slot.vcpu.index for slot in self._slots if slot.vcpu.runnable]
-        if not runnable:
+        # Two are enough to know: to ask all of them at each slice would make a turn of many cost their number squared.
+        awake = (slot for slot in self._slots if slot.vcpu.runnable)
+        slot, another = next(awake, None), next(awake, None)
+        if slot is None:
             self._idle()
             return None
-        slot = self._slots[self._scheduler.pick(runnable)]
+        if another is not None:
+            slot = self._slots[self._scheduler.pick(len(self._slots), self._runs)]
         budget = self._scheduler.length()
         if horizon is not None:
             # Something is due at the horizon, so the slice must not run past it; one block at least, to get anywhere.
             budget = min(budget, max(0, horizon - machine.clock.ns) // BLOCK_NS + 1)
-        slices.allow(slot.state, budget, self._lookout(len(runnable)))
+        slices.allow(slot.state, budget, self._lookout(alone=another is None))
         self._nonmaskable(slot)
         self.platform.before_entry(slot.vcpu)
         if self.interrupted or slot.vcpu.halted:
@@ -254,11 +257,14 @@ class RunLoop:
             slices.one_block(slot.state)
         return slot
 
-    def _lookout(self, runnable: int) -> int | None:
-        """When a new slice is to be looked at first, with so many that could have it; never on a machine of one."""
+    def _runs(self, index: int) -> bool:
+        return self._slots[index].vcpu.runnable
+
+    def _lookout(self, *, alone: bool) -> int | None:
+        """When a new slice is to be looked at first; never on a machine of one."""
         if len(self._slots) == 1:
             return None
-        return pauseloops.BETWEEN if runnable == 1 else pauseloops.FIRST
+        return pauseloops.BETWEEN if alone else pauseloops.FIRST
 
     def _resume(self, left: PartialSlice) -> CpuSlot:
         slot = self._slots[left.vcpu]

@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
 
 class SchedulerState(NamedTuple):
@@ -29,18 +29,20 @@ class Scheduler:
         self._slice_blocks = slice_blocks
         self._round: list[int] = []
 
-    def pick(self, runnable: Sequence[int]) -> int:
-        """The vCPU that runs next; every runnable one runs once in a round."""
-        # No number is drawn where there is nothing to choose.
-        if len(runnable) == 1:
-            return runnable[0]
+    def pick(self, vcpus: int, runs: Callable[[int], bool]) -> int:
+        """The vCPU that runs next, of several that can; every one that can runs once in a round.
+
+        Args:
+            vcpus: how many there are.
+            runs: whether one of them can run now.
+        """
         while True:
             if not self._round:
-                self._round = list(runnable)
+                self._round = [index for index in range(vcpus) if runs(index)]
                 self._random.shuffle(self._round)
             # One that sleeps misses its turn and keeps no claim: the next round has it again.
             index = self._round.pop()
-            if index in runnable:
+            if runs(index):
                 return index
 
     def length(self) -> int:
