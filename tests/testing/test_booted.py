@@ -108,6 +108,7 @@ def test_images_are_found(image: Path, tmp_path: Path) -> None:
 TEST = """
 import pytest
 
+pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.pvops_at("patched")
 
 def test_first(kernel):
