@@ -14,6 +14,7 @@ _LATER: Final = int(StateWord.LATER)
 _PATIENCE: Final = int(StateWord.PATIENCE)
 _WITHHELD: Final = int(StateWord.WITHHELD)
 _CURTAILED: Final = int(StateWord.CURTAILED)
+_LOOKED_PAGE: Final = int(StateWord.LOOKED_PAGE)
 _STEPPING: Final = int(StateWord.STEPPING)
 _ALLOWED: Final = int(StateWord.ALLOWED)
 _EXPIRED: Final = int(StateWord.EXPIRED)
@@ -55,6 +56,7 @@ def allow(state: Words, runs: int, lookout: int | None = None, patience: int = 0
     state[_BUDGET], state[_LATER] = before, runs - before
     state[_PATIENCE], state[_EXPIRED] = patience, 0
     state[_WITHHELD], state[_CURTAILED], state[_STEPPING] = 0, 0, stepping
+    state[_LOOKED_PAGE] = -1  # the text may be another's by now, and a machine that was loaded has found nothing yet
 
 
 def one_block(state: Words) -> None:

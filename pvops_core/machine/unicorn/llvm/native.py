@@ -72,7 +72,11 @@ def _overdrawn(at: Routine) -> None:
                 at.put(StateWord.PATIENCE, at.subtract(patience, begins))
                 at.done()
             at.put(StateWord.STEPPING, 2)
-        with at.when(at.add(at.get(StateWord.STEPPING), begins), "==", 0):
+        # Straight code goes on, unless a lookout that a deadline keeps away would see this place: it waits for that.
+        goes_on, lookout = at.add(at.get(StateWord.STEPPING), begins), at.get(StateWord.CURTAILED)
+        with at.when(goes_on, "==", 0), at.when(at.get(StateWord.WITHHELD), "<=", 0):
+            at.done()
+        with at.when(goes_on, "==", 0), at.when(at.add(at.get(StateWord.BUDGET), lookout), ">=", 0):
             at.done()
     # The block does not run: what it would have counted is put back.
     at.put(StateWord.BUDGET, at.add(at.get(StateWord.BUDGET), begins))

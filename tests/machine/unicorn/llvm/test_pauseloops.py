@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from pvops_core.machine import MachineKind
 from pvops_core.machine.unicorn.llvm import native, pauseloops, routines
@@ -87,7 +87,8 @@ def test_one_vcpu_is_never_looked_at(kind: MachineKind, make_rig: Callable[..., 
     rig = make_rig(kind, slice_blocks=SLICE)
     rig.code(program(kind, LOOPS[0]))
     assert rig.run(BLOCK_NS * SLICE) == "timeout"
-    assert not any(rig.machine._slots[0].state[word] for word in (StateWord.LATER, StateWord.LOOKED_PAGE))
+    state = rig.machine._slots[0].state
+    assert (state[StateWord.LATER], state[StateWord.LOOKED_PAGE]) == (0, -1)
 
 
 def test_text_that_is_gone_leaves_no_trace(kind: MachineKind, make_rig: Callable[..., Rig]) -> None:
@@ -117,6 +118,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     native.callbacks.cache_clear()
 
 
+RDTSC = next(text for text in PIECES if "rdtsc" in text)
 WAITS = (
     "mov ecx, {1}; L{0}: pause; dec ecx; jnz L{0}",
     "mov ecx, {1}; L{0}: nop; pause; test cl, 1; jz M{0}; add edx, 5; M{0}: loop L{0}",
@@ -134,6 +136,7 @@ WAITS = (
     ),
     cuts=CUTS,
 )
+@example(program=[(RDTSC, 1), (WAITS[0], 1)], cuts=[Cut("for", 1)])  # the deadline is where the lookout begins
 @SETTINGS
 def test_the_place_is_the_same_however_the_run_is_cut(
     kind: MachineKind, benches: Callable[..., Bench], program: list[tuple[str, int]], cuts: list[Cut]
