@@ -26,6 +26,8 @@ FUNCTIONS_32 = {
     "fourth": bytes.fromhex("8b442404 c3"),  # mov eax, [esp + 4]; ret
 }
 
+pytest_plugins = ["pytester"]
+
 
 @pytest.mark.parametrize("interrupts", [False, True])
 def test_a_call_gives_the_result_and_leaves_the_cpu_where_it_stood(kernel: BootedKernel, *, interrupts: bool) -> None:
@@ -108,7 +110,6 @@ def test_images_are_found(image: Path, tmp_path: Path) -> None:
 TEST = """
 import pytest
 
-pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.pvops_at("patched")
 
 def test_first(kernel):
