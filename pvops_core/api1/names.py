@@ -35,7 +35,8 @@ _MACHINE: Final = {
     "cpu.segmentation": "descriptors segments stackfaults",
     "exits": "callbacks cpuslot pageend segmentlimits",
     "run": "breakpoints clock coherence eventlog gates runloop scheduler stateful watchdog written",
-    "unicorn": ("controlarea emit engine guarding intercepts native probe spans state watching"),
+    "unicorn": "controlarea engine intercepts probe state",
+    "unicorn.llvm": "emit guarding native spans watching",
 }
 """Folder of machine -> its modules that once lay beside it."""
 _PATCHING: Final = {

@@ -122,9 +122,9 @@ class Gates:
         return tuple(each if each is None else self._beside.name(each, "handler") for each in self._handlers)
 
     def load(self, state: tuple[str | None, ...]) -> None:
-        """Go back to a saved state."""
+        """Go back to a saved state; a gate that was opened in another process is left to who binds it."""
         if state:
-            self._handlers = [None if name is None else self._beside.thing(name) for name in state]
+            self._handlers = [None if name is None else self._beside.find(name) for name in state]
             bound = enumerate(self._handlers)
             self.bound.clear()
             self.bound.update((self.address(index), handler) for index, handler in bound if handler is not None)

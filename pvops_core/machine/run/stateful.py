@@ -69,6 +69,10 @@ class Beside(Generic[T]):
             self._names[id(thing)], self._things[found] = found, thing
         return found
 
+    def find(self, name: str) -> T | None:
+        """The object of a name, if there is one."""
+        return self._things.get(name)
+
     def thing(self, name: str) -> T:
         """The object of a name.
 

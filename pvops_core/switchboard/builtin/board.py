@@ -26,6 +26,7 @@ from pvops_core.switchboard.implementations import BoundBackend, Form, Implement
 from pvops_core.switchboard.ops import SWITCH, SWITCH_REFUSED, Ops
 
 if TYPE_CHECKING:
+    from pvops_core.backends import Backend
     from pvops_core.machine import GuestFault, Machine, Vcpu
     from pvops_core.patching.context import PatchContext
     from pvops_core.switchboard.builtin.gates import GateAllocator
@@ -41,6 +42,7 @@ class SwitchboardState(NamedTuple):
         history: the switches.
         sites: which sites are patched.
         gates: whose gates are whose.
+        methods: ops of the methods of backends' ops that were switched to, by the implementations' names.
     """
 
     current: dict[str, str]
@@ -48,6 +50,7 @@ class SwitchboardState(NamedTuple):
     history: tuple[SwitchState, ...]
     sites: tuple[bytes, ...]
     gates: GatesState
+    methods: dict[str, str]
 
 
 class Switchboard(Ops):
@@ -100,11 +103,14 @@ class Switchboard(Ops):
         calls = {name: dict(served) for name, served in self._calls.items()}
         history = tuple(each.plain for each in self._history)
         sites, gates = self._text.sites.save(), self._gates.save(self._beside)
-        return SwitchboardState(current, calls, history, sites, gates)
+        methods = {name: each.op for name, each in self._methods.items()}
+        return SwitchboardState(current, calls, history, sites, gates, methods)
 
     def load(self, state: SwitchboardState) -> None:
         """Go back to a saved state."""
-        current, calls, history, sites, gates = state
+        current, calls, history, sites, gates, methods = state
+        for name, op in methods.items():
+            self._method_named(op, name)
         self._current = {op: self._beside.thing(name) for op, name in current.items()}
         # Gate handlers hold the counters themselves, so they are refilled and not replaced.
         for name, served in self._calls.items():
@@ -112,7 +118,7 @@ class Switchboard(Ops):
             served.update(calls.get(name, {}))
         self._history[:] = (Switch(*each) for each in history)
         self._text.sites.load(sites)
-        self._gates.load(gates, self._beside)
+        self._gates.load(gates, self._beside, self._handler)
         # Made anew when it is asked for: it holds the addresses that the table has.
         self._context = None
         self.faults.forget()
@@ -266,11 +272,20 @@ class Switchboard(Ops):
         # A method of a backend's ops is that backend's, and its patchlets speak for it.
         for bound in self._chain:
             if bound.ops is not None and getattr(wanted, "__self__", None) is bound.ops:
-                name = bound.backend.name
-                made = of_callable(op, wanted, f"{name}.{wanted.__name__}", name, bound.backend.source)
-                # Asked for twice it is one implementation, which has one gate.
-                return self._methods.setdefault(made.name, made)
+                return self._method(op, bound.backend, wanted)
         return of_callable(op, wanted)
+
+    def _method(self, op: str, backend: Backend, method: Callable[..., Any]) -> Implementation:
+        made = of_callable(op, method, f"{backend.name}.{method.__name__}", backend.name, backend.source)
+        # Asked for twice it is one implementation, which has one gate.
+        return self._methods.setdefault(made.name, made)
+
+    def _method_named(self, op: str, name: str) -> None:
+        """Know a method that a saved session had switched to."""
+        backend, _, method = name.rpartition(".")
+        for bound in self._chain:
+            if bound.backend.name == backend and callable(found := getattr(bound.ops, method, None)):
+                self._beside.name(self._method(op, bound.backend, found), name)
 
     def _switch_soon(self, changes: Mapping[str, Implementation], by: str) -> None:
         if self._machine.running:

@@ -103,11 +103,19 @@ class GateAllocator:
         owners = {index: beside.name(owner, owner.name) for owner, index in self._index.items()}
         return GatesState(tuple(self._free), owners, tuple(sorted(self._closed)))
 
-    def load(self, state: GatesState, beside: Beside[Implementation]) -> None:
-        """Go back to a saved state; what the gates call is part of the machine's own."""
+    def load(
+        self,
+        state: GatesState,
+        beside: Beside[Implementation],
+        handler: Callable[[Implementation], Callable[[Vcpu], None]],
+    ) -> None:
+        """Go back to a saved state; what the gates call is part of the machine's own, where they were open before."""
         free, owners, closed = state
         self._free, self._closed = deque(free), set(closed)
         self._index = {beside.thing(name): index for index, name in owners.items()}
+        for implementation, index in self._index.items():
+            if self._gates.address(index) not in self._gates.bound:
+                self._gates.bind(index, handler(implementation))
 
     def address(self, implementation: Implementation) -> int:
         """What the slot of this implementation's op holds; 0 for an empty slot."""
