@@ -28,7 +28,7 @@ from pvops_core.runs.observation import Observation
 from pvops_core.saved.findings import CacheCleared, CacheList
 from pvops_core.scenarios.document import ScenarioList, ScenarioResult
 from pvops_core.study.diff import StudyDiff
-from pvops_core.study.document import StudyResult
+from pvops_core.study.document import StudyMerged, StudyResult, StudyStatus
 from pvops_core.testing.proofs.document import ProveResult
 
 FOLDER: Final = Path(__file__).parents[2] / "schema"
@@ -49,7 +49,10 @@ _DOCUMENTS: Final[Mapping[str, tuple[str, tuple[type[JsonRecord], ...]]]] = {
     "cache": ("`list`: the booted kernels that are kept; `clear`: what was taken away.", (CacheList, CacheCleared)),
     "prove": ("", (ProveResult,)),
     "record": ("", (RecordResult,)),
-    "study": ("A study's runs and what they came to; `diff`: what changed between two.", (StudyResult, StudyDiff)),
+    "study": (
+        "A study's runs and what they came to; `diff`: what changed between two.",
+        (StudyResult, StudyDiff, StudyStatus, StudyMerged),
+    ),
     "scenario": (
         "A failure of the past, played again; without a name the list of them.",
         (ScenarioList, ScenarioResult),

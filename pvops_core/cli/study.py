@@ -21,6 +21,7 @@ from pvops_core.runs.costs import quantity
 from pvops_core.runs.executor import default_jobs
 from pvops_core.study.axes import AXES
 from pvops_core.study.diff import diff_junit, lines_of, study_diff
+from pvops_core.study.document import StudyMerged, study_status
 from pvops_core.study.engine import LocalRunner, pending, run_cells
 from pvops_core.study.estimate import estimate
 from pvops_core.study.job import Job, read_job
@@ -147,25 +148,23 @@ def resume(
 
 
 @study.command("status")
-def status(folder: FolderArgument) -> int:
+def status(folder: FolderArgument, *, json: JsonOption = None) -> int:
     """Say how far a folder's study is.
 
     Of each backend the cells that are done, left and failed.
 
     Exit code: 0 all are done, 3 some are left, 2 there are no results.
     """
+    runoptions.check_folders(json)
     with Store.read(folder) as store:
-        kept, cells, meta = store.keys(), store.planned(), store.meta()
-    rows = []
-    for backend in dict.fromkeys(cell.axes.backend for cell in cells):
-        own = [cell.key for cell in cells if cell.axes.backend == backend]
-        done = [kept[key] for key in own if key in kept]
-        failed = sum(each.outcome.exit_code not in {0, 2} for each in done)
-        rows.append((backend, len(done), len(own) - len(done), failed))
-    left = sum(row[2] for row in rows)
-    sys.stdout.write(f"{meta.get('name')}: {len(cells) - left:,} of {len(cells):,} cells are done\n")
-    print_table(["backend", "done", "left", "failed"], rows)
-    return ExitCode.NOTHING if left else ExitCode.FINE
+        found = study_status(store)
+    write_json("study", found, json)
+    if json != STDOUT:
+        done = found.planned - found.left
+        sys.stdout.write(f"{printable(found.name)}: {done:,} of {found.planned:,} cells are done\n")
+        rows = [(each.backend, each.done, each.left, each.failed) for each in found.backends]
+        print_table(["backend", "done", "left", "failed"], rows)
+    return found.exit_code
 
 
 @study.command("results")
@@ -184,6 +183,8 @@ def results(folder: FolderArgument, *, json: JsonOption = None, csv: CsvOption =
 def merge(
     folder: FolderArgument,
     others: Annotated[list[Path], typer.Argument(metavar="OTHER...", help="Folders whose runs are added.")],
+    *,
+    json: JsonOption = None,
 ) -> int:
     """Add runs of other folders to one.
 
@@ -192,13 +193,17 @@ def merge(
 
     Exit code: 0 fine, 2 a folder is at fault.
     """
+    runoptions.check_folders(json)
+    added = {}
     with Store.write(folder) as store:
         for other in others:
             with Store.read(other) as source:
-                number = store.take(source)
+                added[str(other)] = store.take(source)
                 cells = dict.fromkeys([*store.planned(), *source.planned()])
                 store.note(cells, source.meta() | store.meta())
-            sys.stdout.write(f"{other}: {number:,} runs added\n")
+    write_json("study", StudyMerged(folder=str(folder), added=added), json)
+    if json != STDOUT:
+        sys.stdout.writelines(f"{printable(other)}: {number:,} runs added\n" for other, number in added.items())
     return ExitCode.FINE
 
 

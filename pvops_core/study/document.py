@@ -14,6 +14,7 @@ from pvops_core.study.statistics import Spread
 
 if TYPE_CHECKING:
     from pvops_core.study.answers import Answers
+    from pvops_core.study.store import Store
 
 
 class StudySeries(JsonRecord, frozen=True):
@@ -112,6 +113,67 @@ class StudyResult(JsonRecord, frozen=True):
     outliers: tuple[StudyOutlier, ...]
     skipped: tuple[Skipped, ...]
     rows: tuple[Row, ...]
+
+
+class BackendStatus(JsonRecord, frozen=True):
+    """How far the cells of one backend are.
+
+    Attributes:
+        backend: The backend.
+        done: Those whose run is kept.
+        left: The others.
+        failed: Those kept whose guest did not come to its own end.
+    """
+
+    backend: str
+    done: Count
+    left: Count
+    failed: Count
+
+
+class StudyStatus(JsonRecord, frozen=True):
+    """`status`: how far a study is.
+
+    Attributes:
+        name: Its title.
+        exit_code: The command's exit code.
+        planned: Number of its cells.
+        left: Number of those that are to be run yet.
+        backends: Each backend's.
+    """
+
+    name: str
+    exit_code: Count
+    planned: Count
+    left: Count
+    backends: tuple[BackendStatus, ...]
+
+
+class StudyMerged(JsonRecord, frozen=True):
+    """`merge`: what came to a folder of results.
+
+    Attributes:
+        folder: It.
+        added: Folder -> number of its runs that were not there yet.
+    """
+
+    folder: str
+    added: Mapping[str, Count]
+
+
+def study_status(store: Store) -> StudyStatus:
+    """Of a folder's."""
+    kept, cells = store.keys(), store.planned()
+    backends = []
+    for backend in dict.fromkeys(cell.axes.backend for cell in cells):
+        own = [cell.key for cell in cells if cell.axes.backend == backend]
+        done = [kept[key] for key in own if key in kept]
+        failed = sum(each.outcome.exit_code not in {0, 2} for each in done)
+        backends.append(BackendStatus(backend=backend, done=len(done), left=len(own) - len(done), failed=failed))
+    left = sum(each.left for each in backends)
+    code = 3 if left else 0  # as of a command that ran nothing: a script goes on until it is 0
+    name = str(store.meta().get("name"))
+    return StudyStatus(name=name, exit_code=code, planned=len(cells), left=left, backends=tuple(backends))
 
 
 def study_result(

@@ -1,4 +1,4 @@
-"""``pvops run --explore``: a lock that nobody waits for is found by the first schedule that shows it."""
+"""``pvops run --explore``: a lock whose waiters lose patience is found by the first schedule that shows it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from pvops_core.cli import main
 RACY = """
 from pvops_core.backends import API, Backend
 from pvops_core.hookspecs import hookimpl
+from pvops_core.machine import Reschedule
 
 class Ops:
     def __init__(self, env):
-        self.env = env
+        self.looks = 0
 
     @hookimpl
     def queued_spin_lock_slowpath(self, cpu, lock, val):
-        pass  # enters, whoever is inside
+        self.looks += 1
+        if cpu.u32(lock) & 0xFF and self.looks < 16:
+            raise Reschedule
+        self.looks = 0  # enters, whoever is inside
 
 backend = Backend(name="racy", api=API, description="racy", base="native", ops=Ops)
 """

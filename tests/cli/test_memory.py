@@ -75,7 +75,7 @@ def test_memory_that_no_machine_has(verb: str, words: Callable[[str], list[str]]
 
 def test_the_outcome_is_one_of_memory(tmp_path: Path, words: Callable[[str], list[str]]) -> None:
     file = tmp_path / "out.json"
-    code, _ = run(*words("run"), "--json", str(file), room=880 << 20)
+    code, _ = run(*words("run"), "--json", str(file), room=720 << 20)
     document = json.loads(file.read_bytes())
     assert (code, document["outcome"]) == (4, "memory")
     assert document["reason"].startswith("the host refused 288 MiB for an engine")

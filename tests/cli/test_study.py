@@ -51,6 +51,10 @@ def test_a_study_from_plan_to_results(place: Path, capsys: pytest.CaptureFixture
 
     assert main(["study", "status", "a.results"]) == 0
     assert "a: 4 of 4 cells are done" in capsys.readouterr().out
+    assert main(["study", "status", "a.results", "--json", "-"]) == 0
+    how = json.loads(capsys.readouterr().out)
+    assert (how["planned"], how["left"]) == (4, 0)
+    assert how["backends"] == [{"backend": name, "done": 2, "left": 0, "failed": 0} for name in ("native", "xen")]
     assert main(["study", "a.toml"]) == 0
     assert "0 of 0 cells run, 4 were there" in capsys.readouterr().err
     assert main(["study", "results", "a.results", "--json", "-"]) == 0
@@ -61,7 +65,9 @@ def test_results_of_parts_are_merged(place: Path, capsys: pytest.CaptureFixture[
     for name in ("native", "xen"):
         (place / f"{name}.toml").write_text(STUDY + f'include = {{backend = "{name}"}}\n')
         assert main(["study", f"{name}.toml"]) == 0
-    assert main(["study", "merge", "both", "native.results", "xen.results"]) == 0
+    capsys.readouterr()
+    assert main(["study", "merge", "both", "native.results", "xen.results", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["added"] == {"native.results": 2, "xen.results": 2}
     capsys.readouterr()
     assert main(["study", "results", "both"]) == 0
     assert capsys.readouterr().out.startswith("Results are equal at each of 2 points, over 4 runs.")

@@ -120,8 +120,9 @@ PARSERS: Final = (
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a page's commands run: it has the examples, and the kernels if there are any."""
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    """Where a page's commands run: it has the examples and studies, and the kernels if there are any."""
+    for name in ("examples", "studies"):
+        (tmp_path / name).symlink_to(ROOT / name)
     for kernel in Path(os.environ.get("PVOPS_KERNELS") or tmp_path / "none").glob("*"):
         (tmp_path / kernel.name).symlink_to(kernel)
     if (tmp_path / USUAL).exists():

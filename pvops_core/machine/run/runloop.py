@@ -264,7 +264,7 @@ class RunLoop:
         """When a new slice is to be looked at first; never on a machine of one."""
         if len(self._slots) == 1:
             return None
-        return pauseloops.BETWEEN if alone else pauseloops.FIRST
+        return pauseloops.BETWEEN if alone else self._scheduler.around(pauseloops.FIRST)
 
     def _resume(self, left: PartialSlice) -> CpuSlot:
         slot = self._slots[left.vcpu]

@@ -46,9 +46,12 @@ class Scheduler:
                 return index
 
     def length(self) -> int:
-        """Runs of code that may begin in the next slice: half to one and a half times the mean."""
-        half = self._slice_blocks // 2
-        return max(1, half + self._random.randrange(self._slice_blocks + 1))
+        """Runs of code that may begin in the next slice."""
+        return self.around(self._slice_blocks)
+
+    def around(self, mean: int) -> int:
+        """Half to one and a half times a number, and at least 1: that schedules differ by their seed."""
+        return max(1, mean // 2 + self._random.randrange(mean + 1))
 
     def save(self) -> SchedulerState:
         """State for a snapshot."""

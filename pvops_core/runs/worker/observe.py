@@ -56,6 +56,7 @@ def observe(
         raise _missing(cell.backend, load_backends(request.plugins))
     links = chain(loaded.backends[cell.backend], loaded.backends)
     used = {found.distribution: found.version for found in (loaded.sources[each.name] for each in links)}
+    software = versions(used)  # before a hook may do anything to where modules are found
     send(WorkerPhase.BUILDING)
     keyboard = keyboard or Keyboard(request.typed)
     if voices is not None:
@@ -80,7 +81,7 @@ def observe(
             ending = _saved(session, request, ending)
         if request.events:
             write_events(session.machine.log, request.events)
-        others = {**seen.found(ending), "versions": dict(versions(used))}
+        others = {**seen.found(ending), "versions": software}
         return _collect(request, session, ending, _counts(session, seen.counted(ending)), others)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.unicorn.llvm.emit import Routine, Value
 
 FIRST: Final = 256
-"""Runs of a slice before its first lookout, where another vCPU could run instead."""
+"""Runs of a slice before its first lookout, where another vCPU could run instead; the scheduler's mean."""
 BETWEEN: Final = 8192
 """Runs from one to the next."""
 LENGTH: Final = 16
