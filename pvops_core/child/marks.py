@@ -1,8 +1,7 @@
 """What a child is in the midst of, in memory that is its parent's too: it can be read when the child is gone.
 
 A name has a byte: 0 while nothing goes on under it, else 1 more than the index of the vCPU for which it does, or 255 if
-it is for none. Setting
-that byte is all that is done each time, so it may be done as often as a hook is called.
+it is for none. Setting that byte is all that is done each time, so it may be done as often as a hook is called.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from pvops_core.compare.comparison import EXIT_EQUAL, EXIT_NOTHING_RAN
 from pvops_core.records import Count, JsonRecord
 from pvops_core.runs.plan import Skipped
 from pvops_core.study.answers import POINT
@@ -171,7 +172,7 @@ def study_status(store: Store) -> StudyStatus:
         failed = sum(each.outcome.exit_code not in {0, 2} for each in done)
         backends.append(BackendStatus(backend=backend, done=len(done), left=len(own) - len(done), failed=failed))
     left = sum(each.left for each in backends)
-    code = 3 if left else 0  # as of a command that ran nothing: a script goes on until it is 0
+    code = EXIT_NOTHING_RAN if left else EXIT_EQUAL
     name = str(store.meta().get("name"))
     return StudyStatus(name=name, exit_code=code, planned=len(cells), left=left, backends=tuple(backends))
 
