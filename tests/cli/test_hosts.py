@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,15 @@ SAID = (
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """As if on that host: what loads it there finds another engine, this process as well."""
+    probe.context_layout.cache_clear()  # a test before may have found it
     monkeypatch.setattr(probe, "_observe", probe._observe)
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     file = tmp_path / "alien.py"
     file.write_text(ALIEN)
-    return file
+    yield file
+    probe.context_layout.cache_clear()
 
 
 @pytest.fixture
