@@ -40,7 +40,10 @@ def test_it_installs_and_is_listed(project: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("parts", ["platform", "patchlets", "platform,patchlets"])
-def test_with_parts_it_is_a_backend_at_once_too(parts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_parts_it_is_a_backend_at_once_too(
+    parts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     folder = tmp_path / "project"
     assert main(["new-backend", "my_demo", "--directory", str(folder), "--with", parts]) == 0
     told = capsys.readouterr().out

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -100,10 +101,19 @@ def _plugins(distribution: metadata.Distribution) -> Iterator[Found]:
     """Its plugins. Of a distribution without any no more is read than tells that: there may be hundreds."""
     if GROUP not in (distribution.read_text("entry_points.txt") or ""):
         return
-    fields = distribution.metadata
-    name, version = fields["Name"] or _folder(distribution), fields["Version"] or ""
+    fields = _fields(distribution)
+    name, version = fields.get("name") or _folder(distribution), fields.get("version") or ""
     for entry in distribution.entry_points.select(group=GROUP):
         yield Found(entry.name, str(name), str(version), entry.value)
+
+
+def _fields(distribution: metadata.Distribution) -> Mapping[str, Any]:
+    """Its metadata, keys in lower case; none of one that has lost the file."""
+    # Once somebody imports the package importlib_metadata, as dask does, all distributions are found by that: where
+    # Python gives a message without fields, it raises.
+    with contextlib.suppress(FileNotFoundError):
+        return distribution.metadata.json
+    return {}
 
 
 def _left_over(distribution: metadata.Distribution) -> bool:

@@ -265,7 +265,9 @@ def test_metadata_that_cannot_be_read(shelf: Shelf, content: bytes) -> None:
     assert "its metadata cannot be read" in loaded.errors[0].message
 
 
-def test_a_distribution_without_metadata_is_called_by_its_folder(shelf: Shelf) -> None:
+@pytest.mark.parametrize("finder", ["importlib.metadata", "importlib_metadata"])
+def test_a_distribution_without_metadata_is_called_by_its_folder(shelf: Shelf, finder: str) -> None:
+    pytest.importorskip(finder)  # the package, once imported, finds all that is installed
     shelf.put("the-bad-one", "backend = make('worse')", entries={"bad": "the_bad_one:backend"})
     (shelf.folder / "the_bad_one-1.2.3.dist-info" / "METADATA").unlink()
     (error,) = load_backends(environ=ONLY_HERE).errors
