@@ -53,11 +53,12 @@ $(VENV)/.mutation: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --group mutation
 	touch $@
 
-# Attackers of every kind for some minutes, from another seed each time one is given: `make soak SEED=7 MINUTES=60`.
+# Attackers of every kind for some minutes, from another seed each time one is given: `make soak SEED=7 MINUTES=60`,
+# or so many rounds of each: `make soak ROUNDS=1`.
 SEED ?= 0
 MINUTES ?= 5
 soak: setup
-	nice -n 19 $(BIN)/python -m soak --minutes $(MINUTES) --seed $(SEED)
+	nice -n 19 $(BIN)/python -m soak $(if $(ROUNDS),--rounds $(ROUNDS),--minutes $(MINUTES)) --seed $(SEED)
 
 # Wheels of all distributions, in dist/, and everything used from an empty environment that they are installed in.
 wheels: setup

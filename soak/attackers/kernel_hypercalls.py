@@ -13,7 +13,7 @@ from pvops_core.guests import read_kernel
 from pvops_core.session import Session
 from soak.tally import NO_KERNELS, Tally, kernels
 
-COUNT: Final = 40_000
+COUNT: Final = 1_000
 STRETCH: Final = 1000
 _LINES: Final = ("about to get started", "Freeing unused kernel image", "Run /init", "guest-init: sum 20100")
 
