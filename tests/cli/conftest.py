@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.cli import main
+from tests.session.selfpatching import SelfPatching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Path:
+    """A small one with a site of write_cr3, in a file."""
+    path = tmp_path / "vmlinux"
+    path.write_bytes(SelfPatching.of("mmu.write_cr3").build(body=(0,)).data)
+    return path
 
 
 @pytest.fixture

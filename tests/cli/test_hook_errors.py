@@ -12,7 +12,6 @@ import pytest
 
 from pvops_core.cli import main
 from tests import misdeeds
-from tests.session.selfpatching import SelfPatching
 
 FILE = misdeeds.__file__
 LAYOUT = ("--layout", "6.1-64")
@@ -92,13 +91,6 @@ def test_a_comparison_tells_of_each_backends_own(capsys: pytest.CaptureFixture[s
         assert f"in {deed.__name__}" in out
     assert "pvops_core/" not in out
     assert json.loads(target.read_text())["schema"] == "pvops.compare/1"
-
-
-@pytest.fixture
-def kernel(tmp_path: Path) -> Path:
-    path = tmp_path / "vmlinux"
-    path.write_bytes(SelfPatching.of("mmu.write_cr3").build(body=(0,)).data)
-    return path
 
 
 @pytest.mark.parametrize("name", misdeeds.ERRORS)

@@ -10,7 +10,6 @@ import pytest
 
 from pvops_core.cli import main
 from pvops_core.machine.unicorn import probe
-from tests.session.selfpatching import SelfPatching
 
 pytest_plugins = ["pytester"]
 ALIEN = """
@@ -46,13 +45,6 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     file.write_text(ALIEN)
     yield file
     probe.context_layout.cache_clear()
-
-
-@pytest.fixture
-def kernel(tmp_path: Path) -> Path:
-    path = tmp_path / "vmlinux"
-    path.write_bytes(SelfPatching.of("mmu.write_cr3").build(body=(0,)).data)
-    return path
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,6 @@ import pytest
 from pvops_core.backends import load_backends
 from pvops_core.cli import common, main
 from pvops_core.session import Session
-from tests.session.selfpatching import SelfPatching
-
-
-@pytest.fixture
-def kernel(tmp_path: Path) -> Path:
-    path = tmp_path / "vmlinux"
-    path.write_bytes(SelfPatching.of("mmu.write_cr3").build(body=(0,)).data)
-    return path
 
 
 @pytest.mark.parametrize(

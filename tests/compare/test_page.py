@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import html.parser
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,35 +12,9 @@ from pvops_core.compare.plots import SERIES
 from pvops_core.errors import PluginError
 from pvops_core.runs.observation import Observation, Outcome, PlatformCounts
 from pvops_core.runs.plan import Skipped
+from tests.pagereader import Reader
 
 Make = Callable[..., Observation]
-VOID = {"meta", "br", "img", "link", "input", "hr"}
-
-
-class Reader(html.parser.HTMLParser):
-    """Checks that elements are closed in order, and collects what the page is made of."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: set[tuple[str, str | None]] = set()
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes.update(attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.fixture
