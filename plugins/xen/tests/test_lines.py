@@ -104,3 +104,14 @@ def test_a_guest_that_writes_to_both() -> None:
 def test_an_unknown_setting_is_named() -> None:
     with pytest.raises(UsageError, match="console='loud': once or both or ring or hypercall"):
         Session(Kernel(load_image(image(64))), (backend,), memory=8 << 20, options={"console": "loud"})
+
+
+def test_a_line_without_end_is_shown_and_not_kept() -> None:
+    shown = bytearray()
+    lines = MergedLines(shown.extend)
+    for _ in range(100):
+        lines.write(0, b"x" * 4096)
+    assert bytes(shown) == b"x" * 409_600
+    assert len(lines.outputs[0].line) <= 1 << 16
+    lines.write(0, b"end\n")
+    assert shown.endswith(b"xend\n")

@@ -14,6 +14,8 @@ import attrs
 
 _REMEMBERED: Final = 4096
 """Lines that wait for their second copy, of each output."""
+_LONGEST: Final = 1 << 16
+"""Bytes of a line that are kept until it ends; Xen keeps 200 (DOMAIN_PBUF_SIZE). A guest may print all its memory."""
 
 
 LinesState: TypeAlias = tuple[tuple[bytes, int, tuple[bytes, ...]], ...]
@@ -58,6 +60,10 @@ class MergedLines:
         # Waiting lines are shown at once when they can be no second copy of what was shown.
         if mine.shown or not _may_become(mine.line, other):
             self._show(mine)
+        if len(mine.line) > _LONGEST:
+            self._show(mine)
+            # One byte says that the line has begun: its end is no second copy.
+            mine.line, mine.shown = mine.line[-1:], 1
 
     def settle(self) -> None:
         """The guest sleeps: what it has begun is a prompt, and no second copy."""
