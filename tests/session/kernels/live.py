@@ -13,7 +13,7 @@ from pvops_core.livepatch.payload.compiling import size_in
 from pvops_core.livepatch.payload.model import Command
 from pvops_core.livepatch.payload.pages import FRAMES
 from pvops_core.session import Session
-from tests.session.kernels.ramdisk import WATCHING, with_init
+from tests.ramdisk import WATCHING, with_init
 
 SHOW = "version_proc_show"
 TROUBLE = ("WARNING:", "BUG:", "Oops", "Call Trace", "multicall(s) failed", "general protection")

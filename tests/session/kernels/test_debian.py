@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pvops_core.cli import main
-from tests.session.kernels.ramdisk import archive
+from pvops_core.images.cpio import Entry, archive
 
 CLOUD, I386 = "vmlinuz-6.1.0-56-cloud-amd64", "vmlinuz-6.1.0-50-686-pae"
 CLOUD_6_12, CLOUD_7_2 = "vmlinuz-6.12.117+deb12-cloud-amd64", "vmlinuz-7.2.13+deb14-cloud-amd64"
@@ -103,7 +103,7 @@ def test_an_init_reads_a_line_that_is_typed(kernel_path: KernelPath, tmp_path: P
     kernel = kernel_path(CLOUD)
     initrd, typed, target = (tmp_path / name for name in ("initrd", "typed", "boot.json"))
     given = kernel.with_name("initramfs.cpio.gz").read_bytes()
-    initrd.write_bytes(given + bytes(-len(given) % 4) + archive("init", INIT))
+    initrd.write_bytes(given + bytes(-len(given) % 4) + archive([Entry.file("init", INIT, 0o755)]))
     typed.write_text("Hello, 16550A\r")
     words = ("--cmdline", "console=ttyS0", "--input", str(typed), "--json", str(target))
     main(["boot", str(kernel), "--initrd", str(initrd), *words])

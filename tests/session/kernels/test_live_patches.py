@@ -28,8 +28,8 @@ from pvops_core.patching.poke import PokeStep
 from pvops_core.patching.sites import read_sites
 from pvops_core.session import Session
 from pvops_core.x86 import NO_EXECUTE, PAGE, WRITABLE
+from tests.ramdisk import WATCHING, with_init
 from tests.session.kernels.live import SHOW, Live, replacing, showing
-from tests.session.kernels.ramdisk import WATCHING, with_init
 
 CLOUD, PAE = "vmlinuz-6.1.0-56-cloud-amd64", "vmlinuz-6.1.0-50-686-pae"
 SOON = 1_000_000

@@ -13,11 +13,11 @@ from pvops_xen.kernel import XenKernel
 from pvops_core.backends import chain, load_backends
 from pvops_core.guests import read_kernel as read_guest
 from pvops_core.images import KernelImage, load_image
+from pvops_core.images.cpio import Entry, archive
 from pvops_core.images.module import link_module
 from pvops_core.patching.kernel import plan_kernel, read_kernel
 from pvops_core.session import Session
 from pvops_core.testing.modules import SmallModule
-from tests.session.kernels.ramdisk import archive
 
 if TYPE_CHECKING:
     from pvops_core.switchboard.kernel.ophook import OpHook
@@ -46,7 +46,9 @@ def small(image: KernelImage) -> bytes:
 def loading(path: Path, initrd: Path, backend: str, init: bytes, module: bytes) -> Session:
     """A kernel whose init is that, beside the module."""
     given = path.with_name("initramfs.cpio.gz").read_bytes()
-    initrd.write_bytes(given + bytes(-len(given) % 4) + archive("init", init) + archive("small.ko", module))
+    initrd.write_bytes(
+        given + bytes(-len(given) % 4) + archive([Entry.file("init", init, 0o755), Entry.file("small.ko", module)])
+    )
     backends = load_backends().backends
     guest = read_guest(str(path), str(initrd), CONSOLES[backend])
     return Session(guest, chain(backends[backend], backends), memory=256 << 20)

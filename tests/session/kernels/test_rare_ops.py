@@ -10,9 +10,9 @@ from typing import Final
 import pytest
 
 from pvops_core.backends import load_backends
+from pvops_core.images.cpio import Entry, archive
 from pvops_core.testing.proofs.proving import Prover
 from pvops_core.testing.proofs.subject import Subject
-from tests.session.kernels.ramdisk import archive
 
 CLOUD, CLOUD_7_2 = "vmlinuz-6.1.0-56-cloud-amd64", "vmlinuz-7.2.13+deb14-cloud-amd64"
 PORTS: Final = frozenset({"update_io_bitmap", "invalidate_io_bitmap"})
@@ -59,7 +59,7 @@ def test_hooks_do_what_the_kernel_s_own_functions_do(
     kernel_path: Callable[[str], Path], tmp_path: Path, name: str, backend: str, ops: frozenset[str]
 ) -> None:
     initrd = tmp_path / "initrd"
-    initrd.write_bytes(archive("init", process()))
+    initrd.write_bytes(archive([Entry.file("init", process(), 0o755)]))
     subject = Subject.of(backend, load_backends().backends, kernel_path(name), initrd, "")
     proof = Prover.of(subject, states=40, wanted=ops).prove()
     assert {each.op for each in proof.ops if each.states and each.equal == each.states} == ops
