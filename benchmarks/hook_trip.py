@@ -14,7 +14,7 @@ from pvops_core.machine.unicorn import engine as uc
 from pvops_core.ops import LAYOUTS, signature
 from pvops_core.switchboard import dispatch
 from pvops_core.switchboard.hookfaults import HookFaults
-from pvops_core.switchboard.implementations import of_callable
+from pvops_core.switchboard.implementation import of_callable
 
 GATES = 0x20000
 CALLS = 20_000

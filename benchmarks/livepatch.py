@@ -15,7 +15,7 @@ from pvops_core.livepatch.payload.area import PayloadArea
 from pvops_core.livepatch.payload.builder import PayloadBuilder
 from pvops_core.livepatch.payload.loading import load
 from pvops_core.livepatch.payload.model import Command
-from pvops_core.livepatch.rendezvous import act
+from pvops_core.livepatch.rendezvous import action
 from pvops_core.machine.unicorn.llvm.allengines import AllEngines
 from pvops_core.patching.poke import Poker
 
@@ -60,10 +60,10 @@ class Timed:
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self.perform = act.perform
+        self.perform = action.perform
 
     def __call__(self, *arguments: object) -> None:
-        """As ``act.perform``."""
+        """As ``action.perform``."""
         start = perf_counter()
         self.perform(*arguments)  # type: ignore[arg-type]
         self.seconds.append(perf_counter() - start)
@@ -114,11 +114,11 @@ def rows(vcpus: int, machine: Machine, livepatch: Livepatch) -> Iterator[Result]
     of = f"one place on {vcpus} bare engines: {floor:.1f} us ({calls:.1f} by calls)"
     coherent = least(partial(machine.invalidate, [(FUNCTION, FUNCTION + 5)]), 200)
     timed = Timed()
-    act.perform = timed  # type: ignore[assignment]
+    action.perform = timed  # type: ignore[assignment]
     try:
         whole = least(partial(toggle, livepatch, machine), 100)
     finally:
-        act.perform = timed.perform
+        action.perform = timed.perform
     quiet = min(timed.seconds) * 1e6
     yield Result(f"live patch, invalidation everywhere, {vcpus} vCPUs", coherent, "us", AIM_US, of=of)
     yield Result(f"live patch, quiet zone, {vcpus} vCPUs", quiet, "us", AIM_US, of=of)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from pvops_core.backends import load_backends
 from pvops_core.child.limits import Limits
 from pvops_core.runs.cellrun import WARM
-from pvops_core.runs.executor import execute_each
-from pvops_core.study.engine import LocalRunner, run_cells
+from pvops_core.runs.pool import execute_each
 from pvops_core.study.plan import plan_study
+from pvops_core.study.runner import LocalRunner, run_cells
 from pvops_core.study.spec import StudySpec
 from pvops_core.study.store import Store
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from pvops_core.runs.cell import Cell
     from pvops_core.runs.observation import Observation
-    from pvops_core.study.engine import Runner
     from pvops_core.study.plan import Planned
     from pvops_core.study.rows import Measured
+    from pvops_core.study.runner import Runner
 
 
 class _Quiet:

@@ -14,7 +14,7 @@ from pvops_core.hookspecs import hookimpl
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.altinstructions.alternatives import Padding
 from pvops_core.patching.code.nops import NOPS, NopKind
-from pvops_core.patching.default import patch_default
+from pvops_core.patching.patchdefault import patch_default
 from pvops_core.patching.poke import Poker
 from pvops_core.patching.sites import SiteRecord
 from pvops_core.switchboard import Switchboard
@@ -22,7 +22,7 @@ from pvops_core.switchboard.builtin.alternatives import SiteAlternatives
 from pvops_core.switchboard.builtin.gates import GateAllocator
 from pvops_core.switchboard.builtin.siteindex import SiteIndex
 from pvops_core.switchboard.builtin.text import SwitchableText
-from pvops_core.switchboard.implementations import BoundBackend
+from pvops_core.switchboard.offeredops import BoundBackend
 
 if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu

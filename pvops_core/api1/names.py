@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _BACKENDS: Final = "pvops_core.backends"
 _PLATFORMS: Final = "pvops_core.api1.platforms"
 _SESSIONS: Final = "pvops_core.api1.sessions"
+_FIXTURES: Final = "pvops_core.testing.fixtures"
+_RENDEZVOUS: Final = "pvops_core.livepatch.rendezvous"
 
 _PLUGINS: Final = {
     "chains": "chains",
@@ -45,7 +47,7 @@ _PATCHING: Final = {
 }
 _LIVEPATCH: Final = {
     "payload": "area builder compiling contents description linking loading model objects trampoline",
-    "rendezvous": "act fixups guestcode rendezvous safepoints",
+    "rendezvous": "safepoints",
     "control": "client manager registry report script server tool",
 }
 _ROOMS: Final = {
@@ -57,10 +59,10 @@ _ROOMS: Final = {
         "segmentation": "descriptors segments stackfaults",
     },
     "switchboard": {
-        "builtin": "alternatives board gates siteindex sitepatcher text",
+        "builtin": "alternatives gates siteindex sitepatcher text",
         "kernel": "kernelsites ophook ophooks ownslots padding slots table",
     },
-    "testing": {"fixtures": "cells choices lab", "reporting": "explain replay verdicts"},
+    "testing": {"fixtures": "cells choices", "reporting": "explain replay verdicts"},
 }
 """Room -> its folders, and their modules that once lay beside them."""
 MODULES: Final[Mapping[str, str]] = {
@@ -109,7 +111,15 @@ MODULES: Final[Mapping[str, str]] = {
         for folder, names in folders.items()
         for name in names.split()
     },
-    "pvops_core.switchboard.entering": "pvops_core.switchboard.kernel.entrances",
+    "pvops_core.livepatch.act": f"{_RENDEZVOUS}.action",
+    "pvops_core.livepatch.fixups": f"{_RENDEZVOUS}.extable",
+    "pvops_core.livepatch.guestcode": f"{_RENDEZVOUS}.hookcalls",
+    "pvops_core.patching.default": "pvops_core.patching.patchdefault",
+    "pvops_core.runs.executor": "pvops_core.runs.pool",
+    "pvops_core.switchboard.board": "pvops_core.switchboard.builtin.switchboard",
+    "pvops_core.switchboard.implementations": "pvops_core.switchboard.implementation",
+    "pvops_core.testing.lab": f"{_FIXTURES}.keptmachine",
+    "pvops_core.switchboard.entering": "pvops_core.switchboard.kernel.hookentries",
     "pvops_core.switchboard.fates": "pvops_core.switchboard.builtin.siteuse",
     "pvops_core.machine.kinds": "pvops_core.kinds",
     "pvops_native.kernel_platform": "pvops_native.platform",
@@ -150,9 +160,7 @@ NAMES: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "pvops_core.boot.text": {"ImageMemory": ("pvops_core.guest:GuestText", "pvops_core.guest.GuestText")},
     "pvops_core.guests.session": {"Session": (f"{_SESSIONS}:Session", "pvops_core.session.Session")},
     "pvops_core.machine.msrs": {"ServedMsr": ("pvops_core.machine:ServedMsr", "pvops_core.machine.ServedMsr")},
-    "pvops_core.testing.lab": {
-        "Lab": ("pvops_core.testing.fixtures.lab:KeptMachine", "pvops_core.testing.fixtures.lab.KeptMachine")
-    },
+    "pvops_core.testing.lab": {"Lab": (f"{_FIXTURES}.keptmachine:KeptMachine", f"{_FIXTURES}.keptmachine.KeptMachine")},
     "pvops_core.testing.patched": {
         "Patcher": ("pvops_core.testing.patched:PatchCaller", "pvops_core.testing.patched.PatchCaller")
     },

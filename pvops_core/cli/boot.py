@@ -17,13 +17,13 @@ from pvops_core.cli.options import kernels, live, runoptions, saved
 from pvops_core.cli.options.keyboard import Input, open_input, unbuffered
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output import bootreport, switched
-from pvops_core.cli.output.heard import HookOutputOption, heard, terminal
+from pvops_core.cli.output.hookoutput import HookOutputOption, heard, terminal
 from pvops_core.cli.output.summary import Echo, summary
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.executor import execute
 from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs.orders import HookOrder, SwitchOrder
+from pvops_core.runs.pool import execute
 from pvops_core.runs.wire import Inspection, Request
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def boot(
         until=until,
         stop_at=stop_at,
         typed=given.typed,
-        live=given.typist is not None,
+        live=given.feeder is not None,
         attended=given.attended,
         inside=Inspection(
             verify_patching,
@@ -235,8 +235,8 @@ def _run(request: Request, given: Input, text: TextIO, hook_output: Path | None,
             [request],
             listener=Echo(text),
             limits=limits,
-            typist=given.typist,
-            voice=hooks.said,
+            feeder=given.feeder,
+            on_said=hooks.said,
             terminal=debugger,
         )
     return observation
@@ -252,7 +252,7 @@ def _report(observation: Observation, text: TextIO) -> None:
 
 def _for_debugger(given: Input) -> AbstractContextManager[tuple[int, int] | None]:
     """Standard input, unless the guest reads it and it is no terminal."""
-    return nullcontext() if given.typist is not None and not given.attended else terminal()
+    return nullcontext() if given.feeder is not None and not given.attended else terminal()
 
 
 def _image(kernel: Path) -> Image:

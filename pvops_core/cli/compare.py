@@ -14,7 +14,7 @@ from pvops_core.cli.common import STDOUT, JsonOption, PluginOption, require, wri
 from pvops_core.cli.options import kernels, runoptions
 from pvops_core.cli.options.axes import NumberedAxes
 from pvops_core.cli.options.workerlimits import worker_limits
-from pvops_core.cli.output.heard import HookOutputOption, heard
+from pvops_core.cli.output.hookoutput import HookOutputOption, heard
 from pvops_core.cli.study import StudyWishes, carry_out
 from pvops_core.compare.bootdiff import named_ops
 from pvops_core.compare.comparison import Choice, Comparison, grouped, unsupported
@@ -22,7 +22,6 @@ from pvops_core.compare.document import compare_result
 from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.again import again
-from pvops_core.runs.executor import execute
 from pvops_core.runs.phases import PHASES
 from pvops_core.runs.plan import (
     Files,
@@ -34,6 +33,7 @@ from pvops_core.runs.plan import (
     plan_builtin,
     plan_kernel,
 )
+from pvops_core.runs.pool import execute
 from pvops_core.runs.progress import ProgressListener
 from pvops_core.runs.wire import Inspection, Request
 from pvops_core.study.job import Job
@@ -187,7 +187,7 @@ def compare(
         job = _of_kernel(wanted, task, image, initrd, count=instructions, inside=inside)
         job.again.update({"phases": phases, "ops": ops, "python-ops": python_ops})
     with ProgressListener(len(job.requests)) as listener, heard(hook_output, several=True) as hooks:
-        observations = execute(job.requests, listener=listener, jobs=jobs, limits=job.limits, voice=hooks.said)
+        observations = execute(job.requests, listener=listener, jobs=jobs, limits=job.limits, on_said=hooks.said)
     common = {
         "cpus": task.vcpus,
         "seed": task.seed,

@@ -13,8 +13,8 @@ from pvops_core.cli.common import STDOUT, ExitCode, write_json
 from pvops_core.compare.exploring import Exploration, deviation, first_deviation, told
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cellrun import WARM
-from pvops_core.runs.executor import execute
 from pvops_core.runs.observation import Outcome
+from pvops_core.runs.pool import execute
 from pvops_core.runs.progress import ProgressListener
 from pvops_core.runs.worker.events import read_events
 

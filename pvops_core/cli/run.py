@@ -12,13 +12,13 @@ from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, wr
 from pvops_core.cli.options import runoptions
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output import switched
-from pvops_core.cli.output.heard import HookOutputOption, heard, terminal
+from pvops_core.cli.output.hookoutput import HookOutputOption, heard, terminal
 from pvops_core.cli.output.summary import Echo, summary
 from pvops_core.errors import UsageError, printable
-from pvops_core.runs.executor import execute
 from pvops_core.runs.observation import Outcome
 from pvops_core.runs.orders import SwitchOrder
 from pvops_core.runs.plan import Workload, choose, machine_kinds
+from pvops_core.runs.pool import execute
 from pvops_core.runs.wire import Request
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run(
         return schedules(request, explore, limits, json)
     text = sys.stderr if json == STDOUT else sys.stdout
     with heard(hook_output) as hooks, terminal() as given:
-        (observation,) = execute([request], listener=Echo(text), limits=limits, voice=hooks.said, terminal=given)
+        (observation,) = execute([request], listener=Echo(text), limits=limits, on_said=hooks.said, terminal=given)
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
     write_json("run", observation, json)

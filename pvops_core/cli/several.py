@@ -10,14 +10,14 @@ import attrs
 
 from pvops_core.cli.common import STDOUT, write_file, write_json
 from pvops_core.cli.options.workerlimits import worker_limits
-from pvops_core.cli.output.heard import heard
+from pvops_core.cli.output.hookoutput import heard
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.cellrun import WARM
 from pvops_core.runs.document import boots_result, by_verdict
-from pvops_core.runs.executor import execute
 from pvops_core.runs.guestfiles import find_guests, names_of
 from pvops_core.runs.junit import junit
+from pvops_core.runs.pool import execute
 from pvops_core.runs.verdict import Judged, Verdict, exit_code_of
 from pvops_core.runs.wire import Request
 
@@ -139,7 +139,7 @@ def boot_several(
     expected = [guest.wishes.expect for guest in guests]
     live = _Live(names, expected, requests, text)
     with heard(hook_output, several=True) as hooks:
-        found = execute(requests, listener=live, jobs=jobs, limits=limits, command=WARM, stays=True, voice=hooks.said)
+        found = execute(requests, listener=live, jobs=jobs, limits=limits, command=WARM, stays=True, on_said=hooks.said)
     runs = dict(zip(names, map(Judged, found, expected), strict=True))
     code = exit_code_of(runs.values())
     text.write(f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {_counted(runs.values())}\n")

@@ -18,15 +18,15 @@ from pvops_core.cli.options import runoptions
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.costs import quantity
-from pvops_core.runs.executor import default_jobs
+from pvops_core.runs.pool import default_jobs
 from pvops_core.study.axes import AXES
 from pvops_core.study.diff import diff_junit, lines_of, study_diff
 from pvops_core.study.document import StudyMerged, study_status
-from pvops_core.study.engine import LocalRunner, pending, run_cells
 from pvops_core.study.estimate import estimate
 from pvops_core.study.job import Job, read_job
 from pvops_core.study.progress import StudyProgress
-from pvops_core.study.report import Told, told
+from pvops_core.study.report import StudyReport, told
+from pvops_core.study.runner import LocalRunner, pending, run_cells
 from pvops_core.study.sources import SourceWatch
 from pvops_core.study.store import FILE, PlannedRow, Store
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pvops_core.child.limits import Limits
     from pvops_core.runs.wire import Request
-    from pvops_core.study.engine import Runner
+    from pvops_core.study.runner import Runner
 
 
 _PIPED_WIDTH: Final = 200
@@ -336,7 +336,7 @@ def _shown(values: Sequence[object], most: int = 8) -> str:
     return ", ".join(shown)
 
 
-def _report(found: Told, wishes: StudyWishes) -> int:
+def _report(found: StudyReport, wishes: StudyWishes) -> int:
     write_json("study", found.document(), wishes.json)
     if wishes.csv:
         write_file(wishes.csv, found.csv().encode())

@@ -58,7 +58,7 @@ def patch(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr:
 
     Args:
         ctx: layout, symbols, targets and patchlets of this backend; the default patcher is
-            ``pvops_core.patching.default.patch_default``.
+            ``pvops_core.patching.patchdefault.patch_default``.
         type: u8; type number of the op in ``ctx.layout``.
         clobbers: u16; ``Clobber`` bits, the registers that the new code may destroy.
         insnbuf: void *; writable buffer of exactly ``len`` bytes, not the place where the code will run.

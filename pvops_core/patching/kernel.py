@@ -17,7 +17,6 @@ from pvops_core.patching.altinstructions.alternatives import FEATURES, AltGroup,
 from pvops_core.patching.code.nops import USUAL
 from pvops_core.patching.code.padding import kernel_padding, old_padding
 from pvops_core.patching.context import PatchContext
-from pvops_core.patching.default import BRANCH_SIZE, patch_default
 from pvops_core.patching.fills import (
     BUG_NAMES,
     SPIN_UNLOCK,
@@ -29,6 +28,7 @@ from pvops_core.patching.fills import (
 )
 from pvops_core.patching.locks import LockPrefixes, read_locks
 from pvops_core.patching.ownpatch import OwnPatch, heeds_clobbers, own_patch
+from pvops_core.patching.patchdefault import BRANCH_SIZE, patch_default
 from pvops_core.patching.plan import PlannedGroup, PlannedSite, make_plan
 from pvops_core.patching.sites import SECTION, SiteRecord, read_sites
 from pvops_core.patching.tables import find_table

@@ -17,8 +17,8 @@ import attrs
 
 from pvops_core.errors import ImageError, PatchError
 from pvops_core.patching.code.disasm import disassemble, instruction_lengths
-from pvops_core.patching.default import patch_default
 from pvops_core.patching.fills import function_code, switched_on
+from pvops_core.patching.patchdefault import patch_default
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pvops_core.patching.default import LONGEST_SITE
+from pvops_core.patching.patchdefault import LONGEST_SITE
 from pvops_core.patching.records import SiteRecord
 from pvops_core.patching.text import executable_sections, holders, overlap
 

@@ -15,7 +15,7 @@ from pvops_core.patching.code.clobbers import Refuse, Rules
 from pvops_core.patching.code.clobbers import check as check_effects
 from pvops_core.patching.code.disasm import disassemble, normal
 from pvops_core.patching.code.template import Template, parse, references, substitute
-from pvops_core.patching.default import LONGEST_SITE
+from pvops_core.patching.patchdefault import LONGEST_SITE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -9,7 +9,7 @@ import attrs
 
 from pvops_core.errors import PatchError
 from pvops_core.patching.altinstructions.alternatives import ALWAYS, AltEntry, AltGroup, replace
-from pvops_core.patching.default import patch_site
+from pvops_core.patching.patchdefault import patch_site
 from pvops_core.patching.text import Text
 
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ class CellRun:
         limits: what it may take.
         stays: the worker may make several runs, one after the other.
         on_console: told of each piece of console text as it comes.
-        typist: who types at the guest's console while it runs, if anybody.
+        feeder: who types at the guest's console while it runs, if anybody.
         on_said: told of each line that a plugin prints or logs.
     """
 
@@ -63,7 +63,7 @@ class CellRun:
     limits: Limits = attrs.field(factory=Limits)
     stays: bool = False
     on_console: Callable[[str], None] | None = None
-    typist: InputFeeder | None = None
+    feeder: InputFeeder | None = None
     on_said: Callable[[wire.Said], None] | None = None
     _console: list[str] = attrs.field(factory=list, init=False)
     _since: float = attrs.field(default=0.0, init=False)
@@ -115,7 +115,7 @@ class CellRun:
 
     async def _answer(self) -> Observation:
         await self.worker.say(line(self.request))
-        with self.typist.at(self.worker.stdin) if self.typist else contextlib.nullcontext():
+        with self.feeder.at(self.worker.stdin) if self.feeder else contextlib.nullcontext():
             return await self._read_answer()
 
     async def _read_answer(self) -> Observation:
@@ -166,8 +166,8 @@ class CellRun:
                 self.on_said(message)
             case wire.Debugging():
                 self._debugged = True
-                if self.typist:
-                    self.typist.pause(message.going_on)
+                if self.feeder:
+                    self.feeder.pause(message.going_on)
 
     def _lost(self, outcome: Outcome, reason: str) -> Observation:
         return Observation(

@@ -13,7 +13,7 @@ import numpy as np
 from pvops_core.backends import API, Backend
 from pvops_core.hookspecs import hookimpl
 from pvops_core.kinds import MachineKind
-from pvops_core.patching.default import patch_default
+from pvops_core.patching.patchdefault import patch_default
 from pvops_core.patching.patchlets import Patchlet
 from pvops_core.patching.poke import Poke, Poker
 

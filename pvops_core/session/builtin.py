@@ -10,7 +10,7 @@ from pvops_core.guest.names import SymbolNames
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.altinstructions.alternatives import FEATURES, Padding
 from pvops_core.patching.code.disasm import instruction_lengths
-from pvops_core.session.offers import bound_ops
+from pvops_core.session.boundops import bound_ops
 from pvops_core.switchboard import Switchboard
 from pvops_core.switchboard.builtin.alternatives import SiteAlternatives
 from pvops_core.switchboard.builtin.gates import GateAllocator

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from pvops_core.errors import SwitchError
 from pvops_core.guests.linux.names import LinuxNames
-from pvops_core.session.offers import bound_ops
-from pvops_core.switchboard.implementations import OfferedOps
+from pvops_core.session.boundops import bound_ops
 from pvops_core.switchboard.kernel.ophooks import OpHooks
+from pvops_core.switchboard.offeredops import OfferedOps
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend

@@ -27,10 +27,10 @@ from pvops_core.machine import Machine, Stop, Vcpu
 from pvops_core.machine.run.watchdog import run_within, where
 from pvops_core.ops import LAYOUTS
 from pvops_core.patching.poke import Poker
-from pvops_core.session.forgotten import check_built, check_made
 from pvops_core.session.halting import Halting
 from pvops_core.session.hosting import hosted
 from pvops_core.session.places import when_at
+from pvops_core.session.platformchecks import check_built, check_made
 from pvops_core.session.processors import Processors
 from pvops_core.switchboard.kernel.modulesites import ModuleSites
 from pvops_core.switchboard.kernel.slots import SlotWatch

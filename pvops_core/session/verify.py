@@ -65,9 +65,9 @@ class PatchingCheck:
         sites = (planned.site for planned in self.plan.sites)
         self._seen[step] = tuple(instead.get(site.address) or text.read(site.address, site.length) for site in sites)
         if not self._table:
-            entrances = self._entrances()
+            entries = self._entries()
             slots = (text.pointers(slot, 1, size)[0] for slot in self._kernel.slot_addresses)
-            self._table = tuple(entrances.get(target, target) for target in slots)
+            self._table = tuple(entries.get(target, target) for target in slots)
 
     def _look_at_locks(self, locks: LockPrefixes) -> None:
         """All CPUs that will be started have been."""
@@ -76,10 +76,10 @@ class PatchingCheck:
         text = self._session.text
         self._locks = {address: text.read(address, 1)[0] for address in locks.addresses}
 
-    def _entrances(self) -> Mapping[int, int]:
+    def _entries(self) -> Mapping[int, int]:
         """Where hooks of ours are called, and what comes after each: its slot would hold that without it."""
         hooks = self._session.made_hooks
-        return {hook.entrance: hook.original for hook in hooks.standing} if hooks else {}
+        return {hook.entry: hook.original for hook in hooks.standing} if hooks else {}
 
     @property
     def record(self) -> BootRecord | None:

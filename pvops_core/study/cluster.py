@@ -17,8 +17,8 @@ from pvops_core.study.errors import ClusterError
 
 if TYPE_CHECKING:
     from pvops_core.child.limits import Limits
-    from pvops_core.study.engine import LimitsOf
     from pvops_core.study.plan import Planned
+    from pvops_core.study.runner import LimitsOf
 
 _AHEAD: Final = 3
 """Cells given to the cluster for each of its threads: enough that none waits, few enough that memory stays flat."""
@@ -72,7 +72,7 @@ class ClusterRunner:
     def __call__(
         self, cells: Sequence[Planned], started: Callable[[int], None], ended: Callable[[int, Observation, str], None]
     ) -> None:
-        """As :class:`~pvops_core.study.engine.Runner` says.
+        """As :class:`~pvops_core.study.runner.Runner` says.
 
         Raises:
             ClusterError: the cluster has no workers, they are unlike this machine, or it is lost.

@@ -16,7 +16,7 @@ from pvops_core.study.plots import Line, lines, shortened
 from pvops_core.study.rows import COSTS, HERE, Row, columns
 
 if TYPE_CHECKING:
-    from pvops_core.study.report import Told
+    from pvops_core.study.report import StudyReport
 
 MOST_ROWS: Final = 2000
 _MOST_LISTED: Final = 200
@@ -65,7 +65,7 @@ class HeatMap:
         return round(8 + 52 * (ratio - low) / (high - low)) if high > low else 8
 
 
-def page(told: Told) -> str:
+def page(told: StudyReport) -> str:
     """The HTML text: no scripts, nothing from outside, light and dark."""
     answers = told.answers
     environment = Environment(
@@ -164,7 +164,7 @@ def _heat_maps(answers: Answers, colours: Mapping[str, int]) -> Iterator[HeatMap
             yield HeatMap(title, (across, right), (down, below), ratios, number)
 
 
-def _op_bars(told: Told) -> tuple[list[str], dict[str, list[int]]]:
+def _op_bars(told: StudyReport) -> tuple[list[str], dict[str, list[int]]]:
     """Calls that hooks served by op, of each series' first run: those called most, and the rest."""
     answers = told.answers
     counts = {

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class Told:
+class StudyReport:
     """A folder's answers, and the ways to write them.
 
     Attributes:
@@ -50,7 +50,7 @@ class Told:
         return csv_text(self.answers.rows)
 
 
-def told(store: Store) -> Told:
+def told(store: Store) -> StudyReport:
     """What a folder tells."""
     meta = store.meta()
-    return Told(Answers(store.rows(), str(meta.get("reference", "")), len(store.planned())), store, meta)
+    return StudyReport(Answers(store.rows(), str(meta.get("reference", "")), len(store.planned())), store, meta)

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 from pvops_core.lazily import lazily
 
 if TYPE_CHECKING:
-    from pvops_core.switchboard.builtin.board import Switchboard
+    from pvops_core.switchboard.builtin.switchboard import Switchboard
     from pvops_core.switchboard.findings import Switch
-    from pvops_core.switchboard.implementations import Form, Implementation
+    from pvops_core.switchboard.implementation import Form, Implementation
     from pvops_core.switchboard.ops import KERNEL, Ops
 
 _HOMES = {
     "KERNEL": "ops",
-    "Form": "implementations",
-    "Implementation": "implementations",
+    "Form": "implementation",
+    "Implementation": "implementation",
     "Ops": "ops",
     "Switch": "findings",
-    "Switchboard": "builtin.board",
+    "Switchboard": "builtin.switchboard",
 }
 
 __getattr__ = lazily(__name__, _HOMES)

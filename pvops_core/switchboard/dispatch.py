@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Machine
     from pvops_core.ops import Place, Signature
     from pvops_core.switchboard.hookfaults import HookFaults
-    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.implementation import Implementation
 
 Reader = Callable[[Vcpu], Sequence[int]]
 Writer = Callable[[Vcpu, int | None], None]

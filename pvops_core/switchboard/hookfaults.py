@@ -15,7 +15,7 @@ from pvops_core.ops import Convention
 if TYPE_CHECKING:
     from pvops_core.machine.run.watchdog import SymbolAt
     from pvops_core.ops import Op
-    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.implementation import Implementation
 
 _OF_THEIR_OWN: Final = (PluginError, PatchError, SwitchError)
 """Errors that say already what was asked of us and by whom."""

@@ -11,7 +11,7 @@ from pvops_core.machine.run.eventkinds import event_kind
 
 if TYPE_CHECKING:
     from pvops_core.switchboard.findings import Switch
-    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.implementation import Implementation
 
 SWITCH: Final = event_kind(
     "switch",

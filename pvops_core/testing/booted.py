@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pvops_core.images import machine_of
 from pvops_core.session.calls import LIMIT
-from pvops_core.testing.fixtures.lab import StandingMachine
+from pvops_core.testing.fixtures.keptmachine import StandingMachine
 from pvops_core.testing.meter import Meter
 from pvops_core.testing.recipes import PLACE, SMALLEST_RAMDISK, Recipe, standing
 

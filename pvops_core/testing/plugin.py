@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pvops_core.testing.call import Caller
     from pvops_core.testing.fixtures.cells import MachineCell
     from pvops_core.testing.fixtures.choices import Choices
-    from pvops_core.testing.fixtures.lab import KeptMachine, Pool
+    from pvops_core.testing.fixtures.keptmachine import KeptMachine, Pool
     from pvops_core.testing.patched import PatchCaller
     from pvops_core.testing.textpage import TextPage
 
@@ -46,7 +46,7 @@ MARKERS: Final = {
 }
 _LOADED: Final[pytest.StashKey[Loaded]] = pytest.StashKey()
 _CHAINS: Final[pytest.StashKey[dict[tuple[str, ...], Loaded]]] = pytest.StashKey()
-_LABS: Final[pytest.StashKey[Pool[MachineCell, KeptMachine]]] = pytest.StashKey()
+_MACHINES: Final[pytest.StashKey[Pool[MachineCell, KeptMachine]]] = pytest.StashKey()
 _KERNELS: Final[pytest.StashKey[Pool[Recipe, BootedKernel]]] = pytest.StashKey()
 _USED: Final[pytest.StashKey[KeptMachine | BootedKernel]] = pytest.StashKey()
 """Whose machine a test has."""
@@ -102,8 +102,8 @@ def _no_breakpoint(*_arguments: object, **_names: object) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close the machines."""
     PlainModules.remove()
-    if _LABS in config.stash:
-        config.stash[_LABS].close()
+    if _MACHINES in config.stash:
+        config.stash[_MACHINES].close()
     if _KERNELS in config.stash:
         config.stash[_KERNELS].close()
 
@@ -280,18 +280,18 @@ def pvops_cell(request: pytest.FixtureRequest) -> MachineCell:
 @pytest.fixture
 def pvops_lab(request: pytest.FixtureRequest, pvops_cell: MachineCell) -> KeptMachine:
     """The machine, at the point where the test begins."""
-    from pvops_core.testing.fixtures.lab import KEPT, ImpossibleError, KeptMachine, Pool  # noqa: PLC0415 - likewise
+    from pvops_core.testing.fixtures.keptmachine import KEPT, ImpossibleError, KeptMachine, Pool  # noqa: PLC0415 - likewise
 
     config = request.config
-    if _LABS not in config.stash:
+    if _MACHINES not in config.stash:
         backends, seed = loaded_backends(config).backends, config.getoption("--pvops-seed")
-        config.stash[_LABS] = Pool(partial(KeptMachine, backends=backends, seed=seed), KEPT)
+        config.stash[_MACHINES] = Pool(partial(KeptMachine, backends=backends, seed=seed), KEPT)
     try:
-        lab = config.stash[_LABS].get(pvops_cell)
+        kept = config.stash[_MACHINES].get(pvops_cell)
     except ImpossibleError as error:
         pytest.skip(f"{pvops_cell.backend}: {error}")
-    request.node.stash[_USED] = lab
-    return lab
+    request.node.stash[_USED] = kept
+    return kept
 
 
 @pytest.fixture
@@ -372,7 +372,7 @@ def kernel(request: pytest.FixtureRequest, pvops_recipe: Recipe) -> BootedKernel
     """A booted real kernel, as it was when it came to its place; skipped with the reason where there is none."""
     from pvops_core.errors import UsageError  # noqa: PLC0415 - likewise
     from pvops_core.testing.booted import KEPT, BootedKernel  # noqa: PLC0415
-    from pvops_core.testing.fixtures.lab import Pool  # noqa: PLC0415
+    from pvops_core.testing.fixtures.keptmachine import Pool  # noqa: PLC0415
 
     config = request.config
     if _KERNELS not in config.stash:

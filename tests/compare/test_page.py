@@ -100,6 +100,6 @@ def test_a_comparison_of_nothing_has_a_page() -> None:
 
 
 def test_plots_are_loaded_only_for_a_page() -> None:
-    modules = "pvops_core.compare.text, pvops_core.runs.executor, pvops_core.compare.document"
+    modules = "pvops_core.compare.text, pvops_core.runs.pool, pvops_core.compare.document"
     code = f"import sys, {modules}; sys.exit('matplotlib' in sys.modules or 'jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -69,7 +69,7 @@ def test_an_error_anywhere_else(
     made = prepared(patched, vcpus, command)
     name, before = NAMES[command], made.code()
     target = (
-        __import__("pvops_core.livepatch.rendezvous.act", fromlist=["act"]) if what == "perform" else made.livepatch
+        __import__("pvops_core.livepatch.rendezvous.action", fromlist=["act"]) if what == "perform" else made.livepatch
     )
     real, calls = getattr(target, what), itertools.count()
 

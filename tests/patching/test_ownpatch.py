@@ -12,8 +12,8 @@ from pvops_core.machine.cpu.model.identity import AMD, HYGON, CpuIdentity
 from pvops_core.ops import LAYOUTS, Clobber
 from pvops_core.patching.code.nops import IDEAL, NOPS, NopKind, nops_of_age
 from pvops_core.patching.context import PatchContext
-from pvops_core.patching.default import patch_site
 from pvops_core.patching.ownpatch import OwnTemplate, heeds_clobbers, own_patch
+from pvops_core.patching.patchdefault import patch_site
 from pvops_core.testing.images import ElfBuilder
 
 BASE = 0xC1000000

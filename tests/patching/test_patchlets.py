@@ -13,7 +13,7 @@ from pvops_core.errors import PatchError
 from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS, Clobber, Convention, Op
 from pvops_core.ops.declare import declare
-from pvops_core.patching.default import LONGEST_SITE
+from pvops_core.patching.patchdefault import LONGEST_SITE
 from pvops_core.patching.patchlets import Patchlet, check, check_all, select, usual_length
 
 I386 = MachineKind.I386

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.executor import execute
 from pvops_core.runs.inputfeeder import InputFeeder
+from pvops_core.runs.pool import execute
 from pvops_core.runs.wire import Request
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def test_a_conversation() -> None:
     answering = Answering(theirs, [b"two", b"three"])
     request = Request(Cell("xen", "", MachineKind.X86_64), typed=b"one", live=True)
     (observation,) = execute(
-        [request], listener=answering, command=[sys.executable, "-c", ECHOING], typist=InputFeeder(mine)
+        [request], listener=answering, command=[sys.executable, "-c", ECHOING], feeder=InputFeeder(mine)
     )
     os.close(mine)
     assert answering.heard == ["one", "two", "three"]

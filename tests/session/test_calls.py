@@ -15,7 +15,7 @@ from pvops_core.machine.cpu.registers import GENERAL
 from pvops_core.session.callee import Callee
 from pvops_core.session.calls import CallError, Calls
 from pvops_core.testing.fixtures.cells import MachineCell
-from pvops_core.testing.fixtures.lab import KeptMachine
+from pvops_core.testing.fixtures.keptmachine import KeptMachine
 from pvops_core.x86 import ARITHMETIC, FLAG_DF, FLAG_IF
 from tests.machine.conftest import CODE, STACK, Rig
 
@@ -39,7 +39,7 @@ def backends() -> Mapping[str, Backend]:
 
 
 @pytest.fixture(params=MACHINES, ids="-".join)
-def lab(request: pytest.FixtureRequest, backends: Mapping[str, Backend]) -> Iterator[KeptMachine]:
+def kept(request: pytest.FixtureRequest, backends: Mapping[str, Backend]) -> Iterator[KeptMachine]:
     backend, layout = request.param
     with KeptMachine(MachineCell(backend, layout), backends, 0) as made:
         yield made
@@ -69,54 +69,54 @@ def function(rig: Rig, code: str, *arguments: int) -> Callee:
     return Callee.function("it", FUNCTION, rig.kind.bits, *arguments)
 
 
-def test_a_call_is_the_same_from_everywhere(lab: KeptMachine) -> None:
+def test_a_call_is_the_same_from_everywhere(kept: KeptMachine) -> None:
     """Alone and with the machine, back to its own landing and to another: result, time, faults, events."""
     found = set()
     for alone in (True, False):
-        for landing in (None, lab.call.text):
-            lab.restore()
-            cpu, made = lab.vcpu, lab.session.calls
-            began, text = state(cpu), lab.session.text_sha256()
+        for landing in (None, kept.call.text):
+            kept.restore()
+            cpu, made = kept.vcpu, kept.session.calls
+            began, text = state(cpu), kept.session.text_sha256()
             for op in ("irq_enable", "irq_disable", "save_fl"):
                 with made.standing(cpu, made.op(op), landing) as call:
                     call.make(alone=alone, max_ns=100_000)
                     result = call.callee.result(cpu)
-            found.add((result & FLAG_IF, lab.machine.clock.ns, tuple(call.faults), lab.machine.log.sha256))
+            found.add((result & FLAG_IF, kept.machine.clock.ns, tuple(call.faults), kept.machine.log.sha256))
             assert state(cpu)[:-1] == began[:-1]
             assert (state(cpu)[-1] ^ began[-1]) & (ARITHMETIC | FLAG_DF) == 0
-            assert lab.session.text_sha256() == text
+            assert kept.session.text_sha256() == text
     assert len(found) == 1
 
 
-def test_what_an_op_does_to_the_processor_stays(lab: KeptMachine) -> None:
-    made = lab.session.calls
+def test_what_an_op_does_to_the_processor_stays(kept: KeptMachine) -> None:
+    made = kept.session.calls
     for wanted in ("irq_enable", "irq_disable"):
-        made.plain(lab.vcpu, made.op(wanted))
-        with made.quiet(lab.vcpu):
-            assert not made.plain(lab.vcpu, made.op("save_fl")) & FLAG_IF
-        assert bool(made.plain(lab.vcpu, made.op("save_fl")) & FLAG_IF) == (wanted == "irq_enable")
+        made.plain(kept.vcpu, made.op(wanted))
+        with made.quiet(kept.vcpu):
+            assert not made.plain(kept.vcpu, made.op("save_fl")) & FLAG_IF
+        assert bool(made.plain(kept.vcpu, made.op("save_fl")) & FLAG_IF) == (wanted == "irq_enable")
 
 
 def test_a_call_from_a_gate_does_not_run_into_it(backends: Mapping[str, Backend]) -> None:
     """An op that is about to be served is left alone, and served when the machine goes on."""
     for backend, layout in MACHINES:
-        with KeptMachine(MachineCell(backend, layout, point="op:time_init"), backends, 0) as lab:
-            assert lab.machine.gates.holds(lab.vcpu.rip)
-            served = lab.session.switchboard.calls["time_init"]
-            assert not lab.call("io_delay").changes
-            assert lab.session.switchboard.calls["time_init"] == served
-            assert lab.session.run(max_ns=2_000_000_000).reason == "poweroff"
-            assert lab.session.switchboard.calls["time_init"] == served + 1
+        with KeptMachine(MachineCell(backend, layout, point="op:time_init"), backends, 0) as kept:
+            assert kept.machine.gates.holds(kept.vcpu.rip)
+            served = kept.session.switchboard.calls["time_init"]
+            assert not kept.call("io_delay").changes
+            assert kept.session.switchboard.calls["time_init"] == served
+            assert kept.session.run(max_ns=2_000_000_000).reason == "poweroff"
+            assert kept.session.switchboard.calls["time_init"] == served + 1
 
 
 def test_a_stack_that_the_host_has_yet_to_shadow_is_written(backends: Mapping[str, Backend]) -> None:
-    with KeptMachine(MachineCell("lguest", "2.6.24"), backends, 0) as lab:
-        page = lab.call.page()
-        lab.call("flush_tlb_kernel")
-        lab.vcpu.rsp = page + 0x1000
+    with KeptMachine(MachineCell("lguest", "2.6.24"), backends, 0) as kept:
+        page = kept.call.page()
+        kept.call("flush_tlb_kernel")
+        kept.vcpu.rsp = page + 0x1000
         with pytest.raises(GuestFault):
-            lab.vcpu.walk(lab.vcpu.rsp - 4, write=True)
-        assert lab.call("io_delay").result == 0
+            kept.vcpu.walk(kept.vcpu.rsp - 4, write=True)
+        assert kept.call("io_delay").result == 0
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -244,9 +244,9 @@ def test_what_cannot_be_called_is_refused(rig: Rig, backends: Mapping[str, Backe
     rig.code("0f0b")
     rig.run(1000)
     assert asked
-    with KeptMachine(MachineCell("native", "6.1-64"), backends, 0) as lab:
-        lab.session.switchboard.switch("io_delay", None, by="test")
-        assert not lab.call("io_delay").calls
+    with KeptMachine(MachineCell("native", "6.1-64"), backends, 0) as kept:
+        kept.session.switchboard.switch("io_delay", None, by="test")
+        assert not kept.call("io_delay").calls
 
 
 def test_a_stack_that_cannot_be_written_is_a_fault_and_nothing_is_changed(rig: Rig) -> None:

@@ -12,7 +12,7 @@ from pvops_native.ops.tlb import TlbOps
 from pvops_core.backends import Backend, Environment
 from pvops_core.hookspecs import hookimpl
 from pvops_core.patching.altinstructions.alternatives import FEATURES
-from pvops_core.patching.default import patch_default
+from pvops_core.patching.patchdefault import patch_default
 from pvops_core.session import Session
 
 if TYPE_CHECKING:

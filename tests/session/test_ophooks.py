@@ -40,18 +40,18 @@ def small() -> SelfPatching:
     return kernel
 
 
-def patching(slot_writes: tuple[tuple[str, bytes], ...] = (), entrance: int = 0) -> KernelImage:
+def patching(slot_writes: tuple[tuple[str, bytes], ...] = (), entry: int = 0) -> KernelImage:
     """A kernel that patches itself as planned, writing these slots before; its inlined write_cr3 is nops here.
 
-    With a hook's entrance in the slot of write_cr3 it calls that.
+    With a hook's entry in the slot of write_cr3 it calls that.
     """
     plan = plan_kernel(read_kernel(small().build()), [], 1)
     table, layout = plan.kernel.table_address, plan.kernel.layout
     slots = [(table + 8 * layout.by_path(path).type, data) for path, data in slot_writes]
     paravirt = [(planned.site.address, planned.paravirt) for planned in plan.sites]
-    if entrance:
+    if entry:
         first = plan.sites[0].site.address
-        paravirt[0] = first, b"\xe8" + struct.pack("<i", entrance - first - 5) + b"\x90"
+        paravirt[0] = first, b"\xe8" + struct.pack("<i", entry - first - 5) + b"\x90"
     inlined = plan.sites[2].site.address, bytes.fromhex("0f1f00 0f1f00")
     writes: Writes = {"apply_paravirt": slots + paravirt, "alternative_instructions": [inlined]}
     return small().build(writes, BODY)
@@ -131,8 +131,8 @@ def test_taken_out_everything_is_as_without_it(make: Make) -> None:
 
 
 def test_taken_out_nothing_leads_to_it_though_the_kernel_patched_its_sites_with_it(make: Make) -> None:
-    entrance = make(patching()).hooks.install("write_cr3", lambda _cpu: None).entrance
-    session, plain = make(patching(entrance=entrance)), make(patching())
+    entry = make(patching()).hooks.install("write_cr3", lambda _cpu: None).entry
+    session, plain = make(patching(entry=entry)), make(patching())
     hook = session.hooks.install("write_cr3", lambda _cpu: None)
     for each in (session, plain):
         each.run_to("patched")
@@ -144,7 +144,7 @@ def test_taken_out_nothing_leads_to_it_though_the_kernel_patched_its_sites_with_
     assert not hook.calls
 
 
-def test_where_modules_were_patched_meanwhile_the_entrance_stays_a_jump(make: Make) -> None:
+def test_where_modules_were_patched_meanwhile_the_entry_stays_a_jump(make: Make) -> None:
     session = make(patching())
     hook = session.hooks.install("write_cr3", lambda _cpu: None)
     session.run_to("patched")
@@ -154,8 +154,8 @@ def test_where_modules_were_patched_meanwhile_the_entrance_stays_a_jump(make: Ma
     vcpu.rip = apply
     session.run_to("machine_power_off")
     session.hooks.remove(hook)
-    assert session.text.read(hook.entrance, 1) == b"\xe9"
-    assert session.hooks.install("write_cr3", lambda _cpu: None).entrance != hook.entrance
+    assert session.text.read(hook.entry, 1) == b"\xe9"
+    assert session.hooks.install("write_cr3", lambda _cpu: None).entry != hook.entry
 
 
 def test_a_hook_may_take_itself_out(make: Make) -> None:
@@ -189,7 +189,7 @@ def test_what_the_kernel_writes_into_a_hooked_slot_is_what_the_hook_stands_in_fr
     hook = session.hooks.install("write_cr3", lambda _cpu: None)
     session.run()
     assert hook.originals == ["native_write_cr3", "native_write_cr4"]
-    assert session.table.target(hook.slot) == hook.entrance  # type: ignore[union-attr]
+    assert session.table.target(hook.slot) == hook.entry  # type: ignore[union-attr]
     switches = [(each.op, each.old, each.new) for each in session.slots.history]  # type: ignore[union-attr]
     assert switches == [("write_cr3", "native_write_cr3", "native_write_cr4")]
     session.hooks.remove(hook)
@@ -224,7 +224,7 @@ def test_snapshots_know_which_hooks_stand(make: Make) -> None:
     assert not session.hooks.standing
     session.run()
     again = session.hooks.install("write_cr3", lambda _cpu: None)
-    assert again.entrance == hook.entrance
+    assert again.entry == hook.entry
 
 
 def test_errors_in_a_hook_are_named(make: Make) -> None:
@@ -302,7 +302,7 @@ def test_a_hook_that_asks_for_it_is_given_the_kernels_memory_by_its_types(make: 
 
     hook = session.hooks.install("write_cr3", note)
     session.run()
-    assert seen == [(0x1234, hook.entrance, session.kernel.image.symbols["native_read_cr3"])] * 2
+    assert seen == [(0x1234, hook.entry, session.kernel.image.symbols["native_read_cr3"])] * 2
 
 
 def test_a_kernel_without_types_has_none_to_give(make: Make) -> None:
@@ -316,7 +316,7 @@ def test_a_kernel_without_types_has_none_to_give(make: Make) -> None:
 
 @pytest.mark.parametrize(("layout", "patcher"), [("6.1-64", "apply_paravirt"), ("7.2-64", "apply_alternatives")])
 @pytest.mark.parametrize("of_module", [False, True])
-def test_the_entrance_stays_where_a_modules_sites_may_have_been_patched(
+def test_the_entry_stays_where_a_modules_sites_may_have_been_patched(
     make: Make, layout: str, patcher: str, *, of_module: bool
 ) -> None:
     """What patches is called once more, with records of the kernel's own (a vDSO's) or from elsewhere."""
@@ -336,7 +336,7 @@ def test_the_entrance_stays_where_a_modules_sites_may_have_been_patched(
     assert session.run().reason == "poweroff"
     assert (hook.calls, hook.spread) == (1, of_module)
     session.hooks.remove(hook)
-    assert (session.text.read(hook.entrance, 1) == b"\xe9") == of_module
+    assert (session.text.read(hook.entry, 1) == b"\xe9") == of_module
 
 
 def test_an_op_has_one_hook_at_a_time(make: Make) -> None:
@@ -349,7 +349,7 @@ def test_an_op_has_one_hook_at_a_time(make: Make) -> None:
 def test_text_that_is_not_as_it_should_be_is_left_alone(make: Make) -> None:
     session = make(patching())
     hook = session.hooks.install("write_cr3", lambda _cpu: None)
-    session.machine.memory.write(hook.entrance, b"\x90")
+    session.machine.memory.write(hook.entry, b"\x90")
     with pytest.raises(PatchError, match="expected"):
         session.hooks.remove(hook)
     assert session.hooks.standing == (hook,)
@@ -372,7 +372,7 @@ def test_its_ops_are_switched_as_those_of_every_guest(make: Make) -> None:
     session.ops.switch("write_cr3", first, by="test")
     hooked = text(session)
     session.ops.switch("write_cr3", lambda _cpu: 1, by="another")
-    assert text(session) == hooked != before, "the entrance is the same"
+    assert text(session) == hooked != before, "the entry is the same"
     session.ops.switch("mmu.write_cr3", first, by="test")
     session.machine.vcpus[0].set("rax", 0)
     assert session.run().reason == "poweroff"

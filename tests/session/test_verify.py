@@ -161,12 +161,12 @@ def test_a_kernel_of_one_step_is_equal_after_that(backends: dict[str, Backend], 
 
 @pytest.mark.parametrize("honest", [True, False])
 def test_a_hook_of_ours_is_no_difference_and_hides_none(backends: dict[str, Backend], *, honest: bool) -> None:
-    """The kernel patches itself with the hook's entrance in its slot; what it does wrong beside that is seen still."""
+    """The kernel patches itself with the hook's entry in its slot; what it does wrong beside that is seen still."""
 
-    def calling(entrance: int) -> KernelImage:
+    def calling(entry: int) -> KernelImage:
         writes, plan = faithful(lambda _step, number, code: b"\x0f" + code[1:] if number == 0 and not honest else code)
         at = plan.sites[1].site.address
-        call = (at, b"\xe8" + (entrance - at - 5).to_bytes(4, "little", signed=True) + b"\x90")
+        call = (at, b"\xe8" + (entry - at - 5).to_bytes(4, "little", signed=True) + b"\x90")
         return small().build({step: [*sites, call] for step, sites in writes.items()})
 
     def hooked(image: KernelImage) -> tuple[int, PatchingCheck]:
@@ -174,10 +174,10 @@ def test_a_hook_of_ours_is_no_difference_and_hides_none(backends: dict[str, Back
             check = PatchingCheck(session, [], ())
             hook = session.hooks.install("write_cr3", lambda _cpu: None)
             assert session.run().reason == "poweroff"
-            return hook.entrance, check
+            return hook.entry, check
 
-    entrance, _check = hooked(calling(0))
-    again, check = hooked(calling(entrance))
-    assert again == entrance
+    entry, _check = hooked(calling(0))
+    again, check = hooked(calling(entry))
+    assert again == entry
     assert {each.op for each in check.differences()} == (set() if honest else {"irq.irq_disable"})
     assert check.equal is honest

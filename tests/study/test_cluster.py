@@ -14,10 +14,10 @@ import pytest
 
 from pvops_core.child.limits import Limits
 from pvops_core.study import remote
-from pvops_core.study.engine import LocalRunner, Runner, StudyWatcher, run_cells
 from pvops_core.study.errors import ClusterError
 from pvops_core.study.plan import Planned, StudyPlan, plan_study
 from pvops_core.study.rows import HERE, Measured
+from pvops_core.study.runner import LocalRunner, Runner, StudyWatcher, run_cells
 from pvops_core.study.spec import StudySpec
 from pvops_core.study.store import PlannedRow, Store
 

@@ -10,7 +10,7 @@ from pvops_core.errors import MachineError, PatchError, PluginError, SwitchError
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine import Reschedule
 from pvops_core.ops import LAYOUTS as CATALOGUE
-from pvops_core.patching.default import patch_default
+from pvops_core.patching.patchdefault import patch_default
 from pvops_core.patching.poke import PokeStep
 from pvops_core.testing.points import run_to
 

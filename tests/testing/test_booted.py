@@ -11,7 +11,7 @@ from pvops_core.errors import MachineError, UsageError
 from pvops_core.testing.booted import KEPT, BootedKernel, Recipe, find_image
 from pvops_core.testing.call import CallError
 from pvops_core.testing.changes import StateChange, registers_of
-from pvops_core.testing.fixtures.lab import Pool
+from pvops_core.testing.fixtures.keptmachine import Pool
 from tests.session.selfpatching import CELL, HEAD, SelfPatching
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pvops_core.testing.conformance import cases
 from pvops_core.testing.conformance.fixture import Fixture
 from pvops_core.testing.conformance.laws import LAWS
 from pvops_core.testing.fixtures.cells import MachineCell, capabilities
-from pvops_core.testing.fixtures.lab import KeptMachine
+from pvops_core.testing.fixtures.keptmachine import KeptMachine
 
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
@@ -76,13 +76,13 @@ def planted(kind: str, sound: Implementation, register: str) -> Any:  # noqa: AN
 
 
 class Field:
-    """Labs of one backend and layout, one for each place in the boot that a law is tried at."""
+    """Machines of one backend and layout, one for each place in the boot that a law is tried at."""
 
     def __init__(self, backend: str, layout: str) -> None:
         self.backends = load_backends().backends
         self.backend, self.layout = self.backends[backend], LAYOUTS[layout]
         self.has = capabilities(self.backend, self.backends)
-        self._labs: dict[tuple[int, str], KeptMachine] = {}
+        self._kept: dict[tuple[int, str], KeptMachine] = {}
 
     def laws(self) -> Iterator[tuple[Law, str, KeptMachine]]:
         for law in LAWS:
@@ -91,30 +91,30 @@ class Field:
             place = law.vcpus, law.point
             for op in law.ops:
                 if law.applies(op, self.layout) and op != "patch":
-                    if place not in self._labs:
+                    if place not in self._kept:
                         cell = MachineCell(self.backend.name, self.layout.name, *place)
-                        self._labs[place] = KeptMachine(cell, self.backends, 0)
-                    yield law, op, self._labs[place]
+                        self._kept[place] = KeptMachine(cell, self.backends, 0)
+                    yield law, op, self._kept[place]
 
-    def seen(self, law: Law, op: str, lab: KeptMachine, kind: str) -> bool | None:
+    def seen(self, law: Law, op: str, kept: KeptMachine, kind: str) -> bool | None:
         """Whether a law sees a bug of an op; None where it says nothing."""
-        lab.restore()
-        board = lab.session.switchboard
+        kept.restore()
+        board = kept.session.switchboard
         register = "rbx" if self.layout.kind.bits == 64 else "ebx"
         board.switch(op, planted(kind, board.implementation(op), register), by="test")
         try:
-            law.check(Fixture(lab, self.backend, self.has), op)
+            law.check(Fixture(kept, self.backend, self.has), op)
         except pytest.skip.Exception:
             return None
         except Exception:  # noqa: BLE001 - a law may see it by any error
             return True
         finally:
-            lab.restore()
+            kept.restore()
         return False
 
     def close(self) -> None:
-        for lab in self._labs.values():
-            lab.session.close()
+        for kept in self._kept.values():
+            kept.session.close()
 
 
 def kinds(field: Field, op: str, sound: Implementation) -> list[str]:
@@ -132,13 +132,13 @@ def test_a_bug_of_each_kind_in_each_op_is_seen(backend: str, layout: str) -> Non
     field = Field(backend, layout)
     seen: dict[tuple[str, str], bool] = {}
     try:
-        for law, op, lab in field.laws():
-            sound = lab.session.switchboard.implementation(op)
+        for law, op, kept in field.laws():
+            sound = kept.session.switchboard.implementation(op)
             if sound.form is Form.EMPTY:
                 continue
             for kind in kinds(field, op, sound):
                 if not seen.get((kind, op)):
-                    found = field.seen(law, op, lab, kind)
+                    found = field.seen(law, op, kept, kind)
                     if found is not None:
                         seen[kind, op] = found
     finally:

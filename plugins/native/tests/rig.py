@@ -27,7 +27,7 @@ from pvops_core.switchboard.builtin.alternatives import SiteAlternatives
 from pvops_core.switchboard.builtin.gates import GateAllocator
 from pvops_core.switchboard.builtin.siteindex import SiteIndex
 from pvops_core.switchboard.builtin.text import SwitchableText
-from pvops_core.switchboard.implementations import BoundBackend
+from pvops_core.switchboard.offeredops import BoundBackend
 from pvops_core.testing.equivalence import Bench
 from pvops_core.x86 import PAGE
 

@@ -16,7 +16,7 @@ from pvops_core.kinds import MachineKind
 from pvops_core.ops import LAYOUTS, Clobber
 from pvops_core.patching.code.nops import NOPS, NopKind
 from pvops_core.patching.context import PatchContext
-from pvops_core.patching.default import patch_site
+from pvops_core.patching.patchdefault import patch_site
 from pvops_core.patching.patchlets import check, usual_length
 
 ADDRESS = 0x1000_0000

@@ -26,16 +26,16 @@ class Input:
 
     Attributes:
         typed: there from the start.
-        typist: who types while the guest runs, if anybody.
+        feeder: who types while the guest runs, if anybody.
     """
 
     typed: bytes = b""
-    typist: InputFeeder | None = None
+    feeder: InputFeeder | None = None
 
     @property
     def attended(self) -> bool:
         """It is a person at a terminal who types."""
-        return self.typist is not None and os.isatty(self.typist.descriptor)
+        return self.feeder is not None and os.isatty(self.feeder.descriptor)
 
 
 def open_input(source: str | None) -> Input:
@@ -71,7 +71,7 @@ def _standard_input() -> Input:
     if stat.S_ISREG(mode):
         return Input(_bounded(sys.stdin.buffer.read(_MOST + 1), "standard input"))
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or _is_ours(descriptor):
-        return Input(typist=InputFeeder(descriptor))
+        return Input(feeder=InputFeeder(descriptor))
     return Input()
 
 
@@ -86,10 +86,10 @@ def _is_ours(descriptor: int) -> bool:
 @contextlib.contextmanager
 def unbuffered(given: Input) -> Iterator[None]:
     """While entered, a terminal that is typed at gives each key at once and leaves showing it to the guest."""
-    if given.typist is None or not given.attended:
+    if given.feeder is None or not given.attended:
         yield
         return
-    descriptor = given.typist.descriptor
+    descriptor = given.feeder.descriptor
     before = termios.tcgetattr(descriptor)
     now = termios.tcgetattr(descriptor)
     now[0] &= ~termios.ICRNL

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pvops_core.backends.choices import choices_for
 from pvops_core.cli.options import runoptions
 from pvops_core.cli.options.workerlimits import worker_limits
-from pvops_core.runs.executor import execute
 from pvops_core.runs.plan import Workload, machine_kinds
+from pvops_core.runs.pool import execute
 from pvops_core.runs.progress import ProgressListener
 from pvops_core.runs.wire import Request
 

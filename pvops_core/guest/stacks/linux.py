@@ -42,7 +42,7 @@ class LinuxReturns:
         in_user_mode: whether a vCPU executes user code, its task's kernel stack being empty.
         find_tasks: finds what gives all tasks' stacks as they are now, or None; asked once, when that is first needed.
         word: a word of the kernel's memory, whatever address spaces its vCPUs are in; GuestFault where it has none.
-        called: whether a place is a hook's entrance, to which calls lead though the tables do not know it.
+        called: whether a place is a hook's entry, to which calls lead though the tables do not know it.
     """
 
     def __init__(

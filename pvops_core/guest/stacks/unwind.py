@@ -72,7 +72,7 @@ def walk(orc: Orc, frame: Frame, word: Callable[[int], int], called: Callable[[i
         orc: the kernel's tables.
         frame: the innermost.
         word: a word of the stack; GuestFault if it is not mapped.
-        called: whether a place is one that has just been called, though the tables do not know it: a hook's entrance.
+        called: whether a place is one that has just been called, though the tables do not know it: a hook's entry.
     """
     places = [frame.ip]
     # Bounded: damaged tables may go in circles.

@@ -16,9 +16,9 @@ from pvops_core.livepatch.errors import LivepatchError, PartialError
 from pvops_core.livepatch.payload.area import PageRights
 from pvops_core.livepatch.payload.description import Description
 from pvops_core.livepatch.payload.model import Command, HookPhase, State
-from pvops_core.livepatch.rendezvous import act, guestcode
+from pvops_core.livepatch.rendezvous import action, hookcalls
 from pvops_core.livepatch.rendezvous.driver import RendezvousDriver, RendezvousDriverState
-from pvops_core.livepatch.rendezvous.fixups import Fixups
+from pvops_core.livepatch.rendezvous.extable import Fixups
 from pvops_core.livepatch.rendezvous.safepoints import SafePoints, TextSpan
 from pvops_core.machine.run.eventkinds import event_kind
 from pvops_core.machine.run.stateful import Beside
@@ -129,7 +129,7 @@ class Livepatch:
         result = 0
         # All of them: load and unload hooks are tables (LIVEPATCH_LOAD_HOOK).
         for hook in hooks:
-            result = guestcode.call(self.guest, vcpu, hook, argument)
+            result = hookcalls.call(self.guest, vcpu, hook, argument)
             self.guest.machine.log.record(_LIVEPATCH, vcpu.index, what=phase.value, payload=record.name, rc=result)
         return result if phase.result else 0
 
@@ -158,7 +158,7 @@ class Livepatch:
             guest = self.guest
             guest.pages.prepare()
             guest.pages.protect(guest.area.landing, PAGE, PageRights.TEXT)
-            guest.write_text(guest.area.landing, guestcode.LANDING, "livepatch")
+            guest.write_text(guest.area.landing, hookcalls.LANDING, "livepatch")
             guest.machine.observe(self._fixups.exception)
             self._prepared = True
 
@@ -237,10 +237,10 @@ class Livepatch:
         # Writes by the act are to text that the rendezvous has cleared already, so the poker need not ask again.
         self._asked = self._agreed
         try:
-            act.perform(work, tuple(self.registry.applied), self)
+            action.perform(work, tuple(self.registry.applied), self)
         except LivepatchError as error:
             self._say(str(error))
-            return -error.errno, error.reverted if isinstance(error, act.AbortedError) else ()
+            return -error.errno, error.reverted if isinstance(error, action.AbortedError) else ()
         except PvopsError as error:
             # Xen panics here (was_action_consistent()).
             if isinstance(error, PartialError):

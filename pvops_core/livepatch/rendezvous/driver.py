@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from pvops_core.livepatch.rendezvous.rendezvous import Rendezvous, RendezvousPhase, RendezvousState
+from pvops_core.livepatch.rendezvous.phases import Rendezvous, RendezvousPhase, RendezvousState
 
 if TYPE_CHECKING:
     from pvops_core.livepatch.rendezvous.safepoints import SafePoints

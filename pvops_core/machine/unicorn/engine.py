@@ -286,7 +286,7 @@ class Engine:
         """From now on let ``stop`` take effect where a block begins, unless a hook needs it where it stands.
 
         Args:
-            switch: where the library's structure has its flag for that (``midblock``).
+            switch: where the library's structure has its flag for that (``exitrequest``).
         """
         self._no_stops = ctypes.c_uint8.from_address(self.handle + switch)
         self._choose_stops()

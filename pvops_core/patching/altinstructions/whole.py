@@ -17,7 +17,7 @@ from pvops_core.patching.altinstructions.callthunks import apply_call_thunks, be
 from pvops_core.patching.altinstructions.capabilities import CALL_DEPTH, RETPOLINE, RETPOLINE_LFENCE
 from pvops_core.patching.altinstructions.returns import apply_retpolines, apply_returns, needs_trampolines
 from pvops_core.patching.code.disasm import encodings
-from pvops_core.patching.default import patch_default
+from pvops_core.patching.patchdefault import patch_default
 from pvops_core.patching.plan import PlannedGroup, apply_groups, calls_of_ops
 from pvops_core.patching.text import Text
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from pvops_core.runs.wire import Message
-    from pvops_core.runs.worker.voice import Voices
+    from pvops_core.runs.worker.pluginoutput import PluginOutput
 
 _HIDDEN: Final = ("pvops_core.*", "unicorn.*", "ctypes.*")
 """Modules that stepping does not stop in."""
 
 
-def install(send: Callable[[Message], None], voices: Voices) -> None:
+def install(send: Callable[[Message], None], output: PluginOutput) -> None:
     """Let ``breakpoint()`` stop here. The variable PYTHONBREAKPOINT may say otherwise, as for every program."""
     if "PYTHONBREAKPOINT" in os.environ:
         return
@@ -37,10 +37,10 @@ def install(send: Callable[[Message], None], voices: Voices) -> None:
             told = (
                 f"breakpoint() at {place} is passed by: there is no terminal to give; use `run`, or `boot` of one image"
             )
-            voices.say("stderr", speaker(), told)
+            output.say("stderr", speaker(), told)
             return
         if not debugger:
-            debugger.append(_Debugger(int(reading), int(writing), send, voices))
+            debugger.append(_Debugger(int(reading), int(writing), send, output))
         debugger[0].set_trace(frame)
 
     sys.breakpointhook = stop
@@ -49,14 +49,14 @@ def install(send: Callable[[Message], None], voices: Voices) -> None:
 class _Debugger(pdb.Pdb):
     """Python's own, at descriptors of the parent's; no limit of time counts from its first prompt on."""
 
-    def __init__(self, reading: int, writing: int, send: Callable[[Message], None], voices: Voices) -> None:
-        self._terminal, self._send, self._voices = reading, send, voices
+    def __init__(self, reading: int, writing: int, send: Callable[[Message], None], output: PluginOutput) -> None:
+        self._terminal, self._send, self._output = reading, send, output
         stdin, stdout = os.fdopen(os.dup(reading)), os.fdopen(os.dup(writing), "w", buffering=1)
         super().__init__(stdin=stdin, stdout=stdout, skip=_HIDDEN, nosigint=True)
 
     def interaction(self, frame: FrameType | None, traceback: Any) -> None:  # noqa: ANN401 - as pdb has it
-        if self._voices.machine is not None:
-            self._voices.machine.unhurried = True
+        if self._output.machine is not None:
+            self._output.machine.unhurried = True
         self._send(Debugging(going_on=True))
         try:
             with _cooked(self._terminal):

@@ -19,23 +19,23 @@ from pvops_core.runs.observation import Counts, Observation, Outcome, PlatformCo
 from pvops_core.runs.wire import Message, Request, WorkerPhase
 from pvops_core.runs.worker.console import ConsoleStream
 from pvops_core.runs.worker.events import write_events
+from pvops_core.runs.worker.extras import BuiltinExtras, KernelExtras
 from pvops_core.runs.worker.pacer import RealTimePacer
 from pvops_core.runs.worker.runend import RunEnd
-from pvops_core.runs.worker.sights import BuiltinSights, KernelSights
 from pvops_core.runs.worker.versions import versions
 from pvops_core.session import Session
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.guest import Guest
-    from pvops_core.runs.worker.voice import Voices
+    from pvops_core.runs.worker.pluginoutput import PluginOutput
 
 
 def observe(
     request: Request,
     send: Callable[[Message], None],
     keyboard: Keyboard | None = None,
-    voices: Voices | None = None,
+    output: PluginOutput | None = None,
 ) -> Observation:
     """Run the request's cell to its end.
 
@@ -43,7 +43,7 @@ def observe(
         request: what to run.
         send: told of each phase and of the console's text as it comes.
         keyboard: what is typed at a real kernel's console.
-        voices: pass on what plugins say from when they are loaded.
+        output: pass on what plugins say from when they are loaded.
 
     Raises:
         PvopsError: the backend does not exist or does not fit, the files are no kernel, or the machine could not be
@@ -59,15 +59,15 @@ def observe(
     software = versions(used)  # before a hook may do anything to where modules are found
     send(WorkerPhase.BUILDING)
     keyboard = keyboard or Keyboard(request.typed)
-    if voices is not None:
-        voices.open()
-    sights = BuiltinSights if cell.guest == BUILTIN else KernelSights
-    with _session(request, links, keyboard) as session, sights(session, request, links, send) as seen:
+    if output is not None:
+        output.open()
+    extras = BuiltinExtras if cell.guest == BUILTIN else KernelExtras
+    with _session(request, links, keyboard) as session, extras(session, request, links, send) as seen:
         if cell.guest != BUILTIN:
             gc.freeze()  # what was made up to here lasts, and need not be looked at again
         gc.enable()
-        if voices is not None:
-            voices.machine = session.machine
+        if output is not None:
+            output.machine = session.machine
         told = len(session.platform.console) if request.load else 0
         if request.attended:
             session.machine.watch(RealTimePacer(session.machine, keyboard).keep)

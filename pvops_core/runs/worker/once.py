@@ -21,8 +21,8 @@ from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs.worker import debugger
 from pvops_core.runs.worker.observe import observe
 from pvops_core.runs.worker.parentpipe import listen
+from pvops_core.runs.worker.pluginoutput import PluginOutput
 from pvops_core.runs.worker.runend import RunEnd
-from pvops_core.runs.worker.voice import Voices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,19 +43,19 @@ def main() -> None:
 
 def answer(request: wire.Request, send: Callable[[wire.Message], None], keyboard: Keyboard) -> Observation:
     """Run the request, whatever is raised."""
-    voices = Voices(send)
-    debugger.install(send, voices)
-    found = _answer(request, send, keyboard, voices)
-    voices.close()
+    output = PluginOutput(send)
+    debugger.install(send, output)
+    found = _answer(request, send, keyboard, output)
+    output.close()
     save_coverage()
     return found
 
 
 def _answer(
-    request: wire.Request, send: Callable[[wire.Message], None], keyboard: Keyboard, voices: Voices
+    request: wire.Request, send: Callable[[wire.Message], None], keyboard: Keyboard, output: PluginOutput
 ) -> Observation:
     try:
-        return observe(request, send, keyboard, voices)
+        return observe(request, send, keyboard, output)
     except (ImageError, UsageError) as error:
         return Observation(request.cell, Outcome.UNSUPPORTED, reason=str(error))
     except HostMemoryError as error:

@@ -12,7 +12,7 @@ from pvops_core.guest import find_symbol
 from pvops_core.guests import BuiltinGuest
 from pvops_core.runs.orders import SwitchDone
 from pvops_core.switchboard.choosing import chosen
-from pvops_core.switchboard.implementations import of_callable
+from pvops_core.switchboard.implementation import of_callable
 from pvops_core.switchboard.kernel.ophook import arguments_of
 from pvops_core.switchboard.ops import KERNEL
 

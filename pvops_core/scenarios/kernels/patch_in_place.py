@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from pvops_core.patching.default import BRANCH_SIZE
+from pvops_core.patching.patchdefault import BRANCH_SIZE
 from pvops_core.scenarios.acts import Act, Check, Listing, Role, unlike_history, works
 from pvops_core.scenarios.kernels.halves import LOOKS, POKES, TwoStages, Uninitialised, function_of
 from pvops_core.scenarios.kernels.patching import AGE, kernel_with_patch_op, plans

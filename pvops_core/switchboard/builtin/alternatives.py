@@ -11,7 +11,7 @@ from pvops_core.patching.altinstructions.alternatives import FEATURES, replace
 
 if TYPE_CHECKING:
     from pvops_core.patching.altinstructions.alternatives import AltEntry, Padding
-    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.implementation import Implementation
 
 LOCK_FEATURES = {"queued_spin_unlock": FEATURES["PVUNLOCK"], "vcpu_is_preempted": FEATURES["VCPUPREEMPT"]}
 """Features that ``paravirt_set_cap`` (arch/x86/kernel/paravirt-spinlocks.c) forces when an op is not the native one."""

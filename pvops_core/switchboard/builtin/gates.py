@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from pvops_core.errors import SwitchError
-from pvops_core.switchboard.implementations import Form, Implementation
+from pvops_core.switchboard.implementation import Form, Implementation
 from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from pvops_core.backends.blame import from_outside, of_source, own_trace, sentence
 from pvops_core.errors import PvopsError
 from pvops_core.patching.context import PatchContext
-from pvops_core.patching.default import patch_default, patch_site
+from pvops_core.patching.patchdefault import patch_default, patch_site
 from pvops_core.patching.patchlets import select
 from pvops_core.patching.poke import PokeBatch, Poker
 from pvops_core.switchboard.builtin.alternatives import lock_features
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pvops_core.switchboard.builtin.gates import GateAllocator
     from pvops_core.switchboard.builtin.siteindex import SiteGroup
     from pvops_core.switchboard.builtin.text import SwitchableText
-    from pvops_core.switchboard.implementations import BoundBackend, Implementation
+    from pvops_core.switchboard.implementation import Implementation
+    from pvops_core.switchboard.offeredops import BoundBackend
 
 PATCH = "patch"
 PATCH_ARGUMENTS = ("type", "clobbers", "insnbuf", "addr", "len")

@@ -10,10 +10,10 @@ import attrs
 
 from pvops_core.errors import PatchError
 from pvops_core.patching.altinstructions.alternatives import FEATURES, replace
-from pvops_core.patching.default import patch_default, patch_site
+from pvops_core.patching.patchdefault import patch_default, patch_site
 from pvops_core.patching.patchlets import select
 from pvops_core.switchboard.findings import SiteUse, SiteUseEnd
-from pvops_core.switchboard.implementations import Form
+from pvops_core.switchboard.implementation import Form
 
 if TYPE_CHECKING:
     from pvops_core.patching.altinstructions.alternatives import AltEntry
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pvops_core.patching.poke import Poker
     from pvops_core.switchboard.builtin.siteindex import SiteGroup
     from pvops_core.switchboard.builtin.text import SwitchableText
-    from pvops_core.switchboard.implementations import BoundBackend, Implementation
+    from pvops_core.switchboard.implementation import Implementation
+    from pvops_core.switchboard.offeredops import BoundBackend
 
 _NAMES = {number: name for name, number in FEATURES.items()}
 

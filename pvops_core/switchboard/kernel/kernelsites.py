@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.patching.altinstructions.alternatives import overlapping, read_alternatives
 from pvops_core.patching.code.nops import kernel_nops
 from pvops_core.patching.context import PatchContext
-from pvops_core.patching.default import patch_default, patch_site
 from pvops_core.patching.fills import find_bug, find_nop
+from pvops_core.patching.patchdefault import patch_default, patch_site
 from pvops_core.patching.text import BuiltText
 
 if TYPE_CHECKING:
@@ -93,13 +93,13 @@ class KernelSites:
                 found[site.address] = code
         return found
 
-    def without(self, slot: Slot, kept: Mapping[int, bytes], entrance: int, original: int) -> dict[int, bytes]:
+    def without(self, slot: Slot, kept: Mapping[int, bytes], entry: int, original: int) -> dict[int, bytes]:
         """What sites are to be when a hook is gone: what the kernel made of them, or would have without the hook.
 
         Args:
             slot: the hook's op.
             kept: what the kernel had made of them.
-            entrance: where the hook is called.
+            entry: where the hook is called.
             original: what the slot held before.
         """
         sites = {site.address: site for site in self.of(slot)}
@@ -107,7 +107,7 @@ class KernelSites:
         context = None
         for at, code in there.items():
             # A kernel that patched while the hook was in the slot made a direct call of what it found there.
-            if code[:1] in _BRANCHES and struct.unpack_from("<i", code, 1)[0] + at + JUMP == entrance:
+            if code[:1] in _BRANCHES and struct.unpack_from("<i", code, 1)[0] + at + JUMP == entry:
                 context = context or self._context(slot, original)
                 site, built = sites[at], self.built(at, len(code))
                 there[at] = patch_site(context, patch_default, site.type, site.clobbers, built, at)
@@ -115,7 +115,7 @@ class KernelSites:
 
     def _context(self, slot: Slot, original: int) -> PatchContext:
         image, targets = self._image, list(self._table.targets())
-        # As the table would be without the hook: its entrance would come to stand at sites that nobody empties.
+        # As the table would be without the hook: its entry would come to stand at sites that nobody empties.
         targets[slot.type] = original
         return PatchContext(
             layout=self._table.layout,

@@ -16,7 +16,7 @@ from pvops_core.switchboard.kernel.padding import PIECE
 if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.ops import Op, Slot
-    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.implementation import Implementation
 
 
 _JUMP: Final = 5
@@ -51,7 +51,7 @@ class OpHook:
         replaced: how often it gave a result, so that the kernel's own implementation was not called.
         originals: what it has stood in front of, by name, in order.
         sites: how many sites had been patched and were put back to calls through the slot.
-        spread: a module's sites may have been patched with the entrance, which stays a jump when the hook goes.
+        spread: a module's sites may have been patched with the entry, which stays a jump when the hook goes.
         passed: of a backend's: why it left calls to the kernel's own function, and how many.
         refused: why it was not put in or taken out as was asked for from inside a handler: who goes on in the text that
             had to change.
@@ -60,7 +60,7 @@ class OpHook:
     op: str
     name: str
     slot: Slot = attrs.field(repr=False)
-    entrance: int = attrs.field(repr=False)
+    entry: int = attrs.field(repr=False)
     wanted: Implementation = attrs.field(kw_only=True, repr=False)
     by: str = attrs.field(default="hook", kw_only=True)
     original: int = attrs.field(default=0, repr=False)
@@ -80,9 +80,9 @@ class OpHook:
 
     @property
     def onward(self) -> int:
-        """Address of the jump to what the slot held: where the entrance begins, for one that looks on."""
-        # The entrance of one that answers begins with a jump to its own return.
-        return self.entrance + len(_OVER) * self.answers
+        """Address of the jump to what the slot held: where the entry begins, for one that looks on."""
+        # The entry of one that answers begins with a jump to its own return.
+        return self.entry + len(_OVER) * self.answers
 
     @property
     def back(self) -> int:
@@ -90,7 +90,7 @@ class OpHook:
         return self.onward + _JUMP
 
     def code(self, target: int) -> bytes:
-        """Bytes of the entrance: a jump to ``target`` and a return, before them a jump to that for a hook that answers.
+        """Bytes of the entry: a jump to ``target`` and a return, before them a jump to that for a hook that answers.
 
         A hook that need not move RIP costs the engine nothing but the call; hence the two orders.
 
@@ -100,9 +100,7 @@ class OpHook:
         # The distance from behind the jump, as every rel32 counts it.
         distance = target - self.back
         if not target or not -_FAR <= distance < _FAR:
-            raise PatchError(
-                f"no jump leads from the hook's entrance to {target:#x}", op=self.op, address=self.entrance
-            )
+            raise PatchError(f"no jump leads from the hook's entry to {target:#x}", op=self.op, address=self.entry)
         code = b"\xe9" + struct.pack("<i", distance) + _RETURN
         # int3 to the end of the piece, as between functions.
         return (_OVER * self.answers + code).ljust(PIECE, b"\xcc")

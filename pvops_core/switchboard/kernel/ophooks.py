@@ -1,8 +1,8 @@
 """Python hooks in front of, or in place of, ops of a running kernel.
 
-A hook has an entrance in the padding of the kernel's text: a jump to what the slot held before, then a return. While
-the hook stands the slot leads to the entrance, and every site of the op is as it was built: a call through the slot.
-At the entrance Python is called with the op's arguments. A result makes the guest return at once, so that the kernel's
+A hook has an entry in the padding of the kernel's text: a jump to what the slot held before, then a return. While
+the hook stands the slot leads to the entry, and every site of the op is as it was built: a call through the slot.
+At the entry Python is called with the op's arguments. A result makes the guest return at once, so that the kernel's
 own implementation is not called; None lets the guest jump on to it.
 
 What is written for that, and what becomes of it while the kernel runs, is :mod:`.standing`'s.
@@ -23,14 +23,14 @@ from pvops_core.machine.run.stateful import Beside
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.findings import Switch, SwitchState
 from pvops_core.switchboard.hookfaults import HookFaults
-from pvops_core.switchboard.implementations import Form, Implementation, of_callable
-from pvops_core.switchboard.kernel.entrances import GUEST, Entrances
+from pvops_core.switchboard.implementation import Form, Implementation, of_callable
+from pvops_core.switchboard.kernel.hookentries import GUEST, HookEntries
+from pvops_core.switchboard.kernel.hooktext import HookText
 from pvops_core.switchboard.kernel.kernelsites import KernelSites
 from pvops_core.switchboard.kernel.ophook import OpHook, OpHookState, arguments_of
 from pvops_core.switchboard.kernel.ownslots import OwnSlots
 from pvops_core.switchboard.kernel.padding import SitePadding
 from pvops_core.switchboard.kernel.slotwriter import SlotWriter
-from pvops_core.switchboard.kernel.standing import Standing
 from pvops_core.switchboard.ops import KERNEL, Ops
 
 if TYPE_CHECKING:
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu
     from pvops_core.ops import Slot
     from pvops_core.patching.poke import Poker
-    from pvops_core.switchboard.implementations import OfferedOps
     from pvops_core.switchboard.kernel.modulesites import ModuleSites
     from pvops_core.switchboard.kernel.slots import SlotWatch
     from pvops_core.switchboard.kernel.table import OpTable
+    from pvops_core.switchboard.offeredops import OfferedOps
 
 _HOOK_REFUSED: Final = event_kind(
     "hook refused",
@@ -111,8 +111,8 @@ class OpHooks(Ops):
         sites = KernelSites(kernel, running, table, points, modules)
         self._slot_writer = SlotWriter(machine, kernel.symbols, poker, table, slots, sites)
         self.faults = HookFaults(self._fault, kernel.symbol_at)
-        self._entrances = Entrances(machine, table.layout, structures, self.faults)
-        self._text = Standing(kernel, machine, poker, table, slots, sites, self._padding, self._entrances)
+        self._entries = HookEntries(machine, table.layout, structures, self.faults)
+        self._text = HookText(kernel, machine, poker, table, slots, sites, self._padding, self._entries)
         self.called, self.text_without = self._text.called, self._text.text_without
         self._beside = Beside[OpHook]("the hook")
         # The older step patches sites, the newer one alternatives: a kernel has one of them.
@@ -183,7 +183,7 @@ class OpHooks(Ops):
                 self.remove(standing, by=by)
             return
         wanted = self._wanted(op, implementation)
-        # One entrance for both, whose code changes where one looks on and the other answers.
+        # One entry for both, whose code changes where one looks on and the other answers.
         if standing is None:
             self._install([(slot, wanted)], by)
         else:
@@ -231,7 +231,7 @@ class OpHooks(Ops):
         return tuple(slot.path for slot, _ in wanted)
 
     def _exchange(self, hook: OpHook, wanted: Implementation, by: str) -> None:
-        """Another function at the same entrance, whose code changes where the one looks on and the other answers."""
+        """Another function at the same entry, whose code changes where the one looks on and the other answers."""
 
         def exchange() -> None:
             self._text.exchange(hook, wanted, by)
@@ -260,7 +260,7 @@ class OpHooks(Ops):
         Raises:
             UsageError: the kernel's table has no such op, or the hook takes ``guest`` and the kernel has no types.
             SwitchError: the op has a hook already, is no function, or the function does not fit it.
-            PatchError: there is no room for an entrance, or the text is not as it should be, held by somebody
+            PatchError: there is no room for an entry, or the text is not as it should be, held by somebody
                 (HeldError) or in use for longer than a millisecond (OccupiedError); nothing is changed. From inside a
                 handler the last of these is in ``refused``.
         """
@@ -278,7 +278,7 @@ class OpHooks(Ops):
         except BaseException:
             # Rooms that were taken for a hook that did not come about are free again.
             for hook in hooks:
-                self._padding.give_back(hook.entrance)
+                self._padding.give_back(hook.entry)
             raise
         self._text.hooks |= {hook.op: hook for hook in hooks}
         if hooks:
@@ -331,9 +331,9 @@ class OpHooks(Ops):
     # While the kernel runs -------------------------------------------------------------------------------------------
 
     def _patching(self, vcpu: Vcpu) -> None:
-        """The kernel patches sites. Those of a module whose records could not be read may keep entrances."""
+        """The kernel patches sites. Those of a module whose records could not be read may keep entries."""
         records = vcpu.get("rdi" if self._image.pointer_size == 8 else "eax")
-        # Sites of a module that could not be read may have become calls of the entrance: it must stay.
+        # Sites of a module that could not be read may have become calls of the entry: it must stay.
         if "patched" in self._points.passed and self._image.section_at(records) is None and not self._modules.whole:
             for hook in self.standing:
                 hook.spread = True
@@ -346,7 +346,7 @@ class OpHooks(Ops):
     def _at_point(self, passed: Passed, _vcpu: Vcpu) -> None:
         # The kernel patches from here on, and what it finds in the slots must be known.
         if passed.name == "alternatives":
-            self._machine.defer(self._slots.look)  # what the kernel now patches its sites with is our entrance
+            self._machine.defer(self._slots.look)  # what the kernel now patches its sites with is our entry
         if passed.name == "patched":
             self._machine.defer(self._text.again)
 
@@ -366,4 +366,4 @@ class OpHooks(Ops):
         self._text.hooks = {op: self._beside.thing(name) for op, (name, _fields) in standing.items()}
         for op, hook in self._text.hooks.items():
             hook.load(standing[op][1])
-        self._entrances.only(self.standing)
+        self._entries.only(self.standing)

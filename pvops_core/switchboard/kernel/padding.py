@@ -57,7 +57,7 @@ class SitePadding:
             PatchError: none is left.
         """
         if not self._free:
-            raise PatchError("the kernel's text has no padding left to put a hook's entrance in")
+            raise PatchError("the kernel's text has no padding left to put a hook's entry in")
         # From the end: the longest stretches first, so that a short one is the last to be used.
         return self._free.pop()
 

@@ -13,27 +13,27 @@ from pvops_core.testing.reporting.explain import shown
 
 if TYPE_CHECKING:
     from pvops_core.errors import PvopsError
-    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.implementation import Implementation
     from pvops_core.testing.conformance.fixture import Fixture
     from pvops_core.testing.conformance.laws import Law
     from pvops_core.testing.effect import Effect
 
 
-def told(error: AssertionError, law: Law, ground: Fixture, op: str) -> str:
+def told(error: AssertionError, law: Law, fixture: Fixture, op: str) -> str:
     """The lines for an author.
 
     Args:
         error: what the law's check raised.
         law: the law.
-        ground: where it was tried.
+        fixture: where it was tried.
         op: the op that it was tried on.
     """
-    return "\n".join([sentence(error), *_more(law, ground, op)])
+    return "\n".join([sentence(error), *_more(law, fixture, op)])
 
 
-def note(error: PvopsError, law: Law, ground: Fixture, op: str) -> None:
+def note(error: PvopsError, law: Law, fixture: Fixture, op: str) -> None:
     """Have an error that ended a law's check say which law it was, and the rest."""
-    for line in _more(law, ground, op):
+    for line in _more(law, fixture, op):
         error.add_note(line)
 
 
@@ -56,15 +56,15 @@ def sentence(error: BaseException) -> str:
     return "\n".join(lines[:end]) or type(error).__name__
 
 
-def _more(law: Law, ground: Fixture, op: str) -> Iterator[str]:
+def _more(law: Law, fixture: Fixture, op: str) -> Iterator[str]:
     yield f"  the law:   {law.name.replace('_', ' ')}. {inspect.getdoc(law.check) or ''}".rstrip()
-    yield f"  the hook:  {_hook(ground.lab.session.ops.implementation(op))}"
-    calls = [done for done in ground.call.made if done.what == op]
+    yield f"  the hook:  {_hook(fixture.kept.session.ops.implementation(op))}"
+    calls = [done for done in fixture.call.made if done.what == op]
     if calls:
         yield f"  its call:  {_did(calls[-1])}"
         yield from (f"  its event: {shown(event)}" for event in calls[-1].events)
-    if isinstance(ground.lab, LateMachine):
-        yield f"  its boot:  {ground.lab.unbooted}"
+    if isinstance(fixture.kept, LateMachine):
+        yield f"  its boot:  {fixture.kept.unbooted}"
 
 
 def _hook(implementation: Implementation) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pvops_core.ops import Layout
     from pvops_core.session.callee import Callee
     from pvops_core.testing.effect import Effect
-    from pvops_core.testing.fixtures.lab import KeptMachine
+    from pvops_core.testing.fixtures.keptmachine import KeptMachine
 
 KERNEL: Final = 0x63
 """Present, writable, accessed, dirty."""
@@ -57,19 +57,19 @@ class Fixture:
     """A machine and its guest's structures.
 
     Attributes:
-        lab: the machine.
+        kept: its machine, kept from test to test.
         backend: the backend that is tested.
         has: its capabilities.
     """
 
-    lab: KeptMachine
+    kept: KeptMachine
     backend: Backend
     has: frozenset[str]
 
     @cached_property
     def call(self) -> Keeping:
         """Calls ops, and looks each time whether registers are kept."""
-        return Keeping(self.lab.session)
+        return Keeping(self.kept.session)
 
     @property
     def bare(self) -> bool:
@@ -79,17 +79,17 @@ class Fixture:
     @property
     def cpu(self) -> Vcpu:
         """The vCPU that calls."""
-        return self.lab.call.cpu
+        return self.kept.call.cpu
 
     @property
     def layout(self) -> Layout:
         """The guest's table."""
-        return self.lab.session.layout
+        return self.kept.session.layout
 
     @property
     def bits(self) -> int:
         """32 or 64."""
-        return self.lab.session.guest.kind.bits
+        return self.kept.session.guest.kind.bits
 
     @property
     def word(self) -> int:
@@ -98,7 +98,7 @@ class Fixture:
 
     def symbol(self, name: str) -> int:
         """Guest-virtual address of a symbol, or the number that an absolute one is."""
-        return self.lab.session.guest.symbols[name]
+        return self.kept.session.guest.symbols[name]
 
     @cached_property
     def init_mm(self) -> int:
@@ -127,7 +127,7 @@ class Fixture:
 
     def stored(self, place: int) -> int:
         """An entry as it stands in a table."""
-        size = self.lab.session.guest.kind.entry_size
+        size = self.kept.session.guest.kind.entry_size
         value = self.call.load(place)
         return value | self.call.load(place + 4) << 32 if size > self.word else value
 

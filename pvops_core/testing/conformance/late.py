@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import PvopsError, SwitchError
-from pvops_core.testing.fixtures.lab import KeptMachine
+from pvops_core.testing.fixtures.keptmachine import KeptMachine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ _BY: Final = "conformance"
 
 
 class LateMachine(KeptMachine):
-    """A lab whose backend's own ops come into force where tests begin.
+    """A kept machine whose backend's own ops come into force where tests begin.
 
     Args:
         cell: what it is.
@@ -56,7 +56,7 @@ class LateMachine(KeptMachine):
         board.history[:] = history
 
 
-def must_boot(lab: KeptMachine) -> None:
+def must_boot(kept: KeptMachine) -> None:
     """A test that saw nothing wrong fails all the same where the guest does not boot."""
-    if isinstance(lab, LateMachine):
-        raise lab.unbooted
+    if isinstance(kept, LateMachine):
+        raise kept.unbooted

@@ -25,7 +25,7 @@ from pvops_core.testing.conformance.late import LateMachine, must_boot
 from pvops_core.testing.conformance.memory import USER
 from pvops_core.testing.equivalence import bench_of, check_equivalence
 from pvops_core.testing.fixtures.cells import capabilities
-from pvops_core.testing.fixtures.lab import MEMORY
+from pvops_core.testing.fixtures.keptmachine import MEMORY
 from pvops_core.testing.plugin import loaded_backends
 from pvops_core.testing.proofs.proving import Prover
 from pvops_core.testing.proofs.subject import Subject
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pvops_core.machine import Vcpu
     from pvops_core.testing.conformance.cases import Case
     from pvops_core.testing.fixtures.cells import MachineCell
-    from pvops_core.testing.fixtures.lab import KeptMachine
+    from pvops_core.testing.fixtures.keptmachine import KeptMachine
 
 SYSENTER_CS: Final = 0x174
 """The MSR that sysexit takes its segments from."""
@@ -73,14 +73,14 @@ class Conformance:
     ) -> Iterator[KeptMachine]:
         """The machine; where the guest does not boot on it, one that gets the backend's own ops where tests begin."""
         try:
-            lab: KeptMachine = request.getfixturevalue("pvops_lab")
+            kept: KeptMachine = request.getfixturevalue("pvops_lab")
         except MachineError as error:
             if not (pvops_case.law or request.function.__name__ == "test_patch_fits_and_relocates"):
                 raise
             with LateMachine(pvops_cell, backends, request.config.getoption("--pvops-seed"), error) as late:
                 yield late
         else:
-            yield lab
+            yield kept
 
     @pytest.fixture
     def backends(self, request: pytest.FixtureRequest) -> Mapping[str, Backend]:
@@ -95,13 +95,13 @@ class Conformance:
             raise ValueError(f"{pvops_case} has no law")
         if pvops_lab.session.switchboard.implementation(pvops_case.op).form is Form.EMPTY:
             pytest.skip("the slot is empty")
-        ground = Fixture(pvops_lab, backend, capabilities(backend, backends))
+        fixture = Fixture(pvops_lab, backend, capabilities(backend, backends))
         try:
-            pvops_case.law.check(ground, pvops_case.op)
+            pvops_case.law.check(fixture, pvops_case.op)
         except AssertionError as error:
-            raise AssertionError(told(error, pvops_case.law, ground, pvops_case.op)) from error
+            raise AssertionError(told(error, pvops_case.law, fixture, pvops_case.op)) from error
         except PvopsError as error:
-            note(error, pvops_case.law, ground, pvops_case.op)
+            note(error, pvops_case.law, fixture, pvops_case.op)
             raise
         must_boot(pvops_lab)
 
@@ -233,9 +233,9 @@ class Conformance:
         assert len(logs) == 1, "two runs with one seed differ: something of the host's gets into the run"
 
 
-def _user_pages(lab: KeptMachine) -> int:
+def _user_pages(kept: KeptMachine) -> int:
     """Map a page of undefined instructions and one for a stack where user mode sees them; where sysexit leads, too."""
-    session, call, cpu = lab.session, lab.call, lab.call.cpu
+    session, call, cpu = kept.session, kept.call, kept.call.cpu
     base = USER[session.guest.kind.bits]
     for number in range(2):
         page = call.page()

@@ -1,7 +1,7 @@
 """States in which a booting kernel calls an op: counted in one boot, picked by a seed, and stopped at in another.
 
 A hook that only looks stands in front of each op, so that patched and inlined sites come by it as well as calls
-through the slot do. Where a vCPU stands at its entrance, the arguments are where the op's convention has them.
+through the slot do. Where a vCPU stands at its entry, the arguments are where the op's convention has them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Arrival:
         op: the op.
         number: which call of it this is, from 0 on.
         vcpu: who stands there.
-        hook: the hook at whose entrance it stands.
+        hook: the hook at whose entry it stands.
     """
 
     op: str

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pvops_core.backends.proof import ProofNotes
     from pvops_core.machine import Machine, Vcpu
     from pvops_core.session import Session
-    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.implementation import Implementation
     from pvops_core.testing.proofs.arrivals import Arrival
 
 SECONDS: Final = 20.0

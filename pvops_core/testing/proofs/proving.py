@@ -19,7 +19,7 @@ from pvops_core.x86 import PAGE
 if TYPE_CHECKING:
     from pvops_core.backends.proof import ProofNotes
     from pvops_core.session import Session
-    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.implementation import Implementation
     from pvops_core.testing.proofs.arrivals import Arrival
     from pvops_core.testing.proofs.subject import Subject
 

@@ -66,7 +66,7 @@ class SideCaller:
 
     Args:
         session: the vCPU's.
-        arrival: the vCPU, at an entrance, its arguments in place.
+        arrival: the vCPU, at an entry, its arguments in place.
         flushing: notes what it drops.
         registers: other arguments than those that it has, by register.
         meant: the bits of the result that count.
@@ -102,7 +102,7 @@ class SideCaller:
         how = signature(hook.slot, session.machine.kind)
         size, top = session.machine.kind.pointer_size, cpu.rsp
         words = [cpu.word(top + size * (1 + number)) for number in range(how.stack_words)]
-        callee = Callee(hook.op, hook.entrance, self._given, words, how)
+        callee = Callee(hook.op, hook.entry, self._given, words, how)
         dead = dict(dead_stack(cpu, top, session.guest.stack_size))
         ended, back = "", cpu
         with ExitStack() as standing:

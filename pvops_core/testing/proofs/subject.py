@@ -18,7 +18,7 @@ from pvops_core.testing.booted import PLACE, SMALLEST_RAMDISK
 
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
-    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.implementation import Implementation
 
 
 POINT: Final = {symbol for point in POINTS if point.name == PLACE for symbol in point.symbols}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pvops_core.images import KernelImage
     from pvops_core.machine import Event, Machine, Vcpu
     from pvops_core.testing.booted import BootedKernel
-    from pvops_core.testing.fixtures.lab import KeptMachine
+    from pvops_core.testing.fixtures.keptmachine import KeptMachine
 
 AROUND: Final = 64
 """Bytes after RIP that are read: more than the instructions shown have, so that none is cut."""

@@ -39,8 +39,8 @@ def test_a_pipe_is_read_as_it_comes_or_to_its_end(monkeypatch: pytest.MonkeyPatc
     with os.fdopen(reading) as stream:
         monkeypatch.setattr(sys, "stdin", stream)
         given = open_input(None)
-        assert given.typist
-        assert (given.typist.descriptor, given.attended) == (reading, False)
+        assert given.feeder
+        assert (given.feeder.descriptor, given.attended) == (reading, False)
         assert open_input("-") == Input(b"keys")
 
 
@@ -55,7 +55,7 @@ def test_a_terminal_gives_each_key_and_is_left_as_it_was() -> None:
     master, slave = pty.openpty()
     try:
         before = termios.tcgetattr(slave)
-        given = Input(typist=InputFeeder(slave))
+        given = Input(feeder=InputFeeder(slave))
         assert given.attended
         with unbuffered(given):
             now = termios.tcgetattr(slave)

@@ -106,7 +106,7 @@ def test_a_stack_that_is_not_mapped_loses_it(orc: Orc) -> None:
     assert walk(orc, frame(0x100, STACK), Memory(), nobody).lost
 
 
-def test_an_entrance_that_the_tables_do_not_know_has_just_been_called(orc: Orc) -> None:
+def test_an_entry_that_the_tables_do_not_know_has_just_been_called(orc: Orc) -> None:
     memory = Memory()
     memory.put(STACK, TEXT + 0x20)
     walked = walk(orc, frame(0x610, STACK), memory, lambda address: address == TEXT + 0x610)

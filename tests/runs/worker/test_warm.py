@@ -18,8 +18,8 @@ from pvops_core.records import line
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.cellrun import WARM
-from pvops_core.runs.executor import execute
 from pvops_core.runs.observation import Observation, Outcome
+from pvops_core.runs.pool import execute
 
 SHIM = """
 import os, signal, sys, time

@@ -140,6 +140,6 @@ def test_a_newcomer_s_hooks_are_called_as_often_as_the_guest_arrives(booting: Bo
     assert session.ops.use("write_cr3", "read_cr2") == ("mmu.read_cr2", "mmu.write_cr3")
     arrived: list[int] = []
     for hook in session.hooks.standing:
-        session.machine.break_at(hook.entrance, lambda cpu: arrived.append(cpu.index), acts=False)
+        session.machine.break_at(hook.entry, lambda cpu: arrived.append(cpu.index), acts=False)
     assert session.run(max_seconds=900).reason == "poweroff"
     assert Mine.calls == len(arrived) == session.ops.calls.total() > 1000

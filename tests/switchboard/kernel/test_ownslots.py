@@ -32,7 +32,7 @@ def looking(native: Backend, function: str) -> Iterator[tuple[Session, list[str]
 
         def look(_cpu: object) -> None:
             target = table.target(table.slot(OP))
-            seen.append("hook" if target == hook.entrance else table.name(target))
+            seen.append("hook" if target == hook.entry else table.name(target))
 
         for place in PLACES:
             session.machine.break_at(image.symbols[place], look, acts=False)
@@ -76,4 +76,4 @@ def test_a_hook_that_comes_meanwhile_stays(native: Backend) -> None:
         assert session.run().reason == "poweroff"
         table = session.table
         assert table is not None
-        assert table.target(table.slot(OP)) == hook.entrance
+        assert table.target(table.slot(OP)) == hook.entry

@@ -1,4 +1,4 @@
-"""Room for entrances: int3 where there is any, else nops that nothing comes to."""
+"""Room for entries: int3 where there is any, else nops that nothing comes to."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from pvops_core.guests import Kernel
 from pvops_core.machine import GuestFault, Vcpu
 from pvops_core.ops import LAYOUTS
 from pvops_core.session import Session
-from pvops_core.switchboard.implementations import of_callable
+from pvops_core.switchboard.implementation import of_callable
 from pvops_core.testing.proofs import proving
 from pvops_core.testing.proofs.arrivals import picks
 from pvops_core.testing.proofs.proving import Prover
@@ -23,7 +23,7 @@ from tests.session.selfpatching import CELL, SelfPatching
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
-    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.implementation import Implementation
     from pvops_core.testing.images import ElfBuilder
     from pvops_core.testing.proofs.proof import OpProof, Proof
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pvops_core.hookspecs import hookimpl
 from pvops_core.images.bootparams import one_region
-from pvops_core.patching.default import patch_inline
+from pvops_core.patching.patchdefault import patch_inline
 from pvops_lguest.host.segments import GUEST_PL
 from pvops_lguest.ops.guest import GuestSide
 from pvops_lguest.patchlets import LGUEST_PATCHLETS

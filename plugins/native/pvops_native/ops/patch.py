@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pvops_core.hookspecs import hookimpl
-from pvops_core.patching.default import patch_default
+from pvops_core.patching.patchdefault import patch_default
 from pvops_native.ops.base import NativeGroup
 from pvops_native.patchlets import IDENTITIES, patchlets_of
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.errors import PatchError
 from pvops_core.hookspecs import hookimpl
 from pvops_core.machine.run.eventkinds import event_kind
-from pvops_core.patching.default import patch_default
+from pvops_core.patching.patchdefault import patch_default
 from pvops_xen.hypervisor.abi import (
     CALLBACKF_MASK_EVENTS,
     PAGE_SHIFT,

@@ -45,17 +45,17 @@ def execute(
     jobs: int | None = None,
     limits: Limits | None = None,
     command: Sequence[str] = WORKER,
-    typist: InputFeeder | None = None,
+    feeder: InputFeeder | None = None,
     stays: bool = False,
-    voice: Callable[[Cell, Said], None] | None = None,
+    on_said: Callable[[Cell, Said], None] | None = None,
     terminal: tuple[int, int] | None = None,
 ) -> tuple[Observation, ...]:
     """Run every request; the observations are in the order of the requests.
 
     No request's end, however bad, takes another's observation away. When this function is left by an exception
-    (``KeyboardInterrupt`` among them) every child has been ended. What ``typist`` types goes to a guest that runs alone
+    (``KeyboardInterrupt`` among them) every child has been ended. What ``feeder`` types goes to a guest that runs alone
     and whose request is live. The command of a worker that ``stays`` is ``WARM``, or speaks like it.
-    ``voice`` is told of what plugins say while guests run; a debugger in one may use ``terminal``, two descriptors to
+    ``on_said`` is told of what plugins say while guests run; a debugger in one may use ``terminal``, two descriptors to
     read from and write to. Not to be called inside a running event loop.
     """
     found: dict[int, Observation] = {}
@@ -67,9 +67,9 @@ def execute(
         jobs=jobs or default_jobs(len(requests)),
         limits=lambda _request: bound,
         command=command,
-        typist=typist,
+        feeder=feeder,
         stays=stays,
-        voice=voice,
+        on_said=on_said,
         terminal=terminal,
     )
     return tuple(found[number] for number in range(len(requests)))
@@ -83,9 +83,9 @@ def execute_each(
     jobs: int,
     limits: Callable[[Request], Limits],
     command: Sequence[str] = WORKER,
-    typist: InputFeeder | None = None,
+    feeder: InputFeeder | None = None,
     stays: bool = False,
-    voice: Callable[[Cell, Said], None] | None = None,
+    on_said: Callable[[Cell, Said], None] | None = None,
     terminal: tuple[int, int] | None = None,
 ) -> None:
     """As :func:`execute`, with observations given away as they come and requests taken as places become free.
@@ -97,9 +97,9 @@ def execute_each(
         jobs: runs at once.
         limits: what each run may take.
         command: how a worker is started.
-        typist: who types at a guest that runs alone.
+        feeder: who types at a guest that runs alone.
         stays: a worker makes one run after the other.
-        voice: told of what plugins say.
+        on_said: told of what plugins say.
         terminal: descriptors for a debugger in a run.
     """
 
@@ -112,9 +112,9 @@ def execute_each(
                 place,
                 limits(request),
                 stays=stays,
-                typist=typist,
+                feeder=feeder,
                 on_console=partial(listener.console, cell),
-                on_said=voice and partial(voice, cell),
+                on_said=on_said and partial(on_said, cell),
             )
             observation = await run.run()
             listener.finished(observation)

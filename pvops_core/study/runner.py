@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from pvops_core.runs.cellrun import WARM
-from pvops_core.runs.executor import default_jobs, execute_each
+from pvops_core.runs.pool import default_jobs, execute_each
 from pvops_core.study.rows import LOST, Measured
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from pvops_core.kinds import MachineKind
 from pvops_core.records import line
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.executor import default_jobs, execute
 from pvops_core.runs.observation import Counts, Observation, Outcome, PlatformCounts
+from pvops_core.runs.pool import default_jobs, execute
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -242,7 +242,7 @@ PARENT = """
 import sys, time, threading
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.executor import execute
+from pvops_core.runs.pool import execute
 sys.path.insert(0, sys.argv[1])
 from recorder import Printing
 command = [sys.executable, "-c", sys.argv[2]]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pvops_core.session import Session
 
 
-class Sights(ABC):
+class RunExtras(ABC):
     """Looks at one run. A context manager; what it looks with is taken away at its end.
 
     Args:
@@ -82,7 +82,7 @@ class Sights(ABC):
         }
 
 
-class BuiltinSights(Sights):
+class BuiltinExtras(RunExtras):
     """The built-in guest's own report, and the switchboard that served its calls."""
 
     def __init__(
@@ -131,7 +131,7 @@ class BuiltinSights(Sights):
         return {"ops": dict(board.calls), "own": dict(board.own_calls), "guest": dict(guest)}
 
 
-class KernelSights(Sights):
+class KernelExtras(RunExtras):
     """What was asked to be seen of a kernel's boot, and its live patches."""
 
     def __init__(

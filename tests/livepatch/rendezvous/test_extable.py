@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pvops_core.livepatch.rendezvous.fixups import VECTORS, Fixups
+from pvops_core.livepatch.rendezvous.extable import VECTORS, Fixups
 from pvops_core.x86 import DB, DF, GP, NMI, PF
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pvops_core.backends import Environment
 from pvops_core.backends.blame import making
-from pvops_core.switchboard.implementations import BoundBackend
+from pvops_core.switchboard.offeredops import BoundBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

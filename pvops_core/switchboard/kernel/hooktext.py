@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pvops_core.ops import Slot
     from pvops_core.patching.poke import Poker
     from pvops_core.patching.records import SiteRecord
-    from pvops_core.switchboard.implementations import Implementation
-    from pvops_core.switchboard.kernel.entrances import Entrances
+    from pvops_core.switchboard.implementation import Implementation
+    from pvops_core.switchboard.kernel.hookentries import HookEntries
     from pvops_core.switchboard.kernel.kernelsites import KernelSites
     from pvops_core.switchboard.kernel.padding import SitePadding
     from pvops_core.switchboard.kernel.slots import SlotWatch
@@ -41,7 +41,7 @@ _HOOK: Final = event_kind(
 )
 
 
-class Standing:
+class HookText:
     """Those of one kernel.
 
     Args:
@@ -51,8 +51,8 @@ class Standing:
         table: its table of ops.
         slots: watches that table.
         sites: its annotated calls, its modules' among them.
-        padding: where there is room for entrances.
-        entrances: opens them.
+        padding: where there is room for entries.
+        entries: opens them.
 
     Attributes:
         hooks: the hooks by op, in the order in which they were put in.
@@ -68,7 +68,7 @@ class Standing:
         slots: SlotWatch,
         sites: KernelSites,
         padding: SitePadding,
-        entrances: Entrances,
+        entries: HookEntries,
     ) -> None:
         self._image = image
         self._machine = machine
@@ -77,28 +77,28 @@ class Standing:
         self._slots = slots
         self._sites = sites
         self._padding = padding
-        self._entrances = entrances
+        self._entries = entries
         self.hooks: dict[str, OpHook] = {}
         self.switches: list[Switch] = []
         poker.hold(self)
         slots.own(self._written)
 
     def called(self, address: int) -> bool:
-        """Who goes on at an entrance, or at one of its returns, has just been called from a site."""
-        return any(address in {hook.entrance, hook.onward, hook.back} for hook in self.hooks.values())
+        """Who goes on at an entry, or at one of its returns, has just been called from a site."""
+        return any(address in {hook.entry, hook.onward, hook.back} for hook in self.hooks.values())
 
     def holds(self) -> Iterator[Hold]:
-        """Entrances, slots and the sites that were put back to calls through them."""
+        """Entries, slots and the sites that were put back to calls through them."""
         size = self._table.layout.pointer_size
         for hook in self.hooks.values():
-            if self._entrances.is_open(hook):
+            if self._entries.is_open(hook):
                 slot = self._table.address(hook.slot)
-                spans = [(hook.entrance, PIECE), (slot, size), *((at, len(code)) for at, code in hook.kept.items())]
+                spans = [(hook.entry, PIECE), (slot, size), *((at, len(code)) for at, code in hook.kept.items())]
                 why = f"hook {hook.name} of {hook.op} stands here; remove it first"
                 yield from (Hold(start, start + length, f"hook {hook.name}", why) for start, length in spans)
 
     def put_in(self, hooks: list[OpHook]) -> None:
-        """Write entrances, slots and sites of hooks that are among those that stand already, or PatchError."""
+        """Write entries, slots and sites of hooks that are among those that stand already, or PatchError."""
         self._slots.look()
         pokes, kept = [], {}
         try:
@@ -106,18 +106,18 @@ class Standing:
                 hook.original = self._table.target(hook.slot)
                 kept[hook.op] = self._sites.patched(hook.slot)
                 pokes += [
-                    Poke(hook.entrance, self._padding.filler(hook.entrance), self._entrance(hook)),
-                    self._table.poke(hook.slot, hook.original, hook.entrance),
+                    Poke(hook.entry, self._padding.filler(hook.entry), self._entry(hook)),
+                    self._table.poke(hook.slot, hook.original, hook.entry),
                     *self._built_again(kept[hook.op]),
                 ]
             self._poker.transaction(pokes, by=told(hooks))
         except BaseException:
             for hook in hooks:
                 del self.hooks[hook.op]
-                self._padding.give_back(hook.entrance)
+                self._padding.give_back(hook.entry)
             raise
         self._slots.accept()
-        self._entrances.open(hooks)
+        self._entries.open(hooks)
         for hook in hooks:
             hook.kept = kept[hook.op]
             hook.originals.append(self._table.name(hook.original))
@@ -133,37 +133,37 @@ class Standing:
         self._slots.look()
         pokes: list[Poke] = []
         for hook in hooks:
-            filler = self._padding.filler(hook.entrance)
+            filler = self._padding.filler(hook.entry)
             hook.spread = hook.spread or self._sites.in_the_making(hook.slot)
             if not hook.spread:
-                pokes.append(Poke(hook.entrance, self._entrance(hook), filler, retires=True))
+                pokes.append(Poke(hook.entry, self._entry(hook), filler, retires=True))
             if self._table.target(hook.slot) != hook.original:  # as it is while the kernel is lent its own
-                pokes.append(self._table.poke(hook.slot, hook.entrance, hook.original))
+                pokes.append(self._table.poke(hook.slot, hook.entry, hook.original))
             pokes += (Poke(at, self._sites.built(at, len(code)), code) for at, code in self._left(hook).items())
         self._poker.transaction(pokes, by=told(hooks), holder=self)
         self._slots.accept()
-        self._entrances.close([hook.entrance for hook in hooks])
+        self._entries.close([hook.entry for hook in hooks])
         for hook in hooks:
             if not hook.spread:
-                self._padding.give_back(hook.entrance)
+                self._padding.give_back(hook.entry)
             del self.hooks[hook.op]
             self._note(hook, "out")
             self.switched(hook, hook.name, self._table.name(hook.original), hook.sites)
 
     def exchange(self, hook: OpHook, wanted: Implementation, by: str) -> None:
-        """Another function at the same entrance, whose code changes where the one looks on and the other answers."""
-        before, old = hook.wanted, self._entrance(hook)
+        """Another function at the same entry, whose code changes where the one looks on and the other answers."""
+        before, old = hook.wanted, self._entry(hook)
         hook.wanted = wanted
         try:
-            if (new := self._entrance(hook)) != old:
-                poke = Poke(hook.entrance, old, new, retires=True)
+            if (new := self._entry(hook)) != old:
+                poke = Poke(hook.entry, old, new, retires=True)
                 self._poker.transaction([poke], by=f"hook {wanted.name}", holder=self)
         except BaseException:
             hook.wanted = before
             raise
         hook.name, hook.by = wanted.name, by
-        self._entrances.close([hook.entrance])
-        self._entrances.open([hook])
+        self._entries.close([hook.entry])
+        self._entries.open([hook])
         self.switched(hook, before.name, wanted.name, 0)
 
     def switched(self, hook: OpHook, old: str, new: str, sites: int) -> None:
@@ -172,32 +172,32 @@ class Standing:
         self.switches.append(Switch(hook.op, old, new, hook.by, ns, vcpu, sites))
 
     def _left(self, hook: OpHook, just: Iterable[tuple[int, bytes]] = ()) -> dict[int, bytes]:
-        return self._sites.without(hook.slot, {**hook.kept, **dict(just)}, hook.entrance, hook.original)
+        return self._sites.without(hook.slot, {**hook.kept, **dict(just)}, hook.entry, hook.original)
 
     def text_without(self) -> dict[int, bytes]:
         """What would stand in the kernel's text without the hooks: sites that it has just patched with them, too."""
         found: dict[int, bytes] = {}
         for hook in self.hooks.values():
             found |= self._left(hook, self._sites.patched(hook.slot).items())
-            found[hook.entrance] = self._padding.filler(hook.entrance)
+            found[hook.entry] = self._padding.filler(hook.entry)
         return found
 
     def _note(self, hook: OpHook, action: str) -> None:
         self._machine.log.record(_HOOK, op=hook.op, name=hook.name, action=action, sites=hook.sites)
 
-    def _entrance(self, hook: OpHook) -> bytes:
-        """Bytes of the entrance; after the hook comes what the slot held, or what a kernel has for an empty one."""
+    def _entry(self, hook: OpHook) -> bytes:
+        """Bytes of the entry; after the hook comes what the slot held, or what a kernel has for an empty one."""
         return hook.code(hook.original or find_bug(self._image) or 0)
 
     def _written(self, slot: Slot, value: int) -> bool:
         """Between slices: the kernel has written a slot. A hook stands in front of the new value from now on."""
         hook = self.hooks.get(slot.op.name)
-        if hook is None or not self._entrances.is_open(hook):
+        if hook is None or not self._entries.is_open(hook):
             return False
-        before, old = hook.original, self._entrance(hook)
+        before, old = hook.original, self._entry(hook)
         hook.original = value
         try:
-            pokes = [Poke(hook.entrance, old, self._entrance(hook)), self._table.poke(hook.slot, value, hook.entrance)]
+            pokes = [Poke(hook.entry, old, self._entry(hook)), self._table.poke(hook.slot, value, hook.entry)]
             self._poker.transaction(pokes, by=f"hook {hook.name}", holder=self)
         except BaseException:
             hook.original = before
@@ -207,12 +207,12 @@ class Standing:
         return True
 
     def fill(self, *, own: bool) -> None:
-        """Slots of standing hooks get the kernel's own function, or the entrance again."""
+        """Slots of standing hooks get the kernel's own function, or the entry again."""
         self._slots.look()
         pokes = []
         for hook in self.hooks.values():
-            old, new = (hook.entrance, hook.original) if own else (hook.original, hook.entrance)
-            if self._entrances.is_open(hook) and self._table.target(hook.slot) == old:
+            old, new = (hook.entry, hook.original) if own else (hook.original, hook.entry)
+            if self._entries.is_open(hook) and self._table.target(hook.slot) == old:
                 pokes.append(self._table.poke(hook.slot, old, new))
         self._poker.transaction(pokes, by="hooks", holder=self)
         self._slots.accept()

@@ -8,9 +8,9 @@ import pytest
 
 from pvops_core.child.limits import Limits
 from pvops_core.runs.observation import Observation, Outcome
-from pvops_core.study.engine import LocalRunner, pending, run_cells
 from pvops_core.study.plan import Planned, StudyPlan, plan_study
 from pvops_core.study.rows import HERE, Measured
+from pvops_core.study.runner import LocalRunner, pending, run_cells
 from pvops_core.study.spec import StudySpec
 from pvops_core.study.store import PlannedRow, Store
 

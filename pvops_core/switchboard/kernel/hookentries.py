@@ -1,4 +1,4 @@
-"""How the guest enters Python at the entrance of a hook in a kernel's text, and how it leaves again."""
+"""How the guest enters Python at the entry of a hook in a kernel's text, and how it leaves again."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from pvops_core.machine import Breakpoint, Machine, Vcpu
     from pvops_core.ops import Layout
     from pvops_core.switchboard.hookfaults import HookFaults
-    from pvops_core.switchboard.implementations import Implementation
+    from pvops_core.switchboard.implementation import Implementation
     from pvops_core.switchboard.kernel.ophook import OpHook
 
 GUEST: Final = "guest"
 """The argument by which a hook is given the kernel's memory by its own types."""
 
 
-class Entrances:
-    """Opens and closes entrances in one machine.
+class HookEntries:
+    """Opens and closes entries in one machine.
 
     One of a hook that looks on is a breakpoint at a jump; one of a hook that answers is a gate.
 
@@ -45,7 +45,7 @@ class Entrances:
 
     def is_open(self, hook: OpHook) -> bool:
         """Whether the guest enters Python there."""
-        return hook.entrance in self._open
+        return hook.entry in self._open
 
     def open(self, hooks: Iterable[OpHook]) -> None:
         """From now on; not from inside a handler."""
@@ -54,33 +54,33 @@ class Entrances:
             action = self._action(hook)
             # A hook in the place of the op goes through a gate, which costs no stop of the engine within blocks.
             if hook.answers:
-                gates[hook.entrance] = action, hook.back
-                self._open[hook.entrance] = hook, None
+                gates[hook.entry] = action, hook.back
+                self._open[hook.entry] = hook, None
             else:
-                self._open[hook.entrance] = hook, self._machine.break_at(hook.entrance, action)
+                self._open[hook.entry] = hook, self._machine.break_at(hook.entry, action)
         if gates:
             self._machine.single_gates.open(gates)
 
-    def close(self, entrances: Iterable[int]) -> None:
+    def close(self, entries: Iterable[int]) -> None:
         """No more; not from inside a handler."""
         gates = []
-        for entrance in entrances:
-            _hook, breakpoint_ = self._open.pop(entrance)
+        for entry in entries:
+            _hook, breakpoint_ = self._open.pop(entry)
             if breakpoint_ is None:
-                gates.append(entrance)
+                gates.append(entry)
             else:
                 self._machine.remove(breakpoint_)
         if gates:
             self._machine.single_gates.close(*gates)
 
     def only(self, hooks: Iterable[OpHook]) -> None:
-        """Have no entrances open but those of these hooks."""
-        wanted = {hook.entrance: hook for hook in hooks}
-        self.close([entrance for entrance, (hook, _) in self._open.items() if wanted.get(entrance) is not hook])
-        self.open(hook for entrance, hook in wanted.items() if entrance not in self._open)
+        """Have no entries open but those of these hooks."""
+        wanted = {hook.entry: hook for hook in hooks}
+        self.close([entry for entry, (hook, _) in self._open.items() if wanted.get(entry) is not hook])
+        self.open(hook for entry, hook in wanted.items() if entry not in self._open)
 
     def _action(self, hook: OpHook) -> Callable[[Vcpu], None]:
-        """What happens when the guest has come to a hook's entrance."""
+        """What happens when the guest has come to a hook's entry."""
 
         def answered(vcpu: Vcpu) -> None:
             hook.replaced += 1

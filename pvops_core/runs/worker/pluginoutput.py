@@ -24,7 +24,7 @@ LONGEST: Final = 1 << 16
 """Characters of a line; more is parted."""
 
 
-class Voices:
+class PluginOutput:
     """The standard streams of a worker, once its plugins are loaded.
 
     Args:
@@ -74,8 +74,8 @@ class _Stream(io.TextIOBase):
 
     encoding, errors = "utf-8", "backslashreplace"
 
-    def __init__(self, voices: Voices, name: str) -> None:
-        self._voices, self.name = voices, name
+    def __init__(self, output: PluginOutput, name: str) -> None:
+        self._output, self.name = output, name
         self._line, self._who = "", Speaker("")
 
     def writable(self) -> bool:
@@ -106,7 +106,7 @@ class _Stream(io.TextIOBase):
     def _end(self) -> None:
         line, self._line = self._line, ""
         for start in range(0, max(1, len(line)), LONGEST):
-            self._voices.say(self.name, self._who, line[start : start + LONGEST])
+            self._output.say(self.name, self._who, line[start : start + LONGEST])
 
     def finish(self) -> None:
         """Tell what is left of a line."""

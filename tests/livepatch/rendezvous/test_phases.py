@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
-from pvops_core.livepatch.rendezvous.rendezvous import Rendezvous, RendezvousPhase
+from pvops_core.livepatch.rendezvous.phases import Rendezvous, RendezvousPhase
 
 TIMEOUT = 6
 

@@ -22,7 +22,8 @@ from pvops_core.switchboard.builtin.siteuse import SiteUses
 from pvops_core.switchboard.choosing import chosen
 from pvops_core.switchboard.findings import SiteUse, Switch, SwitchState
 from pvops_core.switchboard.hookfaults import HookFaults
-from pvops_core.switchboard.implementations import BoundBackend, Form, Implementation, OfferedOps, of_callable
+from pvops_core.switchboard.implementation import Form, Implementation, of_callable
+from pvops_core.switchboard.offeredops import BoundBackend, OfferedOps
 from pvops_core.switchboard.ops import SWITCH, SWITCH_REFUSED, Ops
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pvops_core.livepatch.errors import PartialError
-from pvops_core.livepatch.rendezvous.act import Journal, Overlay
+from pvops_core.livepatch.rendezvous.action import Journal, Overlay
 
 if TYPE_CHECKING:
     from pvops_core.patching.poke import Poke

@@ -51,7 +51,7 @@ class HookOutput:
 
 @contextmanager
 def heard(file: Path | None, *, several: bool = False) -> Iterator[HookOutput]:
-    """What to give ``execute`` as its voice, while runs go on.
+    """What to give ``execute`` as its ``on_said``, while runs go on.
 
     Raises:
         UsageError: the file cannot be written.
