@@ -10,7 +10,9 @@ import contextlib
 import enum
 import json
 import os
+import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -46,8 +48,24 @@ def python(entry: str) -> tuple[str, ...]:
     return (*INTERPRETER, "-c", _BEGIN, json.dumps(sys.path), entry)
 
 
+def _room_for_a_loop() -> None:
+    """Raise OSError for want of what a loop opens: one that asyncio has made half complains when it is collected."""
+    with select.epoll():
+        for end in socket.socketpair():
+            end.close()
+
+
 def finish(conversation: Coroutine[None, None, T]) -> T:
-    """The result of a talk with a child, for callers that are not asynchronous, though one above them may be."""
+    """The result of a talk with children, for callers that are not asynchronous, though one above them may be.
+
+    Raises:
+        OSError: the host has no descriptors for a loop.
+    """
+    try:
+        _room_for_a_loop()
+    except OSError:
+        conversation.close()
+        raise
     try:
         asyncio.get_running_loop()
     except RuntimeError:

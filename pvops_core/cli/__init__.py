@@ -137,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if failure.errno == errno.ENAMETOOLONG:
             return _complain(f"{failure.filename}: {failure.strerror}", ExitCode.USAGE)
         streams.stop_writing()
+        if failure.errno in {errno.EMFILE, errno.ENFILE}:
+            return _complain("the host refused to open another file or pipe: see `ulimit -n`", ExitCode.FAULT)
         place = f"{failure.filename or 'standard output'}: {failure.strerror}"
         return _complain(place if failure.strerror else _no_memory(failure), ExitCode.FAULT)
     except (MemoryError, ImportError) as failure:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from pvops_core.child.limits import Limits
+from pvops_core.child.supervised import finish
 from pvops_core.runs.cellrun import WORKER, CellRun, worker
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def execute_each(
             listener.finished(observation)
             keep(number, observation)
 
-    asyncio.run(_all([worker(command, terminal) for _ in range(jobs)], enumerate(requests), serve))
+    finish(_all([worker(command, terminal) for _ in range(jobs)], enumerate(requests), serve))
 
 
 async def _all(

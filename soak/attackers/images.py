@@ -6,11 +6,14 @@ import random
 import time
 from typing import Final
 
+from pvops_native.kernel import NativeKernel
 from pvops_xen.domain.notes import read_notes
 
 from pvops_core.errors import ImageError
 from pvops_core.images import load_image
-from pvops_core.patching.kernel import read_kernel
+from pvops_core.patching.altinstructions.alternatives import ALWAYS
+from pvops_core.patching.altinstructions.whole import plan_alternatives
+from pvops_core.patching.kernel import patched_image, plan_kernel, read_kernel
 from pvops_core.testing.images import make_bzimage, wrap_payload
 from soak.damage import bombs, fields, packed
 from soak.tally import Tally, kernels
@@ -62,8 +65,9 @@ def _read(raw: bytes, kind: str, tally: Tally, *, real: bool = False) -> None:
     try:
         if real:
             image = load_image(raw, "hostile")
-            read_kernel(image)
             read_notes(image)
+            plan = plan_kernel(read_kernel(image), [NativeKernel()], 2)
+            patched_image(plan, plan_alternatives(plan, frozenset({ALWAYS})).groups)
         else:
             test_hostile.to_the_end(raw)
     except ImageError as error:

@@ -33,6 +33,11 @@ _LIMITS: Final = {
     resource.RLIMIT_STACK: (64 << 10, 512 << 10),
 }
 _SECONDS: Final = 60
+_TAKEN: Final = frozenset({0, 2, 4, 6})
+"""Done all the same; a file could not be written; the host gave too little; the run was interrupted."""
+_NEVER_STARTED: Final = frozenset({1, 127, -signal.SIGABRT, -signal.SIGSEGV})
+"""What Python itself ends with that has no memory, stack or descriptor to start with."""
+_OVER: Final = frozenset({-signal.SIGXCPU, -signal.SIGXFSZ, -signal.SIGKILL})
 
 
 def play(seed: int) -> Tally:
@@ -79,4 +84,10 @@ def _wrong(verb: tuple[str, ...], sent: signal.Signals | None, limit: tuple[int,
     started = "pvops_core" in said or process.returncode not in {1, -6, -11, 127}  # Python itself may not even start
     if "Traceback" in said and started and "/pvops_core/" in said:
         return f"a traceback: {said[-400:]!r}"
+    allowed = _TAKEN | ({-sent} if sent else _NEVER_STARTED | _OVER)
+    if process.returncode not in allowed:
+        return f"exit code {process.returncode}: {said[-400:]!r}"
+    silent = limit is not None and limit[0] == resource.RLIMIT_FSIZE  # nor can it say anything into a file
+    if process.returncode == 4 and not said.strip() and not silent:
+        return "it failed and said nothing"
     return ""

@@ -1,7 +1,7 @@
 """Bad plugins of every kind in every place: the command ends soon and in order, and says whose fault it was and where.
 
 A round makes some of all pairs of kind and place. The seed is its number: as many rounds as there are pieces make every
-pair once, in an order of their own for each pass.
+pair once, in an order of their own for each pass. Passes take turns in whether the plugin is a file or installed.
 """
 
 from __future__ import annotations
@@ -82,15 +82,28 @@ _HOOK: Final = """    @hookimpl
             {bad}
         return native.ops.{op}(self, cpu{parameters})
 """
+_INSTALLED: Final = {
+    "METADATA": "Metadata-Version: 2.1\nName: bad-pv\nVersion: 1.2.3\n",
+    "entry_points.txt": "[pvops.backends]\nbad = bad:backend\n",
+    "RECORD": "bad.py,,\n",
+}
+_ITS_NAME: Final = "bad-pv 1.2.3, entry point bad = bad:backend"
 _TEST: Final = "def test_one(call):\n    call('save_fl')\n"
 
 
 @attrs.frozen
 class Case:
-    """A kind of deed in a place."""
+    """A kind of deed in a place.
+
+    Attributes:
+        deed: what it does.
+        place: when, and in which command.
+        installed: the plugin is a distribution with an entry point; it is given as a file otherwise.
+    """
 
     deed: str
     place: str
+    installed: bool = False
 
     @property
     def op(self) -> str:
@@ -108,11 +121,19 @@ class Case:
         init, load = ("        deed()" if where == "init" else ""), ("deed()" if where == "load" else "")
         return _BACKEND.format(deed=body, load=load, init=init, hook=hook)
 
-    def command(self, plugin: Path) -> list[str]:
+    def write(self, folder: Path) -> None:
+        """Put the plugin there, and what installs it."""
+        (folder / "bad.py").write_text(self.source(), encoding="utf-8", errors="surrogatepass")
+        if self.installed:
+            (folder / "bad_pv-1.2.3.dist-info").mkdir()
+            for name, text in _INSTALLED.items():
+                (folder / "bad_pv-1.2.3.dist-info" / name).write_text(text, encoding="utf-8")
+
+    def command(self, folder: Path) -> list[str]:
         """What is run, in the plugin's folder."""
-        given = ["--plugin", str(plugin)]
+        given = [] if self.installed else ["--plugin", str(folder / "bad.py")]
         if self.place.endswith("pytest"):
-            (plugin.parent / "test_it.py").write_text(_TEST, encoding="utf-8")
+            (folder / "test_it.py").write_text(_TEST, encoding="utf-8")
             words = [
                 "-m",
                 "pytest",
@@ -124,30 +145,37 @@ class Case:
                 "--pvops-layouts",
                 "6.1-64",
             ]
-            return [sys.executable, *words, "--pvops-plugin", str(plugin), "test_it.py"]
+            return [
+                sys.executable,
+                *words,
+                *(f"--pvops-{each}" if each == "--plugin" else each for each in given),
+                "test_it.py",
+            ]
         verb = ["compare", "--layouts", "6.1-64", "--backends", "native,bad"] if "compare" in self.place else [
             "run", "--backend", "bad", "--layout", "6.1-64"]  # fmt: skip
         return [sys.executable, "-m", "pvops_core", *verb, *given, "--max-seconds", "4"]
 
 
-def cases() -> list[Case]:
+def cases(*, installed: bool = False) -> list[Case]:
     """All pairs that there are: what a hook gives back is asked in hooks alone."""
     # Hooks under test run in pytest itself: what ends a process ends that.
-    made = [Case(deed, at) for deed in DEEDS for at in PLACES if not (deed in ENDS_IT and at == "save_fl in pytest")]
-    return made + [Case(deed, place) for deed in RETURNS for place in PLACES if " at " in place]
+    made = [(deed, at) for deed in DEEDS for at in PLACES if not (deed in ENDS_IT and at == "save_fl in pytest")]
+    made += [(deed, place) for deed in RETURNS for place in PLACES if " at " in place]
+    return [Case(deed, place, installed) for deed, place in made]
 
 
 def play(seed: int) -> Tally:
     """Some cases."""
-    there = cases()
-    pieces = -(-len(there) // A_ROUND)
-    random.Random(seed // pieces).shuffle(there)
+    pieces = -(-len(cases()) // A_ROUND)
+    turn = seed // pieces
+    there = cases(installed=turn % 2 == 1)
+    random.Random(turn).shuffle(there)
     tally = Tally()
     for case in there[seed % pieces :: pieces]:
         wrong = _wrong(case)
         tally.count += 1
         if wrong:
-            tally.wrong.append(f"{case.deed} in {case.place}: {wrong}")
+            tally.wrong.append(f"{case.deed} in {case.place}{', installed' * case.installed}: {wrong}")
     return tally
 
 
@@ -155,12 +183,11 @@ def _wrong(case: Case) -> str:
     """What was wrong with how it ended; empty if nothing was."""
     offspring, begin = Offspring(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        plugin = Path(folder, "bad.py")
-        plugin.write_text(case.source(), encoding="utf-8", errors="surrogatepass")
-        environ = os.environ | _ENVIRON | {"XDG_CACHE_HOME": folder} | offspring.mark
+        case.write(Path(folder))
+        environ = os.environ | _ENVIRON | {"XDG_CACHE_HOME": folder, "PYTHONPATH": folder} | offspring.mark
         with Path(folder, "said").open("w+b") as out:  # a pipe would be held open by who is left behind
             process = subprocess.Popen(
-                case.command(plugin), cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=out,
+                case.command(Path(folder)), cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=out,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
             try:
@@ -192,8 +219,10 @@ def _said_wrong(case: Case, code: int, said: str, took: float) -> str:
 
 def _untold(case: Case, code: int, said: str) -> str:
     """What is not said of an error or an end that was."""
-    if "bad" not in said:
+    if (_ITS_NAME if case.installed else "bad") not in said:
         return f"the plugin is not named: {said[-300:]!r}"
-    if case.op and " at 1" in case.place and case.op not in said:
+    if case.op and case.op not in said:
         return f"the hook is not named: {said[-300:]!r}"
+    if case.op and case.deed in RAISES and "pytest" not in case.place and "called from" not in said:
+        return f"the call site is not named: {said[-300:]!r}"
     return "" if code else "it went unnoticed"

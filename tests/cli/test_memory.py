@@ -33,9 +33,11 @@ def words(tmp_path: Path) -> Callable[[str], list[str]]:
     return of
 
 
-def run(*words: str, room: int | None = None) -> tuple[int, str]:
-    """Exit code and all output of a command, whose processes may have so much address space."""
+def run(*words: str, room: int | None = None, files: int | None = None) -> tuple[int, str]:
+    """Exit code and all output of a command, whose processes may have so much address space, or so many open files."""
     limit = partial(resource.setrlimit, resource.RLIMIT_AS, (room, room)) if room else None
+    if files:
+        limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files))
     command = [sys.executable, "-m", "pvops_core", *words]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=100, check=False, preexec_fn=limit)
     return done.returncode, done.stdout + done.stderr
@@ -63,6 +65,15 @@ def test_an_address_space_that_is_too_small(verb: str, megabytes: int, words: Ca
     assert code == 4
     assert "the host refused" in out
     assert "see `ulimit -v`" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("files", [5, 6, 8, 9])
+@pytest.mark.parametrize("verb", ["run", "compare"])
+def test_too_few_open_files(verb: str, files: int, words: Callable[[str], list[str]]) -> None:
+    code, out = run(*words(verb), files=files)
+    assert code == 4
+    assert "Too many open files" in out or "see `ulimit -n`" in out
+    assert "Traceback" not in out
 
 
 @pytest.mark.parametrize("verb", VERBS)
