@@ -43,4 +43,5 @@ def main(wanted: list[str]) -> None:
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
-main(sys.argv[1:])
+if __name__ == "__main__":
+    main(sys.argv[1:])

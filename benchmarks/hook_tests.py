@@ -18,6 +18,7 @@ from xml.etree import ElementTree as ET
 from benchmarks.measure import Result
 
 NUMBER = 1000
+REPEATS = 3
 HEAD = "import pytest\n@pytest.mark.pvops_kinds('x86_64')\n@pytest.mark.parametrize('number', range({number}))\n"
 HOOK = """def test_it(call, number):
     done = call("write_cr3", call.session.machine.vcpus[0].cr3)
@@ -39,9 +40,9 @@ def run() -> Iterator[Result]:
 
 
 def best(folder: Path, body: str, backend: str, *options: str) -> float:
-    """Seconds for all of pytest, at its best of three."""
+    """Seconds for all of pytest, at its best of some."""
     found = []
-    for _ in range(3):
+    for _ in range(REPEATS):
         start = perf_counter()
         pytest(folder, body, backend, *options)
         found.append(perf_counter() - start)

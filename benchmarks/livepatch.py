@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pvops_core.machine import Machine
 
 AIM_US = 100.0
+VCPUS = (1, 8, 72)
+ROUNDS = 100
 FUNCTION, AREA, AREA_PAGES = 0x20000, 0x40000, 16
 ID = b"benchmark"
 # f: mov eax, 1; ret        l: sti; call f; jmp l
@@ -101,7 +103,7 @@ def called(machine: Machine) -> None:
 
 def run() -> Iterator[Result]:
     """Three rows for each number of vCPUs."""
-    for vcpus in (1, 8, 72):
+    for vcpus in VCPUS:
         with rig.machine(vcpus=vcpus) as machine:
             livepatch = patched(machine)
             machine.run(max_ns=100_000 * vcpus)
@@ -110,13 +112,13 @@ def run() -> Iterator[Result]:
 
 def rows(vcpus: int, machine: Machine, livepatch: Livepatch) -> Iterator[Result]:
     """Measure some actions of one machine."""
-    floor, calls = least(bare(machine), 200), least(partial(called, machine), 200)
+    floor, calls = least(bare(machine), 2 * ROUNDS), least(partial(called, machine), 2 * ROUNDS)
     of = f"one place on {vcpus} bare engines: {floor:.1f} us ({calls:.1f} by calls)"
-    coherent = least(partial(machine.invalidate, [(FUNCTION, FUNCTION + 5)]), 200)
+    coherent = least(partial(machine.invalidate, [(FUNCTION, FUNCTION + 5)]), 2 * ROUNDS)
     timed = Timed()
     action.perform = timed  # type: ignore[assignment]
     try:
-        whole = least(partial(toggle, livepatch, machine), 100)
+        whole = least(partial(toggle, livepatch, machine), ROUNDS)
     finally:
         action.perform = timed.perform
     quiet = min(timed.seconds) * 1e6

@@ -63,7 +63,9 @@ def _made(subject: Subject) -> Session:
 
 def _end(session: Session) -> End:
     machine, stop = session.machine, session.run()
-    memory, console = (xxhash.xxh3_128_hexdigest(each) for each in (machine.memory.array, session.platform.console))
+    memory, console = (
+        xxhash.xxh3_128_hexdigest(each) for each in (machine.memory.array.data, session.platform.console)
+    )
     return End(
         stop.reason, machine.log.sha256, machine.clock.ns, machine.blocks, memory, console, session.text_sha256()
     )

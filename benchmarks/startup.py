@@ -23,6 +23,8 @@ from pvops_core.testing.recipes import SMALLEST_RAMDISK
 
 PVOPS = str(Path(sys.executable).with_name("pvops"))
 KERNEL = "vmlinuz-6.1.0-56-cloud-amd64"
+TIMES = 10
+"""Runs of each command, of which the best counts."""
 AIMS = {("--help",): 70.0, ("backends",): 120.0}
 
 
@@ -48,24 +50,24 @@ def _saved(image: Path, folder: Path) -> Iterator[Result]:
     booted.write_text("def test_it(kernel):\n    assert kernel.symbols\n")
     empty.write_text("def test_it():\n    pass\n")
     test = [*pytest, "--pvops-kernel", str(image), str(booted)]
-    cost(test, 1, environ)
-    yield Result("second run of a test of `kernel`, all of pytest (processor time)", cost(test, 10, environ), "s", 1.0)
-    yield Result("the same of a test that asks for nothing", cost([*pytest, str(empty)], 10, environ), "s", 1.0)
+    cost(test, environ, 1)
+    yield Result("second run of a test of `kernel`, all of pytest (processor time)", cost(test, environ), "s", 1.0)
+    yield Result("the same of a test that asks for nothing", cost([*pytest, str(empty)], environ), "s", 1.0)
     (file,) = (folder / "pvops" / "sessions").glob("*.session")
     initrd.write_bytes(SMALLEST_RAMDISK)  # what tests boot with is no file
     place = f"{read_head(file).ns + 1}ns"
     back = [PVOPS, "boot", "--load", str(file), "--initrd", str(initrd), "--stop-at", place]
-    yield Result("pvops boot --load, and one guest instruction (processor time)", cost(back, 10, environ), "s", 0.5)
+    yield Result("pvops boot --load, and one guest instruction (processor time)", cost(back, environ), "s", 0.5)
     load = [sys.executable, "-m", "benchmarks.startup", str(file), str(initrd)]
     found = min(float(subprocess.run(load, check=True, env=environ, capture_output=True).stdout) for _ in range(5))
     yield Result("of it, reading the file and putting it in", found * 1e3, "ms", 50.0)
 
 
-def cost(command: Sequence[str], times: int = 10, environ: Mapping[str, str] = os.environ) -> float:
+def cost(command: Sequence[str], environ: Mapping[str, str] = os.environ, times: int | None = None) -> float:
     """Seconds of processor time at its best of some runs, once all is compiled."""
     environ = {name: value for name, value in environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     least = NANO
-    for _ in range(times):
+    for _ in range(times or TIMES):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, env=environ, stdout=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

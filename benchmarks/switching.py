@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from pvops_core.switchboard.offeredops import BoundBackend
 if TYPE_CHECKING:
     from pvops_core.machine import GuestFault, Machine, Vcpu
     from pvops_core.patching.context import PatchContext
+    from pvops_core.switchboard import Implementation
 
 SITES, VCPUS, AIM_MS = 10_000, 8, 20.0
 GATES, GATE_COUNT, TABLE, BOOT_TABLE, SITE_BASE = 0x20000, 1000, 0x30000, 0x31000, 0x40000
@@ -87,6 +88,6 @@ def run() -> Iterator[Result]:
         switchboard = board(machine)
         switchboard.install()
         switchboard.apply_paravirt()
-        targets = cycle([other, switchboard.implementation(OP)])
+        targets: Iterator[Implementation | Callable[[Vcpu], int]] = cycle([other, switchboard.implementation(OP)])
         seconds = best(lambda: switchboard.switch(OP, next(targets), by="benchmark"))
         yield Result(f"switch of an op with {SITES:,} sites, {VCPUS} vCPUs", seconds * 1e3, "ms", AIM_MS)

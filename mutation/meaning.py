@@ -25,7 +25,11 @@ def meaningless(file: Path, start: tuple[int, int], end: tuple[int, int]) -> boo
 @cache
 def _dead(file: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    return [((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)) for node in _types(tree)]
+    return [
+        ((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset))
+        for node in _types(tree)
+        if node.end_lineno is not None and node.end_col_offset is not None
+    ]
 
 
 def _types(tree: ast.Module) -> Iterator[ast.expr | ast.stmt]:
