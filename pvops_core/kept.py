@@ -11,16 +11,20 @@ import os
 import stat
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 import xxhash
 
 from pvops_core.cachefolder import cache_folder
+from pvops_core.mapped import ByteString, MappedBytes, mapped
+from pvops_core.x86 import PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from io import FileIO
 
+Body = TypeVar("Body", bytes, MappedBytes)
 CORE: Final = Path(__file__).parent
 _FRONT: Final = struct.Struct("<16sI")
 """Digest (XXH3, 128 bits) of all that follows; bytes of the front."""
@@ -60,6 +64,13 @@ class Kept:
 
     def read(self, name: str) -> tuple[bytes, bytes] | None:
         """What is kept under a name; None if nothing is, it is damaged, or others than the user may write it."""
+        return self._found(name, lambda file, _start: file.readall())
+
+    def map(self, name: str) -> tuple[bytes, MappedBytes] | None:
+        """As :meth:`read`, of what was written ``aligned``: the body stays in the file."""
+        return self._found(name, lambda file, start: mapped(file.fileno(), start))
+
+    def _found(self, name: str, take: Callable[[FileIO, int], Body]) -> tuple[bytes, Body] | None:
         try:
             file = self._file(name)
             if file is None:
@@ -68,7 +79,7 @@ class Kept:
                 if not _own(os.fstat(opened.fileno())):
                     return None
                 digest, length = _FRONT.unpack(opened.read(_FRONT.size))
-                front, body = opened.read(length), opened.readall()
+                front, body = opened.read(length), take(opened, _FRONT.size + length)
             if _digest(length, front, body) != digest:
                 return None
             os.utime(file)
@@ -76,8 +87,17 @@ class Kept:
             return None
         return front, body
 
-    def write(self, name: str, front: bytes, body: bytes) -> None:
-        """Keep something under a name, if that can be done."""
+    def write(self, name: str, front: bytes, body: bytes, *, aligned: bool = False) -> None:
+        """Keep something under a name, if that can be done.
+
+        Args:
+            name: the name.
+            front: a few bytes.
+            body: the rest.
+            aligned: have the body begin at a page, as :meth:`map` needs it, with zeros behind the front.
+        """
+        if aligned:
+            front += bytes(-(_FRONT.size + len(front)) % PAGE)
         with contextlib.suppress(OSError, ValueError):
             file = self._file(name)
             if file is None:
@@ -112,7 +132,7 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _digest(length: int, front: bytes, body: bytes) -> bytes:
+def _digest(length: int, front: bytes, body: ByteString) -> bytes:
     digest = xxhash.xxh3_128(length.to_bytes(4, "little"))
     digest.update(front)
     digest.update(body)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import attrs
 from elftools.common.exceptions import ELFError
@@ -19,6 +19,10 @@ from elftools.elf.structs import ELFStructs
 
 from pvops_core.errors import ImageError
 from pvops_core.images.model import Note, Section, Segment
+from pvops_core.mapped import MappedBytes
+
+if TYPE_CHECKING:
+    from pvops_core.mapped import ByteString
 
 MACHINES: Final[Mapping[str, tuple[str, int]]] = {"EM_386": ("i386", 32), "EM_X86_64": ("x86_64", 64)}
 """e_machine to our name and the only ELF class it may have."""
@@ -56,10 +60,10 @@ class ElfHeaders:
 
 @attrs.frozen
 class _ElfReader:
-    data: bytes
+    data: ByteString
     path: str
     structs: ELFStructs
-    stream: io.BytesIO
+    stream: IO[bytes]
 
     def error(self, message: str, offset: int, field: str) -> ImageError:
         return ImageError(message, self.path, offset, field)
@@ -80,7 +84,7 @@ def is_module(data: bytes) -> bool:
     return data.startswith(b"\x7fELF") and data[16:18] == b"\1\0"
 
 
-def read_headers(data: bytes, path: str, *, module: bool = False) -> ElfHeaders:
+def read_headers(data: ByteString, path: str, *, module: bool = False) -> ElfHeaders:
     """Read and check the headers of a kernel, or of a module.
 
     Args:
@@ -115,7 +119,7 @@ def read_headers(data: bytes, path: str, *, module: bool = False) -> ElfHeaders:
     return ElfHeaders(machine, header.e_entry, sections, segments, notes)
 
 
-def _make_reader(data: bytes, path: str) -> _ElfReader:
+def _make_reader(data: ByteString, path: str) -> _ElfReader:
     if not data.startswith(b"\x7fELF"):
         raise ImageError(f"is neither a bzImage nor an ELF image (begins {data[:4].hex(' ')})", path, 0, "e_ident")
     ident = data[4:6].ljust(2, b"\0")
@@ -126,7 +130,11 @@ def _make_reader(data: bytes, path: str) -> _ElfReader:
     structs = ELFStructs(little_endian=True, elfclass=64 if ident[0] == 2 else 32)
     structs.create_basic_structs()
     structs.create_advanced_structs()
-    return _ElfReader(data, path, structs, io.BytesIO(data))
+    return _ElfReader(data, path, structs, _stream(data))
+
+
+def _stream(data: ByteString) -> IO[bytes]:
+    return cast("IO[bytes]", data) if isinstance(data, MappedBytes) else io.BytesIO(data)
 
 
 def _table(reader: _ElfReader, header: Any, kind: str, limit: int, size: int) -> list[int]:  # noqa: ANN401 - see parse

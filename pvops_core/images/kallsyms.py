@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pvops_core.images.model import KernelImage
+    from pvops_core.mapped import ByteString
 
 TOKENS: Final = 256
 _ZERO, _NOTHING = TOKENS, TOKENS + 1
@@ -119,7 +120,7 @@ def _align(offset: int, to: int) -> int:
     return -(-offset // to) * to
 
 
-def _find_tokens(data: bytes) -> Iterator[Tokens]:
+def _find_tokens(data: ByteString) -> Iterator[Tokens]:
     # Digits stand for themselves, in ten strings in a row.
     for tried, hit in enumerate(_DIGITS.finditer(data)):
         if tried == CANDIDATE_LIMIT:
@@ -129,7 +130,7 @@ def _find_tokens(data: bytes) -> Iterator[Tokens]:
             yield found
 
 
-def _tokens_at(data: bytes, zero: int) -> Tokens | None:
+def _tokens_at(data: ByteString, zero: int) -> Tokens | None:
     """The dictionary whose string number 0x30 is at ``zero``.
 
     Where the first string begins cannot be seen (the byte before may be anything), but the index says how long it is.
@@ -161,7 +162,7 @@ def _tokens_at(data: bytes, zero: int) -> Tokens | None:
     return None
 
 
-def _find_names(data: bytes, tokens: Tokens) -> SymbolNameTable | None:
+def _find_names(data: ByteString, tokens: Tokens) -> SymbolNameTable | None:
     walked = 0
     # Markers were longs on 64 bits until 4.20, and have been words since.
     for size in (4, 8):
@@ -180,7 +181,7 @@ def _find_names(data: bytes, tokens: Tokens) -> SymbolNameTable | None:
     return None
 
 
-def _marker_runs(data: bytes, tokens: Tokens, size: int) -> list[tuple[int, int]]:
+def _marker_runs(data: ByteString, tokens: Tokens, size: int) -> list[tuple[int, int]]:
     """Offset and length of the rising runs that begin with 0 before the tokens, the longest first."""
     base = _align(max(0, tokens.start - MARKERS_SPAN), 8)
     words = np.frombuffer(data, f"<u{size}", max(0, tokens.start - base) // size, base).astype(np.int64)
@@ -196,7 +197,7 @@ def _marker_runs(data: bytes, tokens: Tokens, size: int) -> list[tuple[int, int]
     return [(base + int(starts[run]) * size, int(lengths[run])) for run in longest]
 
 
-def _counts_before(data: bytes, markers_at: int, markers: list[int]) -> list[tuple[int, int]]:
+def _counts_before(data: ByteString, markers_at: int, markers: list[int]) -> list[tuple[int, int]]:
     """Offset and value of the words that may be ``num_syms``: just before the names, and agreeing with the markers."""
     most = len(markers) * BLOCK
     # A chance word behind the markers may look like one more of them, so a block less is possible. No kernel has so few
@@ -211,7 +212,7 @@ def _counts_before(data: bytes, markers_at: int, markers: list[int]) -> list[tup
     return [(base + hit * 4, int(words[hit])) for hit in hits]
 
 
-def _walk(data: bytes, start: int, count: int, markers: list[int], end: int) -> tuple[list[int], list[int]] | None:
+def _walk(data: ByteString, start: int, count: int, markers: list[int], end: int) -> tuple[list[int], list[int]] | None:
     starts: list[int] = []
     sizes: list[int] = []
     position = start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pvops_core.errors import ImageError
 from pvops_core.images.bzimage import ELF_MAGIC, UNPACKED_LIMIT, is_bzimage, unpack_bzimage
@@ -13,6 +13,9 @@ from pvops_core.images.elf import read_headers
 from pvops_core.images.model import KernelImage
 from pvops_core.images.reading import read_file
 from pvops_core.kept import Kept
+
+if TYPE_CHECKING:
+    from pvops_core.mapped import ByteString
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 # linux_banner; the second banner, for /proc/version, has %s in place of the release.
@@ -34,11 +37,11 @@ def load_image(source: Path | str | bytes, name: str = "") -> KernelImage:
         ImageError: the file cannot be read, is no x86 kernel, or is damaged.
     """
     if isinstance(source, bytes):
-        data, path = source, name or "image"
+        packed, path = source, name or "image"
     else:
         path = name or str(source)
-        data = read_file(Path(source), path)
-    data, sha256, release = _unpacked(data, path)
+        packed = read_file(Path(source), path)
+    data, sha256, release = _unpacked(packed, path)
     headers = read_headers(data, path)
     return KernelImage(
         path=path,
@@ -63,22 +66,22 @@ def _gunzip(data: bytes, path: str) -> bytes:
         raise ImageError(str(failure), path, 0) from failure
 
 
-def _unpacked(data: bytes, path: str) -> tuple[bytes, str, str]:
+def _unpacked(data: bytes, path: str) -> tuple[ByteString, str, str]:
     """What is in a file, the SHA-256 of that, and the release; what is packed and large is unpacked once and kept."""
     if not is_bzimage(data):
         data = _gunzip(data, path) if data.startswith(GZIP_MAGIC) else data
         return data, hashlib.sha256(data).hexdigest(), _banner_release(data)
     # Below that, unpacking is faster than looking.
     name = hashlib.sha256(data).hexdigest() if len(data) >= WORTH else ""
-    found = _KEPT.read(name) if name else None
+    found = _KEPT.map(name) if name else None
     if found is not None:
         front, body = found
-        return body, front[:_DIGITS].decode(), front[_DIGITS:].decode()
+        return body, front[:_DIGITS].decode(), front[_DIGITS:].rstrip(b"\0").decode()
     unpacked, header = unpack_bzimage(data, path)
     # The header's, for the banner is the unpacked kernel's and may be of another build.
     sha256, release = hashlib.sha256(unpacked).hexdigest(), header.release or _banner_release(unpacked)
     if name:
-        _KEPT.write(name, (sha256 + release).encode(), unpacked)
+        _KEPT.write(name, (sha256 + release).encode(), unpacked, aligned=True)
     return unpacked, sha256, release
 
 

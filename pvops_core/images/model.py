@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pvops_core.images.btf import Btf
     from pvops_core.images.symboltable import SymbolTable
+    from pvops_core.mapped import ByteString
 
 READ_LIMIT: Final = 1 << 28
 """Most bytes one :meth:`KernelImage.read` gives; zero-filled memory in a segment costs a file nothing."""
@@ -108,7 +109,7 @@ class KernelImage:
 
     Attributes:
         path: the file as the caller named it.
-        data: the unpacked image, from the ELF header on.
+        data: the unpacked image, from the ELF header on; of a packed kernel that was seen before, in a file.
         sha256: hex digest of ``data``.
         release: what ``uname -r`` would print; empty if the image does not say.
         machine: ``"x86_64"`` or ``"i386"``.
@@ -119,7 +120,7 @@ class KernelImage:
     """
 
     path: str
-    data: bytes = attrs.field(repr=False)
+    data: ByteString = attrs.field(repr=False)
     sha256: str
     release: str
     machine: str

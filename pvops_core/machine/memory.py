@@ -103,6 +103,7 @@ class PhysicalMemory:
         array: all of them.
         address: of the first, in the host's memory.
         origin: the snapshot that it last went back to, if any.
+        replaced: all of it will be before anything runs; what is brought is then lost work.
     """
 
     def __init__(self, size: int) -> None:
@@ -118,6 +119,7 @@ class PhysicalMemory:
         self.array: npt.NDArray[np.uint8] = np.frombuffer(self._buffer, np.uint8)
         self.address: int = self.array.ctypes.data
         self.origin: MemorySnapshot | None = None
+        self.replaced = False
         self._file: MemorySnapshot | None = None
 
     def _check(self, pa: int, length: int) -> None:
@@ -137,6 +139,11 @@ class PhysicalMemory:
         """Write bytes at physical address ``pa``."""
         self._check(pa, len(data))
         self._buffer[pa : pa + len(data)] = data
+
+    def bring(self, pa: int, data: bytes | bytearray | memoryview) -> None:
+        """Write what a loader has of its files, and does not read here again: nothing where it will be ``replaced``."""
+        if not self.replaced:
+            self.write(pa, data)
 
     def u8(self, pa: int) -> int:
         """One byte."""
@@ -207,7 +214,7 @@ class PhysicalMemory:
         if snapshot.size != self.size:
             raise MachineError(f"snapshot of {snapshot.size:#x} bytes does not fit memory of {self.size:#x}")
         snapshot.map_at(self.address)
-        self.origin, self._file = snapshot, None
+        self.origin, self._file, self.replaced = snapshot, None, False
 
     @contextmanager
     def undone(self) -> Iterator[MemorySnapshot]:

@@ -140,7 +140,7 @@ def made_for(
     path: Path,
     guest: Guest | None,
     backends: Mapping[str, Backend] | None,
-    prepare: Callable[[Session], None],
+    prepare: Callable[[Session], None] | None,
     settings: SessionSettings,
 ) -> Session:
     """The session that a file is of, made and loaded; see ``Session.load``."""
@@ -161,12 +161,14 @@ def made_for(
         "options": origin.options,
         "count_instructions": key.counted,
         "tool_frames": key.tool_frames,
+        "resumed": prepare is None,  # who puts hooks in looks at the text
     }
     place = made.pop("stop_at", "")
     links = chain(there[name], there)
     session = kind(guest or guest_of(head, str(path)), links, **made)
     try:
-        prepare(session)
+        if prepare is not None:
+            prepare(session)
         load(session, links, path)
         if place:
             session.end_at(place)

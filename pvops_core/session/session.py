@@ -60,6 +60,7 @@ class SessionSettings(TypedDict, total=False):
     stop_at: str
     keyboard: Keyboard
     tool_frames: int
+    resumed: bool
 
 
 class Session(Closing):
@@ -78,6 +79,7 @@ class Session(Closing):
         keyboard: what is typed at the console, before the run and while it goes on; nothing unless given.
         tool_frames: page frames that the machine has besides, of which the guest does not know, such as those for
             payloads of live patches; none unless given.
+        resumed: it goes on from a file next, and takes its memory from there: loaders need not bring their files.
 
     Attributes:
         guest: what runs.
@@ -124,6 +126,7 @@ class Session(Closing):
             count_instructions=settings.get("count_instructions", False),
             slice_blocks=guest.slice_blocks,
         )
+        self.machine.memory.replaced = settings.get("resumed", False)
         try:
             self._source = next((link.source for link in backends if link.platform is not None), None)
             with making(self._source, f"making {platform.__qualname__}"):
@@ -188,7 +191,8 @@ class Session(Closing):
     def _build(self) -> None:
         with making(self._source, f"{type(self.platform).__qualname__}.build"):
             self.platform.build()
-        check_built(self.platform, self._source)
+        if not self.machine.memory.replaced:
+            check_built(self.platform, self._source)
 
     # Who runs ----------------------------------------------------------------------------------------------------
 
@@ -429,7 +433,7 @@ class Session(Closing):
         *,
         guest: Guest | None = None,
         backends: Mapping[str, Backend] | None = None,
-        prepare: Callable[[Session], None] = lambda _session: None,
+        prepare: Callable[[Session], None] | None = None,
         **settings: Unpack[SessionSettings],
     ) -> Session:
         """A session that goes on from a file that :meth:`save` has written, perhaps in another process.
@@ -441,7 +445,7 @@ class Session(Closing):
             guest: what runs in it; by default its kernel and ramdisk are read from where they were.
             backends: all that are loaded; those installed unless given.
             prepare: asks the session, before the states are put into it, for what the saved one had and a file does
-                not hold: hooks by the same names in the same order, live patching.
+                not hold: hooks by the same names in the same order, live patching. Nothing unless given.
             **settings: ``until``, ``stop_at`` and ``keyboard``, as for the class.
 
         Raises:

@@ -75,10 +75,10 @@ def standing(
     kernel = _kernel(recipe, links)
     chosen = dict(recipe.choices.settings)
 
-    def made() -> Session:
-        return Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed, options=chosen)
+    def made(*, resumed: bool = True) -> Session:
+        return Session(kernel, links, vcpus=recipe.vcpus, seed=recipe.seed, options=chosen, resumed=resumed)
 
-    session = made()
+    session = made(resumed=shelf is not None)
     try:
         if shelf is None:
             return session, session.run_to(recipe.place, max_seconds=MAX_SECONDS)
@@ -89,6 +89,8 @@ def standing(
         with shelf.held(name) as place:
             if place and not fresh and path.exists():  # somebody else has made it meanwhile
                 return session, _loaded(session, links, shelf, name)
+            session.close()
+            session = made(resumed=False)
             vcpu = session.run_to(recipe.place, max_seconds=MAX_SECONDS)
             if not place or not _kept(session, shelf, name, recipe.place, vcpu):
                 return session, vcpu

@@ -53,7 +53,7 @@ def play(seed: int) -> Tally:
         if chance.randrange(2):
             raw, kind = fields.boot(raw, chance), "real bzImage"
         else:
-            raw, kind = fields.elf(load_image(raw, path.name).data, chance), "real vmlinux"
+            raw, kind = fields.elf(bytes(load_image(raw, path.name).data), chance), "real vmlinux"
         _read(raw, kind, tally, real=True)
     return tally
 

@@ -135,6 +135,7 @@ def _made(request: Request, links: tuple[Backend, ...], keyboard: Keyboard) -> S
             until=request.until,
             keyboard=keyboard,
             tool_frames=_tool_frames(request),
+            resumed=bool(request.load),
         )
     except HostError:
         raise

@@ -99,7 +99,7 @@ def _load_segments(memory: PhysicalMemory, image: KernelImage, size: int) -> int
     if not image.segments:
         raise image.error("has nothing to load", field="program headers")
     # Not below: the ramdisk must not lie among firmware's tables either.
-    end = HIGH
+    end, whole = HIGH, memoryview(image.data)
     for number, segment in enumerate(image.segments):
         if segment.physical < HIGH:
             raise image.error(
@@ -110,8 +110,7 @@ def _load_segments(memory: PhysicalMemory, image: KernelImage, size: int) -> int
                 f"the kernel reaches to {segment.physical + segment.memory_size:#x}; "
                 f"{size >> 20} MiB of memory are not enough"
             )
-        data = image.data[segment.offset : segment.offset + segment.file_size]
-        memory.write(segment.physical, data)
+        memory.bring(segment.physical, whole[segment.offset : segment.offset + segment.file_size])
         end = max(end, segment.physical + segment.memory_size)
     return end
 
@@ -124,7 +123,7 @@ def _load_initrd(memory: PhysicalMemory, initrd: bytes, kernel_end: int, size: i
     start = (size - len(initrd)) & ~(PAGE - 1)
     if start < kernel_end:
         raise UsageError(f"a ramdisk of {len(initrd) >> 10} KiB does not fit beside the kernel")
-    memory.write(start, initrd)
+    memory.bring(start, initrd)
     return start
 
 

@@ -152,6 +152,8 @@ def _p2m_address(image: KernelImage, notes: XenNotes) -> int | None:
 
 
 def _load(hv: Hypervisor, image: KernelImage, notes: XenNotes) -> None:
+    if hv.memory.replaced:
+        return
     for segment in image.segments:
         start = segment.physical - notes.paddr_offset
         builder.write_physical(hv, start, image.data[segment.offset : segment.offset + segment.file_size])
