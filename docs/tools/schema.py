@@ -19,6 +19,7 @@ from pvops_core.backends.findings import BackendsResult
 from pvops_core.cli.new_backend import NewBackend
 from pvops_core.compare.document import CompareResult
 from pvops_core.compare.exploring import Exploration
+from pvops_core.guests.linux.initrd.findings import InitrdResult
 from pvops_core.livepatch.control.findings import LivepatchRun, PayloadShown, VerbResult
 from pvops_core.patching.findings import PatchResult, SitesResult
 from pvops_core.recording.findings import RecordResult
@@ -49,6 +50,7 @@ _DOCUMENTS: Final[Mapping[str, tuple[str, tuple[type[JsonRecord], ...]]]] = {
     "cache": ("`list`: the booted kernels that are kept; `clear`: what was taken away.", (CacheList, CacheCleared)),
     "prove": ("", (ProveResult,)),
     "record": ("", (RecordResult,)),
+    "initrd": ("", (InitrdResult,)),
     "study": (
         "A study's runs and what they came to; `diff`: what changed between two.",
         (StudyResult, StudyDiff, StudyStatus, StudyMerged),

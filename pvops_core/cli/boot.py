@@ -13,7 +13,7 @@ import typer
 
 from pvops_core.backends.choices import parse_choices
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
-from pvops_core.cli.options import kernels, live, runoptions, saved
+from pvops_core.cli.options import kernels, live, ramdisks, runoptions, saved
 from pvops_core.cli.options.keyboard import Input, open_input, unbuffered
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output import bootreport, switched
@@ -44,7 +44,12 @@ def boot(
     ] = None,
     *,
     backend: Annotated[str, typer.Option(metavar="NAME", help="Backend whose platform it boots on.")] = "native",
-    initrd: Annotated[Path | None, typer.Option(metavar="FILE", help="Initial ramdisk.")] = None,
+    initrd: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="Initial ramdisk; shell for one that gives a shell, as pvops initrd makes it."
+        ),
+    ] = "",
     cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the kernel.")] = "",
     cpus: runoptions.CpusOption = 1,
     seed: runoptions.SeedOption = 0,
@@ -156,8 +161,7 @@ def boot(
         }
         several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket})
         options = parse_choices(settings or ())
-        ramdisk = str(initrd or "")
-        common = several.Common(backend, cmdline, ramdisk, until, cpus, memory, seed, options, plugins, stop_at)
+        common = several.Common(backend, cmdline, initrd, until, cpus, memory, seed, options, plugins, stop_at)
         return several.boot_several(
             images, common, max_seconds, only=only, jobs=jobs, json=json, junit_file=junit, hook_output=hook_output
         )
@@ -173,12 +177,13 @@ def boot(
         cell = saved.loaded_cell(load, kernel, initrd, its_own)
     else:
         assert kernel is not None
+        kind = kernels.kernel_kind(kernel)
         cell = Cell(
             backend,
             "",
-            kernels.kernel_kind(kernel),
+            kind,
             guest=str(kernel),
-            initrd=str(initrd or ""),
+            initrd=ramdisks.ramdisk(initrd, kind),
             workload=cmdline,
             seed=seed,
             vcpus=cpus,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import attrs
 
 from pvops_core.cli.common import STDOUT, write_file, write_json
+from pvops_core.cli.options.ramdisks import ramdisk
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output.hookoutput import heard
 from pvops_core.errors import UsageError, printable
@@ -37,7 +38,7 @@ class Common:
     Attributes:
         backend: name of the backend.
         cmdline: command line of the guests.
-        initrd: path of their initial ramdisk; empty for none.
+        initrd: path of their initial ramdisk, or that they are to have one with a shell; empty for none.
         until: console text at which a run ends.
         cpus: virtual CPUs.
         memory: MiB.
@@ -70,7 +71,7 @@ class Common:
             "",
             guest.kind,
             guest=str(guest.image),
-            initrd=mine["initrd"],
+            initrd=ramdisk(mine["initrd"], guest.kind),
             workload=mine["cmdline"],
             seed=mine["seed"],
             vcpus=mine["cpus"],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pvops_core.cli.options.ramdisks import ramdisk
 from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.cell import Cell
@@ -42,15 +43,13 @@ def check_save(save: Path | None, stop_at: str, until: str) -> None:
         raise UsageError("--save writes the machine where --stop-at or --until ends the run: give one of them")
 
 
-def loaded_cell(
-    file: Path, kernel: Path | None, initrd: Path | None, given: Mapping[str, tuple[object, object]]
-) -> Cell:
+def loaded_cell(file: Path, kernel: Path | None, initrd: str, given: Mapping[str, tuple[object, object]]) -> Cell:
     """The run that a file is of.
 
     Args:
         file: the file.
         kernel: where its kernel is now; None for where it was.
-        initrd: the same of its ramdisk.
+        initrd: the same of its ramdisk; empty for where it was.
         given: by option, what was given of what the file says, and what it is if nothing was.
 
     Raises:
@@ -67,12 +66,13 @@ def loaded_cell(
     if key.guest.startswith("builtin") or not key.backends:
         raise SavedError("is no kernel's; Session.load goes on from it", str(file), field="guest")
     try:
+        kind = MachineKind(key.machine)
         return Cell(
             key.backends[0],
             "",
-            MachineKind(key.machine),
+            kind,
             guest=str(kernel or origin.kernel),
-            initrd=str(initrd or (origin.initrd if key.initrd else "")),
+            initrd=ramdisk(initrd, kind) or (origin.initrd if key.initrd else ""),
             workload=key.cmdline,
             seed=key.seed,
             vcpus=key.cpus,

@@ -1,0 +1,56 @@
+"""``--initrd shell``: a ramdisk that is made when it is asked for, and kept by its content."""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+from pvops_core.cachefolder import cache_folder
+from pvops_core.cli.common import write_file
+from pvops_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pvops_core.kinds import MachineKind
+
+SHELL: Final = "shell"
+"""In place of a file; one of this name is ./shell."""
+_KIND: Final = "ramdisks"
+
+
+def ramdisk(given: str, kind: MachineKind) -> str:
+    """The file that ``--initrd`` names; empty for none.
+
+    Args:
+        given: what was given; empty for nothing.
+        kind: the machine that the kernel needs.
+
+    Raises:
+        UsageError: a shell was asked for, and there is no busybox for it, or no folder to keep it in.
+    """
+    return str(_shell(kind)) if given == SHELL else given
+
+
+def _shell(kind: MachineKind) -> Path:
+    """The same bytes as ``pvops initrd`` writes."""
+    from pvops_core.guests.linux.initrd.busybox import find_busybox  # noqa: PLC0415 - seldom wanted
+    from pvops_core.guests.linux.initrd.contents import contents, packed  # noqa: PLC0415
+
+    data = packed(contents(find_busybox("x86_64" if kind.bits == 64 else "i386", os.environ)))
+    folder = cache_folder(os.environ)
+    if folder is None:
+        raise UsageError(
+            "--initrd shell: there is no folder to keep it in (XDG_CACHE_HOME, HOME): make one with "
+            "pvops initrd -o FILE, and give that"
+        )
+    file = folder / _KIND / f"{sha256(data).hexdigest()}.cpio.gz"
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not file.is_file() or file.read_bytes() != data:
+            write_file(file, data)
+        os.utime(file)
+    except OSError as failure:
+        raise UsageError(f"{file}: cannot be kept: {failure.strerror}") from failure
+    return file

@@ -1,0 +1,1 @@
+"""Initial ramdisks with a shell, made of a busybox of the host."""
