@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Annotated
 
 import typer
 
+from pvops_core.errors import printable
 from soak import campaign, ledger, table
 from soak.attackers import ATTACKERS
 
@@ -56,6 +58,30 @@ def show(
         sys.stdout.write(f"{line}\n")
     if write:
         write_page()
+
+
+@app.command()
+def study(
+    *,
+    cells: Annotated[int, typer.Option(min=2, help="Of the study.")] = 1000,
+    kills: Annotated[int, typer.Option(min=0, help="How many processes are killed.")] = 200,
+    minutes: Annotated[float, typer.Option(min=0, help="After these nobody is killed any more.")] = math.inf,
+    seed: Annotated[int, typer.Option(min=0, help="Of who is killed when.")] = 0,
+    record: Annotated[bool, typer.Option("--record", help="Add what was done to the ledger.")] = False,
+) -> None:
+    """Attack one large study on a cluster, as the attacker ``studies`` does small ones."""
+    from soak.killing.campaign import attack  # noqa: PLC0415 - needs the cluster's library
+
+    of = campaign.Attack("studies", seed)
+    before = campaign.keys([of.name]) if record else {}
+    of.tally = attack(seed, cells, kills, minutes=minutes, tell=typer.echo)
+    for each in of.tally.wrong:
+        sys.stdout.write(f"  {printable(each)}\n")
+    sys.stdout.write(f"{of.tally.count} killed {dict(of.tally.notes)}, {len(of.tally.wrong)} wrong\n")
+    if record:
+        campaign.enter([of], seed, before)
+        write_page()
+    raise typer.Exit(int(bool(of.tally.wrong)))
 
 
 @app.command()

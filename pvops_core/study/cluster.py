@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 
 from pvops_core.records import line, read
@@ -25,6 +27,7 @@ _AHEAD: Final = 3
 _MOST_DEATHS: Final = 10
 """Times that the cluster may give a cell up since its workers died, each after retries of its own."""
 _CONNECT_S: Final = 30
+_LOGS: Final = ("distributed", "distributed.client", "tornado.application", "asyncio")
 Expected = tuple[remote.Parts, tuple[str, ...], tuple[str, ...]]
 """What a worker has to be made of, with names of backends and plugins."""
 
@@ -36,20 +39,38 @@ def cluster_at(scheduler: str) -> Iterator[Client]:
     Raises:
         ClusterError: none answers there.
     """
-    try:
-        client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, ValueError) as failure:
-        raise ClusterError(f"no scheduler of Dask answers there: {failure}", scheduler) from failure
-    with client:
-        yield client
+    with _in_our_words():
+        try:
+            client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
+        except (OSError, ValueError) as failure:
+            raise ClusterError(f"no scheduler of Dask answers there: {failure}", scheduler) from failure
+        with client:
+            yield client
 
 
 @contextlib.contextmanager
 def cluster_here(workers: int) -> Iterator[Client]:
     """A client of a cluster of so many workers on this machine, each in the care of a nanny."""
-    local = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", memory_limit=0)
-    with local, Client(local, set_as_default=False) as client:
+    with (
+        _in_our_words(),
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as local,
+        Client(local, set_as_default=False) as client,
+    ):
         yield client
+
+
+@contextlib.contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Dask logs with tracebacks what it then raises: it does so here only if its configuration asks for a log."""
+    loggers = [] if dask.config.get("logging", None) else [logging.getLogger(name) for name in _LOGS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @attrs.define

@@ -19,6 +19,7 @@ ATTACKERS: Final = {
     "plugins": "bad plugins of every kind in every place",
     "damage": "files that pvops reads back, damaged",
     "limits": "signals and limits of the process at random moments",
+    "studies": "SIGKILL to workers, nannies, scheduler and client of a study on a cluster",
     "repeats": "the same run under other hash seeds, in other processes, saved and loaded between",
 }
 """Name to what it does."""

@@ -1,0 +1,1 @@
+"""Processes of a study on a cluster, killed at random while it runs."""
