@@ -25,6 +25,7 @@ ARITHMETIC: Final = 0x8D5
 
 CR0_PE, CR0_TS, CR0_WP, CR0_PG = 1, 1 << 3, 1 << 16, 1 << 31
 CR4_TSD, CR4_PSE, CR4_PAE, CR4_PGE, CR4_SMEP, CR4_SMAP = 1 << 2, 1 << 4, 1 << 5, 1 << 7, 1 << 20, 1 << 21
+CR4_LA57: Final = 1 << 12
 """Bits of the control registers (SDM 3, 2.5)."""
 
 DR6_RESET, DR7_RESET = 0xFFFF0FF0, 0x400

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
@@ -17,6 +17,9 @@ from pvops_core.machine.handler import TrapHandler
 from pvops_core.machine.run.eventkinds import event_kind
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from pvops_core.guest import Guest
     from pvops_core.kinds import MachineKind
     from pvops_core.machine import Machine, Vcpu
@@ -207,6 +210,19 @@ class Platform(TrapHandler):
     def machine_address(self, pa: int) -> int:
         """The machine-physical address of a guest-physical one; the same unless the platform translates."""
         return pa
+
+    def ram(self) -> Sequence[tuple[int, int]]:
+        """Begin and end of each stretch of memory that the guest has, guest-physical and ascending, whole pages."""
+        return [(0, self.guest_memory)]
+
+    def ram_contents(self) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+        """What of that memory may be other than zero: guest-physical address and bytes of each piece, whole pages.
+
+        Entries of page tables name guest-physical frames, whatever they name in the machine.
+        """
+        for first, last in self.machine.memory.touched():
+            if first < self.guest_memory:
+                yield first, self.machine.memory.array[first : min(last, self.guest_memory)]
 
     def spare_frames(self, count: int) -> list[int]:
         """Physical addresses of frames for a tool's use: the machine has them and the guest does not know of them.

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pvops_core.machine import Machine, Walk
     from pvops_core.machine.cpu.memory.paging import Paging
 
-ROOTS: Final = ("init_top_pgt", "swapper_pg_dir")
-"""Symbols of the root of Linux's page tables: 64 and 32 bits wide."""
+ROOTS: Final = ("init_top_pgt", "init_level4_pgt", "swapper_pg_dir")
+"""Symbols of the root of Linux's page tables: 64 bits wide since 4.13 and before, and 32 bits."""
 _KERNEL: Final = Access()
 
 

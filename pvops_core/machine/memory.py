@@ -193,13 +193,13 @@ class PhysicalMemory:
 
     def save(self) -> MemorySnapshot:
         """Copy the contents out; the cost is that of what has ever been touched."""
-        return MemorySnapshot.of(self.array, self._touched())
+        return MemorySnapshot.of(self.array, self.touched())
 
-    def _touched(self) -> Iterable[tuple[int, int]] | None:
-        """Starts and ends of what may be other than zero; None where the host does not tell."""
+    def touched(self) -> list[tuple[int, int]]:
+        """Starts and ends of what may be other than zero, whole pages: all of it where the host does not tell."""
         words = hostpages.entries(self.address, self.size)
         if not len(words):
-            return None
+            return [(0, self.size)]
         pages = hostpages.held(words)
         # Pages of the file underneath were touched by nobody here, and yet are other than zero.
         below = self.origin or self._file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -12,7 +11,8 @@ import attrs
 
 from pvops_core.backends import chain
 from pvops_core.backends.loading.loader import load_needed
-from pvops_core.errors import HostError, PvopsError, UsageError, unknown
+from pvops_core.beside import replacing
+from pvops_core.errors import PvopsError, unknown
 from pvops_core.guests import BuiltinGuest, Kernel, builtin_guest, read_kernel
 from pvops_core.saved import container, states
 from pvops_core.saved.errors import SavedError, other
@@ -68,22 +68,9 @@ def save(session: Session, backends: tuple[Backend, ...], path: Path, place: str
     snapshot = machine.snapshot()
     data = states.encode(machine, snapshot)
     origin = _origin(session)
-    # Beside it, and moved over it when it is whole: a run that is killed leaves the old file.
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if path.exists() and not path.is_file():
-            raise UsageError(f"{path} is no regular file, which a saved session has to be")
-        try:
-            with beside.open("wb") as file:
-                head = (key_of(session, backends), origin, place, vcpu, machine.clock.ns)
-                container.write(file.fileno(), head, data, snapshot.memory)
-            beside.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-    except (OSError, ValueError) as failure:
-        reason = getattr(failure, "strerror", None) or failure
-        raise HostError(f"{path} cannot be written: {reason}") from failure
+    with replacing(path, "a saved session") as file:
+        head = (key_of(session, backends), origin, place, vcpu, machine.clock.ns)
+        container.write(file.fileno(), head, data, snapshot.memory)
 
 
 def _origin(session: Session) -> Making:

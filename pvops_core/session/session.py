@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pvops_core.guest.types.structs import Structures
     from pvops_core.ops import Layout
     from pvops_core.session.calls import Calls
+    from pvops_core.session.dumping import Dumped
     from pvops_core.switchboard import Ops, Switch, Switchboard
     from pvops_core.switchboard.kernel.ophooks import OpHooks
 
@@ -425,6 +426,27 @@ class Session(Closing):
             SavedError: a keeper's state cannot be saved.
         """
         import_module("pvops_core.session.saving").save(self, self._backends, Path(path), place, vcpu)
+
+    def dump(self, path: Path | str) -> Dumped:
+        """Write the kernel's memory, between two runs, to a file that debuggers such as drgn and crash open.
+
+        It is what kdump leaves of a crashed kernel: an ELF core of guest-physical memory with the kernel's VMCOREINFO
+        and an NT_PRSTATUS note a CPU. On Xen memory is pseudo-physical and page tables hold its frame numbers, as in a
+        domain that was saved. The guest sees nothing of it.
+
+        Args:
+            path: of the file, which is replaced as a whole; pages that are zero are holes in it.
+
+        Returns:
+            What there is to say of it.
+
+        Raises:
+            UsageError: the guest is no kernel of 64 bits, or its image has no symbols that say where its page tables
+                are.
+            MachineError: a handler is running, or the file cannot be written.
+        """
+        made: Dumped = import_module("pvops_core.session.dumping").dump(self, Path(path))
+        return made
 
     @classmethod
     def load(

@@ -30,6 +30,7 @@ from pvops_xen.hypervisor.events import fifo
 from pvops_xen.hypervisor.events.upcalls import unblock, upcall_due
 from pvops_xen.hypervisor.grants.table import FRAMES_NEEDED
 from pvops_xen.hypervisor.hypercalls import dispatch, made
+from pvops_xen.hypervisor.memory.pseudophysical import PseudoPhysical
 from pvops_xen.hypervisor.memory.ptwr import emulate_write
 from pvops_xen.hypervisor.processor import emulate, opcodes, traps
 from pvops_xen.hypervisor.processor.arrival import arrive
@@ -45,6 +46,11 @@ from pvops_xen.hypervisor.state import MAX_PORT
 from pvops_xen.xenstore.toolstack import REQUEST, read_request
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
     from pvops_core.guest import Guest
     from pvops_core.machine import Machine, Vcpu
     from pvops_xen.hypervisor.core import Hypervisor
@@ -160,6 +166,14 @@ class XenHost(Platform):
         if not 0 <= pfn < self.hv.domain.nr_pages:
             raise MachineError(f"the guest has no pseudo-physical page {pfn}")
         return self.hv.domain.p2m[pfn] << PAGE_SHIFT | pa % PAGE_SIZE
+
+    def ram(self) -> Sequence[tuple[int, int]]:
+        """Pseudo-physical memory, as the M2P table has it now."""
+        return PseudoPhysical.of(self.hv).ranges()
+
+    def ram_contents(self) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+        """The same, with page tables as they are in a domain that was saved: entries that lead out of it are 0."""
+        return PseudoPhysical.of(self.hv).contents()
 
     # --- hypercalls ------------------------------------------------------------------------------------------------
 
