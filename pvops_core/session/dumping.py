@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from pvops_core.beside import replacing
 from pvops_core.dumps import vmcore
 from pvops_core.dumps.notes import VMCOREINFO, note, status_of
 from pvops_core.dumps.vmcoreinfo import from_symbols, kernels_own
 from pvops_core.errors import MachineError, UsageError
 from pvops_core.guest import find_symbol
+from pvops_core.session.findings import Dumped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,20 +19,6 @@ if TYPE_CHECKING:
 
 _KERNEL_MAP: Final = 0xFFFFFFFF80000000
 """Where Linux's image is mapped: __START_KERNEL_map (asm/page_64_types.h)."""
-
-
-@attrs.frozen
-class Dumped:
-    """What a dump has.
-
-    Attributes:
-        path: of its file.
-        own_info: its VMCOREINFO is the kernel's; else it is made from the image's symbols, since the kernel has none
-            yet, and tells no more than what addresses need.
-    """
-
-    path: Path
-    own_info: bool
 
 
 def dump(session: Session, path: Path) -> Dumped:
@@ -59,4 +44,4 @@ def dump(session: Session, path: Path) -> Dumped:
     ]
     with replacing(path, "a dump") as file:
         vmcore.write(file.fileno(), notes, stretches, session.platform.ram_contents())
-    return Dumped(path, own is not None)
+    return Dumped(str(path), own_info=own is not None)

@@ -10,6 +10,19 @@ from pvops_core.records import Count, JsonRecord
 Step = Literal["paravirt", "final", "slot", "lock"]
 
 
+class Dumped(JsonRecord, frozen=True):
+    """A dump of a kernel's memory that was written.
+
+    Attributes:
+        file: Its path.
+        own_info: Its VMCOREINFO is the kernel's; else it is made of the image's symbols, since the kernel had none yet,
+            and says no more than what translates addresses.
+    """
+
+    file: str
+    own_info: bool
+
+
 class PatchingDifference(JsonRecord, frozen=True):
     """A site, or a slot of the table, of which the witnesses say different things.
 

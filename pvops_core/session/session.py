@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pvops_core.guest.types.structs import Structures
     from pvops_core.ops import Layout
     from pvops_core.session.calls import Calls
-    from pvops_core.session.dumping import Dumped
+    from pvops_core.session.findings import Dumped
     from pvops_core.switchboard import Ops, Switch, Switchboard
     from pvops_core.switchboard.kernel.ophooks import OpHooks
 
