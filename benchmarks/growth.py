@@ -39,7 +39,7 @@ Prepared = Callable[[int], AbstractContextManager[Act]]
 
 
 @attrs.frozen
-class Row:
+class GrowingCost:
     """One cost.
 
     Attributes:
@@ -233,23 +233,23 @@ def cells(count: int, jobs: int) -> Iterator[Act]:
     yield lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def rows() -> Iterator[Row]:
+def rows() -> Iterator[GrowingCost]:
     """All of them."""
-    yield Row("make a machine and close it", VCPUS, "vCPUs", machines)
-    yield Row("200,000 blocks on each vCPU", VCPUS, "vCPUs", turns)
-    yield Row("1,000 places of text dropped on all vCPUs", VCPUS, "vCPUs", dropped)
-    yield Row("20 live patches, request to end", VCPUS, "vCPUs", live_patched)
-    yield Row("make a machine and close it", MEMORY, "MiB of memory", made)
-    yield Row("take a snapshot, 16 MiB touched", MEMORY, "MiB of memory", taken)
-    yield Row("go back to it, 1 MiB changed", MEMORY, "MiB of memory", restored)
-    yield Row("read and patch all sites", SITES, "sites", installed, repeats=3)
-    yield Row("switch an op with so many sites", SITES, "sites", switched)
-    yield Row("record events and hash them", EVENTS, "events", recorded, repeats=3)
-    yield Row("go through a log", EVENTS, "events", read, repeats=3)
-    yield Row("take and keep snapshots", SNAPSHOTS, "snapshots", many, repeats=3)
+    yield GrowingCost("make a machine and close it", VCPUS, "vCPUs", machines)
+    yield GrowingCost("200,000 blocks on each vCPU", VCPUS, "vCPUs", turns)
+    yield GrowingCost("1,000 places of text dropped on all vCPUs", VCPUS, "vCPUs", dropped)
+    yield GrowingCost("20 live patches, request to end", VCPUS, "vCPUs", live_patched)
+    yield GrowingCost("make a machine and close it", MEMORY, "MiB of memory", made)
+    yield GrowingCost("take a snapshot, 16 MiB touched", MEMORY, "MiB of memory", taken)
+    yield GrowingCost("go back to it, 1 MiB changed", MEMORY, "MiB of memory", restored)
+    yield GrowingCost("read and patch all sites", SITES, "sites", installed, repeats=3)
+    yield GrowingCost("switch an op with so many sites", SITES, "sites", switched)
+    yield GrowingCost("record events and hash them", EVENTS, "events", recorded, repeats=3)
+    yield GrowingCost("go through a log", EVENTS, "events", read, repeats=3)
+    yield GrowingCost("take and keep snapshots", SNAPSHOTS, "snapshots", many, repeats=3)
     for jobs in (1, 2):
         run = partial(cells, jobs=jobs)
-        yield Row(f"pvops compare, {jobs} at a time", CELLS, "cells", run, repeats=2, clock=children)
+        yield GrowingCost(f"pvops compare, {jobs} at a time", CELLS, "cells", run, repeats=2, clock=children)
 
 
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.boots.__main__ import FOLDER, INITRD, KERNEL
-from benchmarks.boots.contestants import Boot, pvops
+from benchmarks.boots.contestants import Booted, pvops
 from benchmarks.boots.usage import CommandError, measure
 
 AIMS = {"native": 1.7, "xen": 2.2}
@@ -28,7 +28,7 @@ def main(
     to: Annotated[str | None, typer.Option("--json", help="Write the figures as JSON; - for standard output.")] = None,
 ) -> None:
     """Boot a kernel to power-off without and with ``--ops``, turn about, and print medians of processor time."""
-    boot, figures = Boot(kernel, initrd, 256), {}
+    boot, figures = Booted(kernel, initrd, 256), {}
     for name in backends.split(","):
         plain = pvops(boot, name)
         limit = ["--max-seconds", str(timeout)]

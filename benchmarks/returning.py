@@ -34,7 +34,7 @@ KERNELS = (
 )
 
 
-class Subject(NamedTuple):
+class ReturningBoot(NamedTuple):
     """What is booted."""
 
     kernel: str
@@ -55,7 +55,7 @@ class End(NamedTuple):
     text: str
 
 
-def _made(subject: Subject) -> Session:
+def _made(subject: ReturningBoot) -> Session:
     backends = load_needed(subject.backend).backends
     kernel = read_kernel(subject.kernel, subject.initrd)
     return Session(kernel, chain(backends[subject.backend], backends), vcpus=subject.cpus)
@@ -71,14 +71,14 @@ def _end(session: Session) -> End:
     )
 
 
-def length(subject: Subject) -> int:
+def length(subject: ReturningBoot) -> int:
     """Virtual nanoseconds of a boot."""
     with _made(subject) as session:
         session.run()
         return session.machine.clock.ns
 
 
-def booted(subject: Subject, places: Iterable[tuple[int, str]]) -> End:
+def booted(subject: ReturningBoot, places: Iterable[tuple[int, str]]) -> End:
     """The end of a boot that stopped at these times, and was saved to the files beside them."""
     with _made(subject) as session:
         return _through(session, places)
@@ -98,7 +98,7 @@ def _through(session: Session, places: Iterable[tuple[int, str]]) -> End:
     return _end(session)
 
 
-def count(subject: Subject, places: int, folder: str, jobs: int) -> dict[str, object]:
+def count(subject: ReturningBoot, places: int, folder: str, jobs: int) -> dict[str, object]:
     """Try all places of a boot; what differed, by place in virtual nanoseconds."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
@@ -132,7 +132,7 @@ def main(
     for number in map(int, cpus.split(",")):
         for kernel in kernels or [FOLDER / name for name in KERNELS]:
             for backend in backends.split(","):
-                subject = Subject(str(kernel), str(initrd), backend, number)
+                subject = ReturningBoot(str(kernel), str(initrd), backend, number)
                 with tempfile.TemporaryDirectory(prefix="pvops-returning") as folder:
                     found = count(subject, places, folder, jobs)
                 wrong += bool(found["different"])

@@ -35,7 +35,7 @@ LENGTH = 6
 OP = "save_fl"
 
 
-class Ops:
+class OneOp:
     """One op and the patcher of 6.1."""
 
     @hookimpl
@@ -71,7 +71,7 @@ def board(machine: Machine, sites: int = SITES) -> Switchboard:
     nops = cache(NOPS[NopKind.MODERN_64])
     none = SiteAlternatives({}, Padding(nops, lambda code: [len(code)]))
     text = SwitchableText(layout, {"pv_ops": TABLE, "boot_ops": BOOT_TABLE}, index, none, nops, machine.memory.read)
-    chain = [BoundBackend(Backend(name="benchmark", api=API), Ops())]
+    chain = [BoundBackend(Backend(name="benchmark", api=API), OneOp())]
     poker = Poker(machine, lambda page: page)
     return Switchboard(machine, text, chain, poker, GateAllocator(machine.gates, GATE_COUNT), fault)
 

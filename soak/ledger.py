@@ -27,7 +27,7 @@ class LedgerError(ValueError):
     """A line of the ledger is none, or what is to be counted says too little."""
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LedgerEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One run.
 
     Attributes:
@@ -59,7 +59,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return False
 
 
-class Bar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Goal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a name is to come to.
 
     Attributes:
@@ -75,12 +75,12 @@ class Bar(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bar: int = 0
 
 
-def bars(path: Path = BARS) -> dict[str, Bar]:
+def bars(path: Path = BARS) -> dict[str, Goal]:
     """All that is counted, by name."""
-    return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), dict[str, Bar])
+    return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), dict[str, Goal])
 
 
-def read(path: Path = LEDGER) -> list[Entry]:
+def read(path: Path = LEDGER) -> list[LedgerEntry]:
     """All entries, oldest first.
 
     Raises:
@@ -89,7 +89,7 @@ def read(path: Path = LEDGER) -> list[Entry]:
     found = []
     for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else (), 1):
         try:
-            found.append(msgspec.json.decode(line, type=Entry))
+            found.append(msgspec.json.decode(line, type=LedgerEntry))
         except msgspec.DecodeError as error:
             raise LedgerError(f"{path}:{number}: {error}") from error
     return found
@@ -98,7 +98,7 @@ def read(path: Path = LEDGER) -> list[Entry]:
 def add(
     name: str, count: int, *, unit: str = "", of: Sequence[str] = (), seed: int = 0, result: str = SOUND,
     path: Path = LEDGER,
-) -> Entry:  # fmt: skip
+) -> LedgerEntry:  # fmt: skip
     """Add a run to the ledger.
 
     Args:
@@ -121,7 +121,7 @@ def add(
     if count < 0:
         raise LedgerError(f"{name}: {count} is no count")
     unit = unit or (bar.unit if bar else "")
-    entry = Entry(name, count, unit, exercised, rooms.key(exercised), commit(), seed, result)
+    entry = LedgerEntry(name, count, unit, exercised, rooms.key(exercised), commit(), seed, result)
     with path.open("ab") as file:
         file.write(msgspec.json.encode(entry) + b"\n")
     return entry
@@ -137,9 +137,9 @@ def commit() -> str:
     return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
 
 
-def latest(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+def latest(entries: Iterable[LedgerEntry]) -> dict[str, list[LedgerEntry]]:
     """By name, those entries of the same rooms in the same state as its last one."""
-    found: dict[str, list[Entry]] = {}
+    found: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
         there = found.setdefault(entry.name, [])
         if there and (there[-1].key, there[-1].rooms) != (entry.key, entry.rooms):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from soak.ledger import SOUND, Bar, Entry, latest
+from soak.ledger import SOUND, Goal, LedgerEntry, latest
 from soak.rooms import ROOT
 
 PAGE: Final = ROOT / "docs" / "explanation" / "reliability.md"
@@ -13,13 +13,13 @@ _BEGIN: Final = "<!-- made by python -m soak ledger --write -->\n"
 _END: Final = "<!-- to here -->\n"
 
 
-def found(entries: Sequence[Entry]) -> str:
+def found(entries: Sequence[LedgerEntry]) -> str:
     """What runs found, in a few words."""
     wrong = [entry.result for entry in entries if entry.result != SOUND]
     return "; ".join(wrong) if wrong else "nothing wrong"
 
 
-def lines(entries: Sequence[Entry], bars: dict[str, Bar]) -> Iterator[str]:
+def lines(entries: Sequence[LedgerEntry], bars: dict[str, Goal]) -> Iterator[str]:
     """For a terminal: of each name what stands today, of what it is to come to, and what has been counted ever."""
     by_name = latest(entries)
     for name in dict.fromkeys([*bars, *by_name]):
@@ -31,7 +31,7 @@ def lines(entries: Sequence[Entry], bars: dict[str, Bar]) -> Iterator[str]:
         yield f"{name}: {standing:,}{of} {unit} stand, {ever:,} ever" + (f"; {found(last)}" if last else "")
 
 
-def page_table(entries: Sequence[Entry], bars: dict[str, Bar]) -> str:
+def page_table(entries: Sequence[LedgerEntry], bars: dict[str, Goal]) -> str:
     """For the page: of each name what the rooms' last counted state has come to. The ledger alone decides it."""
     rows = ["| what | counted | bar | found | at commit |", "|---|---|---|---|---|"]
     by_name = latest(entries)

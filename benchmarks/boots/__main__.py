@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.boots.contestants import CONSOLES, QEMU, QEMU_PACKAGE, Boot, Contestant, pvops, qemu
+from benchmarks.boots.contestants import CONSOLES, QEMU, QEMU_PACKAGE, Booted, Contestant, pvops, qemu
 from benchmarks.boots.usage import CommandError, Usage, measure
 
 FOLDER = Path(os.environ.get("PVOPS_KERNELS", "../shared/kernels"))
@@ -37,7 +37,7 @@ def main(
     to: Annotated[str | None, typer.Option("--json", help="Write the figures as JSON; - for standard output.")] = None,
 ) -> None:
     """Boot a kernel to power-off on our platforms and in QEMU (TCG, bare metal), turn about, and print the medians."""
-    boot = Boot(kernel, initrd, memory, words)
+    boot = Booted(kernel, initrd, memory, words)
     for file in (kernel, initrd):
         if not file.is_file():
             sys.exit(f"{file}: no such file; set PVOPS_KERNELS to a folder that has it, or name it")
@@ -75,7 +75,7 @@ def _turn_about(contestants: dict[str, Contestant], rounds: int, timeout: float)
     return runs
 
 
-def _share(boot: Boot, backend: str, timeout: float) -> dict[str, Any]:
+def _share(boot: Booted, backend: str, timeout: float) -> dict[str, Any]:
     """Where one boot's time goes; see ``engine_share``."""
     words = boot.command_line(CONSOLES.get(backend, CONSOLES["native"]))
     arguments = [backend, str(boot.kernel), str(boot.initrd), str(boot.memory), words]

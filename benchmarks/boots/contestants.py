@@ -19,7 +19,7 @@ CONSOLES = {"native": "console=ttyS0", "xen": "console=hvc0 earlyprintk=xen"}
 
 
 @attrs.frozen
-class Boot:
+class Booted:
     """What everybody boots.
 
     Attributes:
@@ -57,7 +57,7 @@ class Contestant:
         return any(line.startswith(self.signs) for line in lines)
 
 
-def qemu(boot: Boot) -> Contestant | None:
+def qemu(boot: Booted) -> Contestant | None:
     """QEMU's translator on bare metal; None where QEMU is not installed."""
     path = shutil.which(QEMU)
     if path is None:
@@ -69,7 +69,7 @@ def qemu(boot: Boot) -> Contestant | None:
     return Contestant(command, LAST_WORDS)
 
 
-def pvops(boot: Boot, backend: str) -> Contestant:
+def pvops(boot: Booted, backend: str) -> Contestant:
     """``pvops boot`` on one of our platforms."""
     words = boot.command_line(CONSOLES.get(backend, CONSOLES["native"]))
     files = [str(boot.kernel), "--initrd", str(boot.initrd), "--cmdline", words]

@@ -28,7 +28,7 @@ _SETTLED_NS: Final = 2_000_000_000
 _State = tuple[int, int, int]
 
 
-class _Row(msgspec.Struct, array_like=True):
+class _KeptSummary(msgspec.Struct, array_like=True):
     """A summary, and the states of what it is of."""
 
     states: dict[str, _State]
@@ -51,14 +51,14 @@ def summary(found: Found) -> Summary:
     folders = {folder for file in files for folder in file.parents[:2]}
     states = _states(map(str, (*files, *folders, *found.folders, *sys.path)))
     if files and all(time.time_ns() - newest > _SETTLED_NS for _size, *times in states.values() for newest in times):
-        row = _Row(states, read.name, read.description, read.base, read.hooks, read.capabilities)
+        row = _KeptSummary(states, read.name, read.description, read.base, read.hooks, read.capabilities)
         _KEPT.write(name, b"", msgspec.msgpack.encode(row))
     return read
 
 
-def _row(data: bytes) -> _Row | None:
+def _row(data: bytes) -> _KeptSummary | None:
     try:
-        return msgspec.msgpack.decode(data, type=_Row)
+        return msgspec.msgpack.decode(data, type=_KeptSummary)
     except ValueError:
         return None
 

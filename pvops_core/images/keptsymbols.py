@@ -17,7 +17,7 @@ WORTH: Final = 20_000
 _KEPT: Final = Kept("symbols", ("images/kallsyms", "images/symbols"), 16)
 
 
-class _Columns(msgspec.Struct, array_like=True):
+class _KeptTable(msgspec.Struct, array_like=True):
     """A table as it is kept; names hold no line ends."""
 
     source: str
@@ -47,7 +47,7 @@ def kept_symbols(name: str, read: Callable[[], SymbolTable]) -> SymbolTable:
 
 def _table(data: bytes) -> SymbolTable | None:
     try:
-        kept = msgspec.msgpack.decode(data, type=_Columns)
+        kept = msgspec.msgpack.decode(data, type=_KeptTable)
         # strict: a file with fewer addresses than names is not ours.
         by_name = dict(zip(kept.names.split("\n"), kept.addresses, strict=True))
     except ValueError:
@@ -61,5 +61,5 @@ def _keep(name: str, table: SymbolTable) -> None:
     if names.count("\n") != len(table.by_name) - 1 or here.count("\n") != len(table.names) - 1:
         return  # no kernel's
     places = list(table.by_name.values())
-    kept = _Columns(table.source, names, places, here, table.addresses, table.shared)
+    kept = _KeptTable(table.source, names, places, here, table.addresses, table.shared)
     _KEPT.write(name, b"", msgspec.msgpack.encode(kept))

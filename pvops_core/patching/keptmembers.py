@@ -23,7 +23,7 @@ _MAKERS: Final = ("images/btf", "images/symbols", "images/kallsyms", "patching/m
 _KEPT: Final = Kept("members", _MAKERS, 16)
 
 
-class _Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+class _KeptMember(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """A slot as it is kept: types by name, None for void."""
 
     path: str
@@ -53,7 +53,7 @@ def _members(data: bytes) -> list[TypedSlot] | None:
     try:
         return [
             TypedSlot(row.path, row.symbol, row.offset, row.thunk, _prototype(row.prototype))
-            for row in msgspec.msgpack.decode(data, type=list[_Row])
+            for row in msgspec.msgpack.decode(data, type=list[_KeptMember])
         ]
     except ValueError:
         return None
@@ -63,7 +63,7 @@ def _prototype(names: tuple[str | None, ...] | None) -> Prototype | None:
     return None if names is None else tuple(None if name is None else CType(name) for name in names)
 
 
-def _row(member: TypedSlot) -> _Row:
+def _row(member: TypedSlot) -> _KeptMember:
     types = member.prototype
     names = None if types is None else tuple(None if ctype is None else ctype.name for ctype in types)
-    return _Row(member.path, member.symbol, member.offset, member.thunk, names)
+    return _KeptMember(member.path, member.symbol, member.offset, member.thunk, names)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pvops_core.switchboard import Switch
     from pvops_core.testing.changes import Changes
 
-__all__ = ("CallFault", "Effect", "Tally")
+__all__ = ("CallFault", "Effect", "EffectCounter")
 
 
 @attrs.frozen(eq=False)
@@ -69,7 +69,7 @@ class Effect:
         return tuple(call for call in self.made if call.inner)
 
 
-class Tally:
+class EffectCounter:
     """A session's counters from when it is made until it is closed."""
 
     def __init__(self, session: Session) -> None:

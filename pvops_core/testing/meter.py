@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pvops_core.testing.changes import GuestFrames, StateDiff
-from pvops_core.testing.effect import Effect, Tally
+from pvops_core.testing.effect import Effect, EffectCounter
 from pvops_core.x86 import PF
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ class Meter:
         """
         stack = cpu.rsp
         with nullcontext() if interrupts else self.calls.quiet(cpu), self.calls.standing(cpu, callee) as call:
-            look, tally = StateDiff(self._session, cpu, self._frames, stack), Tally(self._session)
+            look, counter = StateDiff(self._session, cpu, self._frames, stack), EffectCounter(self._session)
             try:
                 call.make(alone=not interrupts, max_ns=max_ns)
             finally:
-                tally.close()
+                counter.close()
             lost = callee.lost(self._session.machine.kind.bits)
             if any(fault.vector == PF for fault in call.faults):
                 lost |= {"cr2"}  # of a fault that the platform dealt with, so that nobody else will look there
             changes = look.changes(call.cpu, lost=lost)
-            return tally.effect(callee.what, callee.result(call.cpu), changes, tuple(call.faults))
+            return counter.effect(callee.what, callee.result(call.cpu), changes, tuple(call.faults))

@@ -18,7 +18,7 @@ def play(number: int) -> Tally:
     """Some runs of the state machine."""
     tally = Tally()
 
-    class Counted(Machine):
+    class CountedMachine(Machine):
         """Counts its steps."""
 
         def __init__(self) -> None:
@@ -34,7 +34,7 @@ def play(number: int) -> Tally:
         phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     try:
-        run_state_machine_as_test(seed(number)(Counted), settings=quiet)
+        run_state_machine_as_test(seed(number)(CountedMachine), settings=quiet)
     except Exception as error:  # noqa: BLE001 - whatever the model does not know
         tally.wrong.append(f"{type(error).__name__}: {error}")
     return tally

@@ -92,7 +92,7 @@ _TEST: Final = "def test_one(call):\n    call('save_fl')\n"
 
 
 @attrs.frozen
-class Case:
+class BadPlugin:
     """A kind of deed in a place.
 
     Attributes:
@@ -156,12 +156,12 @@ class Case:
         return [sys.executable, "-m", "pvops_core", *verb, *given, "--max-seconds", "4"]
 
 
-def cases(*, installed: bool = False) -> list[Case]:
+def cases(*, installed: bool = False) -> list[BadPlugin]:
     """All pairs that there are: what a hook gives back is asked in hooks alone."""
     # Hooks under test run in pytest itself: what ends a process ends that.
     made = [(deed, at) for deed in DEEDS for at in PLACES if not (deed in ENDS_IT and at == "save_fl in pytest")]
     made += [(deed, place) for deed in RETURNS for place in PLACES if " at " in place]
-    return [Case(deed, place, installed) for deed, place in made]
+    return [BadPlugin(deed, place, installed) for deed, place in made]
 
 
 def play(seed: int) -> Tally:
@@ -179,7 +179,7 @@ def play(seed: int) -> Tally:
     return tally
 
 
-def _wrong(case: Case) -> str:
+def _wrong(case: BadPlugin) -> str:
     """What was wrong with how it ended; empty if nothing was."""
     offspring, begin = Offspring(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -205,7 +205,7 @@ def _wrong(case: Case) -> str:
     return _said_wrong(case, process.returncode, said, time.monotonic() - begin)
 
 
-def _said_wrong(case: Case, code: int, said: str, took: float) -> str:
+def _said_wrong(case: BadPlugin, code: int, said: str, took: float) -> str:
     frames = [line for line in said.splitlines() if line.lstrip().startswith('File "') and "/pvops_core/" in line]
     if frames and not case.place.endswith("pytest"):
         return f"frames of ours are shown: {frames[0].strip()}"
@@ -217,7 +217,7 @@ def _said_wrong(case: Case, code: int, said: str, took: float) -> str:
     return _untold(case, code, said.replace("\n", "")) if told else ""
 
 
-def _untold(case: Case, code: int, said: str) -> str:
+def _untold(case: BadPlugin, code: int, said: str) -> str:
     """What is not said of an error or an end that was."""
     if (_ITS_NAME if case.installed else "bad") not in said:
         return f"the plugin is not named: {said[-300:]!r}"

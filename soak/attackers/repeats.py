@@ -27,7 +27,7 @@ HERE: Final = 4
 _END_NS: Final = 4_000_000_000
 
 
-class Subject:
+class RepeatedCell:
     """One cell, chosen by a seed, that is run in every way."""
 
     def __init__(self, seed: int) -> None:
@@ -90,7 +90,7 @@ class Subject:
 
 def play(seed: int) -> Tally:
     """One cell in all ways."""
-    subject = Subject(seed)
+    subject = RepeatedCell(seed)
     here = list(subject.here())
     wanted, end = here[0]
     found = [(f"here, {number}", each) for number, (each, _) in enumerate(here)]

@@ -113,7 +113,7 @@ def test_a_study_is_timed(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 @pytest.mark.slow
 def test_a_kernel_returns(kernel_path: Callable[[str], Path], tmp_path: Path) -> None:
     kernel = kernel_path(boots.KERNEL)
-    subject = returning.Subject(str(kernel), str(kernel.with_name(boots.INITRD)), "native", 1)
+    subject = returning.ReturningBoot(str(kernel), str(kernel.with_name(boots.INITRD)), "native", 1)
     found = returning.count(subject, 1, str(tmp_path), 1)
     assert found["loads"] == 1
     assert not found["different"]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.boots.contestants import LAST_WORDS, Boot, Contestant, pvops
+from benchmarks.boots.contestants import LAST_WORDS, Booted, Contestant, pvops
 from pvops_core.cli.output.summary import summary
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.observation import Observation, Outcome
 
-BOOT = Boot(Path("vmlinuz"), Path("initrd"), 256)
+BOOT = Booted(Path("vmlinuz"), Path("initrd"), 256)
 
 
 @pytest.mark.parametrize(("outcome", "finished"), [("poweroff", True), ("crash", False), ("timeout", False)])

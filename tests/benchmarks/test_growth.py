@@ -20,7 +20,7 @@ CLOCK = [0.0]
 
 
 def test_the_exponent_of_the_last_step() -> None:
-    row = growth.Row("squares", (1, 10, 100), "things", priced, clock=lambda: CLOCK[-1])
+    row = growth.GrowingCost("squares", (1, 10, 100), "things", priced, clock=lambda: CLOCK[-1])
     assert row.seconds() == [1, 100, 10_000]
     assert growth.exponent(row.sizes, row.seconds()) == pytest.approx(2)
 
@@ -28,7 +28,7 @@ def test_the_exponent_of_the_last_step() -> None:
 def test_what_grows_too_fast_is_an_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    row = growth.Row("squares", (1, 10), "things", priced, clock=lambda: CLOCK[-1])
+    row = growth.GrowingCost("squares", (1, 10), "things", priced, clock=lambda: CLOCK[-1])
     monkeypatch.setattr(growth, "rows", lambda: iter([row]))
     assert growth.main(["square"]) == 1
     assert growth.main(["nothing of that name"]) == 0

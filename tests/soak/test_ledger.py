@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soak import ledger, rooms, table
-from soak.ledger import Bar, Entry, LedgerError
+from soak.ledger import Goal, LedgerEntry, LedgerError
 
-BARS = {"a": Bar("what a is", "things", ("images",), 10), "b": Bar("what b is", "boots", ("images",))}
+BARS = {"a": Goal("what a is", "things", ("images",), 10), "b": Goal("what b is", "boots", ("images",))}
 
 
-def entry(name: str = "a", count: int = 4, key: str = "old", **more: object) -> Entry:
-    return Entry(name, count, "things", ("images",), key, "abc", **more)  # type: ignore[arg-type]
+def entry(name: str = "a", count: int = 4, key: str = "old", **more: object) -> LedgerEntry:
+    return LedgerEntry(name, count, "things", ("images",), key, "abc", **more)  # type: ignore[arg-type]
 
 
 def test_a_count_is_added_and_read(tmp_path: Path) -> None:
