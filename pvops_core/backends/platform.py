@@ -250,26 +250,33 @@ class Platform(TrapHandler):
     def sleep_until(self, ns: int) -> None:
         """For ``idle``: move the clock to the next event, or no further than the run is to go.
 
-        What comes at an event is found by whoever looks at the clock; ``idle`` is called again in the next run.
+        What comes at an event is found by whoever looks at the clock; ``idle`` is called again in the next run, and
+        after a key that came before it.
         """
         clock, deadline = self.machine.clock, self.machine.loop.deadline
-        clock.advance(max(0, min(ns, ns if deadline is None else deadline) - clock.ns))
+        until = min(ns, ns if deadline is None else deadline)
+        if until > clock.ns:
+            clock.advance(self.keyboard.sleep(clock.ns, until) - clock.ns)
 
     def typed(self, data: bytes) -> None:
         """What was typed at the console arrives, between two slices; dropped unless the platform has a device."""
 
     def read_keyboard(self) -> None:
         """Give what was typed since the last time to ``typed``, and note it in the event log."""
-        data = self.keyboard.take()
-        if data:
-            self.machine.log.record(_TYPED, data=data)
-            self.typed(data)
+        stroke = self.keyboard.take(self.machine.clock.ns)
+        if stroke is None:
+            return
+        if stroke.typed:
+            self.machine.log.record(_TYPED, data=stroke.typed)
+            self.typed(stroke.typed)
+        if stroke.leaving:
+            self.machine.stop("ended", stroke.leaving)
 
     def wait_for_typing(self) -> bool:
         """For ``idle``, when no timer is left: wait until what somebody types wakes a vCPU; False if nothing will."""
         loop, vcpus = self.machine.loop, self.machine.vcpus
-        while self.keyboard.wait(lambda: loop.interrupted):
+        while self.keyboard.wait(self.machine.clock.ns, lambda: loop.interrupted):
             self.read_keyboard()
-            if any(vcpu.runnable for vcpu in vcpus):
+            if loop.interrupted or any(vcpu.runnable for vcpu in vcpus):
                 return True
         return loop.interrupted

@@ -14,11 +14,13 @@ import typer
 from pvops_core.backends.choices import parse_choices
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
 from pvops_core.cli.options import kernels, live, ramdisks, runoptions, saved
-from pvops_core.cli.options.keyboard import Input, open_input, unbuffered
+from pvops_core.cli.options.keyboard import Input, open_input
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output import bootreport, switched
 from pvops_core.cli.output.hookoutput import HookOutputOption, heard, terminal
 from pvops_core.cli.output.summary import Echo, summary
+from pvops_core.cli.terminal.person import Person
+from pvops_core.cli.terminal.raw import size_word
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.observation import Observation, Outcome
@@ -103,7 +105,7 @@ def boot(
     ] = False,
     livepatch: live.ScriptOption = None,
     livepatch_socket: live.SocketOption = None,
-    max_seconds: runoptions.MaxSecondsOption = runoptions.DEFAULT_MAX_SECONDS,
+    max_seconds: runoptions.OfferedSecondsOption = None,
     switch: runoptions.SwitchOption = None,
     settings: runoptions.SetOption = None,
     events: runoptions.EventsOption = None,
@@ -162,9 +164,12 @@ def boot(
         several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket})
         options = parse_choices(settings or ())
         common = several.Common(backend, cmdline, initrd, until, cpus, memory, seed, options, plugins, stop_at)
+        most = max_seconds or runoptions.DEFAULT_MAX_SECONDS
         return several.boot_several(
-            images, common, max_seconds, only=only, jobs=jobs, json=json, junit_file=junit, hook_output=hook_output
+            images, common, most, only=only, jobs=jobs, json=json, junit_file=junit, hook_output=hook_output
         )
+    given = open_input(typed)
+    seconds = max_seconds or (None if given.attended else runoptions.DEFAULT_MAX_SECONDS)
     if load is not None:
         its_own = {
             "backend": (backend, "native"),
@@ -178,25 +183,25 @@ def boot(
     else:
         assert kernel is not None
         kind = kernels.kernel_kind(kernel)
+        size = size_word(given.feeder.descriptor, cmdline) if given.feeder and given.attended else ""
         cell = Cell(
             backend,
             "",
             kind,
             guest=str(kernel),
             initrd=ramdisks.ramdisk(initrd, kind),
-            workload=cmdline,
+            workload=" ".join(filter(None, (cmdline, size))),
             seed=seed,
             vcpus=cpus,
             memory=memory << 20,
             count_instructions=False,
             options=parse_choices(settings or ()),
         )
-    given = open_input(typed)
     request = Request(
         cell,
         plugins,
         events=str(events) if events else None,
-        max_seconds=max_seconds,
+        max_seconds=seconds,
         until=until,
         stop_at=stop_at,
         typed=given.typed,
@@ -217,7 +222,7 @@ def boot(
     text = sys.stderr if json == STDOUT else sys.stdout
     with ThreadPoolExecutor(1) as pool:
         image = pool.submit(_image, Path(cell.guest)) if json else None  # while the worker starts
-        observation = _run(request, given, text, hook_output, worker_limits(max_seconds, cell.memory))
+        observation = _run(request, given, text, hook_output, worker_limits(seconds, cell.memory))
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
     if image is not None:
@@ -229,19 +234,23 @@ def boot(
         raise UsageError(
             f"{save} is not written: the run ended ({observation.outcome.value}) before it came to its place"
         )
-    code = observation.outcome.exit_code or bootreport.exit_code(observation.inside) or switched.exit_code(observation)
+    code = ExitCode.CRASH if given.broken_off else observation.outcome.exit_code
+    code = code or bootreport.exit_code(observation.inside) or switched.exit_code(observation)
     return code or observation.livepatch.exit_code
 
 
 def _run(request: Request, given: Input, text: TextIO, hook_output: Path | None, limits: Limits) -> Observation:
     """Make the run in a child, with the guest's console on ``text`` and the keyboard the guest's."""
-    with unbuffered(given), heard(hook_output) as hooks, _for_debugger(given) as debugger:
+    person = Person(given.feeder, text, request.cell.vcpus) if given.feeder and given.attended else None
+    present = person.present() if person else nullcontext()
+    with present, heard(hook_output) as hooks, _for_debugger(given) as debugger:
         (observation,) = execute(
             [request],
-            listener=Echo(text),
+            listener=person.screen if person else Echo(text),
             limits=limits,
             feeder=given.feeder,
             on_said=hooks.said,
+            on_told=person.screen.told if person else None,
             terminal=debugger,
         )
     return observation

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.backends.blame import own_stack
+from pvops_core.backends.keyboard import Stroke
 from pvops_core.child.limits import Limits
 from pvops_core.child.supervised import INTERPRETER, Child, ChildLostError, Loss, how_it_ended
 from pvops_core.errors import HostMemoryError, tells_of_no_memory
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pvops_core.runs.inputfeeder import InputFeeder
+
+    Told = Callable[[wire.WorkerPhase | wire.Progress | Stroke], None]
 
 WORKER: Final = (*INTERPRETER, "-m", "pvops_core.runs.worker", "once")
 """The command of a worker that makes one run."""
@@ -56,6 +59,7 @@ class CellRun:
         on_console: told of each piece of console text as it comes.
         feeder: who types at the guest's console while it runs, if anybody.
         on_said: told of each line that a plugin prints or logs.
+        on_told: told how far it has come, and of each stroke that its guest has taken.
     """
 
     request: wire.Request
@@ -65,6 +69,7 @@ class CellRun:
     on_console: Callable[[str], None] | None = None
     feeder: InputFeeder | None = None
     on_said: Callable[[wire.Said], None] | None = None
+    on_told: Told | None = None
     _console: list[str] = attrs.field(factory=list, init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _phase: wire.WorkerPhase = attrs.field(default=wire.WorkerPhase.STARTING, init=False)
@@ -104,6 +109,8 @@ class CellRun:
         """What to say of a worker that has had all the time for what it does now; nothing before."""
         running, collecting = wire.WorkerPhase.RUNNING, wire.WorkerPhase.COLLECTING
         limit = self.limits.patience_s if self._phase is running else self.limits.start_s
+        if self.feeder is not None and self.feeder.overdue and self._phase is not collecting:
+            return f"it did not end when asked to ({self.feeder.leaving}), while {self._phase.value}"
         if self._debugged or time.monotonic() <= self._since + limit:
             return ""
         if self._phase is running:
@@ -151,6 +158,8 @@ class CellRun:
         return observation
 
     def _note(self, message: wire.Message) -> None:
+        if self.on_told and isinstance(message, wire.WorkerPhase | wire.Progress | Stroke):
+            self.on_told(message)
         match message:
             case wire.WorkerPhase():
                 self._phase, self.worker.doing = message, message.value
@@ -174,7 +183,7 @@ class CellRun:
             self.request.cell,
             outcome,
             reason=reason,
-            console="".join(self._console),
+            console="".join(self._console).encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
             detail=own_stack(self.worker.complaints.replace(_MARK, "").strip()),
         )
 

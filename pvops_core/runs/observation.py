@@ -32,6 +32,8 @@ class Outcome(enum.Enum):
     TIMEOUT = "timeout"
     UNTIL = "until"
     """The console said what was waited for, and the run was ended there."""
+    ENDED = "ended"
+    """Whoever sat at the console ended the run."""
     UNSUPPORTED = "unsupported"
     """The backend cannot be what the cell asks for; nothing ran."""
     ERROR = "error"
@@ -51,7 +53,7 @@ class Outcome(enum.Enum):
     @property
     def exit_code(self) -> int:
         """What this outcome alone makes of a command: 0, 2 (asked too much), 6 (the guest failed) or 4 (we did)."""
-        if self.finished or self is Outcome.UNTIL:
+        if self.finished or self in {Outcome.UNTIL, Outcome.ENDED}:
             return 0
         if self is Outcome.UNSUPPORTED:
             return 2

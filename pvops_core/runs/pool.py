@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pvops_core.child.supervised import Child
     from pvops_core.runs.cell import Cell
+    from pvops_core.runs.cellrun import Told
     from pvops_core.runs.inputfeeder import InputFeeder
     from pvops_core.runs.observation import Observation
     from pvops_core.runs.wire import Request, Said
@@ -49,6 +50,7 @@ def execute(
     feeder: InputFeeder | None = None,
     stays: bool = False,
     on_said: Callable[[Cell, Said], None] | None = None,
+    on_told: Told | None = None,
     terminal: tuple[int, int] | None = None,
 ) -> tuple[Observation, ...]:
     """Run every request; the observations are in the order of the requests.
@@ -56,7 +58,8 @@ def execute(
     No request's end, however bad, takes another's observation away. When this function is left by an exception
     (``KeyboardInterrupt`` among them) every child has been ended. What ``feeder`` types goes to a guest that runs alone
     and whose request is live. The command of a worker that ``stays`` is ``WARM``, or speaks like it.
-    ``on_said`` is told of what plugins say while guests run; a debugger in one may use ``terminal``, two descriptors to
+    ``on_said`` is told of what plugins say while guests run, ``on_told`` how far one that runs alone has come and what
+    its guest has taken of what was typed; a debugger in one may use ``terminal``, two descriptors to
     read from and write to. Not to be called inside a running event loop.
     """
     found: dict[int, Observation] = {}
@@ -71,6 +74,7 @@ def execute(
         feeder=feeder,
         stays=stays,
         on_said=on_said,
+        on_told=on_told,
         terminal=terminal,
     )
     return tuple(found[number] for number in range(len(requests)))
@@ -87,6 +91,7 @@ def execute_each(
     feeder: InputFeeder | None = None,
     stays: bool = False,
     on_said: Callable[[Cell, Said], None] | None = None,
+    on_told: Told | None = None,
     terminal: tuple[int, int] | None = None,
 ) -> None:
     """As :func:`execute`, with observations given away as they come and requests taken as places become free.
@@ -101,6 +106,7 @@ def execute_each(
         feeder: who types at a guest that runs alone.
         stays: a worker makes one run after the other.
         on_said: told of what plugins say.
+        on_told: told of a run that is made alone how far it has come, and of each stroke that its guest has taken.
         terminal: descriptors for a debugger in a run.
     """
 
@@ -116,6 +122,7 @@ def execute_each(
                 feeder=feeder,
                 on_console=partial(listener.console, cell),
                 on_said=on_said and partial(on_said, cell),
+                on_told=on_told,
             )
             observation = await run.run()
             listener.finished(observation)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec import convert
 
+from pvops_core.backends.keyboard import Stroke
 from pvops_core.errors import clean
 from pvops_core.livepatch.control.orders import NOTHING, PatchOrders
 from pvops_core.records import JsonRecord, line
@@ -70,6 +71,8 @@ class Request(JsonRecord, frozen=True):
         events: file that the event log is written to, if any.
         typed: what is typed at a real kernel's console, there from the start.
         live: more may be typed while it runs, and is told in lines that follow.
+        replayed: what was typed in another run of the same, and is typed again at the same moments; None where
+            somebody types, or nobody does.
         attended: it is a person at a terminal who types.
         inside: what a real kernel's run is looked at for.
         switches: ops that are given another implementation.
@@ -88,6 +91,7 @@ class Request(JsonRecord, frozen=True):
     stop_at: str = ""
     typed: bytes = b""
     live: bool = False
+    replayed: tuple[Stroke, ...] | None = None
     attended: bool = False
     inside: Inspection = Inspection()
     switches: tuple[SwitchOrder, ...] = ()
@@ -138,13 +142,33 @@ class Debugging(JsonRecord, frozen=True):
     going_on: bool
 
 
+class Progress(JsonRecord, frozen=True):
+    """How far a guest has come that somebody waits for and that has not printed anything.
+
+    Attributes:
+        ns: virtual time.
+        point: the named point of its boot that it passed last; empty for none.
+        vcpus: how many it has started.
+    """
+
+    ns: int
+    point: str
+    vcpus: int
+
+
 class Typed(JsonRecord, frozen=True):
-    """Something was typed; nothing means that nothing will be any more."""
+    """Something was typed; nothing means that nothing will be any more.
+
+    Attributes:
+        typed: the bytes.
+        leaving: why whoever types ends the run; empty if it goes on.
+    """
 
     typed: bytes
+    leaving: str = ""
 
 
-Message = WorkerPhase | str | Observation | Began | Ended | Said | Debugging
+Message = WorkerPhase | str | Observation | Began | Ended | Said | Debugging | Progress | Stroke
 """A step taken, a piece of console text, the end; or what a worker that stays tells of its processes."""
 _KINDS: Final[dict[str, type]] = {
     "phase": WorkerPhase,
@@ -154,6 +178,8 @@ _KINDS: Final[dict[str, type]] = {
     "ended": Ended,
     "said": Said,
     "debugging": Debugging,
+    "progress": Progress,
+    "stroke": Stroke,
 }
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 

@@ -32,8 +32,11 @@ request = read(next(lines), wire.Request)
 keyboard = Keyboard(request.typed)
 keyboard.listen()
 threading.Thread(target=listen, args=(lines, keyboard), daemon=True).start()
-while keyboard.wait(lambda: False):
-    tell(keyboard.take().decode())
+while keyboard.wait(0, lambda: False):
+    stroke = keyboard.take(0)
+    tell(stroke.typed.decode() + stroke.leaving)
+    if stroke.leaving:
+        break
 tell(Observation(request.cell, Outcome.POWEROFF, console="end"))
 """
 

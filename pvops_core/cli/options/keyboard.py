@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 import sys
-import termios
-from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 
 from pvops_core.cli.common import STDOUT
+from pvops_core.cli.terminal.person import CLOSED, LEFT
+from pvops_core.cli.terminal.raw import is_ours
 from pvops_core.errors import UsageError
 from pvops_core.runs.inputfeeder import InputFeeder
 
@@ -36,6 +35,11 @@ class Input:
     def attended(self) -> bool:
         """It is a person at a terminal who types."""
         return self.feeder is not None and os.isatty(self.feeder.descriptor)
+
+    @property
+    def broken_off(self) -> bool:
+        """That person's terminal was closed, or a signal came, and the run was ended for that."""
+        return self.feeder is not None and self.feeder.leaving not in {"", LEFT}
 
 
 def open_input(source: str | None) -> Input:
@@ -70,32 +74,8 @@ def _standard_input() -> Input:
         return Input()
     if stat.S_ISREG(mode):
         return Input(_bounded(sys.stdin.buffer.read(_MOST + 1), "standard input"))
-    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or _is_ours(descriptor):
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
         return Input(feeder=InputFeeder(descriptor))
+    if is_ours(descriptor):
+        return Input(feeder=InputFeeder(descriptor, gone=CLOSED))
     return Input()
-
-
-def _is_ours(descriptor: int) -> bool:
-    """It is a terminal, and this process may read it: it is not in the background."""
-    try:
-        return os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp()
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def unbuffered(given: Input) -> Iterator[None]:
-    """While entered, a terminal that is typed at gives each key at once and leaves showing it to the guest."""
-    if given.feeder is None or not given.attended:
-        yield
-        return
-    descriptor = given.feeder.descriptor
-    before = termios.tcgetattr(descriptor)
-    now = termios.tcgetattr(descriptor)
-    now[0] &= ~termios.ICRNL
-    now[3] &= ~(termios.ICANON | termios.ECHO)
-    termios.tcsetattr(descriptor, termios.TCSADRAIN, now)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_MEMORY: Final = 1 << 20
 """A machine's physical addresses have 40 bits."""
+DEFAULT_MAX_SECONDS: Final = 120.0
 CpusOption = Annotated[int, typer.Option(min=1, max=128, metavar="N", help="Virtual CPUs.")]
 SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the run: the same seed gives the same run.")]
 MemoryOption = Annotated[int, typer.Option(min=1, max=MOST_MEMORY, metavar="MIB", help="Guest memory in MiB.")]
@@ -32,6 +33,15 @@ MaxSecondsOption = Annotated[
         min=0.001,
         metavar="S",
         help="Seconds of wall time, from its first instruction, after which a guest is given up.",
+    ),
+]
+OfferedSecondsOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.001,
+        metavar="S",
+        help="Seconds of wall time, from its first instruction, after which a guest is given up: "
+        f"{DEFAULT_MAX_SECONDS:.0f} if not given, and never where somebody types at a terminal.",
     ),
 ]
 SetOption = Annotated[
@@ -74,7 +84,6 @@ PythonOpsOption = Annotated[
     ),
 ]
 EventsOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")]
-DEFAULT_MAX_SECONDS = 120.0
 DEFAULT_MEMORY = 16
 
 

@@ -14,12 +14,15 @@ START: Final = "PVOPS_START_TIMEOUT"
 _ROOM: Final = 3 << 30
 """Bytes that a worker may take beside the guest's memory."""
 
+_LONG_SESSION: Final = 1 << 30
+"""Bytes of console text that come of a day at a terminal, and more."""
 
-def worker_limits(max_seconds: float, memory: int) -> Limits:
+
+def worker_limits(max_seconds: float | None, memory: int) -> Limits:
     """The limits of a run.
 
     Args:
-        max_seconds: the guest's wall time.
+        max_seconds: the guest's wall time; None for a run that somebody sits at, who ends it when he likes.
         memory: the guest's memory in bytes.
 
     Raises:
@@ -32,4 +35,6 @@ def worker_limits(max_seconds: float, memory: int) -> Limits:
         start_s = math.nan
     if not 0 < start_s < math.inf:
         raise UsageError(f"{START}: {text!r} is not a number of seconds")
+    if max_seconds is None:
+        return Limits(start_s=start_s, wall_s=math.inf, memory=_ROOM + memory, output=_LONG_SESSION)
     return Limits(start_s=start_s, wall_s=max_seconds, memory=_ROOM + memory)

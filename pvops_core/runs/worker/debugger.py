@@ -74,7 +74,8 @@ def _cooked(terminal: int) -> Iterator[None]:
     before = termios.tcgetattr(terminal)
     now = termios.tcgetattr(terminal)
     now[0] |= termios.ICRNL
-    now[3] |= termios.ICANON | termios.ECHO
+    now[1] |= termios.OPOST
+    now[3] |= termios.ICANON | termios.ECHO | termios.ISIG
     termios.tcsetattr(terminal, termios.TCSADRAIN, now)
     try:
         yield

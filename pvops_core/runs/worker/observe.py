@@ -16,7 +16,7 @@ from pvops_core.guests import builtin_guest, read_kernel
 from pvops_core.records import checked, like
 from pvops_core.runs.cell import BUILTIN, Cell
 from pvops_core.runs.observation import Counts, Observation, Outcome, PlatformCounts
-from pvops_core.runs.wire import Message, Request, WorkerPhase
+from pvops_core.runs.wire import Message, Progress, Request, WorkerPhase
 from pvops_core.runs.worker.console import ConsoleStream
 from pvops_core.runs.worker.events import write_events
 from pvops_core.runs.worker.extras import BuiltinExtras, KernelExtras
@@ -69,11 +69,10 @@ def observe(
         if output is not None:
             output.machine = session.machine
         told = len(session.platform.console) if request.load else 0
-        if request.attended:
-            session.machine.watch(RealTimePacer(session.machine, keyboard).keep)
+        silent = _attend(session, keyboard, send) if request.attended else None
         send(WorkerPhase.RUNNING)
         seen.begin()
-        with ConsoleStream(session.platform.console, send, told):
+        with ConsoleStream(session.platform.console, send, told, silent):
             ending = seen.judge(_run(session, request)).with_fault(session.last_hook_fault)
         seen.end()
         send(WorkerPhase.COLLECTING)
@@ -83,6 +82,19 @@ def observe(
             write_events(session.machine.log, request.events)
         others = {**seen.found(ending), "versions": software}
         return _collect(request, session, ending, _counts(session, seen.counted(ending)), others)
+
+
+def _attend(session: Session, keyboard: Keyboard, send: Callable[[Message], None]) -> Callable[[], None]:
+    """Somebody sits at the console: let real time pass, and have what tells him how far a silent guest has come."""
+    pacer = RealTimePacer(session.machine, keyboard)
+    session.machine.watch(pacer.keep)
+    keyboard.sleeper = pacer.sleep
+
+    def tell() -> None:
+        points = tuple(session.points.passed)  # a copy at once: the run goes on meanwhile
+        send(Progress(session.machine.clock.ns, points[-1] if points else "", session.processors.started))
+
+    return tell
 
 
 def _missing(backend: str, loaded: Loaded) -> PvopsError:

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from pvops_core.backends.keyboard import Keyboard
+from pvops_core.backends.keyboard import Keyboard, Replay
 from pvops_core.child.serving import lines_of_parent, take_stdout, tell_of_faults
 from pvops_core.errors import HostMemoryError, ImageError, UsageError
 from pvops_core.records import read
@@ -34,7 +34,8 @@ def main() -> None:
     tell_of_faults()
     lines = lines_of_parent()
     request = read(next(lines), wire.Request)
-    keyboard = Keyboard(request.typed)
+    keyboard = Keyboard(request.typed) if request.replayed is None else Replay(request.replayed)
+    keyboard.heard = send
     if request.attended:
         keyboard.listen()
     threading.Thread(target=listen, args=(lines, keyboard), daemon=True).start()

@@ -21,11 +21,13 @@ def listen(lines: Iterator[bytes], keyboard: Keyboard) -> None:
     """
     try:
         for line in lines:
-            typed = read(line, wire.Typed).typed
-            if typed:
+            said = read(line, wire.Typed)
+            if said.typed:
                 keyboard.listen()  # a pipe that nobody ever writes to is nobody to wait for
-                keyboard.type(typed)
-            else:
+                keyboard.type(said.typed)
+            if said.leaving:
+                keyboard.leave(said.leaving)
+            elif not said.typed:
                 keyboard.end()
     finally:
         os._exit(1)

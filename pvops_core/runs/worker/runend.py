@@ -22,6 +22,7 @@ ENDS = {
     "crash": Outcome.CRASH,
     "timeout": Outcome.TIMEOUT,
     "until": Outcome.UNTIL,
+    "ended": Outcome.ENDED,
 }
 
 

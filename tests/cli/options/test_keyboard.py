@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pty
 import sys
-import termios
 from pathlib import Path
 
 import pytest
 
-from pvops_core.cli.options.keyboard import Input, open_input, unbuffered
+from pvops_core.cli.options import keyboard
+from pvops_core.cli.options.keyboard import Input, open_input
+from pvops_core.cli.terminal.person import CLOSED, LEFT
 from pvops_core.errors import UsageError
 from pvops_core.runs.inputfeeder import InputFeeder
 
@@ -51,19 +52,28 @@ def test_nobody_types_where_there_is_nothing_to_read(monkeypatch: pytest.MonkeyP
     assert open_input(None) == Input(), "standard input is closed"
 
 
-def test_a_terminal_gives_each_key_and_is_left_as_it_was() -> None:
+def test_a_person_is_one_at_a_terminal_that_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     master, slave = pty.openpty()
     try:
-        before = termios.tcgetattr(slave)
-        given = Input(feeder=InputFeeder(slave))
+        with os.fdopen(slave, "rb", buffering=0, closefd=False) as stream:
+            monkeypatch.setattr(sys, "stdin", stream)
+            assert open_input(None) == Input(), "a terminal that another process group has in front"
+            monkeypatch.setattr(keyboard, "is_ours", lambda _descriptor: True)
+            given = open_input(None)
+        assert given.feeder
         assert given.attended
-        with unbuffered(given):
-            now = termios.tcgetattr(slave)
-            assert not now[3] & (termios.ICANON | termios.ECHO)
-            assert now[3] & termios.ISIG, "Ctrl-C still ends pvops"
-            os.write(master, b"\r")
-            assert os.read(slave, 1) == b"\r"
-        assert termios.tcgetattr(slave) == before
+        assert not given.broken_off
+        given.feeder.leave(LEFT)
+        assert not given.broken_off
     finally:
         os.close(master)
         os.close(slave)
+
+
+def test_a_run_that_its_terminal_or_a_signal_ended_was_broken_off() -> None:
+    given = Input(feeder=InputFeeder(0))
+    assert given.feeder
+    given.feeder.leave(CLOSED)
+    given.feeder.leave(LEFT)
+    assert given.broken_off
+    assert given.feeder.leaving == CLOSED, "the first reason counts"

@@ -1,0 +1,1 @@
+"""A person at a terminal: every key is the guest's, but for those behind Ctrl-A."""
