@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import attrs
 
@@ -14,6 +14,17 @@ from pvops_core.ops.model import Clobber
 if TYPE_CHECKING:
     from pvops_core.ops.model import Layout
     from pvops_core.patching.patchlets import Patchlet
+
+
+class Branch(NamedTuple):
+    """A ``call`` or ``jmp rel32`` to an address."""
+
+    opcode: int
+    target: int
+
+
+def _fixed(targets: Sequence[int]) -> tuple[int, ...]:
+    return tuple(targets)
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -33,7 +44,7 @@ class PatchContext:
     """
 
     layout: Layout
-    targets: Sequence[int]
+    targets: Sequence[int] = attrs.field(converter=_fixed)
     nop_address: int
     bug_address: int
     nops: Callable[[int], bytes]
@@ -46,6 +57,11 @@ class PatchContext:
         """Whether the table has a ``patch`` slot of its own, as in 2.6; later kernels patch by one fixed rule."""
         # Kernels from 5.13 on have none: static calls and alternatives took its place.
         return any(slot.op.name == "patch" for slot in self.layout.slots)
+
+    @cached_property
+    def chosen(self) -> dict[tuple[int, int, int], bytes | Branch | None]:
+        """What the kernel's own rule makes of sites, as far as it was asked: by type, clobbers and bytes."""
+        return {}
 
     @cached_property
     def heeds_clobbers(self) -> bool:

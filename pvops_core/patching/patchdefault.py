@@ -9,11 +9,16 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pvops_core.errors import PatchError
 from pvops_core.ops.model import Convention
+from pvops_core.patching.context import Branch
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from numpy.typing import NDArray
 
     from pvops_core.patching.context import PatchContext, Patcher
     from pvops_core.patching.patchlets import Patchlet
@@ -56,13 +61,17 @@ def patch_default(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearra
     Returns:
         Bytes of ``insnbuf`` used; the caller pads the rest with nops. ``len`` leaves the site alone.
     """
-    if ctx.has_patch_slot:
-        return _patch_2007(ctx, type, clobbers, insnbuf, addr, len)
-    target = ctx.target(type)
-    # A function that does nothing is not called: its site becomes nops.
-    if target == ctx.nop_address:
-        return 0
-    return write_branch(CALL_OPCODE, insnbuf, addr, target or ctx.bug_address)
+    shape = type, clobbers, len
+    if shape not in ctx.chosen:
+        ctx.chosen[shape] = _chosen(ctx, type, clobbers, len)
+    chosen = ctx.chosen[shape]
+    if chosen is None:
+        return len
+    if isinstance(chosen, Branch):
+        return write_branch(chosen.opcode, insnbuf, addr, chosen.target)
+    size = chosen.__len__()  # the kernel's name of the argument hides the function
+    insnbuf[:size] = chosen
+    return size
 
 
 def patch_inline(
@@ -96,24 +105,26 @@ def patch_inline(
     return patchlet.size
 
 
-def _patch_2007(ctx: PatchContext, type: int, clobbers: int, insnbuf: bytearray, addr: int, len: int) -> int:
+def _chosen(ctx: PatchContext, type: int, clobbers: int, length: int) -> bytes | Branch | None:
+    """What takes the place of a call, wherever it is: code, or a branch; None for what is there already."""
     target = ctx.target(type)
     # 2.6's table has empty slots that must not be called: ud2a says which at once.
-    if not target:
-        insnbuf[: min(len, 2)] = UD2A[:len]
-        return min(len, 2)
+    if not target and ctx.has_patch_slot:
+        return UD2A[:length]
+    # A function that does nothing is not called: its site becomes nops.
     if target == ctx.nop_address:
-        return 0
+        return b""
+    if not ctx.has_patch_slot:
+        return Branch(CALL_OPCODE, target or ctx.bug_address)
     # Too short for a call rel32: 7-byte sites that call through a register (2.6.24).
-    if len < BRANCH_SIZE:
-        return len
+    if length < BRANCH_SIZE:
+        return None
     # iret and sysexit come back to nobody, so the site jumps.
-    if ctx.layout.by_type(type).op.convention is Convention.JUMP:
-        return write_branch(JUMP_OPCODE, insnbuf, addr, target)
-    # The target is C: it may destroy every caller-saved register, so the site must let it.
-    if ctx.heeds_clobbers and ctx.any_register & ~clobbers:
-        return len
-    return write_branch(CALL_OPCODE, insnbuf, addr, target)
+    jumps = ctx.layout.by_type(type).op.convention is Convention.JUMP
+    # Else the target is C: it may destroy every caller-saved register, so the site must let it.
+    if not jumps and ctx.heeds_clobbers and ctx.any_register & ~clobbers:
+        return None
+    return Branch(JUMP_OPCODE if jumps else CALL_OPCODE, target)
 
 
 def patch_site(ctx: PatchContext, patch: Patcher, type: int, clobbers: int, original: bytes, addr: int) -> bytes:
@@ -140,3 +151,42 @@ def patch_site(ctx: PatchContext, patch: Patcher, type: int, clobbers: int, orig
     if used < length:
         insnbuf[used:] = ctx.nops(length - used)
     return bytes(insnbuf)
+
+
+def patch_sites(
+    ctx: PatchContext,
+    patch: Patcher,
+    type: int,
+    clobbers: int,
+    original: NDArray[np.uint8],
+    addresses: NDArray[np.uint64],
+) -> NDArray[np.uint8]:
+    """As :func:`patch_site` for rows of sites that are alike but for their address; the kernel's own rule at once."""
+    length = original.shape[1]
+    if patch is not patch_default or not BRANCH_SIZE <= length <= LONGEST_SITE:
+        whole = original.tobytes()
+        codes = [
+            patch_site(ctx, patch, type, clobbers, whole[row * length : (row + 1) * length], address)
+            for row, address in enumerate(addresses.tolist())
+        ]
+        return np.frombuffer(b"".join(codes), np.uint8).reshape(-1, length)
+    chosen = _chosen(ctx, type, clobbers, length)
+    if chosen is None:
+        return original
+    code = chosen if isinstance(chosen, bytes) else bytes((chosen.opcode,)).ljust(BRANCH_SIZE, b"\0")
+    padded = code + ctx.nops(length - len(code)) if len(code) < length else code
+    found = np.tile(np.frombuffer(padded, np.uint8), (len(addresses), 1))
+    if isinstance(chosen, Branch):
+        found[:, 1:BRANCH_SIZE] = _displacements(chosen, addresses).view(np.uint8).reshape(-1, 4)
+    return found
+
+
+def _displacements(branch: Branch, addresses: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """The rel32 at each address; PatchError as of :func:`write_branch`."""
+    behind = addresses + np.uint64(BRANCH_SIZE)
+    far = (np.uint64(branch.target) - behind).view(np.int64)
+    # One that would come around the end of all addresses is out of reach as well.
+    reached = (far == far.astype(np.int32)) & ((far >= 0) == (np.uint64(branch.target) >= behind))
+    if not reached.all():
+        write_branch(branch.opcode, bytearray(BRANCH_SIZE), int(addresses[reached.argmin()]), branch.target)
+    return far.astype("<i4")

@@ -44,9 +44,10 @@ class Coherence:
     def invalidate(self, ranges: Ranges) -> None:
         """Drop translations of the ranges on every engine."""
         counts = self._machine.counts
-        pieces = [piece for start, end in ranges.tolist() for piece in _by_page(start, end)]
+        many = np.count_nonzero(ranges[:, 0] < ranges[:, 1]) > _FLUSH_ABOVE
+        pieces = [] if many else [piece for start, end in ranges.tolist() for piece in _by_page(start, end)]
         # From here a whole flush costs less than walking and dropping; what is flushed needs to see nothing.
-        if len(pieces) > _FLUSH_ABOVE:
+        if many or len(pieces) > _FLUSH_ABOVE:
             blind = self._slots
         else:
             # An engine translates the addresses as the CPU would now, and a fault in that is kept for its next run.

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
+import numpy as np
 
 from pvops_core.patching.altinstructions.alternatives import FEATURES, replace
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pvops_core.patching.altinstructions.alternatives import AltEntry, Padding
     from pvops_core.switchboard.implementation import Implementation
 
@@ -49,6 +52,18 @@ class SiteAlternatives:
             code = read(entry.replacement, entry.replacement_length) if entry.replacement_length else b""
             found.setdefault(entry.address, []).append((entry, code))
         return cls(found, padding)
+
+    def apply_all(
+        self, addresses: NDArray[np.uint64], codes: NDArray[np.uint8], features: frozenset[int]
+    ) -> NDArray[np.uint8]:
+        """As :meth:`apply` for the rows of many sites."""
+        places = {row: at for row, at in enumerate(addresses.tolist()) if at in self.entries} if self.entries else {}
+        if not places:
+            return codes
+        found = codes.copy()
+        for row, address in places.items():
+            found[row] = np.frombuffer(self.apply(address, codes[row].tobytes(), features), np.uint8)
+        return found
 
     def apply(self, address: int, code: bytes, features: frozenset[int]) -> bytes:
         """A site's bytes after alternatives, of its bytes after the paravirt step."""

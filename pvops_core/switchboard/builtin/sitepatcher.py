@@ -10,7 +10,7 @@ import numpy as np
 from pvops_core.backends.blame import from_outside, of_source, own_trace, sentence
 from pvops_core.errors import PvopsError
 from pvops_core.patching.context import PatchContext
-from pvops_core.patching.patchdefault import patch_default, patch_site
+from pvops_core.patching.patchdefault import patch_default, patch_sites
 from pvops_core.patching.patchlets import select
 from pvops_core.patching.poke import PokeBatch, Poker
 from pvops_core.switchboard.builtin.alternatives import lock_features
@@ -140,19 +140,12 @@ class SitePatcher:
         # Even where nothing is going to change: who guards a site would later put back what it is not to be any more.
         places = shape.addresses[rows]
         self._poker.refuse_held(np.stack((places, places + np.uint64(shape.length)), axis=1), "its sites are patched")
-        number, clobbers, length = shape.type, shape.clobbers, shape.length
-        addresses, original = shape.addresses[rows].tolist(), shape.original[rows].tobytes()
-        codes = [
-            patch_site(context, patch, number, clobbers, original[row * length : (row + 1) * length], address)
-            for row, address in enumerate(addresses)
-        ]
+        new = patch_sites(context, patch, shape.type, shape.clobbers, shape.original[rows], places)
         # Without features no alternative stands for it: the op's implementation is not the kernel's any more.
         if features is not None:
-            apply = self._text.alternatives.apply
-            codes = [apply(address, code, features) for address, code in zip(addresses, codes, strict=True)]
-        new = np.frombuffer(b"".join(codes), dtype=np.uint8).reshape(-1, length)
+            new = self._text.alternatives.apply_all(places, new, features)
         changed = np.flatnonzero((new != now[rows]).any(axis=1))
-        return PokeBatch(shape.addresses[rows][changed], now[rows][changed], new[changed]) if len(changed) else None
+        return PokeBatch(places[changed], now[rows][changed], new[changed]) if len(changed) else None
 
 
 def _with_arguments(function: Callable[..., int], names: tuple[str, ...]) -> Patcher:
