@@ -8,6 +8,8 @@ from importlib import import_module
 
 import pytest
 
+from pvops_core.lazily import later
+
 PACKAGES = (
     "pvops_core.backends",
     "pvops_core.images",
@@ -24,6 +26,19 @@ def test_every_name_that_a_package_says_it_has_is_there(package: str) -> None:
         assert getattr(module, name) is getattr(module, name)
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
         _ = module.nothing
+
+
+def test_what_stands_for_a_module_is_as_the_module() -> None:
+    found = later("fractions")
+    assert found.Fraction is import_module("fractions").Fraction
+    assert vars(found)["Fraction"] is found.Fraction
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = found.nothing
+
+
+def test_a_worker_that_disassembles_nothing_has_no_disassembler() -> None:
+    told = "import sys, pvops_core.runs.worker.observe; print('capstone' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", told], check=True, capture_output=True).stdout == b"False\n"
 
 
 def test_a_boots_command_reads_no_image_and_makes_no_machine() -> None:

@@ -12,13 +12,17 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import attrs
-import capstone
-from capstone import x86_const
 
 from pvops_core.errors import PatchError
+from pvops_core.lazily import later
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import capstone
+    from capstone import x86_const
+else:  # in most processes nothing is disassembled
+    capstone, x86_const = later("capstone"), later("capstone.x86_const")
 
 _PLAIN = """
     adc add and bsf bsr bt btc btr bts call cdq cdqe clac cld cli clts cmp cpuid cqo cwde dec endbr32 endbr64
