@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from pvops_core.cli.common import ExitCode, exit_code_of
+from pvops_core.cli.common import ExitCode, exit_code_of, usage_alone
 from pvops_core.cli.output import streams
 from pvops_core.cli.plainly import take_plainly
 from pvops_core.errors import HostMemoryError, PvopsError, printable, shortened, tells_of_no_memory, unknown
@@ -114,9 +114,7 @@ def _root(
     ] = False,
 ) -> None:
     """Run, test, patch, switch and compare x86 paravirtualisation backends."""
-    if ctx.invoked_subcommand is None:
-        sys.stderr.write(ctx.get_help() + "\n")
-        raise typer.Exit(ExitCode.USAGE)
+    usage_alone(ctx)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

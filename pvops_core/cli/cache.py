@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, print_table, write_json
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, print_table, usage_alone, write_json
 from pvops_core.errors import HostError, PvopsError, UsageError
 from pvops_core.kept import KINDS, files_of
 from pvops_core.saved.findings import CacheCleared, CacheList, KeptKind, KeptSession
@@ -27,7 +27,8 @@ cache = typer.Typer(
     f"it, for later runs and other workers. All together take no more than {SIZE} MiB of disk ({DEFAULT_MIB} unless "
     "set; 0 keeps none): what was not used for longest goes.\n\nBeside them is what takes long to make and follows "
     "from kernels and sources alone: some files of each kind.",
-    no_args_is_help=True,
+    invoke_without_command=True,
+    callback=usage_alone,
 )
 
 

@@ -50,6 +50,13 @@ PluginOption = Annotated[
 ]
 
 
+def usage_alone(ctx: typer.Context) -> None:
+    """What a verb with verbs of its own does without one of them: it shows its usage, which is no success."""
+    if ctx.invoked_subcommand is None:
+        sys.stderr.write(ctx.get_help() + "\n")
+        raise typer.Exit(ExitCode.USAGE)
+
+
 def require(extra: str, *modules: str) -> None:
     """Refuse what takes libraries that are not installed with the core alone.
 

@@ -19,6 +19,7 @@ from pvops_core.cli.common import (
     print_table,
     progress,
     read_file,
+    usage_alone,
     write_file,
     write_json,
 )
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 livepatch: Final = typer.Typer(
     name="livepatch",
-    no_args_is_help=True,
+    invoke_without_command=True,
+    callback=usage_alone,
     add_completion=False,
     rich_markup_mode=None,
     help="Live-patch a guest while it runs.",

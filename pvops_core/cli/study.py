@@ -13,7 +13,16 @@ import attrs
 import typer
 from typer.core import TyperGroup
 
-from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, print_table, require, write_file, write_json
+from pvops_core.cli.common import (
+    STDOUT,
+    ExitCode,
+    JsonOption,
+    print_table,
+    require,
+    usage_alone,
+    write_file,
+    write_json,
+)
 from pvops_core.cli.options import runoptions
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.errors import UsageError, printable
@@ -53,7 +62,8 @@ class _Study(TyperGroup):
 study: Final = typer.Typer(
     name="study",
     cls=_Study,
-    no_args_is_help=True,
+    invoke_without_command=True,
+    callback=usage_alone,
     add_completion=False,
     rich_markup_mode=None,
     help="Make many runs over axes, and keep them.\n\n`pvops study FILE.toml` plans the runs of "

@@ -105,6 +105,15 @@ def test_errors_are_one_line_and_a_code(
     assert not arguments or (err.count("\n") == 1 and err.startswith("pvops: "))
 
 
+@pytest.mark.parametrize("verb", ["study", "cache", "livepatch"])
+def test_a_verb_that_has_verbs_shows_its_usage_without_one(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([verb]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith(f"Usage: pvops {verb} [OPTIONS] COMMAND [ARGS]...\n")
+    assert "\\n" not in err
+
+
 def test_unwritable_json(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["sites", str(small), "--json", "/absent/file"]) == 2
     assert "/absent/file: cannot be written" in capsys.readouterr().err
