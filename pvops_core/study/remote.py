@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pvops_core.child.supervised import Child
+    from pvops_core.runs.cell import Cell
     from pvops_core.runs.observation import Observation
 
 Parts = dict[str, str]
@@ -104,14 +105,22 @@ def run_cell(request: bytes, hashes: tuple[str, str], limits: Limits) -> tuple[s
         limits: what the run may take.
 
     Returns:
-        Name of this machine, and line of the observation, which says the client's paths again.
+        Name of this machine, and line of the observation, which says the client's paths again, in what it tells too.
     """
     asked = read(request, Request)
     kernel, initrd = (str(_folder() / sha256) if sha256 else "" for sha256 in hashes)
     own = replace(asked.cell, guest=kernel or asked.cell.guest, initrd=initrd)
     run = _run(replace(asked, cell=own), limits)
     observation = asyncio.run_coroutine_threadsafe(run, _loop()).result()
-    return socket.gethostname(), line(replace(observation, cell=asked.cell, site_codes={}))
+    told = {name: _of_client(getattr(observation, name), own, asked.cell) for name in ("reason", "detail")}
+    return socket.gethostname(), line(replace(observation, cell=asked.cell, site_codes={}, **told))
+
+
+def _of_client(text: str, own: Cell, asked: Cell) -> str:
+    """Text of a run here as it would be on the client's machine: its files have their names there."""
+    for here, there in ((own.guest, asked.guest), (own.initrd, asked.initrd)):
+        text = text.replace(here, there) if here != there else text
+    return text
 
 
 async def _run(request: Request, limits: Limits) -> Observation:
