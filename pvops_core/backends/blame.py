@@ -142,12 +142,14 @@ def _lines(frames: list[tuple[FrameType, int]]) -> Iterator[str]:
 
 
 @contextmanager
-def blamed(source: Found | None, what: str) -> Iterator[None]:
+def blamed(source: Found | None, what: str, *, hook: str = "", about: str = "") -> Iterator[None]:
     """Run somebody's code: what it lets out that is no error of ours is a HookError that names the plugin.
 
     Args:
         source: where the plugin is from; None for code from outside of any.
         what: what is done, for the sentence: ``its platform``, say.
+        hook: the hook whose code it is, if it is one's.
+        about: what follows the sentence.
     """
     try:
         yield
@@ -156,7 +158,8 @@ def blamed(source: Found | None, what: str) -> Iterator[None]:
     except BaseException as error:
         if from_outside(error):
             raise
-        raise of_source(source, f"{what} raised {sentence(error)}", frames=own_trace(error)) from error
+        message = f"{what} raised {sentence(error)}{about}"
+        raise of_source(source, message, hook=hook, frames=own_trace(error)) from error
 
 
 @contextmanager

@@ -79,11 +79,6 @@ class ParavirtKernel:
     locks: LockPrefixes | None
     own: Slot | None = None
 
-    @property
-    def table_address(self) -> int:
-        """Virtual address of its (first) table."""
-        return self.slot_addresses[0]
-
 
 def read_kernel(image: KernelImage) -> ParavirtKernel:
     """Read everything about a kernel's sites that does not depend on the backend.

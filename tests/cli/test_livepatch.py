@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from pvops_core.cli import main
-from pvops_core.guests import builtin_guest
-from pvops_core.livepatch.guest import build_id_of
-from pvops_core.livepatch.payload.builder import PayloadBuilder
+from tests.payloads import quiet_payload
 
 EXAMPLES = Path(__file__).parents[2] / "pvops_core" / "livepatch" / "examples"
 needs_cc = pytest.mark.skipif(not (shutil.which("cc") and shutil.which("ld")), reason="needs cc and ld")
@@ -20,14 +18,7 @@ needs_cc = pytest.mark.skipif(not (shutil.which("cc") and shutil.which("ld")), r
 @pytest.fixture
 def payload(tmp_path: Path) -> Path:
     """``report`` of the 6.1 guest becomes a function that does nothing."""
-    guest = builtin_guest("6.1-64")
-    host = build_id_of(guest.image)
-    made = PayloadBuilder(guest.kind, build_id=b"quiet", depends=host, host=host)
-    made.text("no_report", b"\xc3")
-    made.replace("report", "no_report", old_size=16)
-    path = tmp_path / "quiet.livepatch"
-    path.write_bytes(made.build())
-    return path
+    return quiet_payload(tmp_path)
 
 
 def test_timed_actions(payload: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,14 +14,12 @@ import pytest
 from referencing import Registry, Resource
 
 from pvops_core.cli import VERBS, main
-from pvops_core.guests import builtin_guest
-from pvops_core.livepatch.guest import build_id_of
-from pvops_core.livepatch.payload.builder import PayloadBuilder
 from pvops_core.ops import LAYOUTS
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kernels import SmallKernel
 from pvops_core.testing.qemu import FUNCTIONS, install, story
 from tests.cli.test_explore import RACY
+from tests.payloads import quiet_payload
 from tests.session.selfpatching import SelfPatching
 
 ROOT = Path(__file__).parents[2]
@@ -54,15 +52,6 @@ def _provable(folder: Path) -> str:
     return _written(folder / "vmlinux", kernel.data)
 
 
-def _payload(folder: Path) -> str:
-    guest = builtin_guest("6.1-64")
-    host = build_id_of(guest.image)
-    made = PayloadBuilder(guest.kind, build_id=b"quiet", depends=host, host=host)
-    made.text("no_report", b"\xc3")
-    made.replace("report", "no_report", old_size=16)
-    return _written(folder / "quiet.livepatch", made.build())
-
-
 def _recordable(folder: Path) -> str:
     """A kernel, and in the same folder a QEMU that boots it and patches nothing."""
     layout = LAYOUTS["7.2-64"]
@@ -88,7 +77,7 @@ def _broken_plugin(folder: Path) -> str:
 
 
 def _livepatch_script(folder: Path) -> list[str]:
-    script = _written(folder / "script", f"300us load {_payload(folder)}\n+1us list\n100ms list\n")
+    script = _written(folder / "script", f"300us load {quiet_payload(folder)!s}\n+1us list\n100ms list\n")
     return ["livepatch", "run", script]
 
 
@@ -155,7 +144,7 @@ COMMANDS: Mapping[str, Command] = {
     "livepatch build": lambda folder: [
         *("livepatch", "build", str(PAYLOAD_SOURCE), "--function", "report", "--output", str(folder / "made")),
     ],
-    "livepatch show": lambda folder: ["livepatch", "show", _payload(folder)],
+    "livepatch show": lambda folder: ["livepatch", "show", str(quiet_payload(folder))],
     "livepatch run": _livepatch_script,
 }
 

@@ -46,7 +46,7 @@ def patching(slot_writes: tuple[tuple[str, bytes], ...] = (), entry: int = 0) ->
     With a hook's entry in the slot of write_cr3 it calls that.
     """
     plan = plan_kernel(read_kernel(small().build()), [], 1)
-    table, layout = plan.kernel.table_address, plan.kernel.layout
+    table, layout = plan.kernel.slot_addresses[0], plan.kernel.layout
     slots = [(table + 8 * layout.by_path(path).type, data) for path, data in slot_writes]
     paravirt = [(planned.site.address, planned.paravirt) for planned in plan.sites]
     if entry:

@@ -87,7 +87,7 @@ def test_a_byte_that_differs_is_shown_with_all_it_takes(backends: dict[str, Back
 
 def test_a_slot_that_the_kernel_fills_otherwise_is_a_difference(backends: dict[str, Backend]) -> None:
     writes, plan = faithful()
-    slot = plan.kernel.table_address + 8 * plan.kernel.layout.by_path("mmu.read_cr3").type
+    slot = plan.kernel.slot_addresses[0] + 8 * plan.kernel.layout.by_path("mmu.read_cr3").type
     filled = {**writes, "apply_paravirt": [*writes["apply_paravirt"], (slot, b"\x10")]}
     check = checked(backends, small().build(filled))
     (difference,) = check.differences()

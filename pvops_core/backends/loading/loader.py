@@ -81,11 +81,7 @@ def load_backends(plugins: Iterable[str] = (), environ: Mapping[str, str] | None
         else:
             backends[backend.name] = backend
             sources[backend.name] = found
-    while bad := dict(check_bases(backends, sources)):
-        # Taking one out may leave others without a base.
-        errors += bad.values()
-        for name in bad:
-            del backends[name], sources[name]
+    errors += _drop_baseless(backends, sources)
     notes = (note for name, backend in backends.items() for note in notes_on(sources[name], backend))
     return Loaded(backends, sources, tuple(errors), tuple(notes))
 
@@ -123,11 +119,18 @@ def load_needed(name: str, plugins: Iterable[str] = (), without: Collection[str]
         backends[backend.name], sources[backend.name] = backend, found
         while wanted in backends:
             wanted = backends[wanted].base
+    errors += _drop_baseless(backends, sources)
+    return Loaded(backends, sources, tuple(errors))
+
+
+def _drop_baseless(backends: dict[str, Backend], sources: dict[str, Found]) -> list[PluginError]:
+    errors: list[PluginError] = []
+    # Taking one out may leave others without a base.
     while bad := dict(check_bases(backends, sources)):
         errors += bad.values()
-        for each in bad:
-            del backends[each], sources[each]
-    return Loaded(backends, sources, tuple(errors))
+        for name in bad:
+            del backends[name], sources[name]
+    return errors
 
 
 def load_chains(names: Collection[str], plugins: Iterable[str] = ()) -> Loaded:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pvops_core.backends.blame import from_outside, of_source, own_trace, sentence
-from pvops_core.errors import PvopsError
+from pvops_core.backends.blame import blamed
 from pvops_core.patching.context import PatchContext
 from pvops_core.patching.patchdefault import patch_default, patch_sites
 from pvops_core.patching.patchlets import select
@@ -104,21 +103,13 @@ class SitePatcher:
             PluginError: it raised anything else than an error of ours.
         """
         context, features = self.context(current), self.features(current)
-        found = {}
+        found, asked = {}, current[PATCH]
         for op in ops:
             patch, known = self.patcher(current, op), features if current[op].backend else None
-            try:
+            with blamed(asked.source, asked.name, hook=PATCH, about=f", for {op}"):
                 shapes = self._text.sites.of(op)
                 batches = [self._batch(shape, context, patch, known, every_site=every_site) for shape in shapes]
                 found[op] = [batch for batch in batches if batch is not None]
-            except PvopsError:
-                raise
-            except BaseException as error:
-                if from_outside(error):
-                    raise
-                asked = current[PATCH]
-                message = f"{asked.name} raised {sentence(error)}, for {op}"
-                raise of_source(asked.source, message, hook=PATCH, frames=own_trace(error)) from error
         return found
 
     def _batch(

@@ -161,12 +161,8 @@ class Switchboard(Ops):
         """An empty slot, to switch an op to: calling it is a bug of the guest."""
         return Implementation(op, "empty", "", Form.EMPTY)
 
-    def site_forms(self) -> Counter[str]:
-        """How many sites are indirect, direct, nop or inlined now."""
-        return sum(self.site_forms_by_op().values(), Counter())
-
     def site_forms_by_op(self) -> Mapping[str, Counter[str]]:
-        """The same by op."""
+        """How many sites of each op are indirect, direct, nop or inlined now."""
         return self._text.sites.forms(self.poker, self._text.nops)
 
     def site_uses(self) -> Mapping[str, SiteUse]:

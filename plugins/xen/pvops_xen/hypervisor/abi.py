@@ -13,7 +13,6 @@ PAGE_MASK: Final = PAGE_SIZE - 1
 EPERM: Final = 1
 ENOENT: Final = 2
 ESRCH: Final = 3
-EINTR: Final = 4
 EIO: Final = 5
 ENOMEM: Final = 12
 EBADRQC: Final = 56
@@ -329,21 +328,15 @@ FIRST_RESERVED_GDT_ENTRY: Final = FIRST_RESERVED_GDT_PAGE * 512
 # guest's kernel runs in ring 3 as its users do; a 32-bit one has ring 1.
 FLAT_KERNEL_CS64: Final = 0xE033
 FLAT_KERNEL_SS64: Final = 0xE02B
-FLAT_USER_CS64: Final = 0xE033
 FLAT_USER_CS32: Final = 0xE023
-FLAT_USER_SS32: Final = 0xE02B
 FLAT_RING1_CS32: Final = 0xE019
 FLAT_RING1_DS32: Final = 0xE021
-FLAT_RING3_CS32: Final = 0xE02B
 FLAT_RING3_DS32: Final = 0xE033
 
 # Addresses that are Xen's and that no guest may map (the same headers).
 HYPERVISOR_VIRT_START64: Final = 0xFFFF_8000_0000_0000
 HYPERVISOR_VIRT_END64: Final = 0xFFFF_8800_0000_0000
 HYPERVISOR_VIRT_START32: Final = 0xF580_0000
-
-EVTCHN_2L_CHANNELS64: Final = 4096
-EVTCHN_2L_CHANNELS32: Final = 1024
 
 NR_TRAPS: Final = 256
 TRAP_PAGE_FAULT: Final = 14

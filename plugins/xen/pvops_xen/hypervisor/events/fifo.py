@@ -142,7 +142,6 @@ def init_control(hv: Hypervisor, mfn: int, offset: int, index: int) -> int:
         return -EINVAL
     fifo.control[index] = mfn << PAGE_SHIFT | offset
     if hv.domain.fifo is None:
-        # What came by the other interface waits for its word, or it would be lost.
         channels = min(len(hv.domain.channels), hv.abi.channels)
         # Events that came by the other interface, or for which there is no word yet, are not lost: they wait for their
         # words.

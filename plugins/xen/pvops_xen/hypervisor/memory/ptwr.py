@@ -46,10 +46,7 @@ def emulate_write(hv: Hypervisor, cpu: Vcpu, address: int) -> bool:
     done = _perform(hv, cpu, mfn << PAGE_SHIFT | address & PAGE_MASK, store) if store and known else None
     if done is None:
         return dry_run(hv, cpu, address, mfn)
-    if done:
-        hv.stats.page_table_updates += 1
-        hv.stats.traps["emulated_pte_write"] += 1
-    return done
+    return _counted(hv, done=done)
 
 
 def emulate_store(hv: Hypervisor, cpu: Vcpu, address: int, value: int) -> bool:
@@ -57,10 +54,12 @@ def emulate_store(hv: Hypervisor, cpu: Vcpu, address: int, value: int) -> bool:
     mfn = _table_at(hv, cpu, address) if hv.domain.assisted(VmAssist.WRITABLE_PAGETABLES) else None
     if mfn is None:
         return False
-    done = _commit(hv, mfn << PAGE_SHIFT | address & PAGE_MASK, _ENTRY, value)
-    if done:
-        hv.stats.page_table_updates += 1
-        hv.stats.traps["emulated_pte_write"] += 1
+    return _counted(hv, done=_commit(hv, mfn << PAGE_SHIFT | address & PAGE_MASK, _ENTRY, value))
+
+
+def _counted(hv: Hypervisor, *, done: bool) -> bool:
+    hv.stats.page_table_updates += done
+    hv.stats.traps["emulated_pte_write"] += done
     return done
 
 

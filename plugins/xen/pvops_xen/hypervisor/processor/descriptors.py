@@ -16,7 +16,6 @@ _EMPTY: Final = bytes(4096)
 S: Final = 1 << 12
 DPL: Final = 3 << 13
 P: Final = 1 << 15
-AVL: Final = 1 << 20
 L: Final = 1 << 21
 DB: Final = 1 << 22
 GRANULARITY: Final = 1 << 23
