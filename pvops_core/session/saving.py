@@ -18,7 +18,7 @@ from pvops_core.saved import container, states
 from pvops_core.saved.errors import SavedError, other
 from pvops_core.saved.front import Head, Making, read_head
 from pvops_core.saved.key import Key
-from pvops_core.saved.sources import source_hashes
+from pvops_core.sources import source_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from pvops_core.backends import chain
 from pvops_core.errors import ImageError
 from pvops_core.records import document
-from pvops_core.saved.sources import source_hashes
+from pvops_core.sources import source_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

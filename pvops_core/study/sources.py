@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pvops_core.saved.sources import source_files
+from pvops_core.sources import source_files
 from pvops_core.study.errors import StudyError
 from pvops_core.study.keys import Keys
 

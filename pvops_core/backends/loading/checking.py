@@ -14,6 +14,7 @@ import pluggy
 from pvops_core import hookspecs
 from pvops_core.backends.backend import API, OLDEST_API, Backend
 from pvops_core.backends.hooks import Marked, marked
+from pvops_core.backends.loading.soundness import Soundness
 from pvops_core.backends.platform import Platform
 from pvops_core.backends.settings import Settings, declared
 from pvops_core.errors import PatchError
@@ -56,9 +57,12 @@ def check_backend(found: Found, declared: object) -> Backend:
     check = _Check(found, declared)
     check.identity()
     check.parts()
-    check.hooks()
-    check.slots()
-    check.patchlets()
+    before = Soundness(found, declared)
+    if not before.sound:
+        check.hooks()
+        check.slots()
+        check.patchlets()
+        before.keep()
     return declared
 
 
@@ -116,6 +120,8 @@ class _Check:
         self.collection("kinds", MachineKind)
         self.collection("capabilities", str)
         self.collection("forces", str)
+        for field, kind in (("nops", str), ("empty", str), ("patchlets", Patchlet)):
+            self.collection(field, kind)
         for name in sorted(backend.forces):
             if name not in FEATURES:
                 self.fail(f"it forces {name!r}, which is no CPU feature that can be forced: {', '.join(FEATURES)}")
@@ -220,7 +226,6 @@ class _Check:
         backend = self.backend
         hooks = {one.hook for one in marked(backend.ops)} if backend.ops else set()
         for field in ("nops", "empty"):
-            self.collection(field, str)
             for op in sorted(getattr(backend, field)):
                 if op not in specs():
                     self.fail(f"its {field} name an op that does not exist", op)
@@ -230,7 +235,6 @@ class _Check:
             self.fail("both its nops and its empty name it", op)
 
     def patchlets(self) -> None:
-        self.collection("patchlets", Patchlet)
         try:
             check_all(self.backend.patchlets, self.backend.kinds)
         except PatchError as error:

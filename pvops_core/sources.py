@@ -48,4 +48,5 @@ def source_files(package: str, aside: Collection[str] = _ASIDE) -> Iterator[tupl
             below[:] = sorted(name for name in below if name not in aside)
             for name in sorted(files):
                 if not name.endswith((".pyc", ".pyo")):
-                    yield os.path.relpath(os.path.join(place, name), folder), Path(place, name)  # noqa: PTH118
+                    file = os.path.join(place, name)  # noqa: PTH118 - some hundreds, before each run
+                    yield file[len(folder) + 1 :], Path(file)
