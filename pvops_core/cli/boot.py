@@ -13,7 +13,7 @@ import typer
 
 from pvops_core.backends.choices import parse_choices
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
-from pvops_core.cli.options import kernels, live, ramdisks, runoptions, saved
+from pvops_core.cli.options import dumps, kernels, live, ramdisks, runoptions, saved
 from pvops_core.cli.options.keyboard import Input, open_input
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output import bootreport, switched
@@ -68,6 +68,8 @@ def boot(
     ] = "",
     save: saved.SaveOption = None,
     load: saved.LoadOption = None,
+    dump_at: dumps.DumpAtOption = None,
+    dump_on: dumps.DumpOnOption = None,
     typed: Annotated[
         str | None,
         typer.Option(
@@ -142,7 +144,8 @@ def boot(
     saved.check_save(save, stop_at, until)
     if not images and load is None:
         raise UsageError("give a KERNEL to boot, or --load FILE to go on from a saved boot")
-    runoptions.check_folders(events, json, junit, hook_output, save)
+    dump_orders = dumps.orders(dump_at, dump_on)
+    runoptions.check_folders(events, json, junit, hook_output, save, *(order.file for order in dump_orders))
     plugins = tuple(plugin or ())
     if plugins and runoptions.broken_paths(runoptions.load(plugins), plugins):
         return ExitCode.FAULT
@@ -160,6 +163,8 @@ def boot(
             "events": events,
             "save": save,
             "load": load,
+            "dump-at": dump_at,
+            "dump-on": dump_on,
         }
         several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket})
         options = parse_choices(settings or ())
@@ -215,6 +220,7 @@ def boot(
             ops=runoptions.ops_patterns(ops),
         ),
         switches=tuple(map(SwitchOrder.parse, switch or ())),
+        dumps=dump_orders,
         patching=live.patching(livepatch, livepatch_socket),
         load=str(load or ""),
         save=str(save or ""),
@@ -236,7 +242,7 @@ def boot(
         )
     code = ExitCode.CRASH if given.broken_off else observation.outcome.exit_code
     code = code or bootreport.exit_code(observation.inside) or switched.exit_code(observation)
-    return code or observation.livepatch.exit_code
+    return code or observation.livepatch.exit_code or dumps.exit_code(observation.dumps)
 
 
 def _run(request: Request, given: Input, text: TextIO, hook_output: Path | None, limits: Limits) -> Observation:
@@ -258,7 +264,7 @@ def _run(request: Request, given: Input, text: TextIO, hook_output: Path | None,
 
 def _report(observation: Observation, text: TextIO) -> None:
     """What the run was made of, below its console."""
-    told = (*summary(observation), *switched.lines(observation))
+    told = (*summary(observation), *switched.lines(observation), *dumps.lines(observation.dumps))
     advice = observation.outcome is not Outcome.ERROR
     told += (*bootreport.lines(observation.inside, advice=advice), *live.lines(observation.livepatch))
     text.writelines(f"{printable(line)}\n" for line in told)

@@ -7,18 +7,33 @@ the type stands here. drgn is imported by whoever calls this.
 from __future__ import annotations
 
 from functools import cache, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from drgn import FindObjectFlags, Object, TypeEnumerator, TypeKind, TypeMember, TypeParameter
+from drgn import (
+    FindObjectFlags,
+    Object,
+    Program,
+    Symbol,
+    SymbolBinding,
+    SymbolIndex,
+    SymbolKind,
+    TypeEnumerator,
+    TypeKind,
+    TypeMember,
+    TypeParameter,
+)
 
 from pvops_core.errors import StructureError, UsageError
 from pvops_core.guest.types.ctypes import ALIASES, CTypes
 from pvops_core.guest.types.ctypes import TypeKind as Kind
+from pvops_core.images import KernelImage, load_image
 
 if TYPE_CHECKING:
-    from drgn import Program, Type, TypeKindSet
+    from collections.abc import Iterator
+    from pathlib import Path
 
-    from pvops_core.images import KernelImage
+    from drgn import Type, TypeKindSet
 
 NAME: Final = "pvops-btf"
 VARIABLES: Final = {
@@ -52,8 +67,29 @@ _TAGS: Final = {
 }
 
 
+def open_dump(path: Path | str, kernel: KernelImage | Path | str) -> Program:
+    """A drgn program of a dump, with the kernel's symbols and types.
+
+    Args:
+        path: the dump.
+        kernel: the kernel that it is of.
+
+    Raises:
+        ImageError: the kernel cannot be read.
+        UsageError: it has no type information, or the file is no dump.
+    """
+    image = kernel if isinstance(kernel, KernelImage) else load_image(kernel)
+    prog = Program()
+    try:
+        prog.set_core_dump(path)
+    except (ValueError, OSError) as failure:
+        raise UsageError(f"{path}: drgn does not open it: {failure}") from failure
+    add_types(prog, image)
+    return prog
+
+
 def add_types(prog: Program, image: KernelImage) -> None:
-    """Let a drgn program find the types, constants and well-known variables of a kernel.
+    """Let a drgn program find the symbols, types, constants and well-known variables of a kernel.
 
     Args:
         prog: the program, with a dump of that kernel.
@@ -65,8 +101,18 @@ def add_types(prog: Program, image: KernelImage) -> None:
     if image.types is None:
         raise UsageError(f"{image.path} has no type information (BTF): drgn needs its debug information")
     made = _Types(prog, image)
+    prog.register_symbol_finder(NAME, SymbolIndex(_symbols(image)), enable_index=-1)
     prog.register_type_finder(NAME, made.find_type, enable_index=-1)
     prog.register_object_finder(NAME, made.find_object, enable_index=-1)
+
+
+def _symbols(image: KernelImage) -> Iterator[Symbol]:
+    """Those of the image; one reaches to the next, for kallsyms has no sizes."""
+    ordered = sorted(image.symbols.items(), key=lambda each: each[1])
+    places = sorted({address for _name, address in ordered})
+    ends = dict(pairwise([*places, places[-1] + 1])) if places else {}
+    for name, address in ordered:
+        yield Symbol(name, address, ends[address] - address, SymbolBinding.GLOBAL, SymbolKind.UNKNOWN)
 
 
 class _Types:

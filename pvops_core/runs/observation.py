@@ -13,7 +13,7 @@ from pvops_core.livepatch.control.findings import LivePatched
 from pvops_core.records import FLAT, INNER, Count, JsonRecord, MaybeSha256, Seconds
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.inside import BootPoint, Inside
-from pvops_core.runs.orders import SwitchDone
+from pvops_core.runs.orders import DumpDone, SwitchDone
 from pvops_core.switchboard.findings import SiteUse, Switch
 
 SITE_FORMS = ("inlined", "direct", "indirect", "nop")
@@ -111,6 +111,7 @@ class Observation(JsonRecord, frozen=True):
         own: What became of each op that the backend has itself, where a switchboard serves them: of the built-in guest.
         switch_log: Switches of ops while the guest ran, in order; a kernel's own writes to its table too.
         switch_orders: Each `--switch` and what came of it.
+        dumps: Each `--dump-at` and `--dump-on` and what came of it.
         sites: Call sites by what they are at the end (`inlined`, `direct`, `indirect`, `nop`, or a form of the
             backend's), by op.
         sites_note: When the sites of a real kernel were read, or why they were not; empty where nobody asked.
@@ -141,6 +142,7 @@ class Observation(JsonRecord, frozen=True):
     own: Mapping[str, SiteUse] = field(default_factory=dict)
     switch_log: tuple[Switch, ...] = ()
     switch_orders: tuple[SwitchDone, ...] = ()
+    dumps: tuple[DumpDone, ...] = ()
     sites: Mapping[str, ByName] = field(name="sites_by_op", default_factory=dict)
     sites_note: str = ""
     points: Mapping[str, BootPoint] = field(default_factory=dict)

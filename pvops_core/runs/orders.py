@@ -55,6 +55,37 @@ class SwitchDone(SwitchOrder, frozen=True):
     of: tuple[str, ...] = ()
 
 
+class DumpOrder(JsonRecord, frozen=True):
+    """A dump of the kernel's memory that is to be written.
+
+    Attributes:
+        file: Path of the file.
+        place: Named point or place at which it is written, while the run goes on; empty for at its end.
+        outcome: How the run has to end for one at its end.
+    """
+
+    file: str
+    place: str = ""
+    outcome: str = ""
+
+
+class DumpDone(DumpOrder, frozen=True):
+    """A `--dump-at` or `--dump-on` and what came of it.
+
+    Attributes:
+        made: It was written.
+        refused: Why it could not be; empty otherwise.
+        own_info: Its VMCOREINFO is the kernel's; else it is made of the image's symbols, since the kernel had none yet,
+            and says no more than what translates addresses.
+        virtual_ns: Virtual time at which it was written, in nanoseconds.
+    """
+
+    made: bool = False
+    refused: str = ""
+    own_info: bool = False
+    virtual_ns: Count = 0
+
+
 class HookOrder(JsonRecord, frozen=True):
     """A Python hook to be put into a real kernel's op.
 

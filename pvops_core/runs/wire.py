@@ -19,7 +19,7 @@ from pvops_core.livepatch.control.orders import NOTHING, PatchOrders
 from pvops_core.records import JsonRecord, line
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.observation import Observation
-from pvops_core.runs.orders import HookOrder, SwitchOrder
+from pvops_core.runs.orders import DumpOrder, HookOrder, SwitchOrder
 
 TERMINAL: Final = "_PVOPS_TERMINAL"
 """Environment variable of a worker: two numbers of descriptors, for a debugger."""
@@ -76,6 +76,7 @@ class Request(JsonRecord, frozen=True):
         attended: it is a person at a terminal who types.
         inside: what a real kernel's run is looked at for.
         switches: ops that are given another implementation.
+        dumps: dumps of its memory that are to be written.
         patching: what is done to a real kernel's live patches while it runs.
         load: file of a saved session that the run goes on from; empty for the beginning.
         save: file that the session is written to where the run ends at ``stop_at`` or ``until``; empty for none.
@@ -95,6 +96,7 @@ class Request(JsonRecord, frozen=True):
     attended: bool = False
     inside: Inspection = Inspection()
     switches: tuple[SwitchOrder, ...] = ()
+    dumps: tuple[DumpOrder, ...] = ()
     patching: PatchOrders = NOTHING
     without: tuple[str, ...] = ()
     load: str = ""

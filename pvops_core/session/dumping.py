@@ -21,14 +21,20 @@ _KERNEL_MAP: Final = 0xFFFFFFFF80000000
 """Where Linux's image is mapped: __START_KERNEL_map (asm/page_64_types.h)."""
 
 
+def check(session: Session) -> None:
+    """Refuse guests that no debugger would read; UsageError."""
+    image = session.kernel.image
+    if image.pointer_size != 8:
+        raise UsageError(
+            f"{image.path} is a 32-bit kernel, and dumps are of 64-bit ones alone: no debugger of today translates the "
+            "addresses of an i386 one (drgn has no page tables of it)"
+        )
+
+
 def dump(session: Session, path: Path) -> Dumped:
     """Write the dump of a session that stands still: all of it, or the file is as it was before; see Session.dump."""
+    check(session)
     kernel, machine, symbols = session.kernel, session.machine, session.guest.symbols
-    if kernel.image.pointer_size != 8:
-        raise UsageError(
-            f"{kernel.image.path} is a 32-bit kernel, and dumps are of 64-bit ones alone: no debugger of today "
-            "translates the addresses of an i386 one (drgn has no page tables of it)"
-        )
     if machine.running:
         raise MachineError("a handler is running: a dump is made between two runs")
     text = find_symbol(kernel.image, "_text", "_stext")

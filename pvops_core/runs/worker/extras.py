@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.livepatch.control.live import LiveBoot
     from pvops_core.runs.wire import Request
+    from pvops_core.runs.worker.dumping import OrderedDump
     from pvops_core.session import Session
 
 
@@ -45,6 +46,11 @@ class RunExtras(ABC):
     ) -> None:
         self._session = session
         self._stack = ExitStack()
+        self._dumps: tuple[OrderedDump, ...] = ()
+        if request.dumps:
+            from pvops_core.runs.worker.dumping import OrderedDump  # noqa: PLC0415
+
+            self._dumps = tuple(OrderedDump(order, session) for order in request.dumps)
         self._orders = [OrderedSwitch(order, session, backends) for order in request.switches]
 
     def __enter__(self) -> Self:
@@ -73,11 +79,17 @@ class RunExtras(ABC):
     def counted(self, ending: RunEnd) -> dict[str, Mapping[str, int]]:
         """The fields of its counts that it knows of."""
 
-    def _switched(self) -> dict[str, Any]:
-        """Those of switches."""
+    def dump(self, ending: RunEnd) -> None:
+        """Write the dumps that an end like this one asks for."""
+        for dump in self._dumps:
+            dump.ended(ending.outcome)
+
+    def _ordered(self) -> dict[str, Any]:
+        """Those of switches and dumps."""
         history = self._session.switches
         return {
             "switch_log": tuple(history),
+            "dumps": tuple(dump.done for dump in self._dumps),
             "switch_orders": tuple(order.done for order in self._orders),
         }
 
@@ -120,7 +132,7 @@ class BuiltinExtras(RunExtras):
             "results": {name: str(value) for name, value in report.results.items()} if report else {},
             "own": board.site_uses(),
             "sites": {op: dict(forms) for op, forms in board.site_forms_by_op().items()},
-            **self._switched(),
+            **self._ordered(),
             "wall_s": self._wall_s,
         }
 
@@ -165,7 +177,7 @@ class KernelExtras(RunExtras):
             **self._examination.found(),
             "inside": self._insight.found(),
             **({"livepatch": self._live.found()} if self._live else {}),
-            **self._switched(),
+            **self._ordered(),
         }
 
     def counted(self, ending: RunEnd) -> dict[str, Mapping[str, int]]:

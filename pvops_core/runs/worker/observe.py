@@ -75,6 +75,7 @@ def observe(
         with ConsoleStream(session.platform.console, send, told, silent):
             ending = seen.judge(_run(session, request)).with_fault(session.last_hook_fault)
         seen.end()
+        seen.dump(ending)
         send(WorkerPhase.COLLECTING)
         if request.save and ending.outcome is Outcome.UNTIL:
             ending = _saved(session, request, ending)

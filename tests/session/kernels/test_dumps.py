@@ -9,35 +9,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import drgn
 import pytest
-from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.mm import access_remote_vm, follow_phys
 from drgn.helpers.linux.pid import find_task, for_each_task
 from drgn.helpers.linux.printk import get_dmesg
 
 from pvops_core.backends import chain, load_backends
-from pvops_core.dumps.drgntypes import add_types
+from pvops_core.dumps.drgntypes import open_dump
 from pvops_core.guests import read_kernel
 from pvops_core.session import Session
 
 if TYPE_CHECKING:
-    from pvops_core.images import KernelImage
+    from drgn import Program
+
     from pvops_core.machine import Vcpu
 
 CLOUD = "vmlinuz-6.1.0-56-cloud-amd64"
 STACK_END_MAGIC = (0x57AC6E9D).to_bytes(8, "little")
 CONSOLES = {"native": "console=ttyS0", "xen": "console=hvc0"}
-
-
-def opened(path: Path, image: KernelImage) -> drgn.Program:
-    """A dump with the kernel's types, and with the symbols that it has in memory."""
-    prog = drgn.Program()
-    prog.set_core_dump(path)
-    add_types(prog, image)
-    prog.register_symbol_finder("kallsyms", load_vmlinux_kallsyms(prog), enable_index=0)
-    return prog
 
 
 @pytest.fixture(scope="module", params=CONSOLES)
@@ -58,14 +48,14 @@ def test_drgn_reads_a_dump(session: Session, tmp_path: Path) -> None:
     session.run_to("start_kernel")
     assert not session.dump(tmp_path / "early").own_info
     image, banner = session.guest.image, session.guest.symbols["linux_banner"]
-    prog = drgn.Program()
-    prog.set_core_dump(tmp_path / "early")
+    prog = open_dump(tmp_path / "early", image)
+    assert prog["linux_banner"].address_ == banner
     assert prog.read(banner, 14) == b"Linux version "
 
     session.run_to("init")
     vcpu = session.run_to("__x64_sys_reboot")
     assert session.dump(tmp_path / "core").own_info
-    prog = opened(tmp_path / "core", image)
+    prog = open_dump(tmp_path / "core", image)
     assert prog["UTS_RELEASE"].string_().decode() == image.release
 
     tasks = {task.pid.value_(): task.comm.string_().decode() for task in for_each_task(prog)}
@@ -82,9 +72,10 @@ def test_drgn_reads_a_dump(session: Session, tmp_path: Path) -> None:
     _check_tables(prog, session, vcpu)
 
 
-def _check_tables(prog: drgn.Program, session: Session, vcpu: Vcpu) -> None:
+def _check_tables(prog: Program, session: Session, vcpu: Vcpu) -> None:
     """Addresses by the tables in the dump: those that no program header has."""
     banner = session.guest.symbols["linux_banner"]
+    assert prog.symbol(vcpu.rip).name == "__x64_sys_reboot"
     assert follow_phys(prog["init_mm"].address_of_(), banner).value_() == session.kernel.physical(banner)
     task = find_task(prog, int(session.structures.current(vcpu).pid))
     stack = task.stack.value_()
