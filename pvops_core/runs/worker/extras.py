@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 from pvops_core.errors import MachineError
 from pvops_core.guests import Status
 from pvops_core.runs.worker.inspectors import Inspectors
+from pvops_core.runs.worker.ordered.switches import OrderedSwitch
 from pvops_core.runs.worker.pointsampler import PointSampler
 from pvops_core.runs.worker.runend import RunEnd
-from pvops_core.runs.worker.switching import OrderedSwitch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.livepatch.control.live import LiveBoot
     from pvops_core.runs.wire import Request
-    from pvops_core.runs.worker.dumping import OrderedDump
+    from pvops_core.runs.worker.ordered.dumps import OrderedDump
     from pvops_core.session import Session
 
 
@@ -48,7 +48,7 @@ class RunExtras(ABC):
         self._stack = ExitStack()
         self._dumps: tuple[OrderedDump, ...] = ()
         if request.dumps:
-            from pvops_core.runs.worker.dumping import OrderedDump  # noqa: PLC0415
+            from pvops_core.runs.worker.ordered.dumps import OrderedDump  # noqa: PLC0415
 
             self._dumps = tuple(OrderedDump(order, session) for order in request.dumps)
         self._orders = [OrderedSwitch(order, session, backends) for order in request.switches]

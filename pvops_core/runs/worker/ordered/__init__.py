@@ -1,0 +1,1 @@
+"""What a command line orders to be done in a session while it runs."""
