@@ -11,7 +11,7 @@ from tests.testing import planted, plantedtable
 pytest_plugins = ["pytester"]
 
 PLANTED = Path(planted.__file__)
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "planted-bugs.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "planted-bugs.md"
 SUITE = ("--pyargs", "pvops_core.testing.conformance")
 
 

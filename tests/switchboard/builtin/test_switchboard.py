@@ -13,8 +13,7 @@ from pvops_core.ops import LAYOUTS as CATALOGUE
 from pvops_core.patching.patchdefault import patch_default
 from pvops_core.patching.poke import PokeStep
 from pvops_core.testing.points import run_to
-
-from .conftest import LAYOUTS, Make
+from tests.switchboard.conftest import LAYOUTS, Make
 
 if TYPE_CHECKING:
     from collections.abc import Callable
