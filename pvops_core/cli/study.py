@@ -100,6 +100,7 @@ HtmlOption = Annotated[
     typer.Option("--html", metavar="FILE", help="Write a page with the tables, plots over each axis, and every run."),
 ]
 CsvOption = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the runs as CSV.")]
+ParquetOption = Annotated[Path | None, typer.Option("--parquet", metavar="FILE", help="Write the runs as Parquet.")]
 
 
 @study.command("run")
@@ -114,6 +115,7 @@ def run(
     retry: RetryOption = False,
     json: JsonOption = None,
     csv: CsvOption = None,
+    parquet: ParquetOption = None,
     html: HtmlOption = None,
 ) -> int:
     """Run a study.
@@ -125,7 +127,15 @@ def run(
     the file or folder is at fault.
     """
     wishes = StudyWishes(
-        dry_run=dry_run, jobs=jobs, scheduler=scheduler, workers=workers, retry=retry, json=json, csv=csv, html=html
+        dry_run=dry_run,
+        jobs=jobs,
+        scheduler=scheduler,
+        workers=workers,
+        retry=retry,
+        json=json,
+        csv=csv,
+        parquet=parquet,
+        html=html,
     )
     job = read_job(file)
     folder = output or Path(f"{file.stem}.results")
@@ -142,6 +152,7 @@ def resume(
     retry: RetryOption = False,
     json: JsonOption = None,
     csv: CsvOption = None,
+    parquet: ParquetOption = None,
     html: HtmlOption = None,
 ) -> int:
     """Go on with a folder's study.
@@ -151,7 +162,9 @@ def resume(
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
     the folder is at fault.
     """
-    wishes = StudyWishes(jobs=jobs, scheduler=scheduler, workers=workers, retry=retry, json=json, csv=csv, html=html)
+    wishes = StudyWishes(
+        jobs=jobs, scheduler=scheduler, workers=workers, retry=retry, json=json, csv=csv, parquet=parquet, html=html
+    )
     with Store.read(folder) as store:
         job = Job.of_meta(store.meta())
     return carry_out(job, folder, wishes)
@@ -178,13 +191,20 @@ def status(folder: FolderArgument, *, json: JsonOption = None) -> int:
 
 
 @study.command("results")
-def results(folder: FolderArgument, *, json: JsonOption = None, csv: CsvOption = None, html: HtmlOption = None) -> int:
+def results(
+    folder: FolderArgument,
+    *,
+    json: JsonOption = None,
+    csv: CsvOption = None,
+    parquet: ParquetOption = None,
+    html: HtmlOption = None,
+) -> int:
     """Tell what a folder's study came to.
 
     Exit code: 0 equal, 5 results differ, 6 a guest crashed or timed out, 4 pvops or a plugin failed, 3 nothing ran, 2
     the folder is at fault.
     """
-    wishes = StudyWishes(json=json, csv=csv, html=html)
+    wishes = StudyWishes(json=json, csv=csv, parquet=parquet, html=html)
     with Store.read(folder) as store:
         return _report(told(store), wishes)
 
@@ -257,21 +277,24 @@ class StudyWishes:
     retry: bool = False
     json: str | None = None
     csv: Path | None = None
+    parquet: Path | None = None
     html: Path | None = None
 
     def __attrs_post_init__(self) -> None:
-        _check(self.json, self.csv, self.html)
+        _check(self.json, self.csv, self.parquet, self.html)
         if sum(map(bool, (self.jobs, self.scheduler, self.workers))) > 1:
             raise UsageError("--jobs, --scheduler and --workers each say where to run: give one of them")
         if self.scheduler or self.workers:
             require("cluster", "distributed")
 
 
-def _check(json: str | None, csv: Path | None, html: Path | None) -> None:
+def _check(json: str | None, csv: Path | None, parquet: Path | None, html: Path | None) -> None:
     """Refuse now what could not be written later."""
     if html:
         require("report", "jinja2", "matplotlib")
-    runoptions.check_folders(json, csv, html)
+    if parquet:
+        require("parquet", "polars")
+    runoptions.check_folders(json, csv, parquet, html)
 
 
 def carry_out(job: Job, folder: Path, wishes: StudyWishes) -> int:
@@ -350,6 +373,8 @@ def _report(found: StudyReport, wishes: StudyWishes) -> int:
     write_json("study", found.document(), wishes.json)
     if wishes.csv:
         write_file(wishes.csv, found.csv().encode())
+    if wishes.parquet:
+        write_file(wishes.parquet, found.parquet())
     if wishes.html:
         from pvops_core.study.page import page  # noqa: PLC0415 - loads the plotter
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pvops_core.records import document
 from pvops_core.study.rows import Row, columns
@@ -19,4 +19,18 @@ def csv_text(rows: Sequence[Row]) -> str:
     writer = csv.DictWriter(out, [name for name, _type in columns(Row)])
     writer.writeheader()
     writer.writerows(document(row) for row in rows)
+    return out.getvalue()
+
+
+_PARQUET: Final = {"TEXT": "String", "INTEGER": "Int64", "REAL": "Float64"}
+"""Polars' type of each of SQLite's."""
+
+
+def parquet_bytes(rows: Sequence[Row]) -> bytes:
+    """The rows as Parquet; what was not counted is null. Needs polars (`pvops-core[parquet]`)."""
+    import polars as pl  # noqa: PLC0415 - where it is installed, and seldom
+
+    schema = {name: getattr(pl, _PARQUET[kind]) for name, kind in columns(Row)}
+    out = io.BytesIO()
+    pl.DataFrame([document(row) for row in rows], schema=schema).write_parquet(out)
     return out.getvalue()

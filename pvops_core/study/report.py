@@ -10,7 +10,7 @@ import msgspec
 from pvops_core.runs.plan import Skipped
 from pvops_core.study.answers import Answers
 from pvops_core.study.document import StudyResult, study_result
-from pvops_core.study.export import csv_text
+from pvops_core.study.export import csv_text, parquet_bytes
 from pvops_core.study.replay import replay
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class StudyReport:
     def csv(self) -> str:
         """As CSV."""
         return csv_text(self.answers.rows)
+
+    def parquet(self) -> bytes:
+        """As Parquet."""
+        return parquet_bytes(self.answers.rows)
 
 
 def told(store: Store) -> StudyReport:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,10 @@ def test_a_study_from_plan_to_results(place: Path, capsys: pytest.CaptureFixture
     assert main(["study", "diff", "a.results", "a.results", "--junit", "a.xml"]) == 0
     assert capsys.readouterr().out == "No change in 4 cells.\n"
     assert (place / "a.xml").read_text().count("<testcase") == 4
+    if find_spec("polars"):
+        assert main(["study", "results", "a.results", "--parquet", "a.parquet"]) == 0
+        assert (place / "a.parquet").read_bytes().startswith(b"PAR1")
+        capsys.readouterr()
 
     assert main(["study", "status", "a.results"]) == 0
     assert "a: 4 of 4 cells are done" in capsys.readouterr().out
@@ -59,6 +64,15 @@ def test_a_study_from_plan_to_results(place: Path, capsys: pytest.CaptureFixture
     assert "0 of 0 cells run, 4 were there" in capsys.readouterr().err
     assert main(["study", "results", "a.results", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == found
+
+
+def test_parquet_says_what_it_takes(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pvops_core.cli.common.find_spec", lambda name: None if name == "polars" else name)
+    assert main(["study", "a.toml", "--parquet", "a.parquet"]) == 2
+    assert "this takes polars: python -m pip install 'pvops-core[parquet]'" in capsys.readouterr().err
+    assert not (place / "a.results").exists()
 
 
 def test_results_of_parts_are_merged(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
