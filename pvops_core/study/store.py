@@ -101,7 +101,7 @@ class Store:
             os.close(lock)
             raise StoreError("another process writes its results there: wait for it", str(folder)) from failure
         try:
-            return cls(folder, _opened(folder / FILE, "rwc"), lock)
+            return cls(folder, _opened(folder / FILE, "rw"), lock)
         except BaseException:
             os.close(lock)
             raise
@@ -213,10 +213,10 @@ def _measured(row: Iterable[Any]) -> Measured | None:
 
 def _opened(file: Path, mode: str) -> sqlite3.Connection:
     with _told(file):
-        new = not file.exists()
-        database = sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True, timeout=60)
+        if mode != "ro" and not (file.exists() and file.stat().st_size):
+            _make(file)
+        database = _connected(file, mode)
         try:
-            _prepare(database, new=new or (mode != "ro" and not file.stat().st_size))
             (version,) = database.execute("PRAGMA user_version").fetchone()
             database.execute("SELECT count(*) FROM results").fetchone()
         except BaseException:
@@ -228,11 +228,20 @@ def _opened(file: Path, mode: str) -> sqlite3.Connection:
     return database
 
 
-def _prepare(database: sqlite3.Connection, *, new: bool) -> None:
+def _connected(file: Path, mode: str) -> sqlite3.Connection:
     """A commit is on disk, the folder's entry of it too, before it is acknowledged (https://sqlite.org/pragma.html)."""
+    database = sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True, timeout=60)
     database.execute("PRAGMA synchronous = EXTRA")
-    if new:
+    return database
+
+
+def _make(file: Path) -> None:
+    """An empty one, made beside its place: whoever reads meanwhile sees none, or a whole one."""
+    beside = file.with_name(f".{file.name}")
+    beside.unlink(missing_ok=True)
+    with contextlib.closing(_connected(beside, "rwc")) as database:
         database.executescript(f"BEGIN IMMEDIATE; {_table()} COMMIT;")
+    beside.replace(file)
 
 
 @contextlib.contextmanager

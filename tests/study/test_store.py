@@ -166,6 +166,22 @@ def test_two_writers(store: Store) -> None:
         pass
 
 
+def test_who_reads_while_it_is_made_sees_none_or_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a writer that was killed then, and one that left an empty file."""
+    folder = tmp_path / "results"
+    table = "CREATE TABLE a (b); COMMIT; SELECT no_such_function(1);"
+    with monkeypatch.context() as patched:
+        patched.setattr("pvops_core.study.store._table", lambda: table)
+        with pytest.raises(StoreError, match="no such function"):
+            Store.write(folder)
+    with pytest.raises(StoreError, match="has no results"):
+        Store.read(folder)
+    (folder / FILE).touch()
+    with Store.write(folder) as store, Store.read(folder) as reader:
+        assert store.keys() == reader.keys() == {}
+    assert sorted(each.name for each in folder.iterdir()) == [".lock", FILE]
+
+
 def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="has no results"):
         Store.read(tmp_path)
