@@ -1,9 +1,19 @@
-"""Reads the pages that pvops writes."""
+"""Reads the pages that pvops writes, and shows them in a browser."""
 
 from __future__ import annotations
 
+import html
 import html.parser
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FRAME = """<body style="margin: 0"><iframe style="border: 0; width: {width}px; height: 900px" srcdoc="{page}"
+onload="let it = contentDocument;
+document.title = [it.documentElement.scrollWidth, it.querySelector('svg').clientWidth]">
+</iframe>"""
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
@@ -34,3 +44,20 @@ class Reader(html.parser.HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def shown_widths(page: str, folder: Path, width: int) -> tuple[int, int]:
+    """How wide a page and its first picture are in a browser's window of some width."""
+    file = folder / "frame.html"
+    file.write_text(FRAME.format(width=width, page=html.escape(page)), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile", "--dump-dom"]
+    shown = subprocess.run(
+        [str(BROWSER), *options, "--window-size=1400,900", file.as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    found = re.search(r"<title>(\d+),(\d+)</title>", shown.stdout)
+    assert found is not None, shown.stderr
+    return int(found[1]), int(found[2])

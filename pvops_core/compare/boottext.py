@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pvops_core.compare.bootdiff import boot_differences
+from pvops_core.compare.columns import NOT_MEASURED, every_column
 from pvops_core.errors import printable
-from pvops_core.runs.costs import BOOT_COSTS, known, quantity
+from pvops_core.runs.costs import quantity
 from pvops_core.runs.phases import PHASE_COLUMNS, phase_rows
 
 if TYPE_CHECKING:
@@ -49,13 +50,10 @@ def _costs(observations: Sequence[Observation]) -> Table:
     table = _table("", *(o.cell.backend for o in observations))
     ends = (Text(o.outcome.value, style="" if o.outcome.finished else "bold red") for o in observations)
     table.add_row("outcome", *ends)
-    forms = dict.fromkeys(form for o in observations for form, number in o.sites_by_form.items() if number)
-    for form in forms:
-        table.add_row(f"sites {form}", *(quantity(o.sites_by_form.get(form, 0)) for o in observations))
-    for cost in BOOT_COSTS:
-        if any(known(cost, o) for o in observations):
-            values = (quantity(cost.of(o), cost.unit) if known(cost, o) else UNKNOWN for o in observations)
-            table.add_row(cost.title, *values)
+    for column in every_column(observations).columns:
+        values = [column.text(o) for o in observations]
+        if {*values} != {NOT_MEASURED}:
+            table.add_row(" ".join(filter(None, (column.over, column.title))), *values)
     table.add_row("console lines", *(quantity(o.console.count("\n")) for o in observations))
     return table
 

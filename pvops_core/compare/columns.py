@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from pvops_core.runs.costs import COSTS, Cost, quantity
+from pvops_core.runs.costs import BOOT_COSTS, COSTS, Cost, known, quantity
 from pvops_core.runs.observation import SITE_FORMS, Observation
 
 NOT_MEASURED = "-"
 _SHORT = {"page-table updates": "PT upd", "TLB flushes": "flush", "hypercalls": "hcalls", "instructions": "insns"}
+_SITES = "call sites"
 _TERSE = ("inlined", "direct", "indirect")
 
 
@@ -21,10 +22,14 @@ class Column:
     Attributes:
         title: its head.
         text: what it says of one run.
+        about: what is counted, in a line.
+        over: what it has in common with those beside it; empty for nothing.
     """
 
     title: str
     text: Callable[[Observation], str]
+    about: str = ""
+    over: str = ""
 
 
 @attrs.frozen
@@ -61,7 +66,7 @@ def fitting(observations: Sequence[Observation], width: int, leading: int) -> Co
         width: of the terminal.
         leading: width of the two columns that come before, without the gap between them.
     """
-    full, short, terse = _full(observations), _short(), _terse()
+    full, short, terse = every_column(observations), _short(), _terse()
     roomy, dense = attrs.evolve(full, gap=3), attrs.evolve(short, gap=1)
     sets = (roomy, full, short, dense, attrs.evolve(terse, gap=1))
     narrow = (
@@ -74,7 +79,7 @@ def fitting(observations: Sequence[Observation], width: int, leading: int) -> Co
 def repeatable(observations: Sequence[Observation]) -> Columns:
     """As the fullest set, without wall time: what is the same in every run with one seed."""
     wall = next(cost.title for cost in COSTS if cost.key == "wall_s")
-    return Columns(tuple(column for column in _full(observations).columns if column.title != wall))
+    return Columns(tuple(column for column in every_column(observations).columns if column.title != wall))
 
 
 def abbreviated(value: float) -> str:
@@ -86,13 +91,19 @@ def abbreviated(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _full(observations: Sequence[Observation]) -> Columns:
-    """Every cost in full, and every form of site that occurs."""
+def every_column(observations: Sequence[Observation]) -> Columns:
+    """Every cost in full, and every form of site that occurs, in the order of every table of runs."""
+    of_kernel = any(observation.cell.group.of_kernel for observation in observations)
+    calls, own, *others = BOOT_COSTS if of_kernel else COSTS
+    forms = (_form(form) for form in forms_of(observations))
+    return Columns((_exact(calls), _exact(own), *forms, *(_exact(cost) for cost in others)))
+
+
+def forms_of(observations: Sequence[Observation]) -> list[str]:
+    """The forms of sites: those that tell most, and what others occur."""
     forms = {form for o in observations for form, number in o.sites_by_form.items() if number}
     ordered = [*_TERSE, *(form for form in SITE_FORMS if form in forms - {*_TERSE})]
-    ordered += sorted(forms - {*SITE_FORMS})
-    calls, own, *others = COSTS
-    return Columns((_exact(calls), _exact(own), *(_form(form) for form in ordered), *(_exact(cost) for cost in others)))
+    return ordered + sorted(forms - {*SITE_FORMS})
 
 
 def _short() -> Columns:
@@ -118,11 +129,15 @@ def _column(title: str, text: Callable[[Observation], str]) -> Column:
 
 
 def _form(form: str) -> Column:
-    return _column(form, lambda observation: str(observation.sites_by_form.get(form, 0)))
+    column = _column(form, lambda observation: quantity(observation.sites_by_form.get(form, 0)))
+    return attrs.evolve(column, about=f"call sites that are {form} at the end", over=_SITES)
 
 
 def _exact(cost: Cost) -> Column:
-    return _column(cost.title, lambda observation: quantity(cost.of(observation), cost.unit))
+    def text(observation: Observation) -> str:
+        return quantity(cost.of(observation), cost.unit) if known(cost, observation) else NOT_MEASURED
+
+    return Column(cost.title, text, cost.explanation)
 
 
 def _brief(cost: Cost) -> Column:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,9 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pvops_core.compare.bootdiff import BootDifference, boot_differences
+from pvops_core.compare.columns import Column, every_column, forms_of
 from pvops_core.compare.differences import LinePair, align, result_lines
 from pvops_core.compare.plots import SERIES, Bar, grouped_bars, stacked_bars
-from pvops_core.compare.text import group_state
+from pvops_core.compare.text import group_state, told_unused
 from pvops_core.runs.costs import BOOT_COSTS, COSTS, NO_MEASURE, Cost, known, quantity
 from pvops_core.runs.phases import PHASE_COLUMNS, phase_rows
 
@@ -83,16 +85,17 @@ def page(comparison: Comparison) -> str:
     series = series_numbers(comparison)
     return environment.get_template("comparison.html").render(
         comparison=comparison,
-        costs=_costs(comparison),
+        columns=every_column(comparison.observations).columns,
+        heads=heads(every_column(comparison.observations).columns),
+        unused=told_unused,
         no_measure=NO_MEASURE,
         series=series,
         plots=list(_cost_plots(comparison, series)),
         sites_plot=_sites_plot(comparison),
-        forms=forms(comparison),
+        forms=forms_of(comparison.observations),
         versions=_versions(comparison),
         series_of=lambda number: number % SERIES,
         quantity=quantity,
-        known=known,
         phase_columns=PHASE_COLUMNS,
         phase_rows=lambda group: phase_rows(group.observations, comparison.choice.phases),
         phase_plots=list(_phase_plots(comparison, series)),
@@ -112,11 +115,11 @@ def series_numbers(comparison: Comparison) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
-def forms(comparison: Comparison) -> list[str]:
-    """Every form of site that some run has."""
-    totals = [observation.sites_by_form for observation in comparison.observations]
-    names = dict.fromkeys(form for total in totals for form in total)
-    return [form for form in names if any(total.get(form) for total in totals)]
+def heads(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
+    """Columns beside each other that have a head in common, by it; one without is alone."""
+    alone = ((number if not column.over else -1, column) for number, column in enumerate(columns))
+    found = itertools.groupby(alone, key=lambda each: (each[0], each[1].over))
+    return [(over, [column for _number, column in members]) for (_number, over), members in found]
 
 
 def group_counters(group: GroupResult) -> list[Counters]:
@@ -219,14 +222,14 @@ def _op_rows(difference: BootDifference, choice: Choice) -> list[tuple[str, int,
 
 
 def _sites_plot(comparison: Comparison) -> Markup | None:
-    names = forms(comparison)
+    names = forms_of(comparison.observations)
     rows = {
         f"{_row_name(group)} {o.cell.backend}": [o.sites_by_form.get(form, 0) for form in names]
         for group in comparison.groups
         for o in group.observations
         if o.measured
     }
-    return Markup(stacked_bars("sites by form", rows)) if names else None  # noqa: S704 -- as above
+    return Markup(stacked_bars("sites by form", rows)) if any(map(any, rows.values())) else None  # noqa: S704 -- as above
 
 
 def _row_name(group: GroupResult) -> str:

@@ -83,20 +83,26 @@ def grouped_bars(title: str, bars: Sequence[Bar]) -> str:
 
 @mpl.rc_context(STYLE)
 def stacked_bars(title: str, rows: Mapping[str, Sequence[int]]) -> str:
-    """One horizontal bar for each row, its parts one after the other in colours that are no series', with numbers."""
+    """One horizontal bar for each row, its parts one after the other in colours that are no series'.
+
+    Each part has its number in it; where one is too narrow for that, the sum at the bar's end names all.
+    """
     longest = max((sum(parts) for parts in rows.values()), default=0) or 1
     figure, axes = _figure(1.4 * len(rows))
     for place, parts in enumerate(rows.values()):
-        left = 0
+        left, crowded = 0, False
         for series, part in enumerate(parts):
             if part:
                 axes.barh(place, part, left=left, height=0.7, color=part_colour(series), clip_on=False)
-                if part / longest > _ROOM * len(f"{part:,}"):
+                crowded |= not (fits := part / longest > _ROOM * len(f"{part:,}"))
+                if fits:
                     axes.text(
                         left + part / 2, place, f"{part:,}", ha="center", va="center", color=_ON_PARTS[series % SERIES]
                     )
             left += part
-        axes.annotate(f"{left:,}", (left, place), (3, 0), textcoords="offset points", va="center", color=INK)
+        terms = " + ".join(f"{part:,}" for part in parts if part)
+        told = f"{left:,} = {terms}" if crowded and terms != f"{left:,}" else f"{left:,}"
+        axes.annotate(told, (left, place), (3, 0), textcoords="offset points", va="center", color=INK)
     axes.set_yticks(range(len(rows)), list(rows), color=INK)
     return svg_of(figure, title)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Literal
 
 from rich import box
@@ -59,17 +60,18 @@ def _print_groups(comparison: Comparison, console: Console, columns: Columns | N
     columns = columns or fitting(comparison.observations, console.width, sum(lead))
     widths = (*lead, *columns.widths(comparison.observations))
     if comparison.groups:
+        console.print(_over(columns, widths))
         console.print(_head(columns, widths))
     for group in comparison.groups:
         console.print(_title(group))
         console.print(_rows(group, columns, widths))
         for observation in group.observations:
-            for line in _unused(observation):
+            for line in told_unused(observation):
                 console.print(Text(printable(f"{observation.cell.backend}: {line}"), style="yellow"), soft_wrap=True)
         console.print()
 
 
-def _unused(observation: Observation) -> Iterator[str]:
+def told_unused(observation: Observation) -> Iterator[str]:
     """Ops of its own that had no effect: it is their author who wants to know of one that was never called."""
     for use in observation.own.values() if observation.unused else ():
         if use.told and not (use.becomes == "uncalled" and observation.cell.backend in OURS):
@@ -91,6 +93,17 @@ def group_state(group: GroupResult, observation: Observation) -> str:
 
 def _title(group: GroupResult) -> Text:
     return Text(group.group.title, style="bold")
+
+
+def _over(columns: Columns, widths: Sequence[int]) -> Text:
+    """What columns beside each other have in common, above them; the two first are no such columns."""
+    line, place = "", 0
+    for over, members in itertools.groupby(("", "", *(each.over for each in columns.columns))):
+        number = len(list(members))
+        width = sum(widths[:number]) + columns.gap * (number - 1)
+        line = f"{line:{place}}{f' {over} '.center(width, '─') if over else ''}"
+        place, widths = place + width + columns.gap, widths[number:]
+    return Text(line)
 
 
 def _head(columns: Columns, widths: Sequence[int]) -> Table:

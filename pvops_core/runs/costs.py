@@ -35,14 +35,19 @@ def _sum(counts: Mapping[str, int]) -> int:
 
 
 NO_MEASURE = (
-    "Virtual time orders what happens in a run and is no measure of a backend: compare calls, traps, hypercalls and "
-    "instructions."
+    "Op calls are what was not inlined; virtual time is mostly waiting, for timer ticks and calibrations by them. "
+    "Neither measures a backend: compare traps, hypercalls and instructions."
 )
-"""What every report with virtual times says."""
+"""What every report with op calls and virtual times says."""
 _LAST = ("instructions", "virtual_ns", "wall_s")
 
 COSTS = (
-    Cost("op_calls", "op calls", "calls that a backend's hook served", lambda o: _sum(o.counts.ops)),
+    Cost(
+        "op_calls",
+        "op calls",
+        "calls at sites that are not inlined, each served by a hook",
+        lambda o: _sum(o.counts.ops),
+    ),
     Cost("own_calls", "own", "those of them that the backend's own hooks served", lambda o: _sum(o.counts.own)),
     Cost(
         "traps",
@@ -72,7 +77,7 @@ COSTS = (
     Cost(
         "virtual_ns",
         "virtual time",
-        "orders what happens in a run; no measure of a backend",
+        "code executed and, mostly, waiting for timers; no measure of a backend",
         lambda o: o.virtual_ns,
         "ns",
     ),

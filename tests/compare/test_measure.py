@@ -1,4 +1,4 @@
-"""Every report says that virtual time is no measure of a backend, and shows first what can be compared."""
+"""Every report says that op calls and virtual time measure no backend, and shows first what can be compared."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ def test_a_table_and_a_page_say_so(make: Make) -> None:
     file = io.StringIO()
     print_comparison(comparison, Console(file=file, width=200))
     for text in (file.getvalue(), page(comparison)):
-        assert "no measure of a backend" in text
+        assert "Neither measures a backend" in text

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import io
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pvops_core.compare.comparison import Comparison, grouped
 from pvops_core.compare.page import page
 from pvops_core.compare.plots import SERIES
+from pvops_core.compare.text import print_comparison
 from pvops_core.errors import PluginError
 from pvops_core.runs.observation import Observation, Outcome, PlatformCounts
 from pvops_core.runs.plan import Skipped
-from tests.pagereader import Reader
+from pvops_core.switchboard.findings import SiteUse
+from tests.pagereader import BROWSER, Reader, shown_widths
 
 Make = Callable[..., Observation]
 
@@ -54,6 +60,41 @@ def test_a_page_needs_nothing_from_outside_and_the_same_data_give_the_same_bytes
     assert "url(" not in text
     assert "prefers-color-scheme: dark" in text
     assert page(comparison) == text
+
+
+def test_columns_are_those_of_a_terminal_in_their_order(comparison: Comparison) -> None:
+    """And those of call sites have a head in common, in both."""
+    console = Console(file=io.StringIO(), width=200)
+    print_comparison(comparison, console)
+    assert isinstance(console.file, io.StringIO)
+    over, *lines = console.file.getvalue().splitlines()
+    assert over.strip().strip("─") == " call sites "
+    (line,) = (line for line in lines if line.startswith("xen "))
+    text = page(comparison)
+    (row,) = re.findall(r"<td>xen</td><td class.*?</tr>", text, re.DOTALL)
+    assert re.sub(r"<[^>]*>", " ", row).split() == line.split()
+    (spanned,) = re.findall(r'colspan="(\d)">call sites</th>', text)
+    below = text[text.index("call sites</th>") :].split("<tr>")[1]
+    assert re.findall(r">(\w+)</th>", below)[: int(spanned)] == ["inlined", "direct", "indirect", "nop"]
+
+
+@pytest.mark.parametrize(("backend", "told"), [("native", False), ("kvm", True)])
+def test_what_is_told_of_unused_ops_is_what_a_terminal_tells(make: Make, backend: str, *, told: bool) -> None:
+    own = {"save_fl": SiteUse("uncalled", 0, 1, 0, {}, "save_fl is yours, but")}
+    assert ("save_fl is yours" in page(Comparison(grouped([make(backend, own=own)])))) == told
+
+
+def test_every_table_can_be_scrolled_by_keys(comparison: Comparison) -> None:
+    assert all(each.get("tabindex") == "0" for each in Reader(page(comparison)).scrolls)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [400, 1300])
+def test_a_browser_clips_nothing(comparison: Comparison, tmp_path: Path, width: int) -> None:
+    whole, picture = shown_widths(page(comparison), tmp_path, width)
+    assert whole <= width
+    assert 200 < picture < width
 
 
 def test_colours_come_from_the_page(comparison: Comparison) -> None:

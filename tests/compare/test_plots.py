@@ -24,3 +24,11 @@ def test_stacked_parts_add_up() -> None:
     assert "var(--part-2)" in svg
     assert "var(--part-1)" not in svg
     assert "var(--series-" not in svg, "those are backends' colours"
+
+
+def test_a_sum_names_parts_too_narrow_for_their_numbers() -> None:
+    svg = stacked_bars("t", {"wide": [100, 200], "narrow": [1, 299, 7], "one": [0, 3]})
+    assert ">100<" in svg
+    assert ">300<" in svg
+    assert ">307 = 1 + 299 + 7<" in svg
+    assert ">3<" in svg

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import html
-import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +11,7 @@ from pvops_core.study.page import page
 from pvops_core.study.plots import shortened
 from pvops_core.study.report import told
 from pvops_core.study.store import PlannedRow, Store
-from tests.pagereader import Reader
+from tests.pagereader import BROWSER, Reader, shown_widths
 
 if TYPE_CHECKING:
     from pvops_core.study.rows import Row
@@ -97,28 +93,10 @@ def test_names_are_shortened_to_what_differs(names: list[str], short: list[str])
     assert shortened(names) == short
 
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FRAME = """<body style="margin: 0"><iframe style="border: 0; width: {width}px; height: 900px" srcdoc="{page}"
-onload="let it = contentDocument;
-document.title = [it.documentElement.scrollWidth, it.querySelector('svg').clientWidth]">
-</iframe>"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 @pytest.mark.parametrize("width", [400, 1300])
 def test_a_browser_clips_nothing(full: Store, tmp_path: Path, width: int) -> None:
-    file = tmp_path / "frame.html"
-    file.write_text(FRAME.format(width=width, page=html.escape(page(told(full)))), encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
-    shown = subprocess.run(
-        [str(BROWSER), *options, "--window-size=1400,900", file.as_uri()],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    found = re.search(r"<title>(\d+),(\d+)</title>", shown.stdout)
-    assert found is not None, shown.stderr
-    assert int(found[1]) <= width
-    assert 200 < int(found[2]) < width
+    whole, picture = shown_widths(page(told(full)), tmp_path, width)
+    assert whole <= width
+    assert 200 < picture < width
