@@ -19,6 +19,7 @@ from pvops_core.backends.findings import BackendsResult
 from pvops_core.cli.new_backend import NewBackend
 from pvops_core.compare.document import CompareResult
 from pvops_core.compare.exploring import Exploration
+from pvops_core.guest.debugfile.findings import SymbolsResult
 from pvops_core.guests.linux.initrd.findings import InitrdResult
 from pvops_core.livepatch.control.findings import LivepatchRun, PayloadShown, VerbResult
 from pvops_core.patching.findings import PatchResult, SitesResult
@@ -51,6 +52,7 @@ _DOCUMENTS: Final[Mapping[str, tuple[str, tuple[type[JsonRecord], ...]]]] = {
     "prove": ("", (ProveResult,)),
     "record": ("", (RecordResult,)),
     "initrd": ("", (InitrdResult,)),
+    "symbols": ("", (SymbolsResult,)),
     "study": (
         "A study's runs and what they came to; `diff`: what changed between two.",
         (StudyResult, StudyDiff, StudyStatus, StudyMerged),

@@ -48,6 +48,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "patch": Verb("pvops_core.cli.patch:patch", "Show what a kernel makes of its call sites."),
     "record": Verb("pvops_core.cli.record:record", "Record a real boot of a kernel."),
     "backends": Verb("pvops_core.cli.backends:backends", "List the backends that there are."),
+    "symbols": Verb("pvops_core.cli.symbols:symbols", "Write a kernel's symbols for debuggers."),
     "initrd": Verb("pvops_core.cli.initrd:initrd", "Make an initial ramdisk with a shell."),
     "sites": Verb("pvops_core.cli.sites:sites", "List a kernel's paravirt call sites."),
     "cache": Verb("pvops_core.cli.cache:cache", "List or clear what is kept of boots."),

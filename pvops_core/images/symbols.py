@@ -55,14 +55,23 @@ def read_symbols(image: KernelImage) -> SymbolTable:
     Raises:
         ImageError: ``.symtab`` or kallsyms is there and is damaged.
     """
+    return build(*read_columns(image))
+
+
+def read_columns(image: KernelImage) -> tuple[str, SymbolColumns]:
+    """The symbols of an image as its table has them, and what that is called; empty if it has none.
+
+    Raises:
+        ImageError: ``.symtab`` or kallsyms is there and is damaged.
+    """
     section = next((section for section in image.sections if section.kind == "SHT_SYMTAB"), None)
     # .symtab first: kallsyms has no data without KALLSYMS_ALL.
     if section is not None and section.size:
-        return build(".symtab", _symtab(image, section.index))
+        return ".symtab", _symtab(image, section.index)
     found = read_kallsyms(image)
     if found is not None:
-        return build("kallsyms", found)
-    return SymbolTable("", {}, {}, [], [])
+        return "kallsyms", found
+    return "", SymbolColumns([], [], [])
 
 
 def _symtab(image: KernelImage, index: int) -> SymbolColumns:

@@ -13,10 +13,12 @@ import attrs
 import lz4.block
 import zstandard
 
-from pvops_core.testing.elf import (
+from pvops_core.images.elfwriter import (
     ALLOC,
     EXEC,
+    EXECUTABLE,
     HEADER_SIZE,
+    MACHINES,
     NOTE,
     PROGBITS,
     SECTION_HEADER_SIZE,
@@ -26,9 +28,6 @@ from pvops_core.testing.elf import (
     append_sections,
     identification,
 )
-
-_EXECUTABLE: Final = 2
-_MACHINES: Final = {64: 62, 32: 3}
 
 
 @attrs.define
@@ -85,7 +84,7 @@ class ElfBuilder:
         counts = (header_size, segment_size, len(segments), SECTION_HEADER_SIZE[self.bits], count, count - 1)
         word = "Q" if self.bits == 64 else "I"
         header = struct.pack(
-            f"<HHI{word * 3}I6H", _EXECUTABLE, _MACHINES[self.bits], 1, entry, header_size, table, 0, *counts
+            f"<HHI{word * 3}I6H", EXECUTABLE, MACHINES[self.bits], 1, entry, header_size, table, 0, *counts
         )
         body[: header_size + len(headers)] = identification(self.bits) + header + headers
         return bytes(body)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pvops_core.images.elfwriter import ALLOC
 from pvops_core.patching.altinstructions.alternatives import ALWAYS
 from pvops_core.patching.altinstructions.altrecords import FLAG_DIRECT_CALL
-from pvops_core.testing.elf import ALLOC
 from pvops_core.testing.images import ElfBuilder
 from pvops_core.testing.kallsyms import TableShape, tables
 from pvops_core.testing.types import template_types

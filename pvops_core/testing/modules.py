@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pvops_core.guest.types.ctypes import CTypes
-from pvops_core.patching.altinstructions.alternatives import ALWAYS, FEATURES
-from pvops_core.patching.altinstructions.altrecords import FLAG_DIRECT_CALL, FLAG_NOT, INVERTED
-from pvops_core.testing.elf import (
+from pvops_core.images.elfwriter import (
     ALLOC,
     EXEC,
-    HEADER_SIZE,
     NOBITS,
     PROGBITS,
     RELA,
-    SECTION_HEADER_SIZE,
+    RELOCATABLE,
     STRTAB,
     SYMTAB,
     WRITE,
     ElfSection,
-    append_sections,
-    identification,
+    elf_file,
 )
+from pvops_core.patching.altinstructions.alternatives import ALWAYS, FEATURES
+from pvops_core.patching.altinstructions.altrecords import FLAG_DIRECT_CALL, FLAG_NOT, INVERTED
 
 if TYPE_CHECKING:
     from pvops_core.images import KernelImage
@@ -106,7 +104,7 @@ class SmallModule:
         ]
         if not direct:
             parts += self._annotated(len(parts) + 1)
-        return _elf(parts, self.machine)
+        return elf_file(parts, bits=64, kind=RELOCATABLE, machine=self.machine)
 
     def _annotated(self, number: int) -> list[ElfSection]:
         """``.parainstructions`` as the section of a number, and its relocations."""
@@ -158,13 +156,3 @@ def _record(feature: int, flags: int, length: int, *, direct: bool) -> bytes:
     if direct:
         return struct.pack("<iiHHBB", 0, 0, feature, flags, 6, length)
     return struct.pack("<iiHBB", 0, 0, feature | (INVERTED if flags & FLAG_NOT else 0), 6, length)
-
-
-def _elf(sections: Sequence[ElfSection], machine: int) -> bytes:
-    """An ET_REL file of sections."""
-    size = HEADER_SIZE[64]
-    body = bytearray(size)
-    table, count = append_sections(body, sections, 64)
-    counts = (size, 0, 0, SECTION_HEADER_SIZE[64], count, count - 1)
-    body[:size] = identification(64) + struct.pack("<HHIQQQI6H", 1, machine, 1, 0, 0, table, 0, *counts)
-    return bytes(body)

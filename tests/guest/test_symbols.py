@@ -7,7 +7,7 @@ import pytest
 from pvops_core.errors import UsageError
 from pvops_core.guest.symbols import find_symbol, plain_name
 from pvops_core.images import KernelImage, load_image
-from pvops_core.testing.elf import ALLOC
+from pvops_core.images.elfwriter import ALLOC
 from pvops_core.testing.images import ElfBuilder
 
 TEXT = 0xFFFFFFFF81000000

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pvops_core.errors import ImageError
 from pvops_core.images import KernelImage, load_image
+from pvops_core.images.elfwriter import ALLOC
 from pvops_core.patching.altinstructions.alternatives import AltGroup
 from pvops_core.patching.locks import SECTION, LockPrefixes, read_locks
-from pvops_core.testing.elf import ALLOC
 from pvops_core.testing.images import ElfBuilder
 
 BASE, TABLE = 0xC0100000, 0xC0180000

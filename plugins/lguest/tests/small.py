@@ -11,8 +11,8 @@ from pvops_native import backend as native
 
 from pvops_core.guests import Kernel
 from pvops_core.images import load_image
+from pvops_core.images.elfwriter import ALLOC
 from pvops_core.session import Session
-from pvops_core.testing.elf import ALLOC
 from pvops_core.testing.images import ElfBuilder
 
 from .rig import Program

@@ -2,13 +2,15 @@
 
 Two sections that the linker leaves in the image: ``.orc_unwind_ip`` has the places, each a signed 32-bit distance from
 its own address; ``.orc_unwind`` an entry of six bytes for each. Source: arch/x86/include/asm/orc_types.h. What the type
-field means changed in 6.4; images since then have a section ``.orc_header``. Registers were numbered anew before 7.2,
-and nothing but a hash of that header's text says so: but in any kernel most stacks are reckoned from the stack pointer.
+field means changed in 6.3 and in 6.4; images since then have a section ``.orc_header``. Registers were numbered anew
+before 7.2, and nothing but a hash of that header's text says so: but in any kernel most stacks are reckoned from the
+stack pointer.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -64,18 +66,25 @@ class OrcKind(enum.Enum):
 
 _KINDS: Final = (OrcKind.CALL, OrcKind.REGS, OrcKind.PARTIAL, OrcKind.UNKNOWN)
 _KINDS_WITH_HEADER: Final = (OrcKind.UNKNOWN, OrcKind.END, OrcKind.CALL, OrcKind.REGS, OrcKind.PARTIAL)
+_SIGNAL_BIT: Final = 1 << 11
 _END_BIT: Final = 1 << 10
+_LATE_END_BIT: Final = 1 << 11
+"""In 6.3, whose bit for signals came before it (ffb1b4a41016). No other kernel without ``.orc_header`` has this bit."""
 _MASK: Final = (1 << 64) - 1
 
 
 class OrcEntry(NamedTuple):
-    """How to find the caller's frame from some places on."""
+    """How to find the caller's frame from some places on.
+
+    Where ``interrupted``, that frame did not call: it goes on at an instruction that has not been executed.
+    """
 
     sp_base: Base
     sp_offset: int
     bp_base: Base
     bp_offset: int
     kind: OrcKind
+    interrupted: bool
 
 
 class Orc:
@@ -92,13 +101,24 @@ class Orc:
         self._entries = entries
         self._header = header
         self._bases = _numbering(entries)
+        self._late = not header and bool((entries["bits"] & _LATE_END_BIT).any())
 
     def find(self, address: int) -> OrcEntry | None:
         """The entry for a place; None where the tables know of none."""
         # The last entry at or before the place is in force (__orc_find()).
         row = int(np.searchsorted(self._places, np.uint64(address & _MASK), side="right")) - 1
-        if row < 0:
-            return None
+        return self._entry(row) if row >= 0 else None
+
+    def changes(self) -> Iterator[tuple[int, OrcEntry | None]]:
+        """Each place from which on another entry holds than before, and that; ascending."""
+        kinds, which = np.unique(self._entries, return_inverse=True)
+        first = {int(number): row for row, number in reversed(list(enumerate(which.tolist())))}
+        entries = [self._entry(first[number]) for number in range(len(kinds))]
+        rows = np.flatnonzero(np.diff(which, prepend=-1))
+        for place, number in zip(self._places[rows].tolist(), which[rows].tolist(), strict=True):
+            yield place, entries[number]
+
+    def _entry(self, row: int) -> OrcEntry | None:
         sp_offset, bp_offset, bits = self._entries[row].tolist()
         kind = self._kind(bits)
         sp_number, bp_number = bits & 0xF, bits >> 4 & 0xF
@@ -109,13 +129,18 @@ class Orc:
         # sp_reg UNDEFINED outside the end means that the place has no frame (unwind_next_frame()).
         if sp_base is Base.UNDEFINED and kind is not OrcKind.END:
             return None
-        return OrcEntry(sp_base, sp_offset, bp_base, bp_offset, kind)
+        return OrcEntry(sp_base, sp_offset, bp_base, bp_offset, kind, self._interrupted(kind, bits))
+
+    def _interrupted(self, kind: OrcKind, bits: int) -> bool:
+        """Said for each place since 6.4; of 6.3 and before it is so wherever registers were saved."""
+        return bool(bits & _SIGNAL_BIT) if self._header else kind in {OrcKind.REGS, OrcKind.PARTIAL}
 
     def _kind(self, bits: int) -> OrcKind:
         if self._header:
             number = bits >> 8 & 7
             return _KINDS_WITH_HEADER[number] if number < len(_KINDS_WITH_HEADER) else OrcKind.UNKNOWN
-        return OrcKind.END if bits & _END_BIT else _KINDS[bits >> 8 & 3]
+        end = _LATE_END_BIT if self._late else _END_BIT
+        return OrcKind.END if bits & end else _KINDS[bits >> 8 & 3]
 
 
 def _numbering(entries: NDArray[Any]) -> tuple[Base, ...]:

@@ -112,7 +112,7 @@ def _to_caller(orc: Orc, frame: Frame, word: Callable[[int], int], called: Calla
             return False
         if entry.kind is OrcKind.REGS:  # of which five words alone are there, the others are as they were
             frame.registers = lambda name: word(base + _SAVED[name])
-        frame.ip, frame.sp, frame.exact = word(base + _SAVED["ip"]), word(base + _SAVED["sp"]), True
+        frame.ip, frame.sp, frame.exact = word(base + _SAVED["ip"]), word(base + _SAVED["sp"]), entry.interrupted
     # Last: the caller's stack was reckoned by the old one.
     frame.bp = bp
     return True

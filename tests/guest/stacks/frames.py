@@ -8,6 +8,7 @@ from pvops_core.guest.stacks.orc import NUMBERED, Base, Orc, OrcKind
 
 ENTRY = np.dtype([("sp_offset", "<i2"), ("bp_offset", "<i2"), ("bits", "<u2")])
 TEXT, STACK, IRQ_STACK = 0xFFFFFFFF81000000, 0xFFFFC90000004000, 0xFFFFC90000100000
+SIGNAL = 1 << 11
 OLD = {OrcKind.CALL: 0, OrcKind.REGS: 1, OrcKind.PARTIAL: 2}
 NEW = {OrcKind.UNKNOWN: 0, OrcKind.END: 1, OrcKind.CALL: 2, OrcKind.REGS: 3, OrcKind.PARTIAL: 4}
 
@@ -15,7 +16,7 @@ NEW = {OrcKind.UNKNOWN: 0, OrcKind.END: 1, OrcKind.CALL: 2, OrcKind.REGS: 3, Orc
 def bits(sp: Base, bp: Base, kind: OrcKind, *, header: bool, numbered: int = 0) -> int:
     both = NUMBERED[numbered].index(sp) | NUMBERED[numbered].index(bp) << 4
     if header:
-        return both | NEW[kind] << 8
+        return both | NEW[kind] << 8 | (SIGNAL if kind in {OrcKind.REGS, OrcKind.PARTIAL} else 0)
     return both | (1 << 10 if kind is OrcKind.END else OLD.get(kind, 0) << 8)
 
 

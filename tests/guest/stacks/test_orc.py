@@ -9,7 +9,7 @@ import pytest
 
 from pvops_core.guest.stacks.orc import Base, Orc, OrcKind, read_orc
 from pvops_core.images import load_image
-from tests.guest.stacks.frames import ENTRY, NEW, TEXT
+from tests.guest.stacks.frames import ENTRY, LINES, NEW, TEXT, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,4 +30,28 @@ def test_tables_of_three_ages_say_where_a_function_that_begins_returns_to(
     orc = read_orc(image)
     assert orc is not None
     for function in ("do_exit", "vfs_read", "schedule"):
-        assert orc.find(image.symbols[function]) == (Base.SP, 8, Base.UNDEFINED, 0, OrcKind.CALL)
+        assert orc.find(image.symbols[function]) == (Base.SP, 8, Base.UNDEFINED, 0, OrcKind.CALL, False)
+
+
+def test_of_6_3_the_bit_of_the_end_lies_behind_that_of_signals() -> None:
+    """Its places where registers were saved have the bit that says the end in others."""
+    call, saved, end = 5, 5 | 1 << 8 | 1 << 10, 1 << 11
+    places = np.array([TEXT, TEXT + 4, TEXT + 8], dtype=np.uint64)
+    rows = np.array([(8, 0, call), (0, 0, saved), (0, 0, end)], dtype=ENTRY)
+    late = Orc(places, rows, header=False)
+    assert late.find(TEXT + 4) == (Base.SP, 0, Base.UNDEFINED, 0, OrcKind.REGS, True)
+    found = late.find(TEXT + 8)
+    assert found is not None
+    assert found.kind is OrcKind.END
+    rows["bits"][2] = 1 << 10
+    early = Orc(places, rows, header=False).find(TEXT + 8)
+    assert early is not None
+    assert early.kind is OrcKind.END
+
+
+def test_changes_are_told_once_and_agree_with_what_is_found() -> None:
+    doubled = (line for at, *rest in LINES for line in ((at * 16, *rest), (at * 16 + 8, *rest)))
+    orc = tables(*doubled, header=True)  # type: ignore[arg-type] - mypy does not put tuples together
+    told = list(orc.changes())
+    assert [place for place, _ in told] == [TEXT + line[0] * 16 for line in LINES]
+    assert all(orc.find(place) == orc.find(place + 8) == entry for place, entry in told)

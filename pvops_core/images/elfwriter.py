@@ -1,4 +1,8 @@
-"""The sections of an ELF file written in memory, of either width: an image's and a module's are laid out alike."""
+"""Writes the sections of an ELF file, of either width: those of images and modules for tests, and of files of symbols.
+
+Libraries that write such files do not make one from nothing (LIEF, elftools) or are under a licence that does not go
+with ours (makeelf).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,11 @@ from collections.abc import Sequence
 from typing import Final
 
 import attrs
+
+RELOCATABLE: Final = 1
+EXECUTABLE: Final = 2
+MACHINES: Final = {64: 62, 32: 3}
+"""e_machine of x86 by width."""
 
 NULL: Final = 0
 PROGBITS: Final = 1
@@ -26,7 +35,10 @@ SECTION_HEADER_SIZE: Final = {64: 64, 32: 40}
 
 @attrs.define
 class ElfSection:
-    """A section header's fields (``Elf64_Shdr``) and the section's bytes; ``offset`` is known once it is written."""
+    """A section header's fields (``Elf64_Shdr``) and the section's bytes; ``offset`` is known once it is written.
+
+    ``size`` is that in memory of a section without bytes in the file.
+    """
 
     name: str
     kind: int
@@ -37,6 +49,7 @@ class ElfSection:
     link: int = 0
     info: int = 0
     entry_size: int = 0
+    size: int | None = None
 
 
 def append_sections(body: bytearray, sections: Sequence[ElfSection], bits: int) -> tuple[int, int]:
@@ -67,8 +80,33 @@ def identification(bits: int) -> bytes:
     return b"\x7fELF" + bytes([2 if bits == 64 else 1, 1, 1]) + bytes(9)
 
 
+def elf_file(sections: Sequence[ElfSection], *, bits: int, kind: int, machine: int, entry: int = 0) -> bytes:
+    """A file that has sections and no segments.
+
+    Args:
+        sections: the sections, without those that :func:`append_sections` adds.
+        bits: its width.
+        kind: ``e_type``.
+        machine: ``e_machine``.
+        entry: ``e_entry``.
+    """
+    size, word = HEADER_SIZE[bits], "Q" if bits == 64 else "I"
+    body = bytearray(size)
+    table, count = append_sections(body, sections, bits)
+    counts = (size, 0, 0, SECTION_HEADER_SIZE[bits], count, count - 1)
+    body[:size] = identification(bits) + struct.pack(
+        f"<HHI{word * 3}I6H", kind, machine, 1, entry, 0, table, 0, *counts
+    )
+    return bytes(body)
+
+
 def _header(section: ElfSection, name: int, bits: int) -> bytes:
     word = "Q" if bits == 64 else "I"
-    place = (section.flags, section.address, section.offset, len(section.data))
+    place = (
+        section.flags,
+        section.address,
+        section.offset,
+        len(section.data) if section.size is None else section.size,
+    )
     tail = (section.link, section.info, 1 if section.kind != NULL else 0, section.entry_size)
     return struct.pack(f"<II{word * 4}II{word * 2}", name, section.kind, *place, *tail)
