@@ -13,14 +13,14 @@ import typer
 
 from pvops_core.backends.choices import parse_choices
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, write_json
-from pvops_core.cli.options import dumps, kernels, live, ramdisks, runoptions, saved
+from pvops_core.cli.options import dumps, kernels, live, ramdisks, runoptions, saved, typescripts
 from pvops_core.cli.options.keyboard import Input, open_input
+from pvops_core.cli.options.typescripts import Recorder, Replayed, Typescripts
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output import bootreport, switched
 from pvops_core.cli.output.hookoutput import HookOutputOption, heard, terminal
 from pvops_core.cli.output.summary import Echo, summary
 from pvops_core.cli.terminal.person import Person
-from pvops_core.cli.terminal.raw import size_word
 from pvops_core.errors import UsageError, printable
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.observation import Observation, Outcome
@@ -29,8 +29,10 @@ from pvops_core.runs.pool import execute
 from pvops_core.runs.wire import Inspection, Request
 
 if TYPE_CHECKING:
+    from pvops_core.backends.keyboard import Stroke
     from pvops_core.child.limits import Limits
     from pvops_core.images.findings import Image
+    from pvops_core.runs.wire import Progress, WorkerPhase
 
 RECORDS = "PVOPS_ORACLE"
 
@@ -79,6 +81,8 @@ def boot(
             "comes on standard input while the guest runs.",
         ),
     ] = None,
+    record: typescripts.RecordOption = None,
+    replay: typescripts.ReplayOption = None,
     trace: Annotated[
         str,
         typer.Option(
@@ -142,10 +146,11 @@ def boot(
     if trace not in {"", "ops"}:
         raise UsageError(f"--trace takes ops, not {trace!r}")
     saved.check_save(save, stop_at, until)
-    if not images and load is None:
-        raise UsageError("give a KERNEL to boot, or --load FILE to go on from a saved boot")
+    if not images and load is None and replay is None:
+        raise UsageError("give a KERNEL to boot, --load FILE to go on from a saved boot, or --replay FILE")
     dump_orders = dumps.orders(dump_at, dump_on)
-    runoptions.check_folders(events, json, junit, hook_output, save, *(order.file for order in dump_orders))
+    runoptions.check_folders(events, json, junit, hook_output, save, record, *(order.file for order in dump_orders))
+    Typescripts.check(record, replay, {"load": load, "livepatch": livepatch, "livepatch-socket": livepatch_socket})
     plugins = tuple(plugin or ())
     if plugins and runoptions.broken_paths(runoptions.load(plugins), plugins):
         return ExitCode.FAULT
@@ -165,6 +170,8 @@ def boot(
             "load": load,
             "dump-at": dump_at,
             "dump-on": dump_on,
+            "record": record,
+            "replay": replay,
         }
         several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket})
         options = parse_choices(settings or ())
@@ -173,35 +180,39 @@ def boot(
         return several.boot_several(
             images, common, most, only=only, jobs=jobs, json=json, junit_file=junit, hook_output=hook_output
         )
-    given = open_input(typed)
-    seconds = max_seconds or (None if given.attended else runoptions.DEFAULT_MAX_SECONDS)
-    if load is not None:
-        its_own = {
-            "backend": (backend, "native"),
-            "cmdline": (cmdline, ""),
-            "cpus": (cpus, 1),
-            "seed": (seed, 0),
-            "memory": (memory, kernels.DEFAULT_MEMORY),
-            "set": (settings or [], []),
-        }
+    given = Input() if replay else open_input(typed)
+    seconds = max_seconds or (None if given.attended or replay else runoptions.DEFAULT_MAX_SECONDS)
+    its_own: dict[str, tuple[object, object]] = {
+        "backend": (backend, "native"),
+        "cmdline": (cmdline, ""),
+        "cpus": (cpus, 1),
+        "seed": (seed, 0),
+        "memory": (memory, kernels.DEFAULT_MEMORY),
+        "set": (settings or [], []),
+    }
+    replayed: Replayed | None = None
+    if replay is not None:
+        replayed = Replayed.read(replay, kernel, initrd, its_own | {"input": (typed, None), "ops": (ops, "")})
+        cell = replayed.script.cell
+    elif load is not None:
         cell = saved.loaded_cell(load, kernel, initrd, its_own)
     else:
         assert kernel is not None
         kind = kernels.kernel_kind(kernel)
-        size = size_word(given.feeder.descriptor, cmdline) if given.feeder and given.attended else ""
         cell = Cell(
             backend,
             "",
             kind,
             guest=str(kernel),
             initrd=ramdisks.ramdisk(initrd, kind),
-            workload=" ".join(filter(None, (cmdline, size))),
+            workload=given.sized(cmdline),
             seed=seed,
             vcpus=cpus,
             memory=memory << 20,
             count_instructions=False,
             options=parse_choices(settings or ()),
         )
+    scripts = Typescripts(Recorder.of(record, cell.initrd), replayed)
     request = Request(
         cell,
         plugins,
@@ -225,29 +236,42 @@ def boot(
         load=str(load or ""),
         save=str(save or ""),
     )
+    request = scripts.request(request)
     text = sys.stderr if json == STDOUT else sys.stdout
     with ThreadPoolExecutor(1) as pool:
-        image = pool.submit(_image, Path(cell.guest)) if json else None  # while the worker starts
-        observation = _run(request, given, text, hook_output, worker_limits(seconds, cell.memory))
+        image = pool.submit(_image, Path(cell.guest)) if json or record else None  # while the worker starts
+        observation = _run(request, given, text, hook_output, worker_limits(seconds, cell.memory), scripts)
     if observation.outcome is Outcome.UNSUPPORTED:
         raise UsageError(observation.reason)
     if image is not None:
-        from pvops_core.runs.document import BootResult  # noqa: PLC0415 - brings the catalogue of ops
-
-        write_json("boot", BootResult(image.result(), observation), json)
+        _write(request, observation, image.result(), json, scripts)
     _report(observation, text)
+    code = int(scripts.judge(request, observation, text))
     if save is not None and observation.outcome not in {Outcome.UNTIL, Outcome.ERROR}:
         raise UsageError(
             f"{save} is not written: the run ended ({observation.outcome.value}) before it came to its place"
         )
-    code = ExitCode.CRASH if given.broken_off else observation.outcome.exit_code
+    code = code or (ExitCode.CRASH if given.broken_off else observation.outcome.exit_code)
     code = code or bootreport.exit_code(observation.inside) or switched.exit_code(observation)
     return code or observation.livepatch.exit_code or dumps.exit_code(observation.dumps)
 
 
-def _run(request: Request, given: Input, text: TextIO, hook_output: Path | None, limits: Limits) -> Observation:
+def _run(
+    request: Request,
+    given: Input,
+    text: TextIO,
+    hook_output: Path | None,
+    limits: Limits,
+    scripts: Typescripts,
+) -> Observation:
     """Make the run in a child, with the guest's console on ``text`` and the keyboard the guest's."""
     person = Person(given.feeder, text, request.cell.vcpus) if given.feeder and given.attended else None
+    watching = [each.told for each in (*((person.screen,) if person else ()), *scripts.recorders)]
+
+    def told(what: WorkerPhase | Progress | Stroke) -> None:
+        for each in watching:
+            each(what)
+
     present = person.present() if person else nullcontext()
     with present, heard(hook_output) as hooks, _for_debugger(given) as debugger:
         (observation,) = execute(
@@ -256,10 +280,20 @@ def _run(request: Request, given: Input, text: TextIO, hook_output: Path | None,
             limits=limits,
             feeder=given.feeder,
             on_said=hooks.said,
-            on_told=person.screen.told if person else None,
+            on_told=told,
             terminal=debugger,
         )
     return observation
+
+
+def _write(request: Request, observation: Observation, image: Image, json: str | None, scripts: Typescripts) -> None:
+    """The files that tell of the run and its kernel: the typescript and the document, where they are wanted."""
+    for recorder in scripts.recorders:
+        recorder.write(request, observation, image.sha256)
+    if json:
+        from pvops_core.runs.document import BootResult  # noqa: PLC0415 - brings the catalogue of ops
+
+        write_json("boot", BootResult(image, observation), json)
 
 
 def _report(observation: Observation, text: TextIO) -> None:

@@ -11,7 +11,7 @@ import attrs
 
 from pvops_core.cli.common import STDOUT
 from pvops_core.cli.terminal.person import CLOSED, LEFT
-from pvops_core.cli.terminal.raw import is_ours
+from pvops_core.cli.terminal.raw import is_ours, size_word
 from pvops_core.errors import UsageError
 from pvops_core.runs.inputfeeder import InputFeeder
 
@@ -40,6 +40,11 @@ class Input:
     def broken_off(self) -> bool:
         """That person's terminal was closed, or a signal came, and the run was ended for that."""
         return self.feeder is not None and self.feeder.leaving not in {"", LEFT}
+
+    def sized(self, cmdline: str) -> str:
+        """A kernel's command line with the size of that person's terminal, which an init may give to ``stty``."""
+        size = size_word(self.feeder.descriptor, cmdline) if self.feeder is not None and self.attended else ""
+        return " ".join(filter(None, (cmdline, size)))
 
 
 def open_input(source: str | None) -> Input:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from pvops_core.cli import main
 from pvops_core.cli.common import ExitCode
 
 KEYS = bytes(key for key in range(256) if key not in {0x01, ord("q")})
@@ -85,3 +86,19 @@ def test_there_is_no_limit_of_time_unless_one_is_asked_for(echoing: Path) -> Non
     child, _ = booting(echoing, "--max-seconds", "1")
     child.expect("outcome +timeout")
     assert ended(child) == ExitCode.CRASH
+
+
+def test_what_was_typed_is_typed_again(echoing: Path, tmp_path: Path) -> None:
+    file = tmp_path / "typescript"
+    child, _ = booting(echoing, "--record", str(file))
+    for key in b"keys\x03":
+        child.send(bytes((key,)))
+        child.expect_exact(bytes((key,)))
+    child.send(b"\x01x")
+    child.expect("outcome +ended: Ctrl-A x")
+    assert ended(child) == ExitCode.FINE
+    script = json.loads(file.read_text())
+    assert "".join(each["typed"] for each in script["typed"]) == "keys\x03"
+    assert script["typed"][-1]["leaving"] == "Ctrl-A x"
+    assert main(["boot", "--replay", str(file)]) == ExitCode.FINE
+    assert main(["boot", "--replay", str(file), "--until", "key"]) == ExitCode.FINE
