@@ -16,7 +16,7 @@ from pvops_core.images.keptsymbols import kept_symbols
 from pvops_core.images.symbols import read_symbols
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -159,7 +159,7 @@ class KernelImage:
         return types
 
     @property
-    def symbols(self) -> dict[str, int]:
+    def symbols(self) -> Mapping[str, int]:
         """Name to virtual address. Of several symbols with one name a global one wins, then the first."""
         return self.symbol_table.by_name
 

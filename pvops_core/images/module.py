@@ -78,8 +78,9 @@ class LinkedModule(KernelImage):
             columns = SymbolColumns(
                 (*names, *theirs.names), (*addresses, *theirs.addresses), (*exported, *[False] * len(theirs.names))
             )
-            cached = build("module", columns)
-            cached.by_name.update({name: at for name, at in theirs.by_name.items() if name not in cached.by_name})
+            built = build("module", columns)
+            others = {name: at for name, at in theirs.by_name.items() if name not in built.by_name}
+            cached = attrs.evolve(built, by_name={**built.by_name, **others})
             self.__dict__["_symbol_table"] = cached
         return cached
 

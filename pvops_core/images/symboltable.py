@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 
 @attrs.frozen(eq=False)
@@ -18,7 +23,7 @@ class SymbolTable:
     """
 
     source: str
-    by_name: dict[str, int] = attrs.field(repr=False)
-    shared: dict[str, tuple[int, ...]] = attrs.field(repr=False)
-    addresses: list[int] = attrs.field(repr=False)
-    names: list[str] = attrs.field(repr=False)
+    by_name: Mapping[str, int] = attrs.field(repr=False)
+    shared: Mapping[str, tuple[int, ...]] = attrs.field(repr=False)
+    addresses: Sequence[int] = attrs.field(repr=False)
+    names: Sequence[str] = attrs.field(repr=False)

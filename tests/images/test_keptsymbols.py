@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import struct
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pvops_core.images import keptsymbols, load, load_image, model
-from pvops_core.images.symbols import read_symbols
+from pvops_core.images.kallsyms import SymbolColumns
+from pvops_core.images.symbols import build, read_symbols
 from pvops_core.testing.images import ElfBuilder, make_bzimage
 
 if TYPE_CHECKING:
@@ -36,7 +41,7 @@ def packed() -> bytes:
 
 
 def columns(table: SymbolTable) -> tuple[object, ...]:
-    return table.source, list(table.by_name.items()), table.shared, table.addresses, table.names
+    return table.source, list(table.by_name.items()), table.shared, list(table.addresses), list(table.names)
 
 
 def test_an_image_is_unpacked_and_read_once(packed: bytes, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +74,48 @@ def test_what_is_damaged_is_made_again(packed: bytes, cache: Path, damage: Calla
 def test_a_folder_that_cannot_be_written_costs_no_more(packed: bytes, cache: Path) -> None:
     cache.write_text("no folder")
     assert load_image(packed, "a").symbols["name1"]
+
+
+NAMES = st.lists(st.text(st.characters(), min_size=1, max_size=4), min_size=1, max_size=20, unique=True)
+
+
+@given(names=NAMES, data=st.data())
+def test_what_is_kept_answers_as_what_was_read(names: list[str], data: st.DataObject) -> None:
+    places = data.draw(st.lists(st.integers(0, (1 << 64) - 1), min_size=len(names), max_size=len(names), unique=True))
+    table = build("test", SymbolColumns(names, places, [False] * len(names)))
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("XDG_CACHE_HOME", folder)
+        keptsymbols.kept_symbols("name", lambda: table)
+        kept = keptsymbols.kept_symbols("name", lambda: pytest.fail("it was read again"))
+    for name in names:
+        assert kept.by_name[name] == table.by_name[name]
+        assert name in kept.by_name
+    assert "none of them" not in kept.by_name
+    assert kept.by_name.get("none of them") is None
+    assert len(kept.by_name) == len(names)
+    assert kept.names[-1] == table.names[-1]
+    assert kept.names[1:3] == table.names[1:3]
+    with pytest.raises(IndexError):
+        _ = kept.names[len(names)]
+    assert columns(kept) == columns(table)
+    assert kept.by_name == table.by_name
+    assert [kept.by_name[name] for name in names] == [table.by_name[name] for name in names]
+    with pytest.raises(KeyError):
+        _ = kept.by_name["none of them"]
+
+
+def test_names_of_one_hash_are_told_apart(packed: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keptsymbols, "_hash", len)
+    table = columns(load_image(packed, "a").symbol_table)
+    again = load_image(packed, "a").symbols
+    assert {name: again[name] for name, _ in table[1]} == dict(table[1])  # type: ignore[call-overload, misc, attr-defined]
+    assert "name9" not in again
+
+
+def test_a_whole_file_that_is_not_ours_is_made_again(packed: bytes, cache: Path) -> None:
+    table = columns(load_image(packed, "a").symbol_table)
+    (file,) = (cache / "symbols").iterdir()
+    name = file.name.rpartition("-")[0]
+    for front, body in ((b"", b"x"), (struct.pack("<Q", 3) + b"\xff\xff\xff", b"x" * 64), (b"x" * 20, b"")):
+        keptsymbols._KEPT.write(name, front, body, aligned=True)
+        assert columns(load_image(packed, "a").symbol_table) == table
