@@ -1,22 +1,47 @@
 """C headers: structures laid out for a guest's width from their declarations, as the System V ABIs lay them out.
 
 A header is a file of plain C in the package that needs it. dissect.cstruct reads it when something in it is first asked
-for (importing and reading would take every command 20 ms); what is asked for is kept, so nothing is parsed in a run.
+for, and what it says is kept on disk by the header's text: importing and reading take 10 ms for each.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
+
+from pvops_core.kept import Kept
+
 if TYPE_CHECKING:
     from dissect.cstruct import cstruct
 
 _WIDTHS: Final = {32: "__i386__", 64: "__x86_64__"}  # what compilers define for each
 _STEP: Final = re.compile(r"(\w+)(?:\[(\d+)\])?")
+_KEPT: Final = Kept("layouts", ("headers",), 64)
+
+
+class FieldType(msgspec.Struct, array_like=True):
+    """A type as it is laid out for one width; its ``len`` is its ``sizeof``.
+
+    Attributes:
+        size: bytes.
+        letters: the struct module's for it, where it is a number, a text or a row of numbers.
+        fields: of a structure or union, by name: offset and type.
+        element: of an array.
+    """
+
+    size: int
+    letters: str = ""
+    fields: dict[str, tuple[int, FieldType]] = {}
+    element: FieldType | None = None
+
+    def __len__(self) -> int:
+        return self.size
 
 
 class Header:
@@ -36,6 +61,7 @@ class Header:
         self._include = include
         self.packed = packed
         self._types: dict[int, cstruct] = {}
+        self._layouts: dict[int, dict[str, FieldType]] = {}
 
     def __getitem__(self, name: str) -> CStruct:
         """A structure by its name; whether the file has it shows when it is first used."""
@@ -50,6 +76,36 @@ class Header:
             self._types[bits] = types
         return types
 
+    @property
+    def texts(self) -> tuple[tuple[str, bool], ...]:
+        """Text of this file and of those that it includes, and whether it is packed."""
+        included = () if self._include is None else self._include.texts
+        return (self.path.read_text(encoding="utf-8"), self.packed), *included
+
+    def layout(self, name: str, bits: int) -> FieldType:
+        """How a structure of this file, or of one that it includes, is laid out.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        if bits not in self._layouts:
+            self._layouts[bits] = self._kept(bits)
+        return self._layouts[bits][name]
+
+    def _kept(self, bits: int) -> dict[str, FieldType]:
+        name = hashlib.sha256(repr((bits, self.texts)).encode()).hexdigest()
+        found = _KEPT.read(name)
+        if found is not None:
+            return msgspec.msgpack.decode(found[1], type=dict[str, FieldType])
+        types = self.types(bits)
+        made = {
+            name: _field_type(types.resolve(name), bits)
+            for name, kind in types.typedefs.items()
+            if isinstance(kind, str) or hasattr(kind, "fields")
+        }
+        _KEPT.write(name, b"", msgspec.msgpack.encode(made))
+        return made
+
 
 def _empty(bits: int) -> cstruct:
     """The types that every header has."""
@@ -63,11 +119,23 @@ def _empty(bits: int) -> cstruct:
     return types
 
 
+def _field_type(kind: Any, bits: int) -> FieldType:  # noqa: ANN401 - the library's
+    if fields := getattr(kind, "fields", None):
+        placed = {name: (each.offset or 0, _field_type(each.type, bits)) for name, each in fields.items()}
+        return FieldType(len(kind), fields=placed)  # of a union's fields there is no offset
+    if (count := getattr(kind, "num_entries", None)) is not None:
+        element = _field_type(kind.type, bits)
+        letters = f"{count}s" if kind.type.__name__ == "char" else element.letters and f"{count}{element.letters}"
+        return FieldType(len(kind), letters, element=element)
+    # What has no letter is a pointer.
+    return FieldType(len(kind), getattr(kind, "packchar", None) or ("Q" if bits == 64 else "I"))
+
+
 class MemberPlace(NamedTuple):
-    """A field: its offset, and the library's type."""
+    """A field's offset and type."""
 
     offset: int
-    type: Any
+    type: FieldType
 
 
 class Span(NamedTuple):
@@ -92,11 +160,11 @@ class CStruct:
 
     def size(self, bits: int) -> int:
         """Its ``sizeof``, in bytes."""
-        return len(self.header.types(bits).resolve(self.name))
+        return self.header.layout(self.name, bits).size
 
     def names(self, bits: int) -> tuple[str, ...]:
         """Its fields, in order."""
-        return tuple(self.header.types(bits).resolve(self.name).fields)
+        return tuple(self.header.layout(self.name, bits).fields)
 
     def offset(self, path: str, bits: int) -> int:
         """``offsetof`` a field, in bytes.
@@ -114,15 +182,13 @@ class CStruct:
         return place
 
     def _found(self, path: str, bits: int) -> MemberPlace:
-        offset, kind = 0, self.header.types(bits).resolve(self.name)
+        offset, kind = 0, self.header.layout(self.name, bits)
         for name, index in _STEP.findall(path):
-            field = getattr(kind, "fields", {}).get(name)
-            if field is None:
+            field = kind.fields.get(name)
+            inside = field and (field[1].element if index else field[1])
+            if field is None or inside is None:
                 raise AttributeError(f"{self.header.path.name}: struct {self.name} has no {path} in {bits} bits")
-            offset, kind = offset + (field.offset or 0), field.type  # of a union's there is none
-            if index:
-                kind = kind.type
-                offset += int(index) * len(kind)
+            offset, kind = offset + field[0] + int(index or 0) * inside.size, inside
         return MemberPlace(offset, kind)
 
     def whole(self, *paths: str) -> Fields:
@@ -168,7 +234,7 @@ class Fields:
         for path, place in zip(self.paths, places, strict=True):
             if place.offset < end:
                 raise ValueError(f"struct {self.structure.name}: {path} does not follow what is named before it")
-            form += f"{place.offset - end}x{_letters(place.type, bits)}"
+            form += f"{place.offset - end}x{place.type.letters}"
             end = place.offset + len(place.type)
         if self._whole:
             form += f"{self.structure.size(bits) - end}x"
@@ -186,8 +252,7 @@ class StructView:
     def __getitem__(self, path: str) -> int:
         """A number, as its type is signed or not."""
         offset, kind = self.structure.place(path, self.bits)
-        signed = _letters(kind, self.bits).islower()
-        return int.from_bytes(self.raw[offset : offset + len(kind)], "little", signed=signed)
+        return int.from_bytes(self.raw[offset : offset + len(kind)], "little", signed=kind.letters.islower())
 
     def __setitem__(self, path: str, value: int | bytes) -> None:
         """As C assigns: what of a number does not fit is cut off. A text leaves what is after it as it is."""
@@ -203,13 +268,4 @@ class StructView:
     def row(self, path: str) -> tuple[int, ...]:
         """An array of numbers."""
         offset, kind = self.structure.place(path, self.bits)
-        return struct.unpack_from(f"<{_letters(kind, self.bits)}", self.raw, offset)
-
-
-def _letters(kind: Any, bits: int) -> str:  # noqa: ANN401
-    """The struct module's letters for a field's type."""
-    count: int | None = getattr(kind, "num_entries", None)
-    if count is not None:
-        return f"{count}s" if kind.type.__name__ == "char" else f"{count}{_letters(kind.type, bits)}"
-    letter: str | None = getattr(kind, "packchar", None)
-    return letter or ("Q" if bits == 64 else "I")  # pointers
+        return struct.unpack_from(f"<{kind.letters}", self.raw, offset)

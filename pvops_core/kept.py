@@ -37,6 +37,7 @@ KINDS: Final = {
     "members": "tables of ops of kernels, by their type information",
     "code": "machine code of callbacks",
     "summaries": "what plugins' sources say",
+    "layouts": "structures of C headers",
     "verdicts": "which backends were found sound",
     "ramdisks": "initial ramdisks with a shell",
 }

@@ -120,3 +120,26 @@ def test_texts_and_rows(outer: CStruct) -> None:
 def test_a_packed_structure_has_zeros_where_nothing_is_said(outer: CStruct) -> None:
     raw = outer.packed(32, {"name": b"abcde", "word": 1})
     assert raw == (b"abcde\0\0\0\1").ljust(outer.size(32), b"\0")
+
+
+def test_what_a_header_says_is_read_once(
+    header: Header, outer: CStruct, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    places = {path: outer.place(path, 32) for path in ("name", "u.event.when", "row[2].wide", "last[1]", "handle")}
+    again = Header(header.path)
+    monkeypatch.setattr(Header, "types", None)
+    assert {path: again["outer"].place(path, 32) for path in places} == places
+    assert again["outer"].names(32) == outer.names(32)
+    assert again["inner"].size(32) == 12
+
+
+def test_another_text_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path, below = tmp_path / "a.h", tmp_path / "b.h"
+    path.write_text("struct s { struct t t; };", encoding="utf-8")
+    for size in (1, 2):
+        below.write_text(f"struct t {{ uint8_t row[{size}]; }};", encoding="utf-8")
+        assert Header(path, Header(below))["s"].size(64) == size
+    with pytest.raises(KeyError):
+        Header(path, Header(below))["u"].size(64)
