@@ -9,7 +9,6 @@ import typer
 
 from pvops_core.cli.common import read_file
 from pvops_core.livepatch.control.orders import PatchOrders
-from pvops_core.livepatch.control.script import read_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +36,8 @@ def patching(script: str | None, socket: Path | None) -> PatchOrders:
     """
     text = ""
     if script is not None:
+        from pvops_core.livepatch.control.script import read_script  # noqa: PLC0415 - seldom wanted
+
         text = read_file(script).decode("utf-8", "replace")
         read_script(text, script)
     return PatchOrders(text, script or "", str(socket.absolute()) if socket else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from pvops_core.cachefolder import cache_folder
@@ -35,7 +34,9 @@ def ramdisk(given: str, kind: MachineKind) -> str:
 
 def _shell(kind: MachineKind) -> Path:
     """The same bytes as ``pvops initrd`` writes."""
-    from pvops_core.guests.linux.initrd.busybox import find_busybox  # noqa: PLC0415 - seldom wanted
+    from hashlib import sha256  # noqa: PLC0415 - seldom wanted, as all of these
+
+    from pvops_core.guests.linux.initrd.busybox import find_busybox  # noqa: PLC0415
     from pvops_core.guests.linux.initrd.contents import contents, packed  # noqa: PLC0415
 
     data = packed(contents(find_busybox("x86_64" if kind.bits == 64 else "i386", os.environ)))

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from pvops_core.backends.finding.discovery import GROUP
-from pvops_core.backends.finding.paths import plugins_at
 from pvops_core.cli import ALL_OPS
 from pvops_core.cli.common import STDOUT
 from pvops_core.errors import UsageError, printable, shortened
@@ -117,6 +115,9 @@ def broken_names(loaded: Loaded) -> set[str]:
 
 def broken_paths(loaded: Loaded, plugins: Sequence[str]) -> bool:
     """Whether a plugin given by path could not be loaded."""
+    from pvops_core.backends.finding.discovery import GROUP  # noqa: PLC0415 - most commands are given no plugin
+    from pvops_core.backends.finding.paths import plugins_at  # noqa: PLC0415
+
     given = {found.key for text in plugins for found in plugins_at(text, GROUP)}
     return not given.isdisjoint(loaded.broken)
 
