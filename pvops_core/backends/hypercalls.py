@@ -54,6 +54,7 @@ def hypercall(number: int, name: str = "", *, ns: int = COST_NS) -> Callable[[Se
         raise TypeError(f"{getattr(number, '__qualname__', number)}: @hypercall wants a number, as in @hypercall(1)")
 
     def mark(serve: Serve) -> Serve:
+        # To Python True is a number.
         if isinstance(number, bool) or not isinstance(number, int) or not isinstance(name, str):
             raise TypeError(
                 f"{serve.__qualname__} serves hypercall({number!r}, {name!r}): a number comes first, then a name"
@@ -71,6 +72,7 @@ def table_of(platform: type[Platform]) -> Mapping[int | str, Served]:
         TypeError: two methods of one class serve the same.
     """
     table: dict[int | str, Served] = {}
+    # Bases first, so that what a class serves itself takes their place.
     for each in reversed(platform.__mro__):
         own: dict[int | str, Served] = {}
         for value in vars(each).values():
@@ -89,6 +91,7 @@ def fitted(serve: Callable[..., int], arguments: Sequence[int]) -> Sequence[int]
     code = getattr(serve, "__code__", None)
     if code is None or code.co_flags & inspect.CO_VARARGS:
         return arguments
+    # The platform and the vCPU are not the guest's to give.
     wanted = code.co_argcount - 2
     return [*arguments[:wanted], *[0] * (wanted - len(arguments))]
 

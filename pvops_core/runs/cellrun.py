@@ -91,12 +91,14 @@ class CellRun:
             answer = await self.worker.within(self.limits, self._answer(), self._late)
         except ChildLostError as lost:
             answer = lost
+            # Before it is ended: its stack shows where it hangs.
             if lost.loss is Loss.TIMEOUT:
                 await self.worker.tell_where()
         finally:
             if not self.stays or not isinstance(answer, Observation | _RunLostError):
                 await self.worker.end()
         if not isinstance(answer, Observation):
+            # A library that gets no memory ends the process by itself: that is the host's doing, and no plugin's.
             if answer.loss is Loss.DIED and tells_of_no_memory(self.worker.complaints):
                 return self._lost(Outcome.MEMORY, str(HostMemoryError.of(f"memory while {self._phase.value}")))
             return self._lost(Outcome[answer.loss.name], answer.reason)
@@ -163,6 +165,7 @@ class CellRun:
         match message:
             case wire.WorkerPhase():
                 self._phase, self.worker.doing = message, message.value
+                # These two have a time of their own; all that comes before shares that of the start.
                 if message in {wire.WorkerPhase.RUNNING, wire.WorkerPhase.COLLECTING}:
                     self._since = time.monotonic()
             case str():
@@ -183,6 +186,7 @@ class CellRun:
             self.request.cell,
             outcome,
             reason=reason,
+            # A person's console comes with surrogates for bytes that are no UTF-8, which JSON cannot hold.
             console="".join(self._console).encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
             detail=own_stack(self.worker.complaints.replace(_MARK, "").strip()),
         )

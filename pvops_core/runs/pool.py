@@ -140,6 +140,7 @@ async def _all(
     try:
         await asyncio.gather(*tasks)
     finally:
+        # One that raised leaves the others at work: they are stopped before their children are ended.
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

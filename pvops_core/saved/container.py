@@ -34,6 +34,7 @@ def write(file: int, told: tuple[Key, Making, str, int, int], states: bytes, mem
     with memory.mapped() as contents:
         runs = runs_of(memory, contents)
         front, begin = pack(Head(*told, runs, digest_of(contents, runs)), states, memory.size)
+        # Memory that is zero becomes holes: only the runs are written.
         os.ftruncate(file, begin + memory.size)
         _put(file, front, 0)
         for first, pages in runs:
@@ -44,6 +45,7 @@ def _put(file: int, data: bytes | memoryview, at: int) -> None:
     with memoryview(data) as rest:
         done = 0
         while done < len(rest):
+            # A call may write less than it is given: 0x7ffff000 bytes are the most (write(2)).
             done += os.pwrite(file, rest[done:], at + done)
 
 

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION: Final = 1
+# A control-Z and a line end, as in PNG's signature, show a file that was converted as text.
 MAGIC: Final = b"pvops\x1as\n"
 _PRELUDE: Final = struct.Struct("<8sIIQQQ16s")
 """Magic, version, bytes of the head, of the states, where memory begins, bytes of memory, digest of all before that."""
 _UNDIGESTED: Final = _PRELUDE.size - 16
+# Somebody else may have made the file: no length in it makes us take more than a session can have.
 HEAD_LIMIT: Final = 16 << 20
 STATES_LIMIT: Final = 1 << 30
 MEMORY_LIMIT: Final = 1 << 36
@@ -79,6 +81,7 @@ class Front(NamedTuple):
 def pack(head: Head, states: bytes, size: int) -> tuple[bytes, int]:
     """The front of a file, and where memory of a size begins behind it."""
     packed = msgspec.msgpack.encode(head)
+    # At a page's border, so that memory can be mapped from the file.
     begin = _PRELUDE.size + len(packed) + len(states) + PAGE - 1 & -PAGE
     prelude = _PRELUDE.pack(MAGIC, VERSION, len(packed), len(states), begin, size, bytes(16))[:_UNDIGESTED]
     return prelude + _digest(prelude, packed, states) + packed + states, begin
@@ -105,6 +108,7 @@ def read_head(path: Path) -> Head:
 def opened(path: Path) -> Iterator[int]:
     """A descriptor of a regular file; SavedError if there is none."""
     try:
+        # O_NONBLOCK, or the open of a FIFO would wait for somebody who writes (open(2)); it is refused below.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as failure:
         raise unreadable(path, failure) from failure
@@ -128,6 +132,7 @@ def read_front(file: int, path: str) -> Front:
     head, states = rest[:head_size], rest[head_size : head_size + states_size]
     if _digest(os.pread(file, _UNDIGESTED, 0), head, states) != digest:
         raise SavedError("is damaged: it does not have the digest that it says", path, field="head and states")
+    # What the digest does not cover must be nothing, or files of one digest could differ.
     if rest[head_size + states_size :].strip(b"\0"):
         raise SavedError("is damaged: there is something between its parts", path, field="before memory")
     try:

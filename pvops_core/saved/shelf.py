@@ -63,6 +63,7 @@ class Shelf:
         The host gives the lock back when its holder dies.
         """
         try:
+            # A guest's memory may hold what is nobody else's business.
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = self._locked(self.folder / f".{name}{_LOCK}")
         except OSError:
@@ -100,6 +101,7 @@ class Shelf:
             for path in self.folder.glob(f"*{_ENDING}"):
                 with contextlib.suppress(OSError):
                     state = path.stat()
+                    # st_blocks counts 512 bytes whatever the file system's own blocks are (stat(2)); holes take none.
                     found.append((path, state.st_blocks * 512, state.st_mtime))
         return sorted(found, key=lambda each: each[2])
 

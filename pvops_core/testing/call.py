@@ -126,6 +126,7 @@ class Caller:
         """Write code into the padding, through the one writer of text."""
         poker = self.session.switchboard.poker
         now = poker.read(np.array([self.text], dtype=np.uint64), len(code))[0].tobytes()
+        # A transaction is an event in the log, and drops translations: none for what is there already.
         if now != code:
             poker.transaction([Poke(self.text, now, code)], by="testing")
 

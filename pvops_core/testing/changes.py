@@ -133,6 +133,7 @@ class StateDiff:
         self._memory, self._size = session.machine.memory, session.machine.kind.pointer_size
         origin = self._memory.origin
         if origin is None:
+            # What has been written is known since memory last went back to a snapshot, so there must be one.
             origin = self._memory.save()
             self._memory.load(origin)
         self._frames = frames
@@ -160,6 +161,7 @@ class StateDiff:
             old, new = (np.frombuffer(data, f"<u{self._size}") for data in (before, after))
             for place in np.flatnonzero(old != new).tolist():
                 was, now = int(old[place]), int(new[place])
+                # A present entry in which A or D alone is new was walked through by the CPU, and is as it was.
                 seen_only = was & PRESENT and not (was ^ now) & ~ACCESSED_DIRTY
                 if place * self._size >= self._dead.get(page, 0) and not seen_only:
                     yield va + place * self._size, StateChange(was, now)

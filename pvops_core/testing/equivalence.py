@@ -122,6 +122,7 @@ def _call(bench: Bench, op: str, how: Signature) -> bytes:
     slot = bench.layout.slot_address(bench.symbols, bench.layout.by_op(op).type)
     opcode = b"\xff\x25" if how.op.convention is Convention.JUMP else b"\xff\x15"
     if bench.layout.kind.bits == 64:
+        # From behind the six bytes of the instruction (SDM volume 2, 2.2.1.6).
         return opcode + struct.pack("<i", slot - (bench.text + 6))
     return opcode + struct.pack("<I", slot)
 
@@ -132,8 +133,10 @@ def _set_state(bench: Bench, how: Signature, generator: random.Random) -> int:
     cpu.write_virtual(bench.scratch, generator.randbytes(SCRATCH_SIZE))
     for register in GENERAL[bits]:
         cpu.set(register, generator.getrandbits(bits))
+    # Aligned as compilers keep it, with room in the page for what is pushed and for what lies above.
     cpu.rsp = bench.scratch + 0x800 + generator.randrange(0, 0x400, 16)
     cpu.rflags = generator.getrandbits(12) & RESTORABLE | 2
+    # 47 bits, so that it is canonical in 64-bit mode (SDM volume 1, 3.3.7.1).
     cpu.cr2 = generator.getrandbits(bits - 17)
     for place in how.places:
         value = _argument(bench, how, place.name, generator)
@@ -147,8 +150,10 @@ def _set_state(bench: Bench, how: Signature, generator: random.Random) -> int:
 
 def _argument(bench: Bench, how: Signature, name: str, generator: random.Random) -> int:
     arg = next(arg for arg in how.op.args if arg.name == name)
+    # A random root would take away the text that runs.
     if name == "cr3":
         return bench.cpu.cr3
+    # Without TF: a trap behind the op is no part of it.
     if name == "flags":
         return generator.getrandbits(12) & ~TRAP_FLAG | 2
     if arg.ctype.pointer:
@@ -162,11 +167,14 @@ def _frame(bench: Bench, how: Signature, generator: random.Random) -> int:
     if how.op.name == "irq_enable_sysexit":
         if not bench.user:
             raise UsageError("irq_enable_sysexit needs a bench with pages for user mode")
+        # EDX becomes EIP and ECX becomes ESP (SDM volume 2, SYSEXIT).
         cpu.set("edx", bench.user)
         cpu.set("ecx", bench.user + 0x1800)
         return bench.user
+    # Behind any code that is run here, and within the 64 bytes that may be overwritten.
     landing = bench.text + 0x30
     flags = generator.getrandbits(12) & ~TRAP_FLAG | 2
+    # iret pops the address first, then CS and the flags (SDM volume 2, IRET).
     for word in (flags, cpu.selector("cs"), landing):
         cpu.push(word)
     return landing
@@ -181,10 +189,12 @@ def _run(bench: Bench, code: bytes, landing: int, how: Signature) -> RunEffect:
     Calls(machine, symbol_at=lambda _va: None).run(what, cpu, end, [], alone=False, max_ns=LIMIT)
     registers = {name: cpu.get(name) for name in (*GENERAL[bench.layout.kind.bits], *OTHERS)}
     memory = np.array(machine.memory.array[: bench.compared])
+    # The text is one code or the other; what is below the stack pointer belongs to nobody.
     for start, size in dead:
         memory[start : start + size] = 0
     for place in _entries(bench, how):
         if place < len(memory):
+            # Whether the CPU had walked here before is no difference of the op's.
             memory[place] |= ACCESSED_DIRTY
     return RunEffect(registers, memory.tobytes())
 
@@ -222,8 +232,10 @@ def _differences(how: Signature, hook: RunEffect, patchlet: RunEffect) -> Iterab
             continue
         if name in how.result:
             done = how.result.index(name) * how.kind.bits
+            # Above a narrow result the ABIs leave the register's bits undefined.
             mask = (1 << max(0, how.result_bits - done)) - 1
         elif name == "rflags" and how.op.name != "restore_fl" and how.op.convention is not Convention.JUMP:
+            # No calling convention keeps the arithmetic flags.
             mask = ~ARITHMETIC
         if (value ^ other) & mask:
             yield f"{name} is {value:#x} after the hook and {other:#x} after the patchlet"

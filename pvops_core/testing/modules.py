@@ -71,6 +71,7 @@ class SmallModule:
         direct = not self.layout.record_size
         names = ["", "", "", *tables, *(["BUG_func"] if direct else []), "own_function"]
         text = b"".join(b"\xff\x15\0\0\0\0\xc3".ljust(SITE, b"\xcc") for _ in self.types)
+        # 4 less: R_X86_64_PC32 counts from the field, and RIP from behind it (System V ABI for AMD64, 4.4).
         calls = [
             (SITE * index + 2, 3 + tables.index(slot.symbol), slot.offset - 4)
             for index, slot in enumerate(self.layout.by_type(number) for number in self.types)
@@ -145,6 +146,7 @@ class SmallModule:
         table, at = b"", 1
         for number, name in enumerate(names):
             holder = number if number in {1, 2} else 1 if name == "own_function" else 0
+            # STB_LOCAL and STT_SECTION, or STB_GLOBAL and STT_FUNC; sh_info is the first that is not local (ELF gABI).
             info = 3 if number in {1, 2} else 0x12
             table += struct.pack("<IBBHQQ", at if name else 0, info if number else 0, 0, holder, 0, 0)
             at += len(name) + 1 if name else 0

@@ -50,6 +50,7 @@ class Types:
 
     def add(self, kind: int, name: str, value: int, *, length: int = 0, tail: bytes = b"") -> int:
         """Add a type and give its number."""
+        # struct btf_type: vlen is in bits 0 to 15 of info, kind in bits 24 to 28.
         self.body += struct.pack("<III", self.text(name), kind << 24 | length, value) + tail
         self.count += 1
         return self.count
@@ -61,6 +62,7 @@ class Types:
 
     def build(self) -> bytes:
         """The section."""
+        # struct btf_header: magic, version, flags, its own length, then both parts (Documentation/bpf/btf.rst).
         header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(self.body), len(self.body), len(self.strings))
         return header + self.body + self.strings
 

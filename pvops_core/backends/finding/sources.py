@@ -193,5 +193,6 @@ def _source(module: Module, node: ast.ImportFrom) -> str:
     if not node.level:
         return node.module or ""
     parts = module.package.split(".")
+    # One dot is the package itself, each further one a package above it.
     above = parts[: len(parts) - node.level + 1]
     return ".".join([*above, *([node.module] if node.module else [])])

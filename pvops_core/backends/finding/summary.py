@@ -80,6 +80,7 @@ class _Reader:
         else:
             package = name if found.file.name == "__init__.py" else ""
             if package:
+                # A package is imported from the folder that it lies in.
                 sources.folders = (found.file.parent.parent,)
             module = sources.read(name, found.file, package)
         place = sources.meant(SourcePlace(module, ast.Name(attribute)))
@@ -142,6 +143,7 @@ class _Reader:
             case _:
                 raise UnreadableError("this is not a class whose source is there")
         found: dict[str, str] = {}
+        # As Python looks names up: the first base before the next, the class itself before all.
         for base in reversed(node.bases):
             if not (isinstance(base, ast.Name) and base.id == "object"):
                 found |= self._methods(SourcePlace(module, base), depth + 1)

@@ -51,6 +51,7 @@ class _Debugger(pdb.Pdb):
 
     def __init__(self, reading: int, writing: int, send: Callable[[Message], None], output: PluginOutput) -> None:
         self._terminal, self._send, self._output = reading, send, output
+        # Copies, for a file object closes its descriptor when it goes.
         stdin, stdout = os.fdopen(os.dup(reading)), os.fdopen(os.dup(writing), "w", buffering=1)
         super().__init__(stdin=stdin, stdout=stdout, skip=_HIDDEN, nosigint=True)
 
@@ -73,6 +74,7 @@ def _cooked(terminal: int) -> Iterator[None]:
         return
     before = termios.tcgetattr(terminal)
     now = termios.tcgetattr(terminal)
+    # Input, output and local modes are the first, second and fourth of tcgetattr's list (termios(3)).
     now[0] |= termios.ICRNL
     now[1] |= termios.OPOST
     now[3] |= termios.ICANON | termios.ECHO | termios.ISIG

@@ -38,6 +38,7 @@ def main() -> None:
     keyboard.heard = send
     if request.attended:
         keyboard.listen()
+    # A daemon: it reads for as long as the parent lives, and must not keep this process from its end.
     threading.Thread(target=listen, args=(lines, keyboard), daemon=True).start()
     send(answer(request, send, keyboard))
 

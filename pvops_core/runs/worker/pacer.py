@@ -46,6 +46,7 @@ class RealTimePacer:
         ahead = until - self._passed()
         if ahead <= 0 or not self._wait(now, ahead):
             return until
+        # Later than now in any case, or a guest that sleeps again at once would stand still in time.
         return min(until, max(now + 1, self._passed()))
 
     def _passed(self) -> int:

@@ -129,6 +129,7 @@ class Fixture:
         """An entry as it stands in a table."""
         size = self.kept.session.guest.kind.entry_size
         value = self.call.load(place)
+        # With PAE an entry is two of the guest's words.
         return value | self.call.load(place + 4) << 32 if size > self.word else value
 
     def made(self, level: str, va: int, flags: int = KERNEL) -> int:

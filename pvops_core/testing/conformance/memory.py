@@ -23,6 +23,7 @@ def entries_come_back_as_they_were_meant(fixture: Fixture, op: str) -> None:
     """What the kernel sees of an entry is what it had made, and making one changes nothing."""
     level = op.removeprefix("make_").removesuffix("_val")
     page = fixture.call.physical(fixture.page())
+    # 0x25 is a user's page, read-only and accessed; the last is not present, and Xen leaves such entries alone.
     for meant in (page | 1, page | KERNEL, page | TABLE, page | 0x25, 0, 0x80 << 12 & ~1):
         made = fixture.call(f"make_{level}", meant)
         seen = fixture.call(f"{level}_val", made.result)
@@ -59,6 +60,7 @@ def a_cleared_entry_maps_nothing(fixture: Fixture, op: str) -> None:
 def an_entry_of_a_table_not_in_use_is_what_was_set(fixture: Fixture, op: str) -> None:
     """In a page that no address space has."""
     level = op.removeprefix("set_").removesuffix("_clear")
+    # PAE's entries of the third level have no RW and US: they are reserved (SDM volume 3, table 4-8).
     table, entry = (
         fixture.page(),
         fixture.made(level, fixture.page(), 1 if level == "pud" and fixture.bits == 32 else TABLE),
@@ -123,6 +125,7 @@ def no_stale_translation_is_left(fixture: Fixture, op: str) -> None:
     assert first == 0x11, f"{first:#x} is read of a page that was mapped and flushed for; 0x11 was in it"
     fixture.map(fixture.area, fixture.page(word=0x22))
     if op == "write_cr3":
+        # The same root again: a write drops what is cached of it (SDM volume 3, 4.10.4.1).
         done = fixture.call(op, fixture.call("read_cr3").result)
     elif op in {"flush_tlb_single", "flush_tlb_one_user"}:
         done = fixture.call(op, fixture.area)
@@ -204,6 +207,7 @@ def an_address_space_lives_and_ends(fixture: Fixture, op: str) -> None:
     call = fixture.call
     mm = call.function("mm_create").result
     page = fixture.page(word=0x5A5A)
+    # 0x67: present, writable, user, accessed and dirty, the kernel's _PAGE_TABLE.
     call.function("mm_map", mm, USER[fixture.bits], page, 0x67, 0)
     root = fixture.cpu.word(mm + fixture.symbol("mm_pgd_offset"))
     use = "dup_mmap" if op == "dup_mmap" else "activate_mm"
@@ -252,11 +256,13 @@ def another_vcpu_loses_its_stale_translations(fixture: Fixture, op: str) -> None
     """At once, or before it runs again where it is off its processor; the caller keeps its registers."""
     page, machine = fixture.page(), fixture.kept.session.machine
     before = machine.counts["tlb_flushes"]
+    # A cpumask with the second CPU alone.
     fixture.cpu.set_word(page, 2)
     if op == "flush_tlb_multi":
         info = page + 64
         for name, value in (("mm", fixture.init_mm), ("start", fixture.area), ("end", fixture.area + PAGE)):
             fixture.cpu.set_word(info + fixture.symbol(f"flush_{name}_offset"), value)
+        # stride_shift, behind new_tlb_gen and initiating_cpu: 4 KiB (struct flush_tlb_info of asm/tlbflush.h).
         fixture.cpu.set_u8(info + 3 * fixture.word + 12, 12)
         done = fixture.call(op, page, info)
     else:

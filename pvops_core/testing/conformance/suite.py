@@ -241,6 +241,7 @@ def _user_pages(kept: KeptMachine) -> int:
         page = call.page()
         cpu.write_virtual(page, UD2 * (PAGE // len(UD2)))
         call.function("mm_map", session.guest.symbols["init_mm"], base + number * PAGE, page, TABLE, 0)
+    # sysexit is #GP(0) while its MSR is 0 (SDM volume 2, SYSEXIT).
     if not cpu.insn.rdmsr(SYSENTER_CS):
         cpu.insn.wrmsr(SYSENTER_CS, cpu.selector("cs"))
     return base
