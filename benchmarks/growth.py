@@ -66,6 +66,7 @@ class GrowingCost:
         return [min(times) for times in zip(*rounds, strict=True)]
 
     def _once(self, act: Act) -> float:
+        # A collection of what was there before would be timed with it.
         gc.collect()
         gc.disable()
         try:

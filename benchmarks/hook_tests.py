@@ -60,5 +60,6 @@ def pytest(folder: Path, body: str, backend: str, *options: str) -> None:
     """Run the tests."""
     (folder / "test_hooks.py").write_text(HEAD.format(number=NUMBER) + body, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pvops-backend", backend, *options]
+    # Modules that are compiled anew each time would be what is measured.
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run([*command, "test_hooks.py"], cwd=folder, check=True, env=environ, stdout=subprocess.DEVNULL)

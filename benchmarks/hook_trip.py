@@ -58,6 +58,7 @@ def floor(machine: Machine) -> float:
     with closing(engine):
         registers = machine.vcpus[0].batch("cr0", "cr3", "cr4").read()
         engine.write(uc.REGISTER_IDS["cr4"], registers[2])
+        # EFER: LME and LMA (SDM volume 3, 2.2.1).
         engine.write_msr(0xC0000080, 0x500)
         engine.write(uc.REGISTER_IDS["cr3"], registers[1])
         engine.write(uc.REGISTER_IDS["cr0"], registers[0])

@@ -47,6 +47,7 @@ def best(act: Callable[[], object], *, repeats: int = 7, before: Callable[[], ob
     times = []
     for _ in range(repeats):
         before()
+        # A collection of what was there before would be timed with it.
         gc.collect()
         gc.disable()
         start = perf_counter()

@@ -27,6 +27,7 @@ def machine(*, memory: int = 16 << 20, vcpus: int = 1) -> Machine:
     for index in range(memory >> 21):
         made.memory.set_u64(TABLES + 0x2000 + 8 * index, index << 21 | LARGE)
     for vcpu in made.vcpus:
+        # PAE, EFER.LME, the root, then paging: the order of the manual (SDM volume 3, 9.8.5).
         vcpu.insn.mov_to_cr(4, 0x20)
         vcpu.insn.wrmsr(0xC0000080, 0x100)
         vcpu.insn.mov_to_cr(3, TABLES)

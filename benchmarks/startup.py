@@ -65,6 +65,7 @@ def _saved(image: Path, folder: Path) -> Iterator[Result]:
 
 def cost(command: Sequence[str], environ: Mapping[str, str] = os.environ, times: int | None = None) -> float:
     """Seconds of processor time at its best of some runs, once all is compiled."""
+    # Modules that are compiled anew each time would be what is measured.
     environ = {name: value for name, value in environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     least = NANO
     for _ in range(times or TIMES):

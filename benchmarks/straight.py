@@ -30,6 +30,7 @@ def bare(machine: Machine, code: bytes) -> float:
     with closing(engine):
         for name in ("cr4", "cr3", "cr0"):
             if name == "cr3":
+                # EFER: LME and LMA (SDM volume 3, 2.2.1).
                 engine.write_msr(0xC0000080, 0x500)
             engine.write(uc.REGISTER_IDS[name], machine.vcpus[0].get(name))
         engine.write(uc.REGISTER_IDS["rdi"], rig.STACK)

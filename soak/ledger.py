@@ -122,6 +122,7 @@ def add(
         raise LedgerError(f"{name}: {count} is no count")
     unit = unit or (bar.unit if bar else "")
     entry = LedgerEntry(name, count, unit, exercised, rooms.key(exercised), commit(), seed, result)
+    # Appended in one write, so that campaigns at one time do not mix their lines.
     with path.open("ab") as file:
         file.write(msgspec.json.encode(entry) + b"\n")
     return entry

@@ -34,6 +34,7 @@ def key(rooms: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for file in sorted({file for room in rooms for file in files(room)}):
+        # With its name, or files that changed places would be no change.
         digest.update(f"{file.relative_to(ROOT).as_posix()}\0".encode())
         digest.update(_meaning(file, file.stat().st_mtime_ns))
     return digest.hexdigest()[:16]
@@ -60,6 +61,7 @@ def _place(room: str) -> Path:
 
 @cache
 def _meaning(file: Path, _changed: int) -> bytes:
+    # The time of the last change is asked for to be part of the cache's key.
     raw = file.read_bytes()
     return hashlib.sha256(said(raw.decode()).encode() if file.suffix == ".py" else raw).digest()
 

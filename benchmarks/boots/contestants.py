@@ -65,6 +65,7 @@ def qemu(boot: Booted) -> Contestant | None:
     files = ["-kernel", str(boot.kernel), "-initrd", str(boot.initrd)]
     words = ["-append", boot.command_line(CONSOLES["native"])]
     quiet = ["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]
+    # Translated, on one thread, as our engine does it.
     command = [path, "-accel", "tcg,thread=single", "-smp", "1", "-m", str(boot.memory), *quiet, *files, *words]
     return Contestant(command, LAST_WORDS)
 

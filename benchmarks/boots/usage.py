@@ -63,6 +63,7 @@ def measure(command: Sequence[str], timeout_s: float) -> Usage:
     try:
         assert process.stdout is not None
         output = process.stdout.read().decode(errors="replace")
+        # The usage of this process and of those that it has waited for, and of no others (wait4(2)).
         _, status, used = os.wait4(process.pid, 0)
     finally:
         timer.cancel()
@@ -71,6 +72,7 @@ def measure(command: Sequence[str], timeout_s: float) -> Usage:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise CommandError(f"{' '.join(command)}: exit status {process.returncode}\n{output[-_TAIL:]}")
+    # ru_maxrss is in KiB (getrusage(2)); a process may have come and gone between two looks.
     return Usage(wall_s, used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss << 10), output)
 
 
@@ -99,6 +101,7 @@ class _MemoryWatch(threading.Thread):
 
 def _family(pid: int) -> list[int]:
     found = [pid]
+    # The list grows while it is gone through: children of children.
     for each in found:
         try:
             lists = [task.read_text() for task in Path(f"/proc/{each}/task").glob("*/children")]

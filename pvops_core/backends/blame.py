@@ -60,6 +60,7 @@ def from_outside(error: BaseException, ours: frozenset[CodeType] | None = None) 
 def _raised_by_hand(trace: TracebackType | None) -> bool:
     """By a ``raise`` statement, and not by Python's own handler of SIGINT between two instructions."""
     *_, last = (None, *_entries(trace))
+    # tb_lasti is the instruction that raised; where a signal's handler did, whatever was under way.
     return last is not None and last.tb_frame.f_code.co_code[last.tb_lasti] == _RAISE
 
 
@@ -97,9 +98,11 @@ def hide_ours(error: BaseException) -> None:
         kept = _kept(before)
         if isinstance(before, HookError) and (cause := before.__cause__) is not None:
             kept += _kept(cause)
+            # As Python shows it: the explicit cause, else the context unless `from None` hides that.
             before.__cause__ = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
         if any(own(each.tb_frame) for each in kept):
             trace, half = None, _MOST // 2
+            # A traceback is linked from the outermost frame on, so it is made from its end.
             for each in reversed(kept if len(kept) <= _MOST else [*kept[:half], *kept[-half:]]):
                 trace = TracebackType(trace, each.tb_frame, each.tb_lasti, each.tb_lineno)
             before.__traceback__ = trace

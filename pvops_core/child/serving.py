@@ -22,6 +22,7 @@ def take_stdout(*, forks: bool = False) -> Callable[[bytes], None]:
         forks: processes that are forked of this one may answer in its stead, and are no plugin's.
     """
     pipe, own, lock = os.fdopen(os.dup(1), "wb"), os.getpid(), threading.Lock()
+    # What C code writes to the descriptor goes there too, and not only what Python prints.
     os.dup2(2, 1)
 
     def send(line: bytes) -> None:

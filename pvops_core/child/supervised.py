@@ -151,11 +151,13 @@ class Child:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=None if self.heard else asyncio.subprocess.PIPE,
                     limit=output,
+                    # A terminal's signals do not reach it, and it is ended with its whole group.
                     start_new_session=True,
                     pass_fds=(*self.descriptors, shared),
                     env=os.environ | self.environ | self._offspring.mark | {marks.VARIABLE: place},
                 )
             finally:
+                # The child has a copy of its own.
                 os.close(shared)
             self._listening = asyncio.create_task(self._keep_stderr(self._process))
         if self._marks is not None:

@@ -86,6 +86,7 @@ def _common(left: Sequence[str], right: Sequence[str]) -> int:
 
 
 def _by_content(left: Sequence[str], right: Sequence[str]) -> Iterator[LinePair]:
+    # autojunk takes lines that recur, as a console has them, for noise.
     matcher = difflib.SequenceMatcher(None, left, right, autojunk=False)
     for _, left_start, left_end, right_start, right_end in matcher.get_opcodes():
         yield from _by_number(left[left_start:left_end], right[right_start:right_end])

@@ -31,12 +31,15 @@ SERIES = 8
 WIDTH_INCHES = 6.0
 _BAR_INCHES = 0.2
 STYLE: dict[Any, Any] = {  # its keys have a type of their own, which names every setting
+    # Text stays text, in the page's own font.
     "svg.fonttype": "none",
+    # Ids are hashes, salted at random unless a salt is given.
     "svg.hashsalt": "pvops",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.0,
     "text.parse_math": False,
 }
+# The date would make each file another.
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _ROOM = 0.035
 INK = "#0a0b01"

@@ -128,6 +128,8 @@ def _groups(subject: WatchedKernel, seen: RecordedStops, sections: Sequence[str]
     found["kinds"] = [[dict(zip(names_of_shape, shape, strict=True)) for shape in kind] for kind in kinds]
     for moment in MOMENTS:
         if moment in seen.groups:
+            # Until alternatives are applied all stands as in the file, then as at the end; only what differs is
+            # written.
             expected = files if moment in {"start", "enter"} else finals
             found[f"{moment}_differs"] = _unlike(seen.groups[moment], expected)
     return found

@@ -122,6 +122,7 @@ class Watcher:
         while (at := self._run({end, *steps})) != end:
             name = steps[at]
             section = image.section(STEPS[name])
+            # A call with other records than the kernel's own is none of the steps.
             if section is None or self._argument() != section.address:
                 self._stub.step()  # over the breakpoint, which stands
                 continue
@@ -171,6 +172,7 @@ class Watcher:
         """The bytes of many places, near ones together."""
         found: dict[tuple[int, int], bytes] = {}
         near: list[tuple[int, int]] = []
+        # The last lies behind all others, and so has what is left read.
         for place in [*sorted(places), (1 << 64, 0)]:
             if near and place[0] + place[1] - near[0][0] > CHUNK:
                 start = near[0][0]
@@ -215,5 +217,6 @@ class Watcher:
         return registers["rdi" if self._subject.image.pointer_size == 8 else "rax"]
 
     def _return_address(self) -> int:
+        # The function has pushed nothing yet: its return address is on top.
         stack = self._stub.registers()["rsp"]
         return int.from_bytes(self._stub.read(stack, self._subject.image.pointer_size), "little")

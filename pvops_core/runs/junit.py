@@ -15,6 +15,7 @@ from pvops_core.runs.verdict import Judged, Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# All but the characters that XML 1.0 has (its production Char).
 _ILLEGAL: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ELEMENTS: Final = {
     Verdict.SKIP: "skipped",

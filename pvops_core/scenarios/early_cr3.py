@@ -23,6 +23,7 @@ LAYOUT: Final = "6.1-64"
 OP: Final = "write_cr3"
 LATE: Final = "xen_write_cr3"
 BY: Final = "scenario early-cr3"
+# VMEMMAP_START without KASLR (Documentation/arch/x86/x86_64/mm.rst), sizeof(struct page), offset of page->private.
 VMEMMAP: Final = 0xFFFF_EA00_0000_0000
 STRUCT_PAGE: Final = 64
 PRIVATE: Final = 0x28

@@ -67,6 +67,7 @@ class Overrunning(LongPatcher):
 
     def inline(self, code: bytes, insnbuf: bytearray, addr: int) -> int:
         """All of the site, and what follows it."""
+        # Text is poked from no handler: it waits until every vCPU has stopped.
         self.env.machine.defer(lambda: self._write(code, addr))
         used = min(len(code), len(insnbuf))
         insnbuf[:used] = code[:used]

@@ -165,11 +165,13 @@ def wrap_payload(payload: bytes, *, release: str = "6.1.0-test", protocol: int =
     """A bzImage around any payload; see :func:`make_bzimage`."""
     setup_sectors, gap = 3, 64
     image = bytearray((setup_sectors + 1) * 512 + gap)
+    # setup_sects, boot_flag, header and version, kernel_version, payload_offset (Documentation/arch/x86/boot.rst).
     image[0x1F1] = setup_sectors
     image[0x1FE:0x200] = b"\x55\xaa"
     image[0x202:0x206] = b"HdrS"
     struct.pack_into("<H", image, 0x206, protocol)
     version = f"{release} (builder@example.org) #1 SMP".encode() + b"\0"
+    # The place of kernel_version is told less 0x200.
     struct.pack_into("<H", image, 0x20E, 0x200)
     image[0x400 : 0x400 + len(version)] = version
     if protocol >= 0x208:

@@ -88,9 +88,11 @@ def tables(symbols: Sequence[tuple[str, int]], shape: TableShape, address: int =
     tokens, packed = compress([name for name, _ in symbols])
     names, markers = b"", b""
     for index, body in enumerate(packed):
+        # A marker for every 256th name (scripts/kallsyms.c).
         if index % 256 == 0:
             markers += len(names).to_bytes(shape.marker, "little")
         size = len(body)
+        # A length above 127 takes two bytes, the low seven bits first (scripts/kallsyms.c).
         names += (bytes([size]) if size < 0x80 else bytes([size & 0x7F | 0x80, size >> 7])) + body
     table = b"".join(token + b"\0" for token in tokens)
     starts = [sum(len(token) + 1 for token in tokens[:code]) for code in range(256)]
@@ -105,6 +107,7 @@ def tables(symbols: Sequence[tuple[str, int]], shape: TableShape, address: int =
         return middle + b"".join(struct.pack("<i", at - here - 4 * number) for number, (_, at) in enumerate(symbols))
     base = BASES[shape.bits]
     if shape.percpu:
+        # Per-CPU symbols are absolute and stand as they are, others as negative numbers (kallsyms_sym_address()).
         offsets = [at if at < 1 << 31 else base - 1 - at for _, at in symbols]
     else:
         offsets = [max(at, base) - base for _, at in symbols]

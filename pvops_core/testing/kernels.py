@@ -172,6 +172,7 @@ class SmallKernel:
         text, records = b"", b""
         for index, type_ in enumerate(self.types):
             at, slot = start + SITE * index, slots[type_] if type_ < len(slots) else slots[0] + type_ * size
+            # Relative to RIP in 64-bit code, absolute in 32-bit code.
             operand = (slot - at - 6 if size == 8 else slot) & 0xFFFFFFFF
             text += (b"\xff\x15" + struct.pack("<I", operand)).ljust(SITE, b"\xcc")
             records += (at.to_bytes(size, "little") + bytes([type_, 6])).ljust(2 * size, b"\0")
@@ -188,6 +189,7 @@ class SmallKernel:
                 yield entry.site, entry.feature, int(entry.inverted), entry.code
             return
         for site in range(len(self.types)):
+            # Until it is patched a direct call leads to BUG_func (ALT_CALL_INSTR of asm/alternative.h).
             distance = self.addresses[self.bug] - code - 5
             yield site, ALWAYS, FLAG_DIRECT_CALL, b"\xe8" + struct.pack("<i", distance)
             code += 5
@@ -205,6 +207,7 @@ class SmallKernel:
         records = b""
         for site, feature, flags, replacement in entries:
             at = here + len(records)
+            # From 6.3 on flags are a member of their own; before, bit 15 of the feature inverts it (ALTINSTR_FLAG_INV).
             word = struct.pack("<HH", feature, flags) if shape == 14 else struct.pack("<H", feature | flags << 15)
             distances = struct.pack("<ii", start + SITE * site - at, code - at - 4)
             records += (distances + word + bytes([6, len(replacement)])).ljust(shape, b"\0")

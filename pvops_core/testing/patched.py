@@ -127,6 +127,7 @@ class PatchCaller:
         before = _site(place, at, guest.kind.bits, room, jump=slot.op.convention is Convention.JUMP)
         buffer = call.page()
         call.cpu.write_virtual(buffer, before)
+        # Only patchers of kernels with a slot for patch decide by what a site lets be destroyed.
         clobbers = slot.op.clobbers if layout.has_slot("patch") else Clobber.ANY
         done = call("patch", slot.type, int(clobbers), buffer, at, room)
         code = call.cpu.read_virtual(buffer, room)
@@ -152,6 +153,7 @@ class PatchCaller:
             raise UsageError(f"{op} has {len(sites)} sites in layout {layout.name}, none of number {number}")
         site = sites[number]
         code = session.read(site.address, site.length)
+        # The least behind which only nops stand: code that ends in nops of its own counts as shorter.
         used = next(n for n in range(site.length + 1) if n == site.length or code[n:] == guest.nops(site.length - n))
         entry = self.call.cpu.word(layout.slot_address(guest.symbols, slot.type))
         before = guest.image.read(site.address, site.length)

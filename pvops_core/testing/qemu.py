@@ -136,6 +136,7 @@ class QemuMachine:
         if order == "m":
             return self._read(int(values[0], 16), int(values[1], 16))
         if order == "g":
+            # GDB's order for x86-64: rax rbx rcx rdx rsi rdi rbp rsp, r8 to r15, rip, eflags, segments.
             words = [
                 self._registers.get({0: "rax", 5: "rdi", 7: "rsp", 16: "rip"}.get(place, ""), 0) for place in range(20)
             ]

@@ -36,6 +36,7 @@ def play(seed: int) -> Tally:
         run_to(session, chance.choice(("entry", "patched", "running")))
         start, before = session.machine.snapshot(), 0
         for number in range(GUESTS):
+            # By then all is there that stays from run to run: what grows from now on leaks.
             if number == GUESTS // 5:
                 before = resident()
             mad = chance.getrandbits(64)

@@ -68,6 +68,7 @@ def check_backend(found: Found, declared: object) -> Backend:
 
 def _check_api(found: Found, api: object) -> None:
     written, span = f"it was written for plugin API {api!r}", f"this pvops has API {API}"
+    # True would pass for 1.
     if not isinstance(api, int) or isinstance(api, bool) or api < 1:
         raise found.error(f"{written}, which is no number of one; {span}")
     if api > API:
@@ -170,6 +171,7 @@ class _Check:
         if ops is None:
             return
         for name in specs():
+            # Statically, since a property's getter is the author's code and would run.
             value = inspect.getattr_static(ops, name, None)
             if hasattr(ops, name) and not (callable(value) or hasattr(value, "__get__")):
                 self.fail(f"it is a {type(value).__name__} and cannot be called", name)

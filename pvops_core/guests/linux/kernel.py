@@ -109,7 +109,9 @@ class Kernel:
             entries = self.image.pointers(root, 1 << 9) if root and self.image.pointer_size == _LONG else ()
         except ImageError:
             entries = ()
+        # The last entry maps the kernel's image; of the upper half the first is the direct map's.
         first = next((number for number, entry in enumerate(entries[:-1]) if entry and number >= 1 << 8), 0)
+        # An entry of the root maps 512 GiB; in the upper half bits 48 to 63 are set (SDM volume 1, 3.3.7.1).
         return first and first << 39 | 0xFFFF << 48
 
     @cached_property

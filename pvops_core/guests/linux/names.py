@@ -82,6 +82,7 @@ class LinuxNames:
         known = self._per_cpu.get(symbol)
         if known is None:
             known = self._per_cpu[symbol] = self.address(symbol)
+        # The sum wraps around, as the kernel's own does.
         return known + self._offset(cpu.index) & self._mask
 
     @cached_property
@@ -132,4 +133,5 @@ class LinuxNames:
         number, words = self._numbers.get(name), capability_words(self._kernel.image)
         if number is None or words is None or "boot_cpu_data" not in self._symbols:
             return None
+        # x86_capability of struct cpuinfo_x86 is an array of words of 32 bits.
         return self._symbols["boot_cpu_data"] + words[0] + number // 32 * 4, number % 32

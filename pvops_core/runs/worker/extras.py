@@ -156,15 +156,15 @@ class KernelExtras(RunExtras):
             from pvops_core.livepatch.control.live import LiveBoot  # noqa: PLC0415
 
             self._live = self._stack.enter_context(LiveBoot(session, request.patching, lambda line: show(f"{line}\n")))
-        self._insight = Inspectors(request.inside, session, backends)
+        self._inspectors = Inspectors(request.inside, session, backends)
 
     def begin(self) -> None:
         """Look at the points of its boot, from now on."""
-        self._examination = PointSampler(self._session, sites=self._request.examine)
+        self._sampler = PointSampler(self._session, sites=self._request.examine)
 
     def end(self) -> None:
         """Stop the stopwatch."""
-        self._examination.stop()
+        self._sampler.stop()
 
     def judge(self, ending: RunEnd) -> RunEnd:
         """A kernel's end is what the machine says."""
@@ -174,8 +174,8 @@ class KernelExtras(RunExtras):
         """What was asked for."""
         del ending
         return {
-            **self._examination.found(),
-            "inside": self._insight.found(),
+            **self._sampler.found(),
+            "inside": self._inspectors.found(),
             **({"livepatch": self._live.found()} if self._live else {}),
             **self._ordered(),
         }
@@ -183,4 +183,4 @@ class KernelExtras(RunExtras):
     def counted(self, ending: RunEnd) -> dict[str, Mapping[str, int]]:
         """Calls of ops."""
         del ending
-        return {"ops": self._insight.op_calls, "own": self._insight.own_calls}
+        return {"ops": self._inspectors.op_calls, "own": self._inspectors.own_calls}

@@ -34,6 +34,7 @@ def msr_instructions(image: KernelImage) -> dict[int, str]:
     if section is None or not data:
         return {}
     found = (_of_records(image, section.address, data, size) for size in _RECORD_SIZES)
+    # Read with the wrong size, most distances lead to no such instruction.
     return max(found, key=len)
 
 
@@ -42,6 +43,7 @@ def _of_records(image: KernelImage, address: int, data: bytes, size: int) -> dic
     mask = (1 << 8 * image.pointer_size) - 1
     found = {}
     for index, distance in enumerate(distances.tolist()):
+        # From the member itself (struct exception_table_entry of asm/extable.h).
         at = address + index * size + distance & mask
         try:
             name = _NAMES.get(image.read(at, 2))

@@ -61,8 +61,10 @@ class Buffer:
         symbols, machine = session.guest.symbols, session.machine
 
         def entered(cpu: Vcpu) -> None:
+            # At a function's first instruction its return address is on top of the stack.
             back = cpu.word(cpu.rsp)
             if not self.top:
+                # No breakpoint is set from inside a handler: it waits until every vCPU has stopped.
                 machine.defer(lambda: at(back))
 
         def at(back: int) -> None:
@@ -140,6 +142,7 @@ def take_away(session: Session, place: int) -> None:
 def put_high(session: Session) -> None:
     """Let the buffer be looked for in all memory, as before ``8548c84da2f4``: it is taken from the end."""
     symbols = session.guest.symbols
+    # init_memory_mapping(start, end): the end is the second argument.
     session.machine.break_at(symbols[_MAPS], lambda cpu: cpu.set_u64(symbols[_MAPPED], cpu.get("rsi") >> PAGE_SHIFT))
 
 

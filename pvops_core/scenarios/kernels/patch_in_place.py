@@ -64,6 +64,7 @@ def walked_sites(plan: KernelPlan) -> list[PlannedSite]:
         planned
         for planned in plan.sites
         if function_of(image, planned.site.address) in LOOKS
+        # call rel32: five bytes where the site has more, so that nops are left for a second stage.
         and (planned.paravirt or b"")[:1] == b"\xe8"
         and planned.site.length > BRANCH_SIZE
     ]

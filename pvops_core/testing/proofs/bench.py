@@ -67,6 +67,7 @@ class ProofBench:
         if other is not None:
             first = signature(arrival.hook.slot, session.machine.kind).places[0]
             bits = session.machine.kind.bits
+            # An argument of two words lies in two registers, the low word first.
             registers = {name: other >> bits * part & (1 << bits) - 1 for part, name in enumerate(first.registers)}
             arguments[first.name] = other
         meant = self._notes.result_bits.get(arrival.op, -1)

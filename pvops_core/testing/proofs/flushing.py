@@ -58,9 +58,11 @@ class Flushing:
     def _at(self, match: re.Match[bytes]) -> Callable[[Vcpu], None]:
         """What happens at a place."""
         rex = match["rex"][0] if match["rex"] else 0
+        # REX.B makes the register one of r8 to r15 (SDM volume 2, 2.2.1.2).
         high = 8 if rex & 1 else 0
 
         def load(vcpu: Vcpu) -> None:
+            # Of the ModRM byte reg names the control register, rm the general one.
             number, value = match["cr"][0] >> 3 & 7, vcpu.get(self._names[high + (match["cr"][0] & 7)])
             if number == 3:
                 self._seen.append((vcpu.index, "space"))
@@ -69,6 +71,8 @@ class Flushing:
 
         def page(vcpu: Vcpu) -> None:
             modrm = match["invlpg"][0]
+            # mod 0 is a register's address as such, but for 4, a SIB byte, and 5, a displacement (SDM volume 2, table
+            # 2-2).
             plain = modrm >> 6 == 0 and modrm & 7 not in {4, 5}
             self._seen.append((vcpu.index, vcpu.get(self._names[high + (modrm & 7)]) if plain else _SOMEWHERE))
 

@@ -113,8 +113,8 @@ def test_calls_are_counted_at_the_sites() -> None:
     builder.text(".start", code + bytes.fromhex("66ba0406 66b80020 66ef f4"), address=start)
     image = attrs.evolve(load_image(builder.build()), entry=start)
     with session(image) as opened:
-        insight = Inspectors(Inspection(trace=True), opened, BACKENDS)
+        inspectors = Inspectors(Inspection(trace=True), opened, BACKENDS)
         assert opened.run().reason == "poweroff"
-        assert insight.op_calls == {"irq_disable": 3}
+        assert inspectors.op_calls == {"irq_disable": 3}
     with session(image) as opened:
         assert Inspectors(Inspection(), opened, BACKENDS).op_calls == {}
