@@ -275,8 +275,8 @@ class Platform(TrapHandler):
     def wait_for_typing(self) -> bool:
         """For ``idle``, when no timer is left: wait until what somebody types wakes a vCPU; False if nothing will."""
         loop, vcpus = self.machine.loop, self.machine.vcpus
-        while self.keyboard.wait(self.machine.clock.ns, lambda: loop.interrupted):
+        while self.keyboard.wait(self.machine.clock.ns, lambda: loop.leaving):
             self.read_keyboard()
             if loop.interrupted or any(vcpu.runnable for vcpu in vcpus):
                 return True
-        return loop.interrupted
+        return loop.leaving

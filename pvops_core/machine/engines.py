@@ -57,6 +57,7 @@ from pvops_core.machine.unicorn.llvm.native import callbacks as native_callbacks
 from pvops_core.machine.unicorn.llvm.piecewise import PieceGuards, Site
 from pvops_core.machine.unicorn.llvm.watching import Watch
 from pvops_core.machine.unicorn.modeswitch import ModeSwitch, packed_segment
+from pvops_core.machine.unicorn.movablehook import MovableHook
 from pvops_core.machine.unicorn.probe import (
     HF_ADDSEG,
     HF_CPL,

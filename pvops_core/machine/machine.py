@@ -24,7 +24,7 @@ from pvops_core.machine.run.singlegates import SingleGates
 from pvops_core.machine.run.stops import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from pvops_core.kinds import MachineKind
     from pvops_core.machine.cpu.vcpu import Vcpu
@@ -147,13 +147,15 @@ class Machine(MachineBase):
         """Index of the vCPU whose handler runs or has deferred what is done now; None where there is none."""
         return self.loop.behalf
 
-    def run(self, *, max_ns: int | None = None, until: int | None = None) -> Stop:
+    def run(self, *, max_ns: int | None = None, until: int | None = None, step: Collection[Vcpu] = ()) -> Stop:
         """Run until a handler stops the machine, nothing can run any more, or ``max_ns`` of virtual time have passed.
 
         Args:
             max_ns: virtual nanoseconds; a handler that has begun, such as a hook with hypercalls, is finished first.
             until: guest-virtual address of an instruction; the run ends, for the reason "landed", when a vCPU is about
                 to execute it.
+            step: the run ends, for the reason "stepped", when one of these has executed one instruction, with the traps
+                that it causes: in its turn, with the interrupts that come before, so that steps leave a run as it is.
 
         Raises:
             MachineError: the machine is closed or running already, or the engine failed.
@@ -161,11 +163,20 @@ class Machine(MachineBase):
         """
         if not self._slots:
             raise MachineError("the machine is closed")
-        return self.loop.run(max_ns, until)
+        return self.loop.run(max_ns, until, {vcpu.index for vcpu in step})
 
     def stop(self, reason: str, detail: str = "") -> None:
         """End the run once the present handler has returned."""
         self.loop.stop(Stop(reason, detail))
+
+    def pause(self, *, at_once: bool = True) -> None:
+        """End the run where it stands, for the reason "paused", unless it ends for another; the next goes on with it.
+
+        Args:
+            at_once: a handler asks for it, and it is done when that returns. Else any thread may, and the slice that is
+                going on comes to its end first.
+        """
+        self.loop.pause(at_once=at_once)
 
     def interrupt(self) -> None:
         """End the present slice when the handler returns."""
@@ -299,7 +310,10 @@ class Machine(MachineBase):
         return self.loop.go_on(until)
 
     def step(self, vcpu: Vcpu) -> None:
-        """Run one instruction of a vCPU, with the traps that it causes; not from inside a handler: defer it."""
+        """Run one instruction of a vCPU, with the traps that it causes; not from inside a handler: defer it.
+
+        It is nobody's turn, and nothing is delivered first; ``run`` makes steps that are.
+        """
         self._not_in_guest("step")
         self.loop.step(self._slots[vcpu.index])
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pvops_core.machine.cpu.vcpu import Vcpu
     from pvops_core.machine.exits.handlers import Handlers
+    from pvops_core.machine.exits.singlesteps import SingleSteps
     from pvops_core.machine.handler import GateHandler, MemoryDevice
 
 _FRONTIER = int(StateWord.FRONTIER)
@@ -22,8 +23,9 @@ _ENDS: Final = 16
 class AddressHooks:
     """Those of one engine."""
 
-    def __init__(self, handlers: Handlers) -> None:
+    def __init__(self, handlers: Handlers, steps: SingleSteps) -> None:
         self._handlers = handlers
+        self._steps = steps
         self._vcpu = handlers.vcpu
         self._engine = handlers.engine
         self._state = handlers.state
@@ -38,6 +40,7 @@ class AddressHooks:
         """
         handlers, vcpu, loop, page_end = self._handlers, self._vcpu, self._loop, self._handlers.page_end
         gates, bound = loop.gates, loop.gates.bound
+        self._steps.prepare()
 
         def reached(_engine: int, at: int, _size: int, _data: int) -> None:
             handler = bound.get(at)
@@ -90,6 +93,7 @@ class AddressHooks:
         kernel that Python serves, hence in one function.
         """
         handlers, vcpu, loop, page_end = self._handlers, self._vcpu, self._loop, self._handlers.page_end
+        self._steps.prepare()
 
         def reached(_engine: int, at: int, _size: int, _data: int) -> None:
             gate = gates.get(at)

@@ -26,6 +26,7 @@ from pvops_core.machine.engines import (
 from pvops_core.machine.exits.addresses import AddressHooks
 from pvops_core.machine.exits.callbacks import Callbacks
 from pvops_core.machine.exits.handlers import Handlers, Loop
+from pvops_core.machine.exits.singlesteps import SingleSteps
 from pvops_core.x86 import MSR_TSC_AUX
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class CpuSlot:
         self._answer_time_stamps(native, data)
         self.vcpu = Vcpu(machine, index, self.engine, self.context, self.state)
         self.handlers = Handlers(self.vcpu, self.engine, self.state, loop)
-        self.addresses = AddressHooks(self.handlers)
+        self.steps = SingleSteps(self.handlers)
+        self.addresses = AddressHooks(self.handlers, self.steps)
         self.callbacks = Callbacks(self.handlers)
         self._catch_calls(native, data)
         # Contexts of their own: what looks at registers in the middle of something must not spoil the one in use.

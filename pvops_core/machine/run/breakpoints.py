@@ -99,6 +99,9 @@ class Breakpoints:
         self._hook(breakpoint_.address, place)
         if not place.breakpoints:
             del self._places[breakpoint_.address]
+            # Nobody looks any more: what comes there when somebody does again is a new arrival.
+            for index in [index for index, (at, _) in self._standing.items() if at == breakpoint_.address]:
+                del self._standing[index]
 
     def _outside(self) -> None:
         if self._loop.in_guest:

@@ -16,7 +16,7 @@ from pvops_core.machine.run.slices import PartialSlice  # noqa: TC001 - states a
 from pvops_core.machine.run.stops import ENDS, FROM_OUTSIDE, Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from pvops_core.machine.base import MachineBase
     from pvops_core.machine.exits.cpuslot import CpuSlot
@@ -62,6 +62,7 @@ class RunLoop:
         self._over = False  # the slice is, for something in the guest
         self._left: PartialSlice | None = None
         self._stop: Stop | None = None
+        self._asked = self._paused = self._stepped = False
         self._landing: _Landing | None = None  # where the call of guest code that goes on is to end
         self.call_ended: Stop | None = None  # the last call of guest code, by a handler
         self._error: BaseException | None = None
@@ -92,6 +93,23 @@ class RunLoop:
         # The first reason is why the run ended; what follows it is aftermath.
         self._stop = self._stop or stop
         self.interrupted = True
+
+    def pause(self, *, at_once: bool) -> None:
+        """Come out of the run where the machine stands, unless it ends for another reason.
+
+        Args:
+            at_once: from a handler; else from any thread, and the slice that is going on is finished first.
+        """
+        if at_once:
+            self._paused = self.interrupted = True
+        else:
+            # Nothing more from another thread: what the engine just comes out for would be taken for an interruption.
+            self._asked = True
+
+    @property
+    def leaving(self) -> bool:
+        """Somebody wants the run to come out: nothing of the host's is to be waited for."""
+        return self.interrupted or self._asked
 
     def fail(self, error: BaseException) -> None:
         """End the run with an error; the first counts."""
@@ -143,8 +161,8 @@ class RunLoop:
         finally:
             self._landing = outer
 
-    def run(self, max_ns: int | None, until: int | None) -> Stop:
-        """Run until something stops the machine, or a vCPU comes to an address."""
+    def run(self, max_ns: int | None, until: int | None, step: Collection[int] = ()) -> Stop:
+        """Run until something stops the machine, a vCPU comes to an address, or one of some has made a step."""
         if self.running:
             raise MachineError("the machine is running already")
         clock = self._machine.clock
@@ -162,15 +180,18 @@ class RunLoop:
                         return self._stop
                     if landing.reached:
                         return Stop("landed")
+                    if self._stepped or self._paused:
+                        return Stop("stepped" if self._stepped else "paused")
                     if deadline is not None and clock.ns >= deadline:
                         return Stop("timeout", f"{max_ns} ns of virtual time have passed")
-                    self._turn(deadline, horizon)
+                    self._turn(deadline, horizon, step)
         finally:
             # A slice that an error cut is not gone on with: nobody knows what of it has happened.
             if self._error is not None or self._ends:
                 self._left = None
             self.running, self.deadline = False, None
             self._stop = self._error = None
+            self._asked = self._paused = self._stepped = False
             self._deferred.clear()
 
     def _between(self) -> int | None:
@@ -188,8 +209,11 @@ class RunLoop:
         finally:
             self._deferrer = None
         self._give_up()
-        # In the midst of a slice nothing of the guest's is looked at, or where it was cut would show.
-        watchers = tuple(self.watchers) if self._left is None else ()
+        self._paused = self._paused or self._asked
+        # In the midst of a slice nothing of the guest's is looked at, or where it was cut would show; and where the run
+        # comes out now, the next one asks.
+        comes_out = self._left is not None or self._paused or self._stepped
+        watchers = () if comes_out else tuple(self.watchers)
         wishes = [wish for watcher in watchers if (wish := watcher()) is not None]
         self.interrupted = False
         return min(wishes, default=None)
@@ -204,12 +228,13 @@ class RunLoop:
             error, self._error = self._error, None
             raise error
 
-    def _turn(self, deadline: int | None, horizon: int | None = None) -> None:
+    def _turn(self, deadline: int | None, horizon: int | None = None, step: Collection[int] = ()) -> None:
         """Give somebody a slice, or more of the last one.
 
         Args:
             deadline: virtual time from which on nobody is to run: a wish from outside.
             horizon: virtual time at which the slice ends, for something in the guest.
+            step: whoever of these it is executes one instruction of it.
         """
         left, self._left = self._left, None
         # The scheduler is asked only for a new slice: one that was interrupted is its vCPU's to the end.
@@ -221,7 +246,7 @@ class RunLoop:
             # Rounded up by a block: the deadline is reached, never missed by a block for ever.
             patience = slices.withhold(slot.state, max(0, deadline - self._machine.clock.ns) // BLOCK_NS + 1)
         self._over = False
-        ran = (left.ran if left else 0) + self._slice(slot)
+        ran = (left.ran if left else 0) + self._slice(slot, steps=slot.vcpu.index in step)
         now = slices.left_over(slot.vcpu.index, slot.state, ran, patience)
         cut = (
             slices.only_withheld(slot.state, patience) if slot.state[_EXPIRED] else self.interrupted and not self._over
@@ -301,22 +326,31 @@ class RunLoop:
         if not self.platform.idle():
             self.stop(Stop("dead", "every vCPU is halted and nothing will wake one"))
         # Nothing would ever change again: say so instead of spinning.
-        elif clock.ns == before and not self.interrupted and not any(slot.vcpu.runnable for slot in self._slots):
+        elif clock.ns == before and not self.leaving and not any(slot.vcpu.runnable for slot in self._slots):
             raise MachineError("the platform's idle() neither moved the clock nor woke a vCPU")
 
-    def _slice(self, slot: CpuSlot) -> int:
-        """Run until the budget is used up or something interrupts; gives the runs of code that began."""
+    def _slice(self, slot: CpuSlot, *, steps: bool = False) -> int:
+        """Run until the budget is used up or something interrupts; gives the runs of code that began.
+
+        With ``steps`` one instruction is enough of an interruption.
+        """
         state = slot.state
         clock = self._machine.clock
         self.rewritten.enter(slot, self._machine.counts)
         clock.follow(state)
         self.acting = slot.vcpu.index
+        start = slot.vcpu.rip if steps else 0
+        (slot.steps.begin if steps else slot.steps.end)()
         try:
             status = execution.enter(slot, lambda: self.interrupted)
         finally:
             self.acting = None
             blocks = clock.fold()
             slot.blocks += blocks
+        if steps and slot.steps.began:
+            # Who came first, at the same place, may have kept it from the instruction.
+            waits = slot.vcpu.rip == start and (self._deferred or self._paused or self._stop)
+            self._stepped = self._stepped or not waits
         # Faults that waited come first: they belong to what has just run, and RIP is where they put it.
         if self._error is not None or slot.callbacks.finish() or self.interrupted:
             return blocks
@@ -375,6 +409,7 @@ class RunLoop:
 
     def step(self, slot: CpuSlot) -> None:
         """Run one instruction of a vCPU that is not in a handler."""
+        slot.steps.end()
         clock, start = self._machine.clock, slot.vcpu.rip
         self.rewritten.enter(slot, self._machine.counts)
         self.interrupted = False

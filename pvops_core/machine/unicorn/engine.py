@@ -185,7 +185,7 @@ class Engine:
         self.closed = False
         self._callbacks: list[object] = []
         self._stepping = False
-        self._stopping: set[int] = set()
+        self._stopping: set[object] = set()
         self._code_hooks: set[int] = set()
         self._no_stops: ctypes.c_uint8 | None = None
         self._context: Context | None = None
@@ -347,7 +347,7 @@ class Engine:
         self.flush_code()
         return hook
 
-    def _stop_within(self, hook: int) -> None:
+    def _stop_within(self, hook: object) -> None:
         self._stopping.add(hook)
         self._choose_stops()
 
@@ -406,6 +406,19 @@ class Engine:
     def movable_code_hook(self, function: int) -> MovableHook:
         """A hook before instructions that calls machine code, and is not removed any more."""
         return MovableHook(lambda first, last, data: self.hook_native(HOOK_CODE, function, data, first, last))
+
+    def hook_everywhere(self, hook: MovableHook) -> None:
+        """Have a hook called before every instruction, where it may stop the engine, and drop all translated code."""
+        hook.move(0, (1 << 64) - 1, 0)
+        self._stop_within(hook)
+        self.flush_code()
+
+    def unhook_everywhere(self, hook: MovableHook) -> None:
+        """End ``hook_everywhere``."""
+        hook.rest()
+        self._stopping.discard(hook)
+        self._choose_stops()
+        self.flush_code()
 
     def unhook(self, hook: int) -> None:
         """Remove a hook."""

@@ -54,4 +54,4 @@ class RealTimePacer:
         return self._virtual + time.monotonic_ns() - self._wall
 
     def _wait(self, now: int, ns: int) -> bool:
-        return self.keyboard.wait(now, lambda: self.machine.loop.interrupted, seconds=ns / 1e9)
+        return self.keyboard.wait(now, lambda: self.machine.loop.leaving, seconds=ns / 1e9)

@@ -56,7 +56,9 @@ class Cut(NamedTuple):
 CUTS = st.lists(
     st.builds(
         Cut,
-        st.sampled_from(["for", "to", "step", "flush", "invalidate", "snapshot", "wander", "look", "ask", "stand"]),
+        st.sampled_from(
+            ["for", "to", "step", "turns", "flush", "invalidate", "snapshot", "wander", "look", "ask", "stand", "pause"]
+        ),
         st.integers(0, 400),
     ),
     max_size=25,
@@ -173,6 +175,11 @@ class Bench:
                 machine.break_at(self.places[amount % len(self.places)], lambda _: None)
             elif how == "step" and steps:
                 ended = self._step(amount % 40)
+            elif how == "turns":
+                ended = self._turns(amount)
+            elif how == "pause":
+                machine.pause(at_once=False)
+                assert machine.run().reason == "paused"
             elif how == "flush":
                 machine._slots[amount % len(machine._slots)].engine.flush_code()
             elif how == "invalidate":
@@ -189,10 +196,21 @@ class Bench:
 
     def _to(self, place: int, *, stops: bool, acts: bool) -> bool:
         machine = self.rig.machine
-        found = machine.break_at(place, lambda _: machine.stop("there") if stops else None, acts=acts)
+        end = machine.pause if acts else lambda: machine.stop("there")
+        found = machine.break_at(place, lambda _: end() if stops else None, acts=acts)
         reason = machine.run(max_ns=2_000).reason
         machine.remove(found)
         return reason == "poweroff"
+
+    def _turns(self, amount: int) -> bool:
+        """Steps of one vCPU, or of whoever's turn it is; one of these executes one instruction each time."""
+        machine = self.rig.machine
+        whose = [*machine.vcpus, None][amount % (len(machine.vcpus) + 1)]
+        for _ in range(amount % 40):
+            reason = machine.run(step=machine.vcpus if whose is None else [whose], max_ns=3_000).reason
+            if reason != "stepped":
+                return reason == "poweroff"
+        return False
 
     def _step(self, count: int) -> bool:
         for _ in range(count):
