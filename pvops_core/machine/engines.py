@@ -55,6 +55,7 @@ from pvops_core.machine.unicorn.llvm.guarding import guards as segment_guards
 from pvops_core.machine.unicorn.llvm.native import NativeCallbacks
 from pvops_core.machine.unicorn.llvm.native import callbacks as native_callbacks
 from pvops_core.machine.unicorn.llvm.piecewise import PieceGuards, Site
+from pvops_core.machine.unicorn.llvm.watching import PLACES as WATCHED
 from pvops_core.machine.unicorn.llvm.watching import Watch
 from pvops_core.machine.unicorn.modeswitch import ModeSwitch, packed_segment
 from pvops_core.machine.unicorn.movablehook import MovableHook

@@ -22,6 +22,7 @@ from pvops_core.machine.run.runloop import RunLoop
 from pvops_core.machine.run.scheduler import Scheduler
 from pvops_core.machine.run.singlegates import SingleGates
 from pvops_core.machine.run.stops import Stop
+from pvops_core.machine.run.watchpoints import Watchpoint, Watchpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -95,6 +96,7 @@ class Machine(MachineBase):
         self.gates = self.loop.gates = Gates(self.loop, self.hook_gates)
         self.single_gates = SingleGates(self.loop, self._slots)
         self.breakpoints = Breakpoints(self.loop, self._slots)
+        self.watchpoints = Watchpoints(self.loop, self._slots)
         native = native_callbacks()
         try:
             for index in range(vcpus):
@@ -238,9 +240,32 @@ class Machine(MachineBase):
         self._not_in_guest("count_spans")
         return count_spans(self._slots, spans)
 
-    def remove(self, breakpoint_: Breakpoint) -> None:
-        """End ``break_at``; MachineError from inside a handler."""
-        self.breakpoints.remove(breakpoint_)
+    def watch_at(
+        self, address: int, length: int, action: Callable[[Vcpu], None], *, loads: bool = False, stores: bool = True
+    ) -> Watchpoint:
+        """Call ``action`` whenever a vCPU touches memory that it has at a guest-virtual address, while it does.
+
+        What Python code loads and stores for a vCPU, such as a hypercall's handler, is not told. While there is one all
+        code runs several times slower.
+
+        Args:
+            address: of the first byte.
+            length: bytes, 1 to 4,096.
+            action: a stop or pause that it asks for takes effect before the vCPU's next instruction.
+            loads: tell it of loads.
+            stores: tell it of stores.
+
+        Raises:
+            MachineError: a handler is running, there are 4 already, or the length is none of these.
+        """
+        return self.watchpoints.add(Watchpoint(address, length, action, loads, stores))
+
+    def remove(self, place: Breakpoint | Watchpoint) -> None:
+        """End ``break_at`` or ``watch_at``; MachineError from inside a handler."""
+        if isinstance(place, Breakpoint):
+            self.breakpoints.remove(place)
+        else:
+            self.watchpoints.remove(place)
 
     def call(self, vcpu: Vcpu, until: int, *, blocks: int) -> bool:
         """Run one vCPU alone, without delivering interrupts, until it is about to execute the instruction at ``until``.

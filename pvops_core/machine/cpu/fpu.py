@@ -1,4 +1,4 @@
-"""The x87, MMX and SSE registers, out of the image that FXSAVE writes.
+"""The x87, MMX and SSE registers, as the image that FXSAVE writes.
 
 Source: Intel SDM volume 1, 10.5.1 (the image), volume 2, FXRSTOR.
 """
@@ -23,6 +23,23 @@ _FLOAT: Final = 10
 _TOP: Final = 11  # of the status word: the register that is ST(0), where the image begins (SDM volume 1, 8.1.3)
 # Two bits a register in the tag word (SDM volume 1, 8.1.7); of FXSAVE's one bit a register, 0 is empty (10.5.1.1)
 _EMPTY: Final = 3
+
+
+def save_image(engine: Engine, kind: MachineKind) -> bytes:
+    """What FXSAVE writes, in 512 bytes; the pointers to the last x87 instruction and its data are left out."""
+    control, status, tags = (int.from_bytes(engine.read_wide(name, 2), "little") for name in ("fpcw", "fpsw", "fptag"))
+    top = status >> _TOP & 7
+    full = sum((tags >> 2 * number & 3 != _EMPTY) << number for number in range(8))
+    image = bytearray(FXSAVE_SIZE)
+    struct.pack_into("<HHB", image, 0, control, status, full)
+    struct.pack_into("<4sI", image, 24, engine.read_wide("mxcsr", 4), MXCSR_MASK)
+    for number in range(8):
+        at = _REGISTERS + _STEP * number
+        image[at : at + _FLOAT] = engine.read_wide(f"fp{(top + number) & 7}", _FLOAT)
+    for number in range(16 if kind.bits == 64 else 8):
+        at = _XMM + _STEP * number
+        image[at : at + _STEP] = engine.read_wide(f"xmm{number}", _STEP)
+    return bytes(image)
 
 
 def load_image(engine: Engine, kind: MachineKind, image: bytes) -> None:

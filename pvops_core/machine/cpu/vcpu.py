@@ -8,7 +8,7 @@ from pvops_core.machine.cpu import traps
 from pvops_core.machine.cpu.core import Core
 from pvops_core.machine.cpu.debugregs import DebugRegisters
 from pvops_core.machine.cpu.faults import GuestFault
-from pvops_core.machine.cpu.fpu import AFTER_FNINIT, load_image
+from pvops_core.machine.cpu.fpu import AFTER_FNINIT, load_image, save_image
 from pvops_core.machine.cpu.instructions.insn import Instructions
 from pvops_core.machine.cpu.instructions.iret import iret
 from pvops_core.machine.cpu.model.msrs import MSR_CSTAR, MSR_FMASK, MSR_LSTAR, MSR_STAR
@@ -251,6 +251,10 @@ class Vcpu(Core):
         self._engine.flush_tlb()
         self.debug.refresh()
         self.rip = self.rip  # where a handler did this, the engine must leave the block it is in
+
+    def save_fpu(self) -> bytes:
+        """The x87 and SSE registers, as the 512 bytes that fxsave writes."""
+        return save_image(self._engine, self.machine.kind)
 
     def load_fpu(self, image: bytes) -> None:
         """Load the x87 and SSE registers from the 512 bytes that fxsave writes.

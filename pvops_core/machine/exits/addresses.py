@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from pvops_core.machine.cpu.faults import Reschedule
 from pvops_core.machine.engines import CODE_CALLBACK, LOAD_CALLBACK, STORE_CALLBACK, StateWord
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pvops_core.machine.cpu.vcpu import Vcpu
+    from pvops_core.machine.engines import Engine
     from pvops_core.machine.exits.handlers import Handlers
     from pvops_core.machine.exits.singlesteps import SingleSteps
     from pvops_core.machine.handler import GateHandler, MemoryDevice
@@ -18,6 +21,25 @@ if TYPE_CHECKING:
 _FRONTIER = int(StateWord.FRONTIER)
 _ENDS: Final = 16
 """Places where calls may end that are remembered: hooking one drops all translated code."""
+
+
+@attrs.define(eq=False)
+class GateHook:
+    """A hook that calls gates: the engine's handle of it, and what it is made of."""
+
+    engine: Engine
+    callback: object
+    first: int
+    last: int
+    stops: bool
+    handle: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.hook()
+
+    def hook(self) -> None:
+        """Stand, behind all hooks that there are."""
+        self.handle = self.engine.hook_code(self.callback, self.first, self.last, stops=self.stops)
 
 
 class AddressHooks:
@@ -31,6 +53,7 @@ class AddressHooks:
         self._state = handlers.state
         self._loop = handlers.loop
         self._ends: dict[int, int] = {}
+        self._gates: list[GateHook] = []
 
     def hook_gates(self, begin: int, end: int) -> None:
         """Call the machine's gates for every instruction that starts in [begin, end].
@@ -59,7 +82,14 @@ class AddressHooks:
             if handlers.stops():
                 self._state[_FRONTIER] = at
 
-        self._engine.hook_code(CODE_CALLBACK(reached), begin, end)
+        self._gates.append(GateHook(self._engine, CODE_CALLBACK(reached), begin, end, stops=True))
+
+    def gates_last(self, first: int, last: int) -> None:
+        """What has been hooked in [first, last] comes before gates, which have acted when they have been called."""
+        for gate in self._gates:
+            if gate.first <= last and first <= gate.last:
+                self._engine.unhook_code(gate.handle)
+                gate.hook()
 
     def stop_at(self, address: int) -> None:
         """From now on end the slice before an instruction at an address is executed, where a call is to end there."""
@@ -85,8 +115,8 @@ class AddressHooks:
 
         return self._engine.hook_code(CODE_CALLBACK(reached), first, last, stops=acts)
 
-    def hook_gates_alone(self, first: int, last: int, gates: Mapping[int, tuple[GateHandler, int]]) -> int:
-        """Call the handler of each gate in [first, last] before its jump; gives the hook's number.
+    def hook_gates_alone(self, first: int, last: int, gates: Mapping[int, tuple[GateHandler, int]]) -> GateHook:
+        """Call the handler of each gate in [first, last] before its jump.
 
         The engine need not be able to stop within blocks for it, which would make all code slower: where it is to stop
         it does after the jump, which does nothing but move RIP, and RIP is set then. This is the way of every op of a
@@ -117,7 +147,13 @@ class AddressHooks:
                 handlers.moved = True
                 self._engine.stop()
 
-        return self._engine.hook_code(CODE_CALLBACK(reached), first, last, stops=False)
+        self._gates.append(GateHook(self._engine, CODE_CALLBACK(reached), first, last, stops=False))
+        return self._gates[-1]
+
+    def unhook_gates(self, hook: GateHook) -> None:
+        """End ``hook_gates_alone``."""
+        self._gates.remove(hook)
+        self._engine.unhook_code(hook.handle)
 
     def unhook(self, hook: int) -> None:
         """Take a hook of ``hook_at`` or ``hook_range`` away."""

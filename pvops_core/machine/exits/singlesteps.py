@@ -40,14 +40,19 @@ class SingleSteps:
         """Let one instruction be executed next."""
         self.began = False
         if not self._stands:
-            self._engine.hook_everywhere(self.prepare())
-            self._stands = True
+            self.prepare().cover()
+            self._stand(stands=True)
 
     def end(self) -> None:
         """Let it run on."""
         if self._stands:
-            self._engine.unhook_everywhere(self.prepare())
-            self._stands = False
+            self.prepare().rest()
+            self._stand(stands=False)
+
+    def _stand(self, *, stands: bool) -> None:
+        self._stands = self._engine.steps = stands
+        self._engine.choose_stops()
+        self._engine.flush_code()
 
     def _reached(self, _engine: int, at: int, _size: int, _data: int) -> None:
         if self.began:

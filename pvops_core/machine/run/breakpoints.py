@@ -83,7 +83,9 @@ class Breakpoints:
             place.hooks.clear()
         if place.breakpoints:
             place.acts = acts
-            place.hooks += [slot.addresses.hook_at(address, self._reached, acts=acts) for slot in self._slots]
+            for slot in self._slots:
+                place.hooks.append(slot.addresses.hook_at(address, self._reached, acts=acts))
+                slot.addresses.gates_last(address, address)
 
     def remove(self, breakpoint_: Breakpoint) -> None:
         """Never call it again; nothing happens if it is not there.

@@ -14,6 +14,7 @@ from pvops_core.errors import MachineError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pvops_core.machine.exits.addresses import GateHook
     from pvops_core.machine.exits.cpuslot import CpuSlot
     from pvops_core.machine.handler import GateHandler
     from pvops_core.machine.run.runloop import RunLoop
@@ -29,7 +30,7 @@ class SingleGates:
         self._loop = loop
         self._slots = slots
         self._gates: dict[int, tuple[GateHandler, int]] = {}
-        self._stretches: dict[tuple[int, int], list[int]] = {}
+        self._stretches: dict[tuple[int, int], list[GateHook]] = {}
 
     def open(self, gates: Mapping[int, tuple[GateHandler, int]]) -> None:
         """Call handlers from now on.
@@ -60,7 +61,7 @@ class SingleGates:
         # Hooks come and go by stretches that changed: each new one drops all translated code.
         for stretch in self._stretches.keys() - wanted:
             for slot, hook in zip(self._slots, self._stretches.pop(stretch), strict=True):
-                slot.addresses.unhook(hook)
+                slot.addresses.unhook_gates(hook)
         for first, last in sorted(wanted - self._stretches.keys()):
             hooks = [slot.addresses.hook_gates_alone(first, last, self._gates) for slot in self._slots]
             self._stretches[first, last] = hooks

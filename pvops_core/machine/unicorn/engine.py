@@ -185,7 +185,8 @@ class Engine:
         self.closed = False
         self._callbacks: list[object] = []
         self._stepping = False
-        self._stopping: set[object] = set()
+        self._stopping: set[int] = set()
+        self.steps = False  # single ones, by a movable hook
         self._code_hooks: set[int] = set()
         self._no_stops: ctypes.c_uint8 | None = None
         self._context: Context | None = None
@@ -233,7 +234,7 @@ class Engine:
         # Single-stepping costs every instruction a check, and the library turns that off only at its next start.
         if self._stepping:
             self._stepping = False
-            self._choose_stops()
+            self.choose_stops()
             self._end_stepping(rip)
         status: int = _library.uc_emu_start(self.handle, rip, 0, 0, 0)
         return status
@@ -243,7 +244,7 @@ class Engine:
         # Code translated for full speed has no instruction counted, and is of no use for a step.
         if not self._stepping:
             self._stepping = True
-            self._choose_stops()
+            self.choose_stops()
             self.flush_code()  # blocks translated for full speed do not count instructions
         status: int = _library.uc_emu_start(self.handle, rip, 0, 0, 1)
         return status
@@ -289,7 +290,7 @@ class Engine:
             switch: where the library's structure has its flag for that (``exitrequest``).
         """
         self._no_stops = ctypes.c_uint8.from_address(self.handle + switch)
-        self._choose_stops()
+        self.choose_stops()
 
     @property
     def stops_within(self) -> bool:
@@ -304,11 +305,11 @@ class Engine:
         array = (ctypes.c_uint64 * len(addresses))(*addresses)
         self._control(const.UC_CTL_UC_EXITS, 2, array, ctypes.c_size_t(len(addresses)))
 
-    def _choose_stops(self) -> None:
+    def choose_stops(self) -> None:
         """Decide about code that is translated from now on."""
         # Read when code is translated, so that it holds for what is translated from now on.
         if self._no_stops is not None:
-            self._no_stops.value = not (self._stepping or self._stopping)
+            self._no_stops.value = not (self._stepping or self._stopping or self.steps)
 
     def keep(self, callback: object) -> int:
         """The address of a ctypes function object, which lives as long as the engine does."""
@@ -347,9 +348,9 @@ class Engine:
         self.flush_code()
         return hook
 
-    def _stop_within(self, hook: object) -> None:
+    def _stop_within(self, hook: int) -> None:
         self._stopping.add(hook)
-        self._choose_stops()
+        self.choose_stops()
 
     def unhook_code(self, hook: int) -> None:
         """Remove a hook of ``hook_code``, and drop all translated code."""
@@ -358,7 +359,7 @@ class Engine:
             self.check("unhook", _library.uc_hook_del(self.handle, hook))
         self._stopping.discard(hook)
         self._code_hooks.discard(hook)
-        self._choose_stops()
+        self.choose_stops()
         self.flush_code()
 
     def map_device(self, address: int, size: int, load: object, store: object) -> None:
@@ -407,19 +408,6 @@ class Engine:
         """A hook before instructions that calls machine code, and is not removed any more."""
         return MovableHook(lambda first, last, data: self.hook_native(HOOK_CODE, function, data, first, last))
 
-    def hook_everywhere(self, hook: MovableHook) -> None:
-        """Have a hook called before every instruction, where it may stop the engine, and drop all translated code."""
-        hook.move(0, (1 << 64) - 1, 0)
-        self._stop_within(hook)
-        self.flush_code()
-
-    def unhook_everywhere(self, hook: MovableHook) -> None:
-        """End ``hook_everywhere``."""
-        hook.rest()
-        self._stopping.discard(hook)
-        self._choose_stops()
-        self.flush_code()
-
     def unhook(self, hook: int) -> None:
         """Remove a hook."""
         with self._untouched():
@@ -444,6 +432,12 @@ class Engine:
         self._value.value = value
         if status := _reg_write(self.pointer, register, self._place):
             self.check("register write", status)
+
+    def read_wide(self, name: str, size: int) -> bytes:
+        """One register of so many bytes."""
+        place = ctypes.create_string_buffer(16)  # the library's longest, whatever is wanted
+        self.check("register read", _reg_read(self.pointer, REGISTER_IDS[name], place))
+        return place.raw[:size]
 
     def write_wide(self, name: str, data: bytes) -> None:
         """Set one register that is not of 64 bits."""

@@ -35,6 +35,10 @@ class MovableHook:
         for at, value in zip(self._places, (first, last, data), strict=True):
             ctypes.c_uint64.from_address(self._handle + at).value = value
 
+    def cover(self) -> None:
+        """Stand everywhere."""
+        self.move(0, _NOWHERE, 0)
+
     def rest(self) -> None:
         """Stand nowhere."""
         self.move(_NOWHERE, _NOWHERE, 0)

@@ -41,7 +41,10 @@ def test_an_image_comes_back(rig: Rig, top: int) -> None:
     for number in range(wide):
         image[160 + 16 * number : 176 + 16 * number] = bytes(range(100 + number, 116 + number))
     rig.cpu.load_fpu(bytes(image))
+    read = rig.cpu.save_fpu()
     after = saved(rig)
+    assert without_mask(read) == without_mask(after)
+    assert read[USED : 160 + 16 * wide] == after[USED : 160 + 16 * wide]
     assert without_mask(after) == without_mask(image)
     assert after[USED : 160 + 16 * wide] == image[USED : 160 + 16 * wide]
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pvops_core.machine.unicorn.engine import Engine
     from pvops_core.machine.unicorn.llvm.emit import Routine
 
-_PLACES: Final = 4
+PLACES: Final = 4
+"""Most spans of one watch."""
 _IN_PAGE: Final = 0xFFF
 Span = tuple[int, int]
 """Linear address and length."""
@@ -33,20 +34,18 @@ class _WatchWord(enum.IntEnum):
     TRAP = 1
     TOUCHED = 2
     STARTS = 3
-    LENGTHS = 3 + _PLACES
+    LENGTHS = 3 + PLACES
 
 
-_WORDS: Final = 3 + 2 * _PLACES
+_WORDS: Final = 3 + 2 * PLACES
 
 
 def _access(at: Routine) -> None:
     """A load or store: is it at a watched place of its page?"""
     engine, kind, address, size, value = at.arguments
     wide = at.wide(size)
-    for place in range(_PLACES):
-        start, length = (
-            at.load64(at.add(at.address(_WatchWord(0)), 8 * (first + place))) for first in (3, 3 + _PLACES)
-        )
+    for place in range(PLACES):
+        start, length = (at.load64(at.add(at.address(_WatchWord(0)), 8 * (first + place))) for first in (3, 3 + PLACES))
         with at.when(length, "!=", 0):
             for distance, reach in (
                 (at.subtract(address, start), length),
