@@ -111,6 +111,8 @@ def boot(
     ] = False,
     livepatch: live.ScriptOption = None,
     livepatch_socket: live.SocketOption = None,
+    gdb: runoptions.GdbOption = None,
+    wait: runoptions.WaitOption = False,
     max_seconds: runoptions.OfferedSecondsOption = None,
     switch: runoptions.SwitchOption = None,
     settings: runoptions.SetOption = None,
@@ -173,7 +175,7 @@ def boot(
             "record": record,
             "replay": replay,
         }
-        several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket})
+        several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket, "gdb": gdb})
         options = parse_choices(settings or ())
         common = several.Common(backend, cmdline, initrd, until, cpus, memory, seed, options, plugins, stop_at)
         most = max_seconds or runoptions.DEFAULT_MAX_SECONDS
@@ -235,6 +237,7 @@ def boot(
         patching=live.patching(livepatch, livepatch_socket),
         load=str(load or ""),
         save=str(save or ""),
+        gdb=runoptions.debug_orders(gdb, wait=wait),
     )
     request = scripts.request(request)
     text = sys.stderr if json == STDOUT else sys.stdout

@@ -56,6 +56,8 @@ def run(
     switch: runoptions.SwitchOption = None,
     settings: runoptions.SetOption = None,
     events: runoptions.EventsOption = None,
+    gdb: runoptions.GdbOption = None,
+    wait: runoptions.WaitOption = False,
     hook_output: HookOutputOption = None,
     json: JsonOption = None,
     plugin: PluginOption = None,
@@ -80,7 +82,12 @@ def run(
     limits = worker_limits(max_seconds, cell.memory)
     orders = tuple(map(SwitchOrder.parse, switch or ()))
     log, broken = str(events) if events else None, loaded.broken
-    request = Request(cell, plugins, without=broken, max_seconds=max_seconds, events=log, switches=orders)
+    debugging = runoptions.debug_orders(gdb, wait=wait)
+    request = Request(
+        cell, plugins, without=broken, max_seconds=max_seconds, events=log, switches=orders, gdb=debugging
+    )
+    if explore and debugging:
+        raise UsageError("--gdb goes with one run: --explore makes many")
     if explore:
         from pvops_core.cli.explore import explore as schedules  # noqa: PLC0415 - one run does without
 

@@ -74,6 +74,7 @@ class CellRun:
     _since: float = attrs.field(default=0.0, init=False)
     _phase: wire.WorkerPhase = attrs.field(default=wire.WorkerPhase.STARTING, init=False)
     _debugged: bool = attrs.field(default=False, init=False)
+    _stands: float | None = attrs.field(default=None, init=False)
 
     async def run(self) -> Observation:
         """Have the worker run it and wait for the answer. Raises nothing but what ``on_console`` raises.
@@ -113,7 +114,7 @@ class CellRun:
         limit = self.limits.patience_s if self._phase is running else self.limits.start_s
         if self.feeder is not None and self.feeder.overdue and self._phase is not collecting:
             return f"it did not end when asked to ({self.feeder.leaving}), while {self._phase.value}"
-        if self._debugged or time.monotonic() <= self._since + limit:
+        if self._debugged or self._stands is not None or time.monotonic() <= self._since + limit:
             return ""
         if self._phase is running:
             return f"no end after {self.limits.wall_s:.3g} s of wall time, while {self._phase.value}"
@@ -132,7 +133,7 @@ class CellRun:
         found: Observation | None = None
         while text := await self.worker.line():
             message = _decode(text)
-            room -= 0 if isinstance(message, wire.Said) else len(text)  # those are not kept here
+            room -= 0 if isinstance(message, wire.Said | wire.Standing) else len(text)  # those are not kept here
             if room < 0:
                 raise self.worker.wrote_too_much()
             match message:
@@ -159,7 +160,7 @@ class CellRun:
             raise ChildLostError(Loss.GARBAGE, "the worker answered for another run")
         return observation
 
-    def _note(self, message: wire.Message) -> None:
+    def _note(self, message: wire.Message) -> None:  # noqa: C901 - one case a kind
         if self.on_told and isinstance(message, wire.WorkerPhase | wire.Progress | Stroke):
             self.on_told(message)
         match message:
@@ -176,10 +177,18 @@ class CellRun:
                 self.worker.pid = message.pid
             case wire.Said() if self.on_said:
                 self.on_said(message)
+            case wire.Standing():
+                self._stand(stands=message.stands)
             case wire.Debugging():
                 self._debugged = True
                 if self.feeder:
                     self.feeder.pause(message.going_on)
+
+    def _stand(self, *, stands: bool) -> None:
+        now = time.monotonic()
+        if self._stands is not None:
+            self._since += now - self._stands
+        self._stands = now if stands else None
 
     def _lost(self, outcome: Outcome, reason: str) -> Observation:
         return Observation(

@@ -15,6 +15,7 @@ from msgspec import convert
 
 from pvops_core.backends.keyboard import Stroke
 from pvops_core.errors import clean
+from pvops_core.gdb.orders import DebugOrders
 from pvops_core.livepatch.control.orders import NOTHING, PatchOrders
 from pvops_core.records import JsonRecord, line
 from pvops_core.runs.cell import Cell
@@ -80,6 +81,7 @@ class Request(JsonRecord, frozen=True):
         patching: what is done to a real kernel's live patches while it runs.
         load: file of a saved session that the run goes on from; empty for the beginning.
         save: file that the session is written to where the run ends at ``stop_at`` or ``until``; empty for none.
+        gdb: where a debugger may come, if one may.
     """
 
     cell: Cell
@@ -101,6 +103,7 @@ class Request(JsonRecord, frozen=True):
     without: tuple[str, ...] = ()
     load: str = ""
     save: str = ""
+    gdb: DebugOrders | None = None
 
 
 class Began(JsonRecord, frozen=True):
@@ -158,6 +161,12 @@ class Progress(JsonRecord, frozen=True):
     vcpus: int
 
 
+class Standing(JsonRecord, frozen=True):
+    """The guest stands for somebody who looks at it, and its time does not count; or it goes on."""
+
+    stands: bool
+
+
 class Typed(JsonRecord, frozen=True):
     """Something was typed; nothing means that nothing will be any more.
 
@@ -170,7 +179,7 @@ class Typed(JsonRecord, frozen=True):
     leaving: str = ""
 
 
-Message = WorkerPhase | str | Observation | Began | Ended | Said | Debugging | Progress | Stroke
+Message = WorkerPhase | str | Observation | Began | Ended | Said | Debugging | Progress | Stroke | Standing
 """A step taken, a piece of console text, the end; or what a worker that stays tells of its processes."""
 _KINDS: Final[dict[str, type]] = {
     "phase": WorkerPhase,
@@ -182,6 +191,7 @@ _KINDS: Final[dict[str, type]] = {
     "debugging": Debugging,
     "progress": Progress,
     "stroke": Stroke,
+    "standing": Standing,
 }
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 

@@ -5,7 +5,7 @@ What a boot alone does not need, hooks and calls among it, is imported when it i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
@@ -226,20 +226,22 @@ class Session(Closing):
 
     # Running -----------------------------------------------------------------------------------------------------
 
-    def run(self, *, max_ns: int | None = None, max_seconds: float | None = None) -> Stop:
+    def run(self, *, max_ns: int | None = None, max_seconds: float | None = None, step: Collection[Vcpu] = ()) -> Stop:
         """Run the guest until it powers off, crashes or is stopped.
 
         Args:
             max_ns: virtual nanoseconds after which it is stopped, if any; a hook that has begun is finished first.
             max_seconds: seconds of wall time after which it is stopped, if any. Such a run cannot be repeated
                 exactly, and its end says where each vCPU was.
+            step: it is stopped, for the reason "stepped", when one of these has executed one instruction in its turn.
 
         Raises:
             MachineError: the guest did what the machine cannot do.
             PluginError: a hook or the platform failed.
         """
         with blamed(self._source, type(self.platform).__qualname__):
-            stop = run_within(self.machine, self.guest.image.symbol_at, max_ns=max_ns, max_seconds=max_seconds)
+            symbol_at = self.guest.image.symbol_at
+            stop = run_within(self.machine, symbol_at, max_ns=max_ns, max_seconds=max_seconds, step=step)
         return stop if self._halting is None else self._halting.judge(stop)
 
     def run_to(self, place: str, *, max_ns: int | None = None, max_seconds: float | None = None) -> Vcpu:

@@ -13,6 +13,7 @@ import typer
 from pvops_core.cli import ALL_OPS
 from pvops_core.cli.common import STDOUT
 from pvops_core.errors import UsageError, printable, shortened
+from pvops_core.gdb.orders import DebugOrders
 
 if TYPE_CHECKING:
     from pvops_core.backends import Loaded
@@ -81,6 +82,16 @@ PythonOpsOption = Annotated[
         help="Let each backend's own hooks serve the kernel's ops, those named or all, as --ops of `pvops boot`.",
     ),
 ]
+GdbOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[HOST:]PORT",
+        help="Let a debugger come: `gdb -ex 'target remote :PORT'`. vCPUs are its threads; `monitor help` lists "
+        "commands of its own. The guest ends as it would without. Only this machine's programs can come unless HOST "
+        "says otherwise; port 0 is one that is free, and is told.",
+    ),
+]
+WaitOption = Annotated[bool, typer.Option("--wait", help="With --gdb: wait for the debugger before anything is run.")]
 EventsOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")]
 DEFAULT_MEMORY = 16
 
@@ -152,6 +163,19 @@ def builtin_layouts() -> dict[str, MachineKind]:
 
     kinds = {name: ops.LAYOUTS[name].kind for name in guests.LAYOUTS}
     return dict(sorted(kinds.items(), key=lambda item: -item[1].bits))
+
+
+def debug_orders(place: str | None, *, wait: bool) -> DebugOrders | None:
+    """What the options ask for.
+
+    Raises:
+        UsageError: ``--gdb`` has no port, or there is ``--wait`` alone.
+    """
+    if place is None:
+        if wait:
+            raise UsageError("--wait waits for a debugger: say where with --gdb PORT")
+        return None
+    return DebugOrders.parse(place, wait=wait)
 
 
 def ops_patterns(text: str) -> tuple[str, ...] | None:

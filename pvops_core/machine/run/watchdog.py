@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,12 @@ SymbolAt = Callable[[int], tuple[str, int] | None]
 
 
 def run_within(
-    machine: Machine, symbol_at: SymbolAt, *, max_ns: int | None = None, max_seconds: float | None = None
+    machine: Machine,
+    symbol_at: SymbolAt,
+    *,
+    max_ns: int | None = None,
+    max_seconds: float | None = None,
+    step: Collection[Vcpu] = (),
 ) -> Stop:
     """Run a machine until something stops it; an end for the reason "timeout" says where each vCPU is.
 
@@ -29,9 +34,10 @@ def run_within(
         max_ns: virtual nanoseconds after which it is stopped, if any.
         max_seconds: seconds of the host's time after which it is stopped, if any: at the end of the slice that is going
             on then, a millisecond or so. Such a run cannot be repeated exactly.
+        step: it is stopped when one of these has executed one instruction in its turn.
     """
     with _watched(machine, max_seconds):
-        stop = machine.run(max_ns=max_ns)
+        stop = machine.run(max_ns=max_ns, step=step)
     if stop.reason != "timeout":
         return stop
     return attrs.evolve(stop, detail=f"{stop.detail}; {where(machine, symbol_at)}")

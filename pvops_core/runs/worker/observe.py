@@ -18,6 +18,7 @@ from pvops_core.runs.cell import BUILTIN, Cell
 from pvops_core.runs.observation import Counts, Observation, Outcome, PlatformCounts
 from pvops_core.runs.wire import Message, Progress, Request, WorkerPhase
 from pvops_core.runs.worker.console import ConsoleStream
+from pvops_core.runs.worker.debug.piecewise import PiecewiseRun, Runner, runner
 from pvops_core.runs.worker.events import write_events
 from pvops_core.runs.worker.extras import BuiltinExtras, KernelExtras
 from pvops_core.runs.worker.pacer import RealTimePacer
@@ -62,7 +63,11 @@ def observe(
     if output is not None:
         output.open()
     extras = BuiltinExtras if cell.guest == BUILTIN else KernelExtras
-    with _session(request, links, keyboard) as session, extras(session, request, links, send) as seen:
+    with (
+        _session(request, links, keyboard) as session,
+        extras(session, request, links, send) as seen,
+        runner(session, request, send, output) as run,
+    ):
         if cell.guest != BUILTIN:
             gc.freeze()  # what was made up to here lasts, and need not be looked at again
         gc.enable()
@@ -73,7 +78,7 @@ def observe(
         send(WorkerPhase.RUNNING)
         seen.begin()
         with ConsoleStream(session.platform.console, send, told, silent):
-            ending = seen.judge(_run(session, request)).with_fault(session.last_hook_fault)
+            ending = seen.judge(_run(session, request, run)).with_fault(session.last_hook_fault)
         seen.end()
         seen.dump(ending)
         send(WorkerPhase.COLLECTING)
@@ -156,10 +161,10 @@ def _made(request: Request, links: tuple[Backend, ...], keyboard: Keyboard) -> S
         raise UsageError(str(failure)) from failure  # nothing has run: something else has to be asked for
 
 
-def _run(session: Session, request: Request) -> RunEnd:
+def _run(session: Session, request: Request, run: Runner) -> RunEnd:
     """Run the session, whatever a plugin raises."""
     try:
-        return RunEnd.of_stop(session.run(max_ns=request.max_ns, max_seconds=request.max_seconds))
+        return RunEnd.of_stop(run(PiecewiseRun(session, request)))
     except MachineError as error:
         return RunEnd.of_crash(f"{error}; {session.where()}", own_trace(error))
     except BaseException as error:  # noqa: BLE001 - what the plugins' code raises is this run's result

@@ -18,7 +18,7 @@ from pvops_core.errors import HostMemoryError, ImageError, UsageError
 from pvops_core.records import read
 from pvops_core.runs import wire
 from pvops_core.runs.observation import Observation, Outcome
-from pvops_core.runs.worker import debugger
+from pvops_core.runs.worker.debug import prompt
 from pvops_core.runs.worker.observe import observe
 from pvops_core.runs.worker.parentpipe import listen
 from pvops_core.runs.worker.pluginoutput import PluginOutput
@@ -46,7 +46,7 @@ def main() -> None:
 def answer(request: wire.Request, send: Callable[[wire.Message], None], keyboard: Keyboard) -> Observation:
     """Run the request, whatever is raised."""
     output = PluginOutput(send)
-    debugger.install(send, output)
+    prompt.install(send, output)
     found = _answer(request, send, keyboard, output)
     output.close()
     save_coverage()
