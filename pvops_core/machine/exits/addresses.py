@@ -161,7 +161,7 @@ class AddressHooks:
 
     def _end(self, _engine: int, address: int, _size: int, _data: int) -> None:
         if self._loop.arrive(address):
-            self._state[_FRONTIER] = address
+            self._handlers.left_before(address)
             self._engine.stop()
 
     def map_device(self, address: int, size: int, device: MemoryDevice) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.handler import TrapHandler
     from pvops_core.machine.run.gates import Gates
 
-_FRONTIER = int(StateWord.FRONTIER)
+_FRONTIER, _INSTRUCTIONS = int(StateWord.FRONTIER), int(StateWord.INSTRUCTIONS)
 
 
 class Loop(Protocol):
@@ -70,6 +70,7 @@ class Handlers:
         self.moved = False
         self.destination: int | None = None
         self.postponed: tuple[bytes, GuestFault] | None = None
+        self._counted = vcpu.machine.count_instructions
         vcpu.debug.serve = self.run_at
 
     def run(self, action: Callable[..., None], *arguments: object) -> bool:
@@ -118,7 +119,14 @@ class Handlers:
     def run_at(self, action: Callable[..., None], address: int) -> None:
         """Run a handler before an instruction is executed, where the engine stops at once if it can."""
         if self.run(action, address) and self.engine.stops_within:
-            self.state[_FRONTIER] = address
+            self.left_before(address)
+
+    def left_before(self, address: int) -> None:
+        """The engine stops before the instruction at an address, which it has counted."""
+        self.state[_FRONTIER] = address
+        # Elsewhere, a gate's handler has stood for it.
+        if self._counted and self.vcpu.rip == address:
+            self.state[_INSTRUCTIONS] -= 1
 
     def restart(self) -> None:
         """Have the engine begin again where the vCPU is."""
