@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pvops_core.machine.run.gates import Gates
 
 _FRONTIER, _INSTRUCTIONS = int(StateWord.FRONTIER), int(StateWord.INSTRUCTIONS)
+_LEFT_BEFORE = int(StateWord.LEFT_BEFORE)
 
 
 class Loop(Protocol):
@@ -124,6 +125,7 @@ class Handlers:
     def left_before(self, address: int) -> None:
         """The engine stops before the instruction at an address, which it has counted."""
         self.state[_FRONTIER] = address
+        self.state[_LEFT_BEFORE] = int(self.loop.interrupted)
         # Elsewhere, a gate's handler has stood for it.
         if self._counted and self.vcpu.rip == address:
             self.state[_INSTRUCTIONS] -= 1

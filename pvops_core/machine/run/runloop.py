@@ -424,7 +424,8 @@ class RunLoop:
             slot.blocks += blocks
             if self._left is not None and self._left.vcpu == slot.vcpu.index:
                 # A step within a slice is of it: time must come out the same as if nobody had stepped.
-                self._left = self._left._replace(ran=self._left.ran + blocks, budget=self._left.budget - blocks)
+                left = self._left
+                self._left = left._replace(ran=left.ran + blocks, budget=left.budget - blocks, looked=0)
         self._raise()
         if slot.callbacks.finish():
             return

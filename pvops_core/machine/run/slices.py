@@ -15,6 +15,9 @@ _PATIENCE: Final = int(StateWord.PATIENCE)
 _WITHHELD: Final = int(StateWord.WITHHELD)
 _CURTAILED: Final = int(StateWord.CURTAILED)
 _LOOKED_PAGE: Final = int(StateWord.LOOKED_PAGE)
+_LEFT_BEFORE: Final = int(StateWord.LEFT_BEFORE)
+_RESUMED, _RESUMED_BUDGET = int(StateWord.RESUMED), int(StateWord.RESUMED_BUDGET)
+_FRONTIER: Final = int(StateWord.FRONTIER)
 _STEPPING: Final = int(StateWord.STEPPING)
 _ALLOWED: Final = int(StateWord.ALLOWED)
 _EXPIRED: Final = int(StateWord.EXPIRED)
@@ -32,6 +35,7 @@ class PartialSlice(NamedTuple):
         patience: and those after that while interrupts are off.
         stepping: whether it is a slice of one block, as the word of that name.
         lookout: runs before the next lookout for a loop with ``pause``; below 0 in the midst of one.
+        looked: whether such a lookout has been kept where it was interrupted, before an instruction.
     """
 
     vcpu: int
@@ -40,6 +44,7 @@ class PartialSlice(NamedTuple):
     patience: int
     stepping: int
     lookout: int
+    looked: int = 0
 
 
 def allow(state: Words, runs: int, lookout: int | None = None, patience: int = 0, *, stepping: int = 0) -> None:
@@ -56,6 +61,7 @@ def allow(state: Words, runs: int, lookout: int | None = None, patience: int = 0
     state[_BUDGET], state[_LATER] = before, runs - before
     state[_PATIENCE], state[_EXPIRED] = patience, 0
     state[_WITHHELD], state[_CURTAILED], state[_STEPPING] = 0, 0, stepping
+    state[_LEFT_BEFORE], state[_RESUMED] = 0, -1
     state[_LOOKED_PAGE] = -1  # the text may be another's by now, and a machine that was loaded has found nothing yet
 
 
@@ -68,6 +74,8 @@ def one_block(state: Words) -> None:
 def resume(state: Words, left: PartialSlice) -> None:
     """Let the vCPU go on with a slice."""
     allow(state, left.budget, left.lookout, left.patience, stepping=left.stepping)
+    if left.looked:
+        state[_RESUMED], state[_RESUMED_BUDGET] = state[_FRONTIER], state[_BUDGET]
 
 
 def withhold(state: Words, most: int) -> int:
@@ -125,4 +133,5 @@ def left_over(vcpu: int, state: Words, ran: int, patience: int) -> PartialSlice:
         patience: what was withheld of its patience.
     """
     lookout = state[_BUDGET] + state[_CURTAILED]
-    return PartialSlice(vcpu, ran, left(state), state[_PATIENCE] + patience, state[_STEPPING], lookout)
+    looked = state[_LEFT_BEFORE]
+    return PartialSlice(vcpu, ran, left(state), state[_PATIENCE] + patience, state[_STEPPING], lookout, looked)

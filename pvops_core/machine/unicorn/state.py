@@ -77,6 +77,11 @@ class StateWord(enum.IntEnum):
     """Runs that the slice has beyond its budget: when that is used up, see ``pauseloops``."""
     CURTAILED = enum.auto()
     """Runs that the budget lacks to the next lookout, for a wish from outside: some of those withheld."""
+    LEFT_BEFORE = enum.auto()
+    """1 where a hook has stopped the engine before an instruction, at whose block it was looked for a ``pause``."""
+    RESUMED = enum.auto()
+    """Linear address of such a place where the slice goes on, -1 for none, and the budget that it does with."""
+    RESUMED_BUDGET = enum.auto()
     LOOKED_PAGE = enum.auto()
     """Linear address of a page of guest text, -1 for none, and where it is in the host's memory, 0 if nowhere."""
     LOOKED_HOST = enum.auto()

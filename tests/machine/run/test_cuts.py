@@ -41,6 +41,8 @@ PIECES = (
     "pushf; popf; nop",
     "cli; add eax, 1; sti; nop; nop",
     "cli; mov ecx, {1}; L{0}: dec ecx; jnz L{0}; sti",
+    "mov ecx, {1}; jmp M{0}; L{0}: pause; M{0}: dec ecx; jnz L{0}",
+    "mov ecx, {1}; L{0}: jmp M{0}; mov eax, 0x90f30000; M{0}: loop L{0}",  # no pause before M
     "hlt; nop",
 )
 WAITS = "hlt; nop"
@@ -239,7 +241,7 @@ SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=[Healt
 
 @pytest.mark.parametrize("kind", [MachineKind.X86_64, MachineKind.PAE], ids=lambda kind: kind.value)
 @pytest.mark.parametrize("vcpus", [1, 3])
-@given(program=PROGRAMS, cuts=CUTS, count=st.booleans())
+@given(program=PROGRAMS, cuts=CUTS, slices=st.sampled_from([13, 900]), count=st.booleans())
 @SETTINGS
 def test_with_interrupts(
     kind: MachineKind,
@@ -247,15 +249,16 @@ def test_with_interrupts(
     benches: Callable[..., Bench],
     program: list[tuple[str, int]],
     cuts: list[Cut],
+    slices: int,
     *,
     count: bool,
 ) -> None:
-    whole = benches(kind, program, vcpus=vcpus, timer=True).whole()
-    bench = benches(kind, program, vcpus=vcpus, timer=True, count=count)
+    whole = benches(kind, program, vcpus=vcpus, timer=True, slice_blocks=slices).whole()
+    bench = benches(kind, program, vcpus=vcpus, timer=True, slice_blocks=slices, count=count)
     assert bench.cut(cuts, steps=False) == whole
     executed = bench.rig.machine.instructions
     if count:
-        bench = benches(kind, program, vcpus=vcpus, timer=True, count=True)
+        bench = benches(kind, program, vcpus=vcpus, timer=True, slice_blocks=slices, count=True)
         bench.whole()
     assert executed == bench.rig.machine.instructions
 

@@ -39,6 +39,9 @@ def lookout(at: Routine) -> None:
     with at.when(budget, "<", -LENGTH, likely=False):
         _put_off(at, budget)
         at.done()
+    # Where a stop has cut what a jump has led to, it seems to go on from there when it is resumed.
+    with at.when(start, "==", at.get(StateWord.RESUMED)), at.when(budget, "==", at.get(StateWord.RESUMED_BUDGET)):
+        at.done()
     place = at.subtract(start, 2)
     offset = at.both(place, PAGE - 1)
     with at.when(start, "==", before), at.when(offset, "!=", PAGE - 1):
