@@ -10,28 +10,31 @@ from __future__ import annotations
 import gc
 import math
 import resource
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import cycle
+from pathlib import Path
 from time import process_time
 from typing import Any
 
 import attrs
 
-from benchmarks import livepatch, rig, switching
-from pvops_core.guests import LAYOUTS
+from benchmarks import livepatch, rig, studies, switching
+from pvops_core.backends import load_backends
 from pvops_core.machine import Machine, MachineKind
 from pvops_core.machine.engines import BLOCK_NS
 from pvops_core.machine.run.clock import Clock
 from pvops_core.machine.run.eventlog import EventLog
+from pvops_core.study.plan import plan_study
+from pvops_core.study.spec import StudySpec
 
 LINEAR = 1.15
 MIB = 1 << 20
 VCPUS, MEMORY, SITES = (1, 8, 32, 128), (64, 512, 4096, 8192), (1_000, 10_000, 100_000)
-EVENTS, SNAPSHOTS, CELLS = (10_000, 100_000, 1_000_000), (10, 100, 400), (1, 2, 4)
+EVENTS, SNAPSHOTS, CELLS = (10_000, 100_000, 1_000_000), (10, 100, 400), (4, 16, 64)
+JOBS = (1, 2, 4, 8)
 TOUCHED, CHANGED = 16 * MIB, 1 * MIB
 
 Act = Callable[[], object]
@@ -228,10 +231,14 @@ def many(snapshots: int) -> Iterator[Act]:
 
 @contextmanager
 def cells(count: int, jobs: int) -> Iterator[Act]:
-    """Compare: one guest for each layout, so many at a time, each in a process of its own."""
-    layouts = ",".join(sorted(LAYOUTS)[:count])
-    command = ["pvops", "compare", "--backends", "native", "--layouts", layouts, "--jobs", str(jobs)]
-    yield lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    """Make so many runs of the built-in guest, so many at a time, each in a process of its own."""
+    spec = StudySpec(backends=("native",), layouts="6.1-64", seeds=f"0..{count - 1}")
+    yield partial(studies.bare, plan_study(spec, load_backends(), Path()).cells, jobs)
+
+
+def workers(jobs: int) -> AbstractContextManager[Act]:
+    """As many runs by more workers."""
+    return cells(CELLS[1], jobs)
 
 
 def rows() -> Iterator[GrowingCost]:
@@ -248,9 +255,12 @@ def rows() -> Iterator[GrowingCost]:
     yield GrowingCost("record events and hash them", EVENTS, "events", recorded, repeats=3)
     yield GrowingCost("go through a log", EVENTS, "events", read, repeats=3)
     yield GrowingCost("take and keep snapshots", SNAPSHOTS, "snapshots", many, repeats=3)
-    for jobs in (1, 2):
+    for jobs in (1, 4):
         run = partial(cells, jobs=jobs)
-        yield GrowingCost(f"pvops compare, {jobs} at a time", CELLS, "cells", run, repeats=2, clock=children)
+        yield GrowingCost(
+            f"runs of the built-in guest, {jobs} at a time", CELLS, "cells", run, repeats=2, clock=children
+        )
+    yield GrowingCost(f"{CELLS[1]} runs of the built-in guest", JOBS, "at a time", workers, repeats=2, clock=children)
 
 
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:

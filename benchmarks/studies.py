@@ -56,7 +56,8 @@ def _limits(_request: object) -> Limits:
     return Limits()
 
 
-def _bare(cells: Sequence[Planned], jobs: int) -> None:
+def bare(cells: Sequence[Planned], jobs: int) -> None:
+    """Make the runs, by workers that stay, and keep nothing."""
     requests = [cell.request for cell in cells]
     execute_each(requests, lambda *_: None, listener=_QuietRuns(), jobs=jobs, limits=_limits, command=WARM, stays=True)
 
@@ -83,7 +84,7 @@ def main(seeds: int) -> None:
     spec = StudySpec(backends=("native", "xen"), layouts="6.1-64", seeds=f"0..{seeds - 1}")
     cells = plan_study(spec, load_backends(), Path()).cells
     number = len(cells)
-    bare = _timed("bare runs, two workers", number, lambda: _bare(cells, 2))
+    bare = _timed("bare runs, two workers", number, lambda: bare(cells, 2))
     two = _timed("study, two workers", number, lambda: _kept(cells, LocalRunner(_limits, 2)))
     one = _timed("study, one worker", number, lambda: _kept(cells, LocalRunner(_limits, 1)))
     sys.stdout.write(
