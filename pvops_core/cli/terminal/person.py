@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pvops_core.runs.inputfeeder import InputFeeder
 
 LEFT: Final = "Ctrl-A x"
+_PROMPT: Final = "a Python prompt on a kernel: pvops shell KERNEL --stop-at PLACE"
 CLOSED: Final = "the terminal was closed"
 
 
@@ -37,6 +38,7 @@ class Person:
         self.escapes.table |= {
             "x": Escape("end the run; once more if it does not", self._leave),
             "a": Escape("send Ctrl-A to the guest", lambda: PREFIX),
+            "c": Escape("where a Python prompt is", lambda: self.screen.say(_PROMPT)),
             "h": Escape("this help", self.escapes.help),
         }
         feeder.keys = self.escapes

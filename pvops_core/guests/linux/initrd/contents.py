@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _INIT: Final = "init"
 """What the kernel runs first of a ramdisk (init/main.c: ramdisk_execute_command)."""
+_RESIZE: Final = "resize"
+"""A program for the shell, beside this module."""
 _SCRIPT: Final = "script"
 """What :file:`init` beside this module runs before it gives a shell."""
 _FOLDERS: Final = ("proc", "sys", "dev", "tmp")
@@ -36,6 +38,12 @@ _LONGEST_LINE: Final = 256
 def shell_init() -> bytes:
     """The program that gives a shell."""
     return Path(__file__).with_name(_INIT).read_bytes()
+
+
+@cache
+def resize_program() -> bytes:
+    """The program that gives a terminal's driver the size that the terminal has."""
+    return Path(__file__).with_name(_RESIZE).read_bytes()
 
 
 def contents(
@@ -59,6 +67,7 @@ def contents(
         *script,
         Entry.file("bin/busybox", busybox.data, 0o755),
         Entry.link("bin/sh", "busybox"),
+        Entry.file(f"bin/{_RESIZE}", resize_program(), 0o755),
         *(Entry.folder(name) for name in _FOLDERS),
         *(Entry.character_device(f"dev/{name}", major, minor) for name, major, minor in _NODES),
         *added,

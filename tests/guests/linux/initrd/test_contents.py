@@ -11,7 +11,14 @@ import pytest
 
 from pvops_core.errors import ImageError, UsageError
 from pvops_core.guests.linux.initrd.busybox import Busybox
-from pvops_core.guests.linux.initrd.contents import contents, packed, read_added, read_regular, shell_init
+from pvops_core.guests.linux.initrd.contents import (
+    contents,
+    packed,
+    read_added,
+    read_regular,
+    resize_program,
+    shell_init,
+)
 from pvops_core.images.cpio import Entry
 from tests.programs import program
 from tests.ramdisk import entries
@@ -27,6 +34,7 @@ def test_a_shell_by_default() -> None:
     found = inside(packed(contents(BUSYBOX)))
     assert found["init"] == (stat.S_IFREG | 0o755, shell_init())
     assert found["bin/busybox"] == (stat.S_IFREG | 0o755, BUSYBOX.data)
+    assert found["bin/resize"] == (stat.S_IFREG | 0o755, resize_program())
     assert found["bin/sh"] == (stat.S_IFLNK | 0o777, b"busybox")
     assert found["dev/console"][0] == stat.S_IFCHR | 0o600
     assert {"proc", "sys", "dev", "tmp"} <= {name for name, (mode, _) in found.items() if stat.S_ISDIR(mode)}
