@@ -74,7 +74,12 @@ def edits_a_file(shell: Shell) -> None:
     terminal = shell.terminal
     terminal.send("vi /tmp/notes\r")
     terminal.expect("/tmp/notes")
-    terminal.send("ione line\rand another\x1b[A!\x1b")  # an arrow up while inserting
+    terminal.send("ione line\rand another")
+    terminal.send("\x1b[A")  # an arrow, while inserting: up
+    terminal.expect("I /tmp/notes .Modified. 1/2")
+    for keys in ("\x1b", "A!\x1b"):
+        terminal.send(keys)
+        terminal.expect("- /tmp/notes .Modified. 1/2")  # what follows Escape at once would be a part of it
     terminal.send(":wq\r")
     terminal.expect(PROMPT)
     assert shell.run("cat /tmp/notes") == "one line!\nand another"
