@@ -92,7 +92,9 @@ def advance(distance: int) -> bytes:
         return b"\x02" + distance.to_bytes(1, "little")
     if distance < 1 << 16:
         return b"\x03" + distance.to_bytes(2, "little")
-    return b"\x04" + distance.to_bytes(4, "little")
+    if distance < 1 << 32:
+        return b"\x04" + distance.to_bytes(4, "little")
+    return b"\x1d" + distance.to_bytes(8, "little")  # DW_CFA_MIPS_advance_loc8, which readers of x86 know too
 
 
 def common_entry(instructions: bytes, *, interrupted: bool) -> bytes:

@@ -28,8 +28,6 @@ from pvops_core.images.model import Section
 from pvops_core.images.symbols import SYM32, SYM64, read_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pvops_core.images import KernelImage
 
 _KEPT_FLAGS: Final = ALLOC | EXEC | WRITE
@@ -70,17 +68,18 @@ def symbol_file(image: KernelImage, offset: int = 0) -> SymbolFile | None:
     if not columns.names:
         return None
     bits, sections = image.pointer_size * 8, _sections(image)
-    extents = [Extent(each.address, each.address + each.size, each.executable) for each in sections]
-    moved = _mover(extents, offset, bits)
+    top = (1 << bits) - 1  # damaged sections may reach past it
+    extents = [Extent(each.address, min(each.address + each.size, top), each.executable) for each in sections]
+    text = _first_moved(extents, offset, bits)
     symbols = tabulate(columns, extents, bits)
     orc = read_orc(image)
     frames, count = debug_frame(orc, symbols.spans(), offset) if orc is not None else (b"", 0)
 
     table = symbols.table.copy()
-    table["value"] = list(map(moved, table["value"].tolist()))
+    table["value"][table["value"] >= text] += table["value"].dtype.type(offset & top)
     record = SYM64 if bits == 64 else SYM32
     made = [
-        *(_without_bytes(image, each, moved(each.address)) for each in sections),
+        *(_without_bytes(image, each, offset if each.address >= text else 0) for each in sections),
         ElfSection(
             *(".symtab", SYMTAB, 0, bytes(record.itemsize) + table.tobytes()),
             link=len(sections) + 2,
@@ -113,19 +112,19 @@ def _sections(image: KernelImage) -> list[Section]:
     ]
 
 
-def _without_bytes(image: KernelImage, section: Section, address: int) -> ElfSection:
+def _without_bytes(image: KernelImage, section: Section, offset: int) -> ElfSection:
     """A section as debuggers want it; notes keep their bytes, for by a build ID debug information is found."""
-    flags = section.flags & _KEPT_FLAGS
+    flags, address = section.flags & _KEPT_FLAGS, section.address + offset
     if section.kind == "SHT_NOTE":
         data = image.data[section.offset : section.offset + section.size]
         return ElfSection(section.name, NOTE, flags, data, address)
     return ElfSection(section.name, NOBITS, flags, b"", address, size=section.size)
 
 
-def _mover(extents: list[Extent], offset: int, bits: int) -> Callable[[int], int]:
-    """Where an address is once the kernel has been moved: what lies below its text, as per-CPU data may, is not."""
+def _first_moved(extents: list[Extent], offset: int, bits: int) -> int:
+    """Where what is moved begins: what lies below the kernel's text, as per-CPU data may, is not."""
     text = min((each.start for each in extents if each.executable), default=0)
     top = max((each.end for each in extents), default=0)
-    if not (text + offset >= 0 and top + offset <= 1 << bits):
+    if offset and not (text + offset >= 0 and top + offset < 1 << bits):
         raise UsageError(f"--offset {offset:#x}: the kernel, from {text:#x} to {top:#x}, would leave the address space")
-    return lambda address: address + offset if address >= text else address
+    return text

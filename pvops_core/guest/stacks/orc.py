@@ -157,10 +157,10 @@ def read_orc(image: KernelImage) -> Orc | None:
     if places is None or entries is None or image.pointer_size != 8:
         return None
     # Both tables are made together, so different lengths mean damage.
-    distances = np.frombuffer(image.section_bytes(".orc_unwind_ip") or b"", dtype="<i4")
-    found = np.frombuffer(image.section_bytes(".orc_unwind") or b"", dtype=_ENTRY)
-    if not len(found) or len(distances) != len(found):
+    words, rows = image.section_bytes(".orc_unwind_ip") or b"", image.section_bytes(".orc_unwind") or b""
+    if not rows or len(words) % 4 or len(rows) % _ENTRY.itemsize or len(words) // 4 != len(rows) // _ENTRY.itemsize:
         return None
+    distances, found = np.frombuffer(words, dtype="<i4"), np.frombuffer(rows, dtype=_ENTRY)
     # Each distance counts from its own place.
     here = np.uint64(places.address) + np.arange(len(distances), dtype=np.uint64) * np.uint64(4)
     addresses = here + distances.astype(np.int64).astype(np.uint64)

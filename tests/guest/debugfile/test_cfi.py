@@ -47,6 +47,7 @@ def test_numbers_with_one(value: int) -> None:
         (cfi.advance(64), 0x2, [64]),
         (cfi.advance(256), 0x3, [256]),
         (cfi.advance(65536), 0x4, [65536]),
+        (cfi.advance((1 << 32) - 1), 0x4, [(1 << 32) - 1]),
     ],
 )
 def test_an_instruction(made: bytes, opcode: int, arguments: list[object]) -> None:

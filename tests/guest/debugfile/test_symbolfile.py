@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from io import BytesIO
 
 import attrs
 import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pvops_core.errors import UsageError
+from pvops_core.errors import ImageError, UsageError
 from pvops_core.guest.debugfile.symbolfile import symbol_file
 from pvops_core.images import KernelImage, load_image
 from pvops_core.testing.images import ElfBuilder
@@ -34,6 +37,9 @@ def kernel(bits: int = 64, *, orc: bool = True, symbols: bool = True) -> KernelI
         builder.symbol("second", text + 0x10, is_global=False)
         builder.symbol("counter", 8, is_global=False)
     return load_image(builder.build(), "vmlinux")
+
+
+WHOLE = kernel().data
 
 
 def opened(image: KernelImage, offset: int = 0) -> ELFFile:
@@ -107,3 +113,15 @@ def test_an_image_without_sections_has_its_segments() -> None:
     made = opened(bare)
     assert made.get_section_by_name("segment0")["sh_flags"] == 6
     assert made.get_section_by_name("segment1")["sh_size"] == 0x20
+
+
+@given(st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6))
+def test_damage_is_told_or_does_no_harm(edits: list[tuple[int, bytes]]) -> None:
+    broken = bytearray(WHOLE)
+    for at, data in edits:
+        # From the end, where the headers of sections are.
+        start = max(0, len(broken) - at - len(data))
+        broken[start : start + len(data)] = data
+    with contextlib.suppress(ImageError):
+        made = symbol_file(load_image(bytes(broken), "vmlinux"))
+        assert made is None or ELFFile(BytesIO(made.data)).num_sections() > 3

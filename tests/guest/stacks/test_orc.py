@@ -9,6 +9,7 @@ import pytest
 
 from pvops_core.guest.stacks.orc import Base, Orc, OrcKind, read_orc
 from pvops_core.images import load_image
+from pvops_core.testing.images import ElfBuilder
 from tests.guest.stacks.frames import ENTRY, LINES, NEW, TEXT, tables
 
 if TYPE_CHECKING:
@@ -55,3 +56,12 @@ def test_changes_are_told_once_and_agree_with_what_is_found() -> None:
     told = list(orc.changes())
     assert [place for place, _ in told] == [TEXT + line[0] * 16 for line in LINES]
     assert all(orc.find(place) == orc.find(place + 8) == entry for place, entry in told)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 4, 6])
+def test_tables_that_do_not_fit_together_are_none(cut: int) -> None:
+    builder = ElfBuilder(base=TEXT)
+    builder.text(".text", bytes(8))
+    builder.section(".orc_unwind_ip", bytes(8))
+    builder.section(".orc_unwind", bytes(12)[cut:])
+    assert read_orc(load_image(builder.build(), "vmlinux")) is None
