@@ -51,7 +51,8 @@ def boot(
     initrd: Annotated[
         str,
         typer.Option(
-            metavar="FILE", help="Initial ramdisk; shell for one that gives a shell, as pvops initrd makes it."
+            metavar="FILE",
+            help="Initial ramdisk; shell for one that gives a shell on the console, as pvops initrd makes it.",
         ),
     ] = "",
     cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the kernel.")] = "",
@@ -207,6 +208,7 @@ def boot(
             kind,
             guest=str(kernel),
             initrd=ramdisks.ramdisk(initrd, kind),
+            console_name=ramdisks.shell_console(initrd, backend, kind, plugins),
             workload=given.sized(cmdline),
             seed=seed,
             vcpus=cpus,

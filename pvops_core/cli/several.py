@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import attrs
 
 from pvops_core.cli.common import STDOUT, write_file, write_json
-from pvops_core.cli.options.ramdisks import ramdisk
+from pvops_core.cli.options.ramdisks import ramdisk, shell_console
 from pvops_core.cli.options.workerlimits import worker_limits
 from pvops_core.cli.output.hookoutput import heard
 from pvops_core.errors import UsageError, printable
@@ -72,6 +72,7 @@ class Common:
             guest.kind,
             guest=str(guest.image),
             initrd=ramdisk(mine["initrd"], guest.kind),
+            console_name=shell_console(mine["initrd"], self.backend, guest.kind, self.plugins),
             workload=mine["cmdline"],
             seed=mine["seed"],
             vcpus=mine["cpus"],

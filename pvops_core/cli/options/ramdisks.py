@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.cachefolder import cache_folder
 from pvops_core.cli.common import write_file
 from pvops_core.errors import UsageError
+from pvops_core.kinds import will_do
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pvops_core.kinds import MachineKind
@@ -30,6 +32,32 @@ def ramdisk(given: str, kind: MachineKind) -> str:
         UsageError: a shell was asked for, and there is no busybox for it, or no folder to keep it in.
     """
     return str(_shell(kind)) if given == SHELL else given
+
+
+def shell_console(given: str, backend: str, kind: MachineKind, plugins: Sequence[str]) -> str:
+    """What a kernel prints to unless its command line says so, where it gets a shell: it would not be seen elsewhere.
+
+    Args:
+        given: what was given to ``--initrd``.
+        backend: name of the backend that it boots on.
+        kind: the machine that the kernel needs.
+        plugins: what was given to ``--plugin``.
+
+    Returns:
+        The console that the backend's platform serves; empty where a file was given, or the run itself will tell that
+        there is no such backend or that it hosts no such kernel.
+    """
+    if given != SHELL:
+        return ""
+    from pvops_core.backends import chain, load_backends  # noqa: PLC0415 - heavy
+    from pvops_core.guests.linux.kernel import BOOT_PROTOCOL  # noqa: PLC0415
+    from pvops_core.session import hosted  # noqa: PLC0415
+
+    backends = load_backends(plugins=plugins).backends
+    try:
+        return hosted(BOOT_PROTOCOL, will_do(kind), chain(backends[backend], backends))[0].console_name
+    except (KeyError, UsageError):
+        return ""
 
 
 def _shell(kind: MachineKind) -> Path:

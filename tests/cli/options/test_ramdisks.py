@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pvops_core import cli
-from pvops_core.cli.options.ramdisks import ramdisk
+from pvops_core.cli.options.ramdisks import ramdisk, shell_console
 from pvops_core.errors import UsageError
 from pvops_core.kinds import MachineKind
 from tests.programs import program
@@ -54,3 +54,18 @@ def test_nowhere_to_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name)
     with pytest.raises(UsageError, match="pvops initrd -o FILE"):
         ramdisk("shell", MachineKind.X86_64)
+
+
+@pytest.mark.parametrize(
+    ("given", "backend", "kind", "console"),
+    [
+        ("shell", "native", MachineKind.X86_64, "ttyS0"),
+        ("shell", "xen", MachineKind.X86_64, "hvc0"),
+        ("shell", "none", MachineKind.X86_64, ""),
+        ("shell", "lguest", MachineKind.X86_64, ""),
+        ("./shell", "native", MachineKind.X86_64, ""),
+        ("", "native", MachineKind.X86_64, ""),
+    ],
+)
+def test_a_shell_is_where_the_platform_shows_it(given: str, backend: str, kind: MachineKind, console: str) -> None:
+    assert shell_console(given, backend, kind, ()) == console
