@@ -42,6 +42,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "study": Verb("pvops_core.cli.study:study", "Make many runs over axes, and keep them."),
     "run": Verb("pvops_core.cli.run:run", "Run the built-in guest once."),
     "boot": Verb("pvops_core.cli.boot:boot", "Boot a real kernel, or many guests."),
+    "shell": Verb("pvops_core.cli.shell:shell", "Open a Python prompt on a kernel."),
     "livepatch": Verb("pvops_core.cli.livepatch:livepatch", "Live-patch a guest while it runs."),
     "prove": Verb("pvops_core.cli.prove:prove", "Prove hooks against a kernel's own functions."),
     "scenario": Verb("pvops_core.cli.scenario:scenario", "Play a failure of the past again."),

@@ -1,0 +1,55 @@
+"""Completion: Python's names outside of quotes, the guest's inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pvops_core.backends import chain, load_backends
+from pvops_core.guests import Kernel
+from pvops_core.prompt.completion import Completer, Names, quoted
+from pvops_core.session import Session
+from tests.session.selfpatching import SelfPatching
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    backends = load_backends().backends
+    kernel = Kernel(SelfPatching.of("mmu.write_cr3").build())
+    with Session(kernel, chain(backends["native"], backends), memory=32 << 20) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("line", "inside"),
+    [
+        ("", False),
+        ('read("', True),
+        ('read("a")', False),
+        ('read("a", \'b', True),
+        ("read('it\\'s", True),
+        ('x = "it\'s"', False),
+    ],
+)
+def test_quotes_are_seen(line: str, inside: object) -> None:
+    assert quoted(line) is inside
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("start_k", "start_kernel"), ("write_c", "write_cr3"), ("power", "power-off"), ("free_in", "free_initmem")],
+)
+def test_symbols_ops_and_points_are_found(session: Session, text: str, found: str) -> None:
+    assert found in Names(session).beginning(text)
+
+
+def test_nothing_is_found_of_nothing(session: Session) -> None:
+    assert Names(session).beginning("zzz") == []
+
+
+def test_the_line_decides_whose_names_are_offered(session: Session) -> None:
+    completer = Completer(session, {"start_here": 1})
+    assert completer.complete("start_", 0, "") == "start_here"
+    assert completer.complete("start_k", 0, 'read("') == "start_kernel"
+    assert completer.complete("start_k", 1, 'read("') is None
