@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pvops_core.session import Session
 
 MOST: Final = 200
-"""Names that are offered at once: a kernel has a hundred thousand."""
+"""GuestNames that are offered at once: a kernel has a hundred thousand."""
 _QUOTES: Final = "\"'"
 
 
@@ -35,7 +35,7 @@ def quoted(line: str) -> bool:
     return bool(open_)
 
 
-class Names:
+class GuestNames:
     """The names that texts at a prompt may be.
 
     Args:
@@ -69,7 +69,7 @@ class Completer:
     def __init__(self, session: Session, space: Mapping[str, Any]) -> None:
         import rlcompleter  # noqa: PLC0415 - it changes readline as it is imported
 
-        self._names = Names(session)
+        self._names = GuestNames(session)
         self._python = rlcompleter.Completer(dict(space) if not isinstance(space, dict) else space)
         self._found: list[str] = []
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pvops_core.errors import PvopsError, printable
 from pvops_core.prompt.commands import Commands
-from pvops_core.prompt.completion import Completer, Names, quoted
+from pvops_core.prompt.completion import Completer, GuestNames, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,7 +150,7 @@ def _completing(session: Session, space: Any) -> Iterator[None]:  # noqa: ANN401
 
 def _with_ipython(shell: Any, session: Session, names: dict[str, Any]) -> None:  # noqa: ANN401 - may not be there
     made = shell(banner1=f"{greeting(session, names)}\n\n", user_ns=dict(names), exit_msg="", confirm_exit=False)
-    known = Names(session)
+    known = GuestNames(session)
 
     def symbols(text: str) -> list[str]:
         line, at = made.Completer.line_buffer, len(made.Completer.line_buffer)

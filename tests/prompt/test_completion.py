@@ -8,7 +8,7 @@ import pytest
 
 from pvops_core.backends import chain, load_backends
 from pvops_core.guests import Kernel
-from pvops_core.prompt.completion import Completer, Names, quoted
+from pvops_core.prompt.completion import Completer, GuestNames, quoted
 from pvops_core.session import Session
 from tests.session.selfpatching import SelfPatching
 
@@ -41,11 +41,11 @@ def test_quotes_are_seen(line: str, inside: object) -> None:
     [("start_k", "start_kernel"), ("write_c", "write_cr3"), ("power", "power-off"), ("free_in", "free_initmem")],
 )
 def test_symbols_ops_and_points_are_found(session: Session, text: str, found: str) -> None:
-    assert found in Names(session).beginning(text)
+    assert found in GuestNames(session).beginning(text)
 
 
 def test_nothing_is_found_of_nothing(session: Session) -> None:
-    assert Names(session).beginning("zzz") == []
+    assert GuestNames(session).beginning("zzz") == []
 
 
 def test_the_line_decides_whose_names_are_offered(session: Session) -> None:
