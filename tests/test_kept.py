@@ -44,3 +44,32 @@ def test_without_a_folder_nothing_is_kept(environ: dict[str, str]) -> None:
     things = Kept("things", ("kept",), 2, environ)
     things.write("name", b"", b"")
     assert things.read("name") is None
+
+
+def test_what_is_aligned_is_read_where_it_lies(cache: Path) -> None:
+    things = Kept("things", ("kept",), 2)
+    things.write("name", b"front", b"body" * 3000, aligned=True)
+    found = things.map("name")
+    assert found is not None
+    front, body = found
+    assert front.rstrip(b"\0") == b"front"
+    assert body == b"body" * 3000
+    (file,) = (cache / "things").iterdir()
+    things.write("name", b"front", b"another", aligned=True)
+    assert body[:4] == b"body"  # who writes anew takes nothing away
+    for damaged in (file.read_bytes()[:-1], b"", file.read_bytes()[:4096]):
+        file.write_bytes(damaged)
+        assert things.map("name") is None
+
+
+def test_what_is_not_aligned_is_not_mapped() -> None:
+    things = Kept("things", ("kept",), 2)
+    things.write("name", b"front", b"body")
+    assert things.map("name") is None
+    assert things.map("other") is None
+
+
+def test_kernels_of_another_form_are_others() -> None:
+    """Another pvops, to which this one's file would be damaged in part, has files of its own."""
+    assert "images/load" in load._KEPT.makers
+    assert "images/keptsymbols" in keptsymbols._KEPT.makers

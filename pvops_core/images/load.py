@@ -21,7 +21,7 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 # linux_banner; the second banner, for /proc/version, has %s in place of the release.
 WORTH: Final = 1 << 20
 """Bytes of a packed kernel from which on what it holds is kept."""
-_KEPT: Final = Kept("images", ("images/bzimage", "images/decompress"), 4)
+_KEPT: Final = Kept("images", ("images/bzimage", "images/decompress", "images/load"), 4)
 _DIGITS: Final = 64
 _BANNER: Final = re.compile(rb"Linux version ([!-~]{1,64}) \(")
 
