@@ -8,12 +8,15 @@ import threading
 from typing import TYPE_CHECKING
 
 from pvops_core.kinds import MachineKind
+from pvops_core.runs import inputfeeder
 from pvops_core.runs.cell import Cell
 from pvops_core.runs.inputfeeder import InputFeeder
 from pvops_core.runs.pool import execute
 from pvops_core.runs.wire import Request
 
 if TYPE_CHECKING:
+    import pytest
+
     from pvops_core.runs.observation import Observation
 
 ECHOING = """
@@ -62,6 +65,83 @@ class Answering:
 
     def finished(self, observation: Observation) -> None:
         """Nothing more."""
+
+
+class Leaving(Answering):
+    """Asks the run to end when the first word has come back."""
+
+    def __init__(self, feeder: InputFeeder, why: str) -> None:
+        super().__init__(-1, [])
+        self.feeder, self.why = feeder, why
+
+    def console(self, cell: Cell, text: str) -> None:
+        del cell
+        self.heard.append(text)
+        self.feeder.leave(self.why)
+        self.feeder.leave("another reason")
+
+
+def told(feeder: InputFeeder, listener: Answering, typed: bytes = b"one") -> Observation:
+    request = Request(Cell("xen", "", MachineKind.X86_64), typed=typed, live=True)
+    (observation,) = execute([request], listener=listener, command=[sys.executable, "-c", ECHOING], feeder=feeder)
+    return observation
+
+
+def test_a_run_is_asked_to_end_once() -> None:
+    mine, theirs = os.pipe()
+    feeder = InputFeeder(mine)
+    listener = Leaving(feeder, "Ctrl-A x")
+    assert told(feeder, listener).console == "end"
+    assert listener.heard == ["one", "Ctrl-A x"]
+    assert feeder.leaving == "Ctrl-A x"
+    os.close(mine)
+    os.close(theirs)
+
+
+def test_what_was_asked_before_the_worker_was_there_is_not_lost() -> None:
+    mine, theirs = os.pipe()
+    feeder = InputFeeder(mine)
+    feeder.leave("SIGTERM")
+    listener = Leaving(feeder, "")
+    told(feeder, listener, b"")
+    assert listener.heard == ["SIGTERM"]
+    os.close(mine)
+    os.close(theirs)
+
+
+def test_the_end_of_what_is_typed_may_be_the_runs() -> None:
+    mine, theirs = os.pipe()
+    os.close(theirs)
+    listener = Answering(-1, [])
+    listener.console = lambda _cell, text: listener.heard.append(text)  # type: ignore[method-assign]
+    told(InputFeeder(mine, gone="the terminal was closed"), listener, b"")
+    assert listener.heard == ["the terminal was closed"]
+    os.close(mine)
+
+
+def test_keys_of_ones_own_are_not_passed_on() -> None:
+    mine, theirs = os.pipe()
+    os.write(theirs, b"a-b-c")
+    os.close(theirs)
+    listener = Answering(-1, [])
+    listener.console = lambda _cell, text: listener.heard.append(text)  # type: ignore[method-assign]
+    told(InputFeeder(mine, keys=lambda data: data.replace(b"-", b"")), listener, b"")
+    assert listener.heard == ["abc"]
+    os.close(mine)
+
+
+def test_a_run_that_does_not_end_when_asked_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputfeeder, "_PATIENCE_S", 0.2)
+    mine, theirs = os.pipe()
+    feeder = InputFeeder(mine)
+    feeder.leave("Ctrl-A x")
+    hanging = "import sys, time; sys.stdin.readline(); time.sleep(600)"
+    request = Request(Cell("xen", "", MachineKind.X86_64), live=True)
+    command = [sys.executable, "-c", hanging]
+    (observation,) = execute([request], listener=Answering(-1, []), command=command, feeder=feeder)
+    assert observation.reason.startswith("it did not end when asked to (Ctrl-A x), while starting Python")
+    os.close(mine)
+    os.close(theirs)
 
 
 def test_a_conversation() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
 from pvops_core.cli.terminal.escapes import PREFIX, Escape, Escapes
@@ -43,9 +44,14 @@ class Person:
         }
         feeder.keys = self.escapes
 
-    def present(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def present(self) -> Iterator[None]:
         """While entered, the terminal is raw, and signals that would end this process end the run."""
-        return RawTerminal(self._feeder.descriptor, self._feeder.leave).entered()
+        with RawTerminal(self._feeder.descriptor, self._feeder.leave).entered():
+            try:
+                yield
+            finally:
+                self.screen.leave()
 
     def _leave(self) -> None:
         if self._feeder.leaving:

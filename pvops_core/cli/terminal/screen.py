@@ -31,7 +31,7 @@ class Screen:
     text: TextIO
     vcpus: int
     gone: Callable[[], None]
-    _status: bool = attrs.field(default=False, init=False)
+    _status: str = attrs.field(default="", init=False)
     _quiet: bool = attrs.field(default=True, init=False)
 
     def started(self, cell: Cell) -> None:
@@ -53,10 +53,14 @@ class Screen:
 
     def finished(self, observation: Observation) -> None:
         """The summary follows on a line of its own."""
-        self._erase()
-        self._quiet = False
+        self.leave()
         if observation.console and not observation.console.endswith("\n"):
             self.say("")
+
+    def leave(self) -> None:
+        """Nothing more is told of how far the guest has come."""
+        self._erase()
+        self._quiet = False
 
     def say(self, line: str) -> None:
         """Show a line of pvops' own."""
@@ -77,16 +81,18 @@ class Screen:
                 self._show(f"{what.ns / 1e9:.2f} s of virtual time, {phase}, {what.vcpus} of {self.vcpus} vCPUs")
 
     def _show(self, status: str) -> None:
-        with self._there():
-            self.text.write(f"{_ERASE}pvops: {status} (Ctrl-A h helps)")
-            self.text.flush()
-        self._status = True
+        if status != self._status:
+            self._status = status
+            with self._there():
+                self.text.write(f"{_ERASE}pvops: {status} (Ctrl-A h helps)")
+                self.text.flush()
 
     def _erase(self) -> None:
         if self._status:
-            self._status = False
+            self._status = ""
             with self._there():
                 self.text.write(_ERASE)
+                self.text.flush()
 
     @contextlib.contextmanager
     def _there(self) -> Iterator[None]:
