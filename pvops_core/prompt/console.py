@@ -8,6 +8,7 @@ import contextlib
 import linecache
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,7 +49,7 @@ def open_prompt(session: Session, *, told: int = 0, **more: object) -> None:
     names = {**Commands(session, sys.stdout, told).names, **more}
     shell: Any = None
     with contextlib.suppress(ImportError):
-        from IPython.terminal.embed import InteractiveShellEmbed as shell  # noqa: PLC0415, T100, N813 - may not be there
+        shell = import_module("IPython.terminal.embed").InteractiveShellEmbed  # may not be there
     if shell is None:
         _Console(session, names).interact(banner=greeting(session, names), exitmsg="")
     else:
