@@ -64,9 +64,10 @@ soak: setup
 wheels: setup
 	.ci/wheels
 
-# Rebuilds the built-in guest's objects from its source; needs the gcc and binutils that build.py names.
+# Rebuilds the objects of the built-in guest and the workloads from their source; needs the gcc and binutils of toolchain.py.
 guest: setup
 	$(BIN)/python -m pvops_core.guests.builtin.build
+	$(BIN)/python -m pvops_core.guests.workload.build
 
 # The pictures: the README's, of a run, the same in every run until the guest, a backend or the table changes; and those
 # of the pages.

@@ -56,6 +56,7 @@ def boot(
         ),
     ] = "",
     cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the kernel.")] = "",
+    workload: runoptions.WorkloadOption = "",
     cpus: runoptions.CpusOption = 1,
     seed: runoptions.SeedOption = 0,
     memory: runoptions.MemoryOption = kernels.DEFAULT_MEMORY,
@@ -148,7 +149,7 @@ def boot(
     """
     if trace not in {"", "ops"}:
         raise UsageError(f"--trace takes ops, not {trace!r}")
-    saved.check_save(save, stop_at, until)
+    saved.check_save(save, stop_at, until, workload)
     if not images and load is None and replay is None:
         raise UsageError("give a KERNEL to boot, --load FILE to go on from a saved boot, or --replay FILE")
     dump_orders = dumps.orders(dump_at, dump_on)
@@ -175,6 +176,7 @@ def boot(
             "dump-on": dump_on,
             "record": record,
             "replay": replay,
+            "workload": workload,
         }
         several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket, "gdb": gdb})
         options = parse_choices(settings or ())
@@ -188,6 +190,7 @@ def boot(
     its_own: dict[str, tuple[object, object]] = {
         "backend": (backend, "native"),
         "cmdline": (cmdline, ""),
+        "workload": (workload, ""),
         "cpus": (cpus, 1),
         "seed": (seed, 0),
         "memory": (memory, kernels.DEFAULT_MEMORY),
@@ -215,6 +218,7 @@ def boot(
             memory=memory << 20,
             count_instructions=False,
             options=parse_choices(settings or ()),
+            workloads=runoptions.workloads(workload),
         )
     scripts = Typescripts(Recorder.of(record, cell.initrd), replayed)
     request = Request(

@@ -70,9 +70,8 @@ def compare(
     kinds: Annotated[
         str, typer.Option(metavar="A,B", help="Only layouts of these machine kinds: i386, pae, x86_64.")
     ] = "",
-    workload: Annotated[
-        str, typer.Option("--workload", "--cmdline", metavar="TEXT", help="Command line of the guest.")
-    ] = "",
+    cmdline: Annotated[str, typer.Option(metavar="TEXT", help="Command line of the guest.")] = "",
+    workload: runoptions.WorkloadOption = "",
     cpus: Annotated[
         str,
         typer.Option(metavar="N[,N...]", help="Virtual CPUs; several numbers, or ranges such as 1..4, make a study."),
@@ -146,8 +145,8 @@ def compare(
     if axes.several or len(kernels_given) > 1:
         alone = {"phases": phases, "ops": ops, "svg": svg, "hook-output": hook_output}
         _refuse("one run of each backend", alone)
-        if python_ops and not kernels_given:
-            _refuse("--kernel", {"python-ops": python_ops})
+        if not kernels_given:
+            _refuse("--kernel", {"python-ops": python_ops, "workload": workload})
         spec = StudySpec(
             name="compare",
             plugins=plugins,
@@ -159,7 +158,8 @@ def compare(
             cpus=axes.cpus,
             memory=axes.memory,
             seeds=axes.seeds,
-            cmdlines=workload,
+            cmdlines=cmdline,
+            workloads=workload,
             ops=python_ops,
             settings=" ".join(settings or ()),
             measure=("instructions",) if instructions else (),
@@ -174,15 +174,24 @@ def compare(
     if image is None:
         _refuse(
             "--kernel",
-            {"initrd": initrd, "phases": phases, "ops": ops, "instructions": instructions, "python-ops": python_ops},
+            {
+                "initrd": initrd,
+                "phases": phases,
+                "ops": ops,
+                "instructions": instructions,
+                "python-ops": python_ops,
+                "workload": workload,
+            },
         )
         task = Workload(
-            workload, axes.seeds[0], axes.cpus[0], (*axes.memory, runoptions.DEFAULT_MEMORY)[0] << 20, choices
+            cmdline, axes.seeds[0], axes.cpus[0], (*axes.memory, runoptions.DEFAULT_MEMORY)[0] << 20, choices
         )
         job = _of_builtin(wanted, task, runoptions.names(layouts), runoptions.names(kinds))
     else:
         _refuse("the built-in guest", {"layouts": layouts, "kinds": kinds})
-        task = Workload(workload, axes.seeds[0], axes.cpus[0], (*axes.memory, kernels.DEFAULT_MEMORY)[0] << 20, choices)
+        mebibytes = (*axes.memory, kernels.DEFAULT_MEMORY)[0]
+        names = runoptions.workloads(workload)
+        task = Workload(cmdline, axes.seeds[0], axes.cpus[0], mebibytes << 20, choices, names)
         inside = Inspection(trace=bool(ops), ops=runoptions.ops_patterns(python_ops))
         job = _of_kernel(wanted, task, image, initrd, count=instructions, inside=inside)
         job.again.update({"phases": phases, "ops": ops, "python-ops": python_ops})
@@ -290,7 +299,7 @@ def _of_builtin(wanted: _Wanted, task: Workload, layouts: Sequence[str], kinds: 
         Request(cell, wanted.plugins, without=wanted.loaded.broken, max_seconds=wanted.max_seconds)
         for cell in plan.cells
     ]
-    again: dict[str, object] = {"layouts": ",".join(chosen) if layouts or kinds else "", "workload": task.cmdline}
+    again: dict[str, object] = {"layouts": ",".join(chosen) if layouts or kinds else "", "cmdline": task.cmdline}
     return _Job(plan, requests, worker_limits(wanted.max_seconds, task.memory), again)
 
 
@@ -310,7 +319,12 @@ def _of_kernel(
         )
         for cell in plan.cells
     ]
-    again: dict[str, object] = {"kernel": files.kernel, "initrd": files.initrd, "cmdline": task.cmdline}
+    again: dict[str, object] = {
+        "kernel": files.kernel,
+        "initrd": files.initrd,
+        "cmdline": task.cmdline,
+        "workload": task.workloads,
+    }
     return _Job(plan, requests, worker_limits(wanted.max_seconds, task.memory), again)
 
 

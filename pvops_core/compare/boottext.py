@@ -10,6 +10,7 @@ from rich.text import Text
 
 from pvops_core.compare.bootdiff import boot_differences
 from pvops_core.compare.columns import NOT_MEASURED, every_column
+from pvops_core.compare.rounds import round_costs, round_rows
 from pvops_core.errors import printable
 from pvops_core.runs.costs import quantity
 from pvops_core.runs.phases import PHASE_COLUMNS, phase_rows
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pvops_core.compare.comparison import Choice, GroupResult
     from pvops_core.runs.observation import Observation
 
-UNKNOWN: Final = "-"
 _MOST_OPS: Final = 10
 _MOST_LINES: Final = 20
 
@@ -32,6 +32,8 @@ def print_boots(group: GroupResult, console: Console, choice: Choice) -> None:
     """Costs, phases, call sites and consoles of one kernel's boots."""
     console.print(Text(group.group.title, style="bold"))
     console.print(_costs(group.observations))
+    if any(o.workloads for o in group.observations):
+        console.print(_rounds(group.observations))
     if any(o.points for o in group.observations):
         console.print(_phases(group.observations, choice.phases))
     for difference in boot_differences(group):
@@ -55,6 +57,15 @@ def _costs(observations: Sequence[Observation]) -> Table:
         if {*values} != {NOT_MEASURED}:
             table.add_row(" ".join(filter(None, (column.over, column.title))), *values)
     table.add_row("console lines", *(quantity(o.console.count("\n")) for o in observations))
+    return table
+
+
+def _rounds(observations: Sequence[Observation]) -> Table:
+    table = _table("a round of", "backend", *(cost.title for cost in round_costs(observations)), left=2)
+    before = ""
+    for name, backend, texts in round_rows(observations):
+        table.add_row("" if name == before else name, backend, *texts)
+        before = name
     return table
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from pvops_core.runs.costs import BOOT_COSTS, COSTS, Cost, known, quantity
+from pvops_core.runs.costs import BOOT_COSTS, COSTS, Charged, Cost, known, quantity
 from pvops_core.runs.observation import SITE_FORMS, Observation
 
 NOT_MEASURED = "-"
@@ -133,14 +133,14 @@ def _form(form: str) -> Column:
     return attrs.evolve(column, about=f"call sites that are {form} at the end", over=_SITES)
 
 
-def _exact(cost: Cost) -> Column:
+def _exact(cost: Cost[Charged]) -> Column:
     def text(observation: Observation) -> str:
         return quantity(cost.of(observation), cost.unit) if known(cost, observation) else NOT_MEASURED
 
     return Column(cost.title, text, cost.explanation)
 
 
-def _brief(cost: Cost) -> Column:
+def _brief(cost: Cost[Charged]) -> Column:
     def text(observation: Observation) -> str:
         value = cost.of(observation)
         return quantity(value, cost.unit) if cost.unit else abbreviated(value)

@@ -13,8 +13,9 @@ from pvops_core.compare.bootdiff import BootDifference, boot_differences
 from pvops_core.compare.columns import Column, every_column, forms_of
 from pvops_core.compare.differences import LinePair, align, result_lines
 from pvops_core.compare.plots import SERIES, Bar, grouped_bars, stacked_bars
+from pvops_core.compare.rounds import round_costs, round_counters, round_rows, workloads_of
 from pvops_core.compare.text import group_state, told_unused
-from pvops_core.runs.costs import BOOT_COSTS, COSTS, NO_MEASURE, Cost, known, quantity
+from pvops_core.runs.costs import BOOT_COSTS, COSTS, NO_MEASURE, Charged, Cost, known, quantity
 from pvops_core.runs.phases import PHASE_COLUMNS, phase_rows
 
 if TYPE_CHECKING:
@@ -96,6 +97,10 @@ def page(comparison: Comparison) -> str:
         versions=_versions(comparison),
         series_of=lambda number: number % SERIES,
         quantity=quantity,
+        round_costs=lambda group: round_costs(group.observations),
+        round_rows=lambda group: round_rows(group.observations),
+        round_counters=lambda group, name: list(round_counters(group.observations, name)),
+        workloads_of=lambda group: workloads_of(group.observations),
         phase_columns=PHASE_COLUMNS,
         phase_rows=lambda group: phase_rows(group.observations, comparison.choice.phases),
         phase_plots=list(_phase_plots(comparison, series)),
@@ -185,7 +190,7 @@ def _cut(left: Observation, right: Observation, rows: Sequence[LinePair], *, equ
     )
 
 
-def _cost_plots(comparison: Comparison, series: Mapping[str, int]) -> Iterator[tuple[Cost, Markup]]:
+def _cost_plots(comparison: Comparison, series: Mapping[str, int]) -> Iterator[tuple[Cost[Charged], Markup]]:
     """Each cost of the guest's own that any run has."""
     for cost in _costs(comparison):
         bars = [
@@ -198,7 +203,7 @@ def _cost_plots(comparison: Comparison, series: Mapping[str, int]) -> Iterator[t
             yield cost, Markup(grouped_bars(cost.title, bars))  # noqa: S704 -- made by the plotter, which escapes
 
 
-def _costs(comparison: Comparison) -> Sequence[Cost]:
+def _costs(comparison: Comparison) -> Sequence[Cost[Charged]]:
     return BOOT_COSTS if comparison.of_kernel else COSTS
 
 

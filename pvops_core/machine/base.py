@@ -28,6 +28,10 @@ def _unseen(_vcpu: int, _what: int | str) -> None:
     """Nobody looks."""
 
 
+def _unmarked(_vcpu: Vcpu, _number: int) -> None:
+    """Nobody counts."""
+
+
 class MachineBase(Closing):
     """What the parts of a machine are built on. ``Machine`` is the whole, with vCPUs and run loop."""
 
@@ -47,6 +51,7 @@ class MachineBase(Closing):
         self.identity: CpuIdentity | None = None
         self._platform: TrapHandler | None = None
         self._observers: tuple[Observer, ...] = ()
+        self.marked: Callable[[Vcpu, int], None] = _unmarked
         self.flushed: Callable[[int, int | str], None] = _unseen  # vCPU, and an address, the present "space", or "all"
 
     @property

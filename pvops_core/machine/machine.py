@@ -69,6 +69,7 @@ class Machine(MachineBase):
         features: what cpuid shows of the features that the engine has (``cpumodel``); set before the run.
         identity: whose processor cpuid says it is; None for the platform's usual one.
         flushed: told of each time that Python code drops cached translations; whoever looks sets it.
+        marked: told of each mark that a program makes (``MARK``), and its number; whoever counts sets it.
         unhurried: somebody looks at it in a debugger: no limit of wall time counts.
     """
 

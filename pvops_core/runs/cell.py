@@ -25,6 +25,7 @@ class Group(JsonRecord, frozen=True):
         workload: Command line of the guest.
         seed: Seed of the runs.
         vcpus: Virtual CPUs.
+        workloads: Workloads whose rounds a kernel's first process makes: `fork:100,mmap:100`; empty for none.
     """
 
     guest: str
@@ -33,13 +34,15 @@ class Group(JsonRecord, frozen=True):
     workload: str
     seed: Count
     vcpus: Count
+    workloads: str = ""
 
     @property
     def title(self) -> str:
         """A line that names the group to a person."""
         cpus = "1 vCPU" if self.vcpus == 1 else f"{self.vcpus} vCPUs"
-        workload = f", {self.workload!r}" if self.workload else ""
-        return f"{self.kind.value} · {self.subject} · {cpus}{workload}"
+        cmdline = f", {self.workload!r}" if self.workload else ""
+        workloads = f" · {self.workloads}" if self.workloads else ""
+        return f"{self.kind.value} · {self.subject} · {cpus}{cmdline}{workloads}"
 
     @property
     def of_kernel(self) -> bool:
@@ -69,6 +72,8 @@ class Cell(JsonRecord, frozen=True):
         console_name: What a kernel is told to print to (`ttyS0`, `hvc0`) where its command line has no `console=`;
             empty for nothing. Backends differ in it within a group.
         options: Settings given to the platform, name to text.
+        workloads: Workloads whose rounds the kernel's first process makes, each with its number: `fork:100,mmap:100`;
+            empty for none, and for the process that the ramdisk has.
     """
 
     backend: str
@@ -83,6 +88,7 @@ class Cell(JsonRecord, frozen=True):
     initrd: str = ""
     console_name: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    workloads: str = ""
 
     def __hash__(self) -> int:
         return hash((self.group, self.backend))  # options are a mapping, which has none
@@ -90,7 +96,7 @@ class Cell(JsonRecord, frozen=True):
     @property
     def group(self) -> Group:
         """The comparison this cell belongs to."""
-        return Group(self.guest, self.layout, self.kind, self.workload, self.seed, self.vcpus)
+        return Group(self.guest, self.layout, self.kind, self.workload, self.seed, self.vcpus, self.workloads)
 
     @property
     def cmdline(self) -> str:

@@ -3,30 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import attrs
 
 if TYPE_CHECKING:
+    from pvops_core.runs.counts import Counts
     from pvops_core.runs.observation import Observation
+    from pvops_core.runs.rounds import Rounds
+
+
+class Charged(Protocol):
+    """A run, or a part of one."""
+
+    @property
+    def counts(self) -> Counts:
+        """Counters."""
+
+    @property
+    def instructions(self) -> int:
+        """Guest instructions executed."""
+
+    @property
+    def virtual_ns(self) -> int:
+        """Virtual time, in nanoseconds."""
+
+    @property
+    def wall_s(self) -> float:
+        """Wall time, in seconds."""
+
+
+C_contra = TypeVar("C_contra", contravariant=True)
 
 
 @attrs.frozen
-class Cost:
-    """One number that a run is charged.
+class Cost(Generic[C_contra]):
+    """One number that a run is charged, or a part of one.
 
     Attributes:
         key: its name in JSON.
         title: its name in tables.
         explanation: one line on what is counted.
-        of: reads it from an observation.
+        of: reads it from what was counted of a run, or of a part of one.
         unit: ``""`` for a count, ``ns`` or ``s``.
     """
 
     key: str
     title: str
     explanation: str
-    of: Callable[[Observation], float]
+    of: Callable[[C_contra], float]
     unit: str = ""
 
 
@@ -41,7 +66,7 @@ NO_MEASURE = (
 """What every report with op calls and virtual times says."""
 _LAST = ("instructions", "virtual_ns", "wall_s")
 
-COSTS = (
+COSTS: tuple[Cost[Charged], ...] = (
     Cost(
         "op_calls",
         "op calls",
@@ -85,7 +110,7 @@ COSTS = (
 )
 
 
-BOOT_COSTS = (
+BOOT_COSTS: tuple[Cost[Charged], ...] = (
     *(cost for cost in COSTS if cost.key not in _LAST),
     Cost("ports", "port accesses", "reads and writes of I/O ports", lambda o: port_accesses(o.counts.machine)),
     Cost("msrs", "MSR accesses", "rdmsr and wrmsr, where they are seen", lambda o: _accesses(o.counts.machine, "msr")),
@@ -110,20 +135,29 @@ def _accesses(counts: Mapping[str, int], kind: str) -> int:
     return counts.get(f"{kind}_reads", 0) + counts.get(f"{kind}_writes", 0)
 
 
-def known(cost: Cost, observation: Observation) -> bool:
+def known(cost: Cost[Observation], observation: Observation) -> bool:
     """Whether a run was asked to count this, and could."""
     if not observation.measured:
         return False
     return not observation.cell.group.of_kernel or _COUNTED_ON_DEMAND.get(cost.key, lambda _: True)(observation)
 
 
+def per_round(cost: Cost[Charged], rounds: Rounds) -> str:
+    """What one round of a workload was charged, for a person."""
+    return quantity(cost.of(rounds.total) / rounds.rounds, cost.unit)
+
+
+_FEW = 100
+"""Counts below this are told with two decimals where they are no whole numbers."""
+
+
 def quantity(value: float, unit: str = "") -> str:
-    """A number for a person: whole counts with thousands separated, times in the unit that suits them."""
+    """A number for a person: counts with thousands separated, times in the unit that suits them."""
     if unit == "ns":
         return _duration(value)
     if unit == "s":
         return _duration(value * 1e9)
-    return f"{value:,.0f}"
+    return f"{value:,.{2 if value < _FEW and value % 1 else 0}f}"
 
 
 def _duration(nanoseconds: float) -> str:

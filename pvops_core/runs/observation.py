@@ -12,13 +12,14 @@ from msgspec.structs import force_setattr
 from pvops_core.livepatch.control.findings import LivePatched
 from pvops_core.records import FLAT, INNER, Count, JsonRecord, MaybeSha256, Seconds
 from pvops_core.runs.cell import Cell
+from pvops_core.runs.counts import ByName, Counts
 from pvops_core.runs.inside import BootPoint, Inside
 from pvops_core.runs.orders import DumpDone, SwitchDone
+from pvops_core.runs.rounds import Rounds
 from pvops_core.switchboard.findings import SiteUse, Switch
 
 SITE_FORMS = ("inlined", "direct", "indirect", "nop")
 """What a site can have become, in the order in which tables show it; backends may add forms."""
-ByName = Mapping[str, Count]
 
 
 class Outcome(enum.Enum):
@@ -60,42 +61,6 @@ class Outcome(enum.Enum):
         return 6 if self in {Outcome.CRASH, Outcome.TIMEOUT} else 4
 
 
-class PlatformCounts(JsonRecord, frozen=True):
-    """What a platform counts, under the names that it has there (:class:`pvops_core.backends.Platform`).
-
-    Attributes:
-        hypercalls: Requests to the hypervisor or host, by name.
-        traps: Times that the guest trapped into its platform, by name of the trap.
-        page_table_updates: Page-table entries that the platform wrote or checked for the guest.
-        flushes: TLB flushes asked of the platform.
-    """
-
-    hypercalls: ByName = field(default_factory=dict)
-    traps: ByName = field(default_factory=dict)
-    page_table_updates: Count = 0
-    flushes: Count = 0
-
-
-class Counts(JsonRecord, frozen=True):
-    """Counters.
-
-    Attributes:
-        ops: Calls that a backend's hook served, by op.
-        own: Those of them that the backend's own hooks served, and not its bases', by op.
-        platform: What the platform counts.
-        switches: Times that an op was given another implementation while the guest ran.
-        machine: The machine's own counters, by name.
-        guest: What the built-in guest counted and the platform decides, by name.
-    """
-
-    ops: ByName = field(default_factory=dict)
-    own: ByName = field(default_factory=dict)
-    platform: Annotated[PlatformCounts, FLAT] = PlatformCounts()
-    switches: Count = 0
-    machine: ByName = field(default_factory=dict)
-    guest: ByName = field(default_factory=dict)
-
-
 class Observation(JsonRecord, frozen=True):
     """One run: a cell and what was observed of it. Most can be left out.
 
@@ -105,7 +70,7 @@ class Observation(JsonRecord, frozen=True):
         reason: Why, in a line.
         detail: Longer text about a failure: where vCPUs were, a traceback, the end of the child's error output.
         messages: What the platform itself said, such as why it refused something: the last hundred lines.
-        results: The words of the built-in guest's report that must be equal on every backend.
+        results: What must be equal on every backend: the words of the built-in guest's report.
         console: All that the guest printed.
         counts: Counters.
         own: What became of each op that the backend has itself, where a switchboard serves them: of the built-in guest.
@@ -118,6 +83,7 @@ class Observation(JsonRecord, frozen=True):
         points: Named points of a real kernel's boot, in the order in which they were met: `start_kernel`,
             `alternatives`, `paravirt`, `patched`, `free_initmem`, `init`, `power-off`.
         inside: What looking inside a kernel's boot found.
+        workloads: What the rounds of each workload took, by its name, in the order in which they were made.
         livepatch: What was done to the kernel's live patches by `--livepatch` and `--livepatch-socket`.
         vcpus_started: Virtual CPUs that the guest has started, the first among them; fewer than `vcpus` where it left
             some alone.
@@ -147,6 +113,7 @@ class Observation(JsonRecord, frozen=True):
     sites_note: str = ""
     points: Mapping[str, BootPoint] = field(default_factory=dict)
     inside: Inside = Inside()
+    workloads: Mapping[str, Rounds] = field(default_factory=dict)
     livepatch: LivePatched = LivePatched()
     vcpus_started: Count = 0
     instructions: Count = 0

@@ -56,6 +56,7 @@ class Workload:
         vcpus: number of virtual CPUs.
         memory: guest memory in bytes.
         settings: for each backend's name what is chosen of its platform, name to text.
+        workloads: those whose rounds a kernel's first process makes; empty for none.
     """
 
     cmdline: str
@@ -63,6 +64,7 @@ class Workload:
     vcpus: int
     memory: int
     settings: Mapping[str, dict[str, str]] = attrs.field(factory=dict)
+    workloads: str = ""
 
     def cell(self, backend: str, layout: str, kind: MachineKind) -> Cell:
         """One backend's run of it."""
@@ -75,6 +77,7 @@ class Workload:
             vcpus=self.vcpus,
             memory=self.memory,
             options=self.settings.get(backend, {}),
+            workloads=self.workloads,
         )
 
 

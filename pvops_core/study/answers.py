@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 from pvops_core.compare.comparison import EXIT_DIFFERENT, EXIT_EQUAL, EXIT_ERROR, EXIT_GUEST_FAILED, EXIT_NOTHING_RAN
 from pvops_core.runs.observation import Outcome
 from pvops_core.study.axes import AXES, SPREAD, Axes
-from pvops_core.study.rows import COSTS, Row
+from pvops_core.study.rows import COSTS, ROUND_COSTS, Row
 from pvops_core.study.statistics import Spread, far_out, spread
 
 POINT: Final = tuple(name for name in AXES if name not in {*SPREAD, "backend"})
@@ -145,8 +145,10 @@ class Answers:
 
     @functools.cached_property
     def costs(self) -> list[str]:
-        """The costs that some run was charged."""
-        return [cost for cost in COSTS if any(cost in s.spreads and s.spreads[cost].high for s in self.series)]
+        """The costs that some run was charged; of workloads what a round was, for which alone they are booted."""
+        of_rounds = [key for key in ROUND_COSTS if any(key in s.spreads for s in self.series)]
+        among = [*of_rounds, "wall_s"] if of_rounds else [key for key in COSTS if key not in ROUND_COSTS]
+        return [cost for cost in among if any(cost in s.spreads and s.spreads[cost].high for s in self.series)]
 
     @functools.cached_property
     def failures(self) -> list[Row]:

@@ -15,6 +15,7 @@ class Axes(JsonRecord, frozen=True):
         memory: Guest memory in MiB.
         cpus: Virtual CPUs.
         cmdline: Command line, without the name of the platform's console.
+        workload: Workload whose rounds a kernel's first process makes; empty for none.
         ops: Ops that the backend's own hooks serve in Python; empty for none.
         settings: Settings of platforms, as the study gives them.
         seed: Seed of the run.
@@ -28,6 +29,7 @@ class Axes(JsonRecord, frozen=True):
     memory: Count
     cpus: Positive
     cmdline: str
+    workload: str
     ops: str
     settings: str
     seed: Count

@@ -31,8 +31,8 @@ class Change(JsonRecord, frozen=True):
         new: What it is.
     """
 
-    old: str | int | None
-    new: str | int | None
+    old: str | float | None
+    new: str | float | None
 
 
 class CellChange(JsonRecord, frozen=True):

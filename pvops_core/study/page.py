@@ -13,7 +13,7 @@ from pvops_core.compare.plots import SERIES, stacked_bars
 from pvops_core.runs.costs import NO_MEASURE, quantity
 from pvops_core.study.answers import POINT, Answers, Series, titled
 from pvops_core.study.plots import Line, lines, shortened
-from pvops_core.study.rows import COSTS, HERE, Row, columns
+from pvops_core.study.rows import COSTS, HERE, ROUND_COSTS, Row, columns
 
 if TYPE_CHECKING:
     from pvops_core.study.report import StudyReport
@@ -23,7 +23,14 @@ _MOST_LISTED: Final = 200
 _MOST_PLOTS: Final = 24
 _MOST_BARS: Final = 16
 _PARTS: Final = SERIES - 1
-_MAPPED: Final = ("op_calls", "traps", "hypercalls", "instructions", "wall_s")
+_MAPPED: Final = (
+    *(key for key in ROUND_COSTS if key != "round_own_calls"),
+    "op_calls",
+    "traps",
+    "hypercalls",
+    "instructions",
+    "wall_s",
+)
 
 
 @attrs.frozen

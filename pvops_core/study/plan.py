@@ -21,6 +21,7 @@ from pvops_core.kinds import MachineKind, kind_of
 from pvops_core.ops import LAYOUTS
 from pvops_core.runs.plan import Files, Skipped, Workload, bases_first, choose, machine_kinds, plan_builtin, plan_kernel
 from pvops_core.runs.wire import Inspection, Request
+from pvops_core.runs.workloads import tasks_of, written
 from pvops_core.study.axes import AXES, Axes
 from pvops_core.study.errors import StudyError
 from pvops_core.study.keys import Keys
@@ -133,16 +134,23 @@ class _Planner:
             if wrong := [number for number in named[key] if not 1 <= number <= most]:
                 raise StudyError(f"{wrong[0]} is not in the range 1<=x<={most}", key=key)
         cmdlines, all_ops, all_settings = (several(each) for each in (spec.cmdlines, spec.ops, spec.settings))
+        with _at("workloads"):
+            tasks = [task for each in several(spec.workloads) for task in tasks_of(each) or (None,)]
+            if any(tasks) and set(several(spec.kernels)) <= {BUILTIN}:
+                raise UsageError("workloads are of kernels: the study names none")
         for guest, files in self._guests():
             memories = named["memory"] or (_KERNEL_MIB if files else _BUILTIN_MIB,)
-            for memory, cpus, cmdline, ops, settings in itertools.product(
-                memories, named["cpus"], cmdlines, all_ops, all_settings
+            for memory, cpus, cmdline, task, ops, settings in itertools.product(
+                memories, named["cpus"], cmdlines, tasks, all_ops, all_settings
             ):
-                if ops and not files:
-                    continue  # those of the built-in guest are served in Python in any case
-                work = Workload(cmdline, 0, cpus, memory << 20, self._choices(settings))
+                if (ops or task) and not files:
+                    continue  # ops of the built-in guest are served in Python in any case; workloads are of kernels
+                work = Workload(
+                    cmdline, 0, cpus, memory << 20, self._choices(settings), written([task] if task else [])
+                )
+                place = task.label if task else "", ops, settings
                 basis = [
-                    (self._axes(guest if files else BUILTIN, cell, ops, settings), self._request(cell, ops))
+                    (self._axes(guest if files else BUILTIN, cell, place), self._request(cell, ops))
                     for cell in self._hosted(guest, files, work)
                 ]
                 for seed, repeat in itertools.product(named["seeds"], range(1, spec.repeats + 1)):
@@ -173,11 +181,19 @@ class _Planner:
         with _at("settings"):
             return choices_for(self._names, parse_choices(settings.split()), self._loaded.backends)
 
-    def _axes(self, guest: str, cell: Cell, ops: str, settings: str) -> Axes:
+    def _axes(self, guest: str, cell: Cell, place: tuple[str, str, str]) -> Axes:
         return Axes(
-            guest, cell.layout, cell.kind.value, cell.memory >> 20, cell.vcpus, cell.workload, ops, settings, 0, 1,
+            guest,
+            cell.layout,
+            cell.kind.value,
+            cell.memory >> 20,
+            cell.vcpus,
+            cell.workload,
+            *place,
+            0,
+            1,
             cell.backend,
-        )  # fmt: skip
+        )
 
     def _request(self, cell: Cell, ops: str) -> Request:
         spec, kernel = self._spec, cell.group.of_kernel

@@ -18,6 +18,7 @@ def replay(cell: Cell, axes: Axes, plugins: Sequence[str] = (), until: str = "",
     common = {
         "backend": cell.backend,
         "cmdline": cell.workload,
+        "workload": cell.workloads,
         "cpus": cell.vcpus,
         "seed": cell.seed,
         "memory": cell.memory >> 20,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
 from pvops_core.compare.differences import result_lines
 from pvops_core.records import FLAT, Count, JsonRecord, MaybeSha256, Seconds, Sha256, line, read
-from pvops_core.runs.costs import BOOT_COSTS, Cost, known
+from pvops_core.runs.costs import BOOT_COSTS, Charged, Cost, known
 from pvops_core.runs.observation import SITE_FORMS, Observation, Outcome
 from pvops_core.study.axes import Axes
 
@@ -19,18 +19,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def _of_form(form: str) -> Cost:
+def _of_form(form: str) -> Cost[Observation]:
     def number(observation: Observation) -> int:
         return observation.sites_by_form.get(form, 0)
 
     return Cost(form, f"{form} sites", f"call sites that are {form} at the end", number)
 
 
-_SITES: Final = (
+_SITES: tuple[Cost[Observation], ...] = (
     Cost("sites", "call sites", "call sites of ops", lambda o: sum(o.sites_by_form.values())),
     *map(_of_form, SITE_FORMS),
 )
-COSTS: Final = {cost.key: cost for cost in (*BOOT_COSTS[:-2], *_SITES, *BOOT_COSTS[-2:])}
+
+
+def _of_round(cost: Cost[Charged]) -> Cost[Observation]:
+    def number(observation: Observation) -> float:
+        (rounds,) = observation.workloads.values()
+        return round(cost.of(rounds.total) / rounds.rounds, _DECIMALS)
+
+    return Cost(f"round_{cost.key}", f"{cost.title} a round", f"{cost.explanation}, in one round", number)
+
+
+_DECIMALS: Final = 6
+_OF_ROUNDS: tuple[Cost[Observation], ...] = tuple(
+    _of_round(cost) for cost in BOOT_COSTS if cost.key not in {"ports", "msrs", "virtual_ns", "wall_s"}
+)
+ROUND_COSTS: Final = {cost.key: cost.key.removeprefix("round_") for cost in _OF_ROUNDS}
+"""Of a workload, which is all that its boot is made for: the column, and that of the cost it is of."""
+_ALL: tuple[Cost[Observation], ...] = (*_OF_ROUNDS, *BOOT_COSTS[:-2], *_SITES, *BOOT_COSTS[-2:])
+COSTS: Final = {cost.key: cost for cost in _ALL}
 """What is worth knowing of a run, by column."""
 
 
@@ -42,6 +59,13 @@ class Measured(JsonRecord, frozen=True):
         outcome: How the run ended.
         reason: Why, in a line.
         results_sha256: Hash over what must be equal on every backend: end, words of the guest's report, its lines.
+        round_op_calls: Of a workload: `op_calls` in one round, the mean over its rounds.
+        round_own_calls: The same of `own_calls`.
+        round_traps: Of `traps`.
+        round_hypercalls: Of `hypercalls`.
+        round_page_table_updates: Of `page_table_updates`.
+        round_tlb_flushes: Of `tlb_flushes`.
+        round_instructions: Of `instructions`.
         op_calls: Calls that a backend's hook served.
         own_calls: Those of them that the backend's own hooks served.
         traps: Times that the guest trapped into its platform.
@@ -69,6 +93,13 @@ class Measured(JsonRecord, frozen=True):
     outcome: Outcome
     reason: str
     results_sha256: MaybeSha256
+    round_op_calls: float | None
+    round_own_calls: float | None
+    round_traps: float | None
+    round_hypercalls: float | None
+    round_page_table_updates: float | None
+    round_tlb_flushes: float | None
+    round_instructions: float | None
     op_calls: Count | None
     own_calls: Count | None
     traps: Count | None
@@ -94,7 +125,8 @@ class Measured(JsonRecord, frozen=True):
     @classmethod
     def of(cls, key: str, observation: Observation, host: str, ended: int) -> Measured:
         """The row of an observation."""
-        costs = {name: int(cost.of(observation)) if known(cost, observation) else None for name, cost in COSTS.items()}
+        costs: dict[str, Any]  # whole numbers, but of rounds
+        costs = {name: cost.of(observation) if _known(cost, observation) else None for name, cost in COSTS.items()}
         costs.pop("wall_s")
         if not observation.sites:
             costs |= dict.fromkeys(cost.key for cost in _SITES)
@@ -111,6 +143,12 @@ class Measured(JsonRecord, frozen=True):
             host=host,
             ended=ended,
         )
+
+
+def _known(cost: Cost[Observation], observation: Observation) -> bool:
+    """Whether it was counted; what a round takes, where a workload came to its end."""
+    base = COSTS[ROUND_COSTS.get(cost.key, cost.key)]
+    return known(base, observation) and (base is cost or len(observation.workloads) == 1)
 
 
 LOST: Final = frozenset({Outcome.TIMEOUT, Outcome.DIED, Outcome.MEMORY, Outcome.GARBAGE, Outcome.ERROR})

@@ -52,6 +52,8 @@ class StudySpec(JsonRecord, frozen=True):
         memory: Guest memories in MiB; 16 if not given, and 256 for kernels.
         seeds: Seeds of the runs.
         cmdlines: Command lines of the guest.
+        workloads: Workloads whose rounds the first process of kernels makes, `NAME` or `NAME:ROUNDS`, each in a cell of
+            its own; nothing for none.
         ops: Ops of kernels that the backend's own hooks serve in Python: patterns parted by commas; nothing for none.
         settings: Settings of platforms: `NAME=VALUE` parted by blanks; each goes to the backends that have it.
         repeats: How often each run is made. Repeats tell wall time apart, all else must be the same.
@@ -75,6 +77,7 @@ class StudySpec(JsonRecord, frozen=True):
     memory: Numbers = ()
     seeds: Numbers = 0
     cmdlines: Texts = ""
+    workloads: Texts = ""
     ops: Texts = ""
     settings: Texts = ""
     repeats: Positive = 1

@@ -27,7 +27,7 @@ from pvops_core.study.rows import LOST, Measured, Row, columns, kept_observation
 if TYPE_CHECKING:
     from pvops_core.runs.observation import Observation
 
-VERSION: Final = 1
+VERSION: Final = 2
 FILE: Final = "results.sqlite"
 _LOCK: Final = ".lock"
 _MEASURED: Final = dict(columns(Measured))

@@ -11,7 +11,7 @@ from rich.text import Text
 from pvops_core.errors import printable
 from pvops_core.runs.costs import NO_MEASURE, quantity
 from pvops_core.study.answers import POINT, titled
-from pvops_core.study.rows import COSTS
+from pvops_core.study.rows import COSTS, ROUND_COSTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MOST: Final = 10
 TERMINAL_COSTS: Final = (
+    *(key for key in ROUND_COSTS if key != "round_own_calls"),
     "op_calls", "traps", "hypercalls", "page_table_updates", "tlb_flushes", "instructions", "virtual_ns", "wall_s",
 )  # fmt: skip
 

@@ -15,7 +15,8 @@ from pvops_core.compare.page import page
 from pvops_core.compare.plots import SERIES
 from pvops_core.compare.text import print_comparison
 from pvops_core.errors import PluginError
-from pvops_core.runs.observation import Observation, Outcome, PlatformCounts
+from pvops_core.runs.counts import PlatformCounts
+from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs.plan import Skipped
 from pvops_core.switchboard.findings import SiteUse
 from tests.pagereader import BROWSER, Reader, shown_widths

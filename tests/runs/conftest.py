@@ -7,7 +7,8 @@ import pytest
 
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.observation import Counts, Observation, Outcome, PlatformCounts
+from pvops_core.runs.counts import Counts, PlatformCounts
+from pvops_core.runs.observation import Observation, Outcome
 
 Make = Callable[..., Observation]
 

@@ -17,7 +17,8 @@ from pvops_core.kinds import MachineKind
 from pvops_core.records import line
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.observation import Counts, Observation, Outcome, PlatformCounts
+from pvops_core.runs.counts import Counts, PlatformCounts
+from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs.pool import default_jobs, execute
 
 PRELUDE = """

@@ -10,7 +10,8 @@ from pvops_core.kinds import MachineKind
 from pvops_core.records import line, read
 from pvops_core.runs import wire
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.observation import Counts, Observation, Outcome
+from pvops_core.runs.counts import Counts
+from pvops_core.runs.observation import Observation, Outcome
 
 counters = st.dictionaries(st.text(max_size=8), st.integers(0, 1 << 64), max_size=3)
 cells = st.builds(

@@ -9,10 +9,12 @@ import pytest
 from pvops_core.backends import Loaded, load_backends
 from pvops_core.kinds import MachineKind
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.observation import Counts, Observation, Outcome, PlatformCounts
+from pvops_core.runs.counts import Counts, PlatformCounts
+from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.study.axes import Axes
 from pvops_core.study.rows import Measured, Row
 from pvops_core.study.store import Store
+from pvops_core.testing.images import ElfBuilder
 
 Observe = Callable[..., Observation]
 
@@ -40,7 +42,7 @@ def observe() -> Observe:
             "event_log_sha256": "ab" * 32,
             "text_sha256": "cd" * 32,
         }
-        cell = Cell(backend, "6.1-64", MachineKind.X86_64, seed=fields.pop("seed", 0))
+        cell = fields.pop("cell", Cell(backend, "6.1-64", MachineKind.X86_64, seed=fields.pop("seed", 0)))
         return Observation(cell, **(usual | fields))
 
     return observation
@@ -51,7 +53,7 @@ def make_row(observe: Observe) -> Callable[..., Row]:
     """A row of a run, with values of axes and fields of its observation."""
 
     def row(backend: str = "native", *, seed: int = 0, repeat: int = 1, cpus: int = 1, **fields: Any) -> Row:  # noqa: ANN401
-        axes = Axes("builtin", "6.1-64", "x86_64", 16, cpus, "", "", "", seed, repeat, backend)
+        axes = Axes("builtin", "6.1-64", "x86_64", 16, cpus, "", "", "", "", seed, repeat, backend)
         key = f"{abs(hash((backend, seed, repeat, cpus))):064x}"
         return Row(axes, "", "", Measured.of(key, observe(backend, seed=seed, **fields), "host", 1))
 
@@ -62,3 +64,13 @@ def make_row(observe: Observe) -> Callable[..., Row]:
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.write(tmp_path / "results") as opened:
         yield opened
+
+
+@pytest.fixture
+def small_kernel(tmp_path: Path) -> Path:
+    """A kernel of one instruction, in a file."""
+    builder = ElfBuilder(64, 0x1000000)
+    builder.symbol("start", builder.text(".text", b"\xf4"))
+    path = tmp_path / "vmlinux"
+    path.write_bytes(builder.build())
+    return path

@@ -7,13 +7,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pvops_core.kinds import MachineKind
+from pvops_core.runs.cell import Cell
+from pvops_core.runs.counts import Counts, PlatformCounts
 from pvops_core.runs.observation import Outcome
+from pvops_core.runs.rounds import Amounts, Rounds
 from pvops_core.study.answers import Answers
 from pvops_core.study.document import study_result
 from pvops_core.study.rows import Row
 from pvops_core.study.text import print_answers
 
 MakeRow = Callable[..., Row]
+KERNEL = Cell("native", "", MachineKind.X86_64, guest="vmlinuz", workloads="fork:20")
 
 
 def answers(*rows: Row, planned: int | None = None) -> Answers:
@@ -46,6 +51,25 @@ def test_equal_results(make_row: MakeRow) -> None:
     assert (native.median, native.low, native.high, native.ratio) == (1001, 1000, 1002, 1)
     assert xen.ratio == pytest.approx(2001 / 1001)
     assert "2 [2, 2]" in text(found)
+
+
+def test_of_workloads_it_is_told_what_a_round_takes(make_row: MakeRow) -> None:
+    """As a mean, with its ratio; what the boot took besides is in the rows alone."""
+
+    def row(backend: str, hypercalls: int) -> Row:
+        counts = Counts(platform=PlatformCounts({"iret": hypercalls} if hypercalls else {}, {"syscall": 50}))
+        rounds = Rounds(20, 210, Amounts(counts, 1000))
+        return make_row(backend, cell=KERNEL, workloads={"fork": rounds}, counts=counts)
+
+    found = answers(row("native", 10), row("xen", 25))
+    assert found.costs == ["round_traps", "round_hypercalls", "round_instructions", "wall_s"]
+    native, xen = found.series
+    assert (native.spreads["round_hypercalls"].median, xen.spreads["round_hypercalls"].median) == (0.5, 1.25)
+    assert xen.spreads["round_hypercalls"].ratio == 2.5
+    assert (found.rows[0].measured.traps, found.rows[0].measured.round_op_calls) == (50, None)
+    said = text(found)
+    assert "hypercalls a round" in said
+    assert "1.25" in said
 
 
 def test_a_result_that_differs_by_backend_or_seed(make_row: MakeRow) -> None:

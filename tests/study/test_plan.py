@@ -58,6 +58,22 @@ def test_a_setting_that_a_backend_has_not_makes_no_other_run(plan: Any) -> None:
     assert len(found.cells) == 4
 
 
+def test_each_workload_of_a_kernel_is_a_cell(plan: Any, small_kernel: Path) -> None:  # noqa: ANN401
+    """The built-in guest has none; how many rounds are made is in the key, however they are written."""
+    kernels = ("builtin", str(small_kernel))
+    found = plan(backends="native", kernels=kernels, workloads=("fork,mmap:7", "", "fork:9"))
+    assert [(c.axes.guest, c.axes.workload, c.request.cell.workloads) for c in found.cells] == [
+        ("builtin", "", ""),
+        (small_kernel.name, "fork", "fork:100"),
+        (small_kernel.name, "mmap:7", "mmap:7"),
+        (small_kernel.name, "", ""),
+        (small_kernel.name, "fork:9", "fork:9"),
+    ]
+    assert len({cell.key for cell in found.cells}) == len(found.cells)
+    (again,) = plan(backends="native", kernels=str(small_kernel), workloads="fork:100").cells
+    assert again.key == found.cells[1].key
+
+
 @pytest.mark.parametrize(
     ("fields", "key", "words"),
     [
@@ -75,6 +91,10 @@ def test_a_setting_that_a_backend_has_not_makes_no_other_run(plan: Any) -> None:
         ({"measure": "time"}, "measure", "no measure"),
         ({"reference": "lguest"}, "reference", "no backend in the study"),
         ({"kernels": "none*"}, "kernels", "there is no none*"),
+        ({"workloads": "frok"}, "workloads", "did you mean fork?"),
+        ({"workloads": ("fork", "mmap:0")}, "workloads", "rounds"),
+        ({"workloads": "fork"}, "workloads", "names none"),
+        ({"workloads": "fork", "kernels": "builtin"}, "workloads", "names none"),
         ({"exclude": {"vcpus": 1}}, "exclude[0].vcpus", "no axis"),
         ({"include": {"cpus": "1-2"}}, "include", "no range"),
     ],

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def test_a_kernel_that_changes_meanwhile_is_told(loaded: Loaded, tmp_path: Path) -> None:
     kernel = tmp_path / "vmlinuz"
     kernel.write_bytes(b"kernel")
-    axes = Axes("vmlinuz", "", "x86_64", 256, 1, "", "", "", 0, 1, "native")
+    axes = Axes("vmlinuz", "", "x86_64", 256, 1, "", "", "", "", 0, 1, "native")
     cell = Cell("native", "", MachineKind.X86_64, guest=str(kernel))
     watch = SourceWatch([Planned("00", axes, Request(cell))], loaded.backends)
     watch.check()

@@ -25,4 +25,4 @@ def test_it_can_be_planned(file: Path) -> None:
 
 
 def test_there_are_some() -> None:
-    assert {file.stem for file in STUDIES} == {"layouts", "releases", "seeds", "sizes"}
+    assert {file.stem for file in STUDIES} == {"layouts", "releases", "seeds", "sizes", "workloads"}

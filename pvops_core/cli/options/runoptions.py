@@ -14,6 +14,7 @@ from pvops_core.cli import ALL_OPS
 from pvops_core.cli.common import STDOUT
 from pvops_core.errors import UsageError, printable, shortened
 from pvops_core.gdb.orders import DebugOrders
+from pvops_core.runs.workloads import WORKLOADS, tasks_of, written
 
 if TYPE_CHECKING:
     from pvops_core.backends import Loaded
@@ -72,6 +73,14 @@ SwitchOption = Annotated[
         "functions, or MODULE:FUNCTION or FILE.py:FUNCTION. PLACE is a function of the guest's, SYMBOL+OFFSET, an "
         "address, a named point of its boot, or a virtual time "
         "such as 2ms; before the first instruction if not given.",
+    ),
+]
+WorkloadOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME[:ROUNDS],...",
+        help="Have the kernel's first process make rounds of these, 100 of each unless said, and tell what one round "
+        f"takes: {', '.join(WORKLOADS)}.",
     ),
 ]
 PythonOpsOption = Annotated[
@@ -176,6 +185,11 @@ def debug_orders(place: str | None, *, wait: bool) -> DebugOrders | None:
             raise UsageError("--wait waits for a debugger: say where with --gdb PORT")
         return None
     return DebugOrders.parse(place, wait=wait)
+
+
+def workloads(text: str) -> str:
+    """The workloads that the option names, each with its rounds; UsageError as of ``tasks_of``."""
+    return written(tasks_of(text))
 
 
 def ops_patterns(text: str) -> tuple[str, ...] | None:

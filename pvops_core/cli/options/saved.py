@@ -33,12 +33,14 @@ LoadOption = Annotated[
 ]
 
 
-def check_save(save: Path | None, stop_at: str, until: str) -> None:
-    """Refuse to save where no place is said.
+def check_save(save: Path | None, stop_at: str, until: str, workload: str) -> None:
+    """Refuse to save where no place is said, or in the midst of rounds.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or a workload.
     """
+    if save is not None and workload:
+        raise UsageError("--workload goes without --save: what its rounds take is counted from mark to mark in one run")
     if save is not None and not (stop_at or until):
         raise UsageError("--save writes the machine where --stop-at or --until ends the run: give one of them")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import attrs
 
-from pvops_core.runs.costs import COSTS, known, quantity
+from pvops_core.runs.costs import COSTS, known, per_round, quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,11 +67,18 @@ def summary(observation: Observation) -> Iterator[str]:
         yield _row(cost.title, f"{text} ({most})" if most else text)
     for line in observation.unused:
         yield _row("unused", line)
+    yield from _on_the_way(observation)
+    yield _row("event log", observation.event_log_sha256)
+    yield _row("text", observation.text_sha256)
+
+
+def _on_the_way(observation: Observation) -> Iterator[str]:
+    for name, rounds in observation.workloads.items():
+        costs = (f"{cost.title} {per_round(cost, rounds)}" for cost in COSTS if cost.of(rounds.total))
+        yield _row(f"a round of {name}", ", ".join(costs))
     for name, point in observation.points.items():
         seconds = f"{point.virtual_ns / 1e9:.3f} s virtual, {point.wall_s:.1f} s"
         yield _row(f"at {name}", seconds)
-    yield _row("event log", observation.event_log_sha256)
-    yield _row("text", observation.text_sha256)
 
 
 def _row(name: str, text: str) -> str:

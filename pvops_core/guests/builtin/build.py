@@ -1,16 +1,13 @@
 """Builds the guest's objects from its source: ``python -m pvops_core.guests.builtin.build`` (or ``make guest``).
 
-The committed objects are what :data:`COMPILER` and :data:`LINKER` make of the source, byte for byte, wherever the tree
-lies: paths are relative to the source folder, and nothing in the output depends on time or host. Only people who change
-the guest need a compiler.
+The committed objects are what the compiler and linker of ``toolchain`` make of the source, byte for byte, wherever the
+tree lies: paths are relative to the source folder, and nothing in the output depends on time or host. Only people who
+change the guest need a compiler.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -19,32 +16,17 @@ import attrs
 
 from pvops_core.errors import PvopsError, UsageError
 from pvops_core.guests.builtin.tables import table_header
+from pvops_core.guests.toolchain import FREESTANDING, run, words
 from pvops_core.ops import LAYOUTS
-
-COMPILER = "12.2.0"
-"""Version of gcc that the committed objects were made with (``gcc -dumpfullversion``)."""
-LINKER = "2.40"
-"""Version of GNU binutils that they were made with."""
 
 HERE = Path(__file__).parent
 SOURCE = HERE / "source"
 OBJECTS = HERE / "objects"
 
 
-def _words(*lines: str) -> tuple[str, ...]:
-    return tuple(" ".join(lines).split())
-
-
-_COMMON = _words(
-    "-std=gnu11 -O2 -g0 -Wall -Wextra -Werror -Wno-unused-parameter",
-    "-ffreestanding -nostdinc -fno-builtin -fno-tree-loop-distribute-patterns",  # nothing but what is in the folder
-    "-fno-pic -fno-pie -fno-common -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables",
-    "-fno-strict-aliasing -fno-ident",
-    "-fno-crossjumping",  # two sites of one op must stay two
-    "-mno-sse -mno-mmx -mno-sse2 -mno-3dnow -msoft-float",
-)
-_I386 = _words("-m32 -march=i686 -mtune=generic -mregparm=3")
-_X86_64 = _words("-m64 -march=x86-64 -mtune=generic -mcmodel=kernel -mno-red-zone")
+_COMMON = (*FREESTANDING, "-Wno-unused-parameter", "-fno-crossjumping")  # two sites of one op must stay two
+_I386 = words("-m32 -march=i686 -mtune=generic -mregparm=3")
+_X86_64 = words("-m64 -march=x86-64 -mtune=generic -mcmodel=kernel -mno-red-zone")
 _ONLY_32 = frozenset({"entry_32.S", "exercise_32.c", "drivers_lguest.c"})
 _ONLY_64 = frozenset({"entry_64.S", "exercise_64.c"})
 _NOT_COMPILED = frozenset({"asm_offsets.c", "guest.lds.S"})
@@ -101,27 +83,9 @@ VARIANTS = {
 }
 
 
-def toolchain() -> tuple[str, str] | None:
-    """Versions of gcc and ld on this machine; None if one is missing."""
-    if not all(shutil.which(tool) for tool in ("gcc", "ld", "objcopy")):
-        return None
-    gcc = _run(["gcc", "-dumpfullversion"], SOURCE).strip()
-    linker = _run(["ld", "--version"], SOURCE).splitlines()[0].split()[-1]
-    return gcc, linker
-
-
-def _run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(  # noqa: S603 - the command is ours
-        command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
-    )
-    if done.returncode:
-        raise PvopsError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return done.stdout
-
-
 def _offsets(flags: list[str], out: Path) -> None:
     """Numbers that only the compiler knows, for the assembler (as the kernel's asm-offsets.h)."""
-    _run(["gcc", *flags, "-S", "-o", str(out / "asm_offsets.s"), "asm_offsets.c"], SOURCE)
+    run(["gcc", *flags, "-S", "-o", str(out / "asm_offsets.s"), "asm_offsets.c"], SOURCE)
     pairs = _OFFSET.findall((out / "asm_offsets.s").read_text())
     header = "".join(f"#define {name} {value}\n" for name, value in pairs)
     (out / "asm_offsets.h").write_text(header)
@@ -134,10 +98,10 @@ def _tables(variant: Variant, out: Path) -> None:
 
 def _user_program(variant: Variant, flags: list[str], out: Path) -> None:
     """The user-mode program, linked at its own address and flattened; the kernel carries it as data."""
-    _run(["gcc", *flags, "-c", "-o", str(out / "user.o"), "user/user.c"], SOURCE)
+    run(["gcc", *flags, "-c", "-o", str(out / "user.o"), "user/user.c"], SOURCE)
     link = ["ld", "-m", variant.emulation, "-T", "user/user.lds", f"--defsym=USER_BASE={variant.user_base:#x}"]
-    _run([*link, "-o", str(out / "user.elf"), str(out / "user.o")], SOURCE)
-    _run(["objcopy", "-O", "binary", str(out / "user.elf"), str(out / "user.bin")], SOURCE)
+    run([*link, "-o", str(out / "user.elf"), str(out / "user.o")], SOURCE)
+    run(["objcopy", "-O", "binary", str(out / "user.elf"), str(out / "user.bin")], SOURCE)
 
 
 def build(variant: Variant) -> bytes:
@@ -152,7 +116,7 @@ def build(variant: Variant) -> bytes:
         _tables(variant, out)
         _offsets(flags, out)
         _user_program(variant, flags, out)
-        _run(
+        run(
             [
                 "gcc",
                 *flags,
@@ -171,12 +135,12 @@ def build(variant: Variant) -> bytes:
         objects = []
         for source in sorted(variant.sources):
             target = str(out / f"{source}.o")
-            _run(["gcc", *flags, "-c", "-o", target, source], SOURCE)
+            run(["gcc", *flags, "-c", "-o", target, source], SOURCE)
             objects.append(target)
         elf = out / "guest.elf"
         link = ["ld", "-m", variant.emulation, "--build-id=none", "-z", "max-page-size=4096", "-z", "noexecstack"]
-        _run([*link, "--no-warn-rwx-segments", "-T", str(out / "guest.lds"), "-o", str(elf), *objects], SOURCE)
-        _run(["objcopy", "--strip-debug", "--wildcard", "--strip-symbol=*.c", "--strip-symbol=*.o", str(elf)], SOURCE)
+        run([*link, "--no-warn-rwx-segments", "-T", str(out / "guest.lds"), "-o", str(elf), *objects], SOURCE)
+        run(["objcopy", "--strip-debug", "--wildcard", "--strip-symbol=*.c", "--strip-symbol=*.o", str(elf)], SOURCE)
         return elf.read_bytes()
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from pvops_core.machine.cpu import faults
 from pvops_core.machine.cpu.faults import GuestFault
 from pvops_core.machine.cpu.memory.intents import as_processor
+from pvops_core.machine.cpu.model.cpuid import MARK, NO_LEAF
 from pvops_core.machine.cpu.segmentation.stackfaults import canonicality_decides, vector_of
 from pvops_core.machine.engines import (
     CPUID_CALLBACK,
@@ -262,8 +263,12 @@ class Callbacks:
         return 1
 
     def _identify(self, vcpu: Vcpu) -> None:
-        vcpu.machine.counts["cpuids"] += 1
         leaf, _, subleaf, _ = self._registers.read()
+        if leaf == MARK:
+            vcpu.machine.marked(vcpu, subleaf)
+            self._registers.write(*NO_LEAF)
+            return
+        vcpu.machine.counts["cpuids"] += 1
         try:
             self._registers.write(*self._loop.platform.cpuid(vcpu, leaf, subleaf))
         except GuestFault as fault:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pvops_core.errors import MachineError
 from pvops_core.guests import Status
+from pvops_core.runs.worker.counting import counts_of
 from pvops_core.runs.worker.inspectors import Inspectors
 from pvops_core.runs.worker.ordered.switches import OrderedSwitch
 from pvops_core.runs.worker.pointsampler import PointSampler
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pvops_core.livepatch.control.live import LiveBoot
     from pvops_core.runs.wire import Request
     from pvops_core.runs.worker.ordered.dumps import OrderedDump
+    from pvops_core.runs.worker.roundsmeter import RoundsMeter
     from pvops_core.session import Session
 
 
@@ -157,6 +159,13 @@ class KernelExtras(RunExtras):
 
             self._live = self._stack.enter_context(LiveBoot(session, request.patching, lambda line: show(f"{line}\n")))
         self._inspectors = Inspectors(request.inside, session, backends)
+        self._meter: RoundsMeter | None = None
+        if request.cell.workloads:
+            from pvops_core.runs.worker.roundsmeter import RoundsMeter  # noqa: PLC0415
+            from pvops_core.runs.workloads import tasks_of  # noqa: PLC0415
+
+            tasks = tasks_of(request.cell.workloads)
+            self._meter = RoundsMeter(session, tasks, lambda: counts_of(session, self._calls()))
 
     def begin(self) -> None:
         """Look at the points of its boot, from now on."""
@@ -167,13 +176,15 @@ class KernelExtras(RunExtras):
         self._sampler.stop()
 
     def judge(self, ending: RunEnd) -> RunEnd:
-        """A kernel's end is what the machine says."""
-        return ending
+        """A kernel's end is what the machine says, but for one whose workloads were not carried out, or not well."""
+        wrong = self._meter.wrong() if self._meter and ending.outcome.finished else ""
+        return RunEnd.of_crash(wrong) if wrong else ending
 
     def found(self, ending: RunEnd) -> dict[str, Any]:
         """What was asked for."""
         del ending
         return {
+            **({"workloads": self._meter.found()} if self._meter else {}),
             **self._sampler.found(),
             "inside": self._inspectors.found(),
             **({"livepatch": self._live.found()} if self._live else {}),
@@ -183,4 +194,7 @@ class KernelExtras(RunExtras):
     def counted(self, ending: RunEnd) -> dict[str, Mapping[str, int]]:
         """Calls of ops."""
         del ending
+        return self._calls()
+
+    def _calls(self) -> dict[str, Mapping[str, int]]:
         return {"ops": self._inspectors.op_calls, "own": self._inspectors.own_calls}

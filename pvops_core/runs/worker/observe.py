@@ -13,11 +13,12 @@ from pvops_core.backends.keyboard import Keyboard
 from pvops_core.backends.loading.loader import load_needed
 from pvops_core.errors import HostError, ImageError, MachineError, PvopsError, UsageError, unknown
 from pvops_core.guests import builtin_guest, read_kernel
-from pvops_core.records import checked, like
+from pvops_core.records import checked
 from pvops_core.runs.cell import BUILTIN, Cell
-from pvops_core.runs.observation import Counts, Observation, Outcome, PlatformCounts
+from pvops_core.runs.observation import Observation, Outcome
 from pvops_core.runs.wire import Message, Progress, Request, WorkerPhase
 from pvops_core.runs.worker.console import ConsoleStream
+from pvops_core.runs.worker.counting import counts_of
 from pvops_core.runs.worker.debug.piecewise import PiecewiseRun, Runner, runner
 from pvops_core.runs.worker.events import write_events
 from pvops_core.runs.worker.extras import BuiltinExtras, KernelExtras
@@ -29,6 +30,7 @@ from pvops_core.session import Session
 if TYPE_CHECKING:
     from pvops_core.backends import Backend
     from pvops_core.guest import Guest
+    from pvops_core.runs.counts import Counts
     from pvops_core.runs.worker.pluginoutput import PluginOutput
 
 
@@ -87,7 +89,7 @@ def observe(
         if request.events:
             write_events(session.machine.log, request.events)
         others = {**seen.found(ending), "versions": software}
-        return _collect(request, session, ending, _counts(session, seen.counted(ending)), others)
+        return _collect(request, session, ending, counts_of(session, seen.counted(ending)), others)
 
 
 def _attend(session: Session, keyboard: Keyboard, send: Callable[[Message], None]) -> Callable[[], None]:
@@ -113,7 +115,12 @@ def _missing(backend: str, loaded: Loaded) -> PvopsError:
 def _guest(cell: Cell) -> Guest:
     if cell.guest == BUILTIN:
         return builtin_guest(cell.layout, cell.workload)
-    return read_kernel(cell.guest, cell.initrd or None, cell.cmdline)
+    kernel = read_kernel(cell.guest, cell.initrd or None, cell.cmdline)
+    if not cell.workloads:
+        return kernel
+    from pvops_core.guests.workload.program import with_workload  # noqa: PLC0415 - seldom wanted
+
+    return with_workload(kernel, cell.workloads)
 
 
 def _tool_frames(request: Request) -> int:
@@ -178,15 +185,6 @@ def _saved(session: Session, request: Request, ending: RunEnd) -> RunEnd:
     except PvopsError as error:
         return RunEnd.of_error(error)
     return ending
-
-
-def _counts(session: Session, others: Mapping[str, Mapping[str, int]]) -> Counts:
-    return Counts(
-        platform=like(session.platform, PlatformCounts),
-        machine=dict(session.machine.counts),
-        switches=sum(not switch.refused for switch in session.switches),
-        **others,
-    )
 
 
 def _collect(

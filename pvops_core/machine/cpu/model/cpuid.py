@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from pvops_core.machine.cpu.vcpu import Vcpu
 
 Leaf = tuple[int, int, int, int]
+MARK: Final = 0x70766F70
+"""A leaf that no processor has ("pvop"): the machine answers it with zeros, whatever the platform, and
+counts and logs nothing. It tells who counts that a program has come to a place, whose number is the subleaf.
+
+A program at any level may execute it, and no kernel sees it: programs mark what is to be measured, as with the magic
+instructions of other simulators."""
+NO_LEAF: Final[Leaf] = 0, 0, 0, 0
 
 _BRAND: Final = b"pvops virtual CPU".ljust(48, b"\0")
 _EXTENDED: Final = 0x80000001
@@ -35,7 +42,7 @@ def cpuid(vcpu: Vcpu, leaf: int, subleaf: int) -> Leaf:
     """EAX, EBX, ECX and EDX of a leaf; zeros for one that the machine does not have."""
     del subleaf  # no leaf of this machine has any
     answer = _LEAVES.get(leaf)
-    return answer(vcpu) if answer is not None else (0, 0, 0, 0)
+    return answer(vcpu) if answer is not None else NO_LEAF
 
 
 def _identity(vcpu: Vcpu) -> CpuIdentity:

@@ -1,0 +1,1 @@
+"""Workloads of a real kernel: a program that makes rounds of one kind of work as the first process."""
