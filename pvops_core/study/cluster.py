@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future as ConcurrentFuture
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -87,7 +89,7 @@ class ClusterRunner:
     limits: LimitsOf
     plugins: Sequence[str]
     _names: tuple[str, ...] = ()
-    _parts: remote.Parts = attrs.field(factory=dict)
+    _parts: ConcurrentFuture[remote.Parts] = attrs.field(factory=ConcurrentFuture)
     _files: dict[str, str] = attrs.field(factory=dict)
 
     def __call__(
@@ -99,11 +101,13 @@ class ClusterRunner:
             ClusterError: the cluster has no workers, they are unlike this machine, or it is lost.
         """
         self._names = tuple(dict.fromkeys(cell.axes.backend for cell in cells))
-        self._parts = remote.parts_here(self._names, self.plugins)
         cell_files = [(cell.request.cell.guest, cell.request.cell.initrd) for cell in cells]
         pairs = zip((cell.hashes for cell in cells), cell_files, strict=True)
         self._files = {sha: path for hashes, paths in pairs for sha, path in zip(hashes, paths, strict=True) if sha}
-        with _told(self._address):
+        with _told(self._address), ThreadPoolExecutor(1) as beside:
+            self._parts = beside.submit(
+                remote.parts_here, self._names, self.plugins
+            )  # takes a second, as each worker's does
             self.client.wait_for_workers(1, timeout=_CONNECT_S)
             self._prepare(None)
             self._run(cells, started, ended)
@@ -114,9 +118,9 @@ class ClusterRunner:
 
     def _prepare(self, workers: list[str] | None) -> None:
         """See that workers are like this machine, and have the files: each machine once."""
-        found = self.client.run(remote.unlike, self._parts, self._names, tuple(self.plugins), workers=workers)
+        found = self.client.run(remote.parts_once, self._names, tuple(self.plugins), workers=workers)
         for address, parts in found.items():
-            for part, (here, there) in parts.items():
+            for part, (here, there) in remote.unlike(self._parts.result(), parts).items():
                 told = f"{part} is {_short(here)} here and {_short(there)} there"
                 raise ClusterError(f"the worker is unlike this machine: {told}; install the same on both", address)
         missing = self.client.run(remote.missing_files, list(self._files), workers=workers)
@@ -167,7 +171,7 @@ class ClusterRunner:
 
     @property
     def _expected(self) -> Expected:
-        return self._parts, self._names, tuple(self.plugins)
+        return self._parts.result(), self._names, tuple(self.plugins)
 
     def _result(self, future: Future, cell: Planned) -> tuple[Observation, str] | str | None:
         """What came of a cell; the address of a worker that was not prepared, or None where workers died."""
@@ -190,7 +194,8 @@ def _checked(expected: Expected, request: bytes, hashes: tuple[str, str], limits
     """On a worker: run a cell, or give its address where it has come since and is not prepared."""
     from distributed import get_worker  # noqa: PLC0415
 
-    if remote.missing_files([sha for sha in hashes if sha]) or remote.unlike(*expected):
+    parts, names, plugins = expected
+    if remote.missing_files([sha for sha in hashes if sha]) or parts != remote.parts_once(names, plugins):
         return str(get_worker().address)
     return remote.run_cell(request, hashes, limits)
 

@@ -60,18 +60,18 @@ def loaded_parts(names: Sequence[str], plugins: Sequence[str]) -> Parts:
     return missing | Keys(loaded.backends).parts([name for name in names if name in loaded.backends])
 
 
-def unlike(expected: Mapping[str, str], names: Sequence[str], plugins: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Where this worker differs from its client: part -> the client's, and the worker's."""
-    here = _parts_once(tuple(names), tuple(plugins))
+def unlike(expected: Mapping[str, str], found: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Where a worker's parts differ from its client's: part -> the client's, and the worker's."""
     return {
-        part: (expected.get(part, "none"), here.get(part, "none"))
-        for part in dict.fromkeys([*expected, *here])
-        if expected.get(part) != here.get(part)
+        part: (expected.get(part, "none"), found.get(part, "none"))
+        for part in dict.fromkeys([*expected, *found])
+        if expected.get(part) != found.get(part)
     }
 
 
 @cache
-def _parts_once(names: tuple[str, ...], plugins: tuple[str, ...]) -> Parts:
+def parts_once(names: tuple[str, ...], plugins: tuple[str, ...]) -> Parts:
+    """As :func:`parts_here`, looked for once in a worker's life."""
     return parts_here(names, plugins)
 
 

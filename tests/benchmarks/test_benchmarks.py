@@ -105,8 +105,11 @@ def test_boots_are_compared(
 @pytest.mark.slow
 def test_a_study_is_timed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "find_spec", lambda _name: None)
-    studies.main(1)
-    assert "overhead" in capsys.readouterr().out
+    studies.main(2, 2)
+    said = capsys.readouterr().out
+    assert "overhead" in said
+    assert "| 4 | " in said
+    assert "| not measured | " in said
 
 
 @pytest.mark.kernel

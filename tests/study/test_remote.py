@@ -65,7 +65,7 @@ def test_a_run_without_end_is_that_cells_outcome() -> None:
 def test_what_is_unlike_is_named() -> None:
     here = remote.parts_here(("native",), ())
     assert here.keys() >= {"pvops_core", "pvops_native", "unicorn"}
-    assert remote.unlike(here, ("native",), ()) == {}
+    assert remote.unlike(here, remote.parts_once(("native",), ())) == {}
     other = here | {"unicorn": "1.0", "pvops_new": "00"}
-    assert remote.unlike(other, ("native",), ()) == {"unicorn": ("1.0", here["unicorn"]), "pvops_new": ("00", "none")}
+    assert remote.unlike(other, here) == {"unicorn": ("1.0", here["unicorn"]), "pvops_new": ("00", "none")}
     assert remote.parts_here(("absent",), ())["backend absent"] == "is not there"
