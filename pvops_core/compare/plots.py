@@ -42,6 +42,8 @@ STYLE: dict[Any, Any] = {  # its keys have a type of their own, which names ever
 # The date would make each file another.
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _ROOM = 0.035
+_LETTERS = 64
+"""Of a row's name and what stands at its bar's end: more leave the bars no room."""
 INK = "#0a0b01"
 PAPER = "#0a0b02"
 _ON_PARTS = (PAPER, PAPER, INK, INK) * 2
@@ -88,10 +90,12 @@ def grouped_bars(title: str, bars: Sequence[Bar]) -> str:
 def stacked_bars(title: str, rows: Mapping[str, Sequence[int]]) -> str:
     """One horizontal bar for each row, its parts one after the other in colours that are no series'.
 
-    Each part has its number in it; where one is too narrow for that, the sum at the bar's end names all.
+    Each part has its number in it; where one is too narrow for that, the sum at the bar's end names all, if they are
+    few.
     """
     longest = max((sum(parts) for parts in rows.values()), default=0) or 1
     figure, axes = _figure(1.4 * len(rows))
+    room = _LETTERS - max(map(len, rows), default=0)
     for place, parts in enumerate(rows.values()):
         left, crowded = 0, False
         for series, part in enumerate(parts):
@@ -103,8 +107,9 @@ def stacked_bars(title: str, rows: Mapping[str, Sequence[int]]) -> str:
                         left + part / 2, place, f"{part:,}", ha="center", va="center", color=_ON_PARTS[series % SERIES]
                     )
             left += part
-        terms = " + ".join(f"{part:,}" for part in parts if part)
-        told = f"{left:,} = {terms}" if crowded and terms != f"{left:,}" else f"{left:,}"
+        whole = f"{left:,}"
+        terms = f"{whole} = {' + '.join(f'{part:,}' for part in parts if part)}"
+        told = terms if crowded and sum(map(bool, parts)) > 1 and len(terms) <= room else whole
         axes.annotate(told, (left, place), (3, 0), textcoords="offset points", va="center", color=INK)
     axes.set_yticks(range(len(rows)), list(rows), color=INK)
     return svg_of(figure, title)

@@ -32,3 +32,12 @@ def test_a_sum_names_parts_too_narrow_for_their_numbers() -> None:
     assert ">300<" in svg
     assert ">307 = 1 + 299 + 7<" in svg
     assert ">3<" in svg
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"), [("a", [9_000_000] + [1000] * 7), ("a name as kernels have them " * 2, [300, 1, 2])]
+)
+def test_a_sum_of_many_leaves_its_bar_room(name: str, parts: list[int]) -> None:
+    svg = stacked_bars("t", {name: parts})
+    assert f">{sum(parts):,}<" in svg
+    assert " = " not in svg.replace("xmlns", "")
