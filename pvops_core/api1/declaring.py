@@ -52,6 +52,7 @@ def _as_today(platform: type[backends.Platform], boot_protocol: str) -> type[bac
                 settings.put({"cmdline": guest.cmdline})
             super().__init__(machine, guest, settings)
 
+    # Errors name the author's class.
     AsToday.__name__ = AsToday.__qualname__ = platform.__name__
     AsToday.loaders = {boot_protocol: platform.loaders.get(boot_protocol, backends.Platform.build)}
     if not issubclass(platform.settings_class, Texts):

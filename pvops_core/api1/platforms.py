@@ -36,6 +36,7 @@ class Texts(Mapping[str, str]):
 
     def put(self, texts: Mapping[str, str]) -> None:
         """Take over texts."""
+        # Settings are frozen.
         object.__setattr__(self, "_texts", {**getattr(self, "_texts", {}), **texts})
 
 

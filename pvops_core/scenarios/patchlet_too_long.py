@@ -122,6 +122,7 @@ def _overrun_site(run: StagedRun, fault: Fault) -> SiteRecord | None:
 
 
 def _starts(run: StagedRun, site: SiteRecord) -> set[int]:
+    # From the site on, where an instruction is known to begin.
     built = run.built(site.address, SIZE + 3 * _LONGEST_INSTRUCTION)
     return {address for address, _raw, _text in listing(built, site.address, run.guest.kind.bits)}
 

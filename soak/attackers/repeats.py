@@ -81,6 +81,7 @@ class RepeatedCell:
                 return f"{type(error).__name__}: {error}"
 
     def _pvops(self, words: list[str]) -> dict[str, Any]:
+        # In another order of sets of text a run must be the same.
         environ = os.environ | {"PYTHONHASHSEED": str(self.chance.randrange(1 << 32))}
         command = [sys.executable, "-m", "pvops_core", *words, "--json", "-"]
         ran = subprocess.run(command, env=environ, check=False, capture_output=True)

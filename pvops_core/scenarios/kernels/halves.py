@@ -83,9 +83,11 @@ class TwoStages:
         if self.function in {*LOOKS, POKES}:
             self._rest = self._machine.break_at(asked.address + len(code), self._went_on, acts=False)
         self._there, back = cpu.save_registers(), cpu.rip
+        # Away from what the patcher has on its stack, and aligned as compilers expect it at a call.
         stack = (cpu.rsp - _SCRATCH) & ~0xF
         cpu.rsp = stack
         cpu.push(back)
+        # lookup_address(address, &level): both are in registers on i386 too, which is built with regparm(3).
         page, level = ("rdi", "rsi") if self._session.guest.image.pointer_size == 8 else ("eax", "edx")
         cpu.set(page, asked.address)
         cpu.set(level, stack + _SCRATCH // 2)

@@ -66,9 +66,11 @@ class PatchOp:
         session.once_at("alternatives", lambda: session.ops.switch("patch", self._called, by="scenario"))
 
     def _called(self, cpu: Vcpu, type: int, insnbuf: int, addr: int, len: int) -> None:
+        # u8 and unsigned: what a register holds above them is undefined.
         self._last = asked = PatchRequest(type & 0xFF, insnbuf, addr, len & 0xFFFFFFFF)
         self.sites.append(addr)
         back = cpu.word(cpu.rsp)
+        # Every site is asked about from the same few places: each of them is watched once.
         if back not in self._backs:
             self._backs.add(back)
             self._session.machine.defer(lambda: self._watch(back))

@@ -59,6 +59,7 @@ class Audit:
         @functools.wraps(function)
         def hook(ops: object, *arguments: Any) -> Any:  # noqa: ANN401 - whatever the hook takes and gives
             cpu = arguments[0] if arguments else None
+            # A hook may leave out the vCPU, and then there are no registers to look at.
             if slot.op.is_data or cpu is None or not hasattr(cpu, "rip"):
                 return function(ops, *arguments)
             before = _registers(cpu, how)

@@ -34,6 +34,7 @@ def the_flag_is_what_was_set_last(fixture: Fixture, op: str) -> None:
     call = fixture.call
     for wanted in (FLAG_IF, 0, 0, FLAG_IF, FLAG_IF, 0):
         usual = "irq_enable" if wanted else "irq_disable"
+        # Bit 1 of the flags is always set (SDM volume 1, 3.4.3).
         done = call(op, wanted | 2) if op == "restore_fl" else call(usual)
         found = call("save_fl").result & FLAG_IF
         said = ("off", "on")
@@ -81,6 +82,7 @@ def cr2_reads_as_it_was_written(fixture: Fixture, _op: str) -> None:
 def cr3_is_the_kernels_root(fixture: Fixture, op: str) -> None:
     """In the guest's own physical addresses."""
     root = fixture.cpu.word(fixture.init_mm + fixture.symbol("mm_pgd_offset"))
+    # The low twelve bits are flags, or a PCID (SDM volume 3, 2.5).
     found, wanted = fixture.call(op).result & ~0xFFF, fixture.call.physical(root)
     assert found == wanted, f"{op} gives {found:#x}; the kernel's root is at {wanted:#x}"
 
@@ -125,6 +127,7 @@ def msrs_read_as_they_were_written(fixture: Fixture, op: str) -> None:
     """MSR_FS_BASE, which every 64-bit kernel writes."""
     safe = "_safe" if op.endswith("_safe") else ""
     error = fixture.page(word=5)
+    # In halves, as the op takes it: together a canonical address, for the register holds no other.
     wrote = fixture.call(f"write_msr{safe}", MSR_FS_BASE, 0x1234_5000, 0x7F)
     arguments = (MSR_FS_BASE, error) if safe else (MSR_FS_BASE,)
     found = fixture.call(f"read_msr{safe}", *arguments).result
@@ -180,6 +183,7 @@ def the_wall_clock_may_be_set_to_itself(fixture: Fixture, _op: str) -> None:
     now = fixture.call("get_wallclock").result
     assert 0 < now < 1 << 32, f"get_wallclock gives {now} seconds since 1970"
     done = fixture.call("set_wallclock", now).result
+    # An int of -1, as its register holds it.
     assert done in {0, 0xFFFF_FFFF}, f"set_wallclock gives {done:#x}; it is 0, or -1 where the clock cannot be set"
     after = fixture.call("get_wallclock").result
     assert abs(after - now) <= 1, f"the clock was set to {now} and reads {after}"
@@ -193,6 +197,7 @@ def the_wall_clock_may_be_set_to_itself(fixture: Fixture, _op: str) -> None:
 def apic_registers_read_as_they_were_written(fixture: Fixture, op: str) -> None:
     """The task priority."""
     write = "apic_write" if op == "apic_read" else op
+    # 0x80 is the task priority (asm/apicdef.h, APIC_TASKPRI); 0 comes last, since it holds up nothing.
     for value in (0x20, 0):
         fixture.may_refuse(write, 0x80, value)
         if "kind.apic" in fixture.has or fixture.backend.base is None:

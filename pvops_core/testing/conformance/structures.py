@@ -20,6 +20,7 @@ LSL: Final = b"\x0f\x03\xc1"
 
 
 def _limit(fixture: Fixture, entry: int) -> int:
+    # Of the GDT, asked for by level 3, which is the segment's own (SDM volume 3, 3.4.2).
     fixture.cpu.set("ecx", entry * 8 + 3)
     fixture.cpu.set("eax", 0)
     back = fixture.cpu.rip
@@ -33,6 +34,7 @@ def _descriptor(fixture: Fixture, op: str, table: int, entry: int) -> None:
         page = fixture.page()
         for number, half in enumerate(SMALL):
             fixture.cpu.set_u32(page + 4 * number, half)
+        # 0x10 is DESCTYPE_S (asm/desc_defs.h): code or data, of eight bytes.
         fixture.call(op, table, entry, page, *((0x10,) if op == "write_gdt_entry" else ()))
     else:
         fixture.call(op, table, entry, *SMALL)
@@ -106,6 +108,7 @@ def tables_may_be_loaded_again(fixture: Fixture, op: str) -> None:
     page = fixture.page()
     gdt = op.endswith("gdt")
     table = fixture.call.function("cpu_gdt", 0).result if gdt else fixture.symbol("idt_table")
+    # GDT_ENTRIES are 16 or 32, of eight bytes (asm/segment.h); an IDT has 256 gates.
     size = (128 if fixture.bits == 64 else 256) if gdt else 256 * (16 if fixture.bits == 64 else 8)
     fixture.cpu.write_virtual(page, (size - 1).to_bytes(2, "little") + table.to_bytes(fixture.word, "little"))
     done = fixture.call(op, page)
@@ -118,6 +121,7 @@ def tables_may_be_loaded_again(fixture: Fixture, op: str) -> None:
             found, wanted = fixture.cpu.u16(page), fixture.cpu.table(register).limit
             assert found == wanted, f"{op} stored the limit {found:#x}; {register} has {wanted:#x}"
     elif fixture.bare:
+        # An entry less, so that another limit can be seen to arrive.
         fixture.cpu.set_u16(page, size - 9)
         fixture.call(op, page)
         limit = fixture.cpu.table(register).limit
@@ -136,6 +140,7 @@ def the_context_may_be_set(fixture: Fixture, op: str) -> None:
         "load_gs_index": (0,),
         "set_iopl_mask": (0,),
     }.get(op, ())
+    # A selector brings its base: MSR_GS_BASE and MSR_KERNEL_GS_BASE are 0xc0000101 and 0xc0000102.
     about = {"set_ldt": {"ldtr"}, "load_tr_desc": {"tr"}, "load_gs_index": {"gs", "msr 0xc0000102", "msr 0xc0000101"}}
     if op == "load_tr_desc":
         fixture.call.function("tss_init", 0)  # a task that is loaded is busy, and cannot be loaded again
@@ -175,6 +180,7 @@ def a_selector_is_in_gs(fixture: Fixture, op: str) -> None:
     for selector in (USER_DATA, 0):
         fixture.call(op, selector)
         found = fixture.cpu.selector("gs")
+        # RPL, the low two bits, may be another level.
         assert found & 0xFFFC == selector & 0xFFFC, f"GS is {found:#x} after {op} of {selector:#x}"
 
 
@@ -195,6 +201,7 @@ def the_stack_for_entries_is_known(fixture: Fixture, op: str) -> None:
 @law("set_iopl_mask")
 def the_io_privilege_is_what_was_set(fixture: Fixture, op: str) -> None:
     """In the flags, where they are the processor's own."""
+    # IOPL is bits 12 and 13 of the flags.
     fixture.call(op, 0x3000)
     if fixture.bare:
         assert fixture.cpu.rflags & 0x3000 == 0x3000, f"IOPL is not 3 after {op} of it"
