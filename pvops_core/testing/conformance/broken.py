@@ -57,7 +57,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _more(law: Law, fixture: Fixture, op: str) -> Iterator[str]:
-    yield f"  the law:   {law.name.replace('_', ' ')}. {inspect.getdoc(law.check) or ''}".rstrip()
+    yield f"  the law:   {law.name.replace('_', ' ')}. {' '.join((inspect.getdoc(law.check) or '').split())}".rstrip()
     yield f"  the hook:  {_hook(fixture.kept.session.ops.implementation(op))}"
     calls = [done for done in fixture.call.made if done.what == op]
     if calls:

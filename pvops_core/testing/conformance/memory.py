@@ -20,7 +20,10 @@ FIXMAP: Final = 3
 
 @law(*(f"{level}_val" for level in LEVELS), *(f"make_{level}" for level in LEVELS))
 def entries_come_back_as_they_were_meant(fixture: Fixture, op: str) -> None:
-    """What the kernel sees of an entry is what it had made, and making one changes nothing."""
+    """What the kernel sees of an entry is what it had made, and making one changes nothing.
+
+    Source: ``pte_val()`` and ``__pte()`` of asm/paravirt.h, and those of the other levels.
+    """
     level = op.removeprefix("make_").removesuffix("_val")
     page = fixture.call.physical(fixture.page())
     # 0x25 is a user's page, read-only and accessed; the last is not present, and Xen leaves such entries alone.
@@ -34,7 +37,10 @@ def entries_come_back_as_they_were_meant(fixture: Fixture, op: str) -> None:
 
 @law("set_pte", "set_pte_at", "set_pte_atomic", "set_pte_present")
 def a_mapping_is_in_force_after_the_flush(fixture: Fixture, op: str) -> None:
-    """Map one page, look through the mapping, map another in its place."""
+    """Map one page, look through the mapping, map another in its place.
+
+    Source: ``set_pte()`` of asm/paravirt.h; Intel SDM volume 3, 4.10.4.1.
+    """
     place = fixture.pte(fixture.area)
     for word in (0x1111_0001, 0x2222_0002):
         entry = fixture.made("pte", fixture.page(word))
@@ -49,7 +55,10 @@ def a_mapping_is_in_force_after_the_flush(fixture: Fixture, op: str) -> None:
 
 @law("pte_clear")
 def a_cleared_entry_maps_nothing(fixture: Fixture, op: str) -> None:
-    """It reads as 0."""
+    """It reads as 0.
+
+    Source: ``native_pte_clear()`` of asm/pgtable-2level.h, pgtable-3level.h and pgtable_64.h.
+    """
     fixture.map(fixture.area, fixture.page())
     fixture.call(op, fixture.init_mm, fixture.area, fixture.pte(fixture.area))
     left = fixture.read("pte", fixture.stored(fixture.pte(fixture.area)))
@@ -58,7 +67,10 @@ def a_cleared_entry_maps_nothing(fixture: Fixture, op: str) -> None:
 
 @law("set_pmd", "set_pud", "set_p4d", "set_pgd", "pmd_clear")
 def an_entry_of_a_table_not_in_use_is_what_was_set(fixture: Fixture, op: str) -> None:
-    """In a page that no address space has."""
+    """In a page that no address space has.
+
+    Source: ``native_set_pmd()`` and its like of the other levels.
+    """
     level = op.removeprefix("set_").removesuffix("_clear")
     # PAE's entries of the third level have no RW and US: they are reserved (SDM volume 3, table 4-8).
     table, entry = (
@@ -79,7 +91,10 @@ def an_entry_of_a_table_not_in_use_is_what_was_set(fixture: Fixture, op: str) ->
 
 @law("pte_update", "pte_update_defer")
 def telling_of_an_update_changes_nothing_seen(fixture: Fixture, op: str) -> None:
-    """The entry itself stays."""
+    """The entry itself stays.
+
+    Source: ``pte_update()`` of asm/pgtable.h, a notification for shadow page tables.
+    """
     fixture.map(fixture.area, fixture.page(word=0x77))
     place = fixture.pte(fixture.area)
     before = fixture.stored(place)
@@ -91,7 +106,10 @@ def telling_of_an_update_changes_nothing_seen(fixture: Fixture, op: str) -> None
 
 @law("ptep_modify_prot_start", "ptep_modify_prot_commit")
 def a_protection_changes_between_start_and_commit(fixture: Fixture, _op: str) -> None:
-    """The page stays, read-only."""
+    """The page stays, read-only.
+
+    Source: ``ptep_modify_prot_start()`` and ``ptep_modify_prot_commit()`` of asm-generic/pgtable.h.
+    """
     vma = fixture.page()
     for number, word in enumerate((fixture.init_mm, fixture.area, fixture.area + PAGE)):
         fixture.cpu.set_word(vma + number * fixture.word, word)
@@ -118,7 +136,10 @@ FLUSHES: Final = (
 
 @law(*FLUSHES)
 def no_stale_translation_is_left(fixture: Fixture, op: str) -> None:
-    """An address that was used, and whose entry changed, is translated anew."""
+    """An address that was used, and whose entry changed, is translated anew.
+
+    Source: Intel SDM volume 3, 4.10.4.1: what invlpg and a write of CR3 invalidate.
+    """
     fixture.map(fixture.area, fixture.page(word=0x11))
     fixture.flush()
     first = fixture.call.load(fixture.area)
@@ -138,7 +159,10 @@ def no_stale_translation_is_left(fixture: Fixture, op: str) -> None:
 
 @law("mmu_lazy_mode_enter", "mmu_lazy_mode_leave", also=("mmu_lazy_mode_enter",))
 def a_batch_is_in_force_when_it_ends(fixture: Fixture, _op: str) -> None:
-    """Eight mappings in lazy mode."""
+    """Eight mappings in lazy mode.
+
+    Source: ``arch_leave_lazy_mmu_mode()`` of asm-generic/pgtable.h.
+    """
     pages = [fixture.page(word=0x100 + number) for number in range(8)]
     entries = [fixture.made("pte", page) for page in pages]
     place, size = fixture.pte(fixture.area), fixture.kept.session.guest.kind.entry_size
@@ -154,7 +178,10 @@ def a_batch_is_in_force_when_it_ends(fixture: Fixture, _op: str) -> None:
 
 @law("mmu_lazy_mode_flush")
 def a_flushed_batch_is_in_force_at_once(fixture: Fixture, op: str) -> None:
-    """While lazy mode goes on."""
+    """While lazy mode goes on.
+
+    Source: ``arch_flush_lazy_mmu_mode()`` of asm/paravirt.h.
+    """
     entry = fixture.made("pte", fixture.page(word=0x44))
     place = fixture.pte(fixture.area)
     fixture.call("mmu_lazy_mode_enter")
@@ -178,7 +205,10 @@ def a_lazy_mode_ends_with_its_updates_done(fixture: Fixture, op: str) -> None:
 
 @law("alloc_pte", "alloc_pt", "release_pte", "release_pt")
 def a_leaf_table_is_protected_while_it_is_one(fixture: Fixture, op: str) -> None:
-    """Where page tables are read-only the page becomes so when it is announced; in the end it can be written."""
+    """Where page tables are read-only the page becomes so when it is announced; in the end it can be written.
+
+    Source: ``xen_alloc_pte()`` and ``xen_release_pte()`` of arch/x86/xen.
+    """
     page = fixture.page()
     alloc, release = (op, op.replace("alloc", "release")) if "alloc" in op else (op.replace("release", "alloc"), op)
     fixture.call(alloc, fixture.init_mm, fixture.pfn(page))
@@ -191,7 +221,10 @@ def a_leaf_table_is_protected_while_it_is_one(fixture: Fixture, op: str) -> None
 
 @law("alloc_pmd", "alloc_pud", "alloc_p4d", "release_pmd", "release_pud", "release_p4d", "alloc_pd", "release_pd")
 def an_upper_table_is_given_back(fixture: Fixture, op: str) -> None:
-    """In the end the page can be written."""
+    """In the end the page can be written.
+
+    Source: ``paravirt_alloc_pmd()`` and ``paravirt_release_pmd()`` of asm/paravirt.h, and those of other levels.
+    """
     page = fixture.page()
     name = op.partition("_")[2]
     for step in ("alloc", "release"):
@@ -203,7 +236,10 @@ def an_upper_table_is_given_back(fixture: Fixture, op: str) -> None:
 
 @law("activate_mm", "dup_mmap", "exit_mmap", "pgd_alloc", "pgd_free", "alloc_pd_clone")
 def an_address_space_lives_and_ends(fixture: Fixture, op: str) -> None:
-    """Made, used, torn down: its mappings are there, and its root can be written when it is gone."""
+    """Made, used, torn down: its mappings are there, and its root can be written when it is gone.
+
+    Source: ``paravirt_activate_mm()``, ``arch_dup_mmap()`` and ``arch_exit_mmap()`` of asm/mmu_context.h.
+    """
     call = fixture.call
     mm = call.function("mm_create").result
     page = fixture.page(word=0x5A5A)
@@ -227,7 +263,10 @@ def an_address_space_lives_and_ends(fixture: Fixture, op: str) -> None:
 
 @law("set_fixmap")
 def a_fixed_page_is_mapped(fixture: Fixture, op: str) -> None:
-    """And unmapped again."""
+    """And unmapped again.
+
+    Source: ``native_set_fixmap()`` of arch/x86/mm/pgtable.c.
+    """
     page = fixture.page(word=0x6B)
     va = fixture.symbol("fixaddr_top") - FIXMAP * PAGE
     fixture.call(op, FIXMAP, fixture.call.physical(page), KERNEL)
@@ -240,7 +279,10 @@ def a_fixed_page_is_mapped(fixture: Fixture, op: str) -> None:
 
 @law("tlb_remove_table")
 def a_removed_table_waits_in_the_gather(fixture: Fixture, op: str) -> None:
-    """It is appended."""
+    """It is appended.
+
+    Source: ``tlb_remove_table()`` of mm/mmu_gather.c.
+    """
     gather, tables = fixture.page(), [fixture.page(), fixture.page()]
     for number, table in enumerate(tables, 1):
         fixture.call(op, gather, table)
@@ -253,7 +295,10 @@ def a_removed_table_waits_in_the_gather(fixture: Fixture, op: str) -> None:
 
 @law("flush_tlb_multi", "flush_tlb_others", point="finished", vcpus=2)
 def another_vcpu_loses_its_stale_translations(fixture: Fixture, op: str) -> None:
-    """At once, or before it runs again where it is off its processor; the caller keeps its registers."""
+    """At once, or before it runs again where it is off its processor; the caller keeps its registers.
+
+    Source: ``native_flush_tlb_others()``, later ``native_flush_tlb_multi()``, of arch/x86/mm/tlb.c.
+    """
     page, machine = fixture.page(), fixture.kept.session.machine
     before = machine.counts["tlb_flushes"]
     # A cpumask with the second CPU alone.
@@ -274,7 +319,10 @@ def another_vcpu_loses_its_stale_translations(fixture: Fixture, op: str) -> None
 
 @law("pagetable_reserve", point="op:pagetable_reserve")
 def spare_tables_become_memory(fixture: Fixture, op: str) -> None:
-    """The used part of the buffer is kept, the rest can be written."""
+    """The used part of the buffer is kept, the rest can be written.
+
+    Source: ``native_pagetable_reserve()`` and ``xen_mapping_pagetable_reserve()`` (commit 279b706bf800).
+    """
     start, end, top = (fixture.cpu.u64(fixture.symbol(f"pgt_buf_{name}")) << 12 for name in ("start", "end", "top"))
     done = fixture.call(op, start, end)
     assert top > end, "the guest took more than it needed"

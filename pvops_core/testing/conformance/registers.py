@@ -30,7 +30,10 @@ def leaves_registers_and_tables_alone(fixture: Fixture, op: str) -> None:
 
 @law("irq_disable", "irq_enable", "restore_fl", "save_fl", also=("save_fl",))
 def the_flag_is_what_was_set_last(fixture: Fixture, op: str) -> None:
-    """Whatever was before: enabled, disabled, restored to either."""
+    """Whatever was before: enabled, disabled, restored to either.
+
+    Source: ``native_save_fl()`` and its neighbours of asm/irqflags.h.
+    """
     call = fixture.call
     for wanted in (FLAG_IF, 0, 0, FLAG_IF, FLAG_IF, 0):
         usual = "irq_enable" if wanted else "irq_disable"
@@ -46,7 +49,10 @@ def the_flag_is_what_was_set_last(fixture: Fixture, op: str) -> None:
 
 @law("read_cr0", "write_cr0", also=("write_cr0", "read_cr0"))
 def cr0_reads_as_it_was_written(fixture: Fixture, _op: str) -> None:
-    """CR0_TS set and cleared again."""
+    """CR0_TS set and cleared again.
+
+    Source: Intel SDM volume 3, 2.5.
+    """
     call = fixture.call
     before = call("read_cr0").result
     for wanted in (before | CR0_TS, before & ~CR0_TS):
@@ -59,7 +65,10 @@ def cr0_reads_as_it_was_written(fixture: Fixture, _op: str) -> None:
 
 @law("clts")
 def clts_clears_ts(fixture: Fixture, op: str) -> None:
-    """And nothing else of CR0."""
+    """And nothing else of CR0.
+
+    Source: Intel SDM volume 2, CLTS.
+    """
     call = fixture.call
     call("write_cr0", call("read_cr0").result | CR0_TS)
     before = call("read_cr0").result
@@ -71,7 +80,10 @@ def clts_clears_ts(fixture: Fixture, op: str) -> None:
 
 @law("read_cr2", "write_cr2")
 def cr2_reads_as_it_was_written(fixture: Fixture, _op: str) -> None:
-    """The address of a fault."""
+    """The address of a fault.
+
+    Source: Intel SDM volume 3, 2.5.
+    """
     for wanted in (fixture.area, 0x1000):
         fixture.may_refuse("write_cr2", wanted)
         found = fixture.call("read_cr2").result
@@ -80,7 +92,10 @@ def cr2_reads_as_it_was_written(fixture: Fixture, _op: str) -> None:
 
 @law("read_cr3")
 def cr3_is_the_kernels_root(fixture: Fixture, op: str) -> None:
-    """In the guest's own physical addresses."""
+    """In the guest's own physical addresses.
+
+    Source: ``__native_read_cr3()``; Intel SDM volume 3, 2.5.
+    """
     root = fixture.cpu.word(fixture.init_mm + fixture.symbol("mm_pgd_offset"))
     # The low twelve bits are flags, or a PCID (SDM volume 3, 2.5).
     found, wanted = fixture.call(op).result & ~0xFFF, fixture.call.physical(root)
@@ -89,7 +104,10 @@ def cr3_is_the_kernels_root(fixture: Fixture, op: str) -> None:
 
 @law("read_cr4", "read_cr4_safe", "write_cr4")
 def cr4_may_be_written_back(fixture: Fixture, op: str) -> None:
-    """What was read, changes nothing; on the processor itself a bit more, read again."""
+    """What was read, changes nothing; on the processor itself a bit more, read again.
+
+    Source: ``native_write_cr4()``; Intel SDM volume 3, 2.5.
+    """
     if op == "write_cr4" and "read_cr4" not in fixture.layout:
         value = fixture.cpu.cr4
     else:
@@ -106,7 +124,10 @@ def cr4_may_be_written_back(fixture: Fixture, op: str) -> None:
 
 @law("store_tr")
 def the_task_register_is_stored(fixture: Fixture, op: str) -> None:
-    """Its selector, where the guest has a task of the processor's."""
+    """Its selector, where the guest has a task of the processor's.
+
+    Source: Intel SDM volume 2, STR.
+    """
     if fixture.bare:
         found, wanted = fixture.call(op).result, fixture.cpu.table("tr").selector
         assert found == wanted, f"{op} gives {found:#x}; the task register holds {wanted:#x}"
@@ -114,7 +135,10 @@ def the_task_register_is_stored(fixture: Fixture, op: str) -> None:
 
 @law("get_debugreg", "set_debugreg")
 def debug_registers_read_as_they_were_written(fixture: Fixture, _op: str) -> None:
-    """Each of the four addresses by itself."""
+    """Each of the four addresses by itself.
+
+    Source: ``native_set_debugreg()`` of asm/debugreg.h.
+    """
     for number in range(4):
         fixture.may_refuse("set_debugreg", number, fixture.area + number)
     for number in range(4):
@@ -124,7 +148,10 @@ def debug_registers_read_as_they_were_written(fixture: Fixture, _op: str) -> Non
 
 @law("read_msr", "write_msr", "read_msr_safe", "write_msr_safe", also=("read_msr_safe",))
 def msrs_read_as_they_were_written(fixture: Fixture, op: str) -> None:
-    """MSR_FS_BASE, which every 64-bit kernel writes."""
+    """MSR_FS_BASE, which every 64-bit kernel writes.
+
+    Source: ``native_read_msr()`` and its neighbours of asm/msr.h.
+    """
     safe = "_safe" if op.endswith("_safe") else ""
     error = fixture.page(word=5)
     # In halves, as the op takes it: together a canonical address, for the register holds no other.
@@ -140,7 +167,10 @@ def msrs_read_as_they_were_written(fixture: Fixture, op: str) -> None:
 
 @law("read_msr_safe", "write_msr_safe")
 def an_msr_that_is_not_there_is_an_error(fixture: Fixture, op: str) -> None:
-    """-EIO, and no fault."""
+    """-EIO, and no fault.
+
+    Source: ``native_read_msr_safe()`` and ``native_write_msr_safe()`` of asm/msr.h.
+    """
     error = fixture.page()
     if op == "read_msr_safe":
         fixture.call(op, NO_MSR, error)
@@ -151,7 +181,10 @@ def an_msr_that_is_not_there_is_an_error(fixture: Fixture, op: str) -> None:
 
 @law("cpuid")
 def cpuid_answers_in_its_four_words(fixture: Fixture, op: str) -> None:
-    """The leaf is in the first; nothing else is written."""
+    """The leaf is in the first; nothing else is written.
+
+    Source: ``native_cpuid()``; Intel SDM volume 2, CPUID.
+    """
     page = fixture.page()
     places = [page + 4 * number for number in range(4)]
     done = fixture.call(op, *places)
@@ -195,7 +228,10 @@ def the_wall_clock_may_be_set_to_itself(fixture: Fixture, _op: str) -> None:
 
 @law("apic_read", "apic_write", "apic_write_atomic")
 def apic_registers_read_as_they_were_written(fixture: Fixture, op: str) -> None:
-    """The task priority."""
+    """The task priority.
+
+    Source: ``native_apic_mem_read()`` and ``native_apic_mem_write()`` of asm/apic.h.
+    """
     write = "apic_write" if op == "apic_read" else op
     # 0x80 is the task priority (asm/apicdef.h, APIC_TASKPRI); 0 comes last, since it holds up nothing.
     for value in (0x20, 0):
@@ -207,7 +243,10 @@ def apic_registers_read_as_they_were_written(fixture: Fixture, op: str) -> None:
 
 @law("safe_halt", point="running")
 def safe_halt_returns_with_an_interrupt(fixture: Fixture, op: str) -> None:
-    """None is lost: the guest's tick has gone on, and interrupts are on."""
+    """None is lost: the guest's tick has gone on, and interrupts are on.
+
+    Source: ``native_safe_halt()`` of asm/irqflags.h: hlt in the shadow of sti.
+    """
     call, cpu = fixture.call, fixture.cpu
     for _ in range(3):
         before = cpu.word(fixture.symbol("ticks"))

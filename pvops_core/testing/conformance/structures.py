@@ -42,7 +42,10 @@ def _descriptor(fixture: Fixture, op: str, table: int, entry: int) -> None:
 
 @law("write_gdt_entry")
 def the_processor_finds_a_descriptor_written(fixture: Fixture, op: str) -> None:
-    """``lsl`` gives its limit."""
+    """``lsl`` gives its limit.
+
+    Source: ``native_write_gdt_entry()`` of asm/desc.h; Intel SDM volume 2, LSL.
+    """
     gdt, entry = fixture.call.function("cpu_gdt", 0).result, TLS[fixture.bits] + 1
     _descriptor(fixture, op, gdt, entry)
     limit = _limit(fixture, entry)
@@ -51,7 +54,10 @@ def the_processor_finds_a_descriptor_written(fixture: Fixture, op: str) -> None:
 
 @law("load_tls")
 def the_processor_finds_the_threads_segments(fixture: Fixture, op: str) -> None:
-    """All three."""
+    """All three.
+
+    Source: ``native_load_tls()`` of asm/desc.h.
+    """
     thread = fixture.page()
     array = thread + fixture.symbol("thread_tls_array_offset")
     for number in range(3):
@@ -65,7 +71,10 @@ def the_processor_finds_the_threads_segments(fixture: Fixture, op: str) -> None:
 
 @law("write_ldt_entry")
 def an_entry_of_an_ldt_is_what_was_written(fixture: Fixture, op: str) -> None:
-    """In a page that may become one."""
+    """In a page that may become one.
+
+    Source: ``native_write_ldt_entry()`` of asm/desc.h.
+    """
     ldt = fixture.page()
     if "alloc_ldt" in fixture.layout:
         fixture.call("alloc_ldt", ldt, 16)
@@ -76,7 +85,10 @@ def an_entry_of_an_ldt_is_what_was_written(fixture: Fixture, op: str) -> None:
 
 @law("alloc_ldt", "free_ldt")
 def an_ldts_page_is_given_back(fixture: Fixture, _op: str) -> None:
-    """Read-only where tables are, and writable at the end."""
+    """Read-only where tables are, and writable at the end.
+
+    Source: ``xen_alloc_ldt()`` and ``xen_free_ldt()`` of arch/x86/xen.
+    """
     ldt = fixture.page()
     fixture.call("alloc_ldt", ldt, 16)
     if "mmu.readonly_tables" in fixture.has:
@@ -88,7 +100,10 @@ def an_ldts_page_is_given_back(fixture: Fixture, _op: str) -> None:
 
 @law("write_idt_entry")
 def a_gate_is_what_was_written(fixture: Fixture, op: str) -> None:
-    """Gate 3 as gate 4."""
+    """Gate 3 as gate 4.
+
+    Source: ``native_write_idt_entry()`` of asm/desc.h.
+    """
     idt = fixture.symbol("idt_table")
     size = 16 if fixture.bits == 64 else 8
     gate = fixture.bytes(idt + 4 * size, size)
@@ -104,7 +119,10 @@ def a_gate_is_what_was_written(fixture: Fixture, op: str) -> None:
 
 @law("load_gdt", "load_idt", "store_gdt", "store_idt")
 def tables_may_be_loaded_again(fixture: Fixture, op: str) -> None:
-    """The same table: no register is another afterwards."""
+    """The same table: no register is another afterwards.
+
+    Source: ``native_load_gdt()`` and ``native_load_idt()`` of asm/desc.h.
+    """
     page = fixture.page()
     gdt = op.endswith("gdt")
     table = fixture.call.function("cpu_gdt", 0).result if gdt else fixture.symbol("idt_table")
@@ -150,7 +168,10 @@ def the_context_may_be_set(fixture: Fixture, op: str) -> None:
 
 @law("set_ldt")
 def an_ldt_is_loaded(fixture: Fixture, op: str) -> None:
-    """The processor's register has it, or the hypervisor was told."""
+    """The processor's register has it, or the hypervisor was told.
+
+    Source: ``native_set_ldt()`` of asm/desc.h.
+    """
     ldt = fixture.page()
     if "alloc_ldt" in fixture.layout:
         fixture.call("alloc_ldt", ldt, 16)
@@ -164,7 +185,10 @@ def an_ldt_is_loaded(fixture: Fixture, op: str) -> None:
 
 @law("load_tr_desc")
 def a_task_that_is_loaded_is_busy(fixture: Fixture, op: str) -> None:
-    """Its descriptor says so, where the processor reads it."""
+    """Its descriptor says so, where the processor reads it.
+
+    Source: ``native_load_tr_desc()`` of asm/desc.h; Intel SDM volume 2, LTR.
+    """
     fixture.call.function("tss_init", 0)
     done = fixture.call(op)
     if fixture.bare:
@@ -173,7 +197,10 @@ def a_task_that_is_loaded_is_busy(fixture: Fixture, op: str) -> None:
 
 @law("load_gs_index")
 def a_selector_is_in_gs(fixture: Fixture, op: str) -> None:
-    """User data's, or none; or the hypervisor was told."""
+    """User data's, or none; or the hypervisor was told.
+
+    Source: ``native_load_gs_index()``; Intel SDM volume 2, SWAPGS.
+    """
     if not fixture.bare:
         assert fixture.call(op, USER_DATA).hypercalls, f"{op} told the hypervisor nothing"
         return
@@ -186,7 +213,10 @@ def a_selector_is_in_gs(fixture: Fixture, op: str) -> None:
 
 @law("load_sp0", "load_esp0")
 def the_stack_for_entries_is_known(fixture: Fixture, op: str) -> None:
-    """In the task that the processor reads, or to the hypervisor."""
+    """In the task that the processor reads, or to the hypervisor.
+
+    Source: ``native_load_sp0()`` of asm/processor.h.
+    """
     stack = fixture.cpu.rsp - 0x100
     thread = fixture.page()
     fixture.cpu.set_word(thread + fixture.symbol("thread_sp0_offset"), stack)
@@ -200,7 +230,10 @@ def the_stack_for_entries_is_known(fixture: Fixture, op: str) -> None:
 
 @law("set_iopl_mask")
 def the_io_privilege_is_what_was_set(fixture: Fixture, op: str) -> None:
-    """In the flags, where they are the processor's own."""
+    """In the flags, where they are the processor's own.
+
+    Source: ``native_set_iopl_mask()`` of asm/processor.h.
+    """
     # IOPL is bits 12 and 13 of the flags.
     fixture.call(op, 0x3000)
     if fixture.bare:
@@ -209,7 +242,10 @@ def the_io_privilege_is_what_was_set(fixture: Fixture, op: str) -> None:
 
 @law("queued_spin_lock_slowpath", "queued_spin_unlock", vcpus=2)
 def a_lock_is_taken_and_given_back(fixture: Fixture, _op: str) -> None:
-    """The low byte is the lock."""
+    """The low byte is the lock.
+
+    Source: ``struct qspinlock`` of asm-generic/qspinlock_types.h; ``native_queued_spin_unlock()``.
+    """
     lock = fixture.page()
     fixture.call("queued_spin_lock_slowpath", lock, 0)
     assert fixture.cpu.u8(lock) == 1, f"a free lock is {fixture.cpu.u8(lock)} after it was taken, not 1"
@@ -220,7 +256,10 @@ def a_lock_is_taken_and_given_back(fixture: Fixture, _op: str) -> None:
 
 @law("lock_wait", vcpus=2)
 def nobody_waits_for_what_has_changed(fixture: Fixture, op: str) -> None:
-    """The byte has another value by now."""
+    """The byte has another value by now.
+
+    Source: ``pv_wait()`` of kernel/locking/qspinlock_paravirt.h.
+    """
     byte = fixture.page(word=1)
     done = fixture.call(op, byte, 0)
     assert not done.changes.registers, f"{done.what} changed {done.changes}"
@@ -228,7 +267,10 @@ def nobody_waits_for_what_has_changed(fixture: Fixture, op: str) -> None:
 
 @law("lock_kick", "vcpu_is_preempted", vcpus=2)
 def a_running_vcpu_is_there(fixture: Fixture, op: str) -> None:
-    """Kicking it does no harm; it is preempted or not."""
+    """Kicking it does no harm; it is preempted or not.
+
+    Source: ``pv_kick()`` of kernel/locking/qspinlock_paravirt.h; ``vcpu_is_preempted()``.
+    """
     done = fixture.call(op, 0)
     assert done.result in {0, 1}, f"{op} gives {done.result:#x}, which is neither 0 nor 1"
     assert not done.changes.registers, f"{done.what} changed {done.changes}"
