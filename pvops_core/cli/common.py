@@ -103,6 +103,7 @@ def read_file(path: str, most: int = 64 << 20) -> bytes:
     """
     try:
         with Path("/dev/stdin" if path == STDOUT else path).open("rb") as file:
+            # One more than it may have tells that it has more.
             data = file.read(most + 1)
     except (OSError, ValueError) as failure:
         reason = failure.strerror if isinstance(failure, OSError) else failure

@@ -48,6 +48,7 @@ def summary(found: Found) -> Summary:
     if row is not None and row.states == _states(row.states):
         return Summary(row.name, row.description, row.base, row.hooks, row.capabilities)
     read, files = read_summary(found)
+    # What comes to lie in front of a module changes the time of its folder.
     folders = {folder for file in files for folder in file.parents[:2]}
     states = _states(map(str, (*files, *folders, *found.folders, *sys.path)))
     if files and all(time.time_ns() - newest > _SETTLED_NS for _size, *times in states.values() for newest in times):

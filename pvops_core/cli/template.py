@@ -31,6 +31,7 @@ SOURCE: Final = "https://pvops.invalid/backend-template.git"
 SUFFIX: Final = ".jinja"
 _ANSWERS_FILE: Final = "{{ _copier_conf.answers_file }}.jinja"
 _CONFIG: Final = "copier.yml"
+# What the user has set for git must neither name nor sign commits of the template's.
 _AUTHOR: Final = ("-c", "user.name=pvops", "-c", "user.email=pvops@pvops.invalid", "-c", "commit.gpgsign=false")
 _DATE: Final = "2000-01-01T00:00:00Z"
 """Of all commits, so that they are the same wherever they are made."""

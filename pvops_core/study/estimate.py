@@ -55,6 +55,8 @@ def estimate(
     medians = {place: statistics.median(found) for place, found in times.items()}
     places = [(each.axes.guest, each.axes.backend) for each in cells]
     guesses = [medians.get(place, _BUILTIN_S if place[0] == "builtin" else _KERNEL_S) + _START_S for place in places]
+    # At worst the largest guests run at one time.
     largest = sorted((each.request.cell.memory for each in cells), reverse=True)[:jobs]
+    # No plan ends before its longest run.
     seconds = max(sum(guesses) / max(1, jobs), max(guesses, default=0.0))
     return Estimate(seconds, sum(largest) + _WORKER * len(largest), all(place in medians for place in places))

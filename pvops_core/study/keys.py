@@ -67,7 +67,9 @@ class Keys:
             "examine": request.examine,
             "ends": (request.until, request.stop_at, request.max_ns),
         }
+        # Where the ramdisk lies does not matter; what is in it stands beside.
         parts["cell"].pop("initrd")
+        # Sorted, or the order in which parts are named would make another key.
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def file(self, path: str) -> str:

@@ -62,6 +62,7 @@ class StudyProgress:
         backend = cell.axes.backend
         self._running[backend] -= 1
         self._done[backend] += 1
+        # 2 is a cell that its backend does not support: that is no failure.
         self._failed[backend] += measured.outcome.exit_code not in {0, 2}
         if not self._console.is_terminal and time.monotonic() - self._told > _EVERY_S:
             self._say()

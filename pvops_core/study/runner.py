@@ -69,7 +69,7 @@ class LocalRunner:
         execute_each(
             requests(),
             lambda number, observation: ended(number, observation, host),
-            listener=_Deaf(),
+            listener=_SilentListener(),
             jobs=self.jobs or default_jobs(len(cells)),
             limits=self.limits,
             command=WARM,
@@ -77,7 +77,7 @@ class LocalRunner:
         )
 
 
-class _Deaf:
+class _SilentListener:
     def started(self, cell: Cell) -> None:
         pass
 
@@ -121,6 +121,7 @@ def run_cells(
     """
 
     def ended(number: int, observation: Observation, host: str) -> None:
+        # Before it is kept: what has changed meanwhile is of another key.
         check()
         measured = Measured.of(cells[number].key, observation, host, int(time.time()))
         store.add(measured, observation)

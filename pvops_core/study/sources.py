@@ -53,4 +53,5 @@ def _state(file: Path) -> tuple[int, int] | None:
         found = file.stat()
     except OSError:
         return None
+    # Not by contents: a kernel of many megabytes would be read at every look.
     return found.st_mtime_ns, found.st_size

@@ -14,6 +14,7 @@ _SEED: Final = 0
 """The same numbers give the same interval."""
 _CONFIDENCE: Final = (2.5, 97.5)
 _FAR: Final = 3.5
+# The upper quartile of the normal distribution, which makes the median distance an estimate of the deviation.
 _NORMAL: Final = 0.6745
 _FEW: Final = 5
 
@@ -60,6 +61,7 @@ def _interval(own: np.ndarray, base: np.ndarray) -> tuple[float, float]:
     """Percentile bootstrap of the ratio of medians over pairs (Efron & Tibshirani, 1993, 13.3)."""
     picks = np.random.Generator(np.random.PCG64(_SEED)).integers(own.size, size=(_DRAWS, own.size))
     below = np.median(base[picks], axis=1)
+    # A draw whose reference is 0 has no ratio.
     ratios = np.median(own[picks], axis=1)[below > 0] / below[below > 0]
     low, high = np.percentile(ratios, _CONFIDENCE)
     return float(low), float(high)

@@ -46,6 +46,7 @@ def _numbers(value: int | str) -> Iterator[int]:
             yield int(part)
             continue
         begin, end = _ends(part)
+        # Before the range is made, which could take all memory.
         if end - begin >= MOST:
             raise UsageError(f"{part.strip()!r} is {end - begin + 1:,} values; the most is {MOST:,}")
         yield from range(begin, end + 1)

@@ -23,6 +23,7 @@ def stop_writing() -> None:
     """Drop what is still to be written, so that Python's own flush at exit does not fail again."""
     sys.stdout = _nowhere()
     if sys.__stdout__ is not None:
+        # What the old stream still holds is flushed at exit, into a descriptor that leads nowhere by then.
         os.dup2(sys.stdout.fileno(), sys.__stdout__.fileno())
 
 
