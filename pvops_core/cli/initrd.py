@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import sys
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ import typer
 
 from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, write_file, write_json
 from pvops_core.cli.options.runoptions import check_folders
-from pvops_core.errors import printable
+from pvops_core.errors import UsageError, printable
 from pvops_core.guests.linux.initrd.findings import ArchivedFile, InitrdResult
 
 
@@ -68,6 +69,7 @@ def initrd(
 
     check_folders(output, json)
     found = read_busybox(busybox, arch.value) if busybox else find_busybox(arch.value, os.environ)
+    _refuse_input(output, (found.path, str(init or ""), *(text.rpartition(":/")[0] for text in add or ())))
     program = read_regular(init) if init is not None else None
     entries = contents(found, tuple(map(read_added, add or ())), program, shell=shell)
     data = packed(entries)
@@ -85,3 +87,10 @@ def initrd(
         made = f"{result.initrd}: {result.bytes:,} bytes for {result.machine} kernels, with {result.busybox}"
         sys.stdout.write(f"{printable(made)}\n")
     return ExitCode.FINE
+
+
+def _refuse_input(output: Path, files: Iterable[str]) -> None:
+    """Refuse to write over what goes into the ramdisk."""
+    for each in filter(None, files):
+        if output.exists() and Path(each).exists() and output.samefile(each):
+            raise UsageError(f"--output {output} is one of the files that go into it")

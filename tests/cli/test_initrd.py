@@ -67,6 +67,19 @@ def test_where_none_can_be_made_there_is_no_file(
     assert not made.exists()
 
 
+@pytest.mark.parametrize("option", ["--busybox", "--init", "--add"])
+def test_what_goes_in_is_not_written_over(busybox: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = f"{busybox}:/bin/" if option == "--add" else str(busybox)
+    assert cli.main(["initrd", "-o", str(busybox), option, given]) == 2
+    assert "is one of the files that go into it" in capsys.readouterr().err
+    assert busybox.read_bytes() == program()
+
+
+def test_nor_is_the_busybox_that_was_found(busybox: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["initrd", "-o", str(busybox)]) == 2
+    assert "is one of the files that go into it" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("busybox")
 @pytest.mark.skipif(shutil.which("cpio") is None, reason="needs cpio")
 def test_the_tool_of_the_format_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

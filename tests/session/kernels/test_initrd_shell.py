@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pvops_core import cli
+from pvops_core.errors import UsageError
+from pvops_core.guests.linux.initrd.busybox import find_busybox
 from tests.ramdisk import entries
 
 CLOUD, PAE = "vmlinuz-6.1.0-56-cloud-amd64", "vmlinuz-6.1.0-50-686-pae"
@@ -19,11 +22,16 @@ TYPED = b"echo $((6*7)); tty; stty size; cat /etc/greeting; sleep 99 &\njobs; ls
 
 @pytest.fixture
 def folder_of_busybox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Makes the busybox that lies in a ramdisk the host's first."""
+    """Makes the busybox that lies in a ramdisk the host's first, where that ramdisk is there."""
 
     def put(ramdisk: Path) -> None:
         if not ramdisk.is_file():
-            pytest.skip(f"no {ramdisk.name} beside the kernel")
+            machine = "i386" if "i386" in ramdisk.name else "x86_64"
+            try:
+                find_busybox(machine, os.environ)
+            except UsageError as failure:
+                pytest.skip(f"no {ramdisk.name} beside the kernel, and {failure}")
+            return
         (tmp_path / "bin").mkdir()
         found = {name: data for name, _, data in entries(gzip.decompress(ramdisk.read_bytes()))}
         (tmp_path / "bin" / "busybox").write_bytes(found["bin/busybox"])
