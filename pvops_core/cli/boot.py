@@ -113,6 +113,7 @@ def boot(
     ] = False,
     livepatch: live.ScriptOption = None,
     livepatch_socket: live.SocketOption = None,
+    pdb: runoptions.PdbOption = False,
     gdb: runoptions.GdbOption = None,
     wait: runoptions.WaitOption = False,
     max_seconds: runoptions.OfferedSecondsOption = None,
@@ -178,7 +179,7 @@ def boot(
             "replay": replay,
             "workload": workload,
         }
-        several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket, "gdb": gdb})
+        several.refuse({**alone, "livepatch": livepatch, "livepatch-socket": livepatch_socket, "gdb": gdb, "pdb": pdb})
         options = parse_choices(settings or ())
         common = several.Common(backend, cmdline, initrd, until, cpus, memory, seed, options, plugins, stop_at)
         most = max_seconds or runoptions.DEFAULT_MAX_SECONDS
@@ -243,6 +244,7 @@ def boot(
         patching=live.patching(livepatch, livepatch_socket),
         load=str(load or ""),
         save=str(save or ""),
+        pdb=pdb,
         gdb=runoptions.debug_orders(gdb, wait=wait),
     )
     request = scripts.request(request)

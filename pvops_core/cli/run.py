@@ -56,6 +56,7 @@ def run(
     switch: runoptions.SwitchOption = None,
     settings: runoptions.SetOption = None,
     events: runoptions.EventsOption = None,
+    pdb: runoptions.PdbOption = False,
     gdb: runoptions.GdbOption = None,
     wait: runoptions.WaitOption = False,
     hook_output: HookOutputOption = None,
@@ -84,10 +85,10 @@ def run(
     log, broken = str(events) if events else None, loaded.broken
     debugging = runoptions.debug_orders(gdb, wait=wait)
     request = Request(
-        cell, plugins, without=broken, max_seconds=max_seconds, events=log, switches=orders, gdb=debugging
+        cell, plugins, without=broken, max_seconds=max_seconds, events=log, switches=orders, gdb=debugging, pdb=pdb
     )
-    if explore and debugging:
-        raise UsageError("--gdb goes with one run: --explore makes many")
+    if explore and (debugging or pdb):
+        raise UsageError(f"--{'gdb' if debugging else 'pdb'} goes with one run: --explore makes many")
     if explore:
         from pvops_core.cli.explore import explore as schedules  # noqa: PLC0415 - one run does without
 

@@ -10,7 +10,7 @@ import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pvops_core.errors import PvopsError, printable
 from pvops_core.prompt.commands import Commands
@@ -38,22 +38,36 @@ def greeting(session: Session, names: dict[str, Any]) -> str:
     return "\n".join((*lines, line, "help(name) tells; Tab completes, in quotes symbols of the guest."))
 
 
-def open_prompt(session: Session, *, told: int = 0, **more: object) -> None:
-    """Open a prompt on a session, which does not run, at the terminal of this process; comes back when it is left.
+def open_prompt(
+    session: Session,
+    *,
+    told: int = 0,
+    streams: tuple[TextIO, TextIO] | None = None,
+    before: str = "",
+    **more: object,
+) -> None:
+    """Open a prompt on a session, which does not run; comes back when it is left.
 
     Args:
         session: the session.
         told: bytes of the guest's console that were shown before.
+        streams: what is read from and written to, by Python's own console; this process' terminal unless given.
+        before: what is said first.
         more: further names.
     """
-    names = {**Commands(session, sys.stdout, told).names, **more}
+    names = {**Commands(session, streams[1] if streams else sys.stdout, told).names, **more}
+    banner = "\n".join(filter(None, (before, greeting(session, names))))
+    if streams is not None:
+        with contextlib.redirect_stdout(streams[1]), contextlib.redirect_stderr(streams[1]):
+            _At(*streams, session, names).interact(banner=banner, exitmsg="")
+        return
     shell: Any = None
     with contextlib.suppress(ImportError):
         shell = import_module("IPython.terminal.embed").InteractiveShellEmbed  # may not be there
     if shell is None:
-        _Console(session, names).interact(banner=greeting(session, names), exitmsg="")
+        _Console(session, names).interact(banner=banner, exitmsg="")
     else:
-        _with_ipython(shell, session, names)
+        _with_ipython(shell, session, names, banner)
 
 
 def run_script(session: Session, text: str, name: str, *, told: int = 0) -> int:
@@ -130,6 +144,22 @@ class _Console(code.InteractiveConsole):
         self.write("".join(told_of(error)) if error is not None else "")
 
 
+class _At(_Console):
+    """The same at a pair of streams, which readline does not know."""
+
+    def __init__(self, stdin: TextIO, stdout: TextIO, session: Session, names: dict[str, Any]) -> None:
+        super().__init__(session, names)
+        self._stdin, self._stdout = stdin, stdout
+
+    def raw_input(self, prompt: str = "") -> str:
+        self._stdout.write(prompt)
+        self._stdout.flush()
+        line = self._stdin.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\n")
+
+
 @contextlib.contextmanager
 def _completing(session: Session, space: Any) -> Iterator[None]:  # noqa: ANN401 - typeshed's is a mapping of anything
     """While entered, readline completes our names; others' settings come back."""
@@ -149,8 +179,8 @@ def _completing(session: Session, space: Any) -> Iterator[None]:  # noqa: ANN401
         readline.set_completer_delims(delimiters)
 
 
-def _with_ipython(shell: Any, session: Session, names: dict[str, Any]) -> None:  # noqa: ANN401 - may not be there
-    made = shell(banner1=f"{greeting(session, names)}\n\n", user_ns=dict(names), exit_msg="", confirm_exit=False)
+def _with_ipython(shell: Any, session: Session, names: dict[str, Any], banner: str) -> None:  # noqa: ANN401
+    made = shell(banner1=f"{banner}\n\n", user_ns=dict(names), exit_msg="", confirm_exit=False)
     known = GuestNames(session)
 
     def symbols(text: str) -> list[str]:

@@ -81,6 +81,7 @@ class Request(JsonRecord, frozen=True):
         patching: what is done to a real kernel's live patches while it runs.
         load: file of a saved session that the run goes on from; empty for the beginning.
         save: file that the session is written to where the run ends at ``stop_at`` or ``until``; empty for none.
+        pdb: open a prompt at the end of a run that fails.
         gdb: where a debugger may come, if one may.
     """
 
@@ -103,6 +104,7 @@ class Request(JsonRecord, frozen=True):
     without: tuple[str, ...] = ()
     load: str = ""
     save: str = ""
+    pdb: bool = False
     gdb: DebugOrders | None = None
 
 

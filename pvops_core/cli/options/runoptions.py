@@ -101,6 +101,10 @@ GdbOption = Annotated[
     ),
 ]
 WaitOption = Annotated[bool, typer.Option("--wait", help="With --gdb: wait for the debugger before anything is run.")]
+PdbOption = Annotated[
+    bool,
+    typer.Option("--pdb", help="Open a Python prompt, as `pvops shell` has, where a hook fails or the guest crashes."),
+]
 EventsOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log, one JSON object a line.")]
 DEFAULT_MEMORY = 16
 

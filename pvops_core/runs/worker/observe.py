@@ -83,6 +83,10 @@ def observe(
             ending = seen.judge(_run(session, request, run)).with_fault(session.last_hook_fault)
         seen.end()
         seen.dump(ending)
+        if request.pdb:
+            from pvops_core.runs.worker.debug.atend import look  # noqa: PLC0415 - seldom wanted
+
+            look(session, ending, send)
         send(WorkerPhase.COLLECTING)
         if request.save and ending.outcome is Outcome.UNTIL:
             ending = _saved(session, request, ending)

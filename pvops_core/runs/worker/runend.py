@@ -28,11 +28,12 @@ ENDS = {
 
 @attrs.frozen
 class RunEnd:
-    """How a run ended, and why: in a line and, if there is more to say, in many."""
+    """How a run ended, and why: in a line and, if there is more to say, in many; the exception, if one was raised."""
 
     outcome: Outcome
     reason: str
     detail: str = ""
+    error: BaseException | None = None
 
     @classmethod
     def of_stop(cls, stop: Stop) -> RunEnd:
@@ -51,12 +52,12 @@ class RunEnd:
     def of_error(cls, error: BaseException) -> RunEnd:
         """The end that an exception makes, with the traceback of what nobody raised on purpose."""
         if isinstance(error, HookError):
-            return cls(Outcome.ERROR, sentence(error), error.frames)
+            return cls(Outcome.ERROR, sentence(error), error.frames, error)
         if isinstance(error, BdbQuit):
             return cls(Outcome.ERROR, "it was left in the debugger")
         unforeseen = error.__cause__ if isinstance(error, PvopsError) else error
         trace = "".join(traceback.format_exception(unforeseen)) if unforeseen else ""
-        return cls(Outcome.ERROR, sentence(error), clean(trace))
+        return cls(Outcome.ERROR, sentence(error), clean(trace), error)
 
     def with_fault(self, fault: str) -> Self:
         """Of a guest that crashed: what its hook ran into last, which may be why."""

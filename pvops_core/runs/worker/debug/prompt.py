@@ -7,7 +7,7 @@ import os
 import pdb  # noqa: T100 - the tool itself
 import sys
 import termios
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pvops_core.runs.wire import TERMINAL, Debugging
 from pvops_core.switchboard.speaking import speaker
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from pvops_core.machine import Machine
     from pvops_core.runs.wire import Message
     from pvops_core.runs.worker.pluginoutput import PluginOutput
 
@@ -64,6 +65,26 @@ class _Debugger(pdb.Pdb):
                 super().interaction(frame, traceback)
         finally:
             self._send(Debugging(going_on=False))
+
+
+@contextlib.contextmanager
+def at_terminal(send: Callable[[Message], None], machine: Machine) -> Iterator[tuple[TextIO, TextIO] | None]:
+    """While entered, the terminal of whoever started the run, and no limit of time counts; None where there is none."""
+    reading, _, writing = os.environ.get(TERMINAL, "").partition(",")
+    if not writing:
+        yield None
+        return
+    machine.unhurried = True
+    send(Debugging(going_on=True))
+    try:
+        with (
+            _cooked(int(reading)),
+            os.fdopen(os.dup(int(reading)), errors="backslashreplace") as stdin,
+            os.fdopen(os.dup(int(writing)), "w", buffering=1, errors="backslashreplace") as stdout,
+        ):
+            yield stdin, stdout
+    finally:
+        send(Debugging(going_on=False))
 
 
 @contextlib.contextmanager
