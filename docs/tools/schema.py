@@ -23,6 +23,7 @@ from pvops_core.guest.debugfile.findings import SymbolsResult
 from pvops_core.guests.linux.initrd.findings import InitrdResult
 from pvops_core.livepatch.control.findings import LivepatchRun, PayloadShown, VerbResult
 from pvops_core.patching.findings import PatchResult, SitesResult
+from pvops_core.prompt.findings import ShellResult
 from pvops_core.recording.findings import RecordResult
 from pvops_core.records import JsonRecord, marked
 from pvops_core.runs.document import BootResult, BootsResult
@@ -50,6 +51,7 @@ _DOCUMENTS: Final[Mapping[str, tuple[str, tuple[type[JsonRecord], ...]]]] = {
     "new-backend": ("", (NewBackend,)),
     "cache": ("`list`: the booted kernels that are kept; `clear`: what was taken away.", (CacheList, CacheCleared)),
     "prove": ("", (ProveResult,)),
+    "shell": ("", (ShellResult,)),
     "record": ("", (RecordResult,)),
     "initrd": ("", (InitrdResult,)),
     "symbols": ("", (SymbolsResult,)),

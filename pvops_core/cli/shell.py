@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pvops_core.backends.choices import parse_choices
-from pvops_core.cli.common import ExitCode, PluginOption
+from pvops_core.cli.common import STDOUT, ExitCode, JsonOption, PluginOption, read_file, write_json
 from pvops_core.cli.options import kernels, ramdisks, runoptions, saved
 from pvops_core.errors import UsageError
 
@@ -42,19 +43,25 @@ def shell(
         ),
     ] = "",
     load: saved.LoadOption = None,
+    script: Annotated[
+        str, typer.Option(metavar="FILE", help="Run this script in place of the prompt; - for standard input.")
+    ] = "",
     settings: runoptions.SetOption = None,
+    json: JsonOption = None,
     plugin: PluginOption = None,
 ) -> int:
     """Open a Python prompt on a kernel.
 
     The names there: session, vcpus, run, run_to, step, where, read, symbol, disassemble, call, op, hook, switch, save,
     dump and others; help(name) tells of each, Tab completes them, and in quotes the kernel's symbols. It is IPython's
-    where that is installed. What comes through a pipe or from a file is run as a script with the same names.
+    where that is installed. What comes through a pipe is run as a script with the same names, as --script is.
 
     Exit code: 0, of a script what it says by sys.exit, 1 it raised an exception, 2 or 4 pvops refused or failed.
     """
     if kernel is None and load is None:
         raise UsageError("give a KERNEL to boot, or --load FILE to go on from a saved boot")
+    runoptions.check_folders(json)
+    text = read_file(script).decode("utf-8", "replace") if script and script != STDOUT else None
     plugins = tuple(plugin or ())
     loaded = runoptions.load(plugins)
     if runoptions.are_broken(loaded, plugins, backend):
@@ -76,7 +83,23 @@ def shell(
             kernel, ramdisks.ramdisk(initrd, kernels.kernel_kind(kernel)), cmdline, backend, loaded.backends, options
         )
     with made as session:
-        return _talk(session, stop_at, len(session.platform.console))
+        # Standard output is the document's alone.
+        with contextlib.redirect_stdout(sys.stderr if json == STDOUT else sys.stdout):
+            code = _talk(session, stop_at, len(session.platform.console), text, script or "<script>")
+        if json:
+            _tell(session, code, json)
+        return code
+
+
+def _tell(session: Session, code: int, json: str) -> None:
+    """Write where it stands in the end."""
+    from pvops_core.prompt.findings import ShellResult  # noqa: PLC0415 - seldom wanted
+
+    machine = session.machine
+    console = session.platform.console.decode(errors="replace")
+    log = machine.log.sha256
+    found = ShellResult(session.guest.image.path, code & 0xFF, session.where(), console, machine.clock.ns, log)
+    write_json("shell", found, json)
 
 
 def _booted(
@@ -110,7 +133,7 @@ def _loaded(
     return Session.load(file, guest=guest, backends=backends)
 
 
-def _talk(session: Session, stop_at: str, told: int) -> int:
+def _talk(session: Session, stop_at: str, told: int, text: str | None, name: str) -> int:
     """Boot to the place, then the prompt or the script."""
     from pvops_core.prompt.commands import Commands  # noqa: PLC0415 - heavy
     from pvops_core.prompt.console import open_prompt, run_script  # noqa: PLC0415
@@ -118,7 +141,7 @@ def _talk(session: Session, stop_at: str, told: int) -> int:
     if stop_at:
         Commands(session, sys.stdout, told).run_to(stop_at)
         told = len(session.platform.console)
-    if sys.stdin.isatty():
+    if text is None and name != STDOUT and sys.stdin.isatty():
         open_prompt(session, told=told)
         return ExitCode.FINE
-    return run_script(session, sys.stdin.read(), "<script>", told=told)
+    return run_script(session, sys.stdin.read() if text is None else text, name, told=told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,18 @@ def test_an_exception_of_the_scripts_is_code_1(
     script(typed, "1/0")
     assert main(["shell", str(kernel)]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_script_is_read_from_a_file(kernel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("print(run().reason)\nraise SystemExit(3)")
+    assert main(["shell", str(kernel), "--script", str(file), "--json", "-"]) == 3
+    seen = capsys.readouterr()
+    found = json.loads(seen.out)
+    assert (found["schema"], found["exit_code"], found["kernel"]) == ("pvops.shell/1", 3, str(kernel))
+    assert seen.err.endswith("poweroff\n")
+    assert main(["shell", str(kernel), "--script", str(tmp_path / "nowhere")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("typed")

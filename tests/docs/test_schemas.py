@@ -104,6 +104,7 @@ COMMANDS: Mapping[str, Command] = {
             _written(folder / "script", "0ns list\n1s list\n"),
         ),
     ],
+    "shell": lambda folder: ["shell", _bootable(folder), "--script", _written(folder / "script", "run()")],
     "cache list": lambda _: ["cache", "list"],
     "cache clear": lambda _: ["cache", "clear", "--older", "10000"],
     "compare": lambda _: ["compare", "--layouts", "6.1-64"],
