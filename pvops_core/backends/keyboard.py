@@ -29,11 +29,13 @@ class Stroke(NamedTuple):
         look: when.
         typed: the bytes.
         leaving: why whoever types ends the run there; empty if it goes on.
+        asking: they want the run to stand there, for a prompt.
     """
 
     look: Look
     typed: bytes
     leaving: str = ""
+    asking: bool = False
 
 
 class Keyboard:
@@ -55,6 +57,7 @@ class Keyboard:
         self.sleeper: Callable[[int, int], int] = lambda _now, until: until
         self._typed = bytearray(typed)
         self._leaving = ""
+        self._asking = False
         self._changed = threading.Condition()
         self._in_use = False
         self._next = Look(-1)
@@ -78,6 +81,12 @@ class Keyboard:
         """Whoever types wants the run to end when it has taken what was typed so far."""
         with self._changed:
             self._leaving = self._leaving or why
+            self._changed.notify()
+
+    def ask(self) -> None:
+        """Whoever types wants the run to stand, for a prompt: it ends for the reason "asked"."""
+        with self._changed:
+            self._asking = True
             self._changed.notify()
 
     def end(self) -> None:
@@ -120,12 +129,12 @@ class Keyboard:
         return self._next if ns == self._next.ns else Look(ns)
 
     def _waits(self, look: Look) -> bool:  # noqa: ARG002 - it matters where strokes come from a record
-        return bool(self._typed or self._leaving)
+        return bool(self._typed or self._leaving or self._asking)
 
     def _taken(self, look: Look) -> Stroke:
-        stroke = Stroke(look, bytes(self._typed), self._leaving)
+        stroke = Stroke(look, bytes(self._typed), self._leaving, self._asking)
         self._typed.clear()
-        self._leaving = ""
+        self._leaving, self._asking = "", False
         return stroke
 
 

@@ -271,6 +271,8 @@ class Platform(TrapHandler):
             self.typed(stroke.typed)
         if stroke.leaving:
             self.machine.stop("ended", stroke.leaving)
+        elif stroke.asking:
+            self.machine.stop("asked", "whoever types asks for a prompt")
 
     def wait_for_typing(self) -> bool:
         """For ``idle``, when no timer is left: wait until what somebody types wakes a vCPU; False if nothing will."""

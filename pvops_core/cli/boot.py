@@ -276,7 +276,10 @@ def _run(
     scripts: Typescripts,
 ) -> Observation:
     """Make the run in a child, with the guest's console on ``text`` and the keyboard the guest's."""
-    person = Person(given.feeder, text, request.cell.vcpus) if given.feeder and given.attended else None
+    no_prompt = "what you do there could not be replayed (--record)" if scripts.recorder else ""
+    no_prompt = "gdb has the session" if request.gdb else no_prompt
+    attended = given.feeder if given.attended else None
+    person = Person(attended, text, request.cell.vcpus, no_prompt) if attended else None
     watching = [each.told for each in (*((person.screen,) if person else ()), *scripts.recorders)]
 
     def told(what: WorkerPhase | Progress | Stroke) -> None:

@@ -57,6 +57,10 @@ class InputFeeder:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._tell_leaving)
 
+    def ask(self) -> None:
+        """Ask the run to stand, and for a prompt."""
+        self._say(wire.Typed(b"", asking=True))
+
     def pause(self, paused: bool) -> None:  # noqa: FBT001 - what happens
         """While a debugger reads the terminal, what is typed is not the guest's."""
         if self._loop is not None and not paused:

@@ -175,10 +175,12 @@ class Typed(JsonRecord, frozen=True):
     Attributes:
         typed: the bytes.
         leaving: why whoever types ends the run; empty if it goes on.
+        asking: they want a prompt.
     """
 
     typed: bytes
     leaving: str = ""
+    asking: bool = False
 
 
 Message = WorkerPhase | str | Observation | Began | Ended | Said | Debugging | Progress | Stroke | Standing

@@ -47,6 +47,14 @@ def test_leaving_is_a_stroke_of_its_own_and_the_first_reason_counts() -> None:
     assert keyboard.take(3) is None
 
 
+def test_asking_is_a_stroke_too() -> None:
+    keyboard = Keyboard()
+    keyboard.ask()
+    assert keyboard.wait(5, lambda: False)
+    assert keyboard.take(5) == Stroke(Look(5), b"", "", asking=True)
+    assert keyboard.take(5) is None
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=2), st.booleans()), max_size=30))
 def test_a_replay_gives_each_stroke_at_the_look_that_took_it(looks: list[tuple[int, bytes, bool]]) -> None:
     """Whatever the looks of a run are, several at one time among them, and whatever comes before which."""

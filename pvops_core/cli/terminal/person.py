@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pvops_core.runs.inputfeeder import InputFeeder
 
 LEFT: Final = "Ctrl-A x"
-_PROMPT: Final = "a Python prompt on a kernel: pvops shell KERNEL --stop-at PLACE"
 CLOSED: Final = "the terminal was closed"
 
 
@@ -26,20 +25,21 @@ class Person:
         feeder: reads it.
         text: where the guest's console is shown.
         vcpus: of the guest.
+        no_prompt: why no prompt can be opened while the guest runs; empty if one can.
 
     Attributes:
         screen: what he sees.
         escapes: the keys that are not the guest's; a verb may add some.
     """
 
-    def __init__(self, feeder: InputFeeder, text: TextIO, vcpus: int) -> None:
-        self._feeder = feeder
+    def __init__(self, feeder: InputFeeder, text: TextIO, vcpus: int, no_prompt: str = "") -> None:
+        self._feeder, self._no_prompt = feeder, no_prompt
         self.screen = Screen(text, vcpus, lambda: feeder.leave(CLOSED))
         self.escapes = Escapes({}, self.screen.say)
         self.escapes.table |= {
             "x": Escape("end the run; once more if it does not", self._leave),
             "a": Escape("send Ctrl-A to the guest", lambda: PREFIX),
-            "c": Escape("where a Python prompt is", lambda: self.screen.say(_PROMPT)),
+            "c": Escape("open a Python prompt, at which the guest stands still", self._prompt),
             "h": Escape("this help", self.escapes.help),
         }
         feeder.keys = self.escapes
@@ -52,6 +52,12 @@ class Person:
                 yield
             finally:
                 self.screen.leave()
+
+    def _prompt(self) -> None:
+        if self._no_prompt:
+            self.screen.say(f"no prompt: {self._no_prompt}")
+        else:
+            self._feeder.ask()
 
     def _leave(self) -> None:
         if self._feeder.leaving:

@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-FROM_OUTSIDE: Final = frozenset({"until", "timeout", "ended"})
+FROM_OUTSIDE: Final = frozenset({"until", "timeout", "ended", "asked"})
 """Reasons to stop that are not the guest's own end: a call of guest code that is under way is finished first."""
 ENDS: Final = frozenset({"poweroff", "reboot", "crash", "dead", "halted"})
 """Reasons after which a guest does not go on."""
@@ -17,7 +17,7 @@ class Stop:
     """Why a run ended.
 
     Attributes:
-        reason: "poweroff", "reboot", "crash", "timeout", "ended", "dead" or what a handler gave to ``stop``.
+        reason: "poweroff", "reboot", "crash", "timeout", "ended", "asked", "dead" or what a handler gave to ``stop``.
         detail: more of it, for people.
     """
 

@@ -27,6 +27,8 @@ def listen(lines: Iterator[bytes], keyboard: Keyboard) -> None:
                 keyboard.type(said.typed)
             if said.leaving:
                 keyboard.leave(said.leaving)
+            elif said.asking:
+                keyboard.ask()
             elif not said.typed:
                 keyboard.end()
     finally:

@@ -102,3 +102,32 @@ def test_what_was_typed_is_typed_again(echoing: Path, tmp_path: Path) -> None:
     assert script["typed"][-1]["leaving"] == "Ctrl-A x"
     assert main(["boot", "--replay", str(file)]) == ExitCode.FINE
     assert main(["boot", "--replay", str(file), "--until", "key"]) == ExitCode.FINE
+
+
+def test_a_prompt_in_the_midst_of_a_run(echoing: Path) -> None:
+    child, _ = booting(echoing)
+    child.send(b"k\x01c")
+    child.expect("k.*The guest stands still; Ctrl-D lets it go on")
+    child.expect(">>> ")
+    child.send("before = session.machine.clock.ns\r")
+    child.expect(">>> ")
+    child.send("print('still', before == session.machine.clock.ns, len(vcpus))\r")
+    child.expect("still True 1\r\n>>> ")
+    child.send(b"\x04")
+    child.send(b"j")
+    child.expect("j")
+    child.send(b"\x01c")
+    child.expect(">>> ")
+    child.send(b"exit()\r")
+    child.send(b"q")
+    child.expect("outcome +poweroff")
+    assert ended(child) == ExitCode.FINE
+
+
+def test_what_a_replay_could_not_do_is_no_part_of_a_record(echoing: Path, tmp_path: Path) -> None:
+    child, _ = booting(echoing, "--record", str(tmp_path / "typescript"))
+    child.send(b"\x01c")
+    child.expect("no prompt: what you do there could not be replayed")
+    child.send(b"q")
+    child.expect("outcome +poweroff")
+    assert ended(child) == ExitCode.FINE

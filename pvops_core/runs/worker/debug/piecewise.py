@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pvops_core.runs import wire
+from pvops_core.runs.worker.debug.asked import with_prompts
 from pvops_core.switchboard.speaking import Speaker
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def runner(
         UsageError: nobody can listen where it is to come to.
     """
     if request.gdb is None:
-        yield lambda run: run()
+        yield partial(with_prompts, session, send) if request.attended else lambda run: run()
         return
     from pvops_core.gdb.debugger import Debugger  # noqa: PLC0415 - seldom wanted
 
