@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -28,12 +28,12 @@ class InputFeeder:
 
     Attributes:
         descriptor: the file descriptor.
-        keys: gives what of the bytes that were read is for the guest.
+        keys: gives what of the bytes that were read is for the guest, piece by piece.
         gone: why the run is to end with what is typed; empty if it goes on without.
     """
 
     descriptor: int
-    keys: Callable[[bytes], bytes] = attrs.field(default=lambda data: data, kw_only=True)
+    keys: Callable[[bytes], Iterable[bytes]] = attrs.field(default=lambda data: (data,), kw_only=True)
     gone: str = attrs.field(default="", kw_only=True)
     _leaving: str = attrs.field(default="", init=False)
     _since: float = attrs.field(default=0.0, init=False)
@@ -95,7 +95,7 @@ class InputFeeder:
                 self.leave(self.gone)
             else:
                 self._say(wire.Typed(b""))
-        elif kept := self.keys(data):
+        for kept in filter(None, self.keys(data)):
             self._say(wire.Typed(kept))
 
     def _tell_leaving(self) -> None:

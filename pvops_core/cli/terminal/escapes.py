@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
@@ -36,19 +36,20 @@ class Escapes:
     say: Callable[[str], None]
     _begun: bool = attrs.field(default=False, init=False)
 
-    def __call__(self, data: bytes) -> bytes:
-        """Follow the escapes in what was typed; gives what is for the guest."""
+    def __call__(self, data: bytes) -> Iterator[bytes]:
+        """Give what is for the guest of what was typed, and follow each escape when what stood before it was taken."""
         kept = bytearray()
         for byte in data:
             key = bytes((byte,))
             if self._begun:
                 self._begun = False
-                kept += self._follow(key)
+                yield bytes(kept)
+                kept[:] = self._follow(key)
             elif key == PREFIX:
                 self._begun = True
             else:
                 kept += key
-        return bytes(kept)
+        yield bytes(kept)
 
     def help(self) -> None:
         """Say what there is."""
