@@ -14,13 +14,14 @@ from pvops_core.gdb.debugger import Debugger
 from pvops_core.gdb.orders import LOOPBACK, DebugOrders
 from pvops_core.gdb.packets import Sign, framed
 from tests.gdb.client import Running
-from tests.gdb.test_dialogue import PACKETS
+from tests.gdb.mutations import PACKETS, mutated
 
 if TYPE_CHECKING:
     from pvops_core.session import Session
     from tests.gdb.conftest import MakeSession
 
-RIP, RSP = 16, 7
+RIP = 16
+MANY = 8_000
 
 
 def result(session: Session) -> tuple[str, int, str]:
@@ -236,6 +237,28 @@ def test_hostile_ones_get_nowhere(make_session: MakeSession, undisturbed: tuple[
         gdb.socket.sendall(framed(b"c") + framed(b"g") * 50 + b"$m1,")
         gdb.close()
         assert running.end() == "poweroff"
+    assert result(session) == undisturbed
+
+
+def test_ten_thousand_mutated_packets(make_session: MakeSession, undisturbed: tuple[str, int, str]) -> None:
+    """Of those that neither write nor have the guest go on: each is answered, and the run is as it was."""
+    asking = [each for each in mutated(15_000, seed=3) if each[:1] not in {*map(bytes, zip(b"cCsSDkPGMX")), b"v", b"H"}]
+    session = make_session(vcpus=2)
+    with Running(session) as running:
+        gdb = running.client()
+        assert gdb.ask("QStartNoAckMode") == "OK"
+        for at in range(0, len(asking), 100):
+            gdb.socket.sendall(b"".join(map(framed, asking[at : at + 100])))
+            for packet in asking[at : at + 100]:
+                if packet.startswith(b"qRcmd,"):
+                    while (reply := gdb.hear())[:1] == "O" and reply != "OK":
+                        pass
+                else:
+                    gdb.hear()
+        assert gdb.ask("qC") == "QC1"
+        assert gdb.ask("D") == "OK"
+        assert running.end() == "poweroff"
+    assert len(asking) > MANY
     assert result(session) == undisturbed
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
@@ -14,42 +13,13 @@ from pvops_core.gdb.dialogue import Dialogue, Leave, Resume
 from pvops_core.gdb.packets import PACKET_SIZE
 from pvops_core.gdb.stopplaces import MOST, Hit, StopPlace
 from pvops_core.gdb.target import GdbTarget
+from tests.gdb.mutations import mutated
 
 if TYPE_CHECKING:
     from pvops_core.session import Session
     from tests.gdb.conftest import MakeSession
 
 MUTATED = 10_000
-PACKETS = (
-    b"qSupported:multiprocess+;swbreak+;hwbreak+;vContSupported+",
-    b"qXfer:features:read:target.xml:0,ffb",
-    b"qXfer:threads:read::0,100",
-    b"qRcmd," + b"ops mmu.*".hex().encode(),
-    b"qThreadExtraInfo,2",
-    b"qfThreadInfo",
-    b"qC",
-    b"Hg1",
-    b"Hc-1",
-    b"T2",
-    b"g",
-    b"p10",
-    b"P3=00000000000000ff",
-    b"mffffffff80100000,40",
-    b"xffffffff80100000,40",
-    b"Mffffffff80141000,2:1234",
-    b"Xffffffff80141000,2:\x01}",
-    b"Z0,ffffffff80100000,1",
-    b"z1,ffffffff80100000,1",
-    b"Z2,ffffffff80141000,8",
-    b"vCont;s:1;c",
-    b"vCont;C05:2;s",
-    b"vMustReplyEmpty",
-    b"?",
-    b"s",
-    b"C05",
-    b"D;1",
-    b"k",
-)
 
 
 class Asked:
@@ -314,21 +284,8 @@ def test_what_a_person_gets_wrong_is_told(asked: Asked, line: str) -> None:
 
 def test_mutated_packets_have_an_answer_each(asked: Asked) -> None:
     """Of any bytes comes an answer of the protocol, of a length that the other end takes, and never an error."""
-    chance = random.Random(20)
-    for _ in range(MUTATED):
-        packet = bytearray(chance.choice(PACKETS))
-        for _ in range(chance.randint(1, 4)):
-            at = chance.randrange(len(packet) + 1)
-            match chance.randrange(4):
-                case 0 if at < len(packet):
-                    packet[at] = chance.randrange(256)
-                case 1:
-                    packet[at:at] = chance.randbytes(chance.randint(1, 6))
-                case 2:
-                    del packet[at : at + chance.randint(1, 5)]
-                case _:
-                    packet[at:at] = chance.choice([b"ffffffffffffffff", b",", b";", b":", b"-1", b"0x", b"_", b"="])
-        answer = asked.dialogue.answer(bytes(packet))
+    for packet in mutated(MUTATED, seed=20):
+        answer = asked.dialogue.answer(packet)
         if isinstance(answer, Resume):
             assert answer.stepping | answer.going <= {1, 2}
             assert not answer.stepping & answer.going

@@ -1,0 +1,84 @@
+"""A run in pieces has its limits together, and the time that the guest stands for a debugger is nobody's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pvops_core.backends import load_backends
+from pvops_core.cli import main
+from pvops_core.kinds import MachineKind
+from pvops_core.runs.cell import Cell
+from pvops_core.runs.wire import Request
+from pvops_core.runs.worker.debug.piecewise import PiecewiseRun, runner
+from pvops_core.session import Session
+from tests.gdb.client import Client
+
+CELL = Cell("native", "6.1-64", MachineKind.X86_64)
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session.of_builtin("6.1-64", "native", backends=load_backends().backends)
+
+
+def test_virtual_time_is_limited_over_all_pieces(session: Session) -> None:
+    with session:
+        run = PiecewiseRun(session, Request(CELL, max_ns=1_000_000))
+        for _ in range(5):
+            assert run(session.machine.vcpus).reason == "stepped"
+        assert run().reason == "timeout"
+        assert session.machine.clock.ns == pytest.approx(1_000_000, rel=0.01)
+        assert run().reason == "timeout"
+
+
+def test_wall_time_is_limited_over_all_pieces_and_not_between(session: Session) -> None:
+    with session:
+        run = PiecewiseRun(session, Request(CELL, max_seconds=0.4))
+        run(session.machine.vcpus)
+        time.sleep(0.5)
+        assert run(session.machine.vcpus).reason == "stepped"
+        stop = run()
+        assert stop.reason in {"timeout", "poweroff"}  # a quick host is done before
+
+
+def test_without_a_debugger_it_is_one_piece(session: Session) -> None:
+    with session, runner(session, Request(CELL), lambda _: None, None) as run:
+        assert run(PiecewiseRun(session, Request(CELL))).reason == "poweroff"
+
+
+def test_a_guest_that_stands_is_not_given_up(tmp_path: Path) -> None:
+    target = tmp_path / "run.json"
+    command = [sys.executable, "-m", "pvops_core", "run", "--gdb", "0", "--wait", "--max-seconds", "8"]
+    with subprocess.Popen(
+        [*command, "--json", str(target)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr is not None
+        told = next(line for line in run.stderr if "target remote" in line)
+        gdb = Client(int(told.rpartition(":")[2].strip().rstrip("'")))
+        time.sleep(13)  # longer than the worker has by itself, and its parent's patience
+        assert gdb.ask("vCont;s:1").startswith("T05")
+        assert gdb.ask("c") == "W00"
+        gdb.close()
+        assert run.wait(60) == 0
+    assert json.loads(target.read_text())["outcome"] == "poweroff"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--wait"], "--wait waits for a debugger"),
+        (["--gdb", "x"], "--gdb takes PORT"),
+        (["--gdb", "1:2:3"], "--gdb takes PORT"),
+        (["--gdb", "192.0.2.1:0"], "nobody can listen at 192.0.2.1"),
+        (["--gdb", "0", "--explore", "2"], "--explore makes many"),
+    ],
+)
+def test_what_cannot_be_is_said(options: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *options]) == 2
+    assert told in capsys.readouterr().err
