@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pvops_core.errors import UsageError
+from pvops_core.gdb import connection
 from pvops_core.gdb.debugger import Debugger
 from pvops_core.gdb.orders import LOOPBACK, DebugOrders
 from pvops_core.gdb.packets import Sign, framed
@@ -237,6 +239,22 @@ def test_hostile_ones_get_nowhere(make_session: MakeSession, undisturbed: tuple[
         gdb.socket.sendall(framed(b"c") + framed(b"g") * 50 + b"$m1,")
         gdb.close()
         assert running.end() == "poweroff"
+    assert result(session) == undisturbed
+
+
+def test_one_that_asks_and_does_not_listen_is_given_up(
+    make_session: MakeSession, undisturbed: tuple[str, int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "SECONDS", 0.3)
+    session = make_session(vcpus=2)
+    with Running(session) as running:
+        gdb = running.client()
+        gdb.socket.settimeout(0.5)
+        with contextlib.suppress(OSError):
+            while True:
+                gdb.socket.sendall(framed(b"qXfer:features:read:target.xml:0,1000") * 100)
+        assert running.end() == "poweroff"
+    assert running.said[-1] == "the debugger has gone; the guest goes on"
     assert result(session) == undisturbed
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pvops_core.machine import MachineKind
 from pvops_core.machine.exits.handlers import Handlers
 from pvops_core.testing.assembly import assemble
@@ -12,8 +14,6 @@ from tests.machine.conftest import CODE, DATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import pytest
 
     from pvops_core.machine import Machine, Vcpu
     from tests.machine.conftest import Rig
@@ -150,3 +150,24 @@ def test_steps_cost_nothing_when_they_are_over(make_rig: Callable[..., Rig], mon
     monkeypatch.setattr(Handlers, "run_at", lambda _self, _action, at: called.append(at))
     rig.run(100_000)
     assert not called
+
+
+@pytest.mark.parametrize("how", ["stops", "steps"])
+def test_a_pause_that_was_jumped_over_is_none_wherever_the_run_was_cut(make_rig: Callable[..., Rig], how: str) -> None:
+    """A vCPU that spins gives up its turn behind a ``pause``; what a jump has led to seems to go on, cut there."""
+
+    def whole(*, cut: bool) -> tuple[int, str]:
+        rig = make_rig(MachineKind.X86_64, vcpus=2, slice_blocks=4_000)
+        text = "mov ecx, 1500; L: jmp M; pause; M: dec ecx; jnz L; hlt"
+        rig.code(assemble(text, 64, CODE))
+        behind = CODE + len(assemble("mov ecx, 1500; L: jmp M; pause; M: nop", 64, CODE)) - 1
+        assert rig.memory.read(behind - 2, 2) == bytes.fromhex("f390")
+        if cut and how == "stops":
+            rig.machine.break_at(behind, lambda _: rig.machine.pause())
+        step = rig.machine.vcpus if cut and how == "steps" else ()
+        while (stop := rig.machine.run(step=step)).reason in {"paused", "stepped"}:
+            pass
+        assert stop.reason == "poweroff"
+        return rig.machine.clock.ns, rig.machine.log.sha256
+
+    assert whole(cut=True) == whole(cut=False)
