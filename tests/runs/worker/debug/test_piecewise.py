@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from pvops_core.backends import load_backends
+from pvops_core.child.limits import Limits
 from pvops_core.cli import main
 from pvops_core.kinds import MachineKind
+from pvops_core.runs import cellrun
 from pvops_core.runs.cell import Cell
-from pvops_core.runs.wire import Request
+from pvops_core.runs.cellrun import CellRun, worker
+from pvops_core.runs.wire import Request, Standing, WorkerPhase
 from pvops_core.runs.worker.debug.piecewise import PiecewiseRun, runner
 from pvops_core.session import Session
-from tests.gdb.client import Client
 
 CELL = Cell("native", "6.1-64", MachineKind.X86_64)
 
@@ -52,21 +50,21 @@ def test_without_a_debugger_it_is_one_piece(session: Session) -> None:
         assert run(PiecewiseRun(session, Request(CELL))).reason == "poweroff"
 
 
-def test_a_guest_that_stands_is_not_given_up(tmp_path: Path) -> None:
-    target = tmp_path / "run.json"
-    command = [sys.executable, "-m", "pvops_core", "run", "--gdb", "0", "--wait", "--max-seconds", "8"]
-    with subprocess.Popen(
-        [*command, "--json", str(target)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as run:
-        assert run.stderr is not None
-        told = next(line for line in run.stderr if "target remote" in line)
-        gdb = Client(int(told.rpartition(":")[2].strip().rstrip("'")))
-        time.sleep(13)  # longer than the worker has by itself, and its parent's patience
-        assert gdb.ask("vCont;s:1").startswith("T05")
-        assert gdb.ask("c") == "W00"
-        gdb.close()
-        assert run.wait(60) == 0
-    assert json.loads(target.read_text())["outcome"] == "poweroff"
+def test_a_guest_that_stands_is_not_given_up_by_the_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(cellrun.time, "monotonic", lambda: now)
+    run = CellRun(Request(CELL), worker(), Limits(wall_s=10))
+    run._note(WorkerPhase.RUNNING)
+    for begin, end in ((5.0, 500.0), (501.0, 900.0)):
+        now = begin
+        run._note(Standing(stands=True))
+        now = end
+        assert not run._late()
+        run._note(Standing(stands=False))
+    now = 905.0  # it has run for 11 seconds, and has 2 more to say where it was
+    assert not run._late()
+    now = 907.0
+    assert "no end after 10 s" in run._late()
 
 
 @pytest.mark.parametrize(
