@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args, get_origin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Any number of 15 digits is exact as a float.
 _WRITTEN: Final = {int: re.compile(r"-?[0-9]{1,15}"), float: re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")}
 
 
