@@ -56,7 +56,8 @@ def shell(
     dump and others; help(name) tells of each, Tab completes them, and in quotes the kernel's symbols. It is IPython's
     where that is installed. What comes through a pipe is run as a script with the same names, as --script is.
 
-    Exit code: 0, of a script what it says by sys.exit, 1 it raised an exception, 2 or 4 pvops refused or failed.
+    Exit code: 0 the prompt was left or the script has ended, 1 it raised an exception, 2 or 4 pvops refused or failed;
+    of a script what it gives to sys.exit.
     """
     if kernel is None and load is None:
         raise UsageError("give a KERNEL to boot, or --load FILE to go on from a saved boot")
